@@ -1,0 +1,213 @@
+/* host.c - see host.h. Nothing here prints or exits. */
+#include "host.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <lualib.h>
+
+#include "lpf.h"
+#include "performer_lua.h"
+
+static _Thread_local char script_error[8192];
+
+/* ---- places ------------------------------------------------------------------- */
+
+static bool fits(char out[LPF_PATH], const char *from, const char *rest) {
+    const int n = snprintf(out, LPF_PATH, "%s/%s", from, rest);
+    return n > 0 && n < LPF_PATH;
+}
+
+bool lpf_find_files(const char *from, char lua_dir[LPF_PATH], char scripts[LPF_PATH]) {
+    static const char *const places[][2] = {
+        {"../share/performer/lua", "../share/performer/scripts"}, /* installed */
+        {"../lua", "../scripts"},                                 /* the build tree */
+        {".", "../scripts"},                                      /* performer.so among them */
+    };
+    char probe[LPF_PATH];
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        if (!fits(lua_dir, from, places[i][0]) || !fits(scripts, from, places[i][1])) continue;
+        if (fits(probe, lua_dir, "performer/init.lua") && access(probe, R_OK) == 0) return true;
+    }
+    lua_dir[0] = scripts[0] = 0;
+    return false;
+}
+
+/* The folder of the library that holds this function. */
+static bool own_folder(char out[LPF_PATH]) {
+    Dl_info info;
+    /* A function pointer as an object pointer: what dladdr asks for. */
+    union { bool (*function)(char *); void *object; } self = {.function = own_folder};
+    if (!dladdr(self.object, &info) || !info.dli_fname) return false;
+    const char *slash = strrchr(info.dli_fname, '/');
+    const int n = snprintf(out, LPF_PATH, "%.*s", slash ? (int)(slash - info.dli_fname) : 1,
+                           slash ? info.dli_fname : ".");
+    return n > 0 && n < LPF_PATH;
+}
+
+/* ---- states ------------------------------------------------------------------- */
+
+/* bind(engine, lua_dir): preloads the core and puts the Lua files first on the path. */
+static int bind_body(lua_State *L) {
+    pf_engine *engine = lua_touserdata(L, 1);
+    const char *dir = lua_tostring(L, 2);
+    if (engine) lpf_bind_engine(L, engine);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_pushcfunction(L, luaopen_performer_core);
+    lua_setfield(L, -2, "performer.core");
+    if (!dir || !*dir) return 0;
+    if (lua_getglobal(L, "package") != LUA_TTABLE) return 0;
+    lua_getfield(L, -1, "path");
+    lua_pushfstring(L, "%s/?.lua;%s/?/init.lua;%s", dir, dir, luaL_optstring(L, -1, ""));
+    lua_setfield(L, -3, "path");
+    return 0;
+}
+
+static int bind(lua_State *L, pf_engine *engine, const char *lua_dir) {
+    lua_pushcfunction(L, bind_body);
+    lua_pushlightuserdata(L, engine);
+    lua_pushstring(L, lua_dir);
+    return lua_pcall(L, 2, 0, 0);
+}
+
+static int open_body(lua_State *L) {
+    luaL_openlibs(L);
+    return 0;
+}
+
+lua_State *lpf_host_open(pf_engine *engine, const char *lua_dir) {
+    lua_State *L = luaL_newstate();
+    if (!L) return NULL;
+    lua_pushcfunction(L, open_body);
+    if (lua_pcall(L, 0, 0, 0) == LUA_OK && bind(L, engine, lua_dir) == LUA_OK) {
+        lua_gc(L, LUA_GCGEN, 0, 0);
+        return L;
+    }
+    lua_close(L);
+    return NULL;
+}
+
+/* A text gets a traceback; a table that was thrown stays what it is. */
+static int handler(lua_State *L) {
+    if (lua_istable(L, 1)) return 1;
+    const char *message = lua_tostring(L, 1);
+    if (!message) message = luaL_tolstring(L, 1, NULL);
+    luaL_traceback(L, L, message, 1);
+    return 1;
+}
+
+static void push_arguments(lua_State *L, const char *path, const char *program, int argc,
+                           const char *const *argv) {
+    lua_createtable(L, argc, 2);
+    lua_pushstring(L, program);
+    lua_rawseti(L, -2, -1);
+    lua_pushstring(L, path);
+    lua_rawseti(L, -2, 0);
+    for (int i = 0; i < argc; i++) {
+        lua_pushstring(L, argv[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_setglobal(L, "arg");
+}
+
+typedef struct {
+    const char *path, *program;
+    int argc;
+    const char *const *argv;
+    int load_status;
+} script;
+
+static int run_body(lua_State *L) {
+    script *s = lua_touserdata(L, 1);
+    luaL_checkstack(L, s->argc + 8, "too many arguments");
+    push_arguments(L, s->path, s->program, s->argc, s->argv);
+    s->load_status = luaL_loadfile(L, s->path);
+    if (s->load_status != LUA_OK) {
+        lua_newtable(L); /* no traceback for what never ran */
+        lua_insert(L, -2);
+        lua_setfield(L, -2, "message");
+        return lua_error(L);
+    }
+    for (int i = 0; i < s->argc; i++) lua_pushstring(L, s->argv[i]);
+    lua_call(L, s->argc, 0);
+    return 0;
+}
+
+int lpf_host_run(lua_State *L, const char *path, const char *program, int argc, const char *const *argv) {
+    script s = {path, program, argc, argv, LUA_OK};
+    lua_pushcfunction(L, handler);
+    const int base = lua_gettop(L);
+    lua_pushcfunction(L, run_body);
+    lua_pushlightuserdata(L, &s);
+    int status = lua_pcall(L, 1, 0, base);
+    if (s.load_status != LUA_OK && lua_istable(L, -1)) {
+        status = s.load_status;
+        lua_getfield(L, -1, "message");
+        lua_remove(L, -2);
+    }
+    lua_remove(L, base);
+    return status;
+}
+
+/* ---- performer_lua.h ---------------------------------------------------------- */
+
+static void keep_error(lua_State *L) {
+    if (lua_istable(L, -1)) {
+        lua_getfield(L, -1, "message");
+        lua_remove(L, -2);
+    }
+    const char *text = lua_tostring(L, -1);
+    snprintf(script_error, sizeof script_error, "%s", text ? text : "the script threw no text");
+}
+
+static int require_body(lua_State *L) {
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "performer");
+    lua_call(L, 1, 1);
+    return 1;
+}
+
+int pf_script_bind(void *lua_state, pf_engine *engine, const char *lua_dir) {
+    lua_State *L = lua_state;
+    char own[LPF_PATH], dir[LPF_PATH], scripts[LPF_PATH];
+    script_error[0] = 0;
+    if (!L) return PF_EINVAL;
+    if (!lua_checkstack(L, 8)) return PF_ENOMEM;
+    if (!lua_dir && own_folder(own) && lpf_find_files(own, dir, scripts)) lua_dir = dir;
+    if (bind(L, engine, lua_dir) == LUA_OK) {
+        lua_pushcfunction(L, require_body);
+        if (lua_pcall(L, 0, 1, 0) == LUA_OK) return PF_OK;
+    }
+    keep_error(L);
+    lua_pop(L, 1);
+    return PF_EHOST;
+}
+
+int pf_script_run(pf_engine *engine, const char *path, int argc, const char *const *argv) {
+    char own[LPF_PATH], dir[LPF_PATH] = "", scripts[LPF_PATH];
+    script_error[0] = 0;
+    if (!path || argc < 0 || (argc > 0 && !argv)) {
+        snprintf(script_error, sizeof script_error, "script: a path and arguments are needed");
+        return PF_EINVAL;
+    }
+    if (access(path, R_OK) != 0) {
+        snprintf(script_error, sizeof script_error, "script: cannot read %s: %s", path, strerror(errno));
+        return PF_ENOTFOUND;
+    }
+    if (own_folder(own)) lpf_find_files(own, dir, scripts);
+    lua_State *L = lpf_host_open(engine, dir);
+    if (!L) {
+        snprintf(script_error, sizeof script_error, "script: out of memory");
+        return PF_ENOMEM;
+    }
+    const int status = lpf_host_run(L, path, "performer", argc, argv);
+    if (status != LUA_OK) keep_error(L);
+    lua_close(L);
+    if (status == LUA_OK) return PF_OK;
+    return status == LUA_ERRSYNTAX ? PF_EFORMAT : status == LUA_ERRMEM ? PF_ENOMEM : PF_EHOST;
+}
+
+const char *pf_script_error(void) { return script_error; }

@@ -1,0 +1,151 @@
+/*
+ * lpf.h - what the files of the binding share: the state of one Lua state (its engine, its
+ * open tapes), errors, options, and the userdata classes.
+ *
+ * Rules that hold everywhere. A userdata is made closed (zeroed) and filled by the call
+ * that can fail, so nothing leaks when Lua raises in between. An engine's failure becomes
+ * a Lua error in lpf_result only, or `nil, message, code` in lpf_outside only. Dimensions
+ * and positions are converted from 1-based in lpf_ops.c only. Nothing else is global.
+ */
+#ifndef LPF_H
+#define LPF_H
+
+#include <stdatomic.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "performer.h"
+
+#define LPF_TENSOR "performer.tensor"
+#define LPF_TAPE "performer.tape"
+#define LPF_MODULE "performer.module"
+#define LPF_OPTIMIZER "performer.optimizer"
+#define LPF_STREAM "performer.stream"
+#define LPF_STATE "performer.state"
+#define LPF_DATA "performer.data"
+
+enum { LPF_MAX_IN = 16, LPF_MAX_ATTR = 24, LPF_MAX_OUT = 8, LPF_NAME = 32 };
+
+/* One op of the table, its argument names cut apart. */
+typedef struct lpf_op {
+    pf_op_info info;
+    int index;
+    int n_args;
+    char arg[LPF_MAX_IN][LPF_NAME];
+} lpf_op;
+
+typedef struct lpf_tape {
+    pf_tape *tape; /* NULL: closed */
+    struct lpf_tape *outer;
+} lpf_tape;
+
+/* One a Lua state; reference-counted, because Lua layers in C modules point to it. */
+typedef struct lpf_state {
+    int refs; /* touched by the thread of the Lua state alone */
+    pf_engine *engine; /* NULL: not opened yet */
+    bool owned;        /* false: the host's engine */
+    lua_State *main;   /* NULL: the Lua state is gone */
+    lua_State *L;      /* the thread that called last: callbacks run on it */
+    lpf_tape *tape;    /* innermost open tape */
+    const pf_pass *pass; /* of the innermost Lua layer that runs, or NULL */
+    bool resolves;     /* this state finds the engine's Lua layers */
+    uint64_t streams;  /* opened so far: the default seed of each */
+    uint64_t step;     /* training steps so far: keys dropout */
+    size_t debt;       /* bytes of tensors made since the last full collection */
+    size_t trigger;    /* debt that asks for the next one */
+    lpf_op *ops;
+    int n_ops;
+    int log_ref;       /* Lua function for messages, or LUA_NOREF: warnings to stderr */
+} lpf_state;
+
+/* Raised by the executable's signal handler; a host or a stock lua leaves them alone. */
+extern atomic_int lpf_interrupts; /* how often the user asked to stop */
+extern atomic_int lpf_polled;     /* a script asks pf.interrupted() itself */
+extern atomic_int lpf_cancel;     /* stops long engine calls */
+
+/* ---- state and engine (lpf.c) ---- */
+lpf_state *lpf_enter(lua_State *L);   /* marks L as the calling thread */
+pf_engine *lpf_engine(lua_State *L);  /* the engine, opened with defaults at first use */
+void lpf_state_release(lpf_state *s);
+/* Binds L to a host's engine before performer.core is loaded. */
+void lpf_bind_engine(lua_State *L, pf_engine *engine);
+int lpf_open_engine(lua_State *L);    /* pf.open{...} */
+
+/* ---- errors (lpf.c) ---- */
+/* Raises with the position of the nearest caller outside the binding's own Lua files. */
+int lpf_raise(lua_State *L, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int lpf_raise_message(lua_State *L); /* raises the string on top, with position */
+int lpf_result(lua_State *L, int status);  /* status >= 0, or raises */
+/* 0 for success; pushes nil, message, code (3) when the outside world failed; else raises. */
+int lpf_outside(lua_State *L, int status);
+/* Runs a callback's body protected; its error waits for lpf_result. PF_OK or PF_EHOST. */
+int lpf_protect(lpf_state *s, lua_CFunction body, void *call);
+const char *lpf_kind(lua_State *L, int index); /* "nil", "performer.tensor", ... */
+const char *lpf_nearest(const char *word, const char *const *names, int n); /* or NULL */
+
+/* ---- classes and options (lpf.c) ---- */
+void lpf_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
+void *lpf_new(lua_State *L, const char *name, size_t bytes); /* zeroed, metatable set */
+/* Field `key` of the options at `index` (a table, nil or nothing); checked kinds. */
+double lpf_opt_number(lua_State *L, int index, const char *key, double def);
+int64_t lpf_opt_integer(lua_State *L, int index, const char *key, int64_t def);
+bool lpf_opt_bool(lua_State *L, int index, const char *key, bool def);
+const char *lpf_opt_string(lua_State *L, int index, const char *key, const char *def);
+/* Refuses keys of the options table that are not in `allowed` (NULL-terminated). */
+void lpf_check_options(lua_State *L, int index, const char *const *allowed, const char *where);
+int64_t lpf_check_whole(lua_State *L, int index, const char *where, const char *what);
+
+/* ---- tensors (lpf_tensor.c) ---- */
+pf_tensor **lpf_new_tensor(lua_State *L);            /* pushes a closed one */
+void lpf_made(lua_State *L, const pf_tensor *t);     /* after filling it: tells the collector */
+void lpf_push_tensor(lua_State *L, pf_tensor *t);    /* retains; NULL pushes nil */
+pf_tensor *lpf_test_tensor(lua_State *L, int index); /* NULL: no tensor */
+pf_tensor *lpf_check_tensor(lua_State *L, int index, const char *where, const char *what);
+bool lpf_collect_for(lua_State *L, int status);      /* true: out of memory, collected, try again */
+/* ids as an i32 tensor or a list of integers: pushes a buffer that holds them. */
+int32_t *lpf_ids(lua_State *L, int index, const char *where, size_t *n);
+int lpf_push_ids(lua_State *L, const int32_t *ids, size_t n); /* as an i32 tensor */
+void lpf_open_tensor(lua_State *L);
+void lpf_open_make(lua_State *L); /* constructors into the table on top */
+
+/* ---- ops (lpf_ops.c) ---- */
+const lpf_op *lpf_find_op(lua_State *L, const char *name); /* raises when there is none */
+/* Runs an op on the C stack's inputs and attributes, pushes its outputs, returns how many. */
+int lpf_run(lua_State *L, const lpf_op *op, pf_tensor *const *in, int n_in, const pf_attr *attr);
+int lpf_index_first(lua_State *L, pf_tensor *t, int64_t position); /* pushes t[position] */
+pf_tensor *lpf_scalar(lua_State *L, int index, pf_dtype dtype, const char *where); /* pushes it */
+const char *lpf_attr_name(const pf_attr_info *info); /* Lua's name of an attribute */
+void lpf_open_arith(lua_State *L);
+void lpf_open_ops(lua_State *L); /* functions into the table on top, methods into tensors */
+
+/* ---- plain data (lpf_config.c) ---- */
+pf_config *lpf_to_config(lua_State *L, int index, const char *where); /* pushes its owner */
+pf_config *lpf_take_config(lua_State *L, pf_config *node);            /* pushes an owner of node */
+pf_config *lpf_new_config(lua_State *L, pf_config_kind kind);         /* pushes an owner */
+pf_config **lpf_config_slot(lua_State *L);                            /* pushes an empty owner */
+void lpf_push_config(lua_State *L, const pf_config *node);
+void lpf_open_config(lua_State *L);
+
+/* ---- the rest: each adds its functions to the table on top ---- */
+pf_module *lpf_check_module(lua_State *L, int index, const char *where);
+void lpf_push_module(lua_State *L, pf_module *m); /* retains */
+pf_module **lpf_new_module(lua_State *L);
+pf_optimizer **lpf_new_optimizer(lua_State *L, int model_index);
+pf_optimizer *lpf_check_optimizer(lua_State *L, int index, const char *where);
+pf_state **lpf_new_stream_state(lua_State *L);
+pf_state *lpf_check_stream_state(lua_State *L, int index, const char *where);
+void lpf_forget_layers(lpf_state *s); /* the engine outlives s */
+void lpf_open_tape(lua_State *L);
+void lpf_open_attention(lua_State *L);
+void lpf_open_nn(lua_State *L);
+void lpf_open_layer(lua_State *L);
+void lpf_open_stream(lua_State *L);
+void lpf_open_train(lua_State *L);
+void lpf_open_io(lua_State *L);
+void lpf_open_data(lua_State *L);
+
+PF_API int luaopen_performer_core(lua_State *L);
+PF_API int luaopen_performer(lua_State *L);
+
+#endif

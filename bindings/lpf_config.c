@@ -1,0 +1,272 @@
+/*
+ * lpf_config.c - plain data both ways: Lua values to pf_config trees (options, config.json,
+ * state.json) and back, and JSON text.
+ *
+ * A tree under construction hangs under a userdata from its first node on, so an error in
+ * the middle frees it. Keys are written in sorted order, so equal tables give equal files.
+ * A table with a `__config` metafield (a kernel) stands for what that function returns.
+ */
+#include "lpf.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LPF_CONFIG "performer.config"
+#define LPF_LIST "performer.list" /* metatable: an empty table that is a list */
+
+enum { MAX_DEPTH = 60 };
+
+typedef struct {
+    lua_State *L;
+    const char *where;
+} conversion;
+
+/* ---- owners ------------------------------------------------------------------- */
+
+pf_config **lpf_config_slot(lua_State *L) { return lpf_new(L, LPF_CONFIG, sizeof(pf_config *)); }
+
+pf_config *lpf_take_config(lua_State *L, pf_config *node) {
+    *lpf_config_slot(L) = node;
+    return node;
+}
+
+pf_config *lpf_new_config(lua_State *L, pf_config_kind kind) {
+    pf_config **slot = lpf_config_slot(L);
+    *slot = pf_config_new(kind);
+    if (!*slot) lpf_result(L, PF_ENOMEM);
+    return *slot;
+}
+
+static int config_gc(lua_State *L) {
+    pf_config **slot = luaL_checkudata(L, 1, LPF_CONFIG);
+    pf_config_free(*slot);
+    *slot = NULL;
+    return 0;
+}
+
+/* ---- Lua to plain data -------------------------------------------------------- */
+
+/* Where a new node goes: the root's slot, a list, or a map's key. */
+typedef struct {
+    pf_config **root;
+    pf_config *parent;
+    const char *key;
+} place;
+
+/* Hangs `node` (owned from now on) in its place. */
+static pf_config *attach(conversion *c, const place *at, pf_config *node) {
+    if (!node) lpf_result(c->L, PF_ENOMEM);
+    if (at->root)
+        *at->root = node;
+    else if (at->key)
+        lpf_result(c->L, pf_config_set(at->parent, at->key, node));
+    else
+        lpf_result(c->L, pf_config_push(at->parent, node));
+    return node;
+}
+
+static void convert(conversion *c, const place *at, int depth);
+
+static int by_text(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Number of text keys of the table on top; any other key than 1 .. n raises. */
+static lua_Integer count_keys(conversion *c, lua_Integer n) {
+    lua_State *L = c->L;
+    lua_Integer texts = 0;
+    lua_pushnil(L);
+    while (lua_next(L, -2)) {
+        lua_pop(L, 1);
+        const bool text = lua_type(L, -1) == LUA_TSTRING;
+        const lua_Integer at = lua_isinteger(L, -1) ? lua_tointeger(L, -1) : 0;
+        if (!text && (at < 1 || at > n))
+            lpf_raise(L, "%s: keys must be texts, or 1 .. n of a list", c->where);
+        texts += text;
+    }
+    if (texts > 0 && n > 0)
+        lpf_raise(L, "%s: a table is either a list or a map, not both", c->where);
+    return texts;
+}
+
+static void convert_map(conversion *c, pf_config *map, lua_Integer n, int depth) {
+    lua_State *L = c->L;
+    const int table = lua_gettop(L);
+    const char **keys = lua_newuserdatauv(L, (size_t)n * sizeof *keys + 1, 0);
+    lua_Integer i = 0;
+    lua_pushnil(L);
+    while (i < n && lua_next(L, table)) {
+        lua_pop(L, 1);
+        keys[i++] = lua_tostring(L, -1); /* the table keeps it alive */
+    }
+    lua_settop(L, table + 1);
+    qsort(keys, (size_t)n, sizeof *keys, by_text);
+    for (i = 0; i < n; i++) {
+        lua_pushstring(L, keys[i]);
+        lua_rawget(L, table);
+        convert(c, &(place){.parent = map, .key = keys[i]}, depth + 1);
+        lua_pop(L, 1);
+    }
+    lua_settop(L, table);
+}
+
+static void convert_table(conversion *c, const place *at, int depth) {
+    lua_State *L = c->L;
+    if (luaL_getmetafield(L, -1, "__config") == LUA_TFUNCTION) {
+        lua_pushvalue(L, -2);
+        lua_call(L, 1, 1);
+        convert(c, at, depth + 1);
+        lua_pop(L, 1);
+        return;
+    }
+    const lua_Integer n = (lua_Integer)lua_rawlen(L, -1), texts = count_keys(c, n);
+    bool list = n > 0;
+    if (!list && texts == 0 && luaL_getmetafield(L, -1, "__name") != LUA_TNIL) {
+        list = lua_type(L, -1) == LUA_TSTRING && strcmp(lua_tostring(L, -1), LPF_LIST) == 0;
+        lua_pop(L, 1);
+    }
+    pf_config *node = attach(c, at, pf_config_new(list ? PF_LIST : PF_MAP));
+    if (!list) convert_map(c, node, texts, depth);
+    for (lua_Integer i = 1; i <= n; i++) {
+        lua_rawgeti(L, -1, i);
+        convert(c, &(place){.parent = node}, depth + 1);
+        lua_pop(L, 1);
+    }
+}
+
+static void convert_number(conversion *c, const place *at) {
+    lua_State *L = c->L;
+    const lua_Number value = lua_tonumber(L, -1);
+    if (lua_isinteger(L, -1) && (fabs(value) > 9007199254740992.0))
+        lpf_raise(L, "%s: %lld is too large a whole number for plain data", c->where,
+                  (long long)lua_tointeger(L, -1));
+    attach(c, at, pf_config_new_number(value));
+}
+
+/* The value on top of the stack goes to its place. */
+static void convert(conversion *c, const place *at, int depth) {
+    lua_State *L = c->L;
+    luaL_checkstack(L, 10, c->where);
+    if (depth > MAX_DEPTH) lpf_raise(L, "%s: data nest deeper than %d (a cycle?)", c->where, MAX_DEPTH);
+    switch (lua_type(L, -1)) {
+    case LUA_TNIL: attach(c, at, pf_config_new(PF_NULL)); return;
+    case LUA_TBOOLEAN: attach(c, at, pf_config_new_bool(lua_toboolean(L, -1))); return;
+    case LUA_TNUMBER: convert_number(c, at); return;
+    case LUA_TSTRING:
+        if (strlen(lua_tostring(L, -1)) != lua_rawlen(L, -1))
+            lpf_raise(L, "%s: a text holds a zero byte", c->where);
+        attach(c, at, pf_config_new_string(lua_tostring(L, -1)));
+        return;
+    case LUA_TTABLE: convert_table(c, at, depth); return;
+    case LUA_TLIGHTUSERDATA:
+        if (!lua_touserdata(L, -1)) {
+            attach(c, at, pf_config_new(PF_NULL));
+            return;
+        }
+        break;
+    default: break;
+    }
+    lpf_raise(L, "%s: %s%s%s is no plain data", c->where, at->key ? at->key : "", at->key ? ": " : "",
+              lpf_kind(L, -1));
+}
+
+pf_config *lpf_to_config(lua_State *L, int index, const char *where) {
+    index = lua_absindex(L, index);
+    conversion c = {L, where};
+    pf_config **slot = lpf_config_slot(L);
+    lua_pushvalue(L, index);
+    convert(&c, &(place){.root = slot}, 0);
+    lua_pop(L, 1);
+    return *slot;
+}
+
+/* ---- plain data to Lua -------------------------------------------------------- */
+
+static void push_children(lua_State *L, const pf_config *node, bool map) {
+    const int n = pf_config_size(node);
+    lua_createtable(L, map ? 0 : n, map ? n : 0);
+    for (int i = 0; i < n; i++) {
+        lpf_push_config(L, pf_config_at(node, i));
+        if (map)
+            lua_setfield(L, -2, pf_config_key(node, i));
+        else
+            lua_rawseti(L, -2, i + 1);
+    }
+    if (!map && n == 0) luaL_setmetatable(L, LPF_LIST);
+}
+
+void lpf_push_config(lua_State *L, const pf_config *node) {
+    luaL_checkstack(L, 4, "plain data");
+    switch (node ? pf_config_kind_of(node) : PF_NULL) {
+    case PF_NULL: lua_pushlightuserdata(L, NULL); return;
+    case PF_BOOL: lua_pushboolean(L, pf_config_number(node) != 0); return;
+    case PF_NUMBER: {
+        const double value = pf_config_number(node);
+        if (value == floor(value) && fabs(value) <= 9007199254740992.0 && !(value == 0 && signbit(value)))
+            lua_pushinteger(L, (lua_Integer)value);
+        else
+            lua_pushnumber(L, value);
+        return;
+    }
+    case PF_STRING: lua_pushstring(L, pf_config_string(node)); return;
+    case PF_LIST: push_children(L, node, false); return;
+    case PF_MAP: push_children(L, node, true); return;
+    }
+}
+
+/* ---- JSON --------------------------------------------------------------------- */
+
+static int json_encode(lua_State *L) {
+    static const char *const allowed[] = {"indent", NULL};
+    luaL_checkany(L, 1);
+    lpf_check_options(L, 2, allowed, "json.encode");
+    const bool indent = lpf_opt_bool(L, 2, "indent", false);
+    lpf_enter(L);
+    const pf_config *node = lpf_to_config(L, 1, "json.encode");
+    char *text = NULL;
+    lpf_result(L, pf_json_write(&text, node, indent));
+    lua_pushstring(L, text);
+    pf_text_free(text);
+    return 1;
+}
+
+/* The value, or nil, message, code for text that is no JSON. */
+static int json_decode(lua_State *L) {
+    if (lua_type(L, 1) != LUA_TSTRING)
+        return lpf_raise(L, "json.decode: a text is needed, got %s", lpf_kind(L, 1));
+    size_t bytes;
+    const char *text = lua_tolstring(L, 1, &bytes);
+    lpf_enter(L);
+    pf_config **slot = lpf_config_slot(L);
+    const int failed = lpf_outside(L, pf_json_parse(slot, text, bytes));
+    if (failed) return failed;
+    lpf_push_config(L, *slot);
+    return 1;
+}
+
+/* Marks a table as a list, so that an empty one is written as []. */
+static int json_list(lua_State *L) {
+    if (lua_isnoneornil(L, 1)) {
+        lua_settop(L, 0);
+        lua_newtable(L);
+    }
+    luaL_checktype(L, 1, LUA_TTABLE);
+    luaL_setmetatable(L, LPF_LIST);
+    return 1;
+}
+
+static const luaL_Reg json[] = {
+    {"encode", json_encode}, {"decode", json_decode}, {"list", json_list}, {NULL, NULL}};
+
+void lpf_open_config(lua_State *L) {
+    static const luaL_Reg none[] = {{NULL, NULL}};
+    static const luaL_Reg meta[] = {{"__gc", config_gc}, {"__close", config_gc}, {NULL, NULL}};
+    lpf_class(L, LPF_CONFIG, none, meta);
+    luaL_newmetatable(L, LPF_LIST);
+    lua_pop(L, 1);
+    luaL_newlib(L, json);
+    lua_pushlightuserdata(L, NULL);
+    lua_setfield(L, -2, "null");
+    lua_setfield(L, -2, "json");
+}

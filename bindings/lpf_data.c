@@ -1,0 +1,180 @@
+/*
+ * lpf_data.c - data sets: a FASTA or text file, deduplicated, split, tokenized and cut into
+ * rows by the engine; batches by number, so that a run can resume at any step.
+ */
+#include "lpf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static pf_data *check_data(lua_State *L, const char *where) {
+    pf_data **box = luaL_testudata(L, 1, LPF_DATA);
+    lpf_enter(L);
+    if (!box) lpf_raise(L, "%s: a data set is needed, got %s", where, lpf_kind(L, 1));
+    if (!*box) lpf_raise(L, "%s: the data set has been closed", where);
+    return *box;
+}
+
+static pf_split check_split(lua_State *L, const char *name, const char *where) {
+    static const char *const names[] = {"train", "valid", "all"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, names[i]) == 0) return (pf_split)i;
+    lpf_raise(L, "%s: split must be train, valid or all, got '%s'", where, name);
+    return PF_TRAIN;
+}
+
+/* open_data{path =, format =, length =, ...}; nil, message, code for an unusable file. */
+static int data_open(lua_State *L) {
+    pf_engine *engine = lpf_engine(L);
+    if (!lua_istable(L, 1)) return lpf_raise(L, "data: options are needed, as {path = ...}, got %s", lpf_kind(L, 1));
+    const pf_config *options = lpf_to_config(L, 1, "data");
+    pf_data **box = lpf_new(L, LPF_DATA, sizeof *box);
+    const int failed = lpf_outside(L, pf_data_open(box, engine, options));
+    return failed ? failed : 1;
+}
+
+static int data_close(lua_State *L) {
+    pf_data **box = luaL_checkudata(L, 1, LPF_DATA);
+    lpf_enter(L);
+    pf_data_close(box);
+    return 0;
+}
+
+static void set_count(lua_State *L, const char *key, int64_t value) {
+    lua_pushinteger(L, value);
+    lua_setfield(L, -2, key);
+}
+
+/* data:info([split = "train"]) */
+static int data_info(lua_State *L) {
+    const pf_data *data = check_data(L, "info");
+    pf_data_info info = {0};
+    lpf_result(L, pf_data_info_of(data, check_split(L, luaL_optstring(L, 2, "train"), "info"), &info));
+    lua_newtable(L);
+    set_count(L, "documents", info.documents);
+    set_count(L, "duplicates", info.duplicates);
+    set_count(L, "tokens", info.tokens);
+    set_count(L, "rows", info.rows);
+    lua_pushstring(L, info.format);
+    lua_setfield(L, -2, "format");
+    lua_pushstring(L, info.tokenizer);
+    lua_setfield(L, -2, "tokenizer");
+    return 1;
+}
+
+/* Hands a batch's tensors to the table on top, which owns them from then on. */
+static void set_tensor(lua_State *L, const char *key, pf_tensor *t) {
+    if (!t) return;
+    lpf_push_tensor(L, t);
+    lpf_made(L, t);
+    lua_setfield(L, -2, key);
+}
+
+static int batch_gc(lua_State *L) {
+    pf_batch_release(luaL_checkudata(L, 1, "performer.batch"));
+    return 0;
+}
+
+/* data:batch{index =, size =, split =, masked =, seed =}: index counts from 1. */
+static int data_batch(lua_State *L) {
+    static const char *const allowed[] = {"index", "size", "split", "masked", "seed", NULL};
+    pf_data *data = check_data(L, "batch");
+    lpf_check_options(L, 2, allowed, "batch");
+    const int64_t index = lpf_opt_integer(L, 2, "index", 1), size = lpf_opt_integer(L, 2, "size", 1);
+    const pf_split split = check_split(L, lpf_opt_string(L, 2, "split", "train"), "batch");
+    if (index < 1) return lpf_raise(L, "batch: index is %lld; batches count from 1", (long long)index);
+    if (size < 1) return lpf_raise(L, "batch: size must be at least 1");
+    pf_engine *engine = lpf_engine(L);
+    pf_batch *batch = lpf_new(L, "performer.batch", sizeof *batch);
+    lpf_result(L, pf_data_batch(batch, engine, data, split, (uint64_t)(index - 1), size,
+                                lpf_opt_bool(L, 2, "masked", false),
+                                (uint64_t)lpf_opt_integer(L, 2, "seed", 0)));
+    lua_createtable(L, 0, 6);
+    set_tensor(L, "input", batch->input);
+    set_tensor(L, "target", batch->target);
+    set_tensor(L, "documents", batch->documents);
+    set_tensor(L, "mask", batch->mask);
+    set_count(L, "rows", batch->rows);
+    set_count(L, "tokens", batch->tokens);
+    pf_batch_release(batch);
+    return 1;
+}
+
+/* data:document(i [, split]): ids with begin and end, and the name. */
+static int data_document(lua_State *L) {
+    pf_data *data = check_data(L, "document");
+    const int64_t index = lpf_check_whole(L, 2, "document", "the position");
+    const pf_split split = check_split(L, luaL_optstring(L, 3, "train"), "document");
+    pf_data_info info = {0};
+    lpf_result(L, pf_data_info_of(data, split, &info));
+    if (index < 1 || index > info.documents)
+        return lpf_raise(L, "document: position %lld of %lld (they count from 1)", (long long)index,
+                         (long long)info.documents);
+    pf_engine *engine = lpf_engine(L);
+    pf_tensor **ids = lpf_new_tensor(L);
+    const char *name = NULL;
+    lpf_result(L, pf_data_document(ids, &name, engine, data, split, index - 1));
+    lpf_made(L, *ids);
+    lua_pushstring(L, name);
+    return 2;
+}
+
+/* data:counts{split =, bigram =}: counts by token id (from 0), and by pair. */
+static int data_counts(lua_State *L) {
+    static const char *const allowed[] = {"split", "bigram", NULL};
+    const pf_data *data = check_data(L, "counts");
+    lpf_check_options(L, 2, allowed, "counts");
+    const pf_split split = check_split(L, lpf_opt_string(L, 2, "split", "train"), "counts");
+    const bool pairs = lpf_opt_bool(L, 2, "bigram", false);
+    pf_data_info info = {0};
+    lpf_result(L, pf_data_info_of(data, split, &info));
+    const int n = lpf_result(L, pf_tokenizer_size(info.tokenizer));
+    const size_t cells = (size_t)n * (size_t)n;
+    double *one = lua_newuserdatauv(L, (size_t)n * sizeof *one, 0);
+    double *two = pairs ? lua_newuserdatauv(L, cells * sizeof *two, 0) : NULL;
+    lpf_result(L, pf_data_counts(data, split, one, two));
+    lua_createtable(L, n, 1);
+    for (int i = 0; i < n; i++) {
+        lua_pushinteger(L, (lua_Integer)one[i]);
+        lua_rawseti(L, -2, i);
+    }
+    if (!pairs) return 1;
+    lua_createtable(L, n, 1);
+    for (int i = 0; i < n; i++) {
+        lua_createtable(L, n, 1);
+        for (int k = 0; k < n; k++) {
+            lua_pushinteger(L, (lua_Integer)two[(size_t)i * (size_t)n + (size_t)k]);
+            lua_rawseti(L, -2, k);
+        }
+        lua_rawseti(L, -2, i);
+    }
+    return 2;
+}
+
+static int data_tostring(lua_State *L) {
+    pf_data **box = luaL_checkudata(L, 1, LPF_DATA);
+    pf_data_info info = {0};
+    if (*box && pf_data_info_of(*box, PF_ALL, &info) >= 0)
+        lua_pushfstring(L, "data, %s: %I documents, %I tokens, %s tokenizer", info.format,
+                        (lua_Integer)info.documents, (lua_Integer)info.tokens, info.tokenizer);
+    else
+        lua_pushliteral(L, "data, closed");
+    return 1;
+}
+
+static const luaL_Reg methods[] = {{"info", data_info},         {"batch", data_batch},
+                                   {"document", data_document}, {"counts", data_counts},
+                                   {"close", data_close},       {NULL, NULL}};
+static const luaL_Reg meta[] = {{"__gc", data_close},
+                                {"__close", data_close},
+                                {"__tostring", data_tostring},
+                                {NULL, NULL}};
+static const luaL_Reg functions[] = {{"open_data", data_open}, {NULL, NULL}};
+
+void lpf_open_data(lua_State *L) {
+    static const luaL_Reg none[] = {{NULL, NULL}};
+    static const luaL_Reg batch_meta[] = {{"__gc", batch_gc}, {NULL, NULL}};
+    lpf_class(L, LPF_DATA, methods, meta);
+    lpf_class(L, "performer.batch", none, batch_meta);
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,233 @@
+/*
+ * lpf_io.c - files: safetensors, checkpoints, inspection, and the tokenizers. What the
+ * outside world refuses comes back as nil, message, code; misuse raises.
+ */
+#include "lpf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- safetensors -------------------------------------------------------------- */
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const pf_named *)a)->name, ((const pf_named *)b)->name);
+}
+
+/* save(path, {name = tensor} [, metadata]): in the order of the names. */
+static int file_save(lua_State *L) {
+    const char *path = luaL_checkstring(L, 1);
+    if (!lua_istable(L, 2)) return lpf_raise(L, "save: {name = tensor} is needed, got %s", lpf_kind(L, 2));
+    pf_engine *engine = lpf_engine(L);
+    size_t n = 0;
+    lua_settop(L, 3);
+    for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
+        if (lua_type(L, -2) != LUA_TSTRING) return lpf_raise(L, "save: the tensors need names");
+        lpf_check_tensor(L, -1, "save", lua_tostring(L, -2));
+        n++;
+    }
+    pf_named *list = lua_newuserdatauv(L, (n + 1) * sizeof *list, 0);
+    size_t i = 0;
+    for (lua_pushnil(L); i < n && lua_next(L, 2); lua_pop(L, 1))
+        list[i++] = (pf_named){lua_tostring(L, -2), lpf_test_tensor(L, -1)};
+    qsort(list, n, sizeof *list, by_name);
+    const pf_config *metadata = lua_isnoneornil(L, 3) ? NULL : lpf_to_config(L, 3, "save");
+    const int failed = lpf_outside(L, pf_safetensors_save(engine, path, list, (int)n, metadata));
+    if (failed) return failed;
+    lua_pushboolean(L, true);
+    return 1;
+}
+
+/* What a load gave, until it has become Lua's. */
+typedef struct { pf_named *list; int n; pf_config *metadata; } loaded;
+
+static int loaded_gc(lua_State *L) {
+    loaded *l = luaL_checkudata(L, 1, "performer.loaded");
+    if (l->list) pf_named_free(l->list, l->n);
+    pf_config_free(l->metadata);
+    *l = (loaded){0};
+    return 0;
+}
+
+/* load(path): {name = tensor}, metadata. */
+static int file_load(lua_State *L) {
+    const char *path = luaL_checkstring(L, 1);
+    pf_engine *engine = lpf_engine(L);
+    loaded *l = lpf_new(L, "performer.loaded", sizeof *l);
+    const int failed = lpf_outside(L, pf_safetensors_load(engine, path, &l->list, &l->n, &l->metadata));
+    if (failed) return failed;
+    lua_createtable(L, 0, l->n);
+    for (int i = 0; i < l->n; i++) {
+        lpf_push_tensor(L, l->list[i].tensor);
+        lpf_made(L, l->list[i].tensor);
+        lua_setfield(L, -2, l->list[i].name);
+    }
+    if (l->metadata)
+        lpf_push_config(L, l->metadata);
+    else
+        lua_newtable(L);
+    return 2;
+}
+
+static int file_inspect(lua_State *L) {
+    const char *path = luaL_checkstring(L, 1);
+    pf_engine *engine = lpf_engine(L);
+    pf_config **slot = lpf_config_slot(L);
+    const int failed = lpf_outside(L, pf_inspect(slot, engine, path));
+    if (failed) return failed;
+    lpf_push_config(L, *slot);
+    return 1;
+}
+
+/* ---- checkpoints -------------------------------------------------------------- */
+
+/* Field `key` of table 2 as plain data, or NULL; its owner stays on the stack. */
+static pf_config *config_field(lua_State *L, const char *key, const char *where) {
+    if (lua_getfield(L, 2, key) == LUA_TNIL) return NULL;
+    return lpf_to_config(L, -1, where);
+}
+
+/* checkpoint.save(dir, {model, optimizer, state, tokenizer, step, keep}) */
+static int checkpoint_save(lua_State *L) {
+    static const char *const allowed[] = {"model", "optimizer", "state", "tokenizer",
+                                          "step",  "keep",      NULL};
+    const char *dir = luaL_checkstring(L, 1);
+    if (!lua_istable(L, 2))
+        return lpf_raise(L, "checkpoint.save: {model = ...} is needed, got %s", lpf_kind(L, 2));
+    lpf_check_options(L, 2, allowed, "checkpoint.save");
+    pf_engine *engine = lpf_engine(L);
+    lua_getfield(L, 2, "model");
+    pf_module *model = lpf_check_module(L, -1, "checkpoint.save");
+    const pf_optimizer *optimizer = NULL;
+    if (lua_getfield(L, 2, "optimizer") != LUA_TNIL)
+        optimizer = lpf_check_optimizer(L, -1, "checkpoint.save");
+    const int64_t steps = optimizer ? (int64_t)pf_optimizer_steps(optimizer) : 0;
+    const int64_t step = lpf_opt_integer(L, 2, "step", steps);
+    const int64_t keep = lpf_opt_integer(L, 2, "keep", 0);
+    const pf_config *state = config_field(L, "state", "checkpoint.save");
+    const pf_config *tokenizer = config_field(L, "tokenizer", "checkpoint.save");
+    if (step < 0 || keep < 0 || keep > INT32_MAX)
+        return lpf_raise(L, "checkpoint.save: step and keep must be at least 0");
+    const int failed = lpf_outside(L, pf_checkpoint_save(engine, dir, (uint64_t)step, model, optimizer,
+                                                         state, tokenizer, (int)keep));
+    if (failed) return failed;
+    lua_pushfstring(L, "%s/step-%I", dir, (lua_Integer)step);
+    return 1;
+}
+
+/* checkpoint.load(dir): {model, optimizer, state, tokenizer} */
+static int checkpoint_load(lua_State *L) {
+    const char *dir = luaL_checkstring(L, 1);
+    lua_settop(L, 1);
+    pf_engine *engine = lpf_engine(L);
+    pf_module **model = lpf_new_module(L);          /* 2 */
+    pf_optimizer **optimizer = lpf_new_optimizer(L, 2); /* 3 */
+    pf_config **state = lpf_config_slot(L), **tokenizer = lpf_config_slot(L);
+    const int failed = lpf_outside(L, pf_checkpoint_load(engine, dir, model, optimizer, state, tokenizer));
+    if (failed) return failed;
+    lua_newtable(L);
+    lua_pushvalue(L, 2);
+    lua_setfield(L, -2, "model");
+    if (*optimizer) {
+        lua_pushvalue(L, 3);
+        lua_setfield(L, -2, "optimizer");
+        lpf_enter(L)->step = pf_optimizer_steps(*optimizer);
+    }
+    if (*state) {
+        lpf_push_config(L, *state);
+        lua_setfield(L, -2, "state");
+    }
+    if (*tokenizer) {
+        lpf_push_config(L, *tokenizer);
+        lua_setfield(L, -2, "tokenizer");
+    }
+    return 1;
+}
+
+/* checkpoint.mark(dir, "BEST", step) */
+static int checkpoint_mark(lua_State *L) {
+    const char *dir = luaL_checkstring(L, 1), *mark = luaL_checkstring(L, 2);
+    const int64_t step = lpf_check_whole(L, 3, "checkpoint.mark", "step");
+    lpf_engine(L);
+    const int failed = lpf_outside(L, pf_checkpoint_mark(dir, mark, (uint64_t)step));
+    if (failed) return failed;
+    lua_pushboolean(L, true);
+    return 1;
+}
+
+/* model_load(dir): the model alone. */
+static int model_load(lua_State *L) {
+    const char *dir = luaL_checkstring(L, 1);
+    pf_engine *engine = lpf_engine(L);
+    pf_module **model = lpf_new_module(L);
+    const int failed = lpf_outside(L, pf_model_load(model, engine, dir));
+    return failed ? failed : 1;
+}
+
+/* ---- tokenizers --------------------------------------------------------------- */
+
+static const char *check_tokenizer(lua_State *L) {
+    const char *type = luaL_checkstring(L, 1);
+    lpf_enter(L);
+    lpf_result(L, pf_tokenizer_size(type));
+    return type;
+}
+
+static int tokenizer_size(lua_State *L) {
+    lua_pushinteger(L, pf_tokenizer_size(check_tokenizer(L)));
+    return 1;
+}
+
+/* The id of "begin", "end", "mask", "pad", "unknown", or nil. */
+static int tokenizer_special(lua_State *L) {
+    const int id = pf_tokenizer_special(check_tokenizer(L), luaL_checkstring(L, 2));
+    if (id < 0)
+        lua_pushnil(L);
+    else
+        lua_pushinteger(L, id);
+    return 1;
+}
+
+/* The text's ids as an i32 tensor; nil, message, code for a text outside the alphabet. */
+static int tokenizer_encode(lua_State *L) {
+    const char *type = check_tokenizer(L);
+    if (lua_type(L, 2) != LUA_TSTRING) return lpf_raise(L, "encode: a text is needed, got %s", lpf_kind(L, 2));
+    size_t bytes, n = 0;
+    const char *text = lua_tolstring(L, 2, &bytes);
+    int failed = lpf_outside(L, pf_tokenizer_encode(type, text, bytes, NULL, &n));
+    if (failed) return failed;
+    int32_t *ids = lua_newuserdatauv(L, (n + 1) * sizeof *ids, 0);
+    failed = lpf_outside(L, pf_tokenizer_encode(type, text, bytes, ids, &n));
+    return failed ? failed : lpf_push_ids(L, ids, n);
+}
+
+static int tokenizer_decode(lua_State *L) {
+    const char *type = check_tokenizer(L);
+    size_t n, bytes = 0;
+    const int32_t *ids = lpf_ids(L, 2, "decode", &n);
+    lpf_result(L, pf_tokenizer_decode(type, ids, n, NULL, &bytes));
+    luaL_Buffer b;
+    char *text = luaL_buffinitsize(L, &b, bytes + 1);
+    lpf_result(L, pf_tokenizer_decode(type, ids, n, text, &bytes));
+    luaL_pushresultsize(&b, bytes);
+    return 1;
+}
+
+static const luaL_Reg functions[] = {{"save", file_save},
+                                     {"load", file_load},
+                                     {"inspect", file_inspect},
+                                     {"checkpoint_save", checkpoint_save},
+                                     {"checkpoint_load", checkpoint_load},
+                                     {"checkpoint_mark", checkpoint_mark},
+                                     {"model_load", model_load},
+                                     {"tokenizer_size", tokenizer_size},
+                                     {"tokenizer_special", tokenizer_special},
+                                     {"tokenizer_encode", tokenizer_encode},
+                                     {"tokenizer_decode", tokenizer_decode},
+                                     {NULL, NULL}};
+
+void lpf_open_io(lua_State *L) {
+    static const luaL_Reg none[] = {{NULL, NULL}};
+    static const luaL_Reg meta[] = {{"__gc", loaded_gc}, {NULL, NULL}};
+    lpf_class(L, "performer.loaded", none, meta);
+    luaL_setfuncs(L, functions, 0);
+}

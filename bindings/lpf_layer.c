@@ -1,0 +1,224 @@
+/*
+ * lpf_layer.c - layers that live in Lua: a table with tensors and a `forward` (and a `step`
+ * if it is to stream) behind an engine's host module.
+ *
+ * The C module holds the table through the registry, so the table must not hold the module
+ * (it never needs to: it is the layer). An error of the Lua functions is kept aside while
+ * the engine unwinds, and goes on as it was (lpf_protect, lpf_result).
+ */
+#include "lpf.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+
+typedef struct { lpf_state *s; int self; } lua_layer;
+
+typedef struct {
+    lua_layer *layer;
+    pf_tensor *x, **y;
+    const pf_pass *pass;
+    void **state;
+} layer_call;
+
+static const char layers_key = 'l'; /* registry: name -> builder, for pf_module_build */
+
+/* ---- callbacks ---------------------------------------------------------------- */
+
+static void push_pass(lua_State *L, const pf_pass *pass) {
+    lua_createtable(L, 0, 4);
+    lua_pushboolean(L, pass && pass->training);
+    lua_setfield(L, -2, "training");
+    lua_pushinteger(L, pass ? (lua_Integer)pass->step : 0);
+    lua_setfield(L, -2, "step");
+    lpf_push_tensor(L, pass ? pass->mask : NULL);
+    lua_setfield(L, -2, "mask");
+    lpf_push_tensor(L, pass ? pass->documents : NULL);
+    lua_setfield(L, -2, "documents");
+}
+
+/* Pushes the layer's function `name` and the layer. */
+static void push_function(lua_State *L, const lua_layer *layer, const char *name) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, layer->self);
+    if (lua_getfield(L, -1, name) == LUA_TNIL) lpf_raise(L, "the layer has no '%s'", name);
+    lua_insert(L, -2);
+}
+
+static void take_result(lua_State *L, int index, const layer_call *c, const char *where) {
+    pf_tensor *y = lpf_test_tensor(L, index);
+    if (!y) lpf_raise(L, "%s of a Lua layer must return a tensor, got %s", where, lpf_kind(L, index));
+    *c->y = pf_tensor_retain(y);
+}
+
+static int forward_body(lua_State *L) {
+    const layer_call *c = lua_touserdata(L, 1);
+    push_function(L, c->layer, "forward");
+    lpf_push_tensor(L, c->x);
+    push_pass(L, c->pass);
+    lua_call(L, 3, 1);
+    take_result(L, -1, c, "forward");
+    return 0;
+}
+
+/* step(self, x, state): state is a table that lasts, and may be replaced by a second result. */
+static int step_body(lua_State *L) {
+    const layer_call *c = lua_touserdata(L, 1);
+    if (!*c->state) {
+        lua_newtable(L);
+        *c->state = (void *)(intptr_t)luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+    const int state = (int)(intptr_t)*c->state;
+    push_function(L, c->layer, "step");
+    lpf_push_tensor(L, c->x);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, state);
+    lua_call(L, 3, 2);
+    take_result(L, -2, c, "step");
+    if (!lua_isnil(L, -1))
+        lua_rawseti(L, LUA_REGISTRYINDEX, state);
+    return 0;
+}
+
+static int layer_forward(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
+                         pf_tensor **y) {
+    (void)engine;
+    lua_layer *layer = context;
+    const pf_pass *outer = layer->s->pass;
+    layer_call call = {.layer = layer, .x = x, .y = y, .pass = pass};
+    layer->s->pass = pass;
+    const int status = lpf_protect(layer->s, forward_body, &call);
+    layer->s->pass = outer;
+    return status;
+}
+
+static int layer_step(void *context, pf_engine *engine, pf_tensor *x, void **state, pf_tensor **y) {
+    (void)engine;
+    lua_layer *layer = context;
+    layer_call call = {.layer = layer, .x = x, .y = y, .state = state};
+    return lpf_protect(layer->s, step_body, &call);
+}
+
+static void layer_release_state(void *context, void *state) {
+    const lua_layer *layer = context;
+    if (layer->s->main && state)
+        luaL_unref(layer->s->main, LUA_REGISTRYINDEX, (int)(intptr_t)state);
+}
+
+static void layer_release(void *context) {
+    lua_layer *layer = context;
+    if (layer->s->main) luaL_unref(layer->s->main, LUA_REGISTRYINDEX, layer->self);
+    lpf_state_release(layer->s);
+    free(layer);
+}
+
+/* ---- making ------------------------------------------------------------------- */
+
+/* Adds the tensors of a list of {name, tensor, trained}. */
+static void add_tensors(lua_State *L, pf_module *m, int list) {
+    const int n = (int)lua_rawlen(L, list);
+    for (int i = 1; i <= n; i++) {
+        lua_rawgeti(L, list, i);
+        lua_rawgeti(L, -1, 1);
+        lua_rawgeti(L, -2, 2);
+        lua_rawgeti(L, -3, 3);
+        pf_tensor *t = lpf_check_tensor(L, -2, "layer", luaL_checkstring(L, -3));
+        lpf_result(L, pf_module_add_tensor(m, lua_tostring(L, -3), t, lua_toboolean(L, -1)));
+        lua_pop(L, 4);
+    }
+}
+
+/* new_layer(self, name, children, tensors). */
+static int layer_new(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    const char *name = luaL_checkstring(L, 2);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    luaL_checktype(L, 4, LUA_TTABLE);
+    pf_engine *engine = lpf_engine(L);
+    lpf_state *s = lpf_enter(L);
+    const int n = (int)lua_rawlen(L, 3);
+    pf_module **children = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *children, 0);
+    for (int i = 0; i < n; i++) {
+        lua_rawgeti(L, 3, i + 1);
+        children[i] = lpf_check_module(L, -1, name);
+        lua_pop(L, 1);
+    }
+    const bool streams = lua_getfield(L, 1, "step") != LUA_TNIL;
+    pf_module **box = lpf_new_module(L);
+    lua_pushvalue(L, 1);
+    const int ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_layer *layer = malloc(sizeof *layer);
+    if (!layer) {
+        luaL_unref(L, LUA_REGISTRYINDEX, ref);
+        return lpf_raise(L, "%s: out of memory", name);
+    }
+    *layer = (lua_layer){s, ref};
+    s->refs++;
+    const pf_host_layer host = {.forward = layer_forward,
+                                .step = streams ? layer_step : NULL,
+                                .release = layer_release,
+                                .release_state = layer_release_state,
+                                .context = layer};
+    const int status = pf_module_host(box, engine, name, &host, children, n);
+    if (status < 0) layer_release(layer); /* the module took nothing over */
+    lpf_result(L, status);
+    add_tensors(L, *box, 4);
+    return 1;
+}
+
+/* ---- layers by name, for models that are loaded -------------------------------- */
+
+typedef struct {
+    const char *name;
+    pf_module *const *children;
+    int n;
+    pf_module **module;
+} resolve_call;
+
+static int resolve_body(lua_State *L) {
+    const resolve_call *c = lua_touserdata(L, 1);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &layers_key);
+    if (lua_getfield(L, -1, c->name) == LUA_TNIL)
+        return lpf_raise(L, "layer '%s' lives in a script: nn.define(\"%s\", builder) has to come "
+                            "before loading", c->name, c->name);
+    lua_createtable(L, c->n, 0);
+    for (int i = 0; i < c->n; i++) {
+        lpf_push_module(L, c->children[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_call(L, 1, 1);
+    *c->module = pf_module_retain(lpf_check_module(L, -1, c->name));
+    return 0;
+}
+
+static int resolve(void *context, pf_engine *engine, const char *name, pf_module *const *children,
+                   int n, pf_module **module) {
+    (void)engine;
+    resolve_call call = {name, children, n, module};
+    return lpf_protect(context, resolve_body, &call);
+}
+
+void lpf_forget_layers(lpf_state *s) {
+    if (s->resolves && s->engine) pf_engine_resolve_layers(s->engine, NULL, NULL);
+    s->resolves = false;
+}
+
+/* define_layer(name, builder): builder gets the children and returns a module. */
+static int layer_define(lua_State *L) {
+    luaL_checkstring(L, 1);
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    pf_engine *engine = lpf_engine(L);
+    lpf_state *s = lpf_enter(L);
+    if (!s->resolves) pf_engine_resolve_layers(engine, resolve, s);
+    s->resolves = true;
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layers_key) != LUA_TTABLE) {
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &layers_key);
+    }
+    lua_pushvalue(L, 2);
+    lua_setfield(L, -2, lua_tostring(L, 1));
+    return 0;
+}
+
+static const luaL_Reg functions[] = {
+    {"new_layer", layer_new}, {"define_layer", layer_define}, {NULL, NULL}};
+
+void lpf_open_layer(lua_State *L) { luaL_setfuncs(L, functions, 0); }

@@ -1,0 +1,356 @@
+/*
+ * lpf_nn.c - modules: a box with one reference to an engine's module. The constructors of
+ * pf.nn stand on new_module; everything that is known of a type comes from the layer table.
+ */
+#include "lpf.h"
+
+#include <string.h>
+
+/* ---- boxes -------------------------------------------------------------------- */
+
+pf_module **lpf_new_module(lua_State *L) { return lpf_new(L, LPF_MODULE, sizeof(pf_module *)); }
+
+void lpf_push_module(lua_State *L, pf_module *m) {
+    pf_module **box = lpf_new_module(L);
+    *box = pf_module_retain(m);
+}
+
+pf_module *lpf_check_module(lua_State *L, int index, const char *where) {
+    pf_module **box = luaL_testudata(L, index, LPF_MODULE);
+    if (!box || !*box) lpf_raise(L, "%s: a module is needed, got %s", where, lpf_kind(L, index));
+    return *box;
+}
+
+static pf_module *self(lua_State *L, const char *where) {
+    lpf_enter(L);
+    return lpf_check_module(L, 1, where);
+}
+
+static int module_gc(lua_State *L) {
+    lpf_enter(L);
+    pf_module_release(luaL_checkudata(L, 1, LPF_MODULE));
+    return 0;
+}
+
+static int module_eq(lua_State *L) {
+    pf_module **a = luaL_testudata(L, 1, LPF_MODULE), **b = luaL_testudata(L, 2, LPF_MODULE);
+    lua_pushboolean(L, a && b && *a == *b);
+    return 1;
+}
+
+/* ---- making ------------------------------------------------------------------- */
+
+/* new_module(type, options, children): children is a list of modules. */
+static int module_new(lua_State *L) {
+    const char *type = luaL_checkstring(L, 1);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    const int n = (int)lua_rawlen(L, 3);
+    pf_engine *engine = lpf_engine(L);
+    const pf_config *options = lpf_to_config(L, 2, type);
+    pf_module **children = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *children, 0);
+    for (int i = 0; i < n; i++) {
+        lua_rawgeti(L, 3, i + 1);
+        children[i] = lpf_check_module(L, -1, type); /* the list keeps it alive */
+        lua_pop(L, 1);
+    }
+    pf_module **box = lpf_new_module(L);
+    lpf_result(L, pf_module_new(box, engine, type, options, children, n));
+    return 1;
+}
+
+/* build(tree): what tree() gave. */
+static int module_build(lua_State *L) {
+    pf_engine *engine = lpf_engine(L);
+    const pf_config *tree = lpf_to_config(L, 1, "build");
+    pf_module **box = lpf_new_module(L);
+    lpf_result(L, pf_module_build(box, engine, tree));
+    return 1;
+}
+
+/* ---- running ------------------------------------------------------------------ */
+
+static pf_tensor *get_tensor(lua_State *L, int table, const char *key, const char *where) {
+    pf_tensor *t = NULL;
+    if (lua_getfield(L, table, key) != LUA_TNIL) t = lpf_check_tensor(L, -1, where, key);
+    return t; /* stays on the stack while the model runs */
+}
+
+/* The pass of a call: what the enclosing Lua layer got, or a tape's being open; then the
+ * fields of the table at `index`. */
+static pf_pass read_pass(lua_State *L, int index, bool batch) {
+    static const char *const allowed[] = {"training", "step", "mask", "documents", NULL};
+    const lpf_state *s = lpf_enter(L);
+    pf_pass pass = {.size = sizeof pass, .training = s->tape != NULL, .step = s->step};
+    if (s->pass) pass = *s->pass;
+    if (lua_isnoneornil(L, index)) return pass;
+    if (!batch) lpf_check_options(L, index, allowed, "pass");
+    pass.training = lpf_opt_bool(L, index, "training", pass.training);
+    pass.step = (uint64_t)lpf_opt_integer(L, index, "step", (int64_t)pass.step);
+    pf_tensor *mask = get_tensor(L, index, "mask", "pass");
+    pf_tensor *documents = get_tensor(L, index, "documents", "pass");
+    if (mask) pass.mask = mask;
+    if (documents) pass.documents = documents;
+    return pass;
+}
+
+/* model(x [, pass]) or model(batch [, pass]): a batch is a table with `input`. */
+static int module_call(lua_State *L) {
+    pf_module *m = self(L, "forward");
+    lua_settop(L, 3);
+    pf_pass pass;
+    if (lua_istable(L, 2)) {
+        pass = read_pass(L, 2, true);
+        const bool training = lpf_opt_bool(L, 3, "training", pass.training);
+        pass.training = training;
+        lua_getfield(L, 2, "input");
+        lua_replace(L, 2);
+    } else {
+        pass = read_pass(L, 3, false);
+    }
+    pf_tensor *x = lpf_check_tensor(L, 2, pf_module_type(m), "x");
+    pf_engine *engine = lpf_engine(L);
+    pf_tensor **y = lpf_new_tensor(L);
+    lpf_result(L, pf_module_forward(y, engine, m, x, &pass));
+    lpf_made(L, *y);
+    return 1;
+}
+
+typedef int (*stream_fn)(pf_tensor **, pf_engine *, pf_module *, pf_tensor *, pf_state *);
+
+static int stream_call(lua_State *L, stream_fn fn, const char *where) {
+    pf_module *m = self(L, where);
+    pf_tensor *x = lpf_check_tensor(L, 2, where, "x");
+    pf_state *state = lpf_check_stream_state(L, 3, where);
+    pf_engine *engine = lpf_engine(L);
+    pf_tensor **y = lpf_new_tensor(L);
+    lpf_result(L, fn(y, engine, m, x, state));
+    lpf_made(L, *y);
+    return 1;
+}
+
+static int module_step(lua_State *L) { return stream_call(L, pf_module_step, "step"); }
+static int module_prefill(lua_State *L) { return stream_call(L, pf_module_prefill, "prefill"); }
+
+static int module_state(lua_State *L) {
+    static const char *const allowed[] = {"batch", NULL};
+    const pf_module *m = self(L, "state");
+    lpf_check_options(L, 2, allowed, "state");
+    const int64_t batch = lpf_opt_integer(L, 2, "batch", 1);
+    if (batch < 1 || batch > INT32_MAX) return lpf_raise(L, "state: batch must be at least 1");
+    pf_engine *engine = lpf_engine(L);
+    pf_state **box = lpf_new_stream_state(L);
+    lua_pushvalue(L, 1); /* a Lua layer's state needs its layer */
+    lua_setiuservalue(L, -2, 1);
+    lpf_result(L, pf_module_state(box, engine, m, (int)batch));
+    return 1;
+}
+
+/* Draws the projections that are due at `step`; returns how many. */
+static int module_redraw(lua_State *L) {
+    pf_module *m = self(L, "redraw");
+    const int64_t step = lpf_check_whole(L, 2, "redraw", "step");
+    int drawn = 0;
+    lpf_result(L, pf_module_redraw(lpf_engine(L), m, (uint64_t)step, &drawn));
+    lua_pushinteger(L, drawn);
+    return 1;
+}
+
+/* ---- looking ------------------------------------------------------------------ */
+
+static int module_type(lua_State *L) {
+    lua_pushstring(L, pf_module_type(self(L, "type")));
+    return 1;
+}
+
+static int module_options(lua_State *L) {
+    const pf_config *options = pf_module_options(self(L, "options"));
+    if (options)
+        lpf_push_config(L, options);
+    else
+        lua_newtable(L);
+    return 1;
+}
+
+static int module_tree(lua_State *L) {
+    const pf_module *m = self(L, "tree");
+    pf_config **slot = lpf_config_slot(L);
+    lpf_result(L, pf_module_tree(slot, m));
+    lpf_push_config(L, *slot);
+    return 1;
+}
+
+static int module_len(lua_State *L) {
+    lua_pushinteger(L, pf_module_child_count(self(L, "#")));
+    return 1;
+}
+
+/* Children in order; with a position, that one. */
+static int module_children(lua_State *L) {
+    pf_module *m = self(L, "children");
+    const int n = pf_module_child_count(m);
+    lua_createtable(L, n, 0);
+    for (int i = 0; i < n; i++) {
+        lpf_push_module(L, pf_module_child(m, i));
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+typedef struct { const char *name; pf_tensor *tensor; bool trained; } named_tensor;
+
+static int tensor_count(lua_State *L, const pf_module *m) {
+    return lpf_result(L, pf_module_tensor_count(m));
+}
+
+static named_tensor tensor_at(lua_State *L, const pf_module *m, int i) {
+    named_tensor t = {0};
+    lpf_result(L, pf_module_tensor_at(m, i, &t.name, &t.tensor, &t.trained));
+    return t;
+}
+
+/* {name = tensor} of everything that is saved. */
+static int module_tensors(lua_State *L) {
+    const pf_module *m = self(L, "tensors");
+    const int n = tensor_count(L, m);
+    lua_createtable(L, 0, n);
+    for (int i = 0; i < n; i++) {
+        const named_tensor t = tensor_at(L, m, i);
+        lpf_push_tensor(L, t.tensor);
+        lua_setfield(L, -2, t.name);
+    }
+    return 1;
+}
+
+/* Two lists in walk order: the trained tensors, and their names. */
+static int module_parameters(lua_State *L) {
+    const pf_module *m = self(L, "parameters");
+    const int n = tensor_count(L, m);
+    int count = 0;
+    lua_createtable(L, n, 0);
+    lua_createtable(L, n, 0);
+    for (int i = 0; i < n; i++) {
+        const named_tensor t = tensor_at(L, m, i);
+        if (!t.trained) continue;
+        lpf_push_tensor(L, t.tensor);
+        lua_rawseti(L, -3, ++count);
+        lua_pushstring(L, t.name);
+        lua_rawseti(L, -2, count);
+    }
+    return 2;
+}
+
+/* Numbers: trained ones, and all that are saved. */
+static int module_count(lua_State *L) {
+    const pf_module *m = self(L, "count");
+    const int n = tensor_count(L, m);
+    int64_t trained = 0, all = 0;
+    for (int i = 0; i < n; i++) {
+        const named_tensor t = tensor_at(L, m, i);
+        all += pf_tensor_numel(t.tensor);
+        if (t.trained) trained += pf_tensor_numel(t.tensor);
+    }
+    lua_pushinteger(L, trained);
+    lua_pushinteger(L, all);
+    return 2;
+}
+
+/* Clears every gradient of the tree. */
+static int module_clear_grad(lua_State *L) {
+    const pf_module *m = self(L, "clear_grad");
+    const int n = tensor_count(L, m);
+    for (int i = 0; i < n; i++) pf_tensor_clear_grad(tensor_at(L, m, i).tensor);
+    return 0;
+}
+
+/* ---- the layer table ---------------------------------------------------------- */
+
+static void set_text(lua_State *L, const char *key, const char *text) {
+    if (!text) return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, key);
+}
+
+static void push_option(lua_State *L, const struct pf_option_doc *option) {
+    lua_newtable(L);
+    set_text(L, "name", option->name);
+    set_text(L, "kind", option->kind);
+    set_text(L, "default", option->def);
+    set_text(L, "choices", option->choices);
+    set_text(L, "doc", option->doc);
+    lua_pushboolean(L, option->required);
+    lua_setfield(L, -2, "required");
+}
+
+static int list_layers(lua_State *L) {
+    const int n = pf_layer_count();
+    lua_createtable(L, n, 0);
+    for (int i = 0; i < n; i++) {
+        pf_layer_info info;
+        lpf_result(L, pf_layer_at(i, &info));
+        lua_newtable(L);
+        set_text(L, "type", info.type);
+        set_text(L, "doc", info.doc);
+        lua_createtable(L, info.n_options, 0);
+        for (int k = 0; k < info.n_options; k++) {
+            push_option(L, &info.options[k]);
+            lua_rawseti(L, -2, k + 1);
+        }
+        lua_setfield(L, -2, "options");
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+/* {maps = {{name, doc, softmax, positive, eps}}, options = {...}} of the kernels. */
+static int list_kernels(lua_State *L) {
+    lua_newtable(L);
+    lua_newtable(L);
+    pf_map_info map;
+    for (int i = 0; pf_map_info_at(i, &map) >= 0; i++) {
+        lua_newtable(L);
+        set_text(L, "name", map.name);
+        set_text(L, "doc", map.doc);
+        lua_pushboolean(L, map.softmax);
+        lua_setfield(L, -2, "softmax");
+        lua_pushboolean(L, map.positive);
+        lua_setfield(L, -2, "positive");
+        lua_pushnumber(L, map.eps);
+        lua_setfield(L, -2, "eps");
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_setfield(L, -2, "maps");
+    lua_newtable(L);
+    struct pf_option_doc option;
+    for (int i = 0; pf_kernel_option_at(i, &option) >= 0; i++) {
+        push_option(L, &option);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_setfield(L, -2, "options");
+    return 1;
+}
+
+static const luaL_Reg methods[] = {
+    {"forward", module_call},       {"step", module_step},
+    {"prefill", module_prefill},    {"state", module_state},
+    {"redraw", module_redraw},      {"type", module_type},
+    {"options", module_options},    {"tree", module_tree},
+    {"children", module_children},  {"tensors", module_tensors},
+    {"parameters", module_parameters}, {"count", module_count},
+    {"clear_grad", module_clear_grad}, {NULL, NULL}};
+
+static const luaL_Reg meta[] = {{"__gc", module_gc},
+                                {"__call", module_call},
+                                {"__len", module_len},
+                                {"__eq", module_eq},
+                                {NULL, NULL}};
+
+static const luaL_Reg functions[] = {{"new_module", module_new},
+                                     {"build", module_build},
+                                     {"layers", list_layers},
+                                     {"kernels", list_kernels},
+                                     {NULL, NULL}};
+
+void lpf_open_nn(lua_State *L) {
+    lpf_class(L, LPF_MODULE, methods, meta);
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,228 @@
+/*
+ * lpf_open.c - performer.core: every class and function of the binding in one table, which
+ * performer/init.lua assembles into the module that users see.
+ */
+#include "lpf.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* ---- the engine --------------------------------------------------------------- */
+
+static int core_seed(lua_State *L) {
+    pf_seed(lpf_engine(L), (uint64_t)lpf_check_whole(L, 1, "seed", "the seed"));
+    return 0;
+}
+
+/* memory{reset = true}: bytes that are held, and their highest mark. */
+static int core_memory(lua_State *L) {
+    static const char *const allowed[] = {"reset", NULL};
+    lpf_check_options(L, 1, allowed, "memory");
+    pf_engine *engine = lpf_engine(L);
+    pf_info info;
+    pf_engine_info(engine, &info);
+    lua_pushinteger(L, (lua_Integer)info.live);
+    lua_pushinteger(L, (lua_Integer)info.peak);
+    if (lpf_opt_bool(L, 1, "reset", false)) pf_engine_reset_peak(engine);
+    return 2;
+}
+
+static int core_info(lua_State *L) {
+    pf_info info;
+    pf_engine_info(lpf_engine(L), &info);
+    lua_newtable(L);
+    lua_pushinteger(L, (lua_Integer)info.live);
+    lua_setfield(L, -2, "live");
+    lua_pushinteger(L, (lua_Integer)info.peak);
+    lua_setfield(L, -2, "peak");
+    lua_pushinteger(L, info.threads);
+    lua_setfield(L, -2, "threads");
+    lua_pushinteger(L, (lua_Integer)info.seed);
+    lua_setfield(L, -2, "seed");
+    lua_pushstring(L, info.cpu_name);
+    lua_setfield(L, -2, "cpu");
+    lua_pushstring(L, info.blas);
+    lua_setfield(L, -2, "blas");
+    lua_pushstring(L, pf_version());
+    lua_setfield(L, -2, "version");
+    return 1;
+}
+
+static int core_clock(lua_State *L) {
+    lua_pushnumber(L, pf_clock());
+    return 1;
+}
+
+/* bench_gemm(m, n, k, ta, tb, repeats): median seconds of one product on one thread. */
+static int core_bench_gemm(lua_State *L) {
+    pf_engine *engine = lpf_engine(L);
+    double seconds = 0;
+    lpf_result(L, pf_bench_gemm(engine, luaL_checkinteger(L, 1), luaL_checkinteger(L, 2),
+                                luaL_checkinteger(L, 3), lua_toboolean(L, 4) != 0,
+                                lua_toboolean(L, 5) != 0, (int)luaL_optinteger(L, 6, 5), &seconds));
+    lua_pushnumber(L, seconds);
+    return 1;
+}
+
+/* True once the user has asked to stop; asking makes the first Ctrl-C the script's own. */
+static int core_interrupted(lua_State *L) {
+    atomic_store(&lpf_polled, 1);
+    lua_pushboolean(L, atomic_load(&lpf_interrupts) > 0);
+    return 1;
+}
+
+/* ---- for the Lua files -------------------------------------------------------- */
+
+/* raise(message): with the position of the caller outside the binding. */
+static int core_raise(lua_State *L) {
+    luaL_checkstring(L, 1);
+    lua_settop(L, 1);
+    return lpf_raise_message(L);
+}
+
+/* nearest(word, names) or nil */
+static int core_nearest(lua_State *L) {
+    const char *word = luaL_checkstring(L, 1), *names[256];
+    int n = 0;
+    luaL_checktype(L, 2, LUA_TTABLE);
+    while (n < 256 && lua_rawgeti(L, 2, n + 1) == LUA_TSTRING) names[n++] = lua_tostring(L, -1), lua_pop(L, 1);
+    lua_pushstring(L, lpf_nearest(word, names, n));
+    return 1;
+}
+
+/* home(directory): where the binding's own Lua files lie. */
+static int core_home(lua_State *L) {
+    luaL_checkstring(L, 1);
+    lua_settop(L, 1);
+    lua_setfield(L, LUA_REGISTRYINDEX, "performer.home");
+    return 0;
+}
+
+/* kind(value): "tensor", "module", "state", ... of this binding, else Lua's type. */
+static int core_kind(lua_State *L) {
+    luaL_checkany(L, 1);
+    const char *kind = lpf_kind(L, 1);
+    lua_pushstring(L, strncmp(kind, "performer.", 10) == 0 ? kind + 10 : kind);
+    return 1;
+}
+
+/* methods(class): the table of its methods, for those that are written in Lua. */
+static int core_methods(lua_State *L) {
+    luaL_getmetatable(L, luaL_checkstring(L, 1));
+    luaL_checktype(L, -1, LUA_TTABLE);
+    lua_getfield(L, -1, "methods");
+    return 1;
+}
+
+/* set_tostring(class, function) */
+static int core_set_tostring(lua_State *L) {
+    luaL_getmetatable(L, luaL_checkstring(L, 1));
+    luaL_checktype(L, -1, LUA_TTABLE);
+    lua_pushvalue(L, 2);
+    lua_setfield(L, -2, "__tostring");
+    return 0;
+}
+
+/* ---- terminals ---------------------------------------------------------------- */
+
+/* isatty([fd = 2]) */
+static int term_isatty(lua_State *L) {
+    lua_pushboolean(L, isatty((int)luaL_optinteger(L, 1, 2)));
+    return 1;
+}
+
+/* width([fd = 2]): columns; COLUMNS, or 80, where there is no terminal. */
+static int term_width(lua_State *L) {
+    struct winsize size;
+    int width = 0;
+    if (ioctl((int)luaL_optinteger(L, 1, 2), TIOCGWINSZ, &size) == 0) width = size.ws_col;
+    const char *columns = getenv("COLUMNS");
+    if (width <= 0 && columns) width = atoi(columns);
+    lua_pushinteger(L, width > 0 ? width : 80);
+    return 1;
+}
+
+/* colour([fd = 2]): may escapes be written there? */
+static int term_colour(lua_State *L) {
+    const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+    const bool dumb = term && strcmp(term, "dumb") == 0;
+    lua_pushboolean(L, isatty((int)luaL_optinteger(L, 1, 2)) && !(no && *no) && !dumb);
+    return 1;
+}
+
+static const luaL_Reg terminal[] = {
+    {"isatty", term_isatty}, {"width", term_width}, {"colour", term_colour}, {NULL, NULL}};
+
+static const luaL_Reg functions[] = {{"open", lpf_open_engine},
+                                     {"seed", core_seed},
+                                     {"memory", core_memory},
+                                     {"info", core_info},
+                                     {"clock", core_clock},
+                                     {"bench_gemm", core_bench_gemm},
+                                     {"interrupted", core_interrupted},
+                                     {"raise", core_raise},
+                                     {"nearest", core_nearest},
+                                     {"home", core_home},
+                                     {"kind", core_kind},
+                                     {"methods", core_methods},
+                                     {"set_tostring", core_set_tostring},
+                                     {NULL, NULL}};
+
+int luaopen_performer_core(lua_State *L) {
+    luaL_checkversion(L);
+    lpf_enter(L);
+    lua_newtable(L);
+    luaL_setfuncs(L, functions, 0);
+    lua_pushstring(L, pf_version());
+    lua_setfield(L, -2, "version");
+    luaL_newlib(L, terminal);
+    lua_setfield(L, -2, "term");
+    lpf_open_tensor(L);
+    lpf_open_make(L);
+    lua_newtable(L); /* ops have names of their own: max, load ... */
+    lpf_open_ops(L);
+    lua_getfield(L, -1, "ops");
+    lua_setfield(L, -3, "list_ops");
+    lua_pushnil(L);
+    lua_setfield(L, -2, "ops");
+    lua_setfield(L, -2, "op");
+    lpf_open_arith(L);
+    lpf_open_config(L);
+    lpf_open_tape(L);
+    lpf_open_attention(L);
+    lpf_open_nn(L);
+    lpf_open_layer(L);
+    lpf_open_stream(L);
+    lpf_open_train(L);
+    lpf_open_io(L);
+    lpf_open_data(L);
+    return 1;
+}
+
+/* For a cpath that finds performer.so without a path for the Lua files: they lie beside it
+ * (require passes the file's name as the second argument). */
+int luaopen_performer(lua_State *L) {
+    const char *file = luaL_optstring(L, 2, ""), *slash = strrchr(file, '/');
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_pushcfunction(L, luaopen_performer_core);
+    lua_setfield(L, -2, "performer.core");
+    lua_getglobal(L, "package");
+    lua_pushlstring(L, file, slash ? (size_t)(slash - file) : 0);
+    if (!slash) {
+        lua_pop(L, 1);
+        lua_pushliteral(L, ".");
+    }
+    const char *dir = lua_tostring(L, -1);
+    lua_getfield(L, -2, "path");
+    lua_pushfstring(L, "%s/?.lua;%s/?/init.lua;%s", dir, dir, lua_tostring(L, -1));
+    lua_setfield(L, -4, "path");
+    lua_pushfstring(L, "%s/performer/init.lua", dir);
+    const char *init = lua_tostring(L, -1);
+    if (luaL_loadfile(L, init) != LUA_OK) return lua_error(L);
+    lua_pushliteral(L, "performer");
+    lua_pushstring(L, init);
+    lua_call(L, 2, 1);
+    return 1;
+}

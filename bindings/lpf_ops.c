@@ -1,0 +1,448 @@
+/*
+ * lpf_ops.c - the op table in Lua. Every row becomes a function pf.<op>(inputs..., attributes)
+ * and a method t:<op>(...), read from the row alone: inputs by position, then attributes by
+ * position in the row's order, or one options table with attributes and optional inputs.
+ *
+ * This is the only file that knows about counting: a dimension or position counts from 1 in
+ * Lua, negative ones from the end, `slice` includes its last position, and `argmax` returns
+ * a position. A number stands for a scalar tensor wherever an input is required.
+ */
+#include "lpf.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One call being read from the Lua stack. */
+typedef struct {
+    lua_State *L;
+    const lpf_op *op;
+    int next, top; /* arguments still to read */
+    pf_tensor *in[LPF_MAX_IN];
+    int n_in;
+    pf_attr attr[LPF_MAX_ATTR];
+    bool given[LPF_MAX_ATTR];
+} reading;
+
+/* ---- the table ---------------------------------------------------------------- */
+
+/* Cuts "a, b, [mask]" into names. */
+static void cut_names(lpf_op *op) {
+    const char *p = op->info.args;
+    while (*p && op->n_args < LPF_MAX_IN) {
+        p += strspn(p, " ,[");
+        const size_t n = strcspn(p, " ,].");
+        if (n == 0) break;
+        const size_t kept = n < LPF_NAME - 1 ? n : LPF_NAME - 1;
+        memcpy(op->arg[op->n_args], p, kept);
+        op->arg[op->n_args++][kept] = 0;
+        p += strcspn(p, ",");
+    }
+}
+
+/* The table is the same in every engine, so a small one that closes at once can be asked:
+ * the user's may still be opened with other options. */
+static void read_table(lua_State *L, lpf_state *s) {
+    pf_options options = PF_OPTIONS_DEFAULT;
+    options.threads = 1;
+    pf_engine *engine = NULL;
+    lpf_result(L, pf_engine_open(&engine, &options));
+    const int n = pf_op_count(engine);
+    s->ops = calloc((size_t)n, sizeof *s->ops);
+    s->n_ops = s->ops ? n : 0;
+    for (int i = 0; i < s->n_ops; i++) {
+        pf_op_at(engine, i, &s->ops[i].info);
+        s->ops[i].index = i;
+        cut_names(&s->ops[i]);
+    }
+    pf_engine_close(&engine);
+    if (!s->ops) luaL_error(L, "performer: out of memory");
+}
+
+const lpf_op *lpf_find_op(lua_State *L, const char *name) {
+    const lpf_state *s = lpf_enter(L);
+    for (int i = 0; i < s->n_ops; i++)
+        if (strcmp(s->ops[i].info.name, name) == 0) return &s->ops[i];
+    lpf_raise(L, "no op '%s'", name);
+    return NULL;
+}
+
+/* What Lua calls an attribute: C's ranges are half open, Lua's end with their last. */
+const char *lpf_attr_name(const pf_attr_info *info) {
+    return info->kind == PF_ATTR_INDEX && strcmp(info->name, "end") == 0 ? "last" : info->name;
+}
+
+static bool is_last(const pf_attr_info *info) { return strcmp(lpf_attr_name(info), "last") == 0; }
+
+/* ---- running ------------------------------------------------------------------ */
+
+static void count_from_one(lua_State *L, pf_tensor *t) {
+    int32_t *position = pf_tensor_data(t);
+    if (!position) lpf_raise(L, "argmax: the result is not contiguous");
+    const int64_t n = pf_tensor_numel(t);
+    for (int64_t i = 0; i < n; i++) position[i]++;
+}
+
+int lpf_run(lua_State *L, const lpf_op *op, pf_tensor *const *in, int n_in, const pf_attr *attr) {
+    pf_engine *engine = lpf_engine(L);
+    pf_tensor **box[LPF_MAX_OUT], *out[LPF_MAX_OUT] = {NULL};
+    const int n = op->info.outputs;
+    luaL_checkstack(L, n + 8, "too many results");
+    for (int o = 0; o < n; o++) box[o] = lpf_new_tensor(L);
+    int status = pf_op_apply(engine, op->index, in, n_in, attr, out);
+    if (lpf_collect_for(L, status)) status = pf_op_apply(engine, op->index, in, n_in, attr, out);
+    lpf_result(L, status);
+    int results = 0;
+    for (int o = 0; o < n; o++) {
+        *box[o] = out[o];
+        if (out[o]) results = o + 1;
+    }
+    lua_pop(L, n - results);
+    for (int o = 0; o < results; o++) {
+        if (out[o]) {
+            lpf_made(L, out[o]);
+        } else {
+            lua_pushnil(L);
+            lua_replace(L, -(results - o) - 1);
+        }
+    }
+    if (strcmp(op->info.name, "argmax") == 0) count_from_one(L, out[0]);
+    return results;
+}
+
+/* ---- reading inputs ----------------------------------------------------------- */
+
+/* Pushes a scalar tensor for the number at `index`. */
+pf_tensor *lpf_scalar(lua_State *L, int index, pf_dtype dtype, const char *where) {
+    const double value = lua_tonumber(L, index);
+    if (dtype == PF_I32 && !(value == floor(value) && fabs(value) < 2147483648.0))
+        lpf_raise(L, "%s: %.14g can't go with an i32 tensor", where, value);
+    pf_engine *engine = lpf_engine(L);
+    pf_tensor **t = lpf_new_tensor(L);
+    lpf_result(L, pf_tensor_full(t, engine, dtype, 0, NULL, value));
+    return *t;
+}
+
+static pf_dtype dtype_of(const reading *r) {
+    for (int i = r->next; i <= r->top; i++) {
+        const pf_tensor *t = lpf_test_tensor(r->L, i);
+        if (t) return pf_tensor_dtype(t);
+    }
+    return PF_F32;
+}
+
+static void read_list(reading *r) {
+    lua_State *L = r->L;
+    const lua_Integer n = (lua_Integer)lua_rawlen(L, r->next);
+    if (n > r->op->info.max_inputs)
+        lpf_raise(L, "%s: takes at most %d tensors, got %d", r->op->info.name, r->op->info.max_inputs, (int)n);
+    for (lua_Integer i = 1; i <= n; i++) {
+        lua_rawgeti(L, r->next, i); /* stays on the stack while the op runs */
+        r->in[r->n_in++] = lpf_check_tensor(L, -1, r->op->info.name, "each of the list");
+    }
+    r->next++;
+}
+
+static void read_inputs(reading *r) {
+    lua_State *L = r->L;
+    const pf_op_info *info = &r->op->info;
+    const pf_dtype dtype = dtype_of(r);
+    if (lua_istable(L, r->next) && lua_rawlen(L, r->next) > 0 && info->max_inputs > r->op->n_args) {
+        read_list(r);
+        return;
+    }
+    while (r->n_in < info->max_inputs && r->next <= r->top) {
+        pf_tensor *t = lpf_test_tensor(L, r->next);
+        const bool required = r->n_in < info->min_inputs;
+        const char *name = r->n_in < r->op->n_args ? r->op->arg[r->n_in] : "input";
+        if (!t && required && lua_type(L, r->next) == LUA_TNUMBER) {
+            t = lpf_scalar(L, r->next, dtype, info->name);
+        } else if (!t && required) {
+            lpf_raise(L, "%s: %s must be a tensor, got %s", info->name, name, lpf_kind(L, r->next));
+        } else if (!t && !lua_isnil(L, r->next)) {
+            break;
+        }
+        r->in[r->n_in++] = t;
+        r->next++;
+    }
+    if (r->n_in < info->min_inputs)
+        lpf_raise(L, "%s: %s is missing (it takes %s)", info->name, r->op->arg[r->n_in], info->args);
+}
+
+/* ---- reading attributes ------------------------------------------------------- */
+
+static int64_t check_dim(reading *r, int index, const char *name) {
+    const int64_t dim = lpf_check_whole(r->L, index, r->op->info.name, name);
+    if (dim == 0) lpf_raise(r->L, "%s: %s is 0; dimensions count from 1", r->op->info.name, name);
+    return dim > 0 ? dim - 1 : dim;
+}
+
+static int64_t check_choice(reading *r, int index, const pf_attr_info *info) {
+    if (lua_type(r->L, index) != LUA_TSTRING)
+        lpf_raise(r->L, "%s: %s must be one of %s, got %s", r->op->info.name, info->name,
+                  info->choices, lpf_kind(r->L, index));
+    const char *word = lua_tostring(r->L, index);
+    char buffer[512];
+    const char *names[64];
+    int n = 0;
+    strncpy(buffer, info->choices, sizeof buffer - 1);
+    buffer[sizeof buffer - 1] = 0;
+    char *rest = NULL;
+    for (char *p = strtok_r(buffer, "|", &rest); p && n < 64; p = strtok_r(NULL, "|", &rest)) {
+        if (strcmp(p, word) == 0) return n;
+        names[n++] = p;
+    }
+    const char *near = lpf_nearest(word, names, n);
+    if (near)
+        lpf_raise(r->L, "%s: no %s '%s' (did you mean '%s'?)", r->op->info.name, info->name, word, near);
+    lpf_raise(r->L, "%s: no %s '%s'; there are %s", r->op->info.name, info->name, word, info->choices);
+    return 0;
+}
+
+static void add_to_list(reading *r, int index, const pf_attr_info *info, pf_attr *attr) {
+    if (attr->n == PF_MAX_RANK)
+        lpf_raise(r->L, "%s: %s takes at most %d numbers", r->op->info.name, info->name, PF_MAX_RANK);
+    attr->list[attr->n++] = info->kind == PF_ATTR_DIMS
+                                ? check_dim(r, index, info->name)
+                                : lpf_check_whole(r->L, index, r->op->info.name, info->name);
+}
+
+/* The list at `index`: a table, or a single number. */
+static void read_list_attr(reading *r, int index, const pf_attr_info *info, pf_attr *attr) {
+    lua_State *L = r->L;
+    attr->n = 0;
+    if (lua_type(L, index) == LUA_TNUMBER) {
+        add_to_list(r, index, info, attr);
+        return;
+    }
+    if (!lua_istable(L, index))
+        lpf_raise(L, "%s: %s must be a list of numbers, got %s", r->op->info.name, info->name,
+                  lpf_kind(L, index));
+    const lua_Integer n = (lua_Integer)lua_rawlen(L, index);
+    for (lua_Integer i = 1; i <= n; i++) {
+        lua_rawgeti(L, index, i);
+        add_to_list(r, -1, info, attr);
+        lua_pop(L, 1);
+    }
+}
+
+/* Attribute k from the value at `index` (not nil). */
+static void read_attr(reading *r, int k, int index) {
+    const pf_attr_info *info = &r->op->info.attrs[k];
+    const char *op = r->op->info.name, *name = lpf_attr_name(info);
+    pf_attr *attr = &r->attr[k];
+    lua_State *L = r->L;
+    r->given[k] = true;
+    switch (info->kind) {
+    case PF_ATTR_INT:
+    case PF_ATTR_INDEX: attr->i = lpf_check_whole(L, index, op, name); return;
+    case PF_ATTR_FLOAT:
+        if (lua_type(L, index) != LUA_TNUMBER)
+            lpf_raise(L, "%s: %s must be a number, got %s", op, name, lpf_kind(L, index));
+        attr->f = lua_tonumber(L, index);
+        return;
+    case PF_ATTR_BOOL:
+        if (!lua_isboolean(L, index))
+            lpf_raise(L, "%s: %s must be true or false, got %s", op, name, lpf_kind(L, index));
+        attr->i = lua_toboolean(L, index);
+        return;
+    case PF_ATTR_DIM: attr->i = check_dim(r, index, name); return;
+    case PF_ATTR_CHOICE: attr->i = check_choice(r, index, info); return;
+    case PF_ATTR_DIMS:
+    case PF_ATTR_INTS: read_list_attr(r, index, info, attr); return;
+    }
+}
+
+/* An option's place: attribute 0 .. or, as -1-i, optional input i; raises for neither. */
+static int find_option(reading *r, const char *key) {
+    const pf_op_info *info = &r->op->info;
+    const char *names[LPF_MAX_ATTR + LPF_MAX_IN];
+    int n = 0;
+    for (int k = 0; k < info->n_attrs; k++) {
+        names[n++] = lpf_attr_name(&info->attrs[k]);
+        if (strcmp(names[n - 1], key) == 0) return k;
+    }
+    for (int i = info->min_inputs; i < r->op->n_args; i++) {
+        names[n++] = r->op->arg[i];
+        if (strcmp(r->op->arg[i], key) == 0) return -1 - i;
+    }
+    const char *near = lpf_nearest(key, names, n);
+    if (near) lpf_raise(r->L, "%s: unknown option '%s' (did you mean '%s'?)", info->name, key, near);
+    lpf_raise(r->L, "%s: unknown option '%s'", info->name, key);
+    return 0;
+}
+
+static void read_options(reading *r, int index) {
+    lua_State *L = r->L;
+    luaL_checkstack(L, LPF_MAX_IN + 8, "options");
+    /* Inputs first, and left on the stack, so that they live as long as the call. */
+    for (int i = r->op->info.min_inputs; i < r->op->n_args; i++) {
+        if (lua_getfield(L, index, r->op->arg[i]) == LUA_TNIL) continue;
+        if (i < r->n_in && r->in[i])
+            lpf_raise(L, "%s: %s is given twice", r->op->info.name, r->op->arg[i]);
+        r->in[i] = lpf_check_tensor(L, -1, r->op->info.name, r->op->arg[i]);
+        if (r->n_in <= i) r->n_in = i + 1;
+    }
+    lua_pushnil(L);
+    while (lua_next(L, index)) {
+        if (lua_type(L, -2) != LUA_TSTRING)
+            lpf_raise(L, "%s: options are named, got one at %s", r->op->info.name,
+                      luaL_tolstring(L, -2, NULL));
+        const int k = find_option(r, lua_tostring(L, -2));
+        if (k >= 0 && r->given[k])
+            lpf_raise(L, "%s: %s is given twice", r->op->info.name, lpf_attr_name(&r->op->info.attrs[k]));
+        if (k >= 0) read_attr(r, k, lua_gettop(L));
+        lua_pop(L, 1);
+    }
+}
+
+static void read_attrs(reading *r) {
+    lua_State *L = r->L;
+    const pf_op_info *info = &r->op->info;
+    for (int k = 0; r->next <= r->top; k++) {
+        const bool list = k < info->n_attrs && (info->attrs[k].kind == PF_ATTR_DIMS ||
+                                                info->attrs[k].kind == PF_ATTR_INTS);
+        if (lua_istable(L, r->next) && !(list && lua_rawlen(L, r->next) > 0)) {
+            read_options(r, r->next++);
+            if (r->next <= r->top) lpf_raise(L, "%s: options come last", info->name);
+            return;
+        }
+        if (k >= info->n_attrs)
+            lpf_raise(L, "%s: too many arguments (it takes %s and %d attributes)", info->name,
+                      info->args, info->n_attrs);
+        if (lua_isnil(L, r->next)) {
+            r->next++;
+            continue;
+        }
+        read_attr(r, k, r->next++);
+        /* reshape(2, 3): numbers that follow belong to the list. */
+        while (list && r->next <= r->top && lua_type(L, r->next) == LUA_TNUMBER)
+            add_to_list(r, r->next++, &info->attrs[k], &r->attr[k]);
+    }
+}
+
+/* ---- positions ---------------------------------------------------------------- */
+
+/* 1-based positions of a slice, the last one included, become the half-open range of C. */
+static void resolve_positions(reading *r) {
+    const pf_op_info *info = &r->op->info;
+    int dim_at = -1, first_at = -1, last_at = -1;
+    for (int k = 0; k < info->n_attrs; k++) {
+        if (info->attrs[k].kind == PF_ATTR_DIM) dim_at = k;
+        if (info->attrs[k].kind == PF_ATTR_INDEX && is_last(&info->attrs[k])) last_at = k;
+        if (info->attrs[k].kind == PF_ATTR_INDEX && !is_last(&info->attrs[k])) first_at = k;
+    }
+    if (dim_at < 0 || first_at < 0 || last_at < 0) return;
+    const pf_tensor *t = r->in[0];
+    const int rank = pf_tensor_rank(t);
+    const int64_t dim = r->attr[dim_at].i;
+    if (dim >= rank || dim < -rank) return; /* the op says it with shapes */
+    const int64_t n = pf_tensor_size(t, (int)(dim < 0 ? dim + rank : dim));
+    int64_t first = r->given[first_at] ? r->attr[first_at].i : 1;
+    int64_t last = r->given[last_at] ? r->attr[last_at].i : n;
+    if (first < 0) first += n + 1;
+    if (last < 0) last += n + 1;
+    if (first < 1 || last > n || last < first - 1)
+        lpf_raise(r->L, "%s: from %lld to %lld, but dimension %d has %lld (positions count from 1)",
+                  info->name, (long long)(r->given[first_at] ? r->attr[first_at].i : 1),
+                  (long long)(r->given[last_at] ? r->attr[last_at].i : n),
+                  (int)(dim < 0 ? dim + rank : dim) + 1, (long long)n);
+    r->attr[first_at].i = first - 1;
+    r->attr[last_at].i = last;
+    r->given[first_at] = r->given[last_at] = true;
+}
+
+static int call_op(lua_State *L) {
+    reading r = {.L = L, .next = 1, .top = lua_gettop(L)};
+    r.op = lua_touserdata(L, lua_upvalueindex(1));
+    const pf_op_info *info = &r.op->info;
+    luaL_checkstack(L, LPF_MAX_IN + 16, "arguments");
+    lpf_result(L, pf_op_defaults(lpf_engine(L), r.op->index, r.attr));
+    read_inputs(&r);
+    read_attrs(&r);
+    resolve_positions(&r);
+    for (int k = 0; k < info->n_attrs; k++)
+        if (info->attrs[k].required && !r.given[k])
+            return lpf_raise(L, "%s: %s is missing", info->name, lpf_attr_name(&info->attrs[k]));
+    return lpf_run(L, r.op, r.in, r.n_in, r.attr);
+}
+
+/* ---- description -------------------------------------------------------------- */
+
+static const char *const kind_names[] = {"int",  "number", "bool",  "dim",
+                                         "dims", "ints",   "index", "choice"};
+
+static void push_attr(lua_State *L, const pf_attr_info *info) {
+    lua_newtable(L);
+    lua_pushstring(L, lpf_attr_name(info));
+    lua_setfield(L, -2, "name");
+    lua_pushstring(L, kind_names[info->kind]);
+    lua_setfield(L, -2, "kind");
+    lua_pushnumber(L, info->def);
+    lua_setfield(L, -2, "default");
+    lua_pushboolean(L, info->required);
+    lua_setfield(L, -2, "required");
+    lua_pushstring(L, info->choices);
+    lua_setfield(L, -2, "choices");
+    lua_pushstring(L, info->doc);
+    lua_setfield(L, -2, "doc");
+}
+
+/* The op table as data: a list of {name, args, results, doc, attrs, ...}. */
+static int list_ops(lua_State *L) {
+    const lpf_state *s = lpf_enter(L);
+    lua_createtable(L, s->n_ops, 0);
+    for (int i = 0; i < s->n_ops; i++) {
+        const pf_op_info *info = &s->ops[i].info;
+        lua_newtable(L);
+        lua_pushstring(L, info->name);
+        lua_setfield(L, -2, "name");
+        lua_pushstring(L, info->args);
+        lua_setfield(L, -2, "args");
+        lua_pushstring(L, info->results);
+        lua_setfield(L, -2, "results");
+        lua_pushstring(L, info->doc);
+        lua_setfield(L, -2, "doc");
+        lua_pushinteger(L, info->min_inputs);
+        lua_setfield(L, -2, "min_inputs");
+        lua_pushinteger(L, info->max_inputs);
+        lua_setfield(L, -2, "max_inputs");
+        lua_pushinteger(L, info->outputs);
+        lua_setfield(L, -2, "outputs");
+        lua_pushboolean(L, info->differentiable);
+        lua_setfield(L, -2, "differentiable");
+        lua_createtable(L, info->n_attrs, 0);
+        for (int k = 0; k < info->n_attrs; k++) {
+            push_attr(L, &info->attrs[k]);
+            lua_rawseti(L, -2, k + 1);
+        }
+        lua_setfield(L, -2, "attrs");
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+void lpf_open_ops(lua_State *L) {
+    lpf_state *s = lpf_enter(L);
+    if (!s->ops) read_table(L, s);
+    luaL_getmetatable(L, LPF_TENSOR);
+    lua_getfield(L, -1, "methods");
+    for (int i = 0; i < s->n_ops; i++) {
+        const char *name = s->ops[i].info.name;
+        const bool fits = s->ops[i].info.max_inputs <= LPF_MAX_IN &&
+                          s->ops[i].info.n_attrs <= LPF_MAX_ATTR &&
+                          s->ops[i].info.outputs <= LPF_MAX_OUT;
+        if (!fits) luaL_error(L, "performer: op '%s' is too wide for the binding", name);
+        lua_pushlightuserdata(L, &s->ops[i]);
+        lua_pushcclosure(L, call_op, 1);
+        if (lua_getfield(L, -2, name) == LUA_TNIL) { /* a method of the class stands first */
+            lua_pushvalue(L, -2);
+            lua_setfield(L, -4, name);
+        }
+        lua_pop(L, 1);
+        lua_setfield(L, -4, name);
+    }
+    lua_pop(L, 2);
+    lua_pushcfunction(L, list_ops);
+    lua_setfield(L, -2, "ops");
+}

@@ -1,0 +1,79 @@
+/*
+ * lpf_tape.c - the tape userdata. `local tape <close> = pf.tape()` frees every activation
+ * at scope exit; a tape that was forgotten closes with the collector. Tapes nest: an outer
+ * one that closes takes the inner ones with it.
+ */
+#include "lpf.h"
+
+/* Closes `tape` and every tape opened after it. */
+static void close_down_to(lpf_state *s, lpf_tape *tape) {
+    if (!tape->tape) return;
+    bool more = true;
+    while (more && s->tape) {
+        lpf_tape *top = s->tape;
+        more = top != tape;
+        s->tape = top->outer;
+        top->outer = NULL;
+        pf_tape_close(&top->tape);
+    }
+}
+
+/* The weak table from each tape's address to its userdata. */
+static void push_known(lua_State *L) {
+    if (luaL_getsubtable(L, LUA_REGISTRYINDEX, "performer.tapes")) return;
+    lua_newtable(L);
+    lua_pushliteral(L, "v");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+}
+
+static int tape_new(lua_State *L) {
+    pf_engine *engine = lpf_engine(L);
+    lpf_state *s = lpf_enter(L);
+    lpf_tape *tape = lpf_new(L, LPF_TAPE, sizeof *tape);
+    push_known(L);
+    if (s->tape) { /* it must not be collected before the inner one */
+        lua_rawgetp(L, -1, s->tape);
+        lua_setiuservalue(L, -3, 1);
+    }
+    lua_pushvalue(L, -2);
+    lua_rawsetp(L, -2, tape);
+    lua_pop(L, 1);
+    lpf_result(L, pf_tape_open(&tape->tape, engine));
+    tape->outer = s->tape;
+    s->tape = tape;
+    return 1;
+}
+
+static int tape_close(lua_State *L) {
+    close_down_to(lpf_enter(L), luaL_checkudata(L, 1, LPF_TAPE));
+    return 0;
+}
+
+static int tape_backward(lua_State *L) {
+    lpf_tape *tape = luaL_checkudata(L, 1, LPF_TAPE);
+    if (!tape->tape) return lpf_raise(L, "backward: the tape has closed");
+    lpf_enter(L);
+    pf_tensor *loss = lpf_check_tensor(L, 2, "backward", "loss");
+    const pf_tensor *seed = lua_isnoneornil(L, 3) ? NULL : lpf_check_tensor(L, 3, "backward", "seed");
+    lpf_result(L, pf_tape_backward(tape->tape, loss, seed));
+    return 0;
+}
+
+static int tape_tostring(lua_State *L) {
+    const lpf_tape *tape = luaL_checkudata(L, 1, LPF_TAPE);
+    lua_pushstring(L, tape->tape ? "tape, open" : "tape, closed");
+    return 1;
+}
+
+static const luaL_Reg methods[] = {{"backward", tape_backward}, {"close", tape_close}, {NULL, NULL}};
+static const luaL_Reg meta[] = {{"__gc", tape_close},
+                                {"__close", tape_close},
+                                {"__tostring", tape_tostring},
+                                {NULL, NULL}};
+
+void lpf_open_tape(lua_State *L) {
+    lpf_class(L, LPF_TAPE, methods, meta);
+    lua_pushcfunction(L, tape_new);
+    lua_setfield(L, -2, "tape");
+}

@@ -1,0 +1,407 @@
+/*
+ * lpf_tensor.c - the tensor userdata: a box with one reference to an engine's tensor.
+ *
+ * Boxes are small and the bytes behind them large, so the collector is told what was
+ * allocated: when the debt passes what is live, a full collection runs. Inside a tape only
+ * headers count, because the bytes die with the tape anyway.
+ */
+#include "lpf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- boxes -------------------------------------------------------------------- */
+
+pf_tensor **lpf_new_tensor(lua_State *L) { return lpf_new(L, LPF_TENSOR, sizeof(pf_tensor *)); }
+
+void lpf_made(lua_State *L, const pf_tensor *t) {
+    lpf_state *s = lpf_enter(L);
+    s->debt += 256; /* the header and the box */
+    if (t && !s->tape) s->debt += (size_t)pf_tensor_numel(t) * pf_dtype_size(pf_tensor_dtype(t));
+    if (s->debt < s->trigger) return;
+    s->debt = 0;
+    lua_gc(L, LUA_GCCOLLECT, 0);
+    pf_info info;
+    pf_engine_info(lpf_engine(L), &info);
+    s->trigger = info.live > ((size_t)64 << 20) ? info.live : (size_t)64 << 20;
+}
+
+bool lpf_collect_for(lua_State *L, int status) {
+    if (status != PF_ENOMEM) return false;
+    lua_gc(L, LUA_GCCOLLECT, 0);
+    lua_gc(L, LUA_GCCOLLECT, 0); /* what finalizers of the first let go */
+    return true;
+}
+
+void lpf_push_tensor(lua_State *L, pf_tensor *t) {
+    if (!t) {
+        lua_pushnil(L);
+        return;
+    }
+    pf_tensor **box = lpf_new_tensor(L);
+    *box = pf_tensor_retain(t);
+    lpf_enter(L)->debt += 64;
+}
+
+pf_tensor *lpf_test_tensor(lua_State *L, int index) {
+    pf_tensor **box = luaL_testudata(L, index, LPF_TENSOR);
+    return box ? *box : NULL;
+}
+
+pf_tensor *lpf_check_tensor(lua_State *L, int index, const char *where, const char *what) {
+    pf_tensor *t = lpf_test_tensor(L, index);
+    if (!t) lpf_raise(L, "%s: %s must be a tensor, got %s", where, what, lpf_kind(L, index));
+    return t;
+}
+
+static pf_tensor *self(lua_State *L, const char *where) {
+    pf_tensor *t = lpf_check_tensor(L, 1, where, "self");
+    lpf_enter(L);
+    return t;
+}
+
+/* Self, alive: its numbers may be read. */
+static pf_tensor *living(lua_State *L, const char *where) {
+    pf_tensor *t = self(L, where);
+    if (!pf_tensor_alive(t))
+        lpf_raise(L, "%s: the tensor's tape has closed (use :detach() to keep one)", where);
+    return t;
+}
+
+/* A temporary block owned by the Lua stack. */
+static void *block_of(lua_State *L, int64_t n, size_t size) {
+    return lua_newuserdatauv(L, n > 0 ? (size_t)n * size : 1, 0);
+}
+
+/* ---- looking ------------------------------------------------------------------ */
+
+static int shape_text(lua_State *L) {
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    luaL_addchar(&b, '[');
+    const lua_Integer n = luaL_len(L, 1);
+    for (lua_Integer i = 1; i <= n; i++) {
+        if (i > 1) luaL_addstring(&b, ", ");
+        lua_geti(L, 1, i);
+        luaL_tolstring(L, -1, NULL);
+        lua_remove(L, -2);
+        luaL_addvalue(&b);
+    }
+    luaL_addchar(&b, ']');
+    luaL_pushresult(&b);
+    return 1;
+}
+
+static int tensor_shape(lua_State *L) {
+    const pf_tensor *t = self(L, "shape");
+    const int rank = pf_tensor_rank(t);
+    lua_createtable(L, rank, 0);
+    for (int d = 0; d < rank; d++) {
+        lua_pushinteger(L, pf_tensor_size(t, d));
+        lua_rawseti(L, -2, d + 1);
+    }
+    luaL_setmetatable(L, "performer.shape");
+    return 1;
+}
+
+static int tensor_size(lua_State *L) {
+    const pf_tensor *t = self(L, "size");
+    const int rank = pf_tensor_rank(t);
+    const int64_t dim = lpf_check_whole(L, 2, "size", "dim");
+    if (dim == 0 || dim > rank || dim < -rank)
+        return lpf_raise(L, "size: dim is %d, the tensor has %d dimensions (they count from 1)",
+                         (int)dim, rank);
+    lua_pushinteger(L, pf_tensor_size(t, (int)(dim > 0 ? dim - 1 : rank + dim)));
+    return 1;
+}
+
+static int tensor_rank(lua_State *L) {
+    lua_pushinteger(L, pf_tensor_rank(self(L, "rank")));
+    return 1;
+}
+
+static int tensor_numel(lua_State *L) {
+    lua_pushinteger(L, pf_tensor_numel(self(L, "numel")));
+    return 1;
+}
+
+static int tensor_dtype(lua_State *L) {
+    lua_pushstring(L, pf_dtype_name(pf_tensor_dtype(self(L, "dtype"))));
+    return 1;
+}
+
+static int tensor_alive(lua_State *L) {
+    lua_pushboolean(L, pf_tensor_alive(self(L, "alive")));
+    return 1;
+}
+
+static int tensor_len(lua_State *L) {
+    const pf_tensor *t = self(L, "#");
+    if (pf_tensor_rank(t) == 0) return lpf_raise(L, "#: a scalar tensor has no length");
+    lua_pushinteger(L, pf_tensor_size(t, 0));
+    return 1;
+}
+
+static int tensor_tostring(lua_State *L) {
+    const pf_tensor *t = self(L, "tostring");
+    char *text = NULL;
+    if (pf_tensor_alive(t) && pf_tensor_show(&text, t) >= 0) {
+        lua_pushstring(L, text);
+        pf_text_free(text);
+        return 1;
+    }
+    lua_pushcfunction(L, tensor_shape);
+    lua_pushvalue(L, 1);
+    lua_call(L, 1, 1);
+    lua_pushfstring(L, "tensor %s %s, dead: its tape has closed", luaL_tolstring(L, -1, NULL),
+                    pf_dtype_name(pf_tensor_dtype(t)));
+    return 1;
+}
+
+static int tensor_eq(lua_State *L) {
+    const pf_tensor *a = lpf_test_tensor(L, 1), *b = lpf_test_tensor(L, 2);
+    lua_pushboolean(L, a && a == b);
+    return 1;
+}
+
+/* ---- numbers out and in ------------------------------------------------------- */
+
+/* The elements as nested tables, from `data` on; returns where it stopped. */
+static const char *push_nested(lua_State *L, const pf_tensor *t, int dim, const char *data) {
+    if (dim == pf_tensor_rank(t)) {
+        if (pf_tensor_dtype(t) == PF_I32)
+            lua_pushinteger(L, *(const int32_t *)(const void *)data);
+        else
+            lua_pushnumber(L, (double)*(const float *)(const void *)data);
+        return data + 4;
+    }
+    luaL_checkstack(L, 4, "totable");
+    const int64_t n = pf_tensor_size(t, dim);
+    lua_createtable(L, n < 1 << 24 ? (int)n : 0, 0);
+    for (int64_t i = 0; i < n; i++) {
+        data = push_nested(L, t, dim + 1, data);
+        lua_rawseti(L, -2, i + 1);
+    }
+    return data;
+}
+
+static int tensor_totable(lua_State *L) {
+    const pf_tensor *t = living(L, "totable");
+    const int64_t n = pf_tensor_numel(t);
+    void *data = block_of(L, n, 4);
+    lpf_result(L, pf_tensor_read(t, data, (size_t)n * 4));
+    push_nested(L, t, 0, data);
+    return 1;
+}
+
+/* The raw elements, row-major: equal strings are equal bits. */
+static int tensor_tobytes(lua_State *L) {
+    const pf_tensor *t = living(L, "tobytes");
+    const size_t bytes = (size_t)pf_tensor_numel(t) * 4;
+    luaL_Buffer b;
+    char *data = luaL_buffinitsize(L, &b, bytes);
+    lpf_result(L, pf_tensor_read(t, data, bytes));
+    luaL_pushresultsize(&b, bytes);
+    return 1;
+}
+
+static int tensor_item(lua_State *L) {
+    const pf_tensor *t = living(L, "item");
+    const int64_t n = pf_tensor_numel(t);
+    if (n != 1) return lpf_raise(L, "item: the tensor has %lld elements, not 1", (long long)n);
+    double value;
+    lpf_result(L, pf_tensor_get(t, 0, &value));
+    if (pf_tensor_dtype(t) == PF_I32)
+        lua_pushinteger(L, (lua_Integer)value);
+    else
+        lua_pushnumber(L, value);
+    return 1;
+}
+
+static int tensor_copy(lua_State *L) {
+    pf_tensor *t = living(L, "copy_");
+    lpf_result(L, pf_tensor_copy(t, lpf_check_tensor(L, 2, "copy_", "the source")));
+    lua_settop(L, 1);
+    return 1;
+}
+
+static int tensor_fill(lua_State *L) {
+    pf_tensor *t = living(L, "fill_");
+    if (lua_type(L, 2) != LUA_TNUMBER)
+        return lpf_raise(L, "fill_: the value must be a number, got %s", lpf_kind(L, 2));
+    lpf_result(L, pf_tensor_fill(t, lua_tonumber(L, 2)));
+    lua_settop(L, 1);
+    return 1;
+}
+
+static int tensor_zero(lua_State *L) {
+    lpf_result(L, pf_tensor_fill(living(L, "zero_"), 0));
+    lua_settop(L, 1);
+    return 1;
+}
+
+static int tensor_detach(lua_State *L) {
+    const pf_tensor *t = living(L, "detach");
+    pf_tensor **out = lpf_new_tensor(L);
+    int status = pf_tensor_detach(out, lpf_engine(L), t);
+    if (lpf_collect_for(L, status)) status = pf_tensor_detach(out, lpf_engine(L), t);
+    lpf_result(L, status);
+    lpf_made(L, *out);
+    return 1;
+}
+
+int32_t *lpf_ids(lua_State *L, int index, const char *where, size_t *n) {
+    const pf_tensor *t = lpf_test_tensor(L, index);
+    if (t) {
+        if (pf_tensor_dtype(t) != PF_I32) lpf_raise(L, "%s: ids must be an i32 tensor, got f32", where);
+        if (!pf_tensor_alive(t)) lpf_raise(L, "%s: the ids' tape has closed", where);
+        *n = (size_t)pf_tensor_numel(t);
+        int32_t *ids = block_of(L, (int64_t)*n, sizeof *ids);
+        lpf_result(L, pf_tensor_read(t, ids, *n * sizeof *ids));
+        return ids;
+    }
+    if (!lua_istable(L, index))
+        lpf_raise(L, "%s: ids must be an i32 tensor or a list, got %s", where, lpf_kind(L, index));
+    *n = (size_t)lua_rawlen(L, index);
+    int32_t *ids = block_of(L, (int64_t)*n, sizeof *ids);
+    for (size_t i = 0; i < *n; i++) {
+        lua_rawgeti(L, index, (lua_Integer)i + 1);
+        const int64_t id = lpf_check_whole(L, -1, where, "an id");
+        if (id < INT32_MIN || id > INT32_MAX) lpf_raise(L, "%s: an id is out of range", where);
+        ids[i] = (int32_t)id;
+        lua_pop(L, 1);
+    }
+    return ids;
+}
+
+int lpf_push_ids(lua_State *L, const int32_t *ids, size_t n) {
+    const int64_t shape[1] = {(int64_t)n};
+    pf_tensor **t = lpf_new_tensor(L);
+    lpf_result(L, pf_tensor_empty(t, lpf_engine(L), PF_I32, 1, shape));
+    lpf_result(L, pf_tensor_write(*t, ids, n * sizeof *ids));
+    lpf_made(L, *t);
+    return 1;
+}
+
+/* ---- gradients ---------------------------------------------------------------- */
+
+static int tensor_requires_grad(lua_State *L) {
+    pf_tensor *t = living(L, "requires_grad");
+    const bool yes = lua_isnoneornil(L, 2) || lua_toboolean(L, 2);
+    lpf_result(L, pf_tensor_require_grad(t, yes));
+    lua_settop(L, 1);
+    return 1;
+}
+
+static int tensor_wants_grad(lua_State *L) {
+    lua_pushboolean(L, pf_tensor_requires_grad(self(L, "wants_grad")));
+    return 1;
+}
+
+static int tensor_grad(lua_State *L) {
+    pf_tensor *t = self(L, "grad");
+    pf_tensor **grad = lpf_new_tensor(L);
+    lpf_result(L, pf_tensor_grad(grad, lpf_engine(L), t));
+    if (!*grad) lua_pushnil(L);
+    return 1;
+}
+
+static int tensor_clear_grad(lua_State *L) {
+    pf_tensor_clear_grad(self(L, "clear_grad"));
+    lua_settop(L, 1);
+    return 1;
+}
+
+/* ---- indexing ----------------------------------------------------------------- */
+
+static const char *nearest_method(lua_State *L, int methods, const char *word) {
+    const char *names[256];
+    int n = 0;
+    lua_pushnil(L);
+    while (n < 256 && lua_next(L, methods)) {
+        if (lua_type(L, -2) == LUA_TSTRING) names[n++] = lua_tostring(L, -2);
+        lua_pop(L, 1);
+    }
+    lua_settop(L, methods);
+    return lpf_nearest(word, names, n);
+}
+
+/* t[i] is the i-th of the first dimension; t.name a method. */
+static int tensor_index(lua_State *L) {
+    if (lua_type(L, 2) == LUA_TNUMBER)
+        return lpf_index_first(L, living(L, "index"), lpf_check_whole(L, 2, "index", "the position"));
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 1;
+    if (lua_type(L, 2) != LUA_TSTRING)
+        return lpf_raise(L, "a tensor is indexed by a position or a method's name, not %s", lpf_kind(L, 2));
+    const char *word = lua_tostring(L, 2);
+    if (strncmp(word, "__", 2) == 0) return 1;
+    lua_settop(L, 2);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    const char *near = nearest_method(L, 3, word);
+    if (near) return lpf_raise(L, "a tensor has no method '%s' (did you mean '%s'?)", word, near);
+    return lpf_raise(L, "a tensor has no method '%s'", word);
+}
+
+/* Numbers of t[position] := a number, or a tensor of the row's element count. */
+static int tensor_newindex(lua_State *L) {
+    pf_tensor *t = living(L, "assignment");
+    const int64_t at = lpf_check_whole(L, 2, "assignment", "the position");
+    const int64_t rows = pf_tensor_rank(t) > 0 ? pf_tensor_size(t, 0) : 0;
+    const int64_t row = at > 0 ? at - 1 : rows + at;
+    if (at == 0 || row < 0 || row >= rows)
+        return lpf_raise(L, "assignment: position %lld, the first dimension has %lld (they count from 1)",
+                         (long long)at, (long long)rows);
+    if (lpf_enter(L)->tape && pf_tensor_requires_grad(t))
+        return lpf_raise(L, "assignment: a tensor that requires a gradient can't change under a tape");
+    const int64_t n = pf_tensor_numel(t) / rows;
+    const pf_tensor *from = lpf_test_tensor(L, 3);
+    if (!from && lua_type(L, 3) != LUA_TNUMBER)
+        return lpf_raise(L, "assignment: a number or a tensor is needed, got %s", lpf_kind(L, 3));
+    if (from && pf_tensor_numel(from) != n)
+        return lpf_raise(L, "assignment: the row has %lld elements, the tensor %lld", (long long)n,
+                         (long long)pf_tensor_numel(from));
+    for (int64_t i = 0; i < n; i++) {
+        double value = lua_tonumber(L, 3);
+        if (from) lpf_result(L, pf_tensor_get(from, i, &value));
+        lpf_result(L, pf_tensor_set(t, row * n + i, value));
+    }
+    return 0;
+}
+
+static int tensor_gc(lua_State *L) {
+    pf_tensor **box = luaL_checkudata(L, 1, LPF_TENSOR);
+    pf_tensor_release(box);
+    return 0;
+}
+
+static const luaL_Reg methods[] = {
+    {"shape", tensor_shape},       {"size", tensor_size},
+    {"rank", tensor_rank},         {"numel", tensor_numel},
+    {"dtype", tensor_dtype},       {"alive", tensor_alive},
+    {"totable", tensor_totable},   {"tobytes", tensor_tobytes},
+    {"item", tensor_item},         {"copy_", tensor_copy},
+    {"fill_", tensor_fill},        {"zero_", tensor_zero},
+    {"detach", tensor_detach},     {"requires_grad", tensor_requires_grad},
+    {"grad", tensor_grad},         {"wants_grad", tensor_wants_grad},
+    {"clear_grad", tensor_clear_grad}, {NULL, NULL}};
+
+static const luaL_Reg meta[] = {{"__gc", tensor_gc},
+                                {"__len", tensor_len},
+                                {"__tostring", tensor_tostring},
+                                {"__eq", tensor_eq},
+                                {"__newindex", tensor_newindex},
+                                {NULL, NULL}};
+
+void lpf_open_tensor(lua_State *L) {
+    lpf_class(L, LPF_TENSOR, methods, meta);
+    luaL_getmetatable(L, LPF_TENSOR);
+    lua_getfield(L, -1, "methods");
+    lua_pushcclosure(L, tensor_index, 1);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+    luaL_newmetatable(L, "performer.shape");
+    lua_pushcfunction(L, shape_text);
+    lua_setfield(L, -2, "__tostring");
+    lua_pop(L, 1);
+}

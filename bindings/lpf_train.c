@@ -1,0 +1,125 @@
+/*
+ * lpf_train.c - optimizers. A step updates the weights, clears the gradients, counts on the
+ * training step that keys dropout, and redraws the projections that are due.
+ */
+#include "lpf.h"
+
+#include <string.h>
+
+typedef struct {
+    pf_optimizer *optimizer;
+    double lr, clip; /* what step{} uses when it is told nothing */
+} optimizer_box;
+
+/* The model is the box's uservalue: it outlives the optimizer. */
+pf_optimizer **lpf_new_optimizer(lua_State *L, int model_index) {
+    model_index = lua_absindex(L, model_index);
+    optimizer_box *box = lpf_new(L, LPF_OPTIMIZER, sizeof *box);
+    box->lr = -1;
+    lua_pushvalue(L, model_index);
+    lua_setiuservalue(L, -2, 1);
+    return &box->optimizer;
+}
+
+static optimizer_box *check_box(lua_State *L, int index, const char *where) {
+    optimizer_box *box = luaL_testudata(L, index, LPF_OPTIMIZER);
+    lpf_enter(L);
+    if (!box || !box->optimizer)
+        lpf_raise(L, "%s: an optimizer is needed, got %s", where, lpf_kind(L, index));
+    return box;
+}
+
+pf_optimizer *lpf_check_optimizer(lua_State *L, int index, const char *where) {
+    return check_box(L, index, where)->optimizer;
+}
+
+/* new_optimizer(type, model, options): betas = {b1, b2} may stand for beta1 and beta2. */
+static int optimizer_new(lua_State *L) {
+    const char *type = luaL_checkstring(L, 1);
+    pf_module *model = lpf_check_module(L, 2, type);
+    pf_engine *engine = lpf_engine(L);
+    pf_config *options = lpf_to_config(L, 3, type);
+    lpf_result(L, pf_config_set_string(options, "type", type));
+    pf_optimizer **slot = lpf_new_optimizer(L, 2);
+    lpf_result(L, pf_optimizer_new(slot, engine, model, options));
+    optimizer_box *box = lua_touserdata(L, -1);
+    const pf_config *lr = pf_config_get(options, "lr");
+    box->lr = lr ? pf_config_number(lr) : -1;
+    return 1;
+}
+
+/* opt:step{lr =, clip =}: the gradient's norm before clipping, and how many projections
+ * were drawn anew. lr not given: what the optimizer was made with. */
+static int optimizer_step(lua_State *L) {
+    static const char *const allowed[] = {"lr", "clip", NULL};
+    optimizer_box *box = check_box(L, 1, "step");
+    lpf_check_options(L, 2, allowed, "step");
+    const double lr = lpf_opt_number(L, 2, "lr", box->lr);
+    const double clip = lpf_opt_number(L, 2, "clip", 0);
+    if (!(lr >= 0)) return lpf_raise(L, "step: a learning rate is needed, as step{lr = 3e-4}");
+    if (!(clip >= 0)) return lpf_raise(L, "step: clip must be at least 0");
+    pf_engine *engine = lpf_engine(L);
+    double norm = 0;
+    lpf_result(L, pf_optimizer_step(box->optimizer, engine, lr, clip, &norm));
+    lpf_state *s = lpf_enter(L);
+    s->step = pf_optimizer_steps(box->optimizer);
+    lua_getiuservalue(L, 1, 1);
+    int drawn = 0;
+    lpf_result(L, pf_module_redraw(engine, lpf_check_module(L, -1, "step"), s->step, &drawn));
+    lua_pushnumber(L, norm);
+    lua_pushinteger(L, drawn);
+    return 2;
+}
+
+static int optimizer_steps(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)pf_optimizer_steps(check_box(L, 1, "steps")->optimizer));
+    return 1;
+}
+
+static int optimizer_model(lua_State *L) {
+    check_box(L, 1, "model");
+    lua_getiuservalue(L, 1, 1);
+    return 1;
+}
+
+static int optimizer_close(lua_State *L) {
+    optimizer_box *box = luaL_checkudata(L, 1, LPF_OPTIMIZER);
+    lpf_enter(L);
+    pf_optimizer_close(&box->optimizer);
+    return 0;
+}
+
+static int optimizer_tostring(lua_State *L) {
+    const optimizer_box *box = luaL_checkudata(L, 1, LPF_OPTIMIZER);
+    if (box->optimizer)
+        lua_pushfstring(L, "optimizer after %I steps", (lua_Integer)pf_optimizer_steps(box->optimizer));
+    else
+        lua_pushliteral(L, "optimizer, closed");
+    return 1;
+}
+
+/* cosine(step, warmup, steps, peak, floor) */
+static int schedule_cosine(lua_State *L) {
+    const lua_Integer step = luaL_checkinteger(L, 1);
+    lua_pushnumber(L, pf_schedule_cosine((uint64_t)(step > 0 ? step : 0), (uint64_t)luaL_checkinteger(L, 2),
+                                         (uint64_t)luaL_checkinteger(L, 3), luaL_checknumber(L, 4),
+                                         luaL_checknumber(L, 5)));
+    return 1;
+}
+
+static const luaL_Reg methods[] = {{"step", optimizer_step},
+                                   {"steps", optimizer_steps},
+                                   {"model", optimizer_model},
+                                   {"close", optimizer_close},
+                                   {NULL, NULL}};
+static const luaL_Reg meta[] = {{"__gc", optimizer_close},
+                                {"__close", optimizer_close},
+                                {"__tostring", optimizer_tostring},
+                                {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"new_optimizer", optimizer_new}, {"cosine", schedule_cosine}, {NULL, NULL}};
+
+void lpf_open_train(lua_State *L) {
+    lpf_class(L, LPF_OPTIMIZER, methods, meta);
+    luaL_setfuncs(L, functions, 0);
+}

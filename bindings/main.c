@@ -1,0 +1,209 @@
+/*
+ * main.c - the `performer` program.
+ *
+ *   performer FILE.lua [arguments]   runs a script with the engine at hand
+ *   performer COMMAND [options]      runs scripts/COMMAND.lua
+ *
+ * Exit codes: 0 done, 1 failed, 2 misuse, 130 interrupted; a script chooses its own by
+ * throwing {code = n, message = text} (pf.exit). The first Ctrl-C is the script's, when it
+ * asks pf.interrupted(); the next one stops the engine and the script.
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+#include <lualib.h>
+
+#include "host.h"
+#include "lpf.h"
+
+enum { DONE = 0, FAILED = 1, MISUSE = 2, INTERRUPTED = 130, MAX_COMMANDS = 128, NAME = 64 };
+
+static lua_State *running; /* for the signal handler */
+
+typedef struct {
+    int n;
+    char name[MAX_COMMANDS][NAME];
+} command_list;
+
+/* ---- interrupts --------------------------------------------------------------- */
+
+static void stop_hook(lua_State *L, lua_Debug *ar) {
+    (void)ar;
+    lua_sethook(L, NULL, 0, 0);
+    luaL_error(L, "interrupted");
+}
+
+static void on_interrupt(int number) {
+    (void)number;
+    const int before = atomic_fetch_add(&lpf_interrupts, 1);
+    if (before == 0 && atomic_load(&lpf_polled)) return; /* the script will see it */
+    if (before >= 3) _exit(INTERRUPTED);
+    atomic_store(&lpf_cancel, 1);
+    if (running)
+        lua_sethook(running, stop_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+}
+
+/* ---- commands ----------------------------------------------------------------- */
+
+static int by_name(const void *a, const void *b) { return strcmp(a, b); }
+
+/* The scripts of the folder, in order; names that begin with '_' are no commands. */
+static void read_commands(const char *scripts, command_list *list) {
+    list->n = 0;
+    DIR *dir = scripts[0] ? opendir(scripts) : NULL;
+    if (!dir) return;
+    const struct dirent *entry;
+    while (list->n < MAX_COMMANDS && (entry = readdir(dir)) != NULL) {
+        const size_t n = strlen(entry->d_name);
+        if (n < 5 || n - 4 >= NAME || strcmp(entry->d_name + n - 4, ".lua") != 0) continue;
+        if (!isalnum((unsigned char)entry->d_name[0])) continue;
+        memcpy(list->name[list->n], entry->d_name, n - 4);
+        list->name[list->n++][n - 4] = 0;
+    }
+    closedir(dir);
+    qsort(list->name, (size_t)list->n, NAME, by_name);
+}
+
+/* What the script's first comment says of it, after its own name. */
+static void describe(const char *scripts, const char *name, char line[256]) {
+    char path[LPF_PATH];
+    line[0] = 0;
+    snprintf(path, sizeof path, "%s/%s.lua", scripts, name);
+    FILE *file = fopen(path, "r");
+    if (!file) return;
+    char text[256];
+    while (fgets(text, sizeof text, file) && strncmp(text, "#!", 2) == 0) continue;
+    fclose(file);
+    const char *p = text + strspn(text, "- ");
+    if (strncmp(text, "--", 2) != 0) return;
+    const size_t n = strlen(name);
+    if (strncmp(p, name, n) == 0) {
+        p += n;
+        if (strncmp(p, ".lua", 4) == 0) p += 4;
+        p += strspn(p, " :-");
+    }
+    snprintf(line, 256, "%s", p);
+    line[strcspn(line, "\n")] = 0;
+}
+
+static void print_help(FILE *out, const char *scripts) {
+    command_list list;
+    char line[256];
+    fprintf(out, "Performer %s: Performers (transformers with linear attention) on CPUs\n\n"
+                 "usage: performer COMMAND [options]       performer COMMAND --help says more\n"
+                 "       performer FILE.lua [arguments]    runs a script with the engine\n"
+                 "       performer --help | --version\n\n",
+            pf_version());
+    read_commands(scripts, &list);
+    if (list.n > 0) fprintf(out, "commands:\n");
+    for (int i = 0; i < list.n; i++) {
+        describe(scripts, list.name[i], line);
+        fprintf(out, "  %-10s %s\n", list.name[i], line);
+    }
+    fprintf(out, "\nexample: performer train --data proteins.fasta --out run --minutes 10\n"
+                 "exit codes: 0 done, 1 failed, 2 misuse, 130 interrupted\n");
+}
+
+static int unknown_command(const char *word, const char *scripts) {
+    command_list list;
+    const char *names[MAX_COMMANDS];
+    read_commands(scripts, &list);
+    for (int i = 0; i < list.n; i++) names[i] = list.name[i];
+    const char *near = lpf_nearest(word, names, list.n);
+    if (near)
+        fprintf(stderr, "performer: no command '%s' (did you mean '%s'?)\n", word, near);
+    else
+        fprintf(stderr, "performer: no command '%s'; performer --help lists them\n", word);
+    return MISUSE;
+}
+
+/* ---- running ------------------------------------------------------------------ */
+
+/* Reports what was thrown and gives the exit code. */
+static int report(lua_State *L) {
+    if (lua_istable(L, -1)) {
+        lua_getfield(L, -1, "code");
+        lua_getfield(L, -2, "message");
+        const int code = lua_isinteger(L, -2) ? (int)lua_tointeger(L, -2) : FAILED;
+        if (lua_isstring(L, -1)) fprintf(stderr, "performer: %s\n", lua_tostring(L, -1));
+        return code;
+    }
+    if (atomic_load(&lpf_interrupts) > 0) {
+        fprintf(stderr, "performer: interrupted\n");
+        return INTERRUPTED;
+    }
+    const char *text = lua_tostring(L, -1);
+    fprintf(stderr, "performer: %s\n", text ? text : "the script threw no text");
+    return FAILED;
+}
+
+static int run(const char *path, const char *lua_dir, int argc, char **argv, const char *program) {
+    lua_State *L = lpf_host_open(NULL, lua_dir);
+    if (!L) {
+        fprintf(stderr, "performer: out of memory\n");
+        return FAILED;
+    }
+    running = L;
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    int code = DONE;
+    if (lpf_host_run(L, path, program, argc, (const char *const *)argv) != LUA_OK) code = report(L);
+    running = NULL;
+    lua_close(L);
+    if (fflush(stdout) != 0 && code == DONE) {
+        perror("performer: stdout");
+        code = FAILED;
+    }
+    return code;
+}
+
+static bool own_folder(char out[LPF_PATH]) {
+    const ssize_t n = readlink("/proc/self/exe", out, LPF_PATH - 1);
+    if (n <= 0) return false;
+    out[n] = 0;
+    char *slash = strrchr(out, '/');
+    if (slash) *slash = 0;
+    return slash != NULL;
+}
+
+static bool ends_in_lua(const char *word) {
+    const size_t n = strlen(word);
+    return n > 4 && strcmp(word + n - 4, ".lua") == 0;
+}
+
+int main(int argc, char **argv) {
+    char folder[LPF_PATH], lua_dir[LPF_PATH] = "", scripts[LPF_PATH] = "", path[LPF_PATH];
+    if (own_folder(folder)) lpf_find_files(folder, lua_dir, scripts);
+    if (argc < 2) {
+        print_help(stderr, scripts);
+        return MISUSE;
+    }
+    const char *word = argv[1];
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
+        print_help(stdout, scripts);
+        return DONE;
+    }
+    if (strcmp(word, "--version") == 0) {
+        printf("performer %s\n", pf_version());
+        return DONE;
+    }
+    if (word[0] == '-') {
+        fprintf(stderr, "performer: no option '%s'; performer --help says more\n", word);
+        return MISUSE;
+    }
+    if (ends_in_lua(word)) {
+        if (access(word, R_OK) == 0) return run(word, lua_dir, argc - 2, argv + 2, argv[0]);
+        perror(word);
+        return MISUSE;
+    }
+    snprintf(path, sizeof path, "%s/%s.lua", scripts, word);
+    if (!scripts[0] || strchr(word, '/') || access(path, R_OK) != 0) return unknown_command(word, scripts);
+    return run(path, lua_dir, argc - 2, argv + 2, argv[0]);
+}

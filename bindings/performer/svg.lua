@@ -1,0 +1,188 @@
+--- svg.lua - small pictures without any library: line charts on linear or log axes, and heat
+-- maps, as one self-contained SVG text. Colours tell apart for colour-blind eyes too.
+local svg = {}
+
+local COLOURS = { "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000" }
+local WIDTH, HEIGHT = 760, 440
+local LEFT, RIGHT, TOP, BOTTOM = 72, 24, 48, 58
+
+local function escape(text)
+  return (tostring(text):gsub("[&<>\"]", { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;",
+                                           ['"'] = "&quot;" }))
+end
+
+--- A round step so that `span` takes about `count` of them.
+local function round_step(span, count)
+  local raw = span / count
+  local power = 10 ^ math.floor(math.log(raw, 10))
+  local rest = raw / power
+  return power * (rest < 1.5 and 1 or rest < 3.5 and 2 or rest < 7.5 and 5 or 10)
+end
+
+local function label(value)
+  local size = math.abs(value)
+  if size >= 1e6 then return ("%gM"):format(value / 1e6) end
+  if size >= 1e4 then return ("%gk"):format(value / 1e3) end
+  return ("%.4g"):format(value)
+end
+
+--- An axis: maps values to 0 .. 1 and lists its ticks.
+local function axis(low, high, log)
+  if log then
+    low, high = math.log(low, 10), math.log(high, 10)
+    if high - low < 1e-9 then high = low + 1 end
+    local ticks, step = {}, math.max(1, math.ceil((high - low) / 8))
+    for power = math.ceil(low - 1e-9), math.floor(high + 1e-9), step do
+      ticks[#ticks + 1] = 10.0 ^ power
+    end
+    if #ticks < 3 then
+      ticks = {}
+      for power = math.floor(low), math.ceil(high) do
+        for _, digit in ipairs { 1, 2, 5 } do
+          local at = math.log(digit, 10) + power
+          if at >= low - 1e-9 and at <= high + 1e-9 then ticks[#ticks + 1] = digit * 10.0 ^ power end
+        end
+      end
+    end
+    return function(value) return (math.log(value, 10) - low) / (high - low) end, ticks
+  end
+  if high - low < 1e-12 then low, high = low - 0.5, high + 0.5 end
+  local step, ticks = round_step(high - low, 6), {}
+  low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+  for i = 0, math.floor((high - low) / step + 0.5) do ticks[#ticks + 1] = low + i * step end
+  return function(value) return (value - low) / (high - low) end, ticks
+end
+
+local function bounds(series, key, log)
+  local low, high = math.huge, -math.huge
+  for _, line in ipairs(series) do
+    for _, point in ipairs(line.points) do
+      local value = point[key]
+      if value == value and math.abs(value) < math.huge and (not log or value > 0) then
+        low, high = math.min(low, value), math.max(high, value)
+      end
+    end
+  end
+  if low > high then low, high = log and 1 or 0, log and 10 or 1 end
+  return low, high
+end
+
+local function text(x, y, size, anchor, words, extra)
+  return ('<text x="%.1f" y="%.1f" font-size="%d" text-anchor="%s"%s>%s</text>'):format(
+    x, y, size, anchor, extra or "", escape(words))
+end
+
+local function frame(out, chart, x_of, x_ticks, y_of, y_ticks)
+  for _, tick in ipairs(x_ticks) do
+    local x = x_of(tick)
+    out[#out + 1] = ('<path d="M%.1f %dV%d" stroke="#ddd"/>'):format(x, TOP, HEIGHT - BOTTOM)
+    out[#out + 1] = text(x, HEIGHT - BOTTOM + 18, 12, "middle", label(tick))
+  end
+  for _, tick in ipairs(y_ticks) do
+    local y = y_of(tick)
+    out[#out + 1] = ('<path d="M%d %.1fH%d" stroke="#ddd"/>'):format(LEFT, y, WIDTH - RIGHT)
+    out[#out + 1] = text(LEFT - 8, y + 4, 12, "end", label(tick))
+  end
+  out[#out + 1] = text(WIDTH / 2, 26, 16, "middle", chart.title or "")
+  out[#out + 1] = text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, 13, "middle", chart.x or "")
+  local middle = (TOP + HEIGHT - BOTTOM) / 2
+  out[#out + 1] = text(18, middle, 13, "middle", chart.y or "",
+                       (' transform="rotate(-90 18 %.1f)"'):format(middle))
+end
+
+local function draw_line(out, line, colour, x_of, y_of, chart)
+  local path, pen = {}, "M"
+  for _, point in ipairs(line.points) do
+    local x, y = point[1], point[2]
+    local usable = x == x and y == y and (not chart.log_x or x > 0) and (not chart.log_y or y > 0)
+    if usable then
+      path[#path + 1] = ("%s%.1f %.1f"):format(pen, x_of(x), y_of(y))
+      pen = "L"
+      if line.marks then
+        out[#out + 1] = ('<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>'):format(
+          x_of(x), y_of(y), colour)
+      end
+    else
+      pen = "M"
+    end
+  end
+  local dash = line.dashed and ' stroke-dasharray="6 4"' or ""
+  out[#out + 1] = ('<path d="%s" fill="none" stroke="%s" stroke-width="2"%s/>'):format(
+    table.concat(path), colour, dash)
+end
+
+local function legend(out, series)
+  local y = TOP + 16
+  for i, line in ipairs(series) do
+    if line.name then
+      local colour = line.colour or COLOURS[(i - 1) % #COLOURS + 1]
+      local dash = line.dashed and ' stroke-dasharray="6 4"' or ""
+      out[#out + 1] = ('<path d="M%d %dH%d" stroke="%s" stroke-width="3"%s/>'):format(
+        WIDTH - RIGHT - 36, y - 4, WIDTH - RIGHT - 8, colour, dash)
+      out[#out + 1] = text(WIDTH - RIGHT - 42, y, 12, "end", line.name)
+      y = y + 18
+    end
+  end
+end
+
+local function document(body, width, height)
+  return ('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" ' ..
+    'font-family="sans-serif">\n<rect width="%d" height="%d" fill="#fff"/>\n%s\n</svg>\n'):format(
+    width, height, width, height, width, height, table.concat(body, "\n"))
+end
+
+--- A line chart. chart: { title, x, y, log_x, log_y, series = {{ name, points = {{x, y}, ...},
+-- dashed, marks, colour }, ...} }. Returns the SVG text.
+function svg.chart(chart)
+  local x_low, x_high = bounds(chart.series, 1, chart.log_x)
+  local y_low, y_high = bounds(chart.series, 2, chart.log_y)
+  local x_axis, x_ticks = axis(x_low, x_high, chart.log_x)
+  local y_axis, y_ticks = axis(y_low, y_high, chart.log_y)
+  local function x_of(v) return LEFT + x_axis(v) * (WIDTH - LEFT - RIGHT) end
+  local function y_of(v) return HEIGHT - BOTTOM - y_axis(v) * (HEIGHT - TOP - BOTTOM) end
+  local out = {}
+  frame(out, chart, x_of, x_ticks, y_of, y_ticks)
+  for i, line in ipairs(chart.series) do
+    draw_line(out, line, line.colour or COLOURS[(i - 1) % #COLOURS + 1], x_of, y_of, chart)
+  end
+  legend(out, chart.series)
+  return document(out, WIDTH, HEIGHT)
+end
+
+--- A heat map of rows of numbers (dark: high). map: { title, rows, labels (optional) }.
+function svg.heatmap(map)
+  local rows, out = map.rows, {}
+  local n, m = #rows, #rows[1]
+  local low, high = math.huge, -math.huge
+  for _, row in ipairs(rows) do
+    for _, value in ipairs(row) do low, high = math.min(low, value), math.max(high, value) end
+  end
+  local cell = math.max(2, math.min(24, 600 // math.max(n, m)))
+  for i, row in ipairs(rows) do
+    for j, value in ipairs(row) do
+      local shade = math.floor(255 - 215 * (value - low) / math.max(high - low, 1e-12))
+      out[#out + 1] = ('<rect x="%d" y="%d" width="%d" height="%d" fill="rgb(%d,%d,255)"/>'):format(
+        LEFT + (j - 1) * cell, TOP + (i - 1) * cell, cell, cell, shade, shade)
+    end
+    if map.labels and cell >= 10 then
+      out[#out + 1] = text(LEFT - 6, TOP + i * cell - cell / 4, 11, "end", map.labels[i] or "")
+      out[#out + 1] = text(LEFT + (i - 0.5) * cell, TOP - 6, 11, "middle", map.labels[i] or "")
+    end
+  end
+  out[#out + 1] = text(LEFT, 22, 15, "start", map.title or "")
+  return document(out, LEFT + m * cell + RIGHT, TOP + n * cell + RIGHT)
+end
+
+--- A curve as one line of text, for terminals.
+function svg.sparkline(values, width)
+  local bars = { "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█" }
+  local low, high, out = math.huge, -math.huge, {}
+  for _, v in ipairs(values) do low, high = math.min(low, v), math.max(high, v) end
+  for i = 1, math.min(width, #values) do
+    local v = values[math.ceil(i * #values / math.min(width, #values))]
+    out[i] = bars[1 + math.floor(7.999 * (v - low) / math.max(high - low, 1e-12))]
+  end
+  return table.concat(out)
+end
+
+return svg

@@ -1,0 +1,374 @@
+/*
+ * api_checkpoint.c - checkpoints of models and optimisers: joins nn/ and train/, which know
+ * no files, with io/, which knows no models. What must hold: a model is either loaded
+ * whole, every tensor named and shaped as the file says, or not at all.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "folder.h"
+#include "module.h"
+#include "optim.h"
+
+#define FORMAT 1
+#define REPORTED 8 /* tensors that don't fit, named in one message */
+
+/* ---- saving ------------------------------------------------------------------- */
+
+/* Numbers of 64 bits go as text: a double would round them. */
+static int set_u64(pf_config *map, const char *key, uint64_t value) {
+    char text[24];
+    snprintf(text, sizeof text, "%" PRIu64, value);
+    return pf_config_set_string(map, key, text);
+}
+
+static int fill_state(pf_config *map, const pf_engine *engine, uint64_t step,
+                      const pf_optimizer *optimizer, const pf_config *state) {
+    PF_TRY(pf_config_set_number(map, "format", FORMAT));
+    PF_TRY(pf_config_set_string(map, "version", pf_version()));
+    PF_TRY(set_u64(map, "step", step));
+    PF_TRY(set_u64(map, "seed", engine->seed));
+    PF_TRY(set_u64(map, "draws", engine->draws));
+    if (optimizer) {
+        pf_config *config = NULL;
+        PF_TRY(pf_optimizer_config(optimizer, &config));
+        PF_TRY(pf_config_set(map, "optimizer", config));
+    }
+    if (!state) return PF_OK;
+    if (pf_config_kind_of(state) != PF_MAP) {
+        return pf_fail(PF_EINVAL, "checkpoint: the state is not a map");
+    }
+    return pf_config_set(map, "state", pf_config_copy(state));
+}
+
+static int list_tensors(pf_named *list, int n, pf_module *module, int64_t *trained) {
+    *trained = 0;
+    for (int i = 0; i < n; i++) {
+        bool counts;
+        PF_TRY(pf_module_tensor_at(module, i, &list[i].name, &list[i].tensor, &counts));
+        if (counts) *trained += pf_tensor_numel(list[i].tensor);
+    }
+    return PF_OK;
+}
+
+static int make_metadata(pf_config **metadata, int64_t trained) {
+    *metadata = pf_config_new(PF_MAP);
+    if (!*metadata) return PF_ENOMEM;
+    PF_TRY(pf_config_set_string(*metadata, "format", "performer"));
+    PF_TRY(pf_config_set_string(*metadata, "version", pf_version()));
+    return set_u64(*metadata, "params", (uint64_t)trained);
+}
+
+/* Everything that is written, in memory. The lists are the heap's. */
+typedef struct {
+    pf_named *weights, *moments;
+    int n_weights, n_moments;
+    pf_config *metadata, *config, *state;
+} parts_store;
+
+static int collect(parts_store *p, pf_engine *engine, uint64_t step, pf_module *module,
+                   const pf_optimizer *optimizer, const pf_config *state) {
+    int64_t trained;
+    int n = pf_module_tensor_count(module);
+    if (n < 0) return n;
+    p->weights = pf_heap_zalloc(engine->heap, (size_t)n * sizeof *p->weights);
+    if (!p->weights) return PF_ENOMEM;
+    p->n_weights = n;
+    PF_TRY(list_tensors(p->weights, n, module, &trained));
+    PF_TRY(make_metadata(&p->metadata, trained));
+    PF_TRY(pf_module_tree(&p->config, module));
+    if (optimizer) PF_TRY(pf_optimizer_tensors(optimizer, &p->moments, &p->n_moments));
+    p->state = pf_config_new(PF_MAP);
+    if (!p->state) return PF_ENOMEM;
+    return fill_state(p->state, engine, step, optimizer, state);
+}
+
+static void parts_free(parts_store *p, pf_heap *heap) {
+    if (p->weights) pf_heap_free(heap, p->weights, (size_t)p->n_weights * sizeof *p->weights);
+    if (p->moments) pf_heap_free(heap, p->moments, (size_t)p->n_moments * sizeof *p->moments);
+    pf_config_free(p->metadata);
+    pf_config_free(p->config);
+    pf_config_free(p->state);
+}
+
+int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step, pf_module *module,
+                       const pf_optimizer *optimizer, const pf_config *state,
+                       const pf_config *tokenizer, int keep) {
+    parts_store p = {0};
+    if (!engine || !dir || !*dir || !module) {
+        return pf_fail(PF_EINVAL, "checkpoint: engine, folder or model is missing");
+    }
+    int status = collect(&p, engine, step, module, optimizer, state);
+    if (status >= 0) {
+        pf_parts parts = {.weights = p.weights, .n_weights = p.n_weights,
+                          .has_moments = optimizer != NULL,
+                          .moments = p.moments, .n_moments = p.n_moments,
+                          .metadata = p.metadata, .config = p.config, .state = p.state,
+                          .tokenizer = tokenizer};
+        status = pf_folder_save(engine, dir, step, &parts, keep);
+    }
+    parts_free(&p, engine->heap);
+    return status;
+}
+
+int pf_checkpoint_mark(const char *dir, const char *mark, uint64_t step) {
+    if (!dir || !*dir || !mark) return pf_fail(PF_EINVAL, "checkpoint: folder or mark is missing");
+    return pf_folder_mark(dir, mark, step);
+}
+
+/* ---- weights ------------------------------------------------------------------ */
+
+/* What does not fit, in words; the first few of it. */
+typedef struct {
+    pf_text text;
+    int n;
+} misfit;
+
+/* "; kind 'name' shape", and where the two sides differ also the model's. */
+static void add_misfit(misfit *m, const char *kind, const char *name, const char *shape,
+                       const char *wanted) {
+    if (m->n++ >= REPORTED) return;
+    pf_text_print(&m->text, "%s%s'", m->n > 1 ? "; " : "", kind);
+    pf_text_put(&m->text, name, strlen(name));
+    pf_text_print(&m->text, "' %s", shape);
+    if (wanted) pf_text_print(&m->text, " in the file, %s in the model", wanted);
+}
+
+static int check_tensor(misfit *m, const pf_st_entry *entry, const pf_tensor *tensor) {
+    pf_dtype dtype;
+    PF_TRY(pf_st_dtype_loads_as(entry, &dtype));
+    bool same = entry->rank == tensor->rank;
+    for (int i = 0; same && i < entry->rank; i++) same = entry->shape[i] == tensor->shape[i];
+    const char *shape = pf_shape_text(entry->rank, entry->shape);
+    if (!same) add_misfit(m, "", entry->name, shape, pf_shape_of(tensor));
+    else if (dtype != tensor->dtype) {
+        add_misfit(m, "", entry->name, pf_st_dtype_name(entry), pf_dtype_name(tensor->dtype));
+    }
+    return PF_OK;
+}
+
+/* place[i]: the entry of the file that goes into the model's tensor i. used[j]: entry j has
+ * a taker. */
+static int match(misfit *m, const pf_safetensors *s, pf_module *module, int *place, bool *used) {
+    int n = pf_module_tensor_count(module);
+    for (int i = 0; i < n; i++) {
+        const char *name;
+        pf_tensor *tensor;
+        PF_TRY(pf_module_tensor_at(module, i, &name, &tensor, NULL));
+        place[i] = pf_safetensors_find(s, name, i);
+        if (place[i] < 0) {
+            add_misfit(m, "missing: ", name, pf_shape_of(tensor), NULL);
+            continue;
+        }
+        used[place[i]] = true;
+        PF_TRY(check_tensor(m, &s->entry[place[i]], tensor));
+    }
+    for (int j = 0; j < s->n; j++) {
+        const pf_st_entry *entry = &s->entry[j];
+        if (used[j]) continue;
+        add_misfit(m, "unexpected: ", entry->name, pf_shape_text(entry->rank, entry->shape), NULL);
+    }
+    return n;
+}
+
+/* Names and shapes are all checked before the first number is read. */
+static int fill_model(pf_engine *engine, const pf_safetensors *s, pf_module *module, int *place,
+                      bool *used) {
+    misfit m = {0};
+    int n = match(&m, s, module, place, used);
+    int status = n < 0 ? n : PF_OK;
+    if (n >= 0 && m.n > 0) {
+        if (m.n > REPORTED) pf_text_print(&m.text, "; and %d more", m.n - REPORTED);
+        status = pf_fail(PF_EFORMAT, "%s does not fit the model: %s", s->file.path,
+                         m.text.failed ? "out of memory for the list" : m.text.data);
+    }
+    free(m.text.data);
+    for (int i = 0; status >= 0 && i < n; i++) {
+        pf_tensor *tensor;
+        status = pf_module_tensor_at(module, i, NULL, &tensor, NULL);
+        if (status >= 0) status = pf_safetensors_read(engine, s, place[i], tensor);
+    }
+    return status;
+}
+
+static int load_weights(pf_engine *engine, const char *folder, pf_module *module) {
+    pf_safetensors s;
+    char *path;
+    int n = pf_module_tensor_count(module);
+    if (n < 0) return n;
+    PF_TRY(pf_path(&path, "%s/model.safetensors", folder));
+    int status = pf_safetensors_open(&s, path);
+    if (status >= 0) {
+        int *place = calloc((size_t)n + 1, sizeof *place);
+        bool *used = calloc((size_t)s.n + 1, sizeof *used);
+        if (place && used) status = fill_model(engine, &s, module, place, used);
+        else status = pf_fail(PF_ENOMEM, "checkpoint: out of memory");
+        free(place);
+        free(used);
+        pf_safetensors_close(&s);
+    }
+    free(path);
+    return status;
+}
+
+static int load_model(pf_module **module, pf_engine *engine, const char *folder) {
+    pf_config *tree;
+    PF_TRY(pf_folder_config(&tree, folder, "config.json"));
+    int status = pf_module_build(module, engine, tree);
+    pf_config_free(tree);
+    if (status >= 0) status = load_weights(engine, folder, *module);
+    if (status >= 0) return PF_OK;
+    pf_module_release(module);
+    return status;
+}
+
+int pf_model_load(pf_module **module, pf_engine *engine, const char *dir) {
+    char *folder;
+    if (!module || !engine || !dir) return pf_fail(PF_EINVAL, "model: an argument is NULL");
+    *module = NULL;
+    PF_TRY(pf_folder_find(engine, &folder, dir, true));
+    int status = load_model(module, engine, folder);
+    if (status < 0) status = pf_fail_in(status, "%s", folder);
+    free(folder);
+    return status;
+}
+
+/* ---- optimiser and state ------------------------------------------------------ */
+
+static uint64_t get_u64(const pf_config *map, const char *key) {
+    const char *text = pf_config_string(pf_config_get(map, key));
+    return text ? strtoull(text, NULL, 10) : 0;
+}
+
+static int restore_moments(pf_optimizer *optimizer, pf_engine *engine, const char *folder,
+                           const pf_config *config) {
+    pf_named *list;
+    char *path;
+    int n;
+    PF_TRY(pf_path(&path, "%s/optimizer.safetensors", folder));
+    int status = pf_safetensors_load(engine, path, &list, &n, NULL);
+    free(path);
+    if (status < 0) return status;
+    status = pf_optimizer_restore(optimizer, list, n, config);
+    pf_named_free(list, n);
+    return status;
+}
+
+/* {type, options, steps} as the options of a new optimiser, type among them. */
+static int optimizer_options(pf_config **options, const pf_config *config) {
+    const pf_config *given = pf_config_get(config, "options");
+    const char *type = pf_config_string(pf_config_get(config, "type"));
+    *options = given ? pf_config_copy(given) : pf_config_new(PF_MAP);
+    if (!*options) return PF_ENOMEM;
+    int status = type ? pf_config_set_string(*options, "type", type) : PF_OK;
+    if (status < 0) pf_config_free(*options);
+    return status;
+}
+
+/* *optimizer stays NULL when the checkpoint was saved without one. */
+static int load_optimizer(pf_optimizer **optimizer, pf_engine *engine, const char *folder,
+                          pf_module *module, const pf_config *file) {
+    const pf_config *config = pf_config_get(file, "optimizer");
+    if (!config) return PF_OK;
+    pf_config *options;
+    PF_TRY(optimizer_options(&options, config));
+    int status = pf_optimizer_new(optimizer, engine, module, options);
+    pf_config_free(options);
+    if (status < 0) return status;
+    return restore_moments(*optimizer, engine, folder, config);
+}
+
+/* The caller's own state as it was given, and the step. */
+static int take_state(pf_config **state, const pf_config *file) {
+    const pf_config *given = pf_config_get(file, "state");
+    *state = given ? pf_config_copy(given) : pf_config_new(PF_MAP);
+    if (!*state) return PF_ENOMEM;
+    if (pf_config_get(*state, "step")) return PF_OK;
+    return pf_config_set_number(*state, "step", (double)get_u64(file, "step"));
+}
+
+static int read_state(pf_config **file, const char *folder) {
+    PF_TRY(pf_folder_config(file, folder, "state.json"));
+    double format = pf_config_number(pf_config_get(*file, "format"));
+    if (!*file || format == FORMAT) return PF_OK;
+    pf_config_free(*file);
+    *file = NULL;
+    return pf_fail(PF_EFORMAT, "state.json has format %g; this version reads format %d", format,
+                   FORMAT);
+}
+
+/* What a load gives back; a place that is NULL is not asked for. */
+typedef struct {
+    pf_module **module;
+    pf_optimizer **optimizer;
+    pf_config **state, **tokenizer;
+    pf_module *into;            /* restore: what is there already */
+    pf_optimizer *optimizer_into;
+} wanted;
+
+static int load_parts(wanted *w, pf_engine *engine, const char *folder, const pf_config *file) {
+    if (w->module) PF_TRY(load_model(w->module, engine, folder));
+    if (w->optimizer) PF_TRY(load_optimizer(w->optimizer, engine, folder, *w->module, file));
+    if (w->into) PF_TRY(load_weights(engine, folder, w->into));
+    if (w->optimizer_into) {
+        const pf_config *config = pf_config_get(file, "optimizer");
+        if (!config) return pf_fail(PF_ENOTFOUND, "the checkpoint holds no optimizer");
+        PF_TRY(restore_moments(w->optimizer_into, engine, folder, config));
+    }
+    if (w->state) PF_TRY(take_state(w->state, file));
+    if (w->tokenizer) PF_TRY(pf_folder_config(w->tokenizer, folder, "tokenizer.json"));
+    return PF_OK;
+}
+
+static void drop_parts(wanted *w) {
+    if (w->optimizer) pf_optimizer_close(w->optimizer);
+    if (w->module) pf_module_release(w->module);
+    if (w->state) pf_config_free(*w->state), *w->state = NULL;
+    if (w->tokenizer) pf_config_free(*w->tokenizer), *w->tokenizer = NULL;
+}
+
+/* Who takes the optimiser goes on with the training: then the random numbers go on too. */
+static int load_wanted(wanted *w, pf_engine *engine, const char *dir) {
+    char *folder;
+    pf_config *file = NULL;
+    if (w->module) *w->module = NULL;
+    if (w->optimizer) *w->optimizer = NULL;
+    if (w->state) *w->state = NULL;
+    if (w->tokenizer) *w->tokenizer = NULL;
+    PF_TRY(pf_folder_find(engine, &folder, dir, true));
+    int status = read_state(&file, folder);
+    if (status >= 0) status = load_parts(w, engine, folder, file);
+    if (status < 0) {
+        drop_parts(w);
+        status = pf_fail_in(status, "checkpoint: %s", folder);
+    } else if (((w->optimizer && *w->optimizer) || w->optimizer_into) &&
+               pf_config_get(file, "seed")) {
+        engine->seed = get_u64(file, "seed");
+        engine->draws = get_u64(file, "draws");
+    }
+    pf_config_free(file);
+    free(folder);
+    return status;
+}
+
+int pf_checkpoint_load(pf_engine *engine, const char *dir, pf_module **module,
+                       pf_optimizer **optimizer, pf_config **state, pf_config **tokenizer) {
+    wanted w = {.module = module, .optimizer = optimizer, .state = state, .tokenizer = tokenizer};
+    if (!engine || !dir) return pf_fail(PF_EINVAL, "checkpoint: engine or folder is missing");
+    if (optimizer && !module) {
+        return pf_fail(PF_EINVAL, "checkpoint: an optimizer needs its model: ask for both");
+    }
+    return load_wanted(&w, engine, dir);
+}
+
+int pf_checkpoint_restore(pf_engine *engine, const char *dir, pf_module *module,
+                          pf_optimizer *optimizer, pf_config **state, pf_config **tokenizer) {
+    wanted w = {.into = module, .optimizer_into = optimizer, .state = state,
+                .tokenizer = tokenizer};
+    if (!engine || !dir || !module) {
+        return pf_fail(PF_EINVAL, "checkpoint: engine, folder or model is missing");
+    }
+    return load_wanted(&w, engine, dir);
+}

@@ -1,0 +1,72 @@
+/*
+ * apply.c - running an op on the graph: forward, then a node when someone may ask for
+ * gradients later. Without an open tape, or when no input is part of its graph, the op
+ * saves nothing.
+ */
+#include <string.h>
+
+#include "node.h"
+
+/* Draws of calls from outside lie in the upper half, those of layers in the lower. */
+#define OUTSIDE_DRAW ((uint64_t)1 << 63)
+
+static bool to_record(const pf_engine *engine, const pf_op *op, pf_tensor *const *in, int n_in) {
+    if ((op->flags & PF_OP_NO_GRAD) || !op->backward) return false;
+    for (int i = 0; i < n_in; i++)
+        if (pf_in_graph(engine, in[i])) return true;
+    return false;
+}
+
+static void drop_saved(pf_call *c) {
+    for (int s = 0; s < PF_MAX_SAVED; s++) pf_tensor_release(&c->saved[s]);
+}
+
+int pf_apply_drawn(pf_engine *engine, const pf_op *op, pf_tensor *const *in, int n_in,
+                   const pf_attr *attrs, uint64_t draw, pf_tensor **out) {
+    for (int o = 0; o < op->n_out; o++) out[o] = NULL;
+    if (n_in < 0 || n_in > PF_MAX_IN)
+        return pf_fail(PF_EINVAL, "%s: %d inputs, at most %d are possible", op->name, n_in,
+                       PF_MAX_IN);
+    pf_call c;
+    memset(&c, 0, sizeof c);
+    c.engine = engine;
+    c.op = op;
+    c.n_in = n_in;
+    c.draw = draw;
+    if (n_in > 0) memcpy(c.in, in, (size_t)n_in * sizeof *in);
+    if (!attrs) pf_op_fill_defaults(op, c.attr);
+    else if (op->n_attrs > 0) memcpy(c.attr, attrs, (size_t)op->n_attrs * sizeof *attrs);
+    c.record = to_record(engine, op, in, n_in);
+    int status = pf_call_forward(&c);
+    if (status >= 0 && c.record) status = pf_tape_record(engine->tape, &c);
+    if (status < 0) {
+        pf_call_release(&c);
+        return status;
+    }
+    drop_saved(&c);
+    memcpy(out, c.out, (size_t)op->n_out * sizeof *out);
+    return PF_OK;
+}
+
+int pf_apply(pf_engine *engine, const pf_op *op, pf_tensor *const *in, int n_in,
+             const pf_attr *attrs, pf_tensor **out) {
+    return pf_apply_drawn(engine, op, in, n_in, attrs, 0, out);
+}
+
+/* Row `index` of the op table, or NULL. */
+static const pf_op *row_at(const pf_engine *engine, int index) {
+    for (int t = 0; index >= 0 && t < engine->n_op_tables; t++) {
+        if (index < engine->op_counts[t]) return engine->op_tables[t][index];
+        index -= engine->op_counts[t];
+    }
+    return NULL;
+}
+
+int pf_op_apply(pf_engine *engine, int index, pf_tensor *const *inputs, int n_inputs,
+                const pf_attr *attrs, pf_tensor **outputs) {
+    const pf_op *op = engine ? row_at(engine, index) : NULL;
+    if (!op) return pf_fail(PF_ENOTFOUND, "op %d: the table has no such row", index);
+    uint64_t draw = 0;
+    if (op->flags & PF_OP_RANDOM) draw = OUTSIDE_DRAW | engine->draws++;
+    return pf_apply_drawn(engine, op, inputs, n_inputs, attrs, draw, outputs);
+}

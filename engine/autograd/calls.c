@@ -1,0 +1,151 @@
+/*
+ * calls.c - the short calls of calls.h. Attributes are found by their names in the op's own
+ * table, so that a row may order its attributes as it likes.
+ */
+#include <string.h>
+
+#include "calls.h"
+
+typedef struct {
+    const pf_op *op;
+    pf_attr attr[PF_MAX_ATTR];
+    int missing; /* attributes asked for that the row has not */
+} call;
+
+static call begin(const pf_op *op) {
+    call c = {.op = op};
+    pf_op_fill_defaults(op, c.attr);
+    return c;
+}
+
+/* The attribute `name`; a spare one when the row has none such, counted in missing. */
+static pf_attr *named(call *c, const char *name) {
+    for (int k = 0; k < c->op->n_attrs; k++)
+        if (strcmp(c->op->attrs[k].name, name) == 0) return &c->attr[k];
+    c->missing++;
+    return &c->attr[PF_MAX_ATTR - 1];
+}
+
+static void set_int(call *c, const char *name, int64_t value) { named(c, name)->i = value; }
+static void set_number(call *c, const char *name, double value) { named(c, name)->f = value; }
+
+static int end(pf_tensor **y, pf_engine *e, const call *c, pf_tensor *const *in, int n_in,
+               uint64_t draw) {
+    *y = NULL;
+    if (c->missing) return pf_fail(PF_EINVAL, "%s: its row lacks an attribute", c->op->name);
+    return pf_apply_drawn(e, c->op, in, n_in, c->attr, draw, y);
+}
+
+static int one(pf_tensor **y, pf_engine *e, const call *c, pf_tensor *x) {
+    return end(y, e, c, &x, 1, 0);
+}
+
+static int plain(pf_tensor **y, pf_engine *e, const pf_op *op, pf_tensor *a, pf_tensor *b) {
+    pf_tensor *in[2] = {a, b};
+    call c = begin(op);
+    return end(y, e, &c, in, 2, 0);
+}
+
+int pf_add(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b) {
+    return plain(y, e, &pf_op_add, a, b);
+}
+
+int pf_mul(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b) {
+    return plain(y, e, &pf_op_mul, a, b);
+}
+
+int pf_affine(pf_tensor **y, pf_engine *e, pf_tensor *x, double scale, double shift) {
+    call c = begin(&pf_op_affine);
+    set_number(&c, "scale", scale);
+    set_number(&c, "shift", shift);
+    return one(y, e, &c, x);
+}
+
+int pf_unary_call(pf_tensor **y, pf_engine *e, const pf_op *op, pf_tensor *x) {
+    call c = begin(op);
+    return one(y, e, &c, x);
+}
+
+int pf_matmul(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b) {
+    return plain(y, e, &pf_op_matmul, a, b);
+}
+
+int pf_linear(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias) {
+    pf_tensor *in[3] = {x, weight, bias};
+    call c = begin(&pf_op_linear);
+    return end(y, e, &c, in, bias ? 3 : 2, 0);
+}
+
+int pf_layernorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,
+                 double eps) {
+    pf_tensor *in[3] = {x, weight, bias};
+    call c = begin(&pf_op_layernorm);
+    set_number(&c, "eps", eps);
+    return end(y, e, &c, in, bias ? 3 : 2, 0);
+}
+
+int pf_rmsnorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, double eps) {
+    pf_tensor *in[2] = {x, weight};
+    call c = begin(&pf_op_rmsnorm);
+    set_number(&c, "eps", eps);
+    return end(y, e, &c, in, 2, 0);
+}
+
+int pf_embedding(pf_tensor **y, pf_engine *e, pf_tensor *table, pf_tensor *ids) {
+    return plain(y, e, &pf_op_embedding, table, ids);
+}
+
+static int too_many(const char *op, int rank) {
+    return pf_fail(PF_EINVAL, "%s: %d dimensions, at most %d are possible", op, rank, PF_MAX_RANK);
+}
+
+int pf_reshape(pf_tensor **y, pf_engine *e, pf_tensor *x, int rank, const int64_t *shape) {
+    call c = begin(&pf_op_reshape);
+    if (rank < 0 || rank > PF_MAX_RANK) return too_many("reshape", rank);
+    pf_attr *list = named(&c, "shape");
+    list->n = rank;
+    for (int d = 0; d < rank; d++) list->list[d] = shape[d];
+    return one(y, e, &c, x);
+}
+
+int pf_permute(pf_tensor **y, pf_engine *e, pf_tensor *x, int rank, const int *order) {
+    call c = begin(&pf_op_permute);
+    if (rank < 0 || rank > PF_MAX_RANK)
+        return too_many("permute", rank);
+    pf_attr *list = named(&c, "order");
+    list->n = rank;
+    for (int d = 0; d < rank; d++) list->list[d] = order[d];
+    return one(y, e, &c, x);
+}
+
+int pf_slice(pf_tensor **y, pf_engine *e, pf_tensor *x, int dim, int64_t first, int64_t last) {
+    call c = begin(&pf_op_slice);
+    set_int(&c, "dim", dim);
+    set_int(&c, "first", first);
+    set_int(&c, "end", last);
+    return one(y, e, &c, x);
+}
+
+int pf_dropout(pf_tensor **y, pf_engine *e, pf_tensor *x, double p, uint64_t draw) {
+    call c = begin(&pf_op_dropout);
+    set_number(&c, "p", p);
+    return end(y, e, &c, &x, 1, draw);
+}
+
+int pf_rotary(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *positions, double base,
+              bool halves, int64_t offset) {
+    pf_tensor *in[2] = {x, positions};
+    call c = begin(&pf_op_rotary);
+    set_number(&c, "base", base);
+    set_int(&c, "halves", halves);
+    set_int(&c, "offset", offset);
+    return end(y, e, &c, in, positions ? 2 : 1, 0);
+}
+
+int pf_swiglu(pf_tensor **y, pf_engine *e, pf_tensor *gate, pf_tensor *value) {
+    return plain(y, e, &pf_op_swiglu, gate, value);
+}
+
+int pf_cross_entropy(pf_tensor **y, pf_engine *e, pf_tensor *logits, pf_tensor *ids) {
+    return plain(y, e, &pf_op_cross_entropy, logits, ids);
+}

@@ -1,0 +1,310 @@
+/*
+ * tape.c - opening, recording, walking and closing a tape.
+ *
+ * What holds: engine->tape is the innermost open tape, tapes form a chain through `outer`;
+ * every storage made while a tape is innermost is on its list and dies when it closes. A
+ * tensor names its tape by address and by number, because addresses come back.
+ */
+#include <string.h>
+
+#include "node.h"
+
+/* Numbers tapes across all engines of the process. */
+static atomic_uint_fast64_t tape_count = 1;
+
+static bool made_by(const pf_tape *tape, const pf_tensor *t) {
+    return t->tape == tape && t->tape_id == tape->id;
+}
+
+/* ---- opening and closing ---- */
+
+int pf_tape_open(pf_tape **tape, pf_engine *engine) {
+    *tape = NULL;
+    if (!engine) return pf_fail(PF_EINVAL, "tape: no engine");
+    pf_tape *t = pf_heap_zalloc(engine->heap, sizeof *t);
+    if (!t) return PF_ENOMEM;
+    t->engine = engine;
+    t->heap = pf_heap_retain(engine->heap);
+    t->id = atomic_fetch_add(&tape_count, 1);
+    t->outer = engine->tape;
+    engine->tape = t;
+    *tape = t;
+    return PF_OK;
+}
+
+/* Takes the tape out of its engine's chain, wherever in it it stands. */
+static void unlink_tape(pf_tape *tape) {
+    if (!tape->engine) return;
+    pf_tape **link = &tape->engine->tape;
+    while (*link && *link != tape) link = &(*link)->outer;
+    if (*link) *link = tape->outer;
+}
+
+static void free_tape(pf_tape *tape) {
+    for (int64_t i = tape->n - 1; i >= 0; i--) {
+        pf_node_drop(tape, &tape->nodes[i]);
+        pf_node_drop_targets(&tape->nodes[i]);
+    }
+    pf_owner_close(&tape->owner);
+    pf_heap *heap = tape->heap;
+    pf_heap_free(heap, tape->nodes, (size_t)tape->capacity * sizeof *tape->nodes);
+    pf_heap_free(heap, tape, sizeof *tape);
+    pf_heap_release(heap);
+}
+
+void pf_tape_close(pf_tape **tape) {
+    if (!tape || !*tape) return;
+    pf_tape *t = *tape;
+    *tape = NULL;
+    if (t->walking) { /* a callback inside backward closed it: backward does, at its end */
+        t->doomed = true;
+        return;
+    }
+    unlink_tape(t);
+    free_tape(t);
+}
+
+void pf_tape_abandon(pf_engine *engine) {
+    while (engine->tape) {
+        pf_tape *t = engine->tape;
+        engine->tape = t->outer;
+        t->outer = NULL;
+        t->engine = NULL;
+    }
+}
+
+pf_tape *pf_tape_pause(pf_engine *engine) {
+    if (engine->tape) engine->tape->paused++;
+    return engine->tape;
+}
+
+void pf_tape_resume(pf_engine *engine, pf_tape *tape) {
+    (void)engine;
+    if (tape && tape->paused > 0) tape->paused--;
+}
+
+bool pf_in_graph(const pf_engine *engine, const pf_tensor *t) {
+    const pf_tape *tape = engine->tape;
+    if (!tape || tape->paused || tape->walked || !t || t->dtype != PF_F32) return false;
+    return t->requires_grad || made_by(tape, t);
+}
+
+/* ---- recording ---- */
+
+/* Retains t itself when backward reads its numbers, else keeps its shape, and its strides,
+ * so that a gradient can be laid out like it. */
+static int keep(pf_tensor **kept, pf_tensor *t, bool used) {
+    if (!t) return PF_OK;
+    if (used) {
+        *kept = pf_tensor_retain(t);
+        return PF_OK;
+    }
+    PF_TRY(pf_tensor_ghost(kept, t));
+    memcpy((*kept)->stride, t->stride, sizeof t->stride);
+    return PF_OK;
+}
+
+static pf_target target_of(const pf_tape *tape, pf_tensor *t) {
+    pf_target to = {.leaf = NULL, .node = -1, .slot = 0};
+    if (!t || t->dtype != PF_F32) return to;
+    if (t->requires_grad) {
+        to.leaf = pf_tensor_retain(t);
+    } else if (made_by(tape, t)) {
+        to.node = t->node;
+        to.slot = t->slot;
+    }
+    return to;
+}
+
+/* An op may return a header that someone else holds; the graph needs one of its own. */
+static int own_header(pf_tensor **t) {
+    if (atomic_load(&(*t)->refs) == 1) return PF_OK;
+    pf_tensor *view;
+    PF_TRY(pf_tensor_view(&view, *t));
+    pf_tensor_release(t);
+    *t = view;
+    return PF_OK;
+}
+
+static int fill_node(pf_tape *tape, pf_node *node, pf_call *c) {
+    const pf_op *op = c->op;
+    node->op = op;
+    node->draw = c->draw;
+    node->n_in = c->n_in;
+    for (int i = 0; i < PF_MAX_IN; i++) node->to[i].node = -1;
+    if (op->n_attrs > 0) {
+        node->attr = pf_heap_alloc(tape->heap, (size_t)op->n_attrs * sizeof *node->attr);
+        if (!node->attr) return PF_ENOMEM;
+        memcpy(node->attr, c->attr, (size_t)op->n_attrs * sizeof *node->attr);
+    }
+    for (int i = 0; i < c->n_in; i++) {
+        node->to[i] = target_of(tape, c->in[i]);
+        PF_TRY(keep(&node->in[i], c->in[i], op->uses & PF_USES_IN(i)));
+    }
+    for (int o = 0; o < op->n_out; o++) {
+        if (c->out[o]) PF_TRY(own_header(&c->out[o]));
+        PF_TRY(keep(&node->out[o], c->out[o], op->uses & PF_USES_OUT(o)));
+    }
+    return PF_OK;
+}
+
+int pf_tape_record(pf_tape *tape, pf_call *c) {
+    if (tape->n >= INT32_MAX) return pf_fail(PF_ESTATE, "tape: more than 2^31 ops on one tape");
+    void *nodes = tape->nodes;
+    PF_TRY(pf_heap_grow(tape->heap, &nodes, &tape->capacity, tape->n + 1, sizeof(pf_node)));
+    tape->nodes = nodes;
+    pf_node *node = &tape->nodes[tape->n];
+    memset(node, 0, sizeof *node);
+    int status = fill_node(tape, node, c);
+    if (status < 0) {
+        pf_node_drop(tape, node);
+        pf_node_drop_targets(node);
+        return status;
+    }
+    memcpy(node->saved, c->saved, sizeof node->saved);
+    memset(c->saved, 0, sizeof c->saved);
+    for (int o = 0; o < c->op->n_out; o++) {
+        pf_tensor *t = c->out[o];
+        if (!t || t->dtype != PF_F32) continue;
+        t->tape = tape;
+        t->tape_id = tape->id;
+        t->node = (int)tape->n;
+        t->slot = o;
+    }
+    tape->n++;
+    return PF_OK;
+}
+
+void pf_node_drop(pf_tape *tape, pf_node *node) {
+    for (int i = 0; i < PF_MAX_IN; i++) pf_tensor_release(&node->in[i]);
+    for (int o = 0; o < PF_MAX_OUT; o++) {
+        pf_tensor_release(&node->out[o]);
+        pf_tensor_release(&node->grad[o]);
+    }
+    for (int s = 0; s < PF_MAX_SAVED; s++) pf_tensor_release(&node->saved[s]);
+    size_t bytes = node->attr ? (size_t)node->op->n_attrs * sizeof *node->attr : 0;
+    pf_heap_free(tape->heap, node->attr, bytes);
+    node->attr = NULL;
+}
+
+void pf_node_drop_targets(pf_node *node) {
+    for (int i = 0; i < PF_MAX_IN; i++) pf_tensor_release(&node->to[i].leaf);
+}
+
+/* ---- walking ---- */
+
+static bool lost(const pf_tensor *t) { return t && t->storage && !t->storage->data; }
+
+/* Tensors of an outer tape may have died before this walk. */
+static int check_alive(const pf_node *node) {
+    bool dead = false;
+    for (int i = 0; i < node->n_in; i++) dead = dead || lost(node->in[i]);
+    for (int o = 0; o < node->op->n_out; o++) dead = dead || lost(node->out[o]);
+    for (int s = 0; s < PF_MAX_SAVED; s++) dead = dead || lost(node->saved[s]);
+    if (!dead) return PF_OK;
+    return pf_fail(PF_ESTATE, "backward: what %s read died with its tape, which closed first",
+                   node->op->name);
+}
+
+static bool has_grad(const pf_node *node) {
+    for (int o = 0; o < node->op->n_out; o++)
+        if (node->grad[o]) return true;
+    return false;
+}
+
+/* The call as forward left it, plus what backward reads. */
+static void restore_call(pf_call *c, pf_tape *tape, pf_node *node) {
+    memset(c, 0, sizeof *c);
+    c->engine = tape->engine;
+    c->op = node->op;
+    c->n_in = node->n_in;
+    c->draw = node->draw;
+    if (node->attr) memcpy(c->attr, node->attr, (size_t)node->op->n_attrs * sizeof *c->attr);
+    memcpy(c->in, node->in, sizeof c->in);
+    memcpy(c->out, node->out, sizeof c->out);
+    memcpy(c->saved, node->saved, sizeof c->saved);
+    memcpy(c->dout, node->grad, sizeof c->dout);
+    for (int i = 0; i < node->n_in; i++) c->need[i] = node->to[i].leaf || node->to[i].node >= 0;
+    for (int o = 0; o < node->op->n_out; o++) {
+        c->shape[o].rank = node->out[o] ? node->out[o]->rank : -1;
+        if (!node->out[o]) continue;
+        c->shape[o].dtype = node->out[o]->dtype;
+        memcpy(c->shape[o].dim, node->out[o]->shape, sizeof c->shape[o].dim);
+    }
+}
+
+static int walk_node(pf_tape *tape, pf_node *node) {
+    PF_TRY(pf_check_cancel(tape->engine));
+    PF_TRY(check_alive(node));
+    pf_call c;
+    restore_call(&c, tape, node);
+    pf_walk walk = {.sink = {.ops = &pf_walk_ops}, .tape = tape, .node = node};
+    c.grad_context = &walk;
+    int status = node->op->backward(&c);
+    status = pf_walk_fold(&walk, &c, status);
+    return status < 0 ? pf_fail_in(status, "backward of %s", node->op->name) : PF_OK;
+}
+
+static int check_loss(const pf_tape *tape, const pf_tensor *loss, const pf_tensor *seed) {
+    PF_TRY(pf_tensor_check(loss, PF_F32, "backward", "loss"));
+    if (!made_by(tape, loss))
+        return pf_fail(PF_EINVAL, "backward: the loss %s was not made on this tape from anything "
+                       "that requires a gradient", pf_shape_of(loss));
+    if (!seed && pf_tensor_numel(loss) != 1)
+        return pf_fail(PF_ESHAPE, "backward: the loss is %s, not one number: take its sum or mean, "
+                       "or give a seed of its shape", pf_shape_of(loss));
+    if (!seed) return PF_OK;
+    PF_TRY(pf_tensor_check(seed, PF_F32, "backward", "seed"));
+    if (!pf_same_shape(seed, loss))
+        return pf_fail(PF_ESHAPE, "backward: the seed is %s, the loss %s", pf_shape_of(seed),
+                       pf_shape_of(loss));
+    return PF_OK;
+}
+
+/* The gradient of the loss itself: ones, or the caller's seed seen through an own header. */
+static int plant(pf_tape *tape, const pf_tensor *loss, const pf_tensor *seed) {
+    pf_tensor *grad = NULL;
+    if (seed) {
+        PF_TRY(pf_tensor_view(&grad, seed));
+    } else {
+        PF_TRY(pf_tensor_make(&grad, tape->engine, PF_F32, loss->rank, loss->shape));
+        int status = pf_tensor_fill(grad, 1);
+        if (status < 0) {
+            pf_tensor_release(&grad);
+            return status;
+        }
+    }
+    int status = pf_walk_seed(tape, loss->node, loss->slot, grad);
+    pf_tensor_release(&grad);
+    return status;
+}
+
+/* A sum that broke off is no gradient: the leaves of a failed walk have none. */
+static void forget_leaves(pf_tape *tape) {
+    for (int64_t n = 0; n < tape->n; n++)
+        for (int i = 0; i < PF_MAX_IN; i++)
+            if (tape->nodes[n].to[i].leaf) pf_tensor_clear_grad(tape->nodes[n].to[i].leaf);
+}
+
+int pf_tape_backward(pf_tape *tape, pf_tensor *loss, const pf_tensor *seed) {
+    if (!tape || !loss) return pf_fail(PF_EINVAL, "backward: no %s", tape ? "loss" : "tape");
+    if (!tape->engine) return pf_fail(PF_ESTATE, "backward: the engine of this tape has closed");
+    if (tape->walked)
+        return pf_fail(PF_ESTATE, "backward: this tape has been walked already, and its "
+                       "activations are gone; open a new tape and run forward again");
+    if (tape->engine->tape != tape)
+        return pf_fail(PF_ESTATE, "backward: an inner tape is still open; close it first");
+    PF_TRY(check_loss(tape, loss, seed));
+    tape->walked = tape->walking = true;
+    int status = plant(tape, loss, seed);
+    for (int64_t n = tape->n - 1; n >= 0; n--) {
+        pf_node *node = &tape->nodes[n];
+        if (status >= 0 && has_grad(node)) status = walk_node(tape, node);
+        pf_node_drop(tape, node);
+    }
+    if (status < 0) forget_leaves(tape);
+    for (int64_t n = 0; n < tape->n; n++) pf_node_drop_targets(&tape->nodes[n]);
+    tape->walking = false;
+    if (tape->doomed) pf_tape_close(&tape);
+    return status < 0 ? status : PF_OK;
+}

@@ -1,0 +1,485 @@
+/*
+ * performer.h - the public interface of Performer, complete.
+ *
+ * Manners: a function that can fail returns a negative pf_status and leaves a message for
+ * this thread (pf_last_error). A pointer-to-pointer first argument means the caller owns
+ * what comes back and closes or releases it; close takes the address, clears it, and takes
+ * NULL. A returned plain pointer is borrowed from its parent. The library never aborts,
+ * exits, prints, or changes the host's OpenMP, locale or signal settings.
+ *
+ * Engines don't see each other. An engine is used by one thread at a time. Shapes are
+ * row-major; attention tensors are (B, H, L, d). Dimensions count from 0 here, and
+ * negative ones from the end; ranges are half open.
+ */
+#ifndef PERFORMER_H
+#define PERFORMER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PF_API __attribute__((visibility("default")))
+#define PF_VERSION_MAJOR 0
+#define PF_VERSION_MINOR 1
+#define PF_VERSION_PATCH 0
+#define PF_MAX_RANK 8
+
+/* ---- status ------------------------------------------------------------------- */
+
+#define PF_STATUS_LIST(X)                                                      \
+    X(PF_OK, 0, "ok")                                                          \
+    X(PF_EINVAL, -1, "invalid argument")                                       \
+    X(PF_ESHAPE, -2, "shapes don't fit")                                       \
+    X(PF_EDTYPE, -3, "wrong dtype")                                            \
+    X(PF_ENOMEM, -4, "out of memory or over the byte budget")                  \
+    X(PF_EIO, -5, "reading or writing failed")                                 \
+    X(PF_EFORMAT, -6, "malformed or damaged file")                             \
+    X(PF_ENOTFOUND, -7, "no such file, op, layer or option")                   \
+    X(PF_ECANCEL, -8, "cancelled by the host")                                 \
+    X(PF_ESTATE, -9, "not possible in this state (closed tape, used tensor)")  \
+    X(PF_ENUMERIC, -10, "a value that is not finite")                          \
+    X(PF_EHOST, -11, "a callback of the host failed")
+
+#define PF_STATUS_ENUM(name, value, text) name = (value),
+typedef enum { PF_STATUS_LIST(PF_STATUS_ENUM) PF_STATUS_LIMIT = -99 } pf_status;
+#undef PF_STATUS_ENUM
+
+PF_API const char *pf_status_name(int status); /* "PF_ESHAPE" */
+PF_API const char *pf_status_text(int status); /* "shapes don't fit" */
+PF_API const char *pf_last_error(void);        /* this thread's last message, "" if none */
+PF_API const char *pf_version(void);           /* "0.1.0" */
+PF_API uint32_t pf_abi_version(void);
+
+/* ---- engine ------------------------------------------------------------------- */
+
+typedef struct pf_engine pf_engine;
+typedef struct pf_tensor pf_tensor;
+typedef struct pf_tape pf_tape;
+typedef struct pf_module pf_module;
+typedef struct pf_optimizer pf_optimizer;
+typedef struct pf_state pf_state;
+typedef struct pf_stream pf_stream;
+typedef struct pf_config pf_config;
+typedef struct pf_data pf_data;
+
+typedef enum { PF_CPU_GENERIC, PF_CPU_AVX2, PF_CPU_AVX512, PF_CPU_BEST = 99 } pf_cpu;
+typedef enum { PF_LOG_DEBUG, PF_LOG_INFO, PF_LOG_WARN, PF_LOG_SILENT } pf_log_level;
+typedef void (*pf_log_fn)(void *context, pf_log_level level, const char *message);
+
+/* block NULL: allocate; bytes 0: free; old_bytes is what the block had. NULL: failure. */
+typedef struct {
+    void *(*resize)(void *context, void *block, size_t old_bytes, size_t bytes);
+    void *context;
+} pf_allocator;
+
+typedef struct {
+    size_t size;             /* sizeof(pf_options); what lies beyond keeps its default */
+    int threads;             /* 0: as many as OpenMP would use */
+    uint64_t seed;           /* of everything random */
+    size_t memory;           /* byte budget, 0: none */
+    pf_cpu cpu;              /* highest kernel level; PF_CPU_BEST */
+    pf_allocator allocator;  /* resize NULL: the C library's */
+    pf_log_fn log;           /* NULL: silent */
+    void *log_context;
+    pf_log_level log_level;
+    const void *cancel;      /* const atomic_int *: non-zero stops long calls; NULL: never */
+} pf_options;
+
+#define PF_OPTIONS_DEFAULT \
+    { .size = sizeof(pf_options), .cpu = PF_CPU_BEST, .log_level = PF_LOG_INFO }
+
+PF_API int pf_engine_open(pf_engine **engine, const pf_options *options); /* NULL: defaults */
+PF_API void pf_engine_close(pf_engine **engine);
+PF_API void pf_seed(pf_engine *engine, uint64_t seed);
+
+typedef struct {
+    size_t live, peak;      /* bytes held, and their highest mark */
+    int threads;
+    pf_cpu cpu;
+    uint64_t seed;
+    const char *cpu_name;   /* "avx2" */
+    const char *blas;       /* what the BLAS says of itself */
+} pf_info;
+PF_API void pf_engine_info(const pf_engine *engine, pf_info *info);
+PF_API void pf_engine_reset_peak(pf_engine *engine);
+
+/* ---- plain data (options, config.json) ---------------------------------------- */
+
+typedef enum { PF_NULL, PF_BOOL, PF_NUMBER, PF_STRING, PF_LIST, PF_MAP } pf_config_kind;
+
+/* A config node owns its children; pf_config_free frees the tree. Setters copy keys and
+ * strings, and take ownership of child nodes (also on failure). NULL out of memory. */
+PF_API pf_config *pf_config_new(pf_config_kind kind);
+PF_API void pf_config_free(pf_config *node);
+PF_API pf_config *pf_config_copy(const pf_config *node);
+PF_API pf_config_kind pf_config_kind_of(const pf_config *node);
+PF_API int pf_config_size(const pf_config *node); /* entries of a list or map */
+PF_API const char *pf_config_key(const pf_config *map, int index);
+PF_API pf_config *pf_config_at(const pf_config *node, int index);
+PF_API pf_config *pf_config_get(const pf_config *map, const char *key); /* NULL: absent */
+PF_API int pf_config_set(pf_config *map, const char *key, pf_config *child);
+PF_API int pf_config_push(pf_config *list, pf_config *child);
+PF_API int pf_config_set_number(pf_config *map, const char *key, double value);
+PF_API int pf_config_set_bool(pf_config *map, const char *key, bool value);
+PF_API int pf_config_set_string(pf_config *map, const char *key, const char *value);
+PF_API pf_config *pf_config_new_number(double value);
+PF_API pf_config *pf_config_new_bool(bool value);
+PF_API pf_config *pf_config_new_string(const char *value);
+PF_API double pf_config_number(const pf_config *node);        /* number or bool, else 0 */
+PF_API const char *pf_config_string(const pf_config *node);   /* string, else NULL */
+/* JSON text, both ways. The text is the caller's: free it with pf_text_free. */
+PF_API int pf_json_parse(pf_config **node, const char *text, size_t bytes);
+PF_API int pf_json_write(char **text, const pf_config *node, bool indent);
+PF_API void pf_text_free(char *text);
+
+/* One option of a layer or a kernel, as text. */
+struct pf_option_doc {
+    const char *name, *kind, *def, *choices, *doc;
+    bool required;
+};
+
+/* ---- tensors ------------------------------------------------------------------ */
+
+typedef enum { PF_F32, PF_I32 } pf_dtype;
+
+PF_API const char *pf_dtype_name(pf_dtype dtype); /* "f32", "i32" */
+PF_API size_t pf_dtype_size(pf_dtype dtype);
+
+/* New tensors are contiguous; `empty` has undefined contents. An open tape owns what is
+ * made while it is open (pf_tensor_detach keeps one longer); rank 0 is a scalar. */
+PF_API int pf_tensor_empty(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
+                           const int64_t *shape);
+PF_API int pf_tensor_full(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
+                          const int64_t *shape, double value);
+PF_API int pf_tensor_arange(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int64_t n);
+PF_API int pf_tensor_rand(pf_tensor **t, pf_engine *engine, int rank, const int64_t *shape,
+                          bool normal); /* uniform (0,1) or N(0,1), a new stream a call */
+PF_API pf_tensor *pf_tensor_retain(pf_tensor *t);
+PF_API void pf_tensor_release(pf_tensor **t);
+
+PF_API int pf_tensor_rank(const pf_tensor *t);
+PF_API int64_t pf_tensor_size(const pf_tensor *t, int dim);
+PF_API int64_t pf_tensor_numel(const pf_tensor *t);
+PF_API pf_dtype pf_tensor_dtype(const pf_tensor *t);
+PF_API bool pf_tensor_alive(const pf_tensor *t); /* false once its tape has closed */
+PF_API bool pf_tensor_contiguous(const pf_tensor *t);
+
+/* Copies all elements out of / into a tensor in row-major order, whatever its strides.
+ * f32 tensors take and give float or double, i32 ones int32_t or double. */
+PF_API int pf_tensor_read(const pf_tensor *t, void *out, size_t bytes);
+PF_API int pf_tensor_write(pf_tensor *t, const void *in, size_t bytes);
+PF_API int pf_tensor_get(const pf_tensor *t, int64_t index, double *out); /* flat, row-major */
+PF_API int pf_tensor_set(pf_tensor *t, int64_t index, double value);
+PF_API int pf_tensor_copy(pf_tensor *to, const pf_tensor *from); /* same shape; converts */
+PF_API int pf_tensor_fill(pf_tensor *t, double value);
+/* A contiguous copy outside any tape and outside the graph. */
+PF_API int pf_tensor_detach(pf_tensor **out, pf_engine *engine, const pf_tensor *t);
+PF_API void *pf_tensor_data(pf_tensor *t); /* contiguous and alive tensors only, else NULL */
+/* Text for people: shape, dtype and at most 6 edge values a dimension. pf_text_free. */
+PF_API int pf_tensor_show(char **text, const pf_tensor *t);
+
+/* ---- ops ---------------------------------------------------------------------- */
+
+typedef enum {
+    PF_ATTR_INT, PF_ATTR_FLOAT, PF_ATTR_BOOL,
+    PF_ATTR_DIM,    /* a dimension */
+    PF_ATTR_DIMS,   /* a list of dimensions */
+    PF_ATTR_INTS,   /* a list of sizes */
+    PF_ATTR_INDEX,  /* a position along a dimension */
+    PF_ATTR_CHOICE  /* one of `choices` "a|b|c"; the number is its place, from 0 */
+} pf_attr_kind;
+
+typedef struct {
+    const char *name;
+    pf_attr_kind kind;
+    double def;           /* default; lists default to empty */
+    bool required;
+    const char *choices;
+    const char *doc;
+} pf_attr_info;
+
+typedef struct {
+    union {
+        int64_t i;  /* INT, BOOL, DIM, INDEX, CHOICE */
+        double f;   /* FLOAT */
+    };
+    int n;          /* DIMS, INTS: the length */
+    int64_t list[PF_MAX_RANK];
+} pf_attr;
+
+typedef struct {
+    const char *name;
+    const char *args;      /* names of the inputs, "q, k, v, [projection]"; [] optional */
+    const char *results;   /* names of the outputs */
+    const char *doc;       /* one paragraph: formula, shapes, source */
+    int min_inputs, max_inputs, outputs;
+    const pf_attr_info *attrs;
+    int n_attrs;
+    bool differentiable;
+} pf_op_info;
+
+PF_API int pf_op_count(const pf_engine *engine);
+PF_API int pf_op_at(const pf_engine *engine, int index, pf_op_info *info);
+PF_API int pf_op_find(const pf_engine *engine, const char *name); /* index, or PF_ENOTFOUND */
+/* Fills attrs[0 .. n_attrs-1] with the defaults of op `index`. */
+PF_API int pf_op_defaults(const pf_engine *engine, int index, pf_attr *attrs);
+/* Runs op `index`. inputs[i] may be NULL where optional. outputs[0 .. outputs-1] become
+ * the caller's. Recorded when a tape is open and an input is part of its graph. */
+PF_API int pf_op_apply(pf_engine *engine, int index, pf_tensor *const *inputs, int n_inputs,
+                       const pf_attr *attrs, pf_tensor **outputs);
+
+/* ---- gradients ---------------------------------------------------------------- */
+
+PF_API int pf_tensor_require_grad(pf_tensor *t, bool yes); /* f32 leaves */
+PF_API bool pf_tensor_requires_grad(const pf_tensor *t);
+PF_API int pf_tensor_grad(pf_tensor **grad, pf_engine *engine, pf_tensor *t); /* *grad NULL: none yet */
+PF_API void pf_tensor_clear_grad(pf_tensor *t);
+PF_API int pf_tape_open(pf_tape **tape, pf_engine *engine);
+/* Adds dLoss/dleaf to every leaf's gradient. seed NULL: loss is a scalar, seed 1.
+ * Walks once: activations are released on the way. */
+PF_API int pf_tape_backward(pf_tape *tape, pf_tensor *loss, const pf_tensor *seed);
+PF_API void pf_tape_close(pf_tape **tape); /* every tensor made under it dies */
+
+/* Holds the gradient of f against central differences along random directions (keyed by
+ * `seed`) of the inputs that require one, or of all f32 inputs when none does. f is called
+ * many times, must give the same result for the same inputs, and gives a scalar or any
+ * tensor (then a random weighted sum of it is judged). *worst: the largest difference,
+ * relative to the derivative; infinite when a gradient is not finite. Returns how many
+ * directions were judged: those that float32 cannot resolve (a kink, no slope) are skipped,
+ * so 0 says nothing either way. Inputs and their gradients are as before afterwards. */
+PF_API int pf_gradcheck(pf_engine *engine,
+                        int (*f)(void *context, pf_engine *engine, pf_tensor *const *inputs,
+                                 int n, pf_tensor **loss),
+                        void *context, pf_tensor *const *inputs, int n, uint64_t seed,
+                        double *worst);
+
+/* ---- modules (layers and models) ---------------------------------------------- */
+
+/* A module is a node {type, options, children} with named parameters. Modules are
+ * reference-counted. `options` is a map (borrowed); children are retained. */
+PF_API int pf_module_new(pf_module **module, pf_engine *engine, const char *type,
+                         const pf_config *options, pf_module *const *children, int n_children);
+PF_API int pf_module_build(pf_module **module, pf_engine *engine, const pf_config *tree);
+PF_API int pf_module_tree(pf_config **tree, const pf_module *module); /* {type, options, children} */
+PF_API pf_module *pf_module_retain(pf_module *module);
+PF_API void pf_module_release(pf_module **module);
+PF_API const char *pf_module_type(const pf_module *module);
+PF_API const pf_config *pf_module_options(const pf_module *module);
+PF_API int pf_module_child_count(const pf_module *module);
+PF_API pf_module *pf_module_child(const pf_module *module, int index);
+
+/* Named tensors of the whole tree in walk order ("blocks.1.attention.query.weight").
+ * Parameters are trained; buffers (projections) are saved with them but not trained. */
+PF_API int pf_module_tensor_count(const pf_module *module);
+PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **name,
+                               pf_tensor **tensor, bool *trained); /* borrowed */
+
+typedef struct {
+    size_t size;
+    bool training;          /* dropout on, redraws counted */
+    uint64_t step;          /* keys dropout */
+    pf_tensor *mask;        /* (B, L) i32: 1 keep, 0 not there; NULL: all there */
+    pf_tensor *documents;   /* (B, L) i32: document number of each position, in runs; NULL: one */
+    uint64_t *calls;        /* counts random calls of this pass, so that each draws its own; leave
+                               NULL (a host layer hands on what it got) */
+} pf_pass;
+PF_API int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module,
+                             pf_tensor *x, const pf_pass *pass);
+/* One position: x (B, D) or ids (B); state from pf_module_state. */
+PF_API int pf_module_step(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
+                          pf_state *state);
+PF_API int pf_module_prefill(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
+                             pf_state *state);
+PF_API int pf_module_state(pf_state **state, pf_engine *engine, const pf_module *module, int batch);
+/* Draws the projections of epoch `epoch` into every kernel that redraws; counts them. */
+PF_API int pf_module_redraw(pf_engine *engine, pf_module *module, uint64_t step, int *drawn);
+
+/* A layer that lives in the host (or in Lua): forward and step call back. */
+typedef struct {
+    int (*forward)(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass, pf_tensor **y);
+    int (*step)(void *context, pf_engine *engine, pf_tensor *x, void **state, pf_tensor **y); /* NULL: can't stream */
+    void (*release)(void *context);        /* the module is gone */
+    void (*release_state)(void *context, void *state);
+    void *context;
+} pf_host_layer;
+PF_API int pf_module_host(pf_module **module, pf_engine *engine, const char *name, const pf_host_layer *layer,
+                          pf_module *const *children, int n_children);
+PF_API int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor, bool trained);
+/* How pf_module_build finds the layers of type "lua" by name; children are borrowed. */
+typedef int (*pf_layer_resolver)(void *context, pf_engine *engine, const char *name,
+                                 pf_module *const *children, int n_children, pf_module **module);
+PF_API void pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve, void *context);
+
+/* The table of layer types, for help, docs and errors. */
+typedef struct {
+    const char *type;
+    const char *doc;
+    const struct pf_option_doc *options;
+    int n_options;
+} pf_layer_info;
+PF_API int pf_layer_count(void);
+PF_API int pf_layer_at(int index, pf_layer_info *info);
+
+/* ---- attention states --------------------------------------------------------- */
+
+/* Streaming state of linear attention, or of a whole model: constant bytes. */
+PF_API void pf_state_close(pf_state **state);
+PF_API int pf_state_fork(pf_state **copy, pf_engine *engine, const pf_state *state);
+PF_API int64_t pf_state_bytes(const pf_state *state);
+PF_API int64_t pf_state_position(const pf_state *state); /* tokens seen */
+PF_API int pf_state_save(pf_engine *engine, const pf_state *state, const char *path);
+
+/* A state of attention alone. kernel: a map with `name` ("softmax", "relu", ..., or "exact")
+ * and options; projection as below, NULL where the kernel has none. */
+typedef struct {
+    size_t size;
+    const pf_config *kernel;
+    pf_tensor *projection;
+    int64_t batch, heads, head_dim, value_dim;
+} pf_attention_state_options;
+PF_API int pf_attention_state_open(pf_state **state, pf_engine *engine,
+                                   const pf_attention_state_options *options);
+/* q, k (B, H, L, d), v (B, H, L, dv) -> out (B, H, L, dv): causal attention to everything
+ * the state has seen and to the new keys; moves the state on. step: L = 1, O(r dv) a head. */
+PF_API int pf_attention_prefill(pf_tensor **out, pf_engine *engine, pf_state *state, pf_tensor *q,
+                                pf_tensor *k, pf_tensor *v);
+PF_API int pf_attention_step(pf_tensor **out, pf_engine *engine, pf_state *state, pf_tensor *q,
+                             pf_tensor *k, pf_tensor *v);
+
+/* The feature maps and the options of a kernel, for help, docs and checks. */
+typedef struct {
+    const char *name, *doc;
+    bool softmax, positive;
+    double eps;
+} pf_map_info;
+PF_API int pf_map_info_at(int index, pf_map_info *info); /* PF_ENOTFOUND past the last */
+PF_API int pf_kernel_option_at(int index, struct pf_option_doc *option);
+/* Checks a kernel's options (name included) for heads of head_dim; fails with the reason. */
+PF_API int pf_kernel_check(const pf_config *kernel, int64_t head_dim);
+
+/* Projection (features, head_dim), or (heads, features, head_dim) for heads > 0; rows are
+ * block-orthogonal with Haar signs and chi norms unless `iid`. Keyed by (seed, layer, head, epoch). */
+typedef struct {
+    size_t size;
+    int64_t features, head_dim, heads;
+    uint64_t seed, layer, epoch;
+    bool iid;      /* plain Gaussian rows */
+    bool regular;  /* every row has norm sqrt(d) (SMREG) */
+} pf_projection_options;
+PF_API int pf_projection_draw(pf_tensor **projection, pf_engine *engine, const pf_projection_options *options);
+
+/* ---- training ----------------------------------------------------------------- */
+
+/* options: type "adamw" (lr, decay, beta1, beta2, eps) or "sgd" (lr, momentum, decay). */
+PF_API int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *module,
+                            const pf_config *options);
+/* One step, then clears the gradients. lr < 0: the optimizer's own. clip 0: none. *norm (may be NULL): gradient norm
+ * before clipping. A norm that is not finite fails with PF_ENUMERIC and changes nothing. */
+PF_API int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip, double *norm);
+PF_API uint64_t pf_optimizer_steps(const pf_optimizer *optimizer);
+PF_API void pf_optimizer_close(pf_optimizer **optimizer);
+/* Linear warm-up, then cosine from peak to floor at `steps`. step counts from 1. */
+PF_API double pf_schedule_cosine(uint64_t step, uint64_t warmup, uint64_t steps, double peak, double floor);
+
+/* ---- files -------------------------------------------------------------------- */
+
+typedef struct { const char *name; pf_tensor *tensor; } pf_named;
+
+PF_API int pf_safetensors_save(pf_engine *engine, const char *path, const pf_named *tensors, int n,
+                               const pf_config *metadata);
+/* *tensors: an array of n entries owned by the caller (pf_named_free). */
+PF_API int pf_safetensors_load(pf_engine *engine, const char *path, pf_named **tensors, int *n,
+                               pf_config **metadata);
+PF_API void pf_named_free(pf_named *tensors, int n);
+/* {tensors: [{name, dtype, shape, bytes}], metadata, bytes}: reads the header only. */
+PF_API int pf_inspect(pf_config **info, pf_engine *engine, const char *path);
+
+/* Saves model, optimizer (may be NULL) and `state` (a map, may be NULL) to the folder
+ * dir/step-N: written beside, synced, renamed; then LATEST. Keeps the newest `keep` and
+ * the one BEST names (keep 0: all). pf_checkpoint_load takes a run folder or a checkpoint
+ * folder, verifies the manifest, and falls back to the previous good one with a warning;
+ * "DIR/BEST" means the one that mark names, and no other. Results that are not wanted take
+ * NULL. Taking the optimizer means going on with the training: the engine's seed and random
+ * state become the checkpoint's. `state` comes back with its step. */
+PF_API int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step, pf_module *module,
+                              const pf_optimizer *optimizer, const pf_config *state,
+                              const pf_config *tokenizer, int keep);
+PF_API int pf_checkpoint_load(pf_engine *engine, const char *dir, pf_module **module,
+                              pf_optimizer **optimizer, pf_config **state, pf_config **tokenizer);
+/* The same into a model (and optimizer, or NULL) that stand already: of the same tensors. */
+PF_API int pf_checkpoint_restore(pf_engine *engine, const char *dir, pf_module *module,
+                                 pf_optimizer *optimizer, pf_config **state,
+                                 pf_config **tokenizer);
+PF_API int pf_checkpoint_mark(const char *dir, const char *mark, uint64_t step); /* "BEST" */
+PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir);
+
+/* ---- text and sequences ------------------------------------------------------- */
+
+/* type "byte" or "protein"; vocabularies are fixed. */
+PF_API int pf_tokenizer_size(const char *type);                    /* < 0: no such tokenizer */
+PF_API int pf_tokenizer_special(const char *type, const char *name); /* "begin" "end" "mask" "pad" "unknown"; < 0: has none */
+PF_API int pf_tokenizer_encode(const char *type, const char *text, size_t bytes, int32_t *ids, size_t *n);
+PF_API int pf_tokenizer_decode(const char *type, const int32_t *ids, size_t n, char *text, size_t *bytes);
+
+/* A data set: a FASTA or text file read, deduplicated, split and tokenized.
+ * options: path, format "auto|fasta|text", length (row), valid_fraction, seed. */
+typedef struct {
+    int64_t documents, duplicates, tokens, rows; /* of the split */
+    const char *format, *tokenizer;
+} pf_data_info;
+typedef enum { PF_TRAIN, PF_VALID, PF_ALL } pf_split;
+PF_API int pf_data_open(pf_data **data, pf_engine *engine, const pf_config *options);
+PF_API void pf_data_close(pf_data **data);
+PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *info);
+/* Batch `index` of `batch` rows: input, target (B, L) i32 (target -1: not counted),
+ * documents (B, L) i32. Training batches go through the rows in an order keyed by
+ * (seed, pass); valid ones in file order, *rows tells how many are real. masked: BERT's
+ * 15 % with 80/10/10; else the target is the next token. */
+typedef struct { pf_tensor *input, *target, *documents, *mask; int64_t rows, tokens; } pf_batch;
+PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split, uint64_t index,
+                         int64_t rows, bool masked, uint64_t seed);
+PF_API void pf_batch_release(pf_batch *batch);
+/* One document of a split: name (borrowed) and ids with begin and end. */
+PF_API int pf_data_document(pf_tensor **ids, const char **name, pf_engine *engine, pf_data *data,
+                            pf_split split, int64_t index);
+/* Counts of each token, and of each token after each token (vocab x vocab), on a split. */
+PF_API int pf_data_counts(const pf_data *data, pf_split split, double *unigram, double *bigram);
+
+/* ---- streaming a model -------------------------------------------------------- */
+
+typedef struct {
+    size_t size;
+    double temperature;  /* 0: greedy */
+    int top_k;           /* 0: all */
+    double top_p;        /* 0 or 1: all */
+    uint64_t seed;
+} pf_sampling;
+
+PF_API int pf_stream_open(pf_stream **stream, pf_engine *engine, pf_module *model);
+PF_API int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n); /* prefill */
+/* Feeds `token` and samples the next one (sampling NULL: greedy). */
+PF_API int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *sampling, int32_t *next);
+/* Samples from the logits that stand, without feeding. */
+PF_API int pf_stream_sample(pf_stream *stream, const pf_sampling *sampling, int32_t *next);
+/* Sampling takes only the ids with allow[id] != 0 from now on; NULL: all. n: the vocabulary. */
+PF_API int pf_stream_allow(pf_stream *stream, const uint8_t *allow, int64_t n);
+PF_API const float *pf_stream_logits(const pf_stream *stream, int64_t *n); /* borrowed */
+PF_API int64_t pf_stream_bytes(const pf_stream *stream);
+PF_API void pf_stream_close(pf_stream **stream);
+
+/* ---- benchmarks' own yardstick ------------------------------------------------ */
+
+/* Median seconds of C = A B (m x k by k x n; transposes as given) on one thread. */
+PF_API int pf_bench_gemm(pf_engine *engine, int64_t m, int64_t n, int64_t k, bool ta, bool tb,
+                         int repeats, double *seconds);
+PF_API double pf_clock(void); /* monotonic seconds */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,281 @@
+/*
+ * batch.c - turns rows of a plan into tensors, and what else is asked of a data set. What
+ * must hold: a training row's place in a pass, its shift and its masks depend on (seed,
+ * pass, row) alone, never on the batch size; a target never crosses documents.
+ */
+#include <string.h>
+
+#include "data.h"
+#include "tensor.h"
+
+/* BERT's shares of the positions that are chosen. */
+#define CHOSEN 0.15
+#define AS_MASK 0.8
+#define AS_RANDOM 0.9 /* the rest, 0.1, stays */
+
+/* One row of a batch, and where its four runs of `length` numbers go. */
+typedef struct {
+    int64_t row;    /* of the plan */
+    int64_t shift;  /* text, training */
+    int64_t pass;
+    int32_t *input, *target, *documents, *mask;
+} batch_row;
+
+/* ---- which rows ---- */
+
+/* Fills data->order with the permutation of training rows of a pass. */
+static int order_rows(pf_data *data, uint64_t seed, int64_t pass) {
+    int64_t n = data->plans[PF_TRAIN].n_rows;
+    if (data->order && data->order_seed == seed && data->order_pass == pass) return PF_OK;
+    if (!data->order) data->order = pf_heap_alloc(data->heap, (size_t)n * sizeof *data->order);
+    if (!data->order) return PF_ENOMEM;
+    pf_rng rng = pf_rng_make(seed, PF_DRAW_DATA, (uint64_t)pass, 0);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t j = (int64_t)pf_rng_below(&rng, (uint64_t)i, (uint64_t)i + 1);
+        data->order[i] = data->order[j]; /* inside-out shuffle */
+        data->order[j] = i;
+    }
+    data->order_seed = seed;
+    data->order_pass = pass;
+    return PF_OK;
+}
+
+/* Place `at` in the endless stream of training rows. */
+static int train_row(pf_data *data, uint64_t seed, int64_t at, batch_row *row) {
+    const pf_plan *plan = &data->plans[PF_TRAIN];
+    row->pass = at / plan->n_rows;
+    PF_TRY(order_rows(data, seed, row->pass));
+    row->row = data->order[at % plan->n_rows];
+    pf_rng rng = pf_rng_make(seed, PF_DRAW_DATA, (uint64_t)row->pass, 1);
+    row->shift = (int64_t)pf_rng_below(&rng, 0, (uint64_t)plan->slack + 1);
+    return PF_OK;
+}
+
+/* ---- filling ---- */
+
+/* Writes piece number `number` of the row at position `at`; returns its targets. */
+static int64_t fill_piece(const pf_data *data, const pf_piece *piece, const batch_row *row,
+                          int64_t at, int64_t number) {
+    const pf_document *document = &data->documents[piece->document];
+    int64_t size = pf_document_size(data, document), start = piece->start + row->shift;
+    int64_t targets = 0;
+    for (int64_t i = 0; i < piece->count; i++) {
+        int64_t next = start + i + 1;
+        row->input[at + i] = pf_data_token(data, document, start + i);
+        row->target[at + i] = next < size ? pf_data_token(data, document, next) : -1;
+        row->documents[at + i] = (int32_t)number;
+        row->mask[at + i] = 1;
+        targets += next < size;
+    }
+    return targets;
+}
+
+/* What lies behind the last piece is not there: a document of its own, masked. */
+static void fill_pad(const pf_data *data, const batch_row *row, int64_t at, int64_t number) {
+    for (; at < data->length; at++) {
+        row->input[at] = data->pad;
+        row->target[at] = -1;
+        row->documents[at] = (int32_t)number;
+        row->mask[at] = 0;
+    }
+}
+
+static int64_t fill_row(const pf_data *data, const pf_plan *plan, const batch_row *row) {
+    int64_t at = 0, targets = 0, first = plan->rows[row->row], last = plan->rows[row->row + 1];
+    for (int64_t i = first; i < last; i++) {
+        targets += fill_piece(data, &plan->pieces[i], row, at, i - first);
+        at += plan->pieces[i].count;
+    }
+    fill_pad(data, row, at, last - first);
+    return targets;
+}
+
+/* ---- masking ---- */
+
+static bool maskable(const pf_data *data, const batch_row *row, int64_t i) {
+    return row->mask[i] && row->input[i] >= data->vocab->first_letter;
+}
+
+/* A random residue of the twenty, or a random byte other than the mask. */
+static int32_t random_token(const pf_data *data, const pf_rng *rng, uint64_t index) {
+    if (!data->vocab->letters) return 1 + (int32_t)pf_rng_below(rng, index, 255);
+    return data->vocab->first_letter + (int32_t)pf_rng_below(rng, index, 20);
+}
+
+/* Hides position i: the target is what stood there. */
+static void hide(const pf_data *data, const batch_row *row, const pf_rng *rng, int64_t i) {
+    uint64_t draw = (uint64_t)i * 3;
+    double how = pf_rng_uniform(rng, draw + 1);
+    row->target[i] = row->input[i];
+    if (how < AS_MASK) row->input[i] = pf_vocab_special(data->vocab, "mask");
+    else if (how < AS_RANDOM) row->input[i] = random_token(data, rng, draw + 2);
+}
+
+/* Replaces next-token targets by BERT's. A row whose draws choose nothing hides one
+ * position all the same, so that no row is without a target. */
+static int64_t mask_row(const pf_data *data, const batch_row *row, pf_split split, uint64_t seed) {
+    uint64_t pass = (uint64_t)row->pass | (uint64_t)split << 62;
+    pf_rng rng = pf_rng_make(seed, PF_DRAW_MASK, pass, (uint64_t)row->row);
+    int64_t targets = 0, can = 0, spare = -1;
+    for (int64_t i = 0; i < data->length; i++) {
+        row->target[i] = -1;
+        if (!maskable(data, row, i)) continue;
+        if (pf_rng_below(&rng, (uint64_t)i * 3 + 2, (uint64_t)++can) == 0) spare = i;
+        if (pf_rng_uniform(&rng, (uint64_t)i * 3) >= CHOSEN) continue;
+        hide(data, row, &rng, i);
+        targets++;
+    }
+    if (targets > 0 || spare < 0) return targets;
+    hide(data, row, &rng, spare);
+    return 1;
+}
+
+/* ---- the calls ---- */
+
+static bool valid_split(pf_split split) { return (int)split >= 0 && (int)split < PF_SPLITS; }
+
+static int too_small(const pf_data *data) {
+    const pf_plan *train = &data->plans[PF_TRAIN], *valid = &data->plans[PF_VALID];
+    if (data->fasta && data->n_documents < 2)
+        return pf_fail(PF_EFORMAT,
+                       "%s: one distinct sequence is too little to train on: at least 2 are "
+                       "needed, one to train and one to validate",
+                       pf_data_path(data));
+    if (train->targets < data->min_tokens)
+        return pf_fail(PF_EFORMAT,
+                       "%s: too small to train on: its training part has %lld tokens to predict, "
+                       "at least %lld are needed (option min_tokens)",
+                       pf_data_path(data), (long long)train->targets, (long long)data->min_tokens);
+    if (valid->targets < 1)
+        return pf_fail(PF_EFORMAT,
+                       "%s: too small to train on: its validation part (the share %g) has no token "
+                       "to predict; give more data or a larger valid_fraction",
+                       pf_data_path(data), data->valid_fraction);
+    return PF_OK;
+}
+
+static int check_batch(const pf_data *data, pf_split split, uint64_t index, int64_t rows,
+                       bool masked) {
+    if (!valid_split(split)) return pf_fail(PF_EINVAL, "data: split %d does not exist", (int)split);
+    if (rows < 1 || rows > 1 << 24)
+        return pf_fail(PF_EINVAL, "data: a batch of %lld rows; from 1 to %d are possible",
+                       (long long)rows, 1 << 24);
+    if (index >= (uint64_t)(INT64_MAX / rows))
+        return pf_fail(PF_EINVAL, "data: batch index %llu is too large", (unsigned long long)index);
+    if (masked && data->first_nul >= 0)
+        return pf_fail(PF_EINVAL,
+                       "%s: byte 0 stands for the mask, and the text holds one at offset %lld: "
+                       "train without masks (causal)",
+                       pf_data_path(data), (long long)data->first_nul);
+    if (split != PF_ALL) return too_small(data);
+    if (data->plans[PF_ALL].targets < 1)
+        return pf_fail(PF_EFORMAT, "%s: has no token to predict: 2 are needed", pf_data_path(data));
+    return PF_OK;
+}
+
+static int make_batch(pf_batch *batch, const pf_data *data, int64_t rows) {
+    int64_t shape[2] = {rows, data->length};
+    pf_tensor **tensors[] = {&batch->input, &batch->target, &batch->documents, &batch->mask};
+    for (int i = 0; i < PF_COUNT(tensors); i++)
+        PF_TRY(pf_tensor_make_lasting(tensors[i], data->heap, PF_I32, 2, shape));
+    return PF_OK;
+}
+
+/* Fills row i of the batch with row `at` of the split; behind the end: nothing there. */
+static int batch_fill(pf_batch *batch, pf_data *data, pf_split split, int64_t at, int64_t i,
+                      bool masked, uint64_t seed) {
+    const pf_plan *plan = &data->plans[split];
+    int64_t offset = i * data->length;
+    batch_row row = {.row = at,
+                     .input = pf_i32(batch->input) + offset,
+                     .target = pf_i32(batch->target) + offset,
+                     .documents = pf_i32(batch->documents) + offset,
+                     .mask = pf_i32(batch->mask) + offset};
+    if (split == PF_TRAIN) PF_TRY(train_row(data, seed, at, &row));
+    if (row.row >= plan->n_rows) {
+        fill_pad(data, &row, 0, 0);
+        return PF_OK;
+    }
+    int64_t targets = fill_row(data, plan, &row);
+    batch->tokens += masked ? mask_row(data, &row, split, seed) : targets;
+    batch->rows++;
+    return PF_OK;
+}
+
+PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
+                         uint64_t index, int64_t rows, bool masked, uint64_t seed) {
+    if (!batch || !engine || !data)
+        return pf_fail(PF_EINVAL, "data: batch needs a place, an engine and a data set");
+    memset(batch, 0, sizeof *batch);
+    PF_TRY(check_batch(data, split, index, rows, masked));
+    int64_t first = (int64_t)index * rows, all = data->plans[split].n_rows;
+    if (split != PF_TRAIN && first >= all)
+        return pf_fail(PF_EINVAL, "data: batch %llu of %lld rows is behind the end: the split has "
+                       "%lld rows", (unsigned long long)index, (long long)rows, (long long)all);
+    int status = make_batch(batch, data, rows);
+    for (int64_t i = 0; i < rows && status >= 0; i++)
+        status = batch_fill(batch, data, split, first + i, i, masked, seed);
+    if (status < 0) pf_batch_release(batch);
+    return status < 0 ? status : PF_OK;
+}
+
+PF_API void pf_batch_release(pf_batch *batch) {
+    if (!batch) return;
+    pf_tensor_release(&batch->input);
+    pf_tensor_release(&batch->target);
+    pf_tensor_release(&batch->documents);
+    pf_tensor_release(&batch->mask);
+    memset(batch, 0, sizeof *batch);
+}
+
+PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *info) {
+    if (!data || !info || !valid_split(split))
+        return pf_fail(PF_EINVAL, "data: info needs a data set, a split and a place");
+    const pf_plan *plan = &data->plans[split];
+    *info = (pf_data_info){.documents = plan->n_documents,
+                           .tokens = plan->targets,
+                           .rows = plan->n_rows,
+                           .format = data->fasta ? "fasta" : "text",
+                           .tokenizer = data->vocab->type};
+    for (int64_t i = 0; i < plan->n_documents; i++)
+        info->duplicates += data->documents[plan->documents[i]].copies;
+    return PF_OK;
+}
+
+PF_API int pf_data_document(pf_tensor **ids, const char **name, pf_engine *engine, pf_data *data,
+                            pf_split split, int64_t index) {
+    if (!ids || !engine || !data || !valid_split(split))
+        return pf_fail(PF_EINVAL, "data: document needs a place, an engine, a data set, a split");
+    *ids = NULL;
+    const pf_plan *plan = &data->plans[split];
+    if (index < 0 || index >= plan->n_documents)
+        return pf_fail(PF_EINVAL, "data: document %lld of %lld", (long long)index,
+                       (long long)plan->n_documents);
+    const pf_document *document = &data->documents[plan->documents[index]];
+    int64_t n = pf_document_size(data, document);
+    PF_TRY(pf_tensor_make_lasting(ids, data->heap, PF_I32, 1, &n));
+    int32_t *out = pf_i32(*ids);
+    for (int64_t i = 0; i < n; i++) out[i] = pf_data_token(data, document, i);
+    if (name) *name = data->names + document->name;
+    return PF_OK;
+}
+
+PF_API int pf_data_counts(const pf_data *data, pf_split split, double *unigram, double *bigram) {
+    if (!data || !valid_split(split))
+        return pf_fail(PF_EINVAL, "data: counts need a data set and a split");
+    const pf_plan *plan = &data->plans[split];
+    size_t size = (size_t)data->vocab->size;
+    if (unigram) memset(unigram, 0, size * sizeof *unigram);
+    if (bigram) memset(bigram, 0, size * size * sizeof *bigram);
+    for (int64_t d = 0; d < plan->n_documents; d++) {
+        const pf_document *document = &data->documents[plan->documents[d]];
+        int64_t n = pf_document_size(data, document);
+        for (int64_t i = 1; i < n; i++) {
+            size_t a = (size_t)pf_data_token(data, document, i - 1);
+            size_t b = (size_t)pf_data_token(data, document, i);
+            if (unigram) unigram[b]++;
+            if (bigram) bigram[a * size + b]++;
+        }
+    }
+    return PF_OK;
+}

@@ -1,0 +1,51 @@
+/*
+ * folder.h - run folders and checkpoint folders, on named tensors and plain data alone (it
+ * knows no models and no optimisers; api/ joins them).
+ *
+ *   run/LATEST, run/BEST      text "step-N"
+ *   run/step-N/               config.json  model.safetensors  state.json  manifest.json
+ *                             and maybe optimizer.safetensors  tokenizer.json
+ *   run/.*.tmp-*              what a writer has not finished, or is taking away
+ *   run/.step-N.old           a step-N that is being replaced, where the file system can't
+ *                             swap two folders in one go
+ *
+ * A checkpoint is written under a temporary name, every file and the folder synced, renamed
+ * in one step, the run folder synced; then LATEST is replaced. So a writer that dies at any
+ * moment leaves either the previous checkpoint or the new one, whole. One writer at a time
+ * works in a run folder: it holds the folder's lock.
+ */
+#ifndef PF_FOLDER_H
+#define PF_FOLDER_H
+
+#include "manifest.h"
+#include "safetensors.h"
+
+typedef struct pf_parts {
+    const pf_named *weights;
+    int n_weights;
+    bool has_moments; /* of an optimiser; there may be none of them all the same */
+    const pf_named *moments;
+    int n_moments;
+    const pf_config *metadata; /* of model.safetensors; a map, or NULL */
+    const pf_config *config, *state, *tokenizer; /* NULL: no such file */
+} pf_parts;
+
+/* Writes run/step-N, then LATEST; keeps the newest `keep` up to N and what BEST names (0:
+ * all). On failure nothing temporary is left, and what was there before is as it was. */
+int pf_folder_save(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
+                   int keep);
+int pf_folder_mark(const char *run, const char *mark, uint64_t step);
+
+/* The verified checkpoint folder that `path` means: a checkpoint folder itself; the one a
+ * mark file ("run/BEST") names; or of a run folder the one LATEST names, else, with a
+ * warning that says what failed, the next older good one. contents: checksums too, not
+ * only sizes. Free *folder with free. */
+int pf_folder_find(pf_engine *engine, char **folder, const char *path, bool contents);
+
+bool pf_folder_is_mark(const char *path); /* a file that names a step; leaves a message if not */
+
+/* A JSON file of
+ a folder; a file that is not there gives NULL and 0. */
+int pf_folder_config(pf_config **config, const char *folder, const char *name);
+
+#endif

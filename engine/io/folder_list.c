@@ -1,0 +1,121 @@
+/*
+ * folder_list.c - names and listing of a run folder: see folder_list.h. A name from a disk
+ * is untrusted: it is a step only if it is exactly "step-N".
+ */
+#include "folder_list.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- names -------------------------------------------------------------------- */
+
+/* Reads "step-N" and returns what follows the number, or NULL. No leading zeros: one
+ * number, one name. */
+const char *pf_step_parse(const char *name, uint64_t *step) {
+    uint64_t value = 0;
+    if (strncmp(name, "step-", 5) != 0) return NULL;
+    const char *digits = name + 5, *c = digits;
+    for (; *c >= '0' && *c <= '9'; c++) {
+        if (__builtin_mul_overflow(value, (uint64_t)10, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(*c - '0'), &value)) {
+            return NULL;
+        }
+    }
+    if (c == digits || (*digits == '0' && c - digits > 1)) return NULL;
+    *step = value;
+    return c;
+}
+
+int pf_step_path(char **path, const char *run, uint64_t step) {
+    return pf_path(path, "%s/step-%" PRIu64, run, step);
+}
+
+/* ---- the listing of a run folder ---------------------------------------------- */
+
+void pf_listing_free(pf_listing *l) {
+    for (int i = 0; i < l->n_temp; i++) free(l->temp[i]);
+    free(l->temp);
+    free(l->step);
+    *l = (pf_listing){0};
+}
+
+static int out_of_memory(void) { return pf_fail(PF_ENOMEM, "checkpoint: out of memory"); }
+
+static int add_step(pf_listing *l, uint64_t step) {
+    for (int i = 0; i < l->n; i++) {
+        if (l->step[i] == step) return PF_OK; /* step-N and .step-N.old */
+    }
+    uint64_t *grown = realloc(l->step, ((size_t)l->n + 1) * sizeof *grown);
+    if (!grown) return out_of_memory();
+    l->step = grown;
+    l->step[l->n++] = step;
+    return PF_OK;
+}
+
+static int add_temp(pf_listing *l, const char *name) {
+    char **grown = realloc(l->temp, ((size_t)l->n_temp + 1) * sizeof *grown);
+    if (!grown) return out_of_memory();
+    l->temp = grown;
+    if (!(l->temp[l->n_temp] = strdup(name))) return out_of_memory();
+    l->n_temp++;
+    return PF_OK;
+}
+
+/* Of a checkpoint (".step-9.tmp-...") or a mark (".BEST.tmp-..."): no other's files. */
+static bool is_temp(const char *name) {
+    if (!strncmp(name, ".step-", 6)) return strstr(name, ".tmp-") != NULL;
+    size_t mark = name[0] == '.' ? strspn(name + 1, PF_MARK_LETTERS) : 0;
+    return mark > 0 && !strncmp(name + 1 + mark, ".tmp-", 5);
+}
+
+static int add_name(pf_listing *l, const char *name) {
+    uint64_t step;
+    const char *rest = pf_step_parse(name + (name[0] == '.'), &step);
+    if (rest && !strcmp(rest, name[0] == '.' ? ".old" : "")) return add_step(l, step);
+    if (is_temp(name)) return add_temp(l, name);
+    return PF_OK;
+}
+
+static int newer_first(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x > y ? -1 : x < y;
+}
+
+int pf_listing_read(pf_listing *l, const char *run) {
+    *l = (pf_listing){0};
+    DIR *dir = pf_file_calls()->open_dir(run);
+    if (!dir) return pf_file_fail("open", run);
+    int status = PF_OK;
+    while (status >= 0) {
+        errno = 0;
+        struct dirent *entry = pf_file_calls()->next(dir);
+        if (!entry && errno) status = pf_file_fail("list", run);
+        if (!entry) break;
+        status = add_name(l, entry->d_name);
+    }
+    closedir(dir);
+    if (status < 0) pf_listing_free(l);
+    else if (l->n > 1) qsort(l->step, (size_t)l->n, sizeof *l->step, newer_first);
+    return status;
+}
+
+/* The step that a mark file names. PF_ENOTFOUND: no such file; PF_EFORMAT: nonsense in it. */
+int pf_mark_read(const char *path, uint64_t *step) {
+    char *text;
+    size_t bytes;
+    PF_TRY(pf_file_read(&text, &bytes, path, 64));
+    const char *rest = pf_step_parse(text, step);
+    bool good = rest && (!*rest || !strcmp(rest, "\n")) && strlen(text) == bytes;
+    free(text);
+    return good ? PF_OK : pf_fail(PF_EFORMAT, "%s is damaged (it names no step)", path);
+}
+
+int pf_mark_read_in(const char *run, const char *mark, uint64_t *step) {
+    char *path;
+    PF_TRY(pf_path(&path, "%s/%s", run, mark));
+    int status = pf_mark_read(path, step);
+    free(path);
+    return status;
+}

@@ -1,0 +1,27 @@
+/* folder_list.h - what lies in a run folder, for those who find and those who write. */
+#ifndef PF_FOLDER_LIST_H
+#define PF_FOLDER_LIST_H
+
+#include "file.h"
+
+#define PF_MARK_LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZ_"
+
+typedef struct pf_listing {
+    uint64_t *step; /* every step-N or .step-N.old, newest first */
+    int n;
+    char **temp;    /* names of what writers have not finished */
+    int n_temp;
+} pf_listing;
+
+int pf_listing_read(pf_listing *l, const char *run);
+void pf_listing_free(pf_listing *l);
+
+/* Reads "step-N" at the start of a name and returns what follows, or NULL. */
+const char *pf_step_parse(const char *name, uint64_t *step);
+int pf_step_path(char **path, const char *run, uint64_t step); /* "run/step-N" */
+
+/* The step that a mark file names. PF_ENOTFOUND: no such file; PF_EFORMAT: nonsense in it. */
+int pf_mark_read(const char *path, uint64_t *step);
+int pf_mark_read_in(const char *run, const char *mark, uint64_t *step);
+
+#endif

@@ -1,0 +1,274 @@
+/*
+ * folder_save.c - writing checkpoints: see folder.h for the layout and the protocol. What
+ * must hold after every single step of pf_folder_save, should the process end there: the
+ * newest complete checkpoint under its final name loads, and none that is incomplete has a
+ * final name.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "folder.h"
+#include "folder_list.h"
+
+/* ---- taking away -------------------------------------------------------------- */
+
+/* Without the run folder's lock a temporary file may belong to a writer that lives. */
+static bool writer_is_dead(const char *name) {
+    const char *tmp = strstr(name, ".tmp-");
+    long pid = tmp ? strtol(tmp + 5, NULL, 10) : 0;
+    return pid > 0 && pid != (long)getpid() && kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+}
+
+static void remove_temp(const char *run, const char *name) {
+    char *path;
+    if (asprintf(&path, "%s/%s", run, name) < 0) return;
+    if (pf_file_calls()->unlink(path) < 0) pf_dir_remove(path);
+    free(path);
+}
+
+/* A replacement that was cut short: the old folder gets its name back, unless the new one
+ * has arrived. */
+static void recover_old(const char *run, uint64_t step) {
+    char *path = NULL, *old = NULL;
+    if (asprintf(&path, "%s/step-%" PRIu64, run, step) < 0) path = NULL;
+    if (asprintf(&old, "%s/.step-%" PRIu64 ".old", run, step) < 0) old = NULL;
+    if (path && old && access(old, F_OK) == 0) {
+        if (access(path, F_OK) == 0) pf_dir_remove(old);
+        else pf_file_calls()->rename(old, path);
+    }
+    free(old);
+    free(path);
+}
+
+static int clean(const char *run, bool locked) {
+    pf_listing l;
+    PF_TRY(pf_listing_read(&l, run));
+    for (int i = 0; i < l.n_temp; i++) {
+        if (locked || writer_is_dead(l.temp[i])) remove_temp(run, l.temp[i]);
+    }
+    for (int i = 0; i < l.n; i++) recover_old(run, l.step[i]);
+    pf_listing_free(&l);
+    return PF_OK;
+}
+
+/* Renamed first, then emptied: a folder with a final name is complete or absent. */
+static bool drop_step(const char *run, uint64_t step) {
+    char *path = NULL, *temp = NULL;
+    bool good = pf_step_path(&path, run, step) >= 0 &&
+                pf_path(&temp, "%s/.step-%" PRIu64 ".tmp-%ld", run, step, (long)getpid()) >= 0;
+    good = good && pf_file_calls()->rename(path, temp) == 0 && pf_dir_remove(temp);
+    free(temp);
+    free(path);
+    return good;
+}
+
+/* Steps above the one just written belong to another course of the run: they stay. */
+static void prune(pf_engine *engine, const char *run, uint64_t newest, int keep) {
+    pf_listing l;
+    uint64_t best;
+    if (keep <= 0) return;
+    int status = pf_mark_read_in(run, "BEST", &best);
+    bool has_best = status >= 0;
+    /* A BEST that can't be read might name any of them. */
+    if (has_best || status == PF_ENOTFOUND) status = pf_listing_read(&l, run);
+    if (status < 0) {
+        pf_log(engine, PF_LOG_WARN, "checkpoint: old ones are not removed: %s", pf_last_error());
+        return;
+    }
+    for (int i = 0, kept = 0; i < l.n; i++) {
+        if (l.step[i] > newest) continue;
+        if (kept++ < keep || (has_best && l.step[i] == best)) continue;
+        if (drop_step(run, l.step[i])) continue;
+        pf_log(engine, PF_LOG_WARN, "checkpoint: step-%" PRIu64 " in %s could not be removed",
+               l.step[i], run);
+    }
+    pf_listing_free(&l);
+}
+
+/* ---- writing ------------------------------------------------------------------ */
+
+/* *fd -1: a file system without locks. */
+static int lock_run(int *fd, const char *run) {
+    const pf_file_ops *io = pf_file_calls();
+    do *fd = io->open(run, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    while (*fd < 0 && errno == EINTR);
+    if (*fd < 0) return pf_file_fail("open", run);
+    int result;
+    do result = io->lock(*fd);
+    while (result < 0 && errno == EINTR);
+    if (result == 0) return PF_OK;
+    int error = errno;
+    io->close(*fd);
+    *fd = -1;
+    if (error != EWOULDBLOCK) return PF_OK;
+    return pf_fail(PF_ESTATE, "checkpoint: another writer is at work in %s", run);
+}
+
+static void unlock_run(int fd) {
+    if (fd >= 0) pf_file_calls()->close(fd);
+}
+
+typedef int (*put_fn)(pf_writer *w, pf_engine *engine, const void *what);
+
+static int put_file(pf_manifest *m, const char *folder, const char *name, pf_engine *engine,
+                    put_fn put, const void *what) {
+    char
+ *path, hash[PF_HASH_TEXT];
+    pf_writer w;
+    PF_TRY(pf_path(&path, "%s/%s", folder, name));
+    int status = pf_writer_open(&w, path, false);
+    if (status >= 0) {
+        status = put(&w, engine, what);
+        int64_t size = w.size;
+        if (status < 0) pf_writer_abort(&w);
+        else status = pf_writer_commit(&w, hash);
+        if (status >= 0) status = pf_manifest_add(m, name, size, hash);
+    }
+    free(path);
+    return status;
+}
+
+static int put_weights(pf_writer *w, pf_engine *engine, const void *what) {
+    const pf_parts *parts = what;
+    return pf_safetensors_write(engine, w, parts->weights, parts->n_weights, parts->metadata);
+}
+
+static int put_moments(pf_writer *w, pf_engine *engine, const void *what) {
+    const pf_parts *parts = what;
+    return pf_safetensors_write(engine, w, parts->moments, parts->n_moments, NULL);
+}
+
+/* What is written must be readable: the reader's caps hold here too. */
+static int put_json(pf_writer *w, pf_engine *engine, const void *what) {
+    pf_text text = {0};
+    pf_config *back = NULL;
+    (void)engine;
+    int status = pf_json_put(&text, what, true);
+    pf_text_put(&text, "\n", 1);
+    if (status >= 0 && text.failed) status = pf_fail(PF_ENOMEM, "out of memory");
+    if (status >= 0) status = pf_json_parse(&back, text.data, text.size);
+    if (status >= 0) status = pf_writer_put(w, text.data, text.size);
+    pf_config_free(back);
+    free(text.data);
+    return status;
+}
+
+static int write_parts(pf_engine *engine, const char *folder, const pf_parts *parts) {
+    pf_manifest m = {0};
+    const struct { const char *name; const pf_config *config; } texts[] = {
+        {"config.json", parts->config},
+        {"state.json", parts->state},
+        {"tokenizer.json", parts->tokenizer},
+    };
+    for (int i = 0; i < PF_COUNT(texts); i++) {
+        if (!texts[i].config) continue;
+        int status = put_file(&m, folder, texts[i].name, engine, put_json, texts[i].config);
+        if (status < 0) return pf_fail_in(status, "%s", texts[i].name);
+    }
+    PF_TRY(put_file(&m, folder, "model.safetensors", engine, put_weights, parts));
+    if (parts->has_moments) {
+        PF_TRY(put_file(&m, folder, "optimizer.safetensors", engine, put_moments, parts));
+    }
+    PF_TRY(pf_manifest_write(&m, folder));
+    return pf_dir_sync(folder);
+}
+
+/* Gives the complete folder `temp` its name; a folder of that name is swapped out, and is
+ * then what `temp` holds. */
+static int install(const char *temp, const char *path, const char *old) {
+    const pf_file_ops *io = pf_file_calls();
+    if (io->rename(temp, path) == 0) return PF_OK;
+    if (errno != ENOTEMPTY && errno != EEXIST) return pf_file_fail("rename to", path);
+    if (io->exchange(temp, path) == 0) return PF_OK;
+    if (errno != ENOSYS && errno != EINVAL && errno != EOPNOTSUPP) {
+        return pf_file_fail("replace", path);
+    }
+    /* In two steps: between them the reader and the next writer know .step-N.old. */
+    if (io->rename(path, old) < 0) return pf_file_fail("replace", path);
+    if (io->rename(temp, path) == 0) return PF_OK;
+    int status = pf_file_fail("replace", path);
+    io->rename(old, path);
+    return status;
+}
+
+static int write_mark(const char *run, const char *mark, uint64_t step) {
+    char *path, text[40];
+    PF_TRY(pf_path(&path, "%s/%s", run, mark));
+    int n = snprintf(text, sizeof text, "step-%" PRIu64 "\n", step);
+    int status = pf_file_write(path, text, (size_t)n);
+    free(path);
+    return status;
+}
+
+static int save_named(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
+                      const char *temp, const char *path) {
+    char *old;
+    PF_TRY(pf_path(&old, "%s/.step-%" PRIu64 ".old", run, step));
+    int status = PF_OK;
+    bool made = pf_file_calls()->make_dir(temp, 0777) == 0;
+    if (!made && errno == EEXIST) { /* of a dead process with our number */
+        pf_dir_remove(temp);
+        made = pf_file_calls()->make_dir(temp, 0777) == 0;
+    }
+    if (!made) status = pf_file_fail("make folder", temp);
+    if (status >= 0) status = write_parts(engine, temp, parts);
+    if (status >= 0) status = install(temp, path, old);
+    /* The new name is on the disk before anything that it replaced goes. */
+    bool installed = status >= 0;
+    if (installed) status = pf_dir_sync(run);
+    if (made) pf_dir_remove(temp); /* half written, or what was replaced, or gone already */
+    if (installed) pf_dir_remove(old);
+    free(old);
+    return status;
+}
+
+static int save_locked(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
+                       int keep, bool locked) {
+    char *temp = NULL, *path = NULL;
+    int status = clean(run, locked);
+    if (status >= 0) status = pf_step_path(&path, run, step);
+    if (status >= 0) {
+        status = pf_path(&temp, "%s/.step-%" PRIu64 ".tmp-%ld", run, step, (long)getpid());
+    }
+    if (status >= 0) status = save_named(engine, run, step, parts, temp, path);
+    if (status >= 0) status = write_mark(run, "LATEST", step);
+    if (status >= 0) prune(engine, run, step, keep);
+    free(temp);
+    free(path);
+    return status;
+}
+
+int pf_folder_save(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
+                   int keep) {
+    int lock = -1;
+    int status = pf_dir_make(run);
+    if (status >= 0) status = lock_run(&lock, run);
+    if (status >= 0) status = save_locked(engine, run, step, parts, keep, lock >= 0);
+    unlock_run(lock);
+    if (status >= 0) return PF_OK;
+    return pf_fail_in(status, "checkpoint: step %" PRIu64 " is not saved", step);
+}
+
+int pf_folder_mark(const char *run, const char *mark, uint64_t step) {
+    size_t length = strlen(mark);
+    char *path;
+    int lock;
+    if (length == 0 || length > 32 || strspn(mark, PF_MARK_LETTERS) != length) {
+        return pf_fail(PF_EINVAL, "checkpoint: a mark is a word in capitals (BEST), not '%.40s'",
+                       mark);
+    }
+    PF_TRY(pf_step_path(&path, run, step));
+    int status = access(path, F_OK) == 0 ? PF_OK : pf_file_fail("mark", path);
+    free(path);
+    if (status < 0) return status;
+    PF_TRY(lock_run(&lock, run));
+    status = write_mark(run, mark, step);
+    unlock_run(lock);
+    return status;
+}

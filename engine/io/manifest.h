@@ -1,0 +1,32 @@
+/*
+ * manifest.h - what a checkpoint folder holds: name, size and XXH3-128 of every file, in
+ * manifest.json, which ends with the checksum of its own text. So a flipped byte anywhere
+ * in the folder, the manifest included, is found before anything is parsed.
+ */
+#ifndef PF_MANIFEST_H
+#define PF_MANIFEST_H
+
+#include "file.h"
+
+#define PF_MANIFEST_FILES 16
+#define PF_MANIFEST_NAME 64
+
+typedef struct pf_manifest {
+    int n;
+    struct {
+        char name[PF_MANIFEST_NAME];
+        int64_t size;
+        char hash[PF_HASH_TEXT];
+    } file[PF_MANIFEST_FILES];
+} pf_manifest;
+
+int pf_manifest_add(pf_manifest *m, const char *name, int64_t size, const char *hash);
+bool pf_manifest_has(const pf_manifest *m, const char *name);
+int pf_manifest_write(const pf_manifest *m, const char *folder);
+/* Reads folder/manifest.json and checks it against its own checksum. PF_ENOTFOUND: none. */
+int pf_manifest_read(pf_manifest *m, const char *folder);
+/* Checks that every file is there with its size and, if `contents`, its checksum. */
+int pf_manifest_verify(const pf_manifest *m, const pf_engine *engine, const char *folder,
+                       bool contents);
+
+#endif

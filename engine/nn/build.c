@@ -1,0 +1,285 @@
+/*
+ * build.c - the layer table, and modules from and to plain data. A tree is
+ * {type, options, children}; a layer that exists only in the host is {type: "lua", name,
+ * children}; a module that stands in a tree twice is written once and then named by the
+ * order in which modules were completed: {type: "shared", node: 3}.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "module.h"
+
+enum { MAX_DEPTH = 64, MAX_OPTIONS = 32, MAX_DEFAULT = 32 };
+
+static const pf_layer *const layers[] = {
+#define PF_LAYER(name) &pf_layer_##name,
+#include "layers.def"
+#undef PF_LAYER
+};
+
+const pf_layer *pf_layer_find(const char *name) {
+    for (int i = 0; i < PF_COUNT(layers); i++) {
+        if (strcmp(layers[i]->name, name) == 0) return layers[i];
+    }
+    return NULL;
+}
+
+static int unknown_layer(const char *type) {
+    const char *names[PF_COUNT(layers)];
+    for (int i = 0; i < PF_COUNT(layers); i++) names[i] = layers[i]->name;
+    const char *near = pf_nearest(type, names, PF_COUNT(layers));
+    if (near) {
+        return pf_fail(PF_ENOTFOUND, "there is no layer '%s' (did you mean '%s'?)", type, near);
+    }
+    return pf_fail(PF_ENOTFOUND, "there is no layer '%s'", type);
+}
+
+/* ---- a new module ---- */
+
+/* Writes the defaults of what is not given into `options`: a file must not change its
+ * meaning when a default changes later. */
+static int fill_defaults(pf_config *options, const pf_layer *type) {
+    for (int i = 0; i < type->n_options; i++) {
+        const pf_option_info *o = &type->options[i];
+        if (pf_config_get(options, o->name)) continue;
+        int status = 0;
+        if (o->kind == PF_OPT_BOOL) {
+            status = pf_config_set_bool(options, o->name, o->number != 0);
+        } else if (o->kind == PF_OPT_STRING) {
+            if (o->string) status = pf_config_set_string(options, o->name, o->string);
+        } else if (o->kind != PF_OPT_TREE) {
+            status = pf_config_set_number(options, o->name, o->number);
+        }
+        PF_TRY(status);
+    }
+    return 0;
+}
+
+static int check_children(const pf_layer *type, pf_module *const *children, int n) {
+    if (n < type->min_children || (type->max_children >= 0 && n > type->max_children)) {
+        if (type->max_children == 0) {
+            return pf_fail(PF_EINVAL, "%s: takes no children, %d given", type->name, n);
+        }
+        return pf_fail(PF_EINVAL, "%s: takes at least %d children, %d given", type->name,
+                       type->min_children, n);
+    }
+    for (int i = 0; i < n; i++) {
+        if (!children[i]) return pf_fail(PF_EINVAL, "%s: child %d is NULL", type->name, i + 1);
+    }
+    return 0;
+}
+
+int pf_module_new(pf_module **module, pf_engine *engine, const char *type, const pf_config *options,
+                  pf_module *const *children, int n_children) {
+    *module = NULL;
+    const pf_layer *row = pf_layer_find(type);
+    if (!row) return unknown_layer(type);
+    PF_TRY(check_children(row, children, n_children));
+    PF_TRY(pf_config_check(options, row->options, row->n_options, row->name));
+    pf_config *own = options ? pf_config_copy(options) : pf_config_new(PF_MAP);
+    if (!own) return pf_fail(PF_ENOMEM, "%s: no memory for the options", type);
+    int status = fill_defaults(own, row);
+    if (status < 0) {
+        pf_config_free(own);
+        return status;
+    }
+    return pf_module_make(module, engine, row, own, children, n_children);
+}
+
+/* ---- from a tree ---- */
+
+typedef struct builder {
+    pf_engine *e;
+    pf_module **done; /* in the order of completion; borrowed */
+    int64_t n_done, cap_done;
+} builder;
+
+static int build_node(builder *b, const pf_config *node, int depth, pf_module **module);
+
+static int build_shared(builder *b, const pf_config *node, pf_module **module) {
+    const pf_config *number = pf_config_get(node, "node");
+    double at = number ? pf_config_number(number) : 0;
+    if (!(at >= 1 && at <= (double)b->n_done)) {
+        return pf_fail(PF_EFORMAT, "model: a shared layer names node %g of %lld", at,
+                       (long long)b->n_done);
+    }
+    *module = pf_module_retain(b->done[(int64_t)at - 1]);
+    return 0;
+}
+
+static int build_host(builder *b, const pf_config *node, pf_module *const *children, int n,
+                      pf_module **module) {
+    const pf_config *text = pf_config_get(node, "name");
+    const char *name = text ? pf_config_string(text) : NULL;
+    if (!name) return pf_fail(PF_EFORMAT, "model: a layer of type 'lua' has no name");
+    if (!b->e->resolve_layer) {
+        return pf_fail(PF_ENOTFOUND, "model: layer '%s' lives in a script; load this model from "
+                                     "the script that defines it", name);
+    }
+    return b->e->resolve_layer(b->e->resolve_context, b->e, name, children, n, module);
+}
+
+static int build_with(builder *b, const pf_config *node, const char *type,
+                      pf_module *const *children, int n, pf_module **module) {
+    if (strcmp(type, pf_layer_host.name) == 0) return build_host(b, node, children, n, module);
+    return pf_module_new(module, b->e, type, pf_config_get(node, "options"), children, n);
+}
+
+static int build_children(builder *b, const pf_config *list, int depth, pf_module **children) {
+    for (int i = 0; i < pf_config_size(list); i++) {
+        PF_TRY(build_node(b, pf_config_at(list, i), depth + 1, &children[i]));
+    }
+    return 0;
+}
+
+static int build_full(builder *b, const pf_config *node, const char *type, int depth,
+                      pf_module **module) {
+    const pf_config *list = pf_config_get(node, "children");
+    if (list && pf_config_kind_of(list) != PF_LIST) {
+        if (pf_config_size(list) > 0) {
+            return pf_fail(PF_EFORMAT, "%s: 'children' must be a list", type);
+        }
+        list = NULL; /* an empty map: what some writers make of an empty list */
+    }
+    int n = list ? pf_config_size(list) : 0;
+    size_t bytes = (size_t)n * sizeof(pf_module *);
+    pf_module **children = pf_heap_zalloc(b->e->heap, bytes);
+    if (!children) return PF_ENOMEM;
+    int status = list ? build_children(b, list, depth, children) : 0;
+    if (status >= 0) status = build_with(b, node, type, children, n, module);
+    if (status >= 0) {
+        status = pf_heap_grow(b->e->heap, (void **)&b->done, &b->cap_done, b->n_done + 1,
+                              sizeof *b->done);
+    }
+    if (status >= 0) b->done[b->n_done++] = *module;
+    for (int i = 0; i < n; i++) pf_module_release(&children[i]);
+    pf_heap_free(b->e->heap, children, bytes);
+    if (status < 0) pf_module_release(module);
+    return status;
+}
+
+static int build_node(builder *b, const pf_config *node, int depth, pf_module **module) {
+    *module = NULL;
+    if (depth > MAX_DEPTH) {
+        return pf_fail(PF_EFORMAT, "model: layers nest deeper than %d", MAX_DEPTH);
+    }
+    const pf_config *text = pf_config_kind_of(node) == PF_MAP ? pf_config_get(node, "type") : NULL;
+    const char *type = text ? pf_config_string(text) : NULL;
+    if (!type) return pf_fail(PF_EFORMAT, "model: a node of the tree has no 'type'");
+    if (strcmp(type, "shared") == 0) return build_shared(b, node, module);
+    return build_full(b, node, type, depth, module);
+}
+
+int pf_module_build(pf_module **module, pf_engine *engine, const pf_config *tree) {
+    *module = NULL;
+    if (!tree) return pf_fail(PF_EINVAL, "model: there is no tree to build from");
+    builder b = {.e = engine};
+    int status = build_node(&b, tree, 0, module);
+    pf_heap_free(engine->heap, b.done, (size_t)b.cap_done * sizeof *b.done);
+    return status;
+}
+
+void pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve, void *context) {
+    engine->resolve_layer = resolve;
+    engine->resolve_context = context;
+}
+
+/* ---- to a tree ---- */
+
+typedef struct writer {
+    pf_heap *heap;
+    const pf_module **done;
+    int64_t n_done, cap_done;
+} writer;
+
+static int write_node(writer *w, const pf_module *m, pf_config **node);
+
+static int write_children(writer *w, const pf_module *m, pf_config *node) {
+    if (m->n_given == 0) return 0;
+    pf_config *list = pf_config_new(PF_LIST);
+    if (!list) return PF_ENOMEM;
+    int status = 0;
+    for (int i = 0; i < m->n_given && status >= 0; i++) {
+        pf_config *child = NULL;
+        status = write_node(w, m->child[i].module, &child);
+        if (status >= 0) status = pf_config_push(list, child);
+    }
+    if (status >= 0) return pf_config_set(node, "children", list);
+    pf_config_free(list);
+    return status;
+}
+
+static int write_full(writer *w, const pf_module *m, pf_config *node) {
+    PF_TRY(pf_config_set_string(node, "type", m->type->name));
+    if (m->type == &pf_layer_host) {
+        PF_TRY(pf_config_set_string(node, "name", pf_option_text(m, "name")));
+    } else {
+        pf_config *options = pf_config_copy(m->options);
+        if (!options) return PF_ENOMEM;
+        PF_TRY(pf_config_set(node, "options", options));
+    }
+    PF_TRY(write_children(w, m, node));
+    PF_TRY(pf_heap_grow(w->heap, (void **)&w->done, &w->cap_done, w->n_done + 1, sizeof *w->done));
+    w->done[w->n_done++] = m;
+    return 0;
+}
+
+static int write_shared(pf_config *node, int64_t at) {
+    PF_TRY(pf_config_set_string(node, "type", "shared"));
+    return pf_config_set_number(node, "node", (double)at);
+}
+
+static int write_node(writer *w, const pf_module *m, pf_config **out) {
+    pf_config *node = pf_config_new(PF_MAP);
+    if (!node) return PF_ENOMEM;
+    int64_t at = 0;
+    while (at < w->n_done && w->done[at] != m) at++;
+    int status = at < w->n_done ? write_shared(node, at + 1) : write_full(w, m, node);
+    if (status < 0) {
+        pf_config_free(node);
+        return status;
+    }
+    *out = node;
+    return 0;
+}
+
+int pf_module_tree(pf_config **tree, const pf_module *module) {
+    *tree = NULL;
+    writer w = {.heap = module->heap};
+    int status = write_node(&w, module, tree);
+    pf_heap_free(w.heap, w.done, (size_t)w.cap_done * sizeof *w.done);
+    if (status == PF_ENOMEM) return pf_fail(status, "model: no memory for its description");
+    return status;
+}
+
+/* ---- the table, for help and docs ---- */
+
+int pf_layer_count(void) { return PF_COUNT(layers); }
+
+static const char *default_text(const pf_option_info *o, char *buffer) {
+    if (o->required) return "";
+    if (o->kind == PF_OPT_STRING) return o->string ? o->string : "";
+    if (o->kind == PF_OPT_TREE) return "";
+    if (o->kind == PF_OPT_BOOL) return o->number != 0 ? "true" : "false";
+    snprintf(buffer, MAX_DEFAULT, "%g", o->number);
+    return buffer;
+}
+
+/* The option rows of *info stand until this thread's next call. */
+int pf_layer_at(int index, pf_layer_info *info) {
+    static const char *const kinds[] = {"int", "number", "bool", "string", "tree"};
+    static _Thread_local struct pf_option_doc docs[MAX_OPTIONS];
+    static _Thread_local char numbers[MAX_OPTIONS][MAX_DEFAULT];
+    if (index < 0 || index >= PF_COUNT(layers)) {
+        return pf_fail(PF_ENOTFOUND, "there is no layer %d; there are %d", index, PF_COUNT(layers));
+    }
+    const pf_layer *type = layers[index];
+    int n = (int)pf_min(type->n_options, MAX_OPTIONS);
+    for (int i = 0; i < n; i++) {
+        const pf_option_info *o = &type->options[i];
+        docs[i] = (struct pf_option_doc){o->name, kinds[o->kind], default_text(o, numbers[i]),
+                                         o->choices, o->doc, o->required};
+    }
+    *info = (pf_layer_info){type->name, type->doc, docs, n};
+    return 0;
+}

@@ -1,0 +1,303 @@
+/*
+ * layer_attention.c - multi-head attention with any kernel. One matrix makes q, k and v
+ * (rows q, then k, then v); the heads are views of its output, and the output's heads lie
+ * side by side, so that nothing is copied but what rotary positions and norms rewrite.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "module.h"
+
+static const pf_option_info attention_options[] = {
+#include "options_attention.def"
+    {.name = "rotary", .kind = PF_OPT_BOOL, .doc = "rotary positions on queries and keys"},
+    {.name = "layer", .kind = PF_OPT_INT, .low = 0, .high = 4096,
+     .doc = "place in the model: every layer draws a projection of its own"},
+    {.name = "layers", .kind = PF_OPT_INT, .number = 1, .low = 1, .high = 4096,
+     .doc = "depth of the model: the last weights start smaller by sqrt(2 layers)"},
+};
+
+typedef struct attention_self {
+    pf_attend attend;
+    int64_t heads, head_dim;
+    bool rotary;
+    double base, dropout;
+    pf_tensor *q_norm, *k_norm; /* (d) scales, borrowed from the slots; NULL: no norm */
+} attention_self;
+
+enum { QKV, OUT }; /* children */
+
+/* ---- building ---- */
+
+static int resolve_heads(pf_module *m, attention_self *self) {
+    int64_t dim = pf_option_int(m, "dim");
+    self->heads = pf_option_int(m, "heads");
+    self->head_dim = pf_option_int(m, "head_dim");
+    if (self->head_dim == 0) {
+        if (dim % self->heads != 0) {
+            return pf_fail(PF_EINVAL, "attention: dim %lld is not a multiple of heads %lld; give "
+                                      "head_dim, or other heads",
+                           (long long)dim, (long long)self->heads);
+        }
+        self->head_dim = dim / self->heads;
+    }
+    if (self->rotary && self->head_dim % 2 != 0) {
+        return pf_fail(PF_EINVAL, "attention: rotary positions turn pairs of channels, and head_dim "
+                                  "%lld is odd", (long long)self->head_dim);
+    }
+    return 0;
+}
+
+/* A kernel of exact or identity attention has a name only; its other options, which a
+ * command line gives for every attention, must be known ones but mean nothing. */
+static int check_plain_kernel(const pf_config *kernel) {
+    for (int i = 0; i < pf_config_size(kernel); i++) {
+        const char *key = pf_config_key(kernel, i), *names[64];
+        int n = (int)pf_min(pf_kernel_option_count, PF_COUNT(names)), found = 0;
+        for (int j = 0; j < n; j++) {
+            names[j] = pf_kernel_options[j].name;
+            found |= strcmp(key, names[j]) == 0;
+        }
+        if (found) continue;
+        const char *near = pf_nearest(key, names, n);
+        return pf_fail(PF_EINVAL, "attention: kernel has no option '%s'%s%s%s", key,
+                       near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+    }
+    return 0;
+}
+
+static pf_attend_kind resolve_kind(const pf_module *m, const pf_config *kernel) {
+    const char *kind = pf_option_text(m, "attention");
+    const pf_config *text = kernel ? pf_config_get(kernel, "name") : NULL;
+    if (strcmp(kind, "auto") == 0 && text && pf_config_string(text)) kind = pf_config_string(text);
+    if (strcmp(kind, "exact") == 0) return PF_ATTEND_EXACT;
+    return strcmp(kind, "identity") == 0 ? PF_ATTEND_IDENTITY : PF_ATTEND_FAVOR;
+}
+
+/* The kernel's options with the seed written down, so that a redraw after loading draws
+ * from the same stream. */
+static int complete_kernel(pf_module *m, const pf_engine *e) {
+    pf_config *kernel = pf_config_get(m->options, "kernel");
+    if (!kernel) {
+        PF_TRY(pf_config_set(m->options, "kernel", pf_config_new(PF_MAP)));
+        kernel = pf_config_get(m->options, "kernel");
+    }
+    const pf_config *seed = pf_config_get(kernel, "seed");
+    if (seed && pf_config_number(seed) > 0) return 0;
+    uint64_t own = e->seed & ((UINT64_C(1) << 53) - 1); /* what a number of JSON holds */
+    return pf_config_set_number(kernel, "seed", own ? (double)own : 1);
+}
+
+/* Which layer's projection: the layer's place, or what the kernel says where it has none. */
+static uint64_t layer_of(const pf_module *m) {
+    const pf_config *own = pf_config_get(pf_config_get(m->options, "kernel"), "layer");
+    int64_t layer = pf_option_int(m, "layer");
+    return (uint64_t)(layer > 0 || !own ? layer : (int64_t)pf_config_number(own));
+}
+
+static int resolve_kernel(pf_module *m, pf_engine *e, attention_self *self) {
+    pf_attend *attend = &self->attend;
+    pf_config *kernel = pf_config_get(m->options, "kernel");
+    attend->kind = resolve_kind(m, kernel);
+    attend->causal = pf_option_int(m, "causal") != 0;
+    if (attend->kind != PF_ATTEND_FAVOR) return kernel ? check_plain_kernel(kernel) : 0;
+    PF_TRY(complete_kernel(m, e));
+    kernel = pf_config_get(m->options, "kernel");
+    PF_TRY(pf_kernel_resolve(&attend->kernel, kernel, self->head_dim));
+    if (attend->kernel.features == 0) return 0;
+    pf_tensor *projection = NULL;
+    PF_TRY(pf_kernel_draw(&projection, e, &attend->kernel, self->heads, layer_of(m), 0));
+    int status = pf_module_buffer(m, "projection", projection);
+    attend->projection = projection; /* the slot holds it */
+    pf_tensor_release(&projection);
+    return status;
+}
+
+/* Scales of q and k. Softmax features err with exp(|x + y|^2): there rows start with
+ * |x|^2 = 2 (x = d^(-1/4) q) and grow as training asks; elsewhere with every channel 1. */
+static int add_norms(pf_module *m, pf_engine *e, attention_self *self) {
+    char init[40];
+    double d = (double)self->head_dim;
+    bool softmax = self->attend.kind == PF_ATTEND_FAVOR && self->attend.kernel.map->softmax;
+    snprintf(init, sizeof init, "value:%.17g", softmax ? sqrt(2) * pow(d, -0.25) : 1);
+    PF_TRY(pf_module_param(m, e, "q_norm", 1, &self->head_dim, init));
+    PF_TRY(pf_module_param(m, e, "k_norm", 1, &self->head_dim, init));
+    self->q_norm = pf_module_tensor(m, "q_norm");
+    self->k_norm = pf_module_tensor(m, "k_norm");
+    return 0;
+}
+
+static int attention_build(pf_module *m, pf_engine *e) {
+    attention_self *self = m->self;
+    self->rotary = pf_option_int(m, "rotary") != 0;
+    self->base = pf_option_number(m, "rotary_base");
+    self->dropout = pf_option_number(m, "dropout");
+    PF_TRY(resolve_heads(m, self));
+    PF_TRY(resolve_kernel(m, e, self));
+    int64_t dim = pf_option_int(m, "dim"), inner = self->heads * self->head_dim;
+    double last = 1 / sqrt(2 * pf_option_number(m, "layers"));
+    bool bias = pf_option_int(m, "bias") != 0;
+    PF_TRY(pf_module_inner(m, e, "qkv", "linear", pf_linear_options(dim, 3 * inner, bias, 1)));
+    PF_TRY(pf_module_inner(m, e, "out", "linear", pf_linear_options(inner, dim, bias, last)));
+    return pf_option_int(m, "qk_norm") ? add_norms(m, e, self) : 0;
+}
+
+/* ---- running ---- */
+
+/* qkv (B, L, 3 H d) -> part i of it as (B, L, H, d), a view */
+static int part_of(const attention_self *self, pf_engine *e, pf_tensor *qkv, int i, pf_tensor **y) {
+    int64_t inner = self->heads * self->head_dim;
+    int64_t shape[4] = {qkv->shape[0], qkv->shape[1], self->heads, self->head_dim};
+    pf_tensor *slice = NULL;
+    PF_TRY(pf_slice(&slice, e, qkv, 2, i * inner, (i + 1) * inner));
+    int status = pf_reshape(y, e, slice, 4, shape);
+    pf_tensor_release(&slice);
+    return status;
+}
+
+/* (B, L, H, d) -> (B, H, L, d) and back, a view; in place of *x */
+static int swap_heads(pf_engine *e, pf_tensor **x) {
+    static const int order[4] = {0, 2, 1, 3};
+    pf_tensor *y = NULL;
+    PF_TRY(pf_permute(&y, e, *x, 4, order));
+    pf_replace(x, y);
+    return 0;
+}
+
+static int normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x) {
+    pf_tensor *y = NULL;
+    if (!scale) return 0;
+    PF_TRY(pf_rmsnorm(&y, e, *x, scale, 1e-6));
+    pf_replace(x, y);
+    return 0;
+}
+
+static int rotate(const attention_self *self, pf_engine *e, pf_tensor *positions, int64_t offset,
+                  pf_tensor **x) {
+    pf_tensor *y = NULL;
+    if (!self->rotary) return 0;
+    PF_TRY(pf_rotary(&y, e, *x, positions, self->base, true, offset));
+    pf_replace(x, y);
+    return 0;
+}
+
+/* Query, key or value (i = 0, 1, 2) ready for attention, (B, H, L, d). */
+static int make_side(const attention_self *self, pf_engine *e, pf_tensor *qkv, int i,
+                     pf_tensor *positions, int64_t offset, pf_tensor **side) {
+    pf_tensor *scale = i == 0 ? self->q_norm : i == 1 ? self->k_norm : NULL;
+    PF_TRY(part_of(self, e, qkv, i, side));
+    int status = normalise(e, scale, side);
+    if (status >= 0) status = swap_heads(e, side);
+    if (status >= 0 && i < 2) status = rotate(self, e, positions, offset, side);
+    return status;
+}
+
+static int attend(const attention_self *self, pf_engine *e, const pf_run *run, pf_tensor **side,
+                  pf_tensor **y) {
+    const pf_attend *a = &self->attend;
+    if (!run->state) {
+        return pf_attend_call(y, e, a, side[0], side[1], side[2], run->pass->mask,
+                              run->pass->documents);
+    }
+    pf_state *state = run->state->n_child == 1 ? run->state->child[0] : NULL;
+    if (!state) return pf_fail(PF_ESTATE, "attention: the state is not one of this model");
+    if (run->mode == PF_RUN_STEP) return pf_attend_step(y, e, a, state, side[0], side[1], side[2]);
+    return pf_attend_prefill(y, e, a, state, side[0], side[1], side[2]);
+}
+
+/* qkv (B, L, 3 H d) -> (B, L, H, d) */
+static int mix(const attention_self *self, pf_engine *e, const pf_run *run, pf_tensor *qkv,
+               pf_tensor **y) {
+    pf_tensor *side[3] = {NULL, NULL, NULL}, *positions = NULL;
+    int64_t offset = run->state ? run->state->position : 0;
+    int status = 0;
+    if (self->rotary && run->pass->documents) {
+        status = pf_document_positions(&positions, e, run->pass->documents, NULL);
+    }
+    for (int i = 0; i < 3 && status >= 0; i++) {
+        status = make_side(self, e, qkv, i, positions, offset, &side[i]);
+    }
+    if (status >= 0) status = attend(self, e, run, side, y);
+    if (status >= 0) status = swap_heads(e, y);
+    for (int i = 0; i < 3; i++) pf_tensor_release(&side[i]);
+    pf_tensor_release(&positions);
+    return status;
+}
+
+/* x (B, L, D) -> (B, L, D), before dropout */
+static int run_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    const attention_self *self = m->self;
+    int64_t shape[3] = {x->shape[0], x->shape[1], self->heads * self->head_dim};
+    pf_tensor *qkv = NULL, *heads = NULL, *flat = NULL;
+    int status = pf_run_part(m, QKV, e, run, x, &qkv);
+    if (status >= 0) status = mix(self, e, run, qkv, &heads);
+    if (status >= 0) status = pf_reshape(&flat, e, heads, 3, shape);
+    if (status >= 0) status = pf_run_part(m, OUT, e, run, flat, y);
+    pf_tensor_release(&flat);
+    pf_tensor_release(&heads);
+    pf_tensor_release(&qkv);
+    return status;
+}
+
+/* x (B, D) as a sequence of one */
+static int step(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    pf_tensor *row = NULL, *out = NULL;
+    int64_t shape[3] = {x->shape[0], 1, x->shape[1]};
+    int status = pf_reshape(&row, e, x, 3, shape);
+    if (status >= 0) status = run_rows(m, e, run, row, &out);
+    if (status >= 0) status = pf_reshape(y, e, out, 2, x->shape);
+    pf_tensor_release(&out);
+    pf_tensor_release(&row);
+    return status;
+}
+
+/* x (B, L, D), or (B, D) in a step -> the same */
+static int attention_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                         pf_tensor **y) {
+    const attention_self *self = m->self;
+    int rank = run->mode == PF_RUN_STEP ? 2 : 3;
+    int64_t dim = pf_option_int(m, "dim");
+    if (x->rank != rank || x->shape[rank - 1] != dim) {
+        return pf_fail(PF_ESHAPE, "attention: x is %s, must be %s with D = %lld", pf_shape_of(x),
+                       rank == 2 ? "(B, D)" : "(B, L, D)", (long long)dim);
+    }
+    int status = rank == 2 ? step(m, e, run, x, y) : run_rows(m, e, run, x, y);
+    if (status >= 0) status = pf_run_dropout(e, run, self->dropout, y);
+    if (status < 0) pf_tensor_release(y);
+    return status;
+}
+
+static int attention_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
+    const attention_self *self = m->self;
+    if (!self->attend.causal) {
+        return pf_fail(PF_EINVAL, "attention: only a causal model can stream (causal = true)");
+    }
+    PF_TRY(pf_state_new(state, e, batch, 1));
+    int status = pf_attend_state(&(*state)->child[0], e, &self->attend, batch, self->heads,
+                                 self->head_dim, self->head_dim);
+    if (status < 0) pf_state_close(state);
+    return status;
+}
+
+/* New numbers in the same buffer, when a draw is due at this step. */
+static int attention_redraw(pf_module *m, pf_engine *e, uint64_t step, int *drawn) {
+    attention_self *self = m->self;
+    const pf_kernel *kernel = &self->attend.kernel;
+    uint64_t every = (uint64_t)pf_max(kernel->redraw, 0);
+    if (!self->attend.projection || every == 0 || step == 0 || step % every != 0) return 0;
+    pf_tensor *projection = self->attend.projection;
+    PF_TRY(pf_kernel_draw(&projection, e, kernel, self->heads, layer_of(m), step / every));
+    ++*drawn;
+    return 0;
+}
+
+const pf_layer pf_layer_attention = {
+    .name = "attention",
+    .doc = "Multi-head attention: x (B, L, D) -> (B, L, D). One matrix makes q, k and v; the "
+           "kernel says which attention it is.",
+    .options = attention_options, .n_options = PF_COUNT(attention_options),
+    .self_bytes = sizeof(attention_self),
+    .build = attention_build, .run = attention_run, .state = attention_state,
+    .redraw = attention_redraw,
+};

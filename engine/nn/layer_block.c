@@ -1,0 +1,74 @@
+/*
+ * layer_block.c - the pre-norm Performer block:
+ *   h = x + attention(conv(norm1(x)))      y = h + mlp(norm2(h))
+ * Dropout is that of attention and mlp, on what they add.
+ */
+#include "module.h"
+
+static const pf_option_info block_options[] = {
+#include "options_block.def"
+    {.name = "rotary", .kind = PF_OPT_BOOL, .doc = "rotary positions on queries and keys"},
+    {.name = "layer", .kind = PF_OPT_INT, .low = 0, .high = 4096,
+     .doc = "place in the model: every layer draws a projection of its own"},
+    {.name = "layers", .kind = PF_OPT_INT, .number = 1, .low = 1, .high = 4096,
+     .doc = "depth of the model: residual branches start smaller by sqrt(2 layers)"},
+};
+
+enum { NORM1, ATTENTION, NORM2, MLP, CONV };
+
+static pf_config *conv_options_of(const pf_module *m) {
+    pf_config *o = pf_module_pass_on(m, "conv");
+    if (o && pf_config_set_number(o, "width", pf_option_number(m, "conv")) < 0) {
+        pf_config_free(o);
+        return NULL;
+    }
+    return o;
+}
+
+static int block_build(pf_module *m, pf_engine *e) {
+    const char *norm = pf_option_text(m, "norm");
+    PF_TRY(pf_module_inner(m, e, "norm1", norm, pf_module_pass_on(m, norm)));
+    PF_TRY(pf_module_inner(m, e, "attention", "attention", pf_module_pass_on(m, "attention")));
+    PF_TRY(pf_module_inner(m, e, "norm2", norm, pf_module_pass_on(m, norm)));
+    PF_TRY(pf_module_inner(m, e, "mlp", "mlp", pf_module_pass_on(m, "mlp")));
+    if (pf_option_int(m, "conv") == 0) return 0;
+    return pf_module_inner(m, e, "conv", "conv", conv_options_of(m));
+}
+
+/* *h = child i of *h */
+static int through(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor **h) {
+    pf_tensor *y = NULL;
+    PF_TRY(pf_run_child(m, i, e, run, *h, &y));
+    pf_replace(h, y);
+    return 0;
+}
+
+/* x + branch(norm(x)), through the children of `path` */
+static int residual(pf_module *m, pf_engine *e, const pf_run *run, const int *path, int n,
+                    pf_tensor *x, pf_tensor **y) {
+    pf_tensor *h = pf_tensor_retain(x);
+    int status = 0;
+    for (int i = 0; i < n && status >= 0; i++) {
+        if (path[i] < m->n_child) status = through(m, path[i], e, run, &h);
+    }
+    if (status >= 0) status = pf_add(y, e, x, h);
+    pf_tensor_release(&h);
+    return status;
+}
+
+/* x (B, L, D), or (B, D) in a step -> the same */
+static int block_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    static const int look[] = {NORM1, CONV, ATTENTION}, think[] = {NORM2, MLP};
+    pf_tensor *h = NULL;
+    PF_TRY(residual(m, e, run, look, PF_COUNT(look), x, &h));
+    int status = residual(m, e, run, think, PF_COUNT(think), h, y);
+    pf_tensor_release(&h);
+    return status;
+}
+
+const pf_layer pf_layer_block = {
+    .name = "block",
+    .doc = "Pre-norm Performer block: attention and mlp, each around a residual.",
+    .options = block_options, .n_options = PF_COUNT(block_options),
+    .build = block_build, .run = block_run, .state = pf_state_of_children,
+};

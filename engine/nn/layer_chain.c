@@ -1,0 +1,47 @@
+/*
+ * layer_chain.c - layers after each other, plain and around a residual.
+ */
+#include "module.h"
+
+/* x through all children in their order; no children: x itself. */
+static int chain_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    pf_tensor *h = pf_tensor_retain(x);
+    for (int i = 0; i < m->n_child; i++) {
+        pf_tensor *next = NULL;
+        int status = pf_run_child(m, i, e, run, h, &next);
+        pf_replace(&h, next);
+        if (status < 0) return status;
+    }
+    *y = h;
+    return 0;
+}
+
+const pf_layer pf_layer_chain = {
+    .name = "chain",
+    .doc = "Its children after each other.",
+    .max_children = -1,
+    .run = chain_run, .state = pf_state_of_children,
+};
+
+static const pf_option_info residual_options[] = {
+    {.name = "dropout", .kind = PF_OPT_NUMBER, .low = 0, .high = 0.99,
+     .doc = "share of what is added that is dropped in training"},
+};
+
+/* x + dropout(children(x)) */
+static int residual_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    pf_tensor *h = NULL;
+    PF_TRY(chain_run(m, e, run, x, &h));
+    int status = pf_run_dropout(e, run, pf_option_number(m, "dropout"), &h);
+    if (status >= 0) status = pf_add(y, e, x, h);
+    pf_tensor_release(&h);
+    return status;
+}
+
+const pf_layer pf_layer_residual = {
+    .name = "residual",
+    .doc = "x + dropout(children(x)).",
+    .options = residual_options, .n_options = PF_COUNT(residual_options),
+    .min_children = 1, .max_children = -1,
+    .run = residual_run, .state = pf_state_of_children,
+};

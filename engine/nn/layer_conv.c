@@ -1,0 +1,98 @@
+/*
+ * layer_conv.c - a short depthwise convolution along the sequence (op short_conv), which
+ * gives attention the neighbours of a position. It starts as the identity. Its streaming
+ * state is the last width - 1 inputs; zeros stand for what was before the beginning.
+ */
+#include "module.h"
+
+static const pf_option_info conv_options[] = {
+    {.name = "dim", .kind = PF_OPT_INT, .low = 1, .high = 1 << 20, .required = true,
+     .doc = "model width D"},
+    {.name = "width", .kind = PF_OPT_INT, .number = 4, .low = 1, .high = 16,
+     .doc = "positions a channel looks at"},
+    {.name = "causal", .kind = PF_OPT_BOOL, .doc = "looks back only; false: centred"},
+};
+
+/* weight (width, D): 1 on the position itself, small on the others */
+static int conv_build(pf_module *m, pf_engine *e) {
+    int64_t width = pf_option_int(m, "width"), dim = pf_option_int(m, "dim");
+    int64_t shape[2] = {width, dim};
+    PF_TRY(pf_module_param(m, e, "weight", 2, shape, "normal:0.1"));
+    int64_t self = pf_option_int(m, "causal") ? 0 : (width - 1) / 2;
+    for (int64_t i = 0; i < dim; i++) {
+        PF_TRY(pf_tensor_set(m->slot[0].tensor, self * dim + i, 1));
+    }
+    return 0;
+}
+
+static int convolve(pf_module *m, pf_engine *e, const pf_pass *pass, pf_tensor *x, pf_tensor **y) {
+    pf_tensor *in[4] = {x, m->slot[0].tensor, pass->documents, pass->mask};
+    pf_attr causal = {.i = pf_option_int(m, "causal")};
+    return pf_apply(e, &pf_op_short_conv, in, 4, &causal, y);
+}
+
+/* history (B, W-1, D), x (B, L, D) -> (B, W-1+L, D) */
+static int join(pf_engine *e, pf_tensor *history, pf_tensor *x, pf_tensor **y) {
+    pf_tensor *in[2] = {history, x};
+    pf_attr dim = {.i = 1};
+    return pf_apply(e, &pf_op_concat, in, 2, &dim, y);
+}
+
+/* x (B, L, D) after the state's history -> (B, L, D); the history moves on. */
+static int stream_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    pf_tensor *history = run->state ? run->state->tensor[0] : NULL;
+    if (!history) return pf_fail(PF_ESTATE, "conv: the state is not one of this model");
+    int64_t kept = history->shape[1], length = x->shape[1];
+    pf_tensor *rows = NULL, *all = NULL, *tail = NULL;
+    int status = join(e, history, x, &rows);
+    if (status >= 0) status = convolve(m, e, run->pass, rows, &all);
+    if (status >= 0) status = pf_slice(y, e, all, 1, kept, kept + length);
+    if (status >= 0) status = pf_slice(&tail, e, rows, 1, length, length + kept);
+    if (status >= 0) status = pf_tensor_copy(history, tail);
+    if (status < 0) pf_tensor_release(y);
+    pf_tensor_release(&tail);
+    pf_tensor_release(&all);
+    pf_tensor_release(&rows);
+    return status;
+}
+
+/* x (B, D) as a sequence of one. */
+static int step(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    pf_tensor *row = NULL, *out = NULL;
+    if (x->rank != 2) return pf_fail(PF_ESHAPE, "conv: x is %s; a step is (B, D)", pf_shape_of(x));
+    int64_t shape[3] = {x->shape[0], 1, x->shape[1]}, flat[2] = {x->shape[0], x->shape[1]};
+    int status = pf_reshape(&row, e, x, 3, shape);
+    if (status >= 0) status = stream_rows(m, e, run, row, &out);
+    if (status >= 0) status = pf_reshape(y, e, out, 2, flat);
+    pf_tensor_release(&out);
+    pf_tensor_release(&row);
+    return status;
+}
+
+/* x (B, L, D) -> (B, L, D) */
+static int conv_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    if (run->mode == PF_RUN_STEP) return step(m, e, run, x, y);
+    if (x->rank != 3) return pf_fail(PF_ESHAPE, "conv: x is %s, must be (B, L, D)", pf_shape_of(x));
+    return run->state ? stream_rows(m, e, run, x, y) : convolve(m, e, run->pass, x, y);
+}
+
+static int conv_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
+    int64_t width = pf_option_int(m, "width");
+    if (!pf_option_int(m, "causal") && width > 1) {
+        return pf_fail(PF_EINVAL, "conv: only a causal convolution can stream");
+    }
+    int64_t shape[3] = {batch, width - 1, pf_option_int(m, "dim")};
+    PF_TRY(pf_state_new(state, e, batch, 0));
+    int status = pf_tensor_make_lasting(&(*state)->tensor[0], e->heap, PF_F32, 3, shape);
+    if (status >= 0) status = pf_tensor_fill((*state)->tensor[0], 0);
+    if (status < 0) pf_state_close(state);
+    return status;
+}
+
+const pf_layer pf_layer_conv = {
+    .name = "conv",
+    .doc = "Short depthwise convolution along the sequence: every channel mixes `width` "
+           "positions of its document.",
+    .options = conv_options, .n_options = PF_COUNT(conv_options),
+    .build = conv_build, .run = conv_run, .state = conv_state,
+};

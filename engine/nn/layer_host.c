@@ -1,0 +1,119 @@
+/*
+ * layer_host.c - a layer that lives in the host or in a script: forward and step call
+ * back. In a tree it is only a name; whoever builds the tree must know it (build.c).
+ */
+#include "module.h"
+
+static const pf_option_info host_options[] = {
+    {.name = "name", .kind = PF_OPT_STRING, .required = true, .doc = "what the script calls it"},
+};
+
+static int called(const pf_module *m, int status, pf_tensor **y) {
+    if (status < 0) {
+        pf_tensor_release(y);
+        return status;
+    }
+    if (*y) return 0;
+    return pf_fail(PF_EHOST, "%s: the layer returned no tensor", pf_option_text(m, "name"));
+}
+
+static int call_step(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    const pf_host_layer *host = &m->host;
+    *y = NULL;
+    return called(m, host->step(host->context, e, x, &run->state->host, y), y);
+}
+
+/* Row t of x (B, L, ...) as a step: y (B, ...) goes to row t of all (B, L, ...), which the
+ * first row makes. */
+static int prefill_row(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, int64_t t,
+                       pf_tensor **all) {
+    int64_t shape[PF_MAX_RANK];
+    pf_tensor *slice = NULL, *row = NULL, *y = NULL, *place = NULL;
+    shape[0] = x->shape[0];
+    for (int i = 2; i < x->rank; i++) shape[i - 1] = x->shape[i];
+    int status = pf_slice(&slice, e, x, 1, t, t + 1);
+    if (status >= 0) status = pf_reshape(&row, e, slice, x->rank - 1, shape);
+    if (status >= 0) status = call_step(m, e, run, row, &y);
+    if (status >= 0 && (y->rank < 1 || y->rank >= PF_MAX_RANK)) {
+        status = pf_fail(PF_ESHAPE, "%s: a step returned %s", pf_option_text(m, "name"),
+                         pf_shape_of(y));
+    }
+    if (status >= 0) {
+        shape[0] = y->shape[0], shape[1] = 1;
+        for (int i = 1; i < y->rank; i++) shape[i + 1] = y->shape[i];
+        int rank = y->rank + 1;
+        pf_replace(&row, y);
+        y = NULL;
+        status = pf_reshape(&y, e, row, rank, shape);
+        shape[1] = x->shape[1];
+        if (status >= 0 && !*all) status = pf_tensor_make(all, e, y->dtype, rank, shape);
+    }
+    if (status >= 0) status = pf_slice(&place, e, *all, 1, t, t + 1);
+    if (status >= 0) status = pf_tensor_copy(place, y);
+    pf_tensor_release(&place);
+    pf_tensor_release(&y);
+    pf_tensor_release(&row);
+    pf_tensor_release(&slice);
+    return status;
+}
+
+static int prefill(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    if (x->rank < 2 || x->shape[1] < 1) {
+        return pf_fail(PF_ESHAPE, "%s: x is %s; a prefill is (B, L, ...) with L at least 1",
+                       pf_option_text(m, "name"), pf_shape_of(x));
+    }
+    for (int64_t t = 0; t < x->shape[1]; t++) {
+        int status = prefill_row(m, e, run, x, t, y);
+        if (status >= 0) continue;
+        pf_tensor_release(y);
+        return status;
+    }
+    return 0;
+}
+
+static int host_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    const pf_host_layer *host = &m->host;
+    if (run->state) {
+        return run->mode == PF_RUN_STEP ? call_step(m, e, run, x, y) : prefill(m, e, run, x, y);
+    }
+    return called(m, host->forward(host->context, e, x, run->pass, y), y);
+}
+
+static int host_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
+    if (!m->host.step) {
+        return pf_fail(PF_EINVAL, "%s: this layer has no step, so it can't stream",
+                       pf_option_text(m, "name"));
+    }
+    PF_TRY(pf_state_new(state, e, batch, 0));
+    (*state)->release_host = m->host.release_state;
+    (*state)->host_context = m->host.context;
+    return 0;
+}
+
+const pf_layer pf_layer_host = {
+    .name = "lua",
+    .doc = "A layer that lives in the host or in a script.",
+    .options = host_options, .n_options = PF_COUNT(host_options),
+    .max_children = -1,
+    .run = host_run, .state = host_state,
+};
+
+int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
+                   const pf_host_layer *layer, pf_module *const *children, int n_children) {
+    *module = NULL;
+    if (!name || !layer || !layer->forward) {
+        return pf_fail(PF_EINVAL, "a layer of the host needs a name and a forward function");
+    }
+    for (int i = 0; i < n_children; i++) {
+        if (!children[i]) return pf_fail(PF_EINVAL, "%s: child %d is NULL", name, i + 1);
+    }
+    pf_config *options = pf_config_new(PF_MAP);
+    if (!options || pf_config_set_string(options, "name", name) < 0) {
+        pf_config_free(options);
+        return pf_fail(PF_ENOMEM, "%s: no memory for the options", name);
+    }
+    PF_TRY(pf_module_make(module, engine, &pf_layer_host, options, children, n_children));
+    /* Only now: a module that was not made must not release the caller's context. */
+    (*module)->host = *layer;
+    return 0;
+}

@@ -1,0 +1,83 @@
+/*
+ * layer_linear.c - linear and embedding: a matrix, and a table of rows.
+ */
+#include <math.h>
+#include <stdio.h>
+
+#include "module.h"
+
+static const pf_option_info linear_options[] = {
+    {.name = "from", .kind = PF_OPT_INT, .low = 1, .high = 1 << 24, .required = true,
+     .doc = "width of the input"},
+    {.name = "to", .kind = PF_OPT_INT, .low = 1, .high = 1 << 24, .required = true,
+     .doc = "width of the output"},
+    {.name = "bias", .kind = PF_OPT_BOOL, .number = 1, .doc = "adds a learned vector"},
+    {.name = "init", .kind = PF_OPT_NUMBER, .number = 1, .low = 0, .high = 1e3,
+     .doc = "standard deviation of the first weights, in units of 1/sqrt(from)"},
+};
+
+/* weight (to, from), bias (to) */
+static int linear_build(pf_module *m, pf_engine *e) {
+    int64_t from = pf_option_int(m, "from");
+    int64_t shape[2] = {pf_option_int(m, "to"), from};
+    char init[48];
+    snprintf(init, sizeof init, "normal:%.17g", pf_option_number(m, "init") / sqrt((double)from));
+    PF_TRY(pf_module_param(m, e, "weight", 2, shape, init));
+    return pf_option_int(m, "bias") ? pf_module_param(m, e, "bias", 1, shape, "zeros") : 0;
+}
+
+/* x (..., from) -> (..., to) */
+static int linear_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    (void)run;
+    return pf_linear(y, e, x, m->slot[0].tensor, m->n_slot > 1 ? m->slot[1].tensor : NULL);
+}
+
+const pf_layer pf_layer_linear = {
+    .name = "linear",
+    .doc = "y = x weight^T + bias, on the last dimension.",
+    .options = linear_options, .n_options = PF_COUNT(linear_options),
+    .build = linear_build, .run = linear_run,
+};
+
+pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init) {
+    pf_config *o = pf_config_new(PF_MAP);
+    if (!o) return NULL;
+    if (pf_config_set_number(o, "from", (double)from) < 0 ||
+        pf_config_set_number(o, "to", (double)to) < 0 || pf_config_set_bool(o, "bias", bias) < 0 ||
+        pf_config_set_number(o, "init", init) < 0) {
+        pf_config_free(o);
+        return NULL;
+    }
+    return o;
+}
+
+static const pf_option_info embedding_options[] = {
+    {.name = "vocab", .kind = PF_OPT_INT, .low = 1, .high = 1 << 24, .required = true,
+     .doc = "number of tokens"},
+    {.name = "dim", .kind = PF_OPT_INT, .low = 1, .high = 1 << 20, .required = true,
+     .doc = "model width D"},
+    {.name = "init", .kind = PF_OPT_NUMBER, .number = 0.02, .low = 0, .high = 1e3,
+     .doc = "standard deviation of the first rows"},
+};
+
+/* weight (vocab, dim) */
+static int embedding_build(pf_module *m, pf_engine *e) {
+    int64_t shape[2] = {pf_option_int(m, "vocab"), pf_option_int(m, "dim")};
+    char init[48];
+    snprintf(init, sizeof init, "normal:%.17g", pf_option_number(m, "init"));
+    return pf_module_param(m, e, "weight", 2, shape, init);
+}
+
+/* ids (...) i32 -> (..., D) */
+static int embedding_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                         pf_tensor **y) {
+    (void)run;
+    return pf_embedding(y, e, m->slot[0].tensor, x);
+}
+
+const pf_layer pf_layer_embedding = {
+    .name = "embedding",
+    .doc = "Rows of a table by token id: ids (B, L) -> (B, L, D).",
+    .options = embedding_options, .n_options = PF_COUNT(embedding_options),
+    .build = embedding_build, .run = embedding_run,
+};

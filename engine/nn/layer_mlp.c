@@ -1,0 +1,108 @@
+/*
+ * layer_mlp.c - the feed-forward part of a block, and dropout as a layer.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "module.h"
+
+static const pf_option_info mlp_options[] = {
+    {.name = "dim", .kind = PF_OPT_INT, .low = 1, .high = 1 << 20, .required = true,
+     .doc = "model width D"},
+#include "options_mlp.def"
+    {.name = "bias", .kind = PF_OPT_BOOL, .number = 1, .doc = "biases of the linear layers"},
+    {.name = "dropout", .kind = PF_OPT_NUMBER, .low = 0, .high = 0.99,
+     .doc = "share of the output dropped in training"},
+    {.name = "layers", .kind = PF_OPT_INT, .number = 1, .low = 1, .high = 4096,
+     .doc = "depth of the model: the last weights start smaller by sqrt(2 layers)"},
+};
+
+typedef struct mlp_self {
+    const pf_op *act; /* NULL: swiglu */
+    double dropout;
+} mlp_self;
+
+static const pf_op *act_of(const char *name) {
+    static const struct { const char *name; const pf_op *op; } acts[] = {
+        {"gelu", &pf_op_gelu}, {"gelu_tanh", &pf_op_gelu_tanh}, {"relu", &pf_op_relu},
+        {"silu", &pf_op_silu}, {"square_relu", &pf_op_requ},
+    };
+    for (int i = 0; i < PF_COUNT(acts); i++) {
+        if (strcmp(name, acts[i].name) == 0) return acts[i].op;
+    }
+    return NULL;
+}
+
+static int64_t hidden_of(const pf_module *m, bool gated) {
+    int64_t dim = pf_option_int(m, "dim"), hidden = pf_option_int(m, "hidden");
+    if (hidden > 0) return hidden;
+    return gated ? pf_max(8, (8 * dim / 3 + 4) / 8 * 8) : 4 * dim;
+}
+
+/* Children up (hidden, dim), down (dim, hidden), and gate (hidden, dim) for swiglu. */
+static int mlp_build(pf_module *m, pf_engine *e) {
+    mlp_self *self = m->self;
+    self->act = act_of(pf_option_text(m, "act"));
+    self->dropout = pf_option_number(m, "dropout");
+    bool gated = !self->act, bias = pf_option_int(m, "bias") != 0;
+    int64_t dim = pf_option_int(m, "dim"), hidden = hidden_of(m, gated);
+    double last = 1 / sqrt(2 * pf_option_number(m, "layers"));
+    PF_TRY(pf_module_inner(m, e, "up", "linear", pf_linear_options(dim, hidden, bias, 1)));
+    PF_TRY(pf_module_inner(m, e, "down", "linear", pf_linear_options(hidden, dim, bias, last)));
+    if (!gated) return 0;
+    return pf_module_inner(m, e, "gate", "linear", pf_linear_options(dim, hidden, bias, 1));
+}
+
+/* x (..., D) -> (..., hidden), activated */
+static int activate(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **h) {
+    const mlp_self *self = m->self;
+    pf_tensor *up = NULL, *gate = NULL;
+    int status = pf_run_part(m, 0, e, run, x, &up);
+    if (status >= 0 && !self->act) status = pf_run_part(m, 2, e, run, x, &gate);
+    if (status >= 0) {
+        status = self->act ? pf_unary_call(h, e, self->act, up) : pf_swiglu(h, e, gate, up);
+    }
+    pf_tensor_release(&gate);
+    pf_tensor_release(&up);
+    return status;
+}
+
+/* x (..., D) -> (..., D) */
+static int mlp_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    const mlp_self *self = m->self;
+    pf_tensor *h = NULL;
+    PF_TRY(activate(m, e, run, x, &h));
+    int status = pf_run_part(m, 1, e, run, h, y);
+    pf_tensor_release(&h);
+    if (status >= 0) status = pf_run_dropout(e, run, self->dropout, y);
+    if (status < 0) pf_tensor_release(y);
+    return status;
+}
+
+const pf_layer pf_layer_mlp = {
+    .name = "mlp",
+    .doc = "down(act(up(x))), or down(silu(gate(x)) * up(x)) for swiglu.",
+    .options = mlp_options, .n_options = PF_COUNT(mlp_options),
+    .self_bytes = sizeof(mlp_self),
+    .build = mlp_build, .run = mlp_run,
+};
+
+static const pf_option_info dropout_options[] = {
+    {.name = "p", .kind = PF_OPT_NUMBER, .number = 0.1, .low = 0, .high = 0.99,
+     .doc = "share of the elements dropped in training"},
+};
+
+static int dropout_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    *y = pf_tensor_retain(x);
+    int status = pf_run_dropout(e, run, pf_option_number(m, "p"), y);
+    if (status < 0) pf_tensor_release(y);
+    return status;
+}
+
+const pf_layer pf_layer_dropout = {
+    .name = "dropout",
+    .doc = "Sets a random share p of the elements to 0 in training and scales the others by "
+           "1/(1 - p); passes them through otherwise.",
+    .options = dropout_options, .n_options = PF_COUNT(dropout_options),
+    .run = dropout_run,
+};

@@ -1,0 +1,57 @@
+/*
+ * layer_norm.c - layernorm and rmsnorm on the last dimension.
+ */
+#include "module.h"
+
+static const pf_option_info layernorm_options[] = {
+    {.name = "dim", .kind = PF_OPT_INT, .low = 1, .high = 1 << 20, .required = true,
+     .doc = "model width D"},
+    {.name = "eps", .kind = PF_OPT_NUMBER, .number = 1e-5, .low = 0, .high = 1,
+     .doc = "added to the variance"},
+    {.name = "bias", .kind = PF_OPT_BOOL, .number = 1, .doc = "adds a learned vector"},
+};
+
+static int layernorm_build(pf_module *m, pf_engine *e) {
+    int64_t dim = pf_option_int(m, "dim");
+    PF_TRY(pf_module_param(m, e, "weight", 1, &dim, "ones"));
+    return pf_option_int(m, "bias") ? pf_module_param(m, e, "bias", 1, &dim, "zeros") : 0;
+}
+
+/* x (..., D) -> (..., D) */
+static int layernorm_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                         pf_tensor **y) {
+    (void)run;
+    pf_tensor *bias = m->n_slot > 1 ? m->slot[1].tensor : NULL;
+    return pf_layernorm(y, e, x, m->slot[0].tensor, bias, pf_option_number(m, "eps"));
+}
+
+const pf_layer pf_layer_layernorm = {
+    .name = "layernorm",
+    .doc = "(x - mean) / sqrt(variance + eps) * weight + bias, on the last dimension.",
+    .options = layernorm_options, .n_options = PF_COUNT(layernorm_options),
+    .build = layernorm_build, .run = layernorm_run,
+};
+
+static const pf_option_info rmsnorm_options[] = {
+    {.name = "dim", .kind = PF_OPT_INT, .low = 1, .high = 1 << 20, .required = true,
+     .doc = "model width D"},
+    {.name = "eps", .kind = PF_OPT_NUMBER, .number = 1e-6, .low = 0, .high = 1,
+     .doc = "added to the mean square"},
+};
+
+static int rmsnorm_build(pf_module *m, pf_engine *e) {
+    int64_t dim = pf_option_int(m, "dim");
+    return pf_module_param(m, e, "weight", 1, &dim, "ones");
+}
+
+static int rmsnorm_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    (void)run;
+    return pf_rmsnorm(y, e, x, m->slot[0].tensor, pf_option_number(m, "eps"));
+}
+
+const pf_layer pf_layer_rmsnorm = {
+    .name = "rmsnorm",
+    .doc = "x / sqrt(mean(x^2) + eps) * weight, on the last dimension.",
+    .options = rmsnorm_options, .n_options = PF_COUNT(rmsnorm_options),
+    .build = rmsnorm_build, .run = rmsnorm_run,
+};

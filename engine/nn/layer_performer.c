@@ -1,0 +1,158 @@
+/*
+ * layer_performer.c - the whole language model: embedding, positions, blocks, a last norm
+ * and the head, which is the embedding's own table unless tied is false.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "module.h"
+
+static const pf_option_info performer_options[] = {
+    {.name = "vocab", .kind = PF_OPT_INT, .low = 1, .high = 1 << 24, .required = true,
+     .doc = "number of tokens"},
+    {.name = "layers", .kind = PF_OPT_INT, .number = 4, .low = 1, .high = 4096,
+     .doc = "number of blocks"},
+#include "options_block.def"
+    {.name = "positions", .kind = PF_OPT_STRING, .string = "rotary",
+     .choices = "rotary|sinusoidal|learned|none", .doc = "how a position knows where it is"},
+    {.name = "length", .kind = PF_OPT_INT, .number = 1024, .low = 1, .high = 1 << 24,
+     .doc = "longest document of learned positions; the others have no limit"},
+    {.name = "tied", .kind = PF_OPT_BOOL, .number = 1,
+     .doc = "the head is the embedding's table; false: a matrix of its own"},
+};
+
+typedef struct performer_self {
+    int positions, blocks, norm, head; /* children; -1: none */
+    double dropout;
+} performer_self;
+
+static const double embedding_deviation = 0.02;
+
+/* ---- building ---- */
+
+/* m's options for one child, with up to two numbers more; NULL out of memory. */
+static pf_config *with(pf_config *o, const char *key, double value) {
+    if (o && pf_config_set_number(o, key, value) < 0) {
+        pf_config_free(o);
+        return NULL;
+    }
+    return o;
+}
+
+static int make_positions(pf_module *m, pf_engine *e, const char *kind) {
+    pf_config *o = pf_module_pass_on(m, "positions");
+    /* Waves as high as the embedding, so that neither drowns the other. */
+    o = with(o, "scale", sqrt(2) * embedding_deviation);
+    if (o && pf_config_set_string(o, "kind", kind) < 0) {
+        pf_config_free(o);
+        o = NULL;
+    }
+    return pf_module_inner(m, e, "positions", "positions", o);
+}
+
+static int make_block(pf_module *m, pf_engine *e, int64_t layer, pf_module **block) {
+    bool rotary = strcmp(pf_option_text(m, "positions"), "rotary") == 0;
+    pf_config *o = with(pf_module_pass_on(m, "block"), "layer", (double)layer);
+    if (o && pf_config_set_bool(o, "rotary", rotary) < 0) {
+        pf_config_free(o);
+        o = NULL;
+    }
+    if (!o) return pf_fail(PF_ENOMEM, "performer: no memory for the options");
+    int status = pf_module_new(block, e, "block", o, NULL, 0);
+    pf_config_free(o);
+    if (status < 0) return pf_fail_in(status, "performer");
+    return status;
+}
+
+static int make_blocks(pf_module *m, pf_engine *e) {
+    int64_t layers = pf_option_int(m, "layers");
+    size_t bytes = (size_t)layers * sizeof(pf_module *);
+    pf_module *chain = NULL, **block = pf_heap_zalloc(m->heap, bytes);
+    if (!block) return PF_ENOMEM;
+    int status = 0;
+    for (int64_t i = 0; i < layers && status >= 0; i++) status = make_block(m, e, i, &block[i]);
+    if (status >= 0) status = pf_module_new(&chain, e, "chain", NULL, block, (int)layers);
+    if (status >= 0) status = pf_module_adopt(m, "blocks", chain);
+    pf_module_release(&chain);
+    for (int64_t i = 0; i < layers; i++) pf_module_release(&block[i]);
+    pf_heap_free(m->heap, block, bytes);
+    return status;
+}
+
+static int performer_build(pf_module *m, pf_engine *e) {
+    performer_self *self = m->self;
+    const char *norm = pf_option_text(m, "norm"), *kind = pf_option_text(m, "positions");
+    bool added = strcmp(kind, "sinusoidal") == 0 || strcmp(kind, "learned") == 0;
+    self->dropout = pf_option_number(m, "dropout");
+    pf_config *table = with(pf_module_pass_on(m, "embedding"), "init", embedding_deviation);
+    PF_TRY(pf_module_inner(m, e, "embedding", "embedding", table));
+    self->positions = added ? m->n_child : -1;
+    if (added) PF_TRY(make_positions(m, e, kind));
+    self->blocks = m->n_child;
+    PF_TRY(make_blocks(m, e));
+    self->norm = m->n_child;
+    PF_TRY(pf_module_inner(m, e, "norm", norm, pf_module_pass_on(m, norm)));
+    self->head = pf_option_int(m, "tied") ? -1 : m->n_child;
+    if (self->head < 0) return 0;
+    int64_t dim = pf_option_int(m, "dim"), vocab = pf_option_int(m, "vocab");
+    return pf_module_inner(m, e, "head", "linear", pf_linear_options(dim, vocab, false, 1));
+}
+
+/* ---- running ---- */
+
+/* *h = child i of *h; i < 0: *h stays */
+static int through(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor **h) {
+    pf_tensor *y = NULL;
+    if (i < 0) return 0;
+    PF_TRY(pf_run_child(m, i, e, run, *h, &y));
+    pf_replace(h, y);
+    return 0;
+}
+
+/* (B, L, D) -> (B, 1, D), the last position */
+static int keep_last(pf_engine *e, pf_tensor **h) {
+    pf_tensor *y = NULL;
+    int64_t length = (*h)->shape[1];
+    if (length < 2) return 0;
+    PF_TRY(pf_slice(&y, e, *h, 1, length - 1, length));
+    pf_replace(h, y);
+    return 0;
+}
+
+static int head(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *h, pf_tensor **y) {
+    const performer_self *self = m->self;
+    if (self->head >= 0) return pf_run_child(m, self->head, e, run, h, y);
+    return pf_linear(y, e, h, m->child[0].module->slot[0].tensor, NULL);
+}
+
+/* ids (B, L), or (B) in a step -> logits (B, L, vocab), or (B, vocab) */
+static int performer_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                         pf_tensor **y) {
+    const performer_self *self = m->self;
+    int rank = run->mode == PF_RUN_STEP ? 1 : 2;
+    if (x->rank != rank || x->dtype != PF_I32) {
+        return pf_fail(x->rank != rank ? PF_ESHAPE : PF_EDTYPE,
+                       "performer: x is %s %s, must be ids %s i32", pf_shape_of(x),
+                       pf_dtype_name(x->dtype), rank == 1 ? "(B)" : "(B, L)");
+    }
+    pf_tensor *h = pf_tensor_retain(x);
+    int status = through(m, 0, e, run, &h);
+    if (status >= 0) status = through(m, self->positions, e, run, &h);
+    if (status >= 0) status = pf_run_dropout(e, run, self->dropout, &h);
+    if (status >= 0) status = through(m, self->blocks, e, run, &h);
+    if (status >= 0 && run->last && rank == 2) status = keep_last(e, &h);
+    if (status >= 0) status = through(m, self->norm, e, run, &h);
+    if (status >= 0) status = head(m, e, run, h, y);
+    pf_tensor_release(&h);
+    return status;
+}
+
+const pf_layer pf_layer_performer = {
+    .name = "performer",
+    .doc = "A language model: token ids (B, L) -> logits (B, L, vocab), through blocks of linear "
+           "attention.",
+    .options = performer_options, .n_options = PF_COUNT(performer_options),
+    .self_bytes = sizeof(performer_self),
+    .build = performer_build, .run = performer_run, .state = pf_state_of_children,
+};

@@ -1,0 +1,291 @@
+/*
+ * module.c - the life of a module: allocation, children, slots, reference counts, and the
+ * walk that gives every tensor of a tree its path. A module's structure stands once its
+ * constructor returns (type "lua" may still add tensors), so that streams on several
+ * engines can read it at the same time; the walk is made then, not when first asked for.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "module.h"
+
+char *pf_heap_text(pf_heap *heap, const char *text) {
+    size_t bytes = strlen(text) + 1;
+    char *copy = pf_heap_alloc(heap, bytes);
+    if (copy) memcpy(copy, text, bytes);
+    return copy;
+}
+
+void pf_heap_text_free(pf_heap *heap, char *text) {
+    if (text) pf_heap_free(heap, text, strlen(text) + 1);
+}
+
+/* ---- options ---- */
+
+double pf_option_number(const pf_module *m, const char *name) {
+    const pf_config *value = pf_config_get(m->options, name);
+    return value ? pf_config_number(value) : 0;
+}
+
+const char *pf_option_text(const pf_module *m, const char *name) {
+    const pf_config *value = pf_config_get(m->options, name);
+    return value ? pf_config_string(value) : NULL;
+}
+
+pf_config *pf_module_pass_on(const pf_module *m, const char *type) {
+    const pf_layer *inner = pf_layer_find(type);
+    pf_config *options = pf_config_new(PF_MAP);
+    for (int i = 0; options && inner && i < inner->n_options; i++) {
+        const pf_config *value = pf_config_get(m->options, inner->options[i].name);
+        if (!value) continue;
+        pf_config *copy = pf_config_copy(value);
+        if (!copy || pf_config_set(options, inner->options[i].name, copy) < 0) {
+            pf_config_free(options);
+            return NULL;
+        }
+    }
+    return options;
+}
+
+/* ---- children and slots ---- */
+
+int pf_module_adopt(pf_module *m, const char *name, pf_module *child) {
+    PF_TRY(pf_heap_grow(m->heap, (void **)&m->child, &m->cap_child, m->n_child + 1,
+                        sizeof *m->child));
+    char *copy = pf_heap_text(m->heap, name);
+    if (!copy) return PF_ENOMEM;
+    m->child[m->n_child++] = (pf_child){copy, pf_module_retain(child)};
+    return 0;
+}
+
+int pf_module_inner(pf_module *m, pf_engine *e, const char *name, const char *type,
+                    pf_config *options) {
+    if (!options) return pf_fail(PF_ENOMEM, "%s: no memory for the options", name);
+    pf_module *child = NULL;
+    int status = pf_module_new(&child, e, type, options, NULL, 0);
+    pf_config_free(options);
+    if (status < 0) return pf_fail_in(status, "%s", m->type->name);
+    status = pf_module_adopt(m, name, child);
+    pf_module_release(&child);
+    return status;
+}
+
+static int add_slot(pf_module *m, const char *name, pf_tensor *tensor, bool trained, bool derived) {
+    if (pf_module_tensor(m, name)) {
+        return pf_fail(PF_EINVAL, "%s: there is a tensor '%s' already", m->type->name, name);
+    }
+    PF_TRY(pf_heap_grow(m->heap, (void **)&m->slot, &m->cap_slot, m->n_slot + 1,
+                        sizeof *m->slot));
+    char *copy = pf_heap_text(m->heap, name);
+    if (!copy) return PF_ENOMEM;
+    m->slot[m->n_slot++] = (pf_slot){copy, pf_tensor_retain(tensor), trained, derived};
+    return 0;
+}
+
+int pf_module_buffer(pf_module *m, const char *name, pf_tensor *tensor) {
+    return add_slot(m, name, tensor, false, false);
+}
+
+int pf_module_derived(pf_module *m, const char *name, pf_tensor *tensor) {
+    return add_slot(m, name, tensor, false, true);
+}
+
+int pf_module_param(pf_module *m, pf_engine *e, const char *name, int rank, const int64_t *shape,
+                    const char *init) {
+    pf_tensor *t = NULL;
+    PF_TRY(pf_shape_valid(rank, shape, PF_F32, m->type->name));
+    PF_TRY(pf_tensor_make_lasting(&t, m->heap, PF_F32, rank, shape));
+    int status = pf_init_fill(t, e, init);
+    if (status >= 0) status = pf_tensor_require_grad(t, true);
+    if (status >= 0) status = add_slot(m, name, t, true, false);
+    pf_tensor_release(&t);
+    return status;
+}
+
+pf_tensor *pf_module_tensor(const pf_module *m, const char *name) {
+    for (int i = 0; i < m->n_slot; i++) {
+        if (strcmp(m->slot[i].name, name) == 0) return m->slot[i].tensor;
+    }
+    return NULL;
+}
+
+int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor, bool trained) {
+    if (!module || !name || !tensor) return pf_fail(PF_EINVAL, "add_tensor: an argument is NULL");
+    if (module->type != &pf_layer_host) {
+        return pf_fail(PF_ESTATE, "add_tensor: the tensors of a '%s' layer are its own; only "
+                                  "layers of the host take more", module->type->name);
+    }
+    if (trained) PF_TRY(pf_tensor_require_grad(tensor, true));
+    PF_TRY(add_slot(module, name, tensor, trained, false));
+    return pf_module_walk(module);
+}
+
+/* ---- making and releasing ---- */
+
+static void drop_walk(pf_module *m) {
+    for (int i = 0; i < m->n_walk; i++) pf_heap_text_free(m->heap, m->walk[i].name);
+    m->n_walk = 0;
+}
+
+static void destroy(pf_module *m) {
+    pf_heap *heap = m->heap;
+    drop_walk(m);
+    pf_heap_free(heap, m->walk, (size_t)m->cap_walk * sizeof *m->walk);
+    for (int i = 0; i < m->n_child; i++) {
+        pf_module_release(&m->child[i].module);
+        pf_heap_text_free(heap, m->child[i].name);
+    }
+    pf_heap_free(heap, m->child, (size_t)m->cap_child * sizeof *m->child);
+    for (int i = 0; i < m->n_slot; i++) {
+        pf_tensor_release(&m->slot[i].tensor);
+        pf_heap_text_free(heap, m->slot[i].name);
+    }
+    pf_heap_free(heap, m->slot, (size_t)m->cap_slot * sizeof *m->slot);
+    if (m->self) pf_heap_free(heap, m->self, m->type->self_bytes);
+    pf_config_free(m->options);
+    if (m->host.release) m->host.release(m->host.context);
+    pf_heap_free(heap, m, sizeof *m);
+    pf_heap_release(heap);
+}
+
+static int fill(pf_module *m, pf_engine *e, pf_module *const *children, int n) {
+    char name[16];
+    for (int i = 0; i < n; i++) {
+        snprintf(name, sizeof name, "%d", i + 1);
+        PF_TRY(pf_module_adopt(m, name, children[i]));
+    }
+    m->n_given = n;
+    if (m->type->self_bytes) {
+        m->self = pf_heap_zalloc(m->heap, m->type->self_bytes);
+        if (!m->self) return PF_ENOMEM;
+    }
+    if (m->type->build) PF_TRY(m->type->build(m, e));
+    return pf_module_walk(m);
+}
+
+int pf_module_make(pf_module **module, pf_engine *e, const pf_layer *type, pf_config *options,
+                   pf_module *const *children, int n_children) {
+    pf_module *m = pf_heap_zalloc(e->heap, sizeof *m);
+    if (!m) {
+        pf_config_free(options);
+        return PF_ENOMEM;
+    }
+    atomic_init(&m->refs, 1);
+    m->heap = pf_heap_retain(e->heap);
+    m->type = type;
+    m->options = options;
+    int status = fill(m, e, children, n_children);
+    if (status < 0) {
+        pf_module_release(&m);
+        return status;
+    }
+    *module = m;
+    return 0;
+}
+
+pf_module *pf_module_retain(pf_module *module) {
+    if (module) atomic_fetch_add_explicit(&module->refs, 1, memory_order_relaxed);
+    return module;
+}
+
+void pf_module_release(pf_module **module) {
+    if (!module || !*module) return;
+    pf_module *m = *module;
+    *module = NULL;
+    if (atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) == 1) destroy(m);
+}
+
+const char *pf_module_type(const pf_module *module) { return module->type->name; }
+const pf_config *pf_module_options(const pf_module *module) { return module->options; }
+int pf_module_child_count(const pf_module *module) { return module->n_child; }
+
+pf_module *pf_module_child(const pf_module *module, int index) {
+    return index >= 0 && index < module->n_child ? module->child[index].module : NULL;
+}
+
+/* ---- the walk ---- */
+
+/* Slots of the whole tree, shared ones as often as they are met. */
+static int count_slots(const pf_module *m) {
+    int n = m->n_slot;
+    for (int i = 0; i < m->n_child; i++) n += count_slots(m->child[i].module);
+    return n;
+}
+
+/* "prefix.name", or name alone under an empty prefix; owned by the caller. */
+static char *join(pf_heap *heap, const char *prefix, const char *name) {
+    size_t a = strlen(prefix), b = strlen(name), dot = a > 0;
+    char *text = pf_heap_alloc(heap, a + dot + b + 1);
+    if (!text) return NULL;
+    memcpy(text, prefix, a);
+    if (dot) text[a] = '.';
+    memcpy(text + a + dot, name, b + 1);
+    return text;
+}
+
+/* A tensor that is met again (tied weights) keeps its first name and stands once. */
+static int gather_slot(pf_module *root, const pf_slot *slot, const char *prefix) {
+    if (slot->derived) return 0;
+    for (int i = 0; i < root->n_walk; i++) {
+        if (root->walk[i].tensor == slot->tensor) return 0;
+    }
+    PF_TRY(pf_heap_grow(root->heap, (void **)&root->walk, &root->cap_walk, root->n_walk + 1,
+                        sizeof *root->walk));
+    char *path = join(root->heap, prefix, slot->name);
+    if (!path) return PF_ENOMEM;
+    root->walk[root->n_walk++] = (pf_slot){path, slot->tensor, slot->trained, false};
+    return 0;
+}
+
+static int gather(pf_module *root, const pf_module *m, const char *prefix) {
+    for (int i = 0; i < m->n_slot; i++) PF_TRY(gather_slot(root, &m->slot[i], prefix));
+    for (int i = 0; i < m->n_child; i++) {
+        char *path = join(root->heap, prefix, m->child[i].name);
+        if (!path) return PF_ENOMEM;
+        int status = gather(root, m->child[i].module, path);
+        pf_heap_text_free(root->heap, path);
+        PF_TRY(status);
+    }
+    return 0;
+}
+
+int pf_module_walk(pf_module *m) {
+    int slots = count_slots(m);
+    if (m->walk && m->walk_slots == slots) return 0;
+    drop_walk(m);
+    m->walk_slots = -1;
+    PF_TRY(pf_heap_grow(m->heap, (void **)&m->walk, &m->cap_walk, slots + 1, sizeof *m->walk));
+    PF_TRY(gather(m, m, ""));
+    m->walk_slots = slots;
+    return 0;
+}
+
+int pf_module_tensor_count(const pf_module *module) {
+    /* A layer of the host deeper down may have got tensors since: then look again. */
+    PF_TRY(pf_module_walk((pf_module *)module));
+    return module->n_walk;
+}
+
+int pf_module_tensor_at(const pf_module *module, int index, const char **name, pf_tensor **tensor,
+                        bool *trained) {
+    int n = pf_module_tensor_count(module);
+    if (n < 0) return n;
+    if (index < 0 || index >= n) {
+        return pf_fail(PF_ENOTFOUND, "module: there is no tensor %d; there are %d", index, n);
+    }
+    const pf_slot *slot = &module->walk[index];
+    if (name) *name = slot->name;
+    if (tensor) *tensor = slot->tensor;
+    if (trained) *trained = slot->trained;
+    return 0;
+}
+
+int pf_module_redraw(pf_engine *engine, pf_module *module, uint64_t step, int *drawn) {
+    int count = 0;
+    int *sum = drawn ? drawn : &count;
+    if (module->type->redraw) PF_TRY(module->type->redraw(module, engine, step, sum));
+    for (int i = 0; i < module->n_child; i++) {
+        PF_TRY(pf_module_redraw(engine, module->child[i].module, step, sum));
+    }
+    return 0;
+}

@@ -1,0 +1,127 @@
+/*
+ * module.h - front header of floor 5: a module is a node {type, options, children} with
+ * named tensors. One row of the layer table holds all that is known of a type; config.json,
+ * Lua constructors, help and docs follow from it.
+ *
+ * A layer has one function, `run`, for its three ways of working: forward over a whole
+ * sequence (B, L, D), prefill (the same, moving a streaming state on), and step (one
+ * position (B, D)). Most layers look at neither mode nor state.
+ */
+#ifndef PF_MODULE_H
+#define PF_MODULE_H
+
+#include "attention.h"
+
+typedef struct pf_slot {
+    char *name;
+    pf_tensor *tensor;
+    bool trained;
+    bool derived;      /* made again at every build: not in the walk, not saved */
+} pf_slot;
+
+typedef struct pf_child {
+    char *name;        /* its part of the path: "1", "attention" */
+    pf_module *module; /* retained */
+} pf_child;
+
+typedef enum { PF_RUN_FORWARD, PF_RUN_PREFILL, PF_RUN_STEP } pf_run_mode;
+
+typedef struct pf_run {
+    pf_run_mode mode;
+    const pf_pass *pass; /* never NULL; a streaming run has a quiet one */
+    pf_state *state;     /* this layer's own node; NULL in FORWARD */
+    bool last;           /* only the last position's output is wanted (a layer may give all) */
+} pf_run;
+
+typedef struct pf_layer {
+    const char *name, *doc;
+    const pf_option_info *options;
+    int n_options;
+    int min_children, max_children; /* that the caller gives; max < 0: any number */
+    size_t self_bytes; /* of the layer's own resolved struct, zeroed, freed with the module */
+    /* Options are checked and complete; makes tensors and inner children. */
+    int (*build)(pf_module *m, pf_engine *e);
+    int (*run)(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+    /* Makes the layer's state node; NULL: the layer remembers nothing. */
+    int (*state)(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
+    int (*redraw)(pf_module *m, pf_engine *e, uint64_t step, int *drawn);
+} pf_layer;
+
+struct pf_module {
+    atomic_int refs;
+    pf_heap *heap;
+    const pf_layer *type;
+    pf_config *options;      /* owned; every option that has a default is in it */
+    pf_child *child;         /* first the given ones, then those that build made */
+    int n_child, n_given;
+    int64_t cap_child;
+    pf_slot *slot;
+    int n_slot;
+    int64_t cap_slot;
+    void *self;
+    pf_host_layer host;      /* type "lua" */
+    pf_slot *walk;           /* the tree's tensors by path; tensors borrowed */
+    int n_walk;
+    int64_t cap_walk;
+    int walk_slots;          /* slots of the tree when `walk` was made */
+};
+
+/* ---- the layer table (build.c) ---- */
+#define PF_LAYER(name) extern const pf_layer pf_layer_##name;
+#include "layers.def"
+#undef PF_LAYER
+extern const pf_layer pf_layer_host;
+const pf_layer *pf_layer_find(const char *name); /* NULL: none */
+
+/* ---- making modules (module.c, init.c) ---- */
+int pf_module_make(pf_module **module, pf_engine *e, const pf_layer *type, pf_config *options,
+                   pf_module *const *children, int n_children); /* takes options, unchecked */
+int pf_module_walk(pf_module *m); /* brings m->walk up to date */
+/* An inner child for build. Takes `options` (NULL: out of memory). */
+int pf_module_inner(pf_module *m, pf_engine *e, const char *name, const char *type, pf_config *options);
+int pf_module_adopt(pf_module *m, const char *name, pf_module *child); /* retained */
+/* Options of a linear layer; NULL out of memory. */
+pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init);
+/* A copy of those of m's options that layer `type` knows too; NULL out of memory. */
+pf_config *pf_module_pass_on(const pf_module *m, const char *type);
+/* A parameter shaped `shape`, filled by `init` ("normal:0.02", "value:1", "zeros", "ones",
+ * "xavier", "fan_in"), keyed by the engine's seed and its place in the build order. */
+int pf_module_param(pf_module *m, pf_engine *e, const char *name, int rank, const int64_t *shape, const char *init);
+int pf_module_buffer(pf_module *m, const char *name, pf_tensor *tensor); /* retained, not trained */
+int pf_module_derived(pf_module *m, const char *name, pf_tensor *tensor); /* retained, not saved */
+int pf_init_fill(pf_tensor *t, pf_engine *e, const char *init);
+pf_tensor *pf_module_tensor(const pf_module *m, const char *name); /* own slot, borrowed, NULL */
+char *pf_heap_text(pf_heap *heap, const char *text); /* a copy; free with pf_heap_text_free */
+void pf_heap_text_free(pf_heap *heap, char *text);
+
+/* Options by name; they are checked and complete after pf_module_new. */
+double pf_option_number(const pf_module *m, const char *name);
+static inline int64_t pf_option_int(const pf_module *m, const char *name) {
+    return (int64_t)pf_option_number(m, name);
+}
+const char *pf_option_text(const pf_module *m, const char *name);
+
+/* ---- running (run.c) ---- */
+int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+/* Child i with its node of the state; errors get the child's name. */
+int pf_run_child(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+/* Child i, which remembers nothing, as a part of its parent. */
+int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x); /* in place of *x */
+int pf_state_of(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
+/* `state` of a layer that runs its children with pf_run_child: one node a child. */
+int pf_state_of_children(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
+/* pf_module_prefill whose output may be that of the last position only, (B, 1, ...). */
+int pf_module_prefill_last(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, pf_state *state);
+
+/* Positions that start again at every document: (B, L) i32 from document numbers (B, L).
+ * *longest (may be NULL): positions in the longest document. */
+int pf_document_positions(pf_tensor **positions, pf_engine *e, const pf_tensor *documents, int64_t *longest);
+
+/* *held = next, releasing what it was: for chains of intermediate results. */
+static inline void pf_replace(pf_tensor **held, pf_tensor *next) {
+    pf_tensor_release(held);
+    *held = next;
+}
+
+#endif

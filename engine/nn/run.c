@@ -1,0 +1,151 @@
+/*
+ * run.c - running modules: forward, prefill and step go through one dispatcher, which
+ * moves every layer's position on and puts the path of a failing layer before its message.
+ * A streaming run is never recorded; when it fails midway its state is of no more use.
+ */
+#include <string.h>
+
+#include "module.h"
+
+enum { CALLS_A_STEP = 1 << 20 };
+
+/* ---- the dispatcher ---- */
+
+int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    *y = NULL;
+    PF_TRY(pf_check_cancel(e));
+    PF_TRY(m->type->run(m, e, run, x, y));
+    if (run->state) {
+        bool step = run->mode == PF_RUN_STEP;
+        run->state->position += step || x->rank < 2 ? 1 : x->shape[1];
+    }
+    return 0;
+}
+
+static int run_named(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
+                     pf_tensor **y) {
+    int status = pf_run_module(m->child[i].module, e, run, x, y);
+    if (status < 0 && status != PF_ECANCEL) return pf_fail_in(status, "%s", m->child[i].name);
+    return status;
+}
+
+int pf_run_child(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    pf_run inner = *run;
+    inner.last = false;
+    if (run->state) {
+        if (i >= run->state->n_child || !run->state->child[i]) {
+            return pf_fail(PF_ESTATE, "%s: the state is not one of this model", m->type->name);
+        }
+        inner.state = run->state->child[i];
+    }
+    return run_named(m, i, e, &inner, x, y);
+}
+
+int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    pf_run inner = {run->mode, run->pass, NULL, false};
+    return run_named(m, i, e, &inner, x, y);
+}
+
+int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x) {
+    if (!run->pass->training || p <= 0) return 0;
+    pf_tensor *y = NULL;
+    uint64_t call = run->pass->calls ? (*run->pass->calls)++ : 0;
+    PF_TRY(pf_dropout(&y, e, *x, p, run->pass->step * CALLS_A_STEP + call));
+    pf_replace(x, y);
+    return 0;
+}
+
+/* ---- states ---- */
+
+int pf_state_of(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
+    *state = NULL;
+    if (m->type->state) return m->type->state(m, e, batch, state);
+    return pf_state_new(state, e, batch, 0);
+}
+
+int pf_state_of_children(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
+    PF_TRY(pf_state_new(state, e, batch, m->n_child));
+    for (int i = 0; i < m->n_child; i++) {
+        int status = pf_state_of(m->child[i].module, e, batch, &(*state)->child[i]);
+        if (status >= 0) continue;
+        pf_state_close(state);
+        return pf_fail_in(status, "%s", m->child[i].name);
+    }
+    return 0;
+}
+
+/* ---- public ---- */
+
+/* A (B, L) i32 companion of the input. */
+static int check_companion(const pf_tensor *t, const pf_tensor *x, const char *name) {
+    if (!t) return 0;
+    PF_TRY(pf_tensor_check(t, PF_I32, "forward", name));
+    if (t->rank == 2 && x->rank >= 2 && t->shape[0] == x->shape[0] && t->shape[1] == x->shape[1]) {
+        return 0;
+    }
+    return pf_fail(PF_ESHAPE, "forward: %s is %s, x is %s; %s must be (B, L)", name, pf_shape_of(t),
+                   pf_shape_of(x), name);
+}
+
+int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
+                      const pf_pass *pass) {
+    *y = NULL;
+    if (!module || !x) return pf_fail(PF_EINVAL, "forward: the module or its input is NULL");
+    pf_pass own = {.size = sizeof own};
+    if (pass) memcpy(&own, pass, pass->size < sizeof own ? pass->size : sizeof own);
+    uint64_t calls = 0;
+    if (!own.calls) own.calls = &calls;
+    own.size = sizeof own;
+    PF_TRY(check_companion(own.mask, x, "mask"));
+    PF_TRY(check_companion(own.documents, x, "documents"));
+    pf_run run = {PF_RUN_FORWARD, &own, NULL, false};
+    return pf_run_module(module, engine, &run, x, y);
+}
+
+static int check_stream(const pf_module *module, const pf_tensor *x, const pf_state *state,
+                        int rank, const char *what) {
+    if (!module || !x || !state) return pf_fail(PF_EINVAL, "%s: an argument is NULL", what);
+    if (x->rank < rank || x->shape[0] != state->batch) {
+        return pf_fail(PF_ESHAPE, "%s: x is %s, but the state is of a batch of %lld", what,
+                       pf_shape_of(x), (long long)state->batch);
+    }
+    return 0;
+}
+
+/* With the tape hidden: what a stream computes is not differentiated. */
+static int run_stream(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, pf_state *state,
+                      pf_run_mode mode, bool last) {
+    const pf_pass quiet = {.size = sizeof quiet};
+    pf_run run = {mode, &quiet, state, last};
+    pf_tape *tape = pf_tape_pause(e);
+    int status = pf_run_module(m, e, &run, x, y);
+    pf_tape_resume(e, tape);
+    return status;
+}
+
+int pf_module_step(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
+                   pf_state *state) {
+    *y = NULL;
+    PF_TRY(check_stream(module, x, state, 1, "step"));
+    return run_stream(y, engine, module, x, state, PF_RUN_STEP, false);
+}
+
+int pf_module_prefill(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
+                      pf_state *state) {
+    *y = NULL;
+    PF_TRY(check_stream(module, x, state, 2, "prefill"));
+    return run_stream(y, engine, module, x, state, PF_RUN_PREFILL, false);
+}
+
+int pf_module_prefill_last(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, pf_state *state) {
+    *y = NULL;
+    PF_TRY(check_stream(m, x, state, 2, "prefill"));
+    return run_stream(y, e, m, x, state, PF_RUN_PREFILL, true);
+}
+
+int pf_module_state(pf_state **state, pf_engine *engine, const pf_module *module, int batch) {
+    *state = NULL;
+    if (!module) return pf_fail(PF_EINVAL, "state: the module is NULL");
+    if (batch < 1) return pf_fail(PF_EINVAL, "state: the batch must be at least 1, got %d", batch);
+    return pf_state_of(module, engine, batch, state);
+}

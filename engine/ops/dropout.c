@@ -1,0 +1,108 @@
+/*
+ * dropout.c - dropout by counter: whether element i (in row-major order) stays is a function
+ * of (seed, draw, i) alone. The backward draws the same mask again; all that is kept is the
+ * seed, which the host may change between forward and backward.
+ */
+#include "kern.h"
+#include "op.h"
+
+enum { PIECE = 1024, GRAIN = 16384 };
+
+static const pf_attr_info dropout_attrs[] = {
+    {.name = "p", .kind = PF_ATTR_FLOAT, .def = 0.1,
+     .doc = "share of elements set to 0, 0 <= p < 1"},
+};
+
+typedef struct {
+    const pf_kern *kern;
+    pf_rng rng;
+    float p, scale;
+    bool overwrite;
+    const float *x;
+    float *y;
+} dropout_job;
+
+/* x of any shape */
+static int dropout_shape(pf_call *c) {
+    PF_TRY(pf_want(c, 0, PF_F32));
+    double p = c->attr[0].f;
+    if (!(p >= 0 && p < 1)) return pf_fail(PF_EINVAL, "dropout: p is %g, not in 0 <= p < 1", p);
+    return pf_same_as(c, 0, 0);
+}
+
+/* y (+)= x / (1 - p) where the element stays, else 0: a dropped NaN is gone. */
+static void drop_range(void *context, int64_t first, int64_t last) {
+    const dropout_job *job = context;
+    float u[PIECE];
+    for (int64_t i = first; i < last; i += PIECE) {
+        int64_t n = pf_min(PIECE, last - i);
+        pf_rng_fill_uniform(&job->rng, (uint64_t)i, n, u);
+        const float *x = job->x + i;
+        float *y = job->y + i;
+        for (int64_t j = 0; j < n; j++) u[j] = u[j] >= job->p ? x[j] * job->scale : 0.0f;
+        if (job->overwrite) job->kern->scale(n, 1.0f, u, y);
+        else job->kern->axpy(n, 1.0f, u, y);
+    }
+}
+
+static int run(pf_call *c, uint64_t seed, const pf_tensor *from, pf_tensor *to, bool overwrite) {
+    pf_tensor *x;
+    PF_TRY(pf_tensor_compact(&x, c->engine, from));
+    double p = c->attr[0].f;
+    dropout_job job = {.kern = c->engine->kern,
+                       .rng = pf_rng_make(seed, PF_DRAW_DROPOUT, c->draw, 0),
+                       .p = (float)p, .scale = (float)(1 / (1 - p)), .overwrite = overwrite,
+                       .x = pf_f32(x), .y = pf_f32(to)};
+    int status = pf_parallel_range(c->engine, pf_tensor_numel(x), GRAIN, drop_range, &job);
+    pf_tensor_release(&x);
+    return status;
+}
+
+/* The seed of the mask, as two words. */
+static int save_seed(pf_call *c) {
+    int64_t two = 2;
+    PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_I32, 1, &two));
+    int32_t *word = pf_i32(c->saved[0]);
+    word[0] = (int32_t)(uint32_t)c->engine->seed;
+    word[1] = (int32_t)(uint32_t)(c->engine->seed >> 32);
+    return PF_OK;
+}
+
+static uint64_t saved_seed(const pf_call *c) {
+    const int32_t *word = pf_i32(c->saved[0]);
+    return (uint64_t)(uint32_t)word[1] << 32 | (uint32_t)word[0];
+}
+
+static int dropout_forward(pf_call *c) {
+    if (c->attr[0].f == 0) return pf_tensor_view(&c->out[0], c->in[0]);
+    if (c->record) PF_TRY(save_seed(c));
+    PF_TRY(pf_tensor_make(&c->out[0], c->engine, PF_F32, c->shape[0].rank, c->shape[0].dim));
+    return run(c, c->engine->seed, c->in[0], c->out[0], true);
+}
+
+static int dropout_backward(pf_call *c) {
+    if (!c->need[0]) return PF_OK;
+    if (c->attr[0].f == 0) return pf_grad_give(c, 0, c->dout[0]);
+    bool fresh;
+    pf_tensor *dx;
+    PF_TRY(pf_grad_fresh(c, 0, &fresh, &dx));
+    return run(c, saved_seed(c), c->dout[0], dx, fresh);
+}
+
+const pf_op pf_op_dropout = {
+    .name = "dropout",
+    .args = "x",
+    .results = "y",
+    .doc = "Sets each element to 0 with probability p and scales the others by 1 / (1 - p). The "
+           "mask is drawn by counter from (seed, call, element), the same for any number of "
+           "threads; p = 0 returns x.",
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .flags = PF_OP_OWN_OUTPUTS | PF_OP_RANDOM,
+    .attrs = dropout_attrs,
+    .n_attrs = PF_COUNT(dropout_attrs),
+    .shape = dropout_shape,
+    .forward = dropout_forward,
+    .backward = dropout_backward,
+};

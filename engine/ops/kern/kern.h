@@ -1,0 +1,91 @@
+/*
+ * kern.h - the table of SIMD kernels: pointers and lengths only, no tensor, no
+ * allocation, no error. kern_body.c holds every body once and is compiled for generic C,
+ * AVX2+FMA and AVX-512; kern_select.c picks. Unless a line says otherwise pointers may
+ * be unaligned, runs are contiguous, and in-place (y == x) is allowed.
+ *
+ * Each element's bits depend on its own inputs only, never on its place in the run: tails
+ * go through the same vector code as whole vectors. Reductions add in a fixed order that
+ * depends on n only. Levels may differ in the last bits from each other.
+ */
+#ifndef PF_KERN_H
+#define PF_KERN_H
+
+#include "runtime.h"
+
+typedef enum {
+    PF_UNARY_NEG, PF_UNARY_EXP, PF_UNARY_LOG, PF_UNARY_SQRT, PF_UNARY_SQUARE, PF_UNARY_TANH,
+    PF_UNARY_SIGMOID, PF_UNARY_RELU, PF_UNARY_REQU, PF_UNARY_GELU, PF_UNARY_GELU_TANH,
+    PF_UNARY_SILU, PF_UNARY_ELU, PF_UNARY_ABS, PF_UNARY_COS, PF_UNARY_SIN,
+    PF_UNARY_COUNT
+} pf_unary;
+
+typedef enum {
+    PF_BINARY_ADD, PF_BINARY_SUB, PF_BINARY_MUL, PF_BINARY_DIV, PF_BINARY_POW, PF_BINARY_MAX,
+    PF_BINARY_COUNT
+} pf_binary;
+
+typedef struct pf_kern {
+    const char *name; /* "generic", "avx2", "avx512" */
+
+    /* y[i] = f(x[i]). exp/log/tanh/erf: at most 2 ulp (tanh, gelu: 4) from the double result. */
+    void (*unary)(pf_unary f, int64_t n, const float *x, float *y);
+    /* dx[i] += dy[i] * f'(x[i]) (y[i] = f(x[i]) is given too; either may be used). */
+    void (*unary_grad)(pf_unary f, int64_t n, const float *x, const float *y, const float *dy, float *dx);
+    /* y[i] = f(a[i*sa], b[i*sb]); sa, sb are 0 or 1. */
+    void (*binary)(pf_binary f, int64_t n, const float *a, int64_t sa, const float *b, int64_t sb, float *y);
+
+    float (*sum)(int64_t n, const float *x);
+    float (*max)(int64_t n, const float *x);    /* -inf for n = 0; NaN if any is NaN */
+    float (*dot)(int64_t n, const float *a, const float *b);
+    float (*sumsq)(int64_t n, const float *x);
+    double (*sumsq_double)(int64_t n, const float *x); /* for gradient norms */
+    void (*axpy)(int64_t n, float a, const float *x, float *y);   /* y += a x */
+    void (*scale)(int64_t n, float a, const float *x, float *y);  /* y = a x */
+    void (*affine)(int64_t n, float a, float b, const float *x, float *y); /* y = a x + b */
+    void (*fma)(int64_t n, const float *a, const float *b, float *y);  /* y += a * b */
+    void (*fill)(int64_t n, float value, float *y);
+
+    /* Row of n: y = softmax(x); returns log-sum-exp. All -inf: y = 0, returns -inf. */
+    float (*softmax)(int64_t n, const float *x, float *y);
+    /* Returns log-sum-exp only. */
+    float (*logsumexp)(int64_t n, const float *x);
+    /* dx += y * (dy - sum(dy * y)) */
+    void (*softmax_grad)(int64_t n, const float *y, const float *dy, float *dx);
+
+    /* Row norms. layernorm: y = (x - mean) * rstd * w + b (w, b may be NULL); writes mean, rstd.
+     * rmsnorm: y = x * rrms * w. The backward adds to dx; dw, db (may be NULL) are added to. */
+    void (*layernorm)(int64_t n, float eps, const float *x, const float *w, const float *b, float *y, float *mean, float *rstd);
+    void (*layernorm_grad)(int64_t n, const float *x, const float *w, float mean, float rstd, const float *dy,
+                           float *dx, float *dw, float *db);
+    void (*rmsnorm)(int64_t n, float eps, const float *x, const float *w, float *y, float *rrms);
+    void (*rmsnorm_grad)(int64_t n, const float *x, const float *w, float rrms, const float *dy, float *dx, float *dw);
+
+    /* FAVOR+ rows (attention/map_softmax.c): u (n, m) with stride ld, in place.
+     * For each row i: t = max_a u[i][a]; u[i][a] = exp(u[i][a] - t); shift[i] = t - half[i]
+     * (half = |x|^2 / 2; NULL: 0). A row with NaN stays NaN. */
+    void (*softmax_features)(int64_t n, int64_t m, int64_t ld, float *u, const float *half, float *shift);
+    /* df[i][a] *= f[i][a]; rowsum[i] = sum_a df[i][a] (after). */
+    void (*features_pull)(int64_t n, int64_t m, int64_t ld, const float *f, float *df, float *rowsum);
+    /* y (n) = F z for rows of F (n, m), and y (m) += sum_i w[i] F[i] (w NULL: 1). */
+    void (*rows_dot)(int64_t n, int64_t m, int64_t ld, const float *f, const float *z, float *y);
+    void (*rows_sum)(int64_t n, int64_t m, int64_t ld, const float *f, const float *w, float *y);
+
+    /* Decode: y (n) = W (n, k) x, each row by `dot`; y[j] = W[j] . x (+ b[j] if b). */
+    void (*gemv)(int64_t n, int64_t k, const float *w, int64_t ld, const float *x, const float *b, float *y);
+
+    /* AdamW on n elements: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+     * p -= lr * (m*c1 / (sqrt(v*c2) + eps) + decay * p), g scaled by gscale first. */
+    void (*adamw)(int64_t n, float *p, const float *g, float *m, float *v, float gscale, float lr,
+                  float b1, float b2, float eps, float decay, float c1, float c2);
+    /* Rotate pairs: x (n) as n/2 pairs; cs holds cos, sn sin (n/2). pairs: neighbours
+     * (2i, 2i+1) or halves (i, i + n/2). sign -1 rotates back. y = rotated x. */
+    void (*rotary)(int64_t n, bool halves, const float *x, const float *cs, const float *sn, float sign, float *y);
+    /* Dropout by random words: y[i] = words[i] >= cut ? x[i] * factor : 0. */
+    void (*dropout)(int64_t n, const uint32_t *words, uint32_t cut, float factor, const float *x, float *y);
+} pf_kern;
+
+/* The table of a level, or NULL when it was not compiled in. */
+const pf_kern *pf_kern_table(pf_cpu level);
+
+#endif

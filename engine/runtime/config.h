@@ -1,0 +1,37 @@
+/*
+ * config.h - plain data as a tree: null, boolean, number, string, list, map. Layer options,
+ * config.json and state.json all pass through it, so only io/ knows JSON and only
+ * bindings/ knows Lua tables. Maps keep insertion order. The type is public (performer.h).
+ */
+#ifndef PF_CONFIG_H
+#define PF_CONFIG_H
+
+#include "base.h"
+
+/* One line of an options table: the single source for defaults, checks, help and docs. */
+typedef enum { PF_OPT_INT, PF_OPT_NUMBER, PF_OPT_BOOL, PF_OPT_STRING, PF_OPT_TREE } pf_opt_kind;
+
+typedef struct {
+    const char *name;
+    pf_opt_kind kind;
+    double number;       /* default of INT, NUMBER, BOOL */
+    double low, high;    /* allowed range of INT and NUMBER (low == high == 0: any) */
+    const char *string;  /* default of STRING; NULL: none */
+    const char *choices; /* STRING: "a|b|c", NULL: any text */
+    bool required;
+    const char *doc;
+} pf_option_info;
+
+/* Fails with PF_EINVAL when `options` (a map, or NULL) holds a key that is not in the
+ * table (names the nearest), a value of the wrong kind or out of range, or lacks a
+ * required one. `where` begins the message ("linear"). */
+int pf_config_check(const pf_config *options, const pf_option_info *table, int n, const char *where);
+
+/* The value of `name`, else the table's default. The name must be in the table. */
+double pf_config_number_of(const pf_config *options, const pf_option_info *table, int n, const char *name);
+const char *pf_config_string_of(const pf_config *options, const pf_option_info *table, int n, const char *name);
+
+/* The entry of `names` nearest to `word` (edit distance at most a third), or NULL. */
+const char *pf_nearest(const char *word, const char *const *names, int n);
+
+#endif

@@ -1,0 +1,89 @@
+/*
+ * engine.c - opening and closing the runtime part of an engine: options, heap, threads, CPU
+ * level; the logger, the cancel flag and the clock. What must hold: nothing of the host's is
+ * changed, and a failed open leaves nothing behind.
+ */
+#include "engine.h"
+
+#include <omp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "cpu.h"
+
+enum { MAX_THREADS = 1024 };
+
+/* The host's options laid over the defaults: a host built against an older header knows a
+ * shorter struct, one built against a newer header a longer one. */
+static int read_options(pf_options *out, const pf_options *given) {
+    *out = (pf_options)PF_OPTIONS_DEFAULT;
+    if (!given) return PF_OK;
+    if (given->size < sizeof given->size)
+        return pf_fail(PF_EINVAL, "engine: options.size is %zu, must be sizeof(pf_options)",
+                       given->size);
+    memcpy(out, given, given->size < sizeof *out ? given->size : sizeof *out);
+    if (out->threads < 0 || out->threads > MAX_THREADS)
+        return pf_fail(PF_EINVAL, "engine: options.threads is %d, must be 0 to %d", out->threads,
+                       MAX_THREADS);
+    return PF_OK;
+}
+
+/* *engine is overwritten; on failure it holds nothing that has to be closed. */
+int pf_runtime_open(pf_engine *engine, const pf_options *options) {
+    pf_options o;
+    memset(engine, 0, sizeof *engine);
+    PF_TRY(read_options(&o, options));
+    PF_TRY(pf_cpu_choose(o.cpu, &engine->cpu));
+    PF_TRY(pf_heap_open(&engine->heap, &o.allocator, o.memory));
+    int threads = o.threads ? o.threads : omp_get_max_threads();
+    engine->threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
+    engine->seed = o.seed;
+    engine->log = o.log;
+    engine->log_context = o.log_context;
+    engine->log_level = o.log_level;
+    engine->cancel = o.cancel;
+    return PF_OK;
+}
+
+/* Tensors and modules that outlive the engine keep the heap, but not its cache. */
+void pf_runtime_close(pf_engine *engine) {
+    if (!engine->heap) return;
+    pf_heap_free(engine->heap, engine->scratch,
+                 engine->scratch_bytes * (size_t)engine->threads);
+    engine->scratch = NULL;
+    engine->scratch_bytes = 0;
+    pf_heap_trim(engine->heap);
+    pf_heap_release(engine->heap);
+    engine->heap = NULL;
+}
+
+int pf_check_cancel(const pf_engine *engine) {
+    if (!engine->cancel || !atomic_load_explicit(engine->cancel, memory_order_relaxed))
+        return PF_OK;
+    return pf_fail(PF_ECANCEL, "cancelled by the host");
+}
+
+void pf_log(const pf_engine *engine, pf_log_level level, const char *format, ...) {
+    char text[1024];
+    if (!engine->log || level < engine->log_level || level >= PF_LOG_SILENT) return;
+    va_list args;
+    va_start(args, format);
+    int length = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (length >= 0) engine->log(engine->log_context, level, text);
+}
+
+void pf_seed(pf_engine *engine, uint64_t seed) {
+    engine->seed = seed;
+    engine->draws = 0;
+}
+
+void pf_engine_reset_peak(pf_engine *engine) { pf_heap_reset_peak(engine->heap); }
+
+double pf_clock(void) {
+    struct timespec now;
+    if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) return 0.0;
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}

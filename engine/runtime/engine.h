@@ -1,0 +1,54 @@
+/*
+ * engine.h - what one engine owns: heap, seed, threads, CPU level, logger, cancel flag,
+ * the open tape and the op registry. Two engines in a process share nothing. An engine is
+ * used by one host thread at a time. The thread count is fixed at open.
+ */
+#ifndef PF_ENGINE_H
+#define PF_ENGINE_H
+
+#include <stdatomic.h>
+
+#include "heap.h"
+#include "rng.h"
+#include "status.h"
+
+struct pf_kern; /* ops/kern: the table of kernels for this engine's CPU level */
+struct pf_op;   /* ops: one row of the op table */
+
+#define PF_MAX_OP_TABLES 8
+
+struct pf_engine {
+    pf_heap *heap;
+    uint64_t seed;
+    uint64_t draws;   /* counts PF_DRAW_USER streams, so each call draws anew */
+    int threads;
+    pf_cpu cpu;
+    const struct pf_kern *kern;
+    pf_tape *tape;    /* innermost open tape, or NULL */
+    pf_log_fn log;
+    void *log_context;
+    pf_log_level log_level;
+    const atomic_int *cancel; /* host's flag: non-zero asks every long call to stop */
+    /* The op table: arrays of row pointers that each floor adds at open. */
+    const struct pf_op *const *op_tables[PF_MAX_OP_TABLES];
+    int op_counts[PF_MAX_OP_TABLES];
+    int n_op_tables;
+    /* Per-thread scratch, grown before a parallel region, kept until close. */
+    void *scratch;
+    size_t scratch_bytes; /* a thread */
+    /* How a model's tree finds layers that live in the host (nn/build.c). */
+    pf_layer_resolver resolve_layer;
+    void *resolve_context;
+};
+
+/* Opens the runtime part only; api/ adds kernels and op tables. */
+int pf_runtime_open(pf_engine *engine, const pf_options *options);
+void pf_runtime_close(pf_engine *engine);
+
+/* PF_ECANCEL with a message when the host has raised the cancel flag, else 0. */
+int pf_check_cancel(const pf_engine *engine);
+
+void pf_log(const pf_engine *engine, pf_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#endif

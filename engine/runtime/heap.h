@@ -1,0 +1,34 @@
+/*
+ * heap.h - the one way to memory: a reference-counted heap over the host's allocator,
+ * with byte accounting, a budget, and a cache of freed blocks so that a steady training
+ * step asks the host for nothing. A heap outlives its engine while tensors hold it.
+ * Live bytes count what callers hold; cached blocks count against the budget only until
+ * an allocation needs the room (they are given back first).
+ */
+#ifndef PF_HEAP_H
+#define PF_HEAP_H
+
+#include "base.h"
+
+typedef struct pf_heap pf_heap;
+
+/* budget 0: none. The heap starts with one reference. */
+int pf_heap_open(pf_heap **heap, const pf_allocator *allocator, size_t budget);
+pf_heap *pf_heap_retain(pf_heap *heap);
+void pf_heap_release(pf_heap *heap); /* frees the cache, and the heap with its last block */
+
+/* Bytes aligned to PF_ALIGN; contents undefined. NULL (with message, PF_ENOMEM) on
+ * failure. Free with the same byte count. size 0 gives a valid pointer. Thread-safe. */
+void *pf_heap_alloc(pf_heap *heap, size_t bytes);
+void *pf_heap_zalloc(pf_heap *heap, size_t bytes);
+void pf_heap_free(pf_heap *heap, void *block, size_t bytes);
+void pf_heap_trim(pf_heap *heap); /* gives every cached block back to the host */
+
+/* Grows *array (element size `size`) to hold at least `need`; *capacity is updated. */
+int pf_heap_grow(pf_heap *heap, void **array, int64_t *capacity, int64_t need, size_t size);
+
+size_t pf_heap_live(const pf_heap *heap);
+size_t pf_heap_peak(const pf_heap *heap);
+void pf_heap_reset_peak(pf_heap *heap); /* peak = live */
+
+#endif

@@ -1,0 +1,79 @@
+/*
+ * parallel.c - the engine's one parallel region. What must hold: which task runs on which
+ * thread is of no consequence; the BLAS sees a single thread inside a task; the host's OpenMP
+ * settings are the same after as before, also when the host calls from a region of its own.
+ */
+#include "parallel.h"
+
+#include <omp.h>
+
+/* Room for `bytes` of scratch a thread. What it held is of no worth, so the old area goes
+ * back before the new one is asked for. */
+static int grow_scratch(pf_engine *engine, size_t bytes) {
+    if (bytes <= engine->scratch_bytes) return PF_OK;
+    size_t threads = (size_t)engine->threads, total;
+    if (bytes > PTRDIFF_MAX / 2 ||
+        !pf_mul_size((size_t)pf_round_up((int64_t)bytes, PF_ALIGN), threads, &total))
+        return pf_fail(PF_ENOMEM, "out of memory: scratch of %zu bytes a thread", bytes);
+    pf_heap_free(engine->heap, engine->scratch, engine->scratch_bytes * threads);
+    engine->scratch_bytes = 0;
+    engine->scratch = pf_heap_alloc(engine->heap, total);
+    if (!engine->scratch) return pf_fail_in(PF_ENOMEM, "scratch for %d threads", engine->threads);
+    engine->scratch_bytes = total / threads;
+    return PF_OK;
+}
+
+/* Consecutive tasks that a thread takes at once. Only tasks so many that taking them one by
+ * one would cost are bundled. */
+static int chunk_of(int64_t n, int threads) {
+    int64_t chunk = n / ((int64_t)threads * 64);
+    return (int)pf_max(1, pf_min(chunk, 1 << 20));
+}
+
+/* The team is all threads or one: libgomp ends the idle threads of a team that shrinks, and
+ * starting them again costs more than their idleness, while a team of one leaves the others
+ * as they are. */
+int pf_parallel(pf_engine *engine, int64_t n, size_t scratch_bytes, pf_task_fn fn, void *context) {
+    if (n <= 0) return PF_OK;
+    PF_TRY(grow_scratch(engine, scratch_bytes));
+    const atomic_int *cancel = engine->cancel;
+    char *scratch = engine->scratch;
+    const size_t stride = engine->scratch_bytes;
+    const int team = n == 1 ? 1 : engine->threads;
+    const int chunk = chunk_of(n, team);
+    atomic_bool skipped = false;
+#pragma omp parallel num_threads(team)
+    {
+        /* A team of one is no active region for the BLAS; this setting is the region's own. */
+        if (omp_get_num_threads() == 1) omp_set_num_threads(1);
+        char *own = scratch ? scratch + stride * (size_t)omp_get_thread_num() : NULL;
+#pragma omp for schedule(dynamic, chunk) nowait
+        for (int64_t task = 0; task < n; task++) {
+            if (cancel && atomic_load_explicit(cancel, memory_order_relaxed))
+                atomic_store_explicit(&skipped, true, memory_order_relaxed);
+            else
+                fn(context, task, own);
+        }
+    }
+    return skipped ? pf_fail(PF_ECANCEL, "cancelled by the host") : PF_OK;
+}
+
+typedef struct {
+    pf_range_fn fn;
+    void *context;
+    int64_t n, grain;
+} range_job;
+
+static void range_task(void *context, int64_t task, void *scratch) {
+    const range_job *job = context;
+    (void)scratch;
+    int64_t first = task * job->grain;
+    job->fn(job->context, first, pf_min(first + job->grain, job->n));
+}
+
+int pf_parallel_range(pf_engine *engine, int64_t n, int64_t grain, pf_range_fn fn, void *context) {
+    if (n <= 0) return PF_OK;
+    range_job job = {fn, context, n, pf_max(grain, 1)};
+    int64_t tasks = (n - 1) / job.grain + 1;
+    return pf_parallel(engine, tasks, 0, range_task, &job);
+}

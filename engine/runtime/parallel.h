@@ -1,0 +1,31 @@
+/*
+ * parallel.h - the engine's one parallel loop. The work is cut into tasks by the problem
+ * alone (never by the thread count), a task writes only what is its own, and so results
+ * are the same bits for any number of threads. Inside a task OpenBLAS runs on one thread:
+ * a team of two or more is an active region, and a team of one sets the region-local
+ * thread count; the host's OpenMP settings stay as they are.
+ */
+#ifndef PF_PARALLEL_H
+#define PF_PARALLEL_H
+
+#include "engine.h"
+
+/* `scratch` holds at least the asked bytes, aligned, private to the running thread. */
+typedef void (*pf_task_fn)(void *context, int64_t task, void *scratch);
+
+/* Runs fn for task 0 .. n-1. Fails with PF_ENOMEM (scratch) or PF_ECANCEL; after
+ * PF_ECANCEL some tasks have not run. Must not be called from inside a task. */
+int pf_parallel(pf_engine *engine, int64_t n, size_t scratch_bytes, pf_task_fn fn, void *context);
+
+/* Cuts n elements in fixed ranges of `grain` and runs fn(context, first, last) on each. */
+typedef void (*pf_range_fn)(void *context, int64_t first, int64_t last);
+int pf_parallel_range(pf_engine *engine, int64_t n, int64_t grain, pf_range_fn fn, void *context);
+
+/* Takes `bytes` (rounded up to PF_ALIGN) from the front of a scratch area. */
+static inline void *pf_carve(void **scratch, size_t bytes) {
+    char *start = *scratch;
+    *scratch = start + (size_t)pf_round_up((int64_t)bytes, PF_ALIGN);
+    return start;
+}
+
+#endif

@@ -1,0 +1,14 @@
+/* runtime.h - front header of floor 0. */
+#ifndef PF_RUNTIME_H
+#define PF_RUNTIME_H
+
+#include "base.h"
+#include "config.h"
+#include "cpu.h"
+#include "engine.h"
+#include "heap.h"
+#include "parallel.h"
+#include "rng.h"
+#include "status.h"
+
+#endif

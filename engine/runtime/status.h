@@ -1,0 +1,24 @@
+/*
+ * status.h - how a failure travels: a negative status as return value, and one message
+ * a thread. A function that returns a status < 0 has called pf_fail (or something that
+ * did); a function that returns >= 0 has left the message alone.
+ */
+#ifndef PF_STATUS_H
+#define PF_STATUS_H
+
+#include "base.h"
+
+/* Records a formatted message for this thread and returns `status`. */
+int pf_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Puts "prefix: " before the message that stands; returns `status`. */
+int pf_fail_in(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Returns early with the status of `call` if it failed. */
+#define PF_TRY(call)                        \
+    do {                                    \
+        int pf_try_status_ = (call);        \
+        if (pf_try_status_ < 0) return pf_try_status_; \
+    } while (0)
+
+#endif

@@ -1,0 +1,83 @@
+/*
+ * fill.c - tensors that come with contents: empty, full, arange, random. What must hold: a
+ * random tensor is a function of the engine's seed and the number of the draw, for any number
+ * of threads; a value that an i32 tensor cannot hold is refused, not bent.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "tensor.h"
+
+enum { GRAIN = 1 << 14 }; /* elements a task; even, as normals come in pairs */
+
+static int check_new(pf_tensor **t, const pf_engine *engine, const char *op) {
+    if (!t || !engine) return pf_fail(PF_EINVAL, "%s: an argument is missing", op);
+    *t = NULL;
+    return PF_OK;
+}
+
+static int check_dtype(pf_dtype dtype, const char *op) {
+    if (dtype == PF_F32 || dtype == PF_I32) return PF_OK;
+    return pf_fail(PF_EDTYPE, "%s: no dtype has the number %d", op, (int)dtype);
+}
+
+int pf_tensor_empty(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
+                    const int64_t *shape) {
+    PF_TRY(check_new(t, engine, "empty"));
+    PF_TRY(check_dtype(dtype, "empty"));
+    return pf_tensor_make(t, engine, dtype, rank, shape);
+}
+
+int pf_tensor_full(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
+                   const int64_t *shape, double value) {
+    PF_TRY(check_new(t, engine, "full"));
+    PF_TRY(check_dtype(dtype, "full"));
+    PF_TRY(pf_tensor_make(t, engine, dtype, rank, shape));
+    int status = pf_tensor_fill(*t, value);
+    if (status < 0) pf_tensor_release(t);
+    return status;
+}
+
+int pf_tensor_arange(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int64_t n) {
+    PF_TRY(check_new(t, engine, "arange"));
+    PF_TRY(check_dtype(dtype, "arange"));
+    int64_t most = dtype == PF_I32 ? (int64_t)INT32_MAX + 1 : (int64_t)1 << 24;
+    if (n < 0 || n > most)
+        return pf_fail(PF_EINVAL, "arange: %lld, must be 0 to %lld for %s to hold every number",
+                       (long long)n, (long long)most, pf_dtype_name(dtype));
+    PF_TRY(pf_tensor_make(t, engine, dtype, 1, &n));
+    for (int64_t i = 0; i < n; i++) {
+        if (dtype == PF_F32)
+            pf_f32(*t)[i] = (float)i;
+        else
+            pf_i32(*t)[i] = (int32_t)i;
+    }
+    return PF_OK;
+}
+
+typedef struct {
+    pf_rng rng;
+    float *out;
+    bool normal;
+} rand_job;
+
+static void rand_range(void *context, int64_t first, int64_t last) {
+    const rand_job *job = context;
+    if (job->normal)
+        pf_rng_fill_normal(&job->rng, (uint64_t)first, last - first, job->out + first);
+    else
+        pf_rng_fill_uniform(&job->rng, (uint64_t)first, last - first, job->out + first);
+}
+
+int pf_tensor_rand(pf_tensor **t, pf_engine *engine, int rank, const int64_t *shape, bool normal) {
+    PF_TRY(check_new(t, engine, "rand"));
+    PF_TRY(pf_tensor_make(t, engine, PF_F32, rank, shape));
+    pf_rng rng = pf_rng_make(engine->seed, PF_DRAW_USER, engine->draws, 0);
+    rand_job job = {rng, pf_f32(*t), normal};
+    int status = pf_parallel_range(engine, pf_tensor_numel(*t), GRAIN, rand_range, &job);
+    if (status < 0)
+        pf_tensor_release(t);
+    else
+        engine->draws++;
+    return status;
+}

@@ -1,0 +1,199 @@
+/*
+ * tensor.c - the life of tensors: headers, storages, views, and the list of what a tape
+ * owns. What must hold: a storage lives as long as a header refers to it, its data no longer
+ * than its tape; every byte comes from a heap. Blocks keep their heap alive by themselves
+ * (heap.c), so neither headers nor storages count as references of it.
+ */
+#include <string.h>
+
+#include "tensor.h"
+
+/* ---- storages ---- */
+
+static void link_storage(pf_storage *s, struct pf_tape *tape) {
+    pf_owner *owner = (pf_owner *)tape;
+    s->tape = tape;
+    s->next = owner->first;
+    if (s->next) s->next->prev = s;
+    owner->first = s;
+}
+
+static void unlink_storage(pf_storage *s) {
+    if (!s->tape) return;
+    pf_owner *owner = (pf_owner *)s->tape;
+    if (s->prev)
+        s->prev->next = s->next;
+    else
+        owner->first = s->next;
+    if (s->next) s->next->prev = s->prev;
+    s->next = s->prev = NULL;
+    s->tape = NULL;
+}
+
+/* tape NULL: nobody's. */
+static pf_storage *storage_new(pf_heap *heap, struct pf_tape *tape, size_t bytes) {
+    pf_storage *s = pf_heap_zalloc(heap, sizeof *s);
+    if (!s) return NULL;
+    s->data = pf_heap_alloc(heap, bytes);
+    if (!s->data) {
+        pf_heap_free(heap, s, sizeof *s);
+        return NULL;
+    }
+    atomic_init(&s->refs, 1);
+    s->heap = heap;
+    s->bytes = bytes;
+    if (tape) link_storage(s, tape);
+    return s;
+}
+
+static void storage_drop_data(pf_storage *s) {
+    pf_heap_free(s->heap, s->data, s->bytes);
+    s->data = NULL;
+}
+
+static void storage_release(pf_storage *s) {
+    if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
+    unlink_storage(s);
+    storage_drop_data(s);
+    pf_heap_free(s->heap, s, sizeof *s);
+}
+
+void pf_owner_close(pf_owner *owner) {
+    while (owner->first) {
+        pf_storage *s = owner->first;
+        unlink_storage(s);
+        storage_drop_data(s);
+    }
+}
+
+/* ---- headers ---- */
+
+/* A header without storage, contiguous. */
+static pf_tensor *header_new(pf_heap *heap, pf_dtype dtype, int rank, const int64_t *shape) {
+    pf_tensor *t = pf_heap_zalloc(heap, sizeof *t);
+    if (!t) return NULL;
+    atomic_init(&t->refs, 1);
+    t->heap = heap;
+    t->dtype = dtype;
+    t->rank = rank;
+    t->node = -1;
+    for (int i = 0; i < rank; i++) t->shape[i] = shape[i];
+    pf_shape_strides(rank, shape, t->stride);
+    return t;
+}
+
+static int make(pf_tensor **out, pf_heap *heap, struct pf_tape *tape, pf_dtype dtype, int rank,
+                const int64_t *shape) {
+    *out = NULL;
+    PF_TRY(pf_shape_valid(rank, shape, dtype, "tensor"));
+    size_t bytes = (size_t)pf_shape_numel(rank, shape) * pf_dtype_size(dtype);
+    pf_tensor *t = header_new(heap, dtype, rank, shape);
+    if (!t) return PF_ENOMEM;
+    t->storage = storage_new(heap, tape, bytes);
+    if (!t->storage) {
+        pf_heap_free(heap, t, sizeof *t);
+        return pf_fail_in(PF_ENOMEM, "tensor %s %s", pf_shape_text(rank, shape),
+                          pf_dtype_name(dtype));
+    }
+    *out = t;
+    return PF_OK;
+}
+
+int pf_tensor_make(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
+                   const int64_t *shape) {
+    return make(t, engine->heap, engine->tape, dtype, rank, shape);
+}
+
+int pf_tensor_make_lasting(pf_tensor **t, pf_heap *heap, pf_dtype dtype, int rank,
+                           const int64_t *shape) {
+    return make(t, heap, NULL, dtype, rank, shape);
+}
+
+int pf_tensor_make_ordered(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
+                           const int64_t *shape, const int *order) {
+    PF_TRY(pf_tensor_make(t, engine, dtype, rank, shape));
+    int64_t step = 1;
+    for (int i = rank - 1; i >= 0; i--) {
+        (*t)->stride[order[i]] = step;
+        step *= pf_max(shape[order[i]], 1);
+    }
+    return PF_OK;
+}
+
+/* A copy of the header that stands outside the graph. */
+int pf_tensor_ghost(pf_tensor **ghost, const pf_tensor *t) {
+    pf_tensor *copy = *ghost = header_new(t->heap, t->dtype, t->rank, t->shape);
+    return copy ? PF_OK : PF_ENOMEM;
+}
+
+int pf_tensor_view(pf_tensor **view, const pf_tensor *t) {
+    PF_TRY(pf_tensor_ghost(view, t));
+    memcpy((*view)->stride, t->stride, sizeof t->stride);
+    (*view)->offset = t->offset;
+    (*view)->storage = t->storage;
+    if (t->storage) atomic_fetch_add_explicit(&t->storage->refs, 1, memory_order_relaxed);
+    return PF_OK;
+}
+
+pf_tensor *pf_tensor_retain(pf_tensor *t) {
+    if (t) atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+    return t;
+}
+
+/* A gradient has no gradient of its own, so this goes one level deep. */
+void pf_tensor_release(pf_tensor **address) {
+    pf_tensor *t = address ? *address : NULL;
+    if (!t) return;
+    *address = NULL;
+    if (atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1) return;
+    pf_tensor_release(&t->grad);
+    storage_release(t->storage);
+    pf_heap_free(t->heap, t, sizeof *t);
+}
+
+/* ---- looking ---- */
+
+int pf_tensor_rank(const pf_tensor *t) { return t->rank; }
+
+/* A dimension that is not there has size 0. */
+int64_t pf_tensor_size(const pf_tensor *t, int dim) {
+    int d = dim < 0 ? dim + t->rank : dim;
+    return d >= 0 && d < t->rank ? t->shape[d] : 0;
+}
+
+int64_t pf_tensor_numel(const pf_tensor *t) { return pf_shape_numel(t->rank, t->shape); }
+
+pf_dtype pf_tensor_dtype(const pf_tensor *t) { return t->dtype; }
+
+bool pf_tensor_alive(const pf_tensor *t) { return t && t->storage && t->storage->data; }
+
+/* A dimension of size 1 is never stepped along: its stride is of no matter. */
+bool pf_tensor_contiguous(const pf_tensor *t) {
+    int64_t step = 1;
+    for (int i = t->rank - 1; i >= 0; i--) {
+        if (t->shape[i] == 0) return true;
+        if (t->shape[i] != 1 && t->stride[i] != step) return pf_tensor_numel(t) == 0;
+        step *= t->shape[i];
+    }
+    return true;
+}
+
+int pf_tensor_check(const pf_tensor *t, pf_dtype dtype, const char *op, const char *arg) {
+    if (!t) return pf_fail(PF_EINVAL, "%s: %s is missing", op, arg);
+    if (!t->storage)
+        return pf_fail(PF_ESTATE, "%s: %s %s holds a shape only, no data", op, arg,
+                       pf_shape_of(t));
+    if (!t->storage->data)
+        return pf_fail(PF_ESTATE,
+                       "%s: %s %s died with its tape; keep what outlives a tape with detach", op,
+                       arg, pf_shape_of(t));
+    if (t->dtype != dtype)
+        return pf_fail(PF_EDTYPE, "%s: %s %s is %s, must be %s", op, arg, pf_shape_of(t),
+                       pf_dtype_name(t->dtype), pf_dtype_name(dtype));
+    return PF_OK;
+}
+
+void *pf_tensor_data(pf_tensor *t) {
+    if (!pf_tensor_alive(t) || !pf_tensor_contiguous(t)) return NULL;
+    return (char *)t->storage->data + (size_t)t->offset * pf_dtype_size(t->dtype);
+}

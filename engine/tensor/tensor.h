@@ -1,0 +1,98 @@
+/*
+ * tensor.h - front header of floor 1: storage, tensor, shapes, views.
+ *
+ * A tensor is a view (shape, strides, offset, in elements) of a reference-counted storage.
+ * A storage made while a tape is open belongs to that tape: when the tape closes, its
+ * bytes go back and every tensor on it is dead (storage->data == NULL). Only ops/ and
+ * below look at data; a dead tensor is refused by pf_tensor_check.
+ */
+#ifndef PF_TENSOR_H
+#define PF_TENSOR_H
+
+#include <stdatomic.h>
+
+#include "runtime.h"
+
+typedef struct pf_storage {
+    atomic_int refs;
+    pf_heap *heap;        /* alive as long as this block is */
+    void *data;           /* NULL: died with its tape */
+    size_t bytes;
+    struct pf_tape *tape; /* owner, or NULL */
+    struct pf_storage *next, *prev; /* the owner's list */
+} pf_storage;
+
+/* Every tape starts with this, so that the tensor floor can keep the list of what it owns. */
+typedef struct pf_owner {
+    pf_storage *first;
+} pf_owner;
+
+struct pf_tensor {
+    atomic_int refs;
+    pf_heap *heap; /* where this header lies; alive as long as it does */
+    pf_storage *storage; /* NULL: a ghost, shape without data */
+    pf_dtype dtype;
+    int rank;
+    int64_t shape[PF_MAX_RANK];
+    int64_t stride[PF_MAX_RANK]; /* elements */
+    int64_t offset;
+    /* autograd */
+    bool requires_grad;  /* a leaf that wants a gradient */
+    bool grad_stale;     /* grad holds old numbers: overwrite, don't add */
+    pf_tensor *grad;     /* owned */
+    struct pf_tape *tape; /* tape whose node made this tensor, or NULL */
+    uint64_t tape_id;     /* ... and its number: addresses come back */
+    int node, slot;      /* ... which node, which of its outputs */
+};
+
+/* ---- making ---- */
+int pf_tensor_make(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank, const int64_t *shape);
+/* Outside the open tape: parameters, gradients, states. */
+int pf_tensor_make_lasting(pf_tensor **t, pf_heap *heap, pf_dtype dtype, int rank, const int64_t *shape);
+/* Same shape as `like`, but laid out so that dimension order `order` (outermost first) is
+ * contiguous; e.g. (B,H,L,d) stored as (B,L,H,d) with order {0,2,1,3}. */
+int pf_tensor_make_ordered(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank, const int64_t *shape, const int *order);
+/* A new header on the same storage; the caller changes shape, stride, offset. No graph. */
+int pf_tensor_view(pf_tensor **view, const pf_tensor *t);
+int pf_tensor_ghost(pf_tensor **ghost, const pf_tensor *t);
+/* *out = t retained if contiguous, else a contiguous copy. No graph. */
+int pf_tensor_compact(pf_tensor **out, pf_engine *engine, const pf_tensor *t);
+void pf_owner_close(pf_owner *owner); /* every storage of the list dies */
+
+/* ---- looking ---- */
+static inline float *pf_f32(const pf_tensor *t) { return (float *)t->storage->data + t->offset; }
+static inline int32_t *pf_i32(const pf_tensor *t) { return (int32_t *)t->storage->data + t->offset; }
+bool pf_same_shape(const pf_tensor *a, const pf_tensor *b);
+/* Ready to read: alive, of dtype. Fails naming op and argument. */
+int pf_tensor_check(const pf_tensor *t, pf_dtype dtype, const char *op, const char *arg);
+
+/* ---- shapes: pure arithmetic ---- */
+int64_t pf_shape_numel(int rank, const int64_t *shape);
+int pf_shape_valid(int rank, const int64_t *shape, pf_dtype dtype, const char *where); /* rank, sign, overflow */
+void pf_shape_strides(int rank, const int64_t *shape, int64_t *stride);
+/* The broadcast of two shapes; PF_ESHAPE without a message when they don't fit, with
+ * *axis the dimension (of the longer shape) that disagrees. */
+int pf_shape_broadcast(int ra, const int64_t *a, int rb, const int64_t *b, int *rank, int64_t *shape, int *axis);
+int pf_dim(int dim, int rank, const char *op, int *out); /* negative from the end; checks */
+/* "[2, 3, 4]" in a rotating thread-local buffer: good for 8 uses in one message. */
+const char *pf_shape_text(int rank, const int64_t *shape);
+const char *pf_shape_of(const pf_tensor *t);
+
+/* ---- walking strided memory: outer steps and one inner run ---- */
+#define PF_ITER_MAX 4
+typedef struct {
+    int n;                                  /* operands */
+    int rank;                               /* outer dimensions left after merging */
+    int64_t shape[PF_MAX_RANK];
+    int64_t stride[PF_ITER_MAX][PF_MAX_RANK];
+    int64_t inner;                          /* elements in an inner run */
+    int64_t inner_stride[PF_ITER_MAX];      /* elements; 0 broadcast, 1 contiguous */
+    int64_t outer;                          /* number of runs */
+} pf_iter;
+/* Operands are broadcast to `shape`. Adjacent dimensions merge where every operand allows. */
+void pf_iter_make(pf_iter *it, int rank, const int64_t *shape, int n, const pf_tensor *const *operands);
+/* Element offsets of run `index` for each operand, counted from pf_f32(operand): the
+ * tensor's own offset is not in them. Runs stand in row-major order of `shape`. */
+void pf_iter_at(const pf_iter *it, int64_t index, int64_t *offsets);
+
+#endif

@@ -1,0 +1,14 @@
+/* optim.h - front header of floor 6a: optimisers, clipping, schedules. */
+#ifndef PF_OPTIM_H
+#define PF_OPTIM_H
+
+#include "module.h"
+
+/* For checkpoints (joined in api/): the optimiser's tensors by name ("<param>.m"), borrowed
+ * list of pf_named to free with pf_heap_free(heap, list, n * sizeof *list); and its settings
+ * and counters as plain data. */
+int pf_optimizer_tensors(const pf_optimizer *o, pf_named **list, int *n);
+int pf_optimizer_config(const pf_optimizer *o, pf_config **config); /* type, options, steps */
+int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, const pf_config *config);
+
+#endif

@@ -1,0 +1,98 @@
+/* nn_support.h - what the tests of models share: options in one line, ids, one run. */
+#ifndef PF_NN_SUPPORT_H
+#define PF_NN_SUPPORT_H
+
+#include "check.h"
+#include "module.h"
+#include "optim.h"
+
+/* JSON with ' for " -> a config. */
+static inline pf_config *options_of(const char *text) {
+    char buffer[2048];
+    size_t n = strlen(text);
+    pf_config *node = NULL;
+    for (size_t i = 0; i <= n && i < sizeof buffer; i++) buffer[i] = text[i] == '\'' ? '"' : text[i];
+    CHECK_OK(pf_json_parse(&node, buffer, n));
+    return node;
+}
+
+static inline pf_engine *engine_of(int threads, uint64_t seed) {
+    pf_options options = PF_OPTIONS_DEFAULT;
+    pf_engine *e = NULL;
+    options.threads = threads;
+    options.seed = seed;
+    CHECK_OK(pf_engine_open(&e, &options));
+    return e;
+}
+
+static inline pf_module *layer_of(pf_engine *e, const char *type, const char *text) {
+    pf_config *options = options_of(text);
+    pf_module *m = NULL;
+    CHECK_OK(pf_module_new(&m, e, type, options, NULL, 0));
+    pf_config_free(options);
+    return m;
+}
+
+/* A small performer; `more` is added to its options. */
+static inline pf_module *small_model(pf_engine *e, const char *more) {
+    char text[1024];
+    snprintf(text, sizeof text, "{'vocab': 11, 'dim': 16, 'layers': 2, 'heads': 2, 'length': 64%s%s}",
+             more[0] ? ", " : "", more);
+    return layer_of(e, "performer", text);
+}
+
+/* (B, L) ids that look random, below 11. */
+static inline pf_tensor *some_ids(pf_engine *e, int64_t batch, int64_t length, uint32_t salt) {
+    int64_t shape[2] = {batch, length};
+    pf_tensor *t = NULL;
+    CHECK_OK(pf_tensor_full(&t, e, PF_I32, 2, shape, 0));
+    for (int64_t i = 0; i < batch * length; i++) {
+        uint32_t x = ((uint32_t)i + 1) * 2654435761u + salt * 40503u;
+        pf_i32(t)[i] = (int32_t)((x ^ x >> 15) % 11);
+    }
+    return t;
+}
+
+/* The numbers of f32 t, row-major; free() them. */
+static inline float *numbers(const pf_tensor *t) {
+    size_t n = (size_t)pf_tensor_numel(t);
+    float *out = calloc(n + 1, sizeof *out);
+    CHECK_OK(pf_tensor_read(t, out, n * sizeof *out));
+    return out;
+}
+
+/* Forward without a graph; the numbers of the result. */
+static inline float *forward_of(pf_engine *e, pf_module *m, pf_tensor *x, pf_tensor *documents,
+                                pf_tensor *mask) {
+    pf_pass pass = {.size = sizeof pass, .documents = documents, .mask = mask};
+    pf_tensor *y = NULL;
+    CHECK_OK(pf_module_forward(&y, e, m, x, &pass));
+    if (!y) return calloc(1 << 16, sizeof(float));
+    float *out = numbers(y);
+    pf_tensor_release(&y);
+    return out;
+}
+
+/* max |a - b| / max |b| */
+static inline double distance(const float *a, const float *b, int64_t n) {
+    double most = 0, top = 1e-30;
+    for (int64_t i = 0; i < n; i++) {
+        most = fmax(most, fabs((double)a[i] - b[i]));
+        top = fmax(top, fabs(b[i]));
+        if (isnan(a[i]) || isnan(b[i])) return INFINITY;
+    }
+    return most / top;
+}
+
+/* The options that a promise is checked under. */
+static const char *const causal_kinds[] = {
+    "'causal': true, 'kernel': {'name': 'softmax', 'features': 24}",
+    "'causal': true, 'kernel': {'name': 'relu'}, 'positions': 'learned'",
+    "'causal': true, 'kernel': {'name': 'elu', 'features': 24}, 'positions': 'sinusoidal'",
+    "'causal': true, 'kernel': {'name': 'exact'}, 'conv': 3",
+    "'causal': true, 'kernel': {'name': 'identity'}, 'norm': 'rmsnorm', 'act': 'swiglu'",
+    "'causal': true, 'qk_norm': true, 'conv': 4, 'bias': true, 'positions': 'none', "
+    "'tied': false, 'act': 'square_relu'",
+};
+
+#endif
