@@ -119,36 +119,36 @@ static int data_document(lua_State *L) {
     return 2;
 }
 
-/* data:counts{split =, bigram =}: counts by token id (from 0), and by pair. */
+/* The n values at `from` as a list. */
+static void push_counts(lua_State *L, const double *from, int n) {
+    lua_createtable(L, n, 0);
+    for (int i = 0; i < n; i++) {
+        lua_pushinteger(L, (lua_Integer)from[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+}
+
+/* data:counts([split = "train"]): {unigram = {...}, bigram = {{...}}}. The count of token id
+ * stands at position id + 1; bigram[a + 1][b + 1] counts b after a. */
 static int data_counts(lua_State *L) {
-    static const char *const allowed[] = {"split", "bigram", NULL};
     const pf_data *data = check_data(L, "counts");
-    lpf_check_options(L, 2, allowed, "counts");
-    const pf_split split = check_split(L, lpf_opt_string(L, 2, "split", "train"), "counts");
-    const bool pairs = lpf_opt_bool(L, 2, "bigram", false);
+    const pf_split split = check_split(L, luaL_optstring(L, 2, "train"), "counts");
     pf_data_info info = {0};
     lpf_result(L, pf_data_info_of(data, split, &info));
     const int n = lpf_result(L, pf_tokenizer_size(info.tokenizer));
-    const size_t cells = (size_t)n * (size_t)n;
     double *one = lua_newuserdatauv(L, (size_t)n * sizeof *one, 0);
-    double *two = pairs ? lua_newuserdatauv(L, cells * sizeof *two, 0) : NULL;
+    double *two = lua_newuserdatauv(L, (size_t)n * (size_t)n * sizeof *two, 0);
     lpf_result(L, pf_data_counts(data, split, one, two));
-    lua_createtable(L, n, 1);
+    lua_createtable(L, 0, 2);
+    push_counts(L, one, n);
+    lua_setfield(L, -2, "unigram");
+    lua_createtable(L, n, 0);
     for (int i = 0; i < n; i++) {
-        lua_pushinteger(L, (lua_Integer)one[i]);
-        lua_rawseti(L, -2, i);
+        push_counts(L, two + (size_t)i * (size_t)n, n);
+        lua_rawseti(L, -2, i + 1);
     }
-    if (!pairs) return 1;
-    lua_createtable(L, n, 1);
-    for (int i = 0; i < n; i++) {
-        lua_createtable(L, n, 1);
-        for (int k = 0; k < n; k++) {
-            lua_pushinteger(L, (lua_Integer)two[(size_t)i * (size_t)n + (size_t)k]);
-            lua_rawseti(L, -2, k);
-        }
-        lua_rawseti(L, -2, i);
-    }
-    return 2;
+    lua_setfield(L, -2, "bigram");
+    return 1;
 }
 
 static int data_tostring(lua_State *L) {

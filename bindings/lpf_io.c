@@ -114,15 +114,17 @@ static int checkpoint_save(lua_State *L) {
     return 1;
 }
 
-/* checkpoint.load(dir): {model, optimizer, state, tokenizer} */
+/* checkpoint_load(dir [, without_optimizer]): {model, optimizer, state, tokenizer} */
 static int checkpoint_load(lua_State *L) {
     const char *dir = luaL_checkstring(L, 1);
+    const bool without = lua_toboolean(L, 2);
     lua_settop(L, 1);
     pf_engine *engine = lpf_engine(L);
     pf_module **model = lpf_new_module(L);          /* 2 */
     pf_optimizer **optimizer = lpf_new_optimizer(L, 2); /* 3 */
     pf_config **state = lpf_config_slot(L), **tokenizer = lpf_config_slot(L);
-    const int failed = lpf_outside(L, pf_checkpoint_load(engine, dir, model, optimizer, state, tokenizer));
+    const int failed = lpf_outside(L, pf_checkpoint_load(engine, dir, model, without ? NULL : optimizer,
+                                                     state, tokenizer));
     if (failed) return failed;
     lua_newtable(L);
     lua_pushvalue(L, 2);
@@ -132,6 +134,30 @@ static int checkpoint_load(lua_State *L) {
         lua_setfield(L, -2, "optimizer");
         lpf_enter(L)->step = pf_optimizer_steps(*optimizer);
     }
+    if (*state) {
+        lpf_push_config(L, *state);
+        lua_setfield(L, -2, "state");
+    }
+    if (*tokenizer) {
+        lpf_push_config(L, *tokenizer);
+        lua_setfield(L, -2, "tokenizer");
+    }
+    return 1;
+}
+
+/* checkpoint_restore(dir, model [, optimizer]): into what is there; {state, tokenizer}. */
+static int checkpoint_restore(lua_State *L) {
+    const char *dir = luaL_checkstring(L, 1);
+    pf_module *model = lpf_check_module(L, 2, "checkpoint.load");
+    pf_optimizer *optimizer = NULL;
+    if (!lua_isnoneornil(L, 3)) optimizer = lpf_check_optimizer(L, 3, "checkpoint.load");
+    pf_engine *engine = lpf_engine(L);
+    pf_config **state = lpf_config_slot(L), **tokenizer = lpf_config_slot(L);
+    const int failed =
+        lpf_outside(L, pf_checkpoint_restore(engine, dir, model, optimizer, state, tokenizer));
+    if (failed) return failed;
+    if (optimizer) lpf_enter(L)->step = pf_optimizer_steps(optimizer);
+    lua_newtable(L);
     if (*state) {
         lpf_push_config(L, *state);
         lua_setfield(L, -2, "state");
@@ -217,6 +243,7 @@ static const luaL_Reg functions[] = {{"save", file_save},
                                      {"inspect", file_inspect},
                                      {"checkpoint_save", checkpoint_save},
                                      {"checkpoint_load", checkpoint_load},
+                                     {"checkpoint_restore", checkpoint_restore},
                                      {"checkpoint_mark", checkpoint_mark},
                                      {"model_load", model_load},
                                      {"tokenizer_size", tokenizer_size},

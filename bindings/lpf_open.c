@@ -4,6 +4,7 @@
  */
 #include "lpf.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -16,17 +17,38 @@ static int core_seed(lua_State *L) {
     return 0;
 }
 
-/* memory{reset = true}: bytes that are held, and their highest mark. */
+/* "live 12.3 MB, peak 40.0 MB" */
+static int memory_text(lua_State *L) {
+    lua_getfield(L, 1, "live");
+    lua_getfield(L, 1, "peak");
+    char text[96];
+    snprintf(text, sizeof text, "live %.1f MB, peak %.1f MB", lua_tonumber(L, -2) / 1048576,
+             lua_tonumber(L, -1) / 1048576);
+    lua_pushstring(L, text);
+    return 1;
+}
+
+/* memory(): {live, peak} in bytes. */
 static int core_memory(lua_State *L) {
-    static const char *const allowed[] = {"reset", NULL};
-    lpf_check_options(L, 1, allowed, "memory");
-    pf_engine *engine = lpf_engine(L);
     pf_info info;
-    pf_engine_info(engine, &info);
+    pf_engine_info(lpf_engine(L), &info);
+    lua_createtable(L, 0, 2);
     lua_pushinteger(L, (lua_Integer)info.live);
+    lua_setfield(L, -2, "live");
     lua_pushinteger(L, (lua_Integer)info.peak);
-    if (lpf_opt_bool(L, 1, "reset", false)) pf_engine_reset_peak(engine);
-    return 2;
+    lua_setfield(L, -2, "peak");
+    if (luaL_newmetatable(L, "performer.memory")) {
+        lua_pushcfunction(L, memory_text);
+        lua_setfield(L, -2, "__tostring");
+    }
+    lua_setmetatable(L, -2);
+    return 1;
+}
+
+/* reset_peak(): the highest mark begins anew at what is held now. */
+static int core_reset_peak(lua_State *L) {
+    pf_engine_reset_peak(lpf_engine(L));
+    return 0;
 }
 
 static int core_info(lua_State *L) {
@@ -42,6 +64,8 @@ static int core_info(lua_State *L) {
     lua_pushinteger(L, (lua_Integer)info.seed);
     lua_setfield(L, -2, "seed");
     lua_pushstring(L, info.cpu_name);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "cpu_name");
     lua_setfield(L, -2, "cpu");
     lua_pushstring(L, info.blas);
     lua_setfield(L, -2, "blas");
@@ -158,6 +182,7 @@ static const luaL_Reg terminal[] = {
 static const luaL_Reg functions[] = {{"open", lpf_open_engine},
                                      {"seed", core_seed},
                                      {"memory", core_memory},
+                                     {"reset_peak", core_reset_peak},
                                      {"info", core_info},
                                      {"clock", core_clock},
                                      {"bench_gemm", core_bench_gemm},

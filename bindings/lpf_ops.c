@@ -296,13 +296,22 @@ static void read_options(reading *r, int index) {
     }
 }
 
+/* A table with elements, or an empty one: reshape({}) makes a scalar. */
+static bool is_list(lua_State *L, int index) {
+    if (lua_rawlen(L, index) > 0) return true;
+    lua_pushnil(L);
+    if (!lua_next(L, index)) return true;
+    lua_pop(L, 2);
+    return false;
+}
+
 static void read_attrs(reading *r) {
     lua_State *L = r->L;
     const pf_op_info *info = &r->op->info;
     for (int k = 0; r->next <= r->top; k++) {
         const bool list = k < info->n_attrs && (info->attrs[k].kind == PF_ATTR_DIMS ||
                                                 info->attrs[k].kind == PF_ATTR_INTS);
-        if (lua_istable(L, r->next) && !(list && lua_rawlen(L, r->next) > 0)) {
+        if (lua_istable(L, r->next) && !(list && is_list(L, r->next))) {
             read_options(r, r->next++);
             if (r->next <= r->top) lpf_raise(L, "%s: options come last", info->name);
             return;

@@ -170,6 +170,27 @@ static int stream_sample(lua_State *L) {
     return 1;
 }
 
+/* allow(ids): from now on only these are sampled; allow(): all. */
+static int stream_allow(lua_State *L) {
+    pf_stream *stream = check_stream(L, "allow");
+    int64_t vocab = 0;
+    if (lua_isnoneornil(L, 2)) {
+        lpf_result(L, pf_stream_allow(stream, NULL, 0));
+        return 0;
+    }
+    if (!pf_stream_logits(stream, &vocab)) return lpf_raise(L, "allow: feed the stream first");
+    size_t n;
+    const int32_t *ids = lpf_ids(L, 2, "allow", &n);
+    uint8_t *allow = lua_newuserdatauv(L, (size_t)vocab, 0);
+    memset(allow, 0, (size_t)vocab);
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= vocab) return lpf_raise(L, "allow: no token %d", (int)ids[i]);
+        allow[ids[i]] = 1;
+    }
+    lpf_result(L, pf_stream_allow(stream, allow, vocab));
+    return 0;
+}
+
 /* A copy of the logits that stand, (vocab). */
 static int stream_logits(lua_State *L) {
     pf_stream *stream = check_stream(L, "logits");
@@ -197,6 +218,12 @@ static int stream_tostring(lua_State *L) {
     return 1;
 }
 
+/* next_seed(): another one each time, in the same order in every run. */
+static int next_seed(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)lpf_enter(L)->streams);
+    return 1;
+}
+
 static const luaL_Reg state_methods[] = {
     {"prefill", state_prefill}, {"step", state_step},   {"fork", state_fork},
     {"save", state_save},       {"bytes", state_bytes}, {"position", state_position},
@@ -209,7 +236,7 @@ static const luaL_Reg state_meta[] = {{"__gc", state_close},
 
 static const luaL_Reg stream_methods[] = {
     {"feed", stream_feed},     {"next", stream_next},   {"sample", stream_sample},
-    {"logits", stream_logits}, {"bytes", stream_bytes}, {"close", stream_close},
+    {"allow", stream_allow},   {"logits", stream_logits}, {"bytes", stream_bytes}, {"close", stream_close},
     {NULL, NULL}};
 
 static const luaL_Reg stream_meta[] = {{"__gc", stream_close},
@@ -218,7 +245,8 @@ static const luaL_Reg stream_meta[] = {{"__gc", stream_close},
                                        {NULL, NULL}};
 
 static const luaL_Reg functions[] = {
-    {"attention_state", state_open}, {"open_stream", stream_open}, {NULL, NULL}};
+    {"attention_state", state_open}, {"open_stream", stream_open},
+    {"next_seed", next_seed}, {NULL, NULL}};
 
 void lpf_open_stream(lua_State *L) {
     lpf_class(L, LPF_STATE, state_methods, state_meta);

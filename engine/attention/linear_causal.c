@@ -34,10 +34,11 @@ static void running_maximum(pf_work *w) {
     }
 }
 
-/* Row i of a (block, block): entries j <= i times e^(l_j - M_i), the others 0. */
+/* Row i of a (block, block): entries j <= i times e^(l_j - M_i), the others 0. In a map
+ * without log-shifts all factors are 1, unless an entry state came in at a larger scale. */
 static void decay_row(const pf_work *w, float *row, int64_t i, float *factors) {
     int64_t C = w->op->block, n = i + 1;
-    if (w->op->map->softmax) {
+    if (w->op->map->softmax || w->run[i] > 0) {
         float M = w->run[i] == -INFINITY ? 0 : w->run[i];
         w->kern->affine(n, 1, -M, w->shift, factors);
         w->kern->unary(PF_UNARY_EXP, n, factors, factors);

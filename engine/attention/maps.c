@@ -123,3 +123,12 @@ int pf_kernel_check(const pf_config *kernel, int64_t head_dim) {
     pf_kernel resolved;
     return pf_kernel_resolve(&resolved, kernel, head_dim);
 }
+
+int pf_kernel_option_at(int index, struct pf_option_doc *option) {
+    static _Thread_local char numbers[PF_COUNT(pf_kernel_options)][PF_DEFAULT_TEXT];
+    if (index < 0 || index >= pf_kernel_option_count) {
+        return pf_fail(PF_ENOTFOUND, "a kernel has only %d options", pf_kernel_option_count);
+    }
+    *option = pf_option_describe(&pf_kernel_options[index], numbers[index]);
+    return 0;
+}

@@ -9,21 +9,26 @@
 
 int pf_add(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b);
 int pf_mul(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b);
-int pf_affine(pf_tensor **y, pf_engine *e, pf_tensor *x, double scale, double shift); /* scale x + shift */
+/* scale x + shift */
+int pf_affine(pf_tensor **y, pf_engine *e, pf_tensor *x, double scale, double shift);
 int pf_unary_call(pf_tensor **y, pf_engine *e, const pf_op *op, pf_tensor *x); /* relu, gelu ... */
 int pf_matmul(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b);
 /* x (..., K) by weight (N, K), bias (N) or NULL -> (..., N) */
 int pf_linear(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias);
-int pf_layernorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias, double eps);
+int pf_layernorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,
+                 double eps);
 int pf_rmsnorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, double eps);
 int pf_embedding(pf_tensor **y, pf_engine *e, pf_tensor *table, pf_tensor *ids);
 int pf_reshape(pf_tensor **y, pf_engine *e, pf_tensor *x, int rank, const int64_t *shape);
 int pf_permute(pf_tensor **y, pf_engine *e, pf_tensor *x, int rank, const int *order);
-int pf_slice(pf_tensor **y, pf_engine *e, pf_tensor *x, int dim, int64_t first, int64_t end); /* half open */
+/* half open */
+int pf_slice(pf_tensor **y, pf_engine *e, pf_tensor *x, int dim, int64_t first, int64_t end);
 int pf_dropout(pf_tensor **y, pf_engine *e, pf_tensor *x, double p, uint64_t draw);
 /* x (B, H, L, d), positions (B, L) i32 or NULL (0 .. L-1); base 10000; offset added to positions */
-int pf_rotary(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *positions, double base, bool halves, int64_t offset);
-int pf_swiglu(pf_tensor **y, pf_engine *e, pf_tensor *gate, pf_tensor *value); /* silu(gate) * value */
+int pf_rotary(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *positions, double base,
+              bool halves, int64_t offset);
+/* silu(gate) * value */
+int pf_swiglu(pf_tensor **y, pf_engine *e, pf_tensor *gate, pf_tensor *value);
 /* logits (..., V), ids (...) i32, -1: not counted -> scalar mean in nats */
 int pf_cross_entropy(pf_tensor **y, pf_engine *e, pf_tensor *logits, pf_tensor *ids);
 

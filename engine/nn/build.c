@@ -9,7 +9,7 @@
 
 #include "module.h"
 
-enum { MAX_DEPTH = 64, MAX_OPTIONS = 32, MAX_DEFAULT = 32 };
+enum { MAX_DEPTH = 64, MAX_OPTIONS = 32 };
 
 static const pf_layer *const layers[] = {
 #define PF_LAYER(name) &pf_layer_##name,
@@ -256,29 +256,17 @@ int pf_module_tree(pf_config **tree, const pf_module *module) {
 
 int pf_layer_count(void) { return PF_COUNT(layers); }
 
-static const char *default_text(const pf_option_info *o, char *buffer) {
-    if (o->required) return "";
-    if (o->kind == PF_OPT_STRING) return o->string ? o->string : "";
-    if (o->kind == PF_OPT_TREE) return "";
-    if (o->kind == PF_OPT_BOOL) return o->number != 0 ? "true" : "false";
-    snprintf(buffer, MAX_DEFAULT, "%g", o->number);
-    return buffer;
-}
-
 /* The option rows of *info stand until this thread's next call. */
 int pf_layer_at(int index, pf_layer_info *info) {
-    static const char *const kinds[] = {"int", "number", "bool", "string", "tree"};
     static _Thread_local struct pf_option_doc docs[MAX_OPTIONS];
-    static _Thread_local char numbers[MAX_OPTIONS][MAX_DEFAULT];
+    static _Thread_local char numbers[MAX_OPTIONS][PF_DEFAULT_TEXT];
     if (index < 0 || index >= PF_COUNT(layers)) {
         return pf_fail(PF_ENOTFOUND, "there is no layer %d; there are %d", index, PF_COUNT(layers));
     }
     const pf_layer *type = layers[index];
     int n = (int)pf_min(type->n_options, MAX_OPTIONS);
     for (int i = 0; i < n; i++) {
-        const pf_option_info *o = &type->options[i];
-        docs[i] = (struct pf_option_doc){o->name, kinds[o->kind], default_text(o, numbers[i]),
-                                         o->choices, o->doc, o->required};
+        docs[i] = pf_option_describe(&type->options[i], numbers[i]);
     }
     *info = (pf_layer_info){type->name, type->doc, docs, n};
     return 0;

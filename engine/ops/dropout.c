@@ -16,7 +16,8 @@ static const pf_attr_info dropout_attrs[] = {
 typedef struct {
     const pf_kern *kern;
     pf_rng rng;
-    float p, scale;
+    uint32_t cut; /* words below it drop their element */
+    float scale;
     bool overwrite;
     const float *x;
     float *y;
@@ -30,18 +31,28 @@ static int dropout_shape(pf_call *c) {
     return pf_same_as(c, 0, 0);
 }
 
+/* Words first .. first+n-1 of the stream, as pf_rng_u32 numbers them; first is a multiple
+ * of 4, and `words` has room for n rounded up to one. */
+static void draw_words(const pf_rng *rng, int64_t first, int64_t n, uint32_t *words) {
+    uint64_t block = (uint64_t)first / 4;
+    for (int64_t i = 0; i < n; i += 4, block++) {
+        const uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), rng->base[0],
+                                     rng->base[1]};
+        pf_philox(counter, rng->key, words + i);
+    }
+}
+
 /* y (+)= x / (1 - p) where the element stays, else 0: a dropped NaN is gone. */
 static void drop_range(void *context, int64_t first, int64_t last) {
     const dropout_job *job = context;
-    float u[PIECE];
+    uint32_t words[PIECE];
+    float kept[PIECE];
     for (int64_t i = first; i < last; i += PIECE) {
         int64_t n = pf_min(PIECE, last - i);
-        pf_rng_fill_uniform(&job->rng, (uint64_t)i, n, u);
-        const float *x = job->x + i;
-        float *y = job->y + i;
-        for (int64_t j = 0; j < n; j++) u[j] = u[j] >= job->p ? x[j] * job->scale : 0.0f;
-        if (job->overwrite) job->kern->scale(n, 1.0f, u, y);
-        else job->kern->axpy(n, 1.0f, u, y);
+        draw_words(&job->rng, i, n, words);
+        float *to = job->overwrite ? job->y + i : kept;
+        job->kern->dropout(n, words, job->cut, job->scale, job->x + i, to);
+        if (!job->overwrite) job->kern->axpy(n, 1.0f, kept, job->y + i);
     }
 }
 
@@ -51,7 +62,7 @@ static int run(pf_call *c, uint64_t seed, const pf_tensor *from, pf_tensor *to, 
     double p = c->attr[0].f;
     dropout_job job = {.kern = c->engine->kern,
                        .rng = pf_rng_make(seed, PF_DRAW_DROPOUT, c->draw, 0),
-                       .p = (float)p, .scale = (float)(1 / (1 - p)), .overwrite = overwrite,
+                       .cut = (uint32_t)(p * 0x1p32), .scale = (float)(1 / (1 - p)), .overwrite = overwrite,
                        .x = pf_f32(x), .y = pf_f32(to)};
     int status = pf_parallel_range(c->engine, pf_tensor_numel(x), GRAIN, drop_range, &job);
     pf_tensor_release(&x);

@@ -36,7 +36,7 @@ typedef struct {
     bool by_place;             /* table row b L + l, else position - start */
     float *cosine, *sine;      /* (rows, turned / 2) */
     const double *frequency;   /* (turned / 2) */
-    bool halves;
+    bool halves, heads_inner;
     float sign;
     const float *from;
     float *to;
@@ -134,14 +134,15 @@ typedef struct {
     int64_t offset;
 } turn_context;
 
-/* Rows (b, h, l), counted in that order. */
+/* Rows (b, h, l) or (b, l, h), in the order in which they lie in memory. */
 static void turn_rows(void *context, int64_t first, int64_t last) {
     const turn_context *turn = context;
     const rotary_job *job = turn->job;
     int64_t n = job->turned, half = n / 2;
     for (int64_t row = first; row < last; row++) {
-        int64_t l = row % job->length, h = row / job->length % job->heads;
-        int64_t b = row / job->length / job->heads;
+        int64_t b = row / job->length / job->heads, in_item = row % (job->length * job->heads);
+        int64_t l = job->heads_inner ? in_item / job->heads : in_item % job->length;
+        int64_t h = job->heads_inner ? in_item % job->heads : in_item / job->length;
         const int64_t *f = job->from_stride, *t = job->to_stride;
         const float *from = job->from + b * f[0] + h * f[1] + l * f[2];
         float *to = job->to + b * t[0] + h * t[1] + l * t[2];
@@ -168,6 +169,7 @@ static int turn_with(pf_call *c, rotary_job *job, int64_t table_rows, int64_t ro
 static void set_strides(rotary_job *job, const pf_tensor *from, const pf_tensor *to) {
     job->from = pf_f32(from);
     job->to = pf_f32(to);
+    job->heads_inner = from->stride[2] > from->stride[1];
     memcpy(job->from_stride, from->stride, sizeof job->from_stride);
     memcpy(job->to_stride, to->stride, sizeof job->to_stride);
 }

@@ -410,3 +410,20 @@ const char *pf_config_string_of(const pf_config *options, const pf_option_info *
     const pf_option_info *option = find_option(table, n, name);
     return option ? option->string : NULL;
 }
+
+/* ---- options as text ---- */
+
+static const char *default_text(const pf_option_info *o, char *buffer) {
+    if (o->required) return "";
+    if (o->kind == PF_OPT_STRING) return o->string ? o->string : "";
+    if (o->kind == PF_OPT_TREE) return "";
+    if (o->kind == PF_OPT_BOOL) return o->number != 0 ? "true" : "false";
+    snprintf(buffer, PF_DEFAULT_TEXT, "%g", o->number);
+    return buffer;
+}
+
+struct pf_option_doc pf_option_describe(const pf_option_info *option, char *buffer) {
+    static const char *const kinds[] = {"int", "number", "bool", "string", "tree"};
+    return (struct pf_option_doc){option->name, kinds[option->kind], default_text(option, buffer),
+                                  option->choices, option->doc, option->required};
+}

@@ -31,6 +31,10 @@ int pf_config_check(const pf_config *options, const pf_option_info *table, int n
 double pf_config_number_of(const pf_config *options, const pf_option_info *table, int n, const char *name);
 const char *pf_config_string_of(const pf_config *options, const pf_option_info *table, int n, const char *name);
 
+/* The row as text for help and docs; a number's default is written to `buffer`. */
+enum { PF_DEFAULT_TEXT = 32 };
+struct pf_option_doc pf_option_describe(const pf_option_info *option, char *buffer);
+
 /* The entry of `names` nearest to `word` (edit distance at most a third), or NULL. */
 const char *pf_nearest(const char *word, const char *const *names, int n);
 

@@ -82,6 +82,16 @@ static const grad_case grad_cases[] = {
     {"swiglu", "n700 n700", "", 0},
     {"short_conv", "n2,7,3 n4,3", "", 0},
     {"short_conv", "n2,6,3 n3,3 t2,6 m2,6", "causal=0", 0},
+    {"favor", "n1,2,5,4 n1,2,7,4 n1,2,7,3 c8,4", "", 0},
+    {"favor", "n2,2,7,4 n2,2,7,4 n2,2,7,3 c2,8,4 m2,7 t2,7", "causal=1", 0},
+    {"favor", "n1,2,7,4 n1,2,7,4 n1,2,7,3 c8,4 - - p1,2,8,3 p1,2,8 c1,2", "causal=1 state=1", 0},
+    {"favor", "n1,2,7,4 n1,2,7,4 n1,2,7,3", "map=relu", 0},
+    {"favor", "n1,2,7,4 n1,2,7,4 n1,2,7,3", "map=elu causal=1", 0},
+    {"linear_attention", "p1,2,5,4 p1,2,7,4 n1,2,7,3", "", 0},
+    {"linear_attention", "p1,2,7,4 p1,2,7,4 n1,2,7,3", "causal=1", 0},
+    {"exact_attention", "n2,2,5,4 n2,2,7,4 n2,2,7,3 m2,7", "", 0},
+    {"exact_attention", "n1,2,7,4 n1,2,7,4 n1,2,7,3", "causal=1", 0},
+    {"identity_attention", "n1,2,7,4 n1,2,7,4 n1,2,7,3", "", 0},
 };
 
 /* ---- reading the words ---- */
@@ -123,7 +133,18 @@ static int grad_case_input(pf_tensor **t, pf_engine *e, const char *word, int in
     pf_rng rng = pf_rng_make(17, PF_DRAW_USER, 100 + (uint64_t)index, 0);
     for (int64_t i = 0; i < pf_tensor_numel(*t); i++)
         PF_TRY(pf_tensor_set(*t, i, grad_case_value(word[0], &rng, i, shape[rank - 1])));
-    return PF_OK;
+    return strchr("npkd", word[0]) ? pf_tensor_require_grad(*t, true) : PF_OK;
+}
+
+/* The place of the word that `text` begins with in "a|b|c". */
+static int64_t read_choice(const char *choices, const char *text) {
+    size_t length = strcspn(text, " ");
+    for (int64_t place = 0;; place++) {
+        size_t n = strcspn(choices, "|");
+        if (n == length && strncmp(choices, text, n) == 0) return place;
+        if (!choices[n]) return strtoll(text, NULL, 10);
+        choices += n + 1;
+    }
 }
 
 static int grad_case_attrs(const pf_op_info *info, const char *text, pf_attr *attrs) {
@@ -133,12 +154,18 @@ static int grad_case_attrs(const pf_op_info *info, const char *text, pf_attr *at
         while (k < info->n_attrs && (strlen(info->attrs[k].name) != length ||
                                      strncmp(info->attrs[k].name, text, length) != 0))
             k++;
-        if (k == info->n_attrs) return pf_fail(PF_ENOTFOUND, "%s: no attribute %s", info->name, text);
+        if (k == info->n_attrs)
+            return pf_fail(PF_ENOTFOUND, "%s: no attribute %s", info->name, text);
         text += length + 1;
         pf_attr_kind kind = info->attrs[k].kind;
-        if (kind == PF_ATTR_FLOAT) attrs[k].f = strtod(text, NULL);
-        else if (kind == PF_ATTR_DIMS || kind == PF_ATTR_INTS) attrs[k].n = read_list(text, attrs[k].list);
-        else attrs[k].i = strtoll(text, NULL, 10);
+        if (kind == PF_ATTR_FLOAT)
+            attrs[k].f = strtod(text, NULL);
+        else if (kind == PF_ATTR_DIMS || kind == PF_ATTR_INTS)
+            attrs[k].n = read_list(text, attrs[k].list);
+        else if (kind == PF_ATTR_CHOICE)
+            attrs[k].i = read_choice(info->attrs[k].choices, text);
+        else
+            attrs[k].i = strtoll(text, NULL, 10);
         text += strcspn(text, " ");
         text += strspn(text, " ");
     }

@@ -123,7 +123,7 @@ static double worst(const pf_kern *k, pf_unary f, int n, float *where) {
         double e = ulp_error(y_[i], value(f, (double)x_[i]), floor);
         /* gelu_tanh: the rounding of u shows in the lower tail. */
         if (f == PF_UNARY_GELU_TANH && x_[i] < 0)
-            e -= fmin(300, 3 * fabs(gelu_tanh_inner((double)x_[i])));
+            e -= fmin(300, 6 * fabs(gelu_tanh_inner((double)x_[i])));
         if (e > w) w = e, *where = x_[i];
     }
     return w;

@@ -48,7 +48,8 @@ void pf_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, con
         pf_gemm(ta, tb, m, h, k, alpha, a, lda, b, ldb, beta, c, ldc);
         pf_gemm(ta, tb, m, n - h, k, alpha, a, lda, b + (tb ? h * ldb : h), ldb, beta, c + h,
                 ldc);
-    } else if (k > INT_MAX || (ta && must_cut(a_rows, k, lda)) || (!tb && must_cut(b_rows, k, ldb))) {
+    } else if (k > INT_MAX || (ta && must_cut(a_rows, k, lda)) ||
+               (!tb && must_cut(b_rows, k, ldb))) {
         const int64_t h = k / 2;
         pf_gemm(ta, tb, m, n, h, alpha, a, lda, b, ldb, beta, c, ldc);
         pf_gemm(ta, tb, m, n, k - h, alpha, a + (ta ? h * lda : h), lda,

@@ -12,13 +12,14 @@
 
 /* C (m, n; ldc) = alpha * op(A) (m, k) * op(B) (k, n) + beta * C. ta: A is stored (k, m).
  * beta 0 never reads C. m, n or k of 0 are allowed (k = 0 scales C). */
-void pf_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
-             const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+void pf_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+             int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
 /* Rows that one GEMM call of a row-wise product takes (linear layers). Measured: 0.93 of
  * the large-GEMM rate at 128 rows, 0.86 at 64. */
 enum { PF_ROW_TILE = 128 };
 
+/* What the BLAS says of itself: version, build, processor core. Static text. */
 const char *pf_blas_config(void);
 
 #endif

@@ -1,7 +1,7 @@
 /*
  * kern.h - the table of SIMD kernels: pointers and lengths only, no tensor, no
- * allocation, no error. kern_body.c holds every body once and is compiled for generic C,
- * AVX2+FMA and AVX-512; kern_select.c picks. Unless a line says otherwise pointers may
+ * allocation, no error. kern_{body,unary,reduce,rows}.c hold every body once and are compiled
+ * for generic C, AVX2+FMA and AVX-512; kern_select.c picks. Unless a line says otherwise pointers may
  * be unaligned, runs are contiguous, and in-place (y == x) is allowed.
  *
  * Each element's bits depend on its own inputs only, never on its place in the run: tails
@@ -28,12 +28,16 @@ typedef enum {
 typedef struct pf_kern {
     const char *name; /* "generic", "avx2", "avx512" */
 
-    /* y[i] = f(x[i]). exp/log/tanh/erf: at most 2 ulp (tanh, gelu: 4) from the double result. */
+    /* y[i] = f(x[i]). Bounds in ulp: exp, log, elu 1; tanh 2; sigmoid, silu, cos, sin 3;
+     * gelu 4 (5 without FMA), all in the tails too; gelu_tanh 4, but 6 |u| ulp in its lower
+     * tail (u: the argument of tanh). sigmoid, silu, gelu fade to 0 below 1e-38. */
     void (*unary)(pf_unary f, int64_t n, const float *x, float *y);
     /* dx[i] += dy[i] * f'(x[i]) (y[i] = f(x[i]) is given too; either may be used). */
-    void (*unary_grad)(pf_unary f, int64_t n, const float *x, const float *y, const float *dy, float *dx);
+    void (*unary_grad)(pf_unary f, int64_t n, const float *x, const float *y, const float *dy,
+                       float *dx);
     /* y[i] = f(a[i*sa], b[i*sb]); sa, sb are 0 or 1. */
-    void (*binary)(pf_binary f, int64_t n, const float *a, int64_t sa, const float *b, int64_t sb, float *y);
+    void (*binary)(pf_binary f, int64_t n, const float *a, int64_t sa, const float *b, int64_t sb,
+                   float *y);
 
     float (*sum)(int64_t n, const float *x);
     float (*max)(int64_t n, const float *x);    /* -inf for n = 0; NaN if any is NaN */
@@ -55,24 +59,30 @@ typedef struct pf_kern {
 
     /* Row norms. layernorm: y = (x - mean) * rstd * w + b (w, b may be NULL); writes mean, rstd.
      * rmsnorm: y = x * rrms * w. The backward adds to dx; dw, db (may be NULL) are added to. */
-    void (*layernorm)(int64_t n, float eps, const float *x, const float *w, const float *b, float *y, float *mean, float *rstd);
-    void (*layernorm_grad)(int64_t n, const float *x, const float *w, float mean, float rstd, const float *dy,
-                           float *dx, float *dw, float *db);
+    void (*layernorm)(int64_t n, float eps, const float *x, const float *w, const float *b,
+                      float *y, float *mean, float *rstd);
+    void (*layernorm_grad)(int64_t n, const float *x, const float *w, float mean, float rstd,
+                           const float *dy, float *dx, float *dw, float *db);
     void (*rmsnorm)(int64_t n, float eps, const float *x, const float *w, float *y, float *rrms);
-    void (*rmsnorm_grad)(int64_t n, const float *x, const float *w, float rrms, const float *dy, float *dx, float *dw);
+    void (*rmsnorm_grad)(int64_t n, const float *x, const float *w, float rrms, const float *dy,
+                         float *dx, float *dw);
 
     /* FAVOR+ rows (attention/map_softmax.c): u (n, m) with stride ld, in place.
      * For each row i: t = max_a u[i][a]; u[i][a] = exp(u[i][a] - t); shift[i] = t - half[i]
-     * (half = |x|^2 / 2; NULL: 0). A row with NaN stays NaN. */
-    void (*softmax_features)(int64_t n, int64_t m, int64_t ld, float *u, const float *half, float *shift);
+     * (half = |x|^2 / 2; NULL: 0). A row with a NaN or +inf becomes NaN, shift too; -inf gives
+     * 0, and a row of nothing else gives 0 with shift -inf. */
+    void (*softmax_features)(int64_t n, int64_t m, int64_t ld, float *u, const float *half,
+                             float *shift);
     /* df[i][a] *= f[i][a]; rowsum[i] = sum_a df[i][a] (after). */
-    void (*features_pull)(int64_t n, int64_t m, int64_t ld, const float *f, float *df, float *rowsum);
+    void (*features_pull)(int64_t n, int64_t m, int64_t ld, const float *f, float *df,
+                          float *rowsum);
     /* y (n) = F z for rows of F (n, m), and y (m) += sum_i w[i] F[i] (w NULL: 1). */
     void (*rows_dot)(int64_t n, int64_t m, int64_t ld, const float *f, const float *z, float *y);
     void (*rows_sum)(int64_t n, int64_t m, int64_t ld, const float *f, const float *w, float *y);
 
     /* Decode: y (n) = W (n, k) x, each row by `dot`; y[j] = W[j] . x (+ b[j] if b). */
-    void (*gemv)(int64_t n, int64_t k, const float *w, int64_t ld, const float *x, const float *b, float *y);
+    void (*gemv)(int64_t n, int64_t k, const float *w, int64_t ld, const float *x, const float *b,
+                 float *y);
 
     /* AdamW on n elements: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
      * p -= lr * (m*c1 / (sqrt(v*c2) + eps) + decay * p), g scaled by gscale first. */
@@ -80,9 +90,11 @@ typedef struct pf_kern {
                   float b1, float b2, float eps, float decay, float c1, float c2);
     /* Rotate pairs: x (n) as n/2 pairs; cs holds cos, sn sin (n/2). pairs: neighbours
      * (2i, 2i+1) or halves (i, i + n/2). sign -1 rotates back. y = rotated x. */
-    void (*rotary)(int64_t n, bool halves, const float *x, const float *cs, const float *sn, float sign, float *y);
+    void (*rotary)(int64_t n, bool halves, const float *x, const float *cs, const float *sn,
+                   float sign, float *y);
     /* Dropout by random words: y[i] = words[i] >= cut ? x[i] * factor : 0. */
-    void (*dropout)(int64_t n, const uint32_t *words, uint32_t cut, float factor, const float *x, float *y);
+    void (*dropout)(int64_t n, const uint32_t *words, uint32_t cut, float factor, const float *x,
+                    float *y);
 } pf_kern;
 
 /* The table of a level, or NULL when it was not compiled in. */

@@ -98,24 +98,29 @@ float PF_KERN(max)(int64_t n, const float *x) {
 
 /* ---- softmax ------------------------------------------------------------------ */
 
-typedef struct {
-    const float *x;
-    float *y; /* where the exponentials go, or NULL */
-    float top;
-} exp_context;
-
-PF_INLINE vf term_exp(const void *context, int64_t i, int64_t k) {
-    const exp_context *c = context;
-    vf x = k >= VW ? vf_load(c->x + i) : vf_load_or(c->x + i, k, vf_set(-INFINITY));
-    vf e = vm_exp_low(vf_sub(x, vf_set(c->top)));
-    if (c->y) vf_put(c->y + i, k, e);
+/* e^(x - top) of one vector; lanes beyond k hold 0. Stored unless y is NULL. */
+PF_INLINE vf exp_one(const float *x, float *y, int64_t k, vf top) {
+    vf e = vm_exp_low(vf_sub(k >= VW ? vf_load(x) : vf_load_or(x, k, vf_set(-INFINITY)), top));
+    if (y) vf_put(y, k, e);
     return e;
 }
 
-/* y, unless NULL, receives exp(x - top). A row whose top is NaN or +inf becomes NaN. */
+/* Sum of e^(x - top); y, unless NULL, receives the terms. The row becomes NaN if top is NaN
+ * or +inf. The order is that of sum_terms. */
 PF_INLINE float sum_exp(int64_t n, const float *x, float *y, float top) {
-    const exp_context c = {x, y, top};
-    return sum_terms(term_exp, &c, n);
+    const vf shift = vf_set(top);
+    vf s[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
+    int64_t i = 0;
+    for (; i + 4 * VW <= n; i += 4 * VW) {
+        vf e[4];
+        for (int j = 0; j < 4; j++) e[j] = vf_sub(vf_load(x + i + j * VW), shift);
+        vm_exp_low4(e);
+        for (int j = 0; j < 4; j++) s[j] = vf_add(s[j], e[j]);
+        for (int j = 0; j < 4 && y; j++) vf_store(y + i + j * VW, e[j]);
+    }
+    for (; i + VW <= n; i += VW) s[0] = vf_add(s[0], exp_one(x + i, y ? y + i : y, VW, shift));
+    if (i < n) s[1] = vf_add(s[1], exp_one(x + i, y ? y + i : y, n - i, shift));
+    return vf_sum4(s[0], s[1], s[2], s[3]);
 }
 
 float PF_KERN(softmax)(int64_t n, const float *x, float *y) {

@@ -37,7 +37,7 @@ PF_INLINE vf f_gelu(const vf *c, vf x) {
 }
 
 /* x (1 + tanh u) / 2 = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3). In the lower tail
- * the rounding of u shows: a few |u| ulp. */
+ * the rounding of u shows: up to 6 |u| ulp. */
 PF_INLINE vf gelu_tanh_inner(vf x) {
     vf cube = vf_mul(vf_mul(vf_set(0.044715f), x), vf_mul(x, x));
     return vf_mul(vf_set(0x1.988454p+0f), vf_add(x, cube));

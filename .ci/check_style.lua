@@ -1,0 +1,89 @@
+-- check_style.lua - what a formatter does not see: long lines, tabs, trailing blanks, a
+-- missing last newline, a file without its opening comment, and calls that a library must
+-- not make. Counts files. Run from the root.
+local lfs = require "lfs"
+
+local WIDTH = 100
+local KINDS = { c = true, h = true, def = true, lua = true }
+-- In engine/: the library never prints, exits, aborts, or measures a string by hope.
+local FORBIDDEN = { "printf", "puts", "putchar", "exit", "abort", "assert", "sprintf",
+                    "gets", "alloca", "setlocale", "signal", "omp_set_dynamic" }
+
+local function walk(folder, found)
+  if not lfs.attributes(folder, "mode") then return found end
+  for name in lfs.dir(folder) do
+    local path = folder .. "/" .. name
+    local mode = name ~= "." and name ~= ".." and lfs.attributes(path, "mode")
+    if mode == "directory" then
+      walk(path, found)
+    elseif mode == "file" and KINDS[name:match "%.(%a+)$"] then
+      found[#found + 1] = path
+    end
+  end
+  return found
+end
+
+local function read(path)
+  local file = assert(io.open(path, "rb"))
+  local text = file:read "a"
+  file:close()
+  return text
+end
+
+-- The C text without comments and literals, lines kept.
+local function code_of(text)
+  local function blank(part) return (part:gsub("[^\n]", " ")) end
+  text = text:gsub("/%*.-%*/", blank)
+  text = text:gsub("'\\?.'", blank)
+  return (text:gsub('"[^"\n]*"', blank))
+end
+
+local function check_lines(path, text, report)
+  local number = 0
+  for line in text:gmatch "([^\n]*)\n" do
+    number = number + 1
+    local width = utf8.len(line) or #line
+    if width > WIDTH then report(path, number, "%d columns, at most %d", width, WIDTH) end
+    if line:find "\t" then report(path, number, "a tab") end
+    if line:find "%s$" then report(path, number, "a blank at the end") end
+  end
+  if text ~= "" and text:sub(-1) ~= "\n" then report(path, number + 1, "no newline at the end") end
+end
+
+local function check_calls(path, text, report)
+  local number = 0
+  for line in code_of(text):gmatch "([^\n]*)\n" do
+    number = number + 1
+    for _, name in ipairs(FORBIDDEN) do
+      if (" " .. line):find("[^%w_>.]" .. name .. "%s*%(") then
+        report(path, number, "%s() has no place in the library", name)
+      end
+    end
+  end
+end
+
+local function main()
+  local passed, failed, bad = 0, 0, {}
+  local function report(path, line, text, ...)
+    print(("%s:%d: " .. text):format(path, line, ...))
+    bad[path] = true
+  end
+  local files = {}
+  for _, folder in ipairs { "engine", "bindings", "scripts", "examples", "spec", ".ci" } do
+    walk(folder, files)
+  end
+  table.sort(files)
+  for _, path in ipairs(files) do
+    local text = read(path)
+    check_lines(path, text, report)
+    local opening = path:match "%.lua$" and "^#?[^\n]*\n?%s*%-%-" or "^%s*/%*"
+    if path:match "%.lua$" and text:match "^%-%-" then opening = "^%-%-" end
+    if not text:find(opening) then report(path, 1, "begins without saying what it is") end
+    if path:match "^engine/.*%.[ch]$" then check_calls(path, text, report) end
+    if bad[path] then failed = failed + 1 else passed = passed + 1 end
+  end
+  print(("%d passed, %d failed"):format(passed, failed))
+  os.exit(failed == 0)
+end
+
+main()

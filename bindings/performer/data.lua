@@ -1,0 +1,98 @@
+-- performer/data.lua: data sets, their batches, and tokenizers.
+local core = require "performer.core"
+local util = require "performer.util"
+
+local data, tokenizer = {}, {}
+
+-- ---- tokenizers ---------------------------------------------------------------------
+
+local Tokenizer = {}
+
+--- The ids of a text, an i32 tensor (L); nil, message, code for a letter it does not know.
+function Tokenizer:encode(text) return core.tokenizer_encode(self.type, text) end
+
+--- The text of ids, an i32 tensor or a list.
+function Tokenizer:decode(ids) return core.tokenizer_decode(self.type, ids) end
+
+function Tokenizer:size() return core.tokenizer_size(self.type) end
+
+--- The id of "begin", "end", "mask", "pad" or "unknown"; nil where there is none.
+function Tokenizer:special(name) return core.tokenizer_special(self.type, name) end
+
+local meta = {
+  __index = Tokenizer, __name = "tokenizer",
+  __tostring = function(t) return ("%s tokenizer, %d tokens"):format(t.type, t:size()) end,
+  __config = function(t) return { type = t.type } end,
+}
+
+local function new_tokenizer(type_name)
+  return setmetatable({ type = type_name }, meta)
+end
+
+function tokenizer.byte() return new_tokenizer("byte") end
+function tokenizer.protein() return new_tokenizer("protein") end
+
+-- ---- data sets ----------------------------------------------------------------------
+
+--- A data set from a file; options.path, format "auto" | "fasta" | "text", length, ...
+function data.open(options)
+  if type(options) == "string" then options = { path = options } end
+  return core.open_data(options)
+end
+
+local function of_format(format)
+  return function(options)
+    if type(options) == "string" then options = { path = options } end
+    options = util.copy(options or {})
+    options.format = format
+    return core.open_data(options)
+  end
+end
+
+--- "fasta" or "text", by the first byte of a file; nil, message, code.
+function data.kind(path)
+  local file, message = io.open(path, "rb")
+  if not file then return nil, message, "PF_EIO" end
+  local head = file:read(2)
+  file:close()
+  if head == "\31\139" then -- gzip: the engine unpacks
+    local opened, why, code = core.open_data { path = path, min_tokens = 1 }
+    if not opened then return nil, why, code end
+    local set <close> = opened
+    return set:info("all").format
+  end
+  local first = head and head:sub(1, 1)
+  return (first == ">" or first == ";") and "fasta" or "text"
+end
+
+data.fasta = of_format("fasta")
+data.text = of_format("text")
+
+local Data = core.methods("performer.data")
+
+--- for step, batch in data:batches{size, steps, seed, first, split, masked} do ... end
+--- step counts from `first` (1); steps not given: once through the split.
+function Data:batches(options)
+  util.check_options(options, { "size", "steps", "seed", "first", "split", "masked" }, "batches")
+  options = options or {}
+  local size, first = options.size or 8, options.first or 1
+  local steps = options.steps
+  if not steps then steps = math.ceil(self:info(options.split or "train").rows / size) end
+  local step = first - 1
+  return function()
+    step = step + 1
+    if step > steps then return nil end
+    return step, self:batch {
+      index = step, size = size, split = options.split, masked = options.masked,
+      seed = options.seed,
+    }
+  end
+end
+
+--- The tokenizer that the data set was read with.
+function Data:tokenizer() return new_tokenizer(self:info().tokenizer) end
+
+return {
+  data = util.namespace(data, "pf.data"),
+  tokenizer = util.namespace(tokenizer, "pf.tokenizer"),
+}

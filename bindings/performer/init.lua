@@ -1,0 +1,160 @@
+-- performer/init.lua: the module that `require "performer"` gives.
+--
+-- The work is done in C (performer.core) and in the files beside this one; here stands what
+-- users see, under the names of the reference (bindings/README.md).
+local _, path = ...
+local core = require "performer.core"
+local home = path and path:match("^(.*)init%.lua$")
+if home then core.home(home) end -- errors name the user's line, not ours
+
+local util = require "performer.util"
+local kernels = require "performer.kernel"
+local layers = require "performer.nn"
+local data = require "performer.data"
+
+local pf = {}
+
+-- ---- engine -------------------------------------------------------------------------
+
+for _, name in ipairs { "version", "open", "seed", "memory", "reset_peak", "info", "clock",
+  "interrupted", "term", "json", "inspect", "bench_gemm", "tape", "layers", "kernels" } do
+  pf[name] = core[name]
+end
+
+--- The op table as data.
+pf.ops = core.list_ops
+pf.sorted = util.sorted
+
+--- Ends the script with an exit code and, if given, a message on stderr.
+function pf.exit(code, message)
+  error(setmetatable({ code = code or 0, message = message },
+    { __tostring = function(e) return e.message or ("exit code %d"):format(e.code) end }), 0)
+end
+
+-- ---- tensors and ops ----------------------------------------------------------------
+
+for _, name in ipairs { "tensor", "zeros", "ones", "full", "rand", "randn", "arange" } do
+  pf[name] = core[name]
+end
+
+for name, op in pairs(core.op) do
+  if pf[name] == nil then pf[name] = op end
+end
+
+local concat_most = 0
+for _, op in ipairs(core.list_ops()) do
+  if op.name == "concat" then concat_most = op.max_inputs end
+end
+
+--- Tensors one after another along a dimension; any number of them.
+function pf.concat(list, ...)
+  if type(list) ~= "table" then
+    util.fail("concat: a list of tensors is needed, got %s", core.kind(list))
+  end
+  while #list > concat_most do
+    local groups = {}
+    for first = 1, #list, concat_most do
+      local last = math.min(first + concat_most - 1, #list)
+      groups[#groups + 1] = core.op.concat({ table.unpack(list, first, last) }, ...)
+    end
+    list = groups
+  end
+  return core.op.concat(list, ...)
+end
+
+--- "tensor", "module", "state" ... or Lua's type.
+pf.kind = core.kind
+
+-- ---- attention, layers, training ----------------------------------------------------
+
+pf.kernel = kernels.kernel
+pf.attention = kernels.attention
+pf.nn = layers.nn
+
+local function optimizer(type_name)
+  return function(model, options)
+    options = util.copy(options or {})
+    if options.betas ~= nil then
+      if type(options.betas) ~= "table" or #options.betas ~= 2 then
+        util.fail("%s: betas is a list of two numbers", type_name)
+      end
+      options.beta1, options.beta2 = options.betas[1], options.betas[2]
+      options.betas = nil
+    end
+    return core.new_optimizer(type_name, layers.nn.parameters_of(model), options)
+  end
+end
+
+pf.optim = util.namespace({ adamw = optimizer("adamw"), sgd = optimizer("sgd") }, "pf.optim")
+
+pf.schedule = util.namespace({
+  --- lr(step): linear warm-up to `peak`, then a cosine down to `floor` at `steps`.
+  cosine = function(options)
+    util.check_options(options, { "warmup", "steps", "peak", "floor" }, "schedule.cosine")
+    options = options or {}
+    if not options.steps or not options.peak then
+      util.fail("schedule.cosine: steps and peak are needed")
+    end
+    local warmup, floor = options.warmup or 0, options.floor or 0
+    return function(step) return core.cosine(step, warmup, options.steps, options.peak, floor) end
+  end,
+  --- lr(step): always the same.
+  constant = function(options)
+    util.check_options(options, { "peak" }, "schedule.constant")
+    local peak = options and options.peak or util.fail("schedule.constant: peak is needed")
+    return function() return peak end
+  end,
+}, "pf.schedule")
+
+pf.data = data.data
+pf.tokenizer = data.tokenizer
+pf.check = require "performer.check"
+
+-- ---- files --------------------------------------------------------------------------
+
+--- Saves {name = tensor}, or a model's tensors, as safetensors; true, or nil, message, code.
+function pf.save(file, tensors, metadata)
+  if core.kind(tensors) == "module" then tensors = tensors:tensors() end
+  return core.save(file, tensors, metadata)
+end
+
+--- {name = tensor} and the metadata of a safetensors file; nil, message, code.
+pf.load = core.load
+
+--- Turns what a checkpoint says of its tokenizer into one.
+local function with_tokenizer(loaded)
+  local config = loaded.tokenizer
+  local make = type(config) == "table" and config.type and rawget(pf.tokenizer, config.type)
+  if make then loaded.tokenizer = make() end
+  return loaded
+end
+
+pf.checkpoint = util.namespace({
+  --- Saves a checkpoint folder dir/step-N and returns its path; nil, message, code.
+  save = core.checkpoint_save,
+  --- {model, optimizer, state, tokenizer} of a run or checkpoint folder; with `into`
+  --- {model, optimizer}, loads into what is there; with {optimizer = false}, without the
+  --- optimizer. The tokenizer comes back in the form in which it was saved. nil, message, code.
+  load = function(dir, into)
+    util.check_options(into, { "model", "optimizer" }, "checkpoint.load")
+    local loaded, message, code
+    if into and into.optimizer == false and not into.model then
+      loaded, message, code = core.checkpoint_load(dir, true)
+    elseif into and into.model then
+      loaded, message, code = core.checkpoint_restore(dir, into.model, into.optimizer or nil)
+      if loaded then loaded.model, loaded.optimizer = into.model, into.optimizer end
+    elseif into and into.optimizer then
+      util.fail("checkpoint.load: an optimizer is loaded together with its model")
+    else
+      loaded, message, code = core.checkpoint_load(dir)
+    end
+    if not loaded then return nil, message, code end
+    return with_tokenizer(loaded)
+  end,
+  --- The model alone.
+  model = core.model_load,
+  --- Writes the small file `mark` ("BEST") that names step-N.
+  mark = core.checkpoint_mark,
+}, "pf.checkpoint")
+
+return util.namespace(pf, "performer")

@@ -1,0 +1,272 @@
+-- performer/nn.lua: constructors of layers and models, layers of one's own, generation.
+--
+-- Every constructor is a row of the engine's layer table: one options table whose list part
+-- holds the children. A layer of one's own is a plain table with tensors and a `forward`.
+local core = require "performer.core"
+local util = require "performer.util"
+
+local nn = {}
+local layers = {}
+for _, layer in ipairs(core.layers()) do layers[layer.type] = layer end
+
+-- ---- layers of one's own ------------------------------------------------------------
+
+local as_module
+
+--- Collects {name, tensor, trained} and child modules of a table, in a stable order: list
+--- part first, then names sorted. Tensors under `buffers` are saved but not trained.
+local function walk(t, prefix, trained, found)
+  if found.seen[t] then return end
+  found.seen[t] = true
+  for _, key in ipairs(util.sorted_keys(t)) do
+    local value, name = rawget(t, key), prefix .. tostring(key)
+    local kind = core.kind(value)
+    if kind == "tensor" then
+      found.tensors[#found.tensors + 1] = { name, value, trained and value:dtype() == "f32" }
+    elseif kind == "module" then
+      found.children[#found.children + 1] = value
+    elseif kind == "table" and type(value.forward) == "function" then
+      local child = as_module(value)
+      rawset(t, key, child)
+      found.children[#found.children + 1] = child
+    elseif kind == "table" and getmetatable(value) == nil then
+      walk(value, name .. ".", trained and key ~= "buffers", found)
+    end
+  end
+end
+
+--- A table with tensors, and `forward(self, x, pass)` if it is a layer, as a module.
+local function wrap(t, where)
+  local found = { tensors = {}, children = {}, seen = {} }
+  walk(t, "", true, found)
+  local name = type(t.name) == "string" and t.name or where
+  return core.new_layer(t, name, found.children, found.tensors)
+end
+
+function as_module(value)
+  local kind = core.kind(value)
+  if kind == "module" then return value end
+  if kind == "table" and type(value.forward) == "function" then return wrap(value, "layer") end
+  if kind == "table" then
+    util.fail("a layer is needed: a module, or a table with a `forward` function")
+  end
+  util.fail("a layer is needed, got %s", kind)
+end
+
+--- A layer of one's own: tensors, child layers, `forward(self, x, pass)`, and, if it is to
+--- stream, `step(self, x, state)`. `name` identifies it in checkpoints.
+function nn.module(t)
+  if type(t) ~= "table" or type(t.forward) ~= "function" then
+    util.fail("nn.module: a table with a `forward` function is needed, got %s", core.kind(t))
+  end
+  return as_module(t)
+end
+
+--- Says how layers named `name` are built when a checkpoint is loaded: builder(children).
+function nn.define(name, builder)
+  if type(name) ~= "string" or type(builder) ~= "function" then
+    util.fail("nn.define: a name and a function(children) are needed")
+  end
+  core.define_layer(name, function(children)
+    local layer = builder(children)
+    if type(layer) == "table" and layer.name == nil then layer.name = name end
+    return as_module(layer)
+  end)
+end
+
+--- Any table of tensors as something that an optimizer can train.
+function nn.parameters_of(value)
+  if core.kind(value) == "module" then return value end
+  if type(value) ~= "table" then
+    util.fail("a module, or a table with tensors, is needed, got %s", core.kind(value))
+  end
+  if core.kind(value.forward) == "function" then return as_module(value) end
+  return wrap(value, "parameters")
+end
+
+-- ---- constructors -------------------------------------------------------------------
+
+--- The option that a bare number stands for: the only required one, or the only one.
+local function bare_option(layer)
+  local required = {}
+  for _, option in ipairs(layer.options) do
+    if option.required then required[#required + 1] = option.name end
+  end
+  if #required == 1 then return required[1] end
+  if #layer.options == 1 then return layer.options[1].name end
+end
+
+local function split(type_name, options)
+  local named, children = {}, {}
+  for i = 1, #options do children[i] = as_module(options[i]) end
+  for key, value in pairs(options) do
+    if type(key) == "string" then
+      named[key] = value
+    elseif math.type(key) ~= "integer" or key < 1 or key > #options then
+      util.fail("nn.%s: children are a list without holes", type_name)
+    end
+  end
+  -- A kernel's name alone is enough; an object becomes its options (__config).
+  if type(named.kernel) == "string" then named.kernel = { name = named.kernel } end
+  return named, children
+end
+
+local function constructor(layer)
+  local bare = bare_option(layer)
+  return function(options, more)
+    if type(options) == "number" then
+      if not bare then
+        util.fail("nn.%s: options are a table, as nn.%s{...}; a bare number says too little",
+          layer.type, layer.type)
+      end
+      local value = options
+      options = util.copy(more == nil and {} or more)
+      options[bare] = value
+    elseif core.kind(options) == "module" then
+      options = { options }
+    elseif options ~= nil and type(options) ~= "table" then
+      util.fail("nn.%s: options must be a table, got %s", layer.type, core.kind(options))
+    end
+    local named, children = split(layer.type, options or {})
+    return core.new_module(layer.type, named, children)
+  end
+end
+
+for name, layer in pairs(layers) do nn[name] = constructor(layer) end
+
+--- A chain of make(1), make(2) ... make(n).
+function nn.repeated(n, make)
+  if math.type(n) ~= "integer" or n < 0 or type(make) ~= "function" then
+    util.fail("nn.repeated: a count and a function(i) are needed")
+  end
+  local children = {}
+  for i = 1, n do children[i] = make(i) end
+  return nn.chain(children)
+end
+
+--- A module from what :tree() gave.
+nn.build = core.build
+
+-- ---- methods ------------------------------------------------------------------------
+
+local Module = core.methods("performer.module")
+local Stream = core.methods("performer.stream")
+
+local function short(value)
+  if type(value) == "table" then
+    local parts = {}
+    for key, entry in util.sorted(value) do
+      parts[#parts + 1] = math.type(key) and short(entry) or ("%s = %s"):format(key, short(entry))
+    end
+    return "{" .. table.concat(parts, ", ") .. "}"
+  end
+  if type(value) == "string" then return ("%q"):format(value) end
+  return math.type(value) == "float" and ("%g"):format(value) or tostring(value)
+end
+
+--- The options that differ from their defaults, as text.
+local function options_text(node)
+  local layer, parts = layers[node.type], {}
+  for _, option in ipairs(layer and layer.options or {}) do
+    local value = node.options and node.options[option.name]
+    if value ~= nil and tostring(value) ~= option.default and
+        not (tonumber(option.default) and tonumber(option.default) == value) then
+      parts[#parts + 1] = ("%s = %s"):format(option.name, short(value))
+    end
+  end
+  return #parts > 0 and " { " .. table.concat(parts, ", ") .. " }" or ""
+end
+
+local function add_lines(node, indent, lines)
+  local name = node.name and (" " .. node.name) or ""
+  lines[#lines + 1] = ("%s%s%s%s"):format(("  "):rep(indent), node.type, name, options_text(node))
+  for _, child in ipairs(node.children or {}) do add_lines(child, indent + 1, lines) end
+end
+
+core.set_tostring("performer.module", function(m)
+  local lines, trained = {}, m:count()
+  add_lines(m:tree(), 0, lines)
+  lines[1] = ("%s  -- %d parameters"):format(lines[1], trained)
+  return table.concat(lines, "\n")
+end)
+
+--- A stream of tokens: stream:feed(ids), stream:next(token, sampling), stream:sample(sampling).
+function Module:stream(options)
+  util.check_options(options, { "batch" }, "stream")
+  local batch = options and options.batch or 1
+  if batch ~= 1 then
+    util.fail("stream: batch is %s; several sequences at once: model:state{batch = n} with " ..
+      "model:prefill(ids, state) and model:step(ids, state)", tostring(batch))
+  end
+  return core.open_stream(self)
+end
+
+local sampling_names = { "temperature", "top_k", "top_p", "seed" }
+
+local function sampling_of(options)
+  local sampling = {}
+  for _, name in ipairs(sampling_names) do sampling[name] = options[name] end
+  return sampling
+end
+
+local function as_list(value)
+  if value == nil then return {} end
+  return type(value) == "table" and value or { value }
+end
+
+--- Ids of a prompt, and a function that gives the result the prompt's form.
+local function read_prompt(options)
+  local prompt, tokenizer = options.prompt, options.tokenizer
+  if type(tokenizer) == "string" then
+    tokenizer = require("performer.data").tokenizer[tokenizer]()
+  end
+  if type(prompt) == "string" then
+    if not tokenizer then util.fail("generate: a text as prompt needs its tokenizer") end
+    return assert(tokenizer:encode(prompt)), function(ids) return tokenizer:decode(ids) end
+  end
+  if core.kind(prompt) == "tensor" then
+    return prompt, function(ids) return core.tensor(ids, { dtype = "i32" }) end
+  end
+  if type(prompt) ~= "table" then
+    util.fail("generate: the prompt is a text, an i32 tensor or a list of ids, got %s",
+      core.kind(prompt))
+  end
+  return prompt, function(ids) return ids end
+end
+
+--- Samples up to `tokens` tokens after the prompt and returns them in the prompt's form (text,
+--- tensor or list). each(id): called with every token as it comes; false stops. stop: an
+--- id, or a list of them, that ends the text. allow: the only ids that may be drawn.
+function Module:generate(options)
+  util.check_options(options, { "prompt", "tokens", "tokenizer", "stop", "each", "allow",
+    table.unpack(sampling_names) }, "generate")
+  options = options or {}
+  local prompt, give = read_prompt(options)
+  local tokens, sampling = options.tokens or 100, sampling_of(options)
+  local stops = {}
+  for _, id in ipairs(as_list(options.stop)) do stops[id] = true end
+  local stream <close> = self:stream()
+  stream:feed(prompt)
+  if options.allow then stream:allow(options.allow) end
+  if sampling.seed == nil then sampling.seed = core.next_seed() end
+  local ids = {}
+  for i = 1, tokens do
+    local id = i == 1 and stream:sample(sampling) or stream:next(ids[i - 1], sampling)
+    if stops[id] then break end
+    ids[i] = id
+    if options.each and options.each(id) == false then break end
+  end
+  return give(ids)
+end
+
+--- Feeds `token` and samples n tokens; returns the list.
+function Stream:take(token, n, sampling)
+  local ids = {}
+  for i = 1, n do
+    token = self:next(token, sampling)
+    ids[i] = token
+  end
+  return ids
+end
+
+return { nn = util.namespace(nn, "pf.nn"), layers = layers }

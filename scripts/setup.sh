@@ -1,0 +1,176 @@
+# setup.sh - what scripts/test, scripts/quickstart and .ci/run share: installing what is
+# missing on Debian 12 or 13, building a preset, counting tests. Sourced, not run; the
+# caller is one folder below the project's root.
+#
+# What must hold: with nothing missing no package tool but dpkg-query runs, and a failure
+# says what to do.
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit 1
+
+# Names are the same in Debian 12 and 13.
+PACKAGES='build-essential cmake ninja-build pkg-config
+  libopenblas-openmp-dev libjansson-dev libxxhash-dev zlib1g-dev liblua5.4-dev lua5.4
+  lua-argparse lua-filesystem'
+TEST_PACKAGES='lua-busted lua-check'
+PROTEIN_PACKAGE='mmseqs2-examples'
+
+say() { printf '%s\n' "$*" >&2; }
+die() {
+  say "$(basename -- "$0"): $*"
+  exit 1
+}
+
+# ---- packages ----
+
+# Those of the named packages that are not installed.
+missing_packages() {
+  installed=" $(dpkg-query -W -f '${Package}=${db:Status-Status} ' "$@" 2>/dev/null) "
+  for package in "$@"; do
+    case $installed in
+      *" $package=installed "*) ;;
+      *) printf '%s ' "$package" ;;
+    esac
+  done
+}
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then
+    "$@"
+  else
+    sudo "$@"
+  fi
+}
+
+# Installs what is missing of the named packages.
+install_packages() {
+  if ! command -v dpkg-query >/dev/null; then
+    say "no Debian: nothing is installed; what is needed, by Debian's names: $*"
+    return 0
+  fi
+  missing=$(missing_packages "$@")
+  [ -n "$missing" ] || return 0
+  say "installing: $missing"
+  if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+    die "not root, and there is no sudo; as root run: apt-get install $missing"
+  fi
+  as_root apt-get update -q >&2 || say "apt-get update failed: trying with the lists that are there"
+  unknown=
+  for package in $missing; do
+    apt-cache show "$package" >/dev/null 2>&1 || unknown="$unknown $package"
+  done
+  [ -z "$unknown" ] || die "apt knows no package$unknown: enable Debian's 'main' in" \
+    "/etc/apt/sources.list (Debian 12 and 13 have it), or check the network"
+  # shellcheck disable=SC2086 # a list of words
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+    -o DPkg::Lock::Timeout=300 $missing >&2 || die "apt-get could not install: $missing"
+}
+
+# ---- building ----
+
+# build PRESET: configures and builds build/PRESET with all cores.
+build() {
+  folder=$root/build/$1
+  cache=$folder/CMakeCache.txt
+  # A tree that was moved or copied keeps a cache that CMake refuses.
+  if [ -f "$cache" ] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$cache"; then
+    rm -rf "$folder"
+  fi
+  say "building $1"
+  mkdir -p "$folder" || return 1
+  (cd "$root" && cmake --preset "$1") >"$folder/configure.log" 2>&1 || {
+    cat "$folder/configure.log" >&2
+    return 1
+  }
+  cmake --build "$folder" >&2
+}
+
+# ---- counting ----
+
+passed=0
+failed=0
+
+# count TEXT: adds the last "N passed, N failed" line of TEXT; without one, one failure.
+count() {
+  line=$(printf '%s\n' "$1" | grep -E '^[0-9]+ passed, [0-9]+ failed$' | tail -n 1)
+  if [ -z "$line" ]; then
+    failed=$((failed + 1))
+    return 1
+  fi
+  passed=$((passed + ${line%% passed*}))
+  line=${line##*passed, }
+  failed=$((failed + ${line%% failed*}))
+}
+
+# Ends the run with the one line.
+finish() {
+  printf '%d passed, %d failed\n' "$passed" "$failed"
+  [ "$failed" -eq 0 ] || exit 1
+  exit 0
+}
+
+# ctest's verbose output to a line for each program, what failed in full, and the sum. A
+# program that crashed, timed out or counted nothing is a failure.
+CTEST_SUM='
+/^[0-9]+: [0-9]+ passed, [0-9]+ failed$/ { p = $2; f = $4; counted = 1 }
+/^[0-9]+: / { sub(/^[0-9]+: /, ""); text = text "    " $0 "\n"; next }
+/^ *[0-9]+\/[0-9]+ Test +#/ {
+  good = / Passed /
+  if (!good && f == 0) { f = 1; why = " (" $0 ")" }
+  if (good && !counted) { f = 1; why = " (it counted nothing)" }
+  name = $0; sub(/.*#[0-9]+: */, "", name); sub(/ .*/, "", name)
+  printf "  %-28s %d passed, %d failed%s\n", name, p, f, why
+  if (f > 0) printf "%s", text
+  passed += p; failed += f; p = f = counted = 0; text = why = ""
+  fflush()
+}
+END { printf "%d passed, %d failed\n", passed, failed }'
+
+# run_c_tests PRESET: every C test of a build.
+run_c_tests() {
+  say "C tests ($1)"
+  # A time limit for each: a test that hangs must not hang the run.
+  ctest --test-dir "$root/build/$1" --verbose --timeout 900 2>&1 |
+    tee "$root/build/$1/ctest.log" | awk "$CTEST_SUM" | tee "$root/build/$1/ctest.sum" >&2
+  count "$(cat "$root/build/$1/ctest.sum")"
+  grep -q '^No tests were found' "$root/build/$1/ctest.log" && failed=$((failed + 1))
+  return 0
+}
+
+# TAP to the failures with their messages, and the sum. No plan line: the run broke off.
+TAP_SUM='
+/^ok [0-9]+ - # SKIP/ { skipped++; next }
+/^ok [0-9]+ / { passed++; shown = 0; next }
+/^not ok [0-9]+ / { failed++; shown = 1 }
+/^1\.\.[0-9]+$/ { planned = 1; shown = 0; if ($0 == "1..0") { failed++; print "    no tests in it" } }
+shown { print "    " $0 }
+{ last = $0 }
+END {
+  if (!planned) { failed++; print "    broke off; last line: " last }
+  if (skipped) print "    " skipped " skipped"
+  printf "%d passed, %d failed\n", passed, failed
+}'
+
+# run_specs PRESET: every spec, each file in a process of its own, so that a crash costs
+# one file. Variables in SPEC_ENV (NAME=value ...) are set for them.
+run_specs() {
+  say "specs ($1)"
+  lua_folder=$root/build/$1/lua
+  busted=$(command -v busted) || {
+    say "  busted is missing"
+    failed=$((failed + 1))
+    return 0
+  }
+  for spec in "$root"/spec/*_spec.lua; do
+    [ -e "$spec" ] || break
+    name=$(basename "$spec" .lua)
+    log=$root/build/$1/$name.tap
+    # shellcheck disable=SC2086 # a list of assignments
+    (cd "$root" && exec env PF_BUILD="build/$1" \
+      LUA_PATH="$lua_folder/?.lua;$lua_folder/?/init.lua;;" LUA_CPATH="$lua_folder/?.so;;" \
+      $SPEC_ENV timeout 1800 lua5.4 "$busted" -o TAP "spec/$name.lua") >"$log" 2>&1
+    text=$(awk "$TAP_SUM" "$log")
+    printf '  %-28s %s\n' "$name" "$(printf '%s\n' "$text" | tail -n 1)" >&2
+    printf '%s\n' "$text" | sed '$d' >&2
+    count "$text"
+  done
+}

@@ -1,0 +1,245 @@
+-- binding_files_spec.lua - what Lua reads and writes, what it says when the outside world
+-- fails, and the program: scripts, exit codes, help, interrupts.
+local pf = require "performer"
+local support = require "spec.support"
+
+local nn = pf.nn
+local i32 = { dtype = "i32" }
+
+describe("files", function()
+  local folder
+  before_each(function() folder = support.folder() end)
+  after_each(function() support.remove(folder) end)
+
+  it("hold tensors", function()
+    local path = folder .. "/x.safetensors"
+    local a, b = pf.randn(3, 4), pf.tensor({ 1, 2 }, i32)
+    assert.is_true(pf.save(path, { a = a, b = b }, { note = "hello" }))
+    local back, metadata = pf.load(path)
+    assert.bits_equal(a, back.a)
+    assert.bits_equal(b, back.b)
+    assert.equal("hello", metadata.note)
+    local info = pf.inspect(path)
+    assert.equal(2, #info.tensors)
+    assert.raises("save: a must be a tensor", function() pf.save(path, { a = 1 }) end)
+  end)
+
+  it("that are not there give nil, message, code", function()
+    for _, try in ipairs { pf.load, pf.inspect, pf.checkpoint.load, pf.checkpoint.model } do
+      local value, message, code = try(folder .. "/nothing")
+      assert.is_nil(value)
+      assert.matches("nothing", message)
+      assert.matches("^PF_E", code)
+    end
+    local value, message, code = pf.load(support.write(folder .. "/bad.safetensors", "garbage..."))
+    assert.is_nil(value)
+    assert.is_string(message)
+    assert.equal("PF_EFORMAT", code)
+    value = pf.save("/no/such/folder/x.safetensors", { a = pf.zeros(1) })
+    assert.is_nil(value)
+  end)
+
+  local function trained(model, opt, steps)
+    for i = 1, steps do
+      local tape <close> = pf.tape()
+      local ids = pf.tensor({ { i % 7, 1, 2, 3 } }, i32)
+      tape:backward(model(ids):cross_entropy(ids))
+      opt:step { lr = 1e-2 }
+    end
+  end
+
+  it("hold checkpoints that go on exactly", function()
+    pf.seed(11)
+    local model = nn.performer { vocab = 8, dim = 8, layers = 1, heads = 1, length = 8,
+      causal = true }
+    local opt = pf.optim.adamw(model, { lr = 1e-2 })
+    trained(model, opt, 3)
+    local path = assert(pf.checkpoint.save(folder .. "/run", { model = model, optimizer = opt,
+      state = { note = "x", list = { 1, 2 } }, tokenizer = pf.tokenizer.byte() }))
+    assert.matches("step%-3$", path)
+    assert.is_true(pf.checkpoint.mark(folder .. "/run", "BEST", 3))
+    local saved = assert(pf.checkpoint.load(folder .. "/run"))
+    assert.equal("x", saved.state.note)
+    assert.same({ 1, 2 }, { table.unpack(saved.state.list) })
+    assert.equal("byte", saved.tokenizer.type)
+    assert.equal(3, saved.optimizer:steps())
+    trained(model, opt, 2)
+    trained(saved.model, saved.optimizer, 2)
+    for name, t in pairs(model:tensors()) do assert.bits_equal(t, saved.model:tensors()[name]) end
+    local alone = assert(pf.checkpoint.load(folder .. "/run", { optimizer = false }))
+    assert.is_nil(alone.optimizer)
+    assert.is_not_nil(assert(pf.checkpoint.model(path)):count())
+  end)
+
+  it("hold models with layers of one's own", function()
+    local function own()
+      return { name = "times", w = pf.randn(8), forward = function(self, x) return x * self.w end }
+    end
+    local function build() return nn.chain { nn.layernorm(8), own() } end
+    local model = build()
+    assert(pf.checkpoint.save(folder .. "/run", { model = model }))
+    local value, message = pf.checkpoint.load(folder .. "/run", { optimizer = false })
+    assert.is_nil(value)
+    assert.matches("times", message)
+    local into = build()
+    assert(pf.checkpoint.load(folder .. "/run", { model = into }))
+    local x = pf.randn(2, 8)
+    assert.bits_equal(model(x), into(x))
+    nn.define("times", own)
+    local saved = assert(pf.checkpoint.load(folder .. "/run", { optimizer = false }))
+    assert.bits_equal(model(x), saved.model(x))
+  end)
+
+  it("are data", function()
+    local lines = {}
+    for i = 1, 60 do
+      lines[#lines + 1] = (">p%d\n%s"):format(i, ("ACDEFGHIKLMNPQRSTVWY"):rep(3):sub(i % 20 + 1))
+    end
+    local path = support.write(folder .. "/p.fasta", table.concat(lines, "\n") .. "\n")
+    local data = assert(pf.data.fasta { path = path, length = 64, min_tokens = 1,
+      valid_fraction = 0.2 })
+    local info, valid = data:info(), data:info("valid")
+    assert.equal("fasta", info.format)
+    assert.equal("protein", info.tokenizer)
+    assert.equal("fasta", pf.data.kind(path))
+    assert.equal(20, info.documents + valid.documents) -- 60 lines of 20 kinds
+    local steps = 0
+    for step, batch in data:batches { size = 2, steps = 5, seed = 1, first = 2 } do
+      steps = steps + 1
+      assert.equal(steps + 1, step)
+      assert.same({ 2, 64 }, { table.unpack(batch.input:shape()) })
+      assert.equal("i32", batch.target:dtype())
+      assert.is_true(batch.rows >= 1 and batch.tokens > 0)
+      assert.bits_equal(batch.input, data:batch { index = step, size = 2, seed = 1 }.input)
+    end
+    assert.equal(4, steps)
+    local ids, name = data:document(1)
+    assert.matches("^p%d+$", name)
+    assert.equal(pf.tokenizer.protein():special "begin", ids:totable()[1])
+    local counts = data:counts()
+    assert.equal(data:tokenizer():size(), #counts.unigram)
+    assert.equal(#counts.unigram, #counts.bigram)
+    assert.raises("split must be train", function() data:info("tst") end)
+    assert.raises("position 0 of", function() data:document(0) end)
+    assert.raises("batches count from 1", function() data:batch { index = 0 } end)
+    data:close()
+    assert.raises("has been closed", function() data:info() end)
+    local none, _, code = pf.data.open { path = folder .. "/none" }
+    assert.is_nil(none)
+    assert.matches("^PF_E", code)
+    assert.raises("'pth'.*'path'", function() pf.data.open { pth = path } end)
+  end)
+end)
+
+describe("tokenizer", function()
+  it("goes both ways", function()
+    local protein, byte = pf.tokenizer.protein(), pf.tokenizer.byte()
+    assert.equal("MKV", protein:decode(protein:encode "MKV"))
+    assert.equal("h\xc3\xa9\0!", byte:decode(byte:encode "h\xc3\xa9\0!"))
+    assert.equal("i32", byte:encode("a"):dtype())
+    assert.same({ 97, 98 }, byte:encode("ab"):totable())
+    assert.equal("ab", byte:decode { 97, 98 })
+    assert.equal(256, byte:size())
+    assert.is_number(protein:special "mask")
+    assert.is_nil(byte:special "begin")
+    assert.matches("protein tokenizer", tostring(protein))
+    local none, message, code = protein:encode "MK1"
+    assert.is_nil(none)
+    assert.matches("'1' at position 3", message)
+    assert.equal("PF_EFORMAT", code)
+    assert.raises("ids must be an i32 tensor or a list", function() byte:decode("x") end)
+  end)
+end)
+
+describe("program", function()
+  local folder
+  before_each(function() folder = support.folder() end)
+  after_each(function() support.remove(folder) end)
+
+  local function run(script, arguments)
+    return support.performer(support.write(folder .. "/s.lua", script) .. " " .. (arguments or ""))
+  end
+
+  it("runs scripts with arguments", function()
+    local code, out, err = run([[
+      local a, b = ...
+      print(a, b, #arg, arg[0]:match "s.lua$", arg[1], require "performer".ones(1):item())
+      print((require "lfs").currentdir ~= nil, (require "argparse") ~= nil)
+    ]], "one 'two words'")
+    assert.equal("", err)
+    assert.equal(0, code)
+    assert.equal("one\ttwo words\t2\ts.lua\tone\t1.0\ntrue\ttrue\n", out)
+  end)
+
+  it("has exit codes", function()
+    local code, _, err = run "error 'broken'"
+    assert.equal(1, code)
+    assert.matches("s.lua:1: broken\nstack traceback:", err)
+    code, _, err = run "local = 3"
+    assert.equal(1, code)
+    assert.matches("s.lua:1:", err)
+    assert.is_nil(err:find "traceback")
+    code, _, err = run "error { code = 2, message = 'train: needs --data' }"
+    assert.equal(2, code)
+    assert.equal("performer: train: needs --data\n", err)
+    code, _, err = run "require 'performer'.exit(7)"
+    assert.equal(7, code)
+    assert.equal("", err)
+    assert.equal(2, (support.performer ""))
+    assert.equal(2, (support.performer "none/such.lua"))
+    assert.equal(2, (support.performer "--hlp"))
+  end)
+
+  it("helps", function()
+    local code, out = support.performer "--help"
+    assert.equal(0, code)
+    assert.matches("usage: performer COMMAND", out)
+    assert.matches("train", out)
+    code, out = support.performer "--version"
+    assert.equal(0, code)
+    assert.equal("performer " .. pf.version .. "\n", out)
+    local bad, _, err = support.performer "trian"
+    assert.equal(2, bad)
+    assert.matches("did you mean 'train'", err)
+  end)
+
+  it("leaves the first Ctrl-C to a script that asks, and stops one that doesn't", function()
+    local function interrupt(script)
+      support.write(folder .. "/s.lua", script)
+      return support.shell(([[%s/bin/performer %s/s.lua & pid=$!
+        for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+          [ -e %s/ready ] && break; sleep 0.1
+        done
+        kill -INT $pid; wait $pid]]):format(support.build, folder, folder))
+    end
+    -- The shell ignores SIGINT for what runs in the background; the program sets its own.
+    local code, out = interrupt(([[
+      local pf = require "performer"
+      pf.interrupted()
+      io.open("%s/ready", "w"):close()
+      local began = pf.clock()
+      while not pf.interrupted() and pf.clock() - began < 20 do pf.zeros(10) end
+      print("saved")
+      pf.exit(130)
+    ]]):format(folder))
+    assert.equal("saved\n", out)
+    assert.equal(130, code)
+    os.remove(folder .. "/ready")
+    local stopped, _, err = interrupt(([[
+      io.open("%s/ready", "w"):close()
+      local began = os.time()
+      while os.time() - began < 20 do end
+    ]]):format(folder))
+    assert.equal(130, stopped)
+    assert.matches("interrupted", err)
+  end)
+
+  it("runs in a stock Lua too", function()
+    local code, out, err = support.shell(([[LUA_PATH='%s/lua/?.lua;%s/lua/?/init.lua;;' \
+      LUA_CPATH='%s/lua/?.so;;' lua5.4 -e 'print(require "performer".ones(2):sum():item())']])
+      :format(support.build, support.build, support.build))
+    assert.equal("", err)
+    assert.equal(0, code)
+    assert.equal("2.0\n", out)
+  end)
+end)

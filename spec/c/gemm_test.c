@@ -1,0 +1,95 @@
+/*
+ * gemm_test.c - matrix products against a plain loop in double: all transposes, odd
+ * sizes, strides longer than rows, alpha and beta, empty products; C beyond its columns
+ * stays as it was, and beta 0 never reads it.
+ */
+#include "check.h"
+#include "gemm.h"
+
+enum { SIDE = 70, FLOATS = SIDE * SIDE };
+
+static float a_[FLOATS], b_[FLOATS], c_[FLOATS], before_[FLOATS];
+
+static void draw(float *x, int n, uint32_t seed) {
+    for (int i = 0; i < n; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        x[i] = (float)((int32_t)(seed >> 8) - 0x800000) / 0x800000;
+    }
+}
+
+/* The count of elements of C that are wrong, gaps included. */
+static int wrong(bool ta, bool tb, int m, int n, int k, float alpha, float beta, int lda, int ldb,
+                 int ldc) {
+    int bad = 0;
+    for (int i = 0; i < m; i++) {
+        for (int j = 0; j < n; j++) {
+            double want = 0;
+            for (int p = 0; p < k; p++)
+                want += (double)a_[ta ? p * lda + i : i * lda + p] *
+                        (double)b_[tb ? j * ldb + p : p * ldb + j];
+            want *= (double)alpha;
+            if (beta != 0) want += (double)beta * (double)before_[i * ldc + j];
+            bad += !(fabs((double)c_[i * ldc + j] - want) <= 1e-5);
+        }
+        for (int j = n; j < ldc; j++)
+            bad += memcmp(&c_[i * ldc + j], &before_[i * ldc + j], sizeof(float)) != 0;
+    }
+    return bad;
+}
+
+static void check_product(bool ta, bool tb, int m, int n, int k, int extra) {
+    const float betas[] = {0, 1, -0.5f};
+    const int lda = (ta ? m : k) + extra, ldb = (tb ? k : n) + extra, ldc = n + extra;
+    for (int t = 0; t < PF_COUNT(betas); t++) {
+        draw(c_, FLOATS, 3);
+        for (int i = 0; i < FLOATS && betas[t] == 0; i++) c_[i] = NAN;
+        memcpy(before_, c_, sizeof c_);
+        pf_gemm(ta, tb, m, n, k, 0.75f, a_, lda, b_, ldb, betas[t], c_, ldc);
+        CHECK(wrong(ta, tb, m, n, k, 0.75f, betas[t], lda, ldb, ldc) == 0);
+    }
+}
+
+/* A stride of more than 2^31 is cut into single rows; with one row it is never used. */
+static void check_long_stride(void) {
+    const int64_t far = (int64_t)1 << 40;
+    memcpy(before_, c_, sizeof c_);
+    pf_gemm(false, false, 1, 9, 1, 1, a_, far, b_, far, 0, c_, far);
+    CHECK(wrong(false, false, 1, 9, 1, 1, 0, 9, 9, 9) == 0);
+    pf_gemm(true, true, 9, 1, 1, 1, a_, far, b_, far, 0, c_, 1);
+    CHECK(wrong(true, true, 9, 1, 1, 1, 0, 9, 1, 1) == 0);
+}
+
+static void check_bench(void) {
+    pf_engine engine = {0};
+    const pf_options options = PF_OPTIONS_DEFAULT;
+    double seconds = -1;
+    CHECK_OK(pf_runtime_open(&engine, &options));
+    CHECK_OK(pf_bench_gemm(&engine, 64, 48, 32, false, true, 4, &seconds));
+    CHECK(seconds > 0 && seconds < 10);
+    CHECK_OK(pf_bench_gemm(&engine, 5, 7, 9, true, false, 1, &seconds));
+    CHECK_FAILS(PF_EINVAL, pf_bench_gemm(&engine, 0, 1, 1, false, false, 1, &seconds));
+    CHECK_FAILS(PF_EINVAL, pf_bench_gemm(&engine, 1, 1, 1, false, false, 0, &seconds));
+    CHECK_FAILS(PF_ENOMEM, pf_bench_gemm(&engine, (int64_t)1 << 40, (int64_t)1 << 40, 1, false,
+                                         false, 1, &seconds));
+    CHECK(pf_heap_live(engine.heap) == 0);
+    pf_runtime_close(&engine);
+}
+
+int main(void) {
+    const int sizes[] = {1, 2, 3, 5, 8, 17, 31, 64, 67};
+    draw(a_, FLOATS, 1);
+    draw(b_, FLOATS, 2);
+    for (int i = 0; i < PF_COUNT(sizes); i++)
+        for (int j = 0; j < PF_COUNT(sizes); j++)
+            for (int turns = 0; turns < 4; turns++) {
+                const int m = sizes[i], n = sizes[j], k = sizes[(i + 2 * j) % PF_COUNT(sizes)];
+                check_product(turns & 1, turns >> 1, m, n, k, (i + j) % 2 ? 3 : 0);
+            }
+    check_product(false, false, 0, 5, 5, 0);
+    check_product(false, false, 5, 0, 5, 1);
+    check_product(false, true, 5, 7, 0, 1); /* k 0 scales C, or clears it */
+    check_long_stride();
+    check_bench();
+    CHECK(pf_blas_config()[0] != 0);
+    return CHECK_REPORT();
+}
