@@ -40,7 +40,10 @@ bool lpf_find_files(const char *from, char lua_dir[LPF_PATH], char scripts[LPF_P
 static bool own_folder(char out[LPF_PATH]) {
     Dl_info info;
     /* A function pointer as an object pointer: what dladdr asks for. */
-    union { bool (*function)(char *); void *object; } self = {.function = own_folder};
+    union {
+        bool (*function)(char *);
+        void *object;
+    } self = {.function = own_folder};
     if (!dladdr(self.object, &info) || !info.dli_fname) return false;
     const char *slash = strrchr(info.dli_fname, '/');
     const int n = snprintf(out, LPF_PATH, "%.*s", slash ? (int)(slash - info.dli_fname) : 1,
@@ -50,11 +53,16 @@ static bool own_folder(char out[LPF_PATH]) {
 
 /* ---- states ------------------------------------------------------------------- */
 
-/* bind(engine, lua_dir): preloads the core and puts the Lua files first on the path. */
+typedef struct {
+    pf_engine *engine;
+    const char *lua_dir;
+} binding;
+
+/* Preloads the core and puts the Lua files first on the path. */
 static int bind_body(lua_State *L) {
-    pf_engine *engine = lua_touserdata(L, 1);
-    const char *dir = lua_tostring(L, 2);
-    if (engine) lpf_bind_engine(L, engine);
+    const binding *b = lua_touserdata(L, 1);
+    const char *dir = b->lua_dir;
+    if (b->engine) lpf_bind_engine(L, b->engine);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     lua_pushcfunction(L, luaopen_performer_core);
     lua_setfield(L, -2, "performer.core");
@@ -67,10 +75,10 @@ static int bind_body(lua_State *L) {
 }
 
 static int bind(lua_State *L, pf_engine *engine, const char *lua_dir) {
+    binding b = {engine, lua_dir};
     lua_pushcfunction(L, bind_body);
-    lua_pushlightuserdata(L, engine);
-    lua_pushstring(L, lua_dir);
-    return lua_pcall(L, 2, 0, 0);
+    lua_pushlightuserdata(L, &b);
+    return lua_pcall(L, 1, 0, 0);
 }
 
 static int open_body(lua_State *L) {
@@ -82,10 +90,7 @@ lua_State *lpf_host_open(pf_engine *engine, const char *lua_dir) {
     lua_State *L = luaL_newstate();
     if (!L) return NULL;
     lua_pushcfunction(L, open_body);
-    if (lua_pcall(L, 0, 0, 0) == LUA_OK && bind(L, engine, lua_dir) == LUA_OK) {
-        lua_gc(L, LUA_GCGEN, 0, 0);
-        return L;
-    }
+    if (lua_pcall(L, 0, 0, 0) == LUA_OK && bind(L, engine, lua_dir) == LUA_OK) return L;
     lua_close(L);
     return NULL;
 }
@@ -120,47 +125,60 @@ typedef struct {
     int load_status;
 } script;
 
-static int run_body(lua_State *L) {
+static int load_body(lua_State *L) {
     script *s = lua_touserdata(L, 1);
-    luaL_checkstack(L, s->argc + 8, "too many arguments");
     push_arguments(L, s->path, s->program, s->argc, s->argv);
     s->load_status = luaL_loadfile(L, s->path);
-    if (s->load_status != LUA_OK) {
-        lua_newtable(L); /* no traceback for what never ran */
-        lua_insert(L, -2);
-        lua_setfield(L, -2, "message");
-        return lua_error(L);
-    }
+    return s->load_status == LUA_OK ? 1 : lua_error(L);
+}
+
+/* The loaded chunk, with the arguments. */
+static int run_body(lua_State *L) {
+    const script *s = lua_touserdata(L, 1);
+    luaL_checkstack(L, s->argc + 8, "too many arguments");
     for (int i = 0; i < s->argc; i++) lua_pushstring(L, s->argv[i]);
     lua_call(L, s->argc, 0);
     return 0;
 }
 
-int lpf_host_run(lua_State *L, const char *path, const char *program, int argc, const char *const *argv) {
+int lpf_host_run(lua_State *L, const char *path, const char *program, int argc,
+                 const char *const *argv) {
     script s = {path, program, argc, argv, LUA_OK};
-    lua_pushcfunction(L, handler);
-    const int base = lua_gettop(L);
-    lua_pushcfunction(L, run_body);
+    lua_pushcfunction(L, load_body); /* without a traceback: nothing has run */
     lua_pushlightuserdata(L, &s);
-    int status = lua_pcall(L, 1, 0, base);
-    if (s.load_status != LUA_OK && lua_istable(L, -1)) {
-        status = s.load_status;
-        lua_getfield(L, -1, "message");
-        lua_remove(L, -2);
-    }
+    int status = lua_pcall(L, 1, 1, 0);
+    if (status != LUA_OK) return s.load_status != LUA_OK ? s.load_status : status;
+    const int base = lua_gettop(L);
+    lua_pushcfunction(L, handler);
+    lua_insert(L, base);
+    lua_pushcfunction(L, run_body);
+    lua_insert(L, base + 1);
+    lua_pushlightuserdata(L, &s);
+    lua_insert(L, base + 2);
+    status = lua_pcall(L, 2, 0, base);
     lua_remove(L, base);
     return status;
 }
 
 /* ---- performer_lua.h ---------------------------------------------------------- */
 
-static void keep_error(lua_State *L) {
-    if (lua_istable(L, -1)) {
-        lua_getfield(L, -1, "message");
-        lua_remove(L, -2);
+static int keep_body(lua_State *L) {
+    if (lua_istable(L, 1)) {
+        lua_getfield(L, 1, "message");
+        lua_replace(L, 1);
     }
-    const char *text = lua_tostring(L, -1);
+    const char *text = lua_tostring(L, 1);
     snprintf(script_error, sizeof script_error, "%s", text ? text : "the script threw no text");
+    return 0;
+}
+
+/* Keeps the error on top, and takes it off. */
+static void keep_error(lua_State *L) {
+    lua_pushcfunction(L, keep_body);
+    lua_insert(L, -2);
+    if (lua_pcall(L, 1, 0, 0) == LUA_OK) return;
+    snprintf(script_error, sizeof script_error, "not enough memory");
+    lua_pop(L, 1);
 }
 
 static int require_body(lua_State *L) {
@@ -182,7 +200,6 @@ int pf_script_bind(void *lua_state, pf_engine *engine, const char *lua_dir) {
         if (lua_pcall(L, 0, 1, 0) == LUA_OK) return PF_OK;
     }
     keep_error(L);
-    lua_pop(L, 1);
     return PF_EHOST;
 }
 
@@ -194,7 +211,8 @@ int pf_script_run(pf_engine *engine, const char *path, int argc, const char *con
         return PF_EINVAL;
     }
     if (access(path, R_OK) != 0) {
-        snprintf(script_error, sizeof script_error, "script: cannot read %s: %s", path, strerror(errno));
+        snprintf(script_error, sizeof script_error, "script: cannot read %s: %s", path,
+                 strerror(errno));
         return PF_ENOTFOUND;
     }
     if (own_folder(own)) lpf_find_files(own, dir, scripts);

@@ -25,6 +25,7 @@ lua_State *lpf_host_open(pf_engine *engine, const char *lua_dir);
 
 /* Runs a file. LUA_OK, or the status with the error on top: a text with traceback, or the
  * table that was thrown. */
-int lpf_host_run(lua_State *L, const char *path, const char *program, int argc, const char *const *argv);
+int lpf_host_run(lua_State *L, const char *path, const char *program, int argc,
+                 const char *const *argv);
 
 #endif

@@ -17,7 +17,7 @@ atomic_int lpf_polled;
 atomic_int lpf_cancel;
 
 static const char state_key = 's';   /* registry: the state's userdata */
-static const char pending_key = 'p'; /* registry: the error a callback raised */
+static const char pending_key = 'p'; /* registry: the error a callback raised, or false */
 
 enum { MIN_TRIGGER = 64 << 20 };
 
@@ -59,6 +59,8 @@ static lpf_state *state_new(lua_State *L) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
     s->main = lua_tothread(L, -1);
     lua_pop(L, 1);
+    lua_pushboolean(L, 0); /* the slot must exist: keeping an error can't allocate */
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
     return s;
 }
@@ -84,7 +86,11 @@ void lpf_bind_engine(lua_State *L, pf_engine *engine) {
 
 /* ---- engine ------------------------------------------------------------------- */
 
-typedef struct { lpf_state *s; pf_log_level level; const char *message; } log_call;
+typedef struct {
+    lpf_state *s;
+    pf_log_level level;
+    const char *message;
+} log_call;
 
 static int log_body(lua_State *L) {
     static const char *const names[] = {"debug", "info", "warn", "silent"};
@@ -100,7 +106,11 @@ static void on_log(void *context, pf_log_level level, const char *message) {
     lpf_state *s = context;
     if (s->log_ref != LUA_NOREF && s->L) {
         log_call call = {s, level, message};
-        lpf_protect(s, log_body, &call);
+        /* An error in the user's log function must not surface as a failed op's. */
+        if (lpf_protect(s, log_body, &call) < 0) {
+            lua_pushboolean(s->L, 0);
+            lua_rawsetp(s->L, LUA_REGISTRYINDEX, &pending_key);
+        }
     } else {
         fprintf(stderr, "performer: %s\n", message);
     }
@@ -164,10 +174,11 @@ pf_engine *lpf_engine(lua_State *L) {
 }
 
 int lpf_open_engine(lua_State *L) {
-    static const char *const allowed[] = {"threads", "memory", "seed",     "cpu",
+    static const char *const allowed[] = {"threads", "memory",    "seed", "cpu",
                                           "log",     "log_level", NULL};
     lpf_state *s = lpf_enter(L);
-    if (s->engine) return lpf_raise(L, "open: the engine is already open; call it before first use");
+    if (s->engine)
+        return lpf_raise(L, "open: the engine is already open; call it before first use");
     lpf_check_options(L, 1, allowed, "open");
     pf_options options = PF_OPTIONS_DEFAULT;
     options.threads = (int)lpf_opt_integer(L, 1, "threads", 0);
@@ -233,10 +244,10 @@ int lpf_result(lua_State *L, int status) {
     luaL_checkstack(L, 8, "error");
     if (status == PF_EHOST) {
         /* A Lua callback raised: its own error goes on, as if no C had been between. */
-        const bool waits = lua_rawgetp(L, LUA_REGISTRYINDEX, &pending_key) != LUA_TNIL;
-        lua_pushnil(L);
+        const bool none = lua_rawgetp(L, LUA_REGISTRYINDEX, &pending_key) == LUA_TBOOLEAN;
+        lua_pushboolean(L, 0);
         lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
-        if (waits) return lua_error(L);
+        if (!none) return lua_error(L);
         lua_pop(L, 1);
     }
     if (status == PF_ECANCEL) atomic_store(&lpf_cancel, 0); /* so that a script can clean up */
@@ -406,6 +417,13 @@ void lpf_check_options(lua_State *L, int index, const char *const *allowed, cons
         if (near) lpf_raise(L, "%s: unknown option '%s' (did you mean '%s'?)", where, key, near);
         lpf_raise(L, "%s: unknown option '%s'", where, key);
     }
+}
+
+const char *lpf_check_text(lua_State *L, int index, const char *where, const char *what) {
+    if (lua_type(L, index) != LUA_TSTRING)
+        lpf_raise(L, "%s: %s must be a text, got %s", where, what,
+                  lua_isnoneornil(L, index) ? "nothing" : lpf_kind(L, index));
+    return lua_tostring(L, index);
 }
 
 int64_t lpf_check_whole(lua_State *L, int index, const char *where, const char *what) {

@@ -17,13 +17,13 @@
 
 #include "performer.h"
 
-#define LPF_TENSOR "performer.tensor"
-#define LPF_TAPE "performer.tape"
-#define LPF_MODULE "performer.module"
+#define LPF_TENSOR    "performer.tensor"
+#define LPF_TAPE      "performer.tape"
+#define LPF_MODULE    "performer.module"
 #define LPF_OPTIMIZER "performer.optimizer"
-#define LPF_STREAM "performer.stream"
-#define LPF_STATE "performer.state"
-#define LPF_DATA "performer.data"
+#define LPF_STREAM    "performer.stream"
+#define LPF_STATE     "performer.state"
+#define LPF_DATA      "performer.data"
 
 enum { LPF_MAX_IN = 16, LPF_MAX_ATTR = 24, LPF_MAX_OUT = 8, LPF_NAME = 32 };
 
@@ -42,21 +42,21 @@ typedef struct lpf_tape {
 
 /* One a Lua state; reference-counted, because Lua layers in C modules point to it. */
 typedef struct lpf_state {
-    int refs; /* touched by the thread of the Lua state alone */
-    pf_engine *engine; /* NULL: not opened yet */
-    bool owned;        /* false: the host's engine */
-    lua_State *main;   /* NULL: the Lua state is gone */
-    lua_State *L;      /* the thread that called last: callbacks run on it */
-    lpf_tape *tape;    /* innermost open tape */
+    int refs;            /* touched by the thread of the Lua state alone */
+    pf_engine *engine;   /* NULL: not opened yet */
+    bool owned;          /* false: the host's engine */
+    lua_State *main;     /* NULL: the Lua state is gone */
+    lua_State *L;        /* the thread that called last: callbacks run on it */
+    lpf_tape *tape;      /* innermost open tape */
     const pf_pass *pass; /* of the innermost Lua layer that runs, or NULL */
-    bool resolves;     /* this state finds the engine's Lua layers */
-    uint64_t streams;  /* opened so far: the default seed of each */
-    uint64_t step;     /* training steps so far: keys dropout */
-    size_t debt;       /* bytes of tensors made since the last full collection */
-    size_t trigger;    /* debt that asks for the next one */
+    bool resolves;       /* this state finds the engine's Lua layers */
+    uint64_t streams;    /* opened so far: the default seed of each */
+    uint64_t step;       /* training steps so far: keys dropout */
+    size_t debt;         /* bytes of tensors made since the last full collection */
+    size_t trigger;      /* debt that asks for the next one */
     lpf_op *ops;
     int n_ops;
-    int log_ref;       /* Lua function for messages, or LUA_NOREF: warnings to stderr */
+    int log_ref; /* Lua function for messages, or LUA_NOREF: warnings to stderr */
 } lpf_state;
 
 /* Raised by the executable's signal handler; a host or a stock lua leaves them alone. */
@@ -65,18 +65,18 @@ extern atomic_int lpf_polled;     /* a script asks pf.interrupted() itself */
 extern atomic_int lpf_cancel;     /* stops long engine calls */
 
 /* ---- state and engine (lpf.c) ---- */
-lpf_state *lpf_enter(lua_State *L);   /* marks L as the calling thread */
-pf_engine *lpf_engine(lua_State *L);  /* the engine, opened with defaults at first use */
+lpf_state *lpf_enter(lua_State *L);  /* marks L as the calling thread */
+pf_engine *lpf_engine(lua_State *L); /* the engine, opened with defaults at first use */
 void lpf_state_release(lpf_state *s);
 /* Binds L to a host's engine before performer.core is loaded. */
 void lpf_bind_engine(lua_State *L, pf_engine *engine);
-int lpf_open_engine(lua_State *L);    /* pf.open{...} */
+int lpf_open_engine(lua_State *L); /* pf.open{...} */
 
 /* ---- errors (lpf.c) ---- */
 /* Raises with the position of the nearest caller outside the binding's own Lua files. */
 int lpf_raise(lua_State *L, const char *format, ...) __attribute__((format(printf, 2, 3)));
-int lpf_raise_message(lua_State *L); /* raises the string on top, with position */
-int lpf_result(lua_State *L, int status);  /* status >= 0, or raises */
+int lpf_raise_message(lua_State *L);      /* raises the string on top, with position */
+int lpf_result(lua_State *L, int status); /* status >= 0, or raises */
 /* 0 for success; pushes nil, message, code (3) when the outside world failed; else raises. */
 int lpf_outside(lua_State *L, int status);
 /* Runs a callback's body protected; its error waits for lpf_result. PF_OK or PF_EHOST. */
@@ -94,6 +94,7 @@ bool lpf_opt_bool(lua_State *L, int index, const char *key, bool def);
 const char *lpf_opt_string(lua_State *L, int index, const char *key, const char *def);
 /* Refuses keys of the options table that are not in `allowed` (NULL-terminated). */
 void lpf_check_options(lua_State *L, int index, const char *const *allowed, const char *where);
+const char *lpf_check_text(lua_State *L, int index, const char *where, const char *what);
 int64_t lpf_check_whole(lua_State *L, int index, const char *where, const char *what);
 
 /* ---- tensors (lpf_tensor.c) ---- */
@@ -102,7 +103,7 @@ void lpf_made(lua_State *L, const pf_tensor *t);     /* after filling it: tells 
 void lpf_push_tensor(lua_State *L, pf_tensor *t);    /* retains; NULL pushes nil */
 pf_tensor *lpf_test_tensor(lua_State *L, int index); /* NULL: no tensor */
 pf_tensor *lpf_check_tensor(lua_State *L, int index, const char *where, const char *what);
-bool lpf_collect_for(lua_State *L, int status);      /* true: out of memory, collected, try again */
+bool lpf_collect_for(lua_State *L, int status); /* true: out of memory, collected, try again */
 /* ids as an i32 tensor or a list of integers: pushes a buffer that holds them. */
 int32_t *lpf_ids(lua_State *L, int index, const char *where, size_t *n);
 int lpf_push_ids(lua_State *L, const int32_t *ids, size_t n); /* as an i32 tensor */
@@ -124,6 +125,7 @@ pf_config *lpf_to_config(lua_State *L, int index, const char *where); /* pushes 
 pf_config *lpf_take_config(lua_State *L, pf_config *node);            /* pushes an owner of node */
 pf_config *lpf_new_config(lua_State *L, pf_config_kind kind);         /* pushes an owner */
 pf_config **lpf_config_slot(lua_State *L);                            /* pushes an empty owner */
+char **lpf_text_slot(lua_State *L); /* likewise, for a text of the engine's */
 void lpf_push_config(lua_State *L, const pf_config *node);
 void lpf_open_config(lua_State *L);
 

@@ -6,14 +6,14 @@
 
 #include <string.h>
 
-
 /* t[position]: a slice of one, without its dimension. */
 int lpf_index_first(lua_State *L, pf_tensor *t, int64_t position) {
     const int rank = pf_tensor_rank(t);
     if (rank == 0) return lpf_raise(L, "index: a scalar tensor has no positions");
     const int64_t n = pf_tensor_size(t, 0), at = position > 0 ? position - 1 : position + n;
     if (position == 0 || at < 0 || at >= n)
-        return lpf_raise(L, "index: position %lld, the first dimension has %lld (they count from 1)",
+        return lpf_raise(L,
+                         "index: position %lld, the first dimension has %lld (they count from 1)",
                          (long long)position, (long long)n);
     const lpf_op *slice = lpf_find_op(L, "slice"), *reshape = lpf_find_op(L, "reshape");
     pf_attr attr[LPF_MAX_ATTR];
@@ -57,7 +57,8 @@ static int binary(lua_State *L, const char *name) {
     for (int i = 0; i < 2; i++) {
         in[i] = lpf_test_tensor(L, i + 1);
         if (!in[i] && lua_type(L, i + 1) != LUA_TNUMBER)
-            return lpf_raise(L, "%s: %s and %s don't go together", name, lpf_kind(L, 1), lpf_kind(L, 2));
+            return lpf_raise(L, "%s: %s and %s don't go together", name, lpf_kind(L, 1),
+                             lpf_kind(L, 2));
     }
     for (int i = 0; i < 2; i++)
         if (!in[i]) in[i] = lpf_scalar(L, i + 1, pf_tensor_dtype(in[1 - i]), name);

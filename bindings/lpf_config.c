@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define LPF_CONFIG "performer.config"
-#define LPF_LIST "performer.list" /* metatable: an empty table that is a list */
+#define LPF_LIST   "performer.list" /* metatable: an empty table that is a list */
 
 enum { MAX_DEPTH = 60 };
 
@@ -148,27 +148,37 @@ static void convert_number(conversion *c, const place *at) {
 static void convert(conversion *c, const place *at, int depth) {
     lua_State *L = c->L;
     luaL_checkstack(L, 10, c->where);
-    if (depth > MAX_DEPTH) lpf_raise(L, "%s: data nest deeper than %d (a cycle?)", c->where, MAX_DEPTH);
+    if (depth > MAX_DEPTH)
+        lpf_raise(L, "%s: data nest deeper than %d (a cycle?)", c->where, MAX_DEPTH);
     switch (lua_type(L, -1)) {
-    case LUA_TNIL: attach(c, at, pf_config_new(PF_NULL)); return;
-    case LUA_TBOOLEAN: attach(c, at, pf_config_new_bool(lua_toboolean(L, -1))); return;
-    case LUA_TNUMBER: convert_number(c, at); return;
+    case LUA_TNIL:
+        attach(c, at, pf_config_new(PF_NULL));
+        return;
+    case LUA_TBOOLEAN:
+        attach(c, at, pf_config_new_bool(lua_toboolean(L, -1)));
+        return;
+    case LUA_TNUMBER:
+        convert_number(c, at);
+        return;
     case LUA_TSTRING:
         if (strlen(lua_tostring(L, -1)) != lua_rawlen(L, -1))
             lpf_raise(L, "%s: a text holds a zero byte", c->where);
         attach(c, at, pf_config_new_string(lua_tostring(L, -1)));
         return;
-    case LUA_TTABLE: convert_table(c, at, depth); return;
+    case LUA_TTABLE:
+        convert_table(c, at, depth);
+        return;
     case LUA_TLIGHTUSERDATA:
         if (!lua_touserdata(L, -1)) {
             attach(c, at, pf_config_new(PF_NULL));
             return;
         }
         break;
-    default: break;
+    default:
+        break;
     }
-    lpf_raise(L, "%s: %s%s%s is no plain data", c->where, at->key ? at->key : "", at->key ? ": " : "",
-              lpf_kind(L, -1));
+    lpf_raise(L, "%s: %s%s%s is no plain data", c->where, at->key ? at->key : "",
+              at->key ? ": " : "", lpf_kind(L, -1));
 }
 
 pf_config *lpf_to_config(lua_State *L, int index, const char *where) {
@@ -199,19 +209,30 @@ static void push_children(lua_State *L, const pf_config *node, bool map) {
 void lpf_push_config(lua_State *L, const pf_config *node) {
     luaL_checkstack(L, 4, "plain data");
     switch (node ? pf_config_kind_of(node) : PF_NULL) {
-    case PF_NULL: lua_pushlightuserdata(L, NULL); return;
-    case PF_BOOL: lua_pushboolean(L, pf_config_number(node) != 0); return;
+    case PF_NULL:
+        lua_pushlightuserdata(L, NULL);
+        return;
+    case PF_BOOL:
+        lua_pushboolean(L, pf_config_number(node) != 0);
+        return;
     case PF_NUMBER: {
         const double value = pf_config_number(node);
-        if (value == floor(value) && fabs(value) <= 9007199254740992.0 && !(value == 0 && signbit(value)))
+        if (value == floor(value) && fabs(value) <= 9007199254740992.0 &&
+            !(value == 0 && signbit(value)))
             lua_pushinteger(L, (lua_Integer)value);
         else
             lua_pushnumber(L, value);
         return;
     }
-    case PF_STRING: lua_pushstring(L, pf_config_string(node)); return;
-    case PF_LIST: push_children(L, node, false); return;
-    case PF_MAP: push_children(L, node, true); return;
+    case PF_STRING:
+        lua_pushstring(L, pf_config_string(node));
+        return;
+    case PF_LIST:
+        push_children(L, node, false);
+        return;
+    case PF_MAP:
+        push_children(L, node, true);
+        return;
     }
 }
 
@@ -224,10 +245,9 @@ static int json_encode(lua_State *L) {
     const bool indent = lpf_opt_bool(L, 2, "indent", false);
     lpf_enter(L);
     const pf_config *node = lpf_to_config(L, 1, "json.encode");
-    char *text = NULL;
-    lpf_result(L, pf_json_write(&text, node, indent));
-    lua_pushstring(L, text);
-    pf_text_free(text);
+    char **text = lpf_text_slot(L);
+    lpf_result(L, pf_json_write(text, node, indent));
+    lua_pushstring(L, *text);
     return 1;
 }
 
@@ -259,10 +279,21 @@ static int json_list(lua_State *L) {
 static const luaL_Reg json[] = {
     {"encode", json_encode}, {"decode", json_decode}, {"list", json_list}, {NULL, NULL}};
 
+static int text_gc(lua_State *L) {
+    char **text = luaL_checkudata(L, 1, "performer.text");
+    pf_text_free(*text);
+    *text = NULL;
+    return 0;
+}
+
+char **lpf_text_slot(lua_State *L) { return lpf_new(L, "performer.text", sizeof(char *)); }
+
 void lpf_open_config(lua_State *L) {
+    static const luaL_Reg text_meta[] = {{"__gc", text_gc}, {NULL, NULL}};
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", config_gc}, {"__close", config_gc}, {NULL, NULL}};
     lpf_class(L, LPF_CONFIG, none, meta);
+    lpf_class(L, "performer.text", none, text_meta);
     luaL_newmetatable(L, LPF_LIST);
     lua_pop(L, 1);
     luaL_newlib(L, json);

@@ -23,10 +23,15 @@ static pf_split check_split(lua_State *L, const char *name, const char *where) {
     return PF_TRAIN;
 }
 
+static const char *opt_split(lua_State *L, int index) {
+    return lua_isnoneornil(L, index) ? "train" : lpf_check_text(L, index, "data", "split");
+}
+
 /* open_data{path =, format =, length =, ...}; nil, message, code for an unusable file. */
 static int data_open(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
-    if (!lua_istable(L, 1)) return lpf_raise(L, "data: options are needed, as {path = ...}, got %s", lpf_kind(L, 1));
+    if (!lua_istable(L, 1))
+        return lpf_raise(L, "data: options are needed, as {path = ...}, got %s", lpf_kind(L, 1));
     const pf_config *options = lpf_to_config(L, 1, "data");
     pf_data **box = lpf_new(L, LPF_DATA, sizeof *box);
     const int failed = lpf_outside(L, pf_data_open(box, engine, options));
@@ -49,7 +54,7 @@ static void set_count(lua_State *L, const char *key, int64_t value) {
 static int data_info(lua_State *L) {
     const pf_data *data = check_data(L, "info");
     pf_data_info info = {0};
-    lpf_result(L, pf_data_info_of(data, check_split(L, luaL_optstring(L, 2, "train"), "info"), &info));
+    lpf_result(L, pf_data_info_of(data, check_split(L, opt_split(L, 2), "info"), &info));
     lua_newtable(L);
     set_count(L, "documents", info.documents);
     set_count(L, "duplicates", info.duplicates);
@@ -80,9 +85,11 @@ static int data_batch(lua_State *L) {
     static const char *const allowed[] = {"index", "size", "split", "masked", "seed", NULL};
     pf_data *data = check_data(L, "batch");
     lpf_check_options(L, 2, allowed, "batch");
-    const int64_t index = lpf_opt_integer(L, 2, "index", 1), size = lpf_opt_integer(L, 2, "size", 1);
+    const int64_t index = lpf_opt_integer(L, 2, "index", 1),
+                  size = lpf_opt_integer(L, 2, "size", 1);
     const pf_split split = check_split(L, lpf_opt_string(L, 2, "split", "train"), "batch");
-    if (index < 1) return lpf_raise(L, "batch: index is %lld; batches count from 1", (long long)index);
+    if (index < 1)
+        return lpf_raise(L, "batch: index is %lld; batches count from 1", (long long)index);
     if (size < 1) return lpf_raise(L, "batch: size must be at least 1");
     pf_engine *engine = lpf_engine(L);
     pf_batch *batch = lpf_new(L, "performer.batch", sizeof *batch);
@@ -104,7 +111,7 @@ static int data_batch(lua_State *L) {
 static int data_document(lua_State *L) {
     pf_data *data = check_data(L, "document");
     const int64_t index = lpf_check_whole(L, 2, "document", "the position");
-    const pf_split split = check_split(L, luaL_optstring(L, 3, "train"), "document");
+    const pf_split split = check_split(L, opt_split(L, 3), "document");
     pf_data_info info = {0};
     lpf_result(L, pf_data_info_of(data, split, &info));
     if (index < 1 || index > info.documents)
@@ -132,7 +139,7 @@ static void push_counts(lua_State *L, const double *from, int n) {
  * stands at position id + 1; bigram[a + 1][b + 1] counts b after a. */
 static int data_counts(lua_State *L) {
     const pf_data *data = check_data(L, "counts");
-    const pf_split split = check_split(L, luaL_optstring(L, 2, "train"), "counts");
+    const pf_split split = check_split(L, opt_split(L, 2), "counts");
     pf_data_info info = {0};
     lpf_result(L, pf_data_info_of(data, split, &info));
     const int n = lpf_result(L, pf_tokenizer_size(info.tokenizer));
@@ -165,10 +172,8 @@ static int data_tostring(lua_State *L) {
 static const luaL_Reg methods[] = {{"info", data_info},         {"batch", data_batch},
                                    {"document", data_document}, {"counts", data_counts},
                                    {"close", data_close},       {NULL, NULL}};
-static const luaL_Reg meta[] = {{"__gc", data_close},
-                                {"__close", data_close},
-                                {"__tostring", data_tostring},
-                                {NULL, NULL}};
+static const luaL_Reg meta[] = {
+    {"__gc", data_close}, {"__close", data_close}, {"__tostring", data_tostring}, {NULL, NULL}};
 static const luaL_Reg functions[] = {{"open_data", data_open}, {NULL, NULL}};
 
 void lpf_open_data(lua_State *L) {

@@ -15,8 +15,9 @@ static int by_name(const void *a, const void *b) {
 
 /* save(path, {name = tensor} [, metadata]): in the order of the names. */
 static int file_save(lua_State *L) {
-    const char *path = luaL_checkstring(L, 1);
-    if (!lua_istable(L, 2)) return lpf_raise(L, "save: {name = tensor} is needed, got %s", lpf_kind(L, 2));
+    const char *path = lpf_check_text(L, 1, "save", "the path");
+    if (!lua_istable(L, 2))
+        return lpf_raise(L, "save: {name = tensor} is needed, got %s", lpf_kind(L, 2));
     pf_engine *engine = lpf_engine(L);
     size_t n = 0;
     lua_settop(L, 3);
@@ -38,7 +39,11 @@ static int file_save(lua_State *L) {
 }
 
 /* What a load gave, until it has become Lua's. */
-typedef struct { pf_named *list; int n; pf_config *metadata; } loaded;
+typedef struct {
+    pf_named *list;
+    int n;
+    pf_config *metadata;
+} loaded;
 
 static int loaded_gc(lua_State *L) {
     loaded *l = luaL_checkudata(L, 1, "performer.loaded");
@@ -50,10 +55,11 @@ static int loaded_gc(lua_State *L) {
 
 /* load(path): {name = tensor}, metadata. */
 static int file_load(lua_State *L) {
-    const char *path = luaL_checkstring(L, 1);
+    const char *path = lpf_check_text(L, 1, "load", "the path");
     pf_engine *engine = lpf_engine(L);
     loaded *l = lpf_new(L, "performer.loaded", sizeof *l);
-    const int failed = lpf_outside(L, pf_safetensors_load(engine, path, &l->list, &l->n, &l->metadata));
+    const int failed =
+        lpf_outside(L, pf_safetensors_load(engine, path, &l->list, &l->n, &l->metadata));
     if (failed) return failed;
     lua_createtable(L, 0, l->n);
     for (int i = 0; i < l->n; i++) {
@@ -69,7 +75,7 @@ static int file_load(lua_State *L) {
 }
 
 static int file_inspect(lua_State *L) {
-    const char *path = luaL_checkstring(L, 1);
+    const char *path = lpf_check_text(L, 1, "inspect", "the path");
     pf_engine *engine = lpf_engine(L);
     pf_config **slot = lpf_config_slot(L);
     const int failed = lpf_outside(L, pf_inspect(slot, engine, path));
@@ -90,7 +96,7 @@ static pf_config *config_field(lua_State *L, const char *key, const char *where)
 static int checkpoint_save(lua_State *L) {
     static const char *const allowed[] = {"model", "optimizer", "state", "tokenizer",
                                           "step",  "keep",      NULL};
-    const char *dir = luaL_checkstring(L, 1);
+    const char *dir = lpf_check_text(L, 1, "checkpoint.save", "the folder");
     if (!lua_istable(L, 2))
         return lpf_raise(L, "checkpoint.save: {model = ...} is needed, got %s", lpf_kind(L, 2));
     lpf_check_options(L, 2, allowed, "checkpoint.save");
@@ -107,8 +113,8 @@ static int checkpoint_save(lua_State *L) {
     const pf_config *tokenizer = config_field(L, "tokenizer", "checkpoint.save");
     if (step < 0 || keep < 0 || keep > INT32_MAX)
         return lpf_raise(L, "checkpoint.save: step and keep must be at least 0");
-    const int failed = lpf_outside(L, pf_checkpoint_save(engine, dir, (uint64_t)step, model, optimizer,
-                                                         state, tokenizer, (int)keep));
+    const int failed = lpf_outside(L, pf_checkpoint_save(engine, dir, (uint64_t)step, model,
+                                                         optimizer, state, tokenizer, (int)keep));
     if (failed) return failed;
     lua_pushfstring(L, "%s/step-%I", dir, (lua_Integer)step);
     return 1;
@@ -116,15 +122,15 @@ static int checkpoint_save(lua_State *L) {
 
 /* checkpoint_load(dir [, without_optimizer]): {model, optimizer, state, tokenizer} */
 static int checkpoint_load(lua_State *L) {
-    const char *dir = luaL_checkstring(L, 1);
+    const char *dir = lpf_check_text(L, 1, "checkpoint.load", "the folder");
     const bool without = lua_toboolean(L, 2);
     lua_settop(L, 1);
     pf_engine *engine = lpf_engine(L);
-    pf_module **model = lpf_new_module(L);          /* 2 */
+    pf_module **model = lpf_new_module(L);              /* 2 */
     pf_optimizer **optimizer = lpf_new_optimizer(L, 2); /* 3 */
     pf_config **state = lpf_config_slot(L), **tokenizer = lpf_config_slot(L);
-    const int failed = lpf_outside(L, pf_checkpoint_load(engine, dir, model, without ? NULL : optimizer,
-                                                     state, tokenizer));
+    const int failed = lpf_outside(
+        L, pf_checkpoint_load(engine, dir, model, without ? NULL : optimizer, state, tokenizer));
     if (failed) return failed;
     lua_newtable(L);
     lua_pushvalue(L, 2);
@@ -147,7 +153,7 @@ static int checkpoint_load(lua_State *L) {
 
 /* checkpoint_restore(dir, model [, optimizer]): into what is there; {state, tokenizer}. */
 static int checkpoint_restore(lua_State *L) {
-    const char *dir = luaL_checkstring(L, 1);
+    const char *dir = lpf_check_text(L, 1, "checkpoint.load", "the folder");
     pf_module *model = lpf_check_module(L, 2, "checkpoint.load");
     pf_optimizer *optimizer = NULL;
     if (!lua_isnoneornil(L, 3)) optimizer = lpf_check_optimizer(L, 3, "checkpoint.load");
@@ -171,7 +177,8 @@ static int checkpoint_restore(lua_State *L) {
 
 /* checkpoint.mark(dir, "BEST", step) */
 static int checkpoint_mark(lua_State *L) {
-    const char *dir = luaL_checkstring(L, 1), *mark = luaL_checkstring(L, 2);
+    const char *dir = lpf_check_text(L, 1, "checkpoint.mark", "the folder"),
+               *mark = lpf_check_text(L, 2, "checkpoint.mark", "the mark");
     const int64_t step = lpf_check_whole(L, 3, "checkpoint.mark", "step");
     lpf_engine(L);
     const int failed = lpf_outside(L, pf_checkpoint_mark(dir, mark, (uint64_t)step));
@@ -182,7 +189,7 @@ static int checkpoint_mark(lua_State *L) {
 
 /* model_load(dir): the model alone. */
 static int model_load(lua_State *L) {
-    const char *dir = luaL_checkstring(L, 1);
+    const char *dir = lpf_check_text(L, 1, "checkpoint.model", "the folder");
     pf_engine *engine = lpf_engine(L);
     pf_module **model = lpf_new_module(L);
     const int failed = lpf_outside(L, pf_model_load(model, engine, dir));
@@ -205,7 +212,8 @@ static int tokenizer_size(lua_State *L) {
 
 /* The id of "begin", "end", "mask", "pad", "unknown", or nil. */
 static int tokenizer_special(lua_State *L) {
-    const int id = pf_tokenizer_special(check_tokenizer(L), luaL_checkstring(L, 2));
+    const int id =
+        pf_tokenizer_special(check_tokenizer(L), lpf_check_text(L, 2, "special", "the name"));
     if (id < 0)
         lua_pushnil(L);
     else
@@ -216,7 +224,8 @@ static int tokenizer_special(lua_State *L) {
 /* The text's ids as an i32 tensor; nil, message, code for a text outside the alphabet. */
 static int tokenizer_encode(lua_State *L) {
     const char *type = check_tokenizer(L);
-    if (lua_type(L, 2) != LUA_TSTRING) return lpf_raise(L, "encode: a text is needed, got %s", lpf_kind(L, 2));
+    if (lua_type(L, 2) != LUA_TSTRING)
+        return lpf_raise(L, "encode: a text is needed, got %s", lpf_kind(L, 2));
     size_t bytes, n = 0;
     const char *text = lua_tolstring(L, 2, &bytes);
     int failed = lpf_outside(L, pf_tokenizer_encode(type, text, bytes, NULL, &n));

@@ -11,7 +11,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-typedef struct { lpf_state *s; int self; } lua_layer;
+typedef struct {
+    lpf_state *s;
+    int self;
+} lua_layer;
 
 typedef struct {
     lua_layer *layer;
@@ -45,7 +48,8 @@ static void push_function(lua_State *L, const lua_layer *layer, const char *name
 
 static void take_result(lua_State *L, int index, const layer_call *c, const char *where) {
     pf_tensor *y = lpf_test_tensor(L, index);
-    if (!y) lpf_raise(L, "%s of a Lua layer must return a tensor, got %s", where, lpf_kind(L, index));
+    if (!y)
+        lpf_raise(L, "%s of a Lua layer must return a tensor, got %s", where, lpf_kind(L, index));
     *c->y = pf_tensor_retain(y);
 }
 
@@ -71,9 +75,11 @@ static int step_body(lua_State *L) {
     lpf_push_tensor(L, c->x);
     lua_rawgeti(L, LUA_REGISTRYINDEX, state);
     lua_call(L, 3, 2);
-    take_result(L, -2, c, "step");
-    if (!lua_isnil(L, -1))
+    if (lua_isnil(L, -1))
+        lua_pop(L, 1);
+    else
         lua_rawseti(L, LUA_REGISTRYINDEX, state);
+    take_result(L, -1, c, "step"); /* last: what raises after it would leak it */
     return 0;
 }
 
@@ -176,8 +182,10 @@ static int resolve_body(lua_State *L) {
     const resolve_call *c = lua_touserdata(L, 1);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &layers_key);
     if (lua_getfield(L, -1, c->name) == LUA_TNIL)
-        return lpf_raise(L, "layer '%s' lives in a script: nn.define(\"%s\", builder) has to come "
-                            "before loading", c->name, c->name);
+        return lpf_raise(L,
+                         "layer '%s' lives in a script: nn.define(\"%s\", builder) has to come "
+                         "before loading",
+                         c->name, c->name);
     lua_createtable(L, c->n, 0);
     for (int i = 0; i < c->n; i++) {
         lpf_push_module(L, c->children[i]);

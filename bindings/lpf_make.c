@@ -85,7 +85,8 @@ static int make_random(lua_State *L, const char *where, bool normal) {
     int rank;
     int64_t shape[PF_MAX_RANK];
     const int next = check_sizes(L, where, &rank, shape);
-    if (check_dtype(L, next, where) != PF_F32) return lpf_raise(L, "%s: random tensors are f32", where);
+    if (check_dtype(L, next, where) != PF_F32)
+        return lpf_raise(L, "%s: random tensors are f32", where);
     check_end(L, next, where);
     pf_engine *engine = lpf_engine(L);
     pf_tensor **t = lpf_new_tensor(L);
@@ -138,7 +139,8 @@ static void nest_element(nest *t) {
     if (lua_type(L, -1) != LUA_TNUMBER)
         lpf_raise(L, "tensor: an element must be a number, got %s", lpf_kind(L, -1));
     const double value = lua_tonumber(L, -1);
-    if (t->whole && !(value == floor(value) && fabs(value) <= 2147483648.0 && value != 2147483648.0))
+    if (t->whole &&
+        !(value == floor(value) && fabs(value) <= 2147483648.0 && value != 2147483648.0))
         lpf_raise(L, "tensor: %.14g is no 32-bit whole number", value);
     *t->out++ = value;
 }
@@ -168,7 +170,8 @@ static int make_tensor(lua_State *L) {
     if (lpf_test_tensor(L, 1))
         return lpf_raise(L, "tensor: the argument is a tensor already; :detach() copies it");
     if (!lua_istable(L, 1) && lua_type(L, 1) != LUA_TNUMBER)
-        return lpf_raise(L, "tensor: a number or nested lists of numbers are needed, got %s", lpf_kind(L, 1));
+        return lpf_raise(L, "tensor: a number or nested lists of numbers are needed, got %s",
+                         lpf_kind(L, 1));
     const pf_dtype dtype = check_dtype(L, 2, "tensor");
     check_end(L, 2, "tensor");
     pf_engine *engine = lpf_engine(L);
@@ -188,9 +191,8 @@ static int make_tensor(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg functions[] = {{"tensor", make_tensor}, {"zeros", make_zeros},
-                                     {"ones", make_ones},     {"full", make_filled},
-                                     {"rand", make_rand},     {"randn", make_randn},
-                                     {"arange", make_arange}, {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"tensor", make_tensor}, {"zeros", make_zeros}, {"ones", make_ones},     {"full", make_filled},
+    {"rand", make_rand},     {"randn", make_randn}, {"arange", make_arange}, {NULL, NULL}};
 
 void lpf_open_make(lua_State *L) { luaL_setfuncs(L, functions, 0); }

@@ -196,7 +196,11 @@ static int module_children(lua_State *L) {
     return 1;
 }
 
-typedef struct { const char *name; pf_tensor *tensor; bool trained; } named_tensor;
+typedef struct {
+    const char *name;
+    pf_tensor *tensor;
+    bool trained;
+} named_tensor;
 
 static int tensor_count(lua_State *L, const pf_module *m) {
     return lpf_result(L, pf_module_tensor_count(m));
@@ -329,14 +333,13 @@ static int list_kernels(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg methods[] = {
-    {"forward", module_call},       {"step", module_step},
-    {"prefill", module_prefill},    {"state", module_state},
-    {"redraw", module_redraw},      {"type", module_type},
-    {"options", module_options},    {"tree", module_tree},
-    {"children", module_children},  {"tensors", module_tensors},
-    {"parameters", module_parameters}, {"count", module_count},
-    {"clear_grad", module_clear_grad}, {NULL, NULL}};
+static const luaL_Reg methods[] = {{"forward", module_call},          {"step", module_step},
+                                   {"prefill", module_prefill},       {"state", module_state},
+                                   {"redraw", module_redraw},         {"type", module_type},
+                                   {"options", module_options},       {"tree", module_tree},
+                                   {"children", module_children},     {"tensors", module_tensors},
+                                   {"parameters", module_parameters}, {"count", module_count},
+                                   {"clear_grad", module_clear_grad}, {NULL, NULL}};
 
 static const luaL_Reg meta[] = {{"__gc", module_gc},
                                 {"__call", module_call},

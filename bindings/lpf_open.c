@@ -111,7 +111,8 @@ static int core_nearest(lua_State *L) {
     const char *word = luaL_checkstring(L, 1), *names[256];
     int n = 0;
     luaL_checktype(L, 2, LUA_TTABLE);
-    while (n < 256 && lua_rawgeti(L, 2, n + 1) == LUA_TSTRING) names[n++] = lua_tostring(L, -1), lua_pop(L, 1);
+    while (n < 256 && lua_rawgeti(L, 2, n + 1) == LUA_TSTRING)
+        names[n++] = lua_tostring(L, -1), lua_pop(L, 1);
     lua_pushstring(L, lpf_nearest(word, names, n));
     return 1;
 }

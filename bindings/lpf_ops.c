@@ -10,6 +10,7 @@
 #include "lpf.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -135,7 +136,8 @@ static void read_list(reading *r) {
     lua_State *L = r->L;
     const lua_Integer n = (lua_Integer)lua_rawlen(L, r->next);
     if (n > r->op->info.max_inputs)
-        lpf_raise(L, "%s: takes at most %d tensors, got %d", r->op->info.name, r->op->info.max_inputs, (int)n);
+        lpf_raise(L, "%s: takes at most %d tensors, got %d", r->op->info.name,
+                  r->op->info.max_inputs, (int)n);
     for (lua_Integer i = 1; i <= n; i++) {
         lua_rawgeti(L, r->next, i); /* stays on the stack while the op runs */
         r->in[r->n_in++] = lpf_check_tensor(L, -1, r->op->info.name, "each of the list");
@@ -166,7 +168,8 @@ static void read_inputs(reading *r) {
         r->next++;
     }
     if (r->n_in < info->min_inputs)
-        lpf_raise(L, "%s: %s is missing (it takes %s)", info->name, r->op->arg[r->n_in], info->args);
+        lpf_raise(L, "%s: %s is missing (it takes %s)", info->name, r->op->arg[r->n_in],
+                  info->args);
 }
 
 /* ---- reading attributes ------------------------------------------------------- */
@@ -194,14 +197,17 @@ static int64_t check_choice(reading *r, int index, const pf_attr_info *info) {
     }
     const char *near = lpf_nearest(word, names, n);
     if (near)
-        lpf_raise(r->L, "%s: no %s '%s' (did you mean '%s'?)", r->op->info.name, info->name, word, near);
-    lpf_raise(r->L, "%s: no %s '%s'; there are %s", r->op->info.name, info->name, word, info->choices);
+        lpf_raise(r->L, "%s: no %s '%s' (did you mean '%s'?)", r->op->info.name, info->name, word,
+                  near);
+    lpf_raise(r->L, "%s: no %s '%s'; there are %s", r->op->info.name, info->name, word,
+              info->choices);
     return 0;
 }
 
 static void add_to_list(reading *r, int index, const pf_attr_info *info, pf_attr *attr) {
     if (attr->n == PF_MAX_RANK)
-        lpf_raise(r->L, "%s: %s takes at most %d numbers", r->op->info.name, info->name, PF_MAX_RANK);
+        lpf_raise(r->L, "%s: %s takes at most %d numbers", r->op->info.name, info->name,
+                  PF_MAX_RANK);
     attr->list[attr->n++] = info->kind == PF_ATTR_DIMS
                                 ? check_dim(r, index, info->name)
                                 : lpf_check_whole(r->L, index, r->op->info.name, info->name);
@@ -235,7 +241,9 @@ static void read_attr(reading *r, int k, int index) {
     r->given[k] = true;
     switch (info->kind) {
     case PF_ATTR_INT:
-    case PF_ATTR_INDEX: attr->i = lpf_check_whole(L, index, op, name); return;
+    case PF_ATTR_INDEX:
+        attr->i = lpf_check_whole(L, index, op, name);
+        return;
     case PF_ATTR_FLOAT:
         if (lua_type(L, index) != LUA_TNUMBER)
             lpf_raise(L, "%s: %s must be a number, got %s", op, name, lpf_kind(L, index));
@@ -246,10 +254,16 @@ static void read_attr(reading *r, int k, int index) {
             lpf_raise(L, "%s: %s must be true or false, got %s", op, name, lpf_kind(L, index));
         attr->i = lua_toboolean(L, index);
         return;
-    case PF_ATTR_DIM: attr->i = check_dim(r, index, name); return;
-    case PF_ATTR_CHOICE: attr->i = check_choice(r, index, info); return;
+    case PF_ATTR_DIM:
+        attr->i = check_dim(r, index, name);
+        return;
+    case PF_ATTR_CHOICE:
+        attr->i = check_choice(r, index, info);
+        return;
     case PF_ATTR_DIMS:
-    case PF_ATTR_INTS: read_list_attr(r, index, info, attr); return;
+    case PF_ATTR_INTS:
+        read_list_attr(r, index, info, attr);
+        return;
     }
 }
 
@@ -267,7 +281,8 @@ static int find_option(reading *r, const char *key) {
         if (strcmp(r->op->arg[i], key) == 0) return -1 - i;
     }
     const char *near = lpf_nearest(key, names, n);
-    if (near) lpf_raise(r->L, "%s: unknown option '%s' (did you mean '%s'?)", info->name, key, near);
+    if (near)
+        lpf_raise(r->L, "%s: unknown option '%s' (did you mean '%s'?)", info->name, key, near);
     lpf_raise(r->L, "%s: unknown option '%s'", info->name, key);
     return 0;
 }
@@ -290,7 +305,8 @@ static void read_options(reading *r, int index) {
                       luaL_tolstring(L, -2, NULL));
         const int k = find_option(r, lua_tostring(L, -2));
         if (k >= 0 && r->given[k])
-            lpf_raise(L, "%s: %s is given twice", r->op->info.name, lpf_attr_name(&r->op->info.attrs[k]));
+            lpf_raise(L, "%s: %s is given twice", r->op->info.name,
+                      lpf_attr_name(&r->op->info.attrs[k]));
         if (k >= 0) read_attr(r, k, lua_gettop(L));
         lua_pop(L, 1);
     }
@@ -330,6 +346,37 @@ static void read_attrs(reading *r) {
     }
 }
 
+/* ---- dimensions --------------------------------------------------------------- */
+
+/* One dimension (from 0, or negative) of attribute `name`; the message counts as Lua does. */
+static void check_range(reading *r, const char *name, int64_t dim) {
+    const pf_tensor *t = r->in[0];
+    const int rank = pf_tensor_rank(t);
+    if (dim < rank && dim >= -rank) return;
+    if (rank == 0) lpf_raise(r->L, "%s: %s is a scalar, without dimensions", r->op->info.name, r->op->arg[0]);
+    char shape[PF_MAX_RANK * 22 + 3] = "[";
+    size_t n = 1;
+    for (int d = 0; d < rank; d++)
+        n += (size_t)snprintf(shape + n, sizeof shape - n, "%s%lld", d ? ", " : "",
+                              (long long)pf_tensor_size(t, d));
+    snprintf(shape + n, sizeof shape - n, "]");
+    lpf_raise(r->L, "%s: %s is %lld, but %s is %s: dimensions 1 to %d, or -%d to -1",
+              r->op->info.name, name, (long long)(dim >= 0 ? dim + 1 : dim), r->op->arg[0], shape,
+              rank, rank);
+}
+
+/* Dimensions that were given belong to the first input. */
+static void check_dims(reading *r) {
+    const pf_op_info *info = &r->op->info;
+    for (int k = 0; k < info->n_attrs; k++) {
+        const pf_attr *attr = &r->attr[k];
+        if (!r->given[k]) continue;
+        if (info->attrs[k].kind == PF_ATTR_DIM) check_range(r, info->attrs[k].name, attr->i);
+        if (info->attrs[k].kind != PF_ATTR_DIMS) continue;
+        for (int i = 0; i < attr->n; i++) check_range(r, info->attrs[k].name, attr->list[i]);
+    }
+}
+
 /* ---- positions ---------------------------------------------------------------- */
 
 /* 1-based positions of a slice, the last one included, become the half-open range of C. */
@@ -345,7 +392,7 @@ static void resolve_positions(reading *r) {
     const pf_tensor *t = r->in[0];
     const int rank = pf_tensor_rank(t);
     const int64_t dim = r->attr[dim_at].i;
-    if (dim >= rank || dim < -rank) return; /* the op says it with shapes */
+    if (dim >= rank || dim < -rank) return; /* the default, of a scalar: the op says it */
     const int64_t n = pf_tensor_size(t, (int)(dim < 0 ? dim + rank : dim));
     int64_t first = r->given[first_at] ? r->attr[first_at].i : 1;
     int64_t last = r->given[last_at] ? r->attr[last_at].i : n;
@@ -369,6 +416,7 @@ static int call_op(lua_State *L) {
     lpf_result(L, pf_op_defaults(lpf_engine(L), r.op->index, r.attr));
     read_inputs(&r);
     read_attrs(&r);
+    check_dims(&r);
     resolve_positions(&r);
     for (int k = 0; k < info->n_attrs; k++)
         if (info->attrs[k].required && !r.given[k])

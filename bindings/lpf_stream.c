@@ -47,7 +47,7 @@ static int state_position(lua_State *L) {
 
 static int state_save(lua_State *L) {
     const pf_state *state = lpf_check_stream_state(L, 1, "save");
-    const char *path = luaL_checkstring(L, 2);
+    const char *path = lpf_check_text(L, 2, "save", "the path");
     const int failed = lpf_outside(L, pf_state_save(lpf_engine(L), state, path));
     if (failed) return failed;
     lua_pushboolean(L, true);
@@ -64,7 +64,8 @@ static int state_tostring(lua_State *L) {
     return 1;
 }
 
-typedef int (*attend_fn)(pf_tensor **, pf_engine *, pf_state *, pf_tensor *, pf_tensor *, pf_tensor *);
+typedef int (*attend_fn)(pf_tensor **, pf_engine *, pf_state *, pf_tensor *, pf_tensor *,
+                         pf_tensor *);
 
 static int state_attend(lua_State *L, attend_fn fn, const char *where) {
     pf_state *state = lpf_check_stream_state(L, 1, where);
@@ -85,10 +86,10 @@ static int state_open(lua_State *L) {
     pf_attention_state_options o = {.size = sizeof o};
     pf_engine *engine = lpf_engine(L);
     o.projection = lpf_test_tensor(L, 2);
-    o.batch = luaL_checkinteger(L, 3);
-    o.heads = luaL_checkinteger(L, 4);
-    o.head_dim = luaL_checkinteger(L, 5);
-    o.value_dim = luaL_checkinteger(L, 6);
+    o.batch = lpf_check_whole(L, 3, "attention.state", "batch");
+    o.heads = lpf_check_whole(L, 4, "attention.state", "heads");
+    o.head_dim = lpf_check_whole(L, 5, "attention.state", "head_dim");
+    o.value_dim = lpf_check_whole(L, 6, "attention.state", "value_dim");
     o.kernel = lpf_to_config(L, 1, "attention.state");
     pf_state **box = lpf_new_stream_state(L);
     lua_pushvalue(L, 2);
@@ -153,7 +154,8 @@ static int stream_feed(lua_State *L) {
 static int stream_next(lua_State *L) {
     pf_stream *stream = check_stream(L, "next");
     const int64_t token = lpf_check_whole(L, 2, "next", "the token");
-    if (token < 0 || token > INT32_MAX) return lpf_raise(L, "next: no token %lld", (long long)token);
+    if (token < 0 || token > INT32_MAX)
+        return lpf_raise(L, "next: no token %lld", (long long)token);
     const pf_sampling sampling = read_sampling(L, 3);
     int32_t next = 0;
     lpf_result(L, pf_stream_next(stream, (int32_t)token, &sampling, &next));
@@ -224,29 +226,28 @@ static int next_seed(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg state_methods[] = {
-    {"prefill", state_prefill}, {"step", state_step},   {"fork", state_fork},
-    {"save", state_save},       {"bytes", state_bytes}, {"position", state_position},
-    {"close", state_close},     {NULL, NULL}};
+static const luaL_Reg state_methods[] = {{"prefill", state_prefill}, {"step", state_step},
+                                         {"fork", state_fork},       {"save", state_save},
+                                         {"bytes", state_bytes},     {"position", state_position},
+                                         {"close", state_close},     {NULL, NULL}};
 
-static const luaL_Reg state_meta[] = {{"__gc", state_close},
-                                      {"__close", state_close},
-                                      {"__tostring", state_tostring},
-                                      {NULL, NULL}};
+static const luaL_Reg state_meta[] = {
+    {"__gc", state_close}, {"__close", state_close}, {"__tostring", state_tostring}, {NULL, NULL}};
 
-static const luaL_Reg stream_methods[] = {
-    {"feed", stream_feed},     {"next", stream_next},   {"sample", stream_sample},
-    {"allow", stream_allow},   {"logits", stream_logits}, {"bytes", stream_bytes}, {"close", stream_close},
-    {NULL, NULL}};
+static const luaL_Reg stream_methods[] = {{"feed", stream_feed},     {"next", stream_next},
+                                          {"sample", stream_sample}, {"allow", stream_allow},
+                                          {"logits", stream_logits}, {"bytes", stream_bytes},
+                                          {"close", stream_close},   {NULL, NULL}};
 
 static const luaL_Reg stream_meta[] = {{"__gc", stream_close},
                                        {"__close", stream_close},
                                        {"__tostring", stream_tostring},
                                        {NULL, NULL}};
 
-static const luaL_Reg functions[] = {
-    {"attention_state", state_open}, {"open_stream", stream_open},
-    {"next_seed", next_seed}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"attention_state", state_open},
+                                     {"open_stream", stream_open},
+                                     {"next_seed", next_seed},
+                                     {NULL, NULL}};
 
 void lpf_open_stream(lua_State *L) {
     lpf_class(L, LPF_STATE, state_methods, state_meta);

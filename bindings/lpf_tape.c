@@ -55,7 +55,8 @@ static int tape_backward(lua_State *L) {
     if (!tape->tape) return lpf_raise(L, "backward: the tape has closed");
     lpf_enter(L);
     pf_tensor *loss = lpf_check_tensor(L, 2, "backward", "loss");
-    const pf_tensor *seed = lua_isnoneornil(L, 3) ? NULL : lpf_check_tensor(L, 3, "backward", "seed");
+    const pf_tensor *seed =
+        lua_isnoneornil(L, 3) ? NULL : lpf_check_tensor(L, 3, "backward", "seed");
     lpf_result(L, pf_tape_backward(tape->tape, loss, seed));
     return 0;
 }
@@ -66,14 +67,67 @@ static int tape_tostring(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg methods[] = {{"backward", tape_backward}, {"close", tape_close}, {NULL, NULL}};
-static const luaL_Reg meta[] = {{"__gc", tape_close},
-                                {"__close", tape_close},
-                                {"__tostring", tape_tostring},
-                                {NULL, NULL}};
+/* ---- checking gradients ------------------------------------------------------- */
+
+typedef struct {
+    lpf_state *s;
+    int function; /* in the registry */
+    pf_tensor *const *inputs;
+    int n;
+    pf_tensor **loss;
+} check_call;
+
+static int check_body(lua_State *L) {
+    const check_call *c = lua_touserdata(L, 1);
+    luaL_checkstack(L, c->n + 4, "too many inputs");
+    lua_rawgeti(L, LUA_REGISTRYINDEX, c->function);
+    for (int i = 0; i < c->n; i++) lpf_push_tensor(L, c->inputs[i]);
+    lua_call(L, c->n, 1);
+    *c->loss = pf_tensor_retain(lpf_check_tensor(L, -1, "check.gradient", "the function's result"));
+    return 0;
+}
+
+static int check_function(void *context, pf_engine *engine, pf_tensor *const *inputs, int n,
+                          pf_tensor **loss) {
+    (void)engine;
+    const check_call *made = context;
+    check_call call = {made->s, made->function, inputs, n, loss};
+    return lpf_protect(made->s, check_body, &call);
+}
+
+/* gradcheck(f, inputs, seed): the largest relative error, and how many directions were judged. */
+static int gradcheck(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    const uint64_t seed = (uint64_t)lpf_check_whole(L, 3, "check.gradient", "seed");
+    const int n = (int)lua_rawlen(L, 2);
+    pf_engine *engine = lpf_engine(L);
+    pf_tensor **inputs = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *inputs, 0);
+    for (int i = 0; i < n; i++) {
+        lua_rawgeti(L, 2, i + 1);
+        inputs[i] = lpf_check_tensor(L, -1, "check.gradient", "an input"); /* the list holds it */
+        lua_pop(L, 1);
+    }
+    lua_pushvalue(L, 1);
+    check_call call = {lpf_enter(L), luaL_ref(L, LUA_REGISTRYINDEX), inputs, n, NULL};
+    double worst = 0;
+    const int judged = pf_gradcheck(engine, check_function, &call, inputs, n, seed, &worst);
+    luaL_unref(L, LUA_REGISTRYINDEX, call.function);
+    lpf_result(L, judged);
+    lua_pushnumber(L, worst);
+    lua_pushinteger(L, judged);
+    return 2;
+}
+
+static const luaL_Reg methods[] = {
+    {"backward", tape_backward}, {"close", tape_close}, {NULL, NULL}};
+static const luaL_Reg meta[] = {
+    {"__gc", tape_close}, {"__close", tape_close}, {"__tostring", tape_tostring}, {NULL, NULL}};
 
 void lpf_open_tape(lua_State *L) {
     lpf_class(L, LPF_TAPE, methods, meta);
     lua_pushcfunction(L, tape_new);
     lua_setfield(L, -2, "tape");
+    lua_pushcfunction(L, gradcheck);
+    lua_setfield(L, -2, "gradcheck");
 }

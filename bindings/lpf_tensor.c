@@ -144,10 +144,9 @@ static int tensor_len(lua_State *L) {
 
 static int tensor_tostring(lua_State *L) {
     const pf_tensor *t = self(L, "tostring");
-    char *text = NULL;
-    if (pf_tensor_alive(t) && pf_tensor_show(&text, t) >= 0) {
-        lua_pushstring(L, text);
-        pf_text_free(text);
+    char **text = lpf_text_slot(L);
+    if (pf_tensor_alive(t) && pf_tensor_show(text, t) >= 0) {
+        lua_pushstring(L, *text);
         return 1;
     }
     lua_pushcfunction(L, tensor_shape);
@@ -253,7 +252,8 @@ static int tensor_detach(lua_State *L) {
 int32_t *lpf_ids(lua_State *L, int index, const char *where, size_t *n) {
     const pf_tensor *t = lpf_test_tensor(L, index);
     if (t) {
-        if (pf_tensor_dtype(t) != PF_I32) lpf_raise(L, "%s: ids must be an i32 tensor, got f32", where);
+        if (pf_tensor_dtype(t) != PF_I32)
+            lpf_raise(L, "%s: ids must be an i32 tensor, got f32", where);
         if (!pf_tensor_alive(t)) lpf_raise(L, "%s: the ids' tape has closed", where);
         *n = (size_t)pf_tensor_numel(t);
         int32_t *ids = block_of(L, (int64_t)*n, sizeof *ids);
@@ -329,11 +329,13 @@ static const char *nearest_method(lua_State *L, int methods, const char *word) {
 /* t[i] is the i-th of the first dimension; t.name a method. */
 static int tensor_index(lua_State *L) {
     if (lua_type(L, 2) == LUA_TNUMBER)
-        return lpf_index_first(L, living(L, "index"), lpf_check_whole(L, 2, "index", "the position"));
+        return lpf_index_first(L, living(L, "index"),
+                               lpf_check_whole(L, 2, "index", "the position"));
     lua_pushvalue(L, 2);
     if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 1;
     if (lua_type(L, 2) != LUA_TSTRING)
-        return lpf_raise(L, "a tensor is indexed by a position or a method's name, not %s", lpf_kind(L, 2));
+        return lpf_raise(L, "a tensor is indexed by a position or a method's name, not %s",
+                         lpf_kind(L, 2));
     const char *word = lua_tostring(L, 2);
     if (strncmp(word, "__", 2) == 0) return 1;
     lua_settop(L, 2);
@@ -350,10 +352,12 @@ static int tensor_newindex(lua_State *L) {
     const int64_t rows = pf_tensor_rank(t) > 0 ? pf_tensor_size(t, 0) : 0;
     const int64_t row = at > 0 ? at - 1 : rows + at;
     if (at == 0 || row < 0 || row >= rows)
-        return lpf_raise(L, "assignment: position %lld, the first dimension has %lld (they count from 1)",
-                         (long long)at, (long long)rows);
+        return lpf_raise(
+            L, "assignment: position %lld, the first dimension has %lld (they count from 1)",
+            (long long)at, (long long)rows);
     if (lpf_enter(L)->tape && pf_tensor_requires_grad(t))
-        return lpf_raise(L, "assignment: a tensor that requires a gradient can't change under a tape");
+        return lpf_raise(L,
+                         "assignment: a tensor that requires a gradient can't change under a tape");
     const int64_t n = pf_tensor_numel(t) / rows;
     const pf_tensor *from = lpf_test_tensor(L, 3);
     if (!from && lua_type(L, 3) != LUA_TNUMBER)
@@ -375,23 +379,28 @@ static int tensor_gc(lua_State *L) {
     return 0;
 }
 
-static const luaL_Reg methods[] = {
-    {"shape", tensor_shape},       {"size", tensor_size},
-    {"rank", tensor_rank},         {"numel", tensor_numel},
-    {"dtype", tensor_dtype},       {"alive", tensor_alive},
-    {"totable", tensor_totable},   {"tobytes", tensor_tobytes},
-    {"item", tensor_item},         {"copy_", tensor_copy},
-    {"fill_", tensor_fill},        {"zero_", tensor_zero},
-    {"detach", tensor_detach},     {"requires_grad", tensor_requires_grad},
-    {"grad", tensor_grad},         {"wants_grad", tensor_wants_grad},
-    {"clear_grad", tensor_clear_grad}, {NULL, NULL}};
+static const luaL_Reg methods[] = {{"shape", tensor_shape},
+                                   {"size", tensor_size},
+                                   {"rank", tensor_rank},
+                                   {"numel", tensor_numel},
+                                   {"dtype", tensor_dtype},
+                                   {"alive", tensor_alive},
+                                   {"totable", tensor_totable},
+                                   {"tobytes", tensor_tobytes},
+                                   {"item", tensor_item},
+                                   {"copy_", tensor_copy},
+                                   {"fill_", tensor_fill},
+                                   {"zero_", tensor_zero},
+                                   {"detach", tensor_detach},
+                                   {"requires_grad", tensor_requires_grad},
+                                   {"grad", tensor_grad},
+                                   {"wants_grad", tensor_wants_grad},
+                                   {"clear_grad", tensor_clear_grad},
+                                   {NULL, NULL}};
 
-static const luaL_Reg meta[] = {{"__gc", tensor_gc},
-                                {"__len", tensor_len},
-                                {"__tostring", tensor_tostring},
-                                {"__eq", tensor_eq},
-                                {"__newindex", tensor_newindex},
-                                {NULL, NULL}};
+static const luaL_Reg meta[] = {
+    {"__gc", tensor_gc}, {"__len", tensor_len},           {"__tostring", tensor_tostring},
+    {"__eq", tensor_eq}, {"__newindex", tensor_newindex}, {NULL, NULL}};
 
 void lpf_open_tensor(lua_State *L) {
     lpf_class(L, LPF_TENSOR, methods, meta);

@@ -92,7 +92,8 @@ static int optimizer_close(lua_State *L) {
 static int optimizer_tostring(lua_State *L) {
     const optimizer_box *box = luaL_checkudata(L, 1, LPF_OPTIMIZER);
     if (box->optimizer)
-        lua_pushfstring(L, "optimizer after %I steps", (lua_Integer)pf_optimizer_steps(box->optimizer));
+        lua_pushfstring(L, "optimizer after %I steps",
+                        (lua_Integer)pf_optimizer_steps(box->optimizer));
     else
         lua_pushliteral(L, "optimizer, closed");
     return 1;
@@ -100,10 +101,13 @@ static int optimizer_tostring(lua_State *L) {
 
 /* cosine(step, warmup, steps, peak, floor) */
 static int schedule_cosine(lua_State *L) {
-    const lua_Integer step = luaL_checkinteger(L, 1);
-    lua_pushnumber(L, pf_schedule_cosine((uint64_t)(step > 0 ? step : 0), (uint64_t)luaL_checkinteger(L, 2),
-                                         (uint64_t)luaL_checkinteger(L, 3), luaL_checknumber(L, 4),
-                                         luaL_checknumber(L, 5)));
+    const int64_t step = lpf_check_whole(L, 1, "schedule", "step");
+    const int64_t warmup = lpf_check_whole(L, 2, "schedule.cosine", "warmup");
+    const int64_t steps = lpf_check_whole(L, 3, "schedule.cosine", "steps");
+    if (step < 0 || warmup < 0 || steps < 0)
+        return lpf_raise(L, "schedule: step, warmup and steps must be at least 0");
+    lua_pushnumber(L, pf_schedule_cosine((uint64_t)step, (uint64_t)warmup, (uint64_t)steps,
+                                         luaL_checknumber(L, 4), luaL_checknumber(L, 5)));
     return 1;
 }
 

@@ -46,7 +46,8 @@ static void on_interrupt(int number) {
     if (before >= 3) _exit(INTERRUPTED);
     atomic_store(&lpf_cancel, 1);
     if (running)
-        lua_sethook(running, stop_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+        lua_sethook(running, stop_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
+                    1);
 }
 
 /* ---- commands ----------------------------------------------------------------- */
@@ -83,22 +84,24 @@ static void describe(const char *scripts, const char *name, char line[256]) {
     const char *p = text + strspn(text, "- ");
     if (strncmp(text, "--", 2) != 0) return;
     const size_t n = strlen(name);
+    if (strncmp(p, "performer ", 10) == 0) p += 10;
     if (strncmp(p, name, n) == 0) {
         p += n;
         if (strncmp(p, ".lua", 4) == 0) p += 4;
         p += strspn(p, " :-");
     }
     snprintf(line, 256, "%s", p);
-    line[strcspn(line, "\n")] = 0;
+    line[strcspn(line, ",.;\n")] = 0; /* its first clause */
 }
 
 static void print_help(FILE *out, const char *scripts) {
     command_list list;
     char line[256];
-    fprintf(out, "Performer %s: Performers (transformers with linear attention) on CPUs\n\n"
-                 "usage: performer COMMAND [options]       performer COMMAND --help says more\n"
-                 "       performer FILE.lua [arguments]    runs a script with the engine\n"
-                 "       performer --help | --version\n\n",
+    fprintf(out,
+            "Performer %s: Performers (transformers with linear attention) on CPUs\n\n"
+            "usage: performer COMMAND [options]       performer COMMAND --help says more\n"
+            "       performer FILE.lua [arguments]    runs a script with the engine\n"
+            "       performer --help | --version\n\n",
             pf_version());
     read_commands(scripts, &list);
     if (list.n > 0) fprintf(out, "commands:\n");
@@ -131,6 +134,7 @@ static int report(lua_State *L) {
         lua_getfield(L, -1, "code");
         lua_getfield(L, -2, "message");
         const int code = lua_isinteger(L, -2) ? (int)lua_tointeger(L, -2) : FAILED;
+        if (lua_isnil(L, -1) && lua_isnil(L, -2)) luaL_tolstring(L, -3, NULL);
         if (lua_isstring(L, -1)) fprintf(stderr, "performer: %s\n", lua_tostring(L, -1));
         return code;
     }
@@ -204,6 +208,7 @@ int main(int argc, char **argv) {
         return MISUSE;
     }
     snprintf(path, sizeof path, "%s/%s.lua", scripts, word);
-    if (!scripts[0] || strchr(word, '/') || access(path, R_OK) != 0) return unknown_command(word, scripts);
+    if (!scripts[0] || strchr(word, '/') || access(path, R_OK) != 0)
+        return unknown_command(word, scripts);
     return run(path, lua_dir, argc - 2, argv + 2, argv[0]);
 }

@@ -108,6 +108,10 @@ finish() {
   exit 0
 }
 
+# mawk, Debian's awk, reads ahead unless told otherwise: progress would come late.
+AWK=awk
+case $(awk -W version 2>/dev/null </dev/null) in mawk*) AWK='mawk -W interactive' ;; esac
+
 # ctest's verbose output to a line for each program, what failed in full, and the sum. A
 # program that crashed, timed out or counted nothing is a failure.
 CTEST_SUM='
@@ -130,7 +134,7 @@ run_c_tests() {
   say "C tests ($1)"
   # A time limit for each: a test that hangs must not hang the run.
   ctest --test-dir "$root/build/$1" --verbose --timeout 900 2>&1 |
-    tee "$root/build/$1/ctest.log" | awk "$CTEST_SUM" | tee "$root/build/$1/ctest.sum" >&2
+    tee "$root/build/$1/ctest.log" | $AWK "$CTEST_SUM" | tee "$root/build/$1/ctest.sum" >&2
   count "$(cat "$root/build/$1/ctest.sum")"
   grep -q '^No tests were found' "$root/build/$1/ctest.log" && failed=$((failed + 1))
   return 0
@@ -141,11 +145,15 @@ TAP_SUM='
 /^ok [0-9]+ - # SKIP/ { skipped++; next }
 /^ok [0-9]+ / { passed++; shown = 0; next }
 /^not ok [0-9]+ / { failed++; shown = 1 }
-/^1\.\.[0-9]+$/ { planned = 1; shown = 0; if ($0 == "1..0") { failed++; print "    no tests in it" } }
+/^1\.\.[0-9]+$/ {
+  planned = 1; shown = code != 0 && !failed # what a sanitizer says at the end
+  if ($0 == "1..0") { failed++; print "    no tests in it" }
+}
 shown { print "    " $0 }
 { last = $0 }
 END {
   if (!planned) { failed++; print "    broke off; last line: " last }
+  if (code != 0 && !failed) { failed++; print "    exit code " code " though every test passed" }
   if (skipped) print "    " skipped " skipped"
   printf "%d passed, %d failed\n", passed, failed
 }'
@@ -168,7 +176,7 @@ run_specs() {
     (cd "$root" && exec env PF_BUILD="build/$1" \
       LUA_PATH="$lua_folder/?.lua;$lua_folder/?/init.lua;;" LUA_CPATH="$lua_folder/?.so;;" \
       $SPEC_ENV timeout 1800 lua5.4 "$busted" -o TAP "spec/$name.lua") >"$log" 2>&1
-    text=$(awk "$TAP_SUM" "$log")
+    text=$(awk -v code=$? "$TAP_SUM" "$log")
     printf '  %-28s %s\n' "$name" "$(printf '%s\n' "$text" | tail -n 1)" >&2
     printf '%s\n' "$text" | sed '$d' >&2
     count "$text"

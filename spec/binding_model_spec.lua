@@ -410,9 +410,11 @@ describe("check", function()
     assert.is_true(report.ok and report.worst < 1e-2 and #report.inputs == 2)
     assert.is_false(x:wants_grad())
     local function wrong(a) return a + (a * a):detach() end -- the square is hidden from the tape
-    assert.raises("check.gradient: the gradient is wrong: input 1",
+    assert.raises("check.gradient: the gradient is wrong.*input 1: relative error",
       function() pf.check.gradient(wrong, x) end)
     assert.is_false(pf.check.gradient(wrong, x, { raise = false }).ok)
+    assert.raises("own words",
+      function() pf.check.gradient(function() error "own words" end, x) end)
     assert.raises("a function is needed", function() pf.check.gradient(1, x) end)
   end)
 

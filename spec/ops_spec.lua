@@ -143,43 +143,60 @@ local function leaves_of(case, tensors)
   return leaves
 end
 
---- The tape's gradients of the weighted outputs, in the layout.
-local function check_gradient(op, case, layout)
+--- The tape's gradients of the weighted outputs in every layout.
+local function check_gradients(op, case)
   local weights = weights_for(oracle[op.name](case[1], case[2] or {}))
-  local tensors = tensors_of(case, layout)
-  local leaves = leaves_of(case, tensors)
-  if #leaves == 0 then return end -- whole numbers
-  for _, leaf in ipairs(leaves) do leaf.t:requires_grad() end
-  do
-    local tape <close> = pf.tape()
-    local loss
-    for o, y in ipairs { call(op, tensors, case[2]) } do
-      local part = (y * array.tensor(weights[o])):sum()
-      loss = loss and loss + part or part
+  local wanted = {}
+  for _, layout in ipairs(layouts) do
+    local tensors = tensors_of(case, layout)
+    local leaves = leaves_of(case, tensors)
+    if #leaves == 0 then return end -- whole numbers
+    for _, leaf in ipairs(leaves) do leaf.t:requires_grad() end
+    do
+      local tape <close> = pf.tape()
+      local loss
+      for o, y in ipairs { call(op, tensors, case[2]) } do
+        local part = (y * array.tensor(weights[o])):sum()
+        loss = loss and loss + part or part
+      end
+      tape:backward(loss)
     end
-    tape:backward(loss)
-  end
-  for _, leaf in ipairs(leaves) do
-    local want = differences(op, case, leaf.x, weights)
-    local grad = leaf.t:grad()
-    local got = grad and array.of(grad) or array.new(leaf.x.shape)
-    local problem = array.differs(got, want, 1e-4, 2e-5 * math.max(array.largest(want), 0.05))
-    if problem then
-      error(("%s (%s), gradient of %s: %s"):format(text_of(op, case), layout, leaf.name, problem), 0)
+    for i, leaf in ipairs(leaves) do
+      wanted[i] = wanted[i] or differences(op, case, leaf.x, weights)
+      local want, grad = wanted[i], leaf.t:grad()
+      local got = grad and array.of(grad) or array.new(leaf.x.shape)
+      local problem = array.differs(got, want, 1e-4, 2e-5 * math.max(array.largest(want), 0.05))
+      if problem then
+        error(("%s (%s), gradient of %s: %s"):format(text_of(op, case), layout, leaf.name,
+          problem), 0)
+      end
     end
   end
 end
 
---- pf.check.gradient, as a user would call it.
+--- pf.check.gradient, as a user would call it: how many directions it could judge.
 local function check_by_user(op, case)
   local tensors = tensors_of(case, "plain")
   local inputs = {}
   for i, leaf in ipairs(leaves_of(case, tensors)) do inputs[i] = leaf.t end
   if #inputs == 0 or inputs[1]:numel() == 0 then return 0 end
-  local report = pf.check.gradient(function() return (call(op, tensors, case[2])) end, inputs)
+  local report = pf.check.gradient(function() return (call(op, tensors, case[2])) end, inputs,
+    { raise = false })
+  assert.is_true(report.worst <= 1e-2, text_of(op, case) .. ": off by " .. report.worst)
   local judged = 0
-  for _, input in ipairs(report.inputs) do judged = judged + (input.skipped and 0 or 1) end
+  for _, input in ipairs(report.inputs) do judged = judged + input.judged end
   return judged
+end
+
+--- At most about 6 of the smooth cases, spread over the list: the differences of the oracle
+--- have seen them all.
+local function some_smooth(good)
+  local smooth, some = {}, {}
+  for _, case in ipairs(good) do
+    if case.grad ~= false then smooth[#smooth + 1] = case end
+  end
+  for i = 1, #smooth, math.ceil(#smooth / 6) do some[#some + 1] = smooth[i] end
+  return some
 end
 
 -- ---- errors ----------------------------------------------------------------------------
@@ -224,7 +241,7 @@ for _, op in ipairs(pf.ops()) do
       local checked = 0
       for _, case in ipairs(entry.good) do
         if case.grad ~= false then
-          for _, layout in ipairs(layouts) do check_gradient(op, case, layout) end
+          check_gradients(op, case)
           checked = checked + 1
         end
       end
@@ -233,8 +250,8 @@ for _, op in ipairs(pf.ops()) do
 
     it("passes pf.check.gradient", function()
       local judged = 0
-      for _, case in ipairs(entry.good) do
-        if case.grad ~= false then judged = judged + check_by_user(op, case) end
+      for _, case in ipairs(some_smooth(entry.good)) do
+        judged = judged + check_by_user(op, case)
       end
       assert.is_true(judged > 0, "every direction was skipped")
     end)

@@ -395,7 +395,9 @@ PF_API int pf_safetensors_save(pf_engine *engine, const char *path, const pf_nam
 PF_API int pf_safetensors_load(pf_engine *engine, const char *path, pf_named **tensors, int *n,
                                pf_config **metadata);
 PF_API void pf_named_free(pf_named *tensors, int n);
-/* {tensors: [{name, dtype, shape, bytes}], metadata, bytes}: reads the header only. */
+/* {tensors: [{name, dtype, shape, bytes}], params, bytes, metadata} of a safetensors file, a
+ * checkpoint folder or a run folder; of folders also checkpoint (the path), config, state,
+ * tokenizer. Reads headers and small files only. */
 PF_API int pf_inspect(pf_config **info, pf_engine *engine, const char *path);
 
 /* Saves model, optimizer (may be NULL) and `state` (a map, may be NULL) to the folder

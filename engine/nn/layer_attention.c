@@ -43,8 +43,8 @@ static int resolve_heads(pf_module *m, attention_self *self) {
         self->head_dim = dim / self->heads;
     }
     if (self->rotary && self->head_dim % 2 != 0) {
-        return pf_fail(PF_EINVAL, "attention: rotary positions turn pairs of channels, and head_dim "
-                                  "%lld is odd", (long long)self->head_dim);
+        return pf_fail(PF_EINVAL, "attention: rotary positions turn pairs of channels, and "
+                                  "head_dim %lld is odd", (long long)self->head_dim);
     }
     return 0;
 }
@@ -75,10 +75,9 @@ static pf_attend_kind resolve_kind(const pf_module *m, const pf_config *kernel) 
     return strcmp(kind, "identity") == 0 ? PF_ATTEND_IDENTITY : PF_ATTEND_FAVOR;
 }
 
-/* The kernel's options with the seed written down, so that a redraw after loading draws
- * from the same stream. */
-static int complete_kernel(pf_module *m, const pf_engine *e) {
+int pf_kernel_complete(pf_module *m, const pf_engine *e) {
     pf_config *kernel = pf_config_get(m->options, "kernel");
+    if (resolve_kind(m, kernel) != PF_ATTEND_FAVOR) return 0;
     if (!kernel) {
         PF_TRY(pf_config_set(m->options, "kernel", pf_config_new(PF_MAP)));
         kernel = pf_config_get(m->options, "kernel");
@@ -102,7 +101,7 @@ static int resolve_kernel(pf_module *m, pf_engine *e, attention_self *self) {
     attend->kind = resolve_kind(m, kernel);
     attend->causal = pf_option_int(m, "causal") != 0;
     if (attend->kind != PF_ATTEND_FAVOR) return kernel ? check_plain_kernel(kernel) : 0;
-    PF_TRY(complete_kernel(m, e));
+    PF_TRY(pf_kernel_complete(m, e));
     kernel = pf_config_get(m->options, "kernel");
     PF_TRY(pf_kernel_resolve(&attend->kernel, kernel, self->head_dim));
     if (attend->kernel.features == 0) return 0;
@@ -145,24 +144,15 @@ static int attention_build(pf_module *m, pf_engine *e) {
 
 /* ---- running ---- */
 
-/* qkv (B, L, 3 H d) -> part i of it as (B, L, H, d), a view */
-static int part_of(const attention_self *self, pf_engine *e, pf_tensor *qkv, int i, pf_tensor **y) {
-    int64_t inner = self->heads * self->head_dim;
-    int64_t shape[4] = {qkv->shape[0], qkv->shape[1], self->heads, self->head_dim};
-    pf_tensor *slice = NULL;
-    PF_TRY(pf_slice(&slice, e, qkv, 2, i * inner, (i + 1) * inner));
-    int status = pf_reshape(y, e, slice, 4, shape);
-    pf_tensor_release(&slice);
-    return status;
-}
-
-/* (B, L, H, d) -> (B, H, L, d) and back, a view; in place of *x */
-static int swap_heads(pf_engine *e, pf_tensor **x) {
+/* (B, H, L, d) -> (B, L, H d): a view, since attention lays its heads side by side */
+static int join_heads(const attention_self *self, pf_engine *e, pf_tensor *x, pf_tensor **y) {
     static const int order[4] = {0, 2, 1, 3};
-    pf_tensor *y = NULL;
-    PF_TRY(pf_permute(&y, e, *x, 4, order));
-    pf_replace(x, y);
-    return 0;
+    int64_t shape[3] = {x->shape[0], x->shape[2], self->heads * self->head_dim};
+    pf_tensor *rows = NULL;
+    PF_TRY(pf_permute(&rows, e, x, 4, order));
+    int status = pf_reshape(y, e, rows, 3, shape);
+    pf_tensor_release(&rows);
+    return status;
 }
 
 static int normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x) {
@@ -182,15 +172,11 @@ static int rotate(const attention_self *self, pf_engine *e, pf_tensor *positions
     return 0;
 }
 
-/* Query, key or value (i = 0, 1, 2) ready for attention, (B, H, L, d). */
-static int make_side(const attention_self *self, pf_engine *e, pf_tensor *qkv, int i,
-                     pf_tensor *positions, int64_t offset, pf_tensor **side) {
-    pf_tensor *scale = i == 0 ? self->q_norm : i == 1 ? self->k_norm : NULL;
-    PF_TRY(part_of(self, e, qkv, i, side));
-    int status = normalise(e, scale, side);
-    if (status >= 0) status = swap_heads(e, side);
-    if (status >= 0 && i < 2) status = rotate(self, e, positions, offset, side);
-    return status;
+/* Query or key (i = 0, 1), (B, H, L, d), made ready for attention in place of *side. */
+static int prepare(const attention_self *self, pf_engine *e, int i, pf_tensor *positions,
+                   int64_t offset, pf_tensor **side) {
+    PF_TRY(normalise(e, i == 0 ? self->q_norm : self->k_norm, side));
+    return rotate(self, e, positions, offset, side);
 }
 
 static int attend(const attention_self *self, pf_engine *e, const pf_run *run, pf_tensor **side,
@@ -206,20 +192,21 @@ static int attend(const attention_self *self, pf_engine *e, const pf_run *run, p
     return pf_attend_prefill(y, e, a, state, side[0], side[1], side[2]);
 }
 
-/* qkv (B, L, 3 H d) -> (B, L, H, d) */
+/* qkv (B, L, 3 H d) -> (B, H, L, d) */
 static int mix(const attention_self *self, pf_engine *e, const pf_run *run, pf_tensor *qkv,
                pf_tensor **y) {
-    pf_tensor *side[3] = {NULL, NULL, NULL}, *positions = NULL;
+    pf_tensor *side[PF_MAX_OUT] = {NULL}, *positions = NULL;
+    pf_attr heads = {.i = self->heads};
     int64_t offset = run->state ? run->state->position : 0;
     int status = 0;
     if (self->rotary && run->pass->documents) {
         status = pf_document_positions(&positions, e, run->pass->documents, NULL);
     }
-    for (int i = 0; i < 3 && status >= 0; i++) {
-        status = make_side(self, e, qkv, i, positions, offset, &side[i]);
+    if (status >= 0) status = pf_apply(e, &pf_op_split_heads, &qkv, 1, &heads, side);
+    for (int i = 0; i < 2 && status >= 0; i++) {
+        status = prepare(self, e, i, positions, offset, &side[i]);
     }
     if (status >= 0) status = attend(self, e, run, side, y);
-    if (status >= 0) status = swap_heads(e, y);
     for (int i = 0; i < 3; i++) pf_tensor_release(&side[i]);
     pf_tensor_release(&positions);
     return status;
@@ -228,15 +215,14 @@ static int mix(const attention_self *self, pf_engine *e, const pf_run *run, pf_t
 /* x (B, L, D) -> (B, L, D), before dropout */
 static int run_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     const attention_self *self = m->self;
-    int64_t shape[3] = {x->shape[0], x->shape[1], self->heads * self->head_dim};
     pf_tensor *qkv = NULL, *heads = NULL, *flat = NULL;
     int status = pf_run_part(m, QKV, e, run, x, &qkv);
     if (status >= 0) status = mix(self, e, run, qkv, &heads);
-    if (status >= 0) status = pf_reshape(&flat, e, heads, 3, shape);
+    pf_tensor_release(&qkv);
+    if (status >= 0) status = join_heads(self, e, heads, &flat);
     if (status >= 0) status = pf_run_part(m, OUT, e, run, flat, y);
     pf_tensor_release(&flat);
     pf_tensor_release(&heads);
-    pf_tensor_release(&qkv);
     return status;
 }
 

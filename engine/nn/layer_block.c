@@ -27,6 +27,7 @@ static pf_config *conv_options_of(const pf_module *m) {
 
 static int block_build(pf_module *m, pf_engine *e) {
     const char *norm = pf_option_text(m, "norm");
+    PF_TRY(pf_kernel_complete(m, e));
     PF_TRY(pf_module_inner(m, e, "norm1", norm, pf_module_pass_on(m, norm)));
     PF_TRY(pf_module_inner(m, e, "attention", "attention", pf_module_pass_on(m, "attention")));
     PF_TRY(pf_module_inner(m, e, "norm2", norm, pf_module_pass_on(m, norm)));

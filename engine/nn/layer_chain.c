@@ -29,7 +29,8 @@ static const pf_option_info residual_options[] = {
 };
 
 /* x + dropout(children(x)) */
-static int residual_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+static int residual_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                        pf_tensor **y) {
     pf_tensor *h = NULL;
     PF_TRY(chain_run(m, e, run, x, &h));
     int status = pf_run_dropout(e, run, pf_option_number(m, "dropout"), &h);

@@ -56,15 +56,16 @@ static const pf_option_info embedding_options[] = {
      .doc = "number of tokens"},
     {.name = "dim", .kind = PF_OPT_INT, .low = 1, .high = 1 << 20, .required = true,
      .doc = "model width D"},
-    {.name = "init", .kind = PF_OPT_NUMBER, .number = 0.02, .low = 0, .high = 1e3,
-     .doc = "standard deviation of the first rows"},
+    {.name = "init", .kind = PF_OPT_NUMBER, .number = 1, .low = 0, .high = 1e3,
+     .doc = "standard deviation of the first rows, in units of 1/sqrt(dim)"},
 };
 
 /* weight (vocab, dim) */
 static int embedding_build(pf_module *m, pf_engine *e) {
     int64_t shape[2] = {pf_option_int(m, "vocab"), pf_option_int(m, "dim")};
     char init[48];
-    snprintf(init, sizeof init, "normal:%.17g", pf_option_number(m, "init"));
+    double deviation = pf_option_number(m, "init") / sqrt((double)shape[1]);
+    snprintf(init, sizeof init, "normal:%.17g", deviation);
     return pf_module_param(m, e, "weight", 2, shape, init);
 }
 

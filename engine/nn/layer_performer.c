@@ -27,11 +27,9 @@ typedef struct performer_self {
     double dropout;
 } performer_self;
 
-static const double embedding_deviation = 0.02;
-
 /* ---- building ---- */
 
-/* m's options for one child, with up to two numbers more; NULL out of memory. */
+/* o with one number more; NULL (and o freed) out of memory. */
 static pf_config *with(pf_config *o, const char *key, double value) {
     if (o && pf_config_set_number(o, key, value) < 0) {
         pf_config_free(o);
@@ -42,8 +40,8 @@ static pf_config *with(pf_config *o, const char *key, double value) {
 
 static int make_positions(pf_module *m, pf_engine *e, const char *kind) {
     pf_config *o = pf_module_pass_on(m, "positions");
-    /* Waves as high as the embedding, so that neither drowns the other. */
-    o = with(o, "scale", sqrt(2) * embedding_deviation);
+    /* Waves as high as the embedding's rows, so that neither drowns the other. */
+    o = with(o, "scale", sqrt(2 / pf_option_number(m, "dim")));
     if (o && pf_config_set_string(o, "kind", kind) < 0) {
         pf_config_free(o);
         o = NULL;
@@ -85,8 +83,8 @@ static int performer_build(pf_module *m, pf_engine *e) {
     const char *norm = pf_option_text(m, "norm"), *kind = pf_option_text(m, "positions");
     bool added = strcmp(kind, "sinusoidal") == 0 || strcmp(kind, "learned") == 0;
     self->dropout = pf_option_number(m, "dropout");
-    pf_config *table = with(pf_module_pass_on(m, "embedding"), "init", embedding_deviation);
-    PF_TRY(pf_module_inner(m, e, "embedding", "embedding", table));
+    PF_TRY(pf_kernel_complete(m, e));
+    PF_TRY(pf_module_inner(m, e, "embedding", "embedding", pf_module_pass_on(m, "embedding")));
     self->positions = added ? m->n_child : -1;
     if (added) PF_TRY(make_positions(m, e, kind));
     self->blocks = m->n_child;

@@ -78,15 +78,20 @@ int pf_module_make(pf_module **module, pf_engine *e, const pf_layer *type, pf_co
                    pf_module *const *children, int n_children); /* takes options, unchecked */
 int pf_module_walk(pf_module *m); /* brings m->walk up to date */
 /* An inner child for build. Takes `options` (NULL: out of memory). */
-int pf_module_inner(pf_module *m, pf_engine *e, const char *name, const char *type, pf_config *options);
+int pf_module_inner(pf_module *m, pf_engine *e, const char *name, const char *type,
+                    pf_config *options);
 int pf_module_adopt(pf_module *m, const char *name, pf_module *child); /* retained */
 /* Options of a linear layer; NULL out of memory. */
 pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init);
+/* Writes the seed into m's option `kernel`, so that a redraw after loading draws from the
+ * same stream: every layer that has the option calls it first. */
+int pf_kernel_complete(pf_module *m, const pf_engine *e);
 /* A copy of those of m's options that layer `type` knows too; NULL out of memory. */
 pf_config *pf_module_pass_on(const pf_module *m, const char *type);
 /* A parameter shaped `shape`, filled by `init` ("normal:0.02", "value:1", "zeros", "ones",
  * "xavier", "fan_in"), keyed by the engine's seed and its place in the build order. */
-int pf_module_param(pf_module *m, pf_engine *e, const char *name, int rank, const int64_t *shape, const char *init);
+int pf_module_param(pf_module *m, pf_engine *e, const char *name, int rank, const int64_t *shape,
+                    const char *init);
 int pf_module_buffer(pf_module *m, const char *name, pf_tensor *tensor); /* retained, not trained */
 int pf_module_derived(pf_module *m, const char *name, pf_tensor *tensor); /* retained, not saved */
 int pf_init_fill(pf_tensor *t, pf_engine *e, const char *init);
@@ -112,11 +117,13 @@ int pf_state_of(const pf_module *m, pf_engine *e, int64_t batch, pf_state **stat
 /* `state` of a layer that runs its children with pf_run_child: one node a child. */
 int pf_state_of_children(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
 /* pf_module_prefill whose output may be that of the last position only, (B, 1, ...). */
-int pf_module_prefill_last(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, pf_state *state);
+int pf_module_prefill_last(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x,
+                           pf_state *state);
 
 /* Positions that start again at every document: (B, L) i32 from document numbers (B, L).
  * *longest (may be NULL): positions in the longest document. */
-int pf_document_positions(pf_tensor **positions, pf_engine *e, const pf_tensor *documents, int64_t *longest);
+int pf_document_positions(pf_tensor **positions, pf_engine *e, const pf_tensor *documents,
+                          int64_t *longest);
 
 /* *held = next, releasing what it was: for chains of intermediate results. */
 static inline void pf_replace(pf_tensor **held, pf_tensor *next) {

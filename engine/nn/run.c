@@ -29,7 +29,8 @@ static int run_named(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_te
     return status;
 }
 
-int pf_run_child(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+int pf_run_child(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
+                 pf_tensor **y) {
     pf_run inner = *run;
     inner.last = false;
     if (run->state) {
@@ -137,7 +138,8 @@ int pf_module_prefill(pf_tensor **y, pf_engine *engine, pf_module *module, pf_te
     return run_stream(y, engine, module, x, state, PF_RUN_PREFILL, false);
 }
 
-int pf_module_prefill_last(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, pf_state *state) {
+int pf_module_prefill_last(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x,
+                           pf_state *state) {
     *y = NULL;
     PF_TRY(check_stream(m, x, state, 2, "prefill"));
     return run_stream(y, e, m, x, state, PF_RUN_PREFILL, true);

@@ -38,7 +38,8 @@ static int64_t block_of(const conv_job *job, int64_t task, int64_t *first, int64
 }
 
 /* y (+)= a * b, overwriting when *first. */
-static void add_product(const conv_job *job, bool *first, const float *a, const float *b, float *y) {
+static void add_product(const conv_job *job, bool *first, const float *a, const float *b,
+                        float *y) {
     if (*first) {
         job->kern->binary(PF_BINARY_MUL, job->dim, a, 1, b, 1, y);
     } else {

@@ -23,8 +23,8 @@ static int binary_shape(pf_call *c, bool integers) {
     if (a->dtype != PF_F32 && !integers) PF_TRY(pf_want(c, 0, PF_F32));
     PF_TRY(pf_want(c, 1, a->dtype));
     if (pf_shape_broadcast(a->rank, a->shape, b->rank, b->shape, &rank, shape, &axis) < 0)
-        return pf_shape_fail(c, "dimension %d of the result (from 0) can be neither; sizes must be "
-                             "equal or 1, aligned from the right", axis);
+        return pf_shape_fail(c, "dimension %d (from the end) disagrees; sizes must be equal or 1, "
+                             "aligned from the right", axis - (int)pf_max(a->rank, b->rank));
     return pf_set_shape(c, 0, a->dtype, rank, shape);
 }
 

@@ -9,7 +9,8 @@
 
 #include <string.h>
 
-enum { BLOCK = 65536, ROUND = 256, MIN_COLUMNS = 64 };
+enum { BLOCK = 65536, ROUND = 256 };
+enum { FEW_COLUMNS = 64, MANY_COLUMNS = 256 }; /* least stretch of columns a task owns */
 
 typedef struct fold {
     const pf_fold_job *job;
@@ -100,28 +101,59 @@ static void map_range(void *context, int64_t first, int64_t last) {
 
 /* ---- columns: whole runs of kept elements are added --------------------------- */
 
-/* total[0 .. n-1] = sum over the reduced space of the pieces at x. Every ROUND runs the
- * running sum joins the total: the error grows with the number of rounds, not of runs. */
+/* Running sums of n columns. Every ROUND runs they join the total: the error grows with
+ * the number of rounds, not of runs. */
+typedef struct columns {
+    int64_t n, pending;
+    float sum[PF_FOLD_PIECE], *total;
+} columns;
+
+static void end_round(const fold *w, columns *s, int64_t added) {
+    s->pending += added;
+    if (s->pending < ROUND) return;
+    w->kern->binary(PF_BINARY_ADD, s->n, s->total, 1, s->sum, 1, s->total);
+    memset(s->sum, 0, sizeof(float) * (size_t)s->n);
+    s->pending = 0;
+}
+
+/* A run of the reduced space, piece after piece; `at` is moved along it. */
+static void add_pieces(const fold *w, columns *s, const float **at) {
+    float buffers[PF_FOLD_IN][PF_FOLD_PIECE], g[PF_FOLD_PIECE];
+    for (int64_t j = 0; j < w->reduced.inner; j++) {
+        const float *done = piece(w, s->n, at, w->kept.inner_stride + 1, buffers, g);
+        w->kern->binary(PF_BINARY_ADD, s->n, s->sum, 1, done, 1, s->sum);
+        for (int k = 0; k < w->job->n; k++) at[k] += w->reduced.inner_stride[k + 1];
+        end_round(w, s, 1);
+    }
+}
+
+/* The same for plain sums of contiguous columns: many rows a call. */
+static void add_rows(const fold *w, columns *s, const float *x) {
+    const int64_t ld = w->reduced.inner_stride[1];
+    for (int64_t j = 0; j < w->reduced.inner;) {
+        const int64_t rows = pf_min(ROUND - s->pending, w->reduced.inner - j);
+        w->kern->rows_sum(rows, s->n, ld, x + j * ld, NULL, s->sum);
+        end_round(w, s, rows);
+        j += rows;
+    }
+}
+
+/* total[0 .. n-1] = sum over the reduced space of the pieces at x. */
 static void sum_columns(const fold *w, int64_t n, const float *const *x, float *total) {
-    float buffers[PF_FOLD_IN][PF_FOLD_PIECE], g[PF_FOLD_PIECE], sum[PF_FOLD_PIECE];
-    int64_t pending = 0;
+    columns s = {.n = n, .total = total};
+    const bool plain = !w->job->f && w->kept.inner_stride[1] == 1;
     memset(total, 0, sizeof(float) * (size_t)n);
-    memset(sum, 0, sizeof(float) * (size_t)n);
     for (int64_t run = 0; run < w->reduced.outer; run++) {
         int64_t offset[PF_ITER_MAX];
+        const float *at[PF_FOLD_IN] = {NULL};
         pf_iter_at(&w->reduced, run, offset);
-        for (int64_t j = 0; j < w->reduced.inner; j++) {
-            const float *at[PF_FOLD_IN] = {NULL};
-            for (int k = 0; k < w->job->n; k++)
-                at[k] = x[k] + offset[k + 1] + j * w->reduced.inner_stride[k + 1];
-            const float *done = piece(w, n, at, w->kept.inner_stride + 1, buffers, g);
-            w->kern->binary(PF_BINARY_ADD, n, sum, 1, done, 1, sum);
-            if (++pending % ROUND != 0) continue;
-            w->kern->binary(PF_BINARY_ADD, n, total, 1, sum, 1, total);
-            memset(sum, 0, sizeof(float) * (size_t)n);
-        }
+        for (int k = 0; k < w->job->n; k++) at[k] = x[k] + offset[k + 1];
+        if (plain)
+            add_rows(w, &s, at[0]);
+        else
+            add_pieces(w, &s, at);
     }
-    w->kern->binary(PF_BINARY_ADD, n, total, 1, sum, 1, total);
+    w->kern->binary(PF_BINARY_ADD, n, total, 1, s.sum, 1, total);
 }
 
 static void column_range(void *context, int64_t first, int64_t last) {
@@ -270,7 +302,8 @@ int pf_fold(const pf_fold_job *job) {
     if (w.n_reduced == 1)
         return pf_parallel_range(job->engine, w.n_kept, PF_FOLD_GRAIN, map_range, &w);
     if (w.n_reduced == 0 || !last_is_kept(job)) return fold_rows(&w);
-    w.grain = pf_round_up(pf_max(1, PF_FOLD_GRAIN / w.n_reduced), MIN_COLUMNS);
+    const int64_t least = w.n_kept >= 8 * MANY_COLUMNS ? MANY_COLUMNS : FEW_COLUMNS;
+    w.grain = pf_round_up(pf_max(1, PF_FOLD_GRAIN / w.n_reduced), least);
     return pf_parallel_range(job->engine, w.n_kept, w.grain, column_range, &w);
 }
 

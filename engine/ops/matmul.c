@@ -44,8 +44,8 @@ static int matmul_shape(pf_call *c) {
     const pf_tensor a = as_matrix(c->in[0], true), b = as_matrix(c->in[1], false);
     if (a.shape[a.rank - 1] != b.shape[b.rank - 2]) return inner_mismatch(c, &a, &b);
     if (pf_shape_broadcast(a.rank - 2, a.shape, b.rank - 2, b.shape, &rank, shape, &axis) < 0)
-        return pf_shape_fail(c, "batch dimension %d (from 0, aligned from the right) disagrees; "
-                             "sizes must be equal or 1", axis);
+        return pf_shape_fail(c, "batch dimension %d (from the end) disagrees; sizes must be equal "
+                             "or 1, aligned from the right", axis - (int)pf_max(a.rank, b.rank));
     if (c->in[0]->rank > 1) shape[rank++] = a.shape[a.rank - 2];
     if (c->in[1]->rank > 1) shape[rank++] = b.shape[b.rank - 1];
     return pf_set_shape(c, 0, PF_F32, rank, shape);

@@ -317,8 +317,9 @@ static int concat_shape(pf_call *c) {
                                  pf_op_arg_name(c->op, i), t->rank, first->rank);
         for (int d = 0; d < first->rank; d++)
             if (d != dim && t->shape[d] != shape[d])
-                return pf_shape_fail(c, "%s differs in dimension %d (from 0); only dimension %d "
-                                     "may differ", pf_op_arg_name(c->op, i), d, dim);
+                return pf_shape_fail(c, "%s differs in dimension %d (from the end); only "
+                                     "dimension %d may differ", pf_op_arg_name(c->op, i),
+                                     d - first->rank, dim - first->rank);
         if (__builtin_add_overflow(shape[dim], t->shape[dim], &shape[dim]))
             return pf_shape_fail(c, "together too large");
     }

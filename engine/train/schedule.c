@@ -6,7 +6,8 @@
 
 #include "optim.h"
 
-double pf_schedule_cosine(uint64_t step, uint64_t warmup, uint64_t steps, double peak, double floor) {
+double pf_schedule_cosine(uint64_t step, uint64_t warmup, uint64_t steps, double peak,
+                          double floor) {
     static const double pi = 3.14159265358979323846;
     if (step < warmup) return peak * (double)step / (double)warmup;
     if (step >= steps) return floor;

@@ -5,7 +5,7 @@
  * against differences of the oracle; and the promises of equal bits.
  */
 #include "attention.h"
-#include "maps.h"
+#include "linear.h"
 
 #include "check.h"
 
@@ -398,6 +398,82 @@ static void test_streaming(void) {
     }
 }
 
+/* Positions first .. first+n-1 of x as an op's view, so that the graph sees the slice. */
+static pf_tensor *cut(pf_tensor *x, int64_t first, int64_t n) {
+    pf_tensor *part = NULL;
+    CHECK_OK(pf_slice(&part, engine, x, 2, first, first + n));
+    return part;
+}
+
+/* favor on a slice, with an entry state (three tensors or NULLs), to out and exit state. */
+static void favor_slice(const test_case *t, const inputs *x, int64_t first, int64_t n,
+                        pf_tensor **state, pf_tensor **out) {
+    pf_tensor *in[9] = {cut(x->q, first, n), cut(x->k, first, n), cut(x->v, first, n), x->w,
+                        NULL, NULL, state[0], state[1], state[2]};
+    pf_tensor *made[PF_MAX_OUT] = {NULL};
+    pf_attr attr[PF_MAX_ATTR];
+    pf_kernel kernel = {.map = t->map, .scale = pf_map_scale(t->map, 0, D), .eps = t->map->eps};
+    pf_op_fill_defaults(&pf_op_favor, attr);
+    pf_favor_attrs(attr, &kernel, t->causal, true);
+    CHECK_OK(pf_apply(engine, &pf_op_favor, in, 9, attr, made));
+    for (int i = 0; i < 3; i++) {
+        pf_tensor_release(&in[i]);
+        pf_tensor_release(&state[i]);
+        state[i] = made[1 + i];
+    }
+    *out = made[0];
+}
+
+/* Gradients of q, k, v of a whole forward, or of slices chained by their states. */
+static void chained_gradients(const test_case *t, const inputs *x, const int64_t *cuts, int n,
+                              double **grads, double **out) {
+    pf_tensor *leaf[3] = {x->q, x->k, x->v}, *state[3] = {NULL}, *parts[8], *whole = NULL;
+    pf_tensor *g = random_tensor(t->L, DV, 9, 1);
+    pf_tape *tape = NULL;
+    for (int i = 0; i < 3; i++) CHECK_OK(pf_tensor_require_grad(leaf[i], true));
+    CHECK_OK(pf_tape_open(&tape, engine));
+    for (int i = 0; i < n; i++) {
+        favor_slice(t, x, cuts[i], cuts[i + 1] - cuts[i], state, &parts[i]);
+    }
+    pf_attr attr[PF_MAX_ATTR];
+    pf_op_fill_defaults(&pf_op_concat, attr);
+    attr[0].i = 2;
+    CHECK_OK(pf_apply(engine, &pf_op_concat, parts, n, attr, &whole));
+    CHECK_OK(pf_tape_backward(tape, whole, g));
+    *out = doubles(whole);
+    for (int i = 0; i < 3; i++) {
+        pf_tensor *grad = NULL;
+        CHECK_OK(pf_tensor_grad(&grad, engine, leaf[i]));
+        grads[i] = doubles(grad);
+        pf_tensor_release(&grad);
+        pf_tensor_clear_grad(leaf[i]);
+        pf_tensor_release(&state[i]);
+    }
+    for (int i = 0; i < n; i++) pf_tensor_release(&parts[i]);
+    pf_tensor_release(&whole);
+    pf_tensor_release(&g);
+    pf_tape_close(&tape);
+}
+
+/* Slices chained by their differentiable states are one long sequence. */
+static void test_chained_states(void) {
+    static const int64_t whole[] = {0, 200}, slices[] = {0, 70, 71, 140, 200};
+    for (int map = 0; map < pf_map_count(); map++) {
+        test_case t = {pf_map_at(map), 200, true, false, false};
+        inputs x = make_inputs(&t);
+        double *a[3], *b[3], *out_a, *out_b;
+        chained_gradients(&t, &x, whole, 1, a, &out_a);
+        chained_gradients(&t, &x, slices, 4, b, &out_b);
+        CHECK(distance(out_b, out_a, t.L * DV) < 1e-5);
+        for (int i = 0; i < 3; i++) {
+            CHECK(distance(b[i], a[i], t.L * (i == 2 ? DV : D)) < 1e-4);
+            free(a[i]), free(b[i]);
+        }
+        free(out_a), free(out_b);
+        free_inputs(&x);
+    }
+}
+
 /* Extreme inputs: finite. */
 static void test_extremes(void) {
     static const float scales[] = {1e-3f, 1, 30, 1e3f};
@@ -471,6 +547,7 @@ int main(void) {
     test_oracle();
     test_causality();
     test_streaming();
+    test_chained_states();
     test_extremes();
     test_unbiased();
     pf_engine_info(engine, &(pf_info){0});

@@ -38,8 +38,11 @@ static inline void open_engine(pf_engine *e, int threads, host *h) {
         options.allocator = (pf_allocator){host_resize, h};
     }
     memset(e, 0, sizeof *e);
-    CHECK_OK(pf_runtime_open(e, &options));
-    CHECK_OK(pf_ops_register(e));
+    int status = pf_runtime_open(e, &options);
+    if (status >= 0) status = pf_ops_register(e);
+    if (status >= 0) return;
+    fprintf(stderr, "no engine: %s\n", pf_last_error());
+    exit(1);
 }
 
 static inline pf_tensor *leaf(pf_engine *e, int rank, const int64_t *shape, uint64_t stream) {

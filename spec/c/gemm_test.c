@@ -6,6 +6,8 @@
 #include "check.h"
 #include "gemm.h"
 
+#include <sys/mman.h>
+
 enum { SIDE = 70, FLOATS = SIDE * SIDE };
 
 static float a_[FLOATS], b_[FLOATS], c_[FLOATS], before_[FLOATS];
@@ -49,14 +51,36 @@ static void check_product(bool ta, bool tb, int m, int n, int k, int extra) {
     }
 }
 
-/* A stride of more than 2^31 is cut into single rows; with one row it is never used. */
+/* A stride beyond 32 bits is cut into single rows; with one row it is never used. Two rows
+ * so far apart live in address space that is reserved but hardly touched. */
 static void check_long_stride(void) {
-    const int64_t far = (int64_t)1 << 40;
+    const int64_t far = ((int64_t)1 << 31) + 64;
+    const size_t bytes = (size_t)(far + 64) * sizeof(float);
     memcpy(before_, c_, sizeof c_);
     pf_gemm(false, false, 1, 9, 1, 1, a_, far, b_, far, 0, c_, far);
     CHECK(wrong(false, false, 1, 9, 1, 1, 0, 9, 9, 9) == 0);
-    pf_gemm(true, true, 9, 1, 1, 1, a_, far, b_, far, 0, c_, 1);
-    CHECK(wrong(true, true, 9, 1, 1, 1, 0, 9, 1, 1) == 0);
+    float *wide = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (wide == MAP_FAILED) return; /* a host with little address space */
+    for (int turn = 0; turn < 2; turn++) { /* A is wide; (2, 5), or (5, 2) turned */
+        for (int i = 0; i < 2; i++)
+            for (int j = 0; j < 5; j++) wide[i * far + j] = a_[i * 5 + j];
+        const int m = turn ? 5 : 2, k = turn ? 2 : 5;
+        pf_gemm(turn, false, m, 7, k, 1, wide, far, b_, 7, 0, c_, 7);
+        CHECK(wrong(turn, false, m, 7, k, 1, 0, 5, 7, 7) == 0);
+    }
+    for (int turn = 0; turn < 2; turn++) { /* B is wide; (2, 5), or (5, 2) turned */
+        for (int i = 0; i < 2; i++)
+            for (int j = 0; j < 5; j++) wide[i * far + j] = b_[i * 5 + j];
+        const int n = turn ? 2 : 5, k = turn ? 5 : 2;
+        pf_gemm(false, turn, 6, n, k, 1, a_, k, wide, far, 0, c_, n);
+        CHECK(wrong(false, turn, 6, n, k, 1, 0, k, 5, n) == 0);
+    }
+    pf_gemm(false, false, 2, 5, 3, 1, a_, 3, b_, 5, 0, wide, far); /* C is wide */
+    memcpy(c_, wide, 5 * sizeof(float));
+    memcpy(c_ + 5, wide + far, 5 * sizeof(float));
+    CHECK(wrong(false, false, 2, 5, 3, 1, 0, 3, 5, 5) == 0);
+    munmap(wide, bytes);
 }
 
 static void check_bench(void) {

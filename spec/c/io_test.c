@@ -61,10 +61,17 @@ static void test_json_refused(void) {
     static const struct { const char *text, *part; } cases[] = {
         {"", "line 1"}, {"{", "line 1"}, {"{\"a\":1,\n \"a\":2}", "line 2"},
         {"{\"a\":1,\"a\":2}", "uplicate"}, {"[1] x", "line 1"}, {"[1,]", "line 1"},
-        {"\"\xff\"", "decode"}, {"\"\xed\xa0\x80\"", "decode"}, {"\"\\u0000\"", "u0000"},
+        {"\"\xff\"", "UTF-8"}, {"\"\xed\xa0\x80\"", "UTF-8"}, {"\"\\u0000\"", "u0000"},
         {"\"\\ud800\"", "line 1"}, {"[01]", "line 1"}, {"[NaN]", "line 1"}, {"[1e999]", "line 1"},
-        {"[\n\n  tru]", "line 3, column 5"}, {"{'a':1}", "line 1"}, {"[1 2]", "line 1"},
-        {"{\"a\":\"x", "line 1"}, {"\"\\", "line 1"},
+        {"[\n\n  tru]", "line 3, column 3"}, {"{'a':1}", "line 1"}, {"[1 2]", "line 1"},
+        {"{\"a\":\"x", "without end"}, {"\"\\", "escape"}, {"\"\\u12", "hex"},
+        {"\"\\ud83d\\u0041\"", "surrogate"}, {"\"\\udc00\"", "surrogate"}, {"\"\\x\"", "escape"},
+        {"\"a\tb\"", "control"}, {"\"\xc0\x80\"", "UTF-8"}, {"\"\xf4\x90\x80\x80\"", "UTF-8"},
+        {"-", "number"}, {"1.", "number"}, {".5", "value"}, {"+1", "value"}, {"1e", "number"},
+        {"-01", "number"}, {"0x1", "behind"}, {"{\"a\" 1}", "':'"}, {"{1:2}", "key"},
+        {"{,}", "key"},
+        {"{\"a\":1,}", "key"}, {"[1;2]", "','"}, {"[}", "value"}, {"truefalse", "behind"},
+        {"\xef\xbb\xbf[]", "value"}, {"[1}", "closing"}, {"\"\xc3\xa4\" x", "column 5"},
     };
     for (int i = 0; i < PF_COUNT(cases); i++) {
         refused(cases[i].text, strlen(cases[i].text), cases[i].part);
@@ -78,12 +85,44 @@ static void test_json_refused(void) {
     memset(big, ',', bytes - 1);
     refused(big, bytes - 1, "values");
     free(big);
+    char digits[400];
+    memset(digits, '1', sizeof digits);
+    refused(digits, sizeof digits, "digits");
     pf_text many = {0};
     pf_text_put(&many, "{", 1);
     for (int i = 0; i <= PF_JSON_KEYS; i++) pf_text_print(&many, "%s\"%d\":0", i ? "," : "", i);
     pf_text_put(&many, "}", 1);
     refused(many.data, many.size, "keys");
+    memcpy(many.data + many.size - 10, " \"9999\":0}", 11); /* once more, far apart */
+    refused(many.data, many.size, "duplicate key '9999'");
     free(many.data);
+}
+
+/* What the escapes stand for, and numbers at the edges. */
+static void test_json_values(void) {
+    static const struct { const char *text, *string; } strings[] = {
+        {"\"\"", ""}, {"\"\\u00e4\\u20AC\"", "\xc3\xa4\xe2\x82\xac"},
+        {"\"\\ud83d\\uDE00\"", "\xf0\x9f\x98\x80"}, {"\"\\/\\b\\f\\r\\n\\t\"", "/\b\f\r\n\t"},
+        {" \"\x7f\xf4\x8f\xbf\xbf\"\n", "\x7f\xf4\x8f\xbf\xbf"},
+    };
+    static const struct { const char *text; double number; } numbers[] = {
+        {"0", 0}, {"-0", -0.0}, {"-0.0e-9", -0.0}, {"1E+2", 100}, {"9223372036854775807", 0x1p63},
+        {"-9223372036854775808", -0x1p63}, {"18446744073709551616", 0x1p64}, {"1e-400", 0},
+        {"0.1", 0.1}, {"123456789.25", 123456789.25},
+    };
+    for (int i = 0; i < PF_COUNT(strings); i++) {
+        pf_config *node = NULL;
+        CHECK_OK(pf_json_parse(&node, strings[i].text, strlen(strings[i].text)));
+        CHECK(node && !strcmp(pf_config_string(node), strings[i].string));
+        pf_config_free(node);
+    }
+    for (int i = 0; i < PF_COUNT(numbers); i++) {
+        pf_config *node = NULL;
+        CHECK_OK(pf_json_parse(&node, numbers[i].text, strlen(numbers[i].text)));
+        double got = pf_config_number(node);
+        CHECK(memcmp(&got, &numbers[i].number, sizeof got) == 0);
+        pf_config_free(node);
+    }
 }
 
 static void test_json_not_written(void) {
@@ -182,7 +221,8 @@ static void test_save_refused(void) {
     CHECK_OK(pf_tape_open(&tape, engine));
     CHECK_OK(pf_tensor_full(&dead, engine, PF_F32, 0, NULL, 1));
     pf_tape_close(&tape);
-    const pf_named twice[] = {{"a", t}, {"b", t}, {"a", t}}, none[] = {{"", t}}, gone[] = {{"g", dead}};
+    const pf_named twice[] = {{"a", t}, {"b", t}, {"a", t}};
+    const pf_named none[] = {{"", t}}, gone[] = {{"g", dead}};
     const pf_named reserved[] = {{"__metadata__", t}}, bytes[] = {{"\xff", t}};
     CHECK_FAILS(PF_EINVAL, pf_safetensors_save(engine, path, twice, 3, NULL));
     CHECK(strstr(pf_last_error(), "'a'") != NULL);
@@ -291,7 +331,7 @@ static void test_corpus(void) {
         {ONE("F32", "[9223372036854775807]", "8"), "too large"},
         {ONE("F32", "[2]", "-8"), "negative"},
         {ONE("F32", "[2]", "8.0"), "data_offsets"},
-        {ONE("F32", "[2]", "9223372036854775808"), "line 1"},
+        {ONE("F32", "[2]", "9223372036854775808"), "whole"},
         {ONE("F32", "[2]", "8,8"), "data_offsets"},
         {ONE("F31", "[2]", "8"), "unknown dtype 'F31'"},
         {ONE("f32", "[2]", "8"), "unknown dtype"},
@@ -303,12 +343,13 @@ static void test_corpus(void) {
         {"{\"x\":{\"dtype\":\"F32\",\"shape\":[2]}}", "data_offsets"},
         {"{\"x\":{\"shape\":[2],\"data_offsets\":[0,8]}}", "dtype"},
         {"{\"x\":{\"dtype\":\"F32\",\"data_offsets\":[0,8]}}", "shape"},
-        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"shape\":[2],\"data_offsets\":[0,8]}}", "uplicate"},
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"shape\":[2],\"data_offsets\":[0,8]}}",
+         "duplicate key 'shape'"},
         {"{\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
          "\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", "uplicate"},
         {"{\"x\":[]}", "map"}, {"{\"x\":null}", "map"}, {"{}", "the file has 8"},
         {"[]", "'{'"}, {"", "'{'"}, {" {}", "'{'"}, {"{", "line 1"}, {"{}x", "line 1"},
-        {"{\"\xff\":1}", "decode"}, {"{\"__metadata__\":[]}", "__metadata__"},
+        {"{\"\xff\":1}", "UTF-8"}, {"{\"__metadata__\":[]}", "__metadata__"},
         {"{\"__metadata__\":{\"a\":1}}", "__metadata__ 'a'"},
     };
     static const char zeros[8];
@@ -347,9 +388,10 @@ static void test_many_tensors(void) {
  * neither that nor a cut may do more than fail. */
 static void test_flips_and_cuts(void) {
     static const float data[] = {1, 2};
-    const char *path = craft(-1, "{\"__metadata__\":{\"a\":\"b\"},\"x\":{\"dtype\":\"F32\",\"shape\":"
-                                 "[1],\"data_offsets\":[0,4]},\"y\":{\"dtype\":\"I32\",\"shape\":"
-                                 "[],\"data_offsets\":[4,8]}}", data, sizeof data);
+    const char *path = craft(-1, "{\"__metadata__\":{\"a\":\"b\"},\"x\":{\"dtype\":\"F32\","
+                                 "\"shape\":[1],\"data_offsets\":[0,4]},"
+                                 "\"y\":{\"dtype\":\"I32\",\"shape\":[],"
+                                 "\"data_offsets\":[4,8]}}", data, sizeof data);
     size_t bytes;
     char *raw = scratch_read(path, &bytes);
     pf_named *out;
@@ -428,6 +470,7 @@ int main(void) {
     test_json_numbers();
     test_json_tree();
     test_json_refused();
+    test_json_values();
     test_json_not_written();
     test_round_trip();
     test_save_refused();

@@ -11,7 +11,9 @@ static inline pf_config *options_of(const char *text) {
     char buffer[2048];
     size_t n = strlen(text);
     pf_config *node = NULL;
-    for (size_t i = 0; i <= n && i < sizeof buffer; i++) buffer[i] = text[i] == '\'' ? '"' : text[i];
+    for (size_t i = 0; i <= n && i < sizeof buffer; i++) {
+        buffer[i] = text[i] == '\'' ? '"' : text[i];
+    }
     CHECK_OK(pf_json_parse(&node, buffer, n));
     return node;
 }
@@ -36,7 +38,8 @@ static inline pf_module *layer_of(pf_engine *e, const char *type, const char *te
 /* A small performer; `more` is added to its options. */
 static inline pf_module *small_model(pf_engine *e, const char *more) {
     char text[1024];
-    snprintf(text, sizeof text, "{'vocab': 11, 'dim': 16, 'layers': 2, 'heads': 2, 'length': 64%s%s}",
+    snprintf(text, sizeof text,
+             "{'vocab': 11, 'dim': 16, 'layers': 2, 'heads': 2, 'length': 64%s%s}",
              more[0] ? ", " : "", more);
     return layer_of(e, "performer", text);
 }

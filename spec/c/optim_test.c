@@ -2,8 +2,8 @@
 #include "nn_support.h"
 
 /* A step of training on x -> the next of x; returns the loss. */
-static double train_step(pf_engine *e, pf_module *m, pf_optimizer *o, pf_tensor *x, pf_tensor *target,
-                         uint64_t step, double lr) {
+static double train_step(pf_engine *e, pf_module *m, pf_optimizer *o, pf_tensor *x,
+                         pf_tensor *target, uint64_t step, double lr) {
     pf_tape *tape = NULL;
     pf_tensor *y = NULL, *loss = NULL;
     pf_pass pass = {.size = sizeof pass, .training = true, .step = step};
@@ -34,7 +34,9 @@ static double run_training(int threads, const char *kind, int steps, uint64_t *b
         pf_tensor *t;
         CHECK_OK(pf_module_tensor_at(m, i, NULL, &t, NULL));
         const unsigned char *bytes = pf_tensor_data(t);
-        for (int64_t k = 0; k < pf_tensor_numel(t) * 4; k++) *bits = *bits * 1099511628211u + bytes[k];
+        for (int64_t k = 0; k < pf_tensor_numel(t) * 4; k++) {
+            *bits = *bits * 1099511628211u + bytes[k];
+        }
     }
     pf_tensor_release(&x), pf_tensor_release(&target);
     pf_optimizer_close(&o);
@@ -66,7 +68,9 @@ static void test_overfit(void) {
         double loss = 9;
         int step = 0;
         CHECK_OK(pf_optimizer_new(&o, e, m, NULL));
-        while (loss >= 0.1 && step < 400) loss = train_step(e, m, o, x, target, (uint64_t)++step, 1e-2);
+        while (loss >= 0.1 && step < 400) {
+            loss = train_step(e, m, o, x, target, (uint64_t)++step, 1e-2);
+        }
         if (loss >= 0.1) fprintf(stderr, "  %s: %g\n", causal_kinds[i], loss);
         CHECK(loss < 0.1);
         pf_tensor_release(&x), pf_tensor_release(&target);
@@ -107,7 +111,8 @@ static void test_dropout(pf_engine *e) {
 /* One parameter of two elements, by the formulas. */
 static void test_formulas(pf_engine *e) {
     static const char *const options[] = {
-        "{'type': 'adamw', 'beta2': 0.99, 'decay': 0.5}", "{'type': 'sgd', 'momentum': 0.5, 'decay': 0.5}"};
+        "{'type': 'adamw', 'beta2': 0.99, 'decay': 0.5}",
+        "{'type': 'sgd', 'momentum': 0.5, 'decay': 0.5}"};
     for (int kind = 0; kind < 2; kind++) {
         pf_module *m = layer_of(e, "linear", "{'from': 2, 'to': 1}");
         pf_tensor *w = pf_module_tensor(m, "weight"), *b = pf_module_tensor(m, "bias"), *g;
@@ -139,7 +144,8 @@ static void test_formulas(pf_engine *e) {
                     mean[i] = 0.9 * mean[i] + 0.1 * x;
                     square[i] = 0.99 * square[i] + 0.01 * x * x;
                     p[i] -= lr * (mean[i] / (1 - pow(0.9, step)) /
-                                      (sqrt(square[i] / (1 - pow(0.99, step))) + 1e-9) + decay * p[i]);
+                                      (sqrt(square[i] / (1 - pow(0.99, step))) + 1e-9) +
+                                  decay * p[i]);
                 } else {
                     mean[i] = 0.5 * mean[i] + x;
                     p[i] -= lr * (mean[i] + decay * p[i]);

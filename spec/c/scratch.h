@@ -10,7 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static inline int scratch_drop(const char *path, const struct stat *info, int flag, struct FTW *at) {
+static inline int scratch_drop(const char *path, const struct stat *info, int flag,
+                               struct FTW *at) {
     (void)info, (void)flag, (void)at;
     return remove(path);
 }
@@ -63,6 +64,17 @@ static inline char *scratch_read(const char *path, size_t *bytes) {
     }
     fclose(f);
     return data;
+}
+
+/* An allocator that counts what engines have not given back. */
+static size_t scratch_held;
+
+static inline void *scratch_resize(void *context, void *block, size_t old_bytes, size_t bytes) {
+    (void)context;
+    void *moved = bytes ? realloc(block, bytes) : NULL;
+    if (bytes == 0) free(block);
+    if (moved || bytes == 0) scratch_held = scratch_held - old_bytes + bytes;
+    return moved;
 }
 
 /* Entries of a folder whose name begins with `prefix`. */

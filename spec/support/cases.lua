@@ -43,7 +43,7 @@ end
 
 local function binary_bad()
   return {
-    { { a = N(2, 3), b = N(2, 4) }, {}, "a is [2, 3]", "b is [2, 4]", "dimension" },
+    { { a = N(2, 3), b = N(2, 4) }, {}, "a is [2, 3]", "b is [2, 4]", "dimension -1" },
     { { a = N(2), b = I(3, 2) }, {}, "f32", "i32" },
   }
 end
@@ -146,7 +146,7 @@ local function reduced(fill, empty)
 end
 
 local function reduce_bad(...)
-  return { { { x = N(2, 3) }, { dim = 3 }, "dim", "3", "2" }, { { x = I(3, 2) }, {}, "x", "i32", "f32" }, ... }
+  return { { { x = N(2, 3) }, { dim = 3 }, "dim is 3", "x is [2, 3]", "1 to 2" }, { { x = I(3, 2) }, {}, "x", "i32", "f32" }, ... }
 end
 
 local nothing = { { { x = N(0, 3) }, { dim = 1 } }, { { x = N(3, 0) }, { dim = 2 } }, { { x = N(0) }, {} } }
@@ -188,7 +188,7 @@ cases.matmul = {
   },
   bad = {
     { { a = N(2, 3), b = N(4, 5) }, {}, "a is [2, 3]", "b is [4, 5]", "dimension", "3", "4" },
-    { { a = N(2, 2, 3), b = N(3, 3, 5) }, {}, "a is [2, 2, 3]", "b is [3, 3, 5]", "dimension" },
+    { { a = N(2, 2, 3), b = N(3, 3, 5) }, {}, "a is [2, 2, 3]", "b is [3, 3, 5]", "dimension -3" },
     { { a = N(), b = N(3, 5) }, {}, "a is []", "scalar" },
     { { a = N(2, 3), b = I(4, 3, 2) }, {}, "b", "i32", "f32" },
   },
@@ -232,7 +232,7 @@ cases.transpose = {
     { { x = N(2, 3, 4) }, {} }, { { x = N(2, 3, 4) }, { a = 1, b = 3 } }, { { x = N(2, 3) }, { a = -1, b = -1 } },
     { { x = I(9, 2, 3) }, {} }, { { x = N(0, 3) }, {} }, { { x = N(1, 5) }, {} },
   },
-  bad = { { { x = N(2, 3) }, { a = 1, b = 4 }, "4", "2" } },
+  bad = { { { x = N(2, 3) }, { a = 1, b = 4 }, "b is 4", "x is [2, 3]", "1 to 2" } },
 }
 cases.permute = {
   good = {
@@ -242,6 +242,7 @@ cases.permute = {
   bad = {
     { { x = N(2, 3) }, { order = { 1 } }, "x is [2, 3]", "2", "1" },
     { { x = N(2, 3) }, { order = { 1, 1 } }, "x is [2, 3]", "twice" },
+    { { x = N(2, 3) }, { order = { 1, 3 } }, "order is 3", "x is [2, 3]" },
   },
 }
 cases.slice = {
@@ -254,7 +255,7 @@ cases.slice = {
   bad = {
     { { x = N(5, 3) }, { dim = 1, first = 2, last = 6 }, "2", "6", "dimension 1", "5" },
     { { x = N(5, 3) }, { dim = 1, first = 0 }, "0", "5" },
-    { { x = N(5, 3) }, { dim = 3 }, "dim", "3", "2" },
+    { { x = N(5, 3) }, { dim = 3 }, "dim is 3", "x is [5, 3]", "1 to 2" },
   },
 }
 local function joined(dim, ...) return { { tensors = { ... } }, { dim = dim } } end
@@ -264,9 +265,21 @@ cases.concat = {
     joined(1, N(2, 3), N(0, 3)), joined(1, I(9, 2), I(9, 3)), joined(2, N(2, 2, 3), N(2, 4, 3)),
   },
   bad = {
-    { { tensors = { N(2, 3), N(2, 4) } }, { dim = 1 }, "[2, 3]", "[2, 4]", "dimension" },
+    { { tensors = { N(2, 3), N(2, 4) } }, { dim = 1 }, "[2, 3]", "[2, 4]", "dimension -1" },
     { { tensors = { N(2, 3), N(3) } }, { dim = 1 }, "[2, 3]", "[3]", "dimension" },
     { { tensors = { N(2, 3), I(3, 2, 3) } }, { dim = 1 }, "f32", "i32" },
+  },
+}
+
+cases.split_heads = {
+  good = {
+    { { x = N(2, 3, 12) }, { heads = 2 } }, { { x = N(1, 2, 3) }, { heads = 1 } },
+    { { x = N(2, 0, 6) }, { heads = 2 } }, { { x = N(3, 7, 90) }, { heads = 5 }, grad = false },
+  },
+  bad = {
+    { { x = N(2, 3) }, { heads = 1 }, "x is [2, 3]" },
+    { { x = N(2, 3, 10) }, { heads = 2 }, "x is [2, 3, 10]", "2" },
+    { { x = I(3, 2, 3, 6) }, { heads = 2 }, "x", "i32", "f32" },
   },
 }
 
@@ -448,10 +461,17 @@ local function without_projection(bad)
 end
 
 cases.favor = { good = {}, bad = { table.unpack(attention_bad) }, finish = true_state }
+--- The group with the gradient of its first case only: the others of the map have all.
+local function briefly(group)
+  for i = 2, #group do group[i].grad = false end
+  return group
+end
+
 for _, group in ipairs {
   favor(W, { map = "softmax" }, { { attend(4, 4, { projection = W }), { map = "softmax", scale = 0.3 }, fixed = no_gradient } }),
-  favor(W_heads, { map = "softmax" }), favor(nil, { map = "relu" }), favor(W, { map = "relu", eps = 0.1 }),
-  favor(nil, { map = "elu" }), favor(W_heads, { map = "elu", scale = 0.7 }),
+  briefly(favor(W_heads, { map = "softmax" })), favor(nil, { map = "relu" }),
+  briefly(favor(W, { map = "relu", eps = 0.1 })), favor(nil, { map = "elu" }),
+  briefly(favor(W_heads, { map = "elu", scale = 0.7 })),
 } do
   for _, case in ipairs(group) do table.insert(cases.favor.good, case) end
 end

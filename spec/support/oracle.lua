@@ -345,6 +345,20 @@ function oracle.concat(x, o)
   return { array.new(shape, function(i) return values[i] end, list[1].dtype) }
 end
 
+--- x (B, L, 3 H d) -> q, k, v (B, H, L, d).
+function oracle.split_heads(x, o)
+  local B, L, H = x.x.shape[1], x.x.shape[2], o.heads
+  local d, outputs = x.x.shape[3] // (3 * H), {}
+  for part = 0, 2 do
+    outputs[part + 1] = array.new({ B, H, L, d }, function(i)
+      local row, c = (i - 1) // d, (i - 1) % d
+      local b, h, l = row // (H * L), row // L % H, row % L
+      return x.x[((b * L + l) * 3 + part) * H * d + h * d + c + 1]
+    end)
+  end
+  return outputs
+end
+
 -- ---- tokens and losses -----------------------------------------------------------------
 
 function oracle.embedding(x)

@@ -1,8 +1,8 @@
 /*
- * kern.h - the table of SIMD kernels: pointers and lengths only, no tensor, no
- * allocation, no error. kern_{body,unary,reduce,rows}.c hold every body once and are compiled
- * for generic C, AVX2+FMA and AVX-512; kern_select.c picks. Unless a line says otherwise pointers may
- * be unaligned, runs are contiguous, and in-place (y == x) is allowed.
+ * kern.h - the table of SIMD kernels: pointers and lengths only, no tensor, no allocation,
+ * no error. kern_{body,unary,reduce,rows}.c hold every body once, in the verbs of vec.h, and
+ * are compiled for generic C, AVX2+FMA and AVX-512; kern_select.c picks. Unless a line says
+ * otherwise pointers may be unaligned, runs are contiguous, and in-place (y == x) is allowed.
  *
  * Each element's bits depend on its own inputs only, never on its place in the run: tails
  * go through the same vector code as whole vectors. Reductions add in a fixed order that

@@ -1,0 +1,445 @@
+-- gen_api.lua - bindings/performer/meta.lua (editor annotations) and the generated tables of
+-- bindings/README.md, from the engine's op, layer and kernel tables and from .ci/api.lua.
+--
+--   lua5.4 .ci/gen_api.lua           writes both, from the build in PF_BUILD (build/release)
+--   lua5.4 .ci/gen_api.lua --check   exit code 1 when they are not up to date
+local root = arg[0]:match "^(.*)%.ci/[^/]*$" or "./"
+if root == "" then root = "./" end
+local lua_dir = (os.getenv "PF_BUILD" or root .. "build/release") .. "/lua/"
+package.path = lua_dir .. "?.lua;" .. lua_dir .. "?/init.lua;" .. package.path
+package.cpath = lua_dir .. "?.so;" .. package.cpath
+
+local pf = require "performer"
+local core = require "performer.core"
+local api = dofile(root .. ".ci/api.lua")
+
+local META, README = root .. "bindings/performer/meta.lua", root .. "bindings/README.md"
+
+-- ---- coverage -----------------------------------------------------------------------
+
+--- Names of every function a user can reach: "pf.nn.linear", "Tensor:shape".
+local function reachable()
+  local names = {}
+  local function add(t, prefix)
+    for key, value in pairs(t) do
+      if type(value) == "function" then
+        names[prefix .. key] = true
+      elseif type(value) == "table" and not key:find "^_" then
+        add(value, prefix .. key .. ".")
+      end
+    end
+  end
+  add(pf, "pf.")
+  for class, name in pairs { Tensor = "tensor", Tape = "tape", Module = "module", State = "state",
+    Stream = "stream", Optimizer = "optimizer", Data = "data" } do
+    for method in pairs(core.methods("performer." .. name)) do
+      names[class .. ":" .. method] = true
+    end
+  end
+  return names
+end
+
+local ops, layers, kernels = pf.ops(), pf.layers(), pf.kernels()
+
+--- What the tables describe by themselves.
+local function generated_names()
+  local names = {}
+  for _, op in ipairs(ops) do
+    names["pf." .. op.name], names["Tensor:" .. op.name] = true, true
+  end
+  for _, layer in ipairs(layers) do names["pf.nn." .. layer.type] = true end
+  for _, map in ipairs(kernels.maps) do names["pf.kernel." .. map.name] = true end
+  return names
+end
+
+local function check_coverage()
+  local known, live, problems = generated_names(), reachable(), {}
+  for _, section in ipairs(api) do
+    for _, entry in ipairs(section) do
+      known[entry[1]] = true
+      local object = entry[1]:find "^Kernel:" or entry[1]:find "^Tokenizer:"
+      if not live[entry[1]] and not object then
+        problems[#problems + 1] = entry[1] .. " is described in .ci/api.lua, but isn't there"
+      end
+    end
+  end
+  for name in pf.sorted(live) do
+    if not known[name] then problems[#problems + 1] = name .. " is missing in .ci/api.lua" end
+  end
+  return problems
+end
+
+-- ---- pieces -------------------------------------------------------------------------
+
+--- Parameters of an entry as { name, type, optional }, cut at commas outside brackets.
+local function parameters(text)
+  local list, depth, start = {}, 0, 1
+  local function take(last)
+    local part = text:sub(start, last):match "^%s*(.-)%s*$"
+    if part == "" then return end
+    local name, optional, kind = part:match "^([%w_.]+)(%??):%s*(.+)$"
+    list[#list + 1] = { name = name, kind = kind, optional = optional == "?" }
+  end
+  for i = 1, #text do
+    local c = text:sub(i, i)
+    if c:find "[%(%{%[<]" then depth = depth + 1 end
+    if c:find "[%)%}%]>]" then depth = depth - 1 end
+    if c == "," and depth == 0 then
+      take(i - 1)
+      start = i + 1
+    end
+  end
+  take(#text)
+  return list
+end
+
+--- Inputs of an op as { name, optional }.
+local function inputs(op)
+  local list = {}
+  for bracket, name in op.args:gmatch "(%[?)([%w_]+)" do
+    list[#list + 1] = { name = name, optional = bracket == "[" }
+  end
+  return list
+end
+
+local lua_kinds = { int = "integer", number = "number", bool = "boolean", dim = "integer",
+  dims = "integer[]", ints = "integer[]", index = "integer", choice = "string",
+  string = "string", tree = "table" }
+
+local function attr_kind(attr)
+  if attr.kind ~= "choice" then return lua_kinds[attr.kind] end
+  return (attr.choices:gsub("[^|]+", "\"%0\""))
+end
+
+local function wrap_comment(lines, text)
+  local line = "---"
+  for word in text:gmatch "%S+" do
+    if #line + #word > 96 then
+      lines[#lines + 1] = line
+      line = "---"
+    end
+    line = line == "---" and line .. word or line .. " " .. word
+  end
+  lines[#lines + 1] = line
+end
+
+--- A field, its description above it where the line would be long.
+local function add_field(lines, name, kind, doc)
+  local line = ("---@field %s %s %s"):format(name, kind, doc or ""):gsub("%s+$", "")
+  if #line > 100 then
+    wrap_comment(lines, doc)
+    line = ("---@field %s %s"):format(name, kind)
+  end
+  lines[#lines + 1] = line
+end
+
+--- The text of a table's default, or nil where it says nothing.
+local function default_text(attr)
+  if attr.required then return "required" end
+  if attr.kind == "bool" then return attr.default == 0 and "false" or "true" end
+  if attr.kind == "dim" then
+    if math.abs(attr.default) > 1000 then return nil end
+    return ("%d"):format(attr.default >= 0 and attr.default + 1 or attr.default)
+  end
+  if attr.kind == "index" or attr.kind == "dims" or attr.kind == "ints" then return nil end
+  if attr.kind == "choice" then
+    local i = 0
+    for word in attr.choices:gmatch "[^|]+" do
+      if i == attr.default then return word end
+      i = i + 1
+    end
+  end
+  return ("%g"):format(attr.default)
+end
+
+-- ---- meta.lua -----------------------------------------------------------------------
+
+local HEAD = [[
+---@meta performer
+-- Generated by .ci/gen_api.lua from the engine's tables and .ci/api.lua; never required.
+-- luacheck: ignore
+
+---@class pf.DtypeOptions
+---@field dtype? "f32"|"i32"
+
+---@class pf.OpenOptions
+---@field threads? integer
+---@field memory? integer|string
+---@field seed? integer
+---@field cpu? "generic"|"avx2"|"avx512"|"best"
+---@field log? fun(level: string, message: string)
+---@field log_level? "debug"|"info"|"warn"|"silent"
+
+---@class pf.Memory
+---@field live integer
+---@field peak integer
+
+---@class pf.Pass
+---@field training? boolean
+---@field step? integer
+---@field mask? pf.Tensor
+---@field documents? pf.Tensor
+
+---@class pf.AttentionOptions
+---@field kernel? pf.Kernel|string|table
+---@field causal? boolean
+---@field mask? pf.Tensor
+---@field documents? pf.Tensor
+---@field state? boolean
+---@field entry? {s: pf.Tensor, z: pf.Tensor, shift: pf.Tensor}
+---@field scale? number
+
+---@class pf.Sampling
+---@field temperature? number
+---@field top_k? integer
+---@field top_p? number
+---@field seed? integer
+
+---@class pf.GenerateOptions: pf.Sampling
+---@field prompt string|pf.Tensor|integer[]
+---@field tokens? integer
+---@field tokenizer? pf.Tokenizer|string
+---@field stop? integer|integer[]
+---@field allow? integer[]
+---@field each? fun(id: integer): boolean?
+
+---@class pf.Batch
+---@field input pf.Tensor
+---@field target pf.Tensor
+---@field documents pf.Tensor
+---@field mask? pf.Tensor
+---@field rows integer
+---@field tokens integer
+
+---@class pf.Tensor
+---@operator add(pf.Tensor|number): pf.Tensor
+---@operator sub(pf.Tensor|number): pf.Tensor
+---@operator mul(pf.Tensor|number): pf.Tensor
+---@operator div(pf.Tensor|number): pf.Tensor
+---@operator pow(pf.Tensor|number): pf.Tensor
+---@operator unm: pf.Tensor
+---@operator len: integer
+---@field [integer] pf.Tensor
+local Tensor = {}
+
+---@class pf.Tape
+local Tape = {}
+
+---@class pf.Kernel
+local Kernel = {}
+
+---@class pf.State
+local State = {}
+
+---@class pf.Module
+---@operator call(pf.Tensor|table): pf.Tensor
+---@operator len: integer
+local Module = {}
+
+---@class pf.Stream
+local Stream = {}
+
+---@class pf.Optimizer
+local Optimizer = {}
+
+---@class pf.Data
+local Data = {}
+
+---@class pf.Tokenizer
+---@field type string
+local Tokenizer = {}
+
+local pf = { version = "" }
+]]
+
+local function add_function(lines, name, list, result, doc)
+  lines[#lines + 1] = ""
+  wrap_comment(lines, doc)
+  local names = {}
+  for i, p in ipairs(list) do
+    names[i] = p.name
+    lines[#lines + 1] = ("---@param %s%s %s"):format(p.name, p.optional and "?" or "", p.kind)
+  end
+  if result ~= "" then lines[#lines + 1] = "---@return " .. result end
+  lines[#lines + 1] = ("function %s(%s) end"):format(name, table.concat(names, ", "))
+end
+
+local function add_op(lines, op)
+  local fields, list = { "---@class pf.Options." .. op.name }, {}
+  for _, input in ipairs(inputs(op)) do
+    if input.optional then
+      fields[#fields + 1] = ("---@field %s? pf.Tensor"):format(input.name)
+    else
+      local kind = op.max_inputs > #inputs(op) and "pf.Tensor[]" or "pf.Tensor"
+      list[#list + 1] = { name = input.name, kind = kind }
+    end
+  end
+  for _, attr in ipairs(op.attrs) do
+    add_field(fields, attr.name .. "?", attr_kind(attr), attr.doc)
+  end
+  if #fields > 1 then
+    lines[#lines + 1] = ""
+    table.move(fields, 1, #fields, #lines + 1, lines)
+    list[#list + 1] = { name = "...", kind = "any" }
+  end
+  local results = {}
+  for i = 1, op.outputs do results[i] = i == 1 and "pf.Tensor" or "pf.Tensor?" end
+  local result = table.concat(results, ", ")
+  add_function(lines, "pf." .. op.name, list, result, op.doc)
+  add_function(lines, "Tensor:" .. op.name, { table.unpack(list, 2) }, result, op.doc)
+end
+
+local function add_options_class(lines, class, options)
+  lines[#lines + 1] = ""
+  lines[#lines + 1] = "---@class " .. class
+  for _, option in ipairs(options) do
+    local kind = lua_kinds[option.kind]
+    if option.choices then kind = option.choices:gsub("[^|]+", "\"%0\"") end
+    if option.name == "kernel" then kind = "pf.Kernel|string|table" end
+    add_field(lines, option.name .. (option.required and "" or "?"), kind, option.doc)
+  end
+end
+
+local function make_meta()
+  local lines = { HEAD }
+  for _, space in ipairs { "term", "check", "kernel", "attention", "nn", "optim", "schedule",
+    "data", "tokenizer", "checkpoint", "json" } do
+    lines[#lines + 1] = ("pf.%s = {}"):format(space)
+  end
+  lines[#lines + 1] = "pf.json.null = nil"
+  for _, section in ipairs(api) do
+    for _, entry in ipairs(section) do
+      add_function(lines, entry[1], parameters(entry[2]), entry[3], entry[4])
+    end
+  end
+  add_options_class(lines, "pf.KernelOptions", kernels.options)
+  lines[#lines + 1] = "---@field projection? pf.Tensor (features, head_dim), instead of drawing one"
+  for _, map in ipairs(kernels.maps) do
+    add_function(lines, "pf.kernel." .. map.name,
+      { { name = "options", kind = "pf.KernelOptions", optional = true } }, "pf.Kernel", map.doc)
+  end
+  for _, layer in ipairs(layers) do
+    add_options_class(lines, "pf.Options.nn." .. layer.type, layer.options)
+    add_function(lines, "pf.nn." .. layer.type,
+      { { name = "options", kind = "pf.Options.nn." .. layer.type, optional = true } },
+      "pf.Module", layer.doc)
+  end
+  for _, op in ipairs(ops) do add_op(lines, op) end
+  lines[#lines + 1] = ""
+  lines[#lines + 1] = "return pf"
+  return table.concat(lines, "\n") .. "\n"
+end
+
+-- ---- README tables ------------------------------------------------------------------
+
+local function cell(text) return (text:gsub("|", "\\|"):gsub("%s+", " ")) end
+
+local function signature(entry)
+  local parts = {}
+  for i, p in ipairs(parameters(entry[2])) do
+    local name = (i > 1 and ", " or "") .. p.name
+    parts[i] = p.optional and (i > 1 and " [" .. name .. "]" or "[" .. name .. "]") or name
+  end
+  return ("%s(%s)"):format(entry[1]:gsub("^(%u)(%w*):", function(a, b)
+    return a:lower() .. b .. ":"
+  end), table.concat(parts))
+end
+
+local function section_table(section)
+  local rows = { "| call | does |", "| --- | --- |" }
+  for _, entry in ipairs(section) do
+    rows[#rows + 1] = ("| `%s` | %s |"):format(cell(signature(entry)), cell(entry[4]))
+  end
+  return rows
+end
+
+local function ops_table()
+  local rows = { "| op | options | what it is |", "| --- | --- | --- |" }
+  for _, op in ipairs(ops) do
+    local attrs = {}
+    for i, attr in ipairs(op.attrs) do
+      local default = default_text(attr)
+      attrs[i] = ("`%s`%s"):format(attr.name, default and " (" .. default .. ")" or "")
+    end
+    rows[#rows + 1] = ("| `%s(%s)`%s | %s | %s |"):format(op.name, cell(op.args),
+      op.differentiable and "" or " no gradient", cell(table.concat(attrs, ", ")), cell(op.doc))
+  end
+  return rows
+end
+
+local function option_rows(rows, options)
+  for _, option in ipairs(options) do
+    local default = option.required and "required" or option.default or ""
+    rows[#rows + 1] = ("| | `%s` | %s | %s |"):format(option.name, default == "" and "" or
+      cell(default), cell((option.doc or "") .. (option.choices and ": " .. option.choices or "")))
+  end
+end
+
+local function layers_table()
+  local rows = { "| layer | option | default | what it is |", "| --- | --- | --- | --- |" }
+  for _, layer in ipairs(layers) do
+    rows[#rows + 1] = ("| **`nn.%s`** | | | %s |"):format(layer.type, cell(layer.doc))
+    option_rows(rows, layer.options)
+  end
+  return rows
+end
+
+local function kernels_table()
+  local rows = { "| kernel | option | default | what it is |", "| --- | --- | --- | --- |" }
+  for _, map in ipairs(kernels.maps) do
+    rows[#rows + 1] = ("| **`pf.kernel.%s`** | | | %s |"):format(map.name, cell(map.doc))
+  end
+  option_rows(rows, kernels.options)
+  rows[#rows + 1] = "| | `projection` | | a tensor (features, head_dim), instead of drawing one |"
+  return rows
+end
+
+--- The README with every part between its markers made anew.
+local function make_readme(text)
+  local parts = { ops = ops_table(), layers = layers_table(), kernels = kernels_table() }
+  for _, section in ipairs(api) do parts[section.id] = section_table(section) end
+  local used = {}
+  local fresh = text:gsub("(<!%-%- generated: (%w+) %-%->\n)(.-)(<!%-%- end %-%->)",
+    function(open, id, _, close)
+      assert(parts[id], "README.md: no generated part is called " .. id)
+      used[id] = true
+      return open .. table.concat(parts[id], "\n") .. "\n" .. close
+    end)
+  for id in pairs(parts) do
+    assert(used[id], ("README.md: the markers of part %s are missing"):format(id))
+  end
+  return fresh
+end
+
+-- ---- main ---------------------------------------------------------------------------
+
+local function read(path)
+  local file = io.open(path, "rb")
+  if not file then return "" end
+  local text = file:read "a"
+  file:close()
+  return text
+end
+
+local function main()
+  local problems, check = check_coverage(), arg[1] == "--check"
+  for _, problem in ipairs(problems) do io.stderr:write("gen_api: ", problem, "\n") end
+  local old = read(README)
+  local files = { [META] = make_meta(), [README] = make_readme(old) }
+  local stale = #problems
+  for path, text in pairs(files) do
+    if read(path) ~= text then
+      if check then
+        io.stderr:write("gen_api: ", path, " is not up to date: lua5.4 .ci/gen_api.lua\n")
+        stale = stale + 1
+      else
+        local file = assert(io.open(path, "wb"))
+        file:write(text)
+        file:close()
+      end
+    end
+  end
+  os.exit(stale == 0 and 0 or 1)
+end
+
+main()

@@ -1,0 +1,170 @@
+/*
+ * json_write.c - plain data as JSON text: see json.h. Numbers come back as the same bits from
+ * the fewest digits that allow it, whatever the locale.
+ */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "json.h"
+
+static int out_of_memory(void) { return pf_fail(PF_ENOMEM, "json: out of memory"); }
+
+static bool text_reserve(pf_text *text, size_t more) {
+    if (text->failed) return false;
+    if (more < text->capacity - text->size) return true; /* one byte stays for the 0 */
+    size_t need = text->size + more + 1;
+    size_t capacity = text->capacity < 256 ? 256 : text->capacity;
+    while (capacity < need && capacity <= SIZE_MAX / 2) capacity *= 2;
+    char *data = need > more && capacity >= need ? realloc(text->data, capacity) : NULL;
+    if (!data) {
+        text->failed = true;
+        return false;
+    }
+    text->data = data;
+    text->capacity = capacity;
+    return true;
+}
+
+void pf_text_put(pf_text *text, const char *data, size_t bytes) {
+    if (!text_reserve(text, bytes)) return;
+    memcpy(text->data + text->size, data, bytes);
+    text->size += bytes;
+    text->data[text->size] = 0;
+}
+
+void pf_text_print(pf_text *text, const char *format, ...) {
+    char buffer[256]; /* numbers and hashes: callers put long strings with pf_text_put */
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(buffer, sizeof buffer, format, args);
+    va_end(args);
+    if (n < 0 || (size_t)n >= sizeof buffer) text->failed = true;
+    else pf_text_put(text, buffer, (size_t)n);
+}
+
+int pf_json_put_string(pf_text *text, const char *string) {
+    const unsigned char *s = (const unsigned char *)string;
+    pf_text_put(text, "\"", 1);
+    for (size_t n; *s; s += n) {
+        n = pf_utf8_length(s);
+        if (n == 0) {
+            return pf_fail(PF_EINVAL, "json: byte %zu of a string is not UTF-8 (0x%02x)",
+                           (size_t)(s - (const unsigned char *)string), *s);
+        }
+        if (*s == '"' || *s == '\\') pf_text_put(text, "\\", 1);
+        if (*s == '\n') pf_text_put(text, "\\n", 2);
+        else if (*s < 0x20 || *s == 0x7F) pf_text_print(text, "\\u%04x", *s);
+        else pf_text_put(text, (const char *)s, n);
+    }
+    pf_text_put(text, "\"", 1);
+    return text->failed ? out_of_memory() : PF_OK;
+}
+
+/* The fewest of 15 to 17 digits that read back as the same double. */
+static int put_number(pf_text *text, double value, const char *key) {
+    char digits[40], *to = digits;
+    if (!isfinite(value)) {
+        return pf_fail(PF_ENUMERIC, "json: '%s' is %s: JSON has finite numbers only", key,
+                       isnan(value) ? "nan" : value > 0 ? "inf" : "-inf");
+    }
+    if (value == trunc(value) && fabs(value) < 1e15) {
+        pf_text_print(text, "%.0f", value);
+        return PF_OK;
+    }
+    for (int precision = 15; precision <= 17; precision++) {
+        snprintf(digits, sizeof digits, "%.*g", precision, value);
+        if (strtod(digits, NULL) == value) break;
+    }
+    /* The decimal point is the locale's, maybe of several bytes: it becomes one dot. */
+    for (const char *from = digits; *from; from++) {
+        if (strchr("0123456789+-e", *from)) *to++ = *from;
+        else if (to == digits || to[-1] != '.') *to++ = '.';
+    }
+    pf_text_put(text, digits, (size_t)(to - digits));
+    return PF_OK;
+}
+
+typedef struct {
+    pf_text *text;
+    bool indent;
+    int depth;
+} json_writer;
+
+static int put_node(json_writer *w, const pf_config *node, const char *key);
+
+static void put_line(json_writer *w) {
+    if (!w->indent) return;
+    pf_text_put(w->text, "\n", 1);
+    for (int i = 0; i < w->depth; i++) pf_text_put(w->text, "  ", 2);
+}
+
+/* A list of plain values stands on one line: shapes and betas stay readable. */
+static bool is_flat(const pf_config *node) {
+    if (pf_config_kind_of(node) != PF_LIST) return false;
+    for (int i = 0; i < pf_config_size(node); i++) {
+        pf_config_kind kind = pf_config_kind_of(pf_config_at(node, i));
+        if (kind == PF_LIST || kind == PF_MAP) return false;
+    }
+    return true;
+}
+
+static int put_children(json_writer *w, const pf_config *node, const char *key) {
+    bool map = pf_config_kind_of(node) == PF_MAP;
+    bool flat = is_flat(node);
+    int n = pf_config_size(node);
+    if (++w->depth > PF_JSON_DEPTH) {
+        return pf_fail(PF_EINVAL, "json: '%s' nests deeper than %d levels", key, PF_JSON_DEPTH);
+    }
+    pf_text_put(w->text, map ? "{" : "[", 1);
+    for (int i = 0; i < n; i++) {
+        if (i > 0) pf_text_put(w->text, flat && w->indent ? ", " : ",", flat && w->indent ? 2 : 1);
+        if (!flat) put_line(w);
+        if (map) {
+            PF_TRY(pf_json_put_string(w->text, pf_config_key(node, i)));
+            pf_text_put(w->text, w->indent ? ": " : ":", w->indent ? 2 : 1);
+        }
+        PF_TRY(put_node(w, pf_config_at(node, i), map ? pf_config_key(node, i) : key));
+    }
+    w->depth--;
+    if (n > 0 && !flat) put_line(w);
+    pf_text_put(w->text, map ? "}" : "]", 1);
+    return PF_OK;
+}
+
+/* `key` names the value, or the nearest map entry around it, for the message. */
+static int put_node(json_writer *w, const pf_config *node, const char *key) {
+    switch (node ? pf_config_kind_of(node) : PF_NULL) {
+    case PF_NULL: pf_text_put(w->text, "null", 4); return PF_OK;
+    case PF_BOOL:
+        if (pf_config_number(node) != 0) pf_text_put(w->text, "true", 4);
+        else pf_text_put(w->text, "false", 5);
+        return PF_OK;
+    case PF_NUMBER: return put_number(w->text, pf_config_number(node), key);
+    case PF_STRING: return pf_json_put_string(w->text, pf_config_string(node));
+    case PF_LIST:
+    case PF_MAP: return put_children(w, node, key);
+    }
+    return PF_OK;
+}
+
+int pf_json_put(pf_text *text, const pf_config *node, bool indent) {
+    json_writer w = {.text = text, .indent = indent};
+    PF_TRY(put_node(&w, node, "the value"));
+    return text->failed ? out_of_memory() : PF_OK;
+}
+
+int pf_json_write(char **text, const pf_config *node, bool indent) {
+    pf_text out = {0};
+    if (!text) return pf_fail(PF_EINVAL, "json: no place for the result");
+    *text = NULL;
+    int status = pf_json_put(&out, node, indent);
+    if (status < 0) {
+        free(out.data);
+        return status;
+    }
+    *text = out.data;
+    return PF_OK;
+}
