@@ -1,60 +1,204 @@
 /*
- * json.c - reading JSON: see json.h. A strict reader of RFC 8259 that allocates twice: the
- * nodes (their number is bounded by a first pass over the text) and a copy of the text, in
- * which strings are decoded in place. What must hold: the write position never passes the
- * read position, and nothing is read behind the 0 that ends the copy.
- *
- * Ours and not a library's, because jansson 2.14, when it fails to get memory, drops
- * characters of names and numbers in silence or writes out of bounds.
+ * json.c - the one wrapper around jansson: see json.h. Reading is jansson's; writing is
+ * ours, because numbers must come back as the same bits in the fewest digits, whatever
+ * the locale. jansson's global hooks (allocator, seed) are never touched.
  */
 #include "json.h"
 
-#include <langinfo.h>
+#include <jansson.h>
 #include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define NUMBER_MAX 320 /* characters of one number: more than any double needs */
+/* ---- reading ------------------------------------------------------------------ */
 
-struct pf_json {
-    uint32_t size;  /* entries of a list or map */
-    uint8_t kind;   /* pf_config_kind */
-    uint8_t whole;  /* NUMBER: `integer` holds it, else `number` */
-    union {
-        double number; /* BOOL too */
-        int64_t integer;
-        char *string;
-        pf_json *first;
-    };
-    const char *key; /* in a map */
-    pf_json *next;
-};
-
-typedef struct {
-    const char *where, *text; /* as it was given */
-    char *copy, *at;          /* at: what is read next */
-    pf_json *node;
-    size_t bytes, n, room;
-    int depth;
-} parser;
-
-/* ---- text --------------------------------------------------------------------- */
-
-static int fail(const parser *p, const char *what, const char *name) {
-    size_t line = 1, column = 1;
-    for (const char *c = p->text; c < p->text + (p->at - p->copy); c++) {
-        if (*c == '\n') line++, column = 1;
-        else if (((unsigned char)*c & 0xC0) != 0x80) column++; /* a character, not a byte */
+/* One pass over the raw text: nesting and an upper bound of the number of values, both
+ * exact on what is JSON at all. */
+static int check_caps(const char *text, size_t bytes, const char *where) {
+    size_t values = 1, line = 1, column = 0;
+    int depth = 0;
+    bool quoted = false;
+    if (bytes > PF_JSON_BYTES) {
+        return pf_fail(PF_EFORMAT, "%s: %zu bytes of JSON, at most %zu are read", where, bytes,
+                       PF_JSON_BYTES);
     }
-    return pf_fail(PF_EFORMAT, "%s: line %zu, column %zu: %s%s%.64s%s", p->where, line, column,
-                   what, name ? " '" : "", name ? name : "", name ? "'" : "");
+    for (size_t i = 0; i < bytes; i++) {
+        char c = text[i];
+        column++;
+        if (c == '\n') line++, column = 0;
+        if (c == '"') quoted = !quoted;
+        if (quoted) {
+            if (c == '\\') i++, column++;
+            continue;
+        }
+        if (c == '[' || c == '{') depth++;
+        if (c == ']' || c == '}') depth--;
+        if (c == '[' || c == '{' || c == ',' || c == ':') values++;
+        if (depth > PF_JSON_DEPTH || values > PF_JSON_VALUES) {
+            return pf_fail(PF_EFORMAT, "%s: line %zu, column %zu: more than %zu %s", where, line,
+                           column, depth > PF_JSON_DEPTH ? (size_t)PF_JSON_DEPTH : PF_JSON_VALUES,
+                           depth > PF_JSON_DEPTH ? "levels of nesting" : "values");
+        }
+    }
+    return PF_OK;
 }
 
-static void skip_blanks(parser *p) { p->at += strspn(p->at, " \t\r\n"); }
+static int parse(json_t **doc, const char *text, size_t bytes, size_t flags, const char *where) {
+    json_error_t error;
+    *doc = NULL;
+    if (!text) return pf_fail(PF_EINVAL, "%s: no text", where);
+    PF_TRY(check_caps(text, bytes, where));
+    *doc = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | flags, &error);
+    if (*doc) return PF_OK;
+    enum json_error_code code = json_error_code(&error);
+    if (code == json_error_out_of_memory) return pf_fail(PF_ENOMEM, "%s: out of memory", where);
+    return pf_fail(PF_EFORMAT, "%s: line %d, column %d: %s", where, error.line, error.column,
+                   code == json_error_null_character ? "\\u0000 in a string" : error.text);
+}
+
+int pf_json_open(pf_json **doc, const char *text, size_t bytes, const char *where) {
+    return parse(doc, text, bytes, 0, where);
+}
+
+void pf_json_close(pf_json **doc) {
+    if (doc && *doc) json_decref(*doc);
+    if (doc) *doc = NULL;
+}
+
+bool pf_json_is_map(const pf_json *node) { return node && json_is_object(node); }
+
+bool pf_json_is_list(const pf_json *node) { return node && json_is_array(node); }
+
+size_t pf_json_size(const pf_json *node) {
+    return pf_json_is_map(node) ? json_object_size(node) : json_array_size(node);
+}
+
+const pf_json *pf_json_at(const pf_json *list, size_t index) { return json_array_get(list, index); }
+
+const pf_json *pf_json_get(const pf_json *map, const char *key) {
+    return json_object_get(map, key);
+}
+
+const char *pf_json_string(const pf_json *node) { return json_string_value(node); }
+
+bool pf_json_integer(const pf_json *node, int64_t *out) {
+    if (!node || !json_is_integer(node)) return false;
+    *out = (int64_t)json_integer_value(node);
+    return true;
+}
+
+void *pf_json_next(const pf_json *map, void *place, const char **key, const pf_json **value) {
+    /* jansson's iterators take a map that is not const, and don't change it. */
+    json_t *object = (json_t *)map;
+    void *next = place ? json_object_iter_next(object, place) : json_object_iter(object);
+    if (!next) return NULL;
+    *key = json_object_iter_key(next);
+    *value = json_object_iter_value(next);
+    return next;
+}
+
+static int convert(pf_config **out, const json_t *node);
+
+static int out_of_memory(void) { return pf_fail(PF_ENOMEM, "json: out of memory"); }
+
+static int convert_list(pf_config *list, const json_t *node) {
+    for (size_t i = 0; i < json_array_size(node); i++) {
+        pf_config *child;
+        PF_TRY(convert(&child, json_array_get(node, i)));
+        PF_TRY(pf_config_push(list, child));
+    }
+    return PF_OK;
+}
+
+static int convert_map(pf_config *map, const json_t *node) {
+    const char *key;
+    const pf_json *value;
+    if (json_object_size(node) > PF_JSON_KEYS) {
+        return pf_fail(PF_EFORMAT, "json: a map of %zu keys, at most %d are read",
+                       json_object_size(node), PF_JSON_KEYS);
+    }
+    for (void *i = NULL; (i = pf_json_next(node, i, &key, &value));) {
+        pf_config *child;
+        PF_TRY(convert(&child, value));
+        PF_TRY(pf_config_set(map, key, child));
+    }
+    return PF_OK;
+}
+
+/* The depth is bounded by check_caps. */
+static int convert(pf_config **out, const json_t *node) {
+    int status = PF_OK;
+    switch (json_typeof(node)) {
+    case JSON_NULL: *out = pf_config_new(PF_NULL); break;
+    case JSON_TRUE: *out = pf_config_new_bool(true); break;
+    case JSON_FALSE: *out = pf_config_new_bool(false); break;
+    case JSON_STRING: *out = pf_config_new_string(json_string_value(node)); break;
+    case JSON_INTEGER:
+    case JSON_REAL: *out = pf_config_new_number(json_number_value(node)); break;
+    case JSON_ARRAY: *out = pf_config_new(PF_LIST); break;
+    case JSON_OBJECT: *out = pf_config_new(PF_MAP); break;
+    }
+    if (!*out) return out_of_memory();
+    if (json_is_array(node)) status = convert_list(*out, node);
+    if (json_is_object(node)) status = convert_map(*out, node);
+    if (status < 0) {
+        pf_config_free(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+int pf_json_parse(pf_config **node, const char *text, size_t bytes) {
+    json_t *doc;
+    if (!node) return pf_fail(PF_EINVAL, "json: no place for the result");
+    *node = NULL;
+    /* Integers as reals: plain data knows doubles only, and "-0" must stay so. */
+    PF_TRY(parse(&doc, text, bytes, JSON_DECODE_INT_AS_REAL, "json"));
+    int status = convert(node, doc);
+    json_decref(doc);
+    return status;
+}
+
+/* ---- writing ------------------------------------------------------------------ */
+
+static bool text_reserve(pf_text *text, size_t more) {
+    if (text->failed) return false;
+    if (more < text->capacity - text->size) return true; /* one byte stays for the 0 */
+    size_t need = text->size + more + 1;
+    size_t capacity = text->capacity < 256 ? 256 : text->capacity;
+    while (capacity < need && capacity <= SIZE_MAX / 2) capacity *= 2;
+    char *data = need > more && capacity >= need ? realloc(text->data, capacity) : NULL;
+    if (!data) {
+        text->failed = true;
+        return false;
+    }
+    text->data = data;
+    text->capacity = capacity;
+    return true;
+}
+
+void pf_text_put(pf_text *text, const char *data, size_t bytes) {
+    if (!text_reserve(text, bytes)) return;
+    memcpy(text->data + text->size, data, bytes);
+    text->size += bytes;
+    text->data[text->size] = 0;
+}
+
+void pf_text_print(pf_text *text, const char *format, ...) {
+    char buffer[256]; /* numbers and hashes: callers put long strings with pf_text_put */
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(buffer, sizeof buffer, format, args);
+    va_end(args);
+    if (n < 0 || (size_t)n >= sizeof buffer) text->failed = true;
+    else pf_text_put(text, buffer, (size_t)n);
+}
 
 /* Bytes of the UTF-8 sequence at s (RFC 3629: no surrogates, no overlong form, nothing
  * above U+10FFFF), or 0. The text ends with a 0, which is no continuation byte. */
-size_t pf_utf8_length(const unsigned char *s) {
+static size_t utf8_length(const unsigned char *s) {
     unsigned char low = 0x80, high = 0xBF;
     size_t n = s[0] < 0x80 ? 1 : s[0] < 0xC2 ? 0 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
     if (n == 0 || s[0] > 0xF4) return 0;
@@ -68,372 +212,126 @@ size_t pf_utf8_length(const unsigned char *s) {
     return n;
 }
 
-/* Four hex digits after "\u"; -1: not so. */
-static int hex4(const char *s) {
-    int value = 0;
-    for (int i = 0; i < 4; i++) {
-        int c = s[i], digit = c >= '0' && c <= '9' ? c - '0' : (c | 32) - 'a' + 10;
-        bool letter = (c | 32) >= 'a' && (c | 32) <= 'f';
-        if (!letter && !(c >= '0' && c <= '9')) return -1;
-        value = value * 16 + digit;
-    }
-    return value;
-}
-
-static char *put_utf8(char *out, int code) {
-    if (code < 0x80) {
-        *out++ = (char)code;
-        return out;
-    }
-    int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
-    static const int lead[] = {0, 0xC0, 0xE0, 0xF0};
-    *out++ = (char)(lead[more] | code >> 6 * more);
-    while (more-- > 0) *out++ = (char)(0x80 | (code >> 6 * more & 0x3F));
-    return out;
-}
-
-/* "\uXXXX", or two of them for what lies beyond 16 bits. */
-static int parse_unicode(parser *p, char **out) {
-    int code = hex4(p->at + 2);
-    size_t used = 6;
-    if (code < 0) return fail(p, "\\u without four hex digits", NULL);
-    if (code == 0) return fail(p, "\\u0000 in a string", NULL);
-    if (code >= 0xDC00 && code <= 0xDFFF) return fail(p, "half of a surrogate pair", NULL);
-    if (code >= 0xD800 && code <= 0xDBFF) {
-        int low = p->at[6] == '\\' && p->at[7] == 'u' ? hex4(p->at + 8) : -1;
-        if (low < 0xDC00 || low > 0xDFFF) return fail(p, "half of a surrogate pair", NULL);
-        code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
-        used = 12;
-    }
-    *out = put_utf8(*out, code);
-    p->at += used;
-    return PF_OK;
-}
-
-static int parse_escape(parser *p, char **out) {
-    static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
-    char c = p->at[1];
-    if (c == 'u') return parse_unicode(p, out);
-    const char *found = c ? strchr(names, c) : NULL;
-    if (!found) return fail(p, "an unknown escape in a string", NULL);
-    *(*out)++ = values[found - names];
-    p->at += 2;
-    return PF_OK;
-}
-
-/* Decodes in place: a string never gets longer. */
-static int parse_string(parser *p, char **string) {
-    char *out = p->at;
-    *string = out;
-    p->at++;
-    while (*p->at != '"') {
-        unsigned char c = (unsigned char)*p->at;
-        if (c == 0 && p->at == p->copy + p->bytes) return fail(p, "a string without end", NULL);
-        if (c < 0x20) return fail(p, "a control character in a string", NULL);
-        if (c == '\\') {
-            PF_TRY(parse_escape(p, &out));
-            continue;
+int pf_json_put_string(pf_text *text, const char *string) {
+    const unsigned char *s = (const unsigned char *)string;
+    pf_text_put(text, "\"", 1);
+    for (size_t n; *s; s += n) {
+        n = utf8_length(s);
+        if (n == 0) {
+            return pf_fail(PF_EINVAL, "json: byte %zu of a string is not UTF-8 (0x%02x)",
+                           (size_t)(s - (const unsigned char *)string), *s);
         }
-        size_t length = pf_utf8_length((const unsigned char *)p->at);
-        if (length == 0) return fail(p, "a byte that is not UTF-8", NULL);
-        memmove(out, p->at, length);
-        out += length;
-        p->at += length;
+        if (*s == '"' || *s == '\\') pf_text_put(text, "\\", 1);
+        if (*s == '\n') pf_text_put(text, "\\n", 2);
+        else if (*s < 0x20 || *s == 0x7F) pf_text_print(text, "\\u%04x", *s);
+        else pf_text_put(text, (const char *)s, n);
     }
-    *out = 0;
-    p->at++;
-    return PF_OK;
+    pf_text_put(text, "\"", 1);
+    return text->failed ? out_of_memory() : PF_OK;
 }
 
-/* ---- numbers ------------------------------------------------------------------ */
-
-/* The length of a number by RFC 8259 (no +, no leading 0, no bare point), 0: none. */
-static size_t number_length(const char *s, bool *whole) {
-    const char *digits = "0123456789", *c = s + (*s == '-');
-    size_t n = strspn(c, digits);
-    if (n == 0 || (*c == '0' && n > 1)) return 0;
-    c += n;
-    *whole = *c != '.' && (*c | 32) != 'e';
-    if (*c == '.') {
-        n = strspn(c + 1, digits);
-        if (n == 0) return 0;
-        c += 1 + n;
+/* The fewest of 15 to 17 digits that read back as the same double. */
+static int put_number(pf_text *text, double value, const char *key) {
+    char digits[40], *to = digits;
+    if (!isfinite(value)) {
+        return pf_fail(PF_ENUMERIC, "json: '%s' is %s: JSON has finite numbers only", key,
+                       isnan(value) ? "nan" : value > 0 ? "inf" : "-inf");
     }
-    if ((*c | 32) == 'e') {
-        c += 1 + (c[1] == '+' || c[1] == '-');
-        n = strspn(c, digits);
-        if (n == 0) return 0;
-        c += n;
-    }
-    return (size_t)(c - s);
-}
-
-static bool to_integer(const char *s, size_t length, int64_t *value) {
-    bool negative = *s == '-';
-    *value = 0;
-    for (size_t i = negative; i < length; i++) {
-        int digit = negative ? '0' - s[i] : s[i] - '0';
-        if (__builtin_mul_overflow(*value, 10, value)) return false;
-        if (__builtin_add_overflow(*value, digit, value)) return false;
-    }
-    return !(negative && *value == 0); /* -0 is a real */
-}
-
-static int parse_number(parser *p, pf_json *node) {
-    char text[NUMBER_MAX + 16], *out = text;
-    bool whole = false;
-    size_t length = number_length(p->at, &whole);
-    if (length == 0) return fail(p, "not a number", NULL);
-    if (length > NUMBER_MAX) return fail(p, "a number of too many digits", NULL);
-    node->kind = PF_NUMBER;
-    node->whole = whole && to_integer(p->at, length, &node->integer);
-    if (!node->whole) {
-        const char *point = nl_langinfo(RADIXCHAR); /* what strtod wants here: "," maybe */
-        for (size_t i = 0; i < length; i++) {
-            if (p->at[i] != '.') *out++ = p->at[i];
-            else out = stpncpy(out, point, 8);
-        }
-        *out = 0;
-        node->number = strtod(text, NULL);
-        if (isinf(node->number)) return fail(p, "a number too large for a double", NULL);
-    }
-    p->at += length;
-    return PF_OK;
-}
-
-/* ---- values ------------------------------------------------------------------- */
-
-static int compare_keys(const void *a, const void *b) {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-static int check_keys(const parser *p, const pf_json *map) {
-    const char *few[32], **keys = few;
-    if (map->size > 32) keys = malloc(map->size * sizeof *keys);
-    if (!keys) return pf_fail(PF_ENOMEM, "%s: out of memory", p->where);
-    size_t n = 0;
-    for (const pf_json *c = map->first; c; c = c->next) keys[n++] = c->key;
-    qsort(keys, n, sizeof *keys, compare_keys);
-    int status = PF_OK;
-    for (size_t i = 1; status >= 0 && i < n; i++) {
-        if (!strcmp(keys[i - 1], keys[i])) status = fail(p, "in this map: duplicate key", keys[i]);
-    }
-    if (keys != few) free(keys);
-    return status;
-}
-
-static int parse_value(parser *p, pf_json *node);
-
-static int parse_key(parser *p, char **key) {
-    if (*p->at != '"') return fail(p, "a key in quotes is expected", NULL);
-    PF_TRY(parse_string(p, key));
-    skip_blanks(p);
-    if (*p->at != ':') return fail(p, "':' is expected after the key", *key);
-    p->at++;
-    skip_blanks(p);
-    return PF_OK;
-}
-
-/* A list or a map, from its bracket to the one that closes it. */
-static int parse_entries(parser *p, pf_json *node, char closing) {
-    pf_json **end = &node->first;
-    if (++p->depth > PF_JSON_DEPTH) return fail(p, "too many levels of nesting", NULL);
-    p->at++;
-    skip_blanks(p);
-    while (*p->at != closing || node->size > 0) {
-        char *key = NULL;
-        if (closing == '}') PF_TRY(parse_key(p, &key));
-        if (p->n == p->room) return fail(p, "too many values", NULL);
-        pf_json *child = &p->node[p->n++];
-        child->key = key;
-        PF_TRY(parse_value(p, child));
-        *end = child;
-        end = &child->next;
-        node->size++;
-        skip_blanks(p);
-        if (*p->at == closing) break;
-        if (*p->at != ',') return fail(p, "',' or a closing bracket is expected", NULL);
-        p->at++;
-        skip_blanks(p);
-    }
-    if (closing == '}') PF_TRY(check_keys(p, node));
-    p->at++;
-    p->depth--;
-    return PF_OK;
-}
-
-static int parse_word(parser *p, pf_json *node) {
-    static const struct { const char *word; pf_config_kind kind; double number; } words[] = {
-        {"true", PF_BOOL, 1}, {"false", PF_BOOL, 0}, {"null", PF_NULL, 0}};
-    for (int i = 0; i < PF_COUNT(words); i++) {
-        size_t length = strlen(words[i].word);
-        if (strncmp(p->at, words[i].word, length) != 0) continue;
-        node->kind = (uint8_t)words[i].kind;
-        node->number = words[i].number;
-        p->at += length;
+    if (value == trunc(value) && fabs(value) < 1e15) {
+        pf_text_print(text, "%.0f", value);
         return PF_OK;
     }
-    return fail(p, "a value is expected", NULL);
-}
-
-/* The node is zeroed. */
-static int parse_value(parser *p, pf_json *node) {
-    switch (*p->at) {
-    case '{': node->kind = PF_MAP; return parse_entries(p, node, '}');
-    case '[': node->kind = PF_LIST; return parse_entries(p, node, ']');
-    case '"': node->kind = PF_STRING; return parse_string(p, &node->string);
-    case 't':
-    case 'f':
-    case 'n': return parse_word(p, node);
-    default:
-        if (*p->at == '-' || (*p->at >= '0' && *p->at <= '9')) return parse_number(p, node);
-        return fail(p, "a value is expected", NULL);
+    for (int precision = 15; precision <= 17; precision++) {
+        snprintf(digits, sizeof digits, "%.*g", precision, value);
+        if (strtod(digits, NULL) == value) break;
     }
-}
-
-/* No value without a bracket, comma or colon before it, but the first. */
-static size_t count_values(const char *text, size_t bytes) {
-    size_t values = 1;
-    bool quoted = false;
-    for (size_t i = 0; i < bytes; i++) {
-        char c = text[i];
-        if (c == '"') quoted = !quoted;
-        else if (quoted) i += c == '\\';
-        else values += c == '[' || c == ',' || c == ':';
+    /* The decimal point is the locale's, maybe of several bytes: it becomes one dot. */
+    for (const char *from = digits; *from; from++) {
+        if (strchr("0123456789+-e", *from)) *to++ = *from;
+        else if (to == digits || to[-1] != '.') *to++ = '.';
     }
-    return values;
+    pf_text_put(text, digits, (size_t)(to - digits));
+    return PF_OK;
 }
 
-static int parse_document(parser *p) {
-    skip_blanks(p);
-    PF_TRY(parse_value(p, &p->node[1]));
-    skip_blanks(p);
-    return p->at == p->copy + p->bytes ? PF_OK : fail(p, "text behind the end", NULL);
+typedef struct {
+    pf_text *text;
+    bool indent;
+    int depth;
+} json_writer;
+
+static int put_node(json_writer *w, const pf_config *node, const char *key);
+
+static void put_line(json_writer *w) {
+    if (!w->indent) return;
+    pf_text_put(w->text, "\n", 1);
+    for (int i = 0; i < w->depth; i++) pf_text_put(w->text, "  ", 2);
 }
 
-/* Node 0 keeps the copy of the text, node 1 is the document. */
-int pf_json_open(pf_json **doc, const char *text, size_t bytes, const char *where) {
-    parser p = {.where = where, .text = text, .bytes = bytes, .n = 2};
-    *doc = NULL;
-    if (!text) return pf_fail(PF_EINVAL, "%s: no text", where);
-    if (bytes > PF_JSON_BYTES) {
-        return pf_fail(PF_EFORMAT, "%s: %zu bytes of JSON, at most %zu are read", where, bytes,
-                       PF_JSON_BYTES);
+/* A list of plain values stands on one line: shapes and betas stay readable. */
+static bool is_flat(const pf_config *node) {
+    if (pf_config_kind_of(node) != PF_LIST) return false;
+    for (int i = 0; i < pf_config_size(node); i++) {
+        pf_config_kind kind = pf_config_kind_of(pf_config_at(node, i));
+        if (kind == PF_LIST || kind == PF_MAP) return false;
     }
-    p.room = 1 + count_values(text, bytes);
-    if (p.room - 1 > PF_JSON_VALUES) {
-        return pf_fail(PF_EFORMAT, "%s: more than %zu values", where, PF_JSON_VALUES);
-    }
-    p.node = calloc(p.room, sizeof *p.node);
-    p.copy = p.at = malloc(bytes + 1);
-    int status = PF_OK;
-    if (!p.node || !p.copy) {
-        status = pf_fail(PF_ENOMEM, "%s: out of memory", where);
-    } else {
-        memcpy(p.copy, text, bytes);
-        p.copy[bytes] = 0;
-        p.node[0].string = p.copy;
-        status = parse_document(&p);
-    }
-    if (status >= 0) {
-        *doc = &p.node[1];
-        return PF_OK;
-    }
-    free(p.copy);
-    free(p.node);
-    return status;
-}
-
-void pf_json_close(pf_json **doc) {
-    if (!doc || !*doc) return;
-    pf_json *keeper = *doc - 1;
-    free(keeper->string);
-    free(keeper);
-    *doc = NULL;
-}
-
-/* ---- looking ------------------------------------------------------------------ */
-
-bool pf_json_is_map(const pf_json *node) { return node && node->kind == PF_MAP; }
-
-bool pf_json_is_list(const pf_json *node) { return node && node->kind == PF_LIST; }
-
-size_t pf_json_size(const pf_json *node) { return node ? node->size : 0; }
-
-const pf_json *pf_json_at(const pf_json *list, size_t index) {
-    if (!pf_json_is_list(list)) return NULL;
-    const pf_json *child = list->first;
-    while (child && index-- > 0) child = child->next;
-    return child;
-}
-
-const pf_json *pf_json_get(const pf_json *map, const char *key) {
-    if (!pf_json_is_map(map)) return NULL;
-    const pf_json *child = map->first;
-    while (child && strcmp(child->key, key) != 0) child = child->next;
-    return child;
-}
-
-const char *pf_json_string(const pf_json *node) {
-    return node && node->kind == PF_STRING ? node->string : NULL;
-}
-
-bool pf_json_integer(const pf_json *node, int64_t *out) {
-    if (!node || node->kind != PF_NUMBER || !node->whole) return false;
-    *out = node->integer;
     return true;
 }
 
-const pf_json *pf_json_next(const pf_json *map, const pf_json *place) {
-    if (place) return place->next;
-    return pf_json_is_map(map) || pf_json_is_list(map) ? map->first : NULL;
+static int put_children(json_writer *w, const pf_config *node, const char *key) {
+    bool map = pf_config_kind_of(node) == PF_MAP;
+    bool flat = is_flat(node);
+    int n = pf_config_size(node);
+    if (++w->depth > PF_JSON_DEPTH) {
+        return pf_fail(PF_EINVAL, "json: '%s' nests deeper than %d levels", key, PF_JSON_DEPTH);
+    }
+    pf_text_put(w->text, map ? "{" : "[", 1);
+    for (int i = 0; i < n; i++) {
+        if (i > 0) pf_text_put(w->text, flat && w->indent ? ", " : ",", flat && w->indent ? 2 : 1);
+        if (!flat) put_line(w);
+        if (map) {
+            PF_TRY(pf_json_put_string(w->text, pf_config_key(node, i)));
+            pf_text_put(w->text, w->indent ? ": " : ":", w->indent ? 2 : 1);
+        }
+        PF_TRY(put_node(w, pf_config_at(node, i), map ? pf_config_key(node, i) : key));
+    }
+    w->depth--;
+    if (n > 0 && !flat) put_line(w);
+    pf_text_put(w->text, map ? "}" : "]", 1);
+    return PF_OK;
 }
 
-const char *pf_json_key(const pf_json *node) { return node->key; }
-
-/* ---- plain data --------------------------------------------------------------- */
-
-static int convert(pf_config **out, const pf_json *node);
-
-static int convert_entries(pf_config *to, const pf_json *node) {
-    if (node->kind == PF_MAP && node->size > PF_JSON_KEYS) {
-        return pf_fail(PF_EFORMAT, "json: a map of %u keys, at most %d are read", node->size,
-                       PF_JSON_KEYS);
-    }
-    for (const pf_json *c = node->first; c; c = c->next) {
-        pf_config *child;
-        PF_TRY(convert(&child, c));
-        PF_TRY(node->kind == PF_MAP ? pf_config_set(to, c->key, child) : pf_config_push(to, child));
+/* `key` names the value, or the nearest map entry around it, for the message. */
+static int put_node(json_writer *w, const pf_config *node, const char *key) {
+    switch (node ? pf_config_kind_of(node) : PF_NULL) {
+    case PF_NULL: pf_text_put(w->text, "null", 4); return PF_OK;
+    case PF_BOOL:
+        if (pf_config_number(node) != 0) pf_text_put(w->text, "true", 4);
+        else pf_text_put(w->text, "false", 5);
+        return PF_OK;
+    case PF_NUMBER: return put_number(w->text, pf_config_number(node), key);
+    case PF_STRING: return pf_json_put_string(w->text, pf_config_string(node));
+    case PF_LIST:
+    case PF_MAP: return put_children(w, node, key);
     }
     return PF_OK;
 }
 
-/* The depth was bounded by the parser. */
-static int convert(pf_config **out, const pf_json *node) {
-    int status = PF_OK;
-    switch ((pf_config_kind)node->kind) {
-    case PF_BOOL: *out = pf_config_new_bool(node->number != 0); break;
-    case PF_STRING: *out = pf_config_new_string(node->string); break;
-    case PF_NUMBER:
-        *out = pf_config_new_number(node->whole ? (double)node->integer : node->number);
-        break;
-    default: *out = pf_config_new((pf_config_kind)node->kind);
-    }
-    if (!*out) return pf_fail(PF_ENOMEM, "json: out of memory");
-    if (node->kind == PF_LIST || node->kind == PF_MAP) status = convert_entries(*out, node);
-    if (status < 0) {
-        pf_config_free(*out);
-        *out = NULL;
-    }
-    return status;
+int pf_json_put(pf_text *text, const pf_config *node, bool indent) {
+    json_writer w = {.text = text, .indent = indent};
+    PF_TRY(put_node(&w, node, "the value"));
+    return text->failed ? out_of_memory() : PF_OK;
 }
 
-int pf_json_parse(pf_config **node, const char *text, size_t bytes) {
-    pf_json *doc;
-    if (!node) return pf_fail(PF_EINVAL, "json: no place for the result");
-    *node = NULL;
-    PF_TRY(pf_json_open(&doc, text, bytes, "json"));
-    int status = convert(node, doc);
-    pf_json_close(&doc);
-    return status;
+int pf_json_write(char **text, const pf_config *node, bool indent) {
+    pf_text out = {0};
+    if (!text) return pf_fail(PF_EINVAL, "json: no place for the result");
+    *text = NULL;
+    int status = pf_json_put(&out, node, indent);
+    if (status < 0) {
+        free(out.data);
+        return status;
+    }
+    *text = out.data;
+    return PF_OK;
 }

@@ -3,9 +3,9 @@
  * from plain data; what stands here is the view that the other readers of io/ use for
  * large or untrusted documents, where every number's kind matters.
  *
- * A text is held against caps on its bytes, its nesting and the number of its values, so a
- * small file can't ask for much memory. Duplicate keys, bad UTF-8, \u0000 and anything
- * behind the document are refused, with line and column.
+ * Before the parser sees a text it has passed caps on its bytes, its nesting and the
+ * number of its values, so a small file can't ask for much memory. Duplicate keys, bad
+ * UTF-8, \u0000 and anything behind the document are refused, with line and column.
  */
 #ifndef PF_JSON_H
 #define PF_JSON_H
@@ -17,7 +17,7 @@
 #define PF_JSON_VALUES ((size_t)3 << 19) /* enough for the largest safetensors header */
 #define PF_JSON_KEYS 16384 /* in one map of plain data, whose maps are searched in line */
 
-typedef struct pf_json pf_json;
+typedef struct json_t pf_json;
 
 /* `where` begins the message. Close with pf_json_close. */
 int pf_json_open(pf_json **doc, const char *text, size_t bytes, const char *where);
@@ -31,12 +31,8 @@ const pf_json *pf_json_at(const pf_json *list, size_t index);
 const pf_json *pf_json_get(const pf_json *map, const char *key);
 const char *pf_json_string(const pf_json *node);
 bool pf_json_integer(const pf_json *node, int64_t *out); /* written as an integer */
-/* Walks the entries of a map or list in order: start with NULL, ends with NULL. */
-const pf_json *pf_json_next(const pf_json *node, const pf_json *place);
-const char *pf_json_key(const pf_json *entry); /* of an entry of a map */
-
-/* Bytes of the UTF-8 sequence at s, which a 0 ends; 0: none. */
-size_t pf_utf8_length(const unsigned char *s);
+/* Walks a map in the document's order: start with NULL, ends with NULL. */
+void *pf_json_next(const pf_json *map, void *place, const char **key, const pf_json **value);
 
 /* ---- writing ---- */
 /* A growing text; `failed` once memory has run out, and then nothing more is put. */

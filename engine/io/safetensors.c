@@ -180,14 +180,16 @@ static int check_entry(pf_st_entry *entry, const pf_json *node) {
 }
 
 static int check_metadata(const pf_json *node) {
+    const char *key;
+    const pf_json *value;
     if (!pf_json_is_map(node)) return pf_fail(PF_EFORMAT, "__metadata__ is not a map");
     if (pf_json_size(node) > PF_JSON_KEYS) {
         return pf_fail(PF_EFORMAT, "__metadata__ of %zu entries, at most %d are read",
                        pf_json_size(node), PF_JSON_KEYS);
     }
-    for (const pf_json *c = NULL; (c = pf_json_next(node, c));) {
-        if (!pf_json_string(c)) {
-            return pf_fail(PF_EFORMAT, "__metadata__ '%s' is not a string", pf_json_key(c));
+    for (void *i = NULL; (i = pf_json_next(node, i, &key, &value));) {
+        if (!pf_json_string(value)) {
+            return pf_fail(PF_EFORMAT, "__metadata__ '%s' is not a string", key);
         }
     }
     return PF_OK;
@@ -201,18 +203,23 @@ static int compare_offsets(const void *a, const void *b) {
 }
 
 static int list_entries(pf_safetensors *s) {
-    s->metadata = pf_json_get(s->header, "__metadata__");
-    if (s->metadata) PF_TRY(check_metadata(s->metadata));
-    size_t count = pf_json_size(s->header) - (s->metadata ? 1 : 0);
+    bool metadata = pf_json_get(s->header, "__metadata__") != NULL;
+    size_t count = pf_json_size(s->header) - (metadata ? 1 : 0);
+    const char *key;
+    const pf_json *value;
     if (count > PF_ST_TENSORS) {
         return pf_fail(PF_EFORMAT, "%zu tensors, at most %d are read", count, PF_ST_TENSORS);
     }
     s->entry = calloc(count + 1, sizeof *s->entry);
     if (!s->entry) return pf_fail(PF_ENOMEM, "out of memory");
-    for (const pf_json *c = NULL; (c = pf_json_next(s->header, c));) {
-        if (c == s->metadata) continue;
-        s->entry[s->n].name = pf_json_key(c);
-        PF_TRY(check_entry(&s->entry[s->n], c));
+    for (void *i = NULL; (i = pf_json_next(s->header, i, &key, &value));) {
+        if (!strcmp(key, "__metadata__")) {
+            PF_TRY(check_metadata(value));
+            s->metadata = value;
+            continue;
+        }
+        s->entry[s->n].name = key;
+        PF_TRY(check_entry(&s->entry[s->n], value));
         s->n++;
     }
     if (s->n > 1) qsort(s->entry, (size_t)s->n, sizeof *s->entry, compare_offsets);
@@ -305,10 +312,12 @@ int pf_safetensors_find(const pf_safetensors *s, const char *name, int hint) {
 }
 
 int pf_safetensors_metadata(pf_config **metadata, const pf_safetensors *s) {
+    const char *key;
+    const pf_json *value;
     *metadata = pf_config_new(PF_MAP);
     int status = *metadata ? PF_OK : PF_ENOMEM;
-    for (const pf_json *c = NULL; status >= 0 && (c = pf_json_next(s->metadata, c));) {
-        status = pf_config_set_string(*metadata, pf_json_key(c), pf_json_string(c));
+    for (void *i = NULL; status >= 0 && (i = pf_json_next(s->metadata, i, &key, &value));) {
+        status = pf_config_set_string(*metadata, key, pf_json_string(value));
     }
     if (status >= 0) return PF_OK;
     pf_config_free(*metadata);
