@@ -353,7 +353,8 @@ static void check_range(reading *r, const char *name, int64_t dim) {
     const pf_tensor *t = r->in[0];
     const int rank = pf_tensor_rank(t);
     if (dim < rank && dim >= -rank) return;
-    if (rank == 0) lpf_raise(r->L, "%s: %s is a scalar, without dimensions", r->op->info.name, r->op->arg[0]);
+    if (rank == 0)
+        lpf_raise(r->L, "%s: %s is a scalar, without dimensions", r->op->info.name, r->op->arg[0]);
     char shape[PF_MAX_RANK * 22 + 3] = "[";
     size_t n = 1;
     for (int d = 0; d < rank; d++)

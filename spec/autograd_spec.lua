@@ -2,7 +2,7 @@
 -- and that a step of training leaves no byte behind.
 local pf = require "performer"
 local array = require "spec.support.array"
-local support = require "spec.support"
+require "spec.support"
 local nn = pf.nn
 
 local i32 = { dtype = "i32" }
@@ -31,7 +31,8 @@ end
 
 describe("a tape", function()
   it("ends at its scope: what was made under it says how to keep it", function()
-    local w, inner, view = pf.ones(2, 3):requires_grad(), nil, nil
+    local w = pf.ones(2, 3):requires_grad()
+    local inner, view
     do
       local tape <close> = pf.tape()
       inner = w * 2
@@ -43,7 +44,8 @@ describe("a tape", function()
     assert.is_false(view:alive())
     for _, dead in ipairs { inner, view } do
       for _, use in ipairs { function() return dead + 1 end, function() return dead:item() end,
-                             function() return dead:detach() end, function() return w:mul(dead) end } do
+                             function() return dead:detach() end,
+                             function() return w:mul(dead) end } do
         local fine, message = pcall(use)
         assert.is_false(fine)
         assert.matches("tape has closed", message)
@@ -146,7 +148,8 @@ describe("gradients", function()
 
   it("go through views of one tensor", function()
     local a = gradients(function(w)
-      return w:slice(1, 1, 2):sum() + (w:slice(1, 2, 3) * 10):sum() + w:reshape(3, 1):transpose():sum()
+      return w:slice(1, 1, 2):sum() + (w:slice(1, 2, 3) * 10):sum() + w:reshape(3,
+        1):transpose():sum()
     end, pf.tensor { 1, 2, 3 })
     assert.same({ 2, 12, 11 }, a)
   end)

@@ -117,7 +117,8 @@ describe("a layer", function()
   end)
 
   it("rotary positions make attention depend on distance alone", function()
-    local layer = nn.attention { dim = 8, heads = 2, causal = true, rotary = true, kernel = "exact" }
+    local layer = nn.attention { dim = 8, heads = 2, causal = true, rotary = true,
+      kernel = "exact" }
     local x = pf.randn(1, 6, 8)
     local shifted = pf.concat({ pf.randn(1, 5, 8), x }, 2)
     local documents = pf.tensor({ { 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1 } }, i32)
@@ -183,8 +184,10 @@ describe("errors", function()
     assert.raises("unknown option 'layer' %(did you mean 'layers'%?%)",
       function() model { layer = 3 } end)
     assert.raises("'vocab' is required", function() nn.performer { dim = 8 } end)
-    assert.raises("'gelue' %(did you mean 'gelu'%?%)", function() nn.mlp { dim = 8, act = "gelue" } end)
-    assert.raises("'softmx' %(did you mean 'softmax'%?%)", function() model { kernel = "softmx" } end)
+    assert.raises("'gelue' %(did you mean 'gelu'%?%)",
+      function() nn.mlp { dim = 8, act = "gelue" } end)
+    assert.raises("'softmx' %(did you mean 'softmax'%?%)",
+      function() model { kernel = "softmx" } end)
     assert.raises("'featurs' %(did you mean 'features'%?%)",
       function() model { kernel = { name = "softmax", featurs = 3 } } end)
     assert.raises("'dim' must be a whole number.*got 'wide'", function() model { dim = "wide" } end)
@@ -192,7 +195,8 @@ describe("errors", function()
   end)
 
   it("say that heads must divide dim", function()
-    assert.raises("dim 10 is not a multiple of heads 3", function() model { dim = 10, heads = 3 } end)
+    assert.raises("dim 10 is not a multiple of heads 3",
+      function() model { dim = 10, heads = 3 } end)
     assert.same({ 1, 2, 23 }, shape(model { dim = 10, heads = 3, head_dim = 4 }(ids(1, 2, 23))))
     assert.raises("head_dim 5 is odd",
       function() nn.attention { dim = 10, heads = 2, rotary = true } end)
@@ -200,7 +204,8 @@ describe("errors", function()
 
   it("give the path of the layer and both shapes", function()
     local chain = nn.chain { nn.linear { from = 3, to = 2 }, nn.residual { nn.layernorm(3) } }
-    assert.raises("2: 1: layernorm: x is %[4, 2%], weight is %[3%]", function() chain(pf.zeros(4, 3)) end)
+    assert.raises("2: 1: layernorm: x is %[4, 2%], weight is %[3%]",
+      function() chain(pf.zeros(4, 3)) end)
     assert.raises("x is %[2, 3%] f32, must be ids", function() model()(pf.zeros(2, 3)) end)
     assert.raises("id 23", function() model()(pf.full({ 1, 2 }, 23, i32)) end)
     assert.raises("mask is %[1, 3%], x is %[2, 3%]",
@@ -210,7 +215,8 @@ describe("errors", function()
   end)
 
   it("refuse to stream what looks ahead", function()
-    assert.raises("only a causal model can stream", function() model { causal = false }:stream() end)
+    assert.raises("only a causal model can stream",
+      function() model { causal = false }:stream() end)
   end)
 end)
 
@@ -280,7 +286,8 @@ describe("a model", function()
     assert.bits_equal(y[2]:slice(1, 1, 20), z[2]:slice(1, 1, 20))
     -- What it reads of a row is what it reads of the row cut short.
     assert.near_tensor(m(x:slice(1, 2, 2):slice(2, 1, 20)), y:slice(1, 2, 2):slice(2, 1, 20), 1e-5)
-    local target = array.tensor(array.new({ 2, 30 }, function(i) return i % 7 == 0 and i % 23 or -1 end, "i32"))
+    local target = array.tensor(array.new({ 2, 30 },
+        function(i) return i % 7 == 0 and i % 23 or -1 end, "i32"))
     local tape <close> = pf.tape()
     tape:backward(m(x, { mask = keep }):cross_entropy(target))
     for name, t in pairs(m:tensors()) do
@@ -291,7 +298,8 @@ describe("a model", function()
   it("has the gradient that differences have", function()
     local m, x = model { layers = 1, vocab = 7 }, ids(1, 12, 7)
     local parameters = m:parameters()
-    local report = pf.check.gradient(function() return m(x, { training = false }):cross_entropy(x) end,
+    local report = pf.check.gradient(function() return m(x,
+        { training = false }):cross_entropy(x) end,
       parameters, { raise = false })
     assert.is_true(report.worst < 2e-2, "off by " .. report.worst)
     local judged = 0
@@ -356,7 +364,8 @@ describe("a stream", function()
     assert.equal(stream:logits():argmax(1):item() - 1, best)
     assert.equal(best, stream:sample { temperature = 3, top_k = 1, seed = 9 })
     assert.equal(best, stream:sample { temperature = 3, top_p = 1e-6, seed = 9 })
-    assert.equal(stream:sample { temperature = 1, seed = 9 }, stream:sample { temperature = 1, seed = 9 })
+    assert.equal(stream:sample { temperature = 1, seed = 9 },
+      stream:sample { temperature = 1, seed = 9 })
     local seen = {}
     for seed = 1, 200 do seen[stream:sample { temperature = 2, seed = seed }] = true end
     local n = 0
@@ -379,7 +388,8 @@ end)
 describe("a layer of one's own", function()
   --- A gated mix with a child, tensors and a running sum, that can stream.
   local function own(dim)
-    local layer = { name = "running", weight = pf.randn(dim) * 0.1, inner = nn.linear { from = dim, to = dim } }
+    local layer = { name = "running", weight = pf.randn(dim) * 0.1,
+      inner = nn.linear { from = dim, to = dim } }
     function layer:forward(x)
       local sum, parts = nil, {}
       for t = 1, x:size(2) do
@@ -399,12 +409,14 @@ describe("a layer of one's own", function()
   it("stands in a model, trains and streams", function()
     local m = nn.chain {
       nn.embedding { vocab = 11, dim = 8 }, nn.residual { own(8) },
-      nn.block { dim = 8, heads = 2, causal = true, kernel = "elu" }, nn.linear { from = 8, to = 11 },
+      nn.block { dim = 8, heads = 2, causal = true, kernel = "elu" },
+      nn.linear { from = 8, to = 11 },
     }
     local x = ids(1, 12, 11)
     local whole, state = m(x), m:state { batch = 1 }
     local parts = { m:prefill(x:slice(2, 1, 8), state) }
-    for t = 9, 12 do parts[#parts + 1] = m:step(x:slice(2, t, t):reshape(1), state):reshape(1, 1, 11) end
+    for t = 9, 12 do parts[#parts + 1] = m:step(x:slice(2, t, t):reshape(1), state):reshape(1, 1,
+      11) end
     assert.near_tensor(whole, pf.concat(parts, 2), 1e-4)
     local opt = pf.optim.adamw(m, { lr = 0.01 })
     local first, last
@@ -429,7 +441,8 @@ end)
 
 local training = [[
 pf.seed(7)
-local m = pf.nn.performer { vocab = 23, dim = 16, layers = 2, heads = 2, causal = true, dropout = 0.1,
+local m = pf.nn.performer { vocab = 23, dim = 16, layers = 2, heads = 2, causal = true,
+  dropout = 0.1,
   kernel = { name = "softmax", features = 16, redraw = 2 } }
 local opt = pf.optim.adamw(m, { lr = 1e-2 })
 for step = 1, 4 do
@@ -443,7 +456,8 @@ end
 local parts = {}
 for name, t in pf.sorted(m:tensors()) do parts[#parts + 1] = array.hex(t) end
 print(table.concat(parts))
-print(table.concat(m:generate { prompt = { 1, 2, 3 }, tokens = 20, temperature = 1, seed = 5 }, " "))
+print(table.concat(m:generate { prompt = { 1, 2, 3 }, tokens = 20, temperature = 1, seed = 5 },
+    " "))
 ]]
 
 describe("the same seed", function()

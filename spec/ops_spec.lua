@@ -64,7 +64,8 @@ local function text_of(op, case)
     end
   end
   for name, value in pf.sorted(case[2] or {}) do
-    local text = type(value) == "table" and "{" .. table.concat(value, ", ") .. "}" or tostring(value)
+    local text = type(value) == "table" and "{" .. table.concat(value,
+      ", ") .. "}" or tostring(value)
     parts[#parts + 1] = name .. " = " .. text
   end
   return op.name .. ": " .. table.concat(parts, ", ")
@@ -222,7 +223,8 @@ for _, op in ipairs(pf.ops()) do
     it("has cases, and a formula to be held against", function()
       assert.is_table(entry, "no entry in spec/support/cases.lua")
       assert.is_true(entry.custom or #entry.good > 0)
-      assert.is_true(entry.custom or oracle[op.name] ~= nil, "no formula in spec/support/oracle.lua")
+      assert.is_true(entry.custom or oracle[op.name] ~= nil,
+        "no formula in spec/support/oracle.lua")
       assert.is_true(#entry.bad > 0, "no case of an error")
     end)
     if not entry then return end

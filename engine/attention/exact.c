@@ -48,6 +48,7 @@ typedef struct {
     float *dq;          /* (BLOCK, d) */
     float *g;           /* (BLOCK, dv) */
     float *lse, *block_lse;
+    float *panel;       /* of block_gemm */
     int32_t bad[BLOCK];
     int64_t n_bad;
 } exact_work;
@@ -70,6 +71,7 @@ static void carve_all(exact_work *w, const exact_op *op, void **scratch) {
     w->g = carve(scratch, BLOCK * op->dv);
     w->lse = carve(scratch, BLOCK);
     w->block_lse = carve(scratch, BLOCK);
+    w->panel = carve(scratch, PF_PANEL);
 }
 
 static size_t work_bytes(const exact_op *op) {
@@ -118,7 +120,8 @@ static bool sees(const exact_work *w, int64_t i, int64_t j) {
 /* p (BLOCK, BLOCK) <- scores, -inf where query i0+i may not see key j0+j. */
 static void scores(exact_work *w, int64_t i0, int64_t j0) {
     const exact_op *op = w->op;
-    pf_gemm(false, true, BLOCK, BLOCK, op->d, 1, w->q, op->d, w->k, op->d, 0, w->p, BLOCK);
+    pf_block_gemm(w->kern, false, true, BLOCK, BLOCK, op->d, w->q, op->d, w->k, op->d, 0, w->p, BLOCK,
+                  w->panel);
     bool edge = op->causal && j0 + BLOCK > i0 + op->ahead;
     bool plain = !edge && !op->mask && j0 + BLOCK <= w->k_length;
     if (plain) return;
@@ -181,8 +184,8 @@ static void forward_task(void *context, int64_t task, void *scratch) {
         for (int64_t i = 0; i < BLOCK; i++) {
             w.block_lse[i] = w.kern->softmax(BLOCK, w.p + i * BLOCK, w.p + i * BLOCK);
         }
-        pf_gemm(false, false, BLOCK, op->dv, BLOCK, 1, w.p, BLOCK, w.v, op->dv, 0, w.part,
-                op->dv);
+        pf_block_gemm(w.kern, false, false, BLOCK, op->dv, BLOCK, w.p, BLOCK, w.v, op->dv, 0,
+                      w.part, op->dv, w.panel);
         add_bad_values(&w, i0, j0, w.part);
         join_block(&w);
     }
@@ -203,7 +206,8 @@ static void weights_back(exact_work *w, int64_t i0, int64_t j0) {
     int64_t at = w->seg->start + i0, n = pf_min(BLOCK, w->q_length - i0);
     const float *lse = op->lse + (w->seg->item * op->H + w->head) * op->Lq + at;
     scores(w, i0, j0);
-    pf_gemm(false, true, BLOCK, BLOCK, op->dv, 1, w->g, op->dv, w->v, op->dv, 0, w->dp, BLOCK);
+    pf_block_gemm(w->kern, false, true, BLOCK, BLOCK, op->dv, w->g, op->dv, w->v, op->dv, 0, w->dp, BLOCK,
+                  w->panel);
     for (int64_t i = 0; i < BLOCK; i++) {
         float *p = w->p + i * BLOCK, *dp = w->dp + i * BLOCK;
         if (i >= n || lse[i] == -INFINITY) {
@@ -223,10 +227,13 @@ static void weights_back(exact_work *w, int64_t i0, int64_t j0) {
 static void spread(exact_work *w, int64_t i0) {
     const exact_op *op = w->op;
     int64_t d = op->d, dv = op->dv, n = pf_min(BLOCK, w->q_length - i0);
-    pf_gemm(true, false, BLOCK, dv, BLOCK, 1, w->p, BLOCK, w->g, dv, 1, w->dvalue, dv);
-    pf_gemm(true, false, BLOCK, d, BLOCK, 1, w->dp, BLOCK, w->q, d, 1, w->dk, d);
+    pf_block_gemm(w->kern, true, false, BLOCK, dv, BLOCK, w->p, BLOCK, w->g, dv, 1, w->dvalue, dv,
+                  w->panel);
+    pf_block_gemm(w->kern, true, false, BLOCK, d, BLOCK, w->dp, BLOCK, w->q, d, 1, w->dk, d,
+                  w->panel);
     if (!op->need_q) return;
-    pf_gemm(false, false, BLOCK, d, BLOCK, 1, w->dp, BLOCK, w->k, d, 0, w->dq, d);
+    pf_block_gemm(w->kern, false, false, BLOCK, d, BLOCK, w->dp, BLOCK, w->k, d, 0, w->dq, d,
+                  w->panel);
     for (int64_t i = 0; i < n; i++) {
         w->kern->axpy(d, op->scale, w->dq + i * d,
                       pf_rows_at(&op->dq, w->seg->item, w->head, w->seg->start + i0 + i));

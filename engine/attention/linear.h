@@ -10,8 +10,10 @@
  * z = sum_j e^(l_j - M) k'_j (r) and M, one scalar a head. A row whose denominator is
  * below PF_TINY_DENOMINATOR has no key in reach: its output and gradients are 0.
  *
- * All products run on blocks of `block` rows, short ones padded with empty rows (features
- * 0, log-shift -inf), so a row's bits depend on its own sequence up to it, and nothing else.
+ * All products run on blocks of `block` rows that start at the segment's first row, so a
+ * row's bits depend on its own sequence up to it, and nothing else: block_gemm's bits do not
+ * depend on the shape, and where the BLAS stands in, short blocks are padded with empty rows
+ * (features 0, log-shift -inf).
  */
 #ifndef PF_LINEAR_H
 #define PF_LINEAR_H
@@ -96,12 +98,19 @@ typedef struct pf_work {
     float *half, *shift, *run, *den, *e, *rho, *coef; /* (block) each */
     int32_t *bad;            /* rows of v that are not finite */
     int64_t n_bad;
+    int64_t rows;            /* of the running block that products take (pf_block_rows) */
+    float *panel;            /* of block_gemm */
 } pf_work;
 
 /* linear_block.c: what full and causal share */
 size_t pf_work_bytes(const pf_operator *op, bool backward);
 void pf_work_open(pf_work *w, const pf_operator *op, int64_t task, void *scratch, bool backward);
-/* rows first .. first+block-1 of the segment -> x (scaled), features f, shift (block) */
+/* Starts the block at row `first` of the segment: sets rows. */
+void pf_work_begin(pf_work *w, int64_t first);
+/* C (m, n) = op(A) op(B) + beta C, contiguous but for ldc and the operands' own strides. */
+void pf_work_gemm(pf_work *w, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
+                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+/* rows first .. first+rows-1 of the segment -> x (scaled), features f, shift (rows) */
 void pf_work_queries(pf_work *w, int64_t first);
 void pf_work_keys(pf_work *w, int64_t first);
 /* v (block, dv) <- values, with rows that are not finite listed in bad and zeroed. */

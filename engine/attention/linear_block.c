@@ -33,6 +33,7 @@ static void carve_all(pf_work *w, const pf_operator *op, void **scratch, bool ba
     w->rho = carve(scratch, C);
     w->coef = carve(scratch, C);
     w->bad = pf_carve(scratch, (size_t)C * sizeof(int32_t));
+    w->panel = carve(scratch, PF_PANEL);
     if (!backward) return;
     w->b = carve(scratch, C * C);
     w->g = carve(scratch, C * dv);
@@ -57,7 +58,16 @@ void pf_work_open(pf_work *w, const pf_operator *op, int64_t task, void *scratch
     carve_all(w, op, &scratch, backward);
 }
 
-/* x (block, d) <- scale * rows first ..; 0 past the end. */
+void pf_work_begin(pf_work *w, int64_t first) {
+    w->rows = pf_block_rows(w->kern, pf_work_rows(w, first), w->op->block);
+}
+
+void pf_work_gemm(pf_work *w, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a,
+                  int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
+    pf_block_gemm(w->kern, ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc, w->panel);
+}
+
+/* x (rows, d) <- scale * rows first ..; 0 past the end. */
 static void load_rows(const pf_work *w, const pf_rows *rows, int64_t first, float *x) {
     const pf_operator *op = w->op;
     int64_t n = pf_work_rows(w, first);
@@ -65,15 +75,15 @@ static void load_rows(const pf_work *w, const pf_rows *rows, int64_t first, floa
         const float *row = pf_rows_at(rows, w->item, w->head, w->seg->start + first + i);
         w->kern->scale(op->d, op->scale, row, x + i * op->d);
     }
-    memset(x + n * op->d, 0, (size_t)((op->block - n) * op->d) * sizeof(float));
+    memset(x + n * op->d, 0, (size_t)((w->rows - n) * op->d) * sizeof(float));
 }
 
-/* f (block, r) and shift (block) of the scaled rows x (block, d). */
+/* f (rows, r) and shift (rows) of the scaled rows x (rows, d). */
 static void encode(pf_work *w, pf_side side, const float *x, float *f) {
     const pf_operator *op = w->op;
-    int64_t C = op->block;
+    int64_t C = w->rows;
     if (op->projected) {
-        pf_gemm(false, true, C, op->m, op->d, 1, x, op->d, w->w, op->d, 0, f, op->r);
+        pf_work_gemm(w, false, true, C, op->m, op->d, x, op->d, w->w, op->d, 0, f, op->r);
         if (op->map->softmax) {
             for (int64_t i = 0; i < C; i++) {
                 w->half[i] = 0.5f * w->kern->sumsq(op->d, x + i * op->d);
@@ -95,7 +105,7 @@ void pf_work_keys(pf_work *w, int64_t first) {
     load_rows(w, &op->k, first, w->x2);
     encode(w, PF_SIDE_KEY, w->x2, w->fk);
     int64_t n = pf_work_rows(w, first);
-    for (int64_t i = 0; i < op->block; i++) {
+    for (int64_t i = 0; i < w->rows; i++) {
         if (i < n && pf_mask_keeps(op->mask, w->item, w->seg->start + first + i)) continue;
         memset(w->fk + i * op->r, 0, (size_t)op->r * sizeof(float));
         w->shift[i] = -INFINITY;
@@ -106,7 +116,7 @@ void pf_work_values(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
     int64_t n = pf_work_rows(w, first), dv = op->dv;
     w->n_bad = 0;
-    for (int64_t i = 0; i < op->block; i++) {
+    for (int64_t i = 0; i < w->rows; i++) {
         float *to = w->v + i * dv;
         bool kept = i < n && w->shift[i] != -INFINITY;
         if (kept) {
@@ -161,12 +171,12 @@ void pf_work_rescale(pf_work *w, float to) {
 
 void pf_work_absorb(pf_work *w) {
     const pf_operator *op = w->op;
-    int64_t C = op->block, dv = op->dv;
+    int64_t C = w->rows, dv = op->dv;
     for (int64_t j = 0; j < C; j++) {
         w->e[j] = pf_decay(w->shift[j], w->M);
         w->kern->scale(dv, w->e[j], w->v + j * dv, w->vs + j * dv);
     }
-    pf_gemm(true, false, op->r, dv, C, 1, w->fk, op->r, w->vs, dv, 1, w->s, dv);
+    pf_work_gemm(w, true, false, op->r, dv, C, w->fk, op->r, w->vs, dv, 1, w->s, dv);
     w->kern->rows_sum(C, op->r, op->r, w->fk, w->e, w->z);
 }
 
@@ -176,7 +186,7 @@ void pf_work_cotangents(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
     int64_t n = pf_work_rows(w, first), dv = op->dv;
     const float *den = op->denominator + (w->item * op->H + w->head) * op->Lq;
-    for (int64_t i = 0; i < op->block; i++) {
+    for (int64_t i = 0; i < w->rows; i++) {
         int64_t at = w->seg->start + first + i;
         float *g = w->g + i * dv;
         w->rho[i] = 0;
@@ -193,11 +203,11 @@ void pf_work_cotangents(pf_work *w, int64_t first) {
 void pf_work_pull(pf_work *w, pf_side side, int64_t first, const float *f, float *x,
                   const pf_rows *dst) {
     const pf_operator *op = w->op;
-    int64_t C = op->block, d = op->d, n = pf_work_rows(w, first);
+    int64_t C = w->rows, d = op->d, n = pf_work_rows(w, first);
     op->map->pull(&op->args, side, C, op->r, f, w->df, w->coef);
     for (int64_t i = 0; i < C; i++) w->kern->scale(d, w->coef[i], x + i * d, x + i * d);
     if (op->projected) {
-        pf_gemm(false, false, C, d, op->m, 1, w->df, op->r, w->w, d, 1, x, d);
+        pf_work_gemm(w, false, false, C, d, op->m, w->df, op->r, w->w, d, 1, x, d);
     } else {
         w->kern->axpy(C * d, 1, w->df, x);
     }

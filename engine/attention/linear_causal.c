@@ -27,17 +27,17 @@
 /* run[i] = max(M, l_0 .. l_i); e[i] = e^(M - run[i]). */
 static void running_maximum(pf_work *w) {
     float top = w->M;
-    for (int64_t i = 0; i < w->op->block; i++) {
+    for (int64_t i = 0; i < w->rows; i++) {
         if (w->shift[i] > top) top = w->shift[i];
         w->run[i] = top;
         w->e[i] = w->M == top && top != -INFINITY ? 1 : pf_decay(w->M, top);
     }
 }
 
-/* Row i of a (block, block): entries j <= i times e^(l_j - M_i), the others 0. In a map
+/* Row i of a (rows, rows; block): entries j <= i times e^(l_j - M_i), the others 0. In a map
  * without log-shifts all factors are 1, unless an entry state came in at a larger scale. */
 static void decay_row(const pf_work *w, float *row, int64_t i, float *factors) {
-    int64_t C = w->op->block, n = i + 1;
+    int64_t n = i + 1;
     if (w->op->map->softmax || w->run[i] > 0) {
         float M = w->run[i] == -INFINITY ? 0 : w->run[i];
         w->kern->affine(n, 1, -M, w->shift, factors);
@@ -45,14 +45,14 @@ static void decay_row(const pf_work *w, float *row, int64_t i, float *factors) {
         w->kern->binary(PF_BINARY_MUL, n, row, 1, factors, 1, row);
         for (int64_t j = 0; j < n; j++) row[j] = w->shift[j] == -INFINITY ? 0 : row[j];
     }
-    memset(row + n, 0, (size_t)(C - n) * sizeof(float));
+    memset(row + n, 0, (size_t)(w->rows - n) * sizeof(float));
 }
 
 /* a <- A, den[i] <- sum_j A_ij. */
 static void inner_weights(pf_work *w) {
-    int64_t C = w->op->block, r = w->op->r;
-    pf_gemm(false, true, C, C, r, 1, w->fq, r, w->fk, r, 0, w->a, C);
-    for (int64_t i = 0; i < C; i++) {
+    int64_t C = w->op->block, r = w->op->r, n = w->rows;
+    pf_work_gemm(w, false, true, n, n, r, w->fq, r, w->fk, r, 0, w->a, C);
+    for (int64_t i = 0; i < n; i++) {
         decay_row(w, w->a + i * C, i, w->coef);
         w->den[i] = w->kern->sum(i + 1, w->a + i * C);
     }
@@ -64,7 +64,7 @@ static void add_bad_values(pf_work *w, int64_t first, float *o) {
     for (int64_t k = 0; k < w->n_bad; k++) {
         int64_t j = w->bad[k];
         const float *row = pf_rows_at(&op->v, w->item, w->head, w->seg->start + first + j);
-        for (int64_t i = j; i < op->block; i++) {
+        for (int64_t i = j; i < w->rows; i++) {
             w->kern->axpy(op->dv, w->a[i * op->block + j], row, o + i * op->dv);
         }
     }
@@ -73,7 +73,7 @@ static void add_bad_values(pf_work *w, int64_t first, float *o) {
 /* The chunk's keys into the state, which moves to the scale of its last row. */
 static void advance(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
-    pf_work_rescale(w, w->run[op->block - 1]);
+    pf_work_rescale(w, w->run[w->rows - 1]);
     pf_work_absorb(w);
     for (int64_t k = 0; k < w->n_bad; k++) {
         int64_t j = w->bad[k];
@@ -105,21 +105,22 @@ static void finish_rows(pf_work *w, int64_t first) {
 
 static void forward_chunk(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
-    int64_t C = op->block, r = op->r, dv = op->dv;
+    pf_work_begin(w, first);
+    int64_t C = op->block, n = w->rows, r = op->r, dv = op->dv;
     pf_work_keys(w, first);
-    memcpy(w->rho, w->shift, (size_t)C * sizeof(float));
+    memcpy(w->rho, w->shift, (size_t)n * sizeof(float));
     pf_work_queries(w, first); /* overwrites shift with the queries' own, which cancel */
-    memcpy(w->shift, w->rho, (size_t)C * sizeof(float));
+    memcpy(w->shift, w->rho, (size_t)n * sizeof(float));
     pf_work_values(w, first);
     running_maximum(w);
-    pf_gemm(false, false, C, dv, r, 1, w->fq, r, w->s, dv, 0, w->o, dv);
+    pf_work_gemm(w, false, false, n, dv, r, w->fq, r, w->s, dv, 0, w->o, dv);
     inner_weights(w);
-    w->kern->rows_dot(C, r, r, w->fq, w->z, w->coef);
-    for (int64_t i = 0; i < C; i++) {
+    w->kern->rows_dot(n, r, r, w->fq, w->z, w->coef);
+    for (int64_t i = 0; i < n; i++) {
         w->kern->scale(dv, w->e[i], w->o + i * dv, w->o + i * dv);
         w->den[i] += w->e[i] * w->coef[i];
     }
-    pf_gemm(false, false, C, dv, C, 1, w->a, C, w->v, dv, 1, w->o, dv);
+    pf_work_gemm(w, false, false, n, dv, n, w->a, C, w->v, dv, 1, w->o, dv);
     add_bad_values(w, first, w->o);
     finish_rows(w, first);
     advance(w, first);
@@ -139,20 +140,21 @@ void pf_causal_forward(void *op, int64_t task, void *scratch) {
 
 /* Features, values and cotangents of a chunk; shift, run, e as in the forward. */
 static void load_chunk(pf_work *w, int64_t first) {
-    int64_t C = w->op->block;
+    pf_work_begin(w, first);
+    int64_t n = w->rows;
     pf_work_keys(w, first);
-    memcpy(w->den, w->shift, (size_t)C * sizeof(float));
+    memcpy(w->den, w->shift, (size_t)n * sizeof(float));
     pf_work_queries(w, first);
-    memcpy(w->shift, w->den, (size_t)C * sizeof(float));
+    memcpy(w->shift, w->den, (size_t)n * sizeof(float));
     pf_work_values(w, first);
     pf_work_cotangents(w, first);
 }
 
 /* b <- B (block, block). */
 static void inner_cotangents(pf_work *w) {
-    int64_t C = w->op->block, dv = w->op->dv;
-    pf_gemm(false, true, C, C, dv, 1, w->g, dv, w->v, dv, 0, w->b, C);
-    for (int64_t i = 0; i < C; i++) {
+    int64_t C = w->op->block, n = w->rows, dv = w->op->dv;
+    pf_work_gemm(w, false, true, n, n, dv, w->g, dv, w->v, dv, 0, w->b, C);
+    for (int64_t i = 0; i < n; i++) {
         w->kern->affine(i + 1, 1, w->rho[i], w->b + i * C, w->b + i * C);
         decay_row(w, w->b + i * C, i, w->coef);
         if (w->op->map->softmax) continue;
@@ -165,16 +167,16 @@ static void inner_cotangents(pf_work *w) {
 /* Forward sweep: dq of a chunk, then the state moves on. */
 static void backward_queries(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
-    int64_t C = op->block, r = op->r, dv = op->dv;
     load_chunk(w, first);
+    int64_t C = op->block, n = w->rows, r = op->r, dv = op->dv;
     running_maximum(w);
     inner_cotangents(w);
-    for (int64_t i = 0; i < C; i++) w->kern->scale(dv, w->e[i], w->g + i * dv, w->o + i * dv);
-    pf_gemm(false, true, C, r, dv, 1, w->o, dv, w->s, dv, 0, w->df, r);
-    for (int64_t i = 0; i < C; i++) {
+    for (int64_t i = 0; i < n; i++) w->kern->scale(dv, w->e[i], w->g + i * dv, w->o + i * dv);
+    pf_work_gemm(w, false, true, n, r, dv, w->o, dv, w->s, dv, 0, w->df, r);
+    for (int64_t i = 0; i < n; i++) {
         w->kern->axpy(r, w->e[i] * w->rho[i], w->z, w->df + i * r);
     }
-    pf_gemm(false, false, C, r, C, 1, w->b, C, w->fk, r, 1, w->df, r);
+    pf_work_gemm(w, false, false, n, r, n, w->b, C, w->fk, r, 1, w->df, r);
     pf_work_pull(w, PF_SIDE_QUERY, first, w->fq, w->x, &op->dq);
     advance(w, first);
 }
@@ -186,7 +188,7 @@ static void saved_maximum(pf_work *w, int64_t first) {
     const float *running = op->running + head * op->Lk + w->seg->start;
     float entry = op->entry_s && w->seg->first ? op->entry_shift[head] : -INFINITY;
     w->M = first > 0 ? running[first - 1] : entry;
-    for (int64_t i = 0; i < op->block; i++) {
+    for (int64_t i = 0; i < w->rows; i++) {
         w->run[i] = running[first + (i < n ? i : n - 1)];
         w->e[i] = w->M == w->run[i] && w->M != -INFINITY ? 1 : pf_decay(w->M, w->run[i]);
     }
@@ -195,14 +197,14 @@ static void saved_maximum(pf_work *w, int64_t first) {
 /* dv rows: T^T k' between chunks, A^T g~ inside. */
 static void backward_values(pf_work *w, int64_t first, const float *out_scale) {
     const pf_operator *op = w->op;
-    int64_t C = op->block, r = op->r, dv = op->dv, n = pf_work_rows(w, first);
+    int64_t C = op->block, n = w->rows, r = op->r, dv = op->dv;
     inner_weights(w);
-    pf_gemm(false, false, C, dv, r, 1, w->fk, r, w->t, dv, 0, w->o, dv);
-    for (int64_t j = 0; j < C; j++) {
+    pf_work_gemm(w, false, false, n, dv, r, w->fk, r, w->t, dv, 0, w->o, dv);
+    for (int64_t j = 0; j < n; j++) {
         w->kern->scale(dv, out_scale[j], w->o + j * dv, w->o + j * dv);
     }
-    pf_gemm(true, false, C, dv, C, 1, w->a, C, w->g, dv, 1, w->o, dv);
-    for (int64_t j = 0; j < n; j++) {
+    pf_work_gemm(w, true, false, n, dv, n, w->a, C, w->g, dv, 1, w->o, dv);
+    for (int64_t j = 0; j < pf_work_rows(w, first); j++) {
         float *to = pf_rows_at(&op->dvalue, w->item, w->head, w->seg->start + first + j);
         bool kept = w->shift[j] != -INFINITY;
         w->kern->scale(dv, kept ? 1 : 0, w->o + j * dv, to);
@@ -212,33 +214,33 @@ static void backward_values(pf_work *w, int64_t first, const float *out_scale) {
 /* Reverse sweep: dk and dv of a chunk, then T and y move back. */
 static void backward_keys(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
-    int64_t C = op->block, r = op->r, dv = op->dv;
     load_chunk(w, first);
+    int64_t C = op->block, n = w->rows, r = op->r, dv = op->dv;
     saved_maximum(w, first);
-    float M_out = w->run[C - 1];
+    float M_out = w->run[n - 1];
     float *out_scale = w->half; /* free once the features are made */
-    for (int64_t j = 0; j < C; j++) out_scale[j] = pf_decay(w->shift[j], M_out);
+    for (int64_t j = 0; j < n; j++) out_scale[j] = pf_decay(w->shift[j], M_out);
     if (op->need_v) backward_values(w, first, out_scale);
     if (op->need_k) {
         inner_cotangents(w);
-        for (int64_t j = 0; j < C; j++) {
+        for (int64_t j = 0; j < n; j++) {
             w->kern->scale(dv, out_scale[j], w->v + j * dv, w->vs + j * dv);
         }
-        pf_gemm(false, true, C, r, dv, 1, w->vs, dv, w->t, dv, 0, w->df, r);
-        for (int64_t j = 0; j < C; j++) w->kern->axpy(r, out_scale[j], w->y, w->df + j * r);
-        pf_gemm(true, false, C, r, C, 1, w->b, C, w->fq, r, 1, w->df, r);
+        pf_work_gemm(w, false, true, n, r, dv, w->vs, dv, w->t, dv, 0, w->df, r);
+        for (int64_t j = 0; j < n; j++) w->kern->axpy(r, out_scale[j], w->y, w->df + j * r);
+        pf_work_gemm(w, true, false, n, r, n, w->b, C, w->fq, r, 1, w->df, r);
         pf_work_pull(w, PF_SIDE_KEY, first, w->fk, w->x2, &op->dk);
     }
     /* T, y to the scale of the chunk's entry. */
     float back = w->M == M_out && M_out != -INFINITY ? 1 : pf_decay(w->M, M_out);
     w->kern->scale(r, back, w->y, w->y);
-    for (int64_t i = 0; i < C; i++) {
+    for (int64_t i = 0; i < n; i++) {
         w->kern->scale(dv, w->e[i], w->g + i * dv, w->o + i * dv);
         w->rho[i] *= w->e[i];
     }
     w->kern->scale(r * dv, back, w->t, w->t);
-    pf_gemm(true, false, r, dv, C, 1, w->fq, r, w->o, dv, 1, w->t, dv);
-    w->kern->rows_sum(C, r, r, w->fq, w->rho, w->y);
+    pf_work_gemm(w, true, false, r, dv, n, w->fq, r, w->o, dv, 1, w->t, dv);
+    w->kern->rows_sum(n, r, r, w->fq, w->rho, w->y);
 }
 
 /* T, y at the end of the segment: the exit state's gradient, or 0. */

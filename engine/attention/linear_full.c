@@ -28,11 +28,12 @@ static void restore_bad_values(pf_work *w, int64_t first) {
 static void sweep_keys(pf_work *w) {
     pf_work_load_state(w);
     for (int64_t first = 0; first < w->seg->length; first += w->op->block) {
+        pf_work_begin(w, first);
         pf_work_keys(w, first);
         pf_work_values(w, first);
         restore_bad_values(w, first);
         float top = w->M;
-        for (int64_t j = 0; j < w->op->block; j++) {
+        for (int64_t j = 0; j < w->rows; j++) {
             if (w->shift[j] > top) top = w->shift[j];
         }
         pf_work_rescale(w, top);
@@ -43,9 +44,10 @@ static void sweep_keys(pf_work *w) {
 /* Queries first .. of the segment: out and denominators. */
 static void answer_block(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
-    int64_t C = op->block, dv = op->dv, n = pf_work_rows(w, first);
+    pf_work_begin(w, first);
+    int64_t C = w->rows, dv = op->dv, n = pf_work_rows(w, first);
     pf_work_queries(w, first);
-    pf_gemm(false, false, C, dv, op->r, 1, w->fq, op->r, w->s, dv, 0, w->o, dv);
+    pf_work_gemm(w, false, false, C, dv, op->r, w->fq, op->r, w->s, dv, 0, w->o, dv);
     w->kern->rows_dot(C, op->r, op->r, w->fq, w->z, w->den);
     float *den = op->denominator + (w->item * op->H + w->head) * op->Lq;
     for (int64_t i = 0; i < n; i++) {
@@ -81,13 +83,14 @@ void pf_full_forward(void *op, int64_t task, void *scratch) {
 /* dq of a block; T += phi(q)^T g~, y += phi(q)^T rho. */
 static void backward_queries(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
-    int64_t C = op->block, r = op->r, dv = op->dv;
+    pf_work_begin(w, first);
+    int64_t C = w->rows, r = op->r, dv = op->dv;
     pf_work_queries(w, first);
     pf_work_cotangents(w, first);
-    pf_gemm(true, false, r, dv, C, 1, w->fq, r, w->g, dv, 1, w->t, dv);
+    pf_work_gemm(w, true, false, r, dv, C, w->fq, r, w->g, dv, 1, w->t, dv);
     w->kern->rows_sum(C, r, r, w->fq, w->rho, w->y);
     if (!op->need_q) return;
-    pf_gemm(false, true, C, r, dv, 1, w->g, dv, w->s, dv, 0, w->df, r);
+    pf_work_gemm(w, false, true, C, r, dv, w->g, dv, w->s, dv, 0, w->df, r);
     for (int64_t i = 0; i < C; i++) w->kern->axpy(r, w->rho[i], w->z, w->df + i * r);
     pf_work_pull(w, PF_SIDE_QUERY, first, w->fq, w->x, &op->dq);
 }
@@ -95,12 +98,13 @@ static void backward_queries(pf_work *w, int64_t first) {
 /* dk and dv of a block, from T, y and M. */
 static void backward_keys(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
-    int64_t C = op->block, r = op->r, dv = op->dv, n = pf_work_rows(w, first);
+    pf_work_begin(w, first);
+    int64_t C = w->rows, r = op->r, dv = op->dv, n = pf_work_rows(w, first);
     pf_work_keys(w, first);
     pf_work_values(w, first);
     for (int64_t j = 0; j < C; j++) w->e[j] = pf_decay(w->shift[j], w->M);
     if (op->need_v) {
-        pf_gemm(false, false, C, dv, r, 1, w->fk, r, w->t, dv, 0, w->o, dv);
+        pf_work_gemm(w, false, false, C, dv, r, w->fk, r, w->t, dv, 0, w->o, dv);
         for (int64_t j = 0; j < n; j++) {
             float *to = pf_rows_at(&op->dvalue, w->item, w->head, w->seg->start + first + j);
             w->kern->scale(dv, w->e[j], w->o + j * dv, to);
@@ -108,7 +112,7 @@ static void backward_keys(pf_work *w, int64_t first) {
     }
     if (!op->need_k) return;
     for (int64_t j = 0; j < C; j++) w->kern->scale(dv, w->e[j], w->v + j * dv, w->vs + j * dv);
-    pf_gemm(false, true, C, r, dv, 1, w->vs, dv, w->t, dv, 0, w->df, r);
+    pf_work_gemm(w, false, true, C, r, dv, w->vs, dv, w->t, dv, 0, w->df, r);
     for (int64_t j = 0; j < C; j++) w->kern->axpy(r, w->e[j], w->y, w->df + j * r);
     pf_work_pull(w, PF_SIDE_KEY, first, w->fk, w->x2, &op->dk);
 }

@@ -160,23 +160,22 @@ static int pull_x(pf_call *c, const pf_matrix *dy, const pf_matrix *w) {
     return pf_tiles_run(&tiles);
 }
 
-/* dW (N, K) += dy^T x: one GEMM over all rows a tile, where the rows are evenly spaced;
- * else item after item. */
+/* dW (N, K) += dy^T x */
 static int pull_weight(pf_call *c, const pf_matrix *dy, const pf_matrix *x) {
     pf_tensor *slot;
     bool fresh;
-    pf_matrix dw, all_dy, all_x;
+    pf_matrix dw;
     PF_TRY(pf_grad_fresh(c, WEIGHT, &fresh, &slot));
     PF_TRY(pf_matrix_open(&dw, c->engine, slot));
-    const bool flat = pf_matrix_flatten(dy, &all_dy) && pf_matrix_flatten(x, &all_x);
-    const pf_matrix dyt = pf_matrix_flip(flat ? &all_dy : dy);
-    pf_tiles tiles = row_tiles(c->engine, &dyt);
-    tiles.a = &dyt;
-    tiles.b = flat ? &all_x : x;
-    tiles.c = &dw;
-    tiles.overwrite = fresh;
-    pf_tiles_for_weight(&tiles);
-    return pf_tiles_run(&tiles);
+    return pf_tiles_over_rows(&(pf_over_rows){
+        .engine = c->engine,
+        .left = dy,
+        .right = x,
+        .c = &dw,
+        .rank = dy->batch.rank,
+        .batch = dy->batch.shape,
+        .overwrite = fresh,
+    });
 }
 
 /* db (N) += the sum of dy over all rows */

@@ -157,14 +157,15 @@ static int pull_b(pf_call *c, matmul_job *job) {
     PF_TRY(pf_grad_fresh(c, 1, &fresh, &slot));
     const pf_tensor header = as_matrix(slot, false);
     PF_TRY(pf_matrix_open(&db, c->engine, &header));
-    const pf_matrix at = pf_matrix_flip(&job->a);
-    pf_tiles tiles = row_tiles(job, c->engine);
-    tiles.a = &at;
-    tiles.b = &job->y;
-    tiles.c = &db;
-    tiles.overwrite = fresh;
-    pf_tiles_for_weight(&tiles);
-    return pf_tiles_run(&tiles);
+    return pf_tiles_over_rows(&(pf_over_rows){
+        .engine = c->engine,
+        .left = &job->a,
+        .right = &job->y,
+        .c = &db,
+        .rank = job->rank,
+        .batch = job->batch,
+        .overwrite = fresh,
+    });
 }
 
 static int matmul_backward(pf_call *c) {

@@ -17,7 +17,8 @@ static int reshape_target(const pf_call *c, int64_t *shape) {
     for (int d = 0; d < wanted->n; d++) {
         shape[d] = wanted->list[d];
         if (shape[d] < -1)
-            return pf_shape_fail(c, "a size must be -1 or at least 0, not %lld", (long long)shape[d]);
+            return pf_shape_fail(c, "a size must be -1 or at least 0, not %lld",
+                                 (long long)shape[d]);
         if (shape[d] == -1 && open >= 0) return pf_shape_fail(c, "only one size may be -1");
         if (shape[d] == -1)
             open = d;
@@ -155,14 +156,16 @@ static int permute_order(const pf_call *c, int *order) {
     const pf_attr *wanted = &c->attr[0];
     bool seen[PF_MAX_RANK] = {false};
     if (wanted->n != rank)
-        return pf_shape_fail(c, "the order must name all %d dimensions, it names %d", rank, wanted->n);
+        return pf_shape_fail(c, "the order must name all %d dimensions, it names %d", rank,
+                             wanted->n);
     for (int d = 0; d < rank; d++) {
         const int64_t dim = wanted->list[d];
         if (dim < -rank || dim >= rank)
             return pf_shape_fail(c, "there is no dimension %lld (%d to %d)", (long long)dim, -rank,
                                  rank - 1);
         order[d] = (int)(dim < 0 ? dim + rank : dim);
-        if (seen[order[d]]) return pf_shape_fail(c, "dimension %d stands twice in the order", order[d]);
+        if (seen[order[d]])
+            return pf_shape_fail(c, "dimension %d stands twice in the order", order[d]);
         seen[order[d]] = true;
     }
     return PF_OK;
@@ -243,8 +246,8 @@ static int slice_range(const pf_call *c, range *r) {
     if (c->attr[2].i == PF_INDEX_END) r->end = size;
     if (r->first < 0 || r->first > r->end || r->end > size)
         return pf_shape_fail(c, "the range [%lld, %lld) (from 0, end excluded) does not lie in "
-                             "dimension %d of size %lld", (long long)c->attr[1].i,
-                             (long long)r->end, r->dim, (long long)size);
+                             "dimension %d (from the end) of size %lld", (long long)c->attr[1].i,
+                             (long long)r->end, r->dim - x->rank, (long long)size);
     return PF_OK;
 }
 

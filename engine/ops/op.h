@@ -13,8 +13,10 @@
  *   pf_grad_fresh(c, i, &f) the same, but when *f it is uninitialised: OVERWRITE it;
  *   pf_grad_give(c, i, t)   hands over a finished tensor of the input's shape (retained).
  * A given tensor may be dout[o] itself or a view of it, and may be given to several slots:
- * the receiver must not add into what others hold. A slot whose c->need[i] is false must not be asked for. dout[o] is NULL where no
- * gradient arrived; otherwise it has the output's shape, any strides.
+ * the receiver must not add into what others hold. A slot whose c->need[i] is false must
+ * not be asked for. dout[o] is NULL where no gradient arrived; otherwise it has the output's
+ * shape, any strides. In backward in[i] and out[o] that `uses` does not name are ghosts:
+ * they have a shape and no data.
  */
 #ifndef PF_OP_H
 #define PF_OP_H

@@ -152,8 +152,9 @@ int pf_shape_fail(const pf_call *c, const char *format, ...) {
     inputs[0] = 0;
     for (int i = 0; i < c->n_in && used + 1 < sizeof inputs; i++) {
         if (!c->in[i]) continue;
-        const int wrote = snprintf(inputs + used, sizeof inputs - used, "%s%s is %s",
-                                   used ? ", " : "", pf_op_arg_name(c->op, i), pf_shape_of(c->in[i]));
+        const int wrote =
+            snprintf(inputs + used, sizeof inputs - used, "%s%s is %s", used ? ", " : "",
+                     pf_op_arg_name(c->op, i), pf_shape_of(c->in[i]));
         used += wrote > 0 ? (size_t)wrote : 0;
     }
     va_list args;
@@ -190,7 +191,8 @@ static int check_inputs(pf_call *c) {
         if (!t && (i < op->min_in || op->flags & PF_OP_VARIADIC))
             return pf_fail(PF_EINVAL, "%s: %s is missing", op->name, pf_op_arg_name(op, i));
         if (t && !pf_tensor_alive(t))
-            return pf_fail(PF_ESTATE, "%s: %s is dead (its tape has closed); use :detach() to keep it",
+            return pf_fail(PF_ESTATE,
+                           "%s: %s is dead (its tape has closed); use :detach() to keep it",
                            op->name, pf_op_arg_name(op, i));
     }
     return PF_OK;

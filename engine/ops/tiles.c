@@ -49,7 +49,8 @@ pf_matrix pf_matrix_flip(const pf_matrix *m) {
     return f;
 }
 
-bool pf_matrix_flatten(const pf_matrix *m, pf_matrix *flat) {
+/* All rows of all items as one matrix, if they are evenly spaced. */
+static bool flatten(const pf_matrix *m, pf_matrix *flat) {
     const int64_t items = pf_shape_numel(m->batch.rank, m->batch.shape);
     if (m->transposed) return false;
     *flat = *m;
@@ -124,6 +125,29 @@ static void add_bias(const pf_tiles *job, int64_t rows, int64_t n, const float *
     }
 }
 
+/* Task of a product cut along k: (stretch, row tile, column tile), columns fastest. */
+static void stretch_task(void *context, int64_t task, void *scratch) {
+    const tile_run *run = context;
+    const pf_tiles *job = run->job;
+    const pf_matrix *a = job->a, *b = job->b, *c = job->c;
+    const int64_t col = task % run->col_tiles * job->cols;
+    const int64_t row = task / run->col_tiles % run->row_tiles * job->rows;
+    const int64_t part = task / run->col_tiles / run->row_tiles, from = part * job->stretch;
+    const int64_t k = pf_min(job->stretch, a->cols - from);
+    const float *at_a = a->data + (a->transposed ? from * a->ld + row : row * a->ld + from);
+    const float *at_b = b->data + (b->transposed ? col * b->ld + from : from * b->ld + col);
+    (void)scratch;
+    pf_gemm(a->transposed, b->transposed, pf_min(job->rows, c->rows - row),
+            pf_min(job->cols, c->cols - col), k, 1.0f, at_a, a->ld, at_b, b->ld,
+            job->overwrite ? 0.0f : 1.0f, c->data + (part * c->rows + row) * c->ld + col, c->ld);
+}
+
+/* Row tiles go through block_gemm where the level has one: faster than the BLAS on tiles,
+ * and its bits need no padding. */
+static bool own_kernel(const pf_tiles *job) {
+    return job->pad && job->engine->kern->block_gemm;
+}
+
 /* Task: (item, row tile, column tile), columns fastest. Summed products follow each other
  * in the batch's order. */
 static void tile_task(void *context, int64_t task, void *scratch) {
@@ -144,7 +168,11 @@ static void tile_task(void *context, int64_t task, void *scratch) {
         const float *from_a = a->data + base[1] + more[1];
         const float *from_b = b->data + base[2] + more[2] + b_at;
         const float beta = r == 0 && job->overwrite ? 0.0f : 1.0f;
-        if (job->pad && count < job->rows)
+        if (own_kernel(job))
+            job->engine->kern->block_gemm(a->transposed, b->transposed, count, n, a->cols,
+                                          from_a + a_at, a->ld, from_b, b->ld, beta, to, c->ld,
+                                          scratch);
+        else if (job->pad && count < job->rows)
             padded_tile(job, row, count, n, from_a, from_b, beta, to, scratch);
         else
             pf_gemm(a->transposed, b->transposed, count, n, a->cols, 1.0f, from_a + a_at, a->ld,
@@ -166,8 +194,14 @@ int pf_tiles_run(const pf_tiles *job) {
     run.n_reduced = pf_split_space(job->rank, job->batch, 3, operand, false, &run.reduced);
     run.row_tiles = pf_ceil_div(m, job->rows);
     run.col_tiles = pf_ceil_div(n, job->cols);
+    if (job->stretch > 0)
+        return pf_parallel(job->engine,
+                           pf_ceil_div(k, job->stretch) * run.row_tiles * run.col_tiles, 0,
+                           stretch_task, &run);
     size_t bytes = 0;
-    if (job->pad && m % job->rows != 0) {
+    if (own_kernel(job)) {
+        bytes = PF_PANEL * sizeof(float);
+    } else if (job->pad && m % job->rows != 0) {
         const size_t widest = (size_t)pf_min(n, job->cols);
         if (!pf_mul_size((size_t)k + widest, sizeof(float) * (size_t)job->rows, &bytes))
             return pf_fail(PF_ENOMEM, "%lld columns: a tile is too large", (long long)k);
@@ -177,15 +211,83 @@ int pf_tiles_run(const pf_tiles *job) {
                        &run);
 }
 
-void pf_tiles_for_weight(pf_tiles *job) {
+/* ---- sums over rows ----------------------------------------------------------- */
+
+enum { WIDE = 512, ENOUGH = 8, SHORTEST = 512, SMALL = 1 << 22 };
+
+/* How many of the k rows go in one stretch: all of them where the tiles alone are enough
+ * tasks or the work is small. Depends on the problem only. */
+static int64_t stretch_of(int64_t m, int64_t n, int64_t k) {
+    const int64_t tiles = pf_ceil_div(m, WIDE) * pf_ceil_div(n, WIDE);
+    if (tiles >= ENOUGH || (double)m * (double)n * (double)k < SMALL) return k;
+    const int64_t parts = pf_min(pf_ceil_div(ENOUGH, tiles), k / SHORTEST);
+    return parts <= 1 ? k : pf_round_up(pf_ceil_div(k, parts), 64);
+}
+
+/* The partial sums (parts, m, n) of the stretches, then their sum. */
+static int in_stretches(const pf_over_rows *job, pf_tiles *tiles, int64_t stretch) {
+    const pf_matrix *c = job->c;
+    const int64_t shape[3] = {pf_ceil_div(tiles->a->cols, stretch), c->rows, c->cols};
+    pf_tensor *parts = NULL;
+    PF_TRY(pf_tensor_make(&parts, job->engine, PF_F32, 3, shape));
+    const pf_matrix to = {.data = pf_f32(parts), .rows = c->rows, .cols = c->cols, .ld = c->cols};
+    tiles->c = &to;
+    tiles->stretch = stretch;
+    tiles->overwrite = true;
+    int status = pf_tiles_run(tiles);
+    pf_tensor sum = c->batch; /* its storage and offset; (m, n) contiguous */
+    sum.rank = 2;
+    sum.shape[0] = c->rows;
+    sum.shape[1] = c->cols;
+    sum.stride[0] = c->ld;
+    sum.stride[1] = 1;
+    if (status >= 0)
+        status = pf_fold(&(pf_fold_job){
+            .engine = job->engine,
+            .to = &sum,
+            .overwrite = job->overwrite,
+            .rank = 3,
+            .shape = shape,
+            .n = 1,
+            .x = {parts},
+            .scale = 1,
+        });
+    pf_tensor_release(&parts);
+    return status;
+}
+
+/* Item after item; tiles as large as leaves a few tasks for every thread. */
+static int item_by_item(pf_tiles *tiles) {
     static const int64_t sizes[][2] = {{512, 512}, {256, 512}, {256, 256}, {128, 256}, {128, 128}};
-    enum { ENOUGH = 8, SMALL = 1 << 20 };
-    const int64_t m = job->c->rows, n = job->c->cols;
-    job->pad = false;
+    const int64_t m = tiles->c->rows, n = tiles->c->cols;
     for (int i = 0; i < PF_COUNT(sizes); i++) {
-        job->rows = sizes[i][0];
-        job->cols = sizes[i][1];
-        if (pf_ceil_div(m, job->rows) * pf_ceil_div(n, job->cols) >= ENOUGH) return;
-        if ((double)m * (double)n * (double)job->a->cols < SMALL) return;
+        tiles->rows = sizes[i][0];
+        tiles->cols = sizes[i][1];
+        if (pf_ceil_div(m, tiles->rows) * pf_ceil_div(n, tiles->cols) >= ENOUGH) break;
     }
+    return pf_tiles_run(tiles);
+}
+
+int pf_tiles_over_rows(const pf_over_rows *job) {
+    pf_matrix left, right;
+    const bool flat = pf_shape_numel(job->c->batch.rank, job->c->batch.shape) == 1 &&
+                      flatten(job->left, &left) && flatten(job->right, &right) &&
+                      left.rows == right.rows;
+    const pf_matrix lt = pf_matrix_flip(flat ? &left : job->left);
+    pf_tiles tiles = {
+        .engine = job->engine,
+        .a = &lt,
+        .b = flat ? &right : job->right,
+        .c = job->c,
+        .rank = job->rank,
+        .batch = job->batch,
+        .rows = WIDE,
+        .cols = WIDE,
+        .overwrite = job->overwrite,
+    };
+    if (!flat) return item_by_item(&tiles);
+    tiles.rank = 0;
+    const int64_t stretch = stretch_of(job->c->rows, job->c->cols, lt.cols);
+    if (stretch < lt.cols) return in_stretches(job, &tiles, stretch);
+    return pf_tiles_run(&tiles);
 }

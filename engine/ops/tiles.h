@@ -25,8 +25,6 @@ typedef struct pf_matrix {
 int pf_matrix_open(pf_matrix *m, pf_engine *engine, const pf_tensor *t);
 void pf_matrix_close(pf_matrix *m);
 pf_matrix pf_matrix_flip(const pf_matrix *m); /* its transpose; borrows */
-/* All rows of all items as one matrix, if they are evenly spaced. */
-bool pf_matrix_flatten(const pf_matrix *m, pf_matrix *flat);
 
 typedef struct pf_tiles {
     pf_engine *engine;
@@ -37,12 +35,25 @@ typedef struct pf_tiles {
     bool pad;                   /* row tiles are filled up; else the last one is smaller */
     bool overwrite;             /* C is written, else added to */
     const float *bias;          /* (n) added to each row, or NULL */
+    int64_t stretch;            /* 0, or: only this many of k at a time, each to its own C (m, n),
+                                 * one after another; without a batch */
 } pf_tiles;
 
 enum { PF_COL_TILE = 512 };
 
 int pf_tiles_run(const pf_tiles *job);
-/* Tile sizes for a weight's gradient: as large as leaves a few tasks for every thread. */
-void pf_tiles_for_weight(pf_tiles *job);
+
+/* C (n, k) (+)= left^T right summed over the rows of left (rows, n) and right (rows, k):
+ * a weight's gradient. Where all rows are evenly spaced they are one matrix, cut in few
+ * long stretches whose partial sums are added in order, so that tiles stay large. */
+typedef struct pf_over_rows {
+    pf_engine *engine;
+    const pf_matrix *left, *right, *c;
+    int rank; /* the batch, as in pf_tiles */
+    const int64_t *batch;
+    bool overwrite;
+} pf_over_rows;
+
+int pf_tiles_over_rows(const pf_over_rows *job);
 
 #endif

@@ -46,7 +46,8 @@ static void test_elementwise(void) {
     for (int o = 0; o < PF_COUNT(names); o++) {
         judged = o;
         for (int k = 0; k < PF_COUNT(shapes); k++) {
-            pf_tensor *a = filled(shapes[k].ra, shapes[k].a), *b = filled(shapes[k].rb, shapes[k].b);
+            pf_tensor *a = filled(shapes[k].ra, shapes[k].a),
+                      *b = filled(shapes[k].rb, shapes[k].b);
             if (o == 4) positive(a);
             const bool big = pf_tensor_numel(a) + pf_tensor_numel(b) > 1000;
             check_op(names[o], judge_binary, INPUTS(a, b), NULL, 1e-5, big ? 1 : 20);
@@ -244,25 +245,34 @@ static void judge_concat(const pf_attr *attr, int n, const dense *in, dense *out
 
 static void test_movement(void) {
     static const pf_attr shapes[] = {
-        {.n = 1, .list = {24}},           {.n = 2, .list = {6, -1}},   {.n = 4, .list = {2, 3, 2, 2}},
-        {.n = 3, .list = {1, 24, 1}},     {.n = 4, .list = {2, 1, 3, 4}}, {.n = 3, .list = {4, 3, 2}},
+        {.n = 1, .list = {24}},         {.n = 2, .list = {6, -1}},
+        {.n = 4, .list = {2, 3, 2, 2}}, {.n = 3, .list = {1, 24, 1}},
+        {.n = 4, .list = {2, 1, 3, 4}}, {.n = 3, .list = {4, 3, 2}},
     };
     moved_case = 0;
     for (int k = 0; k < PF_COUNT(shapes); k++)
         check_op("reshape", judge_moved, INPUTS(TENSOR(2, 3, 4)), &shapes[k], 0, 30);
     check_op("reshape", judge_moved, INPUTS(TENSOR(1, 1)), (const pf_attr[]){{.n = 0}}, 0, 1);
-    check_op("reshape", judge_moved, INPUTS(scalar()), (const pf_attr[]){{.n = 2, .list = {1, 1}}}, 0, 1);
-    check_op("reshape", judge_moved, INPUTS(TENSOR(0, 3)), (const pf_attr[]){{.n = 2, .list = {3, -1}}}, 0, 1);
+    check_op("reshape", judge_moved, INPUTS(scalar()), (const pf_attr[]){{.n = 2, .list = {1, 1}}},
+             0, 1);
+    check_op("reshape", judge_moved, INPUTS(TENSOR(0, 3)),
+             (const pf_attr[]){{.n = 2, .list = {3, -1}}}, 0, 1);
     moved_case = 1;
-    check_op("transpose", judge_moved, INPUTS(TENSOR(2, 3, 4)), (const pf_attr[]){{.i = 1}, {.i = -1}}, 0, 30);
+    check_op("transpose", judge_moved, INPUTS(TENSOR(2, 3, 4)),
+             (const pf_attr[]){{.i = 1}, {.i = -1}}, 0, 30);
     moved_case = 2;
-    check_op("permute", judge_moved, INPUTS(TENSOR(2, 3, 4)), (const pf_attr[]){{.n = 3, .list = {2, 0, -2}}}, 0, 30);
+    check_op("permute", judge_moved, INPUTS(TENSOR(2, 3, 4)),
+             (const pf_attr[]){{.n = 3, .list = {2, 0, -2}}}, 0, 30);
     moved_case = 3;
-    check_op("slice", judge_moved, INPUTS(TENSOR(2, 3, 4)), (const pf_attr[]){{.i = 1}, {.i = -2}, {.i = PF_INDEX_END}}, 0, 30);
-    check_op("slice", judge_moved, INPUTS(TENSOR(2, 3, 4)), (const pf_attr[]){{.i = 1}, {.i = 3}, {.i = 3}}, 0, 30);
+    check_op("slice", judge_moved, INPUTS(TENSOR(2, 3, 4)),
+             (const pf_attr[]){{.i = 1}, {.i = -2}, {.i = PF_INDEX_END}}, 0, 30);
+    check_op("slice", judge_moved, INPUTS(TENSOR(2, 3, 4)),
+             (const pf_attr[]){{.i = 1}, {.i = 3}, {.i = 3}}, 0, 30);
     moved_case = 4;
-    check_op("slice", judge_moved, INPUTS(TENSOR(2, 3, 4)), (const pf_attr[]){{.i = -1}, {.i = 1}, {.i = -1}}, 0, 30);
-    check_op("concat", judge_concat, INPUTS(TENSOR(2, 3), TENSOR(2, 0), TENSOR(2, 4)), (const pf_attr[]){{.i = 1}}, 0, 30);
+    check_op("slice", judge_moved, INPUTS(TENSOR(2, 3, 4)),
+             (const pf_attr[]){{.i = -1}, {.i = 1}, {.i = -1}}, 0, 30);
+    check_op("concat", judge_concat, INPUTS(TENSOR(2, 3), TENSOR(2, 0), TENSOR(2, 4)),
+             (const pf_attr[]){{.i = 1}}, 0, 30);
     check_op("concat", judge_concat, INPUTS(TENSOR(2, 3), TENSOR(5, 3)), NULL, 0, 30);
     check_op("concat", judge_concat, INPUTS(TENSOR(2, 3)), NULL, 0, 30);
 }
@@ -330,7 +340,8 @@ static void fails(int status, const char *part, const char *op, pf_tensor **in, 
     const int got = pf_call_forward(&c);
     CHECK(got == status);
     CHECK(strstr(pf_last_error(), part) != NULL);
-    if (!strstr(pf_last_error(), part)) fprintf(stderr, "  \"%s\" lacks \"%s\"\n", pf_last_error(), part);
+    if (!strstr(pf_last_error(), part))
+        fprintf(stderr, "  \"%s\" lacks \"%s\"\n", pf_last_error(), part);
     CHECK(c.out[0] == NULL);
     for (int i = 0; i < n; i++) pf_tensor_release(&in[i]);
 }
@@ -342,24 +353,37 @@ static void test_errors(void) {
     fails(PF_ESTATE, "matmul: b is dead", "matmul", INPUTS(TENSOR(2, 2), dead), NULL);
     fails(PF_EINVAL, "matmul: b is missing", "matmul", INPUTS(TENSOR(2, 2), NULL), NULL);
     fails(PF_EINVAL, "takes 2 to 2 inputs", "matmul", INPUTS(TENSOR(2, 2)), NULL);
-    fails(PF_ESHAPE, "matmul: a is [32, 64], b is [128, 64]; a's last dimension (64) must equal b's second to last (128); b transposed",
+    fails(PF_ESHAPE,
+          "matmul: a is [32, 64], b is [128, 64]; a's last dimension (64) must equal b's second to "
+          "last (128); b transposed",
           "matmul", INPUTS(TENSOR(32, 64), TENSOR(128, 64)), NULL);
-    fails(PF_ESHAPE, "batch dimension -3", "matmul", INPUTS(TENSOR(2, 3, 4), TENSOR(3, 4, 5)), NULL);
+    fails(PF_ESHAPE, "batch dimension -3", "matmul", INPUTS(TENSOR(2, 3, 4), TENSOR(3, 4, 5)),
+          NULL);
     fails(PF_ESHAPE, "a is a scalar", "matmul", INPUTS(scalar(), TENSOR(3)), NULL);
-    fails(PF_ESHAPE, "weight transposed would fit", "linear", INPUTS(TENSOR(2, 5), TENSOR(5, 4)), NULL);
-    fails(PF_ESHAPE, "bias must be [5]", "linear", INPUTS(TENSOR(2, 4), TENSOR(5, 4), TENSOR(4)), NULL);
-    fails(PF_ESHAPE, "add: a is [2, 3], b is [2, 4]; dimension -1", "add", INPUTS(TENSOR(2, 3), TENSOR(2, 4)), NULL);
+    fails(PF_ESHAPE, "weight transposed would fit", "linear", INPUTS(TENSOR(2, 5), TENSOR(5, 4)),
+          NULL);
+    fails(PF_ESHAPE, "bias must be [5]", "linear", INPUTS(TENSOR(2, 4), TENSOR(5, 4), TENSOR(4)),
+          NULL);
+    fails(PF_ESHAPE, "add: a is [2, 3], b is [2, 4]; dimension -1", "add",
+          INPUTS(TENSOR(2, 3), TENSOR(2, 4)), NULL);
     CHECK_OK(pf_tensor_arange(&ids, &engine, PF_I32, 3));
     fails(PF_EDTYPE, "add: b", "add", INPUTS(TENSOR(3), ids), NULL);
     fails(PF_ESHAPE, "mean of no elements", "mean", INPUTS(TENSOR(0, 3)), NULL);
-    fails(PF_ESHAPE, "no dimension 2", "sum", INPUTS(TENSOR(2, 3)), (const pf_attr[]){{.i = 2}, {.i = 0}});
-    fails(PF_EINVAL, "keep is true", "sum", INPUTS(TENSOR(2)), (const pf_attr[]){{.i = 0}, {.i = 7}});
-    fails(PF_ESHAPE, "6 elements don't fill [4, -1]", "reshape", INPUTS(TENSOR(2, 3)), (const pf_attr[]){{.n = 2, .list = {4, -1}}});
-    fails(PF_ESHAPE, "only one size", "reshape", INPUTS(TENSOR(2, 3)), (const pf_attr[]){{.n = 2, .list = {-1, -1}}});
+    fails(PF_ESHAPE, "no dimension 2", "sum", INPUTS(TENSOR(2, 3)),
+          (const pf_attr[]){{.i = 2}, {.i = 0}});
+    fails(PF_EINVAL, "keep is true", "sum", INPUTS(TENSOR(2)),
+          (const pf_attr[]){{.i = 0}, {.i = 7}});
+    fails(PF_ESHAPE, "6 elements don't fill [4, -1]", "reshape", INPUTS(TENSOR(2, 3)),
+          (const pf_attr[]){{.n = 2, .list = {4, -1}}});
+    fails(PF_ESHAPE, "only one size", "reshape", INPUTS(TENSOR(2, 3)),
+          (const pf_attr[]){{.n = 2, .list = {-1, -1}}});
     fails(PF_EINVAL, "at most 8", "reshape", INPUTS(TENSOR(2, 3)), (const pf_attr[]){{.n = 9}});
-    fails(PF_ESHAPE, "stands twice", "permute", INPUTS(TENSOR(2, 3)), (const pf_attr[]){{.n = 2, .list = {0, 0}}});
-    fails(PF_ESHAPE, "does not lie in dimension 1", "slice", INPUTS(TENSOR(2, 3)), (const pf_attr[]){{.i = 1}, {.i = 2}, {.i = 5}});
-    fails(PF_ESHAPE, "tensors[1] differs in dimension -1", "concat", INPUTS(TENSOR(2, 3), TENSOR(2, 4)), NULL);
+    fails(PF_ESHAPE, "stands twice", "permute", INPUTS(TENSOR(2, 3)),
+          (const pf_attr[]){{.n = 2, .list = {0, 0}}});
+    fails(PF_ESHAPE, "does not lie in dimension -1", "slice", INPUTS(TENSOR(2, 3)),
+          (const pf_attr[]){{.i = 1}, {.i = 2}, {.i = 5}});
+    fails(PF_ESHAPE, "tensors[1] differs in dimension -1", "concat",
+          INPUTS(TENSOR(2, 3), TENSOR(2, 4)), NULL);
     CHECK_FAILS(PF_ENOTFOUND, pf_op_find(&engine, "matmull"));
     CHECK(strstr(pf_last_error(), "'matmul'") != NULL);
 }

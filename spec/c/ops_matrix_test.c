@@ -43,6 +43,7 @@ static void test_matmul(void) {
     check_op("matmul", judge_matmul, INPUTS(TENSOR(0, 4), TENSOR(4, 5)), NULL, 1e-5, 30);
     check_op("matmul", judge_matmul, INPUTS(TENSOR(0, 3, 4), TENSOR(4, 5)), NULL, 1e-5, 30);
     check_op("matmul", judge_matmul, INPUTS(TENSOR(2, 131, 40), TENSOR(40, 530)), NULL, 1e-5, 2);
+    check_op("matmul", judge_matmul, INPUTS(TENSOR(3, 500, 64), TENSOR(64, 72)), NULL, 5e-5, 2);
     check_op("matmul", judge_matmul, INPUTS(TENSOR(256, 33), TENSOR(33, 64)), NULL, 1e-5, 3);
 }
 
@@ -60,15 +61,25 @@ static void judge_linear(const pf_attr *attr, int n, const dense *in, dense *out
 static void test_linear(void) {
     for (int step = 0; step < 2; step++) {
         const pf_attr attr[] = {{.i = step}};
-        check_op("linear", judge_linear, INPUTS(TENSOR(3, 4), TENSOR(5, 4), TENSOR(5)), attr, 1e-5, 30);
+        check_op("linear", judge_linear, INPUTS(TENSOR(3, 4), TENSOR(5, 4), TENSOR(5)), attr, 1e-5,
+                 30);
         check_op("linear", judge_linear, INPUTS(TENSOR(3, 4), TENSOR(5, 4)), attr, 1e-5, 30);
         check_op("linear", judge_linear, INPUTS(TENSOR(4), TENSOR(5, 4), NULL), attr, 1e-5, 30);
-        check_op("linear", judge_linear, INPUTS(TENSOR(2, 3, 4), TENSOR(5, 4), TENSOR(5)), attr, 1e-5, 30);
-        check_op("linear", judge_linear, INPUTS(TENSOR(2, 2, 1, 4), TENSOR(5, 4), TENSOR(5)), attr, 1e-5, 30);
-        check_op("linear", judge_linear, INPUTS(TENSOR(2, 0, 4), TENSOR(5, 4), TENSOR(5)), attr, 1e-5, 30);
-        check_op("linear", judge_linear, INPUTS(TENSOR(3, 0), TENSOR(5, 0), TENSOR(5)), attr, 1e-5, 1);
-        check_op("linear", judge_linear, INPUTS(TENSOR(2, 129, 70), TENSOR(520, 70), TENSOR(520)), attr, 1e-5, 2);
-        check_op("linear", judge_linear, INPUTS(TENSOR(2, 128, 33), TENSOR(40, 33), TENSOR(40)), attr, 1e-5, 3);
+        check_op("linear", judge_linear, INPUTS(TENSOR(2, 3, 4), TENSOR(5, 4), TENSOR(5)), attr,
+                 1e-5, 30);
+        check_op("linear", judge_linear, INPUTS(TENSOR(2, 2, 1, 4), TENSOR(5, 4), TENSOR(5)), attr,
+                 1e-5, 30);
+        check_op("linear", judge_linear, INPUTS(TENSOR(2, 0, 4), TENSOR(5, 4), TENSOR(5)), attr,
+                 1e-5, 30);
+        check_op("linear", judge_linear, INPUTS(TENSOR(3, 0), TENSOR(5, 0), TENSOR(5)), attr, 1e-5,
+                 1);
+        check_op("linear", judge_linear, INPUTS(TENSOR(2, 129, 70), TENSOR(520, 70), TENSOR(520)),
+                 attr, 1e-5, 2);
+        /* Rows enough for a weight gradient in stretches; a bit of every kind of sum. */
+        check_op("linear", judge_linear, INPUTS(TENSOR(3, 500, 64), TENSOR(72, 64), TENSOR(72)),
+                 attr, 5e-5, 2);
+        check_op("linear", judge_linear, INPUTS(TENSOR(2, 128, 33), TENSOR(40, 33), TENSOR(40)),
+                 attr, 1e-5, 3);
     }
 }
 

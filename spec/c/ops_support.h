@@ -183,7 +183,8 @@ static inline bool near(double got, double want, double tolerance) {
     return fabs(got - want) <= tolerance * (1 + fabs(want));
 }
 
-static inline void compare(const char *what, const pf_tensor *t, const dense *want, double tolerance) {
+static inline void compare(const char *what, const pf_tensor *t, const dense *want,
+                           double tolerance) {
     dense got = dense_of(t);
     int64_t i = 0;
     while (i < want->n && near(got.v[i], want->v[i], tolerance)) i++;
@@ -203,8 +204,8 @@ static inline double judged_loss(const pf_call *c, judge_fn judge, const dense *
 }
 
 /* Gradients in s against central differences of the judge, at up to `samples` places. */
-static inline void compare_gradients(pf_call *c, const sink *s, judge_fn judge, dense *in, dense *out,
-                              double tolerance, int samples) {
+static inline void compare_gradients(pf_call *c, const sink *s, judge_fn judge, dense *in,
+                                     dense *out, double tolerance, int samples) {
     const double h = 1e-5;
     dense dy = dense_of(c->dout[0]);
     for (int i = 0; i < c->n_in; i++) {

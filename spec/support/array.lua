@@ -191,7 +191,8 @@ function array.differs(got, want, relative, absolute)
     local a, b = got[i], want[i]
     if math.abs(b) > 3.5e38 then b = b > 0 and math.huge or -math.huge end
     local same = a == b or a ~= a and b ~= b
-    if not same and not (math.abs(a - b) <= relative * math.abs(b) + absolute) then
+    local near = math.abs(a - b) <= relative * math.abs(b) + absolute -- false for NaN
+    if not same and not near then
       return ("element %d of %s is %.9g, wanted %.9g (off by %.3g)"):format(i,
         array.shape_text(want), a, b, math.abs(a - b))
     end

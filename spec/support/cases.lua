@@ -8,23 +8,11 @@
 --   fixed = {name = true}  inputs without a gradient;  compact = {...}  that take no strides
 -- A bad case is { inputs, attributes, text, text ... }: parts of the message beside the op's
 -- name. Every entry has one about shapes or dimensions, or says `shapeless = true`.
-local array = require "spec.support.array"
+local fill = require "spec.support.fill"
 
-local random = array.random(20240607)
+local N, AWAY, POS, I, APART = fill.N, fill.AWAY, fill.POS, fill.I, fill.APART
+local ROWS, F = fill.ROWS, fill.F
 local cases = {}
-
-local function N(...) return random:normals({ ... }) end          -- normal
-local function AWAY(...) return random:away({ ... }, 0.3) end     -- ... and not near 0
-local function POS(...) return random:uniforms({ ... }, 0.3, 3) end
-local function I(n, ...) return random:whole({ ... }, 0, n - 1) end
-local function ROWS(shape, ...)
-  local values = { ... }
-  return array.new(shape, function(i) return values[i] end, "i32")
-end
-local function F(shape, ...)
-  local values = { ... }
-  return array.new(shape, function(i) return array.round(values[i]) end)
-end
 
 local NAN, INF = 0 / 0, math.huge
 
@@ -64,12 +52,8 @@ cases.div = { good = pairs_of(N, AWAY), bad = binary_bad() }
 cases.pow = { good = pairs_of(POS, N), bad = binary_bad() }
 
 do
-  -- Halves against quarters: never closer than the steps of a gradient check.
-  local function half(...) return array.fill({ ... }, function() return random:below(9) / 2 end) end
-  local function quarter(...)
-    return array.fill({ ... }, function() return random:below(9) / 2 + 0.25 end)
-  end
-  local good = pairs_of(half, quarter)
+  -- Never closer than the steps of a gradient check.
+  local good = pairs_of(fill.HALVES(0), fill.HALVES(0.25))
   good[#good + 1] = { { a = F({ 3 }, NAN, 1, INF), b = F({ 3 }, 1, NAN, 2) }, grad = false }
   good[#good + 1] = { { a = I(9, 7), b = I(9, 7) }, grad = false }
   cases.maximum = { good = good, bad = binary_bad() }
@@ -81,10 +65,10 @@ cases.pow.good[#cases.pow.good + 1] =
   { { a = F({ 5 }, -2, -2, 0, 9, -1), b = F({ 5 }, 2, 3, 2, 0.5, 0.5) }, grad = false }
 
 --- Shapes for a function of one tensor; `special` values once more, each close in itself.
-local function unary(fill, special, absolute)
+local function unary(make, special, absolute)
   local good = {
-    { { x = fill(2, 3) } }, { { x = fill() } }, { { x = fill(1, 1) } }, { { x = fill(0, 4) } },
-    { { x = fill(3, 1, 5) } }, { { x = fill(5, 67) }, grad = false },
+    { { x = make(2, 3) } }, { { x = make() } }, { { x = make(1, 1) } }, { { x = make(0, 4) } },
+    { { x = make(3, 1, 5) } }, { { x = make(5, 67) }, grad = false },
   }
   if special then
     good[#good + 1] = { { x = F({ #special }, table.unpack(special)) }, grad = false,
@@ -111,7 +95,8 @@ cases.cos = unary(N, { 0, 3.14159, -100, 1000 }, 1e-7)
 cases.sin = unary(N, { 0, 3.14159, -100, 1000 }, 1e-7)
 cases.affine = {
   good = {
-    { { x = N(2, 3) }, { scale = 2.5, shift = -1 } }, { { x = N(4) }, {} }, { { x = N() }, { scale = 3 } },
+    { { x = N(2, 3) }, { scale = 2.5, shift = -1 } }, { { x = N(4) }, {} },
+    { { x = N() }, { scale = 3 } },
     { { x = N(0, 2) }, { shift = 1 } }, { { x = N(3, 67) }, { scale = -0.5, shift = 0.25 } },
   },
   bad = { { { x = I(3, 2) }, {}, "x", "i32", "f32" } }, shapeless = true,
@@ -119,55 +104,50 @@ cases.affine = {
 
 -- ---- reductions ------------------------------------------------------------------------
 
---- Different values everywhere, at least 0.1 apart: for max.
-local function APART(...)
-  local n = array.numel { ... }
-  local order = {}
-  for i = 1, n do order[i] = i end
-  for i = n, 2, -1 do
-    local j = random:below(i) + 1
-    order[i], order[j] = order[j], order[i]
-  end
-  return array.new({ ... }, function(i) return array.round((order[i] - n / 2) / 10) end)
-end
-
-local function reduced(fill, empty)
+local function reduced(make, empty)
   local good = {
-    { { x = fill(2, 3, 4) }, {} }, { { x = fill(2, 3, 4) }, { dim = 1 } },
-    { { x = fill(2, 3, 4) }, { dim = 2, keep = true } }, { { x = fill(2, 3, 4) }, { dim = -1 } },
-    { { x = fill(2, 3) }, { keep = true } }, { { x = fill(5) }, { dim = 1 } }, { { x = fill() }, {} },
-    { { x = fill(3, 1) }, { dim = 2 } }, { { x = fill(0, 4) }, { dim = 2 } },
-    { { x = fill(3, 130) }, { dim = 2 }, grad = false },
-    { { x = fill(130, 3) }, { dim = 1 }, grad = false },
-    { { x = fill(2, 1000) }, {}, grad = false },
+    { { x = make(2, 3, 4) }, {} }, { { x = make(2, 3, 4) }, { dim = 1 } },
+    { { x = make(2, 3, 4) }, { dim = 2, keep = true } }, { { x = make(2, 3, 4) }, { dim = -1 } },
+    { { x = make(2, 3) }, { keep = true } }, { { x = make(5) }, { dim = 1 } },
+    { { x = make() }, {} },
+    { { x = make(3, 1) }, { dim = 2 } }, { { x = make(0, 4) }, { dim = 2 } },
+    { { x = make(3, 130) }, { dim = 2 }, grad = false },
+    { { x = make(130, 3) }, { dim = 1 }, grad = false },
+    { { x = make(2, 1000) }, {}, grad = false },
   }
   for _, case in ipairs(empty or {}) do good[#good + 1] = case end
   return good
 end
 
 local function reduce_bad(...)
-  return { { { x = N(2, 3) }, { dim = 3 }, "dim is 3", "x is [2, 3]", "1 to 2" }, { { x = I(3, 2) }, {}, "x", "i32", "f32" }, ... }
+  return { { { x = N(2, 3) }, { dim = 3 }, "dim is 3", "x is [2, 3]", "1 to 2" },
+    { { x = I(3, 2) }, {}, "x", "i32", "f32" }, ... }
 end
 
-local nothing = { { { x = N(0, 3) }, { dim = 1 } }, { { x = N(3, 0) }, { dim = 2 } }, { { x = N(0) }, {} } }
+local nothing = { { { x = N(0, 3) }, { dim = 1 } }, { { x = N(3, 0) }, { dim = 2 } },
+  { { x = N(0) }, {} } }
 local no_elements = { { x = N(2, 0) }, { dim = 2 }, "x is [2, 0]", "no elements" }
 
 cases.sum = { good = reduced(N, nothing), bad = reduce_bad() }
 cases.mean = { good = reduced(N), bad = reduce_bad(no_elements) }
 cases.max = { good = reduced(APART, { { { x = F({ 2, 3 }, 1, NAN, 2, -INF, INF, 0) }, { dim = 2 },
                                         grad = false } }), bad = reduce_bad(no_elements) }
-cases.argmax = { good = reduced(APART, { { { x = F({ 2, 4 }, 1, NAN, 2, NAN, 3, 5, 5, 0) }, { dim = 2 } },
+cases.argmax = { good = reduced(APART,
+    { { { x = F({ 2, 4 }, 1, NAN, 2, NAN, 3, 5, 5, 0) }, { dim = 2 } },
                                          { { x = F({ 3 }, -INF, -INF, -INF) }, {} } }),
                  bad = reduce_bad(no_elements) }
 
 local wide = { { { x = F({ 2, 3 }, 1e4, 1e4, -1e4, -INF, 0, 1) }, { dim = 2 }, grad = false },
                { { x = F({ 2, 2 }, -INF, -INF, -INF, 3) }, { dim = 2 }, grad = false } }
-cases.logsumexp = { good = reduced(N, { wide[1], wide[2], table.unpack(nothing) }), bad = reduce_bad() }
+cases.logsumexp = { good = reduced(N, { wide[1], wide[2], table.unpack(nothing) }),
+  bad = reduce_bad() }
 
 local function normalised()
   return {
-    { { x = N(2, 3, 4) }, {} }, { { x = N(2, 3, 4) }, { dim = 1 } }, { { x = N(2, 3, 4) }, { dim = -2 } },
-    { { x = N(5) }, { dim = 1 } }, { { x = N(3, 1) }, { dim = 2 } }, { { x = N(0, 4) }, { dim = 2 } },
+    { { x = N(2, 3, 4) }, {} }, { { x = N(2, 3, 4) }, { dim = 1 } },
+    { { x = N(2, 3, 4) }, { dim = -2 } },
+    { { x = N(5) }, { dim = 1 } }, { { x = N(3, 1) }, { dim = 2 } },
+    { { x = N(0, 4) }, { dim = 2 } },
     { { x = N(4, 0) }, { dim = 2 } }, { { x = N(3, 130) }, {}, grad = false },
     { { x = N(130, 3) }, { dim = 1 }, grad = false }, wide[1], wide[2],
   }
@@ -181,10 +161,12 @@ local function product(a, b) return { { a = a, b = b } } end
 cases.matmul = {
   good = {
     product(N(3, 4), N(4, 5)), product(N(4), N(4, 5)), product(N(3, 4), N(4)), product(N(4), N(4)),
-    product(N(2, 3, 4), N(2, 4, 5)), product(N(2, 1, 3, 4), N(3, 4, 2)), product(N(2, 3, 4), N(4, 1)),
+    product(N(2, 3, 4), N(2, 4, 5)), product(N(2, 1, 3, 4), N(3, 4, 2)),
+    product(N(2, 3, 4), N(4, 1)),
     product(N(1, 1), N(1, 1)), product(N(3, 0), N(0, 4)), product(N(0, 3), N(3, 2)),
     product(N(2, 0, 3), N(3, 2)),
-    { { a = N(70, 131), b = N(131, 33) }, grad = false }, { { a = N(3, 9, 40), b = N(40, 17) }, grad = false },
+    { { a = N(70, 131), b = N(131, 33) }, grad = false },
+    { { a = N(3, 9, 40), b = N(40, 17) }, grad = false },
   },
   bad = {
     { { a = N(2, 3), b = N(4, 5) }, {}, "a is [2, 3]", "b is [4, 5]", "dimension", "3", "4" },
@@ -229,14 +211,16 @@ cases.reshape = {
 }
 cases.transpose = {
   good = {
-    { { x = N(2, 3, 4) }, {} }, { { x = N(2, 3, 4) }, { a = 1, b = 3 } }, { { x = N(2, 3) }, { a = -1, b = -1 } },
+    { { x = N(2, 3, 4) }, {} }, { { x = N(2, 3, 4) }, { a = 1, b = 3 } },
+    { { x = N(2, 3) }, { a = -1, b = -1 } },
     { { x = I(9, 2, 3) }, {} }, { { x = N(0, 3) }, {} }, { { x = N(1, 5) }, {} },
   },
   bad = { { { x = N(2, 3) }, { a = 1, b = 4 }, "b is 4", "x is [2, 3]", "1 to 2" } },
 }
 cases.permute = {
   good = {
-    { { x = N(2, 3, 4) }, { order = { 3, 1, 2 } } }, { { x = N(2, 3, 4) }, { order = { -1, -2, -3 } } },
+    { { x = N(2, 3, 4) }, { order = { 3, 1, 2 } } },
+    { { x = N(2, 3, 4) }, { order = { -1, -2, -3 } } },
     { { x = I(9, 2, 3) }, { order = { 2, 1 } } }, { { x = N(2, 0, 3) }, { order = { 2, 3, 1 } } },
   },
   bad = {
@@ -247,9 +231,11 @@ cases.permute = {
 }
 cases.slice = {
   good = {
-    { { x = N(5, 3) }, { dim = 1, first = 2, last = 4 } }, { { x = N(5, 3) }, { dim = -1, first = -2 } },
+    { { x = N(5, 3) }, { dim = 1, first = 2, last = 4 } },
+    { { x = N(5, 3) }, { dim = -1, first = -2 } },
     { { x = N(5, 3) }, { first = 3 } }, { { x = N(5, 3) }, { dim = 1, last = -2 } },
-    { { x = N(5, 3) }, { dim = 2, first = 2, last = 1 } }, { { x = I(9, 4) }, { dim = 1, first = 2, last = 2 } },
+    { { x = N(5, 3) }, { dim = 2, first = 2, last = 1 } },
+    { { x = I(9, 4) }, { dim = 1, first = 2, last = 2 } },
     { { x = N(2, 3, 4) }, { dim = 2, first = 1, last = 3 } },
   },
   bad = {
@@ -287,9 +273,11 @@ cases.split_heads = {
 
 cases.layernorm = {
   good = {
-    { { x = N(2, 3, 8), weight = N(8), bias = N(8) } }, { { x = N(3, 5), weight = N(5) }, { eps = 0.1 } },
+    { { x = N(2, 3, 8), weight = N(8), bias = N(8) } },
+    { { x = N(3, 5), weight = N(5) }, { eps = 0.1 } },
     { { x = N(6), weight = N(6) } }, { { x = N(2, 1), weight = N(1), bias = N(1) }, grad = false },
-    { { x = N(0, 4), weight = N(4), bias = N(4) } }, { { x = N(9, 67), weight = N(67), bias = N(67) }, grad = false },
+    { { x = N(0, 4), weight = N(4), bias = N(4) } },
+    { { x = N(9, 67), weight = N(67), bias = N(67) }, grad = false },
   },
   bad = {
     { { x = N(2, 3), weight = N(4) }, {}, "x is [2, 3]", "weight is [4]", "dimension", "[3]" },
@@ -300,7 +288,8 @@ cases.layernorm = {
 cases.rmsnorm = {
   good = {
     { { x = N(2, 3, 8), weight = N(8) } }, { { x = N(3, 5), weight = N(5) }, { eps = 0.1 } },
-    { { x = N(6), weight = N(6) } }, { { x = N(2, 1), weight = N(1) }, { eps = 0.5 } }, { { x = N(0, 4), weight = N(4) } },
+    { { x = N(6), weight = N(6) } }, { { x = N(2, 1), weight = N(1) }, { eps = 0.5 } },
+    { { x = N(0, 4), weight = N(4) } },
     { { x = N(9, 67), weight = N(67) }, grad = false },
   },
   bad = {
@@ -322,23 +311,27 @@ cases.embedding = {
 }
 cases.cross_entropy = {
   good = {
-    { { logits = N(2, 3, 5), ids = I(5, 2, 3) } }, { { logits = N(4, 5), ids = ROWS({ 4 }, 1, -1, 4, 0) } },
+    { { logits = N(2, 3, 5), ids = I(5, 2, 3) } },
+    { { logits = N(4, 5), ids = ROWS({ 4 }, 1, -1, 4, 0) } },
     { { logits = N(4, 5), ids = ROWS({ 4 }, 1, -1, 4, 0) }, { reduction = "sum" } },
     { { logits = N(4, 5), ids = ROWS({ 4 }, 1, -1, 4, 0) }, { reduction = "none" } },
     { { logits = N(2, 5), ids = ROWS({ 2 }, -1, -1) } }, { { logits = N(5), ids = I(5) } },
     { { logits = N(0, 5), ids = I(5, 0) } }, { { logits = N(3, 1), ids = I(1, 3) } },
-    { { logits = F({ 2, 3 }, 1e4, -1e4, 0, 1e4, 1e4, 1e4), ids = ROWS({ 2 }, 1, 2) }, grad = false },
+    { { logits = F({ 2, 3 }, 1e4, -1e4, 0, 1e4, 1e4, 1e4), ids = ROWS({ 2 }, 1, 2) },
+      grad = false },
     { { logits = N(6, 300), ids = I(300, 6) }, grad = false },
   },
   bad = {
-    { { logits = N(2, 3, 5), ids = I(5, 2) }, {}, "logits is [2, 3, 5]", "ids is [2]", "dimension" },
+    { { logits = N(2, 3, 5), ids = I(5, 2) }, {}, "logits is [2, 3, 5]", "ids is [2]",
+      "dimension" },
     { { logits = N(2, 5), ids = N(2) }, {}, "ids", "f32", "i32" },
     { { logits = N(2, 5), ids = ROWS({ 2 }, 1, 5) }, {}, "5" },
     { { logits = N(2, 5), ids = I(5, 2) }, { reduction = "meen" }, "meen", "mean" },
   },
 }
 cases.mean_square = {
-  good = { { { a = N(2, 3), b = N(2, 3) } }, { { a = N(), b = N() } }, { { a = N(0, 2), b = N(0, 2) } },
+  good = { { { a = N(2, 3), b = N(2, 3) } }, { { a = N(), b = N() } },
+    { { a = N(0, 2), b = N(0, 2) } },
            { { a = N(9, 67), b = N(9, 67) }, grad = false } },
   bad = { { { a = N(2, 3), b = N(3) }, {}, "a is [2, 3]", "b is [3]" },
           { { a = N(2), b = I(2, 2) }, {}, "b", "i32", "f32" } },
@@ -348,21 +341,25 @@ cases.mean_square = {
 
 cases.swiglu = {
   good = { { { gate = N(2, 3), value = N(2, 3) } }, { { gate = N(), value = N() } },
-           { { gate = N(0, 3), value = N(0, 3) } }, { { gate = N(5, 67), value = N(5, 67) }, grad = false } },
+           { { gate = N(0, 3), value = N(0, 3) } },
+           { { gate = N(5, 67), value = N(5, 67) }, grad = false } },
   bad = { { { gate = N(2, 3), value = N(2, 4) }, {}, "gate is [2, 3]", "value is [2, 4]" },
           { { gate = N(2), value = I(2, 2) }, {}, "value", "i32", "f32" } },
 }
 cases.rotary = {
   good = {
     { { x = N(2, 2, 5, 6) } }, { { x = N(1, 2, 3, 4) }, { halves = true } },
-    { { x = N(1, 2, 3, 6) }, { dims = 4, offset = 7 } }, { { x = N(2, 2, 4, 6), positions = I(9, 2, 4) }, { base = 100 } },
-    { { x = N(1, 1, 3, 4), positions = ROWS({ 1, 3 }, 100, 3, 7000) }, { halves = true, offset = -2 } },
+    { { x = N(1, 2, 3, 6) }, { dims = 4, offset = 7 } },
+    { { x = N(2, 2, 4, 6), positions = I(9, 2, 4) }, { base = 100 } },
+    { { x = N(1, 1, 3, 4), positions = ROWS({ 1, 3 }, 100, 3, 7000) },
+      { halves = true, offset = -2 } },
     { { x = N(1, 1, 1, 2) } }, { { x = N(2, 2, 0, 4) } }, { { x = N(2, 3, 20, 34) }, grad = false },
   },
   bad = {
     { { x = N(2, 3, 4) }, {}, "x is [2, 3, 4]", "(B, H, L, d)" },
     { { x = N(1, 1, 2, 3) }, {}, "x is [1, 1, 2, 3]", "3" },
-    { { x = N(1, 1, 2, 4), positions = I(3, 1, 3) }, {}, "x is [1, 1, 2, 4]", "positions is [1, 3]", "[1, 2]" },
+    { { x = N(1, 1, 2, 4), positions = I(3, 1, 3) }, {}, "x is [1, 1, 2, 4]", "positions is [1, 3]",
+      "[1, 2]" },
     { { x = N(1, 1, 2, 4), positions = N(1, 2) }, {}, "positions", "f32", "i32" },
   },
 }
@@ -370,8 +367,10 @@ local holes = ROWS({ 2, 5 }, 1, 0, 1, 1, 1, 0, 0, 1, 1, 0)
 local packed = ROWS({ 2, 5 }, 0, 0, 1, 1, 1, 3, 3, 3, 3, 4)
 cases.short_conv = {
   good = {
-    { { x = N(2, 5, 3), weight = N(3, 3) } }, { { x = N(2, 5, 3), weight = N(4, 3) }, { causal = false } },
-    { { x = N(2, 5, 3), weight = N(3, 3) }, { causal = false } }, { { x = N(1, 3, 2), weight = N(7, 2) } },
+    { { x = N(2, 5, 3), weight = N(3, 3) } },
+    { { x = N(2, 5, 3), weight = N(4, 3) }, { causal = false } },
+    { { x = N(2, 5, 3), weight = N(3, 3) }, { causal = false } },
+    { { x = N(1, 3, 2), weight = N(7, 2) } },
     { { x = N(2, 5, 2), weight = N(1, 2) } }, { { x = N(2, 0, 3), weight = N(3, 3) } },
     { { x = N(2, 5, 3), weight = N(3, 3), documents = packed } },
     { { x = N(2, 5, 3), weight = N(3, 3), mask = holes }, { causal = false } },
@@ -386,162 +385,6 @@ cases.short_conv = {
   },
 }
 
--- ---- attention -------------------------------------------------------------------------
-
---- q, k, v for 2 items and 2 heads, and what else is given.
-local function attend(Lq, Lk, more)
-  local inputs = { q = N(2, 2, Lq, 4), k = N(2, 2, Lk, 4), v = N(2, 2, Lk, 3) }
-  for name, x in pairs(more or {}) do inputs[name] = x end
-  return inputs
-end
-
-local function entry(r) return { entry_s = N(2, 2, r, 3), entry_z = POS(2, 2, r), entry_shift = N(2, 2) } end
-local function with(t, more)
-  for name, value in pairs(more) do t[name] = value end
-  return t
-end
-
-local W, W_heads = N(6, 4), N(2, 6, 4)
-local no_gradient = { projection = true, entry_shift = true }
-local as_it_is = { entry_s = true, entry_z = true, entry_shift = true }
-
---- Good cases for favor, or, renamed, for linear_attention.
-local function favor(projected, attrs, more)
-  local function case(Lq, Lk, inputs, own, extra)
-    local all = with(with({}, attrs), own or {})
-    return with({ attend(Lq, Lk, with(inputs or {}, { projection = projected })), all,
-                  fixed = no_gradient, compact = as_it_is, relative = 1e-5, absolute = 2e-6 }, extra or {})
-  end
-  local r = projected and 6 or 4
-  local good = {
-    case(5, 5, {}, { causal = true }), case(5, 5, {}, {}), case(3, 7, {}, {}),
-    case(5, 5, { mask = holes }, { causal = true }), case(5, 5, { mask = holes }, {}),
-    case(5, 5, { documents = packed }, { causal = true }), case(5, 5, { documents = packed, mask = holes }, {}),
-    case(5, 5, entry(r), { causal = true }), case(5, 5, with(entry(r), { documents = packed }), { causal = true }),
-    case(4, 4, entry(r), {}), case(1, 1, {}, { causal = true }), case(0, 0, {}, { causal = true }),
-    case(3, 0, {}, {}, { grad = false }),
-    case(5, 5, with(entry(r), { mask = holes }), { causal = true, state = true }, { grad = false }),
-    case(5, 5, { documents = packed }, { causal = true, state = true }, { grad = false }),
-    case(70, 70, {}, { causal = true }, { grad = false }),
-  }
-  for _, extra in ipairs(more or {}) do good[#good + 1] = extra end
-  return good
-end
-
---- out, and the exit state at its true size instead of s, z and shift.
-local function true_state(outputs)
-  local s, z, shift = outputs[2], outputs[3], outputs[4]
-  if not shift then return outputs end
-  local function times(x)
-    local size = #x // #shift
-    return array.new(x.shape, function(i) return x[i] * math.exp(shift[(i - 1) // size + 1]) end)
-  end
-  return { outputs[1], times(s), times(z) }
-end
-
-local attention_bad = {
-  { with(attend(5, 5), { k = N(2, 2, 5, 3), projection = W }), {}, "q is [2, 2, 5, 4]", "k is [2, 2, 5, 3]", "dimension" },
-  { with(attend(5, 5), { k = N(2, 3, 5, 4), projection = W }), {}, "q is [2, 2, 5, 4]", "k is [2, 3, 5, 4]", "heads (dimension 2)" },
-  { with(attend(5, 5), { v = N(2, 2, 4, 3), projection = W }), {}, "k is [2, 2, 5, 4]", "v is [2, 2, 4, 3]", "dimension 3" },
-  { with(attend(5, 5), { q = N(2, 5, 4), projection = W }), {}, "q is [2, 5, 4]", "4 dimensions" },
-  { with(attend(5, 5), { v = I(2, 2, 2, 5, 3), projection = W }), {}, "v", "i32", "f32" },
-  { with(attend(5, 5), { mask = I(2, 2, 4), projection = W }), {}, "mask is [2, 4]", "[2, 5]" },
-  { with(attend(3, 5), { documents = packed, projection = W }), {}, "queries", "keys" },
-}
-
---- The same errors for an op that takes no projection.
-local function without_projection(bad)
-  local list = {}
-  for _, case in ipairs(bad) do
-    local inputs = with({}, case[1])
-    inputs.projection = nil
-    list[#list + 1] = { inputs, table.unpack(case, 2) }
-  end
-  return list
-end
-
-cases.favor = { good = {}, bad = { table.unpack(attention_bad) }, finish = true_state }
---- The group with the gradient of its first case only: the others of the map have all.
-local function briefly(group)
-  for i = 2, #group do group[i].grad = false end
-  return group
-end
-
-for _, group in ipairs {
-  favor(W, { map = "softmax" }, { { attend(4, 4, { projection = W }), { map = "softmax", scale = 0.3 }, fixed = no_gradient } }),
-  briefly(favor(W_heads, { map = "softmax" })), favor(nil, { map = "relu" }),
-  briefly(favor(W, { map = "relu", eps = 0.1 })), favor(nil, { map = "elu" }),
-  briefly(favor(W_heads, { map = "elu", scale = 0.7 })),
-} do
-  for _, case in ipairs(group) do table.insert(cases.favor.good, case) end
-end
-for _, case in ipairs {
-  { attend(5, 5, { projection = N(6, 3) }), {}, "projection is [6, 3]", "(features, 4)" },
-  { attend(5, 5), { map = "softmax" }, "softmax", "projection" },
-  { attend(3, 5, { projection = W }), { causal = true }, "q is [2, 2, 3, 4]", "k is [2, 2, 5, 4]", "causal" },
-  { attend(5, 5, { projection = W, entry_s = N(2, 2, 6, 3) }), {}, "entry_s", "entry_z", "entry_shift" },
-  { attend(5, 5, with(entry(5), { projection = W })), {}, "entry_s is [2, 2, 5, 3]", "[2, 2, 6, 3]" },
-  { attend(5, 5, { projection = W }), { map = "softmx" }, "softmx", "softmax" },
-} do
-  table.insert(cases.favor.bad, case)
-end
-
---- linear_attention takes features: positive ones, under other names.
-local function as_features(inputs, fill)
-  local renamed = with({}, inputs)
-  renamed.q, renamed.k, renamed.projection = nil, nil, nil
-  renamed.phi_q, renamed.phi_k = inputs.q, inputs.k
-  if fill then
-    renamed.phi_q, renamed.phi_k = POS(table.unpack(inputs.q.shape)), POS(table.unpack(inputs.k.shape))
-  end
-  return renamed
-end
-
-cases.linear_attention = { good = {}, bad = {}, finish = true_state }
-for _, case in ipairs(favor(nil, {})) do
-  case[1] = as_features(case[1], true)
-  table.insert(cases.linear_attention.good, case)
-end
-for _, case in ipairs(without_projection(attention_bad)) do
-  local texts = {}
-  for i = 3, #case do texts[i - 2] = case[i]:gsub("^([qk]) is", "phi_%1 is") end
-  table.insert(cases.linear_attention.bad, { as_features(case[1]), case[2], table.unpack(texts) })
-end
-
-local function exact(Lq, Lk, more, attrs)
-  return { attend(Lq, Lk, more), attrs or {}, relative = 1e-5, absolute = 1e-6 }
-end
-cases.exact_attention = {
-  good = {
-    exact(5, 5), exact(5, 5, {}, { causal = true }), exact(3, 7, {}, { causal = true }), exact(3, 7),
-    exact(5, 5, { mask = holes }), exact(5, 5, { mask = holes }, { causal = true }),
-    exact(5, 5, { documents = packed }, { causal = true }), exact(5, 5, { documents = packed, mask = holes }),
-    exact(4, 4, {}, { scale = 0.1 }), exact(1, 1), exact(0, 0), with(exact(3, 0), { grad = false }),
-    with(exact(130, 130, {}, { causal = true }), { grad = false }),
-  },
-  bad = without_projection(attention_bad),
-}
-table.insert(cases.exact_attention.bad,
-  { attend(5, 3), { causal = true }, "q is [2, 2, 5, 4]", "k is [2, 2, 3, 4]", "causal" })
-
-cases.identity_attention = {
-  good = { { attend(5, 5) }, { attend(0, 0) } },
-  bad = { { attend(3, 5), {}, "q is [2, 2, 3, 4]", "k is [2, 2, 5, 4]", "queries" },
-          { with(attend(5, 5), { v = N(2, 2, 4, 3) }), {}, "k is [2, 2, 5, 4]", "v is [2, 2, 4, 3]" } },
-}
-cases.features = {
-  good = {
-    { { x = N(2, 2, 3, 4), projection = W } }, { { x = N(2, 2, 3, 4), projection = W_heads }, { scale = 0.3 } },
-    { { x = N(2, 2, 3, 4) }, { map = "relu" } }, { { x = N(2, 2, 3, 4), projection = W }, { map = "relu", eps = 0.2 } },
-    { { x = N(2, 2, 3, 4), projection = W_heads }, { map = "elu" } }, { { x = N(2, 2, 0, 4) }, { map = "elu" } },
-  },
-  bad = {
-    { { x = N(2, 3, 4), projection = W }, {}, "x is [2, 3, 4]", "(batch, heads, length, head_dim)" },
-    { { x = N(2, 2, 3, 4), projection = N(6, 5) }, {}, "projection is [6, 5]", "(features, 4)" },
-    { { x = I(3, 1, 1, 2, 4), projection = W }, {}, "x", "i32", "f32" },
-  },
-}
-
 -- Random by design: ops_spec judges it by what its doc promises.
 cases.dropout = {
   custom = true, good = {},
@@ -549,5 +392,7 @@ cases.dropout = {
           { { x = N(2) }, { p = -0.5 }, "p" } },
   shapeless = true,
 }
+
+for name, entry in pairs(require "spec.support.attention_cases") do cases[name] = entry end
 
 return cases

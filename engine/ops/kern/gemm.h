@@ -8,12 +8,30 @@
 #ifndef PF_GEMM_H
 #define PF_GEMM_H
 
-#include "runtime.h"
+#include "kern.h"
 
 /* C (m, n; ldc) = alpha * op(A) (m, k) * op(B) (k, n) + beta * C. ta: A is stored (k, m).
  * beta 0 never reads C. m, n or k of 0 are allowed (k = 0 scales C). */
 void pf_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
              int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+
+/* The product of blocks that lie in the caches: kern->block_gemm where the level has one,
+ * else pf_gemm. panel: PF_PANEL floats. */
+static inline void pf_block_gemm(const pf_kern *kern, bool ta, bool tb, int64_t m, int64_t n,
+                                 int64_t k, const float *a, int64_t lda, const float *b,
+                                 int64_t ldb, float beta, float *c, int64_t ldc, float *panel) {
+    if (kern->block_gemm) {
+        kern->block_gemm(ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc, panel);
+    } else {
+        pf_gemm(ta, tb, m, n, k, 1, a, lda, b, ldb, beta, c, ldc);
+    }
+}
+
+/* How many rows of a short block such a product takes: all of the block's where bits depend
+ * on the shape of the call, only the real ones where they don't. */
+static inline int64_t pf_block_rows(const pf_kern *kern, int64_t rows, int64_t block) {
+    return kern->block_gemm ? rows : block;
+}
 
 /* Rows that one GEMM call of a row-wise product takes (linear layers). Measured: 0.93 of
  * the large-GEMM rate at 128 rows, 0.86 at 64. */

@@ -25,6 +25,9 @@ typedef enum {
     PF_BINARY_COUNT
 } pf_binary;
 
+/* block_gemm's work space in floats: a panel of two of the widest vectors, this deep. */
+enum { PF_PANEL_DEPTH = 384, PF_PANEL = 32 * PF_PANEL_DEPTH };
+
 typedef struct pf_kern {
     const char *name; /* "generic", "avx2", "avx512" */
 
@@ -83,6 +86,14 @@ typedef struct pf_kern {
     /* Decode: y (n) = W (n, k) x, each row by `dot`; y[j] = W[j] . x (+ b[j] if b). */
     void (*gemv)(int64_t n, int64_t k, const float *w, int64_t ld, const float *x, const float *b,
                  float *y);
+
+    /* C (m, n; ldc) = op(A) op(B) + beta C for blocks that lie in the caches (ta: A is stored
+     * (k, m); tb: B is stored (n, k)). An element is one chain of multiply-adds over k, in
+     * order: its bits depend on its row of A and column of B alone, whatever the shape.
+     * `panel` is work space of PF_PANEL floats. beta 0 never reads C. NULL: use the BLAS. */
+    void (*block_gemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a,
+                       int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+                       int64_t ldc, float *panel);
 
     /* AdamW on n elements: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
      * p -= lr * (m*c1 / (sqrt(v*c2) + eps) + decay * p), g scaled by gscale first. */

@@ -228,6 +228,7 @@ const pf_kern PF_KERN(table) = {
     .rows_dot = PF_KERN(rows_dot),
     .rows_sum = PF_KERN(rows_sum),
     .gemv = PF_KERN(gemv),
+    .block_gemm = PF_KERN(block_gemm),
     .adamw = adamw,
     .rotary = rotary,
     .dropout = dropout,

@@ -43,4 +43,9 @@ void PF_KERN(rows_sum)(int64_t n, int64_t m, int64_t ld, const float *f, const f
 void PF_KERN(gemv)(int64_t n, int64_t k, const float *w, int64_t ld, const float *x,
                    const float *b, float *y);
 
+/* kern_gemm.c */
+void PF_KERN(block_gemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a,
+                         int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+                         int64_t ldc, float *panel);
+
 #endif

@@ -94,4 +94,12 @@ PF_INLINE vd vd_add(vd a, vd b) { return a + b; }
 PF_INLINE vd vd_fma(vd a, vd b, vd c) { return a * b + c; }
 PF_INLINE double vd_sum(vd a) { return a[0] + a[1]; }
 
+/* The transpose of a block of VT x VT: to[i * ldt + j] = from[j * ldf + i]. */
+enum { VT = 4 };
+PF_INLINE void vt_turn(const float *from, int64_t ldf, float *to, int64_t ldt) {
+    for (int i = 0; i < VT; i++) {
+        for (int j = 0; j < VT; j++) to[i * ldt + j] = from[j * ldf + i];
+    }
+}
+
 #endif

@@ -1,0 +1,187 @@
+-- attention_cases.lua - the part of cases.lua about attention: maps, masks, documents, entry
+-- and exit states.
+local array = require "spec.support.array"
+local fill = require "spec.support.fill"
+
+local N, AWAY, POS, I, ROWS = fill.N, fill.AWAY, fill.POS, fill.I, fill.ROWS
+local cases = {}
+
+local holes = ROWS({ 2, 5 }, 1, 0, 1, 1, 1, 0, 0, 1, 1, 0)
+local packed = ROWS({ 2, 5 }, 0, 0, 1, 1, 1, 3, 3, 3, 3, 4)
+
+--- q, k, v for 2 items and 2 heads, and what else is given.
+local function attend(Lq, Lk, more)
+  -- Away from 0, where relu has its kink.
+  local inputs = { q = AWAY(2, 2, Lq, 4), k = AWAY(2, 2, Lk, 4), v = N(2, 2, Lk, 3) }
+  for name, x in pairs(more or {}) do inputs[name] = x end
+  return inputs
+end
+
+local function entry(r) return { entry_s = N(2, 2, r, 3), entry_z = POS(2, 2, r),
+  entry_shift = N(2, 2) } end
+local function with(t, more)
+  for name, value in pairs(more) do t[name] = value end
+  return t
+end
+
+local W, W_heads = N(6, 4), N(2, 6, 4)
+local no_gradient = { projection = true, entry_shift = true }
+local as_it_is = { entry_s = true, entry_z = true, entry_shift = true }
+
+--- Good cases for favor, or, renamed, for linear_attention.
+local function favor(projected, attrs, more)
+  local function case(Lq, Lk, inputs, own, extra)
+    local all = with(with({}, attrs), own or {})
+    return with({ attend(Lq, Lk, with(inputs or {}, { projection = projected })), all,
+                  fixed = no_gradient, compact = as_it_is, relative = 1e-5, absolute = 2e-6 },
+                  extra or {})
+  end
+  local r = projected and 6 or 4
+  local good = {
+    case(5, 5, {}, { causal = true }), case(5, 5, {}, {}), case(3, 7, {}, {}),
+    case(5, 5, { mask = holes }, { causal = true }), case(5, 5, { mask = holes }, {}),
+    case(5, 5, { documents = packed }, { causal = true }),
+    case(5, 5, { documents = packed, mask = holes }, {}),
+    case(5, 5, entry(r), { causal = true }),
+    case(5, 5, with(entry(r), { documents = packed }), { causal = true }),
+    case(4, 4, entry(r), {}), case(1, 1, {}, { causal = true }), case(0, 0, {}, { causal = true }),
+    case(3, 0, {}, {}, { grad = false }),
+    case(5, 5, with(entry(r), { mask = holes }), { causal = true, state = true }, { grad = false }),
+    case(5, 5, { documents = packed }, { causal = true, state = true }, { grad = false }),
+    case(70, 70, {}, { causal = true }, { grad = false }),
+  }
+  for _, extra in ipairs(more or {}) do good[#good + 1] = extra end
+  return good
+end
+
+--- out, and the exit state at its true size instead of s, z and shift.
+local function true_state(outputs)
+  local s, z, shift = outputs[2], outputs[3], outputs[4]
+  if not shift then return outputs end
+  local function times(x)
+    local size = #x // #shift
+    return array.new(x.shape, function(i) return x[i] * math.exp(shift[(i - 1) // size + 1]) end)
+  end
+  return { outputs[1], times(s), times(z) }
+end
+
+local attention_bad = {
+  { with(attend(5, 5), { k = N(2, 2, 5, 3), projection = W }), {}, "q is [2, 2, 5, 4]",
+    "k is [2, 2, 5, 3]", "dimension" },
+  { with(attend(5, 5), { k = N(2, 3, 5, 4), projection = W }), {}, "q is [2, 2, 5, 4]",
+    "k is [2, 3, 5, 4]", "heads (dimension 2)" },
+  { with(attend(5, 5), { v = N(2, 2, 4, 3), projection = W }), {}, "k is [2, 2, 5, 4]",
+    "v is [2, 2, 4, 3]", "dimension 3" },
+  { with(attend(5, 5), { q = N(2, 5, 4), projection = W }), {}, "q is [2, 5, 4]", "4 dimensions" },
+  { with(attend(5, 5), { v = I(2, 2, 2, 5, 3), projection = W }), {}, "v", "i32", "f32" },
+  { with(attend(5, 5), { mask = I(2, 2, 4), projection = W }), {}, "mask is [2, 4]", "[2, 5]" },
+  { with(attend(3, 5), { documents = packed, projection = W }), {}, "queries", "keys" },
+}
+
+--- The same errors for an op that takes no projection.
+local function without_projection(bad)
+  local list = {}
+  for _, case in ipairs(bad) do
+    local inputs = with({}, case[1])
+    inputs.projection = nil
+    list[#list + 1] = { inputs, table.unpack(case, 2) }
+  end
+  return list
+end
+
+cases.favor = { good = {}, bad = { table.unpack(attention_bad) }, finish = true_state }
+--- The group with the gradient of its first case only: the others of the map have all.
+local function briefly(group)
+  for i = 2, #group do group[i].grad = false end
+  return group
+end
+
+for _, group in ipairs {
+  favor(W, { map = "softmax" },
+    { { attend(4, 4, { projection = W }), { map = "softmax", scale = 0.3 },
+        fixed = no_gradient } }),
+  briefly(favor(W_heads, { map = "softmax" })), favor(nil, { map = "relu" }),
+  briefly(favor(W, { map = "relu", eps = 0.1 })), favor(nil, { map = "elu" }),
+  briefly(favor(W_heads, { map = "elu", scale = 0.7 })),
+} do
+  for _, case in ipairs(group) do table.insert(cases.favor.good, case) end
+end
+for _, case in ipairs {
+  { attend(5, 5, { projection = N(6, 3) }), {}, "projection is [6, 3]", "(features, 4)" },
+  { attend(5, 5), { map = "softmax" }, "softmax", "projection" },
+  { attend(3, 5, { projection = W }), { causal = true }, "q is [2, 2, 3, 4]", "k is [2, 2, 5, 4]",
+    "causal" },
+  { attend(5, 5, { projection = W, entry_s = N(2, 2, 6, 3) }), {}, "entry_s", "entry_z",
+    "entry_shift" },
+  { attend(5, 5, with(entry(5), { projection = W })), {}, "entry_s is [2, 2, 5, 3]",
+    "[2, 2, 6, 3]" },
+  { attend(5, 5, { projection = W }), { map = "softmx" }, "softmx", "softmax" },
+} do
+  table.insert(cases.favor.bad, case)
+end
+
+--- linear_attention takes features: positive ones, under other names.
+local function as_features(inputs, positive)
+  local renamed = with({}, inputs)
+  renamed.q, renamed.k, renamed.projection = nil, nil, nil
+  renamed.phi_q, renamed.phi_k = inputs.q, inputs.k
+  if positive then
+    renamed.phi_q, renamed.phi_k = POS(table.unpack(inputs.q.shape)),
+    POS(table.unpack(inputs.k.shape))
+  end
+  return renamed
+end
+
+cases.linear_attention = { good = {}, bad = {}, finish = true_state }
+for _, case in ipairs(favor(nil, {})) do
+  case[1] = as_features(case[1], true)
+  table.insert(cases.linear_attention.good, case)
+end
+for _, case in ipairs(without_projection(attention_bad)) do
+  local texts = {}
+  for i = 3, #case do texts[i - 2] = case[i]:gsub("^([qk]) is", "phi_%1 is") end
+  table.insert(cases.linear_attention.bad, { as_features(case[1]), case[2], table.unpack(texts) })
+end
+
+local function exact(Lq, Lk, more, attrs)
+  return { attend(Lq, Lk, more), attrs or {}, relative = 1e-5, absolute = 1e-6 }
+end
+cases.exact_attention = {
+  good = {
+    exact(5, 5), exact(5, 5, {}, { causal = true }), exact(3, 7, {}, { causal = true }),
+    exact(3, 7),
+    exact(5, 5, { mask = holes }), exact(5, 5, { mask = holes }, { causal = true }),
+    exact(5, 5, { documents = packed }, { causal = true }),
+    exact(5, 5, { documents = packed, mask = holes }),
+    exact(4, 4, {}, { scale = 0.1 }), exact(1, 1), exact(0, 0), with(exact(3, 0), { grad = false }),
+    with(exact(130, 130, {}, { causal = true }), { grad = false }),
+  },
+  bad = without_projection(attention_bad),
+}
+table.insert(cases.exact_attention.bad,
+  { attend(5, 3), { causal = true }, "q is [2, 2, 5, 4]", "k is [2, 2, 3, 4]", "causal" })
+
+cases.identity_attention = {
+  good = { { attend(5, 5) }, { attend(0, 0) } },
+  bad = { { attend(3, 5), {}, "q is [2, 2, 3, 4]", "k is [2, 2, 5, 4]", "queries" },
+          { with(attend(5, 5), { v = N(2, 2, 4, 3) }), {}, "k is [2, 2, 5, 4]",
+            "v is [2, 2, 4, 3]" } },
+}
+cases.features = {
+  good = {
+    { { x = N(2, 2, 3, 4), projection = W } },
+    { { x = N(2, 2, 3, 4), projection = W_heads }, { scale = 0.3 } },
+    { { x = N(2, 2, 3, 4) }, { map = "relu" } },
+    { { x = N(2, 2, 3, 4), projection = W }, { map = "relu", eps = 0.2 } },
+    { { x = N(2, 2, 3, 4), projection = W_heads }, { map = "elu" } },
+    { { x = N(2, 2, 0, 4) }, { map = "elu" } },
+  },
+  bad = {
+    { { x = N(2, 3, 4), projection = W }, {}, "x is [2, 3, 4]",
+      "(batch, heads, length, head_dim)" },
+    { { x = N(2, 2, 3, 4), projection = N(6, 5) }, {}, "projection is [6, 5]", "(features, 4)" },
+    { { x = I(3, 1, 1, 2, 4), projection = W }, {}, "x", "i32", "f32" },
+  },
+}
+
+return cases
