@@ -82,6 +82,8 @@ static const grad_case grad_cases[] = {
     {"swiglu", "n700 n700", "", 0},
     {"short_conv", "n2,7,3 n4,3", "", 0},
     {"short_conv", "n2,6,3 n3,3 t2,6 m2,6", "causal=0", 0},
+    {"split_heads", "n2,3,12", "heads=2", 0},
+    {"split_heads", "n2,3,12", "heads=2", 2},
     {"favor", "n1,2,5,4 n1,2,7,4 n1,2,7,3 c8,4", "", 0},
     {"favor", "n2,2,7,4 n2,2,7,4 n2,2,7,3 c2,8,4 m2,7 t2,7", "causal=1", 0},
     {"favor", "n1,2,7,4 n1,2,7,4 n1,2,7,3 c8,4 - - p1,2,8,3 p1,2,8 c1,2", "causal=1 state=1", 0},
