@@ -29,6 +29,7 @@ local ROWS = {
   { "act", "name", nil, "feed-forward activation: gelu, relu, swiglu, ..." },
   { "norm", { "layernorm", "rmsnorm" }, nil, "normalisation" },
   { "conv", "whole", nil, "width of the short convolution before attention (0: none)" },
+  { "head-decay", "number", nil, "how fast the steepest head forgets, a token (0: none; causal)" },
   { "seed", "whole", 1, "of everything random" },
   { "threads", "positive", nil, "threads (default: all cores)" },
   { "memory", "text", nil, "byte budget, such as 4G" },
@@ -75,7 +76,7 @@ local function say(format, ...) io.stderr:write(format:format(...), "\n") end
 
 local SETTINGS = { "attention", "dim", "layers", "heads", "features", "hidden", "length", "batch",
                    "steps", "minutes", "lr", "warmup", "decay", "clip", "dropout", "redraw",
-                   "positions", "act", "norm", "conv", "seed", "eval_every", "keep",
+                   "positions", "act", "norm", "conv", "head_decay", "seed", "eval_every", "keep",
                    "bidirectional", "qk_norm", "data", "model" }
 
 local function settings_from(options, tokenizer)
@@ -114,7 +115,8 @@ local function build_model(settings, vocab)
     vocab = vocab, dim = settings.dim, layers = settings.layers, heads = settings.heads,
     hidden = settings.hidden, length = settings.length, causal = not settings.bidirectional,
     act = settings.act, norm = settings.norm, positions = settings.positions,
-    dropout = settings.dropout, conv = settings.conv, qk_norm = settings.qk_norm or false,
+    dropout = settings.dropout, conv = settings.conv,
+    decay = not settings.bidirectional and settings.head_decay or 0, qk_norm = settings.qk_norm or false,
     kernel = { name = settings.attention, features = settings.features,
                redraw = settings.redraw },
   }

@@ -1,42 +1,172 @@
 --- cli.lua - the manners that every command shares: options from one table, `--json`, exit
 -- codes, one clear sentence for a mistake. Results go to stdout, everything else to stderr.
 local argparse = require "argparse"
+local core = require "performer.core"
 
 local cli = {}
+
+-- ---- ends ----
 
 --- Ends the command: code 1 failed, 2 misuse, 130 interrupted. `main.c` prints the message.
 function cli.fail(code, message)
   error({ code = code, message = message }, 0)
 end
 
+--- What to do about a message of the outside world that only says what is wrong: the first
+-- pattern that fits adds its advice.
+local ADVICE = {
+  { "No such file or directory$", "check the path" },
+  { "Permission denied$", "choose a place that you may read and write" },
+  { "Not a directory$", "a part of the path is a file: choose another one" },
+  { "File exists$", "choose another name" },
+  { "Read%-only file system$", "choose another place" },
+  { "No space left on device$", "make room" },
+  { "File too large$", "raise the limit on file sizes (ulimit -f)" },
+  { "Disk quota exceeded$", "make room" },
+  { "the file is empty$", "give a FASTA or text file that holds something" },
+  { "is no amino%-acid letter$", "correct this record or take it out" },
+  { "%(checksum differs%)$", "copy it again, or name another step-N of the run" },
+  { " %(option min_tokens%)$", "give more text" },
+}
+
+--- `message` with what to do.
+function cli.advise(message)
+  for _, entry in ipairs(ADVICE) do
+    local from = message:find(entry[1])
+    if from and entry[1]:sub(1, 1) == " " then message = message:sub(1, from - 1) end
+    if from then return message .. "; " .. entry[2] end
+  end
+  return message
+end
+
 --- The value of a call that returns nil, message, code for the outside world, or the end.
 function cli.need(value, message)
-  if value == nil then cli.fail(1, message) end
+  if value == nil then cli.fail(1, cli.advise(message)) end
   return value
 end
 
-local function whole(text)
-  local n = math.tointeger(tonumber(text))
-  if not n or n < 0 then return nil, ("'%s' is not a whole number from 0"):format(text) end
-  return n
+--- A message without the place in our own files that stands before it.
+local function without_place(message)
+  local place, rest = message:match "^([^\n]-%.lua):%d+: (.*)$"
+  if place and (place:find("scripts/[%w_]+%.lua$") or place:find("performer/[%w_]+%.lua$")) then
+    return rest
+  end
+  return message
 end
 
-local function positive(text)
-  local n = whole(text)
-  if not n or n < 1 then return nil, ("'%s' is not a whole number from 1"):format(text) end
-  return n
+--- f(...), whose complaint ends the command with `code` in one sentence: for calls that check
+-- what the user typed. The end of a command that f itself chose passes through.
+function cli.try(code, f, ...)
+  local results = table.pack(pcall(f, ...))
+  if results[1] then return table.unpack(results, 2, results.n) end
+  if type(results[2]) ~= "string" then error(results[2], 0) end
+  cli.fail(code, cli.advise(without_place(results[2])))
 end
 
-local function number(text)
-  local n = tonumber(text)
-  if not n or n ~= n or n < 0 then return nil, ("'%s' is not a number from 0"):format(text) end
-  return n
+--- Lua's own functions: what they raise is a mistake of the script.
+local own_functions = {}
+for _, name in ipairs { "_G", "string", "table", "math", "io", "os", "coroutine", "utf8",
+                        "debug", "package" } do
+  for _, value in pairs(package.loaded[name]) do own_functions[value] = true end
+end
+
+--- Runs the command. What the engine refuses (misuse, the byte budget, a cancelled call) is
+-- one sentence; a mistake in a script is a traceback.
+function cli.main(body)
+  local function handler(problem)
+    if type(problem) ~= "string" then return problem end
+    if core.interrupted() then return { code = 130, message = "interrupted" } end
+    local raiser = debug.getinfo(2, "Sf")
+    if raiser and raiser.what == "C" and not own_functions[raiser.func] then
+      return { code = 1, message = cli.advise(without_place(problem)) }
+    end
+    return { code = 1, message = debug.traceback(problem, 2) }
+  end
+  local ok, problem = xpcall(body, handler)
+  if not ok then error(problem, 0) end
+end
+
+-- ---- output ----
+
+--- `text` with U+FFFD for every byte that is not UTF-8, and for zero bytes.
+function cli.utf8(text)
+  local parts, at = {}, 1
+  while at <= #text do
+    local length, bad = utf8.len(text, at)
+    parts[#parts + 1] = text:sub(at, length and #text or bad - 1)
+    if length then break end
+    parts[#parts + 1] = "\u{FFFD}"
+    at = bad + 1
+  end
+  return (table.concat(parts):gsub("\0", "\u{FFFD}"))
+end
+
+--- The JSON text of plain data; a text in it that is not UTF-8 becomes so.
+function cli.json(value)
+  local function clean(entry)
+    if type(entry) == "string" then return cli.utf8(entry) end
+    if type(entry) ~= "table" then return entry end
+    local copy = {}
+    for key, inner in pairs(entry) do copy[clean(key)] = clean(inner) end
+    return setmetatable(copy, getmetatable(entry))
+  end
+  return core.json.encode(clean(value))
+end
+
+--- Writes to stdout at once; a full disk or a closed pipe ends the command.
+function cli.write(...)
+  local ok, message = io.stdout:write(...)
+  if ok then ok, message = io.stdout:flush() end
+  if not ok then
+    cli.fail(1, cli.advise(("can't write to the standard output: %s"):format(message)))
+  end
+end
+
+--- One record as a line of JSON on stdout.
+function cli.print_json(record) cli.write(cli.json(record), "\n") end
+
+--- A line on stderr.
+function cli.say(format, ...) io.stderr:write(format:format(...), "\n") end
+
+--- A word as a shell reads it.
+function cli.quote(word)
+  if word:find "^[%w%./_+:@%%-]+$" then return word end
+  return "'" .. word:gsub("'", "'\\''") .. "'"
+end
+
+-- ---- options ----
+
+--- Converters by kind: nil and a complaint for a text that is none.
+local function whole(name)
+  return function(text)
+    local n = math.tointeger(tonumber(text))
+    if not n or n < 0 then return nil, ("--%s '%s' is not a whole number from 0"):format(name, text) end
+    return n
+  end
+end
+
+local function positive(name)
+  return function(text)
+    local n = math.tointeger(tonumber(text))
+    if not n or n < 1 then return nil, ("--%s '%s' is not a whole number from 1"):format(name, text) end
+    return n
+  end
+end
+
+local function number(name)
+  return function(text)
+    local n = tonumber(text)
+    if not n or n ~= n or n < 0 or n == math.huge then
+      return nil, ("--%s '%s' is not a number from 0"):format(name, text)
+    end
+    return n
+  end
 end
 
 local converters = { whole = whole, positive = positive, number = number }
 
 --- Adds options from a table of rows { name, kind, default, help } to an argparse parser.
--- kind: "whole", "positive", "number", "text", "flag", or a list of choices.
+-- kind: "whole", "positive", "number", "flag", a list of choices, or a word for any text.
 function cli.add(parser, rows)
   for _, row in ipairs(rows) do
     local name, kind, default, help = row[1], row[2], row[3], row[4]
@@ -45,8 +175,12 @@ function cli.add(parser, rows)
     else
       if default ~= nil then help = ("%s (default %s)"):format(help, tostring(default)) end
       local option = parser:option("--" .. name, help)
-      if type(kind) == "table" then option:choices(kind) end
-      if converters[kind] then option:convert(converters[kind]) end
+      if type(kind) == "table" then
+        option:choices(kind)
+        help = ("%s: %s"):format(help, table.concat(kind, ", "))
+        option:description(help)
+      end
+      if converters[kind] then option:convert(converters[kind](name)) end
       option:argname("<" .. (type(kind) == "table" and "name" or kind) .. ">")
     end
   end
@@ -58,7 +192,19 @@ function cli.parser(name, summary, examples)
   local parser = argparse("performer " .. name, summary)
   parser:epilog("Examples:\n  " .. table.concat(examples, "\n  "))
   parser:usage_max_width(90)
+  parser:help_max_width(96)
   return parser
+end
+
+--- argparse's complaint as one sentence, with the nearest option for a mistyped one.
+local function complaint(message, rows)
+  message = message:gsub("\n.*", "")
+  local word = message:match "^unknown option '%-*([^']*)'"
+  if not word then return message end
+  local names = { "help" }
+  for _, row in ipairs(rows) do names[#names + 1] = row[1] end
+  local near = core.nearest(word, names)
+  return near and ("%s (did you mean '--%s'?)"):format(message, near) or message
 end
 
 --- Parses `arg`; a mistake is misuse (code 2) in one sentence. Defaults are filled in from
@@ -66,7 +212,8 @@ end
 function cli.parse(parser, rows, words)
   local ok, result = parser:pparse(words)
   if not ok then
-    cli.fail(2, (result:gsub("\n", " ")) .. " (see --help)")
+    cli.fail(2, ("%s; %s --help lists what there is"):format(complaint(result, rows),
+                                                            parser._name))
   end
   local given = {}
   for key, value in pairs(result) do given[key] = value end
@@ -75,6 +222,16 @@ function cli.parse(parser, rows, words)
     if result[key] == nil and row[2] ~= "flag" then result[key] = row[3] end
   end
   return result, given
+end
+
+--- Checks that `word` is among `names`, with the nearest one in the complaint.
+function cli.check_name(option, word, names)
+  for _, name in ipairs(names) do
+    if name == word then return end
+  end
+  local near = core.nearest(word, names)
+  cli.fail(2, ("--%s: there is no '%s'%s; there are %s"):format(option, word,
+    near and (" (did you mean '%s'?)"):format(near) or "", table.concat(names, ", ")))
 end
 
 return cli

@@ -56,6 +56,17 @@ int pf_attend_masks(const pf_call *c, int mask, int documents) {
     return pf_shape_fail(c, "documents need as many queries as keys");
 }
 
+int pf_attend_decay(const pf_call *c, int decay, bool causal) {
+    const pf_tensor *t = c->in[decay];
+    if (!t) return 0;
+    PF_TRY(pf_tensor_check(t, PF_F32, c->op->name, "decay"));
+    if (t->rank != 1 || t->shape[0] != c->in[0]->shape[1]) {
+        return pf_shape_fail(c, "decay must be (heads) = [%lld]", (long long)c->in[0]->shape[1]);
+    }
+    if (causal) return 0;
+    return pf_fail(PF_EINVAL, "%s: decay is for causal attention only", c->op->name);
+}
+
 pf_rows pf_rows_of(const pf_tensor *t) {
     return (pf_rows){pf_f32(t), t->stride[0], t->stride[1], t->stride[2], t->shape[3]};
 }

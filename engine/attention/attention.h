@@ -80,6 +80,7 @@ typedef struct pf_attend {
     pf_attend_kind kind;
     pf_kernel kernel;      /* FAVOR */
     pf_tensor *projection; /* FAVOR; (m, d) or (H, m, d); NULL: not projected */
+    pf_tensor *decay;      /* causal FAVOR and exact; (H) log-decay a token; NULL: none */
     bool causal;
 } pf_attend;
 int pf_attend_call(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_tensor *q, pf_tensor *k, pf_tensor *v,

@@ -65,13 +65,13 @@ static int run_lasting(pf_engine *e, const pf_op *op, pf_tensor *const *in, int 
 
 static int prefill_favor(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *s,
                          pf_tensor *q, pf_tensor *k, pf_tensor *v) {
-    pf_tensor *in[9] = {q, k, v, a->projection, NULL, NULL,
-                        s->tensor[0], s->tensor[1], s->tensor[2]};
+    pf_tensor *in[10] = {q, k, v, a->projection, NULL, NULL,
+                         s->tensor[0], s->tensor[1], s->tensor[2], a->decay};
     pf_tensor *made[PF_MAX_OUT] = {NULL};
     pf_attr attr[PF_MAX_ATTR];
     pf_op_fill_defaults(&pf_op_favor, attr);
     pf_favor_attrs(attr, &a->kernel, true, true);
-    PF_TRY(run_lasting(e, &pf_op_favor, in, 9, attr, made));
+    PF_TRY(run_lasting(e, &pf_op_favor, in, 10, attr, made));
     *out = made[0];
     for (int i = S_STATE; i <= SHIFT_STATE; i++) {
         pf_tensor_release(&s->tensor[i]);
@@ -116,18 +116,18 @@ static int append(pf_state *s, int which, pf_engine *e, pf_tensor *x) {
     return status;
 }
 
-static int prefill_exact(pf_tensor **out, pf_engine *e, pf_state *s, pf_tensor *q, pf_tensor *k,
-                         pf_tensor *v) {
+static int prefill_exact(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *s,
+                         pf_tensor *q, pf_tensor *k, pf_tensor *v) {
     PF_TRY(append(s, K_CACHE, e, k));
     PF_TRY(append(s, V_CACHE, e, v));
     int64_t length = s->position + k->shape[2];
-    pf_tensor *in[3] = {q, NULL, NULL};
+    pf_tensor *in[6] = {q, NULL, NULL, NULL, NULL, a->decay};
     pf_attr attr[PF_MAX_ATTR];
     pf_op_fill_defaults(&pf_op_exact_attention, attr);
     attr[0].i = 1;
     int status = cache_view(&in[1], s->tensor[K_CACHE], 0, length);
     if (status >= 0) status = cache_view(&in[2], s->tensor[V_CACHE], 0, length);
-    if (status >= 0) status = run_lasting(e, &pf_op_exact_attention, in, 3, attr, out);
+    if (status >= 0) status = run_lasting(e, &pf_op_exact_attention, in, 6, attr, out);
     pf_tensor_release(&in[1]);
     pf_tensor_release(&in[2]);
     return status;
@@ -161,7 +161,7 @@ int pf_attend_prefill(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_stat
     if (a->kind == PF_ATTEND_IDENTITY) {
         *out = pf_tensor_retain(v);
     } else if (a->kind == PF_ATTEND_EXACT) {
-        PF_TRY(prefill_exact(out, e, state, q, k, v));
+        PF_TRY(prefill_exact(out, e, a, state, q, k, v));
     } else {
         PF_TRY(prefill_favor(out, e, a, state, q, k, v));
     }
@@ -178,6 +178,7 @@ typedef struct {
     pf_rows q, k, v, out;
     const float *w;
     int64_t w_head, H, d, dv, m, r;
+    const float *decay; /* (H), NULL: none */
     float *s, *z, *shift;
 } step_op;
 
@@ -214,7 +215,7 @@ static void step_task(void *context, int64_t task, void *scratch) {
     }
     for (int64_t i = 0; i < r; i++) o->kern->axpy(dv, add * f[i], v, s + i * dv);
     o->kern->axpy(r, add, f, z);
-    *M = top;
+    *M = top - (o->decay ? o->decay[h] : 0); /* seen from the next position */
 
     encode_row(o, PF_SIDE_QUERY, pf_rows_at(&o->q, b, h, 0), w, row, f);
     float den = o->kern->dot(r, f, z), *out = pf_rows_at(&o->out, b, h, 0);
@@ -234,6 +235,7 @@ static int step_favor(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_stat
     o.r = o.m * a->kernel.map->width;
     o.args = (pf_map_args){e->kern, o.m, o.r, (float)a->kernel.eps};
     o.w = w ? pf_f32(w) : NULL;
+    o.decay = a->decay ? pf_f32(a->decay) : NULL;
     o.w_head = w && w->rank == 3 ? o.m * o.d : 0;
     o.s = pf_f32(state->tensor[S_STATE]);
     o.z = pf_f32(state->tensor[Z_STATE]);

@@ -17,7 +17,7 @@
 
 #include "linear.h"
 
-enum { Q, K, V, MASK, DOCUMENTS, INPUTS };
+enum { Q, K, V, MASK, DOCUMENTS, DECAY, INPUTS };
 enum { A_CAUSAL, A_SCALE, A_COUNT };
 enum { BLOCK = 128 };
 
@@ -31,6 +31,7 @@ typedef struct {
     pf_rows q, k, v, out, dout, dq, dk, dvalue;
     bool need_q, need_k, need_v;
     const pf_tensor *mask;
+    const float *decay; /* (H); NULL: none */
     float *lse; /* (B, H, Lq) */
     pf_segments segments;
 } exact_op;
@@ -117,12 +118,21 @@ static bool sees(const exact_work *w, int64_t i, int64_t j) {
     return j < w->k_length && !(w->op->causal && j > i + w->op->ahead);
 }
 
+/* Row i of p loses `decay` a token of distance to key j; `ahead` is j - i at their origins. */
+static void forget(exact_work *w, float decay, int64_t ahead) {
+    for (int64_t i = 0; i < BLOCK; i++) {
+        float *row = w->p + i * BLOCK;
+        for (int64_t j = 0; j < BLOCK; j++) row[j] += decay * (float)(ahead + j - i);
+    }
+}
+
 /* p (BLOCK, BLOCK) <- scores, -inf where query i0+i may not see key j0+j. */
 static void scores(exact_work *w, int64_t i0, int64_t j0) {
     const exact_op *op = w->op;
     pf_block_gemm(w->kern, false, true, BLOCK, BLOCK, op->d, w->q, op->d, w->k, op->d, 0, w->p, BLOCK,
                   w->panel);
     bool edge = op->causal && j0 + BLOCK > i0 + op->ahead;
+    if (op->decay) forget(w, op->decay[w->head], j0 - i0 - op->ahead);
     bool plain = !edge && !op->mask && j0 + BLOCK <= w->k_length;
     if (plain) return;
     bool keep[BLOCK];
@@ -281,6 +291,7 @@ static int exact_shape(pf_call *c) {
     int64_t d;
     PF_TRY(pf_attend_shapes(c, &d));
     PF_TRY(pf_attend_masks(c, MASK, DOCUMENTS));
+    PF_TRY(pf_attend_decay(c, DECAY, c->attr[A_CAUSAL].i != 0));
     if (c->attr[A_CAUSAL].i && c->in[Q]->shape[2] > c->in[K]->shape[2]) {
         return pf_shape_fail(c, "causal attention can't have more queries than keys");
     }
@@ -294,6 +305,10 @@ static int fill(exact_op *op, pf_call *c, pf_tensor **held) {
                      .Lk = c->in[K]->shape[2], .dv = c->in[V]->shape[3],
                      .causal = c->attr[A_CAUSAL].i != 0, .mask = c->in[MASK]};
     op->ahead = op->Lk - op->Lq;
+    if (c->in[DECAY]) {
+        PF_TRY(pf_tensor_compact(&held[3], c->engine, c->in[DECAY]));
+        op->decay = pf_f32(held[3]);
+    }
     double scale = c->attr[A_SCALE].f;
     op->scale = (float)(scale != 0 ? scale : 1 / sqrt((double)op->d));
     op->q_blocks = pf_max(pf_ceil_div(op->Lq, BLOCK), 1);
@@ -321,9 +336,9 @@ static int run_forward(exact_op *op, pf_call *c, pf_tensor **held) {
 
 static int exact_forward(pf_call *c) {
     exact_op op = {0};
-    pf_tensor *held[3] = {NULL};
+    pf_tensor *held[4] = {NULL};
     int status = run_forward(&op, c, held);
-    release(&op, held, 3);
+    release(&op, held, 4);
     return status;
 }
 
@@ -331,28 +346,28 @@ static int run_backward(exact_op *op, pf_call *c, pf_tensor **held) {
     PF_TRY(fill(op, c, held));
     op->out = pf_rows_of(c->out[0]);
     op->lse = pf_f32(c->saved[0]);
-    PF_TRY(pf_rows_ready(c->engine, c->dout[0], &held[3], &op->dout));
+    PF_TRY(pf_rows_ready(c->engine, c->dout[0], &held[4], &op->dout));
     pf_rows *rows[3] = {&op->dq, &op->dk, &op->dvalue};
     for (int i = 0; i < 3; i++) {
         const pf_tensor *x = c->in[i];
         if (!c->need[i]) continue;
-        PF_TRY(pf_heads_output(&held[4 + i], c->engine, x->shape[0], x->shape[1], x->shape[2],
+        PF_TRY(pf_heads_output(&held[5 + i], c->engine, x->shape[0], x->shape[1], x->shape[2],
                                x->shape[3]));
-        *rows[i] = pf_rows_of(held[4 + i]);
+        *rows[i] = pf_rows_of(held[5 + i]);
     }
     op->need_q = c->need[Q], op->need_k = c->need[K], op->need_v = c->need[V];
     PF_TRY(pf_parallel(c->engine, op->segments.n * op->H, work_bytes(op), backward_task, op));
     for (int i = 0; i < 3; i++) {
-        if (c->need[i]) PF_TRY(pf_grad_give(c, i, held[4 + i]));
+        if (c->need[i]) PF_TRY(pf_grad_give(c, i, held[5 + i]));
     }
     return 0;
 }
 
 static int exact_backward(pf_call *c) {
     exact_op op = {0};
-    pf_tensor *held[7] = {NULL};
+    pf_tensor *held[8] = {NULL};
     int status = run_backward(&op, c, held);
-    release(&op, held, 7);
+    release(&op, held, 8);
     return status;
 }
 
@@ -363,11 +378,12 @@ static const pf_attr_info exact_attrs[A_COUNT] = {
 
 const pf_op pf_op_exact_attention = {
     .name = "exact_attention",
-    .args = "q, k, v, [mask], [documents]",
+    .args = "q, k, v, [mask], [documents], [decay]",
     .results = "out",
     .doc = "Exact softmax attention, the quadratic judge: softmax(scale q k^T) v, blockwise. "
            "q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv), mask (B, Lk) of 1 keep and 0 "
-           "not there, documents (B, L) i32. No key left: output and gradients 0.",
+           "not there, documents (B, L) i32, decay (H), causal only: the score loses decay a token of "
+           "distance. No key left: output and gradients 0.",
     .min_in = 3, .max_in = INPUTS, .n_out = 1,
     .flags = PF_OP_OWN_OUTPUTS,
     .uses = PF_USES_ALL_IN | PF_USES_OUT(0),

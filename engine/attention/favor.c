@@ -10,7 +10,7 @@
 
 #include "linear.h"
 
-enum { Q, K, V, PROJECTION, MASK, DOCUMENTS, ENTRY_S, ENTRY_Z, ENTRY_SHIFT, INPUTS };
+enum { Q, K, V, PROJECTION, MASK, DOCUMENTS, ENTRY_S, ENTRY_Z, ENTRY_SHIFT, DECAY, INPUTS };
 enum { OUT, EXIT_S, EXIT_Z, EXIT_SHIFT, OUTPUTS };
 enum { A_MAP, A_SCALE, A_EPS, A_CAUSAL, A_STATE, A_COUNT };
 enum { SAVED_DENOMINATOR, SAVED_RUNNING };
@@ -95,6 +95,7 @@ static int favor_shape(pf_call *c) {
     if (c->attr[A_CAUSAL].i && c->in[Q]->shape[2] != c->in[K]->shape[2]) {
         return pf_shape_fail(c, "causal attention needs as many queries as keys");
     }
+    PF_TRY(pf_attend_decay(c, DECAY, c->attr[A_CAUSAL].i != 0));
     int64_t state[4] = {c->in[Q]->shape[0], c->in[Q]->shape[1], m * map_of(c)->width,
                         c->in[V]->shape[3]};
     PF_TRY(check_entry(c, state));
@@ -147,6 +148,10 @@ static int fill_call(favor_call *f, pf_call *c) {
         PF_TRY(pf_tensor_compact(&f->held[3], c->engine, c->in[PROJECTION]));
         op->projection = pf_f32(f->held[3]);
         op->projection_head = c->in[PROJECTION]->rank == 3 ? op->m * op->d : 0;
+    }
+    if (c->in[DECAY]) {
+        PF_TRY(pf_tensor_compact(&f->held[4], c->engine, c->in[DECAY]));
+        op->decay = pf_f32(f->held[4]);
     }
     if (c->in[ENTRY_S]) {
         op->entry_s = pf_f32(c->in[ENTRY_S]);
@@ -276,12 +281,14 @@ static int favor_backward(pf_call *c) {
 
 const pf_op pf_op_favor = {
     .name = "favor",
-    .args = "q, k, v, [projection], [mask], [documents], [entry_s], [entry_z], [entry_shift]",
+    .args = "q, k, v, [projection], [mask], [documents], [entry_s], [entry_z], [entry_shift], "
+            "[decay]",
     .results = "out, exit_s, exit_z, exit_shift",
     .doc = "Linear attention (FAVOR+): out_i = sum_j phi(q_i).phi(k_j) v_j / sum_j "
            "phi(q_i).phi(k_j). q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv), projection "
            "(features, d) or (H, features, d), mask (B, Lk) of 1 keep and 0 not there, "
-           "documents (B, L) i32: attention stays inside runs of equal numbers. No key in "
+           "documents (B, L) i32: attention stays inside runs of equal numbers, decay (H) of numbers "
+           "D >= 0, causal only: key j counts exp(-D (i - j)) less. No key in "
            "reach: output and gradients 0. Paper, sections 2.2 to 2.4.",
     .min_in = 3, .max_in = INPUTS, .n_out = OUTPUTS,
     .flags = PF_OP_OWN_OUTPUTS,
@@ -293,7 +300,7 @@ const pf_op pf_op_favor = {
 const pf_op pf_op_linear_attention = {
     .name = "linear_attention",
     .args = "phi_q, phi_k, v, [projection], [mask], [documents], [entry_s], [entry_z], "
-            "[entry_shift]",
+            "[entry_shift], [decay]",
     .results = "out, exit_s, exit_z, exit_shift",
     .doc = "The same operator with features given: phi_q (B, H, Lq, r), phi_k (B, H, Lk, r), "
            "v (B, H, Lk, dv). Takes no projection; map, scale and eps have no effect.",

@@ -10,6 +10,10 @@
  * z = sum_j e^(l_j - M) k'_j (r) and M, one scalar a head. A row whose denominator is
  * below PF_TINY_DENOMINATOR has no key in reach: its output and gradients are 0.
  *
+ * A causal head may forget: with a decay D >= 0 a token, w_ij has the factor e^(-D (i - j)).
+ * In the block it is D j added to l_j, with M in the same coordinates, and M moves down by
+ * D rows when the next block begins, so no number grows with the sequence.
+ *
  * All products run on blocks of `block` rows that start at the segment's first row, so a
  * row's bits depend on its own sequence up to it, and nothing else: block_gemm's bits do not
  * depend on the shape, and where the BLAS stands in, short blocks are padded with empty rows
@@ -63,6 +67,7 @@ typedef struct pf_operator {
     int64_t projection_head; /* stride between heads, 0 when shared */
     pf_rows q, k, v, out;
     const pf_tensor *mask;   /* (B, Lk), f32 or i32; NULL */
+    const float *decay;      /* (H) log-decay a token, causal; NULL: none */
     float *denominator;      /* (B, H, Lq) */
     float *running;          /* (B, H, Lk): M_j; (B, H) at the last row for full */
     const float *entry_s, *entry_z, *entry_shift; /* (B, H, r, dv), (B, H, r), (B, H) */
@@ -84,6 +89,7 @@ typedef struct pf_work {
     const float *w;
     float *s, *z;            /* state (r, dv), (r) */
     float M;
+    float decay;             /* of this head; positions count from the block's first row */
     /* blocks of `block` rows */
     float *x, *x2;           /* (block, d) scaled queries, scaled keys */
     float *fq, *fk;          /* (block, r) */
@@ -149,6 +155,7 @@ void pf_favor_attrs(pf_attr *attr, const pf_kernel *kernel, bool causal, bool st
 /* attend_shapes.c: shape rules that the attention ops share */
 int pf_attend_shapes(pf_call *c, int64_t *width);
 int pf_attend_masks(const pf_call *c, int mask, int documents);
+int pf_attend_decay(const pf_call *c, int decay, bool causal);
 pf_rows pf_rows_of(const pf_tensor *t);
 /* *t: x with last stride 1, itself retained or a compact copy; rows: how to walk it. */
 int pf_rows_ready(pf_engine *e, pf_tensor *x, pf_tensor **t, pf_rows *rows);

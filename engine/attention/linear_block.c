@@ -54,6 +54,7 @@ void pf_work_open(pf_work *w, const pf_operator *op, int64_t task, void *scratch
     w->seg = &op->segments.list[task / op->H];
     w->item = w->seg->item;
     w->head = task % op->H;
+    w->decay = op->decay ? op->decay[w->head] : 0;
     w->w = op->projected ? op->projection + w->head * op->projection_head : NULL;
     carve_all(w, op, &scratch, backward);
 }
@@ -106,7 +107,10 @@ void pf_work_keys(pf_work *w, int64_t first) {
     encode(w, PF_SIDE_KEY, w->x2, w->fk);
     int64_t n = pf_work_rows(w, first);
     for (int64_t i = 0; i < w->rows; i++) {
-        if (i < n && pf_mask_keeps(op->mask, w->item, w->seg->start + first + i)) continue;
+        if (i < n && pf_mask_keeps(op->mask, w->item, w->seg->start + first + i)) {
+            w->shift[i] += w->decay * (float)i;
+            continue;
+        }
         memset(w->fk + i * op->r, 0, (size_t)op->r * sizeof(float));
         w->shift[i] = -INFINITY;
     }

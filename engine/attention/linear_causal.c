@@ -35,7 +35,8 @@ static void running_maximum(pf_work *w) {
 }
 
 /* Row i of a (rows, rows; block): entries j <= i times e^(l_j - M_i), the others 0. In a map
- * without log-shifts all factors are 1, unless an entry state came in at a larger scale. */
+ * without log-shifts all factors are 1, unless the head forgets or an entry state came in at a
+ * larger scale. */
 static void decay_row(const pf_work *w, float *row, int64_t i, float *factors) {
     int64_t n = i + 1;
     if (w->op->map->softmax || w->run[i] > 0) {
@@ -82,6 +83,7 @@ static void advance(pf_work *w, int64_t first) {
             w->kern->axpy(op->dv, w->e[j] * w->fk[j * op->r + a], row, w->s + a * op->dv);
         }
     }
+    w->M -= w->decay * (float)pf_work_rows(w, first); /* seen from the next block's first row */
 }
 
 /* Divides by the denominators and writes the rows out. */
@@ -187,7 +189,7 @@ static void saved_maximum(pf_work *w, int64_t first) {
     int64_t n = pf_work_rows(w, first), head = w->item * op->H + w->head;
     const float *running = op->running + head * op->Lk + w->seg->start;
     float entry = op->entry_s && w->seg->first ? op->entry_shift[head] : -INFINITY;
-    w->M = first > 0 ? running[first - 1] : entry;
+    w->M = first > 0 ? running[first - 1] - w->decay * (float)op->block : entry;
     for (int64_t i = 0; i < w->rows; i++) {
         w->run[i] = running[first + (i < n ? i : n - 1)];
         w->e[i] = w->M == w->run[i] && w->M != -INFINITY ? 1 : pf_decay(w->M, w->run[i]);

@@ -127,6 +127,24 @@ static int add_norms(pf_module *m, pf_engine *e, attention_self *self) {
     return 0;
 }
 
+/* Log-decays of the heads, a geometric row from `decay` to almost none (ALiBi's slopes). */
+static int add_decay(pf_module *m, attention_self *self) {
+    double steepest = pf_option_number(m, "decay");
+    if (steepest == 0) return 0;
+    if (!self->attend.causal) {
+        return pf_fail(PF_EINVAL, "attention: decay is for causal attention (causal = true)");
+    }
+    pf_tensor *decay = NULL;
+    PF_TRY(pf_tensor_make_lasting(&decay, m->heap, PF_F32, 1, &self->heads));
+    for (int64_t h = 0; h < self->heads; h++) {
+        pf_f32(decay)[h] = (float)(steepest * exp2(-8.0 * (double)h / (double)self->heads));
+    }
+    int status = pf_module_buffer(m, "decay", decay);
+    self->attend.decay = decay; /* the slot holds it */
+    pf_tensor_release(&decay);
+    return status;
+}
+
 static int attention_build(pf_module *m, pf_engine *e) {
     attention_self *self = m->self;
     self->rotary = pf_option_int(m, "rotary") != 0;
@@ -134,6 +152,7 @@ static int attention_build(pf_module *m, pf_engine *e) {
     self->dropout = pf_option_number(m, "dropout");
     PF_TRY(resolve_heads(m, self));
     PF_TRY(resolve_kernel(m, e, self));
+    PF_TRY(add_decay(m, self));
     int64_t dim = pf_option_int(m, "dim"), inner = self->heads * self->head_dim;
     double last = 1 / sqrt(2 * pf_option_number(m, "layers"));
     bool bias = pf_option_int(m, "bias") != 0;

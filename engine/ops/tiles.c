@@ -28,7 +28,12 @@ static bool blas_layout(pf_matrix *m, int64_t rs, int64_t cs) {
 int pf_matrix_open(pf_matrix *m, pf_engine *engine, const pf_tensor *t) {
     *m = (pf_matrix){.rows = t->shape[t->rank - 2], .cols = t->shape[t->rank - 1]};
     if (!blas_layout(m, t->stride[t->rank - 2], t->stride[t->rank - 1])) {
-        PF_TRY(pf_tensor_compact(&m->owned, engine, t));
+        /* t may be a header on the caller's stack, which compact must not keep. */
+        pf_tensor *view = NULL;
+        PF_TRY(pf_tensor_view(&view, t));
+        const int status = pf_tensor_compact(&m->owned, engine, view);
+        pf_tensor_release(&view);
+        PF_TRY(status);
         t = m->owned;
         blas_layout(m, t->stride[t->rank - 2], t->stride[t->rank - 1]);
     }

@@ -14,8 +14,10 @@ enum { B = 2, H = 2, D = 8, DV = 6, M = 24 };
 typedef struct {
     const pf_map *map; /* NULL: exact */
     int64_t L;
-    bool causal, mask, documents;
+    bool causal, mask, documents, decay;
 } test_case;
+
+static const float decays[H] = {0.3f, 0.01f};
 
 static pf_engine *engine;
 
@@ -112,6 +114,7 @@ static void oracle_head(const test_case *t, const oracle_data *o, int b, int h) 
         double top = -INFINITY, sum = 0, *out = o->out + (at + i) * DV;
         for (int64_t j = 0; j < L; j++) {
             lw[j] = visible(t, o, b, i, j) ? log_weight(t, fq + i * r, fk + j * r, r) : -INFINITY;
+            if (t->decay) lw[j] -= (double)decays[h] * (double)(i - j);
             top = fmax(top, lw[j]);
         }
         memset(out, 0, DV * sizeof *out);
@@ -157,12 +160,12 @@ static double distance(const double *a, const double *b, int64_t head_size) {
 /* ---- running the engine ---- */
 
 typedef struct {
-    pf_tensor *q, *k, *v, *w, *mask, *documents;
+    pf_tensor *q, *k, *v, *w, *mask, *documents, *decay;
 } inputs;
 
 static int attend(const test_case *t, const inputs *x, pf_tensor **out) {
     pf_attend a = {.kind = t->map ? PF_ATTEND_FAVOR : PF_ATTEND_EXACT, .projection = x->w,
-                   .causal = t->causal};
+                   .causal = t->causal, .decay = x->decay};
     if (t->map) {
         a.kernel = (pf_kernel){.map = t->map, .scale = pf_map_scale(t->map, 0, D),
                                .eps = t->map->eps, .head_dim = D};
@@ -172,15 +175,20 @@ static int attend(const test_case *t, const inputs *x, pf_tensor **out) {
 
 static inputs make_inputs(const test_case *t) {
     inputs x = {random_tensor(t->L, D, 1, 1), random_tensor(t->L, D, 2, 1),
-                random_tensor(t->L, DV, 3, 1), projection_of(t->map), NULL, NULL};
+                random_tensor(t->L, DV, 3, 1), projection_of(t->map), NULL, NULL, NULL};
+    int64_t heads = H;
+    if (t->decay) {
+        CHECK_OK(pf_tensor_make_lasting(&x.decay, engine->heap, PF_F32, 1, &heads));
+        memcpy(pf_f32(x.decay), decays, sizeof decays);
+    }
     if (t->mask) x.mask = rows_tensor(t->L, false);
     if (t->documents) x.documents = rows_tensor(t->L, true);
     return x;
 }
 
 static void free_inputs(inputs *x) {
-    pf_tensor **all[] = {&x->q, &x->k, &x->v, &x->w, &x->mask, &x->documents};
-    for (int i = 0; i < 6; i++) pf_tensor_release(all[i]);
+    pf_tensor **all[] = {&x->q, &x->k, &x->v, &x->w, &x->mask, &x->documents, &x->decay};
+    for (int i = 0; i < 7; i++) pf_tensor_release(all[i]);
 }
 
 static oracle_data make_oracle(const inputs *x) {
@@ -272,10 +280,11 @@ static void check_case(const test_case *t) {
 static void test_oracle(void) {
     static const int64_t lengths[] = {0, 1, 5, 63, 64, 65, 128, 197};
     for (int map = -1; map < pf_map_count(); map++) {
-        for (int shape = 0; shape < 8; shape++) {
+        for (int shape = 0; shape < 16; shape++) {
+            if (shape > 7 && !(shape & 1)) continue; /* decay is causal */
             for (int n = 0; n < PF_COUNT(lengths); n++) {
                 test_case t = {map < 0 ? NULL : pf_map_at(map), lengths[n], shape & 1,
-                               (shape & 2) != 0, (shape & 4) != 0};
+                               (shape & 2) != 0, (shape & 4) != 0, (shape & 8) != 0};
                 check_case(&t);
             }
         }
@@ -311,7 +320,7 @@ static void test_causality(void) {
     static const float values[] = {1e30f, 300, -1000, NAN, INFINITY, 0};
     static const int64_t cuts[] = {1, 40, 64, 100};
     for (int map = -1; map < pf_map_count(); map++) {
-        test_case t = {map < 0 ? NULL : pf_map_at(map), 130, true, false, false};
+        test_case t = {map < 0 ? NULL : pf_map_at(map), 130, true, false, false, map != 0};
         inputs x = make_inputs(&t);
         pf_tensor *before = NULL, *after = NULL, *leaf[3] = {x.q, x.k, x.v};
         CHECK_OK(attend(&t, &x, &before));
@@ -343,6 +352,7 @@ static void test_causality(void) {
                 (*to[n])->shape[2] = L;
             }
             y.w = x.w ? pf_tensor_retain(x.w) : NULL;
+            y.decay = x.decay ? pf_tensor_retain(x.decay) : NULL;
             CHECK_OK(attend(&s, &y, &after));
             CHECK(same_rows(before, after, L));
             pf_tensor_release(&after);
@@ -356,13 +366,13 @@ static void test_causality(void) {
 /* Prefill of n, then steps, against one forward. */
 static void test_streaming(void) {
     for (int map = -1; map < pf_map_count(); map++) {
-        test_case t = {map < 0 ? NULL : pf_map_at(map), 150, true, false, false};
+        test_case t = {map < 0 ? NULL : pf_map_at(map), 150, true, false, false, map != 1};
         inputs x = make_inputs(&t);
         pf_tensor *whole = NULL;
         pf_state *state = NULL;
         CHECK_OK(attend(&t, &x, &whole));
         pf_attend a = {.kind = t.map ? PF_ATTEND_FAVOR : PF_ATTEND_EXACT, .projection = x.w,
-                       .causal = true};
+                       .causal = true, .decay = x.decay};
         if (t.map) a.kernel = (pf_kernel){.map = t.map, .scale = pf_map_scale(t.map, 0, D), .eps = t.map->eps};
         CHECK_OK(pf_attend_state(&state, engine, &a, B, H, D, DV));
         double *all = doubles(whole), worst = 0;
@@ -408,14 +418,14 @@ static pf_tensor *cut(pf_tensor *x, int64_t first, int64_t n) {
 /* favor on a slice, with an entry state (three tensors or NULLs), to out and exit state. */
 static void favor_slice(const test_case *t, const inputs *x, int64_t first, int64_t n,
                         pf_tensor **state, pf_tensor **out) {
-    pf_tensor *in[9] = {cut(x->q, first, n), cut(x->k, first, n), cut(x->v, first, n), x->w,
-                        NULL, NULL, state[0], state[1], state[2]};
+    pf_tensor *in[10] = {cut(x->q, first, n), cut(x->k, first, n), cut(x->v, first, n), x->w,
+                         NULL, NULL, state[0], state[1], state[2], x->decay};
     pf_tensor *made[PF_MAX_OUT] = {NULL};
     pf_attr attr[PF_MAX_ATTR];
     pf_kernel kernel = {.map = t->map, .scale = pf_map_scale(t->map, 0, D), .eps = t->map->eps};
     pf_op_fill_defaults(&pf_op_favor, attr);
     pf_favor_attrs(attr, &kernel, t->causal, true);
-    CHECK_OK(pf_apply(engine, &pf_op_favor, in, 9, attr, made));
+    CHECK_OK(pf_apply(engine, &pf_op_favor, in, 10, attr, made));
     for (int i = 0; i < 3; i++) {
         pf_tensor_release(&in[i]);
         pf_tensor_release(&state[i]);
@@ -459,7 +469,7 @@ static void chained_gradients(const test_case *t, const inputs *x, const int64_t
 static void test_chained_states(void) {
     static const int64_t whole[] = {0, 200}, slices[] = {0, 70, 71, 140, 200};
     for (int map = 0; map < pf_map_count(); map++) {
-        test_case t = {pf_map_at(map), 200, true, false, false};
+        test_case t = {pf_map_at(map), 200, true, false, false, map != 1};
         inputs x = make_inputs(&t);
         double *a[3], *b[3], *out_a, *out_b;
         chained_gradients(&t, &x, whole, 1, a, &out_a);
@@ -480,7 +490,7 @@ static void test_extremes(void) {
     for (int map = -1; map < pf_map_count(); map++) {
         for (int s = 0; s < PF_COUNT(scales); s++) {
             for (int causal = 0; causal < 2; causal++) {
-                test_case t = {map < 0 ? NULL : pf_map_at(map), 130, causal, false, false};
+                test_case t = {map < 0 ? NULL : pf_map_at(map), 130, causal, false, false, false};
                 inputs x = make_inputs(&t);
                 pf_tensor *leaf[3] = {x.q, x.k, x.v}, *out = NULL;
                 pf_tape *tape = NULL;
