@@ -105,8 +105,9 @@ return {
       "q: pf.Tensor, k: pf.Tensor, v: pf.Tensor, options?: pf.AttentionOptions",
       "pf.Tensor, table?",
       "Linear attention. Options kernel (an object, a name, or options with a name), " ..
-      "causal, mask (B, Lk), documents (B, L), state = true (returns the exit state too), " ..
-      "entry (such a state)." },
+      "causal, mask (B, Lk), documents (B, L), decay (H) of a causal one: a key counts " ..
+      "exp(-decay) less a token, state = true (returns the exit state too), entry (such a " ..
+      "state)." },
     { "pf.attention.linear",
       "phi_q: pf.Tensor, phi_k: pf.Tensor, v: pf.Tensor, options?: pf.AttentionOptions",
       "pf.Tensor, table?",

@@ -185,6 +185,7 @@ local HEAD = [[
 ---@field causal? boolean
 ---@field mask? pf.Tensor
 ---@field documents? pf.Tensor
+---@field decay? pf.Tensor
 ---@field state? boolean
 ---@field entry? {s: pf.Tensor, z: pf.Tensor, shift: pf.Tensor}
 ---@field scale? number

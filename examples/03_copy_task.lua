@@ -4,7 +4,7 @@
 --   build/release/bin/performer examples/03_copy_task.lua [copy|reverse] [steps]
 local pf = require "performer"
 local nn = pf.nn
-local task, steps = arg[1] or "copy", tonumber(arg[2] or 200)
+local task, steps = arg[1] or "copy", tonumber(arg[2] or 300)
 pf.open { seed = 3 }
 
 -- A row reads  a b c d ... | a b c d ...  and the model says what comes next at every position.

@@ -5,7 +5,7 @@
 -- Without a file (or with -) it learns the paragraph below, by heart. For real work there is
 -- `performer train`; this is what to start from when that does not do what you want.
 local pf = require "performer"
-local path, steps = arg[1] or "-", tonumber(arg[2] or 150)
+local path, steps = arg[1] or "-", tonumber(arg[2] or 250)
 pf.open { seed = 1 }
 math.randomseed(1)
 
@@ -27,7 +27,7 @@ end
 -- trains on that, so its loss there tells learning from learning by heart.
 local tokenizer = pf.tokenizer.byte()
 local ids = assert(tokenizer:encode(text))
-local length, rows = 96, 8
+local length, rows = 128, 8
 local held = ids:numel() >= 20 * length and ids:numel() // 10 or 0
 local last = ids:numel() - held
 if last < length + 1 then pf.exit(2, ("the text needs at least %d bytes"):format(length + 1)) end
@@ -43,9 +43,11 @@ local function windows(n, first, final)
   return pf.concat(input, 1), pf.concat(target, 1)
 end
 
+-- No positions: a short convolution and looking back only tell the order of characters, and the
+-- model can go on beyond the length that it was trained on.
 local model = pf.nn.performer {
   vocab = tokenizer:size(), dim = 96, layers = 2, heads = 4, causal = true, conv = 4,
-  kernel = { features = 64 },
+  positions = "none", kernel = { features = 64 },
 }
 local optimizer = pf.optim.adamw(model, { lr = 4e-3, decay = 0.05 })
 local lr = pf.schedule.cosine { warmup = steps // 10, steps = steps, peak = 4e-3, floor = 2e-4 }
@@ -69,8 +71,8 @@ for step = 1, steps do
 end
 
 -- Generation: one token at a time, each as soon as it is drawn.
-local prompt = text:sub(1, 13)
+local prompt = text:sub(1, 21)
 io.stdout:write("\n", prompt)
-model:generate { prompt = prompt, tokenizer = tokenizer, tokens = 300, temperature = 0.5, seed = 1,
+model:generate { prompt = prompt, tokenizer = tokenizer, tokens = 300, temperature = 0.3, seed = 1,
   each = function(id) io.stdout:write(tokenizer:decode { id }):flush() end }
 print()

@@ -5,33 +5,130 @@ local trainer = require "performer.trainer"
 
 local ROWS = {
   { "checkpoint", "folder", nil, "run folder or checkpoint folder" },
-  { "data", "file", nil, "FASTA or text" },
+  { "data", "file", nil, "FASTA or text, plain or gzip" },
   { "split", { "all", "train", "valid" }, "all", "which part of the file" },
+  { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
   { "length", "positive", nil, "tokens a row (default: as trained)" },
   { "batch", "positive", 8, "rows at a time" },
   { "threads", "positive", nil, "threads (default: all cores)" },
+  { "memory", "text", nil, "byte budget, such as 4G" },
   { "per-sequence", "flag", nil, "one line for each sequence" },
   { "json", "flag", nil, "JSON lines on stdout" },
 }
 
-local function per_sequence(model, data, split, json)
-  for i = 1, data:info(split).documents do
-    local ids, name = data:document(i, split)
-    local n = ids:numel()
-    if n > 1 then
-      local input = ids:slice(1, 1, n - 1):reshape(1, n - 1)
-      local target = ids:slice(1, 2, n):reshape(1, n - 1)
-      local logits = model(input)
-      local loss = logits:cross_entropy(target):item()
-      local record = { name = name, loss = loss, perplexity = math.exp(loss),
-                       accuracy = trainer.hits(logits, target) / (n - 1), tokens = n - 1 }
-      if json then
-        print(pf.json.encode(record))
-      else
-        print(("%-24s loss %.4f  perplexity %8.3f  tokens %d"):format(name, loss,
-                                                                       record.perplexity, n - 1))
-      end
+-- ---- one sequence ----
+
+--- Longer ones go through the model's stream, a piece at a time: the logits of a whole book
+-- would not fit.
+local PIECE = 4096
+
+--- Adds the sum of the losses, the hits and the count of one piece.
+local function add(sums, logits, target)
+  local n = target:numel()
+  sums.loss = sums.loss + logits:cross_entropy(target):item() * n
+  sums.right = sums.right + trainer.hits(logits, target)
+  sums.tokens = sums.tokens + n
+end
+
+--- Next-token losses of ids (n): n - 1 of them.
+local function score_causal(model, ids, sums)
+  local n = ids:numel()
+  local state = n - 1 > PIECE and model:state { batch = 1 }
+  for first = 1, n - 1, PIECE do
+    local last = math.min(first + PIECE - 1, n - 1)
+    local input = ids:slice(1, first, last):reshape(1, -1)
+    local target = ids:slice(1, first + 1, last + 1):reshape(1, -1)
+    add(sums, state and model:prefill(input, state) or model(input), target)
+    collectgarbage()
+  end
+end
+
+--- One letter in HIDE_EVERY is hidden at a time, until each has been hidden once.
+local HIDE_EVERY = 7
+
+--- HIDE_EVERY copies of the ids, each with other letters masked, and the targets.
+local function masked_rows(ids, tokenizer)
+  local mask, kept = tokenizer:special "mask", {}
+  for _, name in ipairs { "begin", "end", "pad" } do kept[tokenizer:special(name) or -1] = true end
+  local inputs, targets, n = {}, {}, 0
+  for row = 1, HIDE_EVERY do
+    local input, target = {}, {}
+    for i, id in ipairs(ids) do
+      local hide = i % HIDE_EVERY == row - 1 and not kept[id]
+      input[i], target[i] = hide and mask or id, hide and id or -1
+      n = n + (hide and 1 or 0)
     end
+    inputs[row], targets[row] = input, target
+  end
+  return pf.tensor(inputs, { dtype = "i32" }), pf.tensor(targets, { dtype = "i32" }), n
+end
+
+--- Losses of the hidden letters of ids (n), in pieces of `length`.
+local function score_masked(model, ids, sums, tokenizer, length)
+  local all = ids:totable()
+  for first = 1, #all, length do
+    local piece = table.move(all, first, math.min(first + length - 1, #all), 1, {})
+    local input, target, n = masked_rows(piece, tokenizer)
+    if n > 0 then
+      local logits = model(input)
+      sums.loss = sums.loss + logits:cross_entropy(target):item() * n
+      sums.right = sums.right + trainer.hits(logits, target)
+      sums.tokens = sums.tokens + n
+    end
+    collectgarbage()
+  end
+end
+
+local function print_sequence(name, sums, seconds, json)
+  local loss = sums.loss / sums.tokens
+  local record = { name = name, loss = loss, perplexity = trainer.perplexity(loss),
+                   accuracy = sums.right / sums.tokens, tokens = sums.tokens,
+                   tokens_per_s = sums.tokens / math.max(seconds, 1e-9) }
+  if json then return cli.print_json(record) end
+  cli.write(("%-24s loss %.4f  perplexity %8.3f  accuracy %6.2f %%  tokens %d\n"):format(
+    name, loss, record.perplexity, 100 * record.accuracy, sums.tokens))
+end
+
+local function per_sequence(saved, data, options, masked, length)
+  for i = 1, data:info(options.split).documents do
+    local ids, name = data:document(i, options.split)
+    local sums, start = { loss = 0, right = 0, tokens = 0 }, pf.clock()
+    if masked then
+      score_masked(saved.model, ids, sums, data:tokenizer(), length)
+    else
+      score_causal(saved.model, ids, sums)
+    end
+    if sums.tokens > 0 then print_sequence(name, sums, pf.clock() - start, options.json) end
+    if pf.interrupted() then cli.fail(130, "eval: interrupted") end
+  end
+end
+
+-- ---- the whole file ----
+
+local function whole_file(saved, data, options, masked)
+  local progress = trainer.Progress.new { live = pf.term.isatty(2), clock = pf.clock, late = true,
+                                          name = "batch",
+                                          width = function() return pf.term.width(2) end }
+  local result = trainer.evaluate(saved.model, data, {
+    split = options.split, batch = options.batch, masked = masked, stop = pf.interrupted,
+    each = function(batch, batches)
+      progress.total = batches
+      progress:show(batch, {})
+    end })
+  progress:finish()
+  if not result then cli.fail(130, "eval: interrupted") end
+  result.tokens_per_s = result.tokens / math.max(result.seconds, 1e-9)
+  if options.json then return cli.print_json(result) end
+  cli.write(("loss %.4f nats a token  perplexity %.3f  accuracy %.2f %%  tokens %d  "
+    .. "%.0f tokens/s\n"):format(result.loss, result.perplexity, 100 * result.accuracy,
+                                 result.tokens, result.tokens_per_s))
+end
+
+local function check_tokenizer(saved, data, options)
+  local info, name = data:info "all", trainer.tokenizer_name(saved)
+  if name and name ~= info.tokenizer then
+    cli.fail(1, ("eval: the model reads %s tokens, but %s is %s; give it %s"):format(name,
+      options.data, info.format, name == "protein" and "a FASTA file" or "a text file"))
   end
 end
 
@@ -39,32 +136,26 @@ local function main()
   local parser = cli.add(cli.parser("eval", "Measures a trained model on a file.", {
     "performer eval --checkpoint runs/proteins --data other.fasta",
     "performer eval --checkpoint runs/proteins --data other.fasta --per-sequence --json",
+    "performer eval --checkpoint runs/book/BEST --data book.txt --split valid",
   }), ROWS)
   local options = cli.parse(parser, ROWS, arg)
   if not options.checkpoint or not options.data then
     cli.fail(2, "eval: needs --checkpoint FOLDER and --data FILE")
   end
-  pf.open { threads = options.threads }
-  local saved = cli.need(pf.checkpoint.load(options.checkpoint, { optimizer = false }))
+  cli.try(2, pf.open, { threads = options.threads, memory = options.memory })
+  local saved = cli.need(trainer.open(options.checkpoint, { script = options.model }))
   local settings = saved.state and saved.state.settings or {}
+  local length = options.length or settings.length or 1024
   local data = cli.need(pf.data.open {
-    path = options.data, length = options.length or settings.length or 1024,
-    split = options.split == "all" and "none" or nil, seed = settings.seed })
-  if saved.tokenizer and saved.tokenizer ~= data:info("all").tokenizer then
-    cli.fail(1, ("eval: the model reads %s tokens, but %s is %s"):format(
-      saved.tokenizer, options.data, data:info("all").format))
-  end
-  if options.per_sequence then return per_sequence(saved.model, data, options.split, options.json) end
-  local result = trainer.evaluate(saved.model, data, {
-    split = options.split, batch = options.batch, masked = settings.bidirectional })
-  result.tokens_per_s = result.tokens / math.max(result.seconds, 1e-9)
-  if options.json then
-    print(pf.json.encode(result))
+    path = options.data, length = length, seed = settings.seed,
+    split = options.split == "all" and "none" or nil })
+  check_tokenizer(saved, data, options)
+  local masked = trainer.is_masked(saved)
+  if options.per_sequence then
+    per_sequence(saved, data, options, masked, length)
   else
-    print(("loss %.4f nats a token  perplexity %.3f  accuracy %.2f %%  tokens %d  %.0f tokens/s")
-      :format(result.loss, result.perplexity, 100 * result.accuracy, result.tokens,
-              result.tokens_per_s))
+    whole_file(saved, data, options, masked)
   end
 end
 
-main()
+cli.main(main)

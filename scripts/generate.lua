@@ -2,6 +2,7 @@
 -- memory.
 local pf = require "performer"
 local cli = require "performer.cli"
+local trainer = require "performer.trainer"
 
 local ROWS = {
   { "checkpoint", "folder", nil, "run folder or checkpoint folder" },
@@ -11,9 +12,62 @@ local ROWS = {
   { "top-k", "whole", 0, "sample among the k likeliest (0: all)" },
   { "top-p", "number", 1, "sample among the likeliest that hold this probability" },
   { "seed", "whole", 1, "of the sampling" },
+  { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
   { "threads", "positive", nil, "threads (default: all cores)" },
   { "json", "flag", nil, "one JSON object on stdout" },
 }
+
+local function check(options)
+  if not options.checkpoint then cli.fail(2, "generate: needs --checkpoint FOLDER") end
+  if options.top_p > 1 or options.top_p == 0 then
+    cli.fail(2, "generate: --top-p must be above 0 and at most 1")
+  end
+end
+
+local function open_model(options)
+  local saved = cli.need(trainer.open(options.checkpoint, { script = options.model }))
+  if trainer.is_masked(saved) then
+    cli.fail(1, ("generate: %s holds a bidirectional model, which fills gaps but can't go on "
+      .. "writing; train one without --bidirectional"):format(options.checkpoint))
+  end
+  return saved.model, pf.tokenizer[trainer.tokenizer_name(saved) or "byte"]()
+end
+
+--- The prompt's ids, and a beginning where the tokenizer has one.
+local function read_prompt(options, tokenizer)
+  local prompt = cli.need(tokenizer:encode(options.prompt)):totable()
+  local begin = tokenizer:special "begin"
+  if begin then table.insert(prompt, 1, begin) end
+  if #prompt == 0 then prompt[1] = 10 end -- text: begin a line
+  return prompt
+end
+
+--- All tokens but those that stand for nothing in a text.
+local function writable(tokenizer)
+  local silent, ids = {}, {}
+  for _, name in ipairs { "begin", "mask", "pad" } do
+    local id = tokenizer:special(name)
+    if id then silent[id] = true end
+  end
+  for id = 0, tokenizer:size() - 1 do
+    if not silent[id] then ids[#ids + 1] = id end
+  end
+  return ids
+end
+
+--- Samples until the end; `each` gets every token. Returns the tokens.
+local function write(stream, options, finish, each)
+  local sampling = { temperature = options.temperature, top_k = options.top_k,
+                     top_p = options.top_p, seed = options.seed }
+  local written = {}
+  local id = stream:sample(sampling)
+  while #written < options.tokens and id ~= finish and not pf.interrupted() do
+    written[#written + 1] = id
+    each(id)
+    if #written < options.tokens then id = stream:next(id, sampling) end
+  end
+  return written
+end
 
 local function main()
   local parser = cli.add(cli.parser("generate", "Lets a trained model write.", {
@@ -21,41 +75,27 @@ local function main()
     "performer generate --checkpoint runs/proteins --temperature 0.8",
   }), ROWS)
   local options = cli.parse(parser, ROWS, arg)
-  if not options.checkpoint then cli.fail(2, "generate: needs --checkpoint FOLDER") end
-  if options.top_p > 1 then cli.fail(2, "generate: --top-p must lie between 0 and 1") end
-  pf.open { threads = options.threads }
-  local saved = cli.need(pf.checkpoint.load(options.checkpoint, { optimizer = false }))
-  local tokenizer = pf.tokenizer[saved.tokenizer or "byte"]()
-  local finish = tokenizer:special "end"
-  local prompt = cli.need(tokenizer:encode(options.prompt)):totable()
-  local first = tokenizer:special "begin"
-  if first then table.insert(prompt, 1, first) end
-  if #prompt == 0 then prompt[1] = 10 end -- text: begin a line
-  local stream = saved.model:stream { batch = 1 }
+  check(options)
+  cli.try(2, pf.open, { threads = options.threads })
+  local model, tokenizer = open_model(options)
+  local prompt = read_prompt(options, tokenizer)
+  local stream = model:stream { batch = 1 }
   stream:feed(prompt)
-  local written, start = {}, pf.clock()
-  local sampling = { temperature = options.temperature, top_k = options.top_k,
-                     top_p = options.top_p, seed = options.seed }
-  if not options.json then io.stdout:write(options.prompt) end
-  local id = stream:sample(sampling)
-  while #written < options.tokens and id ~= finish and not pf.interrupted() do
-    written[#written + 1] = id
-    if not options.json then
-      io.stdout:write(tokenizer:decode { id })
-      io.stdout:flush()
-    end
-    if #written < options.tokens then id = stream:next(id, sampling) end
-  end
-  local seconds = pf.clock() - start
-  local text = options.prompt .. tokenizer:decode(written)
+  stream:allow(writable(tokenizer))
+  if not options.json then cli.write(options.prompt) end
+  local start = pf.clock()
+  local written = write(stream, options, tokenizer:special "end", function(id)
+    if not options.json then cli.write(tokenizer:decode { id }) end
+  end)
+  local rate = #written / math.max(pf.clock() - start, 1e-9)
   if options.json then
-    print(pf.json.encode { text = text, tokens = #written, state_bytes = stream:bytes(),
-                           tokens_per_s = #written / math.max(seconds, 1e-9) })
+    cli.print_json { text = options.prompt .. tokenizer:decode(written), tokens = #written,
+                     state_bytes = stream:bytes(), tokens_per_s = rate }
   else
-    io.stdout:write("\n")
-    io.stderr:write(("%d tokens, %.0f tokens/s, state %d bytes\n"):format(
-      #written, #written / math.max(seconds, 1e-9), stream:bytes()))
+    cli.write "\n"
+    cli.say("%d tokens, %.0f tokens/s, state %d bytes", #written, rate, stream:bytes())
   end
+  if pf.interrupted() then cli.fail(130, "generate: interrupted") end
 end
 
-main()
+cli.main(main)

@@ -5,10 +5,31 @@ local cli = require "performer.cli"
 local ROWS = { { "json", "flag", nil, "one JSON object on stdout" } }
 
 local function size(bytes)
-  local units = { "B", "KiB", "MiB", "GiB" }
+  local units = { "B", "KiB", "MiB", "GiB", "TiB" }
   local i = 1
   while bytes >= 1024 and i < #units do bytes, i = bytes / 1024, i + 1 end
   return (i == 1 and "%d %s" or "%.1f %s"):format(bytes, units[i])
+end
+
+local function line(format, ...) cli.write(cli.utf8(format:format(...)), "\n") end
+
+--- A checkpoint's own words: step, tokenizer, model.
+local function show_checkpoint(info)
+  local state = info.state and info.state.state or {}
+  line("checkpoint %s%s", info.checkpoint, state.step and (", step %d"):format(state.step) or "")
+  local tokenizer = type(info.tokenizer) == "table" and info.tokenizer.type or info.tokenizer
+  if tokenizer then line("tokenizer  %s", tostring(tokenizer)) end
+  if type(info.config) == "table" then line("model      %s", pf.json.encode(info.config)) end
+end
+
+local function show(info)
+  if info.checkpoint then show_checkpoint(info) end
+  for _, tensor in ipairs(info.tensors) do
+    line("%-44s %-4s %-18s %s", tensor.name, tensor.dtype,
+      "[" .. table.concat(tensor.shape, ", ") .. "]", size(tensor.bytes))
+  end
+  line("%d tensors, %d parameters, %s", #info.tensors, info.params, size(info.bytes))
+  for key, value in pf.sorted(info.metadata or {}) do line("%s: %s", key, tostring(value)) end
 end
 
 local function main()
@@ -19,16 +40,10 @@ local function main()
   parser:argument("path", "run folder, checkpoint folder or .safetensors file")
   local options = cli.parse(cli.add(parser, ROWS), ROWS, arg)
   local info = cli.need(pf.inspect(options.path))
-  if options.json then
-    print(pf.json.encode(info))
-    return
-  end
-  for _, tensor in ipairs(info.tensors) do
-    print(("%-44s %-4s %-18s %s"):format(tensor.name, tensor.dtype,
-      "[" .. table.concat(tensor.shape, ", ") .. "]", size(tensor.bytes)))
-  end
-  print(("%d tensors, %d parameters, %s"):format(#info.tensors, info.params, size(info.bytes)))
-  for key, value in pf.sorted(info.metadata or {}) do print(("%s: %s"):format(key, value)) end
+  pf.json.list(info.tensors)
+  for _, tensor in ipairs(info.tensors) do pf.json.list(tensor.shape) end
+  if options.json then return cli.print_json(info) end
+  show(info)
 end
 
-main()
+cli.main(main)

@@ -7,7 +7,7 @@ local lfs = require "lfs"
 local ROWS = {
   { "data", "file", nil, "FASTA (plain or gzip) or text to train on" },
   { "out", "folder", nil, "run folder to make (default runs/NAME-DATE)" },
-  { "resume", "folder", nil, "go on with this run, exactly where its last checkpoint stands" },
+  { "resume", "folder", nil, "go on exactly where this run's last checkpoint stands" },
   { "model", "file", nil, "a Lua file that returns function(options) -> model" },
   { "attention", "name", "softmax", "softmax (FAVOR+), relu, elu, exact or identity" },
   { "dim", "positive", nil, "model width" },
@@ -17,7 +17,7 @@ local ROWS = {
   { "hidden", "positive", nil, "feed-forward width (default 4 x dim)" },
   { "length", "positive", nil, "tokens a row" },
   { "batch", "positive", nil, "rows a step" },
-  { "steps", "positive", nil, "training steps (instead of --minutes)" },
+  { "steps", "positive", nil, "training steps (instead of --minutes; with --resume: the new end)" },
   { "minutes", "number", nil, "training time; fixes the steps from the speed of the first ones" },
   { "lr", "number", nil, "peak learning rate" },
   { "warmup", "whole", nil, "steps of linear warm-up" },
@@ -34,6 +34,7 @@ local ROWS = {
   { "threads", "positive", nil, "threads (default: all cores)" },
   { "memory", "text", nil, "byte budget, such as 4G" },
   { "eval-every", "positive", nil, "steps between evaluations and checkpoints" },
+  { "log-every", "positive", 10, "steps between log lines" },
   { "keep", "positive", 2, "checkpoints to keep, beside the best" },
   { "bidirectional", "flag", nil, "masked language model instead of a causal one" },
   { "qk-norm", "flag", nil, "normalise queries and keys" },
@@ -42,281 +43,465 @@ local ROWS = {
 
 --- What a user gets who names nothing: found by trying (engine/README.md, speed diary).
 local PRESETS = {
-  protein = { dim = 192, layers = 4, heads = 4, features = 96, length = 512, batch = 8,
-              lr = 3e-3, warmup = 60, decay = 0.1, clip = 1.0, dropout = 0, redraw = 0,
-              positions = "rotary", act = "gelu", norm = "layernorm", conv = 4,
-              minutes = 3, eval_every = 200 },
-  text = { dim = 192, layers = 4, heads = 4, features = 96, length = 256, batch = 16,
-           lr = 3e-3, warmup = 60, decay = 0.1, clip = 1.0, dropout = 0, redraw = 0,
-           positions = "rotary", act = "gelu", norm = "layernorm", conv = 4,
-           minutes = 3, eval_every = 200 },
+  protein = { length = 512, batch = 4, lr = 4e-3, warmup = 60 },
+  text = { length = 256, batch = 4, lr = 4e-3, warmup = 60 },
 }
+for _, preset in pairs(PRESETS) do
+  for name, value in pairs {
+    dim = 128, layers = 4, heads = 4, features = 64, conv = 4, head_decay = 1, qk_norm = true,
+    decay = 0.1, clip = 1.0, dropout = 0, redraw = 0, positions = "rotary", act = "gelu",
+    norm = "layernorm", minutes = 3, eval_every = 200,
+  } do
+    preset[name] = value
+  end
+end
+
+--- What may be given with --resume; all else is the run's own.
+local RESUMABLE = { "resume", "out", "data", "model", "steps", "threads", "memory", "keep",
+                    "eval_every", "log_every", "json" }
+
+--- The rows with what the presets say, for the help.
+local function documented()
+  local rows = {}
+  for i, row in ipairs(ROWS) do
+    local key = row[1]:gsub("-", "_")
+    local protein, text = PRESETS.protein[key], PRESETS.text[key]
+    local shown = protein == text and protein or protein and text and
+      ("%s, for text %s"):format(protein, text) or nil
+    rows[i] = { row[1], row[2], row[3], row[4], shown }
+  end
+  return rows
+end
 
 local function parse_arguments()
   local parser = cli.add(cli.parser("train", "Trains a Performer and keeps it in a run folder.", {
     "performer train --data proteins.fasta.gz --minutes 3",
     "performer train --data book.txt --length 512 --steps 2000 --out runs/book",
     "performer train --resume runs/book",
-  }), ROWS)
+    "performer train --resume runs/book --steps 4000        # longer than planned",
+  }), documented())
   return cli.parse(parser, ROWS, arg)
 end
 
-local function check(options)
+--- Complaints that need no file. `given`: what the user typed.
+local function check(options, given)
   if not options.data and not options.resume then
     cli.fail(2, "train: say what to train on with --data FILE (or --resume FOLDER)")
   end
   if options.steps and options.minutes then
     cli.fail(2, "train: give --steps or --minutes, not both")
   end
+  if options.minutes and options.minutes <= 0 then
+    cli.fail(2, "train: --minutes must be more than 0")
+  end
+  local names = { "exact", "identity" }
+  for _, map in ipairs(pf.kernels().maps) do names[#names + 1] = map.name end
+  cli.check_name("attention", options.attention, names)
+  if not options.resume then return end
+  local allowed = {}
+  for _, name in ipairs(RESUMABLE) do allowed[name] = true end
+  for name in pf.sorted(given) do
+    if not allowed[name] then
+      cli.fail(2, ("train: --%s can't change with --resume: the run keeps its own; leave it out")
+        :format((name:gsub("_", "-"))))
+    end
+  end
 end
-
-local function say(format, ...) io.stderr:write(format:format(...), "\n") end
 
 -- ---- settings: the user's words over the preset, all in one plain table ----
 
 local SETTINGS = { "attention", "dim", "layers", "heads", "features", "hidden", "length", "batch",
                    "steps", "minutes", "lr", "warmup", "decay", "clip", "dropout", "redraw",
-                   "positions", "act", "norm", "conv", "head_decay", "seed", "eval_every", "keep",
+                   "positions", "act", "norm", "conv", "head_decay", "seed", "eval_every",
+                   "log_every", "keep",
                    "bidirectional", "qk_norm", "data", "model" }
 
-local function settings_from(options, tokenizer)
+local function check_heads(settings)
+  if settings.dim % settings.heads == 0 then return end
+  local heads = settings.heads
+  while settings.dim % heads ~= 0 do heads = heads - 1 end
+  cli.fail(2, ("train: --heads %d does not divide --dim %d; try --heads %d"):format(
+    settings.heads, settings.dim, heads))
+end
+
+--- `kind`: "fasta" or "text".
+local function settings_from(options, kind)
   local settings = {}
-  local preset = PRESETS[tokenizer] or PRESETS.text
+  local preset = kind == "fasta" and PRESETS.protein or PRESETS.text
   for _, name in ipairs(SETTINGS) do
     settings[name] = options[name]
     if settings[name] == nil then settings[name] = preset[name] end
   end
-  if options.steps then settings.minutes = nil end
-  if settings.dim % settings.heads ~= 0 then
-    cli.fail(2, ("train: --heads %d does not divide --dim %d; try --heads %d"):format(
-      settings.heads, settings.dim, (function()
-        local heads = settings.heads
-        while settings.dim % heads ~= 0 do heads = heads - 1 end
-        return heads
-      end)()))
+  settings.bidirectional = options.bidirectional or false
+  if options.steps then
+    settings.minutes = nil
+    -- A short run must get to its peak, and down again.
+    if not options.warmup then
+      settings.warmup = math.min(settings.warmup, math.max(1, options.steps // 4))
+    end
   end
+  if not settings.model then check_heads(settings) end
   return settings
 end
 
+--- Opens the data and sees to it that there is enough to train on.
 local function open_data(settings)
-  return cli.need(pf.data.open { path = settings.data, length = settings.length,
-                                 seed = settings.seed })
+  local data = cli.need(pf.data.open { path = settings.data, length = settings.length,
+                                       seed = settings.seed })
+  cli.try(1, data.batch, data, { size = 1, masked = settings.bidirectional })
+  return data
 end
 
 local function build_model(settings, vocab)
   if settings.model then
-    local chunk, message = loadfile(settings.model)
-    if not chunk then cli.fail(1, message) end
     local options = { vocab = vocab }
     for key, value in pairs(settings) do options[key] = value end
-    return chunk()(options)
+    return cli.need(trainer.model_from(settings.model, options))
   end
-  return pf.nn.performer {
+  return cli.try(2, pf.nn.performer, {
     vocab = vocab, dim = settings.dim, layers = settings.layers, heads = settings.heads,
     hidden = settings.hidden, length = settings.length, causal = not settings.bidirectional,
     act = settings.act, norm = settings.norm, positions = settings.positions,
     dropout = settings.dropout, conv = settings.conv,
-    decay = not settings.bidirectional and settings.head_decay or 0, qk_norm = settings.qk_norm or false,
+    decay = not settings.bidirectional and settings.head_decay or 0,
+    qk_norm = settings.qk_norm or false,
     kernel = { name = settings.attention, features = settings.features,
                redraw = settings.redraw },
-  }
+  })
 end
 
--- ---- the run ----
+local function new_optimizer(model, settings)
+  return pf.optim.adamw(model, { lr = settings.lr, decay = settings.decay, betas = { 0.9, 0.98 } })
+end
+
+-- ---- the job: settings, data, model, optimizer, state, and the folder ----
 
 local function make_folder(path)
-  local made = ""
-  for part in path:gmatch("[^/]+") do
-    made = made .. ((made == "" and path:sub(1, 1) ~= "/") and "" or "/") .. part
-    if lfs.attributes(made, "mode") ~= "directory" then
-      local ok, message = lfs.mkdir(made)
-      if not ok then cli.fail(1, ("train: can't make the folder %s: %s"):format(made, message)) end
+  local made = path:sub(1, 1) == "/" and "/" or ""
+  for part in path:gmatch "[^/]+" do
+    made = made .. part
+    local mode = lfs.attributes(made, "mode")
+    if mode and mode ~= "directory" then
+      cli.fail(1, ("train: can't make the folder %s: %s is a file; choose another --out"):format(
+        path, made))
     end
+    if not mode then
+      local ok, message = lfs.mkdir(made)
+      if not ok then
+        cli.fail(1, cli.advise(("train: can't make the folder %s: %s"):format(made, message)))
+      end
+    end
+    made = made .. "/"
   end
 end
 
 local function default_folder(settings)
-  local name = settings.data:match("([^/]+)$"):gsub("%.[%w.]+$", "")
+  local name = settings.data:match("([^/]+)/*$"):gsub("%.gz$", ""):gsub("%.[%w.]+$", "")
   return ("runs/%s-%s"):format(name, os.date("%Y%m%d-%H%M%S"))
 end
 
---- A fresh start, or what a checkpoint holds.
-local function start(options)
-  if options.resume then
-    local saved = cli.need(pf.checkpoint.load(options.resume))
-    if not saved.state or not saved.state.settings then
-      cli.fail(1, ("train: %s holds no training state; only runs of `performer train` resume")
-        :format(options.resume))
-    end
-    local settings = saved.state.settings
-    pf.seed(settings.seed)
-    if options.data then settings.data = options.data end
-    return { settings = settings, model = saved.model, optimizer = saved.optimizer,
-             state = saved.state, data = open_data(settings),
-             dir = saved.run or options.resume:gsub("/+$", "") }
+--- A folder that holds a run is not written over.
+local function check_free(dir)
+  if lfs.attributes(dir .. "/LATEST", "mode") then
+    cli.fail(2, ("train: %s holds a run already; go on with it (--resume %s) or choose another "
+      .. "--out"):format(dir, cli.quote(dir)))
   end
-  local kind = cli.need(pf.data.kind(options.data))
-  local settings = settings_from(options, kind)
+end
+
+--- What tells one data file from another, as far as training goes.
+local function fingerprint(data)
+  local train, valid = data:info "train", data:info "valid"
+  return { documents = train.documents + valid.documents, tokens = train.tokens,
+           held_out = valid.tokens }
+end
+
+local function fresh(options)
+  local dir = options.out
+  if dir then check_free(dir) end
+  local settings = settings_from(options, cli.need(pf.data.kind(options.data)))
   pf.seed(settings.seed)
   local data = open_data(settings)
-  local model = build_model(settings, pf.tokenizer[data:info().tokenizer]():size())
-  local optimizer = pf.optim.adamw(model, { lr = settings.lr, decay = settings.decay,
-                                            betas = { 0.9, 0.98 } })
-  return { settings = settings, data = data, model = model, optimizer = optimizer,
-           state = { step = 0 }, dir = options.out or default_folder(settings) }
+  local model = build_model(settings, data:tokenizer():size())
+  return { settings = settings, data = data, model = model,
+           optimizer = new_optimizer(model, settings),
+           state = { step = 0, seconds = 0, data = fingerprint(data) },
+           dir = dir or default_folder(settings) }
+end
+
+--- Ends with what a finished run said last.
+local function already_finished(job, options)
+  job.data:close()
+  cli.say("train: %s has finished its %d steps; train longer with: performer train --resume %s "
+    .. "--steps %d", job.dir, job.state.step, cli.quote(job.dir), 2 * job.state.step)
+  local last
+  local file = options.json and io.open(job.dir .. "/log.jsonl", "rb")
+  for line in file and file:lines() or function() end do last = line end
+  if file then file:close() end
+  last = last and pf.json.decode(last)
+  if last and last.final then cli.print_json(last) end
+  pf.exit(0)
+end
+
+local function resumed(options)
+  local run = options.out and trainer.run_folder(options.resume)
+    or cli.need(trainer.run_folder(options.resume))
+  local saved = cli.need(trainer.open(options.resume, { script = options.model,
+                                                        optimizer = new_optimizer }))
+  local state = saved.state
+  local settings = state and state.settings
+  if not settings or not saved.optimizer then
+    cli.fail(1, ("train: %s holds no training state; only runs of `performer train` resume")
+      :format(options.resume))
+  end
+  for _, name in ipairs { "data", "model", "keep", "eval_every", "log_every" } do
+    settings[name] = options.given[name] or settings[name]
+  end
+  if options.out and options.out ~= run then check_free(options.out) end
+  if not lfs.attributes(settings.data, "mode") then
+    cli.fail(1, ("train: %s, which the run trains on, is not there; say with --data FILE where it "
+      .. "is"):format(settings.data))
+  end
+  local job = { settings = settings, model = saved.model, optimizer = saved.optimizer,
+                state = state, data = open_data(settings), dir = options.out or run, from = run }
+  local now, before = fingerprint(job.data), state.data
+  if before and (now.documents ~= before.documents or now.tokens ~= before.tokens) then
+    cli.say("train: %s is not what the run began with (%d training tokens, it had %d): the run "
+      .. "goes on, but not as it would have", settings.data, now.tokens, before.tokens)
+  end
+  if options.steps and options.steps ~= settings.steps then
+    if options.steps <= state.step then
+      cli.fail(2, ("train: %s has done %d steps already; --steps must be more"):format(
+        options.resume, state.step))
+    end
+    settings.steps, settings.minutes, state.finished = options.steps, nil, nil
+  end
+  if state.finished then already_finished(job, options) end
+  return job
 end
 
 local function describe(job)
   local train, valid = job.data:info("train"), job.data:info("valid")
   local s = job.settings
-  say("data   %s: %s, %d documents, %d duplicates dropped", s.data, train.format,
-      train.documents + valid.documents, train.duplicates)
-  say("       %d training tokens, %d held out", train.tokens, valid.tokens)
-  say("model  %d parameters, %s attention, %d threads, kernels %s", job.model:count(),
-      s.attention, pf.info().threads, pf.info().cpu_name)
+  local documents = train.format == "fasta" and (", %d sequences, %d duplicates dropped"):format(
+    train.documents + valid.documents, train.duplicates + valid.duplicates) or ""
+  cli.say("data   %s: %s%s", s.data, train.format, documents)
+  cli.say("       %d training tokens, %d held out", train.tokens, valid.tokens)
+  cli.say("model  %d parameters, %s, %d threads, kernels %s", job.model:count(),
+          s.model or s.attention .. " attention", pf.info().threads, pf.info().cpu_name)
+  cli.say("run    %s%s", job.dir, job.state.step > 0 and
+          (", going on after step %d"):format(job.state.step) or "")
 end
+
+-- ---- checkpoints ----
 
 local function save(job, step)
   job.state.step, job.state.settings = step, job.settings
   local ok, message = pf.checkpoint.save(job.dir, {
     model = job.model, optimizer = job.optimizer, state = job.state, step = step,
     tokenizer = job.data:info().tokenizer, keep = job.settings.keep })
-  if not ok then return nil, message end
-  return true
+  if ok then job.saved = step end
+  return ok, message
 end
 
---- Evaluates (the first rows, or all), logs, saves, remembers the best.
-local function milestone(job, run, step, whole)
-  local limit = not whole and math.max(1, 24 // job.settings.batch) or nil
-  local result = trainer.evaluate(job.model, job.data, {
-    batch = job.settings.batch, limit = limit, masked = job.settings.bidirectional })
-  run.valid[#run.valid + 1] = { step, result.loss }
-  local better = not job.state.best or result.loss < job.state.best
-  if better then job.state.best = result.loss end
-  job.state.curve = { train = run.train, valid = run.valid }
+--- What the user has when something failed.
+local function what_stands(job)
+  if not lfs.attributes(job.dir .. "/LATEST", "mode") then return "no checkpoint was saved yet" end
+  return ("the last good checkpoint stands; go on with: performer train --resume %s"):format(
+    cli.quote(job.dir))
+end
+
+local function save_or_end(job, step)
   local ok, message = save(job, step)
-  if not ok then
-    cli.fail(1, ("train: the checkpoint at step %d could not be saved: %s; the last good one "
-      .. "stands in %s"):format(step, message, job.dir))
-  end
-  if better then pf.checkpoint.mark(job.dir, "BEST", step) end
+  if ok then return end
+  cli.fail(1, ("train: %s; %s"):format(cli.advise(message), what_stands(job)))
+end
+
+local function log_or_end(job, record)
+  local ok, message = job.run:log(record)
+  if ok then return end
+  cli.fail(1, ("train: can't write the log: %s; %s"):format(cli.advise(message),
+    what_stands(job)))
+end
+
+--- Ctrl-C: keeps what there is, and says how to go on.
+local function interrupted(job, step)
+  job.progress:finish()
+  if job.saved ~= step then save_or_end(job, step) end
+  cli.fail(130, ("train: stopped at step %d; go on with: performer train --resume %s"):format(
+    step, cli.quote(job.dir)))
+end
+
+--- Evaluates (the first rows, or the whole split) at `step`. Ctrl-C waits for the first rows,
+-- so that a run that goes on later has the same log; the whole split can be done again.
+local function evaluate(job, step, whole)
+  local result = trainer.evaluate(job.model, job.data, {
+    batch = job.settings.batch, masked = job.settings.bidirectional,
+    stop = whole and pf.interrupted or nil,
+    limit = not whole and math.max(1, 24 // job.settings.batch) or nil,
+    baseline = whole and job.settings.bidirectional,
+    each = function(batch, batches)
+      if batch < batches then
+        job.progress:show(step, { ("evaluating, batch %d of %d"):format(batch, batches) })
+      end
+    end })
+  if not result then interrupted(job, step) end
   return result
 end
 
-local function interrupted(job, run, step)
-  local ok, message = save(job, step)
-  run:close()
-  if ok then
-    cli.fail(130, ("train: stopped at step %d; go on with: performer train --resume %s"):format(
-      step, job.dir))
-  end
-  cli.fail(1, ("train: stopped at step %d, but saving failed: %s"):format(step, message))
+--- Saves, and marks the best so far. A mark that can't be written costs nothing.
+local function keep(job, step, loss)
+  local better = not job.state.best or loss < job.state.best
+  if better then job.state.best = loss end
+  save_or_end(job, step)
+  if better then pf.checkpoint.mark(job.dir, "BEST", step) end
 end
 
---- Steps until the schedule is known: --minutes is timed by these.
+local function draw(job)
+  local path, message = job.run:draw(job.title, job.lines)
+  if not path and not job.warned then
+    job.warned = true
+    job.progress:finish()
+    cli.say("train: no picture: %s", message)
+  end
+  return path
+end
+
+-- ---- the loop ----
+
+--- With --minutes these steps are timed; fewer when they take a tenth of the time.
 local TIMED = 24
+
+--- Fixes the number of steps once enough of them are timed.
+local function fix_steps(job, step, times)
+  local s = job.settings
+  local budget = s.minutes * 60
+  if #times < TIMED and (#times < 3 or job.state.seconds < 0.1 * budget) then return end
+  s.steps = step + trainer.steps_for(0.97 * (budget - job.state.seconds), times)
+  job.progress.total = s.steps
+  job.progress:finish()
+  cli.say("steps  %d, as many as %g minutes take", s.steps, s.minutes)
+end
 
 local function lr_at(job, step)
   local s = job.settings
-  local total = s.steps or math.huge
-  if step <= s.warmup or total == math.huge then
+  if step <= s.warmup or not s.steps then
     return s.lr * math.min(1, step / math.max(1, s.warmup))
   end
-  return pf.schedule.cosine { warmup = s.warmup, steps = total, peak = s.lr,
+  return pf.schedule.cosine { warmup = s.warmup, steps = s.steps, peak = s.lr,
                               floor = s.lr * 0.05 } (step)
 end
 
-local function train_loop(job, run, progress_live, baselines)
-  local s = job.settings
-  local first = job.state.step + 1
-  local began, times = pf.clock(), {}
-  local progress = trainer.Progress.new { total = s.steps or TIMED, live = progress_live,
-                                          clock = pf.clock, first = first - 1 }
-  local smooth, tokens, mark = nil, 0, pf.clock()
-  local last_log = first - 1
-  for step, batch in job.data:batches { size = s.batch, steps = s.steps or math.maxinteger,
-                                        first = first, seed = s.seed, split = "train",
-                                        masked = s.bidirectional or false } do
-    local at = pf.clock()
-    local loss, norm = trainer.step(job.model, job.optimizer, batch,
-                                    { step = step, lr = lr_at(job, step), clip = s.clip })
-    tokens = tokens + batch.tokens
-    smooth = smooth and 0.95 * smooth + 0.05 * loss or loss
-    if not s.steps then
-      if step > first + 3 then times[#times + 1] = pf.clock() - at end
-      if #times == TIMED then
-        local budget = s.minutes * 60 - (pf.clock() - began)
-        s.steps = step + trainer.steps_for(budget * 0.97, times) - #times
-        progress.total = s.steps
-      end
-    end
-    local now = pf.clock()
-    local rate = tokens / (now - mark)
-    progress:show(step, { ("loss %.4f"):format(smooth), ("%.0f tokens/s"):format(rate) })
-    if step % 10 == 0 or step == s.steps then
-      run.train[#run.train + 1] = { step, smooth }
-      run:log { step = step, loss = loss, lr = lr_at(job, step), norm = norm,
-                tokens_per_s = rate, seconds = now - began, bytes_peak = pf.memory().peak }
-      last_log, tokens, mark = step, 0, now
-    end
-    if pf.interrupted() then interrupted(job, run, step) end
-    if step == s.steps then break end
-    if s.steps and step % s.eval_every == 0 then
-      local result = milestone(job, run, step)
-      run:draw(job.title, baselines)
-      progress:show(step, { ("loss %.4f"):format(smooth), ("held out %.4f"):format(result.loss) },
-                    true)
-      mark, tokens = pf.clock(), 0
-    end
+--- One step; the loss must stay a number.
+local function advance(job, step, batch)
+  local s, state = job.settings, job.state
+  local lr = lr_at(job, step)
+  local loss, norm = trainer.step(job.model, job.optimizer, batch,
+                                  { step = step, lr = lr, clip = s.clip })
+  if loss ~= loss or math.abs(loss) == math.huge then
+    job.progress:finish()
+    cli.fail(1, ("train: the loss is %s at step %d: try a lower --lr (it is %g); %s"):format(
+      loss, step, lr, what_stands(job)))
   end
-  progress:finish()
-  return smooth, last_log, pf.clock() - began
+  local share = math.max(0.05, 1 / step) -- a plain mean at first
+  state.smooth = (1 - share) * (state.smooth or 0) + share * loss
+  return { step = step, loss = loss, smoothed = state.smooth, lr = lr,
+           norm = norm == norm and norm < math.huge and norm or nil }
 end
 
-local function finish(job, run, train_loss, seconds, baselines)
-  local result = milestone(job, run, job.settings.steps, true)
-  local picture = run:draw(job.title, baselines and {
-    ["frequencies"] = math.log(baselines.frequencies), ["pairs"] = math.log(baselines.pairs) })
-  run:log { final = true, step = job.settings.steps, train_loss = train_loss,
-            valid_loss = result.loss, valid_perplexity = result.perplexity,
-            valid_accuracy = result.accuracy,
-            baseline_perplexity = baselines and baselines.frequencies or nil,
-            pair_perplexity = baselines and baselines.pairs or nil,
-            tokens = result.tokens, params = job.model:count(), seconds = seconds,
-            steps = job.settings.steps, bytes_peak = pf.memory().peak }
-  say("")
-  say("held out, %d tokens          perplexity   accuracy", result.tokens)
-  say("  this Performer             %10.3f   %6.2f %%", result.perplexity, 100 * result.accuracy)
-  if baselines then
-    say("  pairs (last token)         %10.3f", baselines.pairs)
-    say("  frequencies                %10.3f", baselines.frequencies)
-    say("  uniform                    %10.3f", baselines.uniform)
+--- Evaluates, logs and saves at `step`, as far as it is time for each.
+local function milestone(job, record, rate)
+  local s, step = job.settings, record.step
+  local last = step == s.steps
+  local due = s.steps and not last and step % s.eval_every == 0
+  local result = due and evaluate(job, step) or nil
+  record.valid_loss = result and result.loss
+  if result or last or step == 1 or step % s.log_every == 0 then
+    record.tokens_per_s, record.seconds, record.steps = rate, job.state.seconds, s.steps
+    record.bytes_peak = pf.memory().peak
+    log_or_end(job, record)
   end
-  say("\nrun folder  %s (checkpoint step-%d, log.jsonl)", job.dir, job.settings.steps)
-  if picture then say("picture     %s", picture) end
+  if not result then return end
+  keep(job, step, result.loss)
+  draw(job)
+  job.progress:show(step, { ("loss %.4f"):format(record.smoothed),
+                            ("held out %.4f"):format(result.loss) }, true)
+end
+
+local function train_loop(job)
+  local s, state = job.settings, job.state
+  local first, times = state.step + 1, {}
+  local last, tokens, mark = pf.clock(), 0, pf.clock()
+  for step, batch in job.data:batches { size = s.batch, steps = s.steps or math.maxinteger,
+                                        first = first, seed = s.seed, split = "train",
+                                        masked = s.bidirectional } do
+    local at = pf.clock()
+    local record = advance(job, step, batch)
+    local now = pf.clock()
+    tokens = tokens + batch.tokens
+    state.seconds, last = state.seconds + now - last, now
+    if not s.steps then
+      if step > first + 2 then times[#times + 1] = now - at end -- the first ones are slower
+      fix_steps(job, step, times)
+    end
+    local rate = tokens / (now - mark)
+    job.progress:show(step, { ("loss %.4f"):format(state.smooth),
+                              ("%.0f tokens/s"):format(rate) })
+    milestone(job, record, rate)
+    if pf.interrupted() then interrupted(job, step) end
+    if step == s.steps then break end
+    if record.valid_loss then tokens, mark = 0, pf.clock() end
+  end
+end
+
+--- The whole held-out part, the last checkpoint, the last record.
+local function finish(job)
+  local s, state = job.settings, job.state
+  if job.saved ~= s.steps then save_or_end(job, s.steps) end -- before the long evaluation
+  local result = evaluate(job, s.steps, true)
+  job.progress:finish()
+  local baseline = job.baselines and job.baselines.frequencies or result.baseline
+  local record = { final = true, step = s.steps, train_loss = state.smooth,
+                   valid_loss = result.loss, valid_perplexity = result.perplexity,
+                   valid_accuracy = result.accuracy, baseline_perplexity = baseline,
+                   pair_perplexity = job.baselines and job.baselines.pairs or nil,
+                   tokens = result.tokens, params = job.model:count(), seconds = state.seconds,
+                   steps = s.steps, bytes_peak = pf.memory().peak }
+  state.finished = true
+  keep(job, s.steps, result.loss)
+  log_or_end(job, record)
+  local picture = draw(job)
+  cli.say("")
+  cli.say("held out, %d tokens          perplexity   accuracy", result.tokens)
+  cli.say("  this Performer             %10.3f   %6.2f %%", result.perplexity,
+          100 * result.accuracy)
+  if job.baselines then cli.say("  pairs (last token)         %10.3f", job.baselines.pairs) end
+  if baseline then cli.say("  frequencies                %10.3f", baseline) end
+  if job.baselines then cli.say("  uniform                    %10.3f", job.baselines.uniform) end
+  cli.say("\nrun folder  %s (checkpoint step-%d, log.jsonl)", job.dir, s.steps)
+  if picture then cli.say("picture     %s", picture) end
 end
 
 local function main()
-  local options = parse_arguments()
-  check(options)
-  pf.open { threads = options.threads, memory = options.memory, seed = options.seed }
-  local job = start(options)
+  local options, given = parse_arguments()
+  options.given = given
+  check(options, given)
+  cli.try(2, pf.open, { threads = options.threads, memory = options.memory, seed = options.seed })
+  local job = options.resume and resumed(options) or fresh(options)
   make_folder(job.dir)
   describe(job)
-  job.title = ("%s, %s attention"):format(job.settings.data:match("([^/]+)$"),
-                                          job.settings.attention)
-  local run = cli.need(trainer.run { dir = job.dir, json = options.json,
-                                     resume = options.resume })
-  if job.state.curve then run.train, run.valid = job.state.curve.train, job.state.curve.valid end
-  local baselines = not job.settings.bidirectional and trainer.baselines(job.data) or nil
-  local lines = baselines and { frequencies = math.log(baselines.frequencies),
-                                pairs = math.log(baselines.pairs) } or nil
-  if job.settings.steps and job.state.step >= job.settings.steps then
-    cli.fail(2, ("train: %s has already finished its %d steps"):format(job.dir, job.state.step))
-  end
-  local loss, _, seconds = train_loop(job, run, pf.term.isatty(2), lines)
-  finish(job, run, loss, seconds, baselines)
-  run:close()
+  job.title = ("%s, %s"):format(job.settings.data:match "([^/]+)/*$",
+    job.settings.model or job.settings.attention .. " attention")
+  job.run = cli.need(trainer.run { dir = job.dir, json = options.json and cli.print_json,
+                                   step = options.resume and job.state.step, from = job.from })
+  job.progress = trainer.Progress.new { total = job.settings.steps, live = pf.term.isatty(2),
+                                        clock = pf.clock, first = job.state.step,
+                                        width = function() return pf.term.width(2) end }
+  if not job.settings.bidirectional then job.baselines = trainer.baselines(job.data) end
+  job.lines = job.baselines and { frequencies = math.log(job.baselines.frequencies),
+                                  pairs = math.log(job.baselines.pairs) }
+  train_loop(job)
+  finish(job)
+  job.run:close()
 end
 
-main()
+cli.main(main)

@@ -68,6 +68,18 @@ describe("kernel", function()
     assert.equal("custom kernel", tostring(mine))
   end)
 
+  it("forgets where a causal attention is given a decay", function()
+    -- One head, equal scores: the weights are exp(-decay) a token, and no more.
+    local one, decay = pf.ones(1, 1, 2, 1), pf.tensor { math.log(3) }
+    local values = pf.tensor({ 0, 1 }):reshape(1, 1, 2, 1)
+    local options = { causal = true, decay = decay }
+    assert.near(0.75, pf.attention.linear(one, one, values, options)[1][1][2]:item(), 1e-6)
+    assert.near(0.75, pf.attention.exact(one, one, values, options)[1][1][2]:item(), 1e-6)
+    options.kernel = "elu"
+    assert.near(0.75, pf.attention.favor(one, one, values, options)[1][1][2]:item(), 1e-6)
+    assert.raises("causal", function() pf.attention.exact(one, one, values, { decay = decay }) end)
+  end)
+
   it("works in every attention", function()
     assert.bits_equal(v, pf.attention.identity(q, k, v, { causal = true }))
     local features = pf.kernel.softmax { features = 4096, head_dim = 8, seed = 4 }

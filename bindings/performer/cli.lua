@@ -24,8 +24,12 @@ local ADVICE = {
   { "File too large$", "raise the limit on file sizes (ulimit -f)" },
   { "Disk quota exceeded$", "make room" },
   { "the file is empty$", "give a FASTA or text file that holds something" },
+  { "^tokenizer: .* is no amino%-acid letter$", "write amino acids as their letters" },
   { "is no amino%-acid letter$", "correct this record or take it out" },
+  { "no safetensors file", "performer inspect reads checkpoint folders and .safetensors files" },
   { "%(checksum differs%)$", "copy it again, or name another step-N of the run" },
+  { "gradient of .* is not finite .*changed$", "try a lower --lr" },
+  { "out of memory: asked .* budget %d+$", "raise --memory, or lower --batch or --length" },
   { " %(option min_tokens%)$", "give more text" },
 }
 
@@ -45,13 +49,14 @@ function cli.need(value, message)
   return value
 end
 
---- A message without the place in our own files that stands before it.
+--- A message without the place in our own files that stands before it, and without our name,
+-- which is put there anyway.
 local function without_place(message)
   local place, rest = message:match "^([^\n]-%.lua):%d+: (.*)$"
   if place and (place:find("scripts/[%w_]+%.lua$") or place:find("performer/[%w_]+%.lua$")) then
-    return rest
+    message = rest
   end
-  return message
+  return (message:gsub("^performer: ", ""))
 end
 
 --- f(...), whose complaint ends the command with `code` in one sentence: for calls that check
@@ -136,50 +141,41 @@ end
 
 -- ---- options ----
 
---- Converters by kind: nil and a complaint for a text that is none.
-local function whole(name)
-  return function(text)
-    local n = math.tointeger(tonumber(text))
-    if not n or n < 0 then return nil, ("--%s '%s' is not a whole number from 0"):format(name, text) end
-    return n
-  end
-end
-
-local function positive(name)
-  return function(text)
-    local n = math.tointeger(tonumber(text))
-    if not n or n < 1 then return nil, ("--%s '%s' is not a whole number from 1"):format(name, text) end
-    return n
-  end
-end
-
-local function number(name)
-  return function(text)
-    local n = tonumber(text)
-    if not n or n ~= n or n < 0 or n == math.huge then
-      return nil, ("--%s '%s' is not a number from 0"):format(name, text)
+--- A converter for a number of a kind: nil and a complaint for a text that is none.
+local function converter(what, least, convert)
+  return function(name)
+    return function(text)
+      local n = convert(tonumber(text))
+      if n and n >= least and n < math.huge then return n end
+      return nil, ("--%s: '%s' is not a %s from %d"):format(name, text, what, least)
     end
-    return n
   end
 end
 
-local converters = { whole = whole, positive = positive, number = number }
+local function same(n) return n end
 
---- Adds options from a table of rows { name, kind, default, help } to an argparse parser.
+local converters = {
+  whole = converter("whole number", 0, math.tointeger),
+  positive = converter("whole number", 1, math.tointeger),
+  number = converter("number", 0, same),
+}
+
+--- Adds options from a table of rows { name, kind, default, help, shown } to an argparse parser.
 -- kind: "whole", "positive", "number", "flag", a list of choices, or a word for any text.
+-- shown: what the help says of a default that the rows don't hold.
 function cli.add(parser, rows)
   for _, row in ipairs(rows) do
-    local name, kind, default, help = row[1], row[2], row[3], row[4]
+    local name, kind, help = row[1], row[2], row[4]
+    local default = row[3] == nil and row[5] or row[3]
+    if type(kind) == "table" then help = ("%s: %s"):format(help, table.concat(kind, ", ")) end
+    if default ~= nil and default ~= "" then
+      help = ("%s (default %s)"):format(help, tostring(default))
+    end
     if kind == "flag" then
       parser:flag("--" .. name, help)
     else
-      if default ~= nil then help = ("%s (default %s)"):format(help, tostring(default)) end
       local option = parser:option("--" .. name, help)
-      if type(kind) == "table" then
-        option:choices(kind)
-        help = ("%s: %s"):format(help, table.concat(kind, ", "))
-        option:description(help)
-      end
+      if type(kind) == "table" then option:choices(kind) end
       if converters[kind] then option:convert(converters[kind](name)) end
       option:argname("<" .. (type(kind) == "table" and "name" or kind) .. ">")
     end

@@ -202,7 +202,7 @@ end
 
 -- ---- attention ----------------------------------------------------------------------
 
-local passed_on = { "mask", "documents", "causal", "state", "entry", "entry_s", "entry_z",
+local passed_on = { "mask", "documents", "causal", "decay", "state", "entry", "entry_s", "entry_z",
   "entry_shift" }
 
 --- The options of an attention op: what is passed on, and `entry` cut into its tensors.
@@ -262,7 +262,8 @@ end
 --- Softmax attention, quadratic: the judge.
 function attention.exact(q, k, v, options)
   check_qkv("attention.exact", q, k, v)
-  util.check_options(options, { "causal", "mask", "documents", "scale" }, "attention.exact")
+  util.check_options(options, { "causal", "mask", "documents", "decay", "scale" },
+    "attention.exact")
   return op.exact_attention(q, k, v, options or {})
 end
 

@@ -28,6 +28,7 @@
 ---@field causal? boolean
 ---@field mask? pf.Tensor
 ---@field documents? pf.Tensor
+---@field decay? pf.Tensor
 ---@field state? boolean
 ---@field entry? {s: pf.Tensor, z: pf.Tensor, shift: pf.Tensor}
 ---@field scale? number
@@ -358,7 +359,8 @@ function Kernel:projection(head_dim, heads) end
 function Kernel:config() end
 
 ---Linear attention. Options kernel (an object, a name, or options with a name), causal, mask (B,
----Lk), documents (B, L), state = true (returns the exit state too), entry (such a state).
+---Lk), documents (B, L), decay (H) of a causal one: a key counts exp(-decay) less a token, state
+---= true (returns the exit state too), entry (such a state).
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor
@@ -875,6 +877,8 @@ function pf.nn.conv(options) end
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
 ---@field causal? boolean a position sees itself and what is before it
 ---@field rotary_base? number longest wave of rotary positions
+---causal heads forget: head h of H by exp(-decay 2^(-8 h / H)) a token; 0: none
+---@field decay? number
 ---rmsnorm of every query and key, with learned scales: bounds the error of softmax features
 ---@field qk_norm? boolean
 ---@field bias? boolean biases of linear layers and norms
@@ -914,6 +918,8 @@ function pf.nn.residual(options) end
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
 ---@field causal? boolean a position sees itself and what is before it
 ---@field rotary_base? number longest wave of rotary positions
+---causal heads forget: head h of H by exp(-decay 2^(-8 h / H)) a token; 0: none
+---@field decay? number
 ---rmsnorm of every query and key, with learned scales: bounds the error of softmax features
 ---@field qk_norm? boolean
 ---@field bias? boolean biases of linear layers and norms
@@ -944,6 +950,8 @@ function pf.nn.block(options) end
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
 ---@field causal? boolean a position sees itself and what is before it
 ---@field rotary_base? number longest wave of rotary positions
+---causal heads forget: head h of H by exp(-decay 2^(-8 h / H)) a token; 0: none
+---@field decay? number
 ---rmsnorm of every query and key, with learned scales: bounds the error of softmax features
 ---@field qk_norm? boolean
 ---@field bias? boolean biases of linear layers and norms
@@ -1612,6 +1620,7 @@ function Tensor:split_heads(...) end
 ---@field entry_s? pf.Tensor
 ---@field entry_z? pf.Tensor
 ---@field entry_shift? pf.Tensor
+---@field decay? pf.Tensor
 ---@field map? "softmax"|"relu"|"elu" feature map
 ---@field scale? number x = scale q; 0: d^(-1/4) for softmax, 1 for the others
 ---@field eps? number added to every feature; -1: the map's own
@@ -1621,7 +1630,8 @@ function Tensor:split_heads(...) end
 ---Linear attention (FAVOR+): out_i = sum_j phi(q_i).phi(k_j) v_j / sum_j phi(q_i).phi(k_j). q
 ---(B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv), projection (features, d) or (H, features,
 ---d), mask (B, Lk) of 1 keep and 0 not there, documents (B, L) i32: attention stays inside runs
----of equal numbers. No key in reach: output and gradients 0. Paper, sections 2.2 to 2.4.
+---of equal numbers, decay (H) of numbers D >= 0, causal only: key j counts exp(-D (i - j)) less.
+---No key in reach: output and gradients 0. Paper, sections 2.2 to 2.4.
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor
@@ -1632,7 +1642,8 @@ function pf.favor(q, k, v, ...) end
 ---Linear attention (FAVOR+): out_i = sum_j phi(q_i).phi(k_j) v_j / sum_j phi(q_i).phi(k_j). q
 ---(B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv), projection (features, d) or (H, features,
 ---d), mask (B, Lk) of 1 keep and 0 not there, documents (B, L) i32: attention stays inside runs
----of equal numbers. No key in reach: output and gradients 0. Paper, sections 2.2 to 2.4.
+---of equal numbers, decay (H) of numbers D >= 0, causal only: key j counts exp(-D (i - j)) less.
+---No key in reach: output and gradients 0. Paper, sections 2.2 to 2.4.
 ---@param k pf.Tensor
 ---@param v pf.Tensor
 ---@param ... any
@@ -1646,6 +1657,7 @@ function Tensor:favor(k, v, ...) end
 ---@field entry_s? pf.Tensor
 ---@field entry_z? pf.Tensor
 ---@field entry_shift? pf.Tensor
+---@field decay? pf.Tensor
 ---@field map? "softmax"|"relu"|"elu" feature map
 ---@field scale? number x = scale q; 0: d^(-1/4) for softmax, 1 for the others
 ---@field eps? number added to every feature; -1: the map's own
@@ -1672,12 +1684,14 @@ function Tensor:linear_attention(phi_k, v, ...) end
 ---@class pf.Options.exact_attention
 ---@field mask? pf.Tensor
 ---@field documents? pf.Tensor
+---@field decay? pf.Tensor
 ---@field causal? boolean query i sees keys 1 .. i + Lk - Lq
 ---@field scale? number of the scores; 0: 1 / sqrt(d)
 
 ---Exact softmax attention, the quadratic judge: softmax(scale q k^T) v, blockwise. q (B, H, Lq,
 ---d), k (B, H, Lk, d), v (B, H, Lk, dv), mask (B, Lk) of 1 keep and 0 not there, documents (B,
----L) i32. No key left: output and gradients 0.
+---L) i32, decay (H), causal only: the score loses decay a token of distance. No key left: output
+---and gradients 0.
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor
@@ -1687,7 +1701,8 @@ function pf.exact_attention(q, k, v, ...) end
 
 ---Exact softmax attention, the quadratic judge: softmax(scale q k^T) v, blockwise. q (B, H, Lq,
 ---d), k (B, H, Lk, d), v (B, H, Lk, dv), mask (B, Lk) of 1 keep and 0 not there, documents (B,
----L) i32. No key left: output and gradients 0.
+---L) i32, decay (H), causal only: the score loses decay a token of distance. No key left: output
+---and gradients 0.
 ---@param k pf.Tensor
 ---@param v pf.Tensor
 ---@param ... any

@@ -40,7 +40,9 @@ local function axis(low, high, log)
       for power = math.floor(low), math.ceil(high) do
         for _, digit in ipairs { 1, 2, 5 } do
           local at = math.log(digit, 10) + power
-          if at >= low - 1e-9 and at <= high + 1e-9 then ticks[#ticks + 1] = digit * 10.0 ^ power end
+          if at >= low - 1e-9 and at <= high + 1e-9 then
+            ticks[#ticks + 1] = digit * 10.0 ^ power
+          end
         end
       end
     end
@@ -83,6 +85,8 @@ local function frame(out, chart, x_of, x_ticks, y_of, y_ticks)
     out[#out + 1] = ('<path d="M%d %.1fH%d" stroke="#ddd"/>'):format(LEFT, y, WIDTH - RIGHT)
     out[#out + 1] = text(LEFT - 8, y + 4, 12, "end", label(tick))
   end
+  out[#out + 1] = ('<path d="M%d %dV%dH%d" fill="none" stroke="#666"/>'):format(LEFT, TOP,
+    HEIGHT - BOTTOM, WIDTH - RIGHT)
   out[#out + 1] = text(WIDTH / 2, 26, 16, "middle", chart.title or "")
   out[#out + 1] = text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, 13, "middle", chart.x or "")
   local middle = (TOP + HEIGHT - BOTTOM) / 2
@@ -111,7 +115,18 @@ local function draw_line(out, line, colour, x_of, y_of, chart)
     table.concat(path), colour, dash)
 end
 
+--- Names at the top right, on white so that no curve runs through them.
 local function legend(out, series)
+  local longest, n = 0, 0
+  for _, line in ipairs(series) do
+    if line.name then
+      longest, n = math.max(longest, utf8.len(line.name) or #line.name), n + 1
+    end
+  end
+  if n == 0 then return end
+  local width = 7 * longest + 54
+  out[#out + 1] = ('<rect x="%d" y="%d" width="%d" height="%d" fill="#fff" opacity="0.85"/>')
+    :format(WIDTH - RIGHT - width, TOP + 1, width - 1, 18 * n + 6)
   local y = TOP + 16
   for i, line in ipairs(series) do
     if line.name then

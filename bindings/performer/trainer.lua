@@ -1,21 +1,51 @@
 --- trainer.lua - the parts of a training loop that every script needs: evaluation, the two
--- count baselines, a run with logging, checkpoints and exact resume. Nothing here is known to
--- the engine; scripts/train.lua puts it together, and a script of one's own may as well.
+-- count baselines, a run with its log and picture, opening what a run left. Nothing here is
+-- known to the engine; scripts/train.lua puts it together, and a script of one's own may too.
 local pf = require "performer"
+local lfs = require "lfs"
 local Progress = require "performer.progress"
 local svg = require "performer.svg"
 
 local trainer = {}
 
+-- ---- measuring ----
+
+--- exp(loss) that stays a finite number, for JSON.
+function trainer.perplexity(loss) return math.exp(math.min(loss, 700)) end
+
+--- -log of each letter's share of the training split, by id + 1; marks such as begin and end
+-- are no letters: they are never masked.
+local function letter_costs(data)
+  local counts, tokenizer, costs, total = data:counts("train").unigram, data:tokenizer(), {}, 0
+  for _, name in ipairs { "begin", "end", "mask", "pad" } do
+    local id = tokenizer:special(name)
+    if id then counts[id + 1] = 0 end
+  end
+  for _, count in ipairs(counts) do total = total + count + 0.5 end
+  for i, count in ipairs(counts) do costs[i] = math.log(total / (count + 0.5)) end
+  return costs
+end
+
+local function cost_of(target, costs)
+  local sum = 0
+  for _, row in ipairs(target:totable()) do
+    for _, id in ipairs(row) do sum = sum + (id >= 0 and costs[id + 1] or 0) end
+  end
+  return sum
+end
+
 --- Loss (nats a token) and accuracy of `model` on a split of `data`.
--- options: split "valid", batch rows, limit (batches at most), masked, seed.
--- Returns { loss, perplexity, accuracy, tokens, seconds }.
+-- options: split "valid", batch rows, limit (batches at most), masked, seed, baseline (true:
+-- also the perplexity of the training split's frequencies on the same tokens),
+-- each(batch, batches), stop() (true: give up, the result is nil).
+-- Returns { loss, perplexity, accuracy, tokens, seconds, baseline }.
 function trainer.evaluate(model, data, options)
   local split, rows = options.split or "valid", options.batch or 8
   local batches = math.ceil(data:info(split).rows / rows)
   if options.limit then batches = math.min(batches, options.limit) end
-  local start, total, right, tokens = pf.clock(), 0, 0, 0
-  for _, batch in data:batches { size = rows, steps = batches, split = split,
+  local costs = options.baseline and letter_costs(data)
+  local start, total, right, tokens, cost = pf.clock(), 0, 0, 0, 0
+  for i, batch in data:batches { size = rows, steps = batches, split = split,
                                  masked = options.masked, seed = options.seed or 1 } do
     local logits = model(batch)
     local count = batch.tokens
@@ -23,11 +53,16 @@ function trainer.evaluate(model, data, options)
       total = total + logits:cross_entropy(batch.target):item() * count
       right = right + trainer.hits(logits, batch.target)
       tokens = tokens + count
+      cost = cost + (costs and cost_of(batch.target, costs) or 0)
     end
+    if options.stop and options.stop() then return nil end
+    collectgarbage() -- no tape frees what this batch has made
+    if options.each then options.each(i, batches) end
   end
-  local loss = tokens > 0 and total / tokens or 0
-  return { loss = loss, perplexity = math.exp(loss), accuracy = tokens > 0 and right / tokens or 0,
-           tokens = tokens, seconds = pf.clock() - start }
+  local some = math.max(tokens, 1)
+  return { loss = total / some, perplexity = trainer.perplexity(total / some), tokens = tokens,
+           accuracy = right / some, seconds = pf.clock() - start,
+           baseline = costs and trainer.perplexity(cost / some) or nil }
 end
 
 --- How many positions of logits (B, L, V) have their largest value at the target (B, L).
@@ -90,52 +125,193 @@ function trainer.step(model, optimizer, batch, settings)
   return value, optimizer:step { lr = settings.lr, clip = settings.clip }
 end
 
--- ---- a run: log, picture, checkpoints ----
-
-local Run = {}
-Run.__index = Run
-
---- Opens a run folder. options: dir, live (terminal), json (print log lines), echo (function).
-function trainer.run(options)
-  local file, message = io.open(options.dir .. "/log.jsonl", options.resume and "a" or "w")
-  if not file then return nil, ("can't write the log: %s"):format(message) end
-  return setmetatable({ dir = options.dir, file = file, json = options.json, train = {},
-                        valid = {} }, Run)
-end
-
-function Run:log(record)
-  local line = pf.json.encode(record)
-  self.file:write(line, "\n")
-  self.file:flush()
-  if self.json then
-    io.stdout:write(line, "\n")
-    io.stdout:flush()
-  end
-end
-
---- The loss curve as loss.svg. `baselines`: { name = loss in nats }.
-function Run:draw(title, baselines)
-  local series = { { name = "training", points = self.train },
-                   { name = "held out", points = self.valid, marks = true } }
-  local last = #self.train > 0 and self.train[#self.train][1] or 1
-  for name, loss in pf.sorted(baselines or {}) do
-    series[#series + 1] = { name = name, points = { { 1, loss }, { last, loss } }, dashed = true }
-  end
-  local file = io.open(self.dir .. "/loss.svg", "w")
-  if not file then return nil end
-  file:write(svg.chart { title = title, x = "step", y = "nats a token", series = series })
-  file:close()
-  return self.dir .. "/loss.svg"
-end
-
-function Run:close() self.file:close() end
-
 --- How many steps fill `seconds`, from the clock times of the first ones.
 function trainer.steps_for(seconds, times)
   local sorted = table.move(times, 1, #times, 1, {})
   table.sort(sorted)
   return math.max(#times + 1, math.floor(seconds / sorted[(#sorted + 1) // 2]))
 end
+
+-- ---- what a run left ----
+
+local function a_kind(value)
+  return value == nil and "nothing" or "a " .. pf.kind(value)
+end
+
+--- A model from FILE.lua, which returns function(options) -> model. A mistake inside the file
+-- raises; nil, message when the file can't be had or gives no model.
+function trainer.model_from(path, options)
+  local chunk, message = loadfile(path)
+  if not chunk then return nil, message end
+  local make = chunk()
+  if type(make) ~= "function" then
+    return nil, ("%s: must return function(options) -> model, not %s"):format(path, a_kind(make))
+  end
+  local model = make(options)
+  local kind = pf.kind(model)
+  if kind ~= "module" and not (kind == "table" and type(model.forward) == "function") then
+    return nil, ("%s: its function must return a model, not %s"):format(path, a_kind(model))
+  end
+  return pf.nn.parameters_of(model)
+end
+
+--- The name of the tokenizer that a checkpoint was saved with, or nil.
+function trainer.tokenizer_name(saved)
+  local tokenizer = saved.tokenizer
+  if type(tokenizer) == "table" then tokenizer = tokenizer.type end
+  return type(tokenizer) == "string" and tokenizer or nil
+end
+
+--- Is it trained to fill masks, and not to go on?
+function trainer.is_masked(saved)
+  local settings = saved.state and saved.state.settings
+  if settings and settings.bidirectional ~= nil then return settings.bidirectional end
+  return saved.model:type() == "performer" and not saved.model:options().causal
+end
+
+--- Opens a run or checkpoint folder: { model, optimizer, state, tokenizer }; nil, message.
+-- options: script (a FILE.lua that makes the model), optimizer (function(model, settings) that
+-- makes the one to load into; false: without).
+function trainer.open(path, options)
+  if not options.script then
+    local saved, message = pf.checkpoint.load(path, not options.optimizer
+      and { optimizer = false } or nil)
+    if not saved and message:find "lives in a script" then
+      message = message:gsub("; load this model.*", "; name that script with --model FILE.lua")
+    end
+    return saved, message
+  end
+  local info, message = pf.inspect(path)
+  if not info then return nil, message end
+  local tokenizer = trainer.tokenizer_name(info)
+  if not info.state then
+    return nil, ("%s: is no checkpoint folder, so no model can be loaded from it"):format(path)
+  end
+  local settings = info.state.state and info.state.state.settings or {}
+  local wanted = { vocab = tokenizer and pf.tokenizer[tokenizer]():size() or nil }
+  for key, value in pairs(settings) do wanted[key] = value end
+  local model
+  model, message = trainer.model_from(options.script, wanted)
+  if not model then return nil, message end
+  return pf.checkpoint.load(path, {
+    model = model, optimizer = options.optimizer and options.optimizer(model, settings) or nil })
+end
+
+--- The run folder of what --resume names: a run folder, run/step-N, or run/BEST; nil, message.
+function trainer.run_folder(path)
+  path = #path > 1 and path:gsub("/+$", "") or path
+  local mode, message = lfs.attributes(path, "mode")
+  if not mode then return nil, ("%s: %s"):format(path, message:match "[^:]*$":gsub("^ ", "")) end
+  local inner = mode ~= "directory" or lfs.attributes(path .. "/manifest.json", "mode")
+  if not inner then return path end
+  local parent, name = path:match "^(.-)/?([^/]+)$"
+  if mode == "directory" and not name:match "^step%-%d+$" then
+    return nil, ("%s: stands alone, not in a run folder; say with --out FOLDER where to go on")
+      :format(path)
+  end
+  return parent == "" and (path:sub(1, 1) == "/" and "/" or ".") or parent
+end
+
+-- ---- a run: log and picture ----
+
+local Run = {}
+Run.__index = Run
+
+--- The log records up to `step`, whole lines only: a killed run may leave half of one, and
+-- steps beyond its last checkpoint.
+local function earlier(path, step)
+  local records = {}
+  local file = io.open(path, "rb")
+  if not file then return records end
+  for line in file:lines() do
+    local record = pf.json.decode(line)
+    if type(record) == "table" and math.tointeger(record.step) and record.step <= step and
+        not record.final then
+      records[#records + 1] = record
+    end
+  end
+  file:close()
+  return records
+end
+
+--- Opens a run folder's log. options: dir, json (function that prints a record too), step (go
+-- on after this step: what the log says beyond it goes), from (folder whose log to take over).
+-- nil, message.
+function trainer.run(options)
+  local path = options.dir .. "/log.jsonl"
+  local run = setmetatable({ dir = options.dir, json = options.json, train = {}, valid = {} }, Run)
+  local records = options.step and earlier((options.from or options.dir) .. "/log.jsonl",
+                                           options.step) or {}
+  local file, message = io.open(path .. ".tmp", "w")
+  if not file then return nil, ("can't write the log: %s"):format(message) end
+  for _, record in ipairs(records) do
+    file:write(pf.json.encode(record), "\n")
+    run:remember(record)
+  end
+  local ok
+  ok, message = file:close()
+  if ok then ok, message = os.rename(path .. ".tmp", path) end
+  if ok then run.file, message = io.open(path, "a") end
+  if not run.file then
+    os.remove(path .. ".tmp")
+    return nil, ("can't write the log: %s"):format(message)
+  end
+  return run
+end
+
+--- Takes a record's points for the picture.
+function Run:remember(record)
+  local loss = record.smoothed or record.loss
+  if loss then self.train[#self.train + 1] = { record.step, loss } end
+  if record.valid_loss then self.valid[#self.valid + 1] = { record.step, record.valid_loss } end
+end
+
+--- Appends a record to the log, and prints it when asked to; true, or nil, message.
+function Run:log(record)
+  self:remember(record)
+  local ok, message = self.file:write(pf.json.encode(record), "\n")
+  if ok then ok, message = self.file:flush() end
+  if not ok then return nil, ("%s/log.jsonl: %s"):format(self.dir, message) end
+  if self.json then self.json(record) end
+  return true
+end
+
+--- At most `most` of the points, evenly taken, with the last.
+local function thin(points, most)
+  local stride = math.ceil(#points / most)
+  if stride <= 1 then return points end
+  local some = {}
+  for i = 1, #points, stride do some[#some + 1] = points[i] end
+  if some[#some] ~= points[#points] then some[#some + 1] = points[#points] end
+  return some
+end
+
+--- The loss curve as loss.svg; its path, or nil, message. `baselines`: { name = loss in nats }.
+function Run:draw(title, baselines)
+  local series = { { name = "training", points = thin(self.train, 600) },
+                   { name = "held out", points = thin(self.valid, 60), marks = true } }
+  local last = 1
+  for _, line in ipairs(series) do
+    if #line.points > 0 then last = math.max(last, line.points[#line.points][1]) end
+  end
+  for name, loss in pf.sorted(baselines or {}) do
+    series[#series + 1] = { name = name, points = { { 0, loss }, { last, loss } }, dashed = true }
+  end
+  local path = self.dir .. "/loss.svg"
+  local file, message = io.open(path .. ".tmp", "w")
+  if not file then return nil, message end
+  local ok
+  ok, message = file:write(svg.chart { title = title, x = "step", y = "nats a token",
+                                       series = series })
+  local closed, why = file:close()
+  if ok and not closed then ok, message = nil, why end
+  if ok then ok, message = os.rename(path .. ".tmp", path) end
+  if ok then return path end
+  os.remove(path .. ".tmp")
+  return nil, ("%s: %s"):format(path, message)
+end
+
+function Run:close() self.file:close() end
 
 trainer.Progress = Progress
 

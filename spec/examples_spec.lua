@@ -1,0 +1,212 @@
+-- examples_spec.lua - what a newcomer tries first works as it says: every program of
+-- examples/, and every block of code in README.md and bindings/README.md.
+local lfs = require "lfs"
+local support = require "spec.support"
+
+-- Small programs beside other tests: one thread, and no spinning.
+local QUIET = "OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive "
+local root = lfs.currentdir()
+local build = support.build:sub(1, 1) == "/" and support.build or root .. "/" .. support.build
+
+--- Runs an example and returns what it printed.
+local function run(words)
+  local code, out, err = support.shell(("%s'%s/bin/performer' examples/%s"):format(QUIET, build,
+    words))
+  assert.equal(0, code, err)
+  assert.equal("", err)
+  return out
+end
+
+--- All captures of a pattern, as numbers.
+local function numbers(text, pattern)
+  local found = {}
+  for value in text:gmatch(pattern) do found[#found + 1] = tonumber(value) end
+  return found
+end
+
+--- The ids after a word: "said  3 1 2".
+local function ids(text, word)
+  return (text:match(word .. ":? *([%d ]+)"):gsub(" +$", ""))
+end
+
+describe("examples", function()
+  it("are all tried here, and short", function()
+    local here = support.read("spec/examples_spec.lua")
+    for name in lfs.dir "examples" do
+      if name:match "%.lua$" or name:match "%.c$" then
+        assert.truthy(here:find(name, 1, true), name .. " has no test")
+        local _, lines = support.read("examples/" .. name):gsub("\n", "")
+        assert.is_true(lines < 80, name .. " is too long")
+      end
+    end
+  end)
+
+  it("01_tensor: finds the line", function()
+    local out = run "01_tensor.lua"
+    assert.truthy(out:find("[2, 4]; dimension -1", 1, true))
+    local slope, shift = out:match "\n  50 +([%d.-]+) +([%d.-]+)"
+    assert.near(2, tonumber(slope), 0.02)
+    assert.near(-1, tonumber(shift), 0.02)
+  end)
+
+  it("02_kernel: the error falls with features and grows with norms", function()
+    local out = run "02_kernel.lua"
+    local by_features = numbers(out, "\n +%d+ +(0%.%d%d%d%d) +0%.%d%d%d%d")
+    local by_norm = numbers(out, "\n +[%d.]+ +(%d%.%d+) +[%d.e+]+")
+    assert.equal(4, #by_features)
+    for i = 2, 4 do assert.is_true(by_features[i] < 0.8 * by_features[i - 1], out) end
+    assert.is_true(by_features[4] < 0.12, out)
+    assert.is_true(by_norm[#by_norm] > 10 * by_features[4], out)
+  end)
+
+  it("03_copy_task: copies, and reverses", function()
+    local out = run "03_copy_task.lua copy"
+    assert.equal(ids(out, "given"), ids(out, "said") .. " 16")
+    out = run "03_copy_task.lua reverse"
+    local backwards = {}
+    for id in ids(out, "said"):gmatch "%d+" do table.insert(backwards, 1, id) end
+    assert.equal(ids(out, "given"), table.concat(backwards, " ") .. " 16")
+  end)
+
+  it("04_char_lm: learns its paragraph, or a file", function()
+    local out = run "04_char_lm.lua - 60"
+    local losses = numbers(out, "loss ([%d.]+)")
+    assert.is_true(losses[1] > 4 and losses[#losses] < 1.8, out)
+    assert.truthy(out:find("\nA transformer reads a", 1, true))
+    out = run "04_char_lm.lua engine/include/performer.h 10"
+    assert.equal(10, #numbers(out, "held back ([%d.]+)\n"))
+  end)
+
+  it("04_char_lm: says what is wrong with a file", function()
+    local program = ("%s'%s/bin/performer' examples/04_char_lm.lua "):format(QUIET, build)
+    local code, _, err = support.shell(program .. "/no/such/file")
+    assert.equal(1, code)
+    assert.truthy(err:find("/no/such/file", 1, true))
+    code, _, err = support.shell(program .. "/dev/null")
+    assert.equal(2, code)
+    assert.truthy(err:find("at least 129 bytes", 1, true))
+  end)
+
+  it("05_custom_layer: is right, learns, and comes back from a checkpoint", function()
+    local folder <close> = setmetatable({ path = support.folder() },
+      { __close = function(f) support.remove(f.path) end })
+    local out = run("05_custom_layer.lua 250 " .. folder.path)
+    assert.is_true(tonumber(out:match "off by (%S+)") < 1e-2)
+    local given, said = ids(out, "given"), ids(out, "said")
+    assert.equal(table.concat({ given, given, given }, " "), said)
+    assert.equal(out, run "05_custom_layer.lua 250")
+  end)
+end)
+
+-- ---- the texts ------------------------------------------------------------------------
+
+--- The blocks of a language in a Markdown file.
+local function blocks(path, language)
+  local found = {}
+  for block in ("\n" .. support.read(path)):gmatch("\n```" .. language .. "\n(.-\n)```") do
+    found[#found + 1] = block
+  end
+  return found
+end
+
+describe("README", function()
+  local folder
+  before_each(function() folder = support.folder() end)
+  after_each(function() support.remove(folder) end)
+
+  --- Runs shell words in the scratch folder.
+  local function inside(words)
+    return support.shell(("cd '%s' && %s%s"):format(folder, QUIET, words))
+  end
+
+  --- A block that trains on book.txt, run with a few steps; what it printed.
+  local function train(block)
+    local _, times = block:gsub("steps = %d+", "")
+    assert.equal(2, times)
+    block = block:gsub("steps = %d+", "steps = 3"):gsub("%% 100 ==", "%% 1 ==")
+    support.write(folder .. "/block.lua", block)
+    support.write(folder .. "/book.txt", ("The long sentence of a short book. "):rep(200))
+    local code, out, err = inside(("'%s/bin/performer' block.lua"):format(build))
+    assert.equal(0, code, err)
+    assert.truthy(out:find "3%s+%d+%.%d+%s+live %d", out)
+    return out
+  end
+
+  it("has twenty lines of Lua that train a model, and C that streams from it", function()
+    local c = blocks("README.md", "c")
+    assert.equal(1, #c)
+    assert.equal(support.read "examples/embed.c", c[1])
+    train(blocks("README.md", "lua")[1])
+    local code, out, err = inside(("'%s/examples/embed'"):format(build))
+    assert.equal(0, code, err)
+    assert.equal(200, #out)
+    assert.equal("T", out:sub(1, 1))
+    local _, again = inside(("'%s/examples/embed' runs/book"):format(build))
+    assert.equal(out, again)
+  end)
+
+  it("embed.c says what is wrong with a folder", function()
+    local code, out, err = inside(("'%s/examples/embed' nothing"):format(build))
+    assert.equal(1, code)
+    assert.equal("", out)
+    assert.truthy(err:find "^PF_[A-Z]+: .*nothing", err)
+  end)
+
+  it("names commands and options that exist", function()
+    local tried = 0
+    for _, block in ipairs(blocks("README.md", "sh")) do
+      for line in block:gmatch "[^\n]+" do
+        local command, words = line:match "performer (%l+)(.*)"
+        if command then
+          local _, help = support.performer(command .. " --help")
+          local case = command == "bench" and words:match "^ (%l+)"
+          if case then assert.truthy(help:find(case, 1, true), "bench has no " .. case) end
+          for option in words:gmatch "%-%-[%w-]+" do
+            assert.truthy((help .. " "):find(option .. "[%s%]]"), command .. " has no " .. option)
+            tried = tried + 1
+          end
+        end
+        local script = line:match "^(scripts/%w+)"
+        if script then assert.equal("file", lfs.attributes(script, "mode"), script) end
+      end
+    end
+    assert.is_true(tried > 8)
+    local _, commands = support.performer "--help"
+    for command in support.read("README.md"):gmatch "\n| `performer (%l+)`" do
+      assert.truthy(commands:find("\n  " .. command .. " "), command)
+    end
+  end)
+
+  it("links to files that exist", function()
+    for _, place in ipairs { "", "engine/", "bindings/" } do
+      for target in support.read(place .. "README.md"):gmatch "%]%(([^)#]+)%)" do
+        if not target:match "^https?:" then
+          assert.truthy(lfs.attributes(place .. target, "mode"), place .. target)
+        end
+      end
+    end
+  end)
+
+  it("of the bindings begins with a script that trains", function()
+    train(blocks("bindings/README.md", "lua")[1])
+  end)
+
+  it("of the bindings shows Lua that runs", function()
+    local start = [[
+      local pf = require "performer"
+      local nn = pf.nn
+      local B, H, dv = 1, 2, 4
+      local q, k, v = pf.randn(B, H, 5, 4), pf.randn(B, H, 5, 4), pf.randn(B, H, 5, dv)
+      local q1, k1, v1 = q:slice(3, 1, 1), k:slice(3, 1, 1), v:slice(3, 1, 1)
+      local kernel = pf.kernel.elu { head_dim = 4 }
+      local function f(x) return x:square():sum() end
+      ]]
+    local shown = blocks("bindings/README.md", "lua")
+    assert.is_true(#shown > 4)
+    for i = 2, #shown do
+      support.write(folder .. "/block.lua", start .. shown[i])
+      local code, _, err = inside(("'%s/bin/performer' block.lua"):format(build))
+      assert.equal(0, code, err)
+    end
+  end)
+end)
