@@ -449,7 +449,7 @@ local function train_loop(job)
     milestone(job, record, rate)
     if pf.interrupted() then interrupted(job, step) end
     if step == s.steps then break end
-    if record.valid_loss then tokens, mark = 0, pf.clock() end
+    if record.tokens_per_s then tokens, mark = 0, pf.clock() end -- it was logged
   end
 end
 

@@ -44,12 +44,15 @@ int pf_runtime_open(pf_engine *engine, const pf_options *options) {
     engine->log_context = o.log_context;
     engine->log_level = o.log_level;
     engine->cancel = o.cancel;
-    return PF_OK;
+    int status = pf_pool_open(&engine->pool, engine->heap, engine->threads - 1);
+    if (status < 0) pf_runtime_close(engine);
+    return status;
 }
 
 /* Tensors and modules that outlive the engine keep the heap, but not its cache. */
 void pf_runtime_close(pf_engine *engine) {
     if (!engine->heap) return;
+    pf_pool_close(&engine->pool, engine->heap);
     pf_heap_free(engine->heap, engine->scratch,
                  engine->scratch_bytes * (size_t)engine->threads);
     engine->scratch = NULL;

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "heap.h"
+#include "pool.h"
 #include "rng.h"
 #include "status.h"
 
@@ -22,6 +23,7 @@ struct pf_engine {
     uint64_t seed;
     uint64_t draws;   /* counts PF_DRAW_USER streams, so each call draws anew */
     int threads;
+    pf_pool *pool;    /* threads - 1 workers; NULL for one thread */
     pf_cpu cpu;
     const struct pf_kern *kern;
     pf_tape *tape;    /* innermost open tape, or NULL */

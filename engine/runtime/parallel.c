@@ -1,7 +1,8 @@
 /*
- * parallel.c - the engine's one parallel region. What must hold: which task runs on which
- * thread is of no consequence; the BLAS sees a single thread inside a task; the host's OpenMP
- * settings are the same after as before, also when the host calls from a region of its own.
+ * parallel.c - the engine's one parallel loop, on the threads of its pool. What must hold:
+ * which task runs on which thread is of no consequence; the BLAS sees a single thread inside
+ * a task; the host's OpenMP settings are the same after as before, also when the host calls
+ * from a region of its own.
  */
 #include "parallel.h"
 
@@ -25,37 +26,58 @@ static int grow_scratch(pf_engine *engine, size_t bytes) {
 
 /* Consecutive tasks that a thread takes at once. Only tasks so many that taking them one by
  * one would cost are bundled. */
-static int chunk_of(int64_t n, int threads) {
+static int64_t chunk_of(int64_t n, int threads) {
     int64_t chunk = n / ((int64_t)threads * 64);
-    return (int)pf_max(1, pf_min(chunk, 1 << 20));
+    return pf_max(1, pf_min(chunk, 1 << 20));
 }
 
-/* The team is all threads or one: libgomp ends the idle threads of a team that shrinks, and
- * starting them again costs more than their idleness, while a team of one leaves the others
- * as they are. */
+typedef struct {
+    pf_task_fn fn;
+    void *context;
+    int64_t n, chunk;
+    char *scratch; /* `stride` bytes a thread, or NULL */
+    size_t stride;
+    const atomic_int *cancel;
+    atomic_llong next;
+    atomic_bool skipped;
+} task_job;
+
+/* Takes tasks until none is left. */
+static void take_tasks(void *context, int thread) {
+    task_job *job = context;
+    char *own = job->scratch ? job->scratch + job->stride * (size_t)thread : NULL;
+    for (;;) {
+        int64_t first = atomic_fetch_add(&job->next, job->chunk);
+        if (first >= job->n) return;
+        int64_t end = pf_min(first + job->chunk, job->n);
+        for (int64_t task = first; task < end; task++) {
+            if (job->cancel && atomic_load_explicit(job->cancel, memory_order_relaxed)) {
+                atomic_store(&job->skipped, true);
+                return;
+            }
+            job->fn(job->context, task, own);
+        }
+    }
+}
+
 int pf_parallel(pf_engine *engine, int64_t n, size_t scratch_bytes, pf_task_fn fn, void *context) {
     if (n <= 0) return PF_OK;
     PF_TRY(grow_scratch(engine, scratch_bytes));
-    const atomic_int *cancel = engine->cancel;
-    char *scratch = engine->scratch;
-    const size_t stride = engine->scratch_bytes;
-    const int team = n == 1 ? 1 : engine->threads;
-    const int chunk = chunk_of(n, team);
-    atomic_bool skipped = false;
-#pragma omp parallel num_threads(team)
+    task_job job = {.fn = fn, .context = context, .n = n, .chunk = chunk_of(n, engine->threads),
+                    .scratch = engine->scratch, .stride = engine->scratch_bytes,
+                    .cancel = engine->cancel};
+    /* On the caller the BLAS would use the host's thread count: a region of one thread has a
+     * count of its own, and the host's stays as it is. */
+#pragma omp parallel num_threads(1)
     {
-        /* A team of one is no active region for the BLAS; this setting is the region's own. */
-        if (omp_get_num_threads() == 1) omp_set_num_threads(1);
-        char *own = scratch ? scratch + stride * (size_t)omp_get_thread_num() : NULL;
-#pragma omp for schedule(dynamic, chunk) nowait
-        for (int64_t task = 0; task < n; task++) {
-            if (cancel && atomic_load_explicit(cancel, memory_order_relaxed))
-                atomic_store_explicit(&skipped, true, memory_order_relaxed);
-            else
-                fn(context, task, own);
+        omp_set_num_threads(1);
+        if (n == 1 || engine->threads == 1) {
+            take_tasks(&job, 0);
+        } else {
+            pf_pool_run(engine->pool, take_tasks, &job);
         }
     }
-    return skipped ? pf_fail(PF_ECANCEL, "cancelled by the host") : PF_OK;
+    return job.skipped ? pf_fail(PF_ECANCEL, "cancelled by the host") : PF_OK;
 }
 
 typedef struct {

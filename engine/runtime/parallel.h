@@ -2,8 +2,8 @@
  * parallel.h - the engine's one parallel loop. The work is cut into tasks by the problem
  * alone (never by the thread count), a task writes only what is its own, and so results
  * are the same bits for any number of threads. Inside a task OpenBLAS runs on one thread:
- * a team of two or more is an active region, and a team of one sets the region-local
- * thread count; the host's OpenMP settings stay as they are.
+ * the workers of the pool have an OpenMP thread count of one, and the caller works inside a
+ * region of one thread with a count of its own; the host's OpenMP settings stay as they are.
  */
 #ifndef PF_PARALLEL_H
 #define PF_PARALLEL_H

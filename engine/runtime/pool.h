@@ -1,0 +1,26 @@
+/*
+ * pool.h - an engine's worker threads. A job is offered to all of them; the caller works on
+ * it too and waits only for those that came: a worker that the system has put aside costs
+ * nothing, where the barrier of a parallel region would wait for it. Workers start with the
+ * first job, take no signals, and have an OpenMP thread count of one of their own, so that
+ * the BLAS is single-threaded in them.
+ */
+#ifndef PF_POOL_H
+#define PF_POOL_H
+
+#include "heap.h"
+
+typedef struct pf_pool pf_pool;
+
+/* thread: 0 the caller, 1 .. workers. */
+typedef void (*pf_job_fn)(void *context, int thread);
+
+/* *pool NULL for no workers. */
+int pf_pool_open(pf_pool **pool, pf_heap *heap, int workers);
+void pf_pool_close(pf_pool **pool, pf_heap *heap); /* joins the workers */
+
+/* Runs fn on the caller and on every worker that comes while the caller is at it. Fewer
+ * workers than asked for (none could be started) is no failure. Not from inside a job. */
+void pf_pool_run(pf_pool *pool, pf_job_fn fn, void *context);
+
+#endif
