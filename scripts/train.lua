@@ -37,7 +37,7 @@ local ROWS = {
   { "log-every", "positive", 10, "steps between log lines" },
   { "keep", "positive", 2, "checkpoints to keep, beside the best" },
   { "bidirectional", "flag", nil, "masked language model instead of a causal one" },
-  { "qk-norm", "flag", nil, "normalise queries and keys" },
+  { "qk-norm", { "on", "off" }, nil, "normalise queries and keys" },
   { "json", "flag", nil, "log lines as JSON on stdout" },
 }
 
@@ -48,7 +48,7 @@ local PRESETS = {
 }
 for _, preset in pairs(PRESETS) do
   for name, value in pairs {
-    dim = 128, layers = 4, heads = 4, features = 64, conv = 4, head_decay = 1, qk_norm = true,
+    dim = 128, layers = 4, heads = 4, features = 64, conv = 4, head_decay = 1, qk_norm = "on",
     decay = 0.1, clip = 1.0, dropout = 0, redraw = 0, positions = "rotary", act = "gelu",
     norm = "layernorm", minutes = 3, eval_every = 200,
   } do
@@ -164,7 +164,7 @@ local function build_model(settings, vocab)
     act = settings.act, norm = settings.norm, positions = settings.positions,
     dropout = settings.dropout, conv = settings.conv,
     decay = not settings.bidirectional and settings.head_decay or 0,
-    qk_norm = settings.qk_norm or false,
+    qk_norm = settings.qk_norm == "on",
     kernel = { name = settings.attention, features = settings.features,
                redraw = settings.redraw },
   })
@@ -431,6 +431,7 @@ local function train_loop(job)
   local s, state = job.settings, job.state
   local first, times = state.step + 1, {}
   local last, tokens, mark = pf.clock(), 0, pf.clock()
+  pf.interrupted() -- who asks gets the first Ctrl-C: from here on it means save and leave
   for step, batch in job.data:batches { size = s.batch, steps = s.steps or math.maxinteger,
                                         first = first, seed = s.seed, split = "train",
                                         masked = s.bidirectional } do

@@ -34,10 +34,12 @@ typedef struct pf_map {
     /* u (n, m) with stride ld holds the projected rows and becomes the features (n, r),
      * in place; shift[i] the log of what was divided out (0 for maps without). half NULL
      * where the map does not use it. */
-    void (*encode)(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, float *u, const float *half, float *shift);
+    void (*encode)(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, float *u,
+                   const float *half, float *shift);
     /* df (n, r) is dLoss/dfeatures and becomes dLoss/du; coef[i] is such that
      * dx_i = (dLoss/du_i) W + coef[i] * x_i. f are the features. */
-    void (*pull)(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f, float *df, float *coef);
+    void (*pull)(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
+                 float *df, float *coef);
     /* The plain definition of one row in double, u (m) -> out (r): no stabiliser, for judges. */
     void (*define)(const pf_map_args *args, const double *u, double half, double *out);
 } pf_map;
@@ -83,8 +85,8 @@ typedef struct pf_attend {
     pf_tensor *decay;      /* causal FAVOR and exact; (H) log-decay a token; NULL: none */
     bool causal;
 } pf_attend;
-int pf_attend_call(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_tensor *q, pf_tensor *k, pf_tensor *v,
-                   pf_tensor *mask, pf_tensor *documents);
+int pf_attend_call(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_tensor *q, pf_tensor *k,
+                   pf_tensor *v, pf_tensor *mask, pf_tensor *documents);
 
 /*
  * Streaming state: a tree, one node a layer that remembers something. A favor node holds
@@ -106,11 +108,11 @@ struct pf_state {
 int pf_state_new(pf_state **state, pf_engine *e, int64_t batch, int n_child);
 
 /* An attention node for (batch, heads, head_dim, value_dim). */
-int pf_attend_state(pf_state **state, pf_engine *e, const pf_attend *a, int64_t batch, int64_t heads,
-                    int64_t head_dim, int64_t value_dim);
+int pf_attend_state(pf_state **state, pf_engine *e, const pf_attend *a, int64_t batch,
+                    int64_t heads, int64_t head_dim, int64_t value_dim);
 /* q, k, v (B, H, L, d): attends to the state and the new keys causally, moves the state on. */
-int pf_attend_prefill(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *state, pf_tensor *q,
-                      pf_tensor *k, pf_tensor *v);
+int pf_attend_prefill(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *state,
+                      pf_tensor *q, pf_tensor *k, pf_tensor *v);
 /* The same for L = 1, without chunks: O(r dv) a head. Equal to the parallel form to 1e-5. */
 int pf_attend_step(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *state, pf_tensor *q,
                    pf_tensor *k, pf_tensor *v);

@@ -129,8 +129,8 @@ static void forget(exact_work *w, float decay, int64_t ahead) {
 /* p (BLOCK, BLOCK) <- scores, -inf where query i0+i may not see key j0+j. */
 static void scores(exact_work *w, int64_t i0, int64_t j0) {
     const exact_op *op = w->op;
-    pf_block_gemm(w->kern, false, true, BLOCK, BLOCK, op->d, w->q, op->d, w->k, op->d, 0, w->p, BLOCK,
-                  w->panel);
+    pf_block_gemm(w->kern, false, true, BLOCK, BLOCK, op->d, w->q, op->d, w->k, op->d, 0, w->p,
+                  BLOCK, w->panel);
     bool edge = op->causal && j0 + BLOCK > i0 + op->ahead;
     if (op->decay) forget(w, op->decay[w->head], j0 - i0 - op->ahead);
     bool plain = !edge && !op->mask && j0 + BLOCK <= w->k_length;
@@ -216,8 +216,8 @@ static void weights_back(exact_work *w, int64_t i0, int64_t j0) {
     int64_t at = w->seg->start + i0, n = pf_min(BLOCK, w->q_length - i0);
     const float *lse = op->lse + (w->seg->item * op->H + w->head) * op->Lq + at;
     scores(w, i0, j0);
-    pf_block_gemm(w->kern, false, true, BLOCK, BLOCK, op->dv, w->g, op->dv, w->v, op->dv, 0, w->dp, BLOCK,
-                  w->panel);
+    pf_block_gemm(w->kern, false, true, BLOCK, BLOCK, op->dv, w->g, op->dv, w->v, op->dv, 0, w->dp,
+                  BLOCK, w->panel);
     for (int64_t i = 0; i < BLOCK; i++) {
         float *p = w->p + i * BLOCK, *dp = w->dp + i * BLOCK;
         if (i >= n || lse[i] == -INFINITY) {
@@ -380,13 +380,19 @@ const pf_op pf_op_exact_attention = {
     .name = "exact_attention",
     .args = "q, k, v, [mask], [documents], [decay]",
     .results = "out",
-    .doc = "Exact softmax attention, the quadratic judge: softmax(scale q k^T) v, blockwise. "
-           "q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv), mask (B, Lk) of 1 keep and 0 "
-           "not there, documents (B, L) i32, decay (H), causal only: the score loses decay a token of "
-           "distance. No key left: output and gradients 0.",
-    .min_in = 3, .max_in = INPUTS, .n_out = 1,
+    .doc =
+        "Exact softmax attention, the quadratic judge: softmax(scale q k^T) v, blockwise. "
+        "q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv), mask (B, Lk) of 1 keep and 0 "
+        "not there, documents (B, L) i32, decay (H), causal only: the score loses decay a token of "
+        "distance. No key left: output and gradients 0.",
+    .min_in = 3,
+    .max_in = INPUTS,
+    .n_out = 1,
     .flags = PF_OP_OWN_OUTPUTS,
     .uses = PF_USES_ALL_IN | PF_USES_OUT(0),
-    .attrs = exact_attrs, .n_attrs = A_COUNT,
-    .shape = exact_shape, .forward = exact_forward, .backward = exact_backward,
+    .attrs = exact_attrs,
+    .n_attrs = A_COUNT,
+    .shape = exact_shape,
+    .forward = exact_forward,
+    .backward = exact_backward,
 };

@@ -284,17 +284,23 @@ const pf_op pf_op_favor = {
     .args = "q, k, v, [projection], [mask], [documents], [entry_s], [entry_z], [entry_shift], "
             "[decay]",
     .results = "out, exit_s, exit_z, exit_shift",
-    .doc = "Linear attention (FAVOR+): out_i = sum_j phi(q_i).phi(k_j) v_j / sum_j "
-           "phi(q_i).phi(k_j). q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv), projection "
-           "(features, d) or (H, features, d), mask (B, Lk) of 1 keep and 0 not there, "
-           "documents (B, L) i32: attention stays inside runs of equal numbers, decay (H) of numbers "
-           "D >= 0, causal only: key j counts exp(-D (i - j)) less. No key in "
-           "reach: output and gradients 0. Paper, sections 2.2 to 2.4.",
-    .min_in = 3, .max_in = INPUTS, .n_out = OUTPUTS,
+    .doc =
+        "Linear attention (FAVOR+): out_i = sum_j phi(q_i).phi(k_j) v_j / sum_j "
+        "phi(q_i).phi(k_j). q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv), projection "
+        "(features, d) or (H, features, d), mask (B, Lk) of 1 keep and 0 not there, "
+        "documents (B, L) i32: attention stays inside runs of equal numbers, decay (H) of numbers "
+        "D >= 0, causal only: key j counts exp(-D (i - j)) less. No key in "
+        "reach: output and gradients 0. Paper, sections 2.2 to 2.4.",
+    .min_in = 3,
+    .max_in = INPUTS,
+    .n_out = OUTPUTS,
     .flags = PF_OP_OWN_OUTPUTS,
     .uses = PF_USES_ALL_IN | PF_USES_OUT(OUT),
-    .attrs = favor_attrs, .n_attrs = A_COUNT,
-    .shape = favor_shape, .forward = favor_forward, .backward = favor_backward,
+    .attrs = favor_attrs,
+    .n_attrs = A_COUNT,
+    .shape = favor_shape,
+    .forward = favor_forward,
+    .backward = favor_backward,
 };
 
 const pf_op pf_op_linear_attention = {

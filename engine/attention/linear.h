@@ -114,8 +114,8 @@ void pf_work_open(pf_work *w, const pf_operator *op, int64_t task, void *scratch
 /* Starts the block at row `first` of the segment: sets rows. */
 void pf_work_begin(pf_work *w, int64_t first);
 /* C (m, n) = op(A) op(B) + beta C, contiguous but for ldc and the operands' own strides. */
-void pf_work_gemm(pf_work *w, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
-                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+void pf_work_gemm(pf_work *w, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a,
+                  int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 /* rows first .. first+rows-1 of the segment -> x (scaled), features f, shift (rows) */
 void pf_work_queries(pf_work *w, int64_t first);
 void pf_work_keys(pf_work *w, int64_t first);
@@ -132,7 +132,8 @@ void pf_work_absorb(pf_work *w);
 /* g (block, dv) <- dout / R, rho <- -(dout . out) / R; rows past the end 0. */
 void pf_work_cotangents(pf_work *w, int64_t first);
 /* df holds dLoss/dfeatures of the block f, x: dst rows += or = scale * (dU W + coef x). */
-void pf_work_pull(pf_work *w, pf_side side, int64_t first, const float *f, float *x, const pf_rows *dst);
+void pf_work_pull(pf_work *w, pf_side side, int64_t first, const float *f, float *x,
+                  const pf_rows *dst);
 static inline int64_t pf_work_rows(const pf_work *w, int64_t first) {
     return pf_min(w->op->block, w->seg->length - first);
 }
@@ -144,7 +145,8 @@ void pf_causal_forward(void *op, int64_t task, void *scratch);
 void pf_causal_backward(void *op, int64_t task, void *scratch);
 
 /* segments.c */
-int pf_segments_make(pf_segments *s, pf_engine *e, int64_t B, int64_t L, const pf_tensor *documents);
+int pf_segments_make(pf_segments *s, pf_engine *e, int64_t B, int64_t L,
+                     const pf_tensor *documents);
 void pf_segments_free(pf_segments *s, pf_engine *e);
 /* mask (B, L) at one position; NULL: kept. */
 bool pf_mask_keeps(const pf_tensor *mask, int64_t item, int64_t position);

@@ -236,7 +236,8 @@ PF_API int pf_op_apply(pf_engine *engine, int index, pf_tensor *const *inputs, i
 
 PF_API int pf_tensor_require_grad(pf_tensor *t, bool yes); /* f32 leaves */
 PF_API bool pf_tensor_requires_grad(const pf_tensor *t);
-PF_API int pf_tensor_grad(pf_tensor **grad, pf_engine *engine, pf_tensor *t); /* *grad NULL: none yet */
+PF_API int pf_tensor_grad(pf_tensor **grad, pf_engine *engine,
+                          pf_tensor *t); /* *grad NULL: none yet */
 PF_API void pf_tensor_clear_grad(pf_tensor *t);
 PF_API int pf_tape_open(pf_tape **tape, pf_engine *engine);
 /* Adds dLoss/dleaf to every leaf's gradient. seed NULL: loss is a scalar, seed 1.
@@ -264,7 +265,8 @@ PF_API int pf_gradcheck(pf_engine *engine,
 PF_API int pf_module_new(pf_module **module, pf_engine *engine, const char *type,
                          const pf_config *options, pf_module *const *children, int n_children);
 PF_API int pf_module_build(pf_module **module, pf_engine *engine, const pf_config *tree);
-PF_API int pf_module_tree(pf_config **tree, const pf_module *module); /* {type, options, children} */
+PF_API int pf_module_tree(pf_config **tree,
+                          const pf_module *module); /* {type, options, children} */
 PF_API pf_module *pf_module_retain(pf_module *module);
 PF_API void pf_module_release(pf_module **module);
 PF_API const char *pf_module_type(const pf_module *module);
@@ -300,15 +302,18 @@ PF_API int pf_module_redraw(pf_engine *engine, pf_module *module, uint64_t step,
 
 /* A layer that lives in the host (or in Lua): forward and step call back. */
 typedef struct {
-    int (*forward)(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass, pf_tensor **y);
-    int (*step)(void *context, pf_engine *engine, pf_tensor *x, void **state, pf_tensor **y); /* NULL: can't stream */
+    int (*forward)(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
+                   pf_tensor **y);
+    int (*step)(void *context, pf_engine *engine, pf_tensor *x, void **state,
+                pf_tensor **y);            /* NULL: can't stream */
     void (*release)(void *context);        /* the module is gone */
     void (*release_state)(void *context, void *state);
     void *context;
 } pf_host_layer;
-PF_API int pf_module_host(pf_module **module, pf_engine *engine, const char *name, const pf_host_layer *layer,
-                          pf_module *const *children, int n_children);
-PF_API int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor, bool trained);
+PF_API int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
+                          const pf_host_layer *layer, pf_module *const *children, int n_children);
+PF_API int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor,
+                                bool trained);
 /* How pf_module_build finds the layers of type "lua" by name; children are borrowed. */
 typedef int (*pf_layer_resolver)(void *context, pf_engine *engine, const char *name,
                                  pf_module *const *children, int n_children, pf_module **module);
@@ -362,7 +367,8 @@ PF_API int pf_kernel_option_at(int index, struct pf_option_doc *option);
 PF_API int pf_kernel_check(const pf_config *kernel, int64_t head_dim);
 
 /* Projection (features, head_dim), or (heads, features, head_dim) for heads > 0; rows are
- * block-orthogonal with Haar signs and chi norms unless `iid`. Keyed by (seed, layer, head, epoch). */
+ * block-orthogonal with Haar signs and chi norms unless `iid`. Keyed by (seed, layer, head,
+ * epoch). */
 typedef struct {
     size_t size;
     int64_t features, head_dim, heads;
@@ -370,20 +376,24 @@ typedef struct {
     bool iid;      /* plain Gaussian rows */
     bool regular;  /* every row has norm sqrt(d) (SMREG) */
 } pf_projection_options;
-PF_API int pf_projection_draw(pf_tensor **projection, pf_engine *engine, const pf_projection_options *options);
+PF_API int pf_projection_draw(pf_tensor **projection, pf_engine *engine,
+                              const pf_projection_options *options);
 
 /* ---- training ----------------------------------------------------------------- */
 
 /* options: type "adamw" (lr, decay, beta1, beta2, eps) or "sgd" (lr, momentum, decay). */
 PF_API int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *module,
                             const pf_config *options);
-/* One step, then clears the gradients. lr < 0: the optimizer's own. clip 0: none. *norm (may be NULL): gradient norm
- * before clipping. A norm that is not finite fails with PF_ENUMERIC and changes nothing. */
-PF_API int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip, double *norm);
+/* One step, then clears the gradients. lr < 0: the optimizer's own. clip 0: none. *norm (may
+ * be NULL): gradient norm before clipping. A norm that is not finite fails with PF_ENUMERIC
+ * and changes nothing. */
+PF_API int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
+                             double *norm);
 PF_API uint64_t pf_optimizer_steps(const pf_optimizer *optimizer);
 PF_API void pf_optimizer_close(pf_optimizer **optimizer);
 /* Linear warm-up, then cosine from peak to floor at `steps`. step counts from 1. */
-PF_API double pf_schedule_cosine(uint64_t step, uint64_t warmup, uint64_t steps, double peak, double floor);
+PF_API double pf_schedule_cosine(uint64_t step, uint64_t warmup, uint64_t steps, double peak,
+                                 double floor);
 
 /* ---- files -------------------------------------------------------------------- */
 
@@ -423,9 +433,13 @@ PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir)
 
 /* type "byte" or "protein"; vocabularies are fixed. */
 PF_API int pf_tokenizer_size(const char *type);                    /* < 0: no such tokenizer */
-PF_API int pf_tokenizer_special(const char *type, const char *name); /* "begin" "end" "mask" "pad" "unknown"; < 0: has none */
-PF_API int pf_tokenizer_encode(const char *type, const char *text, size_t bytes, int32_t *ids, size_t *n);
-PF_API int pf_tokenizer_decode(const char *type, const int32_t *ids, size_t n, char *text, size_t *bytes);
+PF_API int
+pf_tokenizer_special(const char *type,
+                     const char *name); /* "begin" "end" "mask" "pad" "unknown"; < 0: has none */
+PF_API int pf_tokenizer_encode(const char *type, const char *text, size_t bytes, int32_t *ids,
+                               size_t *n);
+PF_API int pf_tokenizer_decode(const char *type, const int32_t *ids, size_t n, char *text,
+                               size_t *bytes);
 
 /* A data set: a FASTA or text file read, deduplicated, split and tokenized.
  * options: path, format "auto|fasta|text", length (row), valid_fraction, seed. */
@@ -442,8 +456,8 @@ PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *in
  * (seed, pass); valid ones in file order, *rows tells how many are real. masked: BERT's
  * 15 % with 80/10/10; else the target is the next token. */
 typedef struct { pf_tensor *input, *target, *documents, *mask; int64_t rows, tokens; } pf_batch;
-PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split, uint64_t index,
-                         int64_t rows, bool masked, uint64_t seed);
+PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
+                         uint64_t index, int64_t rows, bool masked, uint64_t seed);
 PF_API void pf_batch_release(pf_batch *batch);
 /* One document of a split: name (borrowed) and ids with begin and end. */
 PF_API int pf_data_document(pf_tensor **ids, const char **name, pf_engine *engine, pf_data *data,
@@ -464,7 +478,8 @@ typedef struct {
 PF_API int pf_stream_open(pf_stream **stream, pf_engine *engine, pf_module *model);
 PF_API int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n); /* prefill */
 /* Feeds `token` and samples the next one (sampling NULL: greedy). */
-PF_API int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *sampling, int32_t *next);
+PF_API int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *sampling,
+                          int32_t *next);
 /* Samples from the logits that stand, without feeding. */
 PF_API int pf_stream_sample(pf_stream *stream, const pf_sampling *sampling, int32_t *next);
 /* Sampling takes only the ids with allow[id] != 0 from now on; NULL: all. n: the vocabulary. */

@@ -62,8 +62,11 @@ static int run(pf_call *c, uint64_t seed, const pf_tensor *from, pf_tensor *to, 
     double p = c->attr[0].f;
     dropout_job job = {.kern = c->engine->kern,
                        .rng = pf_rng_make(seed, PF_DRAW_DROPOUT, c->draw, 0),
-                       .cut = (uint32_t)(p * 0x1p32), .scale = (float)(1 / (1 - p)), .overwrite = overwrite,
-                       .x = pf_f32(x), .y = pf_f32(to)};
+                       .cut = (uint32_t)(p * 0x1p32),
+                       .scale = (float)(1 / (1 - p)),
+                       .overwrite = overwrite,
+                       .x = pf_f32(x),
+                       .y = pf_f32(to)};
     int status = pf_parallel_range(c->engine, pf_tensor_numel(x), GRAIN, drop_range, &job);
     pf_tensor_release(&x);
     return status;

@@ -25,11 +25,14 @@ typedef struct {
 /* Fails with PF_EINVAL when `options` (a map, or NULL) holds a key that is not in the
  * table (names the nearest), a value of the wrong kind or out of range, or lacks a
  * required one. `where` begins the message ("linear"). */
-int pf_config_check(const pf_config *options, const pf_option_info *table, int n, const char *where);
+int pf_config_check(const pf_config *options, const pf_option_info *table, int n,
+                    const char *where);
 
 /* The value of `name`, else the table's default. The name must be in the table. */
-double pf_config_number_of(const pf_config *options, const pf_option_info *table, int n, const char *name);
-const char *pf_config_string_of(const pf_config *options, const pf_option_info *table, int n, const char *name);
+double pf_config_number_of(const pf_config *options, const pf_option_info *table, int n,
+                           const char *name);
+const char *pf_config_string_of(const pf_config *options, const pf_option_info *table, int n,
+                                const char *name);
 
 /* The row as text for help and docs; a number's default is written to `buffer`. */
 enum { PF_DEFAULT_TEXT = 32 };

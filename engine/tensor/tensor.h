@@ -46,12 +46,15 @@ struct pf_tensor {
 };
 
 /* ---- making ---- */
-int pf_tensor_make(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank, const int64_t *shape);
+int pf_tensor_make(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
+                   const int64_t *shape);
 /* Outside the open tape: parameters, gradients, states. */
-int pf_tensor_make_lasting(pf_tensor **t, pf_heap *heap, pf_dtype dtype, int rank, const int64_t *shape);
+int pf_tensor_make_lasting(pf_tensor **t, pf_heap *heap, pf_dtype dtype, int rank,
+                           const int64_t *shape);
 /* Same shape as `like`, but laid out so that dimension order `order` (outermost first) is
  * contiguous; e.g. (B,H,L,d) stored as (B,L,H,d) with order {0,2,1,3}. */
-int pf_tensor_make_ordered(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank, const int64_t *shape, const int *order);
+int pf_tensor_make_ordered(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
+                           const int64_t *shape, const int *order);
 /* A new header on the same storage; the caller changes shape, stride, offset. No graph. */
 int pf_tensor_view(pf_tensor **view, const pf_tensor *t);
 int pf_tensor_ghost(pf_tensor **ghost, const pf_tensor *t);
@@ -61,18 +64,22 @@ void pf_owner_close(pf_owner *owner); /* every storage of the list dies */
 
 /* ---- looking ---- */
 static inline float *pf_f32(const pf_tensor *t) { return (float *)t->storage->data + t->offset; }
-static inline int32_t *pf_i32(const pf_tensor *t) { return (int32_t *)t->storage->data + t->offset; }
+static inline int32_t *pf_i32(const pf_tensor *t) {
+    return (int32_t *)t->storage->data + t->offset;
+}
 bool pf_same_shape(const pf_tensor *a, const pf_tensor *b);
 /* Ready to read: alive, of dtype. Fails naming op and argument. */
 int pf_tensor_check(const pf_tensor *t, pf_dtype dtype, const char *op, const char *arg);
 
 /* ---- shapes: pure arithmetic ---- */
 int64_t pf_shape_numel(int rank, const int64_t *shape);
-int pf_shape_valid(int rank, const int64_t *shape, pf_dtype dtype, const char *where); /* rank, sign, overflow */
+int pf_shape_valid(int rank, const int64_t *shape, pf_dtype dtype,
+                   const char *where); /* rank, sign, overflow */
 void pf_shape_strides(int rank, const int64_t *shape, int64_t *stride);
 /* The broadcast of two shapes; PF_ESHAPE without a message when they don't fit, with
  * *axis the dimension (of the longer shape) that disagrees. */
-int pf_shape_broadcast(int ra, const int64_t *a, int rb, const int64_t *b, int *rank, int64_t *shape, int *axis);
+int pf_shape_broadcast(int ra, const int64_t *a, int rb, const int64_t *b, int *rank,
+                       int64_t *shape, int *axis);
 int pf_dim(int dim, int rank, const char *op, int *out); /* negative from the end; checks */
 /* "[2, 3, 4]" in a rotating thread-local buffer: good for 8 uses in one message. */
 const char *pf_shape_text(int rank, const int64_t *shape);
@@ -90,7 +97,8 @@ typedef struct {
     int64_t outer;                          /* number of runs */
 } pf_iter;
 /* Operands are broadcast to `shape`. Adjacent dimensions merge where every operand allows. */
-void pf_iter_make(pf_iter *it, int rank, const int64_t *shape, int n, const pf_tensor *const *operands);
+void pf_iter_make(pf_iter *it, int rank, const int64_t *shape, int n,
+                  const pf_tensor *const *operands);
 /* Element offsets of run `index` for each operand, counted from pf_f32(operand): the
  * tensor's own offset is not in them. Runs stand in row-major order of `shape`. */
 void pf_iter_at(const pf_iter *it, int64_t index, int64_t *offsets);

@@ -334,7 +334,9 @@ static void test_causality(void) {
                 }
                 CHECK_OK(attend(&t, &y, &after));
                 bool same = same_rows(before, after, cut);
-                if (!same) fprintf(stderr, "  leak: map %d value %g which %d\n", map, (double)values[i], which);
+                if (!same)
+                    fprintf(stderr, "  leak: map %d value %g which %d\n", map, (double)values[i],
+                            which);
                 CHECK(same);
                 pf_tensor_release(&after);
                 free_inputs(&y);
@@ -373,7 +375,9 @@ static void test_streaming(void) {
         CHECK_OK(attend(&t, &x, &whole));
         pf_attend a = {.kind = t.map ? PF_ATTEND_FAVOR : PF_ATTEND_EXACT, .projection = x.w,
                        .causal = true, .decay = x.decay};
-        if (t.map) a.kernel = (pf_kernel){.map = t.map, .scale = pf_map_scale(t.map, 0, D), .eps = t.map->eps};
+        if (t.map)
+            a.kernel =
+                (pf_kernel){.map = t.map, .scale = pf_map_scale(t.map, 0, D), .eps = t.map->eps};
         CHECK_OK(pf_attend_state(&state, engine, &a, B, H, D, DV));
         double *all = doubles(whole), worst = 0;
         for (int64_t at = 0; at < t.L;) {
@@ -495,7 +499,8 @@ static void test_extremes(void) {
                 pf_tensor *leaf[3] = {x.q, x.k, x.v}, *out = NULL;
                 pf_tape *tape = NULL;
                 for (int i = 0; i < 3; i++) {
-                    for (int64_t e = 0; e < pf_tensor_numel(leaf[i]); e++) pf_f32(leaf[i])[e] *= scales[s];
+                    for (int64_t e = 0; e < pf_tensor_numel(leaf[i]); e++)
+                        pf_f32(leaf[i])[e] *= scales[s];
                     CHECK_OK(pf_tensor_require_grad(leaf[i], true));
                 }
                 CHECK_OK(pf_tape_open(&tape, engine));
@@ -509,7 +514,9 @@ static void test_extremes(void) {
                     CHECK_OK(pf_tensor_grad(&grad, engine, leaf[i]));
                     double *g = doubles(grad), total = 0;
                     for (int64_t e = 0; e < pf_tensor_numel(grad); e++) total += g[e];
-                    if (!isfinite(total)) fprintf(stderr, "  map %d scale %g causal %d gradient %d\n", map, (double)scales[s], causal, i);
+                    if (!isfinite(total))
+                        fprintf(stderr, "  map %d scale %g causal %d gradient %d\n", map,
+                                (double)scales[s], causal, i);
                     CHECK(isfinite(total));
                     free(g);
                     pf_tensor_release(&grad);

@@ -24,7 +24,8 @@ static int check_passed, check_failed;
         int check_status_ = (call);                                                        \
         check_one(check_status_ == (status) && pf_last_error()[0], #call, __FILE__, __LINE__); \
     } while (0)
-#define CHECK_REPORT() (printf("%d passed, %d failed\n", check_passed, check_failed), check_failed != 0)
+#define CHECK_REPORT()                                                                             \
+    (printf("%d passed, %d failed\n", check_passed, check_failed), check_failed != 0)
 
 static inline void check_one(int good, const char *what, const char *file, int line) {
     if (good) {

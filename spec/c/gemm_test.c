@@ -51,6 +51,55 @@ static void check_product(bool ta, bool tb, int m, int n, int k, int extra) {
     }
 }
 
+/* block_gemm of a level: the same judge, and a row alone has the bits it has in the block. */
+static void check_block(const pf_kern *kern, bool ta, bool tb, int m, int n, int k, int extra) {
+    static float panel[PF_PANEL], row[SIDE];
+    const float betas[] = {0, 1, -0.5f};
+    const int lda = (ta ? m : k) + extra, ldb = (tb ? k : n) + extra, ldc = n + extra;
+    for (int t = 0; t < PF_COUNT(betas); t++) {
+        draw(c_, FLOATS, 3);
+        for (int i = 0; i < FLOATS && betas[t] == 0; i++) c_[i] = NAN;
+        memcpy(before_, c_, sizeof c_);
+        kern->block_gemm(ta, tb, m, n, k, a_, lda, b_, ldb, betas[t], c_, ldc, panel);
+        CHECK(wrong(ta, tb, m, n, k, 1, betas[t], lda, ldb, ldc) == 0);
+        for (int i = 0; i < m; i += 5) {
+            memcpy(row, before_ + i * ldc, (size_t)n * sizeof(float));
+            kern->block_gemm(ta, tb, 1, n, k, a_ + (ta ? i : i * lda), lda, b_, ldb, betas[t], row,
+                             n, panel);
+            CHECK(memcmp(row, c_ + i * ldc, (size_t)n * sizeof(float)) == 0);
+        }
+    }
+}
+
+/* A long product goes in passes, which continue the same chain: zeros at its end change
+ * nothing, wherever the passes are cut. */
+static void check_long_block(const pf_kern *kern) {
+    enum { K = 2 * PF_PANEL_DEPTH + 7, SHORT = PF_PANEL_DEPTH + 1, N = 5 };
+    static float a[K], b[K * N], panel[PF_PANEL], whole[N], part[N];
+    draw(a, SHORT, 7);
+    draw(b, K * N, 8);
+    kern->block_gemm(false, false, 1, N, K, a, K, b, N, 0, whole, N, panel);
+    kern->block_gemm(false, false, 1, N, SHORT, a, K, b, N, 0, part, N, panel);
+    CHECK(memcmp(whole, part, sizeof whole) == 0);
+}
+
+static void check_blocks(void) {
+    static const int sizes[] = {0, 1, 2, 5, 6, 7, 8, 15, 16, 17, 31, 33, 64};
+    for (int level = PF_CPU_GENERIC; level <= (int)pf_cpu_detect(); level++) {
+        const pf_kern *kern = pf_kern_table((pf_cpu)level);
+        if (!kern || !kern->block_gemm) continue;
+        check_long_block(kern);
+        for (int i = 0; i < PF_COUNT(sizes); i++) {
+            for (int j = 0; j < PF_COUNT(sizes); j++) {
+                const int k = sizes[(3 * i + 5 * j) % PF_COUNT(sizes)];
+                for (int turn = 0; turn < 4; turn++) {
+                    check_block(kern, turn & 1, turn & 2, sizes[i], sizes[j], k, (i + j) % 3);
+                }
+            }
+        }
+    }
+}
+
 /* A stride beyond 32 bits is cut into single rows; with one row it is never used. Two rows
  * so far apart live in address space that is reserved but hardly touched. */
 static void check_long_stride(void) {
@@ -85,8 +134,9 @@ static void check_long_stride(void) {
 
 static void check_bench(void) {
     pf_engine engine = {0};
-    const pf_options options = PF_OPTIONS_DEFAULT;
+    pf_options options = PF_OPTIONS_DEFAULT;
     double seconds = -1;
+    options.threads = 1; /* no pool: nothing is live */
     CHECK_OK(pf_runtime_open(&engine, &options));
     CHECK_OK(pf_bench_gemm(&engine, 64, 48, 32, false, true, 4, &seconds));
     CHECK(seconds > 0 && seconds < 10);
@@ -112,6 +162,7 @@ int main(void) {
     check_product(false, false, 0, 5, 5, 0);
     check_product(false, false, 5, 0, 5, 1);
     check_product(false, true, 5, 7, 0, 1); /* k 0 scales C, or clears it */
+    check_blocks();
     check_long_stride();
     check_bench();
     CHECK(pf_blas_config()[0] != 0);

@@ -228,7 +228,9 @@ const pf_kern PF_KERN(table) = {
     .rows_dot = PF_KERN(rows_dot),
     .rows_sum = PF_KERN(rows_sum),
     .gemv = PF_KERN(gemv),
+#if PF_LEVEL > 0 /* plain C is no match for the BLAS */
     .block_gemm = PF_KERN(block_gemm),
+#endif
     .adamw = adamw,
     .rotary = rotary,
     .dropout = dropout,

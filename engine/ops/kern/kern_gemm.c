@@ -6,8 +6,9 @@
  * bits depend on its row of A, its column of B and beta, never on the shape of the call or
  * its place in it. A tile of MR rows by two vectors of columns stays in registers; B's panel
  * of two vectors stays in the first cache while all rows of A pass by. A is read one
- * element at a time, so its layout does not matter; B's panel is copied, turned when B is transposed.
- * Long products go in passes over k, which continue the same chains.
+ * element at a time, so its layout does not matter; B's panel is copied where its rows lie
+ * far apart, and turned when B is transposed. Long products go in passes over k, which
+ * continue the same chains.
  */
 #include "kern_level.h"
 
