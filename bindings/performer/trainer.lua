@@ -286,9 +286,18 @@ local function thin(points, most)
   return some
 end
 
+--- The curve without the plunge of its first 3 %, which would flatten all the rest.
+local function settled(points)
+  local last, kept = #points > 0 and points[#points][1] or 0, {}
+  for _, point in ipairs(points) do
+    if point[1] >= 0.03 * last then kept[#kept + 1] = point end
+  end
+  return kept
+end
+
 --- The loss curve as loss.svg; its path, or nil, message. `baselines`: { name = loss in nats }.
 function Run:draw(title, baselines)
-  local series = { { name = "training", points = thin(self.train, 600) },
+  local series = { { name = "training", points = thin(settled(self.train), 600) },
                    { name = "held out", points = thin(self.valid, 60), marks = true } }
   local last = 1
   for _, line in ipairs(series) do
