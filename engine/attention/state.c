@@ -46,6 +46,8 @@ static int copy_node(pf_state *to, pf_engine *e, const pf_state *from) {
     if (from->host) {
         return pf_fail(PF_ESTATE, "state: a layer of the host keeps a state that can't be forked");
     }
+    to->release_host = from->release_host;
+    to->host_context = from->host_context;
     for (int i = 0; i < PF_STATE_TENSORS; i++) {
         if (from->tensor[i]) PF_TRY(pf_tensor_detach(&to->tensor[i], e, from->tensor[i]));
     }
