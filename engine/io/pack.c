@@ -137,7 +137,7 @@ static int gather_rows(pf_heap *heap, packer *p, pf_plan *plan) {
     for (int64_t i = 0; i < n; i++) {
         int64_t *at = &number[p->row_of[i]];
         if (*at < 0) *at = rows++;
-        place_of[i] = plan->rows[*at + 1]++; /* its place within the row, for now */
+        place_of[i] = plan->rows[*at + 1]++; /* its place within the row; the starts follow below */
     }
     for (int64_t row = 0; row < rows; row++) plan->rows[row + 1] += plan->rows[row];
     plan->n_rows = rows;

@@ -2,7 +2,8 @@
  * tiles.h - matrix products cut in tiles: C = A B (+ C) for every place of a batch, with
  * any broadcasting between the three. A tile is one task and one GEMM call of a shape that
  * the rows' count never changes: rows are cut in tiles of PF_ROW_TILE from an item's first
- * row on, and the last tile is filled up with zero rows. So a row's bits are the same
+ * row on, and the last tile is filled up with zero rows where the BLAS computes it (the own
+ * block_gemm needs no filling). So a row's bits are the same
  * alone, in a batch, and whatever follows it.
  */
 #ifndef PF_TILES_H
