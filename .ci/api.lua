@@ -90,17 +90,36 @@ return {
   {
     id = "attention", title = "Kernels and attention",
     { "pf.kernel.custom",
-      "options: {map: fun(x: pf.Tensor, side: string): pf.Tensor}",
+      "options: {map: fun(x: pf.Tensor, side: string): pf.Tensor, parameters?: table}",
       "pf.Kernel",
-      "A feature map of one's own, made of ops." },
+      "A feature map of one's own, made of ops: x (B, H, L, d), not scaled -> (B, H, L, r). " ..
+      "parameters: the tensors that it learns with. pf.attention.* and states take it, and " ..
+      "nn.attention, which then is a layer of this script: name it, and nn.define that name, to " ..
+      "load it from a checkpoint." },
     { "pf.kernel.exact", "", "table",
       "Exact softmax attention, where a layer or a state takes a kernel." },
-    { "pf.kernel.identity", "", "table", "Identity attention, where a layer takes a kernel." },
     { "Kernel:features", "x: pf.Tensor, side: \"query\"|\"key\"", "pf.Tensor",
       "phi(x) (B, H, L, r) by its plain definition, without any stabiliser." },
     { "Kernel:projection", "head_dim?: integer, heads?: integer", "pf.Tensor?",
       "The projection, given or drawn from the seed; nil for a kernel without." },
+    { "Kernel:settings", "head_dim?: integer", "table",
+      "{features, scale, ratio, eps, tilt}: what options, preset and defaults come to for heads " ..
+      "of this width. features 0: not projected." },
+    { "Kernel:fit", "q: pf.Tensor, k: pf.Tensor", "pf.Kernel",
+      "A softmax_plus kernel with the tilt that suits queries and keys (B, H, L, d) like these: " ..
+      "A = (1 - 1/rho) / 8, rho = (sqrt((2s + d)^2 + 8 d s) - 2s - d) / (4s), s the mean " ..
+      "|x + y|^2 (arXiv 2205.15317). A layer fits one a head in training, after each step." },
     { "Kernel:config", "", "table", "The options as plain data." },
+    { "Kernel:predict", "sum: number, difference?: number, head_dim?: integer", "table",
+      "What theory tells for one pair of a softmax kernel with |x + y|^2 = sum, |x - y|^2 = " ..
+      "difference (softmax_trig asks for it): {rel_mse, coupled_rel_mse, bias}, relative to " ..
+      "exp(x.y). Paper, Lemma 2." },
+    { "Kernel:advise", "q: pf.Tensor, k: pf.Tensor, options?: table", "table",
+      "What to change so that an estimated weight of such queries and keys, (B, H, L, d), is " ..
+      "off by at most `tolerance` (0.1), root mean square, relative; prints as a table. Options " ..
+      "tolerance, causal, rows (32) that are paired, limit (1024) of feature columns. Gives " ..
+      "map, features, scale, tilt, qk_norm, predicted_error, meets, hopeless, current and the " ..
+      "candidates; advice:kernel() makes the kernel." },
     { "pf.attention.favor",
       "q: pf.Tensor, k: pf.Tensor, v: pf.Tensor, options?: pf.AttentionOptions",
       "pf.Tensor, table?",
@@ -121,18 +140,91 @@ return {
       "pf.Tensor",
       "Returns v, with zero gradients for q and k: the limit of speed." },
     { "pf.attention.compare", "kernel: pf.Kernel, options?: table", "table",
-      "{error, ms, exact_ms} against exact attention on random rows. Options length, dim, " ..
-      "heads, batch, seed, norm, causal." },
+      "A kernel against exact attention, a head at a time; prints as a table. Options q, k, v, " ..
+      "or length (512), dim (64), heads, batch, norm (|x| and |y|, 1) and seed of random ones; " ..
+      "causal; draws (32) of the projection to measure with; rows (32) queries and keys that " ..
+      "are paired. Gives heads, and over all of them: error (max|a - b| / max|b| of the " ..
+      "outputs), rms_error, ms, exact_ms; of softmax kernels query, key, sum (mean |x|^2, " ..
+      "|y|^2, |x + y|^2), predicted_rel_mse (theory, independent rows), coupled_rel_mse (rows " ..
+      "as they are drawn), median_rel_mse (at the median |x + y|^2), measured_rel_mse of the " ..
+      "estimate of exp(x.y), a head also measured_deviation, its standard error, and " ..
+      "bias_sigma, the mean of estimate / exp(x.y) - 1 in standard errors. Means over pairs: " ..
+      "the longest pairs are most of them." },
+    { "pf.attention.crossover", "shape?: table", "number|table[]",
+      "The length from which on linear attention is faster than exact attention, forward and " ..
+      "backward, for {head_dim, features (columns), causal}: what attention \"auto\" goes by. " ..
+      "Without a shape, the table that it is read from." },
+    { "pf.attention.use_crossover", "source?: string|table", "true?, string?, string?",
+      "Takes the table of a file that `performer bench crossover --out FILE` wrote, or such a " ..
+      "table, for what is built from now on; nil: the built-in one." },
+    { "pf.attention.log_partition", "q: pf.Tensor, k: pf.Tensor, options?: table", "pf.Tensor",
+      "log sum_j exp(x_i.y_j), (B, H, Lq), x and y being q and k scaled: estimated in O(L m), " ..
+      "or exact; for other maps log sum_j phi(q_i).phi(k_j). Differentiable. Options kernel (an " ..
+      "object, a name, options with a name; \"exact\" or {name = \"exact\", scale = s}), " ..
+      "causal, mask (B, Lk). No key in reach: -inf, gradients 0." },
+    { "pf.attention.weights", "q: pf.Tensor, k: pf.Tensor, options: table",
+      "pf.Tensor, pf.Tensor?, pf.Tensor?",
+      "Weights of chosen queries and keys, as attention with one-hot values has them, without " ..
+      "the Lq x Lk array. Options kernel (as above), causal, mask, and rows (queries) -> (B, H, " ..
+      "n, Lk), columns (keys) -> (B, H, Lq, n), both -> (B, H, n_rows, n_columns), or pairs " ..
+      "{{query, key}, ...} -> (B, H, n). With rows alone: top = n gives the n largest and, as a " ..
+      "second result, their positions from 1 (i32, 0: fewer keys are seen); entropy = true adds " ..
+      "(B, H, n) in nats. O(L m) time, O(L) memory beside the results (exact: quadratic time). " ..
+      "Not differentiable. Paper, C.4." },
+    { "pf.attention.pointer", "q: pf.Tensor, k: pf.Tensor, options?: table", "pf.Tensor",
+      "log p of pointing from query i to key j: q (B, Lq, d), k (B, Lk, d) -> (B, Lq, Lk); with " ..
+      "targets (B, Lq) i32, positions from 1 or 0 for none (log p 0), -> (B, Lq) in O((Lq + Lk) " ..
+      "m d). Differentiable: -mean is a loss. Options kernel (as above), mask (B, Lk), targets, " ..
+      "score: estimate (default), p = phi(q).phi(k) over its sum, or exact, exp(x.y) over the " ..
+      "estimated sum, for reading only: it is no distribution, and a loss of it falls without " ..
+      "end. What can't be seen has log p -inf and no gradient." },
+    { "pf.attention.items", "options: table", "pf.Items",
+      "A softmax over a set of items that is fixed between queries: keys (N, d) and, if given, " ..
+      "values (N, dv); empty sets take dim and value_dim instead. One pass, then O(m (d + dv)) " ..
+      "a query, whatever N. kernel: a map's or a custom one; scale = 1 in it for exp(q.k) " ..
+      "itself, T^(-1/2) for exp(q.k / T), default d^(-1/4) for exp(q.k / sqrt(d)). Not " ..
+      "differentiable. Paper, section 1." },
+    { "Items:add", "keys: pf.Tensor, values?: pf.Tensor", "pf.Items",
+      "More items; all or, when a row is not finite, none." },
+    { "Items:remove", "keys: pf.Tensor, values?: pf.Tensor", "pf.Items",
+      "Takes out what was added, by the same keys and values. Sums are in double and kept apart " ..
+      "by size, so the rest is as exact as if the others had never been there." },
+    { "Items:log_partition", "queries: pf.Tensor", "pf.Tensor",
+      "(n, d) -> (n): log of the sum over all items of exp(x.y); -inf for an empty set." },
+    { "Items:expectation", "queries: pf.Tensor", "pf.Tensor",
+      "(n, d) -> (n, dv): the mean of the values under the softmax; 0 for an empty set." },
+    { "Items:probability", "queries: pf.Tensor, keys: pf.Tensor, options?: table", "pf.Tensor",
+      "(n, d), (k, d) -> (n, k): the chance of these items, exp(x.y) over the estimated sum. " ..
+      "Options estimate: exp(x.y) by the features too, then chances sum to 1 (always so for " ..
+      "maps that are no softmax); log: logarithms." },
+    { "Items:count", "", "integer", "Items in the set." },
+    { "Items:bytes", "", "integer", "What it holds; bounded, whatever the count." },
+    { "Items:close", "", "", "Frees it now." },
     { "pf.attention.state", "options: table", "pf.State",
-      "A streaming state. Options kernel, batch, heads, head_dim, value_dim." },
+      "A streaming state. Options kernel (also \"exact\"), batch (1), heads (1; of keys and " ..
+      "values: queries may have a multiple of them), head_dim, value_dim (head_dim), decay " ..
+      "(heads). A custom kernel's state takes its sizes from the first keys." },
+    { "pf.attention.load_state", "path: string, options?: {kernel: pf.Kernel, decay: pf.Tensor}",
+      "pf.State?, string?, string?",
+      "The state that state:save(path) wrote; it goes on with the same bits. The file holds " ..
+      "kernel and projection; a kernel that is given must be that one, a custom one must be " ..
+      "given. A file that is damaged, or of another kernel: nil, message, code." },
     { "State:prefill", "q: pf.Tensor, k: pf.Tensor, v: pf.Tensor", "pf.Tensor",
       "Attends to all seen so far and to the new keys; moves the state on." },
     { "State:step", "q: pf.Tensor, k: pf.Tensor, v: pf.Tensor", "pf.Tensor",
       "The same for one position." },
     { "State:fork", "", "pf.State", "A copy that goes its own way." },
+    { "State:reorder", "rows: integer[]|pf.Tensor", "pf.State",
+      "Row b becomes what row rows[b] was, in place; repeats allowed, and as many rows from " ..
+      "now on as there are numbers. Returns the state." },
+    { "State:merge", "later: pf.State", "pf.State",
+      "The state of one segment takes in that of the next one (seen from an empty start), in " ..
+      "place. States of attention alone, with the same kernel. Returns the state." },
     { "State:bytes", "", "integer", "What it holds." },
     { "State:position", "", "integer", "Tokens seen." },
-    { "State:save", "path: string", "true?, string?, string?", "As safetensors." },
+    { "State:batch", "", "integer", "Sequences." },
+    { "State:save", "path: string", "true?, string?, string?",
+      "As safetensors, with the kernel and a checksum; a model's with what tells the model." },
     { "State:close", "", "", "Frees it now." },
   },
   {
@@ -158,6 +250,10 @@ return {
     { "Module:tensors", "", "table<string, pf.Tensor>", "Everything that is saved, by name." },
     { "Module:parameters", "", "pf.Tensor[], string[]",
       "The trained tensors and their names, in walk order." },
+    { "Module:attention_report", "", "table[]",
+      "What training last saw of the queries and keys of softmax attention (every 16th step, " ..
+      "and those with watch = true in the pass), a line a head: {layer, head, map, features, " ..
+      "step, query, key, sum, median, predicted_rel_mse, median_rel_mse}; prints as a table." },
     { "Module:count", "", "integer, integer", "Trained numbers, and all that are saved." },
     { "Module:clear_grad", "", "", "Forgets every gradient." },
     { "Module:redraw", "step: integer", "integer",
@@ -167,21 +263,36 @@ return {
     { "Module:prefill", "x: pf.Tensor, state: pf.State", "pf.Tensor",
       "Many positions at once, (B, L); moves the state on." },
     { "Module:step", "x: pf.Tensor, state: pf.State", "pf.Tensor", "One position, (B)." },
-    { "Module:stream", "options?: table", "pf.Stream", "A stream of tokens." },
+    { "Module:load_state", "path: string", "pf.State?, string?, string?",
+      "What state:save(path) wrote with this model and these weights." },
+    { "Module:stream", "options?: {batch: integer}", "pf.Stream",
+      "A stream of tokens; with batch = n, of n sequences in step." },
+    { "Module:load_stream", "path: string", "pf.Stream?, string?, string?",
+      "What stream:save(path) wrote with this model and these weights; it goes on with the same " ..
+      "bits." },
     { "Module:generate", "options: pf.GenerateOptions", "string|pf.Tensor|integer[]",
       "Samples after a prompt and gives the new tokens in the prompt's form. Options " ..
       "prompt, tokens, temperature, top_k, top_p, seed, tokenizer, stop, allow, each(id)." },
-    { "Stream:feed", "ids: pf.Tensor|integer[]", "pf.Stream", "Reads a prompt." },
-    { "Stream:next", "token: integer, sampling?: pf.Sampling", "integer",
-      "Feeds a token and samples the next one." },
-    { "Stream:sample", "sampling?: pf.Sampling", "integer",
-      "Samples from the logits that stand." },
+    { "Stream:feed", "ids: pf.Tensor|integer[]|integer[][]", "pf.Stream",
+      "Reads a prompt; of a batch, (batch, L) ids." },
+    { "Stream:next", "token: integer|integer[], sampling?: pf.Sampling", "integer|integer[]",
+      "Feeds a token and samples the next one; of a batch, a list of them." },
+    { "Stream:sample", "sampling?: pf.Sampling", "integer|integer[]",
+      "Samples from the logits that stand; of a batch, a list." },
     { "Stream:take", "token: integer, n: integer, sampling?: pf.Sampling", "integer[]",
       "n times next." },
     { "Stream:allow", "ids?: pf.Tensor|integer[]", "",
       "Only these are sampled from now on; nothing: all." },
-    { "Stream:logits", "", "pf.Tensor", "A copy of the logits that stand." },
+    { "Stream:logits", "", "pf.Tensor",
+      "A copy of the logits that stand: (vocab), of a batch (batch, vocab)." },
+    { "Stream:fork", "", "pf.Stream", "A copy that goes its own way." },
+    { "Stream:reorder", "rows: integer[]|pf.Tensor", "pf.Stream",
+      "Row b becomes what row rows[b] was, in place, as state:reorder does." },
+    { "Stream:save", "path: string", "true?, string?, string?",
+      "State and logits as safetensors, for model:load_stream." },
     { "Stream:bytes", "", "integer", "What its state holds." },
+    { "Stream:position", "", "integer", "Tokens fed, to each sequence." },
+    { "Stream:batch", "", "integer", "Sequences." },
     { "Stream:close", "", "", "Frees it now." },
   },
   {

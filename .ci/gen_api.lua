@@ -31,7 +31,7 @@ local function reachable()
   end
   add(pf, "pf.")
   for class, name in pairs { Tensor = "tensor", Tape = "tape", Module = "module", State = "state",
-    Stream = "stream", Optimizer = "optimizer", Data = "data" } do
+    Stream = "stream", Optimizer = "optimizer", Data = "data", Items = "items" } do
     for method in pairs(core.methods("performer." .. name)) do
       names[class .. ":" .. method] = true
     end
@@ -108,6 +108,7 @@ local lua_kinds = { int = "integer", number = "number", bool = "boolean", dim = 
 
 local function attr_kind(attr)
   if attr.kind ~= "choice" then return lua_kinds[attr.kind] end
+  if #attr.choices > 80 then return "string" end -- too many for a line: the doc lists them
   return (attr.choices:gsub("[^|]+", "\"%0\""))
 end
 
@@ -179,6 +180,7 @@ local HEAD = [[
 ---@field step? integer
 ---@field mask? pf.Tensor
 ---@field documents? pf.Tensor
+---@field watch? boolean
 
 ---@class pf.AttentionOptions
 ---@field kernel? pf.Kernel|string|table
@@ -236,6 +238,9 @@ local State = {}
 ---@operator call(pf.Tensor|table): pf.Tensor
 ---@operator len: integer
 local Module = {}
+
+---@class pf.Items
+local Items = {}
 
 ---@class pf.Stream
 local Stream = {}

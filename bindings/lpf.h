@@ -24,6 +24,7 @@
 #define LPF_STREAM    "performer.stream"
 #define LPF_STATE     "performer.state"
 #define LPF_DATA      "performer.data"
+#define LPF_ITEMS     "performer.items"
 
 enum { LPF_MAX_IN = 16, LPF_MAX_ATTR = 24, LPF_MAX_OUT = 8, LPF_NAME = 32 };
 
@@ -137,12 +138,17 @@ pf_optimizer **lpf_new_optimizer(lua_State *L, int model_index);
 pf_optimizer *lpf_check_optimizer(lua_State *L, int index, const char *where);
 pf_state **lpf_new_stream_state(lua_State *L);
 pf_state *lpf_check_stream_state(lua_State *L, int index, const char *where);
+/* Rows of a batch as a list or an i32 tensor, from 1: pushes a buffer of them from 0. */
+int64_t *lpf_rows(lua_State *L, int index, const char *where, size_t *n);
 void lpf_forget_layers(lpf_state *s); /* the engine outlives s */
 void lpf_open_tape(lua_State *L);
 void lpf_open_attention(lua_State *L);
+void lpf_open_error(lua_State *L);
 void lpf_open_nn(lua_State *L);
 void lpf_open_layer(lua_State *L);
+void lpf_open_state(lua_State *L);
 void lpf_open_stream(lua_State *L);
+void lpf_open_items(lua_State *L);
 void lpf_open_train(lua_State *L);
 void lpf_open_io(lua_State *L);
 void lpf_open_data(lua_State *L);

@@ -120,6 +120,18 @@ static int checkpoint_save(lua_State *L) {
     return 1;
 }
 
+/* Sets the plain data of a checkpoint in the table on top, where there is any. */
+static void set_loaded(lua_State *L, const pf_config *state, const pf_config *tokenizer) {
+    if (state) {
+        lpf_push_config(L, state);
+        lua_setfield(L, -2, "state");
+    }
+    if (tokenizer) {
+        lpf_push_config(L, tokenizer);
+        lua_setfield(L, -2, "tokenizer");
+    }
+}
+
 /* checkpoint_load(dir [, without_optimizer]): {model, optimizer, state, tokenizer} */
 static int checkpoint_load(lua_State *L) {
     const char *dir = lpf_check_text(L, 1, "checkpoint.load", "the folder");
@@ -140,14 +152,7 @@ static int checkpoint_load(lua_State *L) {
         lua_setfield(L, -2, "optimizer");
         lpf_enter(L)->step = pf_optimizer_steps(*optimizer);
     }
-    if (*state) {
-        lpf_push_config(L, *state);
-        lua_setfield(L, -2, "state");
-    }
-    if (*tokenizer) {
-        lpf_push_config(L, *tokenizer);
-        lua_setfield(L, -2, "tokenizer");
-    }
+    set_loaded(L, *state, *tokenizer);
     return 1;
 }
 
@@ -164,14 +169,7 @@ static int checkpoint_restore(lua_State *L) {
     if (failed) return failed;
     if (optimizer) lpf_enter(L)->step = pf_optimizer_steps(optimizer);
     lua_newtable(L);
-    if (*state) {
-        lpf_push_config(L, *state);
-        lua_setfield(L, -2, "state");
-    }
-    if (*tokenizer) {
-        lpf_push_config(L, *tokenizer);
-        lua_setfield(L, -2, "tokenizer");
-    }
+    set_loaded(L, *state, *tokenizer);
     return 1;
 }
 

@@ -10,6 +10,7 @@
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct {
     lpf_state *s;
@@ -28,7 +29,7 @@ static const char layers_key = 'l'; /* registry: name -> builder, for pf_module_
 /* ---- callbacks ---------------------------------------------------------------- */
 
 static void push_pass(lua_State *L, const pf_pass *pass) {
-    lua_createtable(L, 0, 4);
+    lua_createtable(L, 0, 5);
     lua_pushboolean(L, pass && pass->training);
     lua_setfield(L, -2, "training");
     lua_pushinteger(L, pass ? (lua_Integer)pass->step : 0);
@@ -37,6 +38,8 @@ static void push_pass(lua_State *L, const pf_pass *pass) {
     lua_setfield(L, -2, "mask");
     lpf_push_tensor(L, pass ? pass->documents : NULL);
     lua_setfield(L, -2, "documents");
+    lpf_push_tensor(L, pass ? pass->prefix : NULL);
+    lua_setfield(L, -2, "prefix");
 }
 
 /* Pushes the layer's function `name` and the layer. */
@@ -108,6 +111,133 @@ static void layer_release_state(void *context, void *state) {
         luaL_unref(layer->s->main, LUA_REGISTRYINDEX, (int)(intptr_t)state);
 }
 
+/* ---- copies and files of states ------------------------------------------------ */
+
+/* What becomes of a layer's state is Lua's business: performer/state.lua hands over
+ * {copy, save, load} once. */
+static const char hooks_key = 'h';
+
+typedef struct {
+    void *state, **made;
+    const int64_t *rows;
+    int64_t n, batch;
+    const pf_named *given; /* of a file */
+    pf_named **tensors;
+    int n_given, *count;
+    const pf_config *data;
+    pf_config **plain;
+} state_call;
+
+/* layer_states{copy, save, load} */
+static int set_hooks(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &hooks_key);
+    return 0;
+}
+
+static void push_hook(lua_State *L, const char *name) {
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &hooks_key) != LUA_TTABLE)
+        lpf_raise(L, "performer.state is not loaded");
+    lua_getfield(L, -1, name);
+}
+
+static void keep_state(lua_State *L, const state_call *c) {
+    *c->made = (void *)(intptr_t)luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+static int copy_body(lua_State *L) {
+    const state_call *c = lua_touserdata(L, 1);
+    push_hook(L, "copy");
+    lua_rawgeti(L, LUA_REGISTRYINDEX, (int)(intptr_t)c->state);
+    lua_pushnil(L);
+    if (c->rows) {
+        lua_createtable(L, (int)c->n, 0);
+        for (int64_t i = 0; i < c->n; i++) {
+            lua_pushinteger(L, c->rows[i] + 1);
+            lua_rawseti(L, -2, i + 1);
+        }
+        lua_replace(L, -2);
+    }
+    lua_pushinteger(L, c->batch);
+    lua_call(L, 3, 1);
+    keep_state(L, c);
+    return 0;
+}
+
+/* The table of tensors at `index` as an array; count what is complete as it grows. */
+static void take_tensors(lua_State *L, int index, const state_call *c) {
+    int n = 0;
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) n++;
+    *c->tensors = calloc((size_t)n + 1, sizeof(pf_named));
+    if (!*c->tensors) lpf_raise(L, "save: out of memory");
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+        char *name = strdup(lua_tostring(L, -2));
+        if (!name) lpf_raise(L, "save: out of memory");
+        (*c->tensors)[(*c->count)++] = (pf_named){name, pf_tensor_retain(lpf_test_tensor(L, -1))};
+    }
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const pf_named *)a)->name, ((const pf_named *)b)->name);
+}
+
+static int save_body(lua_State *L) {
+    const state_call *c = lua_touserdata(L, 1);
+    push_hook(L, "save");
+    lua_rawgeti(L, LUA_REGISTRYINDEX, (int)(intptr_t)c->state);
+    lua_call(L, 1, 2);
+    take_tensors(L, lua_gettop(L) - 1, c);
+    qsort(*c->tensors, (size_t)*c->count, sizeof(pf_named), by_name);
+    *c->plain = pf_config_copy(lpf_to_config(L, lua_gettop(L), "save"));
+    if (!*c->plain) return lpf_raise(L, "save: out of memory");
+    return 0;
+}
+
+static int load_body(lua_State *L) {
+    const state_call *c = lua_touserdata(L, 1);
+    push_hook(L, "load");
+    lua_createtable(L, 0, c->n_given);
+    for (int i = 0; i < c->n_given; i++) {
+        lpf_push_tensor(L, c->given[i].tensor);
+        lua_setfield(L, -2, c->given[i].name);
+    }
+    lpf_push_config(L, c->data);
+    lua_call(L, 2, 1);
+    keep_state(L, c);
+    return 0;
+}
+
+static int layer_fork_state(void *context, pf_engine *engine, void *state, int64_t batch,
+                            const int64_t *rows, int64_t n, void **copy) {
+    (void)engine;
+    const lua_layer *layer = context;
+    state_call call = {.state = state, .made = copy, .rows = rows, .n = n, .batch = batch};
+    return lpf_protect(layer->s, copy_body, &call);
+}
+
+static int layer_save_state(void *context, pf_engine *engine, void *state, pf_named **tensors,
+                            int *n, pf_config **data) {
+    (void)engine;
+    const lua_layer *layer = context;
+    state_call call = {.state = state, .tensors = tensors, .count = n, .plain = data};
+    *tensors = NULL, *n = 0, *data = NULL;
+    const int status = lpf_protect(layer->s, save_body, &call);
+    if (status >= 0) return status;
+    pf_named_free(*tensors, *n);
+    pf_config_free(*data);
+    *tensors = NULL, *n = 0, *data = NULL;
+    return status;
+}
+
+static int layer_load_state(void *context, pf_engine *engine, const pf_named *tensors, int n,
+                            const pf_config *data, void **state) {
+    (void)engine;
+    const lua_layer *layer = context;
+    state_call call = {.made = state, .given = tensors, .n_given = n, .data = data};
+    return lpf_protect(layer->s, load_body, &call);
+}
+
 static void layer_release(void *context) {
     lua_layer *layer = context;
     if (layer->s->main) luaL_unref(layer->s->main, LUA_REGISTRYINDEX, layer->self);
@@ -161,7 +291,10 @@ static int layer_new(lua_State *L) {
                                 .step = streams ? layer_step : NULL,
                                 .release = layer_release,
                                 .release_state = layer_release_state,
-                                .context = layer};
+                                .context = layer,
+                                .fork_state = layer_fork_state,
+                                .save_state = layer_save_state,
+                                .load_state = layer_load_state};
     const int status = pf_module_host(box, engine, name, &host, children, n);
     if (status < 0) layer_release(layer); /* the module took nothing over */
     lpf_result(L, status);
@@ -227,6 +360,7 @@ static int layer_define(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    {"new_layer", layer_new}, {"define_layer", layer_define}, {NULL, NULL}};
+    {"new_layer", layer_new}, {"define_layer", layer_define}, {"layer_states", set_hooks},
+    {NULL, NULL}};
 
 void lpf_open_layer(lua_State *L) { luaL_setfuncs(L, functions, 0); }

@@ -78,18 +78,22 @@ static pf_tensor *get_tensor(lua_State *L, int table, const char *key, const cha
 /* The pass of a call: what the enclosing Lua layer got, or a tape's being open; then the
  * fields of the table at `index`. */
 static pf_pass read_pass(lua_State *L, int index, bool batch) {
-    static const char *const allowed[] = {"training", "step", "mask", "documents", NULL};
+    static const char *const allowed[] = {"training", "step",   "mask", "documents",
+                                          "watch",    "prefix", NULL};
     const lpf_state *s = lpf_enter(L);
     pf_pass pass = {.size = sizeof pass, .training = s->tape != NULL, .step = s->step};
     if (s->pass) pass = *s->pass;
     if (lua_isnoneornil(L, index)) return pass;
     if (!batch) lpf_check_options(L, index, allowed, "pass");
     pass.training = lpf_opt_bool(L, index, "training", pass.training);
+    pass.watch = lpf_opt_bool(L, index, "watch", pass.watch);
     pass.step = (uint64_t)lpf_opt_integer(L, index, "step", (int64_t)pass.step);
     pf_tensor *mask = get_tensor(L, index, "mask", "pass");
     pf_tensor *documents = get_tensor(L, index, "documents", "pass");
     if (mask) pass.mask = mask;
     if (documents) pass.documents = documents;
+    pf_tensor *prefix = get_tensor(L, index, "prefix", "pass");
+    if (prefix) pass.prefix = prefix;
     return pass;
 }
 
@@ -100,8 +104,8 @@ static int module_call(lua_State *L) {
     pf_pass pass;
     if (lua_istable(L, 2)) {
         pass = read_pass(L, 2, true);
-        const bool training = lpf_opt_bool(L, 3, "training", pass.training);
-        pass.training = training;
+        pass.training = lpf_opt_bool(L, 3, "training", pass.training);
+        pass.watch = lpf_opt_bool(L, 3, "watch", pass.watch);
         lua_getfield(L, 2, "input");
         lua_replace(L, 2);
     } else {
@@ -305,7 +309,7 @@ static int list_layers(lua_State *L) {
     return 1;
 }
 
-/* {maps = {{name, doc, softmax, positive, eps}}, options = {...}} of the kernels. */
+/* {maps = {{name, doc, softmax, positive, tilted, eps, regular, width}}, options}. */
 static int list_kernels(lua_State *L) {
     lua_newtable(L);
     lua_newtable(L);
@@ -318,8 +322,14 @@ static int list_kernels(lua_State *L) {
         lua_setfield(L, -2, "softmax");
         lua_pushboolean(L, map.positive);
         lua_setfield(L, -2, "positive");
+        lua_pushboolean(L, map.tilted);
+        lua_setfield(L, -2, "tilted");
         lua_pushnumber(L, map.eps);
         lua_setfield(L, -2, "eps");
+        lua_pushboolean(L, map.regular);
+        lua_setfield(L, -2, "regular");
+        lua_pushinteger(L, map.width);
+        lua_setfield(L, -2, "width");
         lua_rawseti(L, -2, i + 1);
     }
     lua_setfield(L, -2, "maps");

@@ -30,12 +30,12 @@ static int memory_text(lua_State *L) {
 
 /* memory(): {live, peak} in bytes. */
 static int core_memory(lua_State *L) {
-    pf_info info;
-    pf_engine_info(lpf_engine(L), &info);
+    size_t live, peak;
+    pf_engine_memory(lpf_engine(L), &live, &peak);
     lua_createtable(L, 0, 2);
-    lua_pushinteger(L, (lua_Integer)info.live);
+    lua_pushinteger(L, (lua_Integer)live);
     lua_setfield(L, -2, "live");
-    lua_pushinteger(L, (lua_Integer)info.peak);
+    lua_pushinteger(L, (lua_Integer)peak);
     lua_setfield(L, -2, "peak");
     if (luaL_newmetatable(L, "performer.memory")) {
         lua_pushcfunction(L, memory_text);
@@ -218,9 +218,12 @@ int luaopen_performer_core(lua_State *L) {
     lpf_open_config(L);
     lpf_open_tape(L);
     lpf_open_attention(L);
+    lpf_open_error(L);
     lpf_open_nn(L);
     lpf_open_layer(L);
+    lpf_open_state(L);
     lpf_open_stream(L);
+    lpf_open_items(L);
     lpf_open_train(L);
     lpf_open_io(L);
     lpf_open_data(L);

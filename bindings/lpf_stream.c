@@ -1,102 +1,10 @@
 /*
- * lpf_stream.c - streaming: `stream` generates tokens from a model, `state` is the memory of
- * a model or of one attention, moved on by prefill and step.
+ * lpf_stream.c - streaming a model's tokens: feed, sample, fork, reorder, save and load. The
+ * states themselves: lpf_state.c.
  */
 #include "lpf.h"
 
 #include <string.h>
-
-/* ---- states ------------------------------------------------------------------- */
-
-pf_state **lpf_new_stream_state(lua_State *L) { return lpf_new(L, LPF_STATE, sizeof(pf_state *)); }
-
-pf_state *lpf_check_stream_state(lua_State *L, int index, const char *where) {
-    pf_state **box = luaL_testudata(L, index, LPF_STATE);
-    lpf_enter(L);
-    if (!box) lpf_raise(L, "%s: a state is needed, got %s", where, lpf_kind(L, index));
-    if (!*box) lpf_raise(L, "%s: the state has been closed", where);
-    return *box;
-}
-
-static int state_close(lua_State *L) {
-    pf_state **box = luaL_checkudata(L, 1, LPF_STATE);
-    lpf_enter(L);
-    pf_state_close(box);
-    return 0;
-}
-
-static int state_fork(lua_State *L) {
-    const pf_state *state = lpf_check_stream_state(L, 1, "fork");
-    pf_engine *engine = lpf_engine(L);
-    pf_state **box = lpf_new_stream_state(L);
-    lua_getiuservalue(L, 1, 1); /* what the first keeps alive */
-    lua_setiuservalue(L, -2, 1);
-    lpf_result(L, pf_state_fork(box, engine, state));
-    return 1;
-}
-
-static int state_bytes(lua_State *L) {
-    lua_pushinteger(L, pf_state_bytes(lpf_check_stream_state(L, 1, "bytes")));
-    return 1;
-}
-
-static int state_position(lua_State *L) {
-    lua_pushinteger(L, pf_state_position(lpf_check_stream_state(L, 1, "position")));
-    return 1;
-}
-
-static int state_save(lua_State *L) {
-    const pf_state *state = lpf_check_stream_state(L, 1, "save");
-    const char *path = lpf_check_text(L, 2, "save", "the path");
-    const int failed = lpf_outside(L, pf_state_save(lpf_engine(L), state, path));
-    if (failed) return failed;
-    lua_pushboolean(L, true);
-    return 1;
-}
-
-static int state_tostring(lua_State *L) {
-    pf_state **box = luaL_checkudata(L, 1, LPF_STATE);
-    if (*box)
-        lua_pushfstring(L, "state after %I tokens, %I bytes", (lua_Integer)pf_state_position(*box),
-                        (lua_Integer)pf_state_bytes(*box));
-    else
-        lua_pushliteral(L, "state, closed");
-    return 1;
-}
-
-typedef int (*attend_fn)(pf_tensor **, pf_engine *, pf_state *, pf_tensor *, pf_tensor *,
-                         pf_tensor *);
-
-static int state_attend(lua_State *L, attend_fn fn, const char *where) {
-    pf_state *state = lpf_check_stream_state(L, 1, where);
-    pf_tensor *q = lpf_check_tensor(L, 2, where, "q"), *k = lpf_check_tensor(L, 3, where, "k");
-    pf_tensor *v = lpf_check_tensor(L, 4, where, "v");
-    pf_engine *engine = lpf_engine(L);
-    pf_tensor **out = lpf_new_tensor(L);
-    lpf_result(L, fn(out, engine, state, q, k, v));
-    lpf_made(L, *out);
-    return 1;
-}
-
-static int state_prefill(lua_State *L) { return state_attend(L, pf_attention_prefill, "prefill"); }
-static int state_step(lua_State *L) { return state_attend(L, pf_attention_step, "step"); }
-
-/* attention_state(kernel config, projection or nil, batch, heads, head_dim, value_dim) */
-static int state_open(lua_State *L) {
-    pf_attention_state_options o = {.size = sizeof o};
-    pf_engine *engine = lpf_engine(L);
-    o.projection = lpf_test_tensor(L, 2);
-    o.batch = lpf_check_whole(L, 3, "attention.state", "batch");
-    o.heads = lpf_check_whole(L, 4, "attention.state", "heads");
-    o.head_dim = lpf_check_whole(L, 5, "attention.state", "head_dim");
-    o.value_dim = lpf_check_whole(L, 6, "attention.state", "value_dim");
-    o.kernel = lpf_to_config(L, 1, "attention.state");
-    pf_state **box = lpf_new_stream_state(L);
-    lua_pushvalue(L, 2);
-    lua_setiuservalue(L, -2, 1);
-    lpf_result(L, pf_attention_state_open(box, engine, &o));
-    return 1;
-}
 
 /* ---- streams ------------------------------------------------------------------ */
 
@@ -108,15 +16,63 @@ static pf_stream *check_stream(lua_State *L, const char *where) {
     return *box;
 }
 
-/* open_stream(model) */
+/* A closed stream that keeps alive what the value at `index` is or holds: the model. */
+static pf_stream **new_stream(lua_State *L, int index) {
+    pf_stream **box = lpf_new(L, LPF_STREAM, sizeof *box);
+    if (luaL_testudata(L, index, LPF_STREAM))
+        lua_getiuservalue(L, index, 1);
+    else
+        lua_pushvalue(L, index);
+    lua_setiuservalue(L, -2, 1);
+    return box;
+}
+
+/* open_stream(model, batch) */
 static int stream_open(lua_State *L) {
     pf_module *model = lpf_check_module(L, 1, "stream");
+    const int64_t batch = lpf_check_whole(L, 2, "stream", "batch");
     pf_engine *engine = lpf_engine(L);
-    pf_stream **box = lpf_new(L, LPF_STREAM, sizeof *box);
-    lua_pushvalue(L, 1);
-    lua_setiuservalue(L, -2, 1);
-    lpf_result(L, pf_stream_open(box, engine, model));
+    pf_stream **box = new_stream(L, 1);
+    lpf_result(L, pf_stream_open_batch(box, engine, model, batch));
     lpf_enter(L)->streams++;
+    return 1;
+}
+
+/* load_stream(model, path); nil, message, code */
+static int stream_load(lua_State *L) {
+    pf_module *model = lpf_check_module(L, 1, "load_stream");
+    const char *path = lpf_check_text(L, 2, "load_stream", "the path");
+    pf_engine *engine = lpf_engine(L);
+    pf_stream **box = new_stream(L, 1);
+    const int failed = lpf_outside(L, pf_stream_load(box, engine, model, path));
+    if (failed) return failed;
+    lpf_enter(L)->streams++;
+    return 1;
+}
+
+static int stream_fork(lua_State *L) {
+    const pf_stream *stream = check_stream(L, "fork");
+    pf_stream **box = new_stream(L, 1);
+    lpf_result(L, pf_stream_fork(box, stream));
+    return 1;
+}
+
+/* reorder(rows): rows count from 1; the stream itself. */
+static int stream_reorder(lua_State *L) {
+    pf_stream *stream = check_stream(L, "reorder");
+    size_t n;
+    const int64_t *rows = lpf_rows(L, 2, "reorder", &n);
+    lpf_result(L, pf_stream_reorder(stream, rows, (int64_t)n));
+    lua_settop(L, 1);
+    return 1;
+}
+
+static int stream_save(lua_State *L) {
+    const pf_stream *stream = check_stream(L, "save");
+    const char *path = lpf_check_text(L, 2, "save", "the path");
+    const int failed = lpf_outside(L, pf_stream_save(stream, path));
+    if (failed) return failed;
+    lua_pushboolean(L, true);
     return 1;
 }
 
@@ -142,34 +98,65 @@ static pf_sampling read_sampling(lua_State *L, int index) {
     return o;
 }
 
+/* feed(ids): ids (batch, n), row after row. */
 static int stream_feed(lua_State *L) {
     pf_stream *stream = check_stream(L, "feed");
+    const size_t batch = (size_t)pf_stream_batch(stream);
     size_t n;
+    const pf_tensor *t = lpf_test_tensor(L, 2);
     const int32_t *ids = lpf_ids(L, 2, "feed", &n);
-    lpf_result(L, pf_stream_feed(stream, ids, n));
+    if (n % batch != 0 || (t && pf_tensor_rank(t) == 2 && pf_tensor_size(t, 0) != (int64_t)batch))
+        return lpf_raise(L, "feed: ids must be (%d, n), a row a sequence; got %d of them",
+                         (int)batch, (int)n);
+    lpf_result(L, pf_stream_feed(stream, ids, n / batch));
     lua_settop(L, 1);
     return 1;
 }
 
+/* Draws for all sequences: an id, or of a batch the list of them. */
+static int push_sample(lua_State *L, const pf_stream *stream, const pf_sampling *sampling) {
+    const int64_t batch = pf_stream_batch(stream);
+    int32_t *next = lua_newuserdatauv(L, (size_t)batch * sizeof *next, 0);
+    lpf_result(L, pf_stream_sample((pf_stream *)stream, sampling, next));
+    if (batch == 1) {
+        lua_pushinteger(L, next[0]);
+        return 1;
+    }
+    lua_createtable(L, (int)batch, 0);
+    for (int64_t b = 0; b < batch; b++) {
+        lua_pushinteger(L, next[b]);
+        lua_rawseti(L, -2, b + 1);
+    }
+    return 1;
+}
+
+/* next(token, sampling), or of a batch next(tokens, sampling). */
 static int stream_next(lua_State *L) {
     pf_stream *stream = check_stream(L, "next");
-    const int64_t token = lpf_check_whole(L, 2, "next", "the token");
-    if (token < 0 || token > INT32_MAX)
-        return lpf_raise(L, "next: no token %lld", (long long)token);
+    const int64_t batch = pf_stream_batch(stream);
+    lua_settop(L, 3);
+    if (lua_type(L, 2) == LUA_TNUMBER) {
+        lua_createtable(L, 1, 0);
+        lua_pushvalue(L, 2);
+        lua_rawseti(L, -2, 1);
+        lua_replace(L, 2);
+    }
     const pf_sampling sampling = read_sampling(L, 3);
-    int32_t next = 0;
-    lpf_result(L, pf_stream_next(stream, (int32_t)token, &sampling, &next));
-    lua_pushinteger(L, next);
-    return 1;
+    size_t n;
+    const int32_t *ids = lpf_ids(L, 2, "next", &n);
+    if ((int64_t)n != batch)
+        return lpf_raise(L, "next: a token a sequence, %d of them; got %d", (int)batch, (int)n);
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < 0) return lpf_raise(L, "next: no token %d", (int)ids[i]);
+    }
+    lpf_result(L, pf_stream_feed(stream, ids, 1));
+    return push_sample(L, stream, &sampling);
 }
 
 static int stream_sample(lua_State *L) {
     pf_stream *stream = check_stream(L, "sample");
     const pf_sampling sampling = read_sampling(L, 2);
-    int32_t next = 0;
-    lpf_result(L, pf_stream_sample(stream, &sampling, &next));
-    lua_pushinteger(L, next);
-    return 1;
+    return push_sample(L, stream, &sampling);
 }
 
 /* allow(ids): from now on only these are sampled; allow(): all. */
@@ -193,21 +180,33 @@ static int stream_allow(lua_State *L) {
     return 0;
 }
 
-/* A copy of the logits that stand, (vocab). */
+/* A copy of the logits that stand: (vocab), of a batch (batch, vocab). */
 static int stream_logits(lua_State *L) {
     pf_stream *stream = check_stream(L, "logits");
-    int64_t n = 0;
-    const float *logits = pf_stream_logits(stream, &n);
+    int64_t shape[2] = {pf_stream_batch(stream), 0};
+    const float *logits = pf_stream_logits(stream, &shape[1]);
     if (!logits) return lpf_raise(L, "logits: feed the stream first");
+    const int rank = shape[0] == 1 ? 1 : 2;
     pf_tensor **t = lpf_new_tensor(L);
-    lpf_result(L, pf_tensor_empty(t, lpf_engine(L), PF_F32, 1, &n));
-    lpf_result(L, pf_tensor_write(*t, logits, (size_t)n * sizeof *logits));
+    lpf_result(L, pf_tensor_empty(t, lpf_engine(L), PF_F32, rank, shape + 2 - rank));
+    const size_t bytes = (size_t)(shape[0] * shape[1]) * sizeof *logits;
+    lpf_result(L, pf_tensor_write(*t, logits, bytes));
     lpf_made(L, *t);
     return 1;
 }
 
 static int stream_bytes(lua_State *L) {
     lua_pushinteger(L, pf_stream_bytes(check_stream(L, "bytes")));
+    return 1;
+}
+
+static int stream_position(lua_State *L) {
+    lua_pushinteger(L, pf_stream_position(check_stream(L, "position")));
+    return 1;
+}
+
+static int stream_batch(lua_State *L) {
+    lua_pushinteger(L, pf_stream_batch(check_stream(L, "batch")));
     return 1;
 }
 
@@ -226,31 +225,25 @@ static int next_seed(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg state_methods[] = {{"prefill", state_prefill}, {"step", state_step},
-                                         {"fork", state_fork},       {"save", state_save},
-                                         {"bytes", state_bytes},     {"position", state_position},
-                                         {"close", state_close},     {NULL, NULL}};
-
-static const luaL_Reg state_meta[] = {
-    {"__gc", state_close}, {"__close", state_close}, {"__tostring", state_tostring}, {NULL, NULL}};
-
-static const luaL_Reg stream_methods[] = {{"feed", stream_feed},     {"next", stream_next},
-                                          {"sample", stream_sample}, {"allow", stream_allow},
-                                          {"logits", stream_logits}, {"bytes", stream_bytes},
-                                          {"close", stream_close},   {NULL, NULL}};
+static const luaL_Reg stream_methods[] = {{"feed", stream_feed},       {"next", stream_next},
+                                          {"sample", stream_sample},   {"allow", stream_allow},
+                                          {"logits", stream_logits},   {"bytes", stream_bytes},
+                                          {"fork", stream_fork},       {"reorder", stream_reorder},
+                                          {"save", stream_save},       {"batch", stream_batch},
+                                          {"position", stream_position}, {"close", stream_close},
+                                          {NULL, NULL}};
 
 static const luaL_Reg stream_meta[] = {{"__gc", stream_close},
                                        {"__close", stream_close},
                                        {"__tostring", stream_tostring},
                                        {NULL, NULL}};
 
-static const luaL_Reg functions[] = {{"attention_state", state_open},
-                                     {"open_stream", stream_open},
+static const luaL_Reg functions[] = {{"open_stream", stream_open},
+                                     {"load_stream", stream_load},
                                      {"next_seed", next_seed},
                                      {NULL, NULL}};
 
 void lpf_open_stream(lua_State *L) {
-    lpf_class(L, LPF_STATE, state_methods, state_meta);
     lpf_class(L, LPF_STREAM, stream_methods, stream_meta);
     luaL_setfuncs(L, functions, 0);
 }

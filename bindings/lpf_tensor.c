@@ -21,9 +21,9 @@ void lpf_made(lua_State *L, const pf_tensor *t) {
     if (s->debt < s->trigger) return;
     s->debt = 0;
     lua_gc(L, LUA_GCCOLLECT, 0);
-    pf_info info;
-    pf_engine_info(lpf_engine(L), &info);
-    s->trigger = info.live > ((size_t)64 << 20) ? info.live : (size_t)64 << 20;
+    size_t live, peak;
+    pf_engine_memory(lpf_engine(L), &live, &peak);
+    s->trigger = live > ((size_t)64 << 20) ? live : (size_t)64 << 20;
 }
 
 bool lpf_collect_for(lua_State *L, int status) {

@@ -7,6 +7,10 @@ set(PF_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/performer)
 
 # The OpenMP build of OpenBLAS lies beside the one the system prefers: name its folder.
 get_filename_component(PF_OPENBLAS_DIR ${PF_OPENBLAS} DIRECTORY)
+set(PF_PC_BLAS "-L${PF_OPENBLAS_DIR} -Wl,-rpath,${PF_OPENBLAS_DIR} -lopenblas")
+if(PF_BLAS_FILE)
+  set(PF_PC_BLAS "-ldl")
+endif()
 set_target_properties(performer performer_lua PROPERTIES
                       INSTALL_RPATH "$ORIGIN;${PF_OPENBLAS_DIR}")
 set_target_properties(performer_program performer_module PROPERTIES

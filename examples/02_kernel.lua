@@ -26,7 +26,7 @@ local function error_of(options, q, k, v)
   local judge, sum = pf.attention.exact(q, k, v), 0
   for seed = 1, draws do
     local kernel = pf.kernel.softmax { features = options.features, seed = seed,
-                                       orthogonal = options.orthogonal }
+                                       rows = options.rows }
     sum = sum + gap(pf.attention.favor(q, k, v, { kernel = kernel }), judge)
   end
   return sum / draws
@@ -39,7 +39,7 @@ local q, k, v = inputs(1)
 for _, features in ipairs { 16, 64, 256, 1024 } do
   print(("%8d   %10.4f   %11.4f"):format(features,
     error_of({ features = features }, q, k, v),
-    error_of({ features = features, orthogonal = false }, q, k, v)))
+    error_of({ features = features, rows = "iid" }, q, k, v)))
 end
 
 -- The price: the relative mean square error of one estimated weight is (exp(|x+y|^2) - 1)/m.

@@ -1,10 +1,13 @@
 --- performer bench - speed, each figure beside what it is to be held against in the same run.
 local pf = require "performer"
 local cli = require "performer.cli"
+local bench_features = require "performer.bench_features"
+local bench_report = require "performer.bench_report"
+local tools = require "performer.bench_tools"
 
 local ROWS = {
-  { "threads", "positive", 1, "threads" },
-  { "length", "positive", nil, "sequence length L (default 4096; train: 1024)" },
+  { "threads", "positive", nil, "threads", "1; report: all" },
+  { "length", "list", nil, "sequence length L, or several: 4k,64k,1M", "4096; train: 1024" },
   { "heads", "positive", 8, "heads H" },
   { "head-dim", "positive", 64, "head width d; the model is H x d wide" },
   { "features", "positive", 256, "random features m" },
@@ -16,83 +19,23 @@ local ROWS = {
   { "which", { "favor", "exact", "identity" }, nil, "attention, block: only this one" },
   { "tokens", "positive", 64, "generate: tokens after each prompt" },
   { "norm", "number", nil, "features: |x + y| (default 0.5, 1 and 1.5)" },
-  { "draws", "positive", 1000, "features: projections drawn" },
+  { "draws", "positive", 400, "features: projections drawn" },
+  { "out", "file", nil, "crossover: file for the table; report: folder" },
   { "repeats", "positive", 5, "timed repetitions; the median counts" },
   { "causal", "flag", nil, "causal attention" },
   { "json", "flag", nil, "JSON lines on stdout" },
 }
 local EXACT_LIMIT = 8192    -- longer exact runs take minutes
-local CAUSAL_CHUNK = 64     -- rows of the engine's causal blocks
-local GEMM_SIZE = 1024      -- what fractions of the GEMM rate refer to
 local ALL = { "favor", "exact", "identity" }
-
--- ---- measuring ----
-
-local function median(values)
-  table.sort(values)
-  return values[(#values + 1) // 2]
-end
-
---- Median seconds of f after a warm-up call; three repetitions when they take long.
-local function time(f, repeats)
-  f()
-  local times, total = {}, 0
-  for i = 1, repeats do
-    local start = pf.clock()
-    f()
-    times[i] = pf.clock() - start
-    total = total + times[i]
-    if pf.interrupted() then cli.fail(130, "bench: interrupted") end
-    if i >= 3 and total > 20 then break end
-  end
-  return median(times)
-end
-
-local function gflops(m, n, k, ta, tb, repeats)
-  return 2e-9 * m * n * k / pf.bench_gemm(m, n, k, ta, tb, repeats)
-end
-
---- GFLOP/s of a large matrix product on one thread.
-local function gemm_rate(options)
-  return gflops(GEMM_SIZE, GEMM_SIZE, GEMM_SIZE, false, false, options.repeats)
-end
-
--- ---- output ----
-
-local FIRST = { "which", "shape", "case", "prompt", "n", "L", "m", "features", "norm" }
-
---- Without --json: the name of the case first, then the rest in order of the names.
-local function print_record(record, options)
-  local info = pf.info()
-  record.threads, record.cpu, record.blas = options.threads, info.cpu_name, info.blas
-  if options.json then return cli.print_json(record) end
-  local parts, seen = {}, { threads = true, cpu = true, blas = true }
-  local function add(key)
-    if seen[key] or record[key] == nil then return end
-    seen[key] = true
-    local value = record[key]
-    parts[#parts + 1] = math.type(value) == "float" and ("%s %.4g"):format(key, value)
-      or ("%s %s"):format(key, tostring(value))
-  end
-  for _, key in ipairs(FIRST) do add(key) end
-  for key in pf.sorted(record) do add(key) end
-  cli.write(table.concat(parts, "  "), "\n")
-end
-
---- The shape's own fields.
-local function shape_of(options, L, more)
-  local record = { B = options.batch, H = options.heads, L = L, d = options.head_dim,
-                   m = options.features, C = options.causal and CAUSAL_CHUNK or 0,
-                   causal = options.causal or false, kernel = options.kernel }
-  for key, value in pairs(more) do record[key] = value end
-  return record
-end
+local gflops, gemm_rate, time = tools.gflops, tools.gemm_rate, tools.time
+local print_record, shape_of = tools.print_record, tools.shape_of
+local attention_flops, attention_call = tools.attention_flops, tools.attention_call
 
 -- ---- gemm ----
 
 local function bench_gemm(options)
   for _, n in ipairs { 512, 1024, 2048 } do
-    print_record({ n = n, shape = "square",
+    print_record({ n = n, m = n, k = n, shape = "square",
                    gflops = gflops(n, n, n, false, false, options.repeats) }, options)
   end
   local m, d = options.features, options.head_dim
@@ -112,35 +55,6 @@ local function bench_gemm(options)
 end
 
 -- ---- attention ----
-
---- Algorithmic flops of one head and token, as DESIGN counts them: forward, backward.
-local function attention_flops(which, options, L)
-  local d, dv, m, r = options.head_dim, options.head_dim, options.features, options.features
-  if which == "identity" then return 0, 0 end
-  if which == "exact" then
-    local pairs_seen = options.causal and (L + 1) / 2 or L
-    return 4 * pairs_seen * d, 10 * pairs_seen * d
-  end
-  local forward, backward = 4 * m * d + 4 * r * (dv + 1), 4 * m * d + 8 * r * (dv + 1)
-  if options.causal then
-    forward, backward = forward + CAUSAL_CHUNK * (r + dv), backward + 2 * CAUSAL_CHUNK * (r + dv)
-  end
-  return forward, backward
-end
-
-local function attention_call(which, options)
-  local causal = options.causal or false
-  if which == "exact" then
-    return function(q, k, v) return pf.attention.exact(q, k, v, { causal = causal }) end
-  elseif which == "identity" then
-    return pf.attention.identity
-  end
-  local kernel = pf.kernel[options.kernel] { head_dim = options.head_dim,
-                                             features = options.features, seed = 7 }
-  return function(q, k, v)
-    return pf.attention.favor(q, k, v, { kernel = kernel, causal = causal })
-  end
-end
 
 --- Bytes that live on, for the backward, after `call` on q, k, v that nobody else holds.
 local function bytes_held(call, options, L)
@@ -165,7 +79,8 @@ local function bytes_saved(call, options, L)
   return bytes_held(call, options, L) - math.max(0, few - rows)
 end
 
-local function bench_attention_one(which, options, L, peak)
+local function bench_attention_one(which, options, L)
+  local peak = gemm_rate(options)
   local B, H, d = options.batch, options.heads, options.head_dim
   local call = attention_call(which, options)
   local saved = bytes_saved(call, options, L)
@@ -190,6 +105,8 @@ local function bench_attention_one(which, options, L, peak)
   local rate = rows * flops_forward / forward * 1e-9
   print_record(shape_of(options, L, {
     which = which, forward_ms = 1e3 * forward, forward_backward_ms = 1e3 * both, gflops = rate,
+    forward_us_per_token = 1e6 * forward / (B * L),
+    forward_backward_us_per_token = 1e6 * both / (B * L),
     gemm_gflops = peak, fraction_of_gemm = rate / ceiling,
     fraction_of_gemm_backward = rows * (flops_forward + flops_backward) / both * 1e-9 / ceiling,
     bytes_saved = saved, bytes_peak = pf.memory().peak - before }), options)
@@ -209,51 +126,69 @@ local function wanted(options, L)
 end
 
 local function bench_attention(options)
-  local L = options.length or 4096
-  local peak = gemm_rate(options)
-  for _, which in ipairs(wanted(options, L)) do bench_attention_one(which, options, L, peak) end
+  for _, L in ipairs(options.lengths or { 4096 }) do
+    for _, which in ipairs(wanted(options, L)) do
+      bench_attention_one(which, options, L)
+      collectgarbage()
+    end
+  end
 end
 
 -- ---- block ----
 
-local function kernel_of(which, options)
-  if which ~= "favor" then return { name = which } end
+local function kernel_of(options)
   return { name = options.kernel, features = options.features }
 end
 
---- Forward and forward + backward seconds of one block, and the peak above what stood.
-local function time_block(which, options, L)
-  local width = options.heads * options.head_dim
-  collectgarbage()
-  local before = pf.memory().live
-  local block = pf.nn.block { dim = width, heads = options.heads, head_dim = options.head_dim,
-                              hidden = options.hidden, causal = options.causal or false,
-                              kernel = kernel_of(which, options) }
-  local x, seed = pf.randn(options.batch, L, width), pf.randn(options.batch, L, width)
-  local forward = time(function()
+--- A block with attention `which`: functions that run it forward and forward + backward, and
+-- the peak of the latter above what stood before.
+local function block_runs(which, options, x, seed)
+  local block = pf.nn.block { dim = options.heads * options.head_dim, heads = options.heads,
+                              head_dim = options.head_dim, hidden = options.hidden,
+                              causal = options.causal or false, attention = which,
+                              kernel = kernel_of(options) }
+  local run = { which = which, peak = 0 }
+  function run.forward()
     local tape <close> = pf.tape() -- luacheck: ignore tape
     block(x, { training = true, step = 1 })
-  end, options.repeats)
-  x:requires_grad()
-  pf.reset_peak()
-  local both = time(function()
+  end
+  local leaf = x:detach():requires_grad()
+  function run.both()
+    collectgarbage()
+    local before = pf.memory().live
+    pf.reset_peak()
     local tape <close> = pf.tape()
-    tape:backward(block(x, { training = true, step = 1 }), seed)
-  end, options.repeats)
-  return { forward = forward, both = both, peak = pf.memory().peak - before }
+    tape:backward(block(leaf, { training = true, step = 1 }), seed)
+    run.peak = math.max(run.peak, pf.memory().peak - before)
+  end
+  return run
+end
+
+--- Each attention's block and the one with identity attention, in turns.
+local function bench_block_at(options, L)
+  local width = options.heads * options.head_dim
+  local x, seed = pf.randn(options.batch, L, width), pf.randn(options.batch, L, width)
+  local list, runs, calls = wanted(options, L), {}, {}
+  if list[#list] ~= "identity" then list[#list + 1] = "identity" end
+  for i, which in ipairs(list) do
+    runs[i] = block_runs(which, options, x, seed)
+    calls[2 * i - 1], calls[2 * i] = runs[i].forward, runs[i].both
+  end
+  local seconds = tools.in_turns(calls, options.repeats)
+  for i, run in ipairs(runs) do
+    if not options.which or run.which == options.which then
+      print_record(shape_of(options, L, {
+        which = run.which, D = width, hidden = options.hidden or 4 * width,
+        forward_ms = 1e3 * seconds[2 * i - 1], forward_backward_ms = 1e3 * seconds[2 * i],
+        ratio_to_identity = seconds[2 * i] / seconds[2 * #runs], bytes_peak = run.peak }), options)
+    end
+  end
 end
 
 local function bench_block(options)
-  local L = options.length or 4096
-  local list = wanted(options, L)
-  local limit = time_block("identity", options, L)
-  for _, which in ipairs(list) do
-    local got = which == "identity" and limit or time_block(which, options, L)
-    print_record(shape_of(options, L, {
-      which = which, D = options.heads * options.head_dim,
-      hidden = options.hidden or 4 * options.heads * options.head_dim,
-      forward_ms = 1e3 * got.forward, forward_backward_ms = 1e3 * got.both,
-      ratio_to_identity = got.both / limit.both, bytes_peak = got.peak }), options)
+  for _, L in ipairs(options.lengths or { 4096 }) do
+    bench_block_at(options, L)
+    collectgarbage()
   end
 end
 
@@ -263,7 +198,7 @@ local function language_model(options, L, causal)
   return pf.nn.performer {
     vocab = options.vocab, dim = options.heads * options.head_dim, layers = options.layers,
     heads = options.heads, head_dim = options.head_dim, hidden = options.hidden, length = L,
-    causal = causal, kernel = kernel_of("favor", options) }
+    causal = causal, kernel = kernel_of(options) }
 end
 
 --- Flops a token of a training step: three products a weight of every matrix (the tied table
@@ -307,8 +242,7 @@ local function random_ids(options, L)
   return pf.tensor(rows, { dtype = "i32" })
 end
 
-local function bench_train(options)
-  local L = options.length or 1024
+local function bench_train_at(options, L)
   local peak = gemm_rate(options)
   local model = language_model(options, L, options.causal or false)
   local optimizer = pf.optim.adamw(model, { lr = 1e-4 })
@@ -326,119 +260,84 @@ local function bench_train(options)
   print_record(shape_of(options, L, {
     case = "train", tokens_per_s = rate, flops_per_token = flops, gemm_gflops = peak,
     fraction_of_gemm = rate * flops * 1e-9 / (peak * options.threads),
-    lua_share = math.max(0, median(shares)), step_ms = 1e3 * seconds, params = model:count(),
+    lua_share = math.max(0, tools.median(shares)), step_ms = 1e3 * seconds, params = model:count(),
     layers = options.layers, bytes_peak = pf.memory().peak }), options)
+end
+
+local function bench_train(options)
+  for _, L in ipairs(options.lengths or { 1024 }) do
+    bench_train_at(options, L)
+    collectgarbage()
+  end
 end
 
 -- ---- generate ----
 
---- GB/s of reading or copying memory that no cache holds: the faster of the two.
-local function bandwidth(options)
+--- Calls that read and that copy memory which no cache holds, and the bytes each moves.
+local function memory_streams()
   local n = 16 << 20
   local a, b = pf.ones(n), pf.zeros(n)
-  local copy = time(function() b:copy_(a) end, options.repeats)
-  local sum = time(function() a:sum():item() end, options.repeats)
-  return math.max(8e-9 * n / copy, 4e-9 * n / sum)
+  return function() return a:sum():item() end, 4 * n, function() b:copy_(a) end, 8 * n
 end
 
-local function bench_generate(options)
-  local prompts = options.length and { options.length } or { 16, 256, 1024, 4096 }
-  local limit = bandwidth(options)
-  collectgarbage()
-  local model = language_model(options, prompts[#prompts] + options.tokens, true)
-  local weights = 0
-  for _, tensor in pairs(model:tensors()) do weights = weights + 4 * tensor:numel() end
-  for _, length in ipairs(prompts) do
-    local stream <close> = model:stream { batch = 1 }
-    local ids = random_ids({ batch = 1, vocab = options.vocab }, length):reshape(-1)
-    local start = pf.clock()
-    stream:feed(ids)
-    local fed = pf.clock() - start
-    local sampling = { temperature = 1, seed = 1 }
-    local token = stream:sample(sampling)
-    local seconds = time(function()
-      local written = stream:take(token, options.tokens, sampling)
-      token = written[#written]
-    end, options.repeats) / options.tokens
-    -- Every token reads all weights, and reads and writes the state.
-    local used = (weights + 2 * stream:bytes()) / seconds * 1e-9
-    options.causal = true
-    print_record(shape_of(options, length, {
-      case = "generate", prompt = length, tokens_per_s = 1 / seconds,
-      prompt_tokens_per_s = length / fed, state_bytes = stream:bytes(), weight_bytes = weights,
-      bandwidth_gb_s = limit, used_gb_s = used, fraction_of_bandwidth = used / limit,
-      layers = options.layers }), options)
-  end
+local function model_bytes(model)
+  local total = 0
+  for _, tensor in pairs(model:tensors()) do total = total + 4 * tensor:numel() end
+  return total
 end
 
--- ---- features ----
-
---- A pair with |x + y| = norm, x at a right angle to y, in the scale of the map's input.
-local function pair(d, norm)
-  local x, y = {}, {}
-  for i = 1, d do
-    local height = norm / math.sqrt(d)
-    x[i], y[i] = i % 2 == 0 and height or 0, i % 2 == 1 and height or 0
-  end
-  return x, y
-end
-
---- The estimates of exp(sign x y), one for each draw, relative to it.
-local function estimates(kernel, x, y, draws)
-  local d = #x
-  local xs = pf.tensor(x):reshape(1, 1, 1, d) + pf.zeros(1, draws, 1, d)
-  local ys = pf.tensor(y):reshape(1, 1, 1, d) + pf.zeros(1, draws, 1, d)
-  local products = (kernel:features(xs, "query") * kernel:features(ys, "key")):sum(-1)
-  local exact = 0
-  for i = 1, d do exact = exact + x[i] * y[i] end
-  return (products:reshape(-1) * math.exp(-exact)):totable()
-end
-
---- Mean squared error and bias (in standard errors of the mean) of estimates of 1.
-local function statistics(values)
-  local sum, squares = 0, 0
-  for _, value in ipairs(values) do
-    sum, squares = sum + value - 1, squares + (value - 1) ^ 2
-  end
-  local n = #values
-  local mean, mse = sum / n, squares / n
-  local error_of_mean = math.sqrt(math.max(mse - mean * mean, 1e-300) / n)
-  return mse, mean / error_of_mean
-end
-
---- The kernel's error at one norm: (exp(|x + y|^2) - 1) / m for independent rows.
-local function bench_features_one(options, norm, orthogonal, seed)
-  local d, m = options.head_dim, options.features
-  local kernel = pf.kernel.softmax { head_dim = d, features = m, scale = 1, seed = seed,
-                                     orthogonal = orthogonal }
-  local x, y = pair(d, norm)
-  local mse, bias = statistics(estimates(kernel, x, y, options.draws))
-  local opposite = {}
-  for i = 1, d do x[i], opposite[i] = x[i], -y[i] end
-  local _, negative = statistics(estimates(kernel, x, opposite, options.draws))
-  print_record({ features = m, norm = norm, d = d, kernel = options.kernel,
-                 orthogonal = orthogonal, draws = options.draws,
-                 predicted_rel_mse = (math.exp(norm * norm) - 1) / m, measured_rel_mse = mse,
-                 bias_sigma = bias, bias_sigma_negative = negative }, options)
-end
-
-local function bench_features(options)
-  if options.kernel ~= "softmax" then
-    cli.fail(2, "bench: the error of the estimator is known for --kernel softmax")
-  end
-  local norms = options.norm and { options.norm } or { 0.5, 1.0, 1.5 }
-  for i, norm in ipairs(norms) do
-    for j, orthogonal in ipairs { false, true } do
-      bench_features_one(options, norm, orthogonal, 2 * i + j)
-      collectgarbage()
+--- A stream that has read a prompt, as a call that draws the next tokens.
+local function stream_after(model, options, length)
+  local run = { length = length, stream = model:stream { batch = 1 } }
+  run.fed = tools.seconds(function() -- in slices: a long prompt is no table of a million
+    for first = 1, length, 65536 do
+      local n = math.min(65536, length - first + 1)
+      run.stream:feed(random_ids({ batch = 1, vocab = options.vocab }, n):reshape(-1))
     end
+  end)
+  local sampling = { temperature = 1, seed = 1 }
+  local token = run.stream:sample(sampling)
+  function run.take()
+    local written = run.stream:take(token, options.tokens, sampling)
+    token = written[#written]
+  end
+  return run
+end
+
+--- Tokens after each prompt, in turns with what memory allows: the faster of reading and
+-- copying. Every token reads all weights, and reads and writes the state.
+local function bench_generate(options)
+  local prompts = options.lengths or { 16, 256, 1024, 4096 }
+  options.causal = true
+  local longest = math.max(table.unpack(prompts)) + options.tokens * (options.repeats + 2)
+  local model = language_model(options, math.min(longest, 1 << 24), true)
+  local read, read_bytes, copy, copy_bytes = memory_streams()
+  local runs, calls = {}, { read, copy }
+  for i, length in ipairs(prompts) do
+    runs[i] = stream_after(model, options, length)
+    calls[i + 2] = runs[i].take
+  end
+  local seconds = tools.in_turns(calls, options.repeats)
+  local limit = 1e-9 * math.max(read_bytes / seconds[1], copy_bytes / seconds[2])
+  local weights = model_bytes(model)
+  for i, run in ipairs(runs) do
+    local one = seconds[i + 2] / options.tokens
+    local used = (weights + 2 * run.stream:bytes()) / one * 1e-9
+    print_record(shape_of(options, run.length, {
+      case = "generate", prompt = run.length, tokens_per_s = 1 / one,
+      prompt_tokens_per_s = run.length / run.fed, state_bytes = run.stream:bytes(),
+      weight_bytes = weights, bandwidth_gb_s = limit, used_gb_s = used,
+      fraction_of_bandwidth = used / limit, time_to_first_prompt = seconds[i + 2] / seconds[3],
+      layers = options.layers }), options)
+    run.stream:close()
   end
 end
 
 -- ---- main ----
 
 local CASES = { gemm = bench_gemm, attention = bench_attention, block = bench_block,
-                train = bench_train, generate = bench_generate, features = bench_features }
+                train = bench_train, generate = bench_generate, features = bench_features.features,
+                crossover = bench_features.crossover, report = bench_report.run }
 
 --- Some machines hold OpenBLAS below what the processor can do.
 local function check_environment()
@@ -455,20 +354,26 @@ local function main()
     "performer bench gemm",
     "performer bench attention --length 4096 --causal --json",
     "performer bench block --length 4096 --threads 2",
-    "performer bench train --length 1024 --layers 4",
-    "performer bench generate",
+    "performer bench attention --length 1k,16k,256k --which favor",
+    "performer bench train --length 1024 --layers 6",
+    "performer bench generate --layers 8",
     "performer bench features --features 256",
+    "performer bench crossover --threads 2 --out crossover.json",
+    "performer bench report --out report",
   })
   local names = {}
   for name in pf.sorted(CASES) do names[#names + 1] = name end
   parser:argument("case", "what to measure"):choices(names)
-  local options = cli.parse(cli.add(parser, ROWS), ROWS, arg)
+  local options, given = cli.parse(cli.add(parser, ROWS), ROWS, arg)
   local kernels = {}
   for i, map in ipairs(pf.kernels().maps) do kernels[i] = map.name end
   cli.check_name("kernel", options.kernel, kernels)
+  options.lengths = options.length and tools.lengths(options.length)
+  if not options.threads and options.case ~= "report" then options.threads = 1 end
   cli.try(2, pf.open, { threads = options.threads })
+  options.threads = pf.info().threads
   check_environment()
-  CASES[options.case](options)
+  CASES[options.case](options, given, tools)
 end
 
 cli.main(main)

@@ -4,16 +4,25 @@ local cli = require "performer.cli"
 local trainer = require "performer.trainer"
 local lfs = require "lfs"
 
+local map_names = {}
+for i, map in ipairs(pf.kernels().maps) do map_names[i] = map.name end
+
 local ROWS = {
   { "data", "file", nil, "FASTA (plain or gzip) or text to train on" },
   { "out", "folder", nil, "run folder to make (default runs/NAME-DATE)" },
   { "resume", "folder", nil, "go on exactly where this run's last checkpoint stands" },
   { "model", "file", nil, "a Lua file that returns function(options) -> model" },
-  { "attention", "name", "softmax", "softmax (FAVOR+), relu, elu, exact or identity" },
+  { "attention", "name", "softmax", ("a kernel: %s; exact; auto, exact or "
+    .. "softmax by the length; or identity, which returns its values"):format(
+    table.concat(map_names, ", ")) },
+  { "crossover", "file", nil, "what `performer bench crossover --out` measured, for auto" },
   { "dim", "positive", nil, "model width" },
   { "layers", "positive", nil, "blocks" },
   { "heads", "positive", nil, "attention heads; must divide --dim" },
   { "features", "whole", nil, "random features a head (0: the kernel's own choice)" },
+  { "preset", { "own", "authors", "pytorch" }, nil, "whose defaults of a kernel's options" },
+  { "scale", "number", nil, "x = scale q before the kernel's map (default: the kernel's)" },
+  { "eps", "number", nil, "added to the kernel's features (default: the kernel's)" },
   { "hidden", "positive", nil, "feed-forward width (default 4 x dim)" },
   { "length", "positive", nil, "tokens a row" },
   { "batch", "positive", nil, "rows a step" },
@@ -29,6 +38,8 @@ local ROWS = {
   { "act", "name", nil, "feed-forward activation: gelu, relu, swiglu, ..." },
   { "norm", { "layernorm", "rmsnorm" }, nil, "normalisation" },
   { "conv", "whole", nil, "width of the short convolution before attention (0: none)" },
+  { "ngrams", "whole", nil, "longest n-gram of a hashed memory beside the embedding (0: none)" },
+  { "buckets", "positive", nil, "rows of that memory for each n" },
   { "head-decay", "number", nil, "how fast the steepest head forgets, a token (0: none; causal)" },
   { "seed", "whole", 1, "of everything random" },
   { "threads", "positive", nil, "threads (default: all cores)" },
@@ -48,9 +59,9 @@ local PRESETS = {
 }
 for _, preset in pairs(PRESETS) do
   for name, value in pairs {
-    dim = 128, layers = 4, heads = 4, features = 64, conv = 4, head_decay = 1, qk_norm = "on",
-    decay = 0.1, clip = 1.0, dropout = 0, redraw = 0, positions = "rotary", act = "gelu",
-    norm = "layernorm", minutes = 3, eval_every = 200,
+    dim = 128, layers = 4, heads = 4, features = 64, conv = 4, ngrams = 0, buckets = 262144,
+    head_decay = 1, qk_norm = "on", decay = 0.1, clip = 1.0, dropout = 0, redraw = 0,
+    positions = "rotary", act = "gelu", norm = "layernorm", minutes = 3, eval_every = 200,
   } do
     preset[name] = value
   end
@@ -94,7 +105,7 @@ local function check(options, given)
   if options.minutes and options.minutes <= 0 then
     cli.fail(2, "train: --minutes must be more than 0")
   end
-  local names = { "exact", "identity" }
+  local names = { "auto", "exact", "identity" }
   for _, map in ipairs(pf.kernels().maps) do names[#names + 1] = map.name end
   cli.check_name("attention", options.attention, names)
   if not options.resume then return end
@@ -110,10 +121,10 @@ end
 
 -- ---- settings: the user's words over the preset, all in one plain table ----
 
-local SETTINGS = { "attention", "dim", "layers", "heads", "features", "hidden", "length", "batch",
-                   "steps", "minutes", "lr", "warmup", "decay", "clip", "dropout", "redraw",
-                   "positions", "act", "norm", "conv", "head_decay", "seed", "eval_every",
-                   "log_every", "keep",
+local SETTINGS = { "attention", "dim", "layers", "heads", "features", "preset", "scale", "eps",
+                   "hidden", "length", "batch", "steps", "minutes", "lr", "warmup", "decay",
+                   "clip", "dropout", "redraw", "positions", "act", "norm", "conv", "ngrams",
+                   "buckets", "head_decay", "seed", "eval_every", "log_every", "keep",
                    "bidirectional", "qk_norm", "data", "model" }
 
 local function check_heads(settings)
@@ -165,8 +176,13 @@ local function build_model(settings, vocab)
     dropout = settings.dropout, conv = settings.conv,
     decay = not settings.bidirectional and settings.head_decay or 0,
     qk_norm = settings.qk_norm == "on",
-    kernel = { name = settings.attention, features = settings.features,
-               redraw = settings.redraw },
+    ngrams = settings.ngrams > 0 and { shortest = math.min(3, settings.ngrams),
+                                       longest = settings.ngrams,
+                                       buckets = settings.buckets } or nil,
+    -- "identity" is the attention that returns its values, not the map f(u) = u.
+    attention = settings.attention == "identity" and "identity" or nil,
+    kernel = { name = settings.attention, features = settings.features, redraw = settings.redraw,
+               preset = settings.preset, scale = settings.scale, eps = settings.eps },
   })
 end
 
@@ -221,6 +237,7 @@ local function fresh(options)
   local settings = settings_from(options, cli.need(pf.data.kind(options.data)))
   pf.seed(settings.seed)
   local data = open_data(settings)
+  if options.crossover then cli.need(pf.attention.use_crossover(options.crossover)) end
   local model = build_model(settings, data:tokenizer():size())
   return { settings = settings, data = data, model = model,
            optimizer = new_optimizer(model, settings),
@@ -279,6 +296,15 @@ local function resumed(options)
   return job
 end
 
+--- What the model is, in a few words: the script it comes from, or its attention.
+local function attention_of(job)
+  local s = job.settings
+  if s.model then return s.model end
+  if s.attention ~= "auto" then return s.attention .. " attention" end
+  return (job.model:options().attention == "exact" and "exact" or "softmax")
+    .. " attention, chosen by auto"
+end
+
 local function describe(job)
   local train, valid = job.data:info("train"), job.data:info("valid")
   local s = job.settings
@@ -287,7 +313,9 @@ local function describe(job)
   cli.say("data   %s: %s%s", s.data, train.format, documents)
   cli.say("       %d training tokens, %d held out", train.tokens, valid.tokens)
   cli.say("model  %d parameters, %s, %d threads, kernels %s", job.model:count(),
-          s.model or s.attention .. " attention", pf.info().threads, pf.info().cpu_name)
+          attention_of(job), pf.info().threads, pf.info().cpu_name)
+  local chosen = not s.model and job.model:options().chosen
+  if chosen then cli.say("       %s", chosen) end
   cli.say("run    %s%s", job.dir, job.state.step > 0 and
           (", going on after step %d"):format(job.state.step) or "")
 end
@@ -391,17 +419,33 @@ local function lr_at(job, step)
                               floor = s.lr * 0.05 } (step)
 end
 
+--- Is `step` one that is logged?
+local function is_logged(s, step)
+  return step == 1 or step == s.steps or step % s.log_every == 0 or step % s.eval_every == 0
+end
+
+--- Says once a run that the estimate of softmax attention is hopeless, and what helps.
+local function warn(job)
+  local text = not job.state.error_told and trainer.attention_warning(job.model)
+  if not text then return end
+  job.state.error_told = true
+  job.progress:finish()
+  cli.say("train: %s", text)
+end
+
 --- One step; the loss must stay a number.
 local function advance(job, step, batch)
   local s, state = job.settings, job.state
+  local watch = is_logged(s, step)
   local lr = lr_at(job, step)
   local loss, norm = trainer.step(job.model, job.optimizer, batch,
-                                  { step = step, lr = lr, clip = s.clip })
+                                  { step = step, lr = lr, clip = s.clip, watch = watch })
   if loss ~= loss or math.abs(loss) == math.huge then
     job.progress:finish()
     cli.fail(1, ("train: the loss is %s at step %d: try a lower --lr (it is %g); %s"):format(
       loss, step, lr, what_stands(job)))
   end
+  if watch then warn(job) end
   local share = math.max(0.05, 1 / step) -- a plain mean at first
   state.smooth = (1 - share) * (state.smooth or 0) + share * loss
   return { step = step, loss = loss, smoothed = state.smooth, lr = lr,
@@ -415,7 +459,8 @@ local function milestone(job, record, rate)
   local due = s.steps and not last and step % s.eval_every == 0
   local result = due and evaluate(job, step) or nil
   record.valid_loss = result and result.loss
-  if result or last or step == 1 or step % s.log_every == 0 then
+  if result or last then record.attention = trainer.attention_record(job.model) end
+  if is_logged(s, step) then
     record.tokens_per_s, record.seconds, record.steps = rate, job.state.seconds, s.steps
     record.bytes_peak = pf.memory().peak
     log_or_end(job, record)
@@ -491,7 +536,7 @@ local function main()
   make_folder(job.dir)
   describe(job)
   job.title = ("%s, %s"):format(job.settings.data:match "([^/]+)/*$",
-    job.settings.model or job.settings.attention .. " attention")
+    attention_of(job))
   job.run = cli.need(trainer.run { dir = job.dir, json = options.json and cli.print_json,
                                    step = options.resume and job.state.step, from = job.from })
   job.progress = trainer.Progress.new { total = job.settings.steps, live = pf.term.isatty(2),

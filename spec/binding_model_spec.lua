@@ -44,8 +44,9 @@ describe("kernel", function()
       function() pf.kernel.softmax { projection = pf.zeros(3) } end)
     assert.raises("projection must be a tensor",
       function() pf.kernel.softmax { projection = 3 } end)
-    assert.raises("no plain data",
-      function() nn.attention { dim = 8, heads = 1, kernel = given } end)
+    assert.raises("a given projection is not drawn again",
+      function() pf.kernel.softmax { projection = W, redraw = 5 } end)
+    assert.raises("needs the projection", function() pf.kernel.softmax { rows = "given" } end)
   end)
 
   it("estimates softmax: features multiply to exp(q.k / sqrt(d))", function()

@@ -96,6 +96,34 @@ describe("examples", function()
     assert.equal(table.concat({ given, given, given }, " "), said)
     assert.equal(out, run "05_custom_layer.lua 250")
   end)
+
+  it("06_beam_search: finds what greedy choice misses", function()
+    local out = run "06_beam_search.lua"
+    local greedy = tonumber(out:match "greedy +a%l%l%l%l +log p (%S+)")
+    local word, best = out:match "beam 1 +(%l+) +log p (%S+)"
+    assert.equal("bcdef", word)
+    assert.is_true(tonumber(best) > greedy + 1, out)
+    assert.equal(4, #numbers(out, "beam %d +%l+ +log p (%S+)"))
+  end)
+
+  it("07_nearest_items: is near the judge, before and after items left and came", function()
+    local out = run "07_nearest_items.lua 5000 512"
+    local off = numbers(out, "partition off by ([%d.]+) %%")
+    local price = numbers(out, "mean price by ([%d.]+);")
+    assert.equal(2, #off)
+    for i = 1, 2 do assert.is_true(off[i] < 15 and price[i] < 0.5, out) end
+    assert.truthy(out:find("set of 5000 items", 1, true))
+    assert.truthy(out:find("   4600 items: partition", 1, true))
+    assert.is_true(tonumber(out:match "([%d.]+) times the average item") > 1, out)
+  end)
+
+  it("08_pointer_sort: points to the right places, by FAVOR+ and exactly", function()
+    for _, which in ipairs { "favor", "exact" } do
+      local right = numbers(run("08_pointer_sort.lua 120 " .. which), "right +([%d.]+) %%")
+      assert.equal(10, #right)
+      assert.is_true(right[10] > 80, right[10] .. " % right; guessing gives 10 %")
+    end
+  end)
 end)
 
 -- ---- the texts ------------------------------------------------------------------------
@@ -198,7 +226,8 @@ describe("README", function()
       local B, H, dv = 1, 2, 4
       local q, k, v = pf.randn(B, H, 5, 4), pf.randn(B, H, 5, 4), pf.randn(B, H, 5, dv)
       local q1, k1, v1 = q:slice(3, 1, 1), k:slice(3, 1, 1), v:slice(3, 1, 1)
-      local kernel = pf.kernel.elu { head_dim = 4 }
+      local kernel = pf.kernel.softmax { head_dim = 4, features = 8 }
+      local model = nn.performer { vocab = 9, dim = 8, layers = 1, heads = 2, causal = true }
       local function f(x) return x:square():sum() end
       ]]
     local shown = blocks("bindings/README.md", "lua")

@@ -341,6 +341,23 @@ describe("a stream", function()
     end)
   end
 
+  it("of a model with an n-gram memory remembers the last tokens", function()
+    local m = model { ngrams = { shortest = 2, longest = 4, buckets = 97, width = 5 } }
+    local memory = m:tensors()["ngrams.weight"]
+    assert.same({ 3 * 97, 5 }, memory:shape())
+    local x = ids(2, 30, 23, 9)
+    local blank = m(x)
+    memory:copy_(pf.randn(3 * 97, 5))
+    local whole, state = m(x), m:state { batch = 2 }
+    assert.is_true((whole - blank):abs():max():item() > 0.1)
+    local parts = { m:prefill(x:slice(2, 1, 2), state) }
+    for t = 3, 12 do
+      parts[#parts + 1] = m:step(x:slice(2, t, t):reshape(2), state):reshape(2, 1, 23)
+    end
+    parts[#parts + 1] = m:prefill(x:slice(2, 13, 30), state)
+    assert.near_tensor(whole, pf.concat(parts, 2), 1e-4)
+  end)
+
   it("holds constant bytes with linear attention", function()
     local stream = model():stream()
     stream:feed { 1, 2, 3 }

@@ -9,6 +9,9 @@ if home then core.home(home) end -- errors name the user's line, not ours
 
 local util = require "performer.util"
 local kernels = require "performer.kernel"
+require "performer.state"
+require "performer.items"
+require "performer.advise"
 local layers = require "performer.nn"
 local data = require "performer.data"
 

@@ -37,34 +37,59 @@ local function option(k, name)
   return value
 end
 
---- Features m for heads of width d; 0: not projected.
-local function feature_count(k, head_dim)
-  if k.given then return k.given:size(-2) end
-  local m = option(k, "features")
-  if m == 0 and maps[k.name].softmax then return 4 * head_dim end
-  return m
+--- Name and options as the engine takes them, those of a given projection filled in.
+local function plain(k)
+  local config = util.copy(k.options)
+  config.name = k.name
+  if k.given then
+    config.features, config.project, config.rows = k.given:size(-2), true, "given"
+    config.per_head = k.given:rank() == 3
+  end
+  return config
+end
+
+--- What the options come to for heads of width `head_dim`, with presets and defaults filled in:
+--- {features (0: not projected), scale, ratio, eps, tilt}.
+function Kernel:settings(head_dim)
+  if self.map then util.fail("a custom kernel has no settings: it is what its map does") end
+  head_dim = head_dim or self.options.head_dim
+  if not head_dim then util.fail("kernel: settings depend on head_dim; give it") end
+  local known = self.settled[head_dim]
+  if not known then
+    known = core.settle_kernel(plain(self), head_dim)
+    self.settled[head_dim] = known
+  end
+  return known
+end
+
+--- The projection, given or drawn once, and its factors where it has any.
+local function draw(k, head_dim, heads)
+  if k.map then return nil end
+  if k.given then return k.given end
+  head_dim = head_dim or k.options.head_dim
+  if not head_dim then util.fail("kernel: give head_dim, to draw the projection") end
+  if k:settings(head_dim).features == 0 then return nil end
+  if not option(k, "per_head") then heads = nil end
+  local key = ("%d/%d"):format(head_dim, heads or 0)
+  local known = k.drawn[key]
+  if not known then
+    local W, factors = core.project_kernel(plain(k), head_dim, heads)
+    known = { W:detach(), factors and factors:detach() }
+    k.drawn[key] = known
+  end
+  return known[1], known[2]
 end
 
 --- The projection for heads of width `head_dim`: given, or drawn once; nil where there is none.
 function Kernel:projection(head_dim, heads)
-  if self.map then return nil end
-  if self.given then return self.given end
-  head_dim = head_dim or self.options.head_dim
-  if not head_dim then util.fail("kernel: give head_dim, to draw the projection") end
-  local features = feature_count(self, head_dim)
-  if features == 0 then return nil end
-  if not option(self, "per_head") then heads = nil end
-  local key = ("%d/%d"):format(head_dim, heads or 0)
-  if not self.drawn[key] then
-    local seed = option(self, "seed")
-    if seed == 0 then seed = core.info().seed end
-    self.drawn[key] = core.draw_projection {
-      features = features, head_dim = head_dim, heads = heads, seed = seed,
-      layer = option(self, "layer"), iid = not option(self, "orthogonal"),
-      regular = option(self, "regular"),
-    }:detach()
-  end
-  return self.drawn[key]
+  return (draw(self, head_dim, heads))
+end
+
+--- The attributes of the ops that take a map.
+local function map_options(k, head_dim)
+  local settings = k:settings(head_dim)
+  return { map = k.name, scale = settings.scale, ratio = settings.ratio, eps = settings.eps,
+           tilt = settings.tilt }
 end
 
 --- phi(x) (B, H, L, r) by its plain definition, without any stabiliser.
@@ -73,40 +98,68 @@ function Kernel:features(x, side)
     util.fail("features: the side is \"query\" or \"key\", got %s", tostring(side))
   end
   if self.map then return self.map(x, side) end
-  return op.features(x, self:projection(x:size(-1), x:rank() == 4 and x:size(2) or nil), {
-    map = self.name, scale = self.options.scale, eps = self.options.eps,
-  })
+  return op.features(x, self:projection(x:size(-1), x:rank() == 4 and x:size(2) or nil),
+    map_options(self, x:size(-1)))
+end
+
+--- mean |x + y|^2 over all pairs of a query and a key of a head, x and y scaled, from moments.
+local function mean_square(q, k, scale)
+  local function squared(x) return (x * x):sum(-1):mean():item() end
+  local mean_q, mean_k = q:mean(3), k:mean(3) -- (B, H, d)
+  local B, H, Hk, d = q:size(1), q:size(2), k:size(2), q:size(4)
+  mean_q = mean_q:reshape(B, Hk, H // Hk, d):mean(3)
+  return scale ^ 2 * (squared(q) + squared(k) + 2 * (mean_q * mean_k):sum(-1):mean():item())
+end
+
+--- The same kernel with the tilt that suits queries and keys like these, (B, H, L, d); for
+--- softmax_plus. Fit it on data that is past: a tilt that came from the future is no causal one.
+function Kernel:fit(q, k)
+  if self.map or not maps[self.name].tilted then
+    util.fail("fit: a softmax_plus kernel has a tilt to fit, this is a %s kernel", self.name)
+  end
+  for name, t in util.sorted { q = q, k = k } do
+    if core.kind(t) ~= "tensor" or t:rank() ~= 4 then
+      util.fail("fit: %s must be a tensor (B, H, L, d), got %s", name,
+        core.kind(t) == "tensor" and tostring(t:shape()) or core.kind(t))
+    end
+  end
+  if k == nil then util.fail("fit: queries and keys are needed") end
+  q, k = q:detach(), k:detach()
+  local head_dim = q:size(4)
+  local s = mean_square(q, k, self:settings(head_dim).scale)
+  if s ~= s or s == math.huge then util.fail("fit: queries and keys must be finite") end
+  local options = util.copy(self.options)
+  options.tilt, options.projection = core.best_tilt(s, head_dim), self.given
+  local fitted = kernel[self.name](options)
+  fitted.drawn = self.drawn -- one projection for both
+  return fitted
 end
 
 --- The options as plain data, for a layer or a file.
 function Kernel:config()
   if self.map then
-    util.fail("a custom kernel lives in Lua: use it in pf.attention.favor, in a layer of your own")
+    util.fail("a custom kernel lives in Lua: nn.attention{kernel = ...} takes it, and " ..
+      "pf.attention.favor in a layer of your own")
   end
-  if self.given then
-    util.fail("a kernel with a given projection is no plain data: copy the projection into the " ..
-      "layer's own, model:tensors()[\"....projection\"]:copy_(W)")
-  end
-  local config = util.copy(self.options)
-  config.name = self.name
-  return config
+  return plain(self)
 end
 
 local function describe(k)
   if k.map then return "custom kernel" end
   local parts = {}
-  local m = k.given and k.given:size(-2) or option(k, "features")
-  if m == 0 and maps[k.name].softmax then
-    parts[1] = k.options.head_dim and tostring(4 * k.options.head_dim) or "4 x head_dim"
-  elseif m > 0 then
-    parts[1] = tostring(m)
+  local m = option(k, "features")
+  if k.given or k.options.head_dim then
+    m = k:settings(k.options.head_dim).features
+  elseif m == 0 and maps[k.name].softmax then
+    parts[1] = "4 x head_dim"
   end
+  if m > 0 then parts[1] = tostring(m) end
   if parts[1] then
     if maps[k.name].positive then parts[#parts + 1] = "positive" end
     if k.given then
       parts[#parts + 1] = "given"
     else
-      parts[#parts + 1] = option(k, "orthogonal") and "orthogonal" or "independent"
+      parts[#parts + 1] = option(k, "rows")
     end
     parts = { table.concat(parts, " ") .. " features" }
   else
@@ -116,7 +169,10 @@ local function describe(k)
   if m > 0 or maps[k.name].softmax then
     parts[#parts + 1] = redraw == 0 and "redraw never" or ("redraw every %d steps"):format(redraw)
   end
-  if k.options.eps then parts[#parts + 1] = ("eps %g"):format(k.options.eps) end
+  for _, name in ipairs { "scale", "ratio", "eps", "tilt" } do
+    if k.options[name] then parts[#parts + 1] = ("%s %g"):format(name, k.options[name]) end
+  end
+  if k.options.preset then parts[#parts + 1] = ("preset %s"):format(k.options.preset) end
   return ("%s kernel: %s"):format(k.name, table.concat(parts, ", "))
 end
 
@@ -127,6 +183,10 @@ local meta = {
 
 local function is_kernel(value)
   return getmetatable(value) == meta
+end
+
+local function is_custom(value)
+  return is_kernel(value) and value.map ~= nil
 end
 
 local function check_projection(name, W, options)
@@ -157,30 +217,40 @@ local function new_kernel(name, options)
     options.head_dim = given:size(-1)
     options.features = nil
   end
+  if options.rows == "given" and given == nil then
+    util.fail("kernel.%s: rows = \"given\" needs the projection", name)
+  end
   local checked = util.copy(options)
   checked.name = name
-  if given ~= nil then checked.features = given:size(-2) end
+  if given ~= nil then checked.features, checked.rows = given:size(-2), "given" end
   core.check_kernel(checked, options.head_dim or 64)
-  return setmetatable({ name = name, options = options, given = given, drawn = {} }, meta)
+  return setmetatable({ name = name, options = options, given = given, drawn = {}, settled = {} },
+    meta)
 end
 
 for _, name in ipairs(map_names) do
   kernel[name] = function(options) return new_kernel(name, options) end
 end
 
---- A kernel of one's own: map(x, side) -> features (B, H, L, r), made of ops.
+--- A kernel of one's own: map(x, side) -> features (B, H, L, r), made of ops. parameters: a table
+--- of the tensors that the map learns with, for the layer that takes the kernel.
 function kernel.custom(options)
-  util.check_options(options, { "map" }, "kernel.custom")
+  util.check_options(options, { "map", "parameters" }, "kernel.custom")
   local map = options and options.map
   if type(map) ~= "function" then
     util.fail("kernel.custom: map must be a function(x, side), got %s", core.kind(map))
   end
-  return setmetatable({ name = "custom", options = {}, map = map, drawn = {} }, meta)
+  local parameters = options.parameters
+  if parameters ~= nil and type(parameters) ~= "table" then
+    util.fail("kernel.custom: parameters must be a table of tensors, got %s",
+      core.kind(parameters))
+  end
+  return setmetatable({ name = "custom", options = {}, map = map, parameters = parameters,
+                        drawn = {} }, meta)
 end
 
---- Exact and identity attention, where a layer or a state takes a kernel.
+--- Exact attention, where a layer or a state takes a kernel.
 function kernel.exact() return { name = "exact" } end
-function kernel.identity() return { name = "identity" } end
 
 --- A kernel object from an object, a name, or a table with a name.
 local function as_kernel(value, where)
@@ -202,8 +272,9 @@ end
 
 -- ---- attention ----------------------------------------------------------------------
 
-local passed_on = { "mask", "documents", "causal", "decay", "state", "entry", "entry_s", "entry_z",
-  "entry_shift" }
+-- Who sees whom: every attention takes these.
+local reach = { "causal", "mask", "documents", "cu_seqlens", "limits", "prefix", "decay" }
+local passed_on = { "state", "entry", "entry_s", "entry_z", "entry_shift", table.unpack(reach) }
 
 --- The options of an attention op: what is passed on, and `entry` cut into its tensors.
 local function op_options(options, extra, where)
@@ -240,7 +311,8 @@ local function check_qkv(where, q, k, v)
   end
 end
 
---- Linear attention with a kernel: q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv).
+--- Linear attention with a kernel: q (B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv), H a
+--- multiple of Hk; a projection is drawn for the Hk heads of keys.
 function attention.favor(q, k, v, options)
   check_qkv("attention.favor", q, k, v)
   local chosen = as_kernel(options and options.kernel or "softmax", "attention.favor")
@@ -248,8 +320,8 @@ function attention.favor(q, k, v, options)
   if chosen.map then
     return results(op.linear_attention(chosen.map(q, "query"), chosen.map(k, "key"), v, o))
   end
-  o.map, o.scale, o.eps = chosen.name, chosen.options.scale, chosen.options.eps
-  o.projection = chosen:projection(q:size(-1), q:size(2))
+  for name, value in pairs(map_options(chosen, q:size(-1))) do o[name] = value end
+  o.projection, o.factors = draw(chosen, q:size(-1), k:size(2))
   return results(op.favor(q, k, v, o))
 end
 
@@ -262,115 +334,22 @@ end
 --- Softmax attention, quadratic: the judge.
 function attention.exact(q, k, v, options)
   check_qkv("attention.exact", q, k, v)
-  util.check_options(options, { "causal", "mask", "documents", "decay", "scale" },
-    "attention.exact")
+  util.check_options(options, { "scale", table.unpack(reach) }, "attention.exact")
   return op.exact_attention(q, k, v, options or {})
 end
 
 --- Returns v, with zero gradients for q and k: the limit of speed.
 function attention.identity(q, k, v, options)
   check_qkv("attention.identity", q, k, v)
-  util.check_options(options, { "causal", "mask", "documents" }, "attention.identity")
-  return op.identity_attention(q, k, v)
-end
-
--- ---- streaming ----------------------------------------------------------------------
-
---- The state of a custom kernel: linear attention with entry and exit states.
-local CustomState = {}
-
-local function move_on(state, q, k, v)
-  local map = state.kernel.map
-  local out, exit = attention.linear(map(q, "query"), map(k, "key"), v,
-    { causal = true, state = true, entry = state.entry })
-  for name, t in pairs(exit) do exit[name] = t:detach() end
-  state.entry, state.seen = exit, state.seen + q:size(3)
-  return out
-end
-
-function CustomState:prefill(q, k, v) return move_on(self, q, k, v) end
-
-function CustomState:step(q, k, v)
-  if q:size(3) ~= 1 then util.fail("step: one position at a time, q is %s", tostring(q:shape())) end
-  return move_on(self, q, k, v)
-end
-
-function CustomState:fork()
-  local copy = { kernel = self.kernel, entry = self.entry, seen = self.seen }
-  return setmetatable(copy, getmetatable(self))
-end
-
-function CustomState:bytes()
-  local n = 0
-  for _, t in pairs(self.entry or {}) do n = n + 4 * t:numel() end
-  return n
-end
-
-function CustomState:position() return self.seen end
-
-function CustomState:save(path)
-  return core.save(path, self.entry or {}, { position = tostring(self.seen) })
-end
-
-local custom_meta = {
-  __index = CustomState, __name = "state",
-  __tostring = function(s) return ("state after %d tokens, %d bytes"):format(s.seen, s:bytes()) end,
-}
-
---- A streaming state: state:prefill(q, k, v), state:step(q1, k1, v1), fork, save, bytes.
-function attention.state(options)
-  util.check_options(options, { "kernel", "batch", "heads", "head_dim", "value_dim" },
-    "attention.state")
-  options = options or {}
-  local given = options.kernel or "softmax"
-  if given == "exact" then given = kernel.exact() end
-  local exact = type(given) == "table" and not is_kernel(given) and given.name == "exact"
-  local chosen = not exact and as_kernel(given, "attention.state")
-  if chosen and chosen.map then
-    return setmetatable({ kernel = chosen, seen = 0 }, custom_meta)
-  end
-  local head_dim = options.head_dim or (chosen and chosen.options.head_dim)
-  if not head_dim then
-    util.fail("attention.state: head_dim is needed, here or in the kernel")
-  end
-  local heads = options.heads or 1
-  local config, projection = given, nil
-  if chosen then
-    projection = chosen:projection(head_dim, heads)
-    config = util.copy(chosen.options)
-    config.name, config.head_dim = chosen.name, head_dim
-    if projection then config.features = projection:size(-2) end
-  end
-  return core.attention_state(config, projection, options.batch or 1, heads, head_dim,
-    options.value_dim or head_dim)
-end
-
---- How well a kernel does against exact attention on random rows: {error, exact_ms, ms},
---- error being max|a - b| / max|b|.
-function attention.compare(chosen, options)
-  options = util.check_options(options, { "length", "dim", "heads", "batch", "seed", "norm",
-    "causal" }, "attention.compare")
-  chosen = as_kernel(chosen, "attention.compare")
-  local B, H = options.batch or 1, options.heads or 1
-  local L, d = options.length or 512, options.dim or 64
-  if options.seed then core.seed(options.seed) end
-  -- |q|^2 / sqrt(d) is about norm^2: what the estimator's error depends on.
-  local scale = (options.norm or 1) * d ^ -0.25
-  local q, k = core.randn(B, H, L, d) * scale, core.randn(B, H, L, d) * scale
-  local v = core.randn(B, H, L, d)
-  local began = core.clock()
-  local out = attention.favor(q, k, v, { kernel = chosen, causal = options.causal })
-  local middle = core.clock()
-  local judge = attention.exact(q, k, v, { causal = options.causal })
-  local ended = core.clock()
-  return {
-    error = (out - judge):abs():max():item() / judge:abs():max():item(),
-    ms = 1e3 * (middle - began), exact_ms = 1e3 * (ended - middle),
-  }
+  options = util.copy(util.check_options(options, reach, "attention.identity"))
+  options.causal = nil -- the op has nothing to tell apart
+  return op.identity_attention(q, k, v, options)
 end
 
 return {
   kernel = util.namespace(kernel, "pf.kernel"),
   attention = util.namespace(attention, "pf.attention"),
-  is_kernel = is_kernel,
+  is_kernel = is_kernel, is_custom = is_custom, as_kernel = as_kernel, maps = maps,
+  plain = plain,
+  Kernel = Kernel, -- methods; advise.lua adds some
 }

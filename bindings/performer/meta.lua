@@ -22,6 +22,7 @@
 ---@field step? integer
 ---@field mask? pf.Tensor
 ---@field documents? pf.Tensor
+---@field watch? boolean
 
 ---@class pf.AttentionOptions
 ---@field kernel? pf.Kernel|string|table
@@ -79,6 +80,9 @@ local State = {}
 ---@operator call(pf.Tensor|table): pf.Tensor
 ---@operator len: integer
 local Module = {}
+
+---@class pf.Items
+local Items = {}
 
 ---@class pf.Stream
 local Stream = {}
@@ -329,18 +333,17 @@ function pf.check.gradient(f, inputs, options) end
 ---@return boolean
 function pf.check.deterministic(f, times) end
 
----A feature map of one's own, made of ops.
----@param options {map: fun(x: pf.Tensor, side: string): pf.Tensor}
+---A feature map of one's own, made of ops: x (B, H, L, d), not scaled -> (B, H, L, r).
+---parameters: the tensors that it learns with. pf.attention.* and states take it, and
+---nn.attention, which then is a layer of this script: name it, and nn.define that name, to load
+---it from a checkpoint.
+---@param options {map: fun(x: pf.Tensor, side: string): pf.Tensor, parameters?: table}
 ---@return pf.Kernel
 function pf.kernel.custom(options) end
 
 ---Exact softmax attention, where a layer or a state takes a kernel.
 ---@return table
 function pf.kernel.exact() end
-
----Identity attention, where a layer takes a kernel.
----@return table
-function pf.kernel.identity() end
 
 ---phi(x) (B, H, L, r) by its plain definition, without any stabiliser.
 ---@param x pf.Tensor
@@ -354,9 +357,43 @@ function Kernel:features(x, side) end
 ---@return pf.Tensor?
 function Kernel:projection(head_dim, heads) end
 
+---{features, scale, ratio, eps, tilt}: what options, preset and defaults come to for heads of
+---this width. features 0: not projected.
+---@param head_dim? integer
+---@return table
+function Kernel:settings(head_dim) end
+
+---A softmax_plus kernel with the tilt that suits queries and keys (B, H, L, d) like these: A =
+---(1 - 1/rho) / 8, rho = (sqrt((2s + d)^2 + 8 d s) - 2s - d) / (4s), s the mean |x + y|^2 (arXiv
+---2205.15317). A layer fits one a head in training, after each step.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@return pf.Kernel
+function Kernel:fit(q, k) end
+
 ---The options as plain data.
 ---@return table
 function Kernel:config() end
+
+---What theory tells for one pair of a softmax kernel with |x + y|^2 = sum, |x - y|^2 =
+---difference (softmax_trig asks for it): {rel_mse, coupled_rel_mse, bias}, relative to exp(x.y).
+---Paper, Lemma 2.
+---@param sum number
+---@param difference? number
+---@param head_dim? integer
+---@return table
+function Kernel:predict(sum, difference, head_dim) end
+
+---What to change so that an estimated weight of such queries and keys, (B, H, L, d), is off by
+---at most `tolerance` (0.1), root mean square, relative; prints as a table. Options tolerance,
+---causal, rows (32) that are paired, limit (1024) of feature columns. Gives map, features,
+---scale, tilt, qk_norm, predicted_error, meets, hopeless, current and the candidates;
+---advice:kernel() makes the kernel.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param options? table
+---@return table
+function Kernel:advise(q, k, options) end
 
 ---Linear attention. Options kernel (an object, a name, or options with a name), causal, mask (B,
 ---Lk), documents (B, L), decay (H) of a causal one: a key counts exp(-decay) less a token, state
@@ -392,17 +429,132 @@ function pf.attention.exact(q, k, v, options) end
 ---@return pf.Tensor
 function pf.attention.identity(q, k, v, options) end
 
----{error, ms, exact_ms} against exact attention on random rows. Options length, dim, heads,
----batch, seed, norm, causal.
+---A kernel against exact attention, a head at a time; prints as a table. Options q, k, v, or
+---length (512), dim (64), heads, batch, norm (|x| and |y|, 1) and seed of random ones; causal;
+---draws (32) of the projection to measure with; rows (32) queries and keys that are paired.
+---Gives heads, and over all of them: error (max|a - b| / max|b| of the outputs), rms_error, ms,
+---exact_ms; of softmax kernels query, key, sum (mean |x|^2, |y|^2, |x + y|^2), predicted_rel_mse
+---(theory, independent rows), coupled_rel_mse (rows as they are drawn), median_rel_mse (at the
+---median |x + y|^2), measured_rel_mse of the estimate of exp(x.y), a head also
+---measured_deviation, its standard error, and bias_sigma, the mean of estimate / exp(x.y) - 1 in
+---standard errors. Means over pairs: the longest pairs are most of them.
 ---@param kernel pf.Kernel
 ---@param options? table
 ---@return table
 function pf.attention.compare(kernel, options) end
 
----A streaming state. Options kernel, batch, heads, head_dim, value_dim.
+---The length from which on linear attention is faster than exact attention, forward and
+---backward, for {head_dim, features (columns), causal}: what attention "auto" goes by. Without a
+---shape, the table that it is read from.
+---@param shape? table
+---@return number|table[]
+function pf.attention.crossover(shape) end
+
+---Takes the table of a file that `performer bench crossover --out FILE` wrote, or such a table,
+---for what is built from now on; nil: the built-in one.
+---@param source? string|table
+---@return true?, string?, string?
+function pf.attention.use_crossover(source) end
+
+---log sum_j exp(x_i.y_j), (B, H, Lq), x and y being q and k scaled: estimated in O(L m), or
+---exact; for other maps log sum_j phi(q_i).phi(k_j). Differentiable. Options kernel (an object,
+---a name, options with a name; "exact" or {name = "exact", scale = s}), causal, mask (B, Lk). No
+---key in reach: -inf, gradients 0.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param options? table
+---@return pf.Tensor
+function pf.attention.log_partition(q, k, options) end
+
+---Weights of chosen queries and keys, as attention with one-hot values has them, without the Lq
+---x Lk array. Options kernel (as above), causal, mask, and rows (queries) -> (B, H, n, Lk),
+---columns (keys) -> (B, H, Lq, n), both -> (B, H, n_rows, n_columns), or pairs {{query, key},
+---...} -> (B, H, n). With rows alone: top = n gives the n largest and, as a second result, their
+---positions from 1 (i32, 0: fewer keys are seen); entropy = true adds (B, H, n) in nats. O(L m)
+---time, O(L) memory beside the results (exact: quadratic time). Not differentiable. Paper, C.4.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param options table
+---@return pf.Tensor, pf.Tensor?, pf.Tensor?
+function pf.attention.weights(q, k, options) end
+
+---log p of pointing from query i to key j: q (B, Lq, d), k (B, Lk, d) -> (B, Lq, Lk); with
+---targets (B, Lq) i32, positions from 1 or 0 for none (log p 0), -> (B, Lq) in O((Lq + Lk) m d).
+---Differentiable: -mean is a loss. Options kernel (as above), mask (B, Lk), targets, score:
+---estimate (default), p = phi(q).phi(k) over its sum, or exact, exp(x.y) over the estimated sum,
+---for reading only: it is no distribution, and a loss of it falls without end. What can't be
+---seen has log p -inf and no gradient.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param options? table
+---@return pf.Tensor
+function pf.attention.pointer(q, k, options) end
+
+---A softmax over a set of items that is fixed between queries: keys (N, d) and, if given, values
+---(N, dv); empty sets take dim and value_dim instead. One pass, then O(m (d + dv)) a query,
+---whatever N. kernel: a map's or a custom one; scale = 1 in it for exp(q.k) itself, T^(-1/2) for
+---exp(q.k / T), default d^(-1/4) for exp(q.k / sqrt(d)). Not differentiable. Paper, section 1.
+---@param options table
+---@return pf.Items
+function pf.attention.items(options) end
+
+---More items; all or, when a row is not finite, none.
+---@param keys pf.Tensor
+---@param values? pf.Tensor
+---@return pf.Items
+function Items:add(keys, values) end
+
+---Takes out what was added, by the same keys and values. Sums are in double and kept apart by
+---size, so the rest is as exact as if the others had never been there.
+---@param keys pf.Tensor
+---@param values? pf.Tensor
+---@return pf.Items
+function Items:remove(keys, values) end
+
+---(n, d) -> (n): log of the sum over all items of exp(x.y); -inf for an empty set.
+---@param queries pf.Tensor
+---@return pf.Tensor
+function Items:log_partition(queries) end
+
+---(n, d) -> (n, dv): the mean of the values under the softmax; 0 for an empty set.
+---@param queries pf.Tensor
+---@return pf.Tensor
+function Items:expectation(queries) end
+
+---(n, d), (k, d) -> (n, k): the chance of these items, exp(x.y) over the estimated sum. Options
+---estimate: exp(x.y) by the features too, then chances sum to 1 (always so for maps that are no
+---softmax); log: logarithms.
+---@param queries pf.Tensor
+---@param keys pf.Tensor
+---@param options? table
+---@return pf.Tensor
+function Items:probability(queries, keys, options) end
+
+---Items in the set.
+---@return integer
+function Items:count() end
+
+---What it holds; bounded, whatever the count.
+---@return integer
+function Items:bytes() end
+
+---Frees it now.
+function Items:close() end
+
+---A streaming state. Options kernel (also "exact"), batch (1), heads (1; of keys and values:
+---queries may have a multiple of them), head_dim, value_dim (head_dim), decay (heads). A custom
+---kernel's state takes its sizes from the first keys.
 ---@param options table
 ---@return pf.State
 function pf.attention.state(options) end
+
+---The state that state:save(path) wrote; it goes on with the same bits. The file holds kernel
+---and projection; a kernel that is given must be that one, a custom one must be given. A file
+---that is damaged, or of another kernel: nil, message, code.
+---@param path string
+---@param options? {kernel: pf.Kernel, decay: pf.Tensor}
+---@return pf.State?, string?, string?
+function pf.attention.load_state(path, options) end
 
 ---Attends to all seen so far and to the new keys; moves the state on.
 ---@param q pf.Tensor
@@ -422,6 +574,18 @@ function State:step(q, k, v) end
 ---@return pf.State
 function State:fork() end
 
+---Row b becomes what row rows[b] was, in place; repeats allowed, and as many rows from now on as
+---there are numbers. Returns the state.
+---@param rows integer[]|pf.Tensor
+---@return pf.State
+function State:reorder(rows) end
+
+---The state of one segment takes in that of the next one (seen from an empty start), in place.
+---States of attention alone, with the same kernel. Returns the state.
+---@param later pf.State
+---@return pf.State
+function State:merge(later) end
+
 ---What it holds.
 ---@return integer
 function State:bytes() end
@@ -430,7 +594,11 @@ function State:bytes() end
 ---@return integer
 function State:position() end
 
----As safetensors.
+---Sequences.
+---@return integer
+function State:batch() end
+
+---As safetensors, with the kernel and a checksum; a model's with what tells the model.
 ---@param path string
 ---@return true?, string?, string?
 function State:save(path) end
@@ -496,6 +664,12 @@ function Module:tensors() end
 ---@return pf.Tensor[], string[]
 function Module:parameters() end
 
+---What training last saw of the queries and keys of softmax attention (every 16th step, and
+---those with watch = true in the pass), a line a head: {layer, head, map, features, step, query,
+---key, sum, median, predicted_rel_mse, median_rel_mse}; prints as a table.
+---@return table[]
+function Module:attention_report() end
+
 ---Trained numbers, and all that are saved.
 ---@return integer, integer
 function Module:count() end
@@ -525,10 +699,20 @@ function Module:prefill(x, state) end
 ---@return pf.Tensor
 function Module:step(x, state) end
 
----A stream of tokens.
----@param options? table
+---What state:save(path) wrote with this model and these weights.
+---@param path string
+---@return pf.State?, string?, string?
+function Module:load_state(path) end
+
+---A stream of tokens; with batch = n, of n sequences in step.
+---@param options? {batch: integer}
 ---@return pf.Stream
 function Module:stream(options) end
+
+---What stream:save(path) wrote with this model and these weights; it goes on with the same bits.
+---@param path string
+---@return pf.Stream?, string?, string?
+function Module:load_stream(path) end
 
 ---Samples after a prompt and gives the new tokens in the prompt's form. Options prompt, tokens,
 ---temperature, top_k, top_p, seed, tokenizer, stop, allow, each(id).
@@ -536,20 +720,20 @@ function Module:stream(options) end
 ---@return string|pf.Tensor|integer[]
 function Module:generate(options) end
 
----Reads a prompt.
----@param ids pf.Tensor|integer[]
+---Reads a prompt; of a batch, (batch, L) ids.
+---@param ids pf.Tensor|integer[]|integer[][]
 ---@return pf.Stream
 function Stream:feed(ids) end
 
----Feeds a token and samples the next one.
----@param token integer
+---Feeds a token and samples the next one; of a batch, a list of them.
+---@param token integer|integer[]
 ---@param sampling? pf.Sampling
----@return integer
+---@return integer|integer[]
 function Stream:next(token, sampling) end
 
----Samples from the logits that stand.
+---Samples from the logits that stand; of a batch, a list.
 ---@param sampling? pf.Sampling
----@return integer
+---@return integer|integer[]
 function Stream:sample(sampling) end
 
 ---n times next.
@@ -563,13 +747,35 @@ function Stream:take(token, n, sampling) end
 ---@param ids? pf.Tensor|integer[]
 function Stream:allow(ids) end
 
----A copy of the logits that stand.
+---A copy of the logits that stand: (vocab), of a batch (batch, vocab).
 ---@return pf.Tensor
 function Stream:logits() end
+
+---A copy that goes its own way.
+---@return pf.Stream
+function Stream:fork() end
+
+---Row b becomes what row rows[b] was, in place, as state:reorder does.
+---@param rows integer[]|pf.Tensor
+---@return pf.Stream
+function Stream:reorder(rows) end
+
+---State and logits as safetensors, for model:load_stream.
+---@param path string
+---@return true?, string?, string?
+function Stream:save(path) end
 
 ---What its state holds.
 ---@return integer
 function Stream:bytes() end
+
+---Tokens fed, to each sequence.
+---@return integer
+function Stream:position() end
+
+---Sequences.
+---@return integer
+function Stream:batch() end
 
 ---Frees it now.
 function Stream:close() end
@@ -753,17 +959,33 @@ function pf.json.decode(text) end
 function pf.json.list(t) end
 
 ---@class pf.KernelOptions
----@field name? string feature map: softmax, relu, elu; a layer also takes exact and identity
----random projections m; 0: 4 x head_dim for softmax, no projection for the others
----@field features? integer
+---feature map: softmax, softmax_hyp, softmax_reg, softmax_plus, softmax_trig, relu, elu, exp,
+---gelu, sigmoid, tanh, abs, cos, sin, identity, square, requ, or, in a layer or a state, exact
+---@field name? string
+---whose defaults of scale, eps, project and features: authors (JAX: softmax maps eps 1e-6 and
+---256 features; the others scale 1, eps 1e-3, not projected), pytorch (performer-pytorch: scale
+---d^(-1/4), projected, d ln d features, eps 1e-4 for softmax maps, 1e-3 for the others)
+---@field preset? "own"|"authors"|"pytorch"
+---@field features? integer random projections m; 0: 4 x head_dim where projected
+---u = W x; false: u = x, of width head_dim. Not given: softmax maps, presets that project, and
+---kernels with features
+---@field project? boolean
 ---@field head_dim? integer head width d; 0: the layer's
 ---@field seed? integer of the projection; 0: the engine's seed
 ---@field layer? integer which layer's projection
 ---@field redraw? integer training steps between two draws of the projection; 0: never
----@field scale? number x = scale q; 0: d^(-1/4) for softmax, 1 for the others
----@field eps? number added to every feature; -1: the map's own (relu 1e-3, others 0)
----@field orthogonal? boolean block-orthogonal rows; false: independent Gaussian rows
----@field regular? boolean rows of norm sqrt(d) (SMREG)
+---@field scale? number x = scale q; 0: d^(-1/4) for softmax maps, 1 for the others
+---phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it cancels
+---@field ratio? number
+---added to every feature; in softmax maps times the row's largest feature (trig: times exp(|x|^2
+---/ 2)); -1: the map's own (relu and requ 1e-3, others 0)
+---@field eps? number
+---@field tilt? number A of softmax_plus; a layer in training moves its heads' own on from there
+---how the rows of a block of head_dim lie: orthogonal; iid, independent; hadamard, orthogonal
+---from random signs; simplex, as far apart as they can; given, set from outside
+---@field rows? "orthogonal"|"iid"|"hadamard"|"simplex"|"given"
+---length of a row: chi, as a Gaussian row's; sqrt_d, sqrt(head_dim) (SMREG)
+---@field norms? "chi"|"sqrt_d"
 ---@field per_head? boolean a projection of its own for every head; false: one for all
 ---@field projection? pf.Tensor (features, head_dim), instead of drawing one
 
@@ -772,15 +994,91 @@ function pf.json.list(t) end
 ---@return pf.Kernel
 function pf.kernel.softmax(options) end
 
----Generalised attention with relu(u) + eps (Performer-ReLU of the paper).
+---SMhyp+ (cosh): 2m positive features from m projections, exp(w.x) and exp(-w.x); less error
+---than SM+ with 2m projections. Paper, Lemma 1.
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.softmax_hyp(options) end
+
+---SMREG: SM+ whose projection rows have norm sqrt(d); a little biased, steadier in training.
+---Paper, section 2.3.
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.softmax_reg(options) end
+
+---FAVOR++: SM+ under an exponential tilt A of the projections, unbiased for any A < 1/4 and of
+---least error where A fits the data (kernel:fit; a layer fits its own in training). arXiv
+---2205.15317.
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.softmax_plus(options) end
+
+---Trigonometric features of exp(q.k / sqrt(d)), cos(w.x) and sin(w.x): 2m features from m
+---projections, of both signs. For comparison. Paper, section 2.3.
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.softmax_trig(options) end
+
+---Generalised attention with relu(u) (Performer-ReLU of the paper). Paper, 2.2.
 ---@param options? pf.KernelOptions
 ---@return pf.Kernel
 function pf.kernel.relu(options) end
 
----Generalised attention with elu(u) + 1 + eps (the Linear Transformer's map).
+---Generalised attention with elu(u) + 1 (the Linear Transformer's map).
 ---@param options? pf.KernelOptions
 ---@return pf.Kernel
 function pf.kernel.elu(options) end
+
+---Generalised attention with exp(u); safe for any u, since logarithms are kept.
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.exp(options) end
+
+---Generalised attention with gelu(u), the exact one (erf): down to -0.17, so a denominator can
+---come near 0.
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.gelu(options) end
+
+---Generalised attention with 1 / (1 + exp(-u)).
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.sigmoid(options) end
+
+---Generalised attention with tanh(u), of both signs: denominators can be near 0.
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.tanh(options) end
+
+---Generalised attention with |u|.
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.abs(options) end
+
+---Generalised attention with cos(u), of both signs: denominators can be near 0.
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.cos(options) end
+
+---Generalised attention with sin(u), of both signs: denominators can be near 0.
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.sin(options) end
+
+---Generalised attention with u itself, of both signs: denominators can be near 0.
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.identity(options) end
+
+---Generalised attention with u^2.
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.square(options) end
+
+---Generalised attention with u^2 where u > 0, else 0.
+---@param options? pf.KernelOptions
+---@return pf.Kernel
+function pf.kernel.requ(options) end
 
 ---@class pf.Options.nn.linear
 ---@field from integer width of the input
@@ -802,6 +1100,18 @@ function pf.nn.linear(options) end
 ---@param options? pf.Options.nn.embedding
 ---@return pf.Module
 function pf.nn.embedding(options) end
+
+---@class pf.Options.nn.ngrams
+---@field dim integer model width D
+---@field shortest? integer tokens of the shortest n-gram
+---@field longest? integer tokens of the longest n-gram
+---@field buckets? integer rows of the table for each n
+---@field width? integer numbers a row
+
+---A hashed memory of the last tokens: ids (B, L) -> (B, L, D).
+---@param options? pf.Options.nn.ngrams
+---@return pf.Module
+function pf.nn.ngrams(options) end
 
 ---@class pf.Options.nn.positions
 ---@field kind? "sinusoidal"|"learned" fixed waves, or a trained table
@@ -870,14 +1180,19 @@ function pf.nn.conv(options) end
 ---@class pf.Options.nn.attention
 ---@field dim integer model width D
 ---@field heads? integer attention heads H
+---heads of keys and values, each for heads / kv_heads heads of queries; 0: heads
+---@field kv_heads? integer
 ---@field head_dim? integer head width d; 0: dim / heads
----linear (favor), quadratic, or none; auto: exact or identity when the kernel is named so, else
----favor
----@field attention? "auto"|"favor"|"exact"|"identity"
+---linear (favor), quadratic, or none; auto: exact below the `length` from which on linear
+---attention is faster; kernel: exact or auto when the kernel is named so, else favor
+---@field attention? "kernel"|"auto"|"favor"|"exact"|"identity"
+---why auto chose as it did; the model writes it, and `attention` then holds the choice
+---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
 ---@field causal? boolean a position sees itself and what is before it
 ---@field rotary_base? number longest wave of rotary positions
----causal heads forget: head h of H by exp(-decay 2^(-8 h / H)) a token; 0: none
+---causal heads forget: head h of H (kv_heads where given) by exp(-decay 2^(-8 h / H)) a token;
+---0: none
 ---@field decay? number
 ---rmsnorm of every query and key, with learned scales: bounds the error of softmax features
 ---@field qk_norm? boolean
@@ -886,6 +1201,7 @@ function pf.nn.conv(options) end
 ---@field rotary? boolean rotary positions on queries and keys
 ---@field layer? integer place in the model: every layer draws a projection of its own
 ---@field layers? integer depth of the model: the last weights start smaller by sqrt(2 layers)
+---@field length? integer sequence length that attention auto chooses for
 
 ---Multi-head attention: x (B, L, D) -> (B, L, D). One matrix makes q, k and v; the kernel says
 ---which attention it is.
@@ -911,14 +1227,19 @@ function pf.nn.residual(options) end
 ---@class pf.Options.nn.block
 ---@field dim integer model width D
 ---@field heads? integer attention heads H
+---heads of keys and values, each for heads / kv_heads heads of queries; 0: heads
+---@field kv_heads? integer
 ---@field head_dim? integer head width d; 0: dim / heads
----linear (favor), quadratic, or none; auto: exact or identity when the kernel is named so, else
----favor
----@field attention? "auto"|"favor"|"exact"|"identity"
+---linear (favor), quadratic, or none; auto: exact below the `length` from which on linear
+---attention is faster; kernel: exact or auto when the kernel is named so, else favor
+---@field attention? "kernel"|"auto"|"favor"|"exact"|"identity"
+---why auto chose as it did; the model writes it, and `attention` then holds the choice
+---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
 ---@field causal? boolean a position sees itself and what is before it
 ---@field rotary_base? number longest wave of rotary positions
----causal heads forget: head h of H by exp(-decay 2^(-8 h / H)) a token; 0: none
+---causal heads forget: head h of H (kv_heads where given) by exp(-decay 2^(-8 h / H)) a token;
+---0: none
 ---@field decay? number
 ---rmsnorm of every query and key, with learned scales: bounds the error of softmax features
 ---@field qk_norm? boolean
@@ -932,6 +1253,7 @@ function pf.nn.residual(options) end
 ---@field rotary? boolean rotary positions on queries and keys
 ---@field layer? integer place in the model: every layer draws a projection of its own
 ---@field layers? integer depth of the model: residual branches start smaller by sqrt(2 layers)
+---@field length? integer sequence length that attention auto chooses for
 
 ---Pre-norm Performer block: attention and mlp, each around a residual.
 ---@param options? pf.Options.nn.block
@@ -943,14 +1265,19 @@ function pf.nn.block(options) end
 ---@field layers? integer number of blocks
 ---@field dim integer model width D
 ---@field heads? integer attention heads H
+---heads of keys and values, each for heads / kv_heads heads of queries; 0: heads
+---@field kv_heads? integer
 ---@field head_dim? integer head width d; 0: dim / heads
----linear (favor), quadratic, or none; auto: exact or identity when the kernel is named so, else
----favor
----@field attention? "auto"|"favor"|"exact"|"identity"
+---linear (favor), quadratic, or none; auto: exact below the `length` from which on linear
+---attention is faster; kernel: exact or auto when the kernel is named so, else favor
+---@field attention? "kernel"|"auto"|"favor"|"exact"|"identity"
+---why auto chose as it did; the model writes it, and `attention` then holds the choice
+---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
 ---@field causal? boolean a position sees itself and what is before it
 ---@field rotary_base? number longest wave of rotary positions
----causal heads forget: head h of H by exp(-decay 2^(-8 h / H)) a token; 0: none
+---causal heads forget: head h of H (kv_heads where given) by exp(-decay 2^(-8 h / H)) a token;
+---0: none
 ---@field decay? number
 ---rmsnorm of every query and key, with learned scales: bounds the error of softmax features
 ---@field qk_norm? boolean
@@ -962,8 +1289,12 @@ function pf.nn.block(options) end
 ---@field norm? "layernorm"|"rmsnorm" norm before attention and mlp
 ---@field conv? integer width of a short convolution before attention; 0: none
 ---@field positions? "rotary"|"sinusoidal"|"learned"|"none" how a position knows where it is
----@field length? integer longest document of learned positions; the others have no limit
+---longest document of learned positions (the others have no limit), and the length that
+---attention auto chooses for
+---@field length? integer
 ---@field tied? boolean the head is the embedding's table; false: a matrix of its own
+---options of an ngrams layer, whose rows join the embedding's; none: no such layer
+---@field ngrams? table
 
 ---A language model: token ids (B, L) -> logits (B, L, vocab), through blocks of linear
 ---attention.
@@ -1491,6 +1822,30 @@ function pf.embedding(table, ids) end
 ---@return pf.Tensor
 function Tensor:embedding(ids) end
 
+---@class pf.Options.ngrams
+---@field documents? pf.Tensor
+---@field before? pf.Tensor
+---@field shortest? integer tokens of the shortest n-gram
+---@field longest? integer tokens of the longest n-gram
+---@field buckets? integer numbers of each order
+
+---The last n tokens of every position as a number, for n = shortest .. longest: ids (B, L) i32,
+---documents (B, L) i32, before (B, longest - 1) i32 the tokens that came earlier (-1: none; not
+---with documents) -> (B, L, longest - shortest + 1) i32. Order n is hashed into buckets (n -
+---shortest) buckets .. + buckets - 1.
+---@param ids pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.ngrams(ids, ...) end
+
+---The last n tokens of every position as a number, for n = shortest .. longest: ids (B, L) i32,
+---documents (B, L) i32, before (B, longest - 1) i32 the tokens that came earlier (-1: none; not
+---with documents) -> (B, L, longest - shortest + 1) i32. Order n is hashed into buckets (n -
+---shortest) buckets .. + buckets - 1.
+---@param ... any
+---@return pf.Tensor
+function Tensor:ngrams(...) end
+
 ---@class pf.Options.cross_entropy
 ---mean over the counted positions, their sum, or the loss of each position
 ---@field reduction? "mean"|"sum"|"none"
@@ -1599,16 +1954,17 @@ function Tensor:short_conv(weight, ...) end
 
 ---@class pf.Options.split_heads
 ---@field heads? integer attention heads H
+---@field kv_heads? integer heads Hkv of keys and values; 0: heads
 
----Views of x (B, L, 3 H d) as queries, keys and values (B, H, L, d) each: the columns of x are
----q, then k, then v, head after head.
+---Views of x (B, L, (H + 2 Hkv) d) as queries (B, H, L, d), keys and values (B, Hkv, L, d): the
+---columns of x are q, then k, then v, head after head.
 ---@param x pf.Tensor
 ---@param ... any
 ---@return pf.Tensor, pf.Tensor?, pf.Tensor?
 function pf.split_heads(x, ...) end
 
----Views of x (B, L, 3 H d) as queries, keys and values (B, H, L, d) each: the columns of x are
----q, then k, then v, head after head.
+---Views of x (B, L, (H + 2 Hkv) d) as queries (B, H, L, d), keys and values (B, Hkv, L, d): the
+---columns of x are q, then k, then v, head after head.
 ---@param ... any
 ---@return pf.Tensor, pf.Tensor?, pf.Tensor?
 function Tensor:split_heads(...) end
@@ -1621,17 +1977,30 @@ function Tensor:split_heads(...) end
 ---@field entry_z? pf.Tensor
 ---@field entry_shift? pf.Tensor
 ---@field decay? pf.Tensor
----@field map? "softmax"|"relu"|"elu" feature map
----@field scale? number x = scale q; 0: d^(-1/4) for softmax, 1 for the others
+---@field tilts? pf.Tensor
+---@field limits? pf.Tensor
+---@field prefix? pf.Tensor
+---@field cu_seqlens? pf.Tensor
+---@field factors? pf.Tensor
+---@field map? string feature map
+---@field scale? number x = scale q; 0: d^(-1/4) for softmax maps, 1 for the others
 ---@field eps? number added to every feature; -1: the map's own
 ---@field causal? boolean position i sees keys 1 .. i
 ---@field state? boolean return the exit state too
+---@field ratio? number phi = ratio f(u) + eps; 0: the map's own
+---@field tilt? number A of softmax_plus, below 1/4
 
 ---Linear attention (FAVOR+): out_i = sum_j phi(q_i).phi(k_j) v_j / sum_j phi(q_i).phi(k_j). q
----(B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv), projection (features, d) or (H, features,
----d), mask (B, Lk) of 1 keep and 0 not there, documents (B, L) i32: attention stays inside runs
----of equal numbers, decay (H) of numbers D >= 0, causal only: key j counts exp(-D (i - j)) less.
----No key in reach: output and gradients 0. Paper, sections 2.2 to 2.4.
+---(B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv) with H a multiple of Hk: query head h reads
+---key head h / (H / Hk). projection (features, d) or (Hk, features, d), mask (B, Lk) of 1 keep
+---and 0 not there, documents (B, L) i32: attention stays inside runs of equal numbers,
+---cu_seqlens (n + 1) i32: the same for B = 1 as offsets 0 .. L. Whom query i sees: all keys;
+---causal, keys 1 .. i; limits (B, Lq) or (Lq) i32, keys 1 .. limits_i, in any order, 0 for none;
+---prefix (B) i32, keys 1 .. max(i, prefix). decay (Hk) of numbers D >= 0, not for full
+---attention: key j counts exp(-D (n_i - j)), n_i being the last key that query i sees. tilts
+---(Hk) of softmax_plus's A, a head each. Where a map has both signs a denominator can be 0.
+---Below 2^-80 in size it counts as no key in reach: output and gradients 0. Paper, sections 2.2
+---to 2.4.
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor
@@ -1640,10 +2009,16 @@ function Tensor:split_heads(...) end
 function pf.favor(q, k, v, ...) end
 
 ---Linear attention (FAVOR+): out_i = sum_j phi(q_i).phi(k_j) v_j / sum_j phi(q_i).phi(k_j). q
----(B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv), projection (features, d) or (H, features,
----d), mask (B, Lk) of 1 keep and 0 not there, documents (B, L) i32: attention stays inside runs
----of equal numbers, decay (H) of numbers D >= 0, causal only: key j counts exp(-D (i - j)) less.
----No key in reach: output and gradients 0. Paper, sections 2.2 to 2.4.
+---(B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv) with H a multiple of Hk: query head h reads
+---key head h / (H / Hk). projection (features, d) or (Hk, features, d), mask (B, Lk) of 1 keep
+---and 0 not there, documents (B, L) i32: attention stays inside runs of equal numbers,
+---cu_seqlens (n + 1) i32: the same for B = 1 as offsets 0 .. L. Whom query i sees: all keys;
+---causal, keys 1 .. i; limits (B, Lq) or (Lq) i32, keys 1 .. limits_i, in any order, 0 for none;
+---prefix (B) i32, keys 1 .. max(i, prefix). decay (Hk) of numbers D >= 0, not for full
+---attention: key j counts exp(-D (n_i - j)), n_i being the last key that query i sees. tilts
+---(Hk) of softmax_plus's A, a head each. Where a map has both signs a denominator can be 0.
+---Below 2^-80 in size it counts as no key in reach: output and gradients 0. Paper, sections 2.2
+---to 2.4.
 ---@param k pf.Tensor
 ---@param v pf.Tensor
 ---@param ... any
@@ -1658,14 +2033,21 @@ function Tensor:favor(k, v, ...) end
 ---@field entry_z? pf.Tensor
 ---@field entry_shift? pf.Tensor
 ---@field decay? pf.Tensor
----@field map? "softmax"|"relu"|"elu" feature map
----@field scale? number x = scale q; 0: d^(-1/4) for softmax, 1 for the others
+---@field tilts? pf.Tensor
+---@field limits? pf.Tensor
+---@field prefix? pf.Tensor
+---@field cu_seqlens? pf.Tensor
+---@field factors? pf.Tensor
+---@field map? string feature map
+---@field scale? number x = scale q; 0: d^(-1/4) for softmax maps, 1 for the others
 ---@field eps? number added to every feature; -1: the map's own
 ---@field causal? boolean position i sees keys 1 .. i
 ---@field state? boolean return the exit state too
+---@field ratio? number phi = ratio f(u) + eps; 0: the map's own
+---@field tilt? number A of softmax_plus, below 1/4
 
----The same operator with features given: phi_q (B, H, Lq, r), phi_k (B, H, Lk, r), v (B, H, Lk,
----dv). Takes no projection; map, scale and eps have no effect.
+---The same operator with features given: phi_q (B, H, Lq, r), phi_k (B, Hk, Lk, r), v (B, Hk,
+---Lk, dv). Takes no projection and no tilts; map, scale, ratio, eps and tilt have no effect.
 ---@param phi_q pf.Tensor
 ---@param phi_k pf.Tensor
 ---@param v pf.Tensor
@@ -1673,8 +2055,8 @@ function Tensor:favor(k, v, ...) end
 ---@return pf.Tensor, pf.Tensor?, pf.Tensor?, pf.Tensor?
 function pf.linear_attention(phi_q, phi_k, v, ...) end
 
----The same operator with features given: phi_q (B, H, Lq, r), phi_k (B, H, Lk, r), v (B, H, Lk,
----dv). Takes no projection; map, scale and eps have no effect.
+---The same operator with features given: phi_q (B, H, Lq, r), phi_k (B, Hk, Lk, r), v (B, Hk,
+---Lk, dv). Takes no projection and no tilts; map, scale, ratio, eps and tilt have no effect.
 ---@param phi_k pf.Tensor
 ---@param v pf.Tensor
 ---@param ... any
@@ -1685,13 +2067,16 @@ function Tensor:linear_attention(phi_k, v, ...) end
 ---@field mask? pf.Tensor
 ---@field documents? pf.Tensor
 ---@field decay? pf.Tensor
+---@field limits? pf.Tensor
+---@field prefix? pf.Tensor
+---@field cu_seqlens? pf.Tensor
 ---@field causal? boolean query i sees keys 1 .. i + Lk - Lq
 ---@field scale? number of the scores; 0: 1 / sqrt(d)
 
 ---Exact softmax attention, the quadratic judge: softmax(scale q k^T) v, blockwise. q (B, H, Lq,
----d), k (B, H, Lk, d), v (B, H, Lk, dv), mask (B, Lk) of 1 keep and 0 not there, documents (B,
----L) i32, decay (H), causal only: the score loses decay a token of distance. No key left: output
----and gradients 0.
+---d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv), mask, documents, cu_seqlens, limits and prefix as in
+---favor; decay (Hk), not for full attention: the score of key j loses decay a token of its
+---distance to the last key that the query sees. No key left: output and gradients 0.
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor
@@ -1700,33 +2085,48 @@ function Tensor:linear_attention(phi_k, v, ...) end
 function pf.exact_attention(q, k, v, ...) end
 
 ---Exact softmax attention, the quadratic judge: softmax(scale q k^T) v, blockwise. q (B, H, Lq,
----d), k (B, H, Lk, d), v (B, H, Lk, dv), mask (B, Lk) of 1 keep and 0 not there, documents (B,
----L) i32, decay (H), causal only: the score loses decay a token of distance. No key left: output
----and gradients 0.
+---d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv), mask, documents, cu_seqlens, limits and prefix as in
+---favor; decay (Hk), not for full attention: the score of key j loses decay a token of its
+---distance to the last key that the query sees. No key left: output and gradients 0.
 ---@param k pf.Tensor
 ---@param v pf.Tensor
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:exact_attention(k, v, ...) end
 
----Returns v; zero gradients for q and k. The limit of speed (paper, section 4.1).
+---@class pf.Options.identity_attention
+---@field mask? pf.Tensor
+---@field documents? pf.Tensor
+---@field decay? pf.Tensor
+---@field limits? pf.Tensor
+---@field prefix? pf.Tensor
+---@field cu_seqlens? pf.Tensor
+
+---Returns v (each key head's to all heads of its group); zero gradients for q and k. Takes what
+---exact_attention takes, and reads only v. The limit of speed (paper, section 4.1).
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor
+---@param ... any
 ---@return pf.Tensor
-function pf.identity_attention(q, k, v) end
+function pf.identity_attention(q, k, v, ...) end
 
----Returns v; zero gradients for q and k. The limit of speed (paper, section 4.1).
+---Returns v (each key head's to all heads of its group); zero gradients for q and k. Takes what
+---exact_attention takes, and reads only v. The limit of speed (paper, section 4.1).
 ---@param k pf.Tensor
 ---@param v pf.Tensor
+---@param ... any
 ---@return pf.Tensor
-function Tensor:identity_attention(k, v) end
+function Tensor:identity_attention(k, v, ...) end
 
 ---@class pf.Options.features
 ---@field projection? pf.Tensor
----@field map? "softmax"|"relu"|"elu" feature map
----@field scale? number x = scale * input; 0: d^(-1/4) for softmax, 1 for the others
+---@field tilts? pf.Tensor
+---@field map? string feature map
+---@field scale? number x = scale * input; 0: d^(-1/4) for softmax maps, 1 for the others
 ---@field eps? number added to every feature; -1: the map's own
+---@field ratio? number phi = ratio f(u) + eps; 0: the map's own
+---@field tilt? number A of softmax_plus, below 1/4
 
 ---The plain definition of a feature map, in double, without any stabiliser: x (B, H, L, d) ->
 ---(B, H, L, r). For softmax m^(-1/2) exp(w.x - |x|^2 / 2).
@@ -1740,5 +2140,37 @@ function pf.features(x, ...) end
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:features(...) end
+
+---@class pf.Options.log_partition
+---@field projection? pf.Tensor
+---@field mask? pf.Tensor
+---@field tilts? pf.Tensor
+---@field map? string feature map
+---@field scale? number x = scale q; 0: d^(-1/4) for softmax and exact, 1 for the others
+---@field eps? number added to every feature; -1: the map's own
+---@field ratio? number phi = ratio f(u) + eps; 0: the map's own
+---@field tilt? number A of softmax_plus, below 1/4
+---@field causal? boolean position i sees keys 1 .. i
+---log sum_j exp(scale^2 q_i.k_j) itself, in quadratic time; takes no projection
+---@field exact? boolean
+
+---The normaliser of attention by itself: log sum_j phi(q_i).phi(k_j), for softmax maps an
+---estimate of log sum_j exp(scale^2 q_i.k_j), in O(L m). q (B, H, Lq, d), k (B, H, Lk, d) -> (B,
+---H, Lq), projection (features, d) or (H, features, d), mask (B, Lk) of 1 keep and 0 not there.
+---No key in reach: -inf, gradients 0; a negative sum (maps of any sign): NaN. Paper, eq. 4.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.log_partition(q, k, ...) end
+
+---The normaliser of attention by itself: log sum_j phi(q_i).phi(k_j), for softmax maps an
+---estimate of log sum_j exp(scale^2 q_i.k_j), in O(L m). q (B, H, Lq, d), k (B, H, Lk, d) -> (B,
+---H, Lq), projection (features, d) or (H, features, d), mask (B, Lk) of 1 keep and 0 not there.
+---No key in reach: -inf, gradients 0; a negative sum (maps of any sign): NaN. Paper, eq. 4.
+---@param k pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function Tensor:log_partition(k, ...) end
 
 return pf

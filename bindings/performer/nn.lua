@@ -4,6 +4,7 @@
 -- holds the children. A layer of one's own is a plain table with tensors and a `forward`.
 local core = require "performer.core"
 local util = require "performer.util"
+local kernels = require "performer.kernel"
 
 local nn = {}
 local layers = {}
@@ -111,6 +112,28 @@ local function split(type_name, options)
   return named, children
 end
 
+--- Attention with a kernel written in Lua is a layer of one's own.
+local function custom_attention(layer, options)
+  if layer.type ~= "attention" then
+    util.fail("nn.%s: a custom kernel goes into nn.attention{kernel = ...}; put that into an " ..
+      "nn.residual, as examples/05_custom_layer.lua does with its own", layer.type)
+  end
+  return as_module(require "performer.custom"(options, kernels, nn))
+end
+
+--- Every attention of `made` takes the projection that its kernel was given.
+local function place_projection(layer, made, W)
+  for name, t in util.sorted(made:tensors()) do
+    if name:find "projection$" then
+      if tostring(t:shape()) ~= tostring(W:shape()) then
+        util.fail("nn.%s: the kernel's projection is %s, must be %s", layer.type,
+          tostring(W:shape()), tostring(t:shape()))
+      end
+      t:copy_(W)
+    end
+  end
+end
+
 local function constructor(layer)
   local bare = bare_option(layer)
   return function(options, more)
@@ -128,7 +151,11 @@ local function constructor(layer)
       util.fail("nn.%s: options must be a table, got %s", layer.type, core.kind(options))
     end
     local named, children = split(layer.type, options or {})
-    return core.new_module(layer.type, named, children)
+    if kernels.is_custom(named.kernel) then return custom_attention(layer, named) end
+    local made = core.new_module(layer.type, named, children)
+    local given = kernels.is_kernel(named.kernel) and named.kernel.given
+    if given then place_projection(layer, made, given) end
+    return made
   end
 end
 
@@ -190,16 +217,30 @@ core.set_tostring("performer.module", function(m)
   return table.concat(lines, "\n")
 end)
 
---- A stream of tokens: stream:feed(ids), stream:next(token, sampling), stream:sample(sampling).
+--- A stream of tokens: stream:feed(ids), stream:next(token, sampling), stream:sample(sampling);
+--- with batch = n of n sequences in step, whose ids are (n, L) and whose samples are lists.
 function Module:stream(options)
   util.check_options(options, { "batch" }, "stream")
-  local batch = options and options.batch or 1
-  if batch ~= 1 then
-    util.fail("stream: batch is %s; several sequences at once: model:state{batch = n} with " ..
-      "model:prefill(ids, state) and model:step(ids, state)", tostring(batch))
-  end
-  return core.open_stream(self)
+  return core.open_stream(self, options and options.batch or 1)
 end
+
+--- The stream, or the state, that stream:save(path) or state:save(path) wrote with this model
+--- and these weights; it goes on with the same bits. nil, message, code.
+function Module:load_stream(path) return core.load_stream(self, path) end
+function Module:load_state(path) return core.load_model_state(self, path) end
+
+local feed, next_of = Stream.feed, Stream.next
+
+--- Ids as the engine takes them: lists of lists become (batch, L).
+local function rows_of(ids)
+  if type(ids) == "table" and type(ids[1]) == "table" then
+    return core.tensor(ids, { dtype = "i32" })
+  end
+  return ids
+end
+
+function Stream:feed(ids) return feed(self, rows_of(ids)) end
+function Stream:next(token, sampling) return next_of(self, rows_of(token), sampling) end
 
 local sampling_names = { "temperature", "top_k", "top_p", "seed" }
 

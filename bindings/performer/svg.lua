@@ -26,27 +26,39 @@ local function label(value)
   return ("%.4g"):format(value)
 end
 
---- An axis: maps values to 0 .. 1 and lists its ticks.
+--- 1024 -> "1k": what stands at powers of two.
+local function binary_label(value)
+  if value >= 1 << 20 then return ("%gM"):format(value / (1 << 20)) end
+  if value >= 1024 then return ("%gk"):format(value / 1024) end
+  return ("%g"):format(value)
+end
+
+--- Ticks of a logarithmic axis, low and high being logarithms to base 10: powers of `base`, at
+-- most about ten; where that leaves fewer than three, 1, 2 and 5 of each decade.
+local function log_ticks(low, high, base)
+  local one, ticks = math.log(base, 10), {}
+  local first, last = math.ceil(low / one - 1e-9), math.floor(high / one + 1e-9)
+  for power = first, last, math.max(1, math.ceil((last - first) / 9)) do
+    ticks[#ticks + 1] = (base + 0.0) ^ power
+  end
+  if #ticks >= 3 then return ticks end
+  ticks = {}
+  for power = math.floor(low), math.ceil(high) do
+    for _, digit in ipairs { 1, 2, 5 } do
+      local at = math.log(digit, 10) + power
+      if at >= low - 1e-9 and at <= high + 1e-9 then ticks[#ticks + 1] = digit * 10.0 ^ power end
+    end
+  end
+  return ticks
+end
+
+--- An axis: maps values to 0 .. 1 and lists its ticks. log: false, true, or 2 for powers of two.
 local function axis(low, high, log)
   if log then
     low, high = math.log(low, 10), math.log(high, 10)
     if high - low < 1e-9 then high = low + 1 end
-    local ticks, step = {}, math.max(1, math.ceil((high - low) / 8))
-    for power = math.ceil(low - 1e-9), math.floor(high + 1e-9), step do
-      ticks[#ticks + 1] = 10.0 ^ power
-    end
-    if #ticks < 3 then
-      ticks = {}
-      for power = math.floor(low), math.ceil(high) do
-        for _, digit in ipairs { 1, 2, 5 } do
-          local at = math.log(digit, 10) + power
-          if at >= low - 1e-9 and at <= high + 1e-9 then
-            ticks[#ticks + 1] = digit * 10.0 ^ power
-          end
-        end
-      end
-    end
-    return function(value) return (math.log(value, 10) - low) / (high - low) end, ticks
+    return function(value) return (math.log(value, 10) - low) / (high - low) end,
+      log_ticks(low, high, log == 2 and 2 or 10)
   end
   if high - low < 1e-12 then low, high = low - 0.5, high + 0.5 end
   local step, ticks = round_step(high - low, 6), {}
@@ -78,7 +90,8 @@ local function frame(out, chart, x_of, x_ticks, y_of, y_ticks)
   for _, tick in ipairs(x_ticks) do
     local x = x_of(tick)
     out[#out + 1] = ('<path d="M%.1f %dV%d" stroke="#ddd"/>'):format(x, TOP, HEIGHT - BOTTOM)
-    out[#out + 1] = text(x, HEIGHT - BOTTOM + 18, 12, "middle", label(tick))
+    out[#out + 1] = text(x, HEIGHT - BOTTOM + 18, 12, "middle",
+                         chart.log_x == 2 and binary_label(tick) or label(tick))
   end
   for _, tick in ipairs(y_ticks) do
     local y = y_of(tick)
@@ -115,8 +128,9 @@ local function draw_line(out, line, colour, x_of, y_of, chart)
     table.concat(path), colour, dash)
 end
 
---- Names at the top right, on white so that no curve runs through them.
-local function legend(out, series)
+--- Names at the top right (place "left": at the top left, for curves that rise), on white so
+-- that no curve runs through them.
+local function legend(out, series, place)
   local longest, n = 0, 0
   for _, line in ipairs(series) do
     if line.name then
@@ -125,16 +139,17 @@ local function legend(out, series)
   end
   if n == 0 then return end
   local width = 7 * longest + 54
+  local right = place == "left" and LEFT + width + 1 or WIDTH - RIGHT
   out[#out + 1] = ('<rect x="%d" y="%d" width="%d" height="%d" fill="#fff" opacity="0.85"/>')
-    :format(WIDTH - RIGHT - width, TOP + 1, width - 1, 18 * n + 6)
+    :format(right - width, TOP + 1, width - 1, 18 * n + 6)
   local y = TOP + 16
   for i, line in ipairs(series) do
     if line.name then
       local colour = line.colour or COLOURS[(i - 1) % #COLOURS + 1]
       local dash = line.dashed and ' stroke-dasharray="6 4"' or ""
       out[#out + 1] = ('<path d="M%d %dH%d" stroke="%s" stroke-width="3"%s/>'):format(
-        WIDTH - RIGHT - 36, y - 4, WIDTH - RIGHT - 8, colour, dash)
-      out[#out + 1] = text(WIDTH - RIGHT - 42, y, 12, "end", line.name)
+        right - 36, y - 4, right - 8, colour, dash)
+      out[#out + 1] = text(right - 42, y, 12, "end", line.name)
       y = y + 18
     end
   end
@@ -146,8 +161,9 @@ local function document(body, width, height)
     width, height, width, height, width, height, table.concat(body, "\n"))
 end
 
---- A line chart. chart: { title, x, y, log_x, log_y, series = {{ name, points = {{x, y}, ...},
--- dashed, marks, colour }, ...} }. Returns the SVG text.
+--- A line chart. chart: { title, x, y, log_x, log_y, legend, series = {{ name, points =
+-- {{x, y}, ...}, dashed, marks, colour }, ...} }. log_x, log_y: true, or 2 for ticks at powers of
+-- two; legend: "left" or the right side. Returns the SVG text.
 function svg.chart(chart)
   local x_low, x_high = bounds(chart.series, 1, chart.log_x)
   local y_low, y_high = bounds(chart.series, 2, chart.log_y)
@@ -160,7 +176,7 @@ function svg.chart(chart)
   for i, line in ipairs(chart.series) do
     draw_line(out, line, line.colour or COLOURS[(i - 1) % #COLOURS + 1], x_of, y_of, chart)
   end
-  legend(out, chart.series)
+  legend(out, chart.series, chart.legend)
   return document(out, WIDTH, HEIGHT)
 end
 

@@ -5,6 +5,7 @@ local pf = require "performer"
 local lfs = require "lfs"
 local Progress = require "performer.progress"
 local svg = require "performer.svg"
+local advise = require "performer.advise"
 
 local trainer = {}
 
@@ -118,11 +119,44 @@ end
 --- One training step on `batch`; returns the loss and the gradient norm.
 function trainer.step(model, optimizer, batch, settings)
   local tape <close> = pf.tape()
-  local logits = model(batch, { training = true, step = settings.step })
+  local logits = model(batch, { training = true, step = settings.step, watch = settings.watch })
   local loss = logits:cross_entropy(batch.target)
   tape:backward(loss)
   local value = loss:item()
   return value, optimizer:step { lr = settings.lr, clip = settings.clip }
+end
+
+-- ---- the error of softmax features ----
+
+--- What model:attention_report() says, a table a layer: { layer, map, features, and a number a
+-- head of query, key, sum, predicted_rel_mse }; nil where there is nothing to say.
+function trainer.attention_record(model)
+  local layers, last = {}, nil
+  for _, line in ipairs(model:attention_report()) do
+    if not last or last.layer ~= line.layer then
+      last = { layer = line.layer, map = line.map, features = line.features }
+      layers[#layers + 1] = last
+    end
+    for _, name in ipairs { "query", "key", "sum", "predicted_rel_mse" } do
+      last[name] = last[name] or {}
+      last[name][line.head] = tonumber(("%.4g"):format(line[name]))
+    end
+  end
+  return #layers > 0 and layers or nil
+end
+
+--- One sentence when the error that theory tells for the softmax features of a layer is
+-- hopeless, and what helps; nil when all is well.
+function trainer.attention_warning(model)
+  local found = advise.hopeless(model:attention_report())
+  local worst = found[1]
+  if not worst then return nil end
+  local more = #found > 1 and (" and %d more"):format(#found - 1) or ""
+  return ("the softmax estimate of %s%s is hopeless: |x+y|^2 is about %.3g, where the mean "
+    .. "square error of a weight is %.2g times its square (%s, %d features); what helps: "
+    .. "normed queries and keys (qk_norm), a smaller scale, softmax_hyp or softmax_plus "
+    .. "features, or relu, which estimates nothing"):format(worst.layer, more, worst.sum,
+    worst.median_rel_mse, worst.map, worst.features)
 end
 
 --- How many steps fill `seconds`, from the clock times of the first ones.

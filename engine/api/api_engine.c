@@ -8,6 +8,8 @@
 
 static int register_floors(pf_engine *e) {
     PF_TRY(pf_ops_register(e));
+    /* Without products of its own a level needs the BLAS in every block of attention. */
+    if (!e->kern->block_gemm) PF_TRY(pf_blas_need());
     return pf_attention_register(e);
 }
 
@@ -40,6 +42,11 @@ void pf_engine_close(pf_engine **engine) {
     pf_engine closing = *e;
     pf_heap_free(closing.heap, e, sizeof *e);
     pf_runtime_close(&closing);
+}
+
+void pf_engine_memory(const pf_engine *engine, size_t *live, size_t *peak) {
+    *live = pf_heap_live(engine->heap);
+    *peak = pf_heap_peak(engine->heap);
 }
 
 void pf_engine_info(const pf_engine *engine, pf_info *info) {

@@ -1,66 +1,242 @@
 /*
- * api_state.c - writing a streaming state to a safetensors file: its tree of tensors, named
- * by place ("2.1.s"), and the position as metadata. Joins attention and io.
+ * api_state.c - writing streaming states to files (state_file.h): the tree of tensors, whose
+ * state it is, and the checksums. Joins attention, nn and io.
  */
+#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "attention.h"
+#include "json.h"
+#include "state_file.h"
 
-enum { NAME = 96 };
-
-typedef struct {
-    pf_named *list;
-    char (*names)[NAME];
-    int n;
-} state_list;
-
-static int count_tensors(const pf_state *s) {
-    int n = 0;
-    for (int i = 0; i < PF_STATE_TENSORS; i++) n += s->tensor[i] != NULL;
-    for (int i = 0; i < s->n_child; i++) {
-        if (s->child[i]) n += count_tensors(s->child[i]);
-    }
-    return n;
+void pf_state_file_free(pf_state_file *f) {
+    pf_named_free(f->list, f->n);
+    pf_config_free(f->meta);
+    pf_config_free(f->positions);
+    pf_config_free(f->recent);
+    pf_config_free(f->hosts);
+    *f = (pf_state_file){0};
 }
 
-static void collect(state_list *to, const pf_state *s, const char *path) {
-    for (int i = 0; i < PF_STATE_TENSORS; i++) {
-        if (!s->tensor[i]) continue;
-        snprintf(to->names[to->n], NAME, "%sstate%d", path, i + 1);
-        to->list[to->n] = (pf_named){to->names[to->n], s->tensor[i]};
-        to->n++;
-    }
-    for (int i = 0; i < s->n_child; i++) {
-        char below[NAME];
-        if (!s->child[i]) continue;
-        snprintf(below, NAME, "%.60s%d.", path, i + 1);
-        collect(to, s->child[i], below);
-    }
+int pf_state_place(char below[PF_STATE_PATH], const char *path, int i) {
+    int n = snprintf(below, PF_STATE_PATH, "%s%d.", path, i + 1);
+    if (n > 0 && n < PF_STATE_PATH) return 0;
+    return pf_fail(PF_EINVAL, "state: the model is nested too deep for a file");
 }
 
-static int save_list(pf_engine *engine, const state_list *list, const pf_state *state,
-                     const char *path) {
-    pf_config *metadata = pf_config_new(PF_MAP);
-    int status = metadata ? 0 : pf_fail(PF_ENOMEM, "state: no memory for its metadata");
-    char position[32];
-    snprintf(position, sizeof position, "%lld", (long long)state->position);
-    if (status >= 0) status = pf_config_set_string(metadata, "position", position);
-    if (status >= 0) status = pf_safetensors_save(engine, path, list->list, list->n, metadata);
-    pf_config_free(metadata);
+/* ---- checksums ---- */
+
+/* "name f32[2, 3] hash" of one tensor. */
+static int digest_tensor(pf_text *text, pf_engine *e, const char *name, const pf_tensor *t) {
+    char hash[PF_HASH_TEXT];
+    pf_tensor *flat = NULL;
+    PF_TRY(pf_tensor_compact(&flat, e, t));
+    size_t bytes = (size_t)pf_tensor_numel(flat) * pf_dtype_size(flat->dtype);
+    pf_hash_bytes(bytes ? pf_tensor_data(flat) : "", bytes, hash);
+    pf_tensor_release(&flat);
+    pf_text_print(text, "%s %s%s %s\n", name, pf_dtype_name(t->dtype), pf_shape_of(t), hash);
+    return 0;
+}
+
+static int finish_digest(pf_text *text, int status, char hash[PF_HASH_TEXT]) {
+    if (status >= 0 && text->failed) status = pf_fail(PF_ENOMEM, "state: no memory");
+    if (status >= 0) pf_hash_bytes(text->data, text->size, hash);
+    free(text->data);
     return status;
 }
+
+int pf_state_digest(const pf_state_file *f, char hash[PF_HASH_TEXT]) {
+    static const char *const keys[] = {"format", "version", "kind", "model", "kernel", "batch",
+                                       "heads", "head_dim", "value_dim", "positions", "recent",
+                                       "hosts"};
+    pf_text text = {0};
+    int status = 0;
+    for (int i = 0; i < PF_COUNT(keys); i++) {
+        const pf_config *value = pf_config_get(f->meta, keys[i]);
+        const char *plain = value ? pf_config_string(value) : NULL;
+        pf_text_print(&text, "%s=%s\n", keys[i], plain ? plain : "");
+    }
+    for (int i = 0; i < f->n && status >= 0; i++) {
+        status = digest_tensor(&text, f->engine, f->list[i].name, f->list[i].tensor);
+    }
+    return finish_digest(&text, status, hash);
+}
+
+int pf_module_digest(pf_engine *e, const pf_module *module, char hash[PF_HASH_TEXT]) {
+    pf_text text = {0};
+    pf_config *tree = NULL;
+    int n = pf_module_tensor_count(module);
+    int status = n < 0 ? n : pf_module_tree(&tree, module);
+    if (status >= 0) status = pf_json_put(&text, tree, false);
+    for (int i = 0; i < n && status >= 0; i++) {
+        const char *name;
+        pf_tensor *t;
+        bool trained;
+        status = pf_module_tensor_at(module, i, &name, &t, &trained);
+        if (status >= 0) status = digest_tensor(&text, e, name, t);
+    }
+    pf_config_free(tree);
+    return finish_digest(&text, status, hash);
+}
+
+/* ---- collecting ---- */
+
+static int no_memory(void) { return pf_fail(PF_ENOMEM, "state: no memory to write it"); }
+
+/* Adds tensor `t` (retained) under path + name. */
+static int add_tensor(pf_state_file *f, const char *path, const char *name, pf_tensor *t) {
+    if (f->n == f->capacity) {
+        int capacity = f->capacity ? 2 * f->capacity : 16;
+        pf_named *list = realloc(f->list, (size_t)capacity * sizeof *list);
+        if (!list) return no_memory();
+        f->list = list, f->capacity = capacity;
+    }
+    size_t bytes = strlen(path) + strlen(name) + 1;
+    char *full = malloc(bytes);
+    if (!full) return no_memory();
+    snprintf(full, bytes, "%s%s", path, name);
+    f->list[f->n++] = (pf_named){full, pf_tensor_retain(t)};
+    return 0;
+}
+
+/* The tensors of one node; of a growing one only the rows that are filled. */
+static int add_node(pf_state_file *f, const pf_state *s, const char *path) {
+    for (int i = 0; i < PF_STATE_TENSORS && s->kind; i++) {
+        pf_tensor *view = NULL;
+        if (!s->tensor[i]) continue;
+        PF_TRY(pf_tensor_view(&view, s->tensor[i]));
+        if (s->kind->grows) view->shape[2] = s->position;
+        int status = add_tensor(f, path, s->kind->tensor[i], view);
+        pf_tensor_release(&view);
+        PF_TRY(status);
+    }
+    return 0;
+}
+
+/* What a layer of the host keeps: its tensors under "path" + "host.", its data by path. */
+static int add_host(pf_state_file *f, const pf_state *s, const char *path) {
+    pf_named *tensors = NULL;
+    pf_config *data = NULL;
+    int n = 0;
+    if (!s->host) return 0;
+    if (!s->layer.save_state) {
+        return pf_fail(PF_ESTATE, "state: a layer of the host keeps a state that can't be saved");
+    }
+    PF_TRY(s->layer.save_state(s->layer.context, f->engine, s->host, &tensors, &n, &data));
+    char below[PF_STATE_PATH + 8];
+    snprintf(below, sizeof below, "%shost.", path);
+    int status = 0;
+    for (int i = 0; i < n && status >= 0; i++) {
+        status = add_tensor(f, below, tensors[i].name, tensors[i].tensor);
+    }
+    pf_named_free(tensors, n);
+    if (!data) data = pf_config_new(PF_MAP);
+    if (status < 0) {
+        pf_config_free(data);
+        return status;
+    }
+    return data && pf_config_set(f->hosts, path, data) >= 0 ? 0 : no_memory();
+}
+
+static int collect(pf_state_file *f, const pf_state *s, const char *path) {
+    if (pf_config_push(f->positions, pf_config_new_number((double)s->position)) < 0 ||
+        pf_config_push(f->recent, pf_config_new_number((double)s->recent)) < 0) {
+        return no_memory();
+    }
+    PF_TRY(add_node(f, s, path));
+    PF_TRY(add_host(f, s, path));
+    for (int i = 0; i < s->n_child; i++) {
+        char below[PF_STATE_PATH];
+        PF_TRY(pf_state_place(below, path, i));
+        if (s->child[i]) PF_TRY(collect(f, s->child[i], below));
+    }
+    return 0;
+}
+
+/* ---- metadata ---- */
+
+static int set_number(pf_config *meta, const char *key, int64_t value) {
+    char text[PF_STATE_NUMBER];
+    snprintf(text, sizeof text, "%" PRId64, value);
+    return pf_config_set_string(meta, key, text);
+}
+
+static int set_json(pf_config *meta, const char *key, const pf_config *value) {
+    char *text = NULL;
+    PF_TRY(pf_json_write(&text, value, false));
+    int status = pf_config_set_string(meta, key, text);
+    pf_text_free(text);
+    return status;
+}
+
+/* The kernel of a state of attention alone, with what it was drawn from the kernel. */
+static int add_alone(pf_state_file *f, const pf_alone *alone) {
+    PF_TRY(set_json(f->meta, "kernel", alone->kernel));
+    PF_TRY(set_number(f->meta, "heads", alone->heads));
+    PF_TRY(set_number(f->meta, "head_dim", alone->head_dim));
+    PF_TRY(set_number(f->meta, "value_dim", alone->value_dim));
+    const pf_attend *a = &alone->attend;
+    if (a->projection) PF_TRY(add_tensor(f, "", "projection", a->projection));
+    if (a->decay) PF_TRY(add_tensor(f, "", "decay", a->decay));
+    if (alone->fingerprint) PF_TRY(add_tensor(f, "", "fingerprint", alone->fingerprint));
+    return 0;
+}
+
+static int add_owner(pf_state_file *f, const pf_module *module, const pf_state *state) {
+    char hash[PF_HASH_TEXT];
+    PF_TRY(pf_config_set_string(f->meta, "kind", module ? "model" : "attention"));
+    if (!module) return add_alone(f, state->alone);
+    PF_TRY(pf_module_digest(f->engine, module, hash));
+    return pf_config_set_string(f->meta, "model", hash);
+}
+
+static int fill(pf_state_file *f, const pf_module *module, const pf_state *state,
+                pf_tensor *logits) {
+    char hash[PF_HASH_TEXT];
+    f->meta = pf_config_new(PF_MAP), f->hosts = pf_config_new(PF_MAP);
+    f->positions = pf_config_new(PF_LIST), f->recent = pf_config_new(PF_LIST);
+    if (!f->meta || !f->hosts || !f->positions || !f->recent) return no_memory();
+    PF_TRY(pf_config_set_string(f->meta, "format", PF_STATE_FORMAT));
+    PF_TRY(pf_config_set_string(f->meta, "version", PF_STATE_VERSION));
+    PF_TRY(set_number(f->meta, "batch", state->batch));
+    PF_TRY(add_owner(f, module, state));
+    PF_TRY(collect(f, state, ""));
+    if (logits) PF_TRY(add_tensor(f, "", "logits", logits));
+    PF_TRY(set_json(f->meta, "positions", f->positions));
+    PF_TRY(set_json(f->meta, "recent", f->recent));
+    PF_TRY(set_json(f->meta, "hosts", f->hosts));
+    PF_TRY(pf_state_digest(f, hash));
+    return pf_config_set_string(f->meta, "checksum", hash);
+}
+
+int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state,
+                   pf_tensor *logits, const char *path) {
+    pf_state_file f = {.engine = e};
+    int status = fill(&f, module, state, logits);
+    if (status >= 0) status = pf_safetensors_save(e, path, f.list, f.n, f.meta);
+    pf_state_file_free(&f);
+    return status;
+}
+
+/* ---- public ---- */
 
 int pf_state_save(pf_engine *engine, const pf_state *state, const char *path) {
-    size_t n = (size_t)count_tensors(state);
-    state_list list = {pf_heap_alloc(engine->heap, n * sizeof(pf_named)),
-                       pf_heap_alloc(engine->heap, n * NAME), 0};
-    int status = PF_ENOMEM;
-    if (list.list && list.names) {
-        collect(&list, state, "");
-        status = save_list(engine, &list, state, path);
+    if (!engine || !state || !path) return pf_fail(PF_EINVAL, "state: an argument is NULL");
+    if (!state->alone) {
+        return pf_fail(PF_ESTATE, "state: this one belongs to a model; save it with the model "
+                                  "(pf_module_state_save)");
     }
-    if (list.list) pf_heap_free(engine->heap, list.list, n * sizeof(pf_named));
-    if (list.names) pf_heap_free(engine->heap, list.names, n * NAME);
-    return status;
+    return pf_state_write(engine, NULL, state, NULL, path);
+}
+
+int pf_module_state_save(pf_engine *engine, const pf_module *module, const pf_state *state,
+                         const char *path) {
+    if (!engine || !module || !state || !path) {
+        return pf_fail(PF_EINVAL, "state: an argument is NULL");
+    }
+    if (state->alone) {
+        return pf_fail(PF_ESTATE, "state: this one is of attention alone (pf_state_save)");
+    }
+    return pf_state_write(engine, module, state, NULL, path);
 }

@@ -1,14 +1,14 @@
 /*
  * api_stream.c - generating with a model: a prompt goes through prefill in slices, then a
- * step a token, and a sampler picks from the logits. The module is only retained, so that
- * streams on any number of engines share its weights. What is drawn depends on the seed
- * and the position alone. A step frees all it makes, and the heap's cache hands the same
- * blocks to the next one.
+ * step a token, and a sampler picks from the logits (api_sample.c). A stream is a batch of
+ * sequences in step. The module is only retained, so that streams on any number of engines
+ * share its weights. A step frees all it makes, and the heap's cache hands the same blocks
+ * to the next one.
  */
-#include <math.h>
 #include <string.h>
 
-#include "module.h"
+#include "sample.h"
+#include "state_file.h"
 
 enum { SLICE = 1024 }; /* prompt tokens a prefill: bounds what a long prompt needs */
 
@@ -17,50 +17,23 @@ struct pf_stream {
     pf_heap *heap;
     pf_module *model; /* retained */
     pf_state *state;
-    pf_tensor *token; /* (1) i32, of a step */
-    int64_t vocab;    /* 0: not known yet */
+    pf_tensor *token; /* (batch) i32, of a step */
     bool ready;       /* logits stand */
-    float *logits;    /* of the next token */
-    double *weight;   /* work of the sampler, with `order` */
-    int32_t *order;
-    uint8_t *allow;   /* NULL: all */
+    pf_sampler pick;  /* with the logits (batch, vocab) of the next token */
 };
 
 /* ---- logits ---- */
 
-static int make_vocab(pf_stream *s, int64_t vocab) {
-    if (s->vocab == vocab) return 0;
-    if (s->vocab) {
-        return pf_fail(PF_ESHAPE, "stream: %lld logits where the vocabulary has %lld",
-                       (long long)vocab, (long long)s->vocab);
-    }
-    if (vocab < 1 || vocab > INT32_MAX) {
-        return pf_fail(PF_ESHAPE, "stream: the model gives %lld logits", (long long)vocab);
-    }
-    size_t n = (size_t)vocab;
-    s->logits = pf_heap_alloc(s->heap, n * sizeof *s->logits);
-    s->weight = pf_heap_alloc(s->heap, n * sizeof *s->weight);
-    s->order = pf_heap_alloc(s->heap, n * sizeof *s->order);
-    if (!s->logits || !s->weight || !s->order) {
-        if (s->logits) pf_heap_free(s->heap, s->logits, n * sizeof *s->logits);
-        if (s->weight) pf_heap_free(s->heap, s->weight, n * sizeof *s->weight);
-        if (s->order) pf_heap_free(s->heap, s->order, n * sizeof *s->order);
-        s->logits = NULL, s->weight = NULL, s->order = NULL;
-        return PF_ENOMEM;
-    }
-    s->vocab = vocab;
-    return 0;
-}
-
-/* Keeps the last row of y, (1, V) or (1, L, V). */
+/* Keeps the last rows of y, (B, V) or (B, L, V). */
 static int keep_logits(pf_stream *s, pf_tensor *y) {
     pf_tensor *last = NULL;
-    if (y->rank < 2 || y->rank > 3 || y->shape[0] != 1 || y->dtype != PF_F32) {
-        return pf_fail(PF_ESHAPE, "stream: the model gives %s, must be logits (1, L, vocab)",
-                       pf_shape_of(y));
+    int64_t batch = s->state->batch;
+    if (y->rank < 2 || y->rank > 3 || y->shape[0] != batch || y->dtype != PF_F32) {
+        return pf_fail(PF_ESHAPE, "stream: the model gives %s, must be logits (%lld, L, vocab)",
+                       pf_shape_of(y), (long long)batch);
     }
     int64_t vocab = y->shape[y->rank - 1];
-    PF_TRY(make_vocab(s, vocab));
+    PF_TRY(pf_sampler_room(&s->pick, s->heap, batch, vocab));
     if (y->rank == 2) {
         last = pf_tensor_retain(y);
     } else {
@@ -68,154 +41,41 @@ static int keep_logits(pf_stream *s, pf_tensor *y) {
         last->offset += (y->shape[1] - 1) * y->stride[1];
         last->shape[1] = 1;
     }
-    int status = pf_tensor_read(last, s->logits, (size_t)vocab * sizeof *s->logits);
+    int status = pf_tensor_read(last, s->pick.logits,
+                                (size_t)(batch * vocab) * sizeof *s->pick.logits);
     pf_tensor_release(&last);
     s->ready = status >= 0;
     return status;
 }
 
-static int step(pf_stream *s, int32_t id) {
+/* One token of every sequence; ids `stride` apart. */
+static int step(pf_stream *s, const int32_t *ids, size_t stride) {
     pf_tensor *y = NULL;
-    PF_TRY(pf_tensor_write(s->token, &id, sizeof id));
+    for (int64_t b = 0; b < s->state->batch; b++) pf_i32(s->token)[b] = ids[(size_t)b * stride];
     PF_TRY(pf_module_step(&y, s->engine, s->model, s->token, s->state));
     int status = keep_logits(s, y);
     pf_tensor_release(&y);
     return status;
 }
 
-static int prefill(pf_stream *s, const int32_t *ids, int64_t n) {
+/* n tokens of every sequence; rows of ids `stride` apart. */
+static int prefill(pf_stream *s, const int32_t *ids, int64_t n, size_t stride) {
     pf_tensor *x = NULL, *y = NULL;
-    int64_t shape[2] = {1, n};
+    int64_t shape[2] = {s->state->batch, n};
     PF_TRY(pf_tensor_make_lasting(&x, s->heap, PF_I32, 2, shape));
-    int status = pf_tensor_write(x, ids, (size_t)n * sizeof *ids);
-    if (status >= 0) status = pf_module_prefill_last(&y, s->engine, s->model, x, s->state);
+    for (int64_t b = 0; b < shape[0]; b++) {
+        memcpy(pf_i32(x) + b * n, ids + (size_t)b * stride, (size_t)n * sizeof *ids);
+    }
+    int status = pf_module_prefill_last(&y, s->engine, s->model, x, s->state);
     if (status >= 0) status = keep_logits(s, y);
     pf_tensor_release(&y);
     pf_tensor_release(&x);
     return status;
 }
 
-/* ---- sampling ---- */
+/* ---- opening ---- */
 
-static bool allowed(const pf_stream *s, int64_t id) {
-    return (!s->allow || s->allow[id]) && s->logits[id] > -INFINITY;
-}
-
-/* The likeliest id, the first of equals. */
-static int find_best(const pf_stream *s, int32_t *best) {
-    int64_t at = -1;
-    for (int64_t i = 0; i < s->vocab; i++) {
-        if (isnan(s->logits[i])) {
-            return pf_fail(PF_ENUMERIC, "stream: the logit of token %lld is not a number",
-                           (long long)i);
-        }
-        if (allowed(s, i) && (at < 0 || s->logits[i] > s->logits[at])) at = i;
-    }
-    if (at < 0) return pf_fail(PF_EINVAL, "stream: no token is allowed");
-    *best = (int32_t)at;
-    return 0;
-}
-
-/* a comes before b: larger logit, then smaller id. */
-static bool before(const pf_stream *s, int32_t a, int32_t b) {
-    return s->logits[a] > s->logits[b] || (s->logits[a] == s->logits[b] && a < b);
-}
-
-static void sift(const pf_stream *s, int64_t n, int64_t at) {
-    int32_t *heap = s->order, id = heap[at];
-    for (int64_t child; (child = 2 * at + 1) < n; at = child) {
-        if (child + 1 < n && before(s, heap[child + 1], heap[child])) child++;
-        if (!before(s, heap[child], id)) break;
-        heap[at] = heap[child];
-    }
-    heap[at] = id;
-}
-
-/* Moves the next likeliest of the first n ids of s->order to place n - 1. */
-static void pop(const pf_stream *s, int64_t n) {
-    int32_t top = s->order[0];
-    s->order[0] = s->order[n - 1];
-    sift(s, n - 1, 0);
-    s->order[n - 1] = top;
-}
-
-/* Fills s->order with the n allowed ids and s->weight by id; returns their sum. */
-static double weigh(const pf_stream *s, double temperature, float best, int64_t *n) {
-    double sum = 0;
-    *n = 0;
-    for (int64_t i = 0; i < s->vocab; i++) {
-        if (!allowed(s, i)) continue;
-        s->order[(*n)++] = (int32_t)i;
-        s->weight[i] = exp(((double)s->logits[i] - best) / temperature);
-        sum += s->weight[i];
-    }
-    return sum;
-}
-
-/* Leaves in s->order[*first .. n-1] the top_k likeliest of n ids, or of them the fewest
- * that reach the share top_p; returns the sum of their weights. */
-static double cut(const pf_stream *s, const pf_sampling *o, double sum, int64_t n, int64_t *first) {
-    int64_t kept = o->top_k > 0 ? pf_min(o->top_k, n) : n;
-    for (int64_t i = n / 2; i-- > 0;) sift(s, n, i);
-    if (o->top_k > 0) { /* the share is one of the top_k */
-        sum = 0;
-        for (int64_t i = 0; i < kept; i++) {
-            pop(s, n - i);
-            sum += s->weight[s->order[n - i - 1]];
-        }
-    }
-    double reached = 0;
-    int64_t taken = 0;
-    for (; taken < kept && (taken == 0 || reached < o->top_p * sum); taken++) {
-        if (o->top_k <= 0) pop(s, n - taken);
-        reached += s->weight[s->order[n - taken - 1]];
-    }
-    *first = n - taken;
-    return reached;
-}
-
-/* The id at which the running sum passes `point`. */
-static int32_t walk(const pf_stream *s, int64_t first, int64_t n, double point) {
-    double sum = 0;
-    for (int64_t i = n - 1; i > first; i--) {
-        sum += s->weight[s->order[i]];
-        if (point < sum) return s->order[i];
-    }
-    return s->order[first];
-}
-
-static int read_sampling(pf_sampling *o, const pf_sampling *given) {
-    *o = (pf_sampling){.size = sizeof *o};
-    if (given) memcpy(o, given, given->size < sizeof *o ? given->size : sizeof *o);
-    if (o->top_p == 0) o->top_p = 1;
-    if (!isfinite(o->temperature) || o->temperature < 0) {
-        return pf_fail(PF_EINVAL, "stream: temperature must be at least 0, got %g", o->temperature);
-    }
-    if (!(o->top_p > 0 && o->top_p <= 1) || o->top_k < 0) {
-        return pf_fail(PF_EINVAL, "stream: top_p must be from 0 to 1, top_k at least 0; got %g, %d",
-                       o->top_p, o->top_k);
-    }
-    return 0;
-}
-
-static int sample(const pf_stream *s, const pf_sampling *given, int32_t *next) {
-    pf_sampling o;
-    PF_TRY(read_sampling(&o, given));
-    PF_TRY(find_best(s, next));
-    float best = s->logits[*next];
-    if (o.temperature == 0 || isinf(best)) return 0;
-    int64_t n, first = 0;
-    double sum = weigh(s, o.temperature, best, &n);
-    if (o.top_k > 0 || o.top_p < 1) sum = cut(s, &o, sum, n, &first);
-    pf_rng rng = pf_rng_make(o.seed, PF_DRAW_SAMPLE, 0, (uint64_t)s->state->position);
-    *next = walk(s, first, n, pf_rng_uniform(&rng, 0) * sum);
-    return 0;
-}
-
-/* ---- public ---- */
-
-int pf_stream_open(pf_stream **stream, pf_engine *engine, pf_module *model) {
-    static const int64_t one = 1;
+static int make_stream(pf_stream **stream, pf_engine *engine, pf_module *model) {
     *stream = NULL;
     if (!model) return pf_fail(PF_EINVAL, "stream: the model is NULL");
     pf_stream *s = pf_heap_zalloc(engine->heap, sizeof *s);
@@ -223,28 +83,45 @@ int pf_stream_open(pf_stream **stream, pf_engine *engine, pf_module *model) {
     s->engine = engine;
     s->heap = pf_heap_retain(engine->heap);
     s->model = pf_module_retain(model);
-    int status = pf_module_state(&s->state, engine, model, 1);
-    if (status >= 0) status = pf_tensor_make_lasting(&s->token, s->heap, PF_I32, 1, &one);
-    if (status < 0) {
-        pf_stream_close(&s);
-        return status;
-    }
     *stream = s;
     return 0;
+}
+
+/* Closes a stream that could not be made; returns `status`. */
+static int finish(pf_stream **stream, int status) {
+    if (status < 0) pf_stream_close(stream);
+    return status;
+}
+
+static int make_token(pf_stream *s) {
+    return pf_tensor_make_lasting(&s->token, s->heap, PF_I32, 1, &s->state->batch);
+}
+
+/* ---- public ---- */
+
+int pf_stream_open_batch(pf_stream **stream, pf_engine *engine, pf_module *model,
+                         int64_t batch) {
+    PF_TRY(make_stream(stream, engine, model));
+    int status = 0;
+    if (batch < 1 || batch > INT32_MAX) {
+        status = pf_fail(PF_EINVAL, "stream: the batch must be at least 1, got %lld",
+                         (long long)batch);
+    }
+    if (status >= 0) status = pf_module_state(&(*stream)->state, engine, model, (int)batch);
+    if (status >= 0) status = make_token(*stream);
+    return finish(stream, status);
+}
+
+int pf_stream_open(pf_stream **stream, pf_engine *engine, pf_module *model) {
+    return pf_stream_open_batch(stream, engine, model, 1);
 }
 
 void pf_stream_close(pf_stream **stream) {
     if (!stream || !*stream) return;
     pf_stream *s = *stream;
     pf_heap *heap = s->heap;
-    size_t n = (size_t)s->vocab;
     *stream = NULL;
-    if (s->allow) pf_heap_free(heap, s->allow, n);
-    if (n) {
-        pf_heap_free(heap, s->logits, n * sizeof *s->logits);
-        pf_heap_free(heap, s->weight, n * sizeof *s->weight);
-        pf_heap_free(heap, s->order, n * sizeof *s->order);
-    }
+    pf_sampler_free(&s->pick, heap);
     pf_tensor_release(&s->token);
     pf_state_close(&s->state);
     pf_module_release(&s->model);
@@ -256,37 +133,93 @@ int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n) {
     if (n > 0 && !ids) return pf_fail(PF_EINVAL, "stream: ids is NULL");
     for (size_t at = 0; at < n; at += SLICE) {
         int64_t part = (int64_t)(n - at < SLICE ? n - at : SLICE);
-        PF_TRY(part == 1 ? step(stream, ids[at]) : prefill(stream, ids + at, part));
+        PF_TRY(part == 1 ? step(stream, ids + at, n) : prefill(stream, ids + at, part, n));
     }
     return 0;
 }
 
 int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *sampling, int32_t *next) {
-    PF_TRY(step(stream, token));
-    return sample(stream, sampling, next);
+    if (stream->state->batch != 1) {
+        return pf_fail(PF_EINVAL, "stream: next is for one sequence, this is a batch of %lld; "
+                                  "feed and sample", (long long)stream->state->batch);
+    }
+    PF_TRY(step(stream, &token, 1));
+    return pf_sampler_draw(&stream->pick, stream->state->position, sampling, next);
 }
 
 int pf_stream_sample(pf_stream *stream, const pf_sampling *sampling, int32_t *next) {
     if (!stream->ready) return pf_fail(PF_ESTATE, "stream: feed a prompt or a token first");
-    return sample(stream, sampling, next);
+    return pf_sampler_draw(&stream->pick, stream->state->position, sampling, next);
 }
 
 int pf_stream_allow(pf_stream *stream, const uint8_t *allow, int64_t n) {
-    if (!allow) {
-        if (stream->allow) pf_heap_free(stream->heap, stream->allow, (size_t)stream->vocab);
-        stream->allow = NULL;
-        return 0;
-    }
-    PF_TRY(make_vocab(stream, n));
-    if (!stream->allow) stream->allow = pf_heap_alloc(stream->heap, (size_t)n);
-    if (!stream->allow) return PF_ENOMEM;
-    memcpy(stream->allow, allow, (size_t)n);
-    return 0;
+    return pf_sampler_allow(&stream->pick, stream->heap, stream->state->batch, allow, n);
 }
 
 const float *pf_stream_logits(const pf_stream *stream, int64_t *n) {
-    if (n) *n = stream->ready ? stream->vocab : 0;
-    return stream->ready ? stream->logits : NULL;
+    if (n) *n = stream->ready ? stream->pick.vocab : 0;
+    return stream->ready ? stream->pick.logits : NULL;
 }
 
 int64_t pf_stream_bytes(const pf_stream *stream) { return pf_state_bytes(stream->state); }
+int64_t pf_stream_position(const pf_stream *stream) { return stream->state->position; }
+int64_t pf_stream_batch(const pf_stream *stream) { return stream->state->batch; }
+
+/* ---- public: copies and files ---- */
+
+int pf_stream_fork(pf_stream **copy, const pf_stream *stream) {
+    PF_TRY(make_stream(copy, stream->engine, stream->model));
+    pf_stream *s = *copy;
+    int status = pf_state_fork(&s->state, s->engine, stream->state);
+    if (status >= 0) status = make_token(s);
+    if (status >= 0) status = pf_sampler_copy(&s->pick, s->heap, &stream->pick);
+    s->ready = stream->ready;
+    return finish(copy, status);
+}
+
+int pf_stream_reorder(pf_stream *stream, const int64_t *rows, int64_t n) {
+    pf_sampler pick = {0};
+    pf_tensor *token = NULL;
+    int status = n < 1 || !rows ? pf_fail(PF_EINVAL, "reorder: at least one row is needed") : 0;
+    if (status >= 0) status = pf_tensor_make_lasting(&token, stream->heap, PF_I32, 1, &n);
+    if (status >= 0) {
+        status = pf_sampler_reorder(&pick, stream->heap, &stream->pick, rows, n);
+    }
+    if (status >= 0) status = pf_state_reorder(stream->engine, stream->state, rows, n);
+    if (status < 0) {
+        pf_sampler_free(&pick, stream->heap);
+        pf_tensor_release(&token);
+        return status;
+    }
+    pf_sampler_free(&stream->pick, stream->heap);
+    pf_replace(&stream->token, token);
+    stream->pick = pick;
+    return 0;
+}
+
+int pf_stream_save(const pf_stream *stream, const char *path) {
+    pf_tensor *logits = NULL;
+    const pf_stream *s = stream;
+    if (!path) return pf_fail(PF_EINVAL, "stream: the path is NULL");
+    if (s->ready) {
+        int64_t shape[2] = {s->state->batch, s->pick.vocab};
+        size_t bytes = (size_t)(shape[0] * shape[1]) * sizeof(float);
+        PF_TRY(pf_tensor_make_lasting(&logits, s->heap, PF_F32, 2, shape));
+        memcpy(pf_f32(logits), s->pick.logits, bytes);
+    }
+    int status = pf_state_write(s->engine, s->model, s->state, logits, path);
+    pf_tensor_release(&logits);
+    return status;
+}
+
+int pf_stream_load(pf_stream **stream, pf_engine *engine, pf_module *model, const char *path) {
+    pf_tensor *logits = NULL;
+    PF_TRY(make_stream(stream, engine, model));
+    pf_stream *s = *stream;
+    int status = path ? 0 : pf_fail(PF_EINVAL, "stream: the path is NULL");
+    if (status >= 0) status = pf_module_state_read(&s->state, engine, model, &logits, path);
+    if (status >= 0) status = make_token(s);
+    if (status >= 0 && logits) status = keep_logits(s, logits);
+    pf_tensor_release(&logits);
+    return finish(stream, status);
+}

@@ -4,34 +4,45 @@
  * favor encodes q and k by a feature map; linear_attention is given the features. Both
  * take an entry state and return the exit state, differentiable in S and z (the log-scale
  * is a constant: attention does not depend on it). Saved for the backward: out, one
- * denominator a row and, when causal, one running maximum a row.
+ * denominator a row, when causal one running maximum a key and a state every PF_SPAN keys, else
+ * one state a key head (documents in full attention sweep their keys again).
  */
 #include <string.h>
 
 #include "linear.h"
 
-enum { Q, K, V, PROJECTION, MASK, DOCUMENTS, ENTRY_S, ENTRY_Z, ENTRY_SHIFT, DECAY, INPUTS };
+enum {
+    Q = PF_FAVOR_Q, K = PF_FAVOR_K, V = PF_FAVOR_V, PROJECTION = PF_FAVOR_PROJECTION,
+    MASK = PF_FAVOR_MASK, DOCUMENTS = PF_FAVOR_DOCUMENTS, ENTRY_S = PF_FAVOR_ENTRY_S,
+    ENTRY_Z = PF_FAVOR_ENTRY_Z, ENTRY_SHIFT = PF_FAVOR_ENTRY_SHIFT, DECAY = PF_FAVOR_DECAY,
+    TILTS = PF_FAVOR_TILTS, LIMITS = PF_FAVOR_LIMITS, PREFIX = PF_FAVOR_PREFIX,
+    FACTORS = PF_FAVOR_FACTORS
+};
 enum { OUT, EXIT_S, EXIT_Z, EXIT_SHIFT, OUTPUTS };
-enum { A_MAP, A_SCALE, A_EPS, A_CAUSAL, A_STATE, A_COUNT };
-enum { SAVED_DENOMINATOR, SAVED_RUNNING };
+enum { A_MAP, A_SCALE, A_EPS, A_CAUSAL, A_STATE, A_RATIO, A_TILT, A_COUNT };
+enum { SAVED_DENOMINATOR, SAVED_RUNNING, SAVED_STATES };
 
 static const pf_attr_info favor_attrs[A_COUNT] = {
     {"map", PF_ATTR_CHOICE, 0, false, PF_MAP_CHOICES, "feature map"},
     {"scale", PF_ATTR_FLOAT, 0, false, NULL,
-     "x = scale q; 0: d^(-1/4) for softmax, 1 for the others"},
+     "x = scale q; 0: d^(-1/4) for softmax maps, 1 for the others"},
     {"eps", PF_ATTR_FLOAT, -1, false, NULL, "added to every feature; -1: the map's own"},
     {"causal", PF_ATTR_BOOL, 0, false, NULL, "position i sees keys 1 .. i"},
     {"state", PF_ATTR_BOOL, 0, false, NULL, "return the exit state too"},
+    {"ratio", PF_ATTR_FLOAT, 0, false, NULL, "phi = ratio f(u) + eps; 0: the map's own"},
+    {"tilt", PF_ATTR_FLOAT, 0, false, NULL, "A of softmax_plus, below 1/4"},
 };
 
 void pf_favor_attrs(pf_attr *attr, const pf_kernel *kernel, bool causal, bool state) {
     int map = 0;
     while (pf_map_at(map) && pf_map_at(map) != kernel->map) map++;
-    attr[A_MAP].i = map;
+    attr[A_MAP].i = pf_map_at(map) ? map : 0; /* a given map has no place: it is not read */
     attr[A_SCALE].f = kernel->scale;
     attr[A_EPS].f = kernel->eps;
     attr[A_CAUSAL].i = causal;
     attr[A_STATE].i = state;
+    attr[A_RATIO].f = kernel->ratio;
+    attr[A_TILT].f = kernel->tilt;
 }
 
 /* linear_attention has the same attributes, so that both rows share their functions; the
@@ -40,6 +51,11 @@ static bool is_given(const pf_call *c) { return c->op == &pf_op_linear_attention
 
 static const pf_map *map_of(const pf_call *c) {
     return is_given(c) ? &pf_map_given : pf_map_at((int)c->attr[A_MAP].i);
+}
+
+/* Queries see a first part of the keys: those up to their own place, to a limit or a prefix. */
+static bool is_causal(const pf_call *c) {
+    return c->attr[A_CAUSAL].i != 0 || c->in[LIMITS] || c->in[PREFIX];
 }
 
 static int check_projection(const pf_call *c, int64_t d, int64_t *m) {
@@ -53,7 +69,7 @@ static int check_projection(const pf_call *c, int64_t d, int64_t *m) {
                        c->op->name, map->name);
     }
     PF_TRY(pf_tensor_check(w, PF_F32, c->op->name, "projection"));
-    int64_t H = c->in[Q]->shape[1];
+    int64_t H = c->in[K]->shape[1];
     bool fits = (w->rank == 2 || (w->rank == 3 && w->shape[0] == H)) &&
                 w->shape[w->rank - 1] == d && w->shape[w->rank - 2] >= 1;
     if (!fits) {
@@ -64,7 +80,7 @@ static int check_projection(const pf_call *c, int64_t d, int64_t *m) {
     return 0;
 }
 
-/* Entry state: all three or none, shaped (B, H, r, dv), (B, H, r), (B, H). */
+/* Entry state: all three or none, shaped (B, Hk, r, dv), (B, Hk, r), (B, Hk). */
 static int check_entry(const pf_call *c, const int64_t *state) {
     int given = !!c->in[ENTRY_S] + !!c->in[ENTRY_Z] + !!c->in[ENTRY_SHIFT];
     if (given == 0) return 0;
@@ -87,16 +103,33 @@ static int check_entry(const pf_call *c, const int64_t *state) {
     return 0;
 }
 
+/* factors (blocks, rounds + 1, d), or one a key head, beside the projection that they give. */
+static int check_factors(const pf_call *c, int64_t m, int64_t d) {
+    const pf_tensor *t = c->in[FACTORS];
+    if (!t) return 0;
+    PF_TRY(pf_tensor_check(t, PF_F32, c->op->name, "factors"));
+    int64_t want[4] = {c->in[K]->shape[1], pf_hadamard_blocks(m, d), pf_hadamard_rounds(d) + 1, d};
+    int shared = t->rank == 3;
+    bool fits = c->in[PROJECTION] && (shared || t->rank == 4);
+    for (int i = shared; fits && i < 4; i++) fits = t->shape[i - shared] == want[i];
+    if (fits) return 0;
+    return pf_shape_fail(c, "factors must be %s, or such a one a head, beside the projection",
+                         pf_shape_text(3, want + 1));
+}
+
 static int favor_shape(pf_call *c) {
     int64_t d, m;
-    PF_TRY(pf_attend_shapes(c, &d));
+    PF_TRY(pf_attend_grouped(c, &d));
     PF_TRY(check_projection(c, d, &m));
+    PF_TRY(check_factors(c, m, d));
     PF_TRY(pf_attend_masks(c, MASK, DOCUMENTS));
-    if (c->attr[A_CAUSAL].i && c->in[Q]->shape[2] != c->in[K]->shape[2]) {
-        return pf_shape_fail(c, "causal attention needs as many queries as keys");
+    PF_TRY(pf_attend_reach(c, DOCUMENTS, LIMITS));
+    if (is_causal(c) && !c->in[LIMITS] && c->in[Q]->shape[2] != c->in[K]->shape[2]) {
+        return pf_shape_fail(c, "causal attention needs as many queries as keys, or limits");
     }
-    PF_TRY(pf_attend_decay(c, DECAY, c->attr[A_CAUSAL].i != 0));
-    int64_t state[4] = {c->in[Q]->shape[0], c->in[Q]->shape[1], m * map_of(c)->width,
+    PF_TRY(pf_attend_decay(c, DECAY, is_causal(c)));
+    PF_TRY(pf_attend_tilt(c, TILTS, c->attr[A_TILT].f, map_of(c), c->in[K]->shape[1]));
+    int64_t state[4] = {c->in[Q]->shape[0], c->in[K]->shape[1], m * map_of(c)->width,
                         c->in[V]->shape[3]};
     PF_TRY(check_entry(c, state));
     for (int o = EXIT_S; o < OUTPUTS; o++) {
@@ -113,12 +146,12 @@ static int favor_shape(pf_call *c) {
 
 typedef struct {
     pf_operator op;
-    pf_tensor *held[5]; /* compacted inputs */
+    pf_tensor *held[7]; /* compacted inputs */
 } favor_call;
 
 static void release_call(favor_call *f) {
     for (int i = 0; i < PF_COUNT(f->held); i++) pf_tensor_release(&f->held[i]);
-    if (f->op.engine) pf_segments_free(&f->op.segments, f->op.engine);
+    if (f->op.engine) pf_reach_free(&f->op.reach, f->op.engine);
 }
 
 static void fill_sizes(pf_operator *op, const pf_call *c) {
@@ -127,14 +160,18 @@ static void fill_sizes(pf_operator *op, const pf_call *c) {
     op->map = map_of(c);
     op->B = q->shape[0], op->H = q->shape[1], op->Lq = q->shape[2], op->d = q->shape[3];
     op->Lk = c->in[K]->shape[2], op->dv = c->in[V]->shape[3];
-    op->causal = c->attr[A_CAUSAL].i != 0;
+    op->Hk = c->in[K]->shape[1];
+    op->group = op->Hk > 0 ? op->H / op->Hk : 0;
+    op->causal = is_causal(c);
     op->projected = w != NULL;
     op->m = w ? w->shape[w->rank - 2] : op->d;
     op->r = op->m * op->map->width;
+    op->ld = op->r % 64 == 0 ? op->r + 16 : op->r;
     op->block = op->causal ? PF_CAUSAL_BLOCK : PF_FULL_BLOCK;
     op->scale = is_given(c) ? 1 : (float)pf_map_scale(op->map, c->attr[A_SCALE].f, op->d);
-    double eps = c->attr[A_EPS].f < 0 ? op->map->eps : c->attr[A_EPS].f;
-    op->args = (pf_map_args){c->engine->kern, op->m, op->r, (float)eps};
+    op->tilt = c->attr[A_TILT].f;
+    op->args = pf_map_args_of(op->map, c->engine->kern, op->m, c->attr[A_EPS].f,
+                              c->attr[A_RATIO].f);
     op->mask = c->in[MASK];
 }
 
@@ -149,19 +186,46 @@ static int fill_call(favor_call *f, pf_call *c) {
         op->projection = pf_f32(f->held[3]);
         op->projection_head = c->in[PROJECTION]->rank == 3 ? op->m * op->d : 0;
     }
+    if (op->projected && c->in[FACTORS]) {
+        PF_TRY(pf_tensor_compact(&f->held[6], c->engine, c->in[FACTORS]));
+        op->factors = pf_f32(f->held[6]);
+        bool own = c->in[FACTORS]->rank == 4;
+        op->factors_head = own ? pf_tensor_numel(c->in[FACTORS]) / op->Hk : 0;
+    }
     if (c->in[DECAY]) {
         PF_TRY(pf_tensor_compact(&f->held[4], c->engine, c->in[DECAY]));
         op->decay = pf_f32(f->held[4]);
+    }
+    if (c->in[TILTS]) {
+        PF_TRY(pf_tensor_compact(&f->held[5], c->engine, c->in[TILTS]));
+        op->tilts = pf_f32(f->held[5]);
+        PF_TRY(pf_attend_tilt_values(c->op->name, op->tilts, op->Hk));
     }
     if (c->in[ENTRY_S]) {
         op->entry_s = pf_f32(c->in[ENTRY_S]);
         op->entry_z = pf_f32(c->in[ENTRY_Z]);
         op->entry_shift = pf_f32(c->in[ENTRY_SHIFT]);
     }
-    return pf_segments_make(&op->segments, c->engine, op->B, op->Lk, c->in[DOCUMENTS]);
+    pf_reach_inputs in = pf_reach_of(c, DOCUMENTS, LIMITS);
+    return pf_reach_make(&op->reach, c->engine, &in, true);
 }
 
 /* ---- forward ---- */
+
+/* States that the backward starts from; they fit in what it would take to make them again. */
+static int make_states(pf_call *c, pf_operator *op) {
+    int64_t state = op->r * op->dv + op->r;
+    int64_t shape[3] = {op->B, op->Hk, state + 1};
+    if (op->causal) {
+        shape[0] = op->reach.spans;
+        shape[2] = state;
+    }
+    bool any = op->causal ? op->reach.spans > 0 : op->reach.n == op->B;
+    if (!c->record || !any) return 0;
+    PF_TRY(pf_tensor_make(&c->saved[SAVED_STATES], c->engine, PF_F32, 3, shape));
+    op->saved = pf_f32(c->saved[SAVED_STATES]);
+    return 0;
+}
 
 static int make_outputs(pf_call *c, pf_operator *op) {
     PF_TRY(pf_heads_output(&c->out[OUT], c->engine, op->B, op->H, op->Lq, op->dv));
@@ -170,9 +234,11 @@ static int make_outputs(pf_call *c, pf_operator *op) {
     PF_TRY(pf_tensor_make(&c->saved[SAVED_DENOMINATOR], c->engine, PF_F32, 3, rows));
     op->denominator = pf_f32(c->saved[SAVED_DENOMINATOR]);
     if (op->causal) {
+        rows[1] = op->Hk, rows[2] = op->Lk;
         PF_TRY(pf_tensor_make(&c->saved[SAVED_RUNNING], c->engine, PF_F32, 3, rows));
         op->running = pf_f32(c->saved[SAVED_RUNNING]);
     }
+    PF_TRY(make_states(c, op));
     if (!c->attr[A_STATE].i) return 0;
     for (int o = EXIT_S; o < OUTPUTS; o++) {
         PF_TRY(pf_tensor_make(&c->out[o], c->engine, PF_F32, c->shape[o].rank, c->shape[o].dim));
@@ -188,10 +254,7 @@ static int favor_forward(pf_call *c) {
     pf_operator *op = &f.op;
     int status = fill_call(&f, c);
     if (status >= 0) status = make_outputs(c, op);
-    if (status >= 0) {
-        status = pf_parallel(c->engine, op->segments.n * op->H, pf_work_bytes(op, false),
-                             op->causal ? pf_causal_forward : pf_full_forward, op);
-    }
+    if (status >= 0) status = pf_linear_run(op, false);
     release_call(&f);
     return status;
 }
@@ -263,10 +326,10 @@ static int run_backward(pf_call *c, favor_call *f, favor_gradients *g) {
     op->out = pf_rows_of(c->out[OUT]);
     op->denominator = pf_f32(c->saved[SAVED_DENOMINATOR]);
     if (op->causal) op->running = pf_f32(c->saved[SAVED_RUNNING]);
+    if (c->saved[SAVED_STATES]) op->saved = pf_f32(c->saved[SAVED_STATES]);
     PF_TRY(fill_cotangents(c, op, g));
     PF_TRY(make_gradients(c, op, g));
-    PF_TRY(pf_parallel(c->engine, op->segments.n * op->H, pf_work_bytes(op, true),
-                       op->causal ? pf_causal_backward : pf_full_backward, op));
+    PF_TRY(pf_linear_run(op, true));
     return give_gradients(c, g);
 }
 
@@ -282,17 +345,22 @@ static int favor_backward(pf_call *c) {
 const pf_op pf_op_favor = {
     .name = "favor",
     .args = "q, k, v, [projection], [mask], [documents], [entry_s], [entry_z], [entry_shift], "
-            "[decay]",
+            "[decay], [tilts], [limits], [prefix], [cu_seqlens], [factors]",
     .results = "out, exit_s, exit_z, exit_shift",
     .doc =
         "Linear attention (FAVOR+): out_i = sum_j phi(q_i).phi(k_j) v_j / sum_j "
-        "phi(q_i).phi(k_j). q (B, H, Lq, d), k (B, H, Lk, d), v (B, H, Lk, dv), projection "
-        "(features, d) or (H, features, d), mask (B, Lk) of 1 keep and 0 not there, "
-        "documents (B, L) i32: attention stays inside runs of equal numbers, decay (H) of numbers "
-        "D >= 0, causal only: key j counts exp(-D (i - j)) less. No key in "
-        "reach: output and gradients 0. Paper, sections 2.2 to 2.4.",
+        "phi(q_i).phi(k_j). q (B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv) with H a multiple "
+        "of Hk: query head h reads key head h / (H / Hk). projection (features, d) or (Hk, "
+        "features, d), mask (B, Lk) of 1 keep and 0 not there, documents (B, L) i32: attention "
+        "stays inside runs of equal numbers, cu_seqlens (n + 1) i32: the same for B = 1 as offsets "
+        "0 .. L. Whom query i sees: all keys; causal, keys 1 .. i; limits (B, Lq) or (Lq) i32, "
+        "keys 1 .. limits_i, in any order, 0 for none; prefix (B) i32, keys 1 .. max(i, prefix). "
+        "decay (Hk) of numbers D >= 0, not for full attention: key j counts exp(-D (n_i - j)), "
+        "n_i being the last key that query i sees. tilts (Hk) of softmax_plus's A, a head each. "
+        "Where a map has both signs a denominator can be 0. Below 2^-80 in size it counts as no "
+        "key in reach: output and gradients 0. Paper, sections 2.2 to 2.4.",
     .min_in = 3,
-    .max_in = INPUTS,
+    .max_in = PF_FAVOR_INPUTS,
     .n_out = OUTPUTS,
     .flags = PF_OP_OWN_OUTPUTS,
     .uses = PF_USES_ALL_IN | PF_USES_OUT(OUT),
@@ -306,11 +374,12 @@ const pf_op pf_op_favor = {
 const pf_op pf_op_linear_attention = {
     .name = "linear_attention",
     .args = "phi_q, phi_k, v, [projection], [mask], [documents], [entry_s], [entry_z], "
-            "[entry_shift], [decay]",
+            "[entry_shift], [decay], [tilts], [limits], [prefix], [cu_seqlens], [factors]",
     .results = "out, exit_s, exit_z, exit_shift",
-    .doc = "The same operator with features given: phi_q (B, H, Lq, r), phi_k (B, H, Lk, r), "
-           "v (B, H, Lk, dv). Takes no projection; map, scale and eps have no effect.",
-    .min_in = 3, .max_in = INPUTS, .n_out = OUTPUTS,
+    .doc = "The same operator with features given: phi_q (B, H, Lq, r), phi_k (B, Hk, Lk, r), "
+           "v (B, Hk, Lk, dv). Takes no projection and no tilts; map, scale, ratio, eps and tilt have "
+           "no effect.",
+    .min_in = 3, .max_in = PF_FAVOR_INPUTS, .n_out = OUTPUTS,
     .flags = PF_OP_OWN_OUTPUTS,
     .uses = PF_USES_ALL_IN | PF_USES_OUT(OUT),
     .attrs = favor_attrs, .n_attrs = A_COUNT,

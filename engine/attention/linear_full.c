@@ -4,7 +4,7 @@
  *     S = sum_j phi(k_j) v_j^T,  z = sum_j phi(k_j),   out_i = S^T phi(q_i) / z . phi(q_i)
  *
  * Two sweeps over blocks of rows: keys build the state, queries read it. No feature leaves
- * its block. The backward redoes the key sweep, then
+ * its block. The backward takes the state that the forward kept, or sweeps the keys again, then
  *
  *     g~ = dout / R, rho = -(dout . out) / R         (per query row)
  *     dphi(q) = S g~ + rho z,   T = sum phi(q) g~^T,   y = sum rho phi(q)
@@ -16,58 +16,96 @@
 #include "linear.h"
 
 /* Every query sees every value here: those that are not finite pass as they are. */
-static void restore_bad_values(pf_work *w, int64_t first) {
+static void restore_bad_values(pf_work *w) {
     for (int64_t k = 0; k < w->n_bad; k++) {
-        int64_t at = w->seg->start + first + w->bad[k];
-        memcpy(w->v + w->bad[k] * w->op->dv, pf_rows_at(&w->op->v, w->item, w->head, at),
+        int64_t at = w->seg->start + w->first + w->bad[k];
+        memcpy(w->v + w->bad[k] * w->op->dv, pf_rows_at(&w->op->v, w->item, w->kv, at),
                (size_t)w->op->dv * sizeof(float));
     }
+    w->n_bad = 0;
+}
+
+float pf_full_keys(pf_work *w, int64_t first) {
+    pf_work_keys(w, first);
+    pf_work_values(w, first);
+    restore_bad_values(w);
+    float top = w->M;
+    for (int64_t j = 0; j < w->k_rows; j++) {
+        if (w->shift[j] > top) top = w->shift[j];
+    }
+    return top;
 }
 
 /* Keys of the segment -> state. The maximum grows block by block; M is the last one. */
 static void sweep_keys(pf_work *w) {
     pf_work_load_state(w);
     for (int64_t first = 0; first < w->seg->length; first += w->op->block) {
-        pf_work_begin(w, first);
-        pf_work_keys(w, first);
-        pf_work_values(w, first);
-        restore_bad_values(w, first);
-        float top = w->M;
-        for (int64_t j = 0; j < w->rows; j++) {
-            if (w->shift[j] > top) top = w->shift[j];
-        }
-        pf_work_rescale(w, top);
-        pf_work_absorb(w);
+        pf_work_absorb(w, pf_full_keys(w, first));
     }
 }
 
-/* Queries first .. of the segment: out and denominators. */
-static void answer_block(pf_work *w, int64_t first) {
+/* The state of this task in what the forward keeps: S, z, M. */
+static float *kept(const pf_work *w) {
     const pf_operator *op = w->op;
-    pf_work_begin(w, first);
-    int64_t C = w->rows, dv = op->dv, n = pf_work_rows(w, first);
-    pf_work_queries(w, first);
-    pf_work_gemm(w, false, false, C, dv, op->r, w->fq, op->r, w->s, dv, 0, w->o, dv);
-    w->kern->rows_dot(C, op->r, op->r, w->fq, w->z, w->den);
-    float *den = op->denominator + (w->item * op->H + w->head) * op->Lq;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t at = w->seg->start + first + i;
-        bool reach = !(fabsf(w->den[i]) < PF_TINY_DENOMINATOR);
-        den[at] = reach ? w->den[i] : 0;
-        float *to = pf_rows_at(&op->out, w->item, w->head, at);
-        if (reach) {
-            w->kern->scale(dv, 1 / w->den[i], w->o + i * dv, to);
-        } else {
-            memset(to, 0, (size_t)dv * sizeof(float));
-        }
-    }
+    if (!op->saved) return NULL;
+    return op->saved + (w->item * op->Hk + w->kv) * (op->r * op->dv + op->r + 1);
 }
 
-/* With Lq != Lk there is one segment an item, and it is as long as the side it is used for. */
-static pf_segment query_segment(const pf_work *w) {
-    pf_segment s = *w->seg;
-    if (w->op->Lq != w->op->Lk) s.length = w->op->Lq;
-    return s;
+static void keep_state(const pf_work *w) {
+    int64_t rdv = w->op->r * w->op->dv, r = w->op->r;
+    float *to = kept(w);
+    if (!to) return;
+    memcpy(to, w->s, (size_t)rdv * sizeof(float));
+    memcpy(to + rdv, w->z, (size_t)r * sizeof(float));
+    to[rdv + r] = w->M;
+}
+
+static void make_state(pf_work *w) {
+    int64_t rdv = w->op->r * w->op->dv, r = w->op->r;
+    const float *from = kept(w);
+    if (!from) {
+        sweep_keys(w);
+        return;
+    }
+    memcpy(w->s, from, (size_t)rdv * sizeof(float));
+    memcpy(w->z, from + rdv, (size_t)r * sizeof(float));
+    w->M = from[rdv + r];
+}
+
+/* out and denominators of n queries. */
+void pf_full_answer(pf_work *w, int64_t first, int64_t n) {
+    int64_t dv = w->op->dv, r = w->op->r, ld = w->op->ld;
+    pf_work_queries(w, first, n);
+    pf_work_gemm(w, false, false, w->q_rows, dv, r, w->fq, ld, w->s, dv, 0, w->o, dv);
+    w->kern->rows_dot(w->q_rows, r, ld, w->fq, w->z, w->den);
+    pf_work_answer(w);
+}
+
+/* dq of n queries; T += phi(q)^T g~, y += phi(q)^T rho. */
+void pf_full_back_queries(pf_work *w, int64_t first, int64_t n, float beta) {
+    int64_t r = w->op->r, dv = w->op->dv, ld = w->op->ld;
+    pf_work_queries(w, first, n);
+    pf_work_cotangents(w);
+    pf_work_collect(w, w->g, w->rho, beta);
+    if (!w->op->need_q) return;
+    pf_work_gemm(w, false, true, w->q_rows, r, dv, w->g, dv, w->s, dv, 0, w->df, ld);
+    for (int64_t i = 0; i < w->q_rows; i++) w->kern->axpy(r, w->rho[i], w->z, w->df + i * ld);
+    pf_work_pull_queries(w);
+}
+
+static void backward_block(pf_work *w, int64_t first, int64_t n) {
+    pf_full_back_queries(w, first, n, 1);
+}
+
+/* The queries of every head of the group, block by block. */
+static void sweep_queries(pf_work *w, void (*block)(pf_work *, int64_t, int64_t)) {
+    int64_t C = w->op->block;
+    for (int64_t g = 0; g < w->op->group; g++) {
+        w->head = w->kv * w->op->group + g;
+        for (int64_t first = 0; first < w->seg->q_length; first += C) {
+            block(w, first, pf_min(C, w->seg->q_length - first));
+        }
+    }
 }
 
 void pf_full_forward(void *op, int64_t task, void *scratch) {
@@ -75,89 +113,54 @@ void pf_full_forward(void *op, int64_t task, void *scratch) {
     pf_work_open(&w, op, task, scratch, false);
     sweep_keys(&w);
     pf_work_store_state(&w);
-    pf_segment queries = query_segment(&w);
-    w.seg = &queries;
-    for (int64_t first = 0; first < w.seg->length; first += w.op->block) answer_block(&w, first);
+    keep_state(&w);
+    sweep_queries(&w, pf_full_answer);
 }
 
-/* dq of a block; T += phi(q)^T g~, y += phi(q)^T rho. */
-static void backward_queries(pf_work *w, int64_t first) {
+/* dv of the loaded keys: e^(l - M) T^T k'. */
+static void backward_values(pf_work *w) {
     const pf_operator *op = w->op;
-    pf_work_begin(w, first);
-    int64_t C = w->rows, r = op->r, dv = op->dv;
-    pf_work_queries(w, first);
-    pf_work_cotangents(w, first);
-    pf_work_gemm(w, true, false, r, dv, C, w->fq, r, w->g, dv, 1, w->t, dv);
-    w->kern->rows_sum(C, r, r, w->fq, w->rho, w->y);
-    if (!op->need_q) return;
-    pf_work_gemm(w, false, true, C, r, dv, w->g, dv, w->s, dv, 0, w->df, r);
-    for (int64_t i = 0; i < C; i++) w->kern->axpy(r, w->rho[i], w->z, w->df + i * r);
-    pf_work_pull(w, PF_SIDE_QUERY, first, w->fq, w->x, &op->dq);
+    int64_t dv = op->dv, r = op->r;
+    pf_work_gemm(w, false, false, w->k_rows, dv, r, w->fk, op->ld, w->t, dv, 0, w->dvalue, dv);
+    for (int64_t j = 0; j < w->keys; j++) {
+        float *to = pf_rows_at(&op->dvalue, w->item, w->kv, w->seg->start + w->first + j);
+        w->kern->scale(dv, w->leave[j], w->dvalue + j * dv, to);
+    }
 }
 
 /* dk and dv of a block, from T, y and M. */
-static void backward_keys(pf_work *w, int64_t first) {
+void pf_full_back_keys(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
-    pf_work_begin(w, first);
-    int64_t C = w->rows, r = op->r, dv = op->dv, n = pf_work_rows(w, first);
+    int64_t r = op->r, dv = op->dv;
     pf_work_keys(w, first);
     pf_work_values(w, first);
-    for (int64_t j = 0; j < C; j++) w->e[j] = pf_decay(w->shift[j], w->M);
-    if (op->need_v) {
-        pf_work_gemm(w, false, false, C, dv, r, w->fk, r, w->t, dv, 0, w->o, dv);
-        for (int64_t j = 0; j < n; j++) {
-            float *to = pf_rows_at(&op->dvalue, w->item, w->head, w->seg->start + first + j);
-            w->kern->scale(dv, w->e[j], w->o + j * dv, to);
-        }
-    }
+    pf_decays(w, w->k_rows, w->shift, w->M, w->leave);
+    if (op->need_v) backward_values(w);
     if (!op->need_k) return;
-    for (int64_t j = 0; j < C; j++) w->kern->scale(dv, w->e[j], w->v + j * dv, w->vs + j * dv);
-    pf_work_gemm(w, false, true, C, r, dv, w->vs, dv, w->t, dv, 0, w->df, r);
-    for (int64_t j = 0; j < C; j++) w->kern->axpy(r, w->e[j], w->y, w->df + j * r);
-    pf_work_pull(w, PF_SIDE_KEY, first, w->fk, w->x2, &op->dk);
-}
-
-/* T, y start from the exit state's gradient, or 0. */
-static void load_cotangents(pf_work *w) {
-    const pf_operator *op = w->op;
-    int64_t at = w->item * op->H + w->head, rdv = op->r * op->dv;
-    bool from_exit = w->seg->last;
-    if (from_exit && op->dexit_s) {
-        memcpy(w->t, op->dexit_s + at * rdv, (size_t)rdv * sizeof(float));
-    } else {
-        memset(w->t, 0, (size_t)rdv * sizeof(float));
+    for (int64_t j = 0; j < w->k_rows; j++) {
+        w->kern->scale(dv, w->leave[j], w->v + j * dv, w->vs + j * dv);
     }
-    if (from_exit && op->dexit_z) {
-        memcpy(w->y, op->dexit_z + at * op->r, (size_t)op->r * sizeof(float));
-    } else {
-        memset(w->y, 0, (size_t)op->r * sizeof(float));
+    pf_work_gemm(w, false, true, w->k_rows, r, dv, w->vs, dv, w->t, dv, 0, w->dk, op->ld);
+    for (int64_t j = 0; j < w->k_rows; j++) {
+        w->kern->axpy(r, w->leave[j], w->y, w->dk + j * op->ld);
     }
-}
-
-/* The entry state came in at its own scale: S = e^(M_entry - M) S_entry + ... */
-static void store_entry(const pf_work *w) {
-    const pf_operator *op = w->op;
-    if (!op->dentry_s || !w->seg->first) return;
-    int64_t at = w->item * op->H + w->head, rdv = op->r * op->dv;
-    float factor = pf_decay(op->entry_shift[at], w->M);
-    w->kern->scale(rdv, factor, w->t, op->dentry_s + at * rdv);
-    w->kern->scale(op->r, factor, w->y, op->dentry_z + at * op->r);
+    pf_work_pull_keys(w);
 }
 
 void pf_full_backward(void *op, int64_t task, void *scratch) {
     pf_work w;
     pf_work_open(&w, op, task, scratch, true);
-    sweep_keys(&w);
-    load_cotangents(&w);
-    const pf_segment *keys = w.seg;
-    pf_segment queries = query_segment(&w);
-    w.seg = &queries;
-    for (int64_t first = 0; first < w.seg->length; first += w.op->block) {
-        backward_queries(&w, first);
+    make_state(&w);
+    pf_work_load_cotangent(&w);
+    sweep_queries(&w, backward_block);
+    if (w.op->need_k || w.op->need_v) {
+        for (int64_t first = 0; first < w.seg->length; first += w.op->block) {
+            pf_full_back_keys(&w, first);
+        }
     }
-    w.seg = keys;
-    for (int64_t first = 0; first < w.seg->length; first += w.op->block) {
-        backward_keys(&w, first);
+    /* The entry state came in at its own scale: S = e^(M_entry - M) S_entry + ... */
+    if (w.op->dentry_s && w.seg->first) {
+        int64_t at = w.item * w.op->Hk + w.kv;
+        pf_work_store_cotangent(&w, pf_decay(w.op->entry_shift[at], w.M));
     }
-    store_entry(&w);
 }

@@ -1,6 +1,7 @@
 /*
- * state.c - streaming states: a tree of what layers remember. Making, forking, counting and
- * closing are the same for every kind; what the tensors mean is the layer's business.
+ * state.c - streaming states: a tree of what layers remember. Making, forking, reordering,
+ * counting and closing are the same for every kind; what the tensors mean is the layer's
+ * business. All a node's tensors have the batch as first dimension.
  */
 #include <string.h>
 
@@ -24,50 +25,17 @@ int pf_state_new(pf_state **state, pf_engine *e, int64_t batch, int n_child) {
 }
 
 void pf_state_close(pf_state **state) {
+    if (!state || !*state) return;
     pf_state *s = *state;
     *state = NULL;
-    if (!s) return;
     for (int i = 0; i < s->n_child; i++) pf_state_close(&s->child[i]);
     if (s->child) pf_heap_free(s->heap, s->child, (size_t)s->n_child * sizeof(pf_state *));
     for (int i = 0; i < PF_STATE_TENSORS; i++) pf_tensor_release(&s->tensor[i]);
-    if (s->release_host) s->release_host(s->host_context, s->host);
-    if (s->attend) {
-        pf_tensor_release(&s->attend->projection);
-        pf_heap_free(s->heap, s->attend, sizeof *s->attend);
-    }
+    if (s->host && s->layer.release_state) s->layer.release_state(s->layer.context, s->host);
+    pf_alone_release(&s->alone);
     pf_heap *heap = s->heap;
     pf_heap_free(heap, s, sizeof *s);
     pf_heap_release(heap);
-}
-
-/* Copies what `from` holds into the fresh node `to`. */
-static int copy_node(pf_state *to, pf_engine *e, const pf_state *from) {
-    to->position = from->position;
-    if (from->host) {
-        return pf_fail(PF_ESTATE, "state: a layer of the host keeps a state that can't be forked");
-    }
-    to->release_host = from->release_host;
-    to->host_context = from->host_context;
-    for (int i = 0; i < PF_STATE_TENSORS; i++) {
-        if (from->tensor[i]) PF_TRY(pf_tensor_detach(&to->tensor[i], e, from->tensor[i]));
-    }
-    if (from->attend) {
-        to->attend = pf_heap_alloc(to->heap, sizeof *to->attend);
-        if (!to->attend) return PF_ENOMEM;
-        *to->attend = *from->attend;
-        if (to->attend->projection) pf_tensor_retain(to->attend->projection);
-    }
-    for (int i = 0; i < from->n_child; i++) {
-        if (from->child[i]) PF_TRY(pf_state_fork(&to->child[i], e, from->child[i]));
-    }
-    return 0;
-}
-
-int pf_state_fork(pf_state **copy, pf_engine *engine, const pf_state *state) {
-    PF_TRY(pf_state_new(copy, engine, state->batch, state->n_child));
-    int status = copy_node(*copy, engine, state);
-    if (status < 0) pf_state_close(copy);
-    return status;
 }
 
 int64_t pf_state_bytes(const pf_state *state) {
@@ -83,3 +51,82 @@ int64_t pf_state_bytes(const pf_state *state) {
 }
 
 int64_t pf_state_position(const pf_state *state) { return state->position; }
+int64_t pf_state_batch(const pf_state *state) { return state->batch; }
+
+/* ---- rows of another state ---- */
+
+/* *to (n, ...) <- row rows[i] of from (B, ...); rows NULL: all of them, as they are. */
+static int take_rows(pf_tensor **to, pf_state *s, const pf_tensor *from, const int64_t *rows) {
+    int64_t shape[PF_MAX_RANK];
+    memcpy(shape, from->shape, sizeof shape);
+    shape[0] = s->batch;
+    PF_TRY(pf_shape_valid(from->rank, shape, from->dtype, "reorder"));
+    PF_TRY(pf_tensor_make_lasting(to, s->heap, from->dtype, from->rank, shape));
+    size_t row = pf_dtype_size(from->dtype) * (size_t)(pf_tensor_numel(from) / from->shape[0]);
+    char *data = pf_tensor_data(*to);
+    const char *source = (const char *)from->storage->data;
+    source += (size_t)from->offset * pf_dtype_size(from->dtype);
+    if (row == 0) return 0;
+    for (int64_t b = 0; b < s->batch; b++) {
+        memcpy(data + (size_t)b * row, source + (size_t)(rows ? rows[b] : b) * row, row);
+    }
+    return 0;
+}
+
+static int copy_host(pf_state *to, pf_engine *e, const pf_state *from, const int64_t *rows) {
+    to->layer = from->layer;
+    if (!from->host) return 0;
+    if (!from->layer.fork_state) {
+        return pf_fail(PF_ESTATE, "state: a layer of the host keeps a state that can't be copied");
+    }
+    return from->layer.fork_state(from->layer.context, e, from->host, from->batch, rows, to->batch,
+                                  &to->host);
+}
+
+static int copy_tree(pf_state **copy, pf_engine *e, const pf_state *from, const int64_t *rows,
+                     int64_t n);
+
+/* Copies rows of what `from` holds into the fresh node `to`. */
+static int copy_node(pf_state *to, pf_engine *e, const pf_state *from, const int64_t *rows) {
+    to->kind = from->kind;
+    to->position = from->position;
+    to->recent = from->recent;
+    PF_TRY(copy_host(to, e, from, rows));
+    if (from->alone) to->alone = pf_alone_retain(from->alone);
+    for (int i = 0; i < PF_STATE_TENSORS; i++) {
+        if (from->tensor[i]) PF_TRY(take_rows(&to->tensor[i], to, from->tensor[i], rows));
+    }
+    for (int i = 0; i < from->n_child; i++) {
+        if (from->child[i]) PF_TRY(copy_tree(&to->child[i], e, from->child[i], rows, to->batch));
+    }
+    return 0;
+}
+
+static int copy_tree(pf_state **copy, pf_engine *e, const pf_state *from, const int64_t *rows,
+                     int64_t n) {
+    PF_TRY(pf_state_new(copy, e, n, from->n_child));
+    int status = copy_node(*copy, e, from, rows);
+    if (status < 0) pf_state_close(copy);
+    return status;
+}
+
+int pf_state_fork(pf_state **copy, pf_engine *engine, const pf_state *state) {
+    *copy = NULL;
+    return copy_tree(copy, engine, state, NULL, state->batch);
+}
+
+int pf_state_reorder(pf_engine *engine, pf_state *state, const int64_t *rows, int64_t n) {
+    pf_state *other = NULL;
+    if (n < 1 || !rows) return pf_fail(PF_EINVAL, "reorder: at least one row is needed");
+    for (int64_t i = 0; i < n; i++) {
+        if (rows[i] >= 0 && rows[i] < state->batch) continue;
+        return pf_fail(PF_EINVAL, "reorder: there is no row %lld in a state of %lld sequences",
+                       (long long)rows[i], (long long)state->batch);
+    }
+    PF_TRY(copy_tree(&other, engine, state, rows, n));
+    pf_state held = *state; /* the new tree moves in, the old one goes */
+    *state = *other;
+    *other = held;
+    pf_state_close(&other);
+    return 0;
+}

@@ -70,10 +70,20 @@ int pf_matmul(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b) {
     return plain(y, e, &pf_op_matmul, a, b);
 }
 
-int pf_linear(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias) {
+static int linear(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,
+                  bool step) {
     pf_tensor *in[3] = {x, weight, bias};
     call c = begin(&pf_op_linear);
+    set_int(&c, "step", step);
     return end(y, e, &c, in, bias ? 3 : 2, 0);
+}
+
+int pf_linear(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias) {
+    return linear(y, e, x, weight, bias, false);
+}
+
+int pf_linear_step(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias) {
+    return linear(y, e, x, weight, bias, true);
 }
 
 int pf_layernorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,

@@ -15,6 +15,8 @@ int pf_unary_call(pf_tensor **y, pf_engine *e, const pf_op *op, pf_tensor *x); /
 int pf_matmul(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b);
 /* x (..., K) by weight (N, K), bias (N) or NULL -> (..., N) */
 int pf_linear(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias);
+/* The same for a few rows, as in decoding: reads the weights once, as they lie. */
+int pf_linear_step(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias);
 int pf_layernorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,
                  double eps);
 int pf_rmsnorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, double eps);

@@ -65,6 +65,7 @@ typedef struct pf_state pf_state;
 typedef struct pf_stream pf_stream;
 typedef struct pf_config pf_config;
 typedef struct pf_data pf_data;
+typedef struct { const char *name; pf_tensor *tensor; } pf_named;
 
 typedef enum { PF_CPU_GENERIC, PF_CPU_AVX2, PF_CPU_AVX512, PF_CPU_BEST = 99 } pf_cpu;
 typedef enum { PF_LOG_DEBUG, PF_LOG_INFO, PF_LOG_WARN, PF_LOG_SILENT } pf_log_level;
@@ -102,9 +103,11 @@ typedef struct {
     pf_cpu cpu;
     uint64_t seed;
     const char *cpu_name;   /* "avx2" */
-    const char *blas;       /* what the BLAS says of itself */
+    const char *blas;       /* what the BLAS says of itself; asking loads it */
 } pf_info;
 PF_API void pf_engine_info(const pf_engine *engine, pf_info *info);
+/* The first two alone, at no cost. */
+PF_API void pf_engine_memory(const pf_engine *engine, size_t *live, size_t *peak);
 PF_API void pf_engine_reset_peak(pf_engine *engine);
 
 /* ---- plain data (options, config.json) ---------------------------------------- */
@@ -288,6 +291,9 @@ typedef struct {
     pf_tensor *documents;   /* (B, L) i32: document number of each position, in runs; NULL: one */
     uint64_t *calls;        /* counts random calls of this pass, so that each draws its own; leave
                                NULL (a host layer hands on what it got) */
+    bool watch;             /* attention looks at its queries and keys in this training step */
+    pf_tensor *prefix;      /* (B) i32: attention sees the first so many positions from everywhere
+                               (prefix-LM); NULL: 0 */
 } pf_pass;
 PF_API int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module,
                              pf_tensor *x, const pf_pass *pass);
@@ -297,10 +303,12 @@ PF_API int pf_module_step(pf_tensor **y, pf_engine *engine, pf_module *module, p
 PF_API int pf_module_prefill(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                              pf_state *state);
 PF_API int pf_module_state(pf_state **state, pf_engine *engine, const pf_module *module, int batch);
-/* Draws the projections of epoch `epoch` into every kernel that redraws; counts them. */
+/* What follows a training step: draws a new projection into every kernel whose `redraw` is due
+ * at `step` and counts them, and moves the tilts of softmax_plus on. */
 PF_API int pf_module_redraw(pf_engine *engine, pf_module *module, uint64_t step, int *drawn);
 
-/* A layer that lives in the host (or in Lua): forward and step call back. */
+/* A layer that lives in the host (or in Lua): forward and step call back. Its streaming state
+ * is a pointer of its own, NULL before the first step; a state must not outlive its module. */
 typedef struct {
     int (*forward)(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
                    pf_tensor **y);
@@ -309,6 +317,16 @@ typedef struct {
     void (*release)(void *context);        /* the module is gone */
     void (*release_state)(void *context, void *state);
     void *context;
+    /* *copy: a state of n sequences, row b as row rows[b] of `state`, which has `batch`; rows
+     * NULL: all of them as they are. NULL: its streams can be neither forked nor reordered. */
+    int (*fork_state)(void *context, pf_engine *engine, void *state, int64_t batch,
+                      const int64_t *rows, int64_t n, void **copy);
+    /* What a state holds, as tensors (an array that is freed with pf_named_free) and plain
+     * data (a map, or NULL), and back from there. NULL: its streams can't be saved. */
+    int (*save_state)(void *context, pf_engine *engine, void *state, pf_named **tensors, int *n,
+                      pf_config **data);
+    int (*load_state)(void *context, pf_engine *engine, const pf_named *tensors, int n,
+                      const pf_config *data, void **state);
 } pf_host_layer;
 PF_API int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
                           const pf_host_layer *layer, pf_module *const *children, int n_children);
@@ -331,23 +349,41 @@ PF_API int pf_layer_at(int index, pf_layer_info *info);
 
 /* ---- attention states --------------------------------------------------------- */
 
-/* Streaming state of linear attention, or of a whole model: constant bytes. */
+/* Streaming state of linear attention, or of a whole model: constant bytes (exact attention
+ * keeps keys and values and grows). A state is a batch of sequences in step. */
 PF_API void pf_state_close(pf_state **state);
-PF_API int pf_state_fork(pf_state **copy, pf_engine *engine, const pf_state *state);
 PF_API int64_t pf_state_bytes(const pf_state *state);
 PF_API int64_t pf_state_position(const pf_state *state); /* tokens seen */
-PF_API int pf_state_save(pf_engine *engine, const pf_state *state, const char *path);
+PF_API int64_t pf_state_batch(const pf_state *state);
+/* A copy that goes its own way: the same bits come of the same tokens. */
+PF_API int pf_state_fork(pf_state **copy, pf_engine *engine, const pf_state *state);
+/* Row b becomes what row rows[b] was (from 0, repeats allowed; n rows from now on): the
+ * survivors of a beam search, or one prompt for many. When it fails, nothing has changed. */
+PF_API int pf_state_reorder(pf_engine *engine, pf_state *state, const int64_t *rows, int64_t n);
+/* `state` of one segment and `later` of the next one, seen from an empty start, become the
+ * state of both. States of attention alone, with the same kernel. `later` stays. */
+PF_API int pf_state_merge(pf_engine *engine, pf_state *state, const pf_state *later);
 
-/* A state of attention alone. kernel: a map with `name` ("softmax", "relu", ..., or "exact")
- * and options; projection as below, NULL where the kernel has none. */
+/* A state of attention alone. kernel: a map with `name` (a feature map, "exact", or "given":
+ * q and k are features already) and options; projection as below, NULL where the
+ * kernel has none. heads: of keys and values; q may have a multiple of them, a group of query
+ * heads to one of keys. */
 typedef struct {
     size_t size;
     const pf_config *kernel;
     pf_tensor *projection;
     int64_t batch, heads, head_dim, value_dim;
+    pf_tensor *decay;       /* (heads): a key counts exp(-decay) less a token; NULL: none */
+    pf_tensor *fingerprint; /* numbers that tell kernels apart when states are merged or
+                               loaded; NULL: the engine's own. For "given" features */
 } pf_attention_state_options;
 PF_API int pf_attention_state_open(pf_state **state, pf_engine *engine,
                                    const pf_attention_state_options *options);
+/* What it was opened with: kernel and tensors are borrowed. */
+PF_API int pf_attention_state_info(const pf_state *state, pf_attention_state_options *info);
+/* Fails, saying why, unless the state is one of these options (a size of 0: any). */
+PF_API int pf_attention_state_check(pf_engine *engine, const pf_state *state,
+                                    const pf_attention_state_options *options);
 /* q, k (B, H, L, d), v (B, H, L, dv) -> out (B, H, L, dv): causal attention to everything
  * the state has seen and to the new keys; moves the state on. step: L = 1, O(r dv) a head. */
 PF_API int pf_attention_prefill(pf_tensor **out, pf_engine *engine, pf_state *state, pf_tensor *q,
@@ -355,29 +391,198 @@ PF_API int pf_attention_prefill(pf_tensor **out, pf_engine *engine, pf_state *st
 PF_API int pf_attention_step(pf_tensor **out, pf_engine *engine, pf_state *state, pf_tensor *q,
                              pf_tensor *k, pf_tensor *v);
 
+/* Files of states: safetensors with all that the state is made of, a checksum, and whose it
+ * is; what is loaded goes on with the same bits. A file of attention alone holds its kernel
+ * and projection. options NULL: a state as the file says; else it must be of these options
+ * (pf_attention_state_check). A file that can't be taken fails with PF_EFORMAT. */
+PF_API int pf_state_save(pf_engine *engine, const pf_state *state, const char *path);
+PF_API int pf_state_load(pf_state **state, pf_engine *engine, const char *path,
+                         const pf_attention_state_options *options);
+/* The same for a model's state, which belongs to this model with these weights alone. */
+PF_API int pf_module_state_save(pf_engine *engine, const pf_module *module, const pf_state *state,
+                                const char *path);
+PF_API int pf_module_state_load(pf_state **state, pf_engine *engine, const pf_module *module,
+                                const char *path);
+
+/* A softmax over a set of items, each a key (d) and, with value_dim > 0, a value: one pass over
+ * the items, then O(m (d + value_dim)) a query, whatever their number. Estimates are those of
+ * the kernel: of softmax maps with x = scale q (default scale d^(-1/4), so that x.y is
+ * q.k / sqrt(d); scale 1 for q.k itself, T^(-1/2) for a temperature T). Not differentiable.
+ * kernel: name and options of a map ("identity" when keys and queries are features already);
+ * projection (features, dim), NULL where the kernel has none. */
+typedef struct pf_items pf_items;
+typedef struct {
+    size_t size;
+    const pf_config *kernel;
+    pf_tensor *projection;
+    int64_t dim, value_dim;
+} pf_items_options;
+PF_API int pf_items_open(pf_items **items, pf_engine *engine, const pf_items_options *options);
+PF_API void pf_items_close(pf_items **items);
+/* keys (n, dim), values (n, value_dim) or NULL without values. All or, on failure, none: rows
+ * that are not finite are refused. remove takes out what was added before, by the same keys and
+ * values; what is left is as exact as if the others had never been there, to about 1e-9 a
+ * removed item of its size. Removing more items than the set has of a size fails. */
+PF_API int pf_items_add(pf_items *items, pf_engine *engine, const pf_tensor *keys,
+                        const pf_tensor *values);
+PF_API int pf_items_remove(pf_items *items, pf_engine *engine, const pf_tensor *keys,
+                           const pf_tensor *values);
+/* queries (n, dim) -> (n): log of the sum of exp(x.y) over the items; -inf without items, and
+ * where no item is in reach (the estimate is below 2^-80 of the largest possible). */
+PF_API int pf_items_log_partition(pf_tensor **out, pf_items *items, pf_engine *engine,
+                                  const pf_tensor *queries);
+/* (n, value_dim): the mean of the values, weighed by the softmax; 0 where log_partition is -inf. */
+PF_API int pf_items_expectation(pf_tensor **out, pf_items *items, pf_engine *engine,
+                                const pf_tensor *queries);
+/* queries (n, dim), keys (k, dim) -> (n, k): exp(x.y - log_partition), x.y being exact for
+ * softmax maps: near 1 the estimate of the partition may make it a little more than 1.
+ * PF_ITEMS_ESTIMATE: exp(x.y) estimated by the features too, then they sum to 1 over the set;
+ * always so for other maps. PF_ITEMS_LOG: logarithms. */
+enum { PF_ITEMS_ESTIMATE = 1, PF_ITEMS_LOG = 2 };
+PF_API int pf_items_probability(pf_tensor **out, pf_items *items, pf_engine *engine,
+                                const pf_tensor *queries, const pf_tensor *keys, unsigned flags);
+PF_API int64_t pf_items_count(const pf_items *items);
+PF_API int64_t pf_items_bytes(const pf_items *items); /* what it holds; does not grow with N */
+
+/* Attention weights of chosen queries and keys, without the (Lq, Lk) array: w_ij, the share of
+ * value j in output i of attention with these options. q (B, H, Lq, d), k (B, H, Lk, d);
+ * positions count from 0. Chosen:
+ *   rows only      (B, H, n_rows, Lk); with top > 0 the largest `top` of each, and positions
+ *   columns only   (B, H, Lq, n_columns)
+ *   both           (B, H, n_rows, n_columns), or, paired, (B, H, n): rows[i] with columns[i]
+ * O(L m) time and, beside the results, O(L) memory a head (exact: quadratic time). */
+typedef struct {
+    size_t size;
+    const pf_config *kernel;   /* name and options of a map, or name "exact" */
+    pf_tensor *projection;     /* (features, d) or (H, features, d) */
+    pf_tensor *mask;           /* (B, Lk) of 1 keep, 0 not there; NULL */
+    bool causal;               /* Lq = Lk */
+    const int64_t *rows, *columns; /* NULL: all */
+    int64_t n_rows, n_columns;
+    bool paired;
+    int64_t top;               /* at most Lk; where fewer keys are seen, weight 0, position -1 */
+} pf_weights_options;
+/* positions (B, H, n_rows, top) i32 with top > 0; entropy (B, H, n_rows) in nats, with rows
+ * only, where it is not NULL. */
+PF_API int pf_attention_weights(pf_tensor **weights, pf_tensor **positions, pf_tensor **entropy,
+                                pf_engine *engine, pf_tensor *q, pf_tensor *k,
+                                const pf_weights_options *options);
+
 /* The feature maps and the options of a kernel, for help, docs and checks. */
 typedef struct {
     const char *name, *doc;
-    bool softmax, positive;
+    bool softmax, positive, tilted; /* tilted: takes a tilt, as softmax_plus does */
     double eps;
+    bool regular; /* rows of norm sqrt(d), so a little biased */
+    int width;    /* feature columns a projection */
 } pf_map_info;
 PF_API int pf_map_info_at(int index, pf_map_info *info); /* PF_ENOTFOUND past the last */
 PF_API int pf_kernel_option_at(int index, struct pf_option_doc *option);
 /* Checks a kernel's options (name included) for heads of head_dim; fails with the reason. */
 PF_API int pf_kernel_check(const pf_config *kernel, int64_t head_dim);
+/* What they come to, with presets and defaults filled in: phi = ratio f(W scale q) + eps. */
+typedef struct {
+    int64_t features;          /* m; 0: not projected */
+    double scale, ratio, eps, tilt;
+} pf_kernel_settings;
+PF_API int pf_kernel_settle(const pf_config *kernel, int64_t head_dim,
+                            pf_kernel_settings *settings);
+/* Draws the kernel's projection for `heads` heads, of its options' seed and layer (epoch 0):
+ * (heads, features, head_dim), or (features, head_dim) where it is not per_head or heads is 0;
+ * *projection NULL for a kernel that is not projected. *factors (factors may be NULL): favor's
+ * input of that name, of a Hadamard product that is worth them, else NULL. */
+PF_API int pf_kernel_project(pf_tensor **projection, pf_tensor **factors, pf_engine *engine,
+                             const pf_config *kernel, int64_t head_dim, int64_t heads);
+/* The tilt A of softmax_plus with the least error where |x + y|^2 has the mean s, x and y being
+ * scaled queries and keys (FAVOR++, arXiv 2205.15317): 0 for s = 0, and falling. */
+PF_API double pf_kernel_best_tilt(double s, int64_t head_dim);
 
-/* Projection (features, head_dim), or (heads, features, head_dim) for heads > 0; rows are
- * block-orthogonal with Haar signs and chi norms unless `iid`. Keyed by (seed, layer, head,
- * epoch). */
+/* What theory says of a softmax kernel's estimate phi(x).phi(y) of exp(x.y), with x = scale q
+ * and y = scale k: its error relative to exp(x.y), at most 1e300. */
+typedef struct {
+    double rel_mse;         /* mean square error with independent rows: for "softmax"
+                               (exp(|x + y|^2) - 1) / features */
+    double coupled_rel_mse; /* with the rows as the kernel draws them: orthogonal rows and those
+                               of a simplex err less */
+    double bias;            /* relative bias; not 0 for rows of norm sqrt(d) only */
+} pf_prediction;
+/* sum = |x + y|^2, difference = |x - y|^2. Fails for maps that estimate no exp(x.y). */
+PF_API int pf_kernel_predict(pf_prediction *prediction, const pf_config *kernel, int64_t head_dim,
+                             double sum, double difference);
+
+/* The error on real queries and keys, over pairs of sampled ones: at most 4 batch items, `rows`
+ * evenly spaced queries and keys of each, every query with every key. */
+typedef struct {
+    size_t size;
+    bool causal;                 /* keys up to the query only */
+    int64_t rows;                /* 0: 32; at most 256 */
+    int draws;                   /* projections to measure with, of epochs 0, 1 ...; 0: theory */
+    const pf_tensor *projection; /* measure with this one alone instead; NULL */
+    const double *tilt;          /* of each head; NULL: the kernel's */
+} pf_survey_options;
+/* One head. What is 0 without draws stands last. */
+typedef struct {
+    int64_t pairs;
+    double query, key;      /* mean |x|^2, |y|^2 */
+    double sum, difference; /* mean |x + y|^2, |x - y|^2 */
+    double median, largest; /* of |x + y|^2 */
+    pf_prediction mean;     /* over pairs: the longest are most of it */
+    pf_prediction middle;   /* of the pair of median |x + y|^2 */
+    double measured_rel_mse, measured_deviation; /* and its standard error */
+    double bias, bias_sigma; /* relative, and in standard errors over the draws */
+} pf_survey;
+/* q (B, H, Lq, d), k (B, Hk, Lk, d) -> heads[0 .. n-1], n = H. */
+PF_API int pf_kernel_survey(pf_survey *heads, int n, pf_engine *engine, const pf_config *kernel,
+                            const pf_tensor *q, const pf_tensor *k,
+                            const pf_survey_options *options);
+
+/* What the queries and keys of softmax attention were when a training step last looked (every
+ * 16th of pf_pass.step does, and one with pf_pass.watch), and the error that theory tells. One
+ * line a head, in walk order; layers that no step has looked at have none. */
+typedef struct {
+    char layer[96];         /* its path, "blocks.1.attention"; "" for the module itself */
+    int head;               /* from 0 */
+    const char *map;
+    int64_t features;
+    uint64_t step;          /* when it looked */
+    double query, key, sum; /* mean |x|^2, |y|^2 and |x + y|^2, in the map's scale */
+    double median;          /* of |x + y|^2 */
+    pf_prediction mean, middle; /* over the pairs; of the median one */
+} pf_attention_line;
+PF_API int pf_module_attention_count(const pf_module *module);
+PF_API int pf_module_attention_at(const pf_module *module, int index, pf_attention_line *line);
+
+/* The sequence length from which on linear attention with r feature columns is faster than
+ * exact attention, forward and backward: what a layer's attention "auto" goes by. Between the
+ * rows of a table, measured by `performer bench crossover`, its logarithm is interpolated. */
+typedef struct {
+    int64_t head_dim, features; /* d, r */
+    bool causal;
+    double length;
+} pf_crossover_row;
+PF_API int pf_crossover_length(double *length, const pf_engine *engine, int64_t head_dim,
+                               int64_t features, bool causal);
+PF_API int pf_crossover_at(const pf_engine *engine, int index,
+                           pf_crossover_row *row); /* PF_ENOTFOUND past the last */
+/* table: {rows: [{head_dim, features, causal, length}]}, every head_dim with every features;
+ * copied. NULL: the one that is built in. */
+PF_API int pf_crossover_use(pf_engine *engine, const pf_config *table);
+
+/* Projection (features, head_dim), or (heads, features, head_dim) for heads > 0, keyed by
+ * (seed, layer, head, epoch): the same key gives the same bits. NULL takes the first choice. */
 typedef struct {
     size_t size;
     int64_t features, head_dim, heads;
     uint64_t seed, layer, epoch;
-    bool iid;      /* plain Gaussian rows */
-    bool regular;  /* every row has norm sqrt(d) (SMREG) */
+    const char *rows;  /* "orthogonal" in blocks of head_dim, "iid", "hadamard", "simplex" */
+    const char *norms; /* "chi" (of Gaussian rows), "sqrt_d" (SMREG) */
 } pf_projection_options;
 PF_API int pf_projection_draw(pf_tensor **projection, pf_engine *engine,
                               const pf_projection_options *options);
+/* The same draw, rows "hadamard", in its factors: favor's input `factors`, for products in
+ * O(features log head_dim). (blocks, rounds + 1, head_dim), or (heads, ...). */
+PF_API int pf_projection_factors(pf_tensor **factors, pf_engine *engine,
+                                 const pf_projection_options *options);
 
 /* ---- training ----------------------------------------------------------------- */
 
@@ -396,8 +601,6 @@ PF_API double pf_schedule_cosine(uint64_t step, uint64_t warmup, uint64_t steps,
                                  double floor);
 
 /* ---- files -------------------------------------------------------------------- */
-
-typedef struct { const char *name; pf_tensor *tensor; } pf_named;
 
 PF_API int pf_safetensors_save(pf_engine *engine, const char *path, const pf_named *tensors, int n,
                                const pf_config *metadata);
@@ -475,17 +678,31 @@ typedef struct {
     uint64_t seed;
 } pf_sampling;
 
+/* A stream runs one sequence, or `batch` of them in step; ids and samples are (batch, ...). */
 PF_API int pf_stream_open(pf_stream **stream, pf_engine *engine, pf_module *model);
-PF_API int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n); /* prefill */
-/* Feeds `token` and samples the next one (sampling NULL: greedy). */
+PF_API int pf_stream_open_batch(pf_stream **stream, pf_engine *engine, pf_module *model,
+                                int64_t batch);
+/* Prefill: ids (batch, n), row after row. */
+PF_API int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n);
+/* Feeds `token` and samples the next one (sampling NULL: greedy). Of one sequence only. */
 PF_API int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *sampling,
                           int32_t *next);
-/* Samples from the logits that stand, without feeding. */
+/* Samples from the logits that stand, without feeding: next (batch). Row 0 draws as a stream
+ * of one sequence does. */
 PF_API int pf_stream_sample(pf_stream *stream, const pf_sampling *sampling, int32_t *next);
 /* Sampling takes only the ids with allow[id] != 0 from now on; NULL: all. n: the vocabulary. */
 PF_API int pf_stream_allow(pf_stream *stream, const uint8_t *allow, int64_t n);
-PF_API const float *pf_stream_logits(const pf_stream *stream, int64_t *n); /* borrowed */
+/* (batch, n), borrowed; NULL before anything was fed. */
+PF_API const float *pf_stream_logits(const pf_stream *stream, int64_t *n);
 PF_API int64_t pf_stream_bytes(const pf_stream *stream);
+PF_API int64_t pf_stream_position(const pf_stream *stream); /* tokens fed, of each sequence */
+PF_API int64_t pf_stream_batch(const pf_stream *stream);
+/* As of states (above), with the logits that stand. The copy is for the same engine. */
+PF_API int pf_stream_fork(pf_stream **copy, const pf_stream *stream);
+PF_API int pf_stream_reorder(pf_stream *stream, const int64_t *rows, int64_t n);
+PF_API int pf_stream_save(const pf_stream *stream, const char *path);
+PF_API int pf_stream_load(pf_stream **stream, pf_engine *engine, pf_module *model,
+                          const char *path);
 PF_API void pf_stream_close(pf_stream **stream);
 
 /* ---- benchmarks' own yardstick ------------------------------------------------ */

@@ -16,11 +16,13 @@ static const pf_option_info attention_options[] = {
      .doc = "place in the model: every layer draws a projection of its own"},
     {.name = "layers", .kind = PF_OPT_INT, .number = 1, .low = 1, .high = 4096,
      .doc = "depth of the model: the last weights start smaller by sqrt(2 layers)"},
+    {.name = "length", .kind = PF_OPT_INT, .low = 0, .high = 1 << 24,
+     .doc = "sequence length that attention auto chooses for"},
 };
 
 typedef struct attention_self {
     pf_attend attend;
-    int64_t heads, head_dim;
+    int64_t heads, kv_heads, head_dim;
     bool rotary;
     double base, dropout;
     pf_tensor *q_norm, *k_norm; /* (d) scales, borrowed from the slots; NULL: no norm */
@@ -30,9 +32,18 @@ enum { QKV, OUT }; /* children */
 
 /* ---- building ---- */
 
+static int resolve_key_heads(pf_module *m, attention_self *self) {
+    self->kv_heads = pf_option_int(m, "kv_heads");
+    if (self->kv_heads == 0) self->kv_heads = self->heads;
+    if (self->heads % self->kv_heads == 0) return 0;
+    return pf_fail(PF_EINVAL, "attention: heads %lld is not a multiple of kv_heads %lld",
+                   (long long)self->heads, (long long)self->kv_heads);
+}
+
 static int resolve_heads(pf_module *m, attention_self *self) {
     int64_t dim = pf_option_int(m, "dim");
     self->heads = pf_option_int(m, "heads");
+    PF_TRY(resolve_key_heads(m, self));
     self->head_dim = pf_option_int(m, "head_dim");
     if (self->head_dim == 0) {
         if (dim % self->heads != 0) {
@@ -70,7 +81,8 @@ static int check_plain_kernel(const pf_config *kernel) {
 static pf_attend_kind resolve_kind(const pf_module *m, const pf_config *kernel) {
     const char *kind = pf_option_text(m, "attention");
     const pf_config *text = kernel ? pf_config_get(kernel, "name") : NULL;
-    if (strcmp(kind, "auto") == 0 && text && pf_config_string(text)) kind = pf_config_string(text);
+    bool exact = text && pf_config_string(text) && strcmp(pf_config_string(text), "exact") == 0;
+    if (strcmp(kind, "kernel") == 0 && exact) kind = "exact";
     if (strcmp(kind, "exact") == 0) return PF_ATTEND_EXACT;
     return strcmp(kind, "identity") == 0 ? PF_ATTEND_IDENTITY : PF_ATTEND_FAVOR;
 }
@@ -95,8 +107,21 @@ static uint64_t layer_of(const pf_module *m) {
     return (uint64_t)(layer > 0 || !own ? layer : (int64_t)pf_config_number(own));
 }
 
+/* Factors of the projection, saved beside it: after a redraw its options don't give them. */
+static int add_factors(pf_module *m, pf_engine *e, attention_self *self) {
+    pf_attend *attend = &self->attend;
+    pf_tensor *factors = NULL;
+    PF_TRY(pf_kernel_factors(&factors, e, &attend->kernel, self->kv_heads, layer_of(m), 0));
+    if (!factors) return 0;
+    int status = pf_module_buffer(m, "projection_factors", factors);
+    attend->factors = factors; /* the slot holds it */
+    pf_tensor_release(&factors);
+    return status;
+}
+
 static int resolve_kernel(pf_module *m, pf_engine *e, attention_self *self) {
     pf_attend *attend = &self->attend;
+    PF_TRY(pf_attention_decide(m, e));
     pf_config *kernel = pf_config_get(m->options, "kernel");
     attend->kind = resolve_kind(m, kernel);
     attend->causal = pf_option_int(m, "causal") != 0;
@@ -106,11 +131,11 @@ static int resolve_kernel(pf_module *m, pf_engine *e, attention_self *self) {
     PF_TRY(pf_kernel_resolve(&attend->kernel, kernel, self->head_dim));
     if (attend->kernel.features == 0) return 0;
     pf_tensor *projection = NULL;
-    PF_TRY(pf_kernel_draw(&projection, e, &attend->kernel, self->heads, layer_of(m), 0));
+    PF_TRY(pf_kernel_draw(&projection, e, &attend->kernel, self->kv_heads, layer_of(m), 0));
     int status = pf_module_buffer(m, "projection", projection);
     attend->projection = projection; /* the slot holds it */
     pf_tensor_release(&projection);
-    return status;
+    return status < 0 ? status : add_factors(m, e, self);
 }
 
 /* Scales of q and k. Softmax features err with exp(|x + y|^2): there rows start with
@@ -135,13 +160,27 @@ static int add_decay(pf_module *m, attention_self *self) {
         return pf_fail(PF_EINVAL, "attention: decay is for causal attention (causal = true)");
     }
     pf_tensor *decay = NULL;
-    PF_TRY(pf_tensor_make_lasting(&decay, m->heap, PF_F32, 1, &self->heads));
-    for (int64_t h = 0; h < self->heads; h++) {
-        pf_f32(decay)[h] = (float)(steepest * exp2(-8.0 * (double)h / (double)self->heads));
+    PF_TRY(pf_tensor_make_lasting(&decay, m->heap, PF_F32, 1, &self->kv_heads));
+    for (int64_t h = 0; h < self->kv_heads; h++) {
+        pf_f32(decay)[h] = (float)(steepest * exp2(-8.0 * (double)h / (double)self->kv_heads));
     }
     int status = pf_module_buffer(m, "decay", decay);
     self->attend.decay = decay; /* the slot holds it */
     pf_tensor_release(&decay);
+    return status;
+}
+
+/* The tilts of softmax_plus, one a head of keys: saved with the weights, moved by training
+ * steps that are over (move_tilt), so that no row sees a tilt that came of a later one. */
+static int add_tilt(pf_module *m, attention_self *self) {
+    const pf_kernel *kernel = &self->attend.kernel;
+    if (self->attend.kind != PF_ATTEND_FAVOR || !kernel->map->tilted) return 0;
+    pf_tensor *tilt = NULL;
+    PF_TRY(pf_tensor_make_lasting(&tilt, m->heap, PF_F32, 1, &self->kv_heads));
+    int status = pf_tensor_fill(tilt, kernel->tilt);
+    if (status >= 0) status = pf_module_buffer(m, "tilt", tilt);
+    self->attend.tilts = tilt; /* the slot holds it */
+    pf_tensor_release(&tilt);
     return status;
 }
 
@@ -152,11 +191,16 @@ static int attention_build(pf_module *m, pf_engine *e) {
     self->dropout = pf_option_number(m, "dropout");
     PF_TRY(resolve_heads(m, self));
     PF_TRY(resolve_kernel(m, e, self));
+    if (self->attend.kind == PF_ATTEND_FAVOR && self->attend.kernel.map->softmax) {
+        PF_TRY(pf_watch_make(m, self->heads));
+    }
     PF_TRY(add_decay(m, self));
+    PF_TRY(add_tilt(m, self));
     int64_t dim = pf_option_int(m, "dim"), inner = self->heads * self->head_dim;
     double last = 1 / sqrt(2 * pf_option_number(m, "layers"));
+    int64_t all = inner + 2 * self->kv_heads * self->head_dim;
     bool bias = pf_option_int(m, "bias") != 0;
-    PF_TRY(pf_module_inner(m, e, "qkv", "linear", pf_linear_options(dim, 3 * inner, bias, 1)));
+    PF_TRY(pf_module_inner(m, e, "qkv", "linear", pf_linear_options(dim, all, bias, 1)));
     PF_TRY(pf_module_inner(m, e, "out", "linear", pf_linear_options(inner, dim, bias, last)));
     return pf_option_int(m, "qk_norm") ? add_norms(m, e, self) : 0;
 }
@@ -203,7 +247,7 @@ static int attend(const attention_self *self, pf_engine *e, const pf_run *run, p
     const pf_attend *a = &self->attend;
     if (!run->state) {
         return pf_attend_call(y, e, a, side[0], side[1], side[2], run->pass->mask,
-                              run->pass->documents);
+                              run->pass->documents, run->pass->prefix);
     }
     pf_state *state = run->state->n_child == 1 ? run->state->child[0] : NULL;
     if (!state) return pf_fail(PF_ESTATE, "attention: the state is not one of this model");
@@ -211,21 +255,23 @@ static int attend(const attention_self *self, pf_engine *e, const pf_run *run, p
     return pf_attend_prefill(y, e, a, state, side[0], side[1], side[2]);
 }
 
-/* qkv (B, L, 3 H d) -> (B, H, L, d) */
-static int mix(const attention_self *self, pf_engine *e, const pf_run *run, pf_tensor *qkv,
+/* qkv (B, L, (H + 2 Hkv) d) -> (B, H, L, d) */
+static int mix(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *qkv,
                pf_tensor **y) {
+    const attention_self *self = m->self;
     pf_tensor *side[PF_MAX_OUT] = {NULL}, *positions = NULL;
-    pf_attr heads = {.i = self->heads};
+    pf_attr heads[2] = {{.i = self->heads}, {.i = self->kv_heads}};
     int64_t offset = run->state ? run->state->position : 0;
     int status = 0;
     if (self->rotary && run->pass->documents) {
         status = pf_document_positions(&positions, e, run->pass->documents, NULL);
     }
-    if (status >= 0) status = pf_apply(e, &pf_op_split_heads, &qkv, 1, &heads, side);
+    if (status >= 0) status = pf_apply(e, &pf_op_split_heads, &qkv, 1, heads, side);
     for (int i = 0; i < 2 && status >= 0; i++) {
         status = prepare(self, e, i, positions, offset, &side[i]);
     }
     if (status >= 0) status = attend(self, e, run, side, y);
+    if (status >= 0 && !run->state) pf_watch_look(m, e, &self->attend, run->pass, side[0], side[1]);
     for (int i = 0; i < 3; i++) pf_tensor_release(&side[i]);
     pf_tensor_release(&positions);
     return status;
@@ -236,7 +282,7 @@ static int run_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
     const attention_self *self = m->self;
     pf_tensor *qkv = NULL, *heads = NULL, *flat = NULL;
     int status = pf_run_part(m, QKV, e, run, x, &qkv);
-    if (status >= 0) status = mix(self, e, run, qkv, &heads);
+    if (status >= 0) status = mix(m, e, run, qkv, &heads);
     pf_tensor_release(&qkv);
     if (status >= 0) status = join_heads(self, e, heads, &flat);
     if (status >= 0) status = pf_run_part(m, OUT, e, run, flat, y);
@@ -279,20 +325,45 @@ static int attention_state(const pf_module *m, pf_engine *e, int64_t batch, pf_s
         return pf_fail(PF_EINVAL, "attention: only a causal model can stream (causal = true)");
     }
     PF_TRY(pf_state_new(state, e, batch, 1));
-    int status = pf_attend_state(&(*state)->child[0], e, &self->attend, batch, self->heads,
+    int status = pf_attend_state(&(*state)->child[0], e, &self->attend, batch, self->kv_heads,
                                  self->head_dim, self->head_dim);
     if (status < 0) pf_state_close(state);
     return status;
 }
 
-/* New numbers in the same buffer, when a draw is due at this step. */
+/* A part of the way from each tilt to the best one for the queries and keys that the step just
+ * over was seen to have (attention_watch.c), if it was looked at. */
+static void move_tilt(pf_module *m, const attention_self *self) {
+    static const double part = 0.25;
+    pf_tensor *tilt = self->attend.tilts;
+    if (!tilt) return;
+    int64_t key_heads = tilt->shape[0], group = self->heads / key_heads;
+    for (int64_t h = 0; h < self->heads; h += group) {
+        double sum = 0, seen = 0, s = 0;
+        for (int64_t g = 0; g < group; g++) {
+            if (!pf_watch_take(m, h + g, &s)) continue;
+            sum += s;
+            seen++;
+        }
+        if (seen == 0) continue;
+        float *a = pf_f32(tilt) + h / group;
+        double best = pf_kernel_best_tilt(sum / seen, self->head_dim);
+        *a = (float)((double)*a + part * (best - (double)*a));
+    }
+}
+
+/* New numbers in the same buffers, when a draw is due at this step. */
 static int attention_redraw(pf_module *m, pf_engine *e, uint64_t step, int *drawn) {
     attention_self *self = m->self;
+    move_tilt(m, self);
     const pf_kernel *kernel = &self->attend.kernel;
     uint64_t every = (uint64_t)pf_max(kernel->redraw, 0);
     if (!self->attend.projection || every == 0 || step == 0 || step % every != 0) return 0;
     pf_tensor *projection = self->attend.projection;
-    PF_TRY(pf_kernel_draw(&projection, e, kernel, self->heads, layer_of(m), step / every));
+    pf_tensor *factors = self->attend.factors;
+    uint64_t layer = layer_of(m), epoch = step / every;
+    PF_TRY(pf_kernel_draw(&projection, e, kernel, self->kv_heads, layer, epoch));
+    if (factors) PF_TRY(pf_kernel_factors(&factors, e, kernel, self->kv_heads, layer, epoch));
     ++*drawn;
     return 0;
 }

@@ -12,6 +12,8 @@ static const pf_option_info block_options[] = {
      .doc = "place in the model: every layer draws a projection of its own"},
     {.name = "layers", .kind = PF_OPT_INT, .number = 1, .low = 1, .high = 4096,
      .doc = "depth of the model: residual branches start smaller by sqrt(2 layers)"},
+    {.name = "length", .kind = PF_OPT_INT, .low = 0, .high = 1 << 24,
+     .doc = "sequence length that attention auto chooses for"},
 };
 
 enum { NORM1, ATTENTION, NORM2, MLP, CONV };
@@ -27,6 +29,7 @@ static pf_config *conv_options_of(const pf_module *m) {
 
 static int block_build(pf_module *m, pf_engine *e) {
     const char *norm = pf_option_text(m, "norm");
+    PF_TRY(pf_attention_decide(m, e));
     PF_TRY(pf_kernel_complete(m, e));
     PF_TRY(pf_module_inner(m, e, "norm1", norm, pf_module_pass_on(m, norm)));
     PF_TRY(pf_module_inner(m, e, "attention", "attention", pf_module_pass_on(m, "attention")));

@@ -76,6 +76,8 @@ static int conv_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
     return run->state ? stream_rows(m, e, run, x, y) : convolve(m, e, run->pass, x, y);
 }
 
+static const pf_state_kind state_conv = {.name = "conv", .tensor = {"history"}};
+
 static int conv_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
     int64_t width = pf_option_int(m, "width");
     if (!pf_option_int(m, "causal") && width > 1) {
@@ -83,6 +85,7 @@ static int conv_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state 
     }
     int64_t shape[3] = {batch, width - 1, pf_option_int(m, "dim")};
     PF_TRY(pf_state_new(state, e, batch, 0));
+    (*state)->kind = &state_conv;
     int status = pf_tensor_make_lasting(&(*state)->tensor[0], e->heap, PF_F32, 3, shape);
     if (status >= 0) status = pf_tensor_fill((*state)->tensor[0], 0);
     if (status < 0) pf_state_close(state);

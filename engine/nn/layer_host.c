@@ -85,8 +85,7 @@ static int host_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state 
                        pf_option_text(m, "name"));
     }
     PF_TRY(pf_state_new(state, e, batch, 0));
-    (*state)->release_host = m->host.release_state;
-    (*state)->host_context = m->host.context;
+    (*state)->layer = m->host;
     return 0;
 }
 

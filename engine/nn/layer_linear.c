@@ -28,8 +28,9 @@ static int linear_build(pf_module *m, pf_engine *e) {
 
 /* x (..., from) -> (..., to) */
 static int linear_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
-    (void)run;
-    return pf_linear(y, e, x, m->slot[0].tensor, m->n_slot > 1 ? m->slot[1].tensor : NULL);
+    pf_tensor *weight = m->slot[0].tensor, *bias = m->n_slot > 1 ? m->slot[1].tensor : NULL;
+    if (run->mode == PF_RUN_STEP) return pf_linear_step(y, e, x, weight, bias);
+    return pf_linear(y, e, x, weight, bias);
 }
 
 const pf_layer pf_layer_linear = {

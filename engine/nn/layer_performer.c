@@ -1,6 +1,7 @@
 /*
- * layer_performer.c - the whole language model: embedding, positions, blocks, a last norm
- * and the head, which is the embedding's own table unless tied is false.
+ * layer_performer.c - the whole language model: embedding (with an n-gram memory beside it,
+ * if wished), positions, blocks, a last norm and the head, which is the embedding's own table
+ * unless tied is false.
  */
 #include <math.h>
 #include <stdio.h>
@@ -17,13 +18,16 @@ static const pf_option_info performer_options[] = {
     {.name = "positions", .kind = PF_OPT_STRING, .string = "rotary",
      .choices = "rotary|sinusoidal|learned|none", .doc = "how a position knows where it is"},
     {.name = "length", .kind = PF_OPT_INT, .number = 1024, .low = 1, .high = 1 << 24,
-     .doc = "longest document of learned positions; the others have no limit"},
+     .doc = "longest document of learned positions (the others have no limit), and the length "
+            "that attention auto chooses for"},
     {.name = "tied", .kind = PF_OPT_BOOL, .number = 1,
      .doc = "the head is the embedding's table; false: a matrix of its own"},
+    {.name = "ngrams", .kind = PF_OPT_TREE,
+     .doc = "options of an ngrams layer, whose rows join the embedding's; none: no such layer"},
 };
 
 typedef struct performer_self {
-    int positions, blocks, norm, head; /* children; -1: none */
+    int ngrams, positions, blocks, norm, head; /* children; -1: none */
     double dropout;
 } performer_self;
 
@@ -47,6 +51,11 @@ static int make_positions(pf_module *m, pf_engine *e, const char *kind) {
         o = NULL;
     }
     return pf_module_inner(m, e, "positions", "positions", o);
+}
+
+static int make_ngrams(pf_module *m, pf_engine *e, const pf_config *options) {
+    pf_config *o = with(pf_config_copy(options), "dim", pf_option_number(m, "dim"));
+    return pf_module_inner(m, e, "ngrams", "ngrams", o);
 }
 
 static int make_block(pf_module *m, pf_engine *e, int64_t layer, pf_module **block) {
@@ -83,8 +92,12 @@ static int performer_build(pf_module *m, pf_engine *e) {
     const char *norm = pf_option_text(m, "norm"), *kind = pf_option_text(m, "positions");
     bool added = strcmp(kind, "sinusoidal") == 0 || strcmp(kind, "learned") == 0;
     self->dropout = pf_option_number(m, "dropout");
+    PF_TRY(pf_attention_decide(m, e));
     PF_TRY(pf_kernel_complete(m, e));
     PF_TRY(pf_module_inner(m, e, "embedding", "embedding", pf_module_pass_on(m, "embedding")));
+    const pf_config *ngrams = pf_config_get(m->options, "ngrams");
+    self->ngrams = ngrams ? m->n_child : -1;
+    if (ngrams) PF_TRY(make_ngrams(m, e, ngrams));
     self->positions = added ? m->n_child : -1;
     if (added) PF_TRY(make_positions(m, e, kind));
     self->blocks = m->n_child;
@@ -108,6 +121,18 @@ static int through(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tens
     return 0;
 }
 
+/* *h (B, L, D), or (B, D), plus what the memory says of the ids */
+static int remember(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *ids, pf_tensor **h) {
+    const performer_self *self = m->self;
+    pf_tensor *rows = NULL, *y = NULL;
+    if (self->ngrams < 0) return 0;
+    PF_TRY(pf_run_child(m, self->ngrams, e, run, ids, &rows));
+    int status = pf_add(&y, e, *h, rows);
+    pf_tensor_release(&rows);
+    if (status >= 0) pf_replace(h, y);
+    return status;
+}
+
 /* (B, L, D) -> (B, 1, D), the last position */
 static int keep_last(pf_engine *e, pf_tensor **h) {
     pf_tensor *y = NULL;
@@ -121,7 +146,9 @@ static int keep_last(pf_engine *e, pf_tensor **h) {
 static int head(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *h, pf_tensor **y) {
     const performer_self *self = m->self;
     if (self->head >= 0) return pf_run_child(m, self->head, e, run, h, y);
-    return pf_linear(y, e, h, m->child[0].module->slot[0].tensor, NULL);
+    pf_tensor *table = m->child[0].module->slot[0].tensor;
+    if (run->mode == PF_RUN_STEP) return pf_linear_step(y, e, h, table, NULL);
+    return pf_linear(y, e, h, table, NULL);
 }
 
 /* ids (B, L), or (B) in a step -> logits (B, L, vocab), or (B, vocab) */
@@ -136,6 +163,7 @@ static int performer_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
     }
     pf_tensor *h = pf_tensor_retain(x);
     int status = through(m, 0, e, run, &h);
+    if (status >= 0) status = remember(m, e, run, x, &h);
     if (status >= 0) status = through(m, self->positions, e, run, &h);
     if (status >= 0) status = pf_run_dropout(e, run, self->dropout, &h);
     if (status >= 0) status = through(m, self->blocks, e, run, &h);

@@ -86,6 +86,15 @@ pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init);
 /* Writes the seed into m's option `kernel`, so that a redraw after loading draws from the
  * same stream: every layer that has the option calls it first. */
 int pf_kernel_complete(pf_module *m, const pf_engine *e);
+/* attention_choice.c: puts the choice in the place of attention "auto", before that call. */
+int pf_attention_decide(pf_module *m, const pf_engine *e);
+/* attention_watch.c: what an attention layer keeps of its queries and keys, and the step that
+ * looks at them where one is due; q (B, H, L, d), k (B, Hk, L, d). */
+int pf_watch_make(pf_module *m, int64_t heads);
+void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attend *a, const pf_pass *pass,
+                   const pf_tensor *q, const pf_tensor *k);
+/* The mean |x + y|^2 of query head `head`, once for each look; false: nothing new. */
+bool pf_watch_take(const pf_module *m, int64_t head, double *sum);
 /* A copy of those of m's options that layer `type` knows too; NULL out of memory. */
 pf_config *pf_module_pass_on(const pf_module *m, const char *type);
 /* A parameter shaped `shape`, filled by `init` ("normal:0.02", "value:1", "zeros", "ones",

@@ -88,6 +88,15 @@ static int check_companion(const pf_tensor *t, const pf_tensor *x, const char *n
                    pf_shape_of(x), name);
 }
 
+/* A (B) i32 companion. */
+static int check_prefix(const pf_tensor *t, const pf_tensor *x) {
+    if (!t) return 0;
+    PF_TRY(pf_tensor_check(t, PF_I32, "forward", "prefix"));
+    if (t->rank == 1 && x->rank >= 2 && t->shape[0] == x->shape[0]) return 0;
+    return pf_fail(PF_ESHAPE, "forward: prefix is %s, x is %s; prefix must be (B)", pf_shape_of(t),
+                   pf_shape_of(x));
+}
+
 int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                       const pf_pass *pass) {
     *y = NULL;
@@ -99,6 +108,7 @@ int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_te
     own.size = sizeof own;
     PF_TRY(check_companion(own.mask, x, "mask"));
     PF_TRY(check_companion(own.documents, x, "documents"));
+    PF_TRY(check_prefix(own.prefix, x));
     pf_run run = {PF_RUN_FORWARD, &own, NULL, false};
     return pf_run_module(module, engine, &run, x, y);
 }

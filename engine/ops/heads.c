@@ -8,30 +8,42 @@
 #include "op.h"
 
 enum { PARTS = 3, ROWS = 32 };
+enum { A_HEADS, A_KV_HEADS };
+
+/* Heads of part i: queries, or keys and values. */
+static int64_t heads_of(const pf_call *c, int i) {
+    int64_t kv = c->attr[A_KV_HEADS].i;
+    return i > 0 && kv > 0 ? kv : c->attr[A_HEADS].i;
+}
+
+static int64_t all_heads(const pf_call *c) { return heads_of(c, 0) + 2 * heads_of(c, 1); }
 
 static int heads_shape(pf_call *c) {
     const pf_tensor *x = c->in[0];
-    int64_t heads = c->attr[0].i;
     PF_TRY(pf_want(c, 0, PF_F32));
-    if (x->rank != 3) return pf_shape_fail(c, "x must be (B, L, 3 H d)");
-    if (heads < 1 || x->shape[2] % (PARTS * heads) != 0) {
-        return pf_shape_fail(c, "the last dimension must be 3 x heads x d, with %lld heads",
-                             (long long)heads);
+    if (x->rank != 3) return pf_shape_fail(c, "x must be (B, L, (H + 2 Hkv) d)");
+    if (heads_of(c, 0) < 1 || c->attr[A_KV_HEADS].i < 0 || x->shape[2] % all_heads(c) != 0) {
+        return pf_shape_fail(c, "the last dimension must be (heads + 2 kv_heads) x d, with %lld "
+                                "heads and %lld kv_heads",
+                             (long long)heads_of(c, 0), (long long)heads_of(c, 1));
     }
-    int64_t shape[4] = {x->shape[0], heads, x->shape[1], x->shape[2] / (PARTS * heads)};
-    for (int i = 0; i < PARTS; i++) PF_TRY(pf_set_shape(c, i, PF_F32, 4, shape));
+    int64_t d = x->shape[2] / all_heads(c);
+    for (int i = 0; i < PARTS; i++) {
+        int64_t shape[4] = {x->shape[0], heads_of(c, i), x->shape[1], d};
+        PF_TRY(pf_set_shape(c, i, PF_F32, 4, shape));
+    }
     return 0;
 }
 
 static int heads_forward(pf_call *c) {
     const pf_tensor *x = c->in[0];
-    int64_t heads = c->attr[0].i, d = x->shape[2] / (PARTS * heads);
-    for (int i = 0; i < PARTS; i++) {
+    int64_t d = x->shape[2] / all_heads(c), before = 0;
+    for (int i = 0; i < PARTS; before += heads_of(c, i++)) {
         pf_tensor *y;
         PF_TRY(pf_tensor_view(&y, x));
         c->out[i] = y;
         y->rank = 4;
-        y->offset += i * heads * d * x->stride[2];
+        y->offset += before * d * x->stride[2];
         memcpy(y->shape, c->shape[i].dim, 4 * sizeof(int64_t));
         y->stride[0] = x->stride[0];
         y->stride[1] = d * x->stride[2];
@@ -43,9 +55,10 @@ static int heads_forward(pf_call *c) {
 
 typedef struct heads_job {
     const pf_kern *kern;
-    int64_t rows, length, heads, d; /* rows = B * L */
-    const pf_tensor *dy[PARTS];     /* (B, H, L, d), or NULL */
-    float *dx;                      /* (B, L, 3 H d) */
+    int64_t rows, length, d;    /* rows = B * L */
+    int64_t heads[PARTS], all;
+    const pf_tensor *dy[PARTS]; /* (B, H or Hkv, L, d), or NULL */
+    float *dx;                  /* (B, L, all d) */
     bool fresh;
 } heads_job;
 
@@ -66,13 +79,14 @@ static void heads_range(void *context, int64_t first, int64_t last) {
     const heads_job *job = context;
     for (int64_t row = first; row < last; row++) {
         int64_t b = row / job->length, t = row % job->length;
-        float *dx = job->dx + row * PARTS * job->heads * job->d;
-        for (int64_t k = 0; k < PARTS * job->heads; k++) {
-            const pf_tensor *dy = job->dy[k / job->heads];
-            int64_t h = k % job->heads;
-            const float *from = dy ? pf_f32(dy) + b * dy->stride[0] + h * dy->stride[1] +
-                                         t * dy->stride[2] : NULL;
-            put(job, from, dy ? dy->stride[3] : 1, dx + k * job->d);
+        float *dx = job->dx + row * job->all * job->d;
+        for (int i = 0; i < PARTS; i++) {
+            const pf_tensor *dy = job->dy[i];
+            for (int64_t h = 0; h < job->heads[i]; h++, dx += job->d) {
+                const float *from = dy ? pf_f32(dy) + b * dy->stride[0] + h * dy->stride[1] +
+                                             t * dy->stride[2] : NULL;
+                put(job, from, dy ? dy->stride[3] : 1, dx);
+            }
         }
     }
 }
@@ -82,9 +96,12 @@ static int heads_backward(pf_call *c) {
     pf_tensor *dx;
     if (!c->need[0]) return 0;
     heads_job job = {.kern = c->engine->kern, .rows = x->shape[0] * x->shape[1],
-                     .length = x->shape[1], .heads = c->attr[0].i,
-                     .d = x->shape[2] / (PARTS * c->attr[0].i)};
-    for (int i = 0; i < PARTS; i++) job.dy[i] = c->dout[i];
+                     .length = x->shape[1], .all = all_heads(c),
+                     .d = x->shape[2] / all_heads(c)};
+    for (int i = 0; i < PARTS; i++) {
+        job.dy[i] = c->dout[i];
+        job.heads[i] = heads_of(c, i);
+    }
     PF_TRY(pf_grad_fresh(c, 0, &job.fresh, &dx));
     job.dx = pf_f32(dx);
     return pf_parallel_range(c->engine, job.rows, ROWS, heads_range, &job);
@@ -92,12 +109,13 @@ static int heads_backward(pf_call *c) {
 
 static const pf_attr_info heads_attrs[] = {
     {.name = "heads", .kind = PF_ATTR_INT, .required = true, .doc = "attention heads H"},
+    {.name = "kv_heads", .kind = PF_ATTR_INT, .doc = "heads Hkv of keys and values; 0: heads"},
 };
 
 const pf_op pf_op_split_heads = {
     .name = "split_heads", .args = "x", .results = "q, k, v",
-    .doc = "Views of x (B, L, 3 H d) as queries, keys and values (B, H, L, d) each: the columns of "
-           "x are q, then k, then v, head after head.",
+    .doc = "Views of x (B, L, (H + 2 Hkv) d) as queries (B, H, L, d), keys and values "
+           "(B, Hkv, L, d): the columns of x are q, then k, then v, head after head.",
     .min_in = 1, .max_in = 1, .n_out = PARTS, .flags = PF_OP_OWN_OUTPUTS,
     .attrs = heads_attrs, .n_attrs = PF_COUNT(heads_attrs),
     .shape = heads_shape, .forward = heads_forward, .backward = heads_backward,

@@ -29,7 +29,7 @@
 #define PF_DIM_ALL (-1000)
 #define PF_INDEX_END ((int64_t)1 << 52)
 
-enum { PF_MAX_IN = 12, PF_MAX_OUT = 4, PF_MAX_SAVED = 6, PF_MAX_ATTR = 16 };
+enum { PF_MAX_IN = 16, PF_MAX_OUT = 4, PF_MAX_SAVED = 6, PF_MAX_ATTR = 16 };
 
 /* What backward reads, so that the tape keeps no more. */
 #define PF_USES_IN(i) (1u << (i))

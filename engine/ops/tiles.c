@@ -199,6 +199,7 @@ int pf_tiles_run(const pf_tiles *job) {
     run.n_reduced = pf_split_space(job->rank, job->batch, 3, operand, false, &run.reduced);
     run.row_tiles = pf_ceil_div(m, job->rows);
     run.col_tiles = pf_ceil_div(n, job->cols);
+    if (job->stretch > 0 || !own_kernel(job)) PF_TRY(pf_blas_need());
     if (job->stretch > 0)
         return pf_parallel(job->engine,
                            pf_ceil_div(k, job->stretch) * run.row_tiles * run.col_tiles, 0,

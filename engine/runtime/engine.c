@@ -52,6 +52,8 @@ int pf_runtime_open(pf_engine *engine, const pf_options *options) {
 /* Tensors and modules that outlive the engine keep the heap, but not its cache. */
 void pf_runtime_close(pf_engine *engine) {
     if (!engine->heap) return;
+    pf_config_free(engine->crossover);
+    engine->crossover = NULL;
     pf_pool_close(&engine->pool, engine->heap);
     pf_heap_free(engine->heap, engine->scratch,
                  engine->scratch_bytes * (size_t)engine->threads);

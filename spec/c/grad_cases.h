@@ -94,6 +94,12 @@ static const grad_case grad_cases[] = {
     {"exact_attention", "n2,2,5,4 n2,2,7,4 n2,2,7,3 m2,7", "", 0},
     {"exact_attention", "n1,2,7,4 n1,2,7,4 n1,2,7,3", "causal=1", 0},
     {"identity_attention", "n1,2,7,4 n1,2,7,4 n1,2,7,3", "", 0},
+    {"log_partition", "n2,2,5,4 n2,2,7,4 c2,8,4 m2,7", "", 0},
+    {"log_partition", "n1,2,7,4 n1,2,7,4 c8,4", "causal=1 eps=0.1", 0},
+    {"log_partition", "k1,2,7,4 k1,2,5,4", "map=relu", 0},
+    {"log_partition", "k1,2,7,4 k1,2,7,4", "map=abs causal=1 ratio=0.3", 0},
+    {"log_partition", "n2,2,5,4 n2,2,7,4 - m2,7", "exact=1", 0},
+    {"log_partition", "n1,2,7,4 n1,2,7,4", "exact=1 causal=1 scale=0.6", 0},
 };
 
 /* ---- reading the words ---- */

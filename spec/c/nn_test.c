@@ -195,7 +195,7 @@ static void test_table(void) {
             documented += info.options[k].doc && info.options[k].name;
         }
     }
-    CHECK(pf_layer_count() == 13 && all > 60 && documented == all);
+    CHECK(pf_layer_count() == 14 && all > 60 && documented == all);
     CHECK_FAILS(PF_ENOTFOUND, pf_layer_at(99, &info));
 }
 
@@ -310,9 +310,9 @@ static void test_conv(pf_engine *e) {
 /* q + k v of the heads of one tensor. */
 static int heads_of(void *context, pf_engine *e, pf_tensor *const *inputs, int n, pf_tensor **y) {
     pf_tensor *side[PF_MAX_OUT] = {NULL}, *product = NULL;
-    pf_attr heads = {.i = 2};
+    pf_attr heads[2] = {{.i = 2}, {.i = 0}};
     (void)context, (void)n;
-    int status = pf_apply(e, &pf_op_split_heads, inputs, 1, &heads, side);
+    int status = pf_apply(e, &pf_op_split_heads, inputs, 1, heads, side);
     if (status >= 0) status = pf_mul(&product, e, side[1], side[2]);
     if (status >= 0) status = pf_add(y, e, side[0], product);
     for (int i = 0; i < 3; i++) pf_tensor_release(&side[i]);
@@ -446,7 +446,8 @@ static int resolve(void *context, pf_engine *e, const char *name, pf_module *con
 
 static void test_host(pf_engine *e) {
     host_context context = {0, 0};
-    pf_host_layer layer = {host_forward, host_step, host_release, host_release_state, &context};
+    pf_host_layer layer = {.forward = host_forward, .step = host_step, .release = host_release,
+                           .release_state = host_release_state, .context = &context};
     pf_module *m = NULL, *again = NULL, *child = layer_of(e, "linear", "{'from': 2, 'to': 2}");
     pf_tensor *t = NULL, *x = NULL, *y = NULL;
     int64_t two = 2, shape[3] = {2, 5, 2};

@@ -8,33 +8,96 @@ local attention = {}
 
 -- ---- feature maps ----------------------------------------------------------------------
 
---- phi(x)_a of u_a = w_a.x and half = |x|^2 / 2. `log` gives log phi_a, `slope` its
--- derivative by u_a; `halved`: phi has exp(-half) too. `factor` is left out of attention,
--- where it cancels. scale(d) and eps are the map's defaults.
-attention.maps = {
-  softmax = {
-    projected = true, halved = true, eps = 0,
+local log, exp, abs = math.log, math.exp, math.abs
+local none = -math.huge
+
+--- log|x| and the sign of x.
+local function split(x)
+  return x == 0 and none or log(abs(x)), x > 0 and 1 or x < 0 and -1 or 0
+end
+
+--- A generalised map: f and its derivative.
+local function general(eps, f, slope)
+  return {
+    eps = eps,
+    value = function(u, add) return split(f(u) + add) end,
+    slope = function(u) return split(slope(u)) end,
+  }
+end
+
+--- One that estimates exp(x.y): exp(u), parts of it in the second half of the features. half:
+--- the sign of |x|^2 / 2 in the exponent.
+local function estimator(half, root, value, slope)
+  return {
+    projected = true, eps = 0, half = half, width = root == 2 and 2 or nil,
     scale = function(d) return d ^ -0.25 end,
-    factor = function(m) return m ^ -0.5 end,
-    log = function(u, half) return u - half end,
-    slope = function() return 1 end,
-  },
-  relu = {
-    eps = 1e-3,
-    log = function(u, _, eps) return math.log(math.max(u, 0) + eps) end,
-    slope = function(u, eps) return u > 0 and 1 / (u + eps) or 0 end,
-  },
-  elu = {
-    eps = 0,
-    log = function(u, _, eps) return math.log((u > 0 and u + 1 or math.exp(u)) + eps) end,
-    slope = function(u, eps)
-      if u > 0 then return 1 / (u + 1 + eps) end
-      return math.exp(u) / (math.exp(u) + eps)
-    end,
-  },
+    factor = function(m) return (root * m) ^ -0.5 end,
+    value = value, slope = slope,
+  }
+end
+
+local function exponential(u) return u, 1 end
+local function both_sides(u, _, part) return part == 1 and u or -u, 1 end
+local function both_slopes(u, _, part)
+  if part == 1 then return u, 1 end
+  return -u, -1
+end
+
+--- Density and distribution of a standard normal number (erf by its series and its fraction).
+local function density(u) return exp(-u * u / 2) / math.sqrt(2 * math.pi) end
+local function below(u)
+  if u < -3 then
+    local fraction = 0 -- Mills' ratio as a continued fraction
+    for n = 60, 1, -1 do fraction = n / (-u + fraction) end
+    return density(u) / (-u + fraction)
+  end
+  if u > 3 then return 1 - below(-u) end
+  local term, sum = u, u
+  for n = 1, 80 do
+    term = term * u * u / (2 * n + 1)
+    sum = sum + term
+  end
+  return 0.5 + density(u) * sum
+end
+
+local function sigmoid(u) return 1 / (1 + exp(-u)) end
+local function tanh(u)
+  local e = exp(-2 * abs(u))
+  return (u < 0 and -1 or 1) * (1 - e) / (1 + e)
+end
+local function one() return 1 end
+
+--- phi(x)_a of u_a = w_a.x and half = |x|^2 / 2. `value` gives log|phi_a| and its sign, `slope`
+-- the same of its derivative by u_a, both but for exp(half); width 2: two features of each
+-- u. `factor` is left out of attention, where it cancels. scale(d) and eps are the defaults.
+attention.maps = {
+  softmax = estimator(-1, 1, exponential, exponential),
+  softmax_reg = estimator(-1, 1, exponential, exponential),
+  softmax_plus = estimator(-1, 1, exponential, exponential), -- at tilt 0
+  softmax_hyp = estimator(-1, 2, both_sides, both_slopes),
+  softmax_trig = estimator(1, 1,
+    function(u, _, part) return split((part == 1 and math.cos or math.sin)(u)) end,
+    function(u, _, part) return split(part == 1 and -math.sin(u) or math.cos(u)) end),
+  relu = general(1e-3, function(u) return math.max(u, 0) end,
+    function(u) return u > 0 and 1 or 0 end),
+  elu = general(0, function(u) return u > 0 and u + 1 or exp(u) end,
+    function(u) return u > 0 and 1 or exp(u) end),
+  exp = general(0, exp, exp),
+  gelu = general(0, function(u) return u * below(u) end,
+    function(u) return below(u) + u * density(u) end),
+  sigmoid = general(0, sigmoid, function(u) return sigmoid(u) * sigmoid(-u) end),
+  tanh = general(0, tanh, function(u) return 1 - tanh(u) ^ 2 end),
+  abs = general(0, abs, function(u) return u < 0 and -1 or 1 end),
+  cos = general(0, math.cos, function(u) return -math.sin(u) end),
+  sin = general(0, math.sin, math.cos),
+  identity = general(0, function(u) return u end, one),
+  square = general(0, function(u) return u * u end, function(u) return 2 * u end),
+  requ = general(1e-3, function(u) return math.max(u, 0) ^ 2 end,
+    function(u) return 2 * math.max(u, 0) end),
   -- The features are the input (linear_attention); of any sign.
-  given = { given = true, eps = 0 },
+  given = { given = true, eps = 0, value = split, slope = function() return 0, 1 end },
 }
+attention.maps.softmax_trig.width = 2
 
 --- The definition of map `name`; raises for one that stands in the engine only.
 function attention.map(name)
@@ -49,7 +112,8 @@ local function resolve(o)
   local scale = o.scale and o.scale > 0 and o.scale or map.scale and map.scale(d) or 1
   local eps = o.eps and o.eps >= 0 and o.eps or map.eps
   if map.given then scale = 1 end
-  return map, scale, array.round(eps), o.W and o.W.shape[#o.W.shape - 1] or d
+  local m = o.W and o.W.shape[#o.W.shape - 1] or d
+  return map, scale, array.round(eps), m, m * (map.width or 1)
 end
 
 --- u = W x of a row at x (scaled), into u; returns |x|^2 / 2. W: list from w0 + 1 on, or nil.
@@ -71,44 +135,40 @@ local function project(x, first, d, scale, W, w0, m, u)
   return half
 end
 
---- Features of the rows of one head: a flat list f (L, m), each row divided by exp(top), and
+--- Features of the rows of one head: a flat list f (L, r), each row divided by exp(top), and
 -- the list of tops. A row of zeros has top 0.
 local function encode(o, x, first, L, head)
-  local map, scale, eps, m = resolve(o)
+  local map, scale, eps, m, r = resolve(o)
   local d = x.shape[4]
   local w0 = o.W and #o.W.shape == 3 and head * m * d or 0
-  local f, tops, u, logs = {}, {}, {}, {}
+  local f, tops, u, logs, signs = {}, {}, {}, {}, {}
   for i = 1, L do
     local at = first + (i - 1) * d
-    if map.given then
-      tops[i] = 0
-      for a = 1, m do f[(i - 1) * m + a] = x[at + a] end
-    else
-      local half, top = project(x, at, d, scale, o.W, w0, m, u), -math.huge
-      for a = 1, m do
-        logs[a] = map.log(u[a], half, eps)
-        top = math.max(top, logs[a])
-      end
-      if top == -math.huge then top = 0 end
-      tops[i] = top
-      for a = 1, m do f[(i - 1) * m + a] = math.exp(logs[a] - top) end
+    local half, top = project(x, at, d, scale, o.W, w0, m, u), none
+    for a = 1, r do
+      logs[a], signs[a] = map.value(u[(a - 1) % m + 1], eps, (a - 1) // m + 1)
+      logs[a] = logs[a] + (map.half or 0) * half
+      top = math.max(top, logs[a])
     end
+    if top == none or map.given then top = 0 end
+    tops[i] = top
+    for a = 1, r do f[(i - 1) * r + a] = signs[a] * exp(logs[a] - top) end
   end
-  return f, tops, m
+  return f, tops, r
 end
 
 --- phi(x) (B, H, L, r) by the definition, nothing divided out.
 function attention.features(x, options)
   local o = { q = x, W = options.W, map = options.map, scale = options.scale, eps = options.eps }
-  local map, _, _, m = resolve(o)
+  local map, _, _, m, r = resolve(o)
   local H, L, d = x.shape[2], x.shape[3], x.shape[4]
-  local out = array.new({ x.shape[1], H, L, m })
+  local out = array.new({ x.shape[1], H, L, r })
   local factor = map.factor and map.factor(m) or 1
   for n = 0, x.shape[1] * H - 1 do
     local f, tops = encode(o, x, n * L * d, L, n % H)
     for i = 1, L do
-      for a = 1, m do
-        out[n * L * m + (i - 1) * m + a] = factor * math.exp(tops[i]) * f[(i - 1) * m + a]
+      for a = 1, r do
+        out[n * L * r + (i - 1) * r + a] = factor * math.exp(tops[i]) * f[(i - 1) * r + a]
       end
     end
   end
@@ -117,13 +177,31 @@ end
 
 -- ---- who sees whom ---------------------------------------------------------------------
 
---- A function(i, j): may query i (from 1) of item b (from 0) see key j? The last query sees
--- the last key in causal attention.
-local function visible(o, b)
+--- The last key that query i (from 1) of item b (from 0) may see: by limits (B, Lq) or (Lq), a
+-- prefix (B), or causality, where the last query sees the last key.
+local function last_key(o, b, i)
   local Lq, Lk = o.q.shape[3], o.k.shape[3]
-  local causal, mask, documents = o.causal, o.mask, o.documents
+  if o.limits then return o.limits[(#o.limits.shape == 2 and b * Lq or 0) + i] end
+  local last = (o.causal or o.prefix) and i + Lk - Lq or Lk
+  return o.prefix and math.max(last, o.prefix[b + 1]) or last
+end
+
+--- Document numbers (1, L) of offsets.
+local function numbered(offsets, L)
+  local documents, n = {}, 1
+  for i = 1, L do
+    while offsets[n + 1] < i do n = n + 1 end
+    documents[i] = n
+  end
+  return documents
+end
+
+--- A function(i, j): may query i (from 1) of item b (from 0) see key j?
+local function visible(o, b)
+  local Lk, mask, documents = o.k.shape[3], o.mask, o.documents
+  if o.cu_seqlens then documents = numbered(o.cu_seqlens, Lk) end
   return function(i, j)
-    if causal and j > i + Lk - Lq then return false end
+    if j > last_key(o, b, i) then return false end
     if mask and mask[b * Lk + j] == 0 then return false end
     return not documents or documents[b * Lk + i] == documents[b * Lk + j]
   end
@@ -149,13 +227,18 @@ local function head_of(o, n)
   local q, k = o.q, o.k
   local H, Lq, Lk, d = q.shape[2], q.shape[3], k.shape[3], q.shape[4]
   local head = { n = n, b = n // H, h = n % H, see = visible(o, n // H) }
-  head.qat, head.kat, head.vat = n * Lq * d, n * Lk * d, n * Lk * o.v.shape[4]
+  -- A head of keys and values serves H / Hk heads of queries in a row.
+  local Hk = k.shape[2]
+  local key_head = head.h // (H // math.max(Hk, 1))
+  local nk = head.b * Hk + key_head
+  head.qat, head.kat, head.vat = n * Lq * d, nk * Lk * d, nk * Lk * o.v.shape[4]
   if o.exact then
     head.scale = o.scale and o.scale > 0 and o.scale or 1 / math.sqrt(d)
     return head
   end
-  head.fq, head.mq, head.r = encode(o, q, head.qat, Lq, head.h)
-  head.fk, head.mk = encode(o, k, head.kat, Lk, head.h)
+  head.key_head = key_head
+  head.fq, head.mq, head.r = encode(o, q, head.qat, Lq, key_head)
+  head.fk, head.mk = encode(o, k, head.kat, Lk, key_head)
   return head
 end
 
@@ -167,16 +250,16 @@ local function weights_of(o, head, i)
   for j = 1, o.k.shape[3] do
     if head.see(i, j) then
       n = n + 1
-      local log
+      local weight_log
       if o.exact then
         local sum, a, b = 0, head.qat + (i - 1) * d, head.kat + (j - 1) * d
         for c = 1, d do sum = sum + o.q[a + c] * o.k[b + c] end
-        log = head.scale * sum
+        weight_log = head.scale * sum
       else
-        log = head.mq[i] + head.mk[j]
+        weight_log = head.mq[i] + head.mk[j]
       end
-      seen[n], factor[n] = j, log
-      top = math.max(top, log)
+      seen[n], factor[n] = j, weight_log
+      top = math.max(top, weight_log)
     end
   end
   local entry = o.entry and i <= head.first_ends and o.entry
@@ -244,7 +327,7 @@ end
 --- The exit state at its true size (shift 0): s (B, H, r, dv), z (B, H, r).
 function attention.exit(o)
   local B, H, Lk, dv = o.q.shape[1], o.q.shape[2], o.k.shape[3], o.v.shape[4]
-  local _, _, _, r = resolve(o)
+  local _, _, _, _, r = resolve(o)
   local s, z = array.new({ B, H, r, dv }), array.new({ B, H, r })
   for n = 0, B * H - 1 do
     local head = head_of(o, n)
@@ -275,26 +358,28 @@ end
 
 -- ---- backward --------------------------------------------------------------------------
 
---- Gradients of one side's rows from those of its log-features g (L, r).
-local function pull(o, head, x, at, L, g, dx)
-  local map, scale, eps, m = resolve(o)
+--- Gradients of one side's rows from those of its features g (L, r), as `encode` gives them:
+--- f (L, r) divided by exp(top).
+local function pull(o, head, x, at, L, g, f, tops, dx)
+  local map, scale, eps, m, r = resolve(o)
   local d, u = x.shape[4], {}
-  local w0 = o.W and #o.W.shape == 3 and head.h * m * d or 0
+  local w0 = o.W and #o.W.shape == 3 and head.key_head * m * d or 0
   for i = 1, L do
     local row, total = at + (i - 1) * d, 0
-    project(x, row, d, scale, o.W, w0, m, u)
-    for a = 1, m do
-      local ga = g[(i - 1) * m + a]
-      total = total + ga
-      local du = scale * ga * map.slope(u[a], eps)
+    local half = (map.half or 0) * project(x, row, d, scale, o.W, w0, m, u)
+    for a = 1, r do
+      local ga, j = g[(i - 1) * r + a], (a - 1) % m + 1
+      total = total + ga * f[(i - 1) * r + a]
+      local size, sign = map.slope(u[j], eps, (a - 1) // m + 1)
+      local du = scale * ga * sign * exp(size + half - tops[i])
       if o.W then
-        for c = 1, d do dx[row + c] = dx[row + c] + du * o.W[w0 + (a - 1) * d + c] end
+        for c = 1, d do dx[row + c] = dx[row + c] + du * o.W[w0 + (j - 1) * d + c] end
       else
-        dx[row + a] = dx[row + a] + du
+        dx[row + j] = dx[row + j] + du
       end
     end
-    for c = 1, map.halved and d or 0 do
-      dx[row + c] = dx[row + c] - scale * scale * total * x[row + c]
+    for c = 1, map.half and d or 0 do
+      dx[row + c] = dx[row + c] + map.half * scale * scale * total * x[row + c]
     end
   end
 end
@@ -335,16 +420,15 @@ function attention.backward(o, g)
         else
           local more = dw / den * factor[s]
           for a = 1, r do
-            local part = more * fq[qi + a] * fk[kj + a]
-            gq[qi + a] = gq[qi + a] + part
-            gk[kj + a] = gk[kj + a] + part
+            gq[qi + a] = gq[qi + a] + more * fk[kj + a]
+            gk[kj + a] = gk[kj + a] + more * fq[qi + a]
           end
         end
       end
     end
     if not o.exact then
-      pull(o, head, q, head.qat, Lq, gq, dq)
-      pull(o, head, k, head.kat, Lk, gk, dk)
+      pull(o, head, q, head.qat, Lq, gq, fq, head.mq, dq)
+      pull(o, head, k, head.kat, Lk, gk, fk, head.mk, dk)
     end
   end
   return dq, dk, dvalue

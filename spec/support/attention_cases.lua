@@ -49,6 +49,9 @@ local function favor(projected, attrs, more)
     case(5, 5, with(entry(r), { mask = holes }), { causal = true, state = true }, { grad = false }),
     case(5, 5, { documents = packed }, { causal = true, state = true }, { grad = false }),
     case(70, 70, {}, { causal = true }, { grad = false }),
+    case(3, 5, { limits = ROWS({ 2, 3 }, 4, 0, 5, 1, 5, 2) }, {}),
+    case(3, 5, { limits = ROWS({ 3 }, 4, 0, 5), mask = holes }, {}, { grad = false }),
+    case(5, 5, { prefix = ROWS({ 2 }, 3, 0) }, { causal = true }, { grad = false }),
   }
   for _, extra in ipairs(more or {}) do good[#good + 1] = extra end
   return good
@@ -106,8 +109,25 @@ for _, group in ipairs {
 } do
   for _, case in ipairs(group) do table.insert(cases.favor.good, case) end
 end
+--- One case of each other map, full or causal, plain or projected as it comes. Where features
+--- have both signs, inputs keep the denominators away from 0.
+local signed = { softmax_trig = true, gelu = true, tanh = true, cos = true, sin = true,
+                 identity = true }
+for i, name in ipairs { "softmax_hyp", "softmax_reg", "softmax_plus", "softmax_trig", "exp", "gelu",
+                        "sigmoid", "tanh", "abs", "cos", "sin", "identity", "square", "requ" } do
+  local case = { attend(5, 5), { map = name, causal = i % 2 == 0 }, fixed = no_gradient,
+                 relative = 1e-5, absolute = 2e-6 }
+  if signed[name] then
+    case[1].q, case[1].k, case[2].scale = POS(2, 2, 5, 4), POS(2, 2, 5, 4), 0.3
+  end
+  if name:match "^softmax" then case[1].projection = i % 2 == 0 and W or W_heads end
+  table.insert(cases.favor.good, case)
+end
 for _, case in ipairs {
   { attend(5, 5, { projection = N(6, 3) }), {}, "projection is [6, 3]", "(features, 4)" },
+  { attend(5, 5, { projection = W, tilts = N(2) }), {}, "softmax", "tilt" },
+  { attend(5, 5, { projection = W, tilts = POS(3) }), { map = "softmax_plus" }, "tilts", "[2]" },
+  { attend(5, 5, { projection = W }), { map = "softmax_plus", tilt = 0.3 }, "tilt", "1/4" },
   { attend(5, 5), { map = "softmax" }, "softmax", "projection" },
   { attend(3, 5, { projection = W }), { causal = true }, "q is [2, 2, 3, 4]", "k is [2, 2, 5, 4]",
     "causal" },
@@ -155,6 +175,8 @@ cases.exact_attention = {
     exact(5, 5, { documents = packed, mask = holes }),
     exact(4, 4, {}, { scale = 0.1 }), exact(1, 1), exact(0, 0), with(exact(3, 0), { grad = false }),
     with(exact(130, 130, {}, { causal = true }), { grad = false }),
+    exact(3, 5, { limits = ROWS({ 2, 3 }, 4, 0, 5, 1, 5, 2) }),
+    with(exact(5, 5, { prefix = ROWS({ 2 }, 3, 0) }, { causal = true }), { grad = false }),
   },
   bad = without_projection(attention_bad),
 }
@@ -175,6 +197,20 @@ cases.features = {
     { { x = N(2, 2, 3, 4), projection = W }, { map = "relu", eps = 0.2 } },
     { { x = N(2, 2, 3, 4), projection = W_heads }, { map = "elu" } },
     { { x = N(2, 2, 0, 4) }, { map = "elu" } },
+    { { x = N(2, 2, 3, 4), projection = W }, { map = "softmax_hyp" } },
+    { { x = N(2, 2, 3, 4), projection = W }, { map = "softmax_reg" } },
+    { { x = N(2, 2, 3, 4), projection = W_heads }, { map = "softmax_plus" } },
+    { { x = N(2, 2, 3, 4), projection = W_heads }, { map = "softmax_trig" } },
+    { { x = N(2, 2, 3, 4) }, { map = "exp", eps = 0.2 } },
+    { { x = N(2, 2, 3, 4) }, { map = "gelu" } },
+    { { x = N(2, 2, 3, 4), projection = W }, { map = "sigmoid" } },
+    { { x = N(2, 2, 3, 4), projection = W_heads }, { map = "tanh" } },
+    { { x = N(2, 2, 3, 4) }, { map = "abs" } },
+    { { x = N(2, 2, 3, 4), projection = W }, { map = "cos", eps = 0.2 } },
+    { { x = N(2, 2, 3, 4) }, { map = "sin" } },
+    { { x = N(2, 2, 3, 4), projection = W }, { map = "identity" } },
+    { { x = N(2, 2, 3, 4), projection = W }, { map = "square" } },
+    { { x = N(2, 2, 3, 4) }, { map = "requ" } },
   },
   bad = {
     { { x = N(2, 3, 4), projection = W }, {}, "x is [2, 3, 4]",
@@ -183,5 +219,44 @@ cases.features = {
     { { x = I(3, 1, 1, 2, 4), projection = W }, {}, "x", "i32", "f32" },
   },
 }
+
+do
+  local function case(Lq, Lk, attrs, more, extra)
+    local x = { q = AWAY(2, 2, Lq, 4), k = AWAY(2, 2, Lk, 4) }
+    return with({ with(x, more or {}), attrs, fixed = { projection = true, tilts = true },
+                  relative = 1e-5, absolute = 2e-6 }, extra or {})
+  end
+  local projected, heads = { projection = W }, { projection = W_heads }
+  local open = ROWS({ 2, 5 }, 1, 0, 1, 1, 1, 1, 0, 0, 1, 1)
+  cases.log_partition = {
+    good = {
+      case(3, 5, {}, projected), case(5, 5, { causal = true }, heads),
+      case(3, 5, {}, { projection = W, mask = holes }),
+      case(5, 5, { causal = true }, { projection = W_heads, mask = open }),
+      case(5, 5, { causal = true }, { projection = W, mask = holes }, { grad = false }), -- -inf
+      case(3, 5, { scale = 0.3 }, projected), case(4, 5, { map = "softmax_hyp" }, heads),
+      case(5, 5, { map = "relu", causal = true }), case(3, 5, { map = "elu" }, projected),
+      case(3, 5, { map = "square" }, heads), case(5, 5, { map = "abs", causal = true }, heads),
+      case(3, 5, { exact = true }), case(5, 5, { exact = true, causal = true, scale = 0.5 }),
+      case(3, 5, { exact = true }, { mask = holes }),
+      case(0, 5, {}, projected), case(3, 0, {}, projected, { grad = false }),
+      case(3, 0, { exact = true }, {}, { grad = false }), case(0, 0, { causal = true }, projected),
+      case(150, 150, { causal = true }, heads, { grad = false }),
+      case(140, 270, { exact = true }, {}, { grad = false }),
+    },
+    bad = {
+      { { q = N(2, 2, 3, 4), k = N(2, 2, 5, 3) }, { map = "relu" }, "q is [2, 2, 3, 4]",
+        "k is [2, 2, 5, 3]", "width" },
+      { { q = N(2, 2, 3, 4), k = N(2, 2, 5, 4) }, {}, "softmax", "projection" },
+      { { q = N(2, 2, 3, 4), k = N(2, 2, 5, 4), projection = N(6, 3) }, {}, "(features, 4)" },
+      { { q = N(2, 2, 3, 4), k = N(2, 2, 5, 4), projection = W }, { exact = true }, "exact" },
+      { { q = N(2, 2, 3, 4), k = N(2, 2, 5, 4) }, { map = "elu", causal = true }, "causal" },
+      { { q = N(2, 2, 3, 4), k = N(2, 2, 5, 4), mask = I(2, 2, 3) }, { map = "elu" }, "mask",
+        "[2, 5]" },
+      { { q = N(2, 2, 3, 4), k = N(2, 2, 5, 4), projection = W, tilts = N(3) },
+        { map = "softmax_plus" }, "tilts", "[2]" },
+    },
+  }
+end
 
 return cases

@@ -309,6 +309,23 @@ cases.embedding = {
     { { table = N(5, 3), ids = ROWS({ 2 }, 1, 5) }, {}, "ids", "5" },
   },
 }
+cases.ngrams = {
+  good = {
+    { { ids = I(5, 2, 7) } }, { { ids = I(5, 2, 7) }, { shortest = 1, longest = 3, buckets = 11 } },
+    { { ids = I(5, 1, 6), documents = ROWS({ 1, 6 }, 0, 0, 0, 1, 1, 2) }, { buckets = 1000 } },
+    { { ids = I(5, 2, 3), before = ROWS({ 2, 3 }, -1, -1, 2, 4, 1, 0) } },
+    { { ids = I(5, 2, 0) } }, { { ids = I(5, 1, 1) }, { shortest = 5, longest = 5 } },
+    { { ids = I(5, 1, 9) }, { shortest = 16, longest = 16, buckets = 1 } },
+  },
+  bad = {
+    { { ids = I(5, 3) }, {}, "ids is [3]", "(B, L)" },
+    { { ids = N(2, 3) }, {}, "ids", "f32", "i32" },
+    { { ids = I(5, 2, 3), documents = I(2, 2, 4) }, {}, "documents", "(2, 3)" },
+    { { ids = I(5, 2, 3), before = I(2, 2, 2) }, {}, "before", "(2, 3)" },
+    { { ids = I(5, 2, 3) }, { shortest = 4, longest = 3 }, "shortest 4", "longest 3" },
+    { { ids = I(5, 2, 3) }, { buckets = 0 }, "buckets is 0" },
+  },
+}
 cases.cross_entropy = {
   good = {
     { { logits = N(2, 3, 5), ids = I(5, 2, 3) } },

@@ -369,6 +369,40 @@ function oracle.embedding(x)
   end) }
 end
 
+--- The finaliser of SplitMix64, and an unsigned remainder.
+local function mixed(x)
+  x = (x ~ x >> 30) * 0xbf58476d1ce4e5b9
+  x = (x ~ x >> 27) * 0x94d049bb133111eb
+  return x ~ x >> 31
+end
+
+local function remainder(x, n)
+  return x >= 0 and x % n or ((x >> 1) % n * 2 + (x & 1)) % n
+end
+
+function oracle.ngrams(x, o)
+  local B, L = table.unpack(x.ids.shape)
+  local shortest, longest, buckets = o.shortest or 2, o.longest or 4, o.buckets or 65536
+  local orders, kept = longest - shortest + 1, longest - 1
+  local function token(b, t, from)
+    if t < 1 then
+      return x.before and not x.documents and t > -kept and x.before[b * kept + kept + t] or -1
+    end
+    local there = not x.documents or x.documents[b * L + t] == x.documents[b * L + from]
+    return there and x.ids[b * L + t] or -1
+  end
+  return { array.new({ B, L, orders }, function(i)
+    local b, t, order = (i - 1) // (L * orders), (i - 1) // orders % L + 1, (i - 1) % orders
+    local hash = 0
+    for back = 0, shortest + order - 1 do
+      local id = token(b, t - back, t)
+      if id < 0 then break end
+      hash = mixed(hash + id + 0x9e3779b97f4a7c15)
+    end
+    return order * buckets + remainder(hash, buckets)
+  end, "i32") }
+end
+
 function oracle.cross_entropy(x, o)
   local V, losses, counted = x.logits.shape[#x.logits.shape], array.new(x.ids.shape), 0
   for i = 1, #x.ids do
@@ -447,7 +481,8 @@ local function linear_attention(q, k, W, name)
   return function(x, o)
     local call = {
       q = x[q], k = x[k], v = x.v, W = x[W], map = name or o.map or "softmax", scale = o.scale,
-      eps = o.eps, causal = o.causal, mask = x.mask, documents = x.documents,
+      eps = o.eps, causal = o.causal, mask = x.mask, documents = x.documents, limits = x.limits,
+      prefix = x.prefix, cu_seqlens = x.cu_seqlens,
       entry = x.entry_s and { s = x.entry_s, z = x.entry_z, shift = x.entry_shift },
     }
     local outputs = { attention.forward(call) }
@@ -462,6 +497,7 @@ oracle.linear_attention = linear_attention("phi_q", "phi_k", "none", "given")
 function oracle.exact_attention(x, o)
   return { attention.forward {
     exact = true, q = x.q, k = x.k, v = x.v, mask = x.mask, documents = x.documents,
+    limits = x.limits, prefix = x.prefix, cu_seqlens = x.cu_seqlens,
     causal = o.causal, scale = o.scale,
   } }
 end
@@ -472,6 +508,30 @@ function oracle.features(x, o)
   return { attention.features(x.x, {
     W = x.projection, map = o.map or "softmax", scale = o.scale, eps = o.eps,
   }) }
+end
+
+--- log sum_j of phi(q_i).phi(k_j), or of exp(scale^2 q_i.k_j), over the keys that i sees.
+function oracle.log_partition(x, o)
+  local B, H, Lq, d = table.unpack(x.q.shape)
+  local Lk, phi_q, phi_k, scale = x.k.shape[3], x.q, x.k, o.scale or 0
+  if not o.exact then
+    local options = { W = x.projection, map = o.map or "softmax", scale = o.scale, eps = o.eps }
+    phi_q, phi_k = attention.features(x.q, options), attention.features(x.k, options)
+  end
+  local r, squared = phi_q.shape[4], (scale > 0 and scale or d ^ -0.25) ^ 2
+  return { array.new({ B, H, Lq }, function(n)
+    local head, i, sum = (n - 1) // Lq, (n - 1) % Lq + 1, 0
+    for j = 1, o.causal and i or Lk do
+      if not (x.mask and x.mask[head // H * Lk + j] == 0) then
+        local dot = 0
+        for a = 1, r do
+          dot = dot + phi_q[(n - 1) * r + a] * phi_k[(head * Lk + j - 1) * r + a]
+        end
+        sum = sum + (o.exact and math.exp(squared * dot) or dot)
+      end
+    end
+    return math.log(sum)
+  end) }
 end
 
 return oracle

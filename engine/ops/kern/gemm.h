@@ -1,5 +1,6 @@
 /*
- * gemm.h - matrix products: the only door to the BLAS. Row-major, float32.
+ * gemm.h - matrix products: the only door to the BLAS. Row-major, float32. The BLAS is loaded
+ * at its first use: many programs never need it, and it takes longer to load than they run.
  *
  * pf_gemm is one BLAS call on the calling thread: call it only inside pf_parallel, where
  * the BLAS is single-threaded. A row's bits depend on the shape of the call and on the
@@ -9,6 +10,10 @@
 #define PF_GEMM_H
 
 #include "kern.h"
+
+/* Loads the BLAS, if nobody has: before the parallel loop whose tasks call pf_gemm, so that
+ * the BLAS sees the host's OpenMP settings and its absence is an error of the op. */
+int pf_blas_need(void);
 
 /* C (m, n; ldc) = alpha * op(A) (m, k) * op(B) (k, n) + beta * C. ta: A is stored (k, m).
  * beta 0 never reads C. m, n or k of 0 are allowed (k = 0 scales C). */
@@ -37,7 +42,7 @@ static inline int64_t pf_block_rows(const pf_kern *kern, int64_t rows, int64_t b
  * the large-GEMM rate at 128 rows, 0.86 at 64. */
 enum { PF_ROW_TILE = 128 };
 
-/* What the BLAS says of itself: version, build, processor core. Static text. */
+/* What the BLAS says of itself: version, build, processor core; loads it. Static text. */
 const char *pf_blas_config(void);
 
 #endif

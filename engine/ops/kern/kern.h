@@ -28,6 +28,17 @@ typedef enum {
 /* block_gemm's work space in floats: a panel of two of the widest vectors, this deep. */
 enum { PF_PANEL_DEPTH = 384, PF_PANEL = 32 * PF_PANEL_DEPTH };
 
+/* A block of a Hadamard product (attention/hadamard.c): rounds of Walsh-Hadamard transforms of
+ * `window` entries, a power of two, from the first on in even rounds and to the last in odd
+ * ones. Input i of a round is weight[i] times entry place[i] (NULL: i, where window is d). */
+typedef struct pf_hadamard {
+    int64_t d, window;
+    int rounds;
+    const float *weight;  /* (rounds + 1, d): of the inputs, and of the block's outputs */
+    const int32_t *place; /* (rounds, d) */
+} pf_hadamard;
+enum { PF_HADAMARD_PANEL = 3 * 16 }; /* work space: floats a channel, three wide vectors */
+
 typedef struct pf_kern {
     const char *name; /* "generic", "avx2", "avx512" */
 
@@ -94,6 +105,13 @@ typedef struct pf_kern {
     void (*block_gemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a,
                        int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                        int64_t ldc, float *panel);
+
+    /* y (n, m; ldy) = x (n, d; ldx) W^T and x += y W, for W (m, d) the first m rows of `blocks`:
+     * O(m log d) a row. */
+    void (*hadamard)(const pf_hadamard *blocks, int64_t m, int64_t n, const float *x, int64_t ldx,
+                     float *y, int64_t ldy, float *panel);
+    void (*hadamard_back)(const pf_hadamard *blocks, int64_t m, int64_t n, const float *y,
+                          int64_t ldy, float *x, int64_t ldx, float *panel);
 
     /* AdamW on n elements: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
      * p -= lr * (m*c1 / (sqrt(v*c2) + eps) + decay * p), g scaled by gscale first. */

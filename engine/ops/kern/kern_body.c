@@ -231,6 +231,8 @@ const pf_kern PF_KERN(table) = {
 #if PF_LEVEL > 0 /* plain C is no match for the BLAS */
     .block_gemm = PF_KERN(block_gemm),
 #endif
+    .hadamard = PF_KERN(hadamard),
+    .hadamard_back = PF_KERN(hadamard_back),
     .adamw = adamw,
     .rotary = rotary,
     .dropout = dropout,

@@ -67,10 +67,14 @@ PF_INLINE void tile_product(const tile *t, const int mr, const int nv, const boo
 
 /* The row counts a tile comes in; a block's rest goes through the smaller ones. */
 PF_INLINE void tile_rows(const tile *t, int mr, const int nv, const bool partial) {
-    switch (mr) {
-    case MR: tile_product(t, MR, nv, partial); break;
-    case 2: tile_product(t, 2, nv, partial); break;
-    default: tile_product(t, 1, nv, partial); break;
+    if (mr == MR) {
+        tile_product(t, MR, nv, partial);
+    } else if (mr == 4) {
+        tile_product(t, 4, nv, partial);
+    } else if (mr == 2) {
+        tile_product(t, 2, nv, partial);
+    } else {
+        tile_product(t, 1, nv, partial);
     }
 }
 
@@ -120,7 +124,7 @@ static void copy_panel(int64_t n, int64_t k, const float *b, int64_t ldb, float 
 /* One pass over at most K_BLOCK of k: all of C. */
 static void k_block(tile *t, bool ta, bool tb, int64_t m, int64_t n, const float *a, int64_t lda,
                     const float *b, int64_t ldb, float *c, float *panel) {
-    const bool copy = !tb && m >= 8 * MR && ldb >= 16 * VW;
+    const bool copy = !tb && m >= 8 * MR && ldb > 2 * VW;
     t->row = ta ? 1 : lda;
     t->step = ta ? lda : 1;
     t->ldb = tb || copy ? 2 * VW : ldb;
@@ -131,7 +135,7 @@ static void k_block(tile *t, bool ta, bool tb, int64_t m, int64_t n, const float
         t->b = tb || copy ? panel : b + j;
         t->tail = columns % VW == 0 ? VW : columns % VW;
         for (int64_t i = 0; i < m;) {
-            const int mr = m - i >= MR ? MR : m - i >= 2 ? 2 : 1;
+            const int mr = m - i >= MR ? MR : m - i >= 4 ? 4 : m - i >= 2 ? 2 : 1;
             t->a = a + i * t->row;
             t->c = c + i * t->ldc + j;
             tile_run(t, mr, columns);

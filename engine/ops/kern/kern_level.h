@@ -48,4 +48,10 @@ void PF_KERN(block_gemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, cons
                          int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                          int64_t ldc, float *panel);
 
+/* kern_hadamard.c */
+void PF_KERN(hadamard)(const pf_hadamard *blocks, int64_t m, int64_t n, const float *x,
+                       int64_t ldx, float *y, int64_t ldy, float *panel);
+void PF_KERN(hadamard_back)(const pf_hadamard *blocks, int64_t m, int64_t n, const float *y,
+                            int64_t ldy, float *x, int64_t ldx, float *panel);
+
 #endif

@@ -1,0 +1,180 @@
+/*
+ * lpf_items.c - the softmax that stands alone: sets of items, and attention weights of chosen
+ * rows, columns and pairs. What takes kernels as objects is Lua (performer/items.lua).
+ */
+#include "lpf.h"
+
+#include <stdio.h>
+
+/* ---- items -------------------------------------------------------------------- */
+
+static pf_items *check_items(lua_State *L, const char *where) {
+    pf_items **box = luaL_testudata(L, 1, LPF_ITEMS);
+    lpf_enter(L);
+    if (!box) lpf_raise(L, "%s: a set of items is needed, got %s", where, lpf_kind(L, 1));
+    if (!*box) lpf_raise(L, "%s: the set of items has been closed", where);
+    return *box;
+}
+
+/* items(kernel config or nil, projection or nil, dim, value_dim) */
+static int items_open(lua_State *L) {
+    pf_items_options o = {.size = sizeof o};
+    pf_engine *engine = lpf_engine(L);
+    o.projection = lpf_test_tensor(L, 2);
+    o.dim = lpf_check_whole(L, 3, "attention.items", "dim");
+    o.value_dim = lpf_check_whole(L, 4, "attention.items", "value_dim");
+    if (!lua_isnil(L, 1)) o.kernel = lpf_to_config(L, 1, "attention.items");
+    pf_items **box = lpf_new(L, LPF_ITEMS, sizeof *box);
+    lpf_result(L, pf_items_open(box, engine, &o));
+    return 1;
+}
+
+static int items_close(lua_State *L) {
+    pf_items **box = luaL_checkudata(L, 1, LPF_ITEMS);
+    lpf_enter(L);
+    pf_items_close(box);
+    return 0;
+}
+
+typedef int (*change_fn)(pf_items *, pf_engine *, const pf_tensor *, const pf_tensor *);
+
+static int change(lua_State *L, change_fn fn, const char *where) {
+    pf_items *items = check_items(L, where);
+    const pf_tensor *keys = lpf_check_tensor(L, 2, where, "keys"), *values = NULL;
+    if (!lua_isnoneornil(L, 3)) values = lpf_check_tensor(L, 3, where, "values");
+    lpf_result(L, fn(items, lpf_engine(L), keys, values));
+    lua_settop(L, 1);
+    return 1;
+}
+
+static int items_add(lua_State *L) { return change(L, pf_items_add, "add"); }
+static int items_remove(lua_State *L) { return change(L, pf_items_remove, "remove"); }
+
+typedef int (*question_fn)(pf_tensor **, pf_items *, pf_engine *, const pf_tensor *);
+
+static int ask(lua_State *L, question_fn fn, const char *where) {
+    pf_items *items = check_items(L, where);
+    const pf_tensor *queries = lpf_check_tensor(L, 2, where, "queries");
+    pf_engine *engine = lpf_engine(L);
+    pf_tensor **out = lpf_new_tensor(L);
+    lpf_result(L, fn(out, items, engine, queries));
+    lpf_made(L, *out);
+    return 1;
+}
+
+static int items_log_partition(lua_State *L) {
+    return ask(L, pf_items_log_partition, "log_partition");
+}
+
+static int items_expectation(lua_State *L) {
+    return ask(L, pf_items_expectation, "expectation");
+}
+
+/* probability(queries, keys [, {estimate, log}]) */
+static int items_probability(lua_State *L) {
+    static const char *const allowed[] = {"estimate", "log", NULL};
+    pf_items *items = check_items(L, "probability");
+    const pf_tensor *queries = lpf_check_tensor(L, 2, "probability", "queries");
+    const pf_tensor *keys = lpf_check_tensor(L, 3, "probability", "keys");
+    lpf_check_options(L, 4, allowed, "probability");
+    unsigned flags = lpf_opt_bool(L, 4, "estimate", false) ? PF_ITEMS_ESTIMATE : 0;
+    if (lpf_opt_bool(L, 4, "log", false)) flags |= PF_ITEMS_LOG;
+    pf_engine *engine = lpf_engine(L);
+    pf_tensor **out = lpf_new_tensor(L);
+    lpf_result(L, pf_items_probability(out, items, engine, queries, keys, flags));
+    lpf_made(L, *out);
+    return 1;
+}
+
+static int items_count(lua_State *L) {
+    lua_pushinteger(L, pf_items_count(check_items(L, "count")));
+    return 1;
+}
+
+static int items_bytes(lua_State *L) {
+    lua_pushinteger(L, pf_items_bytes(check_items(L, "bytes")));
+    return 1;
+}
+
+static int items_tostring(lua_State *L) {
+    pf_items **box = luaL_checkudata(L, 1, LPF_ITEMS);
+    if (*box)
+        lua_pushfstring(L, "set of %I items, %I bytes", (lua_Integer)pf_items_count(*box),
+                        (lua_Integer)pf_items_bytes(*box));
+    else
+        lua_pushliteral(L, "set of items, closed");
+    return 1;
+}
+
+/* ---- weights ------------------------------------------------------------------ */
+
+/* The list of positions at `index` (from 1; an i32 tensor or a table) as the engine counts,
+ * NULL for nil. Pushes what holds it. */
+static int64_t *read_positions(lua_State *L, int index, const char *what, int64_t *n) {
+    size_t count = 0;
+    *n = 0;
+    if (lua_isnoneornil(L, index)) {
+        lua_pushnil(L);
+        return NULL;
+    }
+    char where[64];
+    snprintf(where, sizeof where, "attention.weights: %s", what);
+    const int32_t *ids = lpf_ids(L, index, where, &count);
+    int64_t *list = lua_newuserdatauv(L, (count + 1) * sizeof *list, 0);
+    for (size_t i = 0; i < count; i++) {
+        if (ids[i] < 1)
+            lpf_raise(L, "%s: %d is no position; they count from 1", where, (int)ids[i]);
+        list[i] = (int64_t)ids[i] - 1;
+    }
+    *n = (int64_t)count;
+    return list;
+}
+
+/* attention_weights(q, k, kernel or nil, projection, rows, columns, {causal, paired, top,
+ * entropy}, mask): weights [, positions from 0, -1 for none] [, entropy] */
+static int weights(lua_State *L) {
+    const char *where = "attention.weights";
+    pf_weights_options o = {.size = sizeof o};
+    pf_tensor *q = lpf_check_tensor(L, 1, where, "q"), *k = lpf_check_tensor(L, 2, where, "k");
+    pf_engine *engine = lpf_engine(L);
+    lua_settop(L, 8);
+    o.projection = lpf_test_tensor(L, 4);
+    if (!lua_isnil(L, 8)) o.mask = lpf_check_tensor(L, 8, where, "mask");
+    o.causal = lpf_opt_bool(L, 7, "causal", false);
+    o.paired = lpf_opt_bool(L, 7, "paired", false);
+    o.top = lpf_opt_integer(L, 7, "top", 0);
+    const bool entropy = lpf_opt_bool(L, 7, "entropy", false);
+    if (!lua_isnil(L, 3)) o.kernel = lpf_to_config(L, 3, where);
+    o.rows = read_positions(L, 5, "rows", &o.n_rows);
+    o.columns = read_positions(L, 6, "columns", &o.n_columns);
+    pf_tensor **w = lpf_new_tensor(L), **at = NULL, **h = NULL;
+    int results = 1;
+    if (o.top != 0) at = lpf_new_tensor(L), results++;
+    if (entropy) h = lpf_new_tensor(L), results++;
+    lpf_result(L, pf_attention_weights(w, at, h, engine, q, k, &o));
+    lpf_made(L, *w);
+    if (at) lpf_made(L, *at);
+    if (h) lpf_made(L, *h);
+    return results;
+}
+
+static const luaL_Reg methods[] = {{"add", items_add},
+                                   {"remove", items_remove},
+                                   {"log_partition", items_log_partition},
+                                   {"expectation", items_expectation},
+                                   {"probability", items_probability},
+                                   {"count", items_count},
+                                   {"bytes", items_bytes},
+                                   {"close", items_close},
+                                   {NULL, NULL}};
+
+static const luaL_Reg meta[] = {
+    {"__gc", items_close}, {"__close", items_close}, {"__tostring", items_tostring}, {NULL, NULL}};
+
+static const luaL_Reg functions[] = {
+    {"items", items_open}, {"attention_weights", weights}, {NULL, NULL}};
+
+void lpf_open_items(lua_State *L) {
+    lpf_class(L, LPF_ITEMS, methods, meta);
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,229 @@
+/*
+ * lpf_state.c - streaming states: the memory of a model or of one attention, moved on by
+ * prefill and step, forked, reordered, merged, saved and loaded. A state keeps its model
+ * alive (user value 1), or nothing.
+ */
+#include "lpf.h"
+
+#include <string.h>
+
+pf_state **lpf_new_stream_state(lua_State *L) { return lpf_new(L, LPF_STATE, sizeof(pf_state *)); }
+
+pf_state *lpf_check_stream_state(lua_State *L, int index, const char *where) {
+    pf_state **box = luaL_testudata(L, index, LPF_STATE);
+    lpf_enter(L);
+    if (!box) lpf_raise(L, "%s: a state is needed, got %s", where, lpf_kind(L, index));
+    if (!*box) lpf_raise(L, "%s: the state has been closed", where);
+    return *box;
+}
+
+static int state_close(lua_State *L) {
+    pf_state **box = luaL_checkudata(L, 1, LPF_STATE);
+    lpf_enter(L);
+    pf_state_close(box);
+    return 0;
+}
+
+static int state_fork(lua_State *L) {
+    const pf_state *state = lpf_check_stream_state(L, 1, "fork");
+    pf_engine *engine = lpf_engine(L);
+    pf_state **box = lpf_new_stream_state(L);
+    lua_getiuservalue(L, 1, 1); /* what the first keeps alive */
+    lua_setiuservalue(L, -2, 1);
+    lpf_result(L, pf_state_fork(box, engine, state));
+    return 1;
+}
+
+static int state_bytes(lua_State *L) {
+    lua_pushinteger(L, pf_state_bytes(lpf_check_stream_state(L, 1, "bytes")));
+    return 1;
+}
+
+static int state_position(lua_State *L) {
+    lua_pushinteger(L, pf_state_position(lpf_check_stream_state(L, 1, "position")));
+    return 1;
+}
+
+static int state_batch(lua_State *L) {
+    lua_pushinteger(L, pf_state_batch(lpf_check_stream_state(L, 1, "batch")));
+    return 1;
+}
+
+int64_t *lpf_rows(lua_State *L, int index, const char *where, size_t *n) {
+    const int32_t *ids = lpf_ids(L, index, where, n);
+    int64_t *rows = lua_newuserdatauv(L, (*n + 1) * sizeof *rows, 0);
+    for (size_t i = 0; i < *n; i++) {
+        if (ids[i] < 1) lpf_raise(L, "%s: rows count from 1, got %d", where, (int)ids[i]);
+        rows[i] = (int64_t)ids[i] - 1;
+    }
+    return rows;
+}
+
+/* reorder(rows): row b becomes what row rows[b] was; the state itself. */
+static int state_reorder(lua_State *L) {
+    pf_state *state = lpf_check_stream_state(L, 1, "reorder");
+    size_t n;
+    const int64_t *rows = lpf_rows(L, 2, "reorder", &n);
+    lpf_result(L, pf_state_reorder(lpf_engine(L), state, rows, (int64_t)n));
+    lua_settop(L, 1);
+    return 1;
+}
+
+/* merge(later): the state of both segments; the state itself. */
+static int state_merge(lua_State *L) {
+    pf_state *state = lpf_check_stream_state(L, 1, "merge");
+    const pf_state *later = lpf_check_stream_state(L, 2, "merge");
+    lpf_result(L, pf_state_merge(lpf_engine(L), state, later));
+    lua_settop(L, 1);
+    return 1;
+}
+
+/* save(path): a model's state with its model. */
+static int state_save(lua_State *L) {
+    const pf_state *state = lpf_check_stream_state(L, 1, "save");
+    const char *path = lpf_check_text(L, 2, "save", "the path");
+    pf_engine *engine = lpf_engine(L);
+    lua_getiuservalue(L, 1, 1);
+    pf_module **model = luaL_testudata(L, -1, LPF_MODULE);
+    const int status = model && *model ? pf_module_state_save(engine, *model, state, path)
+                                       : pf_state_save(engine, state, path);
+    const int failed = lpf_outside(L, status);
+    if (failed) return failed;
+    lua_pushboolean(L, true);
+    return 1;
+}
+
+static int state_tostring(lua_State *L) {
+    pf_state **box = luaL_checkudata(L, 1, LPF_STATE);
+    if (*box)
+        lua_pushfstring(L, "state after %I tokens, %I bytes", (lua_Integer)pf_state_position(*box),
+                        (lua_Integer)pf_state_bytes(*box));
+    else
+        lua_pushliteral(L, "state, closed");
+    return 1;
+}
+
+typedef int (*attend_fn)(pf_tensor **, pf_engine *, pf_state *, pf_tensor *, pf_tensor *,
+                         pf_tensor *);
+
+static int state_attend(lua_State *L, attend_fn fn, const char *where) {
+    pf_state *state = lpf_check_stream_state(L, 1, where);
+    pf_tensor *q = lpf_check_tensor(L, 2, where, "q"), *k = lpf_check_tensor(L, 3, where, "k");
+    pf_tensor *v = lpf_check_tensor(L, 4, where, "v");
+    pf_engine *engine = lpf_engine(L);
+    pf_tensor **out = lpf_new_tensor(L);
+    lpf_result(L, fn(out, engine, state, q, k, v));
+    lpf_made(L, *out);
+    return 1;
+}
+
+static int state_prefill(lua_State *L) { return state_attend(L, pf_attention_prefill, "prefill"); }
+static int state_step(lua_State *L) { return state_attend(L, pf_attention_step, "step"); }
+
+/* ---- opening and loading ------------------------------------------------------ */
+
+/* {kernel, projection, batch, heads, head_dim, value_dim, decay, fingerprint} at `index`. What
+ * it points to stays on the stack. */
+static pf_attention_state_options read_options(lua_State *L, int index, const char *where) {
+    static const char *const allowed[] = {"kernel",    "projection", "batch", "heads",
+                                          "head_dim",  "value_dim",  "decay", "fingerprint", NULL};
+    pf_attention_state_options o = {.size = sizeof o};
+    pf_tensor **const tensors[] = {&o.projection, &o.decay, &o.fingerprint};
+    static const char *const names[] = {"projection", "decay", "fingerprint"};
+    lpf_check_options(L, index, allowed, where);
+    o.batch = lpf_opt_integer(L, index, "batch", 0);
+    o.heads = lpf_opt_integer(L, index, "heads", 0);
+    o.head_dim = lpf_opt_integer(L, index, "head_dim", 0);
+    o.value_dim = lpf_opt_integer(L, index, "value_dim", 0);
+    for (int i = 0; i < 3; i++) {
+        if (lua_getfield(L, index, names[i]) != LUA_TNIL)
+            *tensors[i] = lpf_check_tensor(L, -1, where, names[i]);
+    }
+    lua_getfield(L, index, "kernel");
+    o.kernel = lpf_to_config(L, -1, where);
+    return o;
+}
+
+/* attention_state(options) */
+static int state_open(lua_State *L) {
+    pf_engine *engine = lpf_engine(L);
+    const pf_attention_state_options o = read_options(L, 1, "attention.state");
+    pf_state **box = lpf_new_stream_state(L);
+    lpf_result(L, pf_attention_state_open(box, engine, &o));
+    return 1;
+}
+
+/* load_state(path): of attention alone; nil, message, code */
+static int state_load(lua_State *L) {
+    const char *path = lpf_check_text(L, 1, "attention.load_state", "the path");
+    pf_engine *engine = lpf_engine(L);
+    pf_state **box = lpf_new_stream_state(L);
+    const int failed = lpf_outside(L, pf_state_load(box, engine, path, NULL));
+    return failed ? failed : 1;
+}
+
+/* load_model_state(model, path); nil, message, code */
+static int model_state_load(lua_State *L) {
+    const pf_module *model = lpf_check_module(L, 1, "load_state");
+    const char *path = lpf_check_text(L, 2, "load_state", "the path");
+    pf_engine *engine = lpf_engine(L);
+    pf_state **box = lpf_new_stream_state(L);
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, -2, 1);
+    const int failed = lpf_outside(L, pf_module_state_load(box, engine, model, path));
+    return failed ? failed : 1;
+}
+
+/* state_info(state): {kernel, batch, heads, head_dim, value_dim} of attention alone. */
+static int state_info(lua_State *L) {
+    const pf_state *state = lpf_check_stream_state(L, 1, "state");
+    pf_attention_state_options o;
+    lpf_result(L, pf_attention_state_info(state, &o));
+    const struct {
+        const char *name;
+        int64_t size;
+    } sizes[] = {{"batch", o.batch}, {"heads", o.heads}, {"head_dim", o.head_dim},
+                 {"value_dim", o.value_dim}};
+    lua_createtable(L, 0, 5);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        lua_pushinteger(L, sizes[i].size);
+        lua_setfield(L, -2, sizes[i].name);
+    }
+    lpf_push_config(L, o.kernel);
+    lua_setfield(L, -2, "kernel");
+    return 1;
+}
+
+/* check_state(state, options): true, or false and why it is of another kernel. */
+static int state_check(lua_State *L) {
+    const pf_state *state = lpf_check_stream_state(L, 1, "state");
+    pf_engine *engine = lpf_engine(L);
+    const pf_attention_state_options o = read_options(L, 2, "attention.load_state");
+    const int status = pf_attention_state_check(engine, state, &o);
+    if (status == PF_ENOMEM) lpf_result(L, status);
+    lua_pushboolean(L, status >= 0);
+    lua_pushstring(L, status >= 0 ? "" : pf_last_error());
+    return 2;
+}
+
+static const luaL_Reg methods[] = {{"prefill", state_prefill}, {"step", state_step},
+                                   {"fork", state_fork},       {"reorder", state_reorder},
+                                   {"merge", state_merge},     {"save", state_save},
+                                   {"bytes", state_bytes},     {"position", state_position},
+                                   {"batch", state_batch},     {"close", state_close},
+                                   {NULL, NULL}};
+
+static const luaL_Reg meta[] = {
+    {"__gc", state_close}, {"__close", state_close}, {"__tostring", state_tostring}, {NULL, NULL}};
+
+static const luaL_Reg functions[] = {{"attention_state", state_open},
+                                     {"load_state", state_load},
+                                     {"load_model_state", model_state_load},
+                                     {"state_info", state_info},
+                                     {"check_state", state_check},
+                                     {NULL, NULL}};
+
+void lpf_open_state(lua_State *L) {
+    lpf_class(L, LPF_STATE, methods, meta);
+    luaL_setfuncs(L, functions, 0);
+}

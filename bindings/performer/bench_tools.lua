@@ -1,0 +1,223 @@
+--- performer/bench_tools.lua: what the cases of `performer bench` share: timing, the attentions
+-- that are compared and their algorithmic flops, and records as JSON lines or as a table.
+local pf = require "performer"
+local cli = require "performer.cli"
+
+local tools = {}
+
+tools.CAUSAL_CHUNK = 64 -- rows of the engine's causal blocks
+local LONG = 20         -- seconds after which three repetitions are enough
+
+-- ---- timing ----
+
+function tools.median(values)
+  table.sort(values)
+  return values[(#values + 1) // 2]
+end
+
+--- Seconds of one call.
+function tools.seconds(f)
+  local start = pf.clock()
+  f()
+  return pf.clock() - start
+end
+
+--- Median seconds of each function after a warm-up call, taken in turns, so that whatever else
+-- the machine does meets all of them alike; three repetitions when they take long.
+function tools.in_turns(functions, repeats)
+  local times, total, medians = {}, 0, {}
+  for i, f in ipairs(functions) do
+    times[i] = {}
+    f()
+  end
+  for turn = 1, repeats do
+    for i, f in ipairs(functions) do
+      times[i][turn] = tools.seconds(f)
+      total = total + times[i][turn]
+      if pf.interrupted() then cli.fail(130, "bench: interrupted") end
+    end
+    if turn >= 3 and total > LONG then break end
+  end
+  for i, list in ipairs(times) do medians[i] = tools.median(list) end
+  return medians
+end
+
+function tools.time(f, repeats) return tools.in_turns({ f }, repeats)[1] end
+
+function tools.gflops(m, n, k, ta, tb, repeats)
+  return 2e-9 * m * n * k / pf.bench_gemm(m, n, k, ta, tb, repeats)
+end
+
+--- GFLOP/s of a large matrix product on one thread.
+function tools.gemm_rate(options)
+  return tools.gflops(1024, 1024, 1024, false, false, options.repeats)
+end
+
+-- ---- attention ----
+
+--- Algorithmic flops of one head and token: forward, backward. Recomputation is not counted.
+function tools.attention_flops(which, options, L)
+  local d, dv, m, r = options.head_dim, options.head_dim, options.features, options.features
+  if which == "identity" then return 0, 0 end
+  if which == "exact" then
+    local pairs_seen = options.causal and (L + 1) / 2 or L
+    return 4 * pairs_seen * d, 10 * pairs_seen * d
+  end
+  local forward, backward = 4 * m * d + 4 * r * (dv + 1), 4 * m * d + 8 * r * (dv + 1)
+  if options.causal then
+    local chunk = tools.CAUSAL_CHUNK * (r + dv)
+    forward, backward = forward + chunk, backward + 2 * chunk
+  end
+  return forward, backward
+end
+
+--- The attention `which` as a function of q, k and v.
+function tools.attention_call(which, options)
+  local causal = options.causal or false
+  if which == "exact" then
+    return function(q, k, v) return pf.attention.exact(q, k, v, { causal = causal }) end
+  elseif which == "identity" then
+    return pf.attention.identity
+  end
+  local kernel = pf.kernel[options.kernel] { head_dim = options.head_dim,
+                                             features = options.features, seed = 7 }
+  return function(q, k, v)
+    return pf.attention.favor(q, k, v, { kernel = kernel, causal = causal })
+  end
+end
+
+-- ---- options ----
+
+local UNITS = { [""] = 1, k = 1024, K = 1024, M = 1024 * 1024 }
+
+--- "4096", "4k", "1k,4k,1M" as a list of lengths; k and M are powers of 1024.
+function tools.lengths(text)
+  local list = {}
+  for word in (text .. ","):gmatch "([^,]*)," do
+    local digits, unit = word:match "^%s*(%d+)([kKM]?)%s*$"
+    local length = digits and math.tointeger(tonumber(digits))
+    if not length or length < 1 or length > 1 << 30 then
+      cli.fail(2, ("bench: --length: '%s' is no length: give 4096, 4k, 1M or a list: 1k,4k"):format(
+        word))
+    end
+    list[#list + 1] = length * UNITS[unit]
+  end
+  return list
+end
+
+-- ---- records ----
+
+local function whole(value) return ("%d"):format(value) end
+local function significant(value) return ("%.4g"):format(value) end
+local function percent(value) return ("%.1f %%"):format(100 * value) end
+local function ratio(value) return ("%.3f"):format(value) end
+
+--- 1024 -> "1k": lengths as people say them.
+local function length(value)
+  if value >= 1 << 20 and value % (1 << 20) == 0 then return ("%dM"):format(value >> 20) end
+  if value >= 1024 and value % 1024 == 0 then return ("%dk"):format(value >> 10) end
+  return whole(value)
+end
+
+local function bytes(value)
+  local names, i = { "B", "KiB", "MiB", "GiB" }, 1
+  while value >= 1024 and i < #names do value, i = value / 1024, i + 1 end
+  return (i == 1 and "%d %s" or "%.1f %s"):format(value, names[i])
+end
+
+--- Columns of the table of each case: key, heading, width, how to show it.
+local TABLES = {
+  gemm = { { "shape", "product", -24 }, { "m", "m", 5, whole }, { "n", "n", 5, whole },
+           { "k", "k", 5, whole }, { "gflops", "GFLOP/s", 9, significant } },
+  attention = { { "which", "attention", -9 }, { "L", "length", 7, length },
+    { "forward_ms", "forward ms", 11, significant },
+    { "forward_backward_ms", "fwd+bwd ms", 11, significant },
+    { "forward_us_per_token", "fwd us/token", 13, significant },
+    { "fraction_of_gemm", "of GEMM", 9, percent },
+    { "fraction_of_gemm_backward", "fwd+bwd", 9, percent },
+    { "bytes_saved", "saved", 11, bytes }, { "bytes_peak", "peak", 11, bytes } },
+  block = { { "which", "attention", -9 }, { "L", "length", 7, length },
+    { "forward_ms", "forward ms", 11, significant },
+    { "forward_backward_ms", "fwd+bwd ms", 11, significant },
+    { "ratio_to_identity", "x identity", 11, ratio }, { "bytes_peak", "peak", 11, bytes } },
+  train = { { "L", "length", 7, length }, { "layers", "layers", 6, whole },
+    { "params", "parameters", 11, whole }, { "tokens_per_s", "tokens/s", 10, significant },
+    { "step_ms", "step ms", 9, significant }, { "fraction_of_gemm", "of GEMM", 9, percent },
+    { "lua_share", "Lua", 8, function(v) return ("%.3f %%"):format(100 * v) end },
+    { "bytes_peak", "peak", 11, bytes } },
+  generate = { { "prompt", "prompt", 7, length }, { "tokens_per_s", "tokens/s", 10, significant },
+    { "prompt_tokens_per_s", "prompt tok/s", 13, significant },
+    { "weight_bytes", "weights", 11, bytes }, { "state_bytes", "state", 11, bytes },
+    { "used_gb_s", "GB/s", 7, significant }, { "bandwidth_gb_s", "machine", 8, significant },
+    { "fraction_of_bandwidth", "share", 8, percent },
+    { "time_to_first_prompt", "x first", 8, ratio } },
+  features = { { "kernel", "kernel", -13 }, { "rows", "rows", -11 }, { "features", "m", 5, whole },
+    { "norm", "|x+y|", 6, significant }, { "predicted_rel_mse", "predicted", 10, significant },
+    { "measured_rel_mse", "measured", 10, significant }, { "bias_sigma", "bias/sigma", 11, ratio },
+    { "bias_sigma_negative", "of -z", 8, ratio } },
+  crossover = { { "d", "d", 5, whole }, { "m", "m", 5, whole }, { "causal", "causal", 7, tostring },
+    { "L", "crossover", 10, whole }, { "exact_ms", "exact ms", 10, significant },
+    { "favor_ms", "FAVOR+ ms", 10, significant } },
+}
+
+--- `text` in a field: to the left for a negative width.
+local function field(text, width)
+  local blank = (" "):rep(math.abs(width) - (utf8.len(text) or #text))
+  return width < 0 and text .. blank or blank .. text
+end
+
+local function line(columns, give)
+  local parts = {}
+  for i, column in ipairs(columns) do parts[i] = field(give(column), column[3]) end
+  return (table.concat(parts, "  "):gsub("%s+$", "")) .. "\n"
+end
+
+--- What every figure of a table was measured with, above it.
+local function heading(case, record, options)
+  local info = pf.info()
+  local parts = { ("%d thread%s"):format(options.threads, options.threads == 1 and "" or "s"),
+                  info.cpu_name .. " kernels", info.blas:match "^%S+ %S+" or info.blas }
+  for _, key in ipairs { "B", "H", "d", "m", "kernel" } do
+    if record[key] ~= nil and case ~= "crossover" and case ~= "gemm" then
+      parts[#parts + 1] = ("%s %s"):format(key, tostring(record[key]))
+    end
+  end
+  if record.causal and case ~= "crossover" then parts[#parts + 1] = "causal" end
+  if record.gemm_gflops then
+    parts[#parts + 1] = ("GEMM %.1f GFLOP/s a thread"):format(record.gemm_gflops)
+  end
+  return ("bench %s: %s\n"):format(case, table.concat(parts, ", "))
+end
+
+local headed -- the case whose heading stands
+
+--- A record: a line of JSON, or a row of the case's table.
+function tools.print_record(record, options)
+  local info = pf.info()
+  record.threads, record.cpu, record.blas = options.threads, info.cpu_name, info.blas
+  if options.collect then return options.collect(record) end
+  if options.json then return cli.print_json(record) end
+  local columns = TABLES[options.case]
+  if headed ~= options.case then
+    cli.write(heading(options.case, record, options), line(columns, function(c) return c[2] end))
+    headed = options.case
+  end
+  cli.write(line(columns, function(column)
+    local value = record[column[1]]
+    if value == nil then return "" end
+    return column[4] and column[4](value) or tostring(value)
+  end))
+end
+
+--- The shape's own fields, and more.
+function tools.shape_of(options, L, more)
+  local record = { B = options.batch, H = options.heads, L = L, d = options.head_dim,
+                   m = options.features, C = options.causal and tools.CAUSAL_CHUNK or 0,
+                   causal = options.causal or false, kernel = options.kernel }
+  for key, value in pairs(more) do record[key] = value end
+  return record
+end
+
+tools.bytes, tools.length = bytes, length
+
+return tools

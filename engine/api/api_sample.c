@@ -1,0 +1,214 @@
+/*
+ * api_sample.c - see sample.h: greedy, by temperature, among the top_k likeliest, among the
+ * likeliest that reach the share top_p. Ids are ordered no further than they are needed.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "sample.h"
+
+/* ---- room ---- */
+
+void pf_sampler_free(pf_sampler *s, pf_heap *heap) {
+    size_t n = (size_t)s->vocab;
+    if (s->logits) pf_heap_free(heap, s->logits, (size_t)s->batch * n * sizeof *s->logits);
+    if (s->weight) pf_heap_free(heap, s->weight, n * sizeof *s->weight);
+    if (s->order) pf_heap_free(heap, s->order, n * sizeof *s->order);
+    if (s->allow) pf_heap_free(heap, s->allow, n);
+    *s = (pf_sampler){0};
+}
+
+int pf_sampler_room(pf_sampler *s, pf_heap *heap, int64_t batch, int64_t vocab) {
+    if (s->vocab == vocab && s->batch == batch) return 0;
+    if (s->vocab) {
+        return pf_fail(PF_ESHAPE, "stream: %lld logits where the vocabulary has %lld",
+                       (long long)vocab, (long long)s->vocab);
+    }
+    int64_t shape[2] = {batch, vocab};
+    if (vocab < 1 || vocab > INT32_MAX) {
+        return pf_fail(PF_ESHAPE, "stream: the model gives %lld logits", (long long)vocab);
+    }
+    PF_TRY(pf_shape_valid(2, shape, PF_F32, "stream"));
+    size_t n = (size_t)vocab;
+    s->batch = batch, s->vocab = vocab;
+    s->logits = pf_heap_alloc(heap, (size_t)batch * n * sizeof *s->logits);
+    s->weight = pf_heap_alloc(heap, n * sizeof *s->weight);
+    s->order = pf_heap_alloc(heap, n * sizeof *s->order);
+    if (s->logits && s->weight && s->order) return 0;
+    pf_sampler_free(s, heap);
+    return PF_ENOMEM;
+}
+
+int pf_sampler_allow(pf_sampler *s, pf_heap *heap, int64_t batch, const uint8_t *allow,
+                     int64_t n) {
+    if (!allow) {
+        if (s->allow) pf_heap_free(heap, s->allow, (size_t)s->vocab);
+        s->allow = NULL;
+        return 0;
+    }
+    PF_TRY(pf_sampler_room(s, heap, batch, n));
+    if (!s->allow) s->allow = pf_heap_alloc(heap, (size_t)n);
+    if (!s->allow) return PF_ENOMEM;
+    memcpy(s->allow, allow, (size_t)n);
+    return 0;
+}
+
+int pf_sampler_reorder(pf_sampler *to, pf_heap *heap, const pf_sampler *from, const int64_t *rows,
+                       int64_t n) {
+    if (!from->vocab) return 0;
+    PF_TRY(pf_sampler_room(to, heap, n, from->vocab));
+    size_t width = (size_t)from->vocab;
+    for (int64_t b = 0; b < n; b++) {
+        int64_t row = rows ? rows[b] : b;
+        if (row < 0 || row >= from->batch) {
+            pf_sampler_free(to, heap);
+            return pf_fail(PF_EINVAL, "reorder: there is no row %lld in a stream of %lld sequences",
+                           (long long)row, (long long)from->batch);
+        }
+        memcpy(to->logits + (size_t)b * width, from->logits + (size_t)row * width,
+               width * sizeof *to->logits);
+    }
+    if (!from->allow) return 0;
+    int status = pf_sampler_allow(to, heap, n, from->allow, from->vocab);
+    if (status < 0) pf_sampler_free(to, heap);
+    return status;
+}
+
+int pf_sampler_copy(pf_sampler *to, pf_heap *heap, const pf_sampler *from) {
+    return pf_sampler_reorder(to, heap, from, NULL, from->batch);
+}
+
+/* ---- one row ---- */
+
+typedef struct {
+    const pf_sampler *all;
+    const float *logits; /* of the row */
+} sampled_row;
+
+static bool allowed(const sampled_row *s, int64_t id) {
+    return (!s->all->allow || s->all->allow[id]) && s->logits[id] > -INFINITY;
+}
+
+/* The likeliest id, the first of equals. */
+static int find_best(const sampled_row *s, int32_t *best) {
+    int64_t at = -1;
+    for (int64_t i = 0; i < s->all->vocab; i++) {
+        if (isnan(s->logits[i])) {
+            return pf_fail(PF_ENUMERIC, "stream: the logit of token %lld is not a number",
+                           (long long)i);
+        }
+        if (allowed(s, i) && (at < 0 || s->logits[i] > s->logits[at])) at = i;
+    }
+    if (at < 0) return pf_fail(PF_EINVAL, "stream: no token is allowed");
+    *best = (int32_t)at;
+    return 0;
+}
+
+/* a comes before b: larger logit, then smaller id. */
+static bool before(const sampled_row *s, int32_t a, int32_t b) {
+    return s->logits[a] > s->logits[b] || (s->logits[a] == s->logits[b] && a < b);
+}
+
+static void sift(const sampled_row *s, int64_t n, int64_t at) {
+    int32_t *heap = s->all->order, id = heap[at];
+    for (int64_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && before(s, heap[child + 1], heap[child])) child++;
+        if (!before(s, heap[child], id)) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = id;
+}
+
+/* Moves the next likeliest of the first n ids of s->all->order to place n - 1. */
+static void pop(const sampled_row *s, int64_t n) {
+    int32_t top = s->all->order[0];
+    s->all->order[0] = s->all->order[n - 1];
+    sift(s, n - 1, 0);
+    s->all->order[n - 1] = top;
+}
+
+/* Fills s->all->order with the n allowed ids and s->all->weight by id; returns their sum. */
+static double weigh(const sampled_row *s, double temperature, float best, int64_t *n) {
+    double sum = 0;
+    *n = 0;
+    for (int64_t i = 0; i < s->all->vocab; i++) {
+        if (!allowed(s, i)) continue;
+        s->all->order[(*n)++] = (int32_t)i;
+        s->all->weight[i] = exp(((double)s->logits[i] - best) / temperature);
+        sum += s->all->weight[i];
+    }
+    return sum;
+}
+
+/* Leaves in s->all->order[*first .. n-1] the top_k likeliest of n ids, or of them the fewest
+ * that reach the share top_p; returns the sum of their weights. */
+static double cut(const sampled_row *s, const pf_sampling *o, double sum, int64_t n,
+                  int64_t *first) {
+    int64_t kept = o->top_k > 0 ? pf_min(o->top_k, n) : n;
+    for (int64_t i = n / 2; i-- > 0;) sift(s, n, i);
+    if (o->top_k > 0) { /* the share is one of the top_k */
+        sum = 0;
+        for (int64_t i = 0; i < kept; i++) {
+            pop(s, n - i);
+            sum += s->all->weight[s->all->order[n - i - 1]];
+        }
+    }
+    double reached = 0;
+    int64_t taken = 0;
+    for (; taken < kept && (taken == 0 || reached < o->top_p * sum); taken++) {
+        if (o->top_k <= 0) pop(s, n - taken);
+        reached += s->all->weight[s->all->order[n - taken - 1]];
+    }
+    *first = n - taken;
+    return reached;
+}
+
+/* The id at which the running sum passes `point`. */
+static int32_t walk(const sampled_row *s, int64_t first, int64_t n, double point) {
+    double sum = 0;
+    for (int64_t i = n - 1; i > first; i--) {
+        sum += s->all->weight[s->all->order[i]];
+        if (point < sum) return s->all->order[i];
+    }
+    return s->all->order[first];
+}
+
+static int read_sampling(pf_sampling *o, const pf_sampling *given) {
+    *o = (pf_sampling){.size = sizeof *o};
+    if (given) memcpy(o, given, given->size < sizeof *o ? given->size : sizeof *o);
+    if (o->top_p == 0) o->top_p = 1;
+    if (!isfinite(o->temperature) || o->temperature < 0) {
+        return pf_fail(PF_EINVAL, "stream: temperature must be at least 0, got %g", o->temperature);
+    }
+    if (!(o->top_p > 0 && o->top_p <= 1) || o->top_k < 0) {
+        return pf_fail(PF_EINVAL, "stream: top_p must be from 0 to 1, top_k at least 0; got %g, %d",
+                       o->top_p, o->top_k);
+    }
+    return 0;
+}
+
+/* ---- all rows ---- */
+
+static int draw_row(const sampled_row *s, const pf_sampling *o, uint64_t row, int64_t position,
+                    int32_t *next) {
+    PF_TRY(find_best(s, next));
+    float best = s->logits[*next];
+    if (o->temperature == 0 || isinf(best)) return 0;
+    int64_t n, first = 0;
+    double sum = weigh(s, o->temperature, best, &n);
+    if (o->top_k > 0 || o->top_p < 1) sum = cut(s, o, sum, n, &first);
+    pf_rng rng = pf_rng_make(o->seed, PF_DRAW_SAMPLE, row, (uint64_t)position);
+    *next = walk(s, first, n, pf_rng_uniform(&rng, 0) * sum);
+    return 0;
+}
+
+int pf_sampler_draw(const pf_sampler *s, int64_t position, const pf_sampling *sampling,
+                    int32_t *next) {
+    pf_sampling o;
+    PF_TRY(read_sampling(&o, sampling));
+    for (int64_t b = 0; b < s->batch; b++) {
+        sampled_row row = {s, s->logits + b * s->vocab};
+        PF_TRY(draw_row(&row, &o, (uint64_t)b, position, &next[b]));
+    }
+    return 0;
+}

@@ -1,0 +1,286 @@
+/*
+ * api_state_load.c - reading streaming states from files (state_file.h). A file is whole, of
+ * this format, of this kernel or model, and every tensor is there with its shape, or nothing
+ * is loaded. No size that the file claims asks for memory before a tensor has proved it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "json.h"
+#include "state_file.h"
+
+enum { MAX_SIZE = 1 << 20 };
+#define MAX_POSITION ((double)((int64_t)1 << 53))
+
+/* ---- metadata ---- */
+
+static int damaged(const char *what) {
+    return pf_fail(PF_EFORMAT, "state: %s; the file is damaged or of another version", what);
+}
+
+static const char *text_of(const pf_state_file *f, const char *key) {
+    const pf_config *value = f->meta ? pf_config_get(f->meta, key) : NULL;
+    const char *text = value ? pf_config_string(value) : NULL;
+    return text ? text : "";
+}
+
+static int size_of(const pf_state_file *f, const char *key, int64_t *size) {
+    const char *text = text_of(f, key);
+    char *end = NULL;
+    long long value = strtoll(text, &end, 10);
+    if (end == text || *end || value < 1 || value > MAX_SIZE) {
+        return pf_fail(PF_EFORMAT, "state: '%s' is '%.32s', not a size", key, text);
+    }
+    *size = value;
+    return 0;
+}
+
+static int json_of(const pf_state_file *f, const char *key, pf_config_kind kind,
+                   pf_config **value) {
+    const char *text = text_of(f, key);
+    PF_TRY(pf_json_parse(value, text, strlen(text)));
+    if (pf_config_kind_of(*value) == kind) return 0;
+    return pf_fail(PF_EFORMAT, "state: '%s' in the file is not what it must be", key);
+}
+
+/* ---- opening ---- */
+
+static int check_whole(const pf_state_file *f, const char *kind) {
+    char hash[PF_HASH_TEXT];
+    if (strcmp(text_of(f, "format"), PF_STATE_FORMAT) != 0) {
+        return pf_fail(PF_EFORMAT, "state: this file holds no state");
+    }
+    if (strcmp(text_of(f, "version"), PF_STATE_VERSION) != 0) {
+        return pf_fail(PF_EFORMAT, "state: version %.16s of the format is not known here",
+                       text_of(f, "version"));
+    }
+    PF_TRY(pf_state_digest(f, hash));
+    if (strcmp(text_of(f, "checksum"), hash) != 0) return damaged("its checksum does not match");
+    if (strcmp(text_of(f, "kind"), kind) == 0) return 0;
+    return pf_fail(PF_EFORMAT, "state: the file holds a state of %s, wanted is one of %s",
+                   strcmp(kind, "model") == 0 ? "attention alone" : "a model",
+                   strcmp(kind, "model") == 0 ? "a model" : "attention alone");
+}
+
+static int read_file(pf_state_file *f, const char *path, const char *kind) {
+    PF_TRY(pf_safetensors_load(f->engine, path, &f->list, &f->n, &f->meta));
+    PF_TRY(check_whole(f, kind));
+    PF_TRY(json_of(f, "positions", PF_LIST, &f->positions));
+    PF_TRY(json_of(f, "recent", PF_LIST, &f->recent));
+    return json_of(f, "hosts", PF_MAP, &f->hosts);
+}
+
+static pf_tensor *find_tensor(const pf_state_file *f, const char *path, const char *name) {
+    size_t n = strlen(path);
+    for (int i = 0; i < f->n; i++) {
+        if (strncmp(f->list[i].name, path, n) == 0 && strcmp(f->list[i].name + n, name) == 0) {
+            return f->list[i].tensor;
+        }
+    }
+    return NULL;
+}
+
+/* ---- filling a tree ---- */
+
+static int fill_position(pf_state_file *f, pf_state *s) {
+    const pf_config *position = pf_config_at(f->positions, f->node);
+    const pf_config *recent = pf_config_at(f->recent, f->node);
+    if (!position || !recent) return damaged("it has fewer layers than the model");
+    f->node++;
+    double p = pf_config_number(position), r = pf_config_number(recent);
+    bool good = p >= 0 && p <= MAX_POSITION && p == (double)(int64_t)p;
+    if (!good) return damaged("a position in it is none");
+    good = r >= 0 && r <= p && r == (double)(int64_t)r;
+    if (!good) return damaged("a count of steps in it is none");
+    s->position = (int64_t)p;
+    s->recent = (int64_t)r;
+    return 0;
+}
+
+/* Tensor i of the node from the file's; a growing one is as long as the position says. */
+static int fill_tensor(pf_state_file *f, pf_state *s, int i, const char *path) {
+    const char *name = s->kind->tensor[i];
+    pf_tensor *from = find_tensor(f, path, name), *to = s->tensor[i];
+    int64_t shape[PF_MAX_RANK];
+    if (!from) return pf_fail(PF_EFORMAT, "state: the file lacks the tensor '%s%s'", path, name);
+    memcpy(shape, to->shape, sizeof shape);
+    if (s->kind->grows) shape[2] = s->position;
+    bool fits = from->dtype == to->dtype && from->rank == to->rank;
+    for (int k = 0; fits && k < to->rank; k++) fits = from->shape[k] == shape[k];
+    if (!fits) {
+        return pf_fail(PF_EFORMAT, "state: '%s%s' in the file is %s, must be %s", path, name,
+                       pf_shape_of(from), pf_shape_text(to->rank, shape));
+    }
+    f->used++;
+    if (s->kind->grows) {
+        pf_tensor_release(&s->tensor[i]);
+        PF_TRY(pf_tensor_make_lasting(&s->tensor[i], s->heap, from->dtype, from->rank, shape));
+    }
+    return pf_tensor_copy(s->tensor[i], from);
+}
+
+/* A layer of the host gets back what it gave: tensors under path + "host.", and data. */
+static int fill_host(pf_state_file *f, pf_state *s, const char *path) {
+    const pf_config *data = pf_config_get(f->hosts, path);
+    char below[PF_STATE_PATH + 8];
+    size_t length = strlen(path) + 5;
+    int n = 0;
+    if (!data) return 0;
+    if (!s->layer.load_state) {
+        return pf_fail(PF_ESTATE, "state: the file holds what a layer of the host kept, but "
+                                  "there is none that can take it back");
+    }
+    memcpy(below, path, length - 5);
+    memcpy(below + length - 5, "host.", 6);
+    pf_named *list = malloc(((size_t)f->n + 1) * sizeof *list);
+    if (!list) return pf_fail(PF_ENOMEM, "state: no memory");
+    for (int i = 0; i < f->n; i++) {
+        if (strncmp(f->list[i].name, below, length) != 0) continue;
+        list[n++] = (pf_named){f->list[i].name + length, f->list[i].tensor};
+    }
+    f->used += n;
+    int status = s->layer.load_state(s->layer.context, f->engine, list, n, data, &s->host);
+    free(list);
+    return status;
+}
+
+static int fill_tree(pf_state_file *f, pf_state *s, const char *path) {
+    PF_TRY(fill_position(f, s));
+    for (int i = 0; i < PF_STATE_TENSORS && s->kind; i++) {
+        if (s->tensor[i]) PF_TRY(fill_tensor(f, s, i, path));
+    }
+    PF_TRY(fill_host(f, s, path));
+    for (int i = 0; i < s->n_child; i++) {
+        char below[PF_STATE_PATH];
+        PF_TRY(pf_state_place(below, path, i));
+        if (s->child[i]) PF_TRY(fill_tree(f, s->child[i], below));
+    }
+    return 0;
+}
+
+/* The whole tree; `others`: tensors of the file that are none of the tree's. */
+static int fill_state(pf_state_file *f, pf_state *s, int others) {
+    PF_TRY(fill_tree(f, s, ""));
+    if (f->node == pf_config_size(f->positions) && f->used + others == f->n) return 0;
+    return damaged("it holds more than this state");
+}
+
+/* ---- states of attention alone ---- */
+
+/* What the file says of its kernel, as options to open a state with. */
+static int read_options(const pf_state_file *f, pf_attention_state_options *o,
+                        pf_config **kernel) {
+    PF_TRY(json_of(f, "kernel", PF_MAP, kernel));
+    PF_TRY(size_of(f, "batch", &o->batch));
+    PF_TRY(size_of(f, "heads", &o->heads));
+    PF_TRY(size_of(f, "head_dim", &o->head_dim));
+    PF_TRY(size_of(f, "value_dim", &o->value_dim));
+    o->size = sizeof *o;
+    o->kernel = *kernel;
+    o->projection = find_tensor(f, "", "projection");
+    o->decay = find_tensor(f, "", "decay");
+    o->fingerprint = NULL; /* the engine's own, to be held against the file's */
+    const pf_config *name = pf_config_get(*kernel, "name");
+    const char *text = name ? pf_config_string(name) : NULL;
+    if (text && strcmp(text, "given") == 0) o->fingerprint = find_tensor(f, "", "fingerprint");
+    const pf_tensor *S = find_tensor(f, "", "s");
+    if (!S || (S->rank == 4 && S->shape[0] == o->batch && S->shape[1] == o->heads &&
+               S->shape[3] == o->value_dim)) {
+        return 0;
+    }
+    return pf_fail(PF_EFORMAT, "state: 's' in the file is %s, but it says %lld sequences of %lld "
+                              "heads with values of %lld",
+                   pf_shape_of(S), (long long)o->batch, (long long)o->heads,
+                   (long long)o->value_dim);
+}
+
+/* A file that names what can't be opened is not a good file. */
+static int open_named(pf_state **state, pf_engine *e, const pf_attention_state_options *o) {
+    int status = pf_attention_state_open(state, e, o);
+    if (status >= 0 || status == PF_ENOMEM) return status;
+    return pf_fail_in(PF_EFORMAT, "state: what the file says of its kernel does not hold");
+}
+
+static int read_alone(pf_state **state, pf_state_file *f,
+                      const pf_attention_state_options *options) {
+    pf_attention_state_options o = {0};
+    pf_config *kernel = NULL;
+    int status = read_options(f, &o, &kernel);
+    if (status >= 0) status = open_named(state, f->engine, &o);
+    pf_config_free(kernel);
+    PF_TRY(status);
+    const pf_alone *alone = (*state)->alone;
+    pf_tensor *fingerprint = find_tensor(f, "", "fingerprint");
+    pf_alone says = *alone; /* the same with the file's own numbers */
+    says.fingerprint = fingerprint;
+    if (pf_alone_alike(alone, &says) < 0) {
+        return pf_fail(PF_EFORMAT, "state: the kernel that the file names gives other features "
+                                   "here than where it was saved");
+    }
+    if (options) {
+        status = pf_attention_state_check(f->engine, *state, options);
+        if (status < 0) return status == PF_ENOMEM ? status : pf_fail_in(PF_EFORMAT, "state");
+    }
+    return fill_state(f, *state, !!o.projection + !!o.decay + !!fingerprint);
+}
+
+/* ---- states of models ---- */
+
+static int check_model(const pf_state_file *f, const pf_module *module) {
+    char hash[PF_HASH_TEXT];
+    PF_TRY(pf_module_digest(f->engine, module, hash));
+    if (strcmp(text_of(f, "model"), hash) == 0) return 0;
+    return pf_fail(PF_EFORMAT, "state: the file's state is of another model, or of this one with "
+                              "other weights");
+}
+
+static int read_module(pf_state **state, pf_state_file *f, const pf_module *module,
+                       pf_tensor **logits) {
+    int64_t batch;
+    PF_TRY(size_of(f, "batch", &batch));
+    PF_TRY(check_model(f, module));
+    PF_TRY(pf_module_state(state, f->engine, module, (int)batch));
+    pf_tensor *rows = find_tensor(f, "", "logits");
+    PF_TRY(fill_state(f, *state, rows != NULL));
+    if (!rows || !logits) return 0;
+    if (rows->dtype == PF_F32 && rows->rank == 2 && rows->shape[0] == batch) {
+        return pf_tensor_detach(logits, f->engine, rows);
+    }
+    return pf_fail(PF_EFORMAT, "state: 'logits' in the file is %s, must be (%lld, vocab)",
+                   pf_shape_of(rows), (long long)batch);
+}
+
+int pf_module_state_read(pf_state **state, pf_engine *e, const pf_module *module,
+                         pf_tensor **logits, const char *path) {
+    pf_state_file f = {.engine = e};
+    *state = NULL;
+    int status = read_file(&f, path, "model");
+    if (status >= 0) status = read_module(state, &f, module, logits);
+    pf_state_file_free(&f);
+    if (status >= 0) return status;
+    pf_state_close(state);
+    return pf_fail_in(status, "%s", path);
+}
+
+/* ---- public ---- */
+
+int pf_state_load(pf_state **state, pf_engine *engine, const char *path,
+                  const pf_attention_state_options *options) {
+    if (!state || !engine || !path) return pf_fail(PF_EINVAL, "state: an argument is NULL");
+    pf_state_file f = {.engine = engine};
+    *state = NULL;
+    int status = read_file(&f, path, "attention");
+    if (status >= 0) status = read_alone(state, &f, options);
+    pf_state_file_free(&f);
+    if (status >= 0) return status;
+    pf_state_close(state);
+    return pf_fail_in(status, "%s", path);
+}
+
+int pf_module_state_load(pf_state **state, pf_engine *engine, const pf_module *module,
+                         const char *path) {
+    if (!state || !engine || !module || !path) {
+        return pf_fail(PF_EINVAL, "state: an argument is NULL");
+    }
+    return pf_module_state_read(state, engine, module, NULL, path);
+}
