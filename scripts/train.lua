@@ -39,7 +39,7 @@ local ROWS = {
   { "norm", { "layernorm", "rmsnorm" }, nil, "normalisation" },
   { "conv", "whole", nil, "width of the short convolution before attention (0: none)" },
   { "ngrams", "whole", nil, "longest n-gram of a hashed memory beside the embedding (0: none)" },
-  { "buckets", "positive", nil, "rows of that memory for each n" },
+  { "buckets", "positive", nil, "rows of that memory for each n (default: a 32nd of the tokens)" },
   { "head-decay", "number", nil, "how fast the steepest head forgets, a token (0: none; causal)" },
   { "seed", "whole", 1, "of everything random" },
   { "threads", "positive", nil, "threads (default: all cores)" },
@@ -54,14 +54,14 @@ local ROWS = {
 
 --- What a user gets who names nothing: found by trying (engine/README.md, speed diary).
 local PRESETS = {
-  protein = { length = 512, batch = 4, lr = 4e-3, warmup = 60 },
-  text = { length = 256, batch = 4, lr = 4e-3, warmup = 60 },
+  protein = { length = 512, batch = 8, lr = 4e-3, warmup = 60, ngrams = 6 },
+  text = { length = 256, batch = 4, lr = 4e-3, warmup = 60, ngrams = 0 },
 }
 for _, preset in pairs(PRESETS) do
   for name, value in pairs {
-    dim = 128, layers = 4, heads = 4, features = 64, conv = 4, ngrams = 0, buckets = 262144,
-    head_decay = 1, qk_norm = "on", decay = 0.1, clip = 1.0, dropout = 0, redraw = 0,
-    positions = "rotary", act = "gelu", norm = "layernorm", minutes = 3, eval_every = 200,
+    dim = 128, layers = 4, heads = 4, features = 64, conv = 4, head_decay = 1, qk_norm = "on",
+    decay = 0.1, clip = 1.0, dropout = 0, redraw = 0, positions = "rotary", act = "gelu",
+    norm = "layernorm", minutes = 3, eval_every = 200,
   } do
     preset[name] = value
   end
@@ -155,6 +155,13 @@ local function settings_from(options, kind)
   return settings
 end
 
+--- Rows for each n of an n-gram memory: a power of two, so many as a 32nd of the tokens.
+local function buckets_for(tokens)
+  local rows = 1024
+  while rows < tokens / 32 and rows < 1 << 20 do rows = rows * 2 end
+  return rows
+end
+
 --- Opens the data and sees to it that there is enough to train on.
 local function open_data(settings)
   local data = cli.need(pf.data.open { path = settings.data, length = settings.length,
@@ -237,6 +244,7 @@ local function fresh(options)
   local settings = settings_from(options, cli.need(pf.data.kind(options.data)))
   pf.seed(settings.seed)
   local data = open_data(settings)
+  settings.buckets = settings.buckets or buckets_for(data:info("train").tokens)
   if options.crossover then cli.need(pf.attention.use_crossover(options.crossover)) end
   local model = build_model(settings, data:tokenizer():size())
   return { settings = settings, data = data, model = model,

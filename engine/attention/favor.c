@@ -166,7 +166,6 @@ static void fill_sizes(pf_operator *op, const pf_call *c) {
     op->projected = w != NULL;
     op->m = w ? w->shape[w->rank - 2] : op->d;
     op->r = op->m * op->map->width;
-    op->ld = op->r % 64 == 0 ? op->r + 16 : op->r;
     op->block = op->causal ? PF_CAUSAL_BLOCK : PF_FULL_BLOCK;
     op->scale = is_given(c) ? 1 : (float)pf_map_scale(op->map, c->attr[A_SCALE].f, op->d);
     op->tilt = c->attr[A_TILT].f;
@@ -374,11 +373,12 @@ const pf_op pf_op_favor = {
 const pf_op pf_op_linear_attention = {
     .name = "linear_attention",
     .args = "phi_q, phi_k, v, [projection], [mask], [documents], [entry_s], [entry_z], "
-            "[entry_shift], [decay], [tilts], [limits], [prefix], [cu_seqlens], [factors]",
+            "[entry_shift], [decay], [tilts], [limits], [prefix], [cu_seqlens], "
+            "[factors]",
     .results = "out, exit_s, exit_z, exit_shift",
     .doc = "The same operator with features given: phi_q (B, H, Lq, r), phi_k (B, Hk, Lk, r), "
-           "v (B, Hk, Lk, dv). Takes no projection and no tilts; map, scale, ratio, eps and tilt have "
-           "no effect.",
+           "v (B, Hk, Lk, dv). Takes no projection and no tilts; map, scale, ratio, eps and tilt "
+           "have no effect.",
     .min_in = 3, .max_in = PF_FAVOR_INPUTS, .n_out = OUTPUTS,
     .flags = PF_OP_OWN_OUTPUTS,
     .uses = PF_USES_ALL_IN | PF_USES_OUT(OUT),

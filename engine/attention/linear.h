@@ -104,7 +104,6 @@ typedef struct pf_operator {
     const pf_map *map;
     pf_map_args args;
     int64_t B, H, Hk, group, Lq, Lk, d, dv, m, r, block; /* group: query heads a key head */
-    int64_t ld;              /* row stride of features: rows a power of 2 apart crowd a cache */
     float scale;
     bool causal, projected; /* causal: queries see a first part of their segment's keys */
     bool wave;               /* runs as one: what a span holds is shared (linear_wave.c) */
@@ -146,7 +145,7 @@ typedef struct pf_work {
     float decay;             /* of this head; positions count from the block's first row */
     /* keys of the block */
     int64_t first, keys, k_rows;
-    float *xk, *fk;          /* (block, d) scaled, (block, r; ld) */
+    float *xk, *fk;          /* (block, d) scaled, (block, r) */
     float *v, *vs;           /* (block, dv): values, 0 where not finite; the same, scaled */
     float *shift, *run, *leave; /* l, M up to the row, e^(l - M_out) */
     bool masked;             /* a real key is masked */
@@ -155,14 +154,14 @@ typedef struct pf_work {
     /* queries of the block */
     int64_t queries, q_rows;
     int32_t *at, *sees;      /* position in the item; keys of the block that it sees, ascending */
-    float *xq, *fq;          /* (block, d) scaled, (block, r; ld) */
+    float *xq, *fq;          /* (block, d) scaled, (block, r) */
     float *top, *e;          /* M_i, e^(M - M_i) */
     float *den, *rho;
     float *o, *g;            /* (block, dv) */
     float *a, *b, *factor;   /* (block, block); (block): e^(l - M_i) */
     /* either side */
     float *half, *coef;      /* (block) */
-    float *df, *dk;          /* (block, r; ld) */
+    float *df, *dk;          /* (block, r) */
     float *dvalue;           /* (block, dv) */
     float *u;                /* (block, m): maps whose pull reads it */
     float *bias;             /* (m): tilted maps */
@@ -193,7 +192,7 @@ static inline int64_t pf_span_chunks(const pf_operator *op) {
     return pf_max(1, pf_min(PF_SPAN_CHUNKS, pf_ceil_div(op->reach.longest, op->block)));
 }
 static inline int64_t pf_known_floats(const pf_operator *op) {
-    return pf_round_up(op->block * op->ld + op->block, 16);
+    return pf_round_up(op->block * op->r + op->block, 16);
 }
 /* n queries of the segment, from place `first` of its queries on: at, and xq, fq. `sees` is
  * the caller's. */
@@ -232,14 +231,14 @@ void pf_work_join_cotangent(const pf_work *w, float beta, const float *t, const 
 
 /* ---- linear_stair.c: products with a (queries, keys) matrix of which row i has sees[i]
  * entries and zeros behind ---- */
-/* c (queries, keys; block) <- x y^T on the stair; x (queries, n; ld), y (keys, n; ld). */
-void pf_stair_scores(pf_work *w, int64_t n, int64_t ld, const float *x, const float *y, float *c);
+/* c (queries, keys; block) <- x y^T on the stair; x (queries, n), y (keys, n). */
+void pf_stair_scores(pf_work *w, int64_t n, const float *x, const float *y, float *c);
 /* Row i of c times e^(l_j - M_i), 0 behind its stair, 0 for masked keys; sum (may be NULL)
  * of each row. */
 void pf_stair_decay(pf_work *w, float *c, float *sum);
-/* to (queries, n; ld) += c y;  to (keys, n; ld) += c^T x; y and x have the same stride */
-void pf_stair_apply(pf_work *w, const float *c, int64_t n, int64_t ld, const float *y, float *to);
-void pf_stair_turned(pf_work *w, const float *c, int64_t n, int64_t ld, const float *x, float *to);
+/* to (queries, n) += c y;  to (keys, n) += c^T x */
+void pf_stair_apply(pf_work *w, const float *c, int64_t n, const float *y, float *to);
+void pf_stair_turned(pf_work *w, const float *c, int64_t n, const float *x, float *to);
 
 /* ---- linear_full.c: blocks, for the wave ---- */
 /* Loads a block of keys; the running maximum with them. */

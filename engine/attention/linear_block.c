@@ -19,7 +19,7 @@ static int32_t *carve_numbers(void **scratch, int64_t n) {
 static void carve_keys(pf_work *w, const pf_operator *op, void **scratch) {
     int64_t C = op->block;
     w->xk = carve(scratch, C * op->d);
-    w->fk = carve(scratch, C * op->ld);
+    w->fk = carve(scratch, C * op->r);
     w->v = carve(scratch, C * op->dv);
     w->vs = carve(scratch, C * op->dv);
     w->shift = carve(scratch, C);
@@ -33,7 +33,7 @@ static void carve_queries(pf_work *w, const pf_operator *op, void **scratch) {
     w->at = carve_numbers(scratch, C);
     w->sees = carve_numbers(scratch, C);
     w->xq = carve(scratch, C * op->d);
-    w->fq = carve(scratch, C * op->ld);
+    w->fq = carve(scratch, C * op->r);
     w->top = carve(scratch, C);
     w->e = carve(scratch, C);
     w->den = carve(scratch, C);
@@ -47,8 +47,8 @@ static void carve_backward(pf_work *w, const pf_operator *op, void **scratch) {
     int64_t C = op->block, state = op->r * op->dv + op->r;
     w->b = op->causal ? carve(scratch, C * C) : NULL;
     w->g = carve(scratch, C * op->dv);
-    w->df = carve(scratch, C * op->ld);
-    w->dk = carve(scratch, C * op->ld);
+    w->df = carve(scratch, C * op->r);
+    w->dk = carve(scratch, C * op->r);
     w->dvalue = carve(scratch, C * op->dv);
     w->t = carve(scratch, state);
     w->y = w->t + op->r * op->dv;
@@ -123,16 +123,16 @@ static void encode(pf_work *w, pf_side side, int64_t rows, const float *x, float
                    float *shift) {
     const pf_operator *op = w->op;
     if (op->projected) {
-        pf_project(&w->projector, rows, x, f, op->ld);
+        pf_project(&w->projector, rows, x, f, op->r);
         for (int64_t i = 0; op->map->softmax && i < rows; i++) {
             w->half[i] = 0.5f * w->kern->sumsq(op->d, x + i * op->d);
         }
     } else {
         for (int64_t i = 0; i < rows; i++) {
-            memcpy(f + i * op->ld, x + i * op->d, (size_t)op->d * sizeof(float));
+            memcpy(f + i * op->r, x + i * op->d, (size_t)op->d * sizeof(float));
         }
     }
-    op->map->encode(&w->args, side, rows, op->ld, f, w->half, shift);
+    op->map->encode(&w->args, side, rows, op->r, f, w->half, shift);
 }
 
 void pf_work_queries(pf_work *w, int64_t first, int64_t n) {
@@ -153,7 +153,7 @@ void pf_work_queries(pf_work *w, int64_t first, int64_t n) {
 /* A row that is no key: features 0, log-shift -inf, and nothing of x for the way back. */
 static void strike_key(pf_work *w, int64_t i) {
     memset(w->xk + i * w->op->d, 0, (size_t)w->op->d * sizeof(float));
-    memset(w->fk + i * w->op->ld, 0, (size_t)w->op->r * sizeof(float));
+    memset(w->fk + i * w->op->r, 0, (size_t)w->op->r * sizeof(float));
     w->shift[i] = -INFINITY;
 }
 
@@ -188,7 +188,7 @@ void pf_work_keys(pf_work *w, int64_t first) {
 
 void pf_work_point_known(pf_work *w, float *known) {
     w->fk = known;
-    w->shift = known + w->op->block * w->op->ld;
+    w->shift = known + w->op->block * w->op->r;
 }
 
 void pf_work_known_keys(pf_work *w, int64_t first) {
@@ -270,12 +270,12 @@ static const float *input_of(pf_work *w, int64_t rows, const float *x) {
 static void pull(pf_work *w, pf_side side, int64_t rows, const float *f, float *df, float *x) {
     const pf_operator *op = w->op;
     int64_t d = op->d;
-    op->map->pull(&w->args, side, rows, op->ld, f, input_of(w, rows, x), df, w->coef);
+    op->map->pull(&w->args, side, rows, op->r, f, input_of(w, rows, x), df, w->coef);
     for (int64_t i = 0; i < rows; i++) w->kern->scale(d, w->coef[i], x + i * d, x + i * d);
     if (op->projected) {
-        pf_project_back(&w->projector, rows, df, op->ld, x);
+        pf_project_back(&w->projector, rows, df, op->r, x);
     } else {
-        for (int64_t i = 0; i < rows; i++) w->kern->axpy(d, 1, df + i * op->ld, x + i * d);
+        for (int64_t i = 0; i < rows; i++) w->kern->axpy(d, 1, df + i * op->r, x + i * d);
     }
 }
 

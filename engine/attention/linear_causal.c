@@ -81,17 +81,17 @@ static void add_bad_values(pf_work *w) {
 
 /* n queries, from place `at` on, against the state before the chunk and the chunk's keys. */
 static void answer_block(pf_work *w, int64_t at, int64_t n) {
-    int64_t r = w->op->r, dv = w->op->dv, ld = w->op->ld;
+    int64_t r = w->op->r, dv = w->op->dv;
     pf_causal_load(w, at, n);
-    pf_work_gemm(w, false, false, w->q_rows, dv, r, w->fq, ld, w->s, dv, 0, w->o, dv);
-    w->kern->rows_dot(w->q_rows, r, ld, w->fq, w->z, w->coef);
-    pf_stair_scores(w, r, ld, w->fq, w->fk, w->a);
+    pf_work_gemm(w, false, false, w->q_rows, dv, r, w->fq, r, w->s, dv, 0, w->o, dv);
+    w->kern->rows_dot(w->q_rows, r, r, w->fq, w->z, w->coef);
+    pf_stair_scores(w, r, w->fq, w->fk, w->a);
     pf_stair_decay(w, w->a, w->den);
     for (int64_t i = 0; i < n; i++) {
         w->den[i] += w->e[i] * w->coef[i];
         if (w->e[i] != 1) w->kern->scale(dv, w->e[i], w->o + i * dv, w->o + i * dv);
     }
-    pf_stair_apply(w, w->a, dv, dv, w->v, w->o);
+    pf_stair_apply(w, w->a, dv, w->v, w->o);
     add_bad_values(w);
     pf_work_answer(w);
 }

@@ -82,7 +82,7 @@ static void sweep_span(pf_work *w, int64_t from, int64_t chunks) {
 /* b <- B */
 static void inner_cotangents(pf_work *w) {
     int64_t C = w->op->block;
-    pf_stair_scores(w, w->op->dv, w->op->dv, w->g, w->v, w->b);
+    pf_stair_scores(w, w->op->dv, w->g, w->v, w->b);
     for (int64_t i = 0; i < w->queries; i++) {
         w->kern->affine(w->sees[i], 1, w->rho[i], w->b + i * C, w->b + i * C);
     }
@@ -91,26 +91,26 @@ static void inner_cotangents(pf_work *w) {
 
 /* dq of the loaded queries. eg: e g~, and rho has its e already. */
 static void pull_queries(pf_work *w, const float *eg) {
-    int64_t r = w->op->r, dv = w->op->dv, ld = w->op->ld;
-    pf_work_gemm(w, false, true, w->q_rows, r, dv, eg, dv, w->s, dv, 0, w->df, ld);
-    for (int64_t i = 0; i < w->q_rows; i++) w->kern->axpy(r, w->rho[i], w->z, w->df + i * ld);
-    pf_stair_apply(w, w->b, r, ld, w->fk, w->df);
+    int64_t r = w->op->r, dv = w->op->dv;
+    pf_work_gemm(w, false, true, w->q_rows, r, dv, eg, dv, w->s, dv, 0, w->df, r);
+    for (int64_t i = 0; i < w->q_rows; i++) w->kern->axpy(r, w->rho[i], w->z, w->df + i * r);
+    pf_stair_apply(w, w->b, r, w->fk, w->df);
     pf_work_pull_queries(w);
 }
 
 /* n queries from place `at` on: their dq, their part of dk, dvalue, T and y. `beta`: of T, y. */
 static void back_block(pf_work *w, int64_t at, int64_t n, float beta) {
     const pf_operator *op = w->op;
-    int64_t r = op->r, dv = op->dv, ld = op->ld;
+    int64_t r = op->r, dv = op->dv;
     pf_causal_load(w, at, n);
     pf_work_cotangents(w);
     inner_cotangents(w);
     if (op->need_v) {
-        pf_stair_scores(w, r, ld, w->fq, w->fk, w->a);
+        pf_stair_scores(w, r, w->fq, w->fk, w->a);
         pf_stair_decay(w, w->a, NULL);
-        pf_stair_turned(w, w->a, dv, dv, w->g, w->dvalue);
+        pf_stair_turned(w, w->a, dv, w->g, w->dvalue);
     }
-    if (op->need_k) pf_stair_turned(w, w->b, r, ld, w->fq, w->dk);
+    if (op->need_k) pf_stair_turned(w, w->b, r, w->fq, w->dk);
     for (int64_t i = 0; i < w->q_rows; i++) {
         if (w->e[i] != 1) w->kern->scale(dv, w->e[i], w->g + i * dv, w->g + i * dv);
         w->rho[i] *= w->e[i];
@@ -122,7 +122,7 @@ static void back_block(pf_work *w, int64_t at, int64_t n, float beta) {
 /* beta: of T, y before the chunk's first block of queries. */
 static void back_queries(pf_work *w, int64_t from, int64_t n, float beta) {
     const pf_operator *op = w->op;
-    memset(w->dk, 0, (size_t)(w->k_rows * op->ld) * sizeof(float));
+    memset(w->dk, 0, (size_t)(w->k_rows * op->r) * sizeof(float));
     memset(w->dvalue, 0, (size_t)(w->k_rows * op->dv) * sizeof(float));
     for (int64_t g = 0; g < op->group; g++) {
         w->head = w->kv * op->group + g;
@@ -145,7 +145,7 @@ void pf_causal_back_queries(pf_work *w) {
 static void back_values(pf_work *w, const float *t) {
     const pf_operator *op = w->op;
     int64_t dv = op->dv;
-    pf_work_gemm(w, false, false, w->k_rows, dv, op->r, w->fk, op->ld, t, dv, 0, w->o, dv);
+    pf_work_gemm(w, false, false, w->k_rows, dv, op->r, w->fk, op->r, t, dv, 0, w->o, dv);
     for (int64_t j = 0; j < w->keys; j++) {
         float *to = pf_rows_at(&op->dvalue, w->item, w->kv, w->seg->start + w->first + j);
         w->kern->axpy(dv, w->leave[j], w->o + j * dv, w->dvalue + j * dv);
@@ -166,9 +166,9 @@ void pf_causal_back_keys(pf_work *w, const float *t, const float *y) {
     for (int64_t j = 0; j < w->k_rows; j++) {
         w->kern->scale(dv, w->leave[j], w->v + j * dv, w->vs + j * dv);
     }
-    pf_work_gemm(w, false, true, w->k_rows, r, dv, w->vs, dv, t, dv, 1, w->dk, op->ld);
+    pf_work_gemm(w, false, true, w->k_rows, r, dv, w->vs, dv, t, dv, 1, w->dk, op->r);
     for (int64_t j = 0; j < w->k_rows; j++) {
-        w->kern->axpy(r, w->leave[j], y, w->dk + j * op->ld);
+        w->kern->axpy(r, w->leave[j], y, w->dk + j * op->r);
     }
     pf_work_pull_keys(w);
 }

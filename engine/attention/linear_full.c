@@ -74,22 +74,22 @@ static void make_state(pf_work *w) {
 
 /* out and denominators of n queries. */
 void pf_full_answer(pf_work *w, int64_t first, int64_t n) {
-    int64_t dv = w->op->dv, r = w->op->r, ld = w->op->ld;
+    int64_t dv = w->op->dv, r = w->op->r;
     pf_work_queries(w, first, n);
-    pf_work_gemm(w, false, false, w->q_rows, dv, r, w->fq, ld, w->s, dv, 0, w->o, dv);
-    w->kern->rows_dot(w->q_rows, r, ld, w->fq, w->z, w->den);
+    pf_work_gemm(w, false, false, w->q_rows, dv, r, w->fq, r, w->s, dv, 0, w->o, dv);
+    w->kern->rows_dot(w->q_rows, r, r, w->fq, w->z, w->den);
     pf_work_answer(w);
 }
 
 /* dq of n queries; T += phi(q)^T g~, y += phi(q)^T rho. */
 void pf_full_back_queries(pf_work *w, int64_t first, int64_t n, float beta) {
-    int64_t r = w->op->r, dv = w->op->dv, ld = w->op->ld;
+    int64_t r = w->op->r, dv = w->op->dv;
     pf_work_queries(w, first, n);
     pf_work_cotangents(w);
     pf_work_collect(w, w->g, w->rho, beta);
     if (!w->op->need_q) return;
-    pf_work_gemm(w, false, true, w->q_rows, r, dv, w->g, dv, w->s, dv, 0, w->df, ld);
-    for (int64_t i = 0; i < w->q_rows; i++) w->kern->axpy(r, w->rho[i], w->z, w->df + i * ld);
+    pf_work_gemm(w, false, true, w->q_rows, r, dv, w->g, dv, w->s, dv, 0, w->df, r);
+    for (int64_t i = 0; i < w->q_rows; i++) w->kern->axpy(r, w->rho[i], w->z, w->df + i * r);
     pf_work_pull_queries(w);
 }
 
@@ -121,7 +121,7 @@ void pf_full_forward(void *op, int64_t task, void *scratch) {
 static void backward_values(pf_work *w) {
     const pf_operator *op = w->op;
     int64_t dv = op->dv, r = op->r;
-    pf_work_gemm(w, false, false, w->k_rows, dv, r, w->fk, op->ld, w->t, dv, 0, w->dvalue, dv);
+    pf_work_gemm(w, false, false, w->k_rows, dv, r, w->fk, op->r, w->t, dv, 0, w->dvalue, dv);
     for (int64_t j = 0; j < w->keys; j++) {
         float *to = pf_rows_at(&op->dvalue, w->item, w->kv, w->seg->start + w->first + j);
         w->kern->scale(dv, w->leave[j], w->dvalue + j * dv, to);
@@ -140,9 +140,9 @@ void pf_full_back_keys(pf_work *w, int64_t first) {
     for (int64_t j = 0; j < w->k_rows; j++) {
         w->kern->scale(dv, w->leave[j], w->v + j * dv, w->vs + j * dv);
     }
-    pf_work_gemm(w, false, true, w->k_rows, r, dv, w->vs, dv, w->t, dv, 0, w->dk, op->ld);
+    pf_work_gemm(w, false, true, w->k_rows, r, dv, w->vs, dv, w->t, dv, 0, w->dk, op->r);
     for (int64_t j = 0; j < w->k_rows; j++) {
-        w->kern->axpy(r, w->leave[j], w->y, w->dk + j * op->ld);
+        w->kern->axpy(r, w->leave[j], w->y, w->dk + j * op->r);
     }
     pf_work_pull_keys(w);
 }

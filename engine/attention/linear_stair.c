@@ -22,15 +22,15 @@ static int64_t first_above(const pf_work *w, int64_t j) {
     return i;
 }
 
-void pf_stair_scores(pf_work *w, int64_t n, int64_t ld, const float *x, const float *y, float *c) {
+void pf_stair_scores(pf_work *w, int64_t n, const float *x, const float *y, float *c) {
     int64_t C = w->op->block;
     if (!w->kern->block_gemm) {
-        pf_work_gemm(w, false, true, w->q_rows, w->k_rows, n, x, ld, y, ld, 0, c, C);
+        pf_work_gemm(w, false, true, w->q_rows, w->k_rows, n, x, n, y, n, 0, c, C);
         return;
     }
     for (int64_t j = 0; j < w->keys; j += COLUMNS) {
         int64_t i = first_above(w, j), columns = pf_min(COLUMNS, w->keys - j);
-        pf_work_gemm(w, false, true, w->queries - i, columns, n, x + i * ld, ld, y + j * ld, ld, 0,
+        pf_work_gemm(w, false, true, w->queries - i, columns, n, x + i * n, n, y + j * n, n, 0,
                      c + i * C + j, C);
     }
 }
@@ -61,28 +61,28 @@ void pf_stair_decay(pf_work *w, float *c, float *sum) {
     }
 }
 
-void pf_stair_apply(pf_work *w, const float *c, int64_t n, int64_t ld, const float *y, float *to) {
+void pf_stair_apply(pf_work *w, const float *c, int64_t n, const float *y, float *to) {
     int64_t C = w->op->block;
     if (!w->kern->block_gemm) {
-        pf_work_gemm(w, false, false, w->q_rows, n, w->k_rows, c, C, y, ld, 1, to, ld);
+        pf_work_gemm(w, false, false, w->q_rows, n, w->k_rows, c, C, y, n, 1, to, n);
         return;
     }
     for (int64_t i = 0; i < w->queries; i += STRIP) {
         int64_t rows = pf_min(STRIP, w->queries - i), k = w->sees[i + rows - 1];
-        pf_work_gemm(w, false, false, rows, n, k, c + i * C, C, y, ld, 1, to + i * ld, ld);
+        pf_work_gemm(w, false, false, rows, n, k, c + i * C, C, y, n, 1, to + i * n, n);
     }
 }
 
-void pf_stair_turned(pf_work *w, const float *c, int64_t n, int64_t ld, const float *x,
+void pf_stair_turned(pf_work *w, const float *c, int64_t n, const float *x,
                      float *to) {
     int64_t C = w->op->block;
     if (!w->kern->block_gemm) {
-        pf_work_gemm(w, true, false, w->k_rows, n, w->q_rows, c, C, x, ld, 1, to, ld);
+        pf_work_gemm(w, true, false, w->k_rows, n, w->q_rows, c, C, x, n, 1, to, n);
         return;
     }
     for (int64_t j = 0; j < w->keys; j += STRIP) {
         int64_t i = first_above(w, j), columns = pf_min(STRIP, w->keys - j);
-        pf_work_gemm(w, true, false, columns, n, w->queries - i, c + i * C + j, C, x + i * ld, ld,
-                     1, to + j * ld, ld);
+        pf_work_gemm(w, true, false, columns, n, w->queries - i, c + i * C + j, C, x + i * n, n,
+                     1, to + j * n, n);
     }
 }

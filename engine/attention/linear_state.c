@@ -48,10 +48,10 @@ static void outer(pf_work *w, int64_t rows, const float *f, const float *x, floa
     const pf_operator *op = w->op;
     int64_t r = op->r, dv = op->dv;
     if (w->kern->block_gemm || beta == 0) {
-        pf_work_gemm(w, true, false, r, dv, rows, f, op->ld, x, dv, beta, to, dv);
+        pf_work_gemm(w, true, false, r, dv, rows, f, op->r, x, dv, beta, to, dv);
         return;
     }
-    pf_work_gemm(w, true, false, r, dv, rows, f, op->ld, x, dv, 0, w->ds, dv);
+    pf_work_gemm(w, true, false, r, dv, rows, f, op->r, x, dv, 0, w->ds, dv);
     join(w, r * dv, beta, to, w->ds);
     memcpy(to, w->ds, bytes_of(r * dv));
 }
@@ -61,7 +61,7 @@ static void weighted(pf_work *w, int64_t rows, const float *f, const float *c, f
                      float *to) {
     int64_t r = w->op->r;
     memset(w->dz, 0, bytes_of(r));
-    w->kern->rows_sum(rows, r, w->op->ld, f, c, w->dz);
+    w->kern->rows_sum(rows, r, w->op->r, f, c, w->dz);
     join(w, r, beta, to, w->dz);
     memcpy(to, w->dz, bytes_of(r));
 }
@@ -84,7 +84,7 @@ static void add_bad_values(const pf_work *w, float *s) {
         int64_t j = w->bad[k];
         const float *row = pf_rows_at(&op->v, w->item, w->kv, w->seg->start + w->first + j);
         for (int64_t a = 0; a < op->r; a++) {
-            w->kern->axpy(op->dv, w->leave[j] * w->fk[j * op->ld + a], row, s + a * op->dv);
+            w->kern->axpy(op->dv, w->leave[j] * w->fk[j * op->r + a], row, s + a * op->dv);
         }
     }
 }

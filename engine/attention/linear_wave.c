@@ -108,7 +108,8 @@ static void enter_keys(wave *v, pf_work *w, int64_t u, int64_t n) {
 
 /* The loaded keys' sum at scale `top` goes on to the next unit, or to `end` after the task's
  * last. M of the next begins with `next`. */
-static void pass_keys(wave *v, pf_work *w, int64_t u, int64_t n, float top, float next, float *end) {
+static void pass_keys(wave *v, pf_work *w, int64_t u, int64_t n, float top, float next,
+                      float *end) {
     int64_t rdv = v->op->r * v->op->dv;
     link *out = NULL;
     float *to = end;
@@ -144,7 +145,9 @@ static void key_unit(wave *v, pf_work *w, int64_t u, int64_t n, bool causal) {
     enter_keys(v, w, u, n);
     entry = w->M;
     if (entry > top) top = entry;
-    for (int64_t j = 0; causal && j < w->keys; j++) w->run[j] = entry > w->run[j] ? entry : w->run[j];
+    for (int64_t j = 0; causal && j < w->keys; j++) {
+        w->run[j] = entry > w->run[j] ? entry : w->run[j];
+    }
     next = top - (causal ? w->decay * (float)w->keys : 0);
     pass_keys(v, w, u, n, top, next, end);
     if (last) end_keys(v, w, next);

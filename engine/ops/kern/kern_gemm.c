@@ -124,7 +124,7 @@ static void copy_panel(int64_t n, int64_t k, const float *b, int64_t ldb, float 
 /* One pass over at most K_BLOCK of k: all of C. */
 static void k_block(tile *t, bool ta, bool tb, int64_t m, int64_t n, const float *a, int64_t lda,
                     const float *b, int64_t ldb, float *c, float *panel) {
-    const bool copy = !tb && m >= 8 * MR && ldb > 2 * VW;
+    const bool copy = !tb && m >= 8 * MR && ldb >= 16 * VW;
     t->row = ta ? 1 : lda;
     t->step = ta ? lda : 1;
     t->ldb = tb || copy ? 2 * VW : ldb;
