@@ -57,6 +57,9 @@ describe("examples", function()
     for i = 2, 4 do assert.is_true(by_features[i] < 0.8 * by_features[i - 1], out) end
     assert.is_true(by_features[4] < 0.12, out)
     assert.is_true(by_norm[#by_norm] > 10 * by_features[4], out)
+    local by_kernel = numbers(out, "off by (0%.%d+)")
+    assert.equal(2, #by_kernel)
+    assert.is_true(math.abs(by_kernel[1] - by_kernel[2]) <= 1e-4, out)
   end)
 
   it("03_copy_task: copies, and reverses", function()
