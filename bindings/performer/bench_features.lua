@@ -106,7 +106,13 @@ end
 
 -- ---- crossover ----
 
-local TOKENS, SHORTEST = 2048, 16
+-- Exact attention works in whole blocks of rows: just past one it pays for a block that is almost
+-- empty, and would seem to lose. So only whole blocks are compared.
+local TOKENS, BLOCK = 2048, 128
+
+local function whole_blocks(length)
+  return math.max(BLOCK, math.floor(length / BLOCK + 0.5) * BLOCK)
+end
 
 local function median(values)
   table.sort(values)
@@ -148,23 +154,23 @@ end
 --- then between them, by logarithms.
 local function find_crossing(shape, options)
   local start = core.crossover_length(shape.head_dim, shape.features, shape.causal)
-  local length = math.max(SHORTEST, math.floor(start / 8 + 0.5) * 8)
+  local length = whole_blocks(start)
   local below, above, slow, fast
   for _ = 1, 12 do
     slow, fast = measure(shape, length, options)
     local point = { length = length, ratio = math.log(slow / fast) }
     if point.ratio < 0 then below = point else above = point end
     if not below then
-      if length <= SHORTEST then return SHORTEST, slow, fast end
-      length = math.max(SHORTEST, length // 2)
+      if length <= BLOCK then return BLOCK, slow, fast end
+      length = whole_blocks(length // 2)
     elseif not above then
       length = 2 * length
     else
       local share = -below.ratio / (above.ratio - below.ratio)
       local at = below.length * (above.length / below.length) ^ share
       local closest = math.min(math.abs(at / below.length - 1), math.abs(at / above.length - 1))
-      if closest < 0.04 or above.length - below.length <= 8 then return at, slow, fast end
-      length = math.max(SHORTEST, math.floor(at / 4 + 0.5) * 4)
+      if closest < 0.04 or above.length - below.length <= BLOCK then return at, slow, fast end
+      length = math.min(math.max(whole_blocks(at), below.length + BLOCK), above.length - BLOCK)
     end
   end
   return length, slow, fast
