@@ -82,6 +82,9 @@ typedef struct tile_run {
     int64_t row_tiles, col_tiles;
 } tile_run;
 
+/* The level's own kernel: faster than the BLAS on tiles, and its bits need no padding. */
+static bool own_kernel(const pf_tiles *job) { return job->engine->kern->block_gemm; }
+
 /* Rows first .. first+count-1 of A, filled up with zeros to `tile` rows in A's own layout. */
 static void pad_rows(const pf_matrix *a, const float *data, int64_t first, int64_t count,
                      int64_t tile, float *out) {
@@ -141,16 +144,10 @@ static void stretch_task(void *context, int64_t task, void *scratch) {
     const int64_t k = pf_min(job->stretch, a->cols - from);
     const float *at_a = a->data + (a->transposed ? from * a->ld + row : row * a->ld + from);
     const float *at_b = b->data + (b->transposed ? col * b->ld + from : from * b->ld + col);
-    (void)scratch;
-    pf_gemm(a->transposed, b->transposed, pf_min(job->rows, c->rows - row),
-            pf_min(job->cols, c->cols - col), k, 1.0f, at_a, a->ld, at_b, b->ld,
-            job->overwrite ? 0.0f : 1.0f, c->data + (part * c->rows + row) * c->ld + col, c->ld);
-}
-
-/* Row tiles go through block_gemm where the level has one: faster than the BLAS on tiles,
- * and its bits need no padding. */
-static bool own_kernel(const pf_tiles *job) {
-    return job->pad && job->engine->kern->block_gemm;
+    pf_block_gemm(job->engine->kern, a->transposed, b->transposed, pf_min(job->rows, c->rows - row),
+                  pf_min(job->cols, c->cols - col), k, at_a, a->ld, at_b, b->ld,
+                  job->overwrite ? 0.0f : 1.0f, c->data + (part * c->rows + row) * c->ld + col,
+                  c->ld, scratch);
 }
 
 /* Task: (item, row tile, column tile), columns fastest. Summed products follow each other
@@ -173,15 +170,11 @@ static void tile_task(void *context, int64_t task, void *scratch) {
         const float *from_a = a->data + base[1] + more[1];
         const float *from_b = b->data + base[2] + more[2] + b_at;
         const float beta = r == 0 && job->overwrite ? 0.0f : 1.0f;
-        if (own_kernel(job))
-            job->engine->kern->block_gemm(a->transposed, b->transposed, count, n, a->cols,
-                                          from_a + a_at, a->ld, from_b, b->ld, beta, to, c->ld,
-                                          scratch);
-        else if (job->pad && count < job->rows)
+        if (job->pad && count < job->rows && !own_kernel(job))
             padded_tile(job, row, count, n, from_a, from_b, beta, to, scratch);
         else
-            pf_gemm(a->transposed, b->transposed, count, n, a->cols, 1.0f, from_a + a_at, a->ld,
-                    from_b, b->ld, beta, to, c->ld);
+            pf_block_gemm(job->engine->kern, a->transposed, b->transposed, count, n, a->cols,
+                          from_a + a_at, a->ld, from_b, b->ld, beta, to, c->ld, scratch);
     }
     if (run->n_reduced == 0 && job->overwrite)
         for (int64_t i = 0; i < count; i++) job->engine->kern->fill(n, 0.0f, to + i * c->ld);
@@ -190,30 +183,55 @@ static void tile_task(void *context, int64_t task, void *scratch) {
 
 /* ---- all of them -------------------------------------------------------------- */
 
-int pf_tiles_run(const pf_tiles *job) {
-    tile_run run = {.job = job};
-    const pf_tensor *operand[3] = {&job->c->batch, &job->a->batch, &job->b->batch};
-    const int64_t m = job->c->rows, n = job->c->cols, k = job->a->cols;
-    if (m == 0 || n == 0) return PF_OK;
-    run.n_kept = pf_split_space(job->rank, job->batch, 3, operand, true, &run.kept);
-    run.n_reduced = pf_split_space(job->rank, job->batch, 3, operand, false, &run.reduced);
-    run.row_tiles = pf_ceil_div(m, job->rows);
-    run.col_tiles = pf_ceil_div(n, job->cols);
-    if (job->stretch > 0 || !own_kernel(job)) PF_TRY(pf_blas_need());
-    if (job->stretch > 0)
-        return pf_parallel(job->engine,
-                           pf_ceil_div(k, job->stretch) * run.row_tiles * run.col_tiles, 0,
-                           stretch_task, &run);
-    size_t bytes = 0;
-    if (own_kernel(job)) {
-        bytes = PF_PANEL * sizeof(float);
-    } else if (job->pad && m % job->rows != 0) {
-        const size_t widest = (size_t)pf_min(n, job->cols);
-        if (!pf_mul_size((size_t)k + widest, sizeof(float) * (size_t)job->rows, &bytes))
-            return pf_fail(PF_ENOMEM, "%lld columns: a tile is too large", (long long)k);
-        bytes += 2 * PF_ALIGN;
+/* Tiles of the own kernel: as large as leaves a few tasks for every thread. Their sizes have no
+ * part in anybody's bits, so the number of threads may decide. */
+static void size_tiles(pf_tiles *job, int64_t items) {
+    static const int64_t sizes[][2] = {{512, 1024}, {512, 512}, {256, 512}, {128, 512}, {128, 256}};
+    const int64_t threads = job->engine->threads, wanted = threads == 1 ? 1 : 4 * threads;
+    for (int i = 0; i < PF_COUNT(sizes); i++) {
+        job->rows = sizes[i][0];
+        job->cols = sizes[i][1];
+        const int64_t down = pf_ceil_div(job->c->rows, job->rows);
+        if (items * down * pf_ceil_div(job->c->cols, job->cols) >= wanted) break;
     }
-    return pf_parallel(job->engine, run.n_kept * run.row_tiles * run.col_tiles, bytes, tile_task,
+}
+
+/* Bytes of scratch a task. */
+static int tile_scratch(const pf_tiles *job, size_t *bytes) {
+    *bytes = 0;
+    if (own_kernel(job)) {
+        *bytes = PF_PANEL * sizeof(float);
+    } else if (job->pad && job->c->rows % job->rows != 0) {
+        const size_t widest = (size_t)pf_min(job->c->cols, job->cols);
+        if (!pf_mul_size((size_t)job->a->cols + widest, sizeof(float) * (size_t)job->rows, bytes))
+            return pf_fail(PF_ENOMEM, "%lld columns: a tile is too large",
+                           (long long)job->a->cols);
+        *bytes += 2 * PF_ALIGN;
+    }
+    return PF_OK;
+}
+
+int pf_tiles_run(const pf_tiles *given) {
+    pf_tiles job = *given;
+    tile_run run = {.job = &job};
+    const pf_tensor *operand[3] = {&job.c->batch, &job.a->batch, &job.b->batch};
+    const int64_t m = job.c->rows, n = job.c->cols, k = job.a->cols;
+    if (m == 0 || n == 0) return PF_OK;
+    run.n_kept = pf_split_space(job.rank, job.batch, 3, operand, true, &run.kept);
+    run.n_reduced = pf_split_space(job.rank, job.batch, 3, operand, false, &run.reduced);
+    if (!own_kernel(&job)) {
+        PF_TRY(pf_blas_need());
+    } else if (job.stretch == 0) {
+        size_tiles(&job, run.n_kept);
+    }
+    run.row_tiles = pf_ceil_div(m, job.rows);
+    run.col_tiles = pf_ceil_div(n, job.cols);
+    size_t bytes;
+    PF_TRY(tile_scratch(&job, &bytes));
+    if (job.stretch > 0)
+        return pf_parallel(job.engine, pf_ceil_div(k, job.stretch) * run.row_tiles * run.col_tiles,
+                           bytes, stretch_task, &run);
+    return pf_parallel(job.engine, run.n_kept * run.row_tiles * run.col_tiles, bytes, tile_task,
                        &run);
 }
 
@@ -262,18 +280,6 @@ static int in_stretches(const pf_over_rows *job, pf_tiles *tiles, int64_t stretc
     return status;
 }
 
-/* Item after item; tiles as large as leaves a few tasks for every thread. */
-static int item_by_item(pf_tiles *tiles) {
-    static const int64_t sizes[][2] = {{512, 512}, {256, 512}, {256, 256}, {128, 256}, {128, 128}};
-    const int64_t m = tiles->c->rows, n = tiles->c->cols;
-    for (int i = 0; i < PF_COUNT(sizes); i++) {
-        tiles->rows = sizes[i][0];
-        tiles->cols = sizes[i][1];
-        if (pf_ceil_div(m, tiles->rows) * pf_ceil_div(n, tiles->cols) >= ENOUGH) break;
-    }
-    return pf_tiles_run(tiles);
-}
-
 int pf_tiles_over_rows(const pf_over_rows *job) {
     pf_matrix left, right;
     const bool flat = pf_shape_numel(job->c->batch.rank, job->c->batch.shape) == 1 &&
@@ -291,7 +297,7 @@ int pf_tiles_over_rows(const pf_over_rows *job) {
         .cols = WIDE,
         .overwrite = job->overwrite,
     };
-    if (!flat) return item_by_item(&tiles);
+    if (!flat) return pf_tiles_run(&tiles);
     tiles.rank = 0;
     const int64_t stretch = stretch_of(job->c->rows, job->c->cols, lt.cols);
     if (stretch < lt.cols) return in_stretches(job, &tiles, stretch);

@@ -1,10 +1,9 @@
 /*
- * tiles.h - matrix products cut in tiles: C = A B (+ C) for every place of a batch, with
- * any broadcasting between the three. A tile is one task and one GEMM call of a shape that
- * the rows' count never changes: rows are cut in tiles of PF_ROW_TILE from an item's first
- * row on, and the last tile is filled up with zero rows where the BLAS computes it (the own
- * block_gemm needs no filling). So a row's bits are the same
- * alone, in a batch, and whatever follows it.
+ * tiles.h - matrix products cut in tiles: C = A B (+ C) for every place of a batch, with any
+ * broadcasting between the three. A tile is one task. A row's bits are the same alone, in a
+ * batch, and whatever follows it: those of the own block_gemm depend on the row alone. Where the
+ * BLAS stands in, a row-wise product is one call of a fixed shape: rows are cut in tiles of
+ * PF_ROW_TILE from an item's first row on, and the last tile is filled up with zero rows.
  */
 #ifndef PF_TILES_H
 #define PF_TILES_H
@@ -32,8 +31,8 @@ typedef struct pf_tiles {
     const pf_matrix *a, *b, *c; /* (m, k) (k, n) (m, n); c is not transposed */
     int rank;                   /* the batch; where c has size 1 in it, products are summed */
     const int64_t *batch;
-    int64_t rows, cols;         /* of a tile */
-    bool pad;                   /* row tiles are filled up; else the last one is smaller */
+    int64_t rows, cols;         /* of a tile, where the BLAS computes it */
+    bool pad;                   /* there the last row tile is filled up, else it is smaller */
     bool overwrite;             /* C is written, else added to */
     const float *bias;          /* (n) added to each row, or NULL */
     int64_t stretch;            /* 0, or: only this many of k at a time, each to its own C (m, n),

@@ -25,8 +25,10 @@ typedef enum {
     PF_BINARY_COUNT
 } pf_binary;
 
-/* block_gemm's work space in floats: a panel of two of the widest vectors, this deep. */
-enum { PF_PANEL_DEPTH = 384, PF_PANEL = 32 * PF_PANEL_DEPTH };
+/* block_gemm's work space in floats: a few panels of B, two of the widest vectors wide and this
+ * deep, and so many rows of A. */
+enum { PF_PANEL_DEPTH = 512, PF_PANELS = 4, PF_PACK_ROWS = 512 };
+enum { PF_PANEL = (32 * PF_PANELS + PF_PACK_ROWS) * PF_PANEL_DEPTH + 16 };
 
 /* A block of a Hadamard product (attention/hadamard.c): rounds of Walsh-Hadamard transforms of
  * `window` entries, a power of two, from the first on in even rounds and to the last in odd
