@@ -6,7 +6,7 @@ local array = require "spec.support.array"
 
 local H, D, DV, M = 2, 6, 5, 16
 local trial = {
-  C = 64, -- chunk length: what stands on either side of it is tested
+  C = 48, -- chunk length: what stands on either side of it is tested
   H = H, D = D, DV = DV,
 }
 
@@ -87,6 +87,20 @@ end
 function trial.assert_close(want, got, size, tolerance, what)
   local distance = array.distance(got, want, size)
   assert.is_true(distance <= tolerance, ("%s is off by %.3g"):format(what, distance))
+end
+
+--- max|x|.
+function trial.largest(x)
+  local most = 0
+  for _, value in ipairs(x:reshape(-1):totable()) do most = math.max(most, math.abs(value)) end
+  return most
+end
+
+--- No NaN, and not +inf.
+function trial.assert_sane(t)
+  for _, value in ipairs(t:reshape(-1):totable()) do
+    assert.is_true(value == value and value < math.huge, tostring(value))
+  end
 end
 
 return trial

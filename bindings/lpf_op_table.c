@@ -1,0 +1,134 @@
+/*
+ * lpf_op_table.c - the op table in Lua: every row becomes a function pf.<op> and a method t:<op>
+ * (whose calls lpf_ops.c reads), and the whole is there as data in pf.ops(). Read once for each
+ * Lua state; what the engine knows of an op is not written down here a second time.
+ */
+#include "lpf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- reading ------------------------------------------------------------------ */
+
+/* Cuts "a, b, [mask]" into names. */
+static void cut_names(lpf_op *op) {
+    const char *p = op->info.args;
+    while (*p && op->n_args < LPF_MAX_IN) {
+        p += strspn(p, " ,[");
+        const size_t n = strcspn(p, " ,].");
+        if (n == 0) break;
+        const size_t kept = n < LPF_NAME - 1 ? n : LPF_NAME - 1;
+        memcpy(op->arg[op->n_args], p, kept);
+        op->arg[op->n_args++][kept] = 0;
+        p += strcspn(p, ",");
+    }
+}
+
+/* The table is the same in every engine, so a small one that closes at once can be asked:
+ * the user's may still be opened with other options. */
+static void read_table(lua_State *L, lpf_state *s) {
+    pf_options options = PF_OPTIONS_DEFAULT;
+    options.threads = 1;
+    pf_engine *engine = NULL;
+    lpf_result(L, pf_engine_open(&engine, &options));
+    const int n = pf_op_count(engine);
+    s->ops = calloc((size_t)n, sizeof *s->ops);
+    s->n_ops = s->ops ? n : 0;
+    for (int i = 0; i < s->n_ops; i++) {
+        pf_op_at(engine, i, &s->ops[i].info);
+        s->ops[i].index = i;
+        cut_names(&s->ops[i]);
+    }
+    pf_engine_close(&engine);
+    if (!s->ops) luaL_error(L, "performer: out of memory");
+}
+
+const lpf_op *lpf_find_op(lua_State *L, const char *name) {
+    const lpf_state *s = lpf_enter(L);
+    for (int i = 0; i < s->n_ops; i++)
+        if (strcmp(s->ops[i].info.name, name) == 0) return &s->ops[i];
+    lpf_raise(L, "no op '%s'", name);
+    return NULL;
+}
+
+/* ---- description -------------------------------------------------------------- */
+
+static const char *const kind_names[] = {"int",  "number", "bool",  "dim",
+                                         "dims", "ints",   "index", "choice"};
+
+static void push_attr(lua_State *L, const pf_attr_info *info) {
+    lua_newtable(L);
+    lua_pushstring(L, lpf_attr_name(info));
+    lua_setfield(L, -2, "name");
+    lua_pushstring(L, kind_names[info->kind]);
+    lua_setfield(L, -2, "kind");
+    lua_pushnumber(L, info->def);
+    lua_setfield(L, -2, "default");
+    lua_pushboolean(L, info->required);
+    lua_setfield(L, -2, "required");
+    lua_pushstring(L, info->choices);
+    lua_setfield(L, -2, "choices");
+    lua_pushstring(L, info->doc);
+    lua_setfield(L, -2, "doc");
+}
+
+/* The op table as data: a list of {name, args, results, doc, attrs, ...}. */
+static int list_ops(lua_State *L) {
+    const lpf_state *s = lpf_enter(L);
+    lua_createtable(L, s->n_ops, 0);
+    for (int i = 0; i < s->n_ops; i++) {
+        const pf_op_info *info = &s->ops[i].info;
+        lua_newtable(L);
+        lua_pushstring(L, info->name);
+        lua_setfield(L, -2, "name");
+        lua_pushstring(L, info->args);
+        lua_setfield(L, -2, "args");
+        lua_pushstring(L, info->results);
+        lua_setfield(L, -2, "results");
+        lua_pushstring(L, info->doc);
+        lua_setfield(L, -2, "doc");
+        lua_pushinteger(L, info->min_inputs);
+        lua_setfield(L, -2, "min_inputs");
+        lua_pushinteger(L, info->max_inputs);
+        lua_setfield(L, -2, "max_inputs");
+        lua_pushinteger(L, info->outputs);
+        lua_setfield(L, -2, "outputs");
+        lua_pushboolean(L, info->differentiable);
+        lua_setfield(L, -2, "differentiable");
+        lua_createtable(L, info->n_attrs, 0);
+        for (int k = 0; k < info->n_attrs; k++) {
+            push_attr(L, &info->attrs[k]);
+            lua_rawseti(L, -2, k + 1);
+        }
+        lua_setfield(L, -2, "attrs");
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+/* ---- functions and methods ---------------------------------------------------- */
+
+void lpf_open_ops(lua_State *L) {
+    lpf_state *s = lpf_enter(L);
+    if (!s->ops) read_table(L, s);
+    luaL_getmetatable(L, LPF_TENSOR);
+    lua_getfield(L, -1, "methods");
+    for (int i = 0; i < s->n_ops; i++) {
+        const char *name = s->ops[i].info.name;
+        const bool fits = s->ops[i].info.max_inputs <= LPF_MAX_IN &&
+                          s->ops[i].info.n_attrs <= LPF_MAX_ATTR &&
+                          s->ops[i].info.outputs <= LPF_MAX_OUT;
+        if (!fits) luaL_error(L, "performer: op '%s' is too wide for the binding", name);
+        lua_pushlightuserdata(L, &s->ops[i]);
+        lua_pushcclosure(L, lpf_call_op, 1);
+        if (lua_getfield(L, -2, name) == LUA_TNIL) { /* a method of the class stands first */
+            lua_pushvalue(L, -2);
+            lua_setfield(L, -4, name);
+        }
+        lua_pop(L, 1);
+        lua_setfield(L, -4, name);
+    }
+    lua_pop(L, 2);
+    lua_pushcfunction(L, list_ops);
+    lua_setfield(L, -2, "ops");
+}

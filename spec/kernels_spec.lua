@@ -1,0 +1,257 @@
+-- kernels_spec.lua - kernels as models use them: the tilt of FAVOR++, which is fitted and moves
+-- with training; kernels written in Lua; training by a kernel's name.
+local pf = require "performer"
+local array = require "spec.support.array"
+local support = require "spec.support"
+
+local nn = pf.nn
+local maps = pf.kernels().maps
+
+-- ---- FAVOR++ ---------------------------------------------------------------------------
+
+describe("the tilt of softmax_plus", function()
+  local d, draws = 16, 4000
+
+  --- Ratios of the estimate to exp(x.y) over `draws` heads of their own projections: mean, its
+  --- standard error, and the mean squared error.
+  local function ratios(kernel, x, y)
+    local product = 0
+    for i = 1, d do product = product + x[i] * y[i] end
+    local function rows(of)
+      local one = pf.tensor(of):reshape(1, 1, 1, d)
+      return pf.zeros(1, draws, 1, d) + one
+    end
+    local W = kernel:projection(d, draws)
+    local options = { map = kernel.name, scale = 1, tilt = kernel:settings(d).tilt }
+    local estimate = (pf.features(rows(x), W, options) * pf.features(rows(y), W, options)):sum(-1)
+    local ratio = array.of(estimate * math.exp(-product))
+    local sum, square = 0, 0
+    for i = 1, draws do
+      sum, square = sum + ratio[i], square + (ratio[i] - 1) ^ 2
+    end
+    local mean = sum / draws
+    return mean, math.sqrt(square / draws / draws), square / draws
+  end
+
+  --- x = y of |x + y|^2 = s.
+  local function pair(s, sign)
+    local x = {}
+    for i = 1, d do x[i] = sign * math.sqrt(s / 4 / d) * (i % 2 == 0 and 1 or -1) end
+    return x, x
+  end
+
+  it("leaves the estimate without bias, for +z and -z", function()
+    for _, tilt in ipairs { -0.3, -0.05, 0.05 } do
+      local kernel = pf.kernel.softmax_plus { head_dim = d, features = d, scale = 1, seed = 4,
+                                              tilt = tilt }
+      for sign = -1, 1, 2 do
+        local mean, error_of_mean = ratios(kernel, pair(1, sign))
+        assert.is_true(math.abs(mean - 1) < 4 * error_of_mean,
+          ("tilt %g: %.4f +- %.4f"):format(tilt, mean, error_of_mean))
+      end
+    end
+  end)
+
+  it("errs less than SM+ with as many features, from |x + y|^2 = 4 on", function()
+    for _, s in ipairs { 4, 8, 12 } do
+      local x, y = pair(s, 1)
+      local options = { head_dim = d, features = d, scale = 1, seed = 4 }
+      local q = pf.tensor(x):reshape(1, 1, 1, d)
+      local plus = pf.kernel.softmax_plus(options):fit(q, q)
+      local _, _, own = ratios(plus, x, y)
+      local _, _, plain = ratios(pf.kernel.softmax(options), x, y)
+      print(("softmax_plus, |x+y|^2 = %2d, d = m = %d: tilt %.4f, relative MSE %.3g; SM+ %.3g, " ..
+        "%.1f times as much"):format(s, d, plus:settings(d).tilt, own, plain, plain / own))
+      assert.is_true(own < plain)
+    end
+  end)
+
+  it("is fitted by the closed formula", function()
+    local q, k = pf.randn(2, 4, 50, d), pf.randn(2, 2, 30, d)
+    local kernel = pf.kernel.softmax_plus { head_dim = d, features = 32, seed = 4 }
+    local fitted = kernel:fit(q, k)
+    local a, b, sum = array.of(q), array.of(k), 0
+    for n = 0, 7 do -- item and query head
+      local key_head = n // 4 * 2 + n % 4 // 2
+      for i = 0, 49 do
+        for j = 0, 29 do
+          for c = 1, d do
+            sum = sum + (a[(n * 50 + i) * d + c] + b[(key_head * 30 + j) * d + c]) ^ 2
+          end
+        end
+      end
+    end
+    local s = sum / (8 * 50 * 30) / math.sqrt(d)
+    local rho = (math.sqrt((2 * s + d) ^ 2 + 8 * d * s) - 2 * s - d) / (4 * s)
+    assert.near((1 - 1 / rho) / 8, fitted:settings(d).tilt, 1e-5)
+    assert.equal(0, kernel:settings(d).tilt)
+    assert.bits_equal(kernel:projection(d, 2), fitted:projection(d, 2))
+    assert.raises("softmax_plus", function() pf.kernel.softmax {}:fit(q, k) end)
+    assert.raises("needed", function() kernel:fit(q) end)
+  end)
+
+  it("of a layer moves with training, is saved, and lets streams equal the whole", function()
+    local function model()
+      pf.seed(3)
+      return nn.performer { vocab = 11, dim = 16, layers = 1, heads = 2, length = 32, causal = true,
+        kernel = { name = "softmax_plus", features = 16 } }
+    end
+    local own = model()
+    local optimizer = pf.optim.adamw(own, { lr = 1e-2 })
+    local function tilts(of)
+      for name, t in pf.sorted(of:tensors()) do
+        if name:match "tilt$" then return t end
+      end
+    end
+    assert.equal(0, tilts(own):abs():max():item())
+    local ids = pf.tensor({ { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 } },
+      { dtype = "i32" })
+    for step = 1, 40 do
+      local tape <close> = pf.tape()
+      tape:backward(own(ids, { training = true, step = step }):cross_entropy(ids))
+      optimizer:step {}
+    end
+    local moved = tilts(own):detach()
+    assert.is_true(moved:max():item() < 0)
+    for step = 41, 80 do own(ids, { training = false, step = step }) end -- evaluation
+    own:redraw(80)
+    assert.bits_equal(moved, tilts(own):detach())
+    local whole = own(ids)
+    local state = own:state { batch = 1 }
+    local parts = { own:prefill(ids:slice(2, 1, 12), state) }
+    for t = 13, 20 do
+      parts[#parts + 1] = own:step(ids:slice(2, t, t):reshape(1), state):reshape(1, 1, 11)
+    end
+    local gap = (pf.concat(parts, 2) - whole):abs():max():item()
+    assert.is_true(gap < 1e-4, gap)
+    local folder = os.tmpname() .. ".d"
+    assert(pf.checkpoint.save(folder, { model = own, step = 1 }))
+    local loaded = assert(pf.checkpoint.load(folder)).model
+    os.execute("rm -rf '" .. folder .. "'")
+    assert.bits_equal(moved, tilts(loaded):detach())
+    assert.bits_equal(whole, loaded(ids))
+  end)
+end)
+
+-- ---- kernels written in Lua ------------------------------------------------------------
+
+describe("a custom kernel in a model", function()
+  local function learned()
+    local W = pf.randn(1, 2, 8, 12) * 0.5
+    return pf.kernel.custom {
+      parameters = { W = W },
+      map = function(x) return x:matmul(W):elu() + 1.01 end,
+    }
+  end
+  local function layer(more)
+    local options = { name = "learned", dim = 16, heads = 2, causal = true, kernel = learned() }
+    for key, value in pairs(more or {}) do options[key] = value end
+    return nn.attention(options)
+  end
+
+  it("trains what its map learns with, streams, and is loaded by its script", function()
+    pf.seed(5)
+    local model = nn.chain { nn.embedding { vocab = 7, dim = 16 },
+      nn.residual { nn.layernorm(16), layer { rotary = true, decay = 1, qk_norm = true } },
+      nn.linear { from = 16, to = 7 } }
+    local W
+    for name, t in pairs(model:tensors()) do
+      if name:match "parameters%.W$" then W = t end
+    end
+    local before = W and W:detach()
+    local optimizer = pf.optim.adamw(model, { lr = 1e-2 })
+    local ids, losses = pf.tensor({ { 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3 } }, { dtype = "i32" }), {}
+    local target = pf.tensor({ { 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1 } }, { dtype = "i32" })
+    for step = 1, 30 do
+      local tape <close> = pf.tape()
+      local loss = model(ids, { training = true, step = step }):cross_entropy(target)
+      losses[step] = loss:item()
+      tape:backward(loss)
+      optimizer:step {}
+    end
+    assert.is_true(losses[30] < 0.5 * losses[1])
+    assert.is_truthy(W)
+    assert.is_true((W - before):abs():max():item() > 1e-3)
+    local whole = model(ids)
+    local state, parts = model:state { batch = 1 }, {}
+    for t = 1, 12 do
+      parts[t] = model:step(ids:slice(2, t, t):reshape(1), state):reshape(1, 1, 7)
+    end
+    assert.is_true((pf.concat(parts, 2) - whole):abs():max():item() < 1e-4)
+
+    local folder = os.tmpname() .. ".d"
+    assert(pf.checkpoint.save(folder, { model = model, step = 1 }))
+    nn.define("learned", function() return layer { rotary = true, decay = 1, qk_norm = true } end)
+    local loaded = assert(pf.checkpoint.load(folder)).model
+    os.execute("rm -rf '" .. folder .. "'")
+    assert.bits_equal(whole, loaded(ids))
+  end)
+
+  it("has right gradients, and answers misuse", function()
+    local own = layer()
+    pf.check.gradient(function(x) return own(x):square():sum() end, pf.randn(1, 6, 16))
+    assert.raises("custom kernel", function()
+      nn.block { dim = 16, heads = 2, kernel = learned() }
+    end)
+    assert.raises("multiple of heads", function() layer { heads = 3 } end)
+    assert.raises("unknown option", function() layer { hidden = 3 } end)
+  end)
+
+  it("says nothing of later tokens, and knows documents and masks", function()
+    local own = layer { rotary = true }
+    local x = pf.randn(1, 10, 16)
+    local documents = pf.tensor({ { 0, 0, 0, 0, 1, 1, 1, 1, 1, 1 } }, { dtype = "i32" })
+    local whole = own(x, { documents = documents })
+    local part = own(x:slice(2, 5, 10))
+    assert.is_true((whole:slice(2, 5, 10) - part):abs():max():item() < 1e-5)
+  end)
+end)
+
+-- ---- training by name ------------------------------------------------------------------
+
+describe("performer train --attention", function()
+  local data, folder = os.tmpname(), os.tmpname() .. ".d"
+
+  setup(function()
+    local file = assert(io.open(data, "w"))
+    for i = 1, 60 do file:write(("line %d of a small text, and a few words more\n"):format(i)) end
+    file:close()
+  end)
+
+  teardown(function()
+    os.remove(data)
+    os.execute("rm -rf '" .. folder .. "'")
+  end)
+
+  it("takes a kernel's options", function()
+    local code, _, err = support.shell(("%s/bin/performer train --data %s --out %s/options " ..
+      "--attention relu --preset pytorch --scale 0.5 --eps 0.01 --features 0 --dim 16 " ..
+      "--layers 1 --heads 2 --length 32 --batch 2 --steps 1"):format(support.build, data, folder))
+    assert.equal(0, code, err)
+    local model = assert(pf.checkpoint.load(folder .. "/options")).model
+    local kernel
+    local function find(node)
+      kernel = kernel or node.type == "attention" and node.options.kernel
+      for _, child in ipairs(node.children or {}) do find(child) end
+    end
+    find(model:tree())
+    for name, t in pairs(model:tensors()) do
+      if name:match "projection$" then
+        assert.same({ 2, math.floor(8 * math.log(8)), 8 }, { table.unpack(t:shape()) })
+      end
+    end
+    kernel = kernel or model:options().kernel
+    assert.same({ "pytorch", 0.5, 0.01 }, { kernel.preset, kernel.scale, kernel.eps })
+  end)
+
+  for _, map in ipairs(maps) do
+    it("takes " .. map.name, function()
+      local code, out, err = support.shell(("%s/bin/performer train --data %s --out %s/%s " ..
+        "--attention %s --dim 16 --layers 1 --heads 2 --features 8 --length 32 --batch 2 " ..
+        "--steps 2 --threads 1 --json"):format(support.build, data, folder, map.name, map.name))
+      assert.equal(0, code, err)
+      local loss = tonumber(out:match '"train_loss": ?([%d.]+)')
+      assert.is_true(loss ~= nil and loss > 0 and loss < 20, out)
+    end)
+  end
+end)
