@@ -70,6 +70,16 @@ return {
     id = "gradients", title = "Gradients",
     { "pf.tape", "", "pf.Tape",
       "Records what follows; `local tape <close> = pf.tape()` frees it at scope exit." },
+    { "Module:backward_sliced", "batch: table, options: table", "number",
+      "A training step in the memory of one slice: adds to every parameter's gradient what a " ..
+      "tape's backward of model(batch):cross_entropy(batch.target) would, and returns that " ..
+      "loss, with the sequence in {slices = N} parts one after the other. Options slices, " ..
+      "training (true), step, watch. For causal models with linear attention. arXiv 2012.11346." },
+    { "pf.recompute", "f: function, ...: pf.Tensor", "pf.Tensor",
+      "f(...), of which an open tape keeps the inputs only: backward runs f a second time. The " ..
+      "same gradients, less memory. f returns one tensor and must do the same both times; what " ..
+      "else it makes is gone when it returns, and a tensor computed on the open tape must be " ..
+      "an input." },
     { "Tape:backward", "loss: pf.Tensor, seed?: pf.Tensor", "",
       "Adds d loss / d leaf to every leaf's gradient. seed: the gradient of a loss that is " ..
       "no scalar." },
@@ -242,7 +252,7 @@ return {
       "A module, or any table of tensors, as what an optimizer trains." },
     { "Module:forward", "x: pf.Tensor|table, pass?: pf.Pass", "pf.Tensor",
       "model(x): x a tensor or a batch {input, documents, mask}. pass: training (default: a " ..
-      "tape is open), step, mask, documents." },
+      "tape is open), step, mask, documents, prefix (B), watch (look at queries and keys)." },
     { "Module:type", "", "string", "Its row of the layer table." },
     { "Module:options", "", "table", "Its options, defaults filled in." },
     { "Module:tree", "", "table", "{type, options, children} as plain data." },

@@ -40,6 +40,12 @@ local function reachable()
 end
 
 local ops, layers, kernels = pf.ops(), pf.layers(), pf.kernels()
+local ALL = -1000 -- the default of a dimension that means all of them (PF_DIM_ALL)
+
+-- Lua's ranges end with their last, C's before their end.
+for _, op in ipairs(ops) do
+  op.doc = op.doc:gsub("to before `end`", "to `last`, which is in it,")
+end
 
 --- What the tables describe by themselves.
 local function generated_names()
@@ -139,7 +145,7 @@ local function default_text(attr)
   if attr.required then return "required" end
   if attr.kind == "bool" then return attr.default == 0 and "false" or "true" end
   if attr.kind == "dim" then
-    if math.abs(attr.default) > 1000 then return nil end
+    if attr.default == ALL then return nil end
     return ("%d"):format(attr.default >= 0 and attr.default + 1 or attr.default)
   end
   if attr.kind == "index" or attr.kind == "dims" or attr.kind == "ints" then return nil end
@@ -180,7 +186,9 @@ local HEAD = [[
 ---@field step? integer
 ---@field mask? pf.Tensor
 ---@field documents? pf.Tensor
+---@field prefix? pf.Tensor
 ---@field watch? boolean
+---@field again? boolean
 
 ---@class pf.AttentionOptions
 ---@field kernel? pf.Kernel|string|table

@@ -49,7 +49,7 @@ typedef struct lpf_state {
     lua_State *main;     /* NULL: the Lua state is gone */
     lua_State *L;        /* the thread that called last: callbacks run on it */
     lpf_tape *tape;      /* innermost open tape */
-    const pf_pass *pass; /* of the innermost Lua layer that runs, or NULL */
+    const pf_pass *pass; /* of the innermost Lua layer or recompute that runs, or NULL */
     bool resolves;       /* this state finds the engine's Lua layers */
     uint64_t streams;    /* opened so far: the default seed of each */
     uint64_t step;       /* training steps so far: keys dropout */
@@ -111,8 +111,9 @@ int lpf_push_ids(lua_State *L, const int32_t *ids, size_t n); /* as an i32 tenso
 void lpf_open_tensor(lua_State *L);
 void lpf_open_make(lua_State *L); /* constructors into the table on top */
 
-/* ---- ops (lpf_ops.c) ---- */
+/* ---- ops (lpf_ops.c; their table: lpf_op_table.c) ---- */
 const lpf_op *lpf_find_op(lua_State *L, const char *name); /* raises when there is none */
+int lpf_call_op(lua_State *L); /* a Lua function; its upvalue is the lpf_op */
 /* Runs an op on the C stack's inputs and attributes, pushes its outputs, returns how many. */
 int lpf_run(lua_State *L, const lpf_op *op, pf_tensor *const *in, int n_in, const pf_attr *attr);
 int lpf_index_first(lua_State *L, pf_tensor *t, int64_t position); /* pushes t[position] */
@@ -141,7 +142,13 @@ pf_state *lpf_check_stream_state(lua_State *L, int index, const char *where);
 /* Rows of a batch as a list or an i32 tensor, from 1: pushes a buffer of them from 0. */
 int64_t *lpf_rows(lua_State *L, int index, const char *where, size_t *n);
 void lpf_forget_layers(lpf_state *s); /* the engine outlives s */
+/* What a model's call begins with: the pass of the Lua code around it, or a tape's being open. */
+static inline pf_pass lpf_pass_around(const lpf_state *s) {
+    const pf_pass fresh = {.size = sizeof fresh, .training = s->tape != NULL, .step = s->step};
+    return s->pass ? *s->pass : fresh;
+}
 void lpf_open_tape(lua_State *L);
+void lpf_open_recompute(lua_State *L);
 void lpf_open_attention(lua_State *L);
 void lpf_open_error(lua_State *L);
 void lpf_open_nn(lua_State *L);

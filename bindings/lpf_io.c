@@ -1,6 +1,6 @@
 /*
- * lpf_io.c - files: safetensors, checkpoints, inspection, and the tokenizers. What the
- * outside world refuses comes back as nil, message, code; misuse raises.
+ * lpf_io.c - files: safetensors, checkpoints, inspection, what a state's file holds, and the
+ * tokenizers. What the outside world refuses comes back as nil, message, code; misuse raises.
  */
 #include "lpf.h"
 
@@ -13,26 +13,34 @@ static int by_name(const void *a, const void *b) {
     return strcmp(((const pf_named *)a)->name, ((const pf_named *)b)->name);
 }
 
-/* save(path, {name = tensor} [, metadata]): in the order of the names. */
-static int file_save(lua_State *L) {
-    const char *path = lpf_check_text(L, 1, "save", "the path");
-    if (!lua_istable(L, 2))
-        return lpf_raise(L, "save: {name = tensor} is needed, got %s", lpf_kind(L, 2));
-    pf_engine *engine = lpf_engine(L);
-    size_t n = 0;
-    lua_settop(L, 3);
-    for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
-        if (lua_type(L, -2) != LUA_TSTRING) return lpf_raise(L, "save: the tensors need names");
-        lpf_check_tensor(L, -1, "save", lua_tostring(L, -2));
+/* The table {name = tensor} at `index` in the order of the names; what holds them
+ * stays on the stack. */
+static pf_named *named_of(lua_State *L, int index, const char *where, int *count) {
+    if (!lua_istable(L, index))
+        lpf_raise(L, "%s: {name = tensor} is needed, got %s", where, lpf_kind(L, index));
+    size_t n = 0, i = 0;
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+        if (lua_type(L, -2) != LUA_TSTRING) lpf_raise(L, "%s: the tensors need names", where);
+        lpf_check_tensor(L, -1, where, lua_tostring(L, -2));
         n++;
     }
     pf_named *list = lua_newuserdatauv(L, (n + 1) * sizeof *list, 0);
-    size_t i = 0;
-    for (lua_pushnil(L); i < n && lua_next(L, 2); lua_pop(L, 1))
+    for (lua_pushnil(L); i < n && lua_next(L, index); lua_pop(L, 1))
         list[i++] = (pf_named){lua_tostring(L, -2), lpf_test_tensor(L, -1)};
     qsort(list, n, sizeof *list, by_name);
+    *count = (int)n;
+    return list;
+}
+
+/* save(path, {name = tensor} [, metadata]): in the order of the names. */
+static int file_save(lua_State *L) {
+    const char *path = lpf_check_text(L, 1, "save", "the path");
+    pf_engine *engine = lpf_engine(L);
+    int n;
+    lua_settop(L, 3);
+    const pf_named *list = named_of(L, 2, "save", &n);
     const pf_config *metadata = lua_isnoneornil(L, 3) ? NULL : lpf_to_config(L, 3, "save");
-    const int failed = lpf_outside(L, pf_safetensors_save(engine, path, list, (int)n, metadata));
+    const int failed = lpf_outside(L, pf_safetensors_save(engine, path, list, n, metadata));
     if (failed) return failed;
     lua_pushboolean(L, true);
     return 1;
@@ -53,14 +61,8 @@ static int loaded_gc(lua_State *L) {
     return 0;
 }
 
-/* load(path): {name = tensor}, metadata. */
-static int file_load(lua_State *L) {
-    const char *path = lpf_check_text(L, 1, "load", "the path");
-    pf_engine *engine = lpf_engine(L);
-    loaded *l = lpf_new(L, "performer.loaded", sizeof *l);
-    const int failed =
-        lpf_outside(L, pf_safetensors_load(engine, path, &l->list, &l->n, &l->metadata));
-    if (failed) return failed;
+/* Pushes {name = tensor} and the metadata. */
+static int push_loaded(lua_State *L, const loaded *l) {
     lua_createtable(L, 0, l->n);
     for (int i = 0; i < l->n; i++) {
         lpf_push_tensor(L, l->list[i].tensor);
@@ -72,6 +74,36 @@ static int file_load(lua_State *L) {
     else
         lua_newtable(L);
     return 2;
+}
+
+/* load(path): {name = tensor}, metadata. */
+static int file_load(lua_State *L) {
+    const char *path = lpf_check_text(L, 1, "load", "the path");
+    pf_engine *engine = lpf_engine(L);
+    loaded *l = lpf_new(L, "performer.loaded", sizeof *l);
+    const int failed =
+        lpf_outside(L, pf_safetensors_load(engine, path, &l->list, &l->n, &l->metadata));
+    return failed ? failed : push_loaded(L, l);
+}
+
+/* pack_state(state): {name = tensor}, metadata, as a file of it would hold. */
+static int state_pack(lua_State *L) {
+    const pf_state *state = lpf_check_stream_state(L, 1, "save");
+    pf_engine *engine = lpf_engine(L);
+    loaded *l = lpf_new(L, "performer.loaded", sizeof *l);
+    lpf_result(L, pf_state_pack(engine, state, &l->list, &l->n, &l->metadata));
+    return push_loaded(L, l);
+}
+
+/* unpack_state({name = tensor}, metadata): the state. */
+static int state_unpack(lua_State *L) {
+    pf_engine *engine = lpf_engine(L);
+    int n;
+    const pf_named *list = named_of(L, 1, "load", &n);
+    const pf_config *metadata = lpf_to_config(L, 2, "load");
+    pf_state **box = lpf_new_stream_state(L);
+    lpf_result(L, pf_state_unpack(box, engine, list, n, metadata));
+    return 1;
 }
 
 static int file_inspect(lua_State *L) {
@@ -248,6 +280,8 @@ static int tokenizer_decode(lua_State *L) {
 static const luaL_Reg functions[] = {{"save", file_save},
                                      {"load", file_load},
                                      {"inspect", file_inspect},
+                                     {"pack_state", state_pack},
+                                     {"unpack_state", state_unpack},
                                      {"checkpoint_save", checkpoint_save},
                                      {"checkpoint_load", checkpoint_load},
                                      {"checkpoint_restore", checkpoint_restore},

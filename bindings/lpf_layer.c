@@ -29,9 +29,11 @@ static const char layers_key = 'l'; /* registry: name -> builder, for pf_module_
 /* ---- callbacks ---------------------------------------------------------------- */
 
 static void push_pass(lua_State *L, const pf_pass *pass) {
-    lua_createtable(L, 0, 5);
+    lua_createtable(L, 0, 6);
     lua_pushboolean(L, pass && pass->training);
     lua_setfield(L, -2, "training");
+    lua_pushboolean(L, pass && pass->again);
+    lua_setfield(L, -2, "again");
     lua_pushinteger(L, pass ? (lua_Integer)pass->step : 0);
     lua_setfield(L, -2, "step");
     lpf_push_tensor(L, pass ? pass->mask : NULL);

@@ -75,25 +75,30 @@ static pf_tensor *get_tensor(lua_State *L, int table, const char *key, const cha
     return t; /* stays on the stack while the model runs */
 }
 
-/* The pass of a call: what the enclosing Lua layer got, or a tape's being open; then the
- * fields of the table at `index`. */
-static pf_pass read_pass(lua_State *L, int index, bool batch) {
-    static const char *const allowed[] = {"training", "step",   "mask", "documents",
-                                          "watch",    "prefix", NULL};
-    const lpf_state *s = lpf_enter(L);
-    pf_pass pass = {.size = sizeof pass, .training = s->tape != NULL, .step = s->step};
-    if (s->pass) pass = *s->pass;
-    if (lua_isnoneornil(L, index)) return pass;
-    if (!batch) lpf_check_options(L, index, allowed, "pass");
-    pass.training = lpf_opt_bool(L, index, "training", pass.training);
-    pass.watch = lpf_opt_bool(L, index, "watch", pass.watch);
-    pass.step = (uint64_t)lpf_opt_integer(L, index, "step", (int64_t)pass.step);
+/* The fields of the table at `index` over what the pass says already. */
+static void read_fields(lua_State *L, int index, pf_pass *pass) {
+    pass->training = lpf_opt_bool(L, index, "training", pass->training);
+    pass->watch = lpf_opt_bool(L, index, "watch", pass->watch);
+    pass->again = lpf_opt_bool(L, index, "again", pass->again);
+    pass->step = (uint64_t)lpf_opt_integer(L, index, "step", (int64_t)pass->step);
     pf_tensor *mask = get_tensor(L, index, "mask", "pass");
     pf_tensor *documents = get_tensor(L, index, "documents", "pass");
-    if (mask) pass.mask = mask;
-    if (documents) pass.documents = documents;
     pf_tensor *prefix = get_tensor(L, index, "prefix", "pass");
-    if (prefix) pass.prefix = prefix;
+    if (mask) pass->mask = mask;
+    if (documents) pass->documents = documents;
+    if (prefix) pass->prefix = prefix;
+}
+
+/* The pass of a call: what stands around it; then what the batch at `batch` says; then the table
+ * at `index`. 0: there is none. */
+static pf_pass read_pass(lua_State *L, int batch, int index) {
+    static const char *const allowed[] = {"training", "step",  "mask", "documents",
+                                          "prefix",   "watch", "again", NULL};
+    pf_pass pass = lpf_pass_around(lpf_enter(L));
+    if (batch) read_fields(L, batch, &pass);
+    if (!index || lua_isnoneornil(L, index)) return pass;
+    lpf_check_options(L, index, allowed, "pass");
+    read_fields(L, index, &pass);
     return pass;
 }
 
@@ -101,21 +106,37 @@ static pf_pass read_pass(lua_State *L, int index, bool batch) {
 static int module_call(lua_State *L) {
     pf_module *m = self(L, "forward");
     lua_settop(L, 3);
-    pf_pass pass;
-    if (lua_istable(L, 2)) {
-        pass = read_pass(L, 2, true);
-        pass.training = lpf_opt_bool(L, 3, "training", pass.training);
-        pass.watch = lpf_opt_bool(L, 3, "watch", pass.watch);
-        lua_getfield(L, 2, "input");
-        lua_replace(L, 2);
-    } else {
-        pass = read_pass(L, 3, false);
-    }
-    pf_tensor *x = lpf_check_tensor(L, 2, pf_module_type(m), "x");
+    const bool batch = lua_istable(L, 2);
+    const pf_pass pass = read_pass(L, batch ? 2 : 0, 3);
+    if (batch) lua_getfield(L, 2, "input");
+    pf_tensor *x = lpf_check_tensor(L, batch ? -1 : 2, pf_module_type(m), "x");
     pf_engine *engine = lpf_engine(L);
     pf_tensor **y = lpf_new_tensor(L);
     lpf_result(L, pf_module_forward(y, engine, m, x, &pass));
     lpf_made(L, *y);
+    return 1;
+}
+
+/* model:backward_sliced(batch, {slices =, training =, step =, watch =}): the loss. A batch is a
+ * table with input and target. */
+static int module_backward_sliced(lua_State *L) {
+    static const char *const allowed[] = {"slices", "training", "step", "watch", NULL};
+    pf_module *m = self(L, "backward_sliced");
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 3);
+    lpf_check_options(L, 3, allowed, "backward_sliced");
+    const int64_t slices = lpf_opt_integer(L, 3, "slices", 1);
+    pf_pass pass = read_pass(L, 2, 0);
+    pass.training = lpf_opt_bool(L, 3, "training", true);
+    pass.step = (uint64_t)lpf_opt_integer(L, 3, "step", (int64_t)pass.step);
+    pass.watch = lpf_opt_bool(L, 3, "watch", pass.watch);
+    lua_getfield(L, 2, "input");
+    lua_getfield(L, 2, "target");
+    pf_tensor *target = lpf_check_tensor(L, -1, "backward_sliced", "target");
+    pf_tensor *x = lpf_check_tensor(L, -2, "backward_sliced", "input");
+    double loss = 0;
+    lpf_result(L, pf_module_backward_sliced(&loss, lpf_engine(L), m, x, target, &pass, slices));
+    lua_pushnumber(L, loss);
     return 1;
 }
 
@@ -345,6 +366,7 @@ static int list_kernels(lua_State *L) {
 
 static const luaL_Reg methods[] = {{"forward", module_call},          {"step", module_step},
                                    {"prefill", module_prefill},       {"state", module_state},
+                                   {"backward_sliced", module_backward_sliced},
                                    {"redraw", module_redraw},         {"type", module_type},
                                    {"options", module_options},       {"tree", module_tree},
                                    {"children", module_children},     {"tensors", module_tensors},

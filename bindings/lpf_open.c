@@ -217,6 +217,7 @@ int luaopen_performer_core(lua_State *L) {
     lpf_open_arith(L);
     lpf_open_config(L);
     lpf_open_tape(L);
+    lpf_open_recompute(L);
     lpf_open_attention(L);
     lpf_open_error(L);
     lpf_open_nn(L);

@@ -1,166 +1,9 @@
 --- performer train - trains a Performer on proteins (FASTA) or text, logs, checkpoints, resumes.
 local pf = require "performer"
 local cli = require "performer.cli"
+local train_options = require "performer.train_options"
 local trainer = require "performer.trainer"
 local lfs = require "lfs"
-
-local map_names = {}
-for i, map in ipairs(pf.kernels().maps) do map_names[i] = map.name end
-
-local ROWS = {
-  { "data", "file", nil, "FASTA (plain or gzip) or text to train on" },
-  { "out", "folder", nil, "run folder to make (default runs/NAME-DATE)" },
-  { "resume", "folder", nil, "go on exactly where this run's last checkpoint stands" },
-  { "model", "file", nil, "a Lua file that returns function(options) -> model" },
-  { "attention", "name", "softmax", ("a kernel: %s; exact; auto, exact or "
-    .. "softmax by the length; or identity, which returns its values"):format(
-    table.concat(map_names, ", ")) },
-  { "crossover", "file", nil, "what `performer bench crossover --out` measured, for auto" },
-  { "dim", "positive", nil, "model width" },
-  { "layers", "positive", nil, "blocks" },
-  { "heads", "positive", nil, "attention heads; must divide --dim" },
-  { "features", "whole", nil, "random features a head (0: the kernel's own choice)" },
-  { "preset", { "own", "authors", "pytorch" }, nil, "whose defaults of a kernel's options" },
-  { "scale", "number", nil, "x = scale q before the kernel's map (default: the kernel's)" },
-  { "eps", "number", nil, "added to the kernel's features (default: the kernel's)" },
-  { "hidden", "positive", nil, "feed-forward width (default 4 x dim)" },
-  { "length", "positive", nil, "tokens a row" },
-  { "batch", "positive", nil, "rows a step" },
-  { "steps", "positive", nil, "training steps (instead of --minutes; with --resume: the new end)" },
-  { "minutes", "number", nil, "training time; fixes the steps from the speed of the first ones" },
-  { "lr", "number", nil, "peak learning rate" },
-  { "warmup", "whole", nil, "steps of linear warm-up" },
-  { "decay", "number", nil, "AdamW weight decay" },
-  { "clip", "number", nil, "largest gradient norm (0: none)" },
-  { "dropout", "number", nil, "dropout in every block" },
-  { "redraw", "whole", nil, "steps between draws of the projections (0: never)" },
-  { "positions", { "rotary", "sinusoidal", "learned", "none" }, nil, "kind of positions" },
-  { "act", "name", nil, "feed-forward activation: gelu, relu, swiglu, ..." },
-  { "norm", { "layernorm", "rmsnorm" }, nil, "normalisation" },
-  { "conv", "whole", nil, "width of the short convolution before attention (0: none)" },
-  { "ngrams", "whole", nil, "longest n-gram of a hashed memory beside the embedding (0: none)" },
-  { "buckets", "positive", nil, "rows of that memory for each n (default: a 32nd of the tokens)" },
-  { "head-decay", "number", nil, "how fast the steepest head forgets, a token (0: none; causal)" },
-  { "seed", "whole", 1, "of everything random" },
-  { "threads", "positive", nil, "threads (default: all cores)" },
-  { "memory", "text", nil, "byte budget, such as 4G" },
-  { "eval-every", "positive", nil, "steps between evaluations and checkpoints" },
-  { "log-every", "positive", 10, "steps between log lines" },
-  { "keep", "positive", 2, "checkpoints to keep, beside the best" },
-  { "bidirectional", "flag", nil, "masked language model instead of a causal one" },
-  { "qk-norm", { "on", "off" }, nil, "normalise queries and keys" },
-  { "json", "flag", nil, "log lines as JSON on stdout" },
-}
-
---- What a user gets who names nothing: found by trying (engine/README.md, speed diary).
-local PRESETS = {
-  protein = { length = 512, batch = 8, lr = 4e-3, warmup = 60, ngrams = 6 },
-  text = { length = 256, batch = 4, lr = 4e-3, warmup = 60, ngrams = 0 },
-}
-for _, preset in pairs(PRESETS) do
-  for name, value in pairs {
-    dim = 128, layers = 4, heads = 4, features = 64, conv = 4, head_decay = 1, qk_norm = "on",
-    decay = 0.1, clip = 1.0, dropout = 0, redraw = 0, positions = "rotary", act = "gelu",
-    norm = "layernorm", minutes = 3, eval_every = 200,
-  } do
-    preset[name] = value
-  end
-end
-
---- What may be given with --resume; all else is the run's own.
-local RESUMABLE = { "resume", "out", "data", "model", "steps", "threads", "memory", "keep",
-                    "eval_every", "log_every", "json" }
-
---- The rows with what the presets say, for the help.
-local function documented()
-  local rows = {}
-  for i, row in ipairs(ROWS) do
-    local key = row[1]:gsub("-", "_")
-    local protein, text = PRESETS.protein[key], PRESETS.text[key]
-    local shown = protein == text and protein or protein and text and
-      ("%s, for text %s"):format(protein, text) or nil
-    rows[i] = { row[1], row[2], row[3], row[4], shown }
-  end
-  return rows
-end
-
-local function parse_arguments()
-  local parser = cli.add(cli.parser("train", "Trains a Performer and keeps it in a run folder.", {
-    "performer train --data proteins.fasta.gz --minutes 3",
-    "performer train --data book.txt --length 512 --steps 2000 --out runs/book",
-    "performer train --resume runs/book",
-    "performer train --resume runs/book --steps 4000        # longer than planned",
-  }), documented())
-  return cli.parse(parser, ROWS, arg)
-end
-
---- Complaints that need no file. `given`: what the user typed.
-local function check(options, given)
-  if not options.data and not options.resume then
-    cli.fail(2, "train: say what to train on with --data FILE (or --resume FOLDER)")
-  end
-  if options.steps and options.minutes then
-    cli.fail(2, "train: give --steps or --minutes, not both")
-  end
-  if options.minutes and options.minutes <= 0 then
-    cli.fail(2, "train: --minutes must be more than 0")
-  end
-  local names = { "auto", "exact", "identity" }
-  for _, map in ipairs(pf.kernels().maps) do names[#names + 1] = map.name end
-  cli.check_name("attention", options.attention, names)
-  if not options.resume then return end
-  local allowed = {}
-  for _, name in ipairs(RESUMABLE) do allowed[name] = true end
-  for name in pf.sorted(given) do
-    if not allowed[name] then
-      cli.fail(2, ("train: --%s can't change with --resume: the run keeps its own; leave it out")
-        :format((name:gsub("_", "-"))))
-    end
-  end
-end
-
--- ---- settings: the user's words over the preset, all in one plain table ----
-
-local SETTINGS = { "attention", "dim", "layers", "heads", "features", "preset", "scale", "eps",
-                   "hidden", "length", "batch", "steps", "minutes", "lr", "warmup", "decay",
-                   "clip", "dropout", "redraw", "positions", "act", "norm", "conv", "ngrams",
-                   "buckets", "head_decay", "seed", "eval_every", "log_every", "keep",
-                   "bidirectional", "qk_norm", "data", "model" }
-
-local function check_heads(settings)
-  if settings.dim % settings.heads == 0 then return end
-  local heads = settings.heads
-  while settings.dim % heads ~= 0 do heads = heads - 1 end
-  cli.fail(2, ("train: --heads %d does not divide --dim %d; try --heads %d"):format(
-    settings.heads, settings.dim, heads))
-end
-
---- `kind`: "fasta" or "text".
-local function settings_from(options, kind)
-  local settings = {}
-  local preset = kind == "fasta" and PRESETS.protein or PRESETS.text
-  for _, name in ipairs(SETTINGS) do
-    settings[name] = options[name]
-    if settings[name] == nil then settings[name] = preset[name] end
-  end
-  settings.bidirectional = options.bidirectional or false
-  if options.steps then
-    settings.minutes = nil
-    -- A short run must get to its peak, and down again.
-    if not options.warmup then
-      settings.warmup = math.min(settings.warmup, math.max(1, options.steps // 4))
-    end
-  end
-  if not settings.model then check_heads(settings) end
-  return settings
-end
-
---- Rows for each n of an n-gram memory: a power of two, so many as a 32nd of the tokens.
-local function buckets_for(tokens)
-  local rows = 1024
-  while rows < tokens / 32 and rows < 1 << 20 do rows = rows * 2 end
-  return rows
-end
 
 --- Opens the data and sees to it that there is enough to train on.
 local function open_data(settings)
@@ -182,7 +25,8 @@ local function build_model(settings, vocab)
     act = settings.act, norm = settings.norm, positions = settings.positions,
     dropout = settings.dropout, conv = settings.conv,
     decay = not settings.bidirectional and settings.head_decay or 0,
-    qk_norm = settings.qk_norm == "on",
+    qk_norm = settings.qk_norm == "on", recompute = settings.recompute,
+    reversible = settings.reversible,
     ngrams = settings.ngrams > 0 and { shortest = math.min(3, settings.ngrams),
                                        longest = settings.ngrams,
                                        buckets = settings.buckets } or nil,
@@ -241,12 +85,13 @@ end
 local function fresh(options)
   local dir = options.out
   if dir then check_free(dir) end
-  local settings = settings_from(options, cli.need(pf.data.kind(options.data)))
+  local settings = train_options.settings(options, cli.need(pf.data.kind(options.data)))
   pf.seed(settings.seed)
   local data = open_data(settings)
-  settings.buckets = settings.buckets or buckets_for(data:info("train").tokens)
+  settings.buckets = settings.buckets or train_options.buckets_for(data:info("train").tokens)
   if options.crossover then cli.need(pf.attention.use_crossover(options.crossover)) end
   local model = build_model(settings, data:tokenizer():size())
+  train_options.check_sliced(settings, model)
   return { settings = settings, data = data, model = model,
            optimizer = new_optimizer(model, settings),
            state = { step = 0, seconds = 0, data = fingerprint(data) },
@@ -270,8 +115,8 @@ end
 local function resumed(options)
   local run = options.out and trainer.run_folder(options.resume)
     or cli.need(trainer.run_folder(options.resume))
-  local saved = cli.need(trainer.open(options.resume, { script = options.model,
-                                                        optimizer = new_optimizer }))
+  local saved = cli.need(trainer.open(options.resume, {
+    script = options.model, optimizer = new_optimizer, recompute = options.recompute }))
   local state = saved.state
   local settings = state and state.settings
   if not settings or not saved.optimizer then
@@ -281,6 +126,10 @@ local function resumed(options)
   for _, name in ipairs { "data", "model", "keep", "eval_every", "log_every" } do
     settings[name] = options.given[name] or settings[name]
   end
+  settings.recompute = options.recompute or settings.recompute or false
+  settings.sliced = options.sliced or settings.sliced
+  train_options.check_sliced(settings, saved.model)
+  train_options.check_recompute(options, settings)
   if options.out and options.out ~= run then check_free(options.out) end
   if not lfs.attributes(settings.data, "mode") then
     cli.fail(1, ("train: %s, which the run trains on, is not there; say with --data FILE where it "
@@ -447,7 +296,8 @@ local function advance(job, step, batch)
   local watch = is_logged(s, step)
   local lr = lr_at(job, step)
   local loss, norm = trainer.step(job.model, job.optimizer, batch,
-                                  { step = step, lr = lr, clip = s.clip, watch = watch })
+                                  { step = step, lr = lr, clip = s.clip, watch = watch,
+                                    sliced = s.sliced })
   if loss ~= loss or math.abs(loss) == math.huge then
     job.progress:finish()
     cli.fail(1, ("train: the loss is %s at step %d: try a lower --lr (it is %g); %s"):format(
@@ -536,9 +386,9 @@ local function finish(job)
 end
 
 local function main()
-  local options, given = parse_arguments()
+  local options, given = train_options.parse(arg)
   options.given = given
-  check(options, given)
+  train_options.check(options, given)
   cli.try(2, pf.open, { threads = options.threads, memory = options.memory, seed = options.seed })
   local job = options.resume and resumed(options) or fresh(options)
   make_folder(job.dir)

@@ -350,4 +350,24 @@ describe("matmul and linear", function()
       assert.are.equal(whole_linear:slice(1, 1, n):tobytes(), pf.linear(part, w):tobytes())
     end
   end)
+
+  it("activate with the bits of the op that does it alone, forward and backward", function()
+    local alone = { gelu = "gelu", gelu_tanh = "gelu_tanh", relu = "relu", silu = "silu",
+      square_relu = "requ" }
+    local function run(f)
+      local x = pf.randn(150, 37):requires_grad()
+      local w, b = pf.randn(60, 37):requires_grad(), pf.randn(60):requires_grad()
+      local tape <close> = pf.tape()
+      local y = f(x, w, b)
+      tape:backward((y * y):sum())
+      return y:tobytes() .. x:grad():tobytes() .. w:grad():tobytes() .. b:grad():tobytes()
+    end
+    for act, op in pairs(alone) do
+      pf.seed(5)
+      local fused = run(function(x, w, b) return pf.linear(x, w, b, { act = act }) end)
+      pf.seed(5)
+      local apart = run(function(x, w, b) return pf[op](pf.linear(x, w, b)) end)
+      assert.is_true(fused == apart, act)
+    end
+  end)
 end)

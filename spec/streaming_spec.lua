@@ -449,6 +449,31 @@ describe("a layer written in Lua", function()
     assert.has_error(function() stream:save(path) end)
   end)
 
+  it("may keep a state of attention, saved and loaded with it", function()
+    for _, kernel in ipairs { "exact", "softmax", "relu" } do
+      local function keep(state, x)
+        local B, options = x:size(1), { kernel = kernel, batch = x:size(1), head_dim = 4 }
+        state.kept = state.kept or { pf.attention.state(options) }
+        local row = x:reshape(B, 1, 1, 4)
+        state.sum = state.sum + state.kept[1]:step(row, row, row):reshape(B, 4)
+      end
+      local model = counting(keep)
+      local stream = model:stream { batch = 2 }
+      stream:feed(prompt)
+      assert.is_true(stream:save(path))
+      local loaded = assert(model:load_stream(path))
+      for _, s in ipairs { stream, loaded } do s:feed { { 7, 1 }, { 8, 2 } } end
+      assert.is_true(stream:logits():tobytes() == loaded:logits():tobytes())
+    end
+  end)
+
+  it("says where two of its names are one in a file", function()
+    local stream = counting(function(state) state["deep.list.#1"] = state.sum end):stream {}
+    stream:feed { { 1 } }
+    assert.error_matches(function() stream:save(path) end,
+      "two tensors that a file would call 'deep%.list%.#1'")
+  end)
+
   it("says what it can't reorder", function()
     local stream = counting(function(state) state.wide = pf.ones(5) end):stream { batch = 2 }
     stream:feed(prompt)

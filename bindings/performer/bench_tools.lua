@@ -5,7 +5,7 @@ local cli = require "performer.cli"
 
 local tools = {}
 
-tools.CAUSAL_CHUNK = 64 -- rows of the engine's causal blocks
+tools.CAUSAL_CHUNK = 48 -- rows of the engine's causal blocks
 local LONG = 20         -- seconds after which three repetitions are enough
 
 -- ---- timing ----

@@ -29,7 +29,8 @@ local ADVICE = {
   { "no safetensors file", "performer inspect reads checkpoint folders and .safetensors files" },
   { "%(checksum differs%)$", "copy it again, or name another step-N of the run" },
   { "gradient of .* is not finite .*changed$", "try a lower --lr" },
-  { "out of memory: asked .* budget %d+$", "raise --memory, or lower --batch or --length" },
+  { "out of memory: asked .* budget %d+$", "raise --memory, or lower --batch or --length; "
+    .. "in training --recompute saves some" },
   { " %(option min_tokens%)$", "give more text" },
 }
 

@@ -20,7 +20,8 @@ local pf = {}
 -- ---- engine -------------------------------------------------------------------------
 
 for _, name in ipairs { "version", "open", "seed", "memory", "reset_peak", "info", "clock",
-  "interrupted", "term", "json", "inspect", "bench_gemm", "tape", "layers", "kernels" } do
+  "interrupted", "term", "json", "inspect", "bench_gemm", "tape", "recompute", "layers",
+  "kernels" } do
   pf[name] = core[name]
 end
 

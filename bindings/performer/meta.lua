@@ -22,7 +22,9 @@
 ---@field step? integer
 ---@field mask? pf.Tensor
 ---@field documents? pf.Tensor
+---@field prefix? pf.Tensor
 ---@field watch? boolean
+---@field again? boolean
 
 ---@class pf.AttentionOptions
 ---@field kernel? pf.Kernel|string|table
@@ -291,6 +293,23 @@ function Tensor:alive() end
 ---Records what follows; `local tape <close> = pf.tape()` frees it at scope exit.
 ---@return pf.Tape
 function pf.tape() end
+
+---A training step in the memory of one slice: adds to every parameter's gradient what a tape's
+---backward of model(batch):cross_entropy(batch.target) would, and returns that loss, with the
+---sequence in {slices = N} parts one after the other. Options slices, training (true), step,
+---watch. For causal models with linear attention. arXiv 2012.11346.
+---@param batch table
+---@param options table
+---@return number
+function Module:backward_sliced(batch, options) end
+
+---f(...), of which an open tape keeps the inputs only: backward runs f a second time. The same
+---gradients, less memory. f returns one tensor and must do the same both times; what else it
+---makes is gone when it returns, and a tensor computed on the open tape must be an input.
+---@param f function
+---@param ... pf.Tensor
+---@return pf.Tensor
+function pf.recompute(f, ...) end
 
 ---Adds d loss / d leaf to every leaf's gradient. seed: the gradient of a loss that is no scalar.
 ---@param loss pf.Tensor
@@ -634,7 +653,7 @@ function pf.nn.build(tree) end
 function pf.nn.parameters_of(value) end
 
 ---model(x): x a tensor or a batch {input, documents, mask}. pass: training (default: a tape is
----open), step, mask, documents.
+---open), step, mask, documents, prefix (B), watch (look at queries and keys).
 ---@param x pf.Tensor|table
 ---@param pass? pf.Pass
 ---@return pf.Tensor
@@ -1085,8 +1104,9 @@ function pf.kernel.requ(options) end
 ---@field to integer width of the output
 ---@field bias? boolean adds a learned vector
 ---@field init? number standard deviation of the first weights, in units of 1/sqrt(from)
+---@field act? "none"|"gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu" activation of the output
 
----y = x weight^T + bias, on the last dimension.
+---y = act(x weight^T + bias), on the last dimension.
 ---@param options? pf.Options.nn.linear
 ---@return pf.Module
 function pf.nn.linear(options) end
@@ -1210,6 +1230,9 @@ function pf.nn.conv(options) end
 function pf.nn.attention(options) end
 
 ---@class pf.Options.nn.chain
+---training keeps of the whole chain its input only and runs it a second time for its gradient:
+---the same bits, less memory
+---@field recompute? boolean
 
 ---Its children after each other.
 ---@param options? pf.Options.nn.chain
@@ -1223,6 +1246,15 @@ function pf.nn.chain(options) end
 ---@param options? pf.Options.nn.residual
 ---@return pf.Module
 function pf.nn.residual(options) end
+
+---@class pf.Options.nn.reversible
+
+---Blocks as reversible residuals: a + attention(norm(b)), b + mlp(norm(a)), the mean of a and b
+---at the end. Backward makes every block's inputs again from its outputs, so that activations do
+---not grow with depth. arXiv 1707.04585.
+---@param options? pf.Options.nn.reversible
+---@return pf.Module
+function pf.nn.reversible(options) end
 
 ---@class pf.Options.nn.block
 ---@field dim integer model width D
@@ -1250,6 +1282,9 @@ function pf.nn.residual(options) end
 ---@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu"|"swiglu" activation of the mlp
 ---@field norm? "layernorm"|"rmsnorm" norm before attention and mlp
 ---@field conv? integer width of a short convolution before attention; 0: none
+---training keeps of a block its input only and runs it a second time for its gradient: the same
+---bits, less memory, about a third more time
+---@field recompute? boolean
 ---@field rotary? boolean rotary positions on queries and keys
 ---@field layer? integer place in the model: every layer draws a projection of its own
 ---@field layers? integer depth of the model: residual branches start smaller by sqrt(2 layers)
@@ -1288,11 +1323,17 @@ function pf.nn.block(options) end
 ---@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu"|"swiglu" activation of the mlp
 ---@field norm? "layernorm"|"rmsnorm" norm before attention and mlp
 ---@field conv? integer width of a short convolution before attention; 0: none
+---training keeps of a block its input only and runs it a second time for its gradient: the same
+---bits, less memory, about a third more time
+---@field recompute? boolean
 ---@field positions? "rotary"|"sinusoidal"|"learned"|"none" how a position knows where it is
 ---longest document of learned positions (the others have no limit), and the length that
 ---attention auto chooses for
 ---@field length? integer
 ---@field tied? boolean the head is the embedding's table; false: a matrix of its own
+---the blocks as a reversible layer, whose activations do not grow with depth; another
+---architecture, with the same parameters; recompute then has no effect
+---@field reversible? boolean
 ---options of an ngrams layer, whose rows join the embedding's; none: no such layer
 ---@field ngrams? table
 
@@ -1677,19 +1718,20 @@ function Tensor:matmul(b) end
 
 ---@class pf.Options.linear
 ---@field bias? pf.Tensor
----a few rows, as in decoding: row by row through the weights instead of in tiles of 128 rows
+---a few rows, as in decoding: row by row through the weights instead of in tiles
 ---@field step? boolean
+---@field act? "none"|"gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu" activation of the sum
 
----y = x weight^T + bias for x (..., K), weight (N, K), bias (N): y is (..., N). A row of y has
----the same bits alone, in a batch, and whatever rows follow it.
+---y = act(x weight^T + bias) for x (..., K), weight (N, K), bias (N): y is (..., N). A row of y
+---has the same bits alone, in a batch, and whatever rows follow it.
 ---@param x pf.Tensor
 ---@param weight pf.Tensor
 ---@param ... any
 ---@return pf.Tensor
 function pf.linear(x, weight, ...) end
 
----y = x weight^T + bias for x (..., K), weight (N, K), bias (N): y is (..., N). A row of y has
----the same bits alone, in a batch, and whatever rows follow it.
+---y = act(x weight^T + bias) for x (..., K), weight (N, K), bias (N): y is (..., N). A row of y
+---has the same bits alone, in a batch, and whatever rows follow it.
 ---@param weight pf.Tensor
 ---@param ... any
 ---@return pf.Tensor
@@ -1747,13 +1789,13 @@ function Tensor:permute(...) end
 ---@field first? integer first position kept; negative from the end
 ---@field last? integer position after the last one kept; negative from the end; not given: the end
 
----y is a view of the part of x from `first` to before `end` along `dim`. Any dtype.
+---y is a view of the part of x from `first` to `last`, which is in it, along `dim`. Any dtype.
 ---@param x pf.Tensor
 ---@param ... any
 ---@return pf.Tensor
 function pf.slice(x, ...) end
 
----y is a view of the part of x from `first` to before `end` along `dim`. Any dtype.
+---y is a view of the part of x from `first` to `last`, which is in it, along `dim`. Any dtype.
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:slice(...) end
@@ -1808,6 +1850,47 @@ function pf.rmsnorm(x, weight, ...) end
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:rmsnorm(weight, ...) end
+
+---@class pf.Options.add_layernorm
+---@field bias? pf.Tensor
+---@field eps? number added to the variance (mean square)
+
+---sum = x + h and y = layernorm(sum) in one pass: x and h (..., D), weight and bias (D). The
+---bits are those of add followed by layernorm.
+---@param x pf.Tensor
+---@param h pf.Tensor
+---@param weight pf.Tensor
+---@param ... any
+---@return pf.Tensor, pf.Tensor?
+function pf.add_layernorm(x, h, weight, ...) end
+
+---sum = x + h and y = layernorm(sum) in one pass: x and h (..., D), weight and bias (D). The
+---bits are those of add followed by layernorm.
+---@param h pf.Tensor
+---@param weight pf.Tensor
+---@param ... any
+---@return pf.Tensor, pf.Tensor?
+function Tensor:add_layernorm(h, weight, ...) end
+
+---@class pf.Options.add_rmsnorm
+---@field eps? number added to the variance (mean square)
+
+---sum = x + h and y = rmsnorm(sum) in one pass: x and h (..., D), weight (D). The bits are those
+---of add followed by rmsnorm.
+---@param x pf.Tensor
+---@param h pf.Tensor
+---@param weight pf.Tensor
+---@param ... any
+---@return pf.Tensor, pf.Tensor?
+function pf.add_rmsnorm(x, h, weight, ...) end
+
+---sum = x + h and y = rmsnorm(sum) in one pass: x and h (..., D), weight (D). The bits are those
+---of add followed by rmsnorm.
+---@param h pf.Tensor
+---@param weight pf.Tensor
+---@param ... any
+---@return pf.Tensor, pf.Tensor?
+function Tensor:add_rmsnorm(h, weight, ...) end
 
 ---Row ids[i] of the table for each position i: table (V, D), ids (...) i32 in 0 .. V-1 -> (...,
 ---D).

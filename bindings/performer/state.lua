@@ -254,6 +254,14 @@ function copy(state, rows, batch, name)
   return to
 end
 
+--- Keys with dots in them may name one place twice.
+local function put(tensors, name, tensor)
+  if tensors[name] then
+    util.fail("save: a Lua layer's state has two tensors that a file would call '%s'", name)
+  end
+  tensors[name] = tensor
+end
+
 --- {name = tensor} and plain data of a Lua layer's state: keys "text" or 1, 2 ...
 local function flatten(state, path, tensors)
   local data = {}
@@ -263,18 +271,33 @@ local function flatten(state, path, tensors)
     if not math.type(key) and type(key) ~= "string" then
       util.fail("save: a Lua layer's state has a key that is neither text nor number")
     elseif kind == "tensor" then
-      tensors[name] = value
+      put(tensors, name, value)
     elseif kind == "table" and getmetatable(value) == nil then
       data[#data + 1] = { key, flatten(value, name .. ".", tensors) }
+    elseif getmetatable(value) == custom_meta then
+      util.fail("save: '%s' in a Lua layer's state is of a custom kernel, which is no data", name)
+    elseif kind == "state" then
+      local parts, texts = core.pack_state(value)
+      for part, tensor in pairs(parts) do put(tensors, name .. "." .. part, tensor) end
+      data[#data + 1] = { key, texts, "state" }
     elseif kind == "number" or kind == "string" or kind == "boolean" then
       data[#data + 1] = { key, value }
     else
-      util.fail("save: '%s' in a Lua layer's state is a %s; a file takes tensors and plain data",
-        name, kind)
+      util.fail("save: '%s' in a Lua layer's state is a %s; a file takes tensors, states and " ..
+        "plain data", name, kind)
     end
     if kind == "tensor" then data[#data + 1] = { key } end
   end
   return data
+end
+
+--- The tensors of `tensors` whose names begin with `path`, without it.
+local function below(path, tensors)
+  local parts = {}
+  for name, tensor in pairs(tensors) do
+    if name:sub(1, #path) == path then parts[name:sub(#path + 1)] = tensor end
+  end
+  return parts
 end
 
 local function unflatten(data, path, tensors)
@@ -284,6 +307,8 @@ local function unflatten(data, path, tensors)
     local name = ("%s%s%s"):format(path, math.type(key) and "#" or "", tostring(key))
     if value == nil then
       state[key] = tensors[name] or util.fail("load: '%s' of a Lua layer's state is missing", name)
+    elseif entry[3] == "state" then
+      state[key] = core.unpack_state(below(name .. ".", tensors), value)
     elseif type(value) == "table" then
       state[key] = unflatten(value, name .. ".", tensors)
     else

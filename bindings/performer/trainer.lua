@@ -116,8 +116,14 @@ function trainer.baselines(data)
            pairs = math.exp(bigram / tokens) }
 end
 
---- One training step on `batch`; returns the loss and the gradient norm.
+--- One training step on `batch`; returns the loss and the gradient norm. settings: step, lr,
+-- clip, watch, sliced (how many parts the sequence is walked in; 1).
 function trainer.step(model, optimizer, batch, settings)
+  if (settings.sliced or 1) > 1 then
+    local value = model:backward_sliced(batch, { slices = settings.sliced, step = settings.step,
+                                                 watch = settings.watch })
+    return value, optimizer:step { lr = settings.lr, clip = settings.clip }
+  end
   local tape <close> = pf.tape()
   local logits = model(batch, { training = true, step = settings.step, watch = settings.watch })
   local loss = logits:cross_entropy(batch.target)
@@ -203,18 +209,32 @@ function trainer.is_masked(saved)
   return saved.model:type() == "performer" and not saved.model:options().causal
 end
 
+--- Turns option `recompute` on in every node of a model's tree that knows it, but for chains.
+local function recompute_blocks(node)
+  if node.type == "performer" or node.type == "block" then node.options.recompute = true end
+  for _, child in ipairs(node.children or {}) do recompute_blocks(child) end
+  return node
+end
+
+local function open_saved(path, options)
+  local plain = options.optimizer and not options.recompute
+  local saved, message = pf.checkpoint.load(path, not plain and { optimizer = false } or nil)
+  if not saved and message:find "lives in a script" then
+    message = message:gsub("; load this model.*", "; name that script with --model FILE.lua")
+  end
+  if not saved or not options.recompute then return saved, message end
+  local model = pf.nn.build(recompute_blocks(saved.model:tree()))
+  local settings = saved.state and saved.state.settings
+  return pf.checkpoint.load(path, { model = model, optimizer = settings and options.optimizer
+    and options.optimizer(model, settings) or nil })
+end
+
 --- Opens a run or checkpoint folder: { model, optimizer, state, tokenizer }; nil, message.
 -- options: script (a FILE.lua that makes the model), optimizer (function(model, settings) that
--- makes the one to load into; false: without).
+-- makes the one to load into; false: without), recompute (true: whatever the model was saved
+-- with).
 function trainer.open(path, options)
-  if not options.script then
-    local saved, message = pf.checkpoint.load(path, not options.optimizer
-      and { optimizer = false } or nil)
-    if not saved and message:find "lives in a script" then
-      message = message:gsub("; load this model.*", "; name that script with --model FILE.lua")
-    end
-    return saved, message
-  end
+  if not options.script then return open_saved(path, options) end
   local info, message = pf.inspect(path)
   if not info then return nil, message end
   local tokenizer = trainer.tokenizer_name(info)
@@ -224,6 +244,7 @@ function trainer.open(path, options)
   local settings = info.state.state and info.state.state.settings or {}
   local wanted = { vocab = tokenizer and pf.tokenizer[tokenizer]():size() or nil }
   for key, value in pairs(settings) do wanted[key] = value end
+  wanted.recompute = options.recompute or wanted.recompute
   local model
   model, message = trainer.model_from(options.script, wanted)
   if not model then return nil, message end

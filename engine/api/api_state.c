@@ -25,7 +25,18 @@ int pf_state_place(char below[PF_STATE_PATH], const char *path, int i) {
     return pf_fail(PF_EINVAL, "state: the model is nested too deep for a file");
 }
 
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const pf_named *)a)->name, ((const pf_named *)b)->name);
+}
+
+void pf_state_sort(pf_named *list, int n) {
+    if (n > 1) qsort(list, (size_t)n, sizeof *list, by_name);
+}
+
 /* ---- checksums ---- */
+
+/* For texts of any length; pf_text_print is for short ones. */
+static void put(pf_text *text, const char *s) { pf_text_put(text, s, strlen(s)); }
 
 /* "name f32[2, 3] hash" of one tensor. */
 static int digest_tensor(pf_text *text, pf_engine *e, const char *name, const pf_tensor *t) {
@@ -35,7 +46,9 @@ static int digest_tensor(pf_text *text, pf_engine *e, const char *name, const pf
     size_t bytes = (size_t)pf_tensor_numel(flat) * pf_dtype_size(flat->dtype);
     pf_hash_bytes(bytes ? pf_tensor_data(flat) : "", bytes, hash);
     pf_tensor_release(&flat);
-    pf_text_print(text, "%s %s%s %s\n", name, pf_dtype_name(t->dtype), pf_shape_of(t), hash);
+    put(text, name);
+    pf_text_print(text, " %s%s ", pf_dtype_name(t->dtype), pf_shape_of(t));
+    pf_text_print(text, "%s\n", hash);
     return 0;
 }
 
@@ -55,7 +68,9 @@ int pf_state_digest(const pf_state_file *f, char hash[PF_HASH_TEXT]) {
     for (int i = 0; i < PF_COUNT(keys); i++) {
         const pf_config *value = pf_config_get(f->meta, keys[i]);
         const char *plain = value ? pf_config_string(value) : NULL;
-        pf_text_print(&text, "%s=%s\n", keys[i], plain ? plain : "");
+        pf_text_print(&text, "%s=", keys[i]);
+        put(&text, plain ? plain : "");
+        put(&text, "\n");
     }
     for (int i = 0; i < f->n && status >= 0; i++) {
         status = digest_tensor(&text, f->engine, f->list[i].name, f->list[i].tensor);
@@ -221,12 +236,38 @@ int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state,
 
 /* ---- public ---- */
 
+static int check_alone(const pf_state *state) {
+    if (state->alone) return 0;
+    return pf_fail(PF_ESTATE, "state: this one belongs to a model; save it with the model "
+                              "(pf_module_state_save)");
+}
+
+int pf_state_pack(pf_engine *engine, const pf_state *state, pf_named **tensors, int *n,
+                  pf_config **metadata) {
+    if (!engine || !state || !tensors || !n || !metadata) {
+        return pf_fail(PF_EINVAL, "state: an argument is NULL");
+    }
+    pf_state_file f = {.engine = engine};
+    *tensors = NULL, *n = 0, *metadata = NULL;
+    PF_TRY(check_alone(state));
+    char hash[PF_HASH_TEXT];
+    int status = fill(&f, NULL, state, NULL);
+    if (status >= 0) {
+        pf_state_sort(f.list, f.n);
+        status = pf_state_digest(&f, hash);
+    }
+    if (status >= 0) status = pf_config_set_string(f.meta, "checksum", hash);
+    if (status >= 0) {
+        *tensors = f.list, *n = f.n, *metadata = f.meta;
+        f.list = NULL, f.n = 0, f.meta = NULL;
+    }
+    pf_state_file_free(&f);
+    return status;
+}
+
 int pf_state_save(pf_engine *engine, const pf_state *state, const char *path) {
     if (!engine || !state || !path) return pf_fail(PF_EINVAL, "state: an argument is NULL");
-    if (!state->alone) {
-        return pf_fail(PF_ESTATE, "state: this one belongs to a model; save it with the model "
-                                  "(pf_module_state_save)");
-    }
+    PF_TRY(check_alone(state));
     return pf_state_write(engine, NULL, state, NULL, path);
 }
 

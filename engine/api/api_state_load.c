@@ -62,12 +62,16 @@ static int check_whole(const pf_state_file *f, const char *kind) {
                    strcmp(kind, "model") == 0 ? "a model" : "attention alone");
 }
 
-static int read_file(pf_state_file *f, const char *path, const char *kind) {
-    PF_TRY(pf_safetensors_load(f->engine, path, &f->list, &f->n, &f->meta));
+static int read_texts(pf_state_file *f, const char *kind) {
     PF_TRY(check_whole(f, kind));
     PF_TRY(json_of(f, "positions", PF_LIST, &f->positions));
     PF_TRY(json_of(f, "recent", PF_LIST, &f->recent));
     return json_of(f, "hosts", PF_MAP, &f->hosts);
+}
+
+static int read_file(pf_state_file *f, const char *path, const char *kind) {
+    PF_TRY(pf_safetensors_load(f->engine, path, &f->list, &f->n, &f->meta));
+    return read_texts(f, kind);
 }
 
 static pf_tensor *find_tensor(const pf_state_file *f, const char *path, const char *name) {
@@ -167,6 +171,31 @@ static int fill_state(pf_state_file *f, pf_state *s, int others) {
 
 /* ---- states of attention alone ---- */
 
+static bool is_named(const pf_config *kernel, const char *word) {
+    const pf_config *name = pf_config_get(kernel, "name");
+    const char *text = name ? pf_config_string(name) : NULL;
+    return text && strcmp(text, word) == 0;
+}
+
+/* Opening a state takes room for S (batch, heads, r, value_dim) and its like, and work for the
+ * features of its heads: so the sizes that the file claims are first held against the S that it
+ * holds. Features are at least as many as the projection's rows, or as the head is wide. Exact
+ * attention makes nothing of its sizes before keys come. */
+static int check_sizes(const pf_state_file *f, const pf_attention_state_options *o) {
+    const pf_tensor *S = find_tensor(f, "", "s"), *w = o->projection;
+    bool projected = w && w->rank >= 2 && !is_named(o->kernel, "given");
+    int64_t least = projected ? w->shape[w->rank - 2] : o->head_dim;
+    if (is_named(o->kernel, "exact")) return 0;
+    if (S && S->rank == 4 && S->shape[0] == o->batch && S->shape[1] == o->heads &&
+        S->shape[2] >= least && S->shape[3] == o->value_dim) {
+        return 0;
+    }
+    return pf_fail(PF_EFORMAT, "state: 's' in the file is %s, but it says %lld sequences of %lld "
+                              "heads with %lld features or more and values of %lld",
+                   S ? pf_shape_of(S) : "not there", (long long)o->batch, (long long)o->heads,
+                   (long long)least, (long long)o->value_dim);
+}
+
 /* What the file says of its kernel, as options to open a state with. */
 static int read_options(const pf_state_file *f, pf_attention_state_options *o,
                         pf_config **kernel) {
@@ -180,18 +209,8 @@ static int read_options(const pf_state_file *f, pf_attention_state_options *o,
     o->projection = find_tensor(f, "", "projection");
     o->decay = find_tensor(f, "", "decay");
     o->fingerprint = NULL; /* the engine's own, to be held against the file's */
-    const pf_config *name = pf_config_get(*kernel, "name");
-    const char *text = name ? pf_config_string(name) : NULL;
-    if (text && strcmp(text, "given") == 0) o->fingerprint = find_tensor(f, "", "fingerprint");
-    const pf_tensor *S = find_tensor(f, "", "s");
-    if (!S || (S->rank == 4 && S->shape[0] == o->batch && S->shape[1] == o->heads &&
-               S->shape[3] == o->value_dim)) {
-        return 0;
-    }
-    return pf_fail(PF_EFORMAT, "state: 's' in the file is %s, but it says %lld sequences of %lld "
-                              "heads with values of %lld",
-                   pf_shape_of(S), (long long)o->batch, (long long)o->heads,
-                   (long long)o->value_dim);
+    if (is_named(*kernel, "given")) o->fingerprint = find_tensor(f, "", "fingerprint");
+    return check_sizes(f, o);
 }
 
 /* A file that names what can't be opened is not a good file. */
@@ -234,11 +253,26 @@ static int check_model(const pf_state_file *f, const pf_module *module) {
                               "other weights");
 }
 
+/* A batch of the model's states is no larger than the tensors that are to fill it. */
+static int check_batch(const pf_state_file *f, const pf_module *module, int64_t batch) {
+    pf_state *one = NULL;
+    double held = 0;
+    PF_TRY(pf_module_state(&one, f->engine, module, 1));
+    double wanted = (double)pf_state_bytes(one) * (double)batch;
+    pf_state_close(&one);
+    for (int i = 0; i < f->n; i++) {
+        const pf_tensor *t = f->list[i].tensor;
+        held += (double)pf_tensor_numel(t) * (double)pf_dtype_size(t->dtype);
+    }
+    return held >= wanted ? 0 : damaged("it holds less than its sequences need");
+}
+
 static int read_module(pf_state **state, pf_state_file *f, const pf_module *module,
                        pf_tensor **logits) {
     int64_t batch;
     PF_TRY(size_of(f, "batch", &batch));
     PF_TRY(check_model(f, module));
+    PF_TRY(check_batch(f, module, batch));
     PF_TRY(pf_module_state(state, f->engine, module, (int)batch));
     pf_tensor *rows = find_tensor(f, "", "logits");
     PF_TRY(fill_state(f, *state, rows != NULL));
@@ -275,6 +309,29 @@ int pf_state_load(pf_state **state, pf_engine *engine, const char *path,
     if (status >= 0) return status;
     pf_state_close(state);
     return pf_fail_in(status, "%s", path);
+}
+
+int pf_state_unpack(pf_state **state, pf_engine *engine, const pf_named *tensors, int n,
+                    const pf_config *metadata) {
+    if (!state || !engine || !metadata || n < 0 || (n > 0 && !tensors)) {
+        return pf_fail(PF_EINVAL, "state: an argument is NULL");
+    }
+    pf_state_file f = {.engine = engine, .meta = pf_config_copy(metadata)};
+    pf_named *list = malloc(((size_t)n + 1) * sizeof *list);
+    *state = NULL;
+    int status = f.meta && list ? 0 : pf_fail(PF_ENOMEM, "state: no memory");
+    if (status >= 0) {
+        if (n > 0) memcpy(list, tensors, (size_t)n * sizeof *list);
+        pf_state_sort(list, n);
+        f.list = list, f.n = n;
+        status = read_texts(&f, "attention");
+    }
+    if (status >= 0) status = read_alone(state, &f, NULL);
+    f.list = NULL, f.n = 0; /* the caller's names and tensors */
+    free(list);
+    pf_state_file_free(&f);
+    if (status < 0) pf_state_close(state);
+    return status;
 }
 
 int pf_module_state_load(pf_state **state, pf_engine *engine, const pf_module *module,

@@ -31,6 +31,8 @@ typedef struct pf_state_file {
 void pf_state_file_free(pf_state_file *f);
 /* The checksum of the file's content, all but the checksum itself. */
 int pf_state_digest(const pf_state_file *f, char hash[PF_HASH_TEXT]);
+/* By name: the checksum of a packed state must not depend on who kept its tensors in what order. */
+void pf_state_sort(pf_named *list, int n);
 /* What tells a model from all others: its tree and the bits of its tensors. */
 int pf_module_digest(pf_engine *e, const pf_module *module, char hash[PF_HASH_TEXT]);
 /* "2.1.": the place of child i (from 0) of the node at `path`. Fails when too deep. */

@@ -157,7 +157,7 @@ int pf_attend_tilt_values(const char *where, const float *tilts, int64_t heads) 
 }
 
 pf_rows pf_rows_of(const pf_tensor *t) {
-    return (pf_rows){pf_f32(t), t->stride[0], t->stride[1], t->stride[2], t->shape[3]};
+    return (pf_rows){pf_f32(t), t->stride[0], t->stride[1], t->stride[2], t->shape[3], false};
 }
 
 int pf_rows_ready(pf_engine *e, pf_tensor *x, pf_tensor **t, pf_rows *rows) {
@@ -174,4 +174,22 @@ int pf_heads_output(pf_tensor **t, pf_engine *e, int64_t B, int64_t H, int64_t L
     static const int order[4] = {0, 2, 1, 3};
     int64_t shape[4] = {B, H, L, width};
     return pf_tensor_make_ordered(t, e, PF_F32, 4, shape, order);
+}
+
+int pf_rows_own_gradient(pf_call *c, int i, pf_tensor **t, pf_rows *rows) {
+    const pf_tensor *x = c->in[i];
+    PF_TRY(pf_heads_output(t, c->engine, x->shape[0], x->shape[1], x->shape[2], x->shape[3]));
+    *rows = pf_rows_of(*t);
+    return 0;
+}
+
+int pf_rows_gradient(pf_call *c, int i, pf_tensor **t, pf_rows *rows) {
+    pf_tensor *slot;
+    bool fresh;
+    *t = NULL;
+    if (!pf_grad_gathers(c, i)) return pf_rows_own_gradient(c, i, t, rows);
+    PF_TRY(pf_grad_fresh(c, i, &fresh, &slot));
+    *rows = pf_rows_of(slot);
+    rows->add = !fresh;
+    return 0;
 }

@@ -48,17 +48,21 @@ typedef struct pf_map {
      * or not read where the map is none of softmax. */
     void (*encode)(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, float *u,
                    const float *half, float *shift);
-    /* df (n, r) is dLoss/dfeatures and becomes dLoss/du in its first m columns; coef[i] is
-     * such that dx_i = (dLoss/du_i) W + coef[i] * x_i. f are the features, u (n, m) with
-     * stride m the projected rows again, NULL unless needs_u. */
+    /* df (n, r) + c z^T, c (n) and z (r) or both NULL, is dLoss/dfeatures, and df becomes
+     * dLoss/du in its first m columns; coef[i] is such that dx_i = (dLoss/du_i) W + coef[i] x_i.
+     * f are the features, u (n, m) with stride m the projected rows again, NULL unless needs_u. */
     void (*pull)(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
-                 const float *u, float *df, float *coef);
+                 const float *u, const float *c, const float *z, float *df, float *coef);
     /* The plain definition of one row in double, for judges: u (m), half -> (r) each,
      * phi_a = sign_a exp(log_a), with sign 0 and log -inf for 0. Nothing is stabilised, and
      * nothing underflows that logarithms hold. */
     void (*define)(const pf_map_args *args, const double *u, double half, double *log,
                    double *sign);
 } pf_map;
+
+/* df (n, r; ld) += c z^T, for pulls that do not take it in as they go; c NULL: nothing. */
+void pf_map_join(const pf_map_args *args, int64_t n, int64_t ld, const float *c, const float *z,
+                 float *df);
 
 /* eps < 0 and ratio 0 stand for the map's own. */
 pf_map_args pf_map_args_of(const pf_map *map, const struct pf_kern *kern, int64_t m, double eps,
@@ -178,6 +182,18 @@ int pf_attend_prefill(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_stat
 /* The same for L = 1, without chunks: O(r dv) a head. Equal to the parallel form to 1e-5. */
 int pf_attend_step(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *state, pf_tensor *q,
                    pf_tensor *k, pf_tensor *v);
+
+/* A slice of a longer sequence in training (slice.c): attends to the state, whose tensors are part
+ * of the graph, and puts those that it leaves in their place. mask, documents (B, L), of the slice,
+ * or NULL. */
+int pf_attend_slice(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *state,
+                    pf_tensor *q, pf_tensor *k, pf_tensor *v, pf_tensor *mask,
+                    pf_tensor *documents);
+/* What a state is to begin slices with: nothing that only steps need. */
+void pf_slice_begin(pf_state *state);
+/* The rows of items that begin anew, where keep[b] is false: a state of nothing, and no gradient.
+ * gradient: `state` holds gradients. */
+void pf_slice_cut(pf_state *state, const bool *keep, bool gradient);
 
 /* Appends the keys and values of another exact node. */
 int pf_exact_append(pf_state *s, const pf_state *later);

@@ -8,7 +8,7 @@
 #include "linear.h"
 
 enum { K_CACHE, V_CACHE };
-enum { FIRST_ROOM = 64 }; /* positions that a new cache has room for */
+enum { FIRST_ROOM = 64 }; /* positions that a cache has room for from its first key on */
 
 static const pf_state_kind state_exact = {
     .name = "exact", .tensor = {"keys", "values"}, .grows = true,
@@ -17,7 +17,7 @@ static const pf_state_kind state_exact = {
 /* ---- opening ---- */
 
 static int open_exact(pf_state *s, int64_t heads, int64_t d, int64_t dv) {
-    int64_t shape[4] = {s->batch, heads, FIRST_ROOM, d};
+    int64_t shape[4] = {s->batch, heads, 0, d};
     s->kind = &state_exact;
     PF_TRY(pf_shape_valid(4, shape, PF_F32, "attention state"));
     PF_TRY(pf_tensor_make_lasting(&s->tensor[K_CACHE], s->heap, PF_F32, 4, shape));
@@ -90,8 +90,8 @@ static int append(pf_state *s, int which, pf_tensor *x) {
     pf_tensor *cache = s->tensor[which], *view = NULL;
     int64_t need = s->position + x->shape[2];
     if (need > cache->shape[2]) {
-        int64_t shape[4] = {cache->shape[0], cache->shape[1], pf_max(2 * cache->shape[2], need),
-                            cache->shape[3]};
+        int64_t room = pf_max(pf_max(2 * cache->shape[2], FIRST_ROOM), need);
+        int64_t shape[4] = {cache->shape[0], cache->shape[1], room, cache->shape[3]};
         pf_tensor *larger = NULL, *old = NULL, *front = NULL;
         PF_TRY(pf_tensor_make_lasting(&larger, s->heap, PF_F32, 4, shape));
         int status = cache_view(&old, cache, 0, s->position);

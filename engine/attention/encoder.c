@@ -97,7 +97,8 @@ void pf_encode_pull(pf_encoded *block, pf_side side, int64_t n, float *to, int64
     const pf_encoder *e = block->encoder;
     int64_t C = block->rows, d = e->d;
     memset(block->df + n * e->r, 0, (size_t)((C - n) * e->r) * sizeof(float));
-    e->map->pull(&block->args, side, C, e->r, block->f, block->u, block->df, block->coef);
+    e->map->pull(&block->args, side, C, e->r, block->f, block->u, NULL, NULL, block->df,
+                 block->coef);
     for (int64_t i = 0; i < C; i++) {
         e->kern->scale(d, block->coef[i], block->x + i * d, block->x + i * d);
     }

@@ -289,11 +289,9 @@ static void spread(exact_work *w, int64_t i0) {
 }
 
 static void store(const exact_work *w, const pf_rows *rows, int64_t first, const float *from) {
-    int64_t n = pf_min(BLOCK, w->k_length - first);
-    for (int64_t j = 0; j < n; j++) {
-        memcpy(pf_rows_at(rows, w->seg->item, w->kv, w->seg->start + first + j),
-               from + j * rows->width, (size_t)rows->width * sizeof(float));
-    }
+    int64_t n = pf_min(BLOCK, w->k_length - first), at = w->seg->start + first;
+    const float one = 1;
+    pf_rows_put(w->kern, rows, w->seg->item, w->kv, at, n, &one, 0, from);
 }
 
 /* dq of the group's heads <- 0. */
@@ -408,6 +406,12 @@ static int exact_forward(pf_call *c) {
     return status;
 }
 
+/* dq grows key block by key block: it is added to what is there when it is whole. */
+static int open_gradient(pf_call *c, int i, pf_tensor **t, pf_rows *rows) {
+    PF_TRY(pf_rows_gradient(c, i, t, rows));
+    return i == Q && rows->add ? pf_rows_own_gradient(c, i, t, rows) : 0;
+}
+
 static int run_backward(exact_op *op, pf_call *c, pf_tensor **held) {
     PF_TRY(fill(op, c, held));
     op->out = pf_rows_of(c->out[0]);
@@ -415,16 +419,12 @@ static int run_backward(exact_op *op, pf_call *c, pf_tensor **held) {
     PF_TRY(pf_rows_ready(c->engine, c->dout[0], &held[4], &op->dout));
     pf_rows *rows[3] = {&op->dq, &op->dk, &op->dvalue};
     for (int i = 0; i < 3; i++) {
-        const pf_tensor *x = c->in[i];
-        if (!c->need[i]) continue;
-        PF_TRY(pf_heads_output(&held[5 + i], c->engine, x->shape[0], x->shape[1], x->shape[2],
-                               x->shape[3]));
-        *rows[i] = pf_rows_of(held[5 + i]);
+        if (c->need[i]) PF_TRY(open_gradient(c, i, &held[5 + i], rows[i]));
     }
     op->need_q = c->need[Q], op->need_k = c->need[K], op->need_v = c->need[V];
     PF_TRY(pf_parallel(c->engine, op->reach.n * op->Hk, work_bytes(op), backward_task, op));
     for (int i = 0; i < 3; i++) {
-        if (c->need[i]) PF_TRY(pf_grad_give(c, i, held[5 + i]));
+        if (held[5 + i]) PF_TRY(pf_grad_give(c, i, held[5 + i]));
     }
     return 0;
 }

@@ -260,14 +260,7 @@ static int favor_forward(pf_call *c) {
 
 /* ---- backward ---- */
 
-/* A gradient for input i in the heads-merging layout, and its rows. */
-static int make_gradient(pf_call *c, int i, pf_tensor **t, pf_rows *rows) {
-    const pf_tensor *x = c->in[i];
-    PF_TRY(pf_heads_output(t, c->engine, x->shape[0], x->shape[1], x->shape[2], x->shape[3]));
-    *rows = pf_rows_of(*t);
-    return 0;
-}
-
+/* q, k, v: NULL where the operator writes into the slot. */
 typedef struct {
     pf_tensor *q, *k, *v, *s, *z, *dout, *dexit_s, *dexit_z;
 } favor_gradients;
@@ -299,9 +292,9 @@ static int fill_cotangents(pf_call *c, pf_operator *op, favor_gradients *g) {
 
 static int make_gradients(pf_call *c, pf_operator *op, favor_gradients *g) {
     op->need_q = c->need[Q], op->need_k = c->need[K], op->need_v = c->need[V];
-    if (op->need_q) PF_TRY(make_gradient(c, Q, &g->q, &op->dq));
-    if (op->need_k) PF_TRY(make_gradient(c, K, &g->k, &op->dk));
-    if (op->need_v) PF_TRY(make_gradient(c, V, &g->v, &op->dvalue));
+    if (op->need_q) PF_TRY(pf_rows_gradient(c, Q, &g->q, &op->dq));
+    if (op->need_k) PF_TRY(pf_rows_gradient(c, K, &g->k, &op->dk));
+    if (op->need_v) PF_TRY(pf_rows_gradient(c, V, &g->v, &op->dvalue));
     if (!c->need[ENTRY_S] && !c->need[ENTRY_Z]) return 0;
     PF_TRY(pf_tensor_make(&g->s, c->engine, PF_F32, 4, c->in[ENTRY_S]->shape));
     PF_TRY(pf_tensor_make(&g->z, c->engine, PF_F32, 3, c->in[ENTRY_Z]->shape));
@@ -311,9 +304,9 @@ static int make_gradients(pf_call *c, pf_operator *op, favor_gradients *g) {
 }
 
 static int give_gradients(pf_call *c, const favor_gradients *g) {
-    if (c->need[Q]) PF_TRY(pf_grad_give(c, Q, g->q));
-    if (c->need[K]) PF_TRY(pf_grad_give(c, K, g->k));
-    if (c->need[V]) PF_TRY(pf_grad_give(c, V, g->v));
+    if (g->q) PF_TRY(pf_grad_give(c, Q, g->q));
+    if (g->k) PF_TRY(pf_grad_give(c, K, g->k));
+    if (g->v) PF_TRY(pf_grad_give(c, V, g->v));
     if (c->need[ENTRY_S]) PF_TRY(pf_grad_give(c, ENTRY_S, g->s));
     if (c->need[ENTRY_Z]) PF_TRY(pf_grad_give(c, ENTRY_Z, g->z));
     return 0;

@@ -39,13 +39,12 @@
 
 #define PF_TINY_DENOMINATOR 0x1p-80f
 
-/* Rows a product takes. Measured (README, speed diary): the causal part costs C (r + dv)
- * a token, small blocks cost GEMM rate. */
-enum { PF_FULL_BLOCK = 128, PF_CAUSAL_BLOCK = 64 };
+/* Rows a product takes, multiples of the register tiles' 6 and 12. Measured (README, speed
+ * diary): the causal part costs C (r + dv) a token, small blocks cost GEMM rate. */
+enum { PF_FULL_BLOCK = 132, PF_CAUSAL_BLOCK = 48 };
 
-/* Keys between two states that a causal forward saves for its backward, a multiple of the
- * causal block. */
-enum { PF_SPAN = 4096, PF_SPAN_CHUNKS = PF_SPAN / PF_CAUSAL_BLOCK };
+/* Keys between two states that a causal forward saves for its backward: 4,128. */
+enum { PF_SPAN_CHUNKS = 86, PF_SPAN = PF_SPAN_CHUNKS * PF_CAUSAL_BLOCK };
 
 /* Inputs of favor and linear_attention, in their order. */
 enum {
@@ -93,10 +92,20 @@ typedef struct pf_rows {
     float *data;
     int64_t item, head, row; /* strides */
     int64_t width;
+    bool add; /* of a gradient: the rows hold a part of it already */
 } pf_rows;
 
 static inline float *pf_rows_at(const pf_rows *r, int64_t item, int64_t head, int64_t row) {
     return r->data + item * r->item + head * r->head + row * r->row;
+}
+
+/* n finished rows x (n, width) to their places from `row` on, each times factor[i * step] (step
+ * 0: one factor): written, or of gradients added, with the bits of a sum of two gradients. */
+static inline void pf_rows_put(const pf_kern *kern, const pf_rows *r, int64_t item, int64_t head,
+                               int64_t row, int64_t n, const float *factor, int64_t step,
+                               const float *x) {
+    kern->rows_scale(n, r->width, factor, step, x, r->width, r->add,
+                     pf_rows_at(r, item, head, row), r->row);
 }
 
 typedef struct pf_operator {
@@ -139,6 +148,7 @@ typedef struct pf_work {
     pf_map_args args;        /* of this head */
     int64_t item, kv, head;  /* kv: key head; head: query head */
     const float *w;
+    float *strips;           /* of the projector; NULL */
     pf_projector projector;  /* w, and its factors */
     float *s, *z;            /* state (r, dv), (r) */
     float M;
@@ -170,6 +180,7 @@ typedef struct pf_work {
     float *t2;               /* causal: (r, dv) and (r), the other place of T, y */
     float *states;           /* causal backward: of a span's chunks, each (r, dv) and (r) */
     float *known;            /* the same chunks' fk and shift */
+    pf_turned turned;        /* full backward: S, then T; strips NULL where few rows come */
     float *panel;            /* of block_gemm */
 } pf_work;
 
@@ -197,13 +208,16 @@ static inline int64_t pf_known_floats(const pf_operator *op) {
 /* n queries of the segment, from place `first` of its queries on: at, and xq, fq. `sees` is
  * the caller's. */
 void pf_work_queries(pf_work *w, int64_t first, int64_t n);
+/* vs (block, dv) <- e^(l - M_out) v, by `leave`. */
+void pf_work_scale_values(pf_work *w);
 /* Divides o by den and writes out and the denominators of the loaded queries. */
 void pf_work_answer(pf_work *w);
 /* g (block, dv) <- dout / R, rho <- -(dout . out) / R of the loaded queries; past the end 0. */
 void pf_work_cotangents(pf_work *w);
-/* w->df or, for keys, w->dk holds dLoss/dfeatures: rows of dst = scale (dU W + coef x). */
+/* w->df + rho z^T or, for keys, w->dk + leave y^T is dLoss/dfeatures: rows of dst = scale (dU W
+ * + coef x). */
 void pf_work_pull_queries(pf_work *w);
-void pf_work_pull_keys(pf_work *w);
+void pf_work_pull_keys(pf_work *w, const float *y);
 /* e^(a - b); 0 when a is -inf, 1 when both are the same number. */
 float pf_decay(float a, float b);
 /* y (n) <- e^(x - b), b -inf as 0. */
@@ -310,6 +324,10 @@ int pf_attend_tilt_values(const char *where, const float *tilts, int64_t heads);
 pf_rows pf_rows_of(const pf_tensor *t);
 /* *t: x with last stride 1, itself retained or a compact copy; rows: how to walk it. */
 int pf_rows_ready(pf_engine *e, pf_tensor *x, pf_tensor **t, pf_rows *rows);
+/* Rows where a backward writes the gradient of input i, with pf_rows_put: those of its slot, and
+ * *t is NULL, or where a slot saves nothing those of *t, to be given, with heads that merge. */
+int pf_rows_gradient(pf_call *c, int i, pf_tensor **t, pf_rows *rows);
+int pf_rows_own_gradient(pf_call *c, int i, pf_tensor **t, pf_rows *rows); /* always *t */
 /* An output (B, H, L, width) laid out as (B, L, H, width), so heads merge without a copy. */
 int pf_heads_output(pf_tensor **t, pf_engine *e, int64_t B, int64_t H, int64_t L, int64_t width);
 

@@ -59,6 +59,11 @@ static void carve_backward(pf_work *w, const pf_operator *op, void **scratch) {
     w->known = carve(scratch, pf_span_chunks(op) * pf_known_floats(op));
 }
 
+/* Whether what many blocks multiply by is turned once for all of them. */
+static bool many_blocks(const pf_operator *op) {
+    return op->engine->kern->block_gemm && op->reach.longest >= 4 * op->block;
+}
+
 /* Cuts the work space; with *scratch NULL-based it only measures. */
 static void carve_all(pf_work *w, const pf_operator *op, void **scratch, bool backward) {
     w->s = carve(scratch, op->r * op->dv);
@@ -74,6 +79,12 @@ static void carve_all(pf_work *w, const pf_operator *op, void **scratch, bool ba
     if (op->projected) {
         const float *factors = op->factors ? op->factors + w->kv * op->factors_head : NULL;
         pf_projector_open(&w->projector, w->kern, op->m, op->d, w->w, factors, w->panel, scratch);
+    }
+    if (many_blocks(op)) {
+        w->strips = op->projected ? carve(scratch, pf_turned_floats(op->m, op->d)) : NULL;
+        bool state = backward && !op->causal && !op->wave;
+        w->turned = (pf_turned){.n = op->r, .k = op->dv};
+        w->turned.strips = state ? carve(scratch, pf_turned_floats(op->r, op->dv)) : NULL;
     }
     if (backward) carve_backward(w, op, scratch);
 }
@@ -94,6 +105,7 @@ void pf_work_open(pf_work *w, const pf_operator *op, int64_t task, void *scratch
     w->decay = op->decay ? op->decay[w->kv] : 0;
     w->w = op->projected ? op->projection + w->kv * op->projection_head : NULL;
     carve_all(w, op, &scratch, backward);
+    if (w->strips) pf_projector_turn(&w->projector, w->strips);
     w->args = op->args;
     if (op->map->tilted) {
         double tilt = op->tilts ? (double)op->tilts[w->kv] : op->tilt;
@@ -118,21 +130,38 @@ void pf_decays(const pf_work *w, int64_t n, const float *x, float b, float *y) {
 
 /* ---- features ---- */
 
-/* f (rows, r) and shift (rows) of the scaled rows x (rows, d). */
+/* f (rows, r) and shift (rows) of the scaled rows x (rows, d), with half. */
 static void encode(pf_work *w, pf_side side, int64_t rows, const float *x, float *f,
                    float *shift) {
     const pf_operator *op = w->op;
     if (op->projected) {
         pf_project(&w->projector, rows, x, f, op->r);
-        for (int64_t i = 0; op->map->softmax && i < rows; i++) {
-            w->half[i] = 0.5f * w->kern->sumsq(op->d, x + i * op->d);
-        }
     } else {
         for (int64_t i = 0; i < rows; i++) {
             memcpy(f + i * op->r, x + i * op->d, (size_t)op->d * sizeof(float));
         }
     }
     op->map->encode(&w->args, side, rows, op->r, f, w->half, shift);
+}
+
+/* x (rows, d) <- scale times the n rows at `from`, and empty rows; half with them. */
+static void load_rows(pf_work *w, const pf_rows *from, int64_t head, int64_t at, int64_t n,
+                      float *x, float *half) {
+    w->kern->rows_load(n, from->width, w->op->scale, pf_rows_at(from, w->item, head, at), from->row,
+                       x, half);
+}
+
+static void empty_rows(int64_t d, int64_t n, int64_t rows, float *x, float *half) {
+    memset(x + n * d, 0, (size_t)((rows - n) * d) * sizeof(float));
+    memset(half + n, 0, (size_t)(rows - n) * sizeof(float));
+}
+
+/* How many of the loaded queries from number i on stand one after the other in their item. */
+static int64_t run_from(const pf_work *w, int64_t i) {
+    int64_t n = 1;
+    if (!w->op->reach.order) return w->queries - i;
+    while (i + n < w->queries && w->at[i + n] == w->at[i] + n) n++;
+    return n;
 }
 
 void pf_work_queries(pf_work *w, int64_t first, int64_t n) {
@@ -143,10 +172,12 @@ void pf_work_queries(pf_work *w, int64_t first, int64_t n) {
     w->q_rows = pf_block_rows(w->kern, n, op->block);
     for (int64_t i = 0; i < n; i++) {
         w->at[i] = order ? order[place + i] : (int32_t)(w->seg->q_start + first + i);
-        w->kern->scale(d, op->scale, pf_rows_at(&op->q, w->item, w->head, w->at[i]),
-                       w->xq + i * d);
     }
-    memset(w->xq + n * d, 0, (size_t)((w->q_rows - n) * d) * sizeof(float));
+    for (int64_t i = 0, k; i < n; i += k) {
+        k = run_from(w, i);
+        load_rows(w, &op->q, w->head, w->at[i], k, w->xq + i * d, w->half + i);
+    }
+    empty_rows(d, n, w->q_rows, w->xq, w->half);
     encode(w, PF_SIDE_QUERY, w->q_rows, w->xq, w->fq, w->coef); /* their shifts cancel */
 }
 
@@ -164,11 +195,8 @@ static void load_keys(pf_work *w, int64_t first) {
     w->first = first;
     w->keys = n;
     w->k_rows = pf_block_rows(w->kern, n, op->block);
-    for (int64_t i = 0; i < n; i++) {
-        const float *row = pf_rows_at(&op->k, w->item, w->kv, w->seg->start + first + i);
-        w->kern->scale(d, op->scale, row, w->xk + i * d);
-    }
-    memset(w->xk + n * d, 0, (size_t)((w->k_rows - n) * d) * sizeof(float));
+    load_rows(w, &op->k, w->kv, w->seg->start + first, n, w->xk, w->half);
+    empty_rows(d, n, w->k_rows, w->xk, w->half);
 }
 
 void pf_work_keys(pf_work *w, int64_t first) {
@@ -205,19 +233,21 @@ void pf_work_known_keys(pf_work *w, int64_t first) {
 void pf_work_values(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
     int64_t dv = op->dv;
+    const float *rows = pf_rows_at(&op->v, w->item, w->kv, w->seg->start + first);
+    float *size = w->half;
+    w->kern->rows_load(w->keys, dv, 1, rows, op->v.row, w->v, size);
     w->n_bad = 0;
     for (int64_t i = 0; i < w->k_rows; i++) {
-        float *to = w->v + i * dv;
-        if (w->shift[i] != -INFINITY) {
-            const float *row = pf_rows_at(&op->v, w->item, w->kv, w->seg->start + first + i);
-            if (isfinite(w->kern->sumsq(dv, row))) {
-                memcpy(to, row, (size_t)dv * sizeof(float));
-                continue;
-            }
-            w->bad[w->n_bad++] = (int32_t)i;
-        }
-        memset(to, 0, (size_t)dv * sizeof(float));
+        bool there = w->shift[i] != -INFINITY;
+        if (there && isfinite(size[i])) continue;
+        if (there) w->bad[w->n_bad++] = (int32_t)i;
+        memset(w->v + i * dv, 0, (size_t)dv * sizeof(float));
     }
+}
+
+void pf_work_scale_values(pf_work *w) {
+    int64_t dv = w->op->dv;
+    w->kern->rows_scale(w->k_rows, dv, w->leave, 1, w->v, dv, false, w->vs, dv);
 }
 
 /* ---- answers and cotangents ---- */
@@ -227,14 +257,16 @@ void pf_work_answer(pf_work *w) {
     int64_t dv = op->dv;
     float *den = op->denominator + (w->item * op->H + w->head) * op->Lq;
     for (int64_t i = 0; i < w->queries; i++) {
-        float R = w->den[i], *to = pf_rows_at(&op->out, w->item, w->head, w->at[i]);
+        float R = w->den[i];
         bool reach = !(fabsf(R) < PF_TINY_DENOMINATOR);
         den[w->at[i]] = reach ? R : 0;
-        if (reach) {
-            w->kern->scale(dv, 1 / R, w->o + i * dv, to);
-        } else {
-            memset(to, 0, (size_t)dv * sizeof(float));
-        }
+        w->coef[i] = reach ? 1 / R : 0;
+        if (!reach) memset(w->o + i * dv, 0, (size_t)dv * sizeof(float));
+    }
+    for (int64_t i = 0, k; i < w->queries; i += k) {
+        k = run_from(w, i);
+        pf_rows_put(w->kern, &op->out, w->item, w->head, w->at[i], k, w->coef + i, 1,
+                    w->o + i * dv);
     }
 }
 
@@ -242,16 +274,17 @@ void pf_work_cotangents(pf_work *w) {
     const pf_operator *op = w->op;
     int64_t dv = op->dv;
     const float *den = op->denominator + (w->item * op->H + w->head) * op->Lq;
+    for (int64_t i = 0; i < w->queries; i++) w->coef[i] = 1 / den[w->at[i]];
+    for (int64_t i = 0, k; i < w->queries; i += k) {
+        k = run_from(w, i);
+        w->kern->rows_weigh(k, dv, w->coef + i, pf_rows_at(&op->dout, w->item, w->head, w->at[i]),
+                            op->dout.row, pf_rows_at(&op->out, w->item, w->head, w->at[i]),
+                            op->out.row, w->g + i * dv, w->rho + i);
+    }
     for (int64_t i = 0; i < w->q_rows; i++) {
-        float *g = w->g + i * dv;
+        if (i < w->queries && den[w->at[i]] != 0) continue;
         w->rho[i] = 0;
-        if (i >= w->queries || den[w->at[i]] == 0) {
-            memset(g, 0, (size_t)dv * sizeof(float));
-            continue;
-        }
-        int64_t at = w->at[i];
-        w->kern->scale(dv, 1 / den[at], pf_rows_at(&op->dout, w->item, w->head, at), g);
-        w->rho[i] = -w->kern->dot(dv, g, pf_rows_at(&op->out, w->item, w->head, at));
+        memset(w->g + i * dv, 0, (size_t)dv * sizeof(float));
     }
 }
 
@@ -266,33 +299,34 @@ static const float *input_of(pf_work *w, int64_t rows, const float *x) {
     return w->u;
 }
 
-/* df (rows, r) is dLoss/dfeatures of f, x: x (rows, d) <- dU W + coef x. */
-static void pull(pf_work *w, pf_side side, int64_t rows, const float *f, float *df, float *x) {
+/* df (rows, r) + c z^T is dLoss/dfeatures of f, x: x (rows, d) <- dU W + coef x. */
+static void pull(pf_work *w, pf_side side, int64_t rows, const float *f, const float *c,
+                 const float *z, float *df, float *x) {
     const pf_operator *op = w->op;
+    const float one = 1;
     int64_t d = op->d;
-    op->map->pull(&w->args, side, rows, op->r, f, input_of(w, rows, x), df, w->coef);
-    for (int64_t i = 0; i < rows; i++) w->kern->scale(d, w->coef[i], x + i * d, x + i * d);
+    op->map->pull(&w->args, side, rows, op->r, f, input_of(w, rows, x), c, z, df, w->coef);
+    w->kern->rows_scale(rows, d, w->coef, 1, x, d, false, x, d);
     if (op->projected) {
         pf_project_back(&w->projector, rows, df, op->r, x);
     } else {
-        for (int64_t i = 0; i < rows; i++) w->kern->axpy(d, 1, df + i * op->r, x + i * d);
+        w->kern->rows_scale(rows, d, &one, 0, df, op->r, true, x, d);
     }
 }
 
 void pf_work_pull_queries(pf_work *w) {
     const pf_operator *op = w->op;
-    pull(w, PF_SIDE_QUERY, w->q_rows, w->fq, w->df, w->xq);
-    for (int64_t i = 0; i < w->queries; i++) {
-        w->kern->scale(op->d, op->scale, w->xq + i * op->d,
-                       pf_rows_at(&op->dq, w->item, w->head, w->at[i]));
+    pull(w, PF_SIDE_QUERY, w->q_rows, w->fq, w->rho, w->z, w->df, w->xq);
+    for (int64_t i = 0, k; i < w->queries; i += k) {
+        k = run_from(w, i);
+        pf_rows_put(w->kern, &op->dq, w->item, w->head, w->at[i], k, &op->scale, 0,
+                    w->xq + i * op->d);
     }
 }
 
-void pf_work_pull_keys(pf_work *w) {
+void pf_work_pull_keys(pf_work *w, const float *y) {
     const pf_operator *op = w->op;
-    pull(w, PF_SIDE_KEY, w->k_rows, w->fk, w->dk, w->xk);
-    for (int64_t i = 0; i < w->keys; i++) {
-        w->kern->scale(op->d, op->scale, w->xk + i * op->d,
-                       pf_rows_at(&op->dk, w->item, w->kv, w->seg->start + w->first + i));
-    }
+    pull(w, PF_SIDE_KEY, w->k_rows, w->fk, w->leave, y, w->dk, w->xk);
+    pf_rows_put(w->kern, &op->dk, w->item, w->kv, w->seg->start + w->first, w->keys, &op->scale, 0,
+                w->xk);
 }

@@ -93,7 +93,6 @@ static void inner_cotangents(pf_work *w) {
 static void pull_queries(pf_work *w, const float *eg) {
     int64_t r = w->op->r, dv = w->op->dv;
     pf_work_gemm(w, false, true, w->q_rows, r, dv, eg, dv, w->s, dv, 0, w->df, r);
-    for (int64_t i = 0; i < w->q_rows; i++) w->kern->axpy(r, w->rho[i], w->z, w->df + i * r);
     pf_stair_apply(w, w->b, r, w->fk, w->df);
     pf_work_pull_queries(w);
 }
@@ -146,15 +145,13 @@ static void back_values(pf_work *w, const float *t) {
     const pf_operator *op = w->op;
     int64_t dv = op->dv;
     pf_work_gemm(w, false, false, w->k_rows, dv, op->r, w->fk, op->r, t, dv, 0, w->o, dv);
+    w->kern->rows_scale(w->keys, dv, w->leave, 1, w->o, dv, true, w->dvalue, dv);
     for (int64_t j = 0; j < w->keys; j++) {
-        float *to = pf_rows_at(&op->dvalue, w->item, w->kv, w->seg->start + w->first + j);
-        w->kern->axpy(dv, w->leave[j], w->o + j * dv, w->dvalue + j * dv);
-        if (w->shift[j] != -INFINITY) {
-            memcpy(to, w->dvalue + j * dv, (size_t)dv * sizeof(float));
-        } else {
-            memset(to, 0, (size_t)dv * sizeof(float));
-        }
+        if (w->shift[j] == -INFINITY) memset(w->dvalue + j * dv, 0, (size_t)dv * sizeof(float));
     }
+    const float one = 1;
+    pf_rows_put(w->kern, &op->dvalue, w->item, w->kv, w->seg->start + w->first, w->keys, &one, 0,
+                w->dvalue);
 }
 
 void pf_causal_back_keys(pf_work *w, const float *t, const float *y) {
@@ -163,14 +160,9 @@ void pf_causal_back_keys(pf_work *w, const float *t, const float *y) {
     pf_decays(w, w->k_rows, w->shift, leaving_maximum(w), w->leave);
     if (op->need_v) back_values(w, t);
     if (!op->need_k) return;
-    for (int64_t j = 0; j < w->k_rows; j++) {
-        w->kern->scale(dv, w->leave[j], w->v + j * dv, w->vs + j * dv);
-    }
+    pf_work_scale_values(w);
     pf_work_gemm(w, false, true, w->k_rows, r, dv, w->vs, dv, t, dv, 1, w->dk, op->r);
-    for (int64_t j = 0; j < w->k_rows; j++) {
-        w->kern->axpy(r, w->leave[j], y, w->dk + j * op->r);
-    }
-    pf_work_pull_keys(w);
+    pf_work_pull_keys(w, y);
 }
 
 /* One chunk, with T, y moved back: its own part begins at 0, and the later one's joins. */

@@ -81,15 +81,23 @@ void pf_full_answer(pf_work *w, int64_t first, int64_t n) {
     pf_work_answer(w);
 }
 
+/* to (rows, r) <- x B^T, x (rows, dv) and B (r, dv): S or T, turned or as it stands. */
+static void spread(pf_work *w, int64_t rows, const float *x, const float *b, float *to) {
+    int64_t r = w->op->r, dv = w->op->dv;
+    if (w->turned.strips) {
+        pf_turned_gemm(w->kern, &w->turned, rows, x, dv, to, r, w->panel);
+    } else {
+        pf_work_gemm(w, false, true, rows, r, dv, x, dv, b, dv, 0, to, r);
+    }
+}
+
 /* dq of n queries; T += phi(q)^T g~, y += phi(q)^T rho. */
 void pf_full_back_queries(pf_work *w, int64_t first, int64_t n, float beta) {
-    int64_t r = w->op->r, dv = w->op->dv;
     pf_work_queries(w, first, n);
     pf_work_cotangents(w);
     pf_work_collect(w, w->g, w->rho, beta);
     if (!w->op->need_q) return;
-    pf_work_gemm(w, false, true, w->q_rows, r, dv, w->g, dv, w->s, dv, 0, w->df, r);
-    for (int64_t i = 0; i < w->q_rows; i++) w->kern->axpy(r, w->rho[i], w->z, w->df + i * r);
+    spread(w, w->q_rows, w->g, w->s, w->df);
     pf_work_pull_queries(w);
 }
 
@@ -122,29 +130,21 @@ static void backward_values(pf_work *w) {
     const pf_operator *op = w->op;
     int64_t dv = op->dv, r = op->r;
     pf_work_gemm(w, false, false, w->k_rows, dv, r, w->fk, op->r, w->t, dv, 0, w->dvalue, dv);
-    for (int64_t j = 0; j < w->keys; j++) {
-        float *to = pf_rows_at(&op->dvalue, w->item, w->kv, w->seg->start + w->first + j);
-        w->kern->scale(dv, w->leave[j], w->dvalue + j * dv, to);
-    }
+    int64_t at = w->seg->start + w->first;
+    pf_rows_put(w->kern, &op->dvalue, w->item, w->kv, at, w->keys, w->leave, 1, w->dvalue);
 }
 
 /* dk and dv of a block, from T, y and M. */
 void pf_full_back_keys(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
-    int64_t r = op->r, dv = op->dv;
     pf_work_keys(w, first);
     pf_work_values(w, first);
     pf_decays(w, w->k_rows, w->shift, w->M, w->leave);
     if (op->need_v) backward_values(w);
     if (!op->need_k) return;
-    for (int64_t j = 0; j < w->k_rows; j++) {
-        w->kern->scale(dv, w->leave[j], w->v + j * dv, w->vs + j * dv);
-    }
-    pf_work_gemm(w, false, true, w->k_rows, r, dv, w->vs, dv, w->t, dv, 0, w->dk, op->r);
-    for (int64_t j = 0; j < w->k_rows; j++) {
-        w->kern->axpy(r, w->leave[j], w->y, w->dk + j * op->r);
-    }
-    pf_work_pull_keys(w);
+    pf_work_scale_values(w);
+    spread(w, w->k_rows, w->vs, w->t, w->dk);
+    pf_work_pull_keys(w, w->y);
 }
 
 void pf_full_backward(void *op, int64_t task, void *scratch) {
@@ -152,7 +152,9 @@ void pf_full_backward(void *op, int64_t task, void *scratch) {
     pf_work_open(&w, op, task, scratch, true);
     make_state(&w);
     pf_work_load_cotangent(&w);
+    if (w.turned.strips) pf_turn(&w.turned, w.s);
     sweep_queries(&w, backward_block);
+    if (w.turned.strips) pf_turn(&w.turned, w.t);
     if (w.op->need_k || w.op->need_v) {
         for (int64_t first = 0; first < w.seg->length; first += w.op->block) {
             pf_full_back_keys(&w, first);

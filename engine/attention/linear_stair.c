@@ -13,7 +13,7 @@
 #include "linear.h"
 
 /* Rows or columns of a strip, a multiple of the register tiles. */
-enum { STRIP = 24, COLUMNS = 16 };
+enum { STRIP = 12, COLUMNS = 16 };
 
 /* The first loaded query that sees more than j keys. */
 static int64_t first_above(const pf_work *w, int64_t j) {
@@ -38,7 +38,7 @@ void pf_stair_scores(pf_work *w, int64_t n, const float *x, const float *y, floa
 /* Row of n entries: times the factors, masked keys 0; returns the sum. */
 static float decay_row(const pf_work *w, int64_t n, float *row) {
     float sum = 0;
-    w->kern->features_pull(1, n, n, w->factor, row, &sum);
+    w->kern->features_pull(1, n, n, w->factor, NULL, NULL, row, &sum);
     if (!w->masked) return sum;
     for (int64_t j = 0; j < n; j++) row[j] = w->shift[j] == -INFINITY ? 0 : row[j];
     return w->kern->sum(n, row);

@@ -68,11 +68,8 @@ static void weighted(pf_work *w, int64_t rows, const float *f, const float *c, f
 
 /* s, z <- beta s, z + the loaded keys' own sums at scale `to`. */
 static void add_keys(pf_work *w, float to, float beta, float *s, float *z) {
-    int64_t dv = w->op->dv;
     pf_decays(w, w->k_rows, w->shift, to, w->leave);
-    for (int64_t j = 0; j < w->k_rows; j++) {
-        w->kern->scale(dv, w->leave[j], w->v + j * dv, w->vs + j * dv);
-    }
+    pf_work_scale_values(w);
     outer(w, w->k_rows, w->fk, w->vs, beta, s);
     weighted(w, w->k_rows, w->fk, w->leave, beta, z);
 }

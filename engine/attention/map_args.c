@@ -17,6 +17,11 @@ static double own_ratio(const pf_map *map, int64_t m) {
     return map->root > 0 ? 1 / sqrt((double)map->root * (double)pf_max(m, 1)) : 1;
 }
 
+void pf_map_join(const pf_map_args *args, int64_t n, int64_t ld, const float *c, const float *z,
+                 float *df) {
+    for (int64_t i = 0; c && i < n; i++) args->kern->axpy(args->r, c[i], z, df + i * ld);
+}
+
 pf_map_args pf_map_args_of(const pf_map *map, const pf_kern *kern, int64_t m, double eps,
                            double ratio) {
     pf_map_args args = {.map = map, .kern = kern, .m = m, .r = m * map->width, .slope = 1};

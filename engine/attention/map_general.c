@@ -34,8 +34,10 @@ static void general_encode(const pf_map_args *args, pf_side side, int64_t n, int
 /* du = ratio f'(u) df. Of what unary_grad may read, u and y = f(u), it gets u twice when
  * there is one, else y = (feature - eps) / ratio twice: enough for sigmoid and tanh. */
 static void general_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
-                         const float *f, const float *u, float *df, float *coef) {
+                         const float *f, const float *u, const float *c, const float *z, float *df,
+                         float *coef) {
     (void)side;
+    pf_map_join(args, n, ld, c, z, df);
     float y[PIECE], slope[PIECE];
     pf_unary function = (pf_unary)args->map->function;
     for (int64_t i = 0; i < n; i++) {
@@ -56,9 +58,11 @@ static void general_pull(const pf_map_args *args, pf_side side, int64_t n, int64
 }
 
 /* The same for relu, with an exact comparison: a feature of eps is one of u <= 0. */
-static void relu_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
-                      const float *u, float *df, float *coef) {
+static void relu_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
+                      const float *f, const float *u, const float *c, const float *z, float *df,
+                      float *coef) {
     (void)side, (void)u;
+    pf_map_join(args, n, ld, c, z, df);
     float ratio = args->ratio;
     for (int64_t i = 0; i < n; i++) {
         for (int64_t a = i * ld; a < i * ld + args->m; a++) {
@@ -117,9 +121,11 @@ static void elu_encode(const pf_map_args *args, pf_side side, int64_t n, int64_t
 }
 
 /* f' = 1 above 0, f itself (without ratio and eps) below. */
-static void elu_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
-                     const float *u, float *df, float *coef) {
+static void elu_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
+                     const float *f, const float *u, const float *c, const float *z, float *df,
+                     float *coef) {
     (void)side, (void)u;
+    pf_map_join(args, n, ld, c, z, df);
     for (int64_t i = 0; i < n; i++) {
         for (int64_t a = i * ld; a < i * ld + args->m; a++) {
             float plain = f[a] - args->eps;
@@ -141,8 +147,10 @@ static void identity_encode(const pf_map_args *args, pf_side side, int64_t n, in
 }
 
 static void identity_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
-                          const float *f, const float *u, float *df, float *coef) {
+                          const float *f, const float *u, const float *c, const float *z, float *df,
+                          float *coef) {
     (void)side, (void)f, (void)u;
+    pf_map_join(args, n, ld, c, z, df);
     for (int64_t i = 0; i < n; i++) {
         args->kern->scale(args->m, args->ratio, df + i * ld, df + i * ld);
         coef[i] = 0;
@@ -174,15 +182,17 @@ static void exp_encode(const pf_map_args *args, pf_side side, int64_t n, int64_t
 }
 
 /* du = df exp(u - top), the feature without its eps. */
-static void exp_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
-                     const float *u, float *df, float *coef) {
+static void exp_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
+                     const float *f, const float *u, const float *c, const float *z, float *df,
+                     float *coef) {
     (void)side;
     float plain[PIECE];
     if (args->eps == 0) {
-        args->kern->features_pull(n, args->m, ld, f, df, coef);
+        args->kern->features_pull(n, args->m, ld, f, c, z, df, coef);
         memset(coef, 0, (size_t)n * sizeof *coef);
         return;
     }
+    pf_map_join(args, n, ld, c, z, df);
     for (int64_t i = 0; i < n; i++) {
         const float *row = u + i * args->m;
         float top = exp_top(args, args->kern->max(args->m, row));
@@ -217,8 +227,10 @@ static void given_encode(const pf_map_args *args, pf_side side, int64_t n, int64
 }
 
 static void given_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
-                       const float *f, const float *u, float *df, float *coef) {
-    (void)args, (void)side, (void)ld, (void)f, (void)u, (void)df;
+                       const float *f, const float *u, const float *c, const float *z, float *df,
+                       float *coef) {
+    (void)side, (void)f, (void)u;
+    pf_map_join(args, n, ld, c, z, df);
     memset(coef, 0, (size_t)n * sizeof *coef);
 }
 

@@ -49,12 +49,13 @@ static float pull_with_eps(const pf_map_args *args, int64_t width, const float *
     return total;
 }
 
-/* df (n, width; ld) -> dLoss/du; coef -sum(du), from |x|^2 / 2. */
+/* df (n, width; ld) + c z^T -> dLoss/du; coef -sum(du), from |x|^2 / 2. */
 static void exp_pull(const pf_map_args *args, int64_t n, int64_t width, int64_t ld, const float *f,
-                     float *df, float *coef) {
+                     const float *c, const float *z, float *df, float *coef) {
     if (args->eps == 0) {
-        args->kern->features_pull(n, width, ld, f, df, coef);
+        args->kern->features_pull(n, width, ld, f, c, z, df, coef);
     } else {
+        pf_map_join(args, n, ld, c, z, df);
         for (int64_t i = 0; i < n; i++) {
             coef[i] = pull_with_eps(args, width, f + i * ld, df + i * ld);
         }
@@ -84,9 +85,10 @@ static void softmax_encode(const pf_map_args *args, pf_side side, int64_t n, int
 }
 
 static void softmax_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
-                         const float *f, const float *u, float *df, float *coef) {
+                         const float *f, const float *u, const float *c, const float *z, float *df,
+                         float *coef) {
     (void)side, (void)u;
-    exp_pull(args, n, args->m, ld, f, df, coef);
+    exp_pull(args, n, args->m, ld, f, c, z, df, coef);
 }
 
 static void softmax_define(const pf_map_args *args, const double *u, double half, double *log_phi,
@@ -105,11 +107,12 @@ static void hyp_encode(const pf_map_args *args, pf_side side, int64_t n, int64_t
     exp_encode(args, n, 2 * m, ld, u, half, shift);
 }
 
-static void hyp_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
-                     const float *u, float *df, float *coef) {
+static void hyp_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
+                     const float *f, const float *u, const float *c, const float *z, float *df,
+                     float *coef) {
     (void)side, (void)u;
     int64_t m = args->m;
-    exp_pull(args, n, 2 * m, ld, f, df, coef);
+    exp_pull(args, n, 2 * m, ld, f, c, z, df, coef);
     for (int64_t i = 0; i < n; i++) args->kern->axpy(m, -1, df + i * ld + m, df + i * ld);
 }
 
@@ -135,10 +138,11 @@ static void plus_encode(const pf_map_args *args, pf_side side, int64_t n, int64_
     exp_encode(args, n, args->m, ld, u, half, shift);
 }
 
-static void plus_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
-                      const float *u, float *df, float *coef) {
+static void plus_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
+                      const float *f, const float *u, const float *c, const float *z, float *df,
+                      float *coef) {
     (void)side, (void)u;
-    exp_pull(args, n, args->m, ld, f, df, coef);
+    exp_pull(args, n, args->m, ld, f, c, z, df, coef);
     if (args->slope == 1) return;
     for (int64_t i = 0; i < n; i++) {
         args->kern->scale(args->m, args->slope, df + i * ld, df + i * ld);

@@ -28,9 +28,11 @@ static void encode(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
 }
 
 /* du = df_sin cos u - df_cos sin u; dx gets x * sum(df f) from |x|^2 / 2. */
-static void pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
-                 const float *u, float *df, float *coef) {
+static void pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
+                 const float *f, const float *u, const float *c, const float *z, float *df,
+                 float *coef) {
     (void)side, (void)u;
+    pf_map_join(args, n, ld, c, z, df);
     int64_t m = args->m;
     for (int64_t i = 0; i < n; i++) {
         const float *cos_u = f + i * ld, *sin_u = cos_u + m;

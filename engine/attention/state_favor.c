@@ -196,7 +196,7 @@ static void fill_kernel(step_op *o, const pf_engine *e, const pf_attend *a, int6
 
 int pf_favor_step(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *s, pf_tensor *q,
                   pf_tensor *k, pf_tensor *v) {
-    if (s->recent == RECENT) PF_TRY(pf_favor_settle(s, e, a));
+    if (s->recent >= RECENT) PF_TRY(pf_favor_settle(s, e, a));
     step_op o = {.sum = sums_of(s, e, a), .group = q->shape[1] / k->shape[1]};
     pf_tensor *held[3] = {NULL};
     fill_kernel(&o, e, a, q->shape[3]);

@@ -12,6 +12,8 @@
 
 static bool to_record(const pf_engine *engine, const pf_op *op, pf_tensor *const *in, int n_in) {
     if ((op->flags & PF_OP_NO_GRAD) || !op->backward) return false;
+    const pf_tape *tape = engine->tape;
+    if (tape && tape->note && tape->paused == 1) pf_note_op(tape, op, in, n_in);
     for (int i = 0; i < n_in; i++)
         if (pf_in_graph(engine, in[i])) return true;
     return false;

@@ -70,20 +70,17 @@ int pf_matmul(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b) {
     return plain(y, e, &pf_op_matmul, a, b);
 }
 
-static int linear(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,
-                  bool step) {
+int pf_linear_act(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,
+                  int act, bool step) {
     pf_tensor *in[3] = {x, weight, bias};
     call c = begin(&pf_op_linear);
+    set_int(&c, "act", act);
     set_int(&c, "step", step);
     return end(y, e, &c, in, bias ? 3 : 2, 0);
 }
 
 int pf_linear(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias) {
-    return linear(y, e, x, weight, bias, false);
-}
-
-int pf_linear_step(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias) {
-    return linear(y, e, x, weight, bias, true);
+    return pf_linear_act(y, e, x, weight, bias, 0, false);
 }
 
 int pf_layernorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,
@@ -99,6 +96,29 @@ int pf_rmsnorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, dou
     call c = begin(&pf_op_rmsnorm);
     set_number(&c, "eps", eps);
     return end(y, e, &c, in, 2, 0);
+}
+
+/* A norm of x + h. */
+static int norm_of_sum(pf_tensor **sum, pf_tensor **y, pf_engine *e, const pf_op *op,
+                       pf_tensor *const *in, int n_in, double eps) {
+    pf_tensor *out[PF_MAX_OUT] = {NULL};
+    call c = begin(op);
+    set_number(&c, "eps", eps);
+    int status = end(out, e, &c, in, n_in, 0);
+    *sum = out[0], *y = out[1];
+    return status;
+}
+
+int pf_add_layernorm(pf_tensor **sum, pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *h,
+                     pf_tensor *weight, pf_tensor *bias, double eps) {
+    pf_tensor *in[4] = {x, h, weight, bias};
+    return norm_of_sum(sum, y, e, &pf_op_add_layernorm, in, bias ? 4 : 3, eps);
+}
+
+int pf_add_rmsnorm(pf_tensor **sum, pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *h,
+                   pf_tensor *weight, double eps) {
+    pf_tensor *in[3] = {x, h, weight};
+    return norm_of_sum(sum, y, e, &pf_op_add_rmsnorm, in, 3, eps);
 }
 
 int pf_embedding(pf_tensor **y, pf_engine *e, pf_tensor *table, pf_tensor *ids) {

@@ -15,11 +15,18 @@ int pf_unary_call(pf_tensor **y, pf_engine *e, const pf_op *op, pf_tensor *x); /
 int pf_matmul(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b);
 /* x (..., K) by weight (N, K), bias (N) or NULL -> (..., N) */
 int pf_linear(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias);
-/* The same for a few rows, as in decoding: reads the weights once, as they lie. */
-int pf_linear_step(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias);
+/* act: place in "none|" PF_ACTS. step: for a few rows, as in decoding; reads the weights once, as
+ * they lie. */
+int pf_linear_act(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,
+                  int act, bool step);
 int pf_layernorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,
                  double eps);
 int pf_rmsnorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, double eps);
+/* *sum = x + h and *y the norm of it, both the caller's. */
+int pf_add_layernorm(pf_tensor **sum, pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *h,
+                     pf_tensor *weight, pf_tensor *bias, double eps);
+int pf_add_rmsnorm(pf_tensor **sum, pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *h,
+                   pf_tensor *weight, double eps);
 int pf_embedding(pf_tensor **y, pf_engine *e, pf_tensor *table, pf_tensor *ids);
 int pf_reshape(pf_tensor **y, pf_engine *e, pf_tensor *x, int rank, const int64_t *shape);
 int pf_permute(pf_tensor **y, pf_engine *e, pf_tensor *x, int rank, const int *order);

@@ -13,12 +13,6 @@
 
 /* ---- places ---- */
 
-/* Nobody else sees these numbers, and they lie in a row. */
-static bool is_own(const pf_tensor *t) {
-    return atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1 &&
-           pf_tensor_contiguous(t);
-}
-
 static int make_like(pf_tensor **t, pf_tape *tape, const pf_tensor *like, bool lasting) {
     if (lasting) return pf_tensor_make_lasting(t, like->heap, PF_F32, like->rank, like->shape);
     return pf_tensor_make(t, tape->engine, PF_F32, like->rank, like->shape);
@@ -28,7 +22,7 @@ static int make_like(pf_tensor **t, pf_tape *tape, const pf_tensor *like, bool l
 static int open_place(pf_tensor **place, pf_tape *tape, const pf_tensor *like, bool lasting,
                       bool stale, bool *fresh) {
     *fresh = !*place || stale;
-    if (*place && is_own(*place)) return PF_OK;
+    if (*place && pf_tensor_own(*place)) return PF_OK;
     pf_tensor *made;
     PF_TRY(make_like(&made, tape, like, lasting));
     int status = *fresh ? PF_OK : pf_add_into(tape->engine, made, true, *place, 1);
@@ -126,11 +120,19 @@ static int walk_give(pf_call *c, int i, pf_tensor *t) {
     return give_target(w, i, t);
 }
 
-const pf_grad_ops pf_walk_ops = {.slot = walk_slot, .give = walk_give};
+static bool walk_gathers(const pf_call *c, int i) {
+    const pf_walk *w = c->grad_context;
+    const pf_target *to = &w->node->to[i];
+    if (!c->need[i]) return false;
+    if (is_twin(w->node, i)) return w->extra[i] != NULL;
+    return to->leaf || w->tape->nodes[to->node].grad[to->slot];
+}
+
+const pf_grad_ops pf_walk_ops = {.slot = walk_slot, .give = walk_give, .gathers = walk_gathers};
 
 int pf_walk_seed(pf_tape *tape, int node, int slot, pf_tensor *grad) {
-    tape->nodes[node].grad[slot] = pf_tensor_retain(grad);
-    return PF_OK;
+    pf_walk walk = {.tape = tape};
+    return give_place(&walk, &tape->nodes[node].grad[slot], grad);
 }
 
 int pf_walk_fold(pf_walk *walk, pf_call *c, int status) {

@@ -12,10 +12,6 @@
 /* Numbers tapes across all engines of the process. */
 static atomic_uint_fast64_t tape_count = 1;
 
-static bool made_by(const pf_tape *tape, const pf_tensor *t) {
-    return t->tape == tape && t->tape_id == tape->id;
-}
-
 /* ---- opening and closing ---- */
 
 int pf_tape_open(pf_tape **tape, pf_engine *engine) {
@@ -47,6 +43,8 @@ static void free_tape(pf_tape *tape) {
     }
     pf_owner_close(&tape->owner);
     pf_heap *heap = tape->heap;
+    for (int64_t i = 0; i < tape->n_given; i++) pf_tensor_release(&tape->given[i]);
+    pf_heap_free(heap, tape->given, (size_t)tape->cap_given * sizeof *tape->given);
     pf_heap_free(heap, tape->nodes, (size_t)tape->capacity * sizeof *tape->nodes);
     pf_heap_free(heap, tape, sizeof *tape);
     pf_heap_release(heap);
@@ -83,10 +81,14 @@ void pf_tape_resume(pf_engine *engine, pf_tape *tape) {
     if (tape && tape->paused > 0) tape->paused--;
 }
 
-bool pf_in_graph(const pf_engine *engine, const pf_tensor *t) {
+bool pf_tape_records(const pf_engine *engine) {
     const pf_tape *tape = engine->tape;
-    if (!tape || tape->paused || tape->walked || !t || t->dtype != PF_F32) return false;
-    return t->requires_grad || made_by(tape, t);
+    return tape && !tape->paused && !tape->walked;
+}
+
+bool pf_in_graph(const pf_engine *engine, const pf_tensor *t) {
+    if (!pf_tape_records(engine) || !t || t->dtype != PF_F32) return false;
+    return t->requires_grad || pf_made_by(engine->tape, t);
 }
 
 /* ---- recording ---- */
@@ -109,7 +111,7 @@ static pf_target target_of(const pf_tape *tape, pf_tensor *t) {
     if (!t || t->dtype != PF_F32) return to;
     if (t->requires_grad) {
         to.leaf = pf_tensor_retain(t);
-    } else if (made_by(tape, t)) {
+    } else if (pf_made_by(tape, t)) {
         to.node = t->node;
         to.slot = t->slot;
     }
@@ -185,6 +187,8 @@ void pf_node_drop(pf_tape *tape, pf_node *node) {
     size_t bytes = node->attr ? (size_t)node->op->n_attrs * sizeof *node->attr : 0;
     pf_heap_free(tape->heap, node->attr, bytes);
     node->attr = NULL;
+    if (node->rerun.f.release) node->rerun.f.release(node->rerun.f.context);
+    node->rerun = (pf_rerun){0};
 }
 
 void pf_node_drop_targets(pf_node *node) {
@@ -247,7 +251,7 @@ static int walk_node(pf_tape *tape, pf_node *node) {
 
 static int check_loss(const pf_tape *tape, const pf_tensor *loss, const pf_tensor *seed) {
     PF_TRY(pf_tensor_check(loss, PF_F32, "backward", "loss"));
-    if (!made_by(tape, loss))
+    if (!pf_made_by(tape, loss))
         return pf_fail(PF_EINVAL, "backward: the loss %s was not made on this tape from anything "
                        "that requires a gradient", pf_shape_of(loss));
     if (!seed && pf_tensor_numel(loss) != 1)
@@ -284,19 +288,26 @@ static void forget_leaves(pf_tape *tape) {
     for (int64_t n = 0; n < tape->n; n++)
         for (int i = 0; i < PF_MAX_IN; i++)
             if (tape->nodes[n].to[i].leaf) pf_tensor_clear_grad(tape->nodes[n].to[i].leaf);
+    for (int64_t i = 0; i < tape->n_given; i++) pf_tensor_clear_grad(tape->given[i]);
 }
 
-int pf_tape_backward(pf_tape *tape, pf_tensor *loss, const pf_tensor *seed) {
-    if (!tape || !loss) return pf_fail(PF_EINVAL, "backward: no %s", tape ? "loss" : "tape");
+static int check_walk(const pf_tape *tape) {
     if (!tape->engine) return pf_fail(PF_ESTATE, "backward: the engine of this tape has closed");
     if (tape->walked)
         return pf_fail(PF_ESTATE, "backward: this tape has been walked already, and its "
                        "activations are gone; open a new tape and run forward again");
     if (tape->engine->tape != tape)
         return pf_fail(PF_ESTATE, "backward: an inner tape is still open; close it first");
-    PF_TRY(check_loss(tape, loss, seed));
+    return PF_OK;
+}
+
+int pf_tape_backward_all(pf_tape *tape, pf_tensor *const *outs, const pf_tensor *const *seeds,
+                         int64_t n_outs) {
+    PF_TRY(check_walk(tape));
+    for (int64_t i = 0; i < n_outs; i++) PF_TRY(check_loss(tape, outs[i], seeds[i]));
     tape->walked = tape->walking = true;
-    int status = plant(tape, loss, seed);
+    int status = PF_OK;
+    for (int64_t i = 0; i < n_outs && status >= 0; i++) status = plant(tape, outs[i], seeds[i]);
     for (int64_t n = tape->n - 1; n >= 0; n--) {
         pf_node *node = &tape->nodes[n];
         if (status >= 0 && has_grad(node)) status = walk_node(tape, node);
@@ -307,4 +318,9 @@ int pf_tape_backward(pf_tape *tape, pf_tensor *loss, const pf_tensor *seed) {
     tape->walking = false;
     if (tape->doomed) pf_tape_close(&tape);
     return status < 0 ? status : PF_OK;
+}
+
+int pf_tape_backward(pf_tape *tape, pf_tensor *loss, const pf_tensor *seed) {
+    if (!tape || !loss) return pf_fail(PF_EINVAL, "backward: no %s", tape ? "loss" : "tape");
+    return pf_tape_backward_all(tape, &loss, &seed, 1);
 }

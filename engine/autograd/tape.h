@@ -21,10 +21,31 @@ int pf_apply_drawn(pf_engine *engine, const pf_op *op, pf_tensor *const *in, int
 /* True when an op on t would be recorded now. */
 bool pf_in_graph(const pf_engine *engine, const pf_tensor *t);
 
+/* True when an op on something of the graph would be recorded now. */
+bool pf_tape_records(const pf_engine *engine);
+
 /* Hides the open tape: between pause and resume nothing is recorded, and new tensors
  * still belong to the tape. */
 pf_tape *pf_tape_pause(pf_engine *engine);
 void pf_tape_resume(pf_engine *engine, pf_tape *tape);
+
+/* pf_tape_backward from several results of one tape at once, each with its seed (NULL: 1). */
+int pf_tape_backward_all(pf_tape *tape, pf_tensor *const *outs, const pf_tensor *const *seeds,
+                         int64_t n_outs);
+
+/* Reversible residuals (reversible.c): branch i = 0 .. n-1 adds to one half what it makes of the
+ * other, y = branch(context, i, x). `context` is taken over in any case; release is called once,
+ * when no branch will be run again. a, b become the caller's. */
+typedef int (*pf_branch_fn)(void *context, pf_engine *engine, int64_t i, pf_tensor *x,
+                            pf_tensor **y);
+typedef struct pf_branches {
+    pf_branch_fn run;
+    void (*release)(void *context);
+    void *context;
+    int64_t n;
+} pf_branches;
+int pf_reversible(pf_tensor **a, pf_tensor **b, pf_engine *e, const pf_branches *branches,
+                  pf_tensor *x1, pf_tensor *x2);
 
 /* For pf_engine_close: tapes that are still open lose their engine; closing them later is
  * safe and frees what they hold. */

@@ -248,6 +248,21 @@ PF_API int pf_tape_open(pf_tape **tape, pf_engine *engine);
 PF_API int pf_tape_backward(pf_tape *tape, pf_tensor *loss, const pf_tensor *seed);
 PF_API void pf_tape_close(pf_tape **tape); /* every tensor made under it dies */
 
+/* A computation that backward runs a second time instead of keeping what it made. `run` must do
+ * the same both times: read the same numbers, draw no random ones but through ops, note nothing
+ * elsewhere. Of what it makes only *y outlives it. What it reads beside `inputs` gets a gradient
+ * if it is a leaf; a tensor computed on the open tape must be an input. */
+typedef struct {
+    int (*run)(void *context, pf_engine *engine, pf_tensor *const *inputs, int n, pf_tensor **y);
+    void (*release)(void *context); /* called once, when it will not be run again; or NULL */
+    void *context;
+} pf_again;
+/* *y = run(inputs). An open tape keeps the inputs alone; its backward runs f again on a tape of
+ * its own. The same gradients as without, bit for bit where an input is used by f alone.
+ * f is taken over in any case, also on failure. inputs[i] may be NULL; at most 16. */
+PF_API int pf_recompute(pf_tensor **y, pf_engine *engine, const pf_again *f,
+                        pf_tensor *const *inputs, int n);
+
 /* Holds the gradient of f against central differences along random directions (keyed by
  * `seed`) of the inputs that require one, or of all f32 inputs when none does. f is called
  * many times, must give the same result for the same inputs, and gives a scalar or any
@@ -294,9 +309,18 @@ typedef struct {
     bool watch;             /* attention looks at its queries and keys in this training step */
     pf_tensor *prefix;      /* (B) i32: attention sees the first so many positions from everywhere
                                (prefix-LM); NULL: 0 */
+    bool again;             /* a second run of the same forward, for its gradient (option
+                               recompute): what is noted beside the result was noted before */
 } pf_pass;
 PF_API int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module,
                              pf_tensor *x, const pf_pass *pass);
+/* A training step in the memory of one slice: the gradient of the mean cross entropy (nats) of
+ * module(x) with target (B, L) i32, -1 not counted, is added to every parameter's, as a tape's
+ * backward would, with x (B, L, ...) in `slices` parts one after the other. For causal models with
+ * linear attention; a third more time. */
+PF_API int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module *module,
+                                     pf_tensor *x, pf_tensor *target, const pf_pass *pass,
+                                     int64_t slices);
 /* One position: x (B, D) or ids (B); state from pf_module_state. */
 PF_API int pf_module_step(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                           pf_state *state);
@@ -398,6 +422,12 @@ PF_API int pf_attention_step(pf_tensor **out, pf_engine *engine, pf_state *state
 PF_API int pf_state_save(pf_engine *engine, const pf_state *state, const char *path);
 PF_API int pf_state_load(pf_state **state, pf_engine *engine, const char *path,
                          const pf_attention_state_options *options);
+/* What such a file holds, to be kept within another (a host layer's save_state): tensors for
+ * pf_named_free, which are the state's own until it moves on, and a map of texts; and back. */
+PF_API int pf_state_pack(pf_engine *engine, const pf_state *state, pf_named **tensors, int *n,
+                         pf_config **metadata);
+PF_API int pf_state_unpack(pf_state **state, pf_engine *engine, const pf_named *tensors, int n,
+                           const pf_config *metadata);
 /* The same for a model's state, which belongs to this model with these weights alone. */
 PF_API int pf_module_state_save(pf_engine *engine, const pf_module *module, const pf_state *state,
                                 const char *path);

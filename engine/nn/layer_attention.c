@@ -251,6 +251,10 @@ static int attend(const attention_self *self, pf_engine *e, const pf_run *run, p
     }
     pf_state *state = run->state->n_child == 1 ? run->state->child[0] : NULL;
     if (!state) return pf_fail(PF_ESTATE, "attention: the state is not one of this model");
+    if (run->slice) {
+        return pf_attend_slice(y, e, a, state, side[0], side[1], side[2], run->pass->mask,
+                               run->pass->documents);
+    }
     if (run->mode == PF_RUN_STEP) return pf_attend_step(y, e, a, state, side[0], side[1], side[2]);
     return pf_attend_prefill(y, e, a, state, side[0], side[1], side[2]);
 }
@@ -261,17 +265,16 @@ static int mix(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *q
     const attention_self *self = m->self;
     pf_tensor *side[PF_MAX_OUT] = {NULL}, *positions = NULL;
     pf_attr heads[2] = {{.i = self->heads}, {.i = self->kv_heads}};
-    int64_t offset = run->state ? run->state->position : 0;
-    int status = 0;
-    if (self->rotary && run->pass->documents) {
-        status = pf_document_positions(&positions, e, run->pass->documents, NULL);
-    }
+    bool counted = self->rotary && run->pass->documents; /* from every document's first */
+    int64_t offset = run->state && !counted ? run->state->position : 0;
+    int status = counted ? pf_run_positions(&positions, e, run, NULL) : 0;
     if (status >= 0) status = pf_apply(e, &pf_op_split_heads, &qkv, 1, heads, side);
     for (int i = 0; i < 2 && status >= 0; i++) {
         status = prepare(self, e, i, positions, offset, &side[i]);
     }
     if (status >= 0) status = attend(self, e, run, side, y);
-    if (status >= 0 && !run->state) pf_watch_look(m, e, &self->attend, run->pass, side[0], side[1]);
+    bool look = (!run->state || run->slice) && !run->pass->again; /* a second run sees the same */
+    if (status >= 0 && look) pf_watch_look(m, e, &self->attend, run->pass, side[0], side[1]);
     for (int i = 0; i < 3; i++) pf_tensor_release(&side[i]);
     pf_tensor_release(&positions);
     return status;

@@ -1,6 +1,7 @@
 /*
  * layer_block.c - the pre-norm Performer block:
  *   h = x + attention(conv(norm1(x)))      y = h + mlp(norm2(h))
+ * The first sum and norm2 are one op where norm2's type has one.
  * Dropout is that of attention and mlp, on what they add.
  */
 #include "module.h"
@@ -29,6 +30,7 @@ static pf_config *conv_options_of(const pf_module *m) {
 
 static int block_build(pf_module *m, pf_engine *e) {
     const char *norm = pf_option_text(m, "norm");
+    m->recompute = pf_option_int(m, "recompute") != 0;
     PF_TRY(pf_attention_decide(m, e));
     PF_TRY(pf_kernel_complete(m, e));
     PF_TRY(pf_module_inner(m, e, "norm1", norm, pf_module_pass_on(m, norm)));
@@ -47,26 +49,42 @@ static int through(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tens
     return 0;
 }
 
-/* x + branch(norm(x)), through the children of `path` */
-static int residual(pf_module *m, pf_engine *e, const pf_run *run, const int *path, int n,
-                    pf_tensor *x, pf_tensor **y) {
-    pf_tensor *h = pf_tensor_retain(x);
+/* *h = attention(conv(norm1(x))) */
+static int look(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **h) {
+    static const int path[] = {NORM1, CONV, ATTENTION};
     int status = 0;
-    for (int i = 0; i < n && status >= 0; i++) {
-        if (path[i] < m->n_child) status = through(m, path[i], e, run, &h);
+    *h = pf_tensor_retain(x);
+    for (int i = 0; i < PF_COUNT(path) && status >= 0; i++) {
+        if (path[i] < m->n_child) status = through(m, path[i], e, run, h);
     }
-    if (status >= 0) status = pf_add(y, e, x, h);
-    pf_tensor_release(&h);
+    if (status < 0) pf_tensor_release(h);
     return status;
+}
+
+/* *h = mlp(norm2(x)) */
+static int think(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **h) {
+    *h = pf_tensor_retain(x);
+    int status = through(m, NORM2, e, run, h);
+    if (status >= 0) status = through(m, MLP, e, run, h);
+    if (status < 0) pf_tensor_release(h);
+    return status;
+}
+
+static int block_branch(pf_module *m, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
+                        pf_tensor **y) {
+    return which == 0 ? look(m, e, run, x, y) : think(m, e, run, x, y);
 }
 
 /* x (B, L, D), or (B, D) in a step -> the same */
 static int block_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
-    static const int look[] = {NORM1, CONV, ATTENTION}, think[] = {NORM2, MLP};
-    pf_tensor *h = NULL;
-    PF_TRY(residual(m, e, run, look, PF_COUNT(look), x, &h));
-    int status = residual(m, e, run, think, PF_COUNT(think), h, y);
+    pf_tensor *looked = NULL, *sum = NULL, *h = NULL;
+    PF_TRY(look(m, e, run, x, &looked));
+    int status = pf_run_child_sum(m, NORM2, e, run, x, looked, &sum, &h);
+    pf_tensor_release(&looked);
+    if (status >= 0) status = through(m, MLP, e, run, &h);
+    if (status >= 0) status = pf_add(y, e, sum, h);
     pf_tensor_release(&h);
+    pf_tensor_release(&sum);
     return status;
 }
 
@@ -74,5 +92,5 @@ const pf_layer pf_layer_block = {
     .name = "block",
     .doc = "Pre-norm Performer block: attention and mlp, each around a residual.",
     .options = block_options, .n_options = PF_COUNT(block_options),
-    .build = block_build, .run = block_run, .state = pf_state_of_children,
+    .build = block_build, .run = block_run, .branch = block_branch, .state = pf_state_of_children,
 };

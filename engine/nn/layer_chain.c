@@ -16,11 +16,24 @@ static int chain_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x
     return 0;
 }
 
+static const pf_option_info chain_options[] = {
+    {.name = "recompute", .kind = PF_OPT_BOOL,
+     .doc = "training keeps of the whole chain its input only and runs it a second time for its "
+            "gradient: the same bits, less memory"},
+};
+
+static int chain_build(pf_module *m, pf_engine *e) {
+    (void)e;
+    m->recompute = pf_option_int(m, "recompute") != 0;
+    return 0;
+}
+
 const pf_layer pf_layer_chain = {
     .name = "chain",
     .doc = "Its children after each other.",
+    .options = chain_options, .n_options = PF_COUNT(chain_options),
     .max_children = -1,
-    .run = chain_run, .state = pf_state_of_children,
+    .build = chain_build, .run = chain_run, .state = pf_state_of_children,
 };
 
 static const pf_option_info residual_options[] = {

@@ -56,6 +56,51 @@ static int stream_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor 
     return status;
 }
 
+/* The inputs before a slice, x (B, L, D) -> with them (B, W-1+L, D), and what says of them which
+ * taps count; the first slice has none. */
+static int slice_inputs(pf_engine *e, const pf_run *run, pf_tensor *x, pf_pass *pass,
+                        pf_tensor **rows) {
+    const pf_part *s = run->slice;
+    int64_t kept = run->state->tensor[0]->shape[1], first = s->first - kept;
+    int64_t end = s->first + x->shape[1];
+    *rows = NULL;
+    if (s->first == 0) {
+        *rows = pf_tensor_retain(x);
+        pass->documents = pf_tensor_retain(pass->documents);
+        pass->mask = pf_tensor_retain(pass->mask);
+        return 0;
+    }
+    pass->documents = pass->mask = NULL;
+    PF_TRY(pf_part_of(&pass->documents, e, s->documents, first, end));
+    PF_TRY(pf_part_of(&pass->mask, e, s->mask, first, end));
+    return join(e, run->state->tensor[0], x, rows);
+}
+
+/* x (B, L, D) of a slice -> (B, L, D); the state's history becomes the slice's last inputs. */
+static int slice_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    if (!run->state || !run->state->tensor[0]) {
+        return pf_fail(PF_ESTATE, "conv: the state is not one of this model");
+    }
+    pf_tensor **history = &run->state->tensor[0], *rows = NULL, *all = NULL, *tail = NULL;
+    int64_t kept = (*history)->shape[1];
+    pf_pass pass = *run->pass;
+    if (kept == 0) return convolve(m, e, run->pass, x, y);
+    int status = slice_inputs(e, run, x, &pass, &rows);
+    if (status >= 0) status = convolve(m, e, &pass, rows, &all);
+    if (status >= 0) {
+        int64_t length = rows->shape[1];
+        status = pf_slice(y, e, all, 1, length - x->shape[1], length);
+        if (status >= 0) status = pf_slice(&tail, e, rows, 1, length - kept, length);
+    }
+    if (status >= 0) pf_replace(history, tail);
+    if (status < 0) pf_tensor_release(y);
+    pf_tensor_release(&all);
+    pf_tensor_release(&rows);
+    pf_tensor_release(&pass.documents);
+    pf_tensor_release(&pass.mask);
+    return status;
+}
+
 /* x (B, D) as a sequence of one. */
 static int step(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     pf_tensor *row = NULL, *out = NULL;
@@ -73,6 +118,7 @@ static int step(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_
 static int conv_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     if (run->mode == PF_RUN_STEP) return step(m, e, run, x, y);
     if (x->rank != 3) return pf_fail(PF_ESHAPE, "conv: x is %s, must be (B, L, D)", pf_shape_of(x));
+    if (run->slice) return slice_rows(m, e, run, x, y);
     return run->state ? stream_rows(m, e, run, x, y) : convolve(m, e, run->pass, x, y);
 }
 

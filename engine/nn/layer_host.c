@@ -73,6 +73,10 @@ static int prefill(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, 
 
 static int host_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     const pf_host_layer *host = &m->host;
+    if (run->slice) {
+        return pf_fail(PF_EINVAL, "%s: a layer of the host can't be trained in slices: it may look "
+                       "at positions of other slices", pf_option_text(m, "name"));
+    }
     if (run->state) {
         return run->mode == PF_RUN_STEP ? call_step(m, e, run, x, y) : prefill(m, e, run, x, y);
     }

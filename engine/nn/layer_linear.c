@@ -14,10 +14,18 @@ static const pf_option_info linear_options[] = {
     {.name = "bias", .kind = PF_OPT_BOOL, .number = 1, .doc = "adds a learned vector"},
     {.name = "init", .kind = PF_OPT_NUMBER, .number = 1, .low = 0, .high = 1e3,
      .doc = "standard deviation of the first weights, in units of 1/sqrt(from)"},
+    {.name = "act", .kind = PF_OPT_STRING, .string = "none", .choices = "none|" PF_ACTS,
+     .doc = "activation of the output"},
 };
+
+typedef struct linear_self {
+    int act; /* place in the choices */
+} linear_self;
 
 /* weight (to, from), bias (to) */
 static int linear_build(pf_module *m, pf_engine *e) {
+    linear_self *self = m->self;
+    self->act = pf_choice_place("none|" PF_ACTS, pf_option_text(m, "act"));
     int64_t from = pf_option_int(m, "from");
     int64_t shape[2] = {pf_option_int(m, "to"), from};
     char init[48];
@@ -28,15 +36,16 @@ static int linear_build(pf_module *m, pf_engine *e) {
 
 /* x (..., from) -> (..., to) */
 static int linear_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    const linear_self *self = m->self;
     pf_tensor *weight = m->slot[0].tensor, *bias = m->n_slot > 1 ? m->slot[1].tensor : NULL;
-    if (run->mode == PF_RUN_STEP) return pf_linear_step(y, e, x, weight, bias);
-    return pf_linear(y, e, x, weight, bias);
+    return pf_linear_act(y, e, x, weight, bias, self->act, run->mode == PF_RUN_STEP);
 }
 
 const pf_layer pf_layer_linear = {
     .name = "linear",
-    .doc = "y = x weight^T + bias, on the last dimension.",
+    .doc = "y = act(x weight^T + bias), on the last dimension.",
     .options = linear_options, .n_options = PF_COUNT(linear_options),
+    .self_bytes = sizeof(linear_self),
     .build = linear_build, .run = linear_run,
 };
 

@@ -18,20 +18,9 @@ static const pf_option_info mlp_options[] = {
 };
 
 typedef struct mlp_self {
-    const pf_op *act; /* NULL: swiglu */
+    bool gated; /* swiglu */
     double dropout;
 } mlp_self;
-
-static const pf_op *act_of(const char *name) {
-    static const struct { const char *name; const pf_op *op; } acts[] = {
-        {"gelu", &pf_op_gelu}, {"gelu_tanh", &pf_op_gelu_tanh}, {"relu", &pf_op_relu},
-        {"silu", &pf_op_silu}, {"square_relu", &pf_op_requ},
-    };
-    for (int i = 0; i < PF_COUNT(acts); i++) {
-        if (strcmp(name, acts[i].name) == 0) return acts[i].op;
-    }
-    return NULL;
-}
 
 static int64_t hidden_of(const pf_module *m, bool gated) {
     int64_t dim = pf_option_int(m, "dim"), hidden = pf_option_int(m, "hidden");
@@ -39,29 +28,39 @@ static int64_t hidden_of(const pf_module *m, bool gated) {
     return gated ? pf_max(8, (8 * dim / 3 + 4) / 8 * 8) : 4 * dim;
 }
 
+/* The linear layer that enters the hidden width, activated in the same op but for swiglu. */
+static int make_up(pf_module *m, pf_engine *e, int64_t dim, int64_t hidden, bool bias) {
+    const mlp_self *self = m->self;
+    pf_config *o = pf_linear_options(dim, hidden, bias, 1);
+    if (o && !self->gated && pf_config_set_string(o, "act", pf_option_text(m, "act")) < 0) {
+        pf_config_free(o);
+        o = NULL;
+    }
+    return pf_module_inner(m, e, "up", "linear", o);
+}
+
 /* Children up (hidden, dim), down (dim, hidden), and gate (hidden, dim) for swiglu. */
 static int mlp_build(pf_module *m, pf_engine *e) {
     mlp_self *self = m->self;
-    self->act = act_of(pf_option_text(m, "act"));
+    self->gated = strcmp(pf_option_text(m, "act"), "swiglu") == 0;
     self->dropout = pf_option_number(m, "dropout");
-    bool gated = !self->act, bias = pf_option_int(m, "bias") != 0;
-    int64_t dim = pf_option_int(m, "dim"), hidden = hidden_of(m, gated);
+    bool bias = pf_option_int(m, "bias") != 0;
+    int64_t dim = pf_option_int(m, "dim"), hidden = hidden_of(m, self->gated);
     double last = 1 / sqrt(2 * pf_option_number(m, "layers"));
-    PF_TRY(pf_module_inner(m, e, "up", "linear", pf_linear_options(dim, hidden, bias, 1)));
+    PF_TRY(make_up(m, e, dim, hidden, bias));
     PF_TRY(pf_module_inner(m, e, "down", "linear", pf_linear_options(hidden, dim, bias, last)));
-    if (!gated) return 0;
+    if (!self->gated) return 0;
     return pf_module_inner(m, e, "gate", "linear", pf_linear_options(dim, hidden, bias, 1));
 }
 
 /* x (..., D) -> (..., hidden), activated */
 static int activate(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **h) {
     const mlp_self *self = m->self;
+    if (!self->gated) return pf_run_part(m, 0, e, run, x, h);
     pf_tensor *up = NULL, *gate = NULL;
     int status = pf_run_part(m, 0, e, run, x, &up);
-    if (status >= 0 && !self->act) status = pf_run_part(m, 2, e, run, x, &gate);
-    if (status >= 0) {
-        status = self->act ? pf_unary_call(h, e, self->act, up) : pf_swiglu(h, e, gate, up);
-    }
+    if (status >= 0) status = pf_run_part(m, 2, e, run, x, &gate);
+    if (status >= 0) status = pf_swiglu(h, e, gate, up);
     pf_tensor_release(&gate);
     pf_tensor_release(&up);
     return status;

@@ -81,6 +81,41 @@ static int stream_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor 
     return status;
 }
 
+/* The rows of a slice: those of its ids and the ids before it, of which the former are taken. */
+static int look_up_after(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *all,
+                         int64_t kept, pf_tensor **y) {
+    pf_pass pass = *run->pass;
+    pf_run inner = *run;
+    pf_tensor *rows = NULL;
+    int64_t length = all->shape[1], first = run->slice->first - kept;
+    PF_TRY(pf_part_of(&pass.documents, e, run->slice->documents, first, first + length));
+    inner.pass = &pass;
+    int status = look_up(m, e, &inner, all, NULL, &rows);
+    if (status >= 0) status = pf_slice(y, e, rows, 1, kept, length);
+    pf_tensor_release(&rows);
+    pf_tensor_release(&pass.documents);
+    return status;
+}
+
+/* ids (B, L) of a slice -> (B, L, D); its last ids become the state's. */
+static int slice_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *ids,
+                      pf_tensor **y) {
+    pf_tensor *before = run->state ? run->state->tensor[0] : NULL, *all = NULL, *tail = NULL;
+    if (!before) return pf_fail(PF_ESTATE, "ngrams: the state is not one of this model");
+    pf_tensor *in[2] = {before, ids};
+    pf_attr dim = {.i = 1};
+    int64_t kept = before->shape[1], length = ids->shape[1];
+    if (kept == 0 || run->slice->first == 0) PF_TRY(look_up(m, e, run, ids, NULL, y));
+    if (kept == 0) return 0;
+    int status = pf_apply(e, &pf_op_concat, in, 2, &dim, &all);
+    if (status >= 0 && !*y) status = look_up_after(m, e, run, all, kept, y);
+    if (status >= 0) status = pf_part_of(&tail, e, all, length, length + kept);
+    if (status >= 0) pf_replace(&run->state->tensor[0], tail);
+    if (status < 0) pf_tensor_release(y);
+    pf_tensor_release(&all);
+    return status;
+}
+
 /* ids (B) as a sequence of one -> (B, D) */
 static int step(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *ids, pf_tensor **y) {
     int64_t shape[2] = {ids->shape[0], 1}, flat[2] = {ids->shape[0], pf_option_int(m, "dim")};
@@ -103,6 +138,7 @@ static int ngrams_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *
                        pf_dtype_name(x->dtype), rank == 1 ? "(B)" : "(B, L)");
     }
     if (rank == 1) return step(m, e, run, x, y);
+    if (run->slice) return slice_rows(m, e, run, x, y);
     return run->state ? stream_rows(m, e, run, x, y) : look_up(m, e, run, x, NULL, y);
 }
 

@@ -1,5 +1,5 @@
 /*
- * layer_norm.c - layernorm and rmsnorm on the last dimension.
+ * layer_norm.c - layernorm and rmsnorm on the last dimension, of x or of a sum x + h.
  */
 #include "module.h"
 
@@ -25,11 +25,17 @@ static int layernorm_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
     return pf_layernorm(y, e, x, m->slot[0].tensor, bias, pf_option_number(m, "eps"));
 }
 
+static int layernorm_run_sum(pf_module *m, pf_engine *e, pf_tensor *x, pf_tensor *h,
+                             pf_tensor **sum, pf_tensor **y) {
+    pf_tensor *bias = m->n_slot > 1 ? m->slot[1].tensor : NULL;
+    return pf_add_layernorm(sum, y, e, x, h, m->slot[0].tensor, bias, pf_option_number(m, "eps"));
+}
+
 const pf_layer pf_layer_layernorm = {
     .name = "layernorm",
     .doc = "(x - mean) / sqrt(variance + eps) * weight + bias, on the last dimension.",
     .options = layernorm_options, .n_options = PF_COUNT(layernorm_options),
-    .build = layernorm_build, .run = layernorm_run,
+    .build = layernorm_build, .run = layernorm_run, .run_sum = layernorm_run_sum,
 };
 
 static const pf_option_info rmsnorm_options[] = {
@@ -49,9 +55,14 @@ static int rmsnorm_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor 
     return pf_rmsnorm(y, e, x, m->slot[0].tensor, pf_option_number(m, "eps"));
 }
 
+static int rmsnorm_run_sum(pf_module *m, pf_engine *e, pf_tensor *x, pf_tensor *h, pf_tensor **sum,
+                           pf_tensor **y) {
+    return pf_add_rmsnorm(sum, y, e, x, h, m->slot[0].tensor, pf_option_number(m, "eps"));
+}
+
 const pf_layer pf_layer_rmsnorm = {
     .name = "rmsnorm",
     .doc = "x / sqrt(mean(x^2) + eps) * weight, on the last dimension.",
     .options = rmsnorm_options, .n_options = PF_COUNT(rmsnorm_options),
-    .build = rmsnorm_build, .run = rmsnorm_run,
+    .build = rmsnorm_build, .run = rmsnorm_run, .run_sum = rmsnorm_run_sum,
 };

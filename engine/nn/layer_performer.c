@@ -22,6 +22,9 @@ static const pf_option_info performer_options[] = {
             "that attention auto chooses for"},
     {.name = "tied", .kind = PF_OPT_BOOL, .number = 1,
      .doc = "the head is the embedding's table; false: a matrix of its own"},
+    {.name = "reversible", .kind = PF_OPT_BOOL,
+     .doc = "the blocks as a reversible layer, whose activations do not grow with depth; another "
+            "architecture, with the same parameters; recompute then has no effect"},
     {.name = "ngrams", .kind = PF_OPT_TREE,
      .doc = "options of an ngrams layer, whose rows join the embedding's; none: no such layer"},
 };
@@ -79,7 +82,8 @@ static int make_blocks(pf_module *m, pf_engine *e) {
     if (!block) return PF_ENOMEM;
     int status = 0;
     for (int64_t i = 0; i < layers && status >= 0; i++) status = make_block(m, e, i, &block[i]);
-    if (status >= 0) status = pf_module_new(&chain, e, "chain", NULL, block, (int)layers);
+    const char *type = pf_option_int(m, "reversible") ? "reversible" : "chain";
+    if (status >= 0) status = pf_module_new(&chain, e, type, NULL, block, (int)layers);
     if (status >= 0) status = pf_module_adopt(m, "blocks", chain);
     pf_module_release(&chain);
     for (int64_t i = 0; i < layers; i++) pf_module_release(&block[i]);
@@ -147,7 +151,7 @@ static int head(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *h, pf_
     const performer_self *self = m->self;
     if (self->head >= 0) return pf_run_child(m, self->head, e, run, h, y);
     pf_tensor *table = m->child[0].module->slot[0].tensor;
-    if (run->mode == PF_RUN_STEP) return pf_linear_step(y, e, h, table, NULL);
+    if (run->mode == PF_RUN_STEP) return pf_linear_act(y, e, h, table, NULL, 0, true);
     return pf_linear(y, e, h, table, NULL);
 }
 

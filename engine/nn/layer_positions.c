@@ -76,11 +76,10 @@ static int position_rows(const pf_module *m, pf_engine *e, int64_t first, int64_
 }
 
 /* (B, L, D): what is added when positions start again at every document. */
-static int document_rows(const pf_module *m, pf_engine *e, const pf_tensor *documents,
-                         pf_tensor **rows) {
+static int document_rows(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **rows) {
     pf_tensor *positions = NULL, *table = NULL;
     int64_t longest = 0;
-    PF_TRY(pf_document_positions(&positions, e, documents, &longest));
+    PF_TRY(pf_run_positions(&positions, e, run, &longest));
     int status = position_rows(m, e, 0, longest, &table);
     if (status >= 0) status = pf_embedding(rows, e, table, positions);
     pf_tensor_release(&table);
@@ -98,7 +97,7 @@ static int positions_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
                        rank == 2 ? "(B, D)" : "(B, L, D)");
     }
     int64_t first = run->state ? run->state->position : 0, n = rank == 2 ? 1 : x->shape[1];
-    int status = run->pass->documents ? document_rows(m, e, run->pass->documents, &rows)
+    int status = run->pass->documents ? document_rows(m, e, run, &rows)
                                       : position_rows(m, e, first, n, &rows);
     if (status >= 0) status = pf_add(y, e, x, rows);
     pf_tensor_release(&rows);
@@ -139,5 +138,26 @@ int pf_document_positions(pf_tensor **positions, pf_engine *e, const pf_tensor *
     if (status < 0) pf_tensor_release(&t);
     if (longest) *longest = most;
     *positions = t;
+    return status;
+}
+
+int pf_part_of(pf_tensor **part, pf_engine *e, pf_tensor *whole, int64_t first, int64_t end) {
+    pf_tensor *view = NULL;
+    *part = NULL;
+    if (!whole) return 0;
+    PF_TRY(pf_slice(&view, e, whole, 1, first, end));
+    int status = pf_tensor_compact(part, e, view);
+    pf_tensor_release(&view);
+    return status;
+}
+
+int pf_run_positions(pf_tensor **positions, pf_engine *e, const pf_run *run, int64_t *longest) {
+    const pf_part *slice = run->slice;
+    pf_tensor *all = NULL;
+    if (!slice) return pf_document_positions(positions, e, run->pass->documents, longest);
+    PF_TRY(pf_document_positions(&all, e, slice->documents, longest));
+    int64_t length = run->pass->documents->shape[1];
+    int status = pf_part_of(positions, e, all, slice->first, slice->first + length);
+    pf_tensor_release(&all);
     return status;
 }

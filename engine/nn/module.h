@@ -24,13 +24,23 @@ typedef struct pf_child {
     pf_module *module; /* retained */
 } pf_child;
 
-typedef enum { PF_RUN_FORWARD, PF_RUN_PREFILL, PF_RUN_STEP } pf_run_mode;
+typedef enum { PF_RUN_FORWARD, PF_RUN_PREFILL, PF_RUN_STEP, PF_RUN_SLICE } pf_run_mode;
+
+/* A slice of a longer sequence in training (sliced.c): the state is what earlier slices left, its
+ * tensors part of the graph. A layer reads them, never writes to them, and puts those that it
+ * leaves to the next slice in their place. */
+typedef struct pf_part {
+    int64_t first;               /* place of its first position */
+    pf_tensor *documents, *mask; /* (B, L) i32, of the whole sequence; NULL */
+} pf_part;
+enum { PF_SLICE_LEAST = 16 };    /* positions: no layer but attention looks back further */
 
 typedef struct pf_run {
     pf_run_mode mode;
     const pf_pass *pass; /* never NULL; a streaming run has a quiet one */
-    pf_state *state;     /* this layer's own node; NULL in FORWARD */
+    pf_state *state;     /* this layer's own node; NULL in FORWARD and for parts */
     bool last;           /* only the last position's output is wanted (a layer may give all) */
+    const pf_part *slice; /* in SLICE alone */
 } pf_run;
 
 typedef struct pf_layer {
@@ -42,6 +52,12 @@ typedef struct pf_layer {
     /* Options are checked and complete; makes tensors and inner children. */
     int (*build)(pf_module *m, pf_engine *e);
     int (*run)(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+    /* sum = x + h and y = run(sum) in one op; NULL: the layer has none such. */
+    int (*run_sum)(pf_module *m, pf_engine *e, pf_tensor *x, pf_tensor *h, pf_tensor **sum,
+                   pf_tensor **y);
+    /* A layer of two residual branches, x + 0(x), then x + 1(x): one of them, without the sum. */
+    int (*branch)(pf_module *m, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
+                  pf_tensor **y);
     /* Makes the layer's state node; NULL: the layer remembers nothing. */
     int (*state)(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
     int (*redraw)(pf_module *m, pf_engine *e, uint64_t step, int *drawn);
@@ -59,6 +75,7 @@ struct pf_module {
     int n_slot;
     int64_t cap_slot;
     void *self;
+    bool recompute;          /* a tape keeps the input alone, backward runs it again (build sets) */
     pf_host_layer host;      /* type "lua" */
     pf_slot *walk;           /* the tree's tensors by path; tensors borrowed */
     int n_walk;
@@ -117,11 +134,20 @@ const char *pf_option_text(const pf_module *m, const char *name);
 
 /* ---- running (run.c) ---- */
 int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+/* m->type->run in forward mode, which an open tape keeps nothing of but the input (again.c). */
+int pf_run_again(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 /* Child i with its node of the state; errors get the child's name. */
 int pf_run_child(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+/* sum = x + h and y = child i of the sum, in one op where the child's type has one. */
+int pf_run_child_sum(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
+                     pf_tensor *h, pf_tensor **sum, pf_tensor **y);
+/* Branch `which` of child i, with its node of the state, whose position stays. */
+int pf_run_branch(pf_module *m, int i, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
+                  pf_tensor **y);
 /* Child i, which remembers nothing, as a part of its parent. */
 int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x); /* in place of *x */
+int pf_pass_check(const pf_pass *pass, const pf_tensor *x); /* mask, documents, prefix fit x */
 int pf_state_of(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
 /* `state` of a layer that runs its children with pf_run_child: one node a child. */
 int pf_state_of_children(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
@@ -133,6 +159,10 @@ int pf_module_prefill_last(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor 
  * *longest (may be NULL): positions in the longest document. */
 int pf_document_positions(pf_tensor **positions, pf_engine *e, const pf_tensor *documents,
                           int64_t *longest);
+/* The same for the positions of a run, a slice's too. */
+int pf_run_positions(pf_tensor **positions, pf_engine *e, const pf_run *run, int64_t *longest);
+/* Positions first .. end-1 (from 0) of whole (B, L, ...), contiguous; NULL gives NULL. */
+int pf_part_of(pf_tensor **part, pf_engine *e, pf_tensor *whole, int64_t first, int64_t end);
 
 /* *held = next, releasing what it was: for chains of intermediate results. */
 static inline void pf_replace(pf_tensor **held, pf_tensor *next) {

@@ -11,39 +11,89 @@ enum { CALLS_A_STEP = 1 << 20 };
 
 /* ---- the dispatcher ---- */
 
+static void move_on(const pf_run *run, const pf_tensor *x) {
+    if (!run->state) return;
+    bool step = run->mode == PF_RUN_STEP;
+    run->state->position += step || x->rank < 2 ? 1 : x->shape[1];
+}
+
 int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     *y = NULL;
     PF_TRY(pf_check_cancel(e));
-    PF_TRY(m->type->run(m, e, run, x, y));
-    if (run->state) {
-        bool step = run->mode == PF_RUN_STEP;
-        run->state->position += step || x->rank < 2 ? 1 : x->shape[1];
-    }
+    bool again = m->recompute && run->mode == PF_RUN_FORWARD && pf_tape_records(e);
+    PF_TRY(again ? pf_run_again(m, e, run, x, y) : m->type->run(m, e, run, x, y));
+    move_on(run, x);
     return 0;
+}
+
+/* The failure of child i, with its name. */
+static int named(const pf_module *m, int i, int status) {
+    return status == PF_ECANCEL ? status : pf_fail_in(status, "%s", m->child[i].name);
 }
 
 static int run_named(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
                      pf_tensor **y) {
     int status = pf_run_module(m->child[i].module, e, run, x, y);
-    if (status < 0 && status != PF_ECANCEL) return pf_fail_in(status, "%s", m->child[i].name);
-    return status;
+    return status < 0 ? named(m, i, status) : status;
+}
+
+/* *inner: the run of child i, with its node of the state. */
+static int enter_child(const pf_module *m, int i, const pf_run *run, pf_run *inner) {
+    *inner = *run;
+    inner->last = false;
+    if (!run->state) return 0;
+    if (i >= run->state->n_child || !run->state->child[i]) {
+        return pf_fail(PF_ESTATE, "%s: the state is not one of this model", m->type->name);
+    }
+    inner->state = run->state->child[i];
+    return 0;
 }
 
 int pf_run_child(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
                  pf_tensor **y) {
-    pf_run inner = *run;
-    inner.last = false;
-    if (run->state) {
-        if (i >= run->state->n_child || !run->state->child[i]) {
-            return pf_fail(PF_ESTATE, "%s: the state is not one of this model", m->type->name);
-        }
-        inner.state = run->state->child[i];
-    }
+    pf_run inner;
+    PF_TRY(enter_child(m, i, run, &inner));
     return run_named(m, i, e, &inner, x, y);
 }
 
+/* As pf_run_module, by the type's own op. */
+static int run_sum(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor *h,
+                   pf_tensor **sum, pf_tensor **y) {
+    PF_TRY(pf_check_cancel(e));
+    PF_TRY(m->type->run_sum(m, e, x, h, sum, y));
+    move_on(run, *sum);
+    return 0;
+}
+
+int pf_run_child_sum(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
+                     pf_tensor *h, pf_tensor **sum, pf_tensor **y) {
+    pf_module *child = m->child[i].module;
+    pf_run inner;
+    *sum = *y = NULL;
+    PF_TRY(enter_child(m, i, run, &inner));
+    if (child->type->run_sum) {
+        int status = run_sum(child, e, &inner, x, h, sum, y);
+        return status < 0 ? named(m, i, status) : 0;
+    }
+    PF_TRY(pf_add(sum, e, x, h));
+    int status = run_named(m, i, e, &inner, *sum, y);
+    if (status < 0) pf_tensor_release(sum);
+    return status;
+}
+
+int pf_run_branch(pf_module *m, int i, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
+                  pf_tensor **y) {
+    pf_module *child = m->child[i].module;
+    pf_run inner;
+    *y = NULL;
+    PF_TRY(pf_check_cancel(e));
+    PF_TRY(enter_child(m, i, run, &inner));
+    int status = child->type->branch(child, e, &inner, which, x, y);
+    return status < 0 ? named(m, i, status) : 0;
+}
+
 int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
-    pf_run inner = {run->mode, run->pass, NULL, false};
+    pf_run inner = {.mode = run->mode, .pass = run->pass};
     return run_named(m, i, e, &inner, x, y);
 }
 
@@ -97,6 +147,12 @@ static int check_prefix(const pf_tensor *t, const pf_tensor *x) {
                    pf_shape_of(x));
 }
 
+int pf_pass_check(const pf_pass *pass, const pf_tensor *x) {
+    PF_TRY(check_companion(pass->mask, x, "mask"));
+    PF_TRY(check_companion(pass->documents, x, "documents"));
+    return check_prefix(pass->prefix, x);
+}
+
 int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                       const pf_pass *pass) {
     *y = NULL;
@@ -106,10 +162,8 @@ int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_te
     uint64_t calls = 0;
     if (!own.calls) own.calls = &calls;
     own.size = sizeof own;
-    PF_TRY(check_companion(own.mask, x, "mask"));
-    PF_TRY(check_companion(own.documents, x, "documents"));
-    PF_TRY(check_prefix(own.prefix, x));
-    pf_run run = {PF_RUN_FORWARD, &own, NULL, false};
+    PF_TRY(pf_pass_check(&own, x));
+    pf_run run = {.mode = PF_RUN_FORWARD, .pass = &own};
     return pf_run_module(module, engine, &run, x, y);
 }
 
@@ -127,7 +181,7 @@ static int check_stream(const pf_module *module, const pf_tensor *x, const pf_st
 static int run_stream(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, pf_state *state,
                       pf_run_mode mode, bool last) {
     const pf_pass quiet = {.size = sizeof quiet};
-    pf_run run = {mode, &quiet, state, last};
+    pf_run run = {.mode = mode, .pass = &quiet, .state = state, .last = last};
     pf_tape *tape = pf_tape_pause(e);
     int status = pf_run_module(m, e, &run, x, y);
     pf_tape_resume(e, tape);

@@ -1,14 +1,15 @@
 /*
- * linear.c - the linear layer, y = x W^T + b. Rows go through tiles of one fixed GEMM shape
- * that start at each item's first row (tiles.h), or, with `step`, one by one through the
- * kernel `gemv`. Either way a row's bits depend on the row alone; the two ways differ in
- * the last bits from each other.
+ * linear.c - the linear layer, y = act(x W^T + b). Rows go through the tiles of tiles.h, each
+ * activated while it is in the caches, or, with `step`, one by one through the kernel `gemv`.
+ * Either way a row's bits depend on the row alone; the two ways differ in the last bits from
+ * each other.
  */
 #include "tiles.h"
 
 #include <string.h>
 
 enum { X, WEIGHT, BIAS };
+enum { A_STEP, A_ACT };
 enum { STEP_ELEMENTS = 65536, STEP_MIN = 16 }; /* weights a task of the step path reads */
 
 /* ---- shape -------------------------------------------------------------------- */
@@ -70,8 +71,17 @@ static pf_tiles row_tiles(pf_engine *engine, const pf_matrix *rows_of) {
     };
 }
 
-/* y = x W^T (+ bias) in tiles. */
-static int forward_tiles(pf_call *c, const pf_matrix *x, const pf_matrix *w, const float *bias) {
+/* The activation of a call, or NULL. */
+static const pf_unary *act_of(const pf_call *c) {
+    static const pf_unary acts[] = { /* in the order of PF_ACTS */
+        PF_UNARY_GELU, PF_UNARY_GELU_TANH, PF_UNARY_RELU, PF_UNARY_SILU, PF_UNARY_REQU,
+    };
+    return c->attr[A_ACT].i == 0 ? NULL : &acts[c->attr[A_ACT].i - 1];
+}
+
+/* y = act(x W^T + bias) in tiles. slope as in pf_tiles. */
+static int forward_tiles(pf_call *c, const pf_matrix *x, const pf_matrix *w, const float *bias,
+                         float *slope) {
     pf_matrix y;
     PF_TRY(open_rows(&y, c->engine, c->out[0])); /* contiguous: owns nothing */
     const pf_matrix wt = pf_matrix_flip(w);
@@ -80,12 +90,15 @@ static int forward_tiles(pf_call *c, const pf_matrix *x, const pf_matrix *w, con
     tiles.b = &wt;
     tiles.c = &y;
     tiles.bias = bias;
+    tiles.act = act_of(c);
+    tiles.slope = slope;
     return pf_tiles_run(&tiles);
 }
 
 typedef struct step_job {
     const pf_kern *kern;
     const float *x, *w, *bias;
+    const pf_unary *act;
     float *y;
     int64_t rows, n, k, ldw, grain;
 } step_job;
@@ -95,9 +108,12 @@ static void step_task(void *context, int64_t task, void *scratch) {
     const step_job *job = context;
     const int64_t first = task * job->grain, n = pf_min(job->grain, job->n - first);
     (void)scratch;
-    for (int64_t i = 0; i < job->rows; i++)
+    for (int64_t i = 0; i < job->rows; i++) {
+        float *y = job->y + i * job->n + first;
         job->kern->gemv(n, job->k, job->w + first * job->ldw, job->ldw, job->x + i * job->k,
-                        job->bias ? job->bias + first : NULL, job->y + i * job->n + first);
+                        job->bias ? job->bias + first : NULL, y);
+        if (job->act) job->kern->unary(*job->act, n, y, y);
+    }
 }
 
 static int forward_step(pf_call *c, const float *bias) {
@@ -111,6 +127,7 @@ static int forward_step(pf_call *c, const float *bias) {
             .x = pf_f32(x),
             .w = pf_f32(w),
             .bias = bias,
+            .act = act_of(c),
             .y = pf_f32(c->out[0]),
             .rows = pf_shape_numel(x->rank - 1, x->shape),
             .n = n,
@@ -125,17 +142,24 @@ static int forward_step(pf_call *c, const float *bias) {
     return status;
 }
 
+/* saved[0]: the derivative of the activation, shaped like y. */
 static int linear_forward(pf_call *c) {
     pf_tensor *bias = NULL;
     pf_matrix x = {0}, w = {0};
+    float *slope = NULL;
     int status = c->in[BIAS] ? pf_tensor_compact(&bias, c->engine, c->in[BIAS]) : PF_OK;
     const float *b = bias ? pf_f32(bias) : NULL;
-    if (status >= 0 && c->attr[0].i) {
+    if (c->record && act_of(c) && status >= 0) {
+        const pf_tensor *y = c->out[0];
+        status = pf_tensor_make(&c->saved[0], c->engine, PF_F32, y->rank, y->shape);
+        if (status >= 0) slope = pf_f32(c->saved[0]);
+    }
+    if (status >= 0 && c->attr[A_STEP].i && !slope) {
         status = forward_step(c, b);
     } else if (status >= 0) {
         status = open_rows(&x, c->engine, c->in[X]);
         if (status >= 0) status = pf_matrix_open(&w, c->engine, c->in[WEIGHT]);
-        if (status >= 0) status = forward_tiles(c, &x, &w, b);
+        if (status >= 0) status = forward_tiles(c, &x, &w, b, slope);
     }
     pf_matrix_close(&x);
     pf_matrix_close(&w);
@@ -144,6 +168,33 @@ static int linear_forward(pf_call *c) {
 }
 
 /* ---- backward ----------------------------------------------------------------- */
+
+static void multiply_piece(const void *context, int64_t n, const float *const *x, float *g) {
+    const pf_kern *kern = context;
+    kern->binary(PF_BINARY_MUL, n, x[0], 1, x[1], 1, g);
+}
+
+/* *dsum: the gradient of x W^T + b, the caller's. */
+static int through_act(pf_call *c, pf_tensor **dsum) {
+    const pf_tensor *slope = c->saved[0];
+    if (!act_of(c)) {
+        *dsum = pf_tensor_retain(c->dout[0]);
+        return PF_OK;
+    }
+    PF_TRY(pf_tensor_make(dsum, c->engine, PF_F32, slope->rank, slope->shape));
+    return pf_fold(&(pf_fold_job){
+        .engine = c->engine,
+        .to = *dsum,
+        .overwrite = true,
+        .rank = slope->rank,
+        .shape = slope->shape,
+        .n = 2,
+        .x = {c->dout[0], slope},
+        .f = multiply_piece,
+        .context = c->engine->kern,
+        .scale = 1,
+    });
+}
 
 /* dx (..., K) += dy (..., N) W */
 static int pull_x(pf_call *c, const pf_matrix *dy, const pf_matrix *w) {
@@ -179,7 +230,7 @@ static int pull_weight(pf_call *c, const pf_matrix *dy, const pf_matrix *x) {
 }
 
 /* db (N) += the sum of dy over all rows */
-static int pull_bias(pf_call *c) {
+static int pull_bias(pf_call *c, const pf_tensor *dy) {
     pf_tensor *slot;
     bool fresh;
     PF_TRY(pf_grad_fresh(c, BIAS, &fresh, &slot));
@@ -187,17 +238,19 @@ static int pull_bias(pf_call *c) {
         .engine = c->engine,
         .to = slot,
         .overwrite = fresh,
-        .rank = c->dout[0]->rank,
-        .shape = c->dout[0]->shape,
+        .rank = dy->rank,
+        .shape = dy->shape,
         .n = 1,
-        .x = {c->dout[0]},
+        .x = {dy},
         .scale = 1,
     });
 }
 
 static int linear_backward(pf_call *c) {
+    pf_tensor *dsum = NULL;
     pf_matrix dy = {0}, x = {0}, w = {0};
-    int status = open_rows(&dy, c->engine, c->dout[0]);
+    int status = through_act(c, &dsum);
+    if (status >= 0) status = open_rows(&dy, c->engine, dsum);
     if (c->need[X] && status >= 0) {
         status = pf_matrix_open(&w, c->engine, c->in[WEIGHT]);
         if (status >= 0) status = pull_x(c, &dy, &w);
@@ -206,23 +259,25 @@ static int linear_backward(pf_call *c) {
         status = open_rows(&x, c->engine, c->in[X]);
         if (status >= 0) status = pull_weight(c, &dy, &x);
     }
-    if (c->need[BIAS] && status >= 0) status = pull_bias(c);
+    if (c->need[BIAS] && status >= 0) status = pull_bias(c, dsum);
     pf_matrix_close(&dy);
     pf_matrix_close(&x);
     pf_matrix_close(&w);
+    pf_tensor_release(&dsum);
     return status;
 }
 
 static const pf_attr_info linear_attrs[] = {
     {.name = "step", .kind = PF_ATTR_BOOL, .def = 0,
-     .doc = "a few rows, as in decoding: row by row through the weights instead of in tiles of "
-            "128 rows"},
+     .doc = "a few rows, as in decoding: row by row through the weights instead of in tiles"},
+    {.name = "act", .kind = PF_ATTR_CHOICE, .def = 0,
+     .choices = "none|" PF_ACTS, .doc = "activation of the sum"},
 };
 
 const pf_op pf_op_linear = {
     .name = "linear", .args = "x, weight, [bias]", .results = "y",
-    .doc = "y = x weight^T + bias for x (..., K), weight (N, K), bias (N): y is (..., N). A row of "
-           "y has the same bits alone, in a batch, and whatever rows follow it.",
+    .doc = "y = act(x weight^T + bias) for x (..., K), weight (N, K), bias (N): y is (..., N). A "
+           "row of y has the same bits alone, in a batch, and whatever rows follow it.",
     .min_in = 2, .max_in = 3, .n_out = 1, .uses = PF_USES_IN(X) | PF_USES_IN(WEIGHT),
     .attrs = linear_attrs, .n_attrs = PF_COUNT(linear_attrs),
     .shape = linear_shape, .forward = linear_forward, .backward = linear_backward,

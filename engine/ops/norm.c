@@ -1,5 +1,7 @@
 /*
- * norm.c - layernorm and rmsnorm over the last dimension.
+ * norm.c - layernorm and rmsnorm over the last dimension; add_layernorm and add_rmsnorm, which
+ * norm a sum x + h while its row is in the cache, and return the sum too. They have h as second
+ * input, the sum as first output, and the bits of add followed by the norm.
  *
  * Rows are worked on in blocks of ROW_BLOCK, whatever the number of threads. The gradients
  * of weight and bias are sums over rows: one partial sum a block, added in block order, so
@@ -17,17 +19,26 @@ static const pf_attr_info norm_attrs[] = {
      .doc = "added to the variance (mean square)"},
 };
 
-/* x (..., D), weight (D), [bias (D)] -> (..., D) */
+/* The row is one of a sum. */
+static bool is_sum(const pf_call *c) { return c->op->n_out == 2; }
+/* Where the weight stands among the inputs; the bias, if any, is the next. */
+static int weight_at(const pf_call *c) { return is_sum(c) ? 2 : 1; }
+static int bias_at(const pf_call *c) { return weight_at(c) + 1; }
+
+/* x (..., D), [h (..., D)], weight (D), [bias (D)] -> [(..., D)], (..., D) */
 static int norm_shape(pf_call *c) {
     for (int i = 0; i < c->n_in; i++)
         if (c->in[i]) PF_TRY(pf_want(c, i, PF_F32));
     const pf_tensor *x = c->in[0];
     if (x->rank < 1) return pf_shape_fail(c, "x needs a dimension to normalise over");
     int64_t width = x->shape[x->rank - 1];
-    for (int i = 1; i < c->n_in; i++)
+    if (is_sum(c) && !pf_same_shape(x, c->in[1]))
+        return pf_shape_fail(c, "x and h must have one shape");
+    for (int i = weight_at(c); i < c->n_in; i++)
         if (c->in[i] && (c->in[i]->rank != 1 || c->in[i]->shape[0] != width))
             return pf_shape_fail(c, "%s must be [%lld], the last dimension of x",
                                  pf_op_arg_name(c->op, i), (long long)width);
+    if (is_sum(c)) PF_TRY(pf_same_as(c, 1, 0));
     return pf_same_as(c, 0, 0);
 }
 
@@ -40,8 +51,8 @@ typedef struct {
     int64_t width;
     float eps;
     bool rms;
-    const float *x, *w, *b;
-    float *y, *mean, *rstd; /* mean, rstd NULL: not kept */
+    const float *x, *h, *w, *b; /* h NULL: no sum */
+    float *sum, *y, *mean, *rstd; /* mean, rstd NULL: not kept */
 } forward_job;
 
 static void forward_rows(void *context, int64_t first, int64_t last) {
@@ -50,6 +61,11 @@ static void forward_rows(void *context, int64_t first, int64_t last) {
     for (int64_t r = first; r < last; r++) {
         const float *x = job->x + r * job->width;
         float *y = job->y + r * job->width;
+        if (job->h) {
+            float *sum = job->sum + r * job->width;
+            job->kern->binary(PF_BINARY_ADD, job->width, x, 1, job->h + r * job->width, 1, sum);
+            x = sum;
+        }
         if (job->rms) job->kern->rmsnorm(job->width, job->eps, x, job->w, y, &rstd);
         else job->kern->layernorm(job->width, job->eps, x, job->w, job->b, y, &mean, &rstd);
         if (job->mean) job->mean[r] = mean;
@@ -57,23 +73,28 @@ static void forward_rows(void *context, int64_t first, int64_t last) {
     }
 }
 
-/* Contiguous x, weight and bias of a call, retained. */
+/* Contiguous x (in the backward of a sum: the sum), h, weight and bias of a call, retained; h
+ * and bias NULL where there is none to read. */
 typedef struct {
-    pf_tensor *x, *w, *b;
+    pf_tensor *x, *h, *w, *b;
 } norm_inputs;
 
 static void drop_inputs(norm_inputs *in) {
     pf_tensor_release(&in->x);
+    pf_tensor_release(&in->h);
     pf_tensor_release(&in->w);
     pf_tensor_release(&in->b);
 }
 
-static int take_inputs(norm_inputs *in, pf_call *c) {
-    *in = (norm_inputs){NULL, NULL, NULL};
-    int status = pf_tensor_compact(&in->x, c->engine, c->in[0]);
-    if (status >= 0) status = pf_tensor_compact(&in->w, c->engine, c->in[1]);
-    if (status >= 0 && c->n_in > 2 && c->in[2] && c->in[2]->storage)
-        status = pf_tensor_compact(&in->b, c->engine, c->in[2]);
+static int take_inputs(norm_inputs *in, pf_call *c, bool backward) {
+    int w = weight_at(c), b = bias_at(c);
+    *in = (norm_inputs){NULL};
+    int status = pf_tensor_compact(&in->x, c->engine, is_sum(c) && backward ? c->out[0] : c->in[0]);
+    if (status >= 0 && is_sum(c) && !backward)
+        status = pf_tensor_compact(&in->h, c->engine, c->in[1]);
+    if (status >= 0) status = pf_tensor_compact(&in->w, c->engine, c->in[w]);
+    if (status >= 0 && !backward && c->n_in > b && c->in[b])
+        status = pf_tensor_compact(&in->b, c->engine, c->in[b]);
     if (status < 0) drop_inputs(in);
     return status;
 }
@@ -85,10 +106,11 @@ static int norm_forward(pf_call *c, bool rms) {
     if (c->record && !rms) PF_TRY(pf_tensor_make(&c->saved[1], c->engine, PF_F32, 1, &rows));
     if (rows == 0 || width == 0) return PF_OK;
     norm_inputs in;
-    PF_TRY(take_inputs(&in, c));
+    PF_TRY(take_inputs(&in, c, false));
     forward_job job = {.kern = c->engine->kern, .width = width, .eps = (float)c->attr[0].f,
                        .rms = rms, .x = pf_f32(in.x), .w = pf_f32(in.w),
-                       .b = in.b ? pf_f32(in.b) : NULL, .y = pf_f32(c->out[0]),
+                       .b = in.b ? pf_f32(in.b) : NULL, .h = in.h ? pf_f32(in.h) : NULL,
+                       .sum = pf_f32(c->out[0]), .y = pf_f32(c->out[is_sum(c)]),
                        .rstd = c->saved[0] ? pf_f32(c->saved[0]) : NULL,
                        .mean = c->saved[1] ? pf_f32(c->saved[1]) : NULL};
     int status = pf_parallel_range(c->engine, rows, ROW_BLOCK, forward_rows, &job);
@@ -101,10 +123,11 @@ static int norm_forward(pf_call *c, bool rms) {
 typedef struct {
     const pf_kern *kern;
     int64_t rows, width, blocks;
-    bool rms, fresh_x;
+    bool rms, fresh_x; /* fresh_x: rows of dx are undefined and begin as dsum's, or 0 */
     const float *x, *w, *mean, *rstd, *dy;
-    float *dx;       /* NULL: not wanted; goes to scratch */
-    float *dw, *db;  /* (blocks, width) partial sums, or NULL */
+    const float *dsum; /* NULL: none, or in dx already */
+    float *dx;         /* NULL: not wanted; goes to scratch */
+    float *dw, *db;    /* (blocks, width) partial sums, or NULL */
 } backward_job;
 
 /* One block of rows: its dx, and its own line of dw and db. */
@@ -117,7 +140,8 @@ static void backward_block(void *context, int64_t block, void *scratch) {
     if (db) memset(db, 0, (size_t)n * sizeof *db);
     for (int64_t r = block * ROW_BLOCK; r < last; r++) {
         float *dx = job->dx ? job->dx + r * n : scratch;
-        if (!job->dx || job->fresh_x) memset(dx, 0, (size_t)n * sizeof *dx);
+        if (job->dx && job->dsum) memcpy(dx, job->dsum + r * n, (size_t)n * sizeof *dx);
+        else if (!job->dx || job->fresh_x) memset(dx, 0, (size_t)n * sizeof *dx);
         if (job->rms)
             job->kern->rmsnorm_grad(n, job->x + r * n, job->w, job->rstd[r], job->dy + r * n, dx,
                                     dw);
@@ -150,7 +174,8 @@ static int add_partials(pf_call *c, const backward_job *job, int i, const float 
 
 /* Runs the blocks, with room for the partial sums that are wanted. */
 static int run_backward(pf_call *c, backward_job *job) {
-    bool want_w = c->need[1], want_b = c->n_in > 2 && c->need[2];
+    int w = weight_at(c), b = bias_at(c);
+    bool want_w = c->need[w], want_b = c->n_in > b && c->need[b];
     size_t line = (size_t)(job->blocks * job->width), bytes = 0;
     if (!pf_mul_size(line, sizeof(float) * 2, &bytes))
         return pf_fail(PF_ENOMEM, "%s: gradients too large", c->op->name);
@@ -163,8 +188,8 @@ static int run_backward(pf_call *c, backward_job *job) {
     }
     size_t scratch = (size_t)job->width * sizeof(float);
     int status = pf_parallel(c->engine, job->blocks, scratch, backward_block, job);
-    if (status >= 0 && want_w) status = add_partials(c, job, 1, job->dw);
-    if (status >= 0 && want_b) status = add_partials(c, job, 2, job->db);
+    if (status >= 0 && want_w) status = add_partials(c, job, w, job->dw);
+    if (status >= 0 && want_b) status = add_partials(c, job, b, job->db);
     pf_heap_free(c->engine->heap, partial, partial ? bytes : 0);
     return status;
 }
@@ -177,26 +202,69 @@ static int empty_backward(pf_call *c) {
     return PF_OK;
 }
 
+typedef struct {
+    norm_inputs in;
+    pf_tensor *dy, *dsum, *dx;
+} backward_tensors;
+
+static void drop_tensors(backward_tensors *t) {
+    drop_inputs(&t->in);
+    pf_tensor_release(&t->dy);
+    pf_tensor_release(&t->dsum);
+    pf_tensor_release(&t->dx);
+}
+
+/* Where the gradient of a sum gathers: in what arrived for it, if nobody else reads that. */
+static int open_sum(pf_call *c, backward_tensors *t) {
+    pf_tensor *arrived = c->dout[0];
+    if (!c->need[0] && !c->need[1]) return PF_OK;
+    if (arrived && pf_tensor_own(arrived)) {
+        t->dx = pf_tensor_retain(arrived);
+        return PF_OK;
+    }
+    if (arrived) PF_TRY(pf_tensor_compact(&t->dsum, c->engine, arrived));
+    return pf_tensor_make(&t->dx, c->engine, PF_F32, c->out[0]->rank, c->out[0]->shape);
+}
+
+/* x and h of a sum have the same gradient. */
+static int give_sum(pf_call *c, pf_tensor *dx) {
+    if (c->need[0]) PF_TRY(pf_grad_give(c, 0, dx));
+    return c->need[1] ? pf_grad_give(c, 1, dx) : PF_OK;
+}
+
+static int open_gradients(pf_call *c, backward_tensors *t, bool *fresh) {
+    PF_TRY(take_inputs(&t->in, c, true));
+    PF_TRY(pf_tensor_compact(&t->dy, c->engine, c->dout[is_sum(c)]));
+    if (is_sum(c)) {
+        PF_TRY(open_sum(c, t));
+        *fresh = t->dx != c->dout[0];
+    } else if (c->need[0]) {
+        pf_tensor *slot;
+        PF_TRY(pf_grad_fresh(c, 0, fresh, &slot));
+        t->dx = pf_tensor_retain(slot);
+    }
+    return PF_OK;
+}
+
 static int norm_backward(pf_call *c, bool rms) {
     int64_t rows = rows_of(c->in[0]), width = c->in[0]->shape[c->in[0]->rank - 1];
     if (rows == 0 || width == 0) return empty_backward(c);
-    norm_inputs in;
-    pf_tensor *dy = NULL, *dx = NULL;
-    PF_TRY(take_inputs(&in, c));
+    if (!c->dout[is_sum(c)]) return give_sum(c, c->dout[0]);
+    backward_tensors t = {.dy = NULL};
     bool fresh = false;
-    int status = pf_tensor_compact(&dy, c->engine, c->dout[0]);
-    if (status >= 0 && c->need[0]) status = pf_grad_fresh(c, 0, &fresh, &dx);
+    int status = open_gradients(c, &t, &fresh);
     if (status >= 0) {
         backward_job job = {.kern = c->engine->kern, .rows = rows, .width = width,
                             .blocks = pf_ceil_div(rows, ROW_BLOCK), .rms = rms, .fresh_x = fresh,
-                            .x = pf_f32(in.x), .w = pf_f32(in.w), .dy = pf_f32(dy),
+                            .x = pf_f32(t.in.x), .w = pf_f32(t.in.w), .dy = pf_f32(t.dy),
                             .rstd = pf_f32(c->saved[0]),
                             .mean = rms ? NULL : pf_f32(c->saved[1]),
-                            .dx = dx ? pf_f32(dx) : NULL};
+                            .dsum = t.dsum ? pf_f32(t.dsum) : NULL,
+                            .dx = t.dx ? pf_f32(t.dx) : NULL};
         status = run_backward(c, &job);
     }
-    pf_tensor_release(&dy);
-    drop_inputs(&in);
+    if (status >= 0 && is_sum(c)) status = give_sum(c, t.dx);
+    drop_tensors(&t);
     return status;
 }
 
@@ -234,6 +302,40 @@ const pf_op pf_op_rmsnorm = {
     .max_in = 2,
     .n_out = 1,
     .uses = PF_USES_IN(0) | PF_USES_IN(1),
+    .attrs = norm_attrs,
+    .n_attrs = PF_COUNT(norm_attrs),
+    .shape = norm_shape,
+    .forward = rmsnorm_forward,
+    .backward = rmsnorm_backward,
+};
+
+const pf_op pf_op_add_layernorm = {
+    .name = "add_layernorm",
+    .args = "x, h, weight, [bias]",
+    .results = "sum, y",
+    .doc = "sum = x + h and y = layernorm(sum) in one pass: x and h (..., D), weight and bias (D). "
+           "The bits are those of add followed by layernorm.",
+    .min_in = 3,
+    .max_in = 4,
+    .n_out = 2,
+    .uses = PF_USES_OUT(0) | PF_USES_IN(2),
+    .attrs = norm_attrs,
+    .n_attrs = PF_COUNT(norm_attrs),
+    .shape = norm_shape,
+    .forward = layernorm_forward,
+    .backward = layernorm_backward,
+};
+
+const pf_op pf_op_add_rmsnorm = {
+    .name = "add_rmsnorm",
+    .args = "x, h, weight",
+    .results = "sum, y",
+    .doc = "sum = x + h and y = rmsnorm(sum) in one pass: x and h (..., D), weight (D). The bits "
+           "are those of add followed by rmsnorm.",
+    .min_in = 3,
+    .max_in = 3,
+    .n_out = 2,
+    .uses = PF_USES_OUT(0) | PF_USES_IN(2),
     .attrs = norm_attrs,
     .n_attrs = PF_COUNT(norm_attrs),
     .shape = norm_shape,

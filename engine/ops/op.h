@@ -11,17 +11,22 @@
  * stays NULL. Backward asks for gradients slot by slot:
  *   pf_grad_slot(c, i)      tensor to ADD into, contiguous, zeroed when first used;
  *   pf_grad_fresh(c, i, &f) the same, but when *f it is uninitialised: OVERWRITE it;
- *   pf_grad_give(c, i, t)   hands over a finished tensor of the input's shape (retained).
+ *   pf_grad_give(c, i, t)   hands over a finished tensor of the input's shape (retained);
+ *   pf_grad_gathers(c, i)   true: what is given would be copied or added, and a slot saves that;
+ *                           false: what is given would be taken as it is.
  * A given tensor may be dout[o] itself or a view of it, and may be given to several slots:
  * the receiver must not add into what others hold. A slot whose c->need[i] is false must
  * not be asked for. dout[o] is NULL where no gradient arrived; otherwise it has the output's
- * shape, any strides. In backward in[i] and out[o] that `uses` does not name are ghosts:
- * they have a shape and no data.
+ * shape and any strides, and where it is pf_tensor_own, backward may write over it. In backward
+ * in[i] and out[o] that `uses` does not name are ghosts: they have a shape and no data.
  */
 #ifndef PF_OP_H
 #define PF_OP_H
 
 #include "tensor.h"
+
+/* Activations that linear takes, after "none". */
+#define PF_ACTS "gelu|gelu_tanh|relu|silu|square_relu"
 
 /* The value of an optional PF_ATTR_DIM that was not given: "over all dimensions". Also the
  * place of an optional PF_ATTR_INDEX that was not given: "to the end". Both are exact as a
@@ -111,6 +116,7 @@ int pf_same_as(pf_call *c, int o, int input); /* output o is shaped like input *
 typedef struct pf_grad_ops {
     int (*slot)(pf_call *c, int i, bool want_fresh, bool *fresh, pf_tensor **t);
     int (*give)(pf_call *c, int i, pf_tensor *t);
+    bool (*gathers)(const pf_call *c, int i);
 } pf_grad_ops;
 /* Begins every grad_context. */
 typedef struct pf_grad_sink {
@@ -126,6 +132,9 @@ static inline int pf_grad_fresh(pf_call *c, int i, bool *fresh, pf_tensor **t) {
 }
 static inline int pf_grad_give(pf_call *c, int i, pf_tensor *t) {
     return ((pf_grad_sink *)c->grad_context)->ops->give(c, i, t);
+}
+static inline bool pf_grad_gathers(const pf_call *c, int i) {
+    return ((pf_grad_sink *)c->grad_context)->ops->gathers(c, i);
 }
 
 #endif

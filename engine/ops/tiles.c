@@ -125,11 +125,21 @@ static void padded_tile(const pf_tiles *job, int64_t row, int64_t count, int64_t
     copy_rows(c, job->c->ld, result, n, count, n);
 }
 
-static void add_bias(const pf_tiles *job, int64_t rows, int64_t n, const float *bias, float *c) {
+/* What follows a finished tile (rows, n) at c while it is in the caches. ones: n of them. */
+static void finish_tile(const pf_tiles *job, int64_t rows, int64_t n, const float *bias, float *c,
+                        float *ones) {
     const pf_kern *kern = job->engine->kern;
+    float *slope = job->slope ? job->slope + (c - job->c->data) : NULL;
+    if (slope) kern->fill(n, 1.0f, ones);
     for (int64_t i = 0; i < rows; i++) {
-        float *y = c + i * job->c->ld;
-        kern->binary(PF_BINARY_ADD, n, y, 1, bias, 1, y);
+        float *y = c + i * job->c->ld, *s = slope ? slope + i * job->c->ld : NULL;
+        if (bias) kern->binary(PF_BINARY_ADD, n, y, 1, bias, 1, y);
+        if (!job->act) continue;
+        if (s) {
+            kern->fill(n, 0.0f, s);
+            kern->unary_grad(*job->act, n, y, y, ones, s);
+        }
+        kern->unary(*job->act, n, y, y);
     }
 }
 
@@ -165,6 +175,7 @@ static void tile_task(void *context, int64_t task, void *scratch) {
     int64_t base[PF_ITER_MAX], more[PF_ITER_MAX];
     pf_iter_place(&run->kept, item, base);
     float *to = c->data + base[0] + row * c->ld + col;
+    float *ones = job->slope ? pf_carve(&scratch, sizeof(float) * (size_t)n) : NULL;
     for (int64_t r = 0; r < run->n_reduced; r++) {
         pf_iter_place(&run->reduced, r, more);
         const float *from_a = a->data + base[1] + more[1];
@@ -178,7 +189,8 @@ static void tile_task(void *context, int64_t task, void *scratch) {
     }
     if (run->n_reduced == 0 && job->overwrite)
         for (int64_t i = 0; i < count; i++) job->engine->kern->fill(n, 0.0f, to + i * c->ld);
-    if (job->bias) add_bias(job, count, n, job->bias + col, to);
+    if (job->bias || job->act)
+        finish_tile(job, count, n, job->bias ? job->bias + col : NULL, to, ones);
 }
 
 /* ---- all of them -------------------------------------------------------------- */
@@ -208,6 +220,7 @@ static int tile_scratch(const pf_tiles *job, size_t *bytes) {
                            (long long)job->a->cols);
         *bytes += 2 * PF_ALIGN;
     }
+    if (job->slope) *bytes += sizeof(float) * (size_t)job->cols + PF_ALIGN;
     return PF_OK;
 }
 

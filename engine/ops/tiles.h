@@ -35,6 +35,8 @@ typedef struct pf_tiles {
     bool pad;                   /* there the last row tile is filled up, else it is smaller */
     bool overwrite;             /* C is written, else added to */
     const float *bias;          /* (n) added to each row, or NULL */
+    const pf_unary *act;        /* then C = act(C), or NULL */
+    float *slope;               /* laid out as C: the derivative of act there, or NULL */
     int64_t stretch;            /* 0, or: only this many of k at a time, each to its own C (m, n),
                                  * one after another; without a batch */
 } pf_tiles;

@@ -21,10 +21,11 @@ int pf_parallel(pf_engine *engine, int64_t n, size_t scratch_bytes, pf_task_fn f
 typedef void (*pf_range_fn)(void *context, int64_t first, int64_t last);
 int pf_parallel_range(pf_engine *engine, int64_t n, int64_t grain, pf_range_fn fn, void *context);
 
-/* Takes `bytes` (rounded up to PF_ALIGN) from the front of a scratch area. */
+/* Takes `bytes` (rounded up to PF_ALIGN) from the front of a scratch area. Areas that begin at
+ * NULL are only measured: hence sums of numbers, not of pointers. */
 static inline void *pf_carve(void **scratch, size_t bytes) {
-    char *start = *scratch;
-    *scratch = start + (size_t)pf_round_up((int64_t)bytes, PF_ALIGN);
+    void *start = *scratch;
+    *scratch = (void *)((uintptr_t)start + (uintptr_t)pf_round_up((int64_t)bytes, PF_ALIGN));
     return start;
 }
 

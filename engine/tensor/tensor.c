@@ -58,6 +58,13 @@ static void storage_release(pf_storage *s) {
     pf_heap_free(s->heap, s, sizeof *s);
 }
 
+void pf_tensor_pass_on(pf_tensor *t, struct pf_tape *from, struct pf_tape *to) {
+    pf_storage *s = t->storage;
+    if (!s || !from || s->tape != from) return;
+    unlink_storage(s);
+    link_storage(s, to);
+}
+
 void pf_owner_close(pf_owner *owner) {
     while (owner->first) {
         pf_storage *s = owner->first;

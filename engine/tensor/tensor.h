@@ -60,12 +60,19 @@ int pf_tensor_view(pf_tensor **view, const pf_tensor *t);
 int pf_tensor_ghost(pf_tensor **ghost, const pf_tensor *t);
 /* *out = t retained if contiguous, else a contiguous copy. No graph. */
 int pf_tensor_compact(pf_tensor **out, pf_engine *engine, const pf_tensor *t);
+/* t's numbers, if they belong to tape `from`, belong to `to` from now on. */
+void pf_tensor_pass_on(pf_tensor *t, struct pf_tape *from, struct pf_tape *to);
 void pf_owner_close(pf_owner *owner); /* every storage of the list dies */
 
 /* ---- looking ---- */
 static inline float *pf_f32(const pf_tensor *t) { return (float *)t->storage->data + t->offset; }
 static inline int32_t *pf_i32(const pf_tensor *t) {
     return (int32_t *)t->storage->data + t->offset;
+}
+/* Nobody else sees these numbers, and they lie in a row. */
+static inline bool pf_tensor_own(const pf_tensor *t) {
+    return atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1 &&
+           pf_tensor_contiguous(t);
 }
 bool pf_same_shape(const pf_tensor *a, const pf_tensor *b);
 /* Ready to read: alive, of dtype. Fails naming op and argument. */

@@ -100,7 +100,7 @@ static void check_pull(int n, int m) {
     int bad = 0;
     fresh(1);
     memcpy(u_, g_, sizeof u_);
-    k->features_pull(n, m, ld, f_, u_, rowsum);
+    k->features_pull(n, m, ld, f_, NULL, NULL, u_, rowsum);
     for (int i = 0; i < n; i++) {
         double sum = 0;
         for (int a = 0; a < m; a++) {
@@ -108,14 +108,78 @@ static void check_pull(int n, int m) {
             sum += (double)u_[i * ld + a];
         }
         bad += !(fabs((double)rowsum[i] - sum) <= 2e-6 * (1 + sqrt(m)));
+        bad += rowsum[i] != k->sum(m, u_ + i * ld);
     }
     CHECK(bad == 0 && gaps_kept(n, m, ld, u_, g_));
     for (int i = 0; i < n; i++) {
         memcpy(u_ + 1, g_ + i * ld, (size_t)m * sizeof(float));
-        k->features_pull(1, m, m, f_ + i * ld, u_ + 1, &alone);
+        k->features_pull(1, m, m, f_ + i * ld, NULL, NULL, u_ + 1, &alone);
         bad += alone != rowsum[i];
     }
     CHECK(bad == 0);
+}
+
+/* With a factor a row and a row z: (df + c z) f, one rounding before the product. */
+static void check_pull_joined(int n, int m) {
+    const int ld = m + 3;
+    float rowsum[ROWS], plain[ROWS];
+    int bad = 0;
+    fresh(1);
+    memcpy(u_, g_, sizeof u_);
+    k->features_pull(n, m, ld, f_, w_, z_ + 1, u_, rowsum);
+    CHECK(gaps_kept(n, m, ld, u_, g_));
+    for (int i = 0; i < n; i++) k->axpy(m, w_[i], z_ + 1, g_ + i * ld);
+    k->features_pull(n, m, ld, f_, NULL, NULL, g_, plain);
+    for (int i = 0; i < n; i++) {
+        bad += memcmp(u_ + i * ld, g_ + i * ld, (size_t)m * sizeof(float)) != 0;
+        bad += rowsum[i] != plain[i];
+    }
+    CHECK(bad == 0);
+}
+
+/* Against scale, axpy and dot, a row at a time: their bits. */
+static void check_scaled(int n, int d) {
+    const int ldx = d + 3, ldy = d + 1;
+    static float x[FLOATS], y[FLOATS], want[FLOATS];
+    const float one = 0.37f;
+    for (int c = 0; c < 4; c++) { /* one factor or one a row; written or added */
+        const bool add = c % 2 != 0;
+        fresh(1);
+        memcpy(x, f_, sizeof x), memcpy(y, g_, sizeof y), memcpy(want, g_, sizeof want);
+        k->rows_scale(n, d, c < 2 ? &one : w_, c < 2 ? 0 : 1, x, ldx, add, y, ldy);
+        for (int i = 0; i < n; i++) {
+            float *row = x + i * ldx, *to = want + i * ldy;
+            k->scale(d, c < 2 ? one : w_[i], row, add ? row : to);
+            if (add) k->axpy(d, 1, row, to);
+        }
+        CHECK(memcmp(y, want, sizeof y) == 0);
+    }
+    memcpy(x, f_, sizeof x);
+    k->rows_scale(n, d, w_, 1, x, ldx, false, x, ldx); /* in place */
+    for (int i = 0; i < n; i++) k->scale(d, w_[i], f_ + i * ldx, f_ + i * ldx);
+    CHECK(memcmp(x, f_, sizeof x) == 0);
+}
+
+static void check_loaded(int n, int d) {
+    const int ld = d + 3;
+    static float y[FLOATS], row[WIDE];
+    float half[ROWS + 1], dots[ROWS + 1];
+    int bad = 0;
+    fresh(1);
+    half[n] = dots[n] = y[n * d] = 9;
+    k->rows_load(n, d, 0.7f, f_, ld, y, half);
+    for (int i = 0; i < n; i++) {
+        k->scale(d, 0.7f, f_ + i * ld, row);
+        bad += memcmp(row, y + i * d, (size_t)d * sizeof(float)) != 0;
+        bad += half[i] != 0.5f * k->sumsq(d, row);
+    }
+    k->rows_weigh(n, d, w_, f_, ld, g_, ld, y, dots);
+    for (int i = 0; i < n; i++) {
+        k->scale(d, w_[i], f_ + i * ld, row);
+        bad += memcmp(row, y + i * d, (size_t)d * sizeof(float)) != 0;
+        bad += dots[i] != -k->dot(d, row, g_ + i * ld);
+    }
+    CHECK(bad == 0 && half[n] == 9 && dots[n] == 9 && y[n * d] == 9);
 }
 
 static void check_products(int n, int m) {
@@ -186,6 +250,9 @@ int main(void) {
             for (int n = 0; n <= ROWS; n++) {
                 check_features(n, m, n % 2 ? 5.0f : 60.0f);
                 check_pull(n, m);
+                check_pull_joined(n, m);
+                check_scaled(n, m);
+                check_loaded(n, m);
                 check_products(n, m);
                 check_rows_sum(n, m, true);
                 check_rows_sum(n, m, false);

@@ -195,7 +195,7 @@ static void test_table(void) {
             documented += info.options[k].doc && info.options[k].name;
         }
     }
-    CHECK(pf_layer_count() == 14 && all > 60 && documented == all);
+    CHECK(pf_layer_count() == 15 && all > 60 && documented == all);
     CHECK_FAILS(PF_ENOTFOUND, pf_layer_at(99, &info));
 }
 

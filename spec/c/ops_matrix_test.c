@@ -47,20 +47,31 @@ static void test_matmul(void) {
     check_op("matmul", judge_matmul, INPUTS(TENSOR(256, 33), TENSOR(33, 64)), NULL, 1e-5, 3);
 }
 
+/* Activation `act` of linear, in the order of its choices. */
+static double act_of(int64_t act, double x) {
+    switch (act) {
+    case 1: return x * 0.5 * (1 + erf(x / sqrt(2)));
+    case 2: return x * 0.5 * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
+    case 3: return fmax(x, 0);
+    case 4: return x / (1 + exp(-x));
+    case 5: return fmax(x, 0) * fmax(x, 0);
+    default: return x;
+    }
+}
+
 static void judge_linear(const pf_attr *attr, int n, const dense *in, dense *out) {
-    (void)attr;
     const int64_t width = in[1].shape[0], k = in[1].shape[1];
     for (int64_t i = 0; i < out->n; i++) {
         const double *x = in[0].v + i / width * k, *w = in[1].v + i % width * k;
         double sum = n > 2 && in[2].v ? in[2].v[i % width] : 0;
         for (int64_t j = 0; j < k; j++) sum += x[j] * w[j];
-        out->v[i] = sum;
+        out->v[i] = act_of(attr[1].i, sum);
     }
 }
 
 static void test_linear(void) {
-    for (int step = 0; step < 2; step++) {
-        const pf_attr attr[] = {{.i = step}};
+    for (int way = 0; way < 12; way++) {
+        const pf_attr attr[] = {{.i = way % 2}, {.i = way / 2}}; /* step, act */
         check_op("linear", judge_linear, INPUTS(TENSOR(3, 4), TENSOR(5, 4), TENSOR(5)), attr, 1e-5,
                  30);
         check_op("linear", judge_linear, INPUTS(TENSOR(3, 4), TENSOR(5, 4)), attr, 1e-5, 30);

@@ -157,7 +157,12 @@ static inline int sink_give(pf_call *c, int i, pf_tensor *given) {
     return PF_OK;
 }
 
-static const pf_grad_ops sink_ops = {sink_slot, sink_give};
+static inline bool sink_gathers(const pf_call *c, int i) {
+    const sink *s = c->grad_context;
+    return !s->fresh || s->grad[i];
+}
+
+static const pf_grad_ops sink_ops = {sink_slot, sink_give, sink_gathers};
 
 /* ---- one call against its judge ----------------------------------------------- */
 

@@ -10,7 +10,7 @@ enum { ROWS = 37, LD = 3, M_MAX = 1200, D_MAX = 1024 };
 
 static pf_engine *e;
 static float x_[ROWS * (D_MAX + LD)], u_[ROWS * (M_MAX + LD)], back_[ROWS * (D_MAX + LD)];
-static float alone_[M_MAX], panel_[PF_PANEL];
+static float alone_[M_MAX], panel_[PF_PANEL], turned_[ROWS * M_MAX];
 
 static const struct { int m, d; } shapes[] = {
     {64, 64},   {256, 64},  {100, 64},   {256, 128}, {200, 100}, {65, 65},
@@ -80,6 +80,30 @@ static void check_nan(const pf_projector *p) {
     CHECK(bad == 0);
 }
 
+/* W turned once or in every product: the same bits. */
+static void check_turned(const pf_kern *kern, int m, int d, pf_tensor *w) {
+    pf_projector p;
+    void *at = NULL;
+    if (!kern->block_gemm) return;
+    pf_projector_open(&p, kern, m, d, pf_f32(w), NULL, panel_, &at);
+    float *strips = aligned_alloc(PF_ALIGN, (size_t)pf_turned_floats(m, d) * sizeof(float));
+    fill(x_, ROWS * d, 3);
+    pf_project(&p, ROWS, x_, u_, m + LD);
+    pf_projector_turn(&p, strips);
+    CHECK(p.turned.strips == strips);
+    int bad = 0;
+    static const int counts[] = {1, 5, ROWS};
+    for (int c = 0; c < PF_COUNT(counts); c++) {
+        pf_project(&p, counts[c], x_, turned_, m);
+        for (int i = 0; i < counts[c]; i++) {
+            bad += memcmp(turned_ + i * m, u_ + i * (m + LD),
+                          (size_t)m * sizeof(float)) != 0;
+        }
+    }
+    CHECK(bad == 0);
+    free(strips);
+}
+
 /* Factors that don't give w, or are no factors, are left alone. */
 static void check_stale(const pf_kern *kern, int m, int d, pf_tensor *w, pf_tensor *factors,
                         void *scratch) {
@@ -118,6 +142,7 @@ static void check_shape(const pf_kern *kern, int m, int d) {
     static const int counts[] = {0, 1, 3, 4, 8, 13, 16, 17, ROWS};
     for (int i = 0; i < PF_COUNT(counts); i++) check_products(&p, counts[i]);
     check_nan(&p);
+    check_turned(kern, m, d, w);
     check_stale(kern, m, d, w, factors, scratch);
     free(scratch);
     pf_tensor_release(&w), pf_tensor_release(&factors);

@@ -276,12 +276,17 @@ static void test_streams(pf_engine *e) {
 /* The calls under test; a failure of any leaves what was there as it was. */
 static int work(pf_engine *e, pf_module *m, pf_state *s, const char *path) {
     static const int64_t rows[] = {1, 0};
-    pf_state *copy = NULL, *model_state = NULL;
+    pf_state *copy = NULL, *model_state = NULL, *unpacked = NULL;
     pf_stream *stream = NULL, *twin = NULL;
+    pf_named *packed = NULL;
+    pf_config *texts = NULL;
     int32_t ids[2] = {1, 2};
-    int status = pf_state_fork(&copy, e, s);
+    int n_packed = 0, status = pf_state_fork(&copy, e, s);
     if (status >= 0) status = pf_state_merge(e, copy, s);
     if (status >= 0) status = pf_state_reorder(e, copy, rows, 2);
+    if (status >= 0) status = pf_state_pack(e, copy, &packed, &n_packed, &texts);
+    if (status >= 0) status = pf_state_unpack(&unpacked, e, packed, n_packed, texts);
+    pf_named_free(packed, n_packed), pf_config_free(texts), pf_state_close(&unpacked);
     if (status >= 0) status = pf_state_save(e, copy, path);
     pf_state_close(&copy);
     if (status >= 0) status = pf_state_load(&copy, e, path, NULL);

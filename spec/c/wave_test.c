@@ -40,7 +40,7 @@ static results run(const trial *t, int root, bool bad) {
     pf_tensor *made[PF_MAX_OUT] = {NULL}, *seed;
     pf_tape *tape = NULL;
     for (int i = 0; bad && i < 3; i++) {
-        pf_f32(x.t[IN_V])[(int64_t)(i + 1) * 700 * DV + i] = i ? NAN : INFINITY;
+        pf_f32(x.t[IN_V])[(int64_t)(i + 1) * 600 * DV + i] = i ? NAN : INFINITY;
     }
     for (int i = 0; i < N_LEAVES; i++) {
         if (x.t[leaves[i]]) CHECK_OK(pf_tensor_require_grad(x.t[leaves[i]], true));

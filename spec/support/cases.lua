@@ -185,6 +185,14 @@ cases.linear = {
     { { x = N(4), weight = N(3, 4), bias = N(3) } }, { { x = N(0, 4), weight = N(3, 4) } },
     { { x = N(2, 1), weight = N(1, 1), bias = N(1) } }, row_by_row(4), row_by_row(37),
     { { x = N(131, 7), weight = N(9, 7), bias = N(9) }, grad = false },
+    { { x = N(2, 3, 4), weight = N(5, 4), bias = N(5) }, { act = "gelu" } },
+    { { x = N(3, 4), weight = N(5, 4), bias = N(5) }, { act = "gelu_tanh" } },
+    { { x = N(3, 4), weight = N(5, 4) }, { act = "silu" } },
+    { { x = N(3, 4), weight = N(5, 4) }, { act = "square_relu" } },
+    { { x = N(4), weight = N(3, 4), bias = N(3) }, { act = "relu" } },
+    { { x = N(0, 4), weight = N(3, 4) }, { act = "gelu" } },
+    { { x = N(131, 7), weight = N(1030, 7), bias = N(1030) }, { act = "gelu" }, grad = false },
+    { { x = N(3, 37), weight = N(5, 37) }, { step = true, act = "gelu" }, grad = false },
   },
   bad = {
     { { x = N(2, 3), weight = N(5, 4) }, {}, "x is [2, 3]", "weight is [5, 4]", "dimension" },
@@ -295,6 +303,38 @@ cases.rmsnorm = {
   bad = {
     { { x = N(2, 3), weight = N(4) }, {}, "x is [2, 3]", "weight is [4]", "dimension", "[3]" },
     { { x = N(2, 3), weight = I(3, 3) }, {}, "weight", "i32", "f32" },
+  },
+}
+cases.add_layernorm = {
+  good = {
+    { { x = N(2, 3, 8), h = N(2, 3, 8), weight = N(8), bias = N(8) } },
+    { { x = N(3, 5), h = N(3, 5), weight = N(5) }, { eps = 0.1 } },
+    { { x = N(6), h = N(6), weight = N(6), bias = N(6) } },
+    { { x = N(2, 3), h = N(2, 3), weight = N(3), bias = N(3) }, fixed = { x = true } },
+    { { x = N(2, 3), h = N(2, 3), weight = N(3) }, fixed = { x = true, h = true } },
+    { { x = N(0, 4), h = N(0, 4), weight = N(4), bias = N(4) } },
+    { { x = N(140, 67), h = N(140, 67), weight = N(67), bias = N(67) }, grad = false },
+  },
+  bad = {
+    { { x = N(2, 3), h = N(2, 4), weight = N(3) }, {}, "x is [2, 3]", "h is [2, 4]", "one shape" },
+    { { x = N(2, 3), h = N(3), weight = N(3) }, {}, "x is [2, 3]", "h is [3]", "one shape" },
+    { { x = N(2, 3), h = N(2, 3), weight = N(4) }, {}, "weight is [4]", "dimension", "[3]" },
+    { { x = N(2, 3), h = I(3, 2, 3), weight = N(3) }, {}, "h", "i32", "f32" },
+  },
+}
+cases.add_rmsnorm = {
+  good = {
+    { { x = N(2, 3, 8), h = N(2, 3, 8), weight = N(8) } },
+    { { x = N(3, 5), h = N(3, 5), weight = N(5) }, { eps = 0.1 } },
+    { { x = N(6), h = N(6), weight = N(6) } },
+    { { x = N(2, 3), h = N(2, 3), weight = N(3) }, fixed = { h = true } },
+    { { x = N(0, 4), h = N(0, 4), weight = N(4) } },
+    { { x = N(140, 67), h = N(140, 67), weight = N(67) }, grad = false },
+  },
+  bad = {
+    { { x = N(2, 3), h = N(3, 3), weight = N(3) }, {}, "x is [2, 3]", "h is [3, 3]", "one shape" },
+    { { x = N(2, 3), h = N(2, 3), weight = N(2) }, {}, "weight is [2]", "dimension", "[3]" },
+    { { x = N(2, 3), h = N(2, 3), weight = I(3, 3) }, {}, "weight", "i32", "f32" },
   },
 }
 cases.embedding = {

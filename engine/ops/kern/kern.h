@@ -89,9 +89,20 @@ typedef struct pf_kern {
      * 0, and a row of nothing else gives 0 with shift -inf. */
     void (*softmax_features)(int64_t n, int64_t m, int64_t ld, float *u, const float *half,
                              float *shift);
-    /* df[i][a] *= f[i][a]; rowsum[i] = sum_a df[i][a] (after). */
-    void (*features_pull)(int64_t n, int64_t m, int64_t ld, const float *f, float *df,
-                          float *rowsum);
+    /* df[i][a] = (df[i][a] + c[i] z[a]) f[i][a], or without z (m) where c is NULL;
+     * rowsum[i] = sum_a df[i][a] (after), by `sum`. */
+    void (*features_pull)(int64_t n, int64_t m, int64_t ld, const float *f, const float *c,
+                          const float *z, float *df, float *rowsum);
+    /* Rows of d, each with a factor c[i * step] (step 0: one for all).
+     * rows_scale: y_i = c x_i, or add: y_i += c x_i, product and sum rounded.
+     * rows_load: y (n, d) = c x_i, half[i] = |y_i|^2 / 2.
+     * rows_weigh: y (n, d) = c x_i, dots[i] = -y_i . z_i. */
+    void (*rows_scale)(int64_t n, int64_t d, const float *c, int64_t step, const float *x,
+                       int64_t ldx, bool add, float *y, int64_t ldy);
+    void (*rows_load)(int64_t n, int64_t d, float c, const float *x, int64_t ldx, float *y,
+                      float *half);
+    void (*rows_weigh)(int64_t n, int64_t d, const float *c, const float *x, int64_t ldx,
+                       const float *z, int64_t ldz, float *y, float *dots);
     /* y (n) = F z for rows of F (n, m), and y (m) += sum_i w[i] F[i] (w NULL: 1). */
     void (*rows_dot)(int64_t n, int64_t m, int64_t ld, const float *f, const float *z, float *y);
     void (*rows_sum)(int64_t n, int64_t m, int64_t ld, const float *f, const float *w, float *y);

@@ -36,8 +36,14 @@ void PF_KERN(rmsnorm_grad)(int64_t n, const float *x, const float *w, float rrms
 /* kern_rows.c */
 void PF_KERN(softmax_features)(int64_t n, int64_t m, int64_t ld, float *u, const float *half,
                                float *shift);
-void PF_KERN(features_pull)(int64_t n, int64_t m, int64_t ld, const float *f, float *df,
-                            float *rowsum);
+void PF_KERN(features_pull)(int64_t n, int64_t m, int64_t ld, const float *f, const float *c,
+                            const float *z, float *df, float *rowsum);
+void PF_KERN(rows_scale)(int64_t n, int64_t d, const float *c, int64_t step, const float *x,
+                         int64_t ldx, bool add, float *y, int64_t ldy);
+void PF_KERN(rows_load)(int64_t n, int64_t d, float c, const float *x, int64_t ldx, float *y,
+                        float *half);
+void PF_KERN(rows_weigh)(int64_t n, int64_t d, const float *c, const float *x, int64_t ldx,
+                         const float *z, int64_t ldz, float *y, float *dots);
 void PF_KERN(rows_dot)(int64_t n, int64_t m, int64_t ld, const float *f, const float *z, float *y);
 void PF_KERN(rows_sum)(int64_t n, int64_t m, int64_t ld, const float *f, const float *w, float *y);
 void PF_KERN(gemv)(int64_t n, int64_t k, const float *w, int64_t ld, const float *x,

@@ -1,0 +1,113 @@
+/*
+ * lpf_recompute.c - pf.recompute(f, x, ...): a Lua function whose activations are not kept
+ * but made again in backward.
+ *
+ * The second run has to find what the first found. Beside the function that is the pass of
+ * the layer around it, or else what a model's call would begin with: its tensors, and the
+ * number of its first random call.
+ */
+#include "lpf.h"
+
+#include <stdlib.h>
+
+typedef struct {
+    lpf_state *s;  /* retained */
+    int function;  /* in the registry */
+    pf_pass pass;  /* its tensors retained; size 0: there is none */
+    uint64_t calls;
+    bool ran;
+} lua_again;
+
+typedef struct {
+    const lua_again *again;
+    pf_tensor *const *inputs;
+    int n;
+    pf_tensor **y;
+} again_call;
+
+static int run_body(lua_State *L) {
+    const again_call *c = lua_touserdata(L, 1);
+    luaL_checkstack(L, c->n + 4, "too many inputs");
+    lua_rawgeti(L, LUA_REGISTRYINDEX, c->again->function);
+    for (int i = 0; i < c->n; i++) lpf_push_tensor(L, c->inputs[i]);
+    const int base = lua_gettop(L) - c->n - 1;
+    lua_call(L, c->n, LUA_MULTRET);
+    const int results = lua_gettop(L) - base;
+    if (results != 1)
+        lpf_raise(L, "recompute: the function must return one tensor, it returned %d values",
+                  results);
+    *c->y = pf_tensor_retain(lpf_check_tensor(L, -1, "recompute", "the function's result"));
+    return 0;
+}
+
+static int run_again(void *context, pf_engine *engine, pf_tensor *const *inputs, int n,
+                     pf_tensor **y) {
+    (void)engine;
+    lua_again *again = context;
+    again_call call = {again, inputs, n, y};
+    const pf_pass *outer = again->s->pass;
+    pf_pass pass = again->pass;
+    uint64_t calls = again->calls;
+    if (again->ran && pass.calls) pass.calls = &calls; /* the first one's counter is gone */
+    pass.again = pass.again || again->ran;
+    again->ran = true;
+    again->s->pass = pass.size ? &pass : outer;
+    const int status = lpf_protect(again->s, run_body, &call);
+    again->s->pass = outer;
+    return status;
+}
+
+static void release_again(void *context) {
+    lua_again *again = context;
+    if (again->s->main) luaL_unref(again->s->main, LUA_REGISTRYINDEX, again->function);
+    pf_tensor_release(&again->pass.mask);
+    pf_tensor_release(&again->pass.documents);
+    pf_tensor_release(&again->pass.prefix);
+    lpf_state_release(again->s);
+    free(again);
+}
+
+/* The function at `index`, with what stands around this call. */
+static lua_again *make_again(lua_State *L, lpf_state *s, int index) {
+    lua_pushvalue(L, index);
+    const int function = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_again *again = calloc(1, sizeof *again);
+    if (!again) {
+        luaL_unref(L, LUA_REGISTRYINDEX, function);
+        lpf_raise(L, "recompute: out of memory");
+        return NULL;
+    }
+    again->s = s;
+    s->refs++;
+    again->function = function;
+    if (!s->tape && !s->pass) return again;
+    again->pass = lpf_pass_around(s);
+    if (again->pass.calls) again->calls = *again->pass.calls;
+    pf_tensor_retain(again->pass.mask);
+    pf_tensor_retain(again->pass.documents);
+    pf_tensor_retain(again->pass.prefix);
+    return again;
+}
+
+/* recompute(f, x, ...) */
+static int recompute(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    pf_engine *engine = lpf_engine(L);
+    lpf_state *s = lpf_enter(L);
+    pf_tensor *inputs[LPF_MAX_IN];
+    const int n = lua_gettop(L) - 1;
+    if (n > LPF_MAX_IN)
+        return lpf_raise(L, "recompute: %d tensors, at most %d are possible", n, LPF_MAX_IN);
+    for (int i = 0; i < n; i++)
+        inputs[i] = lpf_check_tensor(L, i + 2, "recompute",
+                                     "an input (the function may read anything else by itself)");
+    pf_tensor **y = lpf_new_tensor(L);
+    const pf_again f = {run_again, release_again, make_again(L, s, 1)};
+    lpf_result(L, pf_recompute(y, engine, &f, inputs, n));
+    lpf_made(L, *y);
+    return 1;
+}
+
+static const luaL_Reg functions[] = {{"recompute", recompute}, {NULL, NULL}};
+
+void lpf_open_recompute(lua_State *L) { luaL_setfuncs(L, functions, 0); }

@@ -1,0 +1,216 @@
+/*
+ * reversible.c - residual branches whose inputs are made again from their outputs (Gomez et al.
+ * 2017, "The Reversible Residual Network"):
+ *
+ *     a <- a + f_0(b),   b <- b + f_1(a),   a <- a + f_2(b),   ...
+ *
+ * All branches are one node, which keeps the last a and b alone, so that activations do not grow
+ * with depth. Backward takes the branches last to first: with s the half that a branch reads and
+ * t the half that it adds to, it runs f(s) on a tape of its own, walks it with t's gradient,
+ *
+ *     t <- t - f(s),   ds <- ds + (df/ds)^T dt,
+ *
+ * and has the branch's inputs again, to the rounding of one addition a branch.
+ */
+#include <string.h>
+
+#include "calls.h"
+#include "kern.h"
+#include "fold.h"
+#include "node.h"
+
+/* half[0] = a, half[1] = b; branch i adds to half i % 2 what it makes of the other. */
+static int target_half(int64_t i) { return (int)(i % 2); }
+
+static int run_branch(pf_engine *e, pf_branch_fn run, void *context, int64_t i, pf_tensor *s,
+                      const pf_tensor *t, pf_tensor **y) {
+    *y = NULL;
+    int status = run(context, e, i, s, y);
+    if (status >= 0 && !*y) status = pf_fail(PF_EHOST, "reversible: a branch gave no result");
+    if (status >= 0) status = pf_tensor_check(*y, PF_F32, "reversible", "branch");
+    if (status >= 0 && !pf_same_shape(*y, t)) {
+        status = pf_fail(PF_ESHAPE, "reversible: branch %lld makes %s, to be added to %s",
+                         (long long)i, pf_shape_of(*y), pf_shape_of(t));
+    }
+    if (status < 0) pf_tensor_release(y);
+    return status;
+}
+
+/* ---- backward ---- */
+
+typedef struct {
+    pf_tensor *half[2], *grad[2];
+} halves;
+
+static void drop_halves(halves *h) {
+    for (int k = 0; k < 2; k++) {
+        pf_tensor_release(&h->half[k]);
+        pf_tensor_release(&h->grad[k]);
+    }
+}
+
+/* Outputs and their gradients; zeros where none arrived. */
+static int begin_halves(pf_call *c, halves *h) {
+    for (int k = 0; k < 2; k++) {
+        const pf_tensor *y = c->out[k];
+        h->half[k] = pf_tensor_retain(c->out[k]);
+        if (c->dout[k]) {
+            h->grad[k] = pf_tensor_retain(c->dout[k]);
+            continue;
+        }
+        PF_TRY(pf_tensor_make(&h->grad[k], c->engine, PF_F32, y->rank, y->shape));
+        PF_TRY(pf_tensor_fill(h->grad[k], 0));
+    }
+    return PF_OK;
+}
+
+/* Half t before the branch that made y, outside the inner tape. */
+static int undo(pf_engine *e, pf_tape *tape, halves *h, int t, pf_tensor *y) {
+    pf_tensor *in[2] = {h->half[t], y}, *before = NULL;
+    pf_tape *paused = pf_tape_pause(e);
+    int status = pf_apply(e, &pf_op_sub, in, 2, NULL, &before);
+    pf_tape_resume(e, paused);
+    if (status < 0) return status;
+    pf_tensor_pass_on(before, tape, tape->outer);
+    pf_tensor_release(&h->half[t]);
+    h->half[t] = before;
+    return PF_OK;
+}
+
+/* Branch i backward on `tape`; leaf: a view of the half that it reads. */
+static int walk_branch(pf_call *c, const pf_rerun *rerun, pf_tape *tape, int64_t i, halves *h,
+                       pf_tensor *leaf) {
+    pf_tensor *y = NULL;
+    bool linked = false;
+    int t = target_half(i);
+    pf_engine *e = c->engine;
+    uint64_t seed = e->seed;
+    e->seed = rerun->seed;
+    int status = run_branch(e, rerun->branch, rerun->f.context, i, leaf, h->half[t], &y);
+    e->seed = seed;
+    if (status >= 0) status = undo(e, tape, h, t, y);
+    if (status >= 0) status = pf_tape_link(tape, &y, &linked);
+    if (status >= 0 && linked) status = pf_tape_list_leaves(tape, &leaf, 1);
+    if (status >= 0 && linked) status = pf_tape_backward(tape, y, h->grad[t]);
+    pf_tensor_release(&y);
+    return status;
+}
+
+/* The gradient of the half that was read becomes the leaf's, with what it was added. */
+static int take_gradient(pf_engine *e, halves *h, int s, pf_tensor *leaf) {
+    if (!leaf->grad || leaf->grad_stale) return PF_OK;
+    PF_TRY(pf_add_into(e, leaf->grad, false, h->grad[s], 1));
+    pf_tensor_release(&h->grad[s]);
+    h->grad[s] = pf_tensor_retain(leaf->grad);
+    return PF_OK;
+}
+
+static int back_branch(pf_call *c, int64_t i, halves *h) {
+    const pf_walk *walk = c->grad_context;
+    pf_tape *tape = NULL;
+    pf_tensor *leaf = NULL;
+    int s = 1 - target_half(i);
+    PF_TRY(pf_tensor_view(&leaf, h->half[s]));
+    leaf->requires_grad = true;
+    int status = pf_tape_open_inside(&tape, walk);
+    if (status >= 0) status = walk_branch(c, &walk->node->rerun, tape, i, h, leaf);
+    pf_tape_close(&tape);
+    if (status >= 0) status = take_gradient(c->engine, h, s, leaf);
+    pf_tensor_require_grad(leaf, false);
+    pf_tensor_release(&leaf);
+    return status;
+}
+
+static int reversible_backward(pf_call *c) {
+    const pf_walk *walk = c->grad_context;
+    halves h = {{NULL, NULL}, {NULL, NULL}};
+    int status = begin_halves(c, &h);
+    for (int64_t i = walk->node->rerun.n_branches - 1; i >= 0 && status >= 0; i--) {
+        status = back_branch(c, i, &h);
+    }
+    for (int k = 0; k < 2 && status >= 0; k++) {
+        if (c->need[k]) status = pf_grad_give(c, k, h.grad[k]);
+    }
+    drop_halves(&h);
+    return status;
+}
+
+static const pf_op reversible_op = {.name = "reversible", .args = "x1, x2", .results = "a, b",
+                                    .min_in = 2, .max_in = 2, .n_out = 2,
+                                    .uses = PF_USES_OUT(0) | PF_USES_OUT(1),
+                                    .backward = reversible_backward};
+
+/* ---- forward ---- */
+
+/* half[0], half[1], retained on entry, through all branches, in their place. */
+static int run_all(pf_engine *e, const pf_branches *b, pf_tensor **half) {
+    for (int64_t i = 0; i < b->n; i++) {
+        pf_tensor *y = NULL, *sum = NULL;
+        int t = target_half(i);
+        PF_TRY(run_branch(e, b->run, b->context, i, half[1 - t], half[t], &y));
+        int status = pf_add(&sum, e, half[t], y);
+        pf_tensor_release(&y);
+        PF_TRY(status);
+        pf_tensor_release(&half[t]);
+        half[t] = sum;
+    }
+    return PF_OK;
+}
+
+/* The same where nothing but the ends lasts. */
+static int run_hidden(pf_engine *e, const pf_branches *b, pf_tensor **half, bool *wanted) {
+    pf_hidden hidden;
+    for (int k = 0; k < 2; k++) {
+        pf_tensor *view = NULL;
+        PF_TRY(pf_tensor_view(&view, half[k])); /* outside the graph */
+        pf_tensor_release(&half[k]);
+        half[k] = view;
+    }
+    PF_TRY(pf_hidden_begin(&hidden, e));
+    int status = run_all(e, b, half);
+    status = pf_hidden_end(&hidden, e, status, half, 2);
+    *wanted = hidden.note.wanted;
+    return status;
+}
+
+static int record(pf_engine *e, const pf_branches *b, uint64_t seed, pf_tensor *x1, pf_tensor *x2,
+                  pf_tensor **half) {
+    pf_call c;
+    memset(&c, 0, sizeof c);
+    c.engine = e;
+    c.op = &reversible_op;
+    c.n_in = 2;
+    c.in[0] = x1, c.in[1] = x2;
+    c.out[0] = half[0], c.out[1] = half[1];
+    int status = pf_tape_record(e->tape, &c);
+    half[0] = c.out[0], half[1] = c.out[1];
+    if (status < 0) return status;
+    e->tape->nodes[e->tape->n - 1].rerun =
+        (pf_rerun){.f = {.release = b->release, .context = b->context}, .branch = b->run,
+                   .n_branches = b->n, .seed = seed};
+    return PF_OK;
+}
+
+static int reversible(pf_engine *e, const pf_branches *b, pf_tensor *x1, pf_tensor *x2,
+                      pf_tensor **half, bool *taken) {
+    bool wanted = false;
+    uint64_t seed = e->seed;
+    if (!pf_tape_records(e)) return run_all(e, b, half);
+    PF_TRY(run_hidden(e, b, half, &wanted));
+    if (!wanted && !pf_in_graph(e, x1) && !pf_in_graph(e, x2)) return PF_OK;
+    PF_TRY(record(e, b, seed, x1, x2, half));
+    *taken = true;
+    return PF_OK;
+}
+
+/* x1, x2 of one shape, which every branch keeps. */
+int pf_reversible(pf_tensor **a, pf_tensor **b, pf_engine *e, const pf_branches *branches,
+                  pf_tensor *x1, pf_tensor *x2) {
+    pf_tensor *half[2] = {pf_tensor_retain(x1), pf_tensor_retain(x2)};
+    bool taken = false;
+    int status = reversible(e, branches, x1, x2, half, &taken);
+    if (!taken && branches->release) branches->release(branches->context);
+    for (int k = 0; k < 2 && status < 0; k++) pf_tensor_release(&half[k]);
+    *a = half[0], *b = half[1];
+    return status < 0 ? status : PF_OK;
+}

@@ -1,0 +1,124 @@
+/*
+ * layer_reversible.c - blocks as reversible residuals (Gomez et al. 2017, "The Reversible
+ * Residual Network"; the Reformer's, Kitaev et al. 2020): on two halves that both begin as x,
+ *
+ *     a <- a + attention(norm1(b)),   b <- b + mlp(norm2(a)),   block after block,
+ *
+ * and y = (a + b) / 2. Training keeps the last a and b alone (reversible.c); everything else
+ * runs the same sums plainly.
+ */
+#include <string.h>
+
+#include "module.h"
+
+static int reversible_build(pf_module *m, pf_engine *e) {
+    (void)e;
+    for (int i = 0; i < m->n_given; i++) {
+        const pf_layer *type = m->child[i].module->type;
+        if (type->branch) continue;
+        return pf_fail(PF_EINVAL, "reversible: child %d is a '%s'; children must be blocks, which "
+                       "have two residual branches", i + 1, type->name);
+    }
+    return 0;
+}
+
+/* What the branches run on, in both runs (again.c says why). */
+typedef struct {
+    pf_heap *heap;   /* retained */
+    pf_module *m;    /* retained */
+    pf_pass pass;    /* its tensors retained */
+    int64_t n, runs; /* branches; how many were run */
+    uint64_t *first; /* (n): random calls before a branch */
+} held;
+
+static int run_held(void *context, pf_engine *e, int64_t i, pf_tensor *x, pf_tensor **y) {
+    held *h = context;
+    pf_pass pass = h->pass;
+    bool again = h->runs++ >= h->n;
+    uint64_t calls = h->first[i];
+    if (!again) h->first[i] = pass.calls ? *pass.calls : 0;
+    if (again && pass.calls) pass.calls = &calls;
+    pass.again = pass.again || again;
+    pf_run run = {.mode = PF_RUN_FORWARD, .pass = &pass};
+    return pf_run_branch(h->m, (int)(i / 2), e, &run, (int)(i % 2), x, y);
+}
+
+static void release_held(void *context) {
+    held *h = context;
+    pf_heap *heap = h->heap;
+    pf_tensor_release(&h->pass.mask);
+    pf_tensor_release(&h->pass.documents);
+    pf_tensor_release(&h->pass.prefix);
+    pf_module_release(&h->m);
+    pf_heap_free(heap, h->first, (size_t)h->n * sizeof *h->first);
+    pf_heap_free(heap, h, sizeof *h);
+    pf_heap_release(heap);
+}
+
+static int hold(held **made, pf_module *m, pf_engine *e, const pf_run *run) {
+    held *h = *made = pf_heap_zalloc(e->heap, sizeof *h);
+    if (!h) return PF_ENOMEM;
+    h->n = 2 * (int64_t)m->n_child;
+    h->first = pf_heap_zalloc(e->heap, (size_t)h->n * sizeof *h->first);
+    if (!h->first) {
+        pf_heap_free(e->heap, h, sizeof *h);
+        return PF_ENOMEM;
+    }
+    h->heap = pf_heap_retain(e->heap);
+    h->m = pf_module_retain(m);
+    h->pass = *run->pass;
+    pf_tensor_retain(h->pass.mask);
+    pf_tensor_retain(h->pass.documents);
+    pf_tensor_retain(h->pass.prefix);
+    return 0;
+}
+
+static int run_recorded(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                        pf_tensor **half) {
+    held *h = NULL;
+    PF_TRY(hold(&h, m, e, run));
+    pf_branches branches = {run_held, release_held, h, h->n};
+    return pf_reversible(&half[0], &half[1], e, &branches, x, x);
+}
+
+/* The same sums, each as it comes; half[0], half[1] are x on entry. */
+static int run_plain(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **half) {
+    for (int i = 0; i < 2 * m->n_child; i++) {
+        pf_tensor *y = NULL, *sum = NULL, **to = &half[i % 2];
+        PF_TRY(pf_run_branch(m, i / 2, e, run, i % 2, half[1 - i % 2], &y));
+        int status = pf_add(&sum, e, *to, y);
+        pf_tensor_release(&y);
+        PF_TRY(status);
+        pf_replace(to, sum);
+    }
+    return 0;
+}
+
+/* x (B, L, D), or (B, D) in a step -> the same */
+static int reversible_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                          pf_tensor **y) {
+    pf_tensor *half[2] = {NULL, NULL}, *sum = NULL;
+    int status = 0;
+    if (run->mode == PF_RUN_FORWARD && pf_tape_records(e) && m->n_child > 0) {
+        status = run_recorded(m, e, run, x, half);
+    } else {
+        half[0] = pf_tensor_retain(x);
+        half[1] = pf_tensor_retain(x);
+        status = run_plain(m, e, run, half);
+    }
+    if (status >= 0) status = pf_add(&sum, e, half[0], half[1]);
+    if (status >= 0) status = pf_affine(y, e, sum, 0.5, 0);
+    pf_tensor_release(&sum);
+    pf_tensor_release(&half[0]);
+    pf_tensor_release(&half[1]);
+    return status;
+}
+
+const pf_layer pf_layer_reversible = {
+    .name = "reversible",
+    .doc = "Blocks as reversible residuals: a + attention(norm(b)), b + mlp(norm(a)), the mean of "
+           "a and b at the end. Backward makes every block's inputs again from its outputs, so "
+           "that activations do not grow with depth. arXiv 1707.04585.",
+    .max_children = -1,
+    .build = reversible_build, .run = reversible_run, .state = pf_state_of_children,
+};

@@ -1,0 +1,296 @@
+/*
+ * state_fuzz.c - any bytes as a file of a streaming state: an error, or a state that can be
+ * moved on, copied and saved again. A checksum stands over such a file, and what is changed
+ * would get no further: each input is read as it is, and once more with its checksum right.
+ *
+ * The engine's budget is far above what any input holds, so running out of it means that a
+ * size in the file was believed before it was proved.
+ */
+#include "fuzz_file.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "seal.h"
+
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed);
+
+enum { LARGE = 1 << 16 };
+
+/* ---- a model with every kind of state ---- */
+
+/* A layer of the host whose state is a number. */
+static int host_forward(void *context, pf_engine *e, pf_tensor *x, const pf_pass *pass,
+                        pf_tensor **y) {
+    (void)context, (void)e, (void)pass;
+    *y = pf_tensor_retain(x);
+    return 0;
+}
+
+static int host_step(void *context, pf_engine *e, pf_tensor *x, void **state, pf_tensor **y) {
+    if (!*state) *state = calloc(1, sizeof(double));
+    return host_forward(context, e, x, NULL, y);
+}
+
+static void host_release(void *context, void *state) { (void)context, free(state); }
+
+static int host_save(void *context, pf_engine *e, void *state, pf_named **tensors, int *n,
+                     pf_config **data) {
+    (void)context, (void)e, (void)tensors, (void)n;
+    *data = pf_config_new(PF_MAP);
+    return *data ? pf_config_set_number(*data, "number", *(double *)state) : PF_ENOMEM;
+}
+
+static int host_load(void *context, pf_engine *e, const pf_named *tensors, int n,
+                     const pf_config *data, void **state) {
+    const pf_config *number = pf_config_get(data, "number");
+    int64_t seen = 0;
+    (void)context, (void)e;
+    for (int i = 0; i < n; i++) seen += pf_tensor_numel(tensors[i].tensor);
+    double *kept = *state = calloc(1, sizeof *kept);
+    if (kept) *kept = (number ? pf_config_number(number) : 0) + (double)seen;
+    return kept ? 0 : PF_ENOMEM;
+}
+
+static pf_module *layer(const char *type, const char *options) {
+    pf_config *o = NULL;
+    pf_module *m = NULL;
+    if (pf_json_parse(&o, options, strlen(options)) < 0 ||
+        pf_module_new(&m, fuzz_engine(), type, o, NULL, 0) < 0) {
+        __builtin_trap();
+    }
+    pf_config_free(o);
+    return m;
+}
+
+static pf_module *fuzz_model(void) {
+    static const pf_host_layer host = {.forward = host_forward, .step = host_step,
+                                       .release_state = host_release, .save_state = host_save,
+                                       .load_state = host_load};
+    static pf_module *m;
+    if (m) return m;
+    pf_module *part[] = {
+        layer("embedding", "{\"vocab\": 5, \"dim\": 4}"),
+        layer("block", "{\"dim\": 4, \"heads\": 2, \"causal\": true, \"conv\": 3, \"kernel\": "
+                       "{\"name\": \"softmax\", \"features\": 2}}"),
+        layer("block", "{\"dim\": 4, \"heads\": 2, \"causal\": true, \"attention\": \"exact\"}"),
+        NULL,
+        layer("linear", "{\"from\": 4, \"to\": 5}"),
+    };
+    if (pf_module_host(&part[3], fuzz_engine(), "number", &host, NULL, 0) < 0 ||
+        pf_module_new(&m, fuzz_engine(), "chain", NULL, part, 5) < 0) {
+        __builtin_trap();
+    }
+    for (int i = 0; i < 5; i++) pf_module_release(&part[i]);
+    return m;
+}
+
+/* ---- what was loaded is used ---- */
+
+static bool good(int status) {
+    if (status == PF_ENOMEM) {
+        fprintf(stderr, "%s\n", pf_last_error());
+        __builtin_trap();
+    }
+    return status >= 0;
+}
+
+/* One position of ones; states that were wide from the start are left in peace. */
+static void step_alone(pf_engine *e, pf_state *s) {
+    pf_attention_state_options o = {.size = sizeof o};
+    pf_tensor *q = NULL, *v = NULL, *out = NULL;
+    if (!good(pf_attention_state_info(s, &o))) __builtin_trap();
+    if (o.batch * o.heads * o.head_dim > LARGE || o.batch * o.heads * o.value_dim > LARGE) return;
+    int64_t shape[4] = {o.batch, o.heads, 1, o.head_dim};
+    int64_t wide[4] = {o.batch, o.heads, 1, o.value_dim};
+    if (good(pf_tensor_full(&q, e, PF_F32, 4, shape, 1)) &&
+        good(pf_tensor_full(&v, e, PF_F32, 4, wide, 1)) &&
+        good(pf_attention_step(&out, e, s, q, q, v))) {
+        pf_tensor_release(&out);
+        if (good(pf_attention_prefill(&out, e, s, q, q, v))) pf_tensor_release(&out);
+    }
+    pf_tensor_release(&q), pf_tensor_release(&v);
+}
+
+/* A state that was loaded is one: what is saved or packed of it comes back. */
+static void use_alone(pf_engine *e, pf_state **state, const char *path) {
+    pf_state *copy = NULL;
+    pf_named *list = NULL;
+    pf_config *texts = NULL;
+    int n = 0;
+    if (!good(pf_state_pack(e, *state, &list, &n, &texts))) __builtin_trap();
+    if (!good(pf_state_unpack(&copy, e, list, n, texts))) __builtin_trap();
+    pf_named_free(list, n);
+    pf_config_free(texts);
+    pf_state_close(&copy);
+    if (!good(pf_state_save(e, *state, path))) __builtin_trap();
+    if (!good(pf_state_load(&copy, e, path, NULL))) __builtin_trap();
+    step_alone(e, copy);
+    pf_state_close(&copy);
+    if (good(pf_state_fork(&copy, e, *state))) step_alone(e, copy);
+    pf_state_close(&copy);
+    pf_state_close(state);
+}
+
+static void use_model(pf_engine *e, pf_state **state, const char *path) {
+    int64_t batch = pf_state_batch(*state);
+    pf_tensor *ids = NULL, *y = NULL;
+    pf_state *copy = NULL;
+    if (!good(pf_module_state_save(e, fuzz_model(), *state, path))) __builtin_trap();
+    if (!good(pf_module_state_load(&copy, e, fuzz_model(), path))) __builtin_trap();
+    pf_state_close(&copy);
+    if (good(pf_tensor_full(&ids, e, PF_I32, 1, &batch, 1)) &&
+        good(pf_module_step(&y, e, fuzz_model(), ids, *state))) {
+        pf_tensor_release(&y);
+    }
+    pf_tensor_release(&ids);
+    pf_state_close(state);
+}
+
+static void use_stream(pf_stream *stream) {
+    int32_t *next = calloc((size_t)pf_stream_batch(stream), sizeof *next);
+    if (next) good(pf_stream_sample(stream, NULL, next));
+    free(next);
+}
+
+static void take(pf_engine *e, const char *path) {
+    static char again[96];
+    pf_state *state = NULL;
+    pf_stream *stream = NULL;
+    snprintf(again, sizeof again, "%s-again", path);
+    if (good(pf_state_load(&state, e, path, NULL))) use_alone(e, &state, again);
+    if (state) __builtin_trap();
+    if (good(pf_module_state_load(&state, e, fuzz_model(), path))) use_model(e, &state, again);
+    if (state) __builtin_trap();
+    if (good(pf_stream_load(&stream, e, fuzz_model(), path))) {
+        use_stream(stream);
+        pf_stream_close(&stream);
+    }
+    if (stream) __builtin_trap();
+}
+
+/* ---- targets ---- */
+
+/* No power fails here, and thousands of files a second are written. */
+static int no_sync(int fd) { return (void)fd, 0; }
+
+static void write_fast(void) {
+    static pf_file_ops ops;
+    ops = pf_file_libc;
+    ops.sync = no_sync;
+    pf_file_hook(&ops);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    pf_engine *e = fuzz_engine();
+    const char *path = fuzz_path(data, size);
+    pf_named *tensors = NULL;
+    pf_config *meta = NULL;
+    int n = 0;
+    if (!path) return 0;
+    write_fast();
+    take(e, path);
+    if (pf_safetensors_load(e, path, &tensors, &n, &meta) < 0 || !meta) return 0;
+    const pf_config *kind = pf_config_get(meta, "kind");
+    const char *text = kind ? pf_config_string(kind) : NULL;
+    bool model = text && strcmp(text, "model") == 0;
+    if (seal(e, model ? fuzz_model() : NULL, tensors, n, meta, path) >= 0) take(e, path);
+    pf_named_free(tensors, n);
+    pf_config_free(meta);
+    return 0;
+}
+
+/* ---- mutations ---- */
+
+/* Changes one text of the metadata. */
+static void change_text(pf_config *meta, unsigned seed) {
+    char text[512];
+    int n = pf_config_size(meta);
+    if (n == 0) return;
+    const char *key = pf_config_key(meta, (int)(seed % (unsigned)n));
+    const char *old = pf_config_string(pf_config_get(meta, key));
+    size_t length = old ? strlen(old) : 0;
+    if (length > sizeof text / 2) return;
+    memcpy(text, old ? old : "", length);
+    text[LLVMFuzzerMutate((uint8_t *)text, length, sizeof text - 1)] = 0;
+    pf_config_set_string(meta, key, text);
+}
+
+/* One tensor goes, or gets another size in one dimension: its numbers go with it. */
+static int change_tensor(pf_named *list, int n, unsigned seed) {
+    static const int64_t sizes[] = {0, 0, 1, 3, 16, 65536};
+    if (n == 0) return 0;
+    pf_named *t = &list[seed % (unsigned)n];
+    int64_t shape[PF_MAX_RANK], total = 1;
+    int rank = pf_tensor_rank(t->tensor);
+    unsigned pick = seed / 64;
+    if (pick % 8 == 0 || rank == 0) {
+        pf_named last = list[n - 1];
+        list[n - 1] = *t, *t = last;
+        return n - 1;
+    }
+    for (int d = 0; d < rank; d++) shape[d] = pf_tensor_size(t->tensor, d);
+    shape[pick / 8 % (unsigned)rank] = sizes[pick / 64 % 6];
+    for (int d = 0; d < rank; d++) total *= shape[d];
+    pf_dtype dtype = pick / 512 % 8 == 0 ? PF_I32 : pf_tensor_dtype(t->tensor);
+    pf_tensor *other = NULL;
+    if (total > LARGE || pf_tensor_full(&other, fuzz_engine(), dtype, rank, shape, 1) < 0) return n;
+    pf_tensor_release(&t->tensor);
+    t->tensor = other;
+    return n;
+}
+
+/* A whole file again after a change of what it holds; 0: the input is none. */
+static size_t change_content(uint8_t *data, size_t size, size_t max_size, unsigned seed) {
+    pf_engine *e = fuzz_engine();
+    const char *path = fuzz_path(data, size);
+    pf_named *list = NULL;
+    pf_config *meta = NULL;
+    int n = 0;
+    write_fast();
+    if (!path || pf_safetensors_load(e, path, &list, &n, &meta) < 0) return 0;
+    int kept = n;
+    if (meta && seed % 2 == 0) change_text(meta, seed / 2);
+    else kept = change_tensor(list, n, seed / 2);
+    int status = meta ? pf_safetensors_save(e, path, list, kept, meta) : PF_EFORMAT;
+    pf_named_free(list, n);
+    pf_config_free(meta);
+    FILE *file = status >= 0 ? fopen(path, "rb") : NULL;
+    if (!file) return 0;
+    size_t got = fread(data, 1, max_size, file);
+    bool whole = fgetc(file) == EOF;
+    fclose(file);
+    return whole ? got : 0;
+}
+
+/* Changes the header or what follows it, and puts the header's length right. */
+static size_t change_bytes(uint8_t *data, size_t size, size_t max_size, unsigned seed) {
+    uint64_t header = 0;
+    if (size >= 8) memcpy(&header, data, 8);
+    if (size < 8 || header > size - 8 || seed % 16 == 0) {
+        return LLVMFuzzerMutate(data, size, max_size);
+    }
+    size_t rest = size - 8 - (size_t)header;
+    if (seed % 3 == 0) {
+        uint8_t *from = data + 8 + header;
+        return 8 + (size_t)header + LLVMFuzzerMutate(from, rest, max_size - 8 - (size_t)header);
+    }
+    uint8_t *kept = malloc(rest + 1);
+    if (!kept || max_size < 16 + rest) return free(kept), size;
+    memcpy(kept, data + 8 + header, rest);
+    header = LLVMFuzzerMutate(data + 8, (size_t)header, max_size - 8 - rest);
+    memcpy(data, &header, 8);
+    memcpy(data + 8 + header, kept, rest);
+    free(kept);
+    return 8 + (size_t)header + rest;
+}
+
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed) {
+    uint8_t *kept = seed % 4 ? malloc(size + 1) : NULL;
+    if (kept) memcpy(kept, data, size);
+    size_t changed = kept ? change_content(data, size, max_size, seed / 4) : 0;
+    if (kept && changed == 0) memcpy(data, kept, size);
+    free(kept);
+    return changed > 0 ? changed : change_bytes(data, size, max_size, seed / 4);
+}
