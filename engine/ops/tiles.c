@@ -75,6 +75,8 @@ static bool flatten(const pf_matrix *m, pf_matrix *flat) {
 
 /* ---- one tile ----------------------------------------------------------------- */
 
+enum { LEAST_ROWS = 128, LEAST_COLS = 256 }; /* smallest tile of the own kernel */
+
 typedef struct tile_run {
     const pf_tiles *job;
     pf_iter kept, reduced; /* operands c, a, b */
@@ -196,9 +198,11 @@ static void tile_task(void *context, int64_t task, void *scratch) {
 /* ---- all of them -------------------------------------------------------------- */
 
 /* Tiles of the own kernel: as large as leaves a few tasks for every thread. Their sizes have no
- * part in anybody's bits, so the number of threads may decide. */
+ * part in anybody's bits, so the number of threads may decide. items: products, or parts of one. */
 static void size_tiles(pf_tiles *job, int64_t items) {
-    static const int64_t sizes[][2] = {{512, 1024}, {512, 512}, {256, 512}, {128, 512}, {128, 256}};
+    static const int64_t sizes[][2] = {
+        {512, 1024}, {512, 512}, {256, 512}, {128, 512}, {LEAST_ROWS, LEAST_COLS},
+    };
     const int64_t threads = job->engine->threads, wanted = threads == 1 ? 1 : 4 * threads;
     for (int i = 0; i < PF_COUNT(sizes); i++) {
         job->rows = sizes[i][0];
@@ -232,18 +236,19 @@ int pf_tiles_run(const pf_tiles *given) {
     if (m == 0 || n == 0) return PF_OK;
     run.n_kept = pf_split_space(job.rank, job.batch, 3, operand, true, &run.kept);
     run.n_reduced = pf_split_space(job.rank, job.batch, 3, operand, false, &run.reduced);
-    if (!own_kernel(&job)) {
+    const int64_t parts = job.stretch > 0 ? pf_ceil_div(k, job.stretch) : 1;
+    if (own_kernel(&job)) {
+        size_tiles(&job, run.n_kept * parts);
+    } else {
         PF_TRY(pf_blas_need());
-    } else if (job.stretch == 0) {
-        size_tiles(&job, run.n_kept);
     }
     run.row_tiles = pf_ceil_div(m, job.rows);
     run.col_tiles = pf_ceil_div(n, job.cols);
     size_t bytes;
     PF_TRY(tile_scratch(&job, &bytes));
     if (job.stretch > 0)
-        return pf_parallel(job.engine, pf_ceil_div(k, job.stretch) * run.row_tiles * run.col_tiles,
-                           bytes, stretch_task, &run);
+        return pf_parallel(job.engine, parts * run.row_tiles * run.col_tiles, bytes, stretch_task,
+                           &run);
     return pf_parallel(job.engine, run.n_kept * run.row_tiles * run.col_tiles, bytes, tile_task,
                        &run);
 }
@@ -252,10 +257,12 @@ int pf_tiles_run(const pf_tiles *given) {
 
 enum { WIDE = 512, ENOUGH = 8, SHORTEST = 512, SMALL = 1 << 22 };
 
-/* How many of the k rows go in one stretch: all of them where the tiles alone are enough
- * tasks or the work is small. Depends on the problem only. */
-static int64_t stretch_of(int64_t m, int64_t n, int64_t k) {
-    const int64_t tiles = pf_ceil_div(m, WIDE) * pf_ceil_div(n, WIDE);
+/* How many of the k rows of `t` go in one stretch: all of them where the tiles alone are enough
+ * tasks or the work is small. Depends on the problem only, and on whose kernel runs. */
+static int64_t stretch_of(const pf_tiles *t) {
+    const int64_t m = t->c->rows, n = t->c->cols, k = t->a->cols;
+    const int64_t rows = own_kernel(t) ? LEAST_ROWS : WIDE, cols = own_kernel(t) ? LEAST_COLS : WIDE;
+    const int64_t tiles = pf_ceil_div(m, rows) * pf_ceil_div(n, cols);
     if (tiles >= ENOUGH || (double)m * (double)n * (double)k < SMALL) return k;
     const int64_t parts = pf_min(pf_ceil_div(ENOUGH, tiles), k / SHORTEST);
     return parts <= 1 ? k : pf_round_up(pf_ceil_div(k, parts), 64);
@@ -312,7 +319,7 @@ int pf_tiles_over_rows(const pf_over_rows *job) {
     };
     if (!flat) return pf_tiles_run(&tiles);
     tiles.rank = 0;
-    const int64_t stretch = stretch_of(job->c->rows, job->c->cols, lt.cols);
+    const int64_t stretch = stretch_of(&tiles);
     if (stretch < lt.cols) return in_stretches(job, &tiles, stretch);
     return pf_tiles_run(&tiles);
 }

@@ -44,6 +44,7 @@ def parse_arguments():
     parser.add_argument("--head-dim", type=int, default=64)
     parser.add_argument("--features", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", default="", help="peers whose name holds this text")
     return parser.parse_args()
 
 
@@ -140,6 +141,8 @@ def compare(options, length, causal):
     """One row a peer: its times, ours measured just before and after it, and the ratios."""
     kind = "causal" if causal else "full"
     for name, peer in make_peers(options, causal).items():
+        if options.only not in name:
+            continue
         before = run_performer(options, length, causal, options.threads)
         theirs = [None if needs_too_much(name, options, length, causal, backward)
                   else time_peer(peer, options, length, backward) for backward in (False, True)]
