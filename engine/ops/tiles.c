@@ -261,7 +261,8 @@ enum { WIDE = 512, ENOUGH = 8, SHORTEST = 512, SMALL = 1 << 22 };
  * tasks or the work is small. Depends on the problem only, and on whose kernel runs. */
 static int64_t stretch_of(const pf_tiles *t) {
     const int64_t m = t->c->rows, n = t->c->cols, k = t->a->cols;
-    const int64_t rows = own_kernel(t) ? LEAST_ROWS : WIDE, cols = own_kernel(t) ? LEAST_COLS : WIDE;
+    const int64_t rows = own_kernel(t) ? LEAST_ROWS : WIDE;
+    const int64_t cols = own_kernel(t) ? LEAST_COLS : WIDE;
     const int64_t tiles = pf_ceil_div(m, rows) * pf_ceil_div(n, cols);
     if (tiles >= ENOUGH || (double)m * (double)n * (double)k < SMALL) return k;
     const int64_t parts = pf_min(pf_ceil_div(ENOUGH, tiles), k / SHORTEST);
