@@ -6,7 +6,10 @@ local cli = require "performer.cli"
 local train_options = {}
 
 local map_names = {}
-for i, map in ipairs(pf.kernels().maps) do map_names[i] = map.name end
+for _, map in ipairs(pf.kernels().maps) do
+  -- The word `identity` is the attention of that name here.
+  if map.name ~= "identity" then map_names[#map_names + 1] = map.name end
+end
 
 local ROWS = {
   { "data", "file", nil, "FASTA (plain or gzip) or text to train on" },
