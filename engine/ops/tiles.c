@@ -216,7 +216,8 @@ static void size_tiles(pf_tiles *job, int64_t items) {
 static int tile_scratch(const pf_tiles *job, size_t *bytes) {
     *bytes = 0;
     if (own_kernel(job)) {
-        *bytes = PF_PANEL * sizeof(float);
+        const int64_t k = job->stretch > 0 ? job->stretch : job->a->cols;
+        *bytes = (size_t)pf_panel_floats(pf_min(job->rows, job->c->rows), k) * sizeof(float);
     } else if (job->pad && job->c->rows % job->rows != 0) {
         const size_t widest = (size_t)pf_min(job->c->cols, job->cols);
         if (!pf_mul_size((size_t)job->a->cols + widest, sizeof(float) * (size_t)job->rows, bytes))

@@ -25,10 +25,14 @@ typedef enum {
     PF_BINARY_COUNT
 } pf_binary;
 
-/* block_gemm's work space in floats: a few panels of B, two of the widest vectors wide and this
- * deep, and so many rows of A. */
+/* block_gemm's work space: a few panels of B, two of the widest vectors wide and as deep as one
+ * pass over k, and as many rows of A. */
 enum { PF_PANEL_DEPTH = 512, PF_PANELS = 4, PF_PACK_ROWS = 512 };
+/* In floats: for every product, and for those of at most m rows and depth k. */
 enum { PF_PANEL = (32 * PF_PANELS + PF_PACK_ROWS) * PF_PANEL_DEPTH + 16 };
+static inline int64_t pf_panel_floats(int64_t m, int64_t k) {
+    return (32 * PF_PANELS + pf_min(m, PF_PACK_ROWS)) * pf_min(k, PF_PANEL_DEPTH) + 16;
+}
 
 /* A block of a Hadamard product (attention/hadamard.c): rounds of Walsh-Hadamard transforms of
  * `window` entries, a power of two, from the first on in even rounds and to the last in odd
@@ -114,7 +118,7 @@ typedef struct pf_kern {
     /* C (m, n; ldc) = op(A) op(B) + beta C for blocks that lie in the caches (ta: A is stored
      * (k, m); tb: B is stored (n, k)). An element is one chain of multiply-adds over k, in
      * order: its bits depend on its row of A and column of B alone, whatever the shape.
-     * `panel` is work space of PF_PANEL floats. beta 0 never reads C. NULL: use the BLAS. */
+     * `panel` is work space of pf_panel_floats(m, k). beta 0 never reads C. NULL: use the BLAS. */
     void (*block_gemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a,
                        int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                        int64_t ldc, float *panel);

@@ -204,7 +204,7 @@ static void k_block(tile *t, bool ta, bool tb, int64_t m, int64_t n, const float
     t->step = ta ? lda : 1;
     t->ldb = tb || copy ? 2 * VW : ldb;
     if (t->large) {
-        float *pack = panel + PF_PANELS * 2 * VW * PF_PANEL_DEPTH;
+        float *pack = panel + PF_PANELS * 2 * VW * t->k;
         if (ta) pack_along(m, t->k, a, lda, pack);
         else pack_turned(m, t->k, a, lda, pack);
         a = pack;
