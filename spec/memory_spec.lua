@@ -1,25 +1,14 @@
 -- memory_spec.lua - recompute: the same numbers as without it, and fewer
 -- bytes. Bytes are counted by the engine; no time is measured.
 local pf = require "performer"
-local array = require "spec.support.array"
 local commands = require "spec.support.commands"
+local models = require "spec.support.models"
 local support = require "spec.support"
 local nn = pf.nn
 
 local i32 = { dtype = "i32" }
 
-local function ids(B, L, n, seed)
-  return array.tensor(array.random(seed or 1):whole({ B, L }, 0, n - 1))
-end
-
---- A model whose weights are those of every other one with these options.
-local function model_of(options)
-  pf.seed(7)
-  local o = { vocab = 19, dim = 16, layers = 3, heads = 2, causal = true,
-              kernel = { name = "softmax", features = 16, seed = 3 } }
-  for key, value in pairs(options) do o[key] = value end
-  return nn.performer(o)
-end
+local ids, model_of = models.ids, models.new
 
 --- One step of training, walked back: the loss, and a name -> bytes of every gradient.
 local function gradients(model, x, target, pass)

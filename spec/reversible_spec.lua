@@ -1,23 +1,19 @@
 -- reversible_spec.lua - reversible blocks: the sums that they are, gradients held against the
 -- same sums on a plain tape and against differences, and activations that don't grow with depth.
 local pf = require "performer"
-local array = require "spec.support.array"
 local commands = require "spec.support.commands"
+local models = require "spec.support.models"
 local support = require "spec.support"
 local nn = pf.nn
 
 local i32 = { dtype = "i32" }
 
-local function ids(B, L, n, seed)
-  return array.tensor(array.random(seed or 1):whole({ B, L }, 0, n - 1))
-end
+local ids = models.ids
 
 local function model_of(options)
-  pf.seed(7)
-  local o = { vocab = 19, dim = 16, layers = 3, heads = 2, causal = true, reversible = true,
-              kernel = { name = "softmax", features = 16, seed = 3 } }
+  local o = { reversible = true }
   for key, value in pairs(options or {}) do o[key] = value end
-  return nn.performer(o)
+  return models.new(o)
 end
 
 local function take(model)
