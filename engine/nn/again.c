@@ -32,9 +32,7 @@ static int run_held(void *context, pf_engine *e, pf_tensor *const *in, int n, pf
 static void release_held(void *context) {
     held *h = context;
     pf_heap *heap = h->heap;
-    pf_tensor_release(&h->pass.mask);
-    pf_tensor_release(&h->pass.documents);
-    pf_tensor_release(&h->pass.prefix);
+    pf_pass_release(&h->pass);
     pf_module_release(&h->m);
     pf_heap_free(heap, h, sizeof *h);
     pf_heap_release(heap);
@@ -46,11 +44,8 @@ int pf_run_again(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf
     if (!h) return PF_ENOMEM;
     h->heap = pf_heap_retain(e->heap);
     h->m = pf_module_retain(m);
-    h->pass = *run->pass;
+    h->pass = pf_pass_retain(run->pass);
     h->first = h->pass.calls ? *h->pass.calls : 0;
-    pf_tensor_retain(h->pass.mask);
-    pf_tensor_retain(h->pass.documents);
-    pf_tensor_retain(h->pass.prefix);
     pf_again f = {run_held, release_held, h};
     return pf_recompute(y, e, &f, &x, 1);
 }

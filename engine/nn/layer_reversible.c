@@ -46,9 +46,7 @@ static int run_held(void *context, pf_engine *e, int64_t i, pf_tensor *x, pf_ten
 static void release_held(void *context) {
     held *h = context;
     pf_heap *heap = h->heap;
-    pf_tensor_release(&h->pass.mask);
-    pf_tensor_release(&h->pass.documents);
-    pf_tensor_release(&h->pass.prefix);
+    pf_pass_release(&h->pass);
     pf_module_release(&h->m);
     pf_heap_free(heap, h->first, (size_t)h->n * sizeof *h->first);
     pf_heap_free(heap, h, sizeof *h);
@@ -66,10 +64,7 @@ static int hold(held **made, pf_module *m, pf_engine *e, const pf_run *run) {
     }
     h->heap = pf_heap_retain(e->heap);
     h->m = pf_module_retain(m);
-    h->pass = *run->pass;
-    pf_tensor_retain(h->pass.mask);
-    pf_tensor_retain(h->pass.documents);
-    pf_tensor_retain(h->pass.prefix);
+    h->pass = pf_pass_retain(run->pass);
     return 0;
 }
 

@@ -147,6 +147,9 @@ int pf_run_branch(pf_module *m, int i, pf_engine *e, const pf_run *run, int whic
 /* Child i, which remembers nothing, as a part of its parent. */
 int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x); /* in place of *x */
+/* A pass that outlives the call, with its tensors retained; and their end. */
+pf_pass pf_pass_retain(const pf_pass *pass);
+void pf_pass_release(pf_pass *pass);
 int pf_pass_check(const pf_pass *pass, const pf_tensor *x); /* mask, documents, prefix fit x */
 int pf_state_of(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
 /* `state` of a layer that runs its children with pf_run_child: one node a child. */

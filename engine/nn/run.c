@@ -106,6 +106,21 @@ int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x) {
     return 0;
 }
 
+/* ---- passes that are held ---- */
+
+pf_pass pf_pass_retain(const pf_pass *pass) {
+    pf_tensor_retain(pass->mask);
+    pf_tensor_retain(pass->documents);
+    pf_tensor_retain(pass->prefix);
+    return *pass;
+}
+
+void pf_pass_release(pf_pass *pass) {
+    pf_tensor_release(&pass->mask);
+    pf_tensor_release(&pass->documents);
+    pf_tensor_release(&pass->prefix);
+}
+
 /* ---- states ---- */
 
 int pf_state_of(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
