@@ -22,8 +22,8 @@ static pf_projection_options read_projection(lua_State *L) {
     return o;
 }
 
-static int draw_with(lua_State *L, int (*draw)(pf_tensor **, pf_engine *,
-                                               const pf_projection_options *)) {
+static int draw_with(lua_State *L,
+                     int (*draw)(pf_tensor **, pf_engine *, const pf_projection_options *)) {
     const pf_projection_options o = read_projection(L);
     pf_engine *engine = lpf_engine(L);
     pf_tensor **t = lpf_new_tensor(L);
@@ -55,8 +55,10 @@ static int settle_kernel(lua_State *L) {
     lua_createtable(L, 0, 5);
     lua_pushinteger(L, s.features);
     lua_setfield(L, -2, "features");
-    const struct { const char *name; double value; } numbers[] = {
-        {"scale", s.scale}, {"ratio", s.ratio}, {"eps", s.eps}, {"tilt", s.tilt}};
+    const struct {
+        const char *name;
+        double value;
+    } numbers[] = {{"scale", s.scale}, {"ratio", s.ratio}, {"eps", s.eps}, {"tilt", s.tilt}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         lua_pushnumber(L, numbers[i].value);
         lua_setfield(L, -2, numbers[i].name);

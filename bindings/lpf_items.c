@@ -66,9 +66,7 @@ static int items_log_partition(lua_State *L) {
     return ask(L, pf_items_log_partition, "log_partition");
 }
 
-static int items_expectation(lua_State *L) {
-    return ask(L, pf_items_expectation, "expectation");
-}
+static int items_expectation(lua_State *L) { return ask(L, pf_items_expectation, "expectation"); }
 
 /* probability(queries, keys [, {estimate, log}]) */
 static int items_probability(lua_State *L) {

@@ -361,8 +361,9 @@ static int layer_define(lua_State *L) {
     return 0;
 }
 
-static const luaL_Reg functions[] = {
-    {"new_layer", layer_new}, {"define_layer", layer_define}, {"layer_states", set_hooks},
-    {NULL, NULL}};
+static const luaL_Reg functions[] = {{"new_layer", layer_new},
+                                     {"define_layer", layer_define},
+                                     {"layer_states", set_hooks},
+                                     {NULL, NULL}};
 
 void lpf_open_layer(lua_State *L) { luaL_setfuncs(L, functions, 0); }

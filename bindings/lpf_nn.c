@@ -92,7 +92,7 @@ static void read_fields(lua_State *L, int index, pf_pass *pass) {
 /* The pass of a call: what stands around it; then what the batch at `batch` says; then the table
  * at `index`. 0: there is none. */
 static pf_pass read_pass(lua_State *L, int batch, int index) {
-    static const char *const allowed[] = {"training", "step",  "mask", "documents",
+    static const char *const allowed[] = {"training", "step",  "mask",  "documents",
                                           "prefix",   "watch", "again", NULL};
     pf_pass pass = lpf_pass_around(lpf_enter(L));
     if (batch) read_fields(L, batch, &pass);
@@ -364,14 +364,21 @@ static int list_kernels(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg methods[] = {{"forward", module_call},          {"step", module_step},
-                                   {"prefill", module_prefill},       {"state", module_state},
+static const luaL_Reg methods[] = {{"forward", module_call},
+                                   {"step", module_step},
+                                   {"prefill", module_prefill},
+                                   {"state", module_state},
                                    {"backward_sliced", module_backward_sliced},
-                                   {"redraw", module_redraw},         {"type", module_type},
-                                   {"options", module_options},       {"tree", module_tree},
-                                   {"children", module_children},     {"tensors", module_tensors},
-                                   {"parameters", module_parameters}, {"count", module_count},
-                                   {"clear_grad", module_clear_grad}, {NULL, NULL}};
+                                   {"redraw", module_redraw},
+                                   {"type", module_type},
+                                   {"options", module_options},
+                                   {"tree", module_tree},
+                                   {"children", module_children},
+                                   {"tensors", module_tensors},
+                                   {"parameters", module_parameters},
+                                   {"count", module_count},
+                                   {"clear_grad", module_clear_grad},
+                                   {NULL, NULL}};
 
 static const luaL_Reg meta[] = {{"__gc", module_gc},
                                 {"__call", module_call},

@@ -11,9 +11,9 @@
 #include <stdlib.h>
 
 typedef struct {
-    lpf_state *s;  /* retained */
-    int function;  /* in the registry */
-    pf_pass pass;  /* its tensors retained; size 0: there is none */
+    lpf_state *s; /* retained */
+    int function; /* in the registry */
+    pf_pass pass; /* its tensors retained; size 0: there is none */
     uint64_t calls;
     bool ran;
 } lua_again;

@@ -125,8 +125,9 @@ static int state_step(lua_State *L) { return state_attend(L, pf_attention_step, 
 /* {kernel, projection, batch, heads, head_dim, value_dim, decay, fingerprint} at `index`. What
  * it points to stays on the stack. */
 static pf_attention_state_options read_options(lua_State *L, int index, const char *where) {
-    static const char *const allowed[] = {"kernel",    "projection", "batch", "heads",
-                                          "head_dim",  "value_dim",  "decay", "fingerprint", NULL};
+    static const char *const allowed[] = {"kernel", "projection",  "batch",
+                                          "heads",  "head_dim",    "value_dim",
+                                          "decay",  "fingerprint", NULL};
     pf_attention_state_options o = {.size = sizeof o};
     pf_tensor **const tensors[] = {&o.projection, &o.decay, &o.fingerprint};
     static const char *const names[] = {"projection", "decay", "fingerprint"};
@@ -182,7 +183,9 @@ static int state_info(lua_State *L) {
     const struct {
         const char *name;
         int64_t size;
-    } sizes[] = {{"batch", o.batch}, {"heads", o.heads}, {"head_dim", o.head_dim},
+    } sizes[] = {{"batch", o.batch},
+                 {"heads", o.heads},
+                 {"head_dim", o.head_dim},
                  {"value_dim", o.value_dim}};
     lua_createtable(L, 0, 5);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -206,22 +209,25 @@ static int state_check(lua_State *L) {
     return 2;
 }
 
-static const luaL_Reg methods[] = {{"prefill", state_prefill}, {"step", state_step},
-                                   {"fork", state_fork},       {"reorder", state_reorder},
-                                   {"merge", state_merge},     {"save", state_save},
-                                   {"bytes", state_bytes},     {"position", state_position},
-                                   {"batch", state_batch},     {"close", state_close},
+static const luaL_Reg methods[] = {{"prefill", state_prefill},
+                                   {"step", state_step},
+                                   {"fork", state_fork},
+                                   {"reorder", state_reorder},
+                                   {"merge", state_merge},
+                                   {"save", state_save},
+                                   {"bytes", state_bytes},
+                                   {"position", state_position},
+                                   {"batch", state_batch},
+                                   {"close", state_close},
                                    {NULL, NULL}};
 
 static const luaL_Reg meta[] = {
     {"__gc", state_close}, {"__close", state_close}, {"__tostring", state_tostring}, {NULL, NULL}};
 
-static const luaL_Reg functions[] = {{"attention_state", state_open},
-                                     {"load_state", state_load},
-                                     {"load_model_state", model_state_load},
-                                     {"state_info", state_info},
-                                     {"check_state", state_check},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"attention_state", state_open},        {"load_state", state_load},
+    {"load_model_state", model_state_load}, {"state_info", state_info},
+    {"check_state", state_check},           {NULL, NULL}};
 
 void lpf_open_state(lua_State *L) {
     lpf_class(L, LPF_STATE, methods, meta);

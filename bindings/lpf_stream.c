@@ -225,12 +225,18 @@ static int next_seed(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg stream_methods[] = {{"feed", stream_feed},       {"next", stream_next},
-                                          {"sample", stream_sample},   {"allow", stream_allow},
-                                          {"logits", stream_logits},   {"bytes", stream_bytes},
-                                          {"fork", stream_fork},       {"reorder", stream_reorder},
-                                          {"save", stream_save},       {"batch", stream_batch},
-                                          {"position", stream_position}, {"close", stream_close},
+static const luaL_Reg stream_methods[] = {{"feed", stream_feed},
+                                          {"next", stream_next},
+                                          {"sample", stream_sample},
+                                          {"allow", stream_allow},
+                                          {"logits", stream_logits},
+                                          {"bytes", stream_bytes},
+                                          {"fork", stream_fork},
+                                          {"reorder", stream_reorder},
+                                          {"save", stream_save},
+                                          {"batch", stream_batch},
+                                          {"position", stream_position},
+                                          {"close", stream_close},
                                           {NULL, NULL}};
 
 static const luaL_Reg stream_meta[] = {{"__gc", stream_close},

@@ -12,7 +12,7 @@
 #include "module.h"
 #include "optim.h"
 
-#define FORMAT 1
+#define FORMAT   1
 #define REPORTED 8 /* tensors that don't fit, named in one message */
 
 /* ---- saving ------------------------------------------------------------------- */
@@ -102,10 +102,14 @@ int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step, pf_mod
     }
     int status = collect(&p, engine, step, module, optimizer, state);
     if (status >= 0) {
-        pf_parts parts = {.weights = p.weights, .n_weights = p.n_weights,
+        pf_parts parts = {.weights = p.weights,
+                          .n_weights = p.n_weights,
                           .has_moments = optimizer != NULL,
-                          .moments = p.moments, .n_moments = p.n_moments,
-                          .metadata = p.metadata, .config = p.config, .state = p.state,
+                          .moments = p.moments,
+                          .n_moments = p.n_moments,
+                          .metadata = p.metadata,
+                          .config = p.config,
+                          .state = p.state,
                           .tokenizer = tokenizer};
         status = pf_folder_save(engine, dir, step, &parts, keep);
     }
@@ -142,7 +146,8 @@ static int check_tensor(misfit *m, const pf_st_entry *entry, const pf_tensor *te
     bool same = entry->rank == tensor->rank;
     for (int i = 0; same && i < entry->rank; i++) same = entry->shape[i] == tensor->shape[i];
     const char *shape = pf_shape_text(entry->rank, entry->shape);
-    if (!same) add_misfit(m, "", entry->name, shape, pf_shape_of(tensor));
+    if (!same)
+        add_misfit(m, "", entry->name, shape, pf_shape_of(tensor));
     else if (dtype != tensor->dtype) {
         add_misfit(m, "", entry->name, pf_st_dtype_name(entry), pf_dtype_name(tensor->dtype));
     }
@@ -203,8 +208,10 @@ static int load_weights(pf_engine *engine, const char *folder, pf_module *module
     if (status >= 0) {
         int *place = calloc((size_t)n + 1, sizeof *place);
         bool *used = calloc((size_t)s.n + 1, sizeof *used);
-        if (place && used) status = fill_model(engine, &s, module, place, used);
-        else status = pf_fail(PF_ENOMEM, "checkpoint: out of memory");
+        if (place && used)
+            status = fill_model(engine, &s, module, place, used);
+        else
+            status = pf_fail(PF_ENOMEM, "checkpoint: out of memory");
         free(place);
         free(used);
         pf_safetensors_close(&s);
@@ -304,7 +311,7 @@ typedef struct {
     pf_module **module;
     pf_optimizer **optimizer;
     pf_config **state, **tokenizer;
-    pf_module *into;            /* restore: what is there already */
+    pf_module *into; /* restore: what is there already */
     pf_optimizer *optimizer_into;
 } wanted;
 
@@ -365,8 +372,8 @@ int pf_checkpoint_load(pf_engine *engine, const char *dir, pf_module **module,
 
 int pf_checkpoint_restore(pf_engine *engine, const char *dir, pf_module *module,
                           pf_optimizer *optimizer, pf_config **state, pf_config **tokenizer) {
-    wanted w = {.into = module, .optimizer_into = optimizer, .state = state,
-                .tokenizer = tokenizer};
+    wanted w = {
+        .into = module, .optimizer_into = optimizer, .state = state, .tokenizer = tokenizer};
     if (!engine || !dir || !module) {
         return pf_fail(PF_EINVAL, "checkpoint: engine, folder or model is missing");
     }

@@ -39,8 +39,7 @@ int pf_sampler_room(pf_sampler *s, pf_heap *heap, int64_t batch, int64_t vocab) 
     return PF_ENOMEM;
 }
 
-int pf_sampler_allow(pf_sampler *s, pf_heap *heap, int64_t batch, const uint8_t *allow,
-                     int64_t n) {
+int pf_sampler_allow(pf_sampler *s, pf_heap *heap, int64_t batch, const uint8_t *allow, int64_t n) {
     if (!allow) {
         if (s->allow) pf_heap_free(heap, s->allow, (size_t)s->vocab);
         s->allow = NULL;

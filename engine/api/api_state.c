@@ -60,9 +60,9 @@ static int finish_digest(pf_text *text, int status, char hash[PF_HASH_TEXT]) {
 }
 
 int pf_state_digest(const pf_state_file *f, char hash[PF_HASH_TEXT]) {
-    static const char *const keys[] = {"format", "version", "kind", "model", "kernel", "batch",
-                                       "heads", "head_dim", "value_dim", "positions", "recent",
-                                       "hosts"};
+    static const char *const keys[] = {"format",    "version",   "kind",   "model",
+                                       "kernel",    "batch",     "heads",  "head_dim",
+                                       "value_dim", "positions", "recent", "hosts"};
     pf_text text = {0};
     int status = 0;
     for (int i = 0; i < PF_COUNT(keys); i++) {
@@ -225,8 +225,8 @@ static int fill(pf_state_file *f, const pf_module *module, const pf_state *state
     return pf_config_set_string(f->meta, "checksum", hash);
 }
 
-int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state,
-                   pf_tensor *logits, const char *path) {
+int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state, pf_tensor *logits,
+                   const char *path) {
     pf_state_file f = {.engine = e};
     int status = fill(&f, module, state, logits);
     if (status >= 0) status = pf_safetensors_save(e, path, f.list, f.n, f.meta);

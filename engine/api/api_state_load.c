@@ -190,15 +190,15 @@ static int check_sizes(const pf_state_file *f, const pf_attention_state_options 
         S->shape[2] >= least && S->shape[3] == o->value_dim) {
         return 0;
     }
-    return pf_fail(PF_EFORMAT, "state: 's' in the file is %s, but it says %lld sequences of %lld "
-                              "heads with %lld features or more and values of %lld",
+    return pf_fail(PF_EFORMAT,
+                   "state: 's' in the file is %s, but it says %lld sequences of %lld "
+                   "heads with %lld features or more and values of %lld",
                    S ? pf_shape_of(S) : "not there", (long long)o->batch, (long long)o->heads,
                    (long long)least, (long long)o->value_dim);
 }
 
 /* What the file says of its kernel, as options to open a state with. */
-static int read_options(const pf_state_file *f, pf_attention_state_options *o,
-                        pf_config **kernel) {
+static int read_options(const pf_state_file *f, pf_attention_state_options *o, pf_config **kernel) {
     PF_TRY(json_of(f, "kernel", PF_MAP, kernel));
     PF_TRY(size_of(f, "batch", &o->batch));
     PF_TRY(size_of(f, "heads", &o->heads));
@@ -250,7 +250,7 @@ static int check_model(const pf_state_file *f, const pf_module *module) {
     PF_TRY(pf_module_digest(f->engine, module, hash));
     if (strcmp(text_of(f, "model"), hash) == 0) return 0;
     return pf_fail(PF_EFORMAT, "state: the file's state is of another model, or of this one with "
-                              "other weights");
+                               "other weights");
 }
 
 /* A batch of the model's states is no larger than the tensors that are to fill it. */

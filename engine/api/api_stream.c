@@ -41,8 +41,8 @@ static int keep_logits(pf_stream *s, pf_tensor *y) {
         last->offset += (y->shape[1] - 1) * y->stride[1];
         last->shape[1] = 1;
     }
-    int status = pf_tensor_read(last, s->pick.logits,
-                                (size_t)(batch * vocab) * sizeof *s->pick.logits);
+    int status =
+        pf_tensor_read(last, s->pick.logits, (size_t)(batch * vocab) * sizeof *s->pick.logits);
     pf_tensor_release(&last);
     s->ready = status >= 0;
     return status;
@@ -99,13 +99,12 @@ static int make_token(pf_stream *s) {
 
 /* ---- public ---- */
 
-int pf_stream_open_batch(pf_stream **stream, pf_engine *engine, pf_module *model,
-                         int64_t batch) {
+int pf_stream_open_batch(pf_stream **stream, pf_engine *engine, pf_module *model, int64_t batch) {
     PF_TRY(make_stream(stream, engine, model));
     int status = 0;
     if (batch < 1 || batch > INT32_MAX) {
-        status = pf_fail(PF_EINVAL, "stream: the batch must be at least 1, got %lld",
-                         (long long)batch);
+        status =
+            pf_fail(PF_EINVAL, "stream: the batch must be at least 1, got %lld", (long long)batch);
     }
     if (status >= 0) status = pf_module_state(&(*stream)->state, engine, model, (int)batch);
     if (status >= 0) status = make_token(*stream);
@@ -140,8 +139,10 @@ int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n) {
 
 int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *sampling, int32_t *next) {
     if (stream->state->batch != 1) {
-        return pf_fail(PF_EINVAL, "stream: next is for one sequence, this is a batch of %lld; "
-                                  "feed and sample", (long long)stream->state->batch);
+        return pf_fail(PF_EINVAL,
+                       "stream: next is for one sequence, this is a batch of %lld; "
+                       "feed and sample",
+                       (long long)stream->state->batch);
     }
     PF_TRY(step(stream, &token, 1));
     return pf_sampler_draw(&stream->pick, stream->state->position, sampling, next);

@@ -12,7 +12,7 @@ typedef struct pf_sampler {
     float *logits;        /* (batch, vocab) of the next token */
     double *weight;       /* (vocab), work of one row, with `order` */
     int32_t *order;
-    uint8_t *allow;       /* (vocab); NULL: all */
+    uint8_t *allow; /* (vocab); NULL: all */
 } pf_sampler;
 
 /* Makes room for `batch` rows of `vocab` logits; the vocabulary never changes. */
@@ -23,8 +23,7 @@ int pf_sampler_copy(pf_sampler *to, pf_heap *heap, const pf_sampler *from);
 int pf_sampler_reorder(pf_sampler *to, pf_heap *heap, const pf_sampler *from, const int64_t *rows,
                        int64_t n);
 /* Only ids with allow[id] != 0 are drawn from now on; NULL: all. */
-int pf_sampler_allow(pf_sampler *s, pf_heap *heap, int64_t batch, const uint8_t *allow,
-                     int64_t n);
+int pf_sampler_allow(pf_sampler *s, pf_heap *heap, int64_t batch, const uint8_t *allow, int64_t n);
 /* next (batch) at `position`; sampling NULL: greedy. */
 int pf_sampler_draw(const pf_sampler *s, int64_t position, const pf_sampling *sampling,
                     int32_t *next);

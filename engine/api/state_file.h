@@ -12,7 +12,7 @@
 #include "file.h"
 #include "module.h"
 
-#define PF_STATE_FORMAT "performer state"
+#define PF_STATE_FORMAT  "performer state"
 #define PF_STATE_VERSION "1"
 enum { PF_STATE_PATH = 256, PF_STATE_NUMBER = 24 };
 
@@ -39,8 +39,8 @@ int pf_module_digest(pf_engine *e, const pf_module *module, char hash[PF_HASH_TE
 int pf_state_place(char below[PF_STATE_PATH], const char *path, int i);
 
 /* The state of `module` (NULL: of attention alone), with the logits that stand (or NULL). */
-int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state,
-                   pf_tensor *logits, const char *path);
+int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state, pf_tensor *logits,
+                   const char *path);
 /* The same back; *logits NULL where the file has none, or none are wanted (logits NULL). */
 int pf_module_state_read(pf_state **state, pf_engine *e, const pf_module *module,
                          pf_tensor **logits, const char *path);

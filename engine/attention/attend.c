@@ -34,23 +34,35 @@ static int call_exact(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_tens
 int pf_attend_call(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_tensor *q, pf_tensor *k,
                    pf_tensor *v, pf_tensor *mask, pf_tensor *documents, pf_tensor *prefix) {
     pf_tensor *exact[PF_EXACT_INPUTS] = {
-        [PF_EXACT_Q] = q, [PF_EXACT_K] = k, [PF_EXACT_V] = v, [PF_EXACT_MASK] = mask,
-        [PF_EXACT_DOCUMENTS] = documents, [PF_EXACT_DECAY] = a->decay,
+        [PF_EXACT_Q] = q,
+        [PF_EXACT_K] = k,
+        [PF_EXACT_V] = v,
+        [PF_EXACT_MASK] = mask,
+        [PF_EXACT_DOCUMENTS] = documents,
+        [PF_EXACT_DECAY] = a->decay,
         [PF_EXACT_PREFIX] = prefix,
     };
     pf_tensor *favor[PF_FAVOR_INPUTS] = {
-        [PF_FAVOR_Q] = q, [PF_FAVOR_K] = k, [PF_FAVOR_V] = v,
-        [PF_FAVOR_PROJECTION] = a->projection, [PF_FAVOR_FACTORS] = a->factors,
+        [PF_FAVOR_Q] = q,
+        [PF_FAVOR_K] = k,
+        [PF_FAVOR_V] = v,
+        [PF_FAVOR_PROJECTION] = a->projection,
+        [PF_FAVOR_FACTORS] = a->factors,
         [PF_FAVOR_MASK] = mask,
-        [PF_FAVOR_DOCUMENTS] = documents, [PF_FAVOR_DECAY] = a->decay,
-        [PF_FAVOR_TILTS] = a->tilts, [PF_FAVOR_PREFIX] = prefix,
+        [PF_FAVOR_DOCUMENTS] = documents,
+        [PF_FAVOR_DECAY] = a->decay,
+        [PF_FAVOR_TILTS] = a->tilts,
+        [PF_FAVOR_PREFIX] = prefix,
     };
     if (prefix && !a->causal) {
         return pf_fail(PF_EINVAL, "attention: a prefix is for causal attention (causal = true)");
     }
     switch (a->kind) {
-    case PF_ATTEND_IDENTITY: return pf_apply(e, &pf_op_identity_attention, exact, 3, NULL, out);
-    case PF_ATTEND_EXACT: return call_exact(out, e, a, exact);
-    default: return call_favor(out, e, a, favor);
+    case PF_ATTEND_IDENTITY:
+        return pf_apply(e, &pf_op_identity_attention, exact, 3, NULL, out);
+    case PF_ATTEND_EXACT:
+        return call_exact(out, e, a, exact);
+    default:
+        return call_favor(out, e, a, favor);
     }
 }

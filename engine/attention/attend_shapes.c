@@ -24,8 +24,9 @@ static int check_heads(const pf_call *c, bool grouped) {
         return pf_shape_fail(c, "heads (dimension 2) must agree");
     }
     if (Hk == H || (Hk > 0 && H > 0 && H % Hk == 0)) return 0;
-    return pf_shape_fail(c, "heads (dimension 2) must agree, or those of %s be a multiple of "
-                            "those of %s and %s",
+    return pf_shape_fail(c,
+                         "heads (dimension 2) must agree, or those of %s be a multiple of "
+                         "those of %s and %s",
                          pf_op_arg_name(c->op, 0), pf_op_arg_name(c->op, 1),
                          pf_op_arg_name(c->op, 2));
 }
@@ -113,9 +114,14 @@ int pf_attend_reach(const pf_call *c, int documents, int first) {
 
 pf_reach_inputs pf_reach_of(const pf_call *c, int documents, int first) {
     return (pf_reach_inputs){
-        .op = c->op->name, .B = c->in[0]->shape[0], .Lq = c->in[0]->shape[2],
-        .Lk = c->in[1]->shape[2], .documents = c->in[documents], .limits = c->in[first],
-        .prefix = c->in[first + 1], .cu_seqlens = c->in[first + 2],
+        .op = c->op->name,
+        .B = c->in[0]->shape[0],
+        .Lq = c->in[0]->shape[2],
+        .Lk = c->in[1]->shape[2],
+        .documents = c->in[documents],
+        .limits = c->in[first],
+        .prefix = c->in[first + 1],
+        .cu_seqlens = c->in[first + 2],
     };
 }
 

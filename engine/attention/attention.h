@@ -18,8 +18,8 @@ typedef enum { PF_SIDE_QUERY, PF_SIDE_KEY } pf_side;
 typedef struct pf_map_args {
     const struct pf_map *map;
     const struct pf_kern *kern;
-    int64_t m;         /* projections, or head_dim where not projected */
-    int64_t r;         /* width of the features */
+    int64_t m; /* projections, or head_dim where not projected */
+    int64_t r; /* width of the features */
     float eps, ratio;
     double left_out;   /* log of the factor that encode leaves out of every feature: it cancels
                           in attention, and `define` has it */
@@ -33,16 +33,16 @@ typedef struct pf_map_args {
  */
 typedef struct pf_map {
     const char *name, *doc;
-    bool softmax;     /* estimates exp(x.y): projected always, reads half, scale d^(-1/4) */
-    bool shifts;      /* log-shifts are not always 0 */
-    bool positive;    /* features are >= 0; others may give a denominator of 0 */
-    bool regular;     /* rows of the projection have norm sqrt(d) */
-    bool tilted;      /* takes a tilt, one number A < 1/4 a head */
-    bool needs_u;     /* pull reads u */
-    int function;     /* a pf_unary: f of the generalised maps */
-    int root;         /* default of the option ratio: (root m)^(-1/2); 0: 1 */
-    double eps;       /* default of the option eps */
-    int width;        /* features per projection */
+    bool softmax;  /* estimates exp(x.y): projected always, reads half, scale d^(-1/4) */
+    bool shifts;   /* log-shifts are not always 0 */
+    bool positive; /* features are >= 0; others may give a denominator of 0 */
+    bool regular;  /* rows of the projection have norm sqrt(d) */
+    bool tilted;   /* takes a tilt, one number A < 1/4 a head */
+    bool needs_u;  /* pull reads u */
+    int function;  /* a pf_unary: f of the generalised maps */
+    int root;      /* default of the option ratio: (root m)^(-1/2); 0: 1 */
+    double eps;    /* default of the option eps */
+    int width;     /* features per projection */
     /* u (n, m) with stride ld holds the projected rows and becomes the features (n, r),
      * in place; shift[i] the log of what was divided out (0 for maps without). half NULL
      * or not read where the map is none of softmax. */
@@ -78,15 +78,15 @@ const pf_map *pf_map_at(int index);
  * names and defaults for C, Lua and the command line. */
 typedef struct pf_kernel {
     const pf_map *map;
-    int64_t features;  /* m; 0: not projected */
+    int64_t features; /* m; 0: not projected */
     int64_t head_dim;
-    double scale;      /* x = scale * q */
+    double scale; /* x = scale * q */
     double eps;
-    double ratio;      /* phi = ratio f(u) + eps; 0: the map's own */
-    double tilt;       /* A of softmax_plus, for all heads that have none of their own */
+    double ratio; /* phi = ratio f(u) + eps; 0: the map's own */
+    double tilt;  /* A of softmax_plus, for all heads that have none of their own */
     uint64_t seed;
-    int64_t redraw;    /* training steps between draws; 0: never */
-    pf_row_kind rows;  /* of the projection; given: a model's buffer, set from outside */
+    int64_t redraw;   /* training steps between draws; 0: never */
+    pf_row_kind rows; /* of the projection; given: a model's buffer, set from outside */
     pf_norm_kind norms;
     bool per_head;
 } pf_kernel;
@@ -140,7 +140,7 @@ enum { PF_STATE_TENSORS = 5 };
 typedef struct pf_state_kind {
     const char *name;
     const char *tensor[PF_STATE_TENSORS]; /* names, for files and messages */
-    bool grows; /* rows beyond `position` (dimension 2) are spare room */
+    bool grows;                           /* rows beyond `position` (dimension 2) are spare room */
 } pf_state_kind;
 
 /* What a state of attention alone is made of; shared by its forks. */
@@ -148,7 +148,7 @@ typedef struct pf_alone {
     atomic_int refs;
     pf_heap *heap;
     pf_attend attend;
-    pf_config *kernel;      /* name and options */
+    pf_config *kernel; /* name and options */
     int64_t heads, head_dim, value_dim;
     pf_tensor *fingerprint; /* numbers that two equal kernels share; NULL: none */
 } pf_alone;
@@ -159,16 +159,16 @@ int pf_alone_alike(const pf_alone *a, const pf_alone *b);
 
 struct pf_state {
     pf_heap *heap;
-    const pf_state_kind *kind;      /* NULL: holds no tensor */
+    const pf_state_kind *kind; /* NULL: holds no tensor */
     int64_t batch;
-    int64_t position;               /* tokens seen */
-    int64_t recent;                 /* favor: steps that the second sums hold */
+    int64_t position; /* tokens seen */
+    int64_t recent;   /* favor: steps that the second sums hold */
     pf_tensor *tensor[PF_STATE_TENSORS];
     struct pf_state **child;
     int n_child;
-    void *host;                     /* a host layer's own, with the layer's calls */
+    void *host; /* a host layer's own, with the layer's calls */
     pf_host_layer layer;
-    pf_alone *alone;                /* of a state that stands alone; retained */
+    pf_alone *alone; /* of a state that stands alone; retained */
 };
 int pf_state_new(pf_state **state, pf_engine *e, int64_t batch, int n_child);
 
@@ -211,7 +211,6 @@ int pf_favor_step(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *s
 /* s <- s and then `later`, both settled and alike. */
 int pf_favor_merge(pf_state *s, pf_engine *e, const pf_attend *a, const pf_state *later);
 /* Numbers of `a` that change with map, options, projection or decay: (heads, n). */
-int pf_favor_fingerprint(pf_tensor **t, pf_engine *e, const pf_attend *a, int64_t heads,
-                         int64_t d);
+int pf_favor_fingerprint(pf_tensor **t, pf_engine *e, const pf_attend *a, int64_t heads, int64_t d);
 
 #endif

@@ -27,8 +27,8 @@ static double number_of(const pf_config *row, const char *key) {
 
 static pf_crossover_row row_of(const pf_config *row) {
     return (pf_crossover_row){(int64_t)number_of(row, "head_dim"),
-                              (int64_t)number_of(row, "features"),
-                              number_of(row, "causal") != 0, number_of(row, "length")};
+                              (int64_t)number_of(row, "features"), number_of(row, "causal") != 0,
+                              number_of(row, "length")};
 }
 
 static bool in_range(double value, double most) { return value >= 1 && value <= most; }
@@ -39,8 +39,10 @@ static int check_row(const pf_config *row, int index) {
         number_of(row, "causal") >= 0) {
         return 0;
     }
-    return pf_fail(PF_EFORMAT, "crossover: row %d must have numbers head_dim, features and length "
-                               "from 1 on, and causal", index + 1);
+    return pf_fail(PF_EFORMAT,
+                   "crossover: row %d must have numbers head_dim, features and length "
+                   "from 1 on, and causal",
+                   index + 1);
 }
 
 static const pf_config *given_rows(const pf_engine *engine) {
@@ -90,12 +92,14 @@ static double place(int64_t value, int64_t low, int64_t high) {
     return log((double)value / (double)low) / log((double)high / (double)low);
 }
 
-int pf_crossover_length(double *length, const pf_engine *engine, int64_t head_dim,
-                        int64_t features, bool causal) {
+int pf_crossover_length(double *length, const pf_engine *engine, int64_t head_dim, int64_t features,
+                        bool causal) {
     int64_t d[2], r[2];
     if (head_dim < 1 || features < 1) {
-        return pf_fail(PF_EINVAL, "crossover: head_dim (%lld) and features (%lld) must be at "
-                                  "least 1", (long long)head_dim, (long long)features);
+        return pf_fail(PF_EINVAL,
+                       "crossover: head_dim (%lld) and features (%lld) must be at "
+                       "least 1",
+                       (long long)head_dim, (long long)features);
     }
     bracket(engine, causal, true, head_dim, &d[0], &d[1]);
     bracket(engine, causal, false, features, &r[0], &r[1]);
@@ -108,10 +112,11 @@ int pf_crossover_length(double *length, const pf_engine *engine, int64_t head_di
     if (features < r[0] || features > r[1]) sum += log((double)features / (double)r[0]);
     *length = exp(sum);
     if (*length > 0) return 0;
-    return pf_fail(PF_EINVAL, "crossover: the table has no rows for %s attention around head_dim "
-                              "%lld and %lld features; measure it again with performer bench "
-                              "crossover", causal ? "causal" : "full", (long long)head_dim,
-                   (long long)features);
+    return pf_fail(PF_EINVAL,
+                   "crossover: the table has no rows for %s attention around head_dim "
+                   "%lld and %lld features; measure it again with performer bench "
+                   "crossover",
+                   causal ? "causal" : "full", (long long)head_dim, (long long)features);
 }
 
 int pf_crossover_use(pf_engine *engine, const pf_config *table) {

@@ -11,7 +11,9 @@ enum { K_CACHE, V_CACHE };
 enum { FIRST_ROOM = 64 }; /* positions that a cache has room for from its first key on */
 
 static const pf_state_kind state_exact = {
-    .name = "exact", .tensor = {"keys", "values"}, .grows = true,
+    .name = "exact",
+    .tensor = {"keys", "values"},
+    .grows = true,
 };
 
 /* ---- opening ---- */
@@ -61,11 +63,16 @@ static int prefill_favor(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_s
     const pf_op *op = given ? &pf_op_linear_attention : &pf_op_favor;
     PF_TRY(pf_favor_settle(s, e, a));
     pf_tensor *in[PF_FAVOR_INPUTS] = {
-        [PF_FAVOR_Q] = q, [PF_FAVOR_K] = k, [PF_FAVOR_V] = v,
-        [PF_FAVOR_PROJECTION] = a->projection, [PF_FAVOR_FACTORS] = a->factors,
-        [PF_FAVOR_ENTRY_S] = s->tensor[PF_S], [PF_FAVOR_ENTRY_Z] = s->tensor[PF_Z],
+        [PF_FAVOR_Q] = q,
+        [PF_FAVOR_K] = k,
+        [PF_FAVOR_V] = v,
+        [PF_FAVOR_PROJECTION] = a->projection,
+        [PF_FAVOR_FACTORS] = a->factors,
+        [PF_FAVOR_ENTRY_S] = s->tensor[PF_S],
+        [PF_FAVOR_ENTRY_Z] = s->tensor[PF_Z],
         [PF_FAVOR_ENTRY_SHIFT] = s->tensor[PF_SHIFT],
-        [PF_FAVOR_DECAY] = a->decay, [PF_FAVOR_TILTS] = a->tilts,
+        [PF_FAVOR_DECAY] = a->decay,
+        [PF_FAVOR_TILTS] = a->tilts,
     };
     pf_tensor *made[PF_MAX_OUT] = {NULL};
     pf_attr attr[PF_MAX_ATTR];
@@ -153,8 +160,8 @@ static void widths_of(const pf_attend *a, const pf_state *s, int64_t *d, int64_t
 }
 
 /* q (B, H, L, d), k (B, Hkv, L, d), v (B, Hkv, L, dv) of the state's batch and sizes. */
-static int check_rows(const pf_attend *a, const pf_state *s, const pf_tensor *q,
-                      const pf_tensor *k, const pf_tensor *v) {
+static int check_rows(const pf_attend *a, const pf_state *s, const pf_tensor *q, const pf_tensor *k,
+                      const pf_tensor *v) {
     const pf_tensor *all[3] = {q, k, v}, *held = s->tensor[0];
     static const char *const names[3] = {"q", "k", "v"};
     for (int i = 0; i < 3; i++) {
@@ -162,8 +169,9 @@ static int check_rows(const pf_attend *a, const pf_state *s, const pf_tensor *q,
         bool fits = all[i]->rank == 4 && all[i]->shape[0] == s->batch &&
                     all[i]->shape[2] == q->shape[2] && (i < 2 || all[i]->shape[1] == k->shape[1]);
         if (!fits) {
-            return pf_fail(PF_ESHAPE, "attention state: %s is %s, must be (batch, heads, "
-                                      "length, width) with batch %lld, like q %s",
+            return pf_fail(PF_ESHAPE,
+                           "attention state: %s is %s, must be (batch, heads, "
+                           "length, width) with batch %lld, like q %s",
                            names[i], pf_shape_of(all[i]), (long long)s->batch, pf_shape_of(q));
         }
     }
@@ -175,8 +183,9 @@ static int check_rows(const pf_attend *a, const pf_state *s, const pf_tensor *q,
     int64_t d, dv;
     widths_of(a, s, &d, &dv);
     if (q->shape[3] == d && k->shape[3] == d && v->shape[3] == dv) return 0;
-    return pf_fail(PF_ESHAPE, "attention state: q is %s, k %s, v %s, but the state is for queries "
-                              "and keys of width %lld and values of width %lld",
+    return pf_fail(PF_ESHAPE,
+                   "attention state: q is %s, k %s, v %s, but the state is for queries "
+                   "and keys of width %lld and values of width %lld",
                    pf_shape_of(q), pf_shape_of(k), pf_shape_of(v), (long long)d, (long long)dv);
 }
 
@@ -196,8 +205,8 @@ int pf_attend_prefill(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_stat
 
 /* ---- step ---- */
 
-int pf_attend_step(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *state,
-                   pf_tensor *q, pf_tensor *k, pf_tensor *v) {
+int pf_attend_step(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *state, pf_tensor *q,
+                   pf_tensor *k, pf_tensor *v) {
     PF_TRY(check_rows(a, state, q, k, v));
     if (q->shape[2] != 1) {
         return pf_fail(PF_ESHAPE, "step: q is %s, but a step takes one position; use prefill",

@@ -11,8 +11,8 @@
 int pf_encoder_open(pf_encoder *e, pf_engine *engine, const pf_kernel *kernel, const pf_tensor *W,
                     const pf_tensor *tilt, int64_t d) {
     const pf_map *map = kernel->map;
-    *e = (pf_encoder){.kern = engine->kern, .map = map, .d = d, .m = d,
-                      .scale = (float)kernel->scale};
+    *e = (pf_encoder){
+        .kern = engine->kern, .map = map, .d = d, .m = d, .scale = (float)kernel->scale};
     if (W) {
         e->m = W->shape[W->rank - 2];
         e->w = pf_f32(W);
@@ -124,8 +124,8 @@ int pf_probe_kernel(pf_kernel *kernel, bool *exact, const pf_config *options, co
         const pf_config *scale = pf_config_get(options, "scale");
         *exact = true;
         *kernel = (pf_kernel){.map = &pf_map_given, .head_dim = head_dim};
-        kernel->scale = pf_map_scale(&pf_map_softmax, scale ? pf_config_number(scale) : 0,
-                                     head_dim);
+        kernel->scale =
+            pf_map_scale(&pf_map_softmax, scale ? pf_config_number(scale) : 0, head_dim);
         return W ? pf_fail(PF_EINVAL, "%s: exact takes no projection", where) : 0;
     }
     PF_TRY(pf_kernel_resolve(kernel, options, head_dim));
@@ -138,7 +138,8 @@ int pf_probe_kernel(pf_kernel *kernel, bool *exact, const pf_config *options, co
         W->shape[W->rank - 2] >= 1) {
         return 0;
     }
-    return pf_fail(PF_ESHAPE, "%s: projection is %s, must be (features, %lld) or (heads, "
-                              "features, %lld)",
+    return pf_fail(PF_ESHAPE,
+                   "%s: projection is %s, must be (features, %lld) or (heads, "
+                   "features, %lld)",
                    where, pf_shape_of(W), (long long)head_dim, (long long)head_dim);
 }

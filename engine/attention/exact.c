@@ -21,8 +21,13 @@
 #include "linear.h"
 
 enum {
-    Q = PF_EXACT_Q, K = PF_EXACT_K, V = PF_EXACT_V, MASK = PF_EXACT_MASK,
-    DOCUMENTS = PF_EXACT_DOCUMENTS, DECAY = PF_EXACT_DECAY, LIMITS = PF_EXACT_LIMITS,
+    Q = PF_EXACT_Q,
+    K = PF_EXACT_K,
+    V = PF_EXACT_V,
+    MASK = PF_EXACT_MASK,
+    DOCUMENTS = PF_EXACT_DOCUMENTS,
+    DECAY = PF_EXACT_DECAY,
+    LIMITS = PF_EXACT_LIMITS,
     PREFIX = PF_EXACT_PREFIX
 };
 enum { A_CAUSAL, A_SCALE, A_COUNT };
@@ -39,7 +44,7 @@ typedef struct {
     bool need_q, need_k, need_v;
     const pf_tensor *mask;
     const float *decay; /* (Hk); NULL: none */
-    float *lse; /* (B, H, Lq) */
+    float *lse;         /* (B, H, Lq) */
     pf_reach reach;
 } exact_op;
 
@@ -56,8 +61,8 @@ typedef struct {
     float *dq;          /* (BLOCK, d) */
     float *g;           /* (BLOCK, dv) */
     float *lse, *block_lse;
-    int32_t *sees;      /* (BLOCK): how many keys of the segment each query sees */
-    float *panel;       /* of block_gemm */
+    int32_t *sees; /* (BLOCK): how many keys of the segment each query sees */
+    float *panel;  /* of block_gemm */
     int32_t bad[BLOCK];
     int64_t n_bad;
 } exact_work;
@@ -175,8 +180,8 @@ static void scores(exact_work *w, int64_t j0, int64_t least) {
     if (!op->mask && j0 + BLOCK <= least) return;
     bool keep[BLOCK];
     for (int64_t j = 0; j < BLOCK; j++) {
-        keep[j] = j0 + j < w->k_length &&
-                  pf_mask_keeps(op->mask, w->seg->item, w->seg->start + j0 + j);
+        keep[j] =
+            j0 + j < w->k_length && pf_mask_keeps(op->mask, w->seg->item, w->seg->start + j0 + j);
     }
     for (int64_t i = 0; i < BLOCK; i++) {
         float *row = w->p + i * BLOCK;
@@ -298,9 +303,9 @@ static void store(const exact_work *w, const pf_rows *rows, int64_t first, const
 static void clear_queries(exact_work *w) {
     for (int64_t g = 0; g < w->op->group; g++) {
         for (int64_t i = 0; i < w->q_length; i++) {
-            memset(pf_rows_at(&w->op->dq, w->seg->item, w->kv * w->op->group + g,
-                              w->seg->q_start + i),
-                   0, (size_t)w->op->d * sizeof(float));
+            memset(
+                pf_rows_at(&w->op->dq, w->seg->item, w->kv * w->op->group + g, w->seg->q_start + i),
+                0, (size_t)w->op->d * sizeof(float));
         }
     }
 }
@@ -362,10 +367,17 @@ static int exact_shape(pf_call *c) {
 
 static int fill(exact_op *op, pf_call *c, pf_tensor **held) {
     const pf_tensor *q = c->in[Q];
-    *op = (exact_op){.engine = c->engine, .kern = c->engine->kern,
-                     .B = q->shape[0], .H = q->shape[1], .Lq = q->shape[2], .d = q->shape[3],
-                     .Hk = c->in[K]->shape[1], .Lk = c->in[K]->shape[2],
-                     .dv = c->in[V]->shape[3], .causal = is_causal(c), .mask = c->in[MASK]};
+    *op = (exact_op){.engine = c->engine,
+                     .kern = c->engine->kern,
+                     .B = q->shape[0],
+                     .H = q->shape[1],
+                     .Lq = q->shape[2],
+                     .d = q->shape[3],
+                     .Hk = c->in[K]->shape[1],
+                     .Lk = c->in[K]->shape[2],
+                     .dv = c->in[V]->shape[3],
+                     .causal = is_causal(c),
+                     .mask = c->in[MASK]};
     op->ahead = op->Lk - op->Lq;
     op->group = op->Hk > 0 ? op->H / op->Hk : 0;
     if (c->in[DECAY]) {
@@ -394,8 +406,8 @@ static int run_forward(exact_op *op, pf_call *c, pf_tensor **held) {
     int64_t rows[3] = {op->B, op->H, op->Lq};
     PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_F32, 3, rows));
     op->lse = pf_f32(c->saved[0]);
-    return pf_parallel(c->engine, op->reach.n * op->H * op->q_blocks, work_bytes(op),
-                       forward_task, op);
+    return pf_parallel(c->engine, op->reach.n * op->H * op->q_blocks, work_bytes(op), forward_task,
+                       op);
 }
 
 static int exact_forward(pf_call *c) {

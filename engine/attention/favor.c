@@ -12,10 +12,19 @@
 #include "linear.h"
 
 enum {
-    Q = PF_FAVOR_Q, K = PF_FAVOR_K, V = PF_FAVOR_V, PROJECTION = PF_FAVOR_PROJECTION,
-    MASK = PF_FAVOR_MASK, DOCUMENTS = PF_FAVOR_DOCUMENTS, ENTRY_S = PF_FAVOR_ENTRY_S,
-    ENTRY_Z = PF_FAVOR_ENTRY_Z, ENTRY_SHIFT = PF_FAVOR_ENTRY_SHIFT, DECAY = PF_FAVOR_DECAY,
-    TILTS = PF_FAVOR_TILTS, LIMITS = PF_FAVOR_LIMITS, PREFIX = PF_FAVOR_PREFIX,
+    Q = PF_FAVOR_Q,
+    K = PF_FAVOR_K,
+    V = PF_FAVOR_V,
+    PROJECTION = PF_FAVOR_PROJECTION,
+    MASK = PF_FAVOR_MASK,
+    DOCUMENTS = PF_FAVOR_DOCUMENTS,
+    ENTRY_S = PF_FAVOR_ENTRY_S,
+    ENTRY_Z = PF_FAVOR_ENTRY_Z,
+    ENTRY_SHIFT = PF_FAVOR_ENTRY_SHIFT,
+    DECAY = PF_FAVOR_DECAY,
+    TILTS = PF_FAVOR_TILTS,
+    LIMITS = PF_FAVOR_LIMITS,
+    PREFIX = PF_FAVOR_PREFIX,
     FACTORS = PF_FAVOR_FACTORS
 };
 enum { OUT, EXIT_S, EXIT_Z, EXIT_SHIFT, OUTPUTS };
@@ -64,8 +73,9 @@ static int check_projection(const pf_call *c, int64_t d, int64_t *m) {
     *m = d;
     if (!w) {
         if (!map->softmax) return 0;
-        return pf_fail(PF_EINVAL, "%s: the map '%s' needs a projection (features, head_dim); "
-                                  "draw one with a kernel",
+        return pf_fail(PF_EINVAL,
+                       "%s: the map '%s' needs a projection (features, head_dim); "
+                       "draw one with a kernel",
                        c->op->name, map->name);
     }
     PF_TRY(pf_tensor_check(w, PF_F32, c->op->name, "projection"));
@@ -85,8 +95,7 @@ static int check_entry(const pf_call *c, const int64_t *state) {
     int given = !!c->in[ENTRY_S] + !!c->in[ENTRY_Z] + !!c->in[ENTRY_SHIFT];
     if (given == 0) return 0;
     if (given < 3) {
-        return pf_fail(PF_EINVAL, "%s: entry_s, entry_z and entry_shift go together",
-                       c->op->name);
+        return pf_fail(PF_EINVAL, "%s: entry_s, entry_z and entry_shift go together", c->op->name);
     }
     static const int rank[3] = {4, 3, 2};
     for (int i = 0; i < 3; i++) {
@@ -96,8 +105,7 @@ static int check_entry(const pf_call *c, const int64_t *state) {
         for (int k = 0; fits && k < rank[i]; k++) fits = t->shape[k] == state[k];
         if (!fits) {
             return pf_shape_fail(c, "%s must be %s and contiguous",
-                                 pf_op_arg_name(c->op, ENTRY_S + i),
-                                 pf_shape_text(rank[i], state));
+                                 pf_op_arg_name(c->op, ENTRY_S + i), pf_shape_text(rank[i], state));
         }
     }
     return 0;
@@ -169,8 +177,8 @@ static void fill_sizes(pf_operator *op, const pf_call *c) {
     op->block = op->causal ? PF_CAUSAL_BLOCK : PF_FULL_BLOCK;
     op->scale = is_given(c) ? 1 : (float)pf_map_scale(op->map, c->attr[A_SCALE].f, op->d);
     op->tilt = c->attr[A_TILT].f;
-    op->args = pf_map_args_of(op->map, c->engine->kern, op->m, c->attr[A_EPS].f,
-                              c->attr[A_RATIO].f);
+    op->args =
+        pf_map_args_of(op->map, c->engine->kern, op->m, c->attr[A_EPS].f, c->attr[A_RATIO].f);
     op->mask = c->in[MASK];
 }
 
@@ -372,9 +380,14 @@ const pf_op pf_op_linear_attention = {
     .doc = "The same operator with features given: phi_q (B, H, Lq, r), phi_k (B, Hk, Lk, r), "
            "v (B, Hk, Lk, dv). Takes no projection and no tilts; map, scale, ratio, eps and tilt "
            "have no effect.",
-    .min_in = 3, .max_in = PF_FAVOR_INPUTS, .n_out = OUTPUTS,
+    .min_in = 3,
+    .max_in = PF_FAVOR_INPUTS,
+    .n_out = OUTPUTS,
     .flags = PF_OP_OWN_OUTPUTS,
     .uses = PF_USES_ALL_IN | PF_USES_OUT(OUT),
-    .attrs = favor_attrs, .n_attrs = A_COUNT,
-    .shape = favor_shape, .forward = favor_forward, .backward = favor_backward,
+    .attrs = favor_attrs,
+    .n_attrs = A_COUNT,
+    .shape = favor_shape,
+    .forward = favor_forward,
+    .backward = favor_backward,
 };

@@ -9,8 +9,12 @@
 
 #include "linear.h"
 
-enum { MASK = PF_EXACT_MASK, DOCUMENTS = PF_EXACT_DOCUMENTS, DECAY = PF_EXACT_DECAY,
-       LIMITS = PF_EXACT_LIMITS };
+enum {
+    MASK = PF_EXACT_MASK,
+    DOCUMENTS = PF_EXACT_DOCUMENTS,
+    DECAY = PF_EXACT_DECAY,
+    LIMITS = PF_EXACT_LIMITS
+};
 
 static int identity_shape(pf_call *c) {
     int64_t d;
@@ -76,8 +80,8 @@ static int give_sum(pf_call *c, int64_t group) {
     pf_tensor *sum = NULL, *dout = NULL;
     pf_rows to, from;
     PF_TRY(pf_rows_ready(c->engine, c->dout[0], &dout, &from));
-    int status = pf_heads_output(&sum, c->engine, v->shape[0], v->shape[1], v->shape[2],
-                                 v->shape[3]);
+    int status =
+        pf_heads_output(&sum, c->engine, v->shape[0], v->shape[1], v->shape[2], v->shape[3]);
     if (status >= 0) status = pf_tensor_fill(sum, 0);
     if (status >= 0) {
         to = pf_rows_of(sum);
@@ -110,9 +114,13 @@ const pf_op pf_op_identity_attention = {
     .doc = "Returns v (each key head's to all heads of its group); zero gradients for q and k. "
            "Takes what exact_attention takes, and reads only v. The limit of speed (paper, section "
            "4.1).",
-    .min_in = 3, .max_in = PF_EXACT_INPUTS, .n_out = 1,
+    .min_in = 3,
+    .max_in = PF_EXACT_INPUTS,
+    .n_out = 1,
     .flags = PF_OP_OWN_OUTPUTS,
-    .shape = identity_shape, .forward = identity_forward, .backward = identity_backward,
+    .shape = identity_shape,
+    .forward = identity_forward,
+    .backward = identity_backward,
 };
 
 /* ---- features ---- */
@@ -143,8 +151,9 @@ static int features_shape(pf_call *c) {
         bool fits = (w->rank == 2 || (w->rank == 3 && w->shape[0] == x->shape[1])) &&
                     w->shape[w->rank - 1] == d;
         if (!fits) {
-            return pf_shape_fail(c, "projection must be (features, %lld) or (%lld, features, "
-                                    "%lld)",
+            return pf_shape_fail(c,
+                                 "projection must be (features, %lld) or (%lld, features, "
+                                 "%lld)",
                                  (long long)d, (long long)x->shape[1], (long long)d);
         }
         m = w->shape[w->rank - 2];
@@ -206,12 +215,21 @@ static int features_forward(pf_call *c) {
     if (status >= 0) {
         const pf_map *map = pf_map_at((int)c->attr[A_MAP].i);
         int64_t d = x->shape[3], r = c->out[0]->shape[3], m = r / map->width;
-        features_op f = {pf_f32(x), w ? pf_f32(w) : NULL, tilts ? pf_f32(tilts) : NULL,
-                         pf_f32(c->out[0]), x->shape[1], x->shape[2], d, m, r,
-                         w && w->rank == 3 ? m * d : 0, pf_map_scale(map, c->attr[A_SCALE].f, d),
-                         c->attr[A_TILT].f, map,
-                         pf_map_args_of(map, c->engine->kern, m, c->attr[A_EPS].f,
-                                        c->attr[A_RATIO].f)};
+        features_op f = {
+            pf_f32(x),
+            w ? pf_f32(w) : NULL,
+            tilts ? pf_f32(tilts) : NULL,
+            pf_f32(c->out[0]),
+            x->shape[1],
+            x->shape[2],
+            d,
+            m,
+            r,
+            w && w->rank == 3 ? m * d : 0,
+            pf_map_scale(map, c->attr[A_SCALE].f, d),
+            c->attr[A_TILT].f,
+            map,
+            pf_map_args_of(map, c->engine->kern, m, c->attr[A_EPS].f, c->attr[A_RATIO].f)};
         size_t bytes = (size_t)(m + 2 * r) * sizeof(double) + (size_t)m * sizeof(float);
         status = pf_parallel(c->engine, x->shape[0] * x->shape[1], bytes, features_task, &f);
     }
@@ -227,8 +245,12 @@ const pf_op pf_op_features = {
     .results = "phi",
     .doc = "The plain definition of a feature map, in double, without any stabiliser: x (B, H, "
            "L, d) -> (B, H, L, r). For softmax m^(-1/2) exp(w.x - |x|^2 / 2).",
-    .min_in = 1, .max_in = INPUTS, .n_out = 1,
+    .min_in = 1,
+    .max_in = INPUTS,
+    .n_out = 1,
     .flags = PF_OP_NO_GRAD,
-    .attrs = feature_attrs, .n_attrs = A_COUNT,
-    .shape = features_shape, .forward = features_forward,
+    .attrs = feature_attrs,
+    .n_attrs = A_COUNT,
+    .shape = features_shape,
+    .forward = features_forward,
 };

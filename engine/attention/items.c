@@ -38,8 +38,10 @@ int pf_items_open(pf_items **items, pf_engine *engine, const pf_items_options *o
     s->top = -INFINITY;
     pf_levels_open(&s->levels, s->heap, s->r, s->value_dim);
     int status = o->projection ? pf_tensor_detach(&s->projection, engine, o->projection) : 0;
-    if (status < 0) pf_items_close(&s);
-    else *items = s;
+    if (status < 0)
+        pf_items_close(&s);
+    else
+        *items = s;
     return status;
 }
 
@@ -78,13 +80,13 @@ typedef struct {
     pf_engine *engine;
     const float *keys, *values; /* (n, d), (n, dv) or NULL; contiguous */
     int64_t n;
-    float *shift;               /* (n) */
+    float *shift; /* (n) */
     pf_levels levels;
     /* the round that runs: items first .. first+rows-1 */
     int64_t first, rows;
-    float *f;                   /* (ROUND, r) */
-    double *weight;             /* (ROUND): e^(l - its level), 0 for those of size 0 */
-    double **sum;               /* (ROUND): its level's sums */
+    float *f;       /* (ROUND, r) */
+    double *weight; /* (ROUND): e^(l - its level), 0 for those of size 0 */
+    double **sum;   /* (ROUND): its level's sums */
 } change;
 
 static int64_t block_rows(int64_t n, int64_t block) {
@@ -209,8 +211,7 @@ static int check_change(const pf_items *s, const pf_tensor *keys, const pf_tenso
 
 /* Work space of a change, in one block: sum, weight, f, shift. */
 static size_t space_bytes(const pf_items *s, int64_t n) {
-    return ROUND * (sizeof(double *) + sizeof(double)) +
-           (size_t)(ROUND * s->r + n) * sizeof(float);
+    return ROUND * (sizeof(double *) + sizeof(double)) + (size_t)(ROUND * s->r + n) * sizeof(float);
 }
 
 static int run_change(change *c, pf_items *s, pf_tensor *keys, pf_tensor *values, bool removed) {
@@ -273,8 +274,10 @@ static int gather(pf_items *s) {
             double below = (double)PF_ITEMS_WIDTH * (double)(v->list[k].number - highest);
             sum += (v->n > 1 ? exp(below) : 1) * v->list[k].sum[i];
         }
-        if (i < s->r) s->z[i] = sum;
-        else s->s[i - s->r] = (float)sum;
+        if (i < s->r)
+            s->z[i] = sum;
+        else
+            s->s[i - s->r] = (float)sum;
     }
     s->top = v->n > 0 ? (double)PF_ITEMS_WIDTH * (double)highest : -INFINITY;
     s->stale = false;
@@ -284,11 +287,11 @@ static int gather(pf_items *s) {
 typedef struct {
     const pf_items *items;
     pf_encoder encoder;
-    const float *queries;    /* (n, d) */
+    const float *queries; /* (n, d) */
     int64_t n;
-    float *log_partition;    /* (n) or NULL */
-    float *expectation;      /* (n, dv) or NULL */
-    double *size, *sum;      /* (n): log Z = size + log sum; or NULL */
+    float *log_partition; /* (n) or NULL */
+    float *expectation;   /* (n, dv) or NULL */
+    double *size, *sum;   /* (n): log Z = size + log sum; or NULL */
 } question;
 
 static size_t question_bytes(const question *q) {
@@ -339,8 +342,8 @@ static int ask(question *q, pf_items *s, pf_engine *engine, const pf_tensor *que
     q->n = queries->shape[0];
     PF_TRY(gather(s));
     PF_TRY(open_encoder(&q->encoder, engine, s));
-    return pf_parallel(engine, pf_ceil_div(q->n, PF_PROBE_BLOCK), question_bytes(q),
-                       question_task, q);
+    return pf_parallel(engine, pf_ceil_div(q->n, PF_PROBE_BLOCK), question_bytes(q), question_task,
+                       q);
 }
 
 /* Makes the output and runs one question of contiguous queries. */
@@ -380,7 +383,7 @@ typedef struct {
     const float *keys; /* (k, d) */
     int64_t k;
     bool estimate, log;
-    float *out;        /* (n, k) */
+    float *out; /* (n, k) */
 } chances;
 
 /* Log-scores of n encoded (estimate) or loaded queries and keys into out (n, k; stride). */
@@ -442,8 +445,8 @@ static int run_chances(chances *c, question *q, pf_items *s, pf_engine *engine,
     return status;
 }
 
-int pf_items_probability(pf_tensor **out, pf_items *s, pf_engine *engine,
-                         const pf_tensor *queries, const pf_tensor *keys, unsigned flags) {
+int pf_items_probability(pf_tensor **out, pf_items *s, pf_engine *engine, const pf_tensor *queries,
+                         const pf_tensor *keys, unsigned flags) {
     PF_TRY(check_matrix(queries, -1, s->dim, "probability", "queries"));
     PF_TRY(check_matrix(keys, -1, s->dim, "probability", "keys"));
     question q = {0};

@@ -28,7 +28,7 @@ typedef struct pf_level {
 typedef struct pf_levels {
     pf_heap *heap;
     int64_t r, dv, n;
-    int64_t lowest; /* number of the level that items further down share; INT64_MIN: none */
+    int64_t lowest;  /* number of the level that items further down share; INT64_MIN: none */
     int64_t nothing; /* items of size 0 (their |x|^2 is out of the float range) */
     pf_level list[PF_ITEMS_LEVELS];
 } pf_levels;
@@ -36,14 +36,14 @@ typedef struct pf_levels {
 struct pf_items {
     pf_heap *heap;
     pf_kernel kernel;
-    pf_tensor *projection;   /* (m, d); NULL */
-    int64_t dim, value_dim;  /* value_dim 0: no values */
+    pf_tensor *projection;  /* (m, d); NULL */
+    int64_t dim, value_dim; /* value_dim 0: no values */
     int64_t r;
     pf_levels levels;
-    bool stale;              /* the next query gathers first */
-    double *z;               /* (r) of all levels, in units of e^top; owned */
-    float *s;                /* (dv, r) likewise, behind z */
-    double top;              /* -inf: no item */
+    bool stale; /* the next query gathers first */
+    double *z;  /* (r) of all levels, in units of e^top; owned */
+    float *s;   /* (dv, r) likewise, behind z */
+    double top; /* -inf: no item */
 };
 
 /* items_levels.c */

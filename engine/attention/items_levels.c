@@ -17,8 +17,7 @@ void pf_levels_open(pf_levels *v, pf_heap *heap, int64_t r, int64_t dv) {
 
 static void drop(pf_levels *v, int64_t place) {
     pf_heap_free(v->heap, v->list[place].sum, sum_bytes(v));
-    memmove(&v->list[place], &v->list[place + 1],
-            (size_t)(v->n - place - 1) * sizeof v->list[0]);
+    memmove(&v->list[place], &v->list[place + 1], (size_t)(v->n - place - 1) * sizeof v->list[0]);
     v->n--;
 }
 

@@ -9,8 +9,9 @@
 #include "linear.h"
 
 static int limit_fail(const pf_reach_inputs *in, int64_t b, int64_t i, int64_t limit) {
-    return pf_fail(PF_EINVAL, "%s: limits must be counts from 0 to the number of keys (%lld), but "
-                              "query %lld of item %lld has %lld",
+    return pf_fail(PF_EINVAL,
+                   "%s: limits must be counts from 0 to the number of keys (%lld), but "
+                   "query %lld of item %lld has %lld",
                    in->op, (long long)in->Lk, (long long)(i + 1), (long long)(b + 1),
                    (long long)limit);
 }

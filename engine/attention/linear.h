@@ -48,15 +48,35 @@ enum { PF_SPAN_CHUNKS = 86, PF_SPAN = PF_SPAN_CHUNKS * PF_CAUSAL_BLOCK };
 
 /* Inputs of favor and linear_attention, in their order. */
 enum {
-    PF_FAVOR_Q, PF_FAVOR_K, PF_FAVOR_V, PF_FAVOR_PROJECTION, PF_FAVOR_MASK, PF_FAVOR_DOCUMENTS,
-    PF_FAVOR_ENTRY_S, PF_FAVOR_ENTRY_Z, PF_FAVOR_ENTRY_SHIFT, PF_FAVOR_DECAY, PF_FAVOR_TILTS,
-    PF_FAVOR_LIMITS, PF_FAVOR_PREFIX, PF_FAVOR_CU_SEQLENS, PF_FAVOR_FACTORS,
+    PF_FAVOR_Q,
+    PF_FAVOR_K,
+    PF_FAVOR_V,
+    PF_FAVOR_PROJECTION,
+    PF_FAVOR_MASK,
+    PF_FAVOR_DOCUMENTS,
+    PF_FAVOR_ENTRY_S,
+    PF_FAVOR_ENTRY_Z,
+    PF_FAVOR_ENTRY_SHIFT,
+    PF_FAVOR_DECAY,
+    PF_FAVOR_TILTS,
+    PF_FAVOR_LIMITS,
+    PF_FAVOR_PREFIX,
+    PF_FAVOR_CU_SEQLENS,
+    PF_FAVOR_FACTORS,
     PF_FAVOR_INPUTS
 };
 /* Inputs of exact_attention and identity_attention. */
 enum {
-    PF_EXACT_Q, PF_EXACT_K, PF_EXACT_V, PF_EXACT_MASK, PF_EXACT_DOCUMENTS, PF_EXACT_DECAY,
-    PF_EXACT_LIMITS, PF_EXACT_PREFIX, PF_EXACT_CU_SEQLENS, PF_EXACT_INPUTS
+    PF_EXACT_Q,
+    PF_EXACT_K,
+    PF_EXACT_V,
+    PF_EXACT_MASK,
+    PF_EXACT_DOCUMENTS,
+    PF_EXACT_DECAY,
+    PF_EXACT_LIMITS,
+    PF_EXACT_PREFIX,
+    PF_EXACT_CU_SEQLENS,
+    PF_EXACT_INPUTS
 };
 
 /* An independent sequence: keys start .. start + length - 1 of batch item `item`, and queries
@@ -65,7 +85,7 @@ typedef struct pf_segment {
     int32_t item;
     bool first, last; /* takes the entry state, gives the exit state */
     int64_t start, length, q_start, q_length;
-    int64_t spans;    /* saved states of segments before this one */
+    int64_t spans; /* saved states of segments before this one */
 } pf_segment;
 
 /* Who sees whom: the segments, and in each query's place how many keys of its segment it
@@ -104,8 +124,8 @@ static inline float *pf_rows_at(const pf_rows *r, int64_t item, int64_t head, in
 static inline void pf_rows_put(const pf_kern *kern, const pf_rows *r, int64_t item, int64_t head,
                                int64_t row, int64_t n, const float *factor, int64_t step,
                                const float *x) {
-    kern->rows_scale(n, r->width, factor, step, x, r->width, r->add,
-                     pf_rows_at(r, item, head, row), r->row);
+    kern->rows_scale(n, r->width, factor, step, x, r->width, r->add, pf_rows_at(r, item, head, row),
+                     r->row);
 }
 
 typedef struct pf_operator {
@@ -114,20 +134,20 @@ typedef struct pf_operator {
     pf_map_args args;
     int64_t B, H, Hk, group, Lq, Lk, d, dv, m, r, block; /* group: query heads a key head */
     float scale;
-    bool causal, projected; /* causal: queries see a first part of their segment's keys */
+    bool causal, projected;  /* causal: queries see a first part of their segment's keys */
     bool wave;               /* runs as one: what a span holds is shared (linear_wave.c) */
     const float *projection; /* (m, d) or (Hk, m, d) */
     int64_t projection_head; /* stride between heads, 0 when shared */
     const float *factors;    /* of a Hadamard product, (blocks, rounds + 1, d) a head; NULL */
     int64_t factors_head;
     pf_rows q, k, v, out;
-    const pf_tensor *mask;   /* (B, Lk), f32 or i32; NULL */
-    const float *decay;      /* (Hk) log-decay a token, causal; NULL: none */
-    double tilt;             /* of tilted maps, where `tilts` does not say */
-    const float *tilts;      /* (Hk); NULL: tilt for all */
-    float *denominator;      /* (B, H, Lq) */
-    float *running;          /* (B, Hk, Lk): M_j; causal */
-    float *saved;            /* states kept for the backward (favor.c); NULL: none */
+    const pf_tensor *mask; /* (B, Lk), f32 or i32; NULL */
+    const float *decay;    /* (Hk) log-decay a token, causal; NULL: none */
+    double tilt;           /* of tilted maps, where `tilts` does not say */
+    const float *tilts;    /* (Hk); NULL: tilt for all */
+    float *denominator;    /* (B, H, Lq) */
+    float *running;        /* (B, Hk, Lk): M_j; causal */
+    float *saved;          /* states kept for the backward (favor.c); NULL: none */
     const float *entry_s, *entry_z, *entry_shift; /* (B, Hk, r, dv), (B, Hk, r), (B, Hk) */
     float *exit_s, *exit_z, *exit_shift;
     pf_reach reach;
@@ -145,43 +165,43 @@ typedef struct pf_work {
     const pf_operator *op;
     const pf_kern *kern;
     const pf_segment *seg;
-    pf_map_args args;        /* of this head */
-    int64_t item, kv, head;  /* kv: key head; head: query head */
+    pf_map_args args;       /* of this head */
+    int64_t item, kv, head; /* kv: key head; head: query head */
     const float *w;
-    float *strips;           /* of the projector; NULL */
-    pf_projector projector;  /* w, and its factors */
-    float *s, *z;            /* state (r, dv), (r) */
+    float *strips;          /* of the projector; NULL */
+    pf_projector projector; /* w, and its factors */
+    float *s, *z;           /* state (r, dv), (r) */
     float M;
-    float decay;             /* of this head; positions count from the block's first row */
+    float decay; /* of this head; positions count from the block's first row */
     /* keys of the block */
     int64_t first, keys, k_rows;
-    float *xk, *fk;          /* (block, d) scaled, (block, r) */
-    float *v, *vs;           /* (block, dv): values, 0 where not finite; the same, scaled */
+    float *xk, *fk;             /* (block, d) scaled, (block, r) */
+    float *v, *vs;              /* (block, dv): values, 0 where not finite; the same, scaled */
     float *shift, *run, *leave; /* l, M up to the row, e^(l - M_out) */
-    bool masked;             /* a real key is masked */
-    int32_t *bad;            /* rows of v that are not finite */
+    bool masked;                /* a real key is masked */
+    int32_t *bad;               /* rows of v that are not finite */
     int64_t n_bad;
     /* queries of the block */
     int64_t queries, q_rows;
-    int32_t *at, *sees;      /* position in the item; keys of the block that it sees, ascending */
-    float *xq, *fq;          /* (block, d) scaled, (block, r) */
-    float *top, *e;          /* M_i, e^(M - M_i) */
+    int32_t *at, *sees; /* position in the item; keys of the block that it sees, ascending */
+    float *xq, *fq;     /* (block, d) scaled, (block, r) */
+    float *top, *e;     /* M_i, e^(M - M_i) */
     float *den, *rho;
-    float *o, *g;            /* (block, dv) */
-    float *a, *b, *factor;   /* (block, block); (block): e^(l - M_i) */
+    float *o, *g;          /* (block, dv) */
+    float *a, *b, *factor; /* (block, block); (block): e^(l - M_i) */
     /* either side */
-    float *half, *coef;      /* (block) */
-    float *df, *dk;          /* (block, r) */
-    float *dvalue;           /* (block, dv) */
-    float *u;                /* (block, m): maps whose pull reads it */
-    float *bias;             /* (m): tilted maps */
-    float *ds, *dz;          /* (r, dv), (r): a block's own part of the state */
-    float *t, *y;            /* (r, dv), (r) */
-    float *t2;               /* causal: (r, dv) and (r), the other place of T, y */
-    float *states;           /* causal backward: of a span's chunks, each (r, dv) and (r) */
-    float *known;            /* the same chunks' fk and shift */
-    pf_turned turned;        /* full backward: S, then T; strips NULL where few rows come */
-    float *panel;            /* of block_gemm */
+    float *half, *coef; /* (block) */
+    float *df, *dk;     /* (block, r) */
+    float *dvalue;      /* (block, dv) */
+    float *u;           /* (block, m): maps whose pull reads it */
+    float *bias;        /* (m): tilted maps */
+    float *ds, *dz;     /* (r, dv), (r): a block's own part of the state */
+    float *t, *y;       /* (r, dv), (r) */
+    float *t2;          /* causal: (r, dv) and (r), the other place of T, y */
+    float *states;      /* causal backward: of a span's chunks, each (r, dv) and (r) */
+    float *known;       /* the same chunks' fk and shift */
+    pf_turned turned;   /* full backward: S, then T; strips NULL where few rows come */
+    float *panel;       /* of block_gemm */
 } pf_work;
 
 /* ---- linear_block.c: what full and causal share ---- */

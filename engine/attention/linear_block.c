@@ -131,8 +131,7 @@ void pf_decays(const pf_work *w, int64_t n, const float *x, float b, float *y) {
 /* ---- features ---- */
 
 /* f (rows, r) and shift (rows) of the scaled rows x (rows, d), with half. */
-static void encode(pf_work *w, pf_side side, int64_t rows, const float *x, float *f,
-                   float *shift) {
+static void encode(pf_work *w, pf_side side, int64_t rows, const float *x, float *f, float *shift) {
     const pf_operator *op = w->op;
     if (op->projected) {
         pf_project(&w->projector, rows, x, f, op->r);

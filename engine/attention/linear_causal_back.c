@@ -38,9 +38,7 @@ static void saved_maxima(pf_work *w, int64_t first) {
     memcpy(w->run, running + first, (size_t)w->keys * sizeof(float));
 }
 
-static float leaving_maximum(const pf_work *w) {
-    return w->keys > 0 ? w->run[w->keys - 1] : w->M;
-}
+static float leaving_maximum(const pf_work *w) { return w->keys > 0 ? w->run[w->keys - 1] : w->M; }
 
 float pf_causal_keys_again(pf_work *w, int64_t first, bool known) {
     if (known) {

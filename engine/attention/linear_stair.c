@@ -73,8 +73,7 @@ void pf_stair_apply(pf_work *w, const float *c, int64_t n, const float *y, float
     }
 }
 
-void pf_stair_turned(pf_work *w, const float *c, int64_t n, const float *x,
-                     float *to) {
+void pf_stair_turned(pf_work *w, const float *c, int64_t n, const float *x, float *to) {
     int64_t C = w->op->block;
     if (!w->kern->block_gemm) {
         pf_work_gemm(w, true, false, w->k_rows, n, w->q_rows, c, C, x, n, 1, to, n);
@@ -82,7 +81,7 @@ void pf_stair_turned(pf_work *w, const float *c, int64_t n, const float *x,
     }
     for (int64_t j = 0; j < w->keys; j += STRIP) {
         int64_t i = first_above(w, j), columns = pf_min(STRIP, w->keys - j);
-        pf_work_gemm(w, true, false, columns, n, w->queries - i, c + i * C + j, C, x + i * n, n,
-                     1, to + j * n, n);
+        pf_work_gemm(w, true, false, columns, n, w->queries - i, c + i * C + j, C, x + i * n, n, 1,
+                     to + j * n, n);
     }
 }

@@ -42,11 +42,11 @@ struct wave {
     pf_operator *op;
     const phase *phase;
     int64_t tasks, units, ring, state; /* state: floats of S, z */
-    int64_t *begin;      /* (tasks + 1) first units */
-    int64_t *chunks;     /* (tasks + 1) causal: chunks of the tasks before */
-    link *links, *spans; /* (ring); (chunks of a span): states of the span under way */
-    float *last, *last_t; /* (tasks, state + 1): S, z, M and T, y after the last unit */
-    float *known;         /* fk and shift of a span's chunks */
+    int64_t *begin;                    /* (tasks + 1) first units */
+    int64_t *chunks;                   /* (tasks + 1) causal: chunks of the tasks before */
+    link *links, *spans;     /* (ring); (chunks of a span): states of the span under way */
+    float *last, *last_t;    /* (tasks, state + 1): S, z, M and T, y after the last unit */
+    float *known;            /* fk and shift of a span's chunks */
     atomic_llong next, over; /* over: chunks that have gone backward */
     atomic_bool stopped;
 };
@@ -415,7 +415,9 @@ static void carve_wave(wave *v, void *memory, bool backward, void **end) {
 int pf_wave_run(pf_operator *op, bool backward) {
     void *end;
     op->wave = true;
-    wave v = {.op = op, .tasks = pf_work_tasks(op), .ring = 2 * op->engine->threads + 2,
+    wave v = {.op = op,
+              .tasks = pf_work_tasks(op),
+              .ring = 2 * op->engine->threads + 2,
               .state = op->r * op->dv + op->r};
     carve_wave(&v, NULL, backward, &end);
     size_t bytes = (size_t)(uintptr_t)end;

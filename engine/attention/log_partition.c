@@ -36,8 +36,9 @@ static int check_projection(const pf_call *c) {
     bool exact = c->attr[A_EXACT].i != 0;
     if (!W && (exact || !map_of(c)->softmax)) return 0;
     if (!W) {
-        return pf_fail(PF_EINVAL, "log_partition: the map '%s' needs a projection (features, "
-                                  "head_dim); draw one with a kernel",
+        return pf_fail(PF_EINVAL,
+                       "log_partition: the map '%s' needs a projection (features, "
+                       "head_dim); draw one with a kernel",
                        map_of(c)->name);
     }
     if (exact) return pf_fail(PF_EINVAL, "log_partition: exact takes no projection");
@@ -57,13 +58,14 @@ static int partition_shape(pf_call *c) {
     PF_TRY(pf_want(c, K, PF_F32));
     bool fit = q->rank == 4 && k->rank == 4 && q->shape[0] == k->shape[0] &&
                q->shape[1] == k->shape[1] && q->shape[3] == k->shape[3] && q->shape[3] >= 1;
-    if (!fit) return pf_shape_fail(c, "they must be (batch, heads, length, width), alike but "
-                                      "for the length");
+    if (!fit)
+        return pf_shape_fail(c, "they must be (batch, heads, length, width), alike but "
+                                "for the length");
     if (c->attr[A_CAUSAL].i && q->shape[2] != k->shape[2]) {
         return pf_shape_fail(c, "causal needs as many queries as keys");
     }
-    if (mask && (mask->rank != 2 || mask->shape[0] != k->shape[0] ||
-                 mask->shape[1] != k->shape[2])) {
+    if (mask &&
+        (mask->rank != 2 || mask->shape[0] != k->shape[0] || mask->shape[1] != k->shape[2])) {
         return pf_shape_fail(c, "mask must be (batch, length) = [%lld, %lld]",
                              (long long)k->shape[0], (long long)k->shape[2]);
     }
@@ -80,15 +82,22 @@ enum { HELD = 4 };
 static int fill(pf_partition *p, pf_call *c, pf_tensor **held) {
     const pf_tensor *q = c->in[Q];
     int64_t d = q->shape[3];
-    *p = (pf_partition){.engine = c->engine, .exact = c->attr[A_EXACT].i != 0,
-                        .causal = c->attr[A_CAUSAL].i != 0, .B = q->shape[0], .H = q->shape[1],
-                        .Lk = c->in[K]->shape[2], .n = q->shape[2], .mask = c->in[MASK]};
+    *p = (pf_partition){.engine = c->engine,
+                        .exact = c->attr[A_EXACT].i != 0,
+                        .causal = c->attr[A_CAUSAL].i != 0,
+                        .B = q->shape[0],
+                        .H = q->shape[1],
+                        .Lk = c->in[K]->shape[2],
+                        .n = q->shape[2],
+                        .mask = c->in[MASK]};
     const pf_map *map = p->exact ? &pf_map_given : map_of(c);
-    pf_kernel kernel = {
-        .map = map, .head_dim = d,
-        .scale = pf_map_scale(p->exact ? &pf_map_softmax : map, c->attr[A_SCALE].f, d),
-        .eps = c->attr[A_EPS].f < 0 ? map->eps : c->attr[A_EPS].f,
-        .ratio = c->attr[A_RATIO].f, .tilt = c->attr[A_TILT].f};
+    pf_kernel kernel = {.map = map,
+                        .head_dim = d,
+                        .scale =
+                            pf_map_scale(p->exact ? &pf_map_softmax : map, c->attr[A_SCALE].f, d),
+                        .eps = c->attr[A_EPS].f < 0 ? map->eps : c->attr[A_EPS].f,
+                        .ratio = c->attr[A_RATIO].f,
+                        .tilt = c->attr[A_TILT].f};
     PF_TRY(pf_rows_ready(c->engine, c->in[Q], &held[0], &p->q));
     PF_TRY(pf_rows_ready(c->engine, c->in[K], &held[1], &p->k));
     if (c->in[PROJECTION]) PF_TRY(pf_tensor_compact(&held[2], c->engine, c->in[PROJECTION]));
@@ -149,8 +158,8 @@ static int partition_forward(pf_call *c) {
 typedef struct {
     pf_partition p;
     bool need_q, need_k;
-    const float *g;  /* (B, H, n) */
-    float *dq, *dk;  /* (B, H, n, d), (B, H, Lk, d), contiguous */
+    const float *g; /* (B, H, n) */
+    float *dq, *dk; /* (B, H, n, d), (B, H, Lk, d), contiguous */
 } backward_op;
 
 /* What one head needs beside the sweep. */
@@ -347,8 +356,13 @@ const pf_op pf_op_log_partition = {
            "Lk, d) -> (B, H, Lq), projection (features, d) or (H, features, d), mask (B, Lk) of "
            "1 keep and 0 not there. No key in reach: -inf, gradients 0; a negative sum (maps of "
            "any sign): NaN. Paper, eq. 4.",
-    .min_in = 2, .max_in = INPUTS, .n_out = 1,
+    .min_in = 2,
+    .max_in = INPUTS,
+    .n_out = 1,
     .uses = PF_USES_ALL_IN,
-    .attrs = attrs, .n_attrs = A_COUNT,
-    .shape = partition_shape, .forward = partition_forward, .backward = partition_backward,
+    .attrs = attrs,
+    .n_attrs = A_COUNT,
+    .shape = partition_shape,
+    .forward = partition_forward,
+    .backward = partition_backward,
 };

@@ -57,7 +57,9 @@ double pf_kernel_best_tilt(double s, int64_t d) {
 
 static pf_preset own_preset(const pf_map *map, int64_t d) {
     return (pf_preset){
-        .scale = pf_map_scale(map, 0, d), .eps = map->eps, .project = map->softmax,
+        .scale = pf_map_scale(map, 0, d),
+        .eps = map->eps,
+        .project = map->softmax,
         .features = 4 * d,
     };
 }

@@ -46,8 +46,7 @@ static void general_pull(const pf_map_args *args, pf_side side, int64_t n, int64
             float *d = df + i * ld + a;
             const float *x = u ? u + i * args->m + a : y;
             if (!u) {
-                args->kern->affine(k, 1 / args->ratio, -args->eps / args->ratio, f + i * ld + a,
-                                   y);
+                args->kern->affine(k, 1 / args->ratio, -args->eps / args->ratio, f + i * ld + a, y);
             }
             memset(slope, 0, sizeof slope);
             args->kern->unary_grad(function, k, x, x, d, slope);
@@ -58,9 +57,8 @@ static void general_pull(const pf_map_args *args, pf_side side, int64_t n, int64
 }
 
 /* The same for relu, with an exact comparison: a feature of eps is one of u <= 0. */
-static void relu_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
-                      const float *f, const float *u, const float *c, const float *z, float *df,
-                      float *coef) {
+static void relu_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
+                      const float *u, const float *c, const float *z, float *df, float *coef) {
     (void)side, (void)u;
     pf_map_join(args, n, ld, c, z, df);
     float ratio = args->ratio;
@@ -74,17 +72,28 @@ static void relu_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t 
 
 static double general_value(int function, double u) {
     switch (function) {
-    case PF_UNARY_RELU: return fmax(u, 0);
-    case PF_UNARY_ELU: return u > 0 ? u + 1 : exp(u);
-    case PF_UNARY_GELU: return u * 0.5 * erfc(-u / sqrt(2));
-    case PF_UNARY_SIGMOID: return 1 / (1 + exp(-u));
-    case PF_UNARY_TANH: return tanh(u);
-    case PF_UNARY_ABS: return fabs(u);
-    case PF_UNARY_COS: return cos(u);
-    case PF_UNARY_SIN: return sin(u);
-    case PF_UNARY_SQUARE: return u * u;
-    case PF_UNARY_REQU: return u > 0 ? u * u : 0;
-    default: return u; /* identity */
+    case PF_UNARY_RELU:
+        return fmax(u, 0);
+    case PF_UNARY_ELU:
+        return u > 0 ? u + 1 : exp(u);
+    case PF_UNARY_GELU:
+        return u * 0.5 * erfc(-u / sqrt(2));
+    case PF_UNARY_SIGMOID:
+        return 1 / (1 + exp(-u));
+    case PF_UNARY_TANH:
+        return tanh(u);
+    case PF_UNARY_ABS:
+        return fabs(u);
+    case PF_UNARY_COS:
+        return cos(u);
+    case PF_UNARY_SIN:
+        return sin(u);
+    case PF_UNARY_SQUARE:
+        return u * u;
+    case PF_UNARY_REQU:
+        return u > 0 ? u * u : 0;
+    default:
+        return u; /* identity */
     }
 }
 
@@ -92,8 +101,8 @@ static void general_define(const pf_map_args *args, const double *u, double half
                            double *sign) {
     (void)half;
     for (int64_t a = 0; a < args->m; a++) {
-        double f = (double)args->ratio * general_value(args->map->function, u[a]) +
-                   (double)args->eps;
+        double f =
+            (double)args->ratio * general_value(args->map->function, u[a]) + (double)args->eps;
         log_phi[a] = log(fabs(f));
         sign[a] = (f > 0) - (f < 0);
     }
@@ -121,9 +130,8 @@ static void elu_encode(const pf_map_args *args, pf_side side, int64_t n, int64_t
 }
 
 /* f' = 1 above 0, f itself (without ratio and eps) below. */
-static void elu_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
-                     const float *f, const float *u, const float *c, const float *z, float *df,
-                     float *coef) {
+static void elu_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
+                     const float *u, const float *c, const float *z, float *df, float *coef) {
     (void)side, (void)u;
     pf_map_join(args, n, ld, c, z, df);
     for (int64_t i = 0; i < n; i++) {
@@ -182,9 +190,8 @@ static void exp_encode(const pf_map_args *args, pf_side side, int64_t n, int64_t
 }
 
 /* du = df exp(u - top), the feature without its eps. */
-static void exp_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
-                     const float *f, const float *u, const float *c, const float *z, float *df,
-                     float *coef) {
+static void exp_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
+                     const float *u, const float *c, const float *z, float *df, float *coef) {
     (void)side;
     float plain[PIECE];
     if (args->eps == 0) {
@@ -226,17 +233,20 @@ static void given_encode(const pf_map_args *args, pf_side side, int64_t n, int64
     no_shift(n, shift);
 }
 
-static void given_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
-                       const float *f, const float *u, const float *c, const float *z, float *df,
-                       float *coef) {
+static void given_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
+                       const float *u, const float *c, const float *z, float *df, float *coef) {
     (void)side, (void)f, (void)u;
     pf_map_join(args, n, ld, c, z, df);
     memset(coef, 0, (size_t)n * sizeof *coef);
 }
 
 const pf_map pf_map_given = {
-    .name = "given", .doc = "The features are the input.", .width = 1,
-    .encode = given_encode, .pull = given_pull, .define = general_define,
+    .name = "given",
+    .doc = "The features are the input.",
+    .width = 1,
+    .encode = given_encode,
+    .pull = given_pull,
+    .define = general_define,
     .function = PF_UNARY_COUNT,
 };
 
@@ -245,81 +255,137 @@ const pf_map pf_map_given = {
 const pf_map pf_map_relu = {
     .name = "relu",
     .doc = "Generalised attention with relu(u) (Performer-ReLU of the paper). Paper, 2.2.",
-    .positive = true, .eps = 1e-3, .width = 1, .function = PF_UNARY_RELU,
-    .encode = general_encode, .pull = relu_pull, .define = general_define,
+    .positive = true,
+    .eps = 1e-3,
+    .width = 1,
+    .function = PF_UNARY_RELU,
+    .encode = general_encode,
+    .pull = relu_pull,
+    .define = general_define,
 };
 
 const pf_map pf_map_elu = {
     .name = "elu",
     .doc = "Generalised attention with elu(u) + 1 (the Linear Transformer's map).",
-    .positive = true, .width = 1, .function = PF_UNARY_ELU,
-    .encode = elu_encode, .pull = elu_pull, .define = general_define,
+    .positive = true,
+    .width = 1,
+    .function = PF_UNARY_ELU,
+    .encode = elu_encode,
+    .pull = elu_pull,
+    .define = general_define,
 };
 
 const pf_map pf_map_exp = {
     .name = "exp",
     .doc = "Generalised attention with exp(u); safe for any u, since logarithms are kept.",
-    .shifts = true, .positive = true, .needs_u = true, .width = 1, .function = PF_UNARY_EXP,
-    .encode = exp_encode, .pull = exp_pull, .define = exp_define,
+    .shifts = true,
+    .positive = true,
+    .needs_u = true,
+    .width = 1,
+    .function = PF_UNARY_EXP,
+    .encode = exp_encode,
+    .pull = exp_pull,
+    .define = exp_define,
 };
 
 const pf_map pf_map_gelu = {
     .name = "gelu",
     .doc = "Generalised attention with gelu(u), the exact one (erf): down to -0.17, so a "
            "denominator can come near 0.",
-    .needs_u = true, .width = 1, .function = PF_UNARY_GELU,
-    .encode = general_encode, .pull = general_pull, .define = general_define,
+    .needs_u = true,
+    .width = 1,
+    .function = PF_UNARY_GELU,
+    .encode = general_encode,
+    .pull = general_pull,
+    .define = general_define,
 };
 
 const pf_map pf_map_sigmoid = {
-    .name = "sigmoid", .doc = "Generalised attention with 1 / (1 + exp(-u)).",
-    .positive = true, .width = 1, .function = PF_UNARY_SIGMOID,
-    .encode = general_encode, .pull = general_pull, .define = general_define,
+    .name = "sigmoid",
+    .doc = "Generalised attention with 1 / (1 + exp(-u)).",
+    .positive = true,
+    .width = 1,
+    .function = PF_UNARY_SIGMOID,
+    .encode = general_encode,
+    .pull = general_pull,
+    .define = general_define,
 };
 
 const pf_map pf_map_tanh = {
     .name = "tanh",
     .doc = "Generalised attention with tanh(u), of both signs: denominators can be near 0.",
-    .width = 1, .function = PF_UNARY_TANH,
-    .encode = general_encode, .pull = general_pull, .define = general_define,
+    .width = 1,
+    .function = PF_UNARY_TANH,
+    .encode = general_encode,
+    .pull = general_pull,
+    .define = general_define,
 };
 
 const pf_map pf_map_abs = {
-    .name = "abs", .doc = "Generalised attention with |u|.",
-    .positive = true, .needs_u = true, .width = 1, .function = PF_UNARY_ABS,
-    .encode = general_encode, .pull = general_pull, .define = general_define,
+    .name = "abs",
+    .doc = "Generalised attention with |u|.",
+    .positive = true,
+    .needs_u = true,
+    .width = 1,
+    .function = PF_UNARY_ABS,
+    .encode = general_encode,
+    .pull = general_pull,
+    .define = general_define,
 };
 
 const pf_map pf_map_cos = {
     .name = "cos",
     .doc = "Generalised attention with cos(u), of both signs: denominators can be near 0.",
-    .needs_u = true, .width = 1, .function = PF_UNARY_COS,
-    .encode = general_encode, .pull = general_pull, .define = general_define,
+    .needs_u = true,
+    .width = 1,
+    .function = PF_UNARY_COS,
+    .encode = general_encode,
+    .pull = general_pull,
+    .define = general_define,
 };
 
 const pf_map pf_map_sin = {
     .name = "sin",
     .doc = "Generalised attention with sin(u), of both signs: denominators can be near 0.",
-    .needs_u = true, .width = 1, .function = PF_UNARY_SIN,
-    .encode = general_encode, .pull = general_pull, .define = general_define,
+    .needs_u = true,
+    .width = 1,
+    .function = PF_UNARY_SIN,
+    .encode = general_encode,
+    .pull = general_pull,
+    .define = general_define,
 };
 
 const pf_map pf_map_identity = {
     .name = "identity",
     .doc = "Generalised attention with u itself, of both signs: denominators can be near 0.",
-    .width = 1, .function = PF_UNARY_COUNT,
-    .encode = identity_encode, .pull = identity_pull, .define = general_define,
+    .width = 1,
+    .function = PF_UNARY_COUNT,
+    .encode = identity_encode,
+    .pull = identity_pull,
+    .define = general_define,
 };
 
 const pf_map pf_map_square = {
-    .name = "square", .doc = "Generalised attention with u^2.",
-    .positive = true, .needs_u = true, .width = 1, .function = PF_UNARY_SQUARE,
-    .encode = general_encode, .pull = general_pull, .define = general_define,
+    .name = "square",
+    .doc = "Generalised attention with u^2.",
+    .positive = true,
+    .needs_u = true,
+    .width = 1,
+    .function = PF_UNARY_SQUARE,
+    .encode = general_encode,
+    .pull = general_pull,
+    .define = general_define,
 };
 
 const pf_map pf_map_requ = {
     .name = "requ",
     .doc = "Generalised attention with u^2 where u > 0, else 0.",
-    .positive = true, .eps = 1e-3, .needs_u = true, .width = 1, .function = PF_UNARY_REQU,
-    .encode = general_encode, .pull = general_pull, .define = general_define,
+    .positive = true,
+    .eps = 1e-3,
+    .needs_u = true,
+    .width = 1,
+    .function = PF_UNARY_REQU,
+    .encode = general_encode,
+    .pull = general_pull,
+    .define = general_define,
 };

@@ -107,9 +107,8 @@ static void hyp_encode(const pf_map_args *args, pf_side side, int64_t n, int64_t
     exp_encode(args, n, 2 * m, ld, u, half, shift);
 }
 
-static void hyp_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
-                     const float *f, const float *u, const float *c, const float *z, float *df,
-                     float *coef) {
+static void hyp_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
+                     const float *u, const float *c, const float *z, float *df, float *coef) {
     (void)side, (void)u;
     int64_t m = args->m;
     exp_pull(args, n, 2 * m, ld, f, c, z, df, coef);
@@ -138,9 +137,8 @@ static void plus_encode(const pf_map_args *args, pf_side side, int64_t n, int64_
     exp_encode(args, n, args->m, ld, u, half, shift);
 }
 
-static void plus_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
-                      const float *f, const float *u, const float *c, const float *z, float *df,
-                      float *coef) {
+static void plus_pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
+                      const float *u, const float *c, const float *z, float *df, float *coef) {
     (void)side, (void)u;
     exp_pull(args, n, args->m, ld, f, c, z, df, coef);
     if (args->slope == 1) return;
@@ -161,24 +159,43 @@ const pf_map pf_map_softmax = {
     .name = "softmax",
     .doc = "SM+ (FAVOR+): positive orthogonal features that estimate exp(q.k / sqrt(d)). "
            "Paper, Lemma 1.",
-    .softmax = true, .shifts = true, .positive = true, .root = 1, .width = 1,
-    .encode = softmax_encode, .pull = softmax_pull, .define = softmax_define,
+    .softmax = true,
+    .shifts = true,
+    .positive = true,
+    .root = 1,
+    .width = 1,
+    .encode = softmax_encode,
+    .pull = softmax_pull,
+    .define = softmax_define,
 };
 
 const pf_map pf_map_softmax_hyp = {
     .name = "softmax_hyp",
     .doc = "SMhyp+ (cosh): 2m positive features from m projections, exp(w.x) and exp(-w.x); less "
            "error than SM+ with 2m projections. Paper, Lemma 1.",
-    .softmax = true, .shifts = true, .positive = true, .root = 2, .width = 2,
-    .encode = hyp_encode, .pull = hyp_pull, .define = hyp_define,
+    .softmax = true,
+    .shifts = true,
+    .positive = true,
+    .root = 2,
+    .width = 2,
+    .encode = hyp_encode,
+    .pull = hyp_pull,
+    .define = hyp_define,
 };
 
 const pf_map pf_map_softmax_reg = {
     .name = "softmax_reg",
     .doc = "SMREG: SM+ whose projection rows have norm sqrt(d); a little biased, steadier in "
            "training. Paper, section 2.3.",
-    .softmax = true, .shifts = true, .positive = true, .regular = true, .root = 1, .width = 1,
-    .encode = softmax_encode, .pull = softmax_pull, .define = softmax_define,
+    .softmax = true,
+    .shifts = true,
+    .positive = true,
+    .regular = true,
+    .root = 1,
+    .width = 1,
+    .encode = softmax_encode,
+    .pull = softmax_pull,
+    .define = softmax_define,
 };
 
 const pf_map pf_map_softmax_plus = {
@@ -186,6 +203,13 @@ const pf_map pf_map_softmax_plus = {
     .doc = "FAVOR++: SM+ under an exponential tilt A of the projections, unbiased for any A < 1/4 "
            "and of least error where A fits the data (kernel:fit; a layer fits its own in "
            "training). arXiv 2205.15317.",
-    .softmax = true, .shifts = true, .positive = true, .tilted = true, .root = 1, .width = 1,
-    .encode = plus_encode, .pull = plus_pull, .define = plus_define,
+    .softmax = true,
+    .shifts = true,
+    .positive = true,
+    .tilted = true,
+    .root = 1,
+    .width = 1,
+    .encode = plus_encode,
+    .pull = plus_pull,
+    .define = plus_define,
 };

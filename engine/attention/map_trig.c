@@ -28,9 +28,8 @@ static void encode(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
 }
 
 /* du = df_sin cos u - df_cos sin u; dx gets x * sum(df f) from |x|^2 / 2. */
-static void pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld,
-                 const float *f, const float *u, const float *c, const float *z, float *df,
-                 float *coef) {
+static void pull(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
+                 const float *u, const float *c, const float *z, float *df, float *coef) {
     (void)side, (void)u;
     pf_map_join(args, n, ld, c, z, df);
     int64_t m = args->m;
@@ -58,6 +57,11 @@ const pf_map pf_map_softmax_trig = {
     .name = "softmax_trig",
     .doc = "Trigonometric features of exp(q.k / sqrt(d)), cos(w.x) and sin(w.x): 2m features from "
            "m projections, of both signs. For comparison. Paper, section 2.3.",
-    .softmax = true, .shifts = true, .root = 1, .width = 2,
-    .encode = encode, .pull = pull, .define = define,
+    .softmax = true,
+    .shifts = true,
+    .root = 1,
+    .width = 2,
+    .encode = encode,
+    .pull = pull,
+    .define = define,
 };

@@ -21,47 +21,89 @@ const char pf_map_names[] = ""
     ;
 
 const pf_option_info pf_kernel_options[] = {
-    {.name = "name", .kind = PF_OPT_STRING, .string = "softmax",
+    {.name = "name",
+     .kind = PF_OPT_STRING,
+     .string = "softmax",
      .doc = "feature map: "
 #define PF_MAP(name) #name ", "
 #include "maps.def"
 #undef PF_MAP
             "or, in a layer or a state, exact"},
-    {.name = "preset", .kind = PF_OPT_STRING, .string = "own", .choices = PF_PRESET_CHOICES,
+    {.name = "preset",
+     .kind = PF_OPT_STRING,
+     .string = "own",
+     .choices = PF_PRESET_CHOICES,
      .doc = "whose defaults of scale, eps, project and features: authors (JAX: softmax maps eps "
             "1e-6 and 256 features; the others scale 1, eps 1e-3, not projected), pytorch "
             "(performer-pytorch: scale d^(-1/4), projected, d ln d features, eps 1e-4 for softmax "
             "maps, 1e-3 for the others)"},
-    {.name = "features", .kind = PF_OPT_INT, .low = 0, .high = 1 << 20,
+    {.name = "features",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 1 << 20,
      .doc = "random projections m; 0: 4 x head_dim where projected"},
-    {.name = "project", .kind = PF_OPT_BOOL,
+    {.name = "project",
+     .kind = PF_OPT_BOOL,
      .doc = "u = W x; false: u = x, of width head_dim. Not given: softmax maps, presets that "
             "project, and kernels with features"},
-    {.name = "head_dim", .kind = PF_OPT_INT, .low = 0, .high = 4096,
+    {.name = "head_dim",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 4096,
      .doc = "head width d; 0: the layer's"},
-    {.name = "seed", .kind = PF_OPT_INT, .low = 0, .high = 9007199254740992.0,
+    {.name = "seed",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 9007199254740992.0,
      .doc = "of the projection; 0: the engine's seed"},
-    {.name = "layer", .kind = PF_OPT_INT, .low = 0, .high = 1 << 20,
+    {.name = "layer",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 1 << 20,
      .doc = "which layer's projection"},
-    {.name = "redraw", .kind = PF_OPT_INT, .low = 0, .high = 1e9,
+    {.name = "redraw",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 1e9,
      .doc = "training steps between two draws of the projection; 0: never"},
-    {.name = "scale", .kind = PF_OPT_NUMBER, .low = 0, .high = 1e6,
+    {.name = "scale",
+     .kind = PF_OPT_NUMBER,
+     .low = 0,
+     .high = 1e6,
      .doc = "x = scale q; 0: d^(-1/4) for softmax maps, 1 for the others"},
-    {.name = "ratio", .kind = PF_OPT_NUMBER, .low = 0, .high = 1e6,
+    {.name = "ratio",
+     .kind = PF_OPT_NUMBER,
+     .low = 0,
+     .high = 1e6,
      .doc = "phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it "
             "cancels"},
-    {.name = "eps", .kind = PF_OPT_NUMBER, .number = -1, .low = -1, .high = 1,
+    {.name = "eps",
+     .kind = PF_OPT_NUMBER,
+     .number = -1,
+     .low = -1,
+     .high = 1,
      .doc = "added to every feature; in softmax maps times the row's largest feature (trig: times "
             "exp(|x|^2 / 2)); -1: the map's own (relu and requ 1e-3, others 0)"},
-    {.name = "tilt", .kind = PF_OPT_NUMBER, .low = -1e4, .high = 0.2499,
+    {.name = "tilt",
+     .kind = PF_OPT_NUMBER,
+     .low = -1e4,
+     .high = 0.2499,
      .doc = "A of softmax_plus; a layer in training moves its heads' own on from there"},
-    {.name = "rows", .kind = PF_OPT_STRING, .string = "orthogonal", .choices = PF_ROWS_CHOICES,
+    {.name = "rows",
+     .kind = PF_OPT_STRING,
+     .string = "orthogonal",
+     .choices = PF_ROWS_CHOICES,
      .doc = "how the rows of a block of head_dim lie: orthogonal; iid, independent; hadamard, "
             "orthogonal from random signs; simplex, as far apart as they can; given, set from "
             "outside"},
-    {.name = "norms", .kind = PF_OPT_STRING, .string = "chi", .choices = PF_NORMS_CHOICES,
+    {.name = "norms",
+     .kind = PF_OPT_STRING,
+     .string = "chi",
+     .choices = PF_NORMS_CHOICES,
      .doc = "length of a row: chi, as a Gaussian row's; sqrt_d, sqrt(head_dim) (SMREG)"},
-    {.name = "per_head", .kind = PF_OPT_BOOL, .number = 1,
+    {.name = "per_head",
+     .kind = PF_OPT_BOOL,
+     .number = 1,
      .doc = "a projection of its own for every head; false: one for all"},
 };
 const int pf_kernel_option_count = PF_COUNT(pf_kernel_options);
@@ -107,8 +149,10 @@ static int resolve_map(pf_kernel *kernel) {
     const pf_map *map = kernel->map;
     if (map->regular) kernel->norms = PF_NORMS_SQRT_D;
     if (map->tilted && kernel->norms != PF_NORMS_CHI) {
-        return pf_fail(PF_EINVAL, "kernel: %s is unbiased for Gaussian rows only; rows of norm "
-                                  "sqrt(d) are softmax_reg", map->name);
+        return pf_fail(PF_EINVAL,
+                       "kernel: %s is unbiased for Gaussian rows only; rows of norm "
+                       "sqrt(d) are softmax_reg",
+                       map->name);
     }
     if (map->tilted || kernel->tilt == 0) return 0;
     return pf_fail(PF_EINVAL, "kernel: %s takes no tilt; softmax_plus does", map->name);
@@ -116,11 +160,10 @@ static int resolve_map(pf_kernel *kernel) {
 
 int pf_kernel_resolve(pf_kernel *kernel, const pf_config *options, int64_t head_dim) {
     PF_TRY(pf_config_check(options, pf_kernel_options, pf_kernel_option_count, "kernel"));
-#define NUMBER(name) \
-    pf_config_number_of(options, pf_kernel_options, pf_kernel_option_count, name)
-#define CHOICE(name, choices)                                                                \
-    pf_choice_place(choices, pf_config_string_of(options, pf_kernel_options,                 \
-                                                 pf_kernel_option_count, name))
+#define NUMBER(name) pf_config_number_of(options, pf_kernel_options, pf_kernel_option_count, name)
+#define CHOICE(name, choices)                                                                      \
+    pf_choice_place(choices,                                                                       \
+                    pf_config_string_of(options, pf_kernel_options, pf_kernel_option_count, name))
     const char *name =
         pf_config_string_of(options, pf_kernel_options, pf_kernel_option_count, "name");
     int64_t own = (int64_t)NUMBER("head_dim");
@@ -160,10 +203,14 @@ int pf_kernel_resolve(pf_kernel *kernel, const pf_config *options, int64_t head_
 static pf_drawing drawing_of(const pf_kernel *kernel, const pf_engine *engine, int64_t heads,
                              uint64_t layer, uint64_t epoch) {
     return (pf_drawing){
-        .features = kernel->features, .head_dim = kernel->head_dim,
+        .features = kernel->features,
+        .head_dim = kernel->head_dim,
         .heads = kernel->per_head ? heads : 0,
-        .seed = kernel->seed ? kernel->seed : engine->seed, .layer = layer, .epoch = epoch,
-        .rows = kernel->rows, .norms = kernel->norms,
+        .seed = kernel->seed ? kernel->seed : engine->seed,
+        .layer = layer,
+        .epoch = epoch,
+        .rows = kernel->rows,
+        .norms = kernel->norms,
     };
 }
 
@@ -189,8 +236,8 @@ int pf_kernel_draw(pf_tensor **projection, pf_engine *engine, const pf_kernel *k
 int pf_map_info_at(int index, pf_map_info *info) {
     const pf_map *map = pf_map_at(index);
     if (!map) return pf_fail(PF_ENOTFOUND, "there are only %d feature maps", PF_COUNT(maps));
-    *info = (pf_map_info){map->name, map->doc, map->softmax, map->positive, map->tilted,
-                          map->eps, map->regular, map->width};
+    *info = (pf_map_info){map->name,   map->doc, map->softmax, map->positive,
+                          map->tilted, map->eps, map->regular, map->width};
     return 0;
 }
 
@@ -204,7 +251,10 @@ int pf_kernel_settle(const pf_config *kernel, int64_t head_dim, pf_kernel_settin
     PF_TRY(pf_kernel_resolve(&k, kernel, head_dim));
     int64_t m = k.features > 0 ? k.features : head_dim;
     *settings = (pf_kernel_settings){
-        .features = k.features, .scale = k.scale, .eps = k.eps, .tilt = k.tilt,
+        .features = k.features,
+        .scale = k.scale,
+        .eps = k.eps,
+        .tilt = k.tilt,
         .ratio = (double)pf_map_args_of(k.map, NULL, m, k.eps, k.ratio).ratio,
     };
     return 0;
@@ -216,8 +266,8 @@ int pf_kernel_project(pf_tensor **projection, pf_tensor **factors, pf_engine *en
     *projection = NULL;
     if (factors) *factors = NULL;
     PF_TRY(pf_kernel_resolve(&k, kernel, head_dim));
-    uint64_t layer = (uint64_t)pf_config_number_of(kernel, pf_kernel_options,
-                                                   pf_kernel_option_count, "layer");
+    uint64_t layer =
+        (uint64_t)pf_config_number_of(kernel, pf_kernel_options, pf_kernel_option_count, "layer");
     PF_TRY(pf_kernel_draw(projection, engine, &k, heads, layer, 0));
     int status = factors ? pf_kernel_factors(factors, engine, &k, heads, layer, 0) : 0;
     if (status < 0) pf_tensor_release(projection);

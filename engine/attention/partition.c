@@ -16,8 +16,12 @@ size_t pf_sweep_bytes(const pf_partition *p, bool backward) {
 
 void pf_sweep_open(pf_sweep *s, const pf_partition *p, int64_t task, bool backward,
                    void **scratch) {
-    *s = (pf_sweep){.p = p, .item = task / p->H, .head = task % p->H, .at = task,
-                    .r = p->encoder.r, .M = -INFINITY};
+    *s = (pf_sweep){.p = p,
+                    .item = task / p->H,
+                    .head = task % p->H,
+                    .at = task,
+                    .r = p->encoder.r,
+                    .M = -INFINITY};
     pf_encoded_open(&s->q, &p->encoder, s->head, backward, scratch);
     pf_encoded_open(&s->k, &p->encoder, s->head, backward, scratch);
     s->z = pf_carve(scratch, (size_t)s->r * sizeof(double));

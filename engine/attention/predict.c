@@ -138,15 +138,19 @@ int pf_kernel_predict(pf_prediction *prediction, const pf_config *kernel, int64_
     pf_kernel resolved;
     PF_TRY(pf_kernel_resolve(&resolved, kernel, head_dim));
     if (!resolved.map->softmax) {
-        return pf_fail(PF_EINVAL, "predict: '%s' features estimate no exp(x.y), so there is no "
-                                  "error to tell; softmax features do", resolved.map->name);
+        return pf_fail(PF_EINVAL,
+                       "predict: '%s' features estimate no exp(x.y), so there is no "
+                       "error to tell; softmax features do",
+                       resolved.map->name);
     }
     if (resolved.head_dim < 1) {
         return pf_fail(PF_EINVAL, "predict: the kernel has no head_dim");
     }
     if (!(sum >= 0) || !(difference >= 0)) {
-        return pf_fail(PF_EINVAL, "predict: |x + y|^2 (%g) and |x - y|^2 (%g) must be numbers "
-                                  "from 0 on", sum, difference);
+        return pf_fail(PF_EINVAL,
+                       "predict: |x + y|^2 (%g) and |x - y|^2 (%g) must be numbers "
+                       "from 0 on",
+                       sum, difference);
     }
     pf_kernel_error(prediction, &resolved, sum, difference);
     return 0;

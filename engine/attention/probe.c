@@ -31,8 +31,8 @@ typedef struct {
     int64_t item, head, at;
     int64_t i0, n, j0, m; /* queries and keys of the loaded blocks */
     pf_encoded q, k;
-    float *a;             /* (BLOCK, BLOCK): weights of the loaded blocks */
-    double *entropy;      /* (BLOCK) */
+    float *a;        /* (BLOCK, BLOCK): weights of the loaded blocks */
+    double *entropy; /* (BLOCK) */
 } weights_work;
 
 static size_t work_bytes(const weights_op *op) {
@@ -54,13 +54,13 @@ static void take_rows(weights_work *w, pf_side side, const int64_t *at, int64_t 
     const pf_rows *rows = side == PF_SIDE_QUERY ? &p->q : &p->k;
     pf_encoded *block = side == PF_SIDE_QUERY ? &w->q : &w->k;
     const float *x = pf_rows_at(rows, w->item, w->head, 0);
-    if (p->exact) pf_encode_load(block, x, rows->row, at, first, n);
-    else pf_encode(block, side, x, rows->row, at, first, n);
+    if (p->exact)
+        pf_encode_load(block, x, rows->row, at, first, n);
+    else
+        pf_encode(block, side, x, rows->row, at, first, n);
 }
 
-static int64_t place_of(const weights_op *op, int64_t i) {
-    return op->place ? op->place[i] : i;
-}
+static int64_t place_of(const weights_op *op, int64_t i) { return op->place ? op->place[i] : i; }
 
 /* w_ij of query i0 + i with key position `key`, its product (or exact score) given. */
 static float weight_of(const weights_work *w, int64_t i, int64_t key, float product, float shift) {
@@ -253,14 +253,15 @@ static int check_shapes(const pf_tensor *q, const pf_tensor *k, const pf_weights
     bool fit = q->rank == 4 && k->rank == 4 && q->shape[0] == k->shape[0] &&
                q->shape[1] == k->shape[1] && q->shape[3] == k->shape[3] && q->shape[3] >= 1;
     if (!fit || (o->causal && q->shape[2] != k->shape[2])) {
-        return pf_fail(PF_ESHAPE, "weights: q is %s, k is %s; they must be (batch, heads, length, "
-                                  "width), alike but for the length%s",
+        return pf_fail(PF_ESHAPE,
+                       "weights: q is %s, k is %s; they must be (batch, heads, length, "
+                       "width), alike but for the length%s",
                        pf_shape_of(q), pf_shape_of(k), fit ? ", which causal needs alike" : "");
     }
     const pf_tensor *W = o->projection, *mask = o->mask;
     if (mask && !pf_tensor_alive(mask)) return pf_tensor_check(mask, PF_F32, "weights", "mask");
-    if (mask && (mask->rank != 2 || mask->shape[0] != k->shape[0] ||
-                 mask->shape[1] != k->shape[2])) {
+    if (mask &&
+        (mask->rank != 2 || mask->shape[0] != k->shape[0] || mask->shape[1] != k->shape[2])) {
         return pf_fail(PF_ESHAPE, "weights: mask is %s, must be [%lld, %lld]", pf_shape_of(mask),
                        (long long)k->shape[0], (long long)k->shape[2]);
     }

@@ -70,9 +70,9 @@ typedef struct pf_partition {
     const pf_tensor *mask; /* (B, Lk); NULL */
     const int64_t *at;     /* (n) positions of the queries, ascending; NULL: 0 .. n-1 */
     int64_t n;
-    double *size;          /* s (B, H, n); NULL: not wanted */
-    double *sum;           /* R (B, H, n); 0: no key in reach */
-    float *top;            /* M (B, H, n); -inf: no key */
+    double *size; /* s (B, H, n); NULL: not wanted */
+    double *sum;  /* R (B, H, n); 0: no key in reach */
+    float *top;   /* M (B, H, n); -inf: no key */
 } pf_partition;
 
 int pf_partition_run(pf_partition *p); /* fills size, sum, top */
@@ -83,14 +83,13 @@ typedef struct pf_sweep {
     int64_t item, head, at; /* at: of item and head together */
     int64_t r;
     pf_encoded q, k;
-    double *z;              /* (r) */
+    double *z; /* (r) */
     float M;
-    int64_t keys;           /* taken in so far */
-    int64_t from, until;    /* keys that k holds encoded */
+    int64_t keys;        /* taken in so far */
+    int64_t from, until; /* keys that k holds encoded */
 } pf_sweep;
 size_t pf_sweep_bytes(const pf_partition *p, bool backward);
-void pf_sweep_open(pf_sweep *s, const pf_partition *p, int64_t task, bool backward,
-                   void **scratch);
+void pf_sweep_open(pf_sweep *s, const pf_partition *p, int64_t task, bool backward, void **scratch);
 void pf_sweep_take(pf_sweep *s, int64_t end); /* the keys before `end` that are not in yet */
 double pf_sweep_sum(const pf_sweep *s, const float *f); /* R of a query; 0: no key in reach */
 
@@ -103,7 +102,7 @@ static inline bool pf_partition_sees(const pf_partition *p, int64_t b, int64_t i
 }
 
 /* Kernel options of a public call -> kernel, or exact. */
-int pf_probe_kernel(pf_kernel *kernel, bool *exact, const pf_config *options,
-                    const pf_tensor *W, int64_t head_dim, const char *where);
+int pf_probe_kernel(pf_kernel *kernel, bool *exact, const pf_config *options, const pf_tensor *W,
+                    int64_t head_dim, const char *where);
 
 #endif

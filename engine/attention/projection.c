@@ -129,8 +129,9 @@ static int check_sizes(const pf_projection_options *o) {
                        (long long)o->features, (long long)o->head_dim, (long long)o->heads);
     }
     if (o->head_dim > 4096 || o->features > 1 << 20) {
-        return pf_fail(PF_EINVAL, "projection: head_dim %lld (at most 4096) or features %lld "
-                                  "(at most 1048576) is too large",
+        return pf_fail(PF_EINVAL,
+                       "projection: head_dim %lld (at most 4096) or features %lld "
+                       "(at most 1048576) is too large",
                        (long long)o->head_dim, (long long)o->features);
     }
     return 0;
@@ -153,8 +154,8 @@ static int read_options(pf_drawing *drawing, const pf_projection_options *option
     PF_TRY(rows);
     int norms = choose("norms", PF_NORMS_CHOICES, o.norms);
     PF_TRY(norms);
-    *drawing = (pf_drawing){o.features, o.head_dim, o.heads, o.seed, o.layer, o.epoch,
-                            (pf_row_kind)rows, (pf_norm_kind)norms};
+    *drawing = (pf_drawing){o.features, o.head_dim, o.heads,           o.seed,
+                            o.layer,    o.epoch,    (pf_row_kind)rows, (pf_norm_kind)norms};
     return 0;
 }
 

@@ -14,10 +14,14 @@
 #include "calls.h"
 
 /* In the order of the choices; a spec holds every name against what it draws. */
-#define PF_ROWS_DRAWN "orthogonal|iid|hadamard|simplex"
+#define PF_ROWS_DRAWN   "orthogonal|iid|hadamard|simplex"
 #define PF_ROWS_CHOICES PF_ROWS_DRAWN "|given"
 typedef enum {
-    PF_ROWS_ORTHOGONAL, PF_ROWS_IID, PF_ROWS_HADAMARD, PF_ROWS_SIMPLEX, PF_ROWS_GIVEN
+    PF_ROWS_ORTHOGONAL,
+    PF_ROWS_IID,
+    PF_ROWS_HADAMARD,
+    PF_ROWS_SIMPLEX,
+    PF_ROWS_GIVEN
 } pf_row_kind;
 #define PF_NORMS_CHOICES "chi|sqrt_d"
 typedef enum { PF_NORMS_CHI, PF_NORMS_SQRT_D } pf_norm_kind;

@@ -79,12 +79,16 @@ void pf_rows_turn(pf_row_kind kind, const pf_rng *rng, uint64_t *word, int64_t n
     case PF_ROWS_IID:
         for (int64_t a = 0; a < n; a++) unit(d, block + a * d);
         break;
-    case PF_ROWS_HADAMARD: hadamard(rng, word, n, d, block, work); break;
+    case PF_ROWS_HADAMARD:
+        hadamard(rng, word, n, d, block, work);
+        break;
     case PF_ROWS_SIMPLEX:
         gram_schmidt(n, d, block);
         simplex(n, d, block);
         break;
     case PF_ROWS_ORTHOGONAL:
-    case PF_ROWS_GIVEN: gram_schmidt(n, d, block); break;
+    case PF_ROWS_GIVEN:
+        gram_schmidt(n, d, block);
+        break;
     }
 }

@@ -13,11 +13,11 @@
 typedef struct pf_projector {
     const pf_kern *kern;
     int64_t m, d;
-    const float *w;             /* (m, d) */
-    const pf_hadamard *blocks;  /* NULL: by the matrix */
-    pf_turned turned;           /* w, for many rows */
-    float *panel;               /* of pf_block_gemm */
-    float *lanes;               /* of the Hadamard kernels */
+    const float *w;            /* (m, d) */
+    const pf_hadamard *blocks; /* NULL: by the matrix */
+    pf_turned turned;          /* w, for many rows */
+    float *panel;              /* of pf_block_gemm */
+    float *lanes;              /* of the Hadamard kernels */
 } pf_projector;
 
 /* Whether the factors of an (m, d) projection are worth having; never depends on the rows. */

@@ -19,9 +19,13 @@ static int64_t count_runs(const pf_tensor *documents, int64_t item, int64_t L) {
 }
 
 static pf_segment segment_of(int64_t item, int64_t from, int64_t to, int64_t L) {
-    return (pf_segment){.item = (int32_t)item, .first = from == 0, .last = to == L,
-                        .start = from, .length = to - from,
-                        .q_start = from, .q_length = to - from};
+    return (pf_segment){.item = (int32_t)item,
+                        .first = from == 0,
+                        .last = to == L,
+                        .start = from,
+                        .length = to - from,
+                        .q_start = from,
+                        .q_length = to - from};
 }
 
 static pf_segment *fill_item(pf_segment *s, const pf_tensor *documents, int64_t item, int64_t L) {
@@ -49,8 +53,9 @@ static int check_offsets(const pf_reach_inputs *in, int64_t *pieces) {
     for (int64_t i = 1; i <= n; i++) {
         int32_t from = offset_at(t, i - 1), to = offset_at(t, i);
         if (to < from) {
-            return pf_fail(PF_EINVAL, "%s: cu_seqlens must not decrease, but number %lld is %d "
-                                      "after %d",
+            return pf_fail(PF_EINVAL,
+                           "%s: cu_seqlens must not decrease, but number %lld is %d "
+                           "after %d",
                            in->op, (long long)(i + 1), to, from);
         }
         *pieces += to > from;

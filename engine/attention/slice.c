@@ -11,10 +11,11 @@
 static int attend_linear(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *s,
                          pf_tensor *const *side, pf_tensor *mask, pf_tensor *documents) {
     pf_tensor *in[PF_FAVOR_INPUTS] = {
-        [PF_FAVOR_Q] = side[0], [PF_FAVOR_K] = side[1], [PF_FAVOR_V] = side[2],
-        [PF_FAVOR_PROJECTION] = a->projection, [PF_FAVOR_FACTORS] = a->factors,
-        [PF_FAVOR_MASK] = mask, [PF_FAVOR_DOCUMENTS] = documents,
-        [PF_FAVOR_DECAY] = a->decay, [PF_FAVOR_TILTS] = a->tilts,
+        [PF_FAVOR_Q] = side[0],           [PF_FAVOR_K] = side[1],
+        [PF_FAVOR_V] = side[2],           [PF_FAVOR_PROJECTION] = a->projection,
+        [PF_FAVOR_FACTORS] = a->factors,  [PF_FAVOR_MASK] = mask,
+        [PF_FAVOR_DOCUMENTS] = documents, [PF_FAVOR_DECAY] = a->decay,
+        [PF_FAVOR_TILTS] = a->tilts,
     };
     if (s->position > 0) {
         in[PF_FAVOR_ENTRY_S] = s->tensor[PF_S];

@@ -37,8 +37,9 @@ static int check_projection(const pf_attention_state_options *o, const pf_map *m
     bool fits = (w->rank == 2 || (w->rank == 3 && w->shape[0] == o->heads)) &&
                 w->shape[w->rank - 1] == o->head_dim && w->shape[w->rank - 2] >= 1;
     if (fits) return 0;
-    return pf_fail(PF_ESHAPE, "attention state: projection is %s, must be (features, %lld) or "
-                              "(%lld, features, %lld)",
+    return pf_fail(PF_ESHAPE,
+                   "attention state: projection is %s, must be (features, %lld) or "
+                   "(%lld, features, %lld)",
                    pf_shape_of(w), (long long)o->head_dim, (long long)o->heads,
                    (long long)o->head_dim);
 }
@@ -148,8 +149,9 @@ int pf_alone_alike(const pf_alone *a, const pf_alone *b) {
     if (a->attend.kind != b->attend.kind) return differ("the kind of attention");
     if (a->attend.kernel.map != b->attend.kernel.map) return differ("the feature map");
     if (a->heads != b->heads || a->head_dim != b->head_dim || a->value_dim != b->value_dim) {
-        return pf_fail(PF_ESHAPE, "attention state: one has %lld heads of %lld and values of "
-                                  "%lld, the other %lld, %lld and %lld",
+        return pf_fail(PF_ESHAPE,
+                       "attention state: one has %lld heads of %lld and values of "
+                       "%lld, the other %lld, %lld and %lld",
                        (long long)a->heads, (long long)a->head_dim, (long long)a->value_dim,
                        (long long)b->heads, (long long)b->head_dim, (long long)b->value_dim);
     }
@@ -164,9 +166,15 @@ int pf_attention_state_info(const pf_state *state, pf_attention_state_options *i
     const pf_alone *a = state->alone;
     if (!a) return pf_fail(PF_ESTATE, "attention: this state belongs to a model");
     *info = (pf_attention_state_options){
-        .size = sizeof *info, .kernel = a->kernel, .projection = a->attend.projection,
-        .batch = state->batch, .heads = a->heads, .head_dim = a->head_dim,
-        .value_dim = a->value_dim, .decay = a->attend.decay, .fingerprint = a->fingerprint,
+        .size = sizeof *info,
+        .kernel = a->kernel,
+        .projection = a->attend.projection,
+        .batch = state->batch,
+        .heads = a->heads,
+        .head_dim = a->head_dim,
+        .value_dim = a->value_dim,
+        .decay = a->attend.decay,
+        .fingerprint = a->fingerprint,
     };
     return 0;
 }

@@ -22,7 +22,8 @@
 enum { RECENT = 512 };
 
 const pf_state_kind pf_state_favor = {
-    .name = "favor", .tensor = {"s", "z", "shift", "s_recent", "z_recent"},
+    .name = "favor",
+    .tensor = {"s", "z", "shift", "s_recent", "z_recent"},
 };
 
 /* m of the projection, or head_dim. */
@@ -54,10 +55,17 @@ typedef struct {
 static sums sums_of(pf_state *s, const pf_engine *e, const pf_attend *a) {
     const pf_tensor *S = s->tensor[PF_S];
     return (sums){
-        .kern = e->kern, .decay = a->decay ? pf_f32(a->decay) : NULL, .recent = s->recent,
-        .H = S->shape[1], .r = S->shape[2], .dv = S->shape[3],
-        .s = pf_f32(S), .z = pf_f32(s->tensor[PF_Z]), .shift = pf_f32(s->tensor[PF_SHIFT]),
-        .s_recent = pf_f32(s->tensor[PF_S_RECENT]), .z_recent = pf_f32(s->tensor[PF_Z_RECENT]),
+        .kern = e->kern,
+        .decay = a->decay ? pf_f32(a->decay) : NULL,
+        .recent = s->recent,
+        .H = S->shape[1],
+        .r = S->shape[2],
+        .dv = S->shape[3],
+        .s = pf_f32(S),
+        .z = pf_f32(s->tensor[PF_Z]),
+        .shift = pf_f32(s->tensor[PF_SHIFT]),
+        .s_recent = pf_f32(s->tensor[PF_S_RECENT]),
+        .z_recent = pf_f32(s->tensor[PF_Z_RECENT]),
     };
 }
 
@@ -101,8 +109,8 @@ typedef struct {
 typedef struct {
     const step_op *op;
     pf_map_args args;
-    const float *w;       /* (m, d), NULL: not projected */
-    float *row, *f;       /* (d), (r) */
+    const float *w; /* (m, d), NULL: not projected */
+    float *row, *f; /* (d), (r) */
 } step_head;
 
 static size_t head_bytes(const step_op *o) {
@@ -190,8 +198,8 @@ static void fill_kernel(step_op *o, const pf_engine *e, const pf_attend *a, int6
     const pf_kernel *kernel = &a->kernel;
     o->a = a;
     o->d = d;
-    o->args = pf_map_args_of(kernel->map, e->kern, projections_of(a, d), kernel->eps,
-                             kernel->ratio);
+    o->args =
+        pf_map_args_of(kernel->map, e->kern, projections_of(a, d), kernel->eps, kernel->ratio);
 }
 
 int pf_favor_step(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *s, pf_tensor *q,

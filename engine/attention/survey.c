@@ -22,12 +22,12 @@ typedef struct {
     pf_kernel kernel;
     pf_survey *heads;
     const pf_tensor *q, *k;
-    const double *tilt;   /* (H), or NULL: the kernel's */
+    const double *tilt; /* (H), or NULL: the kernel's */
     int64_t H, d, m, r, items, nq, nk;
     bool causal;
     pf_tensor *projection;
-    double *pair;         /* (H, pairs): |x + y|^2, to find the median */
-    int64_t draw;         /* the running one, from 1 */
+    double *pair; /* (H, pairs): |x + y|^2, to find the median */
+    int64_t draw; /* the running one, from 1 */
 } survey;
 
 /* Sample i of `count` among n, evenly spaced. */
@@ -172,8 +172,8 @@ static void judge_pairs(const survey *s, const trial *t, double *error, double *
     for (int64_t i = 0; i < s->nq; i++) {
         for (int64_t j = 0; j < s->nk; j++) {
             if (!sees(s, i, j)) continue;
-            double log_scale = t->top_q[i] + t->top_k[j] - dot(s->d, t->x + i * s->d,
-                                                               t->y + j * s->d);
+            double log_scale =
+                t->top_q[i] + t->top_k[j] - dot(s->d, t->x + i * s->d, t->y + j * s->d);
             double e = dot(s->r, t->fq + i * s->r, t->fk + j * s->r) * exp(log_scale) - 1;
             *error += e;
             *square += e * e;
@@ -196,8 +196,8 @@ static void measure_task(void *context, int64_t head, void *scratch) {
     double error = 0, square = 0, pairs = (double)pf_max(h->pairs, 1);
     carve_trial(s, &t, scratch);
     const float *w = pf_f32(s->projection) + (s->projection->rank == 3 ? head * s->m * s->d : 0);
-    pf_map_args args = pf_map_args_of(s->kernel.map, s->engine->kern, s->m, s->kernel.eps,
-                                      s->kernel.ratio);
+    pf_map_args args =
+        pf_map_args_of(s->kernel.map, s->engine->kern, s->m, s->kernel.eps, s->kernel.ratio);
     if (s->kernel.map->tilted) pf_map_tilt(&args, kernel_of(s, head).tilt, w, s->d, t.bias);
     for (int64_t n = 0; n < s->items; n++) {
         load_item(s, n, head, t.x, t.y);
@@ -248,9 +248,10 @@ static int check_rows(const pf_tensor *q, const pf_tensor *k, bool causal) {
         (!causal || q->shape[2] == k->shape[2])) {
         return 0;
     }
-    return pf_fail(PF_ESHAPE, "survey: q is %s and k is %s; they must be (B, H, Lq, d) and "
-                              "(B, H, Lk, d)%s", pf_shape_of(q), pf_shape_of(k),
-                   causal ? ", with Lq = Lk where causal" : "");
+    return pf_fail(PF_ESHAPE,
+                   "survey: q is %s and k is %s; they must be (B, H, Lq, d) and "
+                   "(B, H, Lk, d)%s",
+                   pf_shape_of(q), pf_shape_of(k), causal ? ", with Lq = Lk where causal" : "");
 }
 
 static int check_projection(const survey *s, const pf_tensor *w) {
@@ -259,9 +260,11 @@ static int check_projection(const survey *s, const pf_tensor *w) {
     bool fits = (w->rank == 2 || (w->rank == 3 && w->shape[0] == s->H)) &&
                 w->shape[w->rank - 1] == s->d && w->shape[w->rank - 2] == s->m;
     if (fits) return 0;
-    return pf_fail(PF_ESHAPE, "survey: projection is %s, must be (%lld, %lld), or (heads, %lld, "
-                              "%lld)", pf_shape_of(w), (long long)s->m, (long long)s->d,
-                   (long long)s->m, (long long)s->d);
+    return pf_fail(PF_ESHAPE,
+                   "survey: projection is %s, must be (%lld, %lld), or (heads, %lld, "
+                   "%lld)",
+                   pf_shape_of(w), (long long)s->m, (long long)s->d, (long long)s->m,
+                   (long long)s->d);
 }
 
 /* Sizes, and the heads zeroed. */
@@ -275,8 +278,10 @@ static int prepare(survey *s, const pf_survey_options *o, int n) {
         return pf_fail(PF_EINVAL, "survey: room for %d heads, q has %lld", n, (long long)s->H);
     }
     if (!s->kernel.map->softmax) {
-        return pf_fail(PF_EINVAL, "survey: '%s' features estimate no exp(x.y), so there is no "
-                                  "error to tell; softmax features do", s->kernel.map->name);
+        return pf_fail(PF_EINVAL,
+                       "survey: '%s' features estimate no exp(x.y), so there is no "
+                       "error to tell; softmax features do",
+                       s->kernel.map->name);
     }
     memset(s->heads, 0, (size_t)n * sizeof *s->heads);
     return check_projection(s, o->projection);
@@ -286,16 +291,16 @@ int pf_kernel_survey(pf_survey *heads, int n, pf_engine *engine, const pf_config
                      const pf_tensor *q, const pf_tensor *k, const pf_survey_options *options) {
     pf_survey_options o = {0};
     if (options) memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
-    survey s = {.engine = engine, .heads = heads, .q = q, .k = k, .causal = o.causal,
-                .tilt = o.tilt};
+    survey s = {
+        .engine = engine, .heads = heads, .q = q, .k = k, .causal = o.causal, .tilt = o.tilt};
     PF_TRY(check_rows(q, k, o.causal));
     PF_TRY(pf_kernel_resolve(&s.kernel, kernel, q->shape[3]));
     PF_TRY(prepare(&s, &o, n));
     size_t bytes = (size_t)(s.H * s.items * s.nq * s.nk) * sizeof(double);
     s.pair = pf_heap_alloc(engine->heap, bytes);
     if (!s.pair) return PF_ENOMEM;
-    int status = pf_parallel(engine, s.H, (size_t)((s.nq + s.nk) * s.d) * sizeof(double),
-                             predict_task, &s);
+    int status =
+        pf_parallel(engine, s.H, (size_t)((s.nq + s.nk) * s.d) * sizeof(double), predict_task, &s);
     pf_heap_free(engine->heap, s.pair, bytes);
     if (status < 0 || s.items == 0) return status;
     return measure(&s, &o);

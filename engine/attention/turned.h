@@ -23,7 +23,7 @@ static inline int64_t pf_turned_floats(int64_t n, int64_t k) {
 /* t->strips (pf_turned_floats) <- b (n, k). */
 void pf_turn(pf_turned *t, const float *b);
 /* c (m, n; ldc) <- a (m, k; lda) B^T; panel: block_gemm's. The level has a block_gemm. */
-void pf_turned_gemm(const pf_kern *kern, const pf_turned *t, int64_t m, const float *a,
-                    int64_t lda, float *c, int64_t ldc, float *panel);
+void pf_turned_gemm(const pf_kern *kern, const pf_turned *t, int64_t m, const float *a, int64_t lda,
+                    float *c, int64_t ldc, float *panel);
 
 #endif

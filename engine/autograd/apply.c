@@ -36,8 +36,10 @@ int pf_apply_drawn(pf_engine *engine, const pf_op *op, pf_tensor *const *in, int
     c.n_in = n_in;
     c.draw = draw;
     if (n_in > 0) memcpy(c.in, in, (size_t)n_in * sizeof *in);
-    if (!attrs) pf_op_fill_defaults(op, c.attr);
-    else if (op->n_attrs > 0) memcpy(c.attr, attrs, (size_t)op->n_attrs * sizeof *attrs);
+    if (!attrs)
+        pf_op_fill_defaults(op, c.attr);
+    else if (op->n_attrs > 0)
+        memcpy(c.attr, attrs, (size_t)op->n_attrs * sizeof *attrs);
     c.record = to_record(engine, op, in, n_in);
     int status = pf_call_forward(&c);
     if (status >= 0 && c.record) status = pf_tape_record(engine->tape, &c);

@@ -140,8 +140,7 @@ int pf_reshape(pf_tensor **y, pf_engine *e, pf_tensor *x, int rank, const int64_
 
 int pf_permute(pf_tensor **y, pf_engine *e, pf_tensor *x, int rank, const int *order) {
     call c = begin(&pf_op_permute);
-    if (rank < 0 || rank > PF_MAX_RANK)
-        return too_many("permute", rank);
+    if (rank < 0 || rank > PF_MAX_RANK) return too_many("permute", rank);
     pf_attr *list = named(&c, "order");
     list->n = rank;
     for (int d = 0; d < rank; d++) list->list[d] = order[d];

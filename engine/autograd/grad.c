@@ -64,8 +64,10 @@ static int open_target(pf_walk *w, pf_call *c, int i, bool *fresh, pf_tensor **t
 
 static int check_wanted(const pf_call *c, int i) {
     if (i >= 0 && i < c->n_in && c->need[i]) return PF_OK;
-    return pf_fail(PF_EINVAL, "%s: its backward asked for the gradient of input %d, which is not "
-                   "wanted", c->op->name, i);
+    return pf_fail(PF_EINVAL,
+                   "%s: its backward asked for the gradient of input %d, which is not "
+                   "wanted",
+                   c->op->name, i);
 }
 
 /* ---- what an op's backward calls ---- */
@@ -154,8 +156,10 @@ int pf_tensor_require_grad(pf_tensor *t, bool yes) {
     }
     PF_TRY(pf_tensor_check(t, PF_F32, "requires_grad", "tensor"));
     if (t->tape)
-        return pf_fail(PF_ESTATE, "requires_grad: the tensor %s was computed on a tape; detach it "
-                       "first", pf_shape_of(t));
+        return pf_fail(PF_ESTATE,
+                       "requires_grad: the tensor %s was computed on a tape; detach it "
+                       "first",
+                       pf_shape_of(t));
     t->requires_grad = true;
     return PF_OK;
 }

@@ -23,7 +23,7 @@ typedef struct {
     pf_tensor *const *inputs;
     int n;
     uint64_t seed;
-    double *weight;  /* of each element of the result: the judged number is their sum */
+    double *weight; /* of each element of the result: the judged number is their sum */
     int64_t results;
     double worst;
     int judged;
@@ -138,7 +138,7 @@ static double scale_of(const input_work *work) {
 }
 
 typedef struct {
-    double error;   /* numeric - analytic */
+    double error; /* numeric - analytic */
     double numeric, analytic;
     double typical; /* root of the sum of squares: the size to expect of such a derivative */
     double noise;
@@ -243,8 +243,8 @@ static void mark_inputs(checker *check, input_state *state) {
     for (int i = 0; i < check->n; i++) any = any || check->inputs[i]->requires_grad;
     for (int i = 0; i < check->n; i++) {
         pf_tensor *t = check->inputs[i];
-        state[i] = (input_state){
-            .required = t->requires_grad, .stale = t->grad_stale, .grad = t->grad};
+        state[i] =
+            (input_state){.required = t->requires_grad, .stale = t->grad_stale, .grad = t->grad};
         state[i].checked = t->dtype == PF_F32 && (any ? t->requires_grad : true);
         t->grad = NULL;
         t->grad_stale = false;
@@ -283,8 +283,8 @@ int pf_gradcheck(pf_engine *engine,
     *worst = 0;
     if (!engine || !f || n < 1) return pf_fail(PF_EINVAL, "gradcheck: needs a function and inputs");
     PF_TRY(check_inputs(inputs, n));
-    checker check = {.engine = engine, .f = f, .context = context, .inputs = inputs, .n = n,
-                     .seed = seed};
+    checker check = {
+        .engine = engine, .f = f, .context = context, .inputs = inputs, .n = n, .seed = seed};
     size_t bytes = (size_t)n * sizeof(input_state);
     input_state *state = pf_heap_alloc(engine->heap, bytes);
     if (!state) return PF_ENOMEM;

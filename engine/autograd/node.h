@@ -21,7 +21,7 @@ typedef struct pf_target {
  * drop, when f.release is called. */
 typedef struct pf_rerun {
     pf_again f;
-    pf_branch_fn branch;  /* of a reversible node: n_branches of them, on f.context */
+    pf_branch_fn branch; /* of a reversible node: n_branches of them, on f.context */
     int64_t n_branches;
     uint64_t seed, draws; /* of the engine, before the first run */
 } pf_rerun;
@@ -40,7 +40,7 @@ typedef struct pf_node {
 } pf_node;
 
 struct pf_tape {
-    pf_owner owner; /* first: the tensor floor keeps its list here */
+    pf_owner owner;    /* first: the tensor floor keeps its list here */
     pf_engine *engine; /* NULL: the engine closed before the tape */
     pf_heap *heap;     /* retained */
     pf_tape *outer;
@@ -48,9 +48,9 @@ struct pf_tape {
     pf_node *nodes;
     int64_t n, capacity;
     int paused;
-    bool walked;  /* backward has begun: nothing is recorded any more */
-    bool walking; /* backward is running */
-    bool doomed;  /* closed from inside its own backward */
+    bool walked;          /* backward has begun: nothing is recorded any more */
+    bool walking;         /* backward is running */
+    bool doomed;          /* closed from inside its own backward */
     struct pf_note *note; /* what is asked about ops while this tape is paused; or NULL */
     /* A tape inside a node's backward: the outermost one that is being walked, whose list
      * names every leaf that such tapes gave a gradient to, in case the walk breaks off. */
@@ -63,8 +63,8 @@ struct pf_tape {
 typedef struct pf_note {
     const pf_tape *outer; /* never looked into: it may have closed */
     uint64_t outer_id;
-    bool wanted;           /* an op read a leaf that wants a gradient */
-    const char *captured;  /* the op that read what was made on `outer`; NULL: none did */
+    bool wanted;          /* an op read a leaf that wants a gradient */
+    const char *captured; /* the op that read what was made on `outer`; NULL: none did */
 } pf_note;
 
 static inline bool pf_made_by(const pf_tape *tape, const pf_tensor *t) {
@@ -74,7 +74,7 @@ static inline bool pf_made_by(const pf_tape *tape, const pf_tensor *t) {
 /* Appends the call as a node: takes its saved tensors, links its outputs. On failure the
  * tape is as before and the call still owns everything. */
 int pf_tape_record(pf_tape *tape, pf_call *c);
-void pf_node_drop(pf_tape *tape, pf_node *node);    /* everything but the targets */
+void pf_node_drop(pf_tape *tape, pf_node *node); /* everything but the targets */
 void pf_node_drop_targets(pf_node *node);
 
 /* The grad_context of one node's backward. */

@@ -105,8 +105,10 @@ int pf_tape_link(pf_tape *tape, pf_tensor **y, bool *linked) {
 static int check_same(const pf_call *c, const pf_tensor *y) {
     PF_TRY(pf_tensor_check(y, PF_F32, "recompute", "result"));
     if (pf_same_shape(y, c->dout[0])) return PF_OK;
-    return pf_fail(PF_ESHAPE, "recompute: the function gave %s at first and %s when it was run "
-                   "again", pf_shape_of(c->dout[0]), pf_shape_of(y));
+    return pf_fail(PF_ESHAPE,
+                   "recompute: the function gave %s at first and %s when it was run "
+                   "again",
+                   pf_shape_of(c->dout[0]), pf_shape_of(y));
 }
 
 /* The second run draws the same random numbers as the first. */
@@ -159,8 +161,12 @@ static int again_backward(pf_call *c) {
 }
 
 /* No row of the table: nothing but this file makes such a node. */
-static const pf_op again_op = {.name = "recompute", .args = "x", .results = "y",
-                               .max_in = PF_MAX_IN, .n_out = 1, .uses = PF_USES_ALL_IN,
+static const pf_op again_op = {.name = "recompute",
+                               .args = "x",
+                               .results = "y",
+                               .max_in = PF_MAX_IN,
+                               .n_out = 1,
+                               .uses = PF_USES_ALL_IN,
                                .backward = again_backward};
 
 /* ---- forward ---- */
@@ -181,9 +187,11 @@ static int check_captured(const pf_note *note, pf_tensor *const *results, int n)
         if (itself && !what) what = "the result";
     }
     if (!what) return PF_OK;
-    return pf_fail(PF_EINVAL, "recompute: %s read a tensor that was computed on the open tape and "
+    return pf_fail(PF_EINVAL,
+                   "recompute: %s read a tensor that was computed on the open tape and "
                    "is no input; hand it over as one, or its gradient is lost (detach says that "
-                   "none is wanted)", what);
+                   "none is wanted)",
+                   what);
 }
 
 int pf_hidden_begin(pf_hidden *h, pf_engine *e) {

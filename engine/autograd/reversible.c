@@ -135,8 +135,12 @@ static int reversible_backward(pf_call *c) {
     return status;
 }
 
-static const pf_op reversible_op = {.name = "reversible", .args = "x1, x2", .results = "a, b",
-                                    .min_in = 2, .max_in = 2, .n_out = 2,
+static const pf_op reversible_op = {.name = "reversible",
+                                    .args = "x1, x2",
+                                    .results = "a, b",
+                                    .min_in = 2,
+                                    .max_in = 2,
+                                    .n_out = 2,
                                     .uses = PF_USES_OUT(0) | PF_USES_OUT(1),
                                     .backward = reversible_backward};
 
@@ -186,8 +190,10 @@ static int record(pf_engine *e, const pf_branches *b, uint64_t seed, pf_tensor *
     half[0] = c.out[0], half[1] = c.out[1];
     if (status < 0) return status;
     e->tape->nodes[e->tape->n - 1].rerun =
-        (pf_rerun){.f = {.release = b->release, .context = b->context}, .branch = b->run,
-                   .n_branches = b->n, .seed = seed};
+        (pf_rerun){.f = {.release = b->release, .context = b->context},
+                   .branch = b->run,
+                   .n_branches = b->n,
+                   .seed = seed};
     return PF_OK;
 }
 

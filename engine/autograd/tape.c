@@ -252,11 +252,15 @@ static int walk_node(pf_tape *tape, pf_node *node) {
 static int check_loss(const pf_tape *tape, const pf_tensor *loss, const pf_tensor *seed) {
     PF_TRY(pf_tensor_check(loss, PF_F32, "backward", "loss"));
     if (!pf_made_by(tape, loss))
-        return pf_fail(PF_EINVAL, "backward: the loss %s was not made on this tape from anything "
-                       "that requires a gradient", pf_shape_of(loss));
+        return pf_fail(PF_EINVAL,
+                       "backward: the loss %s was not made on this tape from anything "
+                       "that requires a gradient",
+                       pf_shape_of(loss));
     if (!seed && pf_tensor_numel(loss) != 1)
-        return pf_fail(PF_ESHAPE, "backward: the loss is %s, not one number: take its sum or mean, "
-                       "or give a seed of its shape", pf_shape_of(loss));
+        return pf_fail(PF_ESHAPE,
+                       "backward: the loss is %s, not one number: take its sum or mean, "
+                       "or give a seed of its shape",
+                       pf_shape_of(loss));
     if (!seed) return PF_OK;
     PF_TRY(pf_tensor_check(seed, PF_F32, "backward", "seed"));
     if (!pf_same_shape(seed, loss))
@@ -295,7 +299,7 @@ static int check_walk(const pf_tape *tape) {
     if (!tape->engine) return pf_fail(PF_ESTATE, "backward: the engine of this tape has closed");
     if (tape->walked)
         return pf_fail(PF_ESTATE, "backward: this tape has been walked already, and its "
-                       "activations are gone; open a new tape and run forward again");
+                                  "activations are gone; open a new tape and run forward again");
     if (tape->engine->tape != tape)
         return pf_fail(PF_ESTATE, "backward: an inner tape is still open; close it first");
     return PF_OK;

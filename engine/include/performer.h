@@ -22,26 +22,26 @@
 extern "C" {
 #endif
 
-#define PF_API __attribute__((visibility("default")))
+#define PF_API           __attribute__((visibility("default")))
 #define PF_VERSION_MAJOR 0
 #define PF_VERSION_MINOR 1
 #define PF_VERSION_PATCH 0
-#define PF_MAX_RANK 8
+#define PF_MAX_RANK      8
 
 /* ---- status ------------------------------------------------------------------- */
 
-#define PF_STATUS_LIST(X)                                                      \
-    X(PF_OK, 0, "ok")                                                          \
-    X(PF_EINVAL, -1, "invalid argument")                                       \
-    X(PF_ESHAPE, -2, "shapes don't fit")                                       \
-    X(PF_EDTYPE, -3, "wrong dtype")                                            \
-    X(PF_ENOMEM, -4, "out of memory or over the byte budget")                  \
-    X(PF_EIO, -5, "reading or writing failed")                                 \
-    X(PF_EFORMAT, -6, "malformed or damaged file")                             \
-    X(PF_ENOTFOUND, -7, "no such file, op, layer or option")                   \
-    X(PF_ECANCEL, -8, "cancelled by the host")                                 \
-    X(PF_ESTATE, -9, "not possible in this state (closed tape, used tensor)")  \
-    X(PF_ENUMERIC, -10, "a value that is not finite")                          \
+#define PF_STATUS_LIST(X)                                                                          \
+    X(PF_OK, 0, "ok")                                                                              \
+    X(PF_EINVAL, -1, "invalid argument")                                                           \
+    X(PF_ESHAPE, -2, "shapes don't fit")                                                           \
+    X(PF_EDTYPE, -3, "wrong dtype")                                                                \
+    X(PF_ENOMEM, -4, "out of memory or over the byte budget")                                      \
+    X(PF_EIO, -5, "reading or writing failed")                                                     \
+    X(PF_EFORMAT, -6, "malformed or damaged file")                                                 \
+    X(PF_ENOTFOUND, -7, "no such file, op, layer or option")                                       \
+    X(PF_ECANCEL, -8, "cancelled by the host")                                                     \
+    X(PF_ESTATE, -9, "not possible in this state (closed tape, used tensor)")                      \
+    X(PF_ENUMERIC, -10, "a value that is not finite")                                              \
     X(PF_EHOST, -11, "a callback of the host failed")
 
 #define PF_STATUS_ENUM(name, value, text) name = (value),
@@ -65,7 +65,10 @@ typedef struct pf_state pf_state;
 typedef struct pf_stream pf_stream;
 typedef struct pf_config pf_config;
 typedef struct pf_data pf_data;
-typedef struct { const char *name; pf_tensor *tensor; } pf_named;
+typedef struct {
+    const char *name;
+    pf_tensor *tensor;
+} pf_named;
 
 typedef enum { PF_CPU_GENERIC, PF_CPU_AVX2, PF_CPU_AVX512, PF_CPU_BEST = 99 } pf_cpu;
 typedef enum { PF_LOG_DEBUG, PF_LOG_INFO, PF_LOG_WARN, PF_LOG_SILENT } pf_log_level;
@@ -78,19 +81,19 @@ typedef struct {
 } pf_allocator;
 
 typedef struct {
-    size_t size;             /* sizeof(pf_options); what lies beyond keeps its default */
-    int threads;             /* 0: as many as OpenMP would use */
-    uint64_t seed;           /* of everything random */
-    size_t memory;           /* byte budget, 0: none */
-    pf_cpu cpu;              /* highest kernel level; PF_CPU_BEST */
-    pf_allocator allocator;  /* resize NULL: the C library's */
-    pf_log_fn log;           /* NULL: silent */
+    size_t size;            /* sizeof(pf_options); what lies beyond keeps its default */
+    int threads;            /* 0: as many as OpenMP would use */
+    uint64_t seed;          /* of everything random */
+    size_t memory;          /* byte budget, 0: none */
+    pf_cpu cpu;             /* highest kernel level; PF_CPU_BEST */
+    pf_allocator allocator; /* resize NULL: the C library's */
+    pf_log_fn log;          /* NULL: silent */
     void *log_context;
     pf_log_level log_level;
-    const void *cancel;      /* const atomic_int *: non-zero stops long calls; NULL: never */
+    const void *cancel; /* const atomic_int *: non-zero stops long calls; NULL: never */
 } pf_options;
 
-#define PF_OPTIONS_DEFAULT \
+#define PF_OPTIONS_DEFAULT                                                                         \
     { .size = sizeof(pf_options), .cpu = PF_CPU_BEST, .log_level = PF_LOG_INFO }
 
 PF_API int pf_engine_open(pf_engine **engine, const pf_options *options); /* NULL: defaults */
@@ -98,12 +101,12 @@ PF_API void pf_engine_close(pf_engine **engine);
 PF_API void pf_seed(pf_engine *engine, uint64_t seed);
 
 typedef struct {
-    size_t live, peak;      /* bytes held, and their highest mark */
+    size_t live, peak; /* bytes held, and their highest mark */
     int threads;
     pf_cpu cpu;
     uint64_t seed;
-    const char *cpu_name;   /* "avx2" */
-    const char *blas;       /* what the BLAS says of itself; asking loads it */
+    const char *cpu_name; /* "avx2" */
+    const char *blas;     /* what the BLAS says of itself; asking loads it */
 } pf_info;
 PF_API void pf_engine_info(const pf_engine *engine, pf_info *info);
 /* The first two alone, at no cost. */
@@ -132,8 +135,8 @@ PF_API int pf_config_set_string(pf_config *map, const char *key, const char *val
 PF_API pf_config *pf_config_new_number(double value);
 PF_API pf_config *pf_config_new_bool(bool value);
 PF_API pf_config *pf_config_new_string(const char *value);
-PF_API double pf_config_number(const pf_config *node);        /* number or bool, else 0 */
-PF_API const char *pf_config_string(const pf_config *node);   /* string, else NULL */
+PF_API double pf_config_number(const pf_config *node);      /* number or bool, else 0 */
+PF_API const char *pf_config_string(const pf_config *node); /* string, else NULL */
 /* JSON text, both ways. The text is the caller's: free it with pf_text_free. */
 PF_API int pf_json_parse(pf_config **node, const char *text, size_t bytes);
 PF_API int pf_json_write(char **text, const pf_config *node, bool indent);
@@ -188,18 +191,20 @@ PF_API int pf_tensor_show(char **text, const pf_tensor *t);
 /* ---- ops ---------------------------------------------------------------------- */
 
 typedef enum {
-    PF_ATTR_INT, PF_ATTR_FLOAT, PF_ATTR_BOOL,
-    PF_ATTR_DIM,    /* a dimension */
-    PF_ATTR_DIMS,   /* a list of dimensions */
-    PF_ATTR_INTS,   /* a list of sizes */
-    PF_ATTR_INDEX,  /* a position along a dimension */
-    PF_ATTR_CHOICE  /* one of `choices` "a|b|c"; the number is its place, from 0 */
+    PF_ATTR_INT,
+    PF_ATTR_FLOAT,
+    PF_ATTR_BOOL,
+    PF_ATTR_DIM,   /* a dimension */
+    PF_ATTR_DIMS,  /* a list of dimensions */
+    PF_ATTR_INTS,  /* a list of sizes */
+    PF_ATTR_INDEX, /* a position along a dimension */
+    PF_ATTR_CHOICE /* one of `choices` "a|b|c"; the number is its place, from 0 */
 } pf_attr_kind;
 
 typedef struct {
     const char *name;
     pf_attr_kind kind;
-    double def;           /* default; lists default to empty */
+    double def; /* default; lists default to empty */
     bool required;
     const char *choices;
     const char *doc;
@@ -207,18 +212,18 @@ typedef struct {
 
 typedef struct {
     union {
-        int64_t i;  /* INT, BOOL, DIM, INDEX, CHOICE */
-        double f;   /* FLOAT */
+        int64_t i; /* INT, BOOL, DIM, INDEX, CHOICE */
+        double f;  /* FLOAT */
     };
-    int n;          /* DIMS, INTS: the length */
+    int n; /* DIMS, INTS: the length */
     int64_t list[PF_MAX_RANK];
 } pf_attr;
 
 typedef struct {
     const char *name;
-    const char *args;      /* names of the inputs, "q, k, v, [projection]"; [] optional */
-    const char *results;   /* names of the outputs */
-    const char *doc;       /* one paragraph: formula, shapes, source */
+    const char *args;    /* names of the inputs, "q, k, v, [projection]"; [] optional */
+    const char *results; /* names of the outputs */
+    const char *doc;     /* one paragraph: formula, shapes, source */
     int min_inputs, max_inputs, outputs;
     const pf_attr_info *attrs;
     int n_attrs;
@@ -271,8 +276,8 @@ PF_API int pf_recompute(pf_tensor **y, pf_engine *engine, const pf_again *f,
  * directions were judged: those that float32 cannot resolve (a kink, no slope) are skipped,
  * so 0 says nothing either way. Inputs and their gradients are as before afterwards. */
 PF_API int pf_gradcheck(pf_engine *engine,
-                        int (*f)(void *context, pf_engine *engine, pf_tensor *const *inputs,
-                                 int n, pf_tensor **loss),
+                        int (*f)(void *context, pf_engine *engine, pf_tensor *const *inputs, int n,
+                                 pf_tensor **loss),
                         void *context, pf_tensor *const *inputs, int n, uint64_t seed,
                         double *worst);
 
@@ -300,20 +305,20 @@ PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **
 
 typedef struct {
     size_t size;
-    bool training;          /* dropout on, redraws counted */
-    uint64_t step;          /* keys dropout */
-    pf_tensor *mask;        /* (B, L) i32: 1 keep, 0 not there; NULL: all there */
-    pf_tensor *documents;   /* (B, L) i32: document number of each position, in runs; NULL: one */
-    uint64_t *calls;        /* counts random calls of this pass, so that each draws its own; leave
+    bool training;        /* dropout on, redraws counted */
+    uint64_t step;        /* keys dropout */
+    pf_tensor *mask;      /* (B, L) i32: 1 keep, 0 not there; NULL: all there */
+    pf_tensor *documents; /* (B, L) i32: document number of each position, in runs; NULL: one */
+    uint64_t *calls;      /* counts random calls of this pass, so that each draws its own; leave
                                NULL (a host layer hands on what it got) */
-    bool watch;             /* attention looks at its queries and keys in this training step */
-    pf_tensor *prefix;      /* (B) i32: attention sees the first so many positions from everywhere
+    bool watch;           /* attention looks at its queries and keys in this training step */
+    pf_tensor *prefix;    /* (B) i32: attention sees the first so many positions from everywhere
                                (prefix-LM); NULL: 0 */
-    bool again;             /* a second run of the same forward, for its gradient (option
+    bool again;           /* a second run of the same forward, for its gradient (option
                                recompute): what is noted beside the result was noted before */
 } pf_pass;
-PF_API int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module,
-                             pf_tensor *x, const pf_pass *pass);
+PF_API int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
+                             const pf_pass *pass);
 /* A training step in the memory of one slice: the gradient of the mean cross entropy (nats) of
  * module(x) with target (B, L) i32, -1 not counted, is added to every parameter's, as a tape's
  * backward would, with x (B, L, ...) in `slices` parts one after the other. For causal models with
@@ -337,8 +342,8 @@ typedef struct {
     int (*forward)(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
                    pf_tensor **y);
     int (*step)(void *context, pf_engine *engine, pf_tensor *x, void **state,
-                pf_tensor **y);            /* NULL: can't stream */
-    void (*release)(void *context);        /* the module is gone */
+                pf_tensor **y);     /* NULL: can't stream */
+    void (*release)(void *context); /* the module is gone */
     void (*release_state)(void *context, void *state);
     void *context;
     /* *copy: a state of n sequences, row b as row rows[b] of `state`, which has `batch`; rows
@@ -483,14 +488,14 @@ PF_API int64_t pf_items_bytes(const pf_items *items); /* what it holds; does not
  * O(L m) time and, beside the results, O(L) memory a head (exact: quadratic time). */
 typedef struct {
     size_t size;
-    const pf_config *kernel;   /* name and options of a map, or name "exact" */
-    pf_tensor *projection;     /* (features, d) or (H, features, d) */
-    pf_tensor *mask;           /* (B, Lk) of 1 keep, 0 not there; NULL */
-    bool causal;               /* Lq = Lk */
+    const pf_config *kernel;       /* name and options of a map, or name "exact" */
+    pf_tensor *projection;         /* (features, d) or (H, features, d) */
+    pf_tensor *mask;               /* (B, Lk) of 1 keep, 0 not there; NULL */
+    bool causal;                   /* Lq = Lk */
     const int64_t *rows, *columns; /* NULL: all */
     int64_t n_rows, n_columns;
     bool paired;
-    int64_t top;               /* at most Lk; where fewer keys are seen, weight 0, position -1 */
+    int64_t top; /* at most Lk; where fewer keys are seen, weight 0, position -1 */
 } pf_weights_options;
 /* positions (B, H, n_rows, top) i32 with top > 0; entropy (B, H, n_rows) in nats, with rows
  * only, where it is not NULL. */
@@ -512,7 +517,7 @@ PF_API int pf_kernel_option_at(int index, struct pf_option_doc *option);
 PF_API int pf_kernel_check(const pf_config *kernel, int64_t head_dim);
 /* What they come to, with presets and defaults filled in: phi = ratio f(W scale q) + eps. */
 typedef struct {
-    int64_t features;          /* m; 0: not projected */
+    int64_t features; /* m; 0: not projected */
     double scale, ratio, eps, tilt;
 } pf_kernel_settings;
 PF_API int pf_kernel_settle(const pf_config *kernel, int64_t head_dim,
@@ -553,11 +558,11 @@ typedef struct {
 /* One head. What is 0 without draws stands last. */
 typedef struct {
     int64_t pairs;
-    double query, key;      /* mean |x|^2, |y|^2 */
-    double sum, difference; /* mean |x + y|^2, |x - y|^2 */
-    double median, largest; /* of |x + y|^2 */
-    pf_prediction mean;     /* over pairs: the longest are most of it */
-    pf_prediction middle;   /* of the pair of median |x + y|^2 */
+    double query, key;                           /* mean |x|^2, |y|^2 */
+    double sum, difference;                      /* mean |x + y|^2, |x - y|^2 */
+    double median, largest;                      /* of |x + y|^2 */
+    pf_prediction mean;                          /* over pairs: the longest are most of it */
+    pf_prediction middle;                        /* of the pair of median |x + y|^2 */
     double measured_rel_mse, measured_deviation; /* and its standard error */
     double bias, bias_sigma; /* relative, and in standard errors over the draws */
 } pf_survey;
@@ -570,13 +575,13 @@ PF_API int pf_kernel_survey(pf_survey *heads, int n, pf_engine *engine, const pf
  * 16th of pf_pass.step does, and one with pf_pass.watch), and the error that theory tells. One
  * line a head, in walk order; layers that no step has looked at have none. */
 typedef struct {
-    char layer[96];         /* its path, "blocks.1.attention"; "" for the module itself */
-    int head;               /* from 0 */
+    char layer[96]; /* its path, "blocks.1.attention"; "" for the module itself */
+    int head;       /* from 0 */
     const char *map;
     int64_t features;
-    uint64_t step;          /* when it looked */
-    double query, key, sum; /* mean |x|^2, |y|^2 and |x + y|^2, in the map's scale */
-    double median;          /* of |x + y|^2 */
+    uint64_t step;              /* when it looked */
+    double query, key, sum;     /* mean |x|^2, |y|^2 and |x + y|^2, in the map's scale */
+    double median;              /* of |x + y|^2 */
     pf_prediction mean, middle; /* over the pairs; of the median one */
 } pf_attention_line;
 PF_API int pf_module_attention_count(const pf_module *module);
@@ -657,15 +662,14 @@ PF_API int pf_checkpoint_load(pf_engine *engine, const char *dir, pf_module **mo
                               pf_optimizer **optimizer, pf_config **state, pf_config **tokenizer);
 /* The same into a model (and optimizer, or NULL) that stand already: of the same tensors. */
 PF_API int pf_checkpoint_restore(pf_engine *engine, const char *dir, pf_module *module,
-                                 pf_optimizer *optimizer, pf_config **state,
-                                 pf_config **tokenizer);
+                                 pf_optimizer *optimizer, pf_config **state, pf_config **tokenizer);
 PF_API int pf_checkpoint_mark(const char *dir, const char *mark, uint64_t step); /* "BEST" */
 PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir);
 
 /* ---- text and sequences ------------------------------------------------------- */
 
 /* type "byte" or "protein"; vocabularies are fixed. */
-PF_API int pf_tokenizer_size(const char *type);                    /* < 0: no such tokenizer */
+PF_API int pf_tokenizer_size(const char *type); /* < 0: no such tokenizer */
 PF_API int
 pf_tokenizer_special(const char *type,
                      const char *name); /* "begin" "end" "mask" "pad" "unknown"; < 0: has none */
@@ -688,7 +692,10 @@ PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *in
  * documents (B, L) i32. Training batches go through the rows in an order keyed by
  * (seed, pass); valid ones in file order, *rows tells how many are real. masked: BERT's
  * 15 % with 80/10/10; else the target is the next token. */
-typedef struct { pf_tensor *input, *target, *documents, *mask; int64_t rows, tokens; } pf_batch;
+typedef struct {
+    pf_tensor *input, *target, *documents, *mask;
+    int64_t rows, tokens;
+} pf_batch;
 PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
                          uint64_t index, int64_t rows, bool masked, uint64_t seed);
 PF_API void pf_batch_release(pf_batch *batch);
@@ -702,9 +709,9 @@ PF_API int pf_data_counts(const pf_data *data, pf_split split, double *unigram, 
 
 typedef struct {
     size_t size;
-    double temperature;  /* 0: greedy */
-    int top_k;           /* 0: all */
-    double top_p;        /* 0 or 1: all */
+    double temperature; /* 0: greedy */
+    int top_k;          /* 0: all */
+    double top_p;       /* 0 or 1: all */
     uint64_t seed;
 } pf_sampling;
 

@@ -9,14 +9,14 @@
 #include "tensor.h"
 
 /* BERT's shares of the positions that are chosen. */
-#define CHOSEN 0.15
-#define AS_MASK 0.8
+#define CHOSEN    0.15
+#define AS_MASK   0.8
 #define AS_RANDOM 0.9 /* the rest, 0.1, stays */
 
 /* One row of a batch, and where its four runs of `length` numbers go. */
 typedef struct {
-    int64_t row;    /* of the plan */
-    int64_t shift;  /* text, training */
+    int64_t row;   /* of the plan */
+    int64_t shift; /* text, training */
     int64_t pass;
     int32_t *input, *target, *documents, *mask;
 } batch_row;
@@ -107,8 +107,10 @@ static void hide(const pf_data *data, const batch_row *row, const pf_rng *rng, i
     uint64_t draw = (uint64_t)i * 3;
     double how = pf_rng_uniform(rng, draw + 1);
     row->target[i] = row->input[i];
-    if (how < AS_MASK) row->input[i] = pf_vocab_special(data->vocab, "mask");
-    else if (how < AS_RANDOM) row->input[i] = random_token(data, rng, draw + 2);
+    if (how < AS_MASK)
+        row->input[i] = pf_vocab_special(data->vocab, "mask");
+    else if (how < AS_RANDOM)
+        row->input[i] = random_token(data, rng, draw + 2);
 }
 
 /* Replaces next-token targets by BERT's. A row whose draws choose nothing hides one
@@ -210,8 +212,10 @@ PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_s
     PF_TRY(check_batch(data, split, index, rows, masked));
     int64_t first = (int64_t)index * rows, all = data->plans[split].n_rows;
     if (split != PF_TRAIN && first >= all)
-        return pf_fail(PF_EINVAL, "data: batch %llu of %lld rows is behind the end: the split has "
-                       "%lld rows", (unsigned long long)index, (long long)rows, (long long)all);
+        return pf_fail(PF_EINVAL,
+                       "data: batch %llu of %lld rows is behind the end: the split has "
+                       "%lld rows",
+                       (unsigned long long)index, (long long)rows, (long long)all);
     int status = make_batch(batch, data, rows);
     for (int64_t i = 0; i < rows && status >= 0; i++)
         status = batch_fill(batch, data, split, first + i, i, masked, seed);

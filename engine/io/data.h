@@ -13,11 +13,11 @@
 #define PF_SPLITS 3
 
 typedef struct {
-    int64_t first, n;     /* its tokens in data->tokens, without begin and end */
-    int64_t name;         /* offset in data->names */
-    uint64_t hash[2];     /* XXH3-128 of the tokens */
-    int64_t copies;       /* exact duplicates that were dropped */
-    pf_split split;       /* PF_TRAIN or PF_VALID; text: the split it stands for */
+    int64_t first, n; /* its tokens in data->tokens, without begin and end */
+    int64_t name;     /* offset in data->names */
+    uint64_t hash[2]; /* XXH3-128 of the tokens */
+    int64_t copies;   /* exact duplicates that were dropped */
+    pf_split split;   /* PF_TRAIN or PF_VALID; text: the split it stands for */
 } pf_document;
 
 /* A run of one document's tokens in a row: positions start .. start+count-1 of it. */
@@ -27,37 +27,37 @@ typedef struct {
 
 /* How a split lies in rows of `length` positions. Row r holds pieces rows[r] .. rows[r+1]-1. */
 typedef struct {
-    int64_t *documents;   /* (n_documents), in file order */
+    int64_t *documents; /* (n_documents), in file order */
     int64_t n_documents;
-    pf_piece *pieces;     /* (n_pieces) */
+    pf_piece *pieces; /* (n_pieces) */
     int64_t n_pieces, pieces_capacity;
-    int64_t *rows;        /* (n_rows + 1) */
+    int64_t *rows; /* (n_rows + 1) */
     int64_t n_rows, rows_capacity;
-    int64_t slack;        /* text, training: a pass shifts its rows by 0 .. slack */
-    int64_t targets;      /* tokens that have a token before them: what a model predicts */
+    int64_t slack;   /* text, training: a pass shifts its rows by 0 .. slack */
+    int64_t targets; /* tokens that have a token before them: what a model predicts */
 } pf_plan;
 
 struct pf_data {
-    pf_heap *heap;        /* retained */
+    pf_heap *heap; /* retained */
     const pf_vocab *vocab;
     bool fasta;
-    int64_t length;       /* positions in a row */
+    int64_t length; /* positions in a row */
     double valid_fraction;
     uint64_t seed;
     int64_t min_tokens;
-    int begin, end, pad;  /* ids; begin and end -1 for text */
-    int64_t first_nul;    /* text: place of its first byte 0, or -1 */
+    int begin, end, pad; /* ids; begin and end -1 for text */
+    int64_t first_nul;   /* text: place of its first byte 0, or -1 */
     uint8_t *tokens;
     int64_t n_tokens, tokens_capacity;
     pf_document *documents;
     int64_t n_documents, documents_capacity;
-    char *names;          /* zero-terminated, one after the other; the path stands first */
+    char *names; /* zero-terminated, one after the other; the path stands first */
     int64_t n_names, names_capacity;
     pf_plan plans[PF_SPLITS];
     /* The order of training rows, kept while a pass lasts. */
-    int64_t *order;       /* (plans[PF_TRAIN].n_rows) */
+    int64_t *order; /* (plans[PF_TRAIN].n_rows) */
     uint64_t order_seed;
-    int64_t order_pass;   /* -1: none yet */
+    int64_t order_pass; /* -1: none yet */
 };
 
 static inline const char *pf_data_path(const pf_data *data) { return data->names; }

@@ -76,8 +76,10 @@ static int read_header(pf_fasta *f) {
     f->name_line = f->line;
     f->count++;
     if (n == 0) snprintf(f->name, PF_FASTA_NAME, "record-%lld", (long long)f->count);
-    if (c == '\n') f->line++;
-    else if (c >= 0) c = skip_line(f);
+    if (c == '\n')
+        f->line++;
+    else if (c >= 0)
+        c = skip_line(f);
     return c;
 }
 

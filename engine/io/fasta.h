@@ -12,19 +12,19 @@
 #define PF_FASTA_NAME 256 /* longer names are cut */
 
 typedef struct {
-    pf_input *input;       /* borrowed, open */
-    int16_t map[256];      /* letter to id */
-    int64_t longest;       /* residues a record may have */
-    int64_t line;          /* the line being read, from 1 */
-    bool after_cr;         /* the last byte was CR: a LF belongs to it */
-    bool header_waits;     /* '>' of the next record has been read */
-    int failure;           /* status of the read that failed */
+    pf_input *input;   /* borrowed, open */
+    int16_t map[256];  /* letter to id */
+    int64_t longest;   /* residues a record may have */
+    int64_t line;      /* the line being read, from 1 */
+    bool after_cr;     /* the last byte was CR: a LF belongs to it */
+    bool header_waits; /* '>' of the next record has been read */
+    int failure;       /* status of the read that failed */
     /* the record that pf_fasta_next has read */
     char name[PF_FASTA_NAME];
     int64_t name_line, count;
-    uint8_t *ids;          /* (count), residues only */
+    uint8_t *ids; /* (count), residues only */
     int64_t n, capacity;
-    int64_t stop_line;     /* '*' seen there, 0: none */
+    int64_t stop_line; /* '*' seen there, 0: none */
 } pf_fasta;
 
 /* The first chunk of `input` has been read. */

@@ -61,11 +61,11 @@ int pf_file_read(char **text, size_t *bytes, const char *path, size_t cap);
 
 typedef struct pf_writer {
     int fd;
-    int64_t size;               /* bytes put so far */
-    const char *path;           /* borrowed */
-    char *temp;                 /* what is written to; equal in name to path when not atomic */
+    int64_t size;     /* bytes put so far */
+    const char *path; /* borrowed */
+    char *temp;       /* what is written to; equal in name to path when not atomic */
     bool atomic;
-    struct XXH3_state_s *hash;  /* of what was put */
+    struct XXH3_state_s *hash; /* of what was put */
 } pf_writer;
 
 /* atomic: to a temporary file beside, which takes the name `path` at commit; else the file

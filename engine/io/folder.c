@@ -19,8 +19,10 @@ static int verify(pf_engine *engine, const char *folder, bool contents) {
     PF_TRY(pf_manifest_verify(&m, engine, folder, contents));
     bool complete = pf_manifest_has(&m, "model.safetensors") && pf_manifest_has(&m, "config.json");
     if (complete) return PF_OK;
-    return pf_fail(PF_EFORMAT, "%s is no checkpoint: its manifest lacks config.json or "
-                   "model.safetensors", folder);
+    return pf_fail(PF_EFORMAT,
+                   "%s is no checkpoint: its manifest lacks config.json or "
+                   "model.safetensors",
+                   folder);
 }
 
 /* step-N, or the .old that a cut replacement has left of it. */
@@ -38,8 +40,10 @@ static int try_step(pf_engine *engine, char **folder, const char *run, uint64_t 
             free(old);
         }
     }
-    if (status >= 0) *folder = path;
-    else free(path);
+    if (status >= 0)
+        *folder = path;
+    else
+        free(path);
     return status;
 }
 
@@ -77,8 +81,10 @@ static int find_in_list(pf_engine *engine, char **folder, const char *run, const
         if (i == 0) snprintf(first, sizeof first, "%s", pf_last_error());
     }
     if (l->n == 0) {
-        return pf_fail(PF_ENOTFOUND, "checkpoint: none in %s (a checkpoint folder has a "
-                       "manifest.json, a run folder has step-N folders)", run);
+        return pf_fail(PF_ENOTFOUND,
+                       "checkpoint: none in %s (a checkpoint folder has a "
+                       "manifest.json, a run folder has step-N folders)",
+                       run);
     }
     return pf_fail(PF_EFORMAT, "checkpoint: %s; %s", first,
                    l->n > 1 ? "the others are damaged too" : "there is no other");
@@ -98,8 +104,10 @@ static int find_in_run(pf_engine *engine, char **folder, const char *run, bool c
     for (int i = 0; i < l.n; i++) listed = listed || l.step[i] == latest;
     int status = PF_OK;
     if (!listed) {
-        pf_log(engine, PF_LOG_WARN, "checkpoint: step-%" PRIu64 ", which LATEST in %s names, is "
-               "missing; looking for an older one", latest, run);
+        pf_log(engine, PF_LOG_WARN,
+               "checkpoint: step-%" PRIu64 ", which LATEST in %s names, is "
+               "missing; looking for an older one",
+               latest, run);
     }
     order_steps(&l, latest);
     status = find_in_list(engine, folder, run, &l, contents);
@@ -124,8 +132,7 @@ bool pf_folder_is_mark(const char *path) {
     return pf_mark_read(path, &step) >= 0;
 }
 
-int pf_folder_find(pf_engine
- *engine, char **folder, const char *path, bool contents) {
+int pf_folder_find(pf_engine *engine, char **folder, const char *path, bool contents) {
     pf_reader r;
     *folder = NULL;
     int status = pf_reader_open(&r, path);

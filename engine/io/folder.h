@@ -26,7 +26,7 @@ typedef struct pf_parts {
     bool has_moments; /* of an optimiser; there may be none of them all the same */
     const pf_named *moments;
     int n_moments;
-    const pf_config *metadata; /* of model.safetensors; a map, or NULL */
+    const pf_config *metadata;                   /* of model.safetensors; a map, or NULL */
     const pf_config *config, *state, *tokenizer; /* NULL: no such file */
 } pf_parts;
 

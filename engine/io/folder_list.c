@@ -96,8 +96,10 @@ int pf_listing_read(pf_listing *l, const char *run) {
         status = add_name(l, entry->d_name);
     }
     closedir(dir);
-    if (status < 0) pf_listing_free(l);
-    else if (l->n > 1) qsort(l->step, (size_t)l->n, sizeof *l->step, newer_first);
+    if (status < 0)
+        pf_listing_free(l);
+    else if (l->n > 1)
+        qsort(l->step, (size_t)l->n, sizeof *l->step, newer_first);
     return status;
 }
 

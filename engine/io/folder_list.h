@@ -9,7 +9,7 @@
 typedef struct pf_listing {
     uint64_t *step; /* every step-N or .step-N.old, newest first */
     int n;
-    char **temp;    /* names of what writers have not finished */
+    char **temp; /* names of what writers have not finished */
     int n_temp;
 } pf_listing;
 

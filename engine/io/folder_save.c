@@ -39,8 +39,10 @@ static void recover_old(const char *run, uint64_t step) {
     if (asprintf(&path, "%s/step-%" PRIu64, run, step) < 0) path = NULL;
     if (asprintf(&old, "%s/.step-%" PRIu64 ".old", run, step) < 0) old = NULL;
     if (path && old && access(old, F_OK) == 0) {
-        if (access(path, F_OK) == 0) pf_dir_remove(old);
-        else pf_file_calls()->rename(old, path);
+        if (access(path, F_OK) == 0)
+            pf_dir_remove(old);
+        else
+            pf_file_calls()->rename(old, path);
     }
     free(old);
     free(path);
@@ -118,16 +120,17 @@ typedef int (*put_fn)(pf_writer *w, pf_engine *engine, const void *what);
 
 static int put_file(pf_manifest *m, const char *folder, const char *name, pf_engine *engine,
                     put_fn put, const void *what) {
-    char
- *path, hash[PF_HASH_TEXT];
+    char *path, hash[PF_HASH_TEXT];
     pf_writer w;
     PF_TRY(pf_path(&path, "%s/%s", folder, name));
     int status = pf_writer_open(&w, path, false);
     if (status >= 0) {
         status = put(&w, engine, what);
         int64_t size = w.size;
-        if (status < 0) pf_writer_abort(&w);
-        else status = pf_writer_commit(&w, hash);
+        if (status < 0)
+            pf_writer_abort(&w);
+        else
+            status = pf_writer_commit(&w, hash);
         if (status >= 0) status = pf_manifest_add(m, name, size, hash);
     }
     free(path);
@@ -161,7 +164,10 @@ static int put_json(pf_writer *w, pf_engine *engine, const void *what) {
 
 static int write_parts(pf_engine *engine, const char *folder, const pf_parts *parts) {
     pf_manifest m = {0};
-    const struct { const char *name; const pf_config *config; } texts[] = {
+    const struct {
+        const char *name;
+        const pf_config *config;
+    } texts[] = {
         {"config.json", parts->config},
         {"state.json", parts->state},
         {"tokenizer.json", parts->tokenizer},

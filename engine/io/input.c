@@ -16,8 +16,7 @@ int pf_input_open(pf_input *input, pf_engine *engine, const char *path) {
         int status = errno == ENOENT || errno == ENOTDIR ? PF_ENOTFOUND : PF_EIO;
         return pf_fail(status, "%s: %s", path, strerror(errno));
     }
-    if (S_ISDIR(about.st_mode))
-        return pf_fail(PF_EIO, "%s: is a folder; name a file in it", path);
+    if (S_ISDIR(about.st_mode)) return pf_fail(PF_EIO, "%s: is a folder; name a file in it", path);
     input->bytes = pf_heap_alloc(engine->heap, PF_INPUT_CHUNK);
     if (!input->bytes) return PF_ENOMEM;
     errno = 0;

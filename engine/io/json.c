@@ -131,14 +131,28 @@ static int convert_map(pf_config *map, const json_t *node) {
 static int convert(pf_config **out, const json_t *node) {
     int status = PF_OK;
     switch (json_typeof(node)) {
-    case JSON_NULL: *out = pf_config_new(PF_NULL); break;
-    case JSON_TRUE: *out = pf_config_new_bool(true); break;
-    case JSON_FALSE: *out = pf_config_new_bool(false); break;
-    case JSON_STRING: *out = pf_config_new_string(json_string_value(node)); break;
+    case JSON_NULL:
+        *out = pf_config_new(PF_NULL);
+        break;
+    case JSON_TRUE:
+        *out = pf_config_new_bool(true);
+        break;
+    case JSON_FALSE:
+        *out = pf_config_new_bool(false);
+        break;
+    case JSON_STRING:
+        *out = pf_config_new_string(json_string_value(node));
+        break;
     case JSON_INTEGER:
-    case JSON_REAL: *out = pf_config_new_number(json_number_value(node)); break;
-    case JSON_ARRAY: *out = pf_config_new(PF_LIST); break;
-    case JSON_OBJECT: *out = pf_config_new(PF_MAP); break;
+    case JSON_REAL:
+        *out = pf_config_new_number(json_number_value(node));
+        break;
+    case JSON_ARRAY:
+        *out = pf_config_new(PF_LIST);
+        break;
+    case JSON_OBJECT:
+        *out = pf_config_new(PF_MAP);
+        break;
     }
     if (!*out) return out_of_memory();
     if (json_is_array(node)) status = convert_list(*out, node);
@@ -192,8 +206,10 @@ void pf_text_print(pf_text *text, const char *format, ...) {
     va_start(args, format);
     int n = vsnprintf(buffer, sizeof buffer, format, args);
     va_end(args);
-    if (n < 0 || (size_t)n >= sizeof buffer) text->failed = true;
-    else pf_text_put(text, buffer, (size_t)n);
+    if (n < 0 || (size_t)n >= sizeof buffer)
+        text->failed = true;
+    else
+        pf_text_put(text, buffer, (size_t)n);
 }
 
 /* Bytes of the UTF-8 sequence at s (RFC 3629: no surrogates, no overlong form, nothing
@@ -222,9 +238,12 @@ int pf_json_put_string(pf_text *text, const char *string) {
                            (size_t)(s - (const unsigned char *)string), *s);
         }
         if (*s == '"' || *s == '\\') pf_text_put(text, "\\", 1);
-        if (*s == '\n') pf_text_put(text, "\\n", 2);
-        else if (*s < 0x20 || *s == 0x7F) pf_text_print(text, "\\u%04x", *s);
-        else pf_text_put(text, (const char *)s, n);
+        if (*s == '\n')
+            pf_text_put(text, "\\n", 2);
+        else if (*s < 0x20 || *s == 0x7F)
+            pf_text_print(text, "\\u%04x", *s);
+        else
+            pf_text_put(text, (const char *)s, n);
     }
     pf_text_put(text, "\"", 1);
     return text->failed ? out_of_memory() : PF_OK;
@@ -235,7 +254,9 @@ static int put_number(pf_text *text, double value, const char *key) {
     char digits[40], *to = digits;
     if (!isfinite(value)) {
         return pf_fail(PF_ENUMERIC, "json: '%s' is %s: JSON has finite numbers only", key,
-                       isnan(value) ? "nan" : value > 0 ? "inf" : "-inf");
+                       isnan(value) ? "nan"
+                       : value > 0  ? "inf"
+                                    : "-inf");
     }
     if (value == trunc(value) && fabs(value) < 1e15) {
         pf_text_print(text, "%.0f", value);
@@ -247,8 +268,10 @@ static int put_number(pf_text *text, double value, const char *key) {
     }
     /* The decimal point is the locale's, maybe of several bytes: it becomes one dot. */
     for (const char *from = digits; *from; from++) {
-        if (strchr("0123456789+-e", *from)) *to++ = *from;
-        else if (to == digits || to[-1] != '.') *to++ = '.';
+        if (strchr("0123456789+-e", *from))
+            *to++ = *from;
+        else if (to == digits || to[-1] != '.')
+            *to++ = '.';
     }
     pf_text_put(text, digits, (size_t)(to - digits));
     return PF_OK;
@@ -304,15 +327,22 @@ static int put_children(json_writer *w, const pf_config *node, const char *key) 
 /* `key` names the value, or the nearest map entry around it, for the message. */
 static int put_node(json_writer *w, const pf_config *node, const char *key) {
     switch (node ? pf_config_kind_of(node) : PF_NULL) {
-    case PF_NULL: pf_text_put(w->text, "null", 4); return PF_OK;
-    case PF_BOOL:
-        if (pf_config_number(node) != 0) pf_text_put(w->text, "true", 4);
-        else pf_text_put(w->text, "false", 5);
+    case PF_NULL:
+        pf_text_put(w->text, "null", 4);
         return PF_OK;
-    case PF_NUMBER: return put_number(w->text, pf_config_number(node), key);
-    case PF_STRING: return pf_json_put_string(w->text, pf_config_string(node));
+    case PF_BOOL:
+        if (pf_config_number(node) != 0)
+            pf_text_put(w->text, "true", 4);
+        else
+            pf_text_put(w->text, "false", 5);
+        return PF_OK;
+    case PF_NUMBER:
+        return put_number(w->text, pf_config_number(node), key);
+    case PF_STRING:
+        return pf_json_put_string(w->text, pf_config_string(node));
     case PF_LIST:
-    case PF_MAP: return put_children(w, node, key);
+    case PF_MAP:
+        return put_children(w, node, key);
     }
     return PF_OK;
 }

@@ -12,10 +12,10 @@
 
 #include "runtime.h"
 
-#define PF_JSON_BYTES ((size_t)16 << 20)
-#define PF_JSON_DEPTH 128
+#define PF_JSON_BYTES  ((size_t)16 << 20)
+#define PF_JSON_DEPTH  128
 #define PF_JSON_VALUES ((size_t)3 << 19) /* enough for the largest safetensors header */
-#define PF_JSON_KEYS 16384 /* in one map of plain data, whose maps are searched in line */
+#define PF_JSON_KEYS   16384 /* in one map of plain data, whose maps are searched in line */
 
 typedef struct json_t pf_json;
 

@@ -12,10 +12,10 @@
 
 #define FILE_NAME "manifest.json"
 #define TAIL_HEAD ",\n  \"self\": \""
-#define TAIL_END "\"\n}\n"
-#define TAIL (sizeof TAIL_HEAD - 1 + PF_HASH_TEXT - 1 + sizeof TAIL_END - 1)
+#define TAIL_END  "\"\n}\n"
+#define TAIL      (sizeof TAIL_HEAD - 1 + PF_HASH_TEXT - 1 + sizeof TAIL_END - 1)
 #define MAX_BYTES 65536
-#define VERSION 1
+#define VERSION   1
 
 /* Names come from files: one path part of plain characters, never hidden, never "..". */
 static bool good_name(const char *name) {
@@ -71,8 +71,10 @@ int pf_manifest_write(const pf_manifest *m, const char *folder) {
     if (status >= 0) status = pf_writer_open(&w, path, false);
     if (status >= 0) {
         status = pf_writer_put(&w, text.data, text.size);
-        if (status >= 0) status = pf_writer_commit(&w, NULL);
-        else pf_writer_abort(&w);
+        if (status >= 0)
+            status = pf_writer_commit(&w, NULL);
+        else
+            pf_writer_abort(&w);
     }
     free(text.data);
     free(path);

@@ -9,7 +9,7 @@
 #include "file.h"
 
 #define PF_MANIFEST_FILES 16
-#define PF_MANIFEST_NAME 64
+#define PF_MANIFEST_NAME  64
 
 typedef struct pf_manifest {
     int n;

@@ -61,12 +61,12 @@ static int pack_text(pf_data *data, pf_split split) {
  * (a bit each, and a bit for each word of bits, so that the search skips empty stretches). */
 typedef struct {
     int64_t length, rows;
-    int64_t *top;      /* (length + 1): newest row with that room, or -1 */
-    int64_t *below;    /* (pieces): the row under a row in its stack */
-    uint64_t *bits;    /* (length + 1 bits) */
-    uint64_t *groups;  /* a bit a word of bits */
-    int64_t *row_of;   /* (pieces): the row of each piece */
-    int64_t *sorted;   /* (pieces): longest first */
+    int64_t *top;     /* (length + 1): newest row with that room, or -1 */
+    int64_t *below;   /* (pieces): the row under a row in its stack */
+    uint64_t *bits;   /* (length + 1 bits) */
+    uint64_t *groups; /* a bit a word of bits */
+    int64_t *row_of;  /* (pieces): the row of each piece */
+    int64_t *sorted;  /* (pieces): longest first */
 } packer;
 
 static void push_row(packer *p, int64_t room, int64_t row) {

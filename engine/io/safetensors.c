@@ -27,7 +27,7 @@ typedef int64_t (*convert_fn)(const void *in, int64_t n, void *out);
 typedef struct pf_st_dtype {
     const char *name;
     int bytes;
-    bool loads;         /* F8 and complex are known, so that `inspect` can show them */
+    bool loads; /* F8 and complex are known, so that `inspect` can show them */
     pf_dtype as;
     convert_fn convert; /* NULL: the bytes are ours already */
 } pf_st_dtype;
@@ -117,14 +117,14 @@ static int64_t from_u8(const void *in, int64_t n, void *out) {
 }
 
 static const pf_st_dtype dtypes[] = {
-    {"F32", 4, true, PF_F32, NULL},      {"I32", 4, true, PF_I32, NULL},
-    {"F64", 8, true, PF_F32, from_f64},  {"F16", 2, true, PF_F32, from_f16},
+    {"F32", 4, true, PF_F32, NULL},       {"I32", 4, true, PF_I32, NULL},
+    {"F64", 8, true, PF_F32, from_f64},   {"F16", 2, true, PF_F32, from_f16},
     {"BF16", 2, true, PF_F32, from_bf16}, {"I64", 8, true, PF_I32, from_i64},
-    {"U64", 8, true, PF_I32, from_u64},  {"U32", 4, true, PF_I32, from_u32},
-    {"I16", 2, true, PF_I32, from_i16},  {"U16", 2, true, PF_I32, from_u16},
-    {"I8", 1, true, PF_I32, from_i8},    {"U8", 1, true, PF_I32, from_u8},
-    {"BOOL", 1, true, PF_I32, from_u8},  {"F8_E4M3", 1, false, PF_F32, NULL},
-    {"F8_E5M2", 1, false, PF_F32, NULL}, {"C64", 8, false, PF_F32, NULL},
+    {"U64", 8, true, PF_I32, from_u64},   {"U32", 4, true, PF_I32, from_u32},
+    {"I16", 2, true, PF_I32, from_i16},   {"U16", 2, true, PF_I32, from_u16},
+    {"I8", 1, true, PF_I32, from_i8},     {"U8", 1, true, PF_I32, from_u8},
+    {"BOOL", 1, true, PF_I32, from_u8},   {"F8_E4M3", 1, false, PF_F32, NULL},
+    {"F8_E5M2", 1, false, PF_F32, NULL},  {"C64", 8, false, PF_F32, NULL},
 };
 
 const char *pf_st_dtype_name(const pf_st_entry *entry) { return entry->dtype->name; }
@@ -132,8 +132,10 @@ const char *pf_st_dtype_name(const pf_st_entry *entry) { return entry->dtype->na
 int pf_st_dtype_loads_as(const pf_st_entry *entry, pf_dtype *dtype) {
     *dtype = entry->dtype->as;
     if (entry->dtype->loads) return PF_OK;
-    return pf_fail(PF_EDTYPE, "safetensors: '%s' has dtype %s, which can't be loaded; convert it "
-                   "to F32 first", entry->name, entry->dtype->name);
+    return pf_fail(PF_EDTYPE,
+                   "safetensors: '%s' has dtype %s, which can't be loaded; convert it "
+                   "to F32 first",
+                   entry->name, entry->dtype->name);
 }
 
 /* ---- the header --------------------------------------------------------------- */
@@ -162,8 +164,8 @@ static int check_entry(pf_st_entry *entry, const pf_json *node) {
     PF_TRY(check_dtype(entry, node));
     if (!pf_json_is_list(shape)) return bad(entry, "no shape");
     if (pf_json_size(shape) > PF_MAX_RANK) {
-        return pf_fail(PF_EFORMAT, "tensor '%s': %zu dimensions, at most %d are read",
-                       entry->name, pf_json_size(shape), PF_MAX_RANK);
+        return pf_fail(PF_EFORMAT, "tensor '%s': %zu dimensions, at most %d are read", entry->name,
+                       pf_json_size(shape), PF_MAX_RANK);
     }
     entry->rank = (int)pf_json_size(shape);
     for (int i = 0; i < entry->rank; i++) {
@@ -231,8 +233,10 @@ static bool entry_bytes(const pf_st_entry *entry, int64_t *bytes) {
     int64_t product = entry->dtype->bytes;
     bool fits = true, empty = false;
     for (int i = 0; i < entry->rank; i++) {
-        if (entry->shape[i] == 0) empty = true;
-        else fits = fits && !__builtin_mul_overflow(product, entry->shape[i], &product);
+        if (entry->shape[i] == 0)
+            empty = true;
+        else
+            fits = fits && !__builtin_mul_overflow(product, entry->shape[i], &product);
     }
     *bytes = empty ? 0 : product;
     return fits; /* a shape such as [2^62, 4, 0] is refused too */
@@ -245,14 +249,18 @@ static int check_tiling(const pf_safetensors *s) {
     for (int i = 0; i < s->n; i++) {
         const pf_st_entry *entry = &s->entry[i];
         if (entry->begin != at) {
-            return pf_fail(PF_EFORMAT, "tensor '%s': begins at byte %lld of the data, expected "
-                           "%lld (%s)", entry->name, (long long)entry->begin, (long long)at,
+            return pf_fail(PF_EFORMAT,
+                           "tensor '%s': begins at byte %lld of the data, expected "
+                           "%lld (%s)",
+                           entry->name, (long long)entry->begin, (long long)at,
                            entry->begin < at ? "an overlap" : "a hole");
         }
         if (!entry_bytes(entry, &bytes)) return bad(entry, "its shape is too large for any file");
         if (bytes != entry->end - entry->begin) {
-            return pf_fail(PF_EFORMAT, "tensor '%s': %s of shape %s is %lld bytes, data_offsets "
-                           "say %lld", entry->name, entry->dtype->name,
+            return pf_fail(PF_EFORMAT,
+                           "tensor '%s': %s of shape %s is %lld bytes, data_offsets "
+                           "say %lld",
+                           entry->name, entry->dtype->name,
                            pf_shape_text(entry->rank, entry->shape), (long long)bytes,
                            (long long)(entry->end - entry->begin));
         }
@@ -269,7 +277,8 @@ static int read_header(pf_safetensors *s) {
     if (size < 8) return pf_fail(PF_EFORMAT, "%lld bytes are no safetensors file", (long long)size);
     PF_TRY(pf_reader_read(&s->file, 0, &length, sizeof length));
     if (length > (uint64_t)PF_ST_HEADER || (int64_t)length > size - 8) {
-        return pf_fail(PF_EFORMAT, "no safetensors file: it says that its header has %llu bytes "
+        return pf_fail(PF_EFORMAT,
+                       "no safetensors file: it says that its header has %llu bytes "
                        "(the file has %lld, and at most %lld are read)",
                        (unsigned long long)length, (long long)size, (long long)PF_ST_HEADER);
     }
@@ -337,9 +346,11 @@ static int read_converted(const pf_safetensors *s, const pf_st_entry *entry, voi
         PF_TRY(pf_reader_read(&s->file, offset, raw, (size_t)(n * type->bytes)));
         int64_t good = type->convert(raw, n, out + at * 4);
         if (good < n) {
-            return pf_fail(PF_EFORMAT, "safetensors: %s: tensor '%s': the %s at position %lld does "
-                           "not fit %s", s->file.path, entry->name, type->name,
-                           (long long)(at + good), type->as == PF_F32 ? "F32" : "I32");
+            return pf_fail(PF_EFORMAT,
+                           "safetensors: %s: tensor '%s': the %s at position %lld does "
+                           "not fit %s",
+                           s->file.path, entry->name, type->name, (long long)(at + good),
+                           type->as == PF_F32 ? "F32" : "I32");
         }
         at += n;
     }

@@ -10,7 +10,7 @@
 #include "json.h"
 #include "tensor.h"
 
-#define PF_ST_HEADER ((int64_t)16 << 20) /* bytes of header that are read or written */
+#define PF_ST_HEADER  ((int64_t)16 << 20) /* bytes of header that are read or written */
 #define PF_ST_TENSORS 65536
 
 struct pf_st_dtype;
@@ -37,7 +37,7 @@ int pf_safetensors_open(pf_safetensors *s, const char *path);
 void pf_safetensors_close(pf_safetensors *s);
 /* Index of a name, looked for at `hint` first; -1: absent. */
 int pf_safetensors_find(const pf_safetensors *s, const char *name, int hint);
-const char *pf_st_dtype_name(const pf_st_entry *entry);       /* "BF16" */
+const char *pf_st_dtype_name(const pf_st_entry *entry);              /* "BF16" */
 int pf_st_dtype_loads_as(const pf_st_entry *entry, pf_dtype *dtype); /* fails by name */
 /* Reads entry `index` into a contiguous tensor of its shape and the dtype it loads as. */
 int pf_safetensors_read(pf_engine *engine, const pf_safetensors *s, int index, pf_tensor *to);

@@ -78,8 +78,8 @@ static int unknown_letter(const char *text, size_t at) {
 }
 
 /* One step of encoding: *at moves on, *id is the token, or -1 for nothing (a final stop). */
-static int next_id(const pf_vocab *vocab, const int16_t map[256], const char *text,
-                   size_t bytes, size_t *at, int *id) {
+static int next_id(const pf_vocab *vocab, const int16_t map[256], const char *text, size_t bytes,
+                   size_t *at, int *id) {
     unsigned char c = (unsigned char)text[*at];
     *id = map[c];
     if (*id < 0 && c == '<') {

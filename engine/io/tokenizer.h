@@ -13,9 +13,9 @@ typedef struct {
 } pf_special;
 
 typedef struct {
-    const char *type;     /* "protein" */
-    int size;             /* ids are 0 .. size-1, at most 256: a token fits a byte */
-    const char *letters;  /* letter i has id first_letter + i; NULL: bytes are their own ids */
+    const char *type;    /* "protein" */
+    int size;            /* ids are 0 .. size-1, at most 256: a token fits a byte */
+    const char *letters; /* letter i has id first_letter + i; NULL: bytes are their own ids */
     int first_letter;
     const pf_special *specials;
     int n_specials;

@@ -10,11 +10,11 @@
 #include "module.h"
 
 typedef struct {
-    pf_heap *heap;    /* retained */
-    pf_module *m;     /* retained */
-    pf_pass pass;     /* its tensors retained */
-    uint64_t first;   /* where the counter of random calls stood */
-    bool ran;         /* the first run is over, and pass.calls gone with it */
+    pf_heap *heap;  /* retained */
+    pf_module *m;   /* retained */
+    pf_pass pass;   /* its tensors retained */
+    uint64_t first; /* where the counter of random calls stood */
+    bool ran;       /* the first run is over, and pass.calls gone with it */
 } held;
 
 static int run_held(void *context, pf_engine *e, pf_tensor *const *in, int n, pf_tensor **y) {

@@ -20,8 +20,8 @@ static bool is(const char *text, const char *word) { return text && strcmp(text,
 static bool asked(const pf_module *m) {
     const char *attention = pf_option_text(m, "attention");
     return is(attention, "auto") ||
-           (is(attention, "kernel") && is(text_of(pf_config_get(m->options, "kernel"), "name"),
-                                          "auto"));
+           (is(attention, "kernel") &&
+            is(text_of(pf_config_get(m->options, "kernel"), "name"), "auto"));
 }
 
 /* The kernel that is chosen from: softmax features, of whatever map, at their own scale. */
@@ -35,9 +35,11 @@ static int candidate(const pf_module *m, pf_kernel *kernel) {
     PF_TRY(pf_kernel_resolve(kernel, options, head_dim));
     const pf_config *scale = options ? pf_config_get(options, "scale") : NULL;
     if (kernel->map->softmax && (!scale || pf_config_number(scale) == 0)) return 0;
-    return pf_fail(PF_EINVAL, "%s: attention 'auto' takes exact attention or features that "
-                              "estimate it, so its kernel is a softmax one with its own scale; "
-                              "choose 'favor' or 'exact'", m->type->name);
+    return pf_fail(PF_EINVAL,
+                   "%s: attention 'auto' takes exact attention or features that "
+                   "estimate it, so its kernel is a softmax one with its own scale; "
+                   "choose 'favor' or 'exact'",
+                   m->type->name);
 }
 
 int pf_attention_decide(pf_module *m, const pf_engine *e) {
@@ -48,8 +50,10 @@ int pf_attention_decide(pf_module *m, const pf_engine *e) {
     int64_t length = pf_option_int(m, "length");
     bool causal = pf_option_int(m, "causal") != 0;
     if (length < 1) {
-        return pf_fail(PF_EINVAL, "%s: attention 'auto' needs the option length, the sequence "
-                                  "length to choose for", m->type->name);
+        return pf_fail(PF_EINVAL,
+                       "%s: attention 'auto' needs the option length, the sequence "
+                       "length to choose for",
+                       m->type->name);
     }
     PF_TRY(candidate(m, &kernel));
     int64_t r = kernel.features * kernel.map->width;

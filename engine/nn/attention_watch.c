@@ -17,8 +17,17 @@
 enum { SIDE = 12, PAIRS = SIDE * SIDE, EVERY = 16 };
 /* A head's row: step (in two halves, float holds 24 bits), pairs, mean |x|^2, mean |y|^2, 1
  * until pf_watch_take has read it, then |x + y|^2 and |x - y|^2 of each pair. */
-enum { STEP_HIGH, STEP_LOW, COUNT, QUERY, KEY, FRESH, SUM, DIFFERENCE = SUM + PAIRS,
-       ROW = DIFFERENCE + PAIRS };
+enum {
+    STEP_HIGH,
+    STEP_LOW,
+    COUNT,
+    QUERY,
+    KEY,
+    FRESH,
+    SUM,
+    DIFFERENCE = SUM + PAIRS,
+    ROW = DIFFERENCE + PAIRS
+};
 
 int pf_watch_make(pf_module *m, int64_t heads) {
     pf_tensor *watch = NULL;
@@ -88,8 +97,13 @@ void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attend *a, c
     pf_tensor *watch = pf_module_tensor(m, "watch");
     bool due = pass->training && (pass->watch || pass->step % EVERY == 0);
     if (!watch || !due || q->shape[0] == 0 || q->stride[3] != 1 || k->stride[3] != 1) return;
-    look l = {.kern = e->kern, .q = q, .k = k, .mask = pass->mask, .scale = a->kernel.scale,
-              .item = (int64_t)(pass->step / EVERY % (uint64_t)q->shape[0]), .causal = a->causal};
+    look l = {.kern = e->kern,
+              .q = q,
+              .k = k,
+              .mask = pass->mask,
+              .scale = a->kernel.scale,
+              .item = (int64_t)(pass->step / EVERY % (uint64_t)q->shape[0]),
+              .causal = a->causal};
     pick(&l);
     for (int64_t h = 0; l.n > 0 && h < q->shape[1]; h++) {
         float *row = pf_f32(watch) + h * ROW;

@@ -113,8 +113,10 @@ static int build_host(builder *b, const pf_config *node, pf_module *const *child
     const char *name = text ? pf_config_string(text) : NULL;
     if (!name) return pf_fail(PF_EFORMAT, "model: a layer of type 'lua' has no name");
     if (!b->e->resolve_layer) {
-        return pf_fail(PF_ENOTFOUND, "model: layer '%s' lives in a script; load this model from "
-                                     "the script that defines it", name);
+        return pf_fail(PF_ENOTFOUND,
+                       "model: layer '%s' lives in a script; load this model from "
+                       "the script that defines it",
+                       name);
     }
     return b->e->resolve_layer(b->e->resolve_context, b->e, name, children, n, module);
 }

@@ -34,8 +34,10 @@ int pf_init_fill(pf_tensor *t, pf_engine *e, const char *init) {
     if (strcmp(init, "ones") == 0) return pf_tensor_fill(t, 1);
     if (init_value(init, "value", &value)) return pf_tensor_fill(t, value);
     if (!init_deviation(t, init, &value)) {
-        return pf_fail(PF_EINVAL, "init: '%s' is none of zeros, ones, value:X, normal:X, "
-                                  "xavier, fan_in", init);
+        return pf_fail(PF_EINVAL,
+                       "init: '%s' is none of zeros, ones, value:X, normal:X, "
+                       "xavier, fan_in",
+                       init);
     }
     float *data = pf_tensor_data(t);
     if (!data) return pf_fail(PF_ESTATE, "init: the tensor is not contiguous or not alive");

@@ -12,11 +12,21 @@
 static const pf_option_info attention_options[] = {
 #include "options_attention.def"
     {.name = "rotary", .kind = PF_OPT_BOOL, .doc = "rotary positions on queries and keys"},
-    {.name = "layer", .kind = PF_OPT_INT, .low = 0, .high = 4096,
+    {.name = "layer",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 4096,
      .doc = "place in the model: every layer draws a projection of its own"},
-    {.name = "layers", .kind = PF_OPT_INT, .number = 1, .low = 1, .high = 4096,
+    {.name = "layers",
+     .kind = PF_OPT_INT,
+     .number = 1,
+     .low = 1,
+     .high = 4096,
      .doc = "depth of the model: the last weights start smaller by sqrt(2 layers)"},
-    {.name = "length", .kind = PF_OPT_INT, .low = 0, .high = 1 << 24,
+    {.name = "length",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 1 << 24,
      .doc = "sequence length that attention auto chooses for"},
 };
 
@@ -47,15 +57,18 @@ static int resolve_heads(pf_module *m, attention_self *self) {
     self->head_dim = pf_option_int(m, "head_dim");
     if (self->head_dim == 0) {
         if (dim % self->heads != 0) {
-            return pf_fail(PF_EINVAL, "attention: dim %lld is not a multiple of heads %lld; give "
-                                      "head_dim, or other heads",
+            return pf_fail(PF_EINVAL,
+                           "attention: dim %lld is not a multiple of heads %lld; give "
+                           "head_dim, or other heads",
                            (long long)dim, (long long)self->heads);
         }
         self->head_dim = dim / self->heads;
     }
     if (self->rotary && self->head_dim % 2 != 0) {
-        return pf_fail(PF_EINVAL, "attention: rotary positions turn pairs of channels, and "
-                                  "head_dim %lld is odd", (long long)self->head_dim);
+        return pf_fail(PF_EINVAL,
+                       "attention: rotary positions turn pairs of channels, and "
+                       "head_dim %lld is odd",
+                       (long long)self->head_dim);
     }
     return 0;
 }
@@ -260,8 +273,7 @@ static int attend(const attention_self *self, pf_engine *e, const pf_run *run, p
 }
 
 /* qkv (B, L, (H + 2 Hkv) d) -> (B, H, L, d) */
-static int mix(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *qkv,
-               pf_tensor **y) {
+static int mix(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *qkv, pf_tensor **y) {
     const attention_self *self = m->self;
     pf_tensor *side[PF_MAX_OUT] = {NULL}, *positions = NULL;
     pf_attr heads[2] = {{.i = self->heads}, {.i = self->kv_heads}};
@@ -375,8 +387,11 @@ const pf_layer pf_layer_attention = {
     .name = "attention",
     .doc = "Multi-head attention: x (B, L, D) -> (B, L, D). One matrix makes q, k and v; the "
            "kernel says which attention it is.",
-    .options = attention_options, .n_options = PF_COUNT(attention_options),
+    .options = attention_options,
+    .n_options = PF_COUNT(attention_options),
     .self_bytes = sizeof(attention_self),
-    .build = attention_build, .run = attention_run, .state = attention_state,
+    .build = attention_build,
+    .run = attention_run,
+    .state = attention_state,
     .redraw = attention_redraw,
 };

@@ -9,11 +9,21 @@
 static const pf_option_info block_options[] = {
 #include "options_block.def"
     {.name = "rotary", .kind = PF_OPT_BOOL, .doc = "rotary positions on queries and keys"},
-    {.name = "layer", .kind = PF_OPT_INT, .low = 0, .high = 4096,
+    {.name = "layer",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 4096,
      .doc = "place in the model: every layer draws a projection of its own"},
-    {.name = "layers", .kind = PF_OPT_INT, .number = 1, .low = 1, .high = 4096,
+    {.name = "layers",
+     .kind = PF_OPT_INT,
+     .number = 1,
+     .low = 1,
+     .high = 4096,
      .doc = "depth of the model: residual branches start smaller by sqrt(2 layers)"},
-    {.name = "length", .kind = PF_OPT_INT, .low = 0, .high = 1 << 24,
+    {.name = "length",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 1 << 24,
      .doc = "sequence length that attention auto chooses for"},
 };
 
@@ -91,6 +101,10 @@ static int block_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x
 const pf_layer pf_layer_block = {
     .name = "block",
     .doc = "Pre-norm Performer block: attention and mlp, each around a residual.",
-    .options = block_options, .n_options = PF_COUNT(block_options),
-    .build = block_build, .run = block_run, .branch = block_branch, .state = pf_state_of_children,
+    .options = block_options,
+    .n_options = PF_COUNT(block_options),
+    .build = block_build,
+    .run = block_run,
+    .branch = block_branch,
+    .state = pf_state_of_children,
 };

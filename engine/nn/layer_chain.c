@@ -17,7 +17,8 @@ static int chain_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x
 }
 
 static const pf_option_info chain_options[] = {
-    {.name = "recompute", .kind = PF_OPT_BOOL,
+    {.name = "recompute",
+     .kind = PF_OPT_BOOL,
      .doc = "training keeps of the whole chain its input only and runs it a second time for its "
             "gradient: the same bits, less memory"},
 };
@@ -31,13 +32,19 @@ static int chain_build(pf_module *m, pf_engine *e) {
 const pf_layer pf_layer_chain = {
     .name = "chain",
     .doc = "Its children after each other.",
-    .options = chain_options, .n_options = PF_COUNT(chain_options),
+    .options = chain_options,
+    .n_options = PF_COUNT(chain_options),
     .max_children = -1,
-    .build = chain_build, .run = chain_run, .state = pf_state_of_children,
+    .build = chain_build,
+    .run = chain_run,
+    .state = pf_state_of_children,
 };
 
 static const pf_option_info residual_options[] = {
-    {.name = "dropout", .kind = PF_OPT_NUMBER, .low = 0, .high = 0.99,
+    {.name = "dropout",
+     .kind = PF_OPT_NUMBER,
+     .low = 0,
+     .high = 0.99,
      .doc = "share of what is added that is dropped in training"},
 };
 
@@ -55,7 +62,10 @@ static int residual_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor
 const pf_layer pf_layer_residual = {
     .name = "residual",
     .doc = "x + dropout(children(x)).",
-    .options = residual_options, .n_options = PF_COUNT(residual_options),
-    .min_children = 1, .max_children = -1,
-    .run = residual_run, .state = pf_state_of_children,
+    .options = residual_options,
+    .n_options = PF_COUNT(residual_options),
+    .min_children = 1,
+    .max_children = -1,
+    .run = residual_run,
+    .state = pf_state_of_children,
 };

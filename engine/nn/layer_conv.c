@@ -6,9 +6,17 @@
 #include "module.h"
 
 static const pf_option_info conv_options[] = {
-    {.name = "dim", .kind = PF_OPT_INT, .low = 1, .high = 1 << 20, .required = true,
+    {.name = "dim",
+     .kind = PF_OPT_INT,
+     .low = 1,
+     .high = 1 << 20,
+     .required = true,
      .doc = "model width D"},
-    {.name = "width", .kind = PF_OPT_INT, .number = 4, .low = 1, .high = 16,
+    {.name = "width",
+     .kind = PF_OPT_INT,
+     .number = 4,
+     .low = 1,
+     .high = 16,
      .doc = "positions a channel looks at"},
     {.name = "causal", .kind = PF_OPT_BOOL, .doc = "looks back only; false: centred"},
 };
@@ -142,6 +150,9 @@ const pf_layer pf_layer_conv = {
     .name = "conv",
     .doc = "Short depthwise convolution along the sequence: every channel mixes `width` "
            "positions of its document.",
-    .options = conv_options, .n_options = PF_COUNT(conv_options),
-    .build = conv_build, .run = conv_run, .state = conv_state,
+    .options = conv_options,
+    .n_options = PF_COUNT(conv_options),
+    .build = conv_build,
+    .run = conv_run,
+    .state = conv_state,
 };

@@ -35,8 +35,8 @@ static int prefill_row(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor 
     if (status >= 0) status = pf_reshape(&row, e, slice, x->rank - 1, shape);
     if (status >= 0) status = call_step(m, e, run, row, &y);
     if (status >= 0 && (y->rank < 1 || y->rank >= PF_MAX_RANK)) {
-        status = pf_fail(PF_ESHAPE, "%s: a step returned %s", pf_option_text(m, "name"),
-                         pf_shape_of(y));
+        status =
+            pf_fail(PF_ESHAPE, "%s: a step returned %s", pf_option_text(m, "name"), pf_shape_of(y));
     }
     if (status >= 0) {
         shape[0] = y->shape[0], shape[1] = 1;
@@ -74,8 +74,10 @@ static int prefill(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, 
 static int host_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     const pf_host_layer *host = &m->host;
     if (run->slice) {
-        return pf_fail(PF_EINVAL, "%s: a layer of the host can't be trained in slices: it may look "
-                       "at positions of other slices", pf_option_text(m, "name"));
+        return pf_fail(PF_EINVAL,
+                       "%s: a layer of the host can't be trained in slices: it may look "
+                       "at positions of other slices",
+                       pf_option_text(m, "name"));
     }
     if (run->state) {
         return run->mode == PF_RUN_STEP ? call_step(m, e, run, x, y) : prefill(m, e, run, x, y);
@@ -96,9 +98,11 @@ static int host_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state 
 const pf_layer pf_layer_host = {
     .name = "lua",
     .doc = "A layer that lives in the host or in a script.",
-    .options = host_options, .n_options = PF_COUNT(host_options),
+    .options = host_options,
+    .n_options = PF_COUNT(host_options),
     .max_children = -1,
-    .run = host_run, .state = host_state,
+    .run = host_run,
+    .state = host_state,
 };
 
 int pf_module_host(pf_module **module, pf_engine *engine, const char *name,

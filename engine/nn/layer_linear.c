@@ -7,14 +7,29 @@
 #include "module.h"
 
 static const pf_option_info linear_options[] = {
-    {.name = "from", .kind = PF_OPT_INT, .low = 1, .high = 1 << 24, .required = true,
+    {.name = "from",
+     .kind = PF_OPT_INT,
+     .low = 1,
+     .high = 1 << 24,
+     .required = true,
      .doc = "width of the input"},
-    {.name = "to", .kind = PF_OPT_INT, .low = 1, .high = 1 << 24, .required = true,
+    {.name = "to",
+     .kind = PF_OPT_INT,
+     .low = 1,
+     .high = 1 << 24,
+     .required = true,
      .doc = "width of the output"},
     {.name = "bias", .kind = PF_OPT_BOOL, .number = 1, .doc = "adds a learned vector"},
-    {.name = "init", .kind = PF_OPT_NUMBER, .number = 1, .low = 0, .high = 1e3,
+    {.name = "init",
+     .kind = PF_OPT_NUMBER,
+     .number = 1,
+     .low = 0,
+     .high = 1e3,
      .doc = "standard deviation of the first weights, in units of 1/sqrt(from)"},
-    {.name = "act", .kind = PF_OPT_STRING, .string = "none", .choices = "none|" PF_ACTS,
+    {.name = "act",
+     .kind = PF_OPT_STRING,
+     .string = "none",
+     .choices = "none|" PF_ACTS,
      .doc = "activation of the output"},
 };
 
@@ -44,9 +59,11 @@ static int linear_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *
 const pf_layer pf_layer_linear = {
     .name = "linear",
     .doc = "y = act(x weight^T + bias), on the last dimension.",
-    .options = linear_options, .n_options = PF_COUNT(linear_options),
+    .options = linear_options,
+    .n_options = PF_COUNT(linear_options),
     .self_bytes = sizeof(linear_self),
-    .build = linear_build, .run = linear_run,
+    .build = linear_build,
+    .run = linear_run,
 };
 
 pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init) {
@@ -62,11 +79,23 @@ pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init) {
 }
 
 static const pf_option_info embedding_options[] = {
-    {.name = "vocab", .kind = PF_OPT_INT, .low = 1, .high = 1 << 24, .required = true,
+    {.name = "vocab",
+     .kind = PF_OPT_INT,
+     .low = 1,
+     .high = 1 << 24,
+     .required = true,
      .doc = "number of tokens"},
-    {.name = "dim", .kind = PF_OPT_INT, .low = 1, .high = 1 << 20, .required = true,
+    {.name = "dim",
+     .kind = PF_OPT_INT,
+     .low = 1,
+     .high = 1 << 20,
+     .required = true,
      .doc = "model width D"},
-    {.name = "init", .kind = PF_OPT_NUMBER, .number = 1, .low = 0, .high = 1e3,
+    {.name = "init",
+     .kind = PF_OPT_NUMBER,
+     .number = 1,
+     .low = 0,
+     .high = 1e3,
      .doc = "standard deviation of the first rows, in units of 1/sqrt(dim)"},
 };
 
@@ -89,6 +118,8 @@ static int embedding_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
 const pf_layer pf_layer_embedding = {
     .name = "embedding",
     .doc = "Rows of a table by token id: ids (B, L) -> (B, L, D).",
-    .options = embedding_options, .n_options = PF_COUNT(embedding_options),
-    .build = embedding_build, .run = embedding_run,
+    .options = embedding_options,
+    .n_options = PF_COUNT(embedding_options),
+    .build = embedding_build,
+    .run = embedding_run,
 };

@@ -7,13 +7,24 @@
 #include "module.h"
 
 static const pf_option_info mlp_options[] = {
-    {.name = "dim", .kind = PF_OPT_INT, .low = 1, .high = 1 << 20, .required = true,
+    {.name = "dim",
+     .kind = PF_OPT_INT,
+     .low = 1,
+     .high = 1 << 20,
+     .required = true,
      .doc = "model width D"},
 #include "options_mlp.def"
     {.name = "bias", .kind = PF_OPT_BOOL, .number = 1, .doc = "biases of the linear layers"},
-    {.name = "dropout", .kind = PF_OPT_NUMBER, .low = 0, .high = 0.99,
+    {.name = "dropout",
+     .kind = PF_OPT_NUMBER,
+     .low = 0,
+     .high = 0.99,
      .doc = "share of the output dropped in training"},
-    {.name = "layers", .kind = PF_OPT_INT, .number = 1, .low = 1, .high = 4096,
+    {.name = "layers",
+     .kind = PF_OPT_INT,
+     .number = 1,
+     .low = 1,
+     .high = 4096,
      .doc = "depth of the model: the last weights start smaller by sqrt(2 layers)"},
 };
 
@@ -81,13 +92,19 @@ static int mlp_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, 
 const pf_layer pf_layer_mlp = {
     .name = "mlp",
     .doc = "down(act(up(x))), or down(silu(gate(x)) * up(x)) for swiglu.",
-    .options = mlp_options, .n_options = PF_COUNT(mlp_options),
+    .options = mlp_options,
+    .n_options = PF_COUNT(mlp_options),
     .self_bytes = sizeof(mlp_self),
-    .build = mlp_build, .run = mlp_run,
+    .build = mlp_build,
+    .run = mlp_run,
 };
 
 static const pf_option_info dropout_options[] = {
-    {.name = "p", .kind = PF_OPT_NUMBER, .number = 0.1, .low = 0, .high = 0.99,
+    {.name = "p",
+     .kind = PF_OPT_NUMBER,
+     .number = 0.1,
+     .low = 0,
+     .high = 0.99,
      .doc = "share of the elements dropped in training"},
 };
 
@@ -102,6 +119,7 @@ const pf_layer pf_layer_dropout = {
     .name = "dropout",
     .doc = "Sets a random share p of the elements to 0 in training and scales the others by "
            "1/(1 - p); passes them through otherwise.",
-    .options = dropout_options, .n_options = PF_COUNT(dropout_options),
+    .options = dropout_options,
+    .n_options = PF_COUNT(dropout_options),
     .run = dropout_run,
 };

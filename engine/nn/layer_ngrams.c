@@ -9,15 +9,35 @@
 #include "module.h"
 
 static const pf_option_info ngrams_options[] = {
-    {.name = "dim", .kind = PF_OPT_INT, .low = 1, .high = 1 << 20, .required = true,
+    {.name = "dim",
+     .kind = PF_OPT_INT,
+     .low = 1,
+     .high = 1 << 20,
+     .required = true,
      .doc = "model width D"},
-    {.name = "shortest", .kind = PF_OPT_INT, .number = 2, .low = 1, .high = 16,
+    {.name = "shortest",
+     .kind = PF_OPT_INT,
+     .number = 2,
+     .low = 1,
+     .high = 16,
      .doc = "tokens of the shortest n-gram"},
-    {.name = "longest", .kind = PF_OPT_INT, .number = 4, .low = 1, .high = 16,
+    {.name = "longest",
+     .kind = PF_OPT_INT,
+     .number = 4,
+     .low = 1,
+     .high = 16,
      .doc = "tokens of the longest n-gram"},
-    {.name = "buckets", .kind = PF_OPT_INT, .number = 65536, .low = 1, .high = 1 << 26,
+    {.name = "buckets",
+     .kind = PF_OPT_INT,
+     .number = 65536,
+     .low = 1,
+     .high = 1 << 26,
      .doc = "rows of the table for each n"},
-    {.name = "width", .kind = PF_OPT_INT, .number = 16, .low = 1, .high = 1 << 16,
+    {.name = "width",
+     .kind = PF_OPT_INT,
+     .number = 16,
+     .low = 1,
+     .high = 1 << 16,
      .doc = "numbers a row"},
 };
 
@@ -38,10 +58,11 @@ static int ngrams_build(pf_module *m, pf_engine *e) {
 }
 
 /* ids (B, L), before (B, longest - 1) or NULL -> (B, L, D) */
-static int look_up(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *ids,
-                   pf_tensor *before, pf_tensor **y) {
+static int look_up(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *ids, pf_tensor *before,
+                   pf_tensor **y) {
     pf_tensor *in[3] = {ids, before ? NULL : run->pass->documents, before};
-    pf_attr attr[3] = {{.i = pf_option_int(m, "shortest")}, {.i = pf_option_int(m, "longest")},
+    pf_attr attr[3] = {{.i = pf_option_int(m, "shortest")},
+                       {.i = pf_option_int(m, "longest")},
                        {.i = pf_option_int(m, "buckets")}};
     pf_tensor *numbers = NULL, *rows = NULL, *flat = NULL;
     int status = pf_apply(e, &pf_op_ngrams, in, 3, attr, &numbers);
@@ -129,8 +150,7 @@ static int step(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *ids, p
 }
 
 /* ids (B, L) -> (B, L, D), or (B) -> (B, D) in a step */
-static int ngrams_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
-                      pf_tensor **y) {
+static int ngrams_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     int rank = run->mode == PF_RUN_STEP ? 1 : 2;
     if (x->rank != rank || x->dtype != PF_I32) {
         return pf_fail(x->rank != rank ? PF_ESHAPE : PF_EDTYPE,
@@ -156,6 +176,9 @@ static int ngrams_state(const pf_module *m, pf_engine *e, int64_t batch, pf_stat
 const pf_layer pf_layer_ngrams = {
     .name = "ngrams",
     .doc = "A hashed memory of the last tokens: ids (B, L) -> (B, L, D).",
-    .options = ngrams_options, .n_options = PF_COUNT(ngrams_options),
-    .build = ngrams_build, .run = ngrams_run, .state = ngrams_state,
+    .options = ngrams_options,
+    .n_options = PF_COUNT(ngrams_options),
+    .build = ngrams_build,
+    .run = ngrams_run,
+    .state = ngrams_state,
 };

@@ -4,9 +4,17 @@
 #include "module.h"
 
 static const pf_option_info layernorm_options[] = {
-    {.name = "dim", .kind = PF_OPT_INT, .low = 1, .high = 1 << 20, .required = true,
+    {.name = "dim",
+     .kind = PF_OPT_INT,
+     .low = 1,
+     .high = 1 << 20,
+     .required = true,
      .doc = "model width D"},
-    {.name = "eps", .kind = PF_OPT_NUMBER, .number = 1e-5, .low = 0, .high = 1,
+    {.name = "eps",
+     .kind = PF_OPT_NUMBER,
+     .number = 1e-5,
+     .low = 0,
+     .high = 1,
      .doc = "added to the variance"},
     {.name = "bias", .kind = PF_OPT_BOOL, .number = 1, .doc = "adds a learned vector"},
 };
@@ -34,14 +42,25 @@ static int layernorm_run_sum(pf_module *m, pf_engine *e, pf_tensor *x, pf_tensor
 const pf_layer pf_layer_layernorm = {
     .name = "layernorm",
     .doc = "(x - mean) / sqrt(variance + eps) * weight + bias, on the last dimension.",
-    .options = layernorm_options, .n_options = PF_COUNT(layernorm_options),
-    .build = layernorm_build, .run = layernorm_run, .run_sum = layernorm_run_sum,
+    .options = layernorm_options,
+    .n_options = PF_COUNT(layernorm_options),
+    .build = layernorm_build,
+    .run = layernorm_run,
+    .run_sum = layernorm_run_sum,
 };
 
 static const pf_option_info rmsnorm_options[] = {
-    {.name = "dim", .kind = PF_OPT_INT, .low = 1, .high = 1 << 20, .required = true,
+    {.name = "dim",
+     .kind = PF_OPT_INT,
+     .low = 1,
+     .high = 1 << 20,
+     .required = true,
      .doc = "model width D"},
-    {.name = "eps", .kind = PF_OPT_NUMBER, .number = 1e-6, .low = 0, .high = 1,
+    {.name = "eps",
+     .kind = PF_OPT_NUMBER,
+     .number = 1e-6,
+     .low = 0,
+     .high = 1,
      .doc = "added to the mean square"},
 };
 
@@ -63,6 +82,9 @@ static int rmsnorm_run_sum(pf_module *m, pf_engine *e, pf_tensor *x, pf_tensor *
 const pf_layer pf_layer_rmsnorm = {
     .name = "rmsnorm",
     .doc = "x / sqrt(mean(x^2) + eps) * weight, on the last dimension.",
-    .options = rmsnorm_options, .n_options = PF_COUNT(rmsnorm_options),
-    .build = rmsnorm_build, .run = rmsnorm_run, .run_sum = rmsnorm_run_sum,
+    .options = rmsnorm_options,
+    .n_options = PF_COUNT(rmsnorm_options),
+    .build = rmsnorm_build,
+    .run = rmsnorm_run,
+    .run_sum = rmsnorm_run_sum,
 };

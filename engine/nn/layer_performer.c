@@ -10,22 +10,41 @@
 #include "module.h"
 
 static const pf_option_info performer_options[] = {
-    {.name = "vocab", .kind = PF_OPT_INT, .low = 1, .high = 1 << 24, .required = true,
+    {.name = "vocab",
+     .kind = PF_OPT_INT,
+     .low = 1,
+     .high = 1 << 24,
+     .required = true,
      .doc = "number of tokens"},
-    {.name = "layers", .kind = PF_OPT_INT, .number = 4, .low = 1, .high = 4096,
+    {.name = "layers",
+     .kind = PF_OPT_INT,
+     .number = 4,
+     .low = 1,
+     .high = 4096,
      .doc = "number of blocks"},
 #include "options_block.def"
-    {.name = "positions", .kind = PF_OPT_STRING, .string = "rotary",
-     .choices = "rotary|sinusoidal|learned|none", .doc = "how a position knows where it is"},
-    {.name = "length", .kind = PF_OPT_INT, .number = 1024, .low = 1, .high = 1 << 24,
+    {.name = "positions",
+     .kind = PF_OPT_STRING,
+     .string = "rotary",
+     .choices = "rotary|sinusoidal|learned|none",
+     .doc = "how a position knows where it is"},
+    {.name = "length",
+     .kind = PF_OPT_INT,
+     .number = 1024,
+     .low = 1,
+     .high = 1 << 24,
      .doc = "longest document of learned positions (the others have no limit), and the length "
             "that attention auto chooses for"},
-    {.name = "tied", .kind = PF_OPT_BOOL, .number = 1,
+    {.name = "tied",
+     .kind = PF_OPT_BOOL,
+     .number = 1,
      .doc = "the head is the embedding's table; false: a matrix of its own"},
-    {.name = "reversible", .kind = PF_OPT_BOOL,
+    {.name = "reversible",
+     .kind = PF_OPT_BOOL,
      .doc = "the blocks as a reversible layer, whose activations do not grow with depth; another "
             "architecture, with the same parameters; recompute then has no effect"},
-    {.name = "ngrams", .kind = PF_OPT_TREE,
+    {.name = "ngrams",
+     .kind = PF_OPT_TREE,
      .doc = "options of an ngrams layer, whose rows join the embedding's; none: no such layer"},
 };
 
@@ -182,7 +201,10 @@ const pf_layer pf_layer_performer = {
     .name = "performer",
     .doc = "A language model: token ids (B, L) -> logits (B, L, vocab), through blocks of linear "
            "attention.",
-    .options = performer_options, .n_options = PF_COUNT(performer_options),
+    .options = performer_options,
+    .n_options = PF_COUNT(performer_options),
     .self_bytes = sizeof(performer_self),
-    .build = performer_build, .run = performer_run, .state = pf_state_of_children,
+    .build = performer_build,
+    .run = performer_run,
+    .state = pf_state_of_children,
 };

@@ -10,13 +10,28 @@
 #include "module.h"
 
 static const pf_option_info positions_options[] = {
-    {.name = "kind", .kind = PF_OPT_STRING, .string = "sinusoidal",
-     .choices = "sinusoidal|learned", .doc = "fixed waves, or a trained table"},
-    {.name = "dim", .kind = PF_OPT_INT, .low = 1, .high = 1 << 20, .required = true,
+    {.name = "kind",
+     .kind = PF_OPT_STRING,
+     .string = "sinusoidal",
+     .choices = "sinusoidal|learned",
+     .doc = "fixed waves, or a trained table"},
+    {.name = "dim",
+     .kind = PF_OPT_INT,
+     .low = 1,
+     .high = 1 << 20,
+     .required = true,
      .doc = "model width D"},
-    {.name = "length", .kind = PF_OPT_INT, .number = 1024, .low = 1, .high = 1 << 24,
+    {.name = "length",
+     .kind = PF_OPT_INT,
+     .number = 1024,
+     .low = 1,
+     .high = 1 << 24,
      .doc = "longest document of a learned table; sinusoids go on beyond"},
-    {.name = "scale", .kind = PF_OPT_NUMBER, .number = 1, .low = 0, .high = 1e3,
+    {.name = "scale",
+     .kind = PF_OPT_NUMBER,
+     .number = 1,
+     .low = 0,
+     .high = 1e3,
      .doc = "height of the waves"},
 };
 
@@ -65,8 +80,9 @@ static int position_rows(const pf_module *m, pf_engine *e, int64_t first, int64_
         return pf_slice(rows, e, m->slot[0].tensor, 0, first, first + n);
     }
     if (self->learned) {
-        return pf_fail(PF_EINVAL, "positions: the learned table holds %lld positions, position "
-                                  "%lld is needed (option 'length')",
+        return pf_fail(PF_EINVAL,
+                       "positions: the learned table holds %lld positions, position "
+                       "%lld is needed (option 'length')",
                        (long long)self->length, (long long)(first + n));
     }
     int64_t shape[2] = {n, self->dim};
@@ -107,9 +123,11 @@ static int positions_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
 const pf_layer pf_layer_positions = {
     .name = "positions",
     .doc = "Adds absolute positions: x (B, L, D) -> (B, L, D).",
-    .options = positions_options, .n_options = PF_COUNT(positions_options),
+    .options = positions_options,
+    .n_options = PF_COUNT(positions_options),
     .self_bytes = sizeof(positions_self),
-    .build = positions_build, .run = positions_run,
+    .build = positions_build,
+    .run = positions_run,
 };
 
 static int64_t count_up(int64_t length, int32_t *row) {

@@ -16,8 +16,10 @@ static int reversible_build(pf_module *m, pf_engine *e) {
     for (int i = 0; i < m->n_given; i++) {
         const pf_layer *type = m->child[i].module->type;
         if (type->branch) continue;
-        return pf_fail(PF_EINVAL, "reversible: child %d is a '%s'; children must be blocks, which "
-                       "have two residual branches", i + 1, type->name);
+        return pf_fail(PF_EINVAL,
+                       "reversible: child %d is a '%s'; children must be blocks, which "
+                       "have two residual branches",
+                       i + 1, type->name);
     }
     return 0;
 }
@@ -115,5 +117,7 @@ const pf_layer pf_layer_reversible = {
            "a and b at the end. Backward makes every block's inputs again from its outputs, so "
            "that activations do not grow with depth. arXiv 1707.04585.",
     .max_children = -1,
-    .build = reversible_build, .run = reversible_run, .state = pf_state_of_children,
+    .build = reversible_build,
+    .run = reversible_run,
+    .state = pf_state_of_children,
 };

@@ -50,8 +50,8 @@ pf_config *pf_module_pass_on(const pf_module *m, const char *type) {
 /* ---- children and slots ---- */
 
 int pf_module_adopt(pf_module *m, const char *name, pf_module *child) {
-    PF_TRY(pf_heap_grow(m->heap, (void **)&m->child, &m->cap_child, m->n_child + 1,
-                        sizeof *m->child));
+    PF_TRY(
+        pf_heap_grow(m->heap, (void **)&m->child, &m->cap_child, m->n_child + 1, sizeof *m->child));
     char *copy = pf_heap_text(m->heap, name);
     if (!copy) return PF_ENOMEM;
     m->child[m->n_child++] = (pf_child){copy, pf_module_retain(child)};
@@ -74,8 +74,7 @@ static int add_slot(pf_module *m, const char *name, pf_tensor *tensor, bool trai
     if (pf_module_tensor(m, name)) {
         return pf_fail(PF_EINVAL, "%s: there is a tensor '%s' already", m->type->name, name);
     }
-    PF_TRY(pf_heap_grow(m->heap, (void **)&m->slot, &m->cap_slot, m->n_slot + 1,
-                        sizeof *m->slot));
+    PF_TRY(pf_heap_grow(m->heap, (void **)&m->slot, &m->cap_slot, m->n_slot + 1, sizeof *m->slot));
     char *copy = pf_heap_text(m->heap, name);
     if (!copy) return PF_ENOMEM;
     m->slot[m->n_slot++] = (pf_slot){copy, pf_tensor_retain(tensor), trained, derived};
@@ -112,8 +111,10 @@ pf_tensor *pf_module_tensor(const pf_module *m, const char *name) {
 int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor, bool trained) {
     if (!module || !name || !tensor) return pf_fail(PF_EINVAL, "add_tensor: an argument is NULL");
     if (module->type != &pf_layer_host) {
-        return pf_fail(PF_ESTATE, "add_tensor: the tensors of a '%s' layer are its own; only "
-                                  "layers of the host take more", module->type->name);
+        return pf_fail(PF_ESTATE,
+                       "add_tensor: the tensors of a '%s' layer are its own; only "
+                       "layers of the host take more",
+                       module->type->name);
     }
     if (trained) PF_TRY(pf_tensor_require_grad(tensor, true));
     PF_TRY(add_slot(module, name, tensor, trained, false));

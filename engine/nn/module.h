@@ -16,7 +16,7 @@ typedef struct pf_slot {
     char *name;
     pf_tensor *tensor;
     bool trained;
-    bool derived;      /* made again at every build: not in the walk, not saved */
+    bool derived; /* made again at every build: not in the walk, not saved */
 } pf_slot;
 
 typedef struct pf_child {
@@ -33,13 +33,13 @@ typedef struct pf_part {
     int64_t first;               /* place of its first position */
     pf_tensor *documents, *mask; /* (B, L) i32, of the whole sequence; NULL */
 } pf_part;
-enum { PF_SLICE_LEAST = 16 };    /* positions: no layer but attention looks back further */
+enum { PF_SLICE_LEAST = 16 }; /* positions: no layer but attention looks back further */
 
 typedef struct pf_run {
     pf_run_mode mode;
-    const pf_pass *pass; /* never NULL; a streaming run has a quiet one */
-    pf_state *state;     /* this layer's own node; NULL in FORWARD and for parts */
-    bool last;           /* only the last position's output is wanted (a layer may give all) */
+    const pf_pass *pass;  /* never NULL; a streaming run has a quiet one */
+    pf_state *state;      /* this layer's own node; NULL in FORWARD and for parts */
+    bool last;            /* only the last position's output is wanted (a layer may give all) */
     const pf_part *slice; /* in SLICE alone */
 } pf_run;
 
@@ -67,20 +67,20 @@ struct pf_module {
     atomic_int refs;
     pf_heap *heap;
     const pf_layer *type;
-    pf_config *options;      /* owned; every option that has a default is in it */
-    pf_child *child;         /* first the given ones, then those that build made */
+    pf_config *options; /* owned; every option that has a default is in it */
+    pf_child *child;    /* first the given ones, then those that build made */
     int n_child, n_given;
     int64_t cap_child;
     pf_slot *slot;
     int n_slot;
     int64_t cap_slot;
     void *self;
-    bool recompute;          /* a tape keeps the input alone, backward runs it again (build sets) */
-    pf_host_layer host;      /* type "lua" */
-    pf_slot *walk;           /* the tree's tensors by path; tensors borrowed */
+    bool recompute;     /* a tape keeps the input alone, backward runs it again (build sets) */
+    pf_host_layer host; /* type "lua" */
+    pf_slot *walk;      /* the tree's tensors by path; tensors borrowed */
     int n_walk;
     int64_t cap_walk;
-    int walk_slots;          /* slots of the tree when `walk` was made */
+    int walk_slots; /* slots of the tree when `walk` was made */
 };
 
 /* ---- the layer table (build.c) ---- */
@@ -93,7 +93,7 @@ const pf_layer *pf_layer_find(const char *name); /* NULL: none */
 /* ---- making modules (module.c, init.c) ---- */
 int pf_module_make(pf_module **module, pf_engine *e, const pf_layer *type, pf_config *options,
                    pf_module *const *children, int n_children); /* takes options, unchecked */
-int pf_module_walk(pf_module *m); /* brings m->walk up to date */
+int pf_module_walk(pf_module *m);                               /* brings m->walk up to date */
 /* An inner child for build. Takes `options` (NULL: out of memory). */
 int pf_module_inner(pf_module *m, pf_engine *e, const char *name, const char *type,
                     pf_config *options);

@@ -18,13 +18,13 @@
 typedef struct {
     pf_engine *e;
     pf_module *m;
-    pf_tensor *x, *target;  /* (B, L), ...; (B, L) i32, contiguous */
+    pf_tensor *x, *target; /* (B, L), ...; (B, L) i32, contiguous */
     pf_pass pass;
     int64_t n, batch, length, counted;
-    pf_state **entry;       /* (n): what stands before a slice; its tensors lie outside any tape */
-    pf_state *cotangent;    /* of the exit state of the slice that is walked; NULL: none */
-    uint64_t *calls;        /* (n): random calls before a slice */
-    bool *keep;             /* (B) */
+    pf_state **entry;    /* (n): what stands before a slice; its tensors lie outside any tape */
+    pf_state *cotangent; /* of the exit state of the slice that is walked; NULL: none */
+    uint64_t *calls;     /* (n): random calls before a slice */
+    bool *keep;          /* (B) */
     double loss;
 } job;
 
@@ -199,7 +199,8 @@ static int walk_back(job *j, pf_tape *tape, pf_state *exit, pf_tensor *loss, pf_
     int64_t places = 1;
     PF_TRY(each(exit, NULL, count_place, &places));
     size_t bytes = (size_t)places * sizeof(pf_tensor *);
-    ends to = {.e = j->e, .outs = pf_heap_alloc(j->e->heap, bytes),
+    ends to = {.e = j->e,
+               .outs = pf_heap_alloc(j->e->heap, bytes),
                .seeds = pf_heap_alloc(j->e->heap, bytes)};
     int status = to.outs && to.seeds ? 0 : PF_ENOMEM;
     if (status >= 0) {
@@ -283,14 +284,17 @@ static int check_sizes(const job *j, const pf_tensor *target) {
     const pf_tensor *x = j->x;
     if (x->rank < 2 || target->rank != 2 || target->dtype != PF_I32 ||
         target->shape[0] != x->shape[0] || target->shape[1] != x->shape[1]) {
-        return pf_fail(PF_ESHAPE, "sliced: x is %s and the target %s %s, must be (B, L, ...) and "
-                       "(B, L) i32", pf_shape_of(x), pf_shape_of(target),
-                       pf_dtype_name(target->dtype));
+        return pf_fail(PF_ESHAPE,
+                       "sliced: x is %s and the target %s %s, must be (B, L, ...) and "
+                       "(B, L) i32",
+                       pf_shape_of(x), pf_shape_of(target), pf_dtype_name(target->dtype));
     }
     if (j->n >= 1 && (j->n == 1 || x->shape[1] / j->n >= PF_SLICE_LEAST)) return 0;
-    return pf_fail(PF_EINVAL, "sliced: %lld slices of %lld positions; a slice has at least %d, so "
-                   "ask for 1 to %lld slices", (long long)j->n, (long long)x->shape[1],
-                   PF_SLICE_LEAST, (long long)pf_max(1, x->shape[1] / PF_SLICE_LEAST));
+    return pf_fail(PF_EINVAL,
+                   "sliced: %lld slices of %lld positions; a slice has at least %d, so "
+                   "ask for 1 to %lld slices",
+                   (long long)j->n, (long long)x->shape[1], PF_SLICE_LEAST,
+                   (long long)pf_max(1, x->shape[1] / PF_SLICE_LEAST));
 }
 
 int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module *module, pf_tensor *x,
@@ -307,8 +311,10 @@ int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module *module
                                   "the same slice; leave one out");
     }
     if (x->requires_grad || pf_in_graph(engine, x)) {
-        return pf_fail(PF_EINVAL, "sliced: x %s wants a gradient, which only parameters get here; "
-                       "detach it, or use a tape", pf_shape_of(x));
+        return pf_fail(PF_EINVAL,
+                       "sliced: x %s wants a gradient, which only parameters get here; "
+                       "detach it, or use a tape",
+                       pf_shape_of(x));
     }
     PF_TRY(check_sizes(&j, target));
     j.batch = x->shape[0], j.length = x->shape[1];

@@ -141,10 +141,14 @@ static int open_inputs(pf_call *c, conv_inputs *in, conv_job *job) {
     const pf_tensor *x = c->in[0];
     int64_t width = c->in[1]->shape[0];
     *job = (conv_job){
-        .kern = c->engine->kern, .length = x->shape[1], .dim = x->shape[2], .width = width,
+        .kern = c->engine->kern,
+        .length = x->shape[1],
+        .dim = x->shape[2],
+        .width = width,
         .blocks = pf_max(pf_ceil_div(x->shape[1], ROWS), 1),
         .centre = c->attr[0].i ? 0 : (width - 1) / 2,
-        .x = pf_f32(in->t[0]), .weight = pf_f32(in->t[1]),
+        .x = pf_f32(in->t[0]),
+        .weight = pf_f32(in->t[1]),
         .documents = in->t[2] ? pf_i32(in->t[2]) : NULL,
         .mask = in->t[3] ? pf_i32(in->t[3]) : NULL,
     };
@@ -206,7 +210,9 @@ static int conv_backward(pf_call *c) {
 }
 
 static const pf_attr_info conv_attrs[] = {
-    {.name = "causal", .kind = PF_ATTR_BOOL, .def = 1,
+    {.name = "causal",
+     .kind = PF_ATTR_BOOL,
+     .def = 1,
      .doc = "taps look back only; false: they are centred, one more back than ahead for even W"},
 };
 
@@ -217,8 +223,13 @@ const pf_op pf_op_short_conv = {
     .doc = "Depthwise convolution along the sequence: y[b, t] = sum over j < W of weight[j] * "
            "x[b, t - j], elementwise over D. x (B, L, D), weight (W, D) -> (B, L, D). A tap "
            "counts where documents (B, L) agree and mask (B, L) is not 0.",
-    .min_in = 2, .max_in = 4, .n_out = 1,
+    .min_in = 2,
+    .max_in = 4,
+    .n_out = 1,
     .uses = PF_USES_ALL_IN,
-    .attrs = conv_attrs, .n_attrs = PF_COUNT(conv_attrs),
-    .shape = conv_shape, .forward = conv_forward, .backward = conv_backward,
+    .attrs = conv_attrs,
+    .n_attrs = PF_COUNT(conv_attrs),
+    .shape = conv_shape,
+    .forward = conv_forward,
+    .backward = conv_backward,
 };

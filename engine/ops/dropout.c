@@ -9,7 +9,9 @@
 enum { PIECE = 1024, GRAIN = 16384 };
 
 static const pf_attr_info dropout_attrs[] = {
-    {.name = "p", .kind = PF_ATTR_FLOAT, .def = 0.1,
+    {.name = "p",
+     .kind = PF_ATTR_FLOAT,
+     .def = 0.1,
      .doc = "share of elements set to 0, 0 <= p < 1"},
 };
 

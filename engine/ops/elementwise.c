@@ -23,8 +23,10 @@ static int binary_shape(pf_call *c, bool integers) {
     if (a->dtype != PF_F32 && !integers) PF_TRY(pf_want(c, 0, PF_F32));
     PF_TRY(pf_want(c, 1, a->dtype));
     if (pf_shape_broadcast(a->rank, a->shape, b->rank, b->shape, &rank, shape, &axis) < 0)
-        return pf_shape_fail(c, "dimension %d (from the end) disagrees; sizes must be equal or 1, "
-                             "aligned from the right", axis - (int)pf_max(a->rank, b->rank));
+        return pf_shape_fail(c,
+                             "dimension %d (from the end) disagrees; sizes must be equal or 1, "
+                             "aligned from the right",
+                             axis - (int)pf_max(a->rank, b->rank));
     return pf_set_shape(c, 0, a->dtype, rank, shape);
 }
 
@@ -40,10 +42,14 @@ static void apply_piece(const void *context, int64_t n, const float *const *x, f
 static int32_t apply_i32(pf_binary f, int32_t a, int32_t b) {
     const uint32_t ua = (uint32_t)a, ub = (uint32_t)b;
     switch (f) {
-    case PF_BINARY_ADD: return (int32_t)(ua + ub);
-    case PF_BINARY_SUB: return (int32_t)(ua - ub);
-    case PF_BINARY_MUL: return (int32_t)(ua * ub);
-    default: return a > b ? a : b;
+    case PF_BINARY_ADD:
+        return (int32_t)(ua + ub);
+    case PF_BINARY_SUB:
+        return (int32_t)(ua - ub);
+    case PF_BINARY_MUL:
+        return (int32_t)(ua * ub);
+    default:
+        return a > b ? a : b;
     }
 }
 
@@ -173,45 +179,85 @@ static int maximum_backward(pf_call *c) { return binary_backward(c, maximum_piec
 #define BROADCAST " a and b broadcast: aligned from the right, a size of 1 stretches."
 
 const pf_op pf_op_add = {
-    .name = "add", .args = "a, b", .results = "y",
+    .name = "add",
+    .args = "a, b",
+    .results = "y",
     .doc = "y = a + b." BROADCAST " f32, or both i32 (wraps around).",
-    .min_in = 2, .max_in = 2, .n_out = 1,
-    .shape = shape_any, .forward = add_forward, .backward = add_backward,
+    .min_in = 2,
+    .max_in = 2,
+    .n_out = 1,
+    .shape = shape_any,
+    .forward = add_forward,
+    .backward = add_backward,
 };
 
 const pf_op pf_op_sub = {
-    .name = "sub", .args = "a, b", .results = "y",
+    .name = "sub",
+    .args = "a, b",
+    .results = "y",
     .doc = "y = a - b." BROADCAST " f32, or both i32 (wraps around).",
-    .min_in = 2, .max_in = 2, .n_out = 1,
-    .shape = shape_any, .forward = sub_forward, .backward = sub_backward,
+    .min_in = 2,
+    .max_in = 2,
+    .n_out = 1,
+    .shape = shape_any,
+    .forward = sub_forward,
+    .backward = sub_backward,
 };
 
 const pf_op pf_op_mul = {
-    .name = "mul", .args = "a, b", .results = "y",
+    .name = "mul",
+    .args = "a, b",
+    .results = "y",
     .doc = "y = a * b, element by element." BROADCAST " f32, or both i32 (wraps around).",
-    .min_in = 2, .max_in = 2, .n_out = 1, .uses = PF_USES_IN(0) | PF_USES_IN(1),
-    .shape = shape_any, .forward = mul_forward, .backward = mul_backward,
+    .min_in = 2,
+    .max_in = 2,
+    .n_out = 1,
+    .uses = PF_USES_IN(0) | PF_USES_IN(1),
+    .shape = shape_any,
+    .forward = mul_forward,
+    .backward = mul_backward,
 };
 
 const pf_op pf_op_div = {
-    .name = "div", .args = "a, b", .results = "y",
+    .name = "div",
+    .args = "a, b",
+    .results = "y",
     .doc = "y = a / b, element by element; dividing by 0 gives infinity or NaN." BROADCAST " f32.",
-    .min_in = 2, .max_in = 2, .n_out = 1, .uses = PF_USES_IN(0) | PF_USES_IN(1),
-    .shape = shape_f32, .forward = div_forward, .backward = div_backward,
+    .min_in = 2,
+    .max_in = 2,
+    .n_out = 1,
+    .uses = PF_USES_IN(0) | PF_USES_IN(1),
+    .shape = shape_f32,
+    .forward = div_forward,
+    .backward = div_backward,
 };
 
 const pf_op pf_op_pow = {
-    .name = "pow", .args = "a, b", .results = "y",
+    .name = "pow",
+    .args = "a, b",
+    .results = "y",
     .doc = "y = a ^ b, element by element; NaN for a negative a and a broken b. The gradient "
            "for b is 0 where a is 0." BROADCAST " f32.",
-    .min_in = 2, .max_in = 2, .n_out = 1, .uses = PF_USES_IN(0) | PF_USES_IN(1),
-    .shape = shape_f32, .forward = pow_forward, .backward = pow_backward,
+    .min_in = 2,
+    .max_in = 2,
+    .n_out = 1,
+    .uses = PF_USES_IN(0) | PF_USES_IN(1),
+    .shape = shape_f32,
+    .forward = pow_forward,
+    .backward = pow_backward,
 };
 
 const pf_op pf_op_maximum = {
-    .name = "maximum", .args = "a, b", .results = "y",
+    .name = "maximum",
+    .args = "a, b",
+    .results = "y",
     .doc = "y = the larger of a and b, element by element; equal values share the gradient, "
            "NaN wins." BROADCAST " f32, or both i32.",
-    .min_in = 2, .max_in = 2, .n_out = 1, .uses = PF_USES_IN(0) | PF_USES_IN(1),
-    .shape = shape_any, .forward = maximum_forward, .backward = maximum_backward,
+    .min_in = 2,
+    .max_in = 2,
+    .n_out = 1,
+    .uses = PF_USES_IN(0) | PF_USES_IN(1),
+    .shape = shape_any,
+    .forward = maximum_forward,
+    .backward = maximum_backward,
 };

@@ -22,11 +22,11 @@ typedef void (*pf_fold_fn)(const void *context, int64_t n, const float *const *x
 
 typedef struct pf_fold_job {
     pf_engine *engine;
-    const pf_tensor *to;  /* f32, any strides, no overlap; right-aligned with the shape */
-    bool overwrite;       /* `to` is written, else added to */
-    int rank;             /* the full shape */
+    const pf_tensor *to; /* f32, any strides, no overlap; right-aligned with the shape */
+    bool overwrite;      /* `to` is written, else added to */
+    int rank;            /* the full shape */
     const int64_t *shape;
-    int n;                /* operands */
+    int n;                          /* operands */
     const pf_tensor *x[PF_FOLD_IN]; /* f32; broadcast to the shape, right-aligned */
     pf_fold_fn f;
     const void *context;

@@ -38,8 +38,10 @@ static int embedding_shape(pf_call *c) {
 static int check_ids(const pf_call *c, const int32_t *id, int64_t n, int64_t vocab) {
     for (int64_t i = 0; i < n; i++)
         if (id[i] < 0 || id[i] >= vocab)
-            return pf_fail(PF_EINVAL, "%s: id %d at position %lld of ids %s is not in 0 .. V-1, "
-                           "V = %lld", c->op->name, id[i], (long long)i, pf_shape_of(c->in[1]),
+            return pf_fail(PF_EINVAL,
+                           "%s: id %d at position %lld of ids %s is not in 0 .. V-1, "
+                           "V = %lld",
+                           c->op->name, id[i], (long long)i, pf_shape_of(c->in[1]),
                            (long long)vocab);
     return PF_OK;
 }
@@ -72,8 +74,8 @@ static int embedding_forward(pf_call *c) {
     if (status >= 0) status = check_ids(c, pf_i32(ids), tokens, table->shape[0]);
     if (status >= 0) status = pf_tensor_compact(&rows, c->engine, table);
     if (status >= 0 && width > 0) {
-        gather_job job = {c->engine->kern, tokens, width, pf_i32(ids), pf_f32(rows),
-                          pf_f32(c->out[0])};
+        gather_job job = {c->engine->kern, tokens,       width,
+                          pf_i32(ids),     pf_f32(rows), pf_f32(c->out[0])};
         status = pf_parallel_range(c->engine, tokens, TOKEN_GRAIN, gather_rows, &job);
     }
     pf_tensor_release(&ids);

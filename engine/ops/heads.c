@@ -23,8 +23,9 @@ static int heads_shape(pf_call *c) {
     PF_TRY(pf_want(c, 0, PF_F32));
     if (x->rank != 3) return pf_shape_fail(c, "x must be (B, L, (H + 2 Hkv) d)");
     if (heads_of(c, 0) < 1 || c->attr[A_KV_HEADS].i < 0 || x->shape[2] % all_heads(c) != 0) {
-        return pf_shape_fail(c, "the last dimension must be (heads + 2 kv_heads) x d, with %lld "
-                                "heads and %lld kv_heads",
+        return pf_shape_fail(c,
+                             "the last dimension must be (heads + 2 kv_heads) x d, with %lld "
+                             "heads and %lld kv_heads",
                              (long long)heads_of(c, 0), (long long)heads_of(c, 1));
     }
     int64_t d = x->shape[2] / all_heads(c);
@@ -55,7 +56,7 @@ static int heads_forward(pf_call *c) {
 
 typedef struct heads_job {
     const pf_kern *kern;
-    int64_t rows, length, d;    /* rows = B * L */
+    int64_t rows, length, d; /* rows = B * L */
     int64_t heads[PARTS], all;
     const pf_tensor *dy[PARTS]; /* (B, H or Hkv, L, d), or NULL */
     float *dx;                  /* (B, L, all d) */
@@ -83,8 +84,9 @@ static void heads_range(void *context, int64_t first, int64_t last) {
         for (int i = 0; i < PARTS; i++) {
             const pf_tensor *dy = job->dy[i];
             for (int64_t h = 0; h < job->heads[i]; h++, dx += job->d) {
-                const float *from = dy ? pf_f32(dy) + b * dy->stride[0] + h * dy->stride[1] +
-                                             t * dy->stride[2] : NULL;
+                const float *from =
+                    dy ? pf_f32(dy) + b * dy->stride[0] + h * dy->stride[1] + t * dy->stride[2]
+                       : NULL;
                 put(job, from, dy ? dy->stride[3] : 1, dx);
             }
         }
@@ -95,8 +97,10 @@ static int heads_backward(pf_call *c) {
     const pf_tensor *x = c->in[0];
     pf_tensor *dx;
     if (!c->need[0]) return 0;
-    heads_job job = {.kern = c->engine->kern, .rows = x->shape[0] * x->shape[1],
-                     .length = x->shape[1], .all = all_heads(c),
+    heads_job job = {.kern = c->engine->kern,
+                     .rows = x->shape[0] * x->shape[1],
+                     .length = x->shape[1],
+                     .all = all_heads(c),
                      .d = x->shape[2] / all_heads(c)};
     for (int i = 0; i < PARTS; i++) {
         job.dy[i] = c->dout[i];
@@ -113,10 +117,18 @@ static const pf_attr_info heads_attrs[] = {
 };
 
 const pf_op pf_op_split_heads = {
-    .name = "split_heads", .args = "x", .results = "q, k, v",
+    .name = "split_heads",
+    .args = "x",
+    .results = "q, k, v",
     .doc = "Views of x (B, L, (H + 2 Hkv) d) as queries (B, H, L, d), keys and values "
            "(B, Hkv, L, d): the columns of x are q, then k, then v, head after head.",
-    .min_in = 1, .max_in = 1, .n_out = PARTS, .flags = PF_OP_OWN_OUTPUTS,
-    .attrs = heads_attrs, .n_attrs = PF_COUNT(heads_attrs),
-    .shape = heads_shape, .forward = heads_forward, .backward = heads_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = PARTS,
+    .flags = PF_OP_OWN_OUTPUTS,
+    .attrs = heads_attrs,
+    .n_attrs = PF_COUNT(heads_attrs),
+    .shape = heads_shape,
+    .forward = heads_forward,
+    .backward = heads_backward,
 };

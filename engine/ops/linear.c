@@ -73,7 +73,8 @@ static pf_tiles row_tiles(pf_engine *engine, const pf_matrix *rows_of) {
 
 /* The activation of a call, or NULL. */
 static const pf_unary *act_of(const pf_call *c) {
-    static const pf_unary acts[] = { /* in the order of PF_ACTS */
+    static const pf_unary acts[] = {
+        /* in the order of PF_ACTS */
         PF_UNARY_GELU, PF_UNARY_GELU_TANH, PF_UNARY_RELU, PF_UNARY_SILU, PF_UNARY_REQU,
     };
     return c->attr[A_ACT].i == 0 ? NULL : &acts[c->attr[A_ACT].i - 1];
@@ -268,17 +269,30 @@ static int linear_backward(pf_call *c) {
 }
 
 static const pf_attr_info linear_attrs[] = {
-    {.name = "step", .kind = PF_ATTR_BOOL, .def = 0,
+    {.name = "step",
+     .kind = PF_ATTR_BOOL,
+     .def = 0,
      .doc = "a few rows, as in decoding: row by row through the weights instead of in tiles"},
-    {.name = "act", .kind = PF_ATTR_CHOICE, .def = 0,
-     .choices = "none|" PF_ACTS, .doc = "activation of the sum"},
+    {.name = "act",
+     .kind = PF_ATTR_CHOICE,
+     .def = 0,
+     .choices = "none|" PF_ACTS,
+     .doc = "activation of the sum"},
 };
 
 const pf_op pf_op_linear = {
-    .name = "linear", .args = "x, weight, [bias]", .results = "y",
+    .name = "linear",
+    .args = "x, weight, [bias]",
+    .results = "y",
     .doc = "y = act(x weight^T + bias) for x (..., K), weight (N, K), bias (N): y is (..., N). A "
            "row of y has the same bits alone, in a batch, and whatever rows follow it.",
-    .min_in = 2, .max_in = 3, .n_out = 1, .uses = PF_USES_IN(X) | PF_USES_IN(WEIGHT),
-    .attrs = linear_attrs, .n_attrs = PF_COUNT(linear_attrs),
-    .shape = linear_shape, .forward = linear_forward, .backward = linear_backward,
+    .min_in = 2,
+    .max_in = 3,
+    .n_out = 1,
+    .uses = PF_USES_IN(X) | PF_USES_IN(WEIGHT),
+    .attrs = linear_attrs,
+    .n_attrs = PF_COUNT(linear_attrs),
+    .shape = linear_shape,
+    .forward = linear_forward,
+    .backward = linear_backward,
 };

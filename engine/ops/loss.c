@@ -19,7 +19,10 @@ enum { REDUCE_MEAN, REDUCE_SUM, REDUCE_NONE };
 /* ---- cross-entropy: forward ---- */
 
 static const pf_attr_info cross_entropy_attrs[] = {
-    {.name = "reduction", .kind = PF_ATTR_CHOICE, .def = REDUCE_MEAN, .choices = "mean|sum|none",
+    {.name = "reduction",
+     .kind = PF_ATTR_CHOICE,
+     .def = REDUCE_MEAN,
+     .choices = "mean|sum|none",
      .doc = "mean over the counted positions, their sum, or the loss of each position"},
 };
 
@@ -39,9 +42,11 @@ static int cross_entropy_shape(pf_call *c) {
 static int check_ids(const pf_call *c, const int32_t *id, int64_t n, int64_t vocab) {
     for (int64_t i = 0; i < n; i++)
         if (id[i] < -1 || id[i] >= vocab)
-            return pf_fail(PF_EINVAL, "%s: id %d at position %lld of ids %s is neither -1 (not "
-                           "counted) nor in 0 .. V-1, V = %lld", c->op->name, id[i], (long long)i,
-                           pf_shape_of(c->in[1]), (long long)vocab);
+            return pf_fail(PF_EINVAL,
+                           "%s: id %d at position %lld of ids %s is neither -1 (not "
+                           "counted) nor in 0 .. V-1, V = %lld",
+                           c->op->name, id[i], (long long)i, pf_shape_of(c->in[1]),
+                           (long long)vocab);
     return PF_OK;
 }
 
@@ -56,8 +61,8 @@ typedef struct {
     int64_t vocab;
     const float *x;
     const int32_t *id;
-    double *loss;  /* (rows) */
-    float *norm;   /* (rows, 2): maximum, log of the sum; or NULL */
+    double *loss; /* (rows) */
+    float *norm;  /* (rows, 2): maximum, log of the sum; or NULL */
     /* backward */
     const float *dy; /* a row's own, or NULL: `scale` for all */
     float scale;
@@ -116,8 +121,12 @@ static int run_forward(pf_call *c, const pf_tensor *x, const pf_tensor *ids) {
     if (c->record) PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_F32, 2, two));
     double *loss = pf_heap_alloc(c->engine->heap, (size_t)rows * sizeof *loss);
     if (!loss) return PF_ENOMEM;
-    entropy_job job = {.kern = c->engine->kern, .vocab = vocab, .x = pf_f32(x), .id = pf_i32(ids),
-                       .loss = loss, .norm = c->saved[0] ? pf_f32(c->saved[0]) : NULL};
+    entropy_job job = {.kern = c->engine->kern,
+                       .vocab = vocab,
+                       .x = pf_f32(x),
+                       .id = pf_i32(ids),
+                       .loss = loss,
+                       .norm = c->saved[0] ? pf_f32(c->saved[0]) : NULL};
     int status = pf_parallel_range(c->engine, rows, row_grain(vocab), entropy_rows, &job);
     if (status >= 0) reduce_losses(c, &job, rows);
     pf_heap_free(c->engine->heap, loss, (size_t)rows * sizeof *loss);
@@ -147,8 +156,10 @@ static void entropy_grad_row(const entropy_job *job, int64_t r, float g) {
         kern->affine(n, 1.0f, -m, x + i, piece);
         kern->affine(n, 1.0f, -ls, piece, piece);
         kern->unary(PF_UNARY_EXP, n, piece, piece);
-        if (job->fresh) kern->scale(n, g, piece, dx + i);
-        else kern->axpy(n, g, piece, dx + i);
+        if (job->fresh)
+            kern->scale(n, g, piece, dx + i);
+        else
+            kern->axpy(n, g, piece, dx + i);
     }
     dx[job->id[r]] -= g;
 }
@@ -166,10 +177,15 @@ static void entropy_grad_rows(void *context, int64_t first, int64_t last) {
 static int run_backward(pf_call *c, const pf_tensor *x, const pf_tensor *ids, const pf_tensor *dy) {
     int64_t rows = pf_tensor_numel(ids), vocab = x->shape[x->rank - 1];
     PF_TRY(check_ids(c, pf_i32(ids), rows, vocab));
-    entropy_job job = {.kern = c->engine->kern, .vocab = vocab, .x = pf_f32(x), .id = pf_i32(ids),
+    entropy_job job = {.kern = c->engine->kern,
+                       .vocab = vocab,
+                       .x = pf_f32(x),
+                       .id = pf_i32(ids),
                        .norm = pf_f32(c->saved[0])};
-    if (c->attr[0].i == REDUCE_NONE) job.dy = pf_f32(dy);
-    else job.scale = pf_f32(dy)[0];
+    if (c->attr[0].i == REDUCE_NONE)
+        job.dy = pf_f32(dy);
+    else
+        job.scale = pf_f32(dy)[0];
     if (c->attr[0].i == REDUCE_MEAN)
         job.scale = (float)((double)job.scale / (double)pf_max(1, count_ids(job.id, rows)));
     pf_tensor *dx;
@@ -255,8 +271,10 @@ static void square_grad(const square_job *job, int64_t i, int64_t n, float facto
                         float *d) {
     float piece[PIECE];
     job->kern->binary(PF_BINARY_SUB, n, job->a + i, 1, job->b + i, 1, piece);
-    if (fresh) job->kern->scale(n, factor, piece, d + i);
-    else job->kern->axpy(n, factor, piece, d + i);
+    if (fresh)
+        job->kern->scale(n, factor, piece, d + i);
+    else
+        job->kern->axpy(n, factor, piece, d + i);
 }
 
 static void square_grad_range(void *context, int64_t first, int64_t last) {

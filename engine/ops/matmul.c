@@ -44,8 +44,10 @@ static int matmul_shape(pf_call *c) {
     const pf_tensor a = as_matrix(c->in[0], true), b = as_matrix(c->in[1], false);
     if (a.shape[a.rank - 1] != b.shape[b.rank - 2]) return inner_mismatch(c, &a, &b);
     if (pf_shape_broadcast(a.rank - 2, a.shape, b.rank - 2, b.shape, &rank, shape, &axis) < 0)
-        return pf_shape_fail(c, "batch dimension %d (from the end) disagrees; sizes must be equal "
-                             "or 1, aligned from the right", axis - (int)pf_max(a.rank, b.rank));
+        return pf_shape_fail(c,
+                             "batch dimension %d (from the end) disagrees; sizes must be equal "
+                             "or 1, aligned from the right",
+                             axis - (int)pf_max(a.rank, b.rank));
     if (c->in[0]->rank > 1) shape[rank++] = a.shape[a.rank - 2];
     if (c->in[1]->rank > 1) shape[rank++] = b.shape[b.rank - 1];
     return pf_set_shape(c, 0, PF_F32, rank, shape);
@@ -179,10 +181,17 @@ static int matmul_backward(pf_call *c) {
 }
 
 const pf_op pf_op_matmul = {
-    .name = "matmul", .args = "a, b", .results = "y",
+    .name = "matmul",
+    .args = "a, b",
+    .results = "y",
     .doc = "y = a b for matrices a (..., M, K) and b (..., K, N): y is (..., M, N). Batch "
            "dimensions broadcast. A vector a (K) is one row, a vector b (K) one column, and y "
            "lacks that dimension. A row of y has the same bits whatever rows follow it.",
-    .min_in = 2, .max_in = 2, .n_out = 1, .uses = PF_USES_IN(0) | PF_USES_IN(1),
-    .shape = matmul_shape, .forward = matmul_forward, .backward = matmul_backward,
+    .min_in = 2,
+    .max_in = 2,
+    .n_out = 1,
+    .uses = PF_USES_IN(0) | PF_USES_IN(1),
+    .shape = matmul_shape,
+    .forward = matmul_forward,
+    .backward = matmul_backward,
 };

@@ -109,17 +109,27 @@ static int reshape_backward(pf_call *c) {
 }
 
 static const pf_attr_info reshape_attrs[] = {
-    {.name = "shape", .kind = PF_ATTR_INTS, .required = true,
+    {.name = "shape",
+     .kind = PF_ATTR_INTS,
+     .required = true,
      .doc = "the new sizes; one may be -1: what is left"},
 };
 
 const pf_op pf_op_reshape = {
-    .name = "reshape", .args = "x", .results = "y",
+    .name = "reshape",
+    .args = "x",
+    .results = "y",
     .doc = "y holds the elements of x in row-major order under the sizes `shape`. A view of x "
            "where its strides allow, else a copy. Any dtype.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .flags = PF_OP_OWN_OUTPUTS,
-    .attrs = reshape_attrs, .n_attrs = PF_COUNT(reshape_attrs),
-    .shape = reshape_shape, .forward = reshape_forward, .backward = reshape_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .flags = PF_OP_OWN_OUTPUTS,
+    .attrs = reshape_attrs,
+    .n_attrs = PF_COUNT(reshape_attrs),
+    .shape = reshape_shape,
+    .forward = reshape_forward,
+    .backward = reshape_backward,
 };
 
 /* ---- transpose and permute ---------------------------------------------------- */
@@ -208,25 +218,43 @@ static const pf_attr_info transpose_attrs[] = {
 };
 
 const pf_op pf_op_transpose = {
-    .name = "transpose", .args = "x", .results = "y",
+    .name = "transpose",
+    .args = "x",
+    .results = "y",
     .doc = "y is a view of x with the dimensions `a` and `b` swapped; the last two when not "
            "given. Any dtype.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .flags = PF_OP_OWN_OUTPUTS,
-    .attrs = transpose_attrs, .n_attrs = PF_COUNT(transpose_attrs),
-    .shape = transpose_shape, .forward = transpose_forward, .backward = transpose_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .flags = PF_OP_OWN_OUTPUTS,
+    .attrs = transpose_attrs,
+    .n_attrs = PF_COUNT(transpose_attrs),
+    .shape = transpose_shape,
+    .forward = transpose_forward,
+    .backward = transpose_backward,
 };
 
 static const pf_attr_info permute_attrs[] = {
-    {.name = "order", .kind = PF_ATTR_DIMS, .required = true,
+    {.name = "order",
+     .kind = PF_ATTR_DIMS,
+     .required = true,
      .doc = "all dimensions of x, in the order they have in y"},
 };
 
 const pf_op pf_op_permute = {
-    .name = "permute", .args = "x", .results = "y",
+    .name = "permute",
+    .args = "x",
+    .results = "y",
     .doc = "y is a view of x whose dimensions stand in the given order. Any dtype.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .flags = PF_OP_OWN_OUTPUTS,
-    .attrs = permute_attrs, .n_attrs = PF_COUNT(permute_attrs),
-    .shape = permute_shape, .forward = permute_forward, .backward = permute_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .flags = PF_OP_OWN_OUTPUTS,
+    .attrs = permute_attrs,
+    .n_attrs = PF_COUNT(permute_attrs),
+    .shape = permute_shape,
+    .forward = permute_forward,
+    .backward = permute_backward,
 };
 
 /* ---- slice -------------------------------------------------------------------- */
@@ -245,9 +273,11 @@ static int slice_range(const pf_call *c, range *r) {
     r->end = c->attr[2].i < 0 ? c->attr[2].i + size : c->attr[2].i;
     if (c->attr[2].i == PF_INDEX_END) r->end = size;
     if (r->first < 0 || r->first > r->end || r->end > size)
-        return pf_shape_fail(c, "the range [%lld, %lld) (from 0, end excluded) does not lie in "
-                             "dimension %d (from the end) of size %lld", (long long)c->attr[1].i,
-                             (long long)r->end, r->dim - x->rank, (long long)size);
+        return pf_shape_fail(c,
+                             "the range [%lld, %lld) (from 0, end excluded) does not lie in "
+                             "dimension %d (from the end) of size %lld",
+                             (long long)c->attr[1].i, (long long)r->end, r->dim - x->rank,
+                             (long long)size);
     return PF_OK;
 }
 
@@ -289,18 +319,30 @@ static int slice_backward(pf_call *c) {
 
 static const pf_attr_info slice_attrs[] = {
     {.name = "dim", .kind = PF_ATTR_DIM, .def = 0, .doc = "the dimension to cut"},
-    {.name = "first", .kind = PF_ATTR_INDEX, .def = 0,
+    {.name = "first",
+     .kind = PF_ATTR_INDEX,
+     .def = 0,
      .doc = "first position kept; negative from the end"},
-    {.name = "end", .kind = PF_ATTR_INDEX, .def = (double)PF_INDEX_END,
+    {.name = "end",
+     .kind = PF_ATTR_INDEX,
+     .def = (double)PF_INDEX_END,
      .doc = "position after the last one kept; negative from the end; not given: the end"},
 };
 
 const pf_op pf_op_slice = {
-    .name = "slice", .args = "x", .results = "y",
+    .name = "slice",
+    .args = "x",
+    .results = "y",
     .doc = "y is a view of the part of x from `first` to before `end` along `dim`. Any dtype.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .flags = PF_OP_OWN_OUTPUTS,
-    .attrs = slice_attrs, .n_attrs = PF_COUNT(slice_attrs),
-    .shape = slice_shape, .forward = slice_forward, .backward = slice_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .flags = PF_OP_OWN_OUTPUTS,
+    .attrs = slice_attrs,
+    .n_attrs = PF_COUNT(slice_attrs),
+    .shape = slice_shape,
+    .forward = slice_forward,
+    .backward = slice_backward,
 };
 
 /* ---- concat ------------------------------------------------------------------- */
@@ -320,9 +362,10 @@ static int concat_shape(pf_call *c) {
                                  pf_op_arg_name(c->op, i), t->rank, first->rank);
         for (int d = 0; d < first->rank; d++)
             if (d != dim && t->shape[d] != shape[d])
-                return pf_shape_fail(c, "%s differs in dimension %d (from the end); only "
-                                     "dimension %d may differ", pf_op_arg_name(c->op, i),
-                                     d - first->rank, dim - first->rank);
+                return pf_shape_fail(c,
+                                     "%s differs in dimension %d (from the end); only "
+                                     "dimension %d may differ",
+                                     pf_op_arg_name(c->op, i), d - first->rank, dim - first->rank);
         if (__builtin_add_overflow(shape[dim], t->shape[dim], &shape[dim]))
             return pf_shape_fail(c, "together too large");
     }
@@ -342,9 +385,8 @@ static int concat_forward(pf_call *c) {
         pf_tensor *part = NULL;
         next_part(c, i, &r);
         PF_TRY(sliced(&part, c->out[0], &r));
-        const int status = part->dtype == PF_F32
-                               ? pf_add_into(c->engine, part, true, c->in[i], 1)
-                               : pf_tensor_copy(part, c->in[i]);
+        const int status = part->dtype == PF_F32 ? pf_add_into(c->engine, part, true, c->in[i], 1)
+                                                 : pf_tensor_copy(part, c->in[i]);
         pf_tensor_release(&part);
         PF_TRY(status);
     }
@@ -369,10 +411,18 @@ static const pf_attr_info concat_attrs[] = {
 };
 
 const pf_op pf_op_concat = {
-    .name = "concat", .args = "tensors", .results = "y",
+    .name = "concat",
+    .args = "tensors",
+    .results = "y",
     .doc = "y is the inputs one after another along `dim`; they agree in dtype and in all other "
            "dimensions. Any dtype.",
-    .min_in = 1, .max_in = PF_MAX_IN, .n_out = 1, .flags = PF_OP_VARIADIC,
-    .attrs = concat_attrs, .n_attrs = PF_COUNT(concat_attrs),
-    .shape = concat_shape, .forward = concat_forward, .backward = concat_backward,
+    .min_in = 1,
+    .max_in = PF_MAX_IN,
+    .n_out = 1,
+    .flags = PF_OP_VARIADIC,
+    .attrs = concat_attrs,
+    .n_attrs = PF_COUNT(concat_attrs),
+    .shape = concat_shape,
+    .forward = concat_forward,
+    .backward = concat_backward,
 };

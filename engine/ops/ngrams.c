@@ -31,8 +31,10 @@ static int ngrams_shape(pf_call *c) {
     PF_TRY(pf_want(c, IDS, PF_I32));
     if (ids->rank != 2) return pf_shape_fail(c, "ids must be (B, L)");
     if (shortest < 1 || longest < shortest || longest > 16) {
-        return pf_fail(PF_EINVAL, "ngrams: shortest %lld and longest %lld must be 1 <= shortest "
-                                  "<= longest <= 16", (long long)shortest, (long long)longest);
+        return pf_fail(PF_EINVAL,
+                       "ngrams: shortest %lld and longest %lld must be 1 <= shortest "
+                       "<= longest <= 16",
+                       (long long)shortest, (long long)longest);
     }
     int64_t orders = longest - shortest + 1, buckets = c->attr[A_BUCKETS].i;
     if (buckets < 1 || buckets > INT32_MAX / orders) {
@@ -83,8 +85,7 @@ static void number_row(const ngram_job *job, int64_t b) {
             if (there) hash = mix(hash + (uint64_t)token + UINT64_C(0x9e3779b97f4a7c15));
             if (n < job->shortest) continue;
             int64_t order = n - job->shortest;
-            to[order] = (int32_t)(order * job->buckets +
-                                  (int64_t)(hash % (uint64_t)job->buckets));
+            to[order] = (int32_t)(order * job->buckets + (int64_t)(hash % (uint64_t)job->buckets));
         }
     }
 }
@@ -101,11 +102,15 @@ static int ngrams_forward(pf_call *c) {
     }
     if (status >= 0) {
         ngram_job job = {
-            .length = c->in[IDS]->shape[1], .kept = c->attr[A_LONGEST].i - 1,
-            .shortest = c->attr[A_SHORTEST].i, .longest = c->attr[A_LONGEST].i,
-            .buckets = c->attr[A_BUCKETS].i, .ids = pf_i32(rows[IDS]),
+            .length = c->in[IDS]->shape[1],
+            .kept = c->attr[A_LONGEST].i - 1,
+            .shortest = c->attr[A_SHORTEST].i,
+            .longest = c->attr[A_LONGEST].i,
+            .buckets = c->attr[A_BUCKETS].i,
+            .ids = pf_i32(rows[IDS]),
             .documents = rows[DOCUMENTS] ? pf_i32(rows[DOCUMENTS]) : NULL,
-            .before = rows[BEFORE] ? pf_i32(rows[BEFORE]) : NULL, .to = pf_i32(c->out[0]),
+            .before = rows[BEFORE] ? pf_i32(rows[BEFORE]) : NULL,
+            .to = pf_i32(c->out[0]),
         };
         status = pf_parallel_range(c->engine, c->in[IDS]->shape[0], ROW_GRAIN, number_rows, &job);
     }

@@ -15,7 +15,9 @@
 enum { ROW_BLOCK = 128, COLUMN_GRAIN = 256 };
 
 static const pf_attr_info norm_attrs[] = {
-    {.name = "eps", .kind = PF_ATTR_FLOAT, .def = 1e-5,
+    {.name = "eps",
+     .kind = PF_ATTR_FLOAT,
+     .def = 1e-5,
      .doc = "added to the variance (mean square)"},
 };
 
@@ -51,7 +53,7 @@ typedef struct {
     int64_t width;
     float eps;
     bool rms;
-    const float *x, *h, *w, *b; /* h NULL: no sum */
+    const float *x, *h, *w, *b;   /* h NULL: no sum */
     float *sum, *y, *mean, *rstd; /* mean, rstd NULL: not kept */
 } forward_job;
 
@@ -66,8 +68,10 @@ static void forward_rows(void *context, int64_t first, int64_t last) {
             job->kern->binary(PF_BINARY_ADD, job->width, x, 1, job->h + r * job->width, 1, sum);
             x = sum;
         }
-        if (job->rms) job->kern->rmsnorm(job->width, job->eps, x, job->w, y, &rstd);
-        else job->kern->layernorm(job->width, job->eps, x, job->w, job->b, y, &mean, &rstd);
+        if (job->rms)
+            job->kern->rmsnorm(job->width, job->eps, x, job->w, y, &rstd);
+        else
+            job->kern->layernorm(job->width, job->eps, x, job->w, job->b, y, &mean, &rstd);
         if (job->mean) job->mean[r] = mean;
         if (job->rstd) job->rstd[r] = rstd;
     }
@@ -107,10 +111,16 @@ static int norm_forward(pf_call *c, bool rms) {
     if (rows == 0 || width == 0) return PF_OK;
     norm_inputs in;
     PF_TRY(take_inputs(&in, c, false));
-    forward_job job = {.kern = c->engine->kern, .width = width, .eps = (float)c->attr[0].f,
-                       .rms = rms, .x = pf_f32(in.x), .w = pf_f32(in.w),
-                       .b = in.b ? pf_f32(in.b) : NULL, .h = in.h ? pf_f32(in.h) : NULL,
-                       .sum = pf_f32(c->out[0]), .y = pf_f32(c->out[is_sum(c)]),
+    forward_job job = {.kern = c->engine->kern,
+                       .width = width,
+                       .eps = (float)c->attr[0].f,
+                       .rms = rms,
+                       .x = pf_f32(in.x),
+                       .w = pf_f32(in.w),
+                       .b = in.b ? pf_f32(in.b) : NULL,
+                       .h = in.h ? pf_f32(in.h) : NULL,
+                       .sum = pf_f32(c->out[0]),
+                       .y = pf_f32(c->out[is_sum(c)]),
                        .rstd = c->saved[0] ? pf_f32(c->saved[0]) : NULL,
                        .mean = c->saved[1] ? pf_f32(c->saved[1]) : NULL};
     int status = pf_parallel_range(c->engine, rows, ROW_BLOCK, forward_rows, &job);
@@ -140,8 +150,10 @@ static void backward_block(void *context, int64_t block, void *scratch) {
     if (db) memset(db, 0, (size_t)n * sizeof *db);
     for (int64_t r = block * ROW_BLOCK; r < last; r++) {
         float *dx = job->dx ? job->dx + r * n : scratch;
-        if (job->dx && job->dsum) memcpy(dx, job->dsum + r * n, (size_t)n * sizeof *dx);
-        else if (!job->dx || job->fresh_x) memset(dx, 0, (size_t)n * sizeof *dx);
+        if (job->dx && job->dsum)
+            memcpy(dx, job->dsum + r * n, (size_t)n * sizeof *dx);
+        else if (!job->dx || job->fresh_x)
+            memset(dx, 0, (size_t)n * sizeof *dx);
         if (job->rms)
             job->kern->rmsnorm_grad(n, job->x + r * n, job->w, job->rstd[r], job->dy + r * n, dx,
                                     dw);
@@ -254,9 +266,15 @@ static int norm_backward(pf_call *c, bool rms) {
     bool fresh = false;
     int status = open_gradients(c, &t, &fresh);
     if (status >= 0) {
-        backward_job job = {.kern = c->engine->kern, .rows = rows, .width = width,
-                            .blocks = pf_ceil_div(rows, ROW_BLOCK), .rms = rms, .fresh_x = fresh,
-                            .x = pf_f32(t.in.x), .w = pf_f32(t.in.w), .dy = pf_f32(t.dy),
+        backward_job job = {.kern = c->engine->kern,
+                            .rows = rows,
+                            .width = width,
+                            .blocks = pf_ceil_div(rows, ROW_BLOCK),
+                            .rms = rms,
+                            .fresh_x = fresh,
+                            .x = pf_f32(t.in.x),
+                            .w = pf_f32(t.in.w),
+                            .dy = pf_f32(t.dy),
                             .rstd = pf_f32(c->saved[0]),
                             .mean = rms ? NULL : pf_f32(c->saved[1]),
                             .dsum = t.dsum ? pf_f32(t.dsum) : NULL,

@@ -31,13 +31,13 @@
 /* The value of an optional PF_ATTR_DIM that was not given: "over all dimensions". Also the
  * place of an optional PF_ATTR_INDEX that was not given: "to the end". Both are exact as a
  * double, as defaults have to be. */
-#define PF_DIM_ALL (-1000)
+#define PF_DIM_ALL   (-1000)
 #define PF_INDEX_END ((int64_t)1 << 52)
 
 enum { PF_MAX_IN = 16, PF_MAX_OUT = 4, PF_MAX_SAVED = 6, PF_MAX_ATTR = 16 };
 
 /* What backward reads, so that the tape keeps no more. */
-#define PF_USES_IN(i) (1u << (i))
+#define PF_USES_IN(i)  (1u << (i))
 #define PF_USES_OUT(o) (1u << (16 + (o)))
 #define PF_USES_ALL_IN 0xffffu
 
@@ -58,9 +58,9 @@ typedef struct pf_call {
     pf_engine *engine;
     const struct pf_op *op;
     int n_in;
-    pf_tensor *in[PF_MAX_IN];       /* NULL: optional and absent */
+    pf_tensor *in[PF_MAX_IN]; /* NULL: optional and absent */
     pf_attr attr[PF_MAX_ATTR];
-    pf_shape shape[PF_MAX_OUT];     /* filled by the shape rule */
+    pf_shape shape[PF_MAX_OUT]; /* filled by the shape rule */
     pf_tensor *out[PF_MAX_OUT];
     pf_tensor *saved[PF_MAX_SAVED]; /* made by forward when c->record; owned by the call */
     bool record;                    /* a backward may follow */
@@ -68,17 +68,17 @@ typedef struct pf_call {
     /* backward */
     pf_tensor *dout[PF_MAX_OUT];
     bool need[PF_MAX_IN];
-    void *grad_context;             /* the tape's; see pf_grad_* */
+    void *grad_context; /* the tape's; see pf_grad_* */
 } pf_call;
 
 typedef struct pf_op {
     const char *name;
-    const char *args;     /* "a, b, [mask]" */
+    const char *args; /* "a, b, [mask]" */
     const char *results;
     const char *doc;
     int min_in, max_in, n_out;
     unsigned flags;
-    unsigned uses;        /* PF_USES_* of backward */
+    unsigned uses; /* PF_USES_* of backward */
     const pf_attr_info *attrs;
     int n_attrs;
     int (*shape)(pf_call *c);

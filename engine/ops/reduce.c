@@ -8,7 +8,9 @@
 #include <math.h>
 
 static const pf_attr_info reduce_attrs[] = {
-    {.name = "dim", .kind = PF_ATTR_DIM, .def = PF_DIM_ALL,
+    {.name = "dim",
+     .kind = PF_ATTR_DIM,
+     .def = PF_DIM_ALL,
      .doc = "the dimension; not given: over all elements"},
     {.name = "keep", .kind = PF_ATTR_BOOL, .def = 0, .doc = "keep the dimension with size 1"},
 };
@@ -230,43 +232,79 @@ static int logsumexp_backward(pf_call *c) {
 #define ALONG " along `dim`, or over all elements; the dimension is lost unless `keep`."
 
 const pf_op pf_op_sum = {
-    .name = "sum", .args = "x", .results = "y",
+    .name = "sum",
+    .args = "x",
+    .results = "y",
     .doc = "y = the sum of x" ALONG " Over no elements 0.",
-    .min_in = 1, .max_in = 1, .n_out = 1,
-    .attrs = reduce_attrs, .n_attrs = PF_COUNT(reduce_attrs),
-    .shape = shape_any, .forward = sum_forward, .backward = sum_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .attrs = reduce_attrs,
+    .n_attrs = PF_COUNT(reduce_attrs),
+    .shape = shape_any,
+    .forward = sum_forward,
+    .backward = sum_backward,
 };
 
 const pf_op pf_op_mean = {
-    .name = "mean", .args = "x", .results = "y",
+    .name = "mean",
+    .args = "x",
+    .results = "y",
     .doc = "y = the mean of x" ALONG " Of no elements an error.",
-    .min_in = 1, .max_in = 1, .n_out = 1,
-    .attrs = reduce_attrs, .n_attrs = PF_COUNT(reduce_attrs),
-    .shape = shape_some, .forward = mean_forward, .backward = mean_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .attrs = reduce_attrs,
+    .n_attrs = PF_COUNT(reduce_attrs),
+    .shape = shape_some,
+    .forward = mean_forward,
+    .backward = mean_backward,
 };
 
 const pf_op pf_op_max = {
-    .name = "max", .args = "x", .results = "y",
+    .name = "max",
+    .args = "x",
+    .results = "y",
     .doc = "y = the largest of x" ALONG " NaN wins; of equal values the first gets the gradient. "
            "Of no elements an error.",
-    .min_in = 1, .max_in = 1, .n_out = 1,
-    .attrs = reduce_attrs, .n_attrs = PF_COUNT(reduce_attrs),
-    .shape = shape_some, .forward = max_forward, .backward = max_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .attrs = reduce_attrs,
+    .n_attrs = PF_COUNT(reduce_attrs),
+    .shape = shape_some,
+    .forward = max_forward,
+    .backward = max_backward,
 };
 
 const pf_op pf_op_argmax = {
-    .name = "argmax", .args = "x", .results = "position",
+    .name = "argmax",
+    .args = "x",
+    .results = "position",
     .doc = "position (i32) = where x is largest" ALONG " The first of equal values, the first NaN "
            "before all. Of no elements an error.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .flags = PF_OP_NO_GRAD,
-    .attrs = reduce_attrs, .n_attrs = PF_COUNT(reduce_attrs),
-    .shape = shape_index, .forward = argmax_forward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .flags = PF_OP_NO_GRAD,
+    .attrs = reduce_attrs,
+    .n_attrs = PF_COUNT(reduce_attrs),
+    .shape = shape_index,
+    .forward = argmax_forward,
 };
 
 const pf_op pf_op_logsumexp = {
-    .name = "logsumexp", .args = "x", .results = "y",
+    .name = "logsumexp",
+    .args = "x",
+    .results = "y",
     .doc = "y = log(sum(exp(x)))" ALONG " Computed without overflow; -inf over no elements.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_IN(0) | PF_USES_OUT(0),
-    .attrs = reduce_attrs, .n_attrs = PF_COUNT(reduce_attrs),
-    .shape = shape_any, .forward = logsumexp_forward, .backward = logsumexp_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_IN(0) | PF_USES_OUT(0),
+    .attrs = reduce_attrs,
+    .n_attrs = PF_COUNT(reduce_attrs),
+    .shape = shape_any,
+    .forward = logsumexp_forward,
+    .backward = logsumexp_backward,
 };

@@ -18,12 +18,18 @@ enum { ATTR_BASE, ATTR_HALVES, ATTR_OFFSET, ATTR_DIMS };
 enum { ROW_GRAIN = 128, TABLE_GRAIN = 16 };
 
 static const pf_attr_info rotary_attrs[] = {
-    {.name = "base", .kind = PF_ATTR_FLOAT, .def = 10000,
+    {.name = "base",
+     .kind = PF_ATTR_FLOAT,
+     .def = 10000,
      .doc = "of the geometric series of wavelengths"},
-    {.name = "halves", .kind = PF_ATTR_BOOL, .def = 0,
+    {.name = "halves",
+     .kind = PF_ATTR_BOOL,
+     .def = 0,
      .doc = "pair number i with i + n/2 instead of its neighbour"},
     {.name = "offset", .kind = PF_ATTR_INT, .def = 0, .doc = "added to every position"},
-    {.name = "dims", .kind = PF_ATTR_INT, .def = 0,
+    {.name = "dims",
+     .kind = PF_ATTR_INT,
+     .def = 0,
      .doc = "rotate only the first so many numbers of each head; 0: all"},
 };
 
@@ -31,11 +37,11 @@ typedef struct {
     const pf_kern *kern;
     int64_t heads, length, width, turned; /* of (B, H, L, d), and how much of d is turned */
     double base;
-    int64_t start;             /* position of table row 0 */
-    const int32_t *positions;  /* (B, L), or NULL */
-    bool by_place;             /* table row b L + l, else position - start */
-    float *cosine, *sine;      /* (rows, turned / 2) */
-    const double *frequency;   /* (turned / 2) */
+    int64_t start;            /* position of table row 0 */
+    const int32_t *positions; /* (B, L), or NULL */
+    bool by_place;            /* table row b L + l, else position - start */
+    float *cosine, *sine;     /* (rows, turned / 2) */
+    const double *frequency;  /* (turned / 2) */
     bool halves, heads_inner;
     float sign;
     const float *from;
@@ -55,8 +61,10 @@ static int rotary_shape(pf_call *c) {
     if (x->rank != 4) return pf_shape_fail(c, "x must be (B, H, L, d)");
     int64_t turned = turned_of(c);
     if (turned < 0 || turned % 2 != 0 || turned > x->shape[3])
-        return pf_shape_fail(c, "numbers are turned in pairs: %lld of %lld of a head are not "
-                             "possible", (long long)turned, (long long)x->shape[3]);
+        return pf_shape_fail(c,
+                             "numbers are turned in pairs: %lld of %lld of a head are not "
+                             "possible",
+                             (long long)turned, (long long)x->shape[3]);
     if (!(c->attr[ATTR_BASE].f > 0)) return pf_fail(PF_EINVAL, "rotary: base must be > 0");
     if (c->attr[ATTR_OFFSET].i < INT32_MIN || c->attr[ATTR_OFFSET].i > INT32_MAX)
         return pf_fail(PF_EINVAL, "rotary: the offset must fit in 32 bits");
@@ -181,8 +189,13 @@ static int turn(pf_call *c, const pf_tensor *from, pf_tensor *to, float sign) {
     if (rows == 0 || dim[3] == 0) return PF_OK;
     pf_tensor *positions = NULL;
     if (c->n_in > 1 && c->in[1]) PF_TRY(pf_tensor_compact(&positions, c->engine, c->in[1]));
-    rotary_job job = {.kern = c->engine->kern, .heads = dim[1], .length = dim[2], .width = dim[3],
-                      .turned = turned_of(c), .base = c->attr[ATTR_BASE].f, .sign = sign,
+    rotary_job job = {.kern = c->engine->kern,
+                      .heads = dim[1],
+                      .length = dim[2],
+                      .width = dim[3],
+                      .turned = turned_of(c),
+                      .base = c->attr[ATTR_BASE].f,
+                      .sign = sign,
                       .positions = positions ? pf_i32(positions) : NULL,
                       .halves = c->attr[ATTR_HALVES].i != 0};
     set_strides(&job, from, to);

@@ -12,11 +12,11 @@ enum { PF_ROWS_OPS = 4 };
 
 typedef struct pf_rows {
     const pf_kern *kern;
-    int64_t n;                       /* elements a row */
-    int64_t count;                   /* rows */
+    int64_t n;     /* elements a row */
+    int64_t count; /* rows */
     float *base[PF_ROWS_OPS];
-    int64_t stride[PF_ROWS_OPS];     /* of the elements of a row */
-    pf_iter it;                      /* over the other dimensions */
+    int64_t stride[PF_ROWS_OPS]; /* of the elements of a row */
+    pf_iter it;                  /* over the other dimensions */
 } pf_rows;
 
 /* Operands of one shape (f32), or of size 1 along `dim`: then the row's one element, stride 0. */

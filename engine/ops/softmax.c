@@ -114,19 +114,35 @@ static const pf_attr_info dim_attr[] = {
 };
 
 const pf_op pf_op_softmax = {
-    .name = "softmax", .args = "x", .results = "y",
+    .name = "softmax",
+    .args = "x",
+    .results = "y",
     .doc = "y = exp(x) / sum(exp(x)) along `dim`, computed without overflow; y is shaped like x. "
            "Where all of x along `dim` is -inf, y is 0.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_OUT(0),
-    .attrs = dim_attr, .n_attrs = PF_COUNT(dim_attr),
-    .shape = softmax_shape, .forward = softmax_forward, .backward = softmax_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_OUT(0),
+    .attrs = dim_attr,
+    .n_attrs = PF_COUNT(dim_attr),
+    .shape = softmax_shape,
+    .forward = softmax_forward,
+    .backward = softmax_backward,
 };
 
 const pf_op pf_op_log_softmax = {
-    .name = "log_softmax", .args = "x", .results = "y",
+    .name = "log_softmax",
+    .args = "x",
+    .results = "y",
     .doc = "y = x - logsumexp(x) along `dim`; y is shaped like x. Where all of x along `dim` is "
            "-inf, y is -inf.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_OUT(0),
-    .attrs = dim_attr, .n_attrs = PF_COUNT(dim_attr),
-    .shape = softmax_shape, .forward = log_softmax_forward, .backward = log_softmax_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_OUT(0),
+    .attrs = dim_attr,
+    .n_attrs = PF_COUNT(dim_attr),
+    .shape = softmax_shape,
+    .forward = log_softmax_forward,
+    .backward = log_softmax_backward,
 };

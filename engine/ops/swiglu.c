@@ -62,7 +62,9 @@ static int swiglu_forward(pf_call *c) {
     int status = pf_tensor_compact(&gate, c->engine, c->in[0]);
     if (status >= 0) status = pf_tensor_compact(&value, c->engine, c->in[1]);
     if (status >= 0) {
-        swiglu_job job = {.kern = c->engine->kern, .gate = pf_f32(gate), .value = pf_f32(value),
+        swiglu_job job = {.kern = c->engine->kern,
+                          .gate = pf_f32(gate),
+                          .value = pf_f32(value),
                           .y = pf_f32(c->out[0])};
         status = pf_parallel_range(c->engine, n, GRAIN, forward_range, &job);
     }
@@ -73,8 +75,8 @@ static int swiglu_forward(pf_call *c) {
 
 static int run_backward(pf_call *c, const pf_tensor *gate, const pf_tensor *value,
                         const pf_tensor *dy) {
-    swiglu_job job = {.kern = c->engine->kern, .gate = pf_f32(gate), .value = pf_f32(value),
-                      .dy = pf_f32(dy)};
+    swiglu_job job = {
+        .kern = c->engine->kern, .gate = pf_f32(gate), .value = pf_f32(value), .dy = pf_f32(dy)};
     pf_tensor *t;
     if (c->need[0]) {
         PF_TRY(pf_grad_fresh(c, 0, &job.fresh_gate, &t));

@@ -221,8 +221,7 @@ static int tile_scratch(const pf_tiles *job, size_t *bytes) {
     } else if (job->pad && job->c->rows % job->rows != 0) {
         const size_t widest = (size_t)pf_min(job->c->cols, job->cols);
         if (!pf_mul_size((size_t)job->a->cols + widest, sizeof(float) * (size_t)job->rows, bytes))
-            return pf_fail(PF_ENOMEM, "%lld columns: a tile is too large",
-                           (long long)job->a->cols);
+            return pf_fail(PF_ENOMEM, "%lld columns: a tile is too large", (long long)job->a->cols);
         *bytes += 2 * PF_ALIGN;
     }
     if (job->slope) *bytes += sizeof(float) * (size_t)job->cols + PF_ALIGN;

@@ -13,7 +13,7 @@
 
 /* A matrix (rows, cols) as the BLAS takes it, for every place of the batch dimensions. */
 typedef struct pf_matrix {
-    pf_tensor batch;  /* header over the batch dimensions only; its offset is the first place */
+    pf_tensor batch; /* header over the batch dimensions only; its offset is the first place */
     float *data;
     int64_t rows, cols;
     int64_t ld;
@@ -31,13 +31,13 @@ typedef struct pf_tiles {
     const pf_matrix *a, *b, *c; /* (m, k) (k, n) (m, n); c is not transposed */
     int rank;                   /* the batch; where c has size 1 in it, products are summed */
     const int64_t *batch;
-    int64_t rows, cols;         /* of a tile, where the BLAS computes it */
-    bool pad;                   /* there the last row tile is filled up, else it is smaller */
-    bool overwrite;             /* C is written, else added to */
-    const float *bias;          /* (n) added to each row, or NULL */
-    const pf_unary *act;        /* then C = act(C), or NULL */
-    float *slope;               /* laid out as C: the derivative of act there, or NULL */
-    int64_t stretch;            /* 0, or: only this many of k at a time, each to its own C (m, n),
+    int64_t rows, cols;  /* of a tile, where the BLAS computes it */
+    bool pad;            /* there the last row tile is filled up, else it is smaller */
+    bool overwrite;      /* C is written, else added to */
+    const float *bias;   /* (n) added to each row, or NULL */
+    const pf_unary *act; /* then C = act(C), or NULL */
+    float *slope;        /* laid out as C: the derivative of act there, or NULL */
+    int64_t stretch;     /* 0, or: only this many of k at a time, each to its own C (m, n),
                                  * one after another; without a batch */
 } pf_tiles;
 

@@ -90,11 +90,18 @@ static const pf_attr_info affine_attrs[] = {
 };
 
 const pf_op pf_op_affine = {
-    .name = "affine", .args = "x", .results = "y",
+    .name = "affine",
+    .args = "x",
+    .results = "y",
     .doc = "y = scale x + shift, with two numbers; y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1,
-    .attrs = affine_attrs, .n_attrs = PF_COUNT(affine_attrs),
-    .shape = unary_shape, .forward = affine_forward, .backward = affine_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .attrs = affine_attrs,
+    .n_attrs = PF_COUNT(affine_attrs),
+    .shape = unary_shape,
+    .forward = affine_forward,
+    .backward = affine_backward,
 };
 
 /* ---- the family --------------------------------------------------------------- */
@@ -103,161 +110,272 @@ static int neg_forward(pf_call *c) { return unary_forward(c, PF_UNARY_NEG); }
 static int neg_backward(pf_call *c) { return unary_backward(c, PF_UNARY_NEG); }
 
 const pf_op pf_op_neg = {
-    .name = "neg", .args = "x", .results = "y",
+    .name = "neg",
+    .args = "x",
+    .results = "y",
     .doc = "y = -x; y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1,
-    .shape = unary_shape, .forward = neg_forward, .backward = neg_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .shape = unary_shape,
+    .forward = neg_forward,
+    .backward = neg_backward,
 };
 
 static int exp_forward(pf_call *c) { return unary_forward(c, PF_UNARY_EXP); }
 static int exp_backward(pf_call *c) { return unary_backward(c, PF_UNARY_EXP); }
 
 const pf_op pf_op_exp = {
-    .name = "exp", .args = "x", .results = "y",
+    .name = "exp",
+    .args = "x",
+    .results = "y",
     .doc = "y = exp(x); y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_OUT(0),
-    .shape = unary_shape, .forward = exp_forward, .backward = exp_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_OUT(0),
+    .shape = unary_shape,
+    .forward = exp_forward,
+    .backward = exp_backward,
 };
 
 static int log_forward(pf_call *c) { return unary_forward(c, PF_UNARY_LOG); }
 static int log_backward(pf_call *c) { return unary_backward(c, PF_UNARY_LOG); }
 
 const pf_op pf_op_log = {
-    .name = "log", .args = "x", .results = "y",
+    .name = "log",
+    .args = "x",
+    .results = "y",
     .doc = "y = log(x), natural; -inf at 0, NaN below; y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_IN(0),
-    .shape = unary_shape, .forward = log_forward, .backward = log_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_IN(0),
+    .shape = unary_shape,
+    .forward = log_forward,
+    .backward = log_backward,
 };
 
 static int sqrt_forward(pf_call *c) { return unary_forward(c, PF_UNARY_SQRT); }
 static int sqrt_backward(pf_call *c) { return unary_backward(c, PF_UNARY_SQRT); }
 
 const pf_op pf_op_sqrt = {
-    .name = "sqrt", .args = "x", .results = "y",
+    .name = "sqrt",
+    .args = "x",
+    .results = "y",
     .doc = "y = the square root of x; NaN below 0, an infinite gradient at 0; y is "
            "shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_OUT(0),
-    .shape = unary_shape, .forward = sqrt_forward, .backward = sqrt_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_OUT(0),
+    .shape = unary_shape,
+    .forward = sqrt_forward,
+    .backward = sqrt_backward,
 };
 
 static int square_forward(pf_call *c) { return unary_forward(c, PF_UNARY_SQUARE); }
 static int square_backward(pf_call *c) { return unary_backward(c, PF_UNARY_SQUARE); }
 
 const pf_op pf_op_square = {
-    .name = "square", .args = "x", .results = "y",
+    .name = "square",
+    .args = "x",
+    .results = "y",
     .doc = "y = x^2; y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_IN(0),
-    .shape = unary_shape, .forward = square_forward, .backward = square_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_IN(0),
+    .shape = unary_shape,
+    .forward = square_forward,
+    .backward = square_backward,
 };
 
 static int tanh_forward(pf_call *c) { return unary_forward(c, PF_UNARY_TANH); }
 static int tanh_backward(pf_call *c) { return unary_backward(c, PF_UNARY_TANH); }
 
 const pf_op pf_op_tanh = {
-    .name = "tanh", .args = "x", .results = "y",
+    .name = "tanh",
+    .args = "x",
+    .results = "y",
     .doc = "y = tanh(x); y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_OUT(0),
-    .shape = unary_shape, .forward = tanh_forward, .backward = tanh_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_OUT(0),
+    .shape = unary_shape,
+    .forward = tanh_forward,
+    .backward = tanh_backward,
 };
 
 static int sigmoid_forward(pf_call *c) { return unary_forward(c, PF_UNARY_SIGMOID); }
 static int sigmoid_backward(pf_call *c) { return unary_backward(c, PF_UNARY_SIGMOID); }
 
 const pf_op pf_op_sigmoid = {
-    .name = "sigmoid", .args = "x", .results = "y",
+    .name = "sigmoid",
+    .args = "x",
+    .results = "y",
     .doc = "y = 1 / (1 + exp(-x)); y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_OUT(0),
-    .shape = unary_shape, .forward = sigmoid_forward, .backward = sigmoid_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_OUT(0),
+    .shape = unary_shape,
+    .forward = sigmoid_forward,
+    .backward = sigmoid_backward,
 };
 
 static int relu_forward(pf_call *c) { return unary_forward(c, PF_UNARY_RELU); }
 static int relu_backward(pf_call *c) { return unary_backward(c, PF_UNARY_RELU); }
 
 const pf_op pf_op_relu = {
-    .name = "relu", .args = "x", .results = "y",
+    .name = "relu",
+    .args = "x",
+    .results = "y",
     .doc = "y = max(x, 0); the gradient at 0 is 0; y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_OUT(0),
-    .shape = unary_shape, .forward = relu_forward, .backward = relu_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_OUT(0),
+    .shape = unary_shape,
+    .forward = relu_forward,
+    .backward = relu_backward,
 };
 
 static int requ_forward(pf_call *c) { return unary_forward(c, PF_UNARY_REQU); }
 static int requ_backward(pf_call *c) { return unary_backward(c, PF_UNARY_REQU); }
 
 const pf_op pf_op_requ = {
-    .name = "requ", .args = "x", .results = "y",
+    .name = "requ",
+    .args = "x",
+    .results = "y",
     .doc = "y = max(x, 0)^2; y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_IN(0),
-    .shape = unary_shape, .forward = requ_forward, .backward = requ_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_IN(0),
+    .shape = unary_shape,
+    .forward = requ_forward,
+    .backward = requ_backward,
 };
 
 static int gelu_forward(pf_call *c) { return unary_forward(c, PF_UNARY_GELU); }
 static int gelu_backward(pf_call *c) { return unary_backward(c, PF_UNARY_GELU); }
 
 const pf_op pf_op_gelu = {
-    .name = "gelu", .args = "x", .results = "y",
+    .name = "gelu",
+    .args = "x",
+    .results = "y",
     .doc = "y = x P(x), with P the normal distribution function: x (1 + erf(x / sqrt "
            "2)) / 2; y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_IN(0),
-    .shape = unary_shape, .forward = gelu_forward, .backward = gelu_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_IN(0),
+    .shape = unary_shape,
+    .forward = gelu_forward,
+    .backward = gelu_backward,
 };
 
 static int gelu_tanh_forward(pf_call *c) { return unary_forward(c, PF_UNARY_GELU_TANH); }
 static int gelu_tanh_backward(pf_call *c) { return unary_backward(c, PF_UNARY_GELU_TANH); }
 
 const pf_op pf_op_gelu_tanh = {
-    .name = "gelu_tanh", .args = "x", .results = "y",
+    .name = "gelu_tanh",
+    .args = "x",
+    .results = "y",
     .doc = "y = x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, the approximation "
            "of gelu in GPT-2; y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_IN(0),
-    .shape = unary_shape, .forward = gelu_tanh_forward, .backward = gelu_tanh_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_IN(0),
+    .shape = unary_shape,
+    .forward = gelu_tanh_forward,
+    .backward = gelu_tanh_backward,
 };
 
 static int silu_forward(pf_call *c) { return unary_forward(c, PF_UNARY_SILU); }
 static int silu_backward(pf_call *c) { return unary_backward(c, PF_UNARY_SILU); }
 
 const pf_op pf_op_silu = {
-    .name = "silu", .args = "x", .results = "y",
+    .name = "silu",
+    .args = "x",
+    .results = "y",
     .doc = "y = x sigmoid(x); y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_IN(0),
-    .shape = unary_shape, .forward = silu_forward, .backward = silu_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_IN(0),
+    .shape = unary_shape,
+    .forward = silu_forward,
+    .backward = silu_backward,
 };
 
 static int elu_forward(pf_call *c) { return unary_forward(c, PF_UNARY_ELU); }
 static int elu_backward(pf_call *c) { return unary_backward(c, PF_UNARY_ELU); }
 
 const pf_op pf_op_elu = {
-    .name = "elu", .args = "x", .results = "y",
+    .name = "elu",
+    .args = "x",
+    .results = "y",
     .doc = "y = x for x > 0, else exp(x) - 1; y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_OUT(0),
-    .shape = unary_shape, .forward = elu_forward, .backward = elu_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_OUT(0),
+    .shape = unary_shape,
+    .forward = elu_forward,
+    .backward = elu_backward,
 };
 
 static int abs_forward(pf_call *c) { return unary_forward(c, PF_UNARY_ABS); }
 static int abs_backward(pf_call *c) { return unary_backward(c, PF_UNARY_ABS); }
 
 const pf_op pf_op_abs = {
-    .name = "abs", .args = "x", .results = "y",
+    .name = "abs",
+    .args = "x",
+    .results = "y",
     .doc = "y = |x|; the gradient at 0 is 0; y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_IN(0),
-    .shape = unary_shape, .forward = abs_forward, .backward = abs_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_IN(0),
+    .shape = unary_shape,
+    .forward = abs_forward,
+    .backward = abs_backward,
 };
 
 static int cos_forward(pf_call *c) { return unary_forward(c, PF_UNARY_COS); }
 static int cos_backward(pf_call *c) { return unary_backward(c, PF_UNARY_COS); }
 
 const pf_op pf_op_cos = {
-    .name = "cos", .args = "x", .results = "y",
+    .name = "cos",
+    .args = "x",
+    .results = "y",
     .doc = "y = cos(x), x in radians; y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_IN(0),
-    .shape = unary_shape, .forward = cos_forward, .backward = cos_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_IN(0),
+    .shape = unary_shape,
+    .forward = cos_forward,
+    .backward = cos_backward,
 };
 
 static int sin_forward(pf_call *c) { return unary_forward(c, PF_UNARY_SIN); }
 static int sin_backward(pf_call *c) { return unary_backward(c, PF_UNARY_SIN); }
 
 const pf_op pf_op_sin = {
-    .name = "sin", .args = "x", .results = "y",
+    .name = "sin",
+    .args = "x",
+    .results = "y",
     .doc = "y = sin(x), x in radians; y is shaped like x.",
-    .min_in = 1, .max_in = 1, .n_out = 1, .uses = PF_USES_IN(0),
-    .shape = unary_shape, .forward = sin_forward, .backward = sin_backward,
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .uses = PF_USES_IN(0),
+    .shape = unary_shape,
+    .forward = sin_forward,
+    .backward = sin_backward,
 };

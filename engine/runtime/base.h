@@ -13,7 +13,7 @@
 #include "performer.h"
 
 #define PF_COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
-#define PF_ALIGN 64 /* bytes: a cache line, and the widest vector */
+#define PF_ALIGN        64 /* bytes: a cache line, and the widest vector */
 
 static inline int64_t pf_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t pf_max(int64_t a, int64_t b) { return a > b ? a : b; }

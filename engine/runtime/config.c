@@ -18,12 +18,12 @@ enum { COPY_DEPTH = 1000, WORD_MAX = 64, CHOICES_MAX = 48 };
 
 struct pf_config {
     pf_config_kind kind;
-    double number;       /* NUMBER, and BOOL as 0 or 1 */
-    char *string;        /* STRING */
+    double number; /* NUMBER, and BOOL as 0 or 1 */
+    char *string;  /* STRING */
     pf_config *parent;
-    int n, room;         /* LIST and MAP */
+    int n, room; /* LIST and MAP */
     pf_config **child;
-    char **key;          /* MAP */
+    char **key; /* MAP */
 };
 
 /* ---- nodes ---- */
@@ -281,12 +281,19 @@ static const char *hint(char *text, size_t bytes, const char *word, const char *
 /* A value as the message shows it. */
 static const char *value_text(const pf_config *node, char *text, size_t bytes) {
     switch (node->kind) {
-    case PF_NULL: return "null";
-    case PF_BOOL: return node->number != 0.0 ? "true" : "false";
-    case PF_LIST: return "a list";
-    case PF_MAP: return "a map";
-    case PF_STRING: snprintf(text, bytes, "'%.48s'", node->string); return text;
-    case PF_NUMBER: break;
+    case PF_NULL:
+        return "null";
+    case PF_BOOL:
+        return node->number != 0.0 ? "true" : "false";
+    case PF_LIST:
+        return "a list";
+    case PF_MAP:
+        return "a map";
+    case PF_STRING:
+        snprintf(text, bytes, "'%.48s'", node->string);
+        return text;
+    case PF_NUMBER:
+        break;
     }
     snprintf(text, bytes, "%.12g", node->number);
     return text;
@@ -343,8 +350,10 @@ static int check_value(const pf_config *value, const pf_option_info *option, con
     const char *must = NULL;
     switch (option->kind) {
     case PF_OPT_INT:
-    case PF_OPT_NUMBER: return check_number(value, option, where);
-    case PF_OPT_STRING: return check_string(value, option, where);
+    case PF_OPT_NUMBER:
+        return check_number(value, option, where);
+    case PF_OPT_STRING:
+        return check_string(value, option, where);
     case PF_OPT_BOOL:
         if (value->kind != PF_BOOL) must = "true or false";
         break;
@@ -424,6 +433,7 @@ static const char *default_text(const pf_option_info *o, char *buffer) {
 
 struct pf_option_doc pf_option_describe(const pf_option_info *option, char *buffer) {
     static const char *const kinds[] = {"int", "number", "bool", "string", "tree"};
-    return (struct pf_option_doc){option->name, kinds[option->kind], default_text(option, buffer),
-                                  option->choices, option->doc, option->required};
+    return (struct pf_option_doc){
+        option->name,    kinds[option->kind], default_text(option, buffer),
+        option->choices, option->doc,         option->required};
 }

@@ -55,8 +55,7 @@ void pf_runtime_close(pf_engine *engine) {
     pf_config_free(engine->crossover);
     engine->crossover = NULL;
     pf_pool_close(&engine->pool, engine->heap);
-    pf_heap_free(engine->heap, engine->scratch,
-                 engine->scratch_bytes * (size_t)engine->threads);
+    pf_heap_free(engine->heap, engine->scratch, engine->scratch_bytes * (size_t)engine->threads);
     engine->scratch = NULL;
     engine->scratch_bytes = 0;
     pf_heap_trim(engine->heap);

@@ -21,12 +21,12 @@ struct pf_op;   /* ops: one row of the op table */
 struct pf_engine {
     pf_heap *heap;
     uint64_t seed;
-    uint64_t draws;   /* counts PF_DRAW_USER streams, so each call draws anew */
+    uint64_t draws; /* counts PF_DRAW_USER streams, so each call draws anew */
     int threads;
-    pf_pool *pool;    /* threads - 1 workers; NULL for one thread */
+    pf_pool *pool; /* threads - 1 workers; NULL for one thread */
     pf_cpu cpu;
     const struct pf_kern *kern;
-    pf_tape *tape;    /* innermost open tape, or NULL */
+    pf_tape *tape; /* innermost open tape, or NULL */
     pf_log_fn log;
     void *log_context;
     pf_log_level log_level;

@@ -31,7 +31,7 @@
 #ifdef PF_ASAN
 #include <sanitizer/asan_interface.h>
 #else
-#define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#define ASAN_POISON_MEMORY_REGION(at, bytes)   ((void)(at), (void)(bytes))
 #define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
 #endif
 
@@ -52,9 +52,9 @@ struct pf_heap {
     pf_allocator allocator;
     size_t budget;
     atomic_flag lock;
-    size_t refs, blocks;       /* under the lock, like all that follows */
-    atomic_size_t live, peak;  /* written under the lock, read without */
-    size_t cached, mark;       /* mark: the highest live ever, resets do not touch it */
+    size_t refs, blocks;      /* under the lock, like all that follows */
+    atomic_size_t live, peak; /* written under the lock, read without */
+    size_t cached, mark;      /* mark: the highest live ever, resets do not touch it */
     block *cache[CLASSES];
 };
 
@@ -142,7 +142,7 @@ static size_t size_of_class(int class) {
 
 /* Takes the largest cached block out; NULL when there is none. Lock held. */
 static void *take_largest(pf_heap *h, size_t *size) {
-    for (int class = CLASSES - 1; class >= 0; class--) {
+    for (int class = CLASSES - 1; class >= 0; class --) {
         block *b = h->cache[class];
         if (!b) continue;
         h->cache[class] = b->next;

@@ -63,8 +63,12 @@ static void take_tasks(void *context, int thread) {
 int pf_parallel(pf_engine *engine, int64_t n, size_t scratch_bytes, pf_task_fn fn, void *context) {
     if (n <= 0) return PF_OK;
     PF_TRY(grow_scratch(engine, scratch_bytes));
-    task_job job = {.fn = fn, .context = context, .n = n, .chunk = chunk_of(n, engine->threads),
-                    .scratch = engine->scratch, .stride = engine->scratch_bytes,
+    task_job job = {.fn = fn,
+                    .context = context,
+                    .n = n,
+                    .chunk = chunk_of(n, engine->threads),
+                    .scratch = engine->scratch,
+                    .stride = engine->scratch_bytes,
                     .cancel = engine->cancel};
     /* On the caller the BLAS would use the host's thread count: a region of one thread has a
      * count of its own, and the host's stays as it is. */

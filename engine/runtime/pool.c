@@ -42,9 +42,7 @@ static void pause_briefly(void) {
 #endif
 }
 
-static size_t pool_bytes(int workers) {
-    return sizeof(pf_pool) + (size_t)workers * sizeof(worker);
-}
+static size_t pool_bytes(int workers) { return sizeof(pf_pool) + (size_t)workers * sizeof(worker); }
 
 /* Waits for a job after `seen`; false: the pool closes. Holds the lock on return. */
 static bool wait_for_work(pf_pool *pool, unsigned seen) {

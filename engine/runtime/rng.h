@@ -9,13 +9,13 @@
 #include "base.h"
 
 typedef enum {
-    PF_DRAW_USER = 1, /* pf.randn and friends; a counts the calls */
-    PF_DRAW_INIT,     /* parameters; a = position in the model's walk */
+    PF_DRAW_USER = 1,   /* pf.randn and friends; a counts the calls */
+    PF_DRAW_INIT,       /* parameters; a = position in the model's walk */
     PF_DRAW_PROJECTION, /* a = layer << 32 | head, b = epoch */
-    PF_DRAW_DROPOUT,  /* a = step, b = call within the step */
-    PF_DRAW_DATA,     /* order of rows; a = pass over the data */
-    PF_DRAW_MASK,     /* masked LM; a = step, b = row */
-    PF_DRAW_SAMPLE    /* generation; a = stream, b = position */
+    PF_DRAW_DROPOUT,    /* a = step, b = call within the step */
+    PF_DRAW_DATA,       /* order of rows; a = pass over the data */
+    PF_DRAW_MASK,       /* masked LM; a = step, b = row */
+    PF_DRAW_SAMPLE      /* generation; a = stream, b = position */
 } pf_draw;
 
 typedef struct {
@@ -30,7 +30,7 @@ pf_rng pf_rng_make(uint64_t seed, pf_draw purpose, uint64_t a, uint64_t b);
 
 /* The index-th value of the stream. */
 uint32_t pf_rng_u32(const pf_rng *rng, uint64_t index);
-double pf_rng_uniform(const pf_rng *rng, uint64_t index); /* in (0, 1), 32 bits */
+double pf_rng_uniform(const pf_rng *rng, uint64_t index);             /* in (0, 1), 32 bits */
 uint64_t pf_rng_below(const pf_rng *rng, uint64_t index, uint64_t n); /* in 0 .. n-1 */
 
 /* out[i] = value first+i of the stream, i < n. Normals by Box-Muller in double. */

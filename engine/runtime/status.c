@@ -66,7 +66,7 @@ int pf_fail_in(int status, const char *format, ...) {
 }
 
 #define PF_TEXT_(x) #x
-#define PF_TEXT(x) PF_TEXT_(x)
+#define PF_TEXT(x)  PF_TEXT_(x)
 
 const char *pf_version(void) {
     return PF_TEXT(PF_VERSION_MAJOR) "." PF_TEXT(PF_VERSION_MINOR) "." PF_TEXT(PF_VERSION_PATCH);

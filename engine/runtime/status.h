@@ -15,10 +15,10 @@ int pf_fail(int status, const char *format, ...) __attribute__((format(printf, 2
 int pf_fail_in(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Returns early with the status of `call` if it failed. */
-#define PF_TRY(call)                        \
-    do {                                    \
-        int pf_try_status_ = (call);        \
-        if (pf_try_status_ < 0) return pf_try_status_; \
+#define PF_TRY(call)                                                                               \
+    do {                                                                                           \
+        int pf_try_status_ = (call);                                                               \
+        if (pf_try_status_ < 0) return pf_try_status_;                                             \
     } while (0)
 
 #endif

@@ -89,8 +89,7 @@ static bool is_transposed(const transfer *job) {
     const pf_iter *it = &job->it;
     return it->rank > 0 && job->as[0] == job->as[1] && job->as[0] != AS_F64 &&
            it->inner_stride[0] == 1 && it->inner_stride[1] > 1 &&
-           it->stride[1][it->rank - 1] == 1 && it->inner >= TILE &&
-           it->shape[it->rank - 1] >= TILE;
+           it->stride[1][it->rank - 1] == 1 && it->inner >= TILE && it->shape[it->rank - 1] >= TILE;
 }
 
 /* One tile: rows x cols elements, dst (row stride dr, columns together), src (column stride
@@ -135,9 +134,7 @@ static int run_transfer(pf_engine *engine, const transfer *job) {
     return PF_OK;
 }
 
-static void *base_of(const pf_tensor *t) {
-    return at(t->storage->data, (form)t->dtype, t->offset);
-}
+static void *base_of(const pf_tensor *t) { return at(t->storage->data, (form)t->dtype, t->offset); }
 
 /* Between a tensor (side `side`) and the caller's contiguous array. */
 static int transfer_array(const pf_tensor *t, int side, void *array, form f) {

@@ -28,8 +28,8 @@ int pf_tensor_empty(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
     return pf_tensor_make(t, engine, dtype, rank, shape);
 }
 
-int pf_tensor_full(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
-                   const int64_t *shape, double value) {
+int pf_tensor_full(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank, const int64_t *shape,
+                   double value) {
     PF_TRY(check_new(t, engine, "full"));
     PF_TRY(check_dtype(dtype, "full"));
     PF_TRY(pf_tensor_make(t, engine, dtype, rank, shape));

@@ -18,8 +18,8 @@ int64_t pf_shape_numel(int rank, const int64_t *shape) {
 /* A dimension of 0 must not hide the others: strides multiply them all the same. */
 int pf_shape_valid(int rank, const int64_t *shape, pf_dtype dtype, const char *where) {
     if (rank < 0 || rank > PF_MAX_RANK)
-        return pf_fail(PF_ESHAPE, "%s: a tensor has 0 to %d dimensions, not %d", where,
-                       PF_MAX_RANK, rank);
+        return pf_fail(PF_ESHAPE, "%s: a tensor has 0 to %d dimensions, not %d", where, PF_MAX_RANK,
+                       rank);
     if (rank > 0 && !shape) return pf_fail(PF_EINVAL, "%s: the shape is missing", where);
     int64_t most = PTRDIFF_MAX / 2 / (int64_t)pf_dtype_size(dtype), n = 1;
     for (int i = 0; i < rank; i++) {
@@ -95,8 +95,10 @@ bool pf_same_shape(const pf_tensor *a, const pf_tensor *b) {
 
 const char *pf_dtype_name(pf_dtype dtype) {
     switch (dtype) {
-    case PF_F32: return "f32";
-    case PF_I32: return "i32";
+    case PF_F32:
+        return "f32";
+    case PF_I32:
+        return "i32";
     }
     return "unknown";
 }
@@ -104,8 +106,10 @@ const char *pf_dtype_name(pf_dtype dtype) {
 /* Both of today's dtypes have four bytes. An unknown one must not give a division by 0. */
 size_t pf_dtype_size(pf_dtype dtype) {
     switch (dtype) {
-    case PF_F32: return sizeof(float);
-    case PF_I32: return sizeof(int32_t);
+    case PF_F32:
+        return sizeof(float);
+    case PF_I32:
+        return sizeof(int32_t);
     }
     return sizeof(float);
 }

@@ -188,8 +188,7 @@ bool pf_tensor_contiguous(const pf_tensor *t) {
 int pf_tensor_check(const pf_tensor *t, pf_dtype dtype, const char *op, const char *arg) {
     if (!t) return pf_fail(PF_EINVAL, "%s: %s is missing", op, arg);
     if (!t->storage)
-        return pf_fail(PF_ESTATE, "%s: %s %s holds a shape only, no data", op, arg,
-                       pf_shape_of(t));
+        return pf_fail(PF_ESTATE, "%s: %s %s holds a shape only, no data", op, arg, pf_shape_of(t));
     if (!t->storage->data)
         return pf_fail(PF_ESTATE,
                        "%s: %s %s died with its tape; keep what outlives a tape with detach", op,

@@ -15,10 +15,10 @@
 
 typedef struct pf_storage {
     atomic_int refs;
-    pf_heap *heap;        /* alive as long as this block is */
-    void *data;           /* NULL: died with its tape */
+    pf_heap *heap; /* alive as long as this block is */
+    void *data;    /* NULL: died with its tape */
     size_t bytes;
-    struct pf_tape *tape; /* owner, or NULL */
+    struct pf_tape *tape;           /* owner, or NULL */
     struct pf_storage *next, *prev; /* the owner's list */
 } pf_storage;
 
@@ -29,7 +29,7 @@ typedef struct pf_owner {
 
 struct pf_tensor {
     atomic_int refs;
-    pf_heap *heap; /* where this header lies; alive as long as it does */
+    pf_heap *heap;       /* where this header lies; alive as long as it does */
     pf_storage *storage; /* NULL: a ghost, shape without data */
     pf_dtype dtype;
     int rank;
@@ -37,12 +37,12 @@ struct pf_tensor {
     int64_t stride[PF_MAX_RANK]; /* elements */
     int64_t offset;
     /* autograd */
-    bool requires_grad;  /* a leaf that wants a gradient */
-    bool grad_stale;     /* grad holds old numbers: overwrite, don't add */
-    pf_tensor *grad;     /* owned */
+    bool requires_grad;   /* a leaf that wants a gradient */
+    bool grad_stale;      /* grad holds old numbers: overwrite, don't add */
+    pf_tensor *grad;      /* owned */
     struct pf_tape *tape; /* tape whose node made this tensor, or NULL */
     uint64_t tape_id;     /* ... and its number: addresses come back */
-    int node, slot;      /* ... which node, which of its outputs */
+    int node, slot;       /* ... which node, which of its outputs */
 };
 
 /* ---- making ---- */
@@ -95,13 +95,13 @@ const char *pf_shape_of(const pf_tensor *t);
 /* ---- walking strided memory: outer steps and one inner run ---- */
 #define PF_ITER_MAX 4
 typedef struct {
-    int n;                                  /* operands */
-    int rank;                               /* outer dimensions left after merging */
+    int n;    /* operands */
+    int rank; /* outer dimensions left after merging */
     int64_t shape[PF_MAX_RANK];
     int64_t stride[PF_ITER_MAX][PF_MAX_RANK];
-    int64_t inner;                          /* elements in an inner run */
-    int64_t inner_stride[PF_ITER_MAX];      /* elements; 0 broadcast, 1 contiguous */
-    int64_t outer;                          /* number of runs */
+    int64_t inner;                     /* elements in an inner run */
+    int64_t inner_stride[PF_ITER_MAX]; /* elements; 0 broadcast, 1 contiguous */
+    int64_t outer;                     /* number of runs */
 } pf_iter;
 /* Operands are broadcast to `shape`. Adjacent dimensions merge where every operand allows. */
 void pf_iter_make(pf_iter *it, int rank, const int64_t *shape, int n,

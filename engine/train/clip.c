@@ -14,7 +14,7 @@ typedef struct norm_job {
     pf_tensor *const *grads;
     const int64_t *first; /* first block of each gradient, n + 1 of them */
     int n;
-    double *sums;         /* one a block */
+    double *sums; /* one a block */
 } norm_job;
 
 static void norm_task(void *context, int64_t task, void *scratch) {

@@ -13,8 +13,8 @@
 enum { GRAIN = 1 << 14, MOMENTS = 2 };
 
 typedef struct entry {
-    char *name;                /* the parameter's path */
-    pf_tensor *param;          /* retained */
+    char *name;       /* the parameter's path */
+    pf_tensor *param; /* retained */
     pf_tensor *moment[MOMENTS];
     char *moment_name[MOMENTS]; /* "<param>.m", "<param>.v" */
 } entry;
@@ -38,28 +38,66 @@ struct pf_optimizer {
 };
 
 static const pf_option_info adamw_options[] = {
-    {.name = "type", .kind = PF_OPT_STRING, .string = "adamw", .choices = "adamw",
+    {.name = "type",
+     .kind = PF_OPT_STRING,
+     .string = "adamw",
+     .choices = "adamw",
      .doc = "the optimizer"},
-    {.name = "lr", .kind = PF_OPT_NUMBER, .number = 3e-4, .low = 0, .high = 1e6,
+    {.name = "lr",
+     .kind = PF_OPT_NUMBER,
+     .number = 3e-4,
+     .low = 0,
+     .high = 1e6,
      .doc = "learning rate of a step that is not given its own"},
-    {.name = "decay", .kind = PF_OPT_NUMBER, .number = 0.1, .low = 0, .high = 1e3,
+    {.name = "decay",
+     .kind = PF_OPT_NUMBER,
+     .number = 0.1,
+     .low = 0,
+     .high = 1e3,
      .doc = "weight decay of matrices, times the learning rate"},
-    {.name = "beta1", .kind = PF_OPT_NUMBER, .number = 0.9, .low = 0, .high = 0.999999,
+    {.name = "beta1",
+     .kind = PF_OPT_NUMBER,
+     .number = 0.9,
+     .low = 0,
+     .high = 0.999999,
      .doc = "memory of the mean gradient"},
-    {.name = "beta2", .kind = PF_OPT_NUMBER, .number = 0.98, .low = 0, .high = 0.9999999,
+    {.name = "beta2",
+     .kind = PF_OPT_NUMBER,
+     .number = 0.98,
+     .low = 0,
+     .high = 0.9999999,
      .doc = "memory of the squared gradient"},
-    {.name = "eps", .kind = PF_OPT_NUMBER, .number = 1e-9, .low = 0, .high = 1,
+    {.name = "eps",
+     .kind = PF_OPT_NUMBER,
+     .number = 1e-9,
+     .low = 0,
+     .high = 1,
      .doc = "added to the root of the squared gradient"},
 };
 
 static const pf_option_info sgd_options[] = {
-    {.name = "type", .kind = PF_OPT_STRING, .string = "sgd", .choices = "sgd",
+    {.name = "type",
+     .kind = PF_OPT_STRING,
+     .string = "sgd",
+     .choices = "sgd",
      .doc = "the optimizer"},
-    {.name = "lr", .kind = PF_OPT_NUMBER, .number = 0.1, .low = 0, .high = 1e6,
+    {.name = "lr",
+     .kind = PF_OPT_NUMBER,
+     .number = 0.1,
+     .low = 0,
+     .high = 1e6,
      .doc = "learning rate of a step that is not given its own"},
-    {.name = "momentum", .kind = PF_OPT_NUMBER, .number = 0.9, .low = 0, .high = 0.999999,
+    {.name = "momentum",
+     .kind = PF_OPT_NUMBER,
+     .number = 0.9,
+     .low = 0,
+     .high = 0.999999,
      .doc = "memory of the gradient"},
-    {.name = "decay", .kind = PF_OPT_NUMBER, .number = 0, .low = 0, .high = 1e3,
+    {.name = "decay",
+     .kind = PF_OPT_NUMBER,
+     .number = 0,
+     .low = 0,
+     .high = 1e3,
      .doc = "weight decay of matrices, times the learning rate"},
 };
 
@@ -234,8 +272,8 @@ static int collect(const pf_optimizer *o, pf_engine *e, pf_tensor **grads, int *
 }
 
 /* Not to be stopped halfway: a cancel waits for the end of the step. */
-static int update_all(const pf_optimizer *o, pf_engine *e, const update *u,
-                      pf_tensor *const *grads, const int *owner, int n) {
+static int update_all(const pf_optimizer *o, pf_engine *e, const update *u, pf_tensor *const *grads,
+                      const int *owner, int n) {
     const atomic_int *cancel = e->cancel;
     int status = 0;
     e->cancel = NULL;
@@ -253,9 +291,10 @@ static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, pf_tenso
     PF_TRY(pf_grad_norm(e, grads, n, &total, &bad));
     if (norm) *norm = total;
     if (bad >= 0) {
-        return pf_fail(PF_ENUMERIC, "optimizer: the gradient of '%s' is not finite (step %llu); "
-                                    "nothing was changed", o->entry[owner[bad]].name,
-                       (unsigned long long)(o->steps + 1));
+        return pf_fail(PF_ENUMERIC,
+                       "optimizer: the gradient of '%s' is not finite (step %llu); "
+                       "nothing was changed",
+                       o->entry[owner[bad]].name, (unsigned long long)(o->steps + 1));
     }
     update u = settings(o, e, lr, clip > 0 && total > clip ? clip / total : 1);
     PF_TRY(update_all(o, e, &u, grads, owner, n));
@@ -312,8 +351,10 @@ int pf_optimizer_config(const pf_optimizer *o, pf_config **config) {
         options = NULL;
     }
     pf_config_free(options);
-    if (status < 0) pf_config_free(c);
-    else *config = c;
+    if (status < 0)
+        pf_config_free(c);
+    else
+        *config = c;
     return status;
 }
 

@@ -11,9 +11,11 @@ static pf_engine engine;
 enum { X, H, W, B, LEAVES, SUM = LEAVES, Y, KEPT };
 /* What becomes of sum and y. */
 typedef enum {
-    SUM_ALONE, Y_ALONE, BRANCH, /* sum + y^2, as around an mlp */
-    PLAIN_SUM,                  /* sum + y: one gradient is given to both */
-    SUM_TWICE,                  /* sum sum + y: more arrives for sum after its first gradient */
+    SUM_ALONE,
+    Y_ALONE,
+    BRANCH,    /* sum + y^2, as around an mlp */
+    PLAIN_SUM, /* sum + y: one gradient is given to both */
+    SUM_TWICE, /* sum sum + y: more arrives for sum after its first gradient */
     USES
 } use;
 
@@ -62,8 +64,10 @@ static void norm_of_sum(const setup *s, pf_tensor *x, pf_tensor *const *leaf, pf
         CHECK_OK(pf_add_layernorm(&kept[SUM], &kept[Y], &engine, x, h, leaf[W], leaf[B], 1e-5));
     } else {
         CHECK_OK(pf_add(&kept[SUM], &engine, x, h));
-        if (s->rms) CHECK_OK(pf_rmsnorm(&kept[Y], &engine, kept[SUM], leaf[W], 1e-6));
-        else CHECK_OK(pf_layernorm(&kept[Y], &engine, kept[SUM], leaf[W], leaf[B], 1e-5));
+        if (s->rms)
+            CHECK_OK(pf_rmsnorm(&kept[Y], &engine, kept[SUM], leaf[W], 1e-6));
+        else
+            CHECK_OK(pf_layernorm(&kept[Y], &engine, kept[SUM], leaf[W], leaf[B], 1e-5));
     }
 }
 
@@ -85,8 +89,10 @@ static int64_t run(const setup *s, float *to) {
     int64_t n = 0;
     for (int i = 0; i < LEAVES; i++) leaf[i] = make_leaf(s, i);
     if (s->tape) CHECK_OK(pf_tape_open(&tape, &engine));
-    if (s->inner) CHECK_OK(pf_unary_call(&x, &engine, &pf_op_tanh, leaf[X]));
-    else x = pf_tensor_retain(leaf[X]);
+    if (s->inner)
+        CHECK_OK(pf_unary_call(&x, &engine, &pf_op_tanh, leaf[X]));
+    else
+        x = pf_tensor_retain(leaf[X]);
     norm_of_sum(s, x, leaf, kept);
     for (int i = SUM; i < KEPT; i++) {
         memcpy(to + n, pf_f32(kept[i]), (size_t)(s->rows * s->width) * sizeof *to);
@@ -140,8 +146,12 @@ static void test_bits(void) {
     static const int64_t sizes[][2] = {{3, 8}, {131, 67}, {300, 24}, {1, 1}, {0, 4}};
     for (int k = 0; k < PF_COUNT(sizes); k++) {
         for (int flags = 0; flags < 16; flags++) {
-            setup s = {.rms = flags & 1, .twins = flags & 2, .inner = flags & 4,
-                       .turned = flags & 8, .rows = sizes[k][0], .width = sizes[k][1]};
+            setup s = {.rms = flags & 1,
+                       .twins = flags & 2,
+                       .inner = flags & 4,
+                       .turned = flags & 8,
+                       .rows = sizes[k][0],
+                       .width = sizes[k][1]};
             same_bits(s);
             s.tape = true;
             for (int u = 0; u < USES; u++) {

@@ -198,8 +198,8 @@ static pf_tensor *padded_counts(const trial *t, const pf_tensor *x, int64_t pad,
 static bool same_rows(const double *a, const double *b, int64_t heads, int64_t L, int64_t pad,
                       int64_t width) {
     for (int64_t h = 0; h < heads; h++) {
-        if (memcmp(a + h * L * width, b + h * (L + pad) * width,
-                   (size_t)(L * width) * sizeof *a) != 0) {
+        if (memcmp(a + h * L * width, b + h * (L + pad) * width, (size_t)(L * width) * sizeof *a) !=
+            0) {
             return false;
         }
     }

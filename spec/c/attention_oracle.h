@@ -32,9 +32,9 @@ typedef struct {
 typedef struct {
     const char *name;
     bool causal, mask, documents, offsets, limits, prefix, decay, entry;
-    bool shared;     /* one projection for all heads, one row of limits for all items */
-    int cross;       /* 1: fewer queries than keys, 2: more */
-    bool grouped;    /* two heads of queries to one of keys and values */
+    bool shared;  /* one projection for all heads, one row of limits for all items */
+    int cross;    /* 1: fewer queries than keys, 2: more */
+    bool grouped; /* two heads of queries to one of keys and values */
 } form;
 
 typedef struct {
@@ -47,26 +47,26 @@ typedef struct {
 /* The trial's inputs as the oracle reads them; NULL: absent. */
 typedef struct {
     const trial *t;
-    double *q, *k, *v;                     /* (B, H, Lq, D), (B, Hkv, Lk, D), (.., DV) */
-    double *s, *z, *shift;                 /* (B, Hkv, r, DV), (B, Hkv, r), (B, Hkv) */
-    const float *w, *decay, *tilts;        /* (m, D) or (Hkv, m, D); (Hkv) each */
-    const int32_t *mask, *documents;       /* (B, Lk) */
+    double *q, *k, *v;               /* (B, H, Lq, D), (B, Hkv, Lk, D), (.., DV) */
+    double *s, *z, *shift;           /* (B, Hkv, r, DV), (B, Hkv, r), (B, Hkv) */
+    const float *w, *decay, *tilts;  /* (m, D) or (Hkv, m, D); (Hkv) each */
+    const int32_t *mask, *documents; /* (B, Lk) */
     const int32_t *limits, *prefix, *offsets;
     int64_t w_head, n_offsets;
-    double *out;                           /* (B, H, Lq, DV) */
-    bool sizes;                            /* tell these too, (B, H, Lq): */
-    double *share, *reach;                 /* |den| / sum |terms|; largest |v| seen */
+    double *out;           /* (B, H, Lq, DV) */
+    bool sizes;            /* tell these too, (B, H, Lq): */
+    double *share, *reach; /* |den| / sum |terms|; largest |v| seen */
 } oracle;
 
 /* One head at work: features, each row divided by e^(its largest log), and for the keys what
  * they were divided by over e^top. */
 typedef struct {
-    double *fq, *fk;             /* (Lq, r), (r, Lk) */
-    double *ek, top;             /* (Lk) */
-    double left_out;             /* log of what encoded features, and so entry states, lack */
-    double *fade;                /* e^(-D n) */
-    double *dots, *sizes;        /* (Lk) each, of one query */
-    int32_t *document;           /* (Lk) */
+    double *fq, *fk;      /* (Lq, r), (r, Lk) */
+    double *ek, top;      /* (Lk) */
+    double left_out;      /* log of what encoded features, and so entry states, lack */
+    double *fade;         /* e^(-D n) */
+    double *dots, *sizes; /* (Lk) each, of one query */
+    int32_t *document;    /* (Lk) */
 } oracle_head;
 
 static inline void *oracle_alloc(int64_t n) {
@@ -153,9 +153,12 @@ static inline void number_documents(const oracle *o, oracle_head *n, int64_t b) 
 
 static inline oracle_head open_head(const trial *t) {
     int64_t r = feature_width(t->a), Lk = t->Lk, Lq = t->Lq;
-    return (oracle_head){.fq = oracle_alloc(Lq * r), .fk = oracle_alloc(Lk * r),
-                         .dots = oracle_alloc(Lk), .sizes = oracle_alloc(Lk),
-                         .ek = oracle_alloc(Lk), .fade = oracle_alloc(pf_max(Lq, Lk)),
+    return (oracle_head){.fq = oracle_alloc(Lq * r),
+                         .fk = oracle_alloc(Lk * r),
+                         .dots = oracle_alloc(Lk),
+                         .sizes = oracle_alloc(Lk),
+                         .ek = oracle_alloc(Lk),
+                         .fade = oracle_alloc(pf_max(Lq, Lk)),
                          .document = oracle_alloc(Lk)};
 }
 
@@ -214,8 +217,8 @@ static inline void weigh_keys(const oracle *o, oracle_head *n, int64_t i, int64_
             dots[j] += f[0] * k[j] + f[1] * k1[j] + f[2] * k2[j] + f[3] * k3[j];
         }
         for (int64_t j = 0; any_sign && j < end; j++) {
-            sizes[j] += fabs(f[0] * k[j]) + fabs(f[1] * k1[j]) + fabs(f[2] * k2[j]) +
-                        fabs(f[3] * k3[j]);
+            sizes[j] +=
+                fabs(f[0] * k[j]) + fabs(f[1] * k1[j]) + fabs(f[2] * k2[j]) + fabs(f[3] * k3[j]);
         }
     }
     for (int64_t j = 0; j < end; j++) {

@@ -10,12 +10,25 @@
 #include "attention_oracle.h"
 
 enum {
-    IN_Q, IN_K, IN_V, IN_PROJECTION, IN_MASK, IN_DOCUMENTS, IN_S, IN_Z, IN_SHIFT, IN_DECAY,
-    IN_LIMITS, IN_PREFIX, IN_OFFSETS, IN_TILTS, N_INPUTS
+    IN_Q,
+    IN_K,
+    IN_V,
+    IN_PROJECTION,
+    IN_MASK,
+    IN_DOCUMENTS,
+    IN_S,
+    IN_Z,
+    IN_SHIFT,
+    IN_DECAY,
+    IN_LIMITS,
+    IN_PREFIX,
+    IN_OFFSETS,
+    IN_TILTS,
+    N_INPUTS
 };
 static const char *const input_names[N_INPUTS] = {
-    "q", "k", "v", "projection", "mask", "documents", "entry_s", "entry_z", "entry_shift", "decay",
-    "limits", "prefix", "cu_seqlens", "tilts",
+    "q",       "k",           "v",     "projection", "mask",   "documents",  "entry_s",
+    "entry_z", "entry_shift", "decay", "limits",     "prefix", "cu_seqlens", "tilts",
 };
 
 typedef struct {
@@ -97,7 +110,10 @@ static const form forms[] = {
     {.name = "causal, packed", .causal = true, .documents = true},
     {.name = "causal, packed, masked", .causal = true, .documents = true, .mask = true},
     {.name = "causal, forgetting", .causal = true, .decay = true},
-    {.name = "causal, forgetting, packed, masked", .causal = true, .decay = true, .mask = true,
+    {.name = "causal, forgetting, packed, masked",
+     .causal = true,
+     .decay = true,
+     .mask = true,
      .documents = true},
     {.name = "full, one projection", .shared = true},
     {.name = "full, entry state", .entry = true},
@@ -114,10 +130,16 @@ static const form forms[] = {
     {.name = "causal, packed by offsets", .causal = true, .offsets = true},
     {.name = "full, grouped", .grouped = true},
     {.name = "causal, grouped", .causal = true, .grouped = true},
-    {.name = "causal, grouped, packed, masked", .causal = true, .grouped = true,
-     .documents = true, .mask = true},
-    {.name = "causal, grouped, forgetting, entry state", .causal = true, .grouped = true,
-     .decay = true, .entry = true},
+    {.name = "causal, grouped, packed, masked",
+     .causal = true,
+     .grouped = true,
+     .documents = true,
+     .mask = true},
+    {.name = "causal, grouped, forgetting, entry state",
+     .causal = true,
+     .grouped = true,
+     .decay = true,
+     .entry = true},
     {.name = "staircase, grouped", .limits = true, .grouped = true, .cross = 1},
 };
 
@@ -268,14 +290,23 @@ static inline oracle open_oracle(const trial *t, const inputs *x) {
     const pf_tensor *w = x->t[IN_PROJECTION], *decay = x->t[IN_DECAY], *tilts = x->t[IN_TILTS];
     int64_t rows = t->B * t->H * t->Lq;
     oracle o = {
-        .t = t, .q = doubles(x->t[IN_Q]), .k = doubles(x->t[IN_K]), .v = doubles(x->t[IN_V]),
-        .w = w ? pf_f32(w) : NULL, .w_head = w && w->rank == 3 ? w->stride[0] : 0,
-        .decay = decay ? pf_f32(decay) : NULL, .tilts = tilts ? pf_f32(tilts) : NULL,
+        .t = t,
+        .q = doubles(x->t[IN_Q]),
+        .k = doubles(x->t[IN_K]),
+        .v = doubles(x->t[IN_V]),
+        .w = w ? pf_f32(w) : NULL,
+        .w_head = w && w->rank == 3 ? w->stride[0] : 0,
+        .decay = decay ? pf_f32(decay) : NULL,
+        .tilts = tilts ? pf_f32(tilts) : NULL,
         .mask = whole(x->t[IN_MASK]),
-        .documents = whole(x->t[IN_DOCUMENTS]), .limits = whole(x->t[IN_LIMITS]),
-        .prefix = whole(x->t[IN_PREFIX]), .offsets = whole(x->t[IN_OFFSETS]),
+        .documents = whole(x->t[IN_DOCUMENTS]),
+        .limits = whole(x->t[IN_LIMITS]),
+        .prefix = whole(x->t[IN_PREFIX]),
+        .offsets = whole(x->t[IN_OFFSETS]),
         .n_offsets = x->t[IN_OFFSETS] ? pf_tensor_numel(x->t[IN_OFFSETS]) : 0,
-        .out = oracle_alloc(rows * DV), .share = oracle_alloc(rows), .reach = oracle_alloc(rows),
+        .out = oracle_alloc(rows * DV),
+        .share = oracle_alloc(rows),
+        .reach = oracle_alloc(rows),
     };
     if (t->f->entry) {
         o.s = doubles(x->t[IN_S]);

@@ -35,14 +35,29 @@ static int both_backward(pf_call *c) {
     return PF_OK;
 }
 
-static const pf_op both_op = {.name = "both", .args = "a, b", .min_in = 2, .max_in = 2, .n_out = 1,
-                              .shape = same_shape, .forward = double_forward,
+static const pf_op both_op = {.name = "both",
+                              .args = "a, b",
+                              .min_in = 2,
+                              .max_in = 2,
+                              .n_out = 1,
+                              .shape = same_shape,
+                              .forward = double_forward,
                               .backward = both_backward};
-static const pf_op failing_op = {.name = "failing", .args = "x", .min_in = 1, .max_in = 1,
-                                 .n_out = 1, .shape = same_shape, .forward = double_forward,
+static const pf_op failing_op = {.name = "failing",
+                                 .args = "x",
+                                 .min_in = 1,
+                                 .max_in = 1,
+                                 .n_out = 1,
+                                 .shape = same_shape,
+                                 .forward = double_forward,
                                  .backward = failing_backward};
-static const pf_op greedy_op = {.name = "greedy", .args = "x, y", .min_in = 2, .max_in = 2,
-                                .n_out = 1, .shape = same_shape, .forward = double_forward,
+static const pf_op greedy_op = {.name = "greedy",
+                                .args = "x, y",
+                                .min_in = 2,
+                                .max_in = 2,
+                                .n_out = 1,
+                                .shape = same_shape,
+                                .forward = double_forward,
                                 .backward = greedy_backward};
 
 /* ---- lifetimes ---- */

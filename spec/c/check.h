@@ -13,16 +13,16 @@
 static int check_passed, check_failed;
 
 #define CHECK(condition) check_one((condition) ? 1 : 0, #condition, __FILE__, __LINE__)
-#define CHECK_OK(call)                                                                     \
-    do {                                                                                   \
-        int check_status_ = (call);                                                        \
-        if (check_status_ < 0) fprintf(stderr, "  %s\n", pf_last_error());                 \
-        check_one(check_status_ >= 0, #call, __FILE__, __LINE__);                          \
+#define CHECK_OK(call)                                                                             \
+    do {                                                                                           \
+        int check_status_ = (call);                                                                \
+        if (check_status_ < 0) fprintf(stderr, "  %s\n", pf_last_error());                         \
+        check_one(check_status_ >= 0, #call, __FILE__, __LINE__);                                  \
     } while (0)
-#define CHECK_FAILS(status, call)                                                          \
-    do {                                                                                   \
-        int check_status_ = (call);                                                        \
-        check_one(check_status_ == (status) && pf_last_error()[0], #call, __FILE__, __LINE__); \
+#define CHECK_FAILS(status, call)                                                                  \
+    do {                                                                                           \
+        int check_status_ = (call);                                                                \
+        check_one(check_status_ == (status) && pf_last_error()[0], #call, __FILE__, __LINE__);     \
     } while (0)
 #define CHECK_REPORT()                                                                             \
     (printf("%d passed, %d failed\n", check_passed, check_failed), check_failed != 0)

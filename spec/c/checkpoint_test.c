@@ -35,10 +35,9 @@ static pf_module *build(pf_engine *e, const char *text) {
 static const char tiny[] =
     "{\"type\":\"performer\",\"options\":{\"vocab\":11,\"dim\":8,\"layers\":2,\"heads\":2,"
     "\"length\":16,\"causal\":true,\"kernel\":{\"name\":\"softmax\",\"features\":8}}}";
-static const char two_layers[] =
-    "{\"type\":\"chain\",\"children\":["
-    "{\"type\":\"linear\",\"options\":{\"from\":3,\"to\":4}},"
-    "{\"type\":\"linear\",\"options\":{\"from\":4,\"to\":2}}]}";
+static const char two_layers[] = "{\"type\":\"chain\",\"children\":["
+                                 "{\"type\":\"linear\",\"options\":{\"from\":3,\"to\":4}},"
+                                 "{\"type\":\"linear\",\"options\":{\"from\":4,\"to\":2}}]}";
 
 static bool same_tensor(const pf_tensor *a, const pf_tensor *b) {
     bool same = pf_tensor_numel(a) == pf_tensor_numel(b);

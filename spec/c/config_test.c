@@ -64,7 +64,12 @@ static void test_config_misuse(void) {
 }
 
 static const pf_option_info table[] = {
-    {.name = "dim", .kind = PF_OPT_INT, .number = 64, .low = 1, .high = 1048576, .required = true,
+    {.name = "dim",
+     .kind = PF_OPT_INT,
+     .number = 64,
+     .low = 1,
+     .high = 1048576,
+     .required = true,
      .doc = "width"},
     {.name = "features", .kind = PF_OPT_INT, .number = 256, .low = 0, .high = 1048576},
     {.name = "eps", .kind = PF_OPT_NUMBER, .number = 1e-3},

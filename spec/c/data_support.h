@@ -33,9 +33,9 @@ static inline int end_data_test(void) {
 }
 
 /* For loops: counts only what fails. */
-#define MUST(condition)                                                      \
-    do {                                                                     \
-        if (!(condition)) check_one(0, #condition, __FILE__, __LINE__);      \
+#define MUST(condition)                                                                            \
+    do {                                                                                           \
+        if (!(condition)) check_one(0, #condition, __FILE__, __LINE__);                            \
     } while (0)
 
 static inline void write_bytes(const char *name, const void *bytes, size_t n) {

@@ -141,8 +141,10 @@ static void check_text_valid(pf_data *data, const char *text) {
         MUST(pf_data_batch(&batch, engine, data, PF_VALID, (uint64_t)b, 3, false, 1) >= 0);
         int32_t *target = ids_of(batch.target), *mask = ids_of(batch.mask);
         for (int i = 0; i < 3 * LENGTH; i++) {
-            if (target[i] < 0) MUST(mask[i] == 0);
-            else MUST(target[i] == text[4501 + seen++]);
+            if (target[i] < 0)
+                MUST(mask[i] == 0);
+            else
+                MUST(target[i] == text[4501 + seen++]);
         }
         MUST(batch.rows == (b < 2 ? 3 : 2));
         pf_batch_release(&batch);
@@ -354,9 +356,11 @@ static int open_and_batch(int n, failing *memory) {
 
 static void test_no_memory(void) {
     for (int format = 0; format < 2; format++) {
-        if (format == 0) write_proteins("memory.fasta", 50, 40);
-        else write_text("memory.txt", "A text that is long enough to train a little model on it. "
-                                      "It goes on for two lines, so that there is a valid part.");
+        if (format == 0)
+            write_proteins("memory.fasta", 50, 40);
+        else
+            write_text("memory.txt", "A text that is long enough to train a little model on it. "
+                                     "It goes on for two lines, so that there is a valid part.");
         int failed = 0, status = PF_ENOMEM;
         for (; status == PF_ENOMEM && failed < 500; failed++) {
             failing memory = {0};

@@ -72,12 +72,12 @@ static bool document_is(pf_data *data, int64_t index, const char *name, const ch
     char text[512];
     size_t bytes = sizeof text;
     CHECK_OK(pf_data_document(&ids, &found, engine, data, PF_ALL, index));
-    CHECK_OK(pf_tokenizer_decode("protein", ids_of(ids), (size_t)pf_tensor_numel(ids), text,
-                                 &bytes));
+    CHECK_OK(
+        pf_tokenizer_decode("protein", ids_of(ids), (size_t)pf_tensor_numel(ids), text, &bytes));
     char expected[512];
     snprintf(expected, sizeof expected, "<begin>%s<end>", residues);
-    bool good = strcmp(found, name) == 0 && bytes == strlen(expected) &&
-                memcmp(text, expected, bytes) == 0;
+    bool good =
+        strcmp(found, name) == 0 && bytes == strlen(expected) && memcmp(text, expected, bytes) == 0;
     if (!good) fprintf(stderr, "  '%s' %.*s\n", found, (int)bytes, text);
     pf_tensor_release(&ids);
     return good;

@@ -152,9 +152,9 @@ static void test_prune(void) {
 /* ---- damage -------------------------------------------------------------------- */
 
 static void test_every_byte(void) {
-    static const char *const names[] = {"config.json", "state.json", "tokenizer.json",
-                                        "model.safetensors", "optimizer.safetensors",
-                                        "manifest.json"};
+    static const char *const names[] = {"config.json",           "state.json",
+                                        "tokenizer.json",        "model.safetensors",
+                                        "optimizer.safetensors", "manifest.json"};
     const char *run = run_folder("bytes");
     CHECK_OK(save_step(engine, run, 1, 3, 0));
     char folder[300];
@@ -271,8 +271,10 @@ static bool save_with_failure(fail_mode mode, int at, uint64_t step) {
     CHECK(open_files() == files && before.live == after.live);
     int64_t found = load_step(run);
     bool good = found == 2 || found == (int64_t)step;
-    if (status >= 0) good = found == (int64_t)step;
-    else good = good && pf_last_error()[0] != 0;
+    if (status >= 0)
+        good = found == (int64_t)step;
+    else
+        good = good && pf_last_error()[0] != 0;
     if (mode == SHORT) good = good && status >= 0;
     if (mode != FAIL_FOREVER && !only_cleans(hit)) good = good && scratch_count(run, ".") == 0;
     if (!good) {
@@ -316,8 +318,10 @@ static void test_load_failures(void) {
             pf_file_hook(NULL);
             pf_engine_info(engine, &after);
             CHECK(open_files() == files && before.live == after.live);
-            if (mode == SHORT) CHECK(found == 2);
-            else CHECK(found == 1 || found == 2 || (found < 0 && pf_last_error()[0]));
+            if (mode == SHORT)
+                CHECK(found == 2);
+            else
+                CHECK(found == 1 || found == 2 || (found < 0 && pf_last_error()[0]));
         }
     }
 }
@@ -406,8 +410,8 @@ static void test_kill(const char *self, int kills) {
         last = step > last ? step : last;
         unfinished += scratch_count(run, ".") > 0;
     }
-    CHECK(warnings == 0);      /* LATEST itself was good, each time */
-    CHECK(unfinished > 0);     /* some died in the middle of a save */
+    CHECK(warnings == 0);  /* LATEST itself was good, each time */
+    CHECK(unfinished > 0); /* some died in the middle of a save */
     CHECK_OK(save_step(engine, run, (uint64_t)last + 1, 5, 2));
     CHECK(scratch_count(run, ".") == 0 && scratch_count(run, "step-") <= 3);
 }

@@ -126,7 +126,7 @@ static void check_long_stride(void) {
     CHECK(wrong(false, false, 1, 9, 1, 1, 0, 9, 9, 9) == 0);
     float *wide = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (wide == MAP_FAILED) return; /* a host with little address space */
+    if (wide == MAP_FAILED) return;        /* a host with little address space */
     for (int turn = 0; turn < 2; turn++) { /* A is wide; (2, 5), or (5, 2) turned */
         for (int i = 0; i < 2; i++)
             for (int j = 0; j < 5; j++) wide[i * far + j] = a_[i * 5 + j];

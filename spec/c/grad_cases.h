@@ -128,14 +128,22 @@ static double grad_case_value(char kind, const pf_rng *rng, int64_t i, int64_t l
     pf_rng_fill_normal(rng, (uint64_t)i, 1, &normal);
     pf_rng_fill_uniform(rng, (uint64_t)(i + (1 << 20)), 1, &uniform);
     switch (kind) {
-    case 'p': return 0.5 + (double)uniform;
-    case 'k': return normal < 0 ? (double)normal - 0.4 : (double)normal + 0.4;
-    case 'd': return fmod((double)(i * 7), 23) * 0.5 + (double)uniform * 0.2;
-    case 'i': return (double)pf_rng_below(rng, (uint64_t)i, 5);
-    case 'j': return (double)pf_rng_below(rng, (uint64_t)i, 6) - 1;
-    case 'm': return i % 5 != 2;
-    case 't': return (double)(i % last / 2);
-    default: return (double)normal;
+    case 'p':
+        return 0.5 + (double)uniform;
+    case 'k':
+        return normal < 0 ? (double)normal - 0.4 : (double)normal + 0.4;
+    case 'd':
+        return fmod((double)(i * 7), 23) * 0.5 + (double)uniform * 0.2;
+    case 'i':
+        return (double)pf_rng_below(rng, (uint64_t)i, 5);
+    case 'j':
+        return (double)pf_rng_below(rng, (uint64_t)i, 6) - 1;
+    case 'm':
+        return i % 5 != 2;
+    case 't':
+        return (double)(i % last / 2);
+    default:
+        return (double)normal;
     }
 }
 

@@ -50,8 +50,13 @@ static int wrong_backward(pf_call *c) {
     return PF_OK;
 }
 
-static const pf_op wrong_op = {.name = "wrong", .args = "x", .min_in = 1, .max_in = 1, .n_out = 1,
-                               .shape = same_shape, .forward = double_forward,
+static const pf_op wrong_op = {.name = "wrong",
+                               .args = "x",
+                               .min_in = 1,
+                               .max_in = 1,
+                               .n_out = 1,
+                               .shape = same_shape,
+                               .forward = double_forward,
                                .backward = wrong_backward};
 
 static int call_wrong(void *context, pf_engine *e, pf_tensor *const *in, int n, pf_tensor **y) {

@@ -12,12 +12,12 @@
 #include "performer.h"
 
 typedef struct {
-    long calls;        /* allocations asked for */
-    long fail_at;      /* number of the allocation that fails, from 1; 0: none */
-    int fail_on;       /* ... and all after it */
-    long blocks;       /* outstanding */
-    size_t bytes;      /* outstanding */
-    int wrong;         /* sizes that did not come back as they went */
+    long calls;   /* allocations asked for */
+    long fail_at; /* number of the allocation that fails, from 1; 0: none */
+    int fail_on;  /* ... and all after it */
+    long blocks;  /* outstanding */
+    size_t bytes; /* outstanding */
+    int wrong;    /* sizes that did not come back as they went */
 } host_memory;
 
 enum { HOST_FRONT = 24 }; /* keeps the size, and shifts a block to an odd multiple of 8 */
@@ -26,8 +26,8 @@ static inline void *host_resize(void *context, void *block, size_t old_bytes, si
     host_memory *host = context;
     if (!block) {
         host->calls++;
-        if (host->fail_at && (host->fail_on ? host->calls >= host->fail_at
-                                            : host->calls == host->fail_at))
+        if (host->fail_at &&
+            (host->fail_on ? host->calls >= host->fail_at : host->calls == host->fail_at))
             return NULL;
         char *raw = malloc(bytes + HOST_FRONT);
         if (!raw) return NULL;

@@ -75,8 +75,9 @@ static DIR *fake_open_dir(const char *p) {
 static struct dirent *fake_next(DIR *d) { return strike("next") ? NULL : pf_file_libc.next(d); }
 
 static const pf_file_ops fakes = {
-    fake_open, fake_read, fake_write, fake_sync, fake_close, fake_stat, fake_lock, fake_rename,
-    fake_exchange, fake_make_dir, fake_unlink, fake_remove_dir, fake_open_dir, fake_next,
+    fake_open,   fake_read,       fake_write,    fake_sync,     fake_close,
+    fake_stat,   fake_lock,       fake_rename,   fake_exchange, fake_make_dir,
+    fake_unlink, fake_remove_dir, fake_open_dir, fake_next,
 };
 
 static void inject_at(fail_mode mode, int at) {

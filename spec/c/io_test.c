@@ -9,11 +9,29 @@ static char dir[256];
 /* ---- JSON --------------------------------------------------------------------- */
 
 static void test_json_numbers(void) {
-    static const struct { double value; const char *text; } cases[] = {
-        {0, "0"}, {-0.0, "-0"}, {1, "1"}, {-17, "-17"}, {100, "100"}, {0.1, "0.1"},
-        {3e-4, "0.0003"}, {1.5, "1.5"}, {9007199254740993.0, NULL}, {1e15, NULL}, {1e300, NULL},
-        {5e-324, NULL}, {1.7976931348623157e308, NULL}, {1.0 / 3, NULL}, {-2.0 / 3, NULL},
-        {0.1 + 0.2, NULL}, {1e-5, NULL}, {123456789012345678.0, NULL}, {0x1p53, NULL},
+    static const struct {
+        double value;
+        const char *text;
+    } cases[] = {
+        {0, "0"},
+        {-0.0, "-0"},
+        {1, "1"},
+        {-17, "-17"},
+        {100, "100"},
+        {0.1, "0.1"},
+        {3e-4, "0.0003"},
+        {1.5, "1.5"},
+        {9007199254740993.0, NULL},
+        {1e15, NULL},
+        {1e300, NULL},
+        {5e-324, NULL},
+        {1.7976931348623157e308, NULL},
+        {1.0 / 3, NULL},
+        {-2.0 / 3, NULL},
+        {0.1 + 0.2, NULL},
+        {1e-5, NULL},
+        {123456789012345678.0, NULL},
+        {0x1p53, NULL},
     };
     for (int i = 0; i < PF_COUNT(cases); i++) {
         pf_config *node = pf_config_new_number(cases[i].value), *back = NULL;
@@ -58,20 +76,51 @@ static void refused(const char *text, size_t bytes, const char *part) {
 }
 
 static void test_json_refused(void) {
-    static const struct { const char *text, *part; } cases[] = {
-        {"", "line 1"}, {"{", "line 1"}, {"{\"a\":1,\n \"a\":2}", "line 2"},
-        {"{\"a\":1,\"a\":2}", "uplicate"}, {"[1] x", "line 1"}, {"[1,]", "line 1"},
-        {"\"\xff\"", "decode"}, {"\"\xed\xa0\x80\"", "decode"}, {"\"\\u0000\"", "u0000"},
-        {"\"\\ud800\"", "line 1"}, {"[01]", "line 1"}, {"[NaN]", "line 1"}, {"[1e999]", "line 1"},
-        {"[\n\n  tru]", "line 3"}, {"{'a':1}", "line 1"}, {"[1 2]", "line 1"},
-        {"{\"a\":\"x", "line 1"}, {"\"\\", "line 1"}, {"\"\\u12", "line 1"},
-        {"\"\\ud83d\\u0041\"", "line 1"}, {"\"\\udc00\"", "line 1"}, {"\"\\x\"", "line 1"},
-        {"\"a\tb\"", "line 1"}, {"\"\xc0\x80\"", "decode"}, {"\"\xf4\x90\x80\x80\"", "decode"},
-        {"-", "line 1"}, {"1.", "line 1"}, {".5", "line 1"}, {"+1", "line 1"}, {"1e", "line 1"},
-        {"-01", "line 1"}, {"0x1", "line 1"}, {"{\"a\" 1}", "line 1"}, {"{1:2}", "line 1"},
+    static const struct {
+        const char *text, *part;
+    } cases[] = {
+        {"", "line 1"},
+        {"{", "line 1"},
+        {"{\"a\":1,\n \"a\":2}", "line 2"},
+        {"{\"a\":1,\"a\":2}", "uplicate"},
+        {"[1] x", "line 1"},
+        {"[1,]", "line 1"},
+        {"\"\xff\"", "decode"},
+        {"\"\xed\xa0\x80\"", "decode"},
+        {"\"\\u0000\"", "u0000"},
+        {"\"\\ud800\"", "line 1"},
+        {"[01]", "line 1"},
+        {"[NaN]", "line 1"},
+        {"[1e999]", "line 1"},
+        {"[\n\n  tru]", "line 3"},
+        {"{'a':1}", "line 1"},
+        {"[1 2]", "line 1"},
+        {"{\"a\":\"x", "line 1"},
+        {"\"\\", "line 1"},
+        {"\"\\u12", "line 1"},
+        {"\"\\ud83d\\u0041\"", "line 1"},
+        {"\"\\udc00\"", "line 1"},
+        {"\"\\x\"", "line 1"},
+        {"\"a\tb\"", "line 1"},
+        {"\"\xc0\x80\"", "decode"},
+        {"\"\xf4\x90\x80\x80\"", "decode"},
+        {"-", "line 1"},
+        {"1.", "line 1"},
+        {".5", "line 1"},
+        {"+1", "line 1"},
+        {"1e", "line 1"},
+        {"-01", "line 1"},
+        {"0x1", "line 1"},
+        {"{\"a\" 1}", "line 1"},
+        {"{1:2}", "line 1"},
         {"{,}", "line 1"},
-        {"{\"a\":1,}", "line 1"}, {"[1;2]", "line 1"}, {"[}", "line 1"}, {"truefalse", "line 1"},
-        {"\xef\xbb\xbf[]", "line 1"}, {"[1}", "line 1"}, {"\"\xc3\xa4\" x", "line 1"},
+        {"{\"a\":1,}", "line 1"},
+        {"[1;2]", "line 1"},
+        {"[}", "line 1"},
+        {"truefalse", "line 1"},
+        {"\xef\xbb\xbf[]", "line 1"},
+        {"[1}", "line 1"},
+        {"\"\xc3\xa4\" x", "line 1"},
     };
     for (int i = 0; i < PF_COUNT(cases); i++) {
         refused(cases[i].text, strlen(cases[i].text), cases[i].part);
@@ -100,15 +149,29 @@ static void test_json_refused(void) {
 
 /* What the escapes stand for, and numbers at the edges. */
 static void test_json_values(void) {
-    static const struct { const char *text, *string; } strings[] = {
-        {"\"\"", ""}, {"\"\\u00e4\\u20AC\"", "\xc3\xa4\xe2\x82\xac"},
-        {"\"\\ud83d\\uDE00\"", "\xf0\x9f\x98\x80"}, {"\"\\/\\b\\f\\r\\n\\t\"", "/\b\f\r\n\t"},
+    static const struct {
+        const char *text, *string;
+    } strings[] = {
+        {"\"\"", ""},
+        {"\"\\u00e4\\u20AC\"", "\xc3\xa4\xe2\x82\xac"},
+        {"\"\\ud83d\\uDE00\"", "\xf0\x9f\x98\x80"},
+        {"\"\\/\\b\\f\\r\\n\\t\"", "/\b\f\r\n\t"},
         {" \"\x7f\xf4\x8f\xbf\xbf\"\n", "\x7f\xf4\x8f\xbf\xbf"},
     };
-    static const struct { const char *text; double number; } numbers[] = {
-        {"0", 0}, {"-0", -0.0}, {"-0.0e-9", -0.0}, {"1E+2", 100}, {"9223372036854775807", 0x1p63},
-        {"-9223372036854775808", -0x1p63}, {"18446744073709551616", 0x1p64}, {"1e-400", 0},
-        {"0.1", 0.1}, {"123456789.25", 123456789.25},
+    static const struct {
+        const char *text;
+        double number;
+    } numbers[] = {
+        {"0", 0},
+        {"-0", -0.0},
+        {"-0.0e-9", -0.0},
+        {"1E+2", 100},
+        {"9223372036854775807", 0x1p63},
+        {"-9223372036854775808", -0x1p63},
+        {"18446744073709551616", 0x1p64},
+        {"1e-400", 0},
+        {"0.1", 0.1},
+        {"123456789.25", 123456789.25},
     };
     for (int i = 0; i < PF_COUNT(strings); i++) {
         pf_config *node = NULL;
@@ -251,7 +314,7 @@ static const char *craft(int64_t length, const char *header, const void *data, s
     return path;
 }
 
-#define ONE(dtype, shape, end) \
+#define ONE(dtype, shape, end)                                                                     \
     "{\"x\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[0," end "]}}"
 
 static void converts(const char *header, const void *data, size_t bytes, int64_t count,
@@ -311,13 +374,15 @@ static void test_range(void) {
     rejects(PF_EDTYPE, craft(-1, ONE("F8_E4M3", "[2]", "2"), "ab", 2), "F8_E4M3");
 }
 
-#define TWO(a, b, c, d)                                                                    \
-    "{\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[" a "," b "]},"             \
+#define TWO(a, b, c, d)                                                                            \
+    "{\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[" a "," b "]},"                     \
     "\"y\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[" c "," d "]}}"
 
 /* Each row one lie; the data are 8 zero bytes. */
 static void test_corpus(void) {
-    static const struct { const char *header, *part; } cases[] = {
+    static const struct {
+        const char *header, *part;
+    } cases[] = {
         {ONE("F32", "[3]", "12"), "12 bytes"},
         {ONE("F32", "[1]", "4"), "the file has 8"},
         {ONE("F32", "[1]", "8"), "data_offsets say 8"},
@@ -346,10 +411,18 @@ static void test_corpus(void) {
         {"{\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"shape\":[2],\"data_offsets\":[0,8]}}",
          "uplicate"},
         {"{\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-         "\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", "uplicate"},
-        {"{\"x\":[]}", "map"}, {"{\"x\":null}", "map"}, {"{}", "the file has 8"},
-        {"[]", "'{'"}, {"", "'{'"}, {" {}", "'{'"}, {"{", "line 1"}, {"{}x", "line 1"},
-        {"{\"\xff\":1}", "decode"}, {"{\"__metadata__\":[]}", "__metadata__"},
+         "\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+         "uplicate"},
+        {"{\"x\":[]}", "map"},
+        {"{\"x\":null}", "map"},
+        {"{}", "the file has 8"},
+        {"[]", "'{'"},
+        {"", "'{'"},
+        {" {}", "'{'"},
+        {"{", "line 1"},
+        {"{}x", "line 1"},
+        {"{\"\xff\":1}", "decode"},
+        {"{\"__metadata__\":[]}", "__metadata__"},
         {"{\"__metadata__\":{\"a\":1}}", "__metadata__ 'a'"},
     };
     static const char zeros[8];
@@ -388,10 +461,12 @@ static void test_many_tensors(void) {
  * neither that nor a cut may do more than fail. */
 static void test_flips_and_cuts(void) {
     static const float data[] = {1, 2};
-    const char *path = craft(-1, "{\"__metadata__\":{\"a\":\"b\"},\"x\":{\"dtype\":\"F32\","
-                                 "\"shape\":[1],\"data_offsets\":[0,4]},"
-                                 "\"y\":{\"dtype\":\"I32\",\"shape\":[],"
-                                 "\"data_offsets\":[4,8]}}", data, sizeof data);
+    const char *path = craft(-1,
+                             "{\"__metadata__\":{\"a\":\"b\"},\"x\":{\"dtype\":\"F32\","
+                             "\"shape\":[1],\"data_offsets\":[0,4]},"
+                             "\"y\":{\"dtype\":\"I32\",\"shape\":[],"
+                             "\"data_offsets\":[4,8]}}",
+                             data, sizeof data);
     size_t bytes;
     char *raw = scratch_read(path, &bytes);
     pf_named *out;

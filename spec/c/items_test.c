@@ -24,8 +24,8 @@ static pf_items *open_set(pf_engine *e, const char *name, int64_t features) {
     pf_items *items = NULL;
     CHECK_OK(pf_config_set_string(kernel, "name", name));
     if (features > 0) CHECK_OK(pf_projection_draw(&W, e, &p));
-    pf_items_options o = {.size = sizeof o, .kernel = kernel, .projection = W, .dim = D,
-                          .value_dim = DV};
+    pf_items_options o = {
+        .size = sizeof o, .kernel = kernel, .projection = W, .dim = D, .value_dim = DV};
     CHECK_OK(pf_items_open(&items, e, &o));
     pf_tensor_release(&W);
     pf_config_free(kernel);
@@ -118,8 +118,7 @@ static void make(pf_levels *v, pf_heap *heap, const float *l, int64_t n) {
 static double total(const pf_levels *v) {
     double sum = 0, top = v->n > 0 ? (double)v->list[v->n - 1].number : 0;
     for (int64_t i = 0; i < v->n; i++) {
-        sum += v->list[i].sum[0] *
-               exp((double)PF_ITEMS_WIDTH * ((double)v->list[i].number - top));
+        sum += v->list[i].sum[0] * exp((double)PF_ITEMS_WIDTH * ((double)v->list[i].number - top));
     }
     return top * PF_ITEMS_WIDTH + log(sum);
 }

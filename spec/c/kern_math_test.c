@@ -15,30 +15,44 @@ static float x_[COUNT], y_[COUNT], dy_[COUNT], dx_[COUNT];
 
 /* ---- what is right ------------------------------------------------------------ */
 
-static double gelu_tanh_inner(double x) {
-    return 0.79788456080286536 * (x + 0.044715 * x * x * x);
-}
+static double gelu_tanh_inner(double x) { return 0.79788456080286536 * (x + 0.044715 * x * x * x); }
 
 static double value(pf_unary f, double x) {
     switch (f) {
-    case PF_UNARY_NEG: return -x;
-    case PF_UNARY_EXP: return exp(x);
-    case PF_UNARY_LOG: return log(x);
-    case PF_UNARY_SQRT: return sqrt(x);
-    case PF_UNARY_SQUARE: return x * x;
-    case PF_UNARY_TANH: return tanh(x);
-    case PF_UNARY_SIGMOID: return 1 / (1 + exp(-x));
-    case PF_UNARY_RELU: return x < 0 ? 0 : x;
-    case PF_UNARY_REQU: return x < 0 ? 0 : x * x;
-    case PF_UNARY_GELU: return x == -INFINITY ? 0 : 0.5 * x * erfc(-x * 0.70710678118654752);
+    case PF_UNARY_NEG:
+        return -x;
+    case PF_UNARY_EXP:
+        return exp(x);
+    case PF_UNARY_LOG:
+        return log(x);
+    case PF_UNARY_SQRT:
+        return sqrt(x);
+    case PF_UNARY_SQUARE:
+        return x * x;
+    case PF_UNARY_TANH:
+        return tanh(x);
+    case PF_UNARY_SIGMOID:
+        return 1 / (1 + exp(-x));
+    case PF_UNARY_RELU:
+        return x < 0 ? 0 : x;
+    case PF_UNARY_REQU:
+        return x < 0 ? 0 : x * x;
+    case PF_UNARY_GELU:
+        return x == -INFINITY ? 0 : 0.5 * x * erfc(-x * 0.70710678118654752);
     case PF_UNARY_GELU_TANH:
         return x == -INFINITY ? 0 : x / (1 + exp(-2 * gelu_tanh_inner(x)));
-    case PF_UNARY_SILU: return x == -INFINITY ? 0 : x / (1 + exp(-x));
-    case PF_UNARY_ELU: return x > 0 ? x : expm1(x);
-    case PF_UNARY_ABS: return fabs(x);
-    case PF_UNARY_COS: return cos(x);
-    case PF_UNARY_SIN: return sin(x);
-    case PF_UNARY_COUNT: break;
+    case PF_UNARY_SILU:
+        return x == -INFINITY ? 0 : x / (1 + exp(-x));
+    case PF_UNARY_ELU:
+        return x > 0 ? x : expm1(x);
+    case PF_UNARY_ABS:
+        return fabs(x);
+    case PF_UNARY_COS:
+        return cos(x);
+    case PF_UNARY_SIN:
+        return sin(x);
+    case PF_UNARY_COUNT:
+        break;
     }
     return NAN;
 }
@@ -46,26 +60,41 @@ static double value(pf_unary f, double x) {
 static double slope(pf_unary f, double x) {
     double s = 1 / (1 + exp(-x)), u = gelu_tanh_inner(x);
     switch (f) {
-    case PF_UNARY_NEG: return -1;
-    case PF_UNARY_EXP: return exp(x);
-    case PF_UNARY_LOG: return 1 / x;
-    case PF_UNARY_SQRT: return 0.5 / sqrt(x);
-    case PF_UNARY_SQUARE: return 2 * x;
-    case PF_UNARY_TANH: return 1 - tanh(x) * tanh(x);
-    case PF_UNARY_SIGMOID: return s * (1 - s);
-    case PF_UNARY_RELU: return x > 0;
-    case PF_UNARY_REQU: return x > 0 ? 2 * x : 0;
+    case PF_UNARY_NEG:
+        return -1;
+    case PF_UNARY_EXP:
+        return exp(x);
+    case PF_UNARY_LOG:
+        return 1 / x;
+    case PF_UNARY_SQRT:
+        return 0.5 / sqrt(x);
+    case PF_UNARY_SQUARE:
+        return 2 * x;
+    case PF_UNARY_TANH:
+        return 1 - tanh(x) * tanh(x);
+    case PF_UNARY_SIGMOID:
+        return s * (1 - s);
+    case PF_UNARY_RELU:
+        return x > 0;
+    case PF_UNARY_REQU:
+        return x > 0 ? 2 * x : 0;
     case PF_UNARY_GELU:
         return 0.5 * erfc(-x * 0.70710678118654752) + x * exp(-x * x / 2) * 0.39894228040143268;
     case PF_UNARY_GELU_TANH:
         s = 1 / (1 + exp(-2 * u));
         return s + x * s * (1 - s) * 2 * 0.79788456080286536 * (1 + 3 * 0.044715 * x * x);
-    case PF_UNARY_SILU: return s + x * s * (1 - s);
-    case PF_UNARY_ELU: return x > 0 ? 1 : exp(x);
-    case PF_UNARY_ABS: return (x > 0) - (x < 0);
-    case PF_UNARY_COS: return -sin(x);
-    case PF_UNARY_SIN: return cos(x);
-    case PF_UNARY_COUNT: break;
+    case PF_UNARY_SILU:
+        return s + x * s * (1 - s);
+    case PF_UNARY_ELU:
+        return x > 0 ? 1 : exp(x);
+    case PF_UNARY_ABS:
+        return (x > 0) - (x < 0);
+    case PF_UNARY_COS:
+        return -sin(x);
+    case PF_UNARY_SIN:
+        return cos(x);
+    case PF_UNARY_COUNT:
+        break;
     }
     return NAN;
 }

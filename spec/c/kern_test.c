@@ -43,13 +43,20 @@ static int next_length(int n) {
 
 static double binary_value(pf_binary f, double a, double b) {
     switch (f) {
-    case PF_BINARY_ADD: return a + b;
-    case PF_BINARY_SUB: return a - b;
-    case PF_BINARY_MUL: return a * b;
-    case PF_BINARY_DIV: return a / b;
-    case PF_BINARY_POW: return pow(a, b);
-    case PF_BINARY_MAX: return a > b ? a : b;
-    case PF_BINARY_COUNT: break;
+    case PF_BINARY_ADD:
+        return a + b;
+    case PF_BINARY_SUB:
+        return a - b;
+    case PF_BINARY_MUL:
+        return a * b;
+    case PF_BINARY_DIV:
+        return a / b;
+    case PF_BINARY_POW:
+        return pow(a, b);
+    case PF_BINARY_MAX:
+        return a > b ? a : b;
+    case PF_BINARY_COUNT:
+        break;
     }
     return NAN;
 }

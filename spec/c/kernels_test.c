@@ -211,8 +211,11 @@ static void test_chained(const attention *list, int n) {
 
 static pf_attend attend_of(const trial *t, const inputs *x) {
     return (pf_attend){.kind = t->a->map ? PF_ATTEND_FAVOR : PF_ATTEND_EXACT,
-                       .kernel = t->a->kernel, .projection = x->t[IN_PROJECTION],
-                       .decay = x->t[IN_DECAY], .tilts = x->t[IN_TILTS], .causal = true};
+                       .kernel = t->a->kernel,
+                       .projection = x->t[IN_PROJECTION],
+                       .decay = x->t[IN_DECAY],
+                       .tilts = x->t[IN_TILTS],
+                       .causal = true};
 }
 
 /* Prefills of 70 and 33 positions, then steps: out (B, H, L, DV) as doubles. */
@@ -224,9 +227,10 @@ static void stream(const trial *t, const inputs *x, double *all) {
         inputs part = {{NULL}};
         pf_tensor *out = NULL;
         CHECK_OK(slice_inputs(x, at, n, &part));
-        int status = n == 1
-            ? pf_attend_step(&out, engine, &a, state, part.t[IN_Q], part.t[IN_K], part.t[IN_V])
-            : pf_attend_prefill(&out, engine, &a, state, part.t[IN_Q], part.t[IN_K], part.t[IN_V]);
+        int status = n == 1 ? pf_attend_step(&out, engine, &a, state, part.t[IN_Q], part.t[IN_K],
+                                             part.t[IN_V])
+                            : pf_attend_prefill(&out, engine, &a, state, part.t[IN_Q], part.t[IN_K],
+                                                part.t[IN_V]);
         CHECK_OK(status);
         double *got = out ? doubles(out) : oracle_alloc(t->B * t->H * n * DV);
         for (int64_t head = 0; head < t->B * t->H; head++) {

@@ -14,9 +14,9 @@ enum { TOKENS = 100000, HEADS = 1, SLICE = 1000, WATCHED = 40, R = 2 * M };
 
 typedef struct {
     attention a;
-    pf_tensor *w;         /* (HEADS, m, D) or NULL */
-    const float *decay;   /* (HEADS) or NULL */
-    double same;          /* share of a key that is the same for all tokens */
+    pf_tensor *w;       /* (HEADS, m, D) or NULL */
+    const float *decay; /* (HEADS) or NULL */
+    double same;        /* share of a key that is the same for all tokens */
 } judged;
 
 /* What the definition remembers of one head. */
@@ -50,8 +50,7 @@ static const float *head_projection(const judged *j, int h) {
 static void features(const judged *j, int h, const float *x, double *f) {
     double row[D], left_out;
     for (int c = 0; c < D; c++) row[c] = x[c];
-    double top =
-        feature_row(&j->a, head_projection(j, h), j->a.kernel.tilt, row, f, 1, &left_out);
+    double top = feature_row(&j->a, head_projection(j, h), j->a.kernel.tilt, row, f, 1, &left_out);
     for (int64_t a = 0; a < feature_width(&j->a); a++) f[a] *= exp(top);
 }
 
@@ -97,8 +96,13 @@ static pf_state *open_state(const judged *j, pf_engine *e, pf_tensor *decay) {
     pf_state *s = NULL;
     CHECK_OK(pf_config_set_string(options, "name", j->a.map->name));
     CHECK_OK(pf_config_set_number(options, "features", (double)j->a.kernel.features));
-    pf_attention_state_options o = {.size = sizeof o, .kernel = options, .projection = j->w,
-                                    .batch = 1, .heads = HEADS, .head_dim = D, .value_dim = DV,
+    pf_attention_state_options o = {.size = sizeof o,
+                                    .kernel = options,
+                                    .projection = j->w,
+                                    .batch = 1,
+                                    .heads = HEADS,
+                                    .head_dim = D,
+                                    .value_dim = DV,
                                     .decay = decay};
     CHECK_OK(pf_attention_state_open(&s, e, &o));
     pf_config_free(options);

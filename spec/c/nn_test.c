@@ -50,7 +50,8 @@ static void check_gradients(pf_engine *e, const char *kind, bool documents) {
 
 static void test_gradients(pf_engine *e) {
     static const char *const kinds[] = {
-        "'kernel': {'name': 'softmax', 'features': 24}", "'kernel': {'name': 'elu'}, 'conv': 3",
+        "'kernel': {'name': 'softmax', 'features': 24}",
+        "'kernel': {'name': 'elu'}, 'conv': 3",
         "'kernel': {'name': 'exact'}, 'act': 'swiglu', 'positions': 'learned'",
     };
     for (int i = 0; i < PF_COUNT(kinds); i++) {
@@ -95,8 +96,8 @@ static void test_conv(pf_engine *e) {
             for (int j = 0; j < W; j++) {
                 int s = t - j + (causal ? 0 : 1);
                 const int32_t *document = pf_i32(c.documents) + b * L;
-                if (s < 0 || s >= L || document[s] != document[t] ||
-                    pf_i32(c.mask)[b * L + s] == 0) continue;
+                if (s < 0 || s >= L || document[s] != document[t] || pf_i32(c.mask)[b * L + s] == 0)
+                    continue;
                 want[i] += pf_f32(in[1])[j * D + d] * pf_f32(in[0])[(b * L + s) * D + d];
             }
         }
@@ -248,8 +249,11 @@ static int resolve(void *context, pf_engine *e, const char *name, pf_module *con
 
 static void test_host(pf_engine *e) {
     host_context context = {0, 0};
-    pf_host_layer layer = {.forward = host_forward, .step = host_step, .release = host_release,
-                           .release_state = host_release_state, .context = &context};
+    pf_host_layer layer = {.forward = host_forward,
+                           .step = host_step,
+                           .release = host_release,
+                           .release_state = host_release_state,
+                           .context = &context};
     pf_module *m = NULL, *again = NULL, *child = layer_of(e, "linear", "{'from': 2, 'to': 2}");
     pf_tensor *t = NULL, *x = NULL, *y = NULL;
     int64_t two = 2, shape[3] = {2, 5, 2};

@@ -5,9 +5,15 @@
 
 static void test_names(pf_engine *e) {
     static const char *const names[] = {
-        "embedding.weight", "blocks.1.norm1.weight", "blocks.1.attention.projection",
-        "blocks.1.attention.qkv.weight", "blocks.1.attention.out.weight", "blocks.1.norm2.weight",
-        "blocks.1.mlp.up.weight", "blocks.1.mlp.down.weight", "blocks.2.norm1.weight",
+        "embedding.weight",
+        "blocks.1.norm1.weight",
+        "blocks.1.attention.projection",
+        "blocks.1.attention.qkv.weight",
+        "blocks.1.attention.out.weight",
+        "blocks.1.norm2.weight",
+        "blocks.1.mlp.up.weight",
+        "blocks.1.mlp.down.weight",
+        "blocks.2.norm1.weight",
     };
     pf_module *m = small_model(e, "'kernel': {'features': 24}");
     const char *name;
@@ -168,7 +174,10 @@ static void test_messages(pf_engine *e) {
 }
 
 static void test_bad_trees(pf_engine *e) {
-    static const struct { const char *text; int status; } bad[] = {
+    static const struct {
+        const char *text;
+        int status;
+    } bad[] = {
         {"{'options': {}}", PF_EFORMAT},
         {"[1]", PF_EFORMAT},
         {"{'type': 'shared', 'node': 1}", PF_EFORMAT},

@@ -10,12 +10,18 @@ static int judged; /* which of the family */
 
 static double one_binary(double a, double b) {
     switch (judged) {
-    case 0: return a + b;
-    case 1: return a - b;
-    case 2: return a * b;
-    case 3: return a / b;
-    case 4: return pow(a, b);
-    default: return a > b ? a : b;
+    case 0:
+        return a + b;
+    case 1:
+        return a - b;
+    case 2:
+        return a * b;
+    case 3:
+        return a / b;
+    case 4:
+        return pow(a, b);
+    default:
+        return a > b ? a : b;
     }
 }
 
@@ -35,11 +41,18 @@ static pf_tensor *positive(pf_tensor *t) {
 }
 
 static void test_elementwise(void) {
-    static const struct { int ra; int64_t a[3]; int rb; int64_t b[3]; } shapes[] = {
-        {3, {2, 3, 5}, 3, {2, 3, 5}}, {2, {3, 5}, 1, {5}},          {2, {3, 5}, 2, {3, 1}},
-        {3, {2, 1, 5}, 3, {1, 3, 1}}, {0, {0}, 2, {4, 3}},          {0, {0}, 0, {0}},
-        {3, {2, 3, 4}, 2, {3, 1}},    {1, {1}, 1, {7}},             {2, {0, 3}, 1, {3}},
-        {3, {3, 1, 70}, 3, {3, 300, 70}}, {2, {300, 270}, 2, {300, 1}}, {1, {33}, 2, {1100, 33}},
+    static const struct {
+        int ra;
+        int64_t a[3];
+        int rb;
+        int64_t b[3];
+    } shapes[] = {
+        {3, {2, 3, 5}, 3, {2, 3, 5}}, {2, {3, 5}, 1, {5}},
+        {2, {3, 5}, 2, {3, 1}},       {3, {2, 1, 5}, 3, {1, 3, 1}},
+        {0, {0}, 2, {4, 3}},          {0, {0}, 0, {0}},
+        {3, {2, 3, 4}, 2, {3, 1}},    {1, {1}, 1, {7}},
+        {2, {0, 3}, 1, {3}},          {3, {3, 1, 70}, 3, {3, 300, 70}},
+        {2, {300, 270}, 2, {300, 1}}, {1, {33}, 2, {1100, 33}},
         {0, {0}, 2, {300, 301}},
     };
     static const char *names[] = {"add", "sub", "mul", "div", "pow", "maximum"};
@@ -55,30 +68,47 @@ static void test_elementwise(void) {
     }
 }
 
-static const char *unary_names[] = {"neg",  "exp",  "log",  "sqrt",      "square", "tanh",
+static const char *unary_names[] = {"neg",     "exp",  "log",  "sqrt", "square",    "tanh",
                                     "sigmoid", "relu", "requ", "gelu", "gelu_tanh", "silu",
-                                    "elu",  "abs",  "cos",  "sin",       "affine"};
+                                    "elu",     "abs",  "cos",  "sin",  "affine"};
 enum { LOG = 2, SQRT = 3, AFFINE = 16 };
 
 static double one_unary(double x) {
     switch (judged) {
-    case 0: return -x;
-    case 1: return exp(x);
-    case LOG: return log(x);
-    case SQRT: return sqrt(x);
-    case 4: return x * x;
-    case 5: return tanh(x);
-    case 6: return 1 / (1 + exp(-x));
-    case 7: return x > 0 ? x : 0;
-    case 8: return x > 0 ? x * x : 0;
-    case 9: return x * 0.5 * erfc(-x / sqrt(2));
-    case 10: return 0.5 * x * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
-    case 11: return x / (1 + exp(-x));
-    case 12: return x > 0 ? x : exp(x) - 1;
-    case 13: return fabs(x);
-    case 14: return cos(x);
-    case 15: return sin(x);
-    default: return 2.5 * x - 0.75; /* affine */
+    case 0:
+        return -x;
+    case 1:
+        return exp(x);
+    case LOG:
+        return log(x);
+    case SQRT:
+        return sqrt(x);
+    case 4:
+        return x * x;
+    case 5:
+        return tanh(x);
+    case 6:
+        return 1 / (1 + exp(-x));
+    case 7:
+        return x > 0 ? x : 0;
+    case 8:
+        return x > 0 ? x * x : 0;
+    case 9:
+        return x * 0.5 * erfc(-x / sqrt(2));
+    case 10:
+        return 0.5 * x * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
+    case 11:
+        return x / (1 + exp(-x));
+    case 12:
+        return x > 0 ? x : exp(x) - 1;
+    case 13:
+        return fabs(x);
+    case 14:
+        return cos(x);
+    case 15:
+        return sin(x);
+    default:
+        return 2.5 * x - 0.75; /* affine */
     }
 }
 
@@ -177,11 +207,13 @@ static void test_along(void) {
 /* Rows of -inf, ties and NaN. */
 static void test_edges(void) {
     static const float values[] = {-INFINITY, -INFINITY, -INFINITY, 2, 7, 7, 1, NAN, 3};
-    static const struct { const char *op; int n; float want[9]; } cases[] = {
-        {"softmax", 3, {0, 0, 0}},
-        {"log_softmax", 3, {-INFINITY, -INFINITY, -INFINITY}},
-        {"logsumexp", 1, {-INFINITY}},
-        {"max", 3, {-INFINITY, 7, NAN}},
+    static const struct {
+        const char *op;
+        int n;
+        float want[9];
+    } cases[] = {
+        {"softmax", 3, {0, 0, 0}},     {"log_softmax", 3, {-INFINITY, -INFINITY, -INFINITY}},
+        {"logsumexp", 1, {-INFINITY}}, {"max", 3, {-INFINITY, 7, NAN}},
         {"argmax", 3, {0, 1, 1}},
     };
     pf_tensor *x = TENSOR(3, 3);
@@ -222,10 +254,10 @@ static void judge_moved(const pf_attr *attr, int n, const dense *in, dense *out)
     for (int64_t i = 0; i < out->n; i++) {
         int64_t at[PF_MAX_RANK], from = i;
         places(out, i, at);
-        if (moved_case == 1) from = (at[0] * 3 + at[2]) * 4 + at[1];       /* (2,3,4) 1<->2 */
-        if (moved_case == 2) from = (at[1] * 3 + at[2]) * 4 + at[0];       /* order 2, 0, 1 */
-        if (moved_case == 3) from = (at[0] * 3 + at[1] + 1) * 4 + at[2];   /* dim 1 from 1 */
-        if (moved_case == 4) from = (at[0] * 3 + at[1]) * 4 + at[2] + 1;   /* dim -1: [1, 3) */
+        if (moved_case == 1) from = (at[0] * 3 + at[2]) * 4 + at[1];     /* (2,3,4) 1<->2 */
+        if (moved_case == 2) from = (at[1] * 3 + at[2]) * 4 + at[0];     /* order 2, 0, 1 */
+        if (moved_case == 3) from = (at[0] * 3 + at[1] + 1) * 4 + at[2]; /* dim 1 from 1 */
+        if (moved_case == 4) from = (at[0] * 3 + at[1]) * 4 + at[2] + 1; /* dim -1: [1, 3) */
         out->v[i] = in[0].v[from];
     }
 }
@@ -309,8 +341,8 @@ static void test_views(void) {
 
 static void test_integers(void) {
     static const int32_t av[] = {1, -2, INT32_MAX}, bv[] = {1};
-    static const int32_t want[4][3] = {{2, -1, INT32_MIN}, {0, -3, INT32_MAX - 1},
-                                       {1, -2, INT32_MAX}, {1, 1, INT32_MAX}};
+    static const int32_t want[4][3] = {
+        {2, -1, INT32_MIN}, {0, -3, INT32_MAX - 1}, {1, -2, INT32_MAX}, {1, 1, INT32_MAX}};
     static const char *names[] = {"add", "sub", "mul", "maximum"};
     pf_tensor *in[2] = {NULL};
     pf_call c;

@@ -50,12 +50,18 @@ static void test_matmul(void) {
 /* Activation `act` of linear, in the order of its choices. */
 static double act_of(int64_t act, double x) {
     switch (act) {
-    case 1: return x * 0.5 * (1 + erf(x / sqrt(2)));
-    case 2: return x * 0.5 * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
-    case 3: return fmax(x, 0);
-    case 4: return x / (1 + exp(-x));
-    case 5: return fmax(x, 0) * fmax(x, 0);
-    default: return x;
+    case 1:
+        return x * 0.5 * (1 + erf(x / sqrt(2)));
+    case 2:
+        return x * 0.5 * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
+    case 3:
+        return fmax(x, 0);
+    case 4:
+        return x / (1 + exp(-x));
+    case 5:
+        return fmax(x, 0) * fmax(x, 0);
+    default:
+        return x;
     }
 }
 

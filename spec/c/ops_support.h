@@ -46,8 +46,9 @@ static inline pf_tensor *filled(int rank, const int64_t *shape) {
     return t;
 }
 
-#define SHAPE(...) (const int64_t[]){__VA_ARGS__}
-#define RANK(...) ((int)(sizeof(SHAPE(__VA_ARGS__)) / sizeof(int64_t)))
+#define SHAPE(...)                                                                                 \
+    (const int64_t[]) { __VA_ARGS__ }
+#define RANK(...)   ((int)(sizeof(SHAPE(__VA_ARGS__)) / sizeof(int64_t)))
 #define TENSOR(...) filled(RANK(__VA_ARGS__), SHAPE(__VA_ARGS__))
 
 static inline pf_tensor *scalar(void) { return filled(0, SHAPE(1)); }
@@ -167,7 +168,7 @@ static const pf_grad_ops sink_ops = {sink_slot, sink_give, sink_gathers};
 /* ---- one call against its judge ----------------------------------------------- */
 
 static inline void set_call(pf_call *c, const char *name, pf_tensor *const *in, int n,
-                     const pf_attr *attrs) {
+                            const pf_attr *attrs) {
     memset(c, 0, sizeof *c);
     c->engine = &engine;
     c->op = pf_registry_find(&engine, name);
@@ -201,7 +202,7 @@ static inline void compare(const char *what, const pf_tensor *t, const dense *wa
 }
 
 static inline double judged_loss(const pf_call *c, judge_fn judge, const dense *in, dense *out,
-                          const dense *dy) {
+                                 const dense *dy) {
     double loss = 0;
     judge(c->attr, c->n_in, in, out);
     for (int64_t i = 0; i < out->n; i++) loss += out->v[i] * dy->v[i];
@@ -240,7 +241,7 @@ static inline void compare_gradients(pf_call *c, const sink *s, judge_fn judge, 
 }
 
 static inline void backward(pf_call *c, judge_fn judge, dense *in, dense *out, double tolerance,
-                     int samples) {
+                            int samples) {
     pf_tensor *dy = filled(c->out[0]->rank, c->out[0]->shape);
     pf_tensor *kept[PF_MAX_IN], *out_kept = c->out[0];
     memcpy(kept, c->in, sizeof kept);
@@ -269,7 +270,7 @@ static inline void backward(pf_call *c, judge_fn judge, dense *in, dense *out, d
 
 /* The op on `inputs` (released here) in all layouts. samples 0: no gradient. */
 static inline void check_op(const char *name, judge_fn judge, pf_tensor **inputs, int n,
-                     const pf_attr *attrs, double tolerance, int samples) {
+                            const pf_attr *attrs, double tolerance, int samples) {
     for (int way = 0; way < 3; way++) {
         pf_tensor *in[PF_MAX_IN] = {NULL};
         dense in_d[PF_MAX_IN], out_d;
@@ -300,7 +301,7 @@ static inline void check_op(const char *name, judge_fn judge, pf_tensor **inputs
     for (int i = 0; i < n; i++) pf_tensor_release(&inputs[i]);
 }
 
-#define INPUTS(...) \
+#define INPUTS(...)                                                                                \
     (pf_tensor *[]){__VA_ARGS__}, (int)(sizeof((pf_tensor *[]){__VA_ARGS__}) / sizeof(pf_tensor *))
 
 /* Runs `tests` on every kernel level of this machine and for 1 to 4 threads; the judges

@@ -46,9 +46,9 @@ static double run_training(int threads, const char *kind, int steps, uint64_t *b
 }
 
 static void test_threads(void) {
-    static const char *const kinds[] = {
-        "'causal': true, 'conv': 4, 'dropout': 0.1", "'kernel': {'name': 'relu'}",
-        "'kernel': {'name': 'exact'}, 'causal': true"};
+    static const char *const kinds[] = {"'causal': true, 'conv': 4, 'dropout': 0.1",
+                                        "'kernel': {'name': 'relu'}",
+                                        "'kernel': {'name': 'exact'}, 'causal': true"};
     for (int i = 0; i < PF_COUNT(kinds); i++) {
         uint64_t one, two, four;
         double a = run_training(1, kinds[i], 5, &one), b = run_training(2, kinds[i], 5, &two);
@@ -96,8 +96,10 @@ static void test_dropout(pf_engine *e) {
         float *v = numbers(y);
         for (int64_t k = 0; k < n; k++) kept[i] += v[k] != 0;
         for (int64_t k = 0; i == 1 && k < n; k++) both += v[k] != 0 && first[k] != 0;
-        if (i == 0) first = v;
-        else free(v);
+        if (i == 0)
+            first = v;
+        else
+            free(v);
         pf_tensor_release(&y);
     }
     /* a quarter is kept (two calls of one half), and a sixteenth in both steps */
@@ -110,9 +112,8 @@ static void test_dropout(pf_engine *e) {
 
 /* One parameter of two elements, by the formulas. */
 static void test_formulas(pf_engine *e) {
-    static const char *const options[] = {
-        "{'type': 'adamw', 'beta2': 0.99, 'decay': 0.5}",
-        "{'type': 'sgd', 'momentum': 0.5, 'decay': 0.5}"};
+    static const char *const options[] = {"{'type': 'adamw', 'beta2': 0.99, 'decay': 0.5}",
+                                          "{'type': 'sgd', 'momentum': 0.5, 'decay': 0.5}"};
     for (int kind = 0; kind < 2; kind++) {
         pf_module *m = layer_of(e, "linear", "{'from': 2, 'to': 1}");
         pf_tensor *w = pf_module_tensor(m, "weight"), *b = pf_module_tensor(m, "bias"), *g;
@@ -228,8 +229,10 @@ static void test_redraw(pf_engine *e) {
         CHECK_OK(pf_module_tensor_at(m, i, &name, &t, NULL));
         if (strstr(name, "projection")) break;
     }
-    static const struct { uint64_t step; int drawn; } calls[] = {
-        {0, 0}, {1, 0}, {9, 0}, {10, 2}, {11, 0}, {20, 2}, {10, 2}};
+    static const struct {
+        uint64_t step;
+        int drawn;
+    } calls[] = {{0, 0}, {1, 0}, {9, 0}, {10, 2}, {11, 0}, {20, 2}, {10, 2}};
     float *kept[PF_COUNT(calls)], *before = numbers(t);
     size_t bytes = (size_t)pf_tensor_numel(t) * sizeof(float);
     for (int i = 0; i < PF_COUNT(calls); i++) {

@@ -12,9 +12,10 @@ static pf_engine *e;
 static float x_[ROWS * (D_MAX + LD)], u_[ROWS * (M_MAX + LD)], back_[ROWS * (D_MAX + LD)];
 static float alone_[M_MAX], panel_[PF_PANEL], turned_[ROWS * M_MAX];
 
-static const struct { int m, d; } shapes[] = {
-    {64, 64},   {256, 64},  {100, 64},   {256, 128}, {200, 100}, {65, 65},
-    {127, 127}, {96, 96},   {250, 80},   {512, 512}, {130, 70},  {1030, 1024}};
+static const struct {
+    int m, d;
+} shapes[] = {{64, 64},   {256, 64}, {100, 64}, {256, 128}, {200, 100}, {65, 65},
+              {127, 127}, {96, 96},  {250, 80}, {512, 512}, {130, 70},  {1030, 1024}};
 
 static void fill(float *x, int n, uint64_t seed) {
     pf_rng rng = pf_rng_make(seed, PF_DRAW_USER, 0, 0);
@@ -22,8 +23,8 @@ static void fill(float *x, int n, uint64_t seed) {
 }
 
 static pf_drawing drawing_of(int m, int d) {
-    return (pf_drawing){.features = m, .head_dim = d, .seed = 5, .layer = 2, .epoch = 3,
-                        .rows = PF_ROWS_HADAMARD};
+    return (pf_drawing){
+        .features = m, .head_dim = d, .seed = 5, .layer = 2, .epoch = 3, .rows = PF_ROWS_HADAMARD};
 }
 
 /* |got - sum_i a_i b_i| against the sum of |a_i b_i|. */
@@ -96,8 +97,7 @@ static void check_turned(const pf_kern *kern, int m, int d, pf_tensor *w) {
     for (int c = 0; c < PF_COUNT(counts); c++) {
         pf_project(&p, counts[c], x_, turned_, m);
         for (int i = 0; i < counts[c]; i++) {
-            bad += memcmp(turned_ + i * m, u_ + i * (m + LD),
-                          (size_t)m * sizeof(float)) != 0;
+            bad += memcmp(turned_ + i * m, u_ + i * (m + LD), (size_t)m * sizeof(float)) != 0;
         }
     }
     CHECK(bad == 0);

@@ -10,13 +10,13 @@ enum { LEAVES = 2, N = 24 };
 typedef struct {
     pf_tensor *leaf[LEAVES];
     int runs, released, depth;
-    bool handed;            /* to pf_recompute, which must release it */
-    int fail_at;            /* this run fails; 0: none */
-    pf_tensor *captured;    /* read beside the input */
-    pf_tensor *as_it_is;    /* returned instead of anything computed */
+    bool handed;         /* to pf_recompute, which must release it */
+    int fail_at;         /* this run fails; 0: none */
+    pf_tensor *captured; /* read beside the input */
+    pf_tensor *as_it_is; /* returned instead of anything computed */
     pf_tape **opens, **closes;
-    atomic_int *cancel;     /* raised in the second run */
-    int64_t longer;         /* the second result has so many more numbers */
+    atomic_int *cancel; /* raised in the second run */
+    int64_t longer;     /* the second result has so many more numbers */
 } part;
 
 static int part_run(void *context, pf_engine *e, pf_tensor *const *in, int n, pf_tensor **y);
@@ -61,8 +61,10 @@ static int part_run(void *context, pf_engine *e, pf_tensor *const *in, int n, pf
     if (p->opens) PF_TRY(pf_tape_open(p->opens, e));
     if (p->closes) pf_tape_close(p->closes);
     if (p->cancel && p->runs == 2) atomic_store(p->cancel, 1);
-    if (p->as_it_is) *y = pf_tensor_retain(p->as_it_is);
-    else PF_TRY(compute(p, e, in[0], y));
+    if (p->as_it_is)
+        *y = pf_tensor_retain(p->as_it_is);
+    else
+        PF_TRY(compute(p, e, in[0], y));
     if (p->runs == p->fail_at) return pf_fail(PF_EHOST, "broke off");
     if (p->longer && p->runs == 2) {
         pf_tensor_release(y);
@@ -263,8 +265,10 @@ static void test_captured(void) {
         pf_tensor *h, *made = NULL;
         CHECK_OK(pf_tape_open(&tape, &b.e));
         CHECK_OK(pf_unary_call(&made, &b.e, &pf_op_exp, b.x));
-        if (way == 0) p.captured = made;
-        else p.as_it_is = made;
+        if (way == 0)
+            p.captured = made;
+        else
+            p.as_it_is = made;
         h = pf_tensor_retain(b.x);
         CHECK_FAILS(PF_EINVAL, apply(&b, &p, true, &h));
         CHECK(strstr(pf_last_error(), way == 0 ? "add read a tensor" : "the result read"));

@@ -212,9 +212,9 @@ static void test_engine(void) {
 /* ---- parallel ---- */
 
 typedef struct {
-    int *seen;             /* how often each task ran */
-    atomic_int threads;    /* highest number of threads the BLAS would use inside */
-    atomic_int wrong;      /* misaligned or shared scratch */
+    int *seen;          /* how often each task ran */
+    atomic_int threads; /* highest number of threads the BLAS would use inside */
+    atomic_int wrong;   /* misaligned or shared scratch */
     atomic_int *cancel;
     int cancel_at;
 } probe;

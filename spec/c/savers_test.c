@@ -18,7 +18,8 @@ static pf_module *model_of(pf_engine *e, const saver *s) {
     snprintf(text, sizeof text,
              "{'vocab': 11, 'dim': 8, 'layers': 2, 'heads': 2, 'causal': true, 'conv': 3, "
              "'dropout': 0.2, 'decay': 1, 'ngrams': {'longest': 3, 'buckets': 16}, "
-             "'kernel': {'name': 'softmax', 'features': 8}, '%s': true}", s->saver);
+             "'kernel': {'name': 'softmax', 'features': 8}, '%s': true}",
+             s->saver);
     return layer_of(e, "performer", text);
 }
 
@@ -168,8 +169,8 @@ static void test_equal_bits(const saver *s) {
 }
 
 int main(void) {
-    static const saver savers[] = {{"recompute", 0}, {"reversible", 0}, {"recompute", SLICES},
-                                   {"reversible", SLICES}};
+    static const saver savers[] = {
+        {"recompute", 0}, {"reversible", 0}, {"recompute", SLICES}, {"reversible", SLICES}};
     for (int i = 0; i < PF_COUNT(savers); i++) {
         test_allocation_failures(&savers[i]);
         test_cancel(&savers[i]);

@@ -72,8 +72,8 @@ static int try_alone(pf_engine *e, held *f, pf_state **s, size_t *peak) {
 
 static pf_state *open_alone(pf_engine *e, const char *kernel) {
     pf_config *k = options_of(kernel);
-    pf_attention_state_options o = {.size = sizeof o, .kernel = k, .batch = B, .heads = H,
-                                    .head_dim = D, .value_dim = DV};
+    pf_attention_state_options o = {
+        .size = sizeof o, .kernel = k, .batch = B, .heads = H, .head_dim = D, .value_dim = DV};
     pf_state *s = NULL;
     CHECK_OK(pf_attention_state_open(&s, e, &o));
     pf_config_free(k);
@@ -169,8 +169,10 @@ static void test_recent(pf_engine *e) {
 
 static pf_module *deep_model(pf_engine *e, int layers) {
     char options[256];
-    snprintf(options, sizeof options, "{'vocab': 5, 'dim': 8, 'layers': %d, 'heads': 2, 'causal': "
-             "true, 'conv': 3, 'kernel': {'name': 'softmax', 'features': 4}}", layers);
+    snprintf(options, sizeof options,
+             "{'vocab': 5, 'dim': 8, 'layers': %d, 'heads': 2, 'causal': "
+             "true, 'conv': 3, 'kernel': {'name': 'softmax', 'features': 4}}",
+             layers);
     return layer_of(e, "performer", options);
 }
 

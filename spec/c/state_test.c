@@ -17,8 +17,8 @@ static pf_tensor *random_rows(pf_engine *e, int64_t batch, int64_t length, int64
 static int open_relu(pf_state **s, pf_engine *e, double scale) {
     pf_config *kernel = options_of("{'name': 'relu'}");
     CHECK_OK(pf_config_set_number(kernel, "scale", scale));
-    pf_attention_state_options o = {.size = sizeof o, .kernel = kernel, .batch = B, .heads = H,
-                                    .head_dim = D, .value_dim = DV};
+    pf_attention_state_options o = {
+        .size = sizeof o, .kernel = kernel, .batch = B, .heads = H, .head_dim = D, .value_dim = DV};
     int status = pf_attention_state_open(s, e, &o);
     pf_config_free(kernel);
     return status;
@@ -169,8 +169,12 @@ static int count_load(void *context, pf_engine *e, const pf_named *tensors, int 
 }
 
 static const pf_host_layer whole = {
-    .forward = count_forward, .step = count_step, .release_state = count_release,
-    .fork_state = count_fork, .save_state = count_save, .load_state = count_load,
+    .forward = count_forward,
+    .step = count_step,
+    .release_state = count_release,
+    .fork_state = count_fork,
+    .save_state = count_save,
+    .load_state = count_load,
 };
 
 static pf_module *host_model(pf_engine *e, const pf_host_layer *layer) {
@@ -217,8 +221,8 @@ static void test_host(pf_engine *e) {
     pf_module_release(&m);
 
     /* without the calls: clear failures, nothing dropped */
-    pf_host_layer plain = {.forward = count_forward, .step = count_step,
-                           .release_state = count_release};
+    pf_host_layer plain = {
+        .forward = count_forward, .step = count_step, .release_state = count_release};
     m = host_model(e, &plain);
     CHECK_OK(pf_module_state(&s, e, m, B));
     step_model(e, m, s);

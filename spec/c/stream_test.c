@@ -10,8 +10,9 @@ static void check_stream(pf_engine *e, const char *kind, int first) {
     pf_module *m = small_model(e, kind);
     if (strstr(kind, "learned")) {
         pf_module_release(&m);
-        m = layer_of(e, "performer", "{'vocab': 11, 'dim': 16, 'layers': 2, 'heads': 2, "
-                                     "'length': 90, 'causal': true, 'positions': 'learned'}");
+        m = layer_of(e, "performer",
+                     "{'vocab': 11, 'dim': 16, 'layers': 2, 'heads': 2, "
+                     "'length': 90, 'causal': true, 'positions': 'learned'}");
     }
     pf_tensor *x = some_ids(e, B, L, 5), *head = some_ids(e, B, first, 0), *y = NULL;
     float *want = forward_of(e, m, x, NULL, NULL), *got = calloc(B * L * V, sizeof *got);

@@ -9,7 +9,8 @@
 #include "host.h"
 #include "tensor.h"
 
-#define SHAPE(...) (const int64_t[]){__VA_ARGS__}
+#define SHAPE(...)                                                                                 \
+    (const int64_t[]) { __VA_ARGS__ }
 
 static inline pf_engine engine_of(int threads, host_memory *host) {
     pf_engine engine;

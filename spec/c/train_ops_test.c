@@ -26,10 +26,10 @@ static void drop(pf_tensor **list, int n) {
     for (int i = 0; i < n; i++) pf_tensor_release(&list[i]);
 }
 
-#define DROP(...)                                              \
-    do {                                                       \
-        pf_tensor *drop_list_[] = {__VA_ARGS__};               \
-        drop(drop_list_, PF_COUNT(drop_list_));                \
+#define DROP(...)                                                                                  \
+    do {                                                                                           \
+        pf_tensor *drop_list_[] = {__VA_ARGS__};                                                   \
+        drop(drop_list_, PF_COUNT(drop_list_));                                                    \
     } while (0)
 
 static bool near(double a, double b, double tolerance) {
@@ -171,7 +171,7 @@ static void test_cross_entropy(void) {
     cross_entropy_values(1, 1, 0);
     cross_entropy_values(24, 1, 0);
     cross_entropy_values(1500, 3, 0);
-    cross_entropy_values(24, 1, 1000);  /* the log-sum-exp alone is not exact enough here */
+    cross_entropy_values(24, 1, 1000); /* the log-sum-exp alone is not exact enough here */
     cross_entropy_values(600, 1e3f, 0);
     const int64_t shape[2] = {2, 4}, two = 2;
     pf_tensor *x = make(2, shape, 1), *y = NULL;

@@ -65,8 +65,10 @@ static pf_module *layer(const char *type, const char *options) {
 }
 
 static pf_module *fuzz_model(void) {
-    static const pf_host_layer host = {.forward = host_forward, .step = host_step,
-                                       .release_state = host_release, .save_state = host_save,
+    static const pf_host_layer host = {.forward = host_forward,
+                                       .step = host_step,
+                                       .release_state = host_release,
+                                       .save_state = host_save,
                                        .load_state = host_load};
     static pf_module *m;
     if (m) return m;
@@ -251,8 +253,10 @@ static size_t change_content(uint8_t *data, size_t size, size_t max_size, unsign
     write_fast();
     if (!path || pf_safetensors_load(e, path, &list, &n, &meta) < 0) return 0;
     int kept = n;
-    if (meta && seed % 2 == 0) change_text(meta, seed / 2);
-    else kept = change_tensor(list, n, seed / 2);
+    if (meta && seed % 2 == 0)
+        change_text(meta, seed / 2);
+    else
+        kept = change_tensor(list, n, seed / 2);
     int status = meta ? pf_safetensors_save(e, path, list, kept, meta) : PF_EFORMAT;
     pf_named_free(list, n);
     pf_config_free(meta);

@@ -53,19 +53,18 @@ void pf_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, con
     if (must_cut(m, m, ldc) || (!ta && must_cut(a_rows, m, lda))) {
         const int64_t h = m / 2;
         pf_gemm(ta, tb, h, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-        pf_gemm(ta, tb, m - h, n, k, alpha, a + (ta ? h : h * lda), lda, b, ldb, beta,
-                c + h * ldc, ldc);
+        pf_gemm(ta, tb, m - h, n, k, alpha, a + (ta ? h : h * lda), lda, b, ldb, beta, c + h * ldc,
+                ldc);
     } else if (n > INT_MAX || (tb && must_cut(b_rows, n, ldb))) {
         const int64_t h = n / 2;
         pf_gemm(ta, tb, m, h, k, alpha, a, lda, b, ldb, beta, c, ldc);
-        pf_gemm(ta, tb, m, n - h, k, alpha, a, lda, b + (tb ? h * ldb : h), ldb, beta, c + h,
-                ldc);
+        pf_gemm(ta, tb, m, n - h, k, alpha, a, lda, b + (tb ? h * ldb : h), ldb, beta, c + h, ldc);
     } else if (k > INT_MAX || (ta && must_cut(a_rows, k, lda)) ||
                (!tb && must_cut(b_rows, k, ldb))) {
         const int64_t h = k / 2;
         pf_gemm(ta, tb, m, n, h, alpha, a, lda, b, ldb, beta, c, ldc);
-        pf_gemm(ta, tb, m, n, k - h, alpha, a + (ta ? h * lda : h), lda,
-                b + (tb ? h : h * ldb), ldb, 1.0f, c, ldc);
+        pf_gemm(ta, tb, m, n, k - h, alpha, a + (ta ? h * lda : h), lda, b + (tb ? h : h * ldb),
+                ldb, 1.0f, c, ldc);
     } else {
         blas->sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans,
                     (int)m, (int)n, (int)k, alpha, a, blas_stride(a_rows, ta ? m : k, lda), b,
@@ -111,8 +110,8 @@ static bool matrix_bytes(int64_t r, int64_t c, size_t *bytes) {
     return pf_mul_size((size_t)r, (size_t)c, &count) && pf_mul_size(count, sizeof(float), bytes);
 }
 
-int pf_bench_gemm(pf_engine *engine, int64_t m, int64_t n, int64_t k, bool ta, bool tb,
-                  int repeats, double *seconds) {
+int pf_bench_gemm(pf_engine *engine, int64_t m, int64_t n, int64_t k, bool ta, bool tb, int repeats,
+                  double *seconds) {
     size_t bytes_a, bytes_b, bytes_c;
     if (m < 1 || n < 1 || k < 1 || repeats < 1 || repeats > 10000)
         return pf_fail(PF_EINVAL,

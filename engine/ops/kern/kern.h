@@ -14,14 +14,32 @@
 #include "runtime.h"
 
 typedef enum {
-    PF_UNARY_NEG, PF_UNARY_EXP, PF_UNARY_LOG, PF_UNARY_SQRT, PF_UNARY_SQUARE, PF_UNARY_TANH,
-    PF_UNARY_SIGMOID, PF_UNARY_RELU, PF_UNARY_REQU, PF_UNARY_GELU, PF_UNARY_GELU_TANH,
-    PF_UNARY_SILU, PF_UNARY_ELU, PF_UNARY_ABS, PF_UNARY_COS, PF_UNARY_SIN,
+    PF_UNARY_NEG,
+    PF_UNARY_EXP,
+    PF_UNARY_LOG,
+    PF_UNARY_SQRT,
+    PF_UNARY_SQUARE,
+    PF_UNARY_TANH,
+    PF_UNARY_SIGMOID,
+    PF_UNARY_RELU,
+    PF_UNARY_REQU,
+    PF_UNARY_GELU,
+    PF_UNARY_GELU_TANH,
+    PF_UNARY_SILU,
+    PF_UNARY_ELU,
+    PF_UNARY_ABS,
+    PF_UNARY_COS,
+    PF_UNARY_SIN,
     PF_UNARY_COUNT
 } pf_unary;
 
 typedef enum {
-    PF_BINARY_ADD, PF_BINARY_SUB, PF_BINARY_MUL, PF_BINARY_DIV, PF_BINARY_POW, PF_BINARY_MAX,
+    PF_BINARY_ADD,
+    PF_BINARY_SUB,
+    PF_BINARY_MUL,
+    PF_BINARY_DIV,
+    PF_BINARY_POW,
+    PF_BINARY_MAX,
     PF_BINARY_COUNT
 } pf_binary;
 
@@ -60,14 +78,14 @@ typedef struct pf_kern {
                    float *y);
 
     float (*sum)(int64_t n, const float *x);
-    float (*max)(int64_t n, const float *x);    /* -inf for n = 0; NaN if any is NaN */
+    float (*max)(int64_t n, const float *x); /* -inf for n = 0; NaN if any is NaN */
     float (*dot)(int64_t n, const float *a, const float *b);
     float (*sumsq)(int64_t n, const float *x);
-    double (*sumsq_double)(int64_t n, const float *x); /* for gradient norms */
-    void (*axpy)(int64_t n, float a, const float *x, float *y);   /* y += a x */
-    void (*scale)(int64_t n, float a, const float *x, float *y);  /* y = a x */
+    double (*sumsq_double)(int64_t n, const float *x);                     /* for gradient norms */
+    void (*axpy)(int64_t n, float a, const float *x, float *y);            /* y += a x */
+    void (*scale)(int64_t n, float a, const float *x, float *y);           /* y = a x */
     void (*affine)(int64_t n, float a, float b, const float *x, float *y); /* y = a x + b */
-    void (*fma)(int64_t n, const float *a, const float *b, float *y);  /* y += a * b */
+    void (*fma)(int64_t n, const float *a, const float *b, float *y);      /* y += a * b */
     void (*fill)(int64_t n, float value, float *y);
 
     /* Row of n: y = softmax(x); returns log-sum-exp. All -inf: y = 0, returns -inf. */
@@ -120,8 +138,8 @@ typedef struct pf_kern {
      * order: its bits depend on its row of A and column of B alone, whatever the shape.
      * `panel` is work space of pf_panel_floats(m, k). beta 0 never reads C. NULL: use the BLAS. */
     void (*block_gemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a,
-                       int64_t lda, const float *b, int64_t ldb, float beta, float *c,
-                       int64_t ldc, float *panel);
+                       int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc,
+                       float *panel);
 
     /* y (n, m; ldy) = x (n, d; ldx) W^T and x += y W, for W (m, d) the first m rows of `blocks`:
      * O(m log d) a row. */

@@ -51,13 +51,26 @@ static void binary_pow(int64_t n, const float *a, int64_t sa, const float *b, in
 static void binary(pf_binary f, int64_t n, const float *a, int64_t sa, const float *b, int64_t sb,
                    float *y) {
     switch (f) {
-    case PF_BINARY_ADD: map_binary(f_add, n, a, sa, b, sb, y); break;
-    case PF_BINARY_SUB: map_binary(f_sub, n, a, sa, b, sb, y); break;
-    case PF_BINARY_MUL: map_binary(f_mul, n, a, sa, b, sb, y); break;
-    case PF_BINARY_DIV: map_binary(f_div, n, a, sa, b, sb, y); break;
-    case PF_BINARY_POW: binary_pow(n, a, sa, b, sb, y); break;
-    case PF_BINARY_MAX: map_binary(f_max, n, a, sa, b, sb, y); break;
-    case PF_BINARY_COUNT: break;
+    case PF_BINARY_ADD:
+        map_binary(f_add, n, a, sa, b, sb, y);
+        break;
+    case PF_BINARY_SUB:
+        map_binary(f_sub, n, a, sa, b, sb, y);
+        break;
+    case PF_BINARY_MUL:
+        map_binary(f_mul, n, a, sa, b, sb, y);
+        break;
+    case PF_BINARY_DIV:
+        map_binary(f_div, n, a, sa, b, sb, y);
+        break;
+    case PF_BINARY_POW:
+        binary_pow(n, a, sa, b, sb, y);
+        break;
+    case PF_BINARY_MAX:
+        map_binary(f_max, n, a, sa, b, sb, y);
+        break;
+    case PF_BINARY_COUNT:
+        break;
     }
 }
 
@@ -181,7 +194,7 @@ PF_INLINE void adamw_step(const adamw_consts *k, vf g, vf *p, vf *m, vf *v) {
 
 static void adamw(int64_t n, float *p, const float *g, float *m, float *v, float gscale, float lr,
                   float b1, float b2, float eps, float decay, float c1, float c2) {
-    const adamw_consts c = {vf_set(gscale), vf_set(lr),   vf_set(b1),    vf_set(b2), vf_set(1 - b1),
+    const adamw_consts c = {vf_set(gscale), vf_set(lr),  vf_set(b1),    vf_set(b2), vf_set(1 - b1),
                             vf_set(1 - b2), vf_set(eps), vf_set(decay), vf_set(c1), vf_set(c2)};
     int64_t i = 0;
     for (; i + VW <= n; i += VW) {

@@ -32,7 +32,7 @@ typedef struct {
     float *c;
     int64_t ldc, tail; /* lanes of the last vector */
     float beta;
-    bool large;        /* A is packed, and C's lines are far: called for before the products */
+    bool large; /* A is packed, and C's lines are far: called for before the products */
 } tile;
 
 /* C (mr, nv vectors) = beta C + A B. mr, nv and partial are constants where it is inlined;
@@ -205,8 +205,10 @@ static void k_block(tile *t, bool ta, bool tb, int64_t m, int64_t n, const float
     t->ldb = tb || copy ? 2 * VW : ldb;
     if (t->large) {
         float *pack = panel + PF_PANELS * 2 * VW * t->k;
-        if (ta) pack_along(m, t->k, a, lda, pack);
-        else pack_turned(m, t->k, a, lda, pack);
+        if (ta)
+            pack_along(m, t->k, a, lda, pack);
+        else
+            pack_turned(m, t->k, a, lda, pack);
         a = pack;
         t->row = 1;
     }
@@ -233,8 +235,8 @@ static void rows_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const f
     do {
         t.k = pf_min(k - done, PF_PANEL_DEPTH);
         t.large = t.k >= 128 && m >= 4 * MR && n >= 16 * VW;
-        k_block(&t, ta, tb, m, n, a + done * (ta ? lda : 1), lda, b + done * (tb ? 1 : ldb), ldb,
-                c, panel);
+        k_block(&t, ta, tb, m, n, a + done * (ta ? lda : 1), lda, b + done * (tb ? 1 : ldb), ldb, c,
+                panel);
         done += t.k;
         t.beta = 1;
     } while (done < k);

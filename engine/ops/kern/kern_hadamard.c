@@ -70,8 +70,8 @@ PF_INLINE void gather_pass(int64_t window, const int n, const float *weight, con
 }
 
 /* The last pass on the way back: weight[i] times entry i goes to place[i] of `to`; adds. */
-PF_INLINE void scatter_pass(int64_t window, const int n, const float *weight,
-                            const int32_t *place, const float *v, float *to, const bool add) {
+PF_INLINE void scatter_pass(int64_t window, const int n, const float *weight, const int32_t *place,
+                            const float *v, float *to, const bool add) {
     for (int64_t j = 0; j < window; j += n) {
         vf x[8];
 #pragma GCC unroll 8
@@ -91,9 +91,15 @@ static void upper_passes(int64_t window, const int *radix, int n, float *v) {
     int64_t stride = radix[0];
     for (int i = 1; i < n; stride *= radix[i++]) {
         switch (radix[i]) {
-        case 8: pass(window, stride, 8, v); break;
-        case 4: pass(window, stride, 4, v); break;
-        default: pass(window, stride, 2, v); break;
+        case 8:
+            pass(window, stride, 8, v);
+            break;
+        case 4:
+            pass(window, stride, 4, v);
+            break;
+        default:
+            pass(window, stride, 2, v);
+            break;
         }
     }
 }
@@ -125,10 +131,18 @@ static void round_forward(const pf_hadamard *h, int round, const float *from, fl
     weight += first;
     to += first * VW;
     switch (radix[0]) {
-    case 8: gather_pass(h->window, 8, weight, inside, source, to); break;
-    case 4: gather_pass(h->window, 4, weight, inside, source, to); break;
-    case 2: gather_pass(h->window, 2, weight, inside, source, to); break;
-    default: gather_pass(h->window, 1, weight, inside, source, to); break;
+    case 8:
+        gather_pass(h->window, 8, weight, inside, source, to);
+        break;
+    case 4:
+        gather_pass(h->window, 4, weight, inside, source, to);
+        break;
+    case 2:
+        gather_pass(h->window, 2, weight, inside, source, to);
+        break;
+    default:
+        gather_pass(h->window, 1, weight, inside, source, to);
+        break;
     }
     upper_passes(h->window, radix, n, to);
 }
@@ -151,10 +165,18 @@ static void round_back(const pf_hadamard *h, int round, float *v, float *to, boo
     v += first * VW;
     upper_passes(h->window, radix, n, v);
     switch (radix[0]) {
-    case 8: scatter_pass(h->window, 8, weight, inside, v, target, add); break;
-    case 4: scatter_pass(h->window, 4, weight, inside, v, target, add); break;
-    case 2: scatter_pass(h->window, 2, weight, inside, v, target, add); break;
-    default: scatter_pass(h->window, 1, weight, inside, v, target, add); break;
+    case 8:
+        scatter_pass(h->window, 8, weight, inside, v, target, add);
+        break;
+    case 4:
+        scatter_pass(h->window, 4, weight, inside, v, target, add);
+        break;
+    case 2:
+        scatter_pass(h->window, 2, weight, inside, v, target, add);
+        break;
+    default:
+        scatter_pass(h->window, 1, weight, inside, v, target, add);
+        break;
     }
 }
 
@@ -196,8 +218,8 @@ static void weigh(int64_t n, const float *weight, float *v) {
 
 /* ---- products ---- */
 
-void PF_KERN(hadamard)(const pf_hadamard *blocks, int64_t m, int64_t n, const float *x,
-                       int64_t ldx, float *y, int64_t ldy, float *panel) {
+void PF_KERN(hadamard)(const pf_hadamard *blocks, int64_t m, int64_t n, const float *x, int64_t ldx,
+                       float *y, int64_t ldy, float *panel) {
     const int64_t d = blocks->d;
     float *input = panel, *one = panel + d * VW, *other = one + d * VW;
     for (int64_t row = 0; row < n; row += VW) {

@@ -46,8 +46,8 @@ void PF_KERN(rows_weigh)(int64_t n, int64_t d, const float *c, const float *x, i
                          const float *z, int64_t ldz, float *y, float *dots);
 void PF_KERN(rows_dot)(int64_t n, int64_t m, int64_t ld, const float *f, const float *z, float *y);
 void PF_KERN(rows_sum)(int64_t n, int64_t m, int64_t ld, const float *f, const float *w, float *y);
-void PF_KERN(gemv)(int64_t n, int64_t k, const float *w, int64_t ld, const float *x,
-                   const float *b, float *y);
+void PF_KERN(gemv)(int64_t n, int64_t k, const float *w, int64_t ld, const float *x, const float *b,
+                   float *y);
 
 /* kern_gemm.c */
 void PF_KERN(block_gemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a,
@@ -55,8 +55,8 @@ void PF_KERN(block_gemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, cons
                          int64_t ldc, float *panel);
 
 /* kern_hadamard.c */
-void PF_KERN(hadamard)(const pf_hadamard *blocks, int64_t m, int64_t n, const float *x,
-                       int64_t ldx, float *y, int64_t ldy, float *panel);
+void PF_KERN(hadamard)(const pf_hadamard *blocks, int64_t m, int64_t n, const float *x, int64_t ldx,
+                       float *y, int64_t ldy, float *panel);
 void PF_KERN(hadamard_back)(const pf_hadamard *blocks, int64_t m, int64_t n, const float *y,
                             int64_t ldy, float *x, int64_t ldx, float *panel);
 

@@ -131,8 +131,7 @@ float PF_KERN(softmax)(int64_t n, const float *x, float *y) {
     }
     float total = sum_exp(n, x, y, top);
     const vf part = vf_set(1.0f / total);
-    for (int64_t i = 0; i < n; i += VW)
-        vf_put(y + i, n - i, vf_mul(vf_get(y + i, n - i), part));
+    for (int64_t i = 0; i < n; i += VW) vf_put(y + i, n - i, vf_mul(vf_get(y + i, n - i), part));
     return top + logf(total);
 }
 
@@ -217,8 +216,7 @@ void PF_KERN(layernorm_grad)(int64_t n, const float *x, const float *w, float me
     }
 }
 
-void PF_KERN(rmsnorm)(int64_t n, float eps, const float *x, const float *w, float *y,
-                      float *rrms) {
+void PF_KERN(rmsnorm)(int64_t n, float eps, const float *x, const float *w, float *y, float *rrms) {
     const norm_row r = {.x = x, .w = w};
     const float mean_square = PF_KERN(sumsq)(n, x) / (float)pf_max(n, 1);
     *rrms = 1.0f / sqrtf(mean_square + eps);

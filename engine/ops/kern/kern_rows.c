@@ -106,8 +106,8 @@ void PF_KERN(features_pull)(int64_t n, int64_t m, int64_t ld, const float *f, co
                             const float *z, float *df, float *rowsum) {
     for (int64_t i = 0; i < n; i++) {
         float *row = df + i * ld;
-        rowsum[i] = c ? pull_row(m, f + i * ld, c[i], z, row)
-                      : pull_row(m, f + i * ld, 0, NULL, row);
+        rowsum[i] =
+            c ? pull_row(m, f + i * ld, c[i], z, row) : pull_row(m, f + i * ld, 0, NULL, row);
     }
 }
 
@@ -212,16 +212,15 @@ PF_INLINE void dot_pair(int64_t k, const float *p, const float *q, const float *
     y[1] = vf_sum4(q0, q1, q2, q3);
 }
 
-void PF_KERN(rows_dot)(int64_t n, int64_t m, int64_t ld, const float *f, const float *z,
-                       float *y) {
+void PF_KERN(rows_dot)(int64_t n, int64_t m, int64_t ld, const float *f, const float *z, float *y) {
     int64_t i = 0;
     for (; i + 2 <= n; i += 2) dot_pair(m, f + i * ld, f + (i + 1) * ld, z, y + i);
     if (i < n) y[i] = PF_KERN(dot)(m, f + i * ld, z);
 }
 
 /* Row after row: one stream from memory is faster than two (15 against 12 GB/s). */
-void PF_KERN(gemv)(int64_t n, int64_t k, const float *w, int64_t ld, const float *x,
-                   const float *b, float *y) {
+void PF_KERN(gemv)(int64_t n, int64_t k, const float *w, int64_t ld, const float *x, const float *b,
+                   float *y) {
     for (int64_t j = 0; j < n; j++) {
         const float sum = PF_KERN(dot)(k, w + j * ld, x);
         y[j] = b ? sum + b[j] : sum;
@@ -249,8 +248,7 @@ PF_INLINE void strip_sum(int64_t n, int64_t ld, const float *f, const float *w, 
     for (int j = 0; j < STRIP; j++) vf_store(y + j * VW, vf_add(vf_load(y + j * VW), s[j]));
 }
 
-void PF_KERN(rows_sum)(int64_t n, int64_t m, int64_t ld, const float *f, const float *w,
-                       float *y) {
+void PF_KERN(rows_sum)(int64_t n, int64_t m, int64_t ld, const float *f, const float *w, float *y) {
     int64_t a = 0;
     for (; a + STRIP * VW <= m; a += STRIP * VW) strip_sum(n, ld, f + a, w, y + a);
     for (; a < m; a += VW) {

@@ -9,11 +9,15 @@ extern const pf_kern pf_kern_table_avx2, pf_kern_table_avx512;
 
 const pf_kern *pf_kern_table(pf_cpu level) {
     switch (level) {
-    case PF_CPU_GENERIC: return &pf_kern_table_generic;
+    case PF_CPU_GENERIC:
+        return &pf_kern_table_generic;
 #ifdef PF_HAVE_X86
-    case PF_CPU_AVX2: return &pf_kern_table_avx2;
-    case PF_CPU_AVX512: return &pf_kern_table_avx512;
+    case PF_CPU_AVX2:
+        return &pf_kern_table_avx2;
+    case PF_CPU_AVX512:
+        return &pf_kern_table_avx512;
 #endif
-    default: return NULL;
+    default:
+        return NULL;
     }
 }

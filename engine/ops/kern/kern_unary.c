@@ -57,23 +57,56 @@ PF_INLINE vf f_elu(const vf *c, vf x) {
 
 void PF_KERN(unary)(pf_unary f, int64_t n, const float *x, float *y) {
     switch (f) {
-    case PF_UNARY_NEG: vmap1(f_neg, NULL, n, x, y); break;
-    case PF_UNARY_EXP: vmap1(f_exp, NULL, n, x, y); break;
-    case PF_UNARY_LOG: vmap1(f_log, NULL, n, x, y); break;
-    case PF_UNARY_SQRT: vmap1(f_sqrt, NULL, n, x, y); break;
-    case PF_UNARY_SQUARE: vmap1(f_square, NULL, n, x, y); break;
-    case PF_UNARY_TANH: vmap1(f_tanh, NULL, n, x, y); break;
-    case PF_UNARY_SIGMOID: vmap1(f_sigmoid, NULL, n, x, y); break;
-    case PF_UNARY_RELU: vmap1(f_relu, NULL, n, x, y); break;
-    case PF_UNARY_REQU: vmap1(f_requ, NULL, n, x, y); break;
-    case PF_UNARY_GELU: vmap1(f_gelu, NULL, n, x, y); break;
-    case PF_UNARY_GELU_TANH: vmap1(f_gelu_tanh, NULL, n, x, y); break;
-    case PF_UNARY_SILU: vmap1(f_silu, NULL, n, x, y); break;
-    case PF_UNARY_ELU: vmap1(f_elu, NULL, n, x, y); break;
-    case PF_UNARY_ABS: vmap1(f_abs, NULL, n, x, y); break;
-    case PF_UNARY_COS: vmap1(f_cos, NULL, n, x, y); break;
-    case PF_UNARY_SIN: vmap1(f_sin, NULL, n, x, y); break;
-    case PF_UNARY_COUNT: break;
+    case PF_UNARY_NEG:
+        vmap1(f_neg, NULL, n, x, y);
+        break;
+    case PF_UNARY_EXP:
+        vmap1(f_exp, NULL, n, x, y);
+        break;
+    case PF_UNARY_LOG:
+        vmap1(f_log, NULL, n, x, y);
+        break;
+    case PF_UNARY_SQRT:
+        vmap1(f_sqrt, NULL, n, x, y);
+        break;
+    case PF_UNARY_SQUARE:
+        vmap1(f_square, NULL, n, x, y);
+        break;
+    case PF_UNARY_TANH:
+        vmap1(f_tanh, NULL, n, x, y);
+        break;
+    case PF_UNARY_SIGMOID:
+        vmap1(f_sigmoid, NULL, n, x, y);
+        break;
+    case PF_UNARY_RELU:
+        vmap1(f_relu, NULL, n, x, y);
+        break;
+    case PF_UNARY_REQU:
+        vmap1(f_requ, NULL, n, x, y);
+        break;
+    case PF_UNARY_GELU:
+        vmap1(f_gelu, NULL, n, x, y);
+        break;
+    case PF_UNARY_GELU_TANH:
+        vmap1(f_gelu_tanh, NULL, n, x, y);
+        break;
+    case PF_UNARY_SILU:
+        vmap1(f_silu, NULL, n, x, y);
+        break;
+    case PF_UNARY_ELU:
+        vmap1(f_elu, NULL, n, x, y);
+        break;
+    case PF_UNARY_ABS:
+        vmap1(f_abs, NULL, n, x, y);
+        break;
+    case PF_UNARY_COS:
+        vmap1(f_cos, NULL, n, x, y);
+        break;
+    case PF_UNARY_SIN:
+        vmap1(f_sin, NULL, n, x, y);
+        break;
+    case PF_UNARY_COUNT:
+        break;
     }
 }
 
@@ -155,22 +188,55 @@ PF_INLINE vf g_sin(const vf *c, vf x, vf y, vf dy, vf dx) {
 void PF_KERN(unary_grad)(pf_unary f, int64_t n, const float *x, const float *y, const float *dy,
                          float *dx) {
     switch (f) {
-    case PF_UNARY_NEG: vmap4(g_neg, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_EXP: vmap4(g_exp, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_LOG: vmap4(g_log, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_SQRT: vmap4(g_sqrt, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_SQUARE: vmap4(g_square, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_TANH: vmap4(g_tanh, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_SIGMOID: vmap4(g_sigmoid, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_RELU: vmap4(g_relu, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_REQU: vmap4(g_requ, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_GELU: vmap4(g_gelu, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_GELU_TANH: vmap4(g_gelu_tanh, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_SILU: vmap4(g_silu, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_ELU: vmap4(g_elu, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_ABS: vmap4(g_abs, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_COS: vmap4(g_cos, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_SIN: vmap4(g_sin, NULL, n, x, y, dy, dx, dx); break;
-    case PF_UNARY_COUNT: break;
+    case PF_UNARY_NEG:
+        vmap4(g_neg, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_EXP:
+        vmap4(g_exp, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_LOG:
+        vmap4(g_log, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_SQRT:
+        vmap4(g_sqrt, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_SQUARE:
+        vmap4(g_square, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_TANH:
+        vmap4(g_tanh, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_SIGMOID:
+        vmap4(g_sigmoid, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_RELU:
+        vmap4(g_relu, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_REQU:
+        vmap4(g_requ, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_GELU:
+        vmap4(g_gelu, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_GELU_TANH:
+        vmap4(g_gelu_tanh, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_SILU:
+        vmap4(g_silu, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_ELU:
+        vmap4(g_elu, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_ABS:
+        vmap4(g_abs, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_COS:
+        vmap4(g_cos, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_SIN:
+        vmap4(g_sin, NULL, n, x, y, dy, dx, dx);
+        break;
+    case PF_UNARY_COUNT:
+        break;
     }
 }

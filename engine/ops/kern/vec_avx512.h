@@ -25,15 +25,11 @@ PF_INLINE vm vec_first(int64_t n) { return (vm)((1u << (unsigned)n) - 1u); }
 PF_INLINE vf vf_set(float a) { return _mm512_set1_ps(a); }
 PF_INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
 PF_INLINE void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
-PF_INLINE vf vf_load_n(const float *p, int64_t n) {
-    return _mm512_maskz_loadu_ps(vec_first(n), p);
-}
+PF_INLINE vf vf_load_n(const float *p, int64_t n) { return _mm512_maskz_loadu_ps(vec_first(n), p); }
 PF_INLINE vf vf_load_or(const float *p, int64_t n, vf fill) {
     return _mm512_mask_loadu_ps(fill, vec_first(n), p);
 }
-PF_INLINE void vf_store_n(float *p, int64_t n, vf a) {
-    _mm512_mask_storeu_ps(p, vec_first(n), a);
-}
+PF_INLINE void vf_store_n(float *p, int64_t n, vf a) { _mm512_mask_storeu_ps(p, vec_first(n), a); }
 
 PF_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 PF_INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }

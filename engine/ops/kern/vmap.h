@@ -44,8 +44,9 @@ PF_INLINE void vmap4(vmap_fn4 f, const vf *c, int64_t n, const float *a, const f
         vf_store(y + i, f(c, vf_load(a + i), vf_load(b + i), vf_load(d + i), vf_load(e + i)));
     int64_t k = n - i;
     if (k > 0)
-        vf_store_n(y + i, k, f(c, vf_load_n(a + i, k), vf_load_n(b + i, k), vf_load_n(d + i, k),
-                               vf_load_n(e + i, k)));
+        vf_store_n(y + i, k,
+                   f(c, vf_load_n(a + i, k), vf_load_n(b + i, k), vf_load_n(d + i, k),
+                     vf_load_n(e + i, k)));
 }
 
 #endif

@@ -12,19 +12,19 @@
 #include "vec.h"
 
 /* Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits. */
-#define VM_ROUND 0x1.8p23f
+#define VM_ROUND      0x1.8p23f
 #define VM_ROUND_BITS 0x4B400000
 
 /* The exponential: x = n ln 2 + b, |b| <= 0.347. ln 2 is in two parts, the first of 15
  * bits, so that n times it is exact; e^b = 1 + b + b^2 (C2 + C3 b + ...) to 3e-9. */
-#define VM_LOG2E 0x1.715476p+0f
+#define VM_LOG2E    0x1.715476p+0f
 #define VM_LN2_HIGH 0x1.62e4p-1f
-#define VM_LN2_LOW 0x1.7f7d1cp-20f
-#define VM_EXP_C2 0x1.fffffcp-2f
-#define VM_EXP_C3 0x1.555492p-3f
-#define VM_EXP_C4 0x1.5558f2p-5f
-#define VM_EXP_C5 0x1.1239f6p-7f
-#define VM_EXP_C6 0x1.6a2416p-10f
+#define VM_LN2_LOW  0x1.7f7d1cp-20f
+#define VM_EXP_C2   0x1.fffffcp-2f
+#define VM_EXP_C3   0x1.555492p-3f
+#define VM_EXP_C4   0x1.5558f2p-5f
+#define VM_EXP_C5   0x1.1239f6p-7f
+#define VM_EXP_C6   0x1.6a2416p-10f
 
 /* Returns b; *bits is VM_ROUND_BITS + n. */
 PF_INLINE vf vm_reduce_exp(vf x, vi *bits) {
@@ -44,9 +44,7 @@ PF_INLINE vf vm_poly_exp(vf b) {
 }
 
 /* 2^n as float from the rounding bits, -127 <= n <= 127; n = -127 gives 0. */
-PF_INLINE vf vm_scale(vi bits) {
-    return vf_of(vi_add(vi_shl(bits, 23), vi_set(0x3f800000)));
-}
+PF_INLINE vf vm_scale(vi bits) { return vf_of(vi_add(vi_shl(bits, 23), vi_set(0x3f800000))); }
 
 /* e^x for x <= 88: 1 ulp. Below -87.34, where the result is no normal number, it fades to
  * 0, and is 0 from -87.7 on. */
