@@ -379,6 +379,20 @@ describe("a stream of a batch", function()
     assert.is_nil((pf.attention.load_state(path)))
   end)
 
+  it("saves what an n-gram layer remembers, too", function()
+    local model = model_of(6, { ngrams = { dim = 16, longest = 3, buckets = 8, width = 4 } })
+    for name, t in pf.sorted(model:tensors()) do -- rows begin at 0
+      if name:find "ngrams" then t:copy_(pf.randn(table.unpack(t:shape()))) end
+    end
+    local stream = model:stream { batch = 3 }
+    stream:feed(prompt)
+    assert.is_true(stream:save(path))
+    local loaded = assert(model:load_stream(path))
+    stream:feed { { 7 }, { 8 }, { 9 } }
+    loaded:feed { { 7 }, { 8 }, { 9 } }
+    assert.is_true(stream:logits():tobytes() == loaded:logits():tobytes())
+  end)
+
   it("a model's state does the same", function()
     local model = model_of(5)
     local ids = pf.tensor(prompt, { dtype = "i32" })

@@ -163,9 +163,12 @@ static int ngrams_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *
 }
 
 /* tensor 0: the last longest - 1 ids (B, kept) i32, -1 where there was none yet */
+static const pf_state_kind state_ngrams = {.name = "ngrams", .tensor = {"before"}};
+
 static int ngrams_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
     int64_t shape[2] = {batch, pf_option_int(m, "longest") - 1};
     PF_TRY(pf_state_new(state, e, batch, 0));
+    (*state)->kind = &state_ngrams;
     pf_tensor **before = &(*state)->tensor[0];
     int status = pf_tensor_make_lasting(before, e->heap, PF_I32, 2, shape);
     if (status >= 0) status = pf_tensor_fill(*before, -1);

@@ -87,10 +87,10 @@ end
 
 for _, name in ipairs(play.checkpoints) do
   local model = write_checkpoint(name)
-  if name == "grown" then
+  if play.streams[name] then
     local stream = model:stream()
-    stream:feed(play.ids(1, 13, 19, 21):reshape(-1))
-    assert(stream:save(folder .. "/grown_stream.safetensors"))
+    stream:feed(play.ids(1, play.streams[name], 19, 21):reshape(-1))
+    assert(stream:save(("%s/stream_%s.safetensors"):format(folder, name)))
   end
 end
 write_states()

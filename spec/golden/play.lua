@@ -7,8 +7,11 @@ local pf = require "performer"
 
 local play = {}
 
---- Names of the checkpoints in a folder, and of the states of attention alone.
+--- Names of the checkpoints in a folder.
 play.checkpoints = { "grown", "exact", "identity", "tilted", "hadamard", "relu", "auto" }
+--- Streams of these checkpoints' models, and the tokens they were fed before they were saved.
+play.streams = { grown = 13, exact = 9 }
+--- States of attention alone.
 play.states = { "softmax", "exact", "relu", "decay", "custom" }
 
 --- The kernel that the state "custom" is of: a file can't hold a function.
@@ -66,11 +69,11 @@ local function play_checkpoint(folder, name, results)
   results[name .. ".logits_trained"] = model(play.ids(2, 11, 19, 7))
 end
 
---- The stream of "grown" that was saved after some tokens.
-local function play_stream(folder, results)
-  local model = assert(pf.checkpoint.model(folder .. "/grown"))
-  local stream = assert(model:load_stream(folder .. "/grown_stream.safetensors"))
-  take(stream, results, "stream")
+--- A stream that was saved after some tokens. That of "grown", as 0.1.0 wrote it, is without the
+--- last ids of its n-gram layer, which then begins anew.
+function play.load_stream(folder, name)
+  local model = assert(pf.checkpoint.model(folder .. "/" .. name))
+  return assert(model:load_stream(("%s/stream_%s.safetensors"):format(folder, name)))
 end
 
 --- One position (1, 2, 1, 4) of queries (1), keys (2) and values (3).
@@ -151,7 +154,9 @@ end
 function play.all(folder)
   local results = {}
   for _, name in ipairs(play.checkpoints) do play_checkpoint(folder, name, results) end
-  play_stream(folder, results)
+  for name in pf.sorted(play.streams) do
+    take(play.load_stream(folder, name), results, "stream_" .. name)
+  end
   for _, name in ipairs(play.states) do
     results["state_" .. name .. ".out"] = play.move(play.load_state(folder, name), 41, 60)
   end
