@@ -1,8 +1,14 @@
--- performer/check.lua: verification for users: are the gradients right, are two runs equal?
+-- performer/check.lua: verification for users: are the gradients right, are two runs equal? What
+-- is held of models (streaming, bits, checkpoints) and of kernels stands in check_model.lua and
+-- check_kernel.lua.
 local core = require "performer.core"
+local models = require "performer.check_model"
 local util = require "performer.util"
 
-local check = {}
+local check = {
+  streaming = models.streaming, bits = models.bits, saved = models.saved,
+  kernel = require "performer.check_kernel",
+}
 
 --- Marks input `one` alone, or puts the marks back as they were.
 local function mark(inputs, one, marks)

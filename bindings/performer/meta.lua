@@ -352,6 +352,42 @@ function pf.check.gradient(f, inputs, options) end
 ---@return boolean
 function pf.check.deterministic(f, times) end
 
+---Holds prefill and steps against the parallel forward, input (B, L, ...) being ids or what a
+---layer takes; the largest difference, max|a - b| / max|b| of an item. Options prefill (half of
+---the positions), tolerance (1e-5), raise. This and what follows: raises with what differs, or
+---gives nil and that text with {raise = false}.
+---@param model pf.Module|table
+---@param input pf.Tensor
+---@param options? table
+---@return number?, string?
+function pf.check.streaming(model, input, options) end
+
+---Holds the promises about bits: the same call twice, an item alone as in the batch, and outputs
+---up to a position whatever comes after it. Options causal (the module's option, else true;
+---false: it may look ahead), at (positions to cut at), raise.
+---@param model pf.Module|table
+---@param input pf.Tensor
+---@param options? table
+---@return boolean?, string?
+function pf.check.bits(model, input, options) end
+
+---Saves the model, loads it, and holds tensors, output and a state that was saved in the middle
+---of the input against what they were, bit by bit. Options stream (false: it does not stream),
+---raise.
+---@param model pf.Module|table
+---@param input pf.Tensor
+---@param options? table
+---@return boolean?, string?
+function pf.check.saved(model, input, options) end
+
+---Holds attention with a kernel, full, causal and streamed, against the sum of phi(q).phi(k) v
+---in double precision; the differences {full, causal, streaming}. Options tolerance (1e-5),
+---length (70), head_dim (8), norm (1: |x|^2 / head_dim), seed, raise.
+---@param kernel pf.Kernel
+---@param options? table
+---@return table?, string?
+function pf.check.kernel(kernel, options) end
+
 ---A feature map of one's own, made of ops: x (B, H, L, d), not scaled -> (B, H, L, r).
 ---parameters: the tensors that it learns with. pf.attention.* and states take it, and
 ---nn.attention, which then is a layer of this script: name it, and nn.define that name, to load
