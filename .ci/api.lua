@@ -98,8 +98,8 @@ return {
       "they differ." },
     { "pf.check.streaming",
       "model: pf.Module|table, input: pf.Tensor, options?: table", "number?, string?",
-      "Holds prefill and steps against the parallel forward, input (B, L, ...) being ids or what " ..
-      "a layer takes; the largest difference, max|a - b| / max|b| of an item. " ..
+      "Holds prefill and steps against the parallel forward, input (B, L, ...) being ids or " ..
+      "what a layer takes; the largest difference, max|a - b| / max|b| of an item. " ..
       "Options prefill (half of the positions), tolerance (1e-5), raise. This and what follows: " ..
       "raises with what differs, or gives nil and that text with {raise = false}." },
     { "pf.check.bits",

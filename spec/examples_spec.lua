@@ -127,6 +127,24 @@ describe("examples", function()
       assert.is_true(right[10] > 80, right[10] .. " % right; guessing gives 10 %")
     end
   end)
+
+  it("09_my_spec: passes, and fails where its layer steps wrongly", function()
+    local busted = QUIET .. "lua5.4 $(command -v busted) -o TAP "
+    local code, out = support.shell(busted .. "examples/09_my_spec.lua")
+    assert.equal(0, code, out)
+    assert.truthy(out:find "\nok 5 ")
+    local folder <close> = setmetatable({ path = support.folder() },
+      { __close = function(f) support.remove(f.path) end })
+    local path = folder.path .. "/my_spec.lua"
+    local text, changed = support.read("examples/09_my_spec.lua"):gsub("state.sum / state.n",
+      "state.sum / (state.n + 1)")
+    assert.equal(1, changed)
+    support.write(path, text)
+    code, out = support.shell(busted .. path)
+    assert.are_not.equal(0, code)
+    assert.truthy(out:find("check.streaming: after 6 positions at once and 6 steps, item", 1, true),
+      out)
+  end)
 end)
 
 -- ---- the texts ------------------------------------------------------------------------
