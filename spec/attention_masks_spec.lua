@@ -1,7 +1,7 @@
 -- attention_masks_spec.lua - who sees whom: staircases (limits), prefixes, documents by offsets,
 -- grouped keys and values. Each against the definition in double precision, and to the bit
 -- against what it must equal: plainly causal attention, the same documents by number, the same
--- queries in another order. Every map of any sign is held in spec/c/kernels_test.c.
+-- queries in another order. Every map of any sign is held in spec/c/attention_close_test.c.
 local pf = require "performer"
 local array = require "spec.support.array"
 local judge = require "spec.support.attention"

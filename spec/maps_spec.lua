@@ -1,6 +1,6 @@
 -- maps_spec.lua - the feature maps: features against formulas of their own, options and presets,
 -- gradients, eps in softmax maps, large inputs. What every map must hold as an attention is in
--- attention_spec.lua, extremes_spec.lua and kernels_test.c; kernels in models are in
+-- attention_spec.lua, extremes_spec.lua and attention_close_test.c; kernels in models are in
 -- kernels_spec.lua.
 local pf = require "performer"
 local array = require "spec.support.array"

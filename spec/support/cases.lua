@@ -4,7 +4,8 @@
 --
 -- A good case is { inputs by name, attributes, ... } with the fields
 --   relative, absolute   closeness (default 1e-6 of the element, 5e-7 of the largest)
---   grad = false         no gradient check (not smooth there, too large, not finite)
+--   grad = false         no gradient check (not smooth there, not finite)
+--   grad = "slopes"      too large for one element by element: slopes along some directions alone
 --   fixed = {name = true}  inputs without a gradient;  compact = {...}  that take no strides
 -- A bad case is { inputs, attributes, text, text ... }: parts of the message beside the op's
 -- name. Every entry has one about shapes or dimensions, or says `shapeless = true`.
@@ -15,6 +16,7 @@ local ROWS, F = fill.ROWS, fill.F
 local cases = {}
 
 local NAN, INF = 0 / 0, math.huge
+local SLOPES = "slopes"
 
 -- ---- elementwise -----------------------------------------------------------------------
 
@@ -24,8 +26,8 @@ local function pairs_of(a, b)
     { { a = a(2, 3, 4), b = b(2, 3, 4) } }, { { a = a(2, 3, 4), b = b(4) } },
     { { a = a(2, 1, 4), b = b(3, 1) } }, { { a = a(), b = b(2, 3) } },
     { { a = a(2, 3), b = b() } }, { { a = a(1), b = b(1, 1) } }, { { a = a(0, 3), b = b(3) } },
-    { { a = a(5, 1, 7), b = b(5, 3, 1) } }, { { a = a(3, 67), b = b(67) }, grad = false },
-    { { a = a(67, 3), b = b(67, 1) }, grad = false },
+    { { a = a(5, 1, 7), b = b(5, 3, 1) } }, { { a = a(3, 67), b = b(67) }, grad = SLOPES },
+    { { a = a(67, 3), b = b(67, 1) }, grad = SLOPES },
   }
 end
 
@@ -68,7 +70,7 @@ cases.pow.good[#cases.pow.good + 1] =
 local function unary(make, special, absolute)
   local good = {
     { { x = make(2, 3) } }, { { x = make() } }, { { x = make(1, 1) } }, { { x = make(0, 4) } },
-    { { x = make(3, 1, 5) } }, { { x = make(5, 67) }, grad = false },
+    { { x = make(3, 1, 5) } }, { { x = make(5, 67) }, grad = SLOPES },
   }
   if special then
     good[#good + 1] = { { x = F({ #special }, table.unpack(special)) }, grad = false,
@@ -111,9 +113,9 @@ local function reduced(make, empty)
     { { x = make(2, 3) }, { keep = true } }, { { x = make(5) }, { dim = 1 } },
     { { x = make() }, {} },
     { { x = make(3, 1) }, { dim = 2 } }, { { x = make(0, 4) }, { dim = 2 } },
-    { { x = make(3, 130) }, { dim = 2 }, grad = false },
-    { { x = make(130, 3) }, { dim = 1 }, grad = false },
-    { { x = make(2, 1000) }, {}, grad = false },
+    { { x = make(3, 130) }, { dim = 2 }, grad = SLOPES },
+    { { x = make(130, 3) }, { dim = 1 }, grad = SLOPES },
+    { { x = make(2, 1000) }, {}, grad = SLOPES },
   }
   for _, case in ipairs(empty or {}) do good[#good + 1] = case end
   return good
@@ -148,8 +150,8 @@ local function normalised()
     { { x = N(2, 3, 4) }, { dim = -2 } },
     { { x = N(5) }, { dim = 1 } }, { { x = N(3, 1) }, { dim = 2 } },
     { { x = N(0, 4) }, { dim = 2 } },
-    { { x = N(4, 0) }, { dim = 2 } }, { { x = N(3, 130) }, {}, grad = false },
-    { { x = N(130, 3) }, { dim = 1 }, grad = false }, wide[1], wide[2],
+    { { x = N(4, 0) }, { dim = 2 } }, { { x = N(3, 130) }, {}, grad = SLOPES },
+    { { x = N(130, 3) }, { dim = 1 }, grad = SLOPES }, wide[1], wide[2],
   }
 end
 cases.softmax = { good = normalised(), bad = reduce_bad() }
@@ -165,8 +167,8 @@ cases.matmul = {
     product(N(2, 3, 4), N(4, 1)),
     product(N(1, 1), N(1, 1)), product(N(3, 0), N(0, 4)), product(N(0, 3), N(3, 2)),
     product(N(2, 0, 3), N(3, 2)),
-    { { a = N(70, 131), b = N(131, 33) }, grad = false },
-    { { a = N(3, 9, 40), b = N(40, 17) }, grad = false },
+    { { a = N(70, 131), b = N(131, 33) }, grad = SLOPES },
+    { { a = N(3, 9, 40), b = N(40, 17) }, grad = SLOPES },
   },
   bad = {
     { { a = N(2, 3), b = N(4, 5) }, {}, "a is [2, 3]", "b is [4, 5]", "dimension", "3", "4" },
@@ -177,22 +179,22 @@ cases.matmul = {
 }
 
 local function row_by_row(K)
-  return { { x = N(3, K), weight = N(5, K), bias = N(5) }, { step = true }, grad = false }
+  return { { x = N(3, K), weight = N(5, K), bias = N(5) }, { step = true }, grad = SLOPES }
 end
 cases.linear = {
   good = {
     { { x = N(2, 3, 4), weight = N(5, 4), bias = N(5) } }, { { x = N(3, 4), weight = N(2, 4) } },
     { { x = N(4), weight = N(3, 4), bias = N(3) } }, { { x = N(0, 4), weight = N(3, 4) } },
     { { x = N(2, 1), weight = N(1, 1), bias = N(1) } }, row_by_row(4), row_by_row(37),
-    { { x = N(131, 7), weight = N(9, 7), bias = N(9) }, grad = false },
+    { { x = N(131, 7), weight = N(9, 7), bias = N(9) }, grad = SLOPES },
     { { x = N(2, 3, 4), weight = N(5, 4), bias = N(5) }, { act = "gelu" } },
     { { x = N(3, 4), weight = N(5, 4), bias = N(5) }, { act = "gelu_tanh" } },
     { { x = N(3, 4), weight = N(5, 4) }, { act = "silu" } },
     { { x = N(3, 4), weight = N(5, 4) }, { act = "square_relu" } },
     { { x = N(4), weight = N(3, 4), bias = N(3) }, { act = "relu" } },
     { { x = N(0, 4), weight = N(3, 4) }, { act = "gelu" } },
-    { { x = N(131, 7), weight = N(1030, 7), bias = N(1030) }, { act = "gelu" }, grad = false },
-    { { x = N(3, 37), weight = N(5, 37) }, { step = true, act = "gelu" }, grad = false },
+    { { x = N(131, 7), weight = N(1030, 7), bias = N(1030) }, { act = "gelu" }, grad = SLOPES },
+    { { x = N(3, 37), weight = N(5, 37) }, { step = true, act = "gelu" }, grad = SLOPES },
   },
   bad = {
     { { x = N(2, 3), weight = N(5, 4) }, {}, "x is [2, 3]", "weight is [5, 4]", "dimension" },
@@ -268,7 +270,7 @@ cases.concat = {
 cases.split_heads = {
   good = {
     { { x = N(2, 3, 12) }, { heads = 2 } }, { { x = N(1, 2, 3) }, { heads = 1 } },
-    { { x = N(2, 0, 6) }, { heads = 2 } }, { { x = N(3, 7, 90) }, { heads = 5 }, grad = false },
+    { { x = N(2, 0, 6) }, { heads = 2 } }, { { x = N(3, 7, 90) }, { heads = 5 }, grad = SLOPES },
   },
   bad = {
     { { x = N(2, 3) }, { heads = 1 }, "x is [2, 3]" },
@@ -285,7 +287,8 @@ cases.layernorm = {
     { { x = N(3, 5), weight = N(5) }, { eps = 0.1 } },
     { { x = N(6), weight = N(6) } }, { { x = N(2, 1), weight = N(1), bias = N(1) }, grad = false },
     { { x = N(0, 4), weight = N(4), bias = N(4) } },
-    { { x = N(9, 67), weight = N(67), bias = N(67) }, grad = false },
+    { { x = N(300, 4), weight = N(4), bias = N(4) }, grad = SLOPES },
+    { { x = N(9, 67), weight = N(67), bias = N(67) }, grad = SLOPES },
   },
   bad = {
     { { x = N(2, 3), weight = N(4) }, {}, "x is [2, 3]", "weight is [4]", "dimension", "[3]" },
@@ -298,7 +301,8 @@ cases.rmsnorm = {
     { { x = N(2, 3, 8), weight = N(8) } }, { { x = N(3, 5), weight = N(5) }, { eps = 0.1 } },
     { { x = N(6), weight = N(6) } }, { { x = N(2, 1), weight = N(1) }, { eps = 0.5 } },
     { { x = N(0, 4), weight = N(4) } },
-    { { x = N(9, 67), weight = N(67) }, grad = false },
+    { { x = N(300, 4), weight = N(4) }, grad = SLOPES },
+    { { x = N(9, 67), weight = N(67) }, grad = SLOPES },
   },
   bad = {
     { { x = N(2, 3), weight = N(4) }, {}, "x is [2, 3]", "weight is [4]", "dimension", "[3]" },
@@ -313,7 +317,7 @@ cases.add_layernorm = {
     { { x = N(2, 3), h = N(2, 3), weight = N(3), bias = N(3) }, fixed = { x = true } },
     { { x = N(2, 3), h = N(2, 3), weight = N(3) }, fixed = { x = true, h = true } },
     { { x = N(0, 4), h = N(0, 4), weight = N(4), bias = N(4) } },
-    { { x = N(140, 67), h = N(140, 67), weight = N(67), bias = N(67) }, grad = false },
+    { { x = N(140, 67), h = N(140, 67), weight = N(67), bias = N(67) }, grad = SLOPES },
   },
   bad = {
     { { x = N(2, 3), h = N(2, 4), weight = N(3) }, {}, "x is [2, 3]", "h is [2, 4]", "one shape" },
@@ -329,7 +333,7 @@ cases.add_rmsnorm = {
     { { x = N(6), h = N(6), weight = N(6) } },
     { { x = N(2, 3), h = N(2, 3), weight = N(3) }, fixed = { h = true } },
     { { x = N(0, 4), h = N(0, 4), weight = N(4) } },
-    { { x = N(140, 67), h = N(140, 67), weight = N(67) }, grad = false },
+    { { x = N(140, 67), h = N(140, 67), weight = N(67) }, grad = SLOPES },
   },
   bad = {
     { { x = N(2, 3), h = N(3, 3), weight = N(3) }, {}, "x is [2, 3]", "h is [3, 3]", "one shape" },
@@ -341,7 +345,8 @@ cases.embedding = {
   good = {
     { { table = N(5, 3), ids = I(5, 2, 4) } }, { { table = N(5, 3), ids = I(5) } },
     { { table = N(5, 3), ids = I(5, 0) } }, { { table = N(1, 1), ids = I(1, 3) } },
-    { { table = N(7, 65), ids = I(7, 3, 5) }, grad = false },
+    { { table = N(7, 65), ids = I(7, 3, 5) }, grad = SLOPES },
+    { { table = N(5, 150), ids = I(5, 9) }, grad = SLOPES },
   },
   bad = {
     { { table = N(5), ids = I(5, 2) }, {}, "table is [5]", "(V, D)" },
@@ -376,7 +381,8 @@ cases.cross_entropy = {
     { { logits = N(0, 5), ids = I(5, 0) } }, { { logits = N(3, 1), ids = I(1, 3) } },
     { { logits = F({ 2, 3 }, 1e4, -1e4, 0, 1e4, 1e4, 1e4), ids = ROWS({ 2 }, 1, 2) },
       grad = false },
-    { { logits = N(6, 300), ids = I(300, 6) }, grad = false },
+    { { logits = N(6, 300), ids = I(300, 6) }, grad = SLOPES },
+    { { logits = N(2, 3, 700), ids = I(5, 2, 3) }, { reduction = "sum" }, grad = SLOPES },
   },
   bad = {
     { { logits = N(2, 3, 5), ids = I(5, 2) }, {}, "logits is [2, 3, 5]", "ids is [2]",
@@ -389,7 +395,7 @@ cases.cross_entropy = {
 cases.mean_square = {
   good = { { { a = N(2, 3), b = N(2, 3) } }, { { a = N(), b = N() } },
     { { a = N(0, 2), b = N(0, 2) } },
-           { { a = N(9, 67), b = N(9, 67) }, grad = false } },
+           { { a = N(9, 67), b = N(9, 67) }, grad = SLOPES } },
   bad = { { { a = N(2, 3), b = N(3) }, {}, "a is [2, 3]", "b is [3]" },
           { { a = N(2), b = I(2, 2) }, {}, "b", "i32", "f32" } },
 }
@@ -399,7 +405,8 @@ cases.mean_square = {
 cases.swiglu = {
   good = { { { gate = N(2, 3), value = N(2, 3) } }, { { gate = N(), value = N() } },
            { { gate = N(0, 3), value = N(0, 3) } },
-           { { gate = N(5, 67), value = N(5, 67) }, grad = false } },
+           { { gate = N(700), value = N(700) }, grad = SLOPES },
+           { { gate = N(5, 67), value = N(5, 67) }, grad = SLOPES } },
   bad = { { { gate = N(2, 3), value = N(2, 4) }, {}, "gate is [2, 3]", "value is [2, 4]" },
           { { gate = N(2), value = I(2, 2) }, {}, "value", "i32", "f32" } },
 }
@@ -410,7 +417,8 @@ cases.rotary = {
     { { x = N(2, 2, 4, 6), positions = I(9, 2, 4) }, { base = 100 } },
     { { x = N(1, 1, 3, 4), positions = ROWS({ 1, 3 }, 100, 3, 7000) },
       { halves = true, offset = -2 } },
-    { { x = N(1, 1, 1, 2) } }, { { x = N(2, 2, 0, 4) } }, { { x = N(2, 3, 20, 34) }, grad = false },
+    { { x = N(1, 1, 1, 2) } }, { { x = N(2, 2, 0, 4) } },
+    { { x = N(2, 3, 20, 34) }, grad = SLOPES },
   },
   bad = {
     { { x = N(2, 3, 4) }, {}, "x is [2, 3, 4]", "(B, H, L, d)" },
@@ -432,7 +440,7 @@ cases.short_conv = {
     { { x = N(2, 5, 3), weight = N(3, 3), documents = packed } },
     { { x = N(2, 5, 3), weight = N(3, 3), mask = holes }, { causal = false } },
     { { x = N(2, 5, 3), weight = N(3, 3), documents = packed, mask = holes } },
-    { { x = N(2, 130, 9), weight = N(4, 9) }, grad = false },
+    { { x = N(2, 130, 9), weight = N(4, 9) }, grad = SLOPES },
   },
   bad = {
     { { x = N(2, 5), weight = N(3, 5) }, {}, "x is [2, 5]", "weight is [3, 5]", "(B, L, D)" },

@@ -12,8 +12,8 @@ local trial = {
 
 --- {name, exact | map, kernel, W}: every map plain or projected as its default is, some maps
 --- projected though they need not be, and exact attention. Maps of both signs are left out: their
---- denominators can be near 0, and are held apart from the numerators in kernels_test.c; with
---- inputs that keep them away from 0 in maps_spec.lua.
+--- denominators can be near 0, and are held apart from the numerators in attention_close_test.c;
+--- with inputs that keep them away from 0 in maps_spec.lua.
 local also_projected = { relu = true, exp = true, square = true }
 
 function trial.attentions()

@@ -1,6 +1,6 @@
 /*
  * vmath.h - elementary functions on vectors, in the verbs of vec.h. Errors are in ulp of
- * the correctly rounded float and hold at every level; kern_test.c sweeps them.
+ * the correctly rounded float and hold at every level; simd_math_test.c sweeps them.
  *
  * Without fast-math: NaN gives NaN, infinities and zeros give what C's libm gives, unless
  * a comment says otherwise. Polynomials are minimax fits of our own, or Cephes' (log, tanh,

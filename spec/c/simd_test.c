@@ -1,8 +1,8 @@
 /*
- * kern_test.c - the kernel tables against plain loops in double, at every level this
+ * simd_test.c - the kernel tables against plain loops in double, at every level this
  * machine has: lengths 0 to 67 and a few long ones, unaligned pointers, special values,
  * nothing written outside the run, bits that don't depend on place or neighbours, levels
- * close to each other. Functions of one variable have kern_math_test.c.
+ * close to each other. Functions of one variable have simd_math_test.c.
  */
 #include "check.h"
 #include "kern.h"

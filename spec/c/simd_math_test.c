@@ -1,5 +1,5 @@
 /*
- * kern_math_test.c - the functions of one variable and their derivatives against the C
+ * simd_math_test.c - the functions of one variable and their derivatives against the C
  * library in double, at every level this machine has: dense sweeps of the useful range
  * and of all bit patterns, special values, and one rule for all: an element's bits don't
  * depend on its place in the run.

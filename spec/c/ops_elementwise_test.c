@@ -1,6 +1,6 @@
 /*
- * ops_a_test.c - elementwise and unary ops, reductions, softmax, movement, and the registry
- * with its errors, on every kernel level and for 1 to 4 threads.
+ * ops_elementwise_test.c - elementwise and unary ops, reductions, softmax, movement, and the
+ * registry with its errors, on every kernel level and for 1 to 4 threads.
  */
 #include "ops_support.h"
 

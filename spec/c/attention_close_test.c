@@ -1,5 +1,5 @@
 /*
- * kernels_test.c - every attention of the registry in every form at every length around a
+ * attention_close_test.c - every attention of the registry in every form at every length around a
  * block, against the oracle in double precision: outputs to 1e-5 of a head's largest (for maps
  * of any sign numerator and denominator held apart, relative to the sum of absolute terms),
  * gradients of q, k, v and of entry states to 1e-4 against the oracle's own differences;

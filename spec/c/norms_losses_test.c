@@ -1,5 +1,5 @@
 /*
- * train_ops_test.c - what the gradient check cannot see of norms, embedding, losses, dropout,
+ * norms_losses_test.c - what the gradient check cannot see of norms, embedding, losses, dropout,
  * rotary and swiglu: values against plain double arithmetic, bounds, masks, layouts, extremes.
  */
 #include "calls.h"

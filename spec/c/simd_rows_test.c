@@ -1,5 +1,5 @@
 /*
- * kern_rows_test.c - the kernels on many rows against plain loops in double, at every
+ * simd_rows_test.c - the kernels on many rows against plain loops in double, at every
  * level this machine has. A row's bits are those it has alone, in whatever block it
  * stands; the columns between m and ld are never written.
  */
