@@ -42,7 +42,7 @@ typedef struct lpf_tape {
 } lpf_tape;
 
 /* One a Lua state; reference-counted, because Lua layers in C modules point to it. */
-typedef struct lpf_state {
+typedef struct lpf_context {
     int refs;            /* touched by the thread of the Lua state alone */
     pf_engine *engine;   /* NULL: not opened yet */
     bool owned;          /* false: the host's engine */
@@ -58,22 +58,22 @@ typedef struct lpf_state {
     lpf_op *ops;
     int n_ops;
     int log_ref; /* Lua function for messages, or LUA_NOREF: warnings to stderr */
-} lpf_state;
+} lpf_context;
 
 /* Raised by the executable's signal handler; a host or a stock lua leaves them alone. */
 extern atomic_int lpf_interrupts; /* how often the user asked to stop */
 extern atomic_int lpf_polled;     /* a script asks pf.interrupted() itself */
 extern atomic_int lpf_cancel;     /* stops long engine calls */
 
-/* ---- state and engine (lpf.c) ---- */
-lpf_state *lpf_enter(lua_State *L);  /* marks L as the calling thread */
-pf_engine *lpf_engine(lua_State *L); /* the engine, opened with defaults at first use */
-void lpf_state_release(lpf_state *s);
+/* ---- state and engine (lpf_context.c) ---- */
+lpf_context *lpf_enter(lua_State *L); /* marks L as the calling thread */
+pf_engine *lpf_engine(lua_State *L);  /* the engine, opened with defaults at first use */
+void lpf_context_release(lpf_context *s);
 /* Binds L to a host's engine before performer.core is loaded. */
 void lpf_bind_engine(lua_State *L, pf_engine *engine);
 int lpf_open_engine(lua_State *L); /* pf.open{...} */
 
-/* ---- errors (lpf.c) ---- */
+/* ---- errors (lpf_context.c) ---- */
 /* Raises with the position of the nearest caller outside the binding's own Lua files. */
 int lpf_raise(lua_State *L, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int lpf_raise_message(lua_State *L);      /* raises the string on top, with position */
@@ -81,11 +81,11 @@ int lpf_result(lua_State *L, int status); /* status >= 0, or raises */
 /* 0 for success; pushes nil, message, code (3) when the outside world failed; else raises. */
 int lpf_outside(lua_State *L, int status);
 /* Runs a callback's body protected; its error waits for lpf_result. PF_OK or PF_EHOST. */
-int lpf_protect(lpf_state *s, lua_CFunction body, void *call);
+int lpf_protect(lpf_context *s, lua_CFunction body, void *call);
 const char *lpf_kind(lua_State *L, int index); /* "nil", "performer.tensor", ... */
 const char *lpf_nearest(const char *word, const char *const *names, int n); /* or NULL */
 
-/* ---- classes and options (lpf.c) ---- */
+/* ---- classes and options (lpf_context.c) ---- */
 void lpf_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
 void *lpf_new(lua_State *L, const char *name, size_t bytes); /* zeroed, metatable set */
 /* Field `key` of the options at `index` (a table, nil or nothing); checked kinds. */
@@ -141,16 +141,16 @@ pf_state **lpf_new_stream_state(lua_State *L);
 pf_state *lpf_check_stream_state(lua_State *L, int index, const char *where);
 /* Rows of a batch as a list or an i32 tensor, from 1: pushes a buffer of them from 0. */
 int64_t *lpf_rows(lua_State *L, int index, const char *where, size_t *n);
-void lpf_forget_layers(lpf_state *s); /* the engine outlives s */
+void lpf_forget_layers(lpf_context *s); /* the engine outlives s */
 /* What a model's call begins with: the pass of the Lua code around it, or a tape's being open. */
-static inline pf_pass lpf_pass_around(const lpf_state *s) {
+static inline pf_pass lpf_pass_around(const lpf_context *s) {
     const pf_pass fresh = {.size = sizeof fresh, .training = s->tape != NULL, .step = s->step};
     return s->pass ? *s->pass : fresh;
 }
 void lpf_open_tape(lua_State *L);
 void lpf_open_recompute(lua_State *L);
 void lpf_open_attention(lua_State *L);
-void lpf_open_error(lua_State *L);
+void lpf_open_survey(lua_State *L);
 void lpf_open_nn(lua_State *L);
 void lpf_open_layer(lua_State *L);
 void lpf_open_state(lua_State *L);

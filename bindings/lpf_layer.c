@@ -13,7 +13,7 @@
 #include <string.h>
 
 typedef struct {
-    lpf_state *s;
+    lpf_context *s;
     int self;
 } lua_layer;
 
@@ -243,7 +243,7 @@ static int layer_load_state(void *context, pf_engine *engine, const pf_named *te
 static void layer_release(void *context) {
     lua_layer *layer = context;
     if (layer->s->main) luaL_unref(layer->s->main, LUA_REGISTRYINDEX, layer->self);
-    lpf_state_release(layer->s);
+    lpf_context_release(layer->s);
     free(layer);
 }
 
@@ -270,7 +270,7 @@ static int layer_new(lua_State *L) {
     luaL_checktype(L, 3, LUA_TTABLE);
     luaL_checktype(L, 4, LUA_TTABLE);
     pf_engine *engine = lpf_engine(L);
-    lpf_state *s = lpf_enter(L);
+    lpf_context *s = lpf_enter(L);
     const int n = (int)lua_rawlen(L, 3);
     pf_module **children = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *children, 0);
     for (int i = 0; i < n; i++) {
@@ -338,7 +338,7 @@ static int resolve(void *context, pf_engine *engine, const char *name, pf_module
     return lpf_protect(context, resolve_body, &call);
 }
 
-void lpf_forget_layers(lpf_state *s) {
+void lpf_forget_layers(lpf_context *s) {
     if (s->resolves && s->engine) pf_engine_resolve_layers(s->engine, NULL, NULL);
     s->resolves = false;
 }
@@ -348,7 +348,7 @@ static int layer_define(lua_State *L) {
     luaL_checkstring(L, 1);
     luaL_checktype(L, 2, LUA_TFUNCTION);
     pf_engine *engine = lpf_engine(L);
-    lpf_state *s = lpf_enter(L);
+    lpf_context *s = lpf_enter(L);
     if (!s->resolves) pf_engine_resolve_layers(engine, resolve, s);
     s->resolves = true;
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layers_key) != LUA_TTABLE) {

@@ -26,7 +26,7 @@ static void cut_names(lpf_op *op) {
 
 /* The table is the same in every engine, so a small one that closes at once can be asked:
  * the user's may still be opened with other options. */
-static void read_table(lua_State *L, lpf_state *s) {
+static void read_table(lua_State *L, lpf_context *s) {
     pf_options options = PF_OPTIONS_DEFAULT;
     options.threads = 1;
     pf_engine *engine = NULL;
@@ -44,7 +44,7 @@ static void read_table(lua_State *L, lpf_state *s) {
 }
 
 const lpf_op *lpf_find_op(lua_State *L, const char *name) {
-    const lpf_state *s = lpf_enter(L);
+    const lpf_context *s = lpf_enter(L);
     for (int i = 0; i < s->n_ops; i++)
         if (strcmp(s->ops[i].info.name, name) == 0) return &s->ops[i];
     lpf_raise(L, "no op '%s'", name);
@@ -74,7 +74,7 @@ static void push_attr(lua_State *L, const pf_attr_info *info) {
 
 /* The op table as data: a list of {name, args, results, doc, attrs, ...}. */
 static int list_ops(lua_State *L) {
-    const lpf_state *s = lpf_enter(L);
+    const lpf_context *s = lpf_enter(L);
     lua_createtable(L, s->n_ops, 0);
     for (int i = 0; i < s->n_ops; i++) {
         const pf_op_info *info = &s->ops[i].info;
@@ -109,7 +109,7 @@ static int list_ops(lua_State *L) {
 /* ---- functions and methods ---------------------------------------------------- */
 
 void lpf_open_ops(lua_State *L) {
-    lpf_state *s = lpf_enter(L);
+    lpf_context *s = lpf_enter(L);
     if (!s->ops) read_table(L, s);
     luaL_getmetatable(L, LPF_TENSOR);
     lua_getfield(L, -1, "methods");

@@ -219,7 +219,7 @@ int luaopen_performer_core(lua_State *L) {
     lpf_open_tape(L);
     lpf_open_recompute(L);
     lpf_open_attention(L);
-    lpf_open_error(L);
+    lpf_open_survey(L);
     lpf_open_nn(L);
     lpf_open_layer(L);
     lpf_open_state(L);

@@ -11,9 +11,9 @@
 #include <stdlib.h>
 
 typedef struct {
-    lpf_state *s; /* retained */
-    int function; /* in the registry */
-    pf_pass pass; /* its tensors retained; size 0: there is none */
+    lpf_context *s; /* retained */
+    int function;   /* in the registry */
+    pf_pass pass;   /* its tensors retained; size 0: there is none */
     uint64_t calls;
     bool ran;
 } lua_again;
@@ -63,12 +63,12 @@ static void release_again(void *context) {
     pf_tensor_release(&again->pass.mask);
     pf_tensor_release(&again->pass.documents);
     pf_tensor_release(&again->pass.prefix);
-    lpf_state_release(again->s);
+    lpf_context_release(again->s);
     free(again);
 }
 
 /* The function at `index`, with what stands around this call. */
-static lua_again *make_again(lua_State *L, lpf_state *s, int index) {
+static lua_again *make_again(lua_State *L, lpf_context *s, int index) {
     lua_pushvalue(L, index);
     const int function = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_again *again = calloc(1, sizeof *again);
@@ -93,7 +93,7 @@ static lua_again *make_again(lua_State *L, lpf_state *s, int index) {
 static int recompute(lua_State *L) {
     luaL_checktype(L, 1, LUA_TFUNCTION);
     pf_engine *engine = lpf_engine(L);
-    lpf_state *s = lpf_enter(L);
+    lpf_context *s = lpf_enter(L);
     pf_tensor *inputs[LPF_MAX_IN];
     const int n = lua_gettop(L) - 1;
     if (n > LPF_MAX_IN)

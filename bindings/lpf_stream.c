@@ -85,7 +85,7 @@ static int stream_close(lua_State *L) {
 
 static pf_sampling read_sampling(lua_State *L, int index) {
     static const char *const allowed[] = {"temperature", "top_k", "top_p", "seed", NULL};
-    const lpf_state *s = lpf_enter(L);
+    const lpf_context *s = lpf_enter(L);
     pf_sampling o = {.size = sizeof o, .top_p = 1};
     lpf_check_options(L, index, allowed, "sampling");
     o.temperature = lpf_opt_number(L, index, "temperature", 0);

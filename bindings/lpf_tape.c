@@ -6,7 +6,7 @@
 #include "lpf.h"
 
 /* Closes `tape` and every tape opened after it. */
-static void close_down_to(lpf_state *s, lpf_tape *tape) {
+static void close_down_to(lpf_context *s, lpf_tape *tape) {
     if (!tape->tape) return;
     bool more = true;
     while (more && s->tape) {
@@ -29,7 +29,7 @@ static void push_known(lua_State *L) {
 
 static int tape_new(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
-    lpf_state *s = lpf_enter(L);
+    lpf_context *s = lpf_enter(L);
     lpf_tape *tape = lpf_new(L, LPF_TAPE, sizeof *tape);
     push_known(L);
     if (s->tape) { /* it must not be collected before the inner one */
@@ -70,7 +70,7 @@ static int tape_tostring(lua_State *L) {
 /* ---- checking gradients ------------------------------------------------------- */
 
 typedef struct {
-    lpf_state *s;
+    lpf_context *s;
     int function; /* in the registry */
     pf_tensor *const *inputs;
     int n;

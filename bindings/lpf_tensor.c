@@ -15,7 +15,7 @@
 pf_tensor **lpf_new_tensor(lua_State *L) { return lpf_new(L, LPF_TENSOR, sizeof(pf_tensor *)); }
 
 void lpf_made(lua_State *L, const pf_tensor *t) {
-    lpf_state *s = lpf_enter(L);
+    lpf_context *s = lpf_enter(L);
     s->debt += 256; /* the header and the box */
     if (t && !s->tape) s->debt += (size_t)pf_tensor_numel(t) * pf_dtype_size(pf_tensor_dtype(t));
     if (s->debt < s->trigger) return;

@@ -61,7 +61,7 @@ static int optimizer_step(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     double norm = 0;
     lpf_result(L, pf_optimizer_step(box->optimizer, engine, lr, clip, &norm));
-    lpf_state *s = lpf_enter(L);
+    lpf_context *s = lpf_enter(L);
     s->step = pf_optimizer_steps(box->optimizer);
     lua_getiuservalue(L, 1, 1);
     int drawn = 0;

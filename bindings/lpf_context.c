@@ -1,5 +1,5 @@
 /*
- * lpf.c - the state behind one Lua state, errors, classes and options.
+ * lpf_context.c - the state behind one Lua state, errors, classes and options.
  *
  * The state lies in the registry under a private key, as a userdata whose finalizer comes
  * last (it is made first): tapes and tensors are gone before their engine closes.
@@ -23,7 +23,7 @@ enum { MIN_TRIGGER = 64 << 20 };
 
 /* ---- state -------------------------------------------------------------------- */
 
-void lpf_state_release(lpf_state *s) {
+void lpf_context_release(lpf_context *s) {
     if (--s->refs > 0) return;
     free(s->ops);
     free(s);
@@ -31,26 +31,26 @@ void lpf_state_release(lpf_state *s) {
 
 /* The Lua state closes: everything that points here may outlive it, but not call back. */
 static int state_gc(lua_State *L) {
-    lpf_state **box = lua_touserdata(L, 1);
-    lpf_state *s = *box;
+    lpf_context **box = lua_touserdata(L, 1);
+    lpf_context *s = *box;
     if (!s) return 0;
     *box = NULL;
     s->main = s->L = NULL;
     lpf_forget_layers(s);
     if (s->owned) pf_engine_close(&s->engine);
     s->engine = NULL;
-    lpf_state_release(s);
+    lpf_context_release(s);
     return 0;
 }
 
-static lpf_state *state_new(lua_State *L) {
-    lpf_state **box = lua_newuserdatauv(L, sizeof *box, 0);
+static lpf_context *state_new(lua_State *L) {
+    lpf_context **box = lua_newuserdatauv(L, sizeof *box, 0);
     *box = NULL;
     lua_newtable(L);
     lua_pushcfunction(L, state_gc);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
-    lpf_state *s = calloc(1, sizeof *s);
+    lpf_context *s = calloc(1, sizeof *s);
     if (!s) luaL_error(L, "performer: out of memory");
     *box = s;
     s->refs = 1;
@@ -65,11 +65,11 @@ static lpf_state *state_new(lua_State *L) {
     return s;
 }
 
-lpf_state *lpf_enter(lua_State *L) {
+lpf_context *lpf_enter(lua_State *L) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
-    lpf_state **box = lua_touserdata(L, -1);
+    lpf_context **box = lua_touserdata(L, -1);
     lua_pop(L, 1);
-    lpf_state *s = box ? *box : NULL;
+    lpf_context *s = box ? *box : NULL;
     if (!s) {
         if (box) luaL_error(L, "performer: this Lua state is closing");
         s = state_new(L);
@@ -79,7 +79,7 @@ lpf_state *lpf_enter(lua_State *L) {
 }
 
 void lpf_bind_engine(lua_State *L, pf_engine *engine) {
-    lpf_state *s = lpf_enter(L);
+    lpf_context *s = lpf_enter(L);
     s->engine = engine;
     s->owned = false;
 }
@@ -87,7 +87,7 @@ void lpf_bind_engine(lua_State *L, pf_engine *engine) {
 /* ---- engine ------------------------------------------------------------------- */
 
 typedef struct {
-    lpf_state *s;
+    lpf_context *s;
     pf_log_level level;
     const char *message;
 } log_call;
@@ -103,7 +103,7 @@ static int log_body(lua_State *L) {
 }
 
 static void on_log(void *context, pf_log_level level, const char *message) {
-    lpf_state *s = context;
+    lpf_context *s = context;
     if (s->log_ref != LUA_NOREF && s->L) {
         log_call call = {s, level, message};
         /* An error in the user's log function must not surface as a failed op's. */
@@ -155,7 +155,7 @@ static pf_log_level check_level(lua_State *L, const char *name) {
     return PF_LOG_WARN;
 }
 
-static void start_engine(lua_State *L, lpf_state *s, pf_options *options) {
+static void start_engine(lua_State *L, lpf_context *s, pf_options *options) {
     options->log = on_log;
     options->log_context = s;
     options->cancel = &lpf_cancel;
@@ -164,7 +164,7 @@ static void start_engine(lua_State *L, lpf_state *s, pf_options *options) {
 }
 
 pf_engine *lpf_engine(lua_State *L) {
-    lpf_state *s = lpf_enter(L);
+    lpf_context *s = lpf_enter(L);
     if (!s->engine) {
         pf_options options = PF_OPTIONS_DEFAULT;
         options.log_level = PF_LOG_WARN;
@@ -176,7 +176,7 @@ pf_engine *lpf_engine(lua_State *L) {
 int lpf_open_engine(lua_State *L) {
     static const char *const allowed[] = {"threads", "memory",    "seed", "cpu",
                                           "log",     "log_level", NULL};
-    lpf_state *s = lpf_enter(L);
+    lpf_context *s = lpf_enter(L);
     if (s->engine)
         return lpf_raise(L, "open: the engine is already open; call it before first use");
     lpf_check_options(L, 1, allowed, "open");
@@ -266,7 +266,7 @@ int lpf_outside(lua_State *L, int status) {
     return 3;
 }
 
-int lpf_protect(lpf_state *s, lua_CFunction body, void *call) {
+int lpf_protect(lpf_context *s, lua_CFunction body, void *call) {
     lua_State *L = s->L;
     if (!L || !lua_checkstack(L, 20)) return PF_EHOST;
     lua_pushcfunction(L, body);

@@ -1,5 +1,5 @@
 /*
- * lpf_error.c - the error of kernels told beforehand, the lengths at which exact and linear
+ * lpf_survey.c - the error of kernels told beforehand, the lengths at which exact and linear
  * attention cross, and what a model's attention saw in training (performer/advise.lua).
  */
 #include "lpf.h"
@@ -162,4 +162,4 @@ static const luaL_Reg functions[] = {{"predict_kernel", predict_kernel},
                                      {"attention_lines", attention_lines},
                                      {NULL, NULL}};
 
-void lpf_open_error(lua_State *L) { luaL_setfuncs(L, functions, 0); }
+void lpf_open_survey(lua_State *L) { luaL_setfuncs(L, functions, 0); }
