@@ -1,11 +1,12 @@
 /*
- * lpf.h - what the files of the binding share: the state of one Lua state (its engine, its
+ * lpf.h - what the files of the binding share: the context of one Lua state (its engine, its
  * open tapes), errors, options, and the userdata classes.
  *
  * Rules that hold everywhere. A userdata is made closed (zeroed) and filled by the call
  * that can fail, so nothing leaks when Lua raises in between. An engine's failure becomes
- * a Lua error in lpf_result only, or `nil, message, code` in lpf_outside only. Dimensions
- * and positions are converted from 1-based in lpf_ops.c only. Nothing else is global.
+ * a Lua error in lpf_result only, or `nil, message, code` in lpf_outside only. Counting from
+ * 1 is turned into counting from 0, and back, in lpf_place.c only. Nothing else is global. No
+ * two files need each other: lpf_open.c calls all, lpf_raise.c none.
  */
 #ifndef LPF_H
 #define LPF_H
@@ -28,6 +29,9 @@
 
 enum { LPF_MAX_IN = 16, LPF_MAX_ATTR = 24, LPF_MAX_OUT = 8, LPF_NAME = 32 };
 
+/* Bytes of tensors made before the collector is asked to look for dead ones. */
+enum { LPF_MIN_TRIGGER = 64 << 20 };
+
 /* One op of the table, its argument names cut apart. */
 typedef struct lpf_op {
     pf_op_info info;
@@ -41,6 +45,8 @@ typedef struct lpf_tape {
     struct lpf_tape *outer;
 } lpf_tape;
 
+typedef struct lpf_closer lpf_closer;
+
 /* One a Lua state; reference-counted, because Lua layers in C modules point to it. */
 typedef struct lpf_context {
     int refs;            /* touched by the thread of the Lua state alone */
@@ -50,14 +56,14 @@ typedef struct lpf_context {
     lua_State *L;        /* the thread that called last: callbacks run on it */
     lpf_tape *tape;      /* innermost open tape */
     const pf_pass *pass; /* of the innermost Lua layer or recompute that runs, or NULL */
-    bool resolves;       /* this state finds the engine's Lua layers */
     uint64_t streams;    /* opened so far: the default seed of each */
     uint64_t step;       /* training steps so far: keys dropout */
     size_t debt;         /* bytes of tensors made since the last full collection */
     size_t trigger;      /* debt that asks for the next one */
     lpf_op *ops;
     int n_ops;
-    int log_ref; /* Lua function for messages, or LUA_NOREF: warnings to stderr */
+    int log_ref;         /* Lua function for messages, or LUA_NOREF: warnings to stderr */
+    lpf_closer *closers; /* run before the engine closes */
 } lpf_context;
 
 /* Raised by the executable's signal handler; a host or a stock lua leaves them alone. */
@@ -65,15 +71,21 @@ extern atomic_int lpf_interrupts; /* how often the user asked to stop */
 extern atomic_int lpf_polled;     /* a script asks pf.interrupted() itself */
 extern atomic_int lpf_cancel;     /* stops long engine calls */
 
-/* ---- state and engine (lpf_context.c) ---- */
+/* ---- context, engine, classes (lpf_context.c) ---- */
 lpf_context *lpf_enter(lua_State *L); /* marks L as the calling thread */
 pf_engine *lpf_engine(lua_State *L);  /* the engine, opened with defaults at first use */
-void lpf_context_release(lpf_context *s);
+void lpf_context_release(lpf_context *ctx);
+/* `close` runs when the Lua state closes, before the engine does. */
+void lpf_at_close(lua_State *L, void (*close)(lpf_context *));
 /* Binds L to a host's engine before performer.core is loaded. */
 void lpf_bind_engine(lua_State *L, pf_engine *engine);
 int lpf_open_engine(lua_State *L); /* pf.open{...} */
+void lpf_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
+/* More methods of a class, from a file that stands above the class's own. */
+void lpf_add_methods(lua_State *L, const char *name, const luaL_Reg *methods);
+void *lpf_new(lua_State *L, const char *name, size_t bytes); /* zeroed, metatable set */
 
-/* ---- errors (lpf_context.c) ---- */
+/* ---- errors (lpf_raise.c) ---- */
 /* Raises with the position of the nearest caller outside the binding's own Lua files. */
 int lpf_raise(lua_State *L, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int lpf_raise_message(lua_State *L);      /* raises the string on top, with position */
@@ -81,13 +93,12 @@ int lpf_result(lua_State *L, int status); /* status >= 0, or raises */
 /* 0 for success; pushes nil, message, code (3) when the outside world failed; else raises. */
 int lpf_outside(lua_State *L, int status);
 /* Runs a callback's body protected; its error waits for lpf_result. PF_OK or PF_EHOST. */
-int lpf_protect(lpf_context *s, lua_CFunction body, void *call);
+int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call);
+/* Nothing waits any more. The first call makes the slot: keeping an error must not allocate. */
+void lpf_forget_error(lua_State *L);
 const char *lpf_kind(lua_State *L, int index); /* "nil", "performer.tensor", ... */
-const char *lpf_nearest(const char *word, const char *const *names, int n); /* or NULL */
 
-/* ---- classes and options (lpf_context.c) ---- */
-void lpf_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
-void *lpf_new(lua_State *L, const char *name, size_t bytes); /* zeroed, metatable set */
+/* ---- options and arguments (lpf_options.c) ---- */
 /* Field `key` of the options at `index` (a table, nil or nothing); checked kinds. */
 double lpf_opt_number(lua_State *L, int index, const char *key, double def);
 int64_t lpf_opt_integer(lua_State *L, int index, const char *key, int64_t def);
@@ -97,6 +108,19 @@ const char *lpf_opt_string(lua_State *L, int index, const char *key, const char 
 void lpf_check_options(lua_State *L, int index, const char *const *allowed, const char *where);
 const char *lpf_check_text(lua_State *L, int index, const char *where, const char *what);
 int64_t lpf_check_whole(lua_State *L, int index, const char *where, const char *what);
+const char *lpf_nearest(const char *word, const char *const *names, int n); /* or NULL */
+
+/* ---- counting (lpf_place.c) ---- */
+enum { LPF_NO_END = -1 }; /* nobody knows how many there are: none counts from the end */
+/* The place of a position (1 .. n, or -1 .. -n from the end), -1 when there is none. */
+int64_t lpf_place(int64_t position, int64_t n);
+/* The place of a dimension; a negative one stays, the engine takes it from the end too. */
+int64_t lpf_dim(int64_t dim);
+/* Positions first .. last become the places from `first` to before `last`; false: not in n. */
+bool lpf_range(int64_t *first, int64_t *last, int64_t n);
+int64_t lpf_told(int64_t place); /* what Lua calls it; negative stays */
+void lpf_push_place(lua_State *L, int64_t place);
+void lpf_tell_places(lua_State *L, pf_tensor *t); /* places in t become positions */
 
 /* ---- tensors (lpf_tensor.c) ---- */
 pf_tensor **lpf_new_tensor(lua_State *L);            /* pushes a closed one */
@@ -104,9 +128,13 @@ void lpf_made(lua_State *L, const pf_tensor *t);     /* after filling it: tells 
 void lpf_push_tensor(lua_State *L, pf_tensor *t);    /* retains; NULL pushes nil */
 pf_tensor *lpf_test_tensor(lua_State *L, int index); /* NULL: no tensor */
 pf_tensor *lpf_check_tensor(lua_State *L, int index, const char *where, const char *what);
+/* Self at `index`, its tape open: its numbers may be read. */
+pf_tensor *lpf_check_living(lua_State *L, int index, const char *where);
 bool lpf_collect_for(lua_State *L, int status); /* true: out of memory, collected, try again */
 /* ids as an i32 tensor or a list of integers: pushes a buffer that holds them. */
 int32_t *lpf_ids(lua_State *L, int index, const char *where, size_t *n);
+/* Likewise positions as their places; `names` is what they are, in the plural. */
+int64_t *lpf_places(lua_State *L, int index, const char *where, const char *names, size_t *n);
 int lpf_push_ids(lua_State *L, const int32_t *ids, size_t n); /* as an i32 tensor */
 void lpf_open_tensor(lua_State *L);
 void lpf_open_make(lua_State *L); /* constructors into the table on top */
@@ -116,7 +144,6 @@ const lpf_op *lpf_find_op(lua_State *L, const char *name); /* raises when there 
 int lpf_call_op(lua_State *L); /* a Lua function; its upvalue is the lpf_op */
 /* Runs an op on the C stack's inputs and attributes, pushes its outputs, returns how many. */
 int lpf_run(lua_State *L, const lpf_op *op, pf_tensor *const *in, int n_in, const pf_attr *attr);
-int lpf_index_first(lua_State *L, pf_tensor *t, int64_t position); /* pushes t[position] */
 pf_tensor *lpf_scalar(lua_State *L, int index, pf_dtype dtype, const char *where); /* pushes it */
 const char *lpf_attr_name(const pf_attr_info *info); /* Lua's name of an attribute */
 void lpf_open_arith(lua_State *L);
@@ -139,13 +166,10 @@ pf_optimizer **lpf_new_optimizer(lua_State *L, int model_index);
 pf_optimizer *lpf_check_optimizer(lua_State *L, int index, const char *where);
 pf_state **lpf_new_stream_state(lua_State *L);
 pf_state *lpf_check_stream_state(lua_State *L, int index, const char *where);
-/* Rows of a batch as a list or an i32 tensor, from 1: pushes a buffer of them from 0. */
-int64_t *lpf_rows(lua_State *L, int index, const char *where, size_t *n);
-void lpf_forget_layers(lpf_context *s); /* the engine outlives s */
 /* What a model's call begins with: the pass of the Lua code around it, or a tape's being open. */
-static inline pf_pass lpf_pass_around(const lpf_context *s) {
-    const pf_pass fresh = {.size = sizeof fresh, .training = s->tape != NULL, .step = s->step};
-    return s->pass ? *s->pass : fresh;
+static inline pf_pass lpf_pass_around(const lpf_context *ctx) {
+    const pf_pass fresh = {.size = sizeof fresh, .training = ctx->tape != NULL, .step = ctx->step};
+    return ctx->pass ? *ctx->pass : fresh;
 }
 void lpf_open_tape(lua_State *L);
 void lpf_open_recompute(lua_State *L);

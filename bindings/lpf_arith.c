@@ -1,17 +1,24 @@
 /*
- * lpf_arith.c - t[i] and the operators of tensors, each made of op rows. A number mixed with
+ * lpf_arith.c - t[i], t[i] = x and the operators of tensors, made of op rows. A number mixed with
  * a tensor needs no tensor of its own where the op affine does the same.
  */
 #include "lpf.h"
 
 #include <string.h>
 
+/* ---- positions ---------------------------------------------------------------- */
+
+static pf_tensor *living(lua_State *L, const char *where) {
+    lpf_enter(L);
+    return lpf_check_living(L, 1, where);
+}
+
 /* t[position]: a slice of one, without its dimension. */
-int lpf_index_first(lua_State *L, pf_tensor *t, int64_t position) {
+static int row_at(lua_State *L, pf_tensor *t, int64_t position) {
     const int rank = pf_tensor_rank(t);
     if (rank == 0) return lpf_raise(L, "index: a scalar tensor has no positions");
-    const int64_t n = pf_tensor_size(t, 0), at = position > 0 ? position - 1 : position + n;
-    if (position == 0 || at < 0 || at >= n)
+    const int64_t n = pf_tensor_size(t, 0), at = lpf_place(position, n);
+    if (at < 0)
         return lpf_raise(L,
                          "index: position %lld, the first dimension has %lld (they count from 1)",
                          (long long)position, (long long)n);
@@ -31,6 +38,66 @@ int lpf_index_first(lua_State *L, pf_tensor *t, int64_t position) {
     for (int d = 1; d < rank; d++) shape[0].list[d - 1] = pf_tensor_size(t, d);
     return lpf_run(L, reshape, &row, 1, shape);
 }
+
+static const char *nearest_method(lua_State *L, int methods, const char *word) {
+    const char *names[256];
+    int n = 0;
+    lua_pushnil(L);
+    while (n < 256 && lua_next(L, methods)) {
+        if (lua_type(L, -2) == LUA_TSTRING) names[n++] = lua_tostring(L, -2);
+        lua_pop(L, 1);
+    }
+    lua_settop(L, methods);
+    return lpf_nearest(word, names, n);
+}
+
+/* t[i] is the i-th of the first dimension; t.name a method. */
+static int tensor_index(lua_State *L) {
+    if (lua_type(L, 2) == LUA_TNUMBER)
+        return row_at(L, living(L, "index"), lpf_check_whole(L, 2, "index", "the position"));
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 1;
+    if (lua_type(L, 2) != LUA_TSTRING)
+        return lpf_raise(L, "a tensor is indexed by a position or a method's name, not %s",
+                         lpf_kind(L, 2));
+    const char *word = lua_tostring(L, 2);
+    if (strncmp(word, "__", 2) == 0) return 1;
+    lua_settop(L, 2);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    const char *near = nearest_method(L, 3, word);
+    if (near) return lpf_raise(L, "a tensor has no method '%s' (did you mean '%s'?)", word, near);
+    return lpf_raise(L, "a tensor has no method '%s'", word);
+}
+
+/* Numbers of t[position] := a number, or a tensor of the row's element count. */
+static int tensor_newindex(lua_State *L) {
+    pf_tensor *t = living(L, "assignment");
+    const int64_t at = lpf_check_whole(L, 2, "assignment", "the position");
+    const int64_t rows = pf_tensor_rank(t) > 0 ? pf_tensor_size(t, 0) : 0;
+    const int64_t row = lpf_place(at, rows);
+    if (row < 0)
+        return lpf_raise(
+            L, "assignment: position %lld, the first dimension has %lld (they count from 1)",
+            (long long)at, (long long)rows);
+    if (lpf_enter(L)->tape && pf_tensor_requires_grad(t))
+        return lpf_raise(L,
+                         "assignment: a tensor that requires a gradient can't change under a tape");
+    const int64_t n = pf_tensor_numel(t) / rows;
+    const pf_tensor *from = lpf_test_tensor(L, 3);
+    if (!from && lua_type(L, 3) != LUA_TNUMBER)
+        return lpf_raise(L, "assignment: a number or a tensor is needed, got %s", lpf_kind(L, 3));
+    if (from && pf_tensor_numel(from) != n)
+        return lpf_raise(L, "assignment: the row has %lld elements, the tensor %lld", (long long)n,
+                         (long long)pf_tensor_numel(from));
+    for (int64_t i = 0; i < n; i++) {
+        double value = lua_tonumber(L, 3);
+        if (from) lpf_result(L, pf_tensor_get(from, i, &value));
+        lpf_result(L, pf_tensor_set(t, row * n + i, value));
+    }
+    return 0;
+}
+
+/* ---- operators ---------------------------------------------------------------- */
 
 /* scale * t + shift */
 static int affine(lua_State *L, pf_tensor *t, double scale, double shift) {
@@ -120,12 +187,20 @@ static int meta_unm(lua_State *L) {
     return binary(L, "sub");
 }
 
-static const luaL_Reg operators[] = {{"__add", meta_add}, {"__sub", meta_sub}, {"__mul", meta_mul},
-                                     {"__div", meta_div}, {"__pow", meta_pow}, {"__unm", meta_unm},
+static const luaL_Reg operators[] = {{"__add", meta_add},
+                                     {"__sub", meta_sub},
+                                     {"__mul", meta_mul},
+                                     {"__div", meta_div},
+                                     {"__pow", meta_pow},
+                                     {"__unm", meta_unm},
+                                     {"__newindex", tensor_newindex},
                                      {NULL, NULL}};
 
 void lpf_open_arith(lua_State *L) {
     luaL_getmetatable(L, LPF_TENSOR);
     luaL_setfuncs(L, operators, 0);
+    lua_getfield(L, -1, "methods");
+    lua_pushcclosure(L, tensor_index, 1);
+    lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
 }

@@ -88,12 +88,13 @@ static int data_batch(lua_State *L) {
     const int64_t index = lpf_opt_integer(L, 2, "index", 1),
                   size = lpf_opt_integer(L, 2, "size", 1);
     const pf_split split = check_split(L, lpf_opt_string(L, 2, "split", "train"), "batch");
-    if (index < 1)
+    const int64_t place = lpf_place(index, LPF_NO_END);
+    if (place < 0)
         return lpf_raise(L, "batch: index is %lld; batches count from 1", (long long)index);
     if (size < 1) return lpf_raise(L, "batch: size must be at least 1");
     pf_engine *engine = lpf_engine(L);
     pf_batch *batch = lpf_new(L, "performer.batch", sizeof *batch);
-    lpf_result(L, pf_data_batch(batch, engine, data, split, (uint64_t)(index - 1), size,
+    lpf_result(L, pf_data_batch(batch, engine, data, split, (uint64_t)place, size,
                                 lpf_opt_bool(L, 2, "masked", false),
                                 (uint64_t)lpf_opt_integer(L, 2, "seed", 0)));
     lua_createtable(L, 0, 6);
@@ -114,13 +115,14 @@ static int data_document(lua_State *L) {
     const pf_split split = check_split(L, opt_split(L, 3), "document");
     pf_data_info info = {0};
     lpf_result(L, pf_data_info_of(data, split, &info));
-    if (index < 1 || index > info.documents)
+    const int64_t place = lpf_place(index, info.documents);
+    if (place < 0)
         return lpf_raise(L, "document: position %lld of %lld (they count from 1)", (long long)index,
                          (long long)info.documents);
     pf_engine *engine = lpf_engine(L);
     pf_tensor **ids = lpf_new_tensor(L);
     const char *name = NULL;
-    lpf_result(L, pf_data_document(ids, &name, engine, data, split, index - 1));
+    lpf_result(L, pf_data_document(ids, &name, engine, data, split, place));
     lpf_made(L, *ids);
     lua_pushstring(L, name);
     return 2;

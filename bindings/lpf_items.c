@@ -106,24 +106,17 @@ static int items_tostring(lua_State *L) {
 
 /* ---- weights ------------------------------------------------------------------ */
 
-/* The list of positions at `index` (from 1; an i32 tensor or a table) as the engine counts,
- * NULL for nil. Pushes what holds it. */
+/* The list of positions at `index` as places, NULL for nil. Pushes what holds it. */
 static int64_t *read_positions(lua_State *L, int index, const char *what, int64_t *n) {
-    size_t count = 0;
     *n = 0;
     if (lua_isnoneornil(L, index)) {
         lua_pushnil(L);
         return NULL;
     }
+    size_t count;
     char where[64];
     snprintf(where, sizeof where, "attention.weights: %s", what);
-    const int32_t *ids = lpf_ids(L, index, where, &count);
-    int64_t *list = lua_newuserdatauv(L, (count + 1) * sizeof *list, 0);
-    for (size_t i = 0; i < count; i++) {
-        if (ids[i] < 1)
-            lpf_raise(L, "%s: %d is no position; they count from 1", where, (int)ids[i]);
-        list[i] = (int64_t)ids[i] - 1;
-    }
+    int64_t *list = lpf_places(L, index, where, "positions", &count);
     *n = (int64_t)count;
     return list;
 }

@@ -156,7 +156,7 @@ static int copy_body(lua_State *L) {
     if (c->rows) {
         lua_createtable(L, (int)c->n, 0);
         for (int64_t i = 0; i < c->n; i++) {
-            lua_pushinteger(L, c->rows[i] + 1);
+            lpf_push_place(L, c->rows[i]);
             lua_rawseti(L, -2, i + 1);
         }
         lua_replace(L, -2);
@@ -338,9 +338,9 @@ static int resolve(void *context, pf_engine *engine, const char *name, pf_module
     return lpf_protect(context, resolve_body, &call);
 }
 
-void lpf_forget_layers(lpf_context *s) {
-    if (s->resolves && s->engine) pf_engine_resolve_layers(s->engine, NULL, NULL);
-    s->resolves = false;
+/* A host's engine outlives the Lua state that found its layers. */
+static void stop_resolving(lpf_context *ctx) {
+    if (ctx->engine) pf_engine_resolve_layers(ctx->engine, NULL, NULL);
 }
 
 /* define_layer(name, builder): builder gets the children and returns a module. */
@@ -348,10 +348,9 @@ static int layer_define(lua_State *L) {
     luaL_checkstring(L, 1);
     luaL_checktype(L, 2, LUA_TFUNCTION);
     pf_engine *engine = lpf_engine(L);
-    lpf_context *s = lpf_enter(L);
-    if (!s->resolves) pf_engine_resolve_layers(engine, resolve, s);
-    s->resolves = true;
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layers_key) != LUA_TTABLE) {
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layers_key) != LUA_TTABLE) { /* the first one */
+        lpf_at_close(L, stop_resolving);
+        pf_engine_resolve_layers(engine, resolve, lpf_enter(L));
         lua_newtable(L);
         lua_pushvalue(L, -1);
         lua_rawsetp(L, LUA_REGISTRYINDEX, &layers_key);

@@ -155,10 +155,10 @@ static void nest_copy(nest *t, int dim) {
     }
     if (!lua_istable(L, -1))
         lpf_raise(L, "tensor: a number stands where a list of %lld is needed (dimension %d)",
-                  (long long)t->shape[dim], dim + 1);
+                  (long long)t->shape[dim], (int)lpf_told(dim));
     if ((int64_t)lua_rawlen(L, -1) != t->shape[dim])
-        lpf_raise(L, "tensor: the lists of dimension %d have %lld and %lld elements", dim + 1,
-                  (long long)t->shape[dim], (long long)lua_rawlen(L, -1));
+        lpf_raise(L, "tensor: the lists of dimension %d have %lld and %lld elements",
+                  (int)lpf_told(dim), (long long)t->shape[dim], (long long)lua_rawlen(L, -1));
     for (int64_t i = 1; i <= t->shape[dim]; i++) {
         lua_rawgeti(L, -1, i);
         nest_copy(t, dim + 1);

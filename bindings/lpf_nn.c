@@ -140,36 +140,6 @@ static int module_backward_sliced(lua_State *L) {
     return 1;
 }
 
-typedef int (*stream_fn)(pf_tensor **, pf_engine *, pf_module *, pf_tensor *, pf_state *);
-
-static int stream_call(lua_State *L, stream_fn fn, const char *where) {
-    pf_module *m = self(L, where);
-    pf_tensor *x = lpf_check_tensor(L, 2, where, "x");
-    pf_state *state = lpf_check_stream_state(L, 3, where);
-    pf_engine *engine = lpf_engine(L);
-    pf_tensor **y = lpf_new_tensor(L);
-    lpf_result(L, fn(y, engine, m, x, state));
-    lpf_made(L, *y);
-    return 1;
-}
-
-static int module_step(lua_State *L) { return stream_call(L, pf_module_step, "step"); }
-static int module_prefill(lua_State *L) { return stream_call(L, pf_module_prefill, "prefill"); }
-
-static int module_state(lua_State *L) {
-    static const char *const allowed[] = {"batch", NULL};
-    const pf_module *m = self(L, "state");
-    lpf_check_options(L, 2, allowed, "state");
-    const int64_t batch = lpf_opt_integer(L, 2, "batch", 1);
-    if (batch < 1 || batch > INT32_MAX) return lpf_raise(L, "state: batch must be at least 1");
-    pf_engine *engine = lpf_engine(L);
-    pf_state **box = lpf_new_stream_state(L);
-    lua_pushvalue(L, 1); /* a Lua layer's state needs its layer */
-    lua_setiuservalue(L, -2, 1);
-    lpf_result(L, pf_module_state(box, engine, m, (int)batch));
-    return 1;
-}
-
 /* Draws the projections that are due at `step`; returns how many. */
 static int module_redraw(lua_State *L) {
     pf_module *m = self(L, "redraw");
@@ -364,21 +334,13 @@ static int list_kernels(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg methods[] = {{"forward", module_call},
-                                   {"step", module_step},
-                                   {"prefill", module_prefill},
-                                   {"state", module_state},
-                                   {"backward_sliced", module_backward_sliced},
-                                   {"redraw", module_redraw},
-                                   {"type", module_type},
-                                   {"options", module_options},
-                                   {"tree", module_tree},
-                                   {"children", module_children},
-                                   {"tensors", module_tensors},
-                                   {"parameters", module_parameters},
-                                   {"count", module_count},
-                                   {"clear_grad", module_clear_grad},
-                                   {NULL, NULL}};
+static const luaL_Reg methods[] = {
+    {"forward", module_call},          {"backward_sliced", module_backward_sliced},
+    {"redraw", module_redraw},         {"type", module_type},
+    {"options", module_options},       {"tree", module_tree},
+    {"children", module_children},     {"tensors", module_tensors},
+    {"parameters", module_parameters}, {"count", module_count},
+    {"clear_grad", module_clear_grad}, {NULL, NULL}};
 
 static const luaL_Reg meta[] = {{"__gc", module_gc},
                                 {"__call", module_call},

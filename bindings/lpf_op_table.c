@@ -26,27 +26,27 @@ static void cut_names(lpf_op *op) {
 
 /* The table is the same in every engine, so a small one that closes at once can be asked:
  * the user's may still be opened with other options. */
-static void read_table(lua_State *L, lpf_context *s) {
+static void read_table(lua_State *L, lpf_context *ctx) {
     pf_options options = PF_OPTIONS_DEFAULT;
     options.threads = 1;
     pf_engine *engine = NULL;
     lpf_result(L, pf_engine_open(&engine, &options));
     const int n = pf_op_count(engine);
-    s->ops = calloc((size_t)n, sizeof *s->ops);
-    s->n_ops = s->ops ? n : 0;
-    for (int i = 0; i < s->n_ops; i++) {
-        pf_op_at(engine, i, &s->ops[i].info);
-        s->ops[i].index = i;
-        cut_names(&s->ops[i]);
+    ctx->ops = calloc((size_t)n, sizeof *ctx->ops);
+    ctx->n_ops = ctx->ops ? n : 0;
+    for (int i = 0; i < ctx->n_ops; i++) {
+        pf_op_at(engine, i, &ctx->ops[i].info);
+        ctx->ops[i].index = i;
+        cut_names(&ctx->ops[i]);
     }
     pf_engine_close(&engine);
-    if (!s->ops) luaL_error(L, "performer: out of memory");
+    if (!ctx->ops) luaL_error(L, "performer: out of memory");
 }
 
 const lpf_op *lpf_find_op(lua_State *L, const char *name) {
-    const lpf_context *s = lpf_enter(L);
-    for (int i = 0; i < s->n_ops; i++)
-        if (strcmp(s->ops[i].info.name, name) == 0) return &s->ops[i];
+    const lpf_context *ctx = lpf_enter(L);
+    for (int i = 0; i < ctx->n_ops; i++)
+        if (strcmp(ctx->ops[i].info.name, name) == 0) return &ctx->ops[i];
     lpf_raise(L, "no op '%s'", name);
     return NULL;
 }
@@ -74,10 +74,10 @@ static void push_attr(lua_State *L, const pf_attr_info *info) {
 
 /* The op table as data: a list of {name, args, results, doc, attrs, ...}. */
 static int list_ops(lua_State *L) {
-    const lpf_context *s = lpf_enter(L);
-    lua_createtable(L, s->n_ops, 0);
-    for (int i = 0; i < s->n_ops; i++) {
-        const pf_op_info *info = &s->ops[i].info;
+    const lpf_context *ctx = lpf_enter(L);
+    lua_createtable(L, ctx->n_ops, 0);
+    for (int i = 0; i < ctx->n_ops; i++) {
+        const pf_op_info *info = &ctx->ops[i].info;
         lua_newtable(L);
         lua_pushstring(L, info->name);
         lua_setfield(L, -2, "name");
@@ -109,17 +109,17 @@ static int list_ops(lua_State *L) {
 /* ---- functions and methods ---------------------------------------------------- */
 
 void lpf_open_ops(lua_State *L) {
-    lpf_context *s = lpf_enter(L);
-    if (!s->ops) read_table(L, s);
+    lpf_context *ctx = lpf_enter(L);
+    if (!ctx->ops) read_table(L, ctx);
     luaL_getmetatable(L, LPF_TENSOR);
     lua_getfield(L, -1, "methods");
-    for (int i = 0; i < s->n_ops; i++) {
-        const char *name = s->ops[i].info.name;
-        const bool fits = s->ops[i].info.max_inputs <= LPF_MAX_IN &&
-                          s->ops[i].info.n_attrs <= LPF_MAX_ATTR &&
-                          s->ops[i].info.outputs <= LPF_MAX_OUT;
+    for (int i = 0; i < ctx->n_ops; i++) {
+        const char *name = ctx->ops[i].info.name;
+        const bool fits = ctx->ops[i].info.max_inputs <= LPF_MAX_IN &&
+                          ctx->ops[i].info.n_attrs <= LPF_MAX_ATTR &&
+                          ctx->ops[i].info.outputs <= LPF_MAX_OUT;
         if (!fits) luaL_error(L, "performer: op '%s' is too wide for the binding", name);
-        lua_pushlightuserdata(L, &s->ops[i]);
+        lua_pushlightuserdata(L, &ctx->ops[i]);
         lua_pushcclosure(L, lpf_call_op, 1);
         if (lua_getfield(L, -2, name) == LUA_TNIL) { /* a method of the class stands first */
             lua_pushvalue(L, -2);

@@ -3,9 +3,9 @@
  * inputs by position, then attributes by position in the row's order, or one options table with
  * attributes and optional inputs. The rows come from lpf_op_table.c.
  *
- * This is the only file that knows about counting: a dimension or position counts from 1 in
- * Lua, negative ones from the end, `slice` includes its last position, and `argmax` returns
- * a position. A number stands for a scalar tensor wherever an input is required.
+ * Counting is turned round by lpf_place.c: dimensions, the positions of `slice`, which includes
+ * its last, and those that `argmax` returns. A number stands for a scalar tensor wherever an
+ * input is required.
  */
 #include "lpf.h"
 
@@ -35,13 +35,6 @@ static bool is_last(const pf_attr_info *info) { return strcmp(lpf_attr_name(info
 
 /* ---- running ------------------------------------------------------------------ */
 
-static void count_from_one(lua_State *L, pf_tensor *t) {
-    int32_t *position = pf_tensor_data(t);
-    if (!position) lpf_raise(L, "argmax: the result is not contiguous");
-    const int64_t n = pf_tensor_numel(t);
-    for (int64_t i = 0; i < n; i++) position[i]++;
-}
-
 int lpf_run(lua_State *L, const lpf_op *op, pf_tensor *const *in, int n_in, const pf_attr *attr) {
     pf_engine *engine = lpf_engine(L);
     pf_tensor **box[LPF_MAX_OUT], *out[LPF_MAX_OUT] = {NULL};
@@ -65,7 +58,7 @@ int lpf_run(lua_State *L, const lpf_op *op, pf_tensor *const *in, int n_in, cons
             lua_replace(L, -(results - o) - 1);
         }
     }
-    if (strcmp(op->info.name, "argmax") == 0) count_from_one(L, out[0]);
+    if (strcmp(op->info.name, "argmax") == 0) lpf_tell_places(L, out[0]);
     return results;
 }
 
@@ -135,7 +128,7 @@ static void read_inputs(reading *r) {
 static int64_t check_dim(reading *r, int index, const char *name) {
     const int64_t dim = lpf_check_whole(r->L, index, r->op->info.name, name);
     if (dim == 0) lpf_raise(r->L, "%s: %s is 0; dimensions count from 1", r->op->info.name, name);
-    return dim > 0 ? dim - 1 : dim;
+    return lpf_dim(dim);
 }
 
 static int64_t check_choice(reading *r, int index, const pf_attr_info *info) {
@@ -320,8 +313,7 @@ static void check_range(reading *r, const char *name, int64_t dim) {
                               (long long)pf_tensor_size(t, d));
     snprintf(shape + n, sizeof shape - n, "]");
     lpf_raise(r->L, "%s: %s is %lld, but %s is %s: dimensions 1 to %d, or -%d to -1",
-              r->op->info.name, name, (long long)(dim >= 0 ? dim + 1 : dim), r->op->arg[0], shape,
-              rank, rank);
+              r->op->info.name, name, (long long)lpf_told(dim), r->op->arg[0], shape, rank, rank);
 }
 
 /* Dimensions that were given belong to the first input. */
@@ -338,7 +330,7 @@ static void check_dims(reading *r) {
 
 /* ---- positions ---------------------------------------------------------------- */
 
-/* 1-based positions of a slice, the last one included, become the half-open range of C. */
+/* Positions of a slice, as Lua counts, become the range of the engine. */
 static void resolve_positions(reading *r) {
     const pf_op_info *info = &r->op->info;
     int dim_at = -1, first_at = -1, last_at = -1;
@@ -353,17 +345,14 @@ static void resolve_positions(reading *r) {
     const int64_t dim = r->attr[dim_at].i;
     if (dim >= rank || dim < -rank) return; /* the default, of a scalar: the op says it */
     const int64_t n = pf_tensor_size(t, (int)(dim < 0 ? dim + rank : dim));
-    int64_t first = r->given[first_at] ? r->attr[first_at].i : 1;
-    int64_t last = r->given[last_at] ? r->attr[last_at].i : n;
-    if (first < 0) first += n + 1;
-    if (last < 0) last += n + 1;
-    if (first < 1 || last > n || last < first - 1)
-        lpf_raise(r->L, "%s: from %lld to %lld, but dimension %d has %lld (positions count from 1)",
-                  info->name, (long long)(r->given[first_at] ? r->attr[first_at].i : 1),
-                  (long long)(r->given[last_at] ? r->attr[last_at].i : n),
-                  (int)(dim < 0 ? dim + rank : dim) + 1, (long long)n);
-    r->attr[first_at].i = first - 1;
+    const int64_t first = r->given[first_at] ? r->attr[first_at].i : 1;
+    const int64_t last = r->given[last_at] ? r->attr[last_at].i : n;
+    r->attr[first_at].i = first;
     r->attr[last_at].i = last;
+    if (!lpf_range(&r->attr[first_at].i, &r->attr[last_at].i, n))
+        lpf_raise(r->L, "%s: from %lld to %lld, but dimension %d has %lld (positions count from 1)",
+                  info->name, (long long)first, (long long)last,
+                  (int)lpf_told(dim < 0 ? dim + rank : dim), (long long)n);
     r->given[first_at] = r->given[last_at] = true;
 }
 

@@ -49,21 +49,11 @@ static int state_batch(lua_State *L) {
     return 1;
 }
 
-int64_t *lpf_rows(lua_State *L, int index, const char *where, size_t *n) {
-    const int32_t *ids = lpf_ids(L, index, where, n);
-    int64_t *rows = lua_newuserdatauv(L, (*n + 1) * sizeof *rows, 0);
-    for (size_t i = 0; i < *n; i++) {
-        if (ids[i] < 1) lpf_raise(L, "%s: rows count from 1, got %d", where, (int)ids[i]);
-        rows[i] = (int64_t)ids[i] - 1;
-    }
-    return rows;
-}
-
 /* reorder(rows): row b becomes what row rows[b] was; the state itself. */
 static int state_reorder(lua_State *L) {
     pf_state *state = lpf_check_stream_state(L, 1, "reorder");
     size_t n;
-    const int64_t *rows = lpf_rows(L, 2, "reorder", &n);
+    const int64_t *rows = lpf_places(L, 2, "reorder", "rows", &n);
     lpf_result(L, pf_state_reorder(lpf_engine(L), state, rows, (int64_t)n));
     lua_settop(L, 1);
     return 1;
@@ -119,6 +109,42 @@ static int state_attend(lua_State *L, attend_fn fn, const char *where) {
 
 static int state_prefill(lua_State *L) { return state_attend(L, pf_attention_prefill, "prefill"); }
 static int state_step(lua_State *L) { return state_attend(L, pf_attention_step, "step"); }
+
+/* ---- models -------------------------------------------------------------------- */
+
+/* model:step(x, state), model:prefill(x, state): the outputs. */
+typedef int (*stream_fn)(pf_tensor **, pf_engine *, pf_module *, pf_tensor *, pf_state *);
+
+static int stream_call(lua_State *L, stream_fn fn, const char *where) {
+    lpf_enter(L);
+    pf_module *m = lpf_check_module(L, 1, where);
+    pf_tensor *x = lpf_check_tensor(L, 2, where, "x");
+    pf_state *state = lpf_check_stream_state(L, 3, where);
+    pf_engine *engine = lpf_engine(L);
+    pf_tensor **y = lpf_new_tensor(L);
+    lpf_result(L, fn(y, engine, m, x, state));
+    lpf_made(L, *y);
+    return 1;
+}
+
+static int module_step(lua_State *L) { return stream_call(L, pf_module_step, "step"); }
+static int module_prefill(lua_State *L) { return stream_call(L, pf_module_prefill, "prefill"); }
+
+/* model:state([{batch =}]) */
+static int module_state(lua_State *L) {
+    static const char *const allowed[] = {"batch", NULL};
+    lpf_enter(L);
+    const pf_module *m = lpf_check_module(L, 1, "state");
+    lpf_check_options(L, 2, allowed, "state");
+    const int64_t batch = lpf_opt_integer(L, 2, "batch", 1);
+    if (batch < 1 || batch > INT32_MAX) return lpf_raise(L, "state: batch must be at least 1");
+    pf_engine *engine = lpf_engine(L);
+    pf_state **box = lpf_new_stream_state(L);
+    lua_pushvalue(L, 1); /* a Lua layer's state needs its layer */
+    lua_setiuservalue(L, -2, 1);
+    lpf_result(L, pf_module_state(box, engine, m, (int)batch));
+    return 1;
+}
 
 /* ---- opening and loading ------------------------------------------------------ */
 
@@ -229,7 +255,11 @@ static const luaL_Reg functions[] = {
     {"load_model_state", model_state_load}, {"state_info", state_info},
     {"check_state", state_check},           {NULL, NULL}};
 
+static const luaL_Reg module_methods[] = {
+    {"prefill", module_prefill}, {"step", module_step}, {"state", module_state}, {NULL, NULL}};
+
 void lpf_open_state(lua_State *L) {
     lpf_class(L, LPF_STATE, methods, meta);
+    lpf_add_methods(L, LPF_MODULE, module_methods);
     luaL_setfuncs(L, functions, 0);
 }

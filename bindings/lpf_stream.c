@@ -61,7 +61,7 @@ static int stream_fork(lua_State *L) {
 static int stream_reorder(lua_State *L) {
     pf_stream *stream = check_stream(L, "reorder");
     size_t n;
-    const int64_t *rows = lpf_rows(L, 2, "reorder", &n);
+    const int64_t *rows = lpf_places(L, 2, "reorder", "rows", &n);
     lpf_result(L, pf_stream_reorder(stream, rows, (int64_t)n));
     lua_settop(L, 1);
     return 1;
@@ -85,13 +85,13 @@ static int stream_close(lua_State *L) {
 
 static pf_sampling read_sampling(lua_State *L, int index) {
     static const char *const allowed[] = {"temperature", "top_k", "top_p", "seed", NULL};
-    const lpf_context *s = lpf_enter(L);
+    const lpf_context *ctx = lpf_enter(L);
     pf_sampling o = {.size = sizeof o, .top_p = 1};
     lpf_check_options(L, index, allowed, "sampling");
     o.temperature = lpf_opt_number(L, index, "temperature", 0);
     o.top_k = (int)lpf_opt_integer(L, index, "top_k", 0);
     o.top_p = lpf_opt_number(L, index, "top_p", 1);
-    o.seed = (uint64_t)lpf_opt_integer(L, index, "seed", (int64_t)s->streams);
+    o.seed = (uint64_t)lpf_opt_integer(L, index, "seed", (int64_t)ctx->streams);
     if (!(o.temperature >= 0)) lpf_raise(L, "sampling: temperature must be at least 0");
     if (o.top_k < 0) lpf_raise(L, "sampling: top_k must be at least 0");
     if (!(o.top_p > 0 && o.top_p <= 1)) lpf_raise(L, "sampling: top_p must be in (0, 1]");
@@ -146,9 +146,8 @@ static int stream_next(lua_State *L) {
     const int32_t *ids = lpf_ids(L, 2, "next", &n);
     if ((int64_t)n != batch)
         return lpf_raise(L, "next: a token a sequence, %d of them; got %d", (int)batch, (int)n);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         if (ids[i] < 0) return lpf_raise(L, "next: no token %d", (int)ids[i]);
-    }
     lpf_result(L, pf_stream_feed(stream, ids, 1));
     return push_sample(L, stream, &sampling);
 }

@@ -141,7 +141,8 @@ static int attention_lines(lua_State *L) {
         lua_setfield(L, -2, "layer");
         lua_pushstring(L, line.map);
         lua_setfield(L, -2, "map");
-        set_integer(L, "head", line.head + 1);
+        lpf_push_place(L, line.head);
+        lua_setfield(L, -2, "head");
         set_integer(L, "features", line.features);
         set_integer(L, "step", (int64_t)line.step);
         set_number(L, "query", line.query);

@@ -6,13 +6,13 @@
 #include "lpf.h"
 
 /* Closes `tape` and every tape opened after it. */
-static void close_down_to(lpf_context *s, lpf_tape *tape) {
+static void close_down_to(lpf_context *ctx, lpf_tape *tape) {
     if (!tape->tape) return;
     bool more = true;
-    while (more && s->tape) {
-        lpf_tape *top = s->tape;
+    while (more && ctx->tape) {
+        lpf_tape *top = ctx->tape;
         more = top != tape;
-        s->tape = top->outer;
+        ctx->tape = top->outer;
         top->outer = NULL;
         pf_tape_close(&top->tape);
     }
@@ -29,19 +29,19 @@ static void push_known(lua_State *L) {
 
 static int tape_new(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
-    lpf_context *s = lpf_enter(L);
+    lpf_context *ctx = lpf_enter(L);
     lpf_tape *tape = lpf_new(L, LPF_TAPE, sizeof *tape);
     push_known(L);
-    if (s->tape) { /* it must not be collected before the inner one */
-        lua_rawgetp(L, -1, s->tape);
+    if (ctx->tape) { /* it must not be collected before the inner one */
+        lua_rawgetp(L, -1, ctx->tape);
         lua_setiuservalue(L, -3, 1);
     }
     lua_pushvalue(L, -2);
     lua_rawsetp(L, -2, tape);
     lua_pop(L, 1);
     lpf_result(L, pf_tape_open(&tape->tape, engine));
-    tape->outer = s->tape;
-    s->tape = tape;
+    tape->outer = ctx->tape;
+    ctx->tape = tape;
     return 1;
 }
 
@@ -70,7 +70,7 @@ static int tape_tostring(lua_State *L) {
 /* ---- checking gradients ------------------------------------------------------- */
 
 typedef struct {
-    lpf_context *s;
+    lpf_context *ctx;
     int function; /* in the registry */
     pf_tensor *const *inputs;
     int n;
@@ -91,8 +91,8 @@ static int check_function(void *context, pf_engine *engine, pf_tensor *const *in
                           pf_tensor **loss) {
     (void)engine;
     const check_call *made = context;
-    check_call call = {made->s, made->function, inputs, n, loss};
-    return lpf_protect(made->s, check_body, &call);
+    check_call call = {made->ctx, made->function, inputs, n, loss};
+    return lpf_protect(made->ctx, check_body, &call);
 }
 
 /* gradcheck(f, inputs, seed): the largest relative error, and how many directions were judged. */

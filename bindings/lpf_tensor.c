@@ -15,15 +15,16 @@
 pf_tensor **lpf_new_tensor(lua_State *L) { return lpf_new(L, LPF_TENSOR, sizeof(pf_tensor *)); }
 
 void lpf_made(lua_State *L, const pf_tensor *t) {
-    lpf_context *s = lpf_enter(L);
-    s->debt += 256; /* the header and the box */
-    if (t && !s->tape) s->debt += (size_t)pf_tensor_numel(t) * pf_dtype_size(pf_tensor_dtype(t));
-    if (s->debt < s->trigger) return;
-    s->debt = 0;
+    lpf_context *ctx = lpf_enter(L);
+    ctx->debt += 256; /* the header and the box */
+    if (t && !ctx->tape)
+        ctx->debt += (size_t)pf_tensor_numel(t) * pf_dtype_size(pf_tensor_dtype(t));
+    if (ctx->debt < ctx->trigger) return;
+    ctx->debt = 0;
     lua_gc(L, LUA_GCCOLLECT, 0);
     size_t live, peak;
     pf_engine_memory(lpf_engine(L), &live, &peak);
-    s->trigger = live > ((size_t)64 << 20) ? live : (size_t)64 << 20;
+    ctx->trigger = live > LPF_MIN_TRIGGER ? live : LPF_MIN_TRIGGER;
 }
 
 bool lpf_collect_for(lua_State *L, int status) {
@@ -54,6 +55,13 @@ pf_tensor *lpf_check_tensor(lua_State *L, int index, const char *where, const ch
     return t;
 }
 
+pf_tensor *lpf_check_living(lua_State *L, int index, const char *where) {
+    pf_tensor *t = lpf_check_tensor(L, index, where, "self");
+    if (!pf_tensor_alive(t))
+        lpf_raise(L, "%s: the tensor's tape has closed (use :detach() to keep one)", where);
+    return t;
+}
+
 static pf_tensor *self(lua_State *L, const char *where) {
     pf_tensor *t = lpf_check_tensor(L, 1, where, "self");
     lpf_enter(L);
@@ -62,10 +70,8 @@ static pf_tensor *self(lua_State *L, const char *where) {
 
 /* Self, alive: its numbers may be read. */
 static pf_tensor *living(lua_State *L, const char *where) {
-    pf_tensor *t = self(L, where);
-    if (!pf_tensor_alive(t))
-        lpf_raise(L, "%s: the tensor's tape has closed (use :detach() to keep one)", where);
-    return t;
+    lpf_enter(L);
+    return lpf_check_living(L, 1, where);
 }
 
 /* A temporary block owned by the Lua stack. */
@@ -107,11 +113,11 @@ static int tensor_shape(lua_State *L) {
 static int tensor_size(lua_State *L) {
     const pf_tensor *t = self(L, "size");
     const int rank = pf_tensor_rank(t);
-    const int64_t dim = lpf_check_whole(L, 2, "size", "dim");
-    if (dim == 0 || dim > rank || dim < -rank)
+    const int64_t dim = lpf_check_whole(L, 2, "size", "dim"), at = lpf_place(dim, rank);
+    if (at < 0)
         return lpf_raise(L, "size: dim is %d, the tensor has %d dimensions (they count from 1)",
                          (int)dim, rank);
-    lua_pushinteger(L, pf_tensor_size(t, (int)(dim > 0 ? dim - 1 : rank + dim)));
+    lua_pushinteger(L, pf_tensor_size(t, (int)at));
     return 1;
 }
 
@@ -274,6 +280,17 @@ int32_t *lpf_ids(lua_State *L, int index, const char *where, size_t *n) {
     return ids;
 }
 
+int64_t *lpf_places(lua_State *L, int index, const char *where, const char *names, size_t *n) {
+    const int32_t *positions = lpf_ids(L, index, where, n);
+    int64_t *places = block_of(L, (int64_t)*n, sizeof *places);
+    for (size_t i = 0; i < *n; i++) {
+        places[i] = lpf_place(positions[i], LPF_NO_END);
+        if (places[i] < 0)
+            lpf_raise(L, "%s: %s count from 1, got %d", where, names, (int)positions[i]);
+    }
+    return places;
+}
+
 int lpf_push_ids(lua_State *L, const int32_t *ids, size_t n) {
     const int64_t shape[1] = {(int64_t)n};
     pf_tensor **t = lpf_new_tensor(L);
@@ -312,67 +329,6 @@ static int tensor_clear_grad(lua_State *L) {
     return 1;
 }
 
-/* ---- indexing ----------------------------------------------------------------- */
-
-static const char *nearest_method(lua_State *L, int methods, const char *word) {
-    const char *names[256];
-    int n = 0;
-    lua_pushnil(L);
-    while (n < 256 && lua_next(L, methods)) {
-        if (lua_type(L, -2) == LUA_TSTRING) names[n++] = lua_tostring(L, -2);
-        lua_pop(L, 1);
-    }
-    lua_settop(L, methods);
-    return lpf_nearest(word, names, n);
-}
-
-/* t[i] is the i-th of the first dimension; t.name a method. */
-static int tensor_index(lua_State *L) {
-    if (lua_type(L, 2) == LUA_TNUMBER)
-        return lpf_index_first(L, living(L, "index"),
-                               lpf_check_whole(L, 2, "index", "the position"));
-    lua_pushvalue(L, 2);
-    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 1;
-    if (lua_type(L, 2) != LUA_TSTRING)
-        return lpf_raise(L, "a tensor is indexed by a position or a method's name, not %s",
-                         lpf_kind(L, 2));
-    const char *word = lua_tostring(L, 2);
-    if (strncmp(word, "__", 2) == 0) return 1;
-    lua_settop(L, 2);
-    lua_pushvalue(L, lua_upvalueindex(1));
-    const char *near = nearest_method(L, 3, word);
-    if (near) return lpf_raise(L, "a tensor has no method '%s' (did you mean '%s'?)", word, near);
-    return lpf_raise(L, "a tensor has no method '%s'", word);
-}
-
-/* Numbers of t[position] := a number, or a tensor of the row's element count. */
-static int tensor_newindex(lua_State *L) {
-    pf_tensor *t = living(L, "assignment");
-    const int64_t at = lpf_check_whole(L, 2, "assignment", "the position");
-    const int64_t rows = pf_tensor_rank(t) > 0 ? pf_tensor_size(t, 0) : 0;
-    const int64_t row = at > 0 ? at - 1 : rows + at;
-    if (at == 0 || row < 0 || row >= rows)
-        return lpf_raise(
-            L, "assignment: position %lld, the first dimension has %lld (they count from 1)",
-            (long long)at, (long long)rows);
-    if (lpf_enter(L)->tape && pf_tensor_requires_grad(t))
-        return lpf_raise(L,
-                         "assignment: a tensor that requires a gradient can't change under a tape");
-    const int64_t n = pf_tensor_numel(t) / rows;
-    const pf_tensor *from = lpf_test_tensor(L, 3);
-    if (!from && lua_type(L, 3) != LUA_TNUMBER)
-        return lpf_raise(L, "assignment: a number or a tensor is needed, got %s", lpf_kind(L, 3));
-    if (from && pf_tensor_numel(from) != n)
-        return lpf_raise(L, "assignment: the row has %lld elements, the tensor %lld", (long long)n,
-                         (long long)pf_tensor_numel(from));
-    for (int64_t i = 0; i < n; i++) {
-        double value = lua_tonumber(L, 3);
-        if (from) lpf_result(L, pf_tensor_get(from, i, &value));
-        lpf_result(L, pf_tensor_set(t, row * n + i, value));
-    }
-    return 0;
-}
-
 static int tensor_gc(lua_State *L) {
     pf_tensor **box = luaL_checkudata(L, 1, LPF_TENSOR);
     pf_tensor_release(box);
@@ -398,17 +354,14 @@ static const luaL_Reg methods[] = {{"shape", tensor_shape},
                                    {"clear_grad", tensor_clear_grad},
                                    {NULL, NULL}};
 
-static const luaL_Reg meta[] = {
-    {"__gc", tensor_gc}, {"__len", tensor_len},           {"__tostring", tensor_tostring},
-    {"__eq", tensor_eq}, {"__newindex", tensor_newindex}, {NULL, NULL}};
+static const luaL_Reg meta[] = {{"__gc", tensor_gc},
+                                {"__len", tensor_len},
+                                {"__tostring", tensor_tostring},
+                                {"__eq", tensor_eq},
+                                {NULL, NULL}};
 
 void lpf_open_tensor(lua_State *L) {
     lpf_class(L, LPF_TENSOR, methods, meta);
-    luaL_getmetatable(L, LPF_TENSOR);
-    lua_getfield(L, -1, "methods");
-    lua_pushcclosure(L, tensor_index, 1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
     luaL_newmetatable(L, "performer.shape");
     lua_pushcfunction(L, shape_text);
     lua_setfield(L, -2, "__tostring");

@@ -1,0 +1,115 @@
+/*
+ * lpf_raise.c - errors: misuse and the engine's failures raised as Lua errors, the outside
+ * world's returned as nil, message, code.
+ *
+ * An error of a Lua function that the engine called can't jump over the engine's frames. It is
+ * kept aside while they return PF_EHOST (lpf_protect), and goes on as it was where C meets Lua
+ * again (lpf_result).
+ */
+#include "lpf.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+atomic_int lpf_interrupts;
+atomic_int lpf_polled;
+atomic_int lpf_cancel;
+
+static const char pending_key = 'p'; /* registry: the error that is kept aside, or false */
+
+/* ---- raising ------------------------------------------------------------------ */
+
+/* Is a Lua function of the binding itself (performer/nn.lua and friends)? */
+static bool is_ours(lua_State *L, const lua_Debug *ar) {
+    lua_getfield(L, LUA_REGISTRYINDEX, "performer.home");
+    size_t n = 0;
+    const char *home = lua_tolstring(L, -1, &n);
+    const bool ours = home && ar->source[0] == '@' && strncmp(ar->source + 1, home, n) == 0;
+    lua_pop(L, 1);
+    return ours;
+}
+
+static void push_where(lua_State *L) {
+    lua_Debug ar;
+    for (int level = 1; lua_getstack(L, level, &ar); level++) {
+        lua_getinfo(L, "Sl", &ar);
+        if (ar.currentline > 0 && !is_ours(L, &ar)) {
+            lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+            return;
+        }
+    }
+    lua_pushliteral(L, "");
+}
+
+int lpf_raise_message(lua_State *L) {
+    push_where(L);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
+int lpf_raise(lua_State *L, const char *format, ...) {
+    char message[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    luaL_checkstack(L, 8, "error");
+    lua_pushstring(L, message);
+    return lpf_raise_message(L);
+}
+
+const char *lpf_kind(lua_State *L, int index) {
+    if (luaL_getmetafield(L, index, "__name") == LUA_TSTRING) {
+        const char *name = lua_tostring(L, -1);
+        lua_pop(L, 1);
+        if (strncmp(name, "performer.", 10) == 0) return name;
+    }
+    return luaL_typename(L, index);
+}
+
+/* ---- what the engine and its callbacks say ------------------------------------ */
+
+void lpf_forget_error(lua_State *L) {
+    lua_pushboolean(L, 0);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
+}
+
+int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call) {
+    lua_State *L = ctx->L;
+    if (!L || !lua_checkstack(L, 20)) return PF_EHOST;
+    lua_pushcfunction(L, body);
+    lua_pushlightuserdata(L, call);
+    const int status = lua_pcall(L, 1, 0, 0);
+    ctx->L = L; /* the callback may have run others */
+    if (status == LUA_OK) return PF_OK;
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
+    return PF_EHOST;
+}
+
+int lpf_result(lua_State *L, int status) {
+    if (status >= 0) return status;
+    luaL_checkstack(L, 8, "error");
+    if (status == PF_EHOST) {
+        /* A Lua callback raised: its own error goes on, as if no C had been between. */
+        const bool none = lua_rawgetp(L, LUA_REGISTRYINDEX, &pending_key) == LUA_TBOOLEAN;
+        lpf_forget_error(L);
+        if (!none) return lua_error(L);
+        lua_pop(L, 1);
+    }
+    if (status == PF_ECANCEL) atomic_store(&lpf_cancel, 0); /* so that a script can clean up */
+    const char *message = pf_last_error();
+    lua_pushstring(L, message[0] ? message : pf_status_text(status));
+    return lpf_raise_message(L);
+}
+
+int lpf_outside(lua_State *L, int status) {
+    if (status >= 0) return 0;
+    if (status != PF_EIO && status != PF_EFORMAT && status != PF_ENOTFOUND)
+        return lpf_result(L, status);
+    lua_pushnil(L);
+    lua_pushstring(L, pf_last_error());
+    lua_pushstring(L, pf_status_name(status));
+    return 3;
+}
