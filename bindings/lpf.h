@@ -134,7 +134,7 @@ bool lpf_collect_for(lua_State *L, int status); /* true: out of memory, collecte
 /* ids as an i32 tensor or a list of integers: pushes a buffer that holds them. */
 int32_t *lpf_ids(lua_State *L, int index, const char *where, size_t *n);
 /* Likewise positions as their places; `names` is what they are, in the plural. */
-int64_t *lpf_places(lua_State *L, int index, const char *where, const char *names, size_t *n);
+int64_t *lpf_place_list(lua_State *L, int index, const char *where, const char *names, size_t *n);
 int lpf_push_ids(lua_State *L, const int32_t *ids, size_t n); /* as an i32 tensor */
 void lpf_open_tensor(lua_State *L);
 void lpf_open_make(lua_State *L); /* constructors into the table on top */

@@ -116,7 +116,7 @@ static int64_t *read_positions(lua_State *L, int index, const char *what, int64_
     size_t count;
     char where[64];
     snprintf(where, sizeof where, "attention.weights: %s", what);
-    int64_t *list = lpf_places(L, index, where, "positions", &count);
+    int64_t *list = lpf_place_list(L, index, where, "positions", &count);
     *n = (int64_t)count;
     return list;
 }

@@ -53,7 +53,7 @@ static int state_batch(lua_State *L) {
 static int state_reorder(lua_State *L) {
     pf_state *state = lpf_check_stream_state(L, 1, "reorder");
     size_t n;
-    const int64_t *rows = lpf_places(L, 2, "reorder", "rows", &n);
+    const int64_t *rows = lpf_place_list(L, 2, "reorder", "rows", &n);
     lpf_result(L, pf_state_reorder(lpf_engine(L), state, rows, (int64_t)n));
     lua_settop(L, 1);
     return 1;

@@ -61,7 +61,7 @@ static int stream_fork(lua_State *L) {
 static int stream_reorder(lua_State *L) {
     pf_stream *stream = check_stream(L, "reorder");
     size_t n;
-    const int64_t *rows = lpf_places(L, 2, "reorder", "rows", &n);
+    const int64_t *rows = lpf_place_list(L, 2, "reorder", "rows", &n);
     lpf_result(L, pf_stream_reorder(stream, rows, (int64_t)n));
     lua_settop(L, 1);
     return 1;

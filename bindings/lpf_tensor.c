@@ -280,7 +280,7 @@ int32_t *lpf_ids(lua_State *L, int index, const char *where, size_t *n) {
     return ids;
 }
 
-int64_t *lpf_places(lua_State *L, int index, const char *where, const char *names, size_t *n) {
+int64_t *lpf_place_list(lua_State *L, int index, const char *where, const char *names, size_t *n) {
     const int32_t *positions = lpf_ids(L, index, where, n);
     int64_t *places = block_of(L, (int64_t)*n, sizeof *places);
     for (size_t i = 0; i < *n; i++) {
