@@ -1,6 +1,6 @@
 -- api.lua - the hand-described part of the Lua surface, as data: what the op, layer and kernel
--- tables don't know. gen_api.lua turns it into bindings/performer/meta.lua and the tables of
--- bindings/README.md, and refuses to when a function of the module is missing here.
+-- tables don't know. gen_api.lua turns it into bindings/annotations/performer.lua and the tables
+-- of bindings/README.md, and refuses to when a function of the module is missing here.
 --
 -- An entry is { name, parameters, result, what it does }. Parameters: "a: type, b?: type".
 -- Names begin with `pf.`, or with a class and a colon for methods.

@@ -1,4 +1,4 @@
--- gen_api.lua - bindings/performer/meta.lua (editor annotations) and the generated tables of
+-- gen_api.lua - bindings/annotations/performer.lua (for editors) and the generated tables of
 -- bindings/README.md, from the engine's op, layer and kernel tables and from .ci/api.lua.
 --
 --   lua5.4 .ci/gen_api.lua           writes both, from the build in PF_BUILD (build/release)
@@ -13,7 +13,7 @@ local pf = require "performer"
 local core = require "performer.core"
 local api = dofile(root .. ".ci/api.lua")
 
-local META, README = root .. "bindings/performer/meta.lua", root .. "bindings/README.md"
+local NOTES, README = root .. "bindings/annotations/performer.lua", root .. "bindings/README.md"
 
 -- ---- coverage -----------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ local function default_text(attr)
   return ("%g"):format(attr.default)
 end
 
--- ---- meta.lua -----------------------------------------------------------------------
+-- ---- annotations --------------------------------------------------------------------
 
 local HEAD = [[
 ---@meta performer
@@ -314,7 +314,7 @@ local function add_options_class(lines, class, options)
   end
 end
 
-local function make_meta()
+local function make_annotations()
   local lines = { HEAD }
   for _, space in ipairs { "term", "check", "kernel", "attention", "nn", "optim", "schedule",
     "data", "tokenizer", "checkpoint", "json" } do
@@ -439,7 +439,7 @@ local function main()
   local problems, check = check_coverage(), arg[1] == "--check"
   for _, problem in ipairs(problems) do io.stderr:write("gen_api: ", problem, "\n") end
   local old = read(README)
-  local files = { [META] = make_meta(), [README] = make_readme(old) }
+  local files = { [NOTES] = make_annotations(), [README] = make_readme(old) }
   local stale = #problems
   for path, text in pairs(files) do
     if read(path) ~= text then
