@@ -15,9 +15,9 @@ static pf_tensor *living(lua_State *L, const char *where) {
 
 /* t[position]: a slice of one, without its dimension. */
 static int row_at(lua_State *L, pf_tensor *t, int64_t position) {
-    const int rank = pf_tensor_rank(t);
+    int rank = pf_tensor_rank(t);
     if (rank == 0) return lpf_raise(L, "index: a scalar tensor has no positions");
-    const int64_t n = pf_tensor_size(t, 0), at = lpf_place(position, n);
+    int64_t n = pf_tensor_size(t, 0), at = lpf_place(position, n);
     if (at < 0)
         return lpf_raise(L,
                          "index: position %lld, the first dimension has %lld (they count from 1)",
@@ -72,9 +72,9 @@ static int tensor_index(lua_State *L) {
 /* Numbers of t[position] := a number, or a tensor of the row's element count. */
 static int tensor_newindex(lua_State *L) {
     pf_tensor *t = living(L, "assignment");
-    const int64_t at = lpf_check_whole(L, 2, "assignment", "the position");
-    const int64_t rows = pf_tensor_rank(t) > 0 ? pf_tensor_size(t, 0) : 0;
-    const int64_t row = lpf_place(at, rows);
+    int64_t at = lpf_check_whole(L, 2, "assignment", "the position");
+    int64_t rows = pf_tensor_rank(t) > 0 ? pf_tensor_size(t, 0) : 0;
+    int64_t row = lpf_place(at, rows);
     if (row < 0)
         return lpf_raise(
             L, "assignment: position %lld, the first dimension has %lld (they count from 1)",
@@ -82,7 +82,7 @@ static int tensor_newindex(lua_State *L) {
     if (lpf_enter(L)->tape && pf_tensor_requires_grad(t))
         return lpf_raise(L,
                          "assignment: a tensor that requires a gradient can't change under a tape");
-    const int64_t n = pf_tensor_numel(t) / rows;
+    int64_t n = pf_tensor_numel(t) / rows;
     const pf_tensor *from = lpf_test_tensor(L, 3);
     if (!from && lua_type(L, 3) != LUA_TNUMBER)
         return lpf_raise(L, "assignment: a number or a tensor is needed, got %s", lpf_kind(L, 3));
@@ -137,7 +137,7 @@ static bool mixed(lua_State *L, pf_tensor **t, double *number, bool *number_firs
     *number_first = lua_type(L, 1) == LUA_TNUMBER;
     *t = lpf_test_tensor(L, *number_first ? 2 : 1);
     if (!*t || pf_tensor_dtype(*t) != PF_F32) return false;
-    const int at = *number_first ? 1 : 2;
+    int at = *number_first ? 1 : 2;
     *number = lua_type(L, at) == LUA_TNUMBER ? lua_tonumber(L, at) : 0;
     return lua_type(L, at) == LUA_TNUMBER;
 }

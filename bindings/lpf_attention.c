@@ -38,7 +38,7 @@ static int draw_factors(lua_State *L) { return draw_with(L, pf_projection_factor
 
 /* check_kernel(options, head_dim): raises with the reason. */
 static int check_kernel(lua_State *L) {
-    const int64_t head_dim = luaL_checkinteger(L, 2);
+    int64_t head_dim = luaL_checkinteger(L, 2);
     lpf_enter(L);
     const pf_config *options = lpf_to_config(L, 1, "kernel");
     lpf_result(L, pf_kernel_check(options, head_dim));
@@ -47,7 +47,7 @@ static int check_kernel(lua_State *L) {
 
 /* settle_kernel(options, head_dim) -> {features, scale, ratio, eps, tilt}. */
 static int settle_kernel(lua_State *L) {
-    const int64_t head_dim = luaL_checkinteger(L, 2);
+    int64_t head_dim = luaL_checkinteger(L, 2);
     pf_kernel_settings s;
     lpf_enter(L);
     const pf_config *options = lpf_to_config(L, 1, "kernel");
@@ -68,7 +68,7 @@ static int settle_kernel(lua_State *L) {
 
 /* project_kernel(options, head_dim, heads or nil) -> the projection or nil, its factors or nil. */
 static int project_kernel(lua_State *L) {
-    const int64_t head_dim = luaL_checkinteger(L, 2), heads = luaL_optinteger(L, 3, 0);
+    int64_t head_dim = luaL_checkinteger(L, 2), heads = luaL_optinteger(L, 3, 0);
     pf_engine *engine = lpf_engine(L);
     const pf_config *options = lpf_to_config(L, 1, "kernel");
     pf_tensor **t = lpf_new_tensor(L), **factors = lpf_new_tensor(L);

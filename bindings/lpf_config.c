@@ -79,8 +79,8 @@ static lua_Integer count_keys(conversion *c, lua_Integer n) {
     lua_pushnil(L);
     while (lua_next(L, -2)) {
         lua_pop(L, 1);
-        const bool text = lua_type(L, -1) == LUA_TSTRING;
-        const lua_Integer at = lua_isinteger(L, -1) ? lua_tointeger(L, -1) : 0;
+        bool text = lua_type(L, -1) == LUA_TSTRING;
+        lua_Integer at = lua_isinteger(L, -1) ? lua_tointeger(L, -1) : 0;
         if (!text && (at < 1 || at > n))
             lpf_raise(L, "%s: keys must be texts, or 1 .. n of a list", c->where);
         texts += text;
@@ -92,7 +92,7 @@ static lua_Integer count_keys(conversion *c, lua_Integer n) {
 
 static void convert_map(conversion *c, pf_config *map, lua_Integer n, int depth) {
     lua_State *L = c->L;
-    const int table = lua_gettop(L);
+    int table = lua_gettop(L);
     const char **keys = lua_newuserdatauv(L, (size_t)n * sizeof *keys + 1, 0);
     lua_Integer i = 0;
     lua_pushnil(L);
@@ -120,7 +120,7 @@ static void convert_table(conversion *c, const place *at, int depth) {
         lua_pop(L, 1);
         return;
     }
-    const lua_Integer n = (lua_Integer)lua_rawlen(L, -1), texts = count_keys(c, n);
+    lua_Integer n = (lua_Integer)lua_rawlen(L, -1), texts = count_keys(c, n);
     bool list = n > 0;
     if (!list && texts == 0 && luaL_getmetafield(L, -1, "__name") != LUA_TNIL) {
         list = lua_type(L, -1) == LUA_TSTRING && strcmp(lua_tostring(L, -1), LPF_LIST) == 0;
@@ -137,7 +137,7 @@ static void convert_table(conversion *c, const place *at, int depth) {
 
 static void convert_number(conversion *c, const place *at) {
     lua_State *L = c->L;
-    const lua_Number value = lua_tonumber(L, -1);
+    lua_Number value = lua_tonumber(L, -1);
     if (lua_isinteger(L, -1) && (fabs(value) > 9007199254740992.0))
         lpf_raise(L, "%s: %lld is too large a whole number for plain data", c->where,
                   (long long)lua_tointeger(L, -1));
@@ -194,7 +194,7 @@ pf_config *lpf_to_config(lua_State *L, int index, const char *where) {
 /* ---- plain data to Lua -------------------------------------------------------- */
 
 static void push_children(lua_State *L, const pf_config *node, bool map) {
-    const int n = pf_config_size(node);
+    int n = pf_config_size(node);
     lua_createtable(L, map ? 0 : n, map ? n : 0);
     for (int i = 0; i < n; i++) {
         lpf_push_config(L, pf_config_at(node, i));
@@ -216,7 +216,7 @@ void lpf_push_config(lua_State *L, const pf_config *node) {
         lua_pushboolean(L, pf_config_number(node) != 0);
         return;
     case PF_NUMBER: {
-        const double value = pf_config_number(node);
+        double value = pf_config_number(node);
         if (value == floor(value) && fabs(value) <= 9007199254740992.0 &&
             !(value == 0 && signbit(value)))
             lua_pushinteger(L, (lua_Integer)value);
@@ -242,7 +242,7 @@ static int json_encode(lua_State *L) {
     static const char *const allowed[] = {"indent", NULL};
     luaL_checkany(L, 1);
     lpf_check_options(L, 2, allowed, "json.encode");
-    const bool indent = lpf_opt_bool(L, 2, "indent", false);
+    bool indent = lpf_opt_bool(L, 2, "indent", false);
     lpf_enter(L);
     const pf_config *node = lpf_to_config(L, 1, "json.encode");
     char **text = lpf_text_slot(L);
@@ -259,7 +259,7 @@ static int json_decode(lua_State *L) {
     const char *text = lua_tolstring(L, 1, &bytes);
     lpf_enter(L);
     pf_config **slot = lpf_config_slot(L);
-    const int failed = lpf_outside(L, pf_json_parse(slot, text, bytes));
+    int failed = lpf_outside(L, pf_json_parse(slot, text, bytes));
     if (failed) return failed;
     lpf_push_config(L, *slot);
     return 1;

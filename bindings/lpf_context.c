@@ -237,7 +237,7 @@ int lpf_open_engine(lua_State *L) {
     options.log_level = check_level(L, lpf_opt_string(L, 1, "log_level", "warn"));
     if (lua_istable(L, 1)) {
         if (lua_getfield(L, 1, "memory") != LUA_TNIL) options.memory = check_bytes(L, -1);
-        const int kind = lua_getfield(L, 1, "log");
+        int kind = lua_getfield(L, 1, "log");
         if (kind == LUA_TFUNCTION)
             ctx->log_ref = luaL_ref(L, LUA_REGISTRYINDEX);
         else if (kind != LUA_TNIL)

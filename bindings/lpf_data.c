@@ -34,7 +34,7 @@ static int data_open(lua_State *L) {
         return lpf_raise(L, "data: options are needed, as {path = ...}, got %s", lpf_kind(L, 1));
     const pf_config *options = lpf_to_config(L, 1, "data");
     pf_data **box = lpf_new(L, LPF_DATA, sizeof *box);
-    const int failed = lpf_outside(L, pf_data_open(box, engine, options));
+    int failed = lpf_outside(L, pf_data_open(box, engine, options));
     return failed ? failed : 1;
 }
 
@@ -85,10 +85,9 @@ static int data_batch(lua_State *L) {
     static const char *const allowed[] = {"index", "size", "split", "masked", "seed", NULL};
     pf_data *data = check_data(L, "batch");
     lpf_check_options(L, 2, allowed, "batch");
-    const int64_t index = lpf_opt_integer(L, 2, "index", 1),
-                  size = lpf_opt_integer(L, 2, "size", 1);
-    const pf_split split = check_split(L, lpf_opt_string(L, 2, "split", "train"), "batch");
-    const int64_t place = lpf_place(index, LPF_NO_END);
+    int64_t index = lpf_opt_integer(L, 2, "index", 1), size = lpf_opt_integer(L, 2, "size", 1);
+    pf_split split = check_split(L, lpf_opt_string(L, 2, "split", "train"), "batch");
+    int64_t place = lpf_place(index, LPF_NO_END);
     if (place < 0)
         return lpf_raise(L, "batch: index is %lld; batches count from 1", (long long)index);
     if (size < 1) return lpf_raise(L, "batch: size must be at least 1");
@@ -111,11 +110,11 @@ static int data_batch(lua_State *L) {
 /* data:document(i [, split]): ids with begin and end, and the name. */
 static int data_document(lua_State *L) {
     pf_data *data = check_data(L, "document");
-    const int64_t index = lpf_check_whole(L, 2, "document", "the position");
-    const pf_split split = check_split(L, opt_split(L, 3), "document");
+    int64_t index = lpf_check_whole(L, 2, "document", "the position");
+    pf_split split = check_split(L, opt_split(L, 3), "document");
     pf_data_info info = {0};
     lpf_result(L, pf_data_info_of(data, split, &info));
-    const int64_t place = lpf_place(index, info.documents);
+    int64_t place = lpf_place(index, info.documents);
     if (place < 0)
         return lpf_raise(L, "document: position %lld of %lld (they count from 1)", (long long)index,
                          (long long)info.documents);
@@ -141,10 +140,10 @@ static void push_counts(lua_State *L, const double *from, int n) {
  * stands at position id + 1; bigram[a + 1][b + 1] counts b after a. */
 static int data_counts(lua_State *L) {
     const pf_data *data = check_data(L, "counts");
-    const pf_split split = check_split(L, opt_split(L, 2), "counts");
+    pf_split split = check_split(L, opt_split(L, 2), "counts");
     pf_data_info info = {0};
     lpf_result(L, pf_data_info_of(data, split, &info));
-    const int n = lpf_result(L, pf_tokenizer_size(info.tokenizer));
+    int n = lpf_result(L, pf_tokenizer_size(info.tokenizer));
     double *one = lua_newuserdatauv(L, (size_t)n * sizeof *one, 0);
     double *two = lua_newuserdatauv(L, (size_t)n * (size_t)n * sizeof *two, 0);
     lpf_result(L, pf_data_counts(data, split, one, two));

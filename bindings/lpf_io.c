@@ -40,7 +40,7 @@ static int file_save(lua_State *L) {
     lua_settop(L, 3);
     const pf_named *list = named_of(L, 2, "save", &n);
     const pf_config *metadata = lua_isnoneornil(L, 3) ? NULL : lpf_to_config(L, 3, "save");
-    const int failed = lpf_outside(L, pf_safetensors_save(engine, path, list, n, metadata));
+    int failed = lpf_outside(L, pf_safetensors_save(engine, path, list, n, metadata));
     if (failed) return failed;
     lua_pushboolean(L, true);
     return 1;
@@ -81,8 +81,7 @@ static int file_load(lua_State *L) {
     const char *path = lpf_check_text(L, 1, "load", "the path");
     pf_engine *engine = lpf_engine(L);
     loaded *l = lpf_new(L, "performer.loaded", sizeof *l);
-    const int failed =
-        lpf_outside(L, pf_safetensors_load(engine, path, &l->list, &l->n, &l->metadata));
+    int failed = lpf_outside(L, pf_safetensors_load(engine, path, &l->list, &l->n, &l->metadata));
     return failed ? failed : push_loaded(L, l);
 }
 
@@ -110,7 +109,7 @@ static int file_inspect(lua_State *L) {
     const char *path = lpf_check_text(L, 1, "inspect", "the path");
     pf_engine *engine = lpf_engine(L);
     pf_config **slot = lpf_config_slot(L);
-    const int failed = lpf_outside(L, pf_inspect(slot, engine, path));
+    int failed = lpf_outside(L, pf_inspect(slot, engine, path));
     if (failed) return failed;
     lpf_push_config(L, *slot);
     return 1;
@@ -138,15 +137,15 @@ static int checkpoint_save(lua_State *L) {
     const pf_optimizer *optimizer = NULL;
     if (lua_getfield(L, 2, "optimizer") != LUA_TNIL)
         optimizer = lpf_check_optimizer(L, -1, "checkpoint.save");
-    const int64_t steps = optimizer ? (int64_t)pf_optimizer_steps(optimizer) : 0;
-    const int64_t step = lpf_opt_integer(L, 2, "step", steps);
-    const int64_t keep = lpf_opt_integer(L, 2, "keep", 0);
+    int64_t steps = optimizer ? (int64_t)pf_optimizer_steps(optimizer) : 0;
+    int64_t step = lpf_opt_integer(L, 2, "step", steps);
+    int64_t keep = lpf_opt_integer(L, 2, "keep", 0);
     const pf_config *state = config_field(L, "state", "checkpoint.save");
     const pf_config *tokenizer = config_field(L, "tokenizer", "checkpoint.save");
     if (step < 0 || keep < 0 || keep > INT32_MAX)
         return lpf_raise(L, "checkpoint.save: step and keep must be at least 0");
-    const int failed = lpf_outside(L, pf_checkpoint_save(engine, dir, (uint64_t)step, model,
-                                                         optimizer, state, tokenizer, (int)keep));
+    int failed = lpf_outside(L, pf_checkpoint_save(engine, dir, (uint64_t)step, model, optimizer,
+                                                   state, tokenizer, (int)keep));
     if (failed) return failed;
     lua_pushfstring(L, "%s/step-%I", dir, (lua_Integer)step);
     return 1;
@@ -167,13 +166,13 @@ static void set_loaded(lua_State *L, const pf_config *state, const pf_config *to
 /* checkpoint_load(dir [, without_optimizer]): {model, optimizer, state, tokenizer} */
 static int checkpoint_load(lua_State *L) {
     const char *dir = lpf_check_text(L, 1, "checkpoint.load", "the folder");
-    const bool without = lua_toboolean(L, 2);
+    bool without = lua_toboolean(L, 2);
     lua_settop(L, 1);
     pf_engine *engine = lpf_engine(L);
     pf_module **model = lpf_new_module(L);              /* 2 */
     pf_optimizer **optimizer = lpf_new_optimizer(L, 2); /* 3 */
     pf_config **state = lpf_config_slot(L), **tokenizer = lpf_config_slot(L);
-    const int failed = lpf_outside(
+    int failed = lpf_outside(
         L, pf_checkpoint_load(engine, dir, model, without ? NULL : optimizer, state, tokenizer));
     if (failed) return failed;
     lua_newtable(L);
@@ -196,7 +195,7 @@ static int checkpoint_restore(lua_State *L) {
     if (!lua_isnoneornil(L, 3)) optimizer = lpf_check_optimizer(L, 3, "checkpoint.load");
     pf_engine *engine = lpf_engine(L);
     pf_config **state = lpf_config_slot(L), **tokenizer = lpf_config_slot(L);
-    const int failed =
+    int failed =
         lpf_outside(L, pf_checkpoint_restore(engine, dir, model, optimizer, state, tokenizer));
     if (failed) return failed;
     if (optimizer) lpf_enter(L)->step = pf_optimizer_steps(optimizer);
@@ -209,9 +208,9 @@ static int checkpoint_restore(lua_State *L) {
 static int checkpoint_mark(lua_State *L) {
     const char *dir = lpf_check_text(L, 1, "checkpoint.mark", "the folder"),
                *mark = lpf_check_text(L, 2, "checkpoint.mark", "the mark");
-    const int64_t step = lpf_check_whole(L, 3, "checkpoint.mark", "step");
+    int64_t step = lpf_check_whole(L, 3, "checkpoint.mark", "step");
     lpf_engine(L);
-    const int failed = lpf_outside(L, pf_checkpoint_mark(dir, mark, (uint64_t)step));
+    int failed = lpf_outside(L, pf_checkpoint_mark(dir, mark, (uint64_t)step));
     if (failed) return failed;
     lua_pushboolean(L, true);
     return 1;
@@ -222,7 +221,7 @@ static int model_load(lua_State *L) {
     const char *dir = lpf_check_text(L, 1, "checkpoint.model", "the folder");
     pf_engine *engine = lpf_engine(L);
     pf_module **model = lpf_new_module(L);
-    const int failed = lpf_outside(L, pf_model_load(model, engine, dir));
+    int failed = lpf_outside(L, pf_model_load(model, engine, dir));
     return failed ? failed : 1;
 }
 
@@ -242,8 +241,7 @@ static int tokenizer_size(lua_State *L) {
 
 /* The id of "begin", "end", "mask", "pad", "unknown", or nil. */
 static int tokenizer_special(lua_State *L) {
-    const int id =
-        pf_tokenizer_special(check_tokenizer(L), lpf_check_text(L, 2, "special", "the name"));
+    int id = pf_tokenizer_special(check_tokenizer(L), lpf_check_text(L, 2, "special", "the name"));
     if (id < 0)
         lua_pushnil(L);
     else

@@ -134,7 +134,7 @@ static int weights(lua_State *L) {
     o.causal = lpf_opt_bool(L, 7, "causal", false);
     o.paired = lpf_opt_bool(L, 7, "paired", false);
     o.top = lpf_opt_integer(L, 7, "top", 0);
-    const bool entropy = lpf_opt_bool(L, 7, "entropy", false);
+    bool entropy = lpf_opt_bool(L, 7, "entropy", false);
     if (!lua_isnil(L, 3)) o.kernel = lpf_to_config(L, 3, where);
     o.rows = read_positions(L, 5, "rows", &o.n_rows);
     o.columns = read_positions(L, 6, "columns", &o.n_columns);

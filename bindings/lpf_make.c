@@ -31,12 +31,12 @@ static bool is_list(lua_State *L, int index) {
 
 /* Sizes as numbers from argument 1 on, or as one list; returns the argument after them. */
 static int check_sizes(lua_State *L, const char *where, int *rank, int64_t *shape) {
-    const bool list = is_list(L, 1);
-    const int most = list ? (int)lua_rawlen(L, 1) : lua_gettop(L);
+    bool list = is_list(L, 1);
+    int most = list ? (int)lua_rawlen(L, 1) : lua_gettop(L);
     int n = 0;
     for (; n < most; n++) {
         if (list) lua_rawgeti(L, 1, n + 1);
-        const int at = list ? -1 : n + 1;
+        int at = list ? -1 : n + 1;
         if (!list && lua_type(L, at) != LUA_TNUMBER) break;
         if (n == PF_MAX_RANK) lpf_raise(L, "%s: at most %d dimensions", where, PF_MAX_RANK);
         shape[n] = lpf_check_whole(L, at, where, "a size");
@@ -61,7 +61,7 @@ static int make_full(lua_State *L, const char *where, bool value_given, double v
             return lpf_raise(L, "%s: the value must be a number, got %s", where, lpf_kind(L, next));
         value = lua_tonumber(L, next++);
     }
-    const pf_dtype dtype = check_dtype(L, next, where);
+    pf_dtype dtype = check_dtype(L, next, where);
     check_end(L, next, where);
     pf_engine *engine = lpf_engine(L);
     pf_tensor **t = lpf_new_tensor(L);
@@ -84,7 +84,7 @@ static int make_filled(lua_State *L) {
 static int make_random(lua_State *L, const char *where, bool normal) {
     int rank;
     int64_t shape[PF_MAX_RANK];
-    const int next = check_sizes(L, where, &rank, shape);
+    int next = check_sizes(L, where, &rank, shape);
     if (check_dtype(L, next, where) != PF_F32)
         return lpf_raise(L, "%s: random tensors are f32", where);
     check_end(L, next, where);
@@ -101,9 +101,9 @@ static int make_rand(lua_State *L) { return make_random(L, "rand", false); }
 static int make_randn(lua_State *L) { return make_random(L, "randn", true); }
 
 static int make_arange(lua_State *L) {
-    const int64_t n = lpf_check_whole(L, 1, "arange", "n");
+    int64_t n = lpf_check_whole(L, 1, "arange", "n");
     if (n < 0) return lpf_raise(L, "arange: n is negative (%lld)", (long long)n);
-    const pf_dtype dtype = check_dtype(L, 2, "arange");
+    pf_dtype dtype = check_dtype(L, 2, "arange");
     pf_engine *engine = lpf_engine(L);
     pf_tensor **t = lpf_new_tensor(L);
     lpf_result(L, pf_tensor_arange(t, engine, dtype, n));
@@ -138,7 +138,7 @@ static void nest_element(nest *t) {
     lua_State *L = t->L;
     if (lua_type(L, -1) != LUA_TNUMBER)
         lpf_raise(L, "tensor: an element must be a number, got %s", lpf_kind(L, -1));
-    const double value = lua_tonumber(L, -1);
+    double value = lua_tonumber(L, -1);
     if (t->whole &&
         !(value == floor(value) && fabs(value) <= 2147483648.0 && value != 2147483648.0))
         lpf_raise(L, "tensor: %.14g is no 32-bit whole number", value);
@@ -172,14 +172,14 @@ static int make_tensor(lua_State *L) {
     if (!lua_istable(L, 1) && lua_type(L, 1) != LUA_TNUMBER)
         return lpf_raise(L, "tensor: a number or nested lists of numbers are needed, got %s",
                          lpf_kind(L, 1));
-    const pf_dtype dtype = check_dtype(L, 2, "tensor");
+    pf_dtype dtype = check_dtype(L, 2, "tensor");
     check_end(L, 2, "tensor");
     pf_engine *engine = lpf_engine(L);
     nest t = {.L = L, .whole = dtype == PF_I32};
     nest_shape(&t);
     pf_tensor **out = lpf_new_tensor(L);
     lpf_result(L, pf_tensor_empty(out, engine, dtype, t.rank, t.shape));
-    const size_t n = (size_t)pf_tensor_numel(*out);
+    size_t n = (size_t)pf_tensor_numel(*out);
     double *values = lua_newuserdatauv(L, (n ? n : 1) * sizeof *values, 0);
     t.out = values;
     lua_pushvalue(L, 1);

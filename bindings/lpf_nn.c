@@ -44,7 +44,7 @@ static int module_eq(lua_State *L) {
 static int module_new(lua_State *L) {
     const char *type = luaL_checkstring(L, 1);
     luaL_checktype(L, 3, LUA_TTABLE);
-    const int n = (int)lua_rawlen(L, 3);
+    int n = (int)lua_rawlen(L, 3);
     pf_engine *engine = lpf_engine(L);
     const pf_config *options = lpf_to_config(L, 2, type);
     pf_module **children = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *children, 0);
@@ -106,7 +106,7 @@ static pf_pass read_pass(lua_State *L, int batch, int index) {
 static int module_call(lua_State *L) {
     pf_module *m = self(L, "forward");
     lua_settop(L, 3);
-    const bool batch = lua_istable(L, 2);
+    bool batch = lua_istable(L, 2);
     const pf_pass pass = read_pass(L, batch ? 2 : 0, 3);
     if (batch) lua_getfield(L, 2, "input");
     pf_tensor *x = lpf_check_tensor(L, batch ? -1 : 2, pf_module_type(m), "x");
@@ -125,7 +125,7 @@ static int module_backward_sliced(lua_State *L) {
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 3);
     lpf_check_options(L, 3, allowed, "backward_sliced");
-    const int64_t slices = lpf_opt_integer(L, 3, "slices", 1);
+    int64_t slices = lpf_opt_integer(L, 3, "slices", 1);
     pf_pass pass = read_pass(L, 2, 0);
     pass.training = lpf_opt_bool(L, 3, "training", true);
     pass.step = (uint64_t)lpf_opt_integer(L, 3, "step", (int64_t)pass.step);
@@ -143,7 +143,7 @@ static int module_backward_sliced(lua_State *L) {
 /* Draws the projections that are due at `step`; returns how many. */
 static int module_redraw(lua_State *L) {
     pf_module *m = self(L, "redraw");
-    const int64_t step = lpf_check_whole(L, 2, "redraw", "step");
+    int64_t step = lpf_check_whole(L, 2, "redraw", "step");
     int drawn = 0;
     lpf_result(L, pf_module_redraw(lpf_engine(L), m, (uint64_t)step, &drawn));
     lua_pushinteger(L, drawn);
@@ -182,7 +182,7 @@ static int module_len(lua_State *L) {
 /* Children in order; with a position, that one. */
 static int module_children(lua_State *L) {
     pf_module *m = self(L, "children");
-    const int n = pf_module_child_count(m);
+    int n = pf_module_child_count(m);
     lua_createtable(L, n, 0);
     for (int i = 0; i < n; i++) {
         lpf_push_module(L, pf_module_child(m, i));
@@ -210,7 +210,7 @@ static named_tensor tensor_at(lua_State *L, const pf_module *m, int i) {
 /* {name = tensor} of everything that is saved. */
 static int module_tensors(lua_State *L) {
     const pf_module *m = self(L, "tensors");
-    const int n = tensor_count(L, m);
+    int n = tensor_count(L, m);
     lua_createtable(L, 0, n);
     for (int i = 0; i < n; i++) {
         const named_tensor t = tensor_at(L, m, i);
@@ -223,7 +223,7 @@ static int module_tensors(lua_State *L) {
 /* Two lists in walk order: the trained tensors, and their names. */
 static int module_parameters(lua_State *L) {
     const pf_module *m = self(L, "parameters");
-    const int n = tensor_count(L, m);
+    int n = tensor_count(L, m);
     int count = 0;
     lua_createtable(L, n, 0);
     lua_createtable(L, n, 0);
@@ -241,7 +241,7 @@ static int module_parameters(lua_State *L) {
 /* Numbers: trained ones, and all that are saved. */
 static int module_count(lua_State *L) {
     const pf_module *m = self(L, "count");
-    const int n = tensor_count(L, m);
+    int n = tensor_count(L, m);
     int64_t trained = 0, all = 0;
     for (int i = 0; i < n; i++) {
         const named_tensor t = tensor_at(L, m, i);
@@ -256,7 +256,7 @@ static int module_count(lua_State *L) {
 /* Clears every gradient of the tree. */
 static int module_clear_grad(lua_State *L) {
     const pf_module *m = self(L, "clear_grad");
-    const int n = tensor_count(L, m);
+    int n = tensor_count(L, m);
     for (int i = 0; i < n; i++) pf_tensor_clear_grad(tensor_at(L, m, i).tensor);
     return 0;
 }
@@ -281,7 +281,7 @@ static void push_option(lua_State *L, const struct pf_option_doc *option) {
 }
 
 static int list_layers(lua_State *L) {
-    const int n = pf_layer_count();
+    int n = pf_layer_count();
     lua_createtable(L, n, 0);
     for (int i = 0; i < n; i++) {
         pf_layer_info info;

@@ -15,9 +15,9 @@ static void cut_names(lpf_op *op) {
     const char *p = op->info.args;
     while (*p && op->n_args < LPF_MAX_IN) {
         p += strspn(p, " ,[");
-        const size_t n = strcspn(p, " ,].");
+        size_t n = strcspn(p, " ,].");
         if (n == 0) break;
-        const size_t kept = n < LPF_NAME - 1 ? n : LPF_NAME - 1;
+        size_t kept = n < LPF_NAME - 1 ? n : LPF_NAME - 1;
         memcpy(op->arg[op->n_args], p, kept);
         op->arg[op->n_args++][kept] = 0;
         p += strcspn(p, ",");
@@ -31,7 +31,7 @@ static void read_table(lua_State *L, lpf_context *ctx) {
     options.threads = 1;
     pf_engine *engine = NULL;
     lpf_result(L, pf_engine_open(&engine, &options));
-    const int n = pf_op_count(engine);
+    int n = pf_op_count(engine);
     ctx->ops = calloc((size_t)n, sizeof *ctx->ops);
     ctx->n_ops = ctx->ops ? n : 0;
     for (int i = 0; i < ctx->n_ops; i++) {
@@ -115,9 +115,9 @@ void lpf_open_ops(lua_State *L) {
     lua_getfield(L, -1, "methods");
     for (int i = 0; i < ctx->n_ops; i++) {
         const char *name = ctx->ops[i].info.name;
-        const bool fits = ctx->ops[i].info.max_inputs <= LPF_MAX_IN &&
-                          ctx->ops[i].info.n_attrs <= LPF_MAX_ATTR &&
-                          ctx->ops[i].info.outputs <= LPF_MAX_OUT;
+        bool fits = ctx->ops[i].info.max_inputs <= LPF_MAX_IN &&
+                    ctx->ops[i].info.n_attrs <= LPF_MAX_ATTR &&
+                    ctx->ops[i].info.outputs <= LPF_MAX_OUT;
         if (!fits) luaL_error(L, "performer: op '%s' is too wide for the binding", name);
         lua_pushlightuserdata(L, &ctx->ops[i]);
         lua_pushcclosure(L, lpf_call_op, 1);

@@ -38,7 +38,7 @@ static bool is_last(const pf_attr_info *info) { return strcmp(lpf_attr_name(info
 int lpf_run(lua_State *L, const lpf_op *op, pf_tensor *const *in, int n_in, const pf_attr *attr) {
     pf_engine *engine = lpf_engine(L);
     pf_tensor **box[LPF_MAX_OUT], *out[LPF_MAX_OUT] = {NULL};
-    const int n = op->info.outputs;
+    int n = op->info.outputs;
     luaL_checkstack(L, n + 8, "too many results");
     for (int o = 0; o < n; o++) box[o] = lpf_new_tensor(L);
     int status = pf_op_apply(engine, op->index, in, n_in, attr, out);
@@ -66,7 +66,7 @@ int lpf_run(lua_State *L, const lpf_op *op, pf_tensor *const *in, int n_in, cons
 
 /* Pushes a scalar tensor for the number at `index`. */
 pf_tensor *lpf_scalar(lua_State *L, int index, pf_dtype dtype, const char *where) {
-    const double value = lua_tonumber(L, index);
+    double value = lua_tonumber(L, index);
     if (dtype == PF_I32 && !(value == floor(value) && fabs(value) < 2147483648.0))
         lpf_raise(L, "%s: %.14g can't go with an i32 tensor", where, value);
     pf_engine *engine = lpf_engine(L);
@@ -85,7 +85,7 @@ static pf_dtype dtype_of(const reading *r) {
 
 static void read_list(reading *r) {
     lua_State *L = r->L;
-    const lua_Integer n = (lua_Integer)lua_rawlen(L, r->next);
+    lua_Integer n = (lua_Integer)lua_rawlen(L, r->next);
     if (n > r->op->info.max_inputs)
         lpf_raise(L, "%s: takes at most %d tensors, got %d", r->op->info.name,
                   r->op->info.max_inputs, (int)n);
@@ -99,14 +99,14 @@ static void read_list(reading *r) {
 static void read_inputs(reading *r) {
     lua_State *L = r->L;
     const pf_op_info *info = &r->op->info;
-    const pf_dtype dtype = dtype_of(r);
+    pf_dtype dtype = dtype_of(r);
     if (lua_istable(L, r->next) && lua_rawlen(L, r->next) > 0 && info->max_inputs > r->op->n_args) {
         read_list(r);
         return;
     }
     while (r->n_in < info->max_inputs && r->next <= r->top) {
         pf_tensor *t = lpf_test_tensor(L, r->next);
-        const bool required = r->n_in < info->min_inputs;
+        bool required = r->n_in < info->min_inputs;
         const char *name = r->n_in < r->op->n_args ? r->op->arg[r->n_in] : "input";
         if (!t && required && lua_type(L, r->next) == LUA_TNUMBER) {
             t = lpf_scalar(L, r->next, dtype, info->name);
@@ -126,7 +126,7 @@ static void read_inputs(reading *r) {
 /* ---- reading attributes ------------------------------------------------------- */
 
 static int64_t check_dim(reading *r, int index, const char *name) {
-    const int64_t dim = lpf_check_whole(r->L, index, r->op->info.name, name);
+    int64_t dim = lpf_check_whole(r->L, index, r->op->info.name, name);
     if (dim == 0) lpf_raise(r->L, "%s: %s is 0; dimensions count from 1", r->op->info.name, name);
     return lpf_dim(dim);
 }
@@ -175,7 +175,7 @@ static void read_list_attr(reading *r, int index, const pf_attr_info *info, pf_a
     if (!lua_istable(L, index))
         lpf_raise(L, "%s: %s must be a list of numbers, got %s", r->op->info.name, info->name,
                   lpf_kind(L, index));
-    const lua_Integer n = (lua_Integer)lua_rawlen(L, index);
+    lua_Integer n = (lua_Integer)lua_rawlen(L, index);
     for (lua_Integer i = 1; i <= n; i++) {
         lua_rawgeti(L, index, i);
         add_to_list(r, -1, info, attr);
@@ -254,7 +254,7 @@ static void read_options(reading *r, int index) {
         if (lua_type(L, -2) != LUA_TSTRING)
             lpf_raise(L, "%s: options are named, got one at %s", r->op->info.name,
                       luaL_tolstring(L, -2, NULL));
-        const int k = find_option(r, lua_tostring(L, -2));
+        int k = find_option(r, lua_tostring(L, -2));
         if (k >= 0 && r->given[k])
             lpf_raise(L, "%s: %s is given twice", r->op->info.name,
                       lpf_attr_name(&r->op->info.attrs[k]));
@@ -276,8 +276,8 @@ static void read_attrs(reading *r) {
     lua_State *L = r->L;
     const pf_op_info *info = &r->op->info;
     for (int k = 0; r->next <= r->top; k++) {
-        const bool list = k < info->n_attrs && (info->attrs[k].kind == PF_ATTR_DIMS ||
-                                                info->attrs[k].kind == PF_ATTR_INTS);
+        bool list = k < info->n_attrs &&
+                    (info->attrs[k].kind == PF_ATTR_DIMS || info->attrs[k].kind == PF_ATTR_INTS);
         if (lua_istable(L, r->next) && !(list && is_list(L, r->next))) {
             read_options(r, r->next++);
             if (r->next <= r->top) lpf_raise(L, "%s: options come last", info->name);
@@ -302,7 +302,7 @@ static void read_attrs(reading *r) {
 /* One dimension (from 0, or negative) of attribute `name`; the message counts as Lua does. */
 static void check_range(reading *r, const char *name, int64_t dim) {
     const pf_tensor *t = r->in[0];
-    const int rank = pf_tensor_rank(t);
+    int rank = pf_tensor_rank(t);
     if (dim < rank && dim >= -rank) return;
     if (rank == 0)
         lpf_raise(r->L, "%s: %s is a scalar, without dimensions", r->op->info.name, r->op->arg[0]);
@@ -341,12 +341,12 @@ static void resolve_positions(reading *r) {
     }
     if (dim_at < 0 || first_at < 0 || last_at < 0) return;
     const pf_tensor *t = r->in[0];
-    const int rank = pf_tensor_rank(t);
-    const int64_t dim = r->attr[dim_at].i;
+    int rank = pf_tensor_rank(t);
+    int64_t dim = r->attr[dim_at].i;
     if (dim >= rank || dim < -rank) return; /* the default, of a scalar: the op says it */
-    const int64_t n = pf_tensor_size(t, (int)(dim < 0 ? dim + rank : dim));
-    const int64_t first = r->given[first_at] ? r->attr[first_at].i : 1;
-    const int64_t last = r->given[last_at] ? r->attr[last_at].i : n;
+    int64_t n = pf_tensor_size(t, (int)(dim < 0 ? dim + rank : dim));
+    int64_t first = r->given[first_at] ? r->attr[first_at].i : 1;
+    int64_t last = r->given[last_at] ? r->attr[last_at].i : n;
     r->attr[first_at].i = first;
     r->attr[last_at].i = last;
     if (!lpf_range(&r->attr[first_at].i, &r->attr[last_at].i, n))

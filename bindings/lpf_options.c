@@ -12,18 +12,18 @@
 static int distance(const char *a, const char *b) {
     enum { MAX = 40 };
     int row[3][MAX + 1];
-    const int n = (int)strlen(a), m = (int)strlen(b);
+    int n = (int)strlen(a), m = (int)strlen(b);
     if (n > MAX || m > MAX) return MAX;
     for (int j = 0; j <= m; j++) row[0][j] = j;
     for (int i = 1; i <= n; i++) {
         int *now = row[i % 3], *up = row[(i + 2) % 3], *upper = row[(i + 1) % 3];
         now[0] = i;
         for (int j = 1; j <= m; j++) {
-            const int change = up[j - 1] + (a[i - 1] != b[j - 1]);
+            int change = up[j - 1] + (a[i - 1] != b[j - 1]);
             now[j] = change;
             if (up[j] + 1 < now[j]) now[j] = up[j] + 1;
             if (now[j - 1] + 1 < now[j]) now[j] = now[j - 1] + 1;
-            const bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
             if (swapped && upper[j - 2] + 1 < now[j]) now[j] = upper[j - 2] + 1;
         }
     }
@@ -34,7 +34,7 @@ const char *lpf_nearest(const char *word, const char *const *names, int n) {
     const char *best = NULL;
     int least = (int)strlen(word) / 3 + 2;
     for (int i = 0; i < n; i++) {
-        const int d = distance(word, names[i]);
+        int d = distance(word, names[i]);
         if (d < least) {
             least = d;
             best = names[i];
@@ -55,18 +55,18 @@ static int get_option(lua_State *L, int index, const char *key) {
 }
 
 double lpf_opt_number(lua_State *L, int index, const char *key, double def) {
-    const int kind = get_option(L, index, key);
+    int kind = get_option(L, index, key);
     if (kind != LUA_TNIL && kind != LUA_TNUMBER)
         lpf_raise(L, "%s must be a number, got %s", key, lpf_kind(L, -1));
-    const double value = kind == LUA_TNIL ? def : lua_tonumber(L, -1);
+    double value = kind == LUA_TNIL ? def : lua_tonumber(L, -1);
     lua_pop(L, 1);
     return value;
 }
 
 int64_t lpf_opt_integer(lua_State *L, int index, const char *key, int64_t def) {
-    const int kind = get_option(L, index, key);
+    int kind = get_option(L, index, key);
     int whole = 1;
-    const lua_Integer value = kind == LUA_TNIL ? def : lua_tointegerx(L, -1, &whole);
+    lua_Integer value = kind == LUA_TNIL ? def : lua_tointegerx(L, -1, &whole);
     if (!whole || (kind != LUA_TNIL && kind != LUA_TNUMBER)) {
         const char *text = luaL_tolstring(L, -1, NULL);
         lpf_raise(L, "%s must be a whole number, got %s", key, text);
@@ -76,16 +76,16 @@ int64_t lpf_opt_integer(lua_State *L, int index, const char *key, int64_t def) {
 }
 
 bool lpf_opt_bool(lua_State *L, int index, const char *key, bool def) {
-    const int kind = get_option(L, index, key);
+    int kind = get_option(L, index, key);
     if (kind != LUA_TNIL && kind != LUA_TBOOLEAN)
         lpf_raise(L, "%s must be true or false, got %s", key, lpf_kind(L, -1));
-    const bool value = kind == LUA_TNIL ? def : lua_toboolean(L, -1) != 0;
+    bool value = kind == LUA_TNIL ? def : lua_toboolean(L, -1) != 0;
     lua_pop(L, 1);
     return value;
 }
 
 const char *lpf_opt_string(lua_State *L, int index, const char *key, const char *def) {
-    const int kind = get_option(L, index, key);
+    int kind = get_option(L, index, key);
     if (kind != LUA_TNIL && kind != LUA_TSTRING)
         lpf_raise(L, "%s must be a text, got %s", key, lpf_kind(L, -1));
     /* The table keeps the string alive. */
@@ -103,7 +103,7 @@ void lpf_check_options(lua_State *L, int index, const char *const *allowed, cons
     lua_pushnil(L);
     while (lua_next(L, index)) {
         lua_pop(L, 1);
-        const bool text = lua_type(L, -1) == LUA_TSTRING;
+        bool text = lua_type(L, -1) == LUA_TSTRING;
         const char *key = text ? lua_tostring(L, -1) : luaL_typename(L, -1);
         int at = 0;
         while (at < n && !(text && strcmp(allowed[at], key) == 0)) at++;
@@ -125,7 +125,7 @@ const char *lpf_check_text(lua_State *L, int index, const char *where, const cha
 
 int64_t lpf_check_whole(lua_State *L, int index, const char *where, const char *what) {
     int whole = 0;
-    const lua_Integer value = lua_tointegerx(L, index, &whole);
+    lua_Integer value = lua_tointegerx(L, index, &whole);
     if (whole && lua_type(L, index) == LUA_TNUMBER) return value;
     const char *text = lua_isnoneornil(L, index) ? "nothing" : luaL_tolstring(L, index, NULL);
     lpf_raise(L, "%s: %s must be a whole number, got %s", where, what, text);

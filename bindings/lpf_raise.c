@@ -25,7 +25,7 @@ static bool is_ours(lua_State *L, const lua_Debug *ar) {
     lua_getfield(L, LUA_REGISTRYINDEX, "performer.home");
     size_t n = 0;
     const char *home = lua_tolstring(L, -1, &n);
-    const bool ours = home && ar->source[0] == '@' && strncmp(ar->source + 1, home, n) == 0;
+    bool ours = home && ar->source[0] == '@' && strncmp(ar->source + 1, home, n) == 0;
     lua_pop(L, 1);
     return ours;
 }
@@ -81,7 +81,7 @@ int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call) {
     if (!L || !lua_checkstack(L, 20)) return PF_EHOST;
     lua_pushcfunction(L, body);
     lua_pushlightuserdata(L, call);
-    const int status = lua_pcall(L, 1, 0, 0);
+    int status = lua_pcall(L, 1, 0, 0);
     ctx->L = L; /* the callback may have run others */
     if (status == LUA_OK) return PF_OK;
     lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
@@ -93,7 +93,7 @@ int lpf_result(lua_State *L, int status) {
     luaL_checkstack(L, 8, "error");
     if (status == PF_EHOST) {
         /* A Lua callback raised: its own error goes on, as if no C had been between. */
-        const bool none = lua_rawgetp(L, LUA_REGISTRYINDEX, &pending_key) == LUA_TBOOLEAN;
+        bool none = lua_rawgetp(L, LUA_REGISTRYINDEX, &pending_key) == LUA_TBOOLEAN;
         lpf_forget_error(L);
         if (!none) return lua_error(L);
         lua_pop(L, 1);

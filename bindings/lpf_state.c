@@ -75,9 +75,9 @@ static int state_save(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     lua_getiuservalue(L, 1, 1);
     pf_module **model = luaL_testudata(L, -1, LPF_MODULE);
-    const int status = model && *model ? pf_module_state_save(engine, *model, state, path)
-                                       : pf_state_save(engine, state, path);
-    const int failed = lpf_outside(L, status);
+    int status = model && *model ? pf_module_state_save(engine, *model, state, path)
+                                 : pf_state_save(engine, state, path);
+    int failed = lpf_outside(L, status);
     if (failed) return failed;
     lua_pushboolean(L, true);
     return 1;
@@ -136,7 +136,7 @@ static int module_state(lua_State *L) {
     lpf_enter(L);
     const pf_module *m = lpf_check_module(L, 1, "state");
     lpf_check_options(L, 2, allowed, "state");
-    const int64_t batch = lpf_opt_integer(L, 2, "batch", 1);
+    int64_t batch = lpf_opt_integer(L, 2, "batch", 1);
     if (batch < 1 || batch > INT32_MAX) return lpf_raise(L, "state: batch must be at least 1");
     pf_engine *engine = lpf_engine(L);
     pf_state **box = lpf_new_stream_state(L);
@@ -162,10 +162,9 @@ static pf_attention_state_options read_options(lua_State *L, int index, const ch
     o.heads = lpf_opt_integer(L, index, "heads", 0);
     o.head_dim = lpf_opt_integer(L, index, "head_dim", 0);
     o.value_dim = lpf_opt_integer(L, index, "value_dim", 0);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 3; i++)
         if (lua_getfield(L, index, names[i]) != LUA_TNIL)
             *tensors[i] = lpf_check_tensor(L, -1, where, names[i]);
-    }
     lua_getfield(L, index, "kernel");
     o.kernel = lpf_to_config(L, -1, where);
     return o;
@@ -185,7 +184,7 @@ static int state_load(lua_State *L) {
     const char *path = lpf_check_text(L, 1, "attention.load_state", "the path");
     pf_engine *engine = lpf_engine(L);
     pf_state **box = lpf_new_stream_state(L);
-    const int failed = lpf_outside(L, pf_state_load(box, engine, path, NULL));
+    int failed = lpf_outside(L, pf_state_load(box, engine, path, NULL));
     return failed ? failed : 1;
 }
 
@@ -197,7 +196,7 @@ static int model_state_load(lua_State *L) {
     pf_state **box = lpf_new_stream_state(L);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
-    const int failed = lpf_outside(L, pf_module_state_load(box, engine, model, path));
+    int failed = lpf_outside(L, pf_module_state_load(box, engine, model, path));
     return failed ? failed : 1;
 }
 
@@ -228,7 +227,7 @@ static int state_check(lua_State *L) {
     const pf_state *state = lpf_check_stream_state(L, 1, "state");
     pf_engine *engine = lpf_engine(L);
     const pf_attention_state_options o = read_options(L, 2, "attention.load_state");
-    const int status = pf_attention_state_check(engine, state, &o);
+    int status = pf_attention_state_check(engine, state, &o);
     if (status == PF_ENOMEM) lpf_result(L, status);
     lua_pushboolean(L, status >= 0);
     lua_pushstring(L, status >= 0 ? "" : pf_last_error());

@@ -30,7 +30,7 @@ static pf_stream **new_stream(lua_State *L, int index) {
 /* open_stream(model, batch) */
 static int stream_open(lua_State *L) {
     pf_module *model = lpf_check_module(L, 1, "stream");
-    const int64_t batch = lpf_check_whole(L, 2, "stream", "batch");
+    int64_t batch = lpf_check_whole(L, 2, "stream", "batch");
     pf_engine *engine = lpf_engine(L);
     pf_stream **box = new_stream(L, 1);
     lpf_result(L, pf_stream_open_batch(box, engine, model, batch));
@@ -44,7 +44,7 @@ static int stream_load(lua_State *L) {
     const char *path = lpf_check_text(L, 2, "load_stream", "the path");
     pf_engine *engine = lpf_engine(L);
     pf_stream **box = new_stream(L, 1);
-    const int failed = lpf_outside(L, pf_stream_load(box, engine, model, path));
+    int failed = lpf_outside(L, pf_stream_load(box, engine, model, path));
     if (failed) return failed;
     lpf_enter(L)->streams++;
     return 1;
@@ -70,7 +70,7 @@ static int stream_reorder(lua_State *L) {
 static int stream_save(lua_State *L) {
     const pf_stream *stream = check_stream(L, "save");
     const char *path = lpf_check_text(L, 2, "save", "the path");
-    const int failed = lpf_outside(L, pf_stream_save(stream, path));
+    int failed = lpf_outside(L, pf_stream_save(stream, path));
     if (failed) return failed;
     lua_pushboolean(L, true);
     return 1;
@@ -101,7 +101,7 @@ static pf_sampling read_sampling(lua_State *L, int index) {
 /* feed(ids): ids (batch, n), row after row. */
 static int stream_feed(lua_State *L) {
     pf_stream *stream = check_stream(L, "feed");
-    const size_t batch = (size_t)pf_stream_batch(stream);
+    size_t batch = (size_t)pf_stream_batch(stream);
     size_t n;
     const pf_tensor *t = lpf_test_tensor(L, 2);
     const int32_t *ids = lpf_ids(L, 2, "feed", &n);
@@ -115,7 +115,7 @@ static int stream_feed(lua_State *L) {
 
 /* Draws for all sequences: an id, or of a batch the list of them. */
 static int push_sample(lua_State *L, const pf_stream *stream, const pf_sampling *sampling) {
-    const int64_t batch = pf_stream_batch(stream);
+    int64_t batch = pf_stream_batch(stream);
     int32_t *next = lua_newuserdatauv(L, (size_t)batch * sizeof *next, 0);
     lpf_result(L, pf_stream_sample((pf_stream *)stream, sampling, next));
     if (batch == 1) {
@@ -133,7 +133,7 @@ static int push_sample(lua_State *L, const pf_stream *stream, const pf_sampling 
 /* next(token, sampling), or of a batch next(tokens, sampling). */
 static int stream_next(lua_State *L) {
     pf_stream *stream = check_stream(L, "next");
-    const int64_t batch = pf_stream_batch(stream);
+    int64_t batch = pf_stream_batch(stream);
     lua_settop(L, 3);
     if (lua_type(L, 2) == LUA_TNUMBER) {
         lua_createtable(L, 1, 0);
@@ -185,10 +185,10 @@ static int stream_logits(lua_State *L) {
     int64_t shape[2] = {pf_stream_batch(stream), 0};
     const float *logits = pf_stream_logits(stream, &shape[1]);
     if (!logits) return lpf_raise(L, "logits: feed the stream first");
-    const int rank = shape[0] == 1 ? 1 : 2;
+    int rank = shape[0] == 1 ? 1 : 2;
     pf_tensor **t = lpf_new_tensor(L);
     lpf_result(L, pf_tensor_empty(t, lpf_engine(L), PF_F32, rank, shape + 2 - rank));
-    const size_t bytes = (size_t)(shape[0] * shape[1]) * sizeof *logits;
+    size_t bytes = (size_t)(shape[0] * shape[1]) * sizeof *logits;
     lpf_result(L, pf_tensor_write(*t, logits, bytes));
     lpf_made(L, *t);
     return 1;

@@ -32,8 +32,8 @@ static void set_predictions(lua_State *L, const pf_prediction *mean, const pf_pr
 
 /* predict_kernel(options, head_dim, sum, difference): {rel_mse, coupled_rel_mse, bias}. */
 static int predict_kernel(lua_State *L) {
-    const int64_t head_dim = luaL_checkinteger(L, 2);
-    const double sum = luaL_checknumber(L, 3), difference = luaL_checknumber(L, 4);
+    int64_t head_dim = luaL_checkinteger(L, 2);
+    double sum = luaL_checknumber(L, 3), difference = luaL_checknumber(L, 4);
     pf_prediction p;
     lpf_enter(L);
     lpf_result(L, pf_kernel_predict(&p, lpf_to_config(L, 1, "kernel"), head_dim, sum, difference));
@@ -74,7 +74,7 @@ static int survey_kernel(lua_State *L) {
     if (!lua_isnil(L, 4) && lua_getfield(L, 4, "projection") != LUA_TNIL)
         o.projection = lpf_check_tensor(L, -1, "survey", "projection");
     pf_engine *engine = lpf_engine(L);
-    const int n = pf_tensor_rank(q) == 4 ? (int)pf_tensor_size(q, 1) : 0;
+    int n = pf_tensor_rank(q) == 4 ? (int)pf_tensor_size(q, 1) : 0;
     pf_survey *heads = lua_newuserdatauv(L, (size_t)n * sizeof *heads + 1, 0);
     const pf_config *options = lpf_to_config(L, 1, "kernel");
     lpf_result(L, pf_kernel_survey(heads, n, engine, options, q, k, &o));
@@ -119,7 +119,7 @@ static int use_crossover(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     lua_settop(L, 1);
     const pf_config *table = lua_isnil(L, 1) ? NULL : lpf_to_config(L, 1, "crossover");
-    const int failed = lpf_outside(L, pf_crossover_use(engine, table));
+    int failed = lpf_outside(L, pf_crossover_use(engine, table));
     if (failed) return failed;
     lua_pushboolean(L, true);
     return 1;
@@ -131,7 +131,7 @@ static int use_crossover(lua_State *L) {
 static int attention_lines(lua_State *L) {
     lpf_enter(L);
     const pf_module *m = lpf_check_module(L, 1, "attention_report");
-    const int n = lpf_result(L, pf_module_attention_count(m));
+    int n = lpf_result(L, pf_module_attention_count(m));
     lua_createtable(L, n, 0);
     for (int i = 0; i < n; i++) {
         pf_attention_line line;

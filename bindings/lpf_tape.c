@@ -99,8 +99,8 @@ static int check_function(void *context, pf_engine *engine, pf_tensor *const *in
 static int gradcheck(lua_State *L) {
     luaL_checktype(L, 1, LUA_TFUNCTION);
     luaL_checktype(L, 2, LUA_TTABLE);
-    const uint64_t seed = (uint64_t)lpf_check_whole(L, 3, "check.gradient", "seed");
-    const int n = (int)lua_rawlen(L, 2);
+    uint64_t seed = (uint64_t)lpf_check_whole(L, 3, "check.gradient", "seed");
+    int n = (int)lua_rawlen(L, 2);
     pf_engine *engine = lpf_engine(L);
     pf_tensor **inputs = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *inputs, 0);
     for (int i = 0; i < n; i++) {
@@ -111,7 +111,7 @@ static int gradcheck(lua_State *L) {
     lua_pushvalue(L, 1);
     check_call call = {lpf_enter(L), luaL_ref(L, LUA_REGISTRYINDEX), inputs, n, NULL};
     double worst = 0;
-    const int judged = pf_gradcheck(engine, check_function, &call, inputs, n, seed, &worst);
+    int judged = pf_gradcheck(engine, check_function, &call, inputs, n, seed, &worst);
     luaL_unref(L, LUA_REGISTRYINDEX, call.function);
     lpf_result(L, judged);
     lua_pushnumber(L, worst);

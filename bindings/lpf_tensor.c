@@ -85,7 +85,7 @@ static int shape_text(lua_State *L) {
     luaL_Buffer b;
     luaL_buffinit(L, &b);
     luaL_addchar(&b, '[');
-    const lua_Integer n = luaL_len(L, 1);
+    lua_Integer n = luaL_len(L, 1);
     for (lua_Integer i = 1; i <= n; i++) {
         if (i > 1) luaL_addstring(&b, ", ");
         lua_geti(L, 1, i);
@@ -100,7 +100,7 @@ static int shape_text(lua_State *L) {
 
 static int tensor_shape(lua_State *L) {
     const pf_tensor *t = self(L, "shape");
-    const int rank = pf_tensor_rank(t);
+    int rank = pf_tensor_rank(t);
     lua_createtable(L, rank, 0);
     for (int d = 0; d < rank; d++) {
         lua_pushinteger(L, pf_tensor_size(t, d));
@@ -112,8 +112,8 @@ static int tensor_shape(lua_State *L) {
 
 static int tensor_size(lua_State *L) {
     const pf_tensor *t = self(L, "size");
-    const int rank = pf_tensor_rank(t);
-    const int64_t dim = lpf_check_whole(L, 2, "size", "dim"), at = lpf_place(dim, rank);
+    int rank = pf_tensor_rank(t);
+    int64_t dim = lpf_check_whole(L, 2, "size", "dim"), at = lpf_place(dim, rank);
     if (at < 0)
         return lpf_raise(L, "size: dim is %d, the tensor has %d dimensions (they count from 1)",
                          (int)dim, rank);
@@ -181,7 +181,7 @@ static const char *push_nested(lua_State *L, const pf_tensor *t, int dim, const 
         return data + 4;
     }
     luaL_checkstack(L, 4, "totable");
-    const int64_t n = pf_tensor_size(t, dim);
+    int64_t n = pf_tensor_size(t, dim);
     lua_createtable(L, n < 1 << 24 ? (int)n : 0, 0);
     for (int64_t i = 0; i < n; i++) {
         data = push_nested(L, t, dim + 1, data);
@@ -192,7 +192,7 @@ static const char *push_nested(lua_State *L, const pf_tensor *t, int dim, const 
 
 static int tensor_totable(lua_State *L) {
     const pf_tensor *t = living(L, "totable");
-    const int64_t n = pf_tensor_numel(t);
+    int64_t n = pf_tensor_numel(t);
     void *data = block_of(L, n, 4);
     lpf_result(L, pf_tensor_read(t, data, (size_t)n * 4));
     push_nested(L, t, 0, data);
@@ -202,7 +202,7 @@ static int tensor_totable(lua_State *L) {
 /* The raw elements, row-major: equal strings are equal bits. */
 static int tensor_tobytes(lua_State *L) {
     const pf_tensor *t = living(L, "tobytes");
-    const size_t bytes = (size_t)pf_tensor_numel(t) * 4;
+    size_t bytes = (size_t)pf_tensor_numel(t) * 4;
     luaL_Buffer b;
     char *data = luaL_buffinitsize(L, &b, bytes);
     lpf_result(L, pf_tensor_read(t, data, bytes));
@@ -212,7 +212,7 @@ static int tensor_tobytes(lua_State *L) {
 
 static int tensor_item(lua_State *L) {
     const pf_tensor *t = living(L, "item");
-    const int64_t n = pf_tensor_numel(t);
+    int64_t n = pf_tensor_numel(t);
     if (n != 1) return lpf_raise(L, "item: the tensor has %lld elements, not 1", (long long)n);
     double value;
     lpf_result(L, pf_tensor_get(t, 0, &value));
@@ -272,7 +272,7 @@ int32_t *lpf_ids(lua_State *L, int index, const char *where, size_t *n) {
     int32_t *ids = block_of(L, (int64_t)*n, sizeof *ids);
     for (size_t i = 0; i < *n; i++) {
         lua_rawgeti(L, index, (lua_Integer)i + 1);
-        const int64_t id = lpf_check_whole(L, -1, where, "an id");
+        int64_t id = lpf_check_whole(L, -1, where, "an id");
         if (id < INT32_MIN || id > INT32_MAX) lpf_raise(L, "%s: an id is out of range", where);
         ids[i] = (int32_t)id;
         lua_pop(L, 1);
@@ -304,7 +304,7 @@ int lpf_push_ids(lua_State *L, const int32_t *ids, size_t n) {
 
 static int tensor_requires_grad(lua_State *L) {
     pf_tensor *t = living(L, "requires_grad");
-    const bool yes = lua_isnoneornil(L, 2) || lua_toboolean(L, 2);
+    bool yes = lua_isnoneornil(L, 2) || lua_toboolean(L, 2);
     lpf_result(L, pf_tensor_require_grad(t, yes));
     lua_settop(L, 1);
     return 1;
