@@ -8,6 +8,7 @@
 
 /* ---- positions ---------------------------------------------------------------- */
 
+/* Argument 1, a tensor whose numbers may be read. */
 static pf_tensor *living(lua_State *L, const char *where) {
     lpf_enter(L);
     return lpf_check_living(L, 1, where);
@@ -39,6 +40,7 @@ static int row_at(lua_State *L, pf_tensor *t, int64_t position) {
     return lpf_run(L, reshape, &row, 1, shape);
 }
 
+/* The method of the table at `methods` that `word` may have meant, or NULL. */
 static const char *nearest_method(lua_State *L, int methods, const char *word) {
     const char *names[256];
     int n = 0;
@@ -61,7 +63,7 @@ static int tensor_index(lua_State *L) {
         return lpf_raise(L, "a tensor is indexed by a position or a method's name, not %s",
                          lpf_kind(L, 2));
     const char *word = lua_tostring(L, 2);
-    if (strncmp(word, "__", 2) == 0) return 1;
+    if (strncmp(word, "__", 2) == 0) return 1; /* Lua and its libraries ask for these: nil */
     lua_settop(L, 2);
     lua_pushvalue(L, lua_upvalueindex(1));
     const char *near = nearest_method(L, 3, word);
@@ -79,6 +81,7 @@ static int tensor_newindex(lua_State *L) {
         return lpf_raise(
             L, "assignment: position %lld, the first dimension has %lld (they count from 1)",
             (long long)at, (long long)rows);
+    /* The tape may need in backward the numbers that would be written over. */
     if (lpf_enter(L)->tape && pf_tensor_requires_grad(t))
         return lpf_raise(L,
                          "assignment: a tensor that requires a gradient can't change under a tape");
@@ -111,6 +114,7 @@ static int affine(lua_State *L, pf_tensor *t, double scale, double shift) {
     return lpf_run(L, op, &t, 1, attr);
 }
 
+/* The op `name` with the attributes it has by default. */
 static int named(lua_State *L, const char *name, pf_tensor *const *in, int n) {
     const lpf_op *op = lpf_find_op(L, name);
     pf_attr attr[LPF_MAX_ATTR];
@@ -167,6 +171,7 @@ static int meta_mul(lua_State *L) {
 /* Dividing by a number is the op div, not a product with its rounded inverse. */
 static int meta_div(lua_State *L) { return binary(L, "div"); }
 
+/* The two common exponents have ops of their own, which are faster. */
 static int meta_pow(lua_State *L) {
     pf_tensor *t;
     double c;
@@ -178,6 +183,7 @@ static int meta_pow(lua_State *L) {
     return binary(L, "pow");
 }
 
+/* neg is of f32; of i32 it is 0 - t. */
 static int meta_unm(lua_State *L) {
     pf_tensor *t = lpf_check_tensor(L, 1, "neg", "x");
     if (pf_tensor_dtype(t) == PF_F32) return named(L, "neg", &t, 1);

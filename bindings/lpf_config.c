@@ -90,6 +90,7 @@ static lua_Integer count_keys(conversion *c, lua_Integer n) {
     return texts;
 }
 
+/* The n text keys of the table on top, sorted; `map` gets them with their values. */
 static void convert_map(conversion *c, pf_config *map, lua_Integer n, int depth) {
     lua_State *L = c->L;
     int table = lua_gettop(L);
@@ -111,6 +112,7 @@ static void convert_map(conversion *c, pf_config *map, lua_Integer n, int depth)
     lua_settop(L, table);
 }
 
+/* A list has elements, or is empty and marked as one; any other table is a map. */
 static void convert_table(conversion *c, const place *at, int depth) {
     lua_State *L = c->L;
     if (luaL_getmetafield(L, -1, "__config") == LUA_TFUNCTION) {
@@ -135,6 +137,7 @@ static void convert_table(conversion *c, const place *at, int depth) {
     }
 }
 
+/* A pf_config holds doubles: whole numbers fit up to 2^53. */
 static void convert_number(conversion *c, const place *at) {
     lua_State *L = c->L;
     lua_Number value = lua_tonumber(L, -1);
@@ -193,6 +196,7 @@ pf_config *lpf_to_config(lua_State *L, int index, const char *where) {
 
 /* ---- plain data to Lua -------------------------------------------------------- */
 
+/* A list or map with all below it. An empty list is marked, so that it is one when it returns. */
 static void push_children(lua_State *L, const pf_config *node, bool map) {
     int n = pf_config_size(node);
     lua_createtable(L, map ? 0 : n, map ? n : 0);
@@ -206,6 +210,8 @@ static void push_children(lua_State *L, const pf_config *node, bool map) {
     if (!map && n == 0) luaL_setmetatable(L, LPF_LIST);
 }
 
+/* null is a light userdata (pf.json.null), since nil is no value of a table. Whole numbers become
+ * integers, so that 3 is written as 3 again; -0 stays a float. */
 void lpf_push_config(lua_State *L, const pf_config *node) {
     luaL_checkstack(L, 4, "plain data");
     switch (node ? pf_config_kind_of(node) : PF_NULL) {

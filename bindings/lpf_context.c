@@ -13,6 +13,7 @@
 
 static const char context_key = 'c'; /* registry: the context's userdata */
 
+/* In the order of pf_log_level. */
 static const char *const level_names[] = {"debug", "info", "warn", "silent"};
 
 /* One function of another file that runs before the engine closes. */
@@ -23,6 +24,7 @@ struct lpf_closer {
 
 /* ---- the context -------------------------------------------------------------- */
 
+/* By the context's userdata, and by every layer and recompute in C that calls into Lua. */
 void lpf_context_release(lpf_context *ctx) {
     if (--ctx->refs > 0) return;
     free(ctx->ops);
@@ -85,6 +87,8 @@ static lpf_context *context_new(lua_State *L) {
     return ctx;
 }
 
+/* Every function that Lua calls comes through here before it calls the engine: a callback of the
+ * engine's then runs on that thread (a coroutine, perhaps), where the caller's stack is. */
 lpf_context *lpf_enter(lua_State *L) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &context_key);
     lpf_context **box = lua_touserdata(L, -1);
@@ -98,6 +102,7 @@ lpf_context *lpf_enter(lua_State *L) {
     return ctx;
 }
 
+/* It stays the host's: the Lua state's end doesn't close it. */
 void lpf_bind_engine(lua_State *L, pf_engine *engine) {
     lpf_context *ctx = lpf_enter(L);
     ctx->engine = engine;
@@ -106,6 +111,8 @@ void lpf_bind_engine(lua_State *L, pf_engine *engine) {
 
 /* ---- classes ------------------------------------------------------------------ */
 
+/* The metatable `name` with `meta` in it, locked, and `methods` under "methods". They are what
+ * indexing finds, unless meta brings an __index of its own. */
 void lpf_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta) {
     if (!luaL_newmetatable(L, name)) { /* loaded a second time: the class stands */
         lua_pop(L, 1);
@@ -132,6 +139,7 @@ void lpf_add_methods(lua_State *L, const char *name, const luaL_Reg *methods) {
     lua_pop(L, 2);
 }
 
+/* One user value comes with it, for what the userdata keeps alive. */
 void *lpf_new(lua_State *L, const char *name, size_t bytes) {
     void *block = lua_newuserdatauv(L, bytes, 1);
     memset(block, 0, bytes);
@@ -156,6 +164,7 @@ static int log_body(lua_State *L) {
     return 0;
 }
 
+/* Called by the engine, so in the middle of a call from Lua, or while it closes. */
 static void on_log(void *context, pf_log_level level, const char *message) {
     lpf_context *ctx = context;
     if (ctx->log_ref != LUA_NOREF && ctx->L) {
@@ -205,6 +214,7 @@ static pf_log_level check_level(lua_State *L, const char *name) {
     return PF_LOG_WARN;
 }
 
+/* Ctrl-C reaches long calls by lpf_cancel. */
 static void start_engine(lua_State *L, lpf_context *ctx, pf_options *options) {
     options->log = on_log;
     options->log_context = ctx;

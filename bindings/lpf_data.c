@@ -75,6 +75,7 @@ static void set_tensor(lua_State *L, const char *key, pf_tensor *t) {
     lua_setfield(L, -2, key);
 }
 
+/* A batch is a userdata while its tensors go over to Lua, so that an error loses none. */
 static int batch_gc(lua_State *L) {
     pf_batch_release(luaL_checkudata(L, 1, "performer.batch"));
     return 0;

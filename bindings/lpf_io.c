@@ -53,6 +53,7 @@ typedef struct {
     pf_config *metadata;
 } loaded;
 
+/* The collector calls it, so nothing is lost when push_loaded raises. */
 static int loaded_gc(lua_State *L) {
     loaded *l = luaL_checkudata(L, 1, "performer.loaded");
     if (l->list) pf_named_free(l->list, l->n);
@@ -105,6 +106,7 @@ static int state_unpack(lua_State *L) {
     return 1;
 }
 
+/* inspect(path): what a file or a folder of checkpoints holds, without reading the numbers. */
 static int file_inspect(lua_State *L) {
     const char *path = lpf_check_text(L, 1, "inspect", "the path");
     pf_engine *engine = lpf_engine(L);
@@ -227,6 +229,7 @@ static int model_load(lua_State *L) {
 
 /* ---- tokenizers --------------------------------------------------------------- */
 
+/* The type at 1. A tokenizer has no state: its type is all that is handed on. */
 static const char *check_tokenizer(lua_State *L) {
     const char *type = luaL_checkstring(L, 1);
     lpf_enter(L);
@@ -263,6 +266,7 @@ static int tokenizer_encode(lua_State *L) {
     return failed ? failed : lpf_push_ids(L, ids, n);
 }
 
+/* The text of ids; twice, for its length is known when they have been read. */
 static int tokenizer_decode(lua_State *L) {
     const char *type = check_tokenizer(L);
     size_t n, bytes = 0;

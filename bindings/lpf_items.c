@@ -38,6 +38,7 @@ static int items_close(lua_State *L) {
 
 typedef int (*change_fn)(pf_items *, pf_engine *, const pf_tensor *, const pf_tensor *);
 
+/* items:add(keys [, values]), items:remove(keys [, values]); the set itself. */
 static int change(lua_State *L, change_fn fn, const char *where) {
     pf_items *items = check_items(L, where);
     const pf_tensor *keys = lpf_check_tensor(L, 2, where, "keys"), *values = NULL;
@@ -52,6 +53,7 @@ static int items_remove(lua_State *L) { return change(L, pf_items_remove, "remov
 
 typedef int (*question_fn)(pf_tensor **, pf_items *, pf_engine *, const pf_tensor *);
 
+/* items:log_partition(queries), items:expectation(queries). */
 static int ask(lua_State *L, question_fn fn, const char *where) {
     pf_items *items = check_items(L, where);
     const pf_tensor *queries = lpf_check_tensor(L, 2, where, "queries");

@@ -52,6 +52,7 @@ static void check_end(lua_State *L, int index, const char *where) {
     if (lua_gettop(L) > index) lpf_raise(L, "%s: options come last", where);
 }
 
+/* zeros, ones, full: sizes, then the value where one is given by the caller, then options. */
 static int make_full(lua_State *L, const char *where, bool value_given, double value) {
     int rank;
     int64_t shape[PF_MAX_RANK];
@@ -100,6 +101,7 @@ static int make_random(lua_State *L, const char *where, bool normal) {
 static int make_rand(lua_State *L) { return make_random(L, "rand", false); }
 static int make_randn(lua_State *L) { return make_random(L, "randn", true); }
 
+/* arange(n [, options]): 0 .. n - 1: ids, which count from 0 in Lua too. */
 static int make_arange(lua_State *L) {
     int64_t n = lpf_check_whole(L, 1, "arange", "n");
     if (n < 0) return lpf_raise(L, "arange: n is negative (%lld)", (long long)n);
@@ -134,6 +136,7 @@ static void nest_shape(nest *t) {
     lua_pop(L, 1);
 }
 
+/* The number at the top of the stack. An i32 tensor takes no fraction, which would be cut. */
 static void nest_element(nest *t) {
     lua_State *L = t->L;
     if (lua_type(L, -1) != LUA_TNUMBER)
@@ -166,6 +169,8 @@ static void nest_copy(nest *t, int dim) {
     }
 }
 
+/* tensor(numbers [, options]): a number or nested lists. The shape is that of the first elements;
+ * the copy checks that all others have it. */
 static int make_tensor(lua_State *L) {
     if (lpf_test_tensor(L, 1))
         return lpf_raise(L, "tensor: the argument is a tensor already; :detach() copies it");

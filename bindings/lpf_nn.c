@@ -21,6 +21,7 @@ pf_module *lpf_check_module(lua_State *L, int index, const char *where) {
     return *box;
 }
 
+/* Argument 1 of a method. */
 static pf_module *self(lua_State *L, const char *where) {
     lpf_enter(L);
     return lpf_check_module(L, 1, where);
@@ -32,6 +33,7 @@ static int module_gc(lua_State *L) {
     return 0;
 }
 
+/* Boxes are many, modules one. */
 static int module_eq(lua_State *L) {
     pf_module **a = luaL_testudata(L, 1, LPF_MODULE), **b = luaL_testudata(L, 2, LPF_MODULE);
     lua_pushboolean(L, a && b && *a == *b);
@@ -157,6 +159,7 @@ static int module_type(lua_State *L) {
     return 1;
 }
 
+/* m:options(): what it was made with, the defaults filled in. */
 static int module_options(lua_State *L) {
     const pf_config *options = pf_module_options(self(L, "options"));
     if (options)
@@ -166,6 +169,7 @@ static int module_options(lua_State *L) {
     return 1;
 }
 
+/* m:tree(): {type, options, children} all the way down, as config.json has it. */
 static int module_tree(lua_State *L) {
     const pf_module *m = self(L, "tree");
     pf_config **slot = lpf_config_slot(L);
@@ -197,6 +201,7 @@ typedef struct {
     bool trained;
 } named_tensor;
 
+/* The engine walks the tree in one order always: that of files and of optimizers. */
 static int tensor_count(lua_State *L, const pf_module *m) {
     return lpf_result(L, pf_module_tensor_count(m));
 }
@@ -269,6 +274,7 @@ static void set_text(lua_State *L, const char *key, const char *text) {
     lua_setfield(L, -2, key);
 }
 
+/* {name, kind, default, choices, doc, required} of one option in a table of the engine's. */
 static void push_option(lua_State *L, const struct pf_option_doc *option) {
     lua_newtable(L);
     set_text(L, "name", option->name);
@@ -280,6 +286,7 @@ static void push_option(lua_State *L, const struct pf_option_doc *option) {
     lua_setfield(L, -2, "required");
 }
 
+/* layers(): {{type, doc, options}, ...}, which pf.nn, help and docs are made from. */
 static int list_layers(lua_State *L) {
     int n = pf_layer_count();
     lua_createtable(L, n, 0);

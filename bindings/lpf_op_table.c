@@ -53,9 +53,11 @@ const lpf_op *lpf_find_op(lua_State *L, const char *name) {
 
 /* ---- description -------------------------------------------------------------- */
 
+/* In the order of pf_attr_kind. */
 static const char *const kind_names[] = {"int",  "number", "bool",  "dim",
                                          "dims", "ints",   "index", "choice"};
 
+/* {name, kind, default, required, choices, doc} of one attribute. */
 static void push_attr(lua_State *L, const pf_attr_info *info) {
     lua_newtable(L);
     lua_pushstring(L, lpf_attr_name(info));
@@ -108,6 +110,7 @@ static int list_ops(lua_State *L) {
 
 /* ---- functions and methods ---------------------------------------------------- */
 
+/* The rows never move or change, so each function keeps a pointer to its own. */
 void lpf_open_ops(lua_State *L) {
     lpf_context *ctx = lpf_enter(L);
     if (!ctx->ops) read_table(L, ctx);

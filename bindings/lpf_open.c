@@ -12,6 +12,7 @@
 
 /* ---- the engine --------------------------------------------------------------- */
 
+/* seed(number): random numbers begin anew from it. */
 static int core_seed(lua_State *L) {
     pf_seed(lpf_engine(L), (uint64_t)lpf_check_whole(L, 1, "seed", "the seed"));
     return 0;
@@ -51,6 +52,7 @@ static int core_reset_peak(lua_State *L) {
     return 0;
 }
 
+/* info(): {live, peak, threads, seed, cpu, cpu_name, blas, version}. */
 static int core_info(lua_State *L) {
     pf_info info;
     pf_engine_info(lpf_engine(L), &info);
@@ -196,6 +198,8 @@ static const luaL_Reg functions[] = {{"open", lpf_open_engine},
                                      {"set_tostring", core_set_tostring},
                                      {NULL, NULL}};
 
+/* Classes come before what adds methods to them: tensors before ops and operators, modules before
+ * states. */
 int luaopen_performer_core(lua_State *L) {
     luaL_checkversion(L);
     lpf_enter(L);

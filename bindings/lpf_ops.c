@@ -13,15 +13,17 @@
 #include <stdio.h>
 #include <string.h>
 
-/* One call being read from the Lua stack. */
+/* One call being read from the Lua stack: arguments next .. top are to be read still, and the
+ * inputs and attributes before them have been. What came out of tables is pushed above `top`, and
+ * lives there as long as the call. */
 typedef struct {
     lua_State *L;
     const lpf_op *op;
-    int next, top; /* arguments still to read */
+    int next, top;
     pf_tensor *in[LPF_MAX_IN];
     int n_in;
     pf_attr attr[LPF_MAX_ATTR];
-    bool given[LPF_MAX_ATTR];
+    bool given[LPF_MAX_ATTR]; /* else attr[k] is the default */
 } reading;
 
 /* ---- names ------------------------------------------------------------------- */
@@ -35,6 +37,8 @@ static bool is_last(const pf_attr_info *info) { return strcmp(lpf_attr_name(info
 
 /* ---- running ------------------------------------------------------------------ */
 
+/* The boxes of the outputs are made first, so that what the op gives has an owner at once. An
+ * output that the op left out is nil between others, and not there after them. */
 int lpf_run(lua_State *L, const lpf_op *op, pf_tensor *const *in, int n_in, const pf_attr *attr) {
     pf_engine *engine = lpf_engine(L);
     pf_tensor **box[LPF_MAX_OUT], *out[LPF_MAX_OUT] = {NULL};
@@ -75,6 +79,7 @@ pf_tensor *lpf_scalar(lua_State *L, int index, pf_dtype dtype, const char *where
     return *t;
 }
 
+/* A number among the inputs is a scalar of the type of the first tensor among the arguments. */
 static pf_dtype dtype_of(const reading *r) {
     for (int i = r->next; i <= r->top; i++) {
         const pf_tensor *t = lpf_test_tensor(r->L, i);
@@ -83,6 +88,7 @@ static pf_dtype dtype_of(const reading *r) {
     return PF_F32;
 }
 
+/* concat{a, b, ...}: a list in the place of all inputs, where a row takes more than it names. */
 static void read_list(reading *r) {
     lua_State *L = r->L;
     lua_Integer n = (lua_Integer)lua_rawlen(L, r->next);
@@ -96,6 +102,8 @@ static void read_list(reading *r) {
     r->next++;
 }
 
+/* Inputs by position: the required ones, then optional ones (nil leaves one out) up to the first
+ * value that is no tensor, where the attributes begin. */
 static void read_inputs(reading *r) {
     lua_State *L = r->L;
     const pf_op_info *info = &r->op->info;
@@ -125,12 +133,14 @@ static void read_inputs(reading *r) {
 
 /* ---- reading attributes ------------------------------------------------------- */
 
+/* The dimension at `index`; that the tensor has it is looked at when all has been read. */
 static int64_t check_dim(reading *r, int index, const char *name) {
     int64_t dim = lpf_check_whole(r->L, index, r->op->info.name, name);
     if (dim == 0) lpf_raise(r->L, "%s: %s is 0; dimensions count from 1", r->op->info.name, name);
     return lpf_dim(dim);
 }
 
+/* The number of the word at `index` among the row's "a|b|c". */
 static int64_t check_choice(reading *r, int index, const pf_attr_info *info) {
     if (lua_type(r->L, index) != LUA_TSTRING)
         lpf_raise(r->L, "%s: %s must be one of %s, got %s", r->op->info.name, info->name,
@@ -155,6 +165,7 @@ static int64_t check_choice(reading *r, int index, const pf_attr_info *info) {
     return 0;
 }
 
+/* One more number of a list: a dimension, or any whole number. */
 static void add_to_list(reading *r, int index, const pf_attr_info *info, pf_attr *attr) {
     if (attr->n == PF_MAX_RANK)
         lpf_raise(r->L, "%s: %s takes at most %d numbers", r->op->info.name, info->name,
@@ -238,6 +249,7 @@ static int find_option(reading *r, const char *key) {
     return 0;
 }
 
+/* The options table at `index`: optional inputs and attributes by name. */
 static void read_options(reading *r, int index) {
     lua_State *L = r->L;
     luaL_checkstack(L, LPF_MAX_IN + 8, "options");
@@ -272,6 +284,8 @@ static bool is_list(lua_State *L, int index) {
     return false;
 }
 
+/* Attributes by position (nil leaves one out), until a table that is not the list of one: it holds
+ * the rest by name, and is the last argument. */
 static void read_attrs(reading *r) {
     lua_State *L = r->L;
     const pf_op_info *info = &r->op->info;
@@ -358,6 +372,7 @@ static void resolve_positions(reading *r) {
 
 /* ---- a call ------------------------------------------------------------------- */
 
+/* pf.<op>(...) and t:<op>(...): both see the tensor as argument 1. */
 int lpf_call_op(lua_State *L) {
     reading r = {.L = L, .next = 1, .top = lua_gettop(L)};
     r.op = lua_touserdata(L, lua_upvalueindex(1));

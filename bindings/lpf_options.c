@@ -8,7 +8,8 @@
 
 /* ---- names -------------------------------------------------------------------- */
 
-/* Edit distance of two short words, swapped neighbours counting once. */
+/* Edit distance of two short words, swapped neighbours counting once. Three rows of the table are
+ * enough: a swap looks two back. */
 static int distance(const char *a, const char *b) {
     enum { MAX = 40 };
     int row[3][MAX + 1];
@@ -30,6 +31,7 @@ static int distance(const char *a, const char *b) {
     return row[n % 3][m];
 }
 
+/* The name at the least distance, if that is small for the word's length: a third of it, and 1. */
 const char *lpf_nearest(const char *word, const char *const *names, int n) {
     const char *best = NULL;
     int least = (int)strlen(word) / 3 + 2;
@@ -54,6 +56,8 @@ static int get_option(lua_State *L, int index, const char *key) {
     return LUA_TNIL;
 }
 
+/* A value that is not given, and one of another kind: the default, and an error that names the
+ * key. A number in a text is none: "8" for 8 is a mistake, told where it was made. */
 double lpf_opt_number(lua_State *L, int index, const char *key, double def) {
     int kind = get_option(L, index, key);
     if (kind != LUA_TNIL && kind != LUA_TNUMBER)

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Here, since an interrupted call ends in an error, which puts lpf_cancel back. */
 atomic_int lpf_interrupts;
 atomic_int lpf_polled;
 atomic_int lpf_cancel;
@@ -30,6 +31,7 @@ static bool is_ours(lua_State *L, const lua_Debug *ar) {
     return ours;
 }
 
+/* "file:line: " of the nearest Lua function that is the user's, or "". */
 static void push_where(lua_State *L) {
     lua_Debug ar;
     for (int level = 1; lua_getstack(L, level, &ar); level++) {

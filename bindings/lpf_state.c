@@ -24,6 +24,7 @@ static int state_close(lua_State *L) {
     return 0;
 }
 
+/* fork(): a second one that goes on from here by itself. */
 static int state_fork(lua_State *L) {
     const pf_state *state = lpf_check_stream_state(L, 1, "fork");
     pf_engine *engine = lpf_engine(L);
@@ -96,6 +97,7 @@ static int state_tostring(lua_State *L) {
 typedef int (*attend_fn)(pf_tensor **, pf_engine *, pf_state *, pf_tensor *, pf_tensor *,
                          pf_tensor *);
 
+/* prefill, step of attention alone: q, k (B, H, n, d) and v (B, H, n, dv) give (B, H, n, dv). */
 static int state_attend(lua_State *L, attend_fn fn, const char *where) {
     pf_state *state = lpf_check_stream_state(L, 1, where);
     pf_tensor *q = lpf_check_tensor(L, 2, where, "q"), *k = lpf_check_tensor(L, 3, where, "k");

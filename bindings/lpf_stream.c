@@ -50,6 +50,7 @@ static int stream_load(lua_State *L) {
     return 1;
 }
 
+/* fork(): a second one that goes on from here by itself. */
 static int stream_fork(lua_State *L) {
     const pf_stream *stream = check_stream(L, "fork");
     pf_stream **box = new_stream(L, 1);
@@ -83,6 +84,8 @@ static int stream_close(lua_State *L) {
     return 0;
 }
 
+/* {temperature, top_k, top_p, seed}. No seed: the number of streams opened so far, which is the
+ * same in every run of a script. */
 static pf_sampling read_sampling(lua_State *L, int index) {
     static const char *const allowed[] = {"temperature", "top_k", "top_p", "seed", NULL};
     const lpf_context *ctx = lpf_enter(L);
@@ -152,6 +155,7 @@ static int stream_next(lua_State *L) {
     return push_sample(L, stream, &sampling);
 }
 
+/* sample([sampling]): draws from the logits that stand; the stream doesn't move. */
 static int stream_sample(lua_State *L) {
     pf_stream *stream = check_stream(L, "sample");
     const pf_sampling sampling = read_sampling(L, 2);

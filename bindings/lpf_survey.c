@@ -16,6 +16,7 @@ static void set_integer(lua_State *L, const char *key, int64_t value) {
     lua_setfield(L, -2, key);
 }
 
+/* {rel_mse, coupled_rel_mse, bias} */
 static void push_prediction(lua_State *L, const pf_prediction *p) {
     lua_createtable(L, 0, 3);
     set_number(L, "rel_mse", p->rel_mse);
@@ -43,6 +44,8 @@ static int predict_kernel(lua_State *L) {
 
 /* ---- surveys ------------------------------------------------------------------ */
 
+/* One head of a survey: its pairs, their lengths, what the theory says of them, and, where
+ * features were drawn, what was measured. */
 static void push_head(lua_State *L, const pf_survey *h, bool measured) {
     lua_createtable(L, 0, 12);
     set_integer(L, "pairs", h->pairs);

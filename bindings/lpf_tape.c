@@ -27,6 +27,7 @@ static void push_known(lua_State *L) {
     lua_setmetatable(L, -2);
 }
 
+/* tape(): the innermost one from now on. */
 static int tape_new(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     lpf_context *ctx = lpf_enter(L);
@@ -50,6 +51,7 @@ static int tape_close(lua_State *L) {
     return 0;
 }
 
+/* tape:backward(loss [, seed]): the loss is a scalar, or the seed is its gradient. */
 static int tape_backward(lua_State *L) {
     lpf_tape *tape = luaL_checkudata(L, 1, LPF_TAPE);
     if (!tape->tape) return lpf_raise(L, "backward: the tape has closed");
@@ -87,6 +89,7 @@ static int check_body(lua_State *L) {
     return 0;
 }
 
+/* Called once for each point where the function is looked at. */
 static int check_function(void *context, pf_engine *engine, pf_tensor *const *inputs, int n,
                           pf_tensor **loss) {
     (void)engine;

@@ -14,6 +14,9 @@
 
 pf_tensor **lpf_new_tensor(lua_State *L) { return lpf_new(L, LPF_TENSOR, sizeof(pf_tensor *)); }
 
+/* Lua's collector counts the boxes, a few bytes each, and would let a loop hold gigabytes behind
+ * them. A full collection whenever the debt has reached what is live keeps the memory within
+ * about twice of that, and the collector's time in proportion to what is made. */
 void lpf_made(lua_State *L, const pf_tensor *t) {
     lpf_context *ctx = lpf_enter(L);
     ctx->debt += 256; /* the header and the box */
@@ -27,6 +30,7 @@ void lpf_made(lua_State *L, const pf_tensor *t) {
     ctx->trigger = live > LPF_MIN_TRIGGER ? live : LPF_MIN_TRIGGER;
 }
 
+/* The budget may be full of tensors that nothing holds any more: the caller tries once again. */
 bool lpf_collect_for(lua_State *L, int status) {
     if (status != PF_ENOMEM) return false;
     lua_gc(L, LUA_GCCOLLECT, 0);
@@ -41,7 +45,7 @@ void lpf_push_tensor(lua_State *L, pf_tensor *t) {
     }
     pf_tensor **box = lpf_new_tensor(L);
     *box = pf_tensor_retain(t);
-    lpf_enter(L)->debt += 64;
+    lpf_enter(L)->debt += 64; /* a box alone: the tensor was counted when it was made */
 }
 
 pf_tensor *lpf_test_tensor(lua_State *L, int index) {
@@ -62,6 +66,7 @@ pf_tensor *lpf_check_living(lua_State *L, int index, const char *where) {
     return t;
 }
 
+/* Argument 1 of a method; dead or alive, it has a shape. */
 static pf_tensor *self(lua_State *L, const char *where) {
     pf_tensor *t = lpf_check_tensor(L, 1, where, "self");
     lpf_enter(L);
@@ -81,6 +86,7 @@ static void *block_of(lua_State *L, int64_t n, size_t size) {
 
 /* ---- looking ------------------------------------------------------------------ */
 
+/* "[2, 3]" */
 static int shape_text(lua_State *L) {
     luaL_Buffer b;
     luaL_buffinit(L, &b);
@@ -98,6 +104,7 @@ static int shape_text(lua_State *L) {
     return 1;
 }
 
+/* t:shape(): the list of its sizes, which prints as one does. */
 static int tensor_shape(lua_State *L) {
     const pf_tensor *t = self(L, "shape");
     int rank = pf_tensor_rank(t);
@@ -110,6 +117,7 @@ static int tensor_shape(lua_State *L) {
     return 1;
 }
 
+/* t:size(dim) */
 static int tensor_size(lua_State *L) {
     const pf_tensor *t = self(L, "size");
     int rank = pf_tensor_rank(t);
@@ -148,6 +156,7 @@ static int tensor_len(lua_State *L) {
     return 1;
 }
 
+/* The numbers, or of a dead tensor what is still known. */
 static int tensor_tostring(lua_State *L) {
     const pf_tensor *t = self(L, "tostring");
     char **text = lpf_text_slot(L);
@@ -163,6 +172,7 @@ static int tensor_tostring(lua_State *L) {
     return 1;
 }
 
+/* Boxes are many, tensors one: equal is the same tensor, not the same numbers. */
 static int tensor_eq(lua_State *L) {
     const pf_tensor *a = lpf_test_tensor(L, 1), *b = lpf_test_tensor(L, 2);
     lua_pushboolean(L, a && a == b);
@@ -180,7 +190,7 @@ static const char *push_nested(lua_State *L, const pf_tensor *t, int dim, const 
             lua_pushnumber(L, (double)*(const float *)(const void *)data);
         return data + 4;
     }
-    luaL_checkstack(L, 4, "totable");
+    luaL_checkstack(L, 4, "totable"); /* a table a dimension stays there on the way down */
     int64_t n = pf_tensor_size(t, dim);
     lua_createtable(L, n < 1 << 24 ? (int)n : 0, 0);
     for (int64_t i = 0; i < n; i++) {
@@ -210,6 +220,7 @@ static int tensor_tobytes(lua_State *L) {
     return 1;
 }
 
+/* t:item(): the number of a tensor of one element. */
 static int tensor_item(lua_State *L) {
     const pf_tensor *t = living(L, "item");
     int64_t n = pf_tensor_numel(t);
@@ -223,6 +234,7 @@ static int tensor_item(lua_State *L) {
     return 1;
 }
 
+/* t:copy_(source), t:fill_(number), t:zero_(): new numbers in place; t itself. */
 static int tensor_copy(lua_State *L) {
     pf_tensor *t = living(L, "copy_");
     lpf_result(L, pf_tensor_copy(t, lpf_check_tensor(L, 2, "copy_", "the source")));
@@ -245,6 +257,7 @@ static int tensor_zero(lua_State *L) {
     return 1;
 }
 
+/* t:detach(): a copy that no tape knows, and none takes along when it closes. */
 static int tensor_detach(lua_State *L) {
     const pf_tensor *t = living(L, "detach");
     pf_tensor **out = lpf_new_tensor(L);
@@ -302,6 +315,7 @@ int lpf_push_ids(lua_State *L, const int32_t *ids, size_t n) {
 
 /* ---- gradients ---------------------------------------------------------------- */
 
+/* t:requires_grad([yes = true]); t itself. */
 static int tensor_requires_grad(lua_State *L) {
     pf_tensor *t = living(L, "requires_grad");
     bool yes = lua_isnoneornil(L, 2) || lua_toboolean(L, 2);
@@ -315,6 +329,7 @@ static int tensor_wants_grad(lua_State *L) {
     return 1;
 }
 
+/* t:grad(): the gradient, or nil before there is one. */
 static int tensor_grad(lua_State *L) {
     pf_tensor *t = self(L, "grad");
     pf_tensor **grad = lpf_new_tensor(L);
@@ -329,6 +344,7 @@ static int tensor_clear_grad(lua_State *L) {
     return 1;
 }
 
+/* The tensor's last box is not its end: a tape, a module or the engine may hold it too. */
 static int tensor_gc(lua_State *L) {
     pf_tensor **box = luaL_checkudata(L, 1, LPF_TENSOR);
     pf_tensor_release(box);
