@@ -27,7 +27,7 @@
 #define LPF_DATA      "performer.data"
 #define LPF_ITEMS     "performer.items"
 
-enum { LPF_MAX_IN = 16, LPF_MAX_ATTR = 24, LPF_MAX_OUT = 8, LPF_NAME = 32 };
+enum { LPF_MAX_IN = 24, LPF_MAX_ATTR = 24, LPF_MAX_OUT = 8, LPF_NAME = 32 };
 
 /* Bytes of tensors made before the collector is asked to look for dead ones. */
 enum { LPF_MIN_TRIGGER = 64 << 20 };

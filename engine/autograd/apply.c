@@ -29,12 +29,12 @@ int pf_apply_drawn(pf_engine *engine, const pf_op *op, pf_tensor *const *in, int
     if (n_in < 0 || n_in > PF_MAX_IN)
         return pf_fail(PF_EINVAL, "%s: %d inputs, at most %d are possible", op->name, n_in,
                        PF_MAX_IN);
-    pf_call c;
-    memset(&c, 0, sizeof c);
+    pf_call c; /* 3 kB: pf_call_forward sets what is not set here, but what backward alone reads */
     c.engine = engine;
     c.op = op;
     c.n_in = n_in;
     c.draw = draw;
+    c.grad_context = NULL;
     if (n_in > 0) memcpy(c.in, in, (size_t)n_in * sizeof *in);
     if (!attrs)
         pf_op_fill_defaults(op, c.attr);
@@ -57,19 +57,11 @@ int pf_apply(pf_engine *engine, const pf_op *op, pf_tensor *const *in, int n_in,
     return pf_apply_drawn(engine, op, in, n_in, attrs, 0, out);
 }
 
-/* Row `index` of the op table, or NULL. */
-static const pf_op *row_at(const pf_engine *engine, int index) {
-    for (int t = 0; index >= 0 && t < engine->n_op_tables; t++) {
-        if (index < engine->op_counts[t]) return engine->op_tables[t][index];
-        index -= engine->op_counts[t];
-    }
-    return NULL;
-}
-
 int pf_op_apply(pf_engine *engine, int index, pf_tensor *const *inputs, int n_inputs,
                 const pf_attr *attrs, pf_tensor **outputs) {
-    const pf_op *op = engine ? row_at(engine, index) : NULL;
-    if (!op) return pf_fail(PF_ENOTFOUND, "op %d: the table has no such row", index);
+    if (!engine) return pf_fail(PF_EINVAL, "op %d: no engine", index);
+    const pf_op *op = pf_registry_row(engine, index);
+    if (!op) return PF_ENOTFOUND;
     uint64_t draw = 0;
     if (op->flags & PF_OP_RANDOM) draw = OUTSIDE_DRAW | engine->draws++;
     return pf_apply_drawn(engine, op, inputs, n_inputs, attrs, draw, outputs);

@@ -133,7 +133,6 @@ static int fill_node(pf_tape *tape, pf_node *node, pf_call *c) {
     node->op = op;
     node->draw = c->draw;
     node->n_in = c->n_in;
-    for (int i = 0; i < PF_MAX_IN; i++) node->to[i].node = -1;
     if (op->n_attrs > 0) {
         node->attr = pf_heap_alloc(tape->heap, (size_t)op->n_attrs * sizeof *node->attr);
         if (!node->attr) return PF_ENOMEM;
@@ -178,7 +177,7 @@ int pf_tape_record(pf_tape *tape, pf_call *c) {
 }
 
 void pf_node_drop(pf_tape *tape, pf_node *node) {
-    for (int i = 0; i < PF_MAX_IN; i++) pf_tensor_release(&node->in[i]);
+    for (int i = 0; i < node->n_in; i++) pf_tensor_release(&node->in[i]);
     for (int o = 0; o < PF_MAX_OUT; o++) {
         pf_tensor_release(&node->out[o]);
         pf_tensor_release(&node->grad[o]);
@@ -192,7 +191,7 @@ void pf_node_drop(pf_tape *tape, pf_node *node) {
 }
 
 void pf_node_drop_targets(pf_node *node) {
-    for (int i = 0; i < PF_MAX_IN; i++) pf_tensor_release(&node->to[i].leaf);
+    for (int i = 0; i < node->n_in; i++) pf_tensor_release(&node->to[i].leaf);
 }
 
 /* ---- walking ---- */
@@ -244,7 +243,7 @@ static int walk_node(pf_tape *tape, pf_node *node) {
     restore_call(&c, tape, node);
     pf_walk walk = {.sink = {.ops = &pf_walk_ops}, .tape = tape, .node = node};
     c.grad_context = &walk;
-    int status = node->op->backward(&c);
+    int status = pf_call_backward(&c);
     status = pf_walk_fold(&walk, &c, status);
     return status < 0 ? pf_fail_in(status, "backward of %s", node->op->name) : PF_OK;
 }
@@ -290,7 +289,7 @@ static int plant(pf_tape *tape, const pf_tensor *loss, const pf_tensor *seed) {
 /* A sum that broke off is no gradient: the leaves of a failed walk have none. */
 static void forget_leaves(pf_tape *tape) {
     for (int64_t n = 0; n < tape->n; n++)
-        for (int i = 0; i < PF_MAX_IN; i++)
+        for (int i = 0; i < tape->nodes[n].n_in; i++)
             if (tape->nodes[n].to[i].leaf) pf_tensor_clear_grad(tape->nodes[n].to[i].leaf);
     for (int64_t i = 0; i < tape->n_given; i++) pf_tensor_clear_grad(tape->given[i]);
 }

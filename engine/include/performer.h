@@ -264,7 +264,7 @@ typedef struct {
 } pf_again;
 /* *y = run(inputs). An open tape keeps the inputs alone; its backward runs f again on a tape of
  * its own. The same gradients as without, bit for bit where an input is used by f alone.
- * f is taken over in any case, also on failure. inputs[i] may be NULL; at most 16. */
+ * f is taken over in any case, also on failure. inputs[i] may be NULL; at most 24. */
 PF_API int pf_recompute(pf_tensor **y, pf_engine *engine, const pf_again *f,
                         pf_tensor *const *inputs, int n);
 

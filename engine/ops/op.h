@@ -19,6 +19,10 @@
  * not be asked for. dout[o] is NULL where no gradient arrived; otherwise it has the output's
  * shape and any strides, and where it is pf_tensor_own, backward may write over it. In backward
  * in[i] and out[o] that `uses` does not name are ghosts: they have a shape and no data.
+ *
+ * Temporaries belong to the call: what pf_call_compact, pf_call_make, pf_call_hold and
+ * pf_call_alloc hand out lasts until the forward, or the backward, has ended, whatever came of
+ * it. So both are straight lines of PF_TRY, and release nothing.
  */
 #ifndef PF_OP_H
 #define PF_OP_H
@@ -34,12 +38,12 @@
 #define PF_DIM_ALL   (-1000)
 #define PF_INDEX_END ((int64_t)1 << 52)
 
-enum { PF_MAX_IN = 16, PF_MAX_OUT = 4, PF_MAX_SAVED = 6, PF_MAX_ATTR = 16 };
+enum { PF_MAX_IN = 24, PF_MAX_OUT = 4, PF_MAX_SAVED = 6, PF_MAX_ATTR = 16, PF_MAX_HELD = 32 };
 
 /* What backward reads, so that the tape keeps no more. */
 #define PF_USES_IN(i)  (1u << (i))
-#define PF_USES_OUT(o) (1u << (16 + (o)))
-#define PF_USES_ALL_IN 0xffffu
+#define PF_USES_OUT(o) (1u << (PF_MAX_IN + (o)))
+#define PF_USES_ALL_IN ((1u << PF_MAX_IN) - 1)
 
 typedef enum {
     PF_OP_OWN_OUTPUTS = 1, /* forward makes c->out[] itself */
@@ -53,6 +57,12 @@ typedef struct pf_shape {
     int rank;
     int64_t dim[PF_MAX_RANK];
 } pf_shape;
+
+/* A tensor (bytes 0) or a block of the engine's heap. */
+typedef struct pf_held {
+    void *what;
+    size_t bytes;
+} pf_held;
 
 typedef struct pf_call {
     pf_engine *engine;
@@ -69,6 +79,9 @@ typedef struct pf_call {
     pf_tensor *dout[PF_MAX_OUT];
     bool need[PF_MAX_IN];
     void *grad_context; /* the tape's; see pf_grad_* */
+    /* what the call itself releases at its end; places from n_held on are undefined */
+    int n_held;
+    pf_held held[PF_MAX_HELD];
 } pf_call;
 
 typedef struct pf_op {
@@ -79,6 +92,7 @@ typedef struct pf_op {
     int min_in, max_in, n_out;
     unsigned flags;
     unsigned uses; /* PF_USES_* of backward */
+    int of;        /* which of its family, for functions that several rows share */
     const pf_attr_info *attrs;
     int n_attrs;
     int (*shape)(pf_call *c);
@@ -91,19 +105,35 @@ typedef struct pf_op {
 #include "ops.def"
 #undef PF_OP
 
+/* ---- the op table (registry.c) ---- */
+
 /* Adds a floor's rows to an engine. */
 int pf_registry_add(pf_engine *engine, const pf_op *const *rows, int n);
 int pf_ops_register(pf_engine *engine); /* this floor's rows; picks the kernels too */
-const pf_op *pf_registry_find(const pf_engine *engine, const char *name);
+/* Row `index`, or NULL with a message. */
+const pf_op *pf_registry_row(const pf_engine *engine, int index);
 
-/* Shape rule, allocation and forward, without a tape. Checks count, liveness and attrs. */
-int pf_call_forward(pf_call *c);
-void pf_call_release(pf_call *c); /* saved tensors and outputs */
 /* Default attributes of a row. */
 void pf_op_fill_defaults(const pf_op *op, pf_attr *attrs);
 /* Name of argument i ("weight"), in a rotating thread-local buffer. */
 const char *pf_op_arg_name(const pf_op *op, int i);
 
+/* ---- a call (call.c) ---- */
+
+/* Shape rule, allocation and forward, without a tape. Checks count, liveness and attrs. */
+int pf_call_forward(pf_call *c);
+/* The row's backward, of a call that has grad_context, dout and need. */
+int pf_call_backward(pf_call *c);
+void pf_call_release(pf_call *c); /* saved tensors and outputs */
+
+/* Temporaries, all borrowed from the call. */
+/* *out = t itself where its numbers lie in a row, else a copy. t NULL: *out NULL. */
+int pf_call_compact(pf_call *c, pf_tensor *t, pf_tensor **out);
+int pf_call_make(pf_call *c, pf_dtype dtype, int rank, const int64_t *shape, pf_tensor **out);
+/* Takes t over, also on failure; NULL is none. */
+int pf_call_hold(pf_call *c, pf_tensor *t);
+/* As pf_heap_alloc: undefined contents, NULL (with message, PF_ENOMEM) on failure. */
+void *pf_call_alloc(pf_call *c, size_t bytes);
 /* Input i is alive and of `dtype`; the message names op and argument. */
 int pf_want(const pf_call *c, int i, pf_dtype dtype);
 
@@ -112,7 +142,8 @@ int pf_shape_fail(const pf_call *c, const char *format, ...) __attribute__((form
 int pf_set_shape(pf_call *c, int o, pf_dtype dtype, int rank, const int64_t *dim);
 int pf_same_as(pf_call *c, int o, int input); /* output o is shaped like input */
 
-/* Implemented by autograd (the only caller of backward). */
+/* ---- gradients: implemented by autograd, the only caller of backward ---- */
+
 typedef struct pf_grad_ops {
     int (*slot)(pf_call *c, int i, bool want_fresh, bool *fresh, pf_tensor **t);
     int (*give)(pf_call *c, int i, pf_tensor *t);

@@ -16,7 +16,7 @@
 struct pf_kern; /* ops/kern: the table of kernels for this engine's CPU level */
 struct pf_op;   /* ops: one row of the op table */
 
-#define PF_MAX_OP_TABLES 8
+#define PF_MAX_OPS 128
 
 struct pf_engine {
     pf_heap *heap;
@@ -30,11 +30,9 @@ struct pf_engine {
     pf_log_fn log;
     void *log_context;
     pf_log_level log_level;
-    const atomic_int *cancel; /* host's flag: non-zero asks every long call to stop */
-    /* The op table: arrays of row pointers that each floor adds at open. */
-    const struct pf_op *const *op_tables[PF_MAX_OP_TABLES];
-    int op_counts[PF_MAX_OP_TABLES];
-    int n_op_tables;
+    const atomic_int *cancel;            /* host's flag: non-zero asks every long call to stop */
+    const struct pf_op *ops[PF_MAX_OPS]; /* the op table: each floor adds its rows at open */
+    int n_ops;
     /* Per-thread scratch, grown before a parallel region, kept until close. */
     void *scratch;
     size_t scratch_bytes; /* a thread */
