@@ -26,6 +26,7 @@ return {
     { "pf.kind", "value: any", "string", "\"tensor\", \"module\", \"state\" ... or Lua's type." },
     { "pf.ops", "", "table[]", "The op table as data." },
     { "pf.layers", "", "table[]", "The layer table as data." },
+    { "pf.optimizers", "", "table[]", "The table of optimizers as data." },
     { "pf.kernels", "", "table", "{maps, options}: the tables of kernels as data." },
     { "pf.bench_gemm",
       "m: integer, n: integer, k: integer, ta?: boolean, tb?: boolean, repeats?: integer",
@@ -286,8 +287,9 @@ return {
       "step, query, key, sum, median, predicted_rel_mse, median_rel_mse}; prints as a table." },
     { "Module:count", "", "integer, integer", "Trained numbers, and all that are saved." },
     { "Module:clear_grad", "", "", "Forgets every gradient." },
-    { "Module:redraw", "step: integer", "integer",
-      "Draws the projections due at `step`; opt:step does it." },
+    { "Module:after_step", "step: integer", "integer",
+      "What opt:step does last: draws the projections that are due at `step`, and counts them, " ..
+      "and moves tilts." },
     { "Module:state", "options?: {batch: integer}", "pf.State",
       "The memory for streaming `batch` sequences." },
     { "Module:prefill", "x: pf.Tensor, state: pf.State", "pf.Tensor",
@@ -327,10 +329,6 @@ return {
   },
   {
     id = "training", title = "Training",
-    { "pf.optim.adamw", "model: pf.Module|table, options?: table", "pf.Optimizer",
-      "Options lr, decay, betas, eps." },
-    { "pf.optim.sgd", "model: pf.Module|table, options?: table", "pf.Optimizer",
-      "Options lr, momentum, decay." },
     { "Optimizer:step", "options?: {lr: number, clip: number}", "number, integer",
       "One step, clears the gradients, redraws the kernels that are due; the gradient's " ..
       "norm before clipping, and how many were drawn." },

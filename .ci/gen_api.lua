@@ -1,5 +1,5 @@
 -- gen_api.lua - bindings/annotations/performer.lua (for editors) and the generated tables of
--- bindings/README.md, from the engine's op, layer and kernel tables and from .ci/api.lua.
+-- bindings/README.md, from the engine's tables and from .ci/api.lua.
 --
 --   lua5.4 .ci/gen_api.lua           writes both, from the build in PF_BUILD (build/release)
 --   lua5.4 .ci/gen_api.lua --check   exit code 1 when they are not up to date
@@ -40,6 +40,7 @@ local function reachable()
 end
 
 local ops, layers, kernels = pf.ops(), pf.layers(), pf.kernels()
+local optimizers = pf.optimizers()
 local ALL = -1000 -- the default of a dimension that means all of them (PF_DIM_ALL)
 
 -- Lua's ranges end with their last, C's before their end.
@@ -55,6 +56,7 @@ local function generated_names()
   end
   for _, layer in ipairs(layers) do names["pf.nn." .. layer.type] = true end
   for _, map in ipairs(kernels.maps) do names["pf.kernel." .. map.name] = true end
+  for _, row in ipairs(optimizers) do names["pf.optim." .. row.name] = true end
   return names
 end
 
@@ -338,6 +340,13 @@ local function make_annotations()
       { { name = "options", kind = "pf.Options.nn." .. layer.type, optional = true } },
       "pf.Module", layer.doc)
   end
+  for _, row in ipairs(optimizers) do
+    local class = "pf.Options.optim." .. row.name
+    add_options_class(lines, class, row.options)
+    add_function(lines, "pf.optim." .. row.name,
+      { { name = "model", kind = "pf.Module|table" },
+        { name = "options", kind = class, optional = true } }, "pf.Optimizer", row.doc)
+  end
   for _, op in ipairs(ops) do add_op(lines, op) end
   lines[#lines + 1] = ""
   lines[#lines + 1] = "return pf"
@@ -408,9 +417,20 @@ local function kernels_table()
   return rows
 end
 
+local function optimizers_table()
+  local rows = { "| optimizer | option | default | what it is |", "| --- | --- | --- | --- |" }
+  for _, row in ipairs(optimizers) do
+    rows[#rows + 1] = ("| **`pf.optim.%s(model, options)`** | | | %s |"):format(row.name,
+      cell(row.doc))
+    option_rows(rows, row.options)
+  end
+  return rows
+end
+
 --- The README with every part between its markers made anew.
 local function make_readme(text)
-  local parts = { ops = ops_table(), layers = layers_table(), kernels = kernels_table() }
+  local parts = { ops = ops_table(), layers = layers_table(), kernels = kernels_table(),
+    optimizers = optimizers_table() }
   for _, section in ipairs(api) do parts[section.id] = section_table(section) end
   local used = {}
   local fresh = text:gsub("(<!%-%- generated: (%w+) %-%->\n)(.-)(<!%-%- end %-%->)",

@@ -142,12 +142,12 @@ static int module_backward_sliced(lua_State *L) {
     return 1;
 }
 
-/* Draws the projections that are due at `step`; returns how many. */
-static int module_redraw(lua_State *L) {
-    pf_module *m = self(L, "redraw");
-    int64_t step = lpf_check_whole(L, 2, "redraw", "step");
+/* after_step(step): what an optimizer's step does last; how many projections were drawn. */
+static int module_after_step(lua_State *L) {
+    pf_module *m = self(L, "after_step");
+    int64_t step = lpf_check_whole(L, 2, "after_step", "step");
     int drawn = 0;
-    lpf_result(L, pf_module_redraw(lpf_engine(L), m, (uint64_t)step, &drawn));
+    lpf_result(L, pf_module_after_step(lpf_engine(L), m, (uint64_t)step, &drawn));
     lua_pushinteger(L, drawn);
     return 1;
 }
@@ -343,7 +343,7 @@ static int list_kernels(lua_State *L) {
 
 static const luaL_Reg methods[] = {
     {"forward", module_call},          {"backward_sliced", module_backward_sliced},
-    {"redraw", module_redraw},         {"type", module_type},
+    {"after_step", module_after_step}, {"type", module_type},
     {"options", module_options},       {"tree", module_tree},
     {"children", module_children},     {"tensors", module_tensors},
     {"parameters", module_parameters}, {"count", module_count},

@@ -1,6 +1,6 @@
 /*
- * lpf_train.c - optimizers. A step updates the weights, clears the gradients, counts on the
- * training step that keys dropout, and redraws the projections that are due.
+ * lpf_train.c - optimizers. A step of the engine's, which also counts on the training step that
+ * keys dropout.
  */
 #include "lpf.h"
 
@@ -33,7 +33,7 @@ pf_optimizer *lpf_check_optimizer(lua_State *L, int index, const char *where) {
     return check_box(L, index, where)->optimizer;
 }
 
-/* new_optimizer(type, model, options): betas = {b1, b2} may stand for beta1 and beta2. */
+/* new_optimizer(type, model, options) */
 static int optimizer_new(lua_State *L) {
     const char *type = luaL_checkstring(L, 1);
     pf_module *model = lpf_check_module(L, 2, type);
@@ -61,14 +61,19 @@ static int optimizer_step(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     double norm = 0;
     lpf_result(L, pf_optimizer_step(box->optimizer, engine, lr, clip, &norm));
-    lpf_context *s = lpf_enter(L);
-    s->step = pf_optimizer_steps(box->optimizer);
-    lua_getiuservalue(L, 1, 1);
-    int drawn = 0;
-    lpf_result(L, pf_module_redraw(engine, lpf_check_module(L, -1, "step"), s->step, &drawn));
+    lpf_enter(L)->step = pf_optimizer_steps(box->optimizer);
     lua_pushnumber(L, norm);
-    lua_pushinteger(L, drawn);
+    lua_pushinteger(L, pf_optimizer_drawn(box->optimizer));
     return 2;
+}
+
+/* optimizers(): the table of optimizers as data. */
+static int list_optimizers(lua_State *L) {
+    lpf_enter(L);
+    pf_config **list = lpf_config_slot(L);
+    lpf_result(L, pf_optimizer_describe(list));
+    lpf_push_config(L, *list);
+    return 1;
 }
 
 static int optimizer_steps(lua_State *L) {
@@ -120,8 +125,10 @@ static const luaL_Reg meta[] = {{"__gc", optimizer_close},
                                 {"__close", optimizer_close},
                                 {"__tostring", optimizer_tostring},
                                 {NULL, NULL}};
-static const luaL_Reg functions[] = {
-    {"new_optimizer", optimizer_new}, {"cosine", schedule_cosine}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"new_optimizer", optimizer_new},
+                                     {"optimizers", list_optimizers},
+                                     {"cosine", schedule_cosine},
+                                     {NULL, NULL}};
 
 void lpf_open_train(lua_State *L) {
     lpf_class(L, LPF_OPTIMIZER, methods, meta);

@@ -114,7 +114,7 @@ describe("the tilt of softmax_plus", function()
     local moved = tilts(own):detach()
     assert.is_true(moved:max():item() < 0)
     for step = 41, 80 do own(ids, { training = false, step = step }) end -- evaluation
-    own:redraw(80)
+    own:after_step(80)
     assert.bits_equal(moved, tilts(own):detach())
     local whole = own(ids)
     local state = own:state { batch = 1 }

@@ -141,7 +141,7 @@ describe("recompute", function()
                                recompute = recompute }
       gradients(model, x, target, { watch = true })
       reports[#reports + 1] = model:attention_report()
-      model:redraw(1)
+      model:after_step(1)
       local tilts = {}
       for name, t in pf.sorted(model:tensors()) do
         if name:find "tilt$" then tilts[#tilts + 1] = t:tobytes() end

@@ -167,6 +167,10 @@ function pf.ops() end
 ---@return table[]
 function pf.layers() end
 
+---The table of optimizers as data.
+---@return table[]
+function pf.optimizers() end
+
 ---{maps, options}: the tables of kernels as data.
 ---@return table
 function pf.kernels() end
@@ -732,10 +736,11 @@ function Module:count() end
 ---Forgets every gradient.
 function Module:clear_grad() end
 
----Draws the projections due at `step`; opt:step does it.
+---What opt:step does last: draws the projections that are due at `step`, and counts them, and
+---moves tilts.
 ---@param step integer
 ---@return integer
-function Module:redraw(step) end
+function Module:after_step(step) end
 
 ---The memory for streaming `batch` sequences.
 ---@param options? {batch: integer}
@@ -834,18 +839,6 @@ function Stream:batch() end
 
 ---Frees it now.
 function Stream:close() end
-
----Options lr, decay, betas, eps.
----@param model pf.Module|table
----@param options? table
----@return pf.Optimizer
-function pf.optim.adamw(model, options) end
-
----Options lr, momentum, decay.
----@param model pf.Module|table
----@param options? table
----@return pf.Optimizer
-function pf.optim.sgd(model, options) end
 
 ---One step, clears the gradients, redraws the kernels that are due; the gradient's norm before
 ---clipping, and how many were drawn.
@@ -1378,6 +1371,30 @@ function pf.nn.block(options) end
 ---@param options? pf.Options.nn.performer
 ---@return pf.Module
 function pf.nn.performer(options) end
+
+---@class pf.Options.optim.adamw
+---@field lr? number learning rate of a step that is not given its own
+---@field decay? number weight decay of matrices, times the learning rate
+---@field beta1? number memory of the mean gradient
+---@field beta2? number memory of the squared gradient
+---@field eps? number added to the root of the squared gradient
+
+---AdamW: a step by the mean gradient over the root of the mean squared one. arXiv 1711.05101.
+---@param model pf.Module|table
+---@param options? pf.Options.optim.adamw
+---@return pf.Optimizer
+function pf.optim.adamw(model, options) end
+
+---@class pf.Options.optim.sgd
+---@field lr? number learning rate of a step that is not given its own
+---@field momentum? number memory of the gradient
+---@field decay? number weight decay of matrices, times the learning rate
+
+---Gradient descent with momentum.
+---@param model pf.Module|table
+---@param options? pf.Options.optim.sgd
+---@return pf.Optimizer
+function pf.optim.sgd(model, options) end
 
 ---y = a + b. a and b broadcast: aligned from the right, a size of 1 stretches. f32, or both i32
 ---(wraps around).

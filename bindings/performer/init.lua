@@ -21,7 +21,7 @@ local pf = {}
 
 for _, name in ipairs { "version", "open", "seed", "memory", "reset_peak", "info", "clock",
   "interrupted", "term", "json", "inspect", "bench_gemm", "tape", "recompute", "layers",
-  "kernels" } do
+  "kernels", "optimizers" } do
   pf[name] = core[name]
 end
 
@@ -75,21 +75,32 @@ pf.kernel = kernels.kernel
 pf.attention = kernels.attention
 pf.nn = layers.nn
 
-local function optimizer(type_name)
+--- Does an optimizer's row have beta1 and beta2, for which betas = {b1, b2} may stand?
+local function has_betas(row)
+  local found = {}
+  for _, option in ipairs(row.options) do found[option.name] = true end
+  return found.beta1 and found.beta2
+end
+
+--- pf.optim.NAME(model, options), from its row in the engine's table.
+local function constructor(row)
+  local pairable = has_betas(row)
   return function(model, options)
     options = util.copy(options or {})
-    if options.betas ~= nil then
+    if pairable and options.betas ~= nil then
       if type(options.betas) ~= "table" or #options.betas ~= 2 then
-        util.fail("%s: betas is a list of two numbers", type_name)
+        util.fail("%s: betas is a list of two numbers", row.name)
       end
       options.beta1, options.beta2 = options.betas[1], options.betas[2]
       options.betas = nil
     end
-    return core.new_optimizer(type_name, layers.nn.parameters_of(model), options)
+    return core.new_optimizer(row.name, layers.nn.parameters_of(model), options)
   end
 end
 
-pf.optim = util.namespace({ adamw = optimizer("adamw"), sgd = optimizer("sgd") }, "pf.optim")
+local optim = {}
+for _, row in ipairs(core.optimizers()) do optim[row.name] = constructor(row) end
+pf.optim = util.namespace(optim, "pf.optim")
 
 pf.schedule = util.namespace({
   --- lr(step): linear warm-up to `peak`, then a cosine down to `floor` at `steps`.

@@ -332,9 +332,10 @@ PF_API int pf_module_step(pf_tensor **y, pf_engine *engine, pf_module *module, p
 PF_API int pf_module_prefill(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                              pf_state *state);
 PF_API int pf_module_state(pf_state **state, pf_engine *engine, const pf_module *module, int batch);
-/* What follows a training step: draws a new projection into every kernel whose `redraw` is due
- * at `step` and counts them, and moves the tilts of softmax_plus on. */
-PF_API int pf_module_redraw(pf_engine *engine, pf_module *module, uint64_t step, int *drawn);
+/* What follows training step `step`, counted from 1, and pf_optimizer_step does: draws a new
+ * projection into every kernel whose `redraw` is due and adds them to *drawn (may be NULL), and
+ * moves the tilts of softmax_plus on. */
+PF_API int pf_module_after_step(pf_engine *engine, pf_module *module, uint64_t step, int *drawn);
 
 /* A layer that lives in the host (or in Lua): forward and step call back. Its streaming state
  * is a pointer of its own, NULL before the first step; a state must not outlive its module. */
@@ -621,15 +622,19 @@ PF_API int pf_projection_factors(pf_tensor **factors, pf_engine *engine,
 
 /* ---- training ----------------------------------------------------------------- */
 
-/* options: type "adamw" (lr, decay, beta1, beta2, eps) or "sgd" (lr, momentum, decay). */
+/* The table of optimizers as plain data: [{name, doc, options: [{name, kind, default, choices, doc,
+ * required}]}], defaults as text; the first is meant where no type is given. */
+PF_API int pf_optimizer_describe(pf_config **list);
+/* options: `type`, a name of that table, and options of its row. */
 PF_API int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *module,
                             const pf_config *options);
-/* One step, then clears the gradients. lr < 0: the optimizer's own. clip 0: none. *norm (may
- * be NULL): gradient norm before clipping. A norm that is not finite fails with PF_ENUMERIC
- * and changes nothing. */
+/* One step, then clears the gradients and does what follows (pf_module_after_step). lr < 0: the
+ * optimizer's own. clip 0: none. *norm (may be NULL): gradient norm before clipping. A norm that is
+ * not finite fails with PF_ENUMERIC and changes nothing. */
 PF_API int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
                              double *norm);
 PF_API uint64_t pf_optimizer_steps(const pf_optimizer *optimizer);
+PF_API int pf_optimizer_drawn(const pf_optimizer *optimizer); /* projections, in the last step */
 PF_API void pf_optimizer_close(pf_optimizer **optimizer);
 /* Linear warm-up, then cosine from peak to floor at `steps`. step counts from 1. */
 PF_API double pf_schedule_cosine(uint64_t step, uint64_t warmup, uint64_t steps, double peak,

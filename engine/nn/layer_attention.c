@@ -368,7 +368,7 @@ static void move_tilt(pf_module *m, const attention_self *self) {
 }
 
 /* New numbers in the same buffers, when a draw is due at this step. */
-static int attention_redraw(pf_module *m, pf_engine *e, uint64_t step, int *drawn) {
+static int attention_after_step(pf_module *m, pf_engine *e, uint64_t step, int *drawn) {
     attention_self *self = m->self;
     move_tilt(m, self);
     const pf_kernel *kernel = &self->attend.kernel;
@@ -393,5 +393,5 @@ const pf_layer pf_layer_attention = {
     .build = attention_build,
     .run = attention_run,
     .state = attention_state,
-    .redraw = attention_redraw,
+    .after_step = attention_after_step,
 };

@@ -281,12 +281,12 @@ int pf_module_tensor_at(const pf_module *module, int index, const char **name, p
     return 0;
 }
 
-int pf_module_redraw(pf_engine *engine, pf_module *module, uint64_t step, int *drawn) {
+int pf_module_after_step(pf_engine *engine, pf_module *module, uint64_t step, int *drawn) {
     int count = 0;
     int *sum = drawn ? drawn : &count;
-    if (module->type->redraw) PF_TRY(module->type->redraw(module, engine, step, sum));
+    if (module->type->after_step) PF_TRY(module->type->after_step(module, engine, step, sum));
     for (int i = 0; i < module->n_child; i++) {
-        PF_TRY(pf_module_redraw(engine, module->child[i].module, step, sum));
+        PF_TRY(pf_module_after_step(engine, module->child[i].module, step, sum));
     }
     return 0;
 }

@@ -60,7 +60,9 @@ typedef struct pf_layer {
                   pf_tensor **y);
     /* Makes the layer's state node; NULL: the layer remembers nothing. */
     int (*state)(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
-    int (*redraw)(pf_module *m, pf_engine *e, uint64_t step, int *drawn);
+    /* What follows an optimizer's step, counted from 1: a projection that is due is drawn anew and
+     * counted in *drawn, tilts move. NULL: nothing. */
+    int (*after_step)(pf_module *m, pf_engine *e, uint64_t step, int *drawn);
 } pf_layer;
 
 struct pf_module {

@@ -78,8 +78,8 @@ static void test_kernel_seed(pf_engine *e) {
     pf_config *tree = NULL;
     CHECK_OK(pf_module_tree(&tree, a));
     CHECK_OK(pf_module_build(&b, other, tree));
-    CHECK_OK(pf_module_redraw(e, a, 4, NULL));
-    CHECK_OK(pf_module_redraw(other, b, 4, NULL));
+    CHECK_OK(pf_module_after_step(e, a, 4, NULL));
+    CHECK_OK(pf_module_after_step(other, b, 4, NULL));
     pf_tensor *wa, *wb;
     const char *name;
     CHECK_OK(pf_module_tensor_at(a, 2, &name, &wa, NULL));

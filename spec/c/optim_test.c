@@ -177,9 +177,16 @@ static void test_not_finite(pf_engine *e) {
     double value;
     CHECK_OK(pf_tensor_get(b, 0, &value));
     CHECK(value == 0 && pf_optimizer_steps(o) == 0);
-    pf_config *bad = options_of("{'type': 'adam'}");
+    pf_config *bad = options_of("{'type': 'adam'}"), *list = NULL;
     pf_optimizer *none = NULL;
     CHECK_FAILS(PF_EINVAL, pf_optimizer_new(&none, e, m, bad));
+    CHECK(strstr(pf_last_error(), "did you mean 'adamw'?"));
+    CHECK_OK(pf_optimizer_describe(&list));
+    for (int i = 0; i < pf_config_size(list); i++) { /* the message names them all */
+        CHECK(strstr(pf_last_error(),
+                     pf_config_string(pf_config_get(pf_config_at(list, i), "name"))));
+    }
+    pf_config_free(list);
     CHECK_FAILS(PF_EINVAL, pf_optimizer_step(o, e, NAN, 1, NULL));
     pf_config_free(bad);
     pf_optimizer_close(&o);
@@ -237,7 +244,7 @@ static void test_redraw(pf_engine *e) {
     size_t bytes = (size_t)pf_tensor_numel(t) * sizeof(float);
     for (int i = 0; i < PF_COUNT(calls); i++) {
         int drawn = 0;
-        CHECK_OK(pf_module_redraw(e, m, calls[i].step, &drawn));
+        CHECK_OK(pf_module_after_step(e, m, calls[i].step, &drawn));
         kept[i] = numbers(t);
         CHECK(drawn == calls[i].drawn);
         CHECK((memcmp(kept[i], i ? kept[i - 1] : before, bytes) != 0) == (drawn > 0));
@@ -248,9 +255,76 @@ static void test_redraw(pf_engine *e) {
     pf_module_release(&m);
     m = small_model(e, "'kernel': {'features': 24}");
     int drawn = 0;
-    CHECK_OK(pf_module_redraw(e, m, 1000, &drawn));
+    CHECK_OK(pf_module_after_step(e, m, 1000, &drawn));
     CHECK(drawn == 0);
     pf_module_release(&m);
+}
+
+/* The bits of all buffers, projections and tilts, as one sum. */
+static uint64_t buffer_bits(const pf_module *m) {
+    uint64_t bits = 0;
+    for (int i = 0; i < pf_module_tensor_count(m); i++) {
+        pf_tensor *t;
+        bool trained;
+        CHECK_OK(pf_module_tensor_at(m, i, NULL, &t, &trained));
+        const unsigned char *bytes = pf_tensor_data(t);
+        for (int64_t k = 0; !trained && k < pf_tensor_numel(t) * 4; k++) {
+            bits = bits * 1099511628211u + bytes[k];
+        }
+    }
+    return bits;
+}
+
+/* A host that calls pf_optimizer_step alone has what follows a step: twins, of which the second
+ * sees the same batches, and is moved on by pf_module_after_step. */
+static void test_after_step(void) {
+    const char *kind = "'causal': true, 'kernel': {'name': 'softmax_plus', 'features': 24, "
+                       "'redraw': 16, 'seed': 5}";
+    pf_engine *e = engine_of(1, 21);
+    pf_module *a = small_model(e, kind), *b = small_model(e, kind);
+    pf_config *options = options_of("{'type': 'sgd'}");
+    pf_optimizer *oa = NULL;
+    pf_tensor *x = some_ids(e, 2, 20, 1), *target = some_ids(e, 2, 20, 2), *tilt = NULL;
+    for (int i = 0; i < pf_module_tensor_count(a); i++) { /* the same weights */
+        pf_tensor *from, *to;
+        CHECK_OK(pf_module_tensor_at(a, i, NULL, &from, NULL));
+        CHECK_OK(pf_module_tensor_at(b, i, NULL, &to, NULL));
+        CHECK_OK(pf_tensor_copy(to, from));
+    }
+    CHECK_OK(pf_optimizer_new(&oa, e, a, options));
+    uint64_t last = buffer_bits(a);
+    CHECK(last == buffer_bits(b));
+    for (uint64_t step = 1; step <= 33; step++) {
+        int drawn = 0;
+        bool looked = step % 16 == 0; /* at queries and keys, which moves the tilts */
+        train_step(e, a, oa, x, target, step, 0);
+        pf_pass pass = {.size = sizeof pass, .training = true, .step = step};
+        pf_tensor *y = NULL;
+        CHECK_OK(pf_module_forward(&y, e, b, x, &pass));
+        pf_tensor_release(&y);
+        CHECK_OK(pf_module_after_step(e, b, step, &drawn));
+        CHECK(drawn == (looked ? 2 : 0) && pf_optimizer_drawn(oa) == drawn);
+        CHECK(buffer_bits(a) == buffer_bits(b) && (buffer_bits(a) != last) == looked);
+        last = buffer_bits(a);
+    }
+    double moved = 0;
+    tilt = pf_module_tensor(pf_module_child(pf_module_child(pf_module_child(a, 1), 0), 1), "tilt");
+    CHECK(tilt && pf_tensor_get(tilt, 0, &moved) >= 0 && moved < 0);
+    /* a gradient that is not finite: no redraw, though one is due */
+    for (int i = 0; i < 14; i++) train_step(e, a, oa, x, target, (uint64_t)(34 + i), 0);
+    CHECK(pf_optimizer_steps(oa) == 47);
+    pf_tensor *w = pf_module_tensor(pf_module_child(a, 0), "weight");
+    CHECK(w->grad && w->grad_stale);
+    CHECK_OK(pf_tensor_fill(w->grad, NAN));
+    w->grad_stale = false;
+    last = buffer_bits(a);
+    CHECK_FAILS(PF_ENUMERIC, pf_optimizer_step(oa, e, 0, 0, NULL));
+    CHECK(buffer_bits(a) == last && pf_optimizer_steps(oa) == 47 && pf_optimizer_drawn(oa) == 0);
+    pf_config_free(options);
+    pf_tensor_release(&x), pf_tensor_release(&target);
+    pf_optimizer_close(&oa);
+    pf_module_release(&a), pf_module_release(&b);
+    pf_engine_close(&e);
 }
 
 static void test_schedule(void) {
@@ -270,6 +344,7 @@ int main(void) {
     test_dropout(e);
     test_restore(e);
     test_redraw(e);
+    test_after_step();
     test_overfit();
     test_threads();
     pf_engine_close(&e);

@@ -1,0 +1,71 @@
+/*
+ * adamw.c - AdamW (Loshchilov and Hutter 2017), at step t:
+ *   m = beta1 m + (1 - beta1) g         v = beta2 v + (1 - beta2) g^2
+ *   p = p - lr (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + decay p)
+ */
+#include <math.h>
+
+#include "rule.h"
+
+static const pf_option_info adamw_options[] = {
+    {.name = "lr",
+     .kind = PF_OPT_NUMBER,
+     .number = 3e-4,
+     .low = 0,
+     .high = 1e6,
+     .doc = "learning rate of a step that is not given its own"},
+    {.name = "decay",
+     .kind = PF_OPT_NUMBER,
+     .number = 0.1,
+     .low = 0,
+     .high = 1e3,
+     .doc = "weight decay of matrices, times the learning rate"},
+    {.name = "beta1",
+     .kind = PF_OPT_NUMBER,
+     .number = 0.9,
+     .low = 0,
+     .high = 0.999999,
+     .doc = "memory of the mean gradient"},
+    {.name = "beta2",
+     .kind = PF_OPT_NUMBER,
+     .number = 0.98,
+     .low = 0,
+     .high = 0.9999999,
+     .doc = "memory of the squared gradient"},
+    {.name = "eps",
+     .kind = PF_OPT_NUMBER,
+     .number = 1e-9,
+     .low = 0,
+     .high = 1,
+     .doc = "added to the root of the squared gradient"},
+};
+
+/* The means begin at zero: C1 and C2 make up for that in the first steps. */
+enum { BETA1, BETA2, EPS, C1, C2 };
+
+static void adamw_begin(const pf_config *options, uint64_t step, float *c) {
+    double beta1 = pf_rule_option(&pf_optimizer_adamw, options, "beta1");
+    double beta2 = pf_rule_option(&pf_optimizer_adamw, options, "beta2");
+    c[BETA1] = (float)beta1, c[BETA2] = (float)beta2;
+    c[EPS] = (float)pf_rule_option(&pf_optimizer_adamw, options, "eps");
+    c[C1] = (float)(1 / (1 - pow(beta1, (double)step)));
+    c[C2] = (float)(1 / (1 - pow(beta2, (double)step)));
+}
+
+static void adamw_range(const pf_update *u) {
+    const float *c = u->c;
+    u->kern->adamw(u->n, u->p, u->g, u->moment[0], u->moment[1], u->gscale, u->lr, c[BETA1],
+                   c[BETA2], c[EPS], u->decay, c[C1], c[C2]);
+}
+
+const pf_optimizer_rule pf_optimizer_adamw = {
+    .name = "adamw",
+    .doc = "AdamW: a step by the mean gradient over the root of the mean squared one. arXiv "
+           "1711.05101.",
+    .options = adamw_options,
+    .n_options = PF_COUNT(adamw_options),
+    .n_moments = 2,
+    .moment = {"m", "v"},
+    .begin = adamw_begin,
+    .range = adamw_range,
+};

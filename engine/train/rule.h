@@ -1,0 +1,48 @@
+/*
+ * rule.h - what an optimizer is: a row of its options, its moments and its update. A new one is a
+ * file with its row and a line in optimizers.def; making, clipping, checkpoints, messages, help
+ * and Lua follow from the row, and nothing else asks which one it is.
+ *
+ * An update goes over fixed ranges of a parameter in parallel and takes every number by itself,
+ * so that its bits don't depend on the threads.
+ */
+#ifndef PF_RULE_H
+#define PF_RULE_H
+
+#include "kern.h"
+#include "optim.h"
+
+enum { PF_MOMENTS_MAX = 2, PF_RULE_CONSTANTS = 8, PF_RULE_OPTIONS = 16 };
+
+/* A range of one parameter in one step: n numbers, the arrays begin at its first. */
+typedef struct pf_update {
+    const pf_kern *kern;
+    int64_t n;
+    float *p, *moment[PF_MOMENTS_MAX];
+    const float *g;
+    float gscale;               /* what clipping leaves of g */
+    float lr, decay;            /* decay 0 where the parameter is no matrix */
+    float c[PF_RULE_CONSTANTS]; /* what the rule's `begin` worked out for this step */
+} pf_update;
+
+typedef struct pf_optimizer_rule {
+    const char *name, *doc;
+    const pf_option_info *options; /* `lr` and `decay` among them; `type` is added */
+    int n_options;
+    int n_moments;                      /* numbers remembered of each parameter, zero at first */
+    const char *moment[PF_MOMENTS_MAX]; /* what files call them: "m" is saved as "<param>.m" */
+    /* The constants c of step `step`, which counts from 1. */
+    void (*begin)(const pf_config *options, uint64_t step, float *c);
+    void (*range)(const pf_update *u);
+} pf_optimizer_rule;
+
+#define PF_OPTIMIZER(name) extern const pf_optimizer_rule pf_optimizer_##name;
+#include "optimizers.def"
+#undef PF_OPTIMIZER
+
+/* rules.c: the rule that options{type} name, once they fit it. */
+int pf_rule_resolve(const pf_optimizer_rule **rule, const pf_config *options);
+/* An option's value, or its default; the rule must have it. */
+double pf_rule_option(const pf_optimizer_rule *rule, const pf_config *options, const char *name);
+
+#endif
