@@ -21,6 +21,15 @@ local FORMULAS = {
       s.p = s.p - o.lr * (s.m + o.decay * s.p)
     end,
   },
+  lion = {
+    options = { lr = 0.1, decay = 0.2, beta1 = 0.7, beta2 = 0.9 },
+    step = function(s, g, _, o)
+      local mix = o.beta1 * s.m + (1 - o.beta1) * g
+      local sign = mix > 0 and 1 or mix < 0 and -1 or 0
+      s.p = s.p - o.lr * (sign + o.decay * s.p)
+      s.m = o.beta2 * s.m + (1 - o.beta2) * g
+    end,
+  },
 }
 
 local START = { 1, -2, 0.3, 0 }

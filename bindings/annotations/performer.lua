@@ -1396,6 +1396,19 @@ function pf.optim.adamw(model, options) end
 ---@return pf.Optimizer
 function pf.optim.sgd(model, options) end
 
+---@class pf.Options.optim.lion
+---@field lr? number learning rate of a step that is not given its own
+---@field decay? number weight decay of matrices, times the learning rate
+---@field beta1? number weight of the mean gradient beside this step's, for the sign
+---@field beta2? number memory of the mean gradient
+
+---Lion: a step by the sign of the mean gradient, with one moment instead of AdamW's two. arXiv
+---2302.06675.
+---@param model pf.Module|table
+---@param options? pf.Options.optim.lion
+---@return pf.Optimizer
+function pf.optim.lion(model, options) end
+
 ---y = a + b. a and b broadcast: aligned from the right, a size of 1 stretches. f32, or both i32
 ---(wraps around).
 ---@param a pf.Tensor
