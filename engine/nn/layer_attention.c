@@ -347,7 +347,7 @@ static int attention_state(const pf_module *m, pf_engine *e, int64_t batch, pf_s
 }
 
 /* A part of the way from each tilt to the best one for the queries and keys that the step just
- * over was seen to have (attention_watch.c), if it was looked at. */
+ * over was seen to have (watch.c), if it was looked at. */
 static void move_tilt(pf_module *m, const attention_self *self) {
     static const double part = 0.25;
     pf_tensor *tilt = self->attend.tilts;

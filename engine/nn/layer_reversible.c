@@ -24,7 +24,7 @@ static int reversible_build(pf_module *m, pf_engine *e) {
     return 0;
 }
 
-/* What the branches run on, in both runs (again.c says why). */
+/* What the branches run on, in both runs (pass.c says why). */
 typedef struct {
     pf_heap *heap;   /* retained */
     pf_module *m;    /* retained */

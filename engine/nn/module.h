@@ -107,7 +107,7 @@ pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init);
 int pf_kernel_complete(pf_module *m, const pf_engine *e);
 /* attention_choice.c: puts the choice in the place of attention "auto", before that call. */
 int pf_attention_decide(pf_module *m, const pf_engine *e);
-/* attention_watch.c: what an attention layer keeps of its queries and keys, and the step that
+/* watch.c: what an attention layer keeps of its queries and keys, and the step that
  * looks at them where one is due; q (B, H, L, d), k (B, Hk, L, d). */
 int pf_watch_make(pf_module *m, int64_t heads);
 void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attend *a, const pf_pass *pass,
@@ -136,7 +136,7 @@ const char *pf_option_text(const pf_module *m, const char *name);
 
 /* ---- running (run.c) ---- */
 int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
-/* m->type->run in forward mode, which an open tape keeps nothing of but the input (again.c). */
+/* m->type->run in forward mode, which an open tape keeps nothing of but the input (pass.c). */
 int pf_run_again(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 /* Child i with its node of the state; errors get the child's name. */
 int pf_run_child(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);

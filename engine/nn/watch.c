@@ -1,5 +1,5 @@
 /*
- * attention_watch.c - softmax attention that looks at its queries and keys while it trains.
+ * watch.c - softmax attention that looks at its queries and keys while it trains.
  *
  * A step that looks takes SIDE queries and keys of one batch item, evenly spaced, in every
  * head, and keeps |x|^2, |y|^2 and, for every pair, |x + y|^2 and |x - y|^2, in a tensor that is

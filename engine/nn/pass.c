@@ -1,5 +1,5 @@
 /*
- * again.c - a layer whose forward is run a second time in backward (option recompute).
+ * pass.c - a layer whose forward is run a second time in backward (option recompute).
  *
  * What is held is all that the second run has to find as the first did: the module, the
  * pass with its tensors, and the number of the first random call, so that dropout draws the
