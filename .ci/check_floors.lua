@@ -1,5 +1,5 @@
 -- check_floors.lua - reads every #include of engine/, bindings/ and the C examples, and
--- prints each that the house does not allow: upward, sideways between train and io, out of
+-- prints each that the house does not allow: upward, sideways between io and the ops, out of
 -- bindings past the public header, or a library that has one home only. Run from the root.
 local lfs = require "lfs"
 
@@ -14,7 +14,7 @@ local BELOW = {
   ["engine/attention"] = { "engine/autograd" },
   ["engine/nn"] = { "engine/attention" },
   ["engine/train"] = { "engine/nn" },
-  ["engine/io"] = { "engine/nn" },
+  ["engine/io"] = { "engine/tensor" }, -- knows no op; meets the others in api
   ["engine/api"] = { "engine/train", "engine/io" },
   ["bindings"] = { "engine/include" },
   ["examples"] = { "engine/include" },
