@@ -101,7 +101,7 @@ int lpf_result(lua_State *L, int status) {
         lua_pop(L, 1);
     }
     if (status == PF_ECANCEL) atomic_store(&lpf_cancel, 0); /* so that a script can clean up */
-    const char *message = pf_last_error();
+    const char *message = pf_last_error_from(1);
     lua_pushstring(L, message[0] ? message : pf_status_text(status));
     return lpf_raise_message(L);
 }
@@ -111,7 +111,7 @@ int lpf_outside(lua_State *L, int status) {
     if (status != PF_EIO && status != PF_EFORMAT && status != PF_ENOTFOUND)
         return lpf_result(L, status);
     lua_pushnil(L);
-    lua_pushstring(L, pf_last_error());
+    lua_pushstring(L, pf_last_error_from(1));
     lua_pushstring(L, pf_status_name(status));
     return 3;
 }

@@ -232,7 +232,7 @@ static int state_check(lua_State *L) {
     int status = pf_attention_state_check(engine, state, &o);
     if (status == PF_ENOMEM) lpf_result(L, status);
     lua_pushboolean(L, status >= 0);
-    lua_pushstring(L, status >= 0 ? "" : pf_last_error());
+    lua_pushstring(L, status >= 0 ? "" : pf_last_error_from(1));
     return 2;
 }
 

@@ -50,7 +50,10 @@ typedef enum { PF_STATUS_LIST(PF_STATUS_ENUM) PF_STATUS_LIMIT = -99 } pf_status;
 
 PF_API const char *pf_status_name(int status); /* "PF_ESHAPE" */
 PF_API const char *pf_status_text(int status); /* "shapes don't fit" */
-PF_API const char *pf_last_error(void);        /* this thread's last message, "" if none */
+/* This thread's last message, "" if none. The places in it (dimensions, rows, children ...) count
+ * from 0 as in this header, or from `first`, for hosts whose users count otherwise. */
+PF_API const char *pf_last_error(void);
+PF_API const char *pf_last_error_from(int first);
 PF_API const char *pf_version(void);           /* "0.1.0" */
 PF_API uint32_t pf_abi_version(void);
 

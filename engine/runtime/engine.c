@@ -70,13 +70,15 @@ int pf_check_cancel(const pf_engine *engine) {
 }
 
 void pf_log(const pf_engine *engine, pf_log_level level, const char *format, ...) {
-    char text[1024];
+    char text[1024], read[1024];
     if (!engine->log || level < engine->log_level || level >= PF_LOG_SILENT) return;
     va_list args;
     va_start(args, format);
     int length = vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    if (length >= 0) engine->log(engine->log_context, level, text);
+    if (length < 0) return;
+    pf_places_from(0, text, read, sizeof read);
+    engine->log(engine->log_context, level, read);
 }
 
 void pf_seed(pf_engine *engine, uint64_t seed) {

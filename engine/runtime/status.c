@@ -2,16 +2,21 @@
  * status.c - names and texts of the status codes, the message a thread keeps of its last
  * failure, and the version. What must hold: recording a failure needs no memory and cannot
  * fail itself; one thread never sees another's message.
+ *
+ * A message is kept with its places marked (MARK digits MARK_END), as the C host that reads it
+ * counts from 0 and a Lua script from 1. Reading takes the marks away, so they never leave this
+ * file; a message that is cut loses a place whole, never some of its digits.
  */
 #include "status.h"
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { MESSAGE_BYTES = 2048 };
+enum { MESSAGE_BYTES = 2048, PLACES = 8, PLACE_BYTES = 24, MARK = '\x01', MARK_END = '\x02' };
 
-static _Thread_local char message[MESSAGE_BYTES];
+static _Thread_local char message[MESSAGE_BYTES], as_read[MESSAGE_BYTES];
 
 /* Changes when a program built against an older header could break. */
 static const uint32_t abi_version = 1;
@@ -35,7 +40,46 @@ const char *pf_status_text(int status) {
     return status >= 0 ? "ok" : "unknown status";
 }
 
-const char *pf_last_error(void) { return message; }
+/* ---- places ---- */
+
+const char *pf_place(int64_t place) {
+    static _Thread_local char texts[PLACES][PLACE_BYTES];
+    static _Thread_local unsigned turn;
+    char *text = texts[turn++ % PLACES];
+    if (place < 0)
+        snprintf(text, PLACE_BYTES, "%lld", (long long)place);
+    else
+        snprintf(text, PLACE_BYTES, "%c%lld%c", MARK, (long long)place, MARK_END);
+    return text;
+}
+
+/* A mark with digits but without its end was cut: both go. A lone mark came from the host. */
+void pf_places_from(int first, const char *text, char *out, size_t bytes) {
+    size_t used = 0;
+    while (*text && used + 1 < bytes) {
+        if (*text != MARK) {
+            if (*text != MARK_END) out[used++] = *text;
+            text++;
+            continue;
+        }
+        const char *digits = text + 1, *end = digits + strspn(digits, "0123456789");
+        text = end;
+        if (*end != MARK_END || end == digits) continue;
+        size_t room = bytes - used;
+        int n = snprintf(out + used, room, "%lld", strtoll(digits, NULL, 10) + first);
+        if (n > 0 && (size_t)n < room) used += (size_t)n;
+    }
+    out[used] = '\0';
+}
+
+/* ---- messages ---- */
+
+const char *pf_last_error_from(int first) {
+    pf_places_from(first, message, as_read, sizeof as_read);
+    return as_read;
+}
+
+const char *pf_last_error(void) { return pf_last_error_from(0); }
 
 /* The arguments may point into the message that stands, so it is formatted aside. */
 int pf_fail(int status, const char *format, ...) {

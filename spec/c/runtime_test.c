@@ -45,6 +45,54 @@ static void test_status(void) {
     CHECK(pf_abi_version() >= 1);
 }
 
+/* Is the message this, read from `first`? */
+static bool reads(int first, const char *text) {
+    return strcmp(pf_last_error_from(first), text) == 0;
+}
+
+static void test_places(void) {
+    pf_fail(PF_ESHAPE, "x: row %s of %d, dimension %s", pf_place(9), 12, pf_place(-1));
+    CHECK(reads(0, "x: row 9 of 12, dimension -1") && reads(1, "x: row 10 of 12, dimension -1"));
+    CHECK(strcmp(pf_last_error(), "x: row 9 of 12, dimension -1") == 0);
+    /* nested, and taken into another message as it stands */
+    pf_fail_in(PF_ESHAPE, "child %s", pf_place(0));
+    CHECK(reads(1, "child 1: x: row 10 of 12, dimension -1"));
+    pf_fail(PF_ESHAPE, "again: %s", pf_last_error());
+    CHECK(reads(0, "again: child 0: x: row 9 of 12, dimension -1"));
+    pf_fail(PF_EINVAL, "%s %s %s %s %s %s %s %s", pf_place(0), pf_place(1), pf_place(2),
+            pf_place(3), pf_place(4), pf_place(5), pf_place(6), pf_place(INT64_MAX - 1));
+    CHECK(reads(1, "1 2 3 4 5 6 7 9223372036854775807"));
+    /* a host's own bytes that look like marks leave nothing strange */
+    pf_fail(PF_EINVAL, "'%s'",
+            "a\x01"
+            "b\x02");
+    CHECK(reads(1, "'ab'"));
+}
+
+/* Wherever a message is cut, no mark and no half number is read. */
+static void test_places_cut(void) {
+    char long_text[2100], prefix[600];
+    int strange = 0;
+    memset(long_text, '.', sizeof long_text), memset(prefix, '.', sizeof prefix);
+    for (size_t n = 2030; n < 2060; n++) {
+        long_text[n] = '\0';
+        pf_fail(PF_EINVAL, "%s%s", long_text, pf_place(1234567));
+        const char *end = pf_last_error() + strspn(pf_last_error(), ".");
+        strange += *end != '\0' && strcmp(end, "1234567") != 0;
+        strange += strspn(pf_last_error_from(1), ".1234568") != strlen(pf_last_error_from(1));
+        long_text[n] = '.';
+    }
+    for (size_t n = 495; n < 520; n++) {
+        prefix[n] = '\0';
+        pf_fail(PF_EINVAL, "x");
+        pf_fail_in(PF_EINVAL, "%s%s", prefix, pf_place(1234567));
+        const char *end = pf_last_error() + strspn(pf_last_error(), ".");
+        strange += strcmp(end, ": x") != 0 && strcmp(end, "1234567: x") != 0;
+        prefix[n] = '.';
+    }
+    CHECK(strange == 0);
+}
+
 /* ---- random numbers ---- */
 
 /* Known answers of the Random123 distribution. */
@@ -190,6 +238,8 @@ static void test_engine(void) {
     CHECK(logged[0] == '\0');
     pf_log(&engine, PF_LOG_WARN, "yes %d", 2);
     CHECK(strcmp(logged, "me 2 yes 2") == 0);
+    pf_log(&engine, PF_LOG_WARN, "row %s", pf_place(0));
+    CHECK(strcmp(logged, "me 2 row 0") == 0);
     engine.draws = 5;
     pf_seed(&engine, 4);
     CHECK(engine.seed == 4 && engine.draws == 0);
@@ -361,6 +411,8 @@ static void test_runtime_failures(void) {
 
 int main(void) {
     test_status();
+    test_places();
+    test_places_cut();
     test_philox();
     test_streams();
     test_distributions();
