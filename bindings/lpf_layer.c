@@ -350,7 +350,7 @@ static int layer_define(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layers_key) != LUA_TTABLE) { /* the first one */
         lpf_at_close(L, stop_resolving);
-        pf_engine_resolve_layers(engine, resolve, lpf_enter(L));
+        lpf_result(L, pf_engine_resolve_layers(engine, resolve, lpf_enter(L)));
         lua_newtable(L);
         lua_pushvalue(L, -1);
         lua_rawsetp(L, LUA_REGISTRYINDEX, &layers_key);

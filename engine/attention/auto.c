@@ -46,7 +46,8 @@ static int check_row(const pf_config *row, int index) {
 }
 
 static const pf_config *given_rows(const pf_engine *engine) {
-    return engine->crossover ? pf_config_get(engine->crossover, "rows") : NULL;
+    const pf_config *table = engine->own[PF_OWN_CROSSOVER].thing;
+    return table ? pf_config_get(table, "rows") : NULL;
 }
 
 int pf_crossover_at(const pf_engine *engine, int index, pf_crossover_row *row) {
@@ -119,6 +120,11 @@ int pf_crossover_length(double *length, const pf_engine *engine, int64_t head_di
                    causal ? "causal" : "full", (long long)head_dim, (long long)features);
 }
 
+static void close_table(pf_engine *engine, void *table) {
+    (void)engine;
+    pf_config_free(table);
+}
+
 int pf_crossover_use(pf_engine *engine, const pf_config *table) {
     pf_config *copy = NULL;
     if (table) {
@@ -131,7 +137,6 @@ int pf_crossover_use(pf_engine *engine, const pf_config *table) {
         copy = pf_config_copy(table);
         if (!copy) return pf_fail(PF_ENOMEM, "crossover: no memory for the table");
     }
-    pf_config_free(engine->crossover);
-    engine->crossover = copy;
+    pf_engine_own(engine, PF_OWN_CROSSOVER, copy, close_table);
     return 0;
 }

@@ -107,18 +107,25 @@ static int build_shared(builder *b, const pf_config *node, pf_module **module) {
     return 0;
 }
 
+/* How a model's tree finds layers that live in the host. */
+typedef struct {
+    pf_layer_resolver resolve;
+    void *context;
+} layer_resolver;
+
 static int build_host(builder *b, const pf_config *node, pf_module *const *children, int n,
                       pf_module **module) {
     const pf_config *text = pf_config_get(node, "name");
     const char *name = text ? pf_config_string(text) : NULL;
     if (!name) return pf_fail(PF_EFORMAT, "model: a layer of type 'lua' has no name");
-    if (!b->e->resolve_layer) {
+    const layer_resolver *host = b->e->own[PF_OWN_LAYERS].thing;
+    if (!host) {
         return pf_fail(PF_ENOTFOUND,
                        "model: layer '%s' lives in a script; load this model from "
                        "the script that defines it",
                        name);
     }
-    return b->e->resolve_layer(b->e->resolve_context, b->e, name, children, n, module);
+    return host->resolve(host->context, b->e, name, children, n, module);
 }
 
 static int build_with(builder *b, const pf_config *node, const char *type,
@@ -181,9 +188,16 @@ int pf_module_build(pf_module **module, pf_engine *engine, const pf_config *tree
     return status;
 }
 
-void pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve, void *context) {
-    engine->resolve_layer = resolve;
-    engine->resolve_context = context;
+static void close_resolver(pf_engine *engine, void *resolver) {
+    pf_heap_free(engine->heap, resolver, sizeof(layer_resolver));
+}
+
+int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve, void *context) {
+    layer_resolver *kept = resolve ? pf_heap_alloc(engine->heap, sizeof *kept) : NULL;
+    if (resolve && !kept) return PF_ENOMEM;
+    if (kept) *kept = (layer_resolver){resolve, context};
+    pf_engine_own(engine, PF_OWN_LAYERS, kept, close_resolver);
+    return PF_OK;
 }
 
 /* ---- to a tree ---- */

@@ -52,8 +52,7 @@ int pf_runtime_open(pf_engine *engine, const pf_options *options) {
 /* Tensors and modules that outlive the engine keep the heap, but not its cache. */
 void pf_runtime_close(pf_engine *engine) {
     if (!engine->heap) return;
-    pf_config_free(engine->crossover);
-    engine->crossover = NULL;
+    for (int slot = 0; slot < PF_OWN_SLOTS; slot++) pf_engine_own(engine, slot, NULL, NULL);
     pf_pool_close(&engine->pool, engine->heap);
     pf_heap_free(engine->heap, engine->scratch, engine->scratch_bytes * (size_t)engine->threads);
     engine->scratch = NULL;
@@ -61,6 +60,14 @@ void pf_runtime_close(pf_engine *engine) {
     pf_heap_trim(engine->heap);
     pf_heap_release(engine->heap);
     engine->heap = NULL;
+}
+
+void pf_engine_own(pf_engine *engine, pf_own_slot slot, void *thing, pf_own_close close) {
+    void *before = engine->own[slot].thing;
+    pf_own_close close_before = engine->own[slot].close;
+    engine->own[slot].thing = thing;
+    engine->own[slot].close = close;
+    if (before && close_before) close_before(engine, before);
 }
 
 int pf_check_cancel(const pf_engine *engine) {

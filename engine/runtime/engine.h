@@ -18,6 +18,17 @@ struct pf_op;   /* ops: one row of the op table */
 
 #define PF_MAX_OPS 128
 
+/* What upper floors keep in an engine, a slot each. Only who puts a thing there knows its
+ * type; this floor closes it. */
+typedef enum {
+    PF_OWN_KERNELS,   /* the host's own */
+    PF_OWN_CROSSOVER, /* a table of the user's machine */
+    PF_OWN_LAYERS,    /* who finds layers that live in the host */
+    PF_OWN_SLOTS
+} pf_own_slot;
+
+typedef void (*pf_own_close)(pf_engine *engine, void *thing);
+
 struct pf_engine {
     pf_heap *heap;
     uint64_t seed;
@@ -36,15 +47,19 @@ struct pf_engine {
     /* Per-thread scratch, grown before a parallel region, kept until close. */
     void *scratch;
     size_t scratch_bytes; /* a thread */
-    /* How a model's tree finds layers that live in the host (nn/build.c). */
-    pf_layer_resolver resolve_layer;
-    void *resolve_context;
-    pf_config *crossover; /* a table measured elsewhere, or NULL (attention/auto.c); owned */
+    struct {
+        void *thing; /* NULL: nothing is kept */
+        pf_own_close close;
+    } own[PF_OWN_SLOTS];
 };
 
 /* Opens the runtime part only; api/ adds kernels and op tables. */
 int pf_runtime_open(pf_engine *engine, const pf_options *options);
 void pf_runtime_close(pf_engine *engine);
+
+/* Puts `thing` (NULL: nothing) into the slot and closes what was there. `close` is called once,
+ * at the latest when the engine closes, while its heap is still open. */
+void pf_engine_own(pf_engine *engine, pf_own_slot slot, void *thing, pf_own_close close);
 
 /* PF_ECANCEL with a message when the host has raised the cancel flag, else 0. */
 int pf_check_cancel(const pf_engine *engine);

@@ -275,10 +275,10 @@ static void test_host(pf_engine *e) {
     CHECK_OK(pf_module_tree(&tree, m));
     CHECK_FAILS(PF_ENOTFOUND, pf_module_build(&again, e, tree));
     CHECK(strstr(pf_last_error(), "'mine'"));
-    pf_engine_resolve_layers(e, resolve, &context);
+    CHECK_OK(pf_engine_resolve_layers(e, resolve, &context));
     CHECK_OK(pf_module_build(&again, e, tree));
     CHECK(again && pf_module_child_count(again) == 1);
-    pf_engine_resolve_layers(e, NULL, NULL);
+    CHECK_OK(pf_engine_resolve_layers(e, NULL, NULL));
     pf_config_free(tree);
     pf_tensor_release(&t), pf_tensor_release(&x), pf_tensor_release(&y);
     pf_module_release(&again), pf_module_release(&child), pf_module_release(&m);

@@ -259,6 +259,28 @@ static void test_engine(void) {
     CHECK(start > 0 && pf_clock() >= start);
 }
 
+static int closed;
+
+/* Things close while the heap that they may lie in is open. */
+static void close_thing(pf_engine *engine, void *thing) {
+    pf_heap_free(engine->heap, thing, 40);
+    closed++;
+}
+
+static void test_own(void) {
+    pf_engine engine;
+    CHECK_OK(pf_runtime_open(&engine, NULL));
+    CHECK(!engine.own[PF_OWN_KERNELS].thing);
+    void *first = pf_heap_alloc(engine.heap, 40), *second = pf_heap_alloc(engine.heap, 40);
+    pf_engine_own(&engine, PF_OWN_KERNELS, first, close_thing);
+    CHECK(closed == 0 && engine.own[PF_OWN_KERNELS].thing == first);
+    pf_engine_own(&engine, PF_OWN_KERNELS, second, close_thing);
+    CHECK(closed == 1 && engine.own[PF_OWN_KERNELS].thing == second);
+    pf_engine_own(&engine, PF_OWN_LAYERS, &engine, NULL); /* kept by somebody else */
+    pf_runtime_close(&engine);
+    CHECK(closed == 2);
+}
+
 /* ---- parallel ---- */
 
 typedef struct {
@@ -418,6 +440,7 @@ int main(void) {
     test_distributions();
     test_cpu();
     test_engine();
+    test_own();
     test_parallel();
     test_parallel_nested();
     test_cancel();
