@@ -42,14 +42,22 @@ const char *pf_status_text(int status) {
 
 /* ---- places ---- */
 
-const char *pf_place(int64_t place) {
+static char *next_text(void) {
     static _Thread_local char texts[PLACES][PLACE_BYTES];
     static _Thread_local unsigned turn;
-    char *text = texts[turn++ % PLACES];
-    if (place < 0)
-        snprintf(text, PLACE_BYTES, "%lld", (long long)place);
-    else
-        snprintf(text, PLACE_BYTES, "%c%lld%c", MARK, (long long)place, MARK_END);
+    return texts[turn++ % PLACES];
+}
+
+const char *pf_place(int64_t place) {
+    char *text = next_text();
+    snprintf(text, PLACE_BYTES, "%c%lld%c", MARK, (long long)place, MARK_END);
+    return text;
+}
+
+const char *pf_place_dim(int64_t dim) {
+    if (dim >= 0) return pf_place(dim);
+    char *text = next_text();
+    snprintf(text, PLACE_BYTES, "%lld", (long long)dim);
     return text;
 }
 
@@ -62,7 +70,7 @@ void pf_places_from(int first, const char *text, char *out, size_t bytes) {
             text++;
             continue;
         }
-        const char *digits = text + 1, *end = digits + strspn(digits, "0123456789");
+        const char *digits = text + 1, *end = digits + strspn(digits, "-0123456789");
         text = end;
         if (*end != MARK_END || end == digits) continue;
         size_t room = bytes - used;

@@ -14,10 +14,12 @@ int pf_fail(int status, const char *format, ...) __attribute__((format(printf, 2
 /* Puts "prefix: " before the message that stands; returns `status`. */
 int pf_fail_in(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A place that counts from 0 (a dimension, a row, a child), as the text of a %s in a message:
- * whoever reads the message says from where it counts. Negative ones, from the end, stand as
- * they are. In a rotating thread-local buffer: good for 8 uses in one message. */
+/* A place that counts from 0 (a row, a child, a position), as the text of a %s in a message:
+ * whoever reads the message says from where it counts. In a rotating thread-local buffer: good
+ * for 8 uses in one message. */
 const char *pf_place(int64_t place);
+/* The same for a dimension: negative ones count from the end for everybody. */
+const char *pf_place_dim(int64_t dim);
 /* `text` as people read it, its places counted from `first`, cut to `bytes`. */
 void pf_places_from(int first, const char *text, char *out, size_t bytes);
 

@@ -51,9 +51,12 @@ static bool reads(int first, const char *text) {
 }
 
 static void test_places(void) {
-    pf_fail(PF_ESHAPE, "x: row %s of %d, dimension %s", pf_place(9), 12, pf_place(-1));
+    pf_fail(PF_ESHAPE, "x: row %s of %d, dimension %s", pf_place(9), 12, pf_place_dim(-1));
     CHECK(reads(0, "x: row 9 of 12, dimension -1") && reads(1, "x: row 10 of 12, dimension -1"));
     CHECK(strcmp(pf_last_error(), "x: row 9 of 12, dimension -1") == 0);
+    pf_fail_in(PF_ESHAPE, "dimension %s, row %s", pf_place_dim(2), pf_place(-1));
+    CHECK(reads(1, "dimension 3, row 0: x: row 10 of 12, dimension -1"));
+    pf_fail(PF_ESHAPE, "x: row %s of %d, dimension %s", pf_place(9), 12, pf_place_dim(-1));
     /* nested, and taken into another message as it stands */
     pf_fail_in(PF_ESHAPE, "child %s", pf_place(0));
     CHECK(reads(1, "child 1: x: row 10 of 12, dimension -1"));
