@@ -224,8 +224,8 @@ static int locate(const pf_tensor *t, int64_t index, const char *op, int64_t *of
     PF_TRY(check_alive(t, op, "tensor"));
     int64_t n = pf_tensor_numel(t);
     if (index < 0 || index >= n)
-        return pf_fail(PF_EINVAL, "%s: position %lld is outside %s (0 to %lld)", op,
-                       (long long)index, pf_shape_of(t), (long long)n - 1);
+        return pf_fail(PF_EINVAL, "%s: position %s is outside %s, which has %lld elements", op,
+                       pf_place(index), pf_shape_of(t), (long long)n);
     *offset = 0;
     for (int i = t->rank - 1; i >= 0; i--) {
         *offset += index % t->shape[i] * t->stride[i];

@@ -24,8 +24,8 @@ int pf_shape_valid(int rank, const int64_t *shape, pf_dtype dtype, const char *w
     int64_t most = PTRDIFF_MAX / 2 / (int64_t)pf_dtype_size(dtype), n = 1;
     for (int i = 0; i < rank; i++) {
         if (shape[i] < 0)
-            return pf_fail(PF_ESHAPE, "%s: %s has a negative size in dimension %d", where,
-                           pf_shape_text(rank, shape), i);
+            return pf_fail(PF_ESHAPE, "%s: %s has a negative size in dimension %s", where,
+                           pf_shape_text(rank, shape), pf_place_dim(i));
         if (shape[i] > most / n)
             return pf_fail(PF_ESHAPE, "%s: %s has more elements than memory can address", where,
                            pf_shape_text(rank, shape));
@@ -60,10 +60,11 @@ int pf_shape_broadcast(int ra, const int64_t *a, int rb, const int64_t *b, int *
 
 int pf_dim(int dim, int rank, const char *op, int *out) {
     int d = dim < 0 ? dim + rank : dim;
-    if (rank == 0) return pf_fail(PF_ESHAPE, "%s: a scalar has no dimension %d", op, dim);
+    if (rank == 0)
+        return pf_fail(PF_ESHAPE, "%s: a scalar has no dimension %s", op, pf_place_dim(dim));
     if (d < 0 || d >= rank)
-        return pf_fail(PF_ESHAPE, "%s: no dimension %d in a tensor of rank %d (%d to %d)", op, dim,
-                       rank, -rank, rank - 1);
+        return pf_fail(PF_ESHAPE, "%s: no dimension %s in a tensor of rank %d (%s to %s)", op,
+                       pf_place_dim(dim), rank, pf_place_dim(-rank), pf_place_dim(rank - 1));
     *out = d;
     return PF_OK;
 }
