@@ -163,7 +163,8 @@ static int check_batch(const pf_data *data, pf_split split, uint64_t index, int6
         return pf_fail(PF_EINVAL, "data: a batch of %lld rows; from 1 to %d are possible",
                        (long long)rows, 1 << 24);
     if (index >= (uint64_t)(INT64_MAX / rows))
-        return pf_fail(PF_EINVAL, "data: batch index %llu is too large", (unsigned long long)index);
+        return pf_fail(PF_EINVAL, "data: batches of %lld rows: the index is too large",
+                       (long long)rows);
     if (masked && data->first_nul >= 0)
         return pf_fail(PF_EINVAL,
                        "%s: byte 0 stands for the mask, and the text holds one at offset %lld: "
@@ -213,9 +214,9 @@ PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_s
     int64_t first = (int64_t)index * rows, all = data->plans[split].n_rows;
     if (split != PF_TRAIN && first >= all)
         return pf_fail(PF_EINVAL,
-                       "data: batch %llu of %lld rows is behind the end: the split has "
+                       "data: batch %s of %lld rows is behind the end: the split has "
                        "%lld rows",
-                       (unsigned long long)index, (long long)rows, (long long)all);
+                       pf_place((int64_t)index), (long long)rows, (long long)all);
     int status = make_batch(batch, data, rows);
     for (int64_t i = 0; i < rows && status >= 0; i++)
         status = batch_fill(batch, data, split, first + i, i, masked, seed);
@@ -253,7 +254,7 @@ PF_API int pf_data_document(pf_tensor **ids, const char **name, pf_engine *engin
     *ids = NULL;
     const pf_plan *plan = &data->plans[split];
     if (index < 0 || index >= plan->n_documents)
-        return pf_fail(PF_EINVAL, "data: document %lld of %lld", (long long)index,
+        return pf_fail(PF_EINVAL, "data: there is no document %s; there are %lld", pf_place(index),
                        (long long)plan->n_documents);
     const pf_document *document = &data->documents[plan->documents[index]];
     int64_t n = pf_document_size(data, document);

@@ -89,7 +89,7 @@ static int bad_letter(const pf_fasta *f, int c, int64_t line) {
     pf_byte_text(c, shown);
     if (c == '*') why = "(a stop) stands inside the sequence";
     if (c == '-' || c == '.') why = "is a gap: remove the gaps of an alignment first";
-    return pf_fail(PF_EFORMAT, "%s:%lld: '%s': %s after residue %lld %s", f->input->path,
+    return pf_fail(PF_EFORMAT, "%s:%lld: '%s': %s after %lld residues %s", f->input->path,
                    (long long)line, f->name, shown, (long long)f->n, why);
 }
 

@@ -234,8 +234,8 @@ int pf_json_put_string(pf_text *text, const char *string) {
     for (size_t n; *s; s += n) {
         n = utf8_length(s);
         if (n == 0) {
-            return pf_fail(PF_EINVAL, "json: byte %zu of a string is not UTF-8 (0x%02x)",
-                           (size_t)(s - (const unsigned char *)string), *s);
+            return pf_fail(PF_EINVAL, "json: byte %s of a string is not UTF-8 (0x%02x)",
+                           pf_place(s - (const unsigned char *)string), *s);
         }
         if (*s == '"' || *s == '\\') pf_text_put(text, "\\", 1);
         if (*s == '\n')

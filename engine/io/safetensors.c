@@ -347,9 +347,9 @@ static int read_converted(const pf_safetensors *s, const pf_st_entry *entry, voi
         int64_t good = type->convert(raw, n, out + at * 4);
         if (good < n) {
             return pf_fail(PF_EFORMAT,
-                           "safetensors: %s: tensor '%s': the %s at position %lld does "
+                           "safetensors: %s: tensor '%s': the %s at position %s does "
                            "not fit %s",
-                           s->file.path, entry->name, type->name, (long long)(at + good),
+                           s->file.path, entry->name, type->name, pf_place(at + good),
                            type->as == PF_F32 ? "F32" : "I32");
         }
         at += n;

@@ -34,7 +34,8 @@ static int check_tensors(const pf_named *tensors, int n) {
     for (int i = 0; i < n; i++) {
         const char *name = tensors[i].name;
         if (!name || !*name || !strcmp(name, "__metadata__")) {
-            return pf_fail(PF_EINVAL, "tensor %d has no name, or the reserved __metadata__", i);
+            return pf_fail(PF_EINVAL, "tensor %s has no name, or the reserved __metadata__",
+                           pf_place(i));
         }
         if (!tensors[i].tensor || !pf_tensor_alive(tensors[i].tensor)) {
             return pf_fail(PF_ESTATE, "tensor '%s' is gone: its tape has closed", name);

@@ -73,8 +73,8 @@ static int unknown_letter(const char *text, size_t at) {
     const char *why = "";
     if (text[at] == '*') why = " (a stop) before the end";
     if (text[at] == '-' || text[at] == '.') why = " (a gap)";
-    return pf_fail(PF_EFORMAT, "tokenizer: %s%s at position %zu is no amino-acid letter", shown,
-                   why, at + 1);
+    return pf_fail(PF_EFORMAT, "tokenizer: %s%s at position %s is no amino-acid letter", shown, why,
+                   pf_place((int64_t)at));
 }
 
 /* One step of encoding: *at moves on, *id is the token, or -1 for nothing (a final stop). */
@@ -155,8 +155,8 @@ PF_API int pf_tokenizer_decode(const char *type, const int32_t *ids, size_t n, c
     for (size_t i = 0; i < n; i++) {
         char piece[16];
         if (ids[i] < 0 || ids[i] >= vocab->size)
-            return pf_fail(PF_EINVAL, "tokenizer: id %d at position %zu is outside 0..%d of '%s'",
-                           (int)ids[i], i + 1, vocab->size - 1, type);
+            return pf_fail(PF_EINVAL, "tokenizer: id %d at position %s is outside 0..%d of '%s'",
+                           (int)ids[i], pf_place((int64_t)i), vocab->size - 1, type);
         size_t more = id_text(vocab, ids[i], piece);
         if (text && length + more > *bytes)
             return pf_fail(PF_EINVAL, "tokenizer: room for %zu bytes is too little for %zu ids",

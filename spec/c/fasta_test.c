@@ -44,9 +44,9 @@ static void test_tokenizers(void) {
     CHECK_FAILS(PF_EINVAL, pf_tokenizer_encode("protein", "ACD", 3, ids, &n));
     n = 64;
     CHECK_FAILS(PF_EFORMAT, pf_tokenizer_encode("protein", "AC1D", 4, ids, &n));
-    CHECK(says("'1'") && says("position 3"));
+    CHECK(says("'1'") && says("position 2"));
     CHECK_FAILS(PF_EFORMAT, pf_tokenizer_encode("protein", "A*D", 3, ids, &n));
-    CHECK(says("'*'") && says("position 2"));
+    CHECK(says("'*'") && says("position 1"));
     CHECK_FAILS(PF_EFORMAT, pf_tokenizer_encode("protein", "A<bad>", 6, ids, &n));
     CHECK_FAILS(PF_EFORMAT, pf_tokenizer_encode("protein", "A\x01", 2, ids, &n));
     CHECK(says("byte 0x01"));
@@ -125,7 +125,7 @@ static void test_fasta_reads(void) {
 
 static void test_fasta_errors(void) {
     write_text("x.fasta", ">J0\nACD\n>J1 odd\r\nACD\r\nAC7E\r\n");
-    refused(PF_EFORMAT, "x.fasta:5: 'J1': '7' after residue 5");
+    refused(PF_EFORMAT, "x.fasta:5: 'J1': '7' after 5 residues");
     write_text("stop.fasta", ">a\nAC*\n\nDE\n");
     refused(PF_EFORMAT, "stop.fasta:2: 'a': '*'");
     write_text("gap.fasta", ">a\nAC-DE\n");
