@@ -67,6 +67,10 @@ int pf_want(const pf_call *c, int i, pf_dtype dtype) {
 
 int pf_shape_fail(const pf_call *c, const char *format, ...) {
     char inputs[480], why[320];
+    va_list args; /* first: they may lie in buffers that names rotate through */
+    va_start(args, format);
+    vsnprintf(why, sizeof why, format, args);
+    va_end(args);
     size_t used = 0;
     inputs[0] = 0;
     for (int i = 0; i < c->n_in && used + 1 < sizeof inputs; i++) {
@@ -75,10 +79,6 @@ int pf_shape_fail(const pf_call *c, const char *format, ...) {
                              pf_op_arg_name(c->op, i), pf_shape_of(c->in[i]));
         used += wrote > 0 ? (size_t)wrote : 0;
     }
-    va_list args;
-    va_start(args, format);
-    vsnprintf(why, sizeof why, format, args);
-    va_end(args);
     return pf_fail(PF_ESHAPE, "%s: %s; %s", c->op->name, inputs, why);
 }
 

@@ -39,9 +39,9 @@ static int check_ids(const pf_call *c, const int32_t *id, int64_t n, int64_t voc
     for (int64_t i = 0; i < n; i++)
         if (id[i] < 0 || id[i] >= vocab)
             return pf_fail(PF_EINVAL,
-                           "%s: id %d at position %lld of ids %s is not in 0 .. V-1, "
+                           "%s: id %d at position %s of ids %s is not in 0 .. V-1, "
                            "V = %lld",
-                           c->op->name, id[i], (long long)i, pf_shape_of(c->in[1]),
+                           c->op->name, id[i], pf_place(i), pf_shape_of(c->in[1]),
                            (long long)vocab);
     return PF_OK;
 }

@@ -171,11 +171,12 @@ static int permute_order(const pf_call *c, int *order) {
     for (int d = 0; d < rank; d++) {
         const int64_t dim = wanted->list[d];
         if (dim < -rank || dim >= rank)
-            return pf_shape_fail(c, "there is no dimension %lld (%d to %d)", (long long)dim, -rank,
-                                 rank - 1);
+            return pf_shape_fail(c, "there is no dimension %s (%s to %s)", pf_place_dim(dim),
+                                 pf_place_dim(-rank), pf_place_dim(rank - 1));
         order[d] = (int)(dim < 0 ? dim + rank : dim);
         if (seen[order[d]])
-            return pf_shape_fail(c, "dimension %d stands twice in the order", order[d]);
+            return pf_shape_fail(c, "dimension %s stands twice in the order",
+                                 pf_place_dim(order[d]));
         seen[order[d]] = true;
     }
     return PF_OK;

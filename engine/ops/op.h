@@ -115,7 +115,7 @@ const pf_op *pf_registry_row(const pf_engine *engine, int index);
 
 /* Default attributes of a row. */
 void pf_op_fill_defaults(const pf_op *op, pf_attr *attrs);
-/* Name of argument i ("weight"), in a rotating thread-local buffer. */
+/* Name of argument i ("weight") for messages, in a rotating thread-local buffer. */
 const char *pf_op_arg_name(const pf_op *op, int i);
 
 /* ---- a call (call.c) ---- */

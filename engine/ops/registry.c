@@ -38,7 +38,7 @@ int pf_ops_register(pf_engine *engine) {
 
 const pf_op *pf_registry_row(const pf_engine *engine, int index) {
     if (index >= 0 && index < engine->n_ops) return engine->ops[index];
-    pf_fail(PF_ENOTFOUND, "op table: no op %d, there are %d", index, engine->n_ops);
+    pf_fail(PF_ENOTFOUND, "op table: no op %s, there are %d", pf_place(index), engine->n_ops);
     return NULL;
 }
 
@@ -104,7 +104,7 @@ const char *pf_op_arg_name(const pf_op *op, int i) {
     int length = (int)strcspn(last, ", ]");
     /* A variadic op names its inputs once: "tensors", so the third is tensors[2]. */
     if (op->flags & PF_OP_VARIADIC || at < i)
-        snprintf(out, sizeof buffers[0], "%.*s[%d]", length < 28 ? length : 28, last, i);
+        snprintf(out, sizeof buffers[0], "%.*s[%s]", length < 20 ? length : 20, last, pf_place(i));
     else
         snprintf(out, sizeof buffers[0], "%.*s", length < 38 ? length : 38, last);
     return out;
