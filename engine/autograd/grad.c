@@ -65,9 +65,9 @@ static int open_target(pf_walk *w, pf_call *c, int i, bool *fresh, pf_tensor **t
 static int check_wanted(const pf_call *c, int i) {
     if (i >= 0 && i < c->n_in && c->need[i]) return PF_OK;
     return pf_fail(PF_EINVAL,
-                   "%s: its backward asked for the gradient of input %d, which is not "
+                   "%s: its backward asked for the gradient of %s, which is not "
                    "wanted",
-                   c->op->name, i);
+                   c->op->name, pf_op_arg_name(c->op, i));
 }
 
 /* ---- what an op's backward calls ---- */
@@ -116,8 +116,9 @@ static int walk_give(pf_call *c, int i, pf_tensor *t) {
     PF_TRY(check_wanted(c, i));
     PF_TRY(pf_tensor_check(t, PF_F32, c->op->name, "gradient"));
     if (!pf_same_shape(t, c->in[i]))
-        return pf_fail(PF_ESHAPE, "%s: its backward gives a gradient %s for input %d, which is %s",
-                       c->op->name, pf_shape_of(t), i, pf_shape_of(c->in[i]));
+        return pf_fail(PF_ESHAPE, "%s: its backward gives a gradient %s for %s, which is %s",
+                       c->op->name, pf_shape_of(t), pf_op_arg_name(c->op, i),
+                       pf_shape_of(c->in[i]));
     if (is_twin(w->node, i)) return give_place(w, &w->extra[i], t);
     return give_target(w, i, t);
 }

@@ -264,14 +264,15 @@ static void unmark_inputs(checker *check, input_state *state) {
 
 static int check_inputs(pf_tensor *const *inputs, int n) {
     for (int i = 0; i < n; i++) {
-        if (!inputs[i]) return pf_fail(PF_EINVAL, "gradcheck: input %d is missing", i);
+        if (!inputs[i]) return pf_fail(PF_EINVAL, "gradcheck: input %s is missing", pf_place(i));
         PF_TRY(pf_tensor_check(inputs[i], inputs[i]->dtype, "gradcheck", "input"));
         if (inputs[i]->tape)
-            return pf_fail(PF_ESTATE, "gradcheck: input %d was computed on a tape; detach it first",
-                           i);
+            return pf_fail(PF_ESTATE, "gradcheck: input %s was computed on a tape; detach it first",
+                           pf_place(i));
         for (int j = 0; j < i; j++)
             if (inputs[j] == inputs[i])
-                return pf_fail(PF_EINVAL, "gradcheck: inputs %d and %d are the same tensor", j, i);
+                return pf_fail(PF_EINVAL, "gradcheck: inputs %s and %s are the same tensor",
+                               pf_place(j), pf_place(i));
     }
     return PF_OK;
 }

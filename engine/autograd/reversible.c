@@ -29,8 +29,8 @@ static int run_branch(pf_engine *e, pf_branch_fn run, void *context, int64_t i, 
     if (status >= 0 && !*y) status = pf_fail(PF_EHOST, "reversible: a branch gave no result");
     if (status >= 0) status = pf_tensor_check(*y, PF_F32, "reversible", "branch");
     if (status >= 0 && !pf_same_shape(*y, t)) {
-        status = pf_fail(PF_ESHAPE, "reversible: branch %lld makes %s, to be added to %s",
-                         (long long)i, pf_shape_of(*y), pf_shape_of(t));
+        status = pf_fail(PF_ESHAPE, "reversible: branch %s makes %s, to be added to %s",
+                         pf_place(i), pf_shape_of(*y), pf_shape_of(t));
     }
     if (status < 0) pf_tensor_release(y);
     return status;
