@@ -200,7 +200,7 @@ describe("weights", function()
       assert.raises(text, function() pf.attention.weights(q, k, options) end)
     end
     fails("choose rows", {})
-    fails("position 20 of 20", { rows = { 3, 21 } })
+    fails("position 21 of 20", { rows = { 3, 21 } })
     fails("count from 1", { columns = { 0 } })
     fails("top is for rows alone, in 1 .. 20", { rows = { 3 }, top = 21 })
     fails("top must be at least 1", { rows = { 3 }, top = 0 })

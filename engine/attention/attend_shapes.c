@@ -17,15 +17,15 @@ static int check_rank(const pf_call *c, int i) {
 static int check_heads(const pf_call *c, bool grouped) {
     const pf_tensor *q = c->in[0], *k = c->in[1], *v = c->in[2];
     if (q->shape[0] != k->shape[0] || k->shape[0] != v->shape[0]) {
-        return pf_shape_fail(c, "batch (dimension 1) must agree");
+        return pf_shape_fail(c, "the batches must agree");
     }
     int64_t H = q->shape[1], Hk = k->shape[1];
     if (v->shape[1] != Hk || (!grouped && Hk != H)) {
-        return pf_shape_fail(c, "heads (dimension 2) must agree");
+        return pf_shape_fail(c, "the heads must agree");
     }
     if (Hk == H || (Hk > 0 && H > 0 && H % Hk == 0)) return 0;
     return pf_shape_fail(c,
-                         "heads (dimension 2) must agree, or those of %s be a multiple of "
+                         "the heads must agree, or those of %s be a multiple of "
                          "those of %s and %s",
                          pf_op_arg_name(c->op, 0), pf_op_arg_name(c->op, 1),
                          pf_op_arg_name(c->op, 2));
@@ -41,9 +41,9 @@ static int check_shapes(pf_call *c, bool grouped, int64_t *width) {
                              pf_op_arg_name(c->op, 1), (long long)k->shape[3]);
     }
     if (k->shape[2] != v->shape[2]) {
-        return pf_shape_fail(c, "%s has %lld positions (dimension 3), %s has %lld",
-                             pf_op_arg_name(c->op, 1), (long long)k->shape[2],
-                             pf_op_arg_name(c->op, 2), (long long)v->shape[2]);
+        return pf_shape_fail(c, "%s has %lld positions, %s has %lld", pf_op_arg_name(c->op, 1),
+                             (long long)k->shape[2], pf_op_arg_name(c->op, 2),
+                             (long long)v->shape[2]);
     }
     if (q->shape[3] < 1 || v->shape[3] < 1) return pf_shape_fail(c, "widths must be at least 1");
     *width = q->shape[3];
@@ -156,8 +156,8 @@ int pf_attend_tilt(const pf_call *c, int tilts, double tilt, const pf_map *map, 
 int pf_attend_tilt_values(const char *where, const float *tilts, int64_t heads) {
     for (int64_t h = 0; h < heads; h++) {
         if (tilts[h] < 0.25f) continue; /* a NaN fails too */
-        return pf_fail(PF_EINVAL, "%s: tilts must be below 1/4, head %lld has %g", where,
-                       (long long)(h + 1), (double)tilts[h]);
+        return pf_fail(PF_EINVAL, "%s: tilts must be below 1/4, head %s has %g", where, pf_place(h),
+                       (double)tilts[h]);
     }
     return 0;
 }

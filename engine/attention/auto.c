@@ -40,9 +40,9 @@ static int check_row(const pf_config *row, int index) {
         return 0;
     }
     return pf_fail(PF_EFORMAT,
-                   "crossover: row %d must have numbers head_dim, features and length "
+                   "crossover: row %s must have numbers head_dim, features and length "
                    "from 1 on, and causal",
-                   index + 1);
+                   pf_place(index));
 }
 
 static const pf_config *given_rows(const pf_engine *engine) {

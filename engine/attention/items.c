@@ -162,16 +162,16 @@ static int check_rows(const change *c, const char *what) {
     const double limit = 0x1p40;
     for (int64_t j = 0; j < c->n; j++) {
         if (isnan(c->shift[j]) || (double)c->shift[j] > limit) {
-            return pf_fail(PF_ENUMERIC, "items: %s: key %lld of %lld is not finite or too long",
-                           what, (long long)(j + 1), (long long)c->n);
+            return pf_fail(PF_ENUMERIC, "items: %s: key %s of %lld is not finite or too long", what,
+                           pf_place(j), (long long)c->n);
         }
         if ((double)c->shift[j] < -limit) c->shift[j] = -INFINITY;
     }
     int64_t dv = c->items->value_dim;
     for (int64_t i = 0; i < c->n * dv; i++) {
         if (isfinite(c->values[i])) continue;
-        return pf_fail(PF_ENUMERIC, "items: %s: value %lld of %lld is not finite", what,
-                       (long long)(i / dv + 1), (long long)c->n);
+        return pf_fail(PF_ENUMERIC, "items: %s: value %s of %lld is not finite", what,
+                       pf_place(i / dv), (long long)c->n);
     }
     return 0;
 }

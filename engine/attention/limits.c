@@ -11,9 +11,8 @@
 static int limit_fail(const pf_reach_inputs *in, int64_t b, int64_t i, int64_t limit) {
     return pf_fail(PF_EINVAL,
                    "%s: limits must be counts from 0 to the number of keys (%lld), but "
-                   "query %lld of item %lld has %lld",
-                   in->op, (long long)in->Lk, (long long)(i + 1), (long long)(b + 1),
-                   (long long)limit);
+                   "query %s of item %s has %lld",
+                   in->op, (long long)in->Lk, pf_place(i), pf_place(b), (long long)limit);
 }
 
 /* limit (B, Lq) <- the input, (B, Lq) or (Lq). */
@@ -34,8 +33,8 @@ static int read_prefix(const pf_reach_inputs *in, int32_t *limit) {
     for (int64_t b = 0; b < in->B; b++) {
         int32_t prefix = pf_i32(in->prefix)[b * in->prefix->stride[0]];
         if (prefix < 0 || prefix > in->Lk) {
-            return pf_fail(PF_EINVAL, "%s: prefix must be 0 to the length (%lld), item %lld has %d",
-                           in->op, (long long)in->Lk, (long long)(b + 1), prefix);
+            return pf_fail(PF_EINVAL, "%s: prefix must be 0 to the length (%lld), item %s has %d",
+                           in->op, (long long)in->Lk, pf_place(b), prefix);
         }
         for (int64_t i = 0; i < in->Lq; i++) {
             limit[b * in->Lq + i] = (int32_t)pf_max(i + 1, prefix);

@@ -196,8 +196,8 @@ static int check_positions(const int64_t *at, int64_t n, int64_t length, const c
     if (n < 0) return pf_fail(PF_EINVAL, "weights: %lld %s", (long long)n, what);
     for (int64_t i = 0; at && i < n; i++) {
         if (at[i] >= 0 && at[i] < length) continue;
-        return pf_fail(PF_EINVAL, "weights: %s %lld of the list is position %lld of %lld", what,
-                       (long long)(i + 1), (long long)at[i], (long long)length);
+        return pf_fail(PF_EINVAL, "weights: %s %s of the list is position %s of %lld", what,
+                       pf_place(i), pf_place(at[i]), (long long)length);
     }
     return 0;
 }

@@ -54,9 +54,9 @@ static int check_offsets(const pf_reach_inputs *in, int64_t *pieces) {
         int32_t from = offset_at(t, i - 1), to = offset_at(t, i);
         if (to < from) {
             return pf_fail(PF_EINVAL,
-                           "%s: cu_seqlens must not decrease, but number %lld is %d "
+                           "%s: cu_seqlens must not decrease, but number %s is %d "
                            "after %d",
-                           in->op, (long long)(i + 1), to, from);
+                           in->op, pf_place(i), to, from);
         }
         *pieces += to > from;
     }

@@ -120,8 +120,8 @@ int pf_state_reorder(pf_engine *engine, pf_state *state, const int64_t *rows, in
     if (n < 1 || !rows) return pf_fail(PF_EINVAL, "reorder: at least one row is needed");
     for (int64_t i = 0; i < n; i++) {
         if (rows[i] >= 0 && rows[i] < state->batch) continue;
-        return pf_fail(PF_EINVAL, "reorder: there is no row %lld in a state of %lld sequences",
-                       (long long)rows[i], (long long)state->batch);
+        return pf_fail(PF_EINVAL, "reorder: there is no row %s in a state of %lld sequences",
+                       pf_place(rows[i]), (long long)state->batch);
     }
     PF_TRY(copy_tree(&other, engine, state, rows, n));
     pf_state held = *state; /* the new tree moves in, the old one goes */
