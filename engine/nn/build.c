@@ -64,7 +64,8 @@ static int check_children(const pf_layer *type, pf_module *const *children, int 
                        type->min_children, n);
     }
     for (int i = 0; i < n; i++) {
-        if (!children[i]) return pf_fail(PF_EINVAL, "%s: child %d is NULL", type->name, i + 1);
+        if (!children[i])
+            return pf_fail(PF_EINVAL, "%s: child %s is NULL", type->name, pf_place(i));
     }
     return 0;
 }
@@ -277,7 +278,8 @@ int pf_layer_at(int index, pf_layer_info *info) {
     static _Thread_local struct pf_option_doc docs[MAX_OPTIONS];
     static _Thread_local char numbers[MAX_OPTIONS][PF_DEFAULT_TEXT];
     if (index < 0 || index >= PF_COUNT(layers)) {
-        return pf_fail(PF_ENOTFOUND, "there is no layer %d; there are %d", index, PF_COUNT(layers));
+        return pf_fail(PF_ENOTFOUND, "there is no layer %s; there are %d", pf_place(index),
+                       PF_COUNT(layers));
     }
     const pf_layer *type = layers[index];
     int n = (int)pf_min(type->n_options, MAX_OPTIONS);

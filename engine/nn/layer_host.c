@@ -112,7 +112,7 @@ int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
         return pf_fail(PF_EINVAL, "a layer of the host needs a name and a forward function");
     }
     for (int i = 0; i < n_children; i++) {
-        if (!children[i]) return pf_fail(PF_EINVAL, "%s: child %d is NULL", name, i + 1);
+        if (!children[i]) return pf_fail(PF_EINVAL, "%s: child %s is NULL", name, pf_place(i));
     }
     pf_config *options = pf_config_new(PF_MAP);
     if (!options || pf_config_set_string(options, "name", name) < 0) {

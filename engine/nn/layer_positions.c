@@ -81,8 +81,8 @@ static int position_rows(const pf_module *m, pf_engine *e, int64_t first, int64_
     }
     if (self->learned) {
         return pf_fail(PF_EINVAL,
-                       "positions: the learned table holds %lld positions, position "
-                       "%lld is needed (option 'length')",
+                       "positions: the learned table holds %lld positions, "
+                       "%lld are needed (option 'length')",
                        (long long)self->length, (long long)(first + n));
     }
     int64_t shape[2] = {n, self->dim};

@@ -17,9 +17,9 @@ static int reversible_build(pf_module *m, pf_engine *e) {
         const pf_layer *type = m->child[i].module->type;
         if (type->branch) continue;
         return pf_fail(PF_EINVAL,
-                       "reversible: child %d is a '%s'; children must be blocks, which "
+                       "reversible: child %s is a '%s'; children must be blocks, which "
                        "have two residual branches",
-                       i + 1, type->name);
+                       pf_place(i), type->name);
     }
     return 0;
 }

@@ -272,7 +272,8 @@ int pf_module_tensor_at(const pf_module *module, int index, const char **name, p
     int n = pf_module_tensor_count(module);
     if (n < 0) return n;
     if (index < 0 || index >= n) {
-        return pf_fail(PF_ENOTFOUND, "module: there is no tensor %d; there are %d", index, n);
+        return pf_fail(PF_ENOTFOUND, "module: there is no tensor %s; there are %d", pf_place(index),
+                       n);
     }
     const pf_slot *slot = &module->walk[index];
     if (name) *name = slot->name;

@@ -211,5 +211,6 @@ int pf_module_attention_at(const pf_module *module, int index, pf_attention_line
     walk w = {.wanted = index < 0 ? -1 : index, .line = line};
     PF_TRY(visit(&w, module, ""));
     if (index >= 0 && index < w.seen) return 0;
-    return pf_fail(PF_ENOTFOUND, "attention: there is no line %d; there are %d", index, w.seen);
+    return pf_fail(PF_ENOTFOUND, "attention: there is no line %s; there are %d", pf_place(index),
+                   w.seen);
 }

@@ -257,6 +257,9 @@ static void test_host(pf_engine *e) {
     pf_module *m = NULL, *again = NULL, *child = layer_of(e, "linear", "{'from': 2, 'to': 2}");
     pf_tensor *t = NULL, *x = NULL, *y = NULL;
     int64_t two = 2, shape[3] = {2, 5, 2};
+    CHECK_FAILS(PF_EINVAL, pf_module_host(&m, e, "mine", &layer, (pf_module *[]){child, NULL}, 2));
+    CHECK(strstr(pf_last_error(), "child 1 is NULL"));
+    CHECK(strstr(pf_last_error_from(1), "child 2 is NULL"));
     CHECK_OK(pf_module_host(&m, e, "mine", &layer, &child, 1));
     CHECK_OK(pf_tensor_full(&t, e, PF_F32, 1, &two, 3));
     CHECK_OK(pf_module_add_tensor(m, "scale", t, true));
