@@ -61,8 +61,8 @@ int pf_sampler_reorder(pf_sampler *to, pf_heap *heap, const pf_sampler *from, co
         int64_t row = rows ? rows[b] : b;
         if (row < 0 || row >= from->batch) {
             pf_sampler_free(to, heap);
-            return pf_fail(PF_EINVAL, "reorder: there is no row %lld in a stream of %lld sequences",
-                           (long long)row, (long long)from->batch);
+            return pf_fail(PF_EINVAL, "reorder: there is no row %s in a stream of %lld sequences",
+                           pf_place(row), (long long)from->batch);
         }
         memcpy(to->logits + (size_t)b * width, from->logits + (size_t)row * width,
                width * sizeof *to->logits);
