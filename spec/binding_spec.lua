@@ -85,6 +85,25 @@ describe("tensor", function()
     assert.raises("scalar tensor has no positions", function() return t[1][1][1] end)
   end)
 
+  it("reads every place of a message counted from 1, as it counts itself", function()
+    local x, q = pf.randn(2, 3), pf.randn(1, 2, 3, 4)
+    assert.raises("id 7 at position 2 of ids",
+      function() x:cross_entropy(pf.tensor({ 1, 7 }, i32)) end)
+    assert.raises("dimension 1 stands twice", function() x:permute(1, 1) end)
+    assert.raises("tensors%[3%] %[1%] is i32",
+      function() pf.concat({ x, x, pf.tensor({ 1 }, i32) }, 1) end)
+    assert.raises("query 2 of item 1 has 9", function()
+      pf.attention.exact(q, q, q, { limits = pf.tensor({ { 1, 9, 2 } }, i32) })
+    end)
+    assert.raises("inputs 1 and 2 are the same", function()
+      pf.check.gradient(function(a, b) return (a * b):sum() end, { x, x })
+    end)
+    local nothing, message, code = pf.tokenizer.protein():encode("AC1D")
+    assert.is_nil(nothing)
+    assert.equal("PF_EFORMAT", code)
+    assert.matches("'1' at position 3", message)
+  end)
+
   it("is assigned by position", function()
     local t = pf.zeros(2, 2)
     t[1] = 7
