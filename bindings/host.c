@@ -55,27 +55,37 @@ static bool own_folder(char out[LPF_PATH]) {
 
 typedef struct {
     pf_engine *engine;
-    const char *lua_dir;
+    const lpf_places *places;
 } binding;
 
-/* Preloads the core and puts the Lua files first on the path. */
+/* package.path at stack index -1 gets the places; the state's own path stays among them. */
+static void extend_path(lua_State *L, const lpf_places *places) {
+    const char *dir = places->lua_dir, *scripts = places->scripts;
+    bool shared = scripts && *scripts;
+    lua_getfield(L, -1, "path");
+    const char *own = luaL_optstring(L, -1, "");
+    lua_pushfstring(L, shared && places->command ? "%s/?.lua;" : "", scripts);
+    lua_pushfstring(L, "%s/?.lua;%s/?/init.lua;%s", dir, dir, own);
+    lua_pushfstring(L, shared && !places->command ? ";%s/?.lua" : "", scripts);
+    lua_concat(L, 3);
+    lua_setfield(L, -3, "path");
+    lua_pop(L, 1);
+}
+
+/* Preloads the core and puts the Lua files on the path. */
 static int bind_body(lua_State *L) {
     const binding *b = lua_touserdata(L, 1);
-    const char *dir = b->lua_dir;
     if (b->engine) lpf_bind_engine(L, b->engine);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     lua_pushcfunction(L, luaopen_performer_core);
     lua_setfield(L, -2, "performer.core");
-    if (!dir || !*dir) return 0;
-    if (lua_getglobal(L, "package") != LUA_TTABLE) return 0;
-    lua_getfield(L, -1, "path");
-    lua_pushfstring(L, "%s/?.lua;%s/?/init.lua;%s", dir, dir, luaL_optstring(L, -1, ""));
-    lua_setfield(L, -3, "path");
+    if (!b->places->lua_dir || !*b->places->lua_dir) return 0;
+    if (lua_getglobal(L, "package") == LUA_TTABLE) extend_path(L, b->places);
     return 0;
 }
 
-static int bind(lua_State *L, pf_engine *engine, const char *lua_dir) {
-    binding b = {engine, lua_dir};
+static int bind(lua_State *L, pf_engine *engine, const lpf_places *places) {
+    binding b = {engine, places};
     lua_pushcfunction(L, bind_body);
     lua_pushlightuserdata(L, &b);
     return lua_pcall(L, 1, 0, 0);
@@ -86,11 +96,11 @@ static int open_body(lua_State *L) {
     return 0;
 }
 
-lua_State *lpf_host_open(pf_engine *engine, const char *lua_dir) {
+lua_State *lpf_host_open(pf_engine *engine, const lpf_places *places) {
     lua_State *L = luaL_newstate();
     if (!L) return NULL;
     lua_pushcfunction(L, open_body);
-    if (lua_pcall(L, 0, 0, 0) == LUA_OK && bind(L, engine, lua_dir) == LUA_OK) return L;
+    if (lua_pcall(L, 0, 0, 0) == LUA_OK && bind(L, engine, places) == LUA_OK) return L;
     lua_close(L);
     return NULL;
 }
@@ -194,8 +204,10 @@ int pf_script_bind(void *lua_state, pf_engine *engine, const char *lua_dir) {
     script_error[0] = 0;
     if (!L) return PF_EINVAL;
     if (!lua_checkstack(L, 8)) return PF_ENOMEM;
-    if (!lua_dir && own_folder(own) && lpf_find_files(own, dir, scripts)) lua_dir = dir;
-    if (bind(L, engine, lua_dir) == LUA_OK) {
+    lpf_places places = {.lua_dir = lua_dir};
+    if (!lua_dir && own_folder(own) && lpf_find_files(own, dir, scripts))
+        places = (lpf_places){.lua_dir = dir, .scripts = scripts};
+    if (bind(L, engine, &places) == LUA_OK) {
         lua_pushcfunction(L, require_body);
         if (lua_pcall(L, 0, 1, 0) == LUA_OK) return PF_OK;
     }
@@ -204,7 +216,7 @@ int pf_script_bind(void *lua_state, pf_engine *engine, const char *lua_dir) {
 }
 
 int pf_script_run(pf_engine *engine, const char *path, int argc, const char *const *argv) {
-    char own[LPF_PATH], dir[LPF_PATH] = "", scripts[LPF_PATH];
+    char own[LPF_PATH], dir[LPF_PATH] = "", scripts[LPF_PATH] = "";
     script_error[0] = 0;
     if (!path || argc < 0 || (argc > 0 && !argv)) {
         snprintf(script_error, sizeof script_error, "script: a path and arguments are needed");
@@ -216,7 +228,7 @@ int pf_script_run(pf_engine *engine, const char *path, int argc, const char *con
         return PF_ENOTFOUND;
     }
     if (own_folder(own)) lpf_find_files(own, dir, scripts);
-    lua_State *L = lpf_host_open(engine, dir);
+    lua_State *L = lpf_host_open(engine, &(lpf_places){.lua_dir = dir, .scripts = scripts});
     if (!L) {
         snprintf(script_error, sizeof script_error, "script: out of memory");
         return PF_ENOMEM;

@@ -19,9 +19,17 @@ enum { LPF_PATH = 4096 };
  * and the scripts beside it. false: nothing there, both empty. */
 bool lpf_find_files(const char *from, char lua_dir[LPF_PATH], char scripts[LPF_PATH]);
 
-/* A state with the standard libraries; `require "performer"` finds its core built in and
- * its Lua files in lua_dir. engine NULL: opened at first use. NULL: out of memory. */
-lua_State *lpf_host_open(pf_engine *engine, const char *lua_dir);
+/* Where a state finds Lua files: the binding's own in lua_dir; kit/, which the commands share,
+ * in scripts. A command's folder is searched first (command true), so that no file of the user's
+ * folder stands in for a part of it; for any other script last, so that its own files win. */
+typedef struct {
+    const char *lua_dir, *scripts;
+    bool command;
+} lpf_places;
+
+/* A state with the standard libraries; `require "performer"` finds its core built in, and its
+ * Lua files and kit/ in these places. engine NULL: opened at first use. NULL: out of memory. */
+lua_State *lpf_host_open(pf_engine *engine, const lpf_places *places);
 
 /* Runs a file. LUA_OK, or the status with the error on top: a text with traceback, or the
  * table that was thrown. */

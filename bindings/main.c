@@ -147,8 +147,9 @@ static int report(lua_State *L) {
     return FAILED;
 }
 
-static int run(const char *path, const char *lua_dir, int argc, char **argv, const char *program) {
-    lua_State *L = lpf_host_open(NULL, lua_dir);
+static int run(const char *path, const lpf_places *places, int argc, char **argv,
+               const char *program) {
+    lua_State *L = lpf_host_open(NULL, places);
     if (!L) {
         fprintf(stderr, "performer: out of memory\n");
         return FAILED;
@@ -202,13 +203,15 @@ int main(int argc, char **argv) {
         fprintf(stderr, "performer: no option '%s'; performer --help says more\n", word);
         return MISUSE;
     }
+    lpf_places places = {.lua_dir = lua_dir, .scripts = scripts};
     if (ends_in_lua(word)) {
-        if (access(word, R_OK) == 0) return run(word, lua_dir, argc - 2, argv + 2, argv[0]);
+        if (access(word, R_OK) == 0) return run(word, &places, argc - 2, argv + 2, argv[0]);
         perror(word);
         return MISUSE;
     }
     snprintf(path, sizeof path, "%s/%s.lua", scripts, word);
     if (!scripts[0] || strchr(word, '/') || access(path, R_OK) != 0)
         return unknown_command(word, scripts);
-    return run(path, lua_dir, argc - 2, argv + 2, argv[0]);
+    places.command = true;
+    return run(path, &places, argc - 2, argv + 2, argv[0]);
 }

@@ -1,9 +1,9 @@
 --- performer bench - speed, each figure beside what it is to be held against in the same run.
 local pf = require "performer"
-local cli = require "performer.cli"
-local bench_features = require "performer.bench_features"
-local bench_report = require "performer.bench_report"
-local tools = require "performer.bench_tools"
+local cli = require "kit.cli"
+local bench_features = require "kit.bench_features"
+local bench_report = require "kit.bench_report"
+local tools = require "kit.bench_tools"
 
 local ROWS = {
   { "threads", "positive", nil, "threads", "1; report: all" },

@@ -1,7 +1,7 @@
 --- performer eval - loss per token of a trained model on a file.
 local pf = require "performer"
-local cli = require "performer.cli"
-local trainer = require "performer.trainer"
+local cli = require "kit.cli"
+local trainer = require "kit.trainer"
 
 local ROWS = {
   { "checkpoint", "folder", nil, "run folder or checkpoint folder" },

@@ -1,8 +1,8 @@
 --- performer generate - lets a trained causal model write, one token at a time, in constant
 -- memory.
 local pf = require "performer"
-local cli = require "performer.cli"
-local trainer = require "performer.trainer"
+local cli = require "kit.cli"
+local trainer = require "kit.trainer"
 
 local ROWS = {
   { "checkpoint", "folder", nil, "run folder or checkpoint folder" },

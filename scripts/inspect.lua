@@ -1,6 +1,6 @@
 --- performer inspect - what a checkpoint or a safetensors file holds, without loading it.
 local pf = require "performer"
-local cli = require "performer.cli"
+local cli = require "kit.cli"
 
 local ROWS = { { "json", "flag", nil, "one JSON object on stdout" } }
 

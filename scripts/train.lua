@@ -1,8 +1,8 @@
 --- performer train - trains a Performer on proteins (FASTA) or text, logs, checkpoints, resumes.
 local pf = require "performer"
-local cli = require "performer.cli"
-local train_options = require "performer.train_options"
-local trainer = require "performer.trainer"
+local cli = require "kit.cli"
+local train_options = require "kit.train_options"
+local trainer = require "kit.trainer"
 local lfs = require "lfs"
 
 --- Opens the data and sees to it that there is enough to train on.

@@ -2,7 +2,7 @@
 -- training, the length from which linear attention is faster, the choice made once and kept.
 local pf = require "performer"
 local support = require "spec.support"
-local trainer = require "performer.trainer"
+local trainer = require "kit.trainer"
 
 -- ---- what a model saw ------------------------------------------------------------------
 

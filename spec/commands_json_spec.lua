@@ -1,7 +1,7 @@
 -- commands_json_spec.lua - what train, eval, generate, inspect and bench print for programs:
 -- the fields of --json, their types and what they must agree with.
 local pf = require "performer"
-local cli = require "performer.cli"
+local cli = require "kit.cli"
 local commands = require "spec.support.commands"
 local support = require "spec.support"
 

@@ -1,13 +1,13 @@
---- performer/bench_report.lua: `performer bench report`: this machine's own pictures. Time against
+--- kit/bench_report.lua: `performer bench report`: this machine's own pictures. Time against
 -- length for exact, linear (full, causal) and identity attention, forward and forward + backward;
 -- memory against length; the estimator's error against the number of features. Beside them the
 -- numbers (report.jsonl) and REPORT.md, which says what they were measured with.
 local pf = require "performer"
-local bench_features = require "performer.bench_features"
-local cli = require "performer.cli"
+local bench_features = require "kit.bench_features"
+local cli = require "kit.cli"
 local lfs = require "lfs"
-local svg = require "performer.svg"
-local tools = require "performer.bench_tools"
+local svg = require "kit.svg"
+local tools = require "kit.bench_tools"
 
 local report = {}
 

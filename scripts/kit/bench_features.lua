@@ -1,9 +1,9 @@
--- performer/bench_features.lua: two cases of `performer bench`. `features`: the error of random
+-- kit/bench_features.lua: two cases of `performer bench`. `features`: the error of random
 -- features, as theory tells it and as it is measured. `crossover`: the sequence length from
 -- which on linear attention is faster than exact attention.
 local pf = require "performer"
 local core = require "performer.core"
-local cli = require "performer.cli"
+local cli = require "kit.cli"
 
 local bench = {}
 

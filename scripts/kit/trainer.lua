@@ -3,8 +3,8 @@
 -- known to the engine; scripts/train.lua puts it together, and a script of one's own may too.
 local pf = require "performer"
 local lfs = require "lfs"
-local Progress = require "performer.progress"
-local svg = require "performer.svg"
+local Progress = require "kit.progress"
+local svg = require "kit.svg"
 local advise = require "performer.advise"
 
 local trainer = {}

@@ -1,7 +1,7 @@
---- performer/bench_tools.lua: what the cases of `performer bench` share: timing, the attentions
+--- kit/bench_tools.lua: what the cases of `performer bench` share: timing, the attentions
 -- that are compared and their algorithmic flops, and records as JSON lines or as a table.
 local pf = require "performer"
-local cli = require "performer.cli"
+local cli = require "kit.cli"
 
 local tools = {}
 

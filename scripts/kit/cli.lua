@@ -54,7 +54,8 @@ end
 -- which is put there anyway.
 local function without_place(message)
   local place, rest = message:match "^([^\n]-%.lua):%d+: (.*)$"
-  if place and (place:find("scripts/[%w_]+%.lua$") or place:find("performer/[%w_]+%.lua$")) then
+  if place and (place:find "scripts/[%w_]+%.lua$" or place:find "performer/[%w_]+%.lua$" or
+      place:find "kit/[%w_]+%.lua$") then
     message = rest
   end
   return (message:gsub("^performer: ", ""))

@@ -1,7 +1,7 @@
 -- train_options.lua - what `performer train` can be told: its options, what each comes to for
 -- proteins and for text, and the settings that a run keeps.
 local pf = require "performer"
-local cli = require "performer.cli"
+local cli = require "kit.cli"
 
 local train_options = {}
 
