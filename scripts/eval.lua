@@ -1,7 +1,9 @@
 --- performer eval - loss per token of a trained model on a file.
-local pf = require "performer"
 local cli = require "kit.cli"
-local trainer = require "kit.trainer"
+local evaluate = require "kit.evaluate"
+local pf = require "performer"
+local Progress = require "kit.progress"
+local saved = require "kit.saved"
 
 local ROWS = {
   { "checkpoint", "folder", nil, "run folder or checkpoint folder" },
@@ -26,7 +28,7 @@ local PIECE = 4096
 local function add(sums, logits, target)
   local n = target:numel()
   sums.loss = sums.loss + logits:cross_entropy(target):item() * n
-  sums.right = sums.right + trainer.hits(logits, target)
+  sums.right = sums.right + evaluate.hits(logits, target)
   sums.tokens = sums.tokens + n
 end
 
@@ -72,7 +74,7 @@ local function score_masked(model, ids, sums, tokenizer, length)
     if n > 0 then
       local logits = model(input)
       sums.loss = sums.loss + logits:cross_entropy(target):item() * n
-      sums.right = sums.right + trainer.hits(logits, target)
+      sums.right = sums.right + evaluate.hits(logits, target)
       sums.tokens = sums.tokens + n
     end
     collectgarbage()
@@ -81,7 +83,7 @@ end
 
 local function print_sequence(name, sums, seconds, json)
   local loss = sums.loss / sums.tokens
-  local record = { name = name, loss = loss, perplexity = trainer.perplexity(loss),
+  local record = { name = name, loss = loss, perplexity = evaluate.perplexity(loss),
                    accuracy = sums.right / sums.tokens, tokens = sums.tokens,
                    tokens_per_s = sums.tokens / math.max(seconds, 1e-9) }
   if json then return cli.print_json(record) end
@@ -89,14 +91,14 @@ local function print_sequence(name, sums, seconds, json)
     name, loss, record.perplexity, 100 * record.accuracy, sums.tokens))
 end
 
-local function per_sequence(saved, data, options, masked, length)
+local function per_sequence(opened, data, options, masked, length)
   for i = 1, data:info(options.split).documents do
     local ids, name = data:document(i, options.split)
     local sums, start = { loss = 0, right = 0, tokens = 0 }, pf.clock()
     if masked then
-      score_masked(saved.model, ids, sums, data:tokenizer(), length)
+      score_masked(opened.model, ids, sums, data:tokenizer(), length)
     else
-      score_causal(saved.model, ids, sums)
+      score_causal(opened.model, ids, sums)
     end
     if sums.tokens > 0 then print_sequence(name, sums, pf.clock() - start, options.json) end
     if pf.interrupted() then cli.fail(130, "eval: interrupted") end
@@ -105,11 +107,11 @@ end
 
 -- ---- the whole file ----
 
-local function whole_file(saved, data, options, masked)
-  local progress = trainer.Progress.new { live = pf.term.isatty(2), clock = pf.clock, late = true,
+local function whole_file(opened, data, options, masked)
+  local progress = Progress.new { live = pf.term.isatty(2), clock = pf.clock, late = true,
                                           name = "batch",
                                           width = function() return pf.term.width(2) end }
-  local result = trainer.evaluate(saved.model, data, {
+  local result = evaluate.run(opened.model, data, {
     split = options.split, batch = options.batch, masked = masked, stop = pf.interrupted,
     each = function(batch, batches)
       progress.total = batches
@@ -124,8 +126,8 @@ local function whole_file(saved, data, options, masked)
                                  result.tokens, result.tokens_per_s))
 end
 
-local function check_tokenizer(saved, data, options)
-  local info, name = data:info "all", trainer.tokenizer_name(saved)
+local function check_tokenizer(opened, data, options)
+  local info, name = data:info "all", saved.tokenizer_name(opened)
   if name and name ~= info.tokenizer then
     cli.fail(1, ("eval: the model reads %s tokens, but %s is %s; give it %s"):format(name,
       options.data, info.format, name == "protein" and "a FASTA file" or "a text file"))
@@ -143,18 +145,18 @@ local function main()
     cli.fail(2, "eval: needs --checkpoint FOLDER and --data FILE")
   end
   cli.try(2, pf.open, { threads = options.threads, memory = options.memory })
-  local saved = cli.need(trainer.open(options.checkpoint, { script = options.model }))
-  local settings = saved.state and saved.state.settings or {}
+  local opened = cli.need(saved.open(options.checkpoint, { script = options.model }))
+  local settings = opened.state and opened.state.settings or {}
   local length = options.length or settings.length or 1024
   local data = cli.need(pf.data.open {
     path = options.data, length = length, seed = settings.seed,
     split = options.split == "all" and "none" or nil })
-  check_tokenizer(saved, data, options)
-  local masked = trainer.is_masked(saved)
+  check_tokenizer(opened, data, options)
+  local masked = saved.is_masked(opened)
   if options.per_sequence then
-    per_sequence(saved, data, options, masked, length)
+    per_sequence(opened, data, options, masked, length)
   else
-    whole_file(saved, data, options, masked)
+    whole_file(opened, data, options, masked)
   end
 end
 

@@ -2,7 +2,7 @@
 -- memory.
 local pf = require "performer"
 local cli = require "kit.cli"
-local trainer = require "kit.trainer"
+local saved = require "kit.saved"
 
 local ROWS = {
   { "checkpoint", "folder", nil, "run folder or checkpoint folder" },
@@ -25,12 +25,12 @@ local function check(options)
 end
 
 local function open_model(options)
-  local saved = cli.need(trainer.open(options.checkpoint, { script = options.model }))
-  if trainer.is_masked(saved) then
+  local opened = cli.need(saved.open(options.checkpoint, { script = options.model }))
+  if saved.is_masked(opened) then
     cli.fail(1, ("generate: %s holds a bidirectional model, which fills gaps but can't go on "
       .. "writing; train one without --bidirectional"):format(options.checkpoint))
   end
-  return saved.model, pf.tokenizer[trainer.tokenizer_name(saved) or "byte"]()
+  return opened.model, pf.tokenizer[saved.tokenizer_name(opened) or "byte"]()
 end
 
 --- The prompt's ids, and a beginning where the tokenizer has one.

@@ -1,8 +1,8 @@
 -- advise_model_spec.lua - attention that models watch and choose: the report and the warning of
 -- training, the length from which linear attention is faster, the choice made once and kept.
+local attention = require "kit.attention"
 local pf = require "performer"
 local support = require "spec.support"
-local trainer = require "kit.trainer"
 
 -- ---- what a model saw ------------------------------------------------------------------
 
@@ -74,14 +74,14 @@ describe("model:attention_report", function()
   it("warns of a hopeless scale, and of no other", function()
     local model = model_of { qk_norm = true }
     train_once(model, { training = true, watch = true })
-    assert.is_nil(trainer.attention_warning(model))
-    assert.equal(2, #trainer.attention_record(model))
+    assert.is_nil(attention.warning(model))
+    assert.equal(2, #attention.record(model))
     local bad = model_of { qk_norm = true, kernel = { name = "softmax", features = 32, seed = 3,
                                                       scale = 1.5 } }
-    assert.is_nil(trainer.attention_warning(bad))
-    assert.is_nil(trainer.attention_record(bad))
+    assert.is_nil(attention.warning(bad))
+    assert.is_nil(attention.record(bad))
     train_once(bad, { training = true, watch = true })
-    local text = trainer.attention_warning(bad)
+    local text = attention.warning(bad)
     for _, word in ipairs { "hopeless", "qk_norm", "scale", "softmax_hyp", "softmax_plus",
                             "relu" } do
       assert.is_truthy(text:find(word, 1, true), text)

@@ -156,32 +156,66 @@ end
 
 local function same(n) return n end
 
+local function signed(name)
+  return function(text)
+    local n = tonumber(text)
+    if n and n == n and math.abs(n) < math.huge then return n end
+    return nil, ("--%s: '%s' is not a number"):format(name, text)
+  end
+end
+
 local converters = {
   whole = converter("whole number", 0, math.tointeger),
   positive = converter("whole number", 1, math.tointeger),
   number = converter("number", 0, same),
+  signed = signed,
 }
 
---- Adds options from a table of rows { name, kind, default, help, shown } to an argparse parser.
--- kind: "whole", "positive", "number", "flag", a list of choices, or a word for any text.
--- shown: what the help says of a default that the rows don't hold.
-function cli.add(parser, rows)
-  for _, row in ipairs(rows) do
-    local name, kind, help = row[1], row[2], row[4]
-    local default = row[3] == nil and row[5] or row[3]
-    if type(kind) == "table" then help = ("%s: %s"):format(help, table.concat(kind, ", ")) end
-    if default ~= nil and default ~= "" then
-      help = ("%s (default %s)"):format(help, tostring(default))
-    end
-    if kind == "flag" then
-      parser:flag("--" .. name, help)
-    else
-      local option = parser:option("--" .. name, help)
-      if type(kind) == "table" then option:choices(kind) end
-      if converters[kind] then option:convert(converters[kind](name)) end
-      option:argname("<" .. (type(kind) == "table" and "name" or kind) .. ">")
-    end
+-- What the help calls a value of a kind.
+local VALUES = { signed = "number", switch = "on|off" }
+
+--- A switch's value as a boolean: "on", "off", or what argparse makes of `--name` alone; nil stays.
+function cli.switch(value)
+  if type(value) == "table" then value = value[1] or "on" end
+  if type(value) == "string" then return value == "on" end
+  return value
+end
+
+local function help_of(row)
+  local kind, help = row[2], row[4]
+  local default = row[3] == nil and row[5] or row[3]
+  if type(kind) == "table" then help = ("%s: %s"):format(help, table.concat(kind, ", ")) end
+  if default ~= nil and default ~= "" then
+    help = ("%s (default %s)"):format(help, tostring(default))
   end
+  return help
+end
+
+--- One row as argparse's option.
+local function add_row(parser, row)
+  local name, kind = row[1], row[2]
+  if kind == "flag" then return parser:flag("--" .. name, help_of(row)) end
+  local option = parser:option("--" .. name, help_of(row))
+  if type(kind) == "table" then option:choices(kind) end
+  if kind == "switch" then option:args("?"):choices { "on", "off" } end
+  if converters[kind] then option:convert(converters[kind](name)) end
+  return option:argname("<" .. (type(kind) == "table" and "name" or VALUES[kind] or kind) .. ">")
+end
+
+--- Adds options from a table of rows { name, kind, default, help, shown } to an argparse parser.
+-- kind: "whole", "positive", "number", "signed" (a number of either sign), "flag", "switch"
+-- (`--name`, `--name on` or `--name off`), a list of choices, or a word for any text.
+-- shown: what the help says of a default that the rows don't hold; row.group: the heading there.
+function cli.add(parser, rows)
+  local groups, order = {}, {}
+  for _, row in ipairs(rows) do
+    local option, group = add_row(parser, row), row.group
+    if group and not groups[group] then
+      groups[group], order[#order + 1] = {}, group
+    end
+    if group then table.insert(groups[group], option) end
+  end
+  for _, group in ipairs(order) do parser:group(group, table.unpack(groups[group])) end
   return parser
 end
 
@@ -214,6 +248,10 @@ function cli.parse(parser, rows, words)
                                                             parser._name))
   end
   local given = {}
+  for _, row in ipairs(rows) do
+    local key = row[1]:gsub("-", "_")
+    if row[2] == "switch" then result[key] = cli.switch(result[key]) end
+  end
   for key, value in pairs(result) do given[key] = value end
   for _, row in ipairs(rows) do
     local key = row[1]:gsub("-", "_")

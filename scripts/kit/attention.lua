@@ -1,0 +1,132 @@
+--- attention.lua - what `--attention NAME` comes to, and what a model's attention says of itself.
+--
+-- NAME is a kind of attention, "auto" (the engine chooses the kind), or a feature map. Which kinds
+-- and maps there are is the engine's word: nothing here or in the commands asks for one by name.
+local pf = require "performer"
+local advise = require "performer.advise"
+
+local attention = {}
+
+-- The kind that has a kernel: a feature map's name means this one.
+attention.LINEAR = "favor"
+-- The kind whose time is the limit of speed, for the ratios of `bench`.
+attention.BASE = "identity"
+
+-- Choices of a layer's option `attention` that leave the kind to something else.
+local OPEN = { auto = true, kernel = true }
+
+--- The row of a layer's option.
+local function option_of(type_name, option_name)
+  for _, layer in ipairs(pf.layers()) do
+    for _, option in ipairs(layer.type == type_name and layer.options or {}) do
+      if option.name == option_name then return option end
+    end
+  end
+end
+
+--- The kinds of attention, in the engine's order: a list of { name, ... }.
+function attention.kinds()
+  local rows = rawget(pf, "kinds")
+  if rows then return rows() end
+  local list = {}
+  for name in option_of("performer", "attention").choices:gmatch "[^|]+" do
+    if not OPEN[name] then list[#list + 1] = { name = name } end
+  end
+  return list
+end
+
+local function is_kind(name)
+  for _, kind in ipairs(attention.kinds()) do
+    if kind.name == name then return true end
+  end
+  return false
+end
+
+--- The names of the kinds, in order.
+function attention.kind_names()
+  local names = {}
+  for i, kind in ipairs(attention.kinds()) do names[i] = kind.name end
+  return names
+end
+
+--- The names of the feature maps, in order.
+function attention.map_names()
+  local names = {}
+  for i, map in ipairs(pf.kernels().maps) do names[i] = map.name end
+  return names
+end
+
+--- Everything that --attention takes, each name once. A kind goes before a map of its name.
+function attention.names()
+  local names = attention.kind_names()
+  names[#names + 1] = "auto"
+  for _, name in ipairs(attention.map_names()) do
+    if not is_kind(name) then names[#names + 1] = name end
+  end
+  return names
+end
+
+--- The options of a model or block with attention NAME: { attention, kernel = { name } }.
+function attention.model_options(name)
+  if name == "auto" or is_kind(name) then return { attention = name, kernel = {} } end
+  return { kernel = { name = name } }
+end
+
+--- The kind that a model's options say; nil for a model that is none of the engine's own.
+function attention.kind_of(options)
+  local kernel = options.kernel and options.kernel.name
+  if is_kind(options.attention) then return options.attention end
+  -- Files of 0.1.0 may name the kind where the map stands.
+  return options.attention and (is_kind(kernel) and kernel or attention.LINEAR)
+end
+
+--- A model's attention in a word: its kind, or the map of its kernel.
+function attention.label(options)
+  local kind = attention.kind_of(options)
+  if kind ~= attention.LINEAR then return kind end
+  return options.kernel and options.kernel.name or "softmax"
+end
+
+--- Can a row be walked in parts (model:backward_sliced) with this kind? It is tried on a small
+-- model, whose weights take random numbers: ask before the seed of a run is set.
+function attention.hands_on(kind)
+  local model = pf.nn.performer { vocab = 2, dim = 8, layers = 1, heads = 1, causal = true,
+                                  attention = kind, kernel = { features = 8 } }
+  local ids = pf.zeros(1, 32, { dtype = "i32" }) -- the least that makes two parts
+  return (pcall(model.backward_sliced, model, { input = ids, target = ids }, { slices = 2 }))
+end
+
+-- ---- the error of softmax features ----
+
+--- What model:attention_report() says, a table a layer: { layer, map, features, and a number a
+-- head of query, key, sum, predicted_rel_mse }; nil where there is nothing to say.
+function attention.record(model)
+  local layers, last = {}, nil
+  for _, line in ipairs(model:attention_report()) do
+    if not last or last.layer ~= line.layer then
+      last = { layer = line.layer, map = line.map, features = line.features }
+      layers[#layers + 1] = last
+    end
+    for _, name in ipairs { "query", "key", "sum", "predicted_rel_mse" } do
+      last[name] = last[name] or {}
+      last[name][line.head] = tonumber(("%.4g"):format(line[name]))
+    end
+  end
+  return #layers > 0 and layers or nil
+end
+
+--- One sentence when the error that theory tells for the softmax features of a layer is
+-- hopeless, and what helps; nil when all is well.
+function attention.warning(model)
+  local found = advise.hopeless(model:attention_report())
+  local worst = found[1]
+  if not worst then return nil end
+  local more = #found > 1 and (" and %d more"):format(#found - 1) or ""
+  return ("the softmax estimate of %s%s is hopeless: |x+y|^2 is about %.3g, where the mean "
+    .. "square error of a weight is %.2g times its square (%s, %d features); what helps: "
+    .. "normed queries and keys (qk_norm), a smaller scale, softmax_hyp or softmax_plus "
+    .. "features, or relu, which estimates nothing"):format(worst.layer, more, worst.sum,
+    worst.median_rel_mse, worst.map, worst.features)
+end
+
+return attention

@@ -1,0 +1,112 @@
+--- evaluate.lua - how good a model is on data, and what mere counting would get: for `train` and
+-- `eval`, and for a training script of one's own.
+local pf = require "performer"
+
+local evaluate = {}
+
+--- exp(loss) that stays a finite number, for JSON.
+function evaluate.perplexity(loss) return math.exp(math.min(loss, 700)) end
+
+--- How many positions of logits (B, L, V) have their largest value at the target (B, L).
+function evaluate.hits(logits, target)
+  local best, wanted, right = logits:argmax(-1):totable(), target:totable(), 0
+  for i, row in ipairs(wanted) do
+    local guess = best[i]
+    for j, id in ipairs(row) do
+      if id >= 0 and guess[j] - 1 == id then right = right + 1 end
+    end
+  end
+  return right
+end
+
+--- -log of each letter's share of the training split, by id + 1; marks such as begin and end
+-- are no letters: they are never masked.
+local function letter_costs(data)
+  local counts, tokenizer, costs, total = data:counts("train").unigram, data:tokenizer(), {}, 0
+  for _, name in ipairs { "begin", "end", "mask", "pad" } do
+    local id = tokenizer:special(name)
+    if id then counts[id + 1] = 0 end
+  end
+  for _, count in ipairs(counts) do total = total + count + 0.5 end
+  for i, count in ipairs(counts) do costs[i] = math.log(total / (count + 0.5)) end
+  return costs
+end
+
+local function cost_of(target, costs)
+  local sum = 0
+  for _, row in ipairs(target:totable()) do
+    for _, id in ipairs(row) do sum = sum + (id >= 0 and costs[id + 1] or 0) end
+  end
+  return sum
+end
+
+--- Loss (nats a token) and accuracy of `model` on a split of `data`.
+-- options: split "valid", batch rows, limit (batches at most), masked, seed, baseline (true:
+-- also the perplexity of the training split's frequencies on the same tokens),
+-- each(batch, batches), stop() (true: give up, the result is nil).
+-- Returns { loss, perplexity, accuracy, tokens, seconds, baseline }.
+function evaluate.run(model, data, options)
+  local split, rows = options.split or "valid", options.batch or 8
+  local batches = math.ceil(data:info(split).rows / rows)
+  if options.limit then batches = math.min(batches, options.limit) end
+  local costs = options.baseline and letter_costs(data)
+  local start, total, right, tokens, cost = pf.clock(), 0, 0, 0, 0
+  for i, batch in data:batches { size = rows, steps = batches, split = split,
+                                 masked = options.masked, seed = options.seed or 1 } do
+    local logits = model(batch)
+    local count = batch.tokens
+    if count > 0 then
+      total = total + logits:cross_entropy(batch.target):item() * count
+      right = right + evaluate.hits(logits, batch.target)
+      tokens = tokens + count
+      cost = cost + (costs and cost_of(batch.target, costs) or 0)
+    end
+    if options.stop and options.stop() then return nil end
+    collectgarbage() -- no tape frees what this batch has made
+    if options.each then options.each(i, batches) end
+  end
+  local some = math.max(tokens, 1)
+  return { loss = total / some, perplexity = evaluate.perplexity(total / some), tokens = tokens,
+           accuracy = right / some, seconds = pf.clock() - start,
+           baseline = costs and evaluate.perplexity(cost / some) or nil }
+end
+
+--- Perplexities of counting on the training split, measured on the valid tokens:
+-- { uniform, frequencies, pairs }; each count has 0.5 (pairs: a share of the frequencies) added.
+function evaluate.baselines(data)
+  local train, valid = data:counts "train", data:counts "valid"
+  local vocab = #train.bigram
+  local function column_sums(pairs_table)
+    local sums = {}
+    for id = 1, vocab do sums[id] = 0 end
+    for _, row in ipairs(pairs_table) do
+      for id = 1, vocab do sums[id] = sums[id] + row[id] end
+    end
+    return sums
+  end
+  local seen, asked = column_sums(train.bigram), column_sums(valid.bigram)
+  local total, tokens, used = 0, 0, 0
+  for id = 1, vocab do
+    total, tokens = total + seen[id], tokens + asked[id]
+    if seen[id] > 0 then used = used + 1 end
+  end
+  if tokens == 0 then return nil end
+  local frequency = {}
+  for id = 1, vocab do frequency[id] = (seen[id] + 0.5) / (total + 0.5 * vocab) end
+  local unigram, bigram = 0, 0
+  for before = 1, vocab do
+    local row, sum = train.bigram[before], 0
+    for id = 1, vocab do sum = sum + row[id] end
+    for id = 1, vocab do
+      local n = valid.bigram[before][id]
+      if n > 0 then
+        unigram = unigram - n * math.log(frequency[id])
+        bigram = bigram - n * math.log((row[id] + 5 * frequency[id]) / (sum + 5))
+      end
+    end
+  end
+  return { uniform = used, frequencies = math.exp(unigram / tokens),
+           pairs = math.exp(bigram / tokens) }
+end
+
+return evaluate

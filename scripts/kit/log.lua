@@ -1,0 +1,113 @@
+--- log.lua - the log of a run, a line of JSON a record, and the picture of its losses.
+local pf = require "performer"
+local svg = require "kit.svg"
+
+local Log = {}
+Log.__index = Log
+
+--- The log records up to `step`, whole lines only: a killed run may leave half of one, and
+-- steps beyond its last checkpoint.
+local function earlier(path, step)
+  local records = {}
+  local file = io.open(path, "rb")
+  if not file then return records end
+  for line in file:lines() do
+    local record = pf.json.decode(line)
+    if type(record) == "table" and math.tointeger(record.step) and record.step <= step and
+        not record.final then
+      records[#records + 1] = record
+    end
+  end
+  file:close()
+  return records
+end
+
+--- Opens a run folder's log. options: dir, json (function that prints a record too), step (go
+-- on after this step: what the log says beyond it goes), from (folder whose log to take over).
+-- nil, message.
+function Log.open(options)
+  local path = options.dir .. "/log.jsonl"
+  local log = setmetatable({ dir = options.dir, json = options.json, train = {}, valid = {} }, Log)
+  local records = options.step and earlier((options.from or options.dir) .. "/log.jsonl",
+                                           options.step) or {}
+  local file, message = io.open(path .. ".tmp", "w")
+  if not file then return nil, ("can't write the log: %s"):format(message) end
+  for _, record in ipairs(records) do
+    file:write(pf.json.encode(record), "\n")
+    log:remember(record)
+  end
+  local ok
+  ok, message = file:close()
+  if ok then ok, message = os.rename(path .. ".tmp", path) end
+  if ok then log.file, message = io.open(path, "a") end
+  if not log.file then
+    os.remove(path .. ".tmp")
+    return nil, ("can't write the log: %s"):format(message)
+  end
+  return log
+end
+
+--- Takes a record's points for the picture.
+function Log:remember(record)
+  local loss = record.smoothed or record.loss
+  if loss then self.train[#self.train + 1] = { record.step, loss } end
+  if record.valid_loss then self.valid[#self.valid + 1] = { record.step, record.valid_loss } end
+end
+
+--- Appends a record to the log, and prints it when asked to; true, or nil, message.
+function Log:write(record)
+  self:remember(record)
+  local ok, message = self.file:write(pf.json.encode(record), "\n")
+  if ok then ok, message = self.file:flush() end
+  if not ok then return nil, ("%s/log.jsonl: %s"):format(self.dir, message) end
+  if self.json then self.json(record) end
+  return true
+end
+
+--- At most `most` of the points, evenly taken, with the last.
+local function thin(points, most)
+  local stride = math.ceil(#points / most)
+  if stride <= 1 then return points end
+  local some = {}
+  for i = 1, #points, stride do some[#some + 1] = points[i] end
+  if some[#some] ~= points[#points] then some[#some + 1] = points[#points] end
+  return some
+end
+
+--- The curve without the plunge of its first 3 %, which would flatten all the rest.
+local function settled(points)
+  local last, kept = #points > 0 and points[#points][1] or 0, {}
+  for _, point in ipairs(points) do
+    if point[1] >= 0.03 * last then kept[#kept + 1] = point end
+  end
+  return kept
+end
+
+--- The loss curve as loss.svg; its path, or nil, message. `baselines`: { name = loss in nats }.
+function Log:draw(title, baselines)
+  local series = { { name = "training", points = thin(settled(self.train), 600) },
+                   { name = "held out", points = thin(self.valid, 60), marks = true } }
+  local last = 1
+  for _, line in ipairs(series) do
+    if #line.points > 0 then last = math.max(last, line.points[#line.points][1]) end
+  end
+  for name, loss in pf.sorted(baselines or {}) do
+    series[#series + 1] = { name = name, points = { { 0, loss }, { last, loss } }, dashed = true }
+  end
+  local path = self.dir .. "/loss.svg"
+  local file, message = io.open(path .. ".tmp", "w")
+  if not file then return nil, message end
+  local ok
+  ok, message = file:write(svg.chart { title = title, x = "step", y = "nats a token",
+                                       series = series })
+  local closed, why = file:close()
+  if ok and not closed then ok, message = nil, why end
+  if ok then ok, message = os.rename(path .. ".tmp", path) end
+  if ok then return path end
+  os.remove(path .. ".tmp")
+  return nil, ("%s: %s"):format(path, message)
+end
+
+function Log:close() self.file:close() end
+
+return Log

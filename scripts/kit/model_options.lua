@@ -1,0 +1,107 @@
+--- model_options.lua - the options of a model on the command line, made from the engine's own
+-- tables: every option of pf.nn.performer, of its kernel and of its n-gram memory has a row, with
+-- the word, the choices and the default that its layer's table says. An option that is added
+-- there can be given here without a line more.
+local pf = require "performer"
+local cli = require "kit.cli"
+
+local model_options = {}
+
+-- Words of the command line that differ from an option's own name; false: decided by other
+-- options, or by the data.
+local WORDS = {
+  vocab = false,         -- the tokenizer's
+  causal = false,        -- --bidirectional
+  attention = false,     -- --attention NAME, see attention.lua
+  chosen = false,        -- the model writes it
+  length = false,        -- --length, which the rows of data have too
+  decay = "head-decay",  -- --decay is the optimizer's
+  ["kernel.name"] = false,
+  ["kernel.head_dim"] = false, -- the layer's
+  ["kernel.layer"] = false,
+  ["kernel.seed"] = "kernel-seed", -- --seed is the run's
+  ["ngrams.dim"] = false,
+  ["ngrams.longest"] = "ngrams", -- 0: no such memory
+  ["ngrams.buckets"] = false,    -- --buckets, whose default depends on the data
+}
+
+-- What an option's kind is to cli.lua: ranges are checked by the engine.
+local KINDS = { int = "whole", number = "signed", bool = "switch", string = "name" }
+
+local layers = {}
+for _, layer in ipairs(pf.layers()) do layers[layer.type] = layer end
+
+--- An option's doc, with the choices that it doesn't name.
+local function help_of(option)
+  local told = true
+  for choice in (option.choices or ""):gmatch "[^|]+" do
+    told = told and option.doc:find(choice, 1, true) ~= nil
+  end
+  return told and option.doc or ("%s: %s"):format(option.doc, option.choices:gsub("|", ", "))
+end
+
+--- One option as a row. A doc that says what comes of none given has the default in it.
+local function row_of(path, option, group, word)
+  local help, shown = help_of(option), option.default
+  if option.kind == "bool" then shown = option.default == "true" and "on" or "off" end
+  if shown == "" or option.doc:find("Not given", 1, true) then shown = nil end
+  return { word, KINDS[option.kind], nil, help, shown, group = group, path = path }
+end
+
+--- Rows for a list of options. `prefix` of the path: "", "kernel." or "ngrams."; `lead`: what
+-- stands before a word.
+local function add_rows(rows, options, prefix, lead, group)
+  for _, option in ipairs(options) do
+    local path = prefix .. option.name
+    local word = WORDS[path]
+    if word == nil then word = lead .. option.name:gsub("_", "-") end
+    if word and KINDS[option.kind] then
+      rows[#rows + 1] = row_of(path, option, group, word)
+    end
+  end
+end
+
+local function make_rows()
+  local rows = {}
+  add_rows(rows, layers.performer.options, "", "", "Model")
+  add_rows(rows, layers.ngrams.options, "ngrams.", "ngrams-", "Model")
+  add_rows(rows, pf.kernels().options, "kernel.", "", "Kernel")
+  return rows
+end
+
+--- The rows, as cli.add takes them; `path` says where a value belongs in a model's options.
+model_options.rows = make_rows()
+
+--- The key of a row's value among parsed options.
+local function key_of(row) return (row[1]:gsub("-", "_")) end
+
+--- The options of a model, { dim, heads, ..., kernel = {...}, ngrams = {...} }, from parsed words.
+function model_options.collect(words)
+  local options = {}
+  for _, row in ipairs(model_options.rows) do
+    local value = words[key_of(row)]
+    if row[2] == "switch" then value = cli.switch(value) end
+    local tree, name = row.path:match "^(.-)%.(.*)$"
+    if value ~= nil and tree then
+      options[tree] = options[tree] or {}
+      options[tree][name] = value
+    elseif value ~= nil then
+      options[row.path] = value
+    end
+  end
+  return options
+end
+
+--- The other way: { word = value } of a model's options.
+function model_options.words(options)
+  local words = {}
+  for _, row in ipairs(model_options.rows) do
+    local tree, name = row.path:match "^(.-)%.(.*)$"
+    local from = options
+    if tree then from = options[tree] or {} end
+    words[key_of(row)] = from[name or row.path]
+  end
+  return words
+end
+
+return model_options

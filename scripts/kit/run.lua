@@ -1,0 +1,281 @@
+--- run.lua - all of a training run but its training: the folder, the log, the picture, what
+-- stands on stderr, going on where it stopped, Ctrl-C, --minutes. scripts/train.lua shows the loop:
+--
+--   local run <close> = Run.open(options, { model = ..., optimizer = ... })
+--   for step, batch in run:steps() do
+--     ... forward, backward, optimizer:step { lr = run:lr(step) } ...
+--     local record = run:measure { step = step, loss = loss, norm = norm }
+--     if run:due(step) then record.valid_loss = ... end
+--     run:log(record)
+--     if record.valid_loss then run:keep(step, record.valid_loss) end
+--   end
+--   run:finish(...)
+--
+-- run.settings, run.data, run.model and run.optimizer are what it trains; run.state is what its
+-- checkpoints hold beside them, and may hold more.
+local attention = require "kit.attention"
+local cli = require "kit.cli"
+local evaluate = require "kit.evaluate"
+local lfs = require "lfs"
+local Log = require "kit.log"
+local pf = require "performer"
+local Progress = require "kit.progress"
+local start = require "kit.start"
+
+local Run = {}
+Run.__index = Run
+
+-- With --minutes so many steps are timed; fewer when they take a tenth of the time.
+local TIMED = 24
+
+-- ---- begin and end ----
+
+--- Opens a run as the options of train_options.parse say: a fresh one, or the one to resume.
+-- make.model(settings) and make.optimizer(model, settings) make what it trains.
+function Run.open(options, make)
+  cli.try(2, pf.open, { threads = options.threads, memory = options.memory, seed = options.seed })
+  local run = setmetatable(options.resume and start.resumed(options, make)
+    or start.fresh(options, make), Run)
+  start.make_folder(run.dir)
+  start.describe(run)
+  run.records = cli.need(Log.open { dir = run.dir, json = options.json and cli.print_json,
+                                    step = options.resume and run.state.step, from = run.from })
+  run.progress = Progress.new { total = run.settings.steps, live = pf.term.isatty(2),
+                                clock = pf.clock, first = run.state.step,
+                                width = function() return pf.term.width(2) end }
+  if not run.settings.bidirectional then run.baselines = evaluate.baselines(run.data) end
+  return run
+end
+
+function Run:close() self.records:close() end
+Run.__close = Run.close
+
+--- Ctrl-C: keeps what there is, says how to go on, and ends the program.
+function Run:stop(step)
+  self.progress:finish()
+  self:save(step)
+  cli.fail(130, ("train: stopped at step %d; go on with: performer train --resume %s"):format(
+    step, cli.quote(self.dir)))
+end
+
+-- ---- steps ----
+
+--- for step, batch in run:steps() do: the batches from where the run stands to its end, or to
+-- Ctrl-C.
+function Run:steps()
+  local s, done = self.settings, self.state.step
+  local batches = self.data:batches { size = s.batch, steps = s.steps or math.maxinteger,
+                                      first = done + 1, seed = s.seed, split = "train",
+                                      masked = s.bidirectional }
+  self.times, self.first = {}, done + 1
+  self.last, self.mark, self.tokens = pf.clock(), pf.clock(), 0
+  pf.interrupted() -- who asks gets the first Ctrl-C: from here on it means save and leave
+  return function()
+    if done >= self.first and pf.interrupted() then self:stop(done) end
+    if done == s.steps then return nil end
+    if self.logged then self.logged, self.tokens, self.mark = false, 0, pf.clock() end
+    local step, batch = batches()
+    done, self.batch, self.began = step, batch, pf.clock()
+    return step, batch
+  end
+end
+
+--- The learning rate at `step`: a linear warm-up, then a cosine down to a twentieth, which begins
+-- once the number of steps is known.
+function Run:lr(step)
+  local s = self.settings
+  if step <= s.warmup or not s.steps then
+    return s.lr * math.min(1, step / math.max(1, s.warmup))
+  end
+  return pf.schedule.cosine { warmup = s.warmup, steps = s.steps, peak = s.lr,
+                              floor = s.lr * 0.05 } (step)
+end
+
+--- Is `step` one that is logged?
+local function is_logged(s, step)
+  return step == 1 or step == s.steps or step % s.log_every == 0 or step % s.eval_every == 0
+end
+
+--- How the model is to be run at `step`: in training, and with an eye on its attention when the
+-- step is logged.
+function Run:pass(step)
+  return { training = true, step = step, watch = is_logged(self.settings, step) }
+end
+
+--- Is it time to evaluate and save? The last step does so by itself, with all rows.
+function Run:due(step)
+  local s = self.settings
+  return s.steps ~= nil and step ~= s.steps and step % s.eval_every == 0
+end
+
+-- ---- what a step says ----
+
+--- How many steps fill `seconds`, from the clock times of the first ones.
+local function steps_for(seconds, times)
+  local sorted = table.move(times, 1, #times, 1, {})
+  table.sort(sorted)
+  return math.max(#times + 1, math.floor(seconds / sorted[(#sorted + 1) // 2]))
+end
+
+--- Fixes the number of steps of --minutes once enough of them are timed.
+function Run:fix_steps(step, seconds)
+  local s, times, budget = self.settings, self.times, self.settings.minutes * 60
+  if step > self.first + 2 then times[#times + 1] = seconds end -- the first ones are slower
+  if #times < TIMED and (#times < 3 or self.state.seconds < 0.1 * budget) then return end
+  s.steps = step + steps_for(0.97 * (budget - self.state.seconds), times)
+  self.progress.total = s.steps
+  self.progress:finish()
+  cli.say("steps  %d, as many as %g minutes take", s.steps, s.minutes)
+end
+
+--- Says once a run that the estimate of softmax attention is hopeless, and what helps.
+function Run:warn()
+  local text = not self.state.error_told and attention.warning(self.model)
+  if not text then return end
+  self.state.error_told = true
+  self.progress:finish()
+  cli.say("train: %s", text)
+end
+
+--- Takes what a step has come to, { step, loss, lr, norm }, right after it: its time, and the mean
+-- loss so far. A loss that is no number ends the program. The record, to be logged.
+function Run:measure(record)
+  local s, state, now = self.settings, self.state, pf.clock()
+  local step, loss = record.step, record.loss
+  if loss ~= loss or math.abs(loss) == math.huge then
+    self.progress:finish()
+    cli.fail(1, ("train: the loss is %s at step %d: try a lower --lr (it is %g); %s"):format(
+      loss, step, record.lr, self:what_stands()))
+  end
+  if is_logged(s, step) then self:warn() end
+  local share = math.max(0.05, 1 / step) -- a plain mean at first
+  state.smooth = (1 - share) * (state.smooth or 0) + share * loss
+  state.seconds, self.last = state.seconds + now - self.last, now
+  if not s.steps then self:fix_steps(step, now - self.began) end
+  self.tokens = self.tokens + self.batch.tokens
+  self.rate = self.tokens / (now - self.mark)
+  self.progress:show(step, { ("loss %.4f"):format(state.smooth),
+                             ("%.0f tokens/s"):format(self.rate) })
+  record.smoothed = state.smooth
+  record.norm = record.norm == record.norm and record.norm < math.huge and record.norm or nil
+  return record
+end
+
+--- Writes a record to the log, and to stdout with --json, when its step is one that is logged.
+function Run:log(record)
+  local s, step = self.settings, record.step
+  if not is_logged(s, step) then return end
+  if record.valid_loss or step == s.steps then
+    record.attention = attention.record(self.model)
+  end
+  record.tokens_per_s, record.seconds, record.steps = self.rate, self.state.seconds, s.steps
+  record.bytes_peak = pf.memory().peak
+  self:write(record)
+  self.logged = true
+end
+
+function Run:write(record)
+  local ok, message = self.records:write(record)
+  if ok then return end
+  cli.fail(1, ("train: can't write the log: %s; %s"):format(cli.advise(message),
+    self:what_stands()))
+end
+
+--- Shows that an evaluation at `step` goes on.
+function Run:show_batch(step, batch, batches)
+  if batch < batches then
+    self.progress:show(step, { ("evaluating, batch %d of %d"):format(batch, batches) })
+  end
+end
+
+-- ---- checkpoints and the picture ----
+
+--- What the user has when something failed.
+function Run:what_stands()
+  if not lfs.attributes(self.dir .. "/LATEST", "mode") then return "no checkpoint was saved yet" end
+  return ("the last good checkpoint stands; go on with: performer train --resume %s"):format(
+    cli.quote(self.dir))
+end
+
+--- Saves a checkpoint at `step`, unless there is one, or ends the program.
+function Run:save(step)
+  if self.saved == step then return end
+  self.state.step, self.state.settings = step, self.settings
+  local ok, message = pf.checkpoint.save(self.dir, {
+    model = self.model, optimizer = self.optimizer, state = self.state, step = step,
+    tokenizer = self.data:info().tokenizer, keep = self.settings.keep })
+  if not ok then
+    cli.fail(1, ("train: %s; %s"):format(cli.advise(message), self:what_stands()))
+  end
+  self.saved = step
+end
+
+--- Saves, and marks the best so far. A mark that can't be written costs nothing.
+function Run:save_best(step, loss)
+  local better = not self.state.best or loss < self.state.best
+  if better then self.state.best = loss end
+  self.saved = nil -- what the state says has changed
+  self:save(step)
+  if better then pf.checkpoint.mark(self.dir, "BEST", step) end
+end
+
+--- The loss curve, beside what counting gets.
+function Run:draw()
+  local lines = self.baselines and { frequencies = math.log(self.baselines.frequencies),
+                                     pairs = math.log(self.baselines.pairs) }
+  local title = ("%s, %s"):format(self.settings.data:match "([^/]+)/*$",
+    start.attention_of(self))
+  local path, message = self.records:draw(title, lines)
+  if not path and not self.warned then
+    self.warned = true
+    self.progress:finish()
+    cli.say("train: no picture: %s", message)
+  end
+  return path
+end
+
+--- Saves a checkpoint of held-out loss `loss`, and draws the curve.
+function Run:keep(step, loss)
+  self:save_best(step, loss)
+  self:draw()
+  self.progress:show(step, { ("loss %.4f"):format(self.state.smooth),
+                             ("held out %.4f"):format(loss) }, true)
+end
+
+-- ---- the end ----
+
+--- The last record: what evaluate.run says of the whole held-out part, beside counting.
+function Run:final_record(result)
+  local s, state, baselines = self.settings, self.state, self.baselines
+  return { final = true, step = s.steps, steps = s.steps, train_loss = state.smooth,
+           valid_loss = result.loss, valid_perplexity = result.perplexity,
+           valid_accuracy = result.accuracy, tokens = result.tokens,
+           baseline_perplexity = baselines and baselines.frequencies or result.baseline,
+           pair_perplexity = baselines and baselines.pairs or nil,
+           params = self.model:count(), seconds = state.seconds,
+           bytes_peak = pf.memory().peak }
+end
+
+--- The last checkpoint, the last record, and what came of it, on stderr.
+function Run:finish(result)
+  local step, baselines = self.settings.steps, self.baselines
+  self.progress:finish()
+  local record = self:final_record(result)
+  self.state.finished = true
+  self:save_best(step, result.loss)
+  self:write(record)
+  local picture = self:draw()
+  cli.say("")
+  cli.say("held out, %d tokens          perplexity   accuracy", result.tokens)
+  cli.say("  this Performer             %10.3f   %6.2f %%", result.perplexity,
+          100 * result.accuracy)
+  if baselines then cli.say("  pairs (last token)         %10.3f", baselines.pairs) end
+  if record.baseline_perplexity then
+    cli.say("  frequencies                %10.3f", record.baseline_perplexity)
+  end
+  if baselines then cli.say("  uniform                    %10.3f", baselines.uniform) end
+  cli.say("\nrun folder  %s (checkpoint step-%d, log.jsonl)", self.dir, step)
+  if picture then cli.say("picture     %s", picture) end
+end
+
+return Run

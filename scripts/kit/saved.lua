@@ -1,0 +1,137 @@
+--- saved.lua - opening what a run left: its model, optimizer and settings, from a run folder or a
+-- checkpoint in it, with the script that makes a model of one's own where it needs one.
+local lfs = require "lfs"
+local pf = require "performer"
+local train_options = require "kit.train_options"
+
+local saved = {}
+
+local function a_kind(value)
+  return value == nil and "nothing" or "a " .. pf.kind(value)
+end
+
+--- A model from FILE.lua, which returns function(options) -> model; the options are a run's
+-- settings, as words. A mistake inside the file raises; nil, message when the file can't be had
+-- or gives no model.
+function saved.model_from(path, settings)
+  local chunk, message = loadfile(path)
+  if not chunk then return nil, message end
+  local make = chunk()
+  if type(make) ~= "function" then
+    return nil, ("%s: must return function(options) -> model, not %s"):format(path, a_kind(make))
+  end
+  local model = make(train_options.words(settings))
+  local kind = pf.kind(model)
+  if kind ~= "module" and not (kind == "table" and type(model.forward) == "function") then
+    return nil, ("%s: its function must return a model, not %s"):format(path, a_kind(model))
+  end
+  return pf.nn.parameters_of(model)
+end
+
+--- The name of the tokenizer that a checkpoint was saved with, or nil.
+function saved.tokenizer_name(opened)
+  local tokenizer = opened.tokenizer
+  if type(tokenizer) == "table" then tokenizer = tokenizer.type end
+  return type(tokenizer) == "string" and tokenizer or nil
+end
+
+--- Is it trained to fill masks, and not to go on?
+function saved.is_masked(opened)
+  local settings = opened.state and opened.state.settings
+  if settings and settings.bidirectional ~= nil then return settings.bidirectional end
+  return opened.model:type() == "performer" and not opened.model:options().causal
+end
+
+--- Sets option `recompute` in every node of a model's tree that knows it, but for chains.
+local function recompute_blocks(node, on)
+  if node.type == "performer" or node.type == "block" then node.options.recompute = on end
+  for _, child in ipairs(node.children or {}) do recompute_blocks(child, on) end
+  return node
+end
+
+--- A checkpoint loaded into a model that stands, with an optimizer made for it if one is wanted.
+local function load_into(path, model, settings, options)
+  local make = options.optimizer
+  return pf.checkpoint.load(path, { model = model,
+                                    optimizer = make and make(model, settings) or nil })
+end
+
+--- The settings and the tokenizer's size of a checkpoint, without its tensors; nil, message.
+local function settings_of(path)
+  local info, message = pf.inspect(path)
+  if not info then return nil, message end
+  if not info.state then
+    return nil, ("%s: is no checkpoint folder, so no model can be loaded from it"):format(path)
+  end
+  local name = saved.tokenizer_name(info)
+  local settings = info.state.state and info.state.state.settings
+  settings = train_options.saved(settings or {})
+  settings.model.vocab = name and pf.tokenizer[name]():size() or nil
+  return settings
+end
+
+--- A model whose layers live in a script: options.script makes it, or options.model(settings).
+local function open_made(path, options)
+  local settings, message = settings_of(path)
+  if not settings then return nil, message end
+  if options.recompute ~= nil then settings.model.recompute = options.recompute end
+  local model
+  if options.script then
+    model, message = saved.model_from(options.script, settings)
+  elseif not settings.script then
+    model = options.model(settings)
+  end
+  if not model then return nil, message end
+  return load_into(path, model, settings, options)
+end
+
+--- A model that its checkpoint describes whole.
+local function open_plain(path, options)
+  local alone = not options.optimizer or options.recompute ~= nil
+  local opened, message = pf.checkpoint.load(path, alone and { optimizer = false } or nil)
+  if not opened or options.recompute == nil then return opened, message end
+  local model = pf.nn.build(recompute_blocks(opened.model:tree(), options.recompute))
+  local settings = opened.state and opened.state.settings
+  if not settings then return opened end
+  return load_into(path, model, train_options.saved(settings), options)
+end
+
+--- Opens a run or checkpoint folder: { model, optimizer, state, tokenizer }; nil, message.
+-- options: script (a FILE.lua that makes the model), model (function(settings) that makes it, for
+-- layers in Lua), optimizer (function(model, settings) that makes the one to load into; nil:
+-- without), recompute (true or false: whatever the model was saved with). What the checkpoint's
+-- state says of settings comes in today's form.
+function saved.open(path, options)
+  local opened, message
+  if options.script then
+    opened, message = open_made(path, options)
+  else
+    opened, message = open_plain(path, options)
+    if not opened and message:find "lives in a script" then
+      local why
+      if options.model then opened, why = open_made(path, options) end
+      message = why or message:gsub("; load this model.*",
+        "; name that script with --model FILE.lua")
+    end
+  end
+  local state = opened and opened.state
+  if state and state.settings then state.settings = train_options.saved(state.settings) end
+  return opened, message
+end
+
+--- The run folder of what --resume names: a run folder, run/step-N, or run/BEST; nil, message.
+function saved.run_folder(path)
+  path = #path > 1 and path:gsub("/+$", "") or path
+  local mode, message = lfs.attributes(path, "mode")
+  if not mode then return nil, ("%s: %s"):format(path, message:match "[^:]*$":gsub("^ ", "")) end
+  local inner = mode ~= "directory" or lfs.attributes(path .. "/manifest.json", "mode")
+  if not inner then return path end
+  local parent, name = path:match "^(.-)/?([^/]+)$"
+  if mode == "directory" and not name:match "^step%-%d+$" then
+    return nil, ("%s: stands alone, not in a run folder; say with --out FOLDER where to go on")
+      :format(path)
+  end
+  return parent == "" and (path:sub(1, 1) == "/" and "/" or ".") or parent
+end
+
+return saved

@@ -1,0 +1,198 @@
+--- start.lua - how a run of `train` begins: afresh, or where an earlier one stopped. Either way
+-- what comes of it is a job: { settings, data, model, optimizer, state, dir [, from] }.
+local attention = require "kit.attention"
+local cli = require "kit.cli"
+local lfs = require "lfs"
+local pf = require "performer"
+local saved = require "kit.saved"
+local train_options = require "kit.train_options"
+
+local start = {}
+
+-- ---- folders ----
+
+--- Makes a folder and those above it.
+function start.make_folder(path)
+  local made = path:sub(1, 1) == "/" and "/" or ""
+  for part in path:gmatch "[^/]+" do
+    made = made .. part
+    local mode = lfs.attributes(made, "mode")
+    if mode and mode ~= "directory" then
+      cli.fail(1, ("train: can't make the folder %s: %s is a file; choose another --out"):format(
+        path, made))
+    end
+    if not mode then
+      local ok, message = lfs.mkdir(made)
+      if not ok then
+        cli.fail(1, cli.advise(("train: can't make the folder %s: %s"):format(made, message)))
+      end
+    end
+    made = made .. "/"
+  end
+end
+
+local function default_folder(settings)
+  local name = settings.data:match("([^/]+)/*$"):gsub("%.gz$", ""):gsub("%.[%w.]+$", "")
+  return ("runs/%s-%s"):format(name, os.date("%Y%m%d-%H%M%S"))
+end
+
+--- A folder that holds a run is not written over.
+local function check_free(dir)
+  if lfs.attributes(dir .. "/LATEST", "mode") then
+    cli.fail(2, ("train: %s holds a run already; go on with it (--resume %s) or choose another "
+      .. "--out"):format(dir, cli.quote(dir)))
+  end
+end
+
+-- ---- data ----
+
+--- Opens the data and sees to it that there is enough to train on.
+local function open_data(settings)
+  local data = cli.need(pf.data.open { path = settings.data, length = settings.length,
+                                       seed = settings.seed })
+  cli.try(1, data.batch, data, { size = 1, masked = settings.bidirectional })
+  return data
+end
+
+--- What tells one data file from another, as far as training goes.
+local function fingerprint(data)
+  local train, valid = data:info "train", data:info "valid"
+  return { documents = train.documents + valid.documents, tokens = train.tokens,
+           held_out = valid.tokens }
+end
+
+-- ---- afresh ----
+
+--- Asks each kind of attention whether it can hand on parts of a row, when that will matter: the
+-- models that it is tried on are made here, before a run's seed is set or its state is read.
+local function who_hands_on(options)
+  local answers = {}
+  for _, kind in ipairs(options.sliced and attention.kind_names() or {}) do
+    answers[kind] = attention.hands_on(kind)
+  end
+  return function(kind) return answers[kind] end
+end
+
+--- A run from the beginning. make: { model = function(settings), optimizer = function(model,
+-- settings) }.
+function start.fresh(options, make)
+  local dir = options.out
+  if dir then check_free(dir) end
+  local settings = train_options.settings(options, cli.need(pf.data.kind(options.data)))
+  local can = who_hands_on(options)
+  pf.seed(settings.seed)
+  local data = open_data(settings)
+  train_options.fit(settings, data)
+  if options.crossover then cli.need(pf.attention.use_crossover(options.crossover)) end
+  local model = make.model(settings)
+  train_options.check_sliced(settings, can, model)
+  return { settings = settings, data = data, model = model,
+           optimizer = make.optimizer(model, settings),
+           state = { step = 0, seconds = 0, data = fingerprint(data) },
+           dir = dir or default_folder(settings) }
+end
+
+-- ---- where an earlier run stopped ----
+
+--- Ends with what a finished run said last.
+local function already_finished(job, options)
+  job.data:close()
+  cli.say("train: %s has finished its %d steps; train longer with: performer train --resume %s "
+    .. "--steps %d", job.dir, job.state.step, cli.quote(job.dir), 2 * job.state.step)
+  local last
+  local file = options.json and io.open(job.dir .. "/log.jsonl", "rb")
+  for line in file and file:lines() or function() end do last = line end
+  if file then file:close() end
+  last = last and pf.json.decode(last)
+  if last and last.final then cli.print_json(last) end
+  pf.exit(0)
+end
+
+--- What may be changed of a run's settings when it goes on.
+local function change_settings(settings, options, can, model)
+  for _, name in ipairs { "data", "keep", "eval_every", "log_every", "sliced" } do
+    if options.given[name] ~= nil then settings[name] = options.given[name] end
+  end
+  settings.script = options.model or settings.script
+  if options.recompute ~= nil then settings.model.recompute = options.recompute end
+  if options.sliced then train_options.check_sliced(settings, can, model) end
+  train_options.check_recompute(options, settings)
+end
+
+--- Opens the run's data, and says so when it is not what the run began with.
+local function open_same_data(settings, state)
+  if not lfs.attributes(settings.data, "mode") then
+    cli.fail(1, ("train: %s, which the run trains on, is not there; say with --data FILE where it "
+      .. "is"):format(settings.data))
+  end
+  local data = open_data(settings)
+  local now, before = fingerprint(data), state.data
+  if before and (now.documents ~= before.documents or now.tokens ~= before.tokens) then
+    cli.say("train: %s is not what the run began with (%d training tokens, it had %d): the run "
+      .. "goes on, but not as it would have", settings.data, now.tokens, before.tokens)
+  end
+  return data
+end
+
+--- --steps moves the end.
+local function change_steps(job, options)
+  local settings, state = job.settings, job.state
+  if not options.steps or options.steps == settings.steps then return end
+  if options.steps <= state.step then
+    cli.fail(2, ("train: %s has done %d steps already; --steps must be more"):format(
+      options.resume, state.step))
+  end
+  settings.steps, settings.minutes, state.finished = options.steps, nil, nil
+end
+
+--- The run of a folder, where its last checkpoint stands. `make` as for a fresh one.
+function start.resumed(options, make)
+  local run = options.out and saved.run_folder(options.resume)
+    or cli.need(saved.run_folder(options.resume))
+  local can = who_hands_on(options)
+  local opened = cli.need(saved.open(options.resume, {
+    script = options.model, model = make.model, optimizer = make.optimizer,
+    recompute = options.recompute }))
+  local state = opened.state
+  local settings = state and state.settings
+  if not settings or not opened.optimizer then
+    cli.fail(1, ("train: %s holds no training state; only runs of `performer train` resume")
+      :format(options.resume))
+  end
+  change_settings(settings, options, can, opened.model)
+  if options.out and options.out ~= run then check_free(options.out) end
+  local job = { settings = settings, model = opened.model, optimizer = opened.optimizer,
+                state = state, data = open_same_data(settings, state), dir = options.out or run,
+                from = run }
+  change_steps(job, options)
+  if state.finished then already_finished(job, options) end
+  return job
+end
+
+-- ---- what it is ----
+
+--- What the model is, in a few words: the script it comes from, or its attention.
+function start.attention_of(job)
+  local s = job.settings
+  if s.script then return s.script end
+  local options = job.model:options()
+  return ("%s attention%s"):format(attention.label(options),
+    options.chosen and ", chosen by auto" or "")
+end
+
+--- Says on stderr what is trained, on what, and where.
+function start.describe(job)
+  local train, valid = job.data:info("train"), job.data:info("valid")
+  local documents = train.format == "fasta" and (", %d sequences, %d duplicates dropped"):format(
+    train.documents + valid.documents, train.duplicates + valid.duplicates) or ""
+  cli.say("data   %s: %s%s", job.settings.data, train.format, documents)
+  cli.say("       %d training tokens, %d held out", train.tokens, valid.tokens)
+  cli.say("model  %d parameters, %s, %d threads, kernels %s", job.model:count(),
+          start.attention_of(job), pf.info().threads, pf.info().cpu_name)
+  local chosen = not job.settings.script and job.model:options().chosen
+  if chosen then cli.say("       %s", chosen) end
+  cli.say("run    %s%s", job.dir, job.state.step > 0 and
+          (", going on after step %d"):format(job.state.step) or "")
+end
+
+return start
