@@ -1,8 +1,9 @@
 --- performer bench - speed, each figure beside what it is to be held against in the same run.
-local pf = require "performer"
-local cli = require "kit.cli"
+local attention = require "kit.attention"
 local bench_features = require "kit.bench_features"
 local bench_report = require "kit.bench_report"
+local cli = require "kit.cli"
+local pf = require "performer"
 local tools = require "kit.bench_tools"
 
 local ROWS = {
@@ -16,7 +17,7 @@ local ROWS = {
   { "layers", "positive", 4, "train, generate: blocks" },
   { "vocab", "positive", 256, "train, generate: tokens in the vocabulary" },
   { "kernel", "name", "softmax", "feature map of favor" },
-  { "which", { "favor", "exact", "identity" }, nil, "attention, block: only this one" },
+  { "which", attention.kind_names(), nil, "attention, block: only this one" },
   { "tokens", "positive", 64, "generate: tokens after each prompt" },
   { "norm", "number", nil, "features: |x + y| (default 0.5, 1 and 1.5)" },
   { "draws", "positive", 400, "features: projections drawn" },
@@ -25,8 +26,7 @@ local ROWS = {
   { "causal", "flag", nil, "causal attention" },
   { "json", "flag", nil, "JSON lines on stdout" },
 }
-local EXACT_LIMIT = 8192    -- longer exact runs take minutes
-local ALL = { "favor", "exact", "identity" }
+local LONGEST = 8192 -- of attention whose work a token grows with the length: longer takes minutes
 local gflops, gemm_rate, time = tools.gflops, tools.gemm_rate, tools.time
 local print_record, shape_of = tools.print_record, tools.shape_of
 local attention_flops, attention_call = tools.attention_flops, tools.attention_call
@@ -100,27 +100,32 @@ local function bench_attention_one(which, options, L)
     local tape <close> = pf.tape()
     tape:backward(call(q, k, v), seed)
   end, options.repeats)
-  local flops_forward, flops_backward = attention_flops(which, options, L)
-  local rows, ceiling = B * H * L, peak * options.threads
-  local rate = rows * flops_forward / forward * 1e-9
-  print_record(shape_of(options, L, {
-    which = which, forward_ms = 1e3 * forward, forward_backward_ms = 1e3 * both, gflops = rate,
+  local record = shape_of(options, L, {
+    which = which, forward_ms = 1e3 * forward, forward_backward_ms = 1e3 * both,
     forward_us_per_token = 1e6 * forward / (B * L),
     forward_backward_us_per_token = 1e6 * both / (B * L),
-    gemm_gflops = peak, fraction_of_gemm = rate / ceiling,
-    fraction_of_gemm_backward = rows * (flops_forward + flops_backward) / both * 1e-9 / ceiling,
-    bytes_saved = saved, bytes_peak = pf.memory().peak - before }), options)
+    gemm_gflops = peak, bytes_saved = saved, bytes_peak = pf.memory().peak - before })
+  local flops_forward, flops_backward = attention_flops(which, options, L)
+  if flops_forward then
+    local rows, ceiling = B * H * L, peak * options.threads
+    record.gflops = rows * flops_forward / forward * 1e-9
+    record.fraction_of_gemm = record.gflops / ceiling
+    record.fraction_of_gemm_backward =
+      rows * (flops_forward + flops_backward) / both * 1e-9 / ceiling
+  end
+  print_record(record, options)
 end
 
 --- The attentions that were asked for and end in reasonable time at this length.
 local function wanted(options, L)
   local list = {}
-  for _, which in ipairs(ALL) do
+  for _, which in ipairs(attention.kind_names()) do
     local asked = not options.which or options.which == which
-    if asked and (which ~= "exact" or L <= EXACT_LIMIT) then list[#list + 1] = which end
+    if asked and (L <= LONGEST or not tools.grows(which, options)) then list[#list + 1] = which end
   end
   if #list == 0 then
-    cli.fail(2, ("bench: exact attention is measured up to --length %d"):format(EXACT_LIMIT))
+    cli.fail(2, ("bench: %s attention is measured up to --length %d"):format(options.which,
+      LONGEST))
   end
   return list
 end
@@ -164,13 +169,15 @@ local function block_runs(which, options, x, seed)
   return run
 end
 
---- Each attention's block and the one with identity attention, in turns.
+--- Each attention's block and the one with the base's, in turns.
 local function bench_block_at(options, L)
   local width = options.heads * options.head_dim
   local x, seed = pf.randn(options.batch, L, width), pf.randn(options.batch, L, width)
   local list, runs, calls = wanted(options, L), {}, {}
-  if list[#list] ~= "identity" then list[#list + 1] = "identity" end
+  if options.which and options.which ~= attention.BASE then list[#list + 1] = attention.BASE end
+  local base
   for i, which in ipairs(list) do
+    if which == attention.BASE then base = i end
     runs[i] = block_runs(which, options, x, seed)
     calls[2 * i - 1], calls[2 * i] = runs[i].forward, runs[i].both
   end
@@ -180,7 +187,7 @@ local function bench_block_at(options, L)
       print_record(shape_of(options, L, {
         which = run.which, D = width, hidden = options.hidden or 4 * width,
         forward_ms = 1e3 * seconds[2 * i - 1], forward_backward_ms = 1e3 * seconds[2 * i],
-        ratio_to_identity = seconds[2 * i] / seconds[2 * #runs], bytes_peak = run.peak }), options)
+        ratio_to_identity = seconds[2 * i] / seconds[2 * base], bytes_peak = run.peak }), options)
     end
   end
 end
@@ -208,7 +215,7 @@ local function step_flops(model, options, L)
   for name, tensor in pairs(model:tensors()) do
     if tensor:rank() == 2 and name:match "weight$" then weights = weights + tensor:numel() end
   end
-  local forward, backward = attention_flops("favor", options, L)
+  local forward, backward = attention_flops(attention.LINEAR, options, L)
   return 6 * weights + options.layers * options.heads * (forward + backward)
 end
 

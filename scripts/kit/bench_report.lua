@@ -2,10 +2,11 @@
 -- length for exact, linear (full, causal) and identity attention, forward and forward + backward;
 -- memory against length; the estimator's error against the number of features. Beside them the
 -- numbers (report.jsonl) and REPORT.md, which says what they were measured with.
-local pf = require "performer"
+local attention = require "kit.attention"
 local bench_features = require "kit.bench_features"
 local cli = require "kit.cli"
 local lfs = require "lfs"
+local pf = require "performer"
 local svg = require "kit.svg"
 local tools = require "kit.bench_tools"
 
@@ -17,12 +18,28 @@ local NORMS = { 1, 1.5 }
 local REPEATS = 3
 local PATIENCE = 4 -- seconds: a line ends before a single forward + backward takes longer
 
-local LINES = {
-  { which = "exact", causal = false, name = "exact", growth = 4 },
-  { which = "favor", causal = false, name = "FAVOR+", growth = 2 },
-  { which = "favor", causal = true, name = "FAVOR+, causal", growth = 2 },
-  { which = "identity", causal = false, name = "identity (no attention)", growth = 2 },
-}
+-- What the pictures call a kind, where its own name is not enough.
+local LABELS = { [attention.LINEAR] = "FAVOR+", [attention.BASE] = "identity (no attention)" }
+
+local LINES = {} -- { which, causal, name, growth }: growth of the time at twice the length
+
+--- Lines for the kinds whose work a token grows with the length (or doesn't); the linear kind has
+-- one more, causal.
+local function add_lines(grows)
+  for _, which in ipairs(attention.kind_names()) do
+    local name, growth = LABELS[which] or which, grows and 4 or 2
+    if tools.grows(which, { head_dim = 64, features = 256 }) == grows then
+      LINES[#LINES + 1] = { which = which, causal = false, name = name, growth = growth }
+      if which == attention.LINEAR then
+        LINES[#LINES + 1] = { which = which, causal = true, name = name .. ", causal",
+                              growth = growth }
+      end
+    end
+  end
+end
+
+add_lines(true)
+add_lines(false)
 
 -- ---- measuring ----
 
@@ -119,9 +136,11 @@ end
 --- Memory of forward + backward, and what storing exact attention's L x L weights would add.
 local function memory_chart(records, options)
   local series, points = lines_of(records, "bytes_peak", 1 / (1 << 20)), {}
-  for _, point in ipairs(series[2].points) do
-    local L = point[1]
-    points[#points + 1] = { L, options.batch * options.heads * 4 * L * L / (1 << 20) }
+  for _, record in ipairs(records) do
+    if record.name == LABELS[attention.LINEAR] then
+      local L = record.L
+      points[#points + 1] = { L, options.batch * options.heads * 4 * L * L / (1 << 20) }
+    end
   end
   series[#series + 1] = { name = "an L x L matrix of weights a head (not stored)",
                           points = points, dashed = true, colour = "#888888" }

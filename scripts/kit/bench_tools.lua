@@ -1,7 +1,8 @@
 --- kit/bench_tools.lua: what the cases of `performer bench` share: timing, the attentions
 -- that are compared and their algorithmic flops, and records as JSON lines or as a table.
-local pf = require "performer"
+local attention = require "kit.attention"
 local cli = require "kit.cli"
+local pf = require "performer"
 
 local tools = {}
 
@@ -55,14 +56,18 @@ end
 
 -- ---- attention ----
 
---- Algorithmic flops of one head and token: forward, backward. Recomputation is not counted.
-function tools.attention_flops(which, options, L)
+--- Algorithmic flops of one head and token of each kind of attention: forward, backward.
+local FLOPS = {}
+
+function FLOPS.identity() return 0, 0 end
+
+function FLOPS.exact(options, L)
+  local d, pairs_seen = options.head_dim, options.causal and (L + 1) / 2 or L
+  return 4 * pairs_seen * d, 10 * pairs_seen * d
+end
+
+function FLOPS.favor(options)
   local d, dv, m, r = options.head_dim, options.head_dim, options.features, options.features
-  if which == "identity" then return 0, 0 end
-  if which == "exact" then
-    local pairs_seen = options.causal and (L + 1) / 2 or L
-    return 4 * pairs_seen * d, 10 * pairs_seen * d
-  end
   local forward, backward = 4 * m * d + 4 * r * (dv + 1), 4 * m * d + 8 * r * (dv + 1)
   if options.causal then
     local chunk = tools.CAUSAL_CHUNK * (r + dv)
@@ -71,19 +76,27 @@ function tools.attention_flops(which, options, L)
   return forward, backward
 end
 
+--- Algorithmic flops of one head and token at length L: forward, backward. Recomputation is not
+-- counted; nil for a kind whose work is not known here.
+function tools.attention_flops(which, options, L)
+  if FLOPS[which] then return FLOPS[which](options, L) end
+end
+
+--- Does a token cost more the longer the sequence is?
+function tools.grows(which, options)
+  local short, long = tools.attention_flops(which, options, 1), tools.attention_flops(which,
+    options, 1 << 20)
+  return short ~= nil and long > 2 * short
+end
+
 --- The attention `which` as a function of q, k and v.
 function tools.attention_call(which, options)
-  local causal = options.causal or false
-  if which == "exact" then
-    return function(q, k, v) return pf.attention.exact(q, k, v, { causal = causal }) end
-  elseif which == "identity" then
-    return pf.attention.identity
+  local call, given = pf.attention[which], { causal = options.causal or false }
+  if which == attention.LINEAR then
+    given.kernel = pf.kernel[options.kernel] { head_dim = options.head_dim,
+                                               features = options.features, seed = 7 }
   end
-  local kernel = pf.kernel[options.kernel] { head_dim = options.head_dim,
-                                             features = options.features, seed = 7 }
-  return function(q, k, v)
-    return pf.attention.favor(q, k, v, { kernel = kernel, causal = causal })
-  end
+  return function(q, k, v) return call(q, k, v, given) end
 end
 
 -- ---- options ----
