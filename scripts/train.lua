@@ -20,7 +20,7 @@ local function make_model(settings)
 end
 
 local function make_optimizer(model, settings)
-  return pf.optim.adamw(model, { lr = settings.lr, decay = settings.decay, betas = { 0.9, 0.98 } })
+  return cli.try(2, pf.optim[settings.optimizer], model, settings.optimizer_options)
 end
 
 --- What training makes small, of logits (B, L, vocab) and targets (B, L), which are -1 where

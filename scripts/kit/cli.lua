@@ -171,6 +171,9 @@ local converters = {
   signed = signed,
 }
 
+--- The key of a row's value among parsed options: "head-dim" -> "head_dim".
+function cli.key(row) return (row[1]:gsub("-", "_")) end
+
 -- What the help calls a value of a kind.
 local VALUES = { signed = "number", switch = "on|off" }
 
@@ -249,12 +252,12 @@ function cli.parse(parser, rows, words)
   end
   local given = {}
   for _, row in ipairs(rows) do
-    local key = row[1]:gsub("-", "_")
+    local key = cli.key(row)
     if row[2] == "switch" then result[key] = cli.switch(result[key]) end
   end
   for key, value in pairs(result) do given[key] = value end
   for _, row in ipairs(rows) do
-    local key = row[1]:gsub("-", "_")
+    local key = cli.key(row)
     if result[key] == nil and row[2] ~= "flag" then result[key] = row[3] end
   end
   return result, given

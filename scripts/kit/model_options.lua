@@ -72,14 +72,11 @@ end
 --- The rows, as cli.add takes them; `path` says where a value belongs in a model's options.
 model_options.rows = make_rows()
 
---- The key of a row's value among parsed options.
-local function key_of(row) return (row[1]:gsub("-", "_")) end
-
 --- The options of a model, { dim, heads, ..., kernel = {...}, ngrams = {...} }, from parsed words.
 function model_options.collect(words)
   local options = {}
   for _, row in ipairs(model_options.rows) do
-    local value = words[key_of(row)]
+    local value = words[cli.key(row)]
     if row[2] == "switch" then value = cli.switch(value) end
     local tree, name = row.path:match "^(.-)%.(.*)$"
     if value ~= nil and tree then
@@ -99,7 +96,7 @@ function model_options.words(options)
     local tree, name = row.path:match "^(.-)%.(.*)$"
     local from = options
     if tree then from = options[tree] or {} end
-    words[key_of(row)] = from[name or row.path]
+    words[cli.key(row)] = from[name or row.path]
   end
   return words
 end

@@ -4,6 +4,7 @@
 local attention = require "kit.attention"
 local cli = require "kit.cli"
 local model_options = require "kit.model_options"
+local optimizer_options = require "kit.optimizer_options"
 local pf = require "performer"
 
 local train_options = {}
@@ -30,7 +31,9 @@ local OWN = {
     group = "Training", keep = true },
   { "lr", "number", nil, "peak learning rate", group = "Training", keep = true },
   { "warmup", "whole", nil, "steps of linear warm-up", group = "Training", keep = true },
-  { "decay", "number", nil, "AdamW weight decay", group = "Training", keep = true },
+  { "optimizer", "name", optimizer_options.DEFAULT, "how weights follow their gradients: "
+    .. table.concat(optimizer_options.names(), ", "), group = "Training", keep = true },
+  { "decay", "number", nil, "weight decay", group = "Training", keep = true },
   { "clip", "number", nil, "largest gradient norm (0: none)", group = "Training", keep = true },
   { "bidirectional", "switch", nil, "masked language model instead of a causal one", "off",
     group = "Training", keep = true },
@@ -67,15 +70,25 @@ end
 local RESUMABLE = { "resume", "out", "data", "model", "steps", "threads", "memory", "keep",
                     "eval_every", "log_every", "recompute", "sliced", "json" }
 
-local function key_of(row) return (row[1]:gsub("-", "_")) end
+--- The optimizer's rows: words that stand for something else are taken.
+local function make_optimizer_rows()
+  local taken = {}
+  for _, list in ipairs { OWN, model_options.rows } do
+    for _, row in ipairs(list) do taken[row[1]] = true end
+  end
+  return optimizer_options.rows(taken)
+end
+
+local OPTIMIZER = make_optimizer_rows()
 
 --- All rows, with what the presets say for the help.
 local function make_rows()
   local rows = {}
-  for _, row in ipairs(OWN) do rows[#rows + 1] = row end
-  for _, row in ipairs(model_options.rows) do rows[#rows + 1] = row end
+  for _, list in ipairs { OWN, OPTIMIZER, model_options.rows } do
+    table.move(list, 1, #list, #rows + 1, rows)
+  end
   for _, row in ipairs(rows) do
-    local protein, text = PRESETS.protein[key_of(row)], PRESETS.text[key_of(row)]
+    local protein, text = PRESETS.protein[cli.key(row)], PRESETS.text[cli.key(row)]
     if protein ~= nil then
       row[5] = protein == text and protein or ("%s, for text %s"):format(protein, text)
       if row[2] == "switch" then row[5] = protein and "on" or "off" end
@@ -100,6 +113,7 @@ local function check(options, given)
     cli.fail(2, "train: --minutes must be more than 0")
   end
   cli.check_name("attention", options.attention, attention.names())
+  cli.check_name("optimizer", options.optimizer, optimizer_options.names())
   if not options.resume then return end
   local allowed = {}
   for _, name in ipairs(RESUMABLE) do allowed[name] = true end
@@ -187,12 +201,15 @@ local function model_of(words)
 end
 
 --- The settings that words come to: { attention, batch, lr, ..., script, model = {...} }. `model`
--- is what pf.nn.performer takes, but for the vocabulary; `script` a file that makes another one.
+-- is what pf.nn.performer takes, but for the vocabulary; `script` a file that makes another one;
+-- `optimizer_options` what pf.optim[settings.optimizer] takes.
 local function settle(words)
-  local settings = { script = words.model, model = model_of(words) }
+  local settings = { script = words.model, model = model_of(words),
+                     optimizer_options = optimizer_options.collect(words, OPTIMIZER) }
   for _, row in ipairs(OWN) do
-    if row.keep then settings[key_of(row)] = words[key_of(row)] end
+    if row.keep then settings[cli.key(row)] = words[cli.key(row)] end
   end
+  settings.optimizer = settings.optimizer or optimizer_options.DEFAULT
   settings.bidirectional, settings.sliced = words.bidirectional or false, words.sliced or 1
   return settings
 end
@@ -202,6 +219,11 @@ function train_options.settings(options, kind)
   local words = {}
   for name, value in pairs(kind == "fasta" and PRESETS.protein or PRESETS.text) do
     words[name] = value
+  end
+  if options.optimizer ~= optimizer_options.DEFAULT then -- the preset's are not for it
+    for _, name in ipairs { "lr", "decay" } do
+      words[name] = optimizer_options.default(options.optimizer, name)
+    end
   end
   for name, value in pairs(options) do words[name] = value end
   if options.steps then
@@ -245,6 +267,7 @@ function train_options.words(settings)
   local words = model_options.words(settings.model)
   for name, value in pairs(settings) do words[name] = value end
   words.model, words.script, words.vocab = settings.script, nil, settings.model.vocab
+  words.optimizer_options = nil
   words.ngrams = words.ngrams or 0
   return words
 end
