@@ -310,17 +310,13 @@ typedef struct {
     const char *name;
     pf_module *const *children;
     int n;
-    pf_module **module;
+    pf_module **module; /* stays NULL where the name is not known */
 } resolve_call;
 
 static int resolve_body(lua_State *L) {
     const resolve_call *c = lua_touserdata(L, 1);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &layers_key);
-    if (lua_getfield(L, -1, c->name) == LUA_TNIL)
-        return lpf_raise(L,
-                         "layer '%s' lives in a script: nn.define(\"%s\", builder) has to come "
-                         "before loading",
-                         c->name, c->name);
+    if (lua_getfield(L, -1, c->name) == LUA_TNIL) return 0;
     lua_createtable(L, c->n, 0);
     for (int i = 0; i < c->n; i++) {
         lpf_push_module(L, c->children[i]);
@@ -335,7 +331,9 @@ static int resolve(void *context, pf_engine *engine, const char *name, pf_module
                    int n, pf_module **module) {
     (void)engine;
     resolve_call call = {name, children, n, module};
-    return lpf_protect(context, resolve_body, &call);
+    *module = NULL;
+    int status = lpf_protect(context, resolve_body, &call);
+    return status < 0 || *module ? status : PF_ENOTFOUND;
 }
 
 /* A host's engine outlives the Lua state that found its layers. */

@@ -78,9 +78,13 @@ describe("files", function()
     local function build() return nn.chain { nn.layernorm(8), own() } end
     local model = build()
     assert(pf.checkpoint.save(folder .. "/run", { model = model }))
-    local value, message = pf.checkpoint.load(folder .. "/run", { optimizer = false })
-    assert.is_nil(value)
-    assert.matches("times", message)
+    for _, name in ipairs { "nothing yet", "another" } do
+      if name == "another" then nn.define(name, own) end
+      local value, message, code = pf.checkpoint.load(folder .. "/run", { optimizer = false })
+      assert.is_nil(value)
+      assert.matches("times", message)
+      assert.equal("PF_ENOTFOUND", code)
+    end
     local into = build()
     assert(pf.checkpoint.load(folder .. "/run", { model = into }))
     local x = pf.randn(2, 8)

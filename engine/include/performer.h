@@ -365,8 +365,8 @@ PF_API int pf_module_host(pf_module **module, pf_engine *engine, const char *nam
                           const pf_host_layer *layer, pf_module *const *children, int n_children);
 PF_API int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor,
                                 bool trained);
-/* How pf_module_build finds the layers of type "lua" by name; children are borrowed. One
- * resolver an engine; resolve NULL: none. */
+/* How pf_module_build finds the layers of type "lua" by name; children are borrowed. A name that
+ * it does not know: PF_ENOTFOUND. One resolver an engine; resolve NULL: none. */
 typedef int (*pf_layer_resolver)(void *context, pf_engine *engine, const char *name,
                                  pf_module *const *children, int n_children, pf_module **module);
 PF_API int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve, void *context);

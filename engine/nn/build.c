@@ -120,13 +120,13 @@ static int build_host(builder *b, const pf_config *node, pf_module *const *child
     const char *name = text ? pf_config_string(text) : NULL;
     if (!name) return pf_fail(PF_EFORMAT, "model: a layer of type 'lua' has no name");
     const layer_resolver *host = b->e->own[PF_OWN_LAYERS].thing;
-    if (!host) {
-        return pf_fail(PF_ENOTFOUND,
-                       "model: layer '%s' lives in a script; load this model from "
-                       "the script that defines it",
-                       name);
-    }
-    return host->resolve(host->context, b->e, name, children, n, module);
+    int status = PF_ENOTFOUND;
+    if (host) status = host->resolve(host->context, b->e, name, children, n, module);
+    if (status != PF_ENOTFOUND) return status;
+    return pf_fail(PF_ENOTFOUND,
+                   "model: layer '%s' lives in a script; load this model from "
+                   "the script that defines it",
+                   name);
 }
 
 static int build_with(builder *b, const pf_config *node, const char *type,
