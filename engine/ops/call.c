@@ -51,8 +51,8 @@ int pf_call_make(pf_call *c, pf_dtype dtype, int rank, const int64_t *shape, pf_
 }
 
 /* The caller of an op keeps what it gave: a tensor that is taken as it is needs no holding. */
-int pf_call_compact(pf_call *c, pf_tensor *t, pf_tensor **out) {
-    *out = t;
+int pf_call_compact(pf_call *c, const pf_tensor *t, pf_tensor **out) {
+    *out = (pf_tensor *)t;
     if (!t || pf_tensor_contiguous(t)) return PF_OK;
     PF_TRY(pf_tensor_compact(out, c->engine, t));
     return pf_call_hold(c, *out);

@@ -4,8 +4,6 @@
  * and is not masked; it is left out, not multiplied by zero, so that NaN behind a boundary
  * stays there. Tasks are blocks of rows of one item; a row adds its taps in their order.
  */
-#include <string.h>
-
 #include "kern.h"
 #include "op.h"
 
@@ -99,10 +97,10 @@ static void weight_task(void *context, int64_t task, void *scratch) {
 
 /* An optional (B, L) i32 input. */
 static int check_flags(pf_call *c, int i) {
-    const pf_tensor *x = c->in[0], *t = i < c->n_in ? c->in[i] : NULL;
-    if (!t) return 0;
+    const pf_tensor *x = c->in[0], *t = c->in[i];
+    if (!t) return PF_OK;
     PF_TRY(pf_want(c, i, PF_I32));
-    if (t->rank == 2 && t->shape[0] == x->shape[0] && t->shape[1] == x->shape[1]) return 0;
+    if (t->rank == 2 && t->shape[0] == x->shape[0] && t->shape[1] == x->shape[1]) return PF_OK;
     return pf_shape_fail(c, "%s must be (B, L)", pf_op_arg_name(c->op, i));
 }
 
@@ -121,25 +119,11 @@ static int conv_shape(pf_call *c) {
     return pf_same_as(c, 0, 0);
 }
 
-/* The contiguous inputs of a call; x, weight, documents, mask. */
-typedef struct conv_inputs {
-    pf_tensor *t[4];
-} conv_inputs;
-
-static void close_inputs(conv_inputs *in) {
-    for (int i = 0; i < 4; i++) pf_tensor_release(&in->t[i]);
-}
-
-static int open_inputs(pf_call *c, conv_inputs *in, conv_job *job) {
-    memset(in, 0, sizeof *in);
-    for (int i = 0; i < c->n_in; i++) {
-        int status = c->in[i] ? pf_tensor_compact(&in->t[i], c->engine, c->in[i]) : 0;
-        if (status >= 0) continue;
-        close_inputs(in);
-        return status;
-    }
+static int open_job(pf_call *c, conv_job *job) {
     const pf_tensor *x = c->in[0];
     int64_t width = c->in[1]->shape[0];
+    pf_tensor *in[4];
+    for (int i = 0; i < PF_COUNT(in); i++) PF_TRY(pf_call_compact(c, c->in[i], &in[i]));
     *job = (conv_job){
         .kern = c->engine->kern,
         .length = x->shape[1],
@@ -147,12 +131,12 @@ static int open_inputs(pf_call *c, conv_inputs *in, conv_job *job) {
         .width = width,
         .blocks = pf_max(pf_ceil_div(x->shape[1], ROWS), 1),
         .centre = c->attr[0].i ? 0 : (width - 1) / 2,
-        .x = pf_f32(in->t[0]),
-        .weight = pf_f32(in->t[1]),
-        .documents = in->t[2] ? pf_i32(in->t[2]) : NULL,
-        .mask = in->t[3] ? pf_i32(in->t[3]) : NULL,
+        .x = pf_f32(in[0]),
+        .weight = pf_f32(in[1]),
+        .documents = in[2] ? pf_i32(in[2]) : NULL,
+        .mask = in[3] ? pf_i32(in[3]) : NULL,
     };
-    return 0;
+    return PF_OK;
 }
 
 static int64_t task_count(const pf_call *c, const conv_job *job) {
@@ -160,13 +144,10 @@ static int64_t task_count(const pf_call *c, const conv_job *job) {
 }
 
 static int conv_forward(pf_call *c) {
-    conv_inputs in;
     conv_job job;
-    PF_TRY(open_inputs(c, &in, &job));
+    PF_TRY(open_job(c, &job));
     job.y = pf_f32(c->out[0]);
-    int status = pf_parallel(c->engine, task_count(c, &job), 0, forward_task, &job);
-    close_inputs(&in);
-    return status;
+    return pf_parallel(c->engine, task_count(c, &job), 0, forward_task, &job);
 }
 
 static int input_grad(pf_call *c, conv_job *job) {
@@ -179,34 +160,24 @@ static int input_grad(pf_call *c, conv_job *job) {
 /* Every task sums its rows apart; the sums are then added in the order of the tasks. */
 static int weight_grad(pf_call *c, conv_job *job) {
     pf_tensor *dw, *partial;
-    int64_t tasks = task_count(c, job), shape[3] = {tasks, job->width, job->dim};
+    int64_t tasks = task_count(c, job), n = job->width * job->dim;
     PF_TRY(pf_grad_slot(c, 1, &dw));
-    PF_TRY(pf_tensor_make(&partial, c->engine, PF_F32, 3, shape));
+    PF_TRY(pf_call_make(c, PF_F32, 2, (int64_t[]){tasks, n}, &partial));
     job->partial = pf_f32(partial);
-    int status = pf_parallel(c->engine, tasks, 0, weight_task, job);
-    int64_t n = job->width * job->dim;
-    for (int64_t i = 0; status >= 0 && i < tasks; i++) {
-        job->kern->axpy(n, 1, job->partial + i * n, pf_f32(dw));
-    }
-    pf_tensor_release(&partial);
-    return status;
+    PF_TRY(pf_parallel(c->engine, tasks, 0, weight_task, job));
+    for (int64_t i = 0; i < tasks; i++) job->kern->axpy(n, 1, job->partial + i * n, pf_f32(dw));
+    return PF_OK;
 }
 
 static int conv_backward(pf_call *c) {
-    conv_inputs in;
     conv_job job;
-    pf_tensor *dy = NULL;
-    if (!c->dout[0]) return 0;
-    PF_TRY(open_inputs(c, &in, &job));
-    int status = pf_tensor_compact(&dy, c->engine, c->dout[0]);
-    if (status >= 0) {
-        job.dy = pf_f32(dy);
-        if (c->need[0]) status = input_grad(c, &job);
-        if (status >= 0 && c->need[1]) status = weight_grad(c, &job);
-    }
-    pf_tensor_release(&dy);
-    close_inputs(&in);
-    return status;
+    pf_tensor *dy;
+    if (!c->dout[0]) return PF_OK;
+    PF_TRY(open_job(c, &job));
+    PF_TRY(pf_call_compact(c, c->dout[0], &dy));
+    job.dy = pf_f32(dy);
+    if (c->need[0]) PF_TRY(input_grad(c, &job));
+    return c->need[1] ? weight_grad(c, &job) : PF_OK;
 }
 
 static const pf_attr_info conv_attrs[] = {

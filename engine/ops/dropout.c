@@ -58,10 +58,10 @@ static void drop_range(void *context, int64_t first, int64_t last) {
     }
 }
 
-static int run(pf_call *c, uint64_t seed, const pf_tensor *from, pf_tensor *to, bool overwrite) {
-    pf_tensor *x;
-    PF_TRY(pf_tensor_compact(&x, c->engine, from));
+static int run(pf_call *c, uint64_t seed, pf_tensor *from, pf_tensor *to, bool overwrite) {
     double p = c->attr[0].f;
+    pf_tensor *x;
+    PF_TRY(pf_call_compact(c, from, &x));
     dropout_job job = {.kern = c->engine->kern,
                        .rng = pf_rng_make(seed, PF_DRAW_DROPOUT, c->draw, 0),
                        .cut = (uint32_t)(p * 0x1p32),
@@ -69,9 +69,7 @@ static int run(pf_call *c, uint64_t seed, const pf_tensor *from, pf_tensor *to, 
                        .overwrite = overwrite,
                        .x = pf_f32(x),
                        .y = pf_f32(to)};
-    int status = pf_parallel_range(c->engine, pf_tensor_numel(x), GRAIN, drop_range, &job);
-    pf_tensor_release(&x);
-    return status;
+    return pf_parallel_range(c->engine, pf_tensor_numel(x), GRAIN, drop_range, &job);
 }
 
 /* The seed of the mask, as two words. */

@@ -16,8 +16,9 @@ typedef struct binary_job {
 /* ---- forward ------------------------------------------------------------------ */
 
 /* a and b of one dtype, shapes broadcast -> y. i32 where the op is exact on integers. */
-static int binary_shape(pf_call *c, bool integers) {
+static int binary_shape(pf_call *c) {
     const pf_tensor *a = c->in[0], *b = c->in[1];
+    bool integers = c->op->of != PF_BINARY_DIV && c->op->of != PF_BINARY_POW;
     int64_t shape[PF_MAX_RANK];
     int rank, axis;
     if (a->dtype != PF_F32 && !integers) PF_TRY(pf_want(c, 0, PF_F32));
@@ -30,9 +31,6 @@ static int binary_shape(pf_call *c, bool integers) {
     return pf_set_shape(c, 0, a->dtype, rank, shape);
 }
 
-static int shape_any(pf_call *c) { return binary_shape(c, true); }
-static int shape_f32(pf_call *c) { return binary_shape(c, false); }
-
 static void apply_piece(const void *context, int64_t n, const float *const *x, float *g) {
     const binary_job *job = context;
     job->kern->binary(job->f, n, x[0], 1, x[1], 1, g);
@@ -40,7 +38,7 @@ static void apply_piece(const void *context, int64_t n, const float *const *x, f
 
 /* Wraps around on overflow, as two's complement does. */
 static int32_t apply_i32(pf_binary f, int32_t a, int32_t b) {
-    const uint32_t ua = (uint32_t)a, ub = (uint32_t)b;
+    uint32_t ua = (uint32_t)a, ub = (uint32_t)b;
     switch (f) {
     case PF_BINARY_ADD:
         return (int32_t)(ua + ub);
@@ -69,13 +67,13 @@ static void forward_i32(pf_call *c, pf_binary f) {
     }
 }
 
-static int binary_forward(pf_call *c, pf_binary f) {
+static int binary_forward(pf_call *c) {
     const pf_tensor *y = c->out[0];
     if (y->dtype == PF_I32) {
-        if (pf_tensor_numel(y) > 0) forward_i32(c, f);
+        if (pf_tensor_numel(y) > 0) forward_i32(c, c->op->of);
         return PF_OK;
     }
-    const binary_job job = {c->engine->kern, f, 0};
+    const binary_job job = {c->engine->kern, c->op->of, 0};
     return pf_fold(&(pf_fold_job){
         .engine = c->engine,
         .to = y,
@@ -89,13 +87,6 @@ static int binary_forward(pf_call *c, pf_binary f) {
         .scale = 1,
     });
 }
-
-static int add_forward(pf_call *c) { return binary_forward(c, PF_BINARY_ADD); }
-static int sub_forward(pf_call *c) { return binary_forward(c, PF_BINARY_SUB); }
-static int mul_forward(pf_call *c) { return binary_forward(c, PF_BINARY_MUL); }
-static int div_forward(pf_call *c) { return binary_forward(c, PF_BINARY_DIV); }
-static int pow_forward(pf_call *c) { return binary_forward(c, PF_BINARY_POW); }
-static int maximum_forward(pf_call *c) { return binary_forward(c, PF_BINARY_MAX); }
 
 /* ---- backward ----------------------------------------------------------------- */
 
@@ -136,19 +127,30 @@ static void maximum_piece(const void *context, int64_t n, const float *const *x,
         g[i] = mine[i] > other[i] ? x[0][i] : mine[i] == other[i] ? 0.5f * x[0][i] : 0.0f;
 }
 
-/* Gradients of the needed inputs; f NULL: dy itself, times scale[input]. */
-static int binary_backward(pf_call *c, pf_fold_fn f, const double scale[2]) {
+/* The gradient of each function: f NULL is dy itself, times scale[input]. */
+static const struct {
+    pf_fold_fn f;
+    double scale[2];
+} pulls[PF_BINARY_COUNT] = {
+    [PF_BINARY_ADD] = {NULL, {1, 1}},      [PF_BINARY_SUB] = {NULL, {1, -1}},
+    [PF_BINARY_MUL] = {mul_piece, {1, 1}}, [PF_BINARY_DIV] = {div_piece, {1, 1}},
+    [PF_BINARY_POW] = {pow_piece, {1, 1}}, [PF_BINARY_MAX] = {maximum_piece, {1, 1}},
+};
+
+static int binary_backward(pf_call *c) {
     const pf_tensor *dy = c->dout[0];
+    pf_fold_fn f = pulls[c->op->of].f;
     for (int i = 0; i < 2; i++) {
+        double scale = pulls[c->op->of].scale[i];
         if (!c->need[i]) continue;
-        if (!f && scale[i] == 1 && pf_same_shape(c->in[i], dy)) {
+        if (!f && scale == 1 && pf_same_shape(c->in[i], dy)) {
             PF_TRY(pf_grad_give(c, i, c->dout[0]));
             continue;
         }
         bool fresh;
         pf_tensor *slot;
         PF_TRY(pf_grad_fresh(c, i, &fresh, &slot));
-        const binary_job job = {c->engine->kern, PF_BINARY_COUNT, i};
+        const binary_job job = {c->engine->kern, c->op->of, i};
         PF_TRY(pf_fold(&(pf_fold_job){
             .engine = c->engine,
             .to = slot,
@@ -159,105 +161,59 @@ static int binary_backward(pf_call *c, pf_fold_fn f, const double scale[2]) {
             .x = {dy, c->in[0], c->in[1]},
             .f = f,
             .context = &job,
-            .scale = scale[i],
+            .scale = scale,
         }));
     }
     return PF_OK;
 }
 
-static const double both_plus[2] = {1, 1}, plus_minus[2] = {1, -1};
-
-static int add_backward(pf_call *c) { return binary_backward(c, NULL, both_plus); }
-static int sub_backward(pf_call *c) { return binary_backward(c, NULL, plus_minus); }
-static int mul_backward(pf_call *c) { return binary_backward(c, mul_piece, both_plus); }
-static int div_backward(pf_call *c) { return binary_backward(c, div_piece, both_plus); }
-static int pow_backward(pf_call *c) { return binary_backward(c, pow_piece, both_plus); }
-static int maximum_backward(pf_call *c) { return binary_backward(c, maximum_piece, both_plus); }
-
 /* ---- rows --------------------------------------------------------------------- */
 
 #define BROADCAST " a and b broadcast: aligned from the right, a size of 1 stretches."
 
+/* What the rows share. */
+#define BINARY(which)                                                                              \
+    .args = "a, b", .results = "y", .min_in = 2, .max_in = 2, .n_out = 1, .of = (which),           \
+    .shape = binary_shape, .forward = binary_forward, .backward = binary_backward
+
 const pf_op pf_op_add = {
+    BINARY(PF_BINARY_ADD),
     .name = "add",
-    .args = "a, b",
-    .results = "y",
     .doc = "y = a + b." BROADCAST " f32, or both i32 (wraps around).",
-    .min_in = 2,
-    .max_in = 2,
-    .n_out = 1,
-    .shape = shape_any,
-    .forward = add_forward,
-    .backward = add_backward,
 };
 
 const pf_op pf_op_sub = {
+    BINARY(PF_BINARY_SUB),
     .name = "sub",
-    .args = "a, b",
-    .results = "y",
     .doc = "y = a - b." BROADCAST " f32, or both i32 (wraps around).",
-    .min_in = 2,
-    .max_in = 2,
-    .n_out = 1,
-    .shape = shape_any,
-    .forward = sub_forward,
-    .backward = sub_backward,
 };
 
 const pf_op pf_op_mul = {
+    BINARY(PF_BINARY_MUL),
     .name = "mul",
-    .args = "a, b",
-    .results = "y",
-    .doc = "y = a * b, element by element." BROADCAST " f32, or both i32 (wraps around).",
-    .min_in = 2,
-    .max_in = 2,
-    .n_out = 1,
     .uses = PF_USES_IN(0) | PF_USES_IN(1),
-    .shape = shape_any,
-    .forward = mul_forward,
-    .backward = mul_backward,
+    .doc = "y = a * b, element by element." BROADCAST " f32, or both i32 (wraps around).",
 };
 
 const pf_op pf_op_div = {
+    BINARY(PF_BINARY_DIV),
     .name = "div",
-    .args = "a, b",
-    .results = "y",
-    .doc = "y = a / b, element by element; dividing by 0 gives infinity or NaN." BROADCAST " f32.",
-    .min_in = 2,
-    .max_in = 2,
-    .n_out = 1,
     .uses = PF_USES_IN(0) | PF_USES_IN(1),
-    .shape = shape_f32,
-    .forward = div_forward,
-    .backward = div_backward,
+    .doc = "y = a / b, element by element; dividing by 0 gives infinity or NaN." BROADCAST " f32.",
 };
 
 const pf_op pf_op_pow = {
+    BINARY(PF_BINARY_POW),
     .name = "pow",
-    .args = "a, b",
-    .results = "y",
+    .uses = PF_USES_IN(0) | PF_USES_IN(1),
     .doc = "y = a ^ b, element by element; NaN for a negative a and a broken b. The gradient "
            "for b is 0 where a is 0." BROADCAST " f32.",
-    .min_in = 2,
-    .max_in = 2,
-    .n_out = 1,
-    .uses = PF_USES_IN(0) | PF_USES_IN(1),
-    .shape = shape_f32,
-    .forward = pow_forward,
-    .backward = pow_backward,
 };
 
 const pf_op pf_op_maximum = {
+    BINARY(PF_BINARY_MAX),
     .name = "maximum",
-    .args = "a, b",
-    .results = "y",
+    .uses = PF_USES_IN(0) | PF_USES_IN(1),
     .doc = "y = the larger of a and b, element by element; equal values share the gradient, "
            "NaN wins." BROADCAST " f32, or both i32.",
-    .min_in = 2,
-    .max_in = 2,
-    .n_out = 1,
-    .uses = PF_USES_IN(0) | PF_USES_IN(1),
-    .shape = shape_any,
-    .forward = maximum_forward,
-    .backward = maximum_backward,
 };

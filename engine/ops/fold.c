@@ -51,7 +51,7 @@ static const float *piece(const fold *w, int64_t n, const float *const *at, cons
 
 /* to[i * stride] (+)= scale * g[i] */
 static void store(const fold *w, float *to, int64_t stride, int64_t n, const float *g) {
-    const float scale = (float)w->job->scale;
+    float scale = (float)w->job->scale;
     if (stride == 1 && !w->job->overwrite) {
         w->kern->axpy(n, scale, g, to);
     } else if (stride == 1) {
@@ -83,7 +83,7 @@ static bool direct(const fold *w) {
 
 static void map_range(void *context, int64_t first, int64_t last) {
     const fold *w = context;
-    const bool in_place = direct(w);
+    bool in_place = direct(w);
     float buffers[PF_FOLD_IN][PF_FOLD_PIECE], g[PF_FOLD_PIECE];
     while (first < last) {
         float *to;
@@ -129,9 +129,9 @@ static void add_pieces(const fold *w, columns *s, const float **at) {
 
 /* The same for plain sums of contiguous columns: many rows a call. */
 static void add_rows(const fold *w, columns *s, const float *x) {
-    const int64_t ld = w->reduced.inner_stride[1];
+    int64_t ld = w->reduced.inner_stride[1];
     for (int64_t j = 0; j < w->reduced.inner;) {
-        const int64_t rows = pf_min(ROUND - s->pending, w->reduced.inner - j);
+        int64_t rows = pf_min(ROUND - s->pending, w->reduced.inner - j);
         w->kern->rows_sum(rows, s->n, ld, x + j * ld, NULL, s->sum);
         end_round(w, s, rows);
         j += rows;
@@ -141,7 +141,7 @@ static void add_rows(const fold *w, columns *s, const float *x) {
 /* total[0 .. n-1] = sum over the reduced space of the pieces at x. */
 static void sum_columns(const fold *w, int64_t n, const float *const *x, float *total) {
     columns s = {.n = n, .total = total};
-    const bool plain = !w->job->f && w->kept.inner_stride[1] == 1;
+    bool plain = !w->job->f && w->kept.inner_stride[1] == 1;
     memset(total, 0, sizeof(float) * (size_t)n);
     for (int64_t run = 0; run < w->reduced.outer; run++) {
         int64_t offset[PF_ITER_MAX];
@@ -180,8 +180,8 @@ static double sum_row(const fold *w, const float *const *x, int64_t first, int64
     while (first < last) {
         int64_t offset[PF_ITER_MAX];
         pf_iter_place(&w->reduced, first, offset);
-        const int64_t left = w->reduced.inner - first % w->reduced.inner;
-        const int64_t n = pf_min(pf_min(left, last - first), PF_FOLD_PIECE);
+        int64_t left = w->reduced.inner - first % w->reduced.inner;
+        int64_t n = pf_min(pf_min(left, last - first), PF_FOLD_PIECE);
         const float *from[PF_FOLD_IN] = {NULL};
         for (int k = 0; k < w->job->n; k++) from[k] = x[k] + offset[k + 1];
         const float *done = piece(w, n, from, w->reduced.inner_stride + 1, buffers, g);
@@ -192,7 +192,7 @@ static double sum_row(const fold *w, const float *const *x, int64_t first, int64
 }
 
 static void store_one(const fold *w, float *to, double total) {
-    const float value = (float)(total * w->job->scale);
+    float value = (float)(total * w->job->scale);
     *to = w->job->overwrite ? value : *to + value;
 }
 
@@ -200,13 +200,12 @@ static void store_one(const fold *w, float *to, double total) {
 static void row_range(void *context, int64_t first, int64_t last) {
     const fold *w = context;
     for (int64_t index = first; index < last; index++) {
-        const int64_t element = index / w->blocks, block = index % w->blocks;
+        int64_t element = index / w->blocks, block = index % w->blocks;
         float *to;
         const float *x[PF_FOLD_IN] = {NULL};
         int64_t left;
         kept_at(w, element, &to, x, &left);
-        const double total =
-            sum_row(w, x, block * BLOCK, pf_min(w->n_reduced, (block + 1) * BLOCK));
+        double total = sum_row(w, x, block * BLOCK, pf_min(w->n_reduced, (block + 1) * BLOCK));
         if (w->partial)
             w->partial[index] = total;
         else
@@ -224,8 +223,7 @@ static int fold_rows(fold *w) {
         w->partial = pf_heap_alloc(w->job->engine->heap, bytes);
         if (!w->partial) return PF_ENOMEM;
     }
-    const int status =
-        pf_parallel_range(w->job->engine, w->n_kept * w->blocks, w->grain, row_range, w);
+    int status = pf_parallel_range(w->job->engine, w->n_kept * w->blocks, w->grain, row_range, w);
     for (int64_t e = 0; w->partial && status >= 0 && e < w->n_kept; e++) {
         float *to;
         const float *x[PF_FOLD_IN] = {NULL};
@@ -243,12 +241,12 @@ static int fold_rows(fold *w) {
 
 /* Size and stride of dimension d of the full shape in `t`: 1 and 0 where t lacks it. */
 static int64_t size_in(const pf_tensor *t, int rank, int d) {
-    const int at = d - (rank - t->rank);
+    int at = d - (rank - t->rank);
     return at < 0 ? 1 : t->shape[at];
 }
 
 static int64_t stride_in(const pf_tensor *t, int rank, int d) {
-    const int at = d - (rank - t->rank);
+    int at = d - (rank - t->rank);
     return at < 0 || t->shape[at] == 1 ? 0 : t->stride[at];
 }
 
@@ -277,7 +275,7 @@ int64_t pf_split_space(int rank, const int64_t *shape, int n, const pf_tensor *c
 }
 
 void pf_iter_place(const pf_iter *it, int64_t index, int64_t *offsets) {
-    const int64_t run = index / it->inner, inside = index % it->inner;
+    int64_t run = index / it->inner, inside = index % it->inner;
     pf_iter_at(it, run, offsets);
     for (int k = 0; k < it->n; k++) offsets[k] += inside * it->inner_stride[k];
 }
@@ -302,7 +300,7 @@ int pf_fold(const pf_fold_job *job) {
     if (w.n_reduced == 1)
         return pf_parallel_range(job->engine, w.n_kept, PF_FOLD_GRAIN, map_range, &w);
     if (w.n_reduced == 0 || !last_is_kept(job)) return fold_rows(&w);
-    const int64_t least = w.n_kept >= 8 * MANY_COLUMNS ? MANY_COLUMNS : FEW_COLUMNS;
+    int64_t least = w.n_kept >= 8 * MANY_COLUMNS ? MANY_COLUMNS : FEW_COLUMNS;
     w.grain = pf_round_up(pf_max(1, PF_FOLD_GRAIN / w.n_reduced), least);
     return pf_parallel_range(job->engine, w.n_kept, w.grain, column_range, &w);
 }

@@ -66,45 +66,31 @@ static void zero_range(void *context, int64_t first, int64_t last) {
 }
 
 static int embedding_forward(pf_call *c) {
-    const pf_tensor *table = c->in[0];
-    int64_t width = table->shape[1], tokens = pf_tensor_numel(c->in[1]);
-    if (tokens == 0) return PF_OK;
-    pf_tensor *ids = NULL, *rows = NULL;
-    int status = pf_tensor_compact(&ids, c->engine, c->in[1]);
-    if (status >= 0) status = check_ids(c, pf_i32(ids), tokens, table->shape[0]);
-    if (status >= 0) status = pf_tensor_compact(&rows, c->engine, table);
-    if (status >= 0 && width > 0) {
-        gather_job job = {c->engine->kern, tokens,       width,
-                          pf_i32(ids),     pf_f32(rows), pf_f32(c->out[0])};
-        status = pf_parallel_range(c->engine, tokens, TOKEN_GRAIN, gather_rows, &job);
-    }
-    pf_tensor_release(&ids);
-    pf_tensor_release(&rows);
-    return status;
-}
-
-static int scatter(pf_call *c, const pf_tensor *ids, const pf_tensor *dy) {
     int64_t vocab = c->in[0]->shape[0], width = c->in[0]->shape[1];
-    int64_t tokens = pf_tensor_numel(ids);
+    int64_t tokens = pf_tensor_numel(c->in[1]);
+    pf_tensor *ids, *table;
+    if (tokens == 0) return PF_OK;
+    PF_TRY(pf_call_compact(c, c->in[1], &ids));
     PF_TRY(check_ids(c, pf_i32(ids), tokens, vocab));
-    bool fresh;
-    pf_tensor *grad;
-    PF_TRY(pf_grad_fresh(c, 0, &fresh, &grad));
-    int64_t all = vocab * width;
-    if (fresh) PF_TRY(pf_parallel_range(c->engine, all, FILL_GRAIN, zero_range, pf_f32(grad)));
-    gather_job job = {c->engine->kern, tokens, width, pf_i32(ids), pf_f32(dy), pf_f32(grad)};
-    return pf_parallel_range(c->engine, width, COLUMN_SLICE, scatter_slice, &job);
+    PF_TRY(pf_call_compact(c, c->in[0], &table));
+    gather_job job = {c->engine->kern, tokens,        width,
+                      pf_i32(ids),     pf_f32(table), pf_f32(c->out[0])};
+    return pf_parallel_range(c->engine, width > 0 ? tokens : 0, TOKEN_GRAIN, gather_rows, &job);
 }
 
 static int embedding_backward(pf_call *c) {
+    int64_t vocab = c->in[0]->shape[0], width = c->in[0]->shape[1];
+    int64_t tokens = pf_tensor_numel(c->in[1]), all = vocab * width;
+    pf_tensor *ids, *dy, *grad;
+    bool fresh;
     if (!c->need[0]) return PF_OK;
-    pf_tensor *ids = NULL, *dy = NULL;
-    int status = pf_tensor_compact(&ids, c->engine, c->in[1]);
-    if (status >= 0) status = pf_tensor_compact(&dy, c->engine, c->dout[0]);
-    if (status >= 0) status = scatter(c, ids, dy);
-    pf_tensor_release(&ids);
-    pf_tensor_release(&dy);
-    return status;
+    PF_TRY(pf_call_compact(c, c->in[1], &ids));
+    PF_TRY(pf_call_compact(c, c->dout[0], &dy));
+    PF_TRY(check_ids(c, pf_i32(ids), tokens, vocab));
+    PF_TRY(pf_grad_fresh(c, 0, &fresh, &grad));
+    if (fresh) PF_TRY(pf_parallel_range(c->engine, all, FILL_GRAIN, zero_range, pf_f32(grad)));
+    gather_job job = {c->engine->kern, tokens, width, pf_i32(ids), pf_f32(dy), pf_f32(grad)};
+    return pf_parallel_range(c->engine, width, COLUMN_SLICE, scatter_slice, &job);
 }
 
 const pf_op pf_op_embedding = {

@@ -33,7 +33,7 @@ static int heads_shape(pf_call *c) {
         int64_t shape[4] = {x->shape[0], heads_of(c, i), x->shape[1], d};
         PF_TRY(pf_set_shape(c, i, PF_F32, 4, shape));
     }
-    return 0;
+    return PF_OK;
 }
 
 static int heads_forward(pf_call *c) {
@@ -51,7 +51,7 @@ static int heads_forward(pf_call *c) {
         y->stride[2] = x->stride[1];
         y->stride[3] = x->stride[2];
     }
-    return 0;
+    return PF_OK;
 }
 
 typedef struct heads_job {
@@ -96,7 +96,7 @@ static void heads_range(void *context, int64_t first, int64_t last) {
 static int heads_backward(pf_call *c) {
     const pf_tensor *x = c->in[0];
     pf_tensor *dx;
-    if (!c->need[0]) return 0;
+    if (!c->need[0]) return PF_OK;
     heads_job job = {.kern = c->engine->kern,
                      .rows = x->shape[0] * x->shape[1],
                      .length = x->shape[1],

@@ -16,7 +16,7 @@ enum { STEP_ELEMENTS = 65536, STEP_MIN = 16 }; /* weights a task of the step pat
 
 static int weight_mismatch(const pf_call *c) {
     const pf_tensor *x = c->in[X], *w = c->in[WEIGHT];
-    const int64_t k = x->shape[x->rank - 1];
+    int64_t k = x->shape[x->rank - 1];
     return pf_shape_fail(c, "x's last dimension (%lld) must equal weight's last (%lld)%s",
                          (long long)k, (long long)w->shape[1],
                          w->shape[0] == k ? "; weight transposed would fit" : "");
@@ -53,9 +53,9 @@ static pf_tensor with_rows(const pf_tensor *t) {
     return h;
 }
 
-static int open_rows(pf_matrix *m, pf_engine *engine, const pf_tensor *t) {
+static int open_rows(pf_matrix *m, pf_call *c, const pf_tensor *t) {
     const pf_tensor header = with_rows(t);
-    return pf_matrix_open(m, engine, &header);
+    return pf_matrix_open(m, c, &header);
 }
 
 /* Tiles of a product over the rows of `rows_of`, item by item. */
@@ -81,13 +81,14 @@ static const pf_unary *act_of(const pf_call *c) {
 }
 
 /* y = act(x W^T + bias) in tiles. slope as in pf_tiles. */
-static int forward_tiles(pf_call *c, const pf_matrix *x, const pf_matrix *w, const float *bias,
-                         float *slope) {
-    pf_matrix y;
-    PF_TRY(open_rows(&y, c->engine, c->out[0])); /* contiguous: owns nothing */
-    const pf_matrix wt = pf_matrix_flip(w);
+static int forward_tiles(pf_call *c, const float *bias, float *slope) {
+    pf_matrix x, w, y;
+    PF_TRY(open_rows(&x, c, c->in[X]));
+    PF_TRY(pf_matrix_open(&w, c, c->in[WEIGHT]));
+    PF_TRY(open_rows(&y, c, c->out[0]));
+    const pf_matrix wt = pf_matrix_flip(&w);
     pf_tiles tiles = row_tiles(c->engine, &y);
-    tiles.a = x;
+    tiles.a = &x;
     tiles.b = &wt;
     tiles.c = &y;
     tiles.bias = bias;
@@ -107,7 +108,7 @@ typedef struct step_job {
 /* Outputs task*grain .. of every row: these weights are read once. */
 static void step_task(void *context, int64_t task, void *scratch) {
     const step_job *job = context;
-    const int64_t first = task * job->grain, n = pf_min(job->grain, job->n - first);
+    int64_t first = task * job->grain, n = pf_min(job->grain, job->n - first);
     (void)scratch;
     for (int64_t i = 0; i < job->rows; i++) {
         float *y = job->y + i * job->n + first;
@@ -118,54 +119,38 @@ static void step_task(void *context, int64_t task, void *scratch) {
 }
 
 static int forward_step(pf_call *c, const float *bias) {
-    const int64_t n = c->in[WEIGHT]->shape[0], k = c->in[WEIGHT]->shape[1];
-    pf_tensor *x = NULL, *w = NULL;
-    int status = pf_tensor_compact(&x, c->engine, c->in[X]);
-    if (status >= 0) status = pf_tensor_compact(&w, c->engine, c->in[WEIGHT]);
-    if (status >= 0) {
-        step_job job = {
-            .kern = c->engine->kern,
-            .x = pf_f32(x),
-            .w = pf_f32(w),
-            .bias = bias,
-            .act = act_of(c),
-            .y = pf_f32(c->out[0]),
-            .rows = pf_shape_numel(x->rank - 1, x->shape),
-            .n = n,
-            .k = k,
-            .ldw = k,
-            .grain = pf_max(STEP_MIN, STEP_ELEMENTS / pf_max(1, k)),
-        };
-        status = pf_parallel(c->engine, pf_ceil_div(n, job.grain), 0, step_task, &job);
-    }
-    pf_tensor_release(&x);
-    pf_tensor_release(&w);
-    return status;
+    int64_t n = c->in[WEIGHT]->shape[0], k = c->in[WEIGHT]->shape[1];
+    pf_tensor *x, *w;
+    PF_TRY(pf_call_compact(c, c->in[X], &x));
+    PF_TRY(pf_call_compact(c, c->in[WEIGHT], &w));
+    step_job job = {
+        .kern = c->engine->kern,
+        .x = pf_f32(x),
+        .w = pf_f32(w),
+        .bias = bias,
+        .act = act_of(c),
+        .y = pf_f32(c->out[0]),
+        .rows = pf_shape_numel(x->rank - 1, x->shape),
+        .n = n,
+        .k = k,
+        .ldw = k,
+        .grain = pf_max(STEP_MIN, STEP_ELEMENTS / pf_max(1, k)),
+    };
+    return pf_parallel(c->engine, pf_ceil_div(n, job.grain), 0, step_task, &job);
 }
 
-/* saved[0]: the derivative of the activation, shaped like y. */
+/* saved[0]: the derivative of the activation, shaped like y. The tiles alone can make it. */
 static int linear_forward(pf_call *c) {
-    pf_tensor *bias = NULL;
-    pf_matrix x = {0}, w = {0};
+    const pf_tensor *y = c->out[0];
+    pf_tensor *b;
     float *slope = NULL;
-    int status = c->in[BIAS] ? pf_tensor_compact(&bias, c->engine, c->in[BIAS]) : PF_OK;
-    const float *b = bias ? pf_f32(bias) : NULL;
-    if (c->record && act_of(c) && status >= 0) {
-        const pf_tensor *y = c->out[0];
-        status = pf_tensor_make(&c->saved[0], c->engine, PF_F32, y->rank, y->shape);
-        if (status >= 0) slope = pf_f32(c->saved[0]);
+    PF_TRY(pf_call_compact(c, c->in[BIAS], &b));
+    const float *bias = b ? pf_f32(b) : NULL;
+    if (c->record && act_of(c)) {
+        PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_F32, y->rank, y->shape));
+        slope = pf_f32(c->saved[0]);
     }
-    if (status >= 0 && c->attr[A_STEP].i && !slope) {
-        status = forward_step(c, b);
-    } else if (status >= 0) {
-        status = open_rows(&x, c->engine, c->in[X]);
-        if (status >= 0) status = pf_matrix_open(&w, c->engine, c->in[WEIGHT]);
-        if (status >= 0) status = forward_tiles(c, &x, &w, b, slope);
-    }
-    pf_matrix_close(&x);
-    pf_matrix_close(&w);
-    pf_tensor_release(&bias);
-    return status;
+    return c->attr[A_STEP].i && !slope ? forward_step(c, bias) : forward_tiles(c, bias, slope);
 }
 
 /* ---- backward ----------------------------------------------------------------- */
@@ -175,14 +160,12 @@ static void multiply_piece(const void *context, int64_t n, const float *const *x
     kern->binary(PF_BINARY_MUL, n, x[0], 1, x[1], 1, g);
 }
 
-/* *dsum: the gradient of x W^T + b, the caller's. */
+/* *dsum: the gradient of x W^T + b. */
 static int through_act(pf_call *c, pf_tensor **dsum) {
     const pf_tensor *slope = c->saved[0];
-    if (!act_of(c)) {
-        *dsum = pf_tensor_retain(c->dout[0]);
-        return PF_OK;
-    }
-    PF_TRY(pf_tensor_make(dsum, c->engine, PF_F32, slope->rank, slope->shape));
+    *dsum = c->dout[0];
+    if (!act_of(c)) return PF_OK;
+    PF_TRY(pf_call_make(c, PF_F32, slope->rank, slope->shape, dsum));
     return pf_fold(&(pf_fold_job){
         .engine = c->engine,
         .to = *dsum,
@@ -198,31 +181,33 @@ static int through_act(pf_call *c, pf_tensor **dsum) {
 }
 
 /* dx (..., K) += dy (..., N) W */
-static int pull_x(pf_call *c, const pf_matrix *dy, const pf_matrix *w) {
+static int pull_x(pf_call *c, const pf_matrix *dy) {
     pf_tensor *slot;
     bool fresh;
-    pf_matrix dx;
+    pf_matrix w, dx;
+    PF_TRY(pf_matrix_open(&w, c, c->in[WEIGHT]));
     PF_TRY(pf_grad_fresh(c, X, &fresh, &slot));
-    PF_TRY(open_rows(&dx, c->engine, slot));
+    PF_TRY(open_rows(&dx, c, slot));
     pf_tiles tiles = row_tiles(c->engine, dy);
     tiles.a = dy;
-    tiles.b = w;
+    tiles.b = &w;
     tiles.c = &dx;
     tiles.overwrite = fresh;
     return pf_tiles_run(&tiles);
 }
 
 /* dW (N, K) += dy^T x */
-static int pull_weight(pf_call *c, const pf_matrix *dy, const pf_matrix *x) {
+static int pull_weight(pf_call *c, const pf_matrix *dy) {
     pf_tensor *slot;
     bool fresh;
-    pf_matrix dw;
+    pf_matrix x, dw;
+    PF_TRY(open_rows(&x, c, c->in[X]));
     PF_TRY(pf_grad_fresh(c, WEIGHT, &fresh, &slot));
-    PF_TRY(pf_matrix_open(&dw, c->engine, slot));
+    PF_TRY(pf_matrix_open(&dw, c, slot));
     return pf_tiles_over_rows(&(pf_over_rows){
         .engine = c->engine,
         .left = dy,
-        .right = x,
+        .right = &x,
         .c = &dw,
         .rank = dy->batch.rank,
         .batch = dy->batch.shape,
@@ -248,24 +233,13 @@ static int pull_bias(pf_call *c, const pf_tensor *dy) {
 }
 
 static int linear_backward(pf_call *c) {
-    pf_tensor *dsum = NULL;
-    pf_matrix dy = {0}, x = {0}, w = {0};
-    int status = through_act(c, &dsum);
-    if (status >= 0) status = open_rows(&dy, c->engine, dsum);
-    if (c->need[X] && status >= 0) {
-        status = pf_matrix_open(&w, c->engine, c->in[WEIGHT]);
-        if (status >= 0) status = pull_x(c, &dy, &w);
-    }
-    if (c->need[WEIGHT] && status >= 0) {
-        status = open_rows(&x, c->engine, c->in[X]);
-        if (status >= 0) status = pull_weight(c, &dy, &x);
-    }
-    if (c->need[BIAS] && status >= 0) status = pull_bias(c, dsum);
-    pf_matrix_close(&dy);
-    pf_matrix_close(&x);
-    pf_matrix_close(&w);
-    pf_tensor_release(&dsum);
-    return status;
+    pf_tensor *dsum;
+    pf_matrix dy;
+    PF_TRY(through_act(c, &dsum));
+    PF_TRY(open_rows(&dy, c, dsum));
+    if (c->need[X]) PF_TRY(pull_x(c, &dy));
+    if (c->need[WEIGHT]) PF_TRY(pull_weight(c, &dy));
+    return c->need[BIAS] ? pull_bias(c, dsum) : PF_OK;
 }
 
 static const pf_attr_info linear_attrs[] = {

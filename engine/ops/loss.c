@@ -115,11 +115,14 @@ static void reduce_losses(pf_call *c, const entropy_job *job, int64_t rows) {
     out[0] = (float)total;
 }
 
-static int run_forward(pf_call *c, const pf_tensor *x, const pf_tensor *ids) {
-    int64_t rows = pf_tensor_numel(ids), vocab = x->shape[x->rank - 1], two[2] = {rows, 2};
+static int cross_entropy_forward(pf_call *c) {
+    int64_t rows = pf_tensor_numel(c->in[1]), vocab = c->in[0]->shape[c->in[0]->rank - 1];
+    pf_tensor *x, *ids;
+    PF_TRY(pf_call_compact(c, c->in[0], &x));
+    PF_TRY(pf_call_compact(c, c->in[1], &ids));
     PF_TRY(check_ids(c, pf_i32(ids), rows, vocab));
-    if (c->record) PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_F32, 2, two));
-    double *loss = pf_heap_alloc(c->engine->heap, (size_t)rows * sizeof *loss);
+    if (c->record) PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_F32, 2, (int64_t[]){rows, 2}));
+    double *loss = pf_call_alloc(c, (size_t)rows * sizeof *loss);
     if (!loss) return PF_ENOMEM;
     entropy_job job = {.kern = c->engine->kern,
                        .vocab = vocab,
@@ -127,20 +130,9 @@ static int run_forward(pf_call *c, const pf_tensor *x, const pf_tensor *ids) {
                        .id = pf_i32(ids),
                        .loss = loss,
                        .norm = c->saved[0] ? pf_f32(c->saved[0]) : NULL};
-    int status = pf_parallel_range(c->engine, rows, row_grain(vocab), entropy_rows, &job);
-    if (status >= 0) reduce_losses(c, &job, rows);
-    pf_heap_free(c->engine->heap, loss, (size_t)rows * sizeof *loss);
-    return status;
-}
-
-static int cross_entropy_forward(pf_call *c) {
-    pf_tensor *x = NULL, *ids = NULL;
-    int status = pf_tensor_compact(&x, c->engine, c->in[0]);
-    if (status >= 0) status = pf_tensor_compact(&ids, c->engine, c->in[1]);
-    if (status >= 0) status = run_forward(c, x, ids);
-    pf_tensor_release(&x);
-    pf_tensor_release(&ids);
-    return status;
+    PF_TRY(pf_parallel_range(c->engine, rows, row_grain(vocab), entropy_rows, &job));
+    reduce_losses(c, &job, rows);
+    return PF_OK;
 }
 
 /* ---- cross-entropy: backward ---- */
@@ -174,8 +166,13 @@ static void entropy_grad_rows(void *context, int64_t first, int64_t last) {
     }
 }
 
-static int run_backward(pf_call *c, const pf_tensor *x, const pf_tensor *ids, const pf_tensor *dy) {
-    int64_t rows = pf_tensor_numel(ids), vocab = x->shape[x->rank - 1];
+static int cross_entropy_backward(pf_call *c) {
+    int64_t rows = pf_tensor_numel(c->in[1]), vocab = c->in[0]->shape[c->in[0]->rank - 1];
+    pf_tensor *x, *ids, *dy, *dx;
+    if (!c->need[0]) return PF_OK;
+    PF_TRY(pf_call_compact(c, c->in[0], &x));
+    PF_TRY(pf_call_compact(c, c->in[1], &ids));
+    PF_TRY(pf_call_compact(c, c->dout[0], &dy));
     PF_TRY(check_ids(c, pf_i32(ids), rows, vocab));
     entropy_job job = {.kern = c->engine->kern,
                        .vocab = vocab,
@@ -188,23 +185,9 @@ static int run_backward(pf_call *c, const pf_tensor *x, const pf_tensor *ids, co
         job.scale = pf_f32(dy)[0];
     if (c->attr[0].i == REDUCE_MEAN)
         job.scale = (float)((double)job.scale / (double)pf_max(1, count_ids(job.id, rows)));
-    pf_tensor *dx;
     PF_TRY(pf_grad_fresh(c, 0, &job.fresh, &dx));
     job.dx = pf_f32(dx);
     return pf_parallel_range(c->engine, rows, row_grain(vocab), entropy_grad_rows, &job);
-}
-
-static int cross_entropy_backward(pf_call *c) {
-    if (!c->need[0]) return PF_OK;
-    pf_tensor *x = NULL, *ids = NULL, *dy = NULL;
-    int status = pf_tensor_compact(&x, c->engine, c->in[0]);
-    if (status >= 0) status = pf_tensor_compact(&ids, c->engine, c->in[1]);
-    if (status >= 0) status = pf_tensor_compact(&dy, c->engine, c->dout[0]);
-    if (status >= 0) status = run_backward(c, x, ids, dy);
-    pf_tensor_release(&x);
-    pf_tensor_release(&ids);
-    pf_tensor_release(&dy);
-    return status;
 }
 
 /* ---- mean square ---- */
@@ -239,31 +222,19 @@ static void square_block(void *context, int64_t block, void *scratch) {
     job->partial[block] = sum;
 }
 
-static int sum_squares(pf_call *c, square_job *job, double *total) {
-    int64_t blocks = pf_ceil_div(job->n, SQUARE_BLOCK);
-    size_t bytes = (size_t)blocks * sizeof(double);
-    job->partial = pf_heap_alloc(c->engine->heap, bytes);
-    if (!job->partial) return PF_ENOMEM;
-    int status = pf_parallel(c->engine, blocks, 0, square_block, job);
-    *total = 0;
-    for (int64_t b = 0; status >= 0 && b < blocks; b++) *total += job->partial[b];
-    pf_heap_free(c->engine->heap, job->partial, bytes);
-    return status;
-}
-
 static int mean_square_forward(pf_call *c) {
-    pf_tensor *a = NULL, *b = NULL;
-    int status = pf_tensor_compact(&a, c->engine, c->in[0]);
-    if (status >= 0) status = pf_tensor_compact(&b, c->engine, c->in[1]);
-    if (status >= 0) {
-        square_job job = {.n = pf_tensor_numel(a), .a = pf_f32(a), .b = pf_f32(b)};
-        double total = 0;
-        status = sum_squares(c, &job, &total);
-        pf_f32(c->out[0])[0] = (float)(total / (double)pf_max(1, job.n));
-    }
-    pf_tensor_release(&a);
-    pf_tensor_release(&b);
-    return status;
+    pf_tensor *a, *b;
+    PF_TRY(pf_call_compact(c, c->in[0], &a));
+    PF_TRY(pf_call_compact(c, c->in[1], &b));
+    square_job job = {.n = pf_tensor_numel(a), .a = pf_f32(a), .b = pf_f32(b)};
+    int64_t blocks = pf_ceil_div(job.n, SQUARE_BLOCK);
+    job.partial = pf_call_alloc(c, (size_t)blocks * sizeof *job.partial);
+    if (!job.partial) return PF_ENOMEM;
+    PF_TRY(pf_parallel(c->engine, blocks, 0, square_block, &job));
+    double total = 0;
+    for (int64_t i = 0; i < blocks; i++) total += job.partial[i];
+    pf_f32(c->out[0])[0] = (float)(total / (double)pf_max(1, job.n));
+    return PF_OK;
 }
 
 /* d (+)= factor * (a - b) */
@@ -286,32 +257,24 @@ static void square_grad_range(void *context, int64_t first, int64_t last) {
     }
 }
 
-static int run_square_backward(pf_call *c, const pf_tensor *a, const pf_tensor *b) {
+static int mean_square_backward(pf_call *c) {
+    pf_tensor *a, *b, *slot;
+    double dy;
+    PF_TRY(pf_call_compact(c, c->in[0], &a));
+    PF_TRY(pf_call_compact(c, c->in[1], &b));
+    PF_TRY(pf_tensor_get(c->dout[0], 0, &dy));
     square_job job = {
         .kern = c->engine->kern, .n = pf_tensor_numel(a), .a = pf_f32(a), .b = pf_f32(b)};
-    double dy = 0;
-    PF_TRY(pf_tensor_get(c->dout[0], 0, &dy));
     job.factor = (float)(2 * dy / (double)pf_max(1, job.n));
-    pf_tensor *t;
     if (c->need[0]) {
-        PF_TRY(pf_grad_fresh(c, 0, &job.fresh_a, &t));
-        job.da = pf_f32(t);
+        PF_TRY(pf_grad_fresh(c, 0, &job.fresh_a, &slot));
+        job.da = pf_f32(slot);
     }
     if (c->need[1]) {
-        PF_TRY(pf_grad_fresh(c, 1, &job.fresh_b, &t));
-        job.db = pf_f32(t);
+        PF_TRY(pf_grad_fresh(c, 1, &job.fresh_b, &slot));
+        job.db = pf_f32(slot);
     }
     return pf_parallel_range(c->engine, job.n, SQUARE_BLOCK, square_grad_range, &job);
-}
-
-static int mean_square_backward(pf_call *c) {
-    pf_tensor *a = NULL, *b = NULL;
-    int status = pf_tensor_compact(&a, c->engine, c->in[0]);
-    if (status >= 0) status = pf_tensor_compact(&b, c->engine, c->in[1]);
-    if (status >= 0) status = run_square_backward(c, a, b);
-    pf_tensor_release(&a);
-    pf_tensor_release(&b);
-    return status;
 }
 
 /* ---- rows ---- */

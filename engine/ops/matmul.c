@@ -4,8 +4,6 @@
  */
 #include "tiles.h"
 
-#include <string.h>
-
 /* a as (..., M, K) or b as (..., K, N): vectors get the dimension of size 1 they lack. */
 static pf_tensor as_matrix(const pf_tensor *t, bool left) {
     pf_tensor h = *t;
@@ -21,8 +19,8 @@ static pf_tensor as_matrix(const pf_tensor *t, bool left) {
 /* ---- shape -------------------------------------------------------------------- */
 
 static int inner_mismatch(const pf_call *c, const pf_tensor *a, const pf_tensor *b) {
-    const int64_t k = a->shape[a->rank - 1], got = b->shape[b->rank - 2];
-    const bool vector = c->in[1]->rank == 1;
+    int64_t k = a->shape[a->rank - 1], got = b->shape[b->rank - 2];
+    bool vector = c->in[1]->rank == 1;
     const char *hint = "";
     if (!vector && b->shape[b->rank - 1] == k)
         hint = "; b transposed in its last two dimensions would fit";
@@ -63,7 +61,7 @@ static pf_tensor result_matrix(const pf_call *c, const pf_tensor *y) {
         h.stride[h.rank++] = 1;
     }
     if (c->in[0]->rank == 1) {
-        const int at = h.rank - 1;
+        int at = h.rank - 1;
         h.shape[h.rank] = h.shape[at];
         h.stride[h.rank] = h.stride[at];
         h.rank++;
@@ -81,30 +79,15 @@ typedef struct matmul_job {
     bool one_row; /* a is a vector */
 } matmul_job;
 
-static void matmul_close(matmul_job *job) {
-    pf_matrix_close(&job->a);
-    pf_matrix_close(&job->b);
-    pf_matrix_close(&job->y);
-}
-
 /* y: the output, or its gradient. */
 static int matmul_open(matmul_job *job, pf_call *c, const pf_tensor *y, bool need_a, bool need_b) {
-    memset(job, 0, sizeof *job);
+    const pf_tensor a = as_matrix(c->in[0], true), b = as_matrix(c->in[1], false);
     const pf_tensor result = result_matrix(c, y);
-    job->rank = result.rank - 2;
-    job->one_row = c->in[0]->rank == 1;
+    *job = (matmul_job){.rank = result.rank - 2, .one_row = c->in[0]->rank == 1};
     for (int d = 0; d < job->rank; d++) job->batch[d] = result.shape[d];
-    int status = pf_matrix_open(&job->y, c->engine, &result);
-    if (need_a && status >= 0) {
-        const pf_tensor a = as_matrix(c->in[0], true);
-        status = pf_matrix_open(&job->a, c->engine, &a);
-    }
-    if (need_b && status >= 0) {
-        const pf_tensor b = as_matrix(c->in[1], false);
-        status = pf_matrix_open(&job->b, c->engine, &b);
-    }
-    if (status < 0) matmul_close(job);
-    return status;
+    PF_TRY(pf_matrix_open(&job->y, c, &result));
+    if (need_a) PF_TRY(pf_matrix_open(&job->a, c, &a));
+    return need_b ? pf_matrix_open(&job->b, c, &b) : PF_OK;
 }
 
 /* Tiles of a row-wise product: fixed and filled up, unless there can only be one row. */
@@ -127,9 +110,7 @@ static int matmul_forward(pf_call *c) {
     tiles.a = &job.a;
     tiles.b = &job.b;
     tiles.c = &job.y;
-    const int status = pf_tiles_run(&tiles);
-    matmul_close(&job);
-    return status;
+    return pf_tiles_run(&tiles);
 }
 
 /* ---- backward ----------------------------------------------------------------- */
@@ -141,7 +122,7 @@ static int pull_a(pf_call *c, matmul_job *job) {
     pf_matrix da;
     PF_TRY(pf_grad_fresh(c, 0, &fresh, &slot));
     const pf_tensor header = as_matrix(slot, true);
-    PF_TRY(pf_matrix_open(&da, c->engine, &header));
+    PF_TRY(pf_matrix_open(&da, c, &header));
     const pf_matrix bt = pf_matrix_flip(&job->b);
     pf_tiles tiles = row_tiles(job, c->engine);
     tiles.a = &job->y;
@@ -158,7 +139,7 @@ static int pull_b(pf_call *c, matmul_job *job) {
     pf_matrix db;
     PF_TRY(pf_grad_fresh(c, 1, &fresh, &slot));
     const pf_tensor header = as_matrix(slot, false);
-    PF_TRY(pf_matrix_open(&db, c->engine, &header));
+    PF_TRY(pf_matrix_open(&db, c, &header));
     return pf_tiles_over_rows(&(pf_over_rows){
         .engine = c->engine,
         .left = &job->a,
@@ -173,11 +154,8 @@ static int pull_b(pf_call *c, matmul_job *job) {
 static int matmul_backward(pf_call *c) {
     matmul_job job;
     PF_TRY(matmul_open(&job, c, c->dout[0], c->need[1], c->need[0]));
-    int status = PF_OK;
-    if (c->need[0]) status = pull_a(c, &job);
-    if (c->need[1] && status >= 0) status = pull_b(c, &job);
-    matmul_close(&job);
-    return status;
+    if (c->need[0]) PF_TRY(pull_a(c, &job));
+    return c->need[1] ? pull_b(c, &job) : PF_OK;
 }
 
 const pf_op pf_op_matmul = {

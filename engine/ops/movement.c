@@ -11,7 +11,7 @@
 /* Reads the target shape; one -1 stands for what is left. */
 static int reshape_target(const pf_call *c, int64_t *shape) {
     const pf_attr *wanted = &c->attr[0];
-    const int64_t total = pf_tensor_numel(c->in[0]);
+    int64_t total = pf_tensor_numel(c->in[0]);
     int64_t known = 1;
     int open = -1;
     for (int d = 0; d < wanted->n; d++) {
@@ -68,20 +68,17 @@ static bool view_strides(const pf_tensor *t, int rank, const int64_t *shape, int
     return true;
 }
 
-/* *out = t seen as `shape`: a view, or a contiguous copy where strides don't allow one. */
-static int reshaped(pf_tensor **out, pf_engine *engine, const pf_tensor *t, int rank,
-                    const int64_t *shape) {
+/* *out = t seen as `shape`: a view, of a contiguous copy where strides don't allow another. */
+static int reshaped(pf_call *c, const pf_tensor *t, int rank, const int64_t *shape,
+                    pf_tensor **out) {
     int64_t stride[PF_MAX_RANK];
     pf_tensor *from = NULL;
-    if (view_strides(t, rank, shape, stride)) {
-        PF_TRY(pf_tensor_view(out, t));
-    } else {
-        PF_TRY(pf_tensor_compact(&from, engine, t));
-        const int status = pf_tensor_view(out, from);
-        pf_tensor_release(&from);
-        PF_TRY(status);
+    bool fits = view_strides(t, rank, shape, stride);
+    if (!fits) {
+        PF_TRY(pf_call_compact(c, t, &from));
         pf_shape_strides(rank, shape, stride);
     }
+    PF_TRY(pf_tensor_view(out, fits ? t : from));
     (*out)->rank = rank;
     for (int d = 0; d < rank; d++) {
         (*out)->shape[d] = shape[d];
@@ -91,20 +88,19 @@ static int reshaped(pf_tensor **out, pf_engine *engine, const pf_tensor *t, int 
 }
 
 static int reshape_forward(pf_call *c) {
-    return reshaped(&c->out[0], c->engine, c->in[0], c->shape[0].rank, c->shape[0].dim);
+    return reshaped(c, c->in[0], c->shape[0].rank, c->shape[0].dim, &c->out[0]);
 }
 
-/* Hands `view` over as the gradient of input i. */
+/* Hands `view`, which it takes over, on as the gradient of input i. */
 static int give(pf_call *c, int i, pf_tensor *view) {
-    const int status = pf_grad_give(c, i, view);
-    pf_tensor_release(&view);
-    return status;
+    PF_TRY(pf_call_hold(c, view));
+    return pf_grad_give(c, i, view);
 }
 
 static int reshape_backward(pf_call *c) {
-    pf_tensor *dx = NULL;
+    pf_tensor *dx;
     if (!c->need[0]) return PF_OK;
-    PF_TRY(reshaped(&dx, c->engine, c->dout[0], c->in[0]->rank, c->in[0]->shape));
+    PF_TRY(reshaped(c, c->dout[0], c->in[0]->rank, c->in[0]->shape, &dx));
     return give(c, 0, dx);
 }
 
@@ -144,14 +140,8 @@ static int permuted(pf_tensor **out, const pf_tensor *t, const int *order) {
     return PF_OK;
 }
 
-static int set_permuted(pf_call *c, const int *order) {
-    int64_t shape[PF_MAX_RANK];
-    for (int d = 0; d < c->in[0]->rank; d++) shape[d] = c->in[0]->shape[order[d]];
-    return pf_set_shape(c, 0, c->in[0]->dtype, c->in[0]->rank, shape);
-}
-
 static int transpose_order(const pf_call *c, int *order) {
-    const int rank = c->in[0]->rank;
+    int rank = c->in[0]->rank;
     int a, b;
     PF_TRY(pf_dim((int)c->attr[0].i, rank, c->op->name, &a));
     PF_TRY(pf_dim((int)c->attr[1].i, rank, c->op->name, &b));
@@ -162,14 +152,14 @@ static int transpose_order(const pf_call *c, int *order) {
 }
 
 static int permute_order(const pf_call *c, int *order) {
-    const int rank = c->in[0]->rank;
+    int rank = c->in[0]->rank;
     const pf_attr *wanted = &c->attr[0];
     bool seen[PF_MAX_RANK] = {false};
     if (wanted->n != rank)
         return pf_shape_fail(c, "the order must name all %d dimensions, it names %d", rank,
                              wanted->n);
     for (int d = 0; d < rank; d++) {
-        const int64_t dim = wanted->list[d];
+        int64_t dim = wanted->list[d];
         if (dim < -rank || dim >= rank)
             return pf_shape_fail(c, "there is no dimension %s (%s to %s)", pf_place_dim(dim),
                                  pf_place_dim(-rank), pf_place_dim(rank - 1));
@@ -182,36 +172,37 @@ static int permute_order(const pf_call *c, int *order) {
     return PF_OK;
 }
 
-typedef int (*order_fn)(const pf_call *c, int *order);
+enum { TRANSPOSE, PERMUTE }; /* pf_op.of */
 
-static int order_shape(pf_call *c, order_fn rule) {
-    int order[PF_MAX_RANK];
-    PF_TRY(rule(c, order));
-    return set_permuted(c, order);
+/* Dimension d of the result is dimension order[d] of x. */
+static int order_of(const pf_call *c, int *order) {
+    return c->op->of == TRANSPOSE ? transpose_order(c, order) : permute_order(c, order);
 }
 
-static int order_forward(pf_call *c, order_fn rule) {
+static int order_shape(pf_call *c) {
+    const pf_tensor *x = c->in[0];
     int order[PF_MAX_RANK];
-    PF_TRY(rule(c, order));
+    int64_t shape[PF_MAX_RANK];
+    PF_TRY(order_of(c, order));
+    for (int d = 0; d < x->rank; d++) shape[d] = x->shape[order[d]];
+    return pf_set_shape(c, 0, x->dtype, x->rank, shape);
+}
+
+static int order_forward(pf_call *c) {
+    int order[PF_MAX_RANK];
+    PF_TRY(order_of(c, order));
     return permuted(&c->out[0], c->in[0], order);
 }
 
-static int order_backward(pf_call *c, order_fn rule) {
+static int order_backward(pf_call *c) {
     int order[PF_MAX_RANK], back[PF_MAX_RANK];
-    pf_tensor *dx = NULL;
+    pf_tensor *dx;
     if (!c->need[0]) return PF_OK;
-    PF_TRY(rule(c, order));
+    PF_TRY(order_of(c, order));
     for (int d = 0; d < c->in[0]->rank; d++) back[order[d]] = d;
     PF_TRY(permuted(&dx, c->dout[0], back));
     return give(c, 0, dx);
 }
-
-static int transpose_shape(pf_call *c) { return order_shape(c, transpose_order); }
-static int transpose_forward(pf_call *c) { return order_forward(c, transpose_order); }
-static int transpose_backward(pf_call *c) { return order_backward(c, transpose_order); }
-static int permute_shape(pf_call *c) { return order_shape(c, permute_order); }
-static int permute_forward(pf_call *c) { return order_forward(c, permute_order); }
-static int permute_backward(pf_call *c) { return order_backward(c, permute_order); }
 
 static const pf_attr_info transpose_attrs[] = {
     {.name = "a", .kind = PF_ATTR_DIM, .def = -2, .doc = "one dimension"},
@@ -220,6 +211,7 @@ static const pf_attr_info transpose_attrs[] = {
 
 const pf_op pf_op_transpose = {
     .name = "transpose",
+    .of = TRANSPOSE,
     .args = "x",
     .results = "y",
     .doc = "y is a view of x with the dimensions `a` and `b` swapped; the last two when not "
@@ -230,9 +222,9 @@ const pf_op pf_op_transpose = {
     .flags = PF_OP_OWN_OUTPUTS,
     .attrs = transpose_attrs,
     .n_attrs = PF_COUNT(transpose_attrs),
-    .shape = transpose_shape,
-    .forward = transpose_forward,
-    .backward = transpose_backward,
+    .shape = order_shape,
+    .forward = order_forward,
+    .backward = order_backward,
 };
 
 static const pf_attr_info permute_attrs[] = {
@@ -244,6 +236,7 @@ static const pf_attr_info permute_attrs[] = {
 
 const pf_op pf_op_permute = {
     .name = "permute",
+    .of = PERMUTE,
     .args = "x",
     .results = "y",
     .doc = "y is a view of x whose dimensions stand in the given order. Any dtype.",
@@ -253,9 +246,9 @@ const pf_op pf_op_permute = {
     .flags = PF_OP_OWN_OUTPUTS,
     .attrs = permute_attrs,
     .n_attrs = PF_COUNT(permute_attrs),
-    .shape = permute_shape,
-    .forward = permute_forward,
-    .backward = permute_backward,
+    .shape = order_shape,
+    .forward = order_forward,
+    .backward = order_backward,
 };
 
 /* ---- slice -------------------------------------------------------------------- */
@@ -269,7 +262,7 @@ typedef struct range {
 static int slice_range(const pf_call *c, range *r) {
     const pf_tensor *x = c->in[0];
     PF_TRY(pf_dim((int)c->attr[0].i, x->rank, c->op->name, &r->dim));
-    const int64_t size = x->shape[r->dim];
+    int64_t size = x->shape[r->dim];
     r->first = c->attr[1].i < 0 ? c->attr[1].i + size : c->attr[1].i;
     r->end = c->attr[2].i < 0 ? c->attr[2].i + size : c->attr[2].i;
     if (c->attr[2].i == PF_INDEX_END) r->end = size;
@@ -308,14 +301,13 @@ static int slice_forward(pf_call *c) {
 
 static int slice_backward(pf_call *c) {
     range r;
-    pf_tensor *slot, *part = NULL;
+    pf_tensor *slot, *part;
     if (!c->need[0]) return PF_OK;
     PF_TRY(slice_range(c, &r));
     PF_TRY(pf_grad_slot(c, 0, &slot));
     PF_TRY(sliced(&part, slot, &r));
-    const int status = pf_add_into(c->engine, part, false, c->dout[0], 1);
-    pf_tensor_release(&part);
-    return status;
+    PF_TRY(pf_call_hold(c, part));
+    return pf_add_into(c->engine, part, false, c->dout[0], 1);
 }
 
 static const pf_attr_info slice_attrs[] = {
@@ -383,13 +375,14 @@ static int concat_forward(pf_call *c) {
     range r = {0};
     PF_TRY(pf_dim((int)c->attr[0].i, c->in[0]->rank, c->op->name, &r.dim));
     for (int i = 0; i < c->n_in; i++) {
-        pf_tensor *part = NULL;
+        pf_tensor *part;
         next_part(c, i, &r);
         PF_TRY(sliced(&part, c->out[0], &r));
-        const int status = part->dtype == PF_F32 ? pf_add_into(c->engine, part, true, c->in[i], 1)
-                                                 : pf_tensor_copy(part, c->in[i]);
-        pf_tensor_release(&part);
-        PF_TRY(status);
+        PF_TRY(pf_call_hold(c, part));
+        if (part->dtype == PF_F32)
+            PF_TRY(pf_add_into(c->engine, part, true, c->in[i], 1));
+        else
+            PF_TRY(pf_tensor_copy(part, c->in[i]));
     }
     return PF_OK;
 }
@@ -398,7 +391,7 @@ static int concat_backward(pf_call *c) {
     range r = {0};
     PF_TRY(pf_dim((int)c->attr[0].i, c->dout[0]->rank, c->op->name, &r.dim));
     for (int i = 0; i < c->n_in; i++) {
-        pf_tensor *part = NULL;
+        pf_tensor *part;
         next_part(c, i, &r);
         if (!c->need[i]) continue;
         PF_TRY(sliced(&part, c->dout[0], &r));

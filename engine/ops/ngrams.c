@@ -42,7 +42,7 @@ static int ngrams_shape(pf_call *c) {
                        (long long)buckets, (long long)(INT32_MAX / orders), (long long)orders);
     }
     for (int i = DOCUMENTS; i <= BEFORE; i++) {
-        const pf_tensor *t = i < c->n_in ? c->in[i] : NULL;
+        const pf_tensor *t = c->in[i];
         int64_t width = i == DOCUMENTS ? ids->shape[1] : longest - 1;
         if (!t) continue;
         PF_TRY(pf_want(c, i, PF_I32));
@@ -95,27 +95,22 @@ static void number_rows(void *context, int64_t first, int64_t last) {
 }
 
 static int ngrams_forward(pf_call *c) {
-    pf_tensor *rows[3] = {NULL};
-    int status = 0;
-    for (int i = 0; i < c->n_in && status >= 0; i++) {
-        if (c->in[i]) status = pf_tensor_compact(&rows[i], c->engine, c->in[i]);
-    }
-    if (status >= 0) {
-        ngram_job job = {
-            .length = c->in[IDS]->shape[1],
-            .kept = c->attr[A_LONGEST].i - 1,
-            .shortest = c->attr[A_SHORTEST].i,
-            .longest = c->attr[A_LONGEST].i,
-            .buckets = c->attr[A_BUCKETS].i,
-            .ids = pf_i32(rows[IDS]),
-            .documents = rows[DOCUMENTS] ? pf_i32(rows[DOCUMENTS]) : NULL,
-            .before = rows[BEFORE] ? pf_i32(rows[BEFORE]) : NULL,
-            .to = pf_i32(c->out[0]),
-        };
-        status = pf_parallel_range(c->engine, c->in[IDS]->shape[0], ROW_GRAIN, number_rows, &job);
-    }
-    for (int i = 0; i < PF_COUNT(rows); i++) pf_tensor_release(&rows[i]);
-    return status;
+    pf_tensor *ids, *documents, *before;
+    PF_TRY(pf_call_compact(c, c->in[IDS], &ids));
+    PF_TRY(pf_call_compact(c, c->in[DOCUMENTS], &documents));
+    PF_TRY(pf_call_compact(c, c->in[BEFORE], &before));
+    ngram_job job = {
+        .length = ids->shape[1],
+        .kept = c->attr[A_LONGEST].i - 1,
+        .shortest = c->attr[A_SHORTEST].i,
+        .longest = c->attr[A_LONGEST].i,
+        .buckets = c->attr[A_BUCKETS].i,
+        .ids = pf_i32(ids),
+        .documents = documents ? pf_i32(documents) : NULL,
+        .before = before ? pf_i32(before) : NULL,
+        .to = pf_i32(c->out[0]),
+    };
+    return pf_parallel_range(c->engine, ids->shape[0], ROW_GRAIN, number_rows, &job);
 }
 
 const pf_op pf_op_ngrams = {

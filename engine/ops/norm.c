@@ -13,6 +13,7 @@
 #include "op.h"
 
 enum { ROW_BLOCK = 128, COLUMN_GRAIN = 256 };
+enum { LAYER, RMS }; /* pf_op.of */
 
 static const pf_attr_info norm_attrs[] = {
     {.name = "eps",
@@ -77,55 +78,31 @@ static void forward_rows(void *context, int64_t first, int64_t last) {
     }
 }
 
-/* Contiguous x (in the backward of a sum: the sum), h, weight and bias of a call, retained; h
- * and bias NULL where there is none to read. */
-typedef struct {
-    pf_tensor *x, *h, *w, *b;
-} norm_inputs;
-
-static void drop_inputs(norm_inputs *in) {
-    pf_tensor_release(&in->x);
-    pf_tensor_release(&in->h);
-    pf_tensor_release(&in->w);
-    pf_tensor_release(&in->b);
-}
-
-static int take_inputs(norm_inputs *in, pf_call *c, bool backward) {
-    int w = weight_at(c), b = bias_at(c);
-    *in = (norm_inputs){NULL};
-    int status = pf_tensor_compact(&in->x, c->engine, is_sum(c) && backward ? c->out[0] : c->in[0]);
-    if (status >= 0 && is_sum(c) && !backward)
-        status = pf_tensor_compact(&in->h, c->engine, c->in[1]);
-    if (status >= 0) status = pf_tensor_compact(&in->w, c->engine, c->in[w]);
-    if (status >= 0 && !backward && c->n_in > b && c->in[b])
-        status = pf_tensor_compact(&in->b, c->engine, c->in[b]);
-    if (status < 0) drop_inputs(in);
-    return status;
-}
-
 /* saved[0]: 1 / deviation of each row, saved[1]: its mean (layernorm). */
-static int norm_forward(pf_call *c, bool rms) {
+static int norm_forward(pf_call *c) {
+    bool rms = c->op->of == RMS;
     int64_t rows = rows_of(c->in[0]), width = c->in[0]->shape[c->in[0]->rank - 1];
+    pf_tensor *x, *h = NULL, *w, *b;
     if (c->record) PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_F32, 1, &rows));
     if (c->record && !rms) PF_TRY(pf_tensor_make(&c->saved[1], c->engine, PF_F32, 1, &rows));
     if (rows == 0 || width == 0) return PF_OK;
-    norm_inputs in;
-    PF_TRY(take_inputs(&in, c, false));
+    PF_TRY(pf_call_compact(c, c->in[0], &x));
+    if (is_sum(c)) PF_TRY(pf_call_compact(c, c->in[1], &h));
+    PF_TRY(pf_call_compact(c, c->in[weight_at(c)], &w));
+    PF_TRY(pf_call_compact(c, c->in[bias_at(c)], &b));
     forward_job job = {.kern = c->engine->kern,
                        .width = width,
                        .eps = (float)c->attr[0].f,
                        .rms = rms,
-                       .x = pf_f32(in.x),
-                       .w = pf_f32(in.w),
-                       .b = in.b ? pf_f32(in.b) : NULL,
-                       .h = in.h ? pf_f32(in.h) : NULL,
+                       .x = pf_f32(x),
+                       .w = pf_f32(w),
+                       .b = b ? pf_f32(b) : NULL,
+                       .h = h ? pf_f32(h) : NULL,
                        .sum = pf_f32(c->out[0]),
                        .y = pf_f32(c->out[is_sum(c)]),
                        .rstd = c->saved[0] ? pf_f32(c->saved[0]) : NULL,
                        .mean = c->saved[1] ? pf_f32(c->saved[1]) : NULL};
-    int status = pf_parallel_range(c->engine, rows, ROW_BLOCK, forward_rows, &job);
-    drop_inputs(&in);
-    return status;
+    return pf_parallel_range(c->engine, rows, ROW_BLOCK, forward_rows, &job);
 }
 
 /* ---- backward ---- */
@@ -187,23 +164,19 @@ static int add_partials(pf_call *c, const backward_job *job, int i, const float 
 /* Runs the blocks, with room for the partial sums that are wanted. */
 static int run_backward(pf_call *c, backward_job *job) {
     int w = weight_at(c), b = bias_at(c);
-    bool want_w = c->need[w], want_b = c->n_in > b && c->need[b];
     size_t line = (size_t)(job->blocks * job->width), bytes = 0;
     if (!pf_mul_size(line, sizeof(float) * 2, &bytes))
         return pf_fail(PF_ENOMEM, "%s: gradients too large", c->op->name);
-    float *partial = NULL;
-    if (want_w || want_b) {
-        partial = pf_heap_alloc(c->engine->heap, bytes);
+    if (c->need[w] || c->need[b]) {
+        float *partial = pf_call_alloc(c, bytes);
         if (!partial) return PF_ENOMEM;
-        job->dw = want_w ? partial : NULL;
-        job->db = want_b ? partial + line : NULL;
+        job->dw = c->need[w] ? partial : NULL;
+        job->db = c->need[b] ? partial + line : NULL;
     }
     size_t scratch = (size_t)job->width * sizeof(float);
-    int status = pf_parallel(c->engine, job->blocks, scratch, backward_block, job);
-    if (status >= 0 && want_w) status = add_partials(c, job, w, job->dw);
-    if (status >= 0 && want_b) status = add_partials(c, job, b, job->db);
-    pf_heap_free(c->engine->heap, partial, partial ? bytes : 0);
-    return status;
+    PF_TRY(pf_parallel(c->engine, job->blocks, scratch, backward_block, job));
+    if (c->need[w]) PF_TRY(add_partials(c, job, w, job->dw));
+    return c->need[b] ? add_partials(c, job, b, job->db) : PF_OK;
 }
 
 /* Nothing to sum: the wanted gradients exist and are unchanged. */
@@ -214,87 +187,63 @@ static int empty_backward(pf_call *c) {
     return PF_OK;
 }
 
-typedef struct {
-    norm_inputs in;
-    pf_tensor *dy, *dsum, *dx;
-} backward_tensors;
-
-static void drop_tensors(backward_tensors *t) {
-    drop_inputs(&t->in);
-    pf_tensor_release(&t->dy);
-    pf_tensor_release(&t->dsum);
-    pf_tensor_release(&t->dx);
-}
-
-/* Where the gradient of a sum gathers: in what arrived for it, if nobody else reads that. */
-static int open_sum(pf_call *c, backward_tensors *t) {
-    pf_tensor *arrived = c->dout[0];
-    if (!c->need[0] && !c->need[1]) return PF_OK;
-    if (arrived && pf_tensor_own(arrived)) {
-        t->dx = pf_tensor_retain(arrived);
-        return PF_OK;
-    }
-    if (arrived) PF_TRY(pf_tensor_compact(&t->dsum, c->engine, arrived));
-    return pf_tensor_make(&t->dx, c->engine, PF_F32, c->out[0]->rank, c->out[0]->shape);
-}
-
 /* x and h of a sum have the same gradient. */
 static int give_sum(pf_call *c, pf_tensor *dx) {
     if (c->need[0]) PF_TRY(pf_grad_give(c, 0, dx));
     return c->need[1] ? pf_grad_give(c, 1, dx) : PF_OK;
 }
 
-static int open_gradients(pf_call *c, backward_tensors *t, bool *fresh) {
-    PF_TRY(take_inputs(&t->in, c, true));
-    PF_TRY(pf_tensor_compact(&t->dy, c->engine, c->dout[is_sum(c)]));
-    if (is_sum(c)) {
-        PF_TRY(open_sum(c, t));
-        *fresh = t->dx != c->dout[0];
-    } else if (c->need[0]) {
-        pf_tensor *slot;
-        PF_TRY(pf_grad_fresh(c, 0, fresh, &slot));
-        t->dx = pf_tensor_retain(slot);
+/* Where the gradient of a sum gathers: in what arrived for it, if nobody else reads that, else
+ * in a new tensor, whose rows begin as *dsum's (NULL: as zeros). */
+static int open_sum(pf_call *c, pf_tensor **dx, pf_tensor **dsum) {
+    pf_tensor *arrived = c->dout[0];
+    if (!c->need[0] && !c->need[1]) return PF_OK;
+    if (arrived && pf_tensor_own(arrived)) {
+        *dx = arrived;
+        return PF_OK;
     }
-    return PF_OK;
+    PF_TRY(pf_call_compact(c, arrived, dsum));
+    return pf_call_make(c, PF_F32, c->out[0]->rank, c->out[0]->shape, dx);
 }
 
-static int norm_backward(pf_call *c, bool rms) {
-    int64_t rows = rows_of(c->in[0]), width = c->in[0]->shape[c->in[0]->rank - 1];
+static int norm_backward(pf_call *c) {
+    bool rms = c->op->of == RMS, sum = is_sum(c), fresh = true;
+    const pf_tensor *shape = c->in[0];
+    int64_t rows = rows_of(shape), width = shape->shape[shape->rank - 1];
+    pf_tensor *x, *w, *dy, *dsum = NULL, *dx = NULL;
     if (rows == 0 || width == 0) return empty_backward(c);
-    if (!c->dout[is_sum(c)]) return give_sum(c, c->dout[0]);
-    backward_tensors t = {.dy = NULL};
-    bool fresh = false;
-    int status = open_gradients(c, &t, &fresh);
-    if (status >= 0) {
-        backward_job job = {.kern = c->engine->kern,
-                            .rows = rows,
-                            .width = width,
-                            .blocks = pf_ceil_div(rows, ROW_BLOCK),
-                            .rms = rms,
-                            .fresh_x = fresh,
-                            .x = pf_f32(t.in.x),
-                            .w = pf_f32(t.in.w),
-                            .dy = pf_f32(t.dy),
-                            .rstd = pf_f32(c->saved[0]),
-                            .mean = rms ? NULL : pf_f32(c->saved[1]),
-                            .dsum = t.dsum ? pf_f32(t.dsum) : NULL,
-                            .dx = t.dx ? pf_f32(t.dx) : NULL};
-        status = run_backward(c, &job);
+    if (!c->dout[sum]) return give_sum(c, c->dout[0]);
+    PF_TRY(pf_call_compact(c, sum ? c->out[0] : c->in[0], &x));
+    PF_TRY(pf_call_compact(c, c->in[weight_at(c)], &w));
+    PF_TRY(pf_call_compact(c, c->dout[sum], &dy));
+    if (sum) {
+        PF_TRY(open_sum(c, &dx, &dsum));
+        fresh = dx != c->dout[0];
+    } else if (c->need[0]) {
+        PF_TRY(pf_grad_fresh(c, 0, &fresh, &dx));
     }
-    if (status >= 0 && is_sum(c)) status = give_sum(c, t.dx);
-    drop_tensors(&t);
-    return status;
+    backward_job job = {.kern = c->engine->kern,
+                        .rows = rows,
+                        .width = width,
+                        .blocks = pf_ceil_div(rows, ROW_BLOCK),
+                        .rms = rms,
+                        .fresh_x = fresh,
+                        .x = pf_f32(x),
+                        .w = pf_f32(w),
+                        .dy = pf_f32(dy),
+                        .rstd = pf_f32(c->saved[0]),
+                        .mean = rms ? NULL : pf_f32(c->saved[1]),
+                        .dsum = dsum ? pf_f32(dsum) : NULL,
+                        .dx = dx ? pf_f32(dx) : NULL};
+    PF_TRY(run_backward(c, &job));
+    return sum ? give_sum(c, dx) : PF_OK;
 }
-
-static int layernorm_forward(pf_call *c) { return norm_forward(c, false); }
-static int layernorm_backward(pf_call *c) { return norm_backward(c, false); }
-static int rmsnorm_forward(pf_call *c) { return norm_forward(c, true); }
-static int rmsnorm_backward(pf_call *c) { return norm_backward(c, true); }
 
 /* ---- rows ---- */
 
 const pf_op pf_op_layernorm = {
     .name = "layernorm",
+    .of = LAYER,
     .args = "x, weight, [bias]",
     .results = "y",
     .doc = "y = (x - mean) / sqrt(variance + eps) * weight + bias over the last dimension: "
@@ -306,12 +255,13 @@ const pf_op pf_op_layernorm = {
     .attrs = norm_attrs,
     .n_attrs = PF_COUNT(norm_attrs),
     .shape = norm_shape,
-    .forward = layernorm_forward,
-    .backward = layernorm_backward,
+    .forward = norm_forward,
+    .backward = norm_backward,
 };
 
 const pf_op pf_op_rmsnorm = {
     .name = "rmsnorm",
+    .of = RMS,
     .args = "x, weight",
     .results = "y",
     .doc = "y = x / sqrt(mean(x^2) + eps) * weight over the last dimension: x (..., D), "
@@ -323,12 +273,13 @@ const pf_op pf_op_rmsnorm = {
     .attrs = norm_attrs,
     .n_attrs = PF_COUNT(norm_attrs),
     .shape = norm_shape,
-    .forward = rmsnorm_forward,
-    .backward = rmsnorm_backward,
+    .forward = norm_forward,
+    .backward = norm_backward,
 };
 
 const pf_op pf_op_add_layernorm = {
     .name = "add_layernorm",
+    .of = LAYER,
     .args = "x, h, weight, [bias]",
     .results = "sum, y",
     .doc = "sum = x + h and y = layernorm(sum) in one pass: x and h (..., D), weight and bias (D). "
@@ -340,12 +291,13 @@ const pf_op pf_op_add_layernorm = {
     .attrs = norm_attrs,
     .n_attrs = PF_COUNT(norm_attrs),
     .shape = norm_shape,
-    .forward = layernorm_forward,
-    .backward = layernorm_backward,
+    .forward = norm_forward,
+    .backward = norm_backward,
 };
 
 const pf_op pf_op_add_rmsnorm = {
     .name = "add_rmsnorm",
+    .of = RMS,
     .args = "x, h, weight",
     .results = "sum, y",
     .doc = "sum = x + h and y = rmsnorm(sum) in one pass: x and h (..., D), weight (D). The bits "
@@ -357,6 +309,6 @@ const pf_op pf_op_add_rmsnorm = {
     .attrs = norm_attrs,
     .n_attrs = PF_COUNT(norm_attrs),
     .shape = norm_shape,
-    .forward = rmsnorm_forward,
-    .backward = rmsnorm_backward,
+    .forward = norm_forward,
+    .backward = norm_backward,
 };

@@ -128,7 +128,7 @@ void pf_call_release(pf_call *c); /* saved tensors and outputs */
 
 /* Temporaries, all borrowed from the call. */
 /* *out = t itself where its numbers lie in a row, else a copy. t NULL: *out NULL. */
-int pf_call_compact(pf_call *c, pf_tensor *t, pf_tensor **out);
+int pf_call_compact(pf_call *c, const pf_tensor *t, pf_tensor **out);
 int pf_call_make(pf_call *c, pf_dtype dtype, int rank, const int64_t *shape, pf_tensor **out);
 /* Takes t over, also on failure; NULL is none. */
 int pf_call_hold(pf_call *c, pf_tensor *t);

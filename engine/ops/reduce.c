@@ -37,7 +37,7 @@ static int reduce_shape(pf_call *c, pf_dtype result, bool needs_some) {
     if (needs_some && reduced_count(x, dim) == 0)
         return pf_shape_fail(c, "there is no %s of no elements", c->op->name);
     for (int d = 0; d < x->rank; d++) {
-        const bool lost = dim == PF_DIM_ALL || d == dim;
+        bool lost = dim == PF_DIM_ALL || d == dim;
         if (lost && !c->attr[1].i) continue;
         shape[rank++] = lost ? 1 : x->shape[d];
     }
@@ -50,7 +50,13 @@ static int shape_index(pf_call *c) { return reduce_shape(c, PF_I32, true); }
 
 /* ---- sum and mean ------------------------------------------------------------- */
 
-static int total_forward(pf_call *c, bool mean) {
+enum { SUM, MEAN }; /* pf_op.of */
+
+static double total_scale(const pf_call *c, const pf_tensor *x, int dim) {
+    return c->op->of == MEAN ? 1.0 / (double)reduced_count(x, dim) : 1.0;
+}
+
+static int total_forward(pf_call *c) {
     const pf_tensor *x = c->in[0];
     int dim;
     PF_TRY(reduced_dim(c, &dim));
@@ -63,11 +69,11 @@ static int total_forward(pf_call *c, bool mean) {
         .shape = x->shape,
         .n = 1,
         .x = {x},
-        .scale = mean ? 1.0 / (double)reduced_count(x, dim) : 1.0,
+        .scale = total_scale(c, x, dim),
     });
 }
 
-static int total_backward(pf_call *c, bool mean) {
+static int total_backward(pf_call *c) {
     if (!c->need[0]) return PF_OK;
     bool fresh;
     pf_tensor *dx;
@@ -75,14 +81,8 @@ static int total_backward(pf_call *c, bool mean) {
     PF_TRY(reduced_dim(c, &dim));
     PF_TRY(pf_grad_fresh(c, 0, &fresh, &dx));
     const pf_tensor dy = pf_keep_header(c->dout[0], dx->rank, dim);
-    const double scale = mean ? 1.0 / (double)reduced_count(dx, dim) : 1.0;
-    return pf_add_into(c->engine, dx, fresh, &dy, scale);
+    return pf_add_into(c->engine, dx, fresh, &dy, total_scale(c, dx, dim));
 }
-
-static int sum_forward(pf_call *c) { return total_forward(c, false); }
-static int sum_backward(pf_call *c) { return total_backward(c, false); }
-static int mean_forward(pf_call *c) { return total_forward(c, true); }
-static int mean_backward(pf_call *c) { return total_backward(c, true); }
 
 /* ---- rows of x and of the result ---------------------------------------------- */
 
@@ -93,12 +93,12 @@ static int along(pf_call *c, pf_rows *rows, const pf_tensor *x, const pf_tensor 
                  const pf_tensor *like_x) {
     int dim;
     PF_TRY(reduced_dim(c, &dim));
-    const bool all = dim == PF_DIM_ALL;
+    bool all = dim == PF_DIM_ALL;
     pf_tensor flat[PF_ROWS_OPS];
     const pf_tensor *operand[PF_ROWS_OPS];
     for (int k = 0; k < PF_ROWS_OPS; k++) {
         const pf_tensor *t = k == 0 ? x : k == 3 ? like_x : small[k - 1];
-        const bool is_small = k == 1 || k == 2;
+        bool is_small = k == 1 || k == 2;
         flat[k] = is_small && !all ? pf_keep_header(t, x->rank, dim) : *t;
         if (all) {
             flat[k].rank = 1;
@@ -111,29 +111,26 @@ static int along(pf_call *c, pf_rows *rows, const pf_tensor *x, const pf_tensor 
     return PF_OK;
 }
 
-/* x itself, or a contiguous copy where all elements make one row. The caller releases it. */
+/* x itself, or a contiguous copy where all elements make one row. */
 static int row_source(pf_call *c, pf_tensor **x) {
-    if (c->attr[0].i == PF_DIM_ALL) return pf_tensor_compact(x, c->engine, c->in[0]);
-    *x = pf_tensor_retain(c->in[0]);
-    return PF_OK;
+    *x = c->in[0];
+    return c->attr[0].i == PF_DIM_ALL ? pf_call_compact(c, c->in[0], x) : PF_OK;
 }
 
 /* Runs fn over the rows of x and the result. */
 static int forward_rows(pf_call *c, pf_row_fn fn, void *context) {
-    pf_tensor *x = NULL;
+    pf_tensor *x;
     pf_rows rows;
     PF_TRY(row_source(c, &x));
-    int status = along(c, &rows, x, (const pf_tensor *[2]){c->out[0], c->out[0]}, x);
-    if (status >= 0) status = pf_rows_run(c->engine, &rows, 1, fn, context);
-    pf_tensor_release(&x);
-    return status;
+    PF_TRY(along(c, &rows, x, (const pf_tensor *[2]){c->out[0], c->out[0]}, x));
+    return pf_rows_run(c->engine, &rows, 1, fn, context);
 }
 
 /* ---- max and argmax ----------------------------------------------------------- */
 
 /* Position of the first largest element; the first NaN wins. n > 0 */
 static int64_t first_largest(const pf_kern *kern, int64_t n, const float *x) {
-    const float most = kern->max(n, x);
+    float most = kern->max(n, x);
     for (int64_t i = 0; i < n; i++)
         if (x[i] == most || (isnan(most) && isnan(x[i]))) return i;
     return 0;
@@ -149,7 +146,7 @@ static void max_row(const pf_rows *rows, void *context, int64_t row, float *scra
     float *at[PF_ROWS_OPS];
     pf_rows_at(rows, row, at);
     const float *x = pf_gather_run(rows->kern, at[0], rows->stride[0], rows->n, scratch);
-    const int64_t first = first_largest(rows->kern, rows->n, x);
+    int64_t first = first_largest(rows->kern, rows->n, x);
     if (job->value) job->value[row] = x[first];
     if (job->position) job->position[row] = (int32_t)first;
 }
@@ -203,7 +200,7 @@ static int logsumexp_forward(pf_call *c) {
 static void logsumexp_pull(const pf_rows *rows, void *context, int64_t row, float *scratch) {
     (void)context;
     const pf_kern *k = rows->kern;
-    const int64_t n = rows->n;
+    int64_t n = rows->n;
     float *at[PF_ROWS_OPS], *p = scratch;
     pf_rows_at(rows, row, at);
     if (at[1][0] == -INFINITY) return;
@@ -217,14 +214,12 @@ static void logsumexp_pull(const pf_rows *rows, void *context, int64_t row, floa
 
 static int logsumexp_backward(pf_call *c) {
     if (!c->need[0]) return PF_OK;
-    pf_tensor *dx, *x = NULL;
+    pf_tensor *dx, *x;
     pf_rows rows;
     PF_TRY(pf_grad_slot(c, 0, &dx));
     PF_TRY(row_source(c, &x));
-    int status = along(c, &rows, x, (const pf_tensor *[2]){c->out[0], c->dout[0]}, dx);
-    if (status >= 0) status = pf_rows_run(c->engine, &rows, 2, logsumexp_pull, NULL);
-    pf_tensor_release(&x);
-    return status;
+    PF_TRY(along(c, &rows, x, (const pf_tensor *[2]){c->out[0], c->dout[0]}, dx));
+    return pf_rows_run(c->engine, &rows, 2, logsumexp_pull, NULL);
 }
 
 /* ---- rows --------------------------------------------------------------------- */
@@ -233,6 +228,7 @@ static int logsumexp_backward(pf_call *c) {
 
 const pf_op pf_op_sum = {
     .name = "sum",
+    .of = SUM,
     .args = "x",
     .results = "y",
     .doc = "y = the sum of x" ALONG " Over no elements 0.",
@@ -242,12 +238,13 @@ const pf_op pf_op_sum = {
     .attrs = reduce_attrs,
     .n_attrs = PF_COUNT(reduce_attrs),
     .shape = shape_any,
-    .forward = sum_forward,
-    .backward = sum_backward,
+    .forward = total_forward,
+    .backward = total_backward,
 };
 
 const pf_op pf_op_mean = {
     .name = "mean",
+    .of = MEAN,
     .args = "x",
     .results = "y",
     .doc = "y = the mean of x" ALONG " Of no elements an error.",
@@ -257,8 +254,8 @@ const pf_op pf_op_mean = {
     .attrs = reduce_attrs,
     .n_attrs = PF_COUNT(reduce_attrs),
     .shape = shape_some,
-    .forward = mean_forward,
-    .backward = mean_backward,
+    .forward = total_forward,
+    .backward = total_backward,
 };
 
 const pf_op pf_op_max = {

@@ -36,12 +36,11 @@ static const pf_attr_info rotary_attrs[] = {
 typedef struct {
     const pf_kern *kern;
     int64_t heads, length, width, turned; /* of (B, H, L, d), and how much of d is turned */
-    double base;
-    int64_t start;            /* position of table row 0 */
-    const int32_t *positions; /* (B, L), or NULL */
-    bool by_place;            /* table row b L + l, else position - start */
-    float *cosine, *sine;     /* (rows, turned / 2) */
-    const double *frequency;  /* (turned / 2) */
+    int64_t offset, start;                /* added to positions; position of table row 0 */
+    const int32_t *positions;             /* (B, L), or NULL */
+    bool by_place;                        /* table row b L + l, else position - start */
+    float *cosine, *sine;                 /* (rows, turned / 2) */
+    double *frequency;                    /* (turned / 2) */
     bool halves, heads_inner;
     float sign;
     const float *from;
@@ -57,7 +56,7 @@ static int64_t turned_of(const pf_call *c) {
 /* x (B, H, L, d), [positions (B, L) i32] */
 static int rotary_shape(pf_call *c) {
     PF_TRY(pf_want(c, 0, PF_F32));
-    const pf_tensor *x = c->in[0], *positions = c->n_in > 1 ? c->in[1] : NULL;
+    const pf_tensor *x = c->in[0], *positions = c->in[1];
     if (x->rank != 4) return pf_shape_fail(c, "x must be (B, H, L, d)");
     int64_t turned = turned_of(c);
     if (turned < 0 || turned % 2 != 0 || turned > x->shape[3])
@@ -103,7 +102,7 @@ static void fill_table(void *context, int64_t first, int64_t last) {
     const rotary_job *job = context;
     int64_t half = job->turned / 2;
     for (int64_t r = first; r < last; r++) {
-        int64_t position = job->by_place ? job->positions[r] + job->start : r + job->start;
+        int64_t position = (job->by_place ? job->positions[r] : r) + job->start;
         for (int64_t i = 0; i < half; i++) {
             double angle = (double)position * job->frequency[i];
             job->cosine[r * half + i] = (float)cos(angle);
@@ -113,8 +112,8 @@ static void fill_table(void *context, int64_t first, int64_t last) {
 }
 
 /* Decides what the table's rows are; returns their number. */
-static int64_t plan_table(rotary_job *job, int64_t places, int64_t offset) {
-    job->start = offset;
+static int64_t plan_table(rotary_job *job, int64_t places) {
+    job->start = job->offset;
     job->by_place = false;
     if (!job->positions) return job->length;
     int64_t low = INT32_MAX, high = INT32_MIN;
@@ -124,28 +123,22 @@ static int64_t plan_table(rotary_job *job, int64_t places, int64_t offset) {
     }
     job->by_place = high - low >= places;
     if (job->by_place) return places;
-    job->start = low + offset;
+    job->start = low + job->offset;
     return high - low + 1;
 }
 
 /* Table row of place l of item b. */
-static int64_t table_row(const rotary_job *job, int64_t b, int64_t l, int64_t offset) {
+static int64_t table_row(const rotary_job *job, int64_t b, int64_t l) {
     int64_t place = b * job->length + l;
     if (!job->positions) return l;
-    return job->by_place ? place : job->positions[place] + offset - job->start;
+    return job->by_place ? place : job->positions[place] + job->offset - job->start;
 }
 
 /* ---- turning ---- */
 
-typedef struct {
-    rotary_job *job;
-    int64_t offset;
-} turn_context;
-
 /* Rows (b, h, l) or (b, l, h), in the order in which they lie in memory. */
 static void turn_rows(void *context, int64_t first, int64_t last) {
-    const turn_context *turn = context;
-    const rotary_job *job = turn->job;
+    const rotary_job *job = context;
     int64_t n = job->turned, half = n / 2;
     for (int64_t row = first; row < last; row++) {
         int64_t b = row / job->length / job->heads, in_item = row % (job->length * job->heads);
@@ -154,24 +147,10 @@ static void turn_rows(void *context, int64_t first, int64_t last) {
         const int64_t *f = job->from_stride, *t = job->to_stride;
         const float *from = job->from + b * f[0] + h * f[1] + l * f[2];
         float *to = job->to + b * t[0] + h * t[1] + l * t[2];
-        int64_t at = table_row(job, b, l, turn->offset) * half;
+        int64_t at = table_row(job, b, l) * half;
         job->kern->rotary(n, job->halves, from, job->cosine + at, job->sine + at, job->sign, to);
         if (n < job->width) memcpy(to + n, from + n, (size_t)(job->width - n) * sizeof *to);
     }
-}
-
-/* Makes the table in `block` (cosines, sines, then frequencies) and turns. */
-static int turn_with(pf_call *c, rotary_job *job, int64_t table_rows, int64_t rows, float *block) {
-    int64_t half = job->turned / 2;
-    double *frequency = (double *)(void *)block;
-    for (int64_t i = 0; i < half; i++)
-        frequency[i] = pow(job->base, -2.0 * (double)i / (double)job->turned);
-    job->frequency = frequency;
-    job->cosine = (float *)(void *)(frequency + half);
-    job->sine = job->cosine + table_rows * half;
-    PF_TRY(pf_parallel_range(c->engine, table_rows, TABLE_GRAIN, fill_table, job));
-    turn_context turn = {job, c->attr[ATTR_OFFSET].i};
-    return pf_parallel_range(c->engine, rows, ROW_GRAIN, turn_rows, &turn);
 }
 
 static void set_strides(rotary_job *job, const pf_tensor *from, const pf_tensor *to) {
@@ -182,59 +161,53 @@ static void set_strides(rotary_job *job, const pf_tensor *from, const pf_tensor 
     memcpy(job->to_stride, to->stride, sizeof job->to_stride);
 }
 
-/* to = from turned by its positions (sign 1), or back (sign -1); last strides are 1. */
-static int turn(pf_call *c, const pf_tensor *from, pf_tensor *to, float sign) {
-    const int64_t *dim = from->shape;
-    int64_t rows = dim[0] * dim[1] * dim[2];
+/* t itself where the numbers of its rows lie in a row, else a contiguous copy. */
+static int take_rows(pf_call *c, pf_tensor *t, pf_tensor **rows) {
+    *rows = t;
+    return t->shape[3] > 1 && t->stride[3] != 1 ? pf_call_compact(c, t, rows) : PF_OK;
+}
+
+/* to = given turned by its positions (sign 1), or back (sign -1). */
+static int turn(pf_call *c, pf_tensor *given, pf_tensor *to, float sign) {
+    const int64_t *dim = given->shape;
+    int64_t rows = dim[0] * dim[1] * dim[2], offset = c->attr[ATTR_OFFSET].i;
+    pf_tensor *from, *positions;
     if (rows == 0 || dim[3] == 0) return PF_OK;
-    pf_tensor *positions = NULL;
-    if (c->n_in > 1 && c->in[1]) PF_TRY(pf_tensor_compact(&positions, c->engine, c->in[1]));
+    PF_TRY(take_rows(c, given, &from));
+    PF_TRY(pf_call_compact(c, c->in[1], &positions));
     rotary_job job = {.kern = c->engine->kern,
                       .heads = dim[1],
                       .length = dim[2],
                       .width = dim[3],
                       .turned = turned_of(c),
-                      .base = c->attr[ATTR_BASE].f,
                       .sign = sign,
                       .positions = positions ? pf_i32(positions) : NULL,
+                      .offset = offset,
                       .halves = c->attr[ATTR_HALVES].i != 0};
     set_strides(&job, from, to);
-    int64_t table_rows = plan_table(&job, dim[0] * dim[2], c->attr[ATTR_OFFSET].i);
-    size_t half = (size_t)job.turned / 2;
-    size_t bytes = half * sizeof(double) + 2 * (size_t)table_rows * half * sizeof(float);
-    float *block = pf_heap_alloc(c->engine->heap, bytes);
-    int status = block ? turn_with(c, &job, table_rows, rows, block) : PF_ENOMEM;
-    pf_heap_free(c->engine->heap, block, bytes);
-    pf_tensor_release(&positions);
-    return status;
-}
-
-/* t itself when its rows lie in a row, else a contiguous copy. */
-static int take_rows(pf_tensor **rows, pf_call *c, pf_tensor *t) {
-    if (t->shape[3] > 1 && t->stride[3] != 1) return pf_tensor_compact(rows, c->engine, t);
-    *rows = pf_tensor_retain(t);
-    return PF_OK;
+    int64_t half = job.turned / 2, table_rows = plan_table(&job, dim[0] * dim[2]);
+    job.frequency = pf_call_alloc(c, (size_t)half * sizeof *job.frequency);
+    job.cosine = pf_call_alloc(c, 2 * (size_t)(table_rows * half) * sizeof *job.cosine);
+    if (!job.frequency || !job.cosine) return PF_ENOMEM;
+    job.sine = job.cosine + table_rows * half;
+    for (int64_t i = 0; i < half; i++)
+        job.frequency[i] = pow(c->attr[ATTR_BASE].f, -2.0 * (double)i / (double)job.turned);
+    PF_TRY(pf_parallel_range(c->engine, table_rows, TABLE_GRAIN, fill_table, &job));
+    return pf_parallel_range(c->engine, rows, ROW_GRAIN, turn_rows, &job);
 }
 
 static int rotary_forward(pf_call *c) {
     PF_TRY(make_like(&c->out[0], c, c->in[0]));
-    pf_tensor *x;
-    PF_TRY(take_rows(&x, c, c->in[0]));
-    int status = turn(c, x, c->out[0], 1);
-    pf_tensor_release(&x);
-    return status;
+    return turn(c, c->in[0], c->out[0], 1);
 }
 
 static int rotary_backward(pf_call *c) {
+    pf_tensor *dx;
     if (!c->need[0]) return PF_OK;
-    pf_tensor *dx = NULL, *dy = NULL;
-    int status = make_like(&dx, c, c->in[0]);
-    if (status >= 0) status = take_rows(&dy, c, c->dout[0]);
-    if (status >= 0) status = turn(c, dy, dx, -1);
-    if (status >= 0) status = pf_grad_give(c, 0, dx);
-    pf_tensor_release(&dx);
-    pf_tensor_release(&dy);
-    return status;
+    PF_TRY(make_like(&dx, c, c->in[0]));
+    PF_TRY(pf_call_hold(c, dx));
+    PF_TRY(turn(c, c->dout[0], dx, -1));
+    return pf_grad_give(c, 0, dx);
 }
 
 const pf_op pf_op_rotary = {

@@ -60,7 +60,7 @@ typedef struct rows_job {
 
 static void rows_task(void *context, int64_t task, void *scratch) {
     const rows_job *job = context;
-    const int64_t last = pf_min(job->rows->count, (task + 1) * job->grain);
+    int64_t last = pf_min(job->rows->count, (task + 1) * job->grain);
     for (int64_t row = task * job->grain; row < last; row++)
         job->fn(job->rows, job->context, row, scratch);
 }
@@ -78,7 +78,7 @@ pf_tensor pf_keep_header(const pf_tensor *t, int rank, int dim) {
     if (t->rank == rank) return h;
     h.rank = rank;
     for (int d = 0, from = 0; d < rank; d++) {
-        const bool lost = dim == PF_DIM_ALL || d == dim;
+        bool lost = dim == PF_DIM_ALL || d == dim;
         h.shape[d] = lost ? 1 : t->shape[from];
         h.stride[d] = lost ? 0 : t->stride[from];
         if (!lost) from++;

@@ -74,7 +74,7 @@ static void log_softmax_row(const pf_rows *rows, void *context, int64_t row, flo
     pf_rows_at(rows, row, at);
     const float *x = pf_gather_run(rows->kern, at[1], rows->stride[1], rows->n, scratch);
     float *y = pf_row_target(rows, 0, at[0], scratch);
-    const float lse = rows->kern->logsumexp(rows->n, x);
+    float lse = rows->kern->logsumexp(rows->n, x);
     if (lse == -INFINITY)
         rows->kern->fill(rows->n, -INFINITY, y);
     else
@@ -92,7 +92,7 @@ static int log_softmax_forward(pf_call *c) {
 static void log_softmax_pull(const pf_rows *rows, void *context, int64_t row, float *scratch) {
     (void)context;
     const pf_kern *k = rows->kern;
-    const int64_t n = rows->n;
+    int64_t n = rows->n;
     float *at[PF_ROWS_OPS];
     pf_rows_at(rows, row, at);
     float *dx = pf_row_open(rows, 0, at[0], scratch), *p = scratch + 3 * n;

@@ -56,49 +56,32 @@ static void backward_range(void *context, int64_t first, int64_t last) {
 }
 
 static int swiglu_forward(pf_call *c) {
-    int64_t n = pf_tensor_numel(c->in[0]);
-    if (n == 0) return PF_OK;
-    pf_tensor *gate = NULL, *value = NULL;
-    int status = pf_tensor_compact(&gate, c->engine, c->in[0]);
-    if (status >= 0) status = pf_tensor_compact(&value, c->engine, c->in[1]);
-    if (status >= 0) {
-        swiglu_job job = {.kern = c->engine->kern,
-                          .gate = pf_f32(gate),
-                          .value = pf_f32(value),
-                          .y = pf_f32(c->out[0])};
-        status = pf_parallel_range(c->engine, n, GRAIN, forward_range, &job);
-    }
-    pf_tensor_release(&gate);
-    pf_tensor_release(&value);
-    return status;
-}
-
-static int run_backward(pf_call *c, const pf_tensor *gate, const pf_tensor *value,
-                        const pf_tensor *dy) {
-    swiglu_job job = {
-        .kern = c->engine->kern, .gate = pf_f32(gate), .value = pf_f32(value), .dy = pf_f32(dy)};
-    pf_tensor *t;
-    if (c->need[0]) {
-        PF_TRY(pf_grad_fresh(c, 0, &job.fresh_gate, &t));
-        job.dgate = pf_f32(t);
-    }
-    if (c->need[1]) {
-        PF_TRY(pf_grad_fresh(c, 1, &job.fresh_value, &t));
-        job.dvalue = pf_f32(t);
-    }
-    return pf_parallel_range(c->engine, pf_tensor_numel(gate), GRAIN, backward_range, &job);
+    pf_tensor *gate, *value;
+    PF_TRY(pf_call_compact(c, c->in[0], &gate));
+    PF_TRY(pf_call_compact(c, c->in[1], &value));
+    swiglu_job job = {.kern = c->engine->kern,
+                      .gate = pf_f32(gate),
+                      .value = pf_f32(value),
+                      .y = pf_f32(c->out[0])};
+    return pf_parallel_range(c->engine, pf_tensor_numel(gate), GRAIN, forward_range, &job);
 }
 
 static int swiglu_backward(pf_call *c) {
-    pf_tensor *gate = NULL, *value = NULL, *dy = NULL;
-    int status = pf_tensor_compact(&gate, c->engine, c->in[0]);
-    if (status >= 0) status = pf_tensor_compact(&value, c->engine, c->in[1]);
-    if (status >= 0) status = pf_tensor_compact(&dy, c->engine, c->dout[0]);
-    if (status >= 0) status = run_backward(c, gate, value, dy);
-    pf_tensor_release(&gate);
-    pf_tensor_release(&value);
-    pf_tensor_release(&dy);
-    return status;
+    pf_tensor *gate, *value, *dy, *slot;
+    PF_TRY(pf_call_compact(c, c->in[0], &gate));
+    PF_TRY(pf_call_compact(c, c->in[1], &value));
+    PF_TRY(pf_call_compact(c, c->dout[0], &dy));
+    swiglu_job job = {
+        .kern = c->engine->kern, .gate = pf_f32(gate), .value = pf_f32(value), .dy = pf_f32(dy)};
+    if (c->need[0]) {
+        PF_TRY(pf_grad_fresh(c, 0, &job.fresh_gate, &slot));
+        job.dgate = pf_f32(slot);
+    }
+    if (c->need[1]) {
+        PF_TRY(pf_grad_fresh(c, 1, &job.fresh_value, &slot));
+        job.dvalue = pf_f32(slot);
+    }
+    return pf_parallel_range(c->engine, pf_tensor_numel(gate), GRAIN, backward_range, &job);
 }
 
 const pf_op pf_op_swiglu = {

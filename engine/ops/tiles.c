@@ -7,7 +7,7 @@
 
 /* Layout of (rows, cols) with strides rs, cs as a BLAS matrix; false when it is none. */
 static bool blas_layout(pf_matrix *m, int64_t rs, int64_t cs) {
-    const int64_t rows = m->rows, cols = m->cols;
+    int64_t rows = m->rows, cols = m->cols;
     if (rows == 0 || cols == 0) {
         m->ld = pf_max(cols, 1);
         return true;
@@ -25,16 +25,12 @@ static bool blas_layout(pf_matrix *m, int64_t rs, int64_t cs) {
     return false;
 }
 
-int pf_matrix_open(pf_matrix *m, pf_engine *engine, const pf_tensor *t) {
+int pf_matrix_open(pf_matrix *m, pf_call *c, const pf_tensor *t) {
     *m = (pf_matrix){.rows = t->shape[t->rank - 2], .cols = t->shape[t->rank - 1]};
     if (!blas_layout(m, t->stride[t->rank - 2], t->stride[t->rank - 1])) {
-        /* t may be a header on the caller's stack, which compact must not keep. */
-        pf_tensor *view = NULL;
-        PF_TRY(pf_tensor_view(&view, t));
-        const int status = pf_tensor_compact(&m->owned, engine, view);
-        pf_tensor_release(&view);
-        PF_TRY(status);
-        t = m->owned;
+        pf_tensor *copy;
+        PF_TRY(pf_call_compact(c, t, &copy));
+        t = copy;
         blas_layout(m, t->stride[t->rank - 2], t->stride[t->rank - 1]);
     }
     m->data = pf_f32(t);
@@ -43,23 +39,19 @@ int pf_matrix_open(pf_matrix *m, pf_engine *engine, const pf_tensor *t) {
     return PF_OK;
 }
 
-void pf_matrix_close(pf_matrix *m) { pf_tensor_release(&m->owned); }
-
 pf_matrix pf_matrix_flip(const pf_matrix *m) {
     pf_matrix f = *m;
     f.rows = m->cols;
     f.cols = m->rows;
     f.transposed = !m->transposed;
-    f.owned = NULL;
     return f;
 }
 
 /* All rows of all items as one matrix, if they are evenly spaced. */
 static bool flatten(const pf_matrix *m, pf_matrix *flat) {
-    const int64_t items = pf_shape_numel(m->batch.rank, m->batch.shape);
+    int64_t items = pf_shape_numel(m->batch.rank, m->batch.shape);
     if (m->transposed) return false;
     *flat = *m;
-    flat->owned = NULL;
     flat->batch.rank = 0;
     if (items == 1) return true;
     /* A single row an item leaves the distance of the items as the distance of the rows. */
@@ -90,8 +82,8 @@ static bool own_kernel(const pf_tiles *job) { return job->engine->kern->block_ge
 /* Rows first .. first+count-1 of A, filled up with zeros to `tile` rows in A's own layout. */
 static void pad_rows(const pf_matrix *a, const float *data, int64_t first, int64_t count,
                      int64_t tile, float *out) {
-    const int64_t k = a->cols;
-    const size_t row = sizeof(float);
+    int64_t k = a->cols;
+    size_t row = sizeof(float);
     if (a->transposed) {
         for (int64_t j = 0; j < k; j++) {
             memcpy(out + j * tile, data + j * a->ld + first, row * (size_t)count);
@@ -113,10 +105,10 @@ static void copy_rows(float *to, int64_t ldt, const float *from, int64_t ldf, in
 /* C's tile at `c` (count, n) = beta C + A B, in one call of the full tile's shape. */
 static void padded_tile(const pf_tiles *job, int64_t row, int64_t count, int64_t n, const float *a,
                         const float *b, float beta, float *c, void *scratch) {
-    const int64_t tile = job->rows, k = job->a->cols;
+    int64_t tile = job->rows, k = job->a->cols;
     float *rows = pf_carve(&scratch, sizeof(float) * (size_t)(tile * k));
     float *result = pf_carve(&scratch, sizeof(float) * (size_t)(tile * n));
-    const int64_t ld = job->a->transposed ? tile : pf_max(k, 1);
+    int64_t ld = job->a->transposed ? tile : pf_max(k, 1);
     pad_rows(job->a, a, row, count, tile, rows);
     if (beta != 0.0f) {
         copy_rows(result, n, c, job->c->ld, count, n);
@@ -150,10 +142,10 @@ static void stretch_task(void *context, int64_t task, void *scratch) {
     const tile_run *run = context;
     const pf_tiles *job = run->job;
     const pf_matrix *a = job->a, *b = job->b, *c = job->c;
-    const int64_t col = task % run->col_tiles * job->cols;
-    const int64_t row = task / run->col_tiles % run->row_tiles * job->rows;
-    const int64_t part = task / run->col_tiles / run->row_tiles, from = part * job->stretch;
-    const int64_t k = pf_min(job->stretch, a->cols - from);
+    int64_t col = task % run->col_tiles * job->cols;
+    int64_t row = task / run->col_tiles % run->row_tiles * job->rows;
+    int64_t part = task / run->col_tiles / run->row_tiles, from = part * job->stretch;
+    int64_t k = pf_min(job->stretch, a->cols - from);
     const float *at_a = a->data + (a->transposed ? from * a->ld + row : row * a->ld + from);
     const float *at_b = b->data + (b->transposed ? col * b->ld + from : from * b->ld + col);
     pf_block_gemm(job->engine->kern, a->transposed, b->transposed, pf_min(job->rows, c->rows - row),
@@ -168,12 +160,12 @@ static void tile_task(void *context, int64_t task, void *scratch) {
     const tile_run *run = context;
     const pf_tiles *job = run->job;
     const pf_matrix *a = job->a, *b = job->b, *c = job->c;
-    const int64_t col = task % run->col_tiles * job->cols;
-    const int64_t row = task / run->col_tiles % run->row_tiles * job->rows;
-    const int64_t item = task / run->col_tiles / run->row_tiles;
-    const int64_t n = pf_min(job->cols, c->cols - col), count = pf_min(job->rows, c->rows - row);
-    const int64_t b_at = b->transposed ? col * b->ld : col;
-    const int64_t a_at = a->transposed ? row : row * a->ld;
+    int64_t col = task % run->col_tiles * job->cols;
+    int64_t row = task / run->col_tiles % run->row_tiles * job->rows;
+    int64_t item = task / run->col_tiles / run->row_tiles;
+    int64_t n = pf_min(job->cols, c->cols - col), count = pf_min(job->rows, c->rows - row);
+    int64_t b_at = b->transposed ? col * b->ld : col;
+    int64_t a_at = a->transposed ? row : row * a->ld;
     int64_t base[PF_ITER_MAX], more[PF_ITER_MAX];
     pf_iter_place(&run->kept, item, base);
     float *to = c->data + base[0] + row * c->ld + col;
@@ -182,7 +174,7 @@ static void tile_task(void *context, int64_t task, void *scratch) {
         pf_iter_place(&run->reduced, r, more);
         const float *from_a = a->data + base[1] + more[1];
         const float *from_b = b->data + base[2] + more[2] + b_at;
-        const float beta = r == 0 && job->overwrite ? 0.0f : 1.0f;
+        float beta = r == 0 && job->overwrite ? 0.0f : 1.0f;
         if (job->pad && count < job->rows && !own_kernel(job))
             padded_tile(job, row, count, n, from_a, from_b, beta, to, scratch);
         else
@@ -203,11 +195,11 @@ static void size_tiles(pf_tiles *job, int64_t items) {
     static const int64_t sizes[][2] = {
         {512, 1024}, {512, 512}, {256, 512}, {128, 512}, {LEAST_ROWS, LEAST_COLS},
     };
-    const int64_t threads = job->engine->threads, wanted = threads == 1 ? 1 : 4 * threads;
+    int64_t threads = job->engine->threads, wanted = threads == 1 ? 1 : 4 * threads;
     for (int i = 0; i < PF_COUNT(sizes); i++) {
         job->rows = sizes[i][0];
         job->cols = sizes[i][1];
-        const int64_t down = pf_ceil_div(job->c->rows, job->rows);
+        int64_t down = pf_ceil_div(job->c->rows, job->rows);
         if (items * down * pf_ceil_div(job->c->cols, job->cols) >= wanted) break;
     }
 }
@@ -216,10 +208,10 @@ static void size_tiles(pf_tiles *job, int64_t items) {
 static int tile_scratch(const pf_tiles *job, size_t *bytes) {
     *bytes = 0;
     if (own_kernel(job)) {
-        const int64_t k = job->stretch > 0 ? job->stretch : job->a->cols;
+        int64_t k = job->stretch > 0 ? job->stretch : job->a->cols;
         *bytes = (size_t)pf_panel_floats(pf_min(job->rows, job->c->rows), k) * sizeof(float);
     } else if (job->pad && job->c->rows % job->rows != 0) {
-        const size_t widest = (size_t)pf_min(job->c->cols, job->cols);
+        size_t widest = (size_t)pf_min(job->c->cols, job->cols);
         if (!pf_mul_size((size_t)job->a->cols + widest, sizeof(float) * (size_t)job->rows, bytes))
             return pf_fail(PF_ENOMEM, "%lld columns: a tile is too large", (long long)job->a->cols);
         *bytes += 2 * PF_ALIGN;
@@ -232,11 +224,11 @@ int pf_tiles_run(const pf_tiles *given) {
     pf_tiles job = *given;
     tile_run run = {.job = &job};
     const pf_tensor *operand[3] = {&job.c->batch, &job.a->batch, &job.b->batch};
-    const int64_t m = job.c->rows, n = job.c->cols, k = job.a->cols;
+    int64_t m = job.c->rows, n = job.c->cols, k = job.a->cols;
     if (m == 0 || n == 0) return PF_OK;
     run.n_kept = pf_split_space(job.rank, job.batch, 3, operand, true, &run.kept);
     run.n_reduced = pf_split_space(job.rank, job.batch, 3, operand, false, &run.reduced);
-    const int64_t parts = job.stretch > 0 ? pf_ceil_div(k, job.stretch) : 1;
+    int64_t parts = job.stretch > 0 ? pf_ceil_div(k, job.stretch) : 1;
     if (own_kernel(&job)) {
         size_tiles(&job, run.n_kept * parts);
     } else {
@@ -260,12 +252,12 @@ enum { WIDE = 512, ENOUGH = 8, SHORTEST = 512, SMALL = 1 << 22 };
 /* How many of the k rows of `t` go in one stretch: all of them where the tiles alone are enough
  * tasks or the work is small. Depends on the problem only, and on whose kernel runs. */
 static int64_t stretch_of(const pf_tiles *t) {
-    const int64_t m = t->c->rows, n = t->c->cols, k = t->a->cols;
-    const int64_t rows = own_kernel(t) ? LEAST_ROWS : WIDE;
-    const int64_t cols = own_kernel(t) ? LEAST_COLS : WIDE;
-    const int64_t tiles = pf_ceil_div(m, rows) * pf_ceil_div(n, cols);
+    int64_t m = t->c->rows, n = t->c->cols, k = t->a->cols;
+    int64_t rows = own_kernel(t) ? LEAST_ROWS : WIDE;
+    int64_t cols = own_kernel(t) ? LEAST_COLS : WIDE;
+    int64_t tiles = pf_ceil_div(m, rows) * pf_ceil_div(n, cols);
     if (tiles >= ENOUGH || (double)m * (double)n * (double)k < SMALL) return k;
-    const int64_t parts = pf_min(pf_ceil_div(ENOUGH, tiles), k / SHORTEST);
+    int64_t parts = pf_min(pf_ceil_div(ENOUGH, tiles), k / SHORTEST);
     return parts <= 1 ? k : pf_round_up(pf_ceil_div(k, parts), 64);
 }
 
@@ -303,9 +295,8 @@ static int in_stretches(const pf_over_rows *job, pf_tiles *tiles, int64_t stretc
 
 int pf_tiles_over_rows(const pf_over_rows *job) {
     pf_matrix left, right;
-    const bool flat = pf_shape_numel(job->c->batch.rank, job->c->batch.shape) == 1 &&
-                      flatten(job->left, &left) && flatten(job->right, &right) &&
-                      left.rows == right.rows;
+    bool flat = pf_shape_numel(job->c->batch.rank, job->c->batch.shape) == 1 &&
+                flatten(job->left, &left) && flatten(job->right, &right) && left.rows == right.rows;
     const pf_matrix lt = pf_matrix_flip(flat ? &left : job->left);
     pf_tiles tiles = {
         .engine = job->engine,
@@ -320,7 +311,7 @@ int pf_tiles_over_rows(const pf_over_rows *job) {
     };
     if (!flat) return pf_tiles_run(&tiles);
     tiles.rank = 0;
-    const int64_t stretch = stretch_of(&tiles);
+    int64_t stretch = stretch_of(&tiles);
     if (stretch < lt.cols) return in_stretches(job, &tiles, stretch);
     return pf_tiles_run(&tiles);
 }

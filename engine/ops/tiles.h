@@ -17,14 +17,13 @@ typedef struct pf_matrix {
     float *data;
     int64_t rows, cols;
     int64_t ld;
-    bool transposed;  /* element (i, j) lies at j * ld + i */
-    pf_tensor *owned; /* the compact copy, where strides did not fit the BLAS */
+    bool transposed; /* element (i, j) lies at j * ld + i */
 } pf_matrix;
 
-/* The last two dimensions of `t` (rank >= 2, f32) as a matrix; the others are its batch. */
-int pf_matrix_open(pf_matrix *m, pf_engine *engine, const pf_tensor *t);
-void pf_matrix_close(pf_matrix *m);
-pf_matrix pf_matrix_flip(const pf_matrix *m); /* its transpose; borrows */
+/* The last two dimensions of `t` (rank >= 2, f32) as a matrix; the others are its batch. Where
+ * strides do not fit the BLAS it is of a copy, which the call holds. */
+int pf_matrix_open(pf_matrix *m, pf_call *c, const pf_tensor *t);
+pf_matrix pf_matrix_flip(const pf_matrix *m); /* its transpose */
 
 typedef struct pf_tiles {
     pf_engine *engine;

@@ -35,8 +35,8 @@ static int map(pf_call *c, const pf_tensor *to, bool overwrite, const pf_fold_jo
     return pf_fold(&job);
 }
 
-static int unary_forward(pf_call *c, pf_unary f) {
-    const unary_job job = {c->engine->kern, f};
+static int unary_forward(pf_call *c) {
+    const unary_job job = {c->engine->kern, c->op->of};
     const pf_fold_job x = {.n = 1, .x = {c->in[0]}};
     return map(c, c->out[0], true, &x, apply_piece, &job, 1);
 }
@@ -48,9 +48,9 @@ static void pull_piece(const void *context, int64_t n, const float *const *x, fl
     job->kern->unary_grad(job->f, n, x[1], x[2], x[0], g);
 }
 
-static int unary_backward(pf_call *c, pf_unary f) {
+static int unary_backward(pf_call *c) {
     if (!c->need[0]) return PF_OK;
-    const unary_job job = {c->engine->kern, f};
+    const unary_job job = {c->engine->kern, c->op->of};
     const pf_tensor *dy = c->dout[0];
     const pf_tensor *x = c->op->uses & PF_USES_IN(0) ? c->in[0] : NULL;
     const pf_tensor *y = c->op->uses & PF_USES_OUT(0) ? c->out[0] : NULL;
@@ -106,276 +106,121 @@ const pf_op pf_op_affine = {
 
 /* ---- the family --------------------------------------------------------------- */
 
-static int neg_forward(pf_call *c) { return unary_forward(c, PF_UNARY_NEG); }
-static int neg_backward(pf_call *c) { return unary_backward(c, PF_UNARY_NEG); }
+/* What the rows share. */
+#define UNARY(f)                                                                                   \
+    .args = "x", .results = "y", .min_in = 1, .max_in = 1, .n_out = 1, .of = (f),                  \
+    .shape = unary_shape, .forward = unary_forward, .backward = unary_backward
 
 const pf_op pf_op_neg = {
+    UNARY(PF_UNARY_NEG),
     .name = "neg",
-    .args = "x",
-    .results = "y",
     .doc = "y = -x; y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
-    .shape = unary_shape,
-    .forward = neg_forward,
-    .backward = neg_backward,
 };
-
-static int exp_forward(pf_call *c) { return unary_forward(c, PF_UNARY_EXP); }
-static int exp_backward(pf_call *c) { return unary_backward(c, PF_UNARY_EXP); }
 
 const pf_op pf_op_exp = {
+    UNARY(PF_UNARY_EXP),
     .name = "exp",
-    .args = "x",
-    .results = "y",
-    .doc = "y = exp(x); y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
     .uses = PF_USES_OUT(0),
-    .shape = unary_shape,
-    .forward = exp_forward,
-    .backward = exp_backward,
+    .doc = "y = exp(x); y is shaped like x.",
 };
-
-static int log_forward(pf_call *c) { return unary_forward(c, PF_UNARY_LOG); }
-static int log_backward(pf_call *c) { return unary_backward(c, PF_UNARY_LOG); }
 
 const pf_op pf_op_log = {
+    UNARY(PF_UNARY_LOG),
     .name = "log",
-    .args = "x",
-    .results = "y",
-    .doc = "y = log(x), natural; -inf at 0, NaN below; y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
     .uses = PF_USES_IN(0),
-    .shape = unary_shape,
-    .forward = log_forward,
-    .backward = log_backward,
+    .doc = "y = log(x), natural; -inf at 0, NaN below; y is shaped like x.",
 };
-
-static int sqrt_forward(pf_call *c) { return unary_forward(c, PF_UNARY_SQRT); }
-static int sqrt_backward(pf_call *c) { return unary_backward(c, PF_UNARY_SQRT); }
 
 const pf_op pf_op_sqrt = {
+    UNARY(PF_UNARY_SQRT),
     .name = "sqrt",
-    .args = "x",
-    .results = "y",
+    .uses = PF_USES_OUT(0),
     .doc = "y = the square root of x; NaN below 0, an infinite gradient at 0; y is "
            "shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
-    .uses = PF_USES_OUT(0),
-    .shape = unary_shape,
-    .forward = sqrt_forward,
-    .backward = sqrt_backward,
 };
-
-static int square_forward(pf_call *c) { return unary_forward(c, PF_UNARY_SQUARE); }
-static int square_backward(pf_call *c) { return unary_backward(c, PF_UNARY_SQUARE); }
 
 const pf_op pf_op_square = {
+    UNARY(PF_UNARY_SQUARE),
     .name = "square",
-    .args = "x",
-    .results = "y",
-    .doc = "y = x^2; y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
     .uses = PF_USES_IN(0),
-    .shape = unary_shape,
-    .forward = square_forward,
-    .backward = square_backward,
+    .doc = "y = x^2; y is shaped like x.",
 };
-
-static int tanh_forward(pf_call *c) { return unary_forward(c, PF_UNARY_TANH); }
-static int tanh_backward(pf_call *c) { return unary_backward(c, PF_UNARY_TANH); }
 
 const pf_op pf_op_tanh = {
+    UNARY(PF_UNARY_TANH),
     .name = "tanh",
-    .args = "x",
-    .results = "y",
-    .doc = "y = tanh(x); y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
     .uses = PF_USES_OUT(0),
-    .shape = unary_shape,
-    .forward = tanh_forward,
-    .backward = tanh_backward,
+    .doc = "y = tanh(x); y is shaped like x.",
 };
-
-static int sigmoid_forward(pf_call *c) { return unary_forward(c, PF_UNARY_SIGMOID); }
-static int sigmoid_backward(pf_call *c) { return unary_backward(c, PF_UNARY_SIGMOID); }
 
 const pf_op pf_op_sigmoid = {
+    UNARY(PF_UNARY_SIGMOID),
     .name = "sigmoid",
-    .args = "x",
-    .results = "y",
-    .doc = "y = 1 / (1 + exp(-x)); y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
     .uses = PF_USES_OUT(0),
-    .shape = unary_shape,
-    .forward = sigmoid_forward,
-    .backward = sigmoid_backward,
+    .doc = "y = 1 / (1 + exp(-x)); y is shaped like x.",
 };
-
-static int relu_forward(pf_call *c) { return unary_forward(c, PF_UNARY_RELU); }
-static int relu_backward(pf_call *c) { return unary_backward(c, PF_UNARY_RELU); }
 
 const pf_op pf_op_relu = {
+    UNARY(PF_UNARY_RELU),
     .name = "relu",
-    .args = "x",
-    .results = "y",
-    .doc = "y = max(x, 0); the gradient at 0 is 0; y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
     .uses = PF_USES_OUT(0),
-    .shape = unary_shape,
-    .forward = relu_forward,
-    .backward = relu_backward,
+    .doc = "y = max(x, 0); the gradient at 0 is 0; y is shaped like x.",
 };
-
-static int requ_forward(pf_call *c) { return unary_forward(c, PF_UNARY_REQU); }
-static int requ_backward(pf_call *c) { return unary_backward(c, PF_UNARY_REQU); }
 
 const pf_op pf_op_requ = {
+    UNARY(PF_UNARY_REQU),
     .name = "requ",
-    .args = "x",
-    .results = "y",
-    .doc = "y = max(x, 0)^2; y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
     .uses = PF_USES_IN(0),
-    .shape = unary_shape,
-    .forward = requ_forward,
-    .backward = requ_backward,
+    .doc = "y = max(x, 0)^2; y is shaped like x.",
 };
-
-static int gelu_forward(pf_call *c) { return unary_forward(c, PF_UNARY_GELU); }
-static int gelu_backward(pf_call *c) { return unary_backward(c, PF_UNARY_GELU); }
 
 const pf_op pf_op_gelu = {
+    UNARY(PF_UNARY_GELU),
     .name = "gelu",
-    .args = "x",
-    .results = "y",
+    .uses = PF_USES_IN(0),
     .doc = "y = x P(x), with P the normal distribution function: x (1 + erf(x / sqrt "
            "2)) / 2; y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
-    .uses = PF_USES_IN(0),
-    .shape = unary_shape,
-    .forward = gelu_forward,
-    .backward = gelu_backward,
 };
-
-static int gelu_tanh_forward(pf_call *c) { return unary_forward(c, PF_UNARY_GELU_TANH); }
-static int gelu_tanh_backward(pf_call *c) { return unary_backward(c, PF_UNARY_GELU_TANH); }
 
 const pf_op pf_op_gelu_tanh = {
+    UNARY(PF_UNARY_GELU_TANH),
     .name = "gelu_tanh",
-    .args = "x",
-    .results = "y",
+    .uses = PF_USES_IN(0),
     .doc = "y = x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, the approximation "
            "of gelu in GPT-2; y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
-    .uses = PF_USES_IN(0),
-    .shape = unary_shape,
-    .forward = gelu_tanh_forward,
-    .backward = gelu_tanh_backward,
 };
-
-static int silu_forward(pf_call *c) { return unary_forward(c, PF_UNARY_SILU); }
-static int silu_backward(pf_call *c) { return unary_backward(c, PF_UNARY_SILU); }
 
 const pf_op pf_op_silu = {
+    UNARY(PF_UNARY_SILU),
     .name = "silu",
-    .args = "x",
-    .results = "y",
-    .doc = "y = x sigmoid(x); y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
     .uses = PF_USES_IN(0),
-    .shape = unary_shape,
-    .forward = silu_forward,
-    .backward = silu_backward,
+    .doc = "y = x sigmoid(x); y is shaped like x.",
 };
-
-static int elu_forward(pf_call *c) { return unary_forward(c, PF_UNARY_ELU); }
-static int elu_backward(pf_call *c) { return unary_backward(c, PF_UNARY_ELU); }
 
 const pf_op pf_op_elu = {
+    UNARY(PF_UNARY_ELU),
     .name = "elu",
-    .args = "x",
-    .results = "y",
-    .doc = "y = x for x > 0, else exp(x) - 1; y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
     .uses = PF_USES_OUT(0),
-    .shape = unary_shape,
-    .forward = elu_forward,
-    .backward = elu_backward,
+    .doc = "y = x for x > 0, else exp(x) - 1; y is shaped like x.",
 };
-
-static int abs_forward(pf_call *c) { return unary_forward(c, PF_UNARY_ABS); }
-static int abs_backward(pf_call *c) { return unary_backward(c, PF_UNARY_ABS); }
 
 const pf_op pf_op_abs = {
+    UNARY(PF_UNARY_ABS),
     .name = "abs",
-    .args = "x",
-    .results = "y",
-    .doc = "y = |x|; the gradient at 0 is 0; y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
     .uses = PF_USES_IN(0),
-    .shape = unary_shape,
-    .forward = abs_forward,
-    .backward = abs_backward,
+    .doc = "y = |x|; the gradient at 0 is 0; y is shaped like x.",
 };
-
-static int cos_forward(pf_call *c) { return unary_forward(c, PF_UNARY_COS); }
-static int cos_backward(pf_call *c) { return unary_backward(c, PF_UNARY_COS); }
 
 const pf_op pf_op_cos = {
+    UNARY(PF_UNARY_COS),
     .name = "cos",
-    .args = "x",
-    .results = "y",
-    .doc = "y = cos(x), x in radians; y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
     .uses = PF_USES_IN(0),
-    .shape = unary_shape,
-    .forward = cos_forward,
-    .backward = cos_backward,
+    .doc = "y = cos(x), x in radians; y is shaped like x.",
 };
 
-static int sin_forward(pf_call *c) { return unary_forward(c, PF_UNARY_SIN); }
-static int sin_backward(pf_call *c) { return unary_backward(c, PF_UNARY_SIN); }
-
 const pf_op pf_op_sin = {
+    UNARY(PF_UNARY_SIN),
     .name = "sin",
-    .args = "x",
-    .results = "y",
-    .doc = "y = sin(x), x in radians; y is shaped like x.",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
     .uses = PF_USES_IN(0),
-    .shape = unary_shape,
-    .forward = sin_forward,
-    .backward = sin_backward,
+    .doc = "y = sin(x), x in radians; y is shaped like x.",
 };
