@@ -108,7 +108,6 @@ const char *lpf_opt_string(lua_State *L, int index, const char *key, const char 
 void lpf_check_options(lua_State *L, int index, const char *const *allowed, const char *where);
 const char *lpf_check_text(lua_State *L, int index, const char *where, const char *what);
 int64_t lpf_check_whole(lua_State *L, int index, const char *where, const char *what);
-const char *lpf_nearest(const char *word, const char *const *names, int n); /* or NULL */
 
 /* ---- counting (lpf_place.c) ---- */
 enum { LPF_NO_END = -1 }; /* nobody knows how many there are: none counts from the end */

@@ -50,7 +50,7 @@ static const char *nearest_method(lua_State *L, int methods, const char *word) {
         lua_pop(L, 1);
     }
     lua_settop(L, methods);
-    return lpf_nearest(word, names, n);
+    return pf_nearest(word, names, n);
 }
 
 /* t[i] is the i-th of the first dimension; t.name a method. */

@@ -115,7 +115,7 @@ static int core_nearest(lua_State *L) {
     luaL_checktype(L, 2, LUA_TTABLE);
     while (n < 256 && lua_rawgeti(L, 2, n + 1) == LUA_TSTRING)
         names[n++] = lua_tostring(L, -1), lua_pop(L, 1);
-    lua_pushstring(L, lpf_nearest(word, names, n));
+    lua_pushstring(L, pf_nearest(word, names, n));
     return 1;
 }
 

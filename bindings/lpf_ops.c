@@ -156,7 +156,7 @@ static int64_t check_choice(reading *r, int index, const pf_attr_info *info) {
         if (strcmp(p, word) == 0) return n;
         names[n++] = p;
     }
-    const char *near = lpf_nearest(word, names, n);
+    const char *near = pf_nearest(word, names, n);
     if (near)
         lpf_raise(r->L, "%s: no %s '%s' (did you mean '%s'?)", r->op->info.name, info->name, word,
                   near);
@@ -242,7 +242,7 @@ static int find_option(reading *r, const char *key) {
         names[n++] = r->op->arg[i];
         if (strcmp(r->op->arg[i], key) == 0) return -1 - i;
     }
-    const char *near = lpf_nearest(key, names, n);
+    const char *near = pf_nearest(key, names, n);
     if (near)
         lpf_raise(r->L, "%s: unknown option '%s' (did you mean '%s'?)", info->name, key, near);
     lpf_raise(r->L, "%s: unknown option '%s'", info->name, key);

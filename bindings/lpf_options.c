@@ -8,43 +8,6 @@
 
 /* ---- names -------------------------------------------------------------------- */
 
-/* Edit distance of two short words, swapped neighbours counting once. Three rows of the table are
- * enough: a swap looks two back. */
-static int distance(const char *a, const char *b) {
-    enum { MAX = 40 };
-    int row[3][MAX + 1];
-    int n = (int)strlen(a), m = (int)strlen(b);
-    if (n > MAX || m > MAX) return MAX;
-    for (int j = 0; j <= m; j++) row[0][j] = j;
-    for (int i = 1; i <= n; i++) {
-        int *now = row[i % 3], *up = row[(i + 2) % 3], *upper = row[(i + 1) % 3];
-        now[0] = i;
-        for (int j = 1; j <= m; j++) {
-            int change = up[j - 1] + (a[i - 1] != b[j - 1]);
-            now[j] = change;
-            if (up[j] + 1 < now[j]) now[j] = up[j] + 1;
-            if (now[j - 1] + 1 < now[j]) now[j] = now[j - 1] + 1;
-            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-            if (swapped && upper[j - 2] + 1 < now[j]) now[j] = upper[j - 2] + 1;
-        }
-    }
-    return row[n % 3][m];
-}
-
-/* The name at the least distance, if that is small for the word's length: a third of it, and 1. */
-const char *lpf_nearest(const char *word, const char *const *names, int n) {
-    const char *best = NULL;
-    int least = (int)strlen(word) / 3 + 2;
-    for (int i = 0; i < n; i++) {
-        int d = distance(word, names[i]);
-        if (d < least) {
-            least = d;
-            best = names[i];
-        }
-    }
-    return best;
-}
-
 /* ---- option tables ------------------------------------------------------------ */
 
 /* Pushes options[key]; LUA_TNIL when there is no table. */
@@ -112,7 +75,7 @@ void lpf_check_options(lua_State *L, int index, const char *const *allowed, cons
         int at = 0;
         while (at < n && !(text && strcmp(allowed[at], key) == 0)) at++;
         if (at < n) continue;
-        const char *near = text ? lpf_nearest(key, allowed, n) : NULL;
+        const char *near = text ? pf_nearest(key, allowed, n) : NULL;
         if (near) lpf_raise(L, "%s: unknown option '%s' (did you mean '%s'?)", where, key, near);
         lpf_raise(L, "%s: unknown option '%s'", where, key);
     }

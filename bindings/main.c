@@ -118,7 +118,7 @@ static int unknown_command(const char *word, const char *scripts) {
     const char *names[MAX_COMMANDS];
     read_commands(scripts, &list);
     for (int i = 0; i < list.n; i++) names[i] = list.name[i];
-    const char *near = lpf_nearest(word, names, list.n);
+    const char *near = pf_nearest(word, names, list.n);
     if (near)
         fprintf(stderr, "performer: no command '%s' (did you mean '%s'?)\n", word, near);
     else

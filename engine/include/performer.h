@@ -140,6 +140,9 @@ PF_API pf_config *pf_config_new_bool(bool value);
 PF_API pf_config *pf_config_new_string(const char *value);
 PF_API double pf_config_number(const pf_config *node);      /* number or bool, else 0 */
 PF_API const char *pf_config_string(const pf_config *node); /* string, else NULL */
+/* The one of n names that a mistyped word is nearest to (edit distance at most a third of the
+ * longer one, a swap of neighbours counting once, case not at all), or NULL. */
+PF_API const char *pf_nearest(const char *word, const char *const *names, int n);
 /* JSON text, both ways. The text is the caller's: free it with pf_text_free. */
 PF_API int pf_json_parse(pf_config **node, const char *text, size_t bytes);
 PF_API int pf_json_write(char **text, const pf_config *node, bool indent);

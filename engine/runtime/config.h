@@ -38,7 +38,4 @@ const char *pf_config_string_of(const pf_config *options, const pf_option_info *
 enum { PF_DEFAULT_TEXT = 32 };
 struct pf_option_doc pf_option_describe(const pf_option_info *option, char *buffer);
 
-/* The entry of `names` nearest to `word` (edit distance at most a third), or NULL. */
-const char *pf_nearest(const char *word, const char *const *names, int n);
-
 #endif
