@@ -127,16 +127,17 @@ describe("the model's options on the command line", function()
 
   it("come to the model, its kernel and its n-gram memory", function()
     local run = train("all", ("--data %s --steps 3 --kv-heads 1 --head-dim 4 --tied off --bias "
-      .. "--rotary-base 500 --rows hadamard --norms sqrt_d --per-head off --kernel-seed 5 "
-      .. "--ngrams 3 --ngrams-shortest 2 --ngrams-width 8 --buckets 32 --qk-norm off --ratio 2")
+      .. "--rotary-base 500 --rows hadamard --per-head off --kernel-seed 5 "
+      .. "--ngrams 3 --ngrams-shortest 2 --ngrams-width 8 --buckets 32 --qk-norm off --ratio 2 "
+      .. "--attention softmax_plus --tilt -0.5")
       :format(path "t.txt"))
     local got = options_of(run)
     for name, want in pairs { kv_heads = 1, head_dim = 4, tied = false, bias = true,
                               rotary_base = 500, qk_norm = false } do
       assert.are.equal(want, got[name], name)
     end
-    for name, want in pairs { rows = "hadamard", norms = "sqrt_d", per_head = false, seed = 5,
-                              ratio = 2 } do
+    for name, want in pairs { rows = "hadamard", per_head = false, seed = 5, ratio = 2,
+                              name = "softmax_plus", tilt = -0.5 } do
       assert.are.equal(want, got.kernel[name], name)
     end
     assert.are.same({ shortest = 2, longest = 3, width = 8, buckets = 32 }, got.ngrams)
@@ -157,8 +158,10 @@ describe("the model's options on the command line", function()
         path "t.txt", name))
       assert.are.equal(kind, options_of(run).attention)
     end
-    local run = train("map", ("--data %s --steps 3 --attention elu"):format(path "t.txt"))
-    assert.are.equal("elu", options_of(run).kernel.name)
+    local run = train("map", ("--data %s --steps 3 --attention relu --norms sqrt_d"):format(
+      path "t.txt"))
+    assert.are.equal("relu sqrt_d", options_of(run).kernel.name .. " "
+      .. options_of(run).kernel.norms)
   end)
 
   it("are refused in one sentence, before a folder is made", function()
@@ -166,7 +169,8 @@ describe("the model's options on the command line", function()
       ["--kv-heads 3"] = "kv_heads", ["--rows square"] = "'rows' must be one of orthogonal",
       ["--tilt much"] = "%-%-tilt: 'much' is not a number",
       ["--bias maybe"] = "must be one of 'on'",
-      ["--dim 0"] = "'dim' must be", ["--heads 0"] = "'heads' must be",
+      ["--layers -1"] = "'%-1' is not a whole number from 0", ["--dim 0"] = "'dim' must be",
+      ["--heads 0"] = "'heads' must be",
       ["--optimizer adamm"] = "did you mean 'adamw'",
     } do
       local code, out, err = performer(("train --data %s --steps 3 --dim 16 --heads 4 %s --out %s")

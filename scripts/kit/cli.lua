@@ -242,10 +242,24 @@ local function complaint(message, rows)
   return near and ("%s (did you mean '--%s'?)"):format(message, near) or message
 end
 
+--- Words with "--name", "-1" made "--name=-1": argparse takes "-1" for an option.
+local function join_negative(words)
+  local joined = {}
+  for _, word in ipairs(words) do
+    local last = joined[#joined]
+    if word:find "^%-%.?%d" and last and last:find "^%-%-[^=]+$" then
+      joined[#joined] = last .. "=" .. word
+    else
+      joined[#joined + 1] = word
+    end
+  end
+  return joined
+end
+
 --- Parses `arg`; a mistake is misuse (code 2) in one sentence. Defaults are filled in from
 -- the rows, so that `given` tells what the user typed himself.
 function cli.parse(parser, rows, words)
-  local ok, result = parser:pparse(words)
+  local ok, result = parser:pparse(join_negative(words))
   if not ok then
     cli.fail(2, ("%s; %s --help lists what there is"):format(complaint(result, rows),
                                                             parser._name))

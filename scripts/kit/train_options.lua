@@ -59,7 +59,9 @@ local PRESETS = {
 for _, preset in pairs(PRESETS) do
   for name, value in pairs {
     dim = 128, layers = 4, heads = 4, features = 64, conv = 4, head_decay = 1, qk_norm = true,
+    -- The engine's own defaults, as words for a model's script.
     dropout = 0, redraw = 0, positions = "rotary", act = "gelu", norm = "layernorm",
+    recompute = false, reversible = false,
     lr = 4e-3, warmup = 60, decay = 0.1, clip = 1.0, minutes = 3, eval_every = 200,
   } do
     preset[name] = value
