@@ -151,9 +151,8 @@ local function check_heads(model)
     model.heads, dim, heads))
 end
 
---- Parts of a row can be handed on by causal linear attention only, and are to be worth it.
--- can(kind): attention.hands_on, or what it said before the seed was set; `model`, once there is
--- one, knows what auto chose.
+--- Parts of a row can be handed on by causal linear attention only, and are to be worth it. Once
+-- there is a model, which knows what auto chose, can(kind) tells whether its attention is such.
 function train_options.check_sliced(settings, can, model)
   local n = settings.sliced
   if n == 1 then return end
