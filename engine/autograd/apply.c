@@ -10,17 +10,24 @@
 /* Draws of calls from outside lie in the upper half, those of layers in the lower. */
 #define OUTSIDE_DRAW ((uint64_t)1 << 63)
 
+/* A paused tape around a hidden run (recompute.c) asks what the ops under it read. */
+static void note_op(const pf_tape *tape, const pf_op *op, pf_tensor *const *in, int n_in) {
+    pf_note *note = tape->note;
+    for (int i = 0; i < n_in; i++) {
+        const pf_tensor *t = in[i];
+        if (!t || t->dtype != PF_F32) continue;
+        note->wanted |= t->requires_grad;
+        if (t->tape == note->outer && t->tape_id == note->outer_id) note->captured = op->name;
+    }
+}
+
 static bool to_record(const pf_engine *engine, const pf_op *op, pf_tensor *const *in, int n_in) {
     if ((op->flags & PF_OP_NO_GRAD) || !op->backward) return false;
     const pf_tape *tape = engine->tape;
-    if (tape && tape->note && tape->paused == 1) pf_note_op(tape, op, in, n_in);
+    if (tape && tape->note && tape->paused == 1) note_op(tape, op, in, n_in);
     for (int i = 0; i < n_in; i++)
         if (pf_in_graph(engine, in[i])) return true;
     return false;
-}
-
-static void drop_saved(pf_call *c) {
-    for (int s = 0; s < PF_MAX_SAVED; s++) pf_tensor_release(&c->saved[s]);
 }
 
 int pf_apply_drawn(pf_engine *engine, const pf_op *op, pf_tensor *const *in, int n_in,
@@ -47,7 +54,8 @@ int pf_apply_drawn(pf_engine *engine, const pf_op *op, pf_tensor *const *in, int
         pf_call_release(&c);
         return status;
     }
-    drop_saved(&c);
+    /* What is saved is the node's now, or nobody's. */
+    for (int s = 0; s < PF_MAX_SAVED; s++) pf_tensor_release(&c.saved[s]);
     memcpy(out, c.out, (size_t)op->n_out * sizeof *out);
     return PF_OK;
 }

@@ -29,29 +29,25 @@ static pf_attr *named(call *c, const char *name) {
 static void set_int(call *c, const char *name, int64_t value) { named(c, name)->i = value; }
 static void set_number(call *c, const char *name, double value) { named(c, name)->f = value; }
 
-static int end(pf_tensor **y, pf_engine *e, const call *c, pf_tensor *const *in, int n_in,
-               uint64_t draw) {
+static int finish(pf_tensor **y, pf_engine *e, const call *c, pf_tensor *const *in, int n_in,
+                  uint64_t draw) {
     *y = NULL;
     if (c->missing) return pf_fail(PF_EINVAL, "%s: its row lacks an attribute", c->op->name);
     return pf_apply_drawn(e, c->op, in, n_in, c->attr, draw, y);
 }
 
 static int one(pf_tensor **y, pf_engine *e, const call *c, pf_tensor *x) {
-    return end(y, e, c, &x, 1, 0);
+    return finish(y, e, c, &x, 1, 0);
 }
 
 static int plain(pf_tensor **y, pf_engine *e, const pf_op *op, pf_tensor *a, pf_tensor *b) {
     pf_tensor *in[2] = {a, b};
     call c = begin(op);
-    return end(y, e, &c, in, 2, 0);
+    return finish(y, e, &c, in, 2, 0);
 }
 
 int pf_add(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b) {
     return plain(y, e, &pf_op_add, a, b);
-}
-
-int pf_mul(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b) {
-    return plain(y, e, &pf_op_mul, a, b);
 }
 
 int pf_affine(pf_tensor **y, pf_engine *e, pf_tensor *x, double scale, double shift) {
@@ -61,22 +57,13 @@ int pf_affine(pf_tensor **y, pf_engine *e, pf_tensor *x, double scale, double sh
     return one(y, e, &c, x);
 }
 
-int pf_unary_call(pf_tensor **y, pf_engine *e, const pf_op *op, pf_tensor *x) {
-    call c = begin(op);
-    return one(y, e, &c, x);
-}
-
-int pf_matmul(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b) {
-    return plain(y, e, &pf_op_matmul, a, b);
-}
-
 int pf_linear_act(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,
                   int act, bool step) {
     pf_tensor *in[3] = {x, weight, bias};
     call c = begin(&pf_op_linear);
     set_int(&c, "act", act);
     set_int(&c, "step", step);
-    return end(y, e, &c, in, bias ? 3 : 2, 0);
+    return finish(y, e, &c, in, bias ? 3 : 2, 0);
 }
 
 int pf_linear(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias) {
@@ -88,14 +75,14 @@ int pf_layernorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, p
     pf_tensor *in[3] = {x, weight, bias};
     call c = begin(&pf_op_layernorm);
     set_number(&c, "eps", eps);
-    return end(y, e, &c, in, bias ? 3 : 2, 0);
+    return finish(y, e, &c, in, bias ? 3 : 2, 0);
 }
 
 int pf_rmsnorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, double eps) {
     pf_tensor *in[2] = {x, weight};
     call c = begin(&pf_op_rmsnorm);
     set_number(&c, "eps", eps);
-    return end(y, e, &c, in, 2, 0);
+    return finish(y, e, &c, in, 2, 0);
 }
 
 /* A norm of x + h. */
@@ -104,7 +91,7 @@ static int norm_of_sum(pf_tensor **sum, pf_tensor **y, pf_engine *e, const pf_op
     pf_tensor *out[PF_MAX_OUT] = {NULL};
     call c = begin(op);
     set_number(&c, "eps", eps);
-    int status = end(out, e, &c, in, n_in, 0);
+    int status = finish(out, e, &c, in, n_in, 0);
     *sum = out[0], *y = out[1];
     return status;
 }
@@ -147,18 +134,18 @@ int pf_permute(pf_tensor **y, pf_engine *e, pf_tensor *x, int rank, const int *o
     return one(y, e, &c, x);
 }
 
-int pf_slice(pf_tensor **y, pf_engine *e, pf_tensor *x, int dim, int64_t first, int64_t last) {
+int pf_slice(pf_tensor **y, pf_engine *e, pf_tensor *x, int dim, int64_t first, int64_t end) {
     call c = begin(&pf_op_slice);
     set_int(&c, "dim", dim);
     set_int(&c, "first", first);
-    set_int(&c, "end", last);
+    set_int(&c, "end", end);
     return one(y, e, &c, x);
 }
 
 int pf_dropout(pf_tensor **y, pf_engine *e, pf_tensor *x, double p, uint64_t draw) {
     call c = begin(&pf_op_dropout);
     set_number(&c, "p", p);
-    return end(y, e, &c, &x, 1, draw);
+    return finish(y, e, &c, &x, 1, draw);
 }
 
 int pf_rotary(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *positions, double base,
@@ -168,7 +155,7 @@ int pf_rotary(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *positions, d
     set_number(&c, "base", base);
     set_int(&c, "halves", halves);
     set_int(&c, "offset", offset);
-    return end(y, e, &c, in, positions ? 2 : 1, 0);
+    return finish(y, e, &c, in, positions ? 2 : 1, 0);
 }
 
 int pf_swiglu(pf_tensor **y, pf_engine *e, pf_tensor *gate, pf_tensor *value) {

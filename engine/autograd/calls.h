@@ -8,11 +8,8 @@
 #include "tape.h"
 
 int pf_add(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b);
-int pf_mul(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b);
 /* scale x + shift */
 int pf_affine(pf_tensor **y, pf_engine *e, pf_tensor *x, double scale, double shift);
-int pf_unary_call(pf_tensor **y, pf_engine *e, const pf_op *op, pf_tensor *x); /* relu, gelu ... */
-int pf_matmul(pf_tensor **y, pf_engine *e, pf_tensor *a, pf_tensor *b);
 /* x (..., K) by weight (N, K), bias (N) or NULL -> (..., N) */
 int pf_linear(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias);
 /* act: place in "none|" PF_ACTS. step: for a few rows, as in decoding; reads the weights once, as

@@ -43,12 +43,12 @@ static bool same_target(const pf_target *a, const pf_target *b) {
 /* The input's gradient goes where an earlier input's of this node goes. */
 static bool is_twin(const pf_node *node, int i) {
     for (int j = 0; j < i; j++)
-        if (same_target(&node->to[j], &node->to[i])) return true;
+        if (same_target(&node->edge[j].to, &node->edge[i].to)) return true;
     return false;
 }
 
 static int open_target(pf_walk *w, pf_call *c, int i, bool *fresh, pf_tensor **t) {
-    const pf_target *to = &w->node->to[i];
+    const pf_target *to = &w->node->edge[i].to;
     if (to->leaf) {
         pf_tensor *leaf = to->leaf;
         PF_TRY(open_place(&leaf->grad, w->tape, leaf, true, leaf->grad_stale, fresh));
@@ -106,7 +106,7 @@ static int give_place(pf_walk *w, pf_tensor **place, pf_tensor *t) {
 }
 
 static int give_target(pf_walk *w, int i, pf_tensor *t) {
-    const pf_target *to = &w->node->to[i];
+    const pf_target *to = &w->node->edge[i].to;
     if (to->leaf) return give_leaf(w, to->leaf, t);
     return give_place(w, &w->tape->nodes[to->node].grad[to->slot], t);
 }
@@ -125,7 +125,7 @@ static int walk_give(pf_call *c, int i, pf_tensor *t) {
 
 static bool walk_gathers(const pf_call *c, int i) {
     const pf_walk *w = c->grad_context;
-    const pf_target *to = &w->node->to[i];
+    const pf_target *to = &w->node->edge[i].to;
     if (!c->need[i]) return false;
     if (is_twin(w->node, i)) return w->extra[i] != NULL;
     return to->leaf || w->tape->nodes[to->node].grad[to->slot];

@@ -3,8 +3,9 @@
  *
  * A node is one recorded call. It keeps of its inputs and outputs what the op's `uses`
  * names; the others are ghosts (shapes without data). Where the gradient of input i goes
- * stands in to[i]: to a leaf, to output `slot` of an earlier node, or nowhere. Nodes are
- * numbered in the order of recording, so every edge points to a smaller number.
+ * stands in edge[i].to: to a leaf, to output `slot` of an earlier node, or nowhere. Nodes are
+ * numbered in the order of recording, so every edge points to a smaller number, and walking
+ * from the last to the first meets a node when all that adds to its gradient has been walked.
  */
 #ifndef PF_NODE_H
 #define PF_NODE_H
@@ -17,23 +18,27 @@ typedef struct pf_target {
     int node, slot;  /* node -1: the gradient is not wanted */
 } pf_target;
 
-/* What a node runs again in backward (recompute.c, reversible.c): held from recording to the
+typedef struct pf_edge {
+    pf_tensor *in; /* NULL: absent */
+    pf_target to;
+} pf_edge;
+
+/* What backward runs a second time (recompute.c, reversible.c): held from recording to the
  * drop, when f.release is called. */
-typedef struct pf_rerun {
-    pf_again f;
+typedef struct pf_recomputation {
+    pf_recomputed f;     /* run NULL: a reversible node, or none */
     pf_branch_fn branch; /* of a reversible node: n_branches of them, on f.context */
     int64_t n_branches;
     uint64_t seed, draws; /* of the engine, before the first run */
-} pf_rerun;
+} pf_recomputation;
 
 typedef struct pf_node {
     const pf_op *op;
     uint64_t draw;
-    pf_rerun rerun; /* f.run NULL: none */
+    pf_recomputation recompute;
     int n_in;
+    pf_edge *edge; /* n_in of them; in one block with attr */
     pf_attr *attr; /* op->n_attrs of them */
-    pf_tensor *in[PF_MAX_IN];
-    pf_target to[PF_MAX_IN];
     pf_tensor *out[PF_MAX_OUT];
     pf_tensor *saved[PF_MAX_SAVED];
     pf_tensor *grad[PF_MAX_OUT]; /* NULL until the first contribution */
@@ -74,8 +79,6 @@ static inline bool pf_made_by(const pf_tape *tape, const pf_tensor *t) {
 /* Appends the call as a node: takes its saved tensors, links its outputs. On failure the
  * tape is as before and the call still owns everything. */
 int pf_tape_record(pf_tape *tape, pf_call *c);
-void pf_node_drop(pf_tape *tape, pf_node *node); /* everything but the targets */
-void pf_node_drop_targets(pf_node *node);
 
 /* The grad_context of one node's backward. */
 typedef struct pf_walk {
@@ -92,6 +95,10 @@ int pf_walk_seed(pf_tape *tape, int node, int slot, pf_tensor *grad);
 int pf_walk_fold(pf_walk *walk, pf_call *c, int status);
 
 /* ---- recompute.c, for reversible.c too ---- */
+/* Appends a node of `op`, which no table has, to the open tape. It takes r over when it
+ * succeeds; out[i] may become a header of its own. */
+int pf_record_recomputation(pf_engine *e, const pf_op *op, const pf_recomputation *r,
+                            pf_tensor *const *in, int n_in, pf_tensor **out, int n_out);
 /* Between begin and end nothing is recorded, and all that is made, but for the results, is gone
  * at the end. note.wanted then tells whether a leaf was read. */
 typedef struct pf_hidden {
@@ -104,14 +111,10 @@ int pf_hidden_begin(pf_hidden *h, pf_engine *e);
 int pf_hidden_end(pf_hidden *h, pf_engine *e, int status, pf_tensor **results, int n);
 /* A tape inside the backward of a node. */
 int pf_tape_open_inside(pf_tape **tape, const pf_walk *walk);
-/* *y as the last word of `tape`: a result that is an input or a parameter itself needs a node
- * there to take its gradient. *linked: it has one. */
-int pf_tape_link(pf_tape *tape, pf_tensor **y, bool *linked);
-/* The leaves of a recorded inner tape, but for `own`, go on the list of the outermost one: before
- * they are written to, so that a failure here finds nothing to undo. */
-int pf_tape_list_leaves(const pf_tape *tape, pf_tensor *const *own, int n_own);
-
-/* Tells tape->note of an op on these inputs (recompute.c). */
-void pf_note_op(const pf_tape *tape, const pf_op *op, pf_tensor *const *in, int n_in);
+/* Walks such a tape from its result *y, which it may replace, with the gradient dy. Nothing to do
+ * where *y depends on no leaf. own: leaves of the caller's, which a broken walk may leave as
+ * they are. */
+int pf_tape_walk_inside(pf_tape *tape, pf_tensor **y, pf_tensor *const *own, int n_own,
+                        const pf_tensor *dy);
 
 #endif

@@ -15,18 +15,6 @@
 #include "calls.h"
 #include "node.h"
 
-/* ---- what forward notes ---- */
-
-void pf_note_op(const pf_tape *tape, const pf_op *op, pf_tensor *const *in, int n_in) {
-    pf_note *note = tape->note;
-    for (int i = 0; i < n_in; i++) {
-        const pf_tensor *t = in[i];
-        if (!t || t->dtype != PF_F32) continue;
-        note->wanted |= t->requires_grad;
-        if (t->tape == note->outer && t->tape_id == note->outer_id) note->captured = op->name;
-    }
-}
-
 /* ---- running ---- */
 
 typedef struct {
@@ -55,7 +43,7 @@ static int make_views(views *v, pf_tensor *const *in, int n) {
     return PF_OK;
 }
 
-static int run(pf_engine *e, const pf_again *f, pf_tensor *const *in, int n, pf_tensor **y) {
+static int run(pf_engine *e, const pf_recomputed *f, pf_tensor *const *in, int n, pf_tensor **y) {
     *y = NULL;
     int status = f->run(f->context, e, in, n, y);
     if (status >= 0 && !*y) status = pf_fail(PF_EHOST, "recompute: the function gave no result");
@@ -71,11 +59,13 @@ static bool is_one_of(pf_tensor *const *list, int n, const pf_tensor *t) {
     return false;
 }
 
-int pf_tape_list_leaves(const pf_tape *tape, pf_tensor *const *own, int n_own) {
+/* The leaves of a recorded inner tape, but for `own`, go on the list of the outermost one: before
+ * they are written to, so that a failure here finds nothing to undo. */
+static int list_leaves(const pf_tape *tape, pf_tensor *const *own, int n_own) {
     pf_tape *host = tape->host;
     for (int64_t n = 0; n < tape->n; n++) {
         for (int i = 0; i < tape->nodes[n].n_in; i++) {
-            pf_tensor *leaf = tape->nodes[n].to[i].leaf;
+            pf_tensor *leaf = tape->nodes[n].edge[i].to.leaf;
             if (!leaf || is_one_of(own, n_own, leaf)) continue;
             PF_TRY(pf_heap_grow(host->heap, (void **)&host->given, &host->cap_given,
                                 host->n_given + 1, sizeof *host->given));
@@ -91,15 +81,18 @@ int pf_tape_open_inside(pf_tape **tape, const pf_walk *walk) {
     return PF_OK;
 }
 
-int pf_tape_link(pf_tape *tape, pf_tensor **y, bool *linked) {
-    pf_tensor *same = NULL;
-    *linked = pf_made_by(tape, *y);
-    if (*linked || !pf_in_graph(tape->engine, *y)) return PF_OK;
-    PF_TRY(pf_reshape(&same, tape->engine, *y, (*y)->rank, (*y)->shape));
-    pf_tensor_release(y);
-    *y = same;
-    *linked = true;
-    return PF_OK;
+int pf_tape_walk_inside(pf_tape *tape, pf_tensor **y, pf_tensor *const *own, int n_own,
+                        const pf_tensor *dy) {
+    /* A result that is an input or a parameter itself needs a node to take its gradient. */
+    if (!pf_made_by(tape, *y) && pf_in_graph(tape->engine, *y)) {
+        pf_tensor *same;
+        PF_TRY(pf_reshape(&same, tape->engine, *y, (*y)->rank, (*y)->shape));
+        pf_tensor_release(y);
+        *y = same;
+    }
+    if (!pf_made_by(tape, *y)) return PF_OK;
+    PF_TRY(list_leaves(tape, own, n_own));
+    return pf_tape_backward(tape, *y, dy);
 }
 
 static int check_same(const pf_call *c, const pf_tensor *y) {
@@ -111,26 +104,19 @@ static int check_same(const pf_call *c, const pf_tensor *y) {
                    pf_shape_of(c->dout[0]), pf_shape_of(y));
 }
 
-/* The second run draws the same random numbers as the first. */
-static int run_again(pf_engine *e, const pf_rerun *rerun, const views *in, pf_tensor **y) {
+/* Runs f on `tape` and walks it; afterwards the views hold their gradients. The second run
+ * draws the same random numbers as the first. */
+static int differentiate(pf_call *c, pf_tape *tape, const pf_recomputation *r, const views *in) {
+    pf_engine *e = c->engine;
+    pf_tensor *y;
     uint64_t seed = e->seed, draws = e->draws;
-    e->seed = rerun->seed;
-    e->draws = rerun->draws;
-    int status = run(e, &rerun->f, in->t, in->n, y);
+    e->seed = r->seed;
+    e->draws = r->draws;
+    int status = run(e, &r->f, in->t, in->n, &y);
     e->seed = seed;
     e->draws = draws;
-    return status;
-}
-
-/* Runs and walks on `tape`; afterwards the views hold their gradients. */
-static int differentiate(pf_call *c, pf_tape *tape, const pf_rerun *rerun, const views *in) {
-    pf_tensor *y = NULL;
-    bool linked = false;
-    int status = run_again(c->engine, rerun, in, &y);
     if (status >= 0) status = check_same(c, y);
-    if (status >= 0) status = pf_tape_link(tape, &y, &linked);
-    if (status >= 0 && linked) status = pf_tape_list_leaves(tape, in->t, in->n);
-    if (status >= 0 && linked) status = pf_tape_backward(tape, y, c->dout[0]);
+    if (status >= 0) status = pf_tape_walk_inside(tape, &y, in->t, in->n, c->dout[0]);
     pf_tensor_release(&y);
     return status;
 }
@@ -144,7 +130,7 @@ static int give_all(pf_call *c, const views *in) {
     return PF_OK;
 }
 
-static int again_backward(pf_call *c) {
+static int recompute_backward(pf_call *c) {
     const pf_walk *walk = c->grad_context;
     pf_tape *tape = NULL;
     views in;
@@ -153,7 +139,7 @@ static int again_backward(pf_call *c) {
     for (int i = 0; i < in.n; i++)
         if (c->need[i]) in.t[i]->requires_grad = true;
     int status = pf_tape_open_inside(&tape, walk);
-    if (status >= 0) status = differentiate(c, tape, &walk->node->rerun, &in);
+    if (status >= 0) status = differentiate(c, tape, &walk->node->recompute, &in);
     pf_tape_close(&tape);
     if (status >= 0) status = give_all(c, &in);
     drop_views(&in);
@@ -161,13 +147,13 @@ static int again_backward(pf_call *c) {
 }
 
 /* No row of the table: nothing but this file makes such a node. */
-static const pf_op again_op = {.name = "recompute",
-                               .args = "x",
-                               .results = "y",
-                               .max_in = PF_MAX_IN,
-                               .n_out = 1,
-                               .uses = PF_USES_ALL_IN,
-                               .backward = again_backward};
+static const pf_op recompute_op = {.name = "recompute",
+                                   .args = "x",
+                                   .results = "y",
+                                   .max_in = PF_MAX_IN,
+                                   .n_out = 1,
+                                   .uses = PF_USES_ALL_IN,
+                                   .backward = recompute_backward};
 
 /* ---- forward ---- */
 
@@ -213,8 +199,8 @@ int pf_hidden_end(pf_hidden *h, pf_engine *e, int status, pf_tensor **results, i
 }
 
 /* Runs f where nothing is recorded and all but *y dies at the end. */
-static int run_hidden(pf_engine *e, const pf_again *f, pf_tensor *const *in, int n, bool *wanted,
-                      pf_tensor **y) {
+static int run_hidden(pf_engine *e, const pf_recomputed *f, pf_tensor *const *in, int n,
+                      bool *wanted, pf_tensor **y) {
     pf_hidden hidden;
     views own;
     PF_TRY(make_views(&own, in, n));
@@ -228,47 +214,41 @@ static int run_hidden(pf_engine *e, const pf_again *f, pf_tensor *const *in, int
     return status;
 }
 
-/* The node that stands for all of it; takes f over when it succeeds. */
-static int record(pf_engine *e, const pf_rerun *rerun, pf_tensor *const *in, int n, pf_tensor **y) {
-    pf_call c;
-    memset(&c, 0, sizeof c);
-    c.engine = e;
-    c.op = &again_op;
-    c.n_in = n;
-    if (n > 0) memcpy(c.in, in, (size_t)n * sizeof *in);
-    c.out[0] = *y;
+int pf_record_recomputation(pf_engine *e, const pf_op *op, const pf_recomputation *r,
+                            pf_tensor *const *in, int n_in, pf_tensor **out, int n_out) {
+    pf_call c = {.engine = e, .op = op, .n_in = n_in};
+    if (n_in > 0) memcpy(c.in, in, (size_t)n_in * sizeof *in);
+    memcpy(c.out, out, (size_t)n_out * sizeof *out);
     int status = pf_tape_record(e->tape, &c);
-    *y = c.out[0]; /* the tape may have wanted a header of its own */
-    if (status >= 0) e->tape->nodes[e->tape->n - 1].rerun = *rerun;
+    memcpy(out, c.out, (size_t)n_out * sizeof *out);
+    if (status >= 0) e->tape->nodes[e->tape->n - 1].recompute = *r;
     return status;
 }
 
-static int recompute(pf_tensor **y, pf_engine *e, const pf_again *f, pf_tensor *const *in, int n,
-                     bool *taken) {
-    bool wanted = false;
-    pf_rerun rerun = {.f = *f, .seed = e->seed, .draws = e->draws};
+/* *taken: a node holds f from now on. */
+static int recompute(pf_tensor **y, pf_engine *e, const pf_recomputed *f, pf_tensor *const *in,
+                     int n, bool *taken) {
+    if (!e || !f->run) return pf_fail(PF_EINVAL, "recompute: no %s", e ? "function" : "engine");
+    if (n < 0 || n > PF_MAX_IN)
+        return pf_fail(PF_EINVAL, "recompute: %d inputs, at most %d are possible", n, PF_MAX_IN);
     if (!pf_tape_records(e)) return run(e, f, in, n, y);
+    const pf_recomputation r = {.f = *f, .seed = e->seed, .draws = e->draws};
+    bool wanted = false;
     PF_TRY(run_hidden(e, f, in, n, &wanted, y));
     for (int i = 0; i < n; i++) wanted |= pf_in_graph(e, in[i]);
     if (!wanted) return PF_OK;
-    int status = record(e, &rerun, in, n, y);
+    int status = pf_record_recomputation(e, &recompute_op, &r, in, n, y, 1);
     *taken = status >= 0;
     if (status < 0) pf_tensor_release(y);
     return status;
 }
 
-int pf_recompute(pf_tensor **y, pf_engine *engine, const pf_again *f, pf_tensor *const *inputs,
+int pf_recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f, pf_tensor *const *inputs,
                  int n) {
     *y = NULL;
     if (!f) return pf_fail(PF_EINVAL, "recompute: no function");
-    int status = PF_OK;
     bool taken = false;
-    if (!engine || !f->run)
-        status = pf_fail(PF_EINVAL, "recompute: no %s", engine ? "function" : "engine");
-    else if (n < 0 || n > PF_MAX_IN)
-        status = pf_fail(PF_EINVAL, "recompute: %d inputs, at most %d are possible", n, PF_MAX_IN);
-    else
-        status = recompute(y, engine, f, inputs, n, &taken);
+    int status = recompute(y, engine, f, inputs, n, &taken);
     if (!taken && f->release) f->release(f->context);
     return status < 0 ? status : PF_OK;
 }

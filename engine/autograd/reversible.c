@@ -12,8 +12,6 @@
  *
  * and has the branch's inputs again, to the rounding of one addition a branch.
  */
-#include <string.h>
-
 #include "calls.h"
 #include "kern.h"
 #include "fold.h"
@@ -69,7 +67,7 @@ static int undo(pf_engine *e, pf_tape *tape, halves *h, int t, pf_tensor *y) {
     pf_tensor *in[2] = {h->half[t], y}, *before = NULL;
     pf_tape *paused = pf_tape_pause(e);
     int status = pf_apply(e, &pf_op_sub, in, 2, NULL, &before);
-    pf_tape_resume(e, paused);
+    pf_tape_resume(paused);
     if (status < 0) return status;
     pf_tensor_pass_on(before, tape, tape->outer);
     pf_tensor_release(&h->half[t]);
@@ -78,20 +76,17 @@ static int undo(pf_engine *e, pf_tape *tape, halves *h, int t, pf_tensor *y) {
 }
 
 /* Branch i backward on `tape`; leaf: a view of the half that it reads. */
-static int walk_branch(pf_call *c, const pf_rerun *rerun, pf_tape *tape, int64_t i, halves *h,
+static int walk_branch(pf_call *c, const pf_recomputation *r, pf_tape *tape, int64_t i, halves *h,
                        pf_tensor *leaf) {
-    pf_tensor *y = NULL;
-    bool linked = false;
+    pf_tensor *y;
     int t = target_half(i);
     pf_engine *e = c->engine;
     uint64_t seed = e->seed;
-    e->seed = rerun->seed;
-    int status = run_branch(e, rerun->branch, rerun->f.context, i, leaf, h->half[t], &y);
+    e->seed = r->seed;
+    int status = run_branch(e, r->branch, r->f.context, i, leaf, h->half[t], &y);
     e->seed = seed;
     if (status >= 0) status = undo(e, tape, h, t, y);
-    if (status >= 0) status = pf_tape_link(tape, &y, &linked);
-    if (status >= 0 && linked) status = pf_tape_list_leaves(tape, &leaf, 1);
-    if (status >= 0 && linked) status = pf_tape_backward(tape, y, h->grad[t]);
+    if (status >= 0) status = pf_tape_walk_inside(tape, &y, &leaf, 1, h->grad[t]);
     pf_tensor_release(&y);
     return status;
 }
@@ -113,7 +108,7 @@ static int back_branch(pf_call *c, int64_t i, halves *h) {
     PF_TRY(pf_tensor_view(&leaf, h->half[s]));
     leaf->requires_grad = true;
     int status = pf_tape_open_inside(&tape, walk);
-    if (status >= 0) status = walk_branch(c, &walk->node->rerun, tape, i, h, leaf);
+    if (status >= 0) status = walk_branch(c, &walk->node->recompute, tape, i, h, leaf);
     pf_tape_close(&tape);
     if (status >= 0) status = take_gradient(c->engine, h, s, leaf);
     pf_tensor_require_grad(leaf, false);
@@ -125,7 +120,7 @@ static int reversible_backward(pf_call *c) {
     const pf_walk *walk = c->grad_context;
     halves h = {{NULL, NULL}, {NULL, NULL}};
     int status = begin_halves(c, &h);
-    for (int64_t i = walk->node->rerun.n_branches - 1; i >= 0 && status >= 0; i--) {
+    for (int64_t i = walk->node->recompute.n_branches - 1; i >= 0 && status >= 0; i--) {
         status = back_branch(c, i, &h);
     }
     for (int k = 0; k < 2 && status >= 0; k++) {
@@ -177,34 +172,18 @@ static int run_hidden(pf_engine *e, const pf_branches *b, pf_tensor **half, bool
     return status;
 }
 
-static int record(pf_engine *e, const pf_branches *b, uint64_t seed, pf_tensor *x1, pf_tensor *x2,
-                  pf_tensor **half) {
-    pf_call c;
-    memset(&c, 0, sizeof c);
-    c.engine = e;
-    c.op = &reversible_op;
-    c.n_in = 2;
-    c.in[0] = x1, c.in[1] = x2;
-    c.out[0] = half[0], c.out[1] = half[1];
-    int status = pf_tape_record(e->tape, &c);
-    half[0] = c.out[0], half[1] = c.out[1];
-    if (status < 0) return status;
-    e->tape->nodes[e->tape->n - 1].rerun =
-        (pf_rerun){.f = {.release = b->release, .context = b->context},
-                   .branch = b->run,
-                   .n_branches = b->n,
-                   .seed = seed};
-    return PF_OK;
-}
-
 static int reversible(pf_engine *e, const pf_branches *b, pf_tensor *x1, pf_tensor *x2,
                       pf_tensor **half, bool *taken) {
+    const pf_recomputation r = {.f = {.release = b->release, .context = b->context},
+                                .branch = b->run,
+                                .n_branches = b->n,
+                                .seed = e->seed};
     bool wanted = false;
-    uint64_t seed = e->seed;
     if (!pf_tape_records(e)) return run_all(e, b, half);
     PF_TRY(run_hidden(e, b, half, &wanted));
     if (!wanted && !pf_in_graph(e, x1) && !pf_in_graph(e, x2)) return PF_OK;
-    PF_TRY(record(e, b, seed, x1, x2, half));
+    pf_tensor *in[2] = {x1, x2};
+    PF_TRY(pf_record_recomputation(e, &reversible_op, &r, in, 2, half, 2));
     *taken = true;
     return PF_OK;
 }

@@ -5,12 +5,40 @@
  * every storage made while a tape is innermost is on its list and dies when it closes. A
  * tensor names its tape by address and by number, because addresses come back.
  */
+#include <stddef.h>
 #include <string.h>
 
 #include "node.h"
 
 /* Numbers tapes across all engines of the process. */
 static atomic_uint_fast64_t tape_count = 1;
+
+/* ---- what a node keeps ---- */
+
+static size_t block_bytes(const pf_node *node) {
+    return (size_t)node->n_in * sizeof *node->edge + (size_t)node->op->n_attrs * sizeof *node->attr;
+}
+
+/* All that backward reads: it goes as soon as the node has been walked, so that memory falls
+ * while the walk goes on. */
+static void drop_node(pf_node *node) {
+    for (int i = 0; node->edge && i < node->n_in; i++) pf_tensor_release(&node->edge[i].in);
+    for (int o = 0; o < PF_MAX_OUT; o++) {
+        pf_tensor_release(&node->out[o]);
+        pf_tensor_release(&node->grad[o]);
+    }
+    for (int s = 0; s < PF_MAX_SAVED; s++) pf_tensor_release(&node->saved[s]);
+    if (node->recompute.f.release) node->recompute.f.release(node->recompute.f.context);
+    node->recompute = (pf_recomputation){0};
+}
+
+/* The leaves last until the walk has ended: one that breaks off takes their gradients back. */
+static void drop_edges(pf_tape *tape, pf_node *node) {
+    if (!node->edge) return;
+    for (int i = 0; i < node->n_in; i++) pf_tensor_release(&node->edge[i].to.leaf);
+    pf_heap_free(tape->heap, node->edge, block_bytes(node));
+    node->edge = NULL;
+}
 
 /* ---- opening and closing ---- */
 
@@ -38,8 +66,8 @@ static void unlink_tape(pf_tape *tape) {
 
 static void free_tape(pf_tape *tape) {
     for (int64_t i = tape->n - 1; i >= 0; i--) {
-        pf_node_drop(tape, &tape->nodes[i]);
-        pf_node_drop_targets(&tape->nodes[i]);
+        drop_node(&tape->nodes[i]);
+        drop_edges(tape, &tape->nodes[i]);
     }
     pf_owner_close(&tape->owner);
     pf_heap *heap = tape->heap;
@@ -76,8 +104,7 @@ pf_tape *pf_tape_pause(pf_engine *engine) {
     return engine->tape;
 }
 
-void pf_tape_resume(pf_engine *engine, pf_tape *tape) {
-    (void)engine;
+void pf_tape_resume(pf_tape *tape) {
     if (tape && tape->paused > 0) tape->paused--;
 }
 
@@ -133,14 +160,13 @@ static int fill_node(pf_tape *tape, pf_node *node, pf_call *c) {
     node->op = op;
     node->draw = c->draw;
     node->n_in = c->n_in;
-    if (op->n_attrs > 0) {
-        node->attr = pf_heap_alloc(tape->heap, (size_t)op->n_attrs * sizeof *node->attr);
-        if (!node->attr) return PF_ENOMEM;
-        memcpy(node->attr, c->attr, (size_t)op->n_attrs * sizeof *node->attr);
-    }
+    node->edge = pf_heap_zalloc(tape->heap, block_bytes(node));
+    if (!node->edge) return PF_ENOMEM;
+    node->attr = (pf_attr *)(node->edge + c->n_in);
+    memcpy(node->attr, c->attr, (size_t)op->n_attrs * sizeof *node->attr);
     for (int i = 0; i < c->n_in; i++) {
-        node->to[i] = target_of(tape, c->in[i]);
-        PF_TRY(keep(&node->in[i], c->in[i], op->uses & PF_USES_IN(i)));
+        node->edge[i].to = target_of(tape, c->in[i]);
+        PF_TRY(keep(&node->edge[i].in, c->in[i], op->uses & PF_USES_IN(i)));
     }
     for (int o = 0; o < op->n_out; o++) {
         if (c->out[o]) PF_TRY(own_header(&c->out[o]));
@@ -158,8 +184,8 @@ int pf_tape_record(pf_tape *tape, pf_call *c) {
     memset(node, 0, sizeof *node);
     int status = fill_node(tape, node, c);
     if (status < 0) {
-        pf_node_drop(tape, node);
-        pf_node_drop_targets(node);
+        drop_node(node);
+        drop_edges(tape, node);
         return status;
     }
     memcpy(node->saved, c->saved, sizeof node->saved);
@@ -176,24 +202,6 @@ int pf_tape_record(pf_tape *tape, pf_call *c) {
     return PF_OK;
 }
 
-void pf_node_drop(pf_tape *tape, pf_node *node) {
-    for (int i = 0; i < node->n_in; i++) pf_tensor_release(&node->in[i]);
-    for (int o = 0; o < PF_MAX_OUT; o++) {
-        pf_tensor_release(&node->out[o]);
-        pf_tensor_release(&node->grad[o]);
-    }
-    for (int s = 0; s < PF_MAX_SAVED; s++) pf_tensor_release(&node->saved[s]);
-    size_t bytes = node->attr ? (size_t)node->op->n_attrs * sizeof *node->attr : 0;
-    pf_heap_free(tape->heap, node->attr, bytes);
-    node->attr = NULL;
-    if (node->rerun.f.release) node->rerun.f.release(node->rerun.f.context);
-    node->rerun = (pf_rerun){0};
-}
-
-void pf_node_drop_targets(pf_node *node) {
-    for (int i = 0; i < node->n_in; i++) pf_tensor_release(&node->to[i].leaf);
-}
-
 /* ---- walking ---- */
 
 static bool lost(const pf_tensor *t) { return t && t->storage && !t->storage->data; }
@@ -201,7 +209,7 @@ static bool lost(const pf_tensor *t) { return t && t->storage && !t->storage->da
 /* Tensors of an outer tape may have died before this walk. */
 static int check_alive(const pf_node *node) {
     bool dead = false;
-    for (int i = 0; i < node->n_in; i++) dead = dead || lost(node->in[i]);
+    for (int i = 0; i < node->n_in; i++) dead = dead || lost(node->edge[i].in);
     for (int o = 0; o < node->op->n_out; o++) dead = dead || lost(node->out[o]);
     for (int s = 0; s < PF_MAX_SAVED; s++) dead = dead || lost(node->saved[s]);
     if (!dead) return PF_OK;
@@ -217,17 +225,20 @@ static bool has_grad(const pf_node *node) {
 
 /* The call as forward left it, plus what backward reads. */
 static void restore_call(pf_call *c, pf_tape *tape, pf_node *node) {
-    memset(c, 0, sizeof *c);
+    memset(c, 0, offsetof(pf_call, held));
     c->engine = tape->engine;
     c->op = node->op;
     c->n_in = node->n_in;
     c->draw = node->draw;
-    if (node->attr) memcpy(c->attr, node->attr, (size_t)node->op->n_attrs * sizeof *c->attr);
-    memcpy(c->in, node->in, sizeof c->in);
+    memcpy(c->attr, node->attr, (size_t)node->op->n_attrs * sizeof *c->attr);
     memcpy(c->out, node->out, sizeof c->out);
     memcpy(c->saved, node->saved, sizeof c->saved);
     memcpy(c->dout, node->grad, sizeof c->dout);
-    for (int i = 0; i < node->n_in; i++) c->need[i] = node->to[i].leaf || node->to[i].node >= 0;
+    for (int i = 0; i < node->n_in; i++) {
+        const pf_edge *edge = &node->edge[i];
+        c->in[i] = edge->in;
+        c->need[i] = edge->to.leaf || edge->to.node >= 0;
+    }
     for (int o = 0; o < node->op->n_out; o++) {
         c->shape[o].rank = node->out[o] ? node->out[o]->rank : -1;
         if (!node->out[o]) continue;
@@ -269,7 +280,7 @@ static int check_loss(const pf_tape *tape, const pf_tensor *loss, const pf_tenso
 }
 
 /* The gradient of the loss itself: ones, or the caller's seed seen through an own header. */
-static int plant(pf_tape *tape, const pf_tensor *loss, const pf_tensor *seed) {
+static int seed_loss(pf_tape *tape, const pf_tensor *loss, const pf_tensor *seed) {
     pf_tensor *grad = NULL;
     if (seed) {
         PF_TRY(pf_tensor_view(&grad, seed));
@@ -290,7 +301,7 @@ static int plant(pf_tape *tape, const pf_tensor *loss, const pf_tensor *seed) {
 static void forget_leaves(pf_tape *tape) {
     for (int64_t n = 0; n < tape->n; n++)
         for (int i = 0; i < tape->nodes[n].n_in; i++)
-            if (tape->nodes[n].to[i].leaf) pf_tensor_clear_grad(tape->nodes[n].to[i].leaf);
+            pf_tensor_clear_grad(tape->nodes[n].edge[i].to.leaf);
     for (int64_t i = 0; i < tape->n_given; i++) pf_tensor_clear_grad(tape->given[i]);
 }
 
@@ -310,14 +321,14 @@ int pf_tape_backward_all(pf_tape *tape, pf_tensor *const *outs, const pf_tensor 
     for (int64_t i = 0; i < n_outs; i++) PF_TRY(check_loss(tape, outs[i], seeds[i]));
     tape->walked = tape->walking = true;
     int status = PF_OK;
-    for (int64_t i = 0; i < n_outs && status >= 0; i++) status = plant(tape, outs[i], seeds[i]);
+    for (int64_t i = 0; i < n_outs && status >= 0; i++) status = seed_loss(tape, outs[i], seeds[i]);
     for (int64_t n = tape->n - 1; n >= 0; n--) {
         pf_node *node = &tape->nodes[n];
         if (status >= 0 && has_grad(node)) status = walk_node(tape, node);
-        pf_node_drop(tape, node);
+        drop_node(node);
     }
     if (status < 0) forget_leaves(tape);
-    for (int64_t n = 0; n < tape->n; n++) pf_node_drop_targets(&tape->nodes[n]);
+    for (int64_t n = 0; n < tape->n; n++) drop_edges(tape, &tape->nodes[n]);
     tape->walking = false;
     if (tape->doomed) pf_tape_close(&tape);
     return status < 0 ? status : PF_OK;

@@ -27,7 +27,7 @@ bool pf_tape_records(const pf_engine *engine);
 /* Hides the open tape: between pause and resume nothing is recorded, and new tensors
  * still belong to the tape. */
 pf_tape *pf_tape_pause(pf_engine *engine);
-void pf_tape_resume(pf_engine *engine, pf_tape *tape);
+void pf_tape_resume(pf_tape *tape);
 
 /* pf_tape_backward from several results of one tape at once, each with its seed (NULL: 1). */
 int pf_tape_backward_all(pf_tape *tape, pf_tensor *const *outs, const pf_tensor *const *seeds,

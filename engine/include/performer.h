@@ -267,11 +267,11 @@ typedef struct {
     int (*run)(void *context, pf_engine *engine, pf_tensor *const *inputs, int n, pf_tensor **y);
     void (*release)(void *context); /* called once, when it will not be run again; or NULL */
     void *context;
-} pf_again;
+} pf_recomputed;
 /* *y = run(inputs). An open tape keeps the inputs alone; its backward runs f again on a tape of
  * its own. The same gradients as without, bit for bit where an input is used by f alone.
  * f is taken over in any case, also on failure. inputs[i] may be NULL; at most 24. */
-PF_API int pf_recompute(pf_tensor **y, pf_engine *engine, const pf_again *f,
+PF_API int pf_recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f,
                         pf_tensor *const *inputs, int n);
 
 /* Holds the gradient of f against central differences along random directions (keyed by

@@ -46,6 +46,6 @@ int pf_run_again(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf
     h->m = pf_module_retain(m);
     h->pass = pf_pass_retain(run->pass);
     h->first = h->pass.calls ? *h->pass.calls : 0;
-    pf_again f = {run_held, release_held, h};
+    pf_recomputed f = {run_held, release_held, h};
     return pf_recompute(y, e, &f, &x, 1);
 }

@@ -199,7 +199,7 @@ static int run_stream(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, p
     pf_run run = {.mode = mode, .pass = &quiet, .state = state, .last = last};
     pf_tape *tape = pf_tape_pause(e);
     int status = pf_run_module(m, e, &run, x, y);
-    pf_tape_resume(e, tape);
+    pf_tape_resume(tape);
     return status;
 }
 

@@ -3,7 +3,7 @@
  * every kernel level: values and gradients, with and without a tape, however the sum and its
  * norm are used afterwards.
  */
-#include "calls.h"
+#include "calls_support.h"
 #include "nn_support.h"
 
 static pf_engine engine;
@@ -75,8 +75,8 @@ static pf_tensor *used(const setup *s, pf_tensor *sum, pf_tensor *y) {
     pf_tensor *more = NULL, *z = NULL;
     if (s->use == SUM_ALONE) return pf_tensor_retain(sum);
     if (s->use == Y_ALONE) return pf_tensor_retain(y);
-    if (s->use == BRANCH) CHECK_OK(pf_mul(&more, &engine, y, y));
-    if (s->use == SUM_TWICE) CHECK_OK(pf_mul(&more, &engine, sum, sum));
+    if (s->use == BRANCH) CHECK_OK(call_two(&more, &engine, &pf_op_mul, y, y));
+    if (s->use == SUM_TWICE) CHECK_OK(call_two(&more, &engine, &pf_op_mul, sum, sum));
     CHECK_OK(pf_add(&z, &engine, s->use == SUM_TWICE ? y : sum, more ? more : y));
     pf_tensor_release(&more);
     return z;
@@ -90,7 +90,7 @@ static int64_t run(const setup *s, float *to) {
     for (int i = 0; i < LEAVES; i++) leaf[i] = make_leaf(s, i);
     if (s->tape) CHECK_OK(pf_tape_open(&tape, &engine));
     if (s->inner)
-        CHECK_OK(pf_unary_call(&x, &engine, &pf_op_tanh, leaf[X]));
+        CHECK_OK(call_one(&x, &engine, &pf_op_tanh, leaf[X]));
     else
         x = pf_tensor_retain(leaf[X]);
     norm_of_sum(s, x, leaf, kept);

@@ -6,7 +6,7 @@
 #ifndef PF_AUTOGRAD_SUPPORT_H
 #define PF_AUTOGRAD_SUPPORT_H
 
-#include "calls.h"
+#include "calls_support.h"
 #include "check.h"
 
 /* ---- engines over a counting allocator that can refuse ---- */
@@ -59,13 +59,13 @@ static inline pf_tensor *vector(pf_engine *e, int64_t n, uint64_t stream) {
 }
 
 static inline int sum_all(pf_tensor **y, pf_engine *e, pf_tensor *x) {
-    return pf_unary_call(y, e, &pf_op_sum, x);
+    return call_one(y, e, &pf_op_sum, x);
 }
 
 /* Replaces *x by op(*x). */
 static inline int then(pf_tensor **x, pf_engine *e, const pf_op *op) {
     pf_tensor *y = NULL;
-    int status = pf_unary_call(&y, e, op, *x);
+    int status = call_one(&y, e, op, *x);
     pf_tensor_release(x);
     *x = y;
     return status;

@@ -68,18 +68,18 @@ static void test_lifetime(void) {
     pf_tensor *w = vector(&e, 6, 1), *y, *view, *z = NULL, *loss;
     pf_tape *tape;
     CHECK_OK(pf_tape_open(&tape, &e));
-    CHECK_OK(pf_unary_call(&y, &e, &pf_op_exp, w));
+    CHECK_OK(call_one(&y, &e, &pf_op_exp, w));
     CHECK_OK(pf_reshape(&view, &e, w, 2, (const int64_t[]){2, 3}));
     CHECK(pf_in_graph(&e, y) && pf_in_graph(&e, view) && pf_in_graph(&e, w));
     pf_tape *paused = pf_tape_pause(&e);
     CHECK(!pf_in_graph(&e, y));
-    pf_tape_resume(&e, paused);
+    pf_tape_resume(paused);
     CHECK_FAILS(PF_ESTATE, pf_tensor_require_grad(y, true));
     pf_tape *address = tape;
     pf_tape_close(&tape);
     pf_tape_close(&tape);
     CHECK(tape == NULL && !pf_tensor_alive(y) && pf_tensor_alive(view));
-    CHECK_FAILS(PF_ESTATE, pf_unary_call(&z, &e, &pf_op_exp, y));
+    CHECK_FAILS(PF_ESTATE, call_one(&z, &e, &pf_op_exp, y));
     CHECK(z == NULL);
     /* A new tape, very likely at the old address: the old view is no part of it. */
     CHECK_OK(pf_tape_open(&tape, &e));
@@ -109,7 +109,7 @@ static void test_refusals(void) {
     CHECK_FAILS(PF_EDTYPE, pf_tensor_require_grad(ids, true));
     pf_tape *tape;
     CHECK_OK(pf_tape_open(&tape, &e));
-    CHECK_OK(pf_unary_call(&y, &e, &pf_op_exp, w));
+    CHECK_OK(call_one(&y, &e, &pf_op_exp, w));
     CHECK_FAILS(PF_ESHAPE, pf_tape_backward(tape, y, NULL));
     CHECK_FAILS(PF_EINVAL, pf_tape_backward(tape, w, NULL));
     pf_tensor *seed;
@@ -189,7 +189,7 @@ static void test_twice(void) {
     pf_tape *tape;
     CHECK_OK(pf_tape_open(&tape, &e));
     CHECK_OK(pf_affine(&m, &e, x, 1, 0));
-    CHECK_OK(pf_mul(&s, &e, m, m));
+    CHECK_OK(call_two(&s, &e, &pf_op_mul, m, m));
     CHECK_OK(pf_add(&y, &e, m, s));
     CHECK_OK(then(&y, &e, &pf_op_sum));
     CHECK_OK(pf_tape_backward(tape, y, NULL));
@@ -234,7 +234,7 @@ static void backward_of(pf_engine *e, pf_tensor *x, const pf_op *op) {
     pf_tensor *y;
     pf_tape *tape;
     CHECK_OK(pf_tape_open(&tape, e));
-    CHECK_OK(pf_unary_call(&y, e, op, x));
+    CHECK_OK(call_one(&y, e, op, x));
     CHECK_OK(then(&y, e, &pf_op_sum));
     CHECK_OK(pf_tape_backward(tape, y, NULL));
     pf_tape_close(&tape);
@@ -274,10 +274,10 @@ static void test_nesting(void) {
     pf_tape *outer, *inner;
     size_t live = pf_heap_live(e.heap);
     CHECK_OK(pf_tape_open(&outer, &e));
-    CHECK_OK(pf_unary_call(&y, &e, &pf_op_square, x));
+    CHECK_OK(call_one(&y, &e, &pf_op_square, x));
     CHECK_OK(pf_tape_open(&inner, &e));
     CHECK(!pf_in_graph(&e, y) && pf_in_graph(&e, x)); /* y is a constant in there */
-    CHECK_OK(pf_unary_call(&z, &e, &pf_op_neg, x));
+    CHECK_OK(call_one(&z, &e, &pf_op_neg, x));
     CHECK_OK(sum_all(&loss, &e, z));
     CHECK_OK(pf_tape_backward(inner, loss, NULL));
     pf_tensor_release(&loss);
@@ -315,11 +315,11 @@ static void fail_through(const pf_op *op, int n_in, int status) {
     size_t live = pf_heap_live(e.heap);
     pf_tape *tape;
     CHECK_OK(pf_tape_open(&tape, &e));
-    CHECK_OK(pf_unary_call(&m, &e, &pf_op_exp, x));
+    CHECK_OK(call_one(&m, &e, &pf_op_exp, x));
     pf_tensor *in[2] = {x, k};
     CHECK_OK(pf_apply(&e, op, in, n_in, NULL, &y));
     pf_tensor *s;
-    CHECK_OK(pf_mul(&s, &e, m, y));
+    CHECK_OK(call_two(&s, &e, &pf_op_mul, m, y));
     CHECK_OK(then(&s, &e, &pf_op_sum));
     CHECK_FAILS(status, pf_tape_backward(tape, s, NULL));
     CHECK(strstr(pf_last_error(), op->name) != NULL);
@@ -367,7 +367,7 @@ static int net_loss(net *m, pf_engine *e, pf_tensor **t) {
     PF_TRY(pf_embedding(&t[0], e, m->leaf[0], m->ids));
     PF_TRY(pf_layernorm(&t[1], e, t[0], m->leaf[1], m->leaf[2], 1e-5));
     PF_TRY(pf_linear(&t[2], e, t[1], m->leaf[3], m->leaf[4]));
-    PF_TRY(pf_unary_call(&t[3], e, &pf_op_gelu, t[2]));
+    PF_TRY(call_one(&t[3], e, &pf_op_gelu, t[2]));
     PF_TRY(pf_dropout(&t[4], e, t[3], 0.3, 9));
     PF_TRY(pf_swiglu(&t[5], e, t[4], t[2]));
     PF_TRY(pf_rmsnorm(&t[6], e, t[5], m->leaf[1], 1e-5));

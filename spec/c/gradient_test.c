@@ -29,7 +29,7 @@ static const pf_op wrong_op = {.name = "wrong",
 
 static int call_wrong(void *context, pf_engine *e, pf_tensor *const *in, int n, pf_tensor **y) {
     (void)context, (void)n;
-    return pf_unary_call(y, e, &wrong_op, in[0]);
+    return call_one(y, e, &wrong_op, in[0]);
 }
 
 /* 1000 + 1e-6 x: float32 cannot resolve the slope. */
@@ -41,7 +41,7 @@ static int call_flat(void *context, pf_engine *e, pf_tensor *const *in, int n, p
 /* Only the first input is used. */
 static int call_first(void *context, pf_engine *e, pf_tensor *const *in, int n, pf_tensor **y) {
     (void)context, (void)n;
-    return pf_unary_call(y, e, &pf_op_exp, in[0]);
+    return call_one(y, e, &pf_op_exp, in[0]);
 }
 
 static void test_gradcheck(void) {

@@ -1,4 +1,5 @@
 /* nn_test.c - modules that run: gradients, isolation of items, causality, documents, hosts. */
+#include "calls_support.h"
 #include "nn_support.h"
 
 /* ---- gradients ---- */
@@ -116,7 +117,7 @@ static int heads_of(void *context, pf_engine *e, pf_tensor *const *inputs, int n
     pf_attr heads[2] = {{.i = 2}, {.i = 0}};
     (void)context, (void)n;
     int status = pf_apply(e, &pf_op_split_heads, inputs, 1, heads, side);
-    if (status >= 0) status = pf_mul(&product, e, side[1], side[2]);
+    if (status >= 0) status = call_two(&product, e, &pf_op_mul, side[1], side[2]);
     if (status >= 0) status = pf_add(y, e, side[0], product);
     for (int i = 0; i < 3; i++) pf_tensor_release(&side[i]);
     pf_tensor_release(&product);

@@ -2,7 +2,7 @@
  * norms_losses_test.c - what the gradient check cannot see of norms, embedding, losses, dropout,
  * rotary and swiglu: values against plain double arithmetic, bounds, masks, layouts, extremes.
  */
-#include "calls.h"
+#include "calls_support.h"
 #include "check.h"
 
 static pf_engine engine;
@@ -120,7 +120,7 @@ static void test_changed_ids(void) {
     pf_tape *tape;
     CHECK_OK(pf_tape_open(&tape, &engine));
     CHECK_OK(pf_embedding(&y, &engine, table, ids));
-    CHECK_OK(pf_unary_call(&s, &engine, &pf_op_sum, y));
+    CHECK_OK(call_one(&s, &engine, &pf_op_sum, y));
     pf_i32(ids)[1] = 1 << 30;
     CHECK_FAILS(PF_EINVAL, pf_tape_backward(tape, s, NULL));
     pf_tape_close(&tape);
@@ -247,7 +247,7 @@ static void test_dropout(void) {
     pf_tape *tape;
     CHECK_OK(pf_tape_open(&tape, &engine));
     CHECK_OK(pf_dropout(&y, &engine, x, 0.3, 7));
-    CHECK_OK(pf_unary_call(&s, &engine, &pf_op_sum, y));
+    CHECK_OK(call_one(&s, &engine, &pf_op_sum, y));
     pf_seed(&engine, engine.seed + 1);
     CHECK_OK(pf_tape_backward(tape, s, NULL));
     wrong = 0;
@@ -353,8 +353,8 @@ static void test_rotary_layout(void) {
     }
     CHECK(same);
     pf_tensor *square;
-    CHECK_OK(pf_unary_call(&square, &engine, &pf_op_square, y));
-    CHECK_OK(pf_unary_call(&s, &engine, &pf_op_sum, square));
+    CHECK_OK(call_one(&square, &engine, &pf_op_square, y));
+    CHECK_OK(call_one(&s, &engine, &pf_op_sum, square));
     CHECK_OK(pf_tape_backward(tape, s, NULL));
     bool good = true; /* turning keeps lengths: d sum(y^2) / dx = 2 x */
     for (int64_t i = 0; i < 120; i++)

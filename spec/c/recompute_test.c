@@ -30,7 +30,7 @@ static int inside(part *p, pf_engine *e, pf_tensor **x) {
     part *inner = &nested[used++ % 64];
     *inner = (part){.leaf = {p->leaf[0], p->leaf[1]}, .depth = p->depth - 1};
     pf_tensor *y = NULL;
-    pf_again f = {part_run, part_release, inner};
+    pf_recomputed f = {part_run, part_release, inner};
     int status = pf_recompute(&y, e, &f, x, 1);
     pf_tensor_release(x);
     *x = y;
@@ -39,9 +39,9 @@ static int inside(part *p, pf_engine *e, pf_tensor **x) {
 
 static int compute(part *p, pf_engine *e, pf_tensor *x, pf_tensor **y) {
     pf_tensor *a = NULL, *b = NULL, *c = NULL, *d = NULL;
-    int status = pf_mul(&a, e, x, p->leaf[0]);
+    int status = call_two(&a, e, &pf_op_mul, x, p->leaf[0]);
     if (status >= 0) status = pf_affine(&b, e, a, 0.1, 0);
-    if (status >= 0) status = pf_unary_call(&c, e, &pf_op_exp, b);
+    if (status >= 0) status = call_one(&c, e, &pf_op_exp, b);
     if (status >= 0) status = then(&c, e, &pf_op_exp);
     if (status >= 0) status = then(&c, e, &pf_op_tanh);
     if (status >= 0 && p->depth > 0) status = inside(p, e, &c);
@@ -101,7 +101,7 @@ static part part_of(const bed *b) { return (part){.leaf = {b->w, b->v}}; }
 /* The part on h, in its place. */
 static int apply(bed *b, part *p, bool again, pf_tensor **h) {
     pf_tensor *y = NULL;
-    pf_again f = {part_run, part_release, p};
+    pf_recomputed f = {part_run, part_release, p};
     p->handed = again;
     int status = again ? pf_recompute(&y, &b->e, &f, h, 1) : part_run(p, &b->e, h, 1, &y);
     pf_tensor_release(h);
@@ -113,7 +113,7 @@ static int step(bed *b, part *parts, int n, bool again) {
     pf_tape *tape = NULL;
     pf_tensor *h = NULL, *loss = NULL;
     PF_TRY(pf_tape_open(&tape, &b->e));
-    int status = pf_unary_call(&h, &b->e, &pf_op_tanh, b->x);
+    int status = call_one(&h, &b->e, &pf_op_tanh, b->x);
     for (int i = 0; i < n && status >= 0; i++) status = apply(b, &parts[i], again, &h);
     if (status >= 0) status = sum_all(&loss, &b->e, h);
     if (status >= 0) status = pf_tape_backward(tape, loss, NULL);
@@ -264,7 +264,7 @@ static void test_captured(void) {
         pf_tape *tape;
         pf_tensor *h, *made = NULL;
         CHECK_OK(pf_tape_open(&tape, &b.e));
-        CHECK_OK(pf_unary_call(&made, &b.e, &pf_op_exp, b.x));
+        CHECK_OK(call_one(&made, &b.e, &pf_op_exp, b.x));
         if (way == 0)
             p.captured = made;
         else
@@ -339,7 +339,7 @@ static void test_misuse(void) {
     part p = part_of(&b);
     pf_tensor *y = NULL, *many[PF_MAX_IN + 1];
     for (int i = 0; i <= PF_MAX_IN; i++) many[i] = b.x;
-    pf_again f = {part_run, part_release, &p}, none = {NULL, part_release, &p};
+    pf_recomputed f = {part_run, part_release, &p}, none = {NULL, part_release, &p};
     CHECK_FAILS(PF_EINVAL, pf_recompute(&y, &b.e, NULL, many, 1));
     CHECK_FAILS(PF_EINVAL, pf_recompute(&y, &b.e, &none, many, 1));
     CHECK_FAILS(PF_EINVAL, pf_recompute(&y, &b.e, &f, many, PF_MAX_IN + 1));
