@@ -13,18 +13,18 @@
 
 /* ---- places ---- */
 
-static int make_like(pf_tensor **t, pf_tape *tape, const pf_tensor *like, bool lasting) {
-    if (lasting) return pf_tensor_make_lasting(t, like->heap, PF_F32, like->rank, like->shape);
-    return pf_tensor_make(t, tape->engine, PF_F32, like->rank, like->shape);
-}
-
-/* Makes *place ready to be written: *fresh tells that its numbers are undefined. */
+/* Makes *place ready to be written: *fresh tells that its numbers are undefined. What others
+ * hold too (a view handed over, a header that a script has of a leaf's gradient) is replaced by a
+ * copy, so that they never see numbers change. lasting: outside every tape. */
 static int open_place(pf_tensor **place, pf_tape *tape, const pf_tensor *like, bool lasting,
                       bool stale, bool *fresh) {
+    pf_tensor *made;
     *fresh = !*place || stale;
     if (*place && pf_tensor_own(*place)) return PF_OK;
-    pf_tensor *made;
-    PF_TRY(make_like(&made, tape, like, lasting));
+    if (lasting)
+        PF_TRY(pf_tensor_make_lasting(&made, like->heap, PF_F32, like->rank, like->shape));
+    else
+        PF_TRY(pf_tensor_make(&made, tape->engine, PF_F32, like->rank, like->shape));
     int status = *fresh ? PF_OK : pf_add_into(tape->engine, made, true, *place, 1);
     if (status < 0) {
         pf_tensor_release(&made);
@@ -87,13 +87,6 @@ static int walk_slot(pf_call *c, int i, bool want_fresh, bool *fresh, pf_tensor 
     return PF_OK;
 }
 
-static int give_leaf(pf_walk *w, pf_tensor *leaf, const pf_tensor *t) {
-    bool fresh;
-    PF_TRY(open_place(&leaf->grad, w->tape, leaf, true, leaf->grad_stale, &fresh));
-    leaf->grad_stale = false;
-    return pf_add_into(w->tape->engine, leaf->grad, fresh, t, 1);
-}
-
 /* An empty place takes the tensor itself, another one adds it. */
 static int give_place(pf_walk *w, pf_tensor **place, pf_tensor *t) {
     if (!*place) {
@@ -105,10 +98,15 @@ static int give_place(pf_walk *w, pf_tensor **place, pf_tensor *t) {
     return pf_add_into(w->tape->engine, *place, false, t, 1);
 }
 
+/* A leaf's gradient outlives the tape: it adds, or copies, and never takes the tensor. */
 static int give_target(pf_walk *w, int i, pf_tensor *t) {
     const pf_target *to = &w->node->edge[i].to;
-    if (to->leaf) return give_leaf(w, to->leaf, t);
-    return give_place(w, &w->tape->nodes[to->node].grad[to->slot], t);
+    pf_tensor *leaf = to->leaf;
+    bool fresh;
+    if (!leaf) return give_place(w, &w->tape->nodes[to->node].grad[to->slot], t);
+    PF_TRY(open_place(&leaf->grad, w->tape, leaf, true, leaf->grad_stale, &fresh));
+    leaf->grad_stale = false;
+    return pf_add_into(w->tape->engine, leaf->grad, fresh, t, 1);
 }
 
 static int walk_give(pf_call *c, int i, pf_tensor *t) {

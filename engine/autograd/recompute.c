@@ -30,7 +30,9 @@ static void drop_views(views *v) {
     }
 }
 
-/* Headers of our own on the inputs, outside every graph; NULL stays NULL. */
+/* Headers of our own on the inputs, outside every graph; NULL stays NULL. The function works on
+ * these, so that in backward they can be leaves of the inner tape while the inputs themselves
+ * stay what they are on the outer one. */
 static int make_views(views *v, pf_tensor *const *in, int n) {
     memset(v, 0, sizeof *v);
     v->n = n;
@@ -121,15 +123,6 @@ static int differentiate(pf_call *c, pf_tape *tape, const pf_recomputation *r, c
     return status;
 }
 
-static int give_all(pf_call *c, const views *in) {
-    for (int i = 0; i < in->n; i++) {
-        pf_tensor *view = in->t[i];
-        if (!c->need[i] || !view->grad || view->grad_stale) continue;
-        PF_TRY(pf_grad_give(c, i, view->grad));
-    }
-    return PF_OK;
-}
-
 static int recompute_backward(pf_call *c) {
     const pf_walk *walk = c->grad_context;
     pf_tape *tape = NULL;
@@ -141,7 +134,10 @@ static int recompute_backward(pf_call *c) {
     int status = pf_tape_open_inside(&tape, walk);
     if (status >= 0) status = differentiate(c, tape, &walk->node->recompute, &in);
     pf_tape_close(&tape);
-    if (status >= 0) status = give_all(c, &in);
+    for (int i = 0; i < in.n && status >= 0; i++) {
+        pf_tensor *view = in.t[i];
+        if (c->need[i] && view->grad && !view->grad_stale) status = pf_grad_give(c, i, view->grad);
+    }
     drop_views(&in);
     return status;
 }
@@ -157,15 +153,6 @@ static const pf_op recompute_op = {.name = "recompute",
 
 /* ---- forward ---- */
 
-/* What ran must not have done to the tapes around it. */
-static int check_tapes(const pf_engine *e, const pf_hidden *h) {
-    if (e->tape != h->scratch)
-        return pf_fail(PF_ESTATE, "recompute: a tape that was opened inside is still open");
-    if (h->scratch->outer != h->outer)
-        return pf_fail(PF_ESTATE, "recompute: the tape around it was closed inside");
-    return PF_OK;
-}
-
 static int check_captured(const pf_note *note, pf_tensor *const *results, int n) {
     const char *what = note->captured;
     for (int i = 0; i < n; i++) {
@@ -180,6 +167,9 @@ static int check_captured(const pf_note *note, pf_tensor *const *results, int n)
                    what);
 }
 
+/* The scratch tape records nothing. It is there to own what the function makes, and to note what
+ * its ops read: a leaf (then there is something to differentiate), or a tensor of the outer tape
+ * that is no input (whose gradient a second run could not pass on). */
 int pf_hidden_begin(pf_hidden *h, pf_engine *e) {
     *h = (pf_hidden){.outer = e->tape, .note = {.outer = e->tape, .outer_id = e->tape->id}};
     PF_TRY(pf_tape_open(&h->scratch, e));
@@ -189,8 +179,11 @@ int pf_hidden_begin(pf_hidden *h, pf_engine *e) {
 }
 
 int pf_hidden_end(pf_hidden *h, pf_engine *e, int status, pf_tensor **results, int n) {
-    int kept = check_tapes(e, h);
-    if (status >= 0) status = kept;
+    /* What ran must have left the tapes around it as they were. */
+    if (status >= 0 && e->tape != h->scratch)
+        status = pf_fail(PF_ESTATE, "recompute: a tape that was opened inside is still open");
+    else if (status >= 0 && h->scratch->outer != h->outer)
+        status = pf_fail(PF_ESTATE, "recompute: the tape around it was closed inside");
     if (status >= 0) status = check_captured(&h->note, results, n);
     for (int i = 0; i < n && status >= 0; i++) pf_tensor_pass_on(results[i], h->scratch, h->outer);
     pf_tape_close(&h->scratch);

@@ -40,28 +40,6 @@ typedef struct {
     pf_tensor *half[2], *grad[2];
 } halves;
 
-static void drop_halves(halves *h) {
-    for (int k = 0; k < 2; k++) {
-        pf_tensor_release(&h->half[k]);
-        pf_tensor_release(&h->grad[k]);
-    }
-}
-
-/* Outputs and their gradients; zeros where none arrived. */
-static int begin_halves(pf_call *c, halves *h) {
-    for (int k = 0; k < 2; k++) {
-        const pf_tensor *y = c->out[k];
-        h->half[k] = pf_tensor_retain(c->out[k]);
-        if (c->dout[k]) {
-            h->grad[k] = pf_tensor_retain(c->dout[k]);
-            continue;
-        }
-        PF_TRY(pf_tensor_make(&h->grad[k], c->engine, PF_F32, y->rank, y->shape));
-        PF_TRY(pf_tensor_fill(h->grad[k], 0));
-    }
-    return PF_OK;
-}
-
 /* Half t before the branch that made y, outside the inner tape. */
 static int undo(pf_engine *e, pf_tape *tape, halves *h, int t, pf_tensor *y) {
     pf_tensor *in[2] = {h->half[t], y}, *before = NULL;
@@ -117,16 +95,26 @@ static int back_branch(pf_call *c, int64_t i, halves *h) {
 }
 
 static int reversible_backward(pf_call *c) {
-    const pf_walk *walk = c->grad_context;
+    const pf_recomputation *r = &((const pf_walk *)c->grad_context)->node->recompute;
     halves h = {{NULL, NULL}, {NULL, NULL}};
-    int status = begin_halves(c, &h);
-    for (int64_t i = walk->node->recompute.n_branches - 1; i >= 0 && status >= 0; i--) {
-        status = back_branch(c, i, &h);
-    }
+    int status = PF_OK;
     for (int k = 0; k < 2 && status >= 0; k++) {
-        if (c->need[k]) status = pf_grad_give(c, k, h.grad[k]);
+        h.half[k] = pf_tensor_retain(c->out[k]);
+        h.grad[k] = pf_tensor_retain(c->dout[k]);
+        if (h.grad[k]) continue;
+        const pf_tensor *y = c->out[k]; /* nothing arrived for this half */
+        status = pf_tensor_make(&h.grad[k], c->engine, PF_F32, y->rank, y->shape);
+        if (status >= 0) status = pf_tensor_fill(h.grad[k], 0);
     }
-    drop_halves(&h);
+    for (int64_t i = r->n_branches - 1; i >= 0 && status >= 0; i--) status = back_branch(c, i, &h);
+    for (int k = 0; k < 2; k++) {
+        if (status >= 0 && c->need[k]) status = pf_grad_give(c, k, h.grad[k]);
+    }
+    /* They change from branch to branch, so that the call cannot hold them. */
+    for (int k = 0; k < 2; k++) {
+        pf_tensor_release(&h.half[k]);
+        pf_tensor_release(&h.grad[k]);
+    }
     return status;
 }
 

@@ -4,6 +4,11 @@
  * What holds: engine->tape is the innermost open tape, tapes form a chain through `outer`;
  * every storage made while a tape is innermost is on its list and dies when it closes. A
  * tensor names its tape by address and by number, because addresses come back.
+ *
+ * A tape is walked once. The walk frees each node behind it, so that there is nothing left to
+ * walk again, and no op may record meanwhile: what backward computes is not part of the graph.
+ * Ops that run a forward inside their backward (recompute.c, reversible.c) open a tape of their
+ * own for it, which stands inside this one and is walked and closed before they return.
  */
 #include <stddef.h>
 #include <string.h>
@@ -56,7 +61,8 @@ int pf_tape_open(pf_tape **tape, pf_engine *engine) {
     return PF_OK;
 }
 
-/* Takes the tape out of its engine's chain, wherever in it it stands. */
+/* Takes the tape out of its engine's chain, wherever in it it stands: a host may close an outer
+ * tape before an inner one. */
 static void unlink_tape(pf_tape *tape) {
     if (!tape->engine) return;
     pf_tape **link = &tape->engine->tape;
@@ -133,6 +139,7 @@ static int keep(pf_tensor **kept, pf_tensor *t, bool used) {
     return PF_OK;
 }
 
+/* A tensor of an outer tape, or one that was made under a pause, is a constant here. */
 static pf_target target_of(const pf_tape *tape, pf_tensor *t) {
     pf_target to = {.leaf = NULL, .node = -1, .slot = 0};
     if (!t || t->dtype != PF_F32) return to;
@@ -320,6 +327,8 @@ int pf_tape_backward_all(pf_tape *tape, pf_tensor *const *outs, const pf_tensor 
     PF_TRY(check_walk(tape));
     for (int64_t i = 0; i < n_outs; i++) PF_TRY(check_loss(tape, outs[i], seeds[i]));
     tape->walked = tape->walking = true;
+    /* From the last node to the first: when one is met, all that reads its outputs has been
+     * walked, so its gradient is whole. One without a gradient has no part in the loss. */
     int status = PF_OK;
     for (int64_t i = 0; i < n_outs && status >= 0; i++) status = seed_loss(tape, outs[i], seeds[i]);
     for (int64_t n = tape->n - 1; n >= 0; n--) {

@@ -4,6 +4,10 @@
  *   columns  it is kept: a task owns a stretch of `to` and adds whole runs onto it;
  *   rows     it is reduced: a task owns elements of `to` and sums runs in double.
  * A huge row is cut in blocks of fixed length whose partial sums are added in order.
+ *
+ * What must hold: which way is taken, where pieces begin and the order of every addition follow
+ * from shapes and strides. Threads only decide who computes a kept element, never how: each is
+ * summed by one task from first to last, or in blocks that no task cuts.
  */
 #include "fold.h"
 
@@ -20,7 +24,7 @@ typedef struct fold {
     pf_iter kept;    /* operand 0: to, then x */
     pf_iter reduced; /* the same operands; `to` stands still */
     int64_t n_kept, n_reduced;
-    int64_t grain;   /* kept elements a task */
+    int64_t grain;   /* kept elements (columns), or blocks of them (rows), a task */
     int64_t blocks;  /* rows: partial sums an element */
     double *partial; /* (n_kept, blocks), NULL when blocks is 1 */
 } fold;
@@ -62,7 +66,8 @@ static void store(const fold *w, float *to, int64_t stride, int64_t n, const flo
     }
 }
 
-/* Where kept element `index` lies in each operand. *left: elements until its run ends. */
+/* Where kept element `index` lies in each operand. *left: elements until its run ends; so far
+ * the operands step evenly. */
 static void kept_at(const fold *w, int64_t index, float **to, const float **x, int64_t *left) {
     int64_t offset[PF_ITER_MAX];
     pf_iter_place(&w->kept, index, offset);
@@ -73,7 +78,8 @@ static void kept_at(const fold *w, int64_t index, float **to, const float **x, i
 
 /* ---- nothing reduced ---------------------------------------------------------- */
 
-/* True when pieces need no buffer: f reads the operands in place and writes into `to`. */
+/* True when pieces need no buffer: f reads the operands in place and writes into `to`. Then a
+ * piece may be a whole run; else it is as long as the buffers on the stack. */
 static bool direct(const fold *w) {
     if (!w->job->overwrite || !w->job->f || w->kept.inner_stride[0] != 1) return false;
     for (int k = 0; k < w->job->n; k++)
@@ -102,7 +108,7 @@ static void map_range(void *context, int64_t first, int64_t last) {
 /* ---- columns: whole runs of kept elements are added --------------------------- */
 
 /* Running sums of n columns. Every ROUND runs they join the total: the error grows with
- * the number of rounds, not of runs. */
+ * ROUND and the number of rounds, not with that of the runs. */
 typedef struct columns {
     int64_t n, pending;
     float sum[PF_FOLD_PIECE], *total;
@@ -173,7 +179,8 @@ static void column_range(void *context, int64_t first, int64_t last) {
 
 /* ---- rows: runs of reduced elements are summed -------------------------------- */
 
-/* The sum over reduced elements first .. last-1 at x, in double over pieces. */
+/* The sum over reduced elements first .. last-1 at x: a piece in float by the kernel, whose order
+ * is fixed, pieces in double. */
 static double sum_row(const fold *w, const float *const *x, int64_t first, int64_t last) {
     float buffers[PF_FOLD_IN][PF_FOLD_PIECE], g[PF_FOLD_PIECE];
     double total = 0;
@@ -213,6 +220,7 @@ static void row_range(void *context, int64_t first, int64_t last) {
     }
 }
 
+/* Few long rows: their blocks are tasks too, so that one row still keeps all threads busy. */
 static int fold_rows(fold *w) {
     size_t bytes = 0;
     w->blocks = pf_max(1, pf_ceil_div(w->n_reduced, BLOCK));
@@ -250,7 +258,8 @@ static int64_t stride_in(const pf_tensor *t, int rank, int d) {
     return at < 0 || t->shape[at] == 1 ? 0 : t->stride[at];
 }
 
-/* The operands become headers that have the dimensions of the space only, broadcast. */
+/* The operands become headers that have the dimensions of the space only, broadcast: a dimension
+ * that a header lacks, or has with size 1, gets stride 0. */
 int64_t pf_split_space(int rank, const int64_t *shape, int n, const pf_tensor *const *operand,
                        bool kept, pf_iter *it) {
     pf_tensor header[PF_ITER_MAX];

@@ -153,27 +153,14 @@ static void turn_rows(void *context, int64_t first, int64_t last) {
     }
 }
 
-static void set_strides(rotary_job *job, const pf_tensor *from, const pf_tensor *to) {
-    job->from = pf_f32(from);
-    job->to = pf_f32(to);
-    job->heads_inner = from->stride[2] > from->stride[1];
-    memcpy(job->from_stride, from->stride, sizeof job->from_stride);
-    memcpy(job->to_stride, to->stride, sizeof job->to_stride);
-}
-
-/* t itself where the numbers of its rows lie in a row, else a contiguous copy. */
-static int take_rows(pf_call *c, pf_tensor *t, pf_tensor **rows) {
-    *rows = t;
-    return t->shape[3] > 1 && t->stride[3] != 1 ? pf_call_compact(c, t, rows) : PF_OK;
-}
-
-/* to = given turned by its positions (sign 1), or back (sign -1). */
-static int turn(pf_call *c, pf_tensor *given, pf_tensor *to, float sign) {
-    const int64_t *dim = given->shape;
-    int64_t rows = dim[0] * dim[1] * dim[2], offset = c->attr[ATTR_OFFSET].i;
-    pf_tensor *from, *positions;
+/* to = from turned by its positions (sign 1), or back (sign -1). The numbers of a head must lie
+ * in a row, the rows may lie anywhere. */
+static int turn(pf_call *c, pf_tensor *from, pf_tensor *to, float sign) {
+    const int64_t *dim = from->shape;
+    int64_t rows = dim[0] * dim[1] * dim[2];
+    pf_tensor *positions;
     if (rows == 0 || dim[3] == 0) return PF_OK;
-    PF_TRY(take_rows(c, given, &from));
+    if (dim[3] > 1 && from->stride[3] != 1) PF_TRY(pf_call_compact(c, from, &from));
     PF_TRY(pf_call_compact(c, c->in[1], &positions));
     rotary_job job = {.kern = c->engine->kern,
                       .heads = dim[1],
@@ -182,9 +169,13 @@ static int turn(pf_call *c, pf_tensor *given, pf_tensor *to, float sign) {
                       .turned = turned_of(c),
                       .sign = sign,
                       .positions = positions ? pf_i32(positions) : NULL,
-                      .offset = offset,
-                      .halves = c->attr[ATTR_HALVES].i != 0};
-    set_strides(&job, from, to);
+                      .offset = c->attr[ATTR_OFFSET].i,
+                      .halves = c->attr[ATTR_HALVES].i != 0,
+                      .heads_inner = from->stride[2] > from->stride[1],
+                      .from = pf_f32(from),
+                      .to = pf_f32(to)};
+    memcpy(job.from_stride, from->stride, sizeof job.from_stride);
+    memcpy(job.to_stride, to->stride, sizeof job.to_stride);
     int64_t half = job.turned / 2, table_rows = plan_table(&job, dim[0] * dim[2]);
     job.frequency = pf_call_alloc(c, (size_t)half * sizeof *job.frequency);
     job.cosine = pf_call_alloc(c, 2 * (size_t)(table_rows * half) * sizeof *job.cosine);

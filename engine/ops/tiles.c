@@ -1,4 +1,10 @@
-/* tiles.c - see tiles.h. */
+/*
+ * tiles.c - see tiles.h. What must hold: a row's bits depend on the row, on B and on k. The own
+ * block_gemm adds along k in an order of its own for every row, so tiles of any size will do and
+ * the number of threads may choose them. The BLAS picks its inner loops by the size of a call, so
+ * where it stands in every call has one size: that is what the padding is for. Where a sum over
+ * many rows is cut in stretches, the cut follows from the problem alone.
+ */
 #include "tiles.h"
 
 #include <string.h>
@@ -47,7 +53,8 @@ pf_matrix pf_matrix_flip(const pf_matrix *m) {
     return f;
 }
 
-/* All rows of all items as one matrix, if they are evenly spaced. */
+/* All rows of all items as one matrix, if they are evenly spaced: then a weight's gradient is one
+ * product, not one an item. */
 static bool flatten(const pf_matrix *m, pf_matrix *flat) {
     int64_t items = pf_shape_numel(m->batch.rank, m->batch.shape);
     if (m->transposed) return false;
@@ -154,8 +161,9 @@ static void stretch_task(void *context, int64_t task, void *scratch) {
                   c->ld, scratch);
 }
 
-/* Task: (item, row tile, column tile), columns fastest. Summed products follow each other
- * in the batch's order. */
+/* Task: (item, row tile, column tile), columns fastest: neighbours share the rows of A that are in
+ * the cache. Products that are summed (C has size 1 in a batch dimension) follow each other in
+ * the batch's order within one task. */
 static void tile_task(void *context, int64_t task, void *scratch) {
     const tile_run *run = context;
     const pf_tiles *job = run->job;
