@@ -28,20 +28,16 @@ static const char layers_key = 'l'; /* registry: name -> builder, for pf_module_
 
 /* ---- callbacks ---------------------------------------------------------------- */
 
+/* The third argument of a layer's forward: what it may hand on to its parts. */
 static void push_pass(lua_State *L, const pf_pass *pass) {
-    lua_createtable(L, 0, 6);
-    lua_pushboolean(L, pass && pass->training);
-    lua_setfield(L, -2, "training");
-    lua_pushboolean(L, pass && pass->again);
-    lua_setfield(L, -2, "again");
-    lua_pushinteger(L, pass ? (lua_Integer)pass->step : 0);
-    lua_setfield(L, -2, "step");
-    lpf_push_tensor(L, pass ? pass->mask : NULL);
-    lua_setfield(L, -2, "mask");
-    lpf_push_tensor(L, pass ? pass->documents : NULL);
-    lua_setfield(L, -2, "documents");
-    lpf_push_tensor(L, pass ? pass->prefix : NULL);
-    lua_setfield(L, -2, "prefix");
+    lua_newtable(L);
+#define FLAG(name)   lua_pushboolean(L, pass->name), lua_setfield(L, -2, #name);
+#define NUMBER(name) lua_pushinteger(L, (lua_Integer)pass->name), lua_setfield(L, -2, #name);
+#define TENSOR(name) lpf_push_tensor(L, pass->name), lua_setfield(L, -2, #name);
+    PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, PF_PASS_NONE)
+#undef FLAG
+#undef NUMBER
+#undef TENSOR
 }
 
 /* Pushes the layer's function `name` and the layer. */

@@ -79,23 +79,23 @@ static pf_tensor *get_tensor(lua_State *L, int table, const char *key, const cha
 
 /* The fields of the table at `index` over what the pass says already. */
 static void read_fields(lua_State *L, int index, pf_pass *pass) {
-    pass->training = lpf_opt_bool(L, index, "training", pass->training);
-    pass->watch = lpf_opt_bool(L, index, "watch", pass->watch);
-    pass->again = lpf_opt_bool(L, index, "again", pass->again);
-    pass->step = (uint64_t)lpf_opt_integer(L, index, "step", (int64_t)pass->step);
-    pf_tensor *mask = get_tensor(L, index, "mask", "pass");
-    pf_tensor *documents = get_tensor(L, index, "documents", "pass");
-    pf_tensor *prefix = get_tensor(L, index, "prefix", "pass");
-    if (mask) pass->mask = mask;
-    if (documents) pass->documents = documents;
-    if (prefix) pass->prefix = prefix;
+    pf_tensor *t;
+#define FLAG(name)   pass->name = lpf_opt_bool(L, index, #name, pass->name);
+#define NUMBER(name) pass->name = (uint64_t)lpf_opt_integer(L, index, #name, (int64_t)pass->name);
+#define TENSOR(name)                                                                               \
+    if ((t = get_tensor(L, index, #name, "pass")) != NULL) pass->name = t;
+    PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, PF_PASS_NONE)
+#undef FLAG
+#undef NUMBER
+#undef TENSOR
 }
 
 /* The pass of a call: what stands around it; then what the batch at `batch` says; then the table
  * at `index`. 0: there is none. */
 static pf_pass read_pass(lua_State *L, int batch, int index) {
-    static const char *const allowed[] = {"training", "step",  "mask",  "documents",
-                                          "prefix",   "watch", "again", NULL};
+#define KEY(name) #name,
+    static const char *const allowed[] = {PF_PASS_FIELDS(KEY, KEY, KEY, PF_PASS_NONE) NULL};
+#undef KEY
     pf_pass pass = lpf_pass_around(lpf_enter(L));
     if (batch) read_fields(L, batch, &pass);
     if (!index || lua_isnoneornil(L, index)) return pass;

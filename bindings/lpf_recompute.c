@@ -60,9 +60,9 @@ static int run_again(void *context, pf_engine *engine, pf_tensor *const *inputs,
 static void release_again(void *context) {
     lua_again *again = context;
     if (again->s->main) luaL_unref(again->s->main, LUA_REGISTRYINDEX, again->function);
-    pf_tensor_release(&again->pass.mask);
-    pf_tensor_release(&again->pass.documents);
-    pf_tensor_release(&again->pass.prefix);
+#define RELEASE(name) pf_tensor_release(&again->pass.name);
+    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RELEASE, PF_PASS_NONE)
+#undef RELEASE
     lpf_context_release(again->s);
     free(again);
 }
@@ -83,9 +83,9 @@ static lua_again *make_again(lua_State *L, lpf_context *s, int index) {
     if (!s->tape && !s->pass) return again;
     again->pass = lpf_pass_around(s);
     if (again->pass.calls) again->calls = *again->pass.calls;
-    pf_tensor_retain(again->pass.mask);
-    pf_tensor_retain(again->pass.documents);
-    pf_tensor_retain(again->pass.prefix);
+#define RETAIN(name) pf_tensor_retain(again->pass.name);
+    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RETAIN, PF_PASS_NONE)
+#undef RETAIN
     return again;
 }
 

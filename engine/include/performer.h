@@ -309,19 +309,26 @@ PF_API int pf_module_tensor_count(const pf_module *module);
 PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **name,
                                pf_tensor **tensor, bool *trained); /* borrowed */
 
+/* What a call is told beside its input, a line a field. The struct is made of this table, and so
+ * is whatever copies, holds or reads a pass; a new field goes to the end.
+ * FLAG: bool, NUMBER: uint64_t, TENSOR: pf_tensor *, COUNTER: uint64_t *. */
+#define PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, COUNTER)                                              \
+    FLAG(training)    /* dropout on, and attention looks at its queries and keys now and then */   \
+    NUMBER(step)      /* of training, from 1: keys dropout */                                      \
+    TENSOR(mask)      /* (B, L) i32: 1 keep, 0 not there; NULL: all there */                       \
+    TENSOR(documents) /* (B, L) i32: document of each position, in runs; NULL: one */              \
+    COUNTER(calls)    /* random calls so far; leave NULL (a host layer hands on what it got) */    \
+    FLAG(watch)       /* attention looks at its queries and keys in this training step */          \
+    TENSOR(prefix)    /* (B) i32: the first so many positions are seen from everywhere; NULL: 0 */ \
+    FLAG(again)       /* a forward's second run, for its gradient: it notes nothing twice */
+#define PF_PASS_FLAG(name)    bool name;
+#define PF_PASS_NUMBER(name)  uint64_t name;
+#define PF_PASS_TENSOR(name)  pf_tensor *name;
+#define PF_PASS_COUNTER(name) uint64_t *name;
+#define PF_PASS_NONE(name)    /* for kinds that a use of the table has nothing to do with */
 typedef struct {
     size_t size;
-    bool training;        /* dropout on, redraws counted */
-    uint64_t step;        /* keys dropout */
-    pf_tensor *mask;      /* (B, L) i32: 1 keep, 0 not there; NULL: all there */
-    pf_tensor *documents; /* (B, L) i32: document number of each position, in runs; NULL: one */
-    uint64_t *calls;      /* counts random calls of this pass, so that each draws its own; leave
-                               NULL (a host layer hands on what it got) */
-    bool watch;           /* attention looks at its queries and keys in this training step */
-    pf_tensor *prefix;    /* (B) i32: attention sees the first so many positions from everywhere
-                               (prefix-LM); NULL: 0 */
-    bool again;           /* a second run of the same forward, for its gradient (option
-                               recompute): what is noted beside the result was noted before */
+    PF_PASS_FIELDS(PF_PASS_FLAG, PF_PASS_NUMBER, PF_PASS_TENSOR, PF_PASS_COUNTER)
 } pf_pass;
 PF_API int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                              const pf_pass *pass);

@@ -7,8 +7,6 @@
  * and y = (a + b) / 2. Training keeps the last a and b alone (reversible.c); everything else
  * runs the same sums plainly.
  */
-#include <string.h>
-
 #include "module.h"
 
 static int reversible_build(pf_module *m, pf_engine *e) {
@@ -21,60 +19,24 @@ static int reversible_build(pf_module *m, pf_engine *e) {
                        "have two residual branches",
                        pf_place(i), type->name);
     }
-    return 0;
+    return PF_OK;
 }
 
-/* What the branches run on, in both runs (pass.c says why). */
-typedef struct {
-    pf_heap *heap;   /* retained */
-    pf_module *m;    /* retained */
-    pf_pass pass;    /* its tensors retained */
-    int64_t n, runs; /* branches; how many were run */
-    uint64_t *first; /* (n): random calls before a branch */
-} held;
-
-static int run_held(void *context, pf_engine *e, int64_t i, pf_tensor *x, pf_tensor **y) {
-    held *h = context;
-    pf_pass pass = h->pass;
-    bool again = h->runs++ >= h->n;
-    uint64_t calls = h->first[i];
-    if (!again) h->first[i] = pass.calls ? *pass.calls : 0;
-    if (again && pass.calls) pass.calls = &calls;
-    pass.again = pass.again || again;
+/* Branch i % 2 of block i / 2. */
+static int run_kept(void *context, pf_engine *e, int64_t i, pf_tensor *x, pf_tensor **y) {
+    pf_kept_run *k = context;
+    uint64_t calls;
+    pf_pass pass = pf_kept_run_pass(k, i, &calls);
     pf_run run = {.mode = PF_RUN_FORWARD, .pass = &pass};
-    return pf_run_branch(h->m, (int)(i / 2), e, &run, (int)(i % 2), x, y);
-}
-
-static void release_held(void *context) {
-    held *h = context;
-    pf_heap *heap = h->heap;
-    pf_pass_release(&h->pass);
-    pf_module_release(&h->m);
-    pf_heap_free(heap, h->first, (size_t)h->n * sizeof *h->first);
-    pf_heap_free(heap, h, sizeof *h);
-    pf_heap_release(heap);
-}
-
-static int hold(held **made, pf_module *m, pf_engine *e, const pf_run *run) {
-    held *h = *made = pf_heap_zalloc(e->heap, sizeof *h);
-    if (!h) return PF_ENOMEM;
-    h->n = 2 * (int64_t)m->n_child;
-    h->first = pf_heap_zalloc(e->heap, (size_t)h->n * sizeof *h->first);
-    if (!h->first) {
-        pf_heap_free(e->heap, h, sizeof *h);
-        return PF_ENOMEM;
-    }
-    h->heap = pf_heap_retain(e->heap);
-    h->m = pf_module_retain(m);
-    h->pass = pf_pass_retain(run->pass);
-    return 0;
+    return pf_run_branch(k->m, (int)(i / 2), e, &run, (int)(i % 2), x, y);
 }
 
 static int run_recorded(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
                         pf_tensor **half) {
-    held *h = NULL;
-    PF_TRY(hold(&h, m, e, run));
-    pf_branches branches = {run_held, release_held, h, h->n};
+    pf_kept_run *kept = NULL;
+    int64_t n = 2 * (int64_t)m->n_child;
+    PF_TRY(pf_kept_run_make(&kept, m, e, run->pass, n));
+    pf_branches branches = {run_kept, pf_kept_run_free, kept, n};
     return pf_reversible(&half[0], &half[1], e, &branches, x, x);
 }
 
@@ -88,14 +50,14 @@ static int run_plain(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **
         PF_TRY(status);
         pf_replace(to, sum);
     }
-    return 0;
+    return PF_OK;
 }
 
 /* x (B, L, D), or (B, D) in a step -> the same */
 static int reversible_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
                           pf_tensor **y) {
     pf_tensor *half[2] = {NULL, NULL}, *sum = NULL;
-    int status = 0;
+    int status = PF_OK;
     if (run->mode == PF_RUN_FORWARD && pf_tape_records(e) && m->n_child > 0) {
         status = run_recorded(m, e, run, x, half);
     } else {

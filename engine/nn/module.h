@@ -3,9 +3,8 @@
  * named tensors. One row of the layer table holds all that is known of a type; config.json,
  * Lua constructors, help and docs follow from it.
  *
- * A layer has one function, `run`, for its three ways of working: forward over a whole
- * sequence (B, L, D), prefill (the same, moving a streaming state on), and step (one
- * position (B, D)). Most layers look at neither mode nor state.
+ * A layer has one function, `run`, for all its ways of working (pf_run_mode). Most layers look at
+ * neither mode nor state: what they do to a row depends on that row alone.
  */
 #ifndef PF_MODULE_H
 #define PF_MODULE_H
@@ -24,17 +23,26 @@ typedef struct pf_child {
     pf_module *module; /* retained */
 } pf_child;
 
+/* How a layer is run:
+ *   FORWARD  x (B, L, D), the whole sequence; no state. The only mode of models that see the
+ *            future, and the one that training runs.
+ *   PREFILL  x (B, L, D), the next L positions of a stream; the state moves on by L.
+ *   STEP     x (B, D), the next position alone; by 1. All three give the same rows for the same
+ *            tokens, to rounding.
+ *   SLICE    x (B, L, D), the next L positions in training (sliced.c); by L, and differentiable. */
 typedef enum { PF_RUN_FORWARD, PF_RUN_PREFILL, PF_RUN_STEP, PF_RUN_SLICE } pf_run_mode;
 
 /* A slice of a longer sequence in training (sliced.c): the state is what earlier slices left, its
  * tensors part of the graph. A layer reads them, never writes to them, and puts those that it
- * leaves to the next slice in their place. */
+ * leaves to the next slice in their place: backward comes to the next slice first, and finds the
+ * gradient of this one's exit in that of the next one's entry. */
 typedef struct pf_part {
     int64_t first;               /* place of its first position */
     pf_tensor *documents, *mask; /* (B, L) i32, of the whole sequence; NULL */
 } pf_part;
 enum { PF_SLICE_LEAST = 16 }; /* positions: no layer but attention looks back further */
 
+/* What a layer is run with; a parent hands it on to its children (run.c). */
 typedef struct pf_run {
     pf_run_mode mode;
     const pf_pass *pass;  /* never NULL; a streaming run has a quiet one */
@@ -43,25 +51,43 @@ typedef struct pf_run {
     const pf_part *slice; /* in SLICE alone */
 } pf_run;
 
+/* All that is known of a type of layer: a row of the layer table, with hooks that module.c and
+ * run.c call. A hook that is NULL has nothing to do. */
 typedef struct pf_layer {
     const char *name, *doc;
     const pf_option_info *options;
     int n_options;
     int min_children, max_children; /* that the caller gives; max < 0: any number */
     size_t self_bytes; /* of the layer's own resolved struct, zeroed, freed with the module */
-    /* Options are checked and complete; makes tensors and inner children. */
+
+    /* Once, when a module is made, or built from a file: makes tensors and inner children, whose
+     * order is that of their names in files, and resolves options into m->self, so that no run
+     * looks up a name. Options are checked and complete; given children are there. */
     int (*build)(pf_module *m, pf_engine *e);
+
+    /* *y = the layer of x, in whatever mode; x, parameters and, beside its own, states stay as they
+     * are. pf_run_module calls it and moves the position of the state on; a layer runs its
+     * children with pf_run_child and never by this hook, so that states and the names in
+     * messages follow. */
     int (*run)(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
-    /* sum = x + h and y = run(sum) in one op; NULL: the layer has none such. */
+
+    /* sum = x + h and y = run(sum) in one op, which saves a walk over memory where a residual ends
+     * and a norm begins. pf_run_child_sum calls it, and without it adds and runs. */
     int (*run_sum)(pf_module *m, pf_engine *e, pf_tensor *x, pf_tensor *h, pf_tensor **sum,
                    pf_tensor **y);
-    /* A layer of two residual branches, x + 0(x), then x + 1(x): one of them, without the sum. */
+
+    /* Of a layer of two residual branches, x + f0(x), then x + f1(x): *y = f0(x) or f1(x), without
+     * the sum, which the reversible layer makes otherwise (layer_reversible.c). */
     int (*branch)(pf_module *m, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
                   pf_tensor **y);
-    /* Makes the layer's state node; NULL: the layer remembers nothing. */
+
+    /* The layer's empty memory for `batch` sequences: its node of the tree that run->state comes
+     * from. pf_state_of calls it for streams and slices; NULL: the layer remembers nothing. */
     int (*state)(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
+
     /* What follows an optimizer's step, counted from 1: a projection that is due is drawn anew and
-     * counted in *drawn, tilts move. NULL: nothing. */
+     * counted in *drawn, tilts move. pf_module_after_step calls it on the whole tree, never while
+     * a run is under way: backward reads the projection that forward had. */
     int (*after_step)(pf_module *m, pf_engine *e, uint64_t step, int *drawn);
 } pf_layer;
 
@@ -92,7 +118,7 @@ struct pf_module {
 extern const pf_layer pf_layer_host;
 const pf_layer *pf_layer_find(const char *name); /* NULL: none */
 
-/* ---- making modules (module.c, init.c) ---- */
+/* ---- making modules (module.c, build.c, init.c) ---- */
 int pf_module_make(pf_module **module, pf_engine *e, const pf_layer *type, pf_config *options,
                    pf_module *const *children, int n_children); /* takes options, unchecked */
 int pf_module_walk(pf_module *m);                               /* brings m->walk up to date */
@@ -134,12 +160,38 @@ static inline int64_t pf_option_int(const pf_module *m, const char *name) {
 }
 const char *pf_option_text(const pf_module *m, const char *name);
 
+/* ---- passes (pass.c) ---- */
+pf_pass pf_pass_of(const pf_pass *given); /* a caller's pass, whole; NULL: an empty one */
+/* A pass that outlives the call, with its tensors retained; and their end. */
+pf_pass pf_pass_retain(const pf_pass *pass);
+void pf_pass_release(pf_pass *pass);
+int pf_pass_check(const pf_pass *pass, const pf_tensor *x); /* mask, documents, prefix fit x */
+
+/* A forward that backward will run a second time, in `parts` pieces, each from the input that it
+ * had: what a second run has to find as the first did. */
+typedef struct pf_kept_run {
+    pf_heap *heap;       /* retained */
+    pf_module *m;        /* retained */
+    pf_pass pass;        /* its tensors retained */
+    int64_t parts, runs; /* pieces; how many were run: past `parts` it is the second time */
+    uint64_t first[];    /* (parts): random calls before a piece */
+} pf_kept_run;
+int pf_kept_run_make(pf_kept_run **kept, pf_module *m, pf_engine *e, const pf_pass *pass,
+                     int64_t parts);
+void pf_kept_run_free(void *kept);
+/* The pass that piece i is to be run with now; *calls stands beside it while it runs. */
+pf_pass pf_kept_run_pass(pf_kept_run *kept, int64_t i, uint64_t *calls);
+/* m->type->run in forward mode, of which an open tape keeps the input alone: backward runs it again
+ * for what the op of each activation needs (option recompute). */
+int pf_run_recompute(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+
 /* ---- running (run.c) ---- */
+/* Every layer goes through here: cancels, recompute, and the state's position. */
 int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
-/* m->type->run in forward mode, which an open tape keeps nothing of but the input (pass.c). */
-int pf_run_again(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 /* Child i with its node of the state; errors get the child's name. */
 int pf_run_child(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+/* The same in place: *h = child i of *h; i < 0: *h stays. */
+int pf_run_through(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor **h);
 /* sum = x + h and y = child i of the sum, in one op where the child's type has one. */
 int pf_run_child_sum(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
                      pf_tensor *h, pf_tensor **sum, pf_tensor **y);
@@ -149,10 +201,6 @@ int pf_run_branch(pf_module *m, int i, pf_engine *e, const pf_run *run, int whic
 /* Child i, which remembers nothing, as a part of its parent. */
 int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x); /* in place of *x */
-/* A pass that outlives the call, with its tensors retained; and their end. */
-pf_pass pf_pass_retain(const pf_pass *pass);
-void pf_pass_release(pf_pass *pass);
-int pf_pass_check(const pf_pass *pass, const pf_tensor *x); /* mask, documents, prefix fit x */
 int pf_state_of(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
 /* `state` of a layer that runs its children with pf_run_child: one node a child. */
 int pf_state_of_children(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);

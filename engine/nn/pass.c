@@ -1,51 +1,116 @@
 /*
- * pass.c - a layer whose forward is run a second time in backward (option recompute).
+ * pass.c - what a call of a model is told beside its input: taken from the caller, checked against
+ * the input, and kept for layers whose forward is run a second time in backward (option recompute,
+ * layer reversible).
  *
- * What is held is all that the second run has to find as the first did: the module, the
- * pass with its tensors, and the number of the first random call, so that dropout draws the
- * same mask. Weights and projections are read where they are: they change after backward.
+ * What is kept is all that the second run has to find as the first did: the module, the pass with
+ * its tensors, and the number of the first random call, so that dropout draws the same mask.
+ * Weights and projections are read where they are: they change after backward.
  */
 #include <string.h>
 
 #include "module.h"
 
-typedef struct {
-    pf_heap *heap;  /* retained */
-    pf_module *m;   /* retained */
-    pf_pass pass;   /* its tensors retained */
-    uint64_t first; /* where the counter of random calls stood */
-    bool ran;       /* the first run is over, and pass.calls gone with it */
-} held;
-
-static int run_held(void *context, pf_engine *e, pf_tensor *const *in, int n, pf_tensor **y) {
-    held *h = context;
-    (void)n;
-    pf_pass pass = h->pass;
-    uint64_t calls = h->first;
-    if (h->ran && pass.calls) pass.calls = &calls;
-    pass.again = pass.again || h->ran;
-    h->ran = true;
-    pf_run run = {.mode = PF_RUN_FORWARD, .pass = &pass};
-    return h->m->type->run(h->m, e, &run, in[0], y);
+/* A host that was built with an older header knows the first fields alone. */
+pf_pass pf_pass_of(const pf_pass *given) {
+    pf_pass own = {.size = sizeof own};
+    if (given) memcpy(&own, given, pf_min(given->size, sizeof own));
+    own.size = sizeof own;
+    return own;
 }
 
-static void release_held(void *context) {
-    held *h = context;
-    pf_heap *heap = h->heap;
-    pf_pass_release(&h->pass);
-    pf_module_release(&h->m);
-    pf_heap_free(heap, h, sizeof *h);
+pf_pass pf_pass_retain(const pf_pass *pass) {
+#define RETAIN(name) pf_tensor_retain(pass->name);
+    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RETAIN, PF_PASS_NONE)
+#undef RETAIN
+    return *pass;
+}
+
+void pf_pass_release(pf_pass *pass) {
+#define RELEASE(name) pf_tensor_release(&pass->name);
+    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RELEASE, PF_PASS_NONE)
+#undef RELEASE
+}
+
+/* ---- against the input ---- */
+
+/* A (B, L) i32 companion of the input. */
+static int check_companion(const pf_tensor *t, const pf_tensor *x, const char *name) {
+    if (!t) return PF_OK;
+    PF_TRY(pf_tensor_check(t, PF_I32, "forward", name));
+    if (t->rank == 2 && x->rank >= 2 && t->shape[0] == x->shape[0] && t->shape[1] == x->shape[1]) {
+        return PF_OK;
+    }
+    return pf_fail(PF_ESHAPE, "forward: %s is %s, x is %s; %s must be (B, L)", name, pf_shape_of(t),
+                   pf_shape_of(x), name);
+}
+
+/* A (B) i32 companion. */
+static int check_prefix(const pf_tensor *t, const pf_tensor *x) {
+    if (!t) return PF_OK;
+    PF_TRY(pf_tensor_check(t, PF_I32, "forward", "prefix"));
+    if (t->rank == 1 && x->rank >= 2 && t->shape[0] == x->shape[0]) return PF_OK;
+    return pf_fail(PF_ESHAPE, "forward: prefix is %s, x is %s; prefix must be (B)", pf_shape_of(t),
+                   pf_shape_of(x));
+}
+
+int pf_pass_check(const pf_pass *pass, const pf_tensor *x) {
+    PF_TRY(check_companion(pass->mask, x, "mask"));
+    PF_TRY(check_companion(pass->documents, x, "documents"));
+    return check_prefix(pass->prefix, x);
+}
+
+/* ---- a run that is kept for a second one ---- */
+
+int pf_kept_run_make(pf_kept_run **kept, pf_module *m, pf_engine *e, const pf_pass *pass,
+                     int64_t parts) {
+    pf_kept_run *k = pf_heap_zalloc(e->heap, sizeof *k + (size_t)parts * sizeof *k->first);
+    *kept = k;
+    if (!k) return PF_ENOMEM;
+    k->heap = pf_heap_retain(e->heap);
+    k->m = pf_module_retain(m);
+    k->pass = pf_pass_retain(pass);
+    k->parts = parts;
+    return PF_OK;
+}
+
+void pf_kept_run_free(void *kept) {
+    pf_kept_run *k = kept;
+    pf_heap *heap = k->heap;
+    pf_pass_release(&k->pass);
+    pf_module_release(&k->m);
+    pf_heap_free(heap, k, sizeof *k + (size_t)k->parts * sizeof *k->first);
     pf_heap_release(heap);
 }
 
+/* The caller's counter is gone when the second run comes: it counts in *calls instead. */
+pf_pass pf_kept_run_pass(pf_kept_run *k, int64_t i, uint64_t *calls) {
+    pf_pass pass = k->pass;
+    if (k->runs++ < k->parts) {
+        k->first[i] = pass.calls ? *pass.calls : 0;
+        return pass;
+    }
+    *calls = k->first[i];
+    if (pass.calls) pass.calls = calls;
+    pass.again = true;
+    return pass;
+}
+
+/* ---- option recompute ---- */
+
+static int run_kept(void *context, pf_engine *e, pf_tensor *const *in, int n, pf_tensor **y) {
+    pf_kept_run *k = context;
+    uint64_t calls;
+    pf_pass pass = pf_kept_run_pass(k, 0, &calls);
+    pf_run run = {.mode = PF_RUN_FORWARD, .pass = &pass};
+    (void)n;
+    return k->m->type->run(k->m, e, &run, in[0], y);
+}
+
 /* x of any shape that the layer takes. */
-int pf_run_again(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
-    held *h = pf_heap_zalloc(e->heap, sizeof *h);
-    if (!h) return PF_ENOMEM;
-    h->heap = pf_heap_retain(e->heap);
-    h->m = pf_module_retain(m);
-    h->pass = pf_pass_retain(run->pass);
-    h->first = h->pass.calls ? *h->pass.calls : 0;
-    pf_recomputed f = {run_held, release_held, h};
+int pf_run_recompute(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    pf_kept_run *kept = NULL;
+    PF_TRY(pf_kept_run_make(&kept, m, e, run->pass, 1));
+    pf_recomputed f = {run_kept, pf_kept_run_free, kept};
     return pf_recompute(y, e, &f, &x, 1);
 }

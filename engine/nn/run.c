@@ -3,8 +3,6 @@
  * moves every layer's position on and puts the path of a failing layer before its message.
  * A streaming run is never recorded; when it fails midway its state is of no more use.
  */
-#include <string.h>
-
 #include "module.h"
 
 enum { CALLS_A_STEP = 1 << 20 };
@@ -20,10 +18,10 @@ static void move_on(const pf_run *run, const pf_tensor *x) {
 int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     *y = NULL;
     PF_TRY(pf_check_cancel(e));
-    bool again = m->recompute && run->mode == PF_RUN_FORWARD && pf_tape_records(e);
-    PF_TRY(again ? pf_run_again(m, e, run, x, y) : m->type->run(m, e, run, x, y));
+    bool recompute = m->recompute && run->mode == PF_RUN_FORWARD && pf_tape_records(e);
+    PF_TRY(recompute ? pf_run_recompute(m, e, run, x, y) : m->type->run(m, e, run, x, y));
     move_on(run, x);
-    return 0;
+    return PF_OK;
 }
 
 /* The failure of child i, with its name. */
@@ -41,12 +39,12 @@ static int run_named(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_te
 static int enter_child(const pf_module *m, int i, const pf_run *run, pf_run *inner) {
     *inner = *run;
     inner->last = false;
-    if (!run->state) return 0;
+    if (!run->state) return PF_OK;
     if (i >= run->state->n_child || !run->state->child[i]) {
         return pf_fail(PF_ESTATE, "%s: the state is not one of this model", m->type->name);
     }
     inner->state = run->state->child[i];
-    return 0;
+    return PF_OK;
 }
 
 int pf_run_child(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
@@ -56,13 +54,21 @@ int pf_run_child(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor
     return run_named(m, i, e, &inner, x, y);
 }
 
+int pf_run_through(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor **h) {
+    pf_tensor *y = NULL;
+    if (i < 0) return PF_OK;
+    PF_TRY(pf_run_child(m, i, e, run, *h, &y));
+    pf_replace(h, y);
+    return PF_OK;
+}
+
 /* As pf_run_module, by the type's own op. */
 static int run_sum(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor *h,
                    pf_tensor **sum, pf_tensor **y) {
     PF_TRY(pf_check_cancel(e));
     PF_TRY(m->type->run_sum(m, e, x, h, sum, y));
     move_on(run, *sum);
-    return 0;
+    return PF_OK;
 }
 
 int pf_run_child_sum(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
@@ -73,7 +79,7 @@ int pf_run_child_sum(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_te
     PF_TRY(enter_child(m, i, run, &inner));
     if (child->type->run_sum) {
         int status = run_sum(child, e, &inner, x, h, sum, y);
-        return status < 0 ? named(m, i, status) : 0;
+        return status < 0 ? named(m, i, status) : PF_OK;
     }
     PF_TRY(pf_add(sum, e, x, h));
     int status = run_named(m, i, e, &inner, *sum, y);
@@ -89,7 +95,7 @@ int pf_run_branch(pf_module *m, int i, pf_engine *e, const pf_run *run, int whic
     PF_TRY(pf_check_cancel(e));
     PF_TRY(enter_child(m, i, run, &inner));
     int status = child->type->branch(child, e, &inner, which, x, y);
-    return status < 0 ? named(m, i, status) : 0;
+    return status < 0 ? named(m, i, status) : PF_OK;
 }
 
 int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
@@ -98,27 +104,12 @@ int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor 
 }
 
 int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x) {
-    if (!run->pass->training || p <= 0) return 0;
+    if (!run->pass->training || p <= 0) return PF_OK;
     pf_tensor *y = NULL;
     uint64_t call = run->pass->calls ? (*run->pass->calls)++ : 0;
     PF_TRY(pf_dropout(&y, e, *x, p, run->pass->step * CALLS_A_STEP + call));
     pf_replace(x, y);
-    return 0;
-}
-
-/* ---- passes that are held ---- */
-
-pf_pass pf_pass_retain(const pf_pass *pass) {
-    pf_tensor_retain(pass->mask);
-    pf_tensor_retain(pass->documents);
-    pf_tensor_retain(pass->prefix);
-    return *pass;
-}
-
-void pf_pass_release(pf_pass *pass) {
-    pf_tensor_release(&pass->mask);
-    pf_tensor_release(&pass->documents);
-    pf_tensor_release(&pass->prefix);
+    return PF_OK;
 }
 
 /* ---- states ---- */
@@ -137,46 +128,18 @@ int pf_state_of_children(const pf_module *m, pf_engine *e, int64_t batch, pf_sta
         pf_state_close(state);
         return pf_fail_in(status, "%s", m->child[i].name);
     }
-    return 0;
+    return PF_OK;
 }
 
 /* ---- public ---- */
-
-/* A (B, L) i32 companion of the input. */
-static int check_companion(const pf_tensor *t, const pf_tensor *x, const char *name) {
-    if (!t) return 0;
-    PF_TRY(pf_tensor_check(t, PF_I32, "forward", name));
-    if (t->rank == 2 && x->rank >= 2 && t->shape[0] == x->shape[0] && t->shape[1] == x->shape[1]) {
-        return 0;
-    }
-    return pf_fail(PF_ESHAPE, "forward: %s is %s, x is %s; %s must be (B, L)", name, pf_shape_of(t),
-                   pf_shape_of(x), name);
-}
-
-/* A (B) i32 companion. */
-static int check_prefix(const pf_tensor *t, const pf_tensor *x) {
-    if (!t) return 0;
-    PF_TRY(pf_tensor_check(t, PF_I32, "forward", "prefix"));
-    if (t->rank == 1 && x->rank >= 2 && t->shape[0] == x->shape[0]) return 0;
-    return pf_fail(PF_ESHAPE, "forward: prefix is %s, x is %s; prefix must be (B)", pf_shape_of(t),
-                   pf_shape_of(x));
-}
-
-int pf_pass_check(const pf_pass *pass, const pf_tensor *x) {
-    PF_TRY(check_companion(pass->mask, x, "mask"));
-    PF_TRY(check_companion(pass->documents, x, "documents"));
-    return check_prefix(pass->prefix, x);
-}
 
 int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                       const pf_pass *pass) {
     *y = NULL;
     if (!module || !x) return pf_fail(PF_EINVAL, "forward: the module or its input is NULL");
-    pf_pass own = {.size = sizeof own};
-    if (pass) memcpy(&own, pass, pass->size < sizeof own ? pass->size : sizeof own);
+    pf_pass own = pf_pass_of(pass);
     uint64_t calls = 0;
     if (!own.calls) own.calls = &calls;
-    own.size = sizeof own;
     PF_TRY(pf_pass_check(&own, x));
     pf_run run = {.mode = PF_RUN_FORWARD, .pass = &own};
     return pf_run_module(module, engine, &run, x, y);
@@ -189,7 +152,7 @@ static int check_stream(const pf_module *module, const pf_tensor *x, const pf_st
         return pf_fail(PF_ESHAPE, "%s: x is %s, but the state is of a batch of %lld", what,
                        pf_shape_of(x), (long long)state->batch);
     }
-    return 0;
+    return PF_OK;
 }
 
 /* With the tape hidden: what a stream computes is not differentiated. */

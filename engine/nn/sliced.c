@@ -11,8 +11,6 @@
  * Only states go from slice to slice, so every layer must hold all that it remembers in its
  * state: linear causal attention, short convolutions, n-grams and positions do.
  */
-#include <string.h>
-
 #include "module.h"
 
 typedef struct {
@@ -40,12 +38,12 @@ static int shell_of(pf_state **shell, pf_engine *e, const pf_state *from) {
     s->position = from->position;
     for (int k = 0; k < PF_STATE_TENSORS; k++) s->tensor[k] = pf_tensor_retain(from->tensor[k]);
     for (int i = 0; i < from->n_child; i++) {
-        int status = from->child[i] ? shell_of(&s->child[i], e, from->child[i]) : 0;
+        int status = from->child[i] ? shell_of(&s->child[i], e, from->child[i]) : PF_OK;
         if (status >= 0) continue;
         pf_state_close(shell);
         return status;
     }
-    return 0;
+    return PF_OK;
 }
 
 /* Calls f on every tensor's place of a tree, and on the same place of another one. */
@@ -57,7 +55,7 @@ static int each(pf_state *a, pf_state *b, int (*f)(pf_state *a, pf_state *b, int
     for (int i = 0; i < a->n_child; i++) {
         if (a->child[i]) PF_TRY(each(a->child[i], b ? b->child[i] : NULL, f, context));
     }
-    return 0;
+    return PF_OK;
 }
 
 /* A copy that outlives the tape. */
@@ -66,7 +64,7 @@ static int settle(pf_state *a, pf_state *b, int k, void *context) {
     (void)b;
     PF_TRY(pf_tensor_detach(&own, context, a->tensor[k]));
     pf_replace(&a->tensor[k], own);
-    return 0;
+    return PF_OK;
 }
 
 static bool is_constant(const pf_state *a, int k) {
@@ -77,7 +75,7 @@ static bool is_constant(const pf_state *a, int k) {
 static int mark(pf_state *a, pf_state *b, int k, void *context) {
     pf_tensor *leaf = NULL;
     (void)b, (void)context;
-    if (is_constant(a, k)) return 0;
+    if (is_constant(a, k)) return PF_OK;
     PF_TRY(pf_tensor_view(&leaf, a->tensor[k]));
     pf_replace(&a->tensor[k], leaf);
     return pf_tensor_require_grad(leaf, true);
@@ -88,7 +86,7 @@ static int take_gradient(pf_state *a, pf_state *b, int k, void *context) {
     pf_tensor *leaf = a->tensor[k];
     (void)b, (void)context;
     pf_replace(&a->tensor[k], leaf->grad_stale ? NULL : pf_tensor_retain(leaf->grad));
-    return 0;
+    return PF_OK;
 }
 
 /* ---- one slice ---- */
@@ -162,17 +160,17 @@ typedef struct {
 static int count_place(pf_state *a, pf_state *b, int k, void *context) {
     (void)a, (void)b, (void)k;
     ++*(int64_t *)context;
-    return 0;
+    return PF_OK;
 }
 
 /* An exit tensor with its gradient, where it has one. */
 static int add_end(pf_state *a, pf_state *b, int k, void *context) {
     ends *to = context;
     const pf_tensor *seed = b ? b->tensor[k] : NULL;
-    if (!seed || !pf_in_graph(to->e, a->tensor[k])) return 0;
+    if (!seed || !pf_in_graph(to->e, a->tensor[k])) return PF_OK;
     to->outs[to->n] = a->tensor[k];
     to->seeds[to->n++] = seed;
-    return 0;
+    return PF_OK;
 }
 
 static int64_t count_targets(const pf_tensor *target) {
@@ -202,7 +200,7 @@ static int walk_back(job *j, pf_tape *tape, pf_state *exit, pf_tensor *loss, pf_
     ends to = {.e = j->e,
                .outs = pf_heap_alloc(j->e->heap, bytes),
                .seeds = pf_heap_alloc(j->e->heap, bytes)};
-    int status = to.outs && to.seeds ? 0 : PF_ENOMEM;
+    int status = to.outs && to.seeds ? PF_OK : PF_ENOMEM;
     if (status >= 0) {
         if (pf_in_graph(j->e, loss)) to.outs[0] = loss, to.seeds[0] = share, to.n = 1;
         status = each(exit, j->cotangent, add_end, &to);
@@ -232,7 +230,7 @@ static int walk_slice(job *j, int64_t i) {
     pf_tape *tape = NULL;
     pf_state *leaves = j->entry[i];
     j->entry[i] = NULL;
-    int status = i > 0 ? each(leaves, NULL, mark, NULL) : 0;
+    int status = i > 0 ? each(leaves, NULL, mark, NULL) : PF_OK;
     if (status >= 0) status = pf_tape_open(&tape, j->e);
     if (status >= 0) status = walk_on(j, i, tape, leaves);
     pf_tape_close(&tape);
@@ -250,7 +248,7 @@ static int run_all(job *j) {
     pf_slice_begin(j->entry[0]);
     for (int64_t i = 0; i + 1 < j->n; i++) PF_TRY(pass_slice(j, i));
     for (int64_t i = j->n - 1; i >= 0; i--) PF_TRY(walk_slice(j, i));
-    return 0;
+    return PF_OK;
 }
 
 /* A sum that broke off is no gradient. */
@@ -268,7 +266,7 @@ static int run_job(job *j) {
     j->entry = pf_heap_zalloc(heap, states);
     j->calls = pf_heap_zalloc(heap, calls);
     j->keep = pf_heap_zalloc(heap, keep);
-    int status = j->entry && j->calls && j->keep ? 0 : PF_ENOMEM;
+    int status = j->entry && j->calls && j->keep ? PF_OK : PF_ENOMEM;
     if (status >= 0 && j->pass.calls) j->calls[0] = *j->pass.calls;
     if (status >= 0) status = run_all(j);
     if (status < 0) forget(j->m);
@@ -289,7 +287,7 @@ static int check_sizes(const job *j, const pf_tensor *target) {
                        "(B, L) i32",
                        pf_shape_of(x), pf_shape_of(target), pf_dtype_name(target->dtype));
     }
-    if (j->n >= 1 && (j->n == 1 || x->shape[1] / j->n >= PF_SLICE_LEAST)) return 0;
+    if (j->n >= 1 && (j->n == 1 || x->shape[1] / j->n >= PF_SLICE_LEAST)) return PF_OK;
     return pf_fail(PF_EINVAL,
                    "sliced: %lld slices of %lld positions; a slice has at least %d, so "
                    "ask for 1 to %lld slices",
@@ -303,8 +301,7 @@ int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module *module
     if (!engine || !module || !x || !target) {
         return pf_fail(PF_EINVAL, "sliced: an argument is NULL");
     }
-    job j = {.e = engine, .m = module, .x = x, .n = slices, .pass = {.size = sizeof j.pass}};
-    if (pass) memcpy(&j.pass, pass, pf_min(pass->size, sizeof j.pass));
+    job j = {.e = engine, .m = module, .x = x, .n = slices, .pass = pf_pass_of(pass)};
     PF_TRY(pf_pass_check(&j.pass, x));
     if (j.pass.prefix) {
         return pf_fail(PF_EINVAL, "sliced: a prefix is seen from everywhere, and so has to be in "
@@ -323,5 +320,5 @@ int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module *module
     int status = run_job(&j);
     pf_tensor_release(&j.target);
     *loss = status < 0 ? 0 : j.loss;
-    return status < 0 ? pf_fail_in(status, "sliced") : 0;
+    return status < 0 ? pf_fail_in(status, "sliced") : PF_OK;
 }
