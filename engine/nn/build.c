@@ -42,7 +42,7 @@ static int fill_defaults(pf_config *options, const pf_layer *type) {
     for (int i = 0; i < type->n_options; i++) {
         const pf_option_info *o = &type->options[i];
         if (pf_config_get(options, o->name)) continue;
-        int status = 0;
+        int status = PF_OK;
         if (o->kind == PF_OPT_BOOL) {
             status = pf_config_set_bool(options, o->name, o->number != 0);
         } else if (o->kind == PF_OPT_STRING) {
@@ -52,7 +52,7 @@ static int fill_defaults(pf_config *options, const pf_layer *type) {
         }
         PF_TRY(status);
     }
-    return 0;
+    return PF_OK;
 }
 
 static int check_children(const pf_layer *type, pf_module *const *children, int n) {
@@ -67,7 +67,7 @@ static int check_children(const pf_layer *type, pf_module *const *children, int 
         if (!children[i])
             return pf_fail(PF_EINVAL, "%s: child %s is NULL", type->name, pf_place(i));
     }
-    return 0;
+    return PF_OK;
 }
 
 int pf_module_new(pf_module **module, pf_engine *engine, const char *type, const pf_config *options,
@@ -85,6 +85,35 @@ int pf_module_new(pf_module **module, pf_engine *engine, const char *type, const
         return status;
     }
     return pf_module_make(module, engine, row, own, children, n_children);
+}
+
+/* ---- inner children, which `build` of a layer makes ---- */
+
+pf_config *pf_module_pass_on(const pf_module *m, const char *type) {
+    const pf_layer *inner = pf_layer_find(type);
+    pf_config *options = pf_config_new(PF_MAP);
+    for (int i = 0; options && inner && i < inner->n_options; i++) {
+        const pf_config *value = pf_config_get(m->options, inner->options[i].name);
+        if (!value) continue;
+        pf_config *copy = pf_config_copy(value);
+        if (!copy || pf_config_set(options, inner->options[i].name, copy) < 0) {
+            pf_config_free(options);
+            return NULL;
+        }
+    }
+    return options;
+}
+
+int pf_module_inner(pf_module *m, pf_engine *e, const char *name, const char *type,
+                    pf_config *options) {
+    if (!options) return pf_fail(PF_ENOMEM, "%s: no memory for the options", name);
+    pf_module *child = NULL;
+    int status = pf_module_new(&child, e, type, options, NULL, 0);
+    pf_config_free(options);
+    if (status < 0) return pf_fail_in(status, "%s", m->type->name);
+    status = pf_module_adopt(m, name, child);
+    pf_module_release(&child);
+    return status;
 }
 
 /* ---- from a tree ---- */
@@ -105,7 +134,7 @@ static int build_shared(builder *b, const pf_config *node, pf_module **module) {
                        (long long)b->n_done);
     }
     *module = pf_module_retain(b->done[(int64_t)at - 1]);
-    return 0;
+    return PF_OK;
 }
 
 /* How a model's tree finds layers that live in the host. */
@@ -139,7 +168,7 @@ static int build_children(builder *b, const pf_config *list, int depth, pf_modul
     for (int i = 0; i < pf_config_size(list); i++) {
         PF_TRY(build_node(b, pf_config_at(list, i), depth + 1, &children[i]));
     }
-    return 0;
+    return PF_OK;
 }
 
 static int build_full(builder *b, const pf_config *node, const char *type, int depth,
@@ -155,7 +184,7 @@ static int build_full(builder *b, const pf_config *node, const char *type, int d
     size_t bytes = (size_t)n * sizeof(pf_module *);
     pf_module **children = pf_heap_zalloc(b->e->heap, bytes);
     if (!children) return PF_ENOMEM;
-    int status = list ? build_children(b, list, depth, children) : 0;
+    int status = list ? build_children(b, list, depth, children) : PF_OK;
     if (status >= 0) status = build_with(b, node, type, children, n, module);
     if (status >= 0) {
         status = pf_heap_grow(b->e->heap, (void **)&b->done, &b->cap_done, b->n_done + 1,
@@ -212,10 +241,10 @@ typedef struct writer {
 static int write_node(writer *w, const pf_module *m, pf_config **node);
 
 static int write_children(writer *w, const pf_module *m, pf_config *node) {
-    if (m->n_given == 0) return 0;
+    if (m->n_given == 0) return PF_OK;
     pf_config *list = pf_config_new(PF_LIST);
     if (!list) return PF_ENOMEM;
-    int status = 0;
+    int status = PF_OK;
     for (int i = 0; i < m->n_given && status >= 0; i++) {
         pf_config *child = NULL;
         status = write_node(w, m->child[i].module, &child);
@@ -238,7 +267,7 @@ static int write_full(writer *w, const pf_module *m, pf_config *node) {
     PF_TRY(write_children(w, m, node));
     PF_TRY(pf_heap_grow(w->heap, (void **)&w->done, &w->cap_done, w->n_done + 1, sizeof *w->done));
     w->done[w->n_done++] = m;
-    return 0;
+    return PF_OK;
 }
 
 static int write_shared(pf_config *node, int64_t at) {
@@ -257,7 +286,7 @@ static int write_node(writer *w, const pf_module *m, pf_config **out) {
         return status;
     }
     *out = node;
-    return 0;
+    return PF_OK;
 }
 
 int pf_module_tree(pf_config **tree, const pf_module *module) {
@@ -287,5 +316,5 @@ int pf_layer_at(int index, pf_layer_info *info) {
         docs[i] = pf_option_describe(&type->options[i], numbers[i]);
     }
     *info = (pf_layer_info){type->name, type->doc, docs, n};
-    return 0;
+    return PF_OK;
 }

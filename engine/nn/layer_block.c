@@ -47,51 +47,44 @@ static int block_build(pf_module *m, pf_engine *e) {
     PF_TRY(pf_module_inner(m, e, "attention", "attention", pf_module_pass_on(m, "attention")));
     PF_TRY(pf_module_inner(m, e, "norm2", norm, pf_module_pass_on(m, norm)));
     PF_TRY(pf_module_inner(m, e, "mlp", "mlp", pf_module_pass_on(m, "mlp")));
-    if (pf_option_int(m, "conv") == 0) return 0;
+    if (pf_option_int(m, "conv") == 0) return PF_OK;
     return pf_module_inner(m, e, "conv", "conv", conv_options_of(m));
 }
 
-/* *h = child i of *h */
-static int through(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor **h) {
-    pf_tensor *y = NULL;
-    PF_TRY(pf_run_child(m, i, e, run, *h, &y));
-    pf_replace(h, y);
-    return 0;
-}
-
 /* *h = attention(conv(norm1(x))) */
-static int look(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **h) {
+static int attend_branch(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                         pf_tensor **h) {
     static const int path[] = {NORM1, CONV, ATTENTION};
-    int status = 0;
+    int status = PF_OK;
     *h = pf_tensor_retain(x);
     for (int i = 0; i < PF_COUNT(path) && status >= 0; i++) {
-        if (path[i] < m->n_child) status = through(m, path[i], e, run, h);
+        if (path[i] < m->n_child) status = pf_run_through(m, path[i], e, run, h);
     }
     if (status < 0) pf_tensor_release(h);
     return status;
 }
 
 /* *h = mlp(norm2(x)) */
-static int think(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **h) {
+static int mlp_branch(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **h) {
     *h = pf_tensor_retain(x);
-    int status = through(m, NORM2, e, run, h);
-    if (status >= 0) status = through(m, MLP, e, run, h);
+    int status = pf_run_through(m, NORM2, e, run, h);
+    if (status >= 0) status = pf_run_through(m, MLP, e, run, h);
     if (status < 0) pf_tensor_release(h);
     return status;
 }
 
 static int block_branch(pf_module *m, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
                         pf_tensor **y) {
-    return which == 0 ? look(m, e, run, x, y) : think(m, e, run, x, y);
+    return which == 0 ? attend_branch(m, e, run, x, y) : mlp_branch(m, e, run, x, y);
 }
 
 /* x (B, L, D), or (B, D) in a step -> the same */
 static int block_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
-    pf_tensor *looked = NULL, *sum = NULL, *h = NULL;
-    PF_TRY(look(m, e, run, x, &looked));
-    int status = pf_run_child_sum(m, NORM2, e, run, x, looked, &sum, &h);
-    pf_tensor_release(&looked);
-    if (status >= 0) status = through(m, MLP, e, run, &h);
+    pf_tensor *attended = NULL, *sum = NULL, *h = NULL;
+    PF_TRY(attend_branch(m, e, run, x, &attended));
+    int status = pf_run_child_sum(m, NORM2, e, run, x, attended, &sum, &h);
+    pf_tensor_release(&attended);
+    if (status >= 0) status = pf_run_through(m, MLP, e, run, &h);
     if (status >= 0) status = pf_add(y, e, sum, h);
     pf_tensor_release(&h);
     pf_tensor_release(&sum);

@@ -6,14 +6,11 @@
 /* x through all children in their order; no children: x itself. */
 static int chain_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     pf_tensor *h = pf_tensor_retain(x);
-    for (int i = 0; i < m->n_child; i++) {
-        pf_tensor *next = NULL;
-        int status = pf_run_child(m, i, e, run, h, &next);
-        pf_replace(&h, next);
-        if (status < 0) return status;
-    }
+    int status = PF_OK;
+    for (int i = 0; i < m->n_child && status >= 0; i++) status = pf_run_through(m, i, e, run, &h);
+    if (status < 0) pf_tensor_release(&h);
     *y = h;
-    return 0;
+    return status;
 }
 
 static const pf_option_info chain_options[] = {
@@ -26,7 +23,7 @@ static const pf_option_info chain_options[] = {
 static int chain_build(pf_module *m, pf_engine *e) {
     (void)e;
     m->recompute = pf_option_int(m, "recompute") != 0;
-    return 0;
+    return PF_OK;
 }
 
 const pf_layer pf_layer_chain = {

@@ -99,7 +99,7 @@ static int make_blocks(pf_module *m, pf_engine *e) {
     size_t bytes = (size_t)layers * sizeof(pf_module *);
     pf_module *chain = NULL, **block = pf_heap_zalloc(m->heap, bytes);
     if (!block) return PF_ENOMEM;
-    int status = 0;
+    int status = PF_OK;
     for (int64_t i = 0; i < layers && status >= 0; i++) status = make_block(m, e, i, &block[i]);
     const char *type = pf_option_int(m, "reversible") ? "reversible" : "chain";
     if (status >= 0) status = pf_module_new(&chain, e, type, NULL, block, (int)layers);
@@ -128,27 +128,19 @@ static int performer_build(pf_module *m, pf_engine *e) {
     self->norm = m->n_child;
     PF_TRY(pf_module_inner(m, e, "norm", norm, pf_module_pass_on(m, norm)));
     self->head = pf_option_int(m, "tied") ? -1 : m->n_child;
-    if (self->head < 0) return 0;
+    if (self->head < 0) return PF_OK;
     int64_t dim = pf_option_int(m, "dim"), vocab = pf_option_int(m, "vocab");
     return pf_module_inner(m, e, "head", "linear", pf_linear_options(dim, vocab, false, 1));
 }
 
 /* ---- running ---- */
 
-/* *h = child i of *h; i < 0: *h stays */
-static int through(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor **h) {
-    pf_tensor *y = NULL;
-    if (i < 0) return 0;
-    PF_TRY(pf_run_child(m, i, e, run, *h, &y));
-    pf_replace(h, y);
-    return 0;
-}
-
-/* *h (B, L, D), or (B, D), plus what the memory says of the ids */
-static int remember(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *ids, pf_tensor **h) {
+/* *h (B, L, D), or (B, D), plus the rows of the n-grams that end at the ids */
+static int add_ngrams(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *ids,
+                      pf_tensor **h) {
     const performer_self *self = m->self;
     pf_tensor *rows = NULL, *y = NULL;
-    if (self->ngrams < 0) return 0;
+    if (self->ngrams < 0) return PF_OK;
     PF_TRY(pf_run_child(m, self->ngrams, e, run, ids, &rows));
     int status = pf_add(&y, e, *h, rows);
     pf_tensor_release(&rows);
@@ -160,10 +152,10 @@ static int remember(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *id
 static int keep_last(pf_engine *e, pf_tensor **h) {
     pf_tensor *y = NULL;
     int64_t length = (*h)->shape[1];
-    if (length < 2) return 0;
+    if (length < 2) return PF_OK;
     PF_TRY(pf_slice(&y, e, *h, 1, length - 1, length));
     pf_replace(h, y);
-    return 0;
+    return PF_OK;
 }
 
 static int head(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *h, pf_tensor **y) {
@@ -185,13 +177,13 @@ static int performer_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
                        pf_dtype_name(x->dtype), rank == 1 ? "(B)" : "(B, L)");
     }
     pf_tensor *h = pf_tensor_retain(x);
-    int status = through(m, 0, e, run, &h);
-    if (status >= 0) status = remember(m, e, run, x, &h);
-    if (status >= 0) status = through(m, self->positions, e, run, &h);
+    int status = pf_run_through(m, 0, e, run, &h);
+    if (status >= 0) status = add_ngrams(m, e, run, x, &h);
+    if (status >= 0) status = pf_run_through(m, self->positions, e, run, &h);
     if (status >= 0) status = pf_run_dropout(e, run, self->dropout, &h);
-    if (status >= 0) status = through(m, self->blocks, e, run, &h);
+    if (status >= 0) status = pf_run_through(m, self->blocks, e, run, &h);
     if (status >= 0 && run->last && rank == 2) status = keep_last(e, &h);
-    if (status >= 0) status = through(m, self->norm, e, run, &h);
+    if (status >= 0) status = pf_run_through(m, self->norm, e, run, &h);
     if (status >= 0) status = head(m, e, run, h, y);
     pf_tensor_release(&h);
     return status;

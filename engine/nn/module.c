@@ -32,21 +32,6 @@ const char *pf_option_text(const pf_module *m, const char *name) {
     return value ? pf_config_string(value) : NULL;
 }
 
-pf_config *pf_module_pass_on(const pf_module *m, const char *type) {
-    const pf_layer *inner = pf_layer_find(type);
-    pf_config *options = pf_config_new(PF_MAP);
-    for (int i = 0; options && inner && i < inner->n_options; i++) {
-        const pf_config *value = pf_config_get(m->options, inner->options[i].name);
-        if (!value) continue;
-        pf_config *copy = pf_config_copy(value);
-        if (!copy || pf_config_set(options, inner->options[i].name, copy) < 0) {
-            pf_config_free(options);
-            return NULL;
-        }
-    }
-    return options;
-}
-
 /* ---- children and slots ---- */
 
 int pf_module_adopt(pf_module *m, const char *name, pf_module *child) {
@@ -55,19 +40,7 @@ int pf_module_adopt(pf_module *m, const char *name, pf_module *child) {
     char *copy = pf_heap_text(m->heap, name);
     if (!copy) return PF_ENOMEM;
     m->child[m->n_child++] = (pf_child){copy, pf_module_retain(child)};
-    return 0;
-}
-
-int pf_module_inner(pf_module *m, pf_engine *e, const char *name, const char *type,
-                    pf_config *options) {
-    if (!options) return pf_fail(PF_ENOMEM, "%s: no memory for the options", name);
-    pf_module *child = NULL;
-    int status = pf_module_new(&child, e, type, options, NULL, 0);
-    pf_config_free(options);
-    if (status < 0) return pf_fail_in(status, "%s", m->type->name);
-    status = pf_module_adopt(m, name, child);
-    pf_module_release(&child);
-    return status;
+    return PF_OK;
 }
 
 static int add_slot(pf_module *m, const char *name, pf_tensor *tensor, bool trained, bool derived) {
@@ -78,7 +51,7 @@ static int add_slot(pf_module *m, const char *name, pf_tensor *tensor, bool trai
     char *copy = pf_heap_text(m->heap, name);
     if (!copy) return PF_ENOMEM;
     m->slot[m->n_slot++] = (pf_slot){copy, pf_tensor_retain(tensor), trained, derived};
-    return 0;
+    return PF_OK;
 }
 
 int pf_module_buffer(pf_module *m, const char *name, pf_tensor *tensor) {
@@ -181,7 +154,7 @@ int pf_module_make(pf_module **module, pf_engine *e, const pf_layer *type, pf_co
         return status;
     }
     *module = m;
-    return 0;
+    return PF_OK;
 }
 
 pf_module *pf_module_retain(pf_module *module) {
@@ -226,16 +199,16 @@ static char *join(pf_heap *heap, const char *prefix, const char *name) {
 
 /* A tensor that is met again (tied weights) keeps its first name and stands once. */
 static int gather_slot(pf_module *root, const pf_slot *slot, const char *prefix) {
-    if (slot->derived) return 0;
+    if (slot->derived) return PF_OK;
     for (int i = 0; i < root->n_walk; i++) {
-        if (root->walk[i].tensor == slot->tensor) return 0;
+        if (root->walk[i].tensor == slot->tensor) return PF_OK;
     }
     PF_TRY(pf_heap_grow(root->heap, (void **)&root->walk, &root->cap_walk, root->n_walk + 1,
                         sizeof *root->walk));
     char *path = join(root->heap, prefix, slot->name);
     if (!path) return PF_ENOMEM;
     root->walk[root->n_walk++] = (pf_slot){path, slot->tensor, slot->trained, false};
-    return 0;
+    return PF_OK;
 }
 
 static int gather(pf_module *root, const pf_module *m, const char *prefix) {
@@ -247,18 +220,18 @@ static int gather(pf_module *root, const pf_module *m, const char *prefix) {
         pf_heap_text_free(root->heap, path);
         PF_TRY(status);
     }
-    return 0;
+    return PF_OK;
 }
 
 int pf_module_walk(pf_module *m) {
     int slots = count_slots(m);
-    if (m->walk && m->walk_slots == slots) return 0;
+    if (m->walk && m->walk_slots == slots) return PF_OK;
     drop_walk(m);
     m->walk_slots = -1;
     PF_TRY(pf_heap_grow(m->heap, (void **)&m->walk, &m->cap_walk, slots + 1, sizeof *m->walk));
     PF_TRY(gather(m, m, ""));
     m->walk_slots = slots;
-    return 0;
+    return PF_OK;
 }
 
 int pf_module_tensor_count(const pf_module *module) {
@@ -279,7 +252,7 @@ int pf_module_tensor_at(const pf_module *module, int index, const char **name, p
     if (name) *name = slot->name;
     if (tensor) *tensor = slot->tensor;
     if (trained) *trained = slot->trained;
-    return 0;
+    return PF_OK;
 }
 
 int pf_module_after_step(pf_engine *engine, pf_module *module, uint64_t step, int *drawn) {
@@ -289,5 +262,5 @@ int pf_module_after_step(pf_engine *engine, pf_module *module, uint64_t step, in
     for (int i = 0; i < module->n_child; i++) {
         PF_TRY(pf_module_after_step(engine, module->child[i].module, step, sum));
     }
-    return 0;
+    return PF_OK;
 }
