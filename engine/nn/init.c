@@ -45,5 +45,5 @@ int pf_init_fill(pf_tensor *t, pf_engine *e, const char *init) {
     pf_rng rng = pf_rng_make(e->seed, PF_DRAW_INIT, e->draws++, 0);
     pf_rng_fill_normal(&rng, 0, n, data);
     for (int64_t i = 0; i < n; i++) data[i] = (float)value * data[i];
-    return 0;
+    return PF_OK;
 }

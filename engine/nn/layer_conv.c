@@ -30,7 +30,7 @@ static int conv_build(pf_module *m, pf_engine *e) {
     for (int64_t i = 0; i < dim; i++) {
         PF_TRY(pf_tensor_set(m->slot[0].tensor, self * dim + i, 1));
     }
-    return 0;
+    return PF_OK;
 }
 
 static int convolve(pf_module *m, pf_engine *e, const pf_pass *pass, pf_tensor *x, pf_tensor **y) {
@@ -76,7 +76,7 @@ static int slice_inputs(pf_engine *e, const pf_run *run, pf_tensor *x, pf_pass *
         *rows = pf_tensor_retain(x);
         pass->documents = pf_tensor_retain(pass->documents);
         pass->mask = pf_tensor_retain(pass->mask);
-        return 0;
+        return PF_OK;
     }
     pass->documents = pass->mask = NULL;
     PF_TRY(pf_part_of(&pass->documents, e, s->documents, first, end));

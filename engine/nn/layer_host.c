@@ -13,7 +13,7 @@ static int called(const pf_module *m, int status, pf_tensor **y) {
         pf_tensor_release(y);
         return status;
     }
-    if (*y) return 0;
+    if (*y) return PF_OK;
     return pf_fail(PF_EHOST, "%s: the layer returned no tensor", pf_option_text(m, "name"));
 }
 
@@ -68,7 +68,7 @@ static int prefill(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, 
         pf_tensor_release(y);
         return status;
     }
-    return 0;
+    return PF_OK;
 }
 
 static int host_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
@@ -92,7 +92,7 @@ static int host_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state 
     }
     PF_TRY(pf_state_new(state, e, batch, 0));
     (*state)->layer = m->host;
-    return 0;
+    return PF_OK;
 }
 
 const pf_layer pf_layer_host = {
@@ -122,5 +122,5 @@ int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
     PF_TRY(pf_module_make(module, engine, &pf_layer_host, options, children, n_children));
     /* Only now: a module that was not made must not release the caller's context. */
     (*module)->host = *layer;
-    return 0;
+    return PF_OK;
 }

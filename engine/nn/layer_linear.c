@@ -46,7 +46,7 @@ static int linear_build(pf_module *m, pf_engine *e) {
     char init[48];
     snprintf(init, sizeof init, "normal:%.17g", pf_option_number(m, "init") / sqrt((double)from));
     PF_TRY(pf_module_param(m, e, "weight", 2, shape, init));
-    return pf_option_int(m, "bias") ? pf_module_param(m, e, "bias", 1, shape, "zeros") : 0;
+    return pf_option_int(m, "bias") ? pf_module_param(m, e, "bias", 1, shape, "zeros") : PF_OK;
 }
 
 /* x (..., from) -> (..., to) */

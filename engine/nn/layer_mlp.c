@@ -60,7 +60,7 @@ static int mlp_build(pf_module *m, pf_engine *e) {
     double last = 1 / sqrt(2 * pf_option_number(m, "layers"));
     PF_TRY(make_up(m, e, dim, hidden, bias));
     PF_TRY(pf_module_inner(m, e, "down", "linear", pf_linear_options(hidden, dim, bias, last)));
-    if (!self->gated) return 0;
+    if (!self->gated) return PF_OK;
     return pf_module_inner(m, e, "gate", "linear", pf_linear_options(dim, hidden, bias, 1));
 }
 

@@ -83,7 +83,7 @@ static int move_on(pf_engine *e, pf_tensor *before, pf_tensor *ids) {
     pf_tensor *in[2] = {before, ids}, *all = NULL, *tail = NULL;
     pf_attr dim = {.i = 1};
     int64_t kept = before->shape[1], length = ids->shape[1];
-    if (kept == 0) return 0;
+    if (kept == 0) return PF_OK;
     int status = pf_apply(e, &pf_op_concat, in, 2, &dim, &all);
     if (status >= 0) status = pf_slice(&tail, e, all, 1, length, length + kept);
     if (status >= 0) status = pf_tensor_copy(before, tail);
@@ -127,7 +127,7 @@ static int slice_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *
     pf_attr dim = {.i = 1};
     int64_t kept = before->shape[1], length = ids->shape[1];
     if (kept == 0 || run->slice->first == 0) PF_TRY(look_up(m, e, run, ids, NULL, y));
-    if (kept == 0) return 0;
+    if (kept == 0) return PF_OK;
     int status = pf_apply(e, &pf_op_concat, in, 2, &dim, &all);
     if (status >= 0 && !*y) status = look_up_after(m, e, run, all, kept, y);
     if (status >= 0) status = pf_part_of(&tail, e, all, length, length + kept);

@@ -22,7 +22,7 @@ static const pf_option_info layernorm_options[] = {
 static int layernorm_build(pf_module *m, pf_engine *e) {
     int64_t dim = pf_option_int(m, "dim");
     PF_TRY(pf_module_param(m, e, "weight", 1, &dim, "ones"));
-    return pf_option_int(m, "bias") ? pf_module_param(m, e, "bias", 1, &dim, "zeros") : 0;
+    return pf_option_int(m, "bias") ? pf_module_param(m, e, "bias", 1, &dim, "zeros") : PF_OK;
 }
 
 /* x (..., D) -> (..., D) */

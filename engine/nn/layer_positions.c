@@ -88,7 +88,7 @@ static int position_rows(const pf_module *m, pf_engine *e, int64_t first, int64_
     int64_t shape[2] = {n, self->dim};
     PF_TRY(pf_tensor_make(rows, e, PF_F32, 2, shape));
     wave_rows(self, first, n, pf_tensor_data(*rows));
-    return 0;
+    return PF_OK;
 }
 
 /* (B, L, D): what is added when positions start again at every document. */
@@ -162,7 +162,7 @@ int pf_document_positions(pf_tensor **positions, pf_engine *e, const pf_tensor *
 int pf_part_of(pf_tensor **part, pf_engine *e, pf_tensor *whole, int64_t first, int64_t end) {
     pf_tensor *view = NULL;
     *part = NULL;
-    if (!whole) return 0;
+    if (!whole) return PF_OK;
     PF_TRY(pf_slice(&view, e, whole, 1, first, end));
     int status = pf_tensor_compact(part, e, view);
     pf_tensor_release(&view);
