@@ -78,7 +78,7 @@ end
 describe("an optimizer", function()
   for _, row in ipairs(pf.optimizers()) do
     it("is as its formula has it: " .. row.name, function()
-      local formula = assert(FORMULAS[row.name], "no formula here for " .. row.name)
+      local formula = assert(FORMULAS[row.name], "spec/optim_spec.lua has no formula for " .. row.name)
       for key in pairs(formula.options) do
         local known = false
         for _, option in ipairs(row.options) do known = known or option.name == key end

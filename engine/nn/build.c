@@ -118,6 +118,7 @@ int pf_module_inner(pf_module *m, pf_engine *e, const char *name, const char *ty
 
 /* ---- from a tree ---- */
 
+/* Children are completed before their parent, so a node may only share what stands before it. */
 typedef struct builder {
     pf_engine *e;
     pf_module **done; /* in the order of completion; borrowed */
@@ -158,6 +159,7 @@ static int build_host(builder *b, const pf_config *node, pf_module *const *child
                    name);
 }
 
+/* A node whose children stand. */
 static int build_with(builder *b, const pf_config *node, const char *type,
                       pf_module *const *children, int n, pf_module **module) {
     if (strcmp(type, pf_layer_host.name) == 0) return build_host(b, node, children, n, module);
@@ -232,6 +234,7 @@ int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve, void 
 
 /* ---- to a tree ---- */
 
+/* Numbers nodes as the builder will: in the order in which they are complete. */
 typedef struct writer {
     pf_heap *heap;
     const pf_module **done;
@@ -255,6 +258,7 @@ static int write_children(writer *w, const pf_module *m, pf_config *node) {
     return status;
 }
 
+/* A host's layer has its name in the place of options: whoever builds it knows the rest. */
 static int write_full(writer *w, const pf_module *m, pf_config *node) {
     PF_TRY(pf_config_set_string(node, "type", m->type->name));
     if (m->type == &pf_layer_host) {

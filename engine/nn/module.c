@@ -43,6 +43,7 @@ int pf_module_adopt(pf_module *m, const char *name, pf_module *child) {
     return PF_OK;
 }
 
+/* Every tensor of a module comes in here; the tensor is retained, the name copied. */
 static int add_slot(pf_module *m, const char *name, pf_tensor *tensor, bool trained, bool derived) {
     if (pf_module_tensor(m, name)) {
         return pf_fail(PF_EINVAL, "%s: there is a tensor '%s' already", m->type->name, name);
@@ -101,6 +102,7 @@ static void drop_walk(pf_module *m) {
     m->n_walk = 0;
 }
 
+/* The last reference is gone; children and tensors may live on elsewhere. */
 static void destroy(pf_module *m) {
     pf_heap *heap = m->heap;
     drop_walk(m);
@@ -122,6 +124,7 @@ static void destroy(pf_module *m) {
     pf_heap_release(heap);
 }
 
+/* Given children first, called "1", "2" ..., then what the type's `build` makes. */
 static int fill(pf_module *m, pf_engine *e, pf_module *const *children, int n) {
     char name[16];
     for (int i = 0; i < n; i++) {
@@ -211,6 +214,7 @@ static int gather_slot(pf_module *root, const pf_slot *slot, const char *prefix)
     return PF_OK;
 }
 
+/* Own tensors before children's: the order that pf_module_tensor_at promises. */
 static int gather(pf_module *root, const pf_module *m, const char *prefix) {
     for (int i = 0; i < m->n_slot; i++) PF_TRY(gather_slot(root, &m->slot[i], prefix));
     for (int i = 0; i < m->n_child; i++) {

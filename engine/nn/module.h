@@ -24,12 +24,12 @@ typedef struct pf_child {
 } pf_child;
 
 /* How a layer is run:
- *   FORWARD  x (B, L, D), the whole sequence; no state. The only mode of models that see the
- *            future, and the one that training runs.
- *   PREFILL  x (B, L, D), the next L positions of a stream; the state moves on by L.
- *   STEP     x (B, D), the next position alone; by 1. All three give the same rows for the same
- *            tokens, to rounding.
- *   SLICE    x (B, L, D), the next L positions in training (sliced.c); by L, and differentiable. */
+ *   FORWARD  x (B, L, D), or ids (B, L): a whole sequence, without a state. What training runs, and
+ *            all that a model can do that sees the future.
+ *   PREFILL  x (B, L, D): the next L positions of a stream, whose state moves on by L.
+ *   STEP     x (B, D): the next position alone. Not recorded, as PREFILL.
+ *   SLICE    x (B, L, D): the next L positions of a training sequence (sliced.c); recorded.
+ * Whichever way a token comes, its row is the same to rounding. */
 typedef enum { PF_RUN_FORWARD, PF_RUN_PREFILL, PF_RUN_STEP, PF_RUN_SLICE } pf_run_mode;
 
 /* A slice of a longer sequence in training (sliced.c): the state is what earlier slices left, its
@@ -61,8 +61,8 @@ typedef struct pf_layer {
     size_t self_bytes; /* of the layer's own resolved struct, zeroed, freed with the module */
 
     /* Once, when a module is made, or built from a file: makes tensors and inner children, whose
-     * order is that of their names in files, and resolves options into m->self, so that no run
-     * looks up a name. Options are checked and complete; given children are there. */
+     * order is that of their names in files, and resolves options into m->self, so that a run
+     * need not look up names. Options are checked and complete; given children are there. */
     int (*build)(pf_module *m, pf_engine *e);
 
     /* *y = the layer of x, in whatever mode; x, parameters and, beside its own, states stay as they

@@ -5,10 +5,12 @@
  */
 #include "module.h"
 
+/* Random calls that a training step has room for: each is keyed by its number over all steps. */
 enum { CALLS_A_STEP = 1 << 20 };
 
 /* ---- the dispatcher ---- */
 
+/* The state now stands behind x: one position in a step (and of ids (B)), else all of L. */
 static void move_on(const pf_run *run, const pf_tensor *x) {
     if (!run->state) return;
     bool step = run->mode == PF_RUN_STEP;
@@ -35,7 +37,8 @@ static int run_named(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_te
     return status < 0 ? named(m, i, status) : status;
 }
 
-/* *inner: the run of child i, with its node of the state. */
+/* *inner: the run of child i, with its node of the state. All positions are wanted of it: only m
+ * knows what becomes of them, so `last` goes no deeper by itself. */
 static int enter_child(const pf_module *m, int i, const pf_run *run, pf_run *inner) {
     *inner = *run;
     inner->last = false;
@@ -155,7 +158,8 @@ static int check_stream(const pf_module *module, const pf_tensor *x, const pf_st
     return PF_OK;
 }
 
-/* With the tape hidden: what a stream computes is not differentiated. */
+/* With the tape hidden: what a stream computes is not differentiated, and lives on when the tape
+ * closes. */
 static int run_stream(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, pf_state *state,
                       pf_run_mode mode, bool last) {
     const pf_pass quiet = {.size = sizeof quiet};

@@ -11,8 +11,9 @@
 #include "clip.h"
 #include "rule.h"
 
-enum { GRAIN = 1 << 14 };
+enum { GRAIN = 1 << 14 }; /* numbers a task: the same for any number of threads */
 
+/* One trained parameter, and what the rule remembers of it. */
 typedef struct entry {
     char *name;       /* the parameter's path */
     pf_tensor *param; /* retained */
@@ -26,9 +27,9 @@ struct pf_optimizer {
     const pf_optimizer_rule *rule;
     pf_config *options;
     entry *entry;
-    int n, capacity;
-    uint64_t steps;
-    int drawn; /* projections, in the last step */
+    int n, capacity; /* entries; there is room for buffers, too */
+    uint64_t steps;  /* that are over */
+    int drawn;       /* projections, in the last step */
 };
 
 static double option(const pf_optimizer *o, const char *name) {
@@ -37,6 +38,7 @@ static double option(const pf_optimizer *o, const char *name) {
 
 /* ---- making ---- */
 
+/* "<param>.<moment>"; free with pf_heap_text_free. */
 static char *moment_name(pf_heap *heap, const char *name, const char *moment) {
     size_t bytes = strlen(name) + strlen(moment) + 2;
     char *text = pf_heap_alloc(heap, bytes);
@@ -55,6 +57,7 @@ static int make_moments(pf_optimizer *o, entry *p) {
     return PF_OK;
 }
 
+/* In walk order. */
 static int fill_entries(pf_optimizer *o) {
     int count = pf_module_tensor_count(o->module);
     if (count < 0) return count;
@@ -126,9 +129,10 @@ void pf_optimizer_close(pf_optimizer **optimizer) {
 
 /* ---- a step ---- */
 
+/* The update of one whole parameter, which update_range cuts ranges of. */
 typedef struct job {
     const pf_optimizer_rule *rule;
-    pf_update whole; /* of a parameter */
+    pf_update whole;
 } job;
 
 static void update_range(void *context, int64_t first, int64_t last) {
@@ -157,7 +161,8 @@ static int update_entry(const pf_optimizer *o, pf_engine *e, const pf_update *u,
     return pf_parallel_range(e, j.whole.n, GRAIN, update_range, &j);
 }
 
-/* The gradients that stand, contiguous and retained, and whose they are. */
+/* The n gradients that stand, contiguous and retained, and the entries that they are of: a
+ * parameter that took no part in the loss has none, and stays as it is, its moments too. */
 static int collect(const pf_optimizer *o, pf_engine *e, pf_tensor **grads, int *owner, int *n) {
     *n = 0;
     for (int i = 0; i < o->n; i++) {
@@ -175,6 +180,7 @@ static int update_all(const pf_optimizer *o, pf_engine *e, const pf_update *u,
     return PF_OK;
 }
 
+/* Norm first: nothing moves before all gradients are known to be finite. */
 static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, pf_tensor *const *grads,
                  const int *owner, int n, double *norm) {
     double total = 0;
@@ -231,6 +237,7 @@ uint64_t pf_optimizer_steps(const pf_optimizer *optimizer) { return optimizer->s
 
 /* ---- for checkpoints ---- */
 
+/* Moment k of entry i is number i n_moments + k of the list. */
 int pf_optimizer_tensors(const pf_optimizer *o, pf_named **list, int *n) {
     int count = o->n * o->rule->n_moments;
     pf_named *all = pf_heap_alloc(o->heap, (size_t)count * sizeof *all);
