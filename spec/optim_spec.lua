@@ -78,7 +78,8 @@ end
 describe("an optimizer", function()
   for _, row in ipairs(pf.optimizers()) do
     it("is as its formula has it: " .. row.name, function()
-      local formula = assert(FORMULAS[row.name], "spec/optim_spec.lua has no formula for " .. row.name)
+      local formula = FORMULAS[row.name]
+      assert(formula, "spec/optim_spec.lua has no formula for " .. row.name)
       for key in pairs(formula.options) do
         local known = false
         for _, option in ipairs(row.options) do known = known or option.name == key end
@@ -94,6 +95,25 @@ describe("an optimizer", function()
       end
       assert.raises(row.name .. ": unknown option 'decai' %(did you mean 'decay'%?%)",
         function() pf.optim[row.name]({ w = pf.zeros(2) }, { decai = 1 }) end)
+    end)
+
+    it("takes every number of a long parameter by itself: " .. row.name, function()
+      local long, places, some = pf.randn(1, 40000), { 1, 16384, 16385, 30001, 40000 }, {}
+      local flat = long:reshape(-1):totable()
+      for i, at in ipairs(places) do some[i] = flat[at] end
+      local own, apart = { w = long }, { w = pf.tensor { some } }
+      for _, side in ipairs { own, apart } do
+        local opt = pf.optim[row.name](side)
+        for _ = 1, 3 do
+          do
+            local tape <close> = pf.tape()
+            tape:backward((side.w * side.w):sum())
+          end
+          opt:step { lr = 0.1 }
+        end
+      end
+      flat, some = own.w:reshape(-1):totable(), apart.w:reshape(-1):totable()
+      for i, at in ipairs(places) do assert.equal(some[i], flat[at], at) end
     end)
 
     it("goes on with the same bits after save and load: " .. row.name, function()
