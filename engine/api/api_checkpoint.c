@@ -149,7 +149,7 @@ static int check_tensor(misfit *m, const pf_st_entry *entry, const pf_tensor *te
     if (!same)
         add_misfit(m, "", entry->name, shape, pf_shape_of(tensor));
     else if (dtype != tensor->dtype) {
-        add_misfit(m, "", entry->name, pf_st_dtype_name(entry), pf_dtype_name(tensor->dtype));
+        add_misfit(m, "", entry->name, entry->dtype.name, pf_dtype_name(tensor->dtype));
     }
     return PF_OK;
 }

@@ -22,7 +22,7 @@ static int set_list(pf_config *map, const char *key, int n, const int64_t *value
 
 static int fill_tensor(pf_config *map, const pf_st_entry *entry) {
     PF_TRY(pf_config_set_string(map, "name", entry->name));
-    PF_TRY(pf_config_set_string(map, "dtype", pf_st_dtype_name(entry)));
+    PF_TRY(pf_config_set_string(map, "dtype", entry->dtype.name));
     PF_TRY(set_list(map, "shape", entry->rank, entry->shape));
     return pf_config_set_number(map, "bytes", (double)(entry->end - entry->begin));
 }

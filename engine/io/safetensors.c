@@ -21,17 +21,6 @@
 
 /* ---- dtypes ------------------------------------------------------------------- */
 
-/* Converts `n` elements to f32 or i32; returns how many fitted. */
-typedef int64_t (*convert_fn)(const void *in, int64_t n, void *out);
-
-typedef struct pf_st_dtype {
-    const char *name;
-    int bytes;
-    bool loads; /* F8 and complex are known, so that `inspect` can show them */
-    pf_dtype as;
-    convert_fn convert; /* NULL: the bytes are ours already */
-} pf_st_dtype;
-
 static int64_t from_f64(const void *in, int64_t n, void *out) {
     for (int64_t i = 0; i < n; i++) {
         double value = ((const double *)in)[i];
@@ -116,8 +105,8 @@ static int64_t from_u8(const void *in, int64_t n, void *out) {
     return n;
 }
 
-static const pf_st_dtype dtypes[] = {
-    {"F32", 4, true, PF_F32, NULL},       {"I32", 4, true, PF_I32, NULL},
+/* Those that tensors don't have; the tensors' own are rows of dtype.c. */
+static const pf_st_dtype foreign[] = {
     {"F64", 8, true, PF_F32, from_f64},   {"F16", 2, true, PF_F32, from_f16},
     {"BF16", 2, true, PF_F32, from_bf16}, {"I64", 8, true, PF_I32, from_i64},
     {"U64", 8, true, PF_I32, from_u64},   {"U32", 4, true, PF_I32, from_u32},
@@ -127,15 +116,27 @@ static const pf_st_dtype dtypes[] = {
     {"F8_E5M2", 1, false, PF_F32, NULL},  {"C64", 8, false, PF_F32, NULL},
 };
 
-const char *pf_st_dtype_name(const pf_st_entry *entry) { return entry->dtype->name; }
+/* false: no dtype has this name in files. */
+static bool find_dtype(const char *name, pf_st_dtype *type) {
+    const pf_dtype_row *row;
+    for (int i = 0; (row = pf_dtype_find((pf_dtype)i)) != NULL; i++) {
+        *type = (pf_st_dtype){row->file_name, row->bytes, true, (pf_dtype)i, NULL};
+        if (!strcmp(type->name, name)) return true;
+    }
+    for (int i = 0; i < PF_COUNT(foreign); i++) {
+        *type = foreign[i];
+        if (!strcmp(type->name, name)) return true;
+    }
+    return false;
+}
 
 int pf_st_dtype_loads_as(const pf_st_entry *entry, pf_dtype *dtype) {
-    *dtype = entry->dtype->as;
-    if (entry->dtype->loads) return PF_OK;
+    *dtype = entry->dtype.as;
+    if (entry->dtype.loads) return PF_OK;
     return pf_fail(PF_EDTYPE,
                    "safetensors: '%s' has dtype %s, which can't be loaded; convert it "
                    "to F32 first",
-                   entry->name, entry->dtype->name);
+                   entry->name, entry->dtype.name);
 }
 
 /* ---- the header --------------------------------------------------------------- */
@@ -147,12 +148,7 @@ static int bad(const pf_st_entry *entry, const char *what) {
 static int check_dtype(pf_st_entry *entry, const pf_json *node) {
     const char *name = pf_json_string(pf_json_get(node, "dtype"));
     if (!name) return bad(entry, "no dtype");
-    for (int i = 0; i < PF_COUNT(dtypes); i++) {
-        if (!strcmp(dtypes[i].name, name)) {
-            entry->dtype = &dtypes[i];
-            return PF_OK;
-        }
-    }
+    if (find_dtype(name, &entry->dtype)) return PF_OK;
     return pf_fail(PF_EFORMAT, "tensor '%s': unknown dtype '%.32s'", entry->name, name);
 }
 
@@ -230,7 +226,7 @@ static int list_entries(pf_safetensors *s) {
 
 /* Bytes that the shape asks for; false on overflow. */
 static bool entry_bytes(const pf_st_entry *entry, int64_t *bytes) {
-    int64_t product = entry->dtype->bytes;
+    int64_t product = (int64_t)entry->dtype.bytes;
     bool fits = true, empty = false;
     for (int i = 0; i < entry->rank; i++) {
         if (entry->shape[i] == 0)
@@ -260,9 +256,8 @@ static int check_tiling(const pf_safetensors *s) {
             return pf_fail(PF_EFORMAT,
                            "tensor '%s': %s of shape %s is %lld bytes, data_offsets "
                            "say %lld",
-                           entry->name, entry->dtype->name,
-                           pf_shape_text(entry->rank, entry->shape), (long long)bytes,
-                           (long long)(entry->end - entry->begin));
+                           entry->name, entry->dtype.name, pf_shape_text(entry->rank, entry->shape),
+                           (long long)bytes, (long long)(entry->end - entry->begin));
         }
         at = entry->end;
     }
@@ -338,19 +333,20 @@ int pf_safetensors_metadata(pf_config **metadata, const pf_safetensors *s) {
 
 /* A chunk at a time through `raw`, so that the extra memory stays small. */
 static int read_converted(const pf_safetensors *s, const pf_st_entry *entry, void *raw, char *out) {
-    const pf_st_dtype *type = entry->dtype;
-    int64_t total = (entry->end - entry->begin) / type->bytes;
+    const pf_st_dtype *type = &entry->dtype;
+    const pf_dtype_row *own = pf_dtype_find(type->as);
+    int64_t bytes = (int64_t)type->bytes, total = (entry->end - entry->begin) / bytes;
     for (int64_t at = 0; at < total;) {
         int64_t n = pf_min(total - at, CHUNK);
-        int64_t offset = s->data + entry->begin + at * type->bytes;
-        PF_TRY(pf_reader_read(&s->file, offset, raw, (size_t)(n * type->bytes)));
-        int64_t good = type->convert(raw, n, out + at * 4);
+        int64_t offset = s->data + entry->begin + at * bytes;
+        PF_TRY(pf_reader_read(&s->file, offset, raw, (size_t)(n * bytes)));
+        int64_t good = type->convert(raw, n, out + at * (int64_t)own->bytes);
         if (good < n) {
             return pf_fail(PF_EFORMAT,
                            "safetensors: %s: tensor '%s': the %s at position %s does "
                            "not fit %s",
                            s->file.path, entry->name, type->name, pf_place(at + good),
-                           type->as == PF_F32 ? "F32" : "I32");
+                           own->file_name);
         }
         at += n;
     }
@@ -366,10 +362,10 @@ int pf_safetensors_read(pf_engine *engine, const pf_safetensors *s, int index, p
     if (!out || to->dtype != dtype || to->rank != entry->rank ||
         memcmp(to->shape, entry->shape, (size_t)to->rank * sizeof *to->shape) != 0) {
         return pf_fail(PF_ESHAPE, "safetensors: '%s' is %s %s in the file and goes into no %s %s",
-                       entry->name, entry->dtype->name, pf_shape_text(entry->rank, entry->shape),
+                       entry->name, entry->dtype.name, pf_shape_text(entry->rank, entry->shape),
                        pf_dtype_name(to->dtype), pf_shape_of(to));
     }
-    if (!entry->dtype->convert) {
+    if (!entry->dtype.convert) {
         return pf_reader_read(&s->file, s->data + entry->begin, out,
                               (size_t)(entry->end - entry->begin));
     }

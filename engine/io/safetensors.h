@@ -13,11 +13,19 @@
 #define PF_ST_HEADER  ((int64_t)16 << 20) /* bytes of header that are read or written */
 #define PF_ST_TENSORS 65536
 
-struct pf_st_dtype;
+/* A dtype as files have it: ours, or one that is converted to ours. */
+typedef struct pf_st_dtype {
+    const char *name; /* "BF16" */
+    size_t bytes;
+    bool loads; /* F8 and complex are known, so that `inspect` can show them */
+    pf_dtype as;
+    /* Converts `n` elements; returns how many fitted. NULL: the bytes are ours already. */
+    int64_t (*convert)(const void *in, int64_t n, void *out);
+} pf_st_dtype;
 
 typedef struct pf_st_entry {
     const char *name; /* borrowed from the document */
-    const struct pf_st_dtype *dtype;
+    pf_st_dtype dtype;
     int rank;
     int64_t shape[PF_MAX_RANK];
     int64_t begin, end; /* bytes, in the data */
@@ -37,7 +45,6 @@ int pf_safetensors_open(pf_safetensors *s, const char *path);
 void pf_safetensors_close(pf_safetensors *s);
 /* Index of a name, looked for at `hint` first; -1: absent. */
 int pf_safetensors_find(const pf_safetensors *s, const char *name, int hint);
-const char *pf_st_dtype_name(const pf_st_entry *entry);              /* "BF16" */
 int pf_st_dtype_loads_as(const pf_st_entry *entry, pf_dtype *dtype); /* fails by name */
 /* Reads entry `index` into a contiguous tensor of its shape and the dtype it loads as. */
 int pf_safetensors_read(pf_engine *engine, const pf_safetensors *s, int index, pf_tensor *to);

@@ -70,7 +70,7 @@ static int put_entry(pf_text *text, const pf_named *named, int64_t *offset) {
     const pf_tensor *t = named->tensor;
     int64_t bytes = pf_tensor_numel(t) * (int64_t)pf_dtype_size(t->dtype);
     PF_TRY(pf_json_put_string(text, named->name));
-    pf_text_print(text, ":{\"dtype\":\"%s\",\"shape\":[", t->dtype == PF_F32 ? "F32" : "I32");
+    pf_text_print(text, ":{\"dtype\":\"%s\",\"shape\":[", pf_dtype_find(t->dtype)->file_name);
     for (int i = 0; i < t->rank; i++) {
         pf_text_print(text, "%s%lld", i ? "," : "", (long long)t->shape[i]);
     }

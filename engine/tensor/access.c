@@ -1,23 +1,29 @@
 /*
  * access.c - elements in and out of tensors: read, write, get, set, fill, copy, compact,
  * detach. What must hold: elements go in row-major order whatever the strides; a conversion
- * either keeps the value or (f32 to i32 copies) cuts it toward zero, and a value that the
+ * either keeps the value, rounds it (to f32) or cuts it toward zero (copies to i32), and a value that the
  * target cannot hold fails before anything is written.
  */
-#include <math.h>
 #include <string.h>
 
 #include "tensor.h"
 
-enum { GRAIN = 1 << 16, TILE = 32 };
+enum { GRAIN = 1 << 16, TILE = 32, BLOCK = 256 };
 
-/* What stands in memory. F64 occurs in the caller's arrays only. */
-typedef enum { AS_F32 = PF_F32, AS_I32 = PF_I32, AS_F64 } form;
-
-/* Four bytes of either dtype. */
+/* Four bytes: an element of any of today's dtypes. What only moves is moved as words. */
 typedef uint32_t __attribute__((may_alias)) word;
 
-static size_t form_size(form f) { return f == AS_F64 ? sizeof(double) : sizeof(float); }
+static void load_double(double *out, const void *from, int64_t step, int64_t n) {
+    for (int64_t i = 0; i < n; i++) out[i] = ((const double *)from)[i * step];
+}
+
+static void store_double(void *to, int64_t step, const double *in, int64_t n) {
+    for (int64_t i = 0; i < n; i++) ((double *)to)[i * step] = in[i];
+}
+
+/* What the caller's arrays may hold beside a tensor's own dtype. No tensor is of it. */
+static const pf_dtype_row doubles = {
+    .element = "double", .bytes = sizeof(double), .load = load_double, .store = store_double};
 
 /* ---- one run ---- */
 
@@ -30,23 +36,19 @@ static void move_run(word *dst, int64_t ds, const word *src, int64_t ss, int64_t
     for (int64_t i = 0; i < n; i++) dst[i * ds] = src[i * ss];
 }
 
-static double load(const void *at, form f, int64_t i) {
-    if (f == AS_F32) return ((const float *)at)[i];
-    return f == AS_I32 ? ((const int32_t *)at)[i] : ((const double *)at)[i];
+/* n values that the target can hold, from one row's elements to another's. */
+static void convert_run(const pf_dtype_row *to, void *dst, int64_t ds, const pf_dtype_row *from,
+                        const void *src, int64_t ss, int64_t n) {
+    double value[BLOCK];
+    for (int64_t i = 0; i < n; i += BLOCK) {
+        int64_t more = pf_min(BLOCK, n - i);
+        from->load(value, (const char *)src + i * ss * (int64_t)from->bytes, ss, more);
+        to->store((char *)dst + i * ds * (int64_t)to->bytes, ds, value, more);
+    }
 }
 
-/* The value is known to fit. */
-static void store(void *at, form f, int64_t i, double value) {
-    if (f == AS_F32)
-        ((float *)at)[i] = (float)value;
-    else if (f == AS_I32)
-        ((int32_t *)at)[i] = (int32_t)value;
-    else
-        ((double *)at)[i] = value;
-}
-
-static char *at(const void *base, form f, int64_t offset) {
-    return (char *)base + offset * (int64_t)form_size(f);
+static char *at(const void *base, const pf_dtype_row *row, int64_t offset) {
+    return (char *)base + offset * (int64_t)row->bytes;
 }
 
 /* ---- a whole walk ---- */
@@ -55,18 +57,17 @@ static char *at(const void *base, form f, int64_t offset) {
 typedef struct {
     pf_iter it;
     void *base[2];
-    form as[2];
+    const pf_dtype_row *as[2];
 } transfer;
 
 static void copy_run(const transfer *job, const int64_t offset[2], int64_t n) {
     void *dst = at(job->base[0], job->as[0], offset[0]);
     const void *src = at(job->base[1], job->as[1], offset[1]);
     int64_t ds = job->it.inner_stride[0], ss = job->it.inner_stride[1];
-    if (job->as[0] == job->as[1] && job->as[0] != AS_F64)
+    if (job->as[0] == job->as[1])
         move_run(dst, ds, src, ss, n);
     else
-        for (int64_t i = 0; i < n; i++)
-            store(dst, job->as[0], i * ds, load(src, job->as[1], i * ss));
+        convert_run(job->as[0], dst, ds, job->as[1], src, ss, n);
 }
 
 /* Elements first .. last-1 of the walk, cut wherever a range or a run ends. */
@@ -87,9 +88,9 @@ static void copy_range(void *context, int64_t first, int64_t last) {
  * side: a transposition, done in tiles so that either side's cache lines are used whole. */
 static bool is_transposed(const transfer *job) {
     const pf_iter *it = &job->it;
-    return it->rank > 0 && job->as[0] == job->as[1] && job->as[0] != AS_F64 &&
-           it->inner_stride[0] == 1 && it->inner_stride[1] > 1 &&
-           it->stride[1][it->rank - 1] == 1 && it->inner >= TILE && it->shape[it->rank - 1] >= TILE;
+    return it->rank > 0 && job->as[0] == job->as[1] && it->inner_stride[0] == 1 &&
+           it->inner_stride[1] > 1 && it->stride[1][it->rank - 1] == 1 && it->inner >= TILE &&
+           it->shape[it->rank - 1] >= TILE;
 }
 
 /* One tile: rows x cols elements, dst (row stride dr, columns together), src (column stride
@@ -134,16 +135,18 @@ static int run_transfer(pf_engine *engine, const transfer *job) {
     return PF_OK;
 }
 
-static void *base_of(const pf_tensor *t) { return at(t->storage->data, (form)t->dtype, t->offset); }
+static void *base_of(const pf_tensor *t) {
+    return at(t->storage->data, pf_dtype_find(t->dtype), t->offset);
+}
 
 /* Between a tensor (side `side`) and the caller's contiguous array. */
-static int transfer_array(const pf_tensor *t, int side, void *array, form f) {
+static int transfer_array(const pf_tensor *t, int side, void *array, const pf_dtype_row *row) {
     pf_tensor flat = {.rank = t->rank};
     memcpy(flat.shape, t->shape, sizeof flat.shape);
     pf_shape_strides(t->rank, t->shape, flat.stride);
     transfer job;
     job.base[side] = base_of(t), job.base[1 - side] = array;
-    job.as[side] = (form)t->dtype, job.as[1 - side] = f;
+    job.as[side] = pf_dtype_find(t->dtype), job.as[1 - side] = row;
     const pf_tensor *operands[2] = {side == 0 ? t : &flat, side == 0 ? &flat : t};
     pf_iter_make(&job.it, t->rank, t->shape, 2, operands);
     return run_transfer(NULL, &job);
@@ -151,7 +154,7 @@ static int transfer_array(const pf_tensor *t, int side, void *array, form f) {
 
 static int transfer_tensor(pf_engine *engine, pf_tensor *to, const pf_tensor *from) {
     transfer job = {.base = {base_of(to), base_of(from)},
-                    .as = {(form)to->dtype, (form)from->dtype}};
+                    .as = {pf_dtype_find(to->dtype), pf_dtype_find(from->dtype)}};
     const pf_tensor *operands[2] = {to, from};
     pf_iter_make(&job.it, to->rank, to->shape, 2, operands);
     return run_transfer(engine, &job);
@@ -163,60 +166,62 @@ static int check_alive(const pf_tensor *t, const char *op, const char *arg) {
     return pf_tensor_check(t, t ? t->dtype : PF_F32, op, arg);
 }
 
-/* Whole and within i32, or just within i32 once cut toward zero. NaN fails either way. */
-static bool fits_i32(double value, bool whole) {
-    return value > -2147483649.0 && value < 2147483648.0 && (!whole || value == trunc(value));
-}
-
 static int check_fits(const pf_tensor *t, double value, const char *op) {
-    if (t->dtype != PF_I32 || fits_i32(value, true)) return PF_OK;
-    return pf_fail(PF_EINVAL, "%s: an i32 tensor %s cannot hold %g", op, pf_shape_of(t), value);
+    const pf_dtype_row *row = pf_dtype_find(t->dtype);
+    if (pf_dtype_fits(row, value, false)) return PF_OK;
+    return pf_fail(PF_EINVAL, "%s: an %s tensor %s cannot hold %g", op, row->name, pf_shape_of(t),
+                   value);
 }
 
-/* Every element of an f32 tensor that is to become i32. */
-static int check_cut(const pf_tensor *from) {
+/* Every element of a tensor that is to become one of row `to`. */
+static int check_cut(const pf_tensor *from, const pf_dtype_row *to) {
+    const pf_dtype_row *row = pf_dtype_find(from->dtype);
     pf_iter it;
     int64_t offset[PF_ITER_MAX];
+    double value[BLOCK];
     pf_iter_make(&it, from->rank, from->shape, 1, &from);
-    for (int64_t run = 0; run < it.outer; run++) {
-        pf_iter_at(&it, run, offset);
-        const float *x = pf_f32(from) + offset[0];
-        for (int64_t i = 0; i < it.inner; i++)
-            if (!fits_i32(x[i * it.inner_stride[0]], false))
-                return pf_fail(PF_EINVAL, "copy: f32 %s holds %g, which i32 cannot",
-                               pf_shape_of(from), (double)x[i * it.inner_stride[0]]);
+    for (int64_t i = 0, n; i < it.outer * it.inner; i += n) {
+        n = pf_min(it.inner - i % it.inner, BLOCK);
+        pf_iter_at(&it, i / it.inner, offset);
+        row->load(value, at(base_of(from), row, offset[0] + i % it.inner * it.inner_stride[0]),
+                  it.inner_stride[0], n);
+        for (int64_t k = 0; k < n; k++)
+            if (!pf_dtype_fits(to, value[k], true))
+                return pf_fail(PF_EINVAL, "copy: %s %s holds %g, which %s cannot", row->name,
+                               pf_shape_of(from), value[k], to->name);
     }
     return PF_OK;
 }
 
-/* Which of the two array forms a byte count means. */
-static int form_of(const pf_tensor *t, size_t bytes, const char *op, form *f) {
+/* What the caller's array of so many bytes holds: the tensor's own elements, or doubles. */
+static int row_of(const pf_tensor *t, size_t bytes, const char *op, const pf_dtype_row **row) {
     size_t n = (size_t)pf_tensor_numel(t);
-    *f = bytes == n * sizeof(float) ? (form)t->dtype : AS_F64;
-    if (bytes == n * sizeof(float) || bytes == n * sizeof(double)) return PF_OK;
+    const pf_dtype_row *own = pf_dtype_find(t->dtype);
+    *row = bytes == n * own->bytes ? own : &doubles;
+    if (bytes == n * (*row)->bytes) return PF_OK;
     return pf_fail(PF_EINVAL, "%s: %s has %zu elements, %zu bytes are neither %s nor double", op,
-                   pf_shape_of(t), n, bytes, t->dtype == PF_F32 ? "float" : "int32_t");
+                   pf_shape_of(t), n, bytes, own->element);
 }
 
 /* ---- public ---- */
 
 int pf_tensor_read(const pf_tensor *t, void *out, size_t bytes) {
-    form f;
+    const pf_dtype_row *row;
     PF_TRY(check_alive(t, "read", "tensor"));
-    PF_TRY(form_of(t, bytes, "read", &f));
+    PF_TRY(row_of(t, bytes, "read", &row));
     if (!out && bytes) return pf_fail(PF_EINVAL, "read: the array is missing");
-    return transfer_array(t, 1, out, f);
+    return transfer_array(t, 1, out, row);
 }
 
 int pf_tensor_write(pf_tensor *t, const void *in, size_t bytes) {
-    form f;
+    const pf_dtype_row *row;
     PF_TRY(check_alive(t, "write", "tensor"));
-    PF_TRY(form_of(t, bytes, "write", &f));
+    PF_TRY(row_of(t, bytes, "write", &row));
     if (!in && bytes) return pf_fail(PF_EINVAL, "write: the array is missing");
-    if (t->dtype == PF_I32 && f == AS_F64)
+    if (row == &doubles && pf_dtype_find(t->dtype)->whole)
         for (int64_t i = 0, n = pf_tensor_numel(t); i < n; i++)
             PF_TRY(check_fits(t, ((const double *)in)[i], "write"));
-    return transfer_array(t, 0, (void *)in, f);
+    return transfer_array(t, 0, (void *)in, row);
 }
 
 /* The element of row-major position `index`, as an offset from the tensor's start. */
@@ -237,7 +242,8 @@ static int locate(const pf_tensor *t, int64_t index, const char *op, int64_t *of
 int pf_tensor_get(const pf_tensor *t, int64_t index, double *out) {
     int64_t offset;
     PF_TRY(locate(t, index, "get", &offset));
-    *out = load(base_of(t), (form)t->dtype, offset);
+    const pf_dtype_row *row = pf_dtype_find(t->dtype);
+    row->load(out, at(base_of(t), row, offset), 1, 1);
     return PF_OK;
 }
 
@@ -245,7 +251,8 @@ int pf_tensor_set(pf_tensor *t, int64_t index, double value) {
     int64_t offset;
     PF_TRY(locate(t, index, "set", &offset));
     PF_TRY(check_fits(t, value, "set"));
-    store(base_of(t), (form)t->dtype, offset, value);
+    const pf_dtype_row *row = pf_dtype_find(t->dtype);
+    row->store(at(base_of(t), row, offset), 1, &value, 1);
     return PF_OK;
 }
 
@@ -255,23 +262,16 @@ int pf_tensor_fill(pf_tensor *t, double value) {
     const pf_tensor *operand = t;
     PF_TRY(check_alive(t, "fill", "tensor"));
     PF_TRY(check_fits(t, value, "fill"));
-    union {
-        float f;
-        int32_t i;
-        uint32_t word;
-    } bits = {.word = 0};
-    if (t->dtype == PF_F32)
-        bits.f = (float)value;
-    else
-        bits.i = (int32_t)value;
+    word bits = 0;
+    pf_dtype_find(t->dtype)->store(&bits, 1, &value, 1);
     pf_iter_make(&it, t->rank, t->shape, 1, &operand);
     for (int64_t run = 0; run < it.outer; run++) {
         pf_iter_at(&it, run, offset);
         word *x = (word *)base_of(t) + offset[0];
-        if (bits.word == 0 && it.inner_stride[0] == 1)
+        if (bits == 0 && it.inner_stride[0] == 1)
             memset(x, 0, (size_t)it.inner * sizeof *x);
         else
-            for (int64_t i = 0; i < it.inner; i++) x[i * it.inner_stride[0]] = bits.word;
+            for (int64_t i = 0; i < it.inner; i++) x[i * it.inner_stride[0]] = bits;
     }
     return PF_OK;
 }
@@ -281,8 +281,8 @@ static int copy_aside(pf_tensor *to, const pf_tensor *from) {
     size_t bytes = (size_t)pf_tensor_numel(from) * pf_dtype_size(from->dtype);
     void *aside = pf_heap_alloc(from->heap, bytes);
     if (!aside) return PF_ENOMEM;
-    int status = transfer_array(from, 1, aside, (form)from->dtype);
-    if (status == PF_OK) status = transfer_array(to, 0, aside, (form)from->dtype);
+    int status = transfer_array(from, 1, aside, pf_dtype_find(from->dtype));
+    if (status == PF_OK) status = transfer_array(to, 0, aside, pf_dtype_find(from->dtype));
     pf_heap_free(from->heap, aside, bytes);
     return status;
 }
@@ -293,7 +293,7 @@ int pf_tensor_copy(pf_tensor *to, const pf_tensor *from) {
     if (!pf_same_shape(to, from))
         return pf_fail(PF_ESHAPE, "copy: source %s does not have the target's shape %s",
                        pf_shape_of(from), pf_shape_of(to));
-    if (to->dtype == PF_I32 && from->dtype == PF_F32) PF_TRY(check_cut(from));
+    if (to->dtype != from->dtype) PF_TRY(check_cut(from, pf_dtype_find(to->dtype)));
     if (to->storage == from->storage) return copy_aside(to, from);
     return transfer_tensor(NULL, to, from);
 }

@@ -8,7 +8,7 @@
 
 #include "tensor.h"
 
-enum { GRAIN = 1 << 14 }; /* elements a task; even, as normals come in pairs */
+enum { GRAIN = 1 << 14, BLOCK = 256 }; /* elements a task; even, as normals come in pairs */
 
 static int check_new(pf_tensor **t, const pf_engine *engine, const char *op) {
     if (!t || !engine) return pf_fail(PF_EINVAL, "%s: an argument is missing", op);
@@ -17,7 +17,7 @@ static int check_new(pf_tensor **t, const pf_engine *engine, const char *op) {
 }
 
 static int check_dtype(pf_dtype dtype, const char *op) {
-    if (dtype == PF_F32 || dtype == PF_I32) return PF_OK;
+    if (pf_dtype_find(dtype)) return PF_OK;
     return pf_fail(PF_EDTYPE, "%s: no dtype has the number %d", op, (int)dtype);
 }
 
@@ -41,16 +41,16 @@ int pf_tensor_full(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank, c
 int pf_tensor_arange(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int64_t n) {
     PF_TRY(check_new(t, engine, "arange"));
     PF_TRY(check_dtype(dtype, "arange"));
-    int64_t most = dtype == PF_I32 ? (int64_t)INT32_MAX + 1 : (int64_t)1 << 24;
-    if (n < 0 || n > most)
+    const pf_dtype_row *row = pf_dtype_find(dtype);
+    if (n < 0 || n > row->counts)
         return pf_fail(PF_EINVAL, "arange: %lld, must be 0 to %lld for %s to hold every number",
-                       (long long)n, (long long)most, pf_dtype_name(dtype));
+                       (long long)n, (long long)row->counts, row->name);
     PF_TRY(pf_tensor_make(t, engine, dtype, 1, &n));
-    for (int64_t i = 0; i < n; i++) {
-        if (dtype == PF_F32)
-            pf_f32(*t)[i] = (float)i;
-        else
-            pf_i32(*t)[i] = (int32_t)i;
+    for (int64_t first = 0; first < n; first += BLOCK) {
+        double count[BLOCK];
+        int64_t more = pf_min(BLOCK, n - first);
+        for (int64_t i = 0; i < more; i++) count[i] = (double)(first + i);
+        row->store((char *)pf_tensor_data(*t) + (size_t)first * row->bytes, 1, count, more);
     }
     return PF_OK;
 }

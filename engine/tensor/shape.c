@@ -93,24 +93,3 @@ bool pf_same_shape(const pf_tensor *a, const pf_tensor *b) {
         if (a->shape[i] != b->shape[i]) return false;
     return true;
 }
-
-const char *pf_dtype_name(pf_dtype dtype) {
-    switch (dtype) {
-    case PF_F32:
-        return "f32";
-    case PF_I32:
-        return "i32";
-    }
-    return "unknown";
-}
-
-/* Both of today's dtypes have four bytes. An unknown one must not give a division by 0. */
-size_t pf_dtype_size(pf_dtype dtype) {
-    switch (dtype) {
-    case PF_F32:
-        return sizeof(float);
-    case PF_I32:
-        return sizeof(int32_t);
-    }
-    return sizeof(float);
-}

@@ -47,7 +47,7 @@ static void cell(const page *p, double value, char *out) {
         snprintf(out, CELL, "nan");
     else if (isinf(value))
         snprintf(out, CELL, value < 0 ? "-inf" : "inf");
-    else if (p->t->dtype == PF_I32)
+    else if (pf_dtype_find(p->t->dtype)->whole)
         snprintf(out, CELL, "%.0f", value);
     else
         snprintf(out, CELL, p->scientific ? "%.4e" : "%.4f", value);

@@ -45,6 +45,24 @@ struct pf_tensor {
     int node, slot;       /* ... which node, which of its outputs */
 };
 
+/* ---- dtypes: a row each (dtype.c) ---- */
+typedef struct pf_dtype_row {
+    const char *name;      /* "f32", as people write it */
+    const char *file_name; /* "F32", as safetensors writes it */
+    const char *element;   /* "float", what a C host has an array of */
+    size_t bytes;          /* an element */
+    bool whole;            /* whole numbers from low to high; else any, rounded */
+    double low, high;
+    int64_t counts; /* 0, 1, ... counts - 1 are all held exactly */
+    /* n elements, `step` elements apart, to doubles and from them. */
+    void (*load)(double *out, const void *from, int64_t step, int64_t n);
+    void (*store)(void *to, int64_t step, const double *in, int64_t n); /* values that fit */
+} pf_dtype_row;
+
+const pf_dtype_row *pf_dtype_find(pf_dtype dtype); /* NULL: there is no such dtype */
+/* Can the row hold the value as it is, or (cut) once it is cut toward zero? */
+bool pf_dtype_fits(const pf_dtype_row *row, double value, bool cut);
+
 /* ---- making ---- */
 int pf_tensor_make(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
                    const int64_t *shape);

@@ -109,6 +109,52 @@ static void test_batched_transpose(void) {
     pf_runtime_close(&engine);
 }
 
+/* Every row holds what it says, with any step; names and sizes are its own. */
+static void test_rows(void) {
+    const pf_dtype_row *row;
+    int wrong = 0;
+    for (int d = 0; (row = pf_dtype_find((pf_dtype)d)) != NULL; d++) {
+        uint64_t memory[32] = {0};
+        double in[8], out[8];
+        for (int i = 0; i < 8; i++) in[i] = (double)(row->counts - 1 - i);
+        row->store(memory, 3, in, 8);
+        row->load(out, memory, 3, 8);
+        wrong += memcmp(in, out, sizeof in) != 0;
+        wrong += strcmp(pf_dtype_name((pf_dtype)d), row->name) != 0;
+        wrong += pf_dtype_size((pf_dtype)d) != row->bytes;
+        wrong += !pf_dtype_fits(row, in[0], false) || pf_dtype_fits(row, NAN, true) == row->whole;
+        wrong += pf_dtype_fits(row, 0.5, false) == row->whole || !pf_dtype_fits(row, 0.5, true);
+    }
+    CHECK(wrong == 0);
+    row = pf_dtype_find(PF_I32);
+    CHECK(pf_dtype_fits(row, 2147483647.5, true) && !pf_dtype_fits(row, 2147483648.0, true));
+    CHECK(pf_dtype_fits(row, -2147483648.5, true) && !pf_dtype_fits(row, -2147483649.0, true));
+}
+
+/* From one dtype to the other through strides, more than one block of values. */
+static void test_conversion(void) {
+    enum { ROWS = 701, COLUMNS = 3 };
+    pf_engine engine = engine_of(2, NULL);
+    pf_tensor *t = counted(&engine, ROWS, COLUMNS), *v = transposed(t), *whole, *back;
+    CHECK_OK(pf_tensor_empty(&whole, &engine, PF_I32, 2, v->shape));
+    CHECK_OK(pf_tensor_empty(&back, &engine, PF_F32, 2, v->shape));
+    CHECK_OK(pf_tensor_copy(whole, v));
+    CHECK_OK(pf_tensor_copy(back, whole));
+    int wrong = 0;
+    for (int64_t i = 0; i < ROWS * COLUMNS; i++) {
+        double expected;
+        pf_tensor_get(v, i, &expected);
+        wrong += pf_i32(whole)[i] != (int32_t)expected || pf_f32(back)[i] != (float)expected;
+    }
+    CHECK(wrong == 0);
+    pf_f32(t)[ROWS * COLUMNS - 1] = 3e9f;
+    CHECK_FAILS(PF_EINVAL, pf_tensor_copy(whole, v));
+    CHECK(strstr(pf_last_error(), "3e+09") && pf_i32(whole)[0] == 0);
+    pf_tensor_release(&t), pf_tensor_release(&v), pf_tensor_release(&whole);
+    pf_tensor_release(&back);
+    pf_runtime_close(&engine);
+}
+
 /* ---- elements ---- */
 
 static void test_read_write(void) {
@@ -210,6 +256,8 @@ int main(void) {
     test_walks();
     test_large_copies();
     test_batched_transpose();
+    test_rows();
+    test_conversion();
     test_read_write();
     test_copy();
     return CHECK_REPORT();

@@ -44,6 +44,8 @@ static void test_shapes(void) {
     for (int i = 0; i < 7; i++) pf_shape_text(1, SHAPE(INT64_MIN));
     CHECK(strcmp(first, "[2, 3]") == 0 && strcmp(pf_shape_text(0, NULL), "[]") == 0);
     CHECK(strcmp(pf_dtype_name(PF_I32), "i32") == 0 && pf_dtype_size(PF_F32) == 4);
+    CHECK(strcmp(pf_dtype_name((pf_dtype)9), "unknown") == 0 && pf_dtype_size((pf_dtype)9) == 4);
+    CHECK(!pf_dtype_find((pf_dtype)2) && !pf_dtype_find((pf_dtype)-1));
 }
 
 /* ---- life ---- */
