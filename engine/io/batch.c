@@ -1,7 +1,9 @@
 /*
  * batch.c - turns rows of a plan into tensors, and what else is asked of a data set. What
  * must hold: a training row's place in a pass, its shift and its masks depend on (seed,
- * pass, row) alone, never on the batch size; a target never crosses documents.
+ * pass, row) alone, never on the batch size; a target never crosses documents. So ranks that
+ * share a batch ask for their rows by number, and nothing here knows of ranks: lane l of G of
+ * batch i is batch i G + l of rows / G.
  */
 #include <string.h>
 

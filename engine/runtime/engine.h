@@ -15,6 +15,7 @@
 
 struct pf_kern; /* ops/kern: the table of kernels for this engine's CPU level */
 struct pf_op;   /* ops: one row of the op table */
+struct pf_comm; /* comm: the ranks that train together */
 
 #define PF_MAX_OPS 128
 
@@ -37,7 +38,8 @@ struct pf_engine {
     pf_pool *pool; /* threads - 1 workers; NULL for one thread */
     pf_cpu cpu;
     const struct pf_kern *kern;
-    pf_tape *tape; /* innermost open tape, or NULL */
+    pf_tape *tape;        /* innermost open tape, or NULL */
+    struct pf_comm *comm; /* borrowed; NULL: this engine is the only rank */
     pf_log_fn log;
     void *log_context;
     pf_log_level log_level;

@@ -1,8 +1,8 @@
 /*
  * access.c - elements in and out of tensors: read, write, get, set, fill, copy, compact,
  * detach. What must hold: elements go in row-major order whatever the strides; a conversion
- * either keeps the value, rounds it (to f32) or cuts it toward zero (copies to i32), and a value that the
- * target cannot hold fails before anything is written.
+ * keeps the value, rounds it (to f32) or cuts it toward zero (copies to i32), and a value that
+ * the target cannot hold fails before anything is written.
  */
 #include <string.h>
 
