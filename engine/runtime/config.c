@@ -16,6 +16,8 @@
 
 enum { COPY_DEPTH = 1000, WORD_MAX = 64, CHOICES_MAX = 48 };
 
+/* A list and a map are an array of children; a map has a key beside each, in the order of their
+ * coming. Maps are small: a key is looked for one by one. */
 struct pf_config {
     pf_config_kind kind;
     double number; /* NUMBER, and BOOL as 0 or 1 */
@@ -74,8 +76,9 @@ static void free_one(pf_config *node) {
     free(node);
 }
 
-/* Goes down to a leaf, frees it, goes on from its parent. A node that still stands in a
- * parent is the parent's to free. */
+/* Goes down to a leaf, frees it, goes on from its parent, whose `n` says how many are left: a
+ * tree of any depth needs no stack. A node that still stands in a parent is the parent's to
+ * free. */
 void pf_config_free(pf_config *root) {
     if (!root || root->parent) return;
     for (pf_config *node = root;;) {
@@ -170,6 +173,7 @@ int pf_config_push(pf_config *list, pf_config *child) {
     return PF_OK;
 }
 
+/* A key that is there keeps its place and gets the new child. */
 int pf_config_set(pf_config *map, const char *key, pf_config *child) {
     int status = check_child(map, PF_MAP, child);
     if (status == PF_OK && !key) status = pf_fail(PF_EINVAL, "config: a key is missing");
@@ -229,7 +233,8 @@ void pf_text_free(char *text) { free(text); }
 /* ---- the nearest name ---- */
 
 /* Edit distance of two words shorter than WORD_MAX, a swap of neighbours counting once and
- * the case of letters not at all. */
+ * the case of letters not at all. now[j] is the distance of the first i letters of a from the
+ * first j of b; `last` is that row for i - 1, `before` for i - 2, which only a swap asks. */
 static int distance(const char *a, const char *b) {
     int row[3][WORD_MAX + 1], *before = row[0], *last = row[1], *now = row[2];
     int na = (int)strlen(a), nb = (int)strlen(b);
@@ -252,6 +257,7 @@ static int distance(const char *a, const char *b) {
     return last[nb];
 }
 
+/* A third of the longer word may differ, so a name of two letters is near to itself alone. */
 const char *pf_nearest(const char *word, const char *const *names, int n) {
     const char *best = NULL;
     int least = WORD_MAX;
@@ -299,6 +305,7 @@ static const char *value_text(const pf_config *node, char *text, size_t bytes) {
     return text;
 }
 
+/* Numbers are doubles: a whole one is exact up to 2^53, and beyond that it is no option. */
 static int check_number(const pf_config *value, const pf_option_info *option, const char *where) {
     double v = value->number;
     bool whole = option->kind == PF_OPT_INT, ranged = option->low != 0.0 || option->high != 0.0;
@@ -387,6 +394,7 @@ static const pf_config *given(const pf_config *options, const char *name) {
     return value && value->kind != PF_NULL ? value : NULL;
 }
 
+/* An empty list stands for an empty map: a Lua table that holds nothing is either. */
 int pf_config_check(const pf_config *options, const pf_option_info *table, int n,
                     const char *where) {
     if (options && options->kind != PF_MAP && !(options->kind == PF_LIST && options->n == 0))

@@ -35,6 +35,7 @@
 #define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
 #endif
 
+/* Stands right before the bytes that the caller sees. */
 typedef struct block {
     struct block *next; /* in its class's list, while cached */
     void *raw;          /* what the host gave */
@@ -62,7 +63,8 @@ struct pf_heap {
 
 static int log2_floor(size_t n) { return 63 - __builtin_clzll((unsigned long long)n); }
 
-/* The class that holds `bytes`, and its size. False when no such block can exist. */
+/* The class that holds `bytes`, and its size. False when no such block can exist. Up to 512 bytes
+ * each multiple of 64 is a class; above, between 2^k and 2^(k+1), each multiple of 2^(k-3). */
 static bool class_of(size_t bytes, int *class, size_t *size) {
     if (bytes > PTRDIFF_MAX / 2) return false;
     if (bytes < 1) bytes = 1;
@@ -88,7 +90,7 @@ static void hint_pages(void *raw, size_t bytes) {
 #ifdef MADV_HUGEPAGE
     enum { PAGE = 4096, WORTH_IT = 256 << 10 };
     if (bytes < WORTH_IT) return;
-    const uintptr_t first = (uintptr_t)raw & ~(uintptr_t)(PAGE - 1);
+    uintptr_t first = (uintptr_t)raw & ~(uintptr_t)(PAGE - 1);
     madvise((void *)first, (uintptr_t)raw + bytes - first, MADV_HUGEPAGE);
 #else
     (void)raw, (void)bytes;
@@ -128,6 +130,8 @@ static void block_delete(const pf_allocator *a, void *bytes, size_t size) {
 
 /* ---- lock and cache ---- */
 
+/* A spin lock: it is held for a few instructions. The yield lets a
+ * holder that lost its processor go on. */
 static void lock(pf_heap *h) {
     for (int turns = 0; atomic_flag_test_and_set_explicit(&h->lock, memory_order_acquire);)
         if (++turns % 64 == 0) sched_yield();
@@ -176,6 +180,7 @@ static size_t cache_room(const pf_heap *h, size_t live) {
     return total > live ? total - live : 0;
 }
 
+/* Lock held, so a read and then a write of the atomics will do. */
 static void count_live(pf_heap *h, size_t bytes) {
     size_t live = h->live + bytes;
     h->live = live;
@@ -198,7 +203,9 @@ static void *from_cache(pf_heap *h, int class, size_t size) {
 }
 
 /* A block from the host, counted as live; makes room first and asks twice. The bytes are
- * counted before the host is asked, so that two threads cannot share the budget's rest. */
+ * counted before the host is asked, so that two threads cannot share the budget's rest. What the
+ * cache may hold is found under the lock, given back without it, and looked at again: another
+ * thread may have cached meanwhile, and from the fifth look on the whole cache goes. */
 static void *from_host(pf_heap *h, size_t size) {
     size_t total = size + EXTRA, peak, mark;
     for (int attempt = 0;; attempt++) {
@@ -266,7 +273,7 @@ void pf_heap_release(pf_heap *h) {
     if (!h) return;
     lock(h);
     bool last = --h->refs == 0;
-    if (last) h->blocks++; /* a block of our own holds the heap while the cache goes */
+    if (last) h->blocks++; /* as if we held a block: the heap lives while the cache goes */
     unlock(h);
     if (!last) return;
     shrink_cache(h, 0);
@@ -303,6 +310,8 @@ void *pf_heap_zalloc(pf_heap *h, size_t bytes) {
     return p ? memset(p, 0, bytes) : NULL;
 }
 
+/* The block goes to the cache, from where the next of its class comes, poisoned until then. Of an
+ * orphaned heap it counts until the host has it back: the heap outlives its last block. */
 void pf_heap_free(pf_heap *h, void *p, size_t bytes) {
     int class;
     size_t size;

@@ -25,7 +25,8 @@ static int grow_scratch(pf_engine *engine, size_t bytes) {
 }
 
 /* Consecutive tasks that a thread takes at once. Only tasks so many that taking them one by
- * one would cost are bundled. */
+ * one would cost are bundled, for some 64 turns a thread: one that is held up leaves little for
+ * the others to wait for. */
 static int64_t chunk_of(int64_t n, int threads) {
     int64_t chunk = n / ((int64_t)threads * 64);
     return pf_max(1, pf_min(chunk, 1 << 20));
@@ -42,7 +43,7 @@ typedef struct {
     atomic_bool skipped;
 } task_job;
 
-/* Takes tasks until none is left. */
+/* Takes tasks until none is left. `next` runs past n by a chunk a thread at most. */
 static void take_tasks(void *context, int thread) {
     task_job *job = context;
     char *own = job->scratch ? job->scratch + job->stride * (size_t)thread : NULL;

@@ -14,7 +14,8 @@
 
 #include "status.h"
 
-enum { SPINS = 2000 }; /* about 50 microseconds */
+/* About 50 microseconds; the next job of a training step is nearer than that. */
+enum { SPINS = 2000 };
 
 typedef struct {
     pf_pool *pool;
@@ -24,15 +25,17 @@ typedef struct {
 
 struct pf_pool {
     pthread_mutex_t lock;
-    pthread_cond_t work, idle;
-    atomic_uint generation;
-    atomic_int inside; /* workers at the job; changed under the lock */
+    pthread_cond_t work, idle; /* a job came (or the end); the last worker left a job */
+    atomic_uint generation;    /* jobs so far; changed under the lock, spun on without */
+    atomic_int inside;         /* workers at the job; likewise */
+    /* under the lock */
     bool open, quit;
-    int sleepers;
-    pf_job_fn fn;
+    int sleepers; /* workers in pthread_cond_wait: nobody is woken who does not sleep */
+    pf_job_fn fn; /* of the open job */
     void *context;
+    /* the caller's alone */
     int wanted, started;
-    bool tried;
+    bool tried; /* to start them: once, at the first job */
     worker workers[];
 };
 
@@ -44,7 +47,9 @@ static void pause_briefly(void) {
 
 static size_t pool_bytes(int workers) { return sizeof(pf_pool) + (size_t)workers * sizeof(worker); }
 
-/* Waits for a job after `seen`; false: the pool closes. Holds the lock on return. */
+/* Waits for a job after `seen`; false: the pool closes. Holds the lock on return. The look while
+ * spinning is a guess only: what counts is the one under the lock, under which the caller changes
+ * `generation`, so that no job is slept through. */
 static bool wait_for_work(pf_pool *pool, unsigned seen) {
     for (int i = 0; i < SPINS && atomic_load(&pool->generation) == seen; i++) pause_briefly();
     pthread_mutex_lock(&pool->lock);
@@ -56,6 +61,8 @@ static bool wait_for_work(pf_pool *pool, unsigned seen) {
     return !pool->quit;
 }
 
+/* A worker that comes when the job is closed already has missed it and waits for the next: the
+ * caller has done its share. Each turn begins with the lock held. */
 static void *worker_main(void *argument) {
     const worker *self = argument;
     pf_pool *pool = self->pool;
@@ -119,6 +126,8 @@ void pf_pool_close(pf_pool **pool, pf_heap *heap) {
     pf_heap_free(heap, p, pool_bytes(p->wanted));
 }
 
+/* Opens the job, works, closes it, waits for those inside. `fn` and `context` lie on the caller's
+ * stack: nobody may be inside when this returns, and after `open` is false nobody can enter. */
 void pf_pool_run(pf_pool *pool, pf_job_fn fn, void *context) {
     if (!pool->tried) start_workers(pool);
     pthread_mutex_lock(&pool->lock);

@@ -53,7 +53,8 @@ static char *at(const void *base, const pf_dtype_row *row, int64_t offset) {
 
 /* ---- a whole walk ---- */
 
-/* Side 0 is written, side 1 read; both cover the same shape. */
+/* Side 0 is written, side 1 read; both cover the same shape. A base is the address of the first
+ * element, and the walk's offsets are in elements of its own row. */
 typedef struct {
     pf_iter it;
     void *base[2];
@@ -119,7 +120,7 @@ static void transpose_range(void *context, int64_t first, int64_t last) {
     }
 }
 
-/* engine NULL: on this thread. */
+/* engine NULL: on this thread. A task is GRAIN elements, or as many strips of a transposition. */
 static int run_transfer(pf_engine *engine, const transfer *job) {
     int64_t n = job->it.outer * job->it.inner, grain = GRAIN;
     pf_range_fn fn = copy_range;

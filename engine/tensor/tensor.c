@@ -10,6 +10,7 @@
 
 /* ---- storages ---- */
 
+/* A tape's storages hang in a list with the newest first; those that are nobody's in none. */
 static void link_storage(pf_storage *s, struct pf_tape *tape) {
     pf_owner *owner = (pf_owner *)tape;
     s->tape = tape;
@@ -89,6 +90,8 @@ static pf_tensor *header_new(pf_heap *heap, pf_dtype dtype, int rank, const int6
     return t;
 }
 
+/* The tensor itself outlives its tape: what dies is the storage's data, and whoever still holds
+ * the tensor is told so by pf_tensor_check. */
 static int make(pf_tensor **out, pf_heap *heap, struct pf_tape *tape, pf_dtype dtype, int rank,
                 const int64_t *shape) {
     *out = NULL;
