@@ -189,9 +189,9 @@ static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, pf_tenso
     if (norm) *norm = total;
     if (bad >= 0) {
         return pf_fail(PF_ENUMERIC,
-                       "optimizer: the gradient of '%s' is not finite (step %llu); "
+                       "optimizer: the gradient of '%s' is not finite (after %llu steps); "
                        "nothing was changed",
-                       o->entry[owner[bad]].name, (unsigned long long)(o->steps + 1));
+                       o->entry[owner[bad]].name, (unsigned long long)o->steps);
     }
     pf_update u = begin_update(o, e, lr, clip > 0 && total > clip ? clip / total : 1);
     e->cancel = NULL; /* until the end of the step */
