@@ -1,6 +1,6 @@
 -- check_style.lua - what a formatter does not see: long lines, tabs, trailing blanks, a
--- missing last newline, a file without its opening comment, and calls that a library must
--- not make. Counts files. Run from the root.
+-- missing last newline, a file without its opening comment, calls that a library must not
+-- make, and messages that count as Lua does. Counts files. Run from the root.
 local lfs = require "lfs"
 
 local WIDTH = 100
@@ -62,6 +62,23 @@ local function check_calls(path, text, report)
   end
 end
 
+-- The engine counts from 0 and knows no Lua: places are pf_place's.
+local function check_messages(path, text, report)
+  for at, name, call in text:gmatch "()%f[%w_]([%w_]*fail[%w_]*)(%b())" do
+    local line = select(2, text:sub(1, at):gsub("\n", "")) + 1
+    local numbers = call:gsub('"[^"]*"', ""):gsub("pf_shape_text%b()", "")
+    if name:find "_fail" and numbers:find "%+ 1%f[%D]" then
+      report(path, line, "a message counts from 1; give it pf_place")
+    end
+    if call:find '"[^"]*[ (;]:%l[%w_]*%(' then
+      report(path, line, "a message names a Lua method")
+    end
+    if call:find '"[^"]*dimension %d' then
+      report(path, line, "a message names a dimension by its number; say which it is")
+    end
+  end
+end
+
 local function main()
   local passed, failed, bad = 0, 0, {}
   local function report(path, line, text, ...)
@@ -79,7 +96,10 @@ local function main()
     local opening = path:match "%.lua$" and "^#?[^\n]*\n?%s*%-%-" or "^%s*/%*"
     if path:match "%.lua$" and text:match "^%-%-" then opening = "^%-%-" end
     if not text:find(opening) then report(path, 1, "begins without saying what it is") end
-    if path:match "^engine/.*%.[ch]$" then check_calls(path, text, report) end
+    if path:match "^engine/.*%.[ch]$" then
+      check_calls(path, text, report)
+      check_messages(path, text, report)
+    end
     if bad[path] then failed = failed + 1 else passed = passed + 1 end
   end
   print(("%d passed, %d failed"):format(passed, failed))
