@@ -50,6 +50,8 @@ local function floor_of(path)
   local folder = path
   repeat
     folder = folder:match "^(.*)/[^/]*$"
+    -- Moved into rooms of their own, still one floor with attention.
+    if folder == "engine/state" or folder == "engine/kernel" then folder = "engine/attention" end
   until folder == nil or BELOW[folder]
   return folder
 end

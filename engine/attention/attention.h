@@ -103,7 +103,7 @@ int pf_kernel_draw(pf_tensor **projection, pf_engine *engine, const pf_kernel *k
 int pf_kernel_factors(pf_tensor **factors, pf_engine *engine, const pf_kernel *kernel,
                       int64_t heads, uint64_t layer, uint64_t epoch);
 
-/* predict.c: the error of `kernel` (softmax, resolved with head_dim) at |x + y|^2 = sum and
+/* error_theory.c: the error of `kernel` (softmax, resolved with head_dim) at |x + y|^2 = sum and
  * |x - y|^2 = difference. */
 void pf_kernel_error(pf_prediction *prediction, const pf_kernel *kernel, double sum,
                      double difference);
@@ -134,7 +134,7 @@ int pf_attend_call(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_tensor 
  * is the business of whoever opened the node; all have the batch as first dimension.
  *
  * A favor node holds S (B, H, r, dv), z (B, H, r), shift (B, H), and the same sums of its
- * last `recent` steps apart (state_favor.c); an exact node the keys and values so far.
+ * last `recent` steps apart (stream.c); an exact node the keys and values so far.
  */
 enum { PF_STATE_TENSORS = 5 };
 typedef struct pf_state_kind {
@@ -183,7 +183,7 @@ int pf_attend_prefill(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_stat
 int pf_attend_step(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *state, pf_tensor *q,
                    pf_tensor *k, pf_tensor *v);
 
-/* A slice of a longer sequence in training (slice.c): attends to the state, whose tensors are part
+/* A slice of a longer sequence in training (part.c): attends to the state, whose tensors are part
  * of the graph, and puts those that it leaves in their place. mask, documents (B, L), of the slice,
  * or NULL. */
 int pf_attend_slice(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *state,
@@ -198,7 +198,7 @@ void pf_slice_cut(pf_state *state, const bool *keep, bool gradient);
 /* Appends the keys and values of another exact node. */
 int pf_exact_append(pf_state *s, const pf_state *later);
 
-/* state_favor.c: the step of linear attention and its sums. */
+/* stream.c: the step of linear attention and its sums. */
 extern const pf_state_kind pf_state_favor;
 enum { PF_S, PF_Z, PF_SHIFT, PF_S_RECENT, PF_Z_RECENT };
 int pf_favor_open(pf_state *s, const pf_attend *a, int64_t heads, int64_t d, int64_t dv);

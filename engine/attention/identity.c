@@ -7,7 +7,7 @@
  */
 #include <math.h>
 
-#include "linear.h"
+#include "operator.h"
 
 enum {
     MASK = PF_EXACT_MASK,

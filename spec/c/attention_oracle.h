@@ -15,7 +15,7 @@
 #define PF_ATTENTION_ORACLE_H
 
 #include "attention.h"
-#include "linear.h"
+#include "operator.h"
 
 #include "check.h"
 

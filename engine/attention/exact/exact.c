@@ -1,0 +1,477 @@
+/*
+ * exact.c - exact softmax attention, the judge:
+ *
+ *     out_i = sum_j softmax_j(scale q_i . k_j) v_j,     scale = 1 / sqrt(d)
+ *
+ * over the keys that query i sees: all, or the first n_i of its segment (causal, a staircase, a
+ * prefix: operator.h). Query head h of H reads key head h / (H / Hk).
+ *
+ * Blockwise with a running log-sum-exp, so no (Lq, Lk) array exists: a block of queries
+ * meets one block of keys after the other. Products have one fixed shape, short blocks are
+ * padded; what a query may not see is set to -inf before the exponential, and values that
+ * are not finite join row by row, so nothing leaks from the future. Saved: out and one
+ * log-sum-exp a row; the backward redoes the weights,
+ *
+ *     dS_ij = P_ij (dout_i . v_j - dout_i . out_i)
+ *     dq = scale dS k,  dk = scale dS^T q,  dv = P^T dout.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "operator.h"
+
+enum {
+    Q = PF_EXACT_Q,
+    K = PF_EXACT_K,
+    V = PF_EXACT_V,
+    MASK = PF_EXACT_MASK,
+    DOCUMENTS = PF_EXACT_DOCUMENTS,
+    DECAY = PF_EXACT_DECAY,
+    LIMITS = PF_EXACT_LIMITS,
+    PREFIX = PF_EXACT_PREFIX
+};
+enum { A_CAUSAL, A_SCALE, A_COUNT };
+enum { BLOCK = 128 };
+
+typedef struct {
+    pf_engine *engine;
+    const pf_kern *kern;
+    int64_t B, H, Hk, group, Lq, Lk, d, dv, q_blocks;
+    int64_t ahead; /* causal without limits: query i sees i + 1 + ahead keys, ahead = Lk - Lq */
+    float scale;
+    bool causal;
+    pf_rows q, k, v, out, dout, dq, dk, dvalue;
+    bool need_q, need_k, need_v;
+    const pf_tensor *mask;
+    const float *decay; /* (Hk); NULL: none */
+    float *lse;         /* (B, H, Lq) */
+    pf_reach reach;
+} exact_op;
+
+/* One pair of blocks: queries from `i0`, keys from `j0` of a segment. */
+typedef struct {
+    const exact_op *op;
+    const pf_kern *kern;
+    const pf_segment *seg;
+    int64_t head, kv, q_length, k_length;
+    float *q, *k, *v;   /* (BLOCK, d), (BLOCK, d), (BLOCK, dv); q scaled, v finite */
+    float *p, *dp;      /* (BLOCK, BLOCK) */
+    float *o, *part;    /* (BLOCK, dv) */
+    float *dk, *dvalue; /* (BLOCK, d), (BLOCK, dv) */
+    float *dq;          /* (BLOCK, d) */
+    float *g;           /* (BLOCK, dv) */
+    float *lse, *block_lse;
+    int32_t *sees; /* (BLOCK): how many keys of the segment each query sees */
+    float *panel;  /* of block_gemm */
+    int32_t bad[BLOCK];
+    int64_t n_bad;
+} exact_work;
+
+static float *carve(void **scratch, int64_t n) {
+    return pf_carve(scratch, (size_t)n * sizeof(float));
+}
+
+static void carve_all(exact_work *w, const exact_op *op, void **scratch) {
+    w->q = carve(scratch, BLOCK * op->d);
+    w->k = carve(scratch, BLOCK * op->d);
+    w->v = carve(scratch, BLOCK * op->dv);
+    w->p = carve(scratch, BLOCK * BLOCK);
+    w->dp = carve(scratch, BLOCK * BLOCK);
+    w->o = carve(scratch, BLOCK * op->dv);
+    w->part = carve(scratch, BLOCK * op->dv);
+    w->dk = carve(scratch, BLOCK * op->d);
+    w->dvalue = carve(scratch, BLOCK * op->dv);
+    w->dq = carve(scratch, BLOCK * op->d);
+    w->g = carve(scratch, BLOCK * op->dv);
+    w->lse = carve(scratch, BLOCK);
+    w->block_lse = carve(scratch, BLOCK);
+    w->panel = carve(scratch, PF_PANEL);
+    w->sees = pf_carve(scratch, BLOCK * sizeof(int32_t));
+}
+
+static size_t work_bytes(const exact_op *op) {
+    exact_work w;
+    void *end = NULL;
+    carve_all(&w, op, &end);
+    return (size_t)(uintptr_t)end;
+}
+
+static void open_work(exact_work *w, const exact_op *op, int64_t segment, int64_t head,
+                      void *scratch) {
+    *w = (exact_work){.op = op, .kern = op->kern, .seg = &op->reach.list[segment]};
+    w->head = head;
+    w->kv = head / op->group;
+    w->k_length = w->seg->length;
+    w->q_length = w->seg->q_length;
+    carve_all(w, op, &scratch);
+}
+
+/* to (BLOCK, width) <- scale * n rows of `head` from position `start` on, then 0. */
+static void load(const exact_work *w, const pf_rows *rows, int64_t head, int64_t start, int64_t n,
+                 float scale, float *to) {
+    int64_t width = rows->width;
+    for (int64_t i = 0; i < n; i++) {
+        const float *row = pf_rows_at(rows, w->seg->item, head, start + i);
+        w->kern->scale(width, scale, row, to + i * width);
+    }
+    memset(to + n * width, 0, (size_t)((BLOCK - n) * width) * sizeof(float));
+}
+
+static int64_t query_rows(const exact_work *w, int64_t i0) {
+    return pf_min(BLOCK, w->q_length - i0);
+}
+
+static void load_queries(const exact_work *w, const pf_rows *rows, int64_t i0, float scale,
+                         float *to) {
+    load(w, rows, w->head, w->seg->q_start + i0, query_rows(w, i0), scale, to);
+}
+
+static void load_keys(const exact_work *w, const pf_rows *rows, int64_t j0, float *to) {
+    load(w, rows, w->kv, w->seg->start + j0, pf_min(BLOCK, w->k_length - j0), 1, to);
+}
+
+/* v with rows that are not finite listed and zeroed. */
+static void load_values(exact_work *w, int64_t first) {
+    int64_t dv = w->op->dv;
+    load_keys(w, &w->op->v, first, w->v);
+    w->n_bad = 0;
+    for (int64_t j = 0; j < BLOCK; j++) {
+        if (isfinite(w->kern->sumsq(dv, w->v + j * dv))) continue;
+        w->bad[w->n_bad++] = (int32_t)j;
+        memset(w->v + j * dv, 0, (size_t)dv * sizeof(float));
+    }
+}
+
+/* How many keys query i of the segment sees. */
+static int64_t limit_of(const exact_work *w, int64_t i) {
+    const exact_op *op = w->op;
+    const int32_t *limit = op->reach.limit;
+    if (limit) return limit[w->seg->item * op->Lq + w->seg->q_start + i];
+    return op->causal ? pf_min(i + 1 + op->ahead, w->k_length) : w->k_length;
+}
+
+/* sees (BLOCK) of the queries at i0, 0 past the end; returns the largest, *least the smallest of
+ * the real ones. */
+static int64_t load_limits(exact_work *w, int64_t i0, int64_t *least) {
+    int64_t n = query_rows(w, i0), most = 0;
+    *least = w->k_length;
+    for (int64_t i = 0; i < BLOCK; i++) {
+        w->sees[i] = i < n ? (int32_t)limit_of(w, i0 + i) : 0;
+        most = pf_max(most, w->sees[i]);
+        if (i < n) *least = pf_min(*least, w->sees[i]);
+    }
+    return most;
+}
+
+/* p gains `decay` a key, from the first of the block on: a query that forgets loses the same
+ * wherever it stands, and what all its scores have in common cancels. `from`: of the block. */
+static void forget(exact_work *w, float decay, int64_t i, int64_t from) {
+    float *row = w->p + i * BLOCK;
+    for (int64_t j = 0; j < BLOCK; j++) row[j] += decay * (float)(from + j + 1 - w->sees[i]);
+}
+
+/* p (BLOCK, BLOCK) <- scores, -inf where a query may not see key j0+j. least: the fewest keys
+ * that a query of the block sees. */
+static void scores(exact_work *w, int64_t j0, int64_t least) {
+    const exact_op *op = w->op;
+    pf_block_gemm(w->kern, false, true, BLOCK, BLOCK, op->d, w->q, op->d, w->k, op->d, 0, w->p,
+                  BLOCK, w->panel);
+    for (int64_t i = 0; op->decay && i < BLOCK; i++) forget(w, op->decay[w->kv], i, j0);
+    if (!op->mask && j0 + BLOCK <= least) return;
+    bool keep[BLOCK];
+    for (int64_t j = 0; j < BLOCK; j++) {
+        keep[j] =
+            j0 + j < w->k_length && pf_mask_keeps(op->mask, w->seg->item, w->seg->start + j0 + j);
+    }
+    for (int64_t i = 0; i < BLOCK; i++) {
+        float *row = w->p + i * BLOCK;
+        for (int64_t j = 0; j < BLOCK; j++) {
+            if (!keep[j] || j0 + j >= w->sees[i]) row[j] = -INFINITY;
+        }
+    }
+}
+
+/* Bad values reach the queries that see them: to_i += p_ij v_j. */
+static void add_bad_values(exact_work *w, int64_t j0, float *to) {
+    for (int64_t n = 0; n < w->n_bad; n++) {
+        int64_t j = w->bad[n];
+        int64_t at = w->seg->start + j0 + j;
+        if (!pf_mask_keeps(w->op->mask, w->seg->item, at)) continue;
+        const float *row = pf_rows_at(&w->op->v, w->seg->item, w->kv, at);
+        for (int64_t i = 0; i < BLOCK; i++) {
+            if (j0 + j >= w->sees[i]) continue;
+            w->kern->axpy(w->op->dv, w->p[i * BLOCK + j], row, to + i * w->op->dv);
+        }
+    }
+}
+
+/* Joins a block's own softmax into the running one: o, lse. */
+static void join_block(exact_work *w) {
+    int64_t dv = w->op->dv;
+    for (int64_t i = 0; i < BLOCK; i++) {
+        float a = w->lse[i], b = w->block_lse[i], top = a > b ? a : b;
+        if (b == -INFINITY) continue;
+        if (isnan(b)) top = b;
+        float total = top + logf((a == -INFINITY ? 0 : expf(a - top)) + expf(b - top));
+        w->kern->scale(dv, a == -INFINITY ? 0 : expf(a - total), w->o + i * dv, w->o + i * dv);
+        w->kern->axpy(dv, expf(b - total), w->part + i * dv, w->o + i * dv);
+        w->lse[i] = total;
+    }
+}
+
+/* Task: one block of queries against all its keys. */
+static void forward_task(void *context, int64_t task, void *scratch) {
+    const exact_op *op = context;
+    exact_work w;
+    int64_t i0 = task % op->q_blocks * BLOCK, pair = task / op->q_blocks;
+    open_work(&w, op, pair / op->H, pair % op->H, scratch);
+    if (i0 >= w.q_length) return;
+    load_queries(&w, &op->q, i0, op->scale, w.q);
+    memset(w.o, 0, (size_t)(BLOCK * op->dv) * sizeof(float));
+    for (int64_t i = 0; i < BLOCK; i++) w.lse[i] = -INFINITY;
+    int64_t least, end = load_limits(&w, i0, &least);
+    for (int64_t j0 = 0; j0 < end; j0 += BLOCK) {
+        load_keys(&w, &op->k, j0, w.k);
+        load_values(&w, j0);
+        scores(&w, j0, least);
+        for (int64_t i = 0; i < BLOCK; i++) {
+            w.block_lse[i] = w.kern->softmax(BLOCK, w.p + i * BLOCK, w.p + i * BLOCK);
+        }
+        pf_block_gemm(w.kern, false, false, BLOCK, op->dv, BLOCK, w.p, BLOCK, w.v, op->dv, 0,
+                      w.part, op->dv, w.panel);
+        add_bad_values(&w, j0, w.part);
+        join_block(&w);
+    }
+    int64_t n = query_rows(&w, i0), at = w.seg->q_start + i0;
+    float *lse = op->lse + (w.seg->item * op->H + w.head) * op->Lq + at;
+    memcpy(lse, w.lse, (size_t)n * sizeof(float));
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(pf_rows_at(&op->out, w.seg->item, w.head, at + i), w.o + i * op->dv,
+               (size_t)op->dv * sizeof(float));
+    }
+}
+
+/* ---- backward ---- */
+
+/* p <- P, dp <- dS for the loaded blocks (queries i0, keys j0). */
+static void weights_back(exact_work *w, int64_t i0, int64_t j0, int64_t least) {
+    const exact_op *op = w->op;
+    int64_t at = w->seg->q_start + i0, n = query_rows(w, i0);
+    const float *lse = op->lse + (w->seg->item * op->H + w->head) * op->Lq + at;
+    scores(w, j0, least);
+    pf_block_gemm(w->kern, false, true, BLOCK, BLOCK, op->dv, w->g, op->dv, w->v, op->dv, 0, w->dp,
+                  BLOCK, w->panel);
+    for (int64_t i = 0; i < BLOCK; i++) {
+        float *p = w->p + i * BLOCK, *dp = w->dp + i * BLOCK;
+        if (i >= n || lse[i] == -INFINITY) {
+            memset(p, 0, BLOCK * sizeof(float));
+            memset(dp, 0, BLOCK * sizeof(float));
+            continue;
+        }
+        float delta = w->kern->dot(op->dv, w->g + i * op->dv, w->o + i * op->dv);
+        w->kern->affine(BLOCK, 1, -lse[i], p, p);
+        w->kern->unary(PF_UNARY_EXP, BLOCK, p, p);
+        w->kern->affine(BLOCK, 1, -delta, dp, dp);
+        w->kern->binary(PF_BINARY_MUL, BLOCK, dp, 1, p, 1, dp);
+    }
+}
+
+/* dq rows += scale dS k; dk, dvalue of the key block grow. */
+static void spread(exact_work *w, int64_t i0) {
+    const exact_op *op = w->op;
+    int64_t d = op->d, dv = op->dv, n = query_rows(w, i0);
+    pf_block_gemm(w->kern, true, false, BLOCK, dv, BLOCK, w->p, BLOCK, w->g, dv, 1, w->dvalue, dv,
+                  w->panel);
+    pf_block_gemm(w->kern, true, false, BLOCK, d, BLOCK, w->dp, BLOCK, w->q, d, 1, w->dk, d,
+                  w->panel);
+    if (!op->need_q) return;
+    pf_block_gemm(w->kern, false, false, BLOCK, d, BLOCK, w->dp, BLOCK, w->k, d, 0, w->dq, d,
+                  w->panel);
+    for (int64_t i = 0; i < n; i++) {
+        w->kern->axpy(d, op->scale, w->dq + i * d,
+                      pf_rows_at(&op->dq, w->seg->item, w->head, w->seg->q_start + i0 + i));
+    }
+}
+
+static void store(const exact_work *w, const pf_rows *rows, int64_t first, const float *from) {
+    int64_t n = pf_min(BLOCK, w->k_length - first), at = w->seg->start + first;
+    const float one = 1;
+    pf_rows_put(w->kern, rows, w->seg->item, w->kv, at, n, &one, 0, from);
+}
+
+/* dq of the group's heads <- 0. */
+static void clear_queries(exact_work *w) {
+    for (int64_t g = 0; g < w->op->group; g++) {
+        for (int64_t i = 0; i < w->q_length; i++) {
+            memset(
+                pf_rows_at(&w->op->dq, w->seg->item, w->kv * w->op->group + g, w->seg->q_start + i),
+                0, (size_t)w->op->d * sizeof(float));
+        }
+    }
+}
+
+/* The loaded keys and all queries of one head that see any of them. */
+static void backward_head(exact_work *w, int64_t j0) {
+    const exact_op *op = w->op;
+    bool plain = op->causal && !op->reach.limit; /* queries before `from` see none of them */
+    int64_t from = plain ? pf_max(j0 - op->ahead, 0) / BLOCK * BLOCK : 0;
+    for (int64_t i0 = from; i0 < w->q_length; i0 += BLOCK) {
+        int64_t least, most = load_limits(w, i0, &least);
+        if (most <= j0) continue;
+        load_queries(w, &op->q, i0, op->scale, w->q); /* scaled: dk needs scale q */
+        load_queries(w, &op->dout, i0, 1, w->g);
+        load_queries(w, &op->out, i0, 1, w->o);
+        weights_back(w, i0, j0, least);
+        spread(w, i0);
+    }
+}
+
+/* Task: one key head of one segment; key blocks outside, the group's heads and their query
+ * blocks inside. */
+static void backward_task(void *context, int64_t task, void *scratch) {
+    const exact_op *op = context;
+    exact_work w;
+    open_work(&w, op, task / op->Hk, task % op->Hk * op->group, scratch);
+    if (op->need_q) clear_queries(&w);
+    for (int64_t j0 = 0; j0 < w.k_length; j0 += BLOCK) {
+        load_keys(&w, &op->k, j0, w.k);
+        load_values(&w, j0);
+        memset(w.dk, 0, (size_t)(BLOCK * op->d) * sizeof(float));
+        memset(w.dvalue, 0, (size_t)(BLOCK * op->dv) * sizeof(float));
+        for (int64_t g = 0; g < op->group; g++) {
+            w.head = w.kv * op->group + g;
+            backward_head(&w, j0);
+        }
+        if (op->need_k) store(&w, &op->dk, j0, w.dk);
+        if (op->need_v) store(&w, &op->dvalue, j0, w.dvalue);
+    }
+}
+
+/* ---- the row ---- */
+
+static bool is_causal(const pf_call *c) {
+    return c->attr[A_CAUSAL].i != 0 || c->in[LIMITS] || c->in[PREFIX];
+}
+
+static int exact_shape(pf_call *c) {
+    int64_t d;
+    PF_TRY(pf_attend_grouped(c, &d));
+    PF_TRY(pf_attend_masks(c, MASK, DOCUMENTS));
+    PF_TRY(pf_attend_reach(c, DOCUMENTS, LIMITS));
+    PF_TRY(pf_attend_decay(c, DECAY, is_causal(c)));
+    if (c->attr[A_CAUSAL].i && !c->in[LIMITS] && c->in[Q]->shape[2] > c->in[K]->shape[2]) {
+        return pf_shape_fail(c, "causal attention can't have more queries than keys");
+    }
+    return 0;
+}
+
+static int fill(exact_op *op, pf_call *c, pf_tensor **held) {
+    const pf_tensor *q = c->in[Q];
+    *op = (exact_op){.engine = c->engine,
+                     .kern = c->engine->kern,
+                     .B = q->shape[0],
+                     .H = q->shape[1],
+                     .Lq = q->shape[2],
+                     .d = q->shape[3],
+                     .Hk = c->in[K]->shape[1],
+                     .Lk = c->in[K]->shape[2],
+                     .dv = c->in[V]->shape[3],
+                     .causal = is_causal(c),
+                     .mask = c->in[MASK]};
+    op->ahead = op->Lk - op->Lq;
+    op->group = op->Hk > 0 ? op->H / op->Hk : 0;
+    if (c->in[DECAY]) {
+        PF_TRY(pf_tensor_compact(&held[3], c->engine, c->in[DECAY]));
+        op->decay = pf_f32(held[3]);
+    }
+    double scale = c->attr[A_SCALE].f;
+    op->scale = (float)(scale != 0 ? scale : 1 / sqrt((double)op->d));
+    op->q_blocks = pf_max(pf_ceil_div(op->Lq, BLOCK), 1);
+    PF_TRY(pf_rows_ready(c->engine, c->in[Q], &held[0], &op->q));
+    PF_TRY(pf_rows_ready(c->engine, c->in[K], &held[1], &op->k));
+    PF_TRY(pf_rows_ready(c->engine, c->in[V], &held[2], &op->v));
+    pf_reach_inputs in = pf_reach_of(c, DOCUMENTS, LIMITS);
+    return pf_reach_make(&op->reach, c->engine, &in, false);
+}
+
+static void release(exact_op *op, pf_tensor **held, int n) {
+    for (int i = 0; i < n; i++) pf_tensor_release(&held[i]);
+    if (op->engine) pf_reach_free(&op->reach, op->engine);
+}
+
+static int run_forward(exact_op *op, pf_call *c, pf_tensor **held) {
+    PF_TRY(fill(op, c, held));
+    PF_TRY(pf_heads_output(&c->out[0], c->engine, op->B, op->H, op->Lq, op->dv));
+    op->out = pf_rows_of(c->out[0]);
+    int64_t rows[3] = {op->B, op->H, op->Lq};
+    PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_F32, 3, rows));
+    op->lse = pf_f32(c->saved[0]);
+    return pf_parallel(c->engine, op->reach.n * op->H * op->q_blocks, work_bytes(op), forward_task,
+                       op);
+}
+
+static int exact_forward(pf_call *c) {
+    exact_op op = {0};
+    pf_tensor *held[4] = {NULL};
+    int status = run_forward(&op, c, held);
+    release(&op, held, 4);
+    return status;
+}
+
+/* dq grows key block by key block: it is added to what is there when it is whole. */
+static int open_gradient(pf_call *c, int i, pf_tensor **t, pf_rows *rows) {
+    PF_TRY(pf_rows_gradient(c, i, t, rows));
+    return i == Q && rows->add ? pf_rows_own_gradient(c, i, t, rows) : 0;
+}
+
+static int run_backward(exact_op *op, pf_call *c, pf_tensor **held) {
+    PF_TRY(fill(op, c, held));
+    op->out = pf_rows_of(c->out[0]);
+    op->lse = pf_f32(c->saved[0]);
+    PF_TRY(pf_rows_ready(c->engine, c->dout[0], &held[4], &op->dout));
+    pf_rows *rows[3] = {&op->dq, &op->dk, &op->dvalue};
+    for (int i = 0; i < 3; i++) {
+        if (c->need[i]) PF_TRY(open_gradient(c, i, &held[5 + i], rows[i]));
+    }
+    op->need_q = c->need[Q], op->need_k = c->need[K], op->need_v = c->need[V];
+    PF_TRY(pf_parallel(c->engine, op->reach.n * op->Hk, work_bytes(op), backward_task, op));
+    for (int i = 0; i < 3; i++) {
+        if (held[5 + i]) PF_TRY(pf_grad_give(c, i, held[5 + i]));
+    }
+    return 0;
+}
+
+static int exact_backward(pf_call *c) {
+    exact_op op = {0};
+    pf_tensor *held[8] = {NULL};
+    int status = run_backward(&op, c, held);
+    release(&op, held, 8);
+    return status;
+}
+
+static const pf_attr_info exact_attrs[A_COUNT] = {
+    {"causal", PF_ATTR_BOOL, 0, false, NULL, "query i sees keys 1 .. i + Lk - Lq"},
+    {"scale", PF_ATTR_FLOAT, 0, false, NULL, "of the scores; 0: 1 / sqrt(d)"},
+};
+
+const pf_op pf_op_exact_attention = {
+    .name = "exact_attention",
+    .args = "q, k, v, [mask], [documents], [decay], [limits], [prefix], [cu_seqlens]",
+    .results = "out",
+    .doc =
+        "Exact softmax attention, the quadratic judge: softmax(scale q k^T) v, blockwise. "
+        "q (B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv), mask, documents, cu_seqlens, limits "
+        "and prefix as in favor; decay (Hk), not for full attention: the score of key j loses "
+        "decay a token of its distance to the last key that the query sees. No key left: output "
+        "and gradients 0.",
+    .min_in = 3,
+    .max_in = PF_EXACT_INPUTS,
+    .n_out = 1,
+    .flags = PF_OP_OWN_OUTPUTS,
+    .uses = PF_USES_ALL_IN | PF_USES_OUT(0),
+    .attrs = exact_attrs,
+    .n_attrs = A_COUNT,
+    .shape = exact_shape,
+    .forward = exact_forward,
+    .backward = exact_backward,
+};

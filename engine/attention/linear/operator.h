@@ -1,0 +1,354 @@
+/*
+ * operator.h - the one linear-attention operator, as its files share it.
+ *
+ * With features phi(q_i) = e^(s_i) q'_i and phi(k_j) = e^(l_j) k'_j (paper, eq. 4, 11):
+ *
+ *     out_i = sum_j w_ij v_j / sum_j w_ij,   w_ij = e^(l_j - M_i) q'_i . k'_j
+ *
+ * e^(s_i) cancels. M_i is the maximum of l over the keys that query i sees: every factor is at
+ * most 1. State: S = sum_j e^(l_j - M) k'_j v_j^T (r, dv), z = sum_j e^(l_j - M) k'_j (r) and
+ * M, one scalar a head. A row whose denominator is below PF_TINY_DENOMINATOR has no key in
+ * reach: its output and gradients are 0.
+ *
+ * Who sees whom: all keys (full), or keys 1 .. n_i (causal: n_i = i; a staircase: any n_i; a
+ * prefix: n_i = max(i, prefix)), in each segment on its own. Queries go by their n_i, so that
+ * they meet the running state where it holds just the chunks before their last key's.
+ *
+ * A head may forget: with a decay D >= 0 a token, w_ij has the factor e^(-D (n_i - j)): the
+ * query stands at the last key that it sees. In the block it is D j added to l_j, with M in the
+ * same coordinates, and M moves down by D rows when the next block begins, so no number grows
+ * with the sequence.
+ *
+ * Grouped heads: H query heads on Hk heads of keys, values, projection, decay and state; query
+ * head h reads key head h / (H / Hk). One task is one key head of one segment, with all query
+ * heads of its group, so the group's features of keys are made once and the gradients of its
+ * keys are summed head after head.
+ *
+ * All products run on blocks of `block` rows that start at the segment's first row, so a
+ * row's bits depend on its own sequence up to its last key, and nothing else: block_gemm's bits
+ * do not depend on the shape, and where the BLAS stands in, short blocks are padded with empty
+ * rows (features 0, log-shift -inf).
+ */
+#ifndef PF_LINEAR_H
+#define PF_LINEAR_H
+
+#include "gemm.h"
+#include "kern.h"
+#include "map.h"
+#include "projector.h"
+
+#define PF_TINY_DENOMINATOR 0x1p-80f
+
+/* Rows a product takes, multiples of the register tiles' 6 and 12. Measured (README, speed
+ * diary): the causal part costs C (r + dv) a token, small blocks cost GEMM rate. */
+enum { PF_FULL_BLOCK = 132, PF_CAUSAL_BLOCK = 48 };
+
+/* Keys between two states that a causal forward saves for its backward: 4,128. */
+enum { PF_SPAN_CHUNKS = 86, PF_SPAN = PF_SPAN_CHUNKS * PF_CAUSAL_BLOCK };
+
+/* Inputs of favor and linear_attention, in their order. */
+enum {
+    PF_FAVOR_Q,
+    PF_FAVOR_K,
+    PF_FAVOR_V,
+    PF_FAVOR_PROJECTION,
+    PF_FAVOR_MASK,
+    PF_FAVOR_DOCUMENTS,
+    PF_FAVOR_ENTRY_S,
+    PF_FAVOR_ENTRY_Z,
+    PF_FAVOR_ENTRY_SHIFT,
+    PF_FAVOR_DECAY,
+    PF_FAVOR_TILTS,
+    PF_FAVOR_LIMITS,
+    PF_FAVOR_PREFIX,
+    PF_FAVOR_CU_SEQLENS,
+    PF_FAVOR_FACTORS,
+    PF_FAVOR_INPUTS
+};
+/* Inputs of exact_attention and identity_attention. */
+enum {
+    PF_EXACT_Q,
+    PF_EXACT_K,
+    PF_EXACT_V,
+    PF_EXACT_MASK,
+    PF_EXACT_DOCUMENTS,
+    PF_EXACT_DECAY,
+    PF_EXACT_LIMITS,
+    PF_EXACT_PREFIX,
+    PF_EXACT_CU_SEQLENS,
+    PF_EXACT_INPUTS
+};
+
+/* An independent sequence: keys start .. start + length - 1 of batch item `item`, and queries
+ * q_start .. q_start + q_length - 1 of it (places in the order, where there is one). */
+typedef struct pf_segment {
+    int32_t item;
+    bool first, last; /* takes the entry state, gives the exit state */
+    int64_t start, length, q_start, q_length;
+    int64_t spans; /* saved states of segments before this one */
+} pf_segment;
+
+/* Who sees whom: the segments, and in each query's place how many keys of its segment it
+ * sees. Causal without more: query i sees i + 1 keys, and neither array is made. */
+typedef struct pf_reach {
+    pf_segment *list;
+    int64_t n, Lq;
+    int64_t spans;   /* saved states of all segments */
+    int64_t longest; /* segment, in keys */
+    int32_t *limit;  /* (B, Lq); NULL */
+    int32_t *order;  /* (B, Lq): queries of a segment by their limit, earlier ones first; NULL */
+    int64_t queries; /* B Lq, that the arrays hold */
+} pf_reach;
+
+/* What says it: inputs of an op, each NULL where it was not given. */
+typedef struct pf_reach_inputs {
+    const char *op;
+    int64_t B, Lq, Lk;
+    const pf_tensor *documents, *cu_seqlens, *limits, *prefix;
+} pf_reach_inputs;
+
+/* A (B, H, L, width) tensor: base pointer and element strides; the last stride is 1. */
+typedef struct pf_rows {
+    float *data;
+    int64_t item, head, row; /* strides */
+    int64_t width;
+    bool add; /* of a gradient: the rows hold a part of it already */
+} pf_rows;
+
+static inline float *pf_rows_at(const pf_rows *r, int64_t item, int64_t head, int64_t row) {
+    return r->data + item * r->item + head * r->head + row * r->row;
+}
+
+/* n finished rows x (n, width) to their places from `row` on, each times factor[i * step] (step
+ * 0: one factor): written, or of gradients added, with the bits of a sum of two gradients. */
+static inline void pf_rows_put(const pf_kern *kern, const pf_rows *r, int64_t item, int64_t head,
+                               int64_t row, int64_t n, const float *factor, int64_t step,
+                               const float *x) {
+    kern->rows_scale(n, r->width, factor, step, x, r->width, r->add, pf_rows_at(r, item, head, row),
+                     r->row);
+}
+
+typedef struct pf_operator {
+    pf_engine *engine;
+    const pf_map *map;
+    pf_map_args args;
+    int64_t B, H, Hk, group, Lq, Lk, d, dv, m, r, block; /* group: query heads a key head */
+    float scale;
+    bool causal, projected;  /* causal: queries see a first part of their segment's keys */
+    bool wave;               /* runs as one: what a span holds is shared (wave.c) */
+    const float *projection; /* (m, d) or (Hk, m, d) */
+    int64_t projection_head; /* stride between heads, 0 when shared */
+    const float *factors;    /* of a Hadamard product, (blocks, rounds + 1, d) a head; NULL */
+    int64_t factors_head;
+    pf_rows q, k, v, out;
+    const pf_tensor *mask; /* (B, Lk), f32 or i32; NULL */
+    const float *decay;    /* (Hk) log-decay a token, causal; NULL: none */
+    double tilt;           /* of tilted maps, where `tilts` does not say */
+    const float *tilts;    /* (Hk); NULL: tilt for all */
+    float *denominator;    /* (B, H, Lq) */
+    float *running;        /* (B, Hk, Lk): M_j; causal */
+    float *saved;          /* states kept for the backward (favor.c); NULL: none */
+    const float *entry_s, *entry_z, *entry_shift; /* (B, Hk, r, dv), (B, Hk, r), (B, Hk) */
+    float *exit_s, *exit_z, *exit_shift;
+    pf_reach reach;
+    /* backward */
+    pf_rows dout, dq, dk, dvalue;
+    bool need_q, need_k, need_v;
+    const float *dexit_s, *dexit_z;
+    float *dentry_s, *dentry_z;
+} pf_operator;
+
+/* The running task: one segment of one key head, with its work space. Keys and queries have
+ * `block` rows each, of which the first `keys` and `queries` are real, and k_rows and q_rows
+ * are those that products take (pf_block_rows). */
+typedef struct pf_work {
+    const pf_operator *op;
+    const pf_kern *kern;
+    const pf_segment *seg;
+    pf_map_args args;       /* of this head */
+    int64_t item, kv, head; /* kv: key head; head: query head */
+    const float *w;
+    float *strips;          /* of the projector; NULL */
+    pf_projector projector; /* w, and its factors */
+    float *s, *z;           /* state (r, dv), (r) */
+    float M;
+    float decay; /* of this head; positions count from the block's first row */
+    /* keys of the block */
+    int64_t first, keys, k_rows;
+    float *xk, *fk;             /* (block, d) scaled, (block, r) */
+    float *v, *vs;              /* (block, dv): values, 0 where not finite; the same, scaled */
+    float *shift, *run, *leave; /* l, M up to the row, e^(l - M_out) */
+    bool masked;                /* a real key is masked */
+    int32_t *bad;               /* rows of v that are not finite */
+    int64_t n_bad;
+    /* queries of the block */
+    int64_t queries, q_rows;
+    int32_t *at, *sees; /* position in the item; keys of the block that it sees, ascending */
+    float *xq, *fq;     /* (block, d) scaled, (block, r) */
+    float *top, *e;     /* M_i, e^(M - M_i) */
+    float *den, *rho;
+    float *o, *g;          /* (block, dv) */
+    float *a, *b, *factor; /* (block, block); (block): e^(l - M_i) */
+    /* either side */
+    float *half, *coef; /* (block) */
+    float *df, *dk;     /* (block, r) */
+    float *dvalue;      /* (block, dv) */
+    float *u;           /* (block, m): maps whose pull reads it */
+    float *bias;        /* (m): tilted maps */
+    float *ds, *dz;     /* (r, dv), (r): a block's own part of the state */
+    float *t, *y;       /* (r, dv), (r) */
+    float *t2;          /* causal: (r, dv) and (r), the other place of T, y */
+    float *states;      /* causal backward: of a span's chunks, each (r, dv) and (r) */
+    float *known;       /* the same chunks' fk and shift */
+    pf_turned turned;   /* full backward: S, then T; strips NULL where few rows come */
+    float *panel;       /* of block_gemm */
+} pf_work;
+
+/* ---- block.c: what full and causal share ---- */
+size_t pf_work_bytes(const pf_operator *op, bool backward);
+void pf_work_open(pf_work *w, const pf_operator *op, int64_t task, void *scratch, bool backward);
+static inline int64_t pf_work_tasks(const pf_operator *op) { return op->reach.n * op->Hk; }
+/* C (m, n) = op(A) op(B) + beta C, contiguous but for ldc and the operands' own strides. */
+void pf_work_gemm(pf_work *w, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a,
+                  int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+/* Keys first .. of the segment: xk, fk, shift, masked; then v, bad. */
+void pf_work_keys(pf_work *w, int64_t first);
+void pf_work_values(pf_work *w, int64_t first);
+/* fk and shift stand in pf_known_floats floats that last: pf_work_keys writes them there once,
+ * and pf_work_known_keys loads the rest beside them. */
+void pf_work_point_known(pf_work *w, float *known);
+void pf_work_known_keys(pf_work *w, int64_t first);
+/* Chunks of the longest span. */
+static inline int64_t pf_span_chunks(const pf_operator *op) {
+    return pf_max(1, pf_min(PF_SPAN_CHUNKS, pf_ceil_div(op->reach.longest, op->block)));
+}
+static inline int64_t pf_known_floats(const pf_operator *op) {
+    return pf_round_up(op->block * op->r + op->block, 16);
+}
+/* n queries of the segment, from place `first` of its queries on: at, and xq, fq. `sees` is
+ * the caller's. */
+void pf_work_queries(pf_work *w, int64_t first, int64_t n);
+/* vs (block, dv) <- e^(l - M_out) v, by `leave`. */
+void pf_work_scale_values(pf_work *w);
+/* Divides o by den and writes out and the denominators of the loaded queries. */
+void pf_work_answer(pf_work *w);
+/* g (block, dv) <- dout / R, rho <- -(dout . out) / R of the loaded queries; past the end 0. */
+void pf_work_cotangents(pf_work *w);
+/* w->df + rho z^T or, for keys, w->dk + leave y^T is dLoss/dfeatures: rows of dst = scale (dU W
+ * + coef x). */
+void pf_work_pull_queries(pf_work *w);
+void pf_work_pull_keys(pf_work *w, const float *y);
+/* e^(a - b); 0 when a is -inf, 1 when both are the same number. */
+float pf_decay(float a, float b);
+/* y (n) <- e^(x - b), b -inf as 0. */
+void pf_decays(const pf_work *w, int64_t n, const float *x, float b, float *y);
+
+/* ---- sums.c ---- */
+void pf_work_load_state(pf_work *w);
+void pf_work_store_state(const pf_work *w);
+/* S, z <- e^(M - to) S, z + sum_j e^(l_j - to) k'_j (v_j, 1) of the loaded keys; M <- to. Values
+ * that are not finite come last. */
+void pf_work_absorb(pf_work *w, float to);
+/* The same in two steps and another place: s, z <- the keys' own sum, when S is not yet there;
+ * then s, z += e^(M - to) S, z. */
+void pf_work_own(pf_work *w, float to, float *s, float *z);
+void pf_work_join(const pf_work *w, float to, float *s, float *z);
+/* T, y <- the exit state's gradient at the segment's end, or 0. */
+void pf_work_load_cotangent(pf_work *w);
+/* factor * (T, y) is the gradient of the entry state. */
+void pf_work_store_cotangent(const pf_work *w, float factor);
+/* T <- beta T + sum_i q'_i g_i^T, y <- beta y + sum_i rho_i q'_i of the loaded queries, with g
+ * and rho (block) given. */
+void pf_work_collect(pf_work *w, const float *g, const float *rho, float beta);
+/* T, y += beta (t, y), what stood there before a block's own. */
+void pf_work_join_cotangent(const pf_work *w, float beta, const float *t, const float *y);
+
+/* ---- stair.c: products with a (queries, keys) matrix of which row i has sees[i]
+ * entries and zeros behind ---- */
+/* c (queries, keys; block) <- x y^T on the stair; x (queries, n), y (keys, n). */
+void pf_stair_scores(pf_work *w, int64_t n, const float *x, const float *y, float *c);
+/* Row i of c times e^(l_j - M_i), 0 behind its stair, 0 for masked keys; sum (may be NULL)
+ * of each row. */
+void pf_stair_decay(pf_work *w, float *c, float *sum);
+/* to (queries, n) += c y;  to (keys, n) += c^T x */
+void pf_stair_apply(pf_work *w, const float *c, int64_t n, const float *y, float *to);
+void pf_stair_turned(pf_work *w, const float *c, int64_t n, const float *x, float *to);
+
+/* ---- full.c: blocks, for the wave ---- */
+/* Loads a block of keys; the running maximum with them. */
+float pf_full_keys(pf_work *w, int64_t first);
+void pf_full_answer(pf_work *w, int64_t first, int64_t n);
+/* beta: of T, y. */
+void pf_full_back_queries(pf_work *w, int64_t first, int64_t n, float beta);
+void pf_full_back_keys(pf_work *w, int64_t first);
+
+/* ---- causal.c, causal_back.c: chunks, for the wave ---- */
+/* Loads the chunk of keys; run, from M. Returns M after it. */
+float pf_causal_keys(pf_work *w, int64_t first);
+/* Its queries against S, z, M and its keys; keeps what the backward starts from. */
+void pf_causal_answer(pf_work *w);
+/* Loads the chunk of keys again, with M and run as they were; known: fk and shift stand where w
+ * points. Returns M after it. */
+float pf_causal_keys_again(pf_work *w, int64_t first, bool known);
+/* The state before the span at key `from` > 0. */
+void pf_causal_kept(pf_work *w, int64_t from, float *s, float *z);
+/* dq; dk, dvalue and T, y <- the chunk's own parts of them (0 where need be). */
+void pf_causal_back_queries(pf_work *w);
+/* dk, dvalue += what comes from later chunks by T, y; writes them out. */
+void pf_causal_back_keys(pf_work *w, const float *t, const float *y);
+/* Places of the segment's queries that see their last key in the block at `first`: from the
+ * returned one on, *n. */
+int64_t pf_causal_queries(const pf_work *w, int64_t first, int64_t *n);
+/* The same for n of them from place `at` on: loads them, with sees, top and e. */
+void pf_causal_load(pf_work *w, int64_t at, int64_t n);
+static inline int64_t pf_causal_chunks(const pf_work *w) {
+    return pf_max(pf_ceil_div(w->seg->length, w->op->block), 1);
+}
+
+/* ---- the schedules ---- */
+/* Runs the operator: a task a (segment, key head) where those are many, else a wave. */
+int pf_linear_run(pf_operator *op, bool backward);
+bool pf_wave_wanted(const pf_operator *op);
+int pf_wave_run(pf_operator *op, bool backward);
+/* pf_task_fn over (segment, key head) */
+void pf_full_forward(void *op, int64_t task, void *scratch);
+void pf_full_backward(void *op, int64_t task, void *scratch);
+void pf_causal_forward(void *op, int64_t task, void *scratch);
+void pf_causal_backward(void *op, int64_t task, void *scratch);
+
+/* ---- segments.c, limits.c ---- */
+/* sorted: with `order`. */
+int pf_reach_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in, bool sorted);
+void pf_reach_free(pf_reach *reach, pf_engine *e);
+/* The segments alone, and the limits of them (nothing where neither limits nor a prefix say). */
+int pf_segments_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in);
+int pf_limits_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in, bool sorted);
+/* mask (B, L) at one position; NULL: kept. */
+bool pf_mask_keeps(const pf_tensor *mask, int64_t item, int64_t position);
+
+/* favor.c: the attributes of a resolved kernel over attr (already at defaults). */
+void pf_favor_attrs(pf_attr *attr, const pf_kernel *kernel, bool causal, bool state);
+
+/* shapes.c: shape rules that the attention ops share */
+int pf_attend_shapes(pf_call *c, int64_t *width);
+/* The same, but k and v may have fewer heads than q, if q's are a multiple of them. */
+int pf_attend_grouped(pf_call *c, int64_t *width);
+int pf_attend_masks(const pf_call *c, int mask, int documents);
+/* limits, prefix and cu_seqlens stand in this order from input `first` on. */
+int pf_attend_reach(const pf_call *c, int documents, int first);
+pf_reach_inputs pf_reach_of(const pf_call *c, int documents, int first);
+int pf_attend_decay(const pf_call *c, int decay, bool causal);
+/* The attribute `tilt` and the input `tilts` (heads), for maps that take them. */
+int pf_attend_tilt(const pf_call *c, int tilts, double tilt, const pf_map *map, int64_t heads);
+int pf_attend_tilt_values(const char *where, const float *tilts, int64_t heads);
+pf_rows pf_rows_of(const pf_tensor *t);
+/* *t: x with last stride 1, itself retained or a compact copy; rows: how to walk it. */
+int pf_rows_ready(pf_engine *e, pf_tensor *x, pf_tensor **t, pf_rows *rows);
+/* Rows where a backward writes the gradient of input i, with pf_rows_put: those of its slot, and
+ * *t is NULL, or where a slot saves nothing those of *t, to be given, with heads that merge. */
+int pf_rows_gradient(pf_call *c, int i, pf_tensor **t, pf_rows *rows);
+int pf_rows_own_gradient(pf_call *c, int i, pf_tensor **t, pf_rows *rows); /* always *t */
+/* An output (B, H, L, width) laid out as (B, L, H, width), so heads merge without a copy. */
+int pf_heads_output(pf_tensor **t, pf_engine *e, int64_t B, int64_t H, int64_t L, int64_t width);
+
+#endif

@@ -1,0 +1,284 @@
+/*
+ * maps.c - the list of feature maps, and what a kernel's options mean. pf_kernel_options is
+ * the one source of names, defaults and ranges for C, Lua and the command line.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "map.h"
+#include "projector.h"
+
+static const pf_map *const maps[] = {
+#define PF_MAP(name) &pf_map_##name,
+#include "maps.def"
+#undef PF_MAP
+};
+
+const char pf_map_names[] = ""
+#define PF_MAP(name) "|" #name
+#include "maps.def"
+#undef PF_MAP
+    ;
+
+const pf_option_info pf_kernel_options[] = {
+    {.name = "name",
+     .kind = PF_OPT_STRING,
+     .string = "softmax",
+     .doc = "feature map: "
+#define PF_MAP(name) #name ", "
+#include "maps.def"
+#undef PF_MAP
+            "or, in a layer or a state, exact"},
+    {.name = "preset",
+     .kind = PF_OPT_STRING,
+     .string = "own",
+     .choices = PF_PRESET_CHOICES,
+     .doc = "whose defaults of scale, eps, project and features: authors (JAX: softmax maps eps "
+            "1e-6 and 256 features; the others scale 1, eps 1e-3, not projected), pytorch "
+            "(performer-pytorch: scale d^(-1/4), projected, d ln d features, eps 1e-4 for softmax "
+            "maps, 1e-3 for the others)"},
+    {.name = "features",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 1 << 20,
+     .doc = "random projections m; 0: 4 x head_dim where projected"},
+    {.name = "project",
+     .kind = PF_OPT_BOOL,
+     .doc = "u = W x; false: u = x, of width head_dim. Not given: softmax maps, presets that "
+            "project, and kernels with features"},
+    {.name = "head_dim",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 4096,
+     .doc = "head width d; 0: the layer's"},
+    {.name = "seed",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 9007199254740992.0,
+     .doc = "of the projection; 0: the engine's seed"},
+    {.name = "layer",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 1 << 20,
+     .doc = "which layer's projection"},
+    {.name = "redraw",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 1e9,
+     .doc = "training steps between two draws of the projection; 0: never"},
+    {.name = "scale",
+     .kind = PF_OPT_NUMBER,
+     .low = 0,
+     .high = 1e6,
+     .doc = "x = scale q; 0: d^(-1/4) for softmax maps, 1 for the others"},
+    {.name = "ratio",
+     .kind = PF_OPT_NUMBER,
+     .low = 0,
+     .high = 1e6,
+     .doc = "phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it "
+            "cancels"},
+    {.name = "eps",
+     .kind = PF_OPT_NUMBER,
+     .number = -1,
+     .low = -1,
+     .high = 1,
+     .doc = "added to every feature; in softmax maps times the row's largest feature (trig: times "
+            "exp(|x|^2 / 2)); -1: the map's own (relu and requ 1e-3, others 0)"},
+    {.name = "tilt",
+     .kind = PF_OPT_NUMBER,
+     .low = -1e4,
+     .high = 0.2499,
+     .doc = "A of softmax_plus; a layer in training moves its heads' own on from there"},
+    {.name = "rows",
+     .kind = PF_OPT_STRING,
+     .string = "orthogonal",
+     .choices = PF_ROWS_CHOICES,
+     .doc = "how the rows of a block of head_dim lie: orthogonal; iid, independent; hadamard, "
+            "orthogonal from random signs; simplex, as far apart as they can; given, set from "
+            "outside"},
+    {.name = "norms",
+     .kind = PF_OPT_STRING,
+     .string = "chi",
+     .choices = PF_NORMS_CHOICES,
+     .doc = "length of a row: chi, as a Gaussian row's; sqrt_d, sqrt(head_dim) (SMREG)"},
+    {.name = "per_head",
+     .kind = PF_OPT_BOOL,
+     .number = 1,
+     .doc = "a projection of its own for every head; false: one for all"},
+};
+const int pf_kernel_option_count = PF_COUNT(pf_kernel_options);
+
+int pf_map_count(void) { return PF_COUNT(maps); }
+
+const pf_map *pf_map_at(int index) {
+    return index >= 0 && index < PF_COUNT(maps) ? maps[index] : NULL;
+}
+
+const pf_map *pf_map_find(const char *name) {
+    for (int i = 0; i < PF_COUNT(maps); i++) {
+        if (strcmp(maps[i]->name, name) == 0) return maps[i];
+    }
+    return NULL;
+}
+
+static int unknown_map(const char *name) {
+    const char *names[PF_COUNT(maps)];
+    for (int i = 0; i < PF_COUNT(maps); i++) names[i] = maps[i]->name;
+    const char *near = pf_nearest(name, names, PF_COUNT(maps));
+    if (near) {
+        return pf_fail(PF_EINVAL, "kernel: there is no '%s' (did you mean '%s'?)", name, near);
+    }
+    return pf_fail(PF_EINVAL, "kernel: there is no '%s'; there are %s", name, PF_MAP_CHOICES);
+}
+
+/* Features of the kernel after its options `project` and `features`; 0: not projected. */
+static int resolve_features(pf_kernel *kernel, const pf_config *options, const pf_preset *preset) {
+    const pf_config *given = pf_config_get(options, "project");
+    bool project = given ? pf_config_number(given) != 0 : kernel->features > 0 || preset->project;
+    if (kernel->map->softmax && !project) {
+        return pf_fail(PF_EINVAL, "kernel: %s has no form without a projection (project = false)",
+                       kernel->map->name);
+    }
+    if (!project) kernel->features = 0;
+    if (project && kernel->features == 0) kernel->features = preset->features;
+    return 0;
+}
+
+/* What only some maps have. */
+static int resolve_map(pf_kernel *kernel) {
+    const pf_map *map = kernel->map;
+    if (map->regular) kernel->norms = PF_NORMS_SQRT_D;
+    if (map->tilted && kernel->norms != PF_NORMS_CHI) {
+        return pf_fail(PF_EINVAL,
+                       "kernel: %s is unbiased for Gaussian rows only; rows of norm "
+                       "sqrt(d) are softmax_reg",
+                       map->name);
+    }
+    if (map->tilted || kernel->tilt == 0) return 0;
+    return pf_fail(PF_EINVAL, "kernel: %s takes no tilt; softmax_plus does", map->name);
+}
+
+int pf_kernel_resolve(pf_kernel *kernel, const pf_config *options, int64_t head_dim) {
+    PF_TRY(pf_config_check(options, pf_kernel_options, pf_kernel_option_count, "kernel"));
+#define NUMBER(name) pf_config_number_of(options, pf_kernel_options, pf_kernel_option_count, name)
+#define CHOICE(name, choices)                                                                      \
+    pf_choice_place(choices,                                                                       \
+                    pf_config_string_of(options, pf_kernel_options, pf_kernel_option_count, name))
+    const char *name =
+        pf_config_string_of(options, pf_kernel_options, pf_kernel_option_count, "name");
+    int64_t own = (int64_t)NUMBER("head_dim");
+    if (own != 0 && head_dim != 0 && own != head_dim) {
+        return pf_fail(PF_EINVAL, "kernel: head_dim is %lld, but the heads are %lld wide",
+                       (long long)own, (long long)head_dim);
+    }
+    const pf_map *map = pf_map_find(name);
+    if (!map) return unknown_map(name);
+    int64_t d = head_dim ? head_dim : own;
+    pf_preset preset = pf_preset_of(
+        pf_config_string_of(options, pf_kernel_options, pf_kernel_option_count, "preset"), map, d);
+    *kernel = (pf_kernel){
+        .map = map,
+        .features = (int64_t)NUMBER("features"),
+        .head_dim = d,
+        .scale = NUMBER("scale") > 0 ? NUMBER("scale") : preset.scale,
+        .ratio = NUMBER("ratio"),
+        .eps = NUMBER("eps") < 0 ? preset.eps : NUMBER("eps"),
+        .tilt = NUMBER("tilt"),
+        .seed = (uint64_t)NUMBER("seed"),
+        .redraw = (int64_t)NUMBER("redraw"),
+        .rows = (pf_row_kind)CHOICE("rows", PF_ROWS_CHOICES),
+        .norms = (pf_norm_kind)CHOICE("norms", PF_NORMS_CHOICES),
+        .per_head = NUMBER("per_head") != 0,
+    };
+#undef CHOICE
+#undef NUMBER
+    if (kernel->rows == PF_ROWS_GIVEN && kernel->redraw > 0) {
+        return pf_fail(PF_EINVAL, "kernel: a given projection is not drawn again; leave out "
+                                  "redraw");
+    }
+    PF_TRY(resolve_features(kernel, options, &preset));
+    return resolve_map(kernel);
+}
+
+static pf_drawing drawing_of(const pf_kernel *kernel, const pf_engine *engine, int64_t heads,
+                             uint64_t layer, uint64_t epoch) {
+    return (pf_drawing){
+        .features = kernel->features,
+        .head_dim = kernel->head_dim,
+        .heads = kernel->per_head ? heads : 0,
+        .seed = kernel->seed ? kernel->seed : engine->seed,
+        .layer = layer,
+        .epoch = epoch,
+        .rows = kernel->rows,
+        .norms = kernel->norms,
+    };
+}
+
+int pf_kernel_factors(pf_tensor **factors, pf_engine *engine, const pf_kernel *kernel,
+                      int64_t heads, uint64_t layer, uint64_t epoch) {
+    if (kernel->features == 0 || kernel->rows != PF_ROWS_HADAMARD) return 0;
+    if (!pf_projector_factored(kernel->features, kernel->head_dim)) return 0;
+    pf_drawing drawing = drawing_of(kernel, engine, heads, layer, epoch);
+    if (*factors) return pf_factors_fill(*factors, engine, &drawing);
+    return pf_factors_make(factors, engine, &drawing);
+}
+
+int pf_kernel_draw(pf_tensor **projection, pf_engine *engine, const pf_kernel *kernel,
+                   int64_t heads, uint64_t layer, uint64_t epoch) {
+    if (kernel->features == 0) return 0;
+    pf_drawing drawing = drawing_of(kernel, engine, heads, layer, epoch);
+    if (*projection) return pf_projection_fill(*projection, engine, &drawing);
+    return pf_projection_make(projection, engine, &drawing);
+}
+
+/* ---- public: tables for help, docs and checks ---- */
+
+int pf_map_info_at(int index, pf_map_info *info) {
+    const pf_map *map = pf_map_at(index);
+    if (!map) return pf_fail(PF_ENOTFOUND, "there are only %d feature maps", PF_COUNT(maps));
+    *info = (pf_map_info){map->name,   map->doc, map->softmax, map->positive,
+                          map->tilted, map->eps, map->regular, map->width};
+    return 0;
+}
+
+int pf_kernel_check(const pf_config *kernel, int64_t head_dim) {
+    pf_kernel resolved;
+    return pf_kernel_resolve(&resolved, kernel, head_dim);
+}
+
+int pf_kernel_settle(const pf_config *kernel, int64_t head_dim, pf_kernel_settings *settings) {
+    pf_kernel k;
+    PF_TRY(pf_kernel_resolve(&k, kernel, head_dim));
+    int64_t m = k.features > 0 ? k.features : head_dim;
+    *settings = (pf_kernel_settings){
+        .features = k.features,
+        .scale = k.scale,
+        .eps = k.eps,
+        .tilt = k.tilt,
+        .ratio = (double)pf_map_args_of(k.map, NULL, m, k.eps, k.ratio).ratio,
+    };
+    return 0;
+}
+
+int pf_kernel_project(pf_tensor **projection, pf_tensor **factors, pf_engine *engine,
+                      const pf_config *kernel, int64_t head_dim, int64_t heads) {
+    pf_kernel k;
+    *projection = NULL;
+    if (factors) *factors = NULL;
+    PF_TRY(pf_kernel_resolve(&k, kernel, head_dim));
+    uint64_t layer =
+        (uint64_t)pf_config_number_of(kernel, pf_kernel_options, pf_kernel_option_count, "layer");
+    PF_TRY(pf_kernel_draw(projection, engine, &k, heads, layer, 0));
+    int status = factors ? pf_kernel_factors(factors, engine, &k, heads, layer, 0) : 0;
+    if (status < 0) pf_tensor_release(projection);
+    return status;
+}
+
+int pf_kernel_option_at(int index, struct pf_option_doc *option) {
+    static _Thread_local char numbers[PF_COUNT(pf_kernel_options)][PF_DEFAULT_TEXT];
+    if (index < 0 || index >= pf_kernel_option_count) {
+        return pf_fail(PF_ENOTFOUND, "a kernel has only %d options", pf_kernel_option_count);
+    }
+    *option = pf_option_describe(&pf_kernel_options[index], numbers[index]);
+    return 0;
+}
