@@ -24,10 +24,17 @@ return {
     { "pf.sorted", "t: table", "fun(): any, any",
       "pairs(t) in a stable order: numbers, then texts." },
     { "pf.kind", "value: any", "string", "\"tensor\", \"module\", \"state\" ... or Lua's type." },
-    { "pf.ops", "", "table[]", "The op table as data." },
-    { "pf.layers", "", "table[]", "The layer table as data." },
-    { "pf.optimizers", "", "table[]", "The table of optimizers as data." },
-    { "pf.kernels", "", "table", "{maps, options}: the tables of kernels as data." },
+    { "pf.describe", "", "table",
+      "What the engine has, as data: {ops, layers, kernel = {options}, maps, attention, " ..
+      "optimizers}, lists of rows with a name (layers: type) and a doc. One table for all who " ..
+      "ask, as its parts below: to be read." },
+    { "pf.ops", "", "table[]", "Its ops." },
+    { "pf.layers", "", "table[]", "Its layers." },
+    { "pf.kernels", "", "table", "{maps, options}: what a kernel can be." },
+    { "pf.kinds", "", "table[]",
+      "The kinds of attention: {name, doc, takes_kernel, streams, state_grows, carries (an exit " ..
+      "state), trains_in_parts, tells_weights, auto (attention \"auto\" may choose it)}." },
+    { "pf.optimizers", "", "table[]", "Its optimizers; the first is meant where none is named." },
     { "pf.bench_gemm",
       "m: integer, n: integer, k: integer, ta?: boolean, tb?: boolean, repeats?: integer",
       "number",
@@ -181,6 +188,10 @@ return {
       "estimate of exp(x.y), a head also measured_deviation, its standard error, and " ..
       "bias_sigma, the mean of estimate / exp(x.y) - 1 in standard errors. Means over pairs: " ..
       "the longest pairs are most of them." },
+    { "pf.attention.flops", "kind: string, shape: table", "number, number",
+      "Algorithmic flops of one head and token of a kind of attention, forward and backward: " ..
+      "{head_dim, value_dim (head_dim), features (columns), length (keys, 1), causal}. " ..
+      "Recomputation is not counted." },
     { "pf.attention.crossover", "shape?: table", "number|table[]",
       "The length from which on linear attention is faster than exact attention, forward and " ..
       "backward, for {head_dim, features (columns), causal}: what attention \"auto\" goes by. " ..

@@ -12,7 +12,9 @@ local BELOW = {
   ["engine/ops"] = { "engine/ops/kern", "engine/tensor" },
   ["engine/comm"] = { "engine/ops" }, -- knows no tape
   ["engine/autograd"] = { "engine/comm" },
-  ["engine/attention"] = { "engine/autograd" },
+  ["engine/state"] = { "engine/autograd" },
+  ["engine/kernel"] = { "engine/state" },
+  ["engine/attention"] = { "engine/kernel" },
   ["engine/nn"] = { "engine/attention" },
   ["engine/train"] = { "engine/nn" },
   ["engine/io"] = { "engine/tensor" }, -- knows no op; meets the others in api
@@ -50,8 +52,6 @@ local function floor_of(path)
   local folder = path
   repeat
     folder = folder:match "^(.*)/[^/]*$"
-    -- Moved into rooms of their own, still one floor with attention.
-    if folder == "engine/state" or folder == "engine/kernel" then folder = "engine/attention" end
   until folder == nil or BELOW[folder]
   return folder
 end

@@ -66,8 +66,10 @@ end
 local function check_messages(path, text, report)
   for at, name, call in text:gmatch "()%f[%w_]([%w_]*fail[%w_]*)(%b())" do
     local line = select(2, text:sub(1, at):gsub("\n", "")) + 1
-    local numbers = call:gsub('"[^"]*"', ""):gsub("pf_shape_text%b()", "")
-    if name:find "_fail" and numbers:find "%+ 1%f[%D]" then
+    local numbers = call:gsub('"[^"]*"', ""):gsub("%s+", " ")
+    local from_1 = numbers:find "%)%([%w_>./ -]+ %+ 1%)" or numbers:find ", %l%l? %+ 1[,)]"
+      or numbers:find "index %+ 1[,)]"
+    if name:find "_fail" and from_1 then
       report(path, line, "a message counts from 1; give it pf_place")
     end
     if call:find '"[^"]*[ (;]:%l[%w_]*%(' then

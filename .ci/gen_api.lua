@@ -39,8 +39,8 @@ local function reachable()
   return names
 end
 
-local ops, layers, kernels = pf.ops(), pf.layers(), pf.kernels()
-local optimizers = pf.optimizers()
+local tree = pf.describe()
+local ops, layers, maps, optimizers = tree.ops, tree.layers, tree.maps, tree.optimizers
 local ALL = -1000 -- the default of a dimension that means all of them (PF_DIM_ALL)
 
 -- Lua's ranges end with their last, C's before their end.
@@ -55,7 +55,7 @@ local function generated_names()
     names["pf." .. op.name], names["Tensor:" .. op.name] = true, true
   end
   for _, layer in ipairs(layers) do names["pf.nn." .. layer.type] = true end
-  for _, map in ipairs(kernels.maps) do names["pf.kernel." .. map.name] = true end
+  for _, map in ipairs(maps) do names["pf.kernel." .. map.name] = true end
   for _, row in ipairs(optimizers) do names["pf.optim." .. row.name] = true end
   return names
 end
@@ -328,9 +328,9 @@ local function make_annotations()
       add_function(lines, entry[1], parameters(entry[2]), entry[3], entry[4])
     end
   end
-  add_options_class(lines, "pf.KernelOptions", kernels.options)
+  add_options_class(lines, "pf.KernelOptions", tree.kernel.options)
   lines[#lines + 1] = "---@field projection? pf.Tensor (features, head_dim), instead of drawing one"
-  for _, map in ipairs(kernels.maps) do
+  for _, map in ipairs(maps) do
     add_function(lines, "pf.kernel." .. map.name,
       { { name = "options", kind = "pf.KernelOptions", optional = true } }, "pf.Kernel", map.doc)
   end
@@ -409,11 +409,24 @@ end
 
 local function kernels_table()
   local rows = { "| kernel | option | default | what it is |", "| --- | --- | --- | --- |" }
-  for _, map in ipairs(kernels.maps) do
+  for _, map in ipairs(maps) do
     rows[#rows + 1] = ("| **`pf.kernel.%s`** | | | %s |"):format(map.name, cell(map.doc))
   end
-  option_rows(rows, kernels.options)
+  option_rows(rows, tree.kernel.options)
   rows[#rows + 1] = "| | `projection` | | a tensor (features, head_dim), instead of drawing one |"
+  return rows
+end
+
+local function kinds_table()
+  local rows = { "| attention | kernel | streams | parts | weights | auto | what it is |",
+    "| --- | --- | --- | --- | --- | --- | --- |" }
+  local function mark(value) return value and "yes" or "" end
+  for _, kind in ipairs(tree.attention) do
+    local streams = kind.streams and (kind.state_grows and "state grows" or "constant state") or ""
+    rows[#rows + 1] = ("| **`%s`** | %s | %s | %s | %s | %s | %s |"):format(kind.name,
+      mark(kind.takes_kernel), streams, mark(kind.trains_in_parts), mark(kind.tells_weights),
+      mark(kind.auto), cell(kind.doc))
+  end
   return rows
 end
 
@@ -430,7 +443,7 @@ end
 --- The README with every part between its markers made anew.
 local function make_readme(text)
   local parts = { ops = ops_table(), layers = layers_table(), kernels = kernels_table(),
-    optimizers = optimizers_table() }
+    kinds = kinds_table(), optimizers = optimizers_table() }
   for _, section in ipairs(api) do parts[section.id] = section_table(section) end
   local used = {}
   local fresh = text:gsub("(<!%-%- generated: (%w+) %-%->\n)(.-)(<!%-%- end %-%->)",

@@ -16,7 +16,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
-#include "performer.h"
+#include "performer_attention.h"
 
 #define LPF_TENSOR    "performer.tensor"
 #define LPF_TAPE      "performer.tape"
@@ -26,6 +26,7 @@
 #define LPF_STATE     "performer.state"
 #define LPF_DATA      "performer.data"
 #define LPF_ITEMS     "performer.items"
+#define LPF_KERNEL    "performer.kernel"
 
 enum { LPF_MAX_IN = 24, LPF_MAX_ATTR = 24, LPF_MAX_OUT = 8, LPF_NAME = 32 };
 
@@ -145,6 +146,9 @@ int lpf_call_op(lua_State *L); /* a Lua function; its upvalue is the lpf_op */
 int lpf_run(lua_State *L, const lpf_op *op, pf_tensor *const *in, int n_in, const pf_attr *attr);
 pf_tensor *lpf_scalar(lua_State *L, int index, pf_dtype dtype, const char *where); /* pushes it */
 const char *lpf_attr_name(const pf_attr_info *info); /* Lua's name of an attribute */
+/* For a question about tables, which are the same in every engine: the user's may still be opened
+ * with other options. The caller closes it at once. */
+pf_engine *lpf_small_engine(lua_State *L);
 void lpf_open_arith(lua_State *L);
 void lpf_open_ops(lua_State *L); /* functions into the table on top, methods into tensors */
 
@@ -163,6 +167,9 @@ void lpf_push_module(lua_State *L, pf_module *m); /* retains */
 pf_module **lpf_new_module(lua_State *L);
 pf_optimizer **lpf_new_optimizer(lua_State *L, int model_index);
 pf_optimizer *lpf_check_optimizer(lua_State *L, int index, const char *where);
+pf_kernel *lpf_test_kernel(lua_State *L, int index); /* NULL: none */
+/* NULL for nil; anything else that is none raises. */
+pf_kernel *lpf_opt_kernel(lua_State *L, int index, const char *where);
 pf_state **lpf_new_stream_state(lua_State *L);
 pf_state *lpf_check_stream_state(lua_State *L, int index, const char *where);
 /* What a model's call begins with: the pass of the Lua code around it, or a tape's being open. */
@@ -170,8 +177,10 @@ static inline pf_pass lpf_pass_around(const lpf_context *ctx) {
     const pf_pass fresh = {.size = sizeof fresh, .training = ctx->tape != NULL, .step = ctx->step};
     return ctx->pass ? *ctx->pass : fresh;
 }
+void lpf_open_describe(lua_State *L);
 void lpf_open_tape(lua_State *L);
 void lpf_open_recompute(lua_State *L);
+void lpf_open_kernel(lua_State *L);
 void lpf_open_attention(lua_State *L);
 void lpf_open_survey(lua_State *L);
 void lpf_open_nn(lua_State *L);

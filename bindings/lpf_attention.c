@@ -1,97 +1,127 @@
 /*
- * lpf_attention.c - what kernels need from the engine: projections, and the check of their
- * options. The kernel objects themselves are Lua (performer/kernel.lua).
+ * lpf_attention.c - attention by itself: any kind over whole rows, weights of chosen rows,
+ * columns and pairs, log-partitions, and sets of items.
  */
 #include "lpf.h"
 
-/* The options table at 1: {features, head_dim, heads, seed, layer, epoch, rows, norms}. Its
- * strings stay the table's. */
-static pf_projection_options read_projection(lua_State *L) {
-    static const char *const allowed[] = {"features", "head_dim", "heads", "seed", "layer",
-                                          "epoch",    "rows",     "norms", NULL};
-    lpf_check_options(L, 1, allowed, "projection");
-    pf_projection_options o = {.size = sizeof o};
-    o.features = lpf_opt_integer(L, 1, "features", 0);
-    o.head_dim = lpf_opt_integer(L, 1, "head_dim", 0);
-    o.heads = lpf_opt_integer(L, 1, "heads", 0);
-    o.seed = (uint64_t)lpf_opt_integer(L, 1, "seed", 0);
-    o.layer = (uint64_t)lpf_opt_integer(L, 1, "layer", 0);
-    o.epoch = (uint64_t)lpf_opt_integer(L, 1, "epoch", 0);
-    o.rows = lpf_opt_string(L, 1, "rows", NULL);
-    o.norms = lpf_opt_string(L, 1, "norms", NULL);
+#include <stdio.h>
+
+/* Option `key` of the table at `index`, a tensor that stays on the stack; NULL for none. */
+static pf_tensor *opt_tensor(lua_State *L, int index, const char *key, const char *where) {
+    if (lua_isnoneornil(L, index) || lua_getfield(L, index, key) == LUA_TNIL) return NULL;
+    return lpf_check_tensor(L, -1, where, key);
+}
+
+/* Option `kernel`, likewise. */
+static pf_kernel *opt_kernel(lua_State *L, int index, const char *where) {
+    if (lua_isnoneornil(L, index)) return NULL;
+    lua_getfield(L, index, "kernel");
+    return lpf_opt_kernel(L, -1, where);
+}
+
+/* ---- whole rows --------------------------------------------------------------- */
+
+/* attention(q, k, v, options): out [, s, z, shift], with options.state. */
+static int attention_call(lua_State *L) {
+    const char *where = "attention";
+    pf_attention_options o = {.size = sizeof o};
+    struct {
+        const char *name;
+        pf_tensor **to;
+    } tensors[] = {
+        {"mask", &o.mask},        {"documents", &o.documents}, {"cu_seqlens", &o.cu_seqlens},
+        {"limits", &o.limits},    {"prefix", &o.prefix},       {"decay", &o.decay},
+        {"entry_s", &o.entry[0]}, {"entry_z", &o.entry[1]},    {"entry_shift", &o.entry[2]}};
+    pf_tensor *q = lpf_check_tensor(L, 1, where, "q"), *k = lpf_check_tensor(L, 2, where, "k");
+    pf_tensor *v = lpf_check_tensor(L, 3, where, "v");
+    pf_engine *engine = lpf_engine(L);
+    lua_settop(L, 4);
+    luaL_checkstack(L, 24, where);
+    o.attention = lpf_opt_string(L, 4, "attention", NULL);
+    o.scale = lpf_opt_number(L, 4, "scale", 0);
+    o.causal = lpf_opt_bool(L, 4, "causal", false);
+    o.kernel = opt_kernel(L, 4, where);
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+        *tensors[i].to = opt_tensor(L, 4, tensors[i].name, where);
+    bool state = lpf_opt_bool(L, 4, "state", false);
+    pf_tensor **out = lpf_new_tensor(L), **box[3], *exit[3] = {NULL};
+    for (int i = 0; i < 3; i++) box[i] = lpf_new_tensor(L);
+    lpf_result(L, pf_attention_call(out, state ? exit : NULL, engine, q, k, v, &o));
+    for (int i = 0; i < 3; i++) *box[i] = exit[i];
+    lpf_made(L, *out);
+    if (!state) return lua_pop(L, 3), 1;
+    for (int i = 0; i < 3; i++) lpf_made(L, *box[i]);
+    return 4;
+}
+
+/* ---- weights and log-partitions ------------------------------------------------ */
+
+/* The list of positions at `index` as places, NULL for nil. Pushes what holds it. */
+static int64_t *read_positions(lua_State *L, int index, const char *what, int64_t *n) {
+    *n = 0;
+    if (lua_isnoneornil(L, index)) {
+        lua_pushnil(L);
+        return NULL;
+    }
+    size_t count;
+    char where[64];
+    snprintf(where, sizeof where, "attention.weights: %s", what);
+    int64_t *list = lpf_place_list(L, index, where, "positions", &count);
+    *n = (int64_t)count;
+    return list;
+}
+
+/* {attention, kernel, scale, mask, causal} of the table at `index`. */
+static pf_weights_options read_weights(lua_State *L, int index, const char *where) {
+    pf_weights_options o = {.size = sizeof o};
+    o.attention = lpf_opt_string(L, index, "attention", NULL);
+    o.scale = lpf_opt_number(L, index, "scale", 0);
+    o.causal = lpf_opt_bool(L, index, "causal", false);
+    o.kernel = opt_kernel(L, index, where);
+    o.mask = opt_tensor(L, index, "mask", where);
     return o;
 }
 
-static int draw_with(lua_State *L,
-                     int (*draw)(pf_tensor **, pf_engine *, const pf_projection_options *)) {
-    const pf_projection_options o = read_projection(L);
+/* attention_weights(q, k, {attention, kernel, scale, mask, causal, paired, top, entropy}, rows,
+ * columns): weights [, positions from 0, -1 for none] [, entropy] */
+static int weights(lua_State *L) {
+    const char *where = "attention.weights";
+    pf_tensor *q = lpf_check_tensor(L, 1, where, "q"), *k = lpf_check_tensor(L, 2, where, "k");
     pf_engine *engine = lpf_engine(L);
-    pf_tensor **t = lpf_new_tensor(L);
-    lpf_result(L, draw(t, engine, &o));
-    lpf_made(L, *t);
-    return 1;
+    lua_settop(L, 5);
+    pf_weights_options o = read_weights(L, 3, where);
+    o.paired = lpf_opt_bool(L, 3, "paired", false);
+    o.top = lpf_opt_integer(L, 3, "top", 0);
+    bool entropy = lpf_opt_bool(L, 3, "entropy", false);
+    o.rows = read_positions(L, 4, "rows", &o.n_rows);
+    o.columns = read_positions(L, 5, "columns", &o.n_columns);
+    pf_tensor **w = lpf_new_tensor(L), **at = NULL, **h = NULL;
+    int results = 1;
+    if (o.top != 0) at = lpf_new_tensor(L), results++;
+    if (entropy) h = lpf_new_tensor(L), results++;
+    lpf_result(L, pf_attention_weights(w, at, h, engine, q, k, &o));
+    lpf_made(L, *w);
+    if (at) lpf_made(L, *at);
+    if (h) lpf_made(L, *h);
+    return results;
 }
 
-/* draw_projection(options), draw_factors(options): the matrix, or its Hadamard factors. */
-static int draw_projection(lua_State *L) { return draw_with(L, pf_projection_draw); }
-static int draw_factors(lua_State *L) { return draw_with(L, pf_projection_factors); }
-
-/* check_kernel(options, head_dim): raises with the reason. */
-static int check_kernel(lua_State *L) {
-    int64_t head_dim = luaL_checkinteger(L, 2);
-    lpf_enter(L);
-    const pf_config *options = lpf_to_config(L, 1, "kernel");
-    lpf_result(L, pf_kernel_check(options, head_dim));
-    return 0;
-}
-
-/* settle_kernel(options, head_dim) -> {features, scale, ratio, eps, tilt}. */
-static int settle_kernel(lua_State *L) {
-    int64_t head_dim = luaL_checkinteger(L, 2);
-    pf_kernel_settings s;
-    lpf_enter(L);
-    const pf_config *options = lpf_to_config(L, 1, "kernel");
-    lpf_result(L, pf_kernel_settle(options, head_dim, &s));
-    lua_createtable(L, 0, 5);
-    lua_pushinteger(L, s.features);
-    lua_setfield(L, -2, "features");
-    const struct {
-        const char *name;
-        double value;
-    } numbers[] = {{"scale", s.scale}, {"ratio", s.ratio}, {"eps", s.eps}, {"tilt", s.tilt}};
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        lua_pushnumber(L, numbers[i].value);
-        lua_setfield(L, -2, numbers[i].name);
-    }
-    return 1;
-}
-
-/* project_kernel(options, head_dim, heads or nil) -> the projection or nil, its factors or nil. */
-static int project_kernel(lua_State *L) {
-    int64_t head_dim = luaL_checkinteger(L, 2), heads = luaL_optinteger(L, 3, 0);
+/* log_partition(q, k, {attention, kernel, scale, mask, causal}) */
+static int log_partition(lua_State *L) {
+    const char *where = "attention.log_partition";
+    pf_tensor *q = lpf_check_tensor(L, 1, where, "q"), *k = lpf_check_tensor(L, 2, where, "k");
     pf_engine *engine = lpf_engine(L);
-    const pf_config *options = lpf_to_config(L, 1, "kernel");
-    pf_tensor **t = lpf_new_tensor(L), **factors = lpf_new_tensor(L);
-    lpf_result(L, pf_kernel_project(t, factors, engine, options, head_dim, heads));
-    if (!*t) return 0;
-    lpf_made(L, *t);
-    if (!*factors) return lua_pop(L, 1), 1;
-    lpf_made(L, *factors);
-    return 2;
-}
-
-/* best_tilt(s, head_dim) -> A. */
-static int best_tilt(lua_State *L) {
-    lua_pushnumber(L, pf_kernel_best_tilt(luaL_checknumber(L, 1), luaL_checkinteger(L, 2)));
+    lua_settop(L, 3);
+    pf_weights_options o = read_weights(L, 3, where);
+    pf_tensor **out = lpf_new_tensor(L);
+    lpf_result(L, pf_attention_log_partition(out, engine, q, k, &o));
+    lpf_made(L, *out);
     return 1;
 }
 
-static const luaL_Reg functions[] = {{"draw_projection", draw_projection},
-                                     {"draw_factors", draw_factors},
-                                     {"check_kernel", check_kernel},
-                                     {"settle_kernel", settle_kernel},
-                                     {"project_kernel", project_kernel},
-                                     {"best_tilt", best_tilt},
+static const luaL_Reg functions[] = {{"attention", attention_call},
+                                     {"attention_weights", weights},
+                                     {"log_partition", log_partition},
                                      {NULL, NULL}};
 
 void lpf_open_attention(lua_State *L) { luaL_setfuncs(L, functions, 0); }

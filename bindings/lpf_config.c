@@ -4,7 +4,7 @@
  *
  * A tree under construction hangs under a userdata from its first node on, so an error in
  * the middle frees it. Keys are written in sorted order, so equal tables give equal files.
- * A table with a `__config` metafield (a kernel) stands for what that function returns.
+ * An object with a `__config` metafield (a kernel) stands for what that function returns.
  */
 #include "lpf.h"
 
@@ -112,16 +112,25 @@ static void convert_map(conversion *c, pf_config *map, lua_Integer n, int depth)
     lua_settop(L, table);
 }
 
+/* What stands for itself as plain data (a kernel): false when the value on top does not. */
+static bool convert_object(conversion *c, const place *at, int depth) {
+    lua_State *L = c->L;
+    int kind = luaL_getmetafield(L, -1, "__config");
+    if (kind != LUA_TFUNCTION) {
+        if (kind != LUA_TNIL) lua_pop(L, 1);
+        return false;
+    }
+    lua_pushvalue(L, -2);
+    lua_call(L, 1, 1);
+    convert(c, at, depth + 1);
+    lua_pop(L, 1);
+    return true;
+}
+
 /* A list has elements, or is empty and marked as one; any other table is a map. */
 static void convert_table(conversion *c, const place *at, int depth) {
     lua_State *L = c->L;
-    if (luaL_getmetafield(L, -1, "__config") == LUA_TFUNCTION) {
-        lua_pushvalue(L, -2);
-        lua_call(L, 1, 1);
-        convert(c, at, depth + 1);
-        lua_pop(L, 1);
-        return;
-    }
+    if (convert_object(c, at, depth)) return;
     lua_Integer n = (lua_Integer)lua_rawlen(L, -1), texts = count_keys(c, n);
     bool list = n > 0;
     if (!list && texts == 0 && luaL_getmetafield(L, -1, "__name") != LUA_TNIL) {
@@ -171,6 +180,9 @@ static void convert(conversion *c, const place *at, int depth) {
     case LUA_TTABLE:
         convert_table(c, at, depth);
         return;
+    case LUA_TUSERDATA:
+        if (convert_object(c, at, depth)) return;
+        break;
     case LUA_TLIGHTUSERDATA:
         if (!lua_touserdata(L, -1)) {
             attach(c, at, pf_config_new(PF_NULL));

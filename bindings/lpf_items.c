@@ -1,10 +1,7 @@
 /*
- * lpf_items.c - the softmax that stands alone: sets of items, and attention weights of chosen
- * rows, columns and pairs. What takes kernels as objects is Lua (performer/items.lua).
+ * lpf_items.c - sets of items: the softmax over a fixed set, asked and changed.
  */
 #include "lpf.h"
-
-#include <stdio.h>
 
 /* ---- items -------------------------------------------------------------------- */
 
@@ -16,14 +13,13 @@ static pf_items *check_items(lua_State *L, const char *where) {
     return *box;
 }
 
-/* items(kernel config or nil, projection or nil, dim, value_dim) */
+/* items(kernel or nil, dim, value_dim) */
 static int items_open(lua_State *L) {
     pf_items_options o = {.size = sizeof o};
     pf_engine *engine = lpf_engine(L);
-    o.projection = lpf_test_tensor(L, 2);
-    o.dim = lpf_check_whole(L, 3, "attention.items", "dim");
-    o.value_dim = lpf_check_whole(L, 4, "attention.items", "value_dim");
-    if (!lua_isnil(L, 1)) o.kernel = lpf_to_config(L, 1, "attention.items");
+    o.kernel = lpf_opt_kernel(L, 1, "attention.items");
+    o.dim = lpf_check_whole(L, 2, "attention.items", "dim");
+    o.value_dim = lpf_check_whole(L, 3, "attention.items", "value_dim");
     pf_items **box = lpf_new(L, LPF_ITEMS, sizeof *box);
     lpf_result(L, pf_items_open(box, engine, &o));
     return 1;
@@ -106,51 +102,6 @@ static int items_tostring(lua_State *L) {
     return 1;
 }
 
-/* ---- weights ------------------------------------------------------------------ */
-
-/* The list of positions at `index` as places, NULL for nil. Pushes what holds it. */
-static int64_t *read_positions(lua_State *L, int index, const char *what, int64_t *n) {
-    *n = 0;
-    if (lua_isnoneornil(L, index)) {
-        lua_pushnil(L);
-        return NULL;
-    }
-    size_t count;
-    char where[64];
-    snprintf(where, sizeof where, "attention.weights: %s", what);
-    int64_t *list = lpf_place_list(L, index, where, "positions", &count);
-    *n = (int64_t)count;
-    return list;
-}
-
-/* attention_weights(q, k, kernel or nil, projection, rows, columns, {causal, paired, top,
- * entropy}, mask): weights [, positions from 0, -1 for none] [, entropy] */
-static int weights(lua_State *L) {
-    const char *where = "attention.weights";
-    pf_weights_options o = {.size = sizeof o};
-    pf_tensor *q = lpf_check_tensor(L, 1, where, "q"), *k = lpf_check_tensor(L, 2, where, "k");
-    pf_engine *engine = lpf_engine(L);
-    lua_settop(L, 8);
-    o.projection = lpf_test_tensor(L, 4);
-    if (!lua_isnil(L, 8)) o.mask = lpf_check_tensor(L, 8, where, "mask");
-    o.causal = lpf_opt_bool(L, 7, "causal", false);
-    o.paired = lpf_opt_bool(L, 7, "paired", false);
-    o.top = lpf_opt_integer(L, 7, "top", 0);
-    bool entropy = lpf_opt_bool(L, 7, "entropy", false);
-    if (!lua_isnil(L, 3)) o.kernel = lpf_to_config(L, 3, where);
-    o.rows = read_positions(L, 5, "rows", &o.n_rows);
-    o.columns = read_positions(L, 6, "columns", &o.n_columns);
-    pf_tensor **w = lpf_new_tensor(L), **at = NULL, **h = NULL;
-    int results = 1;
-    if (o.top != 0) at = lpf_new_tensor(L), results++;
-    if (entropy) h = lpf_new_tensor(L), results++;
-    lpf_result(L, pf_attention_weights(w, at, h, engine, q, k, &o));
-    lpf_made(L, *w);
-    if (at) lpf_made(L, *at);
-    if (h) lpf_made(L, *h);
-    return results;
-}
-
 static const luaL_Reg methods[] = {{"add", items_add},
                                    {"remove", items_remove},
                                    {"log_partition", items_log_partition},
@@ -164,8 +115,7 @@ static const luaL_Reg methods[] = {{"add", items_add},
 static const luaL_Reg meta[] = {
     {"__gc", items_close}, {"__close", items_close}, {"__tostring", items_tostring}, {NULL, NULL}};
 
-static const luaL_Reg functions[] = {
-    {"items", items_open}, {"attention_weights", weights}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"items", items_open}, {NULL, NULL}};
 
 void lpf_open_items(lua_State *L) {
     lpf_class(L, LPF_ITEMS, methods, meta);

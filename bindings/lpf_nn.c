@@ -42,13 +42,31 @@ static int module_eq(lua_State *L) {
 
 /* ---- making ------------------------------------------------------------------- */
 
+/* A kernel among the options is plain data there; beside it goes the handle by which the layer
+ * finds this very object: its map in Lua, its given projection. */
+static void name_kernel(lua_State *L, int index, pf_config *options) {
+    if (!lua_istable(L, index)) return;
+    lua_getfield(L, index, "kernel");
+    const pf_kernel *kernel = lpf_test_kernel(L, -1);
+    if (kernel) {
+        pf_config **config = lpf_config_slot(L);
+        lpf_result(L, pf_kernel_config(config, kernel));
+        pf_config *named = *config;
+        *config = NULL; /* set takes it, also on failure */
+        lpf_result(L, pf_config_set(options, "kernel", named));
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
 /* new_module(type, options, children): children is a list of modules. */
 static int module_new(lua_State *L) {
     const char *type = luaL_checkstring(L, 1);
     luaL_checktype(L, 3, LUA_TTABLE);
     int n = (int)lua_rawlen(L, 3);
     pf_engine *engine = lpf_engine(L);
-    const pf_config *options = lpf_to_config(L, 2, type);
+    pf_config *options = lpf_to_config(L, 2, type);
+    name_kernel(L, 2, options);
     pf_module **children = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *children, 0);
     for (int i = 0; i < n; i++) {
         lua_rawgeti(L, 3, i + 1);
@@ -266,81 +284,6 @@ static int module_clear_grad(lua_State *L) {
     return 0;
 }
 
-/* ---- the layer table ---------------------------------------------------------- */
-
-static void set_text(lua_State *L, const char *key, const char *text) {
-    if (!text) return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, key);
-}
-
-/* {name, kind, default, choices, doc, required} of one option in a table of the engine's. */
-static void push_option(lua_State *L, const struct pf_option_doc *option) {
-    lua_newtable(L);
-    set_text(L, "name", option->name);
-    set_text(L, "kind", option->kind);
-    set_text(L, "default", option->def);
-    set_text(L, "choices", option->choices);
-    set_text(L, "doc", option->doc);
-    lua_pushboolean(L, option->required);
-    lua_setfield(L, -2, "required");
-}
-
-/* layers(): {{type, doc, options}, ...}, which pf.nn, help and docs are made from. */
-static int list_layers(lua_State *L) {
-    int n = pf_layer_count();
-    lua_createtable(L, n, 0);
-    for (int i = 0; i < n; i++) {
-        pf_layer_info info;
-        lpf_result(L, pf_layer_at(i, &info));
-        lua_newtable(L);
-        set_text(L, "type", info.type);
-        set_text(L, "doc", info.doc);
-        lua_createtable(L, info.n_options, 0);
-        for (int k = 0; k < info.n_options; k++) {
-            push_option(L, &info.options[k]);
-            lua_rawseti(L, -2, k + 1);
-        }
-        lua_setfield(L, -2, "options");
-        lua_rawseti(L, -2, i + 1);
-    }
-    return 1;
-}
-
-/* {maps = {{name, doc, softmax, positive, tilted, eps, regular, width}}, options}. */
-static int list_kernels(lua_State *L) {
-    lua_newtable(L);
-    lua_newtable(L);
-    pf_map_info map;
-    for (int i = 0; pf_map_info_at(i, &map) >= 0; i++) {
-        lua_newtable(L);
-        set_text(L, "name", map.name);
-        set_text(L, "doc", map.doc);
-        lua_pushboolean(L, map.softmax);
-        lua_setfield(L, -2, "softmax");
-        lua_pushboolean(L, map.positive);
-        lua_setfield(L, -2, "positive");
-        lua_pushboolean(L, map.tilted);
-        lua_setfield(L, -2, "tilted");
-        lua_pushnumber(L, map.eps);
-        lua_setfield(L, -2, "eps");
-        lua_pushboolean(L, map.regular);
-        lua_setfield(L, -2, "regular");
-        lua_pushinteger(L, map.width);
-        lua_setfield(L, -2, "width");
-        lua_rawseti(L, -2, i + 1);
-    }
-    lua_setfield(L, -2, "maps");
-    lua_newtable(L);
-    struct pf_option_doc option;
-    for (int i = 0; pf_kernel_option_at(i, &option) >= 0; i++) {
-        push_option(L, &option);
-        lua_rawseti(L, -2, i + 1);
-    }
-    lua_setfield(L, -2, "options");
-    return 1;
-}
-
 static const luaL_Reg methods[] = {
     {"forward", module_call},          {"backward_sliced", module_backward_sliced},
     {"after_step", module_after_step}, {"type", module_type},
@@ -355,11 +298,8 @@ static const luaL_Reg meta[] = {{"__gc", module_gc},
                                 {"__eq", module_eq},
                                 {NULL, NULL}};
 
-static const luaL_Reg functions[] = {{"new_module", module_new},
-                                     {"build", module_build},
-                                     {"layers", list_layers},
-                                     {"kernels", list_kernels},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"new_module", module_new}, {"build", module_build}, {NULL, NULL}};
 
 void lpf_open_nn(lua_State *L) {
     lpf_class(L, LPF_MODULE, methods, meta);

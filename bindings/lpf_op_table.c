@@ -1,7 +1,7 @@
 /*
  * lpf_op_table.c - the op table in Lua: every row becomes a function pf.<op> and a method t:<op>
- * (whose calls lpf_ops.c reads), and the whole is there as data in pf.ops(). Read once for each
- * Lua state; what the engine knows of an op is not written down here a second time.
+ * (whose calls lpf_ops.c reads). Read once for each Lua state; what the engine knows of an op is
+ * not written down here a second time.
  */
 #include "lpf.h"
 
@@ -24,13 +24,16 @@ static void cut_names(lpf_op *op) {
     }
 }
 
-/* The table is the same in every engine, so a small one that closes at once can be asked:
- * the user's may still be opened with other options. */
-static void read_table(lua_State *L, lpf_context *ctx) {
+pf_engine *lpf_small_engine(lua_State *L) {
     pf_options options = PF_OPTIONS_DEFAULT;
     options.threads = 1;
     pf_engine *engine = NULL;
     lpf_result(L, pf_engine_open(&engine, &options));
+    return engine;
+}
+
+static void read_table(lua_State *L, lpf_context *ctx) {
+    pf_engine *engine = lpf_small_engine(L);
     int n = pf_op_count(engine);
     ctx->ops = calloc((size_t)n, sizeof *ctx->ops);
     ctx->n_ops = ctx->ops ? n : 0;
@@ -49,63 +52,6 @@ const lpf_op *lpf_find_op(lua_State *L, const char *name) {
         if (strcmp(ctx->ops[i].info.name, name) == 0) return &ctx->ops[i];
     lpf_raise(L, "no op '%s'", name);
     return NULL;
-}
-
-/* ---- description -------------------------------------------------------------- */
-
-/* In the order of pf_attr_kind. */
-static const char *const kind_names[] = {"int",  "number", "bool",  "dim",
-                                         "dims", "ints",   "index", "choice"};
-
-/* {name, kind, default, required, choices, doc} of one attribute. */
-static void push_attr(lua_State *L, const pf_attr_info *info) {
-    lua_newtable(L);
-    lua_pushstring(L, lpf_attr_name(info));
-    lua_setfield(L, -2, "name");
-    lua_pushstring(L, kind_names[info->kind]);
-    lua_setfield(L, -2, "kind");
-    lua_pushnumber(L, info->def);
-    lua_setfield(L, -2, "default");
-    lua_pushboolean(L, info->required);
-    lua_setfield(L, -2, "required");
-    lua_pushstring(L, info->choices);
-    lua_setfield(L, -2, "choices");
-    lua_pushstring(L, info->doc);
-    lua_setfield(L, -2, "doc");
-}
-
-/* The op table as data: a list of {name, args, results, doc, attrs, ...}. */
-static int list_ops(lua_State *L) {
-    const lpf_context *ctx = lpf_enter(L);
-    lua_createtable(L, ctx->n_ops, 0);
-    for (int i = 0; i < ctx->n_ops; i++) {
-        const pf_op_info *info = &ctx->ops[i].info;
-        lua_newtable(L);
-        lua_pushstring(L, info->name);
-        lua_setfield(L, -2, "name");
-        lua_pushstring(L, info->args);
-        lua_setfield(L, -2, "args");
-        lua_pushstring(L, info->results);
-        lua_setfield(L, -2, "results");
-        lua_pushstring(L, info->doc);
-        lua_setfield(L, -2, "doc");
-        lua_pushinteger(L, info->min_inputs);
-        lua_setfield(L, -2, "min_inputs");
-        lua_pushinteger(L, info->max_inputs);
-        lua_setfield(L, -2, "max_inputs");
-        lua_pushinteger(L, info->outputs);
-        lua_setfield(L, -2, "outputs");
-        lua_pushboolean(L, info->differentiable);
-        lua_setfield(L, -2, "differentiable");
-        lua_createtable(L, info->n_attrs, 0);
-        for (int k = 0; k < info->n_attrs; k++) {
-            push_attr(L, &info->attrs[k]);
-            lua_rawseti(L, -2, k + 1);
-        }
-        lua_setfield(L, -2, "attrs");
-        lua_rawseti(L, -2, i + 1);
-    }
-    return 1;
 }
 
 /* ---- functions and methods ---------------------------------------------------- */
@@ -132,6 +78,4 @@ void lpf_open_ops(lua_State *L) {
         lua_setfield(L, -4, name);
     }
     lua_pop(L, 2);
-    lua_pushcfunction(L, list_ops);
-    lua_setfield(L, -2, "ops");
 }

@@ -213,15 +213,13 @@ int luaopen_performer_core(lua_State *L) {
     lpf_open_make(L);
     lua_newtable(L); /* ops have names of their own: max, load ... */
     lpf_open_ops(L);
-    lua_getfield(L, -1, "ops");
-    lua_setfield(L, -3, "list_ops");
-    lua_pushnil(L);
-    lua_setfield(L, -2, "ops");
     lua_setfield(L, -2, "op");
+    lpf_open_describe(L);
     lpf_open_arith(L);
     lpf_open_config(L);
     lpf_open_tape(L);
     lpf_open_recompute(L);
+    lpf_open_kernel(L);
     lpf_open_attention(L);
     lpf_open_survey(L);
     lpf_open_nn(L);

@@ -16,19 +16,19 @@ typedef struct {
     pf_pass pass;   /* its tensors retained; size 0: there is none */
     uint64_t calls;
     bool ran;
-} lua_again;
+} kept_function;
 
 typedef struct {
-    const lua_again *again;
+    const kept_function *kept;
     pf_tensor *const *inputs;
     int n;
     pf_tensor **y;
-} again_call;
+} kept_call;
 
 static int run_body(lua_State *L) {
-    const again_call *c = lua_touserdata(L, 1);
+    const kept_call *c = lua_touserdata(L, 1);
     luaL_checkstack(L, c->n + 4, "too many inputs");
-    lua_rawgeti(L, LUA_REGISTRYINDEX, c->again->function);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, c->kept->function);
     for (int i = 0; i < c->n; i++) lpf_push_tensor(L, c->inputs[i]);
     const int base = lua_gettop(L) - c->n - 1;
     lua_call(L, c->n, LUA_MULTRET);
@@ -40,53 +40,53 @@ static int run_body(lua_State *L) {
     return 0;
 }
 
-static int run_again(void *context, pf_engine *engine, pf_tensor *const *inputs, int n,
-                     pf_tensor **y) {
+static int run_kept(void *context, pf_engine *engine, pf_tensor *const *inputs, int n,
+                    pf_tensor **y) {
     (void)engine;
-    lua_again *again = context;
-    again_call call = {again, inputs, n, y};
-    const pf_pass *outer = again->s->pass;
-    pf_pass pass = again->pass;
-    uint64_t calls = again->calls;
-    if (again->ran && pass.calls) pass.calls = &calls; /* the first one's counter is gone */
-    pass.again = pass.again || again->ran;
-    again->ran = true;
-    again->s->pass = pass.size ? &pass : outer;
-    const int status = lpf_protect(again->s, run_body, &call);
-    again->s->pass = outer;
+    kept_function *kept = context;
+    kept_call call = {kept, inputs, n, y};
+    const pf_pass *outer = kept->s->pass;
+    pf_pass pass = kept->pass;
+    uint64_t calls = kept->calls;
+    if (kept->ran && pass.calls) pass.calls = &calls; /* the first one's counter is gone */
+    pass.again = pass.again || kept->ran;
+    kept->ran = true;
+    kept->s->pass = pass.size ? &pass : outer;
+    const int status = lpf_protect(kept->s, run_body, &call);
+    kept->s->pass = outer;
     return status;
 }
 
-static void release_again(void *context) {
-    lua_again *again = context;
-    if (again->s->main) luaL_unref(again->s->main, LUA_REGISTRYINDEX, again->function);
-#define RELEASE(name) pf_tensor_release(&again->pass.name);
+static void release_kept(void *context) {
+    kept_function *kept = context;
+    if (kept->s->main) luaL_unref(kept->s->main, LUA_REGISTRYINDEX, kept->function);
+#define RELEASE(name) pf_tensor_release(&kept->pass.name);
     PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RELEASE, PF_PASS_NONE)
 #undef RELEASE
-    lpf_context_release(again->s);
-    free(again);
+    lpf_context_release(kept->s);
+    free(kept);
 }
 
 /* The function at `index`, with what stands around this call. */
-static lua_again *make_again(lua_State *L, lpf_context *s, int index) {
+static kept_function *keep_function(lua_State *L, lpf_context *s, int index) {
     lua_pushvalue(L, index);
     const int function = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_again *again = calloc(1, sizeof *again);
-    if (!again) {
+    kept_function *kept = calloc(1, sizeof *kept);
+    if (!kept) {
         luaL_unref(L, LUA_REGISTRYINDEX, function);
         lpf_raise(L, "recompute: out of memory");
         return NULL;
     }
-    again->s = s;
+    kept->s = s;
     s->refs++;
-    again->function = function;
-    if (!s->tape && !s->pass) return again;
-    again->pass = lpf_pass_around(s);
-    if (again->pass.calls) again->calls = *again->pass.calls;
-#define RETAIN(name) pf_tensor_retain(again->pass.name);
+    kept->function = function;
+    if (!s->tape && !s->pass) return kept;
+    kept->pass = lpf_pass_around(s);
+    if (kept->pass.calls) kept->calls = *kept->pass.calls;
+#define RETAIN(name) pf_tensor_retain(kept->pass.name);
     PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RETAIN, PF_PASS_NONE)
 #undef RETAIN
-    return again;
+    return kept;
 }
 
 /* recompute(f, x, ...) */
@@ -102,7 +102,7 @@ static int recompute(lua_State *L) {
         inputs[i] = lpf_check_tensor(L, i + 2, "recompute",
                                      "an input (the function may read anything else by itself)");
     pf_tensor **y = lpf_new_tensor(L);
-    const pf_recomputed f = {run_again, release_again, make_again(L, s, 1)};
+    const pf_recomputed f = {run_kept, release_kept, keep_function(L, s, 1)};
     lpf_result(L, pf_recompute(y, engine, &f, inputs, n));
     lpf_made(L, *y);
     return 1;

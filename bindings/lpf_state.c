@@ -150,25 +150,22 @@ static int module_state(lua_State *L) {
 
 /* ---- opening and loading ------------------------------------------------------ */
 
-/* {kernel, projection, batch, heads, head_dim, value_dim, decay, fingerprint} at `index`. What
- * it points to stays on the stack. */
+/* {attention, kernel, batch, heads, head_dim, value_dim, decay} at `index`. What it points to
+ * stays on the stack. */
 static pf_attention_state_options read_options(lua_State *L, int index, const char *where) {
-    static const char *const allowed[] = {"kernel", "projection",  "batch",
-                                          "heads",  "head_dim",    "value_dim",
-                                          "decay",  "fingerprint", NULL};
+    static const char *const allowed[] = {"attention", "kernel",    "batch", "heads",
+                                          "head_dim",  "value_dim", "decay", NULL};
     pf_attention_state_options o = {.size = sizeof o};
-    pf_tensor **const tensors[] = {&o.projection, &o.decay, &o.fingerprint};
-    static const char *const names[] = {"projection", "decay", "fingerprint"};
     lpf_check_options(L, index, allowed, where);
+    o.attention = lpf_opt_string(L, index, "attention", NULL);
     o.batch = lpf_opt_integer(L, index, "batch", 0);
     o.heads = lpf_opt_integer(L, index, "heads", 0);
     o.head_dim = lpf_opt_integer(L, index, "head_dim", 0);
     o.value_dim = lpf_opt_integer(L, index, "value_dim", 0);
-    for (int i = 0; i < 3; i++)
-        if (lua_getfield(L, index, names[i]) != LUA_TNIL)
-            *tensors[i] = lpf_check_tensor(L, -1, where, names[i]);
+    if (lua_getfield(L, index, "decay") != LUA_TNIL)
+        o.decay = lpf_check_tensor(L, -1, where, "decay");
     lua_getfield(L, index, "kernel");
-    o.kernel = lpf_to_config(L, -1, where);
+    o.kernel = lpf_opt_kernel(L, -1, where);
     return o;
 }
 
@@ -181,12 +178,16 @@ static int state_open(lua_State *L) {
     return 1;
 }
 
-/* load_state(path): of attention alone; nil, message, code */
+/* load_state(path [, options]): of attention alone; nil, message, code */
 static int state_load(lua_State *L) {
     const char *path = lpf_check_text(L, 1, "attention.load_state", "the path");
     pf_engine *engine = lpf_engine(L);
+    pf_attention_state_options o;
+    lua_settop(L, 2);
+    bool given = !lua_isnil(L, 2);
+    if (given) o = read_options(L, 2, "attention.load_state");
     pf_state **box = lpf_new_stream_state(L);
-    int failed = lpf_outside(L, pf_state_load(box, engine, path, NULL));
+    int failed = lpf_outside(L, pf_state_load(box, engine, path, given ? &o : NULL));
     return failed ? failed : 1;
 }
 
@@ -202,37 +203,15 @@ static int model_state_load(lua_State *L) {
     return failed ? failed : 1;
 }
 
-/* state_info(state): {kernel, batch, heads, head_dim, value_dim} of attention alone. */
-static int state_info(lua_State *L) {
+/* state_kernel(state): the name of its kernel ("given": of features) or of its kind; true where
+ * its map is written in Lua. Nothing for a model's state. */
+static int state_kernel(lua_State *L) {
     const pf_state *state = lpf_check_stream_state(L, 1, "state");
     pf_attention_state_options o;
-    lpf_result(L, pf_attention_state_info(state, &o));
-    const struct {
-        const char *name;
-        int64_t size;
-    } sizes[] = {{"batch", o.batch},
-                 {"heads", o.heads},
-                 {"head_dim", o.head_dim},
-                 {"value_dim", o.value_dim}};
-    lua_createtable(L, 0, 5);
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        lua_pushinteger(L, sizes[i].size);
-        lua_setfield(L, -2, sizes[i].name);
-    }
-    lpf_push_config(L, o.kernel);
-    lua_setfield(L, -2, "kernel");
-    return 1;
-}
-
-/* check_state(state, options): true, or false and why it is of another kernel. */
-static int state_check(lua_State *L) {
-    const pf_state *state = lpf_check_stream_state(L, 1, "state");
-    pf_engine *engine = lpf_engine(L);
-    const pf_attention_state_options o = read_options(L, 2, "attention.load_state");
-    int status = pf_attention_state_check(engine, state, &o);
-    if (status == PF_ENOMEM) lpf_result(L, status);
-    lua_pushboolean(L, status >= 0);
-    lua_pushstring(L, status >= 0 ? "" : pf_last_error_from(1));
+    if (pf_attention_state_info(state, &o) < 0) return 0;
+    const pf_config *name = o.kernel ? pf_config_get(pf_kernel_options(o.kernel), "name") : NULL;
+    lua_pushstring(L, name ? pf_config_string(name) : o.kernel ? "softmax" : o.attention);
+    lua_pushboolean(L, o.kernel && pf_kernel_is_host(o.kernel));
     return 2;
 }
 
@@ -251,10 +230,11 @@ static const luaL_Reg methods[] = {{"prefill", state_prefill},
 static const luaL_Reg meta[] = {
     {"__gc", state_close}, {"__close", state_close}, {"__tostring", state_tostring}, {NULL, NULL}};
 
-static const luaL_Reg functions[] = {
-    {"attention_state", state_open},        {"load_state", state_load},
-    {"load_model_state", model_state_load}, {"state_info", state_info},
-    {"check_state", state_check},           {NULL, NULL}};
+static const luaL_Reg functions[] = {{"attention_state", state_open},
+                                     {"load_state", state_load},
+                                     {"load_model_state", model_state_load},
+                                     {"state_kernel", state_kernel},
+                                     {NULL, NULL}};
 
 static const luaL_Reg module_methods[] = {
     {"prefill", module_prefill}, {"step", module_step}, {"state", module_state}, {NULL, NULL}};

@@ -4,68 +4,27 @@
  */
 #include "lpf.h"
 
-#include <string.h>
-
-static void set_number(lua_State *L, const char *key, double value) {
-    lua_pushnumber(L, value);
-    lua_setfield(L, -2, key);
-}
-
-static void set_integer(lua_State *L, const char *key, int64_t value) {
-    lua_pushinteger(L, value);
-    lua_setfield(L, -2, key);
-}
-
-/* {rel_mse, coupled_rel_mse, bias} */
-static void push_prediction(lua_State *L, const pf_prediction *p) {
-    lua_createtable(L, 0, 3);
-    set_number(L, "rel_mse", p->rel_mse);
-    set_number(L, "coupled_rel_mse", p->coupled_rel_mse);
-    set_number(L, "bias", p->bias);
-}
-
-static void set_predictions(lua_State *L, const pf_prediction *mean, const pf_prediction *middle) {
-    push_prediction(L, mean);
-    lua_setfield(L, -2, "mean");
-    push_prediction(L, middle);
-    lua_setfield(L, -2, "middle");
-}
-
-/* predict_kernel(options, head_dim, sum, difference): {rel_mse, coupled_rel_mse, bias}. */
+/* predict_kernel(kernel, head_dim, sum, difference): {rel_mse, coupled_rel_mse, bias}. */
 static int predict_kernel(lua_State *L) {
     int64_t head_dim = luaL_checkinteger(L, 2);
     double sum = luaL_checknumber(L, 3), difference = luaL_checknumber(L, 4);
     pf_prediction p;
     lpf_enter(L);
-    lpf_result(L, pf_kernel_predict(&p, lpf_to_config(L, 1, "kernel"), head_dim, sum, difference));
-    push_prediction(L, &p);
+    const pf_kernel *kernel = lpf_opt_kernel(L, 1, "predict");
+    lpf_result(L, pf_kernel_predict(&p, kernel, head_dim, sum, difference));
+    lua_createtable(L, 0, 3);
+    lua_pushnumber(L, p.rel_mse);
+    lua_setfield(L, -2, "rel_mse");
+    lua_pushnumber(L, p.coupled_rel_mse);
+    lua_setfield(L, -2, "coupled_rel_mse");
+    lua_pushnumber(L, p.bias);
+    lua_setfield(L, -2, "bias");
     return 1;
 }
 
-/* ---- surveys ------------------------------------------------------------------ */
-
-/* One head of a survey: its pairs, their lengths, what the theory says of them, and, where
- * features were drawn, what was measured. */
-static void push_head(lua_State *L, const pf_survey *h, bool measured) {
-    lua_createtable(L, 0, 12);
-    set_integer(L, "pairs", h->pairs);
-    set_number(L, "query", h->query);
-    set_number(L, "key", h->key);
-    set_number(L, "sum", h->sum);
-    set_number(L, "difference", h->difference);
-    set_number(L, "median", h->median);
-    set_number(L, "largest", h->largest);
-    set_predictions(L, &h->mean, &h->middle);
-    if (!measured) return;
-    set_number(L, "measured_rel_mse", h->measured_rel_mse);
-    set_number(L, "measured_deviation", h->measured_deviation);
-    set_number(L, "bias", h->bias);
-    set_number(L, "bias_sigma", h->bias_sigma);
-}
-
-/* survey_kernel(options, q, k, {causal, rows, draws, projection}): one table a head. */
+/* survey_kernel(kernel, q, k, {causal, rows, draws}): one table a head. */
 static int survey_kernel(lua_State *L) {
-    static const char *const allowed[] = {"causal", "rows", "draws", "projection", NULL};
+    static const char *const allowed[] = {"causal", "rows", "draws", NULL};
     lua_settop(L, 4);
     const pf_tensor *q = lpf_check_tensor(L, 2, "survey", "q");
     const pf_tensor *k = lpf_check_tensor(L, 3, "survey", "k");
@@ -74,18 +33,11 @@ static int survey_kernel(lua_State *L) {
     o.causal = lpf_opt_bool(L, 4, "causal", false);
     o.rows = lpf_opt_integer(L, 4, "rows", 0);
     o.draws = (int)lpf_opt_integer(L, 4, "draws", 0);
-    if (!lua_isnil(L, 4) && lua_getfield(L, 4, "projection") != LUA_TNIL)
-        o.projection = lpf_check_tensor(L, -1, "survey", "projection");
     pf_engine *engine = lpf_engine(L);
-    int n = pf_tensor_rank(q) == 4 ? (int)pf_tensor_size(q, 1) : 0;
-    pf_survey *heads = lua_newuserdatauv(L, (size_t)n * sizeof *heads + 1, 0);
-    const pf_config *options = lpf_to_config(L, 1, "kernel");
-    lpf_result(L, pf_kernel_survey(heads, n, engine, options, q, k, &o));
-    lua_createtable(L, n, 0);
-    for (int i = 0; i < n; i++) {
-        push_head(L, &heads[i], o.draws > 0 || o.projection);
-        lua_rawseti(L, -2, i + 1);
-    }
+    pf_kernel *kernel = lpf_opt_kernel(L, 1, "survey");
+    pf_config **heads = lpf_config_slot(L);
+    lpf_result(L, pf_kernel_survey(heads, engine, kernel, q, k, &o));
+    lpf_push_config(L, *heads);
     return 1;
 }
 
@@ -102,18 +54,9 @@ static int crossover_length(lua_State *L) {
 
 /* crossover_table(): {{head_dim, features, causal, length}, ...} */
 static int crossover_table(lua_State *L) {
-    const pf_engine *engine = lpf_engine(L);
-    pf_crossover_row row;
-    lua_newtable(L);
-    for (int i = 0; pf_crossover_at(engine, i, &row) >= 0; i++) {
-        lua_createtable(L, 0, 4);
-        set_integer(L, "head_dim", row.head_dim);
-        set_integer(L, "features", row.features);
-        lua_pushboolean(L, row.causal);
-        lua_setfield(L, -2, "causal");
-        set_number(L, "length", row.length);
-        lua_rawseti(L, -2, i + 1);
-    }
+    pf_config **table = lpf_config_slot(L);
+    lpf_result(L, pf_crossover_table(table, lpf_engine(L)));
+    lpf_push_config(L, pf_config_get(*table, "rows"));
     return 1;
 }
 
@@ -134,26 +77,16 @@ static int use_crossover(lua_State *L) {
 static int attention_lines(lua_State *L) {
     lpf_enter(L);
     const pf_module *m = lpf_check_module(L, 1, "attention_report");
-    int n = lpf_result(L, pf_module_attention_count(m));
-    lua_createtable(L, n, 0);
+    pf_config **lines = lpf_config_slot(L);
+    lpf_result(L, pf_module_attention_report(lines, m));
+    lpf_push_config(L, *lines);
+    int n = pf_config_size(*lines);
     for (int i = 0; i < n; i++) {
-        pf_attention_line line;
-        lpf_result(L, pf_module_attention_at(m, i, &line));
-        lua_createtable(L, 0, 11);
-        lua_pushstring(L, line.layer);
-        lua_setfield(L, -2, "layer");
-        lua_pushstring(L, line.map);
-        lua_setfield(L, -2, "map");
-        lpf_push_place(L, line.head);
-        lua_setfield(L, -2, "head");
-        set_integer(L, "features", line.features);
-        set_integer(L, "step", (int64_t)line.step);
-        set_number(L, "query", line.query);
-        set_number(L, "key", line.key);
-        set_number(L, "sum", line.sum);
-        set_number(L, "median", line.median);
-        set_predictions(L, &line.mean, &line.middle);
-        lua_rawseti(L, -2, i + 1);
+        lua_rawgeti(L, -1, i + 1);
+        lua_getfield(L, -1, "head");
+        lpf_push_place(L, lua_tointeger(L, -1));
+        lua_setfield(L, -3, "head");
+        lua_pop(L, 2);
     }
     return 1;
 }

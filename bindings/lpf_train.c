@@ -67,15 +67,6 @@ static int optimizer_step(lua_State *L) {
     return 2;
 }
 
-/* optimizers(): the table of optimizers as data. */
-static int list_optimizers(lua_State *L) {
-    lpf_enter(L);
-    pf_config **list = lpf_config_slot(L);
-    lpf_result(L, pf_optimizer_describe(list));
-    lpf_push_config(L, *list);
-    return 1;
-}
-
 static int optimizer_steps(lua_State *L) {
     lua_pushinteger(L, (lua_Integer)pf_optimizer_steps(check_box(L, 1, "steps")->optimizer));
     return 1;
@@ -125,10 +116,8 @@ static const luaL_Reg meta[] = {{"__gc", optimizer_close},
                                 {"__close", optimizer_close},
                                 {"__tostring", optimizer_tostring},
                                 {NULL, NULL}};
-static const luaL_Reg functions[] = {{"new_optimizer", optimizer_new},
-                                     {"optimizers", list_optimizers},
-                                     {"cosine", schedule_cosine},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"new_optimizer", optimizer_new}, {"cosine", schedule_cosine}, {NULL, NULL}};
 
 void lpf_open_train(lua_State *L) {
     lpf_class(L, LPF_OPTIMIZER, methods, meta);

@@ -25,6 +25,7 @@ install(TARGETS performer_static EXPORT performer_static
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS performer_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES ${CMAKE_SOURCE_DIR}/engine/include/performer.h
+              ${CMAKE_SOURCE_DIR}/engine/include/performer_attention.h
               ${CMAKE_SOURCE_DIR}/bindings/performer_lua.h
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 

@@ -106,13 +106,10 @@ local function bench_attention_one(which, options, L)
     forward_backward_us_per_token = 1e6 * both / (B * L),
     gemm_gflops = peak, bytes_saved = saved, bytes_peak = pf.memory().peak - before })
   local flops_forward, flops_backward = attention_flops(which, options, L)
-  if flops_forward then
-    local rows, ceiling = B * H * L, peak * options.threads
-    record.gflops = rows * flops_forward / forward * 1e-9
-    record.fraction_of_gemm = record.gflops / ceiling
-    record.fraction_of_gemm_backward =
-      rows * (flops_forward + flops_backward) / both * 1e-9 / ceiling
-  end
+  local rows, ceiling = B * H * L, peak * options.threads
+  record.gflops = rows * flops_forward / forward * 1e-9
+  record.fraction_of_gemm = record.gflops / ceiling
+  record.fraction_of_gemm_backward = rows * (flops_forward + flops_backward) / both * 1e-9 / ceiling
   print_record(record, options)
 end
 

@@ -168,7 +168,7 @@ describe("attention auto", function()
     assert.equal("exact", model_of { length = 8, kernel = "auto" }:options().attention)
     -- What is not auto is not chosen for.
     assert.is_nil(model_of {}:options().chosen)
-    assert.equal("kernel", model_of {}:options().attention)
+    assert.equal("favor", model_of {}:options().attention)
   end)
 
   it("works in a block and a layer that know the length", function()

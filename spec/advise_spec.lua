@@ -80,9 +80,9 @@ describe("the predicted error", function()
     assert.raises("head_dim is needed", function() pf.kernel.softmax {}:predict(1) end)
     assert.raises("must be numbers from 0", function() kernel:predict(-1) end)
     local nan = pf.full({ 1, 1, 2, 64 }, 0 / 0)
-    local head = core.survey_kernel({ name = "softmax" }, nan, nan, {})[1]
+    local head = core.survey_kernel(pf.kernel.softmax {}, nan, nan, {})[1]
     assert.equal(1e300, head.mean.rel_mse)
-    assert.equal(0, core.survey_kernel({ name = "softmax" }, pf.zeros(0, 1, 3, 8),
+    assert.equal(0, core.survey_kernel(pf.kernel.softmax {}, pf.zeros(0, 1, 3, 8),
       pf.zeros(0, 1, 3, 8), { draws = 2 })[1].pairs)
   end)
 end)

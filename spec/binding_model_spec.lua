@@ -35,7 +35,7 @@ describe("kernel", function()
   it("takes a given projection, and checks it", function()
     local W = pf.randn(12, 8)
     local given = pf.kernel.softmax { projection = W }
-    assert.is_true(given:projection() == W)
+    assert.bits_equal(W, given:projection())
     assert.matches("12 positive given features", tostring(given))
     assert.same({ 2, 3, 20, 12 }, { table.unpack(given:features(q, "query"):shape()) })
     assert.raises("features is 4, the projection has 12",

@@ -176,7 +176,7 @@ describe("check.kernel", function()
     local none, why = pf.check.kernel(moody, { raise = false })
     assert.is_nil(none)
     assert.truthy(why:find("check.kernel: %l+ attention is off by %S+ of its largest number"), why)
-    assert.raises("the map must make features %(B, H, L, r%) of %[2, 2, 70, 8%], but made number",
+    assert.raises("what the map returns must be a tensor, got number",
       function() pf.check.kernel(pf.kernel.custom { map = function() return 1 end }) end)
     assert.raises("a kernel of pf.kernel.%* is needed, got string",
       function() pf.check.kernel "softmax" end)

@@ -108,6 +108,47 @@ describe("every kernel", function()
   end)
 end)
 
+-- ---- kinds of attention ----------------------------------------------------------------
+
+describe("every kind of attention", function()
+  local ids = pf.zeros(1, 32, { dtype = "i32" })
+
+  local function model_of(kind)
+    return pf.nn.performer { vocab = 2, dim = 8, layers = 1, heads = 1, causal = true,
+                             attention = kind.name, kernel = { features = 8 } }
+  end
+
+  for _, kind in ipairs(pf.kinds()) do
+    it(kind.name .. " is documented, can be called and tells its work", function()
+      assert.is_true(is_text(kind.doc) and kind.doc:match "%.$" ~= nil)
+      assert.is_function(pf.attention[kind.name])
+      local shape = { head_dim = 16, features = 32, length = 100 }
+      local forward, backward = pf.attention.flops(kind.name, shape)
+      assert.is_true(forward >= 0 and backward >= forward)
+      shape.length = 200
+      assert.is_true(pf.attention.flops(kind.name, shape) >= forward)
+    end)
+
+    it(kind.name .. " does what its row says of streaming", function()
+      local model = model_of(kind)
+      if not kind.streams then
+        return assert.is_false((pcall(function() model:prefill(ids, model:state()) end)))
+      end
+      local state = model:state()
+      model:prefill(ids, state)
+      local before = state:bytes()
+      for _ = 1, 4 do model:prefill(ids, state) end
+      assert.equal(kind.state_grows, state:bytes() > before)
+    end)
+
+    it(kind.name .. " does what its row says of training in parts", function()
+      local model = model_of(kind)
+      assert.equal(kind.trains_in_parts, (pcall(model.backward_sliced, model,
+        { input = ids, target = ids }, { slices = 2 })))
+    end)
+  end
+end)
+
 -- ---- layers ----------------------------------------------------------------------------
 
 describe("every layer", function()

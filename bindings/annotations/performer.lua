@@ -159,21 +159,32 @@ function pf.sorted(t) end
 ---@return string
 function pf.kind(value) end
 
----The op table as data.
+---What the engine has, as data: {ops, layers, kernel = {options}, maps, attention, optimizers},
+---lists of rows with a name (layers: type) and a doc. One table for all who ask, as its parts
+---below: to be read.
+---@return table
+function pf.describe() end
+
+---Its ops.
 ---@return table[]
 function pf.ops() end
 
----The layer table as data.
+---Its layers.
 ---@return table[]
 function pf.layers() end
 
----The table of optimizers as data.
----@return table[]
-function pf.optimizers() end
-
----{maps, options}: the tables of kernels as data.
+---{maps, options}: what a kernel can be.
 ---@return table
 function pf.kernels() end
+
+---The kinds of attention: {name, doc, takes_kernel, streams, state_grows, carries (an exit
+---state), trains_in_parts, tells_weights, auto (attention "auto" may choose it)}.
+---@return table[]
+function pf.kinds() end
+
+---Its optimizers; the first is meant where none is named.
+---@return table[]
+function pf.optimizers() end
 
 ---Median seconds of one matrix product on one thread.
 ---@param m integer
@@ -501,6 +512,14 @@ function pf.attention.identity(q, k, v, options) end
 ---@param options? table
 ---@return table
 function pf.attention.compare(kernel, options) end
+
+---Algorithmic flops of one head and token of a kind of attention, forward and backward:
+---{head_dim, value_dim (head_dim), features (columns), length (keys, 1), causal}. Recomputation
+---is not counted.
+---@param kind string
+---@param shape table
+---@return number, number
+function pf.attention.flops(kind, shape) end
 
 ---The length from which on linear attention is faster than exact attention, forward and
 ---backward, for {head_dim, features (columns), causal}: what attention "auto" goes by. Without a
@@ -1008,7 +1027,8 @@ function pf.json.list(t) end
 
 ---@class pf.KernelOptions
 ---feature map: softmax, softmax_hyp, softmax_reg, softmax_plus, softmax_trig, relu, elu, exp,
----gelu, sigmoid, tanh, abs, cos, sin, identity, square, requ, or, in a layer or a state, exact
+---gelu, sigmoid, tanh, abs, cos, sin, identity, square, requ, or one of the host's own
+---(nn.attention's option attention says which attention)
 ---@field name? string
 ---whose defaults of scale, eps, project and features: authors (JAX: softmax maps eps 1e-6 and
 ---256 features; the others scale 1, eps 1e-3, not projected), pytorch (performer-pytorch: scale
@@ -1232,9 +1252,9 @@ function pf.nn.conv(options) end
 ---heads of keys and values, each for heads / kv_heads heads of queries; 0: heads
 ---@field kv_heads? integer
 ---@field head_dim? integer head width d; 0: dim / heads
----linear (favor), quadratic, or none; auto: exact below the `length` from which on linear
----attention is faster; kernel: exact or auto when the kernel is named so, else favor
----@field attention? "kernel"|"auto"|"favor"|"exact"|"identity"
+---which attention; auto: exact below the `length` from which on linear attention is faster;
+---kernel: as older files say it, what the kernel's name says, else favor
+---@field attention? "favor"|"exact"|"identity"|"auto"|"kernel"
 ---why auto chose as it did; the model writes it, and `attention` then holds the choice
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
@@ -1291,9 +1311,9 @@ function pf.nn.reversible(options) end
 ---heads of keys and values, each for heads / kv_heads heads of queries; 0: heads
 ---@field kv_heads? integer
 ---@field head_dim? integer head width d; 0: dim / heads
----linear (favor), quadratic, or none; auto: exact below the `length` from which on linear
----attention is faster; kernel: exact or auto when the kernel is named so, else favor
----@field attention? "kernel"|"auto"|"favor"|"exact"|"identity"
+---which attention; auto: exact below the `length` from which on linear attention is faster;
+---kernel: as older files say it, what the kernel's name says, else favor
+---@field attention? "favor"|"exact"|"identity"|"auto"|"kernel"
 ---why auto chose as it did; the model writes it, and `attention` then holds the choice
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
@@ -1332,9 +1352,9 @@ function pf.nn.block(options) end
 ---heads of keys and values, each for heads / kv_heads heads of queries; 0: heads
 ---@field kv_heads? integer
 ---@field head_dim? integer head width d; 0: dim / heads
----linear (favor), quadratic, or none; auto: exact below the `length` from which on linear
----attention is faster; kernel: exact or auto when the kernel is named so, else favor
----@field attention? "kernel"|"auto"|"favor"|"exact"|"identity"
+---which attention; auto: exact below the `length` from which on linear attention is faster;
+---kernel: as older files say it, what the kernel's name says, else favor
+---@field attention? "favor"|"exact"|"identity"|"auto"|"kernel"
 ---why auto chose as it did; the model writes it, and `attention` then holds the choice
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
@@ -2119,23 +2139,23 @@ function pf.split_heads(x, ...) end
 function Tensor:split_heads(...) end
 
 ---@class pf.Options.favor
----@field projection? pf.Tensor
 ---@field mask? pf.Tensor
 ---@field documents? pf.Tensor
----@field entry_s? pf.Tensor
----@field entry_z? pf.Tensor
----@field entry_shift? pf.Tensor
 ---@field decay? pf.Tensor
----@field tilts? pf.Tensor
 ---@field limits? pf.Tensor
 ---@field prefix? pf.Tensor
 ---@field cu_seqlens? pf.Tensor
+---@field entry_s? pf.Tensor
+---@field entry_z? pf.Tensor
+---@field entry_shift? pf.Tensor
+---@field projection? pf.Tensor
+---@field tilts? pf.Tensor
 ---@field factors? pf.Tensor
----@field map? string feature map
----@field scale? number x = scale q; 0: d^(-1/4) for softmax maps, 1 for the others
----@field eps? number added to every feature; -1: the map's own
 ---@field causal? boolean position i sees keys 1 .. i
 ---@field state? boolean return the exit state too
+---@field map? string feature map
+---@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
+---@field eps? number added to every feature; -1: the map's own
 ---@field ratio? number phi = ratio f(u) + eps; 0: the map's own
 ---@field tilt? number A of softmax_plus, below 1/4
 
@@ -2175,28 +2195,20 @@ function pf.favor(q, k, v, ...) end
 function Tensor:favor(k, v, ...) end
 
 ---@class pf.Options.linear_attention
----@field projection? pf.Tensor
 ---@field mask? pf.Tensor
 ---@field documents? pf.Tensor
----@field entry_s? pf.Tensor
----@field entry_z? pf.Tensor
----@field entry_shift? pf.Tensor
 ---@field decay? pf.Tensor
----@field tilts? pf.Tensor
 ---@field limits? pf.Tensor
 ---@field prefix? pf.Tensor
 ---@field cu_seqlens? pf.Tensor
----@field factors? pf.Tensor
----@field map? string feature map
----@field scale? number x = scale q; 0: d^(-1/4) for softmax maps, 1 for the others
----@field eps? number added to every feature; -1: the map's own
+---@field entry_s? pf.Tensor
+---@field entry_z? pf.Tensor
+---@field entry_shift? pf.Tensor
 ---@field causal? boolean position i sees keys 1 .. i
 ---@field state? boolean return the exit state too
----@field ratio? number phi = ratio f(u) + eps; 0: the map's own
----@field tilt? number A of softmax_plus, below 1/4
 
 ---The same operator with features given: phi_q (B, H, Lq, r), phi_k (B, Hk, Lk, r), v (B, Hk,
----Lk, dv). Takes no projection and no tilts; map, scale, ratio, eps and tilt have no effect.
+---Lk, dv).
 ---@param phi_q pf.Tensor
 ---@param phi_k pf.Tensor
 ---@param v pf.Tensor
@@ -2205,7 +2217,7 @@ function Tensor:favor(k, v, ...) end
 function pf.linear_attention(phi_q, phi_k, v, ...) end
 
 ---The same operator with features given: phi_q (B, H, Lq, r), phi_k (B, Hk, Lk, r), v (B, Hk,
----Lk, dv). Takes no projection and no tilts; map, scale, ratio, eps and tilt have no effect.
+---Lk, dv).
 ---@param phi_k pf.Tensor
 ---@param v pf.Tensor
 ---@param ... any
@@ -2271,37 +2283,40 @@ function Tensor:identity_attention(k, v, ...) end
 ---@class pf.Options.features
 ---@field projection? pf.Tensor
 ---@field tilts? pf.Tensor
+---@field factors? pf.Tensor
 ---@field map? string feature map
----@field scale? number x = scale * input; 0: d^(-1/4) for softmax maps, 1 for the others
+---@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
 ---@field eps? number added to every feature; -1: the map's own
 ---@field ratio? number phi = ratio f(u) + eps; 0: the map's own
 ---@field tilt? number A of softmax_plus, below 1/4
 
 ---The plain definition of a feature map, in double, without any stabiliser: x (B, H, L, d) ->
----(B, H, L, r). For softmax m^(-1/2) exp(w.x - |x|^2 / 2).
+---(B, H, L, r). For softmax m^(-1/2) exp(w.x - |x|^2 / 2). Factors are not read.
 ---@param x pf.Tensor
 ---@param ... any
 ---@return pf.Tensor
 function pf.features(x, ...) end
 
 ---The plain definition of a feature map, in double, without any stabiliser: x (B, H, L, d) ->
----(B, H, L, r). For softmax m^(-1/2) exp(w.x - |x|^2 / 2).
+---(B, H, L, r). For softmax m^(-1/2) exp(w.x - |x|^2 / 2). Factors are not read.
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:features(...) end
 
 ---@class pf.Options.log_partition
----@field projection? pf.Tensor
 ---@field mask? pf.Tensor
+---@field projection? pf.Tensor
 ---@field tilts? pf.Tensor
+---@field factors? pf.Tensor
+---@field causal? boolean position i sees keys 1 .. i
+---the kind whose weights are summed: favor, by features; exact, exp(scale^2 q_i.k_j) itself, in
+---quadratic time and without a projection
+---@field attention? "favor"|"exact"|"identity"
 ---@field map? string feature map
----@field scale? number x = scale q; 0: d^(-1/4) for softmax and exact, 1 for the others
+---@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
 ---@field eps? number added to every feature; -1: the map's own
 ---@field ratio? number phi = ratio f(u) + eps; 0: the map's own
 ---@field tilt? number A of softmax_plus, below 1/4
----@field causal? boolean position i sees keys 1 .. i
----log sum_j exp(scale^2 q_i.k_j) itself, in quadratic time; takes no projection
----@field exact? boolean
 
 ---The normaliser of attention by itself: log sum_j phi(q_i).phi(k_j), for softmax maps an
 ---estimate of log sum_j exp(scale^2 q_i.k_j), in O(L m). q (B, H, Lq, d), k (B, H, Lk, d) -> (B,

@@ -10,17 +10,27 @@ local util = require "performer.util"
 local kernel, attention, Kernel = kernels.kernel, kernels.attention, kernels.Kernel
 local maps = kernels.maps
 
---- The options of a kernel object for the engine, with `changes` laid over them.
-local function plain(k, changes)
-  local config = util.copy(k.options)
-  config.name = k.name
-  if k.given then config.features, config.project = k.given:size(-2), true end
-  for name, value in pairs(changes or {}) do config[name] = value end
+--- Does it estimate exp(x.y)?
+local function estimates(k)
+  return not kernels.is_custom(k) and maps[k:name()].softmax
+end
+
+--- The options of kernel k with `changes` laid over them, as a table that a constructor takes. A
+--- projection that was given is none any more: another number of rows is another projection.
+local function changed(k, changes)
+  local config = k:config()
+  if config.rows == "given" then config.rows, config.project = nil, nil end
+  config.name = config.name or "softmax"
+  for name, value in pairs(changes) do config[name] = value end
   return config
 end
 
---- Does it estimate exp(x.y)?
-local function estimates(k) return not k.map and maps[k.name].softmax end
+--- The kernel of such a table.
+local function made(config)
+  local options = util.copy(config)
+  options.name = nil
+  return kernel[config.name](options)
+end
 
 local function check_rows(where, rows)
   for name, t in util.sorted(rows) do
@@ -143,8 +153,8 @@ function attention.compare(chosen, options)
     return attention.exact(q, k, v, { causal = causal,
       scale = settings and settings.scale ^ 2 or nil })
   end)
-  local surveys = settings and core.survey_kernel(plain(chosen), q, k, { causal = causal,
-    draws = options.draws or 32, rows = options.rows, projection = chosen.given }) or {}
+  local surveys = settings and core.survey_kernel(chosen, q, k, { causal = causal,
+    draws = options.draws or 32, rows = options.rows }) or {}
   for i = 1, q:size(2) do
     local head = { head = i }
     head.error, head.rms_error = distance(out, judge, i)
@@ -163,9 +173,9 @@ local MOST = 2 ^ 18     -- features that are no longer counted
 local HOPELESS = 100    -- relative mean square error of the median pair
 
 --- Mean predicted relative mean square error over heads and pairs.
-local function predict(task, config)
+local function predict(task, k)
   local sum, middle = 0, 0
-  local heads = core.survey_kernel(config, task.q, task.k,
+  local heads = core.survey_kernel(k, task.q, task.k,
     { causal = task.causal, rows = task.rows })
   for _, head in ipairs(heads) do
     sum, middle = sum + head.mean.coupled_rel_mse, middle + head.middle.coupled_rel_mse
@@ -177,7 +187,7 @@ end
 --- there; true after them when no reasonable number does.
 local function features_for(task, config)
   local fine = task.tolerance ^ 2
-  local mse = predict(task, config)
+  local mse = predict(task, made(config))
   if config.features * mse / fine > MOST then return config.features, mse, true end
   config = util.copy(config)
   local features = 0
@@ -186,7 +196,7 @@ local function features_for(task, config)
     local need = math.ceil(config.features * mse / fine / 16) * 16
     features = math.max(need, features + 16)
     config.features = features
-    mse = predict(task, config)
+    mse = predict(task, made(config))
     if mse <= fine then return features, mse end
   end
   return features, mse, true
@@ -194,9 +204,10 @@ end
 
 --- The maps that may be advised: positive and unbiased ones, and the kernel's own.
 local function advisable(task)
-  local list = { task.kernel.name }
+  local own = task.kernel:name()
+  local list = { own }
   for name, map in util.sorted(maps) do
-    if map.softmax and map.positive and not map.regular and name ~= task.kernel.name then
+    if map.softmax and map.positive and not map.regular and name ~= own then
       list[#list + 1] = name
     end
   end
@@ -205,13 +216,12 @@ end
 
 --- Options of another map with the same rows, scale and size; tilted maps are fitted to the data.
 local function config_for(task, name)
-  local own = task.kernel
+  local own = changed(task.kernel, { features = task.features })
   local config = { name = name, head_dim = task.head_dim, scale = task.scale,
-                   features = task.features, rows = own.options.rows }
-  if name == own.name then config = plain(own, { features = task.features }) end
+                   features = task.features, rows = own.rows }
+  if name == own.name then config = own end
   if maps[name].tilted then
-    config.name = nil
-    config = plain(kernel[name](config):fit(task.q, task.k), { features = task.features })
+    config = changed(made(config):fit(task.q, task.k), { features = task.features })
   end
   return config
 end
@@ -251,7 +261,7 @@ local function strongest(task)
   for _, name in ipairs(advisable(task)) do
     local config = config_for(task, name)
     config.features = math.max(1, task.limit // maps[name].width)
-    local mse = predict(task, config)
+    local mse = predict(task, made(config))
     if not least or mse < least then best, least = config, mse end
   end
   return best
@@ -263,10 +273,10 @@ local function smaller_scale(task, list)
   local own = config.scale or task.scale
   local factor = largest_factor(task, function(c)
     config.scale = c * own
-    return predict(task, config)
+    return predict(task, made(config))
   end)
   config.scale = factor * own
-  local mse = predict(task, config)
+  local mse = predict(task, made(config))
   local entry = candidate(task, config, config.features, mse)
   entry.change, entry.factor = ("scale times %.3g"):format(factor), factor
   list[#list + 1] = entry
@@ -339,7 +349,7 @@ end }
 
 --- What the queries and keys are, over all heads.
 local function describe_rows(task, advice)
-  local heads = core.survey_kernel(plain(task.kernel), task.q, task.k,
+  local heads = core.survey_kernel(task.kernel, task.q, task.k,
     { causal = task.causal, rows = task.rows })
   advice.query, advice.key, advice.sum, advice.largest = 0, 0, 0, 0
   for _, head in ipairs(heads) do
@@ -366,7 +376,7 @@ function Kernel:advise(q, k, options)
   options = util.check_options(options, { "tolerance", "causal", "rows", "limit" }, "advise")
   if not estimates(self) then
     util.fail("advise: a %s kernel estimates no softmax, so there is no error to advise on",
-      self.name)
+      self:name())
   end
   check_rows("advise", { q = q, k = k })
   if k == nil then util.fail("advise: queries and keys are needed") end
@@ -374,7 +384,7 @@ function Kernel:advise(q, k, options)
   if not (type(task.tolerance) == "number" and task.tolerance > 0) then
     util.fail("advise: tolerance must be more than 0, got %s", tostring(task.tolerance))
   end
-  local own, middle = predict(task, plain(self))
+  local own, middle = predict(task, self)
   local list = {}
   same_function(task, list)
   if not choose(list) then
@@ -385,11 +395,13 @@ function Kernel:advise(q, k, options)
   local advice = util.copy(choose(list) or list[1])
   advice.candidates, advice.tolerance, advice.limit = list, task.tolerance, task.limit
   advice.hopeless = middle >= HOPELESS
-  advice.current = candidate(task, plain(self), task.features, own)
+  advice.current = candidate(task, changed(self, { features = task.features }), task.features, own)
   advice.current.change = "as it is"
-  advice.base = { head_dim = task.head_dim, seed = self.options.seed, layer = self.options.layer,
-                  redraw = self.options.redraw, rows = self.options.rows,
-                  per_head = self.options.per_head }
+  advice.base = { head_dim = task.head_dim }
+  local words = changed(self, {})
+  for _, name in ipairs { "seed", "layer", "redraw", "rows", "per_head" } do
+    advice.base[name] = words[name]
+  end
   describe_rows(task, advice)
   return setmetatable(advice, advice_meta)
 end
@@ -398,11 +410,11 @@ end
 --- asks for it (softmax_trig), |x - y|^2 = difference.
 function Kernel:predict(sum, difference, head_dim)
   if not estimates(self) then
-    util.fail("predict: a %s kernel estimates no softmax", self.name)
+    util.fail("predict: a %s kernel estimates no softmax", self:name())
   end
-  head_dim = head_dim or self.options.head_dim
+  head_dim = head_dim or self:config().head_dim
   if not head_dim then util.fail("predict: head_dim is needed, here or in the kernel") end
-  return core.predict_kernel(plain(self), head_dim, sum, difference or sum)
+  return core.predict_kernel(self, head_dim, sum, difference or sum)
 end
 
 -- ---- exact or linear ----------------------------------------------------------------

@@ -8,6 +8,9 @@ local home = path and path:match("^(.*)init%.lua$")
 if home then core.home(home) end -- errors name the user's line, not ours
 
 local util = require "performer.util"
+local tables = require "performer.tables"
+for name, get in pairs(tables) do core[name] = get end -- where the files below find them
+
 local kernels = require "performer.kernel"
 require "performer.state"
 require "performer.items"
@@ -19,14 +22,20 @@ local pf = {}
 
 -- ---- engine -------------------------------------------------------------------------
 
-for _, name in ipairs { "version", "open", "seed", "memory", "reset_peak", "info", "clock",
-  "interrupted", "term", "json", "inspect", "bench_gemm", "tape", "recompute", "layers",
-  "kernels", "optimizers" } do
+for _, name in ipairs { "version", "open", "memory", "reset_peak", "info", "clock",
+  "interrupted", "term", "json", "inspect", "bench_gemm", "tape", "recompute" } do
   pf[name] = core[name]
 end
 
---- The op table as data.
-pf.ops = core.list_ops
+-- What the engine has, as data.
+pf.describe, pf.ops, pf.layers = tables.describe, tables.list_ops, tables.layers
+pf.kernels, pf.kinds, pf.optimizers = tables.kernels, tables.kinds, tables.optimizers
+
+--- Random numbers begin anew from it, and so do the kernels of names alone.
+function pf.seed(number)
+  core.seed(number)
+  kernels.forget()
+end
 pf.sorted = util.sorted
 
 --- Ends the script with an exit code and, if given, a message on stderr.
@@ -45,9 +54,12 @@ for name, op in pairs(core.op) do
   if pf[name] == nil then pf[name] = op end
 end
 
-local concat_most = 0
-for _, op in ipairs(core.list_ops()) do
-  if op.name == "concat" then concat_most = op.max_inputs end
+local concat_most -- tensors that the op takes at once; known from the first call on
+
+local function find_concat_most()
+  for _, op in ipairs(tables.list_ops()) do
+    if op.name == "concat" then return op.max_inputs end
+  end
 end
 
 --- Tensors one after another along a dimension; any number of them.
@@ -55,6 +67,7 @@ function pf.concat(list, ...)
   if type(list) ~= "table" then
     util.fail("concat: a list of tensors is needed, got %s", core.kind(list))
   end
+  concat_most = concat_most or find_concat_most()
   while #list > concat_most do
     local groups = {}
     for first = 1, #list, concat_most do
@@ -73,6 +86,7 @@ pf.kind = core.kind
 
 pf.kernel = kernels.kernel
 pf.attention = kernels.attention
+pf.attention.flops = core.attention_flops
 pf.nn = layers.nn
 
 --- Does an optimizer's row have beta1 and beta2, for which betas = {b1, b2} may stand?
@@ -99,7 +113,7 @@ local function constructor(row)
 end
 
 local optim = {}
-for _, row in ipairs(core.optimizers()) do optim[row.name] = constructor(row) end
+for _, row in ipairs(tables.optimizers()) do optim[row.name] = constructor(row) end
 pf.optim = util.namespace(optim, "pf.optim")
 
 pf.schedule = util.namespace({

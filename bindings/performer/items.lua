@@ -7,28 +7,16 @@ local kernels = require "performer.kernel"
 
 local op, attention = core.op, kernels.attention
 
--- Features of one's own pass the engine as they are.
-local AS_IT_IS = { name = "identity" }
-
---- What a `kernel` option says: {config, projection} for the engine, or `map` of a custom one
--- (then config takes its features); `scale`: x = scale q, where exp(x.y) is estimated.
-local function resolve(value, where, head_dim, heads)
-  if value == nil then value = "softmax" end
-  if value == "exact" then value = { name = "exact" } end
-  if type(value) == "table" and not kernels.is_kernel(value) and value.name == "exact" then
-    util.check_options(value, { "name", "scale" }, where .. ": kernel")
-    return { config = value, exact = true, scale = value.scale or head_dim ^ -0.25 }
+--- What `attention` and `kernel` of the options say, as the engine takes them, and `scale`: x =
+--- scale q where exp(x.y) is estimated, or is exact.
+local function resolve(options, where, head_dim)
+  local how = kernels.resolve(options, where)
+  if not how.kernel then
+    how.scale = how.scale or head_dim ^ -0.25
+    return how, how.scale
   end
-  local chosen = kernels.as_kernel(value, where)
-  if chosen.map then return { config = AS_IT_IS, map = chosen.map } end
-  local projection = chosen:projection(head_dim, heads)
-  local config = util.copy(chosen.options)
-  config.name, config.head_dim = chosen.name, head_dim
-  if projection then config.features, config.project = projection:size(-2), true end
-  local settings = chosen:settings(head_dim)
-  local softmax = kernels.maps[chosen.name].softmax
-  return { config = config, projection = projection, settings = settings, name = chosen.name,
-           scale = softmax and settings.scale or nil }
+  local map = kernels.maps[how.kernel:name()]
+  return how, map and map.softmax and how.kernel:settings(head_dim).scale or nil
 end
 
 local function check_tensor(t, rank, where, name, shape)
@@ -42,51 +30,12 @@ end
 
 -- ---- sets of items --------------------------------------------------------------------
 
---- A set under a custom kernel: rows pass its map first.
-local Mapped = {}
-
-local function mapped(items, x, side, where)
-  check_tensor(x, 2, where, side == "key" and "keys" or "queries", "(count, dim)")
-  local phi = items.map(x:reshape(1, 1, x:size(1), x:size(2)), side)
-  return phi:reshape(x:size(1), phi:size(-1))
-end
-
-function Mapped:add(keys, values)
-  self.set:add(mapped(self, keys, "key", "add"), values)
-  return self
-end
-
-function Mapped:remove(keys, values)
-  self.set:remove(mapped(self, keys, "key", "remove"), values)
-  return self
-end
-
-function Mapped:log_partition(queries)
-  return self.set:log_partition(mapped(self, queries, "query", "log_partition"))
-end
-
-function Mapped:expectation(queries)
-  return self.set:expectation(mapped(self, queries, "query", "expectation"))
-end
-
-function Mapped:probability(queries, keys, options)
-  return self.set:probability(mapped(self, queries, "query", "probability"),
-    mapped(self, keys, "key", "probability"), options)
-end
-
-function Mapped:count() return self.set:count() end
-function Mapped:bytes() return self.set:bytes() end
-function Mapped:close() return self.set:close() end
-
-local mapped_meta = {
-  __index = Mapped, __name = "items", __tostring = function(items) return tostring(items.set) end,
-}
-
 --- A softmax over a set of items: keys (N, d) and, if given, values (N, dv). One pass over
 --- them, then O(m (d + dv)) a query. Empty sets take dim and value_dim instead.
 function attention.items(options)
   local where = "attention.items"
-  options = util.check_options(options, { "kernel", "keys", "values", "dim", "value_dim" }, where)
+  options = util.check_options(options, { "attention", "kernel", "keys", "values", "dim",
+    "value_dim" }, where)
   local keys, values = options.keys, options.values
   if keys ~= nil then check_tensor(keys, 2, where, "keys", "(count, dim)") end
   if values ~= nil then
@@ -100,18 +49,12 @@ function attention.items(options)
       tostring(keys:shape()))
   end
   local value_dim = values and values:size(2) or options.value_dim or 0
-  local how = resolve(options.kernel, where, dim)
-  if how.exact then
-    util.fail("%s: exact has no sums to keep; pf.attention.log_partition has it", where)
+  local how = kernels.resolve(options, where)
+  if not how.kernel then
+    util.fail("%s: %s has no sums to keep; pf.attention.log_partition has it", where,
+      how.attention)
   end
-  local items
-  if how.map then
-    local probe = how.map(core.zeros(1, 1, 1, dim), "key")
-    items = setmetatable({ map = how.map,
-      set = core.items(how.config, nil, probe:size(-1), value_dim) }, mapped_meta)
-  else
-    items = core.items(how.config, how.projection, dim, value_dim)
-  end
+  local items = core.items(how.kernel, dim, value_dim)
   if keys then items:add(keys, values) end
   return items
 end
@@ -119,16 +62,8 @@ end
 -- ---- log-partitions -------------------------------------------------------------------
 
 local function log_partition(how, q, k, causal, mask)
-  if how.map then
-    return op.log_partition(how.map(q, "query"), how.map(k, "key"),
-      { map = "identity", causal = causal, mask = mask })
-  end
-  if how.exact then
-    return op.log_partition(q, k, { exact = true, scale = how.scale, causal = causal, mask = mask })
-  end
-  local s = how.settings
-  return op.log_partition(q, k, { map = how.name, scale = s.scale, ratio = s.ratio, eps = s.eps,
-    tilt = s.tilt, projection = how.projection, causal = causal, mask = mask })
+  return core.log_partition(q, k, { attention = how.attention, kernel = how.kernel,
+    scale = how.scale, causal = causal, mask = mask })
 end
 
 local function check_pair(where, q, k)
@@ -141,9 +76,8 @@ end
 function attention.log_partition(q, k, options)
   local where = "attention.log_partition"
   check_pair(where, q, k)
-  options = util.check_options(options, { "kernel", "causal", "mask" }, where)
-  return log_partition(resolve(options.kernel, where, q:size(4), q:size(2)), q, k,
-    options.causal, options.mask)
+  options = util.check_options(options, { "attention", "kernel", "causal", "mask" }, where)
+  return log_partition(resolve(options, where, q:size(4)), q, k, options.causal, options.mask)
 end
 
 -- ---- weights --------------------------------------------------------------------------
@@ -169,8 +103,8 @@ end
 function attention.weights(q, k, options)
   local where = "attention.weights"
   check_pair(where, q, k)
-  options = util.check_options(options, { "kernel", "causal", "mask", "rows", "columns", "pairs",
-    "top", "entropy" }, where)
+  options = util.check_options(options, { "attention", "kernel", "causal", "mask", "rows",
+    "columns", "pairs", "top", "entropy" }, where)
   local rows, columns, paired = options.rows, options.columns, options.pairs ~= nil
   if paired then
     if rows or columns then util.fail("%s: pairs, or rows and columns", where) end
@@ -182,11 +116,10 @@ function attention.weights(q, k, options)
   if options.top ~= nil and (math.type(options.top) ~= "integer" or options.top < 1) then
     util.fail("%s: top must be at least 1, got %s", where, tostring(options.top))
   end
-  local how = resolve(options.kernel, where, q:size(4), q:size(2))
-  if how.map then q, k = how.map(q, "query"), how.map(k, "key") end
-  local weights, second, third = core.attention_weights(q, k, how.config, how.projection, rows,
-    columns, { causal = options.causal, paired = paired, top = options.top,
-    entropy = options.entropy }, options.mask)
+  local how = resolve(options, where, q:size(4))
+  local weights, second, third = core.attention_weights(q, k, { attention = how.attention,
+    kernel = how.kernel, scale = how.scale, causal = options.causal, mask = options.mask,
+    paired = paired, top = options.top, entropy = options.entropy }, rows, columns)
   if options.top then second = second + 1 end -- positions count from 1; 0: none
   return weights, second, third
 end
@@ -212,35 +145,35 @@ end
 local function above_0(x) return -((x:detach() * -1e38):maximum(-1)) end
 
 --- log p of all keys, (B, Lq, Lk), from attention with one-hot values; -inf where p is 0.
-local function estimated(q, k, options)
+local function estimated(q, k, kernel, mask)
   local B, Lq, Lk = q:size(1), q:size(3), k:size(3)
   local place = core.zeros(Lk):copy_(core.arange(Lk, { dtype = "i32" }))
   local apart = (place:reshape(Lk, 1) - place):abs()
   local hot = (1 + (-apart):maximum(-1)):reshape(1, 1, Lk, Lk) + core.zeros(B, 1, 1, 1)
-  local p = attention.favor(q, k, hot, { kernel = options.kernel, mask = options.mask })
+  local p = attention.favor(q, k, hot, { kernel = kernel, mask = mask })
     :reshape(B, Lq, Lk)
   return p:maximum(1e-37):log() + above_0(p):log()
 end
 
 --- log p of all keys from exact scores over the log-partition z (B, Lq).
-local function scored(how, q, k, z, mask)
+local function scored(scale, q, k, z, mask)
   local B, Lq, Lk, d = q:size(1), q:size(3), k:size(3), q:size(4)
   local size = z:maximum(-1e30):reshape(B, Lq, 1) -- -inf: no key in reach
   local kept = above_0((z - z:maximum(-1e30)):exp()):reshape(B, Lq, 1)
   if mask then kept = kept * mask:reshape(B, 1, Lk) end
-  local scores = (q * how.scale ^ 2):reshape(B, Lq, d):matmul(k:reshape(B, Lk, d):transpose(2, 3))
+  local scores = (q * scale ^ 2):reshape(B, Lq, d):matmul(k:reshape(B, Lk, d):transpose(2, 3))
   return scores - size + kept:log()
 end
 
 --- log p of the targets alone, (B, Lq): each query meets one key.
-local function at_targets(how, q, k, z, mask, options, where)
+local function at_targets(how, scale, q, k, z, mask, options, where)
   local B, Lq, Lk, d = q:size(1), q:size(3), k:size(3), q:size(4)
   local rows, counted = read_targets(options.targets, B, Lq, Lk, where)
   local chosen = op.embedding(k:reshape(B * Lk, d), rows):reshape(B * Lq, 1, 1, d)
   q = q:reshape(B * Lq, 1, 1, d)
   local score
-  if options.score == "exact" or how.exact then
-    score = (q * chosen):sum(-1) * how.scale ^ 2
+  if options.score == "exact" or not how.kernel then
+    score = (q * chosen):sum(-1) * scale ^ 2
   else
     score = log_partition(how, q, chosen)
   end
@@ -258,24 +191,25 @@ function attention.pointer(q, k, options)
   local where = "attention.pointer"
   check_tensor(q, 3, where, "q", "(B, Lq, d)")
   check_tensor(k, 3, where, "k", "(B, Lk, d)")
-  options = util.check_options(options, { "kernel", "mask", "targets", "score" }, where)
+  options = util.check_options(options, { "attention", "kernel", "mask", "targets", "score" },
+    where)
   local B, Lk, d = q:size(1), k:size(2), q:size(3)
-  local how = resolve(options.kernel, where, d)
+  local how, scale = resolve(options, where, d)
   local score = options.score or "estimate"
   if score ~= "estimate" and score ~= "exact" then
     util.fail("%s: score is \"estimate\" or \"exact\", got %s", where, tostring(score))
   end
-  if score == "exact" and not how.scale then
-    util.fail("%s: exact scores need a softmax kernel, this is %s", where, how.name or "custom")
+  if score == "exact" and not scale then
+    util.fail("%s: exact scores need a softmax kernel, this is %s", where, how.kernel:name())
   end
   q, k = q:reshape(B, 1, q:size(2), d), k:reshape(B, 1, Lk, d)
-  if not options.targets and score == "estimate" and not how.exact then
-    return estimated(q, k, options)
+  if not options.targets and score == "estimate" and how.kernel then
+    return estimated(q, k, how.kernel, options.mask)
   end
   local z = log_partition(how, q, k, false, options.mask):reshape(B, q:size(3))
   local mask = options.mask and core.zeros(B, Lk):copy_(options.mask)
-  if not options.targets then return scored(how, q, k, z, mask) end
-  return at_targets(how, q, k, z, mask, options, where)
+  if not options.targets then return scored(scale, q, k, z, mask) end
+  return at_targets(how, scale, q, k, z, mask, options, where)
 end
 
 return attention

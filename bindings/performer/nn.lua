@@ -4,11 +4,12 @@
 -- holds the children. A layer of one's own is a plain table with tensors and a `forward`.
 local core = require "performer.core"
 local util = require "performer.util"
+local tables = require "performer.tables"
 local kernels = require "performer.kernel"
 
 local nn = {}
 local layers = {}
-for _, layer in ipairs(core.layers()) do layers[layer.type] = layer end
+for _, layer in ipairs(tables.layers()) do layers[layer.type] = layer end
 
 -- ---- layers of one's own ------------------------------------------------------------
 
@@ -112,28 +113,6 @@ local function split(type_name, options)
   return named, children
 end
 
---- Attention with a kernel written in Lua is a layer of one's own.
-local function custom_attention(layer, options)
-  if layer.type ~= "attention" then
-    util.fail("nn.%s: a custom kernel goes into nn.attention{kernel = ...}; put that into an " ..
-      "nn.residual, as examples/05_custom_layer.lua does with its own", layer.type)
-  end
-  return as_module(require "performer.custom"(options, kernels, nn))
-end
-
---- Every attention of `made` takes the projection that its kernel was given.
-local function place_projection(layer, made, W)
-  for name, t in util.sorted(made:tensors()) do
-    if name:find "projection$" then
-      if tostring(t:shape()) ~= tostring(W:shape()) then
-        util.fail("nn.%s: the kernel's projection is %s, must be %s", layer.type,
-          tostring(W:shape()), tostring(t:shape()))
-      end
-      t:copy_(W)
-    end
-  end
-end
-
 local function constructor(layer)
   local bare = bare_option(layer)
   return function(options, more)
@@ -151,11 +130,9 @@ local function constructor(layer)
       util.fail("nn.%s: options must be a table, got %s", layer.type, core.kind(options))
     end
     local named, children = split(layer.type, options or {})
-    if kernels.is_custom(named.kernel) then return custom_attention(layer, named) end
-    local made = core.new_module(layer.type, named, children)
-    local given = kernels.is_kernel(named.kernel) and named.kernel.given
-    if given then place_projection(layer, made, given) end
-    return made
+    -- A layer around a map in Lua had a name of its own once; the kernel has it now.
+    if kernels.is_custom(named.kernel) then named.name = nil end
+    return core.new_module(layer.type, named, children)
   end
 end
 

@@ -186,13 +186,20 @@ static int set_json(pf_config *meta, const char *key, const pf_config *value) {
 }
 
 /* The kernel of a state of attention alone, with what it was drawn from the kernel. */
-static int add_alone(pf_state_file *f, const pf_alone *alone) {
-    PF_TRY(set_json(f->meta, "kernel", alone->kernel));
+static int add_alone(pf_state_file *f, const pf_state *state) {
+    const pf_alone *alone = pf_alone_of(state);
+    /* Where features are given, the file counts them as the width of its heads. */
+    bool given = pf_kernel_words_given(alone->words);
+    int64_t head_dim = given ? state->tensor[0]->shape[2] : alone->head_dim;
+    PF_TRY(set_json(f->meta, "kernel", alone->words));
     PF_TRY(set_number(f->meta, "heads", alone->heads));
-    PF_TRY(set_number(f->meta, "head_dim", alone->head_dim));
+    PF_TRY(set_number(f->meta, "head_dim", head_dim));
     PF_TRY(set_number(f->meta, "value_dim", alone->value_dim));
-    const pf_attend *a = &alone->attend;
-    if (a->projection) PF_TRY(add_tensor(f, "", "projection", a->projection));
+    const pf_attention *a = &alone->attention;
+    const pf_kernel *kernel = a->kernel;
+    if (kernel && kernel->projection) {
+        PF_TRY(add_tensor(f, "", "projection", kernel->projection));
+    }
     if (a->decay) PF_TRY(add_tensor(f, "", "decay", a->decay));
     if (alone->fingerprint) PF_TRY(add_tensor(f, "", "fingerprint", alone->fingerprint));
     return 0;
@@ -201,7 +208,7 @@ static int add_alone(pf_state_file *f, const pf_alone *alone) {
 static int add_owner(pf_state_file *f, const pf_module *module, const pf_state *state) {
     char hash[PF_HASH_TEXT];
     PF_TRY(pf_config_set_string(f->meta, "kind", module ? "model" : "attention"));
-    if (!module) return add_alone(f, state->alone);
+    if (!module) return add_alone(f, state);
     PF_TRY(pf_module_digest(f->engine, module, hash));
     return pf_config_set_string(f->meta, "model", hash);
 }
@@ -237,9 +244,13 @@ int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state,
 /* ---- public ---- */
 
 static int check_alone(const pf_state *state) {
-    if (state->alone) return 0;
-    return pf_fail(PF_ESTATE, "state: this one belongs to a model; save it with the model "
-                              "(pf_module_state_save)");
+    if (!state->own) {
+        return pf_fail(PF_ESTATE, "state: this one belongs to a model; save it with the model "
+                                  "(pf_module_state_save)");
+    }
+    if (pf_alone_of(state)->words) return PF_OK;
+    return pf_fail(PF_ESTATE, "state: this one takes its sizes from the first keys, and has seen "
+                              "none: there is nothing to save");
 }
 
 int pf_state_pack(pf_engine *engine, const pf_state *state, pf_named **tensors, int *n,
@@ -276,7 +287,7 @@ int pf_module_state_save(pf_engine *engine, const pf_module *module, const pf_st
     if (!engine || !module || !state || !path) {
         return pf_fail(PF_EINVAL, "state: an argument is NULL");
     }
-    if (state->alone) {
+    if (state->own) {
         return pf_fail(PF_ESTATE, "state: this one is of attention alone (pf_state_save)");
     }
     return pf_state_write(engine, module, state, NULL, path);

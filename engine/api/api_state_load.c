@@ -176,24 +176,19 @@ static int fill_state(pf_state_file *f, pf_state *s, int others) {
 
 /* ---- states of attention alone ---- */
 
-static bool is_named(const pf_config *kernel, const char *word) {
-    const pf_config *name = pf_config_get(kernel, "name");
-    const char *text = name ? pf_config_string(name) : NULL;
-    return text && strcmp(text, word) == 0;
-}
-
-/* Opening a state takes room for S (batch, heads, r, value_dim) and its like, and work for the
- * features of its heads: so the sizes that the file claims are first held against the S that it
- * holds. Features are at least as many as the projection's rows, or as the head is wide. Exact
- * attention makes nothing of its sizes before keys come. */
-static int check_sizes(const pf_state_file *f, const pf_attention_state_options *o) {
-    const pf_tensor *S = find_tensor(f, "", "s"), *w = o->projection;
-    bool projected = w && w->rank >= 2 && !is_named(o->kernel, "given");
-    int64_t least = projected ? w->shape[w->rank - 2] : o->head_dim;
-    if (is_named(o->kernel, "exact")) return 0;
+/* Opening a state takes room for its tensors and work for the features of its heads: so the sizes
+ * that the file claims are first held against the sums S (batch, heads, r, value_dim) that it
+ * holds. Features are at least as many as the projection's rows, or as the head is wide. A kind
+ * without S in its files makes nothing of its sizes before keys come. */
+static int check_sizes(const pf_state_file *f, const pf_attention_state_options *o,
+                       const pf_config *words, const pf_tensor *projection) {
+    const pf_attention_kind *kind = pf_kind_of_words(words);
+    const pf_tensor *S = find_tensor(f, "", "s"), *w = projection;
+    int64_t least = w && w->rank >= 2 ? w->shape[w->rank - 2] : o->head_dim;
+    if (!kind->state || kind->state->grows) return PF_OK;
     if (S && S->rank == 4 && S->shape[0] == o->batch && S->shape[1] == o->heads &&
         S->shape[2] >= least && S->shape[3] == o->value_dim) {
-        return 0;
+        return PF_OK;
     }
     return pf_fail(PF_EFORMAT,
                    "state: 's' in the file is %s, but it says %lld sequences of %lld "
@@ -202,50 +197,58 @@ static int check_sizes(const pf_state_file *f, const pf_attention_state_options 
                    (long long)least, (long long)o->value_dim);
 }
 
-/* What the file says of its kernel, as options to open a state with. */
-static int read_options(const pf_state_file *f, pf_attention_state_options *o, pf_config **kernel) {
-    PF_TRY(json_of(f, "kernel", PF_MAP, kernel));
+/* What the file says of its attention: words of a kernel, and sizes. */
+static int read_sizes(const pf_state_file *f, pf_attention_state_options *o, pf_config **words) {
+    PF_TRY(json_of(f, "kernel", PF_MAP, words));
     PF_TRY(size_of(f, "batch", &o->batch));
     PF_TRY(size_of(f, "heads", &o->heads));
     PF_TRY(size_of(f, "head_dim", &o->head_dim));
     PF_TRY(size_of(f, "value_dim", &o->value_dim));
     o->size = sizeof *o;
-    o->kernel = *kernel;
-    o->projection = find_tensor(f, "", "projection");
     o->decay = find_tensor(f, "", "decay");
-    o->fingerprint = NULL; /* the engine's own, to be held against the file's */
-    if (is_named(*kernel, "given")) o->fingerprint = find_tensor(f, "", "fingerprint");
-    return check_sizes(f, o);
+    return PF_OK;
 }
 
 /* A file that names what can't be opened is not a good file. */
-static int open_named(pf_state **state, pf_engine *e, const pf_attention_state_options *o) {
-    int status = pf_attention_state_open(state, e, o);
+static int open_named(pf_state **state, pf_state_file *f, const pf_attention_state_options *o,
+                      const pf_config *words) {
+    pf_tensor *projection = find_tensor(f, "", "projection");
+    PF_TRY(check_sizes(f, o, words, projection));
+    int status = pf_alone_restore(state, f->engine, words, projection, o);
     if (status >= 0 || status == PF_ENOMEM) return status;
     return pf_fail_in(PF_EFORMAT, "state: what the file says of its kernel does not hold");
 }
 
+/* The numbers that the file's kernel gave where it was saved, against those that it gives here. */
+static int check_fingerprint(const pf_state *state, pf_tensor *fingerprint) {
+    const pf_alone *alone = pf_alone_of(state);
+    pf_alone says = *alone;
+    says.fingerprint = fingerprint;
+    if (pf_alone_alike(alone, &says) >= 0) return PF_OK;
+    return pf_fail(PF_EFORMAT, "state: the kernel that the file names gives other features "
+                               "here than where it was saved");
+}
+
+/* The state as the file says, and, with options, one of these in its place: of a kernel of the
+ * host's the file has the name and the features' numbers alone. */
 static int read_alone(pf_state **state, pf_state_file *f,
                       const pf_attention_state_options *options) {
     pf_attention_state_options o = {0};
-    pf_config *kernel = NULL;
-    int status = read_options(f, &o, &kernel);
-    if (status >= 0) status = open_named(state, f->engine, &o);
-    pf_config_free(kernel);
-    PF_TRY(status);
-    const pf_alone *alone = (*state)->alone;
+    pf_config *words = NULL;
     pf_tensor *fingerprint = find_tensor(f, "", "fingerprint");
-    pf_alone says = *alone; /* the same with the file's own numbers */
-    says.fingerprint = fingerprint;
-    if (pf_alone_alike(alone, &says) < 0) {
-        return pf_fail(PF_EFORMAT, "state: the kernel that the file names gives other features "
-                                   "here than where it was saved");
+    int status = read_sizes(f, &o, &words);
+    if (status >= 0) {
+        if (pf_kernel_words_given(words)) o.fingerprint = fingerprint;
+        status = open_named(state, f, &o, words);
     }
+    pf_config_free(words);
+    PF_TRY(status);
+    PF_TRY(check_fingerprint(*state, fingerprint));
     if (options) {
-        status = pf_attention_state_check(f->engine, *state, options);
+        status = pf_alone_adopt(*state, f->engine, options);
         if (status < 0) return status == PF_ENOMEM ? status : pf_fail_in(PF_EFORMAT, "state");
     }
-    return fill_state(f, *state, !!o.projection + !!o.decay + !!fingerprint);
+    return fill_state(f, *state, !!find_tensor(f, "", "projection") + !!o.decay + !!fingerprint);
 }
 
 /* ---- states of models ---- */

@@ -1,5 +1,5 @@
 /*
- * auto.c - exact or linear attention: the length from which on the linear one is faster.
+ * crossover.c - exact or linear attention: the length from which on the linear one is faster.
  *
  * Exact attention costs L d a token, linear attention r d: they cross at a length L* that grows
  * with r and depends little on d. L* is measured on a grid of (d, r), for causal attention and
@@ -10,7 +10,14 @@
 
 #include "attention.h"
 
-static const pf_crossover_row built_in[] = {
+/* A row of a table: head_dim d, feature columns r. */
+typedef struct {
+    int64_t head_dim, features;
+    bool causal;
+    double length;
+} crossover_row;
+
+static const crossover_row built_in[] = {
 #define PF_CROSSOVER(head_dim, features, causal, length) {head_dim, features, causal, length},
 #include "crossover.def"
 #undef PF_CROSSOVER
@@ -25,10 +32,9 @@ static double number_of(const pf_config *row, const char *key) {
     return value ? pf_config_number(value) : NAN;
 }
 
-static pf_crossover_row row_of(const pf_config *row) {
-    return (pf_crossover_row){(int64_t)number_of(row, "head_dim"),
-                              (int64_t)number_of(row, "features"), number_of(row, "causal") != 0,
-                              number_of(row, "length")};
+static crossover_row row_of(const pf_config *row) {
+    return (crossover_row){(int64_t)number_of(row, "head_dim"), (int64_t)number_of(row, "features"),
+                           number_of(row, "causal") != 0, number_of(row, "length")};
 }
 
 static bool in_range(double value, double most) { return value >= 1 && value <= most; }
@@ -37,7 +43,7 @@ static int check_row(const pf_config *row, int index) {
     if (pf_config_kind_of(row) == PF_MAP && in_range(number_of(row, "head_dim"), 1 << 16) &&
         in_range(number_of(row, "features"), 1 << 24) && in_range(number_of(row, "length"), 1e12) &&
         number_of(row, "causal") >= 0) {
-        return 0;
+        return PF_OK;
     }
     return pf_fail(PF_EFORMAT,
                    "crossover: row %s must have numbers head_dim, features and length "
@@ -50,14 +56,38 @@ static const pf_config *given_rows(const pf_engine *engine) {
     return table ? pf_config_get(table, "rows") : NULL;
 }
 
-int pf_crossover_at(const pf_engine *engine, int index, pf_crossover_row *row) {
+/* Row `index` of the table that is in force; false past the last. */
+static bool row_at(const pf_engine *engine, int index, crossover_row *row) {
     const pf_config *rows = given_rows(engine);
     int n = rows ? pf_config_size(rows) : PF_COUNT(built_in);
-    if (index < 0 || index >= n) {
-        return pf_fail(PF_ENOTFOUND, "crossover: the table has only %d rows", n);
-    }
+    if (index >= n) return false;
     *row = rows ? row_of(pf_config_at(rows, index)) : built_in[index];
-    return 0;
+    return true;
+}
+
+static int push_row(pf_config *rows, const crossover_row *row) {
+    pf_config *map = pf_config_new(PF_MAP);
+    if (!map) return PF_ENOMEM;
+    int status = pf_config_set_number(map, "head_dim", (double)row->head_dim);
+    if (status >= 0) status = pf_config_set_number(map, "features", (double)row->features);
+    if (status >= 0) status = pf_config_set_bool(map, "causal", row->causal);
+    if (status >= 0) status = pf_config_set_number(map, "length", row->length);
+    if (status >= 0) return pf_config_push(rows, map);
+    pf_config_free(map);
+    return status;
+}
+
+int pf_crossover_table(pf_config **table, const pf_engine *engine) {
+    crossover_row row;
+    pf_config *rows = pf_config_new(PF_LIST);
+    *table = pf_config_new(PF_MAP);
+    int status = rows && *table ? PF_OK : pf_fail(PF_ENOMEM, "crossover: no memory for the table");
+    for (int i = 0; status >= 0 && row_at(engine, i, &row); i++) status = push_row(rows, &row);
+    if (status >= 0) return pf_config_set(*table, "rows", rows);
+    pf_config_free(rows);
+    pf_config_free(*table);
+    *table = NULL;
+    return status;
 }
 
 /* ---- between the rows ---- */
@@ -66,9 +96,9 @@ int pf_crossover_at(const pf_engine *engine, int index, pf_crossover_row *row) {
  * such, else both the nearest. */
 static void bracket(const pf_engine *e, bool causal, bool of_d, int64_t value, int64_t *low,
                     int64_t *high) {
-    pf_crossover_row row;
+    crossover_row row;
     *low = 0, *high = INT64_MAX;
-    for (int i = 0; i < MOST_ROWS && pf_crossover_at(e, i, &row) >= 0; i++) {
+    for (int i = 0; i < MOST_ROWS && row_at(e, i, &row); i++) {
         int64_t at = of_d ? row.head_dim : row.features;
         if (row.causal != causal) continue;
         if (at <= value) *low = pf_max(*low, at);
@@ -80,8 +110,8 @@ static void bracket(const pf_engine *e, bool causal, bool of_d, int64_t value, i
 
 /* log L* of a row of the grid; NAN where the table lacks it. */
 static double log_length(const pf_engine *e, bool causal, int64_t d, int64_t r) {
-    pf_crossover_row row;
-    for (int i = 0; i < MOST_ROWS && pf_crossover_at(e, i, &row) >= 0; i++) {
+    crossover_row row;
+    for (int i = 0; i < MOST_ROWS && row_at(e, i, &row); i++) {
         if (row.causal == causal && row.head_dim == d && row.features == r) return log(row.length);
     }
     return NAN;
@@ -112,7 +142,7 @@ int pf_crossover_length(double *length, const pf_engine *engine, int64_t head_di
     }
     if (features < r[0] || features > r[1]) sum += log((double)features / (double)r[0]);
     *length = exp(sum);
-    if (*length > 0) return 0;
+    if (*length > 0) return PF_OK;
     return pf_fail(PF_EINVAL,
                    "crossover: the table has no rows for %s attention around head_dim "
                    "%lld and %lld features; measure it again with performer bench "
@@ -138,5 +168,5 @@ int pf_crossover_use(pf_engine *engine, const pf_config *table) {
         if (!copy) return pf_fail(PF_ENOMEM, "crossover: no memory for the table");
     }
     pf_engine_own(engine, PF_OWN_CROSSOVER, copy, close_table);
-    return 0;
+    return PF_OK;
 }

@@ -1,8 +1,10 @@
 /*
- * attend.c - running the attention a layer names (favor, exact, identity), and the rows of
- * this floor for the engine's op table.
+ * kinds.c - the table of kinds, and rows through any of them: whole ones, streaming (prefill, step)
+ * and part by part in training. Streaming is not differentiable; its states lie outside any tape.
  */
-#include "operator.h"
+#include <string.h>
+
+#include "attention.h"
 
 static const pf_op *const rows[] = {
 #define PF_OP(name) &pf_op_##name,
@@ -14,55 +16,212 @@ int pf_attention_register(pf_engine *engine) {
     return pf_registry_add(engine, rows, PF_COUNT(rows));
 }
 
-static int call_favor(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_tensor *const *in) {
-    pf_attr attr[PF_MAX_ATTR];
-    pf_tensor *made[PF_MAX_OUT] = {NULL};
-    pf_op_fill_defaults(&pf_op_favor, attr);
-    pf_favor_attrs(attr, &a->kernel, a->causal, false);
-    PF_TRY(pf_apply(e, &pf_op_favor, in, PF_FAVOR_INPUTS, attr, made));
+static const pf_attention_kind *const kinds[] = {
+#define PF_KIND(name) &pf_kind_##name,
+#include "kinds.def"
+#undef PF_KIND
+};
+
+const char pf_kind_names[] = ""
+#define PF_KIND(name) "|" #name
+#include "kinds.def"
+#undef PF_KIND
+    ;
+
+const pf_attention_kind *pf_kind_at(int index) {
+    return index >= 0 && index < PF_COUNT(kinds) ? kinds[index] : NULL;
+}
+
+static const pf_attention_kind *find(const char *name) {
+    for (int i = 0; i < PF_COUNT(kinds); i++) {
+        if (strcmp(kinds[i]->name, name) == 0) return kinds[i];
+    }
+    return NULL;
+}
+
+int pf_kind_find(const pf_attention_kind **kind, const char *name, const char *where) {
+    *kind = name ? find(name) : kinds[0];
+    if (*kind) return PF_OK;
+    const char *names[PF_COUNT(kinds)];
+    for (int i = 0; i < PF_COUNT(kinds); i++) names[i] = kinds[i]->name;
+    const char *near = pf_nearest(name, names, PF_COUNT(kinds));
+    if (near) {
+        return pf_fail(PF_EINVAL, "%s: there is no attention '%s' (did you mean '%s'?)", where,
+                       name, near);
+    }
+    return pf_fail(PF_EINVAL, "%s: there is no attention '%s'; there are %s", where, name,
+                   pf_kind_names + 1);
+}
+
+/* `identity` is a feature map too, and as a kernel's name it always was that one. */
+const pf_attention_kind *pf_kind_of_kernel(const pf_config *kernel) {
+    const pf_config *text = kernel ? pf_config_get(kernel, "name") : NULL;
+    const char *name = text ? pf_config_string(text) : NULL;
+    return name && !pf_map_find(name) ? find(name) : NULL;
+}
+
+/* A kind that is named like a map is told by a word of its own. */
+const pf_attention_kind *pf_kind_of_words(const pf_config *words) {
+    const pf_config *text = pf_config_get(words, "attention");
+    const pf_attention_kind *kind =
+        text && pf_config_string(text) ? find(pf_config_string(text)) : pf_kind_of_kernel(words);
+    return kind ? kind : kinds[0];
+}
+
+int pf_attend_rows(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
+                   bool exit) {
+    if (exit && !a->kind->carries) {
+        return pf_fail(PF_EINVAL, "attention: %s has no state to hand on", a->kind->name);
+    }
+    for (int i = PF_REACH_INPUTS; i < PF_ATTENTION_INPUTS && !a->kind->carries; i++) {
+        if (!in[i]) continue;
+        return pf_fail(PF_EINVAL, "attention: %s begins from no state", a->kind->name);
+    }
+    return a->kind->call(out, e, a, in, exit);
+}
+
+int pf_apply_lasting(pf_engine *e, const pf_op *op, pf_tensor *const *in, int n,
+                     const pf_attr *attrs, pf_tensor **out) {
+    pf_tape *tape = e->tape;
+    e->tape = NULL;
+    int status = pf_apply(e, op, in, n, attrs, out);
+    e->tape = tape;
+    return status;
+}
+
+/* ---- streaming ---- */
+
+int pf_attend_state(pf_state **state, pf_engine *e, const pf_attention *a, int64_t batch,
+                    int64_t heads, int64_t head_dim, int64_t value_dim) {
+    if (batch < 1 || heads < 1 || head_dim < 1 || value_dim < 1) {
+        return pf_fail(PF_EINVAL, "attention state: batch, heads, head_dim and value_dim must "
+                                  "be at least 1");
+    }
+    PF_TRY(pf_state_new(state, e, batch, 0));
+    if (!a->kind->state) return PF_OK;
+    (*state)->kind = a->kind->state;
+    int status = a->kind->open(*state, e, a, heads, head_dim, value_dim);
+    if (status < 0) pf_state_close(state);
+    return status;
+}
+
+/* q (B, H, L, d), k (B, Hkv, L, d), v (B, Hkv, L, dv) of the state's batch and sizes. */
+static int check_rows(const pf_attention *a, const pf_state *s, const pf_tensor *q,
+                      const pf_tensor *k, const pf_tensor *v) {
+    const pf_tensor *all[3] = {q, k, v}, *held = s->tensor[0];
+    static const char *const names[3] = {"q", "k", "v"};
+    for (int i = 0; i < 3; i++) {
+        PF_TRY(pf_tensor_check(all[i], PF_F32, "attention state", names[i]));
+        bool fits = all[i]->rank == 4 && all[i]->shape[0] == s->batch &&
+                    all[i]->shape[2] == q->shape[2] && (i < 2 || all[i]->shape[1] == k->shape[1]);
+        if (!fits) {
+            return pf_fail(PF_ESHAPE,
+                           "attention state: %s is %s, must be (batch, heads, "
+                           "length, width) with batch %lld, like q %s",
+                           names[i], pf_shape_of(all[i]), (long long)s->batch, pf_shape_of(q));
+        }
+    }
+    if (!held) return PF_OK;
+    if (k->shape[1] != held->shape[1] || q->shape[1] % held->shape[1] != 0) {
+        return pf_fail(PF_ESHAPE, "attention state: q is %s, k %s, but the state has %lld heads",
+                       pf_shape_of(q), pf_shape_of(k), (long long)held->shape[1]);
+    }
+    int64_t d, dv;
+    a->kind->widths(a, s, &d, &dv);
+    if (q->shape[3] == d && k->shape[3] == d && v->shape[3] == dv) return PF_OK;
+    return pf_fail(PF_ESHAPE,
+                   "attention state: q is %s, k %s, v %s, but the state is for queries "
+                   "and keys of width %lld and values of width %lld",
+                   pf_shape_of(q), pf_shape_of(k), pf_shape_of(v), (long long)d, (long long)dv);
+}
+
+int pf_attend_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *state,
+                      pf_tensor *q, pf_tensor *k, pf_tensor *v) {
+    PF_TRY(check_rows(a, state, q, k, v));
+    PF_TRY(a->kind->prefill(out, e, a, state, q, k, v));
+    state->position += q->shape[2];
+    return PF_OK;
+}
+
+int pf_attend_step(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *state,
+                   pf_tensor *q, pf_tensor *k, pf_tensor *v) {
+    PF_TRY(check_rows(a, state, q, k, v));
+    if (q->shape[2] != 1) {
+        return pf_fail(PF_ESHAPE, "step: q is %s, but a step takes one position; use prefill",
+                       pf_shape_of(q));
+    }
+    PF_TRY((a->kind->step ? a->kind->step : a->kind->prefill)(out, e, a, state, q, k, v));
+    state->position += 1;
+    return PF_OK;
+}
+
+int pf_attend_part(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *state,
+                   pf_tensor *const *in) {
+    if (!a->kind->part) {
+        return pf_fail(PF_EINVAL, "attention: %s attention %s", a->kind->name, a->kind->no_part);
+    }
+    PF_TRY(a->kind->part(out, e, a, state, in));
+    state->position += in[PF_IN_Q]->shape[2];
+    return PF_OK;
+}
+
+/* ---- public ---- */
+
+/* The kernel for the heads of k, of kinds that take one; NULL: softmax. */
+static int bind_for_rows(pf_attention *a, pf_engine *e, const pf_tensor *q, const pf_tensor *k,
+                         pf_kernel *kernel) {
+    PF_TRY(pf_tensor_check(q, PF_F32, a->kind->name, "q"));
+    PF_TRY(pf_tensor_check(k, PF_F32, a->kind->name, "k"));
+    if (q->rank != 4 || k->rank != 4) {
+        return pf_fail(PF_ESHAPE,
+                       "%s: q is %s and k %s, they must be (batch, heads, length, width)",
+                       a->kind->name, pf_shape_of(q), pf_shape_of(k));
+    }
+    if (!a->kind->takes_kernel) {
+        return kernel ? pf_fail(PF_EINVAL, "%s attention takes no kernel", a->kind->name) : PF_OK;
+    }
+    pf_kernel *open = kernel ? pf_kernel_retain(kernel) : NULL;
+    int status = open ? PF_OK : pf_kernel_open(&open, e, NULL, NULL);
+    if (status >= 0) status = pf_kernel_bind(&a->kernel, e, open, q->shape[3], k->shape[1]);
+    pf_kernel_release(&open);
+    return status;
+}
+
+int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf_tensor *q,
+                      pf_tensor *k, pf_tensor *v, const pf_attention_options *options) {
+    pf_attention_options o = {0};
+    memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
+    pf_attention a = {.scale = o.scale, .causal = o.causal};
+    pf_tensor *made[PF_ATTENTION_OUTPUTS] = {NULL};
+    pf_tensor *in[PF_ATTENTION_INPUTS] = {[PF_IN_Q] = q,
+                                          [PF_IN_K] = k,
+                                          [PF_IN_V] = v,
+                                          [PF_IN_MASK] = o.mask,
+                                          [PF_IN_DECAY] = o.decay,
+                                          [PF_IN_DOCUMENTS] = o.documents,
+                                          [PF_IN_LIMITS] = o.limits,
+                                          [PF_IN_PREFIX] = o.prefix,
+                                          [PF_IN_CU_SEQLENS] = o.cu_seqlens};
+    memcpy(in + PF_REACH_INPUTS, o.entry, sizeof o.entry);
+    *out = NULL;
+    PF_TRY(pf_kind_find(&a.kind, o.attention, "attention"));
+    if (o.scale != 0 && !a.kind->takes_scale) {
+        return pf_fail(PF_EINVAL, "%s attention takes no scale%s", a.kind->name,
+                       a.kind->takes_kernel ? ": its kernel has one" : "");
+    }
+    PF_TRY(bind_for_rows(&a, engine, q, k, o.kernel));
+    int status = pf_attend_rows(made, engine, &a, in, exit != NULL);
+    pf_kernel_release(&a.kernel);
+    if (status < 0) return status;
     *out = made[0];
-    return 0;
+    if (exit) memcpy(exit, made + 1, PF_ENTRY_INPUTS * sizeof *exit);
+    return PF_OK;
 }
 
-static int call_exact(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_tensor *const *in) {
-    pf_attr attr[PF_MAX_ATTR];
-    pf_op_fill_defaults(&pf_op_exact_attention, attr);
-    attr[0].i = a->causal;
-    return pf_apply(e, &pf_op_exact_attention, in, PF_EXACT_INPUTS, attr, out);
-}
-
-int pf_attend_call(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_tensor *q, pf_tensor *k,
-                   pf_tensor *v, pf_tensor *mask, pf_tensor *documents, pf_tensor *prefix) {
-    pf_tensor *exact[PF_EXACT_INPUTS] = {
-        [PF_EXACT_Q] = q,
-        [PF_EXACT_K] = k,
-        [PF_EXACT_V] = v,
-        [PF_EXACT_MASK] = mask,
-        [PF_EXACT_DOCUMENTS] = documents,
-        [PF_EXACT_DECAY] = a->decay,
-        [PF_EXACT_PREFIX] = prefix,
-    };
-    pf_tensor *favor[PF_FAVOR_INPUTS] = {
-        [PF_FAVOR_Q] = q,
-        [PF_FAVOR_K] = k,
-        [PF_FAVOR_V] = v,
-        [PF_FAVOR_PROJECTION] = a->projection,
-        [PF_FAVOR_FACTORS] = a->factors,
-        [PF_FAVOR_MASK] = mask,
-        [PF_FAVOR_DOCUMENTS] = documents,
-        [PF_FAVOR_DECAY] = a->decay,
-        [PF_FAVOR_TILTS] = a->tilts,
-        [PF_FAVOR_PREFIX] = prefix,
-    };
-    if (prefix && !a->causal) {
-        return pf_fail(PF_EINVAL, "attention: a prefix is for causal attention (causal = true)");
-    }
-    switch (a->kind) {
-    case PF_ATTEND_IDENTITY:
-        return pf_apply(e, &pf_op_identity_attention, exact, 3, NULL, out);
-    case PF_ATTEND_EXACT:
-        return call_exact(out, e, a, exact);
-    default:
-        return call_favor(out, e, a, favor);
-    }
+int pf_attention_flops(double *forward, double *backward, const char *attention,
+                       const pf_attention_shape *shape) {
+    const pf_attention_kind *kind;
+    PF_TRY(pf_kind_find(&kind, attention, "flops"));
+    kind->flops(shape, forward, backward);
+    return PF_OK;
 }

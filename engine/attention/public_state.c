@@ -1,130 +1,248 @@
 /*
- * public_state.c - states of attention alone (public): a kernel, its projection and one node,
- * with the proof that two of them belong together, and the merge of two segments.
+ * public_state.c - states of attention alone (public): a kind, its kernel and one node, with the
+ * proof that two of them belong together, and the merge of two segments.
+ *
+ * A state whose sizes are not all given takes them from its first keys and values.
  */
 #include <math.h>
 #include <string.h>
 
-#include "operator.h"
+#include "attention.h"
 
-pf_alone *pf_alone_retain(pf_alone *alone) {
-    atomic_fetch_add(&alone->refs, 1);
-    return alone;
-}
+/* ---- what a state is made of ---- */
 
-void pf_alone_release(pf_alone **alone) {
-    pf_alone *a = *alone;
-    *alone = NULL;
-    if (!a || atomic_fetch_sub(&a->refs, 1) != 1) return;
+static void drop(pf_state_own *own) {
+    pf_alone *a = (pf_alone *)own;
     pf_heap *heap = a->heap;
-    pf_tensor_release(&a->attend.projection);
-    pf_tensor_release(&a->attend.decay);
+    pf_kernel_release(&a->attention.kernel);
+    pf_tensor_release(&a->attention.decay);
     pf_tensor_release(&a->fingerprint);
-    pf_config_free(a->kernel);
+    pf_config_free(a->words);
     pf_heap_free(heap, a, sizeof *a);
     pf_heap_release(heap);
 }
 
-/* ---- opening ---- */
-
-static int check_projection(const pf_attention_state_options *o, const pf_map *map) {
-    const pf_tensor *w = o->projection;
-    if (!w) {
-        if (!map->softmax) return 0;
-        return pf_fail(PF_EINVAL, "attention state: the kernel needs a projection");
-    }
-    PF_TRY(pf_tensor_check(w, PF_F32, "attention state", "projection"));
-    bool fits = (w->rank == 2 || (w->rank == 3 && w->shape[0] == o->heads)) &&
-                w->shape[w->rank - 1] == o->head_dim && w->shape[w->rank - 2] >= 1;
-    if (fits) return 0;
-    return pf_fail(PF_ESHAPE,
-                   "attention state: projection is %s, must be (features, %lld) or "
-                   "(%lld, features, %lld)",
-                   pf_shape_of(w), (long long)o->head_dim, (long long)o->heads,
-                   (long long)o->head_dim);
-}
-
 static int check_decay(const pf_attention_state_options *o) {
     const pf_tensor *t = o->decay;
-    if (!t) return 0;
+    if (!t) return PF_OK;
     PF_TRY(pf_tensor_check(t, PF_F32, "attention state", "decay"));
-    if (t->rank == 1 && t->shape[0] == o->heads) return 0;
+    if (t->rank == 1 && (o->heads == 0 || t->shape[0] == o->heads)) return PF_OK;
     return pf_fail(PF_ESHAPE, "attention state: decay is %s, must be (%lld), one a head",
                    pf_shape_of(t), (long long)o->heads);
 }
 
-/* Which attention the options' kernel names: a feature map, or "exact", or "given" where the
- * features are the input. */
-static int resolve_attend(pf_attend *a, const pf_attention_state_options *o) {
-    const pf_config *named = pf_config_get(o->kernel, "name");
-    const char *name = named ? pf_config_string(named) : NULL;
-    a->causal = true;
-    PF_TRY(check_decay(o));
-    if (name && strcmp(name, "exact") == 0) {
-        a->kind = PF_ATTEND_EXACT;
-    } else if (name && strcmp(name, pf_map_given.name) == 0) {
-        a->kernel = (pf_kernel){.map = &pf_map_given, .head_dim = o->head_dim, .scale = 1};
-    } else {
-        PF_TRY(pf_kernel_resolve(&a->kernel, o->kernel, o->head_dim));
-        PF_TRY(check_projection(o, a->kernel.map));
+/* What files say of it: the kernel's options with the sizes that it has here, or the kind. */
+static int make_words(pf_alone *alone) {
+    const pf_attention *a = &alone->attention;
+    const pf_kernel *k = a->kernel;
+    alone->words = k ? pf_config_copy(k->options) : pf_config_new(PF_MAP);
+    if (!alone->words) return pf_fail(PF_ENOMEM, "attention state: no memory for the kernel");
+    if (!k) {
+        if (pf_map_find(a->kind->name)) {
+            PF_TRY(pf_config_set_string(alone->words, "attention", a->kind->name));
+        }
+        return pf_config_set_string(alone->words, "name", a->kind->name);
     }
-    return 0;
+    if (pf_kernel_given(k)) { /* width: of the rows before their features, as a file has it */
+        if (!pf_config_get(alone->words, "width")) {
+            PF_TRY(pf_config_set_number(alone->words, "width", (double)k->spec.head_dim));
+        }
+        return pf_config_set_string(alone->words, "name", "given");
+    }
+    PF_TRY(pf_config_set_number(alone->words, "head_dim", (double)alone->head_dim));
+    if (!k->projection) return PF_OK;
+    double features = (double)k->projection->shape[k->projection->rank - 2];
+    PF_TRY(pf_config_set_number(alone->words, "features", features));
+    return pf_config_set_bool(alone->words, "project", true);
 }
 
-static int fill_alone(pf_alone *alone, pf_engine *e, const pf_attention_state_options *o) {
-    pf_attend *a = &alone->attend;
-    PF_TRY(resolve_attend(a, o));
-    alone->heads = o->heads, alone->head_dim = o->head_dim, alone->value_dim = o->value_dim;
-    bool favor = a->kind == PF_ATTEND_FAVOR, given = favor && a->kernel.map == &pf_map_given;
-    alone->kernel = o->kernel ? pf_config_copy(o->kernel) : pf_config_new(PF_MAP);
-    if (!alone->kernel) return pf_fail(PF_ENOMEM, "attention state: no memory for the kernel");
-    if (favor && !given && o->projection) {
-        PF_TRY(pf_tensor_detach(&a->projection, e, o->projection));
+/* The kernel for these heads (NULL: softmax), of kinds that take one. */
+static int bind_kernel(pf_attention *a, pf_engine *e, const pf_attention_state_options *o) {
+    pf_kernel *kernel = o->kernel ? pf_kernel_retain(o->kernel) : NULL;
+    if (!a->kind->takes_kernel) {
+        pf_kernel_release(&kernel);
+        return o->kernel ? pf_fail(PF_EINVAL, "attention state: %s attention takes no kernel",
+                                   a->kind->name)
+                         : PF_OK;
     }
+    int status = kernel ? PF_OK : pf_kernel_open(&kernel, e, NULL, NULL);
+    if (status >= 0) status = pf_kernel_bind(&a->kernel, e, kernel, o->head_dim, o->heads);
+    pf_kernel_release(&kernel);
+    return status;
+}
+
+static int finish(pf_alone *alone, pf_engine *e, const pf_attention_state_options *o) {
+    pf_attention *a = &alone->attention;
+    a->causal = true;
+    alone->heads = o->heads, alone->head_dim = o->head_dim, alone->value_dim = o->value_dim;
+    PF_TRY(check_decay(o));
+    if (!alone->words) PF_TRY(make_words(alone)); /* a file brings its own */
     if (o->decay) PF_TRY(pf_tensor_detach(&a->decay, e, o->decay));
     if (o->fingerprint) return pf_tensor_detach(&alone->fingerprint, e, o->fingerprint);
-    return favor ? pf_favor_fingerprint(&alone->fingerprint, e, a, o->heads, o->head_dim) : 0;
+    if (!a->kernel) return PF_OK;
+    return pf_kernel_fingerprint(&alone->fingerprint, e, a->kernel, o->heads, a->decay);
+}
+
+static int new_alone(pf_alone **alone, pf_engine *e) {
+    *alone = pf_heap_zalloc(e->heap, sizeof **alone);
+    if (!*alone) return PF_ENOMEM;
+    (*alone)->heap = pf_heap_retain(e->heap);
+    (*alone)->own.drop = drop;
+    atomic_init(&(*alone)->own.refs, 1);
+    return PF_OK;
+}
+
+static void release_alone(pf_alone **alone) {
+    pf_state_own *own = *alone ? &(*alone)->own : NULL;
+    *alone = NULL;
+    pf_state_own_release(&own);
+}
+
+/* Opens the node of a finished `alone`, which it then owns a part of. */
+static int open_node(pf_state **state, pf_engine *e, pf_alone *alone, int64_t batch) {
+    PF_TRY(pf_attend_state(state, e, &alone->attention, batch, alone->heads, alone->head_dim,
+                           alone->value_dim));
+    (*state)->own = pf_state_own_retain(&alone->own);
+    return PF_OK;
+}
+
+/* ---- opening ---- */
+
+static bool sized(const pf_attention_state_options *o) {
+    return o->batch > 0 && o->heads > 0 && o->head_dim > 0 && o->value_dim > 0;
+}
+
+static void read_options(pf_attention_state_options *o, const pf_attention_state_options *given) {
+    *o = (pf_attention_state_options){0};
+    memcpy(o, given, given->size < sizeof *o ? given->size : sizeof *o);
+}
+
+/* Without all its sizes a state keeps what it was asked for until the first keys come. */
+static int open_unsized(pf_state **state, pf_engine *e, pf_alone *alone,
+                        const pf_attention_state_options *o) {
+    if (o->batch < 0 || o->heads < 0 || o->head_dim < 0 || o->value_dim < 0) {
+        return pf_fail(PF_EINVAL, "attention state: batch, heads, head_dim and value_dim must "
+                                  "be at least 1");
+    }
+    alone->heads = o->heads, alone->head_dim = o->head_dim, alone->value_dim = o->value_dim;
+    PF_TRY(check_decay(o));
+    if (o->kernel) alone->attention.kernel = pf_kernel_retain(o->kernel);
+    if (o->decay) PF_TRY(pf_tensor_detach(&alone->attention.decay, e, o->decay));
+    if (o->fingerprint) PF_TRY(pf_tensor_detach(&alone->fingerprint, e, o->fingerprint));
+    PF_TRY(pf_state_new(state, e, o->batch, 0));
+    (*state)->own = pf_state_own_retain(&alone->own);
+    return PF_OK;
+}
+
+static int open_sized(pf_state **state, pf_engine *e, pf_alone *alone,
+                      const pf_attention_state_options *o) {
+    PF_TRY(bind_kernel(&alone->attention, e, o));
+    PF_TRY(finish(alone, e, o));
+    return open_node(state, e, alone, o->batch);
 }
 
 int pf_attention_state_open(pf_state **state, pf_engine *engine,
                             const pf_attention_state_options *options) {
-    pf_attention_state_options o = {0};
+    pf_attention_state_options o;
+    pf_alone *alone = NULL;
     *state = NULL;
-    memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
-    if (o.heads < 1 || o.head_dim < 1) {
-        return pf_fail(PF_EINVAL, "attention state: heads and head_dim must be at least 1");
-    }
-    pf_alone *alone = pf_heap_zalloc(engine->heap, sizeof *alone);
-    if (!alone) return PF_ENOMEM;
-    alone->heap = pf_heap_retain(engine->heap);
-    atomic_init(&alone->refs, 1);
-    int status = fill_alone(alone, engine, &o);
+    read_options(&o, options);
+    PF_TRY(new_alone(&alone, engine));
+    int status = pf_kind_find(&alone->attention.kind, o.attention, "attention state");
     if (status >= 0) {
-        status = pf_attend_state(state, engine, &alone->attend, o.batch, o.heads, o.head_dim,
-                                 o.value_dim);
+        status = (sized(&o) ? open_sized : open_unsized)(state, engine, alone, &o);
     }
-    if (status >= 0) (*state)->alone = pf_alone_retain(alone);
-    pf_alone_release(&alone);
+    if (status < 0) pf_state_close(state);
+    release_alone(&alone);
+    return status;
+}
+
+int pf_alone_restore(pf_state **state, pf_engine *e, const pf_config *words, pf_tensor *projection,
+                     const pf_attention_state_options *sizes) {
+    pf_alone *alone = NULL;
+    *state = NULL;
+    PF_TRY(new_alone(&alone, e));
+    pf_attention *a = &alone->attention;
+    int status = PF_OK;
+    a->kind = pf_kind_of_words(words);
+    if (a->kind->takes_kernel) {
+        pf_kernel *open = NULL;
+        if (pf_kernel_words_given(words)) {
+            status = pf_kernel_open(&open, e, words, NULL);
+            if (status >= 0)
+                status = pf_kernel_bind(&a->kernel, e, open, sizes->head_dim, sizes->heads);
+            pf_kernel_release(&open);
+        } else {
+            status =
+                pf_kernel_restore(&a->kernel, e, words, projection, sizes->head_dim, sizes->heads);
+        }
+    }
+    if (status >= 0) {
+        alone->words = pf_config_copy(words);
+        status = alone->words ? finish(alone, e, sizes) : PF_ENOMEM;
+    }
+    if (status >= 0) status = open_node(state, e, alone, sizes->batch);
+    release_alone(&alone);
     return status;
 }
 
 /* ---- moving on ---- */
 
 static int need_alone(const pf_state *state) {
-    if (state->alone) return 0;
+    if (state->own) return PF_OK;
     return pf_fail(PF_ESTATE, "attention: this state belongs to a model; use the model's step");
+}
+
+/* What a state was asked for (0: anything) and what there is. */
+static int take_size(const char *name, int64_t asked, int64_t has, int64_t *size) {
+    *size = has;
+    if (asked == 0 || asked == has) return PF_OK;
+    return pf_fail(PF_ESHAPE, "attention state: asked for was %s %lld, here it is %lld", name,
+                   (long long)asked, (long long)has);
+}
+
+/* Opens an unsized state for these rows, in its place: its forks stay as they are. */
+static int size_by(pf_state *state, pf_engine *e, const pf_tensor *k, const pf_tensor *v) {
+    const pf_alone *asked = pf_alone_of(state);
+    pf_state *sized_state = NULL;
+    if (asked->words) return PF_OK;
+    PF_TRY(pf_tensor_check(k, PF_F32, "attention state", "k"));
+    PF_TRY(pf_tensor_check(v, PF_F32, "attention state", "v"));
+    if (k->rank != 4 || v->rank != 4) {
+        return pf_fail(PF_ESHAPE,
+                       "attention state: k is %s and v %s, they must be (batch, heads, "
+                       "length, width)",
+                       pf_shape_of(k), pf_shape_of(v));
+    }
+    pf_attention_state_options o = {.size = sizeof o,
+                                    .attention = asked->attention.kind->name,
+                                    .kernel = asked->attention.kernel,
+                                    .decay = asked->attention.decay,
+                                    .fingerprint = asked->fingerprint};
+    PF_TRY(take_size("batch", state->batch, k->shape[0], &o.batch));
+    PF_TRY(take_size("heads", asked->heads, k->shape[1], &o.heads));
+    PF_TRY(take_size("head_dim", asked->head_dim, k->shape[3], &o.head_dim));
+    PF_TRY(take_size("value_dim", asked->value_dim, v->shape[3], &o.value_dim));
+    PF_TRY(pf_attention_state_open(&sized_state, e, &o));
+    pf_state held = *state;
+    *state = *sized_state;
+    *sized_state = held;
+    pf_state_close(&sized_state);
+    return PF_OK;
 }
 
 int pf_attention_prefill(pf_tensor **out, pf_engine *engine, pf_state *state, pf_tensor *q,
                          pf_tensor *k, pf_tensor *v) {
     PF_TRY(need_alone(state));
-    return pf_attend_prefill(out, engine, &state->alone->attend, state, q, k, v);
+    PF_TRY(size_by(state, engine, k, v));
+    return pf_attend_prefill(out, engine, &pf_alone_of(state)->attention, state, q, k, v);
 }
 
 int pf_attention_step(pf_tensor **out, pf_engine *engine, pf_state *state, pf_tensor *q,
                       pf_tensor *k, pf_tensor *v) {
     PF_TRY(need_alone(state));
-    return pf_attend_step(out, engine, &state->alone->attend, state, q, k, v);
+    PF_TRY(size_by(state, engine, k, v));
+    return pf_attend_step(out, engine, &pf_alone_of(state)->attention, state, q, k, v);
 }
 
 /* ---- do two belong together? ---- */
@@ -146,8 +264,9 @@ static bool near(const pf_tensor *a, const pf_tensor *b) {
 }
 
 int pf_alone_alike(const pf_alone *a, const pf_alone *b) {
-    if (a->attend.kind != b->attend.kind) return differ("the kind of attention");
-    if (a->attend.kernel.map != b->attend.kernel.map) return differ("the feature map");
+    const pf_attention *x = &a->attention, *y = &b->attention;
+    if (x->kind != y->kind) return differ("the kind of attention");
+    if (x->kernel && x->kernel->spec.map != y->kernel->spec.map) return differ("the feature map");
     if (a->heads != b->heads || a->head_dim != b->head_dim || a->value_dim != b->value_dim) {
         return pf_fail(PF_ESHAPE,
                        "attention state: one has %lld heads of %lld and values of "
@@ -155,36 +274,36 @@ int pf_alone_alike(const pf_alone *a, const pf_alone *b) {
                        (long long)a->heads, (long long)a->head_dim, (long long)a->value_dim,
                        (long long)b->heads, (long long)b->head_dim, (long long)b->value_dim);
     }
-    if (!near(a->attend.decay, b->attend.decay)) return differ("the decay of the heads");
+    if (!near(x->decay, y->decay)) return differ("the decay of the heads");
     if (!near(a->fingerprint, b->fingerprint)) {
         return differ("the kernel: its options or its projection are not the same");
     }
-    return 0;
+    return PF_OK;
 }
 
 int pf_attention_state_info(const pf_state *state, pf_attention_state_options *info) {
-    const pf_alone *a = state->alone;
-    if (!a) return pf_fail(PF_ESTATE, "attention: this state belongs to a model");
+    if (!state->own) return pf_fail(PF_ESTATE, "attention: this state belongs to a model");
+    const pf_alone *a = pf_alone_of(state);
     *info = (pf_attention_state_options){
         .size = sizeof *info,
-        .kernel = a->kernel,
-        .projection = a->attend.projection,
+        .attention = a->attention.kind->name,
+        .kernel = a->attention.kernel,
         .batch = state->batch,
         .heads = a->heads,
         .head_dim = a->head_dim,
         .value_dim = a->value_dim,
-        .decay = a->attend.decay,
+        .decay = a->attention.decay,
         .fingerprint = a->fingerprint,
     };
-    return 0;
+    return PF_OK;
 }
 
 int pf_attention_state_check(pf_engine *engine, const pf_state *state,
                              const pf_attention_state_options *options) {
-    pf_attention_state_options o = {0}, own;
+    pf_attention_state_options o, own;
     pf_state *wanted = NULL;
     PF_TRY(pf_attention_state_info(state, &own));
-    memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
+    read_options(&o, options);
     if (o.batch != 0 && o.batch != own.batch) {
         return pf_fail(PF_ESHAPE, "the state is of %lld sequences, wanted are %lld",
                        (long long)own.batch, (long long)o.batch);
@@ -194,35 +313,106 @@ int pf_attention_state_check(pf_engine *engine, const pf_state *state,
     if (o.head_dim == 0) o.head_dim = own.head_dim;
     if (o.value_dim == 0) o.value_dim = own.value_dim;
     PF_TRY(pf_attention_state_open(&wanted, engine, &o));
-    int status = pf_alone_alike(state->alone, wanted->alone);
+    int status = pf_alone_alike(pf_alone_of(state), pf_alone_of(wanted));
     pf_state_close(&wanted);
     return status;
 }
 
+enum { WIDEST = 1 << 20 }; /* all heads of a row, where only a file says how wide they are */
+
+/* The sizes of a loaded state whose features the host's kernel makes, in place of those that are
+ * open in `o`. */
+static int sizes_for_host(pf_attention_state_options *o, const pf_state *state) {
+    const pf_alone *held = pf_alone_of(state);
+    const pf_config *words = pf_config_get(held->words, "width");
+    double width = words ? pf_config_number(words) : (double)held->head_dim;
+    if (!pf_kernel_words_given(held->words)) {
+        const pf_kernel *kernel = held->attention.kernel;
+        return pf_fail(PF_EINVAL, "the state is of %s, not of the kernel '%s'",
+                       kernel ? pf_kernel_name(kernel) : held->attention.kind->name,
+                       pf_kernel_name(o->kernel));
+    }
+    double most = (double)(o->head_dim > 0 ? o->head_dim : WIDEST / held->heads);
+    if (!(width >= 1 && width <= most)) {
+        return pf_fail(PF_EINVAL, "the file says heads of width %g; if so, give head_dim", width);
+    }
+    PF_TRY(take_size("batch", o->batch, state->batch, &o->batch));
+    PF_TRY(take_size("heads", o->heads, held->heads, &o->heads));
+    PF_TRY(take_size("head_dim", o->head_dim, (int64_t)width, &o->head_dim));
+    return take_size("value_dim", o->value_dim, held->value_dim, &o->value_dim);
+}
+
+/* The kernel of the host's whose features a loaded state holds takes its place in it. */
+static int adopt_host(pf_state *state, pf_engine *e, const pf_attention_state_options *given) {
+    pf_alone *held = pf_alone_of(state);
+    pf_attention_state_options o = *given;
+    pf_state *wanted = NULL;
+    PF_TRY(sizes_for_host(&o, state));
+    o.batch = 1;
+    PF_TRY(pf_attention_state_open(&wanted, e, &o));
+    pf_alone *own = pf_alone_of(wanted);
+    int status = PF_OK;
+    if (!near(held->attention.decay, own->attention.decay)) {
+        status = differ("the decay of the heads");
+    } else if (!near(held->fingerprint, own->fingerprint) ||
+               state->tensor[0]->shape[2] != wanted->tensor[0]->shape[2]) {
+        status = differ("the kernel: its map does not give the same features");
+    } else {
+        pf_tensor *numbers = own->fingerprint; /* the file's own stay, to the bit */
+        own->fingerprint = held->fingerprint;
+        held->fingerprint = numbers;
+        pf_state_own *before = state->own;
+        state->own = wanted->own;
+        wanted->own = before;
+    }
+    pf_state_close(&wanted);
+    return status;
+}
+
+int pf_alone_adopt(pf_state *state, pf_engine *e, const pf_attention_state_options *options) {
+    pf_attention_state_options o;
+    read_options(&o, options);
+    bool hosted = o.kernel && pf_kernel_is_host(o.kernel);
+    return hosted ? adopt_host(state, e, &o) : pf_attention_state_check(e, state, &o);
+}
+
 /* ---- merging ---- */
 
-int pf_state_merge(pf_engine *engine, pf_state *state, const pf_state *later) {
-    pf_state *other = NULL;
-    if (!state->alone || !later->alone) {
+/* Sized ones are alike; a sized one is of what the other was asked for, where that has seen
+ * nothing. Two that have seen nothing make nothing of each other. */
+static int check_pair(pf_engine *e, const pf_state *state, const pf_state *later) {
+    if (!state->own || !later->own) {
         return pf_fail(PF_ESTATE, "merge: only states of attention alone can be merged; what a "
                                   "model's layers see depends on all that was before");
     }
-    PF_TRY(pf_alone_alike(state->alone, later->alone));
-    if (state->batch != later->batch) {
-        return pf_fail(PF_ESHAPE, "merge: one state has %lld sequences, the other %lld",
-                       (long long)state->batch, (long long)later->batch);
+    const pf_alone *a = pf_alone_of(state), *b = pf_alone_of(later);
+    if (!a->words || !b->words) {
+        pf_attention_state_options asked;
+        if (!a->words && !b->words) return PF_OK;
+        PF_TRY(pf_attention_state_info(a->words ? later : state, &asked));
+        return pf_attention_state_check(e, a->words ? state : later, &asked);
     }
-    const pf_attend *a = &state->alone->attend;
+    PF_TRY(pf_alone_alike(a, b));
+    if (state->batch == later->batch) return PF_OK;
+    return pf_fail(PF_ESHAPE, "merge: one state has %lld sequences, the other %lld",
+                   (long long)state->batch, (long long)later->batch);
+}
+
+int pf_state_merge(pf_engine *engine, pf_state *state, const pf_state *later) {
+    pf_state *other = NULL;
+    PF_TRY(check_pair(engine, state, later));
+    if (!pf_alone_of(later)->words) return PF_OK; /* it has seen nothing */
     PF_TRY(pf_state_fork(&other, engine, later)); /* it may be the same state */
-    int status = 0;
-    if (a->kind == PF_ATTEND_FAVOR) {
-        status = pf_favor_settle(state, engine, a);
-        if (status >= 0) status = pf_favor_settle(other, engine, a);
-        if (status >= 0) status = pf_favor_merge(state, engine, a, other);
-    } else if (a->kind == PF_ATTEND_EXACT) {
-        status = pf_exact_append(state, other);
+    int status = PF_OK;
+    if (!pf_alone_of(state)->words) {
+        pf_state held = *state;
+        *state = *other;
+        *other = held;
+    } else {
+        const pf_attention *a = &pf_alone_of(state)->attention;
+        if (a->kind->merge) status = a->kind->merge(state, engine, a, other);
+        if (status >= 0) state->position += other->position;
     }
-    if (status >= 0) state->position += other->position;
     pf_state_close(&other);
     return status;
 }

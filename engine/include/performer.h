@@ -1,10 +1,11 @@
 /*
- * performer.h - the public interface of Performer, complete.
+ * performer.h - the public interface of Performer, in sections by noun. Kernels, and attention
+ * without a model around it, are its second half: performer_attention.h.
  *
  * Manners: a function that can fail returns a negative pf_status and leaves a message for
  * this thread (pf_last_error). A pointer-to-pointer first argument means the caller owns
- * what comes back and closes or releases it; close takes the address, clears it, and takes
- * NULL. A returned plain pointer is borrowed from its parent. The library never aborts,
+ * what comes back and closes, releases or frees it; close takes the address, clears it, and
+ * takes NULL. A returned plain pointer is borrowed from its parent. The library never aborts,
  * exits, prints, or changes the host's OpenMP, locale or signal settings.
  *
  * Engines don't see each other. An engine is used by one thread at a time. Shapes are
@@ -28,7 +29,23 @@ extern "C" {
 #define PF_VERSION_PATCH 0
 #define PF_MAX_RANK      8
 
-/* ---- status ------------------------------------------------------------------- */
+typedef struct pf_engine pf_engine;
+typedef struct pf_config pf_config;
+typedef struct pf_tensor pf_tensor;
+typedef struct pf_tape pf_tape;
+typedef struct pf_module pf_module;
+typedef struct pf_state pf_state;
+typedef struct pf_stream pf_stream;
+typedef struct pf_optimizer pf_optimizer;
+typedef struct pf_data pf_data;
+typedef struct {
+    const char *name;
+    pf_tensor *tensor;
+} pf_named;
+
+/* ---- status ----------------------------------------------------------------------------
+ * What a call says of its end: one of these, and in words, which name the place and what to do
+ * about it, pf_last_error. Whole numbers from 0 up are success, and often a result. */
 
 #define PF_STATUS_LIST(X)                                                                          \
     X(PF_OK, 0, "ok")                                                                              \
@@ -43,7 +60,6 @@ extern "C" {
     X(PF_ESTATE, -9, "not possible in this state (closed tape, used tensor)")                      \
     X(PF_ENUMERIC, -10, "a value that is not finite")                                              \
     X(PF_EHOST, -11, "a callback of the host failed")
-
 #define PF_STATUS_ENUM(name, value, text) name = (value),
 typedef enum { PF_STATUS_LIST(PF_STATUS_ENUM) PF_STATUS_LIMIT = -99 } pf_status;
 #undef PF_STATUS_ENUM
@@ -54,24 +70,12 @@ PF_API const char *pf_status_text(int status); /* "shapes don't fit" */
  * from 0 as in this header, or from `first`, for hosts whose users count otherwise. */
 PF_API const char *pf_last_error(void);
 PF_API const char *pf_last_error_from(int first);
-PF_API const char *pf_version(void);           /* "0.1.0" */
+PF_API const char *pf_version(void); /* "0.1.0" */
 PF_API uint32_t pf_abi_version(void);
 
-/* ---- engine ------------------------------------------------------------------- */
-
-typedef struct pf_engine pf_engine;
-typedef struct pf_tensor pf_tensor;
-typedef struct pf_tape pf_tape;
-typedef struct pf_module pf_module;
-typedef struct pf_optimizer pf_optimizer;
-typedef struct pf_state pf_state;
-typedef struct pf_stream pf_stream;
-typedef struct pf_config pf_config;
-typedef struct pf_data pf_data;
-typedef struct {
-    const char *name;
-    pf_tensor *tensor;
-} pf_named;
+/* ---- engine ----------------------------------------------------------------------------
+ * Everything lives in an engine: its memory, threads, random numbers and ops. Open one with its
+ * options, or NULL; what outlives it (tensors, modules) keeps its heap. */
 
 typedef enum { PF_CPU_GENERIC, PF_CPU_AVX2, PF_CPU_AVX512, PF_CPU_BEST = 99 } pf_cpu;
 typedef enum { PF_LOG_DEBUG, PF_LOG_INFO, PF_LOG_WARN, PF_LOG_SILENT } pf_log_level;
@@ -95,13 +99,8 @@ typedef struct {
     pf_log_level log_level;
     const void *cancel; /* const atomic_int *: non-zero stops long calls; NULL: never */
 } pf_options;
-
 #define PF_OPTIONS_DEFAULT                                                                         \
     { .size = sizeof(pf_options), .cpu = PF_CPU_BEST, .log_level = PF_LOG_INFO }
-
-PF_API int pf_engine_open(pf_engine **engine, const pf_options *options); /* NULL: defaults */
-PF_API void pf_engine_close(pf_engine **engine);
-PF_API void pf_seed(pf_engine *engine, uint64_t seed);
 
 typedef struct {
     size_t live, peak; /* bytes held, and their highest mark */
@@ -111,58 +110,58 @@ typedef struct {
     const char *cpu_name; /* "avx2" */
     const char *blas;     /* what the BLAS says of itself; asking loads it */
 } pf_info;
+
+PF_API int pf_engine_open(pf_engine **engine, const pf_options *options);
+PF_API void pf_engine_close(pf_engine **engine);
+PF_API void pf_seed(pf_engine *engine, uint64_t seed);
 PF_API void pf_engine_info(const pf_engine *engine, pf_info *info);
 /* The first two alone, at no cost. */
 PF_API void pf_engine_memory(const pf_engine *engine, size_t *live, size_t *peak);
 PF_API void pf_engine_reset_peak(pf_engine *engine);
 
-/* ---- plain data (options, config.json) ---------------------------------------- */
+/* ---- plain data ------------------------------------------------------------------------
+ * Options, descriptions, reports and config.json are trees of null, booleans, numbers, texts,
+ * lists and maps. A node owns its children; pf_config_free frees the tree. Setters copy keys and
+ * strings, and take ownership of child nodes (also on failure). NULL: out of memory. */
 
 typedef enum { PF_NULL, PF_BOOL, PF_NUMBER, PF_STRING, PF_LIST, PF_MAP } pf_config_kind;
 
-/* A config node owns its children; pf_config_free frees the tree. Setters copy keys and
- * strings, and take ownership of child nodes (also on failure). NULL out of memory. */
 PF_API pf_config *pf_config_new(pf_config_kind kind);
-PF_API void pf_config_free(pf_config *node);
-PF_API pf_config *pf_config_copy(const pf_config *node);
-PF_API pf_config_kind pf_config_kind_of(const pf_config *node);
-PF_API int pf_config_size(const pf_config *node); /* entries of a list or map */
-PF_API const char *pf_config_key(const pf_config *map, int index);
-PF_API pf_config *pf_config_at(const pf_config *node, int index);
-PF_API pf_config *pf_config_get(const pf_config *map, const char *key); /* NULL: absent */
-PF_API int pf_config_set(pf_config *map, const char *key, pf_config *child);
-PF_API int pf_config_push(pf_config *list, pf_config *child);
-PF_API int pf_config_set_number(pf_config *map, const char *key, double value);
-PF_API int pf_config_set_bool(pf_config *map, const char *key, bool value);
-PF_API int pf_config_set_string(pf_config *map, const char *key, const char *value);
 PF_API pf_config *pf_config_new_number(double value);
 PF_API pf_config *pf_config_new_bool(bool value);
 PF_API pf_config *pf_config_new_string(const char *value);
+PF_API pf_config *pf_config_copy(const pf_config *node);
+PF_API void pf_config_free(pf_config *node);
+PF_API pf_config_kind pf_config_kind_of(const pf_config *node);
 PF_API double pf_config_number(const pf_config *node);      /* number or bool, else 0 */
 PF_API const char *pf_config_string(const pf_config *node); /* string, else NULL */
-/* The one of n names that a mistyped word is nearest to (edit distance at most a third of the
- * longer one, a swap of neighbours counting once, case not at all), or NULL. */
-PF_API const char *pf_nearest(const char *word, const char *const *names, int n);
+PF_API int pf_config_size(const pf_config *node);           /* entries of a list or map */
+PF_API pf_config *pf_config_at(const pf_config *node, int index);
+PF_API const char *pf_config_key(const pf_config *map, int index);
+PF_API pf_config *pf_config_get(const pf_config *map, const char *key); /* NULL: absent */
+PF_API int pf_config_push(pf_config *list, pf_config *child);
+PF_API int pf_config_set(pf_config *map, const char *key, pf_config *child);
+PF_API int pf_config_set_number(pf_config *map, const char *key, double value);
+PF_API int pf_config_set_bool(pf_config *map, const char *key, bool value);
+PF_API int pf_config_set_string(pf_config *map, const char *key, const char *value);
 /* JSON text, both ways. The text is the caller's: free it with pf_text_free. */
 PF_API int pf_json_parse(pf_config **node, const char *text, size_t bytes);
 PF_API int pf_json_write(char **text, const pf_config *node, bool indent);
 PF_API void pf_text_free(char *text);
+/* The one of n names that a mistyped word is nearest to (edit distance at most a third of the
+ * longer one, a swap of neighbours counting once, case not at all), or NULL. */
+PF_API const char *pf_nearest(const char *word, const char *const *names, int n);
 
-/* One option of a layer or a kernel, as text. */
-struct pf_option_doc {
-    const char *name, *kind, *def, *choices, *doc;
-    bool required;
-};
-
-/* ---- tensors ------------------------------------------------------------------ */
+/* ---- tensors ---------------------------------------------------------------------------
+ * Counted arrays of numbers. New ones are contiguous; `empty` has undefined contents. An open
+ * tape owns what is made while it is open (pf_tensor_detach keeps one longer); rank 0 is a
+ * scalar. */
 
 typedef enum { PF_F32, PF_I32 } pf_dtype;
 
 PF_API const char *pf_dtype_name(pf_dtype dtype); /* "f32", "i32" */
 PF_API size_t pf_dtype_size(pf_dtype dtype);
 
-/* New tensors are contiguous; `empty` has undefined contents. An open tape owns what is
- * made while it is open (pf_tensor_detach keeps one longer); rank 0 is a scalar. */
 PF_API int pf_tensor_empty(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
                            const int64_t *shape);
 PF_API int pf_tensor_full(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
@@ -194,7 +193,9 @@ PF_API void *pf_tensor_data(pf_tensor *t); /* contiguous and alive tensors only,
 /* Text for people: shape, dtype and at most 6 edge values a dimension. pf_text_free. */
 PF_API int pf_tensor_show(char **text, const pf_tensor *t);
 
-/* ---- ops ---------------------------------------------------------------------- */
+/* ---- ops -------------------------------------------------------------------------------
+ * Whatever is computed is a call of an op: a row of the engine's table with inputs, attributes and
+ * outputs. Find its index by name, fill its attributes with their defaults, set some, apply it. */
 
 typedef enum {
     PF_ATTR_INT,
@@ -246,18 +247,20 @@ PF_API int pf_op_defaults(const pf_engine *engine, int index, pf_attr *attrs);
 PF_API int pf_op_apply(pf_engine *engine, int index, pf_tensor *const *inputs, int n_inputs,
                        const pf_attr *attrs, pf_tensor **outputs);
 
-/* ---- gradients ---------------------------------------------------------------- */
+/* ---- gradients -------------------------------------------------------------------------
+ * Leaves ask for a gradient; a tape records the ops that follow from them, walks back from a loss,
+ * and takes every tensor made under it along when it closes. */
 
 PF_API int pf_tensor_require_grad(pf_tensor *t, bool yes); /* f32 leaves */
 PF_API bool pf_tensor_requires_grad(const pf_tensor *t);
-PF_API int pf_tensor_grad(pf_tensor **grad, pf_engine *engine,
-                          pf_tensor *t); /* *grad NULL: none yet */
+/* *grad NULL: none yet. */
+PF_API int pf_tensor_grad(pf_tensor **grad, pf_engine *engine, pf_tensor *t);
 PF_API void pf_tensor_clear_grad(pf_tensor *t);
 PF_API int pf_tape_open(pf_tape **tape, pf_engine *engine);
 /* Adds dLoss/dleaf to every leaf's gradient. seed NULL: loss is a scalar, seed 1.
  * Walks once: activations are released on the way. */
 PF_API int pf_tape_backward(pf_tape *tape, pf_tensor *loss, const pf_tensor *seed);
-PF_API void pf_tape_close(pf_tape **tape); /* every tensor made under it dies */
+PF_API void pf_tape_close(pf_tape **tape);
 
 /* A computation that backward runs a second time instead of keeping what it made. `run` must do
  * the same both times: read the same numbers, draw no random ones but through ops, note nothing
@@ -287,27 +290,26 @@ PF_API int pf_gradcheck(pf_engine *engine,
                         void *context, pf_tensor *const *inputs, int n, uint64_t seed,
                         double *worst);
 
-/* ---- modules (layers and models) ---------------------------------------------- */
+/* ---- modules ---------------------------------------------------------------------------
+ * Layers and models: a module is a counted node {type, options, children} with named tensors.
+ * `options` is a map (borrowed); children are retained. Types and options: pf_describe. */
 
-/* A module is a node {type, options, children} with named parameters. Modules are
- * reference-counted. `options` is a map (borrowed); children are retained. */
 PF_API int pf_module_new(pf_module **module, pf_engine *engine, const char *type,
                          const pf_config *options, pf_module *const *children, int n_children);
+/* From {type, options, children} as plain data, and back. */
 PF_API int pf_module_build(pf_module **module, pf_engine *engine, const pf_config *tree);
-PF_API int pf_module_tree(pf_config **tree,
-                          const pf_module *module); /* {type, options, children} */
+PF_API int pf_module_tree(pf_config **tree, const pf_module *module);
 PF_API pf_module *pf_module_retain(pf_module *module);
 PF_API void pf_module_release(pf_module **module);
 PF_API const char *pf_module_type(const pf_module *module);
 PF_API const pf_config *pf_module_options(const pf_module *module);
 PF_API int pf_module_child_count(const pf_module *module);
 PF_API pf_module *pf_module_child(const pf_module *module, int index);
-
-/* Named tensors of the whole tree in walk order ("blocks.1.attention.query.weight").
+/* Named tensors of the whole tree in walk order ("blocks.1.attention.query.weight"), borrowed.
  * Parameters are trained; buffers (projections) are saved with them but not trained. */
 PF_API int pf_module_tensor_count(const pf_module *module);
 PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **name,
-                               pf_tensor **tensor, bool *trained); /* borrowed */
+                               pf_tensor **tensor, bool *trained);
 
 /* What a call is told beside its input, a line a field. The struct is made of this table, and so
  * is whatever copies, holds or reads a pass; a new field goes to the end.
@@ -339,19 +341,15 @@ PF_API int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module
 PF_API int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module *module,
                                      pf_tensor *x, pf_tensor *target, const pf_pass *pass,
                                      int64_t slices);
-/* One position: x (B, D) or ids (B); state from pf_module_state. */
-PF_API int pf_module_step(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
-                          pf_state *state);
-PF_API int pf_module_prefill(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
-                             pf_state *state);
-PF_API int pf_module_state(pf_state **state, pf_engine *engine, const pf_module *module, int batch);
 /* What follows training step `step`, counted from 1, and pf_optimizer_step does: draws a new
  * projection into every kernel whose `redraw` is due and adds them to *drawn (may be NULL), and
  * moves the tilts of softmax_plus on. */
 PF_API int pf_module_after_step(pf_engine *engine, pf_module *module, uint64_t step, int *drawn);
 
-/* A layer that lives in the host (or in Lua): forward and step call back. Its streaming state
+/* ---- layers of the host's --------------------------------------------------------------
+ * A layer that lives in the host (or in Lua): forward and step call back. Its streaming state
  * is a pointer of its own, NULL before the first step; a state must not outlive its module. */
+
 typedef struct {
     int (*forward)(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
                    pf_tensor **y);
@@ -381,20 +379,17 @@ typedef int (*pf_layer_resolver)(void *context, pf_engine *engine, const char *n
                                  pf_module *const *children, int n_children, pf_module **module);
 PF_API int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve, void *context);
 
-/* The table of layer types, for help, docs and errors. */
-typedef struct {
-    const char *type;
-    const char *doc;
-    const struct pf_option_doc *options;
-    int n_options;
-} pf_layer_info;
-PF_API int pf_layer_count(void);
-PF_API int pf_layer_at(int index, pf_layer_info *info);
+/* ---- streaming states ------------------------------------------------------------------
+ * What a model, or one attention (performer_attention.h), remembers of a sequence: constant
+ * bytes for linear attention; exact attention keeps keys and values and grows. A state is a
+ * batch of sequences in step. */
 
-/* ---- attention states --------------------------------------------------------- */
-
-/* Streaming state of linear attention, or of a whole model: constant bytes (exact attention
- * keeps keys and values and grows). A state is a batch of sequences in step. */
+PF_API int pf_module_state(pf_state **state, pf_engine *engine, const pf_module *module, int batch);
+PF_API int pf_module_prefill(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
+                             pf_state *state);
+/* One position: x (B, D) or ids (B). */
+PF_API int pf_module_step(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
+                          pf_state *state);
 PF_API void pf_state_close(pf_state **state);
 PF_API int64_t pf_state_bytes(const pf_state *state);
 PF_API int64_t pf_state_position(const pf_state *state); /* tokens seen */
@@ -404,327 +399,18 @@ PF_API int pf_state_fork(pf_state **copy, pf_engine *engine, const pf_state *sta
 /* Row b becomes what row rows[b] was (from 0, repeats allowed; n rows from now on): the
  * survivors of a beam search, or one prompt for many. When it fails, nothing has changed. */
 PF_API int pf_state_reorder(pf_engine *engine, pf_state *state, const int64_t *rows, int64_t n);
-/* `state` of one segment and `later` of the next one, seen from an empty start, become the
- * state of both. States of attention alone, with the same kernel. `later` stays. */
-PF_API int pf_state_merge(pf_engine *engine, pf_state *state, const pf_state *later);
-
-/* A state of attention alone. kernel: a map with `name` (a feature map, "exact", or "given":
- * q and k are features already) and options; projection as below, NULL where the
- * kernel has none. heads: of keys and values; q may have a multiple of them, a group of query
- * heads to one of keys. */
-typedef struct {
-    size_t size;
-    const pf_config *kernel;
-    pf_tensor *projection;
-    int64_t batch, heads, head_dim, value_dim;
-    pf_tensor *decay;       /* (heads): a key counts exp(-decay) less a token; NULL: none */
-    pf_tensor *fingerprint; /* numbers that tell kernels apart when states are merged or
-                               loaded; NULL: the engine's own. For "given" features */
-} pf_attention_state_options;
-PF_API int pf_attention_state_open(pf_state **state, pf_engine *engine,
-                                   const pf_attention_state_options *options);
-/* What it was opened with: kernel and tensors are borrowed. */
-PF_API int pf_attention_state_info(const pf_state *state, pf_attention_state_options *info);
-/* Fails, saying why, unless the state is one of these options (a size of 0: any). */
-PF_API int pf_attention_state_check(pf_engine *engine, const pf_state *state,
-                                    const pf_attention_state_options *options);
-/* q, k (B, H, L, d), v (B, H, L, dv) -> out (B, H, L, dv): causal attention to everything
- * the state has seen and to the new keys; moves the state on. step: L = 1, O(r dv) a head. */
-PF_API int pf_attention_prefill(pf_tensor **out, pf_engine *engine, pf_state *state, pf_tensor *q,
-                                pf_tensor *k, pf_tensor *v);
-PF_API int pf_attention_step(pf_tensor **out, pf_engine *engine, pf_state *state, pf_tensor *q,
-                             pf_tensor *k, pf_tensor *v);
-
 /* Files of states: safetensors with all that the state is made of, a checksum, and whose it
- * is; what is loaded goes on with the same bits. A file of attention alone holds its kernel
- * and projection. options NULL: a state as the file says; else it must be of these options
- * (pf_attention_state_check). A file that can't be taken fails with PF_EFORMAT. */
-PF_API int pf_state_save(pf_engine *engine, const pf_state *state, const char *path);
-PF_API int pf_state_load(pf_state **state, pf_engine *engine, const char *path,
-                         const pf_attention_state_options *options);
-/* What such a file holds, to be kept within another (a host layer's save_state): tensors for
- * pf_named_free, which are the state's own until it moves on, and a map of texts; and back. */
-PF_API int pf_state_pack(pf_engine *engine, const pf_state *state, pf_named **tensors, int *n,
-                         pf_config **metadata);
-PF_API int pf_state_unpack(pf_state **state, pf_engine *engine, const pf_named *tensors, int n,
-                           const pf_config *metadata);
-/* The same for a model's state, which belongs to this model with these weights alone. */
+ * is; what is loaded goes on with the same bits. A model's state belongs to this model with
+ * these weights alone. A file that can't be taken fails with PF_EFORMAT. */
 PF_API int pf_module_state_save(pf_engine *engine, const pf_module *module, const pf_state *state,
                                 const char *path);
 PF_API int pf_module_state_load(pf_state **state, pf_engine *engine, const pf_module *module,
                                 const char *path);
 
-/* A softmax over a set of items, each a key (d) and, with value_dim > 0, a value: one pass over
- * the items, then O(m (d + value_dim)) a query, whatever their number. Estimates are those of
- * the kernel: of softmax maps with x = scale q (default scale d^(-1/4), so that x.y is
- * q.k / sqrt(d); scale 1 for q.k itself, T^(-1/2) for a temperature T). Not differentiable.
- * kernel: name and options of a map ("identity" when keys and queries are features already);
- * projection (features, dim), NULL where the kernel has none. */
-typedef struct pf_items pf_items;
-typedef struct {
-    size_t size;
-    const pf_config *kernel;
-    pf_tensor *projection;
-    int64_t dim, value_dim;
-} pf_items_options;
-PF_API int pf_items_open(pf_items **items, pf_engine *engine, const pf_items_options *options);
-PF_API void pf_items_close(pf_items **items);
-/* keys (n, dim), values (n, value_dim) or NULL without values. All or, on failure, none: rows
- * that are not finite are refused. remove takes out what was added before, by the same keys and
- * values; what is left is as exact as if the others had never been there, to about 1e-9 a
- * removed item of its size. Removing more items than the set has of a size fails. */
-PF_API int pf_items_add(pf_items *items, pf_engine *engine, const pf_tensor *keys,
-                        const pf_tensor *values);
-PF_API int pf_items_remove(pf_items *items, pf_engine *engine, const pf_tensor *keys,
-                           const pf_tensor *values);
-/* queries (n, dim) -> (n): log of the sum of exp(x.y) over the items; -inf without items, and
- * where no item is in reach (the estimate is below 2^-80 of the largest possible). */
-PF_API int pf_items_log_partition(pf_tensor **out, pf_items *items, pf_engine *engine,
-                                  const pf_tensor *queries);
-/* (n, value_dim): the mean of the values, weighed by the softmax; 0 where log_partition is -inf. */
-PF_API int pf_items_expectation(pf_tensor **out, pf_items *items, pf_engine *engine,
-                                const pf_tensor *queries);
-/* queries (n, dim), keys (k, dim) -> (n, k): exp(x.y - log_partition), x.y being exact for
- * softmax maps: near 1 the estimate of the partition may make it a little more than 1.
- * PF_ITEMS_ESTIMATE: exp(x.y) estimated by the features too, then they sum to 1 over the set;
- * always so for other maps. PF_ITEMS_LOG: logarithms. */
-enum { PF_ITEMS_ESTIMATE = 1, PF_ITEMS_LOG = 2 };
-PF_API int pf_items_probability(pf_tensor **out, pf_items *items, pf_engine *engine,
-                                const pf_tensor *queries, const pf_tensor *keys, unsigned flags);
-PF_API int64_t pf_items_count(const pf_items *items);
-PF_API int64_t pf_items_bytes(const pf_items *items); /* what it holds; does not grow with N */
-
-/* Attention weights of chosen queries and keys, without the (Lq, Lk) array: w_ij, the share of
- * value j in output i of attention with these options. q (B, H, Lq, d), k (B, H, Lk, d);
- * positions count from 0. Chosen:
- *   rows only      (B, H, n_rows, Lk); with top > 0 the largest `top` of each, and positions
- *   columns only   (B, H, Lq, n_columns)
- *   both           (B, H, n_rows, n_columns), or, paired, (B, H, n): rows[i] with columns[i]
- * O(L m) time and, beside the results, O(L) memory a head (exact: quadratic time). */
-typedef struct {
-    size_t size;
-    const pf_config *kernel;       /* name and options of a map, or name "exact" */
-    pf_tensor *projection;         /* (features, d) or (H, features, d) */
-    pf_tensor *mask;               /* (B, Lk) of 1 keep, 0 not there; NULL */
-    bool causal;                   /* Lq = Lk */
-    const int64_t *rows, *columns; /* NULL: all */
-    int64_t n_rows, n_columns;
-    bool paired;
-    int64_t top; /* at most Lk; where fewer keys are seen, weight 0, position -1 */
-} pf_weights_options;
-/* positions (B, H, n_rows, top) i32 with top > 0; entropy (B, H, n_rows) in nats, with rows
- * only, where it is not NULL. */
-PF_API int pf_attention_weights(pf_tensor **weights, pf_tensor **positions, pf_tensor **entropy,
-                                pf_engine *engine, pf_tensor *q, pf_tensor *k,
-                                const pf_weights_options *options);
-
-/* The feature maps and the options of a kernel, for help, docs and checks. */
-typedef struct {
-    const char *name, *doc;
-    bool softmax, positive, tilted; /* tilted: takes a tilt, as softmax_plus does */
-    double eps;
-    bool regular; /* rows of norm sqrt(d), so a little biased */
-    int width;    /* feature columns a projection */
-} pf_map_info;
-PF_API int pf_map_info_at(int index, pf_map_info *info); /* PF_ENOTFOUND past the last */
-PF_API int pf_kernel_option_at(int index, struct pf_option_doc *option);
-/* Checks a kernel's options (name included) for heads of head_dim; fails with the reason. */
-PF_API int pf_kernel_check(const pf_config *kernel, int64_t head_dim);
-/* What they come to, with presets and defaults filled in: phi = ratio f(W scale q) + eps. */
-typedef struct {
-    int64_t features; /* m; 0: not projected */
-    double scale, ratio, eps, tilt;
-} pf_kernel_settings;
-PF_API int pf_kernel_settle(const pf_config *kernel, int64_t head_dim,
-                            pf_kernel_settings *settings);
-/* Draws the kernel's projection for `heads` heads, of its options' seed and layer (epoch 0):
- * (heads, features, head_dim), or (features, head_dim) where it is not per_head or heads is 0;
- * *projection NULL for a kernel that is not projected. *factors (factors may be NULL): favor's
- * input of that name, of a Hadamard product that is worth them, else NULL. */
-PF_API int pf_kernel_project(pf_tensor **projection, pf_tensor **factors, pf_engine *engine,
-                             const pf_config *kernel, int64_t head_dim, int64_t heads);
-/* The tilt A of softmax_plus with the least error where |x + y|^2 has the mean s, x and y being
- * scaled queries and keys (FAVOR++, arXiv 2205.15317): 0 for s = 0, and falling. */
-PF_API double pf_kernel_best_tilt(double s, int64_t head_dim);
-
-/* What theory says of a softmax kernel's estimate phi(x).phi(y) of exp(x.y), with x = scale q
- * and y = scale k: its error relative to exp(x.y), at most 1e300. */
-typedef struct {
-    double rel_mse;         /* mean square error with independent rows: for "softmax"
-                               (exp(|x + y|^2) - 1) / features */
-    double coupled_rel_mse; /* with the rows as the kernel draws them: orthogonal rows and those
-                               of a simplex err less */
-    double bias;            /* relative bias; not 0 for rows of norm sqrt(d) only */
-} pf_prediction;
-/* sum = |x + y|^2, difference = |x - y|^2. Fails for maps that estimate no exp(x.y). */
-PF_API int pf_kernel_predict(pf_prediction *prediction, const pf_config *kernel, int64_t head_dim,
-                             double sum, double difference);
-
-/* The error on real queries and keys, over pairs of sampled ones: at most 4 batch items, `rows`
- * evenly spaced queries and keys of each, every query with every key. */
-typedef struct {
-    size_t size;
-    bool causal;                 /* keys up to the query only */
-    int64_t rows;                /* 0: 32; at most 256 */
-    int draws;                   /* projections to measure with, of epochs 0, 1 ...; 0: theory */
-    const pf_tensor *projection; /* measure with this one alone instead; NULL */
-    const double *tilt;          /* of each head; NULL: the kernel's */
-} pf_survey_options;
-/* One head. What is 0 without draws stands last. */
-typedef struct {
-    int64_t pairs;
-    double query, key;                           /* mean |x|^2, |y|^2 */
-    double sum, difference;                      /* mean |x + y|^2, |x - y|^2 */
-    double median, largest;                      /* of |x + y|^2 */
-    pf_prediction mean;                          /* over pairs: the longest are most of it */
-    pf_prediction middle;                        /* of the pair of median |x + y|^2 */
-    double measured_rel_mse, measured_deviation; /* and its standard error */
-    double bias, bias_sigma; /* relative, and in standard errors over the draws */
-} pf_survey;
-/* q (B, H, Lq, d), k (B, Hk, Lk, d) -> heads[0 .. n-1], n = H. */
-PF_API int pf_kernel_survey(pf_survey *heads, int n, pf_engine *engine, const pf_config *kernel,
-                            const pf_tensor *q, const pf_tensor *k,
-                            const pf_survey_options *options);
-
-/* What the queries and keys of softmax attention were when a training step last looked (every
- * 16th of pf_pass.step does, and one with pf_pass.watch), and the error that theory tells. One
- * line a head, in walk order; layers that no step has looked at have none. */
-typedef struct {
-    char layer[96]; /* its path, "blocks.1.attention"; "" for the module itself */
-    int head;       /* from 0 */
-    const char *map;
-    int64_t features;
-    uint64_t step;              /* when it looked */
-    double query, key, sum;     /* mean |x|^2, |y|^2 and |x + y|^2, in the map's scale */
-    double median;              /* of |x + y|^2 */
-    pf_prediction mean, middle; /* over the pairs; of the median one */
-} pf_attention_line;
-PF_API int pf_module_attention_count(const pf_module *module);
-PF_API int pf_module_attention_at(const pf_module *module, int index, pf_attention_line *line);
-
-/* The sequence length from which on linear attention with r feature columns is faster than
- * exact attention, forward and backward: what a layer's attention "auto" goes by. Between the
- * rows of a table, measured by `performer bench crossover`, its logarithm is interpolated. */
-typedef struct {
-    int64_t head_dim, features; /* d, r */
-    bool causal;
-    double length;
-} pf_crossover_row;
-PF_API int pf_crossover_length(double *length, const pf_engine *engine, int64_t head_dim,
-                               int64_t features, bool causal);
-PF_API int pf_crossover_at(const pf_engine *engine, int index,
-                           pf_crossover_row *row); /* PF_ENOTFOUND past the last */
-/* table: {rows: [{head_dim, features, causal, length}]}, every head_dim with every features;
- * copied. NULL: the one that is built in. */
-PF_API int pf_crossover_use(pf_engine *engine, const pf_config *table);
-
-/* Projection (features, head_dim), or (heads, features, head_dim) for heads > 0, keyed by
- * (seed, layer, head, epoch): the same key gives the same bits. NULL takes the first choice. */
-typedef struct {
-    size_t size;
-    int64_t features, head_dim, heads;
-    uint64_t seed, layer, epoch;
-    const char *rows;  /* "orthogonal" in blocks of head_dim, "iid", "hadamard", "simplex" */
-    const char *norms; /* "chi" (of Gaussian rows), "sqrt_d" (SMREG) */
-} pf_projection_options;
-PF_API int pf_projection_draw(pf_tensor **projection, pf_engine *engine,
-                              const pf_projection_options *options);
-/* The same draw, rows "hadamard", in its factors: favor's input `factors`, for products in
- * O(features log head_dim). (blocks, rounds + 1, head_dim), or (heads, ...). */
-PF_API int pf_projection_factors(pf_tensor **factors, pf_engine *engine,
-                                 const pf_projection_options *options);
-
-/* ---- training ----------------------------------------------------------------- */
-
-/* The table of optimizers as plain data: [{name, doc, options: [{name, kind, default, choices, doc,
- * required}]}], defaults as text; the first is meant where no type is given. */
-PF_API int pf_optimizer_describe(pf_config **list);
-/* options: `type`, a name of that table, and options of its row. */
-PF_API int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *module,
-                            const pf_config *options);
-/* One step, then clears the gradients and does what follows (pf_module_after_step). lr < 0: the
- * optimizer's own. clip 0: none. *norm (may be NULL): gradient norm before clipping. A norm that is
- * not finite fails with PF_ENUMERIC and changes nothing. */
-PF_API int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
-                             double *norm);
-PF_API uint64_t pf_optimizer_steps(const pf_optimizer *optimizer);
-PF_API int pf_optimizer_drawn(const pf_optimizer *optimizer); /* projections, in the last step */
-PF_API void pf_optimizer_close(pf_optimizer **optimizer);
-/* Linear warm-up, then cosine from peak to floor at `steps`. step counts from 1. */
-PF_API double pf_schedule_cosine(uint64_t step, uint64_t warmup, uint64_t steps, double peak,
-                                 double floor);
-
-/* ---- files -------------------------------------------------------------------- */
-
-PF_API int pf_safetensors_save(pf_engine *engine, const char *path, const pf_named *tensors, int n,
-                               const pf_config *metadata);
-/* *tensors: an array of n entries owned by the caller (pf_named_free). */
-PF_API int pf_safetensors_load(pf_engine *engine, const char *path, pf_named **tensors, int *n,
-                               pf_config **metadata);
-PF_API void pf_named_free(pf_named *tensors, int n);
-/* {tensors: [{name, dtype, shape, bytes}], params, bytes, metadata} of a safetensors file, a
- * checkpoint folder or a run folder; of folders also checkpoint (the path), config, state,
- * tokenizer. Reads headers and small files only. */
-PF_API int pf_inspect(pf_config **info, pf_engine *engine, const char *path);
-
-/* Saves model, optimizer (may be NULL) and `state` (a map, may be NULL) to the folder
- * dir/step-N: written beside, synced, renamed; then LATEST. Keeps the newest `keep` and
- * the one BEST names (keep 0: all). pf_checkpoint_load takes a run folder or a checkpoint
- * folder, verifies the manifest, and falls back to the previous good one with a warning;
- * "DIR/BEST" means the one that mark names, and no other. Results that are not wanted take
- * NULL. Taking the optimizer means going on with the training: the engine's seed and random
- * state become the checkpoint's. `state` comes back with its step. */
-PF_API int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step, pf_module *module,
-                              const pf_optimizer *optimizer, const pf_config *state,
-                              const pf_config *tokenizer, int keep);
-PF_API int pf_checkpoint_load(pf_engine *engine, const char *dir, pf_module **module,
-                              pf_optimizer **optimizer, pf_config **state, pf_config **tokenizer);
-/* The same into a model (and optimizer, or NULL) that stand already: of the same tensors. */
-PF_API int pf_checkpoint_restore(pf_engine *engine, const char *dir, pf_module *module,
-                                 pf_optimizer *optimizer, pf_config **state, pf_config **tokenizer);
-PF_API int pf_checkpoint_mark(const char *dir, const char *mark, uint64_t step); /* "BEST" */
-PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir);
-
-/* ---- text and sequences ------------------------------------------------------- */
-
-/* type "byte" or "protein"; vocabularies are fixed. */
-PF_API int pf_tokenizer_size(const char *type); /* < 0: no such tokenizer */
-PF_API int
-pf_tokenizer_special(const char *type,
-                     const char *name); /* "begin" "end" "mask" "pad" "unknown"; < 0: has none */
-PF_API int pf_tokenizer_encode(const char *type, const char *text, size_t bytes, int32_t *ids,
-                               size_t *n);
-PF_API int pf_tokenizer_decode(const char *type, const int32_t *ids, size_t n, char *text,
-                               size_t *bytes);
-
-/* A data set: a FASTA or text file read, deduplicated, split and tokenized.
- * options: path, format "auto|fasta|text", length (row), valid_fraction, seed. */
-typedef struct {
-    int64_t documents, duplicates, tokens, rows; /* of the split */
-    const char *format, *tokenizer;
-} pf_data_info;
-typedef enum { PF_TRAIN, PF_VALID, PF_ALL } pf_split;
-PF_API int pf_data_open(pf_data **data, pf_engine *engine, const pf_config *options);
-PF_API void pf_data_close(pf_data **data);
-PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *info);
-/* Batch `index` of `batch` rows: input, target (B, L) i32 (target -1: not counted),
- * documents (B, L) i32. Training batches go through the rows in an order keyed by
- * (seed, pass); valid ones in file order, *rows tells how many are real. masked: BERT's
- * 15 % with 80/10/10; else the target is the next token. */
-typedef struct {
-    pf_tensor *input, *target, *documents, *mask;
-    int64_t rows, tokens;
-} pf_batch;
-PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
-                         uint64_t index, int64_t rows, bool masked, uint64_t seed);
-PF_API void pf_batch_release(pf_batch *batch);
-/* One document of a split: name (borrowed) and ids with begin and end. */
-PF_API int pf_data_document(pf_tensor **ids, const char **name, pf_engine *engine, pf_data *data,
-                            pf_split split, int64_t index);
-/* Counts of each token, and of each token after each token (vocab x vocab), on a split. */
-PF_API int pf_data_counts(const pf_data *data, pf_split split, double *unigram, double *bigram);
-
-/* ---- streaming a model -------------------------------------------------------- */
+/* ---- streams ---------------------------------------------------------------------------
+ * A language model that reads and writes: a stream feeds ids, keeps the logits that stand, and
+ * samples from them. It runs one sequence, or `batch` of them in step; ids and samples are
+ * (batch, ...). */
 
 typedef struct {
     size_t size;
@@ -734,7 +420,6 @@ typedef struct {
     uint64_t seed;
 } pf_sampling;
 
-/* A stream runs one sequence, or `batch` of them in step; ids and samples are (batch, ...). */
 PF_API int pf_stream_open(pf_stream **stream, pf_engine *engine, pf_module *model);
 PF_API int pf_stream_open_batch(pf_stream **stream, pf_engine *engine, pf_module *model,
                                 int64_t batch);
@@ -761,12 +446,119 @@ PF_API int pf_stream_load(pf_stream **stream, pf_engine *engine, pf_module *mode
                           const char *path);
 PF_API void pf_stream_close(pf_stream **stream);
 
-/* ---- benchmarks' own yardstick ------------------------------------------------ */
+/* ---- training --------------------------------------------------------------------------
+ * A step is: open a tape, forward, loss, backward, pf_optimizer_step. An optimizer's options are
+ * `type`, a name of pf_describe's `optimizers` (the first, where none is given), and options of
+ * its row. */
 
-/* Median seconds of C = A B (m x k by k x n; transposes as given) on one thread. */
+PF_API int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *module,
+                            const pf_config *options);
+/* One step, then clears the gradients and does what follows (pf_module_after_step). lr < 0: the
+ * optimizer's own. clip 0: none. *norm (may be NULL): gradient norm before clipping. A norm that is
+ * not finite fails with PF_ENUMERIC and changes nothing. */
+PF_API int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
+                             double *norm);
+PF_API uint64_t pf_optimizer_steps(const pf_optimizer *optimizer);
+PF_API int pf_optimizer_drawn(const pf_optimizer *optimizer); /* projections, in the last step */
+PF_API void pf_optimizer_close(pf_optimizer **optimizer);
+/* Linear warm-up, then cosine from peak to floor at `steps`. step counts from 1. */
+PF_API double pf_schedule_cosine(uint64_t step, uint64_t warmup, uint64_t steps, double peak,
+                                 double floor);
+
+/* ---- files -----------------------------------------------------------------------------
+ * Tensors lie in safetensors files; a model is a checkpoint folder of them with its config, and a
+ * run is a folder of checkpoints. Files are written beside, synced, renamed. */
+
+PF_API int pf_safetensors_save(pf_engine *engine, const char *path, const pf_named *tensors, int n,
+                               const pf_config *metadata);
+/* *tensors: an array of n entries owned by the caller (pf_named_free). */
+PF_API int pf_safetensors_load(pf_engine *engine, const char *path, pf_named **tensors, int *n,
+                               pf_config **metadata);
+PF_API void pf_named_free(pf_named *tensors, int n);
+/* {tensors: [{name, dtype, shape, bytes}], params, bytes, metadata} of a safetensors file, a
+ * checkpoint folder or a run folder; of folders also checkpoint (the path), config, state,
+ * tokenizer. Reads headers and small files only. */
+PF_API int pf_inspect(pf_config **info, pf_engine *engine, const char *path);
+
+/* Saves model, optimizer (may be NULL) and `state` (a map, may be NULL) to the folder dir/step-N,
+ * then LATEST. Keeps the newest `keep` and the one BEST names (keep 0: all). */
+PF_API int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step, pf_module *module,
+                              const pf_optimizer *optimizer, const pf_config *state,
+                              const pf_config *tokenizer, int keep);
+/* Takes a run folder or a checkpoint folder, verifies the manifest, and falls back to the previous
+ * good one with a warning; "DIR/BEST" means the one that mark names, and no other. Results that
+ * are not wanted take NULL. Taking the optimizer means going on with the training: the engine's
+ * seed and random state become the checkpoint's. `state` comes back with its step. */
+PF_API int pf_checkpoint_load(pf_engine *engine, const char *dir, pf_module **module,
+                              pf_optimizer **optimizer, pf_config **state, pf_config **tokenizer);
+/* The same into a model (and optimizer, or NULL) that stand already: of the same tensors. */
+PF_API int pf_checkpoint_restore(pf_engine *engine, const char *dir, pf_module *module,
+                                 pf_optimizer *optimizer, pf_config **state, pf_config **tokenizer);
+PF_API int pf_checkpoint_mark(const char *dir, const char *mark, uint64_t step); /* "BEST" */
+PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir);
+
+/* ---- data ------------------------------------------------------------------------------
+ * Texts and sequences as token ids: a tokenizer of a fixed vocabulary, and a data set, a FASTA or
+ * text file that is read, deduplicated, split, tokenized and cut into batches. */
+
+/* type: "byte" or "protein". < 0: no such tokenizer. */
+PF_API int pf_tokenizer_size(const char *type);
+/* name: "begin", "end", "mask", "pad", "unknown". < 0: has none. */
+PF_API int pf_tokenizer_special(const char *type, const char *name);
+PF_API int pf_tokenizer_encode(const char *type, const char *text, size_t bytes, int32_t *ids,
+                               size_t *n);
+PF_API int pf_tokenizer_decode(const char *type, const int32_t *ids, size_t n, char *text,
+                               size_t *bytes);
+
+typedef enum { PF_TRAIN, PF_VALID, PF_ALL } pf_split;
+typedef struct {
+    int64_t documents, duplicates, tokens, rows; /* of the split */
+    const char *format, *tokenizer;
+} pf_data_info;
+/* options: path, format "auto|fasta|text", length (row), valid_fraction, seed. */
+PF_API int pf_data_open(pf_data **data, pf_engine *engine, const pf_config *options);
+PF_API void pf_data_close(pf_data **data);
+PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *info);
+/* A batch: input, target (-1: not counted) and documents (B, L) i32; `rows` of it are real. */
+typedef struct {
+    pf_tensor *input, *target, *documents, *mask;
+    int64_t rows, tokens;
+} pf_batch;
+/* Batch `index` of so many rows. Training batches go through the rows in an order keyed by (seed,
+ * pass), others in file order. masked: BERT's 15 % with 80/10/10; else the target is the next
+ * token. */
+PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
+                         uint64_t index, int64_t rows, bool masked, uint64_t seed);
+PF_API void pf_batch_release(pf_batch *batch);
+/* One document of a split: name (borrowed) and ids with begin and end. */
+PF_API int pf_data_document(pf_tensor **ids, const char **name, pf_engine *engine, pf_data *data,
+                            pf_split split, int64_t index);
+/* Counts of each token, and of each token after each token (vocab x vocab), on a split. */
+PF_API int pf_data_counts(const pf_data *data, pf_split split, double *unigram, double *bigram);
+
+/* ---- describe --------------------------------------------------------------------------
+ * All that has a name, as plain data to be freed: what help, docs, command lines and bindings are
+ * made from. engine NULL: without the ops, all else being the same in every engine. A map of
+ *   ops         [{name, args, results, doc, min_inputs, max_inputs, outputs, differentiable,
+ *                 attrs: [{name, kind, default, required, choices, doc}]}], in order of index
+ *   layers      [{type, doc, options}]
+ *   kernel      {options}
+ *   maps        [{name, doc, softmax: estimates exp(x.y), positive, tilted, regular: rows of norm
+ *                 sqrt(d), eps, width: features a projection}], the names that a kernel takes
+ *   attention   [{name, doc, takes_kernel, streams, state_grows, carries: a state to a later call,
+ *                 trains_in_parts, tells_weights, auto: "auto" may choose it}]
+ *   optimizers  [{name, doc, options}]
+ * where options are [{name, kind: int, number, bool, string or tree, default: as text, required,
+ * choices: "a|b|c" where there are some, doc}]. */
+PF_API int pf_describe(pf_config **tree, pf_engine *engine);
+
+/* ---- yardstick -------------------------------------------------------------------------
+ * What benchmarks hold their figures against: median seconds of C = A B (m x k by k x n;
+ * transposes as given) on one thread, and monotonic seconds. */
+
 PF_API int pf_bench_gemm(pf_engine *engine, int64_t m, int64_t n, int64_t k, bool ta, bool tb,
                          int repeats, double *seconds);
-PF_API double pf_clock(void); /* monotonic seconds */
+PF_API double pf_clock(void);
 
 #ifdef __cplusplus
 }

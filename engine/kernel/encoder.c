@@ -1,145 +1,110 @@
 /*
- * encoder.c - rows through the feature map, with their true size: what items, weights and
- * log-partitions share (partition.h). Encodes blocks of rows as the operator does, so features
- * have the same meaning everywhere.
+ * encoder.c - see encoder.h. What must hold: the bits of a row's features do not depend on the
+ * rows beside it, and the matrix or the factors are taken by what the encoder was opened for,
+ * never by how many rows a call brings.
  */
 #include <math.h>
 #include <string.h>
 
-#include "partition.h"
+#include "encoder.h"
 
-int pf_encoder_open(pf_encoder *e, pf_engine *engine, const pf_kernel *kernel, const pf_tensor *W,
-                    const pf_tensor *tilt, int64_t d) {
-    const pf_map *map = kernel->map;
-    *e = (pf_encoder){
-        .kern = engine->kern, .map = map, .d = d, .m = d, .scale = (float)kernel->scale};
-    if (W) {
-        e->m = W->shape[W->rank - 2];
-        e->w = pf_f32(W);
-        e->w_head = W->rank == 3 ? e->m * d : 0;
-    }
-    if (map->tilted) {
-        e->tilted = kernel->tilt;
-        e->tilt = tilt ? pf_f32(tilt) : NULL;
-    }
-    e->args = pf_map_args_of(map, e->kern, e->m, kernel->eps, kernel->ratio);
-    e->r = e->args.r;
-    return 0;
+void pf_encoding_of(pf_encoding *n, const pf_kernel *kernel, const pf_kern *kern) {
+    const pf_kernel_spec *spec = &kernel->spec;
+    const pf_tensor *W = kernel->projection, *factors = kernel->factors;
+    *n = (pf_encoding){.kern = kern,
+                       .map = spec->map,
+                       .d = spec->head_dim,
+                       .m = W ? W->shape[W->rank - 2] : spec->head_dim,
+                       .scale = (float)spec->scale,
+                       .projected = W != NULL,
+                       .tilt = spec->tilt};
+    n->args = pf_map_args_of(spec->map, kern, n->m, spec->eps, spec->ratio);
+    n->r = n->args.r;
+    if (W) n->w = pf_f32(W);
+    if (W && W->rank == 3) n->w_head = n->m * n->d;
+    if (factors) n->factors = pf_f32(factors);
+    if (factors && factors->rank == 4) n->factors_head = factors->stride[0];
+    if (kernel->tilts) n->tilts = pf_f32(kernel->tilts);
+}
+
+void pf_encoding_given(pf_encoding *n, const pf_kern *kern, int64_t r, float scale) {
+    *n = (pf_encoding){.kern = kern, .map = &pf_map_given, .d = r, .m = r, .r = r, .scale = scale};
+    n->args = pf_map_args_of(n->map, kern, r, 0, 1);
 }
 
 static float *carve(void **scratch, int64_t n) {
     return pf_carve(scratch, (size_t)n * sizeof(float));
 }
 
-/* Cuts the work space; with *scratch NULL-based it only measures. */
-static void carve_all(pf_encoded *block, const pf_encoder *e, bool backward, void **scratch) {
-    enum { B = PF_PROBE_BLOCK };
-    block->x = carve(scratch, B * e->d);
-    block->half = carve(scratch, B);
-    block->f = carve(scratch, B * e->r);
-    block->shift = carve(scratch, B);
-    block->bias = carve(scratch, e->map->tilted ? e->m : 0);
-    block->panel = carve(scratch, PF_PANEL);
-    block->u = backward && e->map->needs_u ? carve(scratch, B * e->m) : NULL;
-    block->df = backward ? carve(scratch, B * e->r) : NULL;
-    block->coef = backward ? carve(scratch, B) : NULL;
+/* Cuts the work space, and opens the projector; with e->w NULL both only measure. */
+static void carve_all(pf_encoder *e, const pf_encoding *n, int64_t rows, const float *factors,
+                      float *panel, void **scratch) {
+    bool pull = e->use & PF_ENCODE_PULL, one = e->use & PF_ENCODE_ONE;
+    e->bias = n->map->tilted ? carve(scratch, n->m) : NULL;
+    e->u = pull && n->map->needs_u && n->projected ? carve(scratch, rows * n->m) : NULL;
+    if (!n->projected || one) return;
+    e->strips = e->use & PF_ENCODE_MANY ? carve(scratch, pf_packed_floats(n->m, n->d)) : NULL;
+    pf_projector_open(&e->projector, n->kern, n->m, n->d, e->w, factors, panel, scratch);
 }
 
-size_t pf_encoded_bytes(const pf_encoder *e, bool backward) {
-    pf_encoded block;
+size_t pf_encoder_bytes(const pf_encoding *n, int64_t rows, unsigned use) {
+    pf_encoder e = {.use = use};
     void *end = NULL;
-    carve_all(&block, e, backward, &end);
+    carve_all(&e, n, rows, n->factors, NULL, &end);
     return (size_t)(uintptr_t)end;
 }
 
-void pf_encoded_open(pf_encoded *block, const pf_encoder *e, int64_t head, bool backward,
-                     void **scratch) {
-    *block = (pf_encoded){.encoder = e, .args = e->args};
-    block->w = e->w ? e->w + head * e->w_head : NULL;
-    carve_all(block, e, backward, scratch);
-    double tilt = e->tilt ? (double)e->tilt[head] : e->tilted;
-    if (block->w && tilt != 0) pf_map_tilt(&block->args, tilt, block->w, e->d, block->bias);
+void pf_encoder_open(pf_encoder *e, const pf_encoding *n, int64_t head, int64_t rows, unsigned use,
+                     float *panel, void **scratch) {
+    *e = (pf_encoder){.of = n, .args = n->args, .use = use};
+    e->w = n->projected ? n->w + head * n->w_head : NULL;
+    const float *factors = n->factors ? n->factors + head * n->factors_head : NULL;
+    carve_all(e, n, rows, factors, panel, scratch);
+    if (e->strips) pf_projector_pack(&e->projector, e->strips);
+    if (!n->map->tilted) return;
+    double tilt = n->tilts ? (double)n->tilts[head] : n->tilt;
+    pf_map_tilt(&e->args, tilt, e->w, n->d, e->bias);
 }
 
-void pf_encode_load(pf_encoded *block, const float *x, int64_t stride, const int64_t *at,
-                    int64_t first, int64_t n) {
-    const pf_encoder *e = block->encoder;
-    block->rows = pf_block_rows(e->kern, n, PF_PROBE_BLOCK);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t row = at ? at[first + i] : first + i;
-        e->kern->scale(e->d, e->scale, x + row * stride, block->x + i * e->d);
+/* u (rows, m; ldu) <- x W^T, or x itself. */
+static void project(const pf_encoder *e, int64_t rows, const float *x, float *u, int64_t ldu) {
+    const pf_encoding *n = e->of;
+    for (int64_t i = 0; !e->w && i < rows; i++) {
+        memcpy(u + i * ldu, x + i * n->d, (size_t)n->d * sizeof(float));
     }
-    memset(block->x + n * e->d, 0, (size_t)((block->rows - n) * e->d) * sizeof(float));
+    if (!e->w) return;
+    if (!(e->use & PF_ENCODE_ONE)) {
+        pf_project(&e->projector, rows, x, u, ldu);
+        return;
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        n->kern->gemv(n->m, n->d, e->w, n->d, x + i * n->d, NULL, u + i * ldu);
+    }
 }
 
-void pf_encode(pf_encoded *block, pf_side side, const float *x, int64_t stride, const int64_t *at,
-               int64_t first, int64_t n) {
-    const pf_encoder *e = block->encoder;
-    pf_encode_load(block, x, stride, at, first, n);
-    int64_t C = block->rows;
-    if (block->w) {
-        pf_block_gemm(e->kern, false, true, C, e->m, e->d, block->x, e->d, block->w, e->d, 0,
-                      block->f, e->r, block->panel);
+void pf_encode(const pf_encoder *e, pf_side side, int64_t rows, const float *x, const float *half,
+               float *f, float *shift) {
+    project(e, rows, x, f, e->of->r);
+    e->of->map->encode(&e->args, side, rows, e->of->r, f, half, shift);
+}
+
+/* The projected rows again, for maps whose derivative can't be read off the features. */
+static const float *input_of(const pf_encoder *e, int64_t rows, const float *x) {
+    if (!e->of->map->needs_u) return NULL;
+    if (!e->w) return x;
+    project(e, rows, x, e->u, e->of->m);
+    return e->u;
+}
+
+void pf_encode_pull(const pf_encoder *e, pf_side side, int64_t rows, const float *f, const float *c,
+                    const float *z, float *df, float *coef, float *x) {
+    const pf_encoding *n = e->of;
+    const float one = 1;
+    n->map->pull(&e->args, side, rows, n->r, f, input_of(e, rows, x), c, z, df, coef);
+    n->kern->rows_scale(rows, n->d, coef, 1, x, n->d, false, x, n->d);
+    if (e->w) {
+        pf_project_back(&e->projector, rows, df, n->r, x);
     } else {
-        for (int64_t i = 0; i < C; i++) {
-            memcpy(block->f + i * e->r, block->x + i * e->d, (size_t)e->d * sizeof(float));
-        }
+        n->kern->rows_scale(rows, n->d, &one, 0, df, n->r, true, x, n->d);
     }
-    for (int64_t i = 0; i < C; i++) {
-        block->half[i] = 0.5f * e->kern->sumsq(e->d, block->x + i * e->d);
-        if (!block->u) continue;
-        memcpy(block->u + i * e->m, block->f + i * e->r, (size_t)e->m * sizeof(float));
-    }
-    e->map->encode(&block->args, side, C, e->r, block->f, block->half, block->shift);
-}
-
-void pf_encode_pull(pf_encoded *block, pf_side side, int64_t n, float *to, int64_t stride) {
-    const pf_encoder *e = block->encoder;
-    int64_t C = block->rows, d = e->d;
-    memset(block->df + n * e->r, 0, (size_t)((C - n) * e->r) * sizeof(float));
-    e->map->pull(&block->args, side, C, e->r, block->f, block->u, NULL, NULL, block->df,
-                 block->coef);
-    for (int64_t i = 0; i < C; i++) {
-        e->kern->scale(d, block->coef[i], block->x + i * d, block->x + i * d);
-    }
-    if (block->w) {
-        pf_block_gemm(e->kern, false, false, C, d, e->m, block->df, e->r, block->w, d, 1, block->x,
-                      d, block->panel);
-    } else {
-        for (int64_t i = 0; i < n; i++) {
-            e->kern->axpy(d, 1, block->df + i * e->r, block->x + i * d);
-        }
-    }
-    for (int64_t i = 0; i < n; i++) {
-        e->kern->scale(d, e->scale, block->x + i * d, to + i * stride);
-    }
-}
-
-int pf_probe_kernel(pf_kernel *kernel, bool *exact, const pf_config *options, const pf_tensor *W,
-                    int64_t head_dim, const char *where) {
-    *exact = false;
-    const pf_config *named = options ? pf_config_get(options, "name") : NULL;
-    const char *name = named ? pf_config_string(named) : NULL;
-    if (name && strcmp(name, "exact") == 0) {
-        const pf_config *scale = pf_config_get(options, "scale");
-        *exact = true;
-        *kernel = (pf_kernel){.map = &pf_map_given, .head_dim = head_dim};
-        kernel->scale =
-            pf_map_scale(&pf_map_softmax, scale ? pf_config_number(scale) : 0, head_dim);
-        return W ? pf_fail(PF_EINVAL, "%s: exact takes no projection", where) : 0;
-    }
-    PF_TRY(pf_kernel_resolve(kernel, options, head_dim));
-    if (!W && kernel->map->softmax) {
-        return pf_fail(PF_EINVAL, "%s: the kernel needs a projection", where);
-    }
-    if (!W) return 0;
-    PF_TRY(pf_tensor_check(W, PF_F32, where, "projection"));
-    if ((W->rank == 2 || W->rank == 3) && W->shape[W->rank - 1] == head_dim &&
-        W->shape[W->rank - 2] >= 1) {
-        return 0;
-    }
-    return pf_fail(PF_ESHAPE,
-                   "%s: projection is %s, must be (features, %lld) or (heads, "
-                   "features, %lld)",
-                   where, pf_shape_of(W), (long long)head_dim, (long long)head_dim);
 }

@@ -13,14 +13,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "map.h"
+#include "kernel.h"
 
 enum { ITEMS = 4, ROWS = 32, MOST_ROWS = 256 };
 
+/* One head. What is 0 without draws stands last. */
+typedef struct {
+    int64_t pairs;
+    double query, key;                           /* mean |x|^2, |y|^2 */
+    double sum, difference;                      /* mean |x + y|^2, |x - y|^2 */
+    double median, largest;                      /* of |x + y|^2 */
+    pf_prediction mean;                          /* over pairs: the longest are most of it */
+    pf_prediction middle;                        /* of the pair of median |x + y|^2 */
+    double measured_rel_mse, measured_deviation; /* and its standard error */
+    double bias, bias_sigma;                     /* relative, and in standard errors */
+} head_report;
+
 typedef struct {
     pf_engine *engine;
-    pf_kernel kernel;
-    pf_survey *heads;
+    pf_kernel_spec spec;
+    head_report *heads;
     const pf_tensor *q, *k;
     const double *tilt; /* (H), or NULL: the kernel's */
     int64_t H, d, m, r, items, nq, nk;
@@ -41,7 +53,7 @@ static bool sees(const survey *s, int64_t i, int64_t j) {
 static void load(const survey *s, const pf_tensor *t, int64_t item, int64_t head, int64_t at,
                  double *x) {
     const float *row = pf_f32(t) + item * t->stride[0] + head * t->stride[1] + at * t->stride[2];
-    for (int64_t i = 0; i < s->d; i++) x[i] = s->kernel.scale * (double)row[i * t->stride[3]];
+    for (int64_t i = 0; i < s->d; i++) x[i] = s->spec.scale * (double)row[i * t->stride[3]];
 }
 
 /* x (nq, d), y (nk, d) of sampled item `n`; grouped keys: head h has keys h / (H / Hk). */
@@ -72,15 +84,15 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static pf_kernel kernel_of(const survey *s, int64_t head) {
-    pf_kernel kernel = s->kernel;
-    if (s->tilt) kernel.tilt = s->tilt[head];
-    return kernel;
+static pf_kernel_spec spec_of(const survey *s, int64_t head) {
+    pf_kernel_spec spec = s->spec;
+    if (s->tilt) spec.tilt = s->tilt[head];
+    return spec;
 }
 
-static void add_pair(pf_survey *h, const pf_kernel *kernel, double sum, double difference) {
+static void add_pair(head_report *h, const pf_kernel_spec *spec, double sum, double difference) {
     pf_prediction p;
-    pf_kernel_error(&p, kernel, sum, difference);
+    pf_kernel_error(&p, spec, sum, difference);
     h->pairs++;
     h->sum += sum, h->difference += difference;
     h->largest = fmax(h->largest, sum);
@@ -90,7 +102,7 @@ static void add_pair(pf_survey *h, const pf_kernel *kernel, double sum, double d
 }
 
 /* Sums over pairs become means; the pair of median |x + y|^2 is predicted too. */
-static void conclude(const survey *s, pf_survey *h, const pf_kernel *kernel, double *sums) {
+static void conclude(const survey *s, head_report *h, const pf_kernel_spec *spec, double *sums) {
     double n = (double)pf_max(h->pairs, 1), rows = (double)(s->items * s->nq),
            keys = (double)(s->items * s->nk);
     h->query /= fmax(rows, 1), h->key /= fmax(keys, 1);
@@ -101,15 +113,15 @@ static void conclude(const survey *s, pf_survey *h, const pf_kernel *kernel, dou
     h->median = sums[h->pairs / 2];
     /* |x|^2 + |y|^2 is one for both, so the typical |x - y|^2 lies as far on the other side. */
     double other = fmax(h->sum + h->difference - h->median, 0);
-    pf_kernel_error(&h->middle, kernel, h->median, other);
+    pf_kernel_error(&h->middle, spec, h->median, other);
 }
 
 /* One head: everything but what is measured. scratch: x, y. */
 static void predict_task(void *context, int64_t head, void *scratch) {
     const survey *s = context;
     double *x = scratch, *y = x + s->nq * s->d, *sums = s->pair + head * s->items * s->nq * s->nk;
-    pf_survey *h = &s->heads[head];
-    pf_kernel kernel = kernel_of(s, head);
+    head_report *h = &s->heads[head];
+    pf_kernel_spec spec = spec_of(s, head);
     for (int64_t n = 0; n < s->items; n++) {
         load_item(s, n, head, x, y);
         for (int64_t i = 0; i < s->nq; i++) h->query += dot(s->d, x + i * s->d, x + i * s->d);
@@ -121,11 +133,11 @@ static void predict_task(void *context, int64_t head, void *scratch) {
                 const double *b = y + j * s->d;
                 double lengths = dot(s->d, a, a) + dot(s->d, b, b), product = 2 * dot(s->d, a, b);
                 sums[h->pairs] = square_of(lengths + product);
-                add_pair(h, &kernel, square_of(lengths + product), square_of(lengths - product));
+                add_pair(h, &spec, square_of(lengths + product), square_of(lengths - product));
             }
         }
     }
-    conclude(s, h, &kernel, sums);
+    conclude(s, h, &spec, sums);
 }
 
 /* ---- measuring ---- */
@@ -192,13 +204,15 @@ static void welford(double value, double n, double *mean, double *spread) {
 static void measure_task(void *context, int64_t head, void *scratch) {
     const survey *s = context;
     trial t;
-    pf_survey *h = &s->heads[head];
+    head_report *h = &s->heads[head];
     double error = 0, square = 0, pairs = (double)pf_max(h->pairs, 1);
     carve_trial(s, &t, scratch);
-    const float *w = pf_f32(s->projection) + (s->projection->rank == 3 ? head * s->m * s->d : 0);
+    const pf_tensor *W = s->projection; /* of every head, of every key head, or one */
+    int64_t own = W->rank == 3 ? head / (s->H / W->shape[0]) : 0;
+    const float *w = pf_f32(W) + own * s->m * s->d;
     pf_map_args args =
-        pf_map_args_of(s->kernel.map, s->engine->kern, s->m, s->kernel.eps, s->kernel.ratio);
-    if (s->kernel.map->tilted) pf_map_tilt(&args, kernel_of(s, head).tilt, w, s->d, t.bias);
+        pf_map_args_of(s->spec.map, s->engine->kern, s->m, s->spec.eps, s->spec.ratio);
+    if (s->spec.map->tilted) pf_map_tilt(&args, spec_of(s, head).tilt, w, s->d, t.bias);
     for (int64_t n = 0; n < s->items; n++) {
         load_item(s, n, head, t.x, t.y);
         define_rows(s, &t, &args, w, s->nq, t.x, t.fq, t.top_q);
@@ -213,29 +227,87 @@ static void measure_task(void *context, int64_t head, void *scratch) {
 static void conclude_measuring(const survey *s) {
     double n = (double)s->draw;
     for (int64_t i = 0; i < s->H; i++) {
-        pf_survey *h = &s->heads[i];
+        head_report *h = &s->heads[i];
         double of_mean = n > 1 ? sqrt(h->bias_sigma / (n * (n - 1))) : 0;
         h->measured_deviation = n > 1 ? sqrt(h->measured_deviation / (n * (n - 1))) : 0;
         h->bias_sigma = of_mean > 0 ? h->bias / of_mean : 0;
     }
 }
 
-static int measure(survey *s, const pf_survey_options *o) {
+/* draws: projections of epochs 0, 1 ...; a given one is measured once. */
+static int measure(survey *s, pf_kernel *kernel, int draws) {
     trial t;
-    int draws = o->projection ? 1 : o->draws, status = 0;
+    int status = PF_OK;
     size_t bytes = carve_trial(s, &t, NULL);
+    pf_kernel *bound = NULL;
+    bool given = s->spec.rows == PF_ROWS_GIVEN;
+    if (given) {
+        PF_TRY(pf_kernel_bind(&bound, s->engine, kernel, s->d, s->k->shape[1]));
+        s->projection = pf_tensor_retain(bound->projection);
+        pf_kernel_release(&bound);
+        draws = 1;
+    }
     for (int i = 0; i < draws && status >= 0; i++) {
         s->draw = i + 1;
-        if (o->projection) {
-            status = pf_tensor_compact(&s->projection, s->engine, o->projection);
-        } else {
-            status = pf_kernel_draw(&s->projection, s->engine, &s->kernel, s->H, 0, (uint64_t)i);
-        }
+        if (!given) status = pf_kernel_draw(&s->projection, s->engine, &s->spec, s->H, (uint64_t)i);
         if (status >= 0) status = pf_parallel(s->engine, s->H, bytes, measure_task, s);
     }
     pf_tensor_release(&s->projection);
-    if (status >= 0 && draws > 0) conclude_measuring(s);
+    if (status >= 0) conclude_measuring(s);
     return status;
+}
+
+/* ---- the report ---- */
+
+typedef struct {
+    const char *name;
+    double value;
+} number;
+
+static int put_numbers(pf_config *map, const number *list, int n) {
+    for (int i = 0; i < n; i++) PF_TRY(pf_config_set_number(map, list[i].name, list[i].value));
+    return PF_OK;
+}
+
+int pf_prediction_report(pf_config *map, const char *name, const pf_prediction *p) {
+    pf_config *own = pf_config_new(PF_MAP);
+    number list[] = {
+        {"rel_mse", p->rel_mse}, {"coupled_rel_mse", p->coupled_rel_mse}, {"bias", p->bias}};
+    int status = own ? put_numbers(own, list, PF_COUNT(list)) : PF_ENOMEM;
+    if (status >= 0) return pf_config_set(map, name, own);
+    pf_config_free(own);
+    return status;
+}
+
+static int report_head(pf_config *map, const head_report *h, bool measured) {
+    number list[] = {{"pairs", (double)h->pairs},
+                     {"query", h->query},
+                     {"key", h->key},
+                     {"sum", h->sum},
+                     {"difference", h->difference},
+                     {"median", h->median},
+                     {"largest", h->largest},
+                     {"measured_rel_mse", h->measured_rel_mse},
+                     {"measured_deviation", h->measured_deviation},
+                     {"bias", h->bias},
+                     {"bias_sigma", h->bias_sigma}};
+    PF_TRY(put_numbers(map, list, measured ? PF_COUNT(list) : PF_COUNT(list) - 4));
+    PF_TRY(pf_prediction_report(map, "mean", &h->mean));
+    return pf_prediction_report(map, "middle", &h->middle);
+}
+
+static int report(pf_config *list, const survey *s, bool measured) {
+    for (int64_t h = 0; h < s->H; h++) {
+        pf_config *map = pf_config_new(PF_MAP);
+        if (!map) return PF_ENOMEM;
+        int status = report_head(map, &s->heads[h], measured);
+        if (status < 0) {
+            pf_config_free(map);
+            return status;
+        }
+        PF_TRY(pf_config_push(list, map));
+    }
+    return PF_OK;
 }
 
 /* ---- checks ---- */
@@ -246,7 +318,7 @@ static int check_rows(const pf_tensor *q, const pf_tensor *k, bool causal) {
     if (q->rank == 4 && k->rank == 4 && q->shape[0] == k->shape[0] && k->shape[1] > 0 &&
         q->shape[1] % k->shape[1] == 0 && q->shape[3] == k->shape[3] && q->shape[3] > 0 &&
         (!causal || q->shape[2] == k->shape[2])) {
-        return 0;
+        return PF_OK;
     }
     return pf_fail(PF_ESHAPE,
                    "survey: q is %s and k is %s; they must be (B, H, Lq, d) and "
@@ -254,54 +326,40 @@ static int check_rows(const pf_tensor *q, const pf_tensor *k, bool causal) {
                    pf_shape_of(q), pf_shape_of(k), causal ? ", with Lq = Lk where causal" : "");
 }
 
-static int check_projection(const survey *s, const pf_tensor *w) {
-    if (!w) return 0;
-    PF_TRY(pf_tensor_check(w, PF_F32, "survey", "projection"));
-    bool fits = (w->rank == 2 || (w->rank == 3 && w->shape[0] == s->H)) &&
-                w->shape[w->rank - 1] == s->d && w->shape[w->rank - 2] == s->m;
-    if (fits) return 0;
-    return pf_fail(PF_ESHAPE,
-                   "survey: projection is %s, must be (%lld, %lld), or (heads, %lld, "
-                   "%lld)",
-                   pf_shape_of(w), (long long)s->m, (long long)s->d, (long long)s->m,
-                   (long long)s->d);
-}
-
-/* Sizes, and the heads zeroed. */
-static int prepare(survey *s, const pf_survey_options *o, int n) {
+static void fill_sizes(survey *s, const pf_survey_options *o) {
     int64_t rows = o->rows > 0 ? pf_min(o->rows, MOST_ROWS) : ROWS;
     s->H = s->q->shape[1], s->d = s->q->shape[3];
-    s->m = s->kernel.features, s->r = s->m * s->kernel.map->width;
+    s->m = s->spec.features, s->r = s->m * s->spec.map->width;
     s->items = pf_min(s->q->shape[0], ITEMS);
     s->nq = pf_min(s->q->shape[2], rows), s->nk = pf_min(s->k->shape[2], rows);
-    if (n != s->H) {
-        return pf_fail(PF_EINVAL, "survey: room for %d heads, q has %lld", n, (long long)s->H);
-    }
-    if (!s->kernel.map->softmax) {
-        return pf_fail(PF_EINVAL,
-                       "survey: '%s' features estimate no exp(x.y), so there is no "
-                       "error to tell; softmax features do",
-                       s->kernel.map->name);
-    }
-    memset(s->heads, 0, (size_t)n * sizeof *s->heads);
-    return check_projection(s, o->projection);
 }
 
-int pf_kernel_survey(pf_survey *heads, int n, pf_engine *engine, const pf_config *kernel,
-                     const pf_tensor *q, const pf_tensor *k, const pf_survey_options *options) {
+static int run(survey *s, pf_kernel *kernel, int draws) {
+    size_t bytes = (size_t)((s->nq + s->nk) * s->d) * sizeof(double);
+    PF_TRY(pf_parallel(s->engine, s->H, bytes, predict_task, s));
+    return draws > 0 && s->items > 0 ? measure(s, kernel, draws) : PF_OK;
+}
+
+int pf_kernel_survey(pf_config **heads, pf_engine *engine, pf_kernel *kernel, const pf_tensor *q,
+                     const pf_tensor *k, const pf_survey_options *options) {
     pf_survey_options o = {0};
     if (options) memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
-    survey s = {
-        .engine = engine, .heads = heads, .q = q, .k = k, .causal = o.causal, .tilt = o.tilt};
+    survey s = {.engine = engine, .q = q, .k = k, .causal = o.causal, .tilt = o.tilt};
+    *heads = NULL;
     PF_TRY(check_rows(q, k, o.causal));
-    PF_TRY(pf_kernel_resolve(&s.kernel, kernel, q->shape[3]));
-    PF_TRY(prepare(&s, &o, n));
-    size_t bytes = (size_t)(s.H * s.items * s.nq * s.nk) * sizeof(double);
-    s.pair = pf_heap_alloc(engine->heap, bytes);
+    PF_TRY(pf_kernel_spec_for(&s.spec, kernel, q->shape[3], "survey"));
+    fill_sizes(&s, &o);
+    size_t pairs = (size_t)(s.H * s.items * s.nq * s.nk) * sizeof(double);
+    size_t bytes = pairs + (size_t)s.H * sizeof *s.heads;
+    s.pair = pf_heap_zalloc(engine->heap, bytes);
     if (!s.pair) return PF_ENOMEM;
-    int status =
-        pf_parallel(engine, s.H, (size_t)((s.nq + s.nk) * s.d) * sizeof(double), predict_task, &s);
+    s.heads = (head_report *)((char *)s.pair + pairs);
+    *heads = pf_config_new(PF_LIST);
+    int status = *heads ? run(&s, kernel, o.draws) : PF_ENOMEM;
+    if (status >= 0) status = report(*heads, &s, o.draws > 0);
     pf_heap_free(engine->heap, s.pair, bytes);
-    if (status < 0 || s.items == 0) return status;
-    return measure(&s, &o);
+    if (status >= 0) return status;
+    pf_config_free(*heads);
+    *heads = NULL;
+    return status;
 }

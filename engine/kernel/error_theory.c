@@ -23,7 +23,7 @@
  */
 #include <math.h>
 
-#include "map.h"
+#include "kernel.h"
 
 /* Beyond this |x + y|^2 every number is at its limit. */
 static const double too_far = 600, limit = 1e300;
@@ -53,7 +53,7 @@ static double series(double a, double b, double x, double drop) {
     return sum * exp(scale - drop);
 }
 
-static bool is_trig(const pf_kernel *k) { return k->map->width == 2 && !k->map->positive; }
+static bool is_trig(const pf_kernel_spec *k) { return k->map->width == 2 && !k->map->positive; }
 
 /* log of (1-4A)^d (1-8A)^(-d/2) exp(2 (1-4A) s / (1-8A) - s); infinite from A = 1/8 on. */
 static double tilted_log(double tilt, double d, double s) {
@@ -63,14 +63,14 @@ static double tilted_log(double tilt, double d, double s) {
 }
 
 /* Chi norms; s = |x + y|^2, for trig |x - y|^2. */
-static one_row chi_row(const pf_kernel *k, double s) {
+static one_row chi_row(const pf_kernel_spec *k, double s) {
     if (k->map->width == 2) return (one_row){2 * pow(sinh(s / 2), 2), 0};
     if (!k->map->tilted) return (one_row){expm1(s), 0};
     return (one_row){expm1(tilted_log(k->tilt, (double)k->head_dim, s)), 0};
 }
 
 /* Norms sqrt(d). */
-static one_row fixed_row(const pf_kernel *k, double s) {
+static one_row fixed_row(const pf_kernel_spec *k, double s) {
     double d = (double)k->head_dim, sign = is_trig(k) ? -1 : 1;
     double mean = series(0, d / 2, sign * s * d / 4, sign * s / 2);
     double square = series(0, d / 2, sign * s * d, sign * s);
@@ -83,7 +83,7 @@ static one_row fixed_row(const pf_kernel *k, double s) {
 enum { ANGLES = 32 };
 
 /* E[Z Z'] of two rows at an angle of cosine c, for Z an exponential of w.v. */
-static double pair_mean(const pf_kernel *k, double s, double c) {
+static double pair_mean(const pf_kernel_spec *k, double s, double c) {
     double d = (double)k->head_dim, sign = is_trig(k) ? -1 : 1, sum = 0, weight = 0;
     if (k->norms == PF_NORMS_SQRT_D) return series(0, d / 2, sign * s * d / 2 * (1 + c), sign * s);
     if (c == 0) return series(d, d / 2, sign * s / 2, sign * s);
@@ -96,7 +96,7 @@ static double pair_mean(const pf_kernel *k, double s, double c) {
 }
 
 /* n (n - 1) ordered pairs of one block of n rows: the sum of E[Z Z'] - E[Z]^2. */
-static double block_excess(const pf_kernel *k, double mean, double s, int64_t n) {
+static double block_excess(const pf_kernel_spec *k, double mean, double s, int64_t n) {
     if (n < 2) return 0;
     double c = k->rows == PF_ROWS_SIMPLEX ? -1 / (double)(n - 1) : 0;
     double pair = pair_mean(k, s, c);
@@ -105,7 +105,7 @@ static double block_excess(const pf_kernel *k, double mean, double s, int64_t n)
 }
 
 /* The same over all blocks. */
-static double coupled_excess(const pf_kernel *k, double mean, double s) {
+static double coupled_excess(const pf_kernel_spec *k, double mean, double s) {
     int64_t d = k->head_dim;
     if (k->rows == PF_ROWS_IID || k->rows == PF_ROWS_GIVEN) return 0;
     return (double)(k->features / d) * block_excess(k, mean, s, d) +
@@ -116,7 +116,8 @@ static double coupled_excess(const pf_kernel *k, double mean, double s) {
  * and the series of trig have no digits left. */
 static const double coupled_until = 20;
 
-void pf_kernel_error(pf_prediction *p, const pf_kernel *kernel, double sum, double difference) {
+void pf_kernel_error(pf_prediction *p, const pf_kernel_spec *kernel, double sum,
+                     double difference) {
     double s = is_trig(kernel) ? difference : sum, m = (double)kernel->features;
     bool fixed = kernel->norms == PF_NORMS_SQRT_D;
     *p = (pf_prediction){limit, limit, 0};
@@ -133,25 +134,16 @@ void pf_kernel_error(pf_prediction *p, const pf_kernel *kernel, double sum, doub
 
 /* ---- public ---- */
 
-int pf_kernel_predict(pf_prediction *prediction, const pf_config *kernel, int64_t head_dim,
+int pf_kernel_predict(pf_prediction *prediction, const pf_kernel *kernel, int64_t head_dim,
                       double sum, double difference) {
-    pf_kernel resolved;
-    PF_TRY(pf_kernel_resolve(&resolved, kernel, head_dim));
-    if (!resolved.map->softmax) {
-        return pf_fail(PF_EINVAL,
-                       "predict: '%s' features estimate no exp(x.y), so there is no "
-                       "error to tell; softmax features do",
-                       resolved.map->name);
-    }
-    if (resolved.head_dim < 1) {
-        return pf_fail(PF_EINVAL, "predict: the kernel has no head_dim");
-    }
+    pf_kernel_spec spec;
+    PF_TRY(pf_kernel_spec_for(&spec, kernel, head_dim, "predict"));
     if (!(sum >= 0) || !(difference >= 0)) {
         return pf_fail(PF_EINVAL,
                        "predict: |x + y|^2 (%g) and |x - y|^2 (%g) must be numbers "
                        "from 0 on",
                        sum, difference);
     }
-    pf_kernel_error(prediction, &resolved, sum, difference);
-    return 0;
+    pf_kernel_error(prediction, &spec, sum, difference);
+    return PF_OK;
 }

@@ -1,12 +1,12 @@
 /*
- * maps.c - the list of feature maps, and what a kernel's options mean. pf_kernel_options is
- * the one source of names, defaults and ranges for C, Lua and the command line.
+ * kernel_options.c - the list of feature maps, and what a kernel's options mean.
+ * pf_kernel_option_table is the one source of names, defaults and ranges for C, Lua and the
+ * command line.
  */
 #include <math.h>
 #include <string.h>
 
-#include "map.h"
-#include "projector.h"
+#include "kernel.h"
 
 static const pf_map *const maps[] = {
 #define PF_MAP(name) &pf_map_##name,
@@ -20,7 +20,7 @@ const char pf_map_names[] = ""
 #undef PF_MAP
     ;
 
-const pf_option_info pf_kernel_options[] = {
+const pf_option_info pf_kernel_option_table[] = {
     {.name = "name",
      .kind = PF_OPT_STRING,
      .string = "softmax",
@@ -28,7 +28,7 @@ const pf_option_info pf_kernel_options[] = {
 #define PF_MAP(name) #name ", "
 #include "maps.def"
 #undef PF_MAP
-            "or, in a layer or a state, exact"},
+            "or one of the host's own (nn.attention's option attention says which attention)"},
     {.name = "preset",
      .kind = PF_OPT_STRING,
      .string = "own",
@@ -106,9 +106,7 @@ const pf_option_info pf_kernel_options[] = {
      .number = 1,
      .doc = "a projection of its own for every head; false: one for all"},
 };
-const int pf_kernel_option_count = PF_COUNT(pf_kernel_options);
-
-int pf_map_count(void) { return PF_COUNT(maps); }
+const int pf_kernel_option_count = PF_COUNT(pf_kernel_option_table);
 
 const pf_map *pf_map_at(int index) {
     return index >= 0 && index < PF_COUNT(maps) ? maps[index] : NULL;
@@ -132,40 +130,55 @@ static int unknown_map(const char *name) {
 }
 
 /* Features of the kernel after its options `project` and `features`; 0: not projected. */
-static int resolve_features(pf_kernel *kernel, const pf_config *options, const pf_preset *preset) {
+static int resolve_features(pf_kernel_spec *spec, const pf_config *options,
+                            const pf_preset *preset) {
     const pf_config *given = pf_config_get(options, "project");
-    bool project = given ? pf_config_number(given) != 0 : kernel->features > 0 || preset->project;
-    if (kernel->map->softmax && !project) {
+    bool project = given ? pf_config_number(given) != 0 : spec->features > 0 || preset->project;
+    if (spec->map->softmax && !project) {
         return pf_fail(PF_EINVAL, "kernel: %s has no form without a projection (project = false)",
-                       kernel->map->name);
+                       spec->map->name);
     }
-    if (!project) kernel->features = 0;
-    if (project && kernel->features == 0) kernel->features = preset->features;
-    return 0;
+    if (!project) spec->features = 0;
+    if (project && spec->features == 0) spec->features = preset->features;
+    return PF_OK;
 }
 
 /* What only some maps have. */
-static int resolve_map(pf_kernel *kernel) {
-    const pf_map *map = kernel->map;
-    if (map->regular) kernel->norms = PF_NORMS_SQRT_D;
-    if (map->tilted && kernel->norms != PF_NORMS_CHI) {
+static int resolve_map(pf_kernel_spec *spec) {
+    const pf_map *map = spec->map;
+    if (map->regular) spec->norms = PF_NORMS_SQRT_D;
+    if (map->tilted && spec->norms != PF_NORMS_CHI) {
         return pf_fail(PF_EINVAL,
                        "kernel: %s is unbiased for Gaussian rows only; rows of norm "
                        "sqrt(d) are softmax_reg",
                        map->name);
     }
-    if (map->tilted || kernel->tilt == 0) return 0;
+    if (map->tilted || spec->tilt == 0) return PF_OK;
     return pf_fail(PF_EINVAL, "kernel: %s takes no tilt; softmax_plus does", map->name);
 }
 
-int pf_kernel_resolve(pf_kernel *kernel, const pf_config *options, int64_t head_dim) {
-    PF_TRY(pf_config_check(options, pf_kernel_options, pf_kernel_option_count, "kernel"));
-#define NUMBER(name) pf_config_number_of(options, pf_kernel_options, pf_kernel_option_count, name)
+/* A `handle` (registry.c) is no option: it says which open kernel these options are of. */
+static int check_options(const pf_config *options) {
+    if (!options || !pf_config_get(options, "handle")) {
+        return pf_config_check(options, pf_kernel_option_table, pf_kernel_option_count, "kernel");
+    }
+    pf_config *own = pf_config_copy(options);
+    if (!own) return pf_fail(PF_ENOMEM, "kernel: no memory for the options");
+    pf_config_remove(own, "handle");
+    int status = pf_config_check(own, pf_kernel_option_table, pf_kernel_option_count, "kernel");
+    pf_config_free(own);
+    return status;
+}
+
+int pf_kernel_resolve(pf_kernel_spec *spec, const pf_config *options, int64_t head_dim) {
+    PF_TRY(check_options(options));
+#define NUMBER(name)                                                                               \
+    pf_config_number_of(options, pf_kernel_option_table, pf_kernel_option_count, name)
 #define CHOICE(name, choices)                                                                      \
-    pf_choice_place(choices,                                                                       \
-                    pf_config_string_of(options, pf_kernel_options, pf_kernel_option_count, name))
+    pf_choice_place(choices, pf_config_string_of(options, pf_kernel_option_table,                  \
+                                                 pf_kernel_option_count, name))
     const char *name =
-        pf_config_string_of(options, pf_kernel_options, pf_kernel_option_count, "name");
+        pf_config_string_of(options, pf_kernel_option_table, pf_kernel_option_count, "name");
     int64_t own = (int64_t)NUMBER("head_dim");
     if (own != 0 && head_dim != 0 && own != head_dim) {
         return pf_fail(PF_EINVAL, "kernel: head_dim is %lld, but the heads are %lld wide",
@@ -175,8 +188,9 @@ int pf_kernel_resolve(pf_kernel *kernel, const pf_config *options, int64_t head_
     if (!map) return unknown_map(name);
     int64_t d = head_dim ? head_dim : own;
     pf_preset preset = pf_preset_of(
-        pf_config_string_of(options, pf_kernel_options, pf_kernel_option_count, "preset"), map, d);
-    *kernel = (pf_kernel){
+        pf_config_string_of(options, pf_kernel_option_table, pf_kernel_option_count, "preset"), map,
+        d);
+    *spec = (pf_kernel_spec){
         .map = map,
         .features = (int64_t)NUMBER("features"),
         .head_dim = d,
@@ -185,6 +199,7 @@ int pf_kernel_resolve(pf_kernel *kernel, const pf_config *options, int64_t head_
         .eps = NUMBER("eps") < 0 ? preset.eps : NUMBER("eps"),
         .tilt = NUMBER("tilt"),
         .seed = (uint64_t)NUMBER("seed"),
+        .layer = (uint64_t)NUMBER("layer"),
         .redraw = (int64_t)NUMBER("redraw"),
         .rows = (pf_row_kind)CHOICE("rows", PF_ROWS_CHOICES),
         .norms = (pf_norm_kind)CHOICE("norms", PF_NORMS_CHOICES),
@@ -192,93 +207,25 @@ int pf_kernel_resolve(pf_kernel *kernel, const pf_config *options, int64_t head_
     };
 #undef CHOICE
 #undef NUMBER
-    if (kernel->rows == PF_ROWS_GIVEN && kernel->redraw > 0) {
+    if (spec->rows == PF_ROWS_GIVEN && spec->redraw > 0) {
         return pf_fail(PF_EINVAL, "kernel: a given projection is not drawn again; leave out "
                                   "redraw");
     }
-    PF_TRY(resolve_features(kernel, options, &preset));
-    return resolve_map(kernel);
+    PF_TRY(resolve_features(spec, options, &preset));
+    return resolve_map(spec);
 }
 
-static pf_drawing drawing_of(const pf_kernel *kernel, const pf_engine *engine, int64_t heads,
-                             uint64_t layer, uint64_t epoch) {
-    return (pf_drawing){
-        .features = kernel->features,
-        .head_dim = kernel->head_dim,
-        .heads = kernel->per_head ? heads : 0,
-        .seed = kernel->seed ? kernel->seed : engine->seed,
-        .layer = layer,
-        .epoch = epoch,
-        .rows = kernel->rows,
-        .norms = kernel->norms,
-    };
-}
-
-int pf_kernel_factors(pf_tensor **factors, pf_engine *engine, const pf_kernel *kernel,
-                      int64_t heads, uint64_t layer, uint64_t epoch) {
-    if (kernel->features == 0 || kernel->rows != PF_ROWS_HADAMARD) return 0;
-    if (!pf_projector_factored(kernel->features, kernel->head_dim)) return 0;
-    pf_drawing drawing = drawing_of(kernel, engine, heads, layer, epoch);
-    if (*factors) return pf_factors_fill(*factors, engine, &drawing);
-    return pf_factors_make(factors, engine, &drawing);
-}
-
-int pf_kernel_draw(pf_tensor **projection, pf_engine *engine, const pf_kernel *kernel,
-                   int64_t heads, uint64_t layer, uint64_t epoch) {
-    if (kernel->features == 0) return 0;
-    pf_drawing drawing = drawing_of(kernel, engine, heads, layer, epoch);
-    if (*projection) return pf_projection_fill(*projection, engine, &drawing);
-    return pf_projection_make(projection, engine, &drawing);
-}
-
-/* ---- public: tables for help, docs and checks ---- */
-
-int pf_map_info_at(int index, pf_map_info *info) {
-    const pf_map *map = pf_map_at(index);
-    if (!map) return pf_fail(PF_ENOTFOUND, "there are only %d feature maps", PF_COUNT(maps));
-    *info = (pf_map_info){map->name,   map->doc, map->softmax, map->positive,
-                          map->tilted, map->eps, map->regular, map->width};
-    return 0;
-}
-
-int pf_kernel_check(const pf_config *kernel, int64_t head_dim) {
-    pf_kernel resolved;
-    return pf_kernel_resolve(&resolved, kernel, head_dim);
-}
-
-int pf_kernel_settle(const pf_config *kernel, int64_t head_dim, pf_kernel_settings *settings) {
-    pf_kernel k;
-    PF_TRY(pf_kernel_resolve(&k, kernel, head_dim));
-    int64_t m = k.features > 0 ? k.features : head_dim;
-    *settings = (pf_kernel_settings){
-        .features = k.features,
-        .scale = k.scale,
-        .eps = k.eps,
-        .tilt = k.tilt,
-        .ratio = (double)pf_map_args_of(k.map, NULL, m, k.eps, k.ratio).ratio,
-    };
-    return 0;
-}
-
-int pf_kernel_project(pf_tensor **projection, pf_tensor **factors, pf_engine *engine,
-                      const pf_config *kernel, int64_t head_dim, int64_t heads) {
-    pf_kernel k;
-    *projection = NULL;
-    if (factors) *factors = NULL;
-    PF_TRY(pf_kernel_resolve(&k, kernel, head_dim));
-    uint64_t layer =
-        (uint64_t)pf_config_number_of(kernel, pf_kernel_options, pf_kernel_option_count, "layer");
-    PF_TRY(pf_kernel_draw(projection, engine, &k, heads, layer, 0));
-    int status = factors ? pf_kernel_factors(factors, engine, &k, heads, layer, 0) : 0;
-    if (status < 0) pf_tensor_release(projection);
-    return status;
-}
-
-int pf_kernel_option_at(int index, struct pf_option_doc *option) {
-    static _Thread_local char numbers[PF_COUNT(pf_kernel_options)][PF_DEFAULT_TEXT];
-    if (index < 0 || index >= pf_kernel_option_count) {
-        return pf_fail(PF_ENOTFOUND, "a kernel has only %d options", pf_kernel_option_count);
+int pf_kernel_check_names(const pf_config *options, const char *where) {
+    const char *names[PF_COUNT(pf_kernel_option_table)];
+    for (int i = 0; i < PF_COUNT(names); i++) names[i] = pf_kernel_option_table[i].name;
+    for (int i = 0; i < pf_config_size(options); i++) {
+        const char *key = pf_config_key(options, i);
+        int found = strcmp(key, "handle") == 0;
+        for (int j = 0; j < PF_COUNT(names); j++) found |= strcmp(key, names[j]) == 0;
+        if (found) continue;
+        const char *near = pf_nearest(key, names, PF_COUNT(names));
+        return pf_fail(PF_EINVAL, "%s: kernel has no option '%s'%s%s%s", where, key,
+                       near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
     }
-    *option = pf_option_describe(&pf_kernel_options[index], numbers[index]);
-    return 0;
+    return PF_OK;
 }

@@ -1,8 +1,75 @@
-/* maps.h - the feature maps of this floor; maps.def lists them. */
-#ifndef PF_MAPS_H
-#define PF_MAPS_H
+/*
+ * map.h - a feature map: the seam behind which one kernel differs from another.
+ *
+ * Encode rows of queries or keys into features and one log-shift a row, and pull gradients
+ * back. The linear-attention operator and everything else that sums features never asks which
+ * map it has. maps.def lists the maps; each row stands beside its functions (map_*.c).
+ */
+#ifndef PF_MAP_H
+#define PF_MAP_H
 
-#include "attention.h"
+#include "kern.h"
+#include "projection.h"
+
+/* What a map needs besides the rows. Made by pf_map_args_of, and for a head that has a tilt
+ * by pf_map_tilt after it. */
+typedef struct pf_map_args {
+    const struct pf_map *map;
+    const struct pf_kern *kern;
+    int64_t m; /* projections, or head_dim where not projected */
+    int64_t r; /* width of the features */
+    float eps, ratio;
+    double left_out;   /* log of the factor that encode leaves out of every feature: it cancels
+                          in attention, and `define` has it */
+    float slope;       /* a tilted map reads slope * u_a + bias[a] for u_a: 1, */
+    const float *bias; /* (m), and NULL without a tilt */
+} pf_map_args;
+
+/*
+ * A feature map: phi(x)_a = exp(left_out + shift) * f_a, with u = W x the projected (or,
+ * without projection, the plain) row and half = |x|^2 / 2, x already scaled.
+ */
+typedef struct pf_map {
+    const char *name, *doc;
+    bool softmax;  /* estimates exp(x.y): projected always, reads half, scale d^(-1/4) */
+    bool shifts;   /* log-shifts are not always 0 */
+    bool positive; /* features are >= 0; others may give a denominator of 0 */
+    bool regular;  /* rows of the projection have norm sqrt(d) */
+    bool tilted;   /* takes a tilt, one number A < 1/4 a head */
+    bool needs_u;  /* pull reads u */
+    int function;  /* a pf_unary: f of the generalised maps */
+    int root;      /* default of the option ratio: (root m)^(-1/2); 0: 1 */
+    double eps;    /* default of the option eps */
+    int width;     /* features per projection */
+    /* u (n, m) with stride ld holds the projected rows and becomes the features (n, r),
+     * in place; shift[i] the log of what was divided out (0 for maps without). half NULL
+     * or not read where the map is none of softmax. */
+    void (*encode)(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, float *u,
+                   const float *half, float *shift);
+    /* df (n, r) + c z^T, c (n) and z (r) or both NULL, is dLoss/dfeatures, and df becomes
+     * dLoss/du in its first m columns; coef[i] is such that dx_i = (dLoss/du_i) W + coef[i] x_i.
+     * f are the features, u (n, m) with stride m the projected rows again, NULL unless needs_u. */
+    void (*pull)(const pf_map_args *args, pf_side side, int64_t n, int64_t ld, const float *f,
+                 const float *u, const float *c, const float *z, float *df, float *coef);
+    /* The plain definition of one row in double, for judges: u (m), half -> (r) each,
+     * phi_a = sign_a exp(log_a), with sign 0 and log -inf for 0. Nothing is stabilised, and
+     * nothing underflows that logarithms hold. */
+    void (*define)(const pf_map_args *args, const double *u, double half, double *log,
+                   double *sign);
+} pf_map;
+
+/* df (n, r; ld) += c z^T, for pulls that do not take it in as they go; c NULL: nothing. */
+void pf_map_join(const pf_map_args *args, int64_t n, int64_t ld, const float *c, const float *z,
+                 float *df);
+
+/* eps < 0 and ratio 0 stand for the map's own. */
+pf_map_args pf_map_args_of(const pf_map *map, const struct pf_kern *kern, int64_t m, double eps,
+                           double ratio);
+/* The tilt A of one head: w (m, d) its projection, bias (m) filled and kept by args. */
+void pf_map_tilt(pf_map_args *args, double tilt, const float *w, int64_t d, float *bias);
+
+const pf_map *pf_map_find(const char *name);
+const pf_map *pf_map_at(int index);
 
 #define PF_MAP(name) extern const pf_map pf_map_##name;
 #include "maps.def"

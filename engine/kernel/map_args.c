@@ -5,7 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "kern.h"
 #include "map.h"
 
 double pf_map_scale(const pf_map *map, double scale, int64_t head_dim) {

@@ -12,6 +12,7 @@
 #define PF_PROJECTION_H
 
 #include "calls.h"
+#include "performer_attention.h"
 
 /* In the order of the choices; a spec holds every name against what it draws. */
 #define PF_ROWS_DRAWN   "orthogonal|iid|hadamard|simplex"

@@ -93,10 +93,10 @@ void pf_projector_open(pf_projector *p, const pf_kern *kern, int64_t m, int64_t 
     if (!agrees(p, x, y, z)) p->blocks = NULL;
 }
 
-void pf_projector_turn(pf_projector *p, float *strips) {
+void pf_projector_pack(pf_projector *p, float *strips) {
     if (p->blocks) return;
-    p->turned = (pf_turned){.n = p->m, .k = p->d, .strips = strips};
-    pf_turn(&p->turned, p->w);
+    p->packed = (pf_packed){.n = p->m, .k = p->d, .strips = strips};
+    pf_pack(&p->packed, p->w);
 }
 
 size_t pf_projector_bytes(int64_t m, int64_t d, bool factors) {
@@ -110,8 +110,8 @@ size_t pf_projector_bytes(int64_t m, int64_t d, bool factors) {
 void pf_project(const pf_projector *p, int64_t n, const float *x, float *u, int64_t ldu) {
     if (p->blocks) {
         p->kern->hadamard(p->blocks, p->m, n, x, p->d, u, ldu, p->lanes);
-    } else if (p->turned.strips) {
-        pf_turned_gemm(p->kern, &p->turned, n, x, p->d, u, ldu, p->panel);
+    } else if (p->packed.strips) {
+        pf_packed_gemm(p->kern, &p->packed, n, x, p->d, u, ldu, p->panel);
     } else {
         pf_block_gemm(p->kern, false, true, n, p->m, p->d, x, p->d, p->w, p->d, 0, u, ldu,
                       p->panel);

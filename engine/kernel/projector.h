@@ -15,7 +15,7 @@ typedef struct pf_projector {
     int64_t m, d;
     const float *w;            /* (m, d) */
     const pf_hadamard *blocks; /* NULL: by the matrix */
-    pf_turned turned;          /* w, for many rows */
+    pf_packed packed;          /* w, for many rows */
     float *panel;              /* of pf_block_gemm */
     float *lanes;              /* of the Hadamard kernels */
 } pf_projector;
@@ -27,9 +27,9 @@ bool pf_projector_factored(int64_t m, int64_t d);
  * NULL-based and w NULL it only measures. Factors that do not give w are left alone. */
 void pf_projector_open(pf_projector *p, const pf_kern *kern, int64_t m, int64_t d, const float *w,
                        const float *factors, float *panel, void **scratch);
-/* Faster for many rows, with the same bits: strips hold pf_turned_floats(m, d). Where the level
+/* Faster for many rows, with the same bits: strips hold pf_packed_floats(m, d). Where the level
  * has a block_gemm. */
-void pf_projector_turn(pf_projector *p, float *strips);
+void pf_projector_pack(pf_projector *p, float *strips);
 size_t pf_projector_bytes(int64_t m, int64_t d, bool factors);
 /* u (n, m; ldu) <- x (n, d) W^T;  x (n, d) += u W. */
 void pf_project(const pf_projector *p, int64_t n, const float *x, float *u, int64_t ldu);

@@ -9,7 +9,7 @@
 
 #include "module.h"
 
-enum { MAX_DEPTH = 64, MAX_OPTIONS = 32 };
+enum { MAX_DEPTH = 64 };
 
 static const pf_layer *const layers[] = {
 #define PF_LAYER(name) &pf_layer_##name,
@@ -304,21 +304,14 @@ int pf_module_tree(pf_config **tree, const pf_module *module) {
 
 /* ---- the table, for help and docs ---- */
 
-int pf_layer_count(void) { return PF_COUNT(layers); }
-
-/* The option rows of *info stand until this thread's next call. */
-int pf_layer_at(int index, pf_layer_info *info) {
-    static _Thread_local struct pf_option_doc docs[MAX_OPTIONS];
-    static _Thread_local char numbers[MAX_OPTIONS][PF_DEFAULT_TEXT];
-    if (index < 0 || index >= PF_COUNT(layers)) {
-        return pf_fail(PF_ENOTFOUND, "there is no layer %s; there are %d", pf_place(index),
-                       PF_COUNT(layers));
+int pf_layers_describe(pf_config *to) {
+    pf_config *list, *row;
+    PF_TRY(pf_describe_list(&list, to, "layers"));
+    for (int i = 0; i < PF_COUNT(layers); i++) {
+        PF_TRY(pf_describe_map(&row, list, NULL));
+        PF_TRY(pf_config_set_string(row, "type", layers[i]->name));
+        PF_TRY(pf_config_set_string(row, "doc", layers[i]->doc));
+        PF_TRY(pf_describe_options(row, layers[i]->options, layers[i]->n_options));
     }
-    const pf_layer *type = layers[index];
-    int n = (int)pf_min(type->n_options, MAX_OPTIONS);
-    for (int i = 0; i < n; i++) {
-        docs[i] = pf_option_describe(&type->options[i], numbers[i]);
-    }
-    *info = (pf_layer_info){type->name, type->doc, docs, n};
     return PF_OK;
 }

@@ -31,7 +31,7 @@ static const pf_option_info attention_options[] = {
 };
 
 typedef struct attention_self {
-    pf_attend attend;
+    pf_attention attention; /* owns its kernel */
     int64_t heads, kv_heads, head_dim;
     bool rotary;
     double base, dropout;
@@ -45,7 +45,7 @@ enum { QKV, OUT }; /* children */
 static int resolve_key_heads(pf_module *m, attention_self *self) {
     self->kv_heads = pf_option_int(m, "kv_heads");
     if (self->kv_heads == 0) self->kv_heads = self->heads;
-    if (self->heads % self->kv_heads == 0) return 0;
+    if (self->heads % self->kv_heads == 0) return PF_OK;
     return pf_fail(PF_EINVAL, "attention: heads %lld is not a multiple of kv_heads %lld",
                    (long long)self->heads, (long long)self->kv_heads);
 }
@@ -70,45 +70,31 @@ static int resolve_heads(pf_module *m, attention_self *self) {
                        "head_dim %lld is odd",
                        (long long)self->head_dim);
     }
-    return 0;
+    return PF_OK;
 }
 
-/* A kernel of exact or identity attention has a name only; its other options, which a
- * command line gives for every attention, must be known ones but mean nothing. */
-static int check_plain_kernel(const pf_config *kernel) {
-    for (int i = 0; i < pf_config_size(kernel); i++) {
-        const char *key = pf_config_key(kernel, i), *names[64];
-        int n = (int)pf_min(pf_kernel_option_count, PF_COUNT(names)), found = 0;
-        for (int j = 0; j < n; j++) {
-            names[j] = pf_kernel_options[j].name;
-            found |= strcmp(key, names[j]) == 0;
-        }
-        if (found) continue;
-        const char *near = pf_nearest(key, names, n);
-        return pf_fail(PF_EINVAL, "attention: kernel has no option '%s'%s%s%s", key,
-                       near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
-    }
-    return 0;
-}
-
-static pf_attend_kind resolve_kind(const pf_module *m, const pf_config *kernel) {
-    const char *kind = pf_option_text(m, "attention");
-    const pf_config *text = kernel ? pf_config_get(kernel, "name") : NULL;
-    bool exact = text && pf_config_string(text) && strcmp(pf_config_string(text), "exact") == 0;
-    if (strcmp(kind, "kernel") == 0 && exact) kind = "exact";
-    if (strcmp(kind, "exact") == 0) return PF_ATTEND_EXACT;
-    return strcmp(kind, "identity") == 0 ? PF_ATTEND_IDENTITY : PF_ATTEND_FAVOR;
+/* The kind that the options say: `attention`, or, as scripts and files of before have it, the
+ * kernel's name where that is a kind's. */
+static int resolve_kind(const pf_module *m, const pf_attention_kind **kind) {
+    const char *name = pf_option_text(m, "attention");
+    *kind = pf_kind_of_kernel(pf_config_get(m->options, "kernel"));
+    if (*kind) return PF_OK;
+    return pf_kind_find(kind, strcmp(name, PF_ATTENTION_OF_KERNEL) == 0 ? NULL : name,
+                        m->type->name);
 }
 
 int pf_kernel_complete(pf_module *m, const pf_engine *e) {
+    const pf_attention_kind *kind;
     pf_config *kernel = pf_config_get(m->options, "kernel");
-    if (resolve_kind(m, kernel) != PF_ATTEND_FAVOR) return 0;
+    PF_TRY(resolve_kind(m, &kind));
+    if (!kind->takes_kernel) return PF_OK;
     if (!kernel) {
         PF_TRY(pf_config_set(m->options, "kernel", pf_config_new(PF_MAP)));
         kernel = pf_config_get(m->options, "kernel");
     }
-    const pf_config *seed = pf_config_get(kernel, "seed");
-    if (seed && pf_config_number(seed) > 0) return 0;
+    const pf_config *name = pf_config_get(kernel, "name"), *seed = pf_config_get(kernel, "seed");
+    if (name && pf_config_string(name) && !pf_map_find(pf_config_string(name))) return PF_OK;
+    if (seed && pf_config_number(seed) > 0) return PF_OK;
     uint64_t own = e->seed & ((UINT64_C(1) << 53) - 1); /* what a number of JSON holds */
     return pf_config_set_number(kernel, "seed", own ? (double)own : 1);
 }
@@ -120,35 +106,51 @@ static uint64_t layer_of(const pf_module *m) {
     return (uint64_t)(layer > 0 || !own ? layer : (int64_t)pf_config_number(own));
 }
 
-/* Factors of the projection, saved beside it: after a redraw its options don't give them. */
-static int add_factors(pf_module *m, pf_engine *e, attention_self *self) {
-    pf_attend *attend = &self->attend;
-    pf_tensor *factors = NULL;
-    PF_TRY(pf_kernel_factors(&factors, e, &attend->kernel, self->kv_heads, layer_of(m), 0));
-    if (!factors) return 0;
-    int status = pf_module_buffer(m, "projection_factors", factors);
-    attend->factors = factors; /* the slot holds it */
-    pf_tensor_release(&factors);
-    return status;
+/* The kernel's tensors are the layer's buffers: saved with it, and filled when it is loaded.
+ * Factors lie beside the projection: after a redraw its options don't give them. */
+static int hold_kernel(pf_module *m, const pf_kernel *kernel) {
+    if (kernel->projection) PF_TRY(pf_module_buffer(m, "projection", kernel->projection));
+    if (kernel->factors) PF_TRY(pf_module_buffer(m, "projection_factors", kernel->factors));
+    int n;
+    const pf_named *learned = pf_kernel_parameters(kernel, &n);
+    for (int i = 0; i < n; i++) {
+        char name[128];
+        snprintf(name, sizeof name, "parameters.%s", learned[i].name);
+        PF_TRY(pf_module_share(m, name, learned[i].tensor));
+    }
+    return PF_OK;
+}
+
+/* A kernel of the host's that is named like a kind would be that kind, here and from files. */
+static int check_open(pf_engine *e, const pf_config *options) {
+    const pf_attention_kind *kind = pf_kind_of_kernel(options);
+    pf_kernel *open = NULL;
+    if (!kind) return PF_OK;
+    PF_TRY(pf_kernel_named(&open, e, options));
+    if (!open) return PF_OK;
+    return pf_fail(PF_EINVAL,
+                   "attention: '%s' is a kind of attention, and a kernel of the host's has its "
+                   "name; give the kernel another",
+                   kind->name);
 }
 
 static int resolve_kernel(pf_module *m, pf_engine *e, attention_self *self) {
-    pf_attend *attend = &self->attend;
+    pf_attention *a = &self->attention;
     PF_TRY(pf_attention_decide(m, e));
+    PF_TRY(resolve_kind(m, &a->kind));
+    a->causal = pf_option_int(m, "causal") != 0;
     pf_config *kernel = pf_config_get(m->options, "kernel");
-    attend->kind = resolve_kind(m, kernel);
-    attend->causal = pf_option_int(m, "causal") != 0;
-    if (attend->kind != PF_ATTEND_FAVOR) return kernel ? check_plain_kernel(kernel) : 0;
+    PF_TRY(check_open(e, kernel));
+    if (!a->kind->takes_kernel) return pf_kernel_check_names(kernel, "attention");
     PF_TRY(pf_kernel_complete(m, e));
     kernel = pf_config_get(m->options, "kernel");
-    PF_TRY(pf_kernel_resolve(&attend->kernel, kernel, self->head_dim));
-    if (attend->kernel.features == 0) return 0;
-    pf_tensor *projection = NULL;
-    PF_TRY(pf_kernel_draw(&projection, e, &attend->kernel, self->kv_heads, layer_of(m), 0));
-    int status = pf_module_buffer(m, "projection", projection);
-    attend->projection = projection; /* the slot holds it */
-    pf_tensor_release(&projection);
-    return status < 0 ? status : add_factors(m, e, self);
+    PF_TRY(pf_kernel_build(&a->kernel, e, kernel, self->head_dim, self->kv_heads, layer_of(m)));
+    return hold_kernel(m, a->kernel);
+}
+
+/* The kernel of this layer estimates exp(x.y). */
+static bool estimates(const attention_self *self) {
+    return self->attention.kernel && self->attention.kernel->spec.map->softmax;
 }
 
 /* Scales of q and k. Softmax features err with exp(|x + y|^2): there rows start with
@@ -156,20 +158,19 @@ static int resolve_kernel(pf_module *m, pf_engine *e, attention_self *self) {
 static int add_norms(pf_module *m, pf_engine *e, attention_self *self) {
     char init[40];
     double d = (double)self->head_dim;
-    bool softmax = self->attend.kind == PF_ATTEND_FAVOR && self->attend.kernel.map->softmax;
-    snprintf(init, sizeof init, "value:%.17g", softmax ? sqrt(2) * pow(d, -0.25) : 1);
+    snprintf(init, sizeof init, "value:%.17g", estimates(self) ? sqrt(2) * pow(d, -0.25) : 1);
     PF_TRY(pf_module_param(m, e, "q_norm", 1, &self->head_dim, init));
     PF_TRY(pf_module_param(m, e, "k_norm", 1, &self->head_dim, init));
     self->q_norm = pf_module_tensor(m, "q_norm");
     self->k_norm = pf_module_tensor(m, "k_norm");
-    return 0;
+    return PF_OK;
 }
 
 /* Log-decays of the heads, a geometric row from `decay` to almost none (ALiBi's slopes). */
 static int add_decay(pf_module *m, attention_self *self) {
     double steepest = pf_option_number(m, "decay");
-    if (steepest == 0) return 0;
-    if (!self->attend.causal) {
+    if (steepest == 0) return PF_OK;
+    if (!self->attention.causal) {
         return pf_fail(PF_EINVAL, "attention: decay is for causal attention (causal = true)");
     }
     pf_tensor *decay = NULL;
@@ -178,7 +179,7 @@ static int add_decay(pf_module *m, attention_self *self) {
         pf_f32(decay)[h] = (float)(steepest * exp2(-8.0 * (double)h / (double)self->kv_heads));
     }
     int status = pf_module_buffer(m, "decay", decay);
-    self->attend.decay = decay; /* the slot holds it */
+    self->attention.decay = decay; /* the slot holds it */
     pf_tensor_release(&decay);
     return status;
 }
@@ -186,14 +187,13 @@ static int add_decay(pf_module *m, attention_self *self) {
 /* The tilts of softmax_plus, one a head of keys: saved with the weights, moved by training
  * steps that are over (move_tilt), so that no row sees a tilt that came of a later one. */
 static int add_tilt(pf_module *m, attention_self *self) {
-    const pf_kernel *kernel = &self->attend.kernel;
-    if (self->attend.kind != PF_ATTEND_FAVOR || !kernel->map->tilted) return 0;
+    pf_kernel *kernel = self->attention.kernel;
+    if (!kernel || !kernel->spec.map->tilted) return PF_OK;
     pf_tensor *tilt = NULL;
     PF_TRY(pf_tensor_make_lasting(&tilt, m->heap, PF_F32, 1, &self->kv_heads));
-    int status = pf_tensor_fill(tilt, kernel->tilt);
+    int status = pf_tensor_fill(tilt, kernel->spec.tilt);
     if (status >= 0) status = pf_module_buffer(m, "tilt", tilt);
-    self->attend.tilts = tilt; /* the slot holds it */
-    pf_tensor_release(&tilt);
+    kernel->tilts = tilt; /* taken over */
     return status;
 }
 
@@ -204,9 +204,7 @@ static int attention_build(pf_module *m, pf_engine *e) {
     self->dropout = pf_option_number(m, "dropout");
     PF_TRY(resolve_heads(m, self));
     PF_TRY(resolve_kernel(m, e, self));
-    if (self->attend.kind == PF_ATTEND_FAVOR && self->attend.kernel.map->softmax) {
-        PF_TRY(pf_watch_make(m, self->heads));
-    }
+    if (estimates(self)) PF_TRY(pf_watch_make(m, self->heads));
     PF_TRY(add_decay(m, self));
     PF_TRY(add_tilt(m, self));
     int64_t dim = pf_option_int(m, "dim"), inner = self->heads * self->head_dim;
@@ -233,19 +231,19 @@ static int join_heads(const attention_self *self, pf_engine *e, pf_tensor *x, pf
 
 static int normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x) {
     pf_tensor *y = NULL;
-    if (!scale) return 0;
+    if (!scale) return PF_OK;
     PF_TRY(pf_rmsnorm(&y, e, *x, scale, 1e-6));
     pf_replace(x, y);
-    return 0;
+    return PF_OK;
 }
 
 static int rotate(const attention_self *self, pf_engine *e, pf_tensor *positions, int64_t offset,
                   pf_tensor **x) {
     pf_tensor *y = NULL;
-    if (!self->rotary) return 0;
+    if (!self->rotary) return PF_OK;
     PF_TRY(pf_rotary(&y, e, *x, positions, self->base, true, offset));
     pf_replace(x, y);
-    return 0;
+    return PF_OK;
 }
 
 /* Query or key (i = 0, 1), (B, H, L, d), made ready for attention in place of *side. */
@@ -257,17 +255,29 @@ static int prepare(const attention_self *self, pf_engine *e, int i, pf_tensor *p
 
 static int attend(const attention_self *self, pf_engine *e, const pf_run *run, pf_tensor **side,
                   pf_tensor **y) {
-    const pf_attend *a = &self->attend;
+    const pf_attention *a = &self->attention;
+    pf_tensor *made[PF_ATTENTION_OUTPUTS] = {NULL};
+    pf_tensor *in[PF_ATTENTION_INPUTS] = {
+        [PF_IN_Q] = side[0],
+        [PF_IN_K] = side[1],
+        [PF_IN_V] = side[2],
+        [PF_IN_MASK] = run->pass->mask,
+        [PF_IN_DOCUMENTS] = run->pass->documents,
+        [PF_IN_DECAY] = a->decay,
+        [PF_IN_PREFIX] = run->slice ? NULL : run->pass->prefix,
+    };
     if (!run->state) {
-        return pf_attend_call(y, e, a, side[0], side[1], side[2], run->pass->mask,
-                              run->pass->documents, run->pass->prefix);
+        if (run->pass->prefix && !a->causal) {
+            return pf_fail(PF_EINVAL,
+                           "attention: a prefix is for causal attention (causal = true)");
+        }
+        PF_TRY(pf_attend_rows(made, e, a, in, false));
+        *y = made[0];
+        return PF_OK;
     }
     pf_state *state = run->state->n_child == 1 ? run->state->child[0] : NULL;
     if (!state) return pf_fail(PF_ESTATE, "attention: the state is not one of this model");
-    if (run->slice) {
-        return pf_attend_slice(y, e, a, state, side[0], side[1], side[2], run->pass->mask,
-                               run->pass->documents);
-    }
+    if (run->slice) return pf_attend_part(y, e, a, state, in);
     if (run->mode == PF_RUN_STEP) return pf_attend_step(y, e, a, state, side[0], side[1], side[2]);
     return pf_attend_prefill(y, e, a, state, side[0], side[1], side[2]);
 }
@@ -286,7 +296,7 @@ static int mix(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *q
     }
     if (status >= 0) status = attend(self, e, run, side, y);
     bool look = (!run->state || run->slice) && !run->pass->again; /* a second run sees the same */
-    if (status >= 0 && look) pf_watch_look(m, e, &self->attend, run->pass, side[0], side[1]);
+    if (status >= 0 && look) pf_watch_look(m, e, &self->attention, run->pass, side[0], side[1]);
     for (int i = 0; i < 3; i++) pf_tensor_release(&side[i]);
     pf_tensor_release(&positions);
     return status;
@@ -336,11 +346,11 @@ static int attention_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
 
 static int attention_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
     const attention_self *self = m->self;
-    if (!self->attend.causal) {
+    if (!self->attention.causal) {
         return pf_fail(PF_EINVAL, "attention: only a causal model can stream (causal = true)");
     }
     PF_TRY(pf_state_new(state, e, batch, 1));
-    int status = pf_attend_state(&(*state)->child[0], e, &self->attend, batch, self->kv_heads,
+    int status = pf_attend_state(&(*state)->child[0], e, &self->attention, batch, self->kv_heads,
                                  self->head_dim, self->head_dim);
     if (status < 0) pf_state_close(state);
     return status;
@@ -350,7 +360,8 @@ static int attention_state(const pf_module *m, pf_engine *e, int64_t batch, pf_s
  * over was seen to have (watch.c), if it was looked at. */
 static void move_tilt(pf_module *m, const attention_self *self) {
     static const double part = 0.25;
-    pf_tensor *tilt = self->attend.tilts;
+    const pf_kernel *kernel = self->attention.kernel;
+    pf_tensor *tilt = kernel ? kernel->tilts : NULL;
     if (!tilt) return;
     int64_t key_heads = tilt->shape[0], group = self->heads / key_heads;
     for (int64_t h = 0; h < self->heads; h += group) {
@@ -371,16 +382,17 @@ static void move_tilt(pf_module *m, const attention_self *self) {
 static int attention_after_step(pf_module *m, pf_engine *e, uint64_t step, int *drawn) {
     attention_self *self = m->self;
     move_tilt(m, self);
-    const pf_kernel *kernel = &self->attend.kernel;
-    uint64_t every = (uint64_t)pf_max(kernel->redraw, 0);
-    if (!self->attend.projection || every == 0 || step == 0 || step % every != 0) return 0;
-    pf_tensor *projection = self->attend.projection;
-    pf_tensor *factors = self->attend.factors;
-    uint64_t layer = layer_of(m), epoch = step / every;
-    PF_TRY(pf_kernel_draw(&projection, e, kernel, self->kv_heads, layer, epoch));
-    if (factors) PF_TRY(pf_kernel_factors(&factors, e, kernel, self->kv_heads, layer, epoch));
+    pf_kernel *kernel = self->attention.kernel;
+    uint64_t every = kernel ? (uint64_t)pf_max(kernel->spec.redraw, 0) : 0;
+    if (every == 0 || !kernel->projection || step == 0 || step % every != 0) return PF_OK;
+    PF_TRY(pf_kernel_redraw(kernel, e, step / every));
     ++*drawn;
-    return 0;
+    return PF_OK;
+}
+
+static void attention_drop(void *self) {
+    attention_self *s = self;
+    pf_kernel_release(&s->attention.kernel);
 }
 
 const pf_layer pf_layer_attention = {
@@ -394,4 +406,5 @@ const pf_layer pf_layer_attention = {
     .run = attention_run,
     .state = attention_state,
     .after_step = attention_after_step,
+    .drop = attention_drop,
 };

@@ -124,3 +124,16 @@ int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
     (*module)->host = *layer;
     return PF_OK;
 }
+
+int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor, bool trained) {
+    if (!module || !name || !tensor) return pf_fail(PF_EINVAL, "add_tensor: an argument is NULL");
+    if (module->type != &pf_layer_host) {
+        return pf_fail(PF_ESTATE,
+                       "add_tensor: the tensors of a '%s' layer are its own; only "
+                       "layers of the host take more",
+                       module->type->name);
+    }
+    PF_TRY(trained ? pf_module_trained(module, name, tensor)
+                   : pf_module_buffer(module, name, tensor));
+    return pf_module_walk(module);
+}

@@ -55,8 +55,17 @@ static int add_slot(pf_module *m, const char *name, pf_tensor *tensor, bool trai
     return PF_OK;
 }
 
+int pf_module_trained(pf_module *m, const char *name, pf_tensor *tensor) {
+    PF_TRY(pf_tensor_require_grad(tensor, true));
+    return add_slot(m, name, tensor, true, false);
+}
+
 int pf_module_buffer(pf_module *m, const char *name, pf_tensor *tensor) {
     return add_slot(m, name, tensor, false, false);
+}
+
+int pf_module_share(pf_module *m, const char *name, pf_tensor *tensor) {
+    return add_slot(m, name, tensor, true, false);
 }
 
 int pf_module_derived(pf_module *m, const char *name, pf_tensor *tensor) {
@@ -69,8 +78,7 @@ int pf_module_param(pf_module *m, pf_engine *e, const char *name, int rank, cons
     PF_TRY(pf_shape_valid(rank, shape, PF_F32, m->type->name));
     PF_TRY(pf_tensor_make_lasting(&t, m->heap, PF_F32, rank, shape));
     int status = pf_init_fill(t, e, init);
-    if (status >= 0) status = pf_tensor_require_grad(t, true);
-    if (status >= 0) status = add_slot(m, name, t, true, false);
+    if (status >= 0) status = pf_module_trained(m, name, t);
     pf_tensor_release(&t);
     return status;
 }
@@ -80,19 +88,6 @@ pf_tensor *pf_module_tensor(const pf_module *m, const char *name) {
         if (strcmp(m->slot[i].name, name) == 0) return m->slot[i].tensor;
     }
     return NULL;
-}
-
-int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor, bool trained) {
-    if (!module || !name || !tensor) return pf_fail(PF_EINVAL, "add_tensor: an argument is NULL");
-    if (module->type != &pf_layer_host) {
-        return pf_fail(PF_ESTATE,
-                       "add_tensor: the tensors of a '%s' layer are its own; only "
-                       "layers of the host take more",
-                       module->type->name);
-    }
-    if (trained) PF_TRY(pf_tensor_require_grad(tensor, true));
-    PF_TRY(add_slot(module, name, tensor, trained, false));
-    return pf_module_walk(module);
 }
 
 /* ---- making and releasing ---- */
@@ -117,6 +112,7 @@ static void destroy(pf_module *m) {
         pf_heap_text_free(heap, m->slot[i].name);
     }
     pf_heap_free(heap, m->slot, (size_t)m->cap_slot * sizeof *m->slot);
+    if (m->self && m->type->drop) m->type->drop(m->self);
     if (m->self) pf_heap_free(heap, m->self, m->type->self_bytes);
     pf_config_free(m->options);
     if (m->host.release) m->host.release(m->host.context);
@@ -152,6 +148,9 @@ int pf_module_make(pf_module **module, pf_engine *e, const pf_layer *type, pf_co
     m->type = type;
     m->options = options;
     int status = fill(m, e, children, n_children);
+    /* It named an open kernel for this one build: what is kept is plain data. */
+    pf_config *kernel = pf_config_get(options, "kernel");
+    if (kernel) pf_config_remove(kernel, "handle");
     if (status < 0) {
         pf_module_release(&m);
         return status;

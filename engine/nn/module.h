@@ -11,6 +11,12 @@
 
 #include "attention.h"
 
+/* The option `attention` of layers: a kind, or auto, or what older files hold, "kernel": then the
+ * kernel's name says it, else it is the first kind. */
+#define PF_ATTENTION_OF_KERNEL "kernel"
+extern const char pf_attention_choices[]; /* attention_choice.c */
+#define PF_ATTENTION_CHOICES pf_attention_choices
+
 typedef struct pf_slot {
     char *name;
     pf_tensor *tensor;
@@ -59,6 +65,7 @@ typedef struct pf_layer {
     int n_options;
     int min_children, max_children; /* that the caller gives; max < 0: any number */
     size_t self_bytes; /* of the layer's own resolved struct, zeroed, freed with the module */
+    void (*drop)(void *self); /* what that struct owns, before it is freed; NULL: nothing */
 
     /* Once, when a module is made, or built from a file: makes tensors and inner children, whose
      * order is that of their names in files, and resolves options into m->self, so that a run
@@ -117,6 +124,7 @@ struct pf_module {
 #undef PF_LAYER
 extern const pf_layer pf_layer_host;
 const pf_layer *pf_layer_find(const char *name); /* NULL: none */
+int pf_layers_describe(pf_config *to);           /* sets `layers` of it (pf_describe) */
 
 /* ---- making modules (module.c, build.c, init.c) ---- */
 int pf_module_make(pf_module **module, pf_engine *e, const pf_layer *type, pf_config *options,
@@ -136,8 +144,8 @@ int pf_attention_decide(pf_module *m, const pf_engine *e);
 /* watch.c: what an attention layer keeps of its queries and keys, and the step that
  * looks at them where one is due; q (B, H, L, d), k (B, Hk, L, d). */
 int pf_watch_make(pf_module *m, int64_t heads);
-void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attend *a, const pf_pass *pass,
-                   const pf_tensor *q, const pf_tensor *k);
+void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a,
+                   const pf_pass *pass, const pf_tensor *q, const pf_tensor *k);
 /* The mean |x + y|^2 of query head `head`, once for each look; false: nothing new. */
 bool pf_watch_take(const pf_module *m, int64_t head, double *sum);
 /* A copy of those of m's options that layer `type` knows too; NULL out of memory. */
@@ -146,7 +154,9 @@ pf_config *pf_module_pass_on(const pf_module *m, const char *type);
  * "xavier", "fan_in"), keyed by the engine's seed and its place in the build order. */
 int pf_module_param(pf_module *m, pf_engine *e, const char *name, int rank, const int64_t *shape,
                     const char *init);
+int pf_module_trained(pf_module *m, const char *name, pf_tensor *tensor); /* retained */
 int pf_module_buffer(pf_module *m, const char *name, pf_tensor *tensor); /* retained, not trained */
+int pf_module_share(pf_module *m, const char *name, pf_tensor *tensor);  /* retained, trained */
 int pf_module_derived(pf_module *m, const char *name, pf_tensor *tensor); /* retained, not saved */
 int pf_init_fill(pf_tensor *t, pf_engine *e, const char *init);
 pf_tensor *pf_module_tensor(const pf_module *m, const char *name); /* own slot, borrowed, NULL */

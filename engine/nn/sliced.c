@@ -68,7 +68,7 @@ static int settle(pf_state *a, pf_state *b, int k, void *context) {
 }
 
 static bool is_constant(const pf_state *a, int k) {
-    return a->tensor[k]->dtype != PF_F32 || (a->kind == &pf_state_favor && k == PF_SHIFT);
+    return a->tensor[k]->dtype != PF_F32 || (a->kind->log_scale >> k & 1);
 }
 
 /* A leaf on the same numbers. */
@@ -122,7 +122,7 @@ static void cut(job *j, int64_t i, pf_state *state, bool gradient) {
         const int32_t *row = pf_i32(d) + b * d->stride[0];
         j->keep[b] = row[at * d->stride[1]] == row[(at - 1) * d->stride[1]];
     }
-    pf_slice_cut(state, j->keep, gradient);
+    pf_state_begin_anew(state, j->keep, gradient);
 }
 
 /* ---- forward ---- */
@@ -245,7 +245,7 @@ static int walk_slice(job *j, int64_t i) {
 
 static int run_all(job *j) {
     PF_TRY(pf_state_of(j->m, j->e, j->batch, &j->entry[0]));
-    pf_slice_begin(j->entry[0]);
+    pf_state_begin_parts(j->entry[0]);
     for (int64_t i = 0; i + 1 < j->n; i++) PF_TRY(pass_slice(j, i));
     for (int64_t i = j->n - 1; i >= 0; i--) PF_TRY(walk_slice(j, i));
     return PF_OK;

@@ -92,8 +92,8 @@ static void look_at(const look *l, int64_t head, float *row) {
     row[FRESH] = 1;
 }
 
-void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attend *a, const pf_pass *pass,
-                   const pf_tensor *q, const pf_tensor *k) {
+void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a,
+                   const pf_pass *pass, const pf_tensor *q, const pf_tensor *k) {
     pf_tensor *watch = pf_module_tensor(m, "watch");
     bool due = pass->training && (pass->watch || pass->step % EVERY == 0);
     if (!watch || !due || q->shape[0] == 0 || q->stride[3] != 1 || k->stride[3] != 1) return;
@@ -101,7 +101,7 @@ void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attend *a, c
               .q = q,
               .k = k,
               .mask = pass->mask,
-              .scale = a->kernel.scale,
+              .scale = a->kernel->spec.scale,
               .item = (int64_t)(pass->step / EVERY % (uint64_t)q->shape[0]),
               .causal = a->causal};
     pick(&l);
@@ -133,84 +133,98 @@ static int by_value(const void *a, const void *b) {
 /* NaN stays, and is an error without limit. */
 static double square_of(float value) { return value < 0 ? 0 : (double)value; }
 
+typedef struct {
+    double sum, median;
+    pf_prediction mean, middle;
+} told;
+
 /* Means over the pairs of a row, and what theory makes of each, and of the median pair. */
-static void tell(const float *row, const pf_kernel *kernel, pf_attention_line *line) {
+static told tell(const float *row, const pf_kernel_spec *spec) {
     int n = (int)row[COUNT];
     float sorted[PAIRS];
     double difference = 0;
+    told t = {0};
     for (int i = 0; i < n; i++) {
         pf_prediction p;
-        pf_kernel_error(&p, kernel, square_of(row[SUM + i]), square_of(row[DIFFERENCE + i]));
-        line->mean.rel_mse += p.rel_mse / n;
-        line->mean.coupled_rel_mse += p.coupled_rel_mse / n;
-        line->mean.bias += p.bias / n;
-        line->sum += square_of(row[SUM + i]) / n;
+        pf_kernel_error(&p, spec, square_of(row[SUM + i]), square_of(row[DIFFERENCE + i]));
+        t.mean.rel_mse += p.rel_mse / n;
+        t.mean.coupled_rel_mse += p.coupled_rel_mse / n;
+        t.mean.bias += p.bias / n;
+        t.sum += square_of(row[SUM + i]) / n;
         difference += square_of(row[DIFFERENCE + i]) / n;
         sorted[i] = row[SUM + i];
     }
     qsort(sorted, (size_t)n, sizeof *sorted, by_value);
-    line->median = square_of(sorted[n / 2]);
-    difference += line->sum - line->median; /* |x|^2 + |y|^2 is one for both */
-    pf_kernel_error(&line->middle, kernel, line->median, difference < 0 ? 0 : difference);
+    t.median = square_of(sorted[n / 2]);
+    difference += t.sum - t.median; /* |x|^2 + |y|^2 is one for both */
+    pf_kernel_error(&t.middle, spec, t.median, difference < 0 ? 0 : difference);
+    return t;
 }
 
-/* Head `head` of attention layer m, whose row was looked at. */
-static int fill_line(const pf_module *m, int head, const float *row, pf_attention_line *line) {
-    pf_kernel kernel;
-    int64_t head_dim = pf_option_int(m, "head_dim");
-    if (head_dim == 0) head_dim = pf_option_int(m, "dim") / pf_option_int(m, "heads");
-    PF_TRY(pf_kernel_resolve(&kernel, pf_config_get(m->options, "kernel"), head_dim));
+/* The options of layer m's kernel for query head `head`, with the tilt that its key head has. */
+static int spec_of(const pf_module *m, int head, pf_kernel_spec *spec) {
+    int64_t head_dim = pf_option_int(m, "head_dim"), heads = pf_option_int(m, "heads");
+    if (head_dim == 0) head_dim = pf_option_int(m, "dim") / heads;
+    PF_TRY(pf_kernel_resolve(spec, pf_config_get(m->options, "kernel"), head_dim));
     const pf_tensor *tilt = pf_module_tensor(m, "tilt");
-    if (kernel.map->tilted && tilt) kernel.tilt = (double)pf_f32(tilt)[head];
-    line->head = head;
-    line->map = kernel.map->name;
-    line->features = kernel.features;
-    line->step = (uint64_t)row[STEP_HIGH] << 20 | (uint64_t)row[STEP_LOW];
-    line->query = (double)row[QUERY], line->key = (double)row[KEY];
-    tell(row, &kernel, line);
-    return 0;
+    if (spec->map->tilted && tilt) {
+        spec->tilt = (double)pf_f32(tilt)[head / (heads / tilt->shape[0])];
+    }
+    return PF_OK;
 }
 
-/* A walk over the tree that counts lines, and fills number `wanted`. */
-typedef struct {
-    int wanted, seen;
-    pf_attention_line *line;
-} walk;
+static int fill_line(pf_config *line, const pf_module *m, const char *path, int head,
+                     const float *row) {
+    pf_kernel_spec spec;
+    PF_TRY(spec_of(m, head, &spec));
+    told t = tell(row, &spec);
+    uint64_t step = (uint64_t)row[STEP_HIGH] << 20 | (uint64_t)row[STEP_LOW];
+    PF_TRY(pf_config_set_string(line, "layer", path));
+    PF_TRY(pf_config_set_string(line, "map", spec.map->name));
+    PF_TRY(pf_config_set_number(line, "head", head));
+    PF_TRY(pf_config_set_number(line, "features", (double)spec.features));
+    PF_TRY(pf_config_set_number(line, "step", (double)step));
+    PF_TRY(pf_config_set_number(line, "query", (double)row[QUERY]));
+    PF_TRY(pf_config_set_number(line, "key", (double)row[KEY]));
+    PF_TRY(pf_config_set_number(line, "sum", t.sum));
+    PF_TRY(pf_config_set_number(line, "median", t.median));
+    PF_TRY(pf_prediction_report(line, "mean", &t.mean));
+    return pf_prediction_report(line, "middle", &t.middle);
+}
 
-static int visit_heads(walk *w, const pf_module *m, const char *path) {
+static int report_heads(pf_config *lines, const pf_module *m, const char *path) {
     const pf_tensor *watch = pf_module_tensor(m, "watch");
-    if (m->type != &pf_layer_attention || !watch) return 0;
+    if (m->type != &pf_layer_attention || !watch) return PF_OK;
     for (int h = 0; h < watch->shape[0]; h++) {
         const float *row = pf_f32(watch) + h * ROW;
-        if (row[COUNT] < 1 || w->seen++ != w->wanted) continue;
-        snprintf(w->line->layer, sizeof w->line->layer, "%s", path);
-        PF_TRY(fill_line(m, h, row, w->line));
+        if (row[COUNT] < 1) continue;
+        pf_config *line = pf_config_new(PF_MAP);
+        int status = line ? fill_line(line, m, path, h, row) : PF_ENOMEM;
+        if (status < 0) {
+            pf_config_free(line);
+            return status;
+        }
+        PF_TRY(pf_config_push(lines, line));
     }
-    return 0;
+    return PF_OK;
 }
 
-static int visit(walk *w, const pf_module *m, const char *path) {
-    char inner[sizeof w->line->layer];
-    PF_TRY(visit_heads(w, m, path));
+static int report(pf_config *lines, const pf_module *m, const char *path) {
+    char inner[128];
+    PF_TRY(report_heads(lines, m, path));
     for (int i = 0; i < m->n_child; i++) {
         int n = snprintf(inner, sizeof inner, "%s%s%s", path, *path ? "." : "", m->child[i].name);
         if (n < 0 || (size_t)n >= sizeof inner) inner[sizeof inner - 1] = 0; /* cut short */
-        PF_TRY(visit(w, m->child[i].module, inner));
+        PF_TRY(report(lines, m->child[i].module, inner));
     }
-    return 0;
+    return PF_OK;
 }
 
-int pf_module_attention_count(const pf_module *module) {
-    walk w = {.wanted = -1};
-    PF_TRY(visit(&w, module, ""));
-    return w.seen;
-}
-
-int pf_module_attention_at(const pf_module *module, int index, pf_attention_line *line) {
-    *line = (pf_attention_line){0};
-    walk w = {.wanted = index < 0 ? -1 : index, .line = line};
-    PF_TRY(visit(&w, module, ""));
-    if (index >= 0 && index < w.seen) return 0;
-    return pf_fail(PF_ENOTFOUND, "attention: there is no line %s; there are %d", pf_place(index),
-                   w.seen);
+int pf_module_attention_report(pf_config **lines, const pf_module *module) {
+    *lines = pf_config_new(PF_LIST);
+    int status = *lines ? report(*lines, module, "") : pf_fail(PF_ENOMEM, "attention: no memory");
+    if (status >= 0) return PF_OK;
+    pf_config_free(*lines);
+    *lines = NULL;
+    return status;
 }

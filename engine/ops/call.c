@@ -58,6 +58,35 @@ int pf_call_compact(pf_call *c, const pf_tensor *t, pf_tensor **out) {
     return pf_call_hold(c, *out);
 }
 
+/* ---- what a row says of its arguments ----------------------------------------- */
+
+void pf_op_fill_defaults(const pf_op *op, pf_attr *attrs) {
+    for (int k = 0; k < op->n_attrs; k++) {
+        attrs[k] = (pf_attr){.n = 0};
+        if (op->attrs[k].kind == PF_ATTR_FLOAT)
+            attrs[k].f = op->attrs[k].def;
+        else
+            attrs[k].i = (int64_t)op->attrs[k].def;
+    }
+}
+
+const char *pf_op_arg_name(const pf_op *op, int i) {
+    static _Thread_local char buffers[8][40];
+    static _Thread_local unsigned turn;
+    char *out = buffers[turn++ % 8];
+    const char *p = op->args, *last = op->args;
+    int at = 0;
+    for (; at < i && (p = strchr(p, ',')) != NULL; at++) last = ++p;
+    last += strspn(last, " [");
+    int length = (int)strcspn(last, ", ]");
+    /* A variadic op names its inputs once: "tensors", so the third is tensors[2]. */
+    if (op->flags & PF_OP_VARIADIC || at < i)
+        snprintf(out, sizeof buffers[0], "%.*s[%s]", length < 20 ? length : 20, last, pf_place(i));
+    else
+        snprintf(out, sizeof buffers[0], "%.*s", length < 38 ? length : 38, last);
+    return out;
+}
+
 /* ---- for shape rules ---------------------------------------------------------- */
 
 int pf_want(const pf_call *c, int i, pf_dtype dtype) {

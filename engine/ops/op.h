@@ -68,8 +68,7 @@ typedef struct pf_call {
     pf_engine *engine;
     const struct pf_op *op;
     int n_in;
-    pf_tensor *in[PF_MAX_IN]; /* NULL: optional and absent */
-    pf_attr attr[PF_MAX_ATTR];
+    pf_tensor *in[PF_MAX_IN];   /* NULL: optional and absent */
     pf_shape shape[PF_MAX_OUT]; /* filled by the shape rule */
     pf_tensor *out[PF_MAX_OUT];
     pf_tensor *saved[PF_MAX_SAVED]; /* made by forward when c->record; owned by the call */
@@ -78,7 +77,8 @@ typedef struct pf_call {
     /* backward */
     pf_tensor *dout[PF_MAX_OUT];
     bool need[PF_MAX_IN];
-    void *grad_context; /* the tape's; see pf_grad_* */
+    void *grad_context;        /* the tape's; see pf_grad_* */
+    pf_attr attr[PF_MAX_ATTR]; /* those that the row lacks are 0 */
     /* what the call itself releases at its end; places from n_held on are undefined */
     int n_held;
     pf_held held[PF_MAX_HELD];
@@ -110,6 +110,8 @@ typedef struct pf_op {
 /* Adds a floor's rows to an engine. */
 int pf_registry_add(pf_engine *engine, const pf_op *const *rows, int n);
 int pf_ops_register(pf_engine *engine); /* this floor's rows; picks the kernels too */
+/* describe.c: sets `ops` of a map to the engine's table (pf_describe). */
+int pf_ops_describe(pf_config *to, const pf_engine *engine);
 /* Row `index`, or NULL with a message. */
 const pf_op *pf_registry_row(const pf_engine *engine, int index);
 

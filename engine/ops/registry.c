@@ -4,7 +4,6 @@
  */
 #include "op.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "kern.h"
@@ -76,36 +75,9 @@ int pf_op_find(const pf_engine *engine, const char *name) {
     return pf_fail(PF_ENOTFOUND, "no op '%s'", name);
 }
 
-void pf_op_fill_defaults(const pf_op *op, pf_attr *attrs) {
-    for (int k = 0; k < op->n_attrs; k++) {
-        attrs[k] = (pf_attr){.n = 0};
-        if (op->attrs[k].kind == PF_ATTR_FLOAT)
-            attrs[k].f = op->attrs[k].def;
-        else
-            attrs[k].i = (int64_t)op->attrs[k].def;
-    }
-}
-
 int pf_op_defaults(const pf_engine *engine, int index, pf_attr *attrs) {
     const pf_op *op = pf_registry_row(engine, index);
     if (!op) return PF_ENOTFOUND;
     pf_op_fill_defaults(op, attrs);
     return PF_OK;
-}
-
-const char *pf_op_arg_name(const pf_op *op, int i) {
-    static _Thread_local char buffers[8][40];
-    static _Thread_local unsigned turn;
-    char *out = buffers[turn++ % 8];
-    const char *p = op->args, *last = op->args;
-    int at = 0;
-    for (; at < i && (p = strchr(p, ',')) != NULL; at++) last = ++p;
-    last += strspn(last, " [");
-    int length = (int)strcspn(last, ", ]");
-    /* A variadic op names its inputs once: "tensors", so the third is tensors[2]. */
-    if (op->flags & PF_OP_VARIADIC || at < i)
-        snprintf(out, sizeof buffers[0], "%.*s[%s]", length < 20 ? length : 20, last, pf_place(i));
-    else
-        snprintf(out, sizeof buffers[0], "%.*s", length < 38 ? length : 38, last);
-    return out;
 }

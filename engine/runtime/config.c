@@ -194,6 +194,19 @@ int pf_config_set(pf_config *map, const char *key, pf_config *child) {
     return PF_OK;
 }
 
+void pf_config_remove(pf_config *map, const char *key) {
+    int at = find_key(map, key);
+    if (at < 0) return;
+    free(map->key[at]);
+    map->child[at]->parent = NULL;
+    pf_config_free(map->child[at]);
+    for (int i = at; i + 1 < map->n; i++) {
+        map->key[i] = map->key[i + 1];
+        map->child[i] = map->child[i + 1];
+    }
+    map->n--;
+}
+
 int pf_config_set_number(pf_config *map, const char *key, double value) {
     return pf_config_set(map, key, pf_config_new_number(value));
 }
@@ -426,22 +439,4 @@ const char *pf_config_string_of(const pf_config *options, const pf_option_info *
     if (value) return value->string;
     const pf_option_info *option = find_option(table, n, name);
     return option ? option->string : NULL;
-}
-
-/* ---- options as text ---- */
-
-static const char *default_text(const pf_option_info *o, char *buffer) {
-    if (o->required) return "";
-    if (o->kind == PF_OPT_STRING) return o->string ? o->string : "";
-    if (o->kind == PF_OPT_TREE) return "";
-    if (o->kind == PF_OPT_BOOL) return o->number != 0 ? "true" : "false";
-    snprintf(buffer, PF_DEFAULT_TEXT, "%g", o->number);
-    return buffer;
-}
-
-struct pf_option_doc pf_option_describe(const pf_option_info *option, char *buffer) {
-    static const char *const kinds[] = {"int", "number", "bool", "string", "tree"};
-    return (struct pf_option_doc){
-        option->name,    kinds[option->kind], default_text(option, buffer),
-        option->choices, option->doc,         option->required};
 }

@@ -28,14 +28,24 @@ typedef struct {
 int pf_config_check(const pf_config *options, const pf_option_info *table, int n,
                     const char *where);
 
+/* Takes an entry out of a map; nothing when it is not there. */
+void pf_config_remove(pf_config *map, const char *key);
+
 /* The value of `name`, else the table's default. The name must be in the table. */
 double pf_config_number_of(const pf_config *options, const pf_option_info *table, int n,
                            const char *name);
 const char *pf_config_string_of(const pf_config *options, const pf_option_info *table, int n,
                                 const char *name);
 
-/* The row as text for help and docs; a number's default is written to `buffer`. */
-enum { PF_DEFAULT_TEXT = 32 };
-struct pf_option_doc pf_option_describe(const pf_option_info *option, char *buffer);
+/* ---- describe.c: tables as plain data, for help and docs ---- */
+
+/* A new list under `key`; a new map under `key`, or at the end of a list (key NULL). Both belong
+ * to their parent. */
+int pf_describe_list(pf_config **list, pf_config *map, const char *key);
+int pf_describe_map(pf_config **map, pf_config *parent, const char *key);
+int pf_describe_text(pf_config *map, const char *key, const char *text); /* NULL: left out */
+/* Sets `options` of a map to [{name, kind, default, required, choices, doc}]. kind: int, number,
+ * bool, string or tree; default: a text, "" for none; choices only where there are some. */
+int pf_describe_options(pf_config *to, const pf_option_info *table, int n);
 
 #endif

@@ -22,7 +22,7 @@ struct pf_comm; /* comm: the ranks that train together */
 /* What upper floors keep in an engine, a slot each. Only who puts a thing there knows its
  * type; this floor closes it. */
 typedef enum {
-    PF_OWN_KERNELS,   /* the host's own */
+    PF_OWN_KERNELS,   /* the list of those that are open */
     PF_OWN_CROSSOVER, /* a table of the user's machine */
     PF_OWN_LAYERS,    /* who finds layers that live in the host */
     PF_OWN_SLOTS

@@ -1,11 +1,11 @@
 /*
- * state.c - streaming states: a tree of what layers remember. Making, forking, reordering,
- * counting and closing are the same for every kind; what the tensors mean is the layer's
- * business. All a node's tensors have the batch as first dimension.
+ * state.c - making, forking, reordering, counting and closing trees of states, and what a row in
+ * parts begins with.
  */
+#include <math.h>
 #include <string.h>
 
-#include "attention.h"
+#include "state.h"
 
 int pf_state_new(pf_state **state, pf_engine *e, int64_t batch, int n_child) {
     pf_state *s = pf_heap_zalloc(e->heap, sizeof *s);
@@ -21,7 +21,18 @@ int pf_state_new(pf_state **state, pf_engine *e, int64_t batch, int n_child) {
         s->n_child = n_child;
     }
     *state = s;
-    return 0;
+    return PF_OK;
+}
+
+pf_state_own *pf_state_own_retain(pf_state_own *own) {
+    atomic_fetch_add(&own->refs, 1);
+    return own;
+}
+
+void pf_state_own_release(pf_state_own **own) {
+    pf_state_own *o = *own;
+    *own = NULL;
+    if (o && atomic_fetch_sub(&o->refs, 1) == 1) o->drop(o);
 }
 
 void pf_state_close(pf_state **state) {
@@ -32,7 +43,7 @@ void pf_state_close(pf_state **state) {
     if (s->child) pf_heap_free(s->heap, s->child, (size_t)s->n_child * sizeof(pf_state *));
     for (int i = 0; i < PF_STATE_TENSORS; i++) pf_tensor_release(&s->tensor[i]);
     if (s->host && s->layer.release_state) s->layer.release_state(s->layer.context, s->host);
-    pf_alone_release(&s->alone);
+    pf_state_own_release(&s->own);
     pf_heap *heap = s->heap;
     pf_heap_free(heap, s, sizeof *s);
     pf_heap_release(heap);
@@ -66,16 +77,16 @@ static int take_rows(pf_tensor **to, pf_state *s, const pf_tensor *from, const i
     char *data = pf_tensor_data(*to);
     const char *source = (const char *)from->storage->data;
     source += (size_t)from->offset * pf_dtype_size(from->dtype);
-    if (row == 0) return 0;
+    if (row == 0) return PF_OK;
     for (int64_t b = 0; b < s->batch; b++) {
         memcpy(data + (size_t)b * row, source + (size_t)(rows ? rows[b] : b) * row, row);
     }
-    return 0;
+    return PF_OK;
 }
 
 static int copy_host(pf_state *to, pf_engine *e, const pf_state *from, const int64_t *rows) {
     to->layer = from->layer;
-    if (!from->host) return 0;
+    if (!from->host) return PF_OK;
     if (!from->layer.fork_state) {
         return pf_fail(PF_ESTATE, "state: a layer of the host keeps a state that can't be copied");
     }
@@ -92,14 +103,14 @@ static int copy_node(pf_state *to, pf_engine *e, const pf_state *from, const int
     to->position = from->position;
     to->recent = from->recent;
     PF_TRY(copy_host(to, e, from, rows));
-    if (from->alone) to->alone = pf_alone_retain(from->alone);
+    if (from->own) to->own = pf_state_own_retain(from->own);
     for (int i = 0; i < PF_STATE_TENSORS; i++) {
         if (from->tensor[i]) PF_TRY(take_rows(&to->tensor[i], to, from->tensor[i], rows));
     }
     for (int i = 0; i < from->n_child; i++) {
         if (from->child[i]) PF_TRY(copy_tree(&to->child[i], e, from->child[i], rows, to->batch));
     }
-    return 0;
+    return PF_OK;
 }
 
 static int copy_tree(pf_state **copy, pf_engine *e, const pf_state *from, const int64_t *rows,
@@ -128,5 +139,32 @@ int pf_state_reorder(pf_engine *engine, pf_state *state, const int64_t *rows, in
     *state = *other;
     *other = held;
     pf_state_close(&other);
-    return 0;
+    return PF_OK;
+}
+
+/* ---- parts of a row in training ---- */
+
+void pf_state_begin_parts(pf_state *state) {
+    for (int i = 0; i < state->n_child; i++) {
+        if (state->child[i]) pf_state_begin_parts(state->child[i]);
+    }
+    for (int k = 0; state->kind && k < PF_STATE_TENSORS; k++) {
+        if (state->kind->steps_only >> k & 1) pf_tensor_release(&state->tensor[k]);
+    }
+}
+
+void pf_state_begin_anew(pf_state *state, const bool *keep, bool gradient) {
+    for (int i = 0; i < state->n_child; i++) {
+        if (state->child[i]) pf_state_begin_anew(state->child[i], keep, gradient);
+    }
+    for (int k = 0; state->kind && state->batch > 0 && k < PF_STATE_TENSORS; k++) {
+        pf_tensor *t = state->tensor[k];
+        if (!t || !(state->kind->anew >> k & 1)) continue;
+        int64_t row = pf_tensor_numel(t) / state->batch;
+        bool log_scale = state->kind->log_scale >> k & 1;
+        float nothing = log_scale && !gradient ? -INFINITY : 0;
+        for (int64_t i = 0; i < state->batch * row; i++) {
+            if (!keep[i / row]) pf_f32(t)[i] = nothing;
+        }
+    }
 }

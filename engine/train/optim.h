@@ -11,4 +11,7 @@ int pf_optimizer_tensors(const pf_optimizer *o, pf_named **list, int *n);
 int pf_optimizer_config(const pf_optimizer *o, pf_config **config); /* type, options, steps */
 int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, const pf_config *config);
 
+/* rules.c: sets `optimizers` of `to` (pf_describe). */
+int pf_optimizers_describe(pf_config *to);
+
 #endif

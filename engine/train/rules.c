@@ -1,7 +1,6 @@
 /*
  * rules.c - the table of optimizers: found by name, checked against their options, described.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "rule.h"
@@ -26,9 +25,9 @@ static int unknown_type(const char *type) {
     const char *names[PF_COUNT(rules)];
     for (int i = 0; i < PF_COUNT(rules); i++) names[i] = rules[i]->name;
     const char *near = type ? pf_nearest(type, names, PF_COUNT(rules)) : NULL;
-    return pf_fail(PF_EINVAL, "optimizer: 'type' must be one of %s, got '%s'%s%s%s", choices + 1,
-                   type ? type : "?", near ? " (did you mean '" : "", near ? near : "",
-                   near ? "'?)" : "");
+    return pf_fail(PF_EINVAL, "optimizer: 'type' must be one of %s, got '%s'%s%s%s",
+                   type_option.choices, type ? type : "?", near ? " (did you mean '" : "",
+                   near ? near : "", near ? "'?)" : "");
 }
 
 /* Against the rule's rows and that of the type. */
@@ -56,47 +55,14 @@ double pf_rule_option(const pf_optimizer_rule *rule, const pf_config *options, c
 
 /* ---- for help and docs ---- */
 
-static int set_text(pf_config *map, const char *key, const char *text) {
-    return text ? pf_config_set_string(map, key, text) : PF_OK;
-}
-
-/* Fills `map`, which hangs in its list already: so no failure has to free it. */
-static int describe_option(pf_config *map, const pf_option_info *option) {
-    char number[PF_DEFAULT_TEXT];
-    struct pf_option_doc doc = pf_option_describe(option, number);
-    PF_TRY(set_text(map, "name", doc.name));
-    PF_TRY(set_text(map, "kind", doc.kind));
-    PF_TRY(set_text(map, "default", doc.def));
-    PF_TRY(set_text(map, "choices", doc.choices));
-    PF_TRY(set_text(map, "doc", doc.doc));
-    return pf_config_set_bool(map, "required", doc.required);
-}
-
-static int describe_rule(pf_config *map, const pf_optimizer_rule *rule) {
-    PF_TRY(set_text(map, "name", rule->name));
-    PF_TRY(set_text(map, "doc", rule->doc));
-    pf_config *options = pf_config_new(PF_LIST);
-    PF_TRY(pf_config_set(map, "options", options));
-    for (int i = 0; i < rule->n_options; i++) {
-        pf_config *row = pf_config_new(PF_MAP);
-        PF_TRY(pf_config_push(options, row));
-        PF_TRY(describe_option(row, &rule->options[i]));
+int pf_optimizers_describe(pf_config *to) {
+    pf_config *list, *row;
+    PF_TRY(pf_describe_list(&list, to, "optimizers"));
+    for (int i = 0; i < PF_COUNT(rules); i++) {
+        PF_TRY(pf_describe_map(&row, list, NULL));
+        PF_TRY(pf_config_set_string(row, "name", rules[i]->name));
+        PF_TRY(pf_config_set_string(row, "doc", rules[i]->doc));
+        PF_TRY(pf_describe_options(row, rules[i]->options, rules[i]->n_options));
     }
     return PF_OK;
-}
-
-int pf_optimizer_describe(pf_config **list) {
-    pf_config *all = pf_config_new(PF_LIST);
-    int status = all ? PF_OK : PF_ENOMEM;
-    for (int i = 0; i < PF_COUNT(rules) && status >= 0; i++) {
-        pf_config *row = pf_config_new(PF_MAP);
-        status = pf_config_push(all, row);
-        if (status >= 0) status = describe_rule(row, rules[i]);
-    }
-    if (status < 0) {
-        pf_config_free(all);
-        all = NULL;
-    }
-    *list = all;
-    return status;
 }

@@ -7,45 +7,24 @@ local advise = require "performer.advise"
 
 local attention = {}
 
--- The kind that has a kernel: a feature map's name means this one.
-attention.LINEAR = "favor"
+local KINDS = {} -- by name
+for _, kind in ipairs(pf.kinds()) do KINDS[kind.name] = kind end
+
+--- The kind that has a kernel: a feature map's name means this one.
+local function with_kernel()
+  for _, kind in ipairs(pf.kinds()) do
+    if kind.takes_kernel then return kind.name end
+  end
+end
+
+attention.LINEAR = with_kernel()
 -- The kind whose time is the limit of speed, for the ratios of `bench`.
 attention.BASE = "identity"
-
--- Choices of a layer's option `attention` that leave the kind to something else.
-local OPEN = { auto = true, kernel = true }
-
---- The row of a layer's option.
-local function option_of(type_name, option_name)
-  for _, layer in ipairs(pf.layers()) do
-    for _, option in ipairs(layer.type == type_name and layer.options or {}) do
-      if option.name == option_name then return option end
-    end
-  end
-end
-
---- The kinds of attention, in the engine's order: a list of { name, ... }.
-function attention.kinds()
-  local rows = rawget(pf, "kinds")
-  if rows then return rows() end
-  local list = {}
-  for name in option_of("performer", "attention").choices:gmatch "[^|]+" do
-    if not OPEN[name] then list[#list + 1] = { name = name } end
-  end
-  return list
-end
-
-local function is_kind(name)
-  for _, kind in ipairs(attention.kinds()) do
-    if kind.name == name then return true end
-  end
-  return false
-end
 
 --- The names of the kinds, in order.
 function attention.kind_names()
   local names = {}
-  for i, kind in ipairs(attention.kinds()) do names[i] = kind.name end
+  for i, kind in ipairs(pf.kinds()) do names[i] = kind.name end
   return names
 end
 
@@ -61,23 +40,23 @@ function attention.names()
   local names = attention.kind_names()
   names[#names + 1] = "auto"
   for _, name in ipairs(attention.map_names()) do
-    if not is_kind(name) then names[#names + 1] = name end
+    if not KINDS[name] then names[#names + 1] = name end
   end
   return names
 end
 
 --- The options of a model or block with attention NAME: { attention, kernel = { name } }.
 function attention.model_options(name)
-  if name == "auto" or is_kind(name) then return { attention = name, kernel = {} } end
+  if name == "auto" or KINDS[name] then return { attention = name, kernel = {} } end
   return { kernel = { name = name } }
 end
 
 --- The kind that a model's options say; nil for a model that is none of the engine's own.
 function attention.kind_of(options)
   local kernel = options.kernel and options.kernel.name
-  if is_kind(options.attention) then return options.attention end
+  if KINDS[options.attention] then return options.attention end
   -- Files of 0.1.0 may name the kind where the map stands.
-  return options.attention and (is_kind(kernel) and kernel or attention.LINEAR)
+  return options.attention and (KINDS[kernel] and kernel or attention.LINEAR)
 end
 
 --- A model's attention in a word: its kind, or the map of its kernel.
@@ -87,14 +66,8 @@ function attention.label(options)
   return options.kernel and options.kernel.name or "softmax"
 end
 
---- Can a row be walked in parts (model:backward_sliced) with this kind? It is tried on a small
--- model, whose weights take random numbers: ask before the seed of a run is set.
-function attention.hands_on(kind)
-  local model = pf.nn.performer { vocab = 2, dim = 8, layers = 1, heads = 1, causal = true,
-                                  attention = kind, kernel = { features = 8 } }
-  local ids = pf.zeros(1, 32, { dtype = "i32" }) -- the least that makes two parts
-  return (pcall(model.backward_sliced, model, { input = ids, target = ids }, { slices = 2 }))
-end
+--- Can a row be walked in parts (model:backward_sliced) with this kind?
+function attention.hands_on(kind) return KINDS[kind].trains_in_parts end
 
 -- ---- the error of softmax features ----
 

@@ -46,12 +46,12 @@ local function maps_of(given)
   return names
 end
 
---- A kernel's options: one projection for all heads; a tilted map has the tilt of its norms.
+--- A kernel: one projection for all heads; a tilted map has the tilt of its norms.
 local function kernel_for(map, rows, m, d, norm)
-  local options = { name = map.name, head_dim = d, features = m, rows = rows, scale = 1,
-                    per_head = false, seed = 7 }
+  local options = { head_dim = d, features = m, rows = rows, scale = 1, per_head = false,
+                    seed = 7 }
   if map.tilted then options.tilt = core.best_tilt(norm * norm, d) end
-  return options
+  return pf.kernel[map.name](options)
 end
 
 --- One survey a norm for tilted maps, whose tilt depends on it; else one for all.

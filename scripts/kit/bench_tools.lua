@@ -56,37 +56,18 @@ end
 
 -- ---- attention ----
 
---- Algorithmic flops of one head and token of each kind of attention: forward, backward.
-local FLOPS = {}
-
-function FLOPS.identity() return 0, 0 end
-
-function FLOPS.exact(options, L)
-  local d, pairs_seen = options.head_dim, options.causal and (L + 1) / 2 or L
-  return 4 * pairs_seen * d, 10 * pairs_seen * d
-end
-
-function FLOPS.favor(options)
-  local d, dv, m, r = options.head_dim, options.head_dim, options.features, options.features
-  local forward, backward = 4 * m * d + 4 * r * (dv + 1), 4 * m * d + 8 * r * (dv + 1)
-  if options.causal then
-    local chunk = tools.CAUSAL_CHUNK * (r + dv)
-    forward, backward = forward + chunk, backward + 2 * chunk
-  end
-  return forward, backward
-end
-
 --- Algorithmic flops of one head and token at length L: forward, backward. Recomputation is not
--- counted; nil for a kind whose work is not known here.
+-- counted.
 function tools.attention_flops(which, options, L)
-  if FLOPS[which] then return FLOPS[which](options, L) end
+  return pf.attention.flops(which, { head_dim = options.head_dim, features = options.features,
+                                     length = L, causal = options.causal or false })
 end
 
 --- Does a token cost more the longer the sequence is?
 function tools.grows(which, options)
-  local short, long = tools.attention_flops(which, options, 1), tools.attention_flops(which,
-    options, 1 << 20)
-  return short ~= nil and long > 2 * short
+  local short = tools.attention_flops(which, options, 1)
+  local long = tools.attention_flops(which, options, 1 << 20)
+  return long > 2 * short
 end
 
 --- The attention `which` as a function of q, k and v.

@@ -11,9 +11,7 @@ optimizer_options.DEFAULT = "adamw"
 -- Words of the command line, with rows of their own: every optimizer has these.
 local SHARED = { lr = true, decay = true }
 
--- An engine that doesn't list its optimizers has AdamW.
-local TABLE = rawget(pf, "optimizers") and pf.optimizers()
-  or { { name = optimizer_options.DEFAULT, options = {} } }
+local TABLE = pf.optimizers()
 
 --- The names of the optimizers, in the engine's order.
 function optimizer_options.names()

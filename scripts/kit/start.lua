@@ -63,29 +63,18 @@ end
 
 -- ---- afresh ----
 
---- Asks each kind of attention whether it can hand on parts of a row, when that will matter: the
--- models that it is tried on are made here, before a run's seed is set or its state is read.
-local function who_hands_on(options)
-  local answers = {}
-  for _, kind in ipairs(options.sliced and attention.kind_names() or {}) do
-    answers[kind] = attention.hands_on(kind)
-  end
-  return function(kind) return answers[kind] end
-end
-
 --- A run from the beginning. make: { model = function(settings), optimizer = function(model,
 -- settings) }.
 function start.fresh(options, make)
   local dir = options.out
   if dir then check_free(dir) end
   local settings = train_options.settings(options, cli.need(pf.data.kind(options.data)))
-  local can = who_hands_on(options)
   pf.seed(settings.seed)
   local data = open_data(settings)
   train_options.fit(settings, data)
   if options.crossover then cli.need(pf.attention.use_crossover(options.crossover)) end
   local model = make.model(settings)
-  train_options.check_sliced(settings, can, model)
+  train_options.check_sliced(settings, model)
   return { settings = settings, data = data, model = model,
            optimizer = make.optimizer(model, settings),
            state = { step = 0, seconds = 0, data = fingerprint(data) },
@@ -109,13 +98,13 @@ local function already_finished(job, options)
 end
 
 --- What may be changed of a run's settings when it goes on.
-local function change_settings(settings, options, can, model)
+local function change_settings(settings, options, model)
   for _, name in ipairs { "data", "keep", "eval_every", "log_every", "sliced" } do
     if options.given[name] ~= nil then settings[name] = options.given[name] end
   end
   settings.script = options.model or settings.script
   if options.recompute ~= nil then settings.model.recompute = options.recompute end
-  if options.sliced then train_options.check_sliced(settings, can, model) end
+  if options.sliced then train_options.check_sliced(settings, model) end
   train_options.check_recompute(options, settings)
 end
 
@@ -149,7 +138,6 @@ end
 function start.resumed(options, make)
   local run = options.out and saved.run_folder(options.resume)
     or cli.need(saved.run_folder(options.resume))
-  local can = who_hands_on(options)
   local opened = cli.need(saved.open(options.resume, {
     script = options.model, model = make.model, optimizer = make.optimizer,
     recompute = options.recompute }))
@@ -159,7 +147,7 @@ function start.resumed(options, make)
     cli.fail(1, ("train: %s holds no training state; only runs of `performer train` resume")
       :format(options.resume))
   end
-  change_settings(settings, options, can, opened.model)
+  change_settings(settings, options, opened.model)
   if options.out and options.out ~= run then check_free(options.out) end
   local job = { settings = settings, model = opened.model, optimizer = opened.optimizer,
                 state = state, data = open_same_data(settings, state), dir = options.out or run,

@@ -151,9 +151,9 @@ local function check_heads(model)
     model.heads, dim, heads))
 end
 
---- Parts of a row can be handed on by causal linear attention only, and are to be worth it. Once
--- there is a model, which knows what auto chose, can(kind) tells whether its attention is such.
-function train_options.check_sliced(settings, can, model)
+--- Parts of a row can be handed on by causal linear attention only, and are to be worth it.
+-- `model`, once there is one, knows what auto chose.
+function train_options.check_sliced(settings, model)
   local n = settings.sliced
   if n == 1 then return end
   if settings.bidirectional then
@@ -161,7 +161,7 @@ function train_options.check_sliced(settings, can, model)
       .. "a slice can't be told apart; leave out --bidirectional or --sliced")
   end
   local kind = model and attention.kind_of(model:options())
-  if kind and not can(kind) then
+  if kind and not attention.hands_on(kind) then
     cli.fail(2, ("train: --sliced is for linear attention: %s attention has no state of fixed "
       .. "size to hand from slice to slice; try --recompute"):format(kind))
   end

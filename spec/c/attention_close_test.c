@@ -209,18 +209,13 @@ static void test_chained(const attention *list, int n) {
     }
 }
 
-static pf_attend attend_of(const trial *t, const inputs *x) {
-    return (pf_attend){.kind = t->a->map ? PF_ATTEND_FAVOR : PF_ATTEND_EXACT,
-                       .kernel = t->a->kernel,
-                       .projection = x->t[IN_PROJECTION],
-                       .decay = x->t[IN_DECAY],
-                       .tilts = x->t[IN_TILTS],
-                       .causal = true};
-}
-
 /* Prefills of 70 and 33 positions, then steps: out (B, H, L, DV) as doubles. */
 static void stream(const trial *t, const inputs *x, double *all) {
-    pf_attend a = attend_of(t, x);
+    pf_kernel kernel = bound_kernel(t, x);
+    pf_attention a = {.kind = t->a->map ? &pf_kind_favor : &pf_kind_exact,
+                      .kernel = t->a->map ? &kernel : NULL,
+                      .decay = x->t[IN_DECAY],
+                      .causal = true};
     pf_state *state = NULL;
     CHECK_OK(pf_attend_state(&state, engine, &a, t->B, t->Hkv, D, DV));
     for (int64_t at = 0, n = 70; state && at < t->Lq; at += n, n = at == 70 ? 33 : 1) {

@@ -25,7 +25,7 @@ enum { D = 8, DV = 6, M = 24, WIDE = 2 * M };
 typedef struct {
     char name[64];
     const pf_map *map;
-    pf_kernel kernel;
+    pf_kernel_spec kernel;
 } attention;
 
 /* What a query sees. */
@@ -114,7 +114,7 @@ static inline double feature_row(const attention *a, const float *w, double tilt
     *left_out = 0;
     for (int i = 0; !a->map && i < D; i++) f[i * step] = x[i];
     if (!a->map) return 0;
-    const pf_kernel *k = &a->kernel;
+    const pf_kernel_spec *k = &a->kernel;
     pf_map_args args = pf_map_args_of(a->map, NULL, m, k->eps, k->ratio);
     if (a->map->tilted) pf_map_tilt(&args, tilt, w, D, bias);
     double half = project_row(a, w, x, u);

@@ -83,7 +83,7 @@ static inline void add_attention(attention *list, int *n, const pf_map *map, int
 static inline int list_attentions(attention *list) {
     int n = 0;
     add_attention(list, &n, NULL, 0, &own);
-    for (int i = 0; i < pf_map_count(); i++) {
+    for (int i = 0; pf_map_at(i); i++) {
         add_attention(list, &n, pf_map_at(i), M, &own);
         if (!pf_map_at(i)->softmax) add_attention(list, &n, pf_map_at(i), 0, &own);
     }
@@ -93,7 +93,7 @@ static inline int list_attentions(attention *list) {
 /* Every map, projected, with a scale, a ratio and an eps that are not its own. */
 static inline int list_set_attentions(attention *list) {
     int n = 0;
-    for (int i = 0; i < pf_map_count(); i++) add_attention(list, &n, pf_map_at(i), M, &others);
+    for (int i = 0; pf_map_at(i); i++) add_attention(list, &n, pf_map_at(i), M, &others);
     return n;
 }
 
@@ -205,10 +205,11 @@ static inline pf_tensor *random_rows(const trial *t, const pf_tensor *w, int64_t
 
 static inline pf_tensor *draw_projection(const trial *t) {
     pf_tensor *w = NULL;
-    pf_kernel kernel = t->a->kernel;
+    pf_kernel_spec kernel = t->a->kernel;
     if (!projections(t->a)) return NULL;
     kernel.per_head = !t->f->shared;
-    CHECK_OK(pf_kernel_draw(&w, engine, &kernel, t->Hkv, 1, 0));
+    kernel.layer = 1;
+    CHECK_OK(pf_kernel_draw(&w, engine, &kernel, t->Hkv, 0));
     return w;
 }
 
@@ -354,6 +355,15 @@ static inline pf_tensor *cotangents(const trial *t, const oracle *o) {
 
 /* ---- calls ---- */
 
+/* The trial's kernel, bound to its heads, without an owner: it borrows x. */
+static inline pf_kernel bound_kernel(const trial *t, const inputs *x) {
+    return (pf_kernel){.spec = t->a->kernel,
+                       .is_bound = true,
+                       .heads = t->Hkv,
+                       .projection = x->t[IN_PROJECTION],
+                       .tilts = x->t[IN_TILTS]};
+}
+
 static inline const pf_op *op_of(const attention *a) {
     return a->map ? &pf_op_favor : &pf_op_exact_attention;
 }
@@ -380,12 +390,11 @@ static inline int call_attention(const trial *t, const inputs *x, bool state, pf
         in[place] = x->t[i];
     }
     pf_op_fill_defaults(op, attr);
+    attr[PF_A_CAUSAL].i = t->f->causal;
     if (t->a->map) {
-        pf_favor_attrs(attr, &t->a->kernel, t->f->causal, state);
-    } else {
-        for (int i = 0; i < op->n_attrs; i++) {
-            if (strcmp(op->attrs[i].name, "causal") == 0) attr[i].i = t->f->causal;
-        }
+        pf_kernel kernel = bound_kernel(t, x);
+        attr[PF_A_STATE].i = state;
+        pf_kernel_to_attrs(&kernel, attr + PF_A_KERNEL);
     }
     return pf_apply(engine, op, in, op->max_in, attr, made);
 }

@@ -19,16 +19,18 @@ static pf_tensor *normals(pf_engine *e, int64_t rows, int64_t width, double scal
 
 static pf_items *open_set(pf_engine *e, const char *name, int64_t features) {
     pf_projection_options p = {.size = sizeof p, .features = features, .head_dim = D, .seed = 3};
-    pf_config *kernel = pf_config_new(PF_MAP);
+    pf_config *options = pf_config_new(PF_MAP);
+    pf_kernel *kernel = NULL;
     pf_tensor *W = NULL;
     pf_items *items = NULL;
-    CHECK_OK(pf_config_set_string(kernel, "name", name));
+    CHECK_OK(pf_config_set_string(options, "name", name));
     if (features > 0) CHECK_OK(pf_projection_draw(&W, e, &p));
-    pf_items_options o = {
-        .size = sizeof o, .kernel = kernel, .projection = W, .dim = D, .value_dim = DV};
+    CHECK_OK(pf_kernel_open(&kernel, e, options, W));
+    pf_items_options o = {.size = sizeof o, .kernel = kernel, .dim = D, .value_dim = DV};
     CHECK_OK(pf_items_open(&items, e, &o));
     pf_tensor_release(&W);
-    pf_config_free(kernel);
+    pf_kernel_release(&kernel);
+    pf_config_free(options);
     return items;
 }
 

@@ -18,6 +18,15 @@ static inline pf_config *options_of(const char *text) {
     return node;
 }
 
+/* An open kernel of these options. */
+static inline pf_kernel *kernel_of(pf_engine *e, const char *text) {
+    pf_config *options = options_of(text);
+    pf_kernel *kernel = NULL;
+    CHECK_OK(pf_kernel_open(&kernel, e, options, NULL));
+    pf_config_free(options);
+    return kernel;
+}
+
 static inline pf_engine *engine_of(int threads, uint64_t seed) {
     pf_options options = PF_OPTIONS_DEFAULT;
     pf_engine *e = NULL;

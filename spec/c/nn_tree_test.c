@@ -194,20 +194,6 @@ static void test_bad_trees(pf_engine *e) {
     }
 }
 
-static void test_table(void) {
-    pf_layer_info info;
-    int documented = 0, all = 0;
-    for (int i = 0; i < pf_layer_count(); i++) {
-        CHECK_OK(pf_layer_at(i, &info));
-        for (int k = 0; k < info.n_options; k++) {
-            all++;
-            documented += info.options[k].doc && info.options[k].name;
-        }
-    }
-    CHECK(pf_layer_count() == 15 && all > 60 && documented == all);
-    CHECK_FAILS(PF_ENOTFOUND, pf_layer_at(99, &info));
-}
-
 int main(void) {
     pf_engine *e = engine_of(2, 11);
     test_names(e);
@@ -217,7 +203,6 @@ int main(void) {
     test_seed();
     test_messages(e);
     test_bad_trees(e);
-    test_table();
     size_t live = live_bytes(e);
     pf_engine_close(&e);
     CHECK(live <= 1 << 16);

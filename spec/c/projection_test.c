@@ -10,7 +10,7 @@ enum { ROWS = 37, LD = 3, M_MAX = 1200, D_MAX = 1024 };
 
 static pf_engine *e;
 static float x_[ROWS * (D_MAX + LD)], u_[ROWS * (M_MAX + LD)], back_[ROWS * (D_MAX + LD)];
-static float alone_[M_MAX], panel_[PF_PANEL], turned_[ROWS * M_MAX];
+static float alone_[M_MAX], panel_[PF_PANEL], packed_[ROWS * M_MAX];
 
 static const struct {
     int m, d;
@@ -87,17 +87,17 @@ static void check_turned(const pf_kern *kern, int m, int d, pf_tensor *w) {
     void *at = NULL;
     if (!kern->block_gemm) return;
     pf_projector_open(&p, kern, m, d, pf_f32(w), NULL, panel_, &at);
-    float *strips = aligned_alloc(PF_ALIGN, (size_t)pf_turned_floats(m, d) * sizeof(float));
+    float *strips = aligned_alloc(PF_ALIGN, (size_t)pf_packed_floats(m, d) * sizeof(float));
     fill(x_, ROWS * d, 3);
     pf_project(&p, ROWS, x_, u_, m + LD);
-    pf_projector_turn(&p, strips);
-    CHECK(p.turned.strips == strips);
+    pf_projector_pack(&p, strips);
+    CHECK(p.packed.strips == strips);
     int bad = 0;
     static const int counts[] = {1, 5, ROWS};
     for (int c = 0; c < PF_COUNT(counts); c++) {
-        pf_project(&p, counts[c], x_, turned_, m);
+        pf_project(&p, counts[c], x_, packed_, m);
         for (int i = 0; i < counts[c]; i++) {
-            bad += memcmp(turned_ + i * m, u_ + i * (m + LD), (size_t)m * sizeof(float)) != 0;
+            bad += memcmp(packed_ + i * m, u_ + i * (m + LD), (size_t)m * sizeof(float)) != 0;
         }
     }
     CHECK(bad == 0);

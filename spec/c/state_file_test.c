@@ -70,13 +70,17 @@ static int try_alone(pf_engine *e, held *f, pf_state **s, size_t *peak) {
     return status;
 }
 
+/* Of a kernel, or of exact attention. */
 static pf_state *open_alone(pf_engine *e, const char *kernel) {
-    pf_config *k = options_of(kernel);
     pf_attention_state_options o = {
-        .size = sizeof o, .kernel = k, .batch = B, .heads = H, .head_dim = D, .value_dim = DV};
+        .size = sizeof o, .batch = B, .heads = H, .head_dim = D, .value_dim = DV};
     pf_state *s = NULL;
+    if (kernel[0] == '{')
+        o.kernel = kernel_of(e, kernel);
+    else
+        o.attention = kernel;
     CHECK_OK(pf_attention_state_open(&s, e, &o));
-    pf_config_free(k);
+    pf_kernel_release(&o.kernel);
     return s;
 }
 
@@ -117,7 +121,7 @@ static held saved(pf_engine *e, const char *kernel) {
 
 /* A head of a million numbers, and an S without any: its sums would be far larger than SMALL. */
 static void test_sizes(pf_engine *e) {
-    static const char *const kernels[] = {"{'name': 'relu'}", "{'name': 'given', 'width': 4}"};
+    static const char *const kernels[] = {"{'name': 'relu'}", "{'name': 'given'}"};
     enum { SMALL = 8 << 20 };
     pf_state *s = NULL;
     size_t peak;
@@ -141,7 +145,7 @@ static void test_sizes(pf_engine *e) {
         CHECK_FAILS(PF_EFORMAT, try_alone(e, &f, &s, &peak));
         CHECK(!s && peak < SMALL);
     }
-    held f = saved(e, "{'name': 'exact'}");
+    held f = saved(e, "exact");
     CHECK_OK(pf_config_set_string(f.meta, "head_dim", "1048576"));
     CHECK_OK(pf_config_set_string(f.meta, "batch", "1048576"));
     CHECK_FAILS(PF_EFORMAT, try_alone(e, &f, &s, &peak));
@@ -181,7 +185,7 @@ static pf_module *deep_model(pf_engine *e, int layers) {
 /* Packed, kept in another order, and back: it goes on as the state that it was; changed, it does
  * not come back. */
 static void test_packed(pf_engine *e) {
-    static const char *const kernels[] = {"{'name': 'relu'}", "{'name': 'exact'}"};
+    static const char *const kernels[] = {"{'name': 'relu'}", "exact"};
     for (int i = 0; i < 2; i++) {
         pf_state *s = open_alone(e, kernels[i]), *back = NULL;
         pf_named *list = NULL;
@@ -205,6 +209,17 @@ static void test_packed(pf_engine *e) {
         pf_config_free(meta);
         pf_state_close(&s);
     }
+    /* A kind that is named like a map, and keeps no tensor. */
+    pf_state *none = NULL, *back = NULL;
+    pf_attention_state_options o = {.size = sizeof o, .attention = "identity"};
+    o.batch = B, o.heads = H, o.head_dim = o.value_dim = D;
+    CHECK_OK(pf_attention_state_open(&none, e, &o));
+    CHECK_OK(pf_state_save(e, none, scratch_path("%s/none.safetensors", folder)));
+    CHECK_OK(pf_state_load(&back, e, scratch_path("%s/none.safetensors", folder), &o));
+    CHECK_OK(pf_attention_state_info(back, &o));
+    CHECK(strcmp(o.attention, "identity") == 0 && o.batch == B && !o.kernel);
+    CHECK_OK(pf_state_merge(e, none, back));
+    pf_state_close(&none), pf_state_close(&back);
     pf_module *m = deep_model(e, 1);
     pf_state *s = NULL;
     pf_named *list = NULL;

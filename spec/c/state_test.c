@@ -15,12 +15,15 @@ static pf_tensor *random_rows(pf_engine *e, int64_t batch, int64_t length, int64
 }
 
 static int open_relu(pf_state **s, pf_engine *e, double scale) {
-    pf_config *kernel = options_of("{'name': 'relu'}");
-    CHECK_OK(pf_config_set_number(kernel, "scale", scale));
+    pf_config *options = options_of("{'name': 'relu'}");
+    pf_kernel *kernel = NULL;
+    CHECK_OK(pf_config_set_number(options, "scale", scale));
+    CHECK_OK(pf_kernel_open(&kernel, e, options, NULL));
     pf_attention_state_options o = {
         .size = sizeof o, .kernel = kernel, .batch = B, .heads = H, .head_dim = D, .value_dim = DV};
     int status = pf_attention_state_open(s, e, &o);
-    pf_config_free(kernel);
+    pf_kernel_release(&kernel);
+    pf_config_free(options);
     return status;
 }
 
@@ -77,7 +80,8 @@ static void test_alone(pf_engine *e) {
 
     pf_attention_state_options o;
     CHECK_OK(pf_attention_state_info(s, &o));
-    CHECK(o.heads == H && o.head_dim == D && o.value_dim == DV && o.batch == B && !o.projection);
+    CHECK(o.heads == H && o.head_dim == D && o.value_dim == DV && o.batch == B);
+    CHECK(strcmp(o.attention, "favor") == 0 && o.kernel->spec.map == &pf_map_relu);
     CHECK_OK(pf_attention_state_check(e, copy, &o));
     CHECK_FAILS(PF_EINVAL, pf_attention_state_check(e, other, &o));
     CHECK_FAILS(PF_EINVAL, pf_state_merge(e, s, other));

@@ -1,5 +1,5 @@
 /*
- * wave_test.c - one sequence on many threads: what linear_wave.c makes has the bits of the
+ * wave_test.c - one sequence on many threads: what linear/wave.c makes has the bits of the
  * schedules that run a key head on one thread. Lengths around chunks and spans, every way to
  * see, entry and exit states, one and three key heads, values that are not finite.
  */

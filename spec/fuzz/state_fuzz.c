@@ -88,6 +88,20 @@ static pf_module *fuzz_model(void) {
     return m;
 }
 
+/* A kernel of the host's, whose features are its rows: files of any that were given fit it. */
+static int host_map(void *context, pf_engine *e, pf_side side, pf_tensor *x, pf_tensor **phi) {
+    (void)context, (void)e, (void)side;
+    *phi = pf_tensor_retain(x);
+    return 0;
+}
+
+static pf_kernel *fuzz_kernel(void) {
+    static pf_kernel *kernel;
+    pf_host_map map = {.size = sizeof map, .map = host_map};
+    if (!kernel && pf_kernel_open_host(&kernel, fuzz_engine(), "mine", &map) < 0) __builtin_trap();
+    return kernel;
+}
+
 /* ---- what was loaded is used ---- */
 
 static bool good(int status) {
@@ -158,11 +172,14 @@ static void use_stream(pf_stream *stream) {
 
 static void take(pf_engine *e, const char *path) {
     static char again[96];
+    pf_attention_state_options hosted = {.size = sizeof hosted, .kernel = fuzz_kernel()};
     pf_state *state = NULL;
     pf_stream *stream = NULL;
     snprintf(again, sizeof again, "%s-again", path);
     if (good(pf_state_load(&state, e, path, NULL))) use_alone(e, &state, again);
     if (state) __builtin_trap();
+    if (good(pf_state_load(&state, e, path, &hosted))) step_alone(e, state);
+    pf_state_close(&state);
     if (good(pf_module_state_load(&state, e, fuzz_model(), path))) use_model(e, &state, again);
     if (state) __builtin_trap();
     if (good(pf_stream_load(&stream, e, fuzz_model(), path))) {

@@ -96,7 +96,7 @@ end
 function parts.log_partition(x, o)
   local B, H, Lq, d = table.unpack(x.q.shape)
   local Lk, phi_q, phi_k, scale = x.k.shape[3], x.q, x.k, o.scale or 0
-  if not o.exact then
+  if o.attention ~= "exact" then
     local options = { W = x.projection, map = o.map or "softmax", scale = o.scale, eps = o.eps }
     phi_q, phi_k = attention.features(x.q, options), attention.features(x.k, options)
   end
@@ -109,7 +109,7 @@ function parts.log_partition(x, o)
         for a = 1, r do
           dot = dot + phi_q[(n - 1) * r + a] * phi_k[(head * Lk + j - 1) * r + a]
         end
-        sum = sum + (o.exact and math.exp(squared * dot) or dot)
+        sum = sum + (o.attention == "exact" and math.exp(squared * dot) or dot)
       end
     end
     return math.log(sum)

@@ -1,7 +1,8 @@
 /*
  * items.h - a fixed set of items under a softmax, as its files share it.
  *
- * With phi as in partition.h, the set is z = sum_j phi(y_j) (r) and S = sum_j phi(y_j) v_j^T (r, dv):
+ * With phi as in partition.h, the set is z = sum_j phi(y_j) (r) and
+ * S = sum_j phi(y_j) v_j^T (r, dv):
  *
  *     log Z(x) = log phi(x).z,   E(x) = S^T phi(x) / phi(x).z
  *
@@ -35,8 +36,7 @@ typedef struct pf_levels {
 
 struct pf_items {
     pf_heap *heap;
-    pf_kernel kernel;
-    pf_tensor *projection;  /* (m, d); NULL */
+    pf_kernel *kernel;      /* bound to one projection for all */
     int64_t dim, value_dim; /* value_dim 0: no values */
     int64_t r;
     pf_levels levels;

@@ -1,55 +1,47 @@
 /*
  * log_partition.c - the row log_partition: log sum_j phi(q_i).phi(k_j), the normaliser of
- * attention by itself (paper, eq. 4: log of the diagonal of D), differentiable.
- *
- *     rho_i = dLoss/dout_i / R_i           (R, z, M, l of partition.h)
- *     dphi(q_i) = rho_i z_i                dphi(k_j) = e^(l_j - M) y_j,   y_j = sum rho_i q'_i
- *
- * over the queries i that see key j. Causal: y runs backwards and is kept in units of the
- * M that stands at j, so every factor is at most 1. The backward redoes the sums; nothing is
- * saved. exact: P_ij = softmax, dq = scale^2 g_i P k, dk = scale^2 (g P)^T q.
+ * attention by itself (paper, eq. 4: log of the diagonal of D), differentiable, by the way of a
+ * kind that tells its sums (partition.h).
  */
 #include <math.h>
 #include <string.h>
+#include <string.h>
 
+#include "kernel_attrs.h"
 #include "partition.h"
 
-enum { Q, K, PROJECTION, MASK, TILTS, INPUTS };
-enum { A_MAP, A_SCALE, A_EPS, A_RATIO, A_TILT, A_CAUSAL, A_EXACT, A_COUNT };
+enum { Q, K, MASK, KERNEL, INPUTS = KERNEL + PF_KERNEL_INPUTS };
+enum { A_CAUSAL, A_ATTENTION, A_KERNEL, A_COUNT = A_KERNEL + PF_KERNEL_ATTRS };
 
 static const pf_attr_info attrs[A_COUNT] = {
-    {"map", PF_ATTR_CHOICE, 0, false, PF_MAP_CHOICES, "feature map"},
-    {"scale", PF_ATTR_FLOAT, 0, false, NULL,
-     "x = scale q; 0: d^(-1/4) for softmax and exact, 1 for the others"},
-    {"eps", PF_ATTR_FLOAT, -1, false, NULL, "added to every feature; -1: the map's own"},
-    {"ratio", PF_ATTR_FLOAT, 0, false, NULL, "phi = ratio f(u) + eps; 0: the map's own"},
-    {"tilt", PF_ATTR_FLOAT, 0, false, NULL, "A of softmax_plus, below 1/4"},
     {"causal", PF_ATTR_BOOL, 0, false, NULL, "position i sees keys 1 .. i"},
-    {"exact", PF_ATTR_BOOL, 0, false, NULL,
-     "log sum_j exp(scale^2 q_i.k_j) itself, in quadratic time; takes no projection"},
+    {"attention", PF_ATTR_CHOICE, 0, false, PF_KIND_CHOICES,
+     "the kind whose weights are summed: favor, by features; exact, exp(scale^2 q_i.k_j) itself, "
+     "in quadratic time and without a projection"},
+    PF_KERNEL_ATTR_ROWS,
 };
 
-static const pf_map *map_of(const pf_call *c) { return pf_map_at((int)c->attr[A_MAP].i); }
+static const pf_attention_kind *kind_of(const pf_call *c) {
+    return pf_kind_at((int)c->attr[A_ATTENTION].i);
+}
 
-static int check_projection(const pf_call *c) {
-    const pf_tensor *W = c->in[PROJECTION];
-    bool exact = c->attr[A_EXACT].i != 0;
-    if (!W && (exact || !map_of(c)->softmax)) return 0;
-    if (!W) {
-        return pf_fail(PF_EINVAL,
-                       "log_partition: the map '%s' needs a projection (features, "
-                       "head_dim); draw one with a kernel",
-                       map_of(c)->name);
+/* What the kind takes of a kernel: all of it, or none of its tensors. */
+static int check_kernel(const pf_call *c) {
+    const pf_attention_kind *kind = kind_of(c);
+    const int64_t *shape = c->in[K]->shape;
+    int64_t r;
+    if (!kind->sums) {
+        return pf_fail(PF_EINVAL, "log_partition: the weights of %s attention can't be told",
+                       kind->name);
     }
-    if (exact) return pf_fail(PF_EINVAL, "log_partition: exact takes no projection");
-    PF_TRY(pf_tensor_check(W, PF_F32, "log_partition", "projection"));
-    int64_t H = c->in[Q]->shape[1], d = c->in[Q]->shape[3];
-    if ((W->rank == 2 || (W->rank == 3 && W->shape[0] == H)) && W->shape[W->rank - 1] == d &&
-        W->shape[W->rank - 2] >= 1) {
-        return 0;
+    if (kind->takes_kernel)
+        return pf_call_kernel_check(c, A_KERNEL, KERNEL, shape[1], shape[3], &r);
+    for (int i = KERNEL; i < INPUTS; i++) {
+        if (!c->in[i]) continue;
+        return pf_fail(PF_EINVAL, "log_partition: %s takes no %s", kind->name,
+                       pf_op_arg_name(c->op, i));
     }
-    return pf_shape_fail(c, "projection must be (features, %lld) or (%lld, features, %lld)",
-                         (long long)d, (long long)H, (long long)d);
+    return PF_OK;
 }
 
 static int partition_shape(pf_call *c) {
@@ -58,9 +50,10 @@ static int partition_shape(pf_call *c) {
     PF_TRY(pf_want(c, K, PF_F32));
     bool fit = q->rank == 4 && k->rank == 4 && q->shape[0] == k->shape[0] &&
                q->shape[1] == k->shape[1] && q->shape[3] == k->shape[3] && q->shape[3] >= 1;
-    if (!fit)
-        return pf_shape_fail(c, "they must be (batch, heads, length, width), alike but "
-                                "for the length");
+    if (!fit) {
+        return pf_shape_fail(c, "they must be (batch, heads, length, width), alike but for the "
+                                "length");
+    }
     if (c->attr[A_CAUSAL].i && q->shape[2] != k->shape[2]) {
         return pf_shape_fail(c, "causal needs as many queries as keys");
     }
@@ -69,47 +62,39 @@ static int partition_shape(pf_call *c) {
         return pf_shape_fail(c, "mask must be (batch, length) = [%lld, %lld]",
                              (long long)k->shape[0], (long long)k->shape[2]);
     }
-    PF_TRY(check_projection(c));
-    const pf_map *map = c->attr[A_EXACT].i ? &pf_map_given : map_of(c);
-    PF_TRY(pf_attend_tilt(c, TILTS, c->attr[A_TILT].f, map, q->shape[1]));
+    PF_TRY(check_kernel(c));
     return pf_set_shape(c, 0, PF_F32, 3, q->shape);
 }
 
 /* ---- filling ---- */
 
-enum { HELD = 4 };
+/* Copies that a call holds: the kernel's, then the rows, then what its backward makes. */
+enum { HELD_Q = PF_KERNEL_INPUTS, HELD_K, HELD_G, HELD_DQ, HELD_DK, HELD };
 
 static int fill(pf_partition *p, pf_call *c, pf_tensor **held) {
     const pf_tensor *q = c->in[Q];
+    const pf_attention_kind *kind = kind_of(c);
     int64_t d = q->shape[3];
     *p = (pf_partition){.engine = c->engine,
-                        .exact = c->attr[A_EXACT].i != 0,
+                        .sums = kind->sums,
                         .causal = c->attr[A_CAUSAL].i != 0,
                         .B = q->shape[0],
                         .H = q->shape[1],
                         .Lk = c->in[K]->shape[2],
                         .n = q->shape[2],
                         .mask = c->in[MASK]};
-    const pf_map *map = p->exact ? &pf_map_given : map_of(c);
-    pf_kernel kernel = {.map = map,
-                        .head_dim = d,
-                        .scale =
-                            pf_map_scale(p->exact ? &pf_map_softmax : map, c->attr[A_SCALE].f, d),
-                        .eps = c->attr[A_EPS].f < 0 ? map->eps : c->attr[A_EPS].f,
-                        .ratio = c->attr[A_RATIO].f,
-                        .tilt = c->attr[A_TILT].f};
-    PF_TRY(pf_rows_ready(c->engine, c->in[Q], &held[0], &p->q));
-    PF_TRY(pf_rows_ready(c->engine, c->in[K], &held[1], &p->k));
-    if (c->in[PROJECTION]) PF_TRY(pf_tensor_compact(&held[2], c->engine, c->in[PROJECTION]));
-    if (c->in[TILTS]) {
-        PF_TRY(pf_tensor_compact(&held[3], c->engine, c->in[TILTS]));
-        PF_TRY(pf_attend_tilt_values(c->op->name, pf_f32(held[3]), p->H));
+    PF_TRY(pf_heads_ready(c->engine, c->in[Q], &held[HELD_Q], &p->q));
+    PF_TRY(pf_heads_ready(c->engine, c->in[K], &held[HELD_K], &p->k));
+    if (kind->takes_kernel) {
+        return pf_call_encoding(&p->encoding, c, A_KERNEL, KERNEL, p->H, d, held);
     }
-    return pf_encoder_open(&p->encoder, c->engine, &kernel, held[2], held[3], d);
+    double scale = c->attr[A_KERNEL + PF_KERNEL_SCALE].f;
+    kind->sums->encoding(&p->encoding, NULL, c->engine->kern, d, scale);
+    return PF_OK;
 }
 
-static void release(pf_tensor **held, int n) {
-    for (int i = 0; i < n; i++) pf_tensor_release(&held[i]);
+static void release(pf_tensor **held) {
+    for (int i = 0; i < HELD; i++) pf_tensor_release(&held[i]);
 }
 
 /* size, sum and top (B, H, n) in one block of the heap. */
@@ -117,12 +102,12 @@ static size_t sums_bytes(const pf_partition *p) {
     return (size_t)(p->B * p->H * p->n) * (2 * sizeof(double) + sizeof(float));
 }
 
-static int make_sums(pf_partition *p) {
+static int run_sums(pf_partition *p) {
     p->sum = pf_heap_alloc(p->engine->heap, sums_bytes(p));
     if (!p->sum) return PF_ENOMEM;
     p->size = p->sum + p->B * p->H * p->n;
     p->top = (float *)(p->size + p->B * p->H * p->n);
-    return 0;
+    return pf_partition_run(p);
 }
 
 static void free_sums(pf_partition *p) {
@@ -130,18 +115,17 @@ static void free_sums(pf_partition *p) {
     p->sum = NULL;
 }
 
-/* ---- forward ---- */
+/* ---- forward and backward ---- */
 
 static int run_forward(pf_partition *p, pf_call *c, pf_tensor **held) {
     PF_TRY(fill(p, c, held));
-    PF_TRY(make_sums(p));
-    PF_TRY(pf_partition_run(p));
+    PF_TRY(run_sums(p));
     float *out = pf_f32(c->out[0]);
     for (int64_t i = 0; i < p->B * p->H * p->n; i++) {
         double size = p->size[i] + (double)p->top[i];
         out[i] = p->sum[i] == 0 ? -INFINITY : (float)(size + log(p->sum[i]));
     }
-    return 0;
+    return PF_OK;
 }
 
 static int partition_forward(pf_call *c) {
@@ -149,164 +133,8 @@ static int partition_forward(pf_call *c) {
     pf_tensor *held[HELD] = {NULL};
     int status = run_forward(&p, c, held);
     free_sums(&p);
-    release(held, HELD);
+    release(held);
     return status;
-}
-
-/* ---- backward ---- */
-
-typedef struct {
-    pf_partition p;
-    bool need_q, need_k;
-    const float *g; /* (B, H, n) */
-    float *dq, *dk; /* (B, H, n, d), (B, H, Lk, d), contiguous */
-} backward_op;
-
-/* What one head needs beside the sweep. */
-typedef struct {
-    const backward_op *op;
-    pf_sweep s;
-    double *rho, *y; /* (n), (r) */
-    float *top;      /* (n): M at each query */
-} backward_work;
-
-static size_t backward_bytes(const backward_op *op) {
-    int64_t own = op->p.encoder.r * (int64_t)sizeof(double) +
-                  op->p.n * (int64_t)(sizeof(double) + sizeof(float));
-    return pf_sweep_bytes(&op->p, true) + (size_t)own + 3 * PF_ALIGN;
-}
-
-static void open_backward(backward_work *w, const backward_op *op, int64_t task, void *scratch) {
-    w->op = op;
-    pf_sweep_open(&w->s, &op->p, task, true, &scratch);
-    w->y = pf_carve(&scratch, (size_t)w->s.r * sizeof(double));
-    w->rho = pf_carve(&scratch, (size_t)op->p.n * sizeof(double));
-    w->top = pf_carve(&scratch, (size_t)op->p.n * sizeof(float));
-    memset(w->y, 0, (size_t)w->s.r * sizeof(double));
-}
-
-static void encode_block(backward_work *w, pf_side side, int64_t first, int64_t n) {
-    const pf_rows *rows = side == PF_SIDE_QUERY ? &w->op->p.q : &w->op->p.k;
-    pf_encode(side == PF_SIDE_QUERY ? &w->s.q : &w->s.k, side,
-              pf_rows_at(rows, w->s.item, w->s.head, 0), rows->row, NULL, first, n);
-}
-
-/* rho, M and dq of the queries first ..; in full heads y too. */
-static void query_block(backward_work *w, int64_t first, int64_t n) {
-    const pf_partition *p = &w->op->p;
-    int64_t r = w->s.r, d = w->op->p.encoder.d;
-    encode_block(w, PF_SIDE_QUERY, first, n);
-    for (int64_t i = first; i < first + n; i++) {
-        const float *f = w->s.q.f + (i - first) * r;
-        float *df = w->s.q.df + (i - first) * r;
-        if (p->causal) pf_sweep_take(&w->s, i + 1);
-        double sum = pf_sweep_sum(&w->s, f);
-        w->rho[i] = sum == 0 ? 0 : (double)w->op->g[w->s.at * p->n + i] / sum;
-        w->top[i] = w->s.M;
-        for (int64_t a = 0; a < r; a++) df[a] = (float)(w->rho[i] * w->s.z[a]);
-        if (p->causal) continue;
-        for (int64_t a = 0; a < r; a++) w->y[a] += w->rho[i] * (double)f[a];
-    }
-    if (!w->op->need_q) return;
-    pf_encode_pull(&w->s.q, PF_SIDE_QUERY, n, w->op->dq + (w->s.at * p->n + first) * d, d);
-}
-
-/* y moves from the position after i to i, and takes in query i. */
-static void step_back(backward_work *w, int64_t i, const float *f) {
-    int64_t r = w->s.r, n = w->op->p.n;
-    double keep = i + 1 < n ? (double)pf_decay(w->top[i], w->top[i + 1]) : 0;
-    for (int64_t a = 0; a < r; a++) w->y[a] = keep * w->y[a] + w->rho[i] * (double)f[a];
-}
-
-/* dk of the keys first .. */
-static void key_block(backward_work *w, int64_t first, int64_t n) {
-    const pf_partition *p = &w->op->p;
-    int64_t r = w->s.r, d = w->op->p.encoder.d;
-    encode_block(w, PF_SIDE_KEY, first, n);
-    if (p->causal) encode_block(w, PF_SIDE_QUERY, first, n);
-    for (int64_t j = first + n - 1; j >= first; j--) {
-        float *df = w->s.k.df + (j - first) * r, l = w->s.k.shift[j - first];
-        if (p->causal) step_back(w, j, w->s.q.f + (j - first) * r);
-        float M = p->causal ? w->top[j] : w->s.M;
-        bool kept = pf_mask_keeps(p->mask, w->s.item, j) && l != -INFINITY;
-        double weight = kept ? exp((double)l - (double)M) : 0;
-        for (int64_t a = 0; a < r; a++) df[a] = kept ? (float)(weight * w->y[a]) : 0;
-        if (!kept) memset(w->s.k.f + (j - first) * r, 0, (size_t)r * sizeof(float));
-        if (!kept) memset(w->s.k.x + (j - first) * d, 0, (size_t)d * sizeof(float));
-    }
-    pf_encode_pull(&w->s.k, PF_SIDE_KEY, n, w->op->dk + (w->s.at * p->Lk + first) * d, d);
-}
-
-static void backward_task(void *context, int64_t task, void *scratch) {
-    const backward_op *op = context;
-    backward_work w;
-    open_backward(&w, op, task, scratch);
-    if (!op->p.causal) pf_sweep_take(&w.s, op->p.Lk);
-    for (int64_t first = 0; first < op->p.n; first += PF_PROBE_BLOCK) {
-        query_block(&w, first, pf_min(PF_PROBE_BLOCK, op->p.n - first));
-    }
-    if (!op->need_k) return;
-    int64_t blocks = pf_ceil_div(op->p.Lk, PF_PROBE_BLOCK);
-    for (int64_t b = blocks - 1; b >= 0; b--) {
-        int64_t first = b * PF_PROBE_BLOCK;
-        key_block(&w, first, pf_min(PF_PROBE_BLOCK, op->p.Lk - first));
-    }
-}
-
-/* ---- backward, exact ---- */
-
-/* a (BLOCK, BLOCK) <- g_i P_ij of query block i0 and key block j0, 0 where not seen. */
-static void weigh(const backward_op *op, int64_t task, int64_t i0, int64_t n, int64_t j0,
-                  int64_t keys, int64_t rows, float *a) {
-    const pf_partition *p = &op->p;
-    for (int64_t i = 0; i < rows; i++) {
-        float *row = a + i * PF_PROBE_BLOCK;
-        int64_t at = task * p->n + i0 + i;
-        for (int64_t j = 0; j < PF_PROBE_BLOCK; j++) {
-            bool seen = i < n && j < keys && p->sum[at] != 0 &&
-                        pf_partition_sees(p, task / p->H, i0 + i, j0 + j);
-            double weight = seen ? exp((double)row[j] - (double)p->top[at]) / p->sum[at] : 0;
-            row[j] = seen ? (float)((double)op->g[at] * weight) : 0;
-        }
-    }
-}
-
-/* The pair of loaded blocks: dq += a k, dk += a^T q, both not yet scaled. */
-static void spread(const backward_op *op, int64_t task, int64_t i0, int64_t n, int64_t j0,
-                   int64_t keys, pf_encoded *q, pf_encoded *k, float *a) {
-    int64_t d = op->p.encoder.d, B = PF_PROBE_BLOCK;
-    const pf_kern *kern = op->p.encoder.kern;
-    float *out = q->df; /* (BLOCK, d): r is d */
-    if (op->need_q) {
-        pf_block_gemm(kern, false, false, q->rows, d, k->rows, a, B, k->x, d, 0, out, d, q->panel);
-        kern->axpy(n * d, op->p.encoder.scale, out, op->dq + (task * op->p.n + i0) * d);
-    }
-    if (!op->need_k) return;
-    pf_block_gemm(kern, true, false, k->rows, d, q->rows, a, B, q->x, d, 0, out, d, q->panel);
-    kern->axpy(keys * d, op->p.encoder.scale, out, op->dk + (task * op->p.Lk + j0) * d);
-}
-
-static void exact_backward_task(void *context, int64_t task, void *scratch) {
-    const backward_op *op = context;
-    const pf_partition *p = &op->p;
-    const pf_encoder *e = &p->encoder;
-    int64_t item = task / p->H, head = task % p->H;
-    pf_encoded q, k;
-    pf_encoded_open(&q, e, head, true, &scratch);
-    pf_encoded_open(&k, e, head, true, &scratch);
-    float *a = pf_carve(&scratch, PF_PROBE_BLOCK * PF_PROBE_BLOCK * sizeof(float));
-    for (int64_t i0 = 0; i0 < p->n; i0 += PF_PROBE_BLOCK) {
-        int64_t n = pf_min(PF_PROBE_BLOCK, p->n - i0);
-        pf_encode_load(&q, pf_rows_at(&p->q, item, head, 0), p->q.row, NULL, i0, n);
-        int64_t end = p->causal ? pf_min(p->Lk, i0 + n) : p->Lk;
-        for (int64_t j0 = 0; j0 < end; j0 += PF_PROBE_BLOCK) {
-            int64_t keys = pf_min(PF_PROBE_BLOCK, p->Lk - j0);
-            pf_encode_load(&k, pf_rows_at(&p->k, item, head, 0), p->k.row, NULL, j0, keys);
-            pf_exact_scores(&q, &k, a);
-            weigh(op, task, i0, n, j0, keys, q.rows, a);
-            spread(op, task, i0, n, j0, keys, &q, &k, a);
-        }
-    }
 }
 
 static int make_gradient(pf_call *c, int input, pf_tensor **t, float **data) {
@@ -314,42 +142,35 @@ static int make_gradient(pf_call *c, int input, pf_tensor **t, float **data) {
     PF_TRY(pf_tensor_make(t, c->engine, PF_F32, 4, x->shape));
     PF_TRY(pf_tensor_fill(*t, 0));
     *data = pf_f32(*t);
-    return 0;
+    return PF_OK;
 }
 
-static int run_backward(backward_op *op, pf_call *c, pf_tensor **held) {
+static int run_backward(pf_partition_back *op, pf_call *c, pf_tensor **held) {
     pf_partition *p = &op->p;
     op->need_q = c->need[Q], op->need_k = c->need[K];
     PF_TRY(fill(p, c, held));
-    PF_TRY(pf_tensor_compact(&held[HELD], c->engine, c->dout[0]));
-    op->g = pf_f32(held[HELD]);
-    if (op->need_q) PF_TRY(make_gradient(c, Q, &held[HELD + 1], &op->dq));
-    if (op->need_k) PF_TRY(make_gradient(c, K, &held[HELD + 2], &op->dk));
-    if (p->exact) {
-        PF_TRY(make_sums(p));
-        PF_TRY(pf_partition_run(p));
-        size_t bytes = 2 * pf_encoded_bytes(&p->encoder, true) +
-                       PF_PROBE_BLOCK * PF_PROBE_BLOCK * sizeof(float);
-        PF_TRY(pf_parallel(c->engine, p->B * p->H, bytes, exact_backward_task, op));
-    } else {
-        PF_TRY(pf_parallel(c->engine, p->B * p->H, backward_bytes(op), backward_task, op));
-    }
-    if (op->need_q) PF_TRY(pf_grad_give(c, Q, held[HELD + 1]));
-    return op->need_k ? pf_grad_give(c, K, held[HELD + 2]) : 0;
+    PF_TRY(pf_tensor_compact(&held[HELD_G], c->engine, c->dout[0]));
+    op->g = pf_f32(held[HELD_G]);
+    if (op->need_q) PF_TRY(make_gradient(c, Q, &held[HELD_DQ], &op->dq));
+    if (op->need_k) PF_TRY(make_gradient(c, K, &held[HELD_DK], &op->dk));
+    if (p->sums->back_reads) PF_TRY(run_sums(p));
+    PF_TRY(pf_parallel(c->engine, p->B * p->H, p->sums->back_bytes(op), p->sums->back, op));
+    if (op->need_q) PF_TRY(pf_grad_give(c, Q, held[HELD_DQ]));
+    return op->need_k ? pf_grad_give(c, K, held[HELD_DK]) : PF_OK;
 }
 
 static int partition_backward(pf_call *c) {
-    backward_op op = {0};
-    pf_tensor *held[HELD + 3] = {NULL};
+    pf_partition_back op = {0};
+    pf_tensor *held[HELD] = {NULL};
     int status = run_backward(&op, c, held);
     free_sums(&op.p);
-    release(held, HELD + 3);
+    release(held);
     return status;
 }
 
 const pf_op pf_op_log_partition = {
     .name = "log_partition",
-    .args = "q, k, [projection], [mask], [tilts]",
+    .args = "q, k, [mask], " PF_KERNEL_ARGS,
     .results = "out",
     .doc = "The normaliser of attention by itself: log sum_j phi(q_i).phi(k_j), for softmax maps "
            "an estimate of log sum_j exp(scale^2 q_i.k_j), in O(L m). q (B, H, Lq, d), k (B, H, "
@@ -366,3 +187,51 @@ const pf_op pf_op_log_partition = {
     .forward = partition_forward,
     .backward = partition_backward,
 };
+
+/* ---- public ---- */
+
+static int call(pf_tensor **out, pf_engine *e, const pf_attention_kind *kind,
+                const pf_kernel *kernel, pf_tensor *q, pf_tensor *k, const pf_weights_options *o) {
+    pf_tensor *in[INPUTS] = {[Q] = q, [K] = k, [MASK] = o->mask};
+    pf_attr attr[A_COUNT];
+    pf_op_fill_defaults(&pf_op_log_partition, attr);
+    attr[A_CAUSAL].i = o->causal;
+    while (pf_kind_at((int)attr[A_ATTENTION].i) != kind) attr[A_ATTENTION].i++;
+    attr[A_KERNEL + PF_KERNEL_SCALE].f = o->scale;
+    if (kernel) {
+        pf_kernel_to_attrs(kernel, attr + A_KERNEL);
+        pf_kernel_to_inputs(kernel, in + KERNEL);
+    }
+    return pf_apply(e, &pf_op_log_partition, in, INPUTS, attr, out);
+}
+
+int pf_attention_log_partition(pf_tensor **out, pf_engine *engine, pf_tensor *q, pf_tensor *k,
+                               const pf_weights_options *options) {
+    pf_weights_options o = {0};
+    const pf_attention_kind *kind;
+    pf_kernel *kernel;
+    pf_tensor *rows[2] = {NULL};
+    memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
+    *out = NULL;
+    PF_TRY(pf_tensor_check(q, PF_F32, "log_partition", "q"));
+    PF_TRY(pf_tensor_check(k, PF_F32, "log_partition", "k"));
+    if (q->rank != 4 || k->rank != 4) {
+        return pf_fail(PF_ESHAPE,
+                       "log_partition: q is %s and k is %s; they must be (batch, heads, "
+                       "length, width)",
+                       pf_shape_of(q), pf_shape_of(k));
+    }
+    PF_TRY(pf_partition_attention(&kind, &kernel, engine, o.attention, o.kernel, k->shape[3],
+                                  k->shape[1], "log_partition"));
+    int status = PF_OK;
+    for (int i = 0; i < 2 && kernel && status >= 0; i++) {
+        status =
+            pf_kernel_rows(&rows[i], engine, kernel, i ? PF_SIDE_KEY : PF_SIDE_QUERY, i ? k : q);
+    }
+    if (status >= 0) {
+        status = call(out, engine, kind, kernel, rows[0] ? rows[0] : q, rows[1] ? rows[1] : k, &o);
+    }
+    for (int i = 0; i < 2; i++) pf_tensor_release(&rows[i]);
+    pf_kernel_release(&kernel);
+    return status;
+}

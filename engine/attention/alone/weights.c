@@ -36,41 +36,34 @@ typedef struct {
 } weights_work;
 
 static size_t work_bytes(const weights_op *op) {
-    return 2 * pf_encoded_bytes(&op->p.encoder, false) + PF_ALIGN +
-           PF_PROBE_BLOCK * (PF_PROBE_BLOCK * sizeof(float) + sizeof(double));
+    return 2 * pf_encoded_bytes(&op->p.encoding, false) + PF_ALIGN +
+           PF_ENCODED_BLOCK * (PF_ENCODED_BLOCK * sizeof(float) + sizeof(double));
 }
 
 static void open_work(weights_work *w, const weights_op *op, int64_t head, void *scratch) {
     *w = (weights_work){.op = op, .item = head / op->p.H, .head = head % op->p.H, .at = head};
-    pf_encoded_open(&w->q, &op->p.encoder, w->head, false, &scratch);
-    pf_encoded_open(&w->k, &op->p.encoder, w->head, false, &scratch);
-    w->a = pf_carve(&scratch, PF_PROBE_BLOCK * PF_PROBE_BLOCK * sizeof(float));
-    w->entropy = pf_carve(&scratch, PF_PROBE_BLOCK * sizeof(double));
+    pf_encoded_open(&w->q, &op->p.encoding, w->head, false, &scratch);
+    pf_encoded_open(&w->k, &op->p.encoding, w->head, false, &scratch);
+    w->a = pf_carve(&scratch, PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(float));
+    w->entropy = pf_carve(&scratch, PF_ENCODED_BLOCK * sizeof(double));
 }
 
-/* Encodes n chosen rows of a side from `first` of the choice on; exact loads them. */
+/* Takes n chosen rows of a side from `first` of the choice on. */
 static void take_rows(weights_work *w, pf_side side, const int64_t *at, int64_t first, int64_t n) {
     const pf_partition *p = &w->op->p;
-    const pf_rows *rows = side == PF_SIDE_QUERY ? &p->q : &p->k;
+    const pf_heads *rows = side == PF_SIDE_QUERY ? &p->q : &p->k;
     pf_encoded *block = side == PF_SIDE_QUERY ? &w->q : &w->k;
-    const float *x = pf_rows_at(rows, w->item, w->head, 0);
-    if (p->exact)
-        pf_encode_load(block, x, rows->row, at, first, n);
-    else
-        pf_encode(block, side, x, rows->row, at, first, n);
+    p->sums->load(block, side, pf_heads_row(rows, w->item, w->head, 0), rows->row, at, first, n);
 }
 
 static int64_t place_of(const weights_op *op, int64_t i) { return op->place ? op->place[i] : i; }
 
-/* w_ij of query i0 + i with key position `key`, its product (or exact score) given. */
+/* w_ij of query i0 + i with key position `key`, the product of their vectors given. */
 static float weight_of(const weights_work *w, int64_t i, int64_t key, float product, float shift) {
     const pf_partition *p = &w->op->p;
     int64_t at = w->at * p->n + w->i0 + i;
     if (p->sum[at] == 0 || !pf_partition_sees(p, w->item, w->i0 + i, key)) return 0;
-    double size = (double)(p->exact ? product : shift) - (double)p->top[at];
-    double part = exp(size) / p->sum[at];
-    if (p->exact) return (float)part;
-    return shift == -INFINITY ? 0 : (float)(part * (double)product);
+    return (float)p->sums->weight(product, shift, p->top[at], p->sum[at]);
 }
 
 static int64_t key_of(const weights_op *op, int64_t j) { return op->columns ? op->columns[j] : j; }
@@ -78,17 +71,14 @@ static int64_t key_of(const weights_op *op, int64_t j) { return op->columns ? op
 /* a <- weights of the loaded blocks. */
 static void weigh(weights_work *w) {
     const pf_partition *p = &w->op->p;
-    int64_t B = PF_PROBE_BLOCK, r = p->encoder.r;
-    if (p->exact) {
-        pf_exact_scores(&w->q, &w->k, w->a);
-    } else {
-        pf_block_gemm(p->encoder.kern, false, true, w->q.rows, w->k.rows, r, w->q.f, r, w->k.f, r,
-                      0, w->a, B, w->q.panel);
-    }
+    int64_t B = PF_ENCODED_BLOCK, width;
+    const float *x = p->sums->vectors(&w->q, &width), *y = p->sums->vectors(&w->k, &width);
+    pf_block_gemm(p->encoding.kern, false, true, w->q.rows, w->k.rows, width, x, width, y, width, 0,
+                  w->a, B, w->q.panel);
     for (int64_t i = 0; i < w->n; i++) {
         for (int64_t j = 0; j < w->m; j++) {
-            float shift = p->exact ? 0 : w->k.shift[j];
-            w->a[i * B + j] = weight_of(w, i, key_of(w->op, w->j0 + j), w->a[i * B + j], shift);
+            w->a[i * B + j] =
+                weight_of(w, i, key_of(w->op, w->j0 + j), w->a[i * B + j], w->k.shift[j]);
         }
     }
 }
@@ -108,7 +98,7 @@ static void keep_rows(weights_work *w) {
     const weights_op *op = w->op;
     for (int64_t i = 0; i < w->n; i++) {
         int64_t row = w->at * op->p.n + place_of(op, w->i0 + i);
-        const float *a = w->a + i * PF_PROBE_BLOCK;
+        const float *a = w->a + i * PF_ENCODED_BLOCK;
         for (int64_t j = 0; op->entropy && j < w->m; j++) {
             double p = (double)a[j];
             w->entropy[i] -= p == 0 ? 0 : p * log(p);
@@ -127,11 +117,11 @@ static void keep_rows(weights_work *w) {
 /* Task: one block of chosen queries of one head against all chosen keys. */
 static void grid_task(void *context, int64_t task, void *scratch) {
     const weights_op *op = context;
-    int64_t blocks = pf_ceil_div(op->p.n, PF_PROBE_BLOCK);
+    int64_t blocks = pf_ceil_div(op->p.n, PF_ENCODED_BLOCK);
     weights_work w;
     open_work(&w, op, task / blocks, scratch);
-    w.i0 = task % blocks * PF_PROBE_BLOCK;
-    w.n = pf_min(PF_PROBE_BLOCK, op->p.n - w.i0);
+    w.i0 = task % blocks * PF_ENCODED_BLOCK;
+    w.n = pf_min(PF_ENCODED_BLOCK, op->p.n - w.i0);
     for (int64_t i = 0; i < w.n; i++) {
         int64_t row = w.at * op->p.n + place_of(op, w.i0 + i);
         w.entropy[i] = 0;
@@ -141,8 +131,8 @@ static void grid_task(void *context, int64_t task, void *scratch) {
         }
     }
     take_rows(&w, PF_SIDE_QUERY, op->p.at, w.i0, w.n);
-    for (w.j0 = 0; w.j0 < op->n_columns; w.j0 += PF_PROBE_BLOCK) {
-        w.m = pf_min(PF_PROBE_BLOCK, op->n_columns - w.j0);
+    for (w.j0 = 0; w.j0 < op->n_columns; w.j0 += PF_ENCODED_BLOCK) {
+        w.m = pf_min(PF_ENCODED_BLOCK, op->n_columns - w.j0);
         take_rows(&w, PF_SIDE_KEY, op->columns, w.j0, w.m);
         weigh(&w);
         keep_rows(&w);
@@ -156,19 +146,18 @@ static void grid_task(void *context, int64_t task, void *scratch) {
 static void pair_task(void *context, int64_t task, void *scratch) {
     const weights_op *op = context;
     const pf_partition *p = &op->p;
-    int64_t blocks = pf_ceil_div(p->n, PF_PROBE_BLOCK), width = p->encoder.r;
+    int64_t blocks = pf_ceil_div(p->n, PF_ENCODED_BLOCK), width;
     weights_work w;
     open_work(&w, op, task / blocks, scratch);
-    w.i0 = task % blocks * PF_PROBE_BLOCK;
-    w.n = pf_min(PF_PROBE_BLOCK, p->n - w.i0);
+    w.i0 = task % blocks * PF_ENCODED_BLOCK;
+    w.n = pf_min(PF_ENCODED_BLOCK, p->n - w.i0);
     take_rows(&w, PF_SIDE_QUERY, p->at, w.i0, w.n);
     take_rows(&w, PF_SIDE_KEY, op->columns, w.i0, w.n);
-    const float *a = p->exact ? w.q.x : w.q.f, *b = p->exact ? w.k.x : w.k.f;
+    const float *a = p->sums->vectors(&w.q, &width), *b = p->sums->vectors(&w.k, &width);
     for (int64_t i = 0; i < w.n; i++) {
-        float product = p->encoder.kern->dot(width, a + i * width, b + i * width);
-        float shift = p->exact ? 0 : w.k.shift[i];
+        float product = p->encoding.kern->dot(width, a + i * width, b + i * width);
         op->weights[w.at * p->n + place_of(op, w.i0 + i)] =
-            weight_of(&w, i, op->columns[w.i0 + i], product, shift);
+            weight_of(&w, i, op->columns[w.i0 + i], product, w.k.shift[i]);
     }
 }
 
@@ -177,7 +166,8 @@ static void pair_task(void *context, int64_t task, void *scratch) {
 /* What lives as long as the call: sorted positions, places, columns; sums of the partition. */
 typedef struct {
     pf_engine *engine;
-    pf_tensor *q, *k, *projection;
+    pf_tensor *q, *k, *rows[2]; /* contiguous ones of what the kernel makes of them */
+    pf_kernel *kernel;
     int64_t *choice; /* at (n), place (n), columns (n) */
     size_t choice_bytes;
     double *sums;
@@ -187,7 +177,8 @@ typedef struct {
 static void release(kept *h) {
     pf_tensor_release(&h->q);
     pf_tensor_release(&h->k);
-    pf_tensor_release(&h->projection);
+    for (int i = 0; i < 2; i++) pf_tensor_release(&h->rows[i]);
+    pf_kernel_release(&h->kernel);
     if (h->choice) pf_heap_free(h->engine->heap, h->choice, h->choice_bytes);
     if (h->sums) pf_heap_free(h->engine->heap, h->sums, h->sums_bytes);
 }
@@ -199,7 +190,7 @@ static int check_positions(const int64_t *at, int64_t n, int64_t length, const c
         return pf_fail(PF_EINVAL, "weights: %s %s of the list is position %s of %lld", what,
                        pf_place(i), pf_place(at[i]), (long long)length);
     }
-    return 0;
+    return PF_OK;
 }
 
 static int by_position(const void *a, const void *b) {
@@ -212,7 +203,7 @@ static int by_position(const void *a, const void *b) {
 static int sort_choice(weights_op *op, kept *h, const pf_weights_options *o) {
     int64_t n = o->n_rows;
     size_t rows;
-    if (!o->rows) return 0;
+    if (!o->rows) return PF_OK;
     if (!pf_mul_size((size_t)pf_max(n, 1), 5 * sizeof(int64_t), &rows)) return PF_ENOMEM;
     h->choice_bytes = rows;
     h->choice = pf_heap_alloc(h->engine->heap, rows);
@@ -228,7 +219,7 @@ static int sort_choice(weights_op *op, kept *h, const pf_weights_options *o) {
     op->p.at = at;
     op->place = place;
     if (op->paired) op->columns = columns;
-    return 0;
+    return PF_OK;
 }
 
 static int check_options(const pf_weights_options *o, int64_t Lq, int64_t Lk) {
@@ -244,7 +235,7 @@ static int check_options(const pf_weights_options *o, int64_t Lq, int64_t Lk) {
         return pf_fail(PF_EINVAL, "weights: top is for rows alone, in 1 .. %lld (keys), got %lld",
                        (long long)Lk, (long long)o->top);
     }
-    return 0;
+    return PF_OK;
 }
 
 static int check_shapes(const pf_tensor *q, const pf_tensor *k, const pf_weights_options *o) {
@@ -258,23 +249,38 @@ static int check_shapes(const pf_tensor *q, const pf_tensor *k, const pf_weights
                        "width), alike but for the length%s",
                        pf_shape_of(q), pf_shape_of(k), fit ? ", which causal needs alike" : "");
     }
-    const pf_tensor *W = o->projection, *mask = o->mask;
+    const pf_tensor *mask = o->mask;
     if (mask && !pf_tensor_alive(mask)) return pf_tensor_check(mask, PF_F32, "weights", "mask");
     if (mask &&
         (mask->rank != 2 || mask->shape[0] != k->shape[0] || mask->shape[1] != k->shape[2])) {
         return pf_fail(PF_ESHAPE, "weights: mask is %s, must be [%lld, %lld]", pf_shape_of(mask),
                        (long long)k->shape[0], (long long)k->shape[2]);
     }
-    if (W && W->rank == 3 && W->shape[0] != q->shape[1]) {
-        return pf_fail(PF_ESHAPE, "weights: projection is %s, but there are %lld heads",
-                       pf_shape_of(W), (long long)q->shape[1]);
-    }
     return check_options(o, q->shape[2], k->shape[2]);
+}
+
+/* The kind's encoding, and q and k as its loops take them. */
+static int fill_rows(weights_op *op, kept *h, pf_tensor *q, pf_tensor *k,
+                     const pf_weights_options *o) {
+    pf_partition *p = &op->p;
+    const pf_attention_kind *kind;
+    pf_tensor *x[2] = {q, k};
+    PF_TRY(pf_partition_attention(&kind, &h->kernel, h->engine, o->attention, o->kernel,
+                                  k->shape[3], k->shape[1], "weights"));
+    if (h->kernel) {
+        PF_TRY(pf_kernel_rows(&h->rows[0], h->engine, h->kernel, PF_SIDE_QUERY, q));
+        PF_TRY(pf_kernel_rows_wide(&h->rows[1], h->engine, h->kernel, PF_SIDE_KEY, k,
+                                   h->rows[0]->shape[3]));
+        x[0] = h->rows[0], x[1] = h->rows[1];
+    }
+    p->sums = kind->sums;
+    p->sums->encoding(&p->encoding, h->kernel, h->engine->kern, x[1]->shape[3], o->scale);
+    PF_TRY(pf_heads_ready(h->engine, x[0], &h->q, &p->q));
+    return pf_heads_ready(h->engine, x[1], &h->k, &p->k);
 }
 
 static int fill(weights_op *op, kept *h, pf_tensor *q, pf_tensor *k, const pf_weights_options *o) {
     pf_partition *p = &op->p;
-    pf_kernel kernel;
     PF_TRY(check_shapes(q, k, o));
     p->engine = h->engine;
     p->B = q->shape[0], p->H = q->shape[1], p->Lk = k->shape[2];
@@ -283,18 +289,14 @@ static int fill(weights_op *op, kept *h, pf_tensor *q, pf_tensor *k, const pf_we
     op->columns = o->columns;
     op->n_columns = o->columns ? o->n_columns : p->Lk;
     op->paired = o->paired, op->top = o->top;
-    PF_TRY(pf_probe_kernel(&kernel, &p->exact, o->kernel, o->projection, q->shape[3], "weights"));
-    PF_TRY(pf_rows_ready(h->engine, q, &h->q, &p->q));
-    PF_TRY(pf_rows_ready(h->engine, k, &h->k, &p->k));
-    if (o->projection) PF_TRY(pf_tensor_compact(&h->projection, h->engine, o->projection));
-    PF_TRY(pf_encoder_open(&p->encoder, h->engine, &kernel, h->projection, NULL, q->shape[3]));
+    PF_TRY(fill_rows(op, h, q, k, o));
     PF_TRY(sort_choice(op, h, o));
     h->sums_bytes = (size_t)(p->B * p->H * p->n) * (sizeof(double) + sizeof(float));
     h->sums = pf_heap_alloc(h->engine->heap, h->sums_bytes);
     if (!h->sums) return PF_ENOMEM;
     p->sum = h->sums;
     p->top = (float *)(p->sum + p->B * p->H * p->n);
-    return 0;
+    return PF_OK;
 }
 
 static int make_outputs(weights_op *op, pf_tensor **weights, pf_tensor **positions,
@@ -308,21 +310,23 @@ static int make_outputs(weights_op *op, pf_tensor **weights, pf_tensor **positio
         PF_TRY(pf_tensor_make(positions, p->engine, PF_I32, 4, shape));
         op->positions = pf_i32(*positions);
     }
-    if (!entropy) return 0;
+    if (!entropy) return PF_OK;
     PF_TRY(pf_tensor_make(entropy, p->engine, PF_F32, 3, shape));
     op->entropy = pf_f32(*entropy);
-    return 0;
+    return PF_OK;
 }
 
 static int run(weights_op *op) {
     PF_TRY(pf_partition_run(&op->p));
-    int64_t tasks = op->p.B * op->p.H * pf_ceil_div(op->p.n, PF_PROBE_BLOCK);
+    int64_t tasks = op->p.B * op->p.H * pf_ceil_div(op->p.n, PF_ENCODED_BLOCK);
     return pf_parallel(op->p.engine, tasks, work_bytes(op), op->paired ? pair_task : grid_task, op);
 }
 
 int pf_attention_weights(pf_tensor **weights, pf_tensor **positions, pf_tensor **entropy,
                          pf_engine *engine, pf_tensor *q, pf_tensor *k,
-                         const pf_weights_options *options) {
+                         const pf_weights_options *given) {
+    pf_weights_options read = {0}, *options = &read;
+    memcpy(options, given, given->size < sizeof read ? given->size : sizeof read);
     weights_op op = {.p = {.engine = engine}};
     kept h = {.engine = engine};
     *weights = NULL;

@@ -1,14 +1,30 @@
 /*
- * cache.c - streaming attention: opening a node, prefill (the parallel form, which takes the
- * state and returns it) and the step. favor: stream.c. exact: the keys and values so
- * far are kept. Streaming is not differentiable; states lie outside any tape.
+ * cache.c - the kind exact: softmax attention over whole rows, and streaming with the keys and
+ * values so far, which are kept and grow. A step is a prefill of one row. Nothing of fixed size
+ * stands for the past, so a row can't be trained part by part.
  */
-#include <string.h>
-
-#include "operator.h"
+#include "attention.h"
+#include "partition.h"
 
 enum { K_CACHE, V_CACHE };
 enum { FIRST_ROOM = 64 }; /* positions that a cache has room for from its first key on */
+enum { A_CAUSAL, A_SCALE };
+
+static void fill_attrs(pf_attr *attr, const pf_attention *a, bool causal) {
+    pf_op_fill_defaults(&pf_op_exact_attention, attr);
+    attr[A_CAUSAL].i = causal;
+    attr[A_SCALE].f = a->scale;
+}
+
+static int exact_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
+                      bool exit) {
+    pf_attr attr[PF_MAX_ATTR];
+    (void)exit;
+    fill_attrs(attr, a, a->causal);
+    return pf_apply(e, &pf_op_exact_attention, in, PF_REACH_INPUTS, attr, out);
+}
+
+/* ---- streaming ---- */
 
 static const pf_state_kind state_exact = {
     .name = "exact",
@@ -16,11 +32,10 @@ static const pf_state_kind state_exact = {
     .grows = true,
 };
 
-/* ---- opening ---- */
-
-static int open_exact(pf_state *s, int64_t heads, int64_t d, int64_t dv) {
+static int exact_open(pf_state *s, pf_engine *e, const pf_attention *a, int64_t heads, int64_t d,
+                      int64_t dv) {
     int64_t shape[4] = {s->batch, heads, 0, d};
-    s->kind = &state_exact;
+    (void)e, (void)a;
     PF_TRY(pf_shape_valid(4, shape, PF_F32, "attention state"));
     PF_TRY(pf_tensor_make_lasting(&s->tensor[K_CACHE], s->heap, PF_F32, 4, shape));
     shape[3] = dv;
@@ -28,60 +43,10 @@ static int open_exact(pf_state *s, int64_t heads, int64_t d, int64_t dv) {
     return pf_tensor_make_lasting(&s->tensor[V_CACHE], s->heap, PF_F32, 4, shape);
 }
 
-int pf_attend_state(pf_state **state, pf_engine *e, const pf_attend *a, int64_t batch,
-                    int64_t heads, int64_t head_dim, int64_t value_dim) {
-    if (batch < 1 || heads < 1 || head_dim < 1 || value_dim < 1) {
-        return pf_fail(PF_EINVAL, "attention state: batch, heads, head_dim and value_dim must "
-                                  "be at least 1");
-    }
-    PF_TRY(pf_state_new(state, e, batch, 0));
-    int status = 0;
-    if (a->kind == PF_ATTEND_FAVOR) {
-        status = pf_favor_open(*state, a, heads, head_dim, value_dim);
-    } else if (a->kind == PF_ATTEND_EXACT) {
-        status = open_exact(*state, heads, head_dim, value_dim);
-    }
-    if (status < 0) pf_state_close(state);
-    return status;
-}
-
-/* ---- prefill ---- */
-
-/* Runs `op` outside any tape, so that its outputs last. */
-static int run_lasting(pf_engine *e, const pf_op *op, pf_tensor *const *in, int n,
-                       const pf_attr *attr, pf_tensor **out) {
-    pf_tape *tape = e->tape;
-    e->tape = NULL;
-    int status = pf_apply(e, op, in, n, attr, out);
-    e->tape = tape;
-    return status;
-}
-
-static int prefill_favor(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *s,
-                         pf_tensor *q, pf_tensor *k, pf_tensor *v) {
-    bool given = a->kernel.map == &pf_map_given;
-    const pf_op *op = given ? &pf_op_linear_attention : &pf_op_favor;
-    PF_TRY(pf_favor_settle(s, e, a));
-    pf_tensor *in[PF_FAVOR_INPUTS] = {
-        [PF_FAVOR_Q] = q,
-        [PF_FAVOR_K] = k,
-        [PF_FAVOR_V] = v,
-        [PF_FAVOR_PROJECTION] = a->projection,
-        [PF_FAVOR_FACTORS] = a->factors,
-        [PF_FAVOR_ENTRY_S] = s->tensor[PF_S],
-        [PF_FAVOR_ENTRY_Z] = s->tensor[PF_Z],
-        [PF_FAVOR_ENTRY_SHIFT] = s->tensor[PF_SHIFT],
-        [PF_FAVOR_DECAY] = a->decay,
-        [PF_FAVOR_TILTS] = a->tilts,
-    };
-    pf_tensor *made[PF_MAX_OUT] = {NULL};
-    pf_attr attr[PF_MAX_ATTR];
-    pf_op_fill_defaults(op, attr);
-    pf_favor_attrs(attr, &a->kernel, true, true);
-    PF_TRY(run_lasting(e, op, in, PF_FAVOR_INPUTS, attr, made));
-    *out = made[0];
-    pf_favor_take(s, made + 1);
-    return 0;
+static void exact_widths(const pf_attention *a, const pf_state *s, int64_t *d, int64_t *dv) {
+    (void)a;
+    *d = s->tensor[K_CACHE]->shape[3];
+    *dv = s->tensor[V_CACHE]->shape[3];
 }
 
 /* A view of rows first .. first+n-1 (dimension 3) of cache (B, H, capacity, width). */
@@ -89,7 +54,7 @@ static int cache_view(pf_tensor **view, pf_tensor *cache, int64_t first, int64_t
     PF_TRY(pf_tensor_view(view, cache));
     (*view)->offset += first * cache->stride[2];
     (*view)->shape[2] = n;
-    return 0;
+    return PF_OK;
 }
 
 /* Appends x (B, H, n, width) behind `position` rows; the capacity doubles as needed. */
@@ -119,7 +84,8 @@ static int append(pf_state *s, int which, pf_tensor *x) {
     return status;
 }
 
-int pf_exact_append(pf_state *s, const pf_state *later) {
+static int exact_merge(pf_state *s, pf_engine *e, const pf_attention *a, pf_state *later) {
+    (void)e, (void)a;
     for (int i = K_CACHE; i <= V_CACHE; i++) {
         pf_tensor *rows = NULL;
         PF_TRY(cache_view(&rows, later->tensor[i], 0, later->position));
@@ -127,93 +93,59 @@ int pf_exact_append(pf_state *s, const pf_state *later) {
         pf_tensor_release(&rows);
         PF_TRY(status);
     }
-    return 0;
+    return PF_OK;
 }
 
-static int prefill_exact(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *s,
+/* The new keys join the cache, and causal attention over all of it follows. */
+static int exact_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
                          pf_tensor *q, pf_tensor *k, pf_tensor *v) {
     PF_TRY(append(s, K_CACHE, k));
     PF_TRY(append(s, V_CACHE, v));
     int64_t length = s->position + k->shape[2];
-    pf_tensor *in[6] = {q, NULL, NULL, NULL, NULL, a->decay};
+    pf_tensor *in[PF_REACH_INPUTS] = {[PF_IN_Q] = q, [PF_IN_DECAY] = a->decay};
     pf_attr attr[PF_MAX_ATTR];
-    pf_op_fill_defaults(&pf_op_exact_attention, attr);
-    attr[0].i = 1;
-    int status = cache_view(&in[1], s->tensor[K_CACHE], 0, length);
-    if (status >= 0) status = cache_view(&in[2], s->tensor[V_CACHE], 0, length);
-    if (status >= 0) status = run_lasting(e, &pf_op_exact_attention, in, 6, attr, out);
-    pf_tensor_release(&in[1]);
-    pf_tensor_release(&in[2]);
+    fill_attrs(attr, a, true);
+    int status = cache_view(&in[PF_IN_K], s->tensor[K_CACHE], 0, length);
+    if (status >= 0) status = cache_view(&in[PF_IN_V], s->tensor[V_CACHE], 0, length);
+    if (status >= 0) {
+        status = pf_apply_lasting(e, &pf_op_exact_attention, in, PF_REACH_INPUTS, attr, out);
+    }
+    pf_tensor_release(&in[PF_IN_K]);
+    pf_tensor_release(&in[PF_IN_V]);
     return status;
 }
 
-/* The widths d of q and k and dv of v that the state was opened for. */
-static void widths_of(const pf_attend *a, const pf_state *s, int64_t *d, int64_t *dv) {
-    const pf_tensor *w = a->projection, *held = s->tensor[0];
-    if (a->kind == PF_ATTEND_EXACT) {
-        *d = held->shape[3];
-        *dv = s->tensor[V_CACHE]->shape[3];
-    } else {
-        *d = w ? w->shape[w->rank - 1] : held->shape[2] / a->kernel.map->width;
-        *dv = held->shape[3];
-    }
+/* ---- the kind ---- */
+
+/* Scores and weighted values; the backward five products of their size. */
+static void exact_flops(const pf_attention_shape *shape, double *forward, double *backward) {
+    double keys = (double)shape->length;
+    if (shape->causal) keys = (keys + 1) / 2;
+    double widths = (double)(shape->head_dim + shape->value_dim);
+    *forward = 2 * keys * widths;
+    *backward = 5 * keys * widths;
 }
 
-/* q (B, H, L, d), k (B, Hkv, L, d), v (B, Hkv, L, dv) of the state's batch and sizes. */
-static int check_rows(const pf_attend *a, const pf_state *s, const pf_tensor *q, const pf_tensor *k,
-                      const pf_tensor *v) {
-    const pf_tensor *all[3] = {q, k, v}, *held = s->tensor[0];
-    static const char *const names[3] = {"q", "k", "v"};
-    for (int i = 0; i < 3; i++) {
-        PF_TRY(pf_tensor_check(all[i], PF_F32, "attention state", names[i]));
-        bool fits = all[i]->rank == 4 && all[i]->shape[0] == s->batch &&
-                    all[i]->shape[2] == q->shape[2] && (i < 2 || all[i]->shape[1] == k->shape[1]);
-        if (!fits) {
-            return pf_fail(PF_ESHAPE,
-                           "attention state: %s is %s, must be (batch, heads, "
-                           "length, width) with batch %lld, like q %s",
-                           names[i], pf_shape_of(all[i]), (long long)s->batch, pf_shape_of(q));
-        }
-    }
-    if (!held) return 0;
-    if (k->shape[1] != held->shape[1] || q->shape[1] % held->shape[1] != 0) {
-        return pf_fail(PF_ESHAPE, "attention state: q is %s, k %s, but the state has %lld heads",
-                       pf_shape_of(q), pf_shape_of(k), (long long)held->shape[1]);
-    }
-    int64_t d, dv;
-    widths_of(a, s, &d, &dv);
-    if (q->shape[3] == d && k->shape[3] == d && v->shape[3] == dv) return 0;
-    return pf_fail(PF_ESHAPE,
-                   "attention state: q is %s, k %s, v %s, but the state is for queries "
-                   "and keys of width %lld and values of width %lld",
-                   pf_shape_of(q), pf_shape_of(k), pf_shape_of(v), (long long)d, (long long)dv);
+/* It comes first where rows are short. */
+static int exact_from_length(double *length, const pf_engine *e, const pf_attention_shape *shape) {
+    (void)e, (void)shape;
+    *length = 0;
+    return PF_OK;
 }
 
-int pf_attend_prefill(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *state,
-                      pf_tensor *q, pf_tensor *k, pf_tensor *v) {
-    PF_TRY(check_rows(a, state, q, k, v));
-    if (a->kind == PF_ATTEND_IDENTITY) {
-        *out = pf_tensor_retain(v);
-    } else if (a->kind == PF_ATTEND_EXACT) {
-        PF_TRY(prefill_exact(out, e, a, state, q, k, v));
-    } else {
-        PF_TRY(prefill_favor(out, e, a, state, q, k, v));
-    }
-    state->position += q->shape[2];
-    return 0;
-}
-
-/* ---- step ---- */
-
-int pf_attend_step(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *state, pf_tensor *q,
-                   pf_tensor *k, pf_tensor *v) {
-    PF_TRY(check_rows(a, state, q, k, v));
-    if (q->shape[2] != 1) {
-        return pf_fail(PF_ESHAPE, "step: q is %s, but a step takes one position; use prefill",
-                       pf_shape_of(q));
-    }
-    if (a->kind != PF_ATTEND_FAVOR) return pf_attend_prefill(out, e, a, state, q, k, v);
-    PF_TRY(pf_favor_step(out, e, a, state, q, k, v));
-    state->position += 1;
-    return 0;
-}
+const pf_attention_kind pf_kind_exact = {
+    .name = "exact",
+    .doc = "Softmax attention itself, in quadratic time: the judge.",
+    .takes_scale = true,
+    .state = &state_exact,
+    .sums = &pf_sums_exact,
+    .call = exact_call,
+    .widths = exact_widths,
+    .open = exact_open,
+    .prefill = exact_prefill,
+    .no_part = "has no state of fixed size to hand from slice to slice; train in slices with "
+               "linear attention",
+    .merge = exact_merge,
+    .flops = exact_flops,
+    .from_length = exact_from_length,
+};

@@ -4,7 +4,7 @@
  *     out_i = sum_j softmax_j(scale q_i . k_j) v_j,     scale = 1 / sqrt(d)
  *
  * over the keys that query i sees: all, or the first n_i of its segment (causal, a staircase, a
- * prefix: operator.h). Query head h of H reads key head h / (H / Hk).
+ * prefix: reach.h). Query head h of H reads key head h / (H / Hk).
  *
  * Blockwise with a running log-sum-exp, so no (Lq, Lk) array exists: a block of queries
  * meets one block of keys after the other. Products have one fixed shape, short blocks are
@@ -18,18 +18,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "operator.h"
+#include "attention.h"
+#include "gemm.h"
 
-enum {
-    Q = PF_EXACT_Q,
-    K = PF_EXACT_K,
-    V = PF_EXACT_V,
-    MASK = PF_EXACT_MASK,
-    DOCUMENTS = PF_EXACT_DOCUMENTS,
-    DECAY = PF_EXACT_DECAY,
-    LIMITS = PF_EXACT_LIMITS,
-    PREFIX = PF_EXACT_PREFIX
-};
+enum { Q = PF_IN_Q, K = PF_IN_K, V = PF_IN_V };
 enum { A_CAUSAL, A_SCALE, A_COUNT };
 enum { BLOCK = 128 };
 
@@ -40,7 +32,7 @@ typedef struct {
     int64_t ahead; /* causal without limits: query i sees i + 1 + ahead keys, ahead = Lk - Lq */
     float scale;
     bool causal;
-    pf_rows q, k, v, out, dout, dq, dk, dvalue;
+    pf_heads q, k, v, out, dout, dq, dk, dvalue;
     bool need_q, need_k, need_v;
     const pf_tensor *mask;
     const float *decay; /* (Hk); NULL: none */
@@ -107,11 +99,11 @@ static void open_work(exact_work *w, const exact_op *op, int64_t segment, int64_
 }
 
 /* to (BLOCK, width) <- scale * n rows of `head` from position `start` on, then 0. */
-static void load(const exact_work *w, const pf_rows *rows, int64_t head, int64_t start, int64_t n,
+static void load(const exact_work *w, const pf_heads *rows, int64_t head, int64_t start, int64_t n,
                  float scale, float *to) {
     int64_t width = rows->width;
     for (int64_t i = 0; i < n; i++) {
-        const float *row = pf_rows_at(rows, w->seg->item, head, start + i);
+        const float *row = pf_heads_row(rows, w->seg->item, head, start + i);
         w->kern->scale(width, scale, row, to + i * width);
     }
     memset(to + n * width, 0, (size_t)((BLOCK - n) * width) * sizeof(float));
@@ -121,12 +113,12 @@ static int64_t query_rows(const exact_work *w, int64_t i0) {
     return pf_min(BLOCK, w->q_length - i0);
 }
 
-static void load_queries(const exact_work *w, const pf_rows *rows, int64_t i0, float scale,
+static void load_queries(const exact_work *w, const pf_heads *rows, int64_t i0, float scale,
                          float *to) {
     load(w, rows, w->head, w->seg->q_start + i0, query_rows(w, i0), scale, to);
 }
 
-static void load_keys(const exact_work *w, const pf_rows *rows, int64_t j0, float *to) {
+static void load_keys(const exact_work *w, const pf_heads *rows, int64_t j0, float *to) {
     load(w, rows, w->kv, w->seg->start + j0, pf_min(BLOCK, w->k_length - j0), 1, to);
 }
 
@@ -197,7 +189,7 @@ static void add_bad_values(exact_work *w, int64_t j0, float *to) {
         int64_t j = w->bad[n];
         int64_t at = w->seg->start + j0 + j;
         if (!pf_mask_keeps(w->op->mask, w->seg->item, at)) continue;
-        const float *row = pf_rows_at(&w->op->v, w->seg->item, w->kv, at);
+        const float *row = pf_heads_row(&w->op->v, w->seg->item, w->kv, at);
         for (int64_t i = 0; i < BLOCK; i++) {
             if (j0 + j >= w->sees[i]) continue;
             w->kern->axpy(w->op->dv, w->p[i * BLOCK + j], row, to + i * w->op->dv);
@@ -246,7 +238,7 @@ static void forward_task(void *context, int64_t task, void *scratch) {
     float *lse = op->lse + (w.seg->item * op->H + w.head) * op->Lq + at;
     memcpy(lse, w.lse, (size_t)n * sizeof(float));
     for (int64_t i = 0; i < n; i++) {
-        memcpy(pf_rows_at(&op->out, w.seg->item, w.head, at + i), w.o + i * op->dv,
+        memcpy(pf_heads_row(&op->out, w.seg->item, w.head, at + i), w.o + i * op->dv,
                (size_t)op->dv * sizeof(float));
     }
 }
@@ -289,23 +281,23 @@ static void spread(exact_work *w, int64_t i0) {
                   w->panel);
     for (int64_t i = 0; i < n; i++) {
         w->kern->axpy(d, op->scale, w->dq + i * d,
-                      pf_rows_at(&op->dq, w->seg->item, w->head, w->seg->q_start + i0 + i));
+                      pf_heads_row(&op->dq, w->seg->item, w->head, w->seg->q_start + i0 + i));
     }
 }
 
-static void store(const exact_work *w, const pf_rows *rows, int64_t first, const float *from) {
+static void store(const exact_work *w, const pf_heads *rows, int64_t first, const float *from) {
     int64_t n = pf_min(BLOCK, w->k_length - first), at = w->seg->start + first;
     const float one = 1;
-    pf_rows_put(w->kern, rows, w->seg->item, w->kv, at, n, &one, 0, from);
+    pf_heads_put(w->kern, rows, w->seg->item, w->kv, at, n, &one, 0, from);
 }
 
 /* dq of the group's heads <- 0. */
 static void clear_queries(exact_work *w) {
     for (int64_t g = 0; g < w->op->group; g++) {
         for (int64_t i = 0; i < w->q_length; i++) {
-            memset(
-                pf_rows_at(&w->op->dq, w->seg->item, w->kv * w->op->group + g, w->seg->q_start + i),
-                0, (size_t)w->op->d * sizeof(float));
+            memset(pf_heads_row(&w->op->dq, w->seg->item, w->kv * w->op->group + g,
+                                w->seg->q_start + i),
+                   0, (size_t)w->op->d * sizeof(float));
         }
     }
 }
@@ -349,20 +341,16 @@ static void backward_task(void *context, int64_t task, void *scratch) {
 
 /* ---- the row ---- */
 
-static bool is_causal(const pf_call *c) {
-    return c->attr[A_CAUSAL].i != 0 || c->in[LIMITS] || c->in[PREFIX];
-}
+static bool is_causal(const pf_call *c) { return pf_reach_causal(c, c->attr[A_CAUSAL].i != 0); }
 
 static int exact_shape(pf_call *c) {
     int64_t d;
-    PF_TRY(pf_attend_grouped(c, &d));
-    PF_TRY(pf_attend_masks(c, MASK, DOCUMENTS));
-    PF_TRY(pf_attend_reach(c, DOCUMENTS, LIMITS));
-    PF_TRY(pf_attend_decay(c, DECAY, is_causal(c)));
-    if (c->attr[A_CAUSAL].i && !c->in[LIMITS] && c->in[Q]->shape[2] > c->in[K]->shape[2]) {
+    PF_TRY(pf_reach_rows(c, &d));
+    PF_TRY(pf_reach_check(c, c->attr[A_CAUSAL].i != 0));
+    if (c->attr[A_CAUSAL].i && !c->in[PF_IN_LIMITS] && c->in[Q]->shape[2] > c->in[K]->shape[2]) {
         return pf_shape_fail(c, "causal attention can't have more queries than keys");
     }
-    return 0;
+    return PF_OK;
 }
 
 static int fill(exact_op *op, pf_call *c, pf_tensor **held) {
@@ -377,20 +365,20 @@ static int fill(exact_op *op, pf_call *c, pf_tensor **held) {
                      .Lk = c->in[K]->shape[2],
                      .dv = c->in[V]->shape[3],
                      .causal = is_causal(c),
-                     .mask = c->in[MASK]};
+                     .mask = c->in[PF_IN_MASK]};
     op->ahead = op->Lk - op->Lq;
     op->group = op->Hk > 0 ? op->H / op->Hk : 0;
-    if (c->in[DECAY]) {
-        PF_TRY(pf_tensor_compact(&held[3], c->engine, c->in[DECAY]));
+    if (c->in[PF_IN_DECAY]) {
+        PF_TRY(pf_tensor_compact(&held[3], c->engine, c->in[PF_IN_DECAY]));
         op->decay = pf_f32(held[3]);
     }
     double scale = c->attr[A_SCALE].f;
     op->scale = (float)(scale != 0 ? scale : 1 / sqrt((double)op->d));
     op->q_blocks = pf_max(pf_ceil_div(op->Lq, BLOCK), 1);
-    PF_TRY(pf_rows_ready(c->engine, c->in[Q], &held[0], &op->q));
-    PF_TRY(pf_rows_ready(c->engine, c->in[K], &held[1], &op->k));
-    PF_TRY(pf_rows_ready(c->engine, c->in[V], &held[2], &op->v));
-    pf_reach_inputs in = pf_reach_of(c, DOCUMENTS, LIMITS);
+    PF_TRY(pf_heads_ready(c->engine, c->in[Q], &held[0], &op->q));
+    PF_TRY(pf_heads_ready(c->engine, c->in[K], &held[1], &op->k));
+    PF_TRY(pf_heads_ready(c->engine, c->in[V], &held[2], &op->v));
+    pf_reach_inputs in = pf_reach_of(c);
     return pf_reach_make(&op->reach, c->engine, &in, false);
 }
 
@@ -402,7 +390,7 @@ static void release(exact_op *op, pf_tensor **held, int n) {
 static int run_forward(exact_op *op, pf_call *c, pf_tensor **held) {
     PF_TRY(fill(op, c, held));
     PF_TRY(pf_heads_output(&c->out[0], c->engine, op->B, op->H, op->Lq, op->dv));
-    op->out = pf_rows_of(c->out[0]);
+    op->out = pf_heads_of(c->out[0]);
     int64_t rows[3] = {op->B, op->H, op->Lq};
     PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_F32, 3, rows));
     op->lse = pf_f32(c->saved[0]);
@@ -419,17 +407,17 @@ static int exact_forward(pf_call *c) {
 }
 
 /* dq grows key block by key block: it is added to what is there when it is whole. */
-static int open_gradient(pf_call *c, int i, pf_tensor **t, pf_rows *rows) {
-    PF_TRY(pf_rows_gradient(c, i, t, rows));
-    return i == Q && rows->add ? pf_rows_own_gradient(c, i, t, rows) : 0;
+static int open_gradient(pf_call *c, int i, pf_tensor **t, pf_heads *rows) {
+    PF_TRY(pf_heads_gradient(c, i, t, rows));
+    return i == Q && rows->add ? pf_heads_own_gradient(c, i, t, rows) : PF_OK;
 }
 
 static int run_backward(exact_op *op, pf_call *c, pf_tensor **held) {
     PF_TRY(fill(op, c, held));
-    op->out = pf_rows_of(c->out[0]);
+    op->out = pf_heads_of(c->out[0]);
     op->lse = pf_f32(c->saved[0]);
-    PF_TRY(pf_rows_ready(c->engine, c->dout[0], &held[4], &op->dout));
-    pf_rows *rows[3] = {&op->dq, &op->dk, &op->dvalue};
+    PF_TRY(pf_heads_ready(c->engine, c->dout[0], &held[4], &op->dout));
+    pf_heads *rows[3] = {&op->dq, &op->dk, &op->dvalue};
     for (int i = 0; i < 3; i++) {
         if (c->need[i]) PF_TRY(open_gradient(c, i, &held[5 + i], rows[i]));
     }
@@ -438,7 +426,7 @@ static int run_backward(exact_op *op, pf_call *c, pf_tensor **held) {
     for (int i = 0; i < 3; i++) {
         if (held[5 + i]) PF_TRY(pf_grad_give(c, i, held[5 + i]));
     }
-    return 0;
+    return PF_OK;
 }
 
 static int exact_backward(pf_call *c) {
@@ -456,7 +444,7 @@ static const pf_attr_info exact_attrs[A_COUNT] = {
 
 const pf_op pf_op_exact_attention = {
     .name = "exact_attention",
-    .args = "q, k, v, [mask], [documents], [decay], [limits], [prefix], [cu_seqlens]",
+    .args = "q, k, v, " PF_REACH_ARGS,
     .results = "out",
     .doc =
         "Exact softmax attention, the quadratic judge: softmax(scale q k^T) v, blockwise. "
@@ -465,7 +453,7 @@ const pf_op pf_op_exact_attention = {
         "decay a token of its distance to the last key that the query sees. No key left: output "
         "and gradients 0.",
     .min_in = 3,
-    .max_in = PF_EXACT_INPUTS,
+    .max_in = PF_REACH_INPUTS,
     .n_out = 1,
     .flags = PF_OP_OWN_OUTPUTS,
     .uses = PF_USES_ALL_IN | PF_USES_OUT(0),

@@ -53,7 +53,6 @@ static void carve_backward(pf_work *w, const pf_operator *op, void **scratch) {
     w->t = carve(scratch, state);
     w->y = w->t + op->r * op->dv;
     w->t2 = op->causal ? carve(scratch, state) : NULL;
-    w->u = op->map->needs_u && op->projected ? carve(scratch, C * op->m) : NULL;
     if (!op->causal || op->wave) return;
     w->states = carve(scratch, pf_span_chunks(op) * state);
     w->known = carve(scratch, pf_span_chunks(op) * pf_known_floats(op));
@@ -72,27 +71,26 @@ static void carve_all(pf_work *w, const pf_operator *op, void **scratch, bool ba
     carve_queries(w, op, scratch);
     w->half = carve(scratch, op->block);
     w->coef = carve(scratch, op->block);
-    w->bias = op->map->tilted ? carve(scratch, op->m) : NULL;
     w->ds = op->engine->kern->block_gemm ? NULL : carve(scratch, op->r * op->dv);
     w->dz = carve(scratch, op->r);
     w->panel = carve(scratch, PF_PANEL);
-    if (op->projected) {
-        const float *factors = op->factors ? op->factors + w->kv * op->factors_head : NULL;
-        pf_projector_open(&w->projector, w->kern, op->m, op->d, w->w, factors, w->panel, scratch);
-    }
     if (many_blocks(op)) {
-        w->strips = op->projected ? carve(scratch, pf_turned_floats(op->m, op->d)) : NULL;
         bool state = backward && !op->causal && !op->wave;
-        w->turned = (pf_turned){.n = op->r, .k = op->dv};
-        w->turned.strips = state ? carve(scratch, pf_turned_floats(op->r, op->dv)) : NULL;
+        w->packed = (pf_packed){.n = op->r, .k = op->dv};
+        w->packed.strips = state ? carve(scratch, pf_packed_floats(op->r, op->dv)) : NULL;
     }
     if (backward) carve_backward(w, op, scratch);
+}
+
+static unsigned encoder_use(const pf_operator *op, bool backward) {
+    return (backward ? PF_ENCODE_PULL : 0) | (many_blocks(op) ? PF_ENCODE_MANY : 0);
 }
 
 size_t pf_work_bytes(const pf_operator *op, bool backward) {
     pf_work w = {0};
     void *end = NULL;
     carve_all(&w, op, &end, backward);
+    pf_carve(&end, pf_encoder_bytes(&op->encoding, op->block, encoder_use(op, backward)));
     return (size_t)(uintptr_t)end;
 }
 
@@ -103,14 +101,9 @@ void pf_work_open(pf_work *w, const pf_operator *op, int64_t task, void *scratch
     w->kv = task % op->Hk;
     w->head = w->kv * op->group;
     w->decay = op->decay ? op->decay[w->kv] : 0;
-    w->w = op->projected ? op->projection + w->kv * op->projection_head : NULL;
     carve_all(w, op, &scratch, backward);
-    if (w->strips) pf_projector_turn(&w->projector, w->strips);
-    w->args = op->args;
-    if (op->map->tilted) {
-        double tilt = op->tilts ? (double)op->tilts[w->kv] : op->tilt;
-        pf_map_tilt(&w->args, tilt, w->w, op->d, w->bias);
-    }
+    pf_encoder_open(&w->encoder, &op->encoding, w->kv, op->block, encoder_use(op, backward),
+                    w->panel, &scratch);
 }
 
 void pf_work_gemm(pf_work *w, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a,
@@ -130,24 +123,11 @@ void pf_decays(const pf_work *w, int64_t n, const float *x, float b, float *y) {
 
 /* ---- features ---- */
 
-/* f (rows, r) and shift (rows) of the scaled rows x (rows, d), with half. */
-static void encode(pf_work *w, pf_side side, int64_t rows, const float *x, float *f, float *shift) {
-    const pf_operator *op = w->op;
-    if (op->projected) {
-        pf_project(&w->projector, rows, x, f, op->r);
-    } else {
-        for (int64_t i = 0; i < rows; i++) {
-            memcpy(f + i * op->r, x + i * op->d, (size_t)op->d * sizeof(float));
-        }
-    }
-    op->map->encode(&w->args, side, rows, op->r, f, w->half, shift);
-}
-
 /* x (rows, d) <- scale times the n rows at `from`, and empty rows; half with them. */
-static void load_rows(pf_work *w, const pf_rows *from, int64_t head, int64_t at, int64_t n,
+static void load_rows(pf_work *w, const pf_heads *from, int64_t head, int64_t at, int64_t n,
                       float *x, float *half) {
-    w->kern->rows_load(n, from->width, w->op->scale, pf_rows_at(from, w->item, head, at), from->row,
-                       x, half);
+    w->kern->rows_load(n, from->width, w->op->encoding.scale, pf_heads_row(from, w->item, head, at),
+                       from->row, x, half);
 }
 
 static void empty_rows(int64_t d, int64_t n, int64_t rows, float *x, float *half) {
@@ -177,7 +157,8 @@ void pf_work_queries(pf_work *w, int64_t first, int64_t n) {
         load_rows(w, &op->q, w->head, w->at[i], k, w->xq + i * d, w->half + i);
     }
     empty_rows(d, n, w->q_rows, w->xq, w->half);
-    encode(w, PF_SIDE_QUERY, w->q_rows, w->xq, w->fq, w->coef); /* their shifts cancel */
+    pf_encode(&w->encoder, PF_SIDE_QUERY, w->q_rows, w->xq, w->half, w->fq,
+              w->coef); /* a query's own shift cancels: it is not read */
 }
 
 /* A row that is no key: features 0, log-shift -inf, and nothing of x for the way back. */
@@ -202,7 +183,7 @@ void pf_work_keys(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
     load_keys(w, first);
     int64_t n = w->keys;
-    encode(w, PF_SIDE_KEY, w->k_rows, w->xk, w->fk, w->shift);
+    pf_encode(&w->encoder, PF_SIDE_KEY, w->k_rows, w->xk, w->half, w->fk, w->shift);
     w->masked = false;
     for (int64_t i = 0; i < n; i++) {
         w->shift[i] += w->decay * (float)i;
@@ -232,7 +213,7 @@ void pf_work_known_keys(pf_work *w, int64_t first) {
 void pf_work_values(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
     int64_t dv = op->dv;
-    const float *rows = pf_rows_at(&op->v, w->item, w->kv, w->seg->start + first);
+    const float *rows = pf_heads_row(&op->v, w->item, w->kv, w->seg->start + first);
     float *size = w->half;
     w->kern->rows_load(w->keys, dv, 1, rows, op->v.row, w->v, size);
     w->n_bad = 0;
@@ -264,8 +245,8 @@ void pf_work_answer(pf_work *w) {
     }
     for (int64_t i = 0, k; i < w->queries; i += k) {
         k = run_from(w, i);
-        pf_rows_put(w->kern, &op->out, w->item, w->head, w->at[i], k, w->coef + i, 1,
-                    w->o + i * dv);
+        pf_heads_put(w->kern, &op->out, w->item, w->head, w->at[i], k, w->coef + i, 1,
+                     w->o + i * dv);
     }
 }
 
@@ -276,8 +257,8 @@ void pf_work_cotangents(pf_work *w) {
     for (int64_t i = 0; i < w->queries; i++) w->coef[i] = 1 / den[w->at[i]];
     for (int64_t i = 0, k; i < w->queries; i += k) {
         k = run_from(w, i);
-        w->kern->rows_weigh(k, dv, w->coef + i, pf_rows_at(&op->dout, w->item, w->head, w->at[i]),
-                            op->dout.row, pf_rows_at(&op->out, w->item, w->head, w->at[i]),
+        w->kern->rows_weigh(k, dv, w->coef + i, pf_heads_row(&op->dout, w->item, w->head, w->at[i]),
+                            op->dout.row, pf_heads_row(&op->out, w->item, w->head, w->at[i]),
                             op->out.row, w->g + i * dv, w->rho + i);
     }
     for (int64_t i = 0; i < w->q_rows; i++) {
@@ -289,43 +270,20 @@ void pf_work_cotangents(pf_work *w) {
 
 /* ---- back through the features ---- */
 
-/* The projected rows again, for maps whose derivative can't be read off the features. */
-static const float *input_of(pf_work *w, int64_t rows, const float *x) {
-    const pf_operator *op = w->op;
-    if (!op->map->needs_u) return NULL;
-    if (!op->projected) return x;
-    pf_project(&w->projector, rows, x, w->u, op->m);
-    return w->u;
-}
-
-/* df (rows, r) + c z^T is dLoss/dfeatures of f, x: x (rows, d) <- dU W + coef x. */
-static void pull(pf_work *w, pf_side side, int64_t rows, const float *f, const float *c,
-                 const float *z, float *df, float *x) {
-    const pf_operator *op = w->op;
-    const float one = 1;
-    int64_t d = op->d;
-    op->map->pull(&w->args, side, rows, op->r, f, input_of(w, rows, x), c, z, df, w->coef);
-    w->kern->rows_scale(rows, d, w->coef, 1, x, d, false, x, d);
-    if (op->projected) {
-        pf_project_back(&w->projector, rows, df, op->r, x);
-    } else {
-        w->kern->rows_scale(rows, d, &one, 0, df, op->r, true, x, d);
-    }
-}
-
 void pf_work_pull_queries(pf_work *w) {
     const pf_operator *op = w->op;
-    pull(w, PF_SIDE_QUERY, w->q_rows, w->fq, w->rho, w->z, w->df, w->xq);
+    pf_encode_pull(&w->encoder, PF_SIDE_QUERY, w->q_rows, w->fq, w->rho, w->z, w->df, w->coef,
+                   w->xq);
     for (int64_t i = 0, k; i < w->queries; i += k) {
         k = run_from(w, i);
-        pf_rows_put(w->kern, &op->dq, w->item, w->head, w->at[i], k, &op->scale, 0,
-                    w->xq + i * op->d);
+        pf_heads_put(w->kern, &op->dq, w->item, w->head, w->at[i], k, &op->encoding.scale, 0,
+                     w->xq + i * op->d);
     }
 }
 
 void pf_work_pull_keys(pf_work *w, const float *y) {
     const pf_operator *op = w->op;
-    pull(w, PF_SIDE_KEY, w->k_rows, w->fk, w->leave, y, w->dk, w->xk);
-    pf_rows_put(w->kern, &op->dk, w->item, w->kv, w->seg->start + w->first, w->keys, &op->scale, 0,
-                w->xk);
+    pf_encode_pull(&w->encoder, PF_SIDE_KEY, w->k_rows, w->fk, w->leave, y, w->dk, w->coef, w->xk);
+    pf_heads_put(w->kern, &op->dk, w->item, w->kv, w->seg->start + w->first, w->keys,
+                 &op->encoding.scale, 0, w->xk);
 }

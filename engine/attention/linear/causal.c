@@ -71,7 +71,7 @@ static void add_bad_values(pf_work *w) {
     const pf_operator *op = w->op;
     for (int64_t k = 0; k < w->n_bad; k++) {
         int64_t j = w->bad[k];
-        const float *row = pf_rows_at(&op->v, w->item, w->kv, w->seg->start + w->first + j);
+        const float *row = pf_heads_row(&op->v, w->item, w->kv, w->seg->start + w->first + j);
         for (int64_t i = 0; i < w->queries; i++) {
             if (w->sees[i] <= j) continue;
             w->kern->axpy(op->dv, w->a[i * op->block + j], row, w->o + i * op->dv);

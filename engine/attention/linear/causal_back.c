@@ -148,8 +148,8 @@ static void back_values(pf_work *w, const float *t) {
         if (w->shift[j] == -INFINITY) memset(w->dvalue + j * dv, 0, (size_t)dv * sizeof(float));
     }
     const float one = 1;
-    pf_rows_put(w->kern, &op->dvalue, w->item, w->kv, w->seg->start + w->first, w->keys, &one, 0,
-                w->dvalue);
+    pf_heads_put(w->kern, &op->dvalue, w->item, w->kv, w->seg->start + w->first, w->keys, &one, 0,
+                 w->dvalue);
 }
 
 void pf_causal_back_keys(pf_work *w, const float *t, const float *y) {

@@ -7,213 +7,132 @@
  * denominator a row, when causal one running maximum a key and a state every PF_SPAN keys, else
  * one state a key head (documents in full attention sweep their keys again).
  */
-#include <string.h>
-
+#include "attention.h"
 #include "operator.h"
 
-enum {
-    Q = PF_FAVOR_Q,
-    K = PF_FAVOR_K,
-    V = PF_FAVOR_V,
-    PROJECTION = PF_FAVOR_PROJECTION,
-    MASK = PF_FAVOR_MASK,
-    DOCUMENTS = PF_FAVOR_DOCUMENTS,
-    ENTRY_S = PF_FAVOR_ENTRY_S,
-    ENTRY_Z = PF_FAVOR_ENTRY_Z,
-    ENTRY_SHIFT = PF_FAVOR_ENTRY_SHIFT,
-    DECAY = PF_FAVOR_DECAY,
-    TILTS = PF_FAVOR_TILTS,
-    LIMITS = PF_FAVOR_LIMITS,
-    PREFIX = PF_FAVOR_PREFIX,
-    FACTORS = PF_FAVOR_FACTORS
-};
-enum { OUT, EXIT_S, EXIT_Z, EXIT_SHIFT, OUTPUTS };
-enum { A_MAP, A_SCALE, A_EPS, A_CAUSAL, A_STATE, A_RATIO, A_TILT, A_COUNT };
 enum { SAVED_DENOMINATOR, SAVED_RUNNING, SAVED_STATES };
 
-static const pf_attr_info favor_attrs[A_COUNT] = {
-    {"map", PF_ATTR_CHOICE, 0, false, PF_MAP_CHOICES, "feature map"},
-    {"scale", PF_ATTR_FLOAT, 0, false, NULL,
-     "x = scale q; 0: d^(-1/4) for softmax maps, 1 for the others"},
-    {"eps", PF_ATTR_FLOAT, -1, false, NULL, "added to every feature; -1: the map's own"},
-    {"causal", PF_ATTR_BOOL, 0, false, NULL, "position i sees keys 1 .. i"},
-    {"state", PF_ATTR_BOOL, 0, false, NULL, "return the exit state too"},
-    {"ratio", PF_ATTR_FLOAT, 0, false, NULL, "phi = ratio f(u) + eps; 0: the map's own"},
-    {"tilt", PF_ATTR_FLOAT, 0, false, NULL, "A of softmax_plus, below 1/4"},
-};
+#define LINEAR_ATTRS                                                                               \
+    {"causal", PF_ATTR_BOOL, 0, false, NULL, "position i sees keys 1 .. i"}, {                     \
+        "state", PF_ATTR_BOOL, 0, false, NULL, "return the exit state too"                         \
+    }
+static const pf_attr_info linear_attrs[] = {LINEAR_ATTRS};
+static const pf_attr_info favor_attrs[] = {LINEAR_ATTRS, PF_KERNEL_ATTR_ROWS};
+#undef LINEAR_ATTRS
 
-void pf_favor_attrs(pf_attr *attr, const pf_kernel *kernel, bool causal, bool state) {
-    int map = 0;
-    while (pf_map_at(map) && pf_map_at(map) != kernel->map) map++;
-    attr[A_MAP].i = pf_map_at(map) ? map : 0; /* a given map has no place: it is not read */
-    attr[A_SCALE].f = kernel->scale;
-    attr[A_EPS].f = kernel->eps;
-    attr[A_CAUSAL].i = causal;
-    attr[A_STATE].i = state;
-    attr[A_RATIO].f = kernel->ratio;
-    attr[A_TILT].f = kernel->tilt;
-}
-
-/* linear_attention has the same attributes, so that both rows share their functions; the
- * first three are fixed there. */
+/* linear_attention is favor without a kernel: its rows are features. */
 static bool is_given(const pf_call *c) { return c->op == &pf_op_linear_attention; }
 
-static const pf_map *map_of(const pf_call *c) {
-    return is_given(c) ? &pf_map_given : pf_map_at((int)c->attr[A_MAP].i);
-}
-
-/* Queries see a first part of the keys: those up to their own place, to a limit or a prefix. */
-static bool is_causal(const pf_call *c) {
-    return c->attr[A_CAUSAL].i != 0 || c->in[LIMITS] || c->in[PREFIX];
-}
-
-static int check_projection(const pf_call *c, int64_t d, int64_t *m) {
-    const pf_tensor *w = c->in[PROJECTION];
-    const pf_map *map = map_of(c);
-    *m = d;
-    if (!w) {
-        if (!map->softmax) return 0;
-        return pf_fail(PF_EINVAL,
-                       "%s: the map '%s' needs a projection (features, head_dim); "
-                       "draw one with a kernel",
-                       c->op->name, map->name);
-    }
-    PF_TRY(pf_tensor_check(w, PF_F32, c->op->name, "projection"));
-    int64_t H = c->in[K]->shape[1];
-    bool fits = (w->rank == 2 || (w->rank == 3 && w->shape[0] == H)) &&
-                w->shape[w->rank - 1] == d && w->shape[w->rank - 2] >= 1;
-    if (!fits) {
-        return pf_shape_fail(c, "projection must be (features, %lld) or (%lld, features, %lld)",
-                             (long long)d, (long long)H, (long long)d);
-    }
-    *m = w->shape[w->rank - 2];
-    return 0;
-}
+static bool is_causal(const pf_call *c) { return pf_reach_causal(c, c->attr[PF_A_CAUSAL].i != 0); }
 
 /* Entry state: all three or none, shaped (B, Hk, r, dv), (B, Hk, r), (B, Hk). */
 static int check_entry(const pf_call *c, const int64_t *state) {
-    int given = !!c->in[ENTRY_S] + !!c->in[ENTRY_Z] + !!c->in[ENTRY_SHIFT];
-    if (given == 0) return 0;
+    int given = !!c->in[PF_IN_ENTRY_S] + !!c->in[PF_IN_ENTRY_Z] + !!c->in[PF_IN_ENTRY_SHIFT];
+    if (given == 0) return PF_OK;
     if (given < 3) {
         return pf_fail(PF_EINVAL, "%s: entry_s, entry_z and entry_shift go together", c->op->name);
     }
     static const int rank[3] = {4, 3, 2};
     for (int i = 0; i < 3; i++) {
-        const pf_tensor *t = c->in[ENTRY_S + i];
-        PF_TRY(pf_tensor_check(t, PF_F32, c->op->name, pf_op_arg_name(c->op, ENTRY_S + i)));
+        const pf_tensor *t = c->in[PF_IN_ENTRY_S + i];
+        PF_TRY(pf_tensor_check(t, PF_F32, c->op->name, pf_op_arg_name(c->op, PF_IN_ENTRY_S + i)));
         bool fits = t->rank == rank[i] && pf_tensor_contiguous(t);
         for (int k = 0; fits && k < rank[i]; k++) fits = t->shape[k] == state[k];
         if (!fits) {
             return pf_shape_fail(c, "%s must be %s and contiguous",
-                                 pf_op_arg_name(c->op, ENTRY_S + i), pf_shape_text(rank[i], state));
+                                 pf_op_arg_name(c->op, PF_IN_ENTRY_S + i),
+                                 pf_shape_text(rank[i], state));
         }
     }
-    return 0;
+    return PF_OK;
 }
 
-/* factors (blocks, rounds + 1, d), or one a key head, beside the projection that they give. */
-static int check_factors(const pf_call *c, int64_t m, int64_t d) {
-    const pf_tensor *t = c->in[FACTORS];
-    if (!t) return 0;
-    PF_TRY(pf_tensor_check(t, PF_F32, c->op->name, "factors"));
-    int64_t want[4] = {c->in[K]->shape[1], pf_hadamard_blocks(m, d), pf_hadamard_rounds(d) + 1, d};
-    int shared = t->rank == 3;
-    bool fits = c->in[PROJECTION] && (shared || t->rank == 4);
-    for (int i = shared; fits && i < 4; i++) fits = t->shape[i - shared] == want[i];
-    if (fits) return 0;
-    return pf_shape_fail(c, "factors must be %s, or such a one a head, beside the projection",
-                         pf_shape_text(3, want + 1));
+/* What the op is to be told of its rows: with a kernel or as features; *r: their width. */
+static int check_kernel(const pf_call *c, int64_t d, int64_t *r) {
+    *r = d;
+    if (is_given(c)) return PF_OK;
+    return pf_call_kernel_check(c, PF_A_KERNEL, PF_IN_KERNEL, c->in[PF_IN_K]->shape[1], d, r);
 }
 
 static int favor_shape(pf_call *c) {
-    int64_t d, m;
-    PF_TRY(pf_attend_grouped(c, &d));
-    PF_TRY(check_projection(c, d, &m));
-    PF_TRY(check_factors(c, m, d));
-    PF_TRY(pf_attend_masks(c, MASK, DOCUMENTS));
-    PF_TRY(pf_attend_reach(c, DOCUMENTS, LIMITS));
-    if (is_causal(c) && !c->in[LIMITS] && c->in[Q]->shape[2] != c->in[K]->shape[2]) {
+    int64_t d, r;
+    bool causal = c->attr[PF_A_CAUSAL].i != 0;
+    PF_TRY(pf_reach_rows(c, &d));
+    PF_TRY(check_kernel(c, d, &r));
+    PF_TRY(pf_reach_check(c, causal));
+    if (is_causal(c) && !c->in[PF_IN_LIMITS] &&
+        c->in[PF_IN_Q]->shape[2] != c->in[PF_IN_K]->shape[2]) {
         return pf_shape_fail(c, "causal attention needs as many queries as keys, or limits");
     }
-    PF_TRY(pf_attend_decay(c, DECAY, is_causal(c)));
-    PF_TRY(pf_attend_tilt(c, TILTS, c->attr[A_TILT].f, map_of(c), c->in[K]->shape[1]));
-    int64_t state[4] = {c->in[Q]->shape[0], c->in[K]->shape[1], m * map_of(c)->width,
-                        c->in[V]->shape[3]};
+    int64_t state[4] = {c->in[PF_IN_Q]->shape[0], c->in[PF_IN_K]->shape[1], r,
+                        c->in[PF_IN_V]->shape[3]};
     PF_TRY(check_entry(c, state));
-    for (int o = EXIT_S; o < OUTPUTS; o++) {
-        if (!c->attr[A_STATE].i) {
+    for (int o = PF_OUT_EXIT_S; o < PF_LINEAR_OUTPUTS; o++) {
+        if (!c->attr[PF_A_STATE].i) {
             c->shape[o].rank = -1;
         } else {
             PF_TRY(pf_set_shape(c, o, PF_F32, 5 - o, state));
         }
     }
-    return 0;
+    return PF_OK;
 }
 
 /* ---- filling the operator ---- */
 
+enum { HELD_Q = PF_KERNEL_INPUTS, HELD_K, HELD_V, HELD_DECAY, HELD };
+
 typedef struct {
     pf_operator op;
-    pf_tensor *held[7]; /* compacted inputs */
+    pf_tensor *held[HELD]; /* compacted inputs, the kernel's first */
 } favor_call;
 
 static void release_call(favor_call *f) {
-    for (int i = 0; i < PF_COUNT(f->held); i++) pf_tensor_release(&f->held[i]);
+    for (int i = 0; i < HELD; i++) pf_tensor_release(&f->held[i]);
     if (f->op.engine) pf_reach_free(&f->op.reach, f->op.engine);
 }
 
+static int fill_encoding(favor_call *f, pf_call *c) {
+    pf_operator *op = &f->op;
+    int64_t d = c->in[PF_IN_Q]->shape[3];
+    if (is_given(c)) {
+        pf_encoding_given(&op->encoding, c->engine->kern, d, 1);
+    } else {
+        PF_TRY(pf_call_encoding(&op->encoding, c, PF_A_KERNEL, PF_IN_KERNEL,
+                                c->in[PF_IN_K]->shape[1], d, f->held));
+    }
+    op->d = d, op->m = op->encoding.m, op->r = op->encoding.r;
+    return PF_OK;
+}
+
 static void fill_sizes(pf_operator *op, const pf_call *c) {
-    const pf_tensor *q = c->in[Q], *w = c->in[PROJECTION];
+    const pf_tensor *q = c->in[PF_IN_Q], *k = c->in[PF_IN_K];
     op->engine = c->engine;
-    op->map = map_of(c);
-    op->B = q->shape[0], op->H = q->shape[1], op->Lq = q->shape[2], op->d = q->shape[3];
-    op->Lk = c->in[K]->shape[2], op->dv = c->in[V]->shape[3];
-    op->Hk = c->in[K]->shape[1];
+    op->B = q->shape[0], op->H = q->shape[1], op->Lq = q->shape[2];
+    op->Hk = k->shape[1], op->Lk = k->shape[2], op->dv = c->in[PF_IN_V]->shape[3];
     op->group = op->Hk > 0 ? op->H / op->Hk : 0;
     op->causal = is_causal(c);
-    op->projected = w != NULL;
-    op->m = w ? w->shape[w->rank - 2] : op->d;
-    op->r = op->m * op->map->width;
     op->block = op->causal ? PF_CAUSAL_BLOCK : PF_FULL_BLOCK;
-    op->scale = is_given(c) ? 1 : (float)pf_map_scale(op->map, c->attr[A_SCALE].f, op->d);
-    op->tilt = c->attr[A_TILT].f;
-    op->args =
-        pf_map_args_of(op->map, c->engine->kern, op->m, c->attr[A_EPS].f, c->attr[A_RATIO].f);
-    op->mask = c->in[MASK];
+    op->mask = c->in[PF_IN_MASK];
 }
 
 static int fill_call(favor_call *f, pf_call *c) {
     pf_operator *op = &f->op;
     fill_sizes(op, c);
-    PF_TRY(pf_rows_ready(c->engine, c->in[Q], &f->held[0], &op->q));
-    PF_TRY(pf_rows_ready(c->engine, c->in[K], &f->held[1], &op->k));
-    PF_TRY(pf_rows_ready(c->engine, c->in[V], &f->held[2], &op->v));
-    if (op->projected) {
-        PF_TRY(pf_tensor_compact(&f->held[3], c->engine, c->in[PROJECTION]));
-        op->projection = pf_f32(f->held[3]);
-        op->projection_head = c->in[PROJECTION]->rank == 3 ? op->m * op->d : 0;
+    PF_TRY(fill_encoding(f, c));
+    PF_TRY(pf_heads_ready(c->engine, c->in[PF_IN_Q], &f->held[HELD_Q], &op->q));
+    PF_TRY(pf_heads_ready(c->engine, c->in[PF_IN_K], &f->held[HELD_K], &op->k));
+    PF_TRY(pf_heads_ready(c->engine, c->in[PF_IN_V], &f->held[HELD_V], &op->v));
+    if (c->in[PF_IN_DECAY]) {
+        PF_TRY(pf_tensor_compact(&f->held[HELD_DECAY], c->engine, c->in[PF_IN_DECAY]));
+        op->decay = pf_f32(f->held[HELD_DECAY]);
     }
-    if (op->projected && c->in[FACTORS]) {
-        PF_TRY(pf_tensor_compact(&f->held[6], c->engine, c->in[FACTORS]));
-        op->factors = pf_f32(f->held[6]);
-        bool own = c->in[FACTORS]->rank == 4;
-        op->factors_head = own ? pf_tensor_numel(c->in[FACTORS]) / op->Hk : 0;
+    if (c->in[PF_IN_ENTRY_S]) {
+        op->entry_s = pf_f32(c->in[PF_IN_ENTRY_S]);
+        op->entry_z = pf_f32(c->in[PF_IN_ENTRY_Z]);
+        op->entry_shift = pf_f32(c->in[PF_IN_ENTRY_SHIFT]);
     }
-    if (c->in[DECAY]) {
-        PF_TRY(pf_tensor_compact(&f->held[4], c->engine, c->in[DECAY]));
-        op->decay = pf_f32(f->held[4]);
-    }
-    if (c->in[TILTS]) {
-        PF_TRY(pf_tensor_compact(&f->held[5], c->engine, c->in[TILTS]));
-        op->tilts = pf_f32(f->held[5]);
-        PF_TRY(pf_attend_tilt_values(c->op->name, op->tilts, op->Hk));
-    }
-    if (c->in[ENTRY_S]) {
-        op->entry_s = pf_f32(c->in[ENTRY_S]);
-        op->entry_z = pf_f32(c->in[ENTRY_Z]);
-        op->entry_shift = pf_f32(c->in[ENTRY_SHIFT]);
-    }
-    pf_reach_inputs in = pf_reach_of(c, DOCUMENTS, LIMITS);
+    pf_reach_inputs in = pf_reach_of(c);
+    in.span = PF_SPAN;
     return pf_reach_make(&op->reach, c->engine, &in, true);
 }
 
@@ -228,15 +147,15 @@ static int make_states(pf_call *c, pf_operator *op) {
         shape[2] = state;
     }
     bool any = op->causal ? op->reach.spans > 0 : op->reach.n == op->B;
-    if (!c->record || !any) return 0;
+    if (!c->record || !any) return PF_OK;
     PF_TRY(pf_tensor_make(&c->saved[SAVED_STATES], c->engine, PF_F32, 3, shape));
     op->saved = pf_f32(c->saved[SAVED_STATES]);
-    return 0;
+    return PF_OK;
 }
 
 static int make_outputs(pf_call *c, pf_operator *op) {
-    PF_TRY(pf_heads_output(&c->out[OUT], c->engine, op->B, op->H, op->Lq, op->dv));
-    op->out = pf_rows_of(c->out[OUT]);
+    PF_TRY(pf_heads_output(&c->out[PF_OUT], c->engine, op->B, op->H, op->Lq, op->dv));
+    op->out = pf_heads_of(c->out[PF_OUT]);
     int64_t rows[3] = {op->B, op->H, op->Lq};
     PF_TRY(pf_tensor_make(&c->saved[SAVED_DENOMINATOR], c->engine, PF_F32, 3, rows));
     op->denominator = pf_f32(c->saved[SAVED_DENOMINATOR]);
@@ -246,14 +165,14 @@ static int make_outputs(pf_call *c, pf_operator *op) {
         op->running = pf_f32(c->saved[SAVED_RUNNING]);
     }
     PF_TRY(make_states(c, op));
-    if (!c->attr[A_STATE].i) return 0;
-    for (int o = EXIT_S; o < OUTPUTS; o++) {
+    if (!c->attr[PF_A_STATE].i) return PF_OK;
+    for (int o = PF_OUT_EXIT_S; o < PF_LINEAR_OUTPUTS; o++) {
         PF_TRY(pf_tensor_make(&c->out[o], c->engine, PF_F32, c->shape[o].rank, c->shape[o].dim));
     }
-    op->exit_s = pf_f32(c->out[EXIT_S]);
-    op->exit_z = pf_f32(c->out[EXIT_Z]);
-    op->exit_shift = pf_f32(c->out[EXIT_SHIFT]);
-    return 0;
+    op->exit_s = pf_f32(c->out[PF_OUT_EXIT_S]);
+    op->exit_z = pf_f32(c->out[PF_OUT_EXIT_Z]);
+    op->exit_shift = pf_f32(c->out[PF_OUT_EXIT_SHIFT]);
+    return PF_OK;
 }
 
 static int favor_forward(pf_call *c) {
@@ -280,50 +199,50 @@ static void release_gradients(favor_gradients *g) {
 
 /* dout (zeros when only the state was used) and the exit state's gradients. */
 static int fill_cotangents(pf_call *c, pf_operator *op, favor_gradients *g) {
-    if (c->dout[OUT]) {
-        PF_TRY(pf_rows_ready(c->engine, c->dout[OUT], &g->dout, &op->dout));
+    if (c->dout[PF_OUT]) {
+        PF_TRY(pf_heads_ready(c->engine, c->dout[PF_OUT], &g->dout, &op->dout));
     } else {
         PF_TRY(pf_heads_output(&g->dout, c->engine, op->B, op->H, op->Lq, op->dv));
         PF_TRY(pf_tensor_fill(g->dout, 0));
-        op->dout = pf_rows_of(g->dout);
+        op->dout = pf_heads_of(g->dout);
     }
-    if (c->dout[EXIT_S]) {
-        PF_TRY(pf_tensor_compact(&g->dexit_s, c->engine, c->dout[EXIT_S]));
+    if (c->dout[PF_OUT_EXIT_S]) {
+        PF_TRY(pf_tensor_compact(&g->dexit_s, c->engine, c->dout[PF_OUT_EXIT_S]));
         op->dexit_s = pf_f32(g->dexit_s);
     }
-    if (c->dout[EXIT_Z]) {
-        PF_TRY(pf_tensor_compact(&g->dexit_z, c->engine, c->dout[EXIT_Z]));
+    if (c->dout[PF_OUT_EXIT_Z]) {
+        PF_TRY(pf_tensor_compact(&g->dexit_z, c->engine, c->dout[PF_OUT_EXIT_Z]));
         op->dexit_z = pf_f32(g->dexit_z);
     }
-    return 0;
+    return PF_OK;
 }
 
 static int make_gradients(pf_call *c, pf_operator *op, favor_gradients *g) {
-    op->need_q = c->need[Q], op->need_k = c->need[K], op->need_v = c->need[V];
-    if (op->need_q) PF_TRY(pf_rows_gradient(c, Q, &g->q, &op->dq));
-    if (op->need_k) PF_TRY(pf_rows_gradient(c, K, &g->k, &op->dk));
-    if (op->need_v) PF_TRY(pf_rows_gradient(c, V, &g->v, &op->dvalue));
-    if (!c->need[ENTRY_S] && !c->need[ENTRY_Z]) return 0;
-    PF_TRY(pf_tensor_make(&g->s, c->engine, PF_F32, 4, c->in[ENTRY_S]->shape));
-    PF_TRY(pf_tensor_make(&g->z, c->engine, PF_F32, 3, c->in[ENTRY_Z]->shape));
+    op->need_q = c->need[PF_IN_Q], op->need_k = c->need[PF_IN_K], op->need_v = c->need[PF_IN_V];
+    if (op->need_q) PF_TRY(pf_heads_gradient(c, PF_IN_Q, &g->q, &op->dq));
+    if (op->need_k) PF_TRY(pf_heads_gradient(c, PF_IN_K, &g->k, &op->dk));
+    if (op->need_v) PF_TRY(pf_heads_gradient(c, PF_IN_V, &g->v, &op->dvalue));
+    if (!c->need[PF_IN_ENTRY_S] && !c->need[PF_IN_ENTRY_Z]) return PF_OK;
+    PF_TRY(pf_tensor_make(&g->s, c->engine, PF_F32, 4, c->in[PF_IN_ENTRY_S]->shape));
+    PF_TRY(pf_tensor_make(&g->z, c->engine, PF_F32, 3, c->in[PF_IN_ENTRY_Z]->shape));
     op->dentry_s = pf_f32(g->s);
     op->dentry_z = pf_f32(g->z);
-    return 0;
+    return PF_OK;
 }
 
 static int give_gradients(pf_call *c, const favor_gradients *g) {
-    if (g->q) PF_TRY(pf_grad_give(c, Q, g->q));
-    if (g->k) PF_TRY(pf_grad_give(c, K, g->k));
-    if (g->v) PF_TRY(pf_grad_give(c, V, g->v));
-    if (c->need[ENTRY_S]) PF_TRY(pf_grad_give(c, ENTRY_S, g->s));
-    if (c->need[ENTRY_Z]) PF_TRY(pf_grad_give(c, ENTRY_Z, g->z));
-    return 0;
+    if (g->q) PF_TRY(pf_grad_give(c, PF_IN_Q, g->q));
+    if (g->k) PF_TRY(pf_grad_give(c, PF_IN_K, g->k));
+    if (g->v) PF_TRY(pf_grad_give(c, PF_IN_V, g->v));
+    if (c->need[PF_IN_ENTRY_S]) PF_TRY(pf_grad_give(c, PF_IN_ENTRY_S, g->s));
+    if (c->need[PF_IN_ENTRY_Z]) PF_TRY(pf_grad_give(c, PF_IN_ENTRY_Z, g->z));
+    return PF_OK;
 }
 
 static int run_backward(pf_call *c, favor_call *f, favor_gradients *g) {
     pf_operator *op = &f->op;
     PF_TRY(fill_call(f, c));
-    op->out = pf_rows_of(c->out[OUT]);
+    op->out = pf_heads_of(c->out[PF_OUT]);
     op->denominator = pf_f32(c->saved[SAVED_DENOMINATOR]);
     if (op->causal) op->running = pf_f32(c->saved[SAVED_RUNNING]);
     if (c->saved[SAVED_STATES]) op->saved = pf_f32(c->saved[SAVED_STATES]);
@@ -344,8 +263,7 @@ static int favor_backward(pf_call *c) {
 
 const pf_op pf_op_favor = {
     .name = "favor",
-    .args = "q, k, v, [projection], [mask], [documents], [entry_s], [entry_z], [entry_shift], "
-            "[decay], [tilts], [limits], [prefix], [cu_seqlens], [factors]",
+    .args = "q, k, v, " PF_REACH_ARGS ", [entry_s], [entry_z], [entry_shift], " PF_KERNEL_ARGS,
     .results = "out, exit_s, exit_z, exit_shift",
     .doc =
         "Linear attention (FAVOR+): out_i = sum_j phi(q_i).phi(k_j) v_j / sum_j "
@@ -361,11 +279,11 @@ const pf_op pf_op_favor = {
         "key in reach: output and gradients 0. Paper, sections 2.2 to 2.4.",
     .min_in = 3,
     .max_in = PF_FAVOR_INPUTS,
-    .n_out = OUTPUTS,
+    .n_out = PF_LINEAR_OUTPUTS,
     .flags = PF_OP_OWN_OUTPUTS,
-    .uses = PF_USES_ALL_IN | PF_USES_OUT(OUT),
+    .uses = PF_USES_ALL_IN | PF_USES_OUT(PF_OUT),
     .attrs = favor_attrs,
-    .n_attrs = A_COUNT,
+    .n_attrs = PF_COUNT(favor_attrs),
     .shape = favor_shape,
     .forward = favor_forward,
     .backward = favor_backward,
@@ -373,20 +291,17 @@ const pf_op pf_op_favor = {
 
 const pf_op pf_op_linear_attention = {
     .name = "linear_attention",
-    .args = "phi_q, phi_k, v, [projection], [mask], [documents], [entry_s], [entry_z], "
-            "[entry_shift], [decay], [tilts], [limits], [prefix], [cu_seqlens], "
-            "[factors]",
+    .args = "phi_q, phi_k, v, " PF_REACH_ARGS ", [entry_s], [entry_z], [entry_shift]",
     .results = "out, exit_s, exit_z, exit_shift",
     .doc = "The same operator with features given: phi_q (B, H, Lq, r), phi_k (B, Hk, Lk, r), "
-           "v (B, Hk, Lk, dv). Takes no projection and no tilts; map, scale, ratio, eps and tilt "
-           "have no effect.",
+           "v (B, Hk, Lk, dv).",
     .min_in = 3,
-    .max_in = PF_FAVOR_INPUTS,
-    .n_out = OUTPUTS,
+    .max_in = PF_LINEAR_INPUTS,
+    .n_out = PF_LINEAR_OUTPUTS,
     .flags = PF_OP_OWN_OUTPUTS,
-    .uses = PF_USES_ALL_IN | PF_USES_OUT(OUT),
-    .attrs = favor_attrs,
-    .n_attrs = A_COUNT,
+    .uses = PF_USES_ALL_IN | PF_USES_OUT(PF_OUT),
+    .attrs = linear_attrs,
+    .n_attrs = PF_COUNT(linear_attrs),
     .shape = favor_shape,
     .forward = favor_forward,
     .backward = favor_backward,

@@ -19,7 +19,7 @@
 static void restore_bad_values(pf_work *w) {
     for (int64_t k = 0; k < w->n_bad; k++) {
         int64_t at = w->seg->start + w->first + w->bad[k];
-        memcpy(w->v + w->bad[k] * w->op->dv, pf_rows_at(&w->op->v, w->item, w->kv, at),
+        memcpy(w->v + w->bad[k] * w->op->dv, pf_heads_row(&w->op->v, w->item, w->kv, at),
                (size_t)w->op->dv * sizeof(float));
     }
     w->n_bad = 0;
@@ -84,8 +84,8 @@ void pf_full_answer(pf_work *w, int64_t first, int64_t n) {
 /* to (rows, r) <- x B^T, x (rows, dv) and B (r, dv): S or T, turned or as it stands. */
 static void spread(pf_work *w, int64_t rows, const float *x, const float *b, float *to) {
     int64_t r = w->op->r, dv = w->op->dv;
-    if (w->turned.strips) {
-        pf_turned_gemm(w->kern, &w->turned, rows, x, dv, to, r, w->panel);
+    if (w->packed.strips) {
+        pf_packed_gemm(w->kern, &w->packed, rows, x, dv, to, r, w->panel);
     } else {
         pf_work_gemm(w, false, true, rows, r, dv, x, dv, b, dv, 0, to, r);
     }
@@ -131,7 +131,7 @@ static void backward_values(pf_work *w) {
     int64_t dv = op->dv, r = op->r;
     pf_work_gemm(w, false, false, w->k_rows, dv, r, w->fk, op->r, w->t, dv, 0, w->dvalue, dv);
     int64_t at = w->seg->start + w->first;
-    pf_rows_put(w->kern, &op->dvalue, w->item, w->kv, at, w->keys, w->leave, 1, w->dvalue);
+    pf_heads_put(w->kern, &op->dvalue, w->item, w->kv, at, w->keys, w->leave, 1, w->dvalue);
 }
 
 /* dk and dv of a block, from T, y and M. */
@@ -152,9 +152,9 @@ void pf_full_backward(void *op, int64_t task, void *scratch) {
     pf_work_open(&w, op, task, scratch, true);
     make_state(&w);
     pf_work_load_cotangent(&w);
-    if (w.turned.strips) pf_turn(&w.turned, w.s);
+    if (w.packed.strips) pf_pack(&w.packed, w.s);
     sweep_queries(&w, backward_block);
-    if (w.turned.strips) pf_turn(&w.turned, w.t);
+    if (w.packed.strips) pf_pack(&w.packed, w.t);
     if (w.op->need_k || w.op->need_v) {
         for (int64_t first = 0; first < w.seg->length; first += w.op->block) {
             pf_full_back_keys(&w, first);

@@ -29,13 +29,12 @@
  * do not depend on the shape, and where the BLAS stands in, short blocks are padded with empty
  * rows (features 0, log-shift -inf).
  */
-#ifndef PF_LINEAR_H
-#define PF_LINEAR_H
+#ifndef PF_OPERATOR_H
+#define PF_OPERATOR_H
 
 #include "gemm.h"
-#include "kern.h"
-#include "map.h"
-#include "projector.h"
+#include "kernel_attrs.h"
+#include "reach.h"
 
 #define PF_TINY_DENOMINATOR 0x1p-80f
 
@@ -46,113 +45,41 @@ enum { PF_FULL_BLOCK = 132, PF_CAUSAL_BLOCK = 48 };
 /* Keys between two states that a causal forward saves for its backward: 4,128. */
 enum { PF_SPAN_CHUNKS = 86, PF_SPAN = PF_SPAN_CHUNKS * PF_CAUSAL_BLOCK };
 
-/* Inputs of favor and linear_attention, in their order. */
+/* Inputs of the operator's two rows after those of pf_reach: an entry state, and favor's kernel. */
 enum {
-    PF_FAVOR_Q,
-    PF_FAVOR_K,
-    PF_FAVOR_V,
-    PF_FAVOR_PROJECTION,
-    PF_FAVOR_MASK,
-    PF_FAVOR_DOCUMENTS,
-    PF_FAVOR_ENTRY_S,
-    PF_FAVOR_ENTRY_Z,
-    PF_FAVOR_ENTRY_SHIFT,
-    PF_FAVOR_DECAY,
-    PF_FAVOR_TILTS,
-    PF_FAVOR_LIMITS,
-    PF_FAVOR_PREFIX,
-    PF_FAVOR_CU_SEQLENS,
-    PF_FAVOR_FACTORS,
-    PF_FAVOR_INPUTS
+    PF_IN_ENTRY_S = PF_REACH_INPUTS,
+    PF_IN_ENTRY_Z,
+    PF_IN_ENTRY_SHIFT,
+    PF_LINEAR_INPUTS,
+    PF_IN_KERNEL = PF_LINEAR_INPUTS,
+    PF_FAVOR_INPUTS = PF_IN_KERNEL + PF_KERNEL_INPUTS
 };
-/* Inputs of exact_attention and identity_attention. */
-enum {
-    PF_EXACT_Q,
-    PF_EXACT_K,
-    PF_EXACT_V,
-    PF_EXACT_MASK,
-    PF_EXACT_DOCUMENTS,
-    PF_EXACT_DECAY,
-    PF_EXACT_LIMITS,
-    PF_EXACT_PREFIX,
-    PF_EXACT_CU_SEQLENS,
-    PF_EXACT_INPUTS
-};
+/* Their attributes, and favor's kernel after them. */
+enum { PF_A_CAUSAL, PF_A_STATE, PF_LINEAR_ATTRS, PF_A_KERNEL = PF_LINEAR_ATTRS };
+enum { PF_OUT, PF_OUT_EXIT_S, PF_OUT_EXIT_Z, PF_OUT_EXIT_SHIFT, PF_LINEAR_OUTPUTS };
 
-/* An independent sequence: keys start .. start + length - 1 of batch item `item`, and queries
- * q_start .. q_start + q_length - 1 of it (places in the order, where there is one). */
-typedef struct pf_segment {
-    int32_t item;
-    bool first, last; /* takes the entry state, gives the exit state */
-    int64_t start, length, q_start, q_length;
-    int64_t spans; /* saved states of segments before this one */
-} pf_segment;
-
-/* Who sees whom: the segments, and in each query's place how many keys of its segment it
- * sees. Causal without more: query i sees i + 1 keys, and neither array is made. */
-typedef struct pf_reach {
-    pf_segment *list;
-    int64_t n, Lq;
-    int64_t spans;   /* saved states of all segments */
-    int64_t longest; /* segment, in keys */
-    int32_t *limit;  /* (B, Lq); NULL */
-    int32_t *order;  /* (B, Lq): queries of a segment by their limit, earlier ones first; NULL */
-    int64_t queries; /* B Lq, that the arrays hold */
-} pf_reach;
-
-/* What says it: inputs of an op, each NULL where it was not given. */
-typedef struct pf_reach_inputs {
-    const char *op;
-    int64_t B, Lq, Lk;
-    const pf_tensor *documents, *cu_seqlens, *limits, *prefix;
-} pf_reach_inputs;
-
-/* A (B, H, L, width) tensor: base pointer and element strides; the last stride is 1. */
-typedef struct pf_rows {
-    float *data;
-    int64_t item, head, row; /* strides */
-    int64_t width;
-    bool add; /* of a gradient: the rows hold a part of it already */
-} pf_rows;
-
-static inline float *pf_rows_at(const pf_rows *r, int64_t item, int64_t head, int64_t row) {
-    return r->data + item * r->item + head * r->head + row * r->row;
-}
-
-/* n finished rows x (n, width) to their places from `row` on, each times factor[i * step] (step
- * 0: one factor): written, or of gradients added, with the bits of a sum of two gradients. */
-static inline void pf_rows_put(const pf_kern *kern, const pf_rows *r, int64_t item, int64_t head,
-                               int64_t row, int64_t n, const float *factor, int64_t step,
-                               const float *x) {
-    kern->rows_scale(n, r->width, factor, step, x, r->width, r->add, pf_rows_at(r, item, head, row),
-                     r->row);
-}
-
+/* One run of the operator: sizes, who reads what, and where results go. Filled by favor.c from
+ * the op's call, read by everything else. */
 typedef struct pf_operator {
     pf_engine *engine;
-    const pf_map *map;
-    pf_map_args args;
-    int64_t B, H, Hk, group, Lq, Lk, d, dv, m, r, block; /* group: query heads a key head */
-    float scale;
-    bool causal, projected;  /* causal: queries see a first part of their segment's keys */
-    bool wave;               /* runs as one: what a span holds is shared (wave.c) */
-    const float *projection; /* (m, d) or (Hk, m, d) */
-    int64_t projection_head; /* stride between heads, 0 when shared */
-    const float *factors;    /* of a Hadamard product, (blocks, rounds + 1, d) a head; NULL */
-    int64_t factors_head;
-    pf_rows q, k, v, out;
+    pf_encoding encoding; /* of queries and keys; d, m, r are repeated here */
+    int64_t B, H, Hk, group, Lq, Lk, d, dv, m, r; /* group: query heads a key head */
+    int64_t block;                                /* rows a product takes */
+    bool causal; /* queries see a first part of their segment's keys */
+    bool wave;   /* runs as one: what a span holds is shared (wave.c) */
+    pf_heads q, k, v, out;
+    pf_reach reach;
     const pf_tensor *mask; /* (B, Lk), f32 or i32; NULL */
     const float *decay;    /* (Hk) log-decay a token, causal; NULL: none */
-    double tilt;           /* of tilted maps, where `tilts` does not say */
-    const float *tilts;    /* (Hk); NULL: tilt for all */
-    float *denominator;    /* (B, H, Lq) */
-    float *running;        /* (B, Hk, Lk): M_j; causal */
-    float *saved;          /* states kept for the backward (favor.c); NULL: none */
-    const float *entry_s, *entry_z, *entry_shift; /* (B, Hk, r, dv), (B, Hk, r), (B, Hk) */
+    /* What a backward starts from (favor.c keeps it). */
+    float *denominator; /* (B, H, Lq) */
+    float *running;     /* (B, Hk, Lk): M_j; causal */
+    float *saved;       /* states of spans or key heads; NULL: none */
+    /* The state before the first key and after the last: (B, Hk, r, dv), (B, Hk, r), (B, Hk). */
+    const float *entry_s, *entry_z, *entry_shift;
     float *exit_s, *exit_z, *exit_shift;
-    pf_reach reach;
-    /* backward */
-    pf_rows dout, dq, dk, dvalue;
+    /* Backward: gradients that came, and those that are wanted. */
+    pf_heads dout, dq, dk, dvalue;
     bool need_q, need_k, need_v;
     const float *dexit_s, *dexit_z;
     float *dentry_s, *dentry_z;
@@ -165,11 +92,8 @@ typedef struct pf_work {
     const pf_operator *op;
     const pf_kern *kern;
     const pf_segment *seg;
-    pf_map_args args;       /* of this head */
     int64_t item, kv, head; /* kv: key head; head: query head */
-    const float *w;
-    float *strips;          /* of the projector; NULL */
-    pf_projector projector; /* w, and its factors */
+    pf_encoder encoder;     /* of this key head */
     float *s, *z;           /* state (r, dv), (r) */
     float M;
     float decay; /* of this head; positions count from the block's first row */
@@ -193,14 +117,12 @@ typedef struct pf_work {
     float *half, *coef; /* (block) */
     float *df, *dk;     /* (block, r) */
     float *dvalue;      /* (block, dv) */
-    float *u;           /* (block, m): maps whose pull reads it */
-    float *bias;        /* (m): tilted maps */
     float *ds, *dz;     /* (r, dv), (r): a block's own part of the state */
     float *t, *y;       /* (r, dv), (r) */
     float *t2;          /* causal: (r, dv) and (r), the other place of T, y */
     float *states;      /* causal backward: of a span's chunks, each (r, dv) and (r) */
     float *known;       /* the same chunks' fk and shift */
-    pf_turned turned;   /* full backward: S, then T; strips NULL where few rows come */
+    pf_packed packed;   /* full backward: S, then T; strips NULL where few rows come */
     float *panel;       /* of block_gemm */
 } pf_work;
 
@@ -306,8 +228,6 @@ static inline int64_t pf_causal_chunks(const pf_work *w) {
 }
 
 /* ---- the schedules ---- */
-/* Runs the operator: a task a (segment, key head) where those are many, else a wave. */
-int pf_linear_run(pf_operator *op, bool backward);
 bool pf_wave_wanted(const pf_operator *op);
 int pf_wave_run(pf_operator *op, bool backward);
 /* pf_task_fn over (segment, key head) */
@@ -316,39 +236,7 @@ void pf_full_backward(void *op, int64_t task, void *scratch);
 void pf_causal_forward(void *op, int64_t task, void *scratch);
 void pf_causal_backward(void *op, int64_t task, void *scratch);
 
-/* ---- segments.c, limits.c ---- */
-/* sorted: with `order`. */
-int pf_reach_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in, bool sorted);
-void pf_reach_free(pf_reach *reach, pf_engine *e);
-/* The segments alone, and the limits of them (nothing where neither limits nor a prefix say). */
-int pf_segments_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in);
-int pf_limits_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in, bool sorted);
-/* mask (B, L) at one position; NULL: kept. */
-bool pf_mask_keeps(const pf_tensor *mask, int64_t item, int64_t position);
-
-/* favor.c: the attributes of a resolved kernel over attr (already at defaults). */
-void pf_favor_attrs(pf_attr *attr, const pf_kernel *kernel, bool causal, bool state);
-
-/* shapes.c: shape rules that the attention ops share */
-int pf_attend_shapes(pf_call *c, int64_t *width);
-/* The same, but k and v may have fewer heads than q, if q's are a multiple of them. */
-int pf_attend_grouped(pf_call *c, int64_t *width);
-int pf_attend_masks(const pf_call *c, int mask, int documents);
-/* limits, prefix and cu_seqlens stand in this order from input `first` on. */
-int pf_attend_reach(const pf_call *c, int documents, int first);
-pf_reach_inputs pf_reach_of(const pf_call *c, int documents, int first);
-int pf_attend_decay(const pf_call *c, int decay, bool causal);
-/* The attribute `tilt` and the input `tilts` (heads), for maps that take them. */
-int pf_attend_tilt(const pf_call *c, int tilts, double tilt, const pf_map *map, int64_t heads);
-int pf_attend_tilt_values(const char *where, const float *tilts, int64_t heads);
-pf_rows pf_rows_of(const pf_tensor *t);
-/* *t: x with last stride 1, itself retained or a compact copy; rows: how to walk it. */
-int pf_rows_ready(pf_engine *e, pf_tensor *x, pf_tensor **t, pf_rows *rows);
-/* Rows where a backward writes the gradient of input i, with pf_rows_put: those of its slot, and
- * *t is NULL, or where a slot saves nothing those of *t, to be given, with heads that merge. */
-int pf_rows_gradient(pf_call *c, int i, pf_tensor **t, pf_rows *rows);
-int pf_rows_own_gradient(pf_call *c, int i, pf_tensor **t, pf_rows *rows); /* always *t */
-/* An output (B, H, L, width) laid out as (B, L, H, width), so heads merge without a copy. */
-int pf_heads_output(pf_tensor **t, pf_engine *e, int64_t B, int64_t H, int64_t L, int64_t width);
+/* Runs the operator: a task a (segment, key head) where those are many, else a wave (run.c). */
+int pf_linear_run(pf_operator *op, bool backward);
 
 #endif

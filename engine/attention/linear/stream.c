@@ -1,5 +1,6 @@
 /*
- * stream.c - the streaming state of linear attention: one step, its sums, their merge.
+ * stream.c - the kind favor: linear attention over whole rows (favor.c), part by part, and
+ * streaming in constant memory: one step, its sums, their merge.
  *
  * A step (paper, eq. 11; log-scales as in operator.h) with the key's log-shift l:
  *
@@ -17,30 +18,114 @@
 #include <math.h>
 #include <string.h>
 
+#include "attention.h"
 #include "operator.h"
+#include "partition.h"
 
 enum { RECENT = 512 };
 
-const pf_state_kind pf_state_favor = {
+/* S (B, Hk, r, dv), z (B, Hk, r), shift (B, Hk), and the same sums of the last `recent` steps. */
+enum { PF_S, PF_Z, PF_SHIFT, PF_S_RECENT, PF_Z_RECENT };
+static const pf_state_kind state_favor = {
     .name = "favor",
     .tensor = {"s", "z", "shift", "s_recent", "z_recent"},
+    .steps_only = 1u << PF_S_RECENT | 1u << PF_Z_RECENT,
+    .anew = 1u << PF_S | 1u << PF_Z | 1u << PF_SHIFT,
+    .log_scale = 1u << PF_SHIFT,
 };
 
-/* m of the projection, or head_dim. */
-static int64_t projections_of(const pf_attend *a, int64_t d) {
-    return a->projection ? a->projection->shape[a->projection->rank - 2] : d;
+/* ---- whole rows ---- */
+
+/* The kernel's op: favor, or the operator itself where the features are made before it; its
+ * attributes, and the kernel's inputs behind the others. */
+static const pf_op *op_of(const pf_kernel *kernel, bool causal, bool exit, pf_attr *attr,
+                          pf_tensor **in) {
+    const pf_op *op = pf_kernel_given(kernel) ? &pf_op_linear_attention : &pf_op_favor;
+    pf_op_fill_defaults(op, attr);
+    attr[PF_A_CAUSAL].i = causal;
+    attr[PF_A_STATE].i = exit;
+    if (pf_kernel_given(kernel)) return op;
+    pf_kernel_to_attrs(kernel, attr + PF_A_KERNEL);
+    pf_kernel_to_inputs(kernel, in + PF_IN_KERNEL);
+    return op;
 }
 
-int pf_favor_open(pf_state *s, const pf_attend *a, int64_t heads, int64_t d, int64_t dv) {
-    int64_t shape[4] = {s->batch, heads, projections_of(a, d) * a->kernel.map->width, dv};
+typedef int (*apply_fn)(pf_engine *e, const pf_op *op, pf_tensor *const *in, int n,
+                        const pf_attr *attrs, pf_tensor **out);
+
+/* given (PF_LINEAR_INPUTS) -> out, exit_s, exit_z, exit_shift */
+static int run(apply_fn apply, pf_tensor **out, pf_engine *e, const pf_attention *a,
+               pf_tensor *const *given, bool causal, bool exit) {
+    pf_attr attr[PF_MAX_ATTR];
+    pf_tensor *in[PF_FAVOR_INPUTS] = {NULL}, *made[PF_MAX_OUT] = {NULL}, *rows[2] = {NULL};
+    memcpy(in, given, PF_LINEAR_INPUTS * sizeof *in);
+    int status = pf_kernel_rows(&rows[0], e, a->kernel, PF_SIDE_QUERY, in[PF_IN_Q]);
+    if (status >= 0) {
+        status = pf_kernel_rows(&rows[1], e, a->kernel, PF_SIDE_KEY, in[PF_IN_K]);
+    }
+    if (status >= 0) {
+        in[PF_IN_Q] = rows[0], in[PF_IN_K] = rows[1];
+        const pf_op *op = op_of(a->kernel, causal, exit, attr, in);
+        status = apply(e, op, in, op->max_in, attr, made);
+    }
+    for (int i = 0; i < 2; i++) pf_tensor_release(&rows[i]);
+    for (int i = 0; status >= 0 && i < (exit ? PF_LINEAR_OUTPUTS : 1); i++) out[i] = made[i];
+    return status;
+}
+
+static int favor_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
+                      bool exit) {
+    return run(pf_apply, out, e, a, in, a->causal, exit);
+}
+
+/* ---- states ---- */
+
+static int favor_open(pf_state *s, pf_engine *e, const pf_attention *a, int64_t heads, int64_t d,
+                      int64_t dv) {
+    int64_t shape[4] = {s->batch, heads, 0, dv};
     static const int rank[] = {4, 3, 2, 4, 3};
+    (void)d;
+    PF_TRY(pf_kernel_width(&shape[2], e, a->kernel, heads));
     PF_TRY(pf_shape_valid(4, shape, PF_F32, "attention state"));
-    s->kind = &pf_state_favor;
     for (int i = PF_S; i <= PF_Z_RECENT; i++) {
         PF_TRY(pf_tensor_make_lasting(&s->tensor[i], s->heap, PF_F32, rank[i], shape));
         PF_TRY(pf_tensor_fill(s->tensor[i], i == PF_SHIFT ? -INFINITY : 0));
     }
-    return 0;
+    return PF_OK;
+}
+
+static void favor_widths(const pf_attention *a, const pf_state *s, int64_t *d, int64_t *dv) {
+    *d = a->kernel->spec.head_dim;
+    *dv = s->tensor[PF_S]->shape[3];
+}
+
+/* The exit state (taken over) becomes the settled state. */
+static void take(pf_state *s, pf_tensor **exit) {
+    for (int i = PF_S; i <= PF_SHIFT; i++) {
+        pf_tensor_release(&s->tensor[i]);
+        s->tensor[i] = exit[i];
+    }
+}
+
+static void enter(const pf_state *s, pf_tensor **in) {
+    in[PF_IN_ENTRY_S] = s->tensor[PF_S];
+    in[PF_IN_ENTRY_Z] = s->tensor[PF_Z];
+    in[PF_IN_ENTRY_SHIFT] = s->tensor[PF_SHIFT];
+}
+
+/* A part of a row in training: entry and exit states are both in the graph (Likhosherstov et al.
+ * 2020, "Sub-Linear Memory: How to Make Performers SLiM", section 4). Attention does not depend
+ * on the log-scale of a state, so shift is a constant. */
+static int favor_part(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
+                      pf_tensor *const *given) {
+    pf_tensor *in[PF_LINEAR_INPUTS] = {NULL}, *made[PF_LINEAR_OUTPUTS] = {NULL};
+    memcpy(in, given, PF_REACH_INPUTS * sizeof *in);
+    in[PF_IN_DECAY] = a->decay;
+    if (s->position > 0) enter(s, in);
+    PF_TRY(run(pf_apply, made, e, a, in, true, true));
+    *out = made[0];
+    take(s, made + 1);
+    return PF_OK;
 }
 
 /* ---- settling ---- */
@@ -52,7 +137,7 @@ typedef struct {
     float *s, *z, *shift, *s_recent, *z_recent;
 } sums;
 
-static sums sums_of(pf_state *s, const pf_engine *e, const pf_attend *a) {
+static sums sums_of(pf_state *s, const pf_engine *e, const pf_attention *a) {
     const pf_tensor *S = s->tensor[PF_S];
     return (sums){
         .kern = e->kern,
@@ -80,71 +165,60 @@ static void settle_task(void *context, int64_t task, void *scratch) {
     if (o->decay) o->shift[task] -= o->decay[task % o->H] * (float)o->recent;
 }
 
-int pf_favor_settle(pf_state *s, pf_engine *e, const pf_attend *a) {
-    if (s->recent == 0) return 0;
+static int settle(pf_state *s, pf_engine *e, const pf_attention *a) {
+    if (s->recent == 0) return PF_OK;
     sums o = sums_of(s, e, a);
     PF_TRY(pf_parallel(e, s->batch * o.H, 0, settle_task, &o));
     s->recent = 0;
-    return 0;
+    return PF_OK;
 }
 
-void pf_favor_take(pf_state *s, pf_tensor **exit) {
-    for (int i = PF_S; i <= PF_SHIFT; i++) {
-        pf_tensor_release(&s->tensor[i]);
-        s->tensor[i] = exit[i];
-    }
+static int favor_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
+                         pf_tensor *q, pf_tensor *k, pf_tensor *v) {
+    pf_tensor *made[PF_LINEAR_OUTPUTS] = {NULL};
+    pf_tensor *in[PF_LINEAR_INPUTS] = {
+        [PF_IN_Q] = q, [PF_IN_K] = k, [PF_IN_V] = v, [PF_IN_DECAY] = a->decay};
+    PF_TRY(settle(s, e, a));
+    enter(s, in);
+    PF_TRY(run(pf_apply_lasting, made, e, a, in, true, true));
+    *out = made[0];
+    take(s, made + 1);
+    return PF_OK;
 }
 
 /* ---- a step ---- */
 
 typedef struct {
     sums sum;
-    const pf_attend *a;
-    pf_map_args args;
-    pf_rows q, k, v, out;
-    int64_t group, d;
+    pf_encoding encoding;
+    pf_heads q, k, v, out;
+    int64_t group;
 } step_op;
 
-/* The running head: its part of the kernel, and room for one row. */
+/* The running head, and room for one row. */
 typedef struct {
-    const step_op *op;
-    pf_map_args args;
-    const float *w; /* (m, d), NULL: not projected */
+    pf_encoder encoder;
     float *row, *f; /* (d), (r) */
 } step_head;
 
 static size_t head_bytes(const step_op *o) {
-    return (size_t)(o->d + o->args.r + o->args.m) * sizeof(float) + 3 * PF_ALIGN;
+    return pf_encoder_bytes(&o->encoding, 1, PF_ENCODE_ONE) +
+           (size_t)(o->encoding.d + o->encoding.r) * sizeof(float) + 2 * PF_ALIGN;
 }
 
-static step_head open_head(const step_op *o, int64_t head, void *scratch) {
-    const pf_attend *a = o->a;
-    const pf_tensor *w = a->projection;
-    step_head s = {.op = o, .args = o->args};
-    s.row = pf_carve(&scratch, (size_t)o->d * sizeof(float));
-    s.f = pf_carve(&scratch, (size_t)o->args.r * sizeof(float));
-    if (w) s.w = pf_f32(w) + (w->rank == 3 ? head * o->args.m * o->d : 0);
-    if (a->kernel.map->tilted) {
-        double tilt = a->tilts ? (double)pf_f32(a->tilts)[head] : a->kernel.tilt;
-        float *bias = pf_carve(&scratch, (size_t)o->args.m * sizeof(float));
-        pf_map_tilt(&s.args, tilt, s.w, o->d, bias);
-    }
-    return s;
+static void open_head(step_head *s, const step_op *o, int64_t head, void *scratch) {
+    s->row = pf_carve(&scratch, (size_t)o->encoding.d * sizeof(float));
+    s->f = pf_carve(&scratch, (size_t)o->encoding.r * sizeof(float));
+    pf_encoder_open(&s->encoder, &o->encoding, head, 1, PF_ENCODE_ONE, NULL, &scratch);
 }
 
 /* Features of one row x (d) into s->f, returns the log-shift. */
 static float encode_row(step_head *s, pf_side side, const float *x) {
-    const pf_kern *kern = s->args.kern;
-    int64_t d = s->op->d;
+    const pf_encoding *n = s->encoder.of;
     float shift = 0;
-    kern->scale(d, (float)s->op->a->kernel.scale, x, s->row);
-    float half = 0.5f * kern->sumsq(d, s->row);
-    if (s->w) {
-        kern->gemv(s->args.m, d, s->w, d, s->row, NULL, s->f);
-    } else {
-        memcpy(s->f, s->row, (size_t)d * sizeof(float));
-    }
-    s->args.map->encode(&s->args, side, 1, s->args.r, s->f, &half, &shift);
+    n->kern->scale(n->d, n->scale, x, s->row);
+    float half = 0.5f * n->kern->sumsq(n->d, s->row);
+    pf_encode(&s->encoder, side, 1, s->row, &half, s->f, &shift);
     return shift;
 }
 
@@ -184,40 +258,54 @@ static void answer(const sums *o, int64_t task, const float *f, float *out) {
 static void step_task(void *context, int64_t task, void *scratch) {
     const step_op *o = context;
     int64_t b = task / o->sum.H, h = task % o->sum.H;
-    step_head s = open_head(o, h, scratch);
-    float l = encode_row(&s, PF_SIDE_KEY, pf_rows_at(&o->k, b, h, 0));
+    step_head s;
+    open_head(&s, o, h, scratch);
+    float l = encode_row(&s, PF_SIDE_KEY, pf_heads_row(&o->k, b, h, 0));
     if (o->sum.decay) l += o->sum.decay[h] * (float)o->sum.recent;
-    join(&o->sum, task, s.f, l, pf_rows_at(&o->v, b, h, 0));
+    join(&o->sum, task, s.f, l, pf_heads_row(&o->v, b, h, 0));
     for (int64_t head = h * o->group; head < (h + 1) * o->group; head++) {
-        encode_row(&s, PF_SIDE_QUERY, pf_rows_at(&o->q, b, head, 0));
-        answer(&o->sum, task, s.f, pf_rows_at(&o->out, b, head, 0));
+        encode_row(&s, PF_SIDE_QUERY, pf_heads_row(&o->q, b, head, 0));
+        answer(&o->sum, task, s.f, pf_heads_row(&o->out, b, head, 0));
     }
 }
 
-static void fill_kernel(step_op *o, const pf_engine *e, const pf_attend *a, int64_t d) {
-    const pf_kernel *kernel = &a->kernel;
-    o->a = a;
-    o->d = d;
-    o->args =
-        pf_map_args_of(kernel->map, e->kern, projections_of(a, d), kernel->eps, kernel->ratio);
+/* Rows of q, k, v as the operator takes them, and how to walk them; out (B, H, 1, dv). */
+static int open_step(step_op *o, pf_engine *e, const pf_attention *a, pf_tensor *const *qkv,
+                     pf_tensor **rows, pf_tensor **held, pf_tensor **out) {
+    pf_heads *heads[3] = {&o->q, &o->k, &o->v};
+    const pf_tensor *q = qkv[0];
+    for (int i = 0; i < 2; i++) {
+        PF_TRY(pf_kernel_rows_wide(&rows[i], e, a->kernel, i ? PF_SIDE_KEY : PF_SIDE_QUERY, qkv[i],
+                                   o->sum.r));
+    }
+    for (int i = 0; i < 3; i++) {
+        PF_TRY(pf_heads_ready(e, i < 2 ? rows[i] : qkv[i], &held[i], heads[i]));
+    }
+    if (pf_kernel_given(a->kernel)) {
+        pf_encoding_given(&o->encoding, e->kern, o->sum.r, 1);
+    } else {
+        pf_encoding_of(&o->encoding, a->kernel, e->kern);
+    }
+    PF_TRY(pf_heads_output(out, e, q->shape[0], q->shape[1], 1, o->sum.dv));
+    o->out = pf_heads_of(*out);
+    return PF_OK;
 }
 
-int pf_favor_step(pf_tensor **out, pf_engine *e, const pf_attend *a, pf_state *s, pf_tensor *q,
-                  pf_tensor *k, pf_tensor *v) {
-    if (s->recent >= RECENT) PF_TRY(pf_favor_settle(s, e, a));
+static int favor_step(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
+                      pf_tensor *q, pf_tensor *k, pf_tensor *v) {
+    if (s->recent >= RECENT) PF_TRY(settle(s, e, a));
     step_op o = {.sum = sums_of(s, e, a), .group = q->shape[1] / k->shape[1]};
-    pf_tensor *held[3] = {NULL};
-    fill_kernel(&o, e, a, q->shape[3]);
-    int status = pf_rows_ready(e, q, &held[0], &o.q);
-    if (status >= 0) status = pf_rows_ready(e, k, &held[1], &o.k);
-    if (status >= 0) status = pf_rows_ready(e, v, &held[2], &o.v);
-    if (status >= 0) status = pf_heads_output(out, e, q->shape[0], q->shape[1], 1, o.sum.dv);
+    pf_tensor *qkv[3] = {q, k, v}, *rows[2] = {NULL}, *held[3] = {NULL};
+    *out = NULL;
+    int status = open_step(&o, e, a, qkv, rows, held, out);
     if (status >= 0) {
-        o.out = pf_rows_of(*out);
         status = pf_parallel(e, s->batch * o.sum.H, head_bytes(&o), step_task, &o);
-        if (status < 0) pf_tensor_release(out);
     }
-    if (status >= 0) s->recent++;
+    if (status >= 0)
+        s->recent++;
+    else
+        pf_tensor_release(out);
+    for (int i = 0; i < 2; i++) pf_tensor_release(&rows[i]);
     for (int i = 0; i < 3; i++) pf_tensor_release(&held[i]);
     return status;
 }
@@ -247,46 +335,42 @@ static void merge_task(void *context, int64_t task, void *scratch) {
     to->shift[task] = top;
 }
 
-int pf_favor_merge(pf_state *s, pf_engine *e, const pf_attend *a, const pf_state *later) {
-    pf_state *from = (pf_state *)(uintptr_t)later; /* read only */
-    merge_op o = {sums_of(s, e, a), sums_of(from, e, a), later->position};
+static int favor_merge(pf_state *s, pf_engine *e, const pf_attention *a, pf_state *later) {
+    PF_TRY(settle(s, e, a));
+    PF_TRY(settle(later, e, a));
+    merge_op o = {sums_of(s, e, a), sums_of(later, e, a), later->position};
     return pf_parallel(e, s->batch * o.to.H, 0, merge_task, &o);
 }
 
-/* ---- fingerprints ---- */
+/* ---- the kind ---- */
 
-enum { PROBES = 4 };
-
-/* Rows of ordinary size, the features of each (both sides) as one weighted sum: numbers that
- * any change of the map, its options or the projection moves. x (d) is work space. */
-static void probe_head(step_head *s, float *x, float *to) {
-    for (int p = 0; p < PROBES; p++) {
-        for (int64_t c = 0; c < s->op->d; c++) x[c] = (float)sin(1 + 3.0 * p + 7.0 * (double)c);
-        for (int side = 0; side < 2; side++) {
-            double sum = 0;
-            *to++ = encode_row(s, side ? PF_SIDE_KEY : PF_SIDE_QUERY, x);
-            for (int64_t a = 0; a < s->args.r; a++) sum += cos((double)a) * (double)s->f[a];
-            *to++ = (float)sum;
-        }
-    }
+/* Features 4 m d of queries and keys, the state 4 r (dv + 1); causal adds the chunk. The backward
+ * pulls the gradients through W and twice the state. */
+static void favor_flops(const pf_attention_shape *shape, double *forward, double *backward) {
+    double d = (double)shape->head_dim, dv = (double)shape->value_dim, r = (double)shape->features;
+    double chunk = shape->causal ? PF_CAUSAL_BLOCK * (r + dv) : 0;
+    *forward = 4 * r * d + 4 * r * (dv + 1) + chunk;
+    *backward = 4 * r * d + 8 * r * (dv + 1) + 2 * chunk;
 }
 
-int pf_favor_fingerprint(pf_tensor **t, pf_engine *e, const pf_attend *a, int64_t heads,
-                         int64_t d) {
-    step_op o = {0};
-    int64_t shape[2] = {heads, 4 * PROBES + 1};
-    fill_kernel(&o, e, a, d);
-    size_t room = (size_t)d * sizeof(float), bytes = head_bytes(&o) + room + PF_ALIGN;
-    void *scratch = pf_heap_alloc(e->heap, bytes), *rest = scratch;
-    if (!scratch) return PF_ENOMEM;
-    float *x = pf_carve(&rest, room);
-    int status = pf_tensor_make_lasting(t, e->heap, PF_F32, 2, shape);
-    for (int64_t h = 0; h < heads && status >= 0; h++) {
-        float *to = pf_f32(*t) + h * shape[1];
-        step_head s = open_head(&o, h, rest);
-        probe_head(&s, x, to);
-        to[4 * PROBES] = a->decay ? pf_f32(a->decay)[h] : 0;
-    }
-    pf_heap_free(e->heap, scratch, bytes);
-    return status;
+static int favor_from_length(double *length, const pf_engine *e, const pf_attention_shape *shape) {
+    return pf_crossover_length(length, e, shape->head_dim, shape->features, shape->causal);
 }
+
+const pf_attention_kind pf_kind_favor = {
+    .name = "favor",
+    .doc = "Linear attention by a kernel's features (FAVOR+).",
+    .takes_kernel = true,
+    .carries = true,
+    .state = &state_favor,
+    .sums = &pf_sums_linear,
+    .call = favor_call,
+    .widths = favor_widths,
+    .open = favor_open,
+    .prefill = favor_prefill,
+    .step = favor_step,
+    .part = favor_part,
+    .merge = favor_merge,
+    .flops = favor_flops,
+    .from_length = favor_from_length,
+};

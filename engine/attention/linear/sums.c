@@ -79,7 +79,7 @@ static void add_bad_values(const pf_work *w, float *s) {
     const pf_operator *op = w->op;
     for (int64_t k = 0; k < w->n_bad; k++) {
         int64_t j = w->bad[k];
-        const float *row = pf_rows_at(&op->v, w->item, w->kv, w->seg->start + w->first + j);
+        const float *row = pf_heads_row(&op->v, w->item, w->kv, w->seg->start + w->first + j);
         for (int64_t a = 0; a < op->r; a++) {
             w->kern->axpy(op->dv, w->leave[j] * w->fk[j * op->r + a], row, s + a * op->dv);
         }

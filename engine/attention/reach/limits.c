@@ -6,7 +6,7 @@
  */
 #include <string.h>
 
-#include "operator.h"
+#include "reach.h"
 
 static int limit_fail(const pf_reach_inputs *in, int64_t b, int64_t i, int64_t limit) {
     return pf_fail(PF_EINVAL,
@@ -26,7 +26,7 @@ static int read_limits(const pf_reach_inputs *in, int32_t *limit) {
             limit[b * in->Lq + i] = n;
         }
     }
-    return 0;
+    return PF_OK;
 }
 
 static int read_prefix(const pf_reach_inputs *in, int32_t *limit) {
@@ -40,7 +40,7 @@ static int read_prefix(const pf_reach_inputs *in, int32_t *limit) {
             limit[b * in->Lq + i] = (int32_t)pf_max(i + 1, prefix);
         }
     }
-    return 0;
+    return PF_OK;
 }
 
 /* Limits count from the item's first key; a segment's from its own, and end with it. */
@@ -76,7 +76,7 @@ static int make_order(pf_reach *reach, pf_engine *e, int64_t Lk) {
 }
 
 int pf_limits_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in, bool sorted) {
-    if (!in->limits && !in->prefix) return 0;
+    if (!in->limits && !in->prefix) return PF_OK;
     reach->limit = pf_heap_alloc(e->heap, (size_t)reach->queries * sizeof(int32_t));
     if (!reach->limit) return PF_ENOMEM;
     PF_TRY(in->limits ? read_limits(in, reach->limit) : read_prefix(in, reach->limit));

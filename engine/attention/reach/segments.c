@@ -4,7 +4,7 @@
  * Packed documents give the same bits as the same documents alone: a segment's blocks start at
  * its own first row.
  */
-#include "operator.h"
+#include "reach.h"
 
 static int32_t document_at(const pf_tensor *t, int64_t item, int64_t position) {
     return pf_i32(t)[item * t->stride[0] + position * t->stride[1]];
@@ -60,7 +60,7 @@ static int check_offsets(const pf_reach_inputs *in, int64_t *pieces) {
         }
         *pieces += to > from;
     }
-    if (offset_at(t, n) == in->Lk) return 0;
+    if (offset_at(t, n) == in->Lk) return PF_OK;
     return pf_fail(PF_EINVAL, "%s: cu_seqlens must end at the length (%lld), it ends at %d", in->op,
                    (long long)in->Lk, offset_at(t, n));
 }
@@ -85,7 +85,7 @@ static void fill_items(pf_segment *s, const pf_reach_inputs *in) {
     }
 }
 
-int pf_segments_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in) {
+static int make_segments(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in) {
     int64_t n = in->B;
     if (in->documents) {
         n = 0;
@@ -107,13 +107,14 @@ int pf_segments_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in) {
     for (int64_t i = 0; i < n; i++) {
         reach->list[i].spans = reach->spans;
         reach->longest = pf_max(reach->longest, reach->list[i].length);
-        reach->spans += pf_max(pf_ceil_div(reach->list[i].length, PF_SPAN) - 1, 0);
+        if (in->span == 0) continue;
+        reach->spans += pf_max(pf_ceil_div(reach->list[i].length, in->span) - 1, 0);
     }
-    return 0;
+    return PF_OK;
 }
 
 int pf_reach_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in, bool sorted) {
-    PF_TRY(pf_segments_make(reach, e, in));
+    PF_TRY(make_segments(reach, e, in));
     return pf_limits_make(reach, e, in, sorted);
 }
 

@@ -1,0 +1,19 @@
+/* api_describe.c - pf_describe: what every floor says of its own tables, in one tree. */
+#include "optim.h"
+
+static int describe(pf_config *tree, const pf_engine *engine) {
+    if (engine) PF_TRY(pf_ops_describe(tree, engine));
+    PF_TRY(pf_layers_describe(tree));
+    PF_TRY(pf_kernels_describe(tree));
+    PF_TRY(pf_attention_describe(tree));
+    return pf_optimizers_describe(tree);
+}
+
+int pf_describe(pf_config **tree, pf_engine *engine) {
+    *tree = pf_config_new(PF_MAP);
+    int status = *tree ? describe(*tree, engine) : PF_ENOMEM;
+    if (status >= 0) return PF_OK;
+    pf_config_free(*tree);
+    *tree = NULL;
+    return status;
+}

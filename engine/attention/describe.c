@@ -1,0 +1,28 @@
+/*
+ * describe.c - the kinds of attention as plain data (pf_describe), in their order: what a user,
+ * a command line or a benchmark has to know of one, so that none asks for it by its name.
+ */
+#include "attention.h"
+
+static int describe_kind(pf_config *row, const pf_attention_kind *kind) {
+    PF_TRY(pf_config_set_string(row, "name", kind->name));
+    PF_TRY(pf_config_set_string(row, "doc", kind->doc));
+    PF_TRY(pf_config_set_bool(row, "takes_kernel", kind->takes_kernel));
+    PF_TRY(pf_config_set_bool(row, "takes_scale", kind->takes_scale));
+    PF_TRY(pf_config_set_bool(row, "streams", kind->prefill != NULL));
+    PF_TRY(pf_config_set_bool(row, "state_grows", kind->state && kind->state->grows));
+    PF_TRY(pf_config_set_bool(row, "carries", kind->carries));
+    PF_TRY(pf_config_set_bool(row, "trains_in_parts", kind->part != NULL));
+    PF_TRY(pf_config_set_bool(row, "tells_weights", kind->sums != NULL));
+    return pf_config_set_bool(row, "auto", kind->from_length != NULL);
+}
+
+int pf_attention_describe(pf_config *to) {
+    pf_config *list, *row;
+    PF_TRY(pf_describe_list(&list, to, "attention"));
+    for (int i = 0; pf_kind_at(i); i++) {
+        PF_TRY(pf_describe_map(&row, list, NULL));
+        PF_TRY(describe_kind(row, pf_kind_at(i)));
+    }
+    return PF_OK;
+}

@@ -1,0 +1,81 @@
+/*
+ * kernel_public.c - what a host asks of a kernel: its options and what they come to, its
+ * projection, and features of rows by the plain definition.
+ */
+#include "kernel_attrs.h"
+
+const pf_config *pf_kernel_options(const pf_kernel *kernel) { return kernel->options; }
+
+int pf_kernel_config(pf_config **config, const pf_kernel *kernel) {
+    uint64_t handle = pf_kernel_handle(kernel);
+    *config = pf_config_copy(kernel->options);
+    if (!*config) return pf_fail(PF_ENOMEM, "kernel: no memory for its options");
+    int status = handle ? pf_config_set_number(*config, "handle", (double)handle) : PF_OK;
+    if (status >= 0) return PF_OK;
+    pf_config_free(*config);
+    *config = NULL;
+    return status;
+}
+
+static int fill_settings(pf_config *map, const pf_kernel_spec *spec) {
+    int64_t m = spec->features > 0 ? spec->features : spec->head_dim;
+    double ratio = (double)pf_map_args_of(spec->map, NULL, m, spec->eps, spec->ratio).ratio;
+    PF_TRY(pf_config_set_number(map, "features", (double)spec->features));
+    PF_TRY(pf_config_set_number(map, "scale", spec->scale));
+    PF_TRY(pf_config_set_number(map, "ratio", ratio));
+    PF_TRY(pf_config_set_number(map, "eps", spec->eps));
+    return pf_config_set_number(map, "tilt", spec->tilt);
+}
+
+int pf_kernel_settings(pf_config **settings, const pf_kernel *kernel, int64_t head_dim) {
+    pf_kernel_spec spec = kernel->spec;
+    *settings = NULL;
+    if (pf_kernel_given(kernel)) {
+        return pf_fail(PF_EINVAL, "kernel '%s' has no settings: it is what its map does",
+                       pf_kernel_name(kernel));
+    }
+    if (!kernel->is_bound) PF_TRY(pf_kernel_resolve(&spec, kernel->options, head_dim));
+    if (spec.head_dim < 1) {
+        return pf_fail(PF_EINVAL, "kernel: settings depend on head_dim; give it");
+    }
+    *settings = pf_config_new(PF_MAP);
+    int status = *settings ? fill_settings(*settings, &spec) : PF_ENOMEM;
+    if (status >= 0) return PF_OK;
+    pf_config_free(*settings);
+    *settings = NULL;
+    return status;
+}
+
+int pf_kernel_projection(pf_tensor **projection, pf_tensor **factors, pf_engine *engine,
+                         pf_kernel *kernel, int64_t head_dim, int64_t heads) {
+    pf_kernel *bound = NULL;
+    *projection = NULL;
+    if (factors) *factors = NULL;
+    if (pf_kernel_given(kernel)) return PF_OK;
+    if (head_dim == 0) head_dim = kernel->spec.head_dim;
+    PF_TRY(pf_kernel_bind(&bound, engine, kernel, head_dim, heads));
+    if (bound->projection) *projection = pf_tensor_retain(bound->projection);
+    if (factors && bound->factors) *factors = pf_tensor_retain(bound->factors);
+    pf_kernel_release(&bound);
+    return PF_OK;
+}
+
+int pf_kernel_features(pf_tensor **phi, pf_engine *engine, pf_kernel *kernel, pf_side side,
+                       pf_tensor *x) {
+    pf_kernel *bound = NULL;
+    pf_attr attr[PF_KERNEL_ATTRS];
+    pf_tensor *in[1 + PF_KERNEL_INPUTS] = {x};
+    *phi = NULL;
+    PF_TRY(pf_tensor_check(x, PF_F32, "features", "x"));
+    if (x->rank != 4) {
+        return pf_fail(PF_ESHAPE, "features: x is %s, must be (batch, heads, length, head_dim)",
+                       pf_shape_of(x));
+    }
+    if (pf_kernel_given(kernel)) return pf_kernel_rows(phi, engine, kernel, side, x);
+    PF_TRY(pf_kernel_bind(&bound, engine, kernel, x->shape[3], x->shape[1]));
+    pf_kernel_to_attrs(bound, attr);
+    pf_kernel_to_inputs(bound, in + 1);
+    int status = pf_apply(engine, &pf_op_features, in, 1 + PF_KERNEL_INPUTS, attr, phi);
+    pf_kernel_release(&bound);
+    return status;
+}

@@ -1,0 +1,89 @@
+/*
+ * registry.c - the kernels that are open in an engine, newest first, so that options can name
+ * one: a layer's options are plain data, and a map of the host's own or a given projection is
+ * not. `handle` is the number of an open kernel, for the one call that carries it; `name` finds
+ * a kernel of the host's when a model is built from data.
+ *
+ * The list does not own: a kernel leaves it when its last reference goes, and an engine that
+ * closes first leaves its kernels listed nowhere.
+ */
+#include <string.h>
+
+#include "kernel.h"
+
+typedef struct {
+    pf_kernel *first;
+} kernel_list;
+
+/* Numbers given so far, by all engines: one names nothing in an engine that is not its own, and
+ * none comes back. */
+static atomic_uint_fast64_t opened;
+
+static void close_list(pf_engine *e, void *thing) {
+    kernel_list *list = thing;
+    for (pf_kernel *k = list->first; k; k = k->next) k->place = NULL;
+    pf_heap_free(e->heap, list, sizeof *list);
+}
+
+static kernel_list *list_of(const pf_engine *e) { return e->own[PF_OWN_KERNELS].thing; }
+
+int pf_kernel_enlist(pf_kernel *k, pf_engine *e) {
+    if (!list_of(e)) {
+        kernel_list *list = pf_heap_zalloc(e->heap, sizeof *list);
+        if (!list) return PF_ENOMEM;
+        pf_engine_own(e, PF_OWN_KERNELS, list, close_list);
+    }
+    kernel_list *list = list_of(e);
+    k->number = atomic_fetch_add(&opened, 1) + 1;
+    k->next = list->first;
+    k->place = &list->first;
+    if (k->next) k->next->place = &k->next;
+    list->first = k;
+    return PF_OK;
+}
+
+void pf_kernel_leave(pf_kernel *k) {
+    if (!k->place) return;
+    *k->place = k->next;
+    if (k->next) k->next->place = k->place;
+    k->place = NULL;
+}
+
+uint64_t pf_kernel_handle(const pf_kernel *kernel) { return kernel->place ? kernel->number : 0; }
+
+static pf_kernel *newest(const pf_engine *e) { return list_of(e) ? list_of(e)->first : NULL; }
+
+static int by_number(pf_kernel **kernel, const pf_engine *e, double number) {
+    for (pf_kernel *k = newest(e); k; k = k->next) {
+        if ((double)k->number != number) continue;
+        *kernel = k;
+        return PF_OK;
+    }
+    return pf_fail(PF_ENOTFOUND, "kernel: the one that the options name is not open");
+}
+
+/* Two of one name are no answer: which one was meant can't be known from data. */
+static int by_name(pf_kernel **kernel, const pf_engine *e, const char *name) {
+    pf_kernel *found = NULL;
+    for (pf_kernel *k = newest(e); k; k = k->next) {
+        if (!k->host.map || strcmp(pf_kernel_name(k), name) != 0) continue;
+        if (found) {
+            return pf_fail(PF_EINVAL,
+                           "kernel: two of the host's own are named '%s'; give each a "
+                           "name, to build a model from data",
+                           name);
+        }
+        found = k;
+    }
+    if (found) *kernel = found;
+    return PF_OK;
+}
+
+int pf_kernel_named(pf_kernel **kernel, pf_engine *e, const pf_config *options) {
+    const pf_config *number = options ? pf_config_get(options, "handle") : NULL;
+    const pf_config *text = options ? pf_config_get(options, "name") : NULL;
+    const char *name = text ? pf_config_string(text) : NULL;
+    *kernel = NULL;
+    if (number) return by_number(kernel, e, pf_config_number(number));
+    return name && !pf_map_find(name) ? by_name(kernel, e, name) : PF_OK;
+}
