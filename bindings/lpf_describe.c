@@ -28,7 +28,7 @@ static void name_attrs(lua_State *L) {
     lua_pop(L, 1);
 }
 
-/* read_tables(ops): pf_describe's tree; without the ops, which are most of it, where ops is false. */
+/* read_tables(ops): pf_describe's tree; ops false: without the ops, which are most of it. */
 static int read_tables(lua_State *L) {
     bool ops = lua_toboolean(L, 1);
     lpf_enter(L);
