@@ -26,6 +26,8 @@ install(TARGETS performer_static EXPORT performer_static
 install(TARGETS performer_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES ${CMAKE_SOURCE_DIR}/engine/include/performer.h
               ${CMAKE_SOURCE_DIR}/engine/include/performer_attention.h
+              ${CMAKE_SOURCE_DIR}/engine/include/performer_data.h
+              ${CMAKE_SOURCE_DIR}/engine/include/performer_extend.h
               ${CMAKE_SOURCE_DIR}/bindings/performer_lua.h
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 

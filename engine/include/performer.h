@@ -1,6 +1,7 @@
 /*
- * performer.h - the public interface of Performer, in sections by noun. Kernels, and attention
- * without a model around it, are its second half: performer_attention.h.
+ * performer.h - the public interface of Performer, in sections by noun. Kernels, attention
+ * without a model around it and streaming states are its second half, performer_attention.h,
+ * which a program includes by itself.
  *
  * Manners: a function that can fail returns a negative pf_status and leaves a message for
  * this thread (pf_last_error). A pointer-to-pointer first argument means the caller owns
@@ -262,34 +263,6 @@ PF_API int pf_tape_open(pf_tape **tape, pf_engine *engine);
 PF_API int pf_tape_backward(pf_tape *tape, pf_tensor *loss, const pf_tensor *seed);
 PF_API void pf_tape_close(pf_tape **tape);
 
-/* A computation that backward runs a second time instead of keeping what it made. `run` must do
- * the same both times: read the same numbers, draw no random ones but through ops, note nothing
- * elsewhere. Of what it makes only *y outlives it. What it reads beside `inputs` gets a gradient
- * if it is a leaf; a tensor computed on the open tape must be an input. */
-typedef struct {
-    int (*run)(void *context, pf_engine *engine, pf_tensor *const *inputs, int n, pf_tensor **y);
-    void (*release)(void *context); /* called once, when it will not be run again; or NULL */
-    void *context;
-} pf_recomputed;
-/* *y = run(inputs). An open tape keeps the inputs alone; its backward runs f again on a tape of
- * its own. The same gradients as without, bit for bit where an input is used by f alone.
- * f is taken over in any case, also on failure. inputs[i] may be NULL; at most 24. */
-PF_API int pf_recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f,
-                        pf_tensor *const *inputs, int n);
-
-/* Holds the gradient of f against central differences along random directions (keyed by
- * `seed`) of the inputs that require one, or of all f32 inputs when none does. f is called
- * many times, must give the same result for the same inputs, and gives a scalar or any
- * tensor (then a random weighted sum of it is judged). *worst: the largest difference,
- * relative to the derivative; infinite when a gradient is not finite. Returns how many
- * directions were judged: those that float32 cannot resolve (a kink, no slope) are skipped,
- * so 0 says nothing either way. Inputs and their gradients are as before afterwards. */
-PF_API int pf_gradcheck(pf_engine *engine,
-                        int (*f)(void *context, pf_engine *engine, pf_tensor *const *inputs, int n,
-                                 pf_tensor **loss),
-                        void *context, pf_tensor *const *inputs, int n, uint64_t seed,
-                        double *worst);
-
 /* ---- modules ---------------------------------------------------------------------------
  * Layers and models: a module is a counted node {type, options, children} with named tensors.
  * `options` is a map (borrowed); children are retained. Types and options: pf_describe. */
@@ -346,67 +319,6 @@ PF_API int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module 
  * moves the tilts of softmax_plus on. */
 PF_API int pf_module_after_step(pf_engine *engine, pf_module *module, uint64_t step, int *drawn);
 
-/* ---- layers of the host's --------------------------------------------------------------
- * A layer that lives in the host (or in Lua): forward and step call back. Its streaming state
- * is a pointer of its own, NULL before the first step; a state must not outlive its module. */
-
-typedef struct {
-    int (*forward)(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
-                   pf_tensor **y);
-    int (*step)(void *context, pf_engine *engine, pf_tensor *x, void **state,
-                pf_tensor **y);     /* NULL: can't stream */
-    void (*release)(void *context); /* the module is gone */
-    void (*release_state)(void *context, void *state);
-    void *context;
-    /* *copy: a state of n sequences, row b as row rows[b] of `state`, which has `batch`; rows
-     * NULL: all of them as they are. NULL: its streams can be neither forked nor reordered. */
-    int (*fork_state)(void *context, pf_engine *engine, void *state, int64_t batch,
-                      const int64_t *rows, int64_t n, void **copy);
-    /* What a state holds, as tensors (an array that is freed with pf_named_free) and plain
-     * data (a map, or NULL), and back from there. NULL: its streams can't be saved. */
-    int (*save_state)(void *context, pf_engine *engine, void *state, pf_named **tensors, int *n,
-                      pf_config **data);
-    int (*load_state)(void *context, pf_engine *engine, const pf_named *tensors, int n,
-                      const pf_config *data, void **state);
-} pf_host_layer;
-PF_API int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
-                          const pf_host_layer *layer, pf_module *const *children, int n_children);
-PF_API int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor,
-                                bool trained);
-/* How pf_module_build finds the layers of type "lua" by name; children are borrowed. A name that
- * it does not know: PF_ENOTFOUND. One resolver an engine; resolve NULL: none. */
-typedef int (*pf_layer_resolver)(void *context, pf_engine *engine, const char *name,
-                                 pf_module *const *children, int n_children, pf_module **module);
-PF_API int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve, void *context);
-
-/* ---- streaming states ------------------------------------------------------------------
- * What a model, or one attention (performer_attention.h), remembers of a sequence: constant
- * bytes for linear attention; exact attention keeps keys and values and grows. A state is a
- * batch of sequences in step. */
-
-PF_API int pf_module_state(pf_state **state, pf_engine *engine, const pf_module *module, int batch);
-PF_API int pf_module_prefill(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
-                             pf_state *state);
-/* One position: x (B, D) or ids (B). */
-PF_API int pf_module_step(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
-                          pf_state *state);
-PF_API void pf_state_close(pf_state **state);
-PF_API int64_t pf_state_bytes(const pf_state *state);
-PF_API int64_t pf_state_position(const pf_state *state); /* tokens seen */
-PF_API int64_t pf_state_batch(const pf_state *state);
-/* A copy that goes its own way: the same bits come of the same tokens. */
-PF_API int pf_state_fork(pf_state **copy, pf_engine *engine, const pf_state *state);
-/* Row b becomes what row rows[b] was (from 0, repeats allowed; n rows from now on): the
- * survivors of a beam search, or one prompt for many. When it fails, nothing has changed. */
-PF_API int pf_state_reorder(pf_engine *engine, pf_state *state, const int64_t *rows, int64_t n);
-/* Files of states: safetensors with all that the state is made of, a checksum, and whose it
- * is; what is loaded goes on with the same bits. A model's state belongs to this model with
- * these weights alone. A file that can't be taken fails with PF_EFORMAT. */
-PF_API int pf_module_state_save(pf_engine *engine, const pf_module *module, const pf_state *state,
-                                const char *path);
-PF_API int pf_module_state_load(pf_state **state, pf_engine *engine, const pf_module *module,
-                                const char *path);
-
 /* ---- streams ---------------------------------------------------------------------------
  * A language model that reads and writes: a stream feeds ids, keeps the logits that stand, and
  * samples from them. It runs one sequence, or `batch` of them in step; ids and samples are
@@ -438,7 +350,8 @@ PF_API const float *pf_stream_logits(const pf_stream *stream, int64_t *n);
 PF_API int64_t pf_stream_bytes(const pf_stream *stream);
 PF_API int64_t pf_stream_position(const pf_stream *stream); /* tokens fed, of each sequence */
 PF_API int64_t pf_stream_batch(const pf_stream *stream);
-/* As of states (above), with the logits that stand. The copy is for the same engine. */
+/* As of states (performer_attention.h), with the logits that stand. The copy is for the same
+ * engine. */
 PF_API int pf_stream_fork(pf_stream **copy, const pf_stream *stream);
 PF_API int pf_stream_reorder(pf_stream *stream, const int64_t *rows, int64_t n);
 PF_API int pf_stream_save(const pf_stream *stream, const char *path);
@@ -497,45 +410,6 @@ PF_API int pf_checkpoint_restore(pf_engine *engine, const char *dir, pf_module *
 PF_API int pf_checkpoint_mark(const char *dir, const char *mark, uint64_t step); /* "BEST" */
 PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir);
 
-/* ---- data ------------------------------------------------------------------------------
- * Texts and sequences as token ids: a tokenizer of a fixed vocabulary, and a data set, a FASTA or
- * text file that is read, deduplicated, split, tokenized and cut into batches. */
-
-/* type: "byte" or "protein". < 0: no such tokenizer. */
-PF_API int pf_tokenizer_size(const char *type);
-/* name: "begin", "end", "mask", "pad", "unknown". < 0: has none. */
-PF_API int pf_tokenizer_special(const char *type, const char *name);
-PF_API int pf_tokenizer_encode(const char *type, const char *text, size_t bytes, int32_t *ids,
-                               size_t *n);
-PF_API int pf_tokenizer_decode(const char *type, const int32_t *ids, size_t n, char *text,
-                               size_t *bytes);
-
-typedef enum { PF_TRAIN, PF_VALID, PF_ALL } pf_split;
-typedef struct {
-    int64_t documents, duplicates, tokens, rows; /* of the split */
-    const char *format, *tokenizer;
-} pf_data_info;
-/* options: path, format "auto|fasta|text", length (row), valid_fraction, seed. */
-PF_API int pf_data_open(pf_data **data, pf_engine *engine, const pf_config *options);
-PF_API void pf_data_close(pf_data **data);
-PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *info);
-/* A batch: input, target (-1: not counted) and documents (B, L) i32; `rows` of it are real. */
-typedef struct {
-    pf_tensor *input, *target, *documents, *mask;
-    int64_t rows, tokens;
-} pf_batch;
-/* Batch `index` of so many rows. Training batches go through the rows in an order keyed by (seed,
- * pass), others in file order. masked: BERT's 15 % with 80/10/10; else the target is the next
- * token. */
-PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
-                         uint64_t index, int64_t rows, bool masked, uint64_t seed);
-PF_API void pf_batch_release(pf_batch *batch);
-/* One document of a split: name (borrowed) and ids with begin and end. */
-PF_API int pf_data_document(pf_tensor **ids, const char **name, pf_engine *engine, pf_data *data,
-                            pf_split split, int64_t index);
-/* Counts of each token, and of each token after each token (vocab x vocab), on a split. */
-PF_API int pf_data_counts(const pf_data *data, pf_split split, double *unigram, double *bigram);
-
 /* ---- describe --------------------------------------------------------------------------
  * All that has a name, as plain data to be freed: what help, docs, command lines and bindings are
  * made from. engine NULL: without the ops, all else being the same in every engine. A map of
@@ -552,16 +426,11 @@ PF_API int pf_data_counts(const pf_data *data, pf_split split, double *unigram, 
  * choices: "a|b|c" where there are some, doc}]. */
 PF_API int pf_describe(pf_config **tree, pf_engine *engine);
 
-/* ---- yardstick -------------------------------------------------------------------------
- * What benchmarks hold their figures against: median seconds of C = A B (m x k by k x n;
- * transposes as given) on one thread, and monotonic seconds. */
-
-PF_API int pf_bench_gemm(pf_engine *engine, int64_t m, int64_t n, int64_t k, bool ta, bool tb,
-                         int repeats, double *seconds);
-PF_API double pf_clock(void);
-
 #ifdef __cplusplus
 }
 #endif
+
+#include "performer_data.h"   /* tokenizers, data sets, batches */
+#include "performer_extend.h" /* layers of the host's, recomputation, gradient check, yardstick */
 
 #endif

@@ -1,7 +1,7 @@
 /*
  * performer_attention.h - the second half of Performer's public interface: kernels, attention
- * without a model around it, its streaming states, the softmax that stands alone (sets of
- * items, weights, log-partitions), and the error of an estimate, told and measured.
+ * without a model around it, streaming states, the softmax that stands alone (sets of items,
+ * weights, log-partitions), and the error of an estimate, told and measured.
  *
  * Manners are those of performer.h. Attention tensors are (B, H, L, d): batch, heads, length,
  * width. H heads of queries may share Hk heads of keys, H a multiple of Hk.
@@ -114,6 +114,34 @@ typedef struct {
  * of kinds that have them. */
 PF_API int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf_tensor *q,
                              pf_tensor *k, pf_tensor *v, const pf_attention_options *options);
+
+/* ---- streaming states ------------------------------------------------------------------
+ * What a model, or one attention alone (below), remembers of a sequence: constant
+ * bytes for linear attention; exact attention keeps keys and values and grows. A state is a
+ * batch of sequences in step. */
+
+PF_API int pf_module_state(pf_state **state, pf_engine *engine, const pf_module *module, int batch);
+PF_API int pf_module_prefill(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
+                             pf_state *state);
+/* One position: x (B, D) or ids (B). */
+PF_API int pf_module_step(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
+                          pf_state *state);
+PF_API void pf_state_close(pf_state **state);
+PF_API int64_t pf_state_bytes(const pf_state *state);
+PF_API int64_t pf_state_position(const pf_state *state); /* tokens seen */
+PF_API int64_t pf_state_batch(const pf_state *state);
+/* A copy that goes its own way: the same bits come of the same tokens. */
+PF_API int pf_state_fork(pf_state **copy, pf_engine *engine, const pf_state *state);
+/* Row b becomes what row rows[b] was (from 0, repeats allowed; n rows from now on): the
+ * survivors of a beam search, or one prompt for many. When it fails, nothing has changed. */
+PF_API int pf_state_reorder(pf_engine *engine, pf_state *state, const int64_t *rows, int64_t n);
+/* Files of states: safetensors with all that the state is made of, a checksum, and whose it
+ * is; what is loaded goes on with the same bits. A model's state belongs to this model with
+ * these weights alone. A file that can't be taken fails with PF_EFORMAT. */
+PF_API int pf_module_state_save(pf_engine *engine, const pf_module *module, const pf_state *state,
+                                const char *path);
+PF_API int pf_module_state_load(pf_state **state, pf_engine *engine, const pf_module *module,
+                                const char *path);
 
 /* ---- states of attention alone -------------------------------------------------------- */
 

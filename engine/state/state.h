@@ -9,6 +9,7 @@
 #ifndef PF_STATE_H
 #define PF_STATE_H
 
+#include "performer_attention.h"
 #include "tensor.h"
 
 enum { PF_STATE_TENSORS = 5 };

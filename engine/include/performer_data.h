@@ -1,0 +1,57 @@
+/*
+ * performer_data.h - the page of Performer's public interface that training reads from:
+ * tokenizers, data sets and their batches. performer.h includes it; its manners hold here.
+ */
+#ifndef PERFORMER_DATA_H
+#define PERFORMER_DATA_H
+
+#include "performer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- data ------------------------------------------------------------------------------
+ * Texts and sequences as token ids: a tokenizer of a fixed vocabulary, and a data set, a FASTA or
+ * text file that is read, deduplicated, split, tokenized and cut into batches. */
+
+/* type: "byte" or "protein". < 0: no such tokenizer. */
+PF_API int pf_tokenizer_size(const char *type);
+/* name: "begin", "end", "mask", "pad", "unknown". < 0: has none. */
+PF_API int pf_tokenizer_special(const char *type, const char *name);
+PF_API int pf_tokenizer_encode(const char *type, const char *text, size_t bytes, int32_t *ids,
+                               size_t *n);
+PF_API int pf_tokenizer_decode(const char *type, const int32_t *ids, size_t n, char *text,
+                               size_t *bytes);
+
+typedef enum { PF_TRAIN, PF_VALID, PF_ALL } pf_split;
+typedef struct {
+    int64_t documents, duplicates, tokens, rows; /* of the split */
+    const char *format, *tokenizer;
+} pf_data_info;
+/* options: path, format "auto|fasta|text", length (row), valid_fraction, seed. */
+PF_API int pf_data_open(pf_data **data, pf_engine *engine, const pf_config *options);
+PF_API void pf_data_close(pf_data **data);
+PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *info);
+/* A batch: input, target (-1: not counted) and documents (B, L) i32; `rows` of it are real. */
+typedef struct {
+    pf_tensor *input, *target, *documents, *mask;
+    int64_t rows, tokens;
+} pf_batch;
+/* Batch `index` of so many rows. Training batches go through the rows in an order keyed by (seed,
+ * pass), others in file order. masked: BERT's 15 % with 80/10/10; else the target is the next
+ * token. */
+PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
+                         uint64_t index, int64_t rows, bool masked, uint64_t seed);
+PF_API void pf_batch_release(pf_batch *batch);
+/* One document of a split: name (borrowed) and ids with begin and end. */
+PF_API int pf_data_document(pf_tensor **ids, const char **name, pf_engine *engine, pf_data *data,
+                            pf_split split, int64_t index);
+/* Counts of each token, and of each token after each token (vocab x vocab), on a split. */
+PF_API int pf_data_counts(const pf_data *data, pf_split split, double *unigram, double *bigram);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,94 @@
+/*
+ * performer_extend.h - the page of Performer's public interface for hosts that write parts of
+ * a model themselves: layers, recomputation, the check of their gradients, and a yardstick for
+ * their speed. performer.h includes it; its manners hold here.
+ */
+#ifndef PERFORMER_EXTEND_H
+#define PERFORMER_EXTEND_H
+
+#include "performer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- layers of the host's --------------------------------------------------------------
+ * A layer that lives in the host (or in Lua): forward and step call back. Its streaming state
+ * is a pointer of its own, NULL before the first step; a state must not outlive its module. */
+
+typedef struct {
+    int (*forward)(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
+                   pf_tensor **y);
+    int (*step)(void *context, pf_engine *engine, pf_tensor *x, void **state,
+                pf_tensor **y);     /* NULL: can't stream */
+    void (*release)(void *context); /* the module is gone */
+    void (*release_state)(void *context, void *state);
+    void *context;
+    /* *copy: a state of n sequences, row b as row rows[b] of `state`, which has `batch`; rows
+     * NULL: all of them as they are. NULL: its streams can be neither forked nor reordered. */
+    int (*fork_state)(void *context, pf_engine *engine, void *state, int64_t batch,
+                      const int64_t *rows, int64_t n, void **copy);
+    /* What a state holds, as tensors (an array that is freed with pf_named_free) and plain
+     * data (a map, or NULL), and back from there. NULL: its streams can't be saved. */
+    int (*save_state)(void *context, pf_engine *engine, void *state, pf_named **tensors, int *n,
+                      pf_config **data);
+    int (*load_state)(void *context, pf_engine *engine, const pf_named *tensors, int n,
+                      const pf_config *data, void **state);
+} pf_host_layer;
+PF_API int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
+                          const pf_host_layer *layer, pf_module *const *children, int n_children);
+PF_API int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor,
+                                bool trained);
+/* How pf_module_build finds the layers of type "lua" by name; children are borrowed. A name that
+ * it does not know: PF_ENOTFOUND. One resolver an engine; resolve NULL: none. */
+typedef int (*pf_layer_resolver)(void *context, pf_engine *engine, const char *name,
+                                 pf_module *const *children, int n_children, pf_module **module);
+PF_API int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve, void *context);
+
+/* ---- recomputation ---------------------------------------------------------------------
+ * Memory for time: a part of a model of which backward keeps the inputs alone. */
+
+/* A computation that backward runs a second time instead of keeping what it made. `run` must do
+ * the same both times: read the same numbers, draw no random ones but through ops, note nothing
+ * elsewhere. Of what it makes only *y outlives it. What it reads beside `inputs` gets a gradient
+ * if it is a leaf; a tensor computed on the open tape must be an input. */
+typedef struct {
+    int (*run)(void *context, pf_engine *engine, pf_tensor *const *inputs, int n, pf_tensor **y);
+    void (*release)(void *context); /* called once, when it will not be run again; or NULL */
+    void *context;
+} pf_recomputed;
+/* *y = run(inputs). An open tape keeps the inputs alone; its backward runs f again on a tape of
+ * its own. The same gradients as without, bit for bit where an input is used by f alone.
+ * f is taken over in any case, also on failure. inputs[i] may be NULL; at most 24. */
+PF_API int pf_recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f,
+                        pf_tensor *const *inputs, int n);
+
+/* ---- gradient check --------------------------------------------------------------------
+ * What an op, a layer or a loss of one's own has to pass. */
+
+/* Holds the gradient of f against central differences along random directions (keyed by
+ * `seed`) of the inputs that require one, or of all f32 inputs when none does. f is called
+ * many times, must give the same result for the same inputs, and gives a scalar or any
+ * tensor (then a random weighted sum of it is judged). *worst: the largest difference,
+ * relative to the derivative; infinite when a gradient is not finite. Returns how many
+ * directions were judged: those that float32 cannot resolve (a kink, no slope) are skipped,
+ * so 0 says nothing either way. Inputs and their gradients are as before afterwards. */
+PF_API int pf_gradcheck(pf_engine *engine,
+                        int (*f)(void *context, pf_engine *engine, pf_tensor *const *inputs, int n,
+                                 pf_tensor **loss),
+                        void *context, pf_tensor *const *inputs, int n, uint64_t seed,
+                        double *worst);
+
+/* ---- yardstick -------------------------------------------------------------------------
+ * What benchmarks hold their figures against: median seconds of C = A B (m x k by k x n;
+ * transposes as given) on one thread, and monotonic seconds. */
+
+PF_API int pf_bench_gemm(pf_engine *engine, int64_t m, int64_t n, int64_t k, bool ta, bool tb,
+                         int repeats, double *seconds);
+PF_API double pf_clock(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
