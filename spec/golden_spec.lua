@@ -169,6 +169,17 @@ for _, version in ipairs(versions()) do
       end)
     end
 
+    if lfs.attributes(folder .. "/of_lua") then
+      it("had attention of a custom kernel as a layer of Lua's, which trains on as one", function()
+        play.define_of_lua()
+        local loaded = assert(pf.checkpoint.load(folder .. "/of_lua"))
+        local results = play.train_of_lua(loaded.model, loaded.optimizer)
+        for name, want in pf.sorted(assert(pf.load(folder .. "/of_lua.safetensors"))) do
+          assert_result(name, want, results[name], false)
+        end
+      end)
+    end
+
     for _, name in ipairs(play.states) do
       it("has the words of a state of attention: " .. name, function()
         local saved = path .. "/state"

@@ -154,6 +154,10 @@ static int check_tensor(misfit *m, const pf_st_entry *entry, const pf_tensor *te
     return PF_OK;
 }
 
+static int find_entry(const void *file, const char *name) {
+    return pf_safetensors_find(file, name, -1);
+}
+
 /* place[i]: the entry of the file that goes into the model's tensor i. used[j]: entry j has
  * a taker. */
 static int match(misfit *m, const pf_safetensors *s, pf_module *module, int *place, bool *used) {
@@ -163,6 +167,7 @@ static int match(misfit *m, const pf_safetensors *s, pf_module *module, int *pla
         pf_tensor *tensor;
         PF_TRY(pf_module_tensor_at(module, i, &name, &tensor, NULL));
         place[i] = pf_safetensors_find(s, name, i);
+        if (place[i] < 0) place[i] = pf_find_former(name, find_entry, s);
         if (place[i] < 0) {
             add_misfit(m, "missing: ", name, pf_shape_of(tensor), NULL);
             continue;

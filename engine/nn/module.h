@@ -227,6 +227,12 @@ int pf_run_positions(pf_tensor **positions, pf_engine *e, const pf_run *run, int
 /* Positions first .. end-1 (from 0) of whole (B, L, ...), contiguous; NULL gives NULL. */
 int pf_part_of(pf_tensor **part, pf_engine *e, pf_tensor *whole, int64_t first, int64_t end);
 
+/* ---- former names (former.c) ---- */
+typedef int (*pf_find_name)(const void *list, const char *name); /* its place, or < 0 */
+/* The place in `list`, the names that a file has, of the tensor that is called `name` today and is
+ * not among them: under the name that an earlier version gave it. < 0: not there either. */
+int pf_find_former(const char *name, pf_find_name find, const void *list);
+
 /* *held = next, releasing what it was: for chains of intermediate results. */
 static inline void pf_replace(pf_tensor **held, pf_tensor *next) {
     pf_tensor_release(held);

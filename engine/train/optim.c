@@ -270,20 +270,29 @@ int pf_optimizer_config(const pf_optimizer *o, pf_config **config) {
     return status;
 }
 
-static const pf_tensor *find_named(const pf_named *list, int n, const char *name) {
-    for (int i = 0; i < n; i++) {
-        if (strcmp(list[i].name, name) == 0) return list[i].tensor;
+typedef struct {
+    const pf_named *list;
+    int n;
+} names;
+
+static int find_named(const void *context, const char *name) {
+    const names *file = context;
+    for (int i = 0; i < file->n; i++) {
+        if (strcmp(file->list[i].name, name) == 0) return i;
     }
-    return NULL;
+    return -1;
 }
 
 /* The tensor saved for moment k of p, or NULL with a message. */
 static const pf_tensor *saved_moment(const entry *p, int k, const pf_named *list, int n) {
-    const pf_tensor *saved = find_named(list, n, p->moment_name[k]);
-    if (!saved) {
+    const names file = {list, n};
+    int at = find_named(&file, p->moment_name[k]);
+    if (at < 0) at = pf_find_former(p->moment_name[k], find_named, &file);
+    if (at < 0) {
         pf_fail(PF_EFORMAT, "optimizer: '%s' is missing", p->moment_name[k]);
         return NULL;
     }
+    const pf_tensor *saved = list[at].tensor;
     if (saved->dtype != PF_F32 || !pf_same_shape(saved, p->moment[k])) {
         pf_fail(PF_EFORMAT, "optimizer: '%s' is %s %s, must be %s f32", p->moment_name[k],
                 pf_shape_of(saved), pf_dtype_name(saved->dtype), pf_shape_of(p->moment[k]));

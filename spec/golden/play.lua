@@ -103,6 +103,34 @@ function play.move(state, first, last)
   return pf.concat(parts, 3)
 end
 
+--- Defines the layers of the checkpoint "of_lua", as a script did that trained it with 0.1.0, where
+--- the attention of a custom kernel was a layer of Lua's. Returns the kernels' layers.
+function play.define_of_lua()
+  local function layer(options)
+    options.dim, options.heads, options.causal, options.kernel = 8, 2, true, play.custom()
+    return function() return pf.nn.attention(options) end
+  end
+  local makers = {
+    golden_plain = layer { name = "golden_plain", decay = 1, bias = true },
+    golden_turned = layer { name = "golden_turned", rotary = true, qk_norm = true, dropout = 0.1 },
+  }
+  for name, maker in pairs(makers) do pf.nn.define(name, maker) end
+  return makers
+end
+
+--- One step more of a training on positions, and what the model gives then.
+function play.train_of_lua(model, optimizer)
+  local x = positions(4, 1, 6):permute(1, 3, 2, 4):reshape(1, 6, 8)
+  local results = { y = model(x) }
+  do
+    local tape <close> = pf.tape()
+    tape:backward(model(x):square():mean())
+    optimizer:step { lr = 0.01, clip = 1 }
+  end
+  results.y_trained = model(x)
+  return results
+end
+
 --- The heads' decays of the state "decay".
 function play.decay() return pf.tensor { 0.5, 0.125 } end
 
