@@ -166,7 +166,35 @@ end)
 
 -- ---- the tree --------------------------------------------------------------------------
 
+local KINDS = { c = true, h = true, def = true, lua = true }
+
+--- Every source file of the tree, a path a line.
+local function sources()
+  local _, list = support.shell "find bindings engine examples scripts spec .ci -type f"
+  return "\n" .. list
+end
+
+--- Does a path of the list end with `name`, in which a * stands for anything but a slash?
+local function is_there(list, name)
+  local pattern = name:gsub("[%.%-]", "%%%0"):gsub("%*", "[^/\n]*")
+  return list:find("[/\n]" .. pattern .. "\n") ~= nil
+end
+
 describe("the tree", function()
+  it("has every source file that its pages name", function()
+    local list, seen = sources(), 0
+    for page in ("README.md\n" .. list):gmatch "[^\n]*README%.md" do
+      for name in support.read(page):gmatch "`([%w_/.*-]+)`" do
+        local kind = name:match "[%w*]%.(%l+)$"
+        if KINDS[kind] and not name:find "%u%u" then -- NAME stands for any
+          assert.is_true(is_there(list, name), page .. " names " .. name)
+          seen = seen + 1
+        end
+      end
+    end
+    assert.is_true(seen > 60, seen .. " names")
+  end)
+
   local checks = {
     { "floors: no include points upward", ".ci/check_floors.lua", "" },
     { "the Lua reference and the editor's annotations are up to date", ".ci/gen_api.lua",

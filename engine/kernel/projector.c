@@ -14,7 +14,7 @@
 
 #include "projector.h"
 
-/* Measured (README, speed diary): at d = 32 both ways cost the same, from d = 64 on the
+/* Measured (DIARY.md): at d = 32 both ways cost the same, from d = 64 on the
  * factors win by a factor of 2 and more; a lone short block wastes what it does not use. */
 enum { WORTH_D = 64 };
 

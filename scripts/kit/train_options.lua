@@ -51,7 +51,7 @@ local OWN = {
     .. "tokens)", group = "Model", keep = true },
 }
 
---- What a user gets who names nothing: found by trying (engine/README.md, speed diary).
+--- What a user gets who names nothing: found by trying (engine/DIARY.md).
 local PRESETS = {
   protein = { length = 512, batch = 8, ngrams = 6 },
   text = { length = 256, batch = 4, ngrams = 0 },

@@ -38,8 +38,8 @@
 
 #define PF_TINY_DENOMINATOR 0x1p-80f
 
-/* Rows a product takes, multiples of the register tiles' 6 and 12. Measured (README, speed
- * diary): the causal part costs C (r + dv) a token, small blocks cost GEMM rate. */
+/* Rows a product takes, multiples of the register tiles' 6 and 12. Measured (DIARY.md): the
+ * causal part costs C (r + dv) a token, small blocks cost GEMM rate. */
 enum { PF_FULL_BLOCK = 132, PF_CAUSAL_BLOCK = 48 };
 
 /* Keys between two states that a causal forward saves for its backward: 4,128. */
