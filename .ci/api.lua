@@ -128,14 +128,15 @@ return {
   {
     id = "attention", title = "Kernels and attention",
     { "pf.kernel.custom",
-      "options: {map: fun(x: pf.Tensor, side: string): pf.Tensor, parameters?: table}",
+      "options: {map: (fun(x: pf.Tensor, side): pf.Tensor), name?: string, parameters?: table}",
       "pf.Kernel",
-      "A feature map of one's own, made of ops: x (B, H, L, d), not scaled -> (B, H, L, r). " ..
-      "parameters: the tensors that it learns with. pf.attention.* and states take it, and " ..
-      "nn.attention, which then is a layer of this script: name it, and nn.define that name, to " ..
-      "load it from a checkpoint." },
+      "A feature map of one's own, made of ops: x (B, H, L, d), not scaled -> (B, H, L, r), a " ..
+      "kernel like any other. parameters: {name = tensor} that it learns with; layers train and " ..
+      "save them. name: by which a saved model finds it, open, when it is loaded." },
     { "pf.kernel.exact", "", "table",
-      "Exact softmax attention, where a layer or a state takes a kernel." },
+      "Exact attention, where a script of before gives a layer or a state a kernel; " ..
+      "attention = \"exact\" says the same." },
+    { "Kernel:name", "", "string", "Its map's name, or its own." },
     { "Kernel:features", "x: pf.Tensor, side: \"query\"|\"key\"", "pf.Tensor",
       "phi(x) (B, H, L, r) by its plain definition, without any stabiliser." },
     { "Kernel:projection", "head_dim?: integer, heads?: integer", "pf.Tensor?",
@@ -201,22 +202,23 @@ return {
       "table, for what is built from now on; nil: the built-in one." },
     { "pf.attention.log_partition", "q: pf.Tensor, k: pf.Tensor, options?: table", "pf.Tensor",
       "log sum_j exp(x_i.y_j), (B, H, Lq), x and y being q and k scaled: estimated in O(L m), " ..
-      "or exact; for other maps log sum_j phi(q_i).phi(k_j). Differentiable. Options kernel (an " ..
-      "object, a name, options with a name; \"exact\" or {name = \"exact\", scale = s}), " ..
-      "causal, mask (B, Lk). No key in reach: -inf, gradients 0." },
+      "or exact; for other maps log sum_j phi(q_i).phi(k_j). Differentiable. Options " ..
+      "attention (a kind that tells weights), kernel (an object, a name, options with a name; " ..
+      "exact scores of one's own scale: {name = \"exact\", scale = s}), causal, mask (B, Lk). " ..
+      "No key in reach: -inf, gradients 0." },
     { "pf.attention.weights", "q: pf.Tensor, k: pf.Tensor, options: table",
       "pf.Tensor, pf.Tensor?, pf.Tensor?",
       "Weights of chosen queries and keys, as attention with one-hot values has them, without " ..
-      "the Lq x Lk array. Options kernel (as above), causal, mask, and rows (queries) -> (B, H, " ..
-      "n, Lk), columns (keys) -> (B, H, Lq, n), both -> (B, H, n_rows, n_columns), or pairs " ..
-      "{{query, key}, ...} -> (B, H, n). With rows alone: top = n gives the n largest and, as a " ..
-      "second result, their positions from 1 (i32, 0: fewer keys are seen); entropy = true adds " ..
-      "(B, H, n) in nats. O(L m) time, O(L) memory beside the results (exact: quadratic time). " ..
-      "Not differentiable. Paper, C.4." },
+      "the Lq x Lk array. Options attention and kernel (as above), causal, mask, and rows " ..
+      "(queries) -> (B, H, n, Lk), columns (keys) -> (B, H, Lq, n), both -> (B, H, n_rows, " ..
+      "n_columns), or pairs {{query, key}, ...} -> (B, H, n). With rows alone: top = n gives " ..
+      "the n largest and, as a second result, their positions from 1 (i32, 0: fewer keys are " ..
+      "seen); entropy = true adds (B, H, n) in nats. O(L m) time, O(L) memory beside the " ..
+      "results (exact: quadratic time). Not differentiable. Paper, C.4." },
     { "pf.attention.pointer", "q: pf.Tensor, k: pf.Tensor, options?: table", "pf.Tensor",
       "log p of pointing from query i to key j: q (B, Lq, d), k (B, Lk, d) -> (B, Lq, Lk); with " ..
       "targets (B, Lq) i32, positions from 1 or 0 for none (log p 0), -> (B, Lq) in O((Lq + Lk) " ..
-      "m d). Differentiable: -mean is a loss. Options kernel (as above), mask (B, Lk), targets, " ..
+      "m d). Differentiable: -mean is a loss. Options attention, kernel, mask (B, Lk), targets, " ..
       "score: estimate (default), p = phi(q).phi(k) over its sum, or exact, exp(x.y) over the " ..
       "estimated sum, for reading only: it is no distribution, and a loss of it falls without " ..
       "end. What can't be seen has log p -inf and no gradient." },
@@ -243,9 +245,9 @@ return {
     { "Items:bytes", "", "integer", "What it holds; bounded, whatever the count." },
     { "Items:close", "", "", "Frees it now." },
     { "pf.attention.state", "options: table", "pf.State",
-      "A streaming state. Options kernel (also \"exact\"), batch (1), heads (1; of keys and " ..
-      "values: queries may have a multiple of them), head_dim, value_dim (head_dim), decay " ..
-      "(heads). A custom kernel's state takes its sizes from the first keys." },
+      "A streaming state. Options attention, kernel, batch (1), heads (1; of keys and values: " ..
+      "queries may have a multiple of them), head_dim, value_dim (head_dim), decay (heads). A " ..
+      "custom kernel's state takes its sizes from the first keys." },
     { "pf.attention.load_state", "path: string, options?: {kernel: pf.Kernel, decay: pf.Tensor}",
       "pf.State?, string?, string?",
       "The state that state:save(path) wrote; it goes on with the same bits. The file holds " ..
