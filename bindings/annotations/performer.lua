@@ -1277,8 +1277,8 @@ function pf.nn.conv(options) end
 ---@field layers? integer depth of the model: the last weights start smaller by sqrt(2 layers)
 ---@field length? integer sequence length that attention auto chooses for
 
----Multi-head attention: x (B, L, D) -> (B, L, D). One matrix makes q, k and v; the kernel says
----which attention it is.
+---Multi-head attention: x (B, L, D) -> (B, L, D). One matrix makes q, k and v; the option
+---attention says which attention it is.
 ---@param options? pf.Options.nn.attention
 ---@return pf.Module
 function pf.nn.attention(options) end

@@ -398,7 +398,7 @@ static void attention_drop(void *self) {
 const pf_layer pf_layer_attention = {
     .name = "attention",
     .doc = "Multi-head attention: x (B, L, D) -> (B, L, D). One matrix makes q, k and v; the "
-           "kernel says which attention it is.",
+           "option attention says which attention it is.",
     .options = attention_options,
     .n_options = PF_COUNT(attention_options),
     .self_bytes = sizeof(attention_self),

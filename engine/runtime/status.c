@@ -19,7 +19,7 @@ enum { MESSAGE_BYTES = 2048, PLACES = 8, PLACE_BYTES = 24, MARK = '\x01', MARK_E
 static _Thread_local char message[MESSAGE_BYTES], as_read[MESSAGE_BYTES];
 
 /* Changes when a program built against an older header could break. */
-static const uint32_t abi_version = 1;
+static const uint32_t abi_version = 2;
 
 #define PF_STATUS_ROW(name, value, text) {#name, text, value},
 static const struct {
