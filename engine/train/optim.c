@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "clip.h"
+#include "comm.h"
 #include "rule.h"
 
 enum { GRAIN = 1 << 14 }; /* numbers a task: the same for any number of threads */
@@ -161,74 +162,89 @@ static int update_entry(const pf_optimizer *o, pf_engine *e, const pf_update *u,
     return pf_parallel_range(e, j.whole.n, GRAIN, update_range, &j);
 }
 
-/* The n gradients that stand, contiguous and retained, and the entries that they are of: a
+/* The n gradients of a step, contiguous and retained, and the entries that they are of. A
  * parameter that took no part in the loss has none, and stays as it is, its moments too. */
-static int collect(const pf_optimizer *o, pf_engine *e, pf_tensor **grads, int *owner, int *n) {
-    *n = 0;
+typedef struct {
+    pf_tensor **list; /* with room for every entry, and `owner` behind it */
+    int *owner;
+    int n;
+} gradients;
+
+static size_t gradients_bytes(const pf_optimizer *o) {
+    return (size_t)o->n * (sizeof(pf_tensor *) + sizeof(int));
+}
+
+static int gather(const pf_optimizer *o, pf_engine *e, gradients *g) {
+    g->list = pf_heap_zalloc(e->heap, gradients_bytes(o));
+    if (!g->list) return PF_ENOMEM;
+    g->owner = (int *)(g->list + o->n);
     for (int i = 0; i < o->n; i++) {
         const pf_tensor *p = o->entry[i].param;
         if (!p->grad || p->grad_stale) continue;
-        PF_TRY(pf_tensor_compact(&grads[*n], e, p->grad));
-        owner[(*n)++] = i;
+        PF_TRY(pf_tensor_compact(&g->list[g->n], e, p->grad));
+        g->owner[g->n++] = i;
     }
     return PF_OK;
 }
 
-static int update_all(const pf_optimizer *o, pf_engine *e, const pf_update *u,
-                      pf_tensor *const *grads, const int *owner, int n) {
-    for (int i = 0; i < n; i++) PF_TRY(update_entry(o, e, u, &o->entry[owner[i]], grads[i]));
+static void let_go(const pf_optimizer *o, pf_engine *e, gradients *g) {
+    if (!g->list) return;
+    for (int i = 0; i < g->n; i++) pf_tensor_release(&g->list[i]);
+    pf_heap_free(e->heap, g->list, gradients_bytes(o));
+}
+
+static int update_all(const pf_optimizer *o, pf_engine *e, const pf_update *u, const gradients *g) {
+    for (int i = 0; i < g->n; i++)
+        PF_TRY(update_entry(o, e, u, &o->entry[g->owner[i]], g->list[i]));
     return PF_OK;
 }
 
-/* Norm first: nothing moves before all gradients are known to be finite. */
-static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, pf_tensor *const *grads,
-                 const int *owner, int n, double *norm) {
+/* The sum over the ranks first, so that all of them see one norm; then the norm, so that nothing
+ * moves before all gradients are known to be finite. */
+static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gradients *g,
+                 double *norm) {
     double total = 0;
     int bad;
-    PF_TRY(pf_grad_norm(e, grads, n, &total, &bad));
+    PF_TRY(pf_comm_sum(e, g->list, g->n));
+    PF_TRY(pf_grad_norm(e, g->list, g->n, &total, &bad));
     if (norm) *norm = total;
     if (bad >= 0) {
         return pf_fail(PF_ENUMERIC,
                        "optimizer: the gradient of '%s' is not finite (after %llu steps); "
                        "nothing was changed",
-                       o->entry[owner[bad]].name, (unsigned long long)o->steps);
+                       o->entry[g->owner[bad]].name, (unsigned long long)o->steps);
     }
     pf_update u = begin_update(o, e, lr, clip > 0 && total > clip ? clip / total : 1);
     e->cancel = NULL; /* until the end of the step */
-    PF_TRY(update_all(o, e, &u, grads, owner, n));
+    PF_TRY(update_all(o, e, &u, g));
     o->steps++;
     for (int i = 0; i < o->n; i++) pf_tensor_clear_grad(o->entry[i].param);
     return PF_OK;
 }
 
-static int update_model(pf_optimizer *o, pf_engine *e, double lr, double clip, double *norm) {
-    int n = 0;
-    size_t bytes = (size_t)o->n * (sizeof(pf_tensor *) + sizeof(int));
-    pf_tensor **grads = pf_heap_zalloc(e->heap, bytes);
-    if (!grads) return PF_ENOMEM;
-    int *owner = (int *)(grads + o->n);
-    int status = collect(o, e, grads, owner, &n);
-    if (status >= 0) status = apply(o, e, lr, clip, grads, owner, n, norm);
-    for (int i = 0; i < o->n; i++) pf_tensor_release(&grads[i]);
-    pf_heap_free(e->heap, grads, bytes);
-    return status;
-}
-
 /* Once weights move a cancel waits for the end: a run that is saved and resumed halfway would not
- * redraw what was due. */
+ * redraw what was due.
+ *
+ * With several ranks every one comes here with the same lr and clip, and with a loss that reaches
+ * the same parameters: then all sum the same list. Which of them can't is known before any sum,
+ * and what fails after it, at the end. */
 int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
                       double *norm) {
     pf_optimizer *o = optimizer;
     const atomic_int *cancel = engine->cancel;
+    gradients g = {NULL};
     o->drawn = 0;
     if (lr < 0) lr = option(o, "lr");
     if (!isfinite(lr) || !isfinite(clip)) {
         return pf_fail(PF_EINVAL, "optimizer: lr is %g and clip %g; both must be finite", lr, clip);
     }
-    int status = update_model(o, engine, lr, clip, norm);
+    int status = pf_comm_agree(engine, gather(o, engine, &g));
+    bool ready = status >= 0;
+    if (ready) status = apply(o, engine, lr, clip, &g, norm);
+    let_go(o, engine, &g);
     if (status >= 0) status = pf_module_after_step(engine, o->module, o->steps, &o->drawn);
     engine->cancel = cancel;
-    return status;
+    return ready ? pf_comm_agree(engine, status) : status;
 }
 
 int pf_optimizer_drawn(const pf_optimizer *optimizer) { return optimizer->drawn; }
