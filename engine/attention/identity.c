@@ -13,8 +13,10 @@ static int identity_shape(pf_call *c) {
     return pf_shape_fail(c, "identity attention needs as many queries as keys");
 }
 
-/* x (B, Hk, L, dv) as (B, Hk, group, L, dv), its heads standing for a group each: a view. */
-static int as_groups(pf_tensor **y, const pf_tensor *x, int64_t group) {
+/* Heads of keys stand for a group of heads each: *y (B, Hk, group, L, dv), a view of x, which is
+ * (B, Hk, L, dv) with every one repeated, or (B, Hk group, L, dv) with those that it has. */
+static int by_groups(pf_call *c, pf_tensor **y, const pf_tensor *x, int64_t Hk, int64_t group) {
+    bool repeated = x->shape[1] == Hk;
     PF_TRY(pf_tensor_view(y, x));
     pf_tensor *t = *y;
     t->rank = 5;
@@ -22,76 +24,67 @@ static int as_groups(pf_tensor **y, const pf_tensor *x, int64_t group) {
         t->shape[i] = x->shape[i - 1];
         t->stride[i] = x->stride[i - 1];
     }
+    t->shape[1] = Hk;
+    t->stride[1] = repeated ? x->stride[1] : x->stride[1] * group;
     t->shape[2] = group;
-    t->stride[2] = 0;
-    return PF_OK;
-}
-
-/* The same of a tensor with H heads: their own rows. */
-static int by_groups(pf_tensor **y, const pf_tensor *x, int64_t group) {
-    PF_TRY(as_groups(y, x, group));
-    (*y)->shape[1] = x->shape[1] / group;
-    (*y)->stride[1] = x->stride[1] * group;
-    (*y)->stride[2] = x->stride[1];
-    return PF_OK;
+    t->stride[2] = repeated ? 0 : x->stride[1];
+    return pf_call_hold(c, t);
 }
 
 /* Every head of a group returns its key head's values. */
 static int identity_forward(pf_call *c) {
-    const pf_tensor *q = c->in[0], *v = c->in[2];
-    int64_t H = q->shape[1], group = v->shape[1] > 0 ? H / v->shape[1] : 1;
+    const pf_tensor *q = c->in[PF_IN_Q], *v = c->in[PF_IN_V];
+    int64_t H = q->shape[1], Hk = v->shape[1], group = Hk > 0 ? H / Hk : 1;
+    pf_tensor *from, *to;
     if (group == 1) return pf_tensor_view(&c->out[0], v);
-    pf_tensor *from = NULL, *to = NULL;
     PF_TRY(pf_heads_output(&c->out[0], c->engine, v->shape[0], H, v->shape[2], v->shape[3]));
-    int status = as_groups(&from, v, group);
-    if (status >= 0) status = by_groups(&to, c->out[0], group);
-    if (status >= 0) status = pf_tensor_copy(to, from);
-    pf_tensor_release(&from);
-    pf_tensor_release(&to);
-    return status;
+    PF_TRY(by_groups(c, &from, v, Hk, group));
+    PF_TRY(by_groups(c, &to, c->out[0], Hk, group));
+    return pf_tensor_copy(to, from);
 }
 
+/* Shaped like input i and laid out like an output. */
+static int zeros_like(pf_call *c, int i, pf_tensor **zeros) {
+    pf_heads rows;
+    PF_TRY(pf_heads_own_gradient(c, i, zeros, &rows));
+    return pf_tensor_fill(*zeros, 0);
+}
+
+/* A slot that is not fresh holds a sum, to which 0 adds nothing. */
 static int give_zeros(pf_call *c, int i) {
-    const int64_t *s = c->in[i]->shape;
-    pf_tensor *zero = NULL;
-    PF_TRY(pf_heads_output(&zero, c->engine, s[0], s[1], s[2], s[3]));
-    int status = pf_tensor_fill(zero, 0);
-    if (status >= 0) status = pf_grad_give(c, i, zero);
-    pf_tensor_release(&zero);
-    return status;
+    pf_tensor *zeros;
+    bool fresh;
+    if (pf_grad_gathers(c, i)) {
+        PF_TRY(pf_grad_fresh(c, i, &fresh, &zeros));
+        return fresh ? pf_tensor_fill(zeros, 0) : PF_OK;
+    }
+    PF_TRY(zeros_like(c, i, &zeros));
+    return pf_grad_give(c, i, zeros);
 }
 
 /* The gradients of a group's heads in one, the first head first. */
 static int give_sum(pf_call *c, int64_t group) {
-    const pf_tensor *v = c->in[2];
-    pf_tensor *sum = NULL, *dout = NULL;
-    pf_heads to, from;
-    PF_TRY(pf_heads_ready(c->engine, c->dout[0], &dout, &from));
-    int status =
-        pf_heads_output(&sum, c->engine, v->shape[0], v->shape[1], v->shape[2], v->shape[3]);
-    if (status >= 0) status = pf_tensor_fill(sum, 0);
-    if (status >= 0) {
-        to = pf_heads_of(sum);
-        int64_t H = v->shape[1], L = v->shape[2], rows = v->shape[0] * H * group * L;
-        for (int64_t i = 0; i < rows; i++) {
-            int64_t at = i % L, h = i / L % (H * group), b = i / L / (H * group);
-            c->engine->kern->axpy(to.width, 1, pf_heads_row(&from, b, h, at),
-                                  pf_heads_row(&to, b, h / group, at));
-        }
-        status = pf_grad_give(c, 2, sum);
+    const pf_tensor *v = c->in[PF_IN_V];
+    int64_t H = v->shape[1] * group, L = v->shape[2], rows = v->shape[0] * H * L;
+    pf_tensor *sum;
+    pf_heads from;
+    PF_TRY(pf_call_heads(c, c->dout[0], &from));
+    PF_TRY(zeros_like(c, PF_IN_V, &sum));
+    pf_heads to = pf_heads_of(sum);
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t at = i % L, h = i / L % H, b = i / L / H;
+        c->engine->kern->axpy(to.width, 1, pf_heads_row(&from, b, h, at),
+                              pf_heads_row(&to, b, h / group, at));
     }
-    pf_tensor_release(&dout);
-    pf_tensor_release(&sum);
-    return status;
+    return pf_grad_give(c, PF_IN_V, sum);
 }
 
 static int identity_backward(pf_call *c) {
-    for (int i = 0; i < 2; i++) {
-        if (c->need[i]) PF_TRY(give_zeros(c, i));
-    }
-    if (!c->need[2]) return PF_OK;
-    int64_t Hk = c->in[2]->shape[1], group = Hk > 0 ? c->in[0]->shape[1] / Hk : 1;
-    return group == 1 ? pf_grad_give(c, 2, c->dout[0]) : give_sum(c, group);
+    int64_t Hk = c->in[PF_IN_V]->shape[1], group = Hk > 0 ? c->in[PF_IN_Q]->shape[1] / Hk : 1;
+    if (c->need[PF_IN_Q]) PF_TRY(give_zeros(c, PF_IN_Q));
+    if (c->need[PF_IN_K]) PF_TRY(give_zeros(c, PF_IN_K));
+    if (!c->need[PF_IN_V]) return PF_OK;
+    return group == 1 ? pf_grad_give(c, PF_IN_V, c->dout[0]) : give_sum(c, group);
 }
 
 const pf_op pf_op_identity_attention = {

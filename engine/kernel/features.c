@@ -62,24 +62,17 @@ static void features_task(void *context, int64_t task, void *scratch) {
     }
 }
 
-static int run(features_op *f, pf_call *c, pf_tensor **held) {
-    const int64_t *shape = c->in[X]->shape;
-    PF_TRY(pf_tensor_compact(&held[PF_KERNEL_INPUTS], c->engine, c->in[X]));
-    PF_TRY(pf_call_encoding(&f->of, c, 0, KERNEL, shape[1], shape[3], held));
-    f->x = pf_f32(held[PF_KERNEL_INPUTS]), f->y = pf_f32(c->out[0]);
-    f->H = shape[1], f->L = shape[2];
-    f->scale = pf_map_scale(f->of.map, c->attr[PF_KERNEL_SCALE].f, shape[3]);
-    size_t bytes =
-        (size_t)(f->of.m + 2 * f->of.r) * sizeof(double) + (size_t)f->of.m * sizeof(float);
-    return pf_parallel(c->engine, shape[0] * shape[1], bytes, features_task, f);
-}
-
 static int features_forward(pf_call *c) {
-    features_op f;
-    pf_tensor *held[PF_KERNEL_INPUTS + 1] = {NULL};
-    int status = run(&f, c, held);
-    for (int i = 0; i < PF_COUNT(held); i++) pf_tensor_release(&held[i]);
-    return status;
+    const int64_t *shape = c->in[X]->shape;
+    features_op f = {.y = pf_f32(c->out[0]), .H = shape[1], .L = shape[2]};
+    pf_tensor *x;
+    PF_TRY(pf_call_compact(c, c->in[X], &x));
+    PF_TRY(pf_call_encoding(&f.of, c, 0, KERNEL, shape[1], shape[3]));
+    f.x = pf_f32(x);
+    f.scale = pf_map_scale(f.of.map, c->attr[PF_KERNEL_SCALE].f, shape[3]);
+    /* u, log |phi| and signs in double, then the bias of a tilted map */
+    size_t bytes = (size_t)(f.of.m + 2 * f.of.r) * sizeof(double) + (size_t)f.of.m * sizeof(float);
+    return pf_parallel(c->engine, shape[0] * shape[1], bytes, features_task, &f);
 }
 
 const pf_op pf_op_features = {

@@ -79,22 +79,23 @@ int pf_call_kernel_check(const pf_call *c, int first_attr, int first_in, int64_t
 
 /* ---- the encoding ---- */
 
-static int take_projection(pf_encoding *n, pf_call *c, const pf_tensor *w, pf_tensor **held) {
+static int take_projection(pf_encoding *n, pf_call *c, const pf_tensor *w) {
+    pf_tensor *flat;
     n->m = n->d;
     if (!w) return PF_OK;
-    PF_TRY(pf_tensor_compact(held, c->engine, w));
+    PF_TRY(pf_call_compact(c, w, &flat));
     n->projected = true;
     n->m = w->shape[w->rank - 2];
-    n->w = pf_f32(*held);
+    n->w = pf_f32(flat);
     n->w_head = w->rank == 3 ? n->m * n->d : 0;
     return PF_OK;
 }
 
-static int take_tilts(pf_encoding *n, pf_call *c, const pf_tensor *tilts, int64_t heads,
-                      pf_tensor **held) {
+static int take_tilts(pf_encoding *n, pf_call *c, const pf_tensor *tilts, int64_t heads) {
+    pf_tensor *flat;
     if (!tilts) return PF_OK;
-    PF_TRY(pf_tensor_compact(held, c->engine, tilts));
-    n->tilts = pf_f32(*held);
+    PF_TRY(pf_call_compact(c, tilts, &flat));
+    n->tilts = pf_f32(flat);
     for (int64_t h = 0; h < heads; h++) {
         if (n->tilts[h] < 0.25f) continue; /* a NaN fails too */
         return pf_fail(PF_EINVAL, "%s: tilts must be below 1/4, one head has %g", c->op->name,
@@ -103,26 +104,26 @@ static int take_tilts(pf_encoding *n, pf_call *c, const pf_tensor *tilts, int64_
     return PF_OK;
 }
 
-static int take_factors(pf_encoding *n, pf_call *c, const pf_tensor *factors, int64_t heads,
-                        pf_tensor **held) {
+static int take_factors(pf_encoding *n, pf_call *c, const pf_tensor *factors, int64_t heads) {
+    pf_tensor *flat;
     if (!factors || !n->projected) return PF_OK;
-    PF_TRY(pf_tensor_compact(held, c->engine, factors));
-    n->factors = pf_f32(*held);
+    PF_TRY(pf_call_compact(c, factors, &flat));
+    n->factors = pf_f32(flat);
     n->factors_head = factors->rank == 4 && heads > 0 ? pf_tensor_numel(factors) / heads : 0;
     return PF_OK;
 }
 
 int pf_call_encoding(pf_encoding *n, pf_call *c, int first_attr, int first_in, int64_t heads,
-                     int64_t d, pf_tensor **held) {
+                     int64_t d) {
     const pf_attr *attr = c->attr + first_attr;
     pf_tensor *const *in = c->in + first_in;
     const pf_map *map = pf_call_map(c, first_attr);
     *n = (pf_encoding){.kern = c->engine->kern, .map = map, .d = d};
     n->scale = (float)pf_map_scale(map, attr[PF_KERNEL_SCALE].f, d);
     n->tilt = attr[PF_KERNEL_TILT].f;
-    PF_TRY(take_projection(n, c, in[PF_KERNEL_PROJECTION], &held[PF_KERNEL_PROJECTION]));
-    PF_TRY(take_tilts(n, c, in[PF_KERNEL_TILTS], heads, &held[PF_KERNEL_TILTS]));
-    PF_TRY(take_factors(n, c, in[PF_KERNEL_FACTORS], heads, &held[PF_KERNEL_FACTORS]));
+    PF_TRY(take_projection(n, c, in[PF_KERNEL_PROJECTION]));
+    PF_TRY(take_tilts(n, c, in[PF_KERNEL_TILTS], heads));
+    PF_TRY(take_factors(n, c, in[PF_KERNEL_FACTORS], heads));
     n->args = pf_map_args_of(map, n->kern, n->m, attr[PF_KERNEL_EPS].f, attr[PF_KERNEL_RATIO].f);
     n->r = n->args.r;
     return PF_OK;

@@ -43,9 +43,8 @@ static inline const pf_map *pf_call_map(const pf_call *c, int first_attr) {
 /* For shape rules: rows of `heads` heads of keys of width d. *r: width of the features. */
 int pf_call_kernel_check(const pf_call *c, int first_attr, int first_in, int64_t heads, int64_t d,
                          int64_t *r);
-/* For forward and backward, after the check. Contiguous copies belong to `held`, of
- * PF_KERNEL_INPUTS places. */
+/* For forward and backward, after the check; contiguous copies are the call's. */
 int pf_call_encoding(pf_encoding *encoding, pf_call *c, int first_attr, int first_in, int64_t heads,
-                     int64_t d, pf_tensor **held);
+                     int64_t d);
 
 #endif

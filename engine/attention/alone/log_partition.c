@@ -5,7 +5,6 @@
  */
 #include <math.h>
 #include <string.h>
-#include <string.h>
 
 #include "kernel_attrs.h"
 #include "partition.h"
@@ -66,12 +65,9 @@ static int partition_shape(pf_call *c) {
     return pf_set_shape(c, 0, PF_F32, 3, q->shape);
 }
 
-/* ---- filling ---- */
+/* ---- forward and backward ---- */
 
-/* Copies that a call holds: the kernel's, then the rows, then what its backward makes. */
-enum { HELD_Q = PF_KERNEL_INPUTS, HELD_K, HELD_G, HELD_DQ, HELD_DK, HELD };
-
-static int fill(pf_partition *p, pf_call *c, pf_tensor **held) {
+static int fill(pf_partition *p, pf_call *c) {
     const pf_tensor *q = c->in[Q];
     const pf_attention_kind *kind = kind_of(c);
     int64_t d = q->shape[3];
@@ -83,89 +79,56 @@ static int fill(pf_partition *p, pf_call *c, pf_tensor **held) {
                         .Lk = c->in[K]->shape[2],
                         .n = q->shape[2],
                         .mask = c->in[MASK]};
-    PF_TRY(pf_heads_ready(c->engine, c->in[Q], &held[HELD_Q], &p->q));
-    PF_TRY(pf_heads_ready(c->engine, c->in[K], &held[HELD_K], &p->k));
-    if (kind->takes_kernel) {
-        return pf_call_encoding(&p->encoding, c, A_KERNEL, KERNEL, p->H, d, held);
-    }
+    PF_TRY(pf_call_heads(c, c->in[Q], &p->q));
+    PF_TRY(pf_call_heads(c, c->in[K], &p->k));
+    if (kind->takes_kernel) return pf_call_encoding(&p->encoding, c, A_KERNEL, KERNEL, p->H, d);
     double scale = c->attr[A_KERNEL + PF_KERNEL_SCALE].f;
     kind->sums->encoding(&p->encoding, NULL, c->engine->kern, d, scale);
     return PF_OK;
 }
 
-static void release(pf_tensor **held) {
-    for (int i = 0; i < HELD; i++) pf_tensor_release(&held[i]);
-}
-
-/* size, sum and top (B, H, n) in one block of the heap. */
-static size_t sums_bytes(const pf_partition *p) {
-    return (size_t)(p->B * p->H * p->n) * (2 * sizeof(double) + sizeof(float));
-}
-
-static int run_sums(pf_partition *p) {
-    p->sum = pf_heap_alloc(p->engine->heap, sums_bytes(p));
+/* size, sum and top (B, H, n) in one block. */
+static int run_sums(pf_partition *p, pf_call *c) {
+    int64_t n = p->B * p->H * p->n;
+    p->sum = pf_call_alloc(c, (size_t)n * (2 * sizeof(double) + sizeof(float)));
     if (!p->sum) return PF_ENOMEM;
-    p->size = p->sum + p->B * p->H * p->n;
-    p->top = (float *)(p->size + p->B * p->H * p->n);
+    p->size = p->sum + n;
+    p->top = (float *)(p->size + n);
     return pf_partition_run(p);
 }
 
-static void free_sums(pf_partition *p) {
-    if (p->sum) pf_heap_free(p->engine->heap, p->sum, sums_bytes(p));
-    p->sum = NULL;
-}
-
-/* ---- forward and backward ---- */
-
-static int run_forward(pf_partition *p, pf_call *c, pf_tensor **held) {
-    PF_TRY(fill(p, c, held));
-    PF_TRY(run_sums(p));
+static int partition_forward(pf_call *c) {
+    pf_partition p;
+    PF_TRY(fill(&p, c));
+    PF_TRY(run_sums(&p, c));
     float *out = pf_f32(c->out[0]);
-    for (int64_t i = 0; i < p->B * p->H * p->n; i++) {
-        double size = p->size[i] + (double)p->top[i];
-        out[i] = p->sum[i] == 0 ? -INFINITY : (float)(size + log(p->sum[i]));
+    for (int64_t i = 0; i < p.B * p.H * p.n; i++) {
+        double size = p.size[i] + (double)p.top[i];
+        out[i] = p.sum[i] == 0 ? -INFINITY : (float)(size + log(p.sum[i]));
     }
     return PF_OK;
 }
 
-static int partition_forward(pf_call *c) {
-    pf_partition p = {0};
-    pf_tensor *held[HELD] = {NULL};
-    int status = run_forward(&p, c, held);
-    free_sums(&p);
-    release(held);
-    return status;
-}
-
+/* Tasks add to what they find, so it begins at 0. */
 static int make_gradient(pf_call *c, int input, pf_tensor **t, float **data) {
-    const pf_tensor *x = c->in[input];
-    PF_TRY(pf_tensor_make(t, c->engine, PF_F32, 4, x->shape));
-    PF_TRY(pf_tensor_fill(*t, 0));
+    PF_TRY(pf_call_make(c, PF_F32, 4, c->in[input]->shape, t));
     *data = pf_f32(*t);
-    return PF_OK;
-}
-
-static int run_backward(pf_partition_back *op, pf_call *c, pf_tensor **held) {
-    pf_partition *p = &op->p;
-    op->need_q = c->need[Q], op->need_k = c->need[K];
-    PF_TRY(fill(p, c, held));
-    PF_TRY(pf_tensor_compact(&held[HELD_G], c->engine, c->dout[0]));
-    op->g = pf_f32(held[HELD_G]);
-    if (op->need_q) PF_TRY(make_gradient(c, Q, &held[HELD_DQ], &op->dq));
-    if (op->need_k) PF_TRY(make_gradient(c, K, &held[HELD_DK], &op->dk));
-    if (p->sums->back_reads) PF_TRY(run_sums(p));
-    PF_TRY(pf_parallel(c->engine, p->B * p->H, p->sums->back_bytes(op), p->sums->back, op));
-    if (op->need_q) PF_TRY(pf_grad_give(c, Q, held[HELD_DQ]));
-    return op->need_k ? pf_grad_give(c, K, held[HELD_DK]) : PF_OK;
+    return pf_tensor_fill(*t, 0);
 }
 
 static int partition_backward(pf_call *c) {
-    pf_partition_back op = {0};
-    pf_tensor *held[HELD] = {NULL};
-    int status = run_backward(&op, c, held);
-    free_sums(&op.p);
-    release(held);
-    return status;
+    pf_partition_back op = {.need_q = c->need[Q], .need_k = c->need[K]};
+    pf_partition *p = &op.p;
+    pf_tensor *g, *dq, *dk;
+    PF_TRY(fill(p, c));
+    PF_TRY(pf_call_compact(c, c->dout[0], &g));
+    op.g = pf_f32(g);
+    if (op.need_q) PF_TRY(make_gradient(c, Q, &dq, &op.dq));
+    if (op.need_k) PF_TRY(make_gradient(c, K, &dk, &op.dk));
+    if (p->sums->back_reads) PF_TRY(run_sums(p, c));
+    PF_TRY(pf_parallel(c->engine, p->B * p->H, p->sums->back_bytes(&op), p->sums->back, &op));
+    if (op.need_q) PF_TRY(pf_grad_give(c, Q, dq));
+    return op.need_k ? pf_grad_give(c, K, dk) : PF_OK;
 }
 
 const pf_op pf_op_log_partition = {

@@ -26,7 +26,6 @@ enum { A_CAUSAL, A_SCALE, A_COUNT };
 enum { BLOCK = 128 };
 
 typedef struct {
-    pf_engine *engine;
     const pf_kern *kern;
     int64_t B, H, Hk, group, Lq, Lk, d, dv, q_blocks;
     int64_t ahead; /* causal without limits: query i sees i + 1 + ahead keys, ahead = Lk - Lq */
@@ -287,7 +286,7 @@ static void spread(exact_work *w, int64_t i0) {
 
 static void store(const exact_work *w, const pf_heads *rows, int64_t first, const float *from) {
     int64_t n = pf_min(BLOCK, w->k_length - first), at = w->seg->start + first;
-    const float one = 1;
+    float one = 1;
     pf_heads_put(w->kern, rows, w->seg->item, w->kv, at, n, &one, 0, from);
 }
 
@@ -353,10 +352,10 @@ static int exact_shape(pf_call *c) {
     return PF_OK;
 }
 
-static int fill(exact_op *op, pf_call *c, pf_tensor **held) {
+static int fill(exact_op *op, pf_call *c) {
     const pf_tensor *q = c->in[Q];
-    *op = (exact_op){.engine = c->engine,
-                     .kern = c->engine->kern,
+    double scale = c->attr[A_SCALE].f;
+    *op = (exact_op){.kern = c->engine->kern,
                      .B = q->shape[0],
                      .H = q->shape[1],
                      .Lq = q->shape[2],
@@ -368,42 +367,27 @@ static int fill(exact_op *op, pf_call *c, pf_tensor **held) {
                      .mask = c->in[PF_IN_MASK]};
     op->ahead = op->Lk - op->Lq;
     op->group = op->Hk > 0 ? op->H / op->Hk : 0;
-    if (c->in[PF_IN_DECAY]) {
-        PF_TRY(pf_tensor_compact(&held[3], c->engine, c->in[PF_IN_DECAY]));
-        op->decay = pf_f32(held[3]);
-    }
-    double scale = c->attr[A_SCALE].f;
     op->scale = (float)(scale != 0 ? scale : 1 / sqrt((double)op->d));
     op->q_blocks = pf_max(pf_ceil_div(op->Lq, BLOCK), 1);
-    PF_TRY(pf_heads_ready(c->engine, c->in[Q], &held[0], &op->q));
-    PF_TRY(pf_heads_ready(c->engine, c->in[K], &held[1], &op->k));
-    PF_TRY(pf_heads_ready(c->engine, c->in[V], &held[2], &op->v));
-    pf_reach_inputs in = pf_reach_of(c);
-    return pf_reach_make(&op->reach, c->engine, &in, false);
-}
-
-static void release(exact_op *op, pf_tensor **held, int n) {
-    for (int i = 0; i < n; i++) pf_tensor_release(&held[i]);
-    if (op->engine) pf_reach_free(&op->reach, op->engine);
-}
-
-static int run_forward(exact_op *op, pf_call *c, pf_tensor **held) {
-    PF_TRY(fill(op, c, held));
-    PF_TRY(pf_heads_output(&c->out[0], c->engine, op->B, op->H, op->Lq, op->dv));
-    op->out = pf_heads_of(c->out[0]);
-    int64_t rows[3] = {op->B, op->H, op->Lq};
-    PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_F32, 3, rows));
-    op->lse = pf_f32(c->saved[0]);
-    return pf_parallel(c->engine, op->reach.n * op->H * op->q_blocks, work_bytes(op), forward_task,
-                       op);
+    pf_tensor *decay;
+    PF_TRY(pf_call_compact(c, c->in[PF_IN_DECAY], &decay));
+    if (decay) op->decay = pf_f32(decay);
+    PF_TRY(pf_call_heads(c, c->in[Q], &op->q));
+    PF_TRY(pf_call_heads(c, c->in[K], &op->k));
+    PF_TRY(pf_call_heads(c, c->in[V], &op->v));
+    return pf_reach_make(&op->reach, c, 0, false);
 }
 
 static int exact_forward(pf_call *c) {
-    exact_op op = {0};
-    pf_tensor *held[4] = {NULL};
-    int status = run_forward(&op, c, held);
-    release(&op, held, 4);
-    return status;
+    exact_op op;
+    PF_TRY(fill(&op, c));
+    PF_TRY(pf_heads_output(&c->out[0], c->engine, op.B, op.H, op.Lq, op.dv));
+    op.out = pf_heads_of(c->out[0]);
+    int64_t rows[3] = {op.B, op.H, op.Lq};
+    PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_F32, 3, rows));
+    op.lse = pf_f32(c->saved[0]);
+    return pf_parallel(c->engine, op.reach.n * op.H * op.q_blocks, work_bytes(&op), forward_task,
+                       &op);
 }
 
 /* dq grows key block by key block: it is added to what is there when it is whole. */
@@ -412,29 +396,21 @@ static int open_gradient(pf_call *c, int i, pf_tensor **t, pf_heads *rows) {
     return i == Q && rows->add ? pf_heads_own_gradient(c, i, t, rows) : PF_OK;
 }
 
-static int run_backward(exact_op *op, pf_call *c, pf_tensor **held) {
-    PF_TRY(fill(op, c, held));
-    op->out = pf_heads_of(c->out[0]);
-    op->lse = pf_f32(c->saved[0]);
-    PF_TRY(pf_heads_ready(c->engine, c->dout[0], &held[4], &op->dout));
-    pf_heads *rows[3] = {&op->dq, &op->dk, &op->dvalue};
-    for (int i = 0; i < 3; i++) {
-        if (c->need[i]) PF_TRY(open_gradient(c, i, &held[5 + i], rows[i]));
-    }
-    op->need_q = c->need[Q], op->need_k = c->need[K], op->need_v = c->need[V];
-    PF_TRY(pf_parallel(c->engine, op->reach.n * op->Hk, work_bytes(op), backward_task, op));
-    for (int i = 0; i < 3; i++) {
-        if (held[5 + i]) PF_TRY(pf_grad_give(c, i, held[5 + i]));
-    }
-    return PF_OK;
-}
-
 static int exact_backward(pf_call *c) {
-    exact_op op = {0};
-    pf_tensor *held[8] = {NULL};
-    int status = run_backward(&op, c, held);
-    release(&op, held, 8);
-    return status;
+    exact_op op;
+    pf_tensor *made[3] = {NULL}; /* dq, dk, dv where they are given */
+    PF_TRY(fill(&op, c));
+    op.out = pf_heads_of(c->out[0]);
+    op.lse = pf_f32(c->saved[0]);
+    PF_TRY(pf_call_heads(c, c->dout[0], &op.dout));
+    op.need_q = c->need[Q], op.need_k = c->need[K], op.need_v = c->need[V];
+    if (op.need_q) PF_TRY(open_gradient(c, Q, &made[Q], &op.dq));
+    if (op.need_k) PF_TRY(open_gradient(c, K, &made[K], &op.dk));
+    if (op.need_v) PF_TRY(open_gradient(c, V, &made[V], &op.dvalue));
+    PF_TRY(pf_parallel(c->engine, op.reach.n * op.Hk, work_bytes(&op), backward_task, &op));
+    for (int i = Q; i <= V; i++)
+        if (made[i]) PF_TRY(pf_grad_give(c, i, made[i]));
+    return PF_OK;
 }
 
 static const pf_attr_info exact_attrs[A_COUNT] = {

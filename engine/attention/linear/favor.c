@@ -79,27 +79,12 @@ static int favor_shape(pf_call *c) {
 
 /* ---- filling the operator ---- */
 
-enum { HELD_Q = PF_KERNEL_INPUTS, HELD_K, HELD_V, HELD_DECAY, HELD };
-
-typedef struct {
-    pf_operator op;
-    pf_tensor *held[HELD]; /* compacted inputs, the kernel's first */
-} favor_call;
-
-static void release_call(favor_call *f) {
-    for (int i = 0; i < HELD; i++) pf_tensor_release(&f->held[i]);
-    if (f->op.engine) pf_reach_free(&f->op.reach, f->op.engine);
-}
-
-static int fill_encoding(favor_call *f, pf_call *c) {
-    pf_operator *op = &f->op;
-    int64_t d = c->in[PF_IN_Q]->shape[3];
-    if (is_given(c)) {
+static int fill_encoding(pf_operator *op, pf_call *c) {
+    int64_t d = c->in[PF_IN_Q]->shape[3], heads = c->in[PF_IN_K]->shape[1];
+    if (is_given(c))
         pf_encoding_given(&op->encoding, c->engine->kern, d, 1);
-    } else {
-        PF_TRY(pf_call_encoding(&op->encoding, c, PF_A_KERNEL, PF_IN_KERNEL,
-                                c->in[PF_IN_K]->shape[1], d, f->held));
-    }
+    else
+        PF_TRY(pf_call_encoding(&op->encoding, c, PF_A_KERNEL, PF_IN_KERNEL, heads, d));
     op->d = d, op->m = op->encoding.m, op->r = op->encoding.r;
     return PF_OK;
 }
@@ -115,25 +100,26 @@ static void fill_sizes(pf_operator *op, const pf_call *c) {
     op->mask = c->in[PF_IN_MASK];
 }
 
-static int fill_call(favor_call *f, pf_call *c) {
-    pf_operator *op = &f->op;
+/* *data: the numbers of t in a row; t NULL: NULL. */
+static int take_numbers(pf_call *c, const pf_tensor *t, const float **data) {
+    pf_tensor *flat;
+    PF_TRY(pf_call_compact(c, t, &flat));
+    *data = flat ? pf_f32(flat) : NULL;
+    return PF_OK;
+}
+
+/* What forward and backward share: all but outputs and gradients. */
+static int fill(pf_operator *op, pf_call *c) {
     fill_sizes(op, c);
-    PF_TRY(fill_encoding(f, c));
-    PF_TRY(pf_heads_ready(c->engine, c->in[PF_IN_Q], &f->held[HELD_Q], &op->q));
-    PF_TRY(pf_heads_ready(c->engine, c->in[PF_IN_K], &f->held[HELD_K], &op->k));
-    PF_TRY(pf_heads_ready(c->engine, c->in[PF_IN_V], &f->held[HELD_V], &op->v));
-    if (c->in[PF_IN_DECAY]) {
-        PF_TRY(pf_tensor_compact(&f->held[HELD_DECAY], c->engine, c->in[PF_IN_DECAY]));
-        op->decay = pf_f32(f->held[HELD_DECAY]);
-    }
-    if (c->in[PF_IN_ENTRY_S]) {
-        op->entry_s = pf_f32(c->in[PF_IN_ENTRY_S]);
-        op->entry_z = pf_f32(c->in[PF_IN_ENTRY_Z]);
-        op->entry_shift = pf_f32(c->in[PF_IN_ENTRY_SHIFT]);
-    }
-    pf_reach_inputs in = pf_reach_of(c);
-    in.span = PF_SPAN;
-    return pf_reach_make(&op->reach, c->engine, &in, true);
+    PF_TRY(fill_encoding(op, c));
+    PF_TRY(pf_call_heads(c, c->in[PF_IN_Q], &op->q));
+    PF_TRY(pf_call_heads(c, c->in[PF_IN_K], &op->k));
+    PF_TRY(pf_call_heads(c, c->in[PF_IN_V], &op->v));
+    PF_TRY(take_numbers(c, c->in[PF_IN_DECAY], &op->decay));
+    PF_TRY(take_numbers(c, c->in[PF_IN_ENTRY_S], &op->entry_s));
+    PF_TRY(take_numbers(c, c->in[PF_IN_ENTRY_Z], &op->entry_z));
+    PF_TRY(take_numbers(c, c->in[PF_IN_ENTRY_SHIFT], &op->entry_shift));
+    return pf_reach_make(&op->reach, c, PF_SPAN, true);
 }
 
 /* ---- forward ---- */
@@ -176,55 +162,41 @@ static int make_outputs(pf_call *c, pf_operator *op) {
 }
 
 static int favor_forward(pf_call *c) {
-    favor_call f = {0};
-    pf_operator *op = &f.op;
-    int status = fill_call(&f, c);
-    if (status >= 0) status = make_outputs(c, op);
-    if (status >= 0) status = pf_linear_run(op, false);
-    release_call(&f);
-    return status;
+    pf_operator op = {0};
+    PF_TRY(fill(&op, c));
+    PF_TRY(make_outputs(c, &op));
+    return pf_linear_run(&op, false);
 }
 
 /* ---- backward ---- */
 
-/* q, k, v: NULL where the operator writes into the slot. */
+/* dout (zeros when only the state was used) and the exit state's gradients. */
+static int fill_cotangents(pf_call *c, pf_operator *op) {
+    pf_tensor *dout = c->dout[PF_OUT];
+    if (!dout) {
+        PF_TRY(pf_heads_output(&dout, c->engine, op->B, op->H, op->Lq, op->dv));
+        PF_TRY(pf_call_hold(c, dout));
+        PF_TRY(pf_tensor_fill(dout, 0));
+    }
+    PF_TRY(pf_call_heads(c, dout, &op->dout));
+    PF_TRY(take_numbers(c, c->dout[PF_OUT_EXIT_S], &op->dexit_s));
+    return take_numbers(c, c->dout[PF_OUT_EXIT_Z], &op->dexit_z);
+}
+
+/* Gradients that are given when they are whole; NULL: not wanted, or written into the slot. */
 typedef struct {
-    pf_tensor *q, *k, *v, *s, *z, *dout, *dexit_s, *dexit_z;
+    pf_tensor *q, *k, *v, *s, *z;
 } favor_gradients;
 
-static void release_gradients(favor_gradients *g) {
-    pf_tensor **all[] = {&g->q, &g->k, &g->v, &g->s, &g->z, &g->dout, &g->dexit_s, &g->dexit_z};
-    for (int i = 0; i < PF_COUNT(all); i++) pf_tensor_release(all[i]);
-}
-
-/* dout (zeros when only the state was used) and the exit state's gradients. */
-static int fill_cotangents(pf_call *c, pf_operator *op, favor_gradients *g) {
-    if (c->dout[PF_OUT]) {
-        PF_TRY(pf_heads_ready(c->engine, c->dout[PF_OUT], &g->dout, &op->dout));
-    } else {
-        PF_TRY(pf_heads_output(&g->dout, c->engine, op->B, op->H, op->Lq, op->dv));
-        PF_TRY(pf_tensor_fill(g->dout, 0));
-        op->dout = pf_heads_of(g->dout);
-    }
-    if (c->dout[PF_OUT_EXIT_S]) {
-        PF_TRY(pf_tensor_compact(&g->dexit_s, c->engine, c->dout[PF_OUT_EXIT_S]));
-        op->dexit_s = pf_f32(g->dexit_s);
-    }
-    if (c->dout[PF_OUT_EXIT_Z]) {
-        PF_TRY(pf_tensor_compact(&g->dexit_z, c->engine, c->dout[PF_OUT_EXIT_Z]));
-        op->dexit_z = pf_f32(g->dexit_z);
-    }
-    return PF_OK;
-}
-
+/* The operator writes both of the entry state, or neither. */
 static int make_gradients(pf_call *c, pf_operator *op, favor_gradients *g) {
     op->need_q = c->need[PF_IN_Q], op->need_k = c->need[PF_IN_K], op->need_v = c->need[PF_IN_V];
     if (op->need_q) PF_TRY(pf_heads_gradient(c, PF_IN_Q, &g->q, &op->dq));
     if (op->need_k) PF_TRY(pf_heads_gradient(c, PF_IN_K, &g->k, &op->dk));
     if (op->need_v) PF_TRY(pf_heads_gradient(c, PF_IN_V, &g->v, &op->dvalue));
     if (!c->need[PF_IN_ENTRY_S] && !c->need[PF_IN_ENTRY_Z]) return PF_OK;
-    PF_TRY(pf_tensor_make(&g->s, c->engine, PF_F32, 4, c->in[PF_IN_ENTRY_S]->shape));
-    PF_TRY(pf_tensor_make(&g->z, c->engine, PF_F32, 3, c->in[PF_IN_ENTRY_Z]->shape));
+    PF_TRY(pf_call_make(c, PF_F32, 4, c->in[PF_IN_ENTRY_S]->shape, &g->s));
+    PF_TRY(pf_call_make(c, PF_F32, 3, c->in[PF_IN_ENTRY_Z]->shape, &g->z));
     op->dentry_s = pf_f32(g->s);
     op->dentry_z = pf_f32(g->z);
     return PF_OK;
@@ -239,26 +211,18 @@ static int give_gradients(pf_call *c, const favor_gradients *g) {
     return PF_OK;
 }
 
-static int run_backward(pf_call *c, favor_call *f, favor_gradients *g) {
-    pf_operator *op = &f->op;
-    PF_TRY(fill_call(f, c));
-    op->out = pf_heads_of(c->out[PF_OUT]);
-    op->denominator = pf_f32(c->saved[SAVED_DENOMINATOR]);
-    if (op->causal) op->running = pf_f32(c->saved[SAVED_RUNNING]);
-    if (c->saved[SAVED_STATES]) op->saved = pf_f32(c->saved[SAVED_STATES]);
-    PF_TRY(fill_cotangents(c, op, g));
-    PF_TRY(make_gradients(c, op, g));
-    PF_TRY(pf_linear_run(op, true));
-    return give_gradients(c, g);
-}
-
 static int favor_backward(pf_call *c) {
-    favor_call f = {0};
-    favor_gradients g = {0};
-    int status = run_backward(c, &f, &g);
-    release_gradients(&g);
-    release_call(&f);
-    return status;
+    pf_operator op = {0};
+    favor_gradients g = {NULL};
+    PF_TRY(fill(&op, c));
+    op.out = pf_heads_of(c->out[PF_OUT]);
+    op.denominator = pf_f32(c->saved[SAVED_DENOMINATOR]);
+    if (op.causal) op.running = pf_f32(c->saved[SAVED_RUNNING]);
+    if (c->saved[SAVED_STATES]) op.saved = pf_f32(c->saved[SAVED_STATES]);
+    PF_TRY(fill_cotangents(c, &op));
+    PF_TRY(make_gradients(c, &op, &g));
+    PF_TRY(pf_linear_run(&op, true));
+    return give_gradients(c, &g);
 }
 
 const pf_op pf_op_favor = {

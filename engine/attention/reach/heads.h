@@ -31,8 +31,11 @@ static inline void pf_heads_put(const pf_kern *kern, const pf_heads *h, int64_t 
 pf_heads pf_heads_of(const pf_tensor *t);
 /* *t: x with last stride 1, itself retained or a compact copy; heads: how to walk it. */
 int pf_heads_ready(pf_engine *e, pf_tensor *x, pf_tensor **t, pf_heads *heads);
+/* The same in a forward or backward: the copy, where one is needed, is the call's. */
+int pf_call_heads(pf_call *c, pf_tensor *x, pf_heads *heads);
 /* Where a backward writes the gradient of input i, with pf_heads_put: the rows of its slot, and
- * *t is NULL, or where a slot saves nothing those of *t, to be given, with heads that merge. */
+ * *t is NULL, or where a slot saves nothing those of *t, to be given, with heads that merge. The
+ * call holds *t. */
 int pf_heads_gradient(pf_call *c, int i, pf_tensor **t, pf_heads *heads);
 int pf_heads_own_gradient(pf_call *c, int i, pf_tensor **t, pf_heads *heads); /* always *t */
 /* An output (B, H, L, width) laid out as (B, L, H, width), so heads merge without a copy. */

@@ -63,23 +63,19 @@ static void sort_segment(const pf_reach *reach, const pf_segment *s, int32_t *be
     }
 }
 
-static int make_order(pf_reach *reach, pf_engine *e, int64_t Lk) {
-    size_t bytes = (size_t)(Lk + 2) * sizeof(int32_t);
-    int32_t *begin = pf_heap_alloc(e->heap, bytes);
-    if (!begin) return PF_ENOMEM;
-    reach->order = pf_heap_alloc(e->heap, (size_t)reach->queries * sizeof(int32_t));
-    for (int64_t i = 0; reach->order && i < reach->n; i++) {
-        sort_segment(reach, &reach->list[i], begin);
-    }
-    pf_heap_free(e->heap, begin, bytes);
-    return reach->order ? 0 : PF_ENOMEM;
+static int make_order(pf_reach *reach, pf_call *c, int64_t Lk) {
+    int32_t *begin = pf_call_alloc(c, (size_t)(Lk + 2) * sizeof *begin);
+    reach->order = pf_call_alloc(c, (size_t)reach->queries * sizeof *reach->order);
+    if (!begin || !reach->order) return PF_ENOMEM;
+    for (int64_t i = 0; i < reach->n; i++) sort_segment(reach, &reach->list[i], begin);
+    return PF_OK;
 }
 
-int pf_limits_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in, bool sorted) {
+int pf_limits_make(pf_reach *reach, pf_call *c, const pf_reach_inputs *in, bool sorted) {
     if (!in->limits && !in->prefix) return PF_OK;
-    reach->limit = pf_heap_alloc(e->heap, (size_t)reach->queries * sizeof(int32_t));
+    reach->limit = pf_call_alloc(c, (size_t)reach->queries * sizeof *reach->limit);
     if (!reach->limit) return PF_ENOMEM;
     PF_TRY(in->limits ? read_limits(in, reach->limit) : read_prefix(in, reach->limit));
     for (int64_t i = 0; i < reach->n; i++) cut_to_segment(reach, &reach->list[i]);
-    return sorted ? make_order(reach, e, in->Lk) : 0;
+    return sorted ? make_order(reach, c, in->Lk) : PF_OK;
 }

@@ -50,9 +50,8 @@ typedef struct pf_reach {
 
 /* What says it: inputs of an op, each NULL where it was not given. */
 typedef struct pf_reach_inputs {
-    const char *op;
+    const char *op; /* its name, for messages */
     int64_t B, Lq, Lk;
-    int64_t span; /* keys between two saved states; 0: none are counted */
     const pf_tensor *documents, *cu_seqlens, *limits, *prefix;
 } pf_reach_inputs;
 
@@ -61,17 +60,17 @@ typedef struct pf_reach_inputs {
 int pf_reach_rows(pf_call *c, int64_t *width);
 /* mask, documents, limits, prefix, cu_seqlens; decay, which full attention does not take. */
 int pf_reach_check(const pf_call *c, bool causal);
-pf_reach_inputs pf_reach_of(const pf_call *c);
 /* Queries see a first part of the keys: `causal`, or a limit or prefix says so. */
 static inline bool pf_reach_causal(const pf_call *c, bool causal) {
     return causal || c->in[PF_IN_LIMITS] || c->in[PF_IN_PREFIX];
 }
 
 /* ---- segments.c, limits.c ---- */
-/* sorted: with `order`. */
-int pf_reach_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in, bool sorted);
-void pf_reach_free(pf_reach *reach, pf_engine *e);
-int pf_limits_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in, bool sorted);
+/* Who sees whom in this call, whose temporaries the arrays are. span: keys between two saved
+ * states, 0: none are counted; sorted: with `order`. */
+int pf_reach_make(pf_reach *reach, pf_call *c, int64_t span, bool sorted);
+/* Its second half: limit and order, where the inputs say how many keys a query sees. */
+int pf_limits_make(pf_reach *reach, pf_call *c, const pf_reach_inputs *in, bool sorted);
 /* mask (B, L) at one position; NULL: kept. */
 bool pf_mask_keeps(const pf_tensor *mask, int64_t item, int64_t position);
 

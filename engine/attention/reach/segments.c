@@ -85,45 +85,56 @@ static void fill_items(pf_segment *s, const pf_reach_inputs *in) {
     }
 }
 
-static int make_segments(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in) {
-    int64_t n = in->B;
+static pf_reach_inputs inputs_of(const pf_call *c) {
+    return (pf_reach_inputs){
+        .op = c->op->name,
+        .B = c->in[PF_IN_Q]->shape[0],
+        .Lq = c->in[PF_IN_Q]->shape[2],
+        .Lk = c->in[PF_IN_K]->shape[2],
+        .documents = c->in[PF_IN_DOCUMENTS],
+        .limits = c->in[PF_IN_LIMITS],
+        .prefix = c->in[PF_IN_PREFIX],
+        .cu_seqlens = c->in[PF_IN_CU_SEQLENS],
+    };
+}
+
+static int count_segments(const pf_reach_inputs *in, int64_t *n) {
+    *n = in->B;
     if (in->documents) {
-        n = 0;
-        for (int64_t b = 0; b < in->B; b++) n += count_runs(in->documents, b, in->Lk);
+        *n = 0;
+        for (int64_t b = 0; b < in->B; b++) *n += count_runs(in->documents, b, in->Lk);
     } else if (in->cu_seqlens) {
-        PF_TRY(check_offsets(in, &n));
-        n = pf_max(n, 1);
-    }
-    *reach = (pf_reach){.n = n, .Lq = in->Lq, .queries = in->B * in->Lq};
-    reach->list = pf_heap_alloc(e->heap, (size_t)n * sizeof(pf_segment));
-    if (!reach->list) return PF_ENOMEM;
-    if (in->documents) {
-        fill_documents(reach->list, in);
-    } else if (in->cu_seqlens) {
-        fill_offsets(reach->list, in);
-    } else {
-        fill_items(reach->list, in);
-    }
-    for (int64_t i = 0; i < n; i++) {
-        reach->list[i].spans = reach->spans;
-        reach->longest = pf_max(reach->longest, reach->list[i].length);
-        if (in->span == 0) continue;
-        reach->spans += pf_max(pf_ceil_div(reach->list[i].length, in->span) - 1, 0);
+        PF_TRY(check_offsets(in, n));
+        *n = pf_max(*n, 1);
     }
     return PF_OK;
 }
 
-int pf_reach_make(pf_reach *reach, pf_engine *e, const pf_reach_inputs *in, bool sorted) {
-    PF_TRY(make_segments(reach, e, in));
-    return pf_limits_make(reach, e, in, sorted);
+/* A segment of n keys that is longer than a span leaves a state at each span's first key but its
+ * own: where it begins its state is known. */
+static int64_t spans_of(int64_t length, int64_t span) {
+    return span > 0 ? pf_max(pf_ceil_div(length, span) - 1, 0) : 0;
 }
 
-void pf_reach_free(pf_reach *reach, pf_engine *e) {
-    size_t numbers = (size_t)reach->queries * sizeof(int32_t);
-    if (reach->list) pf_heap_free(e->heap, reach->list, (size_t)reach->n * sizeof(pf_segment));
-    if (reach->limit) pf_heap_free(e->heap, reach->limit, numbers);
-    if (reach->order) pf_heap_free(e->heap, reach->order, numbers);
-    *reach = (pf_reach){0};
+int pf_reach_make(pf_reach *reach, pf_call *c, int64_t span, bool sorted) {
+    pf_reach_inputs in = inputs_of(c);
+    *reach = (pf_reach){.Lq = in.Lq, .queries = in.B * in.Lq};
+    PF_TRY(count_segments(&in, &reach->n));
+    reach->list = pf_call_alloc(c, (size_t)reach->n * sizeof(pf_segment));
+    if (!reach->list) return PF_ENOMEM;
+    if (in.documents)
+        fill_documents(reach->list, &in);
+    else if (in.cu_seqlens)
+        fill_offsets(reach->list, &in);
+    else
+        fill_items(reach->list, &in);
+    for (int64_t i = 0; i < reach->n; i++) {
+        pf_segment *s = &reach->list[i];
+        s->spans = reach->spans;
+        reach->spans += spans_of(s->length, span);
+        reach->longest = pf_max(reach->longest, s->length);
+    }
+    return pf_limits_make(reach, c, &in, sorted);
 }
 
 bool pf_mask_keeps(const pf_tensor *mask, int64_t item, int64_t position) {

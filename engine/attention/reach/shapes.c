@@ -57,12 +57,12 @@ static int check_pair(const pf_call *c, const pf_tensor *t, int64_t B, int64_t L
 }
 
 static int check_masks(const pf_call *c) {
-    const int mask = PF_IN_MASK, documents = PF_IN_DOCUMENTS;
+    const pf_tensor *mask = c->in[PF_IN_MASK], *documents = c->in[PF_IN_DOCUMENTS];
     int64_t B = c->in[0]->shape[0], Lq = c->in[0]->shape[2], Lk = c->in[1]->shape[2];
-    if (c->in[mask]) PF_TRY(check_pair(c, c->in[mask], B, Lk, "mask"));
-    if (!c->in[documents]) return PF_OK;
-    PF_TRY(check_pair(c, c->in[documents], B, Lk, "documents"));
-    PF_TRY(pf_tensor_check(c->in[documents], PF_I32, c->op->name, "documents"));
+    if (mask) PF_TRY(check_pair(c, mask, B, Lk, "mask"));
+    if (!documents) return PF_OK;
+    PF_TRY(check_pair(c, documents, B, Lk, "documents"));
+    PF_TRY(pf_tensor_check(documents, PF_I32, c->op->name, "documents"));
     if (Lq == Lk) return PF_OK;
     return pf_shape_fail(c, "documents need as many queries as keys");
 }
@@ -122,17 +122,4 @@ int pf_reach_check(const pf_call *c, bool causal) {
         return pf_shape_fail(c, "a prefix is of an item, not of packed documents: give limits");
     }
     return check_decay(c, pf_reach_causal(c, causal));
-}
-
-pf_reach_inputs pf_reach_of(const pf_call *c) {
-    return (pf_reach_inputs){
-        .op = c->op->name,
-        .B = c->in[0]->shape[0],
-        .Lq = c->in[0]->shape[2],
-        .Lk = c->in[1]->shape[2],
-        .documents = c->in[PF_IN_DOCUMENTS],
-        .limits = c->in[PF_IN_LIMITS],
-        .prefix = c->in[PF_IN_PREFIX],
-        .cu_seqlens = c->in[PF_IN_CU_SEQLENS],
-    };
 }
