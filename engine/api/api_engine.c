@@ -30,7 +30,7 @@ int pf_engine_open(pf_engine **engine, const pf_options *options) {
         return status;
     }
     *engine = e;
-    return 0;
+    return PF_OK;
 }
 
 /* What outlives the engine (tensors, modules) keeps its heap. */

@@ -19,7 +19,7 @@ void pf_sampler_free(pf_sampler *s, pf_heap *heap) {
 }
 
 int pf_sampler_room(pf_sampler *s, pf_heap *heap, int64_t batch, int64_t vocab) {
-    if (s->vocab == vocab && s->batch == batch) return 0;
+    if (s->vocab == vocab && s->batch == batch) return PF_OK;
     if (s->vocab) {
         return pf_fail(PF_ESHAPE, "stream: %lld logits where the vocabulary has %lld",
                        (long long)vocab, (long long)s->vocab);
@@ -34,7 +34,7 @@ int pf_sampler_room(pf_sampler *s, pf_heap *heap, int64_t batch, int64_t vocab) 
     s->logits = pf_heap_alloc(heap, (size_t)batch * n * sizeof *s->logits);
     s->weight = pf_heap_alloc(heap, n * sizeof *s->weight);
     s->order = pf_heap_alloc(heap, n * sizeof *s->order);
-    if (s->logits && s->weight && s->order) return 0;
+    if (s->logits && s->weight && s->order) return PF_OK;
     pf_sampler_free(s, heap);
     return PF_ENOMEM;
 }
@@ -43,18 +43,18 @@ int pf_sampler_allow(pf_sampler *s, pf_heap *heap, int64_t batch, const uint8_t 
     if (!allow) {
         if (s->allow) pf_heap_free(heap, s->allow, (size_t)s->vocab);
         s->allow = NULL;
-        return 0;
+        return PF_OK;
     }
     PF_TRY(pf_sampler_room(s, heap, batch, n));
     if (!s->allow) s->allow = pf_heap_alloc(heap, (size_t)n);
     if (!s->allow) return PF_ENOMEM;
     memcpy(s->allow, allow, (size_t)n);
-    return 0;
+    return PF_OK;
 }
 
 int pf_sampler_reorder(pf_sampler *to, pf_heap *heap, const pf_sampler *from, const int64_t *rows,
                        int64_t n) {
-    if (!from->vocab) return 0;
+    if (!from->vocab) return PF_OK;
     PF_TRY(pf_sampler_room(to, heap, n, from->vocab));
     size_t width = (size_t)from->vocab;
     for (int64_t b = 0; b < n; b++) {
@@ -67,7 +67,7 @@ int pf_sampler_reorder(pf_sampler *to, pf_heap *heap, const pf_sampler *from, co
         memcpy(to->logits + (size_t)b * width, from->logits + (size_t)row * width,
                width * sizeof *to->logits);
     }
-    if (!from->allow) return 0;
+    if (!from->allow) return PF_OK;
     int status = pf_sampler_allow(to, heap, n, from->allow, from->vocab);
     if (status < 0) pf_sampler_free(to, heap);
     return status;
@@ -100,7 +100,7 @@ static int find_best(const sampled_row *s, int32_t *best) {
     }
     if (at < 0) return pf_fail(PF_EINVAL, "stream: no token is allowed");
     *best = (int32_t)at;
-    return 0;
+    return PF_OK;
 }
 
 /* a comes before b: larger logit, then smaller id. */
@@ -183,7 +183,7 @@ static int read_sampling(pf_sampling *o, const pf_sampling *given) {
         return pf_fail(PF_EINVAL, "stream: top_p must be from 0 to 1, top_k at least 0; got %g, %d",
                        o->top_p, o->top_k);
     }
-    return 0;
+    return PF_OK;
 }
 
 /* ---- all rows ---- */
@@ -192,13 +192,13 @@ static int draw_row(const sampled_row *s, const pf_sampling *o, uint64_t row, in
                     int32_t *next) {
     PF_TRY(find_best(s, next));
     float best = s->logits[*next];
-    if (o->temperature == 0 || isinf(best)) return 0;
+    if (o->temperature == 0 || isinf(best)) return PF_OK;
     int64_t n, first = 0;
     double sum = weigh(s, o->temperature, best, &n);
     if (o->top_k > 0 || o->top_p < 1) sum = cut(s, o, sum, n, &first);
     pf_rng rng = pf_rng_make(o->seed, PF_DRAW_SAMPLE, row, (uint64_t)position);
     *next = walk(s, first, n, pf_rng_uniform(&rng, 0) * sum);
-    return 0;
+    return PF_OK;
 }
 
 int pf_sampler_draw(const pf_sampler *s, int64_t position, const pf_sampling *sampling,
@@ -209,5 +209,5 @@ int pf_sampler_draw(const pf_sampler *s, int64_t position, const pf_sampling *sa
         sampled_row row = {s, s->logits + b * s->vocab};
         PF_TRY(draw_row(&row, &o, (uint64_t)b, position, &next[b]));
     }
-    return 0;
+    return PF_OK;
 }

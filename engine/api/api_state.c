@@ -21,7 +21,7 @@ void pf_state_file_free(pf_state_file *f) {
 
 int pf_state_place(char below[PF_STATE_PATH], const char *path, int i) {
     int n = snprintf(below, PF_STATE_PATH, "%s%d.", path, i + 1);
-    if (n > 0 && n < PF_STATE_PATH) return 0;
+    if (n > 0 && n < PF_STATE_PATH) return PF_OK;
     return pf_fail(PF_EINVAL, "state: the model is nested too deep for a file");
 }
 
@@ -49,7 +49,7 @@ static int digest_tensor(pf_text *text, pf_engine *e, const char *name, const pf
     put(text, name);
     pf_text_print(text, " %s%s ", pf_dtype_name(t->dtype), pf_shape_of(t));
     pf_text_print(text, "%s\n", hash);
-    return 0;
+    return PF_OK;
 }
 
 static int finish_digest(pf_text *text, int status, char hash[PF_HASH_TEXT]) {
@@ -64,7 +64,7 @@ int pf_state_digest(const pf_state_file *f, char hash[PF_HASH_TEXT]) {
                                        "kernel",    "batch",     "heads",  "head_dim",
                                        "value_dim", "positions", "recent", "hosts"};
     pf_text text = {0};
-    int status = 0;
+    int status = PF_OK;
     for (int i = 0; i < PF_COUNT(keys); i++) {
         const pf_config *value = pf_config_get(f->meta, keys[i]);
         const char *plain = value ? pf_config_string(value) : NULL;
@@ -112,7 +112,7 @@ static int add_tensor(pf_state_file *f, const char *path, const char *name, pf_t
     if (!full) return no_memory();
     snprintf(full, bytes, "%s%s", path, name);
     f->list[f->n++] = (pf_named){full, pf_tensor_retain(t)};
-    return 0;
+    return PF_OK;
 }
 
 /* The tensors of one node; of a growing one only the rows that are filled. */
@@ -126,7 +126,7 @@ static int add_node(pf_state_file *f, const pf_state *s, const char *path) {
         pf_tensor_release(&view);
         PF_TRY(status);
     }
-    return 0;
+    return PF_OK;
 }
 
 /* What a layer of the host keeps: its tensors under "path" + "host.", its data by path. */
@@ -134,14 +134,14 @@ static int add_host(pf_state_file *f, const pf_state *s, const char *path) {
     pf_named *tensors = NULL;
     pf_config *data = NULL;
     int n = 0;
-    if (!s->host) return 0;
+    if (!s->host) return PF_OK;
     if (!s->layer.save_state) {
         return pf_fail(PF_ESTATE, "state: a layer of the host keeps a state that can't be saved");
     }
     PF_TRY(s->layer.save_state(s->layer.context, f->engine, s->host, &tensors, &n, &data));
     char below[PF_STATE_PATH + 8];
     snprintf(below, sizeof below, "%shost.", path);
-    int status = 0;
+    int status = PF_OK;
     for (int i = 0; i < n && status >= 0; i++) {
         status = add_tensor(f, below, tensors[i].name, tensors[i].tensor);
     }
@@ -151,7 +151,7 @@ static int add_host(pf_state_file *f, const pf_state *s, const char *path) {
         pf_config_free(data);
         return status;
     }
-    return data && pf_config_set(f->hosts, path, data) >= 0 ? 0 : no_memory();
+    return data && pf_config_set(f->hosts, path, data) >= 0 ? PF_OK : no_memory();
 }
 
 static int collect(pf_state_file *f, const pf_state *s, const char *path) {
@@ -166,7 +166,7 @@ static int collect(pf_state_file *f, const pf_state *s, const char *path) {
         PF_TRY(pf_state_place(below, path, i));
         if (s->child[i]) PF_TRY(collect(f, s->child[i], below));
     }
-    return 0;
+    return PF_OK;
 }
 
 /* ---- metadata ---- */
@@ -202,7 +202,7 @@ static int add_alone(pf_state_file *f, const pf_state *state) {
     }
     if (a->decay) PF_TRY(add_tensor(f, "", "decay", a->decay));
     if (alone->fingerprint) PF_TRY(add_tensor(f, "", "fingerprint", alone->fingerprint));
-    return 0;
+    return PF_OK;
 }
 
 static int add_owner(pf_state_file *f, const pf_module *module, const pf_state *state) {

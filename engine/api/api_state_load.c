@@ -32,14 +32,14 @@ static int size_of(const pf_state_file *f, const char *key, int64_t *size) {
         return pf_fail(PF_EFORMAT, "state: '%s' is '%.32s', not a size", key, text);
     }
     *size = value;
-    return 0;
+    return PF_OK;
 }
 
 static int json_of(const pf_state_file *f, const char *key, pf_config_kind kind,
                    pf_config **value) {
     const char *text = text_of(f, key);
     PF_TRY(pf_json_parse(value, text, strlen(text)));
-    if (pf_config_kind_of(*value) == kind) return 0;
+    if (pf_config_kind_of(*value) == kind) return PF_OK;
     return pf_fail(PF_EFORMAT, "state: '%s' in the file is not what it must be", key);
 }
 
@@ -56,7 +56,7 @@ static int check_whole(const pf_state_file *f, const char *kind) {
     }
     PF_TRY(pf_state_digest(f, hash));
     if (strcmp(text_of(f, "checksum"), hash) != 0) return damaged("its checksum does not match");
-    if (strcmp(text_of(f, "kind"), kind) == 0) return 0;
+    if (strcmp(text_of(f, "kind"), kind) == 0) return PF_OK;
     return pf_fail(PF_EFORMAT, "state: the file holds a state of %s, wanted is one of %s",
                    strcmp(kind, "model") == 0 ? "attention alone" : "a model",
                    strcmp(kind, "model") == 0 ? "a model" : "attention alone");
@@ -98,7 +98,7 @@ static int fill_position(pf_state_file *f, pf_state *s) {
     if (!good) return damaged("a count of steps in it is none");
     s->position = (int64_t)p;
     s->recent = (int64_t)r;
-    return 0;
+    return PF_OK;
 }
 
 /* Files of 0.1.0 are without the last ids of an n-gram layer: these stay unknown, as they were
@@ -110,7 +110,7 @@ static int fill_tensor(pf_state_file *f, pf_state *s, int i, const char *path) {
     const char *name = s->kind->tensor[i];
     pf_tensor *from = find_tensor(f, path, name), *to = s->tensor[i];
     int64_t shape[PF_MAX_RANK];
-    if (!from && may_lack(s)) return 0;
+    if (!from && may_lack(s)) return PF_OK;
     if (!from) return pf_fail(PF_EFORMAT, "state: the file lacks the tensor '%s%s'", path, name);
     memcpy(shape, to->shape, sizeof shape);
     if (s->kind->grows) shape[2] = s->position;
@@ -134,7 +134,7 @@ static int fill_host(pf_state_file *f, pf_state *s, const char *path) {
     char below[PF_STATE_PATH + 8];
     size_t length = strlen(path) + 5;
     int n = 0;
-    if (!data) return 0;
+    if (!data) return PF_OK;
     if (!s->layer.load_state) {
         return pf_fail(PF_ESTATE, "state: the file holds what a layer of the host kept, but "
                                   "there is none that can take it back");
@@ -164,13 +164,13 @@ static int fill_tree(pf_state_file *f, pf_state *s, const char *path) {
         PF_TRY(pf_state_place(below, path, i));
         if (s->child[i]) PF_TRY(fill_tree(f, s->child[i], below));
     }
-    return 0;
+    return PF_OK;
 }
 
 /* The whole tree; `others`: tensors of the file that are none of the tree's. */
 static int fill_state(pf_state_file *f, pf_state *s, int others) {
     PF_TRY(fill_tree(f, s, ""));
-    if (f->node == pf_config_size(f->positions) && f->used + others == f->n) return 0;
+    if (f->node == pf_config_size(f->positions) && f->used + others == f->n) return PF_OK;
     return damaged("it holds more than this state");
 }
 
@@ -256,7 +256,7 @@ static int read_alone(pf_state **state, pf_state_file *f,
 static int check_model(const pf_state_file *f, const pf_module *module) {
     char hash[PF_HASH_TEXT];
     PF_TRY(pf_module_digest(f->engine, module, hash));
-    if (strcmp(text_of(f, "model"), hash) == 0) return 0;
+    if (strcmp(text_of(f, "model"), hash) == 0) return PF_OK;
     return pf_fail(PF_EFORMAT, "state: the file's state is of another model, or of this one with "
                                "other weights");
 }
@@ -272,7 +272,7 @@ static int check_batch(const pf_state_file *f, const pf_module *module, int64_t 
         const pf_tensor *t = f->list[i].tensor;
         held += (double)pf_tensor_numel(t) * (double)pf_dtype_size(t->dtype);
     }
-    return held >= wanted ? 0 : damaged("it holds less than its sequences need");
+    return held >= wanted ? PF_OK : damaged("it holds less than its sequences need");
 }
 
 static int read_module(pf_state **state, pf_state_file *f, const pf_module *module,
@@ -284,7 +284,7 @@ static int read_module(pf_state **state, pf_state_file *f, const pf_module *modu
     PF_TRY(pf_module_state(state, f->engine, module, (int)batch));
     pf_tensor *rows = find_tensor(f, "", "logits");
     PF_TRY(fill_state(f, *state, rows != NULL));
-    if (!rows || !logits) return 0;
+    if (!rows || !logits) return PF_OK;
     if (rows->dtype == PF_F32 && rows->rank == 2 && rows->shape[0] == batch) {
         return pf_tensor_detach(logits, f->engine, rows);
     }
@@ -327,7 +327,7 @@ int pf_state_unpack(pf_state **state, pf_engine *engine, const pf_named *tensors
     pf_state_file f = {.engine = engine, .meta = pf_config_copy(metadata)};
     pf_named *list = malloc(((size_t)n + 1) * sizeof *list);
     *state = NULL;
-    int status = f.meta && list ? 0 : pf_fail(PF_ENOMEM, "state: no memory");
+    int status = f.meta && list ? PF_OK : pf_fail(PF_ENOMEM, "state: no memory");
     if (status >= 0) {
         if (n > 0) memcpy(list, tensors, (size_t)n * sizeof *list);
         pf_state_sort(list, n);

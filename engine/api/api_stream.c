@@ -84,7 +84,7 @@ static int make_stream(pf_stream **stream, pf_engine *engine, pf_module *model) 
     s->heap = pf_heap_retain(engine->heap);
     s->model = pf_module_retain(model);
     *stream = s;
-    return 0;
+    return PF_OK;
 }
 
 /* Closes a stream that could not be made; returns `status`. */
@@ -101,7 +101,7 @@ static int make_token(pf_stream *s) {
 
 int pf_stream_open_batch(pf_stream **stream, pf_engine *engine, pf_module *model, int64_t batch) {
     PF_TRY(make_stream(stream, engine, model));
-    int status = 0;
+    int status = PF_OK;
     if (batch < 1 || batch > INT32_MAX) {
         status =
             pf_fail(PF_EINVAL, "stream: the batch must be at least 1, got %lld", (long long)batch);
@@ -134,7 +134,7 @@ int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n) {
         int64_t part = (int64_t)(n - at < SLICE ? n - at : SLICE);
         PF_TRY(part == 1 ? step(stream, ids + at, n) : prefill(stream, ids + at, part, n));
     }
-    return 0;
+    return PF_OK;
 }
 
 int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *sampling, int32_t *next) {
@@ -181,7 +181,7 @@ int pf_stream_fork(pf_stream **copy, const pf_stream *stream) {
 int pf_stream_reorder(pf_stream *stream, const int64_t *rows, int64_t n) {
     pf_sampler pick = {0};
     pf_tensor *token = NULL;
-    int status = n < 1 || !rows ? pf_fail(PF_EINVAL, "reorder: at least one row is needed") : 0;
+    int status = n < 1 || !rows ? pf_fail(PF_EINVAL, "reorder: at least one row is needed") : PF_OK;
     if (status >= 0) status = pf_tensor_make_lasting(&token, stream->heap, PF_I32, 1, &n);
     if (status >= 0) {
         status = pf_sampler_reorder(&pick, stream->heap, &stream->pick, rows, n);
@@ -195,7 +195,7 @@ int pf_stream_reorder(pf_stream *stream, const int64_t *rows, int64_t n) {
     pf_sampler_free(&stream->pick, stream->heap);
     pf_replace(&stream->token, token);
     stream->pick = pick;
-    return 0;
+    return PF_OK;
 }
 
 int pf_stream_save(const pf_stream *stream, const char *path) {
@@ -217,7 +217,7 @@ int pf_stream_load(pf_stream **stream, pf_engine *engine, pf_module *model, cons
     pf_tensor *logits = NULL;
     PF_TRY(make_stream(stream, engine, model));
     pf_stream *s = *stream;
-    int status = path ? 0 : pf_fail(PF_EINVAL, "stream: the path is NULL");
+    int status = path ? PF_OK : pf_fail(PF_EINVAL, "stream: the path is NULL");
     if (status >= 0) status = pf_module_state_read(&s->state, engine, model, &logits, path);
     if (status >= 0) status = make_token(s);
     if (status >= 0 && logits) status = keep_logits(s, logits);

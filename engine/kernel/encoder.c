@@ -99,7 +99,7 @@ static const float *input_of(const pf_encoder *e, int64_t rows, const float *x) 
 void pf_encode_pull(const pf_encoder *e, pf_side side, int64_t rows, const float *f, const float *c,
                     const float *z, float *df, float *coef, float *x) {
     const pf_encoding *n = e->of;
-    const float one = 1;
+    float one = 1;
     n->map->pull(&e->args, side, rows, n->r, f, input_of(e, rows, x), c, z, df, coef);
     n->kern->rows_scale(rows, n->d, coef, 1, x, n->d, false, x, n->d);
     if (e->w) {

@@ -134,7 +134,7 @@ static int check_sizes(const pf_projection_options *o) {
                        "(at most 1048576) is too large",
                        (long long)o->head_dim, (long long)o->features);
     }
-    return 0;
+    return PF_OK;
 }
 
 /* The place of a choice; NULL stands for the first. */
@@ -156,7 +156,7 @@ static int read_options(pf_drawing *drawing, const pf_projection_options *option
     PF_TRY(norms);
     *drawing = (pf_drawing){o.features, o.head_dim, o.heads,           o.seed,
                             o.layer,    o.epoch,    (pf_row_kind)rows, (pf_norm_kind)norms};
-    return 0;
+    return PF_OK;
 }
 
 int pf_projection_draw(pf_tensor **projection, pf_engine *engine,

@@ -213,7 +213,7 @@ static int attention_build(pf_module *m, pf_engine *e) {
     bool bias = pf_option_int(m, "bias") != 0;
     PF_TRY(pf_module_inner(m, e, "qkv", "linear", pf_linear_options(dim, all, bias, 1)));
     PF_TRY(pf_module_inner(m, e, "out", "linear", pf_linear_options(inner, dim, bias, last)));
-    return pf_option_int(m, "qk_norm") ? add_norms(m, e, self) : 0;
+    return pf_option_int(m, "qk_norm") ? add_norms(m, e, self) : PF_OK;
 }
 
 /* ---- running ---- */
@@ -289,7 +289,7 @@ static int mix(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *q
     pf_attr heads[2] = {{.i = self->heads}, {.i = self->kv_heads}};
     bool counted = self->rotary && run->pass->documents; /* from every document's first */
     int64_t offset = run->state && !counted ? run->state->position : 0;
-    int status = counted ? pf_run_positions(&positions, e, run, NULL) : 0;
+    int status = counted ? pf_run_positions(&positions, e, run, NULL) : PF_OK;
     if (status >= 0) status = pf_apply(e, &pf_op_split_heads, &qkv, 1, heads, side);
     for (int i = 0; i < 2 && status >= 0; i++) {
         status = prepare(self, e, i, positions, offset, &side[i]);
@@ -359,7 +359,7 @@ static int attention_state(const pf_module *m, pf_engine *e, int64_t batch, pf_s
 /* A part of the way from each tilt to the best one for the queries and keys that the step just
  * over was seen to have (watch.c), if it was looked at. */
 static void move_tilt(pf_module *m, const attention_self *self) {
-    static const double part = 0.25;
+    double part = 0.25;
     const pf_kernel *kernel = self->attention.kernel;
     pf_tensor *tilt = kernel ? kernel->tilts : NULL;
     if (!tilt) return;

@@ -200,7 +200,7 @@ static int sum_round(change *c, int64_t first) {
 
 /* A key's size must be a number that levels can tell apart, and values must be finite. */
 static int check_rows(const change *c, const char *what) {
-    const double limit = 0x1p40;
+    double limit = 0x1p40;
     for (int64_t j = 0; j < c->n; j++) {
         if (isnan(c->shift[j]) || (double)c->shift[j] > limit) {
             return pf_fail(PF_ENUMERIC, "items: %s: key %s of %lld is not finite or too long", what,

@@ -99,7 +99,7 @@ static void take(pf_levels *v, pf_level level) {
 static int new_level(pf_levels *v, int64_t number, pf_level *level) {
     *level = (pf_level){.number = number};
     level->sum = pf_heap_zalloc(v->heap, sum_bytes(v));
-    return level->sum ? 0 : PF_ENOMEM;
+    return level->sum ? PF_OK : PF_ENOMEM;
 }
 
 int pf_levels_make(pf_levels *v, const float *l, int64_t n) {
@@ -117,7 +117,7 @@ int pf_levels_make(pf_levels *v, const float *l, int64_t n) {
         }
         v->list[place].count++;
     }
-    return 0;
+    return PF_OK;
 }
 
 void pf_levels_join(pf_levels *v, pf_levels *change) {
@@ -154,5 +154,5 @@ int pf_levels_leave(pf_levels *v, const pf_levels *change) {
         if (v->list[i].number == v->lowest) v->lowest = INT64_MIN;
         drop(v, i);
     }
-    return 0;
+    return PF_OK;
 }

@@ -332,7 +332,7 @@ int pf_attention_weights(pf_tensor **weights, pf_tensor **positions, pf_tensor *
     *weights = NULL;
     if (positions) *positions = NULL;
     if (entropy) *entropy = NULL;
-    int status = 0;
+    int status = PF_OK;
     if (options->top > 0 && !positions) {
         status = pf_fail(PF_EINVAL, "weights: top gives positions: take them");
     } else if (entropy && (options->columns || !options->rows)) {

@@ -147,7 +147,7 @@ static void back_values(pf_work *w, const float *t) {
     for (int64_t j = 0; j < w->keys; j++) {
         if (w->shift[j] == -INFINITY) memset(w->dvalue + j * dv, 0, (size_t)dv * sizeof(float));
     }
-    const float one = 1;
+    float one = 1;
     pf_heads_put(w->kern, &op->dvalue, w->item, w->kv, w->seg->start + w->first, w->keys, &one, 0,
                  w->dvalue);
 }

@@ -234,8 +234,8 @@ static int64_t count_back(const pf_work *w) {
 }
 
 static back_place place_of(const wave *v, const pf_work *w, int64_t u, int64_t n) {
-    const int64_t whole = 2 * PF_SPAN_CHUNKS - 1;
-    int64_t chunks = pf_causal_chunks(w), span = (chunks - 1) / PF_SPAN_CHUNKS;
+    int64_t whole = 2 * PF_SPAN_CHUNKS - 1, chunks = pf_causal_chunks(w),
+            span = (chunks - 1) / PF_SPAN_CHUNKS;
     back_place p = {.c = chunks - span * PF_SPAN_CHUNKS};
     if (n >= 2 * p.c - 1) {
         n -= 2 * p.c - 1;
@@ -359,7 +359,7 @@ static int run_phase(wave *v, const phase *p) {
     }
     atomic_store(&v->next, 0);
     PF_TRY(pf_parallel(op->engine, op->engine->threads, pf_work_bytes(op, p->backward), worker, v));
-    return atomic_load(&v->stopped) ? pf_fail(PF_ECANCEL, "cancelled by the host") : 0;
+    return atomic_load(&v->stopped) ? pf_fail(PF_ECANCEL, "cancelled by the host") : PF_OK;
 }
 
 static int run_forward(wave *v) {
