@@ -251,7 +251,7 @@ static int fill_bound(pf_kernel *b, pf_engine *e, pf_kernel *from, int64_t head_
 }
 
 /* A host's kernel has nothing to draw, so nothing to keep; and kept, it would keep its source. */
-static int keep(pf_kernel *k, pf_kernel *bound) {
+static int list_bound(pf_kernel *k, pf_kernel *bound) {
     if (bound->source) return PF_OK;
     PF_TRY(
         pf_heap_grow(k->heap, (void **)&k->bound, &k->cap_bound, k->n_bound + 1, sizeof *k->bound));
@@ -277,7 +277,7 @@ int pf_kernel_bind(pf_kernel **bound, pf_engine *e, pf_kernel *kernel, int64_t h
     }
     PF_TRY(pf_kernel_make(bound, e, kernel->options));
     int status = fill_bound(*bound, e, kernel, head_dim, heads);
-    if (status >= 0) status = keep(kernel, *bound);
+    if (status >= 0) status = list_bound(kernel, *bound);
     if (status < 0) pf_kernel_release(bound);
     return status;
 }

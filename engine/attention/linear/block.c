@@ -162,7 +162,7 @@ void pf_work_queries(pf_work *w, int64_t first, int64_t n) {
 }
 
 /* A row that is no key: features 0, log-shift -inf, and nothing of x for the way back. */
-static void strike_key(pf_work *w, int64_t i) {
+static void clear_key(pf_work *w, int64_t i) {
     memset(w->xk + i * w->op->d, 0, (size_t)w->op->d * sizeof(float));
     memset(w->fk + i * w->op->r, 0, (size_t)w->op->r * sizeof(float));
     w->shift[i] = -INFINITY;
@@ -188,10 +188,10 @@ void pf_work_keys(pf_work *w, int64_t first) {
     for (int64_t i = 0; i < n; i++) {
         w->shift[i] += w->decay * (float)i;
         if (pf_mask_keeps(op->mask, w->item, w->seg->start + first + i)) continue;
-        strike_key(w, i);
+        clear_key(w, i);
         w->masked = true;
     }
-    for (int64_t i = n; i < w->k_rows; i++) strike_key(w, i);
+    for (int64_t i = n; i < w->k_rows; i++) clear_key(w, i);
 }
 
 void pf_work_point_known(pf_work *w, float *known) {

@@ -45,7 +45,7 @@ static void sweep_keys(pf_work *w) {
 }
 
 /* The state of this task in what the forward keeps: S, z, M. */
-static float *kept(const pf_work *w) {
+static float *saved_state(const pf_work *w) {
     const pf_operator *op = w->op;
     if (!op->saved) return NULL;
     return op->saved + (w->item * op->Hk + w->kv) * (op->r * op->dv + op->r + 1);
@@ -53,7 +53,7 @@ static float *kept(const pf_work *w) {
 
 static void keep_state(const pf_work *w) {
     int64_t rdv = w->op->r * w->op->dv, r = w->op->r;
-    float *to = kept(w);
+    float *to = saved_state(w);
     if (!to) return;
     memcpy(to, w->s, (size_t)rdv * sizeof(float));
     memcpy(to + rdv, w->z, (size_t)r * sizeof(float));
@@ -62,7 +62,7 @@ static void keep_state(const pf_work *w) {
 
 static void make_state(pf_work *w) {
     int64_t rdv = w->op->r * w->op->dv, r = w->op->r;
-    const float *from = kept(w);
+    const float *from = saved_state(w);
     if (!from) {
         sweep_keys(w);
         return;

@@ -58,8 +58,10 @@ enum {
 enum { PF_A_CAUSAL, PF_A_STATE, PF_LINEAR_ATTRS, PF_A_KERNEL = PF_LINEAR_ATTRS };
 enum { PF_OUT, PF_OUT_EXIT_S, PF_OUT_EXIT_Z, PF_OUT_EXIT_SHIFT, PF_LINEAR_OUTPUTS };
 
-/* One run of the operator: sizes, who reads what, and where results go. Filled by favor.c from
- * the op's call, read by everything else. */
+/* One run of the operator: sizes, who reads what, and where results go. favor.c fills it from the
+ * op's call, whose temporaries its pointers are; everything else only reads it, from many threads
+ * at once (`wave` alone is set by wave.c, before its threads start). Tasks write to rows of their
+ * own: out, denominator, running, saved, exit and gradients need no lock. */
 typedef struct pf_operator {
     pf_engine *engine;
     pf_encoding encoding; /* of queries and keys; d, m, r are repeated here */
@@ -71,8 +73,9 @@ typedef struct pf_operator {
     pf_reach reach;
     const pf_tensor *mask; /* (B, Lk), f32 or i32; NULL */
     const float *decay;    /* (Hk) log-decay a token, causal; NULL: none */
-    /* What a backward starts from (favor.c keeps it). */
-    float *denominator; /* (B, H, Lq) */
+    /* What a backward starts from: written forward, read backward, kept between them by the call's
+     * saved tensors (favor.c). */
+    float *denominator; /* (B, H, Lq); 0: no key in reach */
     float *running;     /* (B, Hk, Lk): M_j; causal */
     float *saved;       /* states of spans or key heads; NULL: none */
     /* The state before the first key and after the last: (B, Hk, r, dv), (B, Hk, r), (B, Hk). */
@@ -85,45 +88,81 @@ typedef struct pf_operator {
     float *dentry_s, *dentry_z;
 } pf_operator;
 
-/* The running task: one segment of one key head, with its work space. Keys and queries have
- * `block` rows each, of which the first `keys` and `queries` are real, and k_rows and q_rows
- * are those that products take (pf_block_rows). */
+/*
+ * The running task: one segment of one key head, with its work space. One thread owns it.
+ *
+ * Keys and queries have `block` rows each, of which the first `keys` and `queries` are real, and
+ * k_rows and q_rows are those that products take (pf_block_rows). Rows between are empty: features
+ * 0, log-shift -inf, so that they add nothing. Rows behind are undefined.
+ *
+ * A block goes through in this order: keys and values are loaded; the queries that see their last
+ * key here are loaded against them, head after head of the group; then the keys join the state.
+ * So within a chunk the keys' part stays while the queries' is filled again and again.
+ */
 typedef struct pf_work {
+    /* What the task is: pf_work_open sets it. The schedules move `head` through the group. */
     const pf_operator *op;
     const pf_kern *kern;
     const pf_segment *seg;
     int64_t item, kv, head; /* kv: key head; head: query head */
     pf_encoder encoder;     /* of this key head */
-    float *s, *z;           /* state (r, dv), (r) */
+    float decay;            /* of this head; positions count from the block's first row */
+
+    /* The state before the running block, at scale e^M: pf_work_load_state, then pf_work_absorb
+     * or, in a wave and backward, wherever s and z are pointed. */
+    float *s, *z; /* (r, dv), (r) */
     float M;
-    float decay; /* of this head; positions count from the block's first row */
-    /* keys of the block */
-    int64_t first, keys, k_rows;
-    float *xk, *fk;             /* (block, d) scaled, (block, r) */
-    float *v, *vs;              /* (block, dv): values, 0 where not finite; the same, scaled */
-    float *shift, *run, *leave; /* l, M up to the row, e^(l - M_out) */
-    bool masked;                /* a real key is masked */
-    int32_t *bad;               /* rows of v that are not finite */
+
+    /* The loaded keys: pf_work_keys and pf_work_values. `run` is causal.c's, forward from the
+     * keys, backward from what the forward saved; `leave` and vs stand after they were summed
+     * (sums.c), or made for their gradients. Pulling dk overwrites xk. Full attention puts values
+     * that are not finite back into v: there everybody sees them. */
+    int64_t first, keys, k_rows; /* first: of the segment */
+    float *xk, *fk;              /* (block, d) scaled, (block, r) */
+    float *v, *vs;               /* (block, dv): values, 0 where not finite; the same, scaled */
+    float *shift, *run, *leave;  /* l, M up to the row, e^(l - M_out) */
+    bool masked;                 /* a real key is masked */
+    int32_t *bad;                /* rows of v that are not finite */
     int64_t n_bad;
-    /* queries of the block */
+
+    /* The loaded queries: pf_work_queries, then pf_causal_load says what they see. They come in
+     * the order of what they see, so `sees` ascends. Pulling dq overwrites xq. */
     int64_t queries, q_rows;
-    int32_t *at, *sees; /* position in the item; keys of the block that it sees, ascending */
+    int32_t *at, *sees; /* position in the item; keys of the block that it sees */
     float *xq, *fq;     /* (block, d) scaled, (block, r) */
-    float *top, *e;     /* M_i, e^(M - M_i) */
+    float *top, *e;     /* causal: M_i, e^(M - M_i): of what the state holds for query i */
+
+    /* Their answers (forward), or what came back for them: pf_work_answer reads o and den,
+     * pf_work_cotangents makes g and rho. Backward o is free, and takes a part of dvalue. */
     float *den, *rho;
-    float *o, *g;          /* (block, dv) */
-    float *a, *b, *factor; /* (block, block); (block): e^(l - M_i) */
-    /* either side */
+    float *o, *g; /* (block, dv) */
+
+    /* Causal: (queries, keys) of the chunk, A and B of the formulas (stair.c). */
+    float *a, *b;  /* (block, block) */
+    float *factor; /* (block): e^(l - M_i) of one query */
+
+    /* Of one function: nothing stands here from one call to the next. */
     float *half, *coef; /* (block) */
-    float *df, *dk;     /* (block, r) */
-    float *dvalue;      /* (block, dv) */
-    float *ds, *dz;     /* (r, dv), (r): a block's own part of the state */
-    float *t, *y;       /* (r, dv), (r) */
-    float *t2;          /* causal: (r, dv) and (r), the other place of T, y */
-    float *states;      /* causal backward: of a span's chunks, each (r, dv) and (r) */
-    float *known;       /* the same chunks' fk and shift */
-    pf_packed packed;   /* full backward: S, then T; strips NULL where few rows come */
-    float *panel;       /* of block_gemm */
+
+    /* Backward: gradients of the loaded rows, before and after the map's pull. */
+    float *df, *dk; /* (block, r): of queries' and of keys' features */
+    float *dvalue;  /* (block, dv) */
+
+    /* Sums of one block, before they join (sums.c). */
+    float *ds, *dz; /* (r, dv) where the BLAS makes it, (r) */
+
+    /* Backward: the cotangent of the state behind the running block, T and y. The causal schedule
+     * makes a chunk's own part in the other place, t2, and swaps the two. */
+    float *t, *y; /* (r, dv), (r) */
+    float *t2;    /* (r, dv), then (r) */
+
+    /* Causal backward, a span at a time: what its sweep forward left for its way back. In a wave
+     * both are shared, and lie there. */
+    float *states; /* before each chunk, (r, dv) and (r) */
+    float *known;  /* the same chunks' fk and shift */
+
+    pf_packed packed; /* full backward: S, then T; strips NULL where few rows come */
+    float *panel;     /* of block_gemm */
 } pf_work;
 
 /* ---- block.c: what full and causal share ---- */

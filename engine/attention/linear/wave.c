@@ -1,17 +1,33 @@
 /*
  * wave.c - few sequences on many threads: parallel over the sequence.
  *
- * Units (blocks of one task, in order, task after task) are taken by whichever thread is free.
- * A unit makes its own part of the running sum from nothing, waits for the sum before it, joins,
- * passes the result on, and does the rest of its work while the next unit joins: only the joins
- * go one after the other, and no feature is made twice. Running maxima are passed on earlier,
- * as soon as a unit's keys have their features, so that a part is made at its final scale.
+ * A task is one head of one segment, as everywhere; a unit is one block of it. Units are numbered
+ * in order, task after task, and taken by whichever thread is free. What makes them depend on each
+ * other is the running sum: S, z, M forward, T, y on the way back. A unit
+ *
+ *     1. makes its features, and its own part of the sum from nothing;
+ *     2. waits for the sum before it, adds it to its own, and tells that the next one's stands;
+ *     3. does the rest of its work (answers, gradients) while the next unit does its 2.
+ *
+ * So only the joins go one after the other, and no feature is made twice. Running maxima go ahead
+ * of the sums, as soon as a unit's keys have their features: a part is made at its final scale.
+ *
+ * A link is the place between two units: what stands before one of them, with numbers that tell
+ * how far it is. Links lie in a ring of a few more than twice the threads: unit u is served by
+ * link u modulo the ring, which must wait until the unit that had it before is over. That is what
+ * bounds the memory, and how far a thread runs ahead of the slowest.
+ *
+ *     unit u waits for             told by                       number
+ *     the maximum before it        unit u - 1, early             link u, maximum >= u + 1
+ *     the sum before it            unit u - 1, after its join    link u, sum >= u + 1
+ *     the next one's place         unit u + 1 - ring, at its end link u + 1, done
  *
  * The arithmetic is that of the schedules that run a task on one thread, addition for addition:
- * a join is one rounding, as block_gemm's beta is. So the bits are the same, whoever does what.
+ * those too make a block's part from 0 and join it in one rounding (sums.c), as block_gemm's beta
+ * does. Which thread does it, and when, changes no operand. So the bits are the same.
  *
- * A thread only ever waits for units taken before its own, by threads that finish what they
- * took: the first unit under way can always go on.
+ * A thread only ever waits for units taken before its own, by threads that finish what they took:
+ * the first unit under way can always go on, and nothing locks up.
  */
 #include <math.h>
 #include <sched.h>
@@ -20,8 +36,9 @@
 
 #include "operator.h"
 
-/* What stands before a unit, in a ring. Units that pass a sum on are numbered in their order;
- * the numbers here are those of the unit served, plus 1. */
+/* What stands before a unit. The numbers are those of the unit served, plus 1: a value left by
+ * the one that had the link before is smaller, so it needs no reset. Each link has a cache line of
+ * its own, since threads spin on it. */
 typedef struct {
     _Alignas(64) atomic_llong maximum; /* M stands */
     atomic_llong sum;                  /* the sum stands */
@@ -30,7 +47,7 @@ typedef struct {
     float *s; /* S, z or T, y */
 } link;
 
-/* A phase: units of one kind. */
+/* Units of one kind. Phases follow each other: full attention's queries wait for all keys. */
 typedef struct wave wave;
 typedef struct {
     void (*unit)(wave *v, pf_work *w, int64_t u, int64_t n); /* n: of its task */
@@ -53,6 +70,8 @@ struct wave {
 
 /* ---- waiting ---- */
 
+/* Until *number is `least` or more; what its teller wrote before telling is seen then. A join takes
+ * microseconds, so it spins first, and gives the processor away where threads outnumber it. */
 static void wait_for(atomic_llong *number, int64_t least) {
     for (int spins = 0; atomic_load_explicit(number, memory_order_acquire) < least; spins++) {
         if (spins >= 200) sched_yield();
@@ -74,6 +93,7 @@ static link *free_link(const wave *v, int64_t u) {
     return l;
 }
 
+/* Unit u is its task's last: nothing is passed on. */
 static bool is_last(const wave *v, int64_t u, int64_t task) { return u + 1 == v->begin[task + 1]; }
 
 static int64_t task_of(const wave *v, const pf_work *w) {
@@ -125,7 +145,8 @@ static void pass_keys(wave *v, pf_work *w, int64_t u, int64_t n, float top, floa
     if (out) tell(&out->sum, u + 2);
 }
 
-/* The task's last state: exit, and where later units look for it. */
+/* The task's last state: exit, and where the units of later phases look for it. w is as it was
+ * afterwards: its queries are still to be answered from the state before. */
 static void end_keys(wave *v, pf_work *w, float M) {
     float *s = v->last + task_of(v, w) * (v->state + 1), *kept_s = w->s, *kept_z = w->z;
     float kept_M = w->M;
@@ -135,11 +156,13 @@ static void end_keys(wave *v, pf_work *w, float M) {
     w->s = kept_s, w->z = kept_z, w->M = kept_M;
 }
 
+/* Keys of block n into the sum; causal: its queries too, while others join. */
 static void key_unit(wave *v, pf_work *w, int64_t u, int64_t n, bool causal) {
     int64_t first = n * v->op->block, task = task_of(v, w);
     bool last = is_last(v, u, task);
     float entry, top, next, *end = last ? v->last + task * (v->state + 1) : NULL;
-    /* The features first: M is not needed for them, and may not be there yet. */
+    /* The features first: M is not needed for them, and may not be there yet. `run` is then of
+     * this chunk's keys alone, and takes in the maximum before it below. */
     w->M = -INFINITY;
     top = causal ? pf_causal_keys(w, first) : pf_full_keys(w, first);
     enter_keys(v, w, u, n);
@@ -220,12 +243,23 @@ static void full_back_key_unit(wave *v, pf_work *w, int64_t u, int64_t n) {
 
 /* ---- causal attention, the way back ---- */
 
-/* A unit of the way back: the span at key `from` of c chunks begins with unit `first` and chunk
- * number `number` (of all that go backward). c - 1 units make the states before all chunks but
- * the first, then c go backward. Spans go backward too. */
+/*
+ * A unit of the way back. S moves forward and T back, so a span of c chunks takes 2 c - 1 units:
+ * c - 1 sweep forward and leave the states before all chunks but the first in `spans`, whose state
+ * the forward kept; then c go backward, the last chunk first. Spans follow each other from the
+ * sequence's end to its beginning, and share `spans`: one begins when all chunks behind it are
+ * over.
+ *
+ * Sweeping units pass S on along `spans`, chunks going backward pass T, y on along the ring, where
+ * their numbers count chunks, not units.
+ */
 typedef struct {
-    int64_t from, c, first, number, chunk;
-    bool sweeps;
+    int64_t from;   /* first key of the span */
+    int64_t c;      /* its chunks */
+    int64_t first;  /* its first unit */
+    int64_t number; /* chunks that go backward before it, of all tasks: its first one's number */
+    int64_t chunk;  /* of the span, that this unit is about */
+    bool sweeps;    /* forward: it makes the state behind that chunk */
 } back_place;
 
 static int64_t count_back(const pf_work *w) {
@@ -233,6 +267,7 @@ static int64_t count_back(const pf_work *w) {
     return 2 * chunks - pf_ceil_div(chunks, PF_SPAN_CHUNKS);
 }
 
+/* The last span, which comes first, has what is left over; the others are whole. */
 static back_place place_of(const wave *v, const pf_work *w, int64_t u, int64_t n) {
     int64_t whole = 2 * PF_SPAN_CHUNKS - 1, chunks = pf_causal_chunks(w),
             span = (chunks - 1) / PF_SPAN_CHUNKS;
@@ -251,7 +286,8 @@ static back_place place_of(const wave *v, const pf_work *w, int64_t u, int64_t n
     return p;
 }
 
-/* The state before the span's first chunk, made by the span's first unit. */
+/* The state before the span's first chunk, put there by the span's first unit: the entry state or
+ * what the forward kept. M is not part of it: saved maxima say it (pf_causal_keys_again). */
 static void first_state(wave *v, pf_work *w, const back_place *p) {
     float M = w->M;
     point_s(w, v->spans[0].s);
@@ -278,7 +314,8 @@ static void sweep_unit(wave *v, pf_work *w, int64_t u, const back_place *p) {
     tell(&out->sum, u + 1);
 }
 
-/* A chunk backward. */
+/* A chunk backward: its own T, y from nothing, then those behind it, which its keys' gradients
+ * are made of too. The span's last chunk was not swept, so its features are made here. */
 static void chunk_unit(wave *v, pf_work *w, const back_place *p) {
     int64_t task = task_of(v, w), number = p->number + p->c - 1 - p->chunk;
     bool first = number == v->chunks[task], last = number + 1 == v->chunks[task + 1];
@@ -320,6 +357,8 @@ static void causal_back_unit(wave *v, pf_work *w, int64_t u, int64_t n) {
 
 /* ---- running ---- */
 
+/* One thread: takes units until there are none. Its scratch is the running task's; units of a task
+ * ascend, so it is opened once a task at most. */
 static void worker(void *context, int64_t number, void *scratch) {
     wave *v = context;
     pf_work w;
@@ -341,6 +380,7 @@ static void worker(void *context, int64_t number, void *scratch) {
     }
 }
 
+/* Begins all counts anew: links are told by numbers of this phase's units. */
 static int run_phase(wave *v, const phase *p) {
     pf_operator *op = v->op;
     v->phase = p;
@@ -394,6 +434,7 @@ static link *make_links(link *list, int64_t n, float *sums, int64_t state) {
     return list;
 }
 
+/* Cuts the memory of the wave; with memory NULL it only measures. */
 static void carve_wave(wave *v, void *memory, bool backward, void **end) {
     int64_t span = backward && v->op->causal ? pf_span_chunks(v->op) : 0;
     size_t one = sizeof(float);
@@ -417,7 +458,8 @@ int pf_wave_run(pf_operator *op, bool backward) {
     op->wave = true;
     wave v = {.op = op,
               .tasks = pf_work_tasks(op),
-              .ring = 2 * op->engine->threads + 2,
+              .ring =
+                  2 * op->engine->threads + 2, /* each thread's own and next, and one to spare */
               .state = op->r * op->dv + op->r};
     carve_wave(&v, NULL, backward, &end);
     size_t bytes = (size_t)(uintptr_t)end;
