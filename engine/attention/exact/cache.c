@@ -16,6 +16,7 @@ static void fill_attrs(pf_attr *attr, const pf_attention *a, bool causal) {
     attr[A_SCALE].f = a->scale;
 }
 
+/* It carries no state, so there is no exit to be asked for. */
 static int exact_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
                       bool exit) {
     pf_attr attr[PF_MAX_ATTR];
@@ -32,6 +33,7 @@ static const pf_state_kind state_exact = {
     .grows = true,
 };
 
+/* A cache without room: the first keys make it. */
 static int exact_open(pf_state *s, pf_engine *e, const pf_attention *a, int64_t heads, int64_t d,
                       int64_t dv) {
     int64_t shape[4] = {s->batch, heads, 0, d};
@@ -57,7 +59,8 @@ static int cache_view(pf_tensor **view, pf_tensor *cache, int64_t first, int64_t
     return PF_OK;
 }
 
-/* Appends x (B, H, n, width) behind `position` rows; the capacity doubles as needed. */
+/* Appends x (B, H, n, width) behind `position` rows; the capacity doubles as needed, so that a row
+ * is copied twice at most, however long the sequence grows. A failure leaves the cache as it was. */
 static int append(pf_state *s, int which, pf_tensor *x) {
     pf_tensor *cache = s->tensor[which], *view = NULL;
     int64_t need = s->position + x->shape[2];
@@ -84,6 +87,7 @@ static int append(pf_state *s, int which, pf_tensor *x) {
     return status;
 }
 
+/* The later keys and values stand behind the earlier ones: a concatenation. */
 static int exact_merge(pf_state *s, pf_engine *e, const pf_attention *a, pf_state *later) {
     (void)e, (void)a;
     for (int i = K_CACHE; i <= V_CACHE; i++) {

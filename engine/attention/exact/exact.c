@@ -7,13 +7,26 @@
  * prefix: reach.h). Query head h of H reads key head h / (H / Hk).
  *
  * Blockwise with a running log-sum-exp, so no (Lq, Lk) array exists: a block of queries
- * meets one block of keys after the other. Products have one fixed shape, short blocks are
- * padded; what a query may not see is set to -inf before the exponential, and values that
- * are not finite join row by row, so nothing leaks from the future. Saved: out and one
- * log-sum-exp a row; the backward redoes the weights,
+ * meets one block of keys after the other. Of each pair of blocks
+ *
+ *     p (queries, keys) = softmax of the scores of these keys alone,  b_i its log-sum-exp
+ *     o_i <- e^(a_i - t_i) o_i + e^(b_i - t_i) (p v)_i,   t_i = log(e^(a_i) + e^(b_i)),   a_i <- t_i
+ *
+ * where o_i is the answer from the keys so far, normalised, and a_i their log-sum-exp: every
+ * factor is at most 1, and o_i is right after each block.
+ *
+ * Products have one fixed shape, short blocks are padded; what a query may not see is set to -inf
+ * before the exponential, and values that are not finite join row by row, so nothing leaks from
+ * the future. A block that no query of the pair sees anything of is left out whole.
+ *
+ * Saved: out and one log-sum-exp a row; the backward redoes the weights, P_ij = e^(s_ij - a_i),
  *
  *     dS_ij = P_ij (dout_i . v_j - dout_i . out_i)
  *     dq = scale dS k,  dk = scale dS^T q,  dv = P^T dout.
+ *
+ * Forward a task is a block of queries, backward a head of keys: its blocks outside, so that dk and
+ * dv are finished while they are in the cache, and all queries that see them inside. Heads of a
+ * group are one task then, since they add to the same dk and dv.
  */
 #include <math.h>
 #include <string.h>
@@ -39,7 +52,14 @@ typedef struct {
     pf_reach reach;
 } exact_op;
 
-/* One pair of blocks: queries from `i0`, keys from `j0` of a segment. */
+/*
+ * One pair of blocks: queries from `i0`, keys from `j0` of a segment. Loaded rows past the end are
+ * 0: queries there see nothing, keys there are seen by nobody.
+ *
+ * Forward o, lse gather what the keys so far give, part, block_lse are of the running block. On the
+ * way back o and g are out and dout of the loaded queries, and dq, dk, dvalue grow: dk and dvalue
+ * over the queries of one block of keys, dq row by row in the gradient itself.
+ */
 typedef struct {
     const exact_op *op;
     const pf_kern *kern;
@@ -80,6 +100,7 @@ static void carve_all(exact_work *w, const exact_op *op, void **scratch) {
     w->sees = pf_carve(scratch, BLOCK * sizeof(int32_t));
 }
 
+/* What carve_all cuts, measured from address 0. */
 static size_t work_bytes(const exact_op *op) {
     exact_work w;
     void *end = NULL;
@@ -112,6 +133,7 @@ static int64_t query_rows(const exact_work *w, int64_t i0) {
     return pf_min(BLOCK, w->q_length - i0);
 }
 
+/* Queries are scaled as they are loaded: scores, and dk, are then plain products. */
 static void load_queries(const exact_work *w, const pf_heads *rows, int64_t i0, float scale,
                          float *to) {
     load(w, rows, w->head, w->seg->q_start + i0, query_rows(w, i0), scale, to);
@@ -162,7 +184,7 @@ static void forget(exact_work *w, float decay, int64_t i, int64_t from) {
 }
 
 /* p (BLOCK, BLOCK) <- scores, -inf where a query may not see key j0+j. least: the fewest keys
- * that a query of the block sees. */
+ * that a query of the block sees: where that reaches past the block there is nothing to hide. */
 static void scores(exact_work *w, int64_t j0, int64_t least) {
     const exact_op *op = w->op;
     pf_block_gemm(w->kern, false, true, BLOCK, BLOCK, op->d, w->q, op->d, w->k, op->d, 0, w->p,
@@ -196,7 +218,8 @@ static void add_bad_values(exact_work *w, int64_t j0, float *to) {
     }
 }
 
-/* Joins a block's own softmax into the running one: o, lse. */
+/* Joins a block's own softmax into the running one: o, lse. A query that sees none of the block
+ * keeps what it has; NaN spreads to the queries that see it. */
 static void join_block(exact_work *w) {
     int64_t dv = w->op->dv;
     for (int64_t i = 0; i < BLOCK; i++) {
@@ -244,7 +267,8 @@ static void forward_task(void *context, int64_t task, void *scratch) {
 
 /* ---- backward ---- */
 
-/* p <- P, dp <- dS for the loaded blocks (queries i0, keys j0). */
+/* p <- P, dp <- dS for the loaded blocks (queries i0, keys j0); 0 in rows that have no key at all,
+ * where the log-sum-exp is -inf, and in those past the end. */
 static void weights_back(exact_work *w, int64_t i0, int64_t j0, int64_t least) {
     const exact_op *op = w->op;
     int64_t at = w->seg->q_start + i0, n = query_rows(w, i0);
@@ -267,7 +291,7 @@ static void weights_back(exact_work *w, int64_t i0, int64_t j0, int64_t least) {
     }
 }
 
-/* dq rows += scale dS k; dk, dvalue of the key block grow. */
+/* dq rows += scale dS k; dk, dvalue of the key block grow. q is loaded scaled, k is not. */
 static void spread(exact_work *w, int64_t i0) {
     const exact_op *op = w->op;
     int64_t d = op->d, dv = op->dv, n = query_rows(w, i0);
@@ -284,6 +308,7 @@ static void spread(exact_work *w, int64_t i0) {
     }
 }
 
+/* Finished rows of a block of keys into their gradient. */
 static void store(const exact_work *w, const pf_heads *rows, int64_t first, const float *from) {
     int64_t n = pf_min(BLOCK, w->k_length - first), at = w->seg->start + first;
     float one = 1;
@@ -342,6 +367,7 @@ static void backward_task(void *context, int64_t task, void *scratch) {
 
 static bool is_causal(const pf_call *c) { return pf_reach_causal(c, c->attr[A_CAUSAL].i != 0); }
 
+/* Causal without limits the last query sees the last key, so queries may be fewer (streaming). */
 static int exact_shape(pf_call *c) {
     int64_t d;
     PF_TRY(pf_reach_rows(c, &d));
@@ -352,6 +378,7 @@ static int exact_shape(pf_call *c) {
     return PF_OK;
 }
 
+/* What forward and backward share: all but outputs and gradients. */
 static int fill(exact_op *op, pf_call *c) {
     const pf_tensor *q = c->in[Q];
     double scale = c->attr[A_SCALE].f;

@@ -2,6 +2,9 @@
  * block.c - what the full and the causal schedule share: a task's work space, the
  * features of one block of keys or queries, answers and cotangents of its queries, and the way
  * back through a block of features. Every buffer is `block` rows, padded; see operator.h.
+ *
+ * The work space is one piece of a thread's scratch. The same functions cut it and, from address
+ * 0, measure it, so that the two can't differ.
  */
 #include <math.h>
 #include <string.h>
@@ -43,6 +46,7 @@ static void carve_queries(pf_work *w, const pf_operator *op, void **scratch) {
     w->factor = carve(scratch, C);
 }
 
+/* A wave holds a span's states and features for all its threads, so there none has its own. */
 static void carve_backward(pf_work *w, const pf_operator *op, void **scratch) {
     int64_t C = op->block, state = op->r * op->dv + op->r;
     w->b = op->causal ? carve(scratch, C * C) : NULL;
@@ -58,7 +62,8 @@ static void carve_backward(pf_work *w, const pf_operator *op, void **scratch) {
     w->known = carve(scratch, pf_span_chunks(op) * pf_known_floats(op));
 }
 
-/* Whether what many blocks multiply by is turned once for all of them. */
+/* Whether what many blocks multiply by (the projection; S and T of a full backward) is laid out
+ * once for all of them as products read it, with the same bits: it pays from some blocks on. */
 static bool many_blocks(const pf_operator *op) {
     return op->engine->kern->block_gemm && op->reach.longest >= 4 * op->block;
 }
@@ -82,6 +87,7 @@ static void carve_all(pf_work *w, const pf_operator *op, void **scratch, bool ba
     if (backward) carve_backward(w, op, scratch);
 }
 
+/* What the task's encoder is opened for. */
 static unsigned encoder_use(const pf_operator *op, bool backward) {
     return (backward ? PF_ENCODE_PULL : 0) | (many_blocks(op) ? PF_ENCODE_MANY : 0);
 }
@@ -135,7 +141,8 @@ static void empty_rows(int64_t d, int64_t n, int64_t rows, float *x, float *half
     memset(half + n, 0, (size_t)(rows - n) * sizeof(float));
 }
 
-/* How many of the loaded queries from number i on stand one after the other in their item. */
+/* How many of the loaded queries from number i on stand one after the other in their item: rows
+ * that can be read and written as one piece. Without an order all do. */
 static int64_t run_from(const pf_work *w, int64_t i) {
     int64_t n = 1;
     if (!w->op->reach.order) return w->queries - i;
@@ -161,7 +168,8 @@ void pf_work_queries(pf_work *w, int64_t first, int64_t n) {
               w->coef); /* a query's own shift cancels: it is not read */
 }
 
-/* A row that is no key: features 0, log-shift -inf, and nothing of x for the way back. */
+/* Makes row i no key: features 0, log-shift -inf, and nothing of x for the way back. The row may
+ * hold anything, so it is set, not multiplied. */
 static void clear_key(pf_work *w, int64_t i) {
     memset(w->xk + i * w->op->d, 0, (size_t)w->op->d * sizeof(float));
     memset(w->fk + i * w->op->r, 0, (size_t)w->op->r * sizeof(float));
@@ -179,6 +187,8 @@ static void load_keys(pf_work *w, int64_t first) {
     empty_rows(d, n, w->k_rows, w->xk, w->half);
 }
 
+/* The map's log-shift, and a decay of D a token as D i on top: l in coordinates of the block's
+ * first row (operator.h). */
 void pf_work_keys(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
     load_keys(w, first);
@@ -199,6 +209,8 @@ void pf_work_point_known(pf_work *w, float *known) {
     w->shift = known + w->op->block * w->op->r;
 }
 
+/* fk and shift hold what pf_work_keys left, masked keys and all: x is loaded for the way back, and
+ * whether any is masked is found again. */
 void pf_work_known_keys(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
     load_keys(w, first);
@@ -210,6 +222,8 @@ void pf_work_known_keys(pf_work *w, int64_t first) {
     }
 }
 
+/* A sum of squares tells a row that is not finite, as it goes through the kernel anyway. Values of
+ * rows that are no keys count as 0, and are not even looked at. */
 void pf_work_values(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
     int64_t dv = op->dv;
@@ -232,6 +246,7 @@ void pf_work_scale_values(pf_work *w) {
 
 /* ---- answers and cotangents ---- */
 
+/* A denominator too small to divide by is told to the backward as 0: it makes the same decision. */
 void pf_work_answer(pf_work *w) {
     const pf_operator *op = w->op;
     int64_t dv = op->dv;
@@ -250,6 +265,7 @@ void pf_work_answer(pf_work *w) {
     }
 }
 
+/* Rows without a key in reach divide by 0 first, and are set to 0 then. */
 void pf_work_cotangents(pf_work *w) {
     const pf_operator *op = w->op;
     int64_t dv = op->dv;

@@ -7,6 +7,10 @@
  *     A_ij  = e^(l_j - M_i) q'_i . k'_j,   R_i likewise with z and 1 for S and v
  *     S    <- e^(M_in - M_out) S + sum_j e^(l_j - M_out) k'_j v_j^T
  *
+ * With C keys a chunk a token costs r dv for the state and C (r + dv) for the chunk's own
+ * products, instead of L (d + dv) for softmax attention: PF_CAUSAL_BLOCK is where that, and the
+ * rate of products of C rows, are best together.
+ *
  * M_i is the running maximum of l up to key n_i, so every factor is at most 1 and no query
  * meets what comes after: masked products are set to 0, not multiplied by 0, and values that
  * are not finite join row by row, after the products.
@@ -46,12 +50,15 @@ static int64_t queries_up_to(const pf_work *w, int64_t limit) {
     return low;
 }
 
+/* Queries that see no key at all belong to the first chunk: their answer is 0, or the entry
+ * state's. */
 int64_t pf_causal_queries(const pf_work *w, int64_t first, int64_t *n) {
     int64_t from = first > 0 ? queries_up_to(w, first) : 0;
     *n = queries_up_to(w, first + w->op->block) - from;
     return from;
 }
 
+/* A query that sees none of the chunk's keys has the M that the chunk began with. */
 void pf_causal_load(pf_work *w, int64_t at, int64_t n) {
     const pf_reach *reach = &w->op->reach;
     pf_work_queries(w, at, n);

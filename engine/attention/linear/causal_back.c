@@ -7,9 +7,19 @@
  *     dv_j  = e^(l_j - M_out) T^T k'_j + sum_(i: n_i >= j) A_ij g~_i
  *     T    <- e^(M_in - M_out) T + sum_i e^(M_in - M_i) q'_i g~_i^T,   y likewise with rho
  *
- * S moves forward, T moves back. The sequence goes in spans, the last first: from the state that
- * the forward kept at a span's first key its chunks' states are made again and held, then its
- * chunks go backward. Features are made once: those of the span's keys are held too.
+ * Each comes in two parts. The second one of dq', dk', dv is of keys and queries that meet inside
+ * the chunk, by its matrices A and B; the first is of those in other chunks, by the state before
+ * it (S, z) or the cotangent behind it (T, y).
+ *
+ * S moves forward, T moves back, and the chunk needs both. Keeping S before every chunk would cost
+ * more than the rows themselves, and dividing it back out loses digits. So the sequence goes in
+ * spans of PF_SPAN_CHUNKS, the last first: from the state that the forward kept at a span's first
+ * key its chunks' states are made again and held, then its chunks go backward. Memory is one span
+ * and a state a span; the work, one more sum over the keys. Features are made once: those of the
+ * span's keys are held too.
+ *
+ * A span's sweep must give the states that the forward had, to the bit: it repeats the forward's
+ * own two steps, a chunk's sum from nothing and its join (sums.c), at the maxima that were saved.
  */
 #include <math.h>
 #include <string.h>
@@ -22,6 +32,7 @@ static float *state_at(const pf_work *w, int64_t n) {
     return w->states + n * (rdv + w->op->r);
 }
 
+/* s, z and the keys' features of chunk n: where the sweep left them, or is to put them. */
 static void point_at(pf_work *w, int64_t n) {
     w->s = state_at(w, n);
     w->z = w->s + w->op->r * w->op->dv;
@@ -38,6 +49,7 @@ static void saved_maxima(pf_work *w, int64_t first) {
     memcpy(w->run, running + first, (size_t)w->keys * sizeof(float));
 }
 
+/* M after the loaded chunk, from its own first row. */
 static float leaving_maximum(const pf_work *w) { return w->keys > 0 ? w->run[w->keys - 1] : w->M; }
 
 float pf_causal_keys_again(pf_work *w, int64_t first, bool known) {
@@ -77,7 +89,7 @@ static void sweep_span(pf_work *w, int64_t from, int64_t chunks) {
     }
 }
 
-/* b <- B */
+/* b <- B, on the stair: rho_i is added to a row's seen entries before the decay. */
 static void inner_cotangents(pf_work *w) {
     int64_t C = w->op->block;
     pf_stair_scores(w, w->op->dv, w->g, w->v, w->b);
@@ -95,7 +107,9 @@ static void pull_queries(pf_work *w, const float *eg) {
     pf_work_pull_queries(w);
 }
 
-/* n queries from place `at` on: their dq, their part of dk, dvalue, T and y. `beta`: of T, y. */
+/* n queries from place `at` on: their dq, their part of dk, dvalue, T and y. `beta`: of T, y. The
+ * chunk's own products come first, with g~ and rho as they are; the state's and T's then take
+ * both times e^(M_in - M_i). */
 static void back_block(pf_work *w, int64_t at, int64_t n, float beta) {
     const pf_operator *op = w->op;
     int64_t r = op->r, dv = op->dv;
@@ -130,6 +144,7 @@ static void back_queries(pf_work *w, int64_t from, int64_t n, float beta) {
     }
 }
 
+/* A chunk that no query belongs to still hands on zeros. */
 void pf_causal_back_queries(pf_work *w) {
     int64_t n, from = pf_causal_queries(w, w->first, &n);
     if (n == 0) {
@@ -139,6 +154,7 @@ void pf_causal_back_queries(pf_work *w) {
     back_queries(w, from, n, 0);
 }
 
+/* dvalue gains the first part of dv. Keys that are none get 0, whatever 0 e^(-inf) makes. */
 static void back_values(pf_work *w, const float *t) {
     const pf_operator *op = w->op;
     int64_t dv = op->dv;

@@ -6,6 +6,8 @@
  * is a constant: attention does not depend on it). Saved for the backward: out, one
  * denominator a row, when causal one running maximum a key and a state every PF_SPAN keys, else
  * one state a key head (documents in full attention sweep their keys again).
+ *
+ * Nothing of size (L, r) is saved: features are cheaper to make again than to write and read.
  */
 #include "attention.h"
 #include "operator.h"
@@ -54,6 +56,8 @@ static int check_kernel(const pf_call *c, int64_t d, int64_t *r) {
     return pf_call_kernel_check(c, PF_A_KERNEL, PF_IN_KERNEL, c->in[PF_IN_K]->shape[1], d, r);
 }
 
+/* q, k, v and the output, the kernel, who sees whom, and the states. The width of given features is
+ * that of the rows. */
 static int favor_shape(pf_call *c) {
     int64_t d, r;
     bool causal = c->attr[PF_A_CAUSAL].i != 0;
@@ -139,6 +143,9 @@ static int make_states(pf_call *c, pf_operator *op) {
     return PF_OK;
 }
 
+/* The row makes its outputs itself: out with its heads side by side, and exit states only where
+ * they are asked for. Denominators and running maxima are written anyway, so they are saved
+ * whether or not a backward may follow: the call drops what nobody needs. */
 static int make_outputs(pf_call *c, pf_operator *op) {
     PF_TRY(pf_heads_output(&c->out[PF_OUT], c->engine, op->B, op->H, op->Lq, op->dv));
     op->out = pf_heads_of(c->out[PF_OUT]);
@@ -202,6 +209,7 @@ static int make_gradients(pf_call *c, pf_operator *op, favor_gradients *g) {
     return PF_OK;
 }
 
+/* Whole gradients to those who need them. */
 static int give_gradients(pf_call *c, const favor_gradients *g) {
     if (g->q) PF_TRY(pf_grad_give(c, PF_IN_Q, g->q));
     if (g->k) PF_TRY(pf_grad_give(c, PF_IN_K, g->k));

@@ -4,7 +4,11 @@
  *     S = sum_j phi(k_j) v_j^T,  z = sum_j phi(k_j),   out_i = S^T phi(q_i) / z . phi(q_i)
  *
  * Two sweeps over blocks of rows: keys build the state, queries read it. No feature leaves
- * its block. The backward takes the state that the forward kept, or sweeps the keys again, then
+ * its block. All queries see the same keys, so M is one number, and e^(M - M_i) is 1: a block of
+ * queries is two products and no decay. Keys whose l lies below the largest of all are summed at
+ * the largest so far, and rescaled as it grows (pf_work_absorb).
+ *
+ * The backward takes the state that the forward kept, or sweeps the keys again, then
  *
  *     g~ = dout / R, rho = -(dout . out) / R         (per query row)
  *     dphi(q) = S g~ + rho z,   T = sum phi(q) g~^T,   y = sum rho phi(q)
@@ -51,6 +55,7 @@ static float *saved_state(const pf_work *w) {
     return op->saved + (w->item * op->Hk + w->kv) * (op->r * op->dv + op->r + 1);
 }
 
+/* For the backward, where the forward is recorded. */
 static void keep_state(const pf_work *w) {
     int64_t rdv = w->op->r * w->op->dv, r = w->op->r;
     float *to = saved_state(w);
@@ -60,6 +65,7 @@ static void keep_state(const pf_work *w) {
     to[rdv + r] = w->M;
 }
 
+/* S, z, M as the forward ended with them. */
 static void make_state(pf_work *w) {
     int64_t rdv = w->op->r * w->op->dv, r = w->op->r;
     const float *from = saved_state(w);
@@ -101,6 +107,7 @@ void pf_full_back_queries(pf_work *w, int64_t first, int64_t n, float beta) {
     pf_work_pull_queries(w);
 }
 
+/* One task alone adds its queries' T, y up as they come; a wave joins them (beta 0). */
 static void backward_block(pf_work *w, int64_t first, int64_t n) {
     pf_full_back_queries(w, first, n, 1);
 }

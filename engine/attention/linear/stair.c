@@ -1,18 +1,28 @@
 /*
  * stair.c - products with a block's own (queries, keys) matrix, of which query i has the
  * first sees[i] entries. Queries come in the order of what they see, so the entries make a
- * stair: products go in strips that leave out most of what lies behind it. Where the BLAS
- * stands in they are whole, as its bits depend on the shape.
+ * stair, here of 6 queries and 8 keys, `x` seen and `.` not:
+ *
+ *     x . . . . . . .        Products go in strips. Scores take COLUMNS keys at a time, from the
+ *     x x x . . . . .        first query that sees any of them on; a sum over keys takes STRIP
+ *     x x x . . . . .        queries at a time, up to the last key that the last of them sees;
+ *     x x x x x . . .        one over queries STRIP keys at a time, like the scores. So much of
+ *     x x x x x x x .        what lies behind the stair is left out: plainly causal, a third and more.
+ *     x x x x x x x x
+ *
+ * Where the BLAS stands in products are whole, as its bits depend on the shape.
  *
  * What lies behind the stair is never read before it is set to 0: not multiplied by 0, since a
- * later key may hold anything.
+ * later key may hold anything. A strip's own corner is computed and then overwritten
+ * (pf_stair_decay), or multiplied while it is 0.
  */
 #include <math.h>
 #include <string.h>
 
 #include "operator.h"
 
-/* Rows or columns of a strip, a multiple of the register tiles. */
+/* Rows or columns of a strip, those of one or two register tiles: smaller ones would leave out more
+ * and fill the tiles less. */
 enum { STRIP = 12, COLUMNS = 16 };
 
 /* The first loaded query that sees more than j keys. */
@@ -35,7 +45,8 @@ void pf_stair_scores(pf_work *w, int64_t n, const float *x, const float *y, floa
     }
 }
 
-/* Row of n entries: times the factors, masked keys 0; returns the sum. */
+/* Row of n entries: times the factors, masked keys 0; returns the sum. One pass of the kernel
+ * multiplies and adds up; only with a masked key, whose product may be NaN, is it summed again. */
 static float decay_row(const pf_work *w, int64_t n, float *row) {
     float sum = 0;
     w->kern->features_pull(1, n, n, w->factor, NULL, NULL, row, &sum);
@@ -44,6 +55,8 @@ static float decay_row(const pf_work *w, int64_t n, float *row) {
     return w->kern->sum(n, row);
 }
 
+/* Queries that follow each other often have the same running maximum, so the same factors: they
+ * are made when it changes. */
 void pf_stair_decay(pf_work *w, float *c, float *sum) {
     int64_t C = w->op->block;
     float top = NAN; /* whose factors stand there: no query's */

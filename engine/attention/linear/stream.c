@@ -50,10 +50,12 @@ static const pf_op *op_of(const pf_kernel *kernel, bool causal, bool exit, pf_at
     return op;
 }
 
+/* pf_apply, or pf_apply_lasting for what must outlive a tape. */
 typedef int (*apply_fn)(pf_engine *e, const pf_op *op, pf_tensor *const *in, int n,
                         const pf_attr *attrs, pf_tensor **out);
 
-/* given (PF_LINEAR_INPUTS) -> out, exit_s, exit_z, exit_shift */
+/* given (PF_LINEAR_INPUTS) -> out, exit_s, exit_z, exit_shift. A host's map is asked for its
+ * features here: the operator then sees nothing but rows. */
 static int run(apply_fn apply, pf_tensor **out, pf_engine *e, const pf_attention *a,
                pf_tensor *const *given, bool causal, bool exit) {
     pf_attr attr[PF_MAX_ATTR];
@@ -128,7 +130,10 @@ static int favor_part(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_s
     return PF_OK;
 }
 
-/* ---- settling ---- */
+/* ---- settling ----
+ *
+ * A settled state has no recent steps: s and z are all of it, and M is seen from the last token.
+ * Everything but a step wants it settled, and leaves it so. */
 
 typedef struct {
     const pf_kern *kern;
@@ -137,6 +142,7 @@ typedef struct {
     float *s, *z, *shift, *s_recent, *z_recent;
 } sums;
 
+/* The state's numbers as loops see them. */
 static sums sums_of(pf_state *s, const pf_engine *e, const pf_attention *a) {
     const pf_tensor *S = s->tensor[PF_S];
     return (sums){
@@ -154,6 +160,8 @@ static sums sums_of(pf_state *s, const pf_engine *e, const pf_attention *a) {
     };
 }
 
+/* One head of one sequence: the recent sums join the large ones, and M moves down by the tokens
+ * that a forgetting head has let pass meanwhile. */
 static void settle_task(void *context, int64_t task, void *scratch) {
     const sums *o = context;
     int64_t r = o->r, size = o->r * o->dv;
@@ -173,6 +181,7 @@ static int settle(pf_state *s, pf_engine *e, const pf_attention *a) {
     return PF_OK;
 }
 
+/* A prompt goes through the operator, from the state to the state. */
 static int favor_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
                          pf_tensor *q, pf_tensor *k, pf_tensor *v) {
     pf_tensor *made[PF_LINEAR_OUTPUTS] = {NULL};
@@ -222,7 +231,9 @@ static float encode_row(step_head *s, pf_side side, const float *x) {
     return shift;
 }
 
-/* The key with features f and log-shift l joins the sums of head `task`. */
+/* The key with features f and log-shift l joins the sums of head `task`. A key larger than all
+ * before makes them smaller, and M rises by 1 at least, so that a slowly rising l costs a rounding
+ * of S once in a while, and not at every step. */
 static void join(const sums *o, int64_t task, const float *f, float l, const float *v) {
     int64_t r = o->r, dv = o->dv, size = r * dv;
     float *M = o->shift + task, *s = o->s_recent + task * size, *z = o->z_recent + task * r;
@@ -291,6 +302,7 @@ static int open_step(step_op *o, pf_engine *e, const pf_attention *a, pf_tensor 
     return PF_OK;
 }
 
+/* A step makes no tape: what it holds it releases itself. */
 static int favor_step(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
                       pf_tensor *q, pf_tensor *k, pf_tensor *v) {
     if (s->recent >= RECENT) PF_TRY(settle(s, e, a));

@@ -6,15 +6,23 @@
  *
  * A block's own sum begins at 0 and joins the state in one step, so that a long sequence is not
  * one long chain of single additions, and so that the sum may be made before the state is known
- * (wave.c): both ways round once, and give the same bits.
+ * (wave.c): both ways round once, and give the same bits. Two orders stand for one result:
+ *
+ *     pf_work_absorb              own sum, then beta S + own in the product's last step
+ *     pf_work_own, pf_work_join   own sum into another place, then own += beta S
+ *
+ * Both compute fma(beta, S, own) for every number. block_gemm promises that of its beta; where the
+ * BLAS makes the product, which promises nothing, absorb goes the second way itself (ds).
  */
 #include <math.h>
 #include <string.h>
 
 #include "operator.h"
 
+/* Of n floats. */
 static size_t bytes_of(int64_t n) { return (size_t)n * sizeof(float); }
 
+/* Only an item's first segment takes an entry state: a document begins from nothing. */
 void pf_work_load_state(pf_work *w) {
     const pf_operator *op = w->op;
     int64_t at = w->item * op->Hk + w->kv, rdv = op->r * op->dv;
@@ -29,6 +37,7 @@ void pf_work_load_state(pf_work *w) {
     w->M = -INFINITY;
 }
 
+/* Likewise the last one alone gives an exit state. */
 void pf_work_store_state(const pf_work *w) {
     const pf_operator *op = w->op;
     if (!op->exit_s || !w->seg->last) return;
@@ -74,7 +83,8 @@ static void add_keys(pf_work *w, float to, float beta, float *s, float *z) {
     weighted(w, w->k_rows, w->fk, w->leave, beta, z);
 }
 
-/* Values that are not finite, last of all. */
+/* Values that are not finite, last of all: their rows of v are 0 in the product, and NaN or inf
+ * reach S by a key's own features only. */
 static void add_bad_values(const pf_work *w, float *s) {
     const pf_operator *op = w->op;
     for (int64_t k = 0; k < w->n_bad; k++) {
