@@ -46,7 +46,25 @@ struct pf_items {
     double top; /* -inf: no item */
 };
 
-/* items_levels.c */
+static inline size_t pf_items_gathered_bytes(const pf_items *s) {
+    return (size_t)s->r * sizeof(double) + (size_t)(s->r * s->value_dim) * sizeof(float);
+}
+/* Rows in block number `block` of n. */
+static inline int64_t pf_items_block_rows(int64_t n, int64_t block) {
+    return pf_min(PF_ENCODED_BLOCK, n - block * PF_ENCODED_BLOCK);
+}
+
+/* ---- items.c, for items_ask.c ---- */
+/* t is f32 and (rows, width), or (any count, width) with rows -1; `what` is asked, `name` is t. */
+int pf_items_check(const pf_tensor *t, int64_t rows, int64_t width, const char *what,
+                   const char *name);
+void pf_items_encoding(pf_encoding *encoding, const pf_engine *engine, const pf_items *items);
+/* *rows: x (n, dim) as the encoding takes it, contiguous: itself, or what the host's map makes of
+ * it, (n, r). */
+int pf_items_rows(pf_tensor **rows, pf_items *items, pf_engine *engine, pf_side side,
+                  const pf_tensor *x);
+
+/* ---- items_levels.c ---- */
 void pf_levels_open(pf_levels *levels, pf_heap *heap, int64_t r, int64_t dv);
 void pf_levels_close(pf_levels *levels);
 int64_t pf_levels_count(const pf_levels *levels);
