@@ -1047,13 +1047,14 @@ function pf.json.list(t) end
 ---@field seed? integer of the projection; 0: the engine's seed
 ---@field layer? integer which layer's projection
 ---@field redraw? integer training steps between two draws of the projection; 0: never
----@field scale? number x = scale q; 0: d^(-1/4) for softmax maps, 1 for the others
+---@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
 ---phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it cancels
 ---@field ratio? number
 ---added to every feature; in softmax maps times the row's largest feature (trig: times exp(|x|^2
 ---/ 2)); -1: the map's own (relu and requ 1e-3, others 0)
 ---@field eps? number
----@field tilt? number A of softmax_plus; a layer in training moves its heads' own on from there
+---A of softmax_plus, below 1/4; a layer in training moves its heads' own on from there
+---@field tilt? number
 ---how the rows of a block of head_dim lie: orthogonal; iid, independent; hadamard, orthogonal
 ---from random signs; simplex, as far apart as they can; given, set from outside
 ---@field rows? "orthogonal"|"iid"|"hadamard"|"simplex"|"given"
@@ -2160,9 +2161,13 @@ function Tensor:split_heads(...) end
 ---@field state? boolean return the exit state too
 ---@field map? string feature map
 ---@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
----@field eps? number added to every feature; -1: the map's own
----@field ratio? number phi = ratio f(u) + eps; 0: the map's own
----@field tilt? number A of softmax_plus, below 1/4
+---phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it cancels
+---@field ratio? number
+---added to every feature; in softmax maps times the row's largest feature (trig: times exp(|x|^2
+---/ 2)); -1: the map's own (relu and requ 1e-3, others 0)
+---@field eps? number
+---A of softmax_plus, below 1/4; a layer in training moves its heads' own on from there
+---@field tilt? number
 
 ---Linear attention (FAVOR+): out_i = sum_j phi(q_i).phi(k_j) v_j / sum_j phi(q_i).phi(k_j). q
 ---(B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv) with H a multiple of Hk: query head h reads
@@ -2291,9 +2296,13 @@ function Tensor:identity_attention(k, v, ...) end
 ---@field factors? pf.Tensor
 ---@field map? string feature map
 ---@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
----@field eps? number added to every feature; -1: the map's own
----@field ratio? number phi = ratio f(u) + eps; 0: the map's own
----@field tilt? number A of softmax_plus, below 1/4
+---phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it cancels
+---@field ratio? number
+---added to every feature; in softmax maps times the row's largest feature (trig: times exp(|x|^2
+---/ 2)); -1: the map's own (relu and requ 1e-3, others 0)
+---@field eps? number
+---A of softmax_plus, below 1/4; a layer in training moves its heads' own on from there
+---@field tilt? number
 
 ---The plain definition of a feature map, in double, without any stabiliser: x (B, H, L, d) ->
 ---(B, H, L, r). For softmax m^(-1/2) exp(w.x - |x|^2 / 2). Factors are not read.
@@ -2319,9 +2328,13 @@ function Tensor:features(...) end
 ---@field attention? "favor"|"exact"|"identity"
 ---@field map? string feature map
 ---@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
----@field eps? number added to every feature; -1: the map's own
----@field ratio? number phi = ratio f(u) + eps; 0: the map's own
----@field tilt? number A of softmax_plus, below 1/4
+---phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it cancels
+---@field ratio? number
+---added to every feature; in softmax maps times the row's largest feature (trig: times exp(|x|^2
+---/ 2)); -1: the map's own (relu and requ 1e-3, others 0)
+---@field eps? number
+---A of softmax_plus, below 1/4; a layer in training moves its heads' own on from there
+---@field tilt? number
 
 ---The normaliser of attention by itself: log sum_j phi(q_i).phi(k_j), for softmax maps an
 ---estimate of log sum_j exp(scale^2 q_i.k_j), in O(L m). q (B, H, Lq, d), k (B, H, Lk, d) -> (B,

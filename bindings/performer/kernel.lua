@@ -100,8 +100,9 @@ core.set_tostring("performer.kernel", function(k)
     local redraw = options.redraw or defaults.redraw
     parts[2] = redraw == 0 and "redraw never" or ("redraw every %d steps"):format(redraw)
   end
-  for _, name in ipairs { "scale", "ratio", "eps", "tilt" } do
-    if options[name] then parts[#parts + 1] = ("%s %g"):format(name, options[name]) end
+  for _, option in ipairs(known.options) do
+    local value = option.kind == "number" and options[option.name]
+    if value then parts[#parts + 1] = ("%s %g"):format(option.name, value) end
   end
   if options.preset then parts[#parts + 1] = ("preset %s"):format(options.preset) end
   return ("%s kernel: %s"):format(options.name, table.concat(parts, ", "))

@@ -8,6 +8,12 @@
 
 #include "encoder.h"
 
+void pf_encoding_settle(pf_encoding *n) {
+    n->scale = (float)pf_map_scale(n->map, n->numbers.scale, n->d);
+    n->args = pf_map_args_of(n->map, n->kern, n->m, &n->numbers);
+    n->r = n->args.r;
+}
+
 void pf_encoding_of(pf_encoding *n, const pf_kernel *kernel, const pf_kern *kern) {
     const pf_kernel_spec *spec = &kernel->spec;
     const pf_tensor *W = kernel->projection, *factors = kernel->factors;
@@ -15,11 +21,9 @@ void pf_encoding_of(pf_encoding *n, const pf_kernel *kernel, const pf_kern *kern
                        .map = spec->map,
                        .d = spec->head_dim,
                        .m = W ? W->shape[W->rank - 2] : spec->head_dim,
-                       .scale = (float)spec->scale,
                        .projected = W != NULL,
-                       .tilt = spec->tilt};
-    n->args = pf_map_args_of(spec->map, kern, n->m, spec->eps, spec->ratio);
-    n->r = n->args.r;
+                       .numbers = spec->numbers};
+    pf_encoding_settle(n);
     if (W) n->w = pf_f32(W);
     if (W && W->rank == 3) n->w_head = n->m * n->d;
     if (factors) n->factors = pf_f32(factors);
@@ -29,7 +33,7 @@ void pf_encoding_of(pf_encoding *n, const pf_kernel *kernel, const pf_kern *kern
 
 void pf_encoding_given(pf_encoding *n, const pf_kern *kern, int64_t r, float scale) {
     *n = (pf_encoding){.kern = kern, .map = &pf_map_given, .d = r, .m = r, .r = r, .scale = scale};
-    n->args = pf_map_args_of(n->map, kern, r, 0, 1);
+    n->args = pf_map_args_of(n->map, kern, r, &n->numbers);
 }
 
 static float *carve(void **scratch, int64_t n) {
@@ -62,7 +66,7 @@ void pf_encoder_open(pf_encoder *e, const pf_encoding *n, int64_t head, int64_t 
     carve_all(e, n, rows, factors, panel, scratch);
     if (e->strips) pf_projector_pack(&e->projector, e->strips);
     if (!n->map->tilted) return;
-    double tilt = n->tilts ? (double)n->tilts[head] : n->tilt;
+    double tilt = n->tilts ? (double)n->tilts[head] : n->numbers.tilt;
     pf_map_tilt(&e->args, tilt, e->w, n->d, e->bias);
 }
 

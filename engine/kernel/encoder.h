@@ -23,10 +23,12 @@ typedef struct pf_encoding {
     int64_t w_head;       /* stride between heads, 0 when shared */
     const float *factors; /* of a Hadamard product, (blocks, rounds + 1, d) a head; NULL */
     int64_t factors_head;
-    const float *tilts; /* (heads), of tilted maps; NULL: `tilt` for all */
-    double tilt;
+    const float *tilts; /* (heads), of tilted maps; NULL: the number `tilt` for all */
+    pf_numbers numbers;
 } pf_encoding;
 
+/* scale, args and r, of the map, the sizes and the numbers that are there. */
+void pf_encoding_settle(pf_encoding *encoding);
 /* Of a bound kernel, whose tensors must stay. */
 void pf_encoding_of(pf_encoding *encoding, const pf_kernel *kernel, const pf_kern *kern);
 /* Rows that are features already, times `scale`. */

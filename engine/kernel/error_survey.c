@@ -53,7 +53,7 @@ static bool sees(const survey *s, int64_t i, int64_t j) {
 static void load(const survey *s, const pf_tensor *t, int64_t item, int64_t head, int64_t at,
                  double *x) {
     const float *row = pf_f32(t) + item * t->stride[0] + head * t->stride[1] + at * t->stride[2];
-    for (int64_t i = 0; i < s->d; i++) x[i] = s->spec.scale * (double)row[i * t->stride[3]];
+    for (int64_t i = 0; i < s->d; i++) x[i] = s->spec.numbers.scale * (double)row[i * t->stride[3]];
 }
 
 /* x (nq, d), y (nk, d) of sampled item `n`; grouped keys: head h has keys h / (H / Hk). */
@@ -86,7 +86,7 @@ static int by_value(const void *a, const void *b) {
 
 static pf_kernel_spec spec_of(const survey *s, int64_t head) {
     pf_kernel_spec spec = s->spec;
-    if (s->tilt) spec.tilt = s->tilt[head];
+    if (s->tilt) spec.numbers.tilt = s->tilt[head];
     return spec;
 }
 
@@ -210,9 +210,8 @@ static void measure_task(void *context, int64_t head, void *scratch) {
     const pf_tensor *W = s->projection; /* of every head, of every key head, or one */
     int64_t own = W->rank == 3 ? head / (s->H / W->shape[0]) : 0;
     const float *w = pf_f32(W) + own * s->m * s->d;
-    pf_map_args args =
-        pf_map_args_of(s->spec.map, s->engine->kern, s->m, s->spec.eps, s->spec.ratio);
-    if (s->spec.map->tilted) pf_map_tilt(&args, spec_of(s, head).tilt, w, s->d, t.bias);
+    pf_map_args args = pf_map_args_of(s->spec.map, s->engine->kern, s->m, &s->spec.numbers);
+    if (s->spec.map->tilted) pf_map_tilt(&args, spec_of(s, head).numbers.tilt, w, s->d, t.bias);
     for (int64_t n = 0; n < s->items; n++) {
         load_item(s, n, head, t.x, t.y);
         define_rows(s, &t, &args, w, s->nq, t.x, t.fq, t.top_q);

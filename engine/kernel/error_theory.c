@@ -66,7 +66,7 @@ static double tilted_log(double tilt, double d, double s) {
 static one_row chi_row(const pf_kernel_spec *k, double s) {
     if (k->map->width == 2) return (one_row){2 * pow(sinh(s / 2), 2), 0};
     if (!k->map->tilted) return (one_row){expm1(s), 0};
-    return (one_row){expm1(tilted_log(k->tilt, (double)k->head_dim, s)), 0};
+    return (one_row){expm1(tilted_log(k->numbers.tilt, (double)k->head_dim, s)), 0};
 }
 
 /* Norms sqrt(d). */

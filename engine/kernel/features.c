@@ -8,7 +8,9 @@
 
 enum { X, KERNEL, INPUTS = KERNEL + PF_KERNEL_INPUTS };
 
-static const pf_attr_info feature_attrs[PF_KERNEL_ATTRS] = {PF_KERNEL_ATTR_ROWS};
+static const pf_attr_info feature_attrs[PF_KERNEL_ATTRS] = {
+#include "kernel_attrs.def"
+};
 
 static int features_shape(pf_call *c) {
     const pf_tensor *x = c->in[X];
@@ -50,7 +52,7 @@ static void features_task(void *context, int64_t task, void *scratch) {
     const float *w = n->projected ? n->w + head * n->w_head : NULL;
     pf_map_args args = n->args;
     if (n->map->tilted) {
-        double tilt = n->tilts ? (double)n->tilts[head] : n->tilt;
+        double tilt = n->tilts ? (double)n->tilts[head] : n->numbers.tilt;
         pf_map_tilt(&args, tilt, w, n->d, (float *)(sign + n->r));
     }
     for (int64_t i = task * f->L; i < (task + 1) * f->L; i++) {
@@ -69,7 +71,7 @@ static int features_forward(pf_call *c) {
     PF_TRY(pf_call_compact(c, c->in[X], &x));
     PF_TRY(pf_call_encoding(&f.of, c, 0, KERNEL, shape[1], shape[3]));
     f.x = pf_f32(x);
-    f.scale = pf_map_scale(f.of.map, c->attr[PF_KERNEL_SCALE].f, shape[3]);
+    f.scale = pf_map_scale(f.of.map, f.of.numbers.scale, shape[3]);
     /* u, log |phi| and signs in double, then the bias of a tilted map */
     size_t bytes = (size_t)(f.of.m + 2 * f.of.r) * sizeof(double) + (size_t)f.of.m * sizeof(float);
     return pf_parallel(c->engine, shape[0] * shape[1], bytes, features_task, &f);

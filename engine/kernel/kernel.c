@@ -109,7 +109,7 @@ bool pf_kernel_words_given(const pf_config *words) {
 
 static int open_named(pf_kernel *k, pf_engine *e, const pf_tensor *projection) {
     if (pf_kernel_words_given(k->options)) {
-        k->spec = (pf_kernel_spec){.map = &pf_map_given, .scale = 1};
+        k->spec = (pf_kernel_spec){.map = &pf_map_given, .numbers.scale = 1};
         return projection ? pf_fail(PF_EINVAL, "kernel: given features take no projection") : PF_OK;
     }
     if (projection) PF_TRY(take_given(k, e, projection));

@@ -18,13 +18,10 @@
 /* The options of a kernel, resolved: all that a draw and the theory of its error need. */
 typedef struct pf_kernel_spec {
     const pf_map *map;
-    int64_t features; /* m; 0: not projected */
-    int64_t head_dim; /* d; 0: not known yet */
-    double scale;     /* x = scale q */
-    double eps;
-    double ratio;  /* phi = ratio f(u) + eps; 0: the map's own */
-    double tilt;   /* A of tilted maps, for all heads that have none of their own */
-    uint64_t seed; /* 0: the engine's */
+    int64_t features;   /* m; 0: not projected */
+    int64_t head_dim;   /* d; 0: not known yet */
+    pf_numbers numbers; /* scale and eps resolved; ratio 0: the map's own */
+    uint64_t seed;      /* 0: the engine's */
     uint64_t layer;
     int64_t redraw;   /* training steps between draws; 0: never */
     pf_row_kind rows; /* of the projection; given: set from outside */

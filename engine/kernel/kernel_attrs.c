@@ -9,10 +9,17 @@ void pf_kernel_to_attrs(const pf_kernel *kernel, pf_attr *attrs) {
     const pf_map *map = pf_kernel_given(kernel) ? &pf_map_identity : spec->map;
     attrs[PF_KERNEL_MAP].i = 0;
     while (pf_map_at((int)attrs[PF_KERNEL_MAP].i) != map) attrs[PF_KERNEL_MAP].i++;
-    attrs[PF_KERNEL_SCALE].f = spec->scale;
-    attrs[PF_KERNEL_EPS].f = spec->eps;
-    attrs[PF_KERNEL_RATIO].f = spec->ratio;
-    attrs[PF_KERNEL_TILT].f = spec->tilt;
+#define PF_NUMBER(name, value, least, most, text) attrs[PF_KERNEL_AT_##name].f = spec->numbers.name;
+#include "numbers.def"
+#undef PF_NUMBER
+}
+
+static pf_numbers numbers_of(const pf_attr *attrs) {
+    return (pf_numbers){
+#define PF_NUMBER(name, value, least, most, text) .name = attrs[PF_KERNEL_AT_##name].f,
+#include "numbers.def"
+#undef PF_NUMBER
+    };
 }
 
 void pf_kernel_to_inputs(const pf_kernel *kernel, pf_tensor **in) {
@@ -71,7 +78,8 @@ int pf_call_kernel_check(const pf_call *c, int first_attr, int first_in, int64_t
     const pf_tensor *w = in[PF_KERNEL_PROJECTION];
     PF_TRY(check_projection(c, map, w, heads, d));
     int64_t m = w ? w->shape[w->rank - 2] : d;
-    PF_TRY(check_tilt(c, map, c->attr[first_attr + PF_KERNEL_TILT].f, in[PF_KERNEL_TILTS], heads));
+    PF_TRY(
+        check_tilt(c, map, c->attr[first_attr + PF_KERNEL_AT_tilt].f, in[PF_KERNEL_TILTS], heads));
     PF_TRY(check_factors(c, in[PF_KERNEL_FACTORS], w, heads, m, d));
     *r = m * map->width;
     return PF_OK;
@@ -115,16 +123,14 @@ static int take_factors(pf_encoding *n, pf_call *c, const pf_tensor *factors, in
 
 int pf_call_encoding(pf_encoding *n, pf_call *c, int first_attr, int first_in, int64_t heads,
                      int64_t d) {
-    const pf_attr *attr = c->attr + first_attr;
     pf_tensor *const *in = c->in + first_in;
-    const pf_map *map = pf_call_map(c, first_attr);
-    *n = (pf_encoding){.kern = c->engine->kern, .map = map, .d = d};
-    n->scale = (float)pf_map_scale(map, attr[PF_KERNEL_SCALE].f, d);
-    n->tilt = attr[PF_KERNEL_TILT].f;
+    *n = (pf_encoding){.kern = c->engine->kern,
+                       .map = pf_call_map(c, first_attr),
+                       .numbers = numbers_of(c->attr + first_attr),
+                       .d = d};
     PF_TRY(take_projection(n, c, in[PF_KERNEL_PROJECTION]));
     PF_TRY(take_tilts(n, c, in[PF_KERNEL_TILTS], heads));
     PF_TRY(take_factors(n, c, in[PF_KERNEL_FACTORS], heads));
-    n->args = pf_map_args_of(map, n->kern, n->m, attr[PF_KERNEL_EPS].f, attr[PF_KERNEL_RATIO].f);
-    n->r = n->args.r;
+    pf_encoding_settle(n);
     return PF_OK;
 }

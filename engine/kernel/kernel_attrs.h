@@ -1,6 +1,7 @@
 /*
- * kernel_attrs.h - how an op takes a kernel: five attributes and three inputs, side by side in
- * this order, so that every op that maps rows reads them with the same functions.
+ * kernel_attrs.h - how an op takes a kernel: a map and its numbers as attributes, and three
+ * inputs, side by side in this order, so that every op that maps rows reads them with the same
+ * functions.
  */
 #ifndef PF_KERNEL_ATTRS_H
 #define PF_KERNEL_ATTRS_H
@@ -9,24 +10,15 @@
 
 extern const pf_op pf_op_features; /* features.c */
 
-/* Attributes, from some place `first` of the op's table on. */
+/* Attributes, from some place `first` of the op's table on, where it includes
+ * kernel_attrs.def: the map, then the numbers. */
 enum {
     PF_KERNEL_MAP,
-    PF_KERNEL_SCALE,
-    PF_KERNEL_EPS,
-    PF_KERNEL_RATIO,
-    PF_KERNEL_TILT,
+#define PF_NUMBER(name, value, least, most, text) PF_KERNEL_AT_##name,
+#include "numbers.def"
+#undef PF_NUMBER
     PF_KERNEL_ATTRS
 };
-#define PF_KERNEL_ATTR_ROWS                                                                        \
-    {"map", PF_ATTR_CHOICE, 0, false, PF_MAP_CHOICES, "feature map"},                              \
-        {"scale", PF_ATTR_FLOAT,                                                                   \
-         0,       false,                                                                           \
-         NULL,    "x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others"}, \
-        {"eps", PF_ATTR_FLOAT, -1, false, NULL, "added to every feature; -1: the map's own"},      \
-        {"ratio", PF_ATTR_FLOAT, 0, false, NULL, "phi = ratio f(u) + eps; 0: the map's own"}, {    \
-        "tilt", PF_ATTR_FLOAT, 0, false, NULL, "A of softmax_plus, below 1/4"                      \
-    }
 
 /* Inputs, from some place `first` on: projection (m, d) or (heads, m, d), tilts (heads),
  * factors (projection.h). */

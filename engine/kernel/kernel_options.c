@@ -66,29 +66,15 @@ const pf_option_info pf_kernel_option_table[] = {
      .low = 0,
      .high = 1e9,
      .doc = "training steps between two draws of the projection; 0: never"},
-    {.name = "scale",
-     .kind = PF_OPT_NUMBER,
-     .low = 0,
-     .high = 1e6,
-     .doc = "x = scale q; 0: d^(-1/4) for softmax maps, 1 for the others"},
-    {.name = "ratio",
-     .kind = PF_OPT_NUMBER,
-     .low = 0,
-     .high = 1e6,
-     .doc = "phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it "
-            "cancels"},
-    {.name = "eps",
-     .kind = PF_OPT_NUMBER,
-     .number = -1,
-     .low = -1,
-     .high = 1,
-     .doc = "added to every feature; in softmax maps times the row's largest feature (trig: times "
-            "exp(|x|^2 / 2)); -1: the map's own (relu and requ 1e-3, others 0)"},
-    {.name = "tilt",
-     .kind = PF_OPT_NUMBER,
-     .low = -1e4,
-     .high = 0.2499,
-     .doc = "A of softmax_plus; a layer in training moves its heads' own on from there"},
+#define PF_NUMBER(title, value, least, most, text)                                                 \
+    {.name = #title,                                                                               \
+     .kind = PF_OPT_NUMBER,                                                                        \
+     .number = value,                                                                              \
+     .low = least,                                                                                 \
+     .high = most,                                                                                 \
+     .doc = text},
+#include "numbers.def"
+#undef PF_NUMBER
     {.name = "rows",
      .kind = PF_OPT_STRING,
      .string = "orthogonal",
@@ -153,7 +139,7 @@ static int resolve_map(pf_kernel_spec *spec) {
                        "sqrt(d) are softmax_reg",
                        map->name);
     }
-    if (map->tilted || spec->tilt == 0) return PF_OK;
+    if (map->tilted || spec->numbers.tilt == 0) return PF_OK;
     return pf_fail(PF_EINVAL, "kernel: %s takes no tilt; softmax_plus does", map->name);
 }
 
@@ -194,10 +180,6 @@ int pf_kernel_resolve(pf_kernel_spec *spec, const pf_config *options, int64_t he
         .map = map,
         .features = (int64_t)NUMBER("features"),
         .head_dim = d,
-        .scale = NUMBER("scale") > 0 ? NUMBER("scale") : preset.scale,
-        .ratio = NUMBER("ratio"),
-        .eps = NUMBER("eps") < 0 ? preset.eps : NUMBER("eps"),
-        .tilt = NUMBER("tilt"),
         .seed = (uint64_t)NUMBER("seed"),
         .layer = (uint64_t)NUMBER("layer"),
         .redraw = (int64_t)NUMBER("redraw"),
@@ -205,8 +187,13 @@ int pf_kernel_resolve(pf_kernel_spec *spec, const pf_config *options, int64_t he
         .norms = (pf_norm_kind)CHOICE("norms", PF_NORMS_CHOICES),
         .per_head = NUMBER("per_head") != 0,
     };
+#define PF_NUMBER(name, value, least, most, text) spec->numbers.name = NUMBER(#name);
+#include "numbers.def"
+#undef PF_NUMBER
 #undef CHOICE
 #undef NUMBER
+    if (spec->numbers.scale <= 0) spec->numbers.scale = preset.scale;
+    if (spec->numbers.eps < 0) spec->numbers.eps = preset.eps;
     if (spec->rows == PF_ROWS_GIVEN && spec->redraw > 0) {
         return pf_fail(PF_EINVAL, "kernel: a given projection is not drawn again; leave out "
                                   "redraw");

@@ -19,12 +19,13 @@ int pf_kernel_config(pf_config **config, const pf_kernel *kernel) {
 
 static int fill_settings(pf_config *map, const pf_kernel_spec *spec) {
     int64_t m = spec->features > 0 ? spec->features : spec->head_dim;
-    double ratio = (double)pf_map_args_of(spec->map, NULL, m, spec->eps, spec->ratio).ratio;
-    PF_TRY(pf_config_set_number(map, "features", (double)spec->features));
-    PF_TRY(pf_config_set_number(map, "scale", spec->scale));
+    double ratio = (double)pf_map_args_of(spec->map, NULL, m, &spec->numbers).ratio;
+#define PF_NUMBER(name, value, least, most, text)                                                  \
+    PF_TRY(pf_config_set_number(map, #name, spec->numbers.name));
+#include "numbers.def"
+#undef PF_NUMBER
     PF_TRY(pf_config_set_number(map, "ratio", ratio));
-    PF_TRY(pf_config_set_number(map, "eps", spec->eps));
-    return pf_config_set_number(map, "tilt", spec->tilt);
+    return pf_config_set_number(map, "features", (double)spec->features);
 }
 
 int pf_kernel_settings(pf_config **settings, const pf_kernel *kernel, int64_t head_dim) {

@@ -11,6 +11,13 @@
 #include "kern.h"
 #include "projection.h"
 
+/* The numbers of a kernel (numbers.def), as they are given or, in a spec, resolved. */
+typedef struct pf_numbers {
+#define PF_NUMBER(name, value, least, most, text) double name;
+#include "numbers.def"
+#undef PF_NUMBER
+} pf_numbers;
+
 /* What a map needs besides the rows. Made by pf_map_args_of, and for a head that has a tilt
  * by pf_map_tilt after it. */
 typedef struct pf_map_args {
@@ -63,8 +70,8 @@ void pf_map_join(const pf_map_args *args, int64_t n, int64_t ld, const float *c,
                  float *df);
 
 /* eps < 0 and ratio 0 stand for the map's own. */
-pf_map_args pf_map_args_of(const pf_map *map, const struct pf_kern *kern, int64_t m, double eps,
-                           double ratio);
+pf_map_args pf_map_args_of(const pf_map *map, const struct pf_kern *kern, int64_t m,
+                           const pf_numbers *numbers);
 /* The tilt A of one head: w (m, d) its projection, bias (m) filled and kept by args. */
 void pf_map_tilt(pf_map_args *args, double tilt, const float *w, int64_t d, float *bias);
 

@@ -21,11 +21,11 @@ void pf_map_join(const pf_map_args *args, int64_t n, int64_t ld, const float *c,
     for (int64_t i = 0; c && i < n; i++) args->kern->axpy(args->r, c[i], z, df + i * ld);
 }
 
-pf_map_args pf_map_args_of(const pf_map *map, const pf_kern *kern, int64_t m, double eps,
-                           double ratio) {
+pf_map_args pf_map_args_of(const pf_map *map, const pf_kern *kern, int64_t m,
+                           const pf_numbers *numbers) {
     pf_map_args args = {.map = map, .kern = kern, .m = m, .r = m * map->width, .slope = 1};
-    if (ratio <= 0) ratio = own_ratio(map, m);
-    args.eps = (float)(eps < 0 ? map->eps : eps);
+    double ratio = numbers->ratio > 0 ? numbers->ratio : own_ratio(map, m);
+    args.eps = (float)(numbers->eps < 0 ? map->eps : numbers->eps);
     args.ratio = (float)ratio;
     args.left_out = map->softmax ? log(ratio) : 0;
     return args;

@@ -51,7 +51,7 @@ static int take_parameters(pf_kernel *k, const pf_host_map *map) {
 }
 
 static int open_host(pf_kernel *k, pf_engine *e, const char *name, const pf_host_map *map) {
-    k->spec = (pf_kernel_spec){.map = &pf_map_given, .scale = 1};
+    k->spec = (pf_kernel_spec){.map = &pf_map_given, .numbers.scale = 1};
     PF_TRY(pf_config_set_string(k->options, "name", name));
     k->drop = drop_host;
     PF_TRY(take_parameters(k, map));

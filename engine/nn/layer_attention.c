@@ -191,7 +191,7 @@ static int add_tilt(pf_module *m, attention_self *self) {
     if (!kernel || !kernel->spec.map->tilted) return PF_OK;
     pf_tensor *tilt = NULL;
     PF_TRY(pf_tensor_make_lasting(&tilt, m->heap, PF_F32, 1, &self->kv_heads));
-    int status = pf_tensor_fill(tilt, kernel->spec.tilt);
+    int status = pf_tensor_fill(tilt, kernel->spec.numbers.tilt);
     if (status >= 0) status = pf_module_buffer(m, "tilt", tilt);
     kernel->tilts = tilt; /* taken over */
     return status;

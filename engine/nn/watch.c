@@ -101,7 +101,7 @@ void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a
               .q = q,
               .k = k,
               .mask = pass->mask,
-              .scale = a->kernel->spec.scale,
+              .scale = a->kernel->spec.numbers.scale,
               .item = (int64_t)(pass->step / EVERY % (uint64_t)q->shape[0]),
               .causal = a->causal};
     pick(&l);
@@ -168,7 +168,7 @@ static int spec_of(const pf_module *m, int head, pf_kernel_spec *spec) {
     PF_TRY(pf_kernel_resolve(spec, pf_config_get(m->options, "kernel"), head_dim));
     const pf_tensor *tilt = pf_module_tensor(m, "tilt");
     if (spec->map->tilted && tilt) {
-        spec->tilt = (double)pf_f32(tilt)[head / (heads / tilt->shape[0])];
+        spec->numbers.tilt = (double)pf_f32(tilt)[head / (heads / tilt->shape[0])];
     }
     return PF_OK;
 }

@@ -94,7 +94,7 @@ static inline int64_t feature_width(const attention *a) {
 
 /* u = W x and |x|^2 / 2 of one row, x scaled. */
 static inline double project_row(const attention *a, const float *w, const double *x, double *u) {
-    double scale = a->kernel.scale, half = 0;
+    double scale = a->kernel.numbers.scale, half = 0;
     int64_t m = projections(a);
     for (int i = 0; i < D; i++) half += 0.5 * scale * scale * x[i] * x[i];
     for (int64_t p = 0; p < (m ? m : D); p++) {
@@ -115,7 +115,7 @@ static inline double feature_row(const attention *a, const float *w, double tilt
     for (int i = 0; !a->map && i < D; i++) f[i * step] = x[i];
     if (!a->map) return 0;
     const pf_kernel_spec *k = &a->kernel;
-    pf_map_args args = pf_map_args_of(a->map, NULL, m, k->eps, k->ratio);
+    pf_map_args args = pf_map_args_of(a->map, NULL, m, &k->numbers);
     if (a->map->tilted) pf_map_tilt(&args, tilt, w, D, bias);
     double half = project_row(a, w, x, u);
     *left_out = args.left_out;
@@ -184,7 +184,7 @@ static inline void fill_head(const oracle *o, oracle_head *n, int64_t b, int64_t
     const trial *t = o->t;
     int64_t r = feature_width(t->a), hk = h * t->Hkv / t->H, head = b * t->Hkv + hk;
     const float *w = o->w ? o->w + hk * o->w_head : NULL;
-    double tilt = o->tilts ? (double)o->tilts[hk] : t->a->kernel.tilt;
+    double tilt = o->tilts ? (double)o->tilts[hk] : t->a->kernel.numbers.tilt;
     for (int64_t i = 0; i < t->Lq; i++) {
         const double *x = o->q + ((b * t->H + h) * t->Lq + i) * D;
         feature_row(t->a, w, tilt, x, n->fq + i * r, 1, &n->left_out);

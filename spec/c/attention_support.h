@@ -172,7 +172,7 @@ static inline pf_tensor *random_tensor(int rank, const int64_t *shape, uint64_t 
 static inline void draw_row(const trial *t, const float *w, pf_rng *rng, int64_t index,
                             float *row) {
     const attention *a = t->a;
-    double scale = a->map ? a->kernel.scale : pow(D, -0.25);
+    double scale = a->map ? a->kernel.numbers.scale : pow(D, -0.25);
     for (int64_t attempt = 0; attempt < 1000; attempt++) {
         double x[D], u[M], nearest = INFINITY, square = 0;
         pf_rng_fill_normal(rng, (uint64_t)((index * 1000 + attempt) * D), D, row);

@@ -50,7 +50,8 @@ static const float *head_projection(const judged *j, int h) {
 static void features(const judged *j, int h, const float *x, double *f) {
     double row[D], left_out;
     for (int c = 0; c < D; c++) row[c] = x[c];
-    double top = feature_row(&j->a, head_projection(j, h), j->a.kernel.tilt, row, f, 1, &left_out);
+    double top =
+        feature_row(&j->a, head_projection(j, h), j->a.kernel.numbers.tilt, row, f, 1, &left_out);
     for (int64_t a = 0; a < feature_width(&j->a); a++) f[a] *= exp(top);
 }
 

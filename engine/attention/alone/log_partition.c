@@ -17,7 +17,7 @@ static const pf_attr_info attrs[A_COUNT] = {
     {"attention", PF_ATTR_CHOICE, 0, false, PF_KIND_CHOICES,
      "the kind whose weights are summed: favor, by features; exact, exp(scale^2 q_i.k_j) itself, "
      "in quadratic time and without a projection"},
-    PF_KERNEL_ATTR_ROWS,
+#include "kernel_attrs.def"
 };
 
 static const pf_attention_kind *kind_of(const pf_call *c) {
@@ -82,7 +82,7 @@ static int fill(pf_partition *p, pf_call *c) {
     PF_TRY(pf_call_heads(c, c->in[Q], &p->q));
     PF_TRY(pf_call_heads(c, c->in[K], &p->k));
     if (kind->takes_kernel) return pf_call_encoding(&p->encoding, c, A_KERNEL, KERNEL, p->H, d);
-    double scale = c->attr[A_KERNEL + PF_KERNEL_SCALE].f;
+    double scale = c->attr[A_KERNEL + PF_KERNEL_AT_scale].f;
     kind->sums->encoding(&p->encoding, NULL, c->engine->kern, d, scale);
     return PF_OK;
 }
@@ -160,7 +160,7 @@ static int call(pf_tensor **out, pf_engine *e, const pf_attention_kind *kind,
     pf_op_fill_defaults(&pf_op_log_partition, attr);
     attr[A_CAUSAL].i = o->causal;
     while (pf_kind_at((int)attr[A_ATTENTION].i) != kind) attr[A_ATTENTION].i++;
-    attr[A_KERNEL + PF_KERNEL_SCALE].f = o->scale;
+    attr[A_KERNEL + PF_KERNEL_AT_scale].f = o->scale;
     if (kernel) {
         pf_kernel_to_attrs(kernel, attr + A_KERNEL);
         pf_kernel_to_inputs(kernel, in + KERNEL);

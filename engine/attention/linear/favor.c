@@ -19,7 +19,10 @@ enum { SAVED_DENOMINATOR, SAVED_RUNNING, SAVED_STATES };
         "state", PF_ATTR_BOOL, 0, false, NULL, "return the exit state too"                         \
     }
 static const pf_attr_info linear_attrs[] = {LINEAR_ATTRS};
-static const pf_attr_info favor_attrs[] = {LINEAR_ATTRS, PF_KERNEL_ATTR_ROWS};
+static const pf_attr_info favor_attrs[] = {
+    LINEAR_ATTRS,
+#include "kernel_attrs.def"
+};
 #undef LINEAR_ATTRS
 
 /* linear_attention is favor without a kernel: its rows are features. */
