@@ -33,7 +33,8 @@ return {
     { "pf.kernels", "", "table", "{maps, options}: what a kernel can be." },
     { "pf.kinds", "", "table[]",
       "The kinds of attention: {name, doc, takes_kernel, streams, state_grows, carries (an exit " ..
-      "state), trains_in_parts, tells_weights, auto (attention \"auto\" may choose it)}." },
+      "state), trains_in_parts, tells_weights, auto (attention \"auto\" may choose it), " ..
+      "options}." },
     { "pf.optimizers", "", "table[]", "Its optimizers; the first is meant where none is named." },
     { "pf.bench_gemm",
       "m: integer, n: integer, k: integer, ta?: boolean, tb?: boolean, repeats?: integer",

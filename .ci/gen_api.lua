@@ -420,14 +420,20 @@ end
 local function kinds_table()
   local rows = { "| attention | kernel | streams | parts | weights | auto | what it is |",
     "| --- | --- | --- | --- | --- | --- | --- |" }
+  local own = { "| of its own | option | default | what it is |", "| --- | --- | --- | --- |" }
   local function mark(value) return value and "yes" or "" end
   for _, kind in ipairs(tree.attention) do
     local streams = kind.streams and (kind.state_grows and "state grows" or "constant state") or ""
     rows[#rows + 1] = ("| **`%s`** | %s | %s | %s | %s | %s | %s |"):format(kind.name,
       mark(kind.takes_kernel), streams, mark(kind.trains_in_parts), mark(kind.tells_weights),
       mark(kind.auto), cell(kind.doc))
+    if #kind.options > 0 then
+      own[#own + 1] = ("| **`%s`** | | | |"):format(kind.name)
+      option_rows(own, kind.options)
+    end
   end
-  return rows
+  rows[#rows + 1] = ""
+  return table.move(own, 1, #own, #rows + 1, rows)
 end
 
 local function optimizers_table()

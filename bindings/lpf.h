@@ -154,9 +154,11 @@ void lpf_open_ops(lua_State *L); /* functions into the table on top, methods int
 
 /* ---- plain data (lpf_config.c) ---- */
 pf_config *lpf_to_config(lua_State *L, int index, const char *where); /* pushes its owner */
-pf_config *lpf_take_config(lua_State *L, pf_config *node);            /* pushes an owner of node */
-pf_config *lpf_new_config(lua_State *L, pf_config_kind kind);         /* pushes an owner */
-pf_config **lpf_config_slot(lua_State *L);                            /* pushes an empty owner */
+/* Option `key` of the table at `index`, a map; NULL for none. Pushes its owner. */
+pf_config *lpf_opt_config(lua_State *L, int index, const char *key, const char *where);
+pf_config *lpf_take_config(lua_State *L, pf_config *node);    /* pushes an owner of node */
+pf_config *lpf_new_config(lua_State *L, pf_config_kind kind); /* pushes an owner */
+pf_config **lpf_config_slot(lua_State *L);                    /* pushes an empty owner */
 char **lpf_text_slot(lua_State *L); /* likewise, for a text of the engine's */
 void lpf_push_config(lua_State *L, const pf_config *node);
 void lpf_open_config(lua_State *L);

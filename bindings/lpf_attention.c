@@ -38,7 +38,7 @@ static int attention_call(lua_State *L) {
     lua_settop(L, 4);
     luaL_checkstack(L, 24, where);
     o.attention = lpf_opt_string(L, 4, "attention", NULL);
-    o.scale = lpf_opt_number(L, 4, "scale", 0);
+    o.options = lpf_opt_config(L, 4, "options", where);
     o.causal = lpf_opt_bool(L, 4, "causal", false);
     o.kernel = opt_kernel(L, 4, where);
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)

@@ -206,6 +206,11 @@ pf_config *lpf_to_config(lua_State *L, int index, const char *where) {
     return *slot;
 }
 
+pf_config *lpf_opt_config(lua_State *L, int index, const char *key, const char *where) {
+    if (lua_isnoneornil(L, index) || lua_getfield(L, index, key) == LUA_TNIL) return NULL;
+    return lpf_to_config(L, -1, where);
+}
+
 /* ---- plain data to Lua -------------------------------------------------------- */
 
 /* A list or map with all below it. An empty list is marked, so that it is one when it returns. */

@@ -44,17 +44,18 @@ static int read_tables(lua_State *L) {
     return 1;
 }
 
-/* attention_flops(kind, {head_dim, value_dim, features, length, causal}): algorithmic flops of one
- * head and token, forward and backward. */
+/* attention_flops(kind, {head_dim, value_dim, features, length, causal, options}): algorithmic
+ * flops of one head and token, forward and backward. */
 static int attention_flops(lua_State *L) {
-    static const char *const allowed[] = {"head_dim", "value_dim", "features",
-                                          "length",   "causal",    NULL};
+    static const char *const allowed[] = {"head_dim", "value_dim", "features", "length",
+                                          "causal",   "options",   NULL};
     const char *kind = lpf_check_text(L, 1, "flops", "a kind of attention");
     lpf_check_options(L, 2, allowed, "flops");
     pf_attention_shape shape = {.head_dim = lpf_opt_integer(L, 2, "head_dim", 0),
                                 .features = lpf_opt_integer(L, 2, "features", 0),
                                 .length = lpf_opt_integer(L, 2, "length", 1),
                                 .causal = lpf_opt_bool(L, 2, "causal", false)};
+    shape.options = lpf_opt_config(L, 2, "options", "flops");
     shape.value_dim = lpf_opt_integer(L, 2, "value_dim", shape.head_dim);
     if (shape.head_dim < 1) return lpf_raise(L, "flops: head_dim is needed, the width of a head");
     double forward, backward;

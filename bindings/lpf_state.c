@@ -150,14 +150,15 @@ static int module_state(lua_State *L) {
 
 /* ---- opening and loading ------------------------------------------------------ */
 
-/* {attention, kernel, batch, heads, head_dim, value_dim, decay} at `index`. What it points to
- * stays on the stack. */
+/* {attention, options, kernel, batch, heads, head_dim, value_dim, decay} at `index`. What it
+ * points to stays on the stack. */
 static pf_attention_state_options read_options(lua_State *L, int index, const char *where) {
-    static const char *const allowed[] = {"attention", "kernel",    "batch", "heads",
-                                          "head_dim",  "value_dim", "decay", NULL};
+    static const char *const allowed[] = {"attention", "options",   "kernel", "batch", "heads",
+                                          "head_dim",  "value_dim", "decay",  NULL};
     pf_attention_state_options o = {.size = sizeof o};
     lpf_check_options(L, index, allowed, where);
     o.attention = lpf_opt_string(L, index, "attention", NULL);
+    o.options = lpf_opt_config(L, index, "options", where);
     o.batch = lpf_opt_integer(L, index, "batch", 0);
     o.heads = lpf_opt_integer(L, index, "heads", 0);
     o.head_dim = lpf_opt_integer(L, index, "head_dim", 0);

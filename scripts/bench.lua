@@ -3,6 +3,7 @@ local attention = require "kit.attention"
 local bench_features = require "kit.bench_features"
 local bench_report = require "kit.bench_report"
 local cli = require "kit.cli"
+local model_options = require "kit.model_options"
 local pf = require "performer"
 local tools = require "kit.bench_tools"
 
@@ -26,6 +27,7 @@ local ROWS = {
   { "causal", "flag", nil, "causal attention" },
   { "json", "flag", nil, "JSON lines on stdout" },
 }
+table.move(model_options.attention_rows, 1, #model_options.attention_rows, #ROWS + 1, ROWS)
 local LONGEST = 8192 -- of attention whose work a token grows with the length: longer takes minutes
 local gflops, gemm_rate, time = tools.gflops, tools.gemm_rate, tools.time
 local print_record, shape_of = tools.print_record, tools.shape_of
@@ -148,6 +150,7 @@ local function block_runs(which, options, x, seed)
   local block = pf.nn.block { dim = options.heads * options.head_dim, heads = options.heads,
                               head_dim = options.head_dim, hidden = options.hidden,
                               causal = options.causal or false, attention = which,
+                              attention_options = model_options.own(which, options),
                               kernel = kernel_of(options) }
   local run = { which = which, peak = 0 }
   function run.forward()

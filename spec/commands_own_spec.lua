@@ -99,7 +99,7 @@ describe("the model's options on the command line", function()
   local elsewhere = {
     vocab = true, causal = "bidirectional", chosen = true, kernel = true, ngrams = "ngrams",
     decay = "head-decay", name = "attention", head_dim = "head-dim", layer = true,
-    seed = "kernel-seed",
+    seed = "kernel-seed", attention_options = true,
   }
 
   it("are all there, with the words of the engine's tables", function()

@@ -178,7 +178,7 @@ function pf.layers() end
 function pf.kernels() end
 
 ---The kinds of attention: {name, doc, takes_kernel, streams, state_grows, carries (an exit
----state), trains_in_parts, tells_weights, auto (attention "auto" may choose it)}.
+---state), trains_in_parts, tells_weights, auto (attention "auto" may choose it), options}.
 ---@return table[]
 function pf.kinds() end
 
@@ -1261,6 +1261,9 @@ function pf.nn.conv(options) end
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
 ---kernel: as older files say it, what the kernel's name says, else favor
 ---@field attention? "favor"|"exact"|"identity"|"auto"|"kernel"
+---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
+---OPTION = ...} says both
+---@field attention_options? table
 ---why auto chose as it did; the model writes it, and `attention` then holds the choice
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
@@ -1320,6 +1323,9 @@ function pf.nn.reversible(options) end
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
 ---kernel: as older files say it, what the kernel's name says, else favor
 ---@field attention? "favor"|"exact"|"identity"|"auto"|"kernel"
+---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
+---OPTION = ...} says both
+---@field attention_options? table
 ---why auto chose as it did; the model writes it, and `attention` then holds the choice
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
@@ -1361,6 +1367,9 @@ function pf.nn.block(options) end
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
 ---kernel: as older files say it, what the kernel's name says, else favor
 ---@field attention? "favor"|"exact"|"identity"|"auto"|"kernel"
+---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
+---OPTION = ...} says both
+---@field attention_options? table
 ---why auto chose as it did; the model writes it, and `attention` then holds the choice
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...

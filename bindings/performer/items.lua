@@ -11,6 +11,10 @@ local op, attention = core.op, kernels.attention
 --- scale q where exp(x.y) is estimated, or is exact.
 local function resolve(options, where, head_dim)
   local how = kernels.resolve(options, where)
+  if how.options and next(how.options) ~= nil then
+    util.fail("%s: weights are told of %s attention without options of its own; here scale is that "
+      .. "of the rows, kernel = { name = %q, scale = ... }", where, how.attention, how.attention)
+  end
   if not how.kernel then
     how.scale = how.scale or head_dim ^ -0.25
     return how, how.scale

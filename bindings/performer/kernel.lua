@@ -163,11 +163,23 @@ local function as_kernel(value, where)
   return made
 end
 
+--- Attention as options say it, a name or { name = , OPTION = ... }, cut into both: name, options
+--- of the kind's own (nil: none).
+local function split_kind(value, where)
+  if type(value) ~= "table" then return value end
+  local own = util.copy(value)
+  own.name = nil
+  if type(value.name) ~= "string" then
+    util.fail("%s: attention is a name, or a table with a name and its options", where)
+  end
+  return value.name, own
+end
+
 --- The kind of attention and the kernel that options say, as the engine takes them:
---- { attention =, kernel =, scale = }. A kernel named after a kind (and after no map) says the
---- kind, as older scripts have it. where: for messages.
+--- { attention =, options =, kernel =, scale = }. A kernel named after a kind (and after no map)
+--- says the kind, as older scripts have it. where: for messages.
 local function resolve(options, where)
-  local value, kind = options.kernel, options.attention
+  local value, kind, own = options.kernel, split_kind(options.attention, where)
   local name = type(value) == "table" and value.name or value
   if kind == nil and type(name) == "string" and kinds[name] and not maps[name] then
     if type(value) == "table" then
@@ -182,15 +194,15 @@ local function resolve(options, where)
     util.fail("%s: there is no attention '%s'%s", where, tostring(kind),
       near and (" (did you mean '%s'?)"):format(near) or "")
   end
-  if not kinds[kind].takes_kernel then return { attention = kind, kernel = value } end
-  return { attention = kind, kernel = as_kernel(value or "softmax", where) }
+  if kinds[kind].takes_kernel then value = as_kernel(value or "softmax", where) end
+  return { attention = kind, options = own, kernel = value }
 end
 
 -- ---- attention ----------------------------------------------------------------------
 
 -- Who sees whom: every attention takes these.
 local reach = { "causal", "mask", "documents", "cu_seqlens", "limits", "prefix", "decay" }
--- What a kind that hands on a state takes, and what one without a kernel.
+-- What a kind that hands on a state takes.
 local carried = { "state", "entry", "entry_s", "entry_z", "entry_shift" }
 
 --- The options as the engine takes them: checked, and `entry` cut into its tensors.
@@ -225,18 +237,31 @@ local function check_qkv(where, q, k, v)
   end
 end
 
+--- Takes out of `options` those of the kind's own; nil: none.
+local function take_own(options, kind)
+  local own
+  for _, option in ipairs(kind.options) do
+    local value = options[option.name]
+    if value ~= nil then
+      own = own or {}
+      own[option.name], options[option.name] = value, nil
+    end
+  end
+  return own
+end
+
 --- The function of one kind: q (B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv), H a multiple
 --- of Hk; a projection is drawn for the Hk heads of keys.
 local function attention_of(kind)
   local where = "attention." .. kind.name
   local allowed = table.move(reach, 1, #reach, 1, {})
   if kind.takes_kernel then allowed[#allowed + 1] = "kernel" end
-  if kind.takes_scale then allowed[#allowed + 1] = "scale" end
+  for _, option in ipairs(kind.options) do allowed[#allowed + 1] = option.name end
   if kind.carries then table.move(carried, 1, #carried, #allowed + 1, allowed) end
   return function(q, k, v, options)
     check_qkv(where, q, k, v)
     options = read_options(options, allowed, where)
-    options.attention = kind.name
+    options.options, options.attention = take_own(options, kind), kind.name
     if kind.takes_kernel then options.kernel = as_kernel(options.kernel or "softmax", where) end
     return results(core.attention(q, k, v, options))
   end
@@ -256,6 +281,7 @@ return {
   kernel = util.namespace(kernel, "pf.kernel"),
   attention = util.namespace(attention, "pf.attention"),
   is_kernel = is_kernel, is_custom = is_custom, as_kernel = as_kernel, resolve = resolve,
+  split_kind = split_kind,
   maps = maps, forget = forget,
   Kernel = Kernel, -- methods; advise.lua adds some
 }

@@ -108,6 +108,10 @@ local function split(type_name, options)
       util.fail("nn.%s: children are a list without holes", type_name)
     end
   end
+  if type(named.attention) == "table" then
+    named.attention, named.attention_options =
+      kernels.split_kind(named.attention, "nn." .. type_name)
+  end
   -- A kernel's name alone is enough; an object becomes its options (__config).
   if type(named.kernel) == "string" then named.kernel = { name = named.kernel } end
   return named, children

@@ -17,13 +17,15 @@
 #undef PF_OP
 int pf_attention_register(pf_engine *engine);
 
+enum { PF_KIND_OPTIONS = 12 }; /* at most, of one kind */
+
 /* One attention, ready to run. */
 typedef struct pf_attention {
     const struct pf_attention_kind *kind;
     pf_kernel *kernel; /* bound; of kinds that take one, else NULL */
     pf_tensor *decay;  /* (Hk) log-decay a token, causal; NULL: none */
-    double scale;      /* of scores, of kinds without a kernel; 0: 1 / sqrt(d) */
     bool causal;
+    double option[PF_KIND_OPTIONS]; /* its kind's own, in their order; a choice by its place */
 } pf_attention;
 
 /* Inputs of a call by PF_IN_* (reach.h), and an entry state behind them (PF_ENTRY_INPUTS). */
@@ -36,8 +38,9 @@ struct pf_sums; /* alone/partition.h: weights and their sums */
 typedef struct pf_attention_kind {
     const char *name, *doc;
     bool takes_kernel;
-    bool takes_scale;           /* of its scores: it has no kernel that says one */
-    bool carries;               /* has an exit state, that a later call can begin from */
+    bool carries;                  /* has an exit state, that a later call can begin from */
+    const pf_option_info *options; /* of its own: numbers, switches and choices */
+    int n_options;
     const pf_state_kind *state; /* what streaming remembers; NULL: nothing */
     const struct pf_sums *sums; /* NULL: its weights can't be told */
 
@@ -67,7 +70,8 @@ typedef struct pf_attention_kind {
     int (*merge)(pf_state *s, pf_engine *e, const pf_attention *a, pf_state *later);
 
     /* Algorithmic flops of one head and token, forward and backward. */
-    void (*flops)(const pf_attention_shape *shape, double *forward, double *backward);
+    void (*flops)(const pf_attention *a, const pf_attention_shape *shape, double *forward,
+                  double *backward);
     /* From which length of rows on it is faster than the kinds before it that estimate the same;
      * NULL: attention "auto" never takes it. */
     int (*from_length)(double *length, const pf_engine *e, const pf_attention_shape *shape);
@@ -88,6 +92,16 @@ int pf_kind_find(const pf_attention_kind **kind, const char *name, const char *w
 const pf_attention_kind *pf_kind_of_kernel(const pf_config *kernel);
 /* The kind that the words of a state's file say (pf_alone.words). */
 const pf_attention_kind *pf_kind_of_words(const pf_config *words);
+
+/* ---- kind_options.c ---- */
+/* Where a layer and a state's file keep them; a map. */
+#define PF_ATTENTION_OPTIONS "attention_options"
+/* Sets a->option of a->kind: `options` (NULL: none) over the defaults, once they fit. */
+int pf_attention_settle(pf_attention *a, const pf_config *options, const char *where);
+/* Of one kind: fails naming the option in which they differ. */
+int pf_attention_same_options(const pf_attention *a, const pf_attention *b);
+/* Sets PF_ATTENTION_OPTIONS of `words` where there are some. */
+int pf_attention_set_words(pf_config *words, const pf_config *options);
 
 /* Whole rows: q (B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv) and who sees whom. */
 int pf_attend_rows(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
@@ -113,7 +127,8 @@ typedef struct pf_alone {
     pf_state_own own; /* first */
     pf_heap *heap;
     pf_attention attention;
-    pf_config *words; /* its kernel, or its kind, as files say it */
+    pf_config *words;   /* its kernel, or its kind, as files say it */
+    pf_config *options; /* of the kind's own; NULL: its defaults */
     int64_t heads, head_dim, value_dim;
     pf_tensor *fingerprint; /* numbers that two equal kernels share; NULL: none */
 } pf_alone;

@@ -8,13 +8,13 @@ static int describe_kind(pf_config *row, const pf_attention_kind *kind) {
     PF_TRY(pf_config_set_string(row, "name", kind->name));
     PF_TRY(pf_config_set_string(row, "doc", kind->doc));
     PF_TRY(pf_config_set_bool(row, "takes_kernel", kind->takes_kernel));
-    PF_TRY(pf_config_set_bool(row, "takes_scale", kind->takes_scale));
     PF_TRY(pf_config_set_bool(row, "streams", kind->prefill != NULL));
     PF_TRY(pf_config_set_bool(row, "state_grows", kind->state && kind->state->grows));
     PF_TRY(pf_config_set_bool(row, "carries", kind->carries));
     PF_TRY(pf_config_set_bool(row, "trains_in_parts", kind->part != NULL));
     PF_TRY(pf_config_set_bool(row, "tells_weights", kind->sums != NULL));
-    return pf_config_set_bool(row, "auto", kind->from_length != NULL);
+    PF_TRY(pf_config_set_bool(row, "auto", kind->from_length != NULL));
+    return pf_describe_options(row, kind->options, kind->n_options);
 }
 
 int pf_attention_describe(pf_config *to) {

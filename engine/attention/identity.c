@@ -125,8 +125,9 @@ static int identity_part(pf_tensor **out, pf_engine *e, const pf_attention *a, p
     return identity_call(out, e, a, in, false);
 }
 
-static void identity_flops(const pf_attention_shape *shape, double *forward, double *backward) {
-    (void)shape;
+static void identity_flops(const pf_attention *a, const pf_attention_shape *shape, double *forward,
+                           double *backward) {
+    (void)a, (void)shape;
     *forward = *backward = 0;
 }
 

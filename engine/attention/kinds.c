@@ -191,7 +191,7 @@ int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf
                       pf_tensor *k, pf_tensor *v, const pf_attention_options *options) {
     pf_attention_options o = {0};
     memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
-    pf_attention a = {.scale = o.scale, .causal = o.causal};
+    pf_attention a = {.causal = o.causal};
     pf_tensor *made[PF_ATTENTION_OUTPUTS] = {NULL};
     pf_tensor *in[PF_ATTENTION_INPUTS] = {[PF_IN_Q] = q,
                                           [PF_IN_K] = k,
@@ -205,10 +205,7 @@ int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf
     memcpy(in + PF_REACH_INPUTS, o.entry, sizeof o.entry);
     *out = NULL;
     PF_TRY(pf_kind_find(&a.kind, o.attention, "attention"));
-    if (o.scale != 0 && !a.kind->takes_scale) {
-        return pf_fail(PF_EINVAL, "%s attention takes no scale%s", a.kind->name,
-                       a.kind->takes_kernel ? ": its kernel has one" : "");
-    }
+    PF_TRY(pf_attention_settle(&a, o.options, "attention"));
     PF_TRY(bind_for_rows(&a, engine, q, k, o.kernel));
     int status = pf_attend_rows(made, engine, &a, in, exit != NULL);
     pf_kernel_release(&a.kernel);
@@ -220,8 +217,9 @@ int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf
 
 int pf_attention_flops(double *forward, double *backward, const char *attention,
                        const pf_attention_shape *shape) {
-    const pf_attention_kind *kind;
-    PF_TRY(pf_kind_find(&kind, attention, "flops"));
-    kind->flops(shape, forward, backward);
+    pf_attention a = {0};
+    PF_TRY(pf_kind_find(&a.kind, attention, "flops"));
+    PF_TRY(pf_attention_settle(&a, shape->options, "flops"));
+    a.kind->flops(&a, shape, forward, backward);
     return PF_OK;
 }

@@ -18,6 +18,7 @@ static void drop(pf_state_own *own) {
     pf_tensor_release(&a->attention.decay);
     pf_tensor_release(&a->fingerprint);
     pf_config_free(a->words);
+    pf_config_free(a->options);
     pf_heap_free(heap, a, sizeof *a);
     pf_heap_release(heap);
 }
@@ -37,6 +38,7 @@ static int make_words(pf_alone *alone) {
     const pf_kernel *k = a->kernel;
     alone->words = k ? pf_config_copy(k->options) : pf_config_new(PF_MAP);
     if (!alone->words) return pf_fail(PF_ENOMEM, "attention state: no memory for the kernel");
+    PF_TRY(pf_attention_set_words(alone->words, alone->options));
     if (!k) {
         if (pf_map_find(a->kind->name)) {
             PF_TRY(pf_config_set_string(alone->words, "attention", a->kind->name));
@@ -141,6 +143,15 @@ static int open_sized(pf_state **state, pf_engine *e, pf_alone *alone,
     return open_node(state, e, alone, o->batch);
 }
 
+static int take_kind(pf_alone *alone, const pf_attention_state_options *o) {
+    pf_attention *a = &alone->attention;
+    PF_TRY(pf_kind_find(&a->kind, o->attention, "attention state"));
+    PF_TRY(pf_attention_settle(a, o->options, "attention state"));
+    if (!o->options) return PF_OK;
+    alone->options = pf_config_copy(o->options);
+    return alone->options ? PF_OK : pf_fail(PF_ENOMEM, "attention state: no memory for options");
+}
+
 int pf_attention_state_open(pf_state **state, pf_engine *engine,
                             const pf_attention_state_options *options) {
     pf_attention_state_options o;
@@ -148,7 +159,7 @@ int pf_attention_state_open(pf_state **state, pf_engine *engine,
     *state = NULL;
     read_options(&o, options);
     PF_TRY(new_alone(&alone, engine));
-    int status = pf_kind_find(&alone->attention.kind, o.attention, "attention state");
+    int status = take_kind(alone, &o);
     if (status >= 0) {
         status = (sized(&o) ? open_sized : open_unsized)(state, engine, alone, &o);
     }
@@ -157,30 +168,45 @@ int pf_attention_state_open(pf_state **state, pf_engine *engine,
     return status;
 }
 
+static int restore_options(pf_alone *alone) {
+    const pf_config *options = pf_config_get(alone->words, PF_ATTENTION_OPTIONS);
+    PF_TRY(pf_attention_settle(&alone->attention, options, "attention state"));
+    if (!options) return PF_OK;
+    alone->options = pf_config_copy(options);
+    return alone->options ? PF_OK : PF_ENOMEM;
+}
+
+/* The kernel that the words say beside the kind's own options. */
+static int restore_kernel(pf_alone *alone, pf_engine *e, pf_tensor *projection,
+                          const pf_attention_state_options *sizes) {
+    pf_kernel **bound = &alone->attention.kernel, *open = NULL;
+    pf_config *words = pf_config_copy(alone->words);
+    if (!words) return PF_ENOMEM;
+    pf_config_remove(words, PF_ATTENTION_OPTIONS);
+    int status;
+    if (pf_kernel_words_given(words)) {
+        status = pf_kernel_open(&open, e, words, NULL);
+        if (status >= 0) status = pf_kernel_bind(bound, e, open, sizes->head_dim, sizes->heads);
+        pf_kernel_release(&open);
+    } else {
+        status = pf_kernel_restore(bound, e, words, projection, sizes->head_dim, sizes->heads);
+    }
+    pf_config_free(words);
+    return status;
+}
+
 int pf_alone_restore(pf_state **state, pf_engine *e, const pf_config *words, pf_tensor *projection,
                      const pf_attention_state_options *sizes) {
     pf_alone *alone = NULL;
     *state = NULL;
     PF_TRY(new_alone(&alone, e));
-    pf_attention *a = &alone->attention;
-    int status = PF_OK;
-    a->kind = pf_kind_of_words(words);
-    if (a->kind->takes_kernel) {
-        pf_kernel *open = NULL;
-        if (pf_kernel_words_given(words)) {
-            status = pf_kernel_open(&open, e, words, NULL);
-            if (status >= 0)
-                status = pf_kernel_bind(&a->kernel, e, open, sizes->head_dim, sizes->heads);
-            pf_kernel_release(&open);
-        } else {
-            status =
-                pf_kernel_restore(&a->kernel, e, words, projection, sizes->head_dim, sizes->heads);
-        }
+    alone->attention.kind = pf_kind_of_words(words);
+    alone->words = pf_config_copy(words);
+    int status = alone->words ? restore_options(alone) : PF_ENOMEM;
+    if (status >= 0 && alone->attention.kind->takes_kernel) {
+        status = restore_kernel(alone, e, projection, sizes);
     }
-    if (status >= 0) {
-        alone->words = pf_config_copy(words);
-        status = alone->words ? finish(alone, e, sizes) : PF_ENOMEM;
-    }
+    if (status >= 0) status = finish(alone, e, sizes);
     if (status >= 0) status = open_node(state, e, alone, sizes->batch);
     release_alone(&alone);
     return status;
@@ -216,6 +242,7 @@ static int size_by(pf_state *state, pf_engine *e, const pf_tensor *k, const pf_t
     }
     pf_attention_state_options o = {.size = sizeof o,
                                     .attention = asked->attention.kind->name,
+                                    .options = asked->options,
                                     .kernel = asked->attention.kernel,
                                     .decay = asked->attention.decay,
                                     .fingerprint = asked->fingerprint};
@@ -266,6 +293,7 @@ static bool near(const pf_tensor *a, const pf_tensor *b) {
 int pf_alone_alike(const pf_alone *a, const pf_alone *b) {
     const pf_attention *x = &a->attention, *y = &b->attention;
     if (x->kind != y->kind) return differ("the kind of attention");
+    PF_TRY(pf_attention_same_options(x, y));
     if (x->kernel && x->kernel->spec.map != y->kernel->spec.map) return differ("the feature map");
     if (a->heads != b->heads || a->head_dim != b->head_dim || a->value_dim != b->value_dim) {
         return pf_fail(PF_ESHAPE,
@@ -287,6 +315,7 @@ int pf_attention_state_info(const pf_state *state, pf_attention_state_options *i
     *info = (pf_attention_state_options){
         .size = sizeof *info,
         .attention = a->attention.kind->name,
+        .options = a->options,
         .kernel = a->attention.kernel,
         .batch = state->batch,
         .heads = a->heads,

@@ -96,9 +96,9 @@ PF_API int pf_projection_factors(pf_tensor **factors, pf_engine *engine,
 /* Which attention, with whom each query sees. Tensors may be NULL. */
 typedef struct {
     size_t size;
-    const char *attention; /* a kind: "favor" (NULL), "exact", "identity" ... (pf_describe) */
-    pf_kernel *kernel;     /* of kinds that take one; NULL: softmax */
-    double scale;          /* of the scores q.k, for kinds without a kernel; 0: 1 / sqrt(d) */
+    const char *attention;    /* a kind: "favor" (NULL), "exact", "identity" ... (pf_describe) */
+    pf_kernel *kernel;        /* of kinds that take one; NULL: softmax */
+    const pf_config *options; /* of the kind's own, {scale: ...} (pf_describe); NULL: defaults */
     bool causal;
     pf_tensor *mask;       /* (B, Lk): 1 keep, 0 not there */
     pf_tensor *documents;  /* (B, L) i32: attention stays inside runs of equal numbers */
@@ -148,7 +148,8 @@ PF_API int pf_module_state_load(pf_state **state, pf_engine *engine, const pf_mo
 typedef struct {
     size_t size;
     const char *attention; /* as above */
-    pf_kernel *kernel;     /* NULL: softmax, where the kind takes one */
+    const pf_config *options;
+    pf_kernel *kernel; /* NULL: softmax, where the kind takes one */
     int64_t batch, heads, head_dim, value_dim;
     pf_tensor *decay;       /* (heads): a key counts exp(-decay) less a token; NULL: none */
     pf_tensor *fingerprint; /* numbers that tell kernels apart when states are merged or loaded;
@@ -311,6 +312,7 @@ PF_API int pf_crossover_use(pf_engine *engine, const pf_config *table);
 typedef struct {
     int64_t head_dim, value_dim, features, length;
     bool causal;
+    const pf_config *options; /* of the kind's own; NULL: defaults */
 } pf_attention_shape;
 PF_API int pf_attention_flops(double *forward, double *backward, const char *attention,
                               const pf_attention_shape *shape);

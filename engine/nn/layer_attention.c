@@ -138,6 +138,7 @@ static int resolve_kernel(pf_module *m, pf_engine *e, attention_self *self) {
     pf_attention *a = &self->attention;
     PF_TRY(pf_attention_decide(m, e));
     PF_TRY(resolve_kind(m, &a->kind));
+    PF_TRY(pf_attention_settle(a, pf_config_get(m->options, PF_ATTENTION_OPTIONS), "attention"));
     a->causal = pf_option_int(m, "causal") != 0;
     pf_config *kernel = pf_config_get(m->options, "kernel");
     PF_TRY(check_open(e, kernel));

@@ -2,6 +2,7 @@
 -- that are compared and their algorithmic flops, and records as JSON lines or as a table.
 local attention = require "kit.attention"
 local cli = require "kit.cli"
+local model_options = require "kit.model_options"
 local pf = require "performer"
 
 local tools = {}
@@ -60,7 +61,8 @@ end
 -- counted.
 function tools.attention_flops(which, options, L)
   return pf.attention.flops(which, { head_dim = options.head_dim, features = options.features,
-                                     length = L, causal = options.causal or false })
+                                     length = L, causal = options.causal or false,
+                                     options = model_options.own(which, options) })
 end
 
 --- Does a token cost more the longer the sequence is?
@@ -72,7 +74,8 @@ end
 
 --- The attention `which` as a function of q, k and v.
 function tools.attention_call(which, options)
-  local call, given = pf.attention[which], { causal = options.causal or false }
+  local call, given = pf.attention[which], model_options.own(which, options) or {}
+  given.causal = options.causal or false
   if which == attention.LINEAR then
     given.kernel = pf.kernel[options.kernel] { head_dim = options.head_dim,
                                                features = options.features, seed = 7 }

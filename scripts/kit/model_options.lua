@@ -1,7 +1,7 @@
 --- model_options.lua - the options of a model on the command line, made from the engine's own
--- tables: every option of pf.nn.performer, of its kernel and of its n-gram memory has a row, with
--- the word, the choices and the default that its layer's table says. An option that is added
--- there can be given here without a line more.
+-- tables: every option of pf.nn.performer, of its kernel, of its attention's own and of its n-gram
+-- memory has a row, with the word, the choices and the default that its table says. An option that
+-- is added there can be given here without a line more.
 local pf = require "performer"
 local cli = require "kit.cli"
 
@@ -61,16 +61,54 @@ local function add_rows(rows, options, prefix, lead, group)
   end
 end
 
-local function make_rows()
-  local rows = {}
-  add_rows(rows, layers.performer.options, "", "", "Model")
-  add_rows(rows, layers.ngrams.options, "ngrams.", "ngrams-", "Model")
-  add_rows(rows, pf.kernels().options, "kernel.", "", "Kernel")
+--- Rows for the options of the kinds' own, each once for all kinds that have it; `of` says which.
+-- A word that is `taken` gets "attention-" before it.
+local function kind_rows(taken)
+  local rows, found = {}, {}
+  for _, kind in ipairs(pf.kinds()) do
+    for _, option in ipairs(kind.options) do
+      local path, word = "attention_options." .. option.name, option.name:gsub("_", "-")
+      if taken[word] then word = "attention-" .. word end
+      local row = found[option.name]
+      if not row then
+        row = row_of(path, option, "Attention", WORDS[path] or word)
+        row.name, row.of = option.name, {}
+        found[option.name], rows[#rows + 1] = row, row
+      end
+      row.of[#row.of + 1], row.of[kind.name] = kind.name, true
+    end
+  end
+  for _, row in ipairs(rows) do row[4] = table.concat(row.of, ", ") .. ": " .. row[4] end
   return rows
 end
 
+local function make_rows()
+  local rows, taken = {}, {}
+  add_rows(rows, layers.performer.options, "", "", "Model")
+  add_rows(rows, layers.ngrams.options, "ngrams.", "ngrams-", "Model")
+  add_rows(rows, pf.kernels().options, "kernel.", "", "Kernel")
+  for _, row in ipairs(rows) do taken[row[1]] = true end
+  local own = kind_rows(taken)
+  table.move(own, 1, #own, #rows + 1, rows)
+  return rows, own
+end
+
 --- The rows, as cli.add takes them; `path` says where a value belongs in a model's options.
-model_options.rows = make_rows()
+-- Those of attention's own come last, and are a list too.
+model_options.rows, model_options.attention_rows = make_rows()
+
+--- What parsed words say of a kind's own options: { window = 256 }; nil: nothing.
+function model_options.own(kind, words)
+  local own
+  for _, row in ipairs(model_options.attention_rows) do
+    local value = words[cli.key(row)]
+    if row.of[kind] and value ~= nil then
+      own = own or {}
+      own[row.name] = value
+    end
+  end
+  return own
+end
 
 --- The options of a model, { dim, heads, ..., kernel = {...}, ngrams = {...} }, from parsed words.
 function model_options.collect(words)

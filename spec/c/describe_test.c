@@ -85,7 +85,7 @@ static void check_tree(const pf_config *tree) {
     CHECK(check_list(tree, "layers", "type") > 60);
     CHECK(check_options(pf_config_get(tree, "kernel")) > 10);
     CHECK(check_list(tree, "maps", "name") == 0);
-    CHECK(check_list(tree, "attention", "name") == 0);
+    CHECK(check_list(tree, "attention", "name") > 0);
     CHECK(check_list(tree, "optimizers", "name") > 0);
     CHECK(pf_layer_find(text_of(pf_config_at(pf_config_get(tree, "layers"), 0), "type")));
     check_some(tree);

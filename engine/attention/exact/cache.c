@@ -10,10 +10,15 @@ enum { K_CACHE, V_CACHE };
 enum { FIRST_ROOM = 64 }; /* positions that a cache has room for from its first key on */
 enum { A_CAUSAL, A_SCALE };
 
+enum { SCALE };
+static const pf_option_info exact_options[] = {
+    {.name = "scale", .kind = PF_OPT_NUMBER, .doc = "of the scores q.k; 0: 1 / sqrt(d)"},
+};
+
 static void fill_attrs(pf_attr *attr, const pf_attention *a, bool causal) {
     pf_op_fill_defaults(&pf_op_exact_attention, attr);
     attr[A_CAUSAL].i = causal;
-    attr[A_SCALE].f = a->scale;
+    attr[A_SCALE].f = a->option[SCALE];
 }
 
 /* It carries no state, so there is no exit to be asked for. */
@@ -122,7 +127,9 @@ static int exact_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, p
 /* ---- the kind ---- */
 
 /* Scores and weighted values; the backward five products of their size. */
-static void exact_flops(const pf_attention_shape *shape, double *forward, double *backward) {
+static void exact_flops(const pf_attention *a, const pf_attention_shape *shape, double *forward,
+                        double *backward) {
+    (void)a;
     double keys = (double)shape->length;
     if (shape->causal) keys = (keys + 1) / 2;
     double widths = (double)(shape->head_dim + shape->value_dim);
@@ -140,7 +147,8 @@ static int exact_from_length(double *length, const pf_engine *e, const pf_attent
 const pf_attention_kind pf_kind_exact = {
     .name = "exact",
     .doc = "Softmax attention itself, in quadratic time: the judge.",
-    .takes_scale = true,
+    .options = exact_options,
+    .n_options = PF_COUNT(exact_options),
     .state = &state_exact,
     .sums = &pf_sums_exact,
     .call = exact_call,

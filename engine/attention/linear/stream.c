@@ -358,7 +358,9 @@ static int favor_merge(pf_state *s, pf_engine *e, const pf_attention *a, pf_stat
 
 /* Features 4 m d of queries and keys, the state 4 r (dv + 1); causal adds the chunk. The backward
  * pulls the gradients through W and twice the state. */
-static void favor_flops(const pf_attention_shape *shape, double *forward, double *backward) {
+static void favor_flops(const pf_attention *a, const pf_attention_shape *shape, double *forward,
+                        double *backward) {
+    (void)a;
     double d = (double)shape->head_dim, dv = (double)shape->value_dim, r = (double)shape->features;
     double chunk = shape->causal ? PF_CAUSAL_BLOCK * (r + dv) : 0;
     *forward = 4 * r * d + 4 * r * (dv + 1) + chunk;

@@ -1,0 +1,109 @@
+-- kind_options_spec.lua - the options of a kind's own: exact's `scale` in every place that takes
+-- an attention: calls, layers, streams, states and their files, checkpoints, the command line.
+local pf = require "performer"
+local commands = require "spec.support.commands"
+local support = require "spec.support"
+
+local nn = pf.nn
+local B, H, L, D, SCALE = 2, 2, 7, 4, 0.2
+
+local function rows() return pf.randn(B, H, L, D), pf.randn(B, H, L, D), pf.randn(B, H, L, D) end
+
+--- What `scale` comes to: exact attention of queries that are larger or smaller.
+local function scaled(q, k, v, scale, options)
+  return pf.attention.exact(q * (scale * D ^ 0.5), k, v, options)
+end
+
+local function layer(attention)
+  return nn.attention { dim = H * D, heads = H, causal = true, attention = attention }
+end
+
+describe("a kind's own options", function()
+  it("are documented, and each kind refuses those of others", function()
+    for _, kind in ipairs(pf.kinds()) do
+      for _, option in ipairs(kind.options) do
+        assert.is_true(#option.doc > 3 and option.kind ~= "tree", kind.name)
+      end
+      assert.raises(kind.name .. " attention: unknown option 'windaw'", function()
+        layer { name = kind.name, windaw = 3 }
+      end)
+      assert.raises("unknown option 'windaw'", function()
+        pf.attention.state { attention = { name = kind.name, windaw = 3 }, head_dim = D }
+      end)
+    end
+    assert.raises("favor attention: unknown option 'scale'",
+      function() layer { name = "favor", scale = 1 } end)
+    assert.raises("a table with a name", function() layer { scale = 1 } end)
+    assert.raises("'scale' must be a", function() layer { name = "exact", scale = "wide" } end)
+  end)
+
+  it("are read by a call", function()
+    local q, k, v = rows()
+    assert.near_tensor(scaled(q, k, v, SCALE, { causal = true }),
+      pf.attention.exact(q, k, v, { causal = true, scale = SCALE }), 1e-6)
+    assert.raises("scale", function() pf.attention.favor(q, k, v, { scale = 1 }) end)
+    assert.raises("without options of its own", function()
+      pf.attention.log_partition(q, k, { attention = { name = "exact", scale = SCALE } })
+    end)
+  end)
+
+  it("are kept by a layer, in training, streaming and files", function()
+    local own, plain = layer { name = "exact", scale = SCALE }, layer "exact"
+    local tensors, x = own:tensors(), pf.randn(B, L, H * D)
+    for name, tensor in pairs(plain:tensors()) do tensor:copy_(tensors[name]) end
+    assert.equal(SCALE, own:options().attention_options.scale)
+    local y = own(x)
+    assert.is_true((y - plain(x)):abs():max():item() > 1e-4)
+    -- The plain layer with the queries' part of qkv as large as the scale says.
+    local qkv = plain:tensors()["qkv.weight"]
+    qkv:copy_(pf.concat({ qkv:slice(1, 1, H * D) * (SCALE * D ^ 0.5),
+                          qkv:slice(1, H * D + 1, 3 * H * D) }, 1))
+    assert.near_tensor(plain(x), y, 1e-5)
+    local state = own:state { batch = B }
+    local first = own:prefill(x:slice(2, 1, 3), state)
+    assert.near_tensor(y:slice(2, 1, 3), first, 1e-5)
+    for t = 4, L do
+      assert.near_tensor(y:slice(2, t, t):reshape(B, H * D),
+        own:step(x:slice(2, t, t):reshape(B, H * D), state), 1e-5)
+    end
+    local again = nn.build(own:tree())
+    for name, tensor in pairs(again:tensors()) do tensor:copy_(tensors[name]) end
+    assert.equal(y:tobytes(), again(x):tobytes())
+  end)
+
+  it("are kept by a state alone and by its file", function()
+    local q, k, v = rows()
+    local want = scaled(q, k, v, SCALE, { causal = true })
+    local options = { attention = { name = "exact", scale = SCALE } }
+    local state = pf.attention.state { attention = options.attention, batch = B, heads = H,
+                                       head_dim = D }
+    local function part(t, from, to) return t:slice(3, from, to) end
+    state:prefill(part(q, 1, 4), part(k, 1, 4), part(v, 1, 4))
+    local path = support.folder() .. "/state"
+    finally(function() support.remove(path:match "^(.*)/") end)
+    assert(state:save(path))
+    for _, loaded in ipairs { assert(pf.attention.load_state(path)),
+                              assert(pf.attention.load_state(path, options)), state:fork() } do
+      local out = loaded:prefill(part(q, 5, L), part(k, 5, L), part(v, 5, L))
+      assert.near_tensor(part(want, 5, L), out, 1e-5)
+    end
+    local none, message = pf.attention.load_state(path, { attention = "exact" })
+    assert.is_nil(none)
+    assert.matches("differ in exact attention's option 'scale'", message)
+    local other = pf.attention.state { attention = "exact", batch = B, heads = H, head_dim = D }
+    assert.raises("option 'scale'", function() state:merge(other) end)
+  end)
+
+  it("can be given on the command line, and are the run's own", function()
+    commands.start()
+    finally(commands.stop)
+    local more = ("--data %s --steps 2 --attention "):format(commands.path "t.txt")
+    local run = commands.train("exact", more .. "exact --attention-scale 0.3")
+    local saved = assert(pf.checkpoint.load(run))
+    assert.same({ scale = 0.3 }, saved.model:options().attention_options)
+    local code, _, err = commands.performer(("train --out %s %s %s"):format(commands.path "other",
+      commands.SMALL, more .. "favor --attention-scale 0.3"))
+    assert.equal(2, code)
+    commands.assert_sentence(err, "favor attention: unknown option 'scale'")
+  end)
+end)
