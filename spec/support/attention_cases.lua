@@ -1,5 +1,6 @@
 -- attention_cases.lua - the part of cases.lua about attention: maps, masks, documents, entry
 -- and exit states.
+local pf = require "performer"
 local array = require "spec.support.array"
 local fill = require "spec.support.fill"
 
@@ -111,16 +112,17 @@ for _, group in ipairs {
 end
 --- One case of each other map, full or causal, plain or projected as it comes. Where features
 --- have both signs, inputs keep the denominators away from 0.
-local signed = { softmax_trig = true, gelu = true, tanh = true, cos = true, sin = true,
-                 identity = true }
-for i, name in ipairs { "softmax_hyp", "softmax_reg", "softmax_plus", "softmax_trig", "exp", "gelu",
-                        "sigmoid", "tanh", "abs", "cos", "sin", "identity", "square", "requ" } do
-  local case = { attend(5, 5), { map = name, causal = i % 2 == 0 }, fixed = no_gradient,
+local others = {}
+for _, map in ipairs(pf.kernels().maps) do
+  if not ({ softmax = true, relu = true, elu = true })[map.name] then others[#others + 1] = map end
+end
+for i, map in ipairs(others) do
+  local case = { attend(5, 5), { map = map.name, causal = i % 2 == 0 }, fixed = no_gradient,
                  relative = 1e-5, absolute = 2e-6 }
-  if signed[name] then
+  if not map.positive then
     case[1].q, case[1].k, case[2].scale = POS(2, 2, 5, 4), POS(2, 2, 5, 4), 0.3
   end
-  if name:match "^softmax" then case[1].projection = i % 2 == 0 and W or W_heads end
+  if map.softmax then case[1].projection = i % 2 == 0 and W or W_heads end
   table.insert(cases.favor.good, case)
 end
 for _, case in ipairs {
@@ -197,20 +199,8 @@ cases.features = {
     { { x = N(2, 2, 3, 4), projection = W }, { map = "relu", eps = 0.2 } },
     { { x = N(2, 2, 3, 4), projection = W_heads }, { map = "elu" } },
     { { x = N(2, 2, 0, 4) }, { map = "elu" } },
-    { { x = N(2, 2, 3, 4), projection = W }, { map = "softmax_hyp" } },
-    { { x = N(2, 2, 3, 4), projection = W }, { map = "softmax_reg" } },
-    { { x = N(2, 2, 3, 4), projection = W_heads }, { map = "softmax_plus" } },
-    { { x = N(2, 2, 3, 4), projection = W_heads }, { map = "softmax_trig" } },
     { { x = N(2, 2, 3, 4) }, { map = "exp", eps = 0.2 } },
-    { { x = N(2, 2, 3, 4) }, { map = "gelu" } },
-    { { x = N(2, 2, 3, 4), projection = W }, { map = "sigmoid" } },
-    { { x = N(2, 2, 3, 4), projection = W_heads }, { map = "tanh" } },
-    { { x = N(2, 2, 3, 4) }, { map = "abs" } },
     { { x = N(2, 2, 3, 4), projection = W }, { map = "cos", eps = 0.2 } },
-    { { x = N(2, 2, 3, 4) }, { map = "sin" } },
-    { { x = N(2, 2, 3, 4), projection = W }, { map = "identity" } },
-    { { x = N(2, 2, 3, 4), projection = W }, { map = "square" } },
-    { { x = N(2, 2, 3, 4) }, { map = "requ" } },
   },
   bad = {
     { { x = N(2, 3, 4), projection = W }, {}, "x is [2, 3, 4]",
@@ -219,6 +209,11 @@ cases.features = {
     { { x = I(3, 1, 1, 2, 4), projection = W }, {}, "x", "i32", "f32" },
   },
 }
+for i, map in ipairs(others) do
+  table.insert(cases.features.good, { { x = N(2, 2, 3, 4),
+    projection = (map.softmax or i % 2 == 1) and (i % 3 == 0 and W_heads or W) or nil },
+    { map = map.name } })
+end
 
 do
   local function case(Lq, Lk, attrs, more, extra)

@@ -459,5 +459,6 @@ cases.dropout = {
 }
 
 for name, entry in pairs(require "spec.support.attention_cases") do cases[name] = entry end
+for name, entry in pairs(cases) do fill.settle(name, entry) end
 
 return cases
