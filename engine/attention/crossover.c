@@ -123,6 +123,8 @@ static double place(int64_t value, int64_t low, int64_t high) {
     return log((double)value / (double)low) / log((double)high / (double)low);
 }
 
+/* The corners of a grid cell have weights that add up to 1; where value and corner coincide one is
+ * 1, and what the table lacks at weight 0 is not asked for. */
 int pf_crossover_length(double *length, const pf_engine *engine, int64_t head_dim, int64_t features,
                         bool causal) {
     int64_t d[2], r[2];
@@ -155,6 +157,7 @@ static void close_table(pf_engine *engine, void *table) {
     pf_config_free(table);
 }
 
+/* The engine keeps a copy, checked row by row first; NULL: the built-in table again. */
 int pf_crossover_use(pf_engine *engine, const pf_config *table) {
     pf_config *copy = NULL;
     if (table) {

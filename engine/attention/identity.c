@@ -5,6 +5,7 @@
  */
 #include "attention.h"
 
+/* What it does not read is checked all the same: a model that trains with it trains with others. */
 static int identity_shape(pf_call *c) {
     int64_t d;
     PF_TRY(pf_reach_rows(c, &d));
@@ -112,6 +113,7 @@ static int identity_call(pf_tensor **out, pf_engine *e, const pf_attention *a, p
     return pf_apply(e, &pf_op_identity_attention, in, 3, NULL, out);
 }
 
+/* Nothing is remembered: streaming returns the new values, as whole rows do. */
 static int identity_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
                             pf_tensor *q, pf_tensor *k, pf_tensor *v) {
     (void)a, (void)s;

@@ -68,6 +68,7 @@ const pf_attention_kind *pf_kind_of_words(const pf_config *words) {
     return kind ? kind : kinds[0];
 }
 
+/* A kind that carries no state refuses an entry and an exit, instead of passing them over. */
 int pf_attend_rows(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
                    bool exit) {
     if (exit && !a->kind->carries) {
@@ -80,6 +81,7 @@ int pf_attend_rows(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tens
     return a->kind->call(out, e, a, in, exit);
 }
 
+/* A state outlives the tape that happens to be open; its numbers take no gradient. */
 int pf_apply_lasting(pf_engine *e, const pf_op *op, pf_tensor *const *in, int n,
                      const pf_attr *attrs, pf_tensor **out) {
     pf_tape *tape = e->tape;
@@ -91,6 +93,7 @@ int pf_apply_lasting(pf_engine *e, const pf_op *op, pf_tensor *const *in, int n,
 
 /* ---- streaming ---- */
 
+/* Kinds that remember nothing have a node all the same: it counts the positions. */
 int pf_attend_state(pf_state **state, pf_engine *e, const pf_attention *a, int64_t batch,
                     int64_t heads, int64_t head_dim, int64_t value_dim) {
     if (batch < 1 || heads < 1 || head_dim < 1 || value_dim < 1) {
@@ -143,6 +146,7 @@ int pf_attend_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_s
     return PF_OK;
 }
 
+/* The position moves on when the kind has succeeded, never before. */
 int pf_attend_step(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *state,
                    pf_tensor *q, pf_tensor *k, pf_tensor *v) {
     PF_TRY(check_rows(a, state, q, k, v));
@@ -187,6 +191,7 @@ static int bind_for_rows(pf_attention *a, pf_engine *e, const pf_tensor *q, cons
     return status;
 }
 
+/* What the public call says of its attention, as one that is ready to run, for this call alone. */
 int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf_tensor *q,
                       pf_tensor *k, pf_tensor *v, const pf_attention_options *options) {
     pf_attention_options o = {0};

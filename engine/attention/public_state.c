@@ -2,7 +2,16 @@
  * public_state.c - states of attention alone (public): a kind, its kernel and one node, with the
  * proof that two of them belong together, and the merge of two segments.
  *
- * A state whose sizes are not all given takes them from its first keys and values.
+ * The node is the state's; what it is made of (kind, kernel, decay, words, fingerprint) is a
+ * pf_alone, which forks share: nobody changes one, and the last of them frees it.
+ *
+ * A state whose sizes are not all given is *unsized*: it has a node without tensors, and its
+ * pf_alone holds what was asked for, the kernel not yet bound, sizes 0 where they were open, words
+ * NULL (which is how it is told from a sized one). The first keys and values say the rest: a sized
+ * state is opened beside it and takes its place, so that whoever holds the state sees it grow up,
+ * and what can't be opened leaves it unsized. A fork of an unsized state is unsized too, and may become of
+ * other sizes. Merging knows both: two unsized ones have seen nothing, and an unsized earlier one
+ * takes over all that the later one is.
  */
 #include <math.h>
 #include <string.h>
@@ -73,6 +82,8 @@ static int bind_kernel(pf_attention *a, pf_engine *e, const pf_attention_state_o
     return status;
 }
 
+/* What the sized state's kind and bound kernel still lack: sizes, words, decay, and the numbers that
+ * two equal kernels share, which a file's state brings where its kernel is the host's. */
 static int finish(pf_alone *alone, pf_engine *e, const pf_attention_state_options *o) {
     pf_attention *a = &alone->attention;
     a->causal = true;
@@ -94,6 +105,7 @@ static int new_alone(pf_alone **alone, pf_engine *e) {
     return PF_OK;
 }
 
+/* The state has a part of its own by then, or there is none. */
 static void release_alone(pf_alone **alone) {
     pf_state_own *own = *alone ? &(*alone)->own : NULL;
     *alone = NULL;
@@ -195,6 +207,8 @@ static int restore_kernel(pf_alone *alone, pf_engine *e, pf_tensor *projection,
     return status;
 }
 
+/* As open_sized, but for a kernel that is given by words and, where it has one, the projection that
+ * was drawn once; its words stay as the file has them. */
 int pf_alone_restore(pf_state **state, pf_engine *e, const pf_config *words, pf_tensor *projection,
                      const pf_attention_state_options *sizes) {
     pf_alone *alone = NULL;
@@ -227,7 +241,8 @@ static int take_size(const char *name, int64_t asked, int64_t has, int64_t *size
                    (long long)asked, (long long)has);
 }
 
-/* Opens an unsized state for these rows, in its place: its forks stay as they are. */
+/* An unsized state becomes one for these rows, in its place; its forks stay as they are. The structs
+ * change places, so that the caller's pointer holds. */
 static int size_by(pf_state *state, pf_engine *e, const pf_tensor *k, const pf_tensor *v) {
     const pf_alone *asked = pf_alone_of(state);
     pf_state *sized_state = NULL;
@@ -290,6 +305,8 @@ static bool near(const pf_tensor *a, const pf_tensor *b) {
     return true;
 }
 
+/* Kernels count as equal when they give equal features: the options may be said in other words, and
+ * projections may be other tensors. */
 int pf_alone_alike(const pf_alone *a, const pf_alone *b) {
     const pf_attention *x = &a->attention, *y = &b->attention;
     if (x->kind != y->kind) return differ("the kind of attention");
@@ -327,6 +344,8 @@ int pf_attention_state_info(const pf_state *state, pf_attention_state_options *i
     return PF_OK;
 }
 
+/* What `options` leave open can't differ, so it is taken from the state; a state of them is then
+ * opened (for one sequence: batches are compared as they are) and held beside it. */
 int pf_attention_state_check(pf_engine *engine, const pf_state *state,
                              const pf_attention_state_options *options) {
     pf_attention_state_options o, own;
@@ -427,6 +446,7 @@ static int check_pair(pf_engine *e, const pf_state *state, const pf_state *later
                    (long long)state->batch, (long long)later->batch);
 }
 
+/* `later` stays as it was: kinds use up what they merge, so they get a fork. */
 int pf_state_merge(pf_engine *engine, pf_state *state, const pf_state *later) {
     pf_state *other = NULL;
     PF_TRY(check_pair(engine, state, later));

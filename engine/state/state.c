@@ -1,6 +1,9 @@
 /*
  * state.c - making, forking, reordering, counting and closing trees of states, and what a row in
  * parts begins with.
+ *
+ * What must hold: nothing here knows what a tensor means, only that its first dimension is the
+ * batch; a copy shares no numbers with what it was made of; a failure leaves the tree as it was.
  */
 #include <math.h>
 #include <string.h>
@@ -29,6 +32,7 @@ pf_state_own *pf_state_own_retain(pf_state_own *own) {
     return own;
 }
 
+/* The last reference frees it, by whoever made it. */
 void pf_state_own_release(pf_state_own **own) {
     pf_state_own *o = *own;
     *own = NULL;
@@ -49,6 +53,7 @@ void pf_state_close(pf_state **state) {
     pf_heap_release(heap);
 }
 
+/* Of the tensors; what hosts and several states together hold is not counted. */
 int64_t pf_state_bytes(const pf_state *state) {
     int64_t bytes = 0;
     for (int i = 0; i < PF_STATE_TENSORS; i++) {
@@ -84,6 +89,7 @@ static int take_rows(pf_tensor **to, pf_state *s, const pf_tensor *from, const i
     return PF_OK;
 }
 
+/* A host that says how gets its rows copied by itself; one that doesn't has a state for one use. */
 static int copy_host(pf_state *to, pf_engine *e, const pf_state *from, const int64_t *rows) {
     to->layer = from->layer;
     if (!from->host) return PF_OK;
@@ -113,6 +119,7 @@ static int copy_node(pf_state *to, pf_engine *e, const pf_state *from, const int
     return PF_OK;
 }
 
+/* The whole tree for n sequences, sequence i being rows[i] of `from`. */
 static int copy_tree(pf_state **copy, pf_engine *e, const pf_state *from, const int64_t *rows,
                      int64_t n) {
     PF_TRY(pf_state_new(copy, e, n, from->n_child));
@@ -126,6 +133,7 @@ int pf_state_fork(pf_state **copy, pf_engine *engine, const pf_state *state) {
     return copy_tree(copy, engine, state, NULL, state->batch);
 }
 
+/* Rows may come twice or not at all (beam search): the new tree has n sequences. */
 int pf_state_reorder(pf_engine *engine, pf_state *state, const int64_t *rows, int64_t n) {
     pf_state *other = NULL;
     if (n < 1 || !rows) return pf_fail(PF_EINVAL, "reorder: at least one row is needed");
@@ -142,8 +150,12 @@ int pf_state_reorder(pf_engine *engine, pf_state *state, const int64_t *rows, in
     return PF_OK;
 }
 
-/* ---- parts of a row in training ---- */
+/* ---- parts of a row in training ----
+ *
+ * The tree that carries a row from part to part holds tensors of the graph, and in the backward the
+ * gradients that come for them: same places, same masks of the kind. */
 
+/* What only steps write is dropped: a part neither reads nor makes it. */
 void pf_state_begin_parts(pf_state *state) {
     for (int i = 0; i < state->n_child; i++) {
         if (state->child[i]) pf_state_begin_parts(state->child[i]);
@@ -153,6 +165,8 @@ void pf_state_begin_parts(pf_state *state) {
     }
 }
 
+/* Where a packed document begins anew no number of the one before may pass, in either direction: the
+ * state is that of no token, and its gradient 0. */
 void pf_state_begin_anew(pf_state *state, const bool *keep, bool gradient) {
     for (int i = 0; i < state->n_child; i++) {
         if (state->child[i]) pf_state_begin_anew(state->child[i], keep, gradient);

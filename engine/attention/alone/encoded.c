@@ -1,4 +1,7 @@
-/* encoded.c - see encoded.h. */
+/*
+ * encoded.c - see encoded.h. A row's bits do not depend on the rows beside it: blocks are padded to
+ * what products take, and encoded as the operator encodes them.
+ */
 #include "encoded.h"
 
 #include <string.h>
@@ -57,6 +60,7 @@ void pf_encoded_fill(pf_encoded *block, pf_side side, const float *x, int64_t st
     pf_encode(&block->encoder, side, block->rows, block->x, block->half, block->f, block->shift);
 }
 
+/* Rows past the n real ones get no gradient, and give none. */
 void pf_encoded_pull(pf_encoded *block, pf_side side, int64_t n, float *to, int64_t stride) {
     const pf_encoding *of = block->encoder.of;
     int64_t d = of->d;

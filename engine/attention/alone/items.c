@@ -179,6 +179,7 @@ static void sum_task(void *context, int64_t slice, void *scratch) {
     }
 }
 
+/* ROUND items: their weights in their levels, their features, and their part of the sums. */
 static int sum_round(change *c, int64_t first) {
     c->first = first;
     c->rows = pf_min(ROUND, c->n - first);
@@ -236,6 +237,7 @@ int pf_items_check(const pf_tensor *t, int64_t rows, int64_t width, const char *
                    pf_shape_of(t), (long long)rows, (long long)width);
 }
 
+/* A set has values or has none, and so has every change of it. */
 static int check_change(const pf_items *s, const pf_tensor *keys, const pf_tensor *values,
                         const char *what) {
     PF_TRY(pf_items_check(keys, -1, s->dim, what, "keys"));
@@ -252,6 +254,7 @@ static size_t space_bytes(const pf_items *s, int64_t n) {
     return ROUND * (sizeof(double *) + sizeof(double)) + (size_t)(ROUND * s->r + n) * sizeof(float);
 }
 
+/* Built apart, then joined or subtracted as a whole. */
 static int run_change(change *c, pf_items *s, pf_tensor *keys, pf_tensor *values, bool removed) {
     size_t bytes = space_bytes(s, c->n);
     void *space = pf_heap_alloc(s->heap, bytes);
@@ -272,6 +275,7 @@ static int run_change(change *c, pf_items *s, pf_tensor *keys, pf_tensor *values
     return status;
 }
 
+/* Adding and taking out are one pass but for its last step. */
 static int change_items(pf_items *s, pf_engine *engine, const pf_tensor *keys,
                         const pf_tensor *values, bool removed) {
     PF_TRY(check_change(s, keys, values, removed ? "remove" : "add"));

@@ -15,7 +15,8 @@
 
 /* ---- log-partition and expectation ---- */
 
-/* z and S of all levels in units of the highest; only after a change. */
+/* z and S of all levels in units of the highest; only after a change. What lies far below it is 0
+ * there, as it would be in a sum. */
 static int gather(pf_items *s) {
     if (s->z && !s->stale) return PF_OK;
     if (!s->z) s->z = pf_heap_alloc(s->heap, pf_items_gathered_bytes(s));
@@ -68,6 +69,8 @@ static void expect(const question *q, pf_encoded *block, int64_t first, int64_t 
     }
 }
 
+/* Task: a block of queries. log Z = s + top + log phi(x).z, with what the map left out, twice: of
+ * the query's features and of the items'. */
 static void question_task(void *context, int64_t task, void *scratch) {
     const question *q = context;
     const pf_items *s = q->items;
@@ -91,6 +94,7 @@ static void question_task(void *context, int64_t task, void *scratch) {
     expect(q, &block, first, n, out, sums);
 }
 
+/* One question of contiguous rows: tasks are blocks of queries, each against the whole sum. */
 static int ask(question *q, pf_items *s, pf_engine *engine, const pf_tensor *queries) {
     q->items = s;
     q->queries = pf_f32(queries);
@@ -133,6 +137,8 @@ int pf_items_expectation(pf_tensor **out, pf_items *items, pf_engine *engine,
 
 /* ---- probabilities of chosen items ---- */
 
+/* P(y | x) = phi(x).phi(y) / Z(x): estimated, or for softmax kernels with exp(x.y) itself above the
+ * estimated Z, which has one error less. */
 typedef struct {
     const question *q;
     const float *keys; /* (k, d) */
@@ -158,6 +164,7 @@ static void score_block(const chances *c, const pf_encoded *q, const pf_encoded 
     }
 }
 
+/* Task: a block of queries against all chosen keys, block by block. */
 static void chances_task(void *context, int64_t task, void *scratch) {
     const chances *c = context;
     const question *q = c->q;
@@ -182,6 +189,7 @@ static void chances_task(void *context, int64_t task, void *scratch) {
     }
 }
 
+/* The queries are asked for their sums first, then meet the keys. */
 static int run_chances(chances *c, question *q, pf_items *s, pf_engine *engine,
                        const pf_tensor *queries, const pf_tensor *keys) {
     size_t bytes = 2 * (size_t)queries->shape[0] * sizeof(double);

@@ -15,6 +15,7 @@ void pf_levels_open(pf_levels *v, pf_heap *heap, int64_t r, int64_t dv) {
     *v = (pf_levels){.heap = heap, .r = r, .dv = dv, .lowest = INT64_MIN};
 }
 
+/* The level goes with its sums, and with the rounding that removals left in them. */
 static void drop(pf_levels *v, int64_t place) {
     pf_heap_free(v->heap, v->list[place].sum, sum_bytes(v));
     memmove(&v->list[place], &v->list[place + 1], (size_t)(v->n - place - 1) * sizeof v->list[0]);
@@ -35,6 +36,7 @@ int64_t pf_levels_count(const pf_levels *v) {
 
 int64_t pf_levels_bytes(const pf_levels *v) { return v->n * (int64_t)sum_bytes(v); }
 
+/* WIDTH (n - 1) < l <= WIDTH n, so a level's terms are at most 1 in its units. */
 int64_t pf_level_number(double l) { return (int64_t)ceil(l / PF_ITEMS_WIDTH); }
 
 /* The first place whose level is not below `number`. */
@@ -64,6 +66,7 @@ static void add_sums(const pf_levels *v, double factor, const double *from, doub
     for (int64_t i = 0; i < n; i++) to[i] += factor * from[i];
 }
 
+/* What a number in units of level `from` is in those of level `to`. */
 static double between(int64_t from, int64_t to) {
     return exp((double)PF_ITEMS_WIDTH * (double)(from - to));
 }
@@ -120,6 +123,7 @@ int pf_levels_make(pf_levels *v, const float *l, int64_t n) {
     return PF_OK;
 }
 
+/* Takes nothing from the heap, so it can't fail: all that can was done while `change` was built. */
 void pf_levels_join(pf_levels *v, pf_levels *change) {
     for (int64_t i = 0; i < change->n; i++) take(v, change->list[i]);
     v->nothing += change->nothing;
@@ -130,6 +134,8 @@ void pf_levels_join(pf_levels *v, pf_levels *change) {
     v->lowest = v->list[0].number;
 }
 
+/* Counts are held against each other before any sum is touched. They can't tell whether it is the
+ * same items: whoever takes out others than were added gets wrong sums. */
 int pf_levels_leave(pf_levels *v, const pf_levels *change) {
     int64_t left[PF_ITEMS_LEVELS];
     for (int64_t i = 0; i < v->n; i++) left[i] = v->list[i].count;

@@ -2,6 +2,9 @@
  * log_partition.c - the row log_partition: log sum_j phi(q_i).phi(k_j), the normaliser of
  * attention by itself (paper, eq. 4: log of the diagonal of D), differentiable, by the way of a
  * kind that tells its sums (partition.h).
+ *
+ * What must hold: the numbers come of double sums, and nothing is saved: a backward makes the sums
+ * again, which costs what the forward cost and keeps no (B, H, L) arrays between them.
  */
 #include <math.h>
 #include <string.h>
@@ -43,6 +46,7 @@ static int check_kernel(const pf_call *c) {
     return PF_OK;
 }
 
+/* q (B, H, Lq, d), k (B, H, Lk, d) -> (B, H, Lq): heads are not grouped here. */
 static int partition_shape(pf_call *c) {
     const pf_tensor *q = c->in[Q], *k = c->in[K], *mask = c->in[MASK];
     PF_TRY(pf_want(c, Q, PF_F32));
@@ -97,6 +101,7 @@ static int run_sums(pf_partition *p, pf_call *c) {
     return pf_partition_run(p);
 }
 
+/* s_i + M_i + log R_i; no key in reach is -inf. */
 static int partition_forward(pf_call *c) {
     pf_partition p;
     PF_TRY(fill(&p, c));
@@ -153,6 +158,7 @@ const pf_op pf_op_log_partition = {
 
 /* ---- public ---- */
 
+/* The row with the kind's place among the kinds, and the kernel where it takes one. */
 static int call(pf_tensor **out, pf_engine *e, const pf_attention_kind *kind,
                 const pf_kernel *kernel, pf_tensor *q, pf_tensor *k, const pf_weights_options *o) {
     pf_tensor *in[INPUTS] = {[Q] = q, [K] = k, [MASK] = o->mask};

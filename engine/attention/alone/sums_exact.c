@@ -29,6 +29,7 @@ static void join_scores(const pf_partition *p, int64_t item, int64_t i, int64_t 
     }
 }
 
+/* One block of chosen queries against all keys that the last of them sees. */
 static void exact_block(const pf_partition *p, int64_t task, int64_t first, pf_encoded *q,
                         pf_encoded *k, float *a) {
     int64_t item = task / p->H, head = task % p->H, n = pf_min(PF_ENCODED_BLOCK, p->n - first);
@@ -56,6 +57,7 @@ static size_t exact_bytes(const pf_partition *p) {
            PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(float);
 }
 
+/* Task: one head of one item, its chosen queries block by block. */
 static void exact_task(void *context, int64_t task, void *scratch) {
     const pf_partition *p = context;
     pf_encoded q, k;
@@ -100,6 +102,7 @@ static void spread(const pf_partition_back *op, int64_t task, int64_t i0, int64_
     kern->axpy(keys * d, op->p.encoding.scale, out, op->dk + (task * op->p.Lk + j0) * d);
 }
 
+/* Task: one head of one item. dk grows over blocks of queries, so its rows begin at 0. */
 static void exact_backward_task(void *context, int64_t task, void *scratch) {
     const pf_partition_back *op = context;
     const pf_partition *p = &op->p;
@@ -142,6 +145,7 @@ static void exact_load(pf_encoded *block, pf_side side, const float *x, int64_t 
     pf_encoded_load(block, x, stride, at, first, n);
 }
 
+/* Weights are made of the rows themselves: their products are the scores. */
 static const float *rows_of(const pf_encoded *block, int64_t *width) {
     *width = block->encoder.of->d;
     return block->x;

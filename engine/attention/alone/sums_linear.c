@@ -57,6 +57,7 @@ static void add_key(sweep *s, const float *f, float l) {
     for (int64_t a = 0; a < s->r; a++) s->z[a] += weight * (double)f[a];
 }
 
+/* Takes in the keys up to `end`, encoding them block by block as they are reached. */
 static void take(sweep *s, int64_t end) {
     const pf_partition *p = s->p;
     for (; s->keys < end; s->keys++) {
@@ -72,6 +73,7 @@ static void take(sweep *s, int64_t end) {
     }
 }
 
+/* R = f.z, in double; too small counts as none. */
 static double sum_of(const sweep *s, const float *f) {
     double sum = 0;
     for (int64_t a = 0; a < s->r; a++) sum += (double)f[a] * s->z[a];
@@ -86,6 +88,7 @@ static void answer(sweep *s, int64_t i, const float *f, float shift) {
     if (p->size) p->size[to] = (double)shift + 2 * s->q.encoder.args.left_out;
 }
 
+/* Task: one head of one item. Full heads take all keys in before the first query. */
 static void run_task(void *context, int64_t task, void *scratch) {
     const pf_partition *p = context;
     sweep s;
@@ -186,6 +189,7 @@ static void key_block(backward_work *w, int64_t first, int64_t n) {
     pf_encoded_pull(&w->s.k, PF_SIDE_KEY, n, w->op->dk + (w->s.at * p->Lk + first) * d, d);
 }
 
+/* Task: one head of one item: queries forward, which makes rho and M, then keys backward. */
 static void back_task(void *context, int64_t task, void *scratch) {
     const pf_partition_back *op = context;
     backward_work w;
@@ -221,6 +225,7 @@ static const float *features_of(const pf_encoded *block, int64_t *width) {
     return block->f;
 }
 
+/* w = e^(l - M) q'.k' / R; a masked or empty key has l = -inf. */
 static double weight_of(float product, float shift, float top, double sum) {
     if (shift == -INFINITY) return 0;
     return exp((double)shift - (double)top) / sum * (double)product;

@@ -14,6 +14,9 @@
 
 #include "partition.h"
 
+/* What is asked for: a grid of chosen queries and keys, pairs of them, or the largest of each row.
+ * Queries are walked in ascending order, since causal sums only grow, and answered in the
+ * caller's. */
 typedef struct {
     pf_partition p;
     const int64_t *place;   /* (p.n) where the i-th query's row goes; NULL: i */
@@ -56,6 +59,7 @@ static void take_rows(weights_work *w, pf_side side, const int64_t *at, int64_t 
     p->sums->load(block, side, pf_heads_row(rows, w->item, w->head, 0), rows->row, at, first, n);
 }
 
+/* Row of the output that the i-th query in ascending order is answered in. */
 static int64_t place_of(const weights_op *op, int64_t i) { return op->place ? op->place[i] : i; }
 
 /* w_ij of query i0 + i with key position `key`, the product of their vectors given. */
@@ -66,6 +70,7 @@ static float weight_of(const weights_work *w, int64_t i, int64_t key, float prod
     return (float)p->sums->weight(product, shift, p->top[at], p->sum[at]);
 }
 
+/* Position of the j-th chosen key. */
 static int64_t key_of(const weights_op *op, int64_t j) { return op->columns ? op->columns[j] : j; }
 
 /* a <- weights of the loaded blocks. */
@@ -94,6 +99,8 @@ static void rank(const weights_op *op, float *weight, int32_t *position, float w
     position[t] = (int32_t)key;
 }
 
+/* The loaded blocks' weights to where they are asked for: as they are, or the largest; entropy
+ * sums -p log p in double over the row's blocks. */
 static void keep_rows(weights_work *w) {
     const weights_op *op = w->op;
     for (int64_t i = 0; i < w->n; i++) {
@@ -222,6 +229,7 @@ static int sort_choice(weights_op *op, kept *h, const pf_weights_options *o) {
     return PF_OK;
 }
 
+/* What goes together, and positions that exist. */
 static int check_options(const pf_weights_options *o, int64_t Lq, int64_t Lk) {
     if (!o->rows && !o->columns) {
         return pf_fail(PF_EINVAL, "weights: choose rows (queries), columns (keys) or both");
@@ -279,6 +287,7 @@ static int fill_rows(weights_op *op, kept *h, pf_tensor *q, pf_tensor *k,
     return pf_heads_ready(h->engine, x[1], &h->k, &p->k);
 }
 
+/* All but the outputs; what is made for it goes to h, on failure too. */
 static int fill(weights_op *op, kept *h, pf_tensor *q, pf_tensor *k, const pf_weights_options *o) {
     pf_partition *p = &op->p;
     PF_TRY(check_shapes(q, k, o));
@@ -299,6 +308,7 @@ static int fill(weights_op *op, kept *h, pf_tensor *q, pf_tensor *k, const pf_we
     return PF_OK;
 }
 
+/* (B, H, n, columns), for pairs (B, H, n), of the largest (B, H, n, top) with their positions. */
 static int make_outputs(weights_op *op, pf_tensor **weights, pf_tensor **positions,
                         pf_tensor **entropy) {
     const pf_partition *p = &op->p;
@@ -316,6 +326,7 @@ static int make_outputs(weights_op *op, pf_tensor **weights, pf_tensor **positio
     return PF_OK;
 }
 
+/* Sums first, then weights: two passes over the keys. */
 static int run(weights_op *op) {
     PF_TRY(pf_partition_run(&op->p));
     int64_t tasks = op->p.B * op->p.H * pf_ceil_div(op->p.n, PF_ENCODED_BLOCK);

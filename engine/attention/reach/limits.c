@@ -3,11 +3,15 @@
  * place: a staircase (limits) or a prefix, which is the staircase max(i, prefix). The causal
  * schedule takes queries in the order of their limits; a counting sort keeps equal ones in
  * their own order, so that a query's place depends on limits alone.
+ *
+ * With packed documents limits still count from the item's first key: a query can't see keys before
+ * its own document, and none behind it.
  */
 #include <string.h>
 
 #include "reach.h"
 
+/* Queries and items are told as the host counts them. */
 static int limit_fail(const pf_reach_inputs *in, int64_t b, int64_t i, int64_t limit) {
     return pf_fail(PF_EINVAL,
                    "%s: limits must be counts from 0 to the number of keys (%lld), but "
@@ -29,6 +33,7 @@ static int read_limits(const pf_reach_inputs *in, int32_t *limit) {
     return PF_OK;
 }
 
+/* limit (B, Lq) <- max(i + 1, prefix): the first `prefix` positions see each other. */
 static int read_prefix(const pf_reach_inputs *in, int32_t *limit) {
     for (int64_t b = 0; b < in->B; b++) {
         int32_t prefix = pf_i32(in->prefix)[b * in->prefix->stride[0]];
@@ -51,7 +56,8 @@ static void cut_to_segment(const pf_reach *reach, const pf_segment *s) {
     }
 }
 
-/* The segment's queries by their limits; begin (length + 2) is work space. */
+/* The segment's queries by their limits; begin (length + 2) is work space: first how many queries
+ * have each limit, one place up, then where those of a limit begin, which moves on as they go in. */
 static void sort_segment(const pf_reach *reach, const pf_segment *s, int32_t *begin) {
     int64_t first = s->item * reach->Lq + s->q_start;
     const int32_t *limit = reach->limit + first;

@@ -1,6 +1,7 @@
 /*
  * segments.c - cutting a batch into independent sequences. Without documents each item is
- * one; with them each run of equal numbers is one, and so is each piece between two offsets.
+ * one; with them each run of equal numbers is one, and so is each piece between two offsets. Two
+ * runs of one number with another between them are two documents: numbers only tell where one ends.
  * Packed documents give the same bits as the same documents alone: a segment's blocks start at
  * its own first row.
  */
@@ -10,6 +11,7 @@ static int32_t document_at(const pf_tensor *t, int64_t item, int64_t position) {
     return pf_i32(t)[item * t->stride[0] + position * t->stride[1]];
 }
 
+/* Runs of equal numbers in an item; an item without positions is one, so that it has outputs. */
 static int64_t count_runs(const pf_tensor *documents, int64_t item, int64_t L) {
     int64_t runs = 1;
     for (int64_t i = 1; i < L; i++) {
@@ -18,6 +20,7 @@ static int64_t count_runs(const pf_tensor *documents, int64_t item, int64_t L) {
     return runs;
 }
 
+/* Positions from .. to - 1 of an item of L, as many queries as keys. */
 static pf_segment segment_of(int64_t item, int64_t from, int64_t to, int64_t L) {
     return (pf_segment){.item = (int32_t)item,
                         .first = from == 0,
@@ -28,6 +31,7 @@ static pf_segment segment_of(int64_t item, int64_t from, int64_t to, int64_t L) 
                         .q_length = to - from};
 }
 
+/* The runs of one item, in their order; returns the place behind them. */
 static pf_segment *fill_item(pf_segment *s, const pf_tensor *documents, int64_t item, int64_t L) {
     int64_t start = 0;
     for (int64_t i = 1; i <= L || i == 1; i++) {
@@ -78,6 +82,7 @@ static void fill_documents(pf_segment *s, const pf_reach_inputs *in) {
     for (int64_t b = 0; b < in->B; b++) s = fill_item(s, in->documents, b, in->Lk);
 }
 
+/* Whole items, the only ones that may have more keys than queries. */
 static void fill_items(pf_segment *s, const pf_reach_inputs *in) {
     for (int64_t b = 0; b < in->B; b++) {
         s[b] = segment_of(b, 0, in->Lk, in->Lk);
@@ -98,6 +103,7 @@ static pf_reach_inputs inputs_of(const pf_call *c) {
     };
 }
 
+/* Counted before they are filled: the list is one block. */
 static int count_segments(const pf_reach_inputs *in, int64_t *n) {
     *n = in->B;
     if (in->documents) {
@@ -137,6 +143,7 @@ int pf_reach_make(pf_reach *reach, pf_call *c, int64_t span, bool sorted) {
     return pf_limits_make(reach, c, &in, sorted);
 }
 
+/* Any number but 0 keeps a key; NaN does too. */
 bool pf_mask_keeps(const pf_tensor *mask, int64_t item, int64_t position) {
     if (!mask) return true;
     int64_t at = item * mask->stride[0] + position * mask->stride[1];

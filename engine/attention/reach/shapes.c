@@ -1,6 +1,8 @@
 /*
  * shapes.c - what every attention op checks of its inputs (reach.h): q (B, H, Lq, d),
- * k (B, Hk, Lk, d), v (B, Hk, Lk, dv) with H a multiple of Hk, and who sees whom.
+ * k (B, Hk, Lk, d), v (B, Hk, Lk, dv) with H a multiple of Hk, and who sees whom. Shapes only: what
+ * numbers they hold is looked at in the forward (segments.c, limits.c), and messages name arguments
+ * as the op calls them (phi_q of linear_attention).
  */
 #include "reach.h"
 
@@ -49,6 +51,7 @@ int pf_reach_rows(pf_call *c, int64_t *width) {
     return pf_set_shape(c, 0, PF_F32, 4, out);
 }
 
+/* t is (B, L). */
 static int check_pair(const pf_call *c, const pf_tensor *t, int64_t B, int64_t L,
                       const char *what) {
     if (t->rank == 2 && t->shape[0] == B && t->shape[1] == L) return PF_OK;
@@ -56,6 +59,7 @@ static int check_pair(const pf_call *c, const pf_tensor *t, int64_t B, int64_t L
                          (long long)L);
 }
 
+/* mask (B, Lk) and documents (B, L). */
 static int check_masks(const pf_call *c) {
     const pf_tensor *mask = c->in[PF_IN_MASK], *documents = c->in[PF_IN_DOCUMENTS];
     int64_t B = c->in[0]->shape[0], Lq = c->in[0]->shape[2], Lk = c->in[1]->shape[2];
@@ -85,6 +89,7 @@ static int check_limits(const pf_call *c, const pf_tensor *limits, const pf_tens
     return pf_shape_fail(c, "a prefix needs as many queries as keys");
 }
 
+/* cu_seqlens (documents + 1), another way to say `documents` for a batch of 1. */
 static int check_offsets(const pf_call *c, const pf_tensor *offsets, bool documents) {
     if (!offsets) return PF_OK;
     PF_TRY(pf_tensor_check(offsets, PF_I32, c->op->name, "cu_seqlens"));
