@@ -53,6 +53,7 @@ static int list_tensors(pf_named *list, int n, pf_module *module, int64_t *train
     return PF_OK;
 }
 
+/* What the header of the weights says of them, for readers that know no config.json. */
 static int make_metadata(pf_config **metadata, int64_t trained) {
     *metadata = pf_config_new(PF_MAP);
     if (!*metadata) return PF_ENOMEM;
@@ -68,6 +69,7 @@ typedef struct {
     pf_config *metadata, *config, *state;
 } parts_store;
 
+/* All lists and maps, so that writing meets no error but the disk's. */
 static int collect(parts_store *p, pf_engine *engine, uint64_t step, pf_module *module,
                    const pf_optimizer *optimizer, const pf_config *state) {
     int64_t trained;
@@ -203,6 +205,7 @@ static int fill_model(pf_engine *engine, const pf_safetensors *s, pf_module *mod
     return status;
 }
 
+/* Through one list of places: the file's order is its own. */
 static int load_weights(pf_engine *engine, const char *folder, pf_module *module) {
     pf_safetensors s;
     char *path;
@@ -225,6 +228,7 @@ static int load_weights(pf_engine *engine, const char *folder, pf_module *module
     return status;
 }
 
+/* Built from its options, then filled: what is drawn at building is overwritten. */
 static int load_model(pf_module **module, pf_engine *engine, const char *folder) {
     pf_config *tree;
     PF_TRY(pf_folder_config(&tree, folder, "config.json"));
@@ -254,6 +258,7 @@ static uint64_t get_u64(const pf_config *map, const char *key) {
     return text ? strtoull(text, NULL, 10) : 0;
 }
 
+/* Moments and step count, by the parameters' names. */
 static int restore_moments(pf_optimizer *optimizer, pf_engine *engine, const char *folder,
                            const pf_config *config) {
     pf_named *list;
@@ -301,6 +306,7 @@ static int take_state(pf_config **state, const pf_config *file) {
     return pf_config_set_number(*state, "step", (double)get_u64(file, "step"));
 }
 
+/* state.json; NULL where a folder has none. */
 static int read_state(pf_config **file, const char *folder) {
     PF_TRY(pf_folder_config(file, folder, "state.json"));
     double format = pf_config_number(pf_config_get(*file, "format"));
@@ -320,6 +326,7 @@ typedef struct {
     pf_optimizer *optimizer_into;
 } wanted;
 
+/* In the order of need: a model before the optimizer that trains it. */
 static int load_parts(wanted *w, pf_engine *engine, const char *folder, const pf_config *file) {
     if (w->module) PF_TRY(load_model(w->module, engine, folder));
     if (w->optimizer) PF_TRY(load_optimizer(w->optimizer, engine, folder, *w->module, file));
@@ -334,6 +341,7 @@ static int load_parts(wanted *w, pf_engine *engine, const char *folder, const pf
     return PF_OK;
 }
 
+/* A load that fails gives nothing. */
 static void drop_parts(wanted *w) {
     if (w->optimizer) pf_optimizer_close(w->optimizer);
     if (w->module) pf_module_release(w->module);

@@ -1,6 +1,9 @@
 /*
  * api_sample.c - see sample.h: greedy, by temperature, among the top_k likeliest, among the
  * likeliest that reach the share top_p. Ids are ordered no further than they are needed.
+ *
+ * The likeliest ids come off a heap (sift, pop), so k of V cost V + k log V. A draw takes one
+ * uniform number: the id is the one at which the running sum of weights passes it.
  */
 #include <math.h>
 #include <string.h>
@@ -18,6 +21,7 @@ void pf_sampler_free(pf_sampler *s, pf_heap *heap) {
     *s = (pf_sampler){0};
 }
 
+/* The work space of one row serves all of them, one after the other. */
 int pf_sampler_room(pf_sampler *s, pf_heap *heap, int64_t batch, int64_t vocab) {
     if (s->vocab == vocab && s->batch == batch) return PF_OK;
     if (s->vocab) {
@@ -52,6 +56,7 @@ int pf_sampler_allow(pf_sampler *s, pf_heap *heap, int64_t batch, const uint8_t 
     return PF_OK;
 }
 
+/* What is allowed is the same for all rows. */
 int pf_sampler_reorder(pf_sampler *to, pf_heap *heap, const pf_sampler *from, const int64_t *rows,
                        int64_t n) {
     if (!from->vocab) return PF_OK;
@@ -108,6 +113,7 @@ static bool before(const sampled_row *s, int32_t a, int32_t b) {
     return s->logits[a] > s->logits[b] || (s->logits[a] == s->logits[b] && a < b);
 }
 
+/* Lets the id at place `at` of a heap of n sink to where it belongs. */
 static void sift(const sampled_row *s, int64_t n, int64_t at) {
     int32_t *heap = s->all->order, id = heap[at];
     for (int64_t child; (child = 2 * at + 1) < n; at = child) {
@@ -188,6 +194,7 @@ static int read_sampling(pf_sampling *o, const pf_sampling *given) {
 
 /* ---- all rows ---- */
 
+/* The likeliest where temperature is 0, and where its logit is infinite: nothing is beside it. */
 static int draw_row(const sampled_row *s, const pf_sampling *o, uint64_t row, int64_t position,
                     int32_t *next) {
     PF_TRY(find_best(s, next));

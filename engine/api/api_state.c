@@ -115,7 +115,8 @@ static int add_tensor(pf_state_file *f, const char *path, const char *name, pf_t
     return PF_OK;
 }
 
-/* The tensors of one node; of a growing one only the rows that are filled. */
+/* The tensors of one node; of a growing one only the rows that are filled: what a cache has to spare
+ * is nobody's. */
 static int add_node(pf_state_file *f, const pf_state *s, const char *path) {
     for (int i = 0; i < PF_STATE_TENSORS && s->kind; i++) {
         pf_tensor *view = NULL;
@@ -154,6 +155,7 @@ static int add_host(pf_state_file *f, const pf_state *s, const char *path) {
     return data && pf_config_set(f->hosts, path, data) >= 0 ? PF_OK : no_memory();
 }
 
+/* A tree in walk order: positions and counts of every node, tensors and hosts' data by its path. */
 static int collect(pf_state_file *f, const pf_state *s, const char *path) {
     if (pf_config_push(f->positions, pf_config_new_number((double)s->position)) < 0 ||
         pf_config_push(f->recent, pf_config_new_number((double)s->recent)) < 0) {

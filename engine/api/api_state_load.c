@@ -35,6 +35,7 @@ static int size_of(const pf_state_file *f, const char *key, int64_t *size) {
     return PF_OK;
 }
 
+/* Text of the metadata as the data that it must be. */
 static int json_of(const pf_state_file *f, const char *key, pf_config_kind kind,
                    pf_config **value) {
     const char *text = text_of(f, key);
@@ -45,6 +46,7 @@ static int json_of(const pf_state_file *f, const char *key, pf_config_kind kind,
 
 /* ---- opening ---- */
 
+/* Format, version, checksum and kind, before anything in it is believed. */
 static int check_whole(const pf_state_file *f, const char *kind) {
     char hash[PF_HASH_TEXT];
     if (strcmp(text_of(f, "format"), PF_STATE_FORMAT) != 0) {
@@ -153,6 +155,7 @@ static int fill_host(pf_state_file *f, pf_state *s, const char *path) {
     return status;
 }
 
+/* In the order in which the file was written (api_state.c). */
 static int fill_tree(pf_state_file *f, pf_state *s, const char *path) {
     PF_TRY(fill_position(f, s));
     for (int i = 0; i < PF_STATE_TENSORS && s->kind; i++) {

@@ -75,6 +75,7 @@ static int prefill(pf_stream *s, const int32_t *ids, int64_t n, size_t stride) {
 
 /* ---- opening ---- */
 
+/* A stream without a state: the caller's next step, and `finish` where that fails. */
 static int make_stream(pf_stream **stream, pf_engine *engine, pf_module *model) {
     *stream = NULL;
     if (!model) return pf_fail(PF_EINVAL, "stream: the model is NULL");
@@ -128,6 +129,7 @@ void pf_stream_close(pf_stream **stream) {
     pf_heap_release(heap);
 }
 
+/* ids (batch, n): rows n apart, of which each slice takes the next part. */
 int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n) {
     if (n > 0 && !ids) return pf_fail(PF_EINVAL, "stream: ids is NULL");
     for (size_t at = 0; at < n; at += SLICE) {
@@ -137,6 +139,7 @@ int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n) {
     return PF_OK;
 }
 
+/* Feed and sample in one, for one sequence. */
 int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *sampling, int32_t *next) {
     if (stream->state->batch != 1) {
         return pf_fail(PF_EINVAL,
@@ -168,6 +171,7 @@ int64_t pf_stream_batch(const pf_stream *stream) { return stream->state->batch; 
 
 /* ---- public: copies and files ---- */
 
+/* The weights are shared, all else is the copy's own. */
 int pf_stream_fork(pf_stream **copy, const pf_stream *stream) {
     PF_TRY(make_stream(copy, stream->engine, stream->model));
     pf_stream *s = *copy;
@@ -178,6 +182,7 @@ int pf_stream_fork(pf_stream **copy, const pf_stream *stream) {
     return finish(copy, status);
 }
 
+/* Sampler, token and state change together: all copies are made before any takes its place. */
 int pf_stream_reorder(pf_stream *stream, const int64_t *rows, int64_t n) {
     pf_sampler pick = {0};
     pf_tensor *token = NULL;
@@ -198,6 +203,7 @@ int pf_stream_reorder(pf_stream *stream, const int64_t *rows, int64_t n) {
     return PF_OK;
 }
 
+/* With the logits where they stand: a loaded stream samples without another token. */
 int pf_stream_save(const pf_stream *stream, const char *path) {
     pf_tensor *logits = NULL;
     const pf_stream *s = stream;

@@ -14,6 +14,7 @@ void pf_encoding_settle(pf_encoding *n) {
     n->r = n->args.r;
 }
 
+/* Strides between heads are 0 where all share one projection. */
 void pf_encoding_of(pf_encoding *n, const pf_kernel *kernel, const pf_kern *kern) {
     const pf_kernel_spec *spec = &kernel->spec;
     const pf_tensor *W = kernel->projection, *factors = kernel->factors;
@@ -58,6 +59,7 @@ size_t pf_encoder_bytes(const pf_encoding *n, int64_t rows, unsigned use) {
     return (size_t)(uintptr_t)end;
 }
 
+/* Cut before it is filled: what pf_encoder_bytes measured is what is cut here. */
 void pf_encoder_open(pf_encoder *e, const pf_encoding *n, int64_t head, int64_t rows, unsigned use,
                      float *panel, void **scratch) {
     *e = (pf_encoder){.of = n, .args = n->args, .use = use};
@@ -100,6 +102,7 @@ static const float *input_of(const pf_encoder *e, int64_t rows, const float *x) 
     return e->u;
 }
 
+/* dx = (dLoss/du) W + coef x, where x holds the row that it was made of until the last step. */
 void pf_encode_pull(const pf_encoder *e, pf_side side, int64_t rows, const float *f, const float *c,
                     const float *z, float *df, float *coef, float *x) {
     const pf_encoding *n = e->of;

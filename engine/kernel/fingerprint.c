@@ -107,6 +107,7 @@ int pf_kernel_fingerprint(pf_tensor **t, pf_engine *e, const pf_kernel *kernel, 
     return pf_kernel_is_host(kernel) ? host_fingerprint(t, e, kernel, heads) : PF_OK;
 }
 
+/* Only the host knows how wide its map's features are: it is asked for some. */
 int pf_kernel_width(int64_t *width, pf_engine *e, const pf_kernel *kernel, int64_t heads) {
     const pf_tensor *W = kernel->projection;
     *width = (W ? W->shape[W->rank - 2] : kernel->spec.head_dim) * kernel->spec.map->width;

@@ -13,12 +13,19 @@
  * share of O(1 / d^2) along the axes (measured: 3 % at d = 8, under 2 % from d = 16 on), and
  * with them the estimate's bias. Without permutations, or signs between the two windows,
  * some rows would stay near an axis.
+ *
+ * With d = 6, p = 4: rounds 1, 3, 5 transform entries 0 .. 3 after a permutation, rounds 2, 4, 6
+ * entries 2 .. 5. Entries 2 and 3, which both windows have, carry what one knows to the other.
+ *
+ * A draw and its bits are fixed for good: files keep seeds, and projections must come back. Words
+ * of the stream are taken one a sign, two a swap of a permutation, from an even one on.
  */
 #include <math.h>
 #include <string.h>
 
 #include "projection.h"
 
+/* p, the largest power of two in d. */
 static int64_t window_size(int64_t d) {
     int64_t p = 1;
     while (2 * p <= d) p *= 2;
@@ -27,6 +34,7 @@ static int64_t window_size(int64_t d) {
 
 int pf_hadamard_rounds(int64_t d) { return window_size(d) == d ? 3 : 6; }
 
+/* In turn at the beginning and at the end; where p is d they are one. */
 int64_t pf_hadamard_window(int64_t d, int round, int64_t *first) {
     int64_t p = window_size(d);
     *first = round % 2 == 0 ? 0 : d - p;
@@ -44,6 +52,7 @@ static void permute(const pf_rng *rng, uint64_t *word, int64_t d, float *rounds)
     }
 }
 
+/* An entry is 1 + the place that it is read from, so that it has a sign. */
 void pf_hadamard_draw(const pf_rng *rng, uint64_t *word, int64_t d, float *rounds) {
     int n = pf_hadamard_rounds(d);
     for (int t = 0; t < n; t++, rounds += d) {
@@ -55,7 +64,7 @@ void pf_hadamard_draw(const pf_rng *rng, uint64_t *word, int64_t d, float *round
     }
 }
 
-/* x (p) <- H x / sqrt(p). */
+/* x (p) <- H x / sqrt(p), log2 p passes of sums and differences. */
 static void walsh_hadamard(int64_t p, double *x) {
     double size = 1 / sqrt((double)p);
     for (int64_t h = 1; h < p; h *= 2) {

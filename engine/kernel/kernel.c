@@ -2,6 +2,12 @@
  * kernel.c - kernels as objects: opened from options, bound to the heads that they serve,
  * drawn and drawn again. What must hold: a draw is keyed by (seed, layer, head, epoch) alone,
  * so equal options give equal bits whoever asks; a projection that was given is never drawn.
+ *
+ * Who has what: an opened kernel (pf_kernel_open) has options, and a projection where one was
+ * given. It keeps a bound one for every (head_dim, heads) that was asked for, with the projection
+ * that was drawn then. A bound kernel that shares another's draws (a tilt) or map (the host's)
+ * retains it as `source`. A layer's kernel (pf_kernel_build) is bound from the start, nobody
+ * else's, and draws into the same buffers as training goes on.
  */
 #include <string.h>
 
@@ -29,6 +35,7 @@ pf_kernel *pf_kernel_retain(pf_kernel *kernel) {
     return kernel;
 }
 
+/* Bound kernels go with the one that was opened, unless somebody still works with them. */
 void pf_kernel_release(pf_kernel **kernel) {
     pf_kernel *k = kernel ? *kernel : NULL;
     if (kernel) *kernel = NULL;
@@ -87,6 +94,8 @@ static int check_given(const pf_config *options, const pf_tensor *w) {
     return PF_OK;
 }
 
+/* A given projection is copied, and the options say what it is: files and the theory of its error
+ * read them. */
 static int take_given(pf_kernel *k, pf_engine *e, const pf_tensor *w) {
     PF_TRY(check_given(k->options, w));
     PF_TRY(pf_config_set_number(k->options, "features", (double)w->shape[w->rank - 2]));
@@ -107,6 +116,8 @@ bool pf_kernel_words_given(const pf_config *words) {
     return text && strcmp(text, pf_map_given.name) == 0;
 }
 
+/* Options of a map of ours, or of features that are given. They are resolved for some width where
+ * head_dim is open, so that what is wrong with them is told here and not at the first use. */
 static int open_named(pf_kernel *k, pf_engine *e, const pf_tensor *projection) {
     if (pf_kernel_words_given(k->options)) {
         k->spec = (pf_kernel_spec){.map = &pf_map_given, .numbers.scale = 1};
@@ -138,6 +149,7 @@ int pf_kernel_open(pf_kernel **kernel, pf_engine *engine, const pf_config *optio
     return status;
 }
 
+/* The same draws under another tilt: they are its source's. */
 int pf_kernel_tilted(pf_kernel **fitted, pf_engine *engine, pf_kernel *kernel, double tilt) {
     *fitted = NULL;
     if (!kernel->spec.map->tilted) {
@@ -211,6 +223,7 @@ int pf_kernel_spec_for(pf_kernel_spec *spec, const pf_kernel *kernel, int64_t he
     return spec->head_dim > 0 ? PF_OK : pf_fail(PF_EINVAL, "%s: the kernel has no head_dim", where);
 }
 
+/* A kernel that was opened with a head_dim serves no other. */
 static int check_width(const pf_kernel *k, int64_t head_dim) {
     if (head_dim < 1) {
         return pf_fail(PF_EINVAL, "kernel: give head_dim, the width of the heads");
@@ -226,6 +239,8 @@ static void share(pf_kernel *k, const pf_kernel *from) {
     if (from->factors) k->factors = pf_tensor_retain(from->factors);
 }
 
+/* Where the projection of a bound kernel comes from: it needs none, it was given, it is another's
+ * (of a tilted one: its source's for the same heads), or it is drawn. */
 static int fill_bound(pf_kernel *b, pf_engine *e, pf_kernel *from, int64_t head_dim,
                       int64_t heads) {
     b->is_bound = true;
@@ -282,6 +297,8 @@ int pf_kernel_bind(pf_kernel **bound, pf_engine *e, pf_kernel *kernel, int64_t h
     return status;
 }
 
+/* A layer's: drawn for its place in the model, or with a copy of the projection that `named` was
+ * given. Of a host's kernel the map is all there is. */
 static int build(pf_kernel *k, pf_engine *e, pf_kernel *named, int64_t head_dim, int64_t heads,
                  uint64_t layer) {
     if (named && pf_kernel_given(named)) return fill_bound(k, e, named, head_dim, heads);

@@ -1,9 +1,13 @@
 /*
  * kernel_attrs.c - see kernel_attrs.h: the one check of what an op was given as a kernel, and
  * the one place where attributes and inputs become an encoding.
+ *
+ * Shapes are checked by the op's shape rule, numbers when the encoding is made: they may be read
+ * only then.
  */
 #include "kernel_attrs.h"
 
+/* Of a host's map the operator sees features: identity stands where a map must. */
 void pf_kernel_to_attrs(const pf_kernel *kernel, pf_attr *attrs) {
     const pf_kernel_spec *spec = &kernel->spec;
     const pf_map *map = pf_kernel_given(kernel) ? &pf_map_identity : spec->map;
@@ -30,6 +34,7 @@ void pf_kernel_to_inputs(const pf_kernel *kernel, pf_tensor **in) {
 
 /* ---- the check ---- */
 
+/* Softmax maps are nothing without one, the others go either way. */
 static int check_projection(const pf_call *c, const pf_map *map, const pf_tensor *w, int64_t heads,
                             int64_t d) {
     if (w) return pf_projection_check(c->op->name, w, heads, d);
@@ -87,6 +92,7 @@ int pf_call_kernel_check(const pf_call *c, int first_attr, int first_in, int64_t
 
 /* ---- the encoding ---- */
 
+/* Without one u is x itself, and m the width of the rows. */
 static int take_projection(pf_encoding *n, pf_call *c, const pf_tensor *w) {
     pf_tensor *flat;
     n->m = n->d;
@@ -112,6 +118,7 @@ static int take_tilts(pf_encoding *n, pf_call *c, const pf_tensor *tilts, int64_
     return PF_OK;
 }
 
+/* Shared by all heads, or so many of them a head. */
 static int take_factors(pf_encoding *n, pf_call *c, const pf_tensor *factors, int64_t heads) {
     pf_tensor *flat;
     if (!factors || !n->projected) return PF_OK;

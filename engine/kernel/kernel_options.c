@@ -105,6 +105,7 @@ const pf_map *pf_map_find(const char *name) {
     return NULL;
 }
 
+/* The nearest name, or all of them. */
 static int unknown_map(const char *name) {
     const char *names[PF_COUNT(maps)];
     for (int i = 0; i < PF_COUNT(maps); i++) names[i] = maps[i]->name;
@@ -156,6 +157,8 @@ static int check_options(const pf_config *options) {
     return status;
 }
 
+/* Options in words -> numbers. What a map or a preset has a default for is told apart from what was
+ * given by the option's own default (0, or -1 for eps). */
 int pf_kernel_resolve(pf_kernel_spec *spec, const pf_config *options, int64_t head_dim) {
     PF_TRY(check_options(options));
 #define NUMBER(name)                                                                               \

@@ -6,6 +6,7 @@
 
 const pf_config *pf_kernel_options(const pf_kernel *kernel) { return kernel->options; }
 
+/* The options as data that a layer takes: with the handle by which it finds this very kernel. */
 int pf_kernel_config(pf_config **config, const pf_kernel *kernel) {
     uint64_t handle = pf_kernel_handle(kernel);
     *config = pf_config_copy(kernel->options);
@@ -17,6 +18,7 @@ int pf_kernel_config(pf_config **config, const pf_kernel *kernel) {
     return status;
 }
 
+/* What the options come to: defaults of map and preset filled in. */
 static int fill_settings(pf_config *map, const pf_kernel_spec *spec) {
     int64_t m = spec->features > 0 ? spec->features : spec->head_dim;
     double ratio = (double)pf_map_args_of(spec->map, NULL, m, &spec->numbers).ratio;
@@ -47,6 +49,7 @@ int pf_kernel_settings(pf_config **settings, const pf_kernel *kernel, int64_t he
     return status;
 }
 
+/* NULL where the kernel does not project: no error. */
 int pf_kernel_projection(pf_tensor **projection, pf_tensor **factors, pf_engine *engine,
                          pf_kernel *kernel, int64_t head_dim, int64_t heads) {
     pf_kernel *bound = NULL;
@@ -61,6 +64,7 @@ int pf_kernel_projection(pf_tensor **projection, pf_tensor **factors, pf_engine 
     return PF_OK;
 }
 
+/* By the plain definition (features.c); a host's map has no other than itself. */
 int pf_kernel_features(pf_tensor **phi, pf_engine *engine, pf_kernel *kernel, pf_side side,
                        pf_tensor *x) {
     pf_kernel *bound = NULL;

@@ -19,6 +19,7 @@ static int check_parameters(const pf_host_map *map) {
     return good ? PF_OK : pf_fail(PF_EINVAL, "kernel: a parameter is a name and a tensor");
 }
 
+/* Frees what pf_kernel_open_host took, and tells the host that its map is not needed any more. */
 static void drop_host(pf_kernel *k) {
     for (int i = 0; i < k->n_parameters; i++) {
         char *name = (char *)(uintptr_t)k->parameters[i].name;
@@ -31,6 +32,7 @@ static void drop_host(pf_kernel *k) {
     if (k->host.release) k->host.release(k->host.context);
 }
 
+/* Names are copied, tensors retained and made leaves. */
 static int take_parameters(pf_kernel *k, const pf_host_map *map) {
     PF_TRY(check_parameters(map));
     size_t bytes = (size_t)map->n_parameters * sizeof *k->parameters;
@@ -50,6 +52,7 @@ static int take_parameters(pf_kernel *k, const pf_host_map *map) {
     return PF_OK;
 }
 
+/* The host's context is taken over last: a failure before leaves it with the host. */
 static int open_host(pf_kernel *k, pf_engine *e, const char *name, const pf_host_map *map) {
     k->spec = (pf_kernel_spec){.map = &pf_map_given, .numbers.scale = 1};
     PF_TRY(pf_config_set_string(k->options, "name", name));
@@ -127,6 +130,8 @@ int pf_kernel_rows(pf_tensor **rows, pf_engine *e, const pf_kernel *kernel, pf_s
     return status;
 }
 
+/* A map that changes its width between two calls would be read past its end by loops that no op
+ * checks. */
 int pf_kernel_rows_wide(pf_tensor **rows, pf_engine *e, const pf_kernel *kernel, pf_side side,
                         pf_tensor *x, int64_t width) {
     PF_TRY(pf_kernel_rows(rows, e, kernel, side, x));

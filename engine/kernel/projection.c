@@ -46,7 +46,8 @@ typedef struct {
     float *to;
 } draw_context;
 
-/* One head: w (m, d). scratch: a block (d, d), lengths (d), and what pf_rows_turn takes. */
+/* One head: w (m, d). Blocks follow each other in one stream of random numbers, so a head's draw is
+ * one task. scratch: a block (d, d), lengths (d), and what pf_rows_turn takes. */
 static void draw_head(void *context, int64_t head, void *scratch) {
     const draw_context *c = context;
     const pf_drawing *o = c->drawing;
@@ -83,6 +84,7 @@ static void draw_factors(void *context, int64_t head, void *scratch) {
     }
 }
 
+/* Heads are drawn side by side, each from a stream of its own. */
 static int draw(pf_tensor *to, pf_engine *engine, const pf_drawing *o, pf_task_fn task) {
     draw_context context = {o, pf_f32(to)};
     int64_t d = o->head_dim;

@@ -1,13 +1,20 @@
 /*
  * projector.c - blocks of rows times a projection (paper, section 2.4 and B.2).
  *
+ * Three ways to u = x W^T, of which a projector has one:
+ *
+ *     blocks          the factors of a Hadamard product, O(m log d) a row
+ *     packed.strips   W laid out once as products read it, for many blocks of rows
+ *     otherwise       W as it lies
+ *
  * The matrix W says what a projection is; the factors of a Hadamard product are a faster way
  * to the same numbers. So each time they are opened their product with one vector is held
  * against W's, row by row: a projection that was set from outside makes its factors stale,
  * and then counts as it stands. The check costs as much as half a row of queries.
  *
- * Which way is taken depends on m, d and the factors, never on how many rows there are, and
- * both ways give a row the same bits whatever stands beside it.
+ * Which of the first and the others is taken depends on m, d and the factors, never on how many
+ * rows there are, and every way gives a row the same bits whatever stands beside it. The matrix's
+ * two ways give the same bits; the factors' are others, within rounding.
  */
 #include <math.h>
 #include <string.h>
@@ -22,8 +29,10 @@ bool pf_projector_factored(int64_t m, int64_t d) {
     return d >= WORTH_D && pf_hadamard_blocks(m, d) * d <= 2 * m;
 }
 
-/* Signs and places of one block's factors, as the kernels take them. The transform there has
- * no 1 / sqrt(window): the weights after it do. */
+/* One block's factors as the kernels take them: a weight for every entry of every round, and the
+ * place that it is read from. A factor is a signed place (projection.h): its sign goes to the
+ * weight, which is +-1. The kernels' transform has no 1 / sqrt(window): the weights that come after
+ * it have, of entries that it was about. The last row, the lengths, is weights alone. */
 static void fill_block(int64_t d, const float *factors, float *weight, int32_t *place,
                        pf_hadamard *block) {
     int rounds = pf_hadamard_rounds(d);
@@ -56,7 +65,9 @@ static bool places_are_good(int64_t n, int64_t d, const float *factors) {
     return true;
 }
 
-/* Whether the factors give w: their product with one vector, x (d), y and z (m). */
+/* Whether the factors give w: their product with one vector, x (d), y and z (m), within what float
+ * rounds. The vector has no two entries alike, so that rows out of order are told too. A NaN in w
+ * agrees with nothing. */
 static bool agrees(const pf_projector *p, float *x, float *y, float *z) {
     for (int64_t i = 0; i < p->d; i++) x[i] = (float)cos(1.0 + (double)(i * i));
     p->kern->rows_dot(p->m, p->d, p->d, p->w, x, y);
@@ -73,6 +84,8 @@ static float *carve(void **scratch, int64_t n) {
     return pf_carve(scratch, (size_t)n * sizeof(float));
 }
 
+/* Measuring (w NULL) it must cut what opening would, so the check of the factors comes last. Places
+ * are looked at before any is read. */
 void pf_projector_open(pf_projector *p, const pf_kern *kern, int64_t m, int64_t d, const float *w,
                        const float *factors, float *panel, void **scratch) {
     int64_t n = pf_hadamard_blocks(m, d);
@@ -93,6 +106,7 @@ void pf_projector_open(pf_projector *p, const pf_kern *kern, int64_t m, int64_t 
     if (!agrees(p, x, y, z)) p->blocks = NULL;
 }
 
+/* Factors are as fast for few rows as for many. */
 void pf_projector_pack(pf_projector *p, float *strips) {
     if (p->blocks) return;
     p->packed = (pf_packed){.n = p->m, .k = p->d, .strips = strips};
@@ -118,6 +132,7 @@ void pf_project(const pf_projector *p, int64_t n, const float *x, float *u, int6
     }
 }
 
+/* The transpose; packed strips are for one direction only. */
 void pf_project_back(const pf_projector *p, int64_t n, const float *u, int64_t ldu, float *x) {
     if (p->blocks) {
         p->kern->hadamard_back(p->blocks, p->m, n, u, ldu, x, p->d, p->lanes);

@@ -1,16 +1,22 @@
 /*
  * registry.c - the kernels that are open in an engine, newest first, so that options can name
  * one: a layer's options are plain data, and a map of the host's own or a given projection is
- * not. `handle` is the number of an open kernel, for the one call that carries it; `name` finds
- * a kernel of the host's when a model is built from data.
+ * not. There are two ways to name:
+ *
+ *     handle   the number of an open kernel, in the options that pf_kernel_config gives out for
+ *              the one call that carries them; any kernel has one
+ *     name     of a kernel of the host's, when a model is built from a file, which keeps no handles
  *
  * The list does not own: a kernel leaves it when its last reference goes, and an engine that
- * closes first leaves its kernels listed nowhere.
+ * closes first leaves its kernels listed nowhere. A kernel and its engine may be closed in either
+ * order, so each must find the other gone: `place` is the pointer that points at a kernel in the
+ * list (the list's first, or a neighbour's next), and NULL when it is in none.
  */
 #include <string.h>
 
 #include "kernel.h"
 
+/* What the engine owns of it. */
 typedef struct {
     pf_kernel *first;
 } kernel_list;
@@ -19,6 +25,7 @@ typedef struct {
  * none comes back. */
 static atomic_uint_fast64_t opened;
 
+/* The engine closes: kernels that are still held lie in no list, and lose their handle. */
 static void close_list(pf_engine *e, void *thing) {
     kernel_list *list = thing;
     for (pf_kernel *k = list->first; k; k = k->next) k->place = NULL;
@@ -27,6 +34,7 @@ static void close_list(pf_engine *e, void *thing) {
 
 static kernel_list *list_of(const pf_engine *e) { return e->own[PF_OWN_KERNELS].thing; }
 
+/* In front; the list is made with the first kernel. */
 int pf_kernel_enlist(pf_kernel *k, pf_engine *e) {
     if (!list_of(e)) {
         kernel_list *list = pf_heap_zalloc(e->heap, sizeof *list);
@@ -53,6 +61,7 @@ uint64_t pf_kernel_handle(const pf_kernel *kernel) { return kernel->place ? kern
 
 static pf_kernel *newest(const pf_engine *e) { return list_of(e) ? list_of(e)->first : NULL; }
 
+/* A handle of a kernel that has closed, or of another engine's, is the caller's mistake. */
 static int by_number(pf_kernel **kernel, const pf_engine *e, double number) {
     for (pf_kernel *k = newest(e); k; k = k->next) {
         if ((double)k->number != number) continue;
@@ -79,6 +88,8 @@ static int by_name(pf_kernel **kernel, const pf_engine *e, const char *name) {
     return PF_OK;
 }
 
+/* A name that is none of ours and no open kernel's is not our business: whoever resolves the options
+ * says so. */
 int pf_kernel_named(pf_kernel **kernel, pf_engine *e, const pf_config *options) {
     const pf_config *number = options ? pf_config_get(options, "handle") : NULL;
     const pf_config *text = options ? pf_config_get(options, "name") : NULL;

@@ -65,6 +65,7 @@ static int fastest(const pf_attention_kind **kind, double *from, double *above, 
     return PF_OK;
 }
 
+/* Nothing to decide is no error; what can't be decided is. */
 int pf_attention_decide(pf_module *m, const pf_engine *e) {
     if (!asked(m)) return PF_OK;
     pf_kernel_spec kernel;

@@ -2,6 +2,10 @@
  * layer_attention.c - multi-head attention with any kernel. One matrix makes q, k and v
  * (rows q, then k, then v); the heads are views of its output, and the output's heads lie
  * side by side, so that nothing is copied but what rotary positions and norms rewrite.
+ *
+ * Which kind of attention it is the options say, and the kind's row does the rest: nothing here
+ * asks which one it is. Whole rows, a prompt, a step and a part of a training row differ only in
+ * which of the kind's functions the same q, k and v go to (attend).
  */
 #include <math.h>
 #include <stdio.h>
@@ -42,6 +46,7 @@ enum { QKV, OUT }; /* children */
 
 /* ---- building ---- */
 
+/* kv_heads 0: as many heads of keys and values as of queries. */
 static int resolve_key_heads(pf_module *m, attention_self *self) {
     self->kv_heads = pf_option_int(m, "kv_heads");
     if (self->kv_heads == 0) self->kv_heads = self->heads;
@@ -83,6 +88,8 @@ static int resolve_kind(const pf_module *m, const pf_attention_kind **kind) {
                         m->type->name);
 }
 
+/* The kernel's options as they are to be saved: with a seed, so that a model that is built from them
+ * on another engine draws the same projections. A kernel of the host's draws none. */
 int pf_kernel_complete(pf_module *m, const pf_engine *e) {
     const pf_attention_kind *kind;
     pf_config *kernel = pf_config_get(m->options, "kernel");
@@ -134,6 +141,7 @@ static int check_open(pf_engine *e, const pf_config *options) {
                    kind->name);
 }
 
+/* The kind, and its kernel, drawn for this layer's place and heads. */
 static int resolve_kernel(pf_module *m, pf_engine *e, attention_self *self) {
     pf_attention *a = &self->attention;
     PF_TRY(pf_attention_decide(m, e));
@@ -230,6 +238,7 @@ static int join_heads(const attention_self *self, pf_engine *e, pf_tensor *x, pf
     return status;
 }
 
+/* RMS norm over each head's channels, with one scale for all heads. */
 static int normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x) {
     pf_tensor *y = NULL;
     if (!scale) return PF_OK;
@@ -238,6 +247,7 @@ static int normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x) {
     return PF_OK;
 }
 
+/* Rotary positions from `offset` on, or those that are given. */
 static int rotate(const attention_self *self, pf_engine *e, pf_tensor *positions, int64_t offset,
                   pf_tensor **x) {
     pf_tensor *y = NULL;
@@ -254,6 +264,7 @@ static int prepare(const attention_self *self, pf_engine *e, int i, pf_tensor *p
     return rotate(self, e, positions, offset, side);
 }
 
+/* side: q, k, v -> (B, H, L, dv), by the way that the run takes. */
 static int attend(const attention_self *self, pf_engine *e, const pf_run *run, pf_tensor **side,
                   pf_tensor **y) {
     const pf_attention *a = &self->attention;
@@ -345,6 +356,7 @@ static int attention_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
     return status;
 }
 
+/* A node of the layer with the attention's own below it: files count both. */
 static int attention_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
     const attention_self *self = m->self;
     if (!self->attention.causal) {
@@ -391,6 +403,7 @@ static int attention_after_step(pf_module *m, pf_engine *e, uint64_t step, int *
     return PF_OK;
 }
 
+/* Decay and norms are the slots'; the kernel is the layer's own. */
 static void attention_drop(void *self) {
     attention_self *s = self;
     pf_kernel_release(&s->attention.kernel);

@@ -92,6 +92,8 @@ static void look_at(const look *l, int64_t head, float *row) {
     row[FRESH] = 1;
 }
 
+/* Every EVERY-th step looks at the next item of the batch, so that all have their turn; a pass that
+ * asks (`watch`) looks at once. Rows that don't lie with stride 1 are left out: it is a sample. */
 void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a,
                    const pf_pass *pass, const pf_tensor *q, const pf_tensor *k) {
     pf_tensor *watch = pf_module_tensor(m, "watch");
@@ -113,6 +115,7 @@ void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a
     }
 }
 
+/* The mean |x + y|^2 of a head, once for each look: what moves a tilt moves it once. */
 bool pf_watch_take(const pf_module *m, int64_t head, double *sum) {
     pf_tensor *watch = pf_module_tensor(m, "watch");
     float *row = watch ? pf_f32(watch) + head * ROW : NULL;
@@ -173,6 +176,7 @@ static int spec_of(const pf_module *m, int head, pf_kernel_spec *spec) {
     return PF_OK;
 }
 
+/* One head of one layer in numbers: what was seen, and what theory makes of it. */
 static int fill_line(pf_config *line, const pf_module *m, const char *path, int head,
                      const float *row) {
     pf_kernel_spec spec;
@@ -209,6 +213,7 @@ static int report_heads(pf_config *lines, const pf_module *m, const char *path) 
     return PF_OK;
 }
 
+/* All layers below m that look, by their paths. */
 static int report(pf_config *lines, const pf_module *m, const char *path) {
     char inner[128];
     PF_TRY(report_heads(lines, m, path));

@@ -89,7 +89,7 @@ static int take_rows(pf_tensor **to, pf_state *s, const pf_tensor *from, const i
     return PF_OK;
 }
 
-/* A host that says how gets its rows copied by itself; one that doesn't has a state for one use. */
+/* What a layer of the host keeps only the host can copy. */
 static int copy_host(pf_state *to, pf_engine *e, const pf_state *from, const int64_t *rows) {
     to->layer = from->layer;
     if (!from->host) return PF_OK;
