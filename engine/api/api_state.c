@@ -115,8 +115,8 @@ static int add_tensor(pf_state_file *f, const char *path, const char *name, pf_t
     return PF_OK;
 }
 
-/* The tensors of one node; of a growing one only the rows that are filled: what a cache has to spare
- * is nobody's. */
+/* The tensors of one node; of a growing one only the rows that are filled: what a cache has to
+ * spare is nobody's. */
 static int add_node(pf_state_file *f, const pf_state *s, const char *path) {
     for (int i = 0; i < PF_STATE_TENSORS && s->kind; i++) {
         pf_tensor *view = NULL;

@@ -9,9 +9,9 @@
  * pf_alone holds what was asked for, the kernel not yet bound, sizes 0 where they were open, words
  * NULL (which is how it is told from a sized one). The first keys and values say the rest: a sized
  * state is opened beside it and takes its place, so that whoever holds the state sees it grow up,
- * and what can't be opened leaves it unsized. A fork of an unsized state is unsized too, and may become of
- * other sizes. Merging knows both: two unsized ones have seen nothing, and an unsized earlier one
- * takes over all that the later one is.
+ * and what can't be opened leaves it unsized. A fork of an unsized state is unsized too, and may
+ * become of other sizes. Merging knows both: two unsized ones have seen nothing, and an unsized
+ * earlier one takes over all that the later one is.
  */
 #include <math.h>
 #include <string.h>
@@ -82,8 +82,8 @@ static int bind_kernel(pf_attention *a, pf_engine *e, const pf_attention_state_o
     return status;
 }
 
-/* What the sized state's kind and bound kernel still lack: sizes, words, decay, and the numbers that
- * two equal kernels share, which a file's state brings where its kernel is the host's. */
+/* What the sized state's kind and bound kernel still lack: sizes, words, decay, and the numbers
+ * that two equal kernels share, which a file's state brings where its kernel is the host's. */
 static int finish(pf_alone *alone, pf_engine *e, const pf_attention_state_options *o) {
     pf_attention *a = &alone->attention;
     a->causal = true;
@@ -241,8 +241,8 @@ static int take_size(const char *name, int64_t asked, int64_t has, int64_t *size
                    (long long)asked, (long long)has);
 }
 
-/* An unsized state becomes one for these rows, in its place; its forks stay as they are. The structs
- * change places, so that the caller's pointer holds. */
+/* An unsized state becomes one for these rows, in its place; its forks stay as they are. The
+ * structs change places, so that the caller's pointer holds. */
 static int size_by(pf_state *state, pf_engine *e, const pf_tensor *k, const pf_tensor *v) {
     const pf_alone *asked = pf_alone_of(state);
     pf_state *sized_state = NULL;

@@ -88,8 +88,8 @@ static int by_name(pf_kernel **kernel, const pf_engine *e, const char *name) {
     return PF_OK;
 }
 
-/* A name that is none of ours and no open kernel's is not our business: whoever resolves the options
- * says so. */
+/* A name that is none of ours and no open kernel's is not our business: whoever resolves the
+ * options says so. */
 int pf_kernel_named(pf_kernel **kernel, pf_engine *e, const pf_config *options) {
     const pf_config *number = options ? pf_config_get(options, "handle") : NULL;
     const pf_config *text = options ? pf_config_get(options, "name") : NULL;

@@ -88,8 +88,8 @@ static int resolve_kind(const pf_module *m, const pf_attention_kind **kind) {
                         m->type->name);
 }
 
-/* The kernel's options as they are to be saved: with a seed, so that a model that is built from them
- * on another engine draws the same projections. A kernel of the host's draws none. */
+/* The kernel's options as they are to be saved: with a seed, so that a model that is built from
+ * them on another engine draws the same projections. A kernel of the host's draws none. */
 int pf_kernel_complete(pf_module *m, const pf_engine *e) {
     const pf_attention_kind *kind;
     pf_config *kernel = pf_config_get(m->options, "kernel");

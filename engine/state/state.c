@@ -165,8 +165,8 @@ void pf_state_begin_parts(pf_state *state) {
     }
 }
 
-/* Where a packed document begins anew no number of the one before may pass, in either direction: the
- * state is that of no token, and its gradient 0. */
+/* Where a packed document begins anew no number of the one before may pass, in either direction:
+ * the state is that of no token, and its gradient 0. */
 void pf_state_begin_anew(pf_state *state, const bool *keep, bool gradient) {
     for (int i = 0; i < state->n_child; i++) {
         if (state->child[i]) pf_state_begin_anew(state->child[i], keep, gradient);

@@ -65,7 +65,8 @@ static int cache_view(pf_tensor **view, pf_tensor *cache, int64_t first, int64_t
 }
 
 /* Appends x (B, H, n, width) behind `position` rows; the capacity doubles as needed, so that a
- * row is copied once more on average, however long the sequence grows. A failure leaves the rows. */
+ * row is copied once more on average, however long the sequence grows. A failure leaves the
+ * rows. */
 static int append(pf_state *s, int which, pf_tensor *x) {
     pf_tensor *cache = s->tensor[which], *view = NULL;
     int64_t need = s->position + x->shape[2];

@@ -10,7 +10,7 @@
  * meets one block of keys after the other. Of each pair of blocks
  *
  *     p (queries, keys) = softmax of the scores of these keys alone,  b_i its log-sum-exp
- *     o_i <- e^(a_i - t_i) o_i + e^(b_i - t_i) (p v)_i,   t_i = log(e^(a_i) + e^(b_i)),   a_i <- t_i
+ *     t_i = log(e^(a_i) + e^(b_i)),  o_i <- e^(a_i - t_i) o_i + e^(b_i - t_i) (p v)_i,  a_i <- t_i
  *
  * where o_i is the answer from the keys so far, normalised, and a_i their log-sum-exp: every
  * factor is at most 1, and o_i is right after each block.

@@ -7,7 +7,7 @@
  *     x x x . . . . .        first query that sees any of them on; a sum over keys takes STRIP
  *     x x x . . . . .        queries at a time, up to the last key that the last of them sees;
  *     x x x x x . . .        one over queries STRIP keys at a time, like the scores. So much of
- *     x x x x x x x .        what lies behind the stair is left out: plainly causal, a third and more.
+ *     x x x x x x x .        what lies behind the stair is left out: a third and more, causally.
  *     x x x x x x x x
  *
  * Where the BLAS stands in products are whole, as its bits depend on the shape.

@@ -57,7 +57,8 @@ static void cut_to_segment(const pf_reach *reach, const pf_segment *s) {
 }
 
 /* The segment's queries by their limits; begin (length + 2) is work space: first how many queries
- * have each limit, one place up, then where those of a limit begin, which moves on as they go in. */
+ * have each limit, one place up, then where those of a limit begin, which moves on as they go
+ * in. */
 static void sort_segment(const pf_reach *reach, const pf_segment *s, int32_t *begin) {
     int64_t first = s->item * reach->Lq + s->q_start;
     const int32_t *limit = reach->limit + first;
