@@ -22,26 +22,34 @@ static const char *text_of(const pf_config *map, const char *key) {
 
 static bool is(const char *text, const char *word) { return text && strcmp(text, word) == 0; }
 
+bool pf_attention_open(const pf_module *m) {
+    const char *attention = pf_option_text(m, "attention");
+    return is(attention, PF_ATTENTION_OF_KERNEL) || is(attention, pf_kind_at(0)->name);
+}
+
 /* Is there something to decide: attention "auto", or, as older scripts say it, a kernel named so
  * where no other attention is asked for? */
 static bool asked(const pf_module *m) {
-    const char *attention = pf_option_text(m, "attention");
-    bool open = is(attention, PF_ATTENTION_OF_KERNEL) || is(attention, pf_kind_at(0)->name);
-    return is(attention, "auto") ||
-           (open && is(text_of(pf_config_get(m->options, "kernel"), "name"), "auto"));
+    const char *kernel = text_of(pf_config_get(m->options, "kernel"), "name");
+    return is(pf_option_text(m, "attention"), "auto") ||
+           (pf_attention_open(m) && is(kernel, "auto"));
 }
 
 /* The kernel that is chosen from: softmax features, of whatever map, at their own scale. */
-static int candidate(const pf_module *m, pf_kernel_spec *kernel) {
+static int candidate(const pf_module *m, pf_engine *e, pf_kernel_spec *kernel) {
     pf_config *options = pf_config_get(m->options, "kernel");
     int64_t head_dim = pf_option_int(m, "head_dim");
     if (head_dim == 0) head_dim = pf_option_int(m, "dim") / pf_option_int(m, "heads");
     if (is(text_of(options, "name"), "auto")) {
         PF_TRY(pf_config_set_string(options, "name", "softmax"));
     }
-    PF_TRY(pf_kernel_resolve(kernel, options, head_dim));
+    pf_kernel *own = NULL; /* a map of the host's: none that estimates */
+    PF_TRY(pf_kernel_named(&own, e, options));
     const pf_config *scale = options ? pf_config_get(options, "scale") : NULL;
-    if (kernel->map->softmax && (!scale || pf_config_number(scale) == 0)) return PF_OK;
+    if (!own || !pf_kernel_given(own)) {
+        PF_TRY(pf_kernel_resolve(kernel, options, head_dim));
+        if (kernel->map->softmax && (!scale || pf_config_number(scale) == 0)) return PF_OK;
+    }
     return pf_fail(PF_EINVAL,
                    "%s: attention 'auto' takes exact attention or features that "
                    "estimate it, so its kernel is a softmax one with its own scale; "
@@ -66,7 +74,7 @@ static int fastest(const pf_attention_kind **kind, double *from, double *above, 
 }
 
 /* Nothing to decide is no error; what can't be decided is. */
-int pf_attention_decide(pf_module *m, const pf_engine *e) {
+int pf_attention_decide(pf_module *m, pf_engine *e) {
     if (!asked(m)) return PF_OK;
     pf_kernel_spec kernel;
     const pf_attention_kind *kind;
@@ -80,7 +88,7 @@ int pf_attention_decide(pf_module *m, const pf_engine *e) {
                        "length to choose for",
                        m->type->name);
     }
-    PF_TRY(candidate(m, &kernel));
+    PF_TRY(candidate(m, e, &kernel));
     pf_attention_shape shape = {.head_dim = kernel.head_dim,
                                 .value_dim = kernel.head_dim,
                                 .features = kernel.features * kernel.map->width,

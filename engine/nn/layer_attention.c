@@ -79,10 +79,10 @@ static int resolve_heads(pf_module *m, attention_self *self) {
 }
 
 /* The kind that the options say: `attention`, or, as scripts and files of before have it, the
- * kernel's name where that is a kind's. */
+ * kernel's name where that is a kind's and no other attention was asked for. */
 static int resolve_kind(const pf_module *m, const pf_attention_kind **kind) {
     const char *name = pf_option_text(m, "attention");
-    *kind = pf_kind_of_kernel(pf_config_get(m->options, "kernel"));
+    *kind = pf_attention_open(m) ? pf_kind_of_kernel(pf_config_get(m->options, "kernel")) : NULL;
     if (*kind) return PF_OK;
     return pf_kind_find(kind, strcmp(name, PF_ATTENTION_OF_KERNEL) == 0 ? NULL : name,
                         m->type->name);

@@ -140,7 +140,9 @@ pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init);
  * same stream: every layer that has the option calls it first. */
 int pf_kernel_complete(pf_module *m, const pf_engine *e);
 /* attention_choice.c: puts the choice in the place of attention "auto", before that call. */
-int pf_attention_decide(pf_module *m, const pf_engine *e);
+int pf_attention_decide(pf_module *m, pf_engine *e);
+/* The options ask for no attention but the default's, so that the kernel's name may say one. */
+bool pf_attention_open(const pf_module *m);
 /* watch.c: what an attention layer keeps of its queries and keys, and the step that
  * looks at them where one is due; q (B, H, L, d), k (B, Hk, L, d). */
 int pf_watch_make(pf_module *m, int64_t heads);
