@@ -195,7 +195,7 @@ static int bind_for_rows(pf_attention *a, pf_engine *e, const pf_tensor *q, cons
 int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf_tensor *q,
                       pf_tensor *k, pf_tensor *v, const pf_attention_options *options) {
     pf_attention_options o = {0};
-    memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
+    if (options) memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
     pf_attention a = {.causal = o.causal};
     pf_tensor *made[PF_ATTENTION_OUTPUTS] = {NULL};
     pf_tensor *in[PF_ATTENTION_INPUTS] = {[PF_IN_Q] = q,

@@ -93,7 +93,7 @@ PF_API int pf_projection_factors(pf_tensor **factors, pf_engine *engine,
 
 /* ---- attention ---------------------------------------------------------------------- */
 
-/* Which attention, with whom each query sees. Tensors may be NULL. */
+/* Which attention, with whom each query sees. Tensors may be NULL, and so may all of it. */
 typedef struct {
     size_t size;
     const char *attention;    /* a kind: "favor" (NULL), "exact", "identity" ... (pf_describe) */

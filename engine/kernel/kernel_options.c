@@ -111,9 +111,11 @@ static int unknown_map(const char *name) {
     for (int i = 0; i < PF_COUNT(maps); i++) names[i] = maps[i]->name;
     const char *near = pf_nearest(name, names, PF_COUNT(maps));
     if (near) {
-        return pf_fail(PF_EINVAL, "kernel: there is no '%s' (did you mean '%s'?)", name, near);
+        return pf_fail(PF_ENOTFOUND, "kernel: there is no '%s' (did you mean '%s'?)", name, near);
     }
-    return pf_fail(PF_EINVAL, "kernel: there is no '%s'; there are %s", name, PF_MAP_CHOICES);
+    return pf_fail(PF_ENOTFOUND,
+                   "kernel: there is no '%s'; there are %s, and the host's own while they are open",
+                   name, PF_MAP_CHOICES);
 }
 
 /* Features of the kernel after its options `project` and `features`; 0: not projected. */

@@ -124,8 +124,12 @@ int pf_kernel_rows(pf_tensor **rows, pf_engine *e, const pf_kernel *kernel, pf_s
         *rows = pf_tensor_retain(x);
         return PF_OK;
     }
-    PF_TRY(host->map(host->context, e, side, x, rows));
-    int status = check_features(*rows, x, pf_kernel_name(kernel));
+    uint64_t before = pf_failures();
+    int status = host->map(host->context, e, side, x, rows);
+    if (status < 0 && pf_failures() == before) { /* a code of the host's own */
+        pf_fail(status, "kernel '%s': its map failed with %d", pf_kernel_name(kernel), status);
+    }
+    if (status >= 0) status = check_features(*rows, x, pf_kernel_name(kernel));
     if (status < 0) pf_tensor_release(rows);
     return status;
 }

@@ -17,6 +17,7 @@
 enum { MESSAGE_BYTES = 2048, PLACES = 8, PLACE_BYTES = 24, MARK = '\x01', MARK_END = '\x02' };
 
 static _Thread_local char message[MESSAGE_BYTES], as_read[MESSAGE_BYTES];
+static _Thread_local uint64_t failures;
 
 /* Changes when a program built against an older header could break. */
 static const uint32_t abi_version = 2;
@@ -98,8 +99,11 @@ int pf_fail(int status, const char *format, ...) {
         snprintf(text, sizeof text, "%s", pf_status_text(status));
     va_end(args);
     memcpy(message, text, sizeof text);
+    failures++;
     return status;
 }
+
+uint64_t pf_failures(void) { return failures; }
 
 /* A message too long for the buffer loses its end, never the prefix. */
 int pf_fail_in(int status, const char *format, ...) {

@@ -11,6 +11,10 @@
 /* Records a formatted message for this thread and returns `status`. */
 int pf_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* How often this thread has called it: where a callback failed and the number has not moved, the
+ * message that stands is of something else. */
+uint64_t pf_failures(void);
+
 /* Puts "prefix: " before the message that stands; returns `status`. */
 int pf_fail_in(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -37,7 +37,7 @@ static void test_names(pf_engine *e) {
     pf_kernel_release(&a);
     CHECK(first.released == 1);
     CHECK_FAILS(PF_ENOTFOUND, pf_kernel_open(&found, e, of[0], NULL));
-    CHECK_FAILS(PF_EINVAL, pf_kernel_open(&found, e, named, NULL));
+    CHECK_FAILS(PF_ENOTFOUND, pf_kernel_open(&found, e, named, NULL));
     mine none = {0};
     CHECK_FAILS(PF_EINVAL, open_mine(&found, e, "relu", &none));
     CHECK_FAILS(PF_EINVAL, open_mine(&found, e, "given", &none));
