@@ -170,6 +170,8 @@ pf_module **lpf_new_module(lua_State *L);
 pf_optimizer **lpf_new_optimizer(lua_State *L, int model_index);
 pf_optimizer *lpf_check_optimizer(lua_State *L, int index, const char *where);
 pf_kernel *lpf_test_kernel(lua_State *L, int index); /* NULL: none */
+/* Before a model is built from data, which names kernels: no garbage must have such a name. */
+void lpf_drop_dead(lua_State *L);
 /* NULL for nil; anything else that is none raises. */
 pf_kernel *lpf_opt_kernel(lua_State *L, int index, const char *where);
 pf_state **lpf_new_stream_state(lua_State *L);

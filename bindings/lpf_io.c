@@ -174,6 +174,7 @@ static int checkpoint_load(lua_State *L) {
     pf_module **model = lpf_new_module(L);              /* 2 */
     pf_optimizer **optimizer = lpf_new_optimizer(L, 2); /* 3 */
     pf_config **state = lpf_config_slot(L), **tokenizer = lpf_config_slot(L);
+    lpf_drop_dead(L);
     int failed = lpf_outside(
         L, pf_checkpoint_load(engine, dir, model, without ? NULL : optimizer, state, tokenizer));
     if (failed) return failed;
@@ -223,6 +224,7 @@ static int model_load(lua_State *L) {
     const char *dir = lpf_check_text(L, 1, "checkpoint.model", "the folder");
     pf_engine *engine = lpf_engine(L);
     pf_module **model = lpf_new_module(L);
+    lpf_drop_dead(L);
     int failed = lpf_outside(L, pf_model_load(model, engine, dir));
     return failed ? failed : 1;
 }

@@ -79,7 +79,12 @@ static void release_map(void *context) {
     free(map);
 }
 
-/* {name = tensor} at `index` as a list; pushes what holds it. */
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const pf_named *)a)->name, ((const pf_named *)b)->name);
+}
+
+/* {name = tensor} at `index` as a list, pushing what holds it; by name, since layers walk their
+ * tensors in this order and a table's own changes from run to run. */
 static pf_named *parameters_of(lua_State *L, int index, int *n) {
     *n = 0;
     if (lua_isnil(L, index)) {
@@ -96,6 +101,7 @@ static pf_named *parameters_of(lua_State *L, int index, int *n) {
         pf_tensor *t = lpf_check_tensor(L, -1, "kernel.custom", "a parameter");
         list[i++] = (pf_named){lua_tostring(L, -2), t};
     }
+    qsort(list, (size_t)*n, sizeof *list, by_name);
     return list;
 }
 
@@ -124,6 +130,12 @@ static int kernel_gc(lua_State *L) {
     pf_kernel **box = luaL_checkudata(L, 1, LPF_KERNEL);
     pf_kernel_release(box);
     return 0;
+}
+
+/* A module and the kernel in a table of its map's are dead one after the other. */
+void lpf_drop_dead(lua_State *L) {
+    lua_gc(L, LUA_GCCOLLECT);
+    lua_gc(L, LUA_GCCOLLECT);
 }
 
 /* ---- asking ------------------------------------------------------------------- */

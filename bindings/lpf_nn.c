@@ -83,6 +83,7 @@ static int module_build(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     const pf_config *tree = lpf_to_config(L, 1, "build");
     pf_module **box = lpf_new_module(L);
+    lpf_drop_dead(L);
     lpf_result(L, pf_module_build(box, engine, tree));
     return 1;
 }

@@ -196,6 +196,54 @@ describe("a custom kernel in a model", function()
     assert.raises("unknown option", function() layer { hidden = 3 } end)
   end)
 
+  it("may learn with lists, tables and modules, in an order of their names", function()
+    local W, mlp, names = { pf.randn(4, 4), pf.randn(4, 4) }, nn.linear { from = 4, to = 4 }, {}
+    local own = nn.attention { dim = 8, heads = 2, kernel = pf.kernel.custom {
+      name = "tables", parameters = { z = pf.ones(4), w = W, mlp = mlp, a = { b = pf.ones(4) } },
+      map = function(x) return mlp(x:matmul(W[1]):matmul(W[2])):elu() + 1 end,
+    } }
+    local _, walked = own:parameters()
+    for _, name in ipairs(walked) do names[#names + 1] = name:match "^parameters%.(.*)" end
+    assert.same({ "a.b", "mlp.bias", "mlp.weight", "w.1", "w.2", "z" }, names)
+    pf.check.gradient(function(x) return own(x):square():sum() end, pf.randn(1, 5, 8))
+    assert.raises("projection is not trained", function()
+      pf.kernel.custom { map = print, parameters = { inner = nn.attention { dim = 8, heads = 2 } } }
+    end)
+    assert.raises("must be a tensor, got number", function()
+      pf.kernel.custom { map = print, parameters = { a = { 3 } } }
+    end)
+  end)
+
+  it("is found by its name as long as it is alive, and no other's garbage is", function()
+    local function model_of(name)
+      return nn.performer { vocab = 7, dim = 16, layers = 1, heads = 2, causal = true,
+        kernel = pf.kernel.custom { name = name, map = function(x) return x:elu() + 1 end } }
+    end
+    local folder = os.tmpname() .. ".d"
+    do
+      local model = model_of "fleeting"
+      assert(pf.checkpoint.save(folder, { model = model, step = 1 }))
+      for _ = 1, 3 do
+        model = model_of "fleeting" -- the one before is garbage, collected or not
+        assert.equal(model:count(), nn.build(model:tree()):count())
+        assert(pf.checkpoint.load(folder))
+      end
+    end
+    collectgarbage()
+    collectgarbage()
+    local loaded, message, code = pf.checkpoint.load(folder)
+    os.execute("rm -rf '" .. folder .. "'")
+    assert.is_nil(loaded)
+    assert.is_truthy(message:find("there is no 'fleeting'", 1, true), message)
+    assert.equal("PF_ENOTFOUND", code)
+  end)
+
+  it("is none that auto could choose", function()
+    assert.raises("'auto' takes exact attention or features that estimate it", function()
+      layer { attention = "auto", length = 64 }
+    end)
+  end)
+
   it("says nothing of later tokens, and knows documents and masks", function()
     local own = layer { rotary = true }
     local x = pf.randn(1, 10, 16)
@@ -203,6 +251,20 @@ describe("a custom kernel in a model", function()
     local whole = own(x, { documents = documents })
     local part = own(x:slice(2, 5, 10))
     assert.is_true((whole:slice(2, 5, 10) - part):abs():max():item() < 1e-5)
+  end)
+end)
+
+describe("an attention that is asked for", function()
+  it("is that one, whatever kind a kernel is named after", function()
+    local x = pf.randn(1, 6, 8)
+    local function out(attention, kernel)
+      pf.seed(3)
+      return nn.attention { dim = 8, heads = 2, causal = true, attention = attention,
+                            kernel = kernel }(x)
+    end
+    assert.bits_equal(out("identity"), out("identity", { name = "exact" }))
+    assert.bits_equal(out("exact"), out("kernel", { name = "exact" }))
+    assert.bits_equal(out("exact"), out(nil, { name = "exact" }))
   end)
 end)
 

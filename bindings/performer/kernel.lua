@@ -119,9 +119,40 @@ for _, name in ipairs(map_names) do
   kernel[name] = function(options) return new_kernel(name, options) end
 end
 
+--- Puts the trained tensors of a module into `found`, under their own names.
+local function add_module(found, module, name)
+  local tensors, names = module:parameters()
+  local trained = {}
+  for i, t in ipairs(tensors) do
+    found[name .. "." .. names[i]], trained[names[i]] = t, true
+  end
+  for inner in util.sorted(module:tensors()) do
+    if not trained[inner] then
+      util.fail("kernel.custom: parameter %s: its %s is not trained, and only what is trained is "
+        .. "saved with a kernel", name, inner)
+    end
+  end
+end
+
+--- { name = tensor } of a table of tensors, modules, and tables of them: "mlp.1.weight".
+local function flatten(t, prefix, found)
+  for _, key in ipairs(util.sorted_keys(t)) do
+    local value, name = t[key], prefix .. tostring(key)
+    local kind = core.kind(value)
+    if kind == "module" then
+      add_module(found, value, name)
+    elseif kind == "table" then
+      flatten(value, name .. ".", found)
+    else
+      found[name] = value
+    end
+  end
+  return found
+end
+
 --- A kernel of one's own: map(x, side) -> features (B, H, L, r), made of ops. parameters: a table
---- of the tensors that the map learns with, for the layers that take the kernel. name: by which a
---- model that was saved finds it again.
+--- of the tensors (and modules, and tables of both) that the map learns with, for the layers that
+--- take the kernel. name: by which a model that was saved finds it again.
 function kernel.custom(options)
   options = util.check_options(options, { "map", "parameters", "name" }, "kernel.custom")
   if type(options.map) ~= "function" then
@@ -131,7 +162,8 @@ function kernel.custom(options)
     util.fail("kernel.custom: parameters must be a table of tensors, got %s",
       core.kind(options.parameters))
   end
-  return core.host_kernel(options.name or "custom", options.map, options.parameters)
+  return core.host_kernel(options.name or "custom", options.map,
+    options.parameters and flatten(options.parameters, "", {}))
 end
 
 --- Exact attention, where an older script gives a layer or a state a kernel.
