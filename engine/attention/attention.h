@@ -10,6 +10,7 @@
 
 #include "kernel.h"
 #include "reach.h"
+#include "state.h"
 
 /* The op rows of this floor. */
 #define PF_OP(name) extern const pf_op pf_op_##name;
@@ -33,7 +34,9 @@ enum { PF_ENTRY_INPUTS = 3, PF_ATTENTION_INPUTS = PF_REACH_INPUTS + PF_ENTRY_INP
 /* Outputs: out, and an exit state where there is one. */
 enum { PF_ATTENTION_OUTPUTS = 1 + PF_ENTRY_INPUTS };
 
-struct pf_sums; /* alone/partition.h: weights and their sums */
+/* alone/partition.h: weights and their sums. */
+struct pf_sums;
+extern const struct pf_sums pf_sums_linear, pf_sums_exact;
 
 typedef struct pf_attention_kind {
     const char *name, *doc;

@@ -12,7 +12,6 @@
 #define PF_KERNEL_H
 
 #include "map.h"
-#include "state.h"
 #include "tape.h"
 
 /* The options of a kernel, resolved: all that a draw and the theory of its error need. */

@@ -34,6 +34,10 @@ void pf_kernel_to_inputs(const pf_kernel *kernel, pf_tensor **in) {
 
 /* ---- the check ---- */
 
+static const pf_map *map_of(const pf_call *c, int first_attr) {
+    return pf_map_at((int)c->attr[first_attr + PF_KERNEL_MAP].i);
+}
+
 /* Softmax maps are nothing without one, the others go either way. */
 static int check_projection(const pf_call *c, const pf_map *map, const pf_tensor *w, int64_t heads,
                             int64_t d) {
@@ -78,7 +82,7 @@ static int check_factors(const pf_call *c, const pf_tensor *t, const pf_tensor *
 
 int pf_call_kernel_check(const pf_call *c, int first_attr, int first_in, int64_t heads, int64_t d,
                          int64_t *r) {
-    const pf_map *map = pf_call_map(c, first_attr);
+    const pf_map *map = map_of(c, first_attr);
     pf_tensor *const *in = c->in + first_in;
     const pf_tensor *w = in[PF_KERNEL_PROJECTION];
     PF_TRY(check_projection(c, map, w, heads, d));
@@ -132,7 +136,7 @@ int pf_call_encoding(pf_encoding *n, pf_call *c, int first_attr, int first_in, i
                      int64_t d) {
     pf_tensor *const *in = c->in + first_in;
     *n = (pf_encoding){.kern = c->engine->kern,
-                       .map = pf_call_map(c, first_attr),
+                       .map = map_of(c, first_attr),
                        .numbers = numbers_of(c->attr + first_attr),
                        .d = d};
     PF_TRY(take_projection(n, c, in[PF_KERNEL_PROJECTION]));

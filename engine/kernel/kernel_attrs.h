@@ -29,9 +29,6 @@ enum { PF_KERNEL_PROJECTION, PF_KERNEL_TILTS, PF_KERNEL_FACTORS, PF_KERNEL_INPUT
 void pf_kernel_to_attrs(const pf_kernel *kernel, pf_attr *attrs);
 void pf_kernel_to_inputs(const pf_kernel *kernel, pf_tensor **in);
 
-static inline const pf_map *pf_call_map(const pf_call *c, int first_attr) {
-    return pf_map_at((int)c->attr[first_attr + PF_KERNEL_MAP].i);
-}
 /* For shape rules: rows of `heads` heads of keys of width d. *r: width of the features. */
 int pf_call_kernel_check(const pf_call *c, int first_attr, int first_in, int64_t heads, int64_t d,
                          int64_t *r);

@@ -113,14 +113,6 @@ void pf_projector_pack(pf_projector *p, float *strips) {
     pf_pack(&p->packed, p->w);
 }
 
-size_t pf_projector_bytes(int64_t m, int64_t d, bool factors) {
-    static const float some = 1;
-    pf_projector p;
-    void *end = NULL;
-    pf_projector_open(&p, NULL, m, d, NULL, factors ? &some : NULL, NULL, &end);
-    return (size_t)(uintptr_t)end;
-}
-
 void pf_project(const pf_projector *p, int64_t n, const float *x, float *u, int64_t ldu) {
     if (p->blocks) {
         p->kern->hadamard(p->blocks, p->m, n, x, p->d, u, ldu, p->lanes);

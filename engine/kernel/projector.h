@@ -30,7 +30,6 @@ void pf_projector_open(pf_projector *p, const pf_kern *kern, int64_t m, int64_t 
 /* Faster for many rows, with the same bits: strips hold pf_packed_floats(m, d). Where the level
  * has a block_gemm. */
 void pf_projector_pack(pf_projector *p, float *strips);
-size_t pf_projector_bytes(int64_t m, int64_t d, bool factors);
 /* u (n, m; ldu) <- x (n, d) W^T;  x (n, d) += u W. */
 void pf_project(const pf_projector *p, int64_t n, const float *x, float *u, int64_t ldu);
 void pf_project_back(const pf_projector *p, int64_t n, const float *u, int64_t ldu, float *x);

@@ -63,7 +63,6 @@ typedef struct pf_sums {
     const float *(*vectors)(const pf_encoded *block, int64_t *width);
     double (*weight)(float product, float shift, float top, double sum);
 } pf_sums;
-extern const pf_sums pf_sums_linear, pf_sums_exact;
 
 int pf_partition_run(pf_partition *p); /* fills size, sum, top */
 

@@ -4,7 +4,6 @@
  * stands for the past, so a row can't be trained part by part.
  */
 #include "attention.h"
-#include "partition.h"
 
 enum { K_CACHE, V_CACHE };
 enum { FIRST_ROOM = 64 }; /* positions that a cache has room for from its first key on */

@@ -267,7 +267,6 @@ static inline int64_t pf_causal_chunks(const pf_work *w) {
 }
 
 /* ---- the schedules ---- */
-bool pf_wave_wanted(const pf_operator *op);
 int pf_wave_run(pf_operator *op, bool backward);
 /* pf_task_fn over (segment, key head) */
 void pf_full_forward(void *op, int64_t task, void *scratch);

@@ -8,7 +8,7 @@
 #include "operator.h"
 
 /* Where tasks are many, or come out even, each is best left to one thread. */
-bool pf_wave_wanted(const pf_operator *op) {
+static bool wave_wanted(const pf_operator *op) {
     int64_t tasks = pf_work_tasks(op), threads = op->engine->threads;
     int64_t blocks = tasks * pf_ceil_div(pf_max(op->Lq, op->Lk), op->block);
     if (threads < 2 || tasks < 1 || op->Lq < 1 || op->Lk < 1) return false;
@@ -19,7 +19,7 @@ bool pf_wave_wanted(const pf_operator *op) {
 int pf_linear_run(pf_operator *op, bool backward) {
     static const pf_task_fn run[2][2] = {{pf_full_forward, pf_full_backward},
                                          {pf_causal_forward, pf_causal_backward}};
-    if (pf_wave_wanted(op)) return pf_wave_run(op, backward);
+    if (wave_wanted(op)) return pf_wave_run(op, backward);
     return pf_parallel(op->engine, pf_work_tasks(op), pf_work_bytes(op, backward),
                        run[op->causal][backward], op);
 }

@@ -20,7 +20,6 @@
 
 #include "attention.h"
 #include "operator.h"
-#include "partition.h"
 
 enum { RECENT = 512 };
 
