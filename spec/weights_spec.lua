@@ -11,6 +11,19 @@ local D = trial.D
 local i32 = { dtype = "i32" }
 local largest, assert_sane = trial.largest, trial.assert_sane
 
+it("of a kind without a kernel is told so, whatever was given for one", function()
+  local x = pf.zeros(1, 2, 3, 4)
+  for _, kernel in ipairs { "relu", pf.kernel.relu {}, { scale = 1 } } do
+    local options = { attention = "exact", kernel = kernel, rows = { 1 } }
+    local said = "exact attention takes no kernel"
+    assert.raises(said, function() pf.attention.weights(x, x, options) end)
+    options.rows = nil
+    assert.raises(said, function() pf.attention.log_partition(x, x, options) end)
+    options.head_dim = 4
+    assert.raises(said, function() pf.attention.state(options) end)
+  end
+end)
+
 -- ---- log-partitions -------------------------------------------------------------------
 
 describe("log_partition", function()

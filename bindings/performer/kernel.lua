@@ -226,8 +226,11 @@ local function resolve(options, where)
     util.fail("%s: there is no attention '%s'%s", where, tostring(kind),
       near and (" (did you mean '%s'?)"):format(near) or "")
   end
-  if kinds[kind].takes_kernel then value = as_kernel(value or "softmax", where) end
-  return { attention = kind, options = own, kernel = value }
+  if kinds[kind].takes_kernel then
+    return { attention = kind, options = own, kernel = as_kernel(value or "softmax", where) }
+  end
+  if value ~= nil then util.fail("%s: %s attention takes no kernel", where, kind) end
+  return { attention = kind, options = own }
 end
 
 -- ---- attention ----------------------------------------------------------------------

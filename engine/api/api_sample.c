@@ -180,7 +180,7 @@ static int32_t walk(const sampled_row *s, int64_t first, int64_t n, double point
 
 static int read_sampling(pf_sampling *o, const pf_sampling *given) {
     *o = (pf_sampling){.size = sizeof *o};
-    if (given) memcpy(o, given, given->size < sizeof *o ? given->size : sizeof *o);
+    PF_TRY(pf_options_take(o, sizeof *o, given, "sampling"));
     if (o->top_p == 0) o->top_p = 1;
     if (!isfinite(o->temperature) || o->temperature < 0) {
         return pf_fail(PF_EINVAL, "stream: temperature must be at least 0, got %g", o->temperature);

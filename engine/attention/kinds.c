@@ -195,7 +195,8 @@ static int bind_for_rows(pf_attention *a, pf_engine *e, const pf_tensor *q, cons
 int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf_tensor *q,
                       pf_tensor *k, pf_tensor *v, const pf_attention_options *options) {
     pf_attention_options o = {0};
-    if (options) memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
+    *out = NULL;
+    PF_TRY(pf_options_take(&o, sizeof o, options, "attention"));
     pf_attention a = {.causal = o.causal};
     pf_tensor *made[PF_ATTENTION_OUTPUTS] = {NULL};
     pf_tensor *in[PF_ATTENTION_INPUTS] = {[PF_IN_Q] = q,
@@ -208,7 +209,6 @@ int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf
                                           [PF_IN_PREFIX] = o.prefix,
                                           [PF_IN_CU_SEQLENS] = o.cu_seqlens};
     memcpy(in + PF_REACH_INPUTS, o.entry, sizeof o.entry);
-    *out = NULL;
     PF_TRY(pf_kind_find(&a.kind, o.attention, "attention"));
     PF_TRY(pf_attention_settle(&a, o.options, "attention"));
     PF_TRY(bind_for_rows(&a, engine, q, k, o.kernel));

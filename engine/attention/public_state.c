@@ -126,9 +126,9 @@ static bool sized(const pf_attention_state_options *o) {
     return o->batch > 0 && o->heads > 0 && o->head_dim > 0 && o->value_dim > 0;
 }
 
-static void read_options(pf_attention_state_options *o, const pf_attention_state_options *given) {
+static int read_options(pf_attention_state_options *o, const pf_attention_state_options *given) {
     *o = (pf_attention_state_options){0};
-    memcpy(o, given, given->size < sizeof *o ? given->size : sizeof *o);
+    return pf_options_take(o, sizeof *o, given, "attention state");
 }
 
 /* Without all its sizes a state keeps what it was asked for until the first keys come. */
@@ -169,7 +169,7 @@ int pf_attention_state_open(pf_state **state, pf_engine *engine,
     pf_attention_state_options o;
     pf_alone *alone = NULL;
     *state = NULL;
-    read_options(&o, options);
+    PF_TRY(read_options(&o, options));
     PF_TRY(new_alone(&alone, engine));
     int status = take_kind(alone, &o);
     if (status >= 0) {
@@ -351,7 +351,7 @@ int pf_attention_state_check(pf_engine *engine, const pf_state *state,
     pf_attention_state_options o, own;
     pf_state *wanted = NULL;
     PF_TRY(pf_attention_state_info(state, &own));
-    read_options(&o, options);
+    PF_TRY(read_options(&o, options));
     if (o.batch != 0 && o.batch != own.batch) {
         return pf_fail(PF_ESHAPE, "the state is of %lld sequences, wanted are %lld",
                        (long long)own.batch, (long long)o.batch);
@@ -419,7 +419,7 @@ static int adopt_host(pf_state *state, pf_engine *e, const pf_attention_state_op
 
 int pf_alone_adopt(pf_state *state, pf_engine *e, const pf_attention_state_options *options) {
     pf_attention_state_options o;
-    read_options(&o, options);
+    PF_TRY(read_options(&o, options));
     bool hosted = o.kernel && pf_kernel_is_host(o.kernel);
     return hosted ? adopt_host(state, e, &o) : pf_attention_state_check(e, state, &o);
 }

@@ -342,9 +342,9 @@ static int run(survey *s, pf_kernel *kernel, int draws) {
 int pf_kernel_survey(pf_config **heads, pf_engine *engine, pf_kernel *kernel, const pf_tensor *q,
                      const pf_tensor *k, const pf_survey_options *options) {
     pf_survey_options o = {0};
-    if (options) memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
-    survey s = {.engine = engine, .q = q, .k = k, .causal = o.causal, .tilt = o.tilt};
     *heads = NULL;
+    PF_TRY(pf_options_take(&o, sizeof o, options, "survey"));
+    survey s = {.engine = engine, .q = q, .k = k, .causal = o.causal, .tilt = o.tilt};
     PF_TRY(check_rows(q, k, o.causal));
     PF_TRY(pf_kernel_spec_for(&s.spec, kernel, q->shape[3], "survey"));
     fill_sizes(&s, &o);

@@ -68,7 +68,7 @@ int pf_kernel_open_host(pf_kernel **kernel, pf_engine *engine, const char *name,
                         const pf_host_map *given) {
     pf_host_map map = {0};
     *kernel = NULL;
-    if (given) memcpy(&map, given, given->size < sizeof map ? given->size : sizeof map);
+    PF_TRY(pf_options_take(&map, sizeof map, given, "kernel"));
     if (!name || !map.map) {
         return pf_fail(PF_EINVAL, "kernel: a host's kernel needs a name and a map");
     }

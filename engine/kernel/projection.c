@@ -150,7 +150,7 @@ static int choose(const char *option, const char *choices, const char *name) {
 /* The options, checked, as a drawing. */
 static int read_options(pf_drawing *drawing, const pf_projection_options *options) {
     pf_projection_options o = {0};
-    memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
+    PF_TRY(pf_options_take(&o, sizeof o, options, "projection"));
     PF_TRY(check_sizes(&o));
     int rows = choose("rows", PF_ROWS_DRAWN, o.rows);
     PF_TRY(rows);

@@ -15,15 +15,9 @@
 
 enum { MAX_THREADS = 1024 };
 
-/* The host's options laid over the defaults: a host built against an older header knows a
- * shorter struct, one built against a newer header a longer one. */
 static int read_options(pf_options *out, const pf_options *given) {
     *out = (pf_options)PF_OPTIONS_DEFAULT;
-    if (!given) return PF_OK;
-    if (given->size < sizeof given->size)
-        return pf_fail(PF_EINVAL, "engine: options.size is %zu, must be sizeof(pf_options)",
-                       given->size);
-    memcpy(out, given, given->size < sizeof *out ? given->size : sizeof *out);
+    PF_TRY(pf_options_take(out, sizeof *out, given, "engine"));
     if (out->threads < 0 || out->threads > MAX_THREADS)
         return pf_fail(PF_EINVAL, "engine: options.threads is %d, must be 0 to %d", out->threads,
                        MAX_THREADS);

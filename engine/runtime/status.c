@@ -41,6 +41,18 @@ const char *pf_status_text(int status) {
     return status >= 0 ? "ok" : "unknown status";
 }
 
+int pf_options_take(void *own, size_t bytes, const void *given, const char *where) {
+    size_t size;
+    if (!given) return PF_OK;
+    memcpy(&size, given, sizeof size);
+    if (size < sizeof size) {
+        return pf_fail(PF_EINVAL, "%s: the options' size is %zu, must be sizeof their struct",
+                       where, size);
+    }
+    memcpy(own, given, size < bytes ? size : bytes);
+    return PF_OK;
+}
+
 /* ---- places ---- */
 
 static char *next_text(void) {

@@ -11,6 +11,11 @@
 /* Records a formatted message for this thread and returns `status`. */
 int pf_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* A host's options struct, which begins with its size: copies what it has of our `bytes` over the
+ * defaults in `own`, for a host built against an older header knows a shorter one, and one built
+ * against a newer header a longer one. NULL: all defaults. A size of 0 was forgotten: PF_EINVAL. */
+int pf_options_take(void *own, size_t bytes, const void *given, const char *where);
+
 /* How often this thread has called it: where a callback failed and the number has not moved, the
  * message that stands is of something else. */
 uint64_t pf_failures(void);

@@ -294,6 +294,39 @@ static void test_poor(void) {
     pf_config_free(softmax), pf_config_free(layer);
 }
 
+/* Options without their size say nothing that could be trusted: refused by every call, where NULL
+ * is all defaults. */
+static void test_options_without_size(pf_engine *e) {
+    const int64_t shape[] = {1, 1, 2, 4};
+    pf_tensor *x, *out;
+    pf_state *state;
+    pf_items *items;
+    pf_kernel *kernel;
+    pf_config *heads;
+    pf_attention_options attention = {.attention = "exact"};
+    pf_attention_state_options states = {.batch = 1, .heads = 1, .head_dim = 4, .value_dim = 4};
+    pf_items_options of_items = {.dim = 4};
+    pf_weights_options weights = {.attention = "exact"};
+    pf_survey_options surveys = {.causal = true};
+    pf_host_map map = {0};
+    CHECK_OK(pf_tensor_full(&x, e, PF_F32, 4, shape, 0.5));
+    CHECK(pf_attention_call(&out, NULL, e, x, x, x, &attention) == PF_EINVAL && !out);
+    CHECK(strstr(pf_last_error(), "attention: the options' size is 0"));
+    CHECK(pf_attention_state_open(&state, e, &states) == PF_EINVAL && !state);
+    CHECK(pf_items_open(&items, e, &of_items) == PF_EINVAL && !items);
+    CHECK(pf_attention_log_partition(&out, e, x, x, &weights) == PF_EINVAL && !out);
+    CHECK(pf_attention_weights(&out, NULL, NULL, e, x, x, &weights) == PF_EINVAL && !out);
+    CHECK_OK(pf_kernel_open(&kernel, e, NULL, NULL));
+    CHECK(pf_kernel_survey(&heads, e, kernel, x, x, &surveys) == PF_EINVAL && !heads);
+    pf_kernel_release(&kernel);
+    CHECK(pf_kernel_open_host(&kernel, e, "sizeless", &map) == PF_EINVAL && !kernel);
+    CHECK_OK(pf_attention_call(&out, NULL, e, x, x, x, NULL));
+    pf_tensor_release(&out);
+    CHECK_OK(pf_attention_state_open(&state, e, NULL));
+    pf_state_close(&state);
+    pf_tensor_release(&x);
+}
+
 int main(void) {
     pf_engine *e = engine_of(2, 7);
     test_names(e);
@@ -302,6 +335,7 @@ int main(void) {
     test_given_layer(e);
     test_unsized(e);
     test_poor();
+    test_options_without_size(e);
     pf_engine_close(&e);
     return CHECK_REPORT();
 }

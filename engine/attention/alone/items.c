@@ -37,8 +37,8 @@ static int open_kernel(pf_items *s, pf_engine *engine, pf_kernel *given) {
 
 int pf_items_open(pf_items **items, pf_engine *engine, const pf_items_options *options) {
     pf_items_options o = {0};
-    memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
     *items = NULL;
+    PF_TRY(pf_options_take(&o, sizeof o, options, "items"));
     if (o.dim < 1 || o.value_dim < 0) {
         return pf_fail(PF_EINVAL, "items: dim must be at least 1 and value_dim at least 0");
     }

@@ -180,8 +180,8 @@ int pf_attention_log_partition(pf_tensor **out, pf_engine *engine, pf_tensor *q,
     const pf_attention_kind *kind;
     pf_kernel *kernel;
     pf_tensor *rows[2] = {NULL};
-    memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
     *out = NULL;
+    PF_TRY(pf_options_take(&o, sizeof o, options, "log_partition"));
     PF_TRY(pf_tensor_check(q, PF_F32, "log_partition", "q"));
     PF_TRY(pf_tensor_check(k, PF_F32, "log_partition", "k"));
     if (q->rank != 4 || k->rank != 4) {

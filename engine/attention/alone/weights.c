@@ -337,12 +337,12 @@ int pf_attention_weights(pf_tensor **weights, pf_tensor **positions, pf_tensor *
                          pf_engine *engine, pf_tensor *q, pf_tensor *k,
                          const pf_weights_options *given) {
     pf_weights_options read = {0}, *options = &read;
-    memcpy(options, given, given->size < sizeof read ? given->size : sizeof read);
     weights_op op = {.p = {.engine = engine}};
     kept h = {.engine = engine};
     *weights = NULL;
     if (positions) *positions = NULL;
     if (entropy) *entropy = NULL;
+    PF_TRY(pf_options_take(&read, sizeof read, given, "weights"));
     int status = PF_OK;
     if (options->top > 0 && !positions) {
         status = pf_fail(PF_EINVAL, "weights: top gives positions: take them");
