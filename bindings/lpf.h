@@ -174,6 +174,10 @@ pf_kernel *lpf_test_kernel(lua_State *L, int index); /* NULL: none */
 void lpf_drop_dead(lua_State *L);
 /* NULL for nil; anything else that is none raises. */
 pf_kernel *lpf_opt_kernel(lua_State *L, int index, const char *where);
+/* Takes a stream, a state or a set of items out of its box for the time of a call: a map or layer
+ * in Lua that closes or moves what calls it finds it closed. lpf_put_back: before lpf_result. */
+void *lpf_take_out(lua_State *L, int index);
+void lpf_put_back(lua_State *L, int index, void *thing);
 pf_state **lpf_new_stream_state(lua_State *L);
 pf_state *lpf_check_stream_state(lua_State *L, int index, const char *where);
 /* What a model's call begins with: the pass of the Lua code around it, or a tape's being open. */

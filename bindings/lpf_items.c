@@ -9,7 +9,7 @@ static pf_items *check_items(lua_State *L, const char *where) {
     pf_items **box = luaL_testudata(L, 1, LPF_ITEMS);
     lpf_enter(L);
     if (!box) lpf_raise(L, "%s: a set of items is needed, got %s", where, lpf_kind(L, 1));
-    if (!*box) lpf_raise(L, "%s: the set of items has been closed", where);
+    if (!*box) lpf_raise(L, "%s: the set of items has been closed, or is at work", where);
     return *box;
 }
 
@@ -36,10 +36,14 @@ typedef int (*change_fn)(pf_items *, pf_engine *, const pf_tensor *, const pf_te
 
 /* items:add(keys [, values]), items:remove(keys [, values]); the set itself. */
 static int change(lua_State *L, change_fn fn, const char *where) {
-    pf_items *items = check_items(L, where);
+    check_items(L, where);
     const pf_tensor *keys = lpf_check_tensor(L, 2, where, "keys"), *values = NULL;
     if (!lua_isnoneornil(L, 3)) values = lpf_check_tensor(L, 3, where, "values");
-    lpf_result(L, fn(items, lpf_engine(L), keys, values));
+    pf_engine *engine = lpf_engine(L);
+    pf_items *items = lpf_take_out(L, 1);
+    int status = fn(items, engine, keys, values);
+    lpf_put_back(L, 1, items);
+    lpf_result(L, status);
     lua_settop(L, 1);
     return 1;
 }
@@ -51,11 +55,14 @@ typedef int (*question_fn)(pf_tensor **, pf_items *, pf_engine *, const pf_tenso
 
 /* items:log_partition(queries), items:expectation(queries). */
 static int ask(lua_State *L, question_fn fn, const char *where) {
-    pf_items *items = check_items(L, where);
+    check_items(L, where);
     const pf_tensor *queries = lpf_check_tensor(L, 2, where, "queries");
     pf_engine *engine = lpf_engine(L);
     pf_tensor **out = lpf_new_tensor(L);
-    lpf_result(L, fn(out, items, engine, queries));
+    pf_items *items = lpf_take_out(L, 1);
+    int status = fn(out, items, engine, queries);
+    lpf_put_back(L, 1, items);
+    lpf_result(L, status);
     lpf_made(L, *out);
     return 1;
 }
@@ -69,7 +76,7 @@ static int items_expectation(lua_State *L) { return ask(L, pf_items_expectation,
 /* probability(queries, keys [, {estimate, log}]) */
 static int items_probability(lua_State *L) {
     static const char *const allowed[] = {"estimate", "log", NULL};
-    pf_items *items = check_items(L, "probability");
+    check_items(L, "probability");
     const pf_tensor *queries = lpf_check_tensor(L, 2, "probability", "queries");
     const pf_tensor *keys = lpf_check_tensor(L, 3, "probability", "keys");
     lpf_check_options(L, 4, allowed, "probability");
@@ -77,7 +84,10 @@ static int items_probability(lua_State *L) {
     if (lpf_opt_bool(L, 4, "log", false)) flags |= PF_ITEMS_LOG;
     pf_engine *engine = lpf_engine(L);
     pf_tensor **out = lpf_new_tensor(L);
-    lpf_result(L, pf_items_probability(out, items, engine, queries, keys, flags));
+    pf_items *items = lpf_take_out(L, 1);
+    int status = pf_items_probability(out, items, engine, queries, keys, flags);
+    lpf_put_back(L, 1, items);
+    lpf_result(L, status);
     lpf_made(L, *out);
     return 1;
 }

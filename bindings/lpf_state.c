@@ -13,8 +13,18 @@ pf_state *lpf_check_stream_state(lua_State *L, int index, const char *where) {
     pf_state **box = luaL_testudata(L, index, LPF_STATE);
     lpf_enter(L);
     if (!box) lpf_raise(L, "%s: a state is needed, got %s", where, lpf_kind(L, index));
-    if (!*box) lpf_raise(L, "%s: the state has been closed", where);
+    if (!*box) lpf_raise(L, "%s: the state has been closed, or is at work", where);
     return *box;
+}
+
+void *lpf_take_out(lua_State *L, int index) {
+    void **box = lua_touserdata(L, index), *thing = *box;
+    *box = NULL;
+    return thing;
+}
+
+void lpf_put_back(lua_State *L, int index, void *thing) {
+    *(void **)lua_touserdata(L, index) = thing;
 }
 
 static int state_close(lua_State *L) {
@@ -99,12 +109,15 @@ typedef int (*attend_fn)(pf_tensor **, pf_engine *, pf_state *, pf_tensor *, pf_
 
 /* prefill, step of attention alone: q, k (B, H, n, d) and v (B, H, n, dv) give (B, H, n, dv). */
 static int state_attend(lua_State *L, attend_fn fn, const char *where) {
-    pf_state *state = lpf_check_stream_state(L, 1, where);
+    lpf_check_stream_state(L, 1, where);
     pf_tensor *q = lpf_check_tensor(L, 2, where, "q"), *k = lpf_check_tensor(L, 3, where, "k");
     pf_tensor *v = lpf_check_tensor(L, 4, where, "v");
     pf_engine *engine = lpf_engine(L);
     pf_tensor **out = lpf_new_tensor(L);
-    lpf_result(L, fn(out, engine, state, q, k, v));
+    pf_state *state = lpf_take_out(L, 1);
+    int status = fn(out, engine, state, q, k, v);
+    lpf_put_back(L, 1, state);
+    lpf_result(L, status);
     lpf_made(L, *out);
     return 1;
 }
@@ -121,10 +134,13 @@ static int stream_call(lua_State *L, stream_fn fn, const char *where) {
     lpf_enter(L);
     pf_module *m = lpf_check_module(L, 1, where);
     pf_tensor *x = lpf_check_tensor(L, 2, where, "x");
-    pf_state *state = lpf_check_stream_state(L, 3, where);
+    lpf_check_stream_state(L, 3, where);
     pf_engine *engine = lpf_engine(L);
     pf_tensor **y = lpf_new_tensor(L);
-    lpf_result(L, fn(y, engine, m, x, state));
+    pf_state *state = lpf_take_out(L, 3);
+    int status = fn(y, engine, m, x, state);
+    lpf_put_back(L, 3, state);
+    lpf_result(L, status);
     lpf_made(L, *y);
     return 1;
 }

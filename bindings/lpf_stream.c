@@ -12,7 +12,7 @@ static pf_stream *check_stream(lua_State *L, const char *where) {
     pf_stream **box = luaL_testudata(L, 1, LPF_STREAM);
     lpf_enter(L);
     if (!box) lpf_raise(L, "%s: a stream is needed, got %s", where, lpf_kind(L, 1));
-    if (!*box) lpf_raise(L, "%s: the stream has been closed", where);
+    if (!*box) lpf_raise(L, "%s: the stream has been closed, or is at work", where);
     return *box;
 }
 
@@ -101,6 +101,13 @@ static pf_sampling read_sampling(lua_State *L, int index) {
     return o;
 }
 
+static void feed(lua_State *L, const int32_t *ids, size_t n) {
+    pf_stream *stream = lpf_take_out(L, 1);
+    int status = pf_stream_feed(stream, ids, n);
+    lpf_put_back(L, 1, stream);
+    lpf_result(L, status);
+}
+
 /* feed(ids): ids (batch, n), row after row. */
 static int stream_feed(lua_State *L) {
     pf_stream *stream = check_stream(L, "feed");
@@ -111,7 +118,7 @@ static int stream_feed(lua_State *L) {
     if (n % batch != 0 || (t && pf_tensor_rank(t) == 2 && pf_tensor_size(t, 0) != (int64_t)batch))
         return lpf_raise(L, "feed: ids must be (%d, n), a row a sequence; got %d of them",
                          (int)batch, (int)n);
-    lpf_result(L, pf_stream_feed(stream, ids, n / batch));
+    feed(L, ids, n / batch);
     lua_settop(L, 1);
     return 1;
 }
@@ -151,7 +158,7 @@ static int stream_next(lua_State *L) {
         return lpf_raise(L, "next: a token a sequence, %d of them; got %d", (int)batch, (int)n);
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0) return lpf_raise(L, "next: no token %d", (int)ids[i]);
-    lpf_result(L, pf_stream_feed(stream, ids, 1));
+    feed(L, ids, 1);
     return push_sample(L, stream, &sampling);
 }
 

@@ -238,6 +238,37 @@ describe("a custom kernel in a model", function()
     assert.equal("PF_ENOTFOUND", code)
   end)
 
+  it("can't close or move what is calling its map", function()
+    local act
+    local kernel = pf.kernel.custom { name = "meddler",
+      map = function(x) return act and act() or x:elu() + 1 end }
+    local function meddle(thing, method, run)
+      act = function() thing[method](thing, pf.ones(1, 4)) end
+      local ok, message = pcall(run)
+      act = nil
+      return ok, message
+    end
+    local q = pf.randn(1, 2, 3, 4)
+    local state = pf.attention.state { kernel = kernel, heads = 2, head_dim = 4 }
+    state:prefill(q, q, q)
+    local items = pf.attention.items { kernel = kernel, keys = pf.randn(5, 4) }
+    local model = nn.performer { vocab = 7, dim = 8, layers = 2, heads = 2, causal = true,
+                                 kernel = kernel }
+    local stream = model:stream()
+    stream:feed { 1, 2 }
+    local calls = { { state, function() return state:prefill(q, q, q) end },
+                    { stream, function() return stream:feed { 3 } end },
+                    { items, function() return items:add(pf.randn(2, 4)) end } }
+    for _, call in ipairs(calls) do
+      local thing, run = call[1], call[2]
+      assert.is_true(meddle(thing, "close", run)) -- which has nothing to close
+      local ok, message = meddle(thing, "bytes", run)
+      assert.is_false(ok)
+      assert.is_truthy(tostring(message):find("is at work", 1, true), message)
+      run() -- all of it goes on
+    end
+  end)
+
   it("is none that auto could choose", function()
     assert.raises("'auto' takes exact attention or features that estimate it", function()
       layer { attention = "auto", length = 64 }
