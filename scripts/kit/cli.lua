@@ -210,8 +210,13 @@ end
 -- (`--name`, `--name on` or `--name off`), a list of choices, or a word for any text.
 -- shown: what the help says of a default that the rows don't hold; row.group: the heading there.
 function cli.add(parser, rows)
-  local groups, order = {}, {}
+  local groups, order, seen = {}, {}, {}
   for _, row in ipairs(rows) do
+    if seen[row[1]] then
+      error(("two options are called --%s; model_options.lua can give one another word"):format(
+        row[1]))
+    end
+    seen[row[1]] = true
     local option, group = add_row(parser, row), row.group
     if group and not groups[group] then
       groups[group], order[#order + 1] = {}, group
