@@ -24,12 +24,14 @@ void pf_heap_text_free(pf_heap *heap, char *text) {
 
 double pf_option_number(const pf_module *m, const char *name) {
     const pf_config *value = pf_config_get(m->options, name);
-    return value ? pf_config_number(value) : 0;
+    if (value) return pf_config_number(value);
+    return pf_config_number_of(NULL, m->type->options, m->type->n_options, name);
 }
 
 const char *pf_option_text(const pf_module *m, const char *name) {
     const pf_config *value = pf_config_get(m->options, name);
-    return value ? pf_config_string(value) : NULL;
+    if (value) return pf_config_string(value);
+    return pf_config_string_of(NULL, m->type->options, m->type->n_options, name);
 }
 
 /* ---- children and slots ---- */

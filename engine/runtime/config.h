@@ -19,6 +19,8 @@ typedef struct {
     const char *string;  /* default of STRING; NULL: none */
     const char *choices; /* STRING: "a|b|c", NULL: any text */
     bool required;
+    bool later; /* of a layer: files were written before it came. A tree has it only where it is
+                   not the default, so that the digests of models in those files hold */
     const char *doc;
 } pf_option_info;
 
