@@ -9,7 +9,7 @@ int main(int argc, char **argv) {
     pf_sampling sampling = {.size = sizeof sampling, .temperature = 0.8, .seed = 7};
     int32_t token = 'T';
     int status = pf_engine_open(&engine, NULL);
-    if (status >= 0) status = pf_model_load(&model, engine, argc > 1 ? argv[1] : "runs/book");
+    if (status >= 0) status = pf_model_load(&model, engine, argc > 1 ? argv[1] : "runs/twenty");
     if (status >= 0) status = pf_stream_open(&stream, engine, model);
     for (int i = 0; status >= 0 && i < 200; i++) {
         putchar(token); /* a byte is a token; each costs the same time and memory */

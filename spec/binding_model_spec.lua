@@ -428,6 +428,9 @@ describe("check", function()
     local report = pf.check.gradient(function(a, b) return a:matmul(b):tanh() end, { x, w })
     assert.is_true(report.ok and report.worst < 1e-2 and #report.inputs == 2)
     assert.is_false(x:wants_grad())
+    local layer = pf.nn.linear { from = 4, to = 2 } -- stands for its parameters
+    report = pf.check.gradient(function() return layer(x):tanh() end, layer)
+    assert.is_true(report.ok and #report.inputs == 2)
     local function wrong(a) return a + (a * a):detach() end -- the square is hidden from the tape
     assert.raises("check.gradient: the gradient is wrong.*input 1: relative error",
       function() pf.check.gradient(wrong, x) end)

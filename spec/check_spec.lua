@@ -167,6 +167,12 @@ describe("check.kernel", function()
     assert.equal(want, pf.randn(4):tobytes())
   end)
 
+  it("takes a name, and options with a name", function()
+    assert.are.same(pf.check.kernel(pf.kernel.relu {}), pf.check.kernel "relu")
+    assert.are.same(pf.check.kernel(pf.kernel.elu { scale = 2 }),
+      pf.check.kernel { name = "elu", scale = 2 })
+  end)
+
   it("tells a map that is not one", function()
     local calls = 0
     local moody = pf.kernel.custom { map = function(x)
@@ -178,8 +184,7 @@ describe("check.kernel", function()
     assert.truthy(why:find("check.kernel: %l+ attention is off by %S+ of its largest number"), why)
     assert.raises("what the map returns must be a tensor, got number",
       function() pf.check.kernel(pf.kernel.custom { map = function() return 1 end }) end)
-    assert.raises("a kernel of pf.kernel.%* is needed, got string",
-      function() pf.check.kernel "softmax" end)
+    assert.raises("there is no kernel 'sofmax'", function() pf.check.kernel "sofmax" end)
     assert.raises("is needed, got tensor", function() pf.check.kernel(rows) end)
   end)
 end)

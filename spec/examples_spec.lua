@@ -190,7 +190,7 @@ describe("README", function()
     assert.equal(0, code, err)
     assert.equal(200, #out)
     assert.equal("T", out:sub(1, 1))
-    local _, again = inside(("'%s/examples/embed' runs/book"):format(build))
+    local _, again = inside(("'%s/examples/embed' runs/twenty"):format(build))
     assert.equal(out, again)
   end)
 

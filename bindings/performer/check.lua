@@ -24,8 +24,9 @@ local function check_inputs(f, inputs)
     util.fail("check.gradient: a function is needed, got %s", core.kind(f))
   end
   if core.kind(inputs) == "tensor" then inputs = { inputs } end
+  if core.kind(inputs) == "module" then inputs = inputs:parameters() end
   if type(inputs) ~= "table" or #inputs == 0 then
-    util.fail("check.gradient: a list of input tensors is needed")
+    util.fail("check.gradient: a list of input tensors is needed, or a module for its parameters")
   end
   for i, x in ipairs(inputs) do
     if core.kind(x) ~= "tensor" or x:dtype() ~= "f32" then
@@ -46,7 +47,7 @@ local function refuse(report)
 end
 
 --- Holds the gradient of f(inputs...) against central differences along random directions of
---- each input. Directions that float32 can't resolve (a kink, no slope) are skipped; when
+--- each input, or of each parameter where `inputs` is a module. Directions that float32 can't resolve (a kink, no slope) are skipped; when
 --- nothing is left, that says nothing, and counts as a failure. Returns a report {ok, worst,
 --- inputs = {{error, judged}}}; raises when `ok` is false, unless options.raise is false.
 --- Options: tolerance (1e-2), seed (1), raise.

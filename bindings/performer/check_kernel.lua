@@ -119,6 +119,9 @@ return function(kernel, options)
   local where = "check.kernel"
   options = util.check_options(options, { "tolerance", "length", "head_dim", "norm", "seed",
     "raise" }, where)
+  if type(kernel) == "string" or type(kernel) == "table" and not is_kernel(kernel) then
+    kernel = require("performer.kernel").resolve({ kernel = kernel }, where).kernel
+  end
   if not is_kernel(kernel) then
     util.fail("%s: a kernel of pf.kernel.* is needed, got %s", where, core.kind(kernel))
   end
