@@ -171,14 +171,6 @@ return {
       "phi_q: pf.Tensor, phi_k: pf.Tensor, v: pf.Tensor, options?: pf.AttentionOptions",
       "pf.Tensor, table?",
       "The same with features given." },
-    { "pf.attention.exact",
-      "q: pf.Tensor, k: pf.Tensor, v: pf.Tensor, options?: pf.AttentionOptions",
-      "pf.Tensor",
-      "Softmax attention, quadratic: the judge." },
-    { "pf.attention.identity",
-      "q: pf.Tensor, k: pf.Tensor, v: pf.Tensor, options?: pf.AttentionOptions",
-      "pf.Tensor",
-      "Returns v, with zero gradients for q and k: the limit of speed." },
     { "pf.attention.compare", "kernel: pf.Kernel, options?: table", "table",
       "A kernel against exact attention, a head at a time; prints as a table. Options q, k, v, " ..
       "or length (512), dim (64), heads, batch, norm (|x| and |y|, 1) and seed of random ones; " ..

@@ -43,6 +43,32 @@ local tree = pf.describe()
 local ops, layers, maps, optimizers = tree.ops, tree.layers, tree.maps, tree.optimizers
 local ALL = -1000 -- the default of a dimension that means all of them (PF_DIM_ALL)
 
+--- Kinds of attention without words of their own in api.lua get an entry from their row, behind
+--- linear attention's.
+local function add_kinds(section, at)
+  for _, kind in ipairs(tree.attention) do
+    local name, there = "pf.attention." .. kind.name, false
+    for _, entry in ipairs(section) do there = there or entry[1] == name end
+    if not there then
+      local own = {}
+      for i, option in ipairs(kind.options) do own[i] = option.name .. ", " .. option.doc end
+      at = at + 1
+      table.insert(section, at, { name,
+        "q: pf.Tensor, k: pf.Tensor, v: pf.Tensor, options?: pf.AttentionOptions", "pf.Tensor",
+        kind.doc .. (#own > 0 and " Options " .. table.concat(own, "; ") .. "." or "") })
+    end
+  end
+end
+
+for _, section in ipairs(api) do
+  for i, entry in ipairs(section) do
+    if entry[1] == "pf.attention.linear" then
+      add_kinds(section, i)
+      break
+    end
+  end
+end
+
 -- Lua's ranges end with their last, C's before their end.
 for _, op in ipairs(ops) do
   op.doc = op.doc:gsub("to before `end`", "to `last`, which is in it,")

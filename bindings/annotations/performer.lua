@@ -487,7 +487,8 @@ function pf.attention.favor(q, k, v, options) end
 ---@return pf.Tensor, table?
 function pf.attention.linear(phi_q, phi_k, v, options) end
 
----Softmax attention, quadratic: the judge.
+---Softmax attention itself, in quadratic time: the judge. Options scale, of the scores q.k; 0: 1
+---/ sqrt(d).
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor
@@ -495,7 +496,7 @@ function pf.attention.linear(phi_q, phi_k, v, options) end
 ---@return pf.Tensor
 function pf.attention.exact(q, k, v, options) end
 
----Returns v, with zero gradients for q and k: the limit of speed.
+---Returns its values: the limit of speed (paper, section 4.1).
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor

@@ -47,10 +47,10 @@ local function refuse(report)
 end
 
 --- Holds the gradient of f(inputs...) against central differences along random directions of
---- each input, or of each parameter where `inputs` is a module. Directions that float32 can't resolve (a kink, no slope) are skipped; when
---- nothing is left, that says nothing, and counts as a failure. Returns a report {ok, worst,
---- inputs = {{error, judged}}}; raises when `ok` is false, unless options.raise is false.
---- Options: tolerance (1e-2), seed (1), raise.
+--- each input, or of each parameter where `inputs` is a module. Directions that float32 can't
+--- resolve (a kink, no slope) are skipped; when nothing is left, that says nothing, and counts as
+--- a failure. Returns a report {ok, worst, inputs = {{error, judged}}}; raises when `ok` is false,
+--- unless options.raise is false. Options: tolerance (1e-2), seed (1), raise.
 function check.gradient(f, inputs, options)
   options = util.check_options(options, { "tolerance", "seed", "raise" }, "check.gradient")
   inputs = check_inputs(f, inputs)

@@ -57,7 +57,8 @@ typedef struct pf_attention_kind {
     int (*open)(pf_state *s, pf_engine *e, const pf_attention *a, int64_t heads, int64_t d,
                 int64_t dv);
     /* q (B, H, L, d), k (B, Hk, L, d), v (B, Hk, L, dv), all of this state's sizes: attends to
-     * the state and causally to the new keys, and moves the state on, but for its position. */
+     * the state and causally to the new keys, and moves the state on, but for its position. NULL:
+     * can't stream. */
     int (*prefill)(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s, pf_tensor *q,
                    pf_tensor *k, pf_tensor *v);
     /* The same for L = 1; NULL: prefill is as good. */

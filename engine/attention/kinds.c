@@ -100,6 +100,9 @@ int pf_attend_state(pf_state **state, pf_engine *e, const pf_attention *a, int64
         return pf_fail(PF_EINVAL, "attention state: batch, heads, head_dim and value_dim must "
                                   "be at least 1");
     }
+    if (!a->kind->prefill) {
+        return pf_fail(PF_EINVAL, "attention state: %s attention can't stream", a->kind->name);
+    }
     PF_TRY(pf_state_new(state, e, batch, 0));
     if (!a->kind->state) return PF_OK;
     (*state)->kind = a->kind->state;
