@@ -1,5 +1,5 @@
 /*
- * api_checkpoint.c - checkpoints of models and optimisers: joins nn/ and train/, which know
+ * api_checkpoint.c - checkpoints of models and optimizers: joins nn/ and train/, which know
  * no files, with io/, which knows no models. What must hold: a model is either loaded
  * whole, every tensor named and shaped as the file says, or not at all.
  */
@@ -251,7 +251,7 @@ int pf_model_load(pf_module **module, pf_engine *engine, const char *dir) {
     return status;
 }
 
-/* ---- optimiser and state ------------------------------------------------------ */
+/* ---- optimizer and state ------------------------------------------------------ */
 
 static uint64_t get_u64(const pf_config *map, const char *key) {
     const char *text = pf_config_string(pf_config_get(map, key));
@@ -273,7 +273,7 @@ static int restore_moments(pf_optimizer *optimizer, pf_engine *engine, const cha
     return status;
 }
 
-/* {type, options, steps} as the options of a new optimiser, type among them. */
+/* {type, options, steps} as the options of a new optimizer, type among them. */
 static int optimizer_options(pf_config **options, const pf_config *config) {
     const pf_config *given = pf_config_get(config, "options");
     const char *type = pf_config_string(pf_config_get(config, "type"));
@@ -349,7 +349,7 @@ static void drop_parts(wanted *w) {
     if (w->tokenizer) pf_config_free(*w->tokenizer), *w->tokenizer = NULL;
 }
 
-/* Who takes the optimiser goes on with the training: then the random numbers go on too. */
+/* Who takes the optimizer goes on with the training: then the random numbers go on too. */
 static int load_wanted(wanted *w, pf_engine *engine, const char *dir) {
     char *folder;
     pf_config *file = NULL;

@@ -1,5 +1,5 @@
 /*
- * tape.h - front header of floor 3: running ops on the graph.
+ * tape.h - front header of the floor autograd/: running ops on the graph.
  *
  * pf_apply runs an op and, when a tape is open and an input is part of its graph, records
  * it. backward walks the nodes once, last to first; a node's saved tensors, inputs and

@@ -1,6 +1,6 @@
 /*
  * folder.h - run folders and checkpoint folders, on named tensors and plain data alone (it
- * knows no models and no optimisers; api/ joins them).
+ * knows no models and no optimizers; api/ joins them).
  *
  *   run/LATEST, run/BEST      text "step-N"
  *   run/step-N/               config.json  model.safetensors  state.json  manifest.json
@@ -23,7 +23,7 @@
 typedef struct pf_parts {
     const pf_named *weights;
     int n_weights;
-    bool has_moments; /* of an optimiser; there may be none of them all the same */
+    bool has_moments; /* of an optimizer; there may be none of them all the same */
     const pf_named *moments;
     int n_moments;
     const pf_config *metadata;                   /* of model.safetensors; a map, or NULL */

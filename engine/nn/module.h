@@ -1,5 +1,5 @@
 /*
- * module.h - front header of floor 5: a module is a node {type, options, children} with
+ * module.h - front header of the floor nn/: a module is a node {type, options, children} with
  * named tensors. One row of the layer table holds all that is known of a type; config.json,
  * Lua constructors, help and docs follow from it.
  *

@@ -1,5 +1,5 @@
 /*
- * op.h - front header of floor 2: what an op is, and how it is called.
+ * op.h - front header of the floor ops/: what an op is, and how it is called.
  *
  * An op is one row: names, attributes, shape rule, forward, backward. Everything else
  * (tape, Lua methods, gradient check, documentation) follows from the row. Rows stand

@@ -1,4 +1,4 @@
-/* runtime.h - front header of floor 0. */
+/* runtime.h - front header of the floor runtime/. */
 #ifndef PF_RUNTIME_H
 #define PF_RUNTIME_H
 

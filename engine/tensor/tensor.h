@@ -1,5 +1,5 @@
 /*
- * tensor.h - front header of floor 1: storage, tensor, shapes, views.
+ * tensor.h - front header of the floor tensor/: storage, tensor, shapes, views.
  *
  * A tensor is a view (shape, strides, offset, in elements) of a reference-counted storage.
  * A storage made while a tape is open belongs to that tape: when the tape closes, its

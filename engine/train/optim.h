@@ -1,10 +1,10 @@
-/* optim.h - front header of floor 6a: optimisers, clipping, schedules. */
+/* optim.h - front header of the floor train/: optimizers, clipping, schedules. */
 #ifndef PF_OPTIM_H
 #define PF_OPTIM_H
 
 #include "module.h"
 
-/* For checkpoints (joined in api/): the optimiser's tensors by name ("<param>.m"), borrowed
+/* For checkpoints (joined in api/): the optimizer's tensors by name ("<param>.m"), borrowed
  * list of pf_named to free with pf_heap_free(heap, list, n * sizeof *list); and its settings
  * and counters as plain data. */
 int pf_optimizer_tensors(const pf_optimizer *o, pf_named **list, int *n);

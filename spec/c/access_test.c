@@ -1,5 +1,5 @@
 /*
- * access_test.c - floor 1's ways in and out of a tensor: any strides, large copies and
+ * access_test.c - the ways in and out of a tensor: any strides, large copies and
  * transpositions on several threads, conversions and what they refuse, overlapping views.
  */
 #include "tensor_support.h"

@@ -1,5 +1,5 @@
 /*
- * checkpoint_test.c - checkpoints of models and optimisers: the same bits come back and go
+ * checkpoint_test.c - checkpoints of models and optimizers: the same bits come back and go
  * on as the same bits, and what does not fit is refused by name.
  */
 #include "check.h"

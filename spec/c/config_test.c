@@ -1,5 +1,5 @@
 /*
- * config_test.c - floor 0's plain data: the tree and who owns its nodes, options against
+ * config_test.c - runtime's plain data: the tree and who owns its nodes, options against
  * their table, the messages word for word, the nearest name.
  */
 #include "check.h"

@@ -1,5 +1,5 @@
 /*
- * heap_test.c - floor 0's heap against an allocator that counts: alignment at every size,
+ * heap_test.c - runtime's heap against an allocator that counts: alignment at every size,
  * accounting, budget, what the cache may keep, refusal and retry, life without references,
  * several threads at once.
  */

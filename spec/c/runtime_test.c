@@ -1,6 +1,6 @@
 /*
- * runtime_test.c - floor 0: status, random numbers, CPU level, engine options, the parallel
- * loop. The heap has heap_test.c, plain data config_test.c.
+ * runtime_test.c - the floor runtime: status, random numbers, CPU level, engine options, the
+ * parallel loop. The heap has heap_test.c, plain data config_test.c.
  */
 #include <omp.h>
 #include <pthread.h>

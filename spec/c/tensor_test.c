@@ -1,5 +1,5 @@
 /*
- * tensor_test.c - floor 1: shapes, making and dying, views and strides, the walk, random
+ * tensor_test.c - the floor tensor: shapes, making and dying, views and strides, the walk, random
  * contents, text, and every allocation failing in turn. Elements: access_test.c.
  */
 #include "tensor_support.h"
