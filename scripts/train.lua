@@ -24,7 +24,8 @@ local function make_optimizer(model, settings)
 end
 
 --- What training makes small, of logits (B, L, vocab) and targets (B, L), which are -1 where
--- nothing is asked: the mean loss of a token, in nats.
+-- nothing is asked: the mean loss of a token, in nats. A loss of your own goes here; --sliced does
+-- not see it, for there the engine makes logits and cross-entropy a part at a time.
 local function loss_of(logits, target)
   return logits:cross_entropy(target)
 end
