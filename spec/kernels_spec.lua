@@ -296,6 +296,11 @@ describe("an attention that is asked for", function()
     assert.bits_equal(out("identity"), out("identity", { name = "exact" }))
     assert.bits_equal(out("exact"), out("kernel", { name = "exact" }))
     assert.bits_equal(out("exact"), out(nil, { name = "exact" }))
+    -- What is computed is what the options say.
+    local layer = pf.nn.attention { dim = 8, heads = 2, kernel = "exact" }
+    assert.equal("exact", layer:options().attention)
+    local model = pf.nn.performer { vocab = 9, dim = 8, heads = 2, layers = 1, kernel = "exact" }
+    assert.equal("exact", model:options().attention)
   end)
 end)
 

@@ -88,12 +88,22 @@ static int resolve_kind(const pf_module *m, const pf_attention_kind **kind) {
                         m->type->name);
 }
 
-/* The kernel's options as they are to be saved: with a seed, so that a model that is built from
- * them on another engine draws the same projections. A kernel of the host's draws none. */
+/* A kernel named like a kind beside the default says that kind: `attention` then holds it, as
+ * whoever reads the options or the file would otherwise read the default. "kernel", which files of
+ * before hold, stays: their streams know the model by its options. */
+static int say_kind(pf_module *m, const pf_attention_kind *kind) {
+    if (strcmp(pf_option_text(m, "attention"), pf_kind_at(0)->name) != 0) return PF_OK;
+    return pf_config_set_string(m->options, "attention", kind->name);
+}
+
+/* The options of attention as they are to be saved: with its kind, and of kinds that take a kernel
+ * with a seed, so that a model that is built from them on another engine draws the same
+ * projections. A kernel of the host's draws none. */
 int pf_kernel_complete(pf_module *m, const pf_engine *e) {
     const pf_attention_kind *kind;
     pf_config *kernel = pf_config_get(m->options, "kernel");
     PF_TRY(resolve_kind(m, &kind));
+    PF_TRY(say_kind(m, kind));
     if (!kind->takes_kernel) return PF_OK;
     if (!kernel) {
         PF_TRY(pf_config_set(m->options, "kernel", pf_config_new(PF_MAP)));
@@ -145,14 +155,13 @@ static int check_open(pf_engine *e, const pf_config *options) {
 static int resolve_kernel(pf_module *m, pf_engine *e, attention_self *self) {
     pf_attention *a = &self->attention;
     PF_TRY(pf_attention_decide(m, e));
+    PF_TRY(pf_kernel_complete(m, e));
     PF_TRY(resolve_kind(m, &a->kind));
     PF_TRY(pf_attention_settle(a, pf_config_get(m->options, PF_ATTENTION_OPTIONS), "attention"));
     a->causal = pf_option_int(m, "causal") != 0;
     pf_config *kernel = pf_config_get(m->options, "kernel");
     PF_TRY(check_open(e, kernel));
     if (!a->kind->takes_kernel) return pf_kernel_check_names(kernel, "attention");
-    PF_TRY(pf_kernel_complete(m, e));
-    kernel = pf_config_get(m->options, "kernel");
     PF_TRY(pf_kernel_build(&a->kernel, e, kernel, self->head_dim, self->kv_heads, layer_of(m)));
     return hold_kernel(m, a->kernel);
 }
