@@ -8,18 +8,8 @@
 #include "rule.h"
 
 static const pf_option_info adamw_options[] = {
-    {.name = "lr",
-     .kind = PF_OPT_NUMBER,
-     .number = 3e-4,
-     .low = 0,
-     .high = 1e6,
-     .doc = "learning rate of a step that is not given its own"},
-    {.name = "decay",
-     .kind = PF_OPT_NUMBER,
-     .number = 0.1,
-     .low = 0,
-     .high = 1e3,
-     .doc = "weight decay of matrices, times the learning rate"},
+    PF_RULE_LR(3e-4),
+    PF_RULE_DECAY(0.1),
     {.name = "beta1",
      .kind = PF_OPT_NUMBER,
      .number = 0.9,

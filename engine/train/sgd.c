@@ -5,24 +5,14 @@
 #include "rule.h"
 
 static const pf_option_info sgd_options[] = {
-    {.name = "lr",
-     .kind = PF_OPT_NUMBER,
-     .number = 0.1,
-     .low = 0,
-     .high = 1e6,
-     .doc = "learning rate of a step that is not given its own"},
+    PF_RULE_LR(0.1),
     {.name = "momentum",
      .kind = PF_OPT_NUMBER,
      .number = 0.9,
      .low = 0,
      .high = 0.999999,
      .doc = "memory of the gradient"},
-    {.name = "decay",
-     .kind = PF_OPT_NUMBER,
-     .number = 0,
-     .low = 0,
-     .high = 1e3,
-     .doc = "weight decay of matrices, times the learning rate"},
+    PF_RULE_DECAY(0),
 };
 
 enum { MOMENTUM };
