@@ -1,5 +1,6 @@
 --- performer bench - speed, each figure beside what it is to be held against in the same run.
 local attention = require "kit.attention"
+local bench_attention = require "kit.bench_attention"
 local bench_features = require "kit.bench_features"
 local bench_report = require "kit.bench_report"
 local cli = require "kit.cli"
@@ -29,9 +30,8 @@ local ROWS = {
 }
 table.move(model_options.attention_rows, 1, #model_options.attention_rows, #ROWS + 1, ROWS)
 local LONGEST = 8192 -- of attention whose work a token grows with the length: longer takes minutes
-local gflops, gemm_rate, time = tools.gflops, tools.gemm_rate, tools.time
+local gflops, over = tools.gflops, tools.over
 local print_record, shape_of = tools.print_record, tools.shape_of
-local attention_flops, attention_call = tools.attention_flops, tools.attention_call
 
 -- ---- gemm ----
 
@@ -81,40 +81,6 @@ local function bytes_saved(call, options, L)
   return bytes_held(call, options, L) - math.max(0, few - rows)
 end
 
-local function bench_attention_one(which, options, L)
-  local peak = gemm_rate(options)
-  local B, H, d = options.batch, options.heads, options.head_dim
-  local call = attention_call(which, options)
-  local saved = bytes_saved(call, options, L)
-  collectgarbage()
-  local before = pf.memory().live
-  local q, k, v = pf.randn(B, H, L, d), pf.randn(B, H, L, d), pf.randn(B, H, L, d)
-  local seed = pf.randn(B, H, L, d)
-  local forward = time(function()
-    local tape <close> = pf.tape() -- luacheck: ignore tape
-    call(q, k, v)
-  end, options.repeats)
-  q:requires_grad()
-  k:requires_grad()
-  v:requires_grad()
-  pf.reset_peak()
-  local both = time(function()
-    local tape <close> = pf.tape()
-    tape:backward(call(q, k, v), seed)
-  end, options.repeats)
-  local record = shape_of(options, L, {
-    which = which, forward_ms = 1e3 * forward, forward_backward_ms = 1e3 * both,
-    forward_us_per_token = 1e6 * forward / (B * L),
-    forward_backward_us_per_token = 1e6 * both / (B * L),
-    gemm_gflops = peak, bytes_saved = saved, bytes_peak = pf.memory().peak - before })
-  local flops_forward, flops_backward = attention_flops(which, options, L)
-  local rows, ceiling = B * H * L, peak * options.threads
-  record.gflops = rows * flops_forward / forward * 1e-9
-  record.fraction_of_gemm = record.gflops / ceiling
-  record.fraction_of_gemm_backward = rows * (flops_forward + flops_backward) / both * 1e-9 / ceiling
-  print_record(record, options)
-end
-
 --- The attentions that were asked for and end in reasonable time at this length.
 local function wanted(options, L)
   local list = {}
@@ -129,12 +95,25 @@ local function wanted(options, L)
   return list
 end
 
-local function bench_attention(options)
+--- The kinds at one length; causal ones beside themselves without, which is measured alone.
+local function attention_at(options, L)
+  local list, lines, saved = wanted(options, L), {}, {}
+  for i, which in ipairs(list) do
+    lines[i] = { which = which, causal = options.causal }
+    saved[i] = bytes_saved(tools.attention_call(which, options, options.causal), options, L)
+    if options.causal then lines[#list + i] = { which = which, causal = false } end
+  end
+  local records = bench_attention.measure(lines, options, L)
+  for i in ipairs(list) do
+    records[i].bytes_saved = saved[i]
+    print_record(records[i], options)
+  end
+end
+
+local function bench_attention_case(options)
   for _, L in ipairs(options.lengths or { 4096 }) do
-    for _, which in ipairs(wanted(options, L)) do
-      bench_attention_one(which, options, L)
-      collectgarbage()
-    end
+    attention_at(options, L)
+    collectgarbage()
   end
 end
 
@@ -149,7 +128,7 @@ end
 local function block_runs(which, options, x, seed)
   local block = pf.nn.block { dim = options.heads * options.head_dim, heads = options.heads,
                               head_dim = options.head_dim, hidden = options.hidden,
-                              causal = options.causal or false, attention = which,
+                              causal = options.causal, attention = which,
                               attention_options = model_options.own(which, options),
                               kernel = kernel_of(options) }
   local run = { which = which, peak = 0 }
@@ -181,13 +160,14 @@ local function bench_block_at(options, L)
     runs[i] = block_runs(which, options, x, seed)
     calls[2 * i - 1], calls[2 * i] = runs[i].forward, runs[i].both
   end
-  local seconds = tools.in_turns(calls, options.repeats)
+  local turns = tools.in_turns(calls, options.repeats)
   for i, run in ipairs(runs) do
     if not options.which or run.which == options.which then
       print_record(shape_of(options, L, {
         which = run.which, D = width, hidden = options.hidden or 4 * width,
-        forward_ms = 1e3 * seconds[2 * i - 1], forward_backward_ms = 1e3 * seconds[2 * i],
-        ratio_to_identity = seconds[2 * i] / seconds[2 * base], bytes_peak = run.peak }), options)
+        forward_ms = 1e3 * over(turns, 2 * i - 1), forward_backward_ms = 1e3 * over(turns, 2 * i),
+        ratio_to_identity = over(turns, function(t) return t[2 * i] / t[2 * base] end),
+        bytes_peak = run.peak }, options.causal), options)
     end
   end
 end
@@ -215,7 +195,7 @@ local function step_flops(model, options, L)
   for name, tensor in pairs(model:tensors()) do
     if tensor:rank() == 2 and name:match "weight$" then weights = weights + tensor:numel() end
   end
-  local forward, backward = attention_flops(attention.LINEAR, options, L)
+  local forward, backward = tools.attention_flops(attention.LINEAR, options, L, options.causal)
   return 6 * weights + options.layers * options.heads * (forward + backward)
 end
 
@@ -250,25 +230,28 @@ local function random_ids(options, L)
 end
 
 local function bench_train_at(options, L)
-  local peak = gemm_rate(options)
-  local model = language_model(options, L, options.causal or false)
+  local model = language_model(options, L, options.causal)
   local optimizer = pf.optim.adamw(model, { lr = 1e-4 })
   local batch = { input = random_ids(options, L), target = random_ids(options, L) }
-  pf.reset_peak()
-  local step, inside, total, shares = 0, 0, 0, {}
-  local seconds = time(function()
+  local step, peak, shares = 0, 0, {}
+  local turns = tools.in_turns({ function()
     step = step + 1
+    pf.reset_peak()
     local start = pf.clock()
-    inside = timed_step(model, optimizer, batch, step)
-    total = pf.clock() - start
-    shares[step] = 1 - inside / total
-  end, options.repeats)
-  local rate, flops = options.batch * L / seconds, step_flops(model, options, L)
+    local inside = timed_step(model, optimizer, batch, step)
+    local total = pf.clock() - start
+    shares[step], peak = 1 - inside / total, math.max(peak, pf.memory().peak)
+    return total
+  end, tools.yardstick }, options.repeats)
+  local seconds, flops = over(turns, 1), step_flops(model, options, L)
+  local tokens = options.batch * L
   print_record(shape_of(options, L, {
-    case = "train", tokens_per_s = rate, flops_per_token = flops, gemm_gflops = peak,
-    fraction_of_gemm = rate * flops * 1e-9 / (peak * options.threads),
+    case = "train", tokens_per_s = tokens / seconds, flops_per_token = flops,
+    gemm_gflops = tools.YARD_GFLOP / over(turns, 2),
+    fraction_of_gemm =
+      over(turns, tools.share_of_gemm(1e-9 * tokens * flops, 1, 2, options.threads)),
     lua_share = math.max(0, tools.median(shares)), step_ms = 1e3 * seconds, params = model:count(),
-    layers = options.layers, bytes_peak = pf.memory().peak }), options)
+    layers = options.layers, bytes_peak = peak }, options.causal), options)
 end
 
 local function bench_train(options)
@@ -315,7 +298,6 @@ end
 -- copying. Every token reads all weights, and reads and writes the state.
 local function bench_generate(options)
   local prompts = options.lengths or { 16, 256, 1024, 4096 }
-  options.causal = true
   local longest = math.max(table.unpack(prompts)) + options.tokens * (options.repeats + 2)
   local model = language_model(options, math.min(longest, 1 << 24), true)
   local read, read_bytes, copy, copy_bytes = memory_streams()
@@ -324,25 +306,27 @@ local function bench_generate(options)
     runs[i] = stream_after(model, options, length)
     calls[i + 2] = runs[i].take
   end
-  local seconds = tools.in_turns(calls, options.repeats)
-  local limit = 1e-9 * math.max(read_bytes / seconds[1], copy_bytes / seconds[2])
+  local turns = tools.in_turns(calls, options.repeats)
+  local function limit(t) return 1e-9 * math.max(read_bytes / t[1], copy_bytes / t[2]) end
   local weights = model_bytes(model)
   for i, run in ipairs(runs) do
-    local one = seconds[i + 2] / options.tokens
-    local used = (weights + 2 * run.stream:bytes()) / one * 1e-9
+    local one, moved = over(turns, i + 2) / options.tokens, weights + 2 * run.stream:bytes()
     print_record(shape_of(options, run.length, {
       case = "generate", prompt = run.length, tokens_per_s = 1 / one,
       prompt_tokens_per_s = run.length / run.fed, state_bytes = run.stream:bytes(),
-      weight_bytes = weights, bandwidth_gb_s = limit, used_gb_s = used,
-      fraction_of_bandwidth = used / limit, time_to_first_prompt = seconds[i + 2] / seconds[3],
-      layers = options.layers }), options)
+      weight_bytes = weights, bandwidth_gb_s = over(turns, limit), used_gb_s = 1e-9 * moved / one,
+      fraction_of_bandwidth = over(turns, function(t)
+        return 1e-9 * moved * options.tokens / t[i + 2] / limit(t)
+      end),
+      time_to_first_prompt = over(turns, function(t) return t[i + 2] / t[3] end),
+      layers = options.layers }, true), options)
     run.stream:close()
   end
 end
 
 -- ---- main ----
 
-local CASES = { gemm = bench_gemm, attention = bench_attention, block = bench_block,
+local CASES = { gemm = bench_gemm, attention = bench_attention_case, block = bench_block,
                 train = bench_train, generate = bench_generate, features = bench_features.features,
                 crossover = bench_features.crossover, report = bench_report.run }
 
@@ -375,12 +359,13 @@ local function main()
   local kernels = {}
   for i, map in ipairs(pf.kernels().maps) do kernels[i] = map.name end
   cli.check_name("kernel", options.kernel, kernels)
+  options.causal = options.causal or false
   options.lengths = options.length and tools.lengths(options.length)
   if not options.threads and options.case ~= "report" then options.threads = 1 end
   cli.try(2, pf.open, { threads = options.threads })
   options.threads = pf.info().threads
   check_environment()
-  CASES[options.case](options, given, tools)
+  CASES[options.case](options, given)
 end
 
 cli.main(main)

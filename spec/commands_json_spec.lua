@@ -145,7 +145,9 @@ describe("the commands", function()
           assert_fields(r, with { which = "string", forward_ms = "number",
             forward_backward_ms = "number", gflops = "number", gemm_gflops = "number",
             fraction_of_gemm = "number", fraction_of_gemm_backward = "number",
-            bytes_saved = "integer", bytes_peak = "integer" })
+            bytes_saved = "integer", bytes_peak = "integer",
+            ratio_to_full = r.causal and "number" or nil })
+          assert.equal(r.causal, r.ratio_to_full ~= nil)
           local rows = r.B * r.H * r.L
           local qkvo = 4 * rows * 4 * r.d
           if r.which == "identity" then

@@ -4,6 +4,7 @@
 local pf = require "performer"
 local core = require "performer.core"
 local cli = require "kit.cli"
+local tools = require "kit.bench_tools"
 
 local bench = {}
 
@@ -72,10 +73,10 @@ local function surveys(map, rows, m, options, norms)
   return list
 end
 
-local function print_norm(map, rows, m, norm, found, options, print_record)
+local function print_norm(map, rows, m, norm, found, options)
   local p = found.plus
-  print_record({ kernel = map.name, rows = rows, features = m, norm = norm, d = options.head_dim,
-    draws = options.draws, predicted_rel_mse = p.mean.rel_mse,
+  tools.print_record({ kernel = map.name, rows = rows, features = m, norm = norm,
+    d = options.head_dim, draws = options.draws, predicted_rel_mse = p.mean.rel_mse,
     coupled_rel_mse = p.mean.coupled_rel_mse, predicted_bias = p.mean.bias,
     measured_rel_mse = p.measured_rel_mse, measured_deviation = p.measured_deviation,
     bias_sigma = p.bias_sigma, bias_sigma_negative = found.minus.bias_sigma }, options)
@@ -84,7 +85,7 @@ end
 --- Every softmax map, a few numbers of features and norms |x + y|, kinds of rows: predicted
 --- (independent rows), coupled (rows as they are drawn) and measured relative mean square error,
 --- and the mean of the estimate, for x + y and for -(x + y), in standard errors.
-function bench.features(options, given, tools)
+function bench.features(options, given)
   local norms = options.norm and { options.norm } or { 0.5, 1.0, 1.5 }
   local sizes = given.features and { options.features } or { 64, 256 }
   for _, map in ipairs(maps_of(given.kernel)) do
@@ -97,7 +98,7 @@ function bench.features(options, given, tools)
       end
       for n, norm in ipairs(norms) do
         for i, rows in ipairs(ROWS) do
-          print_norm(map, rows, m, norm, found[i][n], options, tools.print_record)
+          print_norm(map, rows, m, norm, found[i][n], options)
         end
       end
     end
@@ -114,20 +115,14 @@ local function whole_blocks(length)
   return math.max(BLOCK, math.floor(length / BLOCK + 0.5) * BLOCK)
 end
 
-local function median(values)
-  table.sort(values)
-  return values[(#values + 1) // 2]
-end
-
---- Seconds of one forward and backward of `call`.
-local function seconds(call, rows)
-  local began = pf.clock()
+--- One forward and backward of `call`.
+local function both(call, rows)
   local tape <close> = pf.tape()
   tape:backward(call(rows.q, rows.k, rows.v), rows.seed)
-  return pf.clock() - began
 end
 
---- Median seconds of exact and linear attention at a length, taken in turns.
+--- Exact and linear attention at a length, in turns: median seconds of each, and how many times
+--- longer exact takes.
 local function measure(shape, length, options)
   local B, H, d = math.max(1, TOKENS // length), options.heads, shape.head_dim
   local rows = { seed = pf.randn(B, H, length, d) }
@@ -139,15 +134,13 @@ local function measure(shape, length, options)
     return pf.attention.favor(q, k, v, { kernel = kernel, causal = shape.causal })
   end
   local function exact(q, k, v) return pf.attention.exact(q, k, v, { causal = shape.causal }) end
-  local slow, fast = {}, {}
-  seconds(exact, rows)
-  seconds(favor, rows)
-  for i = 1, options.repeats do
-    slow[i], fast[i] = seconds(exact, rows), seconds(favor, rows)
-    if pf.interrupted() then cli.fail(130, "bench: interrupted") end
-  end
+  local turns = tools.in_turns({
+    function() both(exact, rows) end,
+    function() both(favor, rows) end,
+  }, options.repeats)
   collectgarbage()
-  return median(slow), median(fast)
+  local longer = tools.over(turns, function(seconds) return seconds[1] / seconds[2] end)
+  return tools.over(turns, 1), tools.over(turns, 2), longer
 end
 
 --- The length at which both take the same time: steps of two until one lies on either side,
@@ -155,10 +148,10 @@ end
 local function find_crossing(shape, options)
   local start = core.crossover_length(shape.head_dim, shape.features, shape.causal)
   local length = whole_blocks(start)
-  local below, above, slow, fast
+  local below, above, slow, fast, ratio
   for _ = 1, 12 do
-    slow, fast = measure(shape, length, options)
-    local point = { length = length, ratio = math.log(slow / fast) }
+    slow, fast, ratio = measure(shape, length, options)
+    local point = { length = length, ratio = math.log(ratio) }
     if point.ratio < 0 then below = point else above = point end
     if not below then
       if length <= BLOCK then return BLOCK, slow, fast end
@@ -209,7 +202,7 @@ end
 
 --- From which length on linear attention is faster, forward and backward, for the shapes of the
 --- table that attention "auto" reads; --out FILE writes such a table.
-function bench.crossover(options, given, tools)
+function bench.crossover(options, given)
   local rows = {}
   if not given.heads then options.heads = 4 end
   for i, shape in ipairs(shapes_of(options, given)) do

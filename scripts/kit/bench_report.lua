@@ -3,6 +3,7 @@
 -- memory against length; the estimator's error against the number of features. Beside them the
 -- numbers (report.jsonl) and REPORT.md, which says what they were measured with.
 local attention = require "kit.attention"
+local bench_attention = require "kit.bench_attention"
 local bench_features = require "kit.bench_features"
 local cli = require "kit.cli"
 local lfs = require "lfs"
@@ -43,50 +44,30 @@ add_lines(false)
 
 -- ---- measuring ----
 
---- Forward and forward + backward of one attention at one length.
-local function measure(line, options, L)
-  local B, H, d = options.batch, options.heads, options.head_dim
-  local shape = setmetatable({ causal = line.causal }, { __index = options })
-  local call = tools.attention_call(line.which, shape)
-  collectgarbage()
-  local before = pf.memory().live
-  local x = {}
-  for i = 1, 3 do x[i] = pf.randn(B, H, L, d):requires_grad() end
-  local seed, peak = pf.randn(B, H, L, d), 0
-  local plain = { x[1]:detach(), x[2]:detach(), x[3]:detach() }
-  local seconds = tools.in_turns({
-    function()
-      local tape <close> = pf.tape() -- luacheck: ignore tape
-      call(plain[1], plain[2], plain[3])
-    end,
-    function()
-      pf.reset_peak()
-      local tape <close> = pf.tape()
-      tape:backward(call(x[1], x[2], x[3]), seed)
-      peak = math.max(peak, pf.memory().peak - before)
-    end }, options.repeats)
-  return tools.shape_of(shape, L, {
-    which = line.which, forward_ms = 1e3 * seconds[1], forward_backward_ms = 1e3 * seconds[2],
-    bytes_peak = peak, threads = options.threads })
+--- Would a line's forward + backward at length L outlast patience, by its last point?
+local function too_long(line, last, L)
+  if not last then return false end
+  local longer = last.forward_backward_ms * line.growth ^ math.log(L / last.L, 2)
+  if longer <= 1e3 * PATIENCE then return false end
+  cli.say("bench: %s ends at length %d: longer ones take more than %d s each", line.name, last.L,
+    PATIENCE)
+  return true
 end
 
---- The points of every line, as far as patience goes.
+--- The points of every line, as far as patience goes; at each length all lines in turns.
 local function attention_records(options, lengths)
-  local records = {}
-  for _, line in ipairs(LINES) do
-    local last
-    for _, L in ipairs(lengths) do
-      local growth = last and line.growth ^ math.log(L / last.L, 2) or 1
-      if last and last.forward_backward_ms * growth > 1e3 * PATIENCE then
-        cli.say("bench: %s ends at length %d: longer ones take more than %d s each", line.name,
-          last.L, PATIENCE)
-        break
-      end
-      last = measure(line, options, L)
-      last.case, last.name = "attention", line.name
-      records[#records + 1] = last
-      cli.say("bench: %-24s length %-7s  forward %.4g ms, with backward %.4g ms", line.name,
-        tools.length(L), last.forward_ms, last.forward_backward_ms)
+  local records, going, last = {}, LINES, {}
+  for _, L in ipairs(lengths) do
+    local still = {}
+    for _, line in ipairs(going) do
+      if not too_long(line, last[line], L) then still[#still + 1] = line end
+    end
+    going = still
+    for i, record in ipairs(bench_attention.measure(going, options, L)) do
+      record.case, record.name, record.threads = "attention", going[i].name, options.threads
+      last[going[i]], records[#records + 1] = record, record
+      cli.say("bench: %-24s length %-7s  forward %.4g ms, with backward %.4g ms", record.name,
+        tools.length(L), record.forward_ms, record.forward_backward_ms)
     end
   end
   return records
@@ -96,18 +77,25 @@ end
 local function error_records(options)
   local records = {}
   local own = setmetatable({ draws = options.draws }, { __index = options })
-  local collect = { print_record = function(record)
+  function own.collect(record)
     record.case = "features"
     records[#records + 1] = record
-  end }
+  end
   for _, norm in ipairs(NORMS) do
     for _, m in ipairs(FEATURES) do
       own.norm, own.features = norm, m
-      bench_features.features(own, { features = m, kernel = "softmax" }, collect)
+      bench_features.features(own, { features = m, kernel = "softmax" })
     end
     cli.say("bench: error of the estimator at |x+y| = %g", norm)
   end
   return records
+end
+
+--- The yardstick's rate over all lengths.
+local function gemm_rate(records)
+  local rates = {}
+  for i, record in ipairs(records) do rates[i] = record.gemm_gflops end
+  return tools.median(rates)
 end
 
 -- ---- pictures ----
@@ -238,7 +226,7 @@ local TEXT = [[
 * BLAS: %s
 * Performer %s, `%s`
 * shape: B = %d, H = %d, d = %d, m = %d, kernel %s, float32; the median of %d repetitions
-* a large matrix product (n = 1024, one thread) in the same run: %.1f GFLOP/s%s
+* a large matrix product (n = 1024, one thread) in turns with them: %.1f GFLOP/s%s
 
 Exact attention is the quadratic softmax attention, computed in blocks; identity returns its
 values, the limit of speed. A line ends where one forward + backward takes longer than %d s.
@@ -306,10 +294,9 @@ function report.run(options, given)
   local began = pf.clock()
   local lengths = options.lengths or LENGTHS
   table.sort(lengths)
-  local peak = tools.gemm_rate(options)
   local records = attention_records(options, lengths)
   local errors = error_records(options)
-  write_all(options.out, options, records, errors, peak)
+  write_all(options.out, options, records, errors, gemm_rate(records))
   local files = { "REPORT.md", "forward.svg", "forward_backward.svg", "memory.svg", "error.svg",
                   "report.jsonl" }
   if options.json then

@@ -13,8 +13,9 @@ local LONG = 20         -- seconds after which three repetitions are enough
 -- ---- timing ----
 
 function tools.median(values)
-  table.sort(values)
-  return values[(#values + 1) // 2]
+  local sorted = table.move(values, 1, #values, 1, {})
+  table.sort(sorted)
+  return sorted[(#sorted + 1) // 2]
 end
 
 --- Seconds of one call.
@@ -24,58 +25,75 @@ function tools.seconds(f)
   return pf.clock() - start
 end
 
---- Median seconds of each function after a warm-up call, taken in turns, so that whatever else
--- the machine does meets all of them alike; three repetitions when they take long.
+--- Calls each function in turns after a warm-up call, so that whatever else the machine does
+-- meets all of them alike; three turns when they take long. Returns a list of turns, each the
+-- seconds of every function; a function that times itself returns them.
 function tools.in_turns(functions, repeats)
-  local times, total, medians = {}, 0, {}
-  for i, f in ipairs(functions) do
-    times[i] = {}
-    f()
-  end
+  local turns, total = {}, 0
+  for _, f in ipairs(functions) do f() end
   for turn = 1, repeats do
+    turns[turn] = {}
     for i, f in ipairs(functions) do
-      times[i][turn] = tools.seconds(f)
-      total = total + times[i][turn]
+      local own
+      local seconds = tools.seconds(function() own = f() end)
+      turns[turn][i] = own or seconds
+      total = total + seconds
       if pf.interrupted() then cli.fail(130, "bench: interrupted") end
     end
     if turn >= 3 and total > LONG then break end
   end
-  for i, list in ipairs(times) do medians[i] = tools.median(list) end
-  return medians
+  return turns
 end
 
-function tools.time(f, repeats) return tools.in_turns({ f }, repeats)[1] end
+--- The median over turns of f(a turn's seconds); the median seconds of function i for a number.
+-- A share or a ratio is taken within each turn, where both sides met the same machine.
+function tools.over(turns, f)
+  local values = {}
+  for i, seconds in ipairs(turns) do
+    values[i] = type(f) == "number" and seconds[f] or f(seconds)
+  end
+  return tools.median(values)
+end
 
 function tools.gflops(m, n, k, ta, tb, repeats)
   return 2e-9 * m * n * k / pf.bench_gemm(m, n, k, ta, tb, repeats)
 end
 
---- GFLOP/s of a large matrix product on one thread.
-function tools.gemm_rate(options)
-  return tools.gflops(1024, 1024, 1024, false, false, options.repeats)
+local YARD = 1024 -- n of the yardstick, a square matrix product on one thread
+tools.YARD_GFLOP = 2e-9 * YARD ^ 3
+
+--- The yardstick once, for turns with what it judges: its seconds, without the filling.
+function tools.yardstick() return pf.bench_gemm(YARD, YARD, YARD, false, false, 1) end
+
+--- A function of a turn: the share of the yardstick's rate, on every thread, that `gflop` in the
+-- seconds of function i come to. The yardstick is function `yard`.
+function tools.share_of_gemm(gflop, i, yard, threads)
+  return function(seconds)
+    return gflop / seconds[i] / (tools.YARD_GFLOP / seconds[yard] * threads)
+  end
 end
 
 -- ---- attention ----
 
 --- Algorithmic flops of one head and token at length L: forward, backward. Recomputation is not
 -- counted.
-function tools.attention_flops(which, options, L)
+function tools.attention_flops(which, options, L, causal)
   return pf.attention.flops(which, { head_dim = options.head_dim, features = options.features,
-                                     length = L, causal = options.causal or false,
+                                     length = L, causal = causal,
                                      options = model_options.own(which, options) })
 end
 
 --- Does a token cost more the longer the sequence is?
 function tools.grows(which, options)
-  local short = tools.attention_flops(which, options, 1)
-  local long = tools.attention_flops(which, options, 1 << 20)
+  local short = tools.attention_flops(which, options, 1, false)
+  local long = tools.attention_flops(which, options, 1 << 20, false)
   return long > 2 * short
 end
 
---- The attention `which` as a function of q, k and v.
-function tools.attention_call(which, options)
+--- The attention `which` as a function of q, k and v, causal or not.
+function tools.attention_call(which, options, causal)
   local call, given = pf.attention[which], model_options.own(which, options) or {}
-  given.causal = options.causal or false
+  given.causal = causal
   if which == attention.LINEAR then
     given.kernel = pf.kernel[options.kernel] { head_dim = options.head_dim,
                                                features = options.features, seed = 7 }
@@ -132,6 +150,7 @@ local TABLES = {
     { "forward_us_per_token", "fwd us/token", 13, significant },
     { "fraction_of_gemm", "of GEMM", 9, percent },
     { "fraction_of_gemm_backward", "fwd+bwd", 9, percent },
+    { "ratio_to_full", "x full", 7, ratio },
     { "bytes_saved", "saved", 11, bytes }, { "bytes_peak", "peak", 11, bytes } },
   block = { { "which", "attention", -9 }, { "L", "length", 7, length },
     { "forward_ms", "forward ms", 11, significant },
@@ -207,10 +226,10 @@ function tools.print_record(record, options)
 end
 
 --- The shape's own fields, and more.
-function tools.shape_of(options, L, more)
+function tools.shape_of(options, L, more, causal)
   local record = { B = options.batch, H = options.heads, L = L, d = options.head_dim,
-                   m = options.features, C = options.causal and tools.CAUSAL_CHUNK or 0,
-                   causal = options.causal or false, kernel = options.kernel }
+                   m = options.features, C = causal and tools.CAUSAL_CHUNK or 0,
+                   causal = causal, kernel = options.kernel }
   for key, value in pairs(more) do record[key] = value end
   return record
 end
