@@ -105,6 +105,26 @@ static void test_heap_budget(void) {
     CHECK(host.blocks == 0 && host.wrong == 0);
 }
 
+/* A budget is met to the byte: what two blocks cost is enough for two, one byte less is not. */
+static void test_heap_border(void) {
+    pf_heap *heap;
+    CHECK_OK(pf_heap_open(&heap, NULL, 0));
+    void *one = pf_heap_alloc(heap, 3000);
+    size_t cost = pf_heap_live(heap);
+    pf_heap_free(heap, one, 3000);
+    pf_heap_release(heap);
+    for (size_t less = 0; less < 2; less++) {
+        CHECK_OK(pf_heap_open(&heap, NULL, 2 * cost - less));
+        one = pf_heap_alloc(heap, 3000);
+        void *two = pf_heap_alloc(heap, 3000);
+        CHECK(one && (two != NULL) == (less == 0));
+        CHECK(pf_heap_live(heap) == (less ? cost : 2 * cost));
+        pf_heap_free(heap, one, 3000);
+        pf_heap_free(heap, two, 3000);
+        pf_heap_release(heap);
+    }
+}
+
 /* Ever new sizes must not pile up in the cache. */
 static void test_heap_cache_bound(void) {
     host_memory host = {0};
@@ -218,6 +238,7 @@ int main(void) {
     test_heap_sizes();
     test_heap_accounting();
     test_heap_budget();
+    test_heap_border();
     test_heap_cache_bound();
     test_heap_retry();
     test_heap_life();

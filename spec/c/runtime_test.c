@@ -177,6 +177,11 @@ static void test_distributions(void) {
     for (int i = 0; i < N; i++) outside += !(x[i] > 0 && x[i] < 1), sum += (double)x[i];
     CHECK(outside == 0);
     CHECK(fabs(sum / N - 0.5) < 5 * sqrt(1 / 12.0) * sigma);
+    /* One of the 128 words whose cell's middle is 1 in float. */
+    const pf_rng near_one = pf_rng_make(1, PF_DRAW_USER, 0, 0);
+    CHECK(pf_rng_u32(&near_one, 16451306) == 0xFFFFFF8Au);
+    pf_rng_fill_uniform(&near_one, 16451306, 1, x);
+    CHECK(x[0] < 1);
 
     int count[7] = {0};
     for (int i = 0; i < 70000; i++) count[pf_rng_below(&rng, (uint64_t)i, 7)]++;

@@ -1,0 +1,171 @@
+-- mutants_list.lua - small changes of the engine and of what stands on it, each with the tests that
+-- ought to notice it, the nearest first. `from` stands in `file` exactly once. See .ci/mutants.
+local list = {}
+
+--- floor { name, file, from, to, tests }
+local function change(name, file, from, to, tests)
+  list[#list + 1] = { name = name, file = file, from = from, to = to, tests = tests }
+end
+
+-- ---- runtime ----
+
+change("the budget 4 KB too generous", "engine/runtime/heap.c",
+  "total <= h->budget - h->live", "total <= h->budget - h->live + 4096", "heap_test")
+change("the cache keeps what the budget needs", "engine/runtime/heap.c",
+  "if (fits && h->cached <= room) break;", "if (fits) break;", "heap_test memory_spec")
+change("an orphaned heap caches", "engine/runtime/heap.c",
+  "bool keep = h->refs > 0;", "bool keep = true;", "heap_test runtime_test")
+change("two purposes share a stream of random numbers", "engine/runtime/rng.c",
+  "(uint32_t)purpose, 0}", "0, 0}", "runtime_test projection_test projection_spec")
+change("pf_rng_below takes the low half", "engine/runtime/rng.c",
+  "return x1 * n1 + (mid >> 32) + (cross >> 32);", "return (mid + cross) % n;",
+  "runtime_test projection_test")
+change("uniform numbers may be 1", "engine/runtime/rng.c",
+  "out[i] = value < top ? value : top;", "out[i] = value;", "runtime_test")
+
+-- ---- ops ----
+
+change("kv_heads below 0 allowed", "engine/ops/heads.c",
+  "c->attr[A_KV_HEADS].i < 0", "false", "ops_matrix_test ops_spec")
+change("split_heads adds no gradient to what is there", "engine/ops/heads.c",
+  "(job->fresh ? 0 : dx[i]) + dy[i * s]", "dy[i * s]", "ops_matrix_test autograd_test ops_spec")
+change("centred taps one more ahead", "engine/ops/conv.c",
+  "c->attr[0].i ? 0 : (width - 1) / 2", "c->attr[0].i ? 0 : width / 2",
+  "ops_matrix_test ops_spec nn_spec")
+change("a tap reads across documents", "engine/ops/conv.c",
+  "job->documents[base + s] != job->documents[base + t]", "false", "ops_spec nn_spec")
+change("gradient of a masked tap", "engine/ops/conv.c",
+  "tap_row(job, base, t, j) != s) continue;", "false) continue;", "ops_spec nn_spec")
+change("n-grams read across documents", "engine/ops/ngrams.c",
+  "document && document[t] != document[from]", "false", "nn_spec ops_spec")
+change("an n-gram of one order in another's buckets", "engine/ops/ngrams.c",
+  "order * job->buckets + (int64_t)(hash", "(int64_t)(hash", "nn_spec ops_spec")
+change("a position that does not count counts in the mean", "engine/ops/loss.c",
+  "counted += id[i] >= 0", "counted += 1", "norms_losses_test ops_spec")
+change("cross-entropy from the sum of maximum and log", "engine/ops/loss.c",
+  "((double)m - (double)x[job->id[r]]) + ls",
+  "(double)(float)((double)m + ls) - (double)x[job->id[r]]",
+  "norms_losses_test ops_spec extremes_spec")
+change("rotary ignores the offset where positions are given", "engine/ops/rotary.c",
+  "job->start = low + job->offset;", "job->start = low;", "ops_spec ops_matrix_test nn_spec")
+change("rotary turns what stands behind `dims`", "engine/ops/rotary.c",
+  "if (n < job->width) memcpy(to + n, from + n, (size_t)(job->width - n) * sizeof *to);", "",
+  "ops_spec ops_matrix_test")
+
+-- ---- autograd ----
+
+change("reversible branches run under another seed again", "engine/autograd/reversible.c",
+  "    e->seed = r->seed;\n", "", "savers_test reversible_spec")
+change("a reversible half with no gradient begins at 1", "engine/autograd/reversible.c",
+  "status = pf_tensor_fill(h.grad[k], 0);", "status = pf_tensor_fill(h.grad[k], 1);",
+  "savers_test reversible_spec")
+
+-- ---- kernel ----
+
+change("all heads share a projection", "engine/kernel/projection.c",
+  "o->layer << 32 | (uint64_t)head, o->epoch)", "o->layer << 32, o->epoch)",
+  "projection_test projection_spec")
+change("a redraw draws the same again", "engine/kernel/projection.c",
+  "o->layer << 32 | (uint64_t)head, o->epoch)", "o->layer << 32 | (uint64_t)head, 0)",
+  "projection_test projection_spec nn_spec")
+change("rows of chi norm have norm sqrt(d)", "engine/kernel/projection.c",
+  "o->norms == PF_NORMS_CHI ? own : sqrt((double)d)", "sqrt((double)d)",
+  "projection_test projection_spec")
+change("eps leaves the gradient of the largest feature", "engine/kernel/map_softmax.c",
+  "    df[top] += args->eps * sum;\n", "", "kernel_test attention_gradients_spec kernels_spec")
+change("the cosh map forgets its second half's gradient", "engine/kernel/map_softmax.c",
+  "args->kern->axpy(m, -1, df + i * ld + m, df + i * ld);", "(void)df;",
+  "kernel_test attention_gradients_spec")
+change("a tilt without its slope in the gradient", "engine/kernel/map_softmax.c",
+  "if (args->slope == 1) return;", "return;", "kernel_test attention_gradients_spec")
+change("hadamard blocks without permutations", "engine/kernel/hadamard.c",
+  "if (n > 3 && t % 2 == 0)", "if (false)", "projection_test projection_spec golden_spec")
+change("the theory forgets that rows of a block are coupled", "engine/kernel/error_theory.c",
+  "(1 + c * sine)", "(1 - c * sine)", "kernel_test theory_spec")
+change("the theory's angles without weight", "engine/kernel/error_theory.c",
+  "w = pow(sine, d - 1);", "w = 1;", "kernel_test theory_spec")
+
+-- ---- attention ----
+
+change("a query reads another head's keys", "engine/attention/exact/exact.c",
+  "w->kv = head / op->group;", "w->kv = head % (op->q.heads / op->group);",
+  "attention_close_test attention_spec")
+change("a query sees one key too many under limits", "engine/attention/exact/exact.c",
+  "if (!keep[j] || j0 + j >= w->sees[i]) row[j] = -INFINITY;",
+  "if (!keep[j] || j0 + j > w->sees[i]) row[j] = -INFINITY;", "attention_close_test attention_spec")
+change("decay counted from the wrong key", "engine/attention/exact/exact.c",
+  "(float)(from + j + 1 - w->sees[i])", "(float)(from + j - w->sees[i])",
+  "attention_close_test attention_spec")
+change("a bad value reaches queries before it", "engine/attention/exact/exact.c",
+  "if (j0 + j >= w->sees[i]) continue;", "", "attention_bits_test attention_spec extremes_spec")
+change("the running maximum of the whole chunk", "engine/attention/linear/causal.c",
+  "w->top[i] = w->sees[i] > 0 ? w->run[w->sees[i] - 1] : w->M;",
+  "w->top[i] = w->keys > 0 ? w->run[w->keys - 1] : w->M;",
+  "attention_bits_test attention_close_test attention_spec")
+change("bad values of linear attention reach what is before", "engine/attention/linear/causal.c",
+  "if (w->sees[i] <= j) continue;", "", "attention_bits_test extremes_spec")
+change("a document begins with the entry state", "engine/attention/linear/sums.c",
+  "if (op->entry_s && w->seg->first) {", "if (op->entry_s) {",
+  "attention_close_test state_test attention_masks_spec")
+change("every document leaves an exit state", "engine/attention/linear/sums.c",
+  "if (!op->exit_s || !w->seg->last) return;", "if (!op->exit_s) return;",
+  "attention_close_test state_test attention_masks_spec")
+change("the entry state's gradient without its factor", "engine/attention/linear/sums.c",
+  "w->kern->scale(op->r, factor, w->y,", "w->kern->scale(op->r, 1, w->y,",
+  "attention_close_test attention_gradients_spec sliced_spec")
+change("a masked key's row of the stair stays", "engine/attention/linear/stair.c",
+  "row[j] = w->shift[j] == -INFINITY ? 0 : row[j];", "(void)row;",
+  "attention_bits_test attention_masks_spec extremes_spec")
+change("the log-partition forgets the keys' shift", "engine/attention/alone/log_partition.c",
+  "double size = p.size[i] + (double)p.top[i];", "double size = p.size[i];",
+  "weights_spec attention_spec")
+change("flops of causal exact attention as of full", "engine/attention/exact/cache.c",
+  "if (shape->causal) keys = (keys + 1) / 2;", "",
+  "attention_close_test theory_spec attention_spec commands_json_spec")
+
+-- ---- nn ----
+
+change("sliced training forgets the calls of random ops", "engine/nn/sliced.c",
+  "if (i + 1 < j->n) j->calls[i + 1] = calls;", "", "savers_test sliced_spec")
+change("a slice goes on in another document", "engine/nn/sliced.c",
+  "j->keep[b] = row[at * d->stride[1]] == row[(at - 1) * d->stride[1]];", "j->keep[b] = true;",
+  "savers_test sliced_spec")
+
+-- ---- train ----
+
+change("AdamW without the first correction", "engine/train/adamw.c",
+  "c[C1] = (float)(1 / (1 - pow(beta1, (double)step)));", "c[C1] = 1;", "optim_test optim_spec")
+change("AdamW's eps inside the correction of another moment", "engine/train/adamw.c",
+  "c[C2] = (float)(1 / (1 - pow(beta2, (double)step)));",
+  "c[C2] = (float)(1 / (1 - pow(beta1, (double)step)));", "optim_test optim_spec")
+change("Lion keeps its moment by the wrong memory", "engine/train/lion.c",
+  "m[i] = beta2 * m[i] + rest2 * x;", "m[i] = beta1 * m[i] + rest1 * x;", "optim_test optim_spec")
+change("decay of norms and biases too", "engine/train/optim.c",
+  "p->param->rank >= 2 ? (float)option(o, \"decay\") : 0", "(float)option(o, \"decay\")",
+  "optim_test optim_spec")
+change("the norm forgets a block of a large gradient", "engine/train/clip.c",
+  "int64_t start = (task - job->first[g]) * BLOCK;", "int64_t start = 0;", "optim_test optim_spec")
+change("a step before the norm is known to be finite", "engine/train/clip.c",
+  "*bad = i;", "(void)i;", "optim_test optim_spec")
+change("the schedule ends half way down", "engine/train/schedule.c",
+  "0.5 * (1 + cos(pi * done))", "0.5 * (1 + cos(0.5 * pi * done))", "optim_test optim_spec")
+
+-- ---- io, api ----
+
+change("sampling draws from position 0 always", "engine/api/api_sample.c",
+  "row, (uint64_t)position);", "row, 0);", "sample_test stream_test streaming_spec")
+change("all rows draw alike", "engine/api/api_sample.c",
+  "pf_rng_make(o->seed, PF_DRAW_SAMPLE, row,", "pf_rng_make(o->seed, PF_DRAW_SAMPLE, 0,",
+  "sample_test stream_test streaming_spec")
+change("top_p of all, not of the top_k", "engine/api/api_sample.c",
+  "        sum = 0;\n        for (int64_t i = 0; i < kept; i++) {\n            pop(s, n - i);\n"
+  .. "            sum += s->all->weight[s->all->order[n - i - 1]];\n        }",
+  "        for (int64_t i = 0; i < kept; i++) pop(s, n - i);",
+  "sample_test stream_test streaming_spec")
+change("of equal logits the last", "engine/api/api_sample.c",
+  "s->logits[i] > s->logits[at])) at = i;", "s->logits[i] >= s->logits[at])) at = i;",
+  "sample_test stream_test streaming_spec")
+change("a stop in the middle of a protein passes", "engine/io/tokenizer.c",
+  "!(c == '*' && *at + 1 == bytes)", "!(c == '*')", "io_test data_test fasta_test")
+
+return list
