@@ -361,7 +361,7 @@ return {
       "\"fasta\" or \"text\", by the first byte." },
     { "Data:info", "split?: string", "table",
       "{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid " ..
-      "or all." },
+      "or all, and checksum, a text: equal for equal tokens in equal documents in equal order." },
     { "Data:batches", "options?: table", "fun(): integer, pf.Batch",
       "for step, batch in ...: options size, steps, seed, first, split, masked." },
     { "Data:batch", "options?: table", "pf.Batch",

@@ -4,6 +4,8 @@
  */
 #include "lpf.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,6 +66,10 @@ static int data_info(lua_State *L) {
     lua_setfield(L, -2, "format");
     lua_pushstring(L, info.tokenizer);
     lua_setfield(L, -2, "tokenizer");
+    char sum[17]; /* a text: JSON has no whole numbers of 64 bits */
+    snprintf(sum, sizeof sum, "%016" PRIx64, info.checksum);
+    lua_pushstring(L, sum);
+    lua_setfield(L, -2, "checksum");
     return 1;
 }
 

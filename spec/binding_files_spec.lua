@@ -106,6 +106,8 @@ describe("files", function()
     assert.equal("fasta", info.format)
     assert.equal("protein", info.tokenizer)
     assert.equal("fasta", pf.data.kind(path))
+    assert.matches("^%x+$", info.checksum)
+    assert.equal(16, #info.checksum)
     assert.equal(20, info.documents + valid.documents) -- 60 lines of 20 kinds
     local steps = 0
     for step, batch in data:batches { size = 2, steps = 5, seed = 1, first = 2 } do

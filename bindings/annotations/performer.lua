@@ -913,7 +913,8 @@ function pf.data.text(options) end
 ---@return string?, string?, string?
 function pf.data.kind(path) end
 
----{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid or all.
+---{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid or all, and
+---checksum, a text: equal for equal tokens in equal documents in equal order.
 ---@param split? string
 ---@return table
 function Data:info(split) end

@@ -28,6 +28,8 @@ typedef enum { PF_TRAIN, PF_VALID, PF_ALL } pf_split;
 typedef struct {
     int64_t documents, duplicates, tokens, rows; /* of the split */
     const char *format, *tokenizer;
+    uint64_t checksum; /* of what was read, of all splits: equal tokens in equal documents in equal
+                          order, however the file is packed, wrapped or named */
 } pf_data_info;
 /* options: path, format "auto|fasta|text", length (row), valid_fraction, seed. */
 PF_API int pf_data_open(pf_data **data, pf_engine *engine, const pf_config *options);

@@ -243,7 +243,8 @@ PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *in
                            .tokens = plan->targets,
                            .rows = plan->n_rows,
                            .format = data->fasta ? "fasta" : "text",
-                           .tokenizer = data->vocab->type};
+                           .tokenizer = data->vocab->type,
+                           .checksum = data->checksum};
     for (int64_t i = 0; i < plan->n_documents; i++)
         info->duplicates += data->documents[plan->documents[i]].copies;
     return PF_OK;

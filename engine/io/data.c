@@ -275,10 +275,22 @@ static int choose_format(pf_data *data, const pf_input *input, const pf_config *
     return PF_OK;
 }
 
+/* One number for what was read. Borders count: each document goes on from the one before. */
+static uint64_t checksum_of(const pf_data *data) {
+    if (!data->fasta) return XXH3_64bits(data->tokens, (size_t)data->n_tokens);
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < data->n_documents; i++) {
+        const pf_document *d = &data->documents[i];
+        sum = XXH3_64bits_withSeed(d->hash, sizeof d->hash, sum);
+    }
+    return sum;
+}
+
 static int read_file(pf_data *data, pf_input *input, const pf_config *options) {
     PF_TRY(pf_input_next(input));
     PF_TRY(choose_format(data, input, options));
     PF_TRY(data->fasta ? open_fasta(data, input, options) : open_text(data, input));
+    data->checksum = checksum_of(data);
     for (int split = 0; split < PF_SPLITS; split++) PF_TRY(plan_split(data, (pf_split)split));
     return PF_OK;
 }

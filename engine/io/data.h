@@ -47,6 +47,7 @@ struct pf_data {
     int64_t min_tokens;
     int begin, end, pad; /* ids; begin and end -1 for text */
     int64_t first_nul;   /* text: place of its first byte 0, or -1 */
+    uint64_t checksum;   /* XXH3 of all documents, one after the other */
     uint8_t *tokens;
     int64_t n_tokens, tokens_capacity;
     pf_document *documents;

@@ -151,6 +151,38 @@ static void test_fasta_errors(void) {
     CHECK_FAILS(PF_EINVAL, pf_data_open(&data, engine, NULL));
 }
 
+/* The checksum of what the file written last holds. */
+static uint64_t checksum(void) {
+    pf_data *data = NULL;
+    CHECK_OK(open_with(&data, 0, NULL, 0));
+    uint64_t train = info_of(data, PF_TRAIN).checksum, all = info_of(data, PF_ALL).checksum;
+    CHECK(train == all);
+    pf_data_close(&data);
+    return all;
+}
+
+/* It tells other contents of equal size, another order and other borders apart, not how the same
+ * is written. */
+static void test_checksum(void) {
+    enum { N = 5 };
+    static const char *const others[N] = {">a\nACDEF\n>b\nGHIKM\n", ">b\nGHIKL\n>a\nACDEF\n",
+                                          ">a\nACDEFG\n>b\nHIKL\n", ">a\nACDEF\n>b\nGHIKL\n>c\nA\n",
+                                          ">a\nACDEF\n"};
+    write_text("sum.fasta", ">a\nACDEF\n>b\nGHIKL\n");
+    uint64_t sum = checksum();
+    for (int i = 0; i < N; i++) {
+        write_text("sum.fasta", others[i]);
+        CHECK(checksum() != sum);
+    }
+    static const char again[] = ">x\r\nacd\r\nef\r\n>y\r\nGHIKL";
+    write_packed("sum.fasta.gz", again, sizeof again - 1);
+    CHECK(checksum() == sum);
+    write_text("sum.txt", "two texts of equal size");
+    sum = checksum();
+    write_text("sum.txt", "two texts of equal sizE");
+    CHECK(checksum() != sum);
+}
+
 static void test_longest(void) {
     pf_config *options = pf_config_new(PF_MAP);
     pf_data *data = NULL;
@@ -218,6 +250,7 @@ int main(void) {
     test_tokenizers();
     test_fasta_reads();
     test_fasta_errors();
+    test_checksum();
     test_longest();
     test_gzip_damage();
     test_too_small();
