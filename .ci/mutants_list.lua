@@ -26,9 +26,9 @@ change("uniform numbers may be 1", "engine/runtime/rng.c",
 -- ---- ops ----
 
 change("kv_heads below 0 allowed", "engine/ops/heads.c",
-  "c->attr[A_KV_HEADS].i < 0", "false", "ops_matrix_test ops_spec")
+  "c->attr[A_KV_HEADS].i < 0", "false", "ops_spec")
 change("split_heads adds no gradient to what is there", "engine/ops/heads.c",
-  "(job->fresh ? 0 : dx[i]) + dy[i * s]", "dy[i * s]", "ops_matrix_test autograd_test ops_spec")
+  "(job->fresh ? 0 : dx[i]) + dy[i * s]", "dy[i * s]", "ops_spec autograd_spec")
 change("centred taps one more ahead", "engine/ops/conv.c",
   "c->attr[0].i ? 0 : (width - 1) / 2", "c->attr[0].i ? 0 : width / 2",
   "ops_matrix_test ops_spec nn_spec")

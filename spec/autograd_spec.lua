@@ -154,6 +154,17 @@ describe("gradients", function()
     assert.same({ 2, 12, 11 }, a)
   end)
 
+  it("of heads add up, in whatever layout they arrive", function()
+    local x, c = pf.randn(2, 3, 8):requires_grad(), pf.randn(2, 2, 2, 3)
+    local tape <close> = pf.tape()
+    local first = x:split_heads { heads = 2, kv_heads = 1 } -- queries
+    local again = x:split_heads { heads = 2, kv_heads = 1 }
+    tape:backward((first:transpose(3, 4) * c):sum() + (again:transpose(3, 4) * c * 2):sum())
+    local queries = x:grad():slice(3, 1, 4):reshape(2, 3, 2, 2):permute(1, 3, 4, 2)
+    assert.is_true((queries - c * 3):abs():max():item() < 1e-5)
+    assert.equal(0, x:grad():slice(3, 5, 8):abs():max():item())
+  end)
+
   it("broadcast back to the shape of each input", function()
     local a, b = gradients(function(x, y) return x * y end, pf.ones(2, 1, 3), pf.full({ 4, 1 }, 2))
     assert.same({ { { 8, 8, 8 } }, { { 8, 8, 8 } } }, a)
