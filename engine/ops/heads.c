@@ -18,11 +18,19 @@ static int64_t heads_of(const pf_call *c, int i) {
 
 static int64_t all_heads(const pf_call *c) { return heads_of(c, 0) + 2 * heads_of(c, 1); }
 
+/* No more heads than numbers of a row, before anything is added up. */
+static bool heads_fit(const pf_call *c, int64_t width) {
+    int64_t most = width > 0 ? width : INT32_MAX;
+    int64_t kv = c->attr[A_KV_HEADS].i;
+    if (heads_of(c, 0) < 1 || heads_of(c, 0) > most || kv < 0 || kv > most) return false;
+    return width % all_heads(c) == 0;
+}
+
 static int heads_shape(pf_call *c) {
     const pf_tensor *x = c->in[0];
     PF_TRY(pf_want(c, 0, PF_F32));
     if (x->rank != 3) return pf_shape_fail(c, "x must be (B, L, (H + 2 Hkv) d)");
-    if (heads_of(c, 0) < 1 || c->attr[A_KV_HEADS].i < 0 || x->shape[2] % all_heads(c) != 0) {
+    if (!heads_fit(c, x->shape[2])) {
         return pf_shape_fail(c,
                              "the last dimension must be (heads + 2 kv_heads) x d, with %lld "
                              "heads and %lld kv_heads",
