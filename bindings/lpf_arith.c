@@ -81,7 +81,6 @@ static int tensor_newindex(lua_State *L) {
         return lpf_raise(
             L, "assignment: position %lld, the first dimension has %lld (they count from 1)",
             (long long)at, (long long)rows);
-    /* The tape may need in backward the numbers that would be written over. */
     if (lpf_enter(L)->tape && pf_tensor_requires_grad(t))
         return lpf_raise(L,
                          "assignment: a tensor that requires a gradient can't change under a tape");
@@ -92,11 +91,12 @@ static int tensor_newindex(lua_State *L) {
     if (from && pf_tensor_numel(from) != n)
         return lpf_raise(L, "assignment: the row has %lld elements, the tensor %lld", (long long)n,
                          (long long)pf_tensor_numel(from));
-    for (int64_t i = 0; i < n; i++) {
-        double value = lua_tonumber(L, 3);
-        if (from) lpf_result(L, pf_tensor_get(from, i, &value));
-        lpf_result(L, pf_tensor_set(t, row * n + i, value));
+    if (from) {
+        lpf_result(L, pf_tensor_set_row(t, row, from));
+        return 0;
     }
+    for (int64_t i = 0; i < n; i++)
+        lpf_result(L, pf_tensor_set(t, row * n + i, lua_tonumber(L, 3)));
     return 0;
 }
 

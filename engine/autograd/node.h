@@ -30,11 +30,13 @@ typedef struct pf_recomputation {
     pf_branch_fn branch; /* of a reversible node: n_branches of them, on f.context */
     int64_t n_branches;
     uint64_t seed, draws; /* of the engine, before the first run */
+    uint64_t changes;     /* pf_changes then */
 } pf_recomputation;
 
 typedef struct pf_node {
     const pf_op *op;
     uint64_t draw;
+    uint64_t changes; /* pf_changes when it was recorded: what it read has not changed till then */
     pf_recomputation recompute;
     int n_in;
     pf_edge *edge; /* n_in of them; in one block with attr */
@@ -57,6 +59,10 @@ struct pf_tape {
     bool walking;         /* backward is running */
     bool doomed;          /* closed from inside its own backward */
     struct pf_note *note; /* what is asked about ops while this tape is paused; or NULL */
+    uint64_t opened;      /* pf_changes then */
+    /* Inside a second run: what an op reads must not have changed after the first run began, but
+     * by this run itself. */
+    uint64_t first_began, second_began;
     /* A tape inside a node's backward: the outermost one that is being walked, whose list
      * names every leaf that such tapes gave a gradient to, in case the walk breaks off. */
     pf_tape *host;
@@ -72,9 +78,20 @@ typedef struct pf_note {
     const char *captured; /* the op that read what was made on `outer`; NULL: none did */
 } pf_note;
 
+static inline bool pf_is_recording(const pf_tape *tape) { return !tape->paused && !tape->walked; }
+
 static inline bool pf_made_by(const pf_tape *tape, const pf_tensor *t) {
     return t->tape == tape && t->tape_id == tape->id;
 }
+
+/* ---- change_check.c: numbers that were written over ---- */
+/* The engine's open tape can take the inputs of `op`: their numbers are those that it made, that
+ * a first run read, that have their gradients. */
+int pf_check_inputs(const pf_engine *e, const pf_op *op, pf_tensor *const *in, int n_in);
+/* What backward of the node reads is what the op had read and made. */
+int pf_check_unchanged(const pf_tape *tape, const pf_node *node);
+/* A result of the tape is what its node made. */
+int pf_check_result(const pf_tape *tape, const pf_tensor *y, const char *where, const char *what);
 
 /* Appends the call as a node: takes its saved tensors, links its outputs. On failure the
  * tape is as before and the call still owns everything. */

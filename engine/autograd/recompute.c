@@ -79,6 +79,8 @@ static int list_leaves(const pf_tape *tape, pf_tensor *const *own, int n_own) {
 
 int pf_tape_open_inside(pf_tape **tape, const pf_walk *walk) {
     PF_TRY(pf_tape_open(tape, walk->tape->engine));
+    (*tape)->first_began = walk->node->recompute.changes;
+    (*tape)->second_began = pf_changes();
     (*tape)->host = walk->tape->host ? walk->tape->host : walk->tape;
     return PF_OK;
 }
@@ -210,6 +212,7 @@ static int run_hidden(pf_engine *e, const pf_recomputed *f, pf_tensor *const *in
 int pf_record_recomputation(pf_engine *e, const pf_op *op, const pf_recomputation *r,
                             pf_tensor *const *in, int n_in, pf_tensor **out, int n_out) {
     pf_call c = {.engine = e, .op = op, .n_in = n_in};
+    PF_TRY(pf_check_inputs(e, op, in, n_in));
     if (n_in > 0) memcpy(c.in, in, (size_t)n_in * sizeof *in);
     memcpy(c.out, out, (size_t)n_out * sizeof *out);
     int status = pf_tape_record(e->tape, &c);
@@ -225,7 +228,8 @@ static int recompute(pf_tensor **y, pf_engine *e, const pf_recomputed *f, pf_ten
     if (n < 0 || n > PF_MAX_IN)
         return pf_fail(PF_EINVAL, "recompute: %d inputs, at most %d are possible", n, PF_MAX_IN);
     if (!pf_tape_records(e)) return run(e, f, in, n, y);
-    const pf_recomputation r = {.f = *f, .seed = e->seed, .draws = e->draws};
+    const pf_recomputation r = {
+        .f = *f, .seed = e->seed, .draws = e->draws, .changes = pf_changes()};
     bool wanted = false;
     PF_TRY(run_hidden(e, f, in, n, &wanted, y));
     for (int i = 0; i < n; i++) wanted |= pf_in_graph(e, in[i]);

@@ -165,7 +165,8 @@ static int reversible(pf_engine *e, const pf_branches *b, pf_tensor *x1, pf_tens
     const pf_recomputation r = {.f = {.release = b->release, .context = b->context},
                                 .branch = b->run,
                                 .n_branches = b->n,
-                                .seed = e->seed};
+                                .seed = e->seed,
+                                .changes = pf_changes()};
     bool wanted = false;
     if (!pf_tape_records(e)) return run_all(e, b, half);
     PF_TRY(run_hidden(e, b, half, &wanted));

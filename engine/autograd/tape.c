@@ -55,7 +55,12 @@ int pf_tape_open(pf_tape **tape, pf_engine *engine) {
     t->engine = engine;
     t->heap = pf_heap_retain(engine->heap);
     t->id = atomic_fetch_add(&tape_count, 1);
+    t->opened = pf_changes();
     t->outer = engine->tape;
+    if (t->outer) {
+        t->first_began = t->outer->first_began;
+        t->second_began = t->outer->second_began;
+    }
     engine->tape = t;
     *tape = t;
     return PF_OK;
@@ -115,8 +120,7 @@ void pf_tape_resume(pf_tape *tape) {
 }
 
 bool pf_tape_records(const pf_engine *engine) {
-    const pf_tape *tape = engine->tape;
-    return tape && !tape->paused && !tape->walked;
+    return engine->tape && pf_is_recording(engine->tape);
 }
 
 bool pf_in_graph(const pf_engine *engine, const pf_tensor *t) {
@@ -166,6 +170,7 @@ static int fill_node(pf_tape *tape, pf_node *node, pf_call *c) {
     const pf_op *op = c->op;
     node->op = op;
     node->draw = c->draw;
+    node->changes = pf_changes();
     node->n_in = c->n_in;
     node->edge = pf_heap_zalloc(tape->heap, block_bytes(node));
     if (!node->edge) return PF_ENOMEM;
@@ -257,6 +262,7 @@ static void restore_call(pf_call *c, pf_tape *tape, pf_node *node) {
 static int walk_node(pf_tape *tape, pf_node *node) {
     PF_TRY(pf_check_cancel(tape->engine));
     PF_TRY(check_alive(node));
+    PF_TRY(pf_check_unchanged(tape, node));
     pf_call c;
     restore_call(&c, tape, node);
     pf_walk walk = {.sink = {.ops = &pf_walk_ops}, .tape = tape, .node = node};
@@ -273,6 +279,7 @@ static int check_loss(const pf_tape *tape, const pf_tensor *loss, const pf_tenso
                        "backward: the loss %s was not made on this tape from anything "
                        "that requires a gradient",
                        pf_shape_of(loss));
+    PF_TRY(pf_check_result(tape, loss, "backward", "the loss"));
     if (!seed && pf_tensor_numel(loss) != 1)
         return pf_fail(PF_ESHAPE,
                        "backward: the loss is %s, not one number: take its sum or mean, "

@@ -185,12 +185,19 @@ PF_API bool pf_tensor_contiguous(const pf_tensor *t);
 PF_API int pf_tensor_read(const pf_tensor *t, void *out, size_t bytes);
 PF_API int pf_tensor_write(pf_tensor *t, const void *in, size_t bytes);
 PF_API int pf_tensor_get(const pf_tensor *t, int64_t index, double *out); /* flat, row-major */
+/* These, and pf_tensor_write, change numbers in place. No tape records that: what an open tape has
+ * read and reads again is refused by its backward, numbers that it made or that were copied from
+ * its graph by the next op that reads them. */
 PF_API int pf_tensor_set(pf_tensor *t, int64_t index, double value);
 PF_API int pf_tensor_copy(pf_tensor *to, const pf_tensor *from); /* same shape; converts */
 PF_API int pf_tensor_fill(pf_tensor *t, double value);
+/* t[row] of the first dimension, of as many elements as `from`. */
+PF_API int pf_tensor_set_row(pf_tensor *t, int64_t row, const pf_tensor *from);
 /* A contiguous copy outside any tape and outside the graph. */
 PF_API int pf_tensor_detach(pf_tensor **out, pf_engine *engine, const pf_tensor *t);
 PF_API void *pf_tensor_data(pf_tensor *t); /* contiguous and alive tensors only, else NULL */
+/* A write through pf_tensor_data can't be seen: say so after it, where a tape is open. */
+PF_API void pf_tensor_changed(pf_tensor *t);
 /* Text for people: shape, dtype and at most 6 edge values a dimension. pf_text_free. */
 PF_API int pf_tensor_show(char **text, const pf_tensor *t);
 

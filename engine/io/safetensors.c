@@ -365,6 +365,7 @@ int pf_safetensors_read(pf_engine *engine, const pf_safetensors *s, int index, p
                        entry->name, entry->dtype.name, pf_shape_text(entry->rank, entry->shape),
                        pf_dtype_name(to->dtype), pf_shape_of(to));
     }
+    pf_tensor_touch(to, "a load");
     if (!entry->dtype.convert) {
         return pf_reader_read(&s->file, s->data + entry->begin, out,
                               (size_t)(entry->end - entry->begin));

@@ -89,7 +89,9 @@ static int draw(pf_tensor *to, pf_engine *engine, const pf_drawing *o, pf_task_f
     draw_context context = {o, pf_f32(to)};
     int64_t d = o->head_dim;
     size_t bytes = (size_t)((d + 1 + PF_ROWS_WORK) * d) * sizeof(double);
-    return pf_parallel(engine, pf_max(o->heads, 1), bytes, task, &context);
+    int status = pf_parallel(engine, pf_max(o->heads, 1), bytes, task, &context);
+    pf_tensor_touch(to, "a redraw");
+    return status;
 }
 
 int pf_projection_fill(pf_tensor *projection, pf_engine *engine, const pf_drawing *drawing) {

@@ -397,6 +397,7 @@ static void move_tilt(pf_module *m, const attention_self *self) {
         float *a = pf_f32(tilt) + h / group;
         double best = pf_kernel_best_tilt(sum / seen, self->head_dim);
         *a = (float)((double)*a + part * (best - (double)*a));
+        pf_tensor_touch(tilt, "a training step");
     }
 }
 

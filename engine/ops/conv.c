@@ -198,6 +198,7 @@ const pf_op pf_op_short_conv = {
     .max_in = 4,
     .n_out = 1,
     .uses = PF_USES_ALL_IN,
+    .reads = {PF_USES_ALL_IN & ~PF_USES_IN(0), PF_USES_ALL_IN & ~PF_USES_IN(1)},
     .attrs = conv_attrs,
     .n_attrs = PF_COUNT(conv_attrs),
     .shape = conv_shape,

@@ -192,6 +192,7 @@ const pf_op pf_op_mul = {
     BINARY(PF_BINARY_MUL),
     .name = "mul",
     .uses = PF_USES_IN(0) | PF_USES_IN(1),
+    .reads = {PF_USES_IN(1), PF_USES_IN(0)},
     .doc = "y = a * b, element by element." BROADCAST " f32, or both i32 (wraps around).",
 };
 
@@ -199,6 +200,7 @@ const pf_op pf_op_div = {
     BINARY(PF_BINARY_DIV),
     .name = "div",
     .uses = PF_USES_IN(0) | PF_USES_IN(1),
+    .reads = {PF_USES_IN(1)},
     .doc = "y = a / b, element by element; dividing by 0 gives infinity or NaN." BROADCAST " f32.",
 };
 

@@ -264,6 +264,7 @@ const pf_op pf_op_linear = {
     .max_in = 3,
     .n_out = 1,
     .uses = PF_USES_IN(X) | PF_USES_IN(WEIGHT),
+    .reads = {PF_USES_IN(WEIGHT), PF_USES_IN(X), PF_USES_NONE},
     .attrs = linear_attrs,
     .n_attrs = PF_COUNT(linear_attrs),
     .shape = linear_shape,

@@ -169,6 +169,7 @@ const pf_op pf_op_matmul = {
     .max_in = 2,
     .n_out = 1,
     .uses = PF_USES_IN(0) | PF_USES_IN(1),
+    .reads = {PF_USES_IN(1), PF_USES_IN(0)},
     .shape = matmul_shape,
     .forward = matmul_forward,
     .backward = matmul_backward,

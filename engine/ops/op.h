@@ -44,6 +44,8 @@ enum { PF_MAX_IN = 24, PF_MAX_OUT = 4, PF_MAX_SAVED = 6, PF_MAX_ATTR = 16, PF_MA
 #define PF_USES_IN(i)  (1u << (i))
 #define PF_USES_OUT(o) (1u << (PF_MAX_IN + (o)))
 #define PF_USES_ALL_IN ((1u << PF_MAX_IN) - 1)
+#define PF_USES_NONE   (1u << 31)
+enum { PF_MAX_READS = 4 };
 
 typedef enum {
     PF_OP_OWN_OUTPUTS = 1, /* forward makes c->out[] itself */
@@ -92,7 +94,10 @@ typedef struct pf_op {
     int min_in, max_in, n_out;
     unsigned flags;
     unsigned uses; /* PF_USES_* of backward */
-    int of;        /* which of its family, for functions that several rows share */
+    /* The part of it that the gradient of input i reads; 0: all. What only gradients that nobody
+     * wants would read may change before backward. */
+    unsigned reads[PF_MAX_READS];
+    int of; /* which of its family, for functions that several rows share */
     const pf_attr_info *attrs;
     int n_attrs;
     int (*shape)(pf_call *c);

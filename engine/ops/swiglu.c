@@ -94,6 +94,7 @@ const pf_op pf_op_swiglu = {
     .max_in = 2,
     .n_out = 1,
     .uses = PF_USES_IN(0) | PF_USES_IN(1),
+    .reads = {0, PF_USES_IN(0)},
     .shape = swiglu_shape,
     .forward = swiglu_forward,
     .backward = swiglu_backward,

@@ -180,5 +180,6 @@ void pf_state_begin_anew(pf_state *state, const bool *keep, bool gradient) {
         for (int64_t i = 0; i < state->batch * row; i++) {
             if (!keep[i / row]) pf_f32(t)[i] = nothing;
         }
+        pf_tensor_touch(t, "a new document");
     }
 }

@@ -2,7 +2,7 @@
  * access.c - elements in and out of tensors: read, write, get, set, fill, copy, compact,
  * detach. What must hold: elements go in row-major order whatever the strides; a conversion
  * keeps the value, rounds it (to f32) or cuts it toward zero (copies to i32), and a value that
- * the target cannot hold fails before anything is written.
+ * the target cannot hold fails before anything is written; what wrote says so (change.c).
  */
 #include <string.h>
 
@@ -174,8 +174,8 @@ static int check_fits(const pf_tensor *t, double value, const char *op) {
                    value);
 }
 
-/* Every element of a tensor that is to become one of row `to`. */
-static int check_cut(const pf_tensor *from, const pf_dtype_row *to) {
+/* Every element of a tensor that is to become one of row `to`, as it is or (cut) cut. */
+static int check_holds(const pf_tensor *from, const pf_dtype_row *to, bool cut) {
     const pf_dtype_row *row = pf_dtype_find(from->dtype);
     pf_iter it;
     int64_t offset[PF_ITER_MAX];
@@ -187,7 +187,7 @@ static int check_cut(const pf_tensor *from, const pf_dtype_row *to) {
         row->load(value, at(base_of(from), row, offset[0] + i % it.inner * it.inner_stride[0]),
                   it.inner_stride[0], n);
         for (int64_t k = 0; k < n; k++)
-            if (!pf_dtype_fits(to, value[k], true))
+            if (!pf_dtype_fits(to, value[k], cut))
                 return pf_fail(PF_EINVAL, "copy: %s %s holds %g, which %s cannot", row->name,
                                pf_shape_of(from), value[k], to->name);
     }
@@ -222,7 +222,9 @@ int pf_tensor_write(pf_tensor *t, const void *in, size_t bytes) {
     if (row == &doubles && pf_dtype_find(t->dtype)->whole)
         for (int64_t i = 0, n = pf_tensor_numel(t); i < n; i++)
             PF_TRY(check_fits(t, ((const double *)in)[i], "write"));
-    return transfer_array(t, 0, (void *)in, row);
+    PF_TRY(transfer_array(t, 0, (void *)in, row));
+    pf_tensor_touch(t, "write");
+    return PF_OK;
 }
 
 /* The element of row-major position `index`, as an offset from the tensor's start. */
@@ -254,6 +256,7 @@ int pf_tensor_set(pf_tensor *t, int64_t index, double value) {
     PF_TRY(check_fits(t, value, "set"));
     const pf_dtype_row *row = pf_dtype_find(t->dtype);
     row->store(at(base_of(t), row, offset), 1, &value, 1);
+    pf_tensor_touch(t, "an assignment");
     return PF_OK;
 }
 
@@ -274,11 +277,13 @@ int pf_tensor_fill(pf_tensor *t, double value) {
         else
             for (int64_t i = 0; i < it.inner; i++) x[i * it.inner_stride[0]] = bits;
     }
+    pf_tensor_touch(t, "fill_");
     return PF_OK;
 }
 
-/* Two views of one storage may overlap: the elements go by way of a block of their own. */
-static int copy_aside(pf_tensor *to, const pf_tensor *from) {
+/* By way of a block of their own: two views of one storage may overlap, and the two shapes need
+ * not be the same, if they have as many elements. */
+static int copy_aside(const pf_tensor *to, const pf_tensor *from) {
     size_t bytes = (size_t)pf_tensor_numel(from) * pf_dtype_size(from->dtype);
     void *aside = pf_heap_alloc(from->heap, bytes);
     if (!aside) return PF_ENOMEM;
@@ -294,9 +299,35 @@ int pf_tensor_copy(pf_tensor *to, const pf_tensor *from) {
     if (!pf_same_shape(to, from))
         return pf_fail(PF_ESHAPE, "copy: source %s does not have the target's shape %s",
                        pf_shape_of(from), pf_shape_of(to));
-    if (to->dtype != from->dtype) PF_TRY(check_cut(from, pf_dtype_find(to->dtype)));
-    if (to->storage == from->storage) return copy_aside(to, from);
-    return transfer_tensor(NULL, to, from);
+    if (to->dtype != from->dtype) PF_TRY(check_holds(from, pf_dtype_find(to->dtype), true));
+    if (to->storage == from->storage)
+        PF_TRY(copy_aside(to, from));
+    else
+        PF_TRY(transfer_tensor(NULL, to, from));
+    pf_tensor_touch_from(to, from, "copy_");
+    return PF_OK;
+}
+
+int pf_tensor_set_row(pf_tensor *t, int64_t row, const pf_tensor *from) {
+    PF_TRY(check_alive(t, "set row", "tensor"));
+    PF_TRY(check_alive(from, "set row", "source"));
+    int64_t rows = t->rank > 0 ? t->shape[0] : 0;
+    if (row < 0 || row >= rows)
+        return pf_fail(PF_EINVAL, "set row: position %s is outside %s", pf_place(row),
+                       pf_shape_of(t));
+    if (pf_tensor_numel(from) != pf_tensor_numel(t) / rows)
+        return pf_fail(PF_ESHAPE, "set row: a row of %s has not the %lld elements of the source %s",
+                       pf_shape_of(t), (long long)pf_tensor_numel(from), pf_shape_of(from));
+    if (t->dtype != from->dtype) PF_TRY(check_holds(from, pf_dtype_find(t->dtype), false));
+    pf_tensor place = {.storage = t->storage,
+                       .dtype = t->dtype,
+                       .rank = t->rank - 1,
+                       .offset = t->offset + row * t->stride[0]};
+    memcpy(place.shape, t->shape + 1, (size_t)place.rank * sizeof *place.shape);
+    memcpy(place.stride, t->stride + 1, (size_t)place.rank * sizeof *place.stride);
+    PF_TRY(copy_aside(&place, from));
+    pf_tensor_touch_from(&place, from, "an assignment");
+    return PF_OK;
 }
 
 /* Contents of `t` into the new tensor *out; on failure *out is released. */

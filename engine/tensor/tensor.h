@@ -20,6 +20,10 @@ typedef struct pf_storage {
     size_t bytes;
     struct pf_tape *tape;           /* owner, or NULL */
     struct pf_storage *next, *prev; /* the owner's list */
+    /* change.c: the last write in place */
+    atomic_uint_fast64_t changed; /* its number; 0: none since the storage was made */
+    _Atomic(const char *) change; /* what wrote, for messages */
+    atomic_uint_fast64_t source;  /* whose numbers a copy took over: a tape's, PF_OF_LEAF or 0 */
 } pf_storage;
 
 /* Every tape starts with this, so that the tensor floor can keep the list of what it owns. */
@@ -95,6 +99,24 @@ static inline bool pf_tensor_own(const pf_tensor *t) {
 bool pf_same_shape(const pf_tensor *a, const pf_tensor *b);
 /* Ready to read: alive, of dtype. Fails naming op and argument. */
 int pf_tensor_check(const pf_tensor *t, pf_dtype dtype, const char *op, const char *arg);
+
+/* ---- changes in place (change.c) ---- */
+/* Every write in place has a number, higher than all before it in the process. What keeps a
+ * tensor to read it later keeps the number of that moment too: a storage with a higher one does
+ * not hold the numbers any more that were read. */
+uint64_t pf_changes(void); /* the number of the last one */
+/* The tensor's numbers have just been written over by `what`, a literal. */
+void pf_tensor_touch(const pf_tensor *t, const char *what);
+/* The same of a copy: where `from` may have a gradient, the storage remembers whose. */
+#define PF_OF_LEAF UINT64_MAX
+void pf_tensor_touch_from(const pf_tensor *t, const pf_tensor *from, const char *what);
+static inline uint64_t pf_tensor_change(const pf_tensor *t) {
+    return t->storage ? atomic_load_explicit(&t->storage->changed, memory_order_relaxed) : 0;
+}
+static inline const char *pf_tensor_change_name(const pf_tensor *t) {
+    const char *what = atomic_load_explicit(&t->storage->change, memory_order_relaxed);
+    return what ? what : "a write";
+}
 
 /* ---- shapes: pure arithmetic ---- */
 int64_t pf_shape_numel(int rank, const int64_t *shape);

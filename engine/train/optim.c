@@ -159,7 +159,9 @@ static int update_entry(const pf_optimizer *o, pf_engine *e, const pf_update *u,
     j.whole.p = pf_f32(p->param), j.whole.g = pf_f32(grad);
     for (int i = 0; i < o->rule->n_moments; i++) j.whole.moment[i] = pf_f32(p->moment[i]);
     j.whole.decay = p->param->rank >= 2 ? (float)option(o, "decay") : 0;
-    return pf_parallel_range(e, j.whole.n, GRAIN, update_range, &j);
+    int status = pf_parallel_range(e, j.whole.n, GRAIN, update_range, &j);
+    pf_tensor_touch(p->param, "a step of the optimizer");
+    return status;
 }
 
 /* The n gradients of a step, contiguous and retained, and the entries that they are of. A

@@ -1,0 +1,49 @@
+/*
+ * change.c - what was written in place, and when. What must hold: whoever writes over numbers of
+ * a tensor that others may hold calls pf_tensor_touch right after it; what an op writes into its
+ * own new outputs is no change. A write through any view is one of the whole storage.
+ */
+#include "tensor.h"
+
+/* Numbers the writes of all engines of the process: storages are shared between them. */
+static atomic_uint_fast64_t change_count;
+
+uint64_t pf_changes(void) { return atomic_load_explicit(&change_count, memory_order_relaxed); }
+
+static bool is_whole(const pf_tensor *t) {
+    return (size_t)pf_tensor_numel(t) * pf_dtype_size(t->dtype) >= t->storage->bytes;
+}
+
+/* A part that is written over leaves the rest what it was. */
+static void set_source(const pf_tensor *t, uint64_t source) {
+    if (source || is_whole(t))
+        atomic_store_explicit(&t->storage->source, source, memory_order_relaxed);
+}
+
+static void touch(const pf_tensor *t, const char *what) {
+    pf_storage *s = t->storage;
+    atomic_store_explicit(&s->change, what, memory_order_relaxed);
+    uint64_t number = atomic_fetch_add_explicit(&change_count, 1, memory_order_relaxed) + 1;
+    atomic_store_explicit(&s->changed, number, memory_order_relaxed);
+}
+
+void pf_tensor_touch(const pf_tensor *t, const char *what) {
+    if (!t || !t->storage) return;
+    set_source(t, 0);
+    touch(t, what);
+}
+
+/* What a copy of a copy holds comes from where the first one's came. */
+static uint64_t source_of(const pf_tensor *from) {
+    if (from->requires_grad) return PF_OF_LEAF;
+    if (from->tape) return from->tape_id;
+    return atomic_load_explicit(&from->storage->source, memory_order_relaxed);
+}
+
+void pf_tensor_touch_from(const pf_tensor *t, const pf_tensor *from, const char *what) {
+    bool numbers = t->dtype == PF_F32 && from->dtype == PF_F32;
+    set_source(t, numbers ? source_of(from) : 0);
+    touch(t, what);
+}
+
+void pf_tensor_changed(pf_tensor *t) { pf_tensor_touch(t, "its owner"); }
