@@ -17,10 +17,10 @@ return {
     { "pf.info", "", "table", "{version, threads, cpu, blas, seed, live, peak}." },
     { "pf.clock", "", "number", "Monotonic seconds." },
     { "pf.interrupted", "", "boolean",
-      "True once the user pressed Ctrl-C. A script that asks gets the first one for itself; " ..
-      "the second stops the engine." },
+      "True once SIGINT (Ctrl-C), SIGTERM or SIGHUP came. A script that asks gets the first one " ..
+      "for itself; the second stops the engine and the script." },
     { "pf.exit", "code: integer, message?: string", "",
-      "Ends the script with an exit code, and the message on stderr." },
+      "Ends the script with an exit code, 0 to 255, and the message on stderr." },
     { "pf.sorted", "t: table", "fun(): any, any",
       "pairs(t) in a stable order: numbers, then texts." },
     { "pf.kind", "value: any", "string", "\"tensor\", \"module\", \"state\" ... or Lua's type." },
@@ -45,6 +45,11 @@ return {
       "Columns; COLUMNS or 80 where there is no terminal." },
     { "pf.term.colour", "fd?: integer", "boolean",
       "May escapes be written there? (NO_COLOR, TERM=dumb)" },
+    { "pf.term.gone", "fd: integer", "boolean",
+      "Is it a pipe or socket that nobody reads any more?" },
+    { "pf.term.plain", "text: string, lines?: boolean", "string",
+      "The text with '?' for control characters and for what is no UTF-8. lines: it may have "
+      .. "several, and tabs." },
   },
   {
     id = "tensors", title = "Tensors",

@@ -12,7 +12,7 @@
 #include "lpf.h"
 #include "performer_lua.h"
 
-static _Thread_local char script_error[8192];
+static _Thread_local char script_error[LPF_THROWN];
 
 /* ---- places ------------------------------------------------------------------- */
 
@@ -105,12 +105,10 @@ lua_State *lpf_host_open(pf_engine *engine, const lpf_places *places) {
     return NULL;
 }
 
-/* A text gets a traceback; a table that was thrown stays what it is. */
+/* A text gets a traceback; anything else that was thrown stays what it is. */
 static int handler(lua_State *L) {
-    if (lua_istable(L, 1)) return 1;
     const char *message = lua_tostring(L, 1);
-    if (!message) message = luaL_tolstring(L, 1, NULL);
-    luaL_traceback(L, L, message, 1);
+    if (message) luaL_traceback(L, L, message, 1);
     return 1;
 }
 
@@ -170,25 +168,79 @@ int lpf_host_run(lua_State *L, const char *path, const char *program, int argc,
     return status;
 }
 
-/* ---- performer_lua.h ---------------------------------------------------------- */
+/* ---- what was thrown ---------------------------------------------------------- */
 
-static int keep_body(lua_State *L) {
-    if (lua_istable(L, 1)) {
-        lua_getfield(L, 1, "message");
-        lua_replace(L, 1);
-    }
-    const char *text = lua_tostring(L, 1);
-    snprintf(script_error, sizeof script_error, "%s", text ? text : "the script threw no text");
+typedef struct {
+    char *text;
+    int code;
+    bool chosen, told; /* the code is the script's; the text is */
+} thrown;
+
+/* A field by the value's own rules, so it may raise. */
+static int get(lua_State *L, const char *key) {
+    if (lua_istable(L, 1)) return lua_getfield(L, 1, key);
+    if (luaL_getmetafield(L, 1, "__index") != LUA_TNIL) return lua_getfield(L, 1, key);
+    lua_pushnil(L);
+    return LUA_TNIL;
+}
+
+static int code_body(lua_State *L) {
+    thrown *t = lua_touserdata(L, 2);
+    if (get(L, "code") == LUA_TNIL) return 0;
+    int whole;
+    const lua_Integer code = lua_tointegerx(L, -1, &whole);
+    t->chosen = whole && code >= 0 && code <= 255;
+    if (t->chosen) t->code = (int)code;
     return 0;
 }
 
+static int message_body(lua_State *L) {
+    thrown *t = lua_touserdata(L, 2);
+    if (lua_isstring(L, 1) || get(L, "message") == LUA_TNIL) return 0;
+    snprintf(t->text, LPF_THROWN, "%s", luaL_tolstring(L, -1, NULL));
+    t->told = true;
+    return 0;
+}
+
+static int text_body(lua_State *L) {
+    thrown *t = lua_touserdata(L, 2);
+    if (!lua_isstring(L, 1) && luaL_getmetafield(L, 1, "__tostring") == LUA_TNIL) return 0;
+    snprintf(t->text, LPF_THROWN, "%s", luaL_tolstring(L, 1, NULL));
+    t->told = true;
+    return 0;
+}
+
+/* Runs one of these: the metatable of what was thrown may raise in turn. */
+static void ask(lua_State *L, lua_CFunction body, thrown *t) {
+    lua_pushcfunction(L, body);
+    lua_pushvalue(L, -2);
+    lua_pushlightuserdata(L, t);
+    if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1);
+}
+
+int lpf_host_thrown(lua_State *L, char text[LPF_THROWN]) {
+    thrown t = {.text = text, .code = 1};
+    text[0] = 0;
+    if (lua_checkstack(L, 8)) {
+        ask(L, code_body, &t);
+        ask(L, message_body, &t);
+        if (!t.told) ask(L, text_body, &t);
+    }
+    if (!t.told)
+        snprintf(text, LPF_THROWN, "the script threw a %s that says nothing", luaL_typename(L, -1));
+    else if (!text[0] && !t.chosen)
+        snprintf(text, LPF_THROWN, "the script threw an empty text");
+    lua_pop(L, 1);
+    return t.code;
+}
+
+/* ---- performer_lua.h ---------------------------------------------------------- */
+
 /* Keeps the error on top, and takes it off. */
 static void keep_error(lua_State *L) {
-    lua_pushcfunction(L, keep_body);
-    lua_insert(L, -2);
-    if (lua_pcall(L, 1, 0, 0) == LUA_OK) return;
-    snprintf(script_error, sizeof script_error, "not enough memory");
-    lua_pop(L, 1);
+    const int code = lpf_host_thrown(L, script_error);
+    if (!script_error[0])
+        snprintf(script_error, sizeof script_error, "the script ended itself with code %d", code);
 }
 
 static int require_body(lua_State *L) {

@@ -12,7 +12,7 @@
 
 #include "performer.h"
 
-enum { LPF_PATH = 4096 };
+enum { LPF_PATH = 4096, LPF_THROWN = 8192 };
 
 /* Finds, relative to the folder `from` of the program or library, the folder that holds
  * performer/init.lua (the build tree's ../lua, an installation's ../share/performer/lua)
@@ -31,9 +31,14 @@ typedef struct {
  * Lua files and kit/ in these places. engine NULL: opened at first use. NULL: out of memory. */
 lua_State *lpf_host_open(pf_engine *engine, const lpf_places *places);
 
-/* Runs a file. LUA_OK, or the status with the error on top: a text with traceback, or the
- * table that was thrown. */
+/* Runs a file. LUA_OK, or the status with the error on top: a text with traceback, or what else
+ * was thrown, as it is. */
 int lpf_host_run(lua_State *L, const char *path, const char *program, int argc,
                  const char *const *argv);
+
+/* Takes the thrown value off the stack: a text that tells it, and the exit code that it asks for,
+ * 1 where it asks for none. {code = n, message = text} (pf.exit) chooses both, and "" says
+ * nothing; anything else comes to some word, whatever its metatable does. Never raises. */
+int lpf_host_thrown(lua_State *L, char text[LPF_THROWN]);
 
 #endif

@@ -67,10 +67,12 @@ typedef struct lpf_context {
     lpf_closer *closers; /* run before the engine closes */
 } lpf_context;
 
-/* Raised by the executable's signal handler; a host or a stock lua leaves them alone. */
+/* Between the program's signal handlers and scripts; a host or a stock lua leaves them alone. */
 extern atomic_int lpf_interrupts; /* how often the user asked to stop */
 extern atomic_int lpf_polled;     /* a script asks pf.interrupted() itself */
 extern atomic_int lpf_cancel;     /* stops long engine calls */
+extern atomic_int lpf_stopping;   /* the script was told to end: what it throws now is that end */
+extern atomic_int lpf_careful;    /* a script looks itself whether what it writes arrives */
 
 /* ---- context, engine, classes (lpf_context.c) ---- */
 lpf_context *lpf_enter(lua_State *L); /* marks L as the calling thread */
@@ -98,6 +100,13 @@ int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call);
 /* Nothing waits any more. The first call makes the slot: keeping an error must not allocate. */
 void lpf_forget_error(lua_State *L);
 const char *lpf_kind(lua_State *L, int index); /* "nil", "performer.tensor", ... */
+
+/* Makes '?' of what a terminal might obey: control characters, and bytes that are no UTF-8. lines:
+ * the text may have several, and tabs. */
+void lpf_plain(char *text, bool lines);
+
+/* ---- terminals and pipes (lpf_open.c); for signal handlers, too ---- */
+bool lpf_no_reader(int fd); /* a pipe or socket that nobody reads any more */
 
 /* ---- options and arguments (lpf_options.c) ---- */
 /* Field `key` of the options at `index` (a table, nil or nothing); checked kinds. */

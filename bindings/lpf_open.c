@@ -4,6 +4,7 @@
  */
 #include "lpf.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +100,20 @@ static int core_interrupted(lua_State *L) {
     return 1;
 }
 
+/* stopped(): the program was told to end the script, and no longer waits for it to ask. */
+static int core_stopped(lua_State *L) {
+    lua_pushboolean(L, atomic_load(&lpf_stopping) > 0);
+    return 1;
+}
+
+/* careful(): the script looks at what comes of its writes; a reader that goes away doesn't end
+ * it. */
+static int core_careful(lua_State *L) {
+    (void)L;
+    atomic_store(&lpf_careful, 1);
+    return 0;
+}
+
 /* ---- for the Lua files -------------------------------------------------------- */
 
 /* raise(message): with the position of the caller outside the binding. */
@@ -179,8 +194,31 @@ static int term_colour(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg terminal[] = {
-    {"isatty", term_isatty}, {"width", term_width}, {"colour", term_colour}, {NULL, NULL}};
+bool lpf_no_reader(int fd) {
+    struct pollfd end = {.fd = fd};
+    return poll(&end, 1, 0) > 0 && (end.revents & (POLLERR | POLLHUP)) != 0;
+}
+
+/* gone(fd): does nobody read there any more? */
+static int term_gone(lua_State *L) {
+    lua_pushboolean(L, lpf_no_reader((int)luaL_checkinteger(L, 1)));
+    return 1;
+}
+
+/* plain(text [, lines]): what can be shown of it (lpf_plain). */
+static int term_plain(lua_State *L) {
+    size_t n;
+    const char *text = luaL_checklstring(L, 1, &n);
+    char *copy = lua_newuserdatauv(L, n + 1, 0);
+    for (size_t i = 0; i <= n; i++) copy[i] = text[i] || i == n ? text[i] : '?';
+    lpf_plain(copy, lua_toboolean(L, 2));
+    lua_pushlstring(L, copy, n);
+    return 1;
+}
+
+static const luaL_Reg terminal[] = {{"isatty", term_isatty}, {"width", term_width},
+                                    {"colour", term_colour}, {"gone", term_gone},
+                                    {"plain", term_plain},   {NULL, NULL}};
 
 static const luaL_Reg functions[] = {{"open", lpf_open_engine},
                                      {"seed", core_seed},
@@ -190,6 +228,8 @@ static const luaL_Reg functions[] = {{"open", lpf_open_engine},
                                      {"clock", core_clock},
                                      {"bench_gemm", core_bench_gemm},
                                      {"interrupted", core_interrupted},
+                                     {"stopped", core_stopped},
+                                     {"careful", core_careful},
                                      {"raise", core_raise},
                                      {"nearest", core_nearest},
                                      {"home", core_home},

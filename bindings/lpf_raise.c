@@ -16,6 +16,8 @@
 atomic_int lpf_interrupts;
 atomic_int lpf_polled;
 atomic_int lpf_cancel;
+atomic_int lpf_stopping;
+atomic_int lpf_careful;
 
 static const char pending_key = 'p'; /* registry: the error that is kept aside, or false */
 
@@ -69,6 +71,26 @@ const char *lpf_kind(lua_State *L, int index) {
         if (strncmp(name, "performer.", 10) == 0) return name;
     }
     return luaL_typename(L, index);
+}
+
+/* Bytes that follow a first one of UTF-8; -1: it is none. C2 80 .. C2 9F are controls, too. */
+static int following(const unsigned char *at) {
+    if (*at < 0x80) return *at < 0x20 || *at == 0x7f ? -1 : 0;
+    if (*at < 0xc2 || *at > 0xf4 || (*at == 0xc2 && at[1] < 0xa0)) return -1;
+    return *at < 0xe0 ? 1 : *at < 0xf0 ? 2 : 3;
+}
+
+void lpf_plain(char *text, bool lines) {
+    for (unsigned char *at = (unsigned char *)text; *at; at++) {
+        if (lines && (*at == '\n' || *at == '\t')) continue;
+        const int rest = following(at);
+        int n = 0;
+        while (n < rest && (at[n + 1] & 0xc0) == 0x80) n++;
+        if (n == rest)
+            at += n;
+        else
+            *at = '?';
+    }
 }
 
 /* ---- what the engine and its callbacks say ------------------------------------ */

@@ -4,51 +4,30 @@
  *   performer FILE.lua [arguments]   runs a script with the engine at hand
  *   performer COMMAND [options]      runs scripts/COMMAND.lua
  *
- * Exit codes: 0 done, 1 failed, 2 misuse, 130 interrupted; a script chooses its own by
- * throwing {code = n, message = text} (pf.exit). The first Ctrl-C is the script's, when it
- * asks pf.interrupted(); the next one stops the engine and the script.
+ * Exit codes: 0 done, 1 failed, 2 misuse, 130 interrupted, 141 the reader of its output is gone;
+ * a script chooses its own by throwing {code = n, message = text} (pf.exit). What signals do is
+ * process.c's.
  */
 #include <ctype.h>
 #include <dirent.h>
-#include <signal.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <lauxlib.h>
-#include <lualib.h>
 
 #include "host.h"
 #include "lpf.h"
+#include "process.h"
 
-enum { DONE = 0, FAILED = 1, MISUSE = 2, INTERRUPTED = 130, MAX_COMMANDS = 128, NAME = 64 };
-
-static lua_State *running; /* for the signal handler */
+enum { MAX_COMMANDS = 128, NAME = 64 };
 
 typedef struct {
     int n;
     char name[MAX_COMMANDS][NAME];
 } command_list;
-
-/* ---- interrupts --------------------------------------------------------------- */
-
-static void stop_hook(lua_State *L, lua_Debug *ar) {
-    (void)ar;
-    lua_sethook(L, NULL, 0, 0);
-    luaL_error(L, "interrupted");
-}
-
-static void on_interrupt(int number) {
-    (void)number;
-    const int before = atomic_fetch_add(&lpf_interrupts, 1);
-    if (before == 0 && atomic_load(&lpf_polled)) return; /* the script will see it */
-    if (before >= 3) _exit(INTERRUPTED);
-    atomic_store(&lpf_cancel, 1);
-    if (running)
-        lua_sethook(running, stop_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
-                    1);
-}
 
 /* ---- commands ----------------------------------------------------------------- */
 
@@ -110,7 +89,7 @@ static void print_help(FILE *out, const char *scripts) {
         fprintf(out, "  %-10s %s\n", list.name[i], line);
     }
     fprintf(out, "\nexample: performer train --data proteins.fasta --out run --minutes 10\n"
-                 "exit codes: 0 done, 1 failed, 2 misuse, 130 interrupted\n");
+                 "exit codes: 0 done, 1 failed, 2 misuse, 130 interrupted, 141 nobody reads\n");
 }
 
 static int unknown_command(const char *word, const char *scripts) {
@@ -128,44 +107,43 @@ static int unknown_command(const char *word, const char *scripts) {
 
 /* ---- running ------------------------------------------------------------------ */
 
-/* Reports what was thrown and gives the exit code. */
-static int report(lua_State *L) {
-    if (lua_istable(L, -1)) {
-        lua_getfield(L, -1, "code");
-        lua_getfield(L, -2, "message");
-        const int code = lua_isinteger(L, -2) ? (int)lua_tointeger(L, -2) : FAILED;
-        if (lua_isnil(L, -1) && lua_isnil(L, -2)) luaL_tolstring(L, -3, NULL);
-        if (lua_isstring(L, -1)) fprintf(stderr, "performer: %s\n", lua_tostring(L, -1));
-        return code;
-    }
-    if (atomic_load(&lpf_interrupts) > 0) {
-        fprintf(stderr, "performer: interrupted\n");
-        return INTERRUPTED;
-    }
-    const char *text = lua_tostring(L, -1);
-    fprintf(stderr, "performer: %s\n", text ? text : "the script threw no text");
-    return FAILED;
+/* Says what was thrown, which is on top, and gives the exit code. */
+static int report(lua_State *L, int status) {
+    char text[LPF_THROWN];
+    const int stopped = lua_istable(L, -1) ? 0 : process_stopped();
+    if (stopped) return stopped;
+    const int code = lpf_host_thrown(L, text);
+    lpf_plain(text, true);
+    if (text[0]) fprintf(stderr, "performer: %s\n", text);
+    return status == LUA_ERRFILE ? MISUSE : code;
+}
+
+/* PF_CPU is the user's word as an option is: one that no engine opens with is misuse. */
+static bool check_environment(void) {
+    if (!getenv("PF_CPU")) return true;
+    pf_engine *engine = NULL;
+    pf_options options = PF_OPTIONS_DEFAULT;
+    options.threads = 1;
+    const int status = pf_engine_open(&engine, &options);
+    pf_engine_close(&engine);
+    if (status >= 0) return true;
+    fprintf(stderr, "performer: %s\n", pf_last_error());
+    return false;
 }
 
 static int run(const char *path, const lpf_places *places, int argc, char **argv,
                const char *program) {
+    if (!check_environment()) return MISUSE;
     lua_State *L = lpf_host_open(NULL, places);
     if (!L) {
         fprintf(stderr, "performer: out of memory\n");
         return FAILED;
     }
-    running = L;
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    int code = DONE;
-    if (lpf_host_run(L, path, program, argc, (const char *const *)argv) != LUA_OK) code = report(L);
-    running = NULL;
+    process_watch(L);
+    const int status = lpf_host_run(L, path, program, argc, (const char *const *)argv);
+    const int code = status == LUA_OK ? DONE : report(L, status);
+    process_watch(NULL);
     lua_close(L);
-    if (fflush(stdout) != 0 && code == DONE) {
-        perror("performer: stdout");
-        code = FAILED;
-    }
     return code;
 }
 
@@ -183,7 +161,7 @@ static bool ends_in_lua(const char *word) {
     return n > 4 && strcmp(word + n - 4, ".lua") == 0;
 }
 
-int main(int argc, char **argv) {
+static int act(int argc, char **argv) {
     char folder[LPF_PATH], lua_dir[LPF_PATH] = "", scripts[LPF_PATH] = "", path[LPF_PATH];
     if (own_folder(folder)) lpf_find_files(folder, lua_dir, scripts);
     if (argc < 2) {
@@ -206,7 +184,7 @@ int main(int argc, char **argv) {
     lpf_places places = {.lua_dir = lua_dir, .scripts = scripts};
     if (ends_in_lua(word)) {
         if (access(word, R_OK) == 0) return run(word, &places, argc - 2, argv + 2, argv[0]);
-        perror(word);
+        fprintf(stderr, "performer: can't read %s: %s\n", word, strerror(errno));
         return MISUSE;
     }
     snprintf(path, sizeof path, "%s/%s.lua", scripts, word);
@@ -214,4 +192,9 @@ int main(int argc, char **argv) {
         return unknown_command(word, scripts);
     places.command = true;
     return run(path, &places, argc - 2, argv + 2, argv[0]);
+}
+
+int main(int argc, char **argv) {
+    process_begin();
+    return process_end(act(argc, argv));
 }

@@ -139,12 +139,12 @@ function pf.info() end
 ---@return number
 function pf.clock() end
 
----True once the user pressed Ctrl-C. A script that asks gets the first one for itself; the
----second stops the engine.
+---True once SIGINT (Ctrl-C), SIGTERM or SIGHUP came. A script that asks gets the first one for
+---itself; the second stops the engine and the script.
 ---@return boolean
 function pf.interrupted() end
 
----Ends the script with an exit code, and the message on stderr.
+---Ends the script with an exit code, 0 to 255, and the message on stderr.
 ---@param code integer
 ---@param message? string
 function pf.exit(code, message) end
@@ -210,6 +210,18 @@ function pf.term.width(fd) end
 ---@param fd? integer
 ---@return boolean
 function pf.term.colour(fd) end
+
+---Is it a pipe or socket that nobody reads any more?
+---@param fd integer
+---@return boolean
+function pf.term.gone(fd) end
+
+---The text with '?' for control characters and for what is no UTF-8. lines: it may have several,
+---and tabs.
+---@param text string
+---@param lines? boolean
+---@return string
+function pf.term.plain(text, lines) end
 
 ---From a number or nested lists.
 ---@param values number|table

@@ -40,8 +40,18 @@ pf.sorted = util.sorted
 
 --- Ends the script with an exit code and, if given, a message on stderr.
 function pf.exit(code, message)
-  error(setmetatable({ code = code or 0, message = message },
-    { __tostring = function(e) return e.message or ("exit code %d"):format(e.code) end }), 0)
+  code = code == nil and 0 or code
+  if math.type(code) ~= "integer" or code < 0 or code > 255 then
+    util.fail("exit: the code must be a whole number from 0 to 255, got %s",
+      type(code) == "number" and tostring(code) or core.kind(code))
+  end
+  if message ~= nil and type(message) ~= "string" then
+    util.fail("exit: the message must be a text, got %s", core.kind(message))
+  end
+  error(setmetatable({ code = code, message = message or "" }, {
+    __tostring = function(e)
+      return e.message ~= "" and e.message or ("exit code %d"):format(e.code)
+    end }), 0)
 end
 
 -- ---- tensors and ops ----------------------------------------------------------------

@@ -47,6 +47,14 @@ static void test_errors(pf_engine *engine) {
     CHECK(strstr(pf_script_error(), "stack traceback") != NULL);
     CHECK(run(engine, "error { code = 2, message = 'said so' }") == PF_EHOST);
     CHECK(strcmp(pf_script_error(), "said so") == 0);
+    CHECK(run(engine, "error(setmetatable({}, {__tostring = function() return 'mine' end}))") ==
+          PF_EHOST);
+    CHECK(strcmp(pf_script_error(), "mine") == 0);
+    CHECK(run(engine, "error(setmetatable({}, {__index = function() error 'strict' end}))") ==
+          PF_EHOST);
+    CHECK(strcmp(pf_script_error(), "the script threw a table that says nothing") == 0);
+    CHECK(run(engine, "require 'performer'.exit(3)") == PF_EHOST);
+    CHECK(strcmp(pf_script_error(), "the script ended itself with code 3") == 0);
     CHECK(run(engine, "local = 2") == PF_EFORMAT);
     CHECK(pf_script_error()[0] != 0);
     CHECK(pf_script_run(engine, "/no/such/script.lua", 0, NULL) == PF_ENOTFOUND);

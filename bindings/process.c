@@ -1,0 +1,157 @@
+/*
+ * process.c - see process.h.
+ *
+ * SIGINT, SIGTERM and SIGHUP are one wish: end, and keep what there is. A script that asks
+ * pf.interrupted() sees the first one and ends by itself; any other script, and the second
+ * signal, stop the engine's call and the script where they stand; what has not ended GRACE
+ * seconds later, or at the third, is ended by the program. Of Ctrl-C alone a script that catches
+ * errors may think what it likes: no time runs after the first.
+ *
+ * What `nohup` ignores stays ignored. A write to a pipe that nobody reads, or beyond a limit on
+ * file sizes, is a write that fails, not the end: the handlers do nothing, and unlike SIG_IGN
+ * they don't outlive an exec. Only a script that looks at no result of a write (lpf_careful: a
+ * command does look) would write on for ever to nobody, so it is stopped.
+ */
+#include "process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+
+#include "lpf.h"
+
+enum { GRACE = 2 };      /* seconds */
+enum { TOGETHER = 150 }; /* milliseconds: timeout(1), shells and service managers signal twice */
+
+static lua_State *volatile running;      /* for the signal handlers */
+static volatile sig_atomic_t gone;       /* stopped because nobody reads the output */
+static volatile sig_atomic_t ended = -1; /* process_end's code; -1: by os.exit */
+
+/* ---- signals ------------------------------------------------------------------ */
+
+static void stop_hook(lua_State *L, lua_Debug *ar) {
+    (void)ar;
+    lua_sethook(L, NULL, 0, 0);
+    luaL_error(L, "interrupted");
+}
+
+static void stop_script(void) {
+    atomic_store(&lpf_stopping, 1);
+    atomic_store(&lpf_cancel, 1);
+    if (running)
+        lua_sethook(running, stop_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
+                    1);
+}
+
+static void end_now(int number) {
+    static const char text[] = "performer: interrupted\n";
+    (void)number;
+    if (write(2, text, sizeof text - 1) < 0) _exit(INTERRUPTED);
+    _exit(INTERRUPTED);
+}
+
+static int64_t milliseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void on_stop(int number) {
+    static int64_t last; /* the handlers don't interrupt each other */
+    const int kept = errno, before = atomic_load(&lpf_interrupts);
+    const int64_t now = milliseconds();
+    if (before == 0 || now - last >= TOGETHER) {
+        last = now;
+        atomic_store(&lpf_interrupts, before + 1);
+        if (before >= 2) end_now(number);
+        if (before > 0 || !atomic_load(&lpf_polled)) {
+            if (before > 0 || number != SIGINT) alarm(GRACE);
+            stop_script();
+        }
+    }
+    errno = kept;
+}
+
+static void on_pipe(int number) {
+    const int kept = errno;
+    (void)number;
+    if (!atomic_load(&lpf_careful) && (lpf_no_reader(1) || lpf_no_reader(2))) {
+        gone = 1;
+        stop_script();
+    }
+    errno = kept;
+}
+
+static void on_limit(int number) { (void)number; }
+
+/* `heed`: also where the parent ignores it, as shells do with SIGINT of what runs behind. */
+static void handle(int number, void (*handler)(int), bool heed) {
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART}, before;
+    sigfillset(&action.sa_mask);
+    if (!heed && sigaction(number, NULL, &before) == 0 && before.sa_handler == SIG_IGN) return;
+    sigaction(number, &action, NULL);
+}
+
+void process_watch(lua_State *L) {
+    running = L;
+    if (!L) return;
+    handle(SIGINT, on_stop, true);
+    handle(SIGTERM, on_stop, false);
+    handle(SIGHUP, on_stop, false);
+    handle(SIGALRM, end_now, true);
+}
+
+int process_stopped(void) {
+    if (!atomic_load(&lpf_stopping)) return 0;
+    if (gone) return READER_GONE;
+    fprintf(stderr, "performer: interrupted\n");
+    return INTERRUPTED;
+}
+
+/* ---- output ------------------------------------------------------------------- */
+
+/* Also after os.exit. What a command could not write it has told already, by its code; a reader
+ * that went away is no failure of a script that said it would look after that. */
+static void check_output(void) {
+    bool lost = ferror(stdout) != 0;
+    errno = 0;
+    if (fflush(stdout) != 0) lost = true;
+    if (!lost || ended > DONE) return;
+    if (lpf_no_reader(1)) {
+        if (!atomic_load(&lpf_careful)) _exit(READER_GONE);
+        return;
+    }
+    fprintf(stderr, "performer: not all of the standard output could be written%s%s\n",
+            errno ? ": " : "", errno ? strerror(errno) : "");
+    _exit(FAILED);
+}
+
+int process_end(int code) {
+    ended = code;
+    return code;
+}
+
+/* ---- beginning ---------------------------------------------------------------- */
+
+/* A file that is opened as number 0, 1 or 2 would be read or written as the standard one. */
+static void fill_descriptors(void) {
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
+        if (open("/dev/null", O_RDWR) < 0) _exit(FAILED); /* the lowest free number: fd */
+    }
+}
+
+void process_begin(void) {
+    fill_descriptors();
+    handle(SIGPIPE, on_pipe, true);
+    handle(SIGXFSZ, on_limit, true);
+    atexit(check_output);
+}
