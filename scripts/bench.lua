@@ -354,8 +354,12 @@ local function main()
   })
   local names = {}
   for name in pf.sorted(CASES) do names[#names + 1] = name end
-  parser:argument("case", "what to measure"):choices(names)
+  cli.choose(parser:argument("case", "what to measure: " .. table.concat(names, ", ")):args "?",
+    "bench", names)
   local options, given = cli.parse(cli.add(parser, ROWS), ROWS, arg)
+  if not options.case then
+    cli.fail(2, "bench: say what to measure: " .. table.concat(names, ", "))
+  end
   local kernels = {}
   for i, map in ipairs(pf.kernels().maps) do kernels[i] = map.name end
   cli.check_name("kernel", options.kernel, kernels)

@@ -88,7 +88,7 @@ local function print_sequence(name, sums, seconds, json)
                    tokens_per_s = sums.tokens / math.max(seconds, 1e-9) }
   if json then return cli.print_json(record) end
   cli.write(("%-24s loss %.4f  perplexity %8.3f  accuracy %6.2f %%  tokens %d\n"):format(
-    name, loss, record.perplexity, 100 * record.accuracy, sums.tokens))
+    cli.plain(name), loss, record.perplexity, 100 * record.accuracy, sums.tokens))
 end
 
 local function per_sequence(opened, data, options, masked, length)

@@ -11,7 +11,7 @@ local function size(bytes)
   return (i == 1 and "%d %s" or "%.1f %s"):format(bytes, units[i])
 end
 
-local function line(format, ...) cli.write(cli.utf8(format:format(...)), "\n") end
+local function line(format, ...) cli.write(cli.plain(format:format(...)), "\n") end
 
 --- A checkpoint's own words: step, tokenizer, model.
 local function show_checkpoint(info)

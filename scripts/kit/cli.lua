@@ -5,9 +5,12 @@ local core = require "performer.core"
 
 local cli = {}
 
+core.careful() -- cli.write and cli.json_log see what comes of writing
+
 -- ---- ends ----
 
---- Ends the command: code 1 failed, 2 misuse, 130 interrupted. `main.c` prints the message.
+--- Ends the command: code 1 failed, 2 misuse, 130 interrupted, 141 nobody reads what it writes.
+-- `main.c` prints the message.
 function cli.fail(code, message)
   error({ code = code, message = message }, 0)
 end
@@ -82,7 +85,7 @@ end
 function cli.main(body)
   local function handler(problem)
     if type(problem) ~= "string" then return problem end
-    if core.interrupted() then return { code = 130, message = "interrupted" } end
+    if core.stopped() then return { code = 130, message = "interrupted" } end
     local raiser = debug.getinfo(2, "Sf")
     if raiser and raiser.what == "C" and not own_functions[raiser.func] then
       return { code = 1, message = cli.advise(without_place(problem)) }
@@ -120,20 +123,47 @@ function cli.json(value)
   return core.json.encode(clean(value))
 end
 
---- Writes to stdout at once; a full disk or a closed pipe ends the command.
-function cli.write(...)
+--- `text` as one line that a terminal shows and obeys nothing of: for names out of files.
+function cli.plain(text) return core.term.plain(text) end
+
+--- Writes to stdout at once: true, or nil and why not.
+local function write(...)
   local ok, message = io.stdout:write(...)
   if ok then ok, message = io.stdout:flush() end
-  if not ok then
-    cli.fail(1, cli.advise(("can't write to the standard output: %s"):format(message)))
-  end
+  if not ok then return nil, ("can't write to the standard output: %s"):format(message) end
+  return true
+end
+
+--- Writes to stdout at once. A full disk ends the command; a pipe that nobody reads any more does,
+-- too, without a word.
+function cli.write(...)
+  local ok, message = write(...)
+  if ok then return end
+  if core.term.gone(1) then cli.fail(141, "") end
+  cli.fail(1, cli.advise(message))
 end
 
 --- One record as a line of JSON on stdout.
 function cli.print_json(record) cli.write(cli.json(record), "\n") end
 
+--- print_json for work that is worth more than its lines: when one can't be written, that is said
+-- once, no more are, and the work goes on. whose: "train"; elsewhere: where the records stand, too.
+function cli.json_log(whose, elsewhere)
+  local open = true
+  return function(record)
+    if not open then return end
+    local ok, message = write(cli.json(record), "\n")
+    open = ok
+    if not ok then
+      cli.say("%s: %s; it goes on without, and %s has the records", whose, message, elsewhere)
+    end
+  end
+end
+
 --- A line on stderr.
-function cli.say(format, ...) io.stderr:write(format:format(...), "\n") end
+function cli.say(format, ...)
+  io.stderr:write(core.term.plain(format:format(...), true), "\n")
+end
 
 --- A word as a shell reads it.
 function cli.quote(word)
@@ -155,6 +185,27 @@ local function converter(what, least, convert)
 end
 
 local function same(n) return n end
+
+local function suggestion(word, names)
+  local near = core.nearest(word, names)
+  return near and (" (did you mean '%s'?)"):format(near) or ""
+end
+
+--- A converter for one of `names`; shown: the option or argument as the user knows it.
+local function choice(shown, names)
+  return function(word)
+    for _, name in ipairs(names) do
+      if name == word then return word end
+    end
+    return nil, ("%s must be one of '%s'; got '%s'%s"):format(shown, table.concat(names, "', '"),
+      word, suggestion(word, names))
+  end
+end
+
+--- An argument that is one of `names`.
+function cli.choose(argument, name, names)
+  return argument:convert(choice(name, names))
+end
 
 local function signed(name)
   return function(text)
@@ -199,8 +250,8 @@ local function add_row(parser, row)
   local name, kind = row[1], row[2]
   if kind == "flag" then return parser:flag("--" .. name, help_of(row)) end
   local option = parser:option("--" .. name, help_of(row))
-  if type(kind) == "table" then option:choices(kind) end
-  if kind == "switch" then option:args("?"):choices { "on", "off" } end
+  if type(kind) == "table" then option:convert(choice("--" .. name, kind)) end
+  if kind == "switch" then option:args("?"):convert(choice("--" .. name, { "on", "off" })) end
   if converters[kind] then option:convert(converters[kind](name)) end
   return option:argname("<" .. (type(kind) == "table" and "name" or VALUES[kind] or kind) .. ">")
 end
@@ -247,16 +298,21 @@ local function complaint(message, rows)
   return near and ("%s (did you mean '--%s'?)"):format(message, near) or message
 end
 
---- Words with "--name", "-1" made "--name=-1": argparse takes "-1" for an option.
-local function join_negative(words)
-  local joined = {}
-  for _, word in ipairs(words) do
-    local last = joined[#joined]
-    if word:find "^%-%.?%d" and last and last:find "^%-%-[^=]+$" then
-      joined[#joined] = last .. "=" .. word
-    else
-      joined[#joined + 1] = word
-    end
+--- Words in which `--name -1` is `--name=-1`: what follows an option that takes a value is its
+-- value, unless it is an option itself. argparse takes every word with a dash for one.
+local function join_values(words, rows)
+  local takes, known, joined = {}, { ["-h"] = true, ["--help"] = true }, {}
+  for _, row in ipairs(rows) do
+    known["--" .. row[1]] = true
+    takes["--" .. row[1]] = row[2] ~= "flag" and row[2] ~= "switch"
+  end
+  local i = 1
+  while i <= #words do
+    local word, value = words[i], words[i + 1]
+    if word == "--" then return table.move(words, i, #words, #joined + 1, joined) end
+    local joins = takes[word] and value and value:find "^%-." and not known[value:match "^[^=]*"]
+    joined[#joined + 1] = joins and word .. "=" .. value or word
+    i = i + (joins and 2 or 1)
   end
   return joined
 end
@@ -264,7 +320,7 @@ end
 --- Parses `arg`; a mistake is misuse (code 2) in one sentence. Defaults are filled in from
 -- the rows, so that `given` tells what the user typed himself.
 function cli.parse(parser, rows, words)
-  local ok, result = parser:pparse(join_negative(words))
+  local ok, result = parser:pparse(join_values(words, rows))
   if not ok then
     cli.fail(2, ("%s; %s --help lists what there is"):format(complaint(result, rows),
                                                             parser._name))
@@ -287,9 +343,8 @@ function cli.check_name(option, word, names)
   for _, name in ipairs(names) do
     if name == word then return end
   end
-  local near = core.nearest(word, names)
   cli.fail(2, ("--%s: there is no '%s'%s; there are %s"):format(option, word,
-    near and (" (did you mean '%s'?)"):format(near) or "", table.concat(names, ", ")))
+    suggestion(word, names), table.concat(names, ", ")))
 end
 
 return cli

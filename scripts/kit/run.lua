@@ -38,7 +38,8 @@ function Run.open(options, make)
     or start.fresh(options, make), Run)
   start.make_folder(run.dir)
   start.describe(run)
-  run.records = cli.need(Log.open { dir = run.dir, json = options.json and cli.print_json,
+  run.records = cli.need(Log.open { dir = run.dir,
+                                    json = options.json and cli.json_log("train", "log.jsonl"),
                                     step = options.resume and run.state.step, from = run.from })
   run.progress = Progress.new { total = run.settings.steps, live = pf.term.isatty(2),
                                 clock = pf.clock, first = run.state.step,
