@@ -168,6 +168,38 @@ static void test_equal_bits(const saver *s) {
     }
 }
 
+static int twice(void *context, pf_engine *e, int64_t i, pf_tensor *x, pf_tensor **y) {
+    (void)context, (void)i;
+    return pf_affine(y, e, x, 2, 0);
+}
+
+/* One branch: a = x1 + 2 x2, b = x2. A loss of b alone leaves x1 without a gradient's worth. */
+static void test_unused_half(void) {
+    pf_engine *e = engine_of(1, 3);
+    pf_tensor *x[2] = {NULL}, *a = NULL, *b = NULL, *seed = NULL;
+    int64_t n = 3;
+    double g;
+    for (int k = 0; k < 2; k++) {
+        CHECK_OK(pf_tensor_make_lasting(&x[k], e->heap, PF_F32, 1, &n));
+        CHECK_OK(pf_tensor_fill(x[k], k + 1));
+        CHECK_OK(pf_tensor_require_grad(x[k], true));
+    }
+    CHECK_OK(pf_tensor_make_lasting(&seed, e->heap, PF_F32, 1, &n));
+    CHECK_OK(pf_tensor_fill(seed, 5));
+    pf_tape *tape = NULL;
+    CHECK_OK(pf_tape_open(&tape, e));
+    const pf_branches branches = {.run = twice, .n = 1};
+    CHECK_OK(pf_reversible(&a, &b, e, &branches, x[0], x[1]));
+    CHECK_OK(pf_tape_backward(tape, b, seed));
+    for (int k = 0; k < 2; k++) {
+        CHECK(x[k]->grad && pf_tensor_get(x[k]->grad, 0, &g) >= 0 && g == (k ? 5 : 0));
+    }
+    pf_tensor_release(&a), pf_tensor_release(&b);
+    pf_tape_close(&tape);
+    pf_tensor_release(&x[0]), pf_tensor_release(&x[1]), pf_tensor_release(&seed);
+    pf_engine_close(&e);
+}
+
 int main(void) {
     static const saver savers[] = {
         {"recompute", 0}, {"reversible", 0}, {"recompute", SLICES}, {"reversible", SLICES}};
@@ -176,5 +208,6 @@ int main(void) {
         test_cancel(&savers[i]);
         test_equal_bits(&savers[i]);
     }
+    test_unused_half();
     return CHECK_REPORT();
 }

@@ -415,6 +415,7 @@ cases.rotary = {
     { { x = N(2, 2, 5, 6) } }, { { x = N(1, 2, 3, 4) }, { halves = true } },
     { { x = N(1, 2, 3, 6) }, { dims = 4, offset = 7 } },
     { { x = N(2, 2, 4, 6), positions = I(9, 2, 4) }, { base = 100 } },
+    { { x = N(2, 1, 4, 4), positions = I(5, 2, 4) }, { offset = 3 } },
     { { x = N(1, 1, 3, 4), positions = ROWS({ 1, 3 }, 100, 3, 7000) },
       { halves = true, offset = -2 } },
     { { x = N(1, 1, 1, 2) } }, { { x = N(2, 2, 0, 4) } },
