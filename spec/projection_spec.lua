@@ -109,6 +109,11 @@ describe("the rows of a block", function()
         -- A product of two entries has variance 1 (2 on the diagonal); d (d + 1) / 2 of them.
         assert.is_true(worst < 5 * math.sqrt(2 / n), ("%s covariance off by %.4f"):format(rows,
           worst))
+        -- Each row by itself looks in all directions alike: squares of entries have mean 1,
+        -- variance 2 at most.
+        local off = ((W * W):mean(1) - 1):abs():max():item()
+        assert.is_true(off < 5.5 * math.sqrt(2 / 2048), ("%s: a square's mean off by %.3f"):format(
+          rows, off))
         for power, want in pairs { [1] = 0, [3] = 0, [4] = 3 } do
           -- Moments of each row's first entry; hadamard's fourth is 8 / d^2 too small.
           local mean, deviation = mean_of(flat:slice(2, 1, 1) ^ power)
