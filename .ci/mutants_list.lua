@@ -89,7 +89,7 @@ change("the theory's angles without weight", "engine/kernel/error_theory.c",
 
 change("a query reads another head's keys", "engine/attention/exact/exact.c",
   "w->kv = head / op->group;", "w->kv = head % op->Hk;",
-  "attention_close_test attention_spec")
+  "attention_close_test attention_masks_spec")
 change("a query sees one key too many under limits", "engine/attention/exact/exact.c",
   "if (!keep[j] || j0 + j >= w->sees[i]) row[j] = -INFINITY;",
   "if (!keep[j] || j0 + j > w->sees[i]) row[j] = -INFINITY;", "attention_close_test attention_spec")

@@ -5,6 +5,7 @@
 local pf = require "performer"
 local array = require "spec.support.array"
 local judge = require "spec.support.attention"
+local support = require "spec.support"
 local trial = require "spec.support.trial"
 
 local C, H, D, DV = trial.C, trial.H, trial.D, trial.DV
@@ -273,6 +274,35 @@ describe("grouped keys and values", function()
         pf.attention.exact(q, k, v, { causal = causal }):tobytes())
     end
     assert.equal(v2:tobytes(), pf.attention.identity(q, k, v):tobytes())
+  end)
+
+  it("serve the heads of queries that follow each other: 1 1 2 2", function()
+    local L = C + 5
+    local q, k, v, g = pf.randn(2, 4, L, D), pf.randn(2, 2, L, D), pf.randn(2, 2, L, DV),
+                       pf.randn(2, 4, L, DV)
+    local function spread(x)
+      local a, b = x:slice(2, 1, 1), x:slice(2, 2, 2)
+      return pf.concat({ a, a, b, b }, 2)
+    end
+    --- Output and the gradients of q, k, v of sum(out g).
+    local function run(which, options, ...)
+      local list = { ... }
+      for i, x in ipairs(list) do list[i] = x:detach():requires_grad() end
+      local tape <close> = pf.tape()
+      local out = pf.attention[which](list[1], list[2], list[3], options)
+      tape:backward((out * g):sum())
+      return { out:detach(), list[1]:grad(), list[2]:grad(), list[3]:grad() }
+    end
+    local kernel = pf.kernel.softmax { seed = 5, head_dim = D, features = 16, per_head = false }
+    for _, which in ipairs { "favor", "exact" } do
+      for _, causal in ipairs { false, true } do
+        local options = { causal = causal, kernel = which == "favor" and kernel or nil }
+        local few, all = run(which, options, q, k, v), run(which, options, q, spread(k), spread(v))
+        for i = 3, 4 do all[i] = all[i]:reshape(2, 2, 2, L, -1):sum(3) end
+        assert.equal(all[1]:tobytes(), few[1]:tobytes())
+        for i = 2, 4 do assert.is_true(support.distance(all[i], few[i]) < 1e-5, which .. i) end
+      end
+    end
   end)
 
   it("of identity attention sum their gradients", function()
