@@ -103,28 +103,40 @@ static void div_piece(const void *context, int64_t n, const float *const *x, flo
         job->kern->binary(PF_BINARY_DIV, n, x[0], 1, x[2], 1, g);
         return;
     }
-    for (int64_t i = 0; i < n; i++) g[i] = -x[0][i] * (x[1][i] / x[2][i]) / x[2][i];
+    for (int64_t i = 0; i < n; i++) { /* -dy a / b^2: in double no part of it overflows */
+        double b = (double)x[2][i];
+        g[i] = (float)(-(double)x[0][i] * ((double)x[1][i] / b) / b);
+    }
 }
 
-/* d/da = b a^(b-1), and 0 where b is 0; d/db = a^b log a, and 0 where a is 0 (a^b is
- * constant there for b > 0). */
+/* a^b log a; 0 where a is 0, as a^b is constant there for b > 0, and where a^b sinks to 0. */
+static double pow_slope(double a, double b) {
+    double y = pow(a, b);
+    if ((a == 0 && b >= 0) || (y == 0 && a > 0)) return 0;
+    return y * log(a);
+}
+
+/* d/da = b a^(b-1), and 0 where b is 0; d/db = a^b log a. In double no part of it overflows. */
 static void pow_piece(const void *context, int64_t n, const float *const *x, float *g) {
     const binary_job *job = context;
-    const float *dy = x[0], *a = x[1], *b = x[2];
-    if (job->input == 0)
-        for (int64_t i = 0; i < n; i++)
-            g[i] = b[i] == 0.0f ? 0.0f : dy[i] * b[i] * powf(a[i], b[i] - 1.0f);
-    else
-        for (int64_t i = 0; i < n; i++)
-            g[i] = a[i] == 0.0f && b[i] >= 0.0f ? 0.0f : dy[i] * powf(a[i], b[i]) * logf(a[i]);
+    for (int64_t i = 0; i < n; i++) {
+        double dy = (double)x[0][i], a = (double)x[1][i], b = (double)x[2][i];
+        if (job->input == 1)
+            g[i] = (float)(dy * pow_slope(a, b));
+        else
+            g[i] = b == 0 ? 0.0f : (float)(dy * b * pow(a, b - 1));
+    }
 }
 
-/* Equal values share the gradient. */
+/* Equal values share the gradient; where one is NaN the value is, and both gradients. */
 static void maximum_piece(const void *context, int64_t n, const float *const *x, float *g) {
     const binary_job *job = context;
     const float *mine = x[job->input == 0 ? 1 : 2], *other = x[job->input == 0 ? 2 : 1];
     for (int64_t i = 0; i < n; i++)
-        g[i] = mine[i] > other[i] ? x[0][i] : mine[i] == other[i] ? 0.5f * x[0][i] : 0.0f;
+        g[i] = mine[i] > other[i]    ? x[0][i]
+               : mine[i] == other[i] ? 0.5f * x[0][i]
+               : mine[i] < other[i]  ? 0.0f
+                                     : NAN;
 }
 
 /* The gradient of each function: f NULL is dy itself, times scale[input]. */

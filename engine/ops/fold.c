@@ -11,6 +11,7 @@
  */
 #include "fold.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { BLOCK = 65536, ROUND = 256 };
@@ -105,6 +106,40 @@ static void map_range(void *context, int64_t first, int64_t last) {
     }
 }
 
+/* ---- one element ------------------------------------------------------------- */
+
+/* In float by the kernel, whose order is fixed; in double where that overflowed on the way. */
+static double sum_piece(const pf_kern *kern, int64_t n, const float *x) {
+    float sum = kern->sum(n, x);
+    if (isfinite(sum)) return (double)sum;
+    double total = 0;
+    for (int64_t i = 0; i < n; i++) total += (double)x[i];
+    return total;
+}
+
+/* The sum over reduced elements first .. last-1 at x: pieces in double. */
+static double sum_row(const fold *w, const float *const *x, int64_t first, int64_t last) {
+    float buffers[PF_FOLD_IN][PF_FOLD_PIECE], g[PF_FOLD_PIECE];
+    double total = 0;
+    while (first < last) {
+        int64_t offset[PF_ITER_MAX];
+        pf_iter_place(&w->reduced, first, offset);
+        int64_t left = w->reduced.inner - first % w->reduced.inner;
+        int64_t n = pf_min(pf_min(left, last - first), PF_FOLD_PIECE);
+        const float *from[PF_FOLD_IN] = {NULL};
+        for (int k = 0; k < w->job->n; k++) from[k] = x[k] + offset[k + 1];
+        const float *done = piece(w, n, from, w->reduced.inner_stride + 1, buffers, g);
+        total += sum_piece(w->kern, n, done);
+        first += n;
+    }
+    return total;
+}
+
+static void store_one(const fold *w, float *to, double total) {
+    float value = (float)(total * w->job->scale);
+    *to = w->job->overwrite ? value : *to + value;
+}
+
 /* ---- columns: whole runs of kept elements are added --------------------------- */
 
 /* Running sums of n columns. Every ROUND runs they join the total: the error grows with
@@ -162,6 +197,17 @@ static void sum_columns(const fold *w, int64_t n, const float *const *x, float *
     w->kern->binary(PF_BINARY_ADD, n, total, 1, s.sum, 1, total);
 }
 
+/* The columns whose sum overflowed on its way, on its own and in double. */
+static void sum_again(const fold *w, int64_t n, const float *const *x, const bool *again,
+                      float *to) {
+    for (int64_t i = 0; i < n; i++) {
+        const float *at[PF_FOLD_IN] = {NULL};
+        if (!again[i]) continue;
+        for (int k = 0; k < w->job->n; k++) at[k] = x[k] + i * w->kept.inner_stride[k + 1];
+        store_one(w, to + i * w->kept.inner_stride[0], sum_row(w, at, 0, w->n_reduced));
+    }
+}
+
 static void column_range(void *context, int64_t first, int64_t last) {
     const fold *w = context;
     float total[PF_FOLD_PIECE];
@@ -172,36 +218,19 @@ static void column_range(void *context, int64_t first, int64_t last) {
         kept_at(w, first, &to, x, &n);
         n = pf_min(pf_min(n, last - first), PF_FOLD_PIECE);
         sum_columns(w, n, x, total);
+        bool overflowed = !isfinite(w->kern->sum(n, total));
+        bool again[PF_FOLD_PIECE];
+        for (int64_t i = 0; overflowed && i < n; i++) {
+            again[i] = !isfinite(total[i]);
+            if (again[i]) total[i] = 0;
+        }
         store(w, to, w->kept.inner_stride[0], n, total);
+        if (overflowed) sum_again(w, n, x, again, to);
         first += n;
     }
 }
 
 /* ---- rows: runs of reduced elements are summed -------------------------------- */
-
-/* The sum over reduced elements first .. last-1 at x: a piece in float by the kernel, whose order
- * is fixed, pieces in double. */
-static double sum_row(const fold *w, const float *const *x, int64_t first, int64_t last) {
-    float buffers[PF_FOLD_IN][PF_FOLD_PIECE], g[PF_FOLD_PIECE];
-    double total = 0;
-    while (first < last) {
-        int64_t offset[PF_ITER_MAX];
-        pf_iter_place(&w->reduced, first, offset);
-        int64_t left = w->reduced.inner - first % w->reduced.inner;
-        int64_t n = pf_min(pf_min(left, last - first), PF_FOLD_PIECE);
-        const float *from[PF_FOLD_IN] = {NULL};
-        for (int k = 0; k < w->job->n; k++) from[k] = x[k] + offset[k + 1];
-        const float *done = piece(w, n, from, w->reduced.inner_stride + 1, buffers, g);
-        total += (double)w->kern->sum(n, done);
-        first += n;
-    }
-    return total;
-}
-
-static void store_one(const fold *w, float *to, double total) {
-    float value = (float)(total * w->job->scale);
-    *to = w->job->overwrite ? value : *to + value;
-}
 
 /* Task `index` of (kept element, block) pairs. */
 static void row_range(void *context, int64_t first, int64_t last) {

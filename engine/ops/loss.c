@@ -2,7 +2,8 @@
  * loss.c - losses: cross-entropy over ids, and mean square.
  *
  * What holds: sums over positions are added in double, in an order that depends on the shape
- * alone; a position that is not counted adds nothing, whatever its logits hold (NaN too);
+ * alone; a position that is not counted adds nothing, whatever its logits hold (NaN too); one
+ * whose logits are all -inf has an infinite loss and no gradient;
  * the backward writes softmax - onehot straight into the gradient. Of each row forward
  * keeps its maximum m and log of sum exp(x - m) apart, because their sum loses the loss's
  * last digits when logits are large.
@@ -91,8 +92,9 @@ static void entropy_rows(void *context, int64_t first, int64_t last) {
         if (job->norm) job->norm[2 * r] = job->norm[2 * r + 1] = 0;
         if (job->id[r] < 0) continue;
         float m = job->kern->max(job->vocab, x);
-        double ls = log_sum(job->kern, job->vocab, x, m);
-        job->loss[r] = ((double)m - (double)x[job->id[r]]) + ls;
+        bool none = m == -INFINITY; /* as log_softmax has it: no id is possible, no gradient */
+        double ls = none ? INFINITY : log_sum(job->kern, job->vocab, x, m);
+        job->loss[r] = none ? INFINITY : ((double)m - (double)x[job->id[r]]) + ls;
         if (!job->norm) continue;
         job->norm[2 * r] = m;
         job->norm[2 * r + 1] = (float)ls;
@@ -159,7 +161,7 @@ static void entropy_grad_row(const entropy_job *job, int64_t r, float g) {
 static void entropy_grad_rows(void *context, int64_t first, int64_t last) {
     const entropy_job *job = context;
     for (int64_t r = first; r < last; r++) {
-        if (job->id[r] >= 0)
+        if (job->id[r] >= 0 && job->norm[2 * r] != -INFINITY)
             entropy_grad_row(job, r, job->dy ? job->dy[r] : job->scale);
         else if (job->fresh)
             memset(job->dx + r * job->vocab, 0, (size_t)job->vocab * sizeof(float));
@@ -237,11 +239,24 @@ static int mean_square_forward(pf_call *c) {
     return PF_OK;
 }
 
+/* d (+)= factor * (a - b), where a difference is too large for a float: the product may not be. */
+static void wide_grad(const square_job *job, int64_t i, int64_t n, float factor, bool fresh,
+                      float *d) {
+    for (int64_t end = i + n; i < end; i++) {
+        double difference = (double)job->a[i] - (double)job->b[i];
+        d[i] = (fresh ? 0 : d[i]) + (float)((double)factor * difference);
+    }
+}
+
 /* d (+)= factor * (a - b) */
 static void square_grad(const square_job *job, int64_t i, int64_t n, float factor, bool fresh,
                         float *d) {
     float piece[PIECE];
     job->kern->binary(PF_BINARY_SUB, n, job->a + i, 1, job->b + i, 1, piece);
+    if (!isfinite(job->kern->sum(n, piece))) {
+        wide_grad(job, i, n, factor, fresh, d);
+        return;
+    }
     if (fresh)
         job->kern->scale(n, factor, piece, d + i);
     else

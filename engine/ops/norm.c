@@ -5,8 +5,11 @@
  *
  * Rows are worked on in blocks of ROW_BLOCK, whatever the number of threads. The gradients
  * of weight and bias are sums over rows: one partial sum a block, added in block order, so
- * that their bits depend on the shape alone.
+ * that their bits depend on the shape alone. Rows whose squares or mean single precision can't
+ * hold are few, and told by what came of them: they are done again in double (norm_exact.h).
  */
+#include "norm_exact.h"
+
 #include <string.h>
 
 #include "kern.h"
@@ -52,15 +55,27 @@ static int64_t rows_of(const pf_tensor *x) { return pf_shape_numel(x->rank - 1, 
 typedef struct {
     const pf_kern *kern;
     int64_t width;
-    float eps;
+    double eps;
     bool rms;
     const float *x, *h, *w, *b;   /* h NULL: no sum */
     float *sum, *y, *mean, *rstd; /* mean, rstd NULL: not kept */
 } forward_job;
 
+static void norm_one(const forward_job *job, const float *x, float *y, float *mean, float *rstd) {
+    *mean = 0;
+    if (job->rms)
+        job->kern->rmsnorm(job->width, (float)job->eps, x, job->w, y, rstd);
+    else
+        job->kern->layernorm(job->width, (float)job->eps, x, job->w, job->b, y, mean, rstd);
+    if (!pf_norm_is_odd(*mean, *rstd)) return;
+    const pf_norm_row row = {
+        .n = job->width, .rms = job->rms, .eps = job->eps, .x = x, .w = job->w, .b = job->b};
+    pf_norm_exact(&row, y, mean, rstd);
+}
+
 static void forward_rows(void *context, int64_t first, int64_t last) {
     const forward_job *job = context;
-    float mean = 0, rstd;
+    float mean, rstd;
     for (int64_t r = first; r < last; r++) {
         const float *x = job->x + r * job->width;
         float *y = job->y + r * job->width;
@@ -69,10 +84,7 @@ static void forward_rows(void *context, int64_t first, int64_t last) {
             job->kern->binary(PF_BINARY_ADD, job->width, x, 1, job->h + r * job->width, 1, sum);
             x = sum;
         }
-        if (job->rms)
-            job->kern->rmsnorm(job->width, job->eps, x, job->w, y, &rstd);
-        else
-            job->kern->layernorm(job->width, job->eps, x, job->w, job->b, y, &mean, &rstd);
+        norm_one(job, x, y, &mean, &rstd);
         if (job->mean) job->mean[r] = mean;
         if (job->rstd) job->rstd[r] = rstd;
     }
@@ -92,7 +104,7 @@ static int norm_forward(pf_call *c) {
     PF_TRY(pf_call_compact(c, c->in[bias_at(c)], &b));
     forward_job job = {.kern = c->engine->kern,
                        .width = width,
-                       .eps = (float)c->attr[0].f,
+                       .eps = c->attr[0].f,
                        .rms = rms,
                        .x = pf_f32(x),
                        .w = pf_f32(w),
@@ -110,12 +122,28 @@ static int norm_forward(pf_call *c) {
 typedef struct {
     const pf_kern *kern;
     int64_t rows, width, blocks;
+    double eps;
     bool rms, fresh_x; /* fresh_x: rows of dx are undefined and begin as dsum's, or 0 */
     const float *x, *w, *mean, *rstd, *dy;
     const float *dsum; /* NULL: none, or in dx already */
     float *dx;         /* NULL: not wanted; goes to scratch */
     float *dw, *db;    /* (blocks, width) partial sums, or NULL */
 } backward_job;
+
+static void pull_one(const backward_job *job, int64_t r, float *dx, float *dw, float *db) {
+    int64_t n = job->width;
+    const float *x = job->x + r * n, *dy = job->dy + r * n;
+    float mean = job->mean ? job->mean[r] : 0, rstd = job->rstd[r];
+    if (pf_norm_is_odd(mean, rstd)) {
+        const pf_norm_row row = {
+            .n = n, .rms = job->rms, .eps = job->eps, .x = x, .w = job->w, .dy = dy};
+        pf_norm_exact_grad(&row, dx, dw, db);
+    } else if (job->rms) {
+        job->kern->rmsnorm_grad(n, x, job->w, rstd, dy, dx, dw);
+    } else {
+        job->kern->layernorm_grad(n, x, job->w, mean, rstd, dy, dx, dw, db);
+    }
+}
 
 /* One block of rows: its dx, and its own line of dw and db. */
 static void backward_block(void *context, int64_t block, void *scratch) {
@@ -131,12 +159,7 @@ static void backward_block(void *context, int64_t block, void *scratch) {
             memcpy(dx, job->dsum + r * n, (size_t)n * sizeof *dx);
         else if (!job->dx || job->fresh_x)
             memset(dx, 0, (size_t)n * sizeof *dx);
-        if (job->rms)
-            job->kern->rmsnorm_grad(n, job->x + r * n, job->w, job->rstd[r], job->dy + r * n, dx,
-                                    dw);
-        else
-            job->kern->layernorm_grad(n, job->x + r * n, job->w, job->mean[r], job->rstd[r],
-                                      job->dy + r * n, dx, dw, db);
+        pull_one(job, r, dx, dw, db);
     }
 }
 
@@ -226,6 +249,7 @@ static int norm_backward(pf_call *c) {
                         .rows = rows,
                         .width = width,
                         .blocks = pf_ceil_div(rows, ROW_BLOCK),
+                        .eps = c->attr[0].f,
                         .rms = rms,
                         .fresh_x = fresh,
                         .x = pf_f32(x),

@@ -190,24 +190,35 @@ static void logsumexp_row(const pf_rows *rows, void *context, int64_t row, float
     pf_rows_at(rows, row, at);
     const float *x = pf_gather_run(rows->kern, at[0], rows->stride[0], rows->n, scratch);
     y[row] = rows->kern->logsumexp(rows->n, x);
+    if (isnan(y[row])) y[row] = rows->kern->max(rows->n, x); /* of a NaN, or of inf */
 }
 
 static int logsumexp_forward(pf_call *c) {
     return forward_rows(c, logsumexp_row, pf_f32(c->out[0]));
 }
 
-/* dx += dy exp(x - y); operands x, y, dy, dx. Nothing where y is -inf. */
+/* p = softmax(x), of a row with infinities its limit: they share it evenly. */
+static void shares(const pf_kern *k, int64_t n, const float *x, float *p) {
+    if (k->max(n, x) != INFINITY) {
+        k->softmax(n, x, p);
+        return;
+    }
+    int64_t top = 0;
+    for (int64_t i = 0; i < n; i++) top += x[i] == INFINITY;
+    for (int64_t i = 0; i < n; i++) p[i] = x[i] == INFINITY ? 1.0f / (float)top : 0.0f;
+}
+
+/* dx += dy softmax(x), which is nothing where y is -inf; operands x, dy, dy, dx. From x alone: far
+ * from 0 y has not the digits for exp(x - y). */
 static void logsumexp_pull(const pf_rows *rows, void *context, int64_t row, float *scratch) {
     (void)context;
     const pf_kern *k = rows->kern;
     int64_t n = rows->n;
     float *at[PF_ROWS_OPS], *p = scratch;
     pf_rows_at(rows, row, at);
-    if (at[1][0] == -INFINITY) return;
     const float *x = pf_gather_run(k, at[0], rows->stride[0], n, p);
     float *dx = pf_row_open(rows, 3, at[3], scratch + n);
-    k->affine(n, 1.0f, -at[1][0], x, p);
-    k->unary(PF_UNARY_EXP, n, p, p);
+    shares(k, n, x, p);
     k->axpy(n, at[2][0], p, dx);
     pf_row_put(rows, 3, at[3], dx);
 }
@@ -218,7 +229,7 @@ static int logsumexp_backward(pf_call *c) {
     pf_rows rows;
     PF_TRY(pf_grad_slot(c, 0, &dx));
     PF_TRY(row_source(c, &x));
-    PF_TRY(along(c, &rows, x, (const pf_tensor *[2]){c->out[0], c->dout[0]}, dx));
+    PF_TRY(along(c, &rows, x, (const pf_tensor *[2]){c->dout[0], c->dout[0]}, dx));
     return pf_rows_run(c->engine, &rows, 2, logsumexp_pull, NULL);
 }
 
@@ -294,11 +305,12 @@ const pf_op pf_op_logsumexp = {
     .name = "logsumexp",
     .args = "x",
     .results = "y",
-    .doc = "y = log(sum(exp(x)))" ALONG " Computed without overflow; -inf over no elements.",
+    .doc = "y = log(sum(exp(x)))" ALONG " Computed without overflow; -inf over no elements, inf "
+           "where x has an inf: those share the gradient.",
     .min_in = 1,
     .max_in = 1,
     .n_out = 1,
-    .uses = PF_USES_IN(0) | PF_USES_OUT(0),
+    .uses = PF_USES_IN(0),
     .attrs = reduce_attrs,
     .n_attrs = PF_COUNT(reduce_attrs),
     .shape = shape_any,

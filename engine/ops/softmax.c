@@ -74,11 +74,13 @@ static void log_softmax_row(const pf_rows *rows, void *context, int64_t row, flo
     pf_rows_at(rows, row, at);
     const float *x = pf_gather_run(rows->kern, at[1], rows->stride[1], rows->n, scratch);
     float *y = pf_row_target(rows, 0, at[0], scratch);
-    float lse = rows->kern->logsumexp(rows->n, x);
-    if (lse == -INFINITY)
+    float top = rows->kern->max(rows->n, x);
+    if (top == -INFINITY) {
         rows->kern->fill(rows->n, -INFINITY, y);
-    else
-        rows->kern->affine(rows->n, 1.0f, -lse, x, y);
+    } else { /* top and the sum's logarithm apart: together they lose its last digits */
+        rows->kern->affine(rows->n, 1.0f, -top, x, y);
+        rows->kern->affine(rows->n, 1.0f, -rows->kern->logsumexp(rows->n, y), y, y);
+    }
     pf_row_put(rows, 0, at[0], y);
 }
 
@@ -134,8 +136,8 @@ const pf_op pf_op_log_softmax = {
     .name = "log_softmax",
     .args = "x",
     .results = "y",
-    .doc = "y = x - logsumexp(x) along `dim`; y is shaped like x. Where all of x along `dim` is "
-           "-inf, y is -inf.",
+    .doc = "y = x - logsumexp(x) along `dim`, as exact far from 0 as near it; y is shaped like x. "
+           "Where all of x along `dim` is -inf, y is -inf; where one is inf, NaN.",
     .min_in = 1,
     .max_in = 1,
     .n_out = 1,

@@ -118,11 +118,13 @@ PF_INLINE vf g_neg(const vf *c, vf x, vf y, vf dy, vf dx) {
 PF_INLINE vf g_exp(const vf *c, vf x, vf y, vf dy, vf dx) {
     return (void)c, (void)x, vf_fma(dy, y, dx);
 }
+/* NaN below 0, as the value. */
 PF_INLINE vf g_log(const vf *c, vf x, vf y, vf dy, vf dx) {
-    return (void)c, (void)y, vf_add(vf_div(dy, x), dx);
+    (void)c, (void)y;
+    return vf_add(vf_select(vf_lt(x, vf_zero()), vf_set(NAN), vf_div(dy, x)), dx);
 }
 PF_INLINE vf g_sqrt(const vf *c, vf x, vf y, vf dy, vf dx) {
-    return (void)c, (void)x, vf_add(vf_div(vf_mul(vf_set(0.5f), dy), y), dx);
+    return (void)c, (void)x, vf_add(vf_div(vf_mul(vf_set(0.5f), dy), vf_abs(y)), dx);
 }
 PF_INLINE vf g_square(const vf *c, vf x, vf y, vf dy, vf dx) {
     return (void)c, (void)y, vf_fma(vf_add(x, x), dy, dx);
@@ -133,9 +135,10 @@ PF_INLINE vf g_tanh(const vf *c, vf x, vf y, vf dy, vf dx) {
 PF_INLINE vf g_sigmoid(const vf *c, vf x, vf y, vf dy, vf dx) {
     return (void)c, (void)x, vf_fma(vf_fnma(y, y, y), dy, dx);
 }
-/* 0 at the kink. */
+/* 0 at the kink, and NaN at NaN. */
 PF_INLINE vf g_relu(const vf *c, vf x, vf y, vf dy, vf dx) {
-    return (void)c, (void)y, vf_add(vf_select(vf_lt(vf_zero(), x), dy, vf_zero()), dx);
+    (void)c, (void)y;
+    return vf_add(vf_select(vf_lt(vf_zero(), x), dy, vf_max(vf_zero(), x)), dx);
 }
 PF_INLINE vf g_requ(const vf *c, vf x, vf y, vf dy, vf dx) {
     (void)c, (void)y;
@@ -172,11 +175,12 @@ PF_INLINE vf g_elu(const vf *c, vf x, vf y, vf dy, vf dx) {
     const vf one = vf_set(1.0f);
     return vf_fma(vf_select(vf_lt(vf_zero(), x), one, vf_add(y, one)), dy, dx);
 }
-/* The sign of x; 0 at 0. */
+/* The sign of x; 0 at 0, NaN at NaN. */
 PF_INLINE vf g_abs(const vf *c, vf x, vf y, vf dy, vf dx) {
     (void)c, (void)y;
     vf turned = vf_xor(dy, vf_and(x, vf_set(-0.0f)));
-    return vf_add(vf_select(vf_eq(x, vf_zero()), vf_zero(), turned), dx);
+    vf flat = vf_select(vf_eq(x, vf_zero()), vf_zero(), turned);
+    return vf_add(vf_select(vf_is_nan(x), x, flat), dx);
 }
 PF_INLINE vf g_cos(const vf *c, vf x, vf y, vf dy, vf dx) {
     return (void)c, (void)y, vf_fnma(vm_trig(x, false), dy, dx);
