@@ -1049,9 +1049,12 @@ function pf.json.list(t) end
 ---gelu, sigmoid, tanh, abs, cos, sin, identity, square, requ, or one of the host's own
 ---(nn.attention's option attention says which attention)
 ---@field name? string
----whose defaults of scale, eps, project and features: authors (JAX: softmax maps eps 1e-6 and
----256 features; the others scale 1, eps 1e-3, not projected), pytorch (performer-pytorch: scale
----d^(-1/4), projected, d ln d features, eps 1e-4 for softmax maps, 1e-3 for the others)
+---whose defaults of scale, eps, project, features and stabiliser: authors (JAX: softmax maps eps
+---1e-6 and 256 features; the others scale 1, eps 1e-3, not projected), pytorch
+---(performer-pytorch: scale d^(-1/4), projected, d ln d features, eps 1e-4 for softmax maps,
+---1e-3 for the others). Full attention by softmax and softmax_reg then gives their numbers;
+---causal and streaming attention, and the other softmax maps, measure eps by position, and
+---differ from theirs the more the longer the rows are
 ---@field preset? "own"|"authors"|"pytorch"
 ---@field features? integer random projections m; 0: 4 x head_dim where projected
 ---u = W x; false: u = x, of width head_dim. Not given: softmax maps, presets that project, and
@@ -1075,6 +1078,10 @@ function pf.json.list(t) end
 ---length of a row: chi, as a Gaussian row's; sqrt_d, sqrt(head_dim) (SMREG)
 ---@field norms? "chi"|"sqrt_d"
 ---@field per_head? boolean a projection of its own for every head; false: one for all
+---softmax, softmax_reg: what eps is added to. position: features divided by the row's own
+---largest; reference: as published, exp(u - |x|^2 / 2 - max) with the largest u of the query or
+---of all keys of the head, in full attention without documents only. Not given: the preset's
+---@field stabiliser? "position"|"reference"
 ---@field projection? pf.Tensor (features, head_dim), instead of drawing one
 
 ---SM+ (FAVOR+): positive orthogonal features that estimate exp(q.k / sqrt(d)). Paper, Lemma 1.
@@ -1772,14 +1779,16 @@ function Tensor:argmax(...) end
 ---@field keep? boolean keep the dimension with size 1
 
 ---y = log(sum(exp(x))) along `dim`, or over all elements; the dimension is lost unless `keep`.
----Computed without overflow; -inf over no elements.
+---Computed without overflow; -inf over no elements, inf where x has an inf: those share the
+---gradient.
 ---@param x pf.Tensor
 ---@param ... any
 ---@return pf.Tensor
 function pf.logsumexp(x, ...) end
 
 ---y = log(sum(exp(x))) along `dim`, or over all elements; the dimension is lost unless `keep`.
----Computed without overflow; -inf over no elements.
+---Computed without overflow; -inf over no elements, inf where x has an inf: those share the
+---gradient.
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:logsumexp(...) end
@@ -1803,15 +1812,15 @@ function Tensor:softmax(...) end
 ---@class pf.Options.log_softmax
 ---@field dim? integer the dimension to normalise along
 
----y = x - logsumexp(x) along `dim`; y is shaped like x. Where all of x along `dim` is -inf, y is
-----inf.
+---y = x - logsumexp(x) along `dim`, as exact far from 0 as near it; y is shaped like x. Where
+---all of x along `dim` is -inf, y is -inf; where one is inf, NaN.
 ---@param x pf.Tensor
 ---@param ... any
 ---@return pf.Tensor
 function pf.log_softmax(x, ...) end
 
----y = x - logsumexp(x) along `dim`; y is shaped like x. Where all of x along `dim` is -inf, y is
-----inf.
+---y = x - logsumexp(x) along `dim`, as exact far from 0 as near it; y is shaped like x. Where
+---all of x along `dim` is -inf, y is -inf; where one is inf, NaN.
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:log_softmax(...) end

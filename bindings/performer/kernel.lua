@@ -104,7 +104,9 @@ core.set_tostring("performer.kernel", function(k)
     local value = option.kind == "number" and options[option.name]
     if value then parts[#parts + 1] = ("%s %g"):format(option.name, value) end
   end
-  if options.preset then parts[#parts + 1] = ("preset %s"):format(options.preset) end
+  for _, name in ipairs { "preset", "stabiliser" } do
+    if options[name] then parts[#parts + 1] = ("%s %s"):format(name, options[name]) end
+  end
   return ("%s kernel: %s"):format(options.name, table.concat(parts, ", "))
 end)
 

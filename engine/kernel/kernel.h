@@ -14,6 +14,15 @@
 #include "map.h"
 #include "tape.h"
 
+/* What eps is measured by, in softmax maps: the row's own largest feature, or the published
+ * versions' maximum over all keys, which full attention alone can have. */
+#define PF_STABILISER_CHOICES "position|reference"
+typedef enum {
+    PF_BY_POSITION,
+    PF_BY_REFERENCE,
+    PF_BY_PRESET /* a preset's: the reference's where attention is full, else position */
+} pf_stabiliser;
+
 /* The options of a kernel, resolved: all that a draw and the theory of its error need. */
 typedef struct pf_kernel_spec {
     const pf_map *map;
@@ -26,6 +35,7 @@ typedef struct pf_kernel_spec {
     pf_row_kind rows; /* of the projection; given: set from outside */
     pf_norm_kind norms;
     bool per_head;
+    pf_stabiliser stabiliser;
 } pf_kernel_spec;
 
 struct pf_kernel {
@@ -82,6 +92,9 @@ static inline const char *pf_kernel_name(const pf_kernel *kernel) {
     const char *text = name ? pf_config_string(name) : NULL;
     return text ? text : kernel->spec.map->name;
 }
+/* Who can't have the reference's stabiliser refuses a kernel that was asked for it, and one whose
+ * preset has it where attention is `full`. `where` begins the message, `why` says why not. */
+int pf_kernel_no_reference(const pf_kernel *kernel, bool full, const char *where, const char *why);
 /* Features are made before the operator sees the rows: by the host's map, or by the caller. */
 static inline bool pf_kernel_given(const pf_kernel *kernel) {
     return kernel->spec.map == &pf_map_given;

@@ -33,10 +33,12 @@ const pf_option_info pf_kernel_option_table[] = {
      .kind = PF_OPT_STRING,
      .string = "own",
      .choices = PF_PRESET_CHOICES,
-     .doc = "whose defaults of scale, eps, project and features: authors (JAX: softmax maps eps "
-            "1e-6 and 256 features; the others scale 1, eps 1e-3, not projected), pytorch "
+     .doc = "whose defaults of scale, eps, project, features and stabiliser: authors (JAX: softmax "
+            "maps eps 1e-6 and 256 features; the others scale 1, eps 1e-3, not projected), pytorch "
             "(performer-pytorch: scale d^(-1/4), projected, d ln d features, eps 1e-4 for softmax "
-            "maps, 1e-3 for the others)"},
+            "maps, 1e-3 for the others). Full attention by softmax and softmax_reg then gives "
+            "their numbers; causal and streaming attention, and the other softmax maps, measure "
+            "eps by position, and differ from theirs the more the longer the rows are"},
     {.name = "features",
      .kind = PF_OPT_INT,
      .low = 0,
@@ -91,6 +93,14 @@ const pf_option_info pf_kernel_option_table[] = {
      .kind = PF_OPT_BOOL,
      .number = 1,
      .doc = "a projection of its own for every head; false: one for all"},
+    {.name = "stabiliser",
+     .kind = PF_OPT_STRING,
+     .string = "position",
+     .choices = PF_STABILISER_CHOICES,
+     .doc = "softmax, softmax_reg: what eps is added to. position: features divided by the row's "
+            "own largest; reference: as published, exp(u - |x|^2 / 2 - max) with the largest u of "
+            "the query or of all keys of the head, in full attention without documents only. Not "
+            "given: the preset's"},
 };
 const int pf_kernel_option_count = PF_COUNT(pf_kernel_option_table);
 
@@ -146,6 +156,19 @@ static int resolve_map(pf_kernel_spec *spec) {
     return pf_fail(PF_EINVAL, "kernel: %s takes no tilt; softmax_plus does", map->name);
 }
 
+/* What the option says, or the preset where it was not given. */
+static int resolve_stabiliser(pf_kernel_spec *spec, const pf_config *options, const char *preset) {
+    const pf_config *given = pf_config_get(options, "stabiliser");
+    bool known = spec->map == &pf_map_softmax || spec->map == &pf_map_softmax_reg;
+    bool own = strcmp(preset, "own") == 0;
+    if (given) spec->stabiliser = strcmp(pf_config_string(given), "reference") == 0;
+    if (!given && known && !own) spec->stabiliser = PF_BY_PRESET;
+    if (known || spec->stabiliser == PF_BY_POSITION) return PF_OK;
+    return pf_fail(PF_EINVAL,
+                   "kernel: stabiliser = \"reference\" is of softmax and softmax_reg; %s has none",
+                   spec->map->name);
+}
+
 /* A `handle` (registry.c) is no option: it says which open kernel these options are of. */
 static int check_options(const pf_config *options) {
     if (!options || !pf_config_get(options, "handle")) {
@@ -178,9 +201,9 @@ int pf_kernel_resolve(pf_kernel_spec *spec, const pf_config *options, int64_t he
     const pf_map *map = pf_map_find(name);
     if (!map) return unknown_map(name);
     int64_t d = head_dim ? head_dim : own;
-    pf_preset preset = pf_preset_of(
-        pf_config_string_of(options, pf_kernel_option_table, pf_kernel_option_count, "preset"), map,
-        d);
+    const char *whose =
+        pf_config_string_of(options, pf_kernel_option_table, pf_kernel_option_count, "preset");
+    pf_preset preset = pf_preset_of(whose, map, d);
     *spec = (pf_kernel_spec){
         .map = map,
         .features = (int64_t)NUMBER("features"),
@@ -204,7 +227,17 @@ int pf_kernel_resolve(pf_kernel_spec *spec, const pf_config *options, int64_t he
                                   "redraw");
     }
     PF_TRY(resolve_features(spec, options, &preset));
+    PF_TRY(resolve_stabiliser(spec, options, whose));
     return resolve_map(spec);
+}
+
+int pf_kernel_no_reference(const pf_kernel *kernel, bool full, const char *where, const char *why) {
+    pf_stabiliser stabiliser = kernel->spec.stabiliser;
+    if (stabiliser != PF_BY_REFERENCE && !(full && stabiliser == PF_BY_PRESET)) return PF_OK;
+    return pf_fail(PF_EINVAL,
+                   "%s: the kernel's stabiliser is \"reference\", whose maximum is one over all "
+                   "keys: %s; stabiliser = \"position\" has no such maximum",
+                   where, why);
 }
 
 int pf_kernel_check_names(const pf_config *options, const char *where) {

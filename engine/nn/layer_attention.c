@@ -163,6 +163,8 @@ static int resolve_kernel(pf_module *m, pf_engine *e, attention_self *self) {
     PF_TRY(check_open(e, kernel));
     if (!a->kind->takes_kernel) return pf_kernel_check_names(kernel, "attention");
     PF_TRY(pf_kernel_build(&a->kernel, e, kernel, self->head_dim, self->kv_heads, layer_of(m)));
+    if (a->causal)
+        PF_TRY(pf_kernel_no_reference(a->kernel, false, "attention", "a causal layer has none"));
     return hold_kernel(m, a->kernel);
 }
 

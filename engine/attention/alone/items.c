@@ -27,6 +27,7 @@ static int open_kernel(pf_items *s, pf_engine *engine, pf_kernel *given) {
     if (status >= 0) status = pf_kernel_bind(&s->kernel, engine, kernel, s->dim, 0);
     pf_kernel_release(&kernel);
     PF_TRY(status);
+    PF_TRY(pf_kernel_no_reference(s->kernel, false, "items", "a set of items changes"));
     const pf_tensor *W = s->kernel->projection;
     if (W && W->rank != 2) {
         return pf_fail(PF_ESHAPE, "items: projection is %s, must be (features, %lld)",

@@ -192,7 +192,9 @@ int pf_attention_log_partition(pf_tensor **out, pf_engine *engine, pf_tensor *q,
     }
     PF_TRY(pf_partition_attention(&kind, &kernel, engine, o.attention, o.kernel, k->shape[3],
                                   k->shape[1], "log_partition"));
-    int status = PF_OK;
+    int status =
+        kernel ? pf_kernel_no_reference(kernel, !o.causal, "log_partition", "sums are told without")
+               : PF_OK;
     for (int i = 0; i < 2 && kernel && status >= 0; i++) {
         status =
             pf_kernel_rows(&rows[i], engine, kernel, i ? PF_SIDE_KEY : PF_SIDE_QUERY, i ? k : q);

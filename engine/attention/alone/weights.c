@@ -276,6 +276,8 @@ static int fill_rows(weights_op *op, kept *h, pf_tensor *q, pf_tensor *k,
     PF_TRY(pf_partition_attention(&kind, &h->kernel, h->engine, o->attention, o->kernel,
                                   k->shape[3], k->shape[1], "weights"));
     if (h->kernel) {
+        PF_TRY(
+            pf_kernel_no_reference(h->kernel, !o->causal, "weights", "weights are told without"));
         PF_TRY(pf_kernel_rows(&h->rows[0], h->engine, h->kernel, PF_SIDE_QUERY, q));
         PF_TRY(pf_kernel_rows_wide(&h->rows[1], h->engine, h->kernel, PF_SIDE_KEY, k,
                                    h->rows[0]->shape[3]));

@@ -165,6 +165,10 @@ typedef struct pf_work {
     float *panel;     /* of block_gemm */
 } pf_work;
 
+/* ---- reference.c: features of full attention by the stabiliser of published versions ---- */
+int pf_reference_features(pf_tensor **phi, pf_engine *e, const pf_kernel *kernel, pf_side side,
+                          pf_tensor *x, pf_tensor *mask);
+
 /* ---- block.c: what full and causal share ---- */
 size_t pf_work_bytes(const pf_operator *op, bool backward);
 void pf_work_open(pf_work *w, const pf_operator *op, int64_t task, void *scratch, bool backward);

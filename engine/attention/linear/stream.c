@@ -74,8 +74,40 @@ static int run(apply_fn apply, pf_tensor **out, pf_engine *e, const pf_attention
     return status;
 }
 
+/* Every query sees all keys of its item: there the published versions' maximum is one number. */
+static bool is_full(const pf_attention *a, pf_tensor *const *in, bool exit) {
+    static const int parts[] = {PF_IN_DOCUMENTS, PF_IN_DECAY,      PF_IN_LIMITS,
+                                PF_IN_PREFIX,    PF_IN_CU_SEQLENS, PF_IN_ENTRY_S};
+    for (int i = 0; i < PF_COUNT(parts); i++)
+        if (in[parts[i]]) return false;
+    return !a->causal && !exit;
+}
+
+/* Features as published, then the operator on them. */
+static int by_reference(pf_tensor **out, pf_engine *e, const pf_attention *a,
+                        pf_tensor *const *given) {
+    pf_tensor *in[PF_LINEAR_INPUTS] = {NULL}, *made[PF_LINEAR_OUTPUTS] = {NULL}, *phi[2] = {NULL};
+    memcpy(in, given, PF_LINEAR_INPUTS * sizeof *in);
+    int status = PF_OK;
+    for (int i = 0; i < 2 && status >= 0; i++)
+        status = pf_reference_features(&phi[i], e, a->kernel, i ? PF_SIDE_KEY : PF_SIDE_QUERY,
+                                       in[i ? PF_IN_K : PF_IN_Q], in[PF_IN_MASK]);
+    in[PF_IN_Q] = phi[0], in[PF_IN_K] = phi[1];
+    if (status >= 0)
+        status = pf_apply(e, &pf_op_linear_attention, in, PF_LINEAR_INPUTS, NULL, made);
+    for (int i = 0; i < 2; i++) pf_tensor_release(&phi[i]);
+    if (status >= 0) *out = made[PF_OUT];
+    return status;
+}
+
 static int favor_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
                       bool exit) {
+    bool full = is_full(a, in, exit);
+    if (full && a->kernel->spec.stabiliser != PF_BY_POSITION) return by_reference(out, e, a, in);
+    if (!full)
+        PF_TRY(pf_kernel_no_reference(a->kernel, false, "favor",
+                                      "causal attention, documents, limits, prefixes, decay and "
+                                      "states of a stream have none"));
     return run(pf_apply, out, e, a, in, a->causal, exit);
 }
 
@@ -86,6 +118,8 @@ static int favor_open(pf_state *s, pf_engine *e, const pf_attention *a, int64_t 
     int64_t shape[4] = {s->batch, heads, 0, dv};
     static const int rank[] = {4, 3, 2, 4, 3};
     (void)d;
+    PF_TRY(
+        pf_kernel_no_reference(a->kernel, false, "attention state", "a stream has not seen them"));
     PF_TRY(pf_kernel_width(&shape[2], e, a->kernel, heads));
     PF_TRY(pf_shape_valid(4, shape, PF_F32, "attention state"));
     for (int i = PF_S; i <= PF_Z_RECENT; i++) {
@@ -122,6 +156,7 @@ static int favor_part(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_s
     pf_tensor *in[PF_LINEAR_INPUTS] = {NULL}, *made[PF_LINEAR_OUTPUTS] = {NULL};
     memcpy(in, given, PF_REACH_INPUTS * sizeof *in);
     in[PF_IN_DECAY] = a->decay;
+    PF_TRY(pf_kernel_no_reference(a->kernel, false, "favor", "a part of a row has not seen them"));
     if (s->position > 0) enter(s, in);
     PF_TRY(run(pf_apply, made, e, a, in, true, true));
     *out = made[0];

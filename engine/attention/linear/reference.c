@@ -1,0 +1,284 @@
+/*
+ * reference.c - softmax features with the stabiliser of the published versions (performer-pytorch,
+ * the authors' JAX code), for full attention:
+ *
+ *     query  phi_a = exp(u_a - |x|^2 / 2 - max_b u_b) + eps
+ *     key    phi_a = exp(u_a - |x|^2 / 2 - T) + eps,   T the largest u of all keys of the head
+ *
+ * T leaves out |x|^2 / 2, so eps weighs the more the longer a row is, and T needs every key: one
+ * that comes later changes what earlier ones count. Hence no causal form, and no stream. A factor
+ * of all features cancels in attention and is left out. Keys that the mask hides are no keys: they
+ * have no part in T, and features 0.
+ *
+ * The features are made before the operator sees the rows, as a host's map makes them.
+ */
+#include <math.h>
+
+#include "operator.h"
+
+enum { X, KERNEL, MASK = KERNEL + PF_KERNEL_INPUTS, INPUTS };
+enum { A_KEY = PF_KERNEL_ATTRS, ATTRS };
+enum { BLOCK = 128 };
+
+typedef struct {
+    pf_encoding of; /* eps 0 */
+    float eps;
+    bool key;
+    int64_t H, L, group; /* heads of x that share one of the projection */
+    pf_heads x, dx;
+    const pf_tensor *mask;
+    float *phi;        /* (B, H, L, r) */
+    const float *dphi; /* the same */
+} reference_op;
+
+/* One head of one item, with its work space. */
+typedef struct {
+    const reference_op *op;
+    int64_t item, head;
+    pf_encoder encoder;
+    float *x, *half, *coef, *f; /* (BLOCK, d), (BLOCK), (BLOCK), (BLOCK, r) */
+    float *shift;               /* (L): log of what was divided out of a row's f, with |x|^2 / 2 */
+    float top;                  /* T */
+    int64_t top_row;            /* where it is; -1: no key */
+} reference_work;
+
+static float *carve(void **scratch, int64_t n) {
+    return pf_carve(scratch, (size_t)n * sizeof(float));
+}
+
+/* With *scratch NULL it only measures; returns the panel. */
+static float *carve_all(reference_work *w, const reference_op *op, void **scratch) {
+    w->x = carve(scratch, BLOCK * op->of.d);
+    w->half = carve(scratch, BLOCK);
+    w->coef = carve(scratch, BLOCK);
+    w->f = carve(scratch, BLOCK * op->of.r);
+    w->shift = carve(scratch, op->L);
+    return carve(scratch, PF_PANEL);
+}
+
+static size_t work_bytes(const reference_op *op) {
+    reference_work w;
+    void *end = NULL;
+    carve_all(&w, op, &end);
+    return (size_t)(uintptr_t)end + pf_encoder_bytes(&op->of, BLOCK, PF_ENCODE_PULL);
+}
+
+static void work_open(reference_work *w, const reference_op *op, int64_t task, void *scratch) {
+    *w = (reference_work){.op = op, .item = task / op->H, .head = task % op->H, .top_row = -1};
+    float *panel = carve_all(w, op, &scratch);
+    pf_encoder_open(&w->encoder, &op->of, w->head / op->group, BLOCK, PF_ENCODE_PULL, panel,
+                    &scratch);
+}
+
+static int64_t row_index(const reference_work *w, int64_t row) {
+    return (w->item * w->op->H + w->head) * w->op->L + row;
+}
+
+static bool hidden(const reference_work *w, int64_t row) {
+    return w->op->mask && !pf_mask_keeps(w->op->mask, w->item, row);
+}
+
+/* Rows first .. first + n - 1: x scaled, half, f, and their shifts. */
+static void encode(reference_work *w, int64_t first, int64_t n, float *f) {
+    const reference_op *op = w->op;
+    op->of.kern->rows_load(n, op->of.d, op->of.scale, pf_heads_row(&op->x, w->item, w->head, first),
+                           op->x.row, w->x, w->half);
+    pf_encode(&w->encoder, op->key ? PF_SIDE_KEY : PF_SIDE_QUERY, n, w->x, w->half, f,
+              w->shift + first);
+}
+
+/* The largest u of the block's rows; the first NaN stays. */
+static void find_top(reference_work *w, int64_t first, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        float u = w->shift[first + i] + w->half[i];
+        if (hidden(w, first + i) || isnan(w->top)) continue;
+        if (w->top_row >= 0 && !(u > w->top) && !isnan(u)) continue;
+        w->top = u;
+        w->top_row = first + i;
+    }
+}
+
+/* What f is to be multiplied by: e^(-|x|^2 / 2), of keys e^(t - |x|^2 / 2 - T). */
+static float weight_of(const reference_work *w, int64_t row, float half) {
+    if (!w->op->key) return expf(-half);
+    return w->top_row < 0 || w->top == -INFINITY ? 0 : expf(w->shift[row] - w->top);
+}
+
+static void forward_task(void *context, int64_t task, void *scratch) {
+    const reference_op *op = context;
+    const pf_kern *kern = op->of.kern;
+    int64_t r = op->of.r;
+    reference_work w;
+    work_open(&w, op, task, scratch);
+    float *phi = op->phi + row_index(&w, 0) * r;
+    for (int64_t first = 0; first < op->L; first += BLOCK) {
+        int64_t n = pf_min(BLOCK, op->L - first);
+        encode(&w, first, n, phi + first * r);
+        find_top(&w, first, n);
+        for (int64_t i = 0; i < n && !op->key; i++) {
+            float *row = phi + (first + i) * r;
+            kern->affine(r, weight_of(&w, first + i, w.half[i]), op->eps, row, row);
+        }
+    }
+    for (int64_t i = 0; i < op->L && op->key; i++) {
+        if (hidden(&w, i))
+            kern->fill(r, 0, phi + i * r);
+        else
+            kern->affine(r, weight_of(&w, i, 0), op->eps, phi + i * r, phi + i * r);
+    }
+}
+
+/* ---- backward ---- */
+
+static int64_t largest(int64_t n, const float *f) {
+    int64_t top = 0;
+    for (int64_t a = 1; a < n; a++)
+        if (f[a] > f[top]) top = a;
+    return top;
+}
+
+/* f, a row of the block, becomes dLoss/du, with its maximum a constant: p dphi; returns the sum. */
+static float pull_row(reference_work *w, int64_t row, int64_t i) {
+    const reference_op *op = w->op;
+    const pf_kern *kern = op->of.kern;
+    int64_t r = op->of.r;
+    float *f = w->f + i * r;
+    if (hidden(w, row)) { /* it may hold anything, and gets 0 */
+        kern->fill(r, 0, f);
+        kern->fill(op->of.d, 0, w->x + i * op->of.d);
+        return 0;
+    }
+    kern->scale(r, weight_of(w, row, w->half[i]), f, f);
+    kern->binary(PF_BINARY_MUL, r, f, 1, op->dphi + row_index(w, row) * r, 1, f);
+    return kern->sum(r, f);
+}
+
+/* dx = scale (dLoss/du W + coef x) of the block's rows. */
+static void put_rows(reference_work *w, int64_t first, int64_t n) {
+    const reference_op *op = w->op;
+    const pf_kern *kern = op->of.kern;
+    int64_t d = op->of.d;
+    kern->rows_scale(n, d, w->coef, 1, w->x, d, false, w->x, d);
+    pf_project_back(&w->encoder.projector, n, w->f, op->of.r, w->x);
+    pf_heads_put(kern, &op->dx, w->item, w->head, first, n, &op->of.scale, 0, w->x);
+}
+
+/* T is the u of one row and one feature: all that its change would do goes there. */
+static void put_top(reference_work *w, int64_t feature, double total) {
+    const reference_op *op = w->op;
+    float *dx = pf_heads_row(&op->dx, w->item, w->head, w->top_row);
+    op->of.kern->axpy(op->of.d, (float)(-total * (double)op->of.scale),
+                      w->encoder.w + feature * op->of.d, dx);
+}
+
+static void backward_task(void *context, int64_t task, void *scratch) {
+    const reference_op *op = context;
+    int64_t r = op->of.r, feature = 0;
+    double total = 0;
+    reference_work w;
+    work_open(&w, op, task, scratch);
+    for (int64_t first = 0; first < op->L && op->key; first += BLOCK) {
+        int64_t n = pf_min(BLOCK, op->L - first);
+        encode(&w, first, n, w.f);
+        find_top(&w, first, n);
+    }
+    for (int64_t first = 0; first < op->L; first += BLOCK) {
+        int64_t n = pf_min(BLOCK, op->L - first);
+        encode(&w, first, n, w.f);
+        for (int64_t i = 0; i < n; i++) {
+            int64_t top = largest(r, w.f + i * r);
+            if (op->key && first + i == w.top_row) feature = top;
+            float sum = pull_row(&w, first + i, i);
+            w.coef[i] = -sum;
+            total += (double)sum;
+            if (!op->key) w.f[i * r + top] -= sum;
+        }
+        put_rows(&w, first, n);
+    }
+    if (op->key && w.top_row >= 0) put_top(&w, feature, total);
+}
+
+/* ---- the row ---- */
+
+static const pf_attr_info reference_attrs[ATTRS] = {
+#include "kernel_attrs.def"
+    {.name = "key", .kind = PF_ATTR_BOOL, .doc = "rows of keys"},
+};
+
+/* Heads of the projection; x has as many, or a multiple. */
+static int64_t own_heads(const pf_call *c) {
+    const pf_tensor *w = c->in[KERNEL + PF_KERNEL_PROJECTION];
+    return w && w->rank == 3 ? w->shape[0] : 1;
+}
+
+static int reference_shape(pf_call *c) {
+    const pf_tensor *x = c->in[X];
+    int64_t r;
+    PF_TRY(pf_want(c, X, PF_F32));
+    if (x->rank != 4) return pf_shape_fail(c, "rows must be (batch, heads, length, width)");
+    PF_TRY(pf_call_kernel_check(c, 0, KERNEL, own_heads(c), x->shape[3], &r));
+    const pf_tensor *mask = c->in[MASK];
+    if (mask && (mask->rank != 2 || mask->shape[0] != x->shape[0] || mask->shape[1] != x->shape[2]))
+        return pf_shape_fail(c, "mask must be (batch, length)");
+    int64_t out[4] = {x->shape[0], x->shape[1], x->shape[2], r};
+    return pf_set_shape(c, 0, PF_F32, 4, out);
+}
+
+static int fill(reference_op *op, pf_call *c) {
+    const int64_t *shape = c->in[X]->shape;
+    *op = (reference_op){
+        .key = c->attr[A_KEY].i != 0, .H = shape[1], .L = shape[2], .mask = c->in[MASK]};
+    op->group = pf_max(op->H / own_heads(c), 1);
+    PF_TRY(pf_call_encoding(&op->of, c, 0, KERNEL, own_heads(c), shape[3]));
+    op->eps = op->of.args.eps;
+    op->of.numbers.eps = 0;
+    pf_encoding_settle(&op->of);
+    return pf_call_heads(c, c->in[X], &op->x);
+}
+
+static int reference_forward(pf_call *c) {
+    const int64_t *shape = c->in[X]->shape;
+    reference_op op;
+    PF_TRY(fill(&op, c));
+    op.phi = pf_f32(c->out[0]);
+    return pf_parallel(c->engine, shape[0] * shape[1], work_bytes(&op), forward_task, &op);
+}
+
+static int reference_backward(pf_call *c) {
+    const int64_t *shape = c->in[X]->shape;
+    reference_op op;
+    pf_tensor *dphi, *dx;
+    if (!c->need[X]) return PF_OK;
+    PF_TRY(fill(&op, c));
+    PF_TRY(pf_call_compact(c, c->dout[0], &dphi));
+    op.dphi = pf_f32(dphi);
+    PF_TRY(pf_heads_own_gradient(c, X, &dx, &op.dx));
+    PF_TRY(pf_parallel(c->engine, shape[0] * shape[1], work_bytes(&op), backward_task, &op));
+    return pf_grad_give(c, X, dx);
+}
+
+/* No row of the table: the kind favor alone calls it. */
+static const pf_op reference_row = {.name = "reference_features",
+                                    .args = "x, " PF_KERNEL_ARGS ", [mask]",
+                                    .results = "phi",
+                                    .min_in = 1,
+                                    .max_in = INPUTS,
+                                    .n_out = 1,
+                                    .uses = PF_USES_ALL_IN,
+                                    .attrs = reference_attrs,
+                                    .n_attrs = ATTRS,
+                                    .shape = reference_shape,
+                                    .forward = reference_forward,
+                                    .backward = reference_backward};
+
+int pf_reference_features(pf_tensor **phi, pf_engine *e, const pf_kernel *kernel, pf_side side,
+                          pf_tensor *x, pf_tensor *mask) {
+    pf_attr attr[PF_MAX_ATTR];
+    pf_tensor *in[INPUTS] = {x};
+    pf_op_fill_defaults(&reference_row, attr);
+    pf_kernel_to_attrs(kernel, attr);
+    pf_kernel_to_inputs(kernel, in + KERNEL);
+    attr[A_KEY].i = side == PF_SIDE_KEY;
+    in[MASK] = side == PF_SIDE_KEY ? mask : NULL;
+    return pf_apply(e, &reference_row, in, INPUTS, attr, phi);
+}
