@@ -366,6 +366,23 @@ describe("training loops", function()
 end)
 
 describe("a function that is run again", function()
+  it("may not give other numbers, be it one in a thousand, and may give NaN", function()
+    local w, n = pf.ones(1000):requires_grad(), 0
+    local function f(x)
+      n = n + 1
+      local one = pf.zeros(1000)
+      one[777] = n * 1e-3
+      return x * 2 + one
+    end
+    local tape <close> = pf.tape()
+    local y = pf.recompute(f, w):sum()
+    assert.raises("recompute: the function gave other numbers", function() tape:backward(y) end)
+    assert.is_nil(w:grad())
+    local again <close> = pf.tape()
+    again:backward(pf.recompute(function(x) return x * (0 / 0) end, w):sum())
+    assert.is_not_nil(w:grad())
+  end)
+
   it("may write a buffer of its own before it reads it", function()
     local w, buffer = pf.tensor { 2, 3 }:requires_grad(), pf.zeros(2)
     local function f(x)

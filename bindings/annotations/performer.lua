@@ -331,8 +331,9 @@ function pf.tape() end
 function Module:backward_sliced(batch, options) end
 
 ---f(...), of which an open tape keeps the inputs only: backward runs f a second time. The same
----gradients, less memory. f returns one tensor and must do the same both times; what else it
----makes is gone when it returns, and a tensor computed on the open tape must be an input.
+---gradients, less memory. f returns one tensor, of the same numbers both times, or backward
+---raises; what else it makes is gone when it returns, and a tensor computed on the open tape
+---must be an input.
 ---@param f function
 ---@param ... pf.Tensor
 ---@return pf.Tensor

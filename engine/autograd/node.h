@@ -31,6 +31,7 @@ typedef struct pf_recomputation {
     int64_t n_branches;
     uint64_t seed, draws; /* of the engine, before the first run */
     uint64_t changes;     /* pf_changes then */
+    uint64_t sum;         /* of the first run's result, bit by bit */
 } pf_recomputation;
 
 typedef struct pf_node {

@@ -7,10 +7,11 @@
  * intermediates too, is gone when it returns; the result alone passes on to the tape around.
  * Backward runs it again on an open tape of its own, over views of the inputs that are
  * leaves there, and walks that: gradients of parameters gather as ever, those of the inputs
- * are handed on. A walk that breaks off leaves no leaf a gradient: the outermost tape keeps
+ * are handed on. A second run that gives other bits is an error, and no gradient. A walk that breaks off leaves no leaf a gradient: the outermost tape keeps
  * a list of those that inner ones wrote to.
  */
 #include <string.h>
+#include <xxhash.h>
 
 #include "calls.h"
 #include "node.h"
@@ -51,6 +52,15 @@ static int run(pf_engine *e, const pf_recomputed *f, pf_tensor *const *in, int n
     if (status >= 0 && !*y) status = pf_fail(PF_EHOST, "recompute: the function gave no result");
     if (status < 0) pf_tensor_release(y);
     return status;
+}
+
+/* Of the result's bits. Ops give the same ones every time, so that any other is the function's. */
+static int checksum(pf_engine *e, const pf_tensor *y, uint64_t *sum) {
+    pf_tensor *flat;
+    PF_TRY(pf_tensor_compact(&flat, e, y));
+    *sum = XXH3_64bits(pf_f32(flat), (size_t)pf_tensor_numel(flat) * pf_dtype_size(flat->dtype));
+    pf_tensor_release(&flat);
+    return PF_OK;
 }
 
 /* ---- backward ---- */
@@ -99,13 +109,21 @@ int pf_tape_walk_inside(pf_tape *tape, pf_tensor **y, pf_tensor *const *own, int
     return pf_tape_backward(tape, *y, dy);
 }
 
-static int check_same(const pf_call *c, const pf_tensor *y) {
+static int check_same(const pf_call *c, const pf_recomputation *r, const pf_tensor *y) {
+    uint64_t sum;
     PF_TRY(pf_tensor_check(y, PF_F32, "recompute", "result"));
-    if (pf_same_shape(y, c->dout[0])) return PF_OK;
-    return pf_fail(PF_ESHAPE,
-                   "recompute: the function gave %s at first and %s when it was run "
-                   "again",
-                   pf_shape_of(c->dout[0]), pf_shape_of(y));
+    if (!pf_same_shape(y, c->dout[0]))
+        return pf_fail(PF_ESHAPE,
+                       "recompute: the function gave %s at first and %s when it was run "
+                       "again",
+                       pf_shape_of(c->dout[0]), pf_shape_of(y));
+    PF_TRY(checksum(c->engine, y, &sum));
+    if (sum == r->sum) return PF_OK;
+    return pf_fail(PF_ESTATE,
+                   "recompute: the function gave other numbers %s when it was run again; what it "
+                   "reads beside its inputs must be as it was (a counter, a variable that has "
+                   "changed?), and random numbers must be the engine's",
+                   pf_shape_of(y));
 }
 
 /* Runs f on `tape` and walks it; afterwards the views hold their gradients. The second run
@@ -119,7 +137,7 @@ static int differentiate(pf_call *c, pf_tape *tape, const pf_recomputation *r, c
     int status = run(e, &r->f, in->t, in->n, &y);
     e->seed = seed;
     e->draws = draws;
-    if (status >= 0) status = check_same(c, y);
+    if (status >= 0) status = check_same(c, r, y);
     if (status >= 0) status = pf_tape_walk_inside(tape, &y, in->t, in->n, c->dout[0]);
     pf_tensor_release(&y);
     return status;
@@ -228,13 +246,13 @@ static int recompute(pf_tensor **y, pf_engine *e, const pf_recomputed *f, pf_ten
     if (n < 0 || n > PF_MAX_IN)
         return pf_fail(PF_EINVAL, "recompute: %d inputs, at most %d are possible", n, PF_MAX_IN);
     if (!pf_tape_records(e)) return run(e, f, in, n, y);
-    const pf_recomputation r = {
-        .f = *f, .seed = e->seed, .draws = e->draws, .changes = pf_changes()};
+    pf_recomputation r = {.f = *f, .seed = e->seed, .draws = e->draws, .changes = pf_changes()};
     bool wanted = false;
     PF_TRY(run_hidden(e, f, in, n, &wanted, y));
     for (int i = 0; i < n; i++) wanted |= pf_in_graph(e, in[i]);
     if (!wanted) return PF_OK;
-    int status = pf_record_recomputation(e, &recompute_op, &r, in, n, y, 1);
+    int status = checksum(e, *y, &r.sum);
+    if (status >= 0) status = pf_record_recomputation(e, &recompute_op, &r, in, n, y, 1);
     *taken = status >= 0;
     if (status < 0) pf_tensor_release(y);
     return status;

@@ -50,8 +50,10 @@ PF_API int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve
 
 /* A computation that backward runs a second time instead of keeping what it made. `run` must do
  * the same both times: read the same numbers, draw no random ones but through ops, note nothing
- * elsewhere. Of what it makes only *y outlives it. What it reads beside `inputs` gets a gradient
- * if it is a leaf; a tensor computed on the open tape must be an input. */
+ * elsewhere. Backward fails with PF_ESTATE where its result has other bits the second time, or a
+ * tensor that it reads was changed between the two. Of what it makes only *y outlives it. What it
+ * reads beside `inputs` gets a gradient if it is a leaf; a tensor computed on the open tape must be
+ * an input. */
 typedef struct {
     int (*run)(void *context, pf_engine *engine, pf_tensor *const *inputs, int n, pf_tensor **y);
     void (*release)(void *context); /* called once, when it will not be run again; or NULL */
