@@ -315,7 +315,11 @@ return {
       "bits." },
     { "Module:generate", "options: pf.GenerateOptions", "string|pf.Tensor|integer[]",
       "Samples after a prompt and gives the new tokens in the prompt's form. Options " ..
-      "prompt, tokens, temperature, top_k, top_p, seed, tokenizer, stop, allow, each(id)." },
+      "prompt, tokens, temperature, top_k, top_p, seed, tokenizer, stop, allow, each(id). stop: " ..
+      "what ends the text and is no part of it, an id, a text (with a tokenizer), or a list of " ..
+      "them; a token that may be the beginning of a text waits for each." },
+    { "Module:longest", "", "number",
+      "Tokens that a sequence may have: the positions of a learned table, or math.huge." },
     { "Stream:feed", "ids: pf.Tensor|integer[]|integer[][]", "pf.Stream",
       "Reads a prompt; of a batch, (batch, L) ids." },
     { "Stream:next", "token: integer|integer[], sampling?: pf.Sampling", "integer|integer[]",

@@ -238,7 +238,7 @@ local HEAD = [[
 ---@field prompt string|pf.Tensor|integer[]
 ---@field tokens? integer
 ---@field tokenizer? pf.Tokenizer|string
----@field stop? integer|integer[]
+---@field stop? integer|string|(integer|string)[]
 ---@field allow? integer[]
 ---@field each? fun(id: integer): boolean?
 

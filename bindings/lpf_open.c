@@ -209,9 +209,10 @@ static int term_gone(lua_State *L) {
 static int term_plain(lua_State *L) {
     size_t n;
     const char *text = luaL_checklstring(L, 1, &n);
+    const bool lines = lua_toboolean(L, 2) != 0;
     char *copy = lua_newuserdatauv(L, n + 1, 0);
     for (size_t i = 0; i <= n; i++) copy[i] = text[i] || i == n ? text[i] : '?';
-    lpf_plain(copy, lua_toboolean(L, 2));
+    lpf_plain(copy, lines);
     lua_pushlstring(L, copy, n);
     return 1;
 }

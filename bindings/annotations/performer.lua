@@ -46,7 +46,7 @@
 ---@field prompt string|pf.Tensor|integer[]
 ---@field tokens? integer
 ---@field tokenizer? pf.Tokenizer|string
----@field stop? integer|integer[]
+---@field stop? integer|string|(integer|string)[]
 ---@field allow? integer[]
 ---@field each? fun(id: integer): boolean?
 
@@ -813,10 +813,16 @@ function Module:stream(options) end
 function Module:load_stream(path) end
 
 ---Samples after a prompt and gives the new tokens in the prompt's form. Options prompt, tokens,
----temperature, top_k, top_p, seed, tokenizer, stop, allow, each(id).
+---temperature, top_k, top_p, seed, tokenizer, stop, allow, each(id). stop: what ends the text
+---and is no part of it, an id, a text (with a tokenizer), or a list of them; a token that may be
+---the beginning of a text waits for each.
 ---@param options pf.GenerateOptions
 ---@return string|pf.Tensor|integer[]
 function Module:generate(options) end
+
+---Tokens that a sequence may have: the positions of a learned table, or math.huge.
+---@return number
+function Module:longest() end
 
 ---Reads a prompt; of a batch, (batch, L) ids.
 ---@param ids pf.Tensor|integer[]|integer[][]

@@ -17,6 +17,7 @@ require "performer.items"
 require "performer.advise"
 local layers = require "performer.nn"
 local data = require "performer.data"
+require "performer.generate"
 
 local pf = {}
 

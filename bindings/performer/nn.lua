@@ -1,4 +1,4 @@
--- performer/nn.lua: constructors of layers and models, layers of one's own, generation.
+-- performer/nn.lua: constructors of layers and models, layers of one's own, streams.
 --
 -- Every constructor is a row of the engine's layer table: one options table whose list part
 -- holds the children. A layer of one's own is a plain table with tensors and a `forward`.
@@ -222,64 +222,6 @@ end
 
 function Stream:feed(ids) return feed(self, rows_of(ids)) end
 function Stream:next(token, sampling) return next_of(self, rows_of(token), sampling) end
-
-local sampling_names = { "temperature", "top_k", "top_p", "seed" }
-
-local function sampling_of(options)
-  local sampling = {}
-  for _, name in ipairs(sampling_names) do sampling[name] = options[name] end
-  return sampling
-end
-
-local function as_list(value)
-  if value == nil then return {} end
-  return type(value) == "table" and value or { value }
-end
-
---- Ids of a prompt, and a function that gives the result the prompt's form.
-local function read_prompt(options)
-  local prompt, tokenizer = options.prompt, options.tokenizer
-  if type(tokenizer) == "string" then
-    tokenizer = require("performer.data").tokenizer[tokenizer]()
-  end
-  if type(prompt) == "string" then
-    if not tokenizer then util.fail("generate: a text as prompt needs its tokenizer") end
-    return assert(tokenizer:encode(prompt)), function(ids) return tokenizer:decode(ids) end
-  end
-  if core.kind(prompt) == "tensor" then
-    return prompt, function(ids) return core.tensor(ids, { dtype = "i32" }) end
-  end
-  if type(prompt) ~= "table" then
-    util.fail("generate: the prompt is a text, an i32 tensor or a list of ids, got %s",
-      core.kind(prompt))
-  end
-  return prompt, function(ids) return ids end
-end
-
---- Samples up to `tokens` tokens after the prompt and returns them in the prompt's form (text,
---- tensor or list). each(id): called with every token as it comes; false stops. stop: an
---- id, or a list of them, that ends the text. allow: the only ids that may be drawn.
-function Module:generate(options)
-  util.check_options(options, { "prompt", "tokens", "tokenizer", "stop", "each", "allow",
-    table.unpack(sampling_names) }, "generate")
-  options = options or {}
-  local prompt, give = read_prompt(options)
-  local tokens, sampling = options.tokens or 100, sampling_of(options)
-  local stops = {}
-  for _, id in ipairs(as_list(options.stop)) do stops[id] = true end
-  local stream <close> = self:stream()
-  stream:feed(prompt)
-  if options.allow then stream:allow(options.allow) end
-  if sampling.seed == nil then sampling.seed = core.next_seed() end
-  local ids = {}
-  for i = 1, tokens do
-    local id = i == 1 and stream:sample(sampling) or stream:next(ids[i - 1], sampling)
-    if stops[id] then break end
-    ids[i] = id
-    if options.each and options.each(id) == false then break end
-  end
-  return give(ids)
-end
 
 --- Feeds `token` and samples n tokens; returns the list.
 function Stream:take(token, n, sampling)
