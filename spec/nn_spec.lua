@@ -204,8 +204,12 @@ describe("errors", function()
 
   it("give the path of the layer and both shapes", function()
     local chain = nn.chain { nn.linear { from = 3, to = 2 }, nn.residual { nn.layernorm(3) } }
-    assert.raises("2: 1: layernorm: x is %[4, 2%], weight is %[3%]",
+    assert.raises("layer 2: 1: layernorm: x is %[4, 2%], weight is %[3%]",
       function() chain(pf.zeros(4, 3)) end)
+    assert.raises("^[^ ]+ embedding: id 23 at position 1 ",
+      function() nn.embedding { vocab = 23, dim = 2 }(pf.full({ 1, 2 }, 23, i32)) end)
+    assert.raises("^[^ ]+ embedding: id 23 at position 1 ",
+      function() model()(pf.full({ 1, 2 }, 23, i32)) end)
     assert.raises("x is %[2, 3%] f32, must be ids", function() model()(pf.zeros(2, 3)) end)
     assert.raises("id 23", function() model()(pf.full({ 1, 2 }, 23, i32)) end)
     assert.raises("mask is %[1, 3%], x is %[2, 3%]",

@@ -3,6 +3,8 @@
  * moves every layer's position on and puts the path of a failing layer before its message.
  * A streaming run is never recorded; when it fails midway its state is of no more use.
  */
+#include <string.h>
+
 #include "module.h"
 
 /* Random calls that a training step has room for: each is keyed by its number over all steps. */
@@ -26,9 +28,11 @@ int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, p
     return PF_OK;
 }
 
-/* The failure of child i, with its name. */
+/* The failure of child i, with its name; where that is its number, it is "layer 2". */
 static int named(const pf_module *m, int i, int status) {
-    return status == PF_ECANCEL ? status : pf_fail_in(status, "%s", m->child[i].name);
+    const char *name = m->child[i].name;
+    if (status == PF_ECANCEL) return status;
+    return pf_fail_in(status, name[strspn(name, "0123456789")] ? "%s" : "layer %s", name);
 }
 
 static int run_named(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
@@ -129,7 +133,7 @@ int pf_state_of_children(const pf_module *m, pf_engine *e, int64_t batch, pf_sta
         int status = pf_state_of(m->child[i].module, e, batch, &(*state)->child[i]);
         if (status >= 0) continue;
         pf_state_close(state);
-        return pf_fail_in(status, "%s", m->child[i].name);
+        return named(m, i, status);
     }
     return PF_OK;
 }

@@ -117,6 +117,14 @@ int pf_fail(int status, const char *format, ...) {
 
 uint64_t pf_failures(void) { return failures; }
 
+/* What of the message that stands is left out behind a prefix: the prefix itself ("norm" before
+ * "norm: "), and the word before a layer's number, which only the beginning of a path needs. */
+static size_t said_already(const char *prefix, const char *text) {
+    const size_t all = strlen(prefix), word = strlen("layer ");
+    if (strncmp(text, "layer ", word) == 0 && text[word] >= '0' && text[word] <= '9') return word;
+    return strncmp(prefix, text, all) == 0 && strncmp(text + all, ": ", 2) == 0 ? all + 2 : 0;
+}
+
 /* A message too long for the buffer loses its end, never the prefix. */
 int pf_fail_in(int status, const char *format, ...) {
     char prefix[MESSAGE_BYTES / 4], text[MESSAGE_BYTES];
@@ -125,9 +133,10 @@ int pf_fail_in(int status, const char *format, ...) {
     if (vsnprintf(prefix, sizeof prefix, format, args) < 0) prefix[0] = '\0';
     va_end(args);
     int used = snprintf(text, sizeof text, "%s: ", prefix);
-    size_t room = sizeof text - (size_t)used - 1, length = strlen(message);
+    const char *rest = message + said_already(prefix, message);
+    size_t room = sizeof text - (size_t)used - 1, length = strlen(rest);
     if (length > room) length = room;
-    memcpy(text + used, message, length);
+    memcpy(text + used, rest, length);
     text[(size_t)used + length] = '\0';
     memcpy(message, text, sizeof text);
     return status;
