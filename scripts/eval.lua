@@ -108,7 +108,7 @@ end
 -- ---- the whole file ----
 
 local function whole_file(opened, data, options, masked)
-  local progress = Progress.new { live = pf.term.isatty(2), clock = pf.clock, late = true,
+  local progress = Progress.new { live = pf.term.colour(2), clock = pf.clock, late = true,
                                           name = "batch",
                                           width = function() return pf.term.width(2) end }
   local result = evaluate.run(opened.model, data, {

@@ -55,6 +55,19 @@ local function writable(tokenizer)
   return ids
 end
 
+--- How many tokens to write: a table of learned positions may end before.
+local function fit_tokens(options, model, prompt)
+  local room = model:longest()
+  local most = room - #prompt + 1 -- the last one is not read
+  if most < 1 then
+    cli.fail(1, ("generate: the prompt has %d tokens, and the model's learned positions end at %d; "
+      .. "give a shorter one"):format(#prompt, room))
+  end
+  if options.tokens <= most then return end
+  cli.say("generate: %d tokens at most: the model's learned positions end at %d", most, room)
+  options.tokens = most
+end
+
 --- Samples until the end; `each` gets every token. Returns the tokens.
 local function write(stream, options, finish, each)
   local sampling = { temperature = options.temperature, top_k = options.top_k,
@@ -79,6 +92,7 @@ local function main()
   cli.try(2, pf.open, { threads = options.threads })
   local model, tokenizer = open_model(options)
   local prompt = read_prompt(options, tokenizer)
+  fit_tokens(options, model, prompt)
   local stream = model:stream { batch = 1 }
   stream:feed(prompt)
   stream:allow(writable(tokenizer))

@@ -2,6 +2,7 @@
 -- mistake, what a full disk or a flipped byte does, and what is printed where. Training is in
 -- commands_train_spec.lua, the fields of --json in commands_json_spec.lua.
 local commands = require "spec.support.commands"
+local pf = require "performer"
 local support = require "spec.support"
 
 local assert_sentence, copy, exists, good = commands.assert_sentence, commands.copy,
@@ -194,6 +195,46 @@ describe("the commands", function()
       end
       assert.is_true(seen >= 3)
       assert.is_nil(out:find "\27%[[^K]")
+    end)
+
+    it("has neither on a terminal that takes none", function()
+      if support.shell "script -qec true /dev/null" ~= 0 then
+        return pending "no script(1), or no terminals for it to make"
+      end
+      for i, word in ipairs { "TERM=dumb", "TERM=xterm NO_COLOR=1" } do
+        local command = ("%s exec %s/bin/performer train --data %s --out %s %s --steps 60 "
+          .. "--eval-every 10 --threads 1"):format(word, support.build, path "t.txt",
+          path("dumb" .. i), SMALL)
+        local _, out = support.shell(("script -qec '%s' /dev/null"):format(command))
+        assert.is_truthy(out:find "step 50/60  loss %d")
+        assert.is_nil(out:gsub("\r\n", "\n"):find "[\27\r]")
+      end
+    end)
+
+    it("of generate ends where learned positions do, and says so before", function()
+      local run = train("learned", ("--data %s --positions learned --steps 2 --threads 1"):format(
+        path "t.txt"))
+      local out, err = good(("generate --checkpoint %s --prompt 'the ' --tokens 100 --json"):format(
+        run))
+      assert.are.equal(29, records(out)[1].tokens)
+      assert.is_truthy(err:find "generate: 29 tokens at most: .* learned positions end at 32\n")
+      local code, nothing, why = performer(("generate --checkpoint %s --prompt '%s'"):format(run,
+        ("x"):rep(33)))
+      assert.are.equal(1, code)
+      assert.are.equal("", nothing)
+      assert_sentence(why, "the prompt has 33 tokens, and .* end at 32; give a shorter one")
+    end)
+
+    it("shows no control character of a file's names", function()
+      pf.save(path "names.safetensors", { ["a\27[31m\nb\xc2\x9b"] = pf.ones(2) },
+        { ["key"] = "v\27]0;x\7" })
+      local out = good("inspect " .. path "names.safetensors")
+      assert.is_truthy(out:find("a?[31m?b??", 1, true))
+      assert.is_nil(out:gsub("\n", ""):find "[%c\x80-\xff]")
+      local bad = path "no\27[7m\nfile"
+      local code, _, err = performer(("inspect '%s'"):format(bad))
+      assert.are.equal(1, code)
+      assert.is_nil(err:find "\27")
     end)
 
     it("of --help shows options and examples", function()

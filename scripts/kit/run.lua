@@ -41,7 +41,7 @@ function Run.open(options, make)
   run.records = cli.need(Log.open { dir = run.dir,
                                     json = options.json and cli.json_log("train", "log.jsonl"),
                                     step = options.resume and run.state.step, from = run.from })
-  run.progress = Progress.new { total = run.settings.steps, live = pf.term.isatty(2),
+  run.progress = Progress.new { total = run.settings.steps, live = pf.term.colour(2),
                                 clock = pf.clock, first = run.state.step,
                                 width = function() return pf.term.width(2) end }
   if not run.settings.bidirectional then run.baselines = evaluate.baselines(run.data) end
