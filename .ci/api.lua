@@ -360,17 +360,22 @@ return {
   {
     id = "data", title = "Data",
     { "pf.data.open", "options: table|string", "pf.Data?, string?, string?",
-      "A FASTA or text file. Options path, format, length, valid_fraction, seed, " ..
-      "min_tokens, longest, unique." },
+      "FASTA or text from a file, a pipe or \"-\", the standard input. Options path, format, " ..
+      "length, skip_bad, unique, longest, split, valid_fraction, min_tokens, seed." },
     { "pf.data.fasta", "options: table|string", "pf.Data?, string?, string?",
       "The same, as FASTA." },
     { "pf.data.text", "options: table|string", "pf.Data?, string?, string?",
       "The same, as text." },
     { "pf.data.kind", "path: string", "string?, string?, string?",
-      "\"fasta\" or \"text\", by the first byte." },
+      "\"fasta\" or \"text\", as the file would be read. A pipe is read once: open it, and ask " ..
+      "data:info().format." },
     { "Data:info", "split?: string", "table",
       "{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid " ..
-      "or all, and checksum, a text: equal for equal tokens in equal documents in equal order." },
+      "or all; of the whole file {checksum, skipped, skips, once}: a text that is equal for " ..
+      "equal tokens in equal documents in equal order, how many records were left out, the " ..
+      "first of them and why, and whether it can't be opened again." },
+    { "Data:lay", "length: integer", "pf.Data",
+      "The same data in rows of another length." },
     { "Data:batches", "options?: table", "fun(): integer, pf.Batch",
       "for step, batch in ...: options size, steps, seed, first, split, masked." },
     { "Data:batch", "options?: table", "pf.Batch",

@@ -40,6 +40,24 @@ static int data_open(lua_State *L) {
     return failed ? failed : 1;
 }
 
+/* data_kind(path): "fasta" or "text"; nil, message, code. */
+static int data_kind(lua_State *L) {
+    pf_engine *engine = lpf_engine(L);
+    const char *format;
+    int failed =
+        lpf_outside(L, pf_data_kind(&format, engine, lpf_check_text(L, 1, "kind", "path")));
+    if (!failed) lua_pushstring(L, format);
+    return failed ? failed : 1;
+}
+
+/* data:lay(length): the data set, in rows of that length from now on. */
+static int data_lay(lua_State *L) {
+    pf_data *data = check_data(L, "lay");
+    lpf_result(L, pf_data_lay(data, lpf_check_whole(L, 2, "lay", "the length")));
+    lua_settop(L, 1);
+    return 1;
+}
+
 static int data_close(lua_State *L) {
     pf_data **box = luaL_checkudata(L, 1, LPF_DATA);
     lpf_enter(L);
@@ -70,6 +88,13 @@ static int data_info(lua_State *L) {
     snprintf(sum, sizeof sum, "%016" PRIx64, info.checksum);
     lua_pushstring(L, sum);
     lua_setfield(L, -2, "checksum");
+    set_count(L, "skipped", info.skipped);
+    if (info.skipped > 0) {
+        lua_pushstring(L, info.skips);
+        lua_setfield(L, -2, "skips");
+    }
+    lua_pushboolean(L, info.once);
+    lua_setfield(L, -2, "once");
     return 1;
 }
 
@@ -177,12 +202,17 @@ static int data_tostring(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg methods[] = {{"info", data_info},         {"batch", data_batch},
-                                   {"document", data_document}, {"counts", data_counts},
-                                   {"close", data_close},       {NULL, NULL}};
+static const luaL_Reg methods[] = {{"info", data_info},
+                                   {"lay", data_lay},
+                                   {"batch", data_batch},
+                                   {"document", data_document},
+                                   {"counts", data_counts},
+                                   {"close", data_close},
+                                   {NULL, NULL}};
 static const luaL_Reg meta[] = {
     {"__gc", data_close}, {"__close", data_close}, {"__tostring", data_tostring}, {NULL, NULL}};
-static const luaL_Reg functions[] = {{"open_data", data_open}, {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"open_data", data_open}, {"data_kind", data_kind}, {NULL, NULL}};
 
 void lpf_open_data(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};

@@ -911,8 +911,8 @@ function pf.schedule.cosine(options) end
 ---@return fun(step: integer): number
 function pf.schedule.constant(options) end
 
----A FASTA or text file. Options path, format, length, valid_fraction, seed, min_tokens, longest,
----unique.
+---FASTA or text from a file, a pipe or "-", the standard input. Options path, format, length,
+---skip_bad, unique, longest, split, valid_fraction, min_tokens, seed.
 ---@param options table|string
 ---@return pf.Data?, string?, string?
 function pf.data.open(options) end
@@ -927,16 +927,24 @@ function pf.data.fasta(options) end
 ---@return pf.Data?, string?, string?
 function pf.data.text(options) end
 
----"fasta" or "text", by the first byte.
+---"fasta" or "text", as the file would be read. A pipe is read once: open it, and ask
+---data:info().format.
 ---@param path string
 ---@return string?, string?, string?
 function pf.data.kind(path) end
 
----{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid or all, and
----checksum, a text: equal for equal tokens in equal documents in equal order.
+---{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid or all; of
+---the whole file {checksum, skipped, skips, once}: a text that is equal for equal tokens in
+---equal documents in equal order, how many records were left out, the first of them and why, and
+---whether it can't be opened again.
 ---@param split? string
 ---@return table
 function Data:info(split) end
+
+---The same data in rows of another length.
+---@param length integer
+---@return pf.Data
+function Data:lay(length) end
 
 ---for step, batch in ...: options size, steps, seed, first, split, masked.
 ---@param options? table

@@ -34,7 +34,8 @@ function tokenizer.protein() return new_tokenizer("protein") end
 
 -- ---- data sets ----------------------------------------------------------------------
 
---- A data set from a file; options.path, format "auto" | "fasta" | "text", length, ...
+--- A data set from a file, a pipe or "-", the standard input; options.path, format "auto" |
+--- "fasta" | "text", length, skip_bad, ...
 function data.open(options)
   if type(options) == "string" then options = { path = options } end
   return core.open_data(options)
@@ -49,21 +50,9 @@ local function of_format(format)
   end
 end
 
---- "fasta" or "text", by the first byte of a file; nil, message, code.
-function data.kind(path)
-  local file, message = io.open(path, "rb")
-  if not file then return nil, message, "PF_EIO" end
-  local head = file:read(2)
-  file:close()
-  if head == "\31\139" then -- gzip: the engine unpacks
-    local opened, why, code = core.open_data { path = path, min_tokens = 1 }
-    if not opened then return nil, why, code end
-    local set <close> = opened
-    return set:info("all").format
-  end
-  local first = head and head:sub(1, 1)
-  return (first == ">" or first == ";") and "fasta" or "text"
-end
+--- "fasta" or "text", as data.open would read the file; nil, message, code. A pipe is read once:
+--- open it, and ask data:info().format.
+data.kind = core.data_kind
 
 data.fasta = of_format("fasta")
 data.text = of_format("text")

@@ -30,10 +30,24 @@ typedef struct {
     const char *format, *tokenizer;
     uint64_t checksum; /* of what was read, of all splits: equal tokens in equal documents in equal
                           order, however the file is packed, wrapped or named */
+    int64_t skipped;   /* records of the file that were left out */
+    const char *skips; /* the first of them and what is wrong with each; borrowed */
+    bool once;         /* read from a pipe or the standard input: can't be opened again */
 } pf_data_info;
-/* options: path, format "auto|fasta|text", length (row), valid_fraction, seed. */
+/* Reads a file, a pipe, or for the path "-" the standard input: once, to its end, within the
+ * engine's budget or, where it has none, half of the machine's memory. A wait for a pipe's writer
+ * is logged, and ends when the host cancels. options: path, format "auto|fasta|text" (what the
+ * user says has the last word), length (row), skip_bad (bad records are left out and counted),
+ * unique (duplicates are dropped; true), longest (residues of a sequence), split "auto|none",
+ * valid_fraction, min_tokens, seed. */
 PF_API int pf_data_open(pf_data **data, pf_engine *engine, const pf_config *options);
 PF_API void pf_data_close(pf_data **data);
+/* *format: "fasta" or "text", as pf_data_open would read the file at `path`. What can be read only
+ * once (a pipe) is refused: open it, and ask pf_data_info_of. */
+PF_API int pf_data_kind(const char **format, pf_engine *engine, const char *path);
+/* Lays all splits anew, into rows of `length`: for who chooses the length by what was read. Rows
+ * longer than a split's tokens are filled up with what is not there. */
+PF_API int pf_data_lay(pf_data *data, int64_t length);
 PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *info);
 /* A batch: input, target (-1: not counted) and documents (B, L) i32; `rows` of it are real. */
 typedef struct {

@@ -83,12 +83,14 @@ static void fill_pad(const pf_data *data, const batch_row *row, int64_t at, int6
 }
 
 static int64_t fill_row(const pf_data *data, const pf_plan *plan, const batch_row *row) {
-    int64_t at = 0, targets = 0, first = plan->rows[row->row], last = plan->rows[row->row + 1];
-    for (int64_t i = first; i < last; i++) {
-        targets += fill_piece(data, &plan->pieces[i], row, at, i - first);
-        at += plan->pieces[i].count;
+    pf_piece own;
+    int64_t n, at = 0, targets = 0;
+    const pf_piece *pieces = pf_plan_row(data, plan, row->row, &own, &n);
+    for (int64_t i = 0; i < n; i++) {
+        targets += fill_piece(data, &pieces[i], row, at, i);
+        at += pieces[i].count;
     }
-    fill_pad(data, row, at, last - first);
+    fill_pad(data, row, at, n);
     return targets;
 }
 
@@ -167,6 +169,8 @@ static int check_batch(const pf_data *data, pf_split split, uint64_t index, int6
     if (index >= (uint64_t)(INT64_MAX / rows))
         return pf_fail(PF_EINVAL, "data: batches of %lld rows: the index is too large",
                        (long long)rows);
+    if (data->plans[PF_ALL].targets > 0 && data->plans[PF_ALL].n_rows == 0)
+        return pf_fail(PF_ESTATE, "data: there was no memory to lay its rows; lay them again");
     if (masked && data->first_nul >= 0)
         return pf_fail(PF_EINVAL,
                        "%s: byte 0 stands for the mask, and the text holds one at offset %lld: "
@@ -244,7 +248,10 @@ PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *in
                            .rows = plan->n_rows,
                            .format = data->fasta ? "fasta" : "text",
                            .tokenizer = data->vocab->type,
-                           .checksum = data->checksum};
+                           .checksum = data->checksum,
+                           .skipped = data->skipped,
+                           .skips = data->skips,
+                           .once = data->once};
     for (int64_t i = 0; i < plan->n_documents; i++)
         info->duplicates += data->documents[plan->documents[i]].copies;
     return PF_OK;

@@ -7,7 +7,7 @@
 #ifndef PF_DATA_H
 #define PF_DATA_H
 
-#include "runtime.h"
+#include "input.h"
 #include "tokenizer.h"
 
 #define PF_SPLITS 3
@@ -25,7 +25,8 @@ typedef struct {
     int64_t document, start, count;
 } pf_piece;
 
-/* How a split lies in rows of `length` positions. Row r holds pieces rows[r] .. rows[r+1]-1. */
+/* How a split lies in rows of `length` positions. Sequences: row r holds pieces rows[r] ..
+ * rows[r+1]-1. Text has no lists: its row r is the r-th stretch of `length` (pf_plan_row). */
 typedef struct {
     int64_t *documents; /* (n_documents), in file order */
     int64_t n_documents;
@@ -37,6 +38,14 @@ typedef struct {
     int64_t targets; /* tokens that have a token before them: what a model predicts */
 } pf_plan;
 
+/* How records are read. */
+typedef struct {
+    int64_t longest; /* residues of a sequence */
+    bool unique;     /* exact duplicates are dropped */
+    bool skip_bad;   /* bad records are left out */
+    bool guessed;    /* that it is FASTA is what the bytes say, not the user */
+} pf_reading;
+
 struct pf_data {
     pf_heap *heap; /* retained */
     const pf_vocab *vocab;
@@ -47,6 +56,9 @@ struct pf_data {
     int64_t min_tokens;
     int begin, end, pad; /* ids; begin and end -1 for text */
     int64_t first_nul;   /* text: place of its first byte 0, or -1 */
+    bool once;           /* the path can't be opened again to read the same */
+    int64_t skipped;     /* records left out */
+    char skips[640];     /* the first of them, and why */
     uint64_t checksum;   /* XXH3 of all documents, one after the other */
     uint8_t *tokens;
     int64_t n_tokens, tokens_capacity;
@@ -74,8 +86,25 @@ static inline int pf_data_token(const pf_data *data, const pf_document *document
     return at < document->n ? data->tokens[document->first + at] : data->end;
 }
 
-/* pack.c: fills plans[split]; its documents are known. */
+/* ---- documents.c ---- */
+
+/* Keeps a string; *at is its offset, since the array moves as it grows. */
+int pf_data_keep_name(pf_data *data, const char *name, int64_t *at);
+int pf_data_add_document(pf_data *data, const pf_document *document);
+/* Fills in which documents plans[split] has, and its targets. */
+int pf_data_list_documents(pf_data *data, pf_split split);
+/* One number for all documents in their order. */
+uint64_t pf_data_checksum(const pf_data *data);
+
+/* sequences.c: all documents of a FASTA file, on their sides. Its first chunk has been read. */
+int pf_data_read_sequences(pf_data *data, pf_input *input, const pf_reading *how);
+
+/* pack.c: lays the rows of plans[split], whose documents are known. */
 int pf_plan_pack(pf_data *data, pf_split split);
-void pf_plan_free(pf_heap *heap, pf_plan *plan);
+/* The pieces of a row, *n of them; `own` is room for the one that a row of text has. */
+const pf_piece *pf_plan_row(const pf_data *data, const pf_plan *plan, int64_t row, pf_piece *own,
+                            int64_t *n);
+/* Forgets rows and pieces; the documents stay. */
+void pf_plan_clear(pf_heap *heap, pf_plan *plan);
 
 #endif

@@ -9,14 +9,14 @@
 
 #include <string.h>
 
-void pf_plan_free(pf_heap *heap, pf_plan *plan) {
-    if (plan->documents)
-        pf_heap_free(heap, plan->documents, (size_t)plan->n_documents * sizeof *plan->documents);
+void pf_plan_clear(pf_heap *heap, pf_plan *plan) {
     if (plan->pieces)
         pf_heap_free(heap, plan->pieces, (size_t)plan->pieces_capacity * sizeof *plan->pieces);
     if (plan->rows)
         pf_heap_free(heap, plan->rows, (size_t)plan->rows_capacity * sizeof *plan->rows);
-    memset(plan, 0, sizeof *plan);
+    plan->pieces = NULL;
+    plan->rows = NULL;
+    plan->n_pieces = plan->pieces_capacity = plan->n_rows = plan->rows_capacity = plan->slack = 0;
 }
 
 static int add_piece(pf_heap *heap, pf_plan *plan, int64_t document, int64_t start, int64_t count) {
@@ -26,33 +26,29 @@ static int add_piece(pf_heap *heap, pf_plan *plan, int64_t document, int64_t sta
     return PF_OK;
 }
 
-static int add_row(pf_heap *heap, pf_plan *plan, int64_t first_piece) {
-    PF_TRY(pf_heap_grow(heap, (void **)&plan->rows, &plan->rows_capacity, plan->n_rows + 2,
-                        sizeof *plan->rows));
-    plan->rows[plan->n_rows++] = first_piece;
-    plan->rows[plan->n_rows] = plan->n_pieces;
-    return PF_OK;
-}
-
 /* ---- text ---- */
 
 /* Training rows are whole and a pass shifts them all by up to `slack`; the last row of
  * the other splits may be short. The very last byte is a target only. */
-static int pack_text(pf_data *data, pf_split split) {
-    pf_plan *plan = &data->plans[split];
-    int64_t document = plan->documents[0], length = data->length;
-    int64_t n = plan->targets, rows = pf_ceil_div(n, length);
-    if (split == PF_TRAIN && n >= length) {
-        /* One row less than fits leaves room to shift by at least a row. */
-        rows = pf_max(1, n / length - 1);
-        plan->slack = n - rows * length;
+static void pack_text(const pf_data *data, pf_plan *plan, pf_split split) {
+    int64_t length = data->length, n = plan->targets;
+    plan->n_rows = pf_ceil_div(n, length);
+    if (split != PF_TRAIN || n < length) return;
+    /* One row less than fits leaves room to shift by at least a row. */
+    plan->n_rows = pf_max(1, n / length - 1);
+    plan->slack = n - plan->n_rows * length;
+}
+
+const pf_piece *pf_plan_row(const pf_data *data, const pf_plan *plan, int64_t row, pf_piece *own,
+                            int64_t *n) {
+    if (data->fasta) {
+        *n = plan->rows[row + 1] - plan->rows[row];
+        return plan->pieces + plan->rows[row];
     }
-    for (int64_t row = 0; row < rows; row++) {
-        int64_t start = row * length, count = pf_min(length, n - start);
-        PF_TRY(add_piece(data->heap, plan, document, start, count));
-        PF_TRY(add_row(data->heap, plan, row));
-    }
-    return PF_OK;
+    int64_t start = row * data->length;
+    *own = (pf_piece){plan->documents[0], start, pf_min(data->length, plan->targets - start)};
+    *n = 1;
+    return own;
 }
 
 /* ---- sequences ---- */
@@ -206,5 +202,7 @@ static int pack_sequences(pf_data *data, pf_split split) {
 }
 
 int pf_plan_pack(pf_data *data, pf_split split) {
-    return data->fasta ? pack_sequences(data, split) : pack_text(data, split);
+    if (data->fasta) return pack_sequences(data, split);
+    pack_text(data, &data->plans[split], split);
+    return PF_OK;
 }

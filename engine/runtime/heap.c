@@ -351,6 +351,14 @@ int pf_heap_grow(pf_heap *h, void **array, int64_t *capacity, int64_t need, size
     return PF_OK;
 }
 
+size_t pf_heap_set_budget(pf_heap *h, size_t budget) {
+    lock(h);
+    size_t before = h->budget;
+    h->budget = budget;
+    unlock(h);
+    return before;
+}
+
 size_t pf_heap_live(const pf_heap *h) { return h->live; }
 size_t pf_heap_peak(const pf_heap *h) { return h->peak; }
 

@@ -27,6 +27,9 @@ void pf_heap_trim(pf_heap *heap); /* gives every cached block back to the host *
 /* Grows *array (element size `size`) to hold at least `need`; *capacity is updated. */
 int pf_heap_grow(pf_heap *heap, void **array, int64_t *capacity, int64_t need, size_t size);
 
+/* Another budget from now on; what it was. */
+size_t pf_heap_set_budget(pf_heap *heap, size_t budget);
+
 size_t pf_heap_live(const pf_heap *heap);
 size_t pf_heap_peak(const pf_heap *heap);
 void pf_heap_reset_peak(pf_heap *heap); /* peak = live */

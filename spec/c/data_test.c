@@ -313,6 +313,38 @@ static void test_never_empty(void) {
     pf_data_close(&data);
 }
 
+/* Laid anew, rows are those that a data set opened with this length has. */
+static void test_lay(void) {
+    const char *const files[] = {"lay.fasta", "lay.txt"};
+    write_proteins(files[0], 60, 90);
+    char text[3000];
+    for (int i = 0; i < 3000; i++) text[i] = (char)('a' + i * i % 23);
+    for (int i = 0; i < 2; i++) {
+        pf_data *laid = NULL, *opened = NULL;
+        if (i == 1) write_bytes(files[1], text, sizeof text);
+        CHECK_OK(open_with(&laid, 100, NULL, 0));
+        CHECK_OK(open_with(&opened, 48, NULL, 0));
+        for (int again = 0; again < 2; again++) {
+            pf_batch a, b;
+            CHECK_OK(pf_data_batch(&a, engine, laid, PF_TRAIN, 1, 4, false, 7));
+            pf_batch_release(&a);
+            CHECK_OK(pf_data_lay(laid, 48));
+            CHECK_OK(pf_data_batch(&a, engine, laid, PF_TRAIN, 1, 4, false, 7));
+            CHECK_OK(pf_data_batch(&b, engine, opened, PF_TRAIN, 1, 4, false, 7));
+            CHECK(pf_tensor_numel(a.input) == 4 * 48);
+            CHECK(memcmp(ids_of(a.input), ids_of(b.input), 4 * 48 * sizeof(int32_t)) == 0);
+            CHECK(info_of(laid, PF_VALID).rows == info_of(opened, PF_VALID).rows);
+            pf_batch_release(&a);
+            pf_batch_release(&b);
+        }
+        CHECK_FAILS(PF_EINVAL, pf_data_lay(laid, 1));
+        CHECK(says("from 2 to 16777216"));
+        CHECK_FAILS(PF_EINVAL, pf_data_lay(NULL, 8));
+        pf_data_close(&laid);
+        pf_data_close(&opened);
+    }
+}
+
 /* ---- memory that runs out ---- */
 
 typedef struct {
@@ -346,6 +378,10 @@ static int open_and_batch(int n, failing *memory) {
     engine = other;
     memory->left = n;
     int status = open_with(&data, 64, NULL, 0);
+    if (status >= 0) status = pf_data_lay(data, 50);
+    if (data && status == PF_ENOMEM)
+        MUST(pf_data_batch(&batch, engine, data, PF_TRAIN, 0, 2, true, 1) == PF_ESTATE ||
+             strstr(pf_last_error(), "out of memory"));
     if (status >= 0) status = pf_data_batch(&batch, engine, data, PF_TRAIN, 0, 2, true, 1);
     if (status >= 0) pf_batch_release(&batch);
     pf_data_close(&data);
@@ -381,6 +417,7 @@ int main(void) {
     test_determinism();
     test_masks();
     test_never_empty();
+    test_lay();
     test_no_memory();
     return end_data_test();
 }

@@ -123,9 +123,92 @@ static void test_fasta_reads(void) {
     check_mixed();
 }
 
+/* What stands before the first record, and between the records of files that were joined. */
+static void test_fasta_begins(void) {
+    static const char *const lines[] = {"\n",
+                                        "\r\n",
+                                        " \n\t\n",
+                                        "# release 7\n",
+                                        "#\r\n\r\n; old\r\n",
+                                        "\xEF\xBB\xBF\n# release\n",
+                                        "; a\r# b\r",
+                                        "  "};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        char text[200];
+        snprintf(text, sizeof text, "%s>a\nacd\n%s>b\nEF G*\n%s", lines[i], lines[i], lines[i]);
+        pf_data *data = NULL;
+        write_text("before.fasta", text);
+        CHECK_OK(open_with(&data, 0, NULL, 0));
+        const char *kind = "";
+        CHECK_OK(pf_data_kind(&kind, engine, path));
+        CHECK(strcmp(kind, "fasta") == 0 && strcmp(info_of(data, PF_ALL).format, "fasta") == 0);
+        CHECK(info_of(data, PF_ALL).documents == 2 && info_of(data, PF_ALL).skipped == 0);
+        CHECK(document_is(data, 0, "a", "ACD") && document_is(data, 1, "b", "EFG"));
+        pf_data_close(&data);
+    }
+    write_text("marks.fasta", ">a\nACD\n\xEF\xBB\xBF>b\nEFG\n");
+    pf_data *data = NULL;
+    CHECK_OK(open_with(&data, 0, NULL, 0));
+    CHECK(document_is(data, 1, "b", "EFG"));
+    pf_data_close(&data);
+    write_text("half.fasta", ">a\nACD\n\xEF\n>b\nEFG\n");
+    refused(PF_EFORMAT, "half.fasta:3: 'a': byte 0xef");
+}
+
+/* Opens the file written last without its bad records. */
+static int open_skipping(pf_data **data, int longest) {
+    pf_config *options = pf_config_new(PF_MAP);
+    pf_config_set_string(options, "path", path);
+    pf_config_set_bool(options, "skip_bad", true);
+    if (longest) pf_config_set_number(options, "longest", longest);
+    int status = pf_data_open(data, engine, options);
+    pf_config_free(options);
+    return status;
+}
+
+/* A bad record, of whatever kind and wherever it stands, is left out alone, and counted. */
+static void test_skip_bad(void) {
+    enum { KINDS = 6 };
+    static const struct {
+        const char *record, *why;
+    } bad[KINDS] = {{">x\nMK*V\nMM\n", "'x' in line 2: '*' after 2 residues (a stop)"},
+                    {">x\nM-K\n", "'-' after 1 residues is a gap"},
+                    {">x\nMK\nM7K*\n\nA\n", "in line 3: '7' after 3 residues"},
+                    {">x\n", "'x' in line 1: has no residues"},
+                    {">x\n\xEF\n", "byte 0xef"},
+                    {">x\nACDEF\nGHIKLMN\n", "in line 3: has more than 9 residues"}};
+    char text[200], expected[100];
+    for (int i = 0; i < KINDS; i++) {
+        pf_data *data = NULL;
+        for (int place = 0; place < 3; place++) {
+            snprintf(text, sizeof text, "%s>a\nACD\n%s>b\nEFG\n%s", place == 0 ? bad[i].record : "",
+                     place == 1 ? bad[i].record : "", place == 2 ? bad[i].record : "");
+            write_text("bad.fasta", text);
+            CHECK_OK(open_skipping(&data, 9));
+            pf_data_info info = info_of(data, PF_VALID);
+            CHECK(info.skipped == 1 && info_of(data, PF_ALL).documents == 2);
+            CHECK(place > 0 || strstr(info.skips, bad[i].why));
+            if (place == 0 && !strstr(info.skips, bad[i].why))
+                fprintf(stderr, "  %s\n", info.skips);
+            CHECK(document_is(data, 0, "a", "ACD") && document_is(data, 1, "b", "EFG"));
+            pf_data_close(&data);
+        }
+        snprintf(expected, sizeof expected, "no sequences: none of 2 records can be read: %s",
+                 "'x'");
+        snprintf(text, sizeof text, "%s%s", bad[i].record, bad[i].record);
+        write_text("all.fasta", text);
+        CHECK_FAILS(PF_EFORMAT, open_skipping(&data, 9));
+        CHECK(says(expected) && says(bad[i].why));
+    }
+}
+
 static void test_fasta_errors(void) {
     write_text("x.fasta", ">J0\nACD\n>J1 odd\r\nACD\r\nAC7E\r\n");
     refused(PF_EFORMAT, "x.fasta:5: 'J1': '7' after 5 residues");
+    CHECK(says("skip_bad = true") && !strstr(pf_last_error(), "format ="));
+    write_text("mail.txt", "> He said: \"yes\"\n\nAnd she, too, left.\n");
+    refused(PF_EFORMAT, "mail.txt:3: 'He': ','");
+    CHECK(says("for plain text say format = \"text\""));
     write_text("stop.fasta", ">a\nAC*\n\nDE\n");
     refused(PF_EFORMAT, "stop.fasta:2: 'a': '*'");
     write_text("gap.fasta", ">a\nAC-DE\n");
@@ -249,6 +332,8 @@ int main(void) {
     begin_data_test();
     test_tokenizers();
     test_fasta_reads();
+    test_fasta_begins();
+    test_skip_bad();
     test_fasta_errors();
     test_checksum();
     test_longest();
