@@ -7,7 +7,8 @@
  * this thread (pf_last_error). A pointer-to-pointer first argument means the caller owns
  * what comes back and closes, releases or frees it; close takes the address, clears it, and
  * takes NULL. A returned plain pointer is borrowed from its parent. The library never aborts,
- * exits, prints, or changes the host's OpenMP, locale or signal settings.
+ * exits, prints, or changes the host's OpenMP, locale or signal settings. A callback returns to
+ * its caller: no C++ exception and no longjmp may pass through the library.
  *
  * Engines don't see each other. An engine is used by one thread at a time. Shapes are
  * row-major; attention tensors are (B, H, L, d). Dimensions count from 0 here, and
@@ -76,7 +77,15 @@ PF_API uint32_t pf_abi_version(void);
 
 /* ---- engine ----------------------------------------------------------------------------
  * Everything lives in an engine: its memory, threads, random numbers and ops. Open one with its
- * options, or NULL; what outlives it (tensors, modules) keeps its heap. */
+ * options, or NULL; what outlives it (tensors, modules) keeps its heap.
+ *
+ * Its threads work under the floating-point settings (rounding, denormals) of the thread that
+ * calls, so that no bit depends on who does what, and take no signals but their own faults, which
+ * reach the host's handler.
+ *
+ * fork: the child uses and closes what it inherited as its parent would; the threads stay behind,
+ * and others start when they are needed. If another thread was in a call of an engine at that
+ * moment, the child can close this one, not use it. */
 
 typedef enum { PF_CPU_GENERIC, PF_CPU_AVX2, PF_CPU_AVX512, PF_CPU_BEST = 99 } pf_cpu;
 typedef enum { PF_LOG_DEBUG, PF_LOG_INFO, PF_LOG_WARN, PF_LOG_SILENT } pf_log_level;

@@ -12,12 +12,12 @@
  */
 #include "heap.h"
 
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "fork.h"
 #include "status.h"
 
 #if defined(__has_feature)
@@ -52,7 +52,7 @@ static const size_t cache_floor = (size_t)4 << 20;
 struct pf_heap {
     pf_allocator allocator;
     size_t budget;
-    atomic_flag lock;
+    pf_spin lock;
     size_t refs, blocks;      /* under the lock, like all that follows */
     atomic_size_t live, peak; /* written under the lock, read without */
     size_t cached, mark;      /* mark: the highest live ever, resets do not touch it */
@@ -130,14 +130,8 @@ static void block_delete(const pf_allocator *a, void *bytes, size_t size) {
 
 /* ---- lock and cache ---- */
 
-/* A spin lock: it is held for a few instructions. The yield lets a
- * holder that lost its processor go on. */
-static void lock(pf_heap *h) {
-    for (int turns = 0; atomic_flag_test_and_set_explicit(&h->lock, memory_order_acquire);)
-        if (++turns % 64 == 0) sched_yield();
-}
-
-static void unlock(pf_heap *h) { atomic_flag_clear_explicit(&h->lock, memory_order_release); }
+static void lock(pf_heap *h) { pf_spin_lock(&h->lock); }
+static void unlock(pf_heap *h) { pf_spin_unlock(&h->lock); }
 
 static size_t size_of_class(int class) {
     if (class < 8) return (size_t)(class + 1) * PF_ALIGN;
@@ -247,8 +241,11 @@ int pf_heap_open(pf_heap **heap, const pf_allocator *allocator, size_t budget) {
     h->allocator = *a;
     h->budget = budget;
     h->refs = 1;
-    atomic_flag_clear(&h->lock);
-    return PF_OK;
+    int status = pf_spin_open(&h->lock);
+    if (status >= 0) return PF_OK;
+    *heap = NULL;
+    host_free(a, h, sizeof *h);
+    return status;
 }
 
 /* One block less on an orphaned heap. Whoever takes the last one is alone with the heap,
@@ -259,6 +256,7 @@ static void drop_block(pf_heap *h) {
     unlock(h);
     if (!dead) return;
     pf_allocator a = h->allocator;
+    pf_spin_close(&h->lock);
     host_free(&a, h, sizeof *h);
 }
 

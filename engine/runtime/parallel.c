@@ -71,6 +71,7 @@ int pf_parallel(pf_engine *engine, int64_t n, size_t scratch_bytes, pf_task_fn f
                     .scratch = engine->scratch,
                     .stride = engine->scratch_bytes,
                     .cancel = engine->cancel};
+    int status = PF_OK;
     /* On the caller the BLAS would use the host's thread count: a region of one thread has a
      * count of its own, and the host's stays as it is. */
 #pragma omp parallel num_threads(1)
@@ -79,9 +80,10 @@ int pf_parallel(pf_engine *engine, int64_t n, size_t scratch_bytes, pf_task_fn f
         if (n == 1 || engine->threads == 1) {
             take_tasks(&job, 0);
         } else {
-            pf_pool_run(engine->pool, take_tasks, &job);
+            status = pf_pool_run(engine->pool, take_tasks, &job);
         }
     }
+    PF_TRY(status);
     return job.skipped ? pf_fail(PF_ECANCEL, "cancelled by the host") : PF_OK;
 }
 

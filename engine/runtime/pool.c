@@ -3,6 +3,9 @@
  * the lock whether the job is still open, and then counts as inside until it has left. The
  * caller closes the job and waits for nobody but those inside. All who wait spin a little
  * first, since the next job of a training step is microseconds away.
+ *
+ * A fork leaves the workers behind, perhaps with the lock held: a pool that finds itself in a
+ * child (`forks`) touches nothing of theirs, and begins anew with workers of the child's.
  */
 #include "pool.h"
 
@@ -12,6 +15,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "fork.h"
+#include "fpu.h"
 #include "status.h"
 
 /* About 50 microseconds; the next job of a training step is nearer than that. */
@@ -33,9 +38,11 @@ struct pf_pool {
     int sleepers; /* workers in pthread_cond_wait: nobody is woken who does not sleep */
     pf_job_fn fn; /* of the open job */
     void *context;
+    pf_fpu fpu; /* the caller's settings */
     /* the caller's alone */
     int wanted, started;
-    bool tried; /* to start them: once, at the first job */
+    bool tried;     /* to start them: once, at the first job */
+    unsigned forks; /* pf_forks() of the process whose threads the workers are */
     worker workers[];
 };
 
@@ -73,6 +80,7 @@ static void *worker_main(void *argument) {
         if (pool->open) {
             atomic_fetch_add(&pool->inside, 1);
             pthread_mutex_unlock(&pool->lock);
+            pf_fpu_set(&pool->fpu);
             pool->fn(pool->context, self->number);
             pthread_mutex_lock(&pool->lock);
             if (atomic_fetch_sub(&pool->inside, 1) == 1) pthread_cond_signal(&pool->idle);
@@ -83,12 +91,25 @@ static void *worker_main(void *argument) {
     return NULL;
 }
 
-/* Workers inherit a full signal mask: signals are the host's threads' business. */
+/* Signals are the host's threads' business, but for those that a thread brings on itself: the
+ * host's crash handler must see a fault in a worker. What profilers and limits of processor time
+ * send to whoever runs comes to workers if it comes to the thread that starts them. */
+static void choose_signals(const sigset_t *callers, sigset_t *blocked) {
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS};
+    static const int sent[] = {SIGPROF, SIGVTALRM, SIGXCPU};
+    sigfillset(blocked);
+    for (int i = 0; i < PF_COUNT(faults); i++) sigdelset(blocked, faults[i]);
+    for (int i = 0; i < PF_COUNT(sent); i++)
+        if (!sigismember(callers, sent[i])) sigdelset(blocked, sent[i]);
+}
+
+/* Workers inherit the mask. */
 static void start_workers(pf_pool *pool) {
-    sigset_t all, before;
+    sigset_t blocked, before;
     pool->tried = true;
-    sigfillset(&all);
-    if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return;
+    if (pthread_sigmask(SIG_SETMASK, NULL, &before) != 0) return;
+    choose_signals(&before, &blocked);
+    if (pthread_sigmask(SIG_SETMASK, &blocked, NULL) != 0) return;
     for (int i = 0; i < pool->wanted; i++) {
         worker *w = &pool->workers[i];
         *w = (worker){.pool = pool, .number = i + 1};
@@ -98,23 +119,35 @@ static void start_workers(pf_pool *pool) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+/* Also in place of what lies in a child's copy, whatever state the fork found it in. */
+static void make_locks(pf_pool *pool) {
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->work, NULL);
+    pthread_cond_init(&pool->idle, NULL);
+    pool->forks = pf_forks();
+}
+
+static bool left_behind(const pf_pool *pool) { return pool->forks != pf_forks(); }
+
+/* In a child: as pf_pool_open left it. */
+static void begin_anew(pf_pool *pool) {
+    make_locks(pool);
+    pool->inside = pool->sleepers = pool->started = 0;
+    pool->open = pool->tried = false;
+}
+
 int pf_pool_open(pf_pool **pool, pf_heap *heap, int workers) {
     *pool = NULL;
     if (workers == 0) return PF_OK;
     pf_pool *p = pf_heap_zalloc(heap, pool_bytes(workers));
     if (!p) return PF_ENOMEM;
     p->wanted = workers;
-    pthread_mutex_init(&p->lock, NULL);
-    pthread_cond_init(&p->work, NULL);
-    pthread_cond_init(&p->idle, NULL);
+    make_locks(p);
     *pool = p;
     return PF_OK;
 }
 
-void pf_pool_close(pf_pool **pool, pf_heap *heap) {
-    pf_pool *p = *pool;
-    *pool = NULL;
-    if (!p) return;
+static void stop_workers(pf_pool *p) {
     pthread_mutex_lock(&p->lock);
     p->quit = true;
     pthread_cond_broadcast(&p->work);
@@ -123,21 +156,31 @@ void pf_pool_close(pf_pool **pool, pf_heap *heap) {
     pthread_cond_destroy(&p->idle);
     pthread_cond_destroy(&p->work);
     pthread_mutex_destroy(&p->lock);
+}
+
+/* In a child there is nobody to join, and destroying a condition waits for those asleep on it. */
+void pf_pool_close(pf_pool **pool, pf_heap *heap) {
+    pf_pool *p = *pool;
+    *pool = NULL;
+    if (!p) return;
+    if (!left_behind(p)) stop_workers(p);
     pf_heap_free(heap, p, pool_bytes(p->wanted));
 }
 
-/* Opens the job, works, closes it, waits for those inside. `fn` and `context` lie on the caller's
- * stack: nobody may be inside when this returns, and after `open` is false nobody can enter. */
-void pf_pool_run(pf_pool *pool, pf_job_fn fn, void *context) {
-    if (!pool->tried) start_workers(pool);
+static void open_job(pf_pool *pool, pf_job_fn fn, void *context) {
     pthread_mutex_lock(&pool->lock);
     pool->fn = fn;
     pool->context = context;
+    pf_fpu_get(&pool->fpu);
     pool->open = true;
     atomic_fetch_add(&pool->generation, 1);
     if (pool->sleepers > 0) pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->lock);
-    fn(context, 0);
+}
+
+/* `fn` and `context` lie on the caller's stack: nobody may be inside when this returns, and after
+ * `open` is false nobody can enter. */
+static void close_job(pf_pool *pool) {
     pthread_mutex_lock(&pool->lock);
     pool->open = false;
     pthread_mutex_unlock(&pool->lock);
@@ -145,4 +188,16 @@ void pf_pool_run(pf_pool *pool, pf_job_fn fn, void *context) {
     pthread_mutex_lock(&pool->lock);
     while (atomic_load(&pool->inside) > 0) pthread_cond_wait(&pool->idle, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
+}
+
+int pf_pool_run(pf_pool *pool, pf_job_fn fn, void *context) {
+    if (left_behind(pool)) begin_anew(pool);
+    if (!pool->tried) start_workers(pool);
+    open_job(pool, fn, context);
+    fn(context, 0);
+    if (left_behind(pool)) /* a signal handler forked: what the workers had taken is not done */
+        return pf_fail(PF_ESTATE, "the process was forked in the middle of this call; in the "
+                                  "child its result is lost");
+    close_job(pool);
+    return PF_OK;
 }

@@ -2,8 +2,12 @@
  * pool.h - an engine's worker threads. A job is offered to all of them; the caller works on
  * it too and waits only for those that came: a worker that the system has put aside costs
  * nothing, where the barrier of a parallel region would wait for it. Workers start with the
- * first job, take no signals, and have an OpenMP thread count of one of their own, so that
- * the BLAS is single-threaded in them.
+ * first job, take no signals but their own faults, work under the caller's floating-point
+ * settings (else bits would depend on who took a task), and have an OpenMP thread count of one
+ * of their own, so that the BLAS is single-threaded in them.
+ *
+ * After a fork the child's copy of a pool is as new: it closes without the workers, which stayed
+ * in the parent, and starts others at its next job.
  */
 #ifndef PF_POOL_H
 #define PF_POOL_H
@@ -20,7 +24,8 @@ int pf_pool_open(pf_pool **pool, pf_heap *heap, int workers);
 void pf_pool_close(pf_pool **pool, pf_heap *heap); /* joins the workers */
 
 /* Runs fn on the caller and on every worker that comes while the caller is at it. Fewer
- * workers than asked for (none could be started) is no failure. Not from inside a job. */
-void pf_pool_run(pf_pool *pool, pf_job_fn fn, void *context);
+ * workers than asked for (none could be started) is no failure. Not from inside a job.
+ * PF_ESTATE in a child whose fork came in the middle of it. */
+int pf_pool_run(pf_pool *pool, pf_job_fn fn, void *context);
 
 #endif

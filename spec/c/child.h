@@ -1,0 +1,26 @@
+/*
+ * child.h - work in a forked child, for what may hang or die there: a time limit, and its value.
+ */
+#ifndef PF_CHILD_H
+#define PF_CHILD_H
+
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { CHILD_SECONDS = 30 };
+
+/* The value (0 to 127) of `work` in a child; -1 when the child died or hung. */
+static inline int in_child(int (*work)(void *), void *context) {
+    int status = 0;
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(CHILD_SECONDS);
+        _exit(work(context) & 127);
+    }
+    if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status)) return -1;
+    return WEXITSTATUS(status);
+}
+
+#endif
