@@ -4,33 +4,24 @@
  */
 #include "lpf.h"
 
+#include <math.h>
 #include <string.h>
-
-typedef struct {
-    pf_optimizer *optimizer;
-    double lr, clip; /* what step{} uses when it is told nothing */
-} optimizer_box;
 
 /* The model is the box's uservalue: it outlives the optimizer. */
 pf_optimizer **lpf_new_optimizer(lua_State *L, int model_index) {
     model_index = lua_absindex(L, model_index);
-    optimizer_box *box = lpf_new(L, LPF_OPTIMIZER, sizeof *box);
-    box->lr = -1;
+    pf_optimizer **box = lpf_new(L, LPF_OPTIMIZER, sizeof *box);
     lua_pushvalue(L, model_index);
     lua_setiuservalue(L, -2, 1);
-    return &box->optimizer;
-}
-
-static optimizer_box *check_box(lua_State *L, int index, const char *where) {
-    optimizer_box *box = luaL_testudata(L, index, LPF_OPTIMIZER);
-    lpf_enter(L);
-    if (!box || !box->optimizer)
-        lpf_raise(L, "%s: an optimizer is needed, got %s", where, lpf_kind(L, index));
     return box;
 }
 
 pf_optimizer *lpf_check_optimizer(lua_State *L, int index, const char *where) {
-    return check_box(L, index, where)->optimizer;
+    pf_optimizer **box = luaL_testudata(L, index, LPF_OPTIMIZER);
+    lpf_enter(L);
+    if (!box || !*box)
+        lpf_raise(L, "%s: an optimizer is needed, got %s", where, lpf_kind(L, index));
+    return *box;
 }
 
 /* new_optimizer(type, model, options) */
@@ -42,54 +33,50 @@ static int optimizer_new(lua_State *L) {
     lpf_result(L, pf_config_set_string(options, "type", type));
     pf_optimizer **slot = lpf_new_optimizer(L, 2);
     lpf_result(L, pf_optimizer_new(slot, engine, model, options));
-    optimizer_box *box = lua_touserdata(L, -1);
-    const pf_config *lr = pf_config_get(options, "lr");
-    box->lr = lr ? pf_config_number(lr) : -1;
     return 1;
 }
 
-/* opt:step{lr =, clip =}: the gradient's norm before clipping, and how many projections
- * were drawn anew. lr not given: what the optimizer was made with. */
+/* opt:step{lr =, clip =}: the gradient's norm before clipping, and how many projections were
+ * drawn anew. lr not given: the optimizer's own, made with, loaded or its row's default. */
 static int optimizer_step(lua_State *L) {
     static const char *const allowed[] = {"lr", "clip", NULL};
-    optimizer_box *box = check_box(L, 1, "step");
+    pf_optimizer *optimizer = lpf_check_optimizer(L, 1, "step");
     lpf_check_options(L, 2, allowed, "step");
-    const double lr = lpf_opt_number(L, 2, "lr", box->lr);
+    const double lr = lpf_opt_number(L, 2, "lr", -INFINITY);
     const double clip = lpf_opt_number(L, 2, "clip", 0);
-    if (!(lr >= 0)) return lpf_raise(L, "step: a learning rate is needed, as step{lr = 3e-4}");
+    if (!(lr >= 0 || lr == -INFINITY)) return lpf_raise(L, "step: lr must be at least 0");
     if (!(clip >= 0)) return lpf_raise(L, "step: clip must be at least 0");
     pf_engine *engine = lpf_engine(L);
     double norm = 0;
-    lpf_result(L, pf_optimizer_step(box->optimizer, engine, lr, clip, &norm));
-    lpf_enter(L)->step = pf_optimizer_steps(box->optimizer);
+    lpf_result(L, pf_optimizer_step(optimizer, engine, lr, clip, &norm));
+    lpf_enter(L)->step = pf_optimizer_steps(optimizer);
     lua_pushnumber(L, norm);
-    lua_pushinteger(L, pf_optimizer_drawn(box->optimizer));
+    lua_pushinteger(L, pf_optimizer_drawn(optimizer));
     return 2;
 }
 
 static int optimizer_steps(lua_State *L) {
-    lua_pushinteger(L, (lua_Integer)pf_optimizer_steps(check_box(L, 1, "steps")->optimizer));
+    lua_pushinteger(L, (lua_Integer)pf_optimizer_steps(lpf_check_optimizer(L, 1, "steps")));
     return 1;
 }
 
 static int optimizer_model(lua_State *L) {
-    check_box(L, 1, "model");
+    lpf_check_optimizer(L, 1, "model");
     lua_getiuservalue(L, 1, 1);
     return 1;
 }
 
 static int optimizer_close(lua_State *L) {
-    optimizer_box *box = luaL_checkudata(L, 1, LPF_OPTIMIZER);
+    pf_optimizer **box = luaL_checkudata(L, 1, LPF_OPTIMIZER);
     lpf_enter(L);
-    pf_optimizer_close(&box->optimizer);
+    pf_optimizer_close(box);
     return 0;
 }
 
 static int optimizer_tostring(lua_State *L) {
-    const optimizer_box *box = luaL_checkudata(L, 1, LPF_OPTIMIZER);
-    if (box->optimizer)
-        lua_pushfstring(L, "optimizer after %I steps",
-                        (lua_Integer)pf_optimizer_steps(box->optimizer));
+    pf_optimizer **box = luaL_checkudata(L, 1, LPF_OPTIMIZER);
+    if (*box)
+        lua_pushfstring(L, "optimizer after %I steps", (lua_Integer)pf_optimizer_steps(*box));
     else
         lua_pushliteral(L, "optimizer, closed");
     return 1;

@@ -138,6 +138,43 @@ describe("an optimizer", function()
     end)
   end
 
+  it("steps by its own rate where none is given: its option, its row's, the file's", function()
+    for _, row in ipairs(pf.optimizers()) do
+      local default
+      for _, option in ipairs(row.options) do
+        if option.name == "lr" then default = tonumber(option.default) end
+      end
+      local folder = support.folder()
+      for _, lr in ipairs { false, 0.02 } do
+        local a = pf.nn.linear { from = 3, to = 2 }
+        local b = pf.nn.build(a:tree())
+        b:tensors().weight:copy_(a:tensors().weight)
+        local own = pf.optim[row.name](a, { lr = lr or nil })
+        local told = pf.optim[row.name](b, { lr = 77 })
+        local function step(model, opt, options)
+          do
+            local tape <close> = pf.tape()
+            tape:backward(model(pf.ones(1, 3)):mean_square(pf.ones(1, 2)))
+          end
+          opt:step(options)
+        end
+        step(a, own)
+        step(b, told, { lr = lr or default })
+        assert.equal(a:tensors().weight:tobytes(), b:tensors().weight:tobytes(), row.name)
+        assert(pf.checkpoint.save(folder, { model = a, optimizer = own, step = 1 }))
+        local saved = assert(pf.checkpoint.load(folder))
+        step(saved.model, saved.optimizer, {})
+        step(b, told, { lr = lr or default })
+        assert.equal(saved.model:tensors().weight:tobytes(), b:tensors().weight:tobytes(),
+                     row.name .. ", loaded")
+      end
+      support.remove(folder)
+    end
+    assert.raises("lr must be at least 0", function()
+      pf.optim.sgd({ w = pf.zeros(2) }):step { lr = -0.1 }
+    end)
+  end)
+
   it("takes betas for beta1 and beta2 where it has them", function()
     local a, b = { w = pf.tensor { 1, 2 } }, { w = pf.tensor { 1, 2 } }
     local pair = pf.optim.adamw(a, { lr = 0.1, betas = { 0.5, 0.6 } })
