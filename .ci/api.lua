@@ -406,11 +406,15 @@ return {
       "{tensors, metadata, bytes} without reading the data." },
     { "pf.checkpoint.save", "dir: string, parts: table", "string?, string?, string?",
       "Saves {model, optimizer, state, tokenizer, step, keep} to dir/step-N and returns " ..
-      "that path." },
+      "that path. step: the optimizer's, where none is given. keep: so many of the newest that " ..
+      "this run wrote, and BEST's (0: all)." },
     { "pf.checkpoint.load", "dir: string, into?: table", "table?, string?, string?",
       "{model, optimizer, state, tokenizer}. into: {model, optimizer} to load into what is " ..
       "there, or {optimizer = false}." },
     { "pf.checkpoint.model", "dir: string", "pf.Module?, string?, string?", "The model alone." },
+    { "pf.checkpoint.hold", "dir: string", "true?, string?, string?",
+      "Makes the run folder and keeps other writers out of it until this process ends: a second " ..
+      "hold, or a save from elsewhere, gets nil, message. Saving needs no hold." },
     { "pf.checkpoint.mark", "dir: string, mark: string, step: integer", "true?, string?, string?",
       "Writes the small file (\"BEST\") that names step-N." },
     { "pf.json.encode", "value: any, options?: {indent: boolean}", "string",

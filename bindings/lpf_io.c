@@ -207,6 +207,15 @@ static int checkpoint_restore(lua_State *L) {
     return 1;
 }
 
+/* checkpoint.hold(dir) */
+static int checkpoint_hold(lua_State *L) {
+    const char *dir = lpf_check_text(L, 1, "checkpoint.hold", "the folder");
+    int failed = lpf_outside(L, pf_checkpoint_hold(lpf_engine(L), dir));
+    if (failed) return failed;
+    lua_pushboolean(L, true);
+    return 1;
+}
+
 /* checkpoint.mark(dir, "BEST", step) */
 static int checkpoint_mark(lua_State *L) {
     const char *dir = lpf_check_text(L, 1, "checkpoint.mark", "the folder"),
@@ -289,6 +298,7 @@ static const luaL_Reg functions[] = {{"save", file_save},
                                      {"checkpoint_save", checkpoint_save},
                                      {"checkpoint_load", checkpoint_load},
                                      {"checkpoint_restore", checkpoint_restore},
+                                     {"checkpoint_hold", checkpoint_hold},
                                      {"checkpoint_mark", checkpoint_mark},
                                      {"model_load", model_load},
                                      {"tokenizer_size", tokenizer_size},

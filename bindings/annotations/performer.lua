@@ -1019,6 +1019,8 @@ function pf.load(path) end
 function pf.inspect(path) end
 
 ---Saves {model, optimizer, state, tokenizer, step, keep} to dir/step-N and returns that path.
+---step: the optimizer's, where none is given. keep: so many of the newest that this run wrote,
+---and BEST's (0: all).
 ---@param dir string
 ---@param parts table
 ---@return string?, string?, string?
@@ -1035,6 +1037,12 @@ function pf.checkpoint.load(dir, into) end
 ---@param dir string
 ---@return pf.Module?, string?, string?
 function pf.checkpoint.model(dir) end
+
+---Makes the run folder and keeps other writers out of it until this process ends: a second hold,
+---or a save from elsewhere, gets nil, message. Saving needs no hold.
+---@param dir string
+---@return true?, string?, string?
+function pf.checkpoint.hold(dir) end
 
 ---Writes the small file ("BEST") that names step-N.
 ---@param dir string

@@ -193,6 +193,8 @@ pf.checkpoint = util.namespace({
   end,
   --- The model alone.
   model = core.model_load,
+  --- Makes a run folder and keeps other writers out until this process ends; nil, message, code.
+  hold = core.checkpoint_hold,
   --- Writes the small file `mark` ("BEST") that names step-N.
   mark = core.checkpoint_mark,
 }, "pf.checkpoint")

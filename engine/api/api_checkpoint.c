@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "folder.h"
+#include "folder_lock.h"
 #include "module.h"
 #include "optim.h"
 
@@ -117,6 +118,13 @@ int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step, pf_mod
     }
     parts_free(&p, engine->heap);
     return status;
+}
+
+int pf_checkpoint_hold(pf_engine *engine, const char *dir) {
+    if (!engine || !dir || !*dir) {
+        return pf_fail(PF_EINVAL, "checkpoint: engine or folder is missing");
+    }
+    return pf_folder_hold(engine, dir);
 }
 
 int pf_checkpoint_mark(const char *dir, const char *mark, uint64_t step) {

@@ -409,8 +409,13 @@ PF_API void pf_named_free(pf_named *tensors, int n);
  * tokenizer. Reads headers and small files only. */
 PF_API int pf_inspect(pf_config **info, pf_engine *engine, const char *path);
 
+/* Makes the run folder, and keeps every other writer out of it (they get PF_ESTATE) until the
+ * engine closes or its process ends, however it ends. Saving needs no such hold. */
+PF_API int pf_checkpoint_hold(pf_engine *engine, const char *dir);
 /* Saves model, optimizer (may be NULL) and `state` (a map, may be NULL) to the folder dir/step-N,
- * then LATEST. Keeps the newest `keep` and the one BEST names (keep 0: all). */
+ * then LATEST. Of the checkpoints that this run wrote it keeps the newest `keep` and the one BEST
+ * names (keep 0: all); what else lies in the folder stays, and a step-N of others is renamed to
+ * step-N.aside. Step 0 over a run that has gone on is refused with PF_ESTATE. */
 PF_API int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step, pf_module *module,
                               const pf_optimizer *optimizer, const pf_config *state,
                               const pf_config *tokenizer, int keep);

@@ -5,6 +5,7 @@
  *   run/LATEST, run/BEST      text "step-N"
  *   run/step-N/               config.json  model.safetensors  state.json  manifest.json
  *                             and maybe optimizer.safetensors  tokenizer.json
+ *   run/step-N.aside          what stood as step-N and was not this run's
  *   run/.*.tmp-*              what a writer has not finished, or is taking away
  *   run/.step-N.old           a step-N that is being replaced, where the file system can't
  *                             swap two folders in one go
@@ -12,7 +13,7 @@
  * A checkpoint is written under a temporary name, every file and the folder synced, renamed
  * in one step, the run folder synced; then LATEST is replaced. So a writer that dies at any
  * moment leaves either the previous checkpoint or the new one, whole. One writer at a time
- * works in a run folder: it holds the folder's lock.
+ * works in a run folder: it has the folder's lock (folder_lock.h).
  */
 #ifndef PF_FOLDER_H
 #define PF_FOLDER_H
@@ -30,8 +31,10 @@ typedef struct pf_parts {
     const pf_config *config, *state, *tokenizer; /* NULL: no such file */
 } pf_parts;
 
-/* Writes run/step-N, then LATEST; keeps the newest `keep` up to N and what BEST names (0:
- * all). On failure nothing temporary is left, and what was there before is as it was. */
+/* Writes run/step-N, then LATEST; of the run's own checkpoints up to N it keeps the newest `keep`
+ * and what BEST names (0: all). What is not its own (folder_own.h) is never removed: a step-N in
+ * the way is renamed, with a warning. Step 0 over a run that has gone on is refused. On failure
+ * nothing temporary is left, and what was there before is as it was. */
 int pf_folder_save(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
                    int keep);
 int pf_folder_mark(const char *run, const char *mark, uint64_t step);

@@ -15,6 +15,8 @@
 
 #include "folder.h"
 #include "folder_list.h"
+#include "folder_lock.h"
+#include "folder_own.h"
 
 /* ---- taking away -------------------------------------------------------------- */
 
@@ -48,11 +50,11 @@ static void recover_old(const char *run, uint64_t step) {
     free(path);
 }
 
-static int clean(const char *run, bool locked) {
+static int clean(const char *run, bool alone) {
     pf_listing l;
     PF_TRY(pf_listing_read(&l, run));
     for (int i = 0; i < l.n_temp; i++) {
-        if (locked || writer_is_dead(l.temp[i])) remove_temp(run, l.temp[i]);
+        if (alone || writer_is_dead(l.temp[i])) remove_temp(run, l.temp[i]);
     }
     for (int i = 0; i < l.n; i++) recover_old(run, l.step[i]);
     pf_listing_free(&l);
@@ -70,8 +72,9 @@ static bool drop_step(const char *run, uint64_t step) {
     return good;
 }
 
-/* Steps above the one just written belong to another course of the run: they stay. */
-static void prune(pf_engine *engine, const char *run, uint64_t newest, int keep) {
+/* Only what the run wrote counts, and goes. Steps above the one just written belong to another
+ * course of the run: they stay. */
+static void prune(pf_engine *engine, const char *run, uint64_t newest, const char *name, int keep) {
     pf_listing l;
     uint64_t best;
     if (keep <= 0) return;
@@ -85,7 +88,9 @@ static void prune(pf_engine *engine, const char *run, uint64_t newest, int keep)
     }
     for (int i = 0, kept = 0; i < l.n; i++) {
         if (l.step[i] > newest) continue;
-        if (kept++ < keep || (has_best && l.step[i] == best)) continue;
+        pf_step_owner owner = pf_step_owner_of(run, l.step[i], name);
+        if (owner < PF_STEP_FILLED) continue;
+        if (kept++ < keep || owner == PF_STEP_FILLED || (has_best && l.step[i] == best)) continue;
         if (drop_step(run, l.step[i])) continue;
         pf_log(engine, PF_LOG_WARN, "checkpoint: step-%" PRIu64 " in %s could not be removed",
                l.step[i], run);
@@ -94,27 +99,6 @@ static void prune(pf_engine *engine, const char *run, uint64_t newest, int keep)
 }
 
 /* ---- writing ------------------------------------------------------------------ */
-
-/* *fd -1: a file system without locks. */
-static int lock_run(int *fd, const char *run) {
-    const pf_file_ops *io = pf_file_calls();
-    do *fd = io->open(run, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    while (*fd < 0 && errno == EINTR);
-    if (*fd < 0) return pf_file_fail("open", run);
-    int result;
-    do result = io->lock(*fd);
-    while (result < 0 && errno == EINTR);
-    if (result == 0) return PF_OK;
-    int error = errno;
-    io->close(*fd);
-    *fd = -1;
-    if (error != EWOULDBLOCK) return PF_OK;
-    return pf_fail(PF_ESTATE, "checkpoint: another writer is at work in %s", run);
-}
-
-static void unlock_run(int fd) {
-    if (fd >= 0) pf_file_calls()->close(fd);
-}
 
 typedef int (*put_fn)(pf_writer *w, pf_engine *engine, const void *what);
 
@@ -162,8 +146,9 @@ static int put_json(pf_writer *w, pf_engine *engine, const void *what) {
     return status;
 }
 
-static int write_parts(pf_engine *engine, const char *folder, const pf_parts *parts) {
-    pf_manifest m = {0};
+static int write_parts(pf_engine *engine, const char *folder, const pf_parts *parts,
+                       const char *name, uint64_t step) {
+    pf_manifest m = {.step = step};
     const struct {
         const char *name;
         const pf_config *config;
@@ -181,6 +166,7 @@ static int write_parts(pf_engine *engine, const char *folder, const pf_parts *pa
     if (parts->has_moments) {
         PF_TRY(put_file(&m, folder, "optimizer.safetensors", engine, put_moments, parts));
     }
+    strcpy(m.run, name);
     PF_TRY(pf_manifest_write(&m, folder));
     return pf_dir_sync(folder);
 }
@@ -212,8 +198,15 @@ static int write_mark(const char *run, const char *mark, uint64_t step) {
     return status;
 }
 
+/* What stands under the final name and is not the run's own moves out of the way. */
+static int make_way(pf_engine *engine, const char *run, uint64_t step, const char *name) {
+    pf_step_owner owner = pf_step_owner_of(run, step, name);
+    bool stays = owner == PF_STEP_OTHER || owner == PF_STEP_FILLED;
+    return stays ? pf_step_set_aside(engine, run, step) : PF_OK;
+}
+
 static int save_named(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
-                      const char *temp, const char *path) {
+                      const char *name, const char *temp, const char *path) {
     char *old;
     PF_TRY(pf_path(&old, "%s/.step-%" PRIu64 ".old", run, step));
     int status = PF_OK;
@@ -223,7 +216,8 @@ static int save_named(pf_engine *engine, const char *run, uint64_t step, const p
         made = pf_file_calls()->make_dir(temp, 0777) == 0;
     }
     if (!made) status = pf_file_fail("make folder", temp);
-    if (status >= 0) status = write_parts(engine, temp, parts);
+    if (status >= 0) status = write_parts(engine, temp, parts, name, step);
+    if (status >= 0) status = make_way(engine, run, step, name);
     if (status >= 0) status = install(temp, path, old);
     /* The new name is on the disk before anything that it replaced goes. */
     bool installed = status >= 0;
@@ -234,17 +228,29 @@ static int save_named(pf_engine *engine, const char *run, uint64_t step, const p
     return status;
 }
 
-static int save_locked(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
-                       int keep, bool locked) {
-    char *temp = NULL, *path = NULL;
-    int status = clean(run, locked);
+/* A run begins at step 0; what is saved as step 0 over a run that has gone on was given no step. */
+static int check_beginning(const char *run, uint64_t step) {
+    uint64_t latest;
+    if (step > 0 || pf_mark_read_in(run, "LATEST", &latest) < 0 || latest == 0) return PF_OK;
+    return pf_fail(PF_ESTATE,
+                   "%s holds a run that has come to step %" PRIu64
+                   ": say which step this is, or choose another folder",
+                   run, latest);
+}
+
+static int save_alone(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
+                      int keep, bool alone) {
+    char *temp = NULL, *path = NULL, name[PF_HASH_TEXT];
+    PF_TRY(check_beginning(run, step));
+    int status = clean(run, alone);
+    if (status >= 0) status = pf_run_name(name, run);
     if (status >= 0) status = pf_step_path(&path, run, step);
     if (status >= 0) {
         status = pf_path(&temp, "%s/.step-%" PRIu64 ".tmp-%ld", run, step, (long)getpid());
     }
-    if (status >= 0) status = save_named(engine, run, step, parts, temp, path);
+    if (status >= 0) status = save_named(engine, run, step, parts, name, temp, path);
     if (status >= 0) status = write_mark(run, "LATEST", step);
-    if (status >= 0) prune(engine, run, step, keep);
+    if (status >= 0) prune(engine, run, step, name, keep);
     free(temp);
     free(path);
     return status;
@@ -252,11 +258,13 @@ static int save_locked(pf_engine *engine, const char *run, uint64_t step, const 
 
 int pf_folder_save(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
                    int keep) {
-    int lock = -1;
+    pf_folder_lock lock;
     int status = pf_dir_make(run);
-    if (status >= 0) status = lock_run(&lock, run);
-    if (status >= 0) status = save_locked(engine, run, step, parts, keep, lock >= 0);
-    unlock_run(lock);
+    if (status >= 0) status = pf_folder_lock_take(&lock, engine, run);
+    if (status >= 0) {
+        status = save_alone(engine, run, step, parts, keep, lock.alone);
+        pf_folder_lock_drop(&lock);
+    }
     if (status >= 0) return PF_OK;
     return pf_fail_in(status, "checkpoint: step %" PRIu64 " is not saved", step);
 }
@@ -264,7 +272,7 @@ int pf_folder_save(pf_engine *engine, const char *run, uint64_t step, const pf_p
 int pf_folder_mark(const char *run, const char *mark, uint64_t step) {
     size_t length = strlen(mark);
     char *path;
-    int lock;
+    pf_folder_lock lock;
     if (length == 0 || length > 32 || strspn(mark, PF_MARK_LETTERS) != length) {
         return pf_fail(PF_EINVAL, "checkpoint: a mark is a word in capitals (BEST), not '%.40s'",
                        mark);
@@ -273,8 +281,8 @@ int pf_folder_mark(const char *run, const char *mark, uint64_t step) {
     int status = access(path, F_OK) == 0 ? PF_OK : pf_file_fail("mark", path);
     free(path);
     if (status < 0) return status;
-    PF_TRY(lock_run(&lock, run));
+    PF_TRY(pf_folder_lock_take(&lock, NULL, run));
     status = write_mark(run, mark, step);
-    unlock_run(lock);
+    pf_folder_lock_drop(&lock);
     return status;
 }

@@ -5,12 +5,12 @@
  */
 #include "manifest.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "json.h"
 
-#define FILE_NAME "manifest.json"
 #define TAIL_HEAD ",\n  \"self\": \""
 #define TAIL_END  "\"\n}\n"
 #define TAIL      (sizeof TAIL_HEAD - 1 + PF_HASH_TEXT - 1 + sizeof TAIL_END - 1)
@@ -41,7 +41,7 @@ int pf_manifest_add(pf_manifest *m, const char *name, int64_t size, const char *
     if (m->n >= PF_MANIFEST_FILES || !good_name(name) || size < 0 || !good_hash(hash) ||
         pf_manifest_has(m, name)) {
         return pf_fail(PF_EFORMAT, "%s: not an entry of a checkpoint's manifest: '%.64s'",
-                       FILE_NAME, name ? name : "");
+                       PF_MANIFEST_FILE, name ? name : "");
     }
     strcpy(m->file[m->n].name, name); /* both fit: checked above */
     strcpy(m->file[m->n].hash, hash);
@@ -53,7 +53,7 @@ int pf_manifest_add(pf_manifest *m, const char *name, int64_t size, const char *
 int pf_manifest_write(const pf_manifest *m, const char *folder) {
     pf_text text = {0};
     char *path, hash[PF_HASH_TEXT];
-    PF_TRY(pf_path(&path, "%s/%s", folder, FILE_NAME));
+    PF_TRY(pf_path(&path, "%s/%s", folder, PF_MANIFEST_FILE));
     pf_text_print(&text, "{\n  \"format\": %d,\n  \"files\": [", VERSION);
     for (int i = 0; i < m->n; i++) {
         pf_text_print(&text, "%s\n    {\"name\": \"%s\", \"size\": %lld, \"xxh3_128\": \"%s\"}",
@@ -61,6 +61,10 @@ int pf_manifest_write(const pf_manifest *m, const char *folder) {
                       m->file[i].hash);
     }
     pf_text_print(&text, "\n  ]");
+    if (m->run[0]) {
+        pf_text_print(&text, ",\n  \"run\": \"%s\",\n  \"step\": \"%llu\"", m->run,
+                      (unsigned long long)m->step);
+    }
     int status = text.failed ? pf_fail(PF_ENOMEM, "manifest: out of memory") : PF_OK;
     if (status >= 0) {
         pf_hash_bytes(text.data, text.size, hash);
@@ -84,7 +88,7 @@ int pf_manifest_write(const pf_manifest *m, const char *folder) {
 /* ---- reading ------------------------------------------------------------------ */
 
 static int damaged(const char *folder, const char *what) {
-    return pf_fail(PF_EFORMAT, "%s in %s is damaged (%s)", FILE_NAME, folder, what);
+    return pf_fail(PF_EFORMAT, "%s in %s is damaged (%s)", PF_MANIFEST_FILE, folder, what);
 }
 
 static bool whole(const char *text, size_t bytes) {
@@ -97,14 +101,28 @@ static bool whole(const char *text, size_t bytes) {
            !memcmp(sum + PF_HASH_TEXT - 1, TAIL_END, sizeof TAIL_END - 1);
 }
 
+/* Of which run and step; both or neither. */
+static int read_origin(pf_manifest *m, const pf_json *doc, const char *folder) {
+    const char *run = pf_json_string(pf_json_get(doc, "run"));
+    const char *step = pf_json_string(pf_json_get(doc, "step"));
+    if (!run && !step) return PF_OK;
+    char *end = NULL;
+    errno = 0;
+    if (step && *step >= '0' && *step <= '9') m->step = strtoull(step, &end, 10);
+    if (!good_hash(run) || !end || *end || errno) return damaged(folder, "no run and step");
+    strcpy(m->run, run); /* it fits: checked above */
+    return PF_OK;
+}
+
 static int read_entries(pf_manifest *m, const pf_json *doc, const char *folder) {
     int64_t version = 0, size;
     const pf_json *files = pf_json_get(doc, "files");
     if (!pf_json_integer(pf_json_get(doc, "format"), &version) || version != VERSION) {
         return pf_fail(PF_EFORMAT, "%s in %s has format %lld; this version reads format %d",
-                       FILE_NAME, folder, (long long)version, VERSION);
+                       PF_MANIFEST_FILE, folder, (long long)version, VERSION);
     }
     if (!pf_json_is_list(files)) return damaged(folder, "no list of files");
+    PF_TRY(read_origin(m, doc, folder));
     for (size_t i = 0; i < pf_json_size(files); i++) {
         const pf_json *file = pf_json_at(files, i);
         if (!pf_json_integer(pf_json_get(file, "size"), &size)) size = -1;
@@ -119,15 +137,15 @@ int pf_manifest_read(pf_manifest *m, const char *folder) {
     size_t bytes;
     pf_json *doc = NULL;
     *m = (pf_manifest){0};
-    PF_TRY(pf_path(&path, "%s/%s", folder, FILE_NAME));
+    PF_TRY(pf_path(&path, "%s/%s", folder, PF_MANIFEST_FILE));
     int status = pf_file_read(&text, &bytes, path, MAX_BYTES);
     free(path);
     if (status == PF_ENOTFOUND) {
-        return pf_fail(status, "%s in %s is missing", FILE_NAME, folder);
+        return pf_fail(status, "%s in %s is missing", PF_MANIFEST_FILE, folder);
     }
     if (status < 0) return status;
     if (!whole(text, bytes)) status = damaged(folder, "checksum differs");
-    if (status >= 0) status = pf_json_open(&doc, text, bytes, FILE_NAME);
+    if (status >= 0) status = pf_json_open(&doc, text, bytes, PF_MANIFEST_FILE);
     if (status >= 0) status = read_entries(m, doc, folder);
     pf_json_close(&doc);
     free(text);

@@ -1,17 +1,21 @@
 /*
- * manifest.h - what a checkpoint folder holds: name, size and XXH3-128 of every file, in
- * manifest.json, which ends with the checksum of its own text. So a flipped byte anywhere
- * in the folder, the manifest included, is found before anything is parsed.
+ * manifest.h - what a checkpoint folder holds: name, size and XXH3-128 of every file, and of
+ * which run and step it is, in manifest.json, which ends with the checksum of its own text. So
+ * a flipped byte anywhere in the folder, the manifest included, is found before anything is
+ * parsed.
  */
 #ifndef PF_MANIFEST_H
 #define PF_MANIFEST_H
 
 #include "file.h"
 
+#define PF_MANIFEST_FILE  "manifest.json"
 #define PF_MANIFEST_FILES 16
 #define PF_MANIFEST_NAME  64
 
 typedef struct pf_manifest {
+    char run[PF_HASH_TEXT]; /* the run's name; "": of an older version, which gave none */
+    uint64_t step;
     int n;
     struct {
         char name[PF_MANIFEST_NAME];

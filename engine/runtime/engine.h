@@ -25,6 +25,7 @@ typedef enum {
     PF_OWN_KERNELS,   /* the list of those that are open */
     PF_OWN_CROSSOVER, /* a table of the user's machine */
     PF_OWN_LAYERS,    /* who finds layers that live in the host */
+    PF_OWN_RUNS,      /* run folders that no other may write to */
     PF_OWN_SLOTS
 } pf_own_slot;
 

@@ -1,0 +1,129 @@
+/*
+ * folder_own.c - see folder_own.h. What can't be looked at counts as somebody else's: a mistake
+ * in this direction keeps a folder too many.
+ */
+#include "folder_own.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "folder_list.h"
+
+enum { ASIDES = 1000 }; /* names that are tried */
+
+/* ---- the run's name ---- */
+
+/* No two runs have the same: of when, by whom and where. It has no part in any training, so it
+ * comes from no seed. */
+static void new_name(char name[PF_HASH_TEXT], const char *run) {
+    static atomic_uint count;
+    struct {
+        struct timespec now, since;
+        uint64_t process, turn;
+        char run[PF_HASH_TEXT];
+    } key;
+    memset(&key, 0, sizeof key);
+    clock_gettime(CLOCK_REALTIME, &key.now);
+    clock_gettime(CLOCK_MONOTONIC, &key.since);
+    key.process = (uint64_t)getpid();
+    key.turn = atomic_fetch_add(&count, 1u);
+    pf_hash_bytes(run, strlen(run), key.run);
+    pf_hash_bytes(&key, sizeof key, name);
+}
+
+int pf_run_name(char name[PF_HASH_TEXT], const char *run) {
+    uint64_t latest;
+    char *folder;
+    pf_manifest m = {0};
+    if (pf_mark_read_in(run, "LATEST", &latest) >= 0) {
+        PF_TRY(pf_step_path(&folder, run, latest));
+        bool told = pf_manifest_read(&m, folder) >= 0 && m.run[0];
+        free(folder);
+        if (told) return strcpy(name, m.run), PF_OK;
+    }
+    new_name(name, run);
+    return PF_OK;
+}
+
+/* ---- whose a step is ---- */
+
+/* A folder itself, not a link to one. */
+static bool is_real_folder(const char *path) {
+    const pf_file_ops *io = pf_file_calls();
+    int fd = io->open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (fd >= 0) io->close(fd);
+    return fd >= 0;
+}
+
+static bool is_listed(const pf_manifest *m, const char *name) {
+    return !strcmp(name, ".") || !strcmp(name, "..") || !strcmp(name, PF_MANIFEST_FILE) ||
+           pf_manifest_has(m, name);
+}
+
+/* Nothing lies in the folder but what its manifest lists. */
+static bool only_listed(const pf_manifest *m, const char *folder) {
+    const pf_file_ops *io = pf_file_calls();
+    DIR *dir = io->open_dir(folder);
+    if (!dir) return false;
+    bool good = true;
+    struct dirent *entry;
+    errno = 0;
+    while (good && (entry = io->next(dir))) good = is_listed(m, entry->d_name);
+    good = good && errno == 0;
+    closedir(dir);
+    return good;
+}
+
+static bool is_there(const char *path) {
+    return faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+}
+
+pf_step_owner pf_step_owner_of(const char *run, uint64_t step, const char *name) {
+    pf_manifest m;
+    char *path;
+    pf_step_owner owner = PF_STEP_OTHER;
+    if (pf_step_path(&path, run, step) < 0) return owner;
+    if (!is_there(path)) {
+        owner = PF_STEP_ABSENT;
+    } else if (is_real_folder(path) && pf_manifest_read(&m, path) >= 0 && !strcmp(m.run, name) &&
+               m.step == step) {
+        owner = only_listed(&m, path) ? PF_STEP_OWN : PF_STEP_FILLED;
+    }
+    free(path);
+    return owner;
+}
+
+/* ---- out of the way ---- */
+
+static int free_name(char **aside, const char *path) {
+    for (int i = 1; i <= ASIDES; i++) {
+        PF_TRY(i == 1 ? pf_path(aside, "%s.aside", path) : pf_path(aside, "%s.aside-%d", path, i));
+        if (!is_there(*aside)) return PF_OK;
+        free(*aside);
+    }
+    *aside = NULL;
+    return pf_fail(PF_EIO, "%s stands in the way, and is not this run's: move it", path);
+}
+
+int pf_step_set_aside(pf_engine *engine, const char *run, uint64_t step) {
+    char *path, *aside = NULL;
+    PF_TRY(pf_step_path(&path, run, step));
+    int status = free_name(&aside, path);
+    if (status >= 0 && pf_file_calls()->rename(path, aside) < 0) {
+        status = pf_file_fail("rename", path);
+    }
+    if (status >= 0) {
+        pf_log(engine, PF_LOG_WARN,
+               "checkpoint: step-%" PRIu64 " in %s is not known to be of this run; it is now %s",
+               step, run, strrchr(aside, '/') + 1);
+    }
+    free(aside);
+    free(path);
+    return status;
+}
