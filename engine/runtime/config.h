@@ -6,7 +6,7 @@
 #ifndef PF_CONFIG_H
 #define PF_CONFIG_H
 
-#include "base.h"
+#include "heap.h"
 
 /* One line of an options table: the single source for defaults, checks, help and docs. */
 typedef enum { PF_OPT_INT, PF_OPT_NUMBER, PF_OPT_BOOL, PF_OPT_STRING, PF_OPT_TREE } pf_opt_kind;
@@ -29,6 +29,16 @@ typedef struct {
  * required one. `where` begins the message ("linear"). */
 int pf_config_check(const pf_config *options, const pf_option_info *table, int n,
                     const char *where);
+
+/* Nodes in a heap: a root (what is set in it by pf_config_set_* lies beside it), a node for the
+ * tree of `near`, a copy. NULL with PF_ENOMEM's message. */
+pf_config *pf_config_new_in(pf_heap *heap, pf_config_kind kind);
+pf_config *pf_config_new_beside(const pf_config *near, pf_config_kind kind);
+pf_config *pf_config_copy_in(pf_heap *heap, const pf_config *node);
+/* A fresh node of kind PF_NULL becomes a value. */
+void pf_config_become_number(pf_config *node, double value);
+void pf_config_become_bool(pf_config *node, bool value);
+int pf_config_become_string(pf_config *node, const char *text);
 
 /* Takes an entry out of a map; nothing when it is not there. */
 void pf_config_remove(pf_config *map, const char *key);

@@ -7,6 +7,8 @@
 #include "cpu.h"
 #include "engine.h"
 #include "heap.h"
+#include "index.h"
+#include "number.h"
 #include "parallel.h"
 #include "rng.h"
 #include "status.h"

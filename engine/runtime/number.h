@@ -1,0 +1,18 @@
+/*
+ * number.h - numbers as text and back, the same under every locale: a host may have set one whose
+ * decimal point is a comma, and what a file, an option or a script says is never written so.
+ */
+#ifndef PF_NUMBER_H
+#define PF_NUMBER_H
+
+#include <stddef.h>
+
+#define PF_NUMBER_TEXT 40 /* bytes that hold any number as pf_number_text writes it */
+
+/* The number that `text` begins with, rounded to the nearest double; *end (may be NULL) is where it
+ * ends, `text` itself where there is none. As strtod reads it in the locale "C". */
+double pf_number_read(const char *text, char **end);
+/* The fewest of 15 to 17 digits that read back as the same double. */
+void pf_number_text(char out[PF_NUMBER_TEXT], double value);
+
+#endif
