@@ -182,8 +182,14 @@ static size_t check_bytes(lua_State *L, int index) {
     if (lua_type(L, index) == LUA_TNUMBER) {
         bytes = lua_tonumber(L, index);
     } else if (lua_type(L, index) == LUA_TSTRING) {
-        char *end;
-        bytes = strtod(lua_tostring(L, index), &end);
+        /* Lua reads the number: it takes a point whatever the locale. */
+        const char *text = lua_tostring(L, index), *end = text + strspn(text, "0123456789.");
+        lua_pushlstring(L, text, (size_t)(end - text));
+        if (end > text && lua_stringtonumber(L, lua_tostring(L, -1)) > 0) {
+            bytes = lua_tonumber(L, -1);
+            lua_pop(L, 1);
+        }
+        lua_pop(L, 1);
         const char *units = "kKmMgGtT";
         const char *unit = *end ? strchr(units, *end) : NULL;
         if (unit) {
@@ -191,7 +197,7 @@ static size_t check_bytes(lua_State *L, int index) {
             end++;
         }
         if (*end == 'B' || *end == 'b') end++;
-        if (*end || end == lua_tostring(L, index)) bytes = -1;
+        if (*end) bytes = -1;
     }
     if (!(bytes >= 0 && bytes < 9e18))
         lpf_raise(L, "open: memory must be a number of bytes or a text like \"4G\"");

@@ -153,7 +153,9 @@ int pf_tensor_require_grad(pf_tensor *t, bool yes) {
         pf_tensor_release(&t->grad);
         return PF_OK;
     }
-    PF_TRY(pf_tensor_check(t, PF_F32, "requires_grad", "tensor"));
+    /* A parameter may wait for its numbers. */
+    if (t->storage || t->dtype != PF_F32)
+        PF_TRY(pf_tensor_check(t, PF_F32, "requires_grad", "tensor"));
     if (t->tape)
         return pf_fail(PF_ESTATE,
                        "requires_grad: the tensor %s was computed on a tape; detach it "

@@ -281,7 +281,14 @@ PF_API void pf_tape_close(pf_tape **tape);
 
 /* ---- modules ---------------------------------------------------------------------------
  * Layers and models: a module is a counted node {type, options, children} with named tensors.
- * `options` is a map (borrowed); children are retained. Types and options: pf_describe. */
+ * `options` is a map (borrowed); children are retained. Types and options: pf_describe.
+ *
+ * A tree has at most PF_MODULES layers, a shared one counted as often as it stands in it, nested at
+ * most PF_MODULE_DEPTH deep (64 in a file), and a tensor's name at most PF_NAME_BYTES. A file of
+ * weights holds at most 65,536 tensors, its header at most 16 MiB. */
+#define PF_MODULES      131072
+#define PF_MODULE_DEPTH 4096
+#define PF_NAME_BYTES   65536
 
 PF_API int pf_module_new(pf_module **module, pf_engine *engine, const char *type,
                          const pf_config *options, pf_module *const *children, int n_children);
@@ -295,7 +302,8 @@ PF_API const pf_config *pf_module_options(const pf_module *module);
 PF_API int pf_module_child_count(const pf_module *module);
 PF_API pf_module *pf_module_child(const pf_module *module, int index);
 /* Named tensors of the whole tree in walk order ("blocks.1.attention.query.weight"), borrowed.
- * Parameters are trained; buffers (projections) are saved with them but not trained. */
+ * Parameters are trained; buffers (projections) are saved with them but not trained. The count
+ * brings the list up to date where a layer of the host has got tensors since. */
 PF_API int pf_module_tensor_count(const pf_module *module);
 PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **name,
                                pf_tensor **tensor, bool *trained);

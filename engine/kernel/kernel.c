@@ -21,7 +21,7 @@ int pf_kernel_make(pf_kernel **kernel, pf_engine *e, const pf_config *options) {
     if (!k) return PF_ENOMEM;
     k->heap = pf_heap_retain(e->heap);
     atomic_init(&k->refs, 1);
-    k->options = options ? pf_config_copy(options) : pf_config_new(PF_MAP);
+    k->options = options ? pf_config_copy_in(e->heap, options) : pf_config_new_in(e->heap, PF_MAP);
     if (!k->options) {
         pf_kernel_release(&k);
         return pf_fail(PF_ENOMEM, "kernel: no memory for the options");
@@ -308,7 +308,7 @@ static int build(pf_kernel *k, pf_engine *e, pf_kernel *named, int64_t head_dim,
     k->spec.layer = layer;
     PF_TRY(draw(k, e));
     while (named && !named->projection) named = named->source; /* of a tilted one: its source's */
-    if (!named || k->spec.rows != PF_ROWS_GIVEN) return PF_OK;
+    if (!named || k->spec.rows != PF_ROWS_GIVEN || e->loading) return PF_OK;
     PF_TRY(pf_projection_check("kernel", named->projection, heads, head_dim));
     return pf_tensor_copy(k->projection, named->projection);
 }

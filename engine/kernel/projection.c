@@ -106,8 +106,8 @@ int pf_factors_fill(pf_tensor *factors, pf_engine *engine, const pf_drawing *dra
 static int make(pf_tensor **t, pf_engine *engine, const pf_drawing *o, int rank,
                 const int64_t *shape, pf_task_fn task) {
     int shared = o->heads == 0;
-    PF_TRY(pf_tensor_make_lasting(t, engine->heap, PF_F32, rank - shared, shape + shared));
-    int status = draw(*t, engine, o, task);
+    PF_TRY(pf_tensor_make_parameter(t, engine, PF_F32, rank - shared, shape + shared));
+    int status = (*t)->storage ? draw(*t, engine, o, task) : PF_OK;
     if (status < 0) pf_tensor_release(t);
     return status;
 }

@@ -87,7 +87,8 @@ int pf_module_new(pf_module **module, pf_engine *engine, const char *type, const
     if (!row) return unknown_layer(type);
     PF_TRY(check_children(row, children, n_children));
     PF_TRY(pf_config_check(options, row->options, row->n_options, row->name));
-    pf_config *own = options ? pf_config_copy(options) : pf_config_new(PF_MAP);
+    pf_heap *heap = engine->heap;
+    pf_config *own = options ? pf_config_copy_in(heap, options) : pf_config_new_in(heap, PF_MAP);
     if (!own) return pf_fail(PF_ENOMEM, "%s: no memory for the options", type);
     int status = fill_defaults(own, row);
     if (status < 0) {
@@ -161,7 +162,11 @@ static int build_host(builder *b, const pf_config *node, pf_module *const *child
     if (!name) return pf_fail(PF_EFORMAT, "model: a layer of type 'lua' has no name");
     const layer_resolver *host = b->e->own[PF_OWN_LAYERS].thing;
     int status = PF_ENOTFOUND;
+    /* A script's own layer may look at the numbers that it makes: they are drawn. */
+    pf_loading *loading = b->e->loading;
+    b->e->loading = NULL;
     if (host) status = host->resolve(host->context, b->e, name, children, n, module);
+    b->e->loading = loading;
     if (status != PF_ENOTFOUND) return status;
     return pf_fail(PF_ENOTFOUND,
                    "model: layer '%s' lives in a script; load this model from "
@@ -249,7 +254,17 @@ typedef struct writer {
     pf_heap *heap;
     const pf_module **done;
     int64_t n_done, cap_done;
+    pf_index places;
 } writer;
+
+/* Its place in the order of completion, or -1. */
+static int place_of(const writer *w, const pf_module *m) {
+    uint32_t probe = 0;
+    uint64_t hash = pf_hash_pointer(m);
+    int i;
+    while ((i = pf_index_next(&w->places, hash, &probe)) >= 0 && w->done[i] != m) {}
+    return i;
+}
 
 static int write_node(writer *w, const pf_module *m, pf_config **node);
 
@@ -280,6 +295,7 @@ static int write_full(writer *w, const pf_module *m, pf_config *node) {
     }
     PF_TRY(write_children(w, m, node));
     PF_TRY(pf_heap_grow(w->heap, (void **)&w->done, &w->cap_done, w->n_done + 1, sizeof *w->done));
+    PF_TRY(pf_index_put(&w->places, pf_hash_pointer(m), (int)w->n_done));
     w->done[w->n_done++] = m;
     return PF_OK;
 }
@@ -292,9 +308,8 @@ static int write_shared(pf_config *node, int64_t at) {
 static int write_node(writer *w, const pf_module *m, pf_config **out) {
     pf_config *node = pf_config_new(PF_MAP);
     if (!node) return PF_ENOMEM;
-    int64_t at = 0;
-    while (at < w->n_done && w->done[at] != m) at++;
-    int status = at < w->n_done ? write_shared(node, at + 1) : write_full(w, m, node);
+    int at = place_of(w, m);
+    int status = at >= 0 ? write_shared(node, at + 1) : write_full(w, m, node);
     if (status < 0) {
         pf_config_free(node);
         return status;
@@ -305,8 +320,9 @@ static int write_node(writer *w, const pf_module *m, pf_config **out) {
 
 int pf_module_tree(pf_config **tree, const pf_module *module) {
     *tree = NULL;
-    writer w = {.heap = module->heap};
+    writer w = {.heap = module->heap, .places.heap = module->heap};
     int status = write_node(&w, module, tree);
+    pf_index_close(&w.places);
     pf_heap_free(w.heap, w.done, (size_t)w.cap_done * sizeof *w.done);
     if (status == PF_ENOMEM) return pf_fail(status, "model: no memory for its description");
     return status;

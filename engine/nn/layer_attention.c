@@ -8,7 +8,6 @@
  * which of the kind's functions the same q, k and v go to (attend).
  */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "module.h"
@@ -131,9 +130,10 @@ static int hold_kernel(pf_module *m, const pf_kernel *kernel) {
     int n;
     const pf_named *learned = pf_kernel_parameters(kernel, &n);
     for (int i = 0; i < n; i++) {
-        char name[128];
-        snprintf(name, sizeof name, "parameters.%s", learned[i].name);
-        PF_TRY(pf_module_share(m, name, learned[i].tensor));
+        char *name = pf_heap_joined(m->heap, "parameters", learned[i].name);
+        int status = name ? pf_module_share(m, name, learned[i].tensor) : PF_ENOMEM;
+        pf_heap_text_free(m->heap, name);
+        PF_TRY(status);
     }
     return PF_OK;
 }
@@ -176,9 +176,9 @@ static bool estimates(const attention_self *self) {
 /* Scales of q and k. Softmax features err with exp(|x + y|^2): there rows start with
  * |x|^2 = 2 (x = d^(-1/4) q) and grow as training asks; elsewhere with every channel 1. */
 static int add_norms(pf_module *m, pf_engine *e, attention_self *self) {
-    char init[40];
+    char init[PF_INIT_TEXT];
     double d = (double)self->head_dim;
-    snprintf(init, sizeof init, "value:%.17g", estimates(self) ? sqrt(2) * pow(d, -0.25) : 1);
+    pf_init_text(init, "value", estimates(self) ? sqrt(2) * pow(d, -0.25) : 1);
     PF_TRY(pf_module_param(m, e, "q_norm", 1, &self->head_dim, init));
     PF_TRY(pf_module_param(m, e, "k_norm", 1, &self->head_dim, init));
     self->q_norm = pf_module_tensor(m, "q_norm");
@@ -187,15 +187,15 @@ static int add_norms(pf_module *m, pf_engine *e, attention_self *self) {
 }
 
 /* Log-decays of the heads, a geometric row from `decay` to almost none (ALiBi's slopes). */
-static int add_decay(pf_module *m, attention_self *self) {
+static int add_decay(pf_module *m, pf_engine *e, attention_self *self) {
     double steepest = pf_option_number(m, "decay");
     if (steepest == 0) return PF_OK;
     if (!self->attention.causal) {
         return pf_fail(PF_EINVAL, "attention: decay is for causal attention (causal = true)");
     }
     pf_tensor *decay = NULL;
-    PF_TRY(pf_tensor_make_lasting(&decay, m->heap, PF_F32, 1, &self->kv_heads));
-    for (int64_t h = 0; h < self->kv_heads; h++) {
+    PF_TRY(pf_tensor_make_parameter(&decay, e, PF_F32, 1, &self->kv_heads));
+    for (int64_t h = 0; decay->storage && h < self->kv_heads; h++) {
         pf_f32(decay)[h] = (float)(steepest * exp2(-8.0 * (double)h / (double)self->kv_heads));
     }
     int status = pf_module_buffer(m, "decay", decay);
@@ -206,12 +206,12 @@ static int add_decay(pf_module *m, attention_self *self) {
 
 /* The tilts of softmax_plus, one a head of keys: saved with the weights, moved by training
  * steps that are over (move_tilt), so that no row sees a tilt that came of a later one. */
-static int add_tilt(pf_module *m, attention_self *self) {
+static int add_tilt(pf_module *m, pf_engine *e, attention_self *self) {
     pf_kernel *kernel = self->attention.kernel;
     if (!kernel || !kernel->spec.map->tilted) return PF_OK;
     pf_tensor *tilt = NULL;
-    PF_TRY(pf_tensor_make_lasting(&tilt, m->heap, PF_F32, 1, &self->kv_heads));
-    int status = pf_tensor_fill(tilt, kernel->spec.numbers.tilt);
+    PF_TRY(pf_tensor_make_parameter(&tilt, e, PF_F32, 1, &self->kv_heads));
+    int status = tilt->storage ? pf_tensor_fill(tilt, kernel->spec.numbers.tilt) : PF_OK;
     if (status >= 0) status = pf_module_buffer(m, "tilt", tilt);
     kernel->tilts = tilt; /* taken over */
     return status;
@@ -224,9 +224,8 @@ static int attention_build(pf_module *m, pf_engine *e) {
     self->dropout = pf_option_number(m, "dropout");
     PF_TRY(resolve_heads(m, self));
     PF_TRY(resolve_kernel(m, e, self));
-    if (estimates(self)) PF_TRY(pf_watch_make(m, self->heads));
-    PF_TRY(add_decay(m, self));
-    PF_TRY(add_tilt(m, self));
+    PF_TRY(add_decay(m, e, self));
+    PF_TRY(add_tilt(m, e, self));
     int64_t dim = pf_option_int(m, "dim"), inner = self->heads * self->head_dim;
     double last = 1 / sqrt(2 * pf_option_number(m, "layers"));
     int64_t all = inner + 2 * self->kv_heads * self->head_dim;
@@ -234,6 +233,11 @@ static int attention_build(pf_module *m, pf_engine *e) {
     PF_TRY(pf_module_inner(m, e, "qkv", "linear", pf_linear_options(dim, all, bias, 1)));
     PF_TRY(pf_module_inner(m, e, "out", "linear", pf_linear_options(inner, dim, bias, last)));
     return pf_option_int(m, "qk_norm") ? add_norms(m, e, self) : PF_OK;
+}
+
+static int attention_derive(pf_module *m) {
+    const attention_self *self = m->self;
+    return estimates(self) ? pf_watch_make(m, self->heads) : PF_OK;
 }
 
 /* ---- running ---- */
@@ -429,6 +433,7 @@ const pf_layer pf_layer_attention = {
     .n_options = PF_COUNT(attention_options),
     .self_bytes = sizeof(attention_self),
     .build = attention_build,
+    .derive = attention_derive,
     .run = attention_run,
     .state = attention_state,
     .after_step = attention_after_step,

@@ -26,6 +26,7 @@ static int conv_build(pf_module *m, pf_engine *e) {
     int64_t width = pf_option_int(m, "width"), dim = pf_option_int(m, "dim");
     int64_t shape[2] = {width, dim};
     PF_TRY(pf_module_param(m, e, "weight", 2, shape, "normal:0.1"));
+    if (e->loading) return PF_OK;
     int64_t self = pf_option_int(m, "causal") ? 0 : (width - 1) / 2;
     for (int64_t i = 0; i < dim; i++) {
         PF_TRY(pf_tensor_set(m->slot[0].tensor, self * dim + i, 1));

@@ -133,7 +133,6 @@ int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor,
                        "layers of the host take more",
                        module->type->name);
     }
-    PF_TRY(trained ? pf_module_trained(module, name, tensor)
-                   : pf_module_buffer(module, name, tensor));
-    return pf_module_walk(module);
+    return trained ? pf_module_trained(module, name, tensor)
+                   : pf_module_buffer(module, name, tensor);
 }

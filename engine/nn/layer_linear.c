@@ -2,7 +2,6 @@
  * layer_linear.c - linear and embedding: a matrix, and a table of rows.
  */
 #include <math.h>
-#include <stdio.h>
 
 #include "module.h"
 
@@ -43,8 +42,8 @@ static int linear_build(pf_module *m, pf_engine *e) {
     self->act = pf_choice_place("none|" PF_ACTS, pf_option_text(m, "act"));
     int64_t from = pf_option_int(m, "from");
     int64_t shape[2] = {pf_option_int(m, "to"), from};
-    char init[48];
-    snprintf(init, sizeof init, "normal:%.17g", pf_option_number(m, "init") / sqrt((double)from));
+    char init[PF_INIT_TEXT];
+    pf_init_text(init, "normal", pf_option_number(m, "init") / sqrt((double)from));
     PF_TRY(pf_module_param(m, e, "weight", 2, shape, init));
     return pf_option_int(m, "bias") ? pf_module_param(m, e, "bias", 1, shape, "zeros") : PF_OK;
 }
@@ -102,9 +101,8 @@ static const pf_option_info embedding_options[] = {
 /* weight (vocab, dim) */
 static int embedding_build(pf_module *m, pf_engine *e) {
     int64_t shape[2] = {pf_option_int(m, "vocab"), pf_option_int(m, "dim")};
-    char init[48];
-    double deviation = pf_option_number(m, "init") / sqrt((double)shape[1]);
-    snprintf(init, sizeof init, "normal:%.17g", deviation);
+    char init[PF_INIT_TEXT];
+    pf_init_text(init, "normal", pf_option_number(m, "init") / sqrt((double)shape[1]));
     return pf_module_param(m, e, "weight", 2, shape, init);
 }
 

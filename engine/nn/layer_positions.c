@@ -41,7 +41,8 @@ typedef struct positions_self {
     double scale;
 } positions_self;
 
-enum { WAVES_KEPT = 1 << 14 };
+/* Rows of waves that are made beforehand, and numbers in all of them. */
+enum { WAVES_KEPT = 1 << 14, WAVE_NUMBERS = 1 << 24 };
 
 /* Rows first .. first+n-1 of the waves: even channels sin, odd ones cos, base 10000. */
 static void wave_rows(const positions_self *self, int64_t first, int64_t n, float *rows) {
@@ -60,11 +61,17 @@ static int positions_build(pf_module *m, pf_engine *e) {
     self->length = pf_option_int(m, "length");
     self->dim = pf_option_int(m, "dim");
     self->scale = pf_option_number(m, "scale");
-    if (!self->learned) self->length = pf_min(self->length, WAVES_KEPT);
+    int64_t kept = pf_min(WAVES_KEPT, pf_max(WAVE_NUMBERS / self->dim, 1));
+    if (!self->learned) self->length = pf_min(self->length, kept);
     int64_t shape[2] = {self->length, self->dim};
-    if (self->learned) return pf_module_param(m, e, "weight", 2, shape, "normal:0.02");
+    return self->learned ? pf_module_param(m, e, "weight", 2, shape, "normal:0.02") : PF_OK;
+}
+
+static int positions_derive(pf_module *m) {
+    const positions_self *self = m->self;
+    int64_t shape[2] = {self->length, self->dim};
     pf_tensor *waves = NULL;
-    PF_TRY(pf_shape_valid(2, shape, PF_F32, "positions"));
+    if (self->learned || m->n_slot > 0) return PF_OK;
     PF_TRY(pf_tensor_make_lasting(&waves, m->heap, PF_F32, 2, shape));
     wave_rows(self, 0, self->length, pf_tensor_data(waves));
     int status = pf_module_derived(m, "waves", waves);
@@ -127,6 +134,7 @@ const pf_layer pf_layer_positions = {
     .n_options = PF_COUNT(positions_options),
     .self_bytes = sizeof(positions_self),
     .build = positions_build,
+    .derive = positions_derive,
     .run = positions_run,
 };
 

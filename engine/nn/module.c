@@ -2,8 +2,12 @@
  * module.c - the life of a module: allocation, children, slots, reference counts, and the
  * walk that gives every tensor of a tree its path. A module's structure stands once its
  * constructor returns (type "lua" may still add tensors), so that streams on several
- * engines can read it at the same time; the walk is made then, not when first asked for.
+ * engines can read it at the same time; the walk is made when first asked for, under a lock.
+ *
+ * A tree is walked by recursion, shared modules as often as they are met: both are bounded when a
+ * module is made (PF_MODULES, PF_MODULE_DEPTH), so that nobody else has to count.
  */
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -78,7 +82,7 @@ int pf_module_param(pf_module *m, pf_engine *e, const char *name, int rank, cons
                     const char *init) {
     pf_tensor *t = NULL;
     PF_TRY(pf_shape_valid(rank, shape, PF_F32, m->type->name));
-    PF_TRY(pf_tensor_make_lasting(&t, m->heap, PF_F32, rank, shape));
+    PF_TRY(pf_tensor_make_parameter(&t, e, PF_F32, rank, shape));
     int status = pf_init_fill(t, e, init);
     if (status >= 0) status = pf_module_trained(m, name, t);
     pf_tensor_release(&t);
@@ -95,6 +99,7 @@ pf_tensor *pf_module_tensor(const pf_module *m, const char *name) {
 /* ---- making and releasing ---- */
 
 static void drop_walk(pf_module *m) {
+    m->walk_slots = -1;
     for (int i = 0; i < m->n_walk; i++) pf_heap_text_free(m->heap, m->walk[i].name);
     m->n_walk = 0;
 }
@@ -122,6 +127,33 @@ static void destroy(pf_module *m) {
     pf_heap_release(heap);
 }
 
+/* What a file can hold is all that is built from it: else a few bytes would ask for gigabytes. */
+static int take_from_file(const pf_module *m, pf_loading *loading) {
+    loading->modules--;
+    loading->tensors -= m->n_slot;
+    if (loading->modules >= 0 && loading->tensors >= 0) return PF_OK;
+    return pf_fail(PF_EFORMAT, "model: it has more %s than fit the tensors of the file",
+                   loading->tensors < 0 ? "tensors" : "layers");
+}
+
+/* How large and how deep the tree is, now that it is complete. */
+static int measure(pf_module *m) {
+    m->modules = 1;
+    for (int i = 0; i < m->n_child; i++) {
+        const pf_module *child = m->child[i].module;
+        m->modules += child->modules; /* each at most PF_MODULES: it can't overflow */
+        if (child->depth >= m->depth) m->depth = child->depth + 1;
+    }
+    if (m->modules > PF_MODULES) {
+        return pf_fail(PF_EINVAL,
+                       "%s: a model of more than %d layers, shared ones counted as often as they "
+                       "stand in it",
+                       m->type->name, PF_MODULES);
+    }
+    if (m->depth <= PF_MODULE_DEPTH) return PF_OK;
+    return pf_fail(PF_EINVAL, "%s: layers nest deeper than %d", m->type->name, PF_MODULE_DEPTH);
+}
+
 /* Given children first, called "1", "2" ..., then what the type's `build` makes. */
 static int fill(pf_module *m, pf_engine *e, pf_module *const *children, int n) {
     char name[16];
@@ -135,21 +167,26 @@ static int fill(pf_module *m, pf_engine *e, pf_module *const *children, int n) {
         if (!m->self) return PF_ENOMEM;
     }
     if (m->type->build) PF_TRY(m->type->build(m, e));
-    return pf_module_walk(m);
+    PF_TRY(measure(m));
+    if (e->loading) return take_from_file(m, e->loading);
+    return m->type->derive ? m->type->derive(m) : PF_OK;
 }
 
 int pf_module_make(pf_module **module, pf_engine *e, const pf_layer *type, pf_config *options,
                    pf_module *const *children, int n_children) {
-    pf_module *m = pf_heap_zalloc(e->heap, sizeof *m);
+    int status = pf_check_cancel(e);
+    pf_module *m = status < 0 ? NULL : pf_heap_zalloc(e->heap, sizeof *m);
     if (!m) {
         pf_config_free(options);
-        return PF_ENOMEM;
+        return status < 0 ? status : PF_ENOMEM;
     }
+    atomic_flag_clear(&m->walking);
+    m->walk_slots = -1;
     atomic_init(&m->refs, 1);
     m->heap = pf_heap_retain(e->heap);
     m->type = type;
     m->options = options;
-    int status = fill(m, e, children, n_children);
+    status = fill(m, e, children, n_children);
     /* It named an open kernel for this one build: what is kept is plain data. */
     pf_config *kernel = pf_config_get(options, "kernel");
     if (kernel) pf_config_remove(kernel, "handle");
@@ -184,14 +221,13 @@ pf_module *pf_module_child(const pf_module *module, int index) {
 /* ---- the walk ---- */
 
 /* Slots of the whole tree, shared ones as often as they are met. */
-static int count_slots(const pf_module *m) {
-    int n = m->n_slot;
+static int64_t count_slots(const pf_module *m) {
+    int64_t n = m->n_slot;
     for (int i = 0; i < m->n_child; i++) n += count_slots(m->child[i].module);
     return n;
 }
 
-/* "prefix.name", or name alone under an empty prefix; owned by the caller. */
-static char *join(pf_heap *heap, const char *prefix, const char *name) {
+char *pf_heap_joined(pf_heap *heap, const char *prefix, const char *name) {
     size_t a = strlen(prefix), b = strlen(name), dot = a > 0;
     char *text = pf_heap_alloc(heap, a + dot + b + 1);
     if (!text) return NULL;
@@ -201,62 +237,120 @@ static char *join(pf_heap *heap, const char *prefix, const char *name) {
     return text;
 }
 
-/* A tensor that is met again (tied weights) keeps its first name and stands once. */
-static int gather_slot(pf_module *root, const pf_slot *slot, const char *prefix) {
-    if (slot->derived) return PF_OK;
-    for (int i = 0; i < root->n_walk; i++) {
-        if (root->walk[i].tensor == slot->tensor) return PF_OK;
+/* One way down the tree: the path of the module at hand, which grows and shrinks in place, and the
+ * tensors that were met. */
+typedef struct {
+    pf_module *root;
+    char *path;
+    int64_t room;
+    pf_index met;
+} walker;
+
+/* ".name" behind the first `at` bytes of the path, or name alone at its beginning; the new end. */
+static int64_t extend(walker *w, int64_t at, const char *name) {
+    int64_t bytes = (int64_t)strlen(name), dot = at > 0;
+    int status = pf_heap_grow(w->root->heap, (void **)&w->path, &w->room, at + dot + bytes + 1, 1);
+    if (status < 0) return status;
+    if (dot) w->path[at] = '.';
+    memcpy(w->path + at + dot, name, (size_t)bytes + 1);
+    return at + dot + bytes;
+}
+
+static bool was_met(const walker *w, const pf_tensor *tensor) {
+    uint32_t probe = 0;
+    uint64_t hash = pf_hash_pointer(tensor);
+    for (int i; (i = pf_index_next(&w->met, hash, &probe)) >= 0;) {
+        if (w->root->walk[i].tensor == tensor) return true;
     }
-    PF_TRY(pf_heap_grow(root->heap, (void **)&root->walk, &root->cap_walk, root->n_walk + 1,
-                        sizeof *root->walk));
-    char *path = join(root->heap, prefix, slot->name);
+    return false;
+}
+
+/* A tensor that is met again (tied weights) keeps its first name and stands once. */
+static int gather_slot(walker *w, const pf_slot *slot, int64_t at) {
+    pf_module *root = w->root;
+    if (slot->derived || was_met(w, slot->tensor)) return PF_OK;
+    int64_t end = extend(w, at, slot->name);
+    if (end < 0) return (int)end;
+    if (end > PF_NAME_BYTES) {
+        return pf_fail(PF_EINVAL,
+                       "module: the name of a tensor has %lld bytes, at most %d: %.64s...",
+                       (long long)end, PF_NAME_BYTES, w->path);
+    }
+    char *path = pf_heap_text(root->heap, w->path);
     if (!path) return PF_ENOMEM;
+    int status = pf_heap_grow(root->heap, (void **)&root->walk, &root->cap_walk, root->n_walk + 1,
+                              sizeof *root->walk);
+    if (status >= 0) status = pf_index_put(&w->met, pf_hash_pointer(slot->tensor), root->n_walk);
+    if (status < 0) {
+        pf_heap_text_free(root->heap, path);
+        return status;
+    }
     root->walk[root->n_walk++] = (pf_slot){path, slot->tensor, slot->trained, false};
     return PF_OK;
 }
 
 /* Own tensors before children's: the order that pf_module_tensor_at promises. */
-static int gather(pf_module *root, const pf_module *m, const char *prefix) {
-    for (int i = 0; i < m->n_slot; i++) PF_TRY(gather_slot(root, &m->slot[i], prefix));
+static int gather(walker *w, const pf_module *m, int64_t at) {
+    for (int i = 0; i < m->n_slot; i++) PF_TRY(gather_slot(w, &m->slot[i], at));
     for (int i = 0; i < m->n_child; i++) {
-        char *path = join(root->heap, prefix, m->child[i].name);
-        if (!path) return PF_ENOMEM;
-        int status = gather(root, m->child[i].module, path);
-        pf_heap_text_free(root->heap, path);
-        PF_TRY(status);
+        int64_t end = extend(w, at, m->child[i].name);
+        if (end < 0) return (int)end;
+        PF_TRY(gather(w, m->child[i].module, end));
     }
     return PF_OK;
 }
 
-int pf_module_walk(pf_module *m) {
-    int slots = count_slots(m);
-    if (m->walk && m->walk_slots == slots) return PF_OK;
+static int walk(pf_module *m, int64_t slots) {
+    walker w = {.root = m, .met.heap = m->heap};
     drop_walk(m);
-    m->walk_slots = -1;
-    PF_TRY(pf_heap_grow(m->heap, (void **)&m->walk, &m->cap_walk, slots + 1, sizeof *m->walk));
-    PF_TRY(gather(m, m, ""));
-    m->walk_slots = slots;
-    return PF_OK;
+    int status = gather(&w, m, 0);
+    pf_heap_free(m->heap, w.path, (size_t)w.room);
+    pf_index_close(&w.met);
+    if (status >= 0) m->walk_slots = slots;
+    return status;
 }
+
+static void lock(pf_module *m) {
+    while (atomic_flag_test_and_set_explicit(&m->walking, memory_order_acquire)) sched_yield();
+}
+
+static void unlock(pf_module *m) { atomic_flag_clear_explicit(&m->walking, memory_order_release); }
 
 int pf_module_tensor_count(const pf_module *module) {
+    pf_module *m = (pf_module *)module; /* what is remembered changes nothing that a caller sees */
+    lock(m);
     /* A layer of the host deeper down may have got tensors since: then look again. */
-    PF_TRY(pf_module_walk((pf_module *)module));
-    return module->n_walk;
+    int64_t slots = count_slots(m);
+    int status = m->walk_slots == slots ? PF_OK : walk(m, slots);
+    int n = m->n_walk;
+    unlock(m);
+    return status < 0 ? status : n;
 }
 
+/* The list is as the last count left it: to count at every call would take the square of it. */
 int pf_module_tensor_at(const pf_module *module, int index, const char **name, pf_tensor **tensor,
                         bool *trained) {
-    int n = pf_module_tensor_count(module);
-    if (n < 0) return n;
-    if (index < 0 || index >= n) {
+    pf_module *m = (pf_module *)module;
+    pf_slot slot = {0};
+    lock(m);
+    int status = m->walk_slots < 0 ? walk(m, count_slots(m)) : PF_OK;
+    int n = m->n_walk;
+    if (status >= 0 && index >= 0 && index < n) slot = m->walk[index];
+    unlock(m);
+    PF_TRY(status);
+    if (!slot.tensor) {
         return pf_fail(PF_ENOTFOUND, "module: there is no tensor %s; there are %d", pf_place(index),
                        n);
     }
-    const pf_slot *slot = &module->walk[index];
-    if (name) *name = slot->name;
-    if (tensor) *tensor = slot->tensor;
-    if (trained) *trained = slot->trained;
+    if (name) *name = slot.name;
+    if (tensor) *tensor = slot.tensor;
+    if (trained) *trained = slot.trained;
+    return PF_OK;
+}
+
+int pf_module_derive(pf_module *m) {
+    if (m->type->derive) PF_TRY(m->type->derive(m));
+    for (int i = 0; i < m->n_child; i++) PF_TRY(pf_module_derive(m->child[i].module));
     return PF_OK;
 }
 

@@ -72,6 +72,10 @@ typedef struct pf_layer {
      * need not look up names. Options are checked and complete; given children are there. */
     int (*build)(pf_module *m, pf_engine *e);
 
+    /* What follows from options and is in no file: tensors that are `derived`. Called once the
+     * parameters have their numbers, maybe a second time. */
+    int (*derive)(pf_module *m);
+
     /* *y = the layer of x, in whatever mode; x, parameters and, beside its own, states stay as they
      * are. pf_run_module calls it and moves the position of the state on; a layer runs its
      * children with pf_run_child and never by this hook, so that states and the names in
@@ -112,10 +116,12 @@ struct pf_module {
     void *self;
     bool recompute;     /* a tape keeps the input alone, backward runs it again (build sets) */
     pf_host_layer host; /* type "lua" */
-    pf_slot *walk;      /* the tree's tensors by path; tensors borrowed */
+    int64_t modules;    /* in the tree, shared ones as often as they are met */
+    int depth;
+    atomic_flag walking; /* guards what follows */
+    pf_slot *walk;       /* the tree's tensors by path; tensors borrowed */
     int n_walk;
-    int64_t cap_walk;
-    int walk_slots; /* slots of the tree when `walk` was made */
+    int64_t cap_walk, walk_slots; /* slots of the tree when `walk` was made; -1: not made */
 };
 
 /* ---- the layer table (build.c) ---- */
@@ -129,7 +135,8 @@ int pf_layers_describe(pf_config *to);           /* sets `layers` of it (pf_desc
 /* ---- making modules (module.c, build.c, init.c) ---- */
 int pf_module_make(pf_module **module, pf_engine *e, const pf_layer *type, pf_config *options,
                    pf_module *const *children, int n_children); /* takes options, unchecked */
-int pf_module_walk(pf_module *m);                               /* brings m->walk up to date */
+/* What build left to do when the numbers came from a file, of the whole tree. */
+int pf_module_derive(pf_module *m);
 /* An inner child for build. Takes `options` (NULL: out of memory). */
 int pf_module_inner(pf_module *m, pf_engine *e, const char *name, const char *type,
                     pf_config *options);
@@ -161,7 +168,11 @@ int pf_module_buffer(pf_module *m, const char *name, pf_tensor *tensor); /* reta
 int pf_module_share(pf_module *m, const char *name, pf_tensor *tensor);  /* retained, trained */
 int pf_module_derived(pf_module *m, const char *name, pf_tensor *tensor); /* retained, not saved */
 int pf_init_fill(pf_tensor *t, pf_engine *e, const char *init);
+#define PF_INIT_TEXT (PF_NUMBER_TEXT + 10)
+void pf_init_text(char out[PF_INIT_TEXT], const char *name, double value); /* "name:value" */
 pf_tensor *pf_module_tensor(const pf_module *m, const char *name); /* own slot, borrowed, NULL */
+/* "prefix.name", or name alone under an empty prefix; free with pf_heap_text_free. */
+char *pf_heap_joined(pf_heap *heap, const char *prefix, const char *name);
 char *pf_heap_text(pf_heap *heap, const char *text); /* a copy; free with pf_heap_text_free */
 void pf_heap_text_free(pf_heap *heap, char *text);
 

@@ -32,6 +32,7 @@ enum {
 int pf_watch_make(pf_module *m, int64_t heads) {
     pf_tensor *watch = NULL;
     int64_t shape[2] = {heads, ROW};
+    if (pf_module_tensor(m, "watch")) return PF_OK;
     PF_TRY(pf_tensor_make_lasting(&watch, m->heap, PF_F32, 2, shape));
     int status = pf_tensor_fill(watch, 0);
     if (status >= 0) status = pf_module_derived(m, "watch", watch);

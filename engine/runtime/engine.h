@@ -31,6 +31,12 @@ typedef enum {
 
 typedef void (*pf_own_close)(pf_engine *engine, void *thing);
 
+/* Modules are being built whose numbers come from a file: parameters have a shape and no storage,
+ * nothing is drawn, and no more is built than the file has tensors for. */
+typedef struct pf_loading {
+    int64_t tensors, modules; /* what may still be made */
+} pf_loading;
+
 struct pf_engine {
     pf_heap *heap;
     uint64_t seed;
@@ -40,6 +46,7 @@ struct pf_engine {
     pf_cpu cpu;
     const struct pf_kern *kern;
     pf_tape *tape;        /* innermost open tape, or NULL */
+    pf_loading *loading;  /* borrowed, for the time of a build; NULL: numbers are drawn */
     struct pf_comm *comm; /* borrowed; NULL: this engine is the only rank */
     pf_log_fn log;
     void *log_context;

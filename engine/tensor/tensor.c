@@ -119,6 +119,23 @@ int pf_tensor_make_lasting(pf_tensor **t, pf_heap *heap, pf_dtype dtype, int ran
     return make(t, heap, NULL, dtype, rank, shape);
 }
 
+int pf_tensor_make_parameter(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
+                             const int64_t *shape) {
+    *t = NULL;
+    if (!engine->loading) return make(t, engine->heap, NULL, dtype, rank, shape);
+    PF_TRY(pf_shape_valid(rank, shape, dtype, "tensor"));
+    *t = header_new(engine->heap, dtype, rank, shape);
+    return *t ? PF_OK : PF_ENOMEM;
+}
+
+int pf_tensor_settle(pf_tensor *t) {
+    if (t->storage) return PF_OK;
+    size_t bytes = (size_t)pf_tensor_numel(t) * pf_dtype_size(t->dtype);
+    t->storage = storage_new(t->heap, NULL, bytes);
+    if (t->storage) return PF_OK;
+    return pf_fail_in(PF_ENOMEM, "tensor %s %s", pf_shape_of(t), pf_dtype_name(t->dtype));
+}
+
 int pf_tensor_make_ordered(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
                            const int64_t *shape, const int *order) {
     PF_TRY(pf_tensor_make(t, engine, dtype, rank, shape));

@@ -73,6 +73,11 @@ int pf_tensor_make(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
 /* Outside the open tape: parameters, gradients, states. */
 int pf_tensor_make_lasting(pf_tensor **t, pf_heap *heap, pf_dtype dtype, int rank,
                            const int64_t *shape);
+/* The same, of a parameter: a shape alone while engine->loading, until pf_tensor_settle gives it
+ * storage, whose numbers are undefined. */
+int pf_tensor_make_parameter(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
+                             const int64_t *shape);
+int pf_tensor_settle(pf_tensor *t); /* nothing where it has storage */
 /* Same shape as `like`, but laid out so that dimension order `order` (outermost first) is
  * contiguous; e.g. (B,H,L,d) stored as (B,L,H,d) with order {0,2,1,3}. */
 int pf_tensor_make_ordered(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
