@@ -25,7 +25,6 @@ local BELOW = {
 
 -- System headers that one place may use (a pattern of paths), or none.
 local HOMES = {
-  ["jansson.h"] = "^engine/io/json%.c$",
   ["cblas.h"] = "^engine/ops/kern/",
   ["omp.h"] = "^engine/runtime/",
   ["zlib.h"] = "^engine/io/",

@@ -9,7 +9,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit 1
 
 # Names are the same in Debian 12 and 13.
 PACKAGES='build-essential cmake ninja-build pkg-config
-  libopenblas-openmp-dev libjansson-dev libxxhash-dev zlib1g-dev liblua5.4-dev lua5.4
+  libopenblas-openmp-dev libxxhash-dev zlib1g-dev liblua5.4-dev lua5.4
   lua-argparse lua-filesystem'
 TEST_PACKAGES='lua-busted lua-check'
 PROTEIN_PACKAGE='mmseqs2-examples'

@@ -83,7 +83,7 @@ static int collect(parts_store *p, pf_engine *engine, uint64_t step, pf_module *
     PF_TRY(make_metadata(&p->metadata, trained));
     PF_TRY(pf_module_tree(&p->config, module));
     if (optimizer) PF_TRY(pf_optimizer_tensors(optimizer, &p->moments, &p->n_moments));
-    p->state = pf_config_new(PF_MAP);
+    p->state = pf_config_new_in(engine->heap, PF_MAP);
     if (!p->state) return PF_ENOMEM;
     return fill_state(p->state, engine, step, optimizer, state);
 }
@@ -165,98 +165,124 @@ static int check_tensor(misfit *m, const pf_st_entry *entry, const pf_tensor *te
 }
 
 static int find_entry(const void *file, const char *name) {
-    return pf_safetensors_find(file, name, -1);
+    return pf_safetensors_find(file, name);
 }
 
-/* place[i]: the entry of the file that goes into the model's tensor i. used[j]: entry j has
- * a taker. */
-static int match(misfit *m, const pf_safetensors *s, pf_module *module, int *place, bool *used) {
+/* to[j]: the tensor of the model that entry j of the file goes into. */
+static int match(misfit *m, const pf_safetensors *s, pf_module *module, pf_tensor **to) {
     int n = pf_module_tensor_count(module);
     for (int i = 0; i < n; i++) {
         const char *name;
         pf_tensor *tensor;
         PF_TRY(pf_module_tensor_at(module, i, &name, &tensor, NULL));
-        place[i] = pf_safetensors_find(s, name, i);
-        if (place[i] < 0) place[i] = pf_find_former(name, find_entry, s);
-        if (place[i] < 0) {
+        int place = pf_safetensors_find(s, name);
+        if (place < 0) place = pf_find_former(name, find_entry, s);
+        if (place < 0 || to[place]) {
             add_misfit(m, "missing: ", name, pf_shape_of(tensor), NULL);
             continue;
         }
-        used[place[i]] = true;
-        PF_TRY(check_tensor(m, &s->entry[place[i]], tensor));
+        to[place] = tensor;
+        PF_TRY(check_tensor(m, &s->entry[place], tensor));
     }
     for (int j = 0; j < s->n; j++) {
         const pf_st_entry *entry = &s->entry[j];
-        if (used[j]) continue;
+        if (to[j]) continue;
         add_misfit(m, "unexpected: ", entry->name, pf_shape_text(entry->rank, entry->shape), NULL);
     }
-    return n;
+    return n < 0 ? n : PF_OK;
 }
 
-/* Names and shapes are all checked before the first number is read. */
-static int fill_model(pf_engine *engine, const pf_safetensors *s, pf_module *module, int *place,
-                      bool *used) {
-    misfit m = {0};
-    int n = match(&m, s, module, place, used);
-    int status = n < 0 ? n : PF_OK;
-    if (n >= 0 && m.n > 0) {
+static int check_fit(pf_engine *engine, const pf_safetensors *s, pf_module *module,
+                     pf_tensor **to) {
+    misfit m = {.text.heap = engine->heap};
+    int status = match(&m, s, module, to);
+    if (status >= 0 && m.n > 0) {
         if (m.n > REPORTED) pf_text_print(&m.text, "; and %d more", m.n - REPORTED);
         status = pf_fail(PF_EFORMAT, "%s does not fit the model: %s", s->file.path,
                          m.text.failed ? "out of memory for the list" : m.text.data);
     }
-    free(m.text.data);
-    for (int i = 0; status >= 0 && i < n; i++) {
-        pf_tensor *tensor;
-        status = pf_module_tensor_at(module, i, NULL, &tensor, NULL);
-        if (status >= 0) status = pf_safetensors_read(engine, s, place[i], tensor);
-    }
+    pf_text_close(&m.text);
     return status;
 }
 
-/* Through one list of places: the file's order is its own. */
+/* Names and shapes are all checked before a number is read, or a byte for it is asked for. */
+static int fill_model(pf_engine *engine, pf_safetensors *s, pf_module *module) {
+    size_t bytes = (size_t)s->n * sizeof(pf_tensor *);
+    pf_tensor **to = pf_heap_zalloc(engine->heap, bytes);
+    if (!to) return PF_ENOMEM;
+    int status = check_fit(engine, s, module, to);
+    for (int j = 0; status >= 0 && j < s->n; j++) status = pf_tensor_settle(to[j]);
+    if (status >= 0) status = pf_safetensors_read(engine, s, to);
+    pf_heap_free(engine->heap, to, bytes);
+    return status;
+}
+
+/* hash: what the file must sum up to, NULL where that is known. */
+static int open_weights(pf_safetensors *s, pf_engine *engine, const char *folder, char **path,
+                        const char *hash) {
+    PF_TRY(pf_path(path, "%s/model.safetensors", folder));
+    int status = pf_safetensors_open(s, engine, *path, hash);
+    if (status >= 0) return PF_OK;
+    free(*path);
+    return status;
+}
+
 static int load_weights(pf_engine *engine, const char *folder, pf_module *module) {
     pf_safetensors s;
     char *path;
-    int n = pf_module_tensor_count(module);
-    if (n < 0) return n;
-    PF_TRY(pf_path(&path, "%s/model.safetensors", folder));
-    int status = pf_safetensors_open(&s, path);
-    if (status >= 0) {
-        int *place = calloc((size_t)n + 1, sizeof *place);
-        bool *used = calloc((size_t)s.n + 1, sizeof *used);
-        if (place && used)
-            status = fill_model(engine, &s, module, place, used);
-        else
-            status = pf_fail(PF_ENOMEM, "checkpoint: out of memory");
-        free(place);
-        free(used);
-        pf_safetensors_close(&s);
-    }
+    PF_TRY(open_weights(&s, engine, folder, &path, NULL));
+    int status = fill_model(engine, &s, module);
+    pf_safetensors_close(&s);
     free(path);
     return status;
 }
 
-/* Built from its options, then filled: what is drawn at building is overwritten. */
-static int load_model(pf_module **module, pf_engine *engine, const char *folder) {
+/* What a file says is wrong in the file, whatever it would be in a call. */
+static int in_file(int status, const char *name) {
+    bool misuse = status == PF_EINVAL || status == PF_ESHAPE || status == PF_EDTYPE;
+    return pf_fail_in(misuse ? PF_EFORMAT : status, "%s", name);
+}
+
+/* The model of shapes alone that config.json describes: no more of it than there are tensors for
+ * in the file, but for some that are to be told apart. Most layers have a tensor or two. */
+static int build_shapes(pf_module **module, pf_engine *engine, const char *folder, int tensors) {
+    pf_loading loading = {.tensors = tensors + tensors / 4 + 64,
+                          .modules = 8 * (int64_t)tensors + 1024};
     pf_config *tree;
-    PF_TRY(pf_folder_config(&tree, folder, "config.json"));
+    PF_TRY(pf_folder_config(&tree, engine->heap, folder, "config.json"));
+    engine->loading = &loading;
     int status = pf_module_build(module, engine, tree);
+    engine->loading = NULL;
     pf_config_free(tree);
-    if (status >= 0) status = load_weights(engine, folder, *module);
+    return status < 0 ? in_file(status, "config.json") : PF_OK;
+}
+
+/* Built without numbers, held against the file, and only then filled. */
+static int load_model(pf_module **module, pf_engine *engine, const char *folder, const char *hash) {
+    pf_safetensors s;
+    char *path;
+    uint64_t draws = engine->draws;
+    PF_TRY(open_weights(&s, engine, folder, &path, hash));
+    int status = build_shapes(module, engine, folder, s.n);
+    if (status >= 0) status = fill_model(engine, &s, *module);
+    if (status >= 0) status = pf_module_derive(*module);
+    pf_safetensors_close(&s);
+    free(path);
     if (status >= 0) return PF_OK;
     pf_module_release(module);
+    engine->draws = draws;
     return status;
 }
 
+static int use_model(void *context, pf_engine *engine, const char *folder, const char *hash) {
+    int status = load_model(context, engine, folder, hash);
+    return status < 0 ? pf_fail_in(status, "%s", folder) : PF_OK;
+}
+
 int pf_model_load(pf_module **module, pf_engine *engine, const char *dir) {
-    char *folder;
     if (!module || !engine || !dir) return pf_fail(PF_EINVAL, "model: an argument is NULL");
     *module = NULL;
-    PF_TRY(pf_folder_find(engine, &folder, dir, true));
-    int status = load_model(module, engine, folder);
-    if (status < 0) status = pf_fail_in(status, "%s", folder);
-    free(folder);
-    return status;
+    return pf_folder_use(engine, dir, use_model, module);
 }
 
 /* ---- optimizer and state ------------------------------------------------------ */
@@ -301,22 +327,23 @@ static int load_optimizer(pf_optimizer **optimizer, pf_engine *engine, const cha
     PF_TRY(optimizer_options(&options, config));
     int status = pf_optimizer_new(optimizer, engine, module, options);
     pf_config_free(options);
-    if (status < 0) return status;
+    if (status < 0) return in_file(status, "state.json");
     return restore_moments(*optimizer, engine, folder, config);
 }
 
 /* The caller's own state as it was given, and the step. */
-static int take_state(pf_config **state, const pf_config *file) {
+static int take_state(pf_config **state, pf_engine *engine, const pf_config *file) {
     const pf_config *given = pf_config_get(file, "state");
-    *state = given ? pf_config_copy(given) : pf_config_new(PF_MAP);
+    *state =
+        given ? pf_config_copy_in(engine->heap, given) : pf_config_new_in(engine->heap, PF_MAP);
     if (!*state) return PF_ENOMEM;
     if (pf_config_get(*state, "step")) return PF_OK;
     return pf_config_set_number(*state, "step", (double)get_u64(file, "step"));
 }
 
 /* state.json; NULL where a folder has none. */
-static int read_state(pf_config **file, const char *folder) {
-    PF_TRY(pf_folder_config(file, folder, "state.json"));
+static int read_state(pf_config **file, pf_engine *engine, const char *folder) {
+    PF_TRY(pf_folder_config(file, engine->heap, folder, "state.json"));
     double format = pf_config_number(pf_config_get(*file, "format"));
     if (!*file || format == FORMAT) return PF_OK;
     pf_config_free(*file);
@@ -335,8 +362,9 @@ typedef struct {
 } wanted;
 
 /* In the order of need: a model before the optimizer that trains it. */
-static int load_parts(wanted *w, pf_engine *engine, const char *folder, const pf_config *file) {
-    if (w->module) PF_TRY(load_model(w->module, engine, folder));
+static int load_parts(wanted *w, pf_engine *engine, const char *folder, const char *hash,
+                      const pf_config *file) {
+    if (w->module) PF_TRY(load_model(w->module, engine, folder, hash));
     if (w->optimizer) PF_TRY(load_optimizer(w->optimizer, engine, folder, *w->module, file));
     if (w->into) PF_TRY(load_weights(engine, folder, w->into));
     if (w->optimizer_into) {
@@ -344,8 +372,9 @@ static int load_parts(wanted *w, pf_engine *engine, const char *folder, const pf
         if (!config) return pf_fail(PF_ENOTFOUND, "the checkpoint holds no optimizer");
         PF_TRY(restore_moments(w->optimizer_into, engine, folder, config));
     }
-    if (w->state) PF_TRY(take_state(w->state, file));
-    if (w->tokenizer) PF_TRY(pf_folder_config(w->tokenizer, folder, "tokenizer.json"));
+    if (w->state) PF_TRY(take_state(w->state, engine, file));
+    if (w->tokenizer)
+        PF_TRY(pf_folder_config(w->tokenizer, engine->heap, folder, "tokenizer.json"));
     return PF_OK;
 }
 
@@ -357,26 +386,38 @@ static void drop_parts(wanted *w) {
     if (w->tokenizer) pf_config_free(*w->tokenizer), *w->tokenizer = NULL;
 }
 
-/* Who takes the optimizer goes on with the training: then the random numbers go on too. */
-static int load_wanted(wanted *w, pf_engine *engine, const char *dir) {
-    char *folder;
+static int read_wanted(wanted *w, pf_engine *engine, const char *folder, const char *hash) {
     pf_config *file = NULL;
-    if (w->module) *w->module = NULL;
-    if (w->optimizer) *w->optimizer = NULL;
-    if (w->state) *w->state = NULL;
-    if (w->tokenizer) *w->tokenizer = NULL;
-    PF_TRY(pf_folder_find(engine, &folder, dir, true));
-    int status = read_state(&file, folder);
-    if (status >= 0) status = load_parts(w, engine, folder, file);
-    if (status < 0) {
-        drop_parts(w);
-        status = pf_fail_in(status, "checkpoint: %s", folder);
-    } else if (((w->optimizer && *w->optimizer) || w->optimizer_into) &&
-               pf_config_get(file, "seed")) {
+    PF_TRY(read_state(&file, engine, folder));
+    int status = load_parts(w, engine, folder, hash, file);
+    bool trains = (w->optimizer && *w->optimizer) || w->optimizer_into;
+    /* Who takes the optimizer goes on with the training: then the random numbers go on too. */
+    if (status >= 0 && trains && pf_config_get(file, "seed")) {
         engine->seed = get_u64(file, "seed");
         engine->draws = get_u64(file, "draws");
     }
     pf_config_free(file);
+    return status;
+}
+
+static int use_wanted(void *context, pf_engine *engine, const char *folder, const char *hash) {
+    int status = read_wanted(context, engine, folder, hash);
+    if (status >= 0) return PF_OK;
+    drop_parts(context);
+    return pf_fail_in(status, "checkpoint: %s", folder);
+}
+
+/* A model of one's own must not get a damaged number: there all is summed up before it is read. So
+ * it is where no model is asked for, and nobody would read the weights. */
+static int load_wanted(wanted *w, pf_engine *engine, const char *dir) {
+    char *folder;
+    if (w->module) *w->module = NULL;
+    if (w->optimizer) *w->optimizer = NULL;
+    if (w->state) *w->state = NULL;
+    if (w->tokenizer) *w->tokenizer = NULL;
+    if (w->module) return pf_folder_use(engine, dir, use_wanted, w);
+    PF_TRY(pf_folder_find(engine, &folder, dir, true));
+    int status = use_wanted(w, engine, folder, NULL);
     free(folder);
     return status;
 }

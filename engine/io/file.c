@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
+#define XXH_STATIC_LINKING_ONLY /* the size of a state */
 #include <xxhash.h>
 
 #define CHUNK ((size_t)1 << 18) /* bytes hashed at a time */
@@ -41,6 +42,9 @@ const pf_file_ops pf_file_libc = {
     .sync = fsync,
     .close = close,
     .stat = fstat,
+    .look = lstat,
+    .read_link = readlink,
+    .set_mode = fchmod,
     .lock = libc_lock,
     .rename = rename,
     .exchange = libc_exchange,
@@ -96,6 +100,15 @@ static int sync_retry(int fd) {
     return result;
 }
 
+static const char *kind_name(mode_t mode) {
+    return S_ISDIR(mode) ? "a folder" : S_ISLNK(mode) ? "a link" : "a pipe or device";
+}
+
+bool pf_is_folder(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
 /* The folder part of a path: "." without one. */
 static int parent_of(char **parent, const char *path) {
     const char *slash = strrchr(path, '/');
@@ -116,8 +129,8 @@ int pf_reader_open(pf_reader *r, const char *path) {
     if (calls->stat(fd, &info) < 0) {
         status = pf_file_fail("look at", path);
     } else if (!S_ISREG(info.st_mode)) {
-        status = pf_fail(PF_EINVAL, "open %s: it is %s, not a regular file", path,
-                         S_ISDIR(info.st_mode) ? "a folder" : "a pipe or device");
+        status =
+            pf_fail(PF_EIO, "open %s: it is %s, not a regular file", path, kind_name(info.st_mode));
     }
     if (status < 0) {
         close_once(fd);
@@ -150,7 +163,7 @@ void pf_reader_close(pf_reader *r) {
     r->fd = -1;
 }
 
-int pf_file_read(char **text, size_t *bytes, const char *path, size_t cap) {
+int pf_file_read(pf_heap *heap, char **text, size_t *bytes, const char *path, size_t cap) {
     pf_reader r;
     *text = NULL;
     *bytes = 0;
@@ -160,14 +173,14 @@ int pf_file_read(char **text, size_t *bytes, const char *path, size_t cap) {
     size_t size = (size_t)r.size;
     if (size > cap || size == SIZE_MAX) {
         status = pf_fail(PF_EFORMAT, "read %s: %zu bytes, at most %zu are read", path, size, cap);
-    } else if (!(data = malloc(size + 1))) {
-        status = pf_fail(PF_ENOMEM, "read %s: no memory for %zu bytes", path, size);
+    } else if (!(data = pf_heap_alloc(heap, size + 1))) {
+        status = pf_fail_in(PF_ENOMEM, "read %s", path);
     } else {
         status = pf_reader_read(&r, 0, data, size);
     }
     pf_reader_close(&r);
     if (status < 0) {
-        free(data);
+        pf_heap_free(heap, data, size + 1);
         return status;
     }
     data[size] = 0;
@@ -177,6 +190,46 @@ int pf_file_read(char **text, size_t *bytes, const char *path, size_t cap) {
 }
 
 /* ---- writing ------------------------------------------------------------------ */
+
+enum { LINKS = 40 }; /* followed one after the other, as the system does */
+
+/* *path, the place of a link, becomes the place that it names. */
+static int follow(char **path) {
+    char to[4096], *parent, *next = NULL;
+    ssize_t n = calls->read_link(*path, to, sizeof to - 1);
+    if (n < 0 || n == (ssize_t)sizeof to - 1) {
+        if (n >= 0) errno = ENAMETOOLONG;
+        return pf_file_fail("follow link", *path);
+    }
+    to[n] = '\0';
+    PF_TRY(parent_of(&parent, *path));
+    int status = to[0] == '/' ? pf_path(&next, "%s", to) : pf_path(&next, "%s/%s", parent, to);
+    free(parent);
+    if (status < 0) return status;
+    free(*path);
+    *path = next;
+    return PF_OK;
+}
+
+/* The file behind all links of w->path, which may not be there yet; *mode: what it has, or 0. */
+static int find_target(pf_writer *w, mode_t *mode) {
+    struct stat info;
+    *mode = 0;
+    PF_TRY(pf_path(&w->target, "%s", w->path));
+    for (int links = 0; links <= LINKS; links++) {
+        if (calls->look(w->target, &info) < 0)
+            return errno == ENOENT ? PF_OK : pf_file_fail("look at", w->target);
+        *mode = info.st_mode;
+        if (S_ISREG(info.st_mode)) return PF_OK;
+        if (!S_ISLNK(info.st_mode)) {
+            return pf_fail(PF_EIO, "write %s: it is %s, which no file takes the place of", w->path,
+                           kind_name(info.st_mode));
+        }
+        PF_TRY(follow(&w->target));
+    }
+    errno = ELOOP;
+    return pf_file_fail("write", w->path);
+}
 
 /* ".NAME.tmp-PID-COUNT" beside path; the counter keeps threads of one process apart. */
 static int temp_name(char **temp, const char *path) {
@@ -189,27 +242,39 @@ static int temp_name(char **temp, const char *path) {
 
 static void writer_free(pf_writer *w) {
     free(w->temp);
+    free(w->target);
     XXH3_freeState(w->hash);
     *w = (pf_writer){.fd = -1};
 }
 
-int pf_writer_open(pf_writer *w, const char *path, bool atomic) {
-    *w = (pf_writer){.fd = -1, .path = path, .atomic = atomic};
-    PF_TRY(atomic ? temp_name(&w->temp, path) : pf_path(&w->temp, "%s", path));
+static int make_hash(pf_writer *w) {
     w->hash = XXH3_createState();
-    if (!w->hash || XXH3_128bits_reset(w->hash) == XXH_ERROR) {
-        writer_free(w);
-        return pf_fail(PF_ENOMEM, "write %s: out of memory", path);
-    }
+    if (w->hash && XXH3_128bits_reset(w->hash) != XXH_ERROR) return PF_OK;
+    return pf_fail(PF_ENOMEM, "write %s: out of memory", w->path);
+}
+
+static int create(pf_writer *w, mode_t mode) {
     int flags = O_WRONLY | O_CREAT | O_EXCL;
     w->fd = open_retry(w->temp, flags);
-    if (w->fd < 0 && errno == EEXIST && atomic) { /* of a dead process with our number */
+    if (w->fd < 0 && errno == EEXIST && w->atomic) { /* of a dead process with our number */
         calls->unlink(w->temp);
         w->fd = open_retry(w->temp, flags);
     }
-    if (w->fd >= 0) return PF_OK;
-    int status = pf_file_fail("create", w->temp);
-    writer_free(w);
+    if (w->fd < 0) return pf_file_fail("create", w->temp);
+    /* Not every file system keeps a mode; and without it the file is as good. */
+    if (mode) calls->set_mode(w->fd, mode & 0777);
+    return PF_OK;
+}
+
+int pf_writer_open(pf_writer *w, const char *path, bool atomic) {
+    mode_t mode = 0;
+    *w = (pf_writer){.fd = -1, .path = path, .atomic = atomic};
+    int status = atomic ? find_target(w, &mode) : pf_path(&w->target, "%s", path);
+    if (status >= 0)
+        status = atomic ? temp_name(&w->temp, w->target) : pf_path(&w->temp, "%s", path);
+    if (status >= 0) status = make_hash(w);
+    if (status >= 0) status = create(w, mode);
+    if (status < 0) writer_free(w);
     return status;
 }
 
@@ -229,7 +294,7 @@ int pf_writer_put(pf_writer *w, const void *data, size_t bytes) {
     return PF_OK;
 }
 
-static void hash_text(XXH128_hash_t value, char hash[PF_HASH_TEXT]) {
+static void put_hex(XXH128_hash_t value, char hash[PF_HASH_TEXT]) {
     snprintf(hash, PF_HASH_TEXT, "%016llx%016llx", (unsigned long long)value.high64,
              (unsigned long long)value.low64);
 }
@@ -240,7 +305,8 @@ static int writer_finish(pf_writer *w) {
     int fd = w->fd;
     w->fd = -1;
     if (close_once(fd) < 0) return pf_file_fail("close", w->path);
-    if (w->atomic && calls->rename(w->temp, w->path) < 0) return pf_file_fail("rename to", w->path);
+    if (w->atomic && calls->rename(w->temp, w->target) < 0)
+        return pf_file_fail("rename to", w->path);
     return PF_OK;
 }
 
@@ -250,10 +316,10 @@ int pf_writer_commit(pf_writer *w, char *hash) {
         pf_writer_abort(w);
         return status;
     }
-    if (hash) hash_text(XXH3_128bits_digest(w->hash), hash);
+    if (hash) put_hex(XXH3_128bits_digest(w->hash), hash);
     if (w->atomic) {
         char *parent;
-        status = parent_of(&parent, w->path);
+        status = parent_of(&parent, w->target);
         if (status >= 0) status = pf_dir_sync(parent);
         free(parent);
     }
@@ -323,6 +389,8 @@ int pf_dir_make(const char *path) {
 }
 
 bool pf_dir_remove(const char *path) {
+    struct stat info;
+    if (calls->look(path, &info) == 0 && S_ISLNK(info.st_mode)) return calls->unlink(path) == 0;
     DIR *dir = calls->open_dir(path);
     bool good = dir != NULL;
     struct dirent *entry;
@@ -343,30 +411,43 @@ bool pf_dir_remove(const char *path) {
 /* ---- checksums ---------------------------------------------------------------- */
 
 void pf_hash_bytes(const void *data, size_t bytes, char hash[PF_HASH_TEXT]) {
-    hash_text(XXH3_128bits(data, bytes), hash);
+    put_hex(XXH3_128bits(data, bytes), hash);
 }
 
-static int hash_chunks(const pf_reader *r, XXH3_state_t *state, char *buffer) {
-    for (int64_t at = 0; at < r->size;) {
-        size_t bytes = (size_t)pf_min(r->size - at, (int64_t)CHUNK);
-        PF_TRY(pf_reader_read(r, at, buffer, bytes));
-        XXH3_128bits_update(state, buffer, bytes);
-        at += (int64_t)bytes;
-    }
+int pf_hash_begin(pf_hash *hash, pf_heap *heap) {
+    *hash = (pf_hash){heap, pf_heap_alloc(heap, sizeof(XXH3_state_t))};
+    if (!hash->state) return PF_ENOMEM;
+    XXH3_INITSTATE((XXH3_state_t *)hash->state);
+    XXH3_128bits_reset(hash->state);
     return PF_OK;
 }
 
-int pf_hash_file(const pf_reader *r, char hash[PF_HASH_TEXT]) {
-    XXH3_state_t *state = XXH3_createState();
-    char *buffer = malloc(CHUNK);
-    int status;
-    if (!state || !buffer || XXH3_128bits_reset(state) == XXH_ERROR) {
-        status = pf_fail(PF_ENOMEM, "read %s: out of memory", r->path);
-    } else {
-        status = hash_chunks(r, state, buffer);
+void pf_hash_put(pf_hash *hash, const void *data, size_t bytes) {
+    XXH3_128bits_update(hash->state, data, bytes);
+}
+
+void pf_hash_hex(const pf_hash *hash, char text[PF_HASH_TEXT]) {
+    put_hex(XXH3_128bits_digest(hash->state), text);
+}
+
+void pf_hash_end(pf_hash *hash) {
+    pf_heap_free(hash->heap, hash->state, sizeof(XXH3_state_t));
+    hash->state = NULL;
+}
+
+int pf_hash_file(const pf_engine *engine, const pf_reader *r, char text[PF_HASH_TEXT]) {
+    pf_hash hash;
+    char *buffer = pf_heap_alloc(engine->heap, CHUNK);
+    if (!buffer) return PF_ENOMEM;
+    int status = pf_hash_begin(&hash, engine->heap);
+    for (int64_t at = 0; status >= 0 && at < r->size; at += (int64_t)CHUNK) {
+        size_t bytes = (size_t)pf_min(r->size - at, (int64_t)CHUNK);
+        status = pf_check_cancel(engine);
+        if (status >= 0) status = pf_reader_read(r, at, buffer, bytes);
+        if (status >= 0) pf_hash_put(&hash, buffer, bytes);
     }
-    if (status >= 0) hash_text(XXH3_128bits_digest(state), hash);
-    XXH3_freeState(state);
-    free(buffer);
+    if (status >= 0) pf_hash_hex(&hash, text);
+    pf_hash_end(&hash);
+    pf_heap_free(engine->heap, buffer, CHUNK);
     return status;
 }

@@ -13,12 +13,37 @@
 
 #include "folder_list.h"
 
-static int verify(pf_engine *engine, const char *folder, bool contents) {
+/* What is looked for: a whole checkpoint, and one that `use` can do its work with. */
+typedef struct {
+    pf_engine *engine;
+    bool contents;
+    pf_use_fn use; /* NULL: to be found is enough */
+    void *context;
+    bool settled; /* the checkpoint is whole, so what failed would fail with no other */
+} search;
+
+#define WEIGHTS "model.safetensors"
+
+/* `use` reads the weights and sums them up on the way. Where it fails over what is in files, they
+ * are summed up by themselves: damage is told from a file that is whole and wrong. */
+static int use_whole(search *s, const pf_manifest *m, const char *folder) {
+    char why[1024];
+    int status = s->use(s->context, s->engine, folder, pf_manifest_hash(m, WEIGHTS));
+    if (status == PF_EFORMAT) {
+        snprintf(why, sizeof why, "%s", pf_last_error());
+        PF_TRY(pf_manifest_verify(m, s->engine, folder, true, NULL));
+        pf_fail(status, "%s", why);
+    }
+    s->settled = true;
+    return status;
+}
+
+static int try_folder(search *s, const char *folder) {
     pf_manifest m;
-    PF_TRY(pf_manifest_read(&m, folder));
-    PF_TRY(pf_manifest_verify(&m, engine, folder, contents));
-    bool complete = pf_manifest_has(&m, "model.safetensors") && pf_manifest_has(&m, "config.json");
-    if (complete) return PF_OK;
+    PF_TRY(pf_manifest_read(&m, s->engine->heap, folder));
+    PF_TRY(pf_manifest_verify(&m, s->engine, folder, s->contents, s->use ? WEIGHTS : NULL));
+    bool complete = pf_manifest_has(&m, WEIGHTS) && pf_manifest_has(&m, "config.json");
+    if (complete) return s->use ? use_whole(s, &m, folder) : PF_OK;
     return pf_fail(PF_EFORMAT,
                    "%s is no checkpoint: its manifest lacks config.json or "
                    "model.safetensors",
@@ -26,16 +51,16 @@ static int verify(pf_engine *engine, const char *folder, bool contents) {
 }
 
 /* step-N, or the .old that a cut replacement has left of it. */
-static int try_step(pf_engine *engine, char **folder, const char *run, uint64_t step,
-                    bool contents) {
+static int try_step(search *s, char **folder, const char *run, uint64_t step) {
     char *path, *old;
     PF_TRY(pf_step_path(&path, run, step));
-    int status = verify(engine, path, contents);
-    if (status == PF_ENOTFOUND && pf_path(&old, "%s/.step-%" PRIu64 ".old", run, step) >= 0) {
+    int status = try_folder(s, path);
+    if (status == PF_ENOTFOUND && !s->settled &&
+        pf_path(&old, "%s/.step-%" PRIu64 ".old", run, step) >= 0) {
         if (access(old, F_OK) == 0) {
             free(path);
             path = old;
-            status = verify(engine, path, contents);
+            status = try_folder(s, path);
         } else {
             free(old);
         }
@@ -59,25 +84,20 @@ static void order_steps(pf_listing *l, uint64_t latest) {
     }
 }
 
-/* A failure that another checkpoint can make good. */
-static bool is_damage(int status) {
-    return status == PF_EFORMAT || status == PF_ENOTFOUND || status == PF_EIO ||
-           status == PF_EINVAL;
-}
+/* Only what is wrong in the files of a checkpoint is made good by another one. Where the system
+ * refuses to read, memory runs out or the host cancels, an older one would be the wrong one. */
+static bool is_damage(int status) { return status == PF_EFORMAT || status == PF_ENOTFOUND; }
 
-static int find_in_list(pf_engine *engine, char **folder, const char *run, const pf_listing *l,
-                        bool contents) {
+static int find_in_list(search *s, char **folder, const char *run, const pf_listing *l) {
     char first[512] = "";
     for (int i = 0; i < l->n; i++) {
-        int status = try_step(engine, folder, run, l->step[i], contents);
-        if (status >= 0) {
-            if (i > 0) {
-                pf_log(engine, PF_LOG_WARN, "checkpoint: %s; going on with step-%" PRIu64, first,
-                       l->step[i]);
-            }
-            return PF_OK;
+        int status = try_step(s, folder, run, l->step[i]);
+        if (status >= 0 && i > 0) {
+            pf_log(s->engine, PF_LOG_WARN,
+                   "checkpoint: %s; going on with step-%" PRIu64 " in %s, an older one", first,
+                   l->step[i], run);
         }
-        if (!is_damage(status)) return status;
+        if (status >= 0 || s->settled || !is_damage(status)) return status;
         if (i == 0) snprintf(first, sizeof first, "%s", pf_last_error());
     }
     if (l->n == 0) {
@@ -90,7 +110,8 @@ static int find_in_list(pf_engine *engine, char **folder, const char *run, const
                    l->n > 1 ? "the others are damaged too" : "there is no other");
 }
 
-static int find_in_run(pf_engine *engine, char **folder, const char *run, bool contents) {
+static int find_in_run(search *s, char **folder, const char *run) {
+    pf_engine *engine = s->engine;
     pf_listing l;
     uint64_t latest = UINT64_MAX;
     int mark = pf_mark_read_in(run, "LATEST", &latest);
@@ -110,19 +131,19 @@ static int find_in_run(pf_engine *engine, char **folder, const char *run, bool c
                latest, run);
     }
     order_steps(&l, latest);
-    status = find_in_list(engine, folder, run, &l, contents);
+    status = find_in_list(s, folder, run, &l);
     pf_listing_free(&l);
     return status;
 }
 
 /* "run/BEST": the one it names and no other, since that was asked for. */
-static int find_marked(pf_engine *engine, char **folder, const char *path, bool contents) {
+static int find_marked(search *s, char **folder, const char *path) {
     uint64_t step;
     PF_TRY(pf_mark_read(path, &step));
     const char *slash = strrchr(path, '/');
     char *run;
     PF_TRY(slash ? pf_path(&run, "%.*s", (int)(slash - path), path) : pf_path(&run, "."));
-    int status = try_step(engine, folder, *run ? run : "/", step, contents);
+    int status = try_step(s, folder, *run ? run : "/", step);
     free(run);
     return status;
 }
@@ -132,40 +153,42 @@ bool pf_folder_is_mark(const char *path) {
     return pf_mark_read(path, &step) >= 0;
 }
 
-int pf_folder_find(pf_engine *engine, char **folder, const char *path, bool contents) {
-    pf_reader r;
+static int find(search *s, char **folder, const char *path) {
     *folder = NULL;
-    int status = pf_reader_open(&r, path);
-    if (status >= 0) {
-        pf_reader_close(&r);
-        return find_marked(engine, folder, path, contents);
-    }
-    if (status != PF_EINVAL) return status; /* missing or unreadable; EINVAL: a folder */
-    status = verify(engine, path, contents);
-    if (status >= 0) return pf_path(folder, "%s", path);
+    if (!pf_is_folder(path)) return find_marked(s, folder, path);
     char *manifest;
     PF_TRY(pf_path(&manifest, "%s/manifest.json", path));
     bool is_checkpoint = access(manifest, F_OK) == 0;
     free(manifest);
-    if (!is_checkpoint) return find_in_run(engine, folder, path, contents);
-    return pf_fail_in(status, "checkpoint");
+    if (!is_checkpoint) return find_in_run(s, folder, path);
+    int status = try_folder(s, path);
+    if (status >= 0) return pf_path(folder, "%s", path);
+    return s->settled ? status : pf_fail_in(status, "checkpoint");
 }
 
-int pf_folder_config(pf_config **config, const char *folder, const char *name) {
+int pf_folder_find(pf_engine *engine, char **folder, const char *path, bool contents) {
+    search s = {.engine = engine, .contents = contents};
+    return find(&s, folder, path);
+}
+
+int pf_folder_use(pf_engine *engine, const char *path, pf_use_fn use, void *context) {
+    search s = {.engine = engine, .contents = true, .use = use, .context = context};
+    char *folder;
+    PF_TRY(find(&s, &folder, path));
+    free(folder);
+    return PF_OK;
+}
+
+int pf_folder_config(pf_config **config, pf_heap *heap, const char *folder, const char *name) {
     char *path, *text;
     size_t bytes;
     *config = NULL;
     PF_TRY(pf_path(&path, "%s/%s", folder, name));
-    int status = pf_file_read(&text, &bytes, path, PF_JSON_BYTES);
-    if (status == PF_ENOTFOUND) {
-        free(path);
-        return PF_OK;
-    }
+    int status = pf_file_read(heap, &text, &bytes, path, PF_JSON_BYTES);
     if (status >= 0) {
-        status = pf_json_parse(config, text, bytes);
-        if (status < 0) status = pf_fail_in(status, "%s", path);
-        free(text);
+        status = pf_json_read(config, heap, text, bytes, path);
+        pf_heap_free(heap, text, bytes + 1);
     }
     free(path);
-    return status;
+    return status == PF_ENOTFOUND ? PF_OK : status;
 }

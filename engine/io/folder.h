@@ -45,10 +45,16 @@ int pf_folder_mark(const char *run, const char *mark, uint64_t step);
  * only sizes. Free *folder with free. */
 int pf_folder_find(pf_engine *engine, char **folder, const char *path, bool contents);
 
+/* The same for whoever reads the checkpoint: `use` is called with its folder, whose files are all
+ * verified but the weights, which it is to hold against `hash` when it has read them. PF_EFORMAT of
+ * it is held against the weights' checksum: damage leads on to the next older checkpoint, as above,
+ * anything else is final. */
+typedef int (*pf_use_fn)(void *context, pf_engine *engine, const char *folder, const char *hash);
+int pf_folder_use(pf_engine *engine, const char *path, pf_use_fn use, void *context);
+
 bool pf_folder_is_mark(const char *path); /* a file that names a step; leaves a message if not */
 
-/* A JSON file of
- a folder; a file that is not there gives NULL and 0. */
-int pf_folder_config(pf_config **config, const char *folder, const char *name);
+/* A JSON file of a folder, as plain data in `heap`; a file that is not there gives NULL and 0. */
+int pf_folder_config(pf_config **config, pf_heap *heap, const char *folder, const char *name);
 
 #endif

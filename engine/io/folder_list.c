@@ -105,12 +105,16 @@ int pf_listing_read(pf_listing *l, const char *run) {
 
 /* The step that a mark file names. PF_ENOTFOUND: no such file; PF_EFORMAT: nonsense in it. */
 int pf_mark_read(const char *path, uint64_t *step) {
-    char *text;
-    size_t bytes;
-    PF_TRY(pf_file_read(&text, &bytes, path, 64));
+    char text[64];
+    pf_reader r;
+    PF_TRY(pf_reader_open(&r, path));
+    size_t bytes = r.size < (int64_t)sizeof text ? (size_t)r.size : 0;
+    int status = pf_reader_read(&r, 0, text, bytes);
+    pf_reader_close(&r);
+    if (status < 0) return status;
+    text[bytes] = '\0';
     const char *rest = pf_step_parse(text, step);
     bool good = rest && (!*rest || !strcmp(rest, "\n")) && strlen(text) == bytes;
-    free(text);
     return good ? PF_OK : pf_fail(PF_EFORMAT, "%s is damaged (it names no step)", path);
 }
 

@@ -37,13 +37,13 @@ static void new_name(char name[PF_HASH_TEXT], const char *run) {
     pf_hash_bytes(&key, sizeof key, name);
 }
 
-int pf_run_name(char name[PF_HASH_TEXT], const char *run) {
+int pf_run_name(char name[PF_HASH_TEXT], pf_heap *heap, const char *run) {
     uint64_t latest;
     char *folder;
     pf_manifest m = {0};
     if (pf_mark_read_in(run, "LATEST", &latest) >= 0) {
         PF_TRY(pf_step_path(&folder, run, latest));
-        bool told = pf_manifest_read(&m, folder) >= 0 && m.run[0];
+        bool told = pf_manifest_read(&m, heap, folder) >= 0 && m.run[0];
         free(folder);
         if (told) return strcpy(name, m.run), PF_OK;
     }
@@ -84,15 +84,15 @@ static bool is_there(const char *path) {
     return faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
 }
 
-pf_step_owner pf_step_owner_of(const char *run, uint64_t step, const char *name) {
+pf_step_owner pf_step_owner_of(pf_heap *heap, const char *run, uint64_t step, const char *name) {
     pf_manifest m;
     char *path;
     pf_step_owner owner = PF_STEP_OTHER;
     if (pf_step_path(&path, run, step) < 0) return owner;
     if (!is_there(path)) {
         owner = PF_STEP_ABSENT;
-    } else if (is_real_folder(path) && pf_manifest_read(&m, path) >= 0 && !strcmp(m.run, name) &&
-               m.step == step) {
+    } else if (is_real_folder(path) && pf_manifest_read(&m, heap, path) >= 0 &&
+               !strcmp(m.run, name) && m.step == step) {
         owner = only_listed(&m, path) ? PF_STEP_OWN : PF_STEP_FILLED;
     }
     free(path);

@@ -88,7 +88,7 @@ static void prune(pf_engine *engine, const char *run, uint64_t newest, const cha
     }
     for (int i = 0, kept = 0; i < l.n; i++) {
         if (l.step[i] > newest) continue;
-        pf_step_owner owner = pf_step_owner_of(run, l.step[i], name);
+        pf_step_owner owner = pf_step_owner_of(engine->heap, run, l.step[i], name);
         if (owner < PF_STEP_FILLED) continue;
         if (kept++ < keep || owner == PF_STEP_FILLED || (has_best && l.step[i] == best)) continue;
         if (drop_step(run, l.step[i])) continue;
@@ -133,16 +133,15 @@ static int put_moments(pf_writer *w, pf_engine *engine, const void *what) {
 
 /* What is written must be readable: the reader's caps hold here too. */
 static int put_json(pf_writer *w, pf_engine *engine, const void *what) {
-    pf_text text = {0};
+    pf_text text = {.heap = engine->heap};
     pf_config *back = NULL;
-    (void)engine;
     int status = pf_json_put(&text, what, true);
     pf_text_put(&text, "\n", 1);
     if (status >= 0 && text.failed) status = pf_fail(PF_ENOMEM, "out of memory");
-    if (status >= 0) status = pf_json_parse(&back, text.data, text.size);
     if (status >= 0) status = pf_writer_put(w, text.data, text.size);
+    if (status >= 0) status = pf_json_read(&back, engine->heap, text.data, text.size, "json");
     pf_config_free(back);
-    free(text.data);
+    pf_text_close(&text);
     return status;
 }
 
@@ -167,7 +166,7 @@ static int write_parts(pf_engine *engine, const char *folder, const pf_parts *pa
         PF_TRY(put_file(&m, folder, "optimizer.safetensors", engine, put_moments, parts));
     }
     strcpy(m.run, name);
-    PF_TRY(pf_manifest_write(&m, folder));
+    PF_TRY(pf_manifest_write(&m, engine->heap, folder));
     return pf_dir_sync(folder);
 }
 
@@ -200,7 +199,7 @@ static int write_mark(const char *run, const char *mark, uint64_t step) {
 
 /* What stands under the final name and is not the run's own moves out of the way. */
 static int make_way(pf_engine *engine, const char *run, uint64_t step, const char *name) {
-    pf_step_owner owner = pf_step_owner_of(run, step, name);
+    pf_step_owner owner = pf_step_owner_of(engine->heap, run, step, name);
     bool stays = owner == PF_STEP_OTHER || owner == PF_STEP_FILLED;
     return stays ? pf_step_set_aside(engine, run, step) : PF_OK;
 }
@@ -243,7 +242,7 @@ static int save_alone(pf_engine *engine, const char *run, uint64_t step, const p
     char *temp = NULL, *path = NULL, name[PF_HASH_TEXT];
     PF_TRY(check_beginning(run, step));
     int status = clean(run, alone);
-    if (status >= 0) status = pf_run_name(name, run);
+    if (status >= 0) status = pf_run_name(name, engine->heap, run);
     if (status >= 0) status = pf_step_path(&path, run, step);
     if (status >= 0) {
         status = pf_path(&temp, "%s/.step-%" PRIu64 ".tmp-%ld", run, step, (long)getpid());

@@ -9,11 +9,13 @@
 #include "folder.h"
 
 static int set_list(pf_config *map, const char *key, int n, const int64_t *values) {
-    pf_config *list = pf_config_new(PF_LIST);
+    pf_config *list = pf_config_new_beside(map, PF_LIST);
     if (!list) return PF_ENOMEM;
     int status = PF_OK;
     for (int i = 0; status >= 0 && i < n; i++) {
-        status = pf_config_push(list, pf_config_new_number((double)values[i]));
+        pf_config *size = pf_config_new_beside(list, PF_NULL);
+        if (size) pf_config_become_number(size, (double)values[i]);
+        status = pf_config_push(list, size);
     }
     if (status >= 0) return pf_config_set(map, key, list);
     pf_config_free(list);
@@ -28,7 +30,7 @@ static int fill_tensor(pf_config *map, const pf_st_entry *entry) {
 }
 
 static int push_tensor(pf_config *list, const pf_st_entry *entry) {
-    pf_config *map = pf_config_new(PF_MAP);
+    pf_config *map = pf_config_new_beside(list, PF_MAP);
     if (!map) return PF_ENOMEM;
     int status = fill_tensor(map, entry);
     if (status >= 0) return pf_config_push(list, map);
@@ -42,7 +44,7 @@ static double count_params(const pf_safetensors *s) {
     for (int i = 0; i < s->n; i++) {
         all += (double)pf_shape_numel(s->entry[i].rank, s->entry[i].shape);
     }
-    const char *text = pf_json_string(pf_json_get(s->metadata, "params"));
+    const char *text = pf_config_string(pf_config_get(s->metadata, "params"));
     if (!text || !*text || strlen(text) > 15 || strspn(text, "0123456789") != strlen(text)) {
         return all;
     }
@@ -50,8 +52,8 @@ static double count_params(const pf_safetensors *s) {
     return trained <= all ? trained : all;
 }
 
-static int fill_file(pf_config *info, const pf_safetensors *s) {
-    pf_config *list = pf_config_new(PF_LIST), *metadata;
+static int fill_file(pf_config *info, pf_safetensors *s) {
+    pf_config *list = pf_config_new_beside(info, PF_LIST);
     int64_t bytes = s->n > 0 ? s->entry[s->n - 1].end : 0;
     if (!list) return PF_ENOMEM;
     int status = PF_OK;
@@ -63,51 +65,47 @@ static int fill_file(pf_config *info, const pf_safetensors *s) {
     PF_TRY(pf_config_set(info, "tensors", list));
     PF_TRY(pf_config_set_number(info, "params", count_params(s)));
     PF_TRY(pf_config_set_number(info, "bytes", (double)bytes));
-    PF_TRY(pf_safetensors_metadata(&metadata, s));
+    pf_config *metadata = s->metadata ? s->metadata : pf_config_new_beside(info, PF_MAP);
+    s->metadata = NULL;
     return pf_config_set(info, "metadata", metadata);
 }
 
-static int inspect_file(pf_config *info, const char *path) {
+static int inspect_file(pf_config *info, pf_engine *engine, const char *path) {
     pf_safetensors s;
-    PF_TRY(pf_safetensors_open(&s, path));
+    PF_TRY(pf_safetensors_open(&s, engine, path, NULL));
     int status = fill_file(info, &s);
     pf_safetensors_close(&s);
     return status;
 }
 
-static int inspect_folder(pf_config *info, const char *folder) {
+static int inspect_folder(pf_config *info, pf_engine *engine, const char *folder) {
     static const char *const parts[] = {"config", "state", "tokenizer"};
     char *path, name[32];
     PF_TRY(pf_config_set_string(info, "checkpoint", folder));
     for (int i = 0; i < PF_COUNT(parts); i++) {
         pf_config *part;
         snprintf(name, sizeof name, "%s.json", parts[i]);
-        PF_TRY(pf_folder_config(&part, folder, name));
+        PF_TRY(pf_folder_config(&part, engine->heap, folder, name));
         if (part) PF_TRY(pf_config_set(info, parts[i], part));
     }
     PF_TRY(pf_path(&path, "%s/model.safetensors", folder));
-    int status = inspect_file(info, path);
+    int status = inspect_file(info, engine, path);
     free(path);
     return status;
-}
-
-static bool is_folder(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
 int pf_inspect(pf_config **info, pf_engine *engine, const char *path) {
     char *folder = NULL;
     if (!info || !engine || !path) return pf_fail(PF_EINVAL, "inspect: an argument is NULL");
-    *info = pf_config_new(PF_MAP);
+    *info = pf_config_new_in(engine->heap, PF_MAP);
     if (!*info) return PF_ENOMEM;
     int status;
-    if (is_folder(path) || pf_folder_is_mark(path)) {
+    if (pf_is_folder(path) || pf_folder_is_mark(path)) {
 
         status = pf_folder_find(engine, &folder, path, false);
-        if (status >= 0) status = inspect_folder(*info, folder);
+        if (status >= 0) status = inspect_folder(*info, engine, folder);
     } else {
-        status = inspect_file(*info, path);
+        status = inspect_file(*info, engine, path);
     }
     free(folder);
     if (status >= 0) return PF_OK;

@@ -6,6 +6,7 @@
 #include "manifest.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,11 +31,15 @@ static bool good_hash(const char *hash) {
            strspn(hash, "0123456789abcdef") == PF_HASH_TEXT - 1;
 }
 
-bool pf_manifest_has(const pf_manifest *m, const char *name) {
+const char *pf_manifest_hash(const pf_manifest *m, const char *name) {
     for (int i = 0; i < m->n; i++) {
-        if (!strcmp(m->file[i].name, name)) return true;
+        if (!strcmp(m->file[i].name, name)) return m->file[i].hash;
     }
-    return false;
+    return NULL;
+}
+
+bool pf_manifest_has(const pf_manifest *m, const char *name) {
+    return pf_manifest_hash(m, name) != NULL;
 }
 
 int pf_manifest_add(pf_manifest *m, const char *name, int64_t size, const char *hash) {
@@ -50,8 +55,8 @@ int pf_manifest_add(pf_manifest *m, const char *name, int64_t size, const char *
     return PF_OK;
 }
 
-int pf_manifest_write(const pf_manifest *m, const char *folder) {
-    pf_text text = {0};
+int pf_manifest_write(const pf_manifest *m, pf_heap *heap, const char *folder) {
+    pf_text text = {.heap = heap};
     char *path, hash[PF_HASH_TEXT];
     PF_TRY(pf_path(&path, "%s/%s", folder, PF_MANIFEST_FILE));
     pf_text_print(&text, "{\n  \"format\": %d,\n  \"files\": [", VERSION);
@@ -80,7 +85,7 @@ int pf_manifest_write(const pf_manifest *m, const char *folder) {
         else
             pf_writer_abort(&w);
     }
-    free(text.data);
+    pf_text_close(&text);
     free(path);
     return status;
 }
@@ -102,9 +107,9 @@ static bool whole(const char *text, size_t bytes) {
 }
 
 /* Of which run and step; both or neither. */
-static int read_origin(pf_manifest *m, const pf_json *doc, const char *folder) {
-    const char *run = pf_json_string(pf_json_get(doc, "run"));
-    const char *step = pf_json_string(pf_json_get(doc, "step"));
+static int read_origin(pf_manifest *m, const pf_config *doc, const char *folder) {
+    const char *run = pf_config_string(pf_config_get(doc, "run"));
+    const char *step = pf_config_string(pf_config_get(doc, "step"));
     if (!run && !step) return PF_OK;
     char *end = NULL;
     errno = 0;
@@ -114,60 +119,67 @@ static int read_origin(pf_manifest *m, const pf_json *doc, const char *folder) {
     return PF_OK;
 }
 
-static int read_entries(pf_manifest *m, const pf_json *doc, const char *folder) {
-    int64_t version = 0, size;
-    const pf_json *files = pf_json_get(doc, "files");
-    if (!pf_json_integer(pf_json_get(doc, "format"), &version) || version != VERSION) {
-        return pf_fail(PF_EFORMAT, "%s in %s has format %lld; this version reads format %d",
-                       PF_MANIFEST_FILE, folder, (long long)version, VERSION);
+/* A count of bytes, as a number of JSON holds it exactly. */
+static int64_t size_of(const pf_config *node) {
+    double size = pf_config_kind_of(node) == PF_NUMBER ? pf_config_number(node) : -1;
+    return size >= 0 && size <= 0x1p53 && size == floor(size) ? (int64_t)size : -1;
+}
+
+static int read_entries(pf_manifest *m, const pf_config *doc, const char *folder) {
+    const pf_config *files = pf_config_get(doc, "files");
+    double version = pf_config_number(pf_config_get(doc, "format"));
+    if (version != VERSION) {
+        return pf_fail(PF_EFORMAT, "%s in %s has format %.0f; this version reads format %d",
+                       PF_MANIFEST_FILE, folder, version, VERSION);
     }
-    if (!pf_json_is_list(files)) return damaged(folder, "no list of files");
+    if (pf_config_kind_of(files) != PF_LIST) return damaged(folder, "no list of files");
     PF_TRY(read_origin(m, doc, folder));
-    for (size_t i = 0; i < pf_json_size(files); i++) {
-        const pf_json *file = pf_json_at(files, i);
-        if (!pf_json_integer(pf_json_get(file, "size"), &size)) size = -1;
-        PF_TRY(pf_manifest_add(m, pf_json_string(pf_json_get(file, "name")), size,
-                               pf_json_string(pf_json_get(file, "xxh3_128"))));
+    for (int i = 0; i < pf_config_size(files); i++) {
+        const pf_config *file = pf_config_at(files, i);
+        PF_TRY(pf_manifest_add(m, pf_config_string(pf_config_get(file, "name")),
+                               size_of(pf_config_get(file, "size")),
+                               pf_config_string(pf_config_get(file, "xxh3_128"))));
     }
     return PF_OK;
 }
 
-int pf_manifest_read(pf_manifest *m, const char *folder) {
+int pf_manifest_read(pf_manifest *m, pf_heap *heap, const char *folder) {
     char *path, *text;
     size_t bytes;
-    pf_json *doc = NULL;
+    pf_config *doc = NULL;
     *m = (pf_manifest){0};
     PF_TRY(pf_path(&path, "%s/%s", folder, PF_MANIFEST_FILE));
-    int status = pf_file_read(&text, &bytes, path, MAX_BYTES);
+    int status = pf_file_read(heap, &text, &bytes, path, MAX_BYTES);
     free(path);
     if (status == PF_ENOTFOUND) {
         return pf_fail(status, "%s in %s is missing", PF_MANIFEST_FILE, folder);
     }
     if (status < 0) return status;
     if (!whole(text, bytes)) status = damaged(folder, "checksum differs");
-    if (status >= 0) status = pf_json_open(&doc, text, bytes, PF_MANIFEST_FILE);
+    if (status >= 0) status = pf_json_read(&doc, heap, text, bytes, PF_MANIFEST_FILE);
     if (status >= 0) status = read_entries(m, doc, folder);
-    pf_json_close(&doc);
-    free(text);
+    pf_config_free(doc);
+    pf_heap_free(heap, text, bytes + 1);
     return status;
 }
 
 /* ---- verifying ---------------------------------------------------------------- */
 
-static int verify_open(const pf_manifest *m, int i, const pf_reader *r, const char *folder,
-                       bool contents) {
+static int verify_open(const pf_manifest *m, int i, const pf_engine *engine, const pf_reader *r,
+                       const char *folder, bool contents) {
     char hash[PF_HASH_TEXT];
     if (r->size != m->file[i].size) {
         return pf_fail(PF_EFORMAT, "%s in %s is damaged (%lld bytes, %lld expected)",
                        m->file[i].name, folder, (long long)r->size, (long long)m->file[i].size);
     }
     if (!contents) return PF_OK;
-    PF_TRY(pf_hash_file(r, hash));
+    PF_TRY(pf_hash_file(engine, r, hash));
     if (!strcmp(hash, m->file[i].hash)) return PF_OK;
     return pf_fail(PF_EFORMAT, "%s in %s is damaged (checksum differs)", m->file[i].name, folder);
 }
 
-static int verify_one(const pf_manifest *m, int i, const char *folder, bool contents) {
+static int verify_one(const pf_manifest *m, int i, const pf_engine *engine, const char *folder,
+                      bool contents) {
     pf_reader r;
     char *path;
     PF_TRY(pf_path(&path, "%s/%s", folder, m->file[i].name));
@@ -175,7 +187,7 @@ static int verify_one(const pf_manifest *m, int i, const char *folder, bool cont
     if (status == PF_ENOTFOUND) {
         status = pf_fail(PF_EFORMAT, "%s in %s is missing", m->file[i].name, folder);
     } else if (status >= 0) {
-        status = verify_open(m, i, &r, folder, contents);
+        status = verify_open(m, i, engine, &r, folder, contents);
         pf_reader_close(&r);
     }
     free(path);
@@ -183,10 +195,11 @@ static int verify_one(const pf_manifest *m, int i, const char *folder, bool cont
 }
 
 int pf_manifest_verify(const pf_manifest *m, const pf_engine *engine, const char *folder,
-                       bool contents) {
+                       bool contents, const char *unread) {
     for (int i = 0; i < m->n; i++) {
+        bool later = unread && !strcmp(m->file[i].name, unread);
         PF_TRY(pf_check_cancel(engine));
-        PF_TRY(verify_one(m, i, folder, contents));
+        PF_TRY(verify_one(m, i, engine, folder, contents && !later));
     }
     return PF_OK;
 }

@@ -24,7 +24,7 @@ typedef struct pf_st_dtype {
 } pf_st_dtype;
 
 typedef struct pf_st_entry {
-    const char *name; /* borrowed from the document */
+    const char *name; /* in the header's text */
     pf_st_dtype dtype;
     int rank;
     int64_t shape[PF_MAX_RANK];
@@ -34,21 +34,28 @@ typedef struct pf_st_entry {
 /* An open file whose header has passed every check. Entries lie in order of offset. */
 typedef struct pf_safetensors {
     pf_reader file;
+    pf_heap *heap;
     int64_t data; /* where the data begins in the file */
     int n;
+    int64_t room;
     pf_st_entry *entry;
-    pf_json *header;
-    const pf_json *metadata; /* or NULL */
+    char *text; /* the header's; names stand in it */
+    size_t text_bytes;
+    pf_index names;
+    pf_config *metadata; /* a map of strings, or NULL */
+    pf_hash hash;        /* of what was read, where a checksum is expected */
+    char expected[PF_HASH_TEXT];
 } pf_safetensors;
 
-int pf_safetensors_open(pf_safetensors *s, const char *path);
+/* hash: the checksum that the file must have once it is read, or NULL. */
+int pf_safetensors_open(pf_safetensors *s, pf_engine *engine, const char *path, const char *hash);
 void pf_safetensors_close(pf_safetensors *s);
-/* Index of a name, looked for at `hint` first; -1: absent. */
-int pf_safetensors_find(const pf_safetensors *s, const char *name, int hint);
+int pf_safetensors_find(const pf_safetensors *s, const char *name); /* -1: absent */
+bool pf_st_dtype_find(const char *name, pf_st_dtype *type); /* false: files know no such dtype */
 int pf_st_dtype_loads_as(const pf_st_entry *entry, pf_dtype *dtype); /* fails by name */
-/* Reads entry `index` into a contiguous tensor of its shape and the dtype it loads as. */
-int pf_safetensors_read(pf_engine *engine, const pf_safetensors *s, int index, pf_tensor *to);
-int pf_safetensors_metadata(pf_config **metadata, const pf_safetensors *s); /* a new map */
+/* Reads every entry i, in one pass over the file, into to[i]: contiguous, of its shape and of the
+ * dtype that it loads as; then holds the checksum against what is expected. */
+int pf_safetensors_read(pf_engine *engine, pf_safetensors *s, pf_tensor *const *to);
 
 /* Puts header and tensors into an open writer. metadata: a map, or NULL. */
 int pf_safetensors_write(pf_engine *engine, pf_writer *to, const pf_named *tensors, int n,

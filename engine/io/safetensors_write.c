@@ -3,31 +3,29 @@
  * data from 0 and begin at a multiple of 8 bytes after a header padded with blanks; what is
  * written here passes every check of the reader, or is refused before a byte is put.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "safetensors.h"
 
-static int compare_names(const void *a, const void *b) {
-    return strcmp(((const pf_named *)a)->name, ((const pf_named *)b)->name);
-}
+#define STRIDE ((size_t)1 << 20) /* bytes that are written in one go */
 
-static int check_names(const pf_named *tensors, int n) {
-    pf_named *sorted = malloc(((size_t)n + 1) * sizeof *sorted);
-    if (!sorted) return pf_fail(PF_ENOMEM, "out of memory");
-    if (n > 0) memcpy(sorted, tensors, (size_t)n * sizeof *sorted);
-    qsort(sorted, (size_t)n, sizeof *sorted, compare_names);
+static int check_names(const pf_named *tensors, int n, pf_heap *heap) {
+    pf_index names = {.heap = heap};
     int status = PF_OK;
-    for (int i = 1; status >= 0 && i < n; i++) {
-        if (compare_names(&sorted[i - 1], &sorted[i]) == 0) {
-            status = pf_fail(PF_EINVAL, "two tensors are named '%s'", sorted[i].name);
+    for (int i = 0; status >= 0 && i < n; i++) {
+        uint64_t hash = pf_hash_text(tensors[i].name);
+        uint32_t probe = 0;
+        for (int j; status >= 0 && (j = pf_index_next(&names, hash, &probe)) >= 0;) {
+            if (strcmp(tensors[i].name, tensors[j].name) == 0)
+                status = pf_fail(PF_EINVAL, "two tensors are named '%s'", tensors[i].name);
         }
+        if (status >= 0) status = pf_index_put(&names, hash, i);
     }
-    free(sorted);
+    pf_index_close(&names);
     return status;
 }
 
-static int check_tensors(const pf_named *tensors, int n) {
+static int check_tensors(const pf_named *tensors, int n, pf_heap *heap) {
     if (n < 0 || n > PF_ST_TENSORS || (n > 0 && !tensors)) {
         return pf_fail(PF_EINVAL, "%d tensors, at most %d are written", n, PF_ST_TENSORS);
     }
@@ -41,7 +39,7 @@ static int check_tensors(const pf_named *tensors, int n) {
             return pf_fail(PF_ESTATE, "tensor '%s' is gone: its tape has closed", name);
         }
     }
-    return check_names(tensors, n);
+    return check_names(tensors, n, heap);
 }
 
 /* Metadata goes from string to string: other values are written as their JSON text. */
@@ -56,10 +54,10 @@ static int put_metadata(pf_text *text, const pf_config *metadata) {
             PF_TRY(pf_json_put_string(text, pf_config_string(value)));
             continue;
         }
-        pf_text json = {0};
+        pf_text json = {.heap = text->heap};
         int status = pf_json_put(&json, value, false);
         if (status >= 0) status = pf_json_put_string(text, json.data);
-        free(json.data);
+        pf_text_close(&json);
         PF_TRY(status);
     }
     pf_text_put(text, "}", 1);
@@ -107,29 +105,38 @@ static int put_header(pf_text *text, const pf_named *tensors, int n, const pf_co
     return PF_OK;
 }
 
+/* A cancel is seen between two of them. */
+static int put_bytes(const pf_engine *engine, pf_writer *to, const char *data, size_t bytes) {
+    for (size_t at = 0; at < bytes; at += STRIDE) {
+        PF_TRY(pf_check_cancel(engine));
+        PF_TRY(pf_writer_put(to, data + at, at + STRIDE < bytes ? STRIDE : bytes - at));
+    }
+    return PF_OK;
+}
+
 /* Row-major, whatever the strides: the one copy that writing may need. */
 static int put_tensor(pf_engine *engine, pf_writer *to, pf_tensor *t) {
     size_t bytes = (size_t)pf_tensor_numel(t) * pf_dtype_size(t->dtype);
     if (bytes == 0) return PF_OK;
     PF_TRY(pf_check_cancel(engine));
-    if (pf_tensor_contiguous(t)) return pf_writer_put(to, pf_tensor_data(t), bytes);
-    void *copy = pf_heap_alloc(engine->heap, bytes);
+    if (pf_tensor_contiguous(t)) return put_bytes(engine, to, pf_tensor_data(t), bytes);
+    char *copy = pf_heap_alloc(engine->heap, bytes);
     if (!copy) return PF_ENOMEM;
     int status = pf_tensor_read(t, copy, bytes);
-    if (status >= 0) status = pf_writer_put(to, copy, bytes);
+    if (status >= 0) status = put_bytes(engine, to, copy, bytes);
     pf_heap_free(engine->heap, copy, bytes);
     return status;
 }
 
 int pf_safetensors_write(pf_engine *engine, pf_writer *to, const pf_named *tensors, int n,
                          const pf_config *metadata) {
-    pf_text header = {0};
-    PF_TRY(check_tensors(tensors, n));
+    pf_text header = {.heap = engine->heap};
+    PF_TRY(check_tensors(tensors, n, engine->heap));
     int status = put_header(&header, tensors, n, metadata);
     uint64_t length = header.size;
     if (status >= 0) status = pf_writer_put(to, &length, sizeof length);
     if (status >= 0) status = pf_writer_put(to, header.data, header.size);
-    free(header.data);
+    pf_text_close(&header);
     for (int i = 0; status >= 0 && i < n; i++) status = put_tensor(engine, to, tensors[i].tensor);
     return status;
 }

@@ -49,6 +49,15 @@ static int fake_close(int fd) {
 static int fake_stat(int fd, struct stat *info) {
     return strike("stat") ? -1 : pf_file_libc.stat(fd, info);
 }
+static int fake_look(const char *p, struct stat *info) {
+    return strike("look") ? -1 : pf_file_libc.look(p, info);
+}
+static ssize_t fake_read_link(const char *p, char *out, size_t n) {
+    return strike("read_link") ? -1 : pf_file_libc.read_link(p, out, n);
+}
+static int fake_set_mode(int fd, mode_t mode) {
+    return strike("set_mode") ? -1 : pf_file_libc.set_mode(fd, mode);
+}
 static int fake_lock(int fd) {
     if (strike("lock")) return -1;
     errno = ENOLCK;
@@ -75,9 +84,23 @@ static DIR *fake_open_dir(const char *p) {
 static struct dirent *fake_next(DIR *d) { return strike("next") ? NULL : pf_file_libc.next(d); }
 
 static const pf_file_ops fakes = {
-    fake_open,   fake_read,       fake_write,    fake_sync,     fake_close,
-    fake_stat,   fake_lock,       fake_rename,   fake_exchange, fake_make_dir,
-    fake_unlink, fake_remove_dir, fake_open_dir, fake_next,
+    .open = fake_open,
+    .read_at = fake_read,
+    .write = fake_write,
+    .sync = fake_sync,
+    .close = fake_close,
+    .stat = fake_stat,
+    .look = fake_look,
+    .read_link = fake_read_link,
+    .set_mode = fake_set_mode,
+    .lock = fake_lock,
+    .rename = fake_rename,
+    .exchange = fake_exchange,
+    .make_dir = fake_make_dir,
+    .unlink = fake_unlink,
+    .remove_dir = fake_remove_dir,
+    .open_dir = fake_open_dir,
+    .next = fake_next,
 };
 
 static void inject_at(fail_mode mode, int at) {

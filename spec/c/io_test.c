@@ -131,7 +131,8 @@ static void test_json_refused(void) {
     memset(big, '[', bytes);
     refused(big, bytes, "at most");
     refused(big, PF_JSON_DEPTH + 1, "levels of nesting");
-    memset(big, ',', bytes - 1);
+    big[0] = '[';
+    for (size_t i = 1; i < bytes; i++) big[i] = i % 2 ? '0' : ',';
     refused(big, bytes - 1, "values");
     free(big);
     char digits[400];
@@ -371,7 +372,7 @@ static void test_range(void) {
             "position 1");
     rejects(PF_EFORMAT, craft(-1, ONE("U64", "[1]", "8"), (uint64_t[]){1ULL << 63}, 8), "fit");
     rejects(PF_EFORMAT, craft(-1, ONE("U32", "[1]", "4"), (uint32_t[]){1U << 31}, 4), "fit");
-    rejects(PF_EDTYPE, craft(-1, ONE("F8_E4M3", "[2]", "2"), "ab", 2), "F8_E4M3");
+    rejects(PF_EFORMAT, craft(-1, ONE("F8_E4M3", "[2]", "2"), "ab", 2), "F8_E4M3");
 }
 
 #define TWO(a, b, c, d)                                                                            \
@@ -396,7 +397,7 @@ static void test_corpus(void) {
         {ONE("F32", "[9223372036854775807]", "8"), "too large"},
         {ONE("F32", "[2]", "-8"), "negative"},
         {ONE("F32", "[2]", "8.0"), "data_offsets"},
-        {ONE("F32", "[2]", "9223372036854775808"), "line 1"},
+        {ONE("F32", "[2]", "9223372036854775808"), "data_offsets"},
         {ONE("F32", "[2]", "8,8"), "data_offsets"},
         {ONE("F31", "[2]", "8"), "unknown dtype 'F31'"},
         {ONE("f32", "[2]", "8"), "unknown dtype"},
@@ -442,7 +443,7 @@ static void test_corpus(void) {
     rejects(PF_EFORMAT, path, "header");
     free(raw);
     rejects(PF_ENOTFOUND, scratch_path("%s/absent", dir), "absent");
-    rejects(PF_EINVAL, dir, "folder");
+    rejects(PF_EIO, dir, "folder");
 }
 
 static void test_many_tensors(void) {
