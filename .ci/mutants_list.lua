@@ -93,9 +93,6 @@ change("a query reads another head's keys", "engine/attention/exact/exact.c",
 change("a query sees one key too many under limits", "engine/attention/exact/exact.c",
   "if (!keep[j] || j0 + j >= w->sees[i]) row[j] = -INFINITY;",
   "if (!keep[j] || j0 + j > w->sees[i]) row[j] = -INFINITY;", "attention_close_test attention_spec")
-change("decay counted from the wrong key", "engine/attention/exact/exact.c",
-  "(float)(from + j + 1 - w->sees[i])", "(float)(from + j - w->sees[i])",
-  "attention_close_test attention_spec")
 change("a bad value reaches queries before it", "engine/attention/exact/exact.c",
   "if (j0 + j >= w->sees[i]) continue;", "", "attention_bits_test attention_spec extremes_spec")
 change("the running maximum of the whole chunk", "engine/attention/linear/causal.c",
