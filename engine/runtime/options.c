@@ -39,6 +39,16 @@ static int distance(const char *a, const char *b) {
     return last[nb];
 }
 
+/* Of three letters, one that is another makes another word: dim is no div, min no sin. */
+static bool is_other_word(const char *a, const char *b) {
+    const size_t n = strlen(a);
+    if (n > 3 || strlen(b) != n) return false;
+    for (size_t i = 0; i < n; i++) {
+        if (!strchr(b, a[i])) return true;
+    }
+    return false;
+}
+
 /* A third of the longer word may differ, so a name of two letters is near to itself alone. */
 const char *pf_nearest(const char *word, const char *const *names, int n) {
     const char *best = NULL;
@@ -48,7 +58,7 @@ const char *pf_nearest(const char *word, const char *const *names, int n) {
         if (!names[i] || strlen(names[i]) >= WORD_MAX) continue;
         int far = distance(word, names[i]);
         int longer = (int)strlen(strlen(word) > strlen(names[i]) ? word : names[i]);
-        if (far > longer / 3 || far >= least) continue;
+        if (far > longer / 3 || far >= least || is_other_word(word, names[i])) continue;
         least = far;
         best = names[i];
     }
