@@ -104,8 +104,8 @@ int pf_stream_open_batch(pf_stream **stream, pf_engine *engine, pf_module *model
     PF_TRY(make_stream(stream, engine, model));
     int status = PF_OK;
     if (batch < 1 || batch > INT32_MAX) {
-        status =
-            pf_fail(PF_EINVAL, "stream: the batch must be at least 1, got %lld", (long long)batch);
+        status = pf_fail(PF_EINVAL, "stream: the batch must be from 1 to %d, got %lld", INT32_MAX,
+                         (long long)batch);
     }
     if (status >= 0) status = pf_module_state(&(*stream)->state, engine, model, (int)batch);
     if (status >= 0) status = make_token(*stream);

@@ -57,6 +57,8 @@ int pf_kernel_projection(pf_tensor **projection, pf_tensor **factors, pf_engine 
     if (factors) *factors = NULL;
     if (pf_kernel_given(kernel)) return PF_OK;
     if (head_dim == 0) head_dim = kernel->spec.head_dim;
+    /* A softmax map is projected always; how often, only the width may say. */
+    if (kernel->spec.features == 0 && !kernel->spec.map->softmax) return PF_OK;
     PF_TRY(pf_kernel_bind(&bound, engine, kernel, head_dim, heads));
     if (bound->projection) *projection = pf_tensor_retain(bound->projection);
     if (factors && bound->factors) *factors = pf_tensor_retain(bound->factors);

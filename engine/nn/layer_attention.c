@@ -110,7 +110,8 @@ int pf_kernel_complete(pf_module *m, const pf_engine *e) {
     }
     const pf_config *name = pf_config_get(kernel, "name"), *seed = pf_config_get(kernel, "seed");
     if (name && pf_config_string(name) && !pf_map_find(pf_config_string(name))) return PF_OK;
-    if (seed && pf_config_number(seed) > 0) return PF_OK;
+    /* Any other seed that is no number above 0 is the kernel's to refuse. */
+    if (seed && (pf_config_kind_of(seed) != PF_NUMBER || pf_config_number(seed) != 0)) return PF_OK;
     uint64_t own = e->seed & ((UINT64_C(1) << 53) - 1); /* what a number of JSON holds */
     return pf_config_set_number(kernel, "seed", own ? (double)own : 1);
 }
