@@ -84,6 +84,9 @@ void lpf_at_close(lua_State *L, void (*close)(lpf_context *));
 void lpf_bind_engine(lua_State *L, pf_engine *engine);
 int lpf_open_engine(lua_State *L); /* pf.open{...} */
 void lpf_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
+/* For an __index: the method of class `name` that the key at 2 names. There is none: raises with
+ * what was meant, or the nearest; strict: in any case, else nil. */
+int lpf_find_method(lua_State *L, const char *name, bool strict);
 /* More methods of a class, from a file that stands above the class's own. */
 void lpf_add_methods(lua_State *L, const char *name, const luaL_Reg *methods);
 void *lpf_new(lua_State *L, const char *name, size_t bytes); /* zeroed, metatable set */
@@ -99,7 +102,9 @@ int lpf_outside(lua_State *L, int status);
 int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call);
 /* Nothing waits any more. The first call makes the slot: keeping an error must not allocate. */
 void lpf_forget_error(lua_State *L);
-const char *lpf_kind(lua_State *L, int index); /* "nil", "performer.tensor", ... */
+const char *lpf_class_of(lua_State *L, int index); /* "nil", "performer.tensor", ... */
+/* For messages: "a closed performer.tape", too; that may push one value. */
+const char *lpf_kind(lua_State *L, int index);
 
 /* Makes '?' of what a terminal might obey: control characters, and bytes that are no UTF-8. lines:
  * the text may have several, and tabs. */
@@ -116,8 +121,11 @@ bool lpf_opt_bool(lua_State *L, int index, const char *key, bool def);
 const char *lpf_opt_string(lua_State *L, int index, const char *key, const char *def);
 /* Refuses keys of the options table that are not in `allowed` (NULL-terminated). */
 void lpf_check_options(lua_State *L, int index, const char *const *allowed, const char *where);
+/* No text of these holds a zero byte, where C would take its beginning for the whole. */
 const char *lpf_check_text(lua_State *L, int index, const char *where, const char *what);
+double lpf_check_number(lua_State *L, int index, const char *where, const char *what);
 int64_t lpf_check_whole(lua_State *L, int index, const char *where, const char *what);
+int64_t lpf_opt_whole(lua_State *L, int index, const char *where, const char *what, int64_t def);
 
 /* ---- counting (lpf_place.c) ---- */
 enum { LPF_NO_END = -1 }; /* nobody knows how many there are: none counts from the end */

@@ -40,35 +40,14 @@ static int row_at(lua_State *L, pf_tensor *t, int64_t position) {
     return lpf_run(L, reshape, &row, 1, shape);
 }
 
-/* The method of the table at `methods` that `word` may have meant, or NULL. */
-static const char *nearest_method(lua_State *L, int methods, const char *word) {
-    const char *names[256];
-    int n = 0;
-    lua_pushnil(L);
-    while (n < 256 && lua_next(L, methods)) {
-        if (lua_type(L, -2) == LUA_TSTRING) names[n++] = lua_tostring(L, -2);
-        lua_pop(L, 1);
-    }
-    lua_settop(L, methods);
-    return pf_nearest(word, names, n);
-}
-
 /* t[i] is the i-th of the first dimension; t.name a method. */
 static int tensor_index(lua_State *L) {
     if (lua_type(L, 2) == LUA_TNUMBER)
         return row_at(L, living(L, "index"), lpf_check_whole(L, 2, "index", "the position"));
-    lua_pushvalue(L, 2);
-    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 1;
     if (lua_type(L, 2) != LUA_TSTRING)
         return lpf_raise(L, "a tensor is indexed by a position or a method's name, not %s",
                          lpf_kind(L, 2));
-    const char *word = lua_tostring(L, 2);
-    if (strncmp(word, "__", 2) == 0) return 1; /* Lua and its libraries ask for these: nil */
-    lua_settop(L, 2);
-    lua_pushvalue(L, lua_upvalueindex(1));
-    const char *near = nearest_method(L, 3, word);
-    if (near) return lpf_raise(L, "a tensor has no method '%s' (did you mean '%s'?)", word, near);
-    return lpf_raise(L, "a tensor has no method '%s'", word);
+    return lpf_find_method(L, LPF_TENSOR, true);
 }
 
 /* Numbers of t[position] := a number, or a tensor of the row's element count. */
@@ -199,14 +178,12 @@ static const luaL_Reg operators[] = {{"__add", meta_add},
                                      {"__div", meta_div},
                                      {"__pow", meta_pow},
                                      {"__unm", meta_unm},
+                                     {"__index", tensor_index},
                                      {"__newindex", tensor_newindex},
                                      {NULL, NULL}};
 
 void lpf_open_arith(lua_State *L) {
     luaL_getmetatable(L, LPF_TENSOR);
     luaL_setfuncs(L, operators, 0);
-    lua_getfield(L, -1, "methods");
-    lua_pushcclosure(L, tensor_index, 1);
-    lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
 }

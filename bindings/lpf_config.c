@@ -99,7 +99,7 @@ static void convert_map(conversion *c, pf_config *map, lua_Integer n, int depth)
     lua_pushnil(L);
     while (i < n && lua_next(L, table)) {
         lua_pop(L, 1);
-        keys[i++] = lua_tostring(L, -1); /* the table keeps it alive */
+        keys[i++] = lpf_check_text(L, -1, c->where, "a key"); /* the table keeps it alive */
     }
     lua_settop(L, table + 1);
     qsort(keys, (size_t)n, sizeof *keys, by_text);
@@ -173,9 +173,8 @@ static void convert(conversion *c, const place *at, int depth) {
         convert_number(c, at);
         return;
     case LUA_TSTRING:
-        if (strlen(lua_tostring(L, -1)) != lua_rawlen(L, -1))
-            lpf_raise(L, "%s: a text holds a zero byte", c->where);
-        attach(c, at, pf_config_new_string(lua_tostring(L, -1)));
+        attach(c, at,
+               pf_config_new_string(lpf_check_text(L, -1, c->where, at->key ? at->key : "a text")));
         return;
     case LUA_TTABLE:
         convert_table(c, at, depth);

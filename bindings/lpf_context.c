@@ -105,11 +105,61 @@ lpf_context *lpf_enter(lua_State *L) {
 /* It stays the host's: the Lua state's end doesn't close it. */
 void lpf_bind_engine(lua_State *L, pf_engine *engine) {
     lpf_context *ctx = lpf_enter(L);
+    if (ctx->engine && ctx->engine != engine)
+        luaL_error(L, "script: this Lua state is bound to another engine already");
     ctx->engine = engine;
     ctx->owned = false;
 }
 
 /* ---- classes ------------------------------------------------------------------ */
+
+/* The method of the table on top that `word` may have meant, or NULL. */
+static const char *nearest_method(lua_State *L, const char *word) {
+    const char *names[256];
+    int n = 0;
+    lua_pushnil(L);
+    while (n < 256 && lua_next(L, -2)) {
+        if (lua_type(L, -2) == LUA_TSTRING) names[n++] = lua_tostring(L, -2);
+        lua_pop(L, 1);
+    }
+    return pf_nearest(word, names, n);
+}
+
+/* What messages call one of a class. */
+static const char *one_of(lua_State *L, const char *name) {
+    name += strlen("performer.");
+    if (strcmp(name, "items") == 0) return "a set of items";
+    if (strcmp(name, "data") == 0) return "a data set";
+    return lua_pushfstring(L, "%s %s", strchr("aeiou", *name) ? "an" : "a", name);
+}
+
+int lpf_find_method(lua_State *L, const char *name, bool strict) {
+    lua_settop(L, 2);
+    luaL_getmetatable(L, name);
+    lua_getfield(L, 3, "methods");
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, 4) != LUA_TNIL) return 1;
+    const char *word = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : NULL;
+    if (!word && strict)
+        return lpf_raise(L, "%s is indexed by a method's name, not by a %s", one_of(L, name),
+                         lpf_kind(L, 2));
+    if (!word || strncmp(word, "__", 2) == 0) return 1; /* Lua and its libraries ask for these */
+    if (lua_getfield(L, 3, "words") == LUA_TTABLE && lua_getfield(L, -1, word) == LUA_TSTRING)
+        return lpf_raise(L, "%s has no method '%s'; %s", one_of(L, name), word,
+                         lua_tostring(L, -1));
+    lua_settop(L, 4);
+    const char *near = nearest_method(L, word);
+    if (near)
+        return lpf_raise(L, "%s has no method '%s' (did you mean '%s'?)", one_of(L, name), word,
+                         near);
+    if (strict) return lpf_raise(L, "%s has no method '%s'", one_of(L, name), word);
+    lua_pushnil(L);
+    return 1;
+}
+
+static int class_index(lua_State *L) {
+    return lpf_find_method(L, lua_tostring(L, lua_upvalueindex(1)), false);
+}
 
 /* The metatable `name` with `meta` in it, locked, and `methods` under "methods". They are what
  * indexing finds, unless meta brings an __index of its own. */
@@ -124,7 +174,8 @@ void lpf_class(lua_State *L, const char *name, const luaL_Reg *methods, const lu
     lua_newtable(L);
     luaL_setfuncs(L, methods, 0);
     if (lua_getfield(L, -2, "__index") == LUA_TNIL) {
-        lua_pushvalue(L, -2);
+        lua_pushstring(L, name);
+        lua_pushcclosure(L, class_index, 1);
         lua_setfield(L, -4, "__index");
     }
     lua_pop(L, 1);

@@ -21,7 +21,7 @@ static pf_named *named_of(lua_State *L, int index, const char *where, int *count
     size_t n = 0, i = 0;
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
         if (lua_type(L, -2) != LUA_TSTRING) lpf_raise(L, "%s: the tensors need names", where);
-        lpf_check_tensor(L, -1, where, lua_tostring(L, -2));
+        lpf_check_tensor(L, -1, where, lpf_check_text(L, -2, where, "a tensor's name"));
         n++;
     }
     pf_named *list = lua_newuserdatauv(L, (n + 1) * sizeof *list, 0);
@@ -242,7 +242,7 @@ static int model_load(lua_State *L) {
 
 /* The type at 1. A tokenizer has no state: its type is all that is handed on. */
 static const char *check_tokenizer(lua_State *L) {
-    const char *type = luaL_checkstring(L, 1);
+    const char *type = lpf_check_text(L, 1, "tokenizer", "its type");
     lpf_enter(L);
     lpf_result(L, pf_tokenizer_size(type));
     return type;

@@ -99,7 +99,7 @@ static pf_named *parameters_of(lua_State *L, int index, int *n) {
             lpf_raise(L, "kernel.custom: parameters are {name = tensor}, got a %s as name",
                       lpf_kind(L, -2));
         pf_tensor *t = lpf_check_tensor(L, -1, "kernel.custom", "a parameter");
-        list[i++] = (pf_named){lua_tostring(L, -2), t};
+        list[i++] = (pf_named){lpf_check_text(L, -2, "kernel.custom", "a parameter's name"), t};
     }
     qsort(list, (size_t)*n, sizeof *list, by_name);
     return list;
@@ -154,7 +154,7 @@ static int kernel_name(lua_State *L) {
 /* kernel:settings([head_dim]) */
 static int kernel_settings(lua_State *L) {
     const pf_kernel *kernel = self(L, "settings");
-    int64_t head_dim = luaL_optinteger(L, 2, 0);
+    int64_t head_dim = lpf_opt_whole(L, 2, "settings", "head_dim", 0);
     pf_config **settings = lpf_config_slot(L);
     lpf_result(L, pf_kernel_settings(settings, kernel, head_dim));
     lpf_push_config(L, *settings);
@@ -164,7 +164,8 @@ static int kernel_settings(lua_State *L) {
 /* kernel:projection(head_dim [, heads]): the matrix and its factors, as far as there are. */
 static int kernel_projection(lua_State *L) {
     pf_kernel *kernel = self(L, "projection");
-    int64_t head_dim = luaL_optinteger(L, 2, 0), heads = luaL_optinteger(L, 3, 0);
+    int64_t head_dim = lpf_opt_whole(L, 2, "projection", "head_dim", 0);
+    int64_t heads = lpf_opt_whole(L, 3, "projection", "heads", 0);
     pf_engine *engine = lpf_engine(L);
     pf_tensor **t = lpf_new_tensor(L), **factors = lpf_new_tensor(L);
     lpf_result(L, pf_kernel_projection(t, factors, engine, kernel, head_dim, heads));
@@ -181,12 +182,13 @@ static int kernel_features(lua_State *L) {
     pf_kernel *kernel = self(L, "features");
     pf_tensor *x = lpf_check_tensor(L, 2, "features", "x");
     int side = 0;
-    while (sides[side] && !(lua_isstring(L, 3) && strcmp(lua_tostring(L, 3), sides[side]) == 0))
-        side++;
-    if (!sides[side]) {
-        const char *got = luaL_tolstring(L, 3, NULL);
-        return lpf_raise(L, "features: the side is \"query\" or \"key\", got %s", got);
-    }
+    const char *word = lua_type(L, 3) == LUA_TSTRING ? lua_tostring(L, 3) : NULL;
+    while (sides[side] && !(word && strcmp(word, sides[side]) == 0)) side++;
+    if (!sides[side])
+        return lpf_raise(L, "features: the side is \"query\" or \"key\", got %s",
+                         word                    ? word
+                         : lua_isnoneornil(L, 3) ? "nothing"
+                                                 : lpf_kind(L, 3));
     pf_engine *engine = lpf_engine(L);
     pf_tensor **phi = lpf_new_tensor(L);
     lpf_result(L, pf_kernel_features(phi, engine, kernel, side ? PF_SIDE_KEY : PF_SIDE_QUERY, x));

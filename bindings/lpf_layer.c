@@ -170,7 +170,7 @@ static void take_tensors(lua_State *L, int index, const state_call *c) {
     *c->tensors = calloc((size_t)n + 1, sizeof(pf_named));
     if (!*c->tensors) lpf_raise(L, "save: out of memory");
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
-        char *name = strdup(lua_tostring(L, -2));
+        char *name = strdup(lpf_check_text(L, -2, "save", "a name in a layer's state"));
         if (!name) lpf_raise(L, "save: out of memory");
         (*c->tensors)[(*c->count)++] = (pf_named){name, pf_tensor_retain(lpf_test_tensor(L, -1))};
     }
@@ -253,8 +253,9 @@ static void add_tensors(lua_State *L, pf_module *m, int list) {
         lua_rawgeti(L, -1, 1);
         lua_rawgeti(L, -2, 2);
         lua_rawgeti(L, -3, 3);
-        pf_tensor *t = lpf_check_tensor(L, -2, "layer", luaL_checkstring(L, -3));
-        lpf_result(L, pf_module_add_tensor(m, lua_tostring(L, -3), t, lua_toboolean(L, -1)));
+        const char *name = lpf_check_text(L, -3, "layer", "a tensor's name");
+        pf_tensor *t = lpf_check_tensor(L, -2, "layer", name);
+        lpf_result(L, pf_module_add_tensor(m, name, t, lua_toboolean(L, -1)));
         lua_pop(L, 4);
     }
 }
@@ -262,7 +263,7 @@ static void add_tensors(lua_State *L, pf_module *m, int list) {
 /* new_layer(self, name, children, tensors). */
 static int layer_new(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
-    const char *name = luaL_checkstring(L, 2);
+    const char *name = lpf_check_text(L, 2, "layer", "its name");
     luaL_checktype(L, 3, LUA_TTABLE);
     luaL_checktype(L, 4, LUA_TTABLE);
     pf_engine *engine = lpf_engine(L);
@@ -339,7 +340,7 @@ static void stop_resolving(lpf_context *ctx) {
 
 /* define_layer(name, builder): builder gets the children and returns a module. */
 static int layer_define(lua_State *L) {
-    luaL_checkstring(L, 1);
+    lpf_check_text(L, 1, "nn.define", "the name");
     luaL_checktype(L, 2, LUA_TFUNCTION);
     pf_engine *engine = lpf_engine(L);
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layers_key) != LUA_TTABLE) { /* the first one */

@@ -61,7 +61,7 @@ static void name_kernel(lua_State *L, int index, pf_config *options) {
 
 /* new_module(type, options, children): children is a list of modules. */
 static int module_new(lua_State *L) {
-    const char *type = luaL_checkstring(L, 1);
+    const char *type = lpf_check_text(L, 1, "nn", "the type");
     luaL_checktype(L, 3, LUA_TTABLE);
     int n = (int)lua_rawlen(L, 3);
     pf_engine *engine = lpf_engine(L);
@@ -129,7 +129,10 @@ static int module_call(lua_State *L) {
     lua_settop(L, 3);
     bool batch = lua_istable(L, 2);
     const pf_pass pass = read_pass(L, batch ? 2 : 0, 3);
-    if (batch) lua_getfield(L, 2, "input");
+    if (batch && lua_getfield(L, 2, "input") == LUA_TNIL)
+        return lpf_raise(L, "%s: x must be a tensor, got %s", pf_module_type(m),
+                         lua_rawlen(L, 2) > 0 ? "a table (pf.tensor makes one of a list)"
+                                              : "nil as the input of a batch");
     pf_tensor *x = lpf_check_tensor(L, batch ? -1 : 2, pf_module_type(m), "x");
     pf_engine *engine = lpf_engine(L);
     pf_tensor **y = lpf_new_tensor(L);
@@ -277,6 +280,27 @@ static int module_count(lua_State *L) {
     return 2;
 }
 
+/* m.name is a method; who looks for layers or tensors where other libraries have them hears where
+ * they are. */
+static int module_index(lua_State *L) {
+    const pf_module *m = self(L, "index");
+    if (lua_type(L, 2) == LUA_TNUMBER)
+        return lpf_raise(L,
+                         "a module is indexed by a method's name, not by a number; the layers in "
+                         "it, %d here, are m:children()",
+                         pf_module_child_count(m));
+    const char *word = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
+    luaL_getmetafield(L, 1, "methods");
+    if (lua_getfield(L, -1, word) != LUA_TNIL) return 1;
+    for (int i = 0, n = tensor_count(L, m); i < n; i++) {
+        const char *name = tensor_at(L, m, i).name;
+        if (strcmp(name, word) == 0)
+            return lpf_raise(L, "a module has no method '%s'; its tensor is m:tensors()[\"%s\"]",
+                             word, word);
+    }
+    return lpf_find_method(L, LPF_MODULE, true);
+}
+
 /* Clears every gradient of the tree. */
 static int module_clear_grad(lua_State *L) {
     const pf_module *m = self(L, "clear_grad");
@@ -293,11 +317,9 @@ static const luaL_Reg methods[] = {
     {"parameters", module_parameters}, {"count", module_count},
     {"clear_grad", module_clear_grad}, {NULL, NULL}};
 
-static const luaL_Reg meta[] = {{"__gc", module_gc},
-                                {"__call", module_call},
-                                {"__len", module_len},
-                                {"__eq", module_eq},
-                                {NULL, NULL}};
+static const luaL_Reg meta[] = {{"__gc", module_gc},       {"__call", module_call},
+                                {"__index", module_index}, {"__len", module_len},
+                                {"__eq", module_eq},       {NULL, NULL}};
 
 static const luaL_Reg functions[] = {
     {"new_module", module_new}, {"build", module_build}, {NULL, NULL}};

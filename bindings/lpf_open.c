@@ -86,9 +86,12 @@ static int core_clock(lua_State *L) {
 static int core_bench_gemm(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     double seconds = 0;
-    lpf_result(L, pf_bench_gemm(engine, luaL_checkinteger(L, 1), luaL_checkinteger(L, 2),
-                                luaL_checkinteger(L, 3), lua_toboolean(L, 4) != 0,
-                                lua_toboolean(L, 5) != 0, (int)luaL_optinteger(L, 6, 5), &seconds));
+    const int64_t m = lpf_check_whole(L, 1, "bench_gemm", "m"),
+                  n = lpf_check_whole(L, 2, "bench_gemm", "n"),
+                  k = lpf_check_whole(L, 3, "bench_gemm", "k"),
+                  repeats = lpf_opt_whole(L, 6, "bench_gemm", "repeats", 5);
+    lpf_result(L, pf_bench_gemm(engine, m, n, k, lua_toboolean(L, 4) != 0, lua_toboolean(L, 5) != 0,
+                                (int)repeats, &seconds));
     lua_pushnumber(L, seconds);
     return 1;
 }
@@ -123,6 +126,12 @@ static int core_raise(lua_State *L) {
     return lpf_raise_message(L);
 }
 
+/* check_text(value, where, what): for paths that Lua opens. */
+static int core_check_text(lua_State *L) {
+    lpf_check_text(L, 1, luaL_checkstring(L, 2), luaL_checkstring(L, 3));
+    return 0;
+}
+
 /* nearest(word, names) or nil */
 static int core_nearest(lua_State *L) {
     const char *word = luaL_checkstring(L, 1), *names[256];
@@ -145,7 +154,7 @@ static int core_home(lua_State *L) {
 /* kind(value): "tensor", "module", "state", ... of this binding, else Lua's type. */
 static int core_kind(lua_State *L) {
     luaL_checkany(L, 1);
-    const char *kind = lpf_kind(L, 1);
+    const char *kind = lpf_class_of(L, 1);
     lua_pushstring(L, strncmp(kind, "performer.", 10) == 0 ? kind + 10 : kind);
     return 1;
 }
@@ -156,6 +165,15 @@ static int core_methods(lua_State *L) {
     luaL_checktype(L, -1, LUA_TTABLE);
     lua_getfield(L, -1, "methods");
     return 1;
+}
+
+/* set_words(class, {word = advice}): what lpf_find_method says of words of other libraries. */
+static int core_set_words(lua_State *L) {
+    luaL_getmetatable(L, luaL_checkstring(L, 1));
+    luaL_checktype(L, -1, LUA_TTABLE);
+    lua_pushvalue(L, 2);
+    lua_setfield(L, -2, "words");
+    return 0;
 }
 
 /* set_tostring(class, function) */
@@ -232,11 +250,13 @@ static const luaL_Reg functions[] = {{"open", lpf_open_engine},
                                      {"stopped", core_stopped},
                                      {"careful", core_careful},
                                      {"raise", core_raise},
+                                     {"check_text", core_check_text},
                                      {"nearest", core_nearest},
                                      {"home", core_home},
                                      {"kind", core_kind},
                                      {"methods", core_methods},
                                      {"set_tostring", core_set_tostring},
+                                     {"set_words", core_set_words},
                                      {NULL, NULL}};
 
 /* Classes come before what adds methods to them: tensors before ops and operators, modules before

@@ -145,7 +145,7 @@ static int64_t check_choice(reading *r, int index, const pf_attr_info *info) {
     if (lua_type(r->L, index) != LUA_TSTRING)
         lpf_raise(r->L, "%s: %s must be one of %s, got %s", r->op->info.name, info->name,
                   info->choices, lpf_kind(r->L, index));
-    const char *word = lua_tostring(r->L, index);
+    const char *word = lpf_check_text(r->L, index, r->op->info.name, info->name);
     char buffer[512];
     const char *names[64];
     int n = 0;
@@ -266,7 +266,7 @@ static void read_options(reading *r, int index) {
         if (lua_type(L, -2) != LUA_TSTRING)
             lpf_raise(L, "%s: options are named, got one at %s", r->op->info.name,
                       luaL_tolstring(L, -2, NULL));
-        int k = find_option(r, lua_tostring(L, -2));
+        int k = find_option(r, lpf_check_text(L, -2, r->op->info.name, "an option"));
         if (k >= 0 && r->given[k])
             lpf_raise(L, "%s: %s is given twice", r->op->info.name,
                       lpf_attr_name(&r->op->info.attrs[k]));

@@ -54,7 +54,7 @@ const char *lpf_opt_string(lua_State *L, int index, const char *key, const char 
     if (kind != LUA_TNIL && kind != LUA_TSTRING)
         lpf_raise(L, "%s must be a text, got %s", key, lpf_kind(L, -1));
     /* The table keeps the string alive. */
-    const char *value = kind == LUA_TNIL ? def : lua_tostring(L, -1);
+    const char *value = kind == LUA_TNIL ? def : lpf_check_text(L, -1, "options", key);
     lua_pop(L, 1);
     return value;
 }
@@ -70,8 +70,8 @@ void lpf_check_options(lua_State *L, int index, const char *const *allowed, cons
         lua_pop(L, 1);
         bool text = lua_type(L, -1) == LUA_TSTRING;
         const char *key = text ? lua_tostring(L, -1) : luaL_typename(L, -1);
-        int at = 0;
-        while (at < n && !(text && strcmp(allowed[at], key) == 0)) at++;
+        int at = text && strlen(key) == lua_rawlen(L, -1) ? 0 : n;
+        while (at < n && strcmp(allowed[at], key) != 0) at++;
         if (at < n) continue;
         const char *near = text ? pf_nearest(key, allowed, n) : NULL;
         if (near) lpf_raise(L, "%s: unknown option '%s' (did you mean '%s'?)", where, key, near);
@@ -85,7 +85,22 @@ const char *lpf_check_text(lua_State *L, int index, const char *where, const cha
     if (lua_type(L, index) != LUA_TSTRING)
         lpf_raise(L, "%s: %s must be a text, got %s", where, what,
                   lua_isnoneornil(L, index) ? "nothing" : lpf_kind(L, index));
-    return lua_tostring(L, index);
+    size_t n;
+    const char *text = lua_tolstring(L, index, &n);
+    if (strlen(text) != n) /* C would take what stands before it for the whole */
+        lpf_raise(L, "%s: %s must not hold a zero byte, got '%s' before one", where, what, text);
+    return text;
+}
+
+double lpf_check_number(lua_State *L, int index, const char *where, const char *what) {
+    if (lua_type(L, index) != LUA_TNUMBER)
+        lpf_raise(L, "%s: %s must be a number, got %s", where, what,
+                  lua_isnoneornil(L, index) ? "nothing" : lpf_kind(L, index));
+    return lua_tonumber(L, index);
+}
+
+int64_t lpf_opt_whole(lua_State *L, int index, const char *where, const char *what, int64_t def) {
+    return lua_isnoneornil(L, index) ? def : lpf_check_whole(L, index, where, what);
 }
 
 int64_t lpf_check_whole(lua_State *L, int index, const char *where, const char *what) {

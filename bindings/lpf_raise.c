@@ -64,13 +64,21 @@ int lpf_raise(lua_State *L, const char *format, ...) {
     return lpf_raise_message(L);
 }
 
-const char *lpf_kind(lua_State *L, int index) {
+const char *lpf_class_of(lua_State *L, int index) {
     if (luaL_getmetafield(L, index, "__name") == LUA_TSTRING) {
         const char *name = lua_tostring(L, -1);
         lua_pop(L, 1);
         if (strncmp(name, "performer.", 10) == 0) return name;
     }
     return luaL_typename(L, index);
+}
+
+/* Every userdata of ours begins with the pointer to what it holds. */
+const char *lpf_kind(lua_State *L, int index) {
+    const char *name = lpf_class_of(L, index);
+    const bool ours = lua_type(L, index) == LUA_TUSERDATA && strncmp(name, "performer.", 10) == 0;
+    void *const *box = ours ? lua_touserdata(L, index) : NULL;
+    return box && !*box ? lua_pushfstring(L, "a closed %s", name) : name;
 }
 
 /* Bytes that follow a first one of UTF-8; -1: it is none. C2 80 .. C2 9F are controls, too. */

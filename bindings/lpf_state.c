@@ -155,7 +155,9 @@ static int module_state(lua_State *L) {
     const pf_module *m = lpf_check_module(L, 1, "state");
     lpf_check_options(L, 2, allowed, "state");
     int64_t batch = lpf_opt_integer(L, 2, "batch", 1);
-    if (batch < 1 || batch > INT32_MAX) return lpf_raise(L, "state: batch must be at least 1");
+    if (batch < 1 || batch > INT32_MAX)
+        return lpf_raise(L, "state: batch must be from 1 to %d, got %lld", INT32_MAX,
+                         (long long)batch);
     pf_engine *engine = lpf_engine(L);
     pf_state **box = lpf_new_stream_state(L);
     lua_pushvalue(L, 1); /* a Lua layer's state needs its layer */

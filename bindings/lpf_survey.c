@@ -6,8 +6,9 @@
 
 /* predict_kernel(kernel, head_dim, sum, difference): {rel_mse, coupled_rel_mse, bias}. */
 static int predict_kernel(lua_State *L) {
-    int64_t head_dim = luaL_checkinteger(L, 2);
-    double sum = luaL_checknumber(L, 3), difference = luaL_checknumber(L, 4);
+    int64_t head_dim = lpf_check_whole(L, 2, "predict", "head_dim");
+    double sum = lpf_check_number(L, 3, "predict", "the sum, |x + y|^2,");
+    double difference = lpf_check_number(L, 4, "predict", "the difference, |x - y|^2,");
     pf_prediction p;
     lpf_enter(L);
     const pf_kernel *kernel = lpf_opt_kernel(L, 1, "predict");
@@ -46,8 +47,10 @@ static int survey_kernel(lua_State *L) {
 /* crossover_length(head_dim, features, causal) */
 static int crossover_length(lua_State *L) {
     double length = 0;
-    lpf_result(L, pf_crossover_length(&length, lpf_engine(L), luaL_checkinteger(L, 1),
-                                      luaL_checkinteger(L, 2), lua_toboolean(L, 3) != 0));
+    const int64_t head_dim = lpf_check_whole(L, 1, "attention.crossover", "head_dim");
+    const int64_t features = lpf_check_whole(L, 2, "attention.crossover", "features");
+    lpf_result(L, pf_crossover_length(&length, lpf_engine(L), head_dim, features,
+                                      lua_toboolean(L, 3) != 0));
     lua_pushnumber(L, length);
     return 1;
 }

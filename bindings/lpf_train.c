@@ -89,8 +89,10 @@ static int schedule_cosine(lua_State *L) {
     const int64_t steps = lpf_check_whole(L, 3, "schedule.cosine", "steps");
     if (step < 0 || warmup < 0 || steps < 0)
         return lpf_raise(L, "schedule: step, warmup and steps must be at least 0");
-    lua_pushnumber(L, pf_schedule_cosine((uint64_t)step, (uint64_t)warmup, (uint64_t)steps,
-                                         luaL_checknumber(L, 4), luaL_checknumber(L, 5)));
+    const double peak = lpf_check_number(L, 4, "schedule.cosine", "peak"),
+                 floor = lpf_check_number(L, 5, "schedule.cosine", "floor");
+    lua_pushnumber(
+        L, pf_schedule_cosine((uint64_t)step, (uint64_t)warmup, (uint64_t)steps, peak, floor));
     return 1;
 }
 

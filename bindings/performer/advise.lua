@@ -431,6 +431,7 @@ end
 --- nil: the built-in one) for what is built from now on; true, or nil, message, code.
 function attention.use_crossover(source)
   if type(source) ~= "string" then return core.use_crossover(source) end
+  core.check_text(source, "use_crossover", "the path")
   local file, message = io.open(source, "rb")
   if not file then return nil, message, "PF_ENOTFOUND" end
   local text = file:read "a"

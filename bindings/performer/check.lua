@@ -69,7 +69,7 @@ function check.gradient(f, inputs, options)
   end
   if judged == 0 then report.ok = false end
   if not report.ok and options.raise ~= false then refuse(report) end
-  return report
+  return util.shown(report, "report")
 end
 
 local function bits(...)

@@ -78,6 +78,8 @@ function Data:batches(options)
   end
 end
 
+Data.info, Data.batch = util.showing(Data.info, "data"), util.showing(Data.batch, "batch")
+
 --- The tokenizer that the data set was read with.
 function Data:tokenizer() return new_tokenizer(self:info().tokenizer) end
 

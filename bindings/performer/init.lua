@@ -23,10 +23,11 @@ local pf = {}
 
 -- ---- engine -------------------------------------------------------------------------
 
-for _, name in ipairs { "version", "open", "memory", "reset_peak", "info", "clock",
-  "interrupted", "term", "json", "inspect", "bench_gemm", "tape", "recompute" } do
+for _, name in ipairs { "version", "open", "memory", "reset_peak", "clock", "interrupted", "term",
+  "json", "bench_gemm", "tape", "recompute" } do
   pf[name] = core[name]
 end
+pf.info, pf.inspect = util.showing(core.info, "engine"), util.showing(core.inspect, "file")
 
 -- What the engine has, as data.
 pf.describe, pf.ops, pf.layers = tables.describe, tables.list_ops, tables.layers
@@ -78,6 +79,7 @@ function pf.concat(list, ...)
   if type(list) ~= "table" then
     util.fail("concat: a list of tensors is needed, got %s", core.kind(list))
   end
+  if #list == 0 then util.fail("concat: the list of tensors is empty") end
   concat_most = concat_most or find_concat_most()
   while #list > concat_most do
     local groups = {}
@@ -112,6 +114,7 @@ local function constructor(row)
   local pairable = has_betas(row)
   return function(model, options)
     options = util.copy(options or {})
+    util.check_words(options, row)
     if pairable and options.betas ~= nil then
       if type(options.betas) ~= "table" or #options.betas ~= 2 then
         util.fail("%s: betas is a list of two numbers", row.name)
@@ -189,7 +192,7 @@ pf.checkpoint = util.namespace({
       loaded, message, code = core.checkpoint_load(dir)
     end
     if not loaded then return nil, message, code end
-    return with_tokenizer(loaded)
+    return util.shown(with_tokenizer(loaded), "checkpoint")
   end,
   --- The model alone.
   model = core.model_load,
@@ -199,4 +202,4 @@ pf.checkpoint = util.namespace({
   mark = core.checkpoint_mark,
 }, "pf.checkpoint")
 
-return util.namespace(pf, "performer")
+return util.namespace(pf, "performer", require("performer.words").pf)

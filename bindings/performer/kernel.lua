@@ -169,7 +169,7 @@ function kernel.custom(options)
 end
 
 --- Exact attention, where an older script gives a layer or a state a kernel.
-function kernel.exact() return { name = "exact" } end
+function kernel.exact() return util.shown({ name = "exact" }, "kernel") end
 
 --- Kernels of names alone, so that a call in a loop does not draw anew; pf.seed forgets them.
 local named = {}

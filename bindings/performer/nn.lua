@@ -134,6 +134,7 @@ local function constructor(layer)
       util.fail("nn.%s: options must be a table, got %s", layer.type, core.kind(options))
     end
     local named, children = split(layer.type, options or {})
+    util.check_words(named, layer)
     -- A layer around a map in Lua had a name of its own once; the kernel has it now.
     if kernels.is_custom(named.kernel) then named.name = nil end
     return core.new_module(layer.type, named, children)
@@ -233,4 +234,4 @@ function Stream:take(token, n, sampling)
   return ids
 end
 
-return { nn = util.namespace(nn, "pf.nn"), layers = layers }
+return { nn = util.namespace(nn, "pf.nn", require("performer.words").nn), layers = layers }

@@ -1,6 +1,8 @@
 -- performer/util.lua: what the other files of the binding share.
 local core = require "performer.core"
 
+local words = require "performer.words"
+
 local util = {}
 
 util.raise = core.raise
@@ -26,6 +28,21 @@ function util.check_options(options, allowed, where)
     end
   end
   return options
+end
+
+--- Refuses options of a layer's or optimizer's row that other libraries call so.
+function util.check_words(options, row)
+  for _, key in ipairs(util.sorted_keys(options)) do
+    local meant, is_own = words.options[key], false
+    for _, option in ipairs(meant and row.options or {}) do
+      if option.name == key then is_own = true end
+    end
+    for _, option in ipairs(meant and row.options or {}) do
+      if option.name == meant and not is_own then
+        util.fail("%s: unknown option '%s'; it is '%s'", row.type or row.name, key, meant)
+      end
+    end
+  end
 end
 
 --- Keys of a table in a stable order: numbers first, then texts, then the rest.
@@ -58,18 +75,65 @@ function util.copy(t)
   return copy
 end
 
---- A namespace that names the nearest entry when one is missing.
-function util.namespace(t, name)
+--- What a field of a shown table says: lists and tables that are no few words are counted.
+local function field_text(value)
+  local kind = core.kind(value)
+  if kind == "tensor" then return ("%s %s"):format(value:shape(), value:dtype()) end
+  if kind == "string" then return ("%q"):format(value) end
+  if kind ~= "table" or util.has_tostring(value) then
+    return (tostring(value):gsub("\n.*", " ..."))
+  end
+  local n = 0
+  for _ in pairs(value) do n = n + 1 end
+  return n == 0 and "{}" or ("{%d %s}"):format(n, n == 1 and "entry" or "entries")
+end
+
+function util.has_tostring(value)
+  local meta = getmetatable(value)
+  return type(meta) == "table" and meta.__tostring ~= nil
+end
+
+--- t, which from now on prints as "name { field = value, ... }".
+function util.shown(t, name)
+  if type(t) ~= "table" then return t end
+  return setmetatable(t, { __name = name, __tostring = function(self)
+    local parts = {}
+    for key, value in util.sorted(self) do
+      parts[#parts + 1] = ("%s = %s"):format(tostring(key), field_text(value))
+    end
+    return ("%s { %s }"):format(name, table.concat(parts, ", "))
+  end })
+end
+
+--- A function whose first result prints as `name`.
+function util.showing(f, name)
+  return function(...)
+    local results = table.pack(f(...))
+    util.shown(results[1], name)
+    return table.unpack(results, 1, results.n)
+  end
+end
+
+--- A namespace that names the nearest entry when one is missing, and prints as what it has. other:
+--- what is meant by words of other libraries (words.lua).
+function util.namespace(t, name, other)
+  local function names_of()
+    local names = {}
+    for known in pairs(t) do names[#names + 1] = known end
+    table.sort(names)
+    return names
+  end
   return setmetatable(t, {
     __index = function(_, key)
       if type(key) ~= "string" then return nil end
-      local names = {}
-      for known in pairs(t) do names[#names + 1] = known end
-      table.sort(names)
-      local near = core.nearest(key, names)
+      if other and other[key] then
+        util.fail("%s has no '%s'; %s", name, key, other[key])
+      end
+      local near = core.nearest(key, names_of())
       if near then util.fail("%s has no '%s' (did you mean '%s'?)", name, key, near) end
       return nil
     end,
+    __tostring = function() return ("%s: %s"):format(name, table.concat(names_of(), ", ")) end,
   })
 end
 

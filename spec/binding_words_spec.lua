@@ -1,0 +1,211 @@
+-- binding_words_spec.lua - what the binding says: to words of other libraries, to texts that C
+-- would cut, to values of the wrong kind; and how what it gives prints.
+local pf = require "performer"
+local support = require "spec.support"
+
+local nn = pf.nn
+
+describe("words of other libraries", function()
+  local words = require "performer.words"
+  local tensor, model = pf.ones(2), nn.linear { from = 2, to = 3 }
+  local things = { tensor = tensor, module = model, pf = pf, nn = nn,
+                   optimizer = pf.optim.adamw(model, {}) }
+
+  it("are none of ours, and are told what is meant, which is there", function()
+    local places = { t = tensor, m = model, nn = nn, x = tensor, opt = things.optimizer }
+    for class, thing in pf.sorted(things) do
+      for word, advice in pf.sorted(words[class]) do
+        local ok, message = pcall(function() return thing[word] end)
+        assert.is_false(ok, class .. "." .. word)
+        assert.is_truthy(message:find(advice, 1, true), message)
+        for owner, name in advice:gmatch "(%a+)[:.]([%w_]+)" do
+          local place = places[owner]
+          if place then assert.is_function(place[name], advice) end
+        end
+        for path in advice:gmatch "pf%.([%w_.]+)" do
+          local found = pf
+          for part in path:gmatch "[%w_]+" do found = found[part] end
+          assert.is_function(found, advice)
+        end
+      end
+    end
+  end)
+
+  it("are told for options, where the option is there", function()
+    assert.raises("linear: unknown option 'inputs'; it is 'from'",
+      function() nn.linear { inputs = 2, to = 3 } end)
+    assert.raises("adamw: unknown option 'weight_decay'; it is 'decay'",
+      function() pf.optim.adamw(model, { weight_decay = 1 }) end)
+    assert.raises("unknown option 'weight_decay'", function() nn.linear { weight_decay = 1 } end)
+    local names = {}
+    for _, layer in ipairs(pf.layers()) do
+      for _, option in ipairs(layer.options) do names[option.name] = true end
+    end
+    for _, optimizer in ipairs(pf.optimizers()) do
+      for _, option in ipairs(optimizer.options) do names[option.name] = true end
+    end
+    for word, meant in pairs(words.options) do
+      assert.is_true(names[meant], meant)
+      assert.is_nil(names[word], word)
+    end
+  end)
+
+  it("of three letters are near to no other word, but to themselves with a slip", function()
+    assert.raises("t has no 'sni' %(did you mean 'sin'%?%)",
+      function() return require("performer.util").namespace({ sin = 1 }, "t").sni end)
+    assert.is_nil(require("performer.util").namespace({ sin = 1, div = 1 }, "t").dim)
+    assert.is_nil(require("performer.util").namespace({ sin = 1, div = 1 }, "t").min)
+  end)
+
+  it("on a module say where tensors and layers are", function()
+    assert.raises("its tensor is m:tensors%(%)%[\"weight\"%]", function() return model.weight end)
+    assert.raises("the layers in it, 1 here, are m:children%(%)",
+      function() return nn.chain { model }[1] end)
+    assert.raises("a module has no method 'treee' %(did you mean 'tree'%?%)",
+      function() return model:treee() end)
+    assert.raises("a module has no method 'xyz'", function() return model.xyz end)
+    assert.raises("x must be a tensor, got a table %(pf.tensor makes one",
+      function() model { 1, 2 } end)
+    assert.raises("a stream has no method 'fed' %(did you mean 'feed'%?%)", function()
+      return nn.performer { vocab = 4, dim = 4, heads = 1, layers = 1, causal = true }
+        :stream().fed
+    end)
+  end)
+end)
+
+describe("a text with a zero byte", function()
+  it("is refused wherever C would take its beginning for the whole", function()
+    local folder, x = support.folder(), pf.ones(1)
+    local file, model = folder .. "/x.safetensors", nn.linear { from = 1, to = 1 }
+    assert(pf.save(file, { x = x }))
+    local cut, map = file .. "\0y", function(y) return y end
+    for i, try in ipairs {
+      function() return pf.save(file, { ["a\0b"] = x }) end,
+      function() return pf.save(file, { a = x }, { ["k\0"] = "v" }) end,
+      function() return pf.save(file, { a = x }, { k = "v\0" }) end,
+      function() return pf.save(cut, { a = x }) end,
+      function() return pf.load(cut) end,
+      function() return pf.inspect(cut) end,
+      function() return pf.checkpoint.save(cut, { model = model }) end,
+      function() return pf.checkpoint.load(cut) end,
+      function() return pf.checkpoint.model(cut) end,
+      function() return pf.checkpoint.mark(folder, "BEST\0", 1) end,
+      function() return model:load_stream(cut) end,
+      function() return model:load_state(cut) end,
+      function() return pf.attention.use_crossover(cut) end,
+      function() return pf.data.open { path = cut } end,
+      function() return nn.linear { ["from\0"] = 1, to = 1 } end,
+      function() return nn.mlp { dim = 4, act = "gelu\0" } end,
+      function() return nn.module { name = "a\0b", forward = map } end,
+      function() return nn.module { forward = map, ["w\0"] = x } end,
+      function() return nn.define("a\0b", map) end,
+      function() return pf.kernel.custom { name = "a\0b", map = map } end,
+      function() return pf.kernel.custom { map = map, parameters = { ["w\0"] = x } } end,
+      function() return pf.optim.adamw(model, { ["lr\0"] = 1 }) end,
+      function() return pf.zeros(1, { dtype = "i32\0" }) end,
+      function() return x:softmax { ["dim\0"] = 1 } end,
+      function() return pf.tokenizer.protein():special "begin\0" end,
+      function() return pf.json.encode { ["a\0b"] = 1 } end,
+    } do
+      local ok, message = pcall(try)
+      assert.is_false(ok, i)
+      assert.is_truthy(tostring(message):find "must not hold a zero byte", message)
+    end
+    assert.raises("unknown option 'batch%z'", function() model:stream { ["batch\0"] = 2 } end)
+    assert.same({ "x" }, { (next((pf.load(file)))) })
+    support.remove(folder)
+  end)
+end)
+
+describe("what is misused", function()
+  local model = nn.performer { vocab = 4, dim = 4, heads = 1, layers = 1, causal = true }
+
+  it("is called what it is", function()
+    local optimizer = pf.optim.adamw(model, {})
+    optimizer:close()
+    assert.raises("an optimizer is needed, got a closed performer.optimizer",
+      function() optimizer:step { lr = 1 } end)
+    assert.equal("optimizer", pf.kind(optimizer))
+    assert.raises("concat: the list of tensors is empty", function() pf.concat({}, 1) end)
+    for _, batch in ipairs { 0, -1, 1 << 40 } do
+      local told = "batch must be from 1 to 2147483647, got " .. tostring(batch):gsub("%-", "%%-")
+      assert.raises(told, function() model:state { batch = batch } end)
+      assert.raises(told, function() model:stream { batch = batch } end)
+    end
+  end)
+
+  it("is told at the user's line", function()
+    local kernel = pf.kernel.softmax { head_dim = 4 }
+    for pattern, try in pf.sorted {
+      ["predict: the sum, .* must be a number, got string"] = function()
+        return kernel:predict("a", 1)
+      end,
+      ["features: the side is \"query\" or \"key\", got nothing"] = function()
+        return kernel:features(pf.ones(1, 1, 1, 4))
+      end,
+      ["features: the side is \"query\" or \"key\", got value"] = function()
+        return kernel:features(pf.ones(1, 1, 1, 4), "value")
+      end,
+      ["projection: head_dim must be a whole number, got 1.5"] = function()
+        return kernel:projection(1.5)
+      end,
+      ["schedule.cosine: peak must be a number, got string"] = function()
+        return pf.schedule.cosine { steps = 9, peak = "x" } (1)
+      end,
+      ["attention.crossover: head_dim must be a whole number, got x"] = function()
+        return pf.attention.crossover { head_dim = "x" }
+      end,
+    } do
+      local ok, message = pcall(function() local result = try() return result end)
+      assert.is_false(ok)
+      assert.is_truthy(message:find("^[^:]*binding_words_spec.lua:%d+: " .. pattern), message)
+    end
+  end)
+
+  it("is a kernel's seed alike wherever the kernel is named", function()
+    for _, seed in ipairs { -1, 1.5, 2 ^ 60, "x", true } do
+      local options = { name = "softmax", seed = seed }
+      for _, make in ipairs {
+        function() return pf.kernel.softmax { seed = seed } end,
+        function() return nn.performer { vocab = 4, dim = 4, heads = 1, layers = 1,
+                                         kernel = options } end,
+        function() return nn.build { type = "attention",
+                                     options = { dim = 4, heads = 1, kernel = options } } end,
+      } do
+        assert.raises("'seed' must be a whole number from 0 to", make)
+      end
+    end
+  end)
+
+  it("is no projection of a kernel that has none", function()
+    assert.is_nil(pf.kernel.relu {}:projection())
+    assert.raises("give head_dim", function() pf.kernel.softmax {}:projection() end)
+    assert.same({ 16, 4 }, { table.unpack(pf.kernel.softmax {}:projection(4):shape()) })
+  end)
+end)
+
+describe("what is given", function()
+  it("prints as what it is", function()
+    local folder = support.folder()
+    local file = support.write(folder .. "/t.txt", ("hello world "):rep(300))
+    local data = pf.data.text { path = file, length = 16 }
+    local model = nn.linear { from = 2, to = 2 }
+    local path = assert(pf.checkpoint.save(folder .. "/run", { model = model, step = 1 }))
+    for pattern, value in pairs {
+      ["^engine { blas = .*, threads = %d+, version = \"[%d.]+\" }$"] = pf.info(),
+      ["^data {.* format = \"text\", .*rows = %d+"] = data:info(),
+      ["^batch {.*input = %[2, 16%] i32.* tokens = 32 }$"] = data:batch { size = 2 },
+      ["^kernel { name = \"exact\" }$"] = pf.kernel.exact(),
+      ["^checkpoint { model = linear "] = pf.checkpoint.load(path),
+      ["^file {.* params = 6, .*tensors = {2 entries}"] = pf.inspect(path),
+      ["^report { inputs = {1 entry}, ok = true"] =
+        pf.check.gradient(function(x) return (x * x):sum() end, { pf.ones(2) }),
+      ["^performer: abs, .*, zeros$"] = pf,
+      ["^pf.nn: attention, .*, rmsnorm$"] = nn,
+    } do
+      assert.matches(pattern, tostring(value))
+    end
+    data:close()
+    support.remove(folder)
+  end)
+end)
