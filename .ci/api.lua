@@ -92,8 +92,8 @@ return {
     { "pf.recompute", "f: function, ...: pf.Tensor", "pf.Tensor",
       "f(...), of which an open tape keeps the inputs only: backward runs f a second time. The " ..
       "same gradients, less memory. f returns one tensor, of the same numbers both times, or " ..
-      "backward raises; what else it makes is gone when it returns, and a tensor computed on the " ..
-      "open tape must be an input." },
+      "backward raises; what else it makes is gone when it returns, and a tensor computed on " ..
+      "the open tape must be an input." },
     { "Tape:backward", "loss: pf.Tensor, seed?: pf.Tensor", "",
       "Adds d loss / d leaf to every leaf's gradient. seed: the gradient of a loss that is " ..
       "no scalar." },

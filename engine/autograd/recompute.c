@@ -7,8 +7,9 @@
  * intermediates too, is gone when it returns; the result alone passes on to the tape around.
  * Backward runs it again on an open tape of its own, over views of the inputs that are
  * leaves there, and walks that: gradients of parameters gather as ever, those of the inputs
- * are handed on. A second run that gives other bits is an error, and no gradient. A walk that breaks off leaves no leaf a gradient: the outermost tape keeps
- * a list of those that inner ones wrote to.
+ * are handed on. A second run that gives other bits is an error, and no gradient. A walk that
+ * breaks off leaves no leaf a gradient: the outermost tape keeps a list of those that inner ones
+ * wrote to.
  */
 #include <string.h>
 #include <xxhash.h>
