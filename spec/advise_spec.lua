@@ -85,6 +85,15 @@ describe("the predicted error", function()
     assert.equal(0, core.survey_kernel(pf.kernel.softmax {}, pf.zeros(0, 1, 3, 8),
       pf.zeros(0, 1, 3, 8), { draws = 2 })[1].pairs)
   end)
+
+  it("foretells the error of a given projection as that of independent rows", function()
+    local given = pf.kernel.softmax { projection = pf.randn(16, 16) }:predict(1)
+    assert.near((math.exp(1) - 1) / 16, given.rel_mse, 1e-6)
+    assert.equal(given.rel_mse, given.coupled_rel_mse)
+    local drawn = pf.kernel.softmax { features = 16, head_dim = 16 }:predict(1)
+    assert.near(given.rel_mse, drawn.rel_mse, 1e-9)
+    assert.is_true(drawn.coupled_rel_mse < 0.09)
+  end)
 end)
 
 -- ---- compare ---------------------------------------------------------------------------

@@ -1118,8 +1118,9 @@ function pf.kernel.softmax(options) end
 ---@return pf.Kernel
 function pf.kernel.softmax_hyp(options) end
 
----SMREG: SM+ whose projection rows have norm sqrt(d); a little biased, steadier in training.
----Paper, section 2.3.
+---SMREG: SM+ whose projection rows have norm sqrt(d): steadier in training, and biased, the more
+---the longer x + y (at d = 16 a weight is 16 % small at |x + y|^2 = 4, 45 % at 8; at 64 5 and 19
+---%: kernel:predict). Paper, section 2.3.
 ---@param options? pf.KernelOptions
 ---@return pf.Kernel
 function pf.kernel.softmax_reg(options) end
@@ -1233,7 +1234,8 @@ function pf.nn.embedding(options) end
 function pf.nn.ngrams(options) end
 
 ---@class pf.Options.nn.positions
----@field kind? "sinusoidal"|"learned" fixed waves, or a trained table
+---fixed waves, sin in even channels and cos in odd ones, or a trained table
+---@field kind? "sinusoidal"|"learned"
 ---@field dim integer model width D
 ---@field length? integer longest document of a learned table; sinusoids go on beyond
 ---@field scale? number height of the waves
@@ -1312,15 +1314,18 @@ function pf.nn.conv(options) end
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
 ---@field causal? boolean a position sees itself and what is before it
----@field rotary_base? number longest wave of rotary positions
----causal heads forget: head h of H (kv_heads where given) by exp(-decay 2^(-8 h / H)) a token;
----0: none
+---longest wave of rotary positions: of a head's d channels, i is turned with i + d/2
+---@field rotary_base? number
+---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
+---token, the first one most; 0: none
 ---@field decay? number
----rmsnorm of every query and key, with learned scales: bounds the error of softmax features
+---rmsnorm (eps 1e-6) of every query and key, with learned scales, before rotary positions turn
+---them: bounds the error of softmax features
 ---@field qk_norm? boolean
 ---@field bias? boolean biases of linear layers and norms
 ---@field dropout? number share dropped, in training, of what a residual adds
----@field rotary? boolean rotary positions on queries and keys
+---rotary positions on queries and keys, in halves: channel i of a head with i + d/2
+---@field rotary? boolean
 ---@field layer? integer place in the model: every layer draws a projection of its own
 ---@field layers? integer depth of the model: the last weights start smaller by sqrt(2 layers)
 ---@field length? integer sequence length that attention auto chooses for
@@ -1374,11 +1379,13 @@ function pf.nn.reversible(options) end
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
 ---@field causal? boolean a position sees itself and what is before it
----@field rotary_base? number longest wave of rotary positions
----causal heads forget: head h of H (kv_heads where given) by exp(-decay 2^(-8 h / H)) a token;
----0: none
+---longest wave of rotary positions: of a head's d channels, i is turned with i + d/2
+---@field rotary_base? number
+---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
+---token, the first one most; 0: none
 ---@field decay? number
----rmsnorm of every query and key, with learned scales: bounds the error of softmax features
+---rmsnorm (eps 1e-6) of every query and key, with learned scales, before rotary positions turn
+---them: bounds the error of softmax features
 ---@field qk_norm? boolean
 ---@field bias? boolean biases of linear layers and norms
 ---@field dropout? number share dropped, in training, of what a residual adds
@@ -1386,11 +1393,12 @@ function pf.nn.reversible(options) end
 ---@field hidden? integer
 ---@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu"|"swiglu" activation of the mlp
 ---@field norm? "layernorm"|"rmsnorm" norm before attention and mlp
----@field conv? integer width of a short convolution before attention; 0: none
+---@field conv? integer width of a short convolution between the norm and attention; 0: none
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
 ---bits, less memory, about a third more time
 ---@field recompute? boolean
----@field rotary? boolean rotary positions on queries and keys
+---rotary positions on queries and keys, in halves: channel i of a head with i + d/2
+---@field rotary? boolean
 ---@field layer? integer place in the model: every layer draws a projection of its own
 ---@field layers? integer depth of the model: residual branches start smaller by sqrt(2 layers)
 ---@field length? integer sequence length that attention auto chooses for
@@ -1418,11 +1426,13 @@ function pf.nn.block(options) end
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
 ---@field causal? boolean a position sees itself and what is before it
----@field rotary_base? number longest wave of rotary positions
----causal heads forget: head h of H (kv_heads where given) by exp(-decay 2^(-8 h / H)) a token;
----0: none
+---longest wave of rotary positions: of a head's d channels, i is turned with i + d/2
+---@field rotary_base? number
+---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
+---token, the first one most; 0: none
 ---@field decay? number
----rmsnorm of every query and key, with learned scales: bounds the error of softmax features
+---rmsnorm (eps 1e-6) of every query and key, with learned scales, before rotary positions turn
+---them: bounds the error of softmax features
 ---@field qk_norm? boolean
 ---@field bias? boolean biases of linear layers and norms
 ---@field dropout? number share dropped, in training, of what a residual adds
@@ -1430,11 +1440,13 @@ function pf.nn.block(options) end
 ---@field hidden? integer
 ---@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu"|"swiglu" activation of the mlp
 ---@field norm? "layernorm"|"rmsnorm" norm before attention and mlp
----@field conv? integer width of a short convolution before attention; 0: none
+---@field conv? integer width of a short convolution between the norm and attention; 0: none
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
 ---bits, less memory, about a third more time
 ---@field recompute? boolean
----@field positions? "rotary"|"sinusoidal"|"learned"|"none" how a position knows where it is
+---how a position knows where it is: rotary turns halves of a head (channel i with i + d/2),
+---sinusoidal adds sin to even channels and cos to odd ones
+---@field positions? "rotary"|"sinusoidal"|"learned"|"none"
 ---longest document of learned positions (the others have no limit), and the length that
 ---attention auto chooses for
 ---@field length? integer

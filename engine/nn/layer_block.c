@@ -8,7 +8,9 @@
 
 static const pf_option_info block_options[] = {
 #include "options_block.def"
-    {.name = "rotary", .kind = PF_OPT_BOOL, .doc = "rotary positions on queries and keys"},
+    {.name = "rotary",
+     .kind = PF_OPT_BOOL,
+     .doc = "rotary positions on queries and keys, in halves: channel i of a head with i + d/2"},
     {.name = "layer",
      .kind = PF_OPT_INT,
      .low = 0,
