@@ -67,7 +67,7 @@ install_packages() {
 
 # ---- building ----
 
-# build PRESET: configures and builds build/PRESET with all cores.
+# build PRESET [TARGET]: configures and builds build/PRESET with all cores.
 build() {
   folder=$root/build/$1
   cache=$folder/CMakeCache.txt
@@ -81,7 +81,7 @@ build() {
     cat "$folder/configure.log" >&2
     return 1
   }
-  cmake --build "$folder" >&2
+  cmake --build "$folder" ${2:+--target "$2"} >&2
 }
 
 # ---- counting ----
@@ -129,14 +129,16 @@ CTEST_SUM='
 }
 END { printf "%d passed, %d failed\n", passed, failed }'
 
-# run_c_tests PRESET: every C test of a build.
+# run_c_tests PRESET [OPTION...]: every C test of a build, or those that ctest's options choose.
 run_c_tests() {
-  say "C tests ($1)"
+  say "C tests ($*)"
+  tests=$root/build/$1
+  shift
   # A time limit for each: a test that hangs must not hang the run.
-  ctest --test-dir "$root/build/$1" --verbose --timeout 900 2>&1 |
-    tee "$root/build/$1/ctest.log" | $AWK "$CTEST_SUM" | tee "$root/build/$1/ctest.sum" >&2
-  count "$(cat "$root/build/$1/ctest.sum")"
-  grep -q '^No tests were found' "$root/build/$1/ctest.log" && failed=$((failed + 1))
+  ctest --test-dir "$tests" --verbose --timeout 900 "$@" 2>&1 |
+    tee "$tests/ctest.log" | $AWK "$CTEST_SUM" | tee "$tests/ctest.sum" >&2
+  count "$(cat "$tests/ctest.sum")"
+  grep -q '^No tests were found' "$tests/ctest.log" && failed=$((failed + 1))
   return 0
 }
 

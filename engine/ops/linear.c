@@ -43,7 +43,7 @@ static int linear_shape(pf_call *c) {
 
 /* x or y with rows: a vector is one row. */
 static pf_tensor with_rows(const pf_tensor *t) {
-    pf_tensor h = *t;
+    pf_tensor h = pf_tensor_place(t);
     if (t->rank != 1) return h;
     h.rank = 2;
     h.shape[0] = 1;

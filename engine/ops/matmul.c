@@ -6,7 +6,7 @@
 
 /* a as (..., M, K) or b as (..., K, N): vectors get the dimension of size 1 they lack. */
 static pf_tensor as_matrix(const pf_tensor *t, bool left) {
-    pf_tensor h = *t;
+    pf_tensor h = pf_tensor_place(t);
     if (t->rank != 1) return h;
     h.rank = 2;
     h.shape[0] = left ? 1 : t->shape[0];
@@ -55,7 +55,7 @@ static int matmul_shape(pf_call *c) {
 
 /* The result, or its gradient, with the dimensions that vectors lost. */
 static pf_tensor result_matrix(const pf_call *c, const pf_tensor *y) {
-    pf_tensor h = *y;
+    pf_tensor h = pf_tensor_place(y);
     if (c->in[1]->rank == 1) {
         h.shape[h.rank] = 1;
         h.stride[h.rank++] = 1;

@@ -74,7 +74,7 @@ int pf_rows_run(pf_engine *engine, const pf_rows *rows, int buffers, pf_row_fn f
 }
 
 pf_tensor pf_keep_header(const pf_tensor *t, int rank, int dim) {
-    pf_tensor h = *t;
+    pf_tensor h = pf_tensor_place(t);
     if (t->rank == rank) return h;
     h.rank = rank;
     for (int d = 0, from = 0; d < rank; d++) {

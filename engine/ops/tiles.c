@@ -40,7 +40,7 @@ int pf_matrix_open(pf_matrix *m, pf_call *c, const pf_tensor *t) {
         blas_layout(m, t->stride[t->rank - 2], t->stride[t->rank - 1]);
     }
     m->data = pf_f32(t);
-    m->batch = *t;
+    m->batch = pf_tensor_place(t);
     m->batch.rank = t->rank - 2;
     return PF_OK;
 }

@@ -180,6 +180,18 @@ void pf_tensor_release(pf_tensor **address) {
 
 /* ---- looking ---- */
 
+pf_tensor pf_tensor_place(const pf_tensor *t) {
+    pf_tensor place = {.heap = t->heap,
+                       .storage = t->storage,
+                       .dtype = t->dtype,
+                       .rank = t->rank,
+                       .offset = t->offset,
+                       .node = -1};
+    memcpy(place.shape, t->shape, sizeof t->shape);
+    memcpy(place.stride, t->stride, sizeof t->stride);
+    return place;
+}
+
 int pf_tensor_rank(const pf_tensor *t) { return t->rank; }
 
 /* A dimension that is not there has size 0. */

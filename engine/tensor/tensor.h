@@ -92,6 +92,9 @@ void pf_tensor_pass_on(pf_tensor *t, struct pf_tape *from, struct pf_tape *to);
 void pf_owner_close(pf_owner *owner); /* every storage of the list dies */
 
 /* ---- looking ---- */
+/* Where t's numbers lie, as a header to be changed at will: nobody's, without count or graph.
+ * Never `*t`: other threads may be counting references of a tensor that they share. */
+pf_tensor pf_tensor_place(const pf_tensor *t);
 static inline float *pf_f32(const pf_tensor *t) { return (float *)t->storage->data + t->offset; }
 static inline int32_t *pf_i32(const pf_tensor *t) {
     return (int32_t *)t->storage->data + t->offset;
