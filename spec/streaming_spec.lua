@@ -481,6 +481,43 @@ describe("a layer written in Lua", function()
     end
   end)
 
+  it("is what it was before a call that fails, and so is all beside it", function()
+    local fails, calls = false, 0
+    local kernel = pf.kernel.custom { map = function(x)
+      calls = calls + 1
+      if fails and calls == 4 then error("no more rows", 0) end -- the keys of the second layer
+      return x:elu() + 1
+    end }
+    local function keep(state)
+      state.own, state.note = state, 0 / 0 -- what holds itself is copied, too
+    end
+    local part = { kernel = kernel, dim = 4, heads = 1, causal = true }
+    local counted = counting(keep):children()
+    local model = nn.chain { counted[1], counted[2], nn.attention(part), nn.attention(part),
+      nn.linear { from = 4, to = 11 } }
+    local stream, state = model:stream { batch = 2 }, model:state { batch = 2 }
+    stream:feed(prompt)
+    local ids = pf.tensor({ 1, 2 }, { dtype = "i32" })
+    model:step(ids, state)
+    local judge, twin = stream:fork(), state:fork()
+    for _, call in ipairs {
+      function() stream:feed { { 1, 2 }, { 3, 4 } } end, function() stream:next { 1, 2 } end,
+      function() model:step(ids, state) end,
+      function() model:prefill(pf.tensor({ { 1 }, { 2 } }, { dtype = "i32" }), state) end,
+    } do
+      fails, calls = true, 0
+      assert.error_matches(call, "no more rows")
+      fails = false
+      assert.are.equal(judge:position(), stream:position())
+      assert.are.equal(1, state:position())
+      assert.is_true(stream:logits():tobytes() == judge:logits():tobytes())
+    end
+    assert.is_true(model:step(ids, state):tobytes() == model:step(ids, twin):tobytes())
+    stream:feed { { 7 }, { 8 } }
+    judge:feed { { 7 }, { 8 } }
+    assert.is_true(stream:logits():tobytes() == judge:logits():tobytes())
+  end)
+
   it("says where two of its names are one in a file", function()
     local stream = counting(function(state) state["deep.list.#1"] = state.sum end):stream {}
     stream:feed { { 1 } }

@@ -83,29 +83,36 @@ end
 
 local copy
 
-local function copy_entry(value, rows, batch, name)
-  local kind = core.kind(value)
+--- A tensor, state or table of them as a copy of its own; anything else is what it is.
+local function copy_thing(value, kind, rows, batch, name, seen)
   if kind == "state" then
     local fork = value:fork()
     return rows and fork:reorder(rows) or fork
   end
-  if kind == "tensor" then
-    if not rows or value:rank() == 0 then return value:detach() end
-    if value:size(1) ~= batch then
-      util.fail("reorder: '%s' in a Lua layer's state is %s, but its first dimension must be " ..
-        "the batch, %d", name, tostring(value:shape()), batch)
-    end
-    return take(value, rows)
+  if kind == "table" then return copy(value, rows, batch, name, seen) end
+  if not rows or value:rank() == 0 then return value:detach() end
+  if value:size(1) ~= batch then
+    util.fail("reorder: '%s' in a Lua layer's state is %s, but its first dimension must be " ..
+      "the batch, %d", name, tostring(value:shape()), batch)
   end
-  if kind == "table" then return copy(value, rows, batch, name) end
-  return value
+  return take(value, rows)
+end
+
+--- seen: {thing = its copy}, so that what stands in two places is one thing in the copy, too.
+local function copy_entry(value, rows, batch, name, seen)
+  local kind = core.kind(value)
+  if kind ~= "state" and kind ~= "tensor" and kind ~= "table" then return value end
+  seen[value] = seen[value] or copy_thing(value, kind, rows, batch, name, seen)
+  return seen[value]
 end
 
 --- A Lua layer's state with all it holds: tensors (batch first), states, tables of such.
-function copy(state, rows, batch, name)
+function copy(state, rows, batch, name, seen)
   local to = setmetatable({}, getmetatable(state))
-  for key, value in pairs(state) do
-    to[key] = copy_entry(value, rows, batch, (name and name .. "." or "") .. tostring(key))
+  seen[state] = to
+  for key, value in next, state do
+    local place = (name and name .. "." or "") .. tostring(key)
+    rawset(to, key, copy_entry(value, rows, batch, place, seen))
   end
   return to
 end
@@ -175,7 +182,7 @@ local function unflatten(data, path, tensors)
 end
 
 core.layer_states {
-  copy = function(state, rows, batch) return copy(state, rows, batch) end,
+  copy = function(state, rows, batch) return copy(state, rows, batch, nil, {}) end,
   save = function(state)
     local tensors = {}
     local data = flatten(state, "", tensors)

@@ -12,12 +12,23 @@
 
 /* ---- room ---- */
 
-void pf_sampler_free(pf_sampler *s, pf_heap *heap) {
+static size_t logits_bytes(const pf_sampler *s) {
+    return (size_t)(s->batch * s->vocab) * sizeof *s->logits;
+}
+
+static void free_rows(pf_sampler *s, pf_heap *heap) {
     size_t n = (size_t)s->vocab;
-    if (s->logits) pf_heap_free(heap, s->logits, (size_t)s->batch * n * sizeof *s->logits);
+    if (s->logits) pf_heap_free(heap, s->logits, logits_bytes(s));
+    if (s->coming) pf_heap_free(heap, s->coming, logits_bytes(s));
     if (s->weight) pf_heap_free(heap, s->weight, n * sizeof *s->weight);
     if (s->order) pf_heap_free(heap, s->order, n * sizeof *s->order);
-    if (s->allow) pf_heap_free(heap, s->allow, n);
+    s->logits = s->coming = NULL, s->weight = NULL, s->order = NULL;
+    s->batch = s->vocab = 0;
+}
+
+void pf_sampler_free(pf_sampler *s, pf_heap *heap) {
+    free_rows(s, heap);
+    if (s->allow) pf_heap_free(heap, s->allow, (size_t)s->n_allow);
     *s = (pf_sampler){0};
 }
 
@@ -32,48 +43,64 @@ int pf_sampler_room(pf_sampler *s, pf_heap *heap, int64_t batch, int64_t vocab) 
     if (vocab < 1 || vocab > INT32_MAX) {
         return pf_fail(PF_ESHAPE, "stream: the model gives %lld logits", (long long)vocab);
     }
+    if (s->allow && s->n_allow != vocab) {
+        return pf_fail(PF_ESHAPE, "stream: allow is for %lld tokens, the vocabulary has %lld",
+                       (long long)s->n_allow, (long long)vocab);
+    }
     PF_TRY(pf_shape_valid(2, shape, PF_F32, "stream"));
     size_t n = (size_t)vocab;
     s->batch = batch, s->vocab = vocab;
-    s->logits = pf_heap_alloc(heap, (size_t)batch * n * sizeof *s->logits);
+    s->logits = pf_heap_alloc(heap, logits_bytes(s));
+    s->coming = pf_heap_alloc(heap, logits_bytes(s));
     s->weight = pf_heap_alloc(heap, n * sizeof *s->weight);
     s->order = pf_heap_alloc(heap, n * sizeof *s->order);
-    if (s->logits && s->weight && s->order) return PF_OK;
-    pf_sampler_free(s, heap);
+    if (s->logits && s->coming && s->weight && s->order) return PF_OK;
+    free_rows(s, heap);
     return PF_ENOMEM;
 }
 
-int pf_sampler_allow(pf_sampler *s, pf_heap *heap, int64_t batch, const uint8_t *allow, int64_t n) {
-    if (!allow) {
-        if (s->allow) pf_heap_free(heap, s->allow, (size_t)s->vocab);
-        s->allow = NULL;
-        return PF_OK;
+void pf_sampler_keep(pf_sampler *s) { memcpy(s->logits, s->coming, logits_bytes(s)); }
+
+int pf_sampler_allow(pf_sampler *s, pf_heap *heap, const uint8_t *allow, int64_t n) {
+    uint8_t *own = NULL;
+    if (allow) {
+        if (n < 1 || (s->vocab && n != s->vocab)) {
+            return pf_fail(PF_ESHAPE, "stream: allow is for %lld tokens, the vocabulary has %lld",
+                           (long long)n, (long long)s->vocab);
+        }
+        own = pf_heap_alloc(heap, (size_t)n);
+        if (!own) return PF_ENOMEM;
+        memcpy(own, allow, (size_t)n);
     }
-    PF_TRY(pf_sampler_room(s, heap, batch, n));
-    if (!s->allow) s->allow = pf_heap_alloc(heap, (size_t)n);
-    if (!s->allow) return PF_ENOMEM;
-    memcpy(s->allow, allow, (size_t)n);
+    if (s->allow) pf_heap_free(heap, s->allow, (size_t)s->n_allow);
+    s->allow = own;
+    s->n_allow = own ? n : 0;
     return PF_OK;
 }
 
-/* What is allowed is the same for all rows. */
-int pf_sampler_reorder(pf_sampler *to, pf_heap *heap, const pf_sampler *from, const int64_t *rows,
-                       int64_t n) {
+/* Rows of logits, where some stand; rows NULL: all as they are. */
+static int take_rows(pf_sampler *to, pf_heap *heap, const pf_sampler *from, const int64_t *rows,
+                     int64_t n) {
     if (!from->vocab) return PF_OK;
     PF_TRY(pf_sampler_room(to, heap, n, from->vocab));
     size_t width = (size_t)from->vocab;
     for (int64_t b = 0; b < n; b++) {
         int64_t row = rows ? rows[b] : b;
         if (row < 0 || row >= from->batch) {
-            pf_sampler_free(to, heap);
             return pf_fail(PF_EINVAL, "reorder: there is no row %s in a stream of %lld sequences",
                            pf_place(row), (long long)from->batch);
         }
         memcpy(to->logits + (size_t)b * width, from->logits + (size_t)row * width,
                width * sizeof *to->logits);
     }
-    if (!from->allow) return PF_OK;
-    int status = pf_sampler_allow(to, heap, n, from->allow, from->vocab);
+    return PF_OK;
+}
+
+/* What is allowed is the same for all rows. */
+int pf_sampler_reorder(pf_sampler *to, pf_heap *heap, const pf_sampler *from, const int64_t *rows,
+                       int64_t n) {
+    int status = take_rows(to, heap, from, rows, n);
+    if (status >= 0) status = pf_sampler_allow(to, heap, from->allow, from->n_allow);
     if (status < 0) pf_sampler_free(to, heap);
     return status;
 }
@@ -208,12 +235,12 @@ static int draw_row(const sampled_row *s, const pf_sampling *o, uint64_t row, in
     return PF_OK;
 }
 
-int pf_sampler_draw(const pf_sampler *s, int64_t position, const pf_sampling *sampling,
-                    int32_t *next) {
+int pf_sampler_draw(const pf_sampler *s, const float *logits, int64_t position,
+                    const pf_sampling *sampling, int32_t *next) {
     pf_sampling o;
     PF_TRY(read_sampling(&o, sampling));
     for (int64_t b = 0; b < s->batch; b++) {
-        sampled_row row = {s, s->logits + b * s->vocab};
+        sampled_row row = {s, logits + b * s->vocab};
         PF_TRY(draw_row(&row, &o, (uint64_t)b, position, &next[b]));
     }
     return PF_OK;

@@ -218,6 +218,7 @@ static int add_owner(pf_state_file *f, const pf_module *module, const pf_state *
 static int fill(pf_state_file *f, const pf_module *module, const pf_state *state,
                 pf_tensor *logits) {
     char hash[PF_HASH_TEXT];
+    PF_TRY(pf_state_check(state));
     f->meta = pf_config_new(PF_MAP), f->hosts = pf_config_new(PF_MAP);
     f->positions = pf_config_new(PF_LIST), f->recent = pf_config_new(PF_LIST);
     if (!f->meta || !f->hosts || !f->positions || !f->recent) return no_memory();

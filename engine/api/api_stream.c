@@ -4,6 +4,9 @@
  * sequences in step. The module is only retained, so that streams on any number of engines
  * share its weights. A step frees all it makes, and the heap's cache hands the same blocks
  * to the next one.
+ *
+ * A call that moves a stream on is all or nothing, whatever it fails of and in which slice of a
+ * prompt: state (state/undo.c), position and logits are then what they were.
  */
 #include <string.h>
 
@@ -18,14 +21,15 @@ struct pf_stream {
     pf_module *model; /* retained */
     pf_state *state;
     pf_tensor *token; /* (batch) i32, of a step */
+    int64_t vocab;    /* as the model's layers say; 0: they don't */
     bool ready;       /* logits stand */
     pf_sampler pick;  /* with the logits (batch, vocab) of the next token */
 };
 
 /* ---- logits ---- */
 
-/* Keeps the last rows of y, (B, V) or (B, L, V). */
-static int keep_logits(pf_stream *s, pf_tensor *y) {
+/* The last rows of y, (B, V) or (B, L, V), are the coming logits. */
+static int take_logits(pf_stream *s, pf_tensor *y) {
     pf_tensor *last = NULL;
     int64_t batch = s->state->batch;
     if (y->rank < 2 || y->rank > 3 || y->shape[0] != batch || y->dtype != PF_F32) {
@@ -42,35 +46,62 @@ static int keep_logits(pf_stream *s, pf_tensor *y) {
         last->shape[1] = 1;
     }
     int status =
-        pf_tensor_read(last, s->pick.logits, (size_t)(batch * vocab) * sizeof *s->pick.logits);
+        pf_tensor_read(last, s->pick.coming, (size_t)(batch * vocab) * sizeof *s->pick.coming);
     pf_tensor_release(&last);
-    s->ready = status >= 0;
     return status;
 }
 
+/* Nothing can fail any more. */
+static void keep_logits(pf_stream *s) {
+    pf_sampler_keep(&s->pick);
+    s->ready = true;
+}
+
+/* ---- moving on ---- */
+
 /* One token of every sequence; ids `stride` apart. */
-static int step(pf_stream *s, const int32_t *ids, size_t stride) {
-    pf_tensor *y = NULL;
+static int step(pf_stream *s, const int32_t *ids, size_t stride, pf_tensor **y) {
     for (int64_t b = 0; b < s->state->batch; b++) pf_i32(s->token)[b] = ids[(size_t)b * stride];
-    PF_TRY(pf_module_step(&y, s->engine, s->model, s->token, s->state));
-    int status = keep_logits(s, y);
-    pf_tensor_release(&y);
-    return status;
+    return pf_module_step(y, s->engine, s->model, s->token, s->state);
 }
 
 /* n tokens of every sequence; rows of ids `stride` apart. */
-static int prefill(pf_stream *s, const int32_t *ids, int64_t n, size_t stride) {
-    pf_tensor *x = NULL, *y = NULL;
+static int prefill(pf_stream *s, const int32_t *ids, int64_t n, size_t stride, pf_tensor **y) {
+    pf_tensor *x = NULL;
     int64_t shape[2] = {s->state->batch, n};
     PF_TRY(pf_tensor_make_lasting(&x, s->heap, PF_I32, 2, shape));
     for (int64_t b = 0; b < shape[0]; b++) {
         memcpy(pf_i32(x) + b * n, ids + (size_t)b * stride, (size_t)n * sizeof *ids);
     }
-    int status = pf_module_prefill_last(&y, s->engine, s->model, x, s->state);
-    if (status >= 0) status = keep_logits(s, y);
-    pf_tensor_release(&y);
+    int status = pf_module_prefill_last(y, s->engine, s->model, x, s->state);
     pf_tensor_release(&x);
     return status;
+}
+
+/* ids (batch, n): rows n apart, of which each slice takes the next part. *y: of the last one. */
+static int run_slices(pf_stream *s, const int32_t *ids, size_t n, pf_tensor **y) {
+    for (size_t at = 0; at < n; at += SLICE) {
+        int64_t part = (int64_t)(n - at < SLICE ? n - at : SLICE);
+        pf_tensor_release(y);
+        PF_TRY(part == 1 ? step(s, ids + at, n, y) : prefill(s, ids + at, part, n, y));
+    }
+    return PF_OK;
+}
+
+/* All or nothing: n > 0 tokens of every sequence are fed and, with `next`, the one that follows is
+ * drawn; or state, logits and position are what they were. */
+static int move_on(pf_stream *s, const int32_t *ids, size_t n, const pf_sampling *sampling,
+                   int32_t *next) {
+    pf_tensor *y = NULL;
+    PF_TRY(pf_state_begin(s->state));
+    int status = run_slices(s, ids, n, &y);
+    if (status >= 0) status = take_logits(s, y);
+    if (status >= 0 && next) {
+        status = pf_sampler_draw(&s->pick, s->pick.coming, s->state->position, sampling, next);
+    }
+    if (status >= 0) keep_logits(s);
+    pf_tensor_release(&y);
+    return pf_state_end(s->state, s->engine, status);
 }
 
 /* ---- opening ---- */
@@ -84,6 +115,7 @@ static int make_stream(pf_stream **stream, pf_engine *engine, pf_module *model) 
     s->engine = engine;
     s->heap = pf_heap_retain(engine->heap);
     s->model = pf_module_retain(model);
+    s->vocab = pf_max(pf_module_width(model), 0);
     *stream = s;
     return PF_OK;
 }
@@ -129,14 +161,9 @@ void pf_stream_close(pf_stream **stream) {
     pf_heap_release(heap);
 }
 
-/* ids (batch, n): rows n apart, of which each slice takes the next part. */
 int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n) {
     if (n > 0 && !ids) return pf_fail(PF_EINVAL, "stream: ids is NULL");
-    for (size_t at = 0; at < n; at += SLICE) {
-        int64_t part = (int64_t)(n - at < SLICE ? n - at : SLICE);
-        PF_TRY(part == 1 ? step(stream, ids + at, n) : prefill(stream, ids + at, part, n));
-    }
-    return PF_OK;
+    return n > 0 ? move_on(stream, ids, n, NULL, NULL) : PF_OK;
 }
 
 /* Feed and sample in one, for one sequence. */
@@ -147,21 +174,30 @@ int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *sampling
                        "feed and sample",
                        (long long)stream->state->batch);
     }
-    PF_TRY(step(stream, &token, 1));
-    return pf_sampler_draw(&stream->pick, stream->state->position, sampling, next);
+    return move_on(stream, &token, 1, sampling, next);
 }
 
 int pf_stream_sample(pf_stream *stream, const pf_sampling *sampling, int32_t *next) {
+    PF_TRY(pf_state_check(stream->state));
     if (!stream->ready) return pf_fail(PF_ESTATE, "stream: feed a prompt or a token first");
-    return pf_sampler_draw(&stream->pick, stream->state->position, sampling, next);
+    return pf_sampler_draw(&stream->pick, stream->pick.logits, stream->state->position, sampling,
+                           next);
 }
 
+/* The vocabulary, or 0 where only the host's layers know it before logits stand. */
+static int64_t vocab_of(const pf_stream *s) { return s->ready ? s->pick.vocab : s->vocab; }
+
 int pf_stream_allow(pf_stream *stream, const uint8_t *allow, int64_t n) {
-    return pf_sampler_allow(&stream->pick, stream->heap, stream->state->batch, allow, n);
+    int64_t vocab = vocab_of(stream);
+    if (allow && vocab && n != vocab) {
+        return pf_fail(PF_ESHAPE, "stream: allow is for %lld tokens, the vocabulary has %lld",
+                       (long long)n, (long long)vocab);
+    }
+    return pf_sampler_allow(&stream->pick, stream->heap, allow, n);
 }
 
 const float *pf_stream_logits(const pf_stream *stream, int64_t *n) {
-    if (n) *n = stream->ready ? stream->pick.vocab : 0;
+    if (n) *n = vocab_of(stream);
     return stream->ready ? stream->pick.logits : NULL;
 }
 
@@ -226,7 +262,8 @@ int pf_stream_load(pf_stream **stream, pf_engine *engine, pf_module *model, cons
     int status = path ? PF_OK : pf_fail(PF_EINVAL, "stream: the path is NULL");
     if (status >= 0) status = pf_module_state_read(&s->state, engine, model, &logits, path);
     if (status >= 0) status = make_token(s);
-    if (status >= 0 && logits) status = keep_logits(s, logits);
+    if (status >= 0 && logits) status = take_logits(s, logits);
+    if (status >= 0 && logits) keep_logits(s);
     pf_tensor_release(&logits);
     return finish(stream, status);
 }

@@ -10,22 +10,28 @@
 typedef struct pf_sampler {
     int64_t batch, vocab; /* vocab 0: not known yet */
     float *logits;        /* (batch, vocab) of the next token */
+    float *coming;        /* as many: those of the call that is under way */
     double *weight;       /* (vocab), work of one row, with `order` */
     int32_t *order;
-    uint8_t *allow; /* (vocab); NULL: all */
+    uint8_t *allow; /* (n_allow); NULL: all */
+    int64_t n_allow;
 } pf_sampler;
 
-/* Makes room for `batch` rows of `vocab` logits; the vocabulary never changes. */
+/* Makes room for `batch` rows of `vocab` logits; the vocabulary never changes, and what is allowed
+ * must be of it. */
 int pf_sampler_room(pf_sampler *s, pf_heap *heap, int64_t batch, int64_t vocab);
 void pf_sampler_free(pf_sampler *s, pf_heap *heap);
 /* `to` is zeroed; it gets what `from` holds, or its rows. */
 int pf_sampler_copy(pf_sampler *to, pf_heap *heap, const pf_sampler *from);
 int pf_sampler_reorder(pf_sampler *to, pf_heap *heap, const pf_sampler *from, const int64_t *rows,
                        int64_t n);
-/* Only ids with allow[id] != 0 are drawn from now on; NULL: all. */
-int pf_sampler_allow(pf_sampler *s, pf_heap *heap, int64_t batch, const uint8_t *allow, int64_t n);
-/* next (batch) at `position`; sampling NULL: greedy. */
-int pf_sampler_draw(const pf_sampler *s, int64_t position, const pf_sampling *sampling,
-                    int32_t *next);
+/* Only ids with allow[id] != 0 are drawn from now on, of n that there are; NULL: all. */
+int pf_sampler_allow(pf_sampler *s, pf_heap *heap, const uint8_t *allow, int64_t n);
+/* The coming logits stand from now on. */
+void pf_sampler_keep(pf_sampler *s);
+/* next (batch) at `position` from `logits`, those that stand or that come; sampling NULL:
+ * greedy. */
+int pf_sampler_draw(const pf_sampler *s, const float *logits, int64_t position,
+                    const pf_sampling *sampling, int32_t *next);
 
 #endif

@@ -8,9 +8,9 @@
  * A state whose sizes are not all given is *unsized*: it has a node without tensors, and its
  * pf_alone holds what was asked for, the kernel not yet bound, sizes 0 where they were open, words
  * NULL (which is how it is told from a sized one). The first keys and values say the rest: a sized
- * state is opened beside it and takes its place, so that whoever holds the state sees it grow up,
- * and what can't be opened leaves it unsized. A fork of an unsized state is unsized too, and may
- * become of other sizes. Merging knows both: two unsized ones have seen nothing, and an unsized
+ * state is opened beside it, sees them and takes its place, so that whoever holds the state sees it
+ * grow up, and a call that fails leaves it unsized. A fork of an unsized state is unsized too, and
+ * may become of other sizes. Merging knows both: two unsized ones have seen nothing, and an unsized
  * earlier one takes over all that the later one is.
  */
 #include <math.h>
@@ -241,11 +241,11 @@ static int take_size(const char *name, int64_t asked, int64_t has, int64_t *size
                    (long long)asked, (long long)has);
 }
 
-/* An unsized state becomes one for these rows, in its place; its forks stay as they are. The
- * structs change places, so that the caller's pointer holds. */
-static int size_by(pf_state *state, pf_engine *e, const pf_tensor *k, const pf_tensor *v) {
+/* *grown: of an unsized state one for these rows, which is to take its place; NULL: it is sized. */
+static int size_by(pf_state **grown, const pf_state *state, pf_engine *e, const pf_tensor *k,
+                   const pf_tensor *v) {
     const pf_alone *asked = pf_alone_of(state);
-    pf_state *sized_state = NULL;
+    *grown = NULL;
     if (asked->words) return PF_OK;
     PF_TRY(pf_tensor_check(k, PF_F32, "attention state", "k"));
     PF_TRY(pf_tensor_check(v, PF_F32, "attention state", "v"));
@@ -265,26 +265,45 @@ static int size_by(pf_state *state, pf_engine *e, const pf_tensor *k, const pf_t
     PF_TRY(take_size("heads", asked->heads, k->shape[1], &o.heads));
     PF_TRY(take_size("head_dim", asked->head_dim, k->shape[3], &o.head_dim));
     PF_TRY(take_size("value_dim", asked->value_dim, v->shape[3], &o.value_dim));
-    PF_TRY(pf_attention_state_open(&sized_state, e, &o));
-    pf_state held = *state;
-    *state = *sized_state;
-    *sized_state = held;
-    pf_state_close(&sized_state);
-    return PF_OK;
+    return pf_attention_state_open(grown, e, &o);
+}
+
+/* The structs change places, so that the caller's pointer holds; forks stay as they are. */
+static void change_places(pf_state *a, pf_state *b) {
+    pf_state held = *a;
+    *a = *b;
+    *b = held;
+}
+
+typedef int (*attend_fn)(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *state,
+                         pf_tensor *q, pf_tensor *k, pf_tensor *v);
+
+/* All or nothing: a state that was unsized is so again where the call fails. */
+static int move_on(pf_tensor **out, pf_engine *e, pf_state *state, pf_tensor *q, pf_tensor *k,
+                   pf_tensor *v, attend_fn attend) {
+    pf_state *grown = NULL;
+    *out = NULL;
+    PF_TRY(need_alone(state));
+    PF_TRY(size_by(&grown, state, e, k, v));
+    pf_state *s = grown ? grown : state;
+    int status = pf_state_begin(s);
+    if (status >= 0) {
+        status = attend(out, e, &pf_alone_of(s)->attention, s, q, k, v);
+        status = pf_state_end(s, e, status);
+    }
+    if (status >= 0 && grown) change_places(state, grown);
+    pf_state_close(&grown);
+    return status;
 }
 
 int pf_attention_prefill(pf_tensor **out, pf_engine *engine, pf_state *state, pf_tensor *q,
                          pf_tensor *k, pf_tensor *v) {
-    PF_TRY(need_alone(state));
-    PF_TRY(size_by(state, engine, k, v));
-    return pf_attend_prefill(out, engine, &pf_alone_of(state)->attention, state, q, k, v);
+    return move_on(out, engine, state, q, k, v, pf_attend_prefill);
 }
 
 int pf_attention_step(pf_tensor **out, pf_engine *engine, pf_state *state, pf_tensor *q,
                       pf_tensor *k, pf_tensor *v) {
-    PF_TRY(need_alone(state));
-    PF_TRY(size_by(state, engine, k, v));
-    return pf_attend_step(out, engine, &pf_alone_of(state)->attention, state, q, k, v);
+    return move_on(out, engine, state, q, k, v, pf_attend_step);
 }
 
 /* ---- do two belong together? ---- */
@@ -446,6 +465,16 @@ static int check_pair(pf_engine *e, const pf_state *state, const pf_state *later
                    (long long)state->batch, (long long)later->batch);
 }
 
+/* Two sized ones; kinds use up `later`. */
+static int merge_sized(pf_engine *e, pf_state *state, pf_state *later) {
+    const pf_attention *a = &pf_alone_of(state)->attention;
+    int status = pf_state_begin(state);
+    if (status < 0) return status;
+    if (a->kind->merge) status = a->kind->merge(state, e, a, later);
+    if (status >= 0) state->position += later->position;
+    return pf_state_end(state, e, status);
+}
+
 /* `later` stays as it was: kinds use up what they merge, so they get a fork. */
 int pf_state_merge(pf_engine *engine, pf_state *state, const pf_state *later) {
     pf_state *other = NULL;
@@ -454,13 +483,9 @@ int pf_state_merge(pf_engine *engine, pf_state *state, const pf_state *later) {
     PF_TRY(pf_state_fork(&other, engine, later)); /* it may be the same state */
     int status = PF_OK;
     if (!pf_alone_of(state)->words) {
-        pf_state held = *state;
-        *state = *other;
-        *other = held;
+        change_places(state, other);
     } else {
-        const pf_attention *a = &pf_alone_of(state)->attention;
-        if (a->kind->merge) status = a->kind->merge(state, engine, a, other);
-        if (status >= 0) state->position += other->position;
+        status = merge_sized(engine, state, other);
     }
     pf_state_close(&other);
     return status;

@@ -359,7 +359,10 @@ typedef struct {
 PF_API int pf_stream_open(pf_stream **stream, pf_engine *engine, pf_module *model);
 PF_API int pf_stream_open_batch(pf_stream **stream, pf_engine *engine, pf_module *model,
                                 int64_t batch);
-/* Prefill: ids (batch, n), row after row. */
+/* Prefill: ids (batch, n), row after row. As every call that moves a stream or a state on, all or
+ * nothing: one that fails (memory, cancel, a layer of the host) leaves position, logits and the
+ * bits of what follows as they were. Where a layer of the host was moved on and has no fork_state,
+ * that can't be: every later use then answers PF_ESTATE. */
 PF_API int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n);
 /* Feeds `token` and samples the next one (sampling NULL: greedy). Of one sequence only. */
 PF_API int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *sampling,
@@ -367,9 +370,11 @@ PF_API int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *s
 /* Samples from the logits that stand, without feeding: next (batch). Row 0 draws as a stream
  * of one sequence does. */
 PF_API int pf_stream_sample(pf_stream *stream, const pf_sampling *sampling, int32_t *next);
-/* Sampling takes only the ids with allow[id] != 0 from now on; NULL: all. n: the vocabulary. */
+/* Sampling takes only the ids with allow[id] != 0 from now on; NULL: all. n: the vocabulary, which
+ * pf_stream_logits tells (PF_ESHAPE where it is another). */
 PF_API int pf_stream_allow(pf_stream *stream, const uint8_t *allow, int64_t n);
-/* (batch, n), borrowed; NULL before anything was fed. */
+/* (batch, n), borrowed; NULL before anything was fed. n (may be NULL): the vocabulary, as the
+ * model's layers say; 0 where it ends in a layer of the host's and nothing was fed. */
 PF_API const float *pf_stream_logits(const pf_stream *stream, int64_t *n);
 PF_API int64_t pf_stream_bytes(const pf_stream *stream);
 PF_API int64_t pf_stream_position(const pf_stream *stream); /* tokens fed, of each sequence */

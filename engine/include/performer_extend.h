@@ -25,7 +25,9 @@ typedef struct {
     void (*release_state)(void *context, void *state);
     void *context;
     /* *copy: a state of n sequences, row b as row rows[b] of `state`, which has `batch`; rows
-     * NULL: all of them as they are. NULL: its streams can be neither forked nor reordered. */
+     * NULL: all of them as they are. A call that moves a stream on does it on such a copy, so that
+     * one that fails leaves the state as it was. NULL: its streams can be neither forked nor
+     * reordered, and are of no more use after a call that failed. */
     int (*fork_state)(void *context, pf_engine *engine, void *state, int64_t batch,
                       const int64_t *rows, int64_t n, void **copy);
     /* What a state holds, as tensors (an array that is freed with pf_named_free) and plain

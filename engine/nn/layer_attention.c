@@ -434,6 +434,7 @@ const pf_layer pf_layer_attention = {
            "option attention says which attention it is.",
     .options = attention_options,
     .n_options = PF_COUNT(attention_options),
+    .width = "dim",
     .self_bytes = sizeof(attention_self),
     .build = attention_build,
     .derive = attention_derive,

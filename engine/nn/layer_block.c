@@ -98,6 +98,7 @@ const pf_layer pf_layer_block = {
     .doc = "Pre-norm Performer block: attention and mlp, each around a residual.",
     .options = block_options,
     .n_options = PF_COUNT(block_options),
+    .width = "dim",
     .build = block_build,
     .run = block_run,
     .branch = block_branch,

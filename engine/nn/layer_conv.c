@@ -47,17 +47,18 @@ static int join(pf_engine *e, pf_tensor *history, pf_tensor *x, pf_tensor **y) {
     return pf_apply(e, &pf_op_concat, in, 2, &dim, y);
 }
 
-/* x (B, L, D) after the state's history -> (B, L, D); the history moves on. */
+/* x (B, L, D) after the state's history -> (B, L, D); another history takes its place. */
 static int stream_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     pf_tensor *history = run->state ? run->state->tensor[0] : NULL;
     if (!history) return pf_fail(PF_ESTATE, "conv: the state is not one of this model");
     int64_t kept = history->shape[1], length = x->shape[1];
-    pf_tensor *rows = NULL, *all = NULL, *tail = NULL;
+    pf_tensor *rows = NULL, *all = NULL, *tail = NULL, *own = NULL;
     int status = join(e, history, x, &rows);
     if (status >= 0) status = convolve(m, e, run->pass, rows, &all);
     if (status >= 0) status = pf_slice(y, e, all, 1, kept, kept + length);
     if (status >= 0) status = pf_slice(&tail, e, rows, 1, length, length + kept);
-    if (status >= 0) status = pf_tensor_copy(history, tail);
+    if (status >= 0) status = pf_tensor_detach(&own, e, tail);
+    if (status >= 0) pf_replace(&run->state->tensor[0], own);
     if (status < 0) pf_tensor_release(y);
     pf_tensor_release(&tail);
     pf_tensor_release(&all);
@@ -153,6 +154,7 @@ const pf_layer pf_layer_conv = {
            "positions of its document.",
     .options = conv_options,
     .n_options = PF_COUNT(conv_options),
+    .width = "dim",
     .build = conv_build,
     .run = conv_run,
     .state = conv_state,

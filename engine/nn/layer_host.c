@@ -8,19 +8,32 @@ static const pf_option_info host_options[] = {
     {.name = "name", .kind = PF_OPT_STRING, .required = true, .doc = "what the script calls it"},
 };
 
-static int called(const pf_module *m, int status, pf_tensor **y) {
-    if (status < 0) {
-        pf_tensor_release(y);
-        return status;
-    }
-    if (*y) return PF_OK;
-    return pf_fail(PF_EHOST, "%s: the layer returned no tensor", pf_option_text(m, "name"));
+/* What came of a call of the host. `before`: pf_failures() then; a code of the host's own has left
+ * no message, and the one that stands is of something else. */
+static int called(const pf_module *m, const char *what, int status, uint64_t before) {
+    if (status >= 0 || pf_failures() != before) return status;
+    return pf_fail(status, "%s: the layer's %s failed with %d", pf_option_text(m, "name"), what,
+                   status);
 }
 
+static int check_made(const pf_module *m, const char *what, int status, uint64_t before,
+                      pf_tensor **y) {
+    status = called(m, what, status, before);
+    if (status >= 0 && !*y) {
+        status = pf_fail(PF_EHOST, "%s: the layer returned no tensor", pf_option_text(m, "name"));
+    }
+    if (status < 0) pf_tensor_release(y);
+    return status;
+}
+
+/* On a copy of what the host keeps: a call that fails, here or later, leaves it as it was. */
 static int call_step(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     const pf_host_layer *host = &m->host;
+    uint64_t before = pf_failures();
     *y = NULL;
-    return called(m, host->step(host->context, e, x, &run->state->host, y), y);
+    PF_TRY(called(m, "fork_state", pf_state_renew_host(run->state, e), before));
+    int status = host->step(host->context, e, x, &run->state->host, y);
+    return check_made(m, "step", status, before, y);
 }
 
 /* Row t of x (B, L, ...) as a step: y (B, ...) goes to row t of all (B, L, ...), which the
@@ -82,7 +95,9 @@ static int host_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
     if (run->state) {
         return run->mode == PF_RUN_STEP ? call_step(m, e, run, x, y) : prefill(m, e, run, x, y);
     }
-    return called(m, host->forward(host->context, e, x, run->pass, y), y);
+    uint64_t before = pf_failures();
+    int status = host->forward(host->context, e, x, run->pass, y);
+    return check_made(m, "forward", status, before, y);
 }
 
 static int host_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {

@@ -60,6 +60,7 @@ const pf_layer pf_layer_linear = {
     .doc = "y = act(x weight^T + bias), on the last dimension.",
     .options = linear_options,
     .n_options = PF_COUNT(linear_options),
+    .width = "to",
     .self_bytes = sizeof(linear_self),
     .build = linear_build,
     .run = linear_run,
@@ -118,6 +119,7 @@ const pf_layer pf_layer_embedding = {
     .doc = "Rows of a table by token id: ids (B, L) -> (B, L, D).",
     .options = embedding_options,
     .n_options = PF_COUNT(embedding_options),
+    .width = "dim",
     .build = embedding_build,
     .run = embedding_run,
 };

@@ -94,6 +94,7 @@ const pf_layer pf_layer_mlp = {
     .doc = "down(act(up(x))), or down(silu(gate(x)) * up(x)) for swiglu.",
     .options = mlp_options,
     .n_options = PF_COUNT(mlp_options),
+    .width = "dim",
     .self_bytes = sizeof(mlp_self),
     .build = mlp_build,
     .run = mlp_run,

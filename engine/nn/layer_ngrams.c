@@ -78,15 +78,16 @@ static int look_up(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *ids
     return status;
 }
 
-/* The state's ids (B, kept) and the new ones (B, L): its last `kept` are the next state. */
-static int move_on(pf_engine *e, pf_tensor *before, pf_tensor *ids) {
-    pf_tensor *in[2] = {before, ids}, *all = NULL, *tail = NULL;
+/* The state's ids *before (B, kept) and the new ones (B, L): the last `kept` take its place. */
+static int move_on(pf_engine *e, pf_tensor **before, pf_tensor *ids) {
+    pf_tensor *in[2] = {*before, ids}, *all = NULL, *tail = NULL, *own = NULL;
     pf_attr dim = {.i = 1};
-    int64_t kept = before->shape[1], length = ids->shape[1];
+    int64_t kept = (*before)->shape[1], length = ids->shape[1];
     if (kept == 0) return PF_OK;
     int status = pf_apply(e, &pf_op_concat, in, 2, &dim, &all);
     if (status >= 0) status = pf_slice(&tail, e, all, 1, length, length + kept);
-    if (status >= 0) status = pf_tensor_copy(before, tail);
+    if (status >= 0) status = pf_tensor_detach(&own, e, tail);
+    if (status >= 0) pf_replace(before, own);
     pf_tensor_release(&tail);
     pf_tensor_release(&all);
     return status;
@@ -97,7 +98,7 @@ static int stream_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor 
     pf_tensor *before = run->state->tensor[0];
     if (!before) return pf_fail(PF_ESTATE, "ngrams: the state is not one of this model");
     int status = look_up(m, e, run, ids, before, y);
-    if (status >= 0) status = move_on(e, before, ids);
+    if (status >= 0) status = move_on(e, &run->state->tensor[0], ids);
     if (status < 0) pf_tensor_release(y);
     return status;
 }
@@ -181,6 +182,7 @@ const pf_layer pf_layer_ngrams = {
     .doc = "A hashed memory of the last tokens: ids (B, L) -> (B, L, D).",
     .options = ngrams_options,
     .n_options = PF_COUNT(ngrams_options),
+    .width = "dim",
     .build = ngrams_build,
     .run = ngrams_run,
     .state = ngrams_state,

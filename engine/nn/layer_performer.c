@@ -196,6 +196,7 @@ const pf_layer pf_layer_performer = {
            "attention.",
     .options = performer_options,
     .n_options = PF_COUNT(performer_options),
+    .width = "vocab",
     .self_bytes = sizeof(performer_self),
     .build = performer_build,
     .run = performer_run,

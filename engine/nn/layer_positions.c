@@ -132,6 +132,7 @@ const pf_layer pf_layer_positions = {
     .doc = "Adds absolute positions: x (B, L, D) -> (B, L, D).",
     .options = positions_options,
     .n_options = PF_COUNT(positions_options),
+    .width = "dim",
     .self_bytes = sizeof(positions_self),
     .build = positions_build,
     .derive = positions_derive,

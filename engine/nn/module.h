@@ -64,6 +64,8 @@ typedef struct pf_layer {
     const pf_option_info *options;
     int n_options;
     int min_children, max_children; /* that the caller gives; max < 0: any number */
+    const char *width; /* the option that says how many numbers a position of y has; NULL: as many
+                        * as the last child gives, or x has */
     size_t self_bytes; /* of the layer's own resolved struct, zeroed, freed with the module */
     void (*drop)(void *self); /* what that struct owns, before it is freed; NULL: nothing */
 
@@ -224,6 +226,8 @@ int pf_run_branch(pf_module *m, int i, pf_engine *e, const pf_run *run, int whic
 /* Child i, which remembers nothing, as a part of its parent. */
 int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x); /* in place of *x */
+/* Numbers a position that m gives; 0: as many as it takes; < 0: only the host knows. */
+int64_t pf_module_width(const pf_module *m);
 int pf_state_of(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
 /* `state` of a layer that runs its children with pf_run_child: one node a child. */
 int pf_state_of_children(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);

@@ -1,7 +1,8 @@
 /*
  * run.c - running modules: forward, prefill and step go through one dispatcher, which
  * moves every layer's position on and puts the path of a failing layer before its message.
- * A streaming run is never recorded; when it fails midway its state is of no more use.
+ * A streaming run is never recorded, and all or nothing: when it fails midway its state is what it
+ * was before (state/undo.c).
  */
 #include <string.h>
 
@@ -119,6 +120,15 @@ int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x) {
     return PF_OK;
 }
 
+int64_t pf_module_width(const pf_module *m) {
+    const char *option = m->type->width;
+    if (option) return pf_option_int(m, option);
+    if (m->type == &pf_layer_host) return -1;
+    int64_t width = 0;
+    for (int i = m->n_given; i-- > 0 && width == 0;) width = pf_module_width(m->child[i].module);
+    return width;
+}
+
 /* ---- states ---- */
 
 int pf_state_of(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
@@ -168,10 +178,13 @@ static int run_stream(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, p
                       pf_run_mode mode, bool last) {
     const pf_pass quiet = {.size = sizeof quiet};
     pf_run run = {.mode = mode, .pass = &quiet, .state = state, .last = last};
+    bool within = state->moving; /* a stream's call, which begins and ends it */
+    if (!within) PF_TRY(pf_state_begin(state));
     pf_tape *tape = pf_tape_pause(e);
     int status = pf_run_module(m, e, &run, x, y);
     pf_tape_resume(tape);
-    return status;
+    if (status < 0) pf_tensor_release(y);
+    return within ? status : pf_state_end(state, e, status);
 }
 
 int pf_module_step(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,

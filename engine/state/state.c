@@ -46,6 +46,7 @@ void pf_state_close(pf_state **state) {
     for (int i = 0; i < s->n_child; i++) pf_state_close(&s->child[i]);
     if (s->child) pf_heap_free(s->heap, s->child, (size_t)s->n_child * sizeof(pf_state *));
     for (int i = 0; i < PF_STATE_TENSORS; i++) pf_tensor_release(&s->tensor[i]);
+    pf_tensor_release(&s->due);
     if (s->host && s->layer.release_state) s->layer.release_state(s->layer.context, s->host);
     pf_state_own_release(&s->own);
     pf_heap *heap = s->heap;
@@ -130,6 +131,7 @@ static int copy_tree(pf_state **copy, pf_engine *e, const pf_state *from, const 
 
 int pf_state_fork(pf_state **copy, pf_engine *engine, const pf_state *state) {
     *copy = NULL;
+    PF_TRY(pf_state_check(state));
     return copy_tree(copy, engine, state, NULL, state->batch);
 }
 
@@ -137,6 +139,7 @@ int pf_state_fork(pf_state **copy, pf_engine *engine, const pf_state *state) {
 int pf_state_reorder(pf_engine *engine, pf_state *state, const int64_t *rows, int64_t n) {
     pf_state *other = NULL;
     if (n < 1 || !rows) return pf_fail(PF_EINVAL, "reorder: at least one row is needed");
+    PF_TRY(pf_state_check(state));
     for (int64_t i = 0; i < n; i++) {
         if (rows[i] >= 0 && rows[i] < state->batch) continue;
         return pf_fail(PF_EINVAL, "reorder: there is no row %s in a state of %lld sequences",

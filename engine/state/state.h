@@ -22,6 +22,8 @@ typedef struct pf_state_kind {
     unsigned steps_only;                  /* no part of a row in training needs it */
     unsigned anew;                        /* begins from nothing where a packed document does */
     unsigned log_scale; /* a logarithm: nothing is -inf, and it takes no gradient */
+    /* A call is over and stays: does in place what it has left in `due`. Can't fail. */
+    void (*keep)(pf_state *state, const pf_engine *engine);
 } pf_state_kind;
 
 /* What several states share and own together; the first member of whatever it is. */
@@ -29,6 +31,13 @@ typedef struct pf_state_own {
     atomic_int refs;
     void (*drop)(struct pf_state_own *own); /* the last reference is gone */
 } pf_state_own;
+
+/* What a node was when the call that moves it on began (undo.c). */
+typedef struct pf_state_before {
+    int64_t position, recent;
+    pf_tensor *tensor[PF_STATE_TENSORS]; /* retained; none of a kind that grows */
+    void *host;
+} pf_state_before;
 
 struct pf_state {
     pf_heap *heap;
@@ -42,11 +51,29 @@ struct pf_state {
     void *host; /* a host layer's own, with the layer's calls */
     pf_host_layer layer;
     pf_state_own *own; /* of a state that stands alone; retained */
+    pf_state_before before;
+    pf_tensor *due; /* the kind's `keep` is to use it when the call's outcome stays */
+    bool moving;    /* a call is under way: `before` holds */
+    bool touched;   /* in it the host's own state was moved on, and there was no copy of it */
+    bool broken;    /* of the tree's root: a call was cut short that could not be undone */
 };
 
 int pf_state_new(pf_state **state, pf_engine *e, int64_t batch, int n_child);
 pf_state_own *pf_state_own_retain(pf_state_own *own);
 void pf_state_own_release(pf_state_own **own); /* takes NULL */
+
+/* ---- undo.c: a call that moves a tree on is all or nothing ----
+ * Between the two, whoever moves a node on puts new tensors into the places of those that change
+ * and never writes to what was there; of a kind that grows, only to rows behind `position`. */
+int pf_state_begin(pf_state *state); /* PF_ESTATE: the tree is broken */
+/* The call is over: status < 0 brings all of the tree back to what it was. Returns status. */
+int pf_state_end(pf_state *state, const pf_engine *engine, int status);
+/* PF_ESTATE where an interrupted call could not be undone. */
+int pf_state_check(const pf_state *state);
+/* Tensor i is a copy from now on, which may be written to. */
+int pf_state_renew(pf_state *state, pf_engine *engine, int i);
+/* What the host keeps for the node is a copy from now on, where the host can make one. */
+int pf_state_renew_host(pf_state *state, pf_engine *engine);
 
 /* What a tree is to begin the parts of a row with: nothing that only steps need. */
 void pf_state_begin_parts(pf_state *state);

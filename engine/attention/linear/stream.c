@@ -14,6 +14,10 @@
  *
  * A head that forgets: while sums are open, e^(-D) a token is D n added to the n-th step's
  * log-shift, with M in the same coordinates; M moves down once, when they are settled.
+ *
+ * A call is all or nothing (state/undo.c): what it changes it makes anew. Of a step that would be
+ * all of the state, but S and z change only where M rises, and by a factor: a step reads them by
+ * it, and they are scaled in place when the call is over and stays.
  */
 #include <math.h>
 #include <string.h>
@@ -25,8 +29,10 @@ enum { RECENT = 512 };
 
 /* S (B, Hk, r, dv), z (B, Hk, r), shift (B, Hk), and the same sums of the last `recent` steps. */
 enum { PF_S, PF_Z, PF_SHIFT, PF_S_RECENT, PF_Z_RECENT };
+static void keep_scaled(pf_state *s, const pf_engine *e);
 static const pf_state_kind state_favor = {
     .name = "favor",
+    .keep = keep_scaled,
     .tensor = {"s", "z", "shift", "s_recent", "z_recent"},
     .steps_only = 1u << PF_S_RECENT | 1u << PF_Z_RECENT,
     .anew = 1u << PF_S | 1u << PF_Z | 1u << PF_SHIFT,
@@ -207,8 +213,10 @@ static void settle_task(void *context, int64_t task, void *scratch) {
     if (o->decay) o->shift[task] -= o->decay[task % o->H] * (float)o->recent;
 }
 
+/* In tensors of its own. */
 static int settle(pf_state *s, pf_engine *e, const pf_attention *a) {
     if (s->recent == 0) return PF_OK;
+    for (int i = PF_S; i <= PF_Z_RECENT; i++) PF_TRY(pf_state_renew(s, e, i));
     sums o = sums_of(s, e, a);
     PF_TRY(pf_parallel(e, s->batch * o.H, 0, settle_task, &o));
     s->recent = 0;
@@ -232,26 +240,34 @@ static int favor_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, p
 /* ---- a step ---- */
 
 typedef struct {
-    sums sum;
+    sums sum;     /* s and z are read, the others are this step's own */
+    float *scale; /* (B, Hk): what s and z are to be multiplied by */
+    const float *s_before, *z_before,
+        *shift_before; /* the recent sums and M that it goes on from */
     pf_encoding encoding;
     pf_heads q, k, v, out;
     int64_t group;
 } step_op;
 
-/* The running head, and room for one row. */
+/* The running head, and room for one row and for the sums on their new scale. */
 typedef struct {
     pf_encoder encoder;
     float *row, *f; /* (d), (r) */
+    float *s, *z;   /* (r, dv), (r) */
 } step_head;
 
 static size_t head_bytes(const step_op *o) {
+    int64_t r = o->encoding.r;
     return pf_encoder_bytes(&o->encoding, 1, PF_ENCODE_ONE) +
-           (size_t)(o->encoding.d + o->encoding.r) * sizeof(float) + 2 * PF_ALIGN;
+           (size_t)(o->encoding.d + r * (o->sum.dv + 2)) * sizeof(float) + 4 * PF_ALIGN;
 }
 
 static void open_head(step_head *s, const step_op *o, int64_t head, void *scratch) {
+    int64_t r = o->encoding.r;
     s->row = pf_carve(&scratch, (size_t)o->encoding.d * sizeof(float));
-    s->f = pf_carve(&scratch, (size_t)o->encoding.r * sizeof(float));
+    s->f = pf_carve(&scratch, (size_t)r * sizeof(float));
+    s->z = pf_carve(&scratch, (size_t)r * sizeof(float));
+    s->s = pf_carve(&scratch, (size_t)(r * o->sum.dv) * sizeof(float));
     pf_encoder_open(&s->encoder, &o->encoding, head, 1, PF_ENCODE_ONE, NULL, &scratch);
 }
 
@@ -265,31 +281,56 @@ static float encode_row(step_head *s, pf_side side, const float *x) {
     return shift;
 }
 
-/* The key with features f and log-shift l joins the sums of head `task`. A key larger than all
- * before makes them smaller, and M rises by 1 at least, so that a slowly rising l costs a rounding
- * of S once in a while, and not at every step. */
-static void join(const sums *o, int64_t task, const float *f, float l, const float *v) {
-    int64_t r = o->r, dv = o->dv, size = r * dv;
-    float *M = o->shift + task, *s = o->s_recent + task * size, *z = o->z_recent + task * r;
-    if (l == -INFINITY) return;
-    if (l > *M) {
-        float top = *M == -INFINITY ? l : fmaxf(l, *M + 1), keep = pf_decay(*M, top);
-        o->kern->scale(size, keep, o->s + task * size, o->s + task * size);
-        o->kern->scale(r, keep, o->z + task * r, o->z + task * r);
-        o->kern->scale(size, keep, s, s);
-        o->kern->scale(r, keep, z, z);
-        *M = top;
+/* n rows of width dv: to = keep from + add f v^T, in one walk where there is nothing to scale. */
+static void add_key(const pf_kern *kern, int64_t n, int64_t dv, float keep, const float *from,
+                    float add, const float *f, const float *v, float *to) {
+    if (keep != 1) kern->scale(n * dv, keep, from, to);
+    for (int64_t i = 0; i < n; i++) {
+        if (keep == 1) memcpy(to + i * dv, from + i * dv, (size_t)dv * sizeof(float));
+        kern->axpy(dv, add * f[i], v, to + i * dv);
     }
-    float add = pf_decay(l, *M);
-    for (int64_t i = 0; i < r; i++) o->kern->axpy(dv, add * f[i], v, s + i * dv);
-    o->kern->axpy(r, add, f, z);
+}
+
+/* The recent sums of head `task` with the key of features f and log-shift l. A key larger than all
+ * before makes all sums smaller, and M rises by 1 at least, so that a slowly rising l costs a
+ * rounding of S once in a while, and not at every step. */
+static void join(const step_op *step, int64_t task, const float *f, float l, const float *v) {
+    const sums *o = &step->sum;
+    int64_t r = o->r, size = r * o->dv;
+    const float *s_before = step->s_before + task * size, *z_before = step->z_before + task * r;
+    float *s = o->s_recent + task * size, *z = o->z_recent + task * r, one = 1;
+    float M = step->shift_before[task], top = M;
+    if (l > M) top = M == -INFINITY ? l : fmaxf(l, M + 1);
+    o->shift[task] = top;
+    step->scale[task] = l > M ? pf_decay(M, top) : 1;
+    if (l == -INFINITY) {
+        memcpy(s, s_before, (size_t)size * sizeof(float));
+        memcpy(z, z_before, (size_t)r * sizeof(float));
+        return;
+    }
+    float keep = step->scale[task], add = pf_decay(l, top);
+    add_key(o->kern, r, o->dv, keep, s_before, add, f, v, s);
+    add_key(o->kern, 1, r, keep, z_before, add, &one, f, z);
+}
+
+/* The settled sums of head `task` by the step's factor: themselves where that is 1. */
+static void scaled_sums(const step_op *o, int64_t task, step_head *h, const float **s,
+                        const float **z) {
+    const sums *n = &o->sum;
+    int64_t size = n->r * n->dv;
+    *s = n->s + task * size, *z = n->z + task * n->r;
+    if (o->scale[task] == 1) return;
+    n->kern->scale(size, o->scale[task], *s, h->s);
+    n->kern->scale(n->r, o->scale[task], *z, h->z);
+    *s = h->s, *z = h->z;
 }
 
 /* out (dv) of a query with features f; 0 where no key is in reach. */
-static void answer(const sums *o, int64_t task, const float *f, float *out) {
+static void answer(const sums *o, int64_t task, const float *s, const float *z, const float *f,
+                   float *out) {
     int64_t r = o->r, dv = o->dv;
-    const float *s = o->s + task * r * dv, *s_recent = o->s_recent + task * r * dv;
-    float den = o->kern->dot(r, f, o->z + task * r) + o->kern->dot(r, f, o->z_recent + task * r);
+    const float *s_recent = o->s_recent + task * r * dv;
+    float den = o->kern->dot(r, f, z) + o->kern->dot(r, f, o->z_recent + task * r);
     memset(out, 0, (size_t)dv * sizeof(float));
     if (fabsf(den) < PF_TINY_DENOMINATOR) return;
     for (int64_t i = 0; i < r; i++) {
@@ -303,14 +344,16 @@ static void answer(const sums *o, int64_t task, const float *f, float *out) {
 static void step_task(void *context, int64_t task, void *scratch) {
     const step_op *o = context;
     int64_t b = task / o->sum.H, h = task % o->sum.H;
-    step_head s;
-    open_head(&s, o, h, scratch);
-    float l = encode_row(&s, PF_SIDE_KEY, pf_heads_row(&o->k, b, h, 0));
+    step_head head;
+    const float *s, *z;
+    open_head(&head, o, h, scratch);
+    float l = encode_row(&head, PF_SIDE_KEY, pf_heads_row(&o->k, b, h, 0));
     if (o->sum.decay) l += o->sum.decay[h] * (float)o->sum.recent;
-    join(&o->sum, task, s.f, l, pf_heads_row(&o->v, b, h, 0));
-    for (int64_t head = h * o->group; head < (h + 1) * o->group; head++) {
-        encode_row(&s, PF_SIDE_QUERY, pf_heads_row(&o->q, b, head, 0));
-        answer(&o->sum, task, s.f, pf_heads_row(&o->out, b, head, 0));
+    join(o, task, head.f, l, pf_heads_row(&o->v, b, h, 0));
+    scaled_sums(o, task, &head, &s, &z);
+    for (int64_t i = h * o->group; i < (h + 1) * o->group; i++) {
+        encode_row(&head, PF_SIDE_QUERY, pf_heads_row(&o->q, b, i, 0));
+        answer(&o->sum, task, s, z, head.f, pf_heads_row(&o->out, b, i, 0));
     }
 }
 
@@ -336,23 +379,69 @@ static int open_step(step_op *o, pf_engine *e, const pf_attention *a, pf_tensor 
     return PF_OK;
 }
 
-/* A step makes no tape: what it holds it releases itself. */
+/* made: what a step leaves in the places of shift, s_recent and z_recent, and the factors that are
+ * due for s and z; o->sum then is of these. */
+static int open_sums(step_op *o, const pf_state *s, pf_tensor **made) {
+    const pf_tensor *like[] = {s->tensor[PF_SHIFT], s->tensor[PF_S_RECENT], s->tensor[PF_Z_RECENT],
+                               s->tensor[PF_SHIFT]};
+    for (int i = 0; i < PF_COUNT(like); i++) {
+        const pf_tensor *t = like[i];
+        PF_TRY(pf_tensor_make_lasting(&made[i], s->heap, PF_F32, t->rank, t->shape));
+    }
+    o->shift_before = o->sum.shift;
+    o->s_before = o->sum.s_recent, o->z_before = o->sum.z_recent;
+    o->sum.shift = pf_f32(made[0]);
+    o->sum.s_recent = pf_f32(made[1]), o->sum.z_recent = pf_f32(made[2]);
+    o->scale = pf_f32(made[3]);
+    return PF_OK;
+}
+
+/* What open_sums made is the state's, once the step has filled it. */
+static void take_step(pf_state *s, pf_tensor **made) {
+    for (int i = PF_SHIFT; i <= PF_Z_RECENT; i++) {
+        pf_tensor_release(&s->tensor[i]);
+        s->tensor[i] = made[i - PF_SHIFT];
+        made[i - PF_SHIFT] = NULL;
+    }
+    s->due = made[3];
+    made[3] = NULL;
+    s->recent++;
+}
+
+/* The factors of a step that stays. Few heads have one but at the very beginning. */
+static void keep_scaled(pf_state *s, const pf_engine *e) {
+    const pf_tensor *S = s->tensor[PF_S];
+    int64_t r = S->shape[2], size = r * S->shape[3];
+    float *sum = pf_f32(S), *z = pf_f32(s->tensor[PF_Z]);
+    for (int64_t i = 0; i < pf_tensor_numel(s->due); i++) {
+        float keep = pf_f32(s->due)[i];
+        if (keep == 1) continue;
+        e->kern->scale(size, keep, sum + i * size, sum + i * size);
+        e->kern->scale(r, keep, z + i * r, z + i * r);
+    }
+}
+
+/* A step makes no tape: what it holds it releases itself. One a call (state/undo.c): the factors of
+ * a second one would meet sums that still lack those of the first. */
 static int favor_step(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
                       pf_tensor *q, pf_tensor *k, pf_tensor *v) {
+    if (s->due) return pf_fail(PF_ESTATE, "attention: a call takes one step");
     if (s->recent >= RECENT) PF_TRY(settle(s, e, a));
     step_op o = {.sum = sums_of(s, e, a), .group = q->shape[1] / k->shape[1]};
-    pf_tensor *qkv[3] = {q, k, v}, *rows[2] = {NULL}, *held[3] = {NULL};
+    pf_tensor *qkv[3] = {q, k, v}, *rows[2] = {NULL}, *held[3] = {NULL}, *made[4] = {NULL};
     *out = NULL;
     int status = open_step(&o, e, a, qkv, rows, held, out);
+    if (status >= 0) status = open_sums(&o, s, made);
     if (status >= 0) {
         status = pf_parallel(e, s->batch * o.sum.H, head_bytes(&o), step_task, &o);
     }
     if (status >= 0)
-        s->recent++;
+        take_step(s, made);
     else
         pf_tensor_release(out);
     for (int i = 0; i < 2; i++) pf_tensor_release(&rows[i]);
     for (int i = 0; i < 3; i++) pf_tensor_release(&held[i]);
+    for (int i = 0; i < PF_COUNT(made); i++) pf_tensor_release(&made[i]);
     return status;
 }
 
@@ -384,6 +473,7 @@ static void merge_task(void *context, int64_t task, void *scratch) {
 static int favor_merge(pf_state *s, pf_engine *e, const pf_attention *a, pf_state *later) {
     PF_TRY(settle(s, e, a));
     PF_TRY(settle(later, e, a));
+    for (int i = PF_S; i <= PF_SHIFT; i++) PF_TRY(pf_state_renew(s, e, i));
     merge_op o = {sums_of(s, e, a), sums_of(later, e, a), later->position};
     return pf_parallel(e, s->batch * o.to.H, 0, merge_task, &o);
 }
