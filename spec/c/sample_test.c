@@ -21,7 +21,7 @@ static void test_every_place_draws_anew(pf_heap *heap) {
     pf_sampler s = sampler_of(heap, B, V, NULL);
     pf_sampling o = {.size = sizeof o, .temperature = 1, .top_p = 1, .seed = 3};
     int32_t drawn[POSITIONS][B], again[B];
-    for (int t = 0; t < POSITIONS; t++) CHECK_OK(pf_sampler_draw(&s, t, &o, drawn[t]));
+    for (int t = 0; t < POSITIONS; t++) CHECK_OK(pf_sampler_draw(&s, s.logits, t, &o, drawn[t]));
     int over_rows = 0, over_positions = 0, pairs_rows = 0, pairs_positions = 0;
     for (int t = 0; t < POSITIONS; t++) {
         for (int b = 0; b < B; b++) {
@@ -32,7 +32,7 @@ static void test_every_place_draws_anew(pf_heap *heap) {
     double p = 1.0 / V;
     CHECK(over_rows < pairs_rows * p + 5 * sqrt(pairs_rows * p * (1 - p)));
     CHECK(over_positions < pairs_positions * p + 5 * sqrt(pairs_positions * p * (1 - p)));
-    CHECK_OK(pf_sampler_draw(&s, 5, &o, again));
+    CHECK_OK(pf_sampler_draw(&s, s.logits, 5, &o, again));
     CHECK(memcmp(again, drawn[5], sizeof again) == 0);
     pf_sampler_free(&s, heap);
 }
@@ -46,9 +46,9 @@ static void test_top_p_of_top_k(pf_heap *heap) {
     int seen[4] = {0};
     int32_t id;
     for (int t = 0; t < 200; t++) {
-        CHECK_OK(pf_sampler_draw(&s, t, &both, &id));
+        CHECK_OK(pf_sampler_draw(&s, s.logits, t, &both, &id));
         CHECK(id == 1);
-        CHECK_OK(pf_sampler_draw(&s, t, &share, &id));
+        CHECK_OK(pf_sampler_draw(&s, s.logits, t, &share, &id));
         seen[id]++;
     }
     CHECK(seen[0] == 0 && seen[2] == 0 && seen[1] > 0 && seen[3] > 0);
@@ -59,7 +59,7 @@ static void test_first_of_equals(pf_heap *heap) {
     const float logits[5] = {0, 2, 1, 2, 2};
     pf_sampler s = sampler_of(heap, 2, 5, logits);
     int32_t id[2];
-    CHECK_OK(pf_sampler_draw(&s, 9, NULL, id));
+    CHECK_OK(pf_sampler_draw(&s, s.logits, 9, NULL, id));
     CHECK(id[0] == 1 && id[1] == 1);
     pf_sampler_free(&s, heap);
 }
