@@ -1,5 +1,7 @@
---- performer eval - loss per token of a trained model on a file.
+--- performer eval - loss per token of a trained model on a file. Every record of the file counts,
+-- copies of others, too; of --split train and valid those that the run was trained and held on.
 local cli = require "kit.cli"
+local data_options = require "kit.data_options"
 local evaluate = require "kit.evaluate"
 local pf = require "performer"
 local Progress = require "kit.progress"
@@ -7,16 +9,18 @@ local saved = require "kit.saved"
 
 local ROWS = {
   { "checkpoint", "folder", nil, "run folder or checkpoint folder" },
-  { "data", "file", nil, "FASTA or text, plain or gzip" },
-  { "split", { "all", "train", "valid" }, "all", "which part of the file" },
+  { "split", { "all", "train", "valid" }, "all", "which part of the file: every record, or one "
+    .. "side of the split that training makes, where copies count once" },
   { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
   { "length", "positive", nil, "tokens a row (default: as trained)" },
   { "batch", "positive", 8, "rows at a time" },
+  data_options.TOKENIZER,
   { "threads", "positive", nil, "threads (default: all cores)" },
   { "memory", "text", nil, "byte budget, such as 4G" },
-  { "per-sequence", "flag", nil, "one line for each sequence" },
+  { "per-sequence", "flag", nil, "one line for each sequence, in the order of the file" },
   { "json", "flag", nil, "JSON lines on stdout" },
 }
+for i, row in ipairs(data_options.rows "FASTA or text") do table.insert(ROWS, i + 1, row) end
 
 -- ---- one sequence ----
 
@@ -127,11 +131,39 @@ local function whole_file(opened, data, options, masked)
 end
 
 local function check_tokenizer(opened, data, options)
-  local info, name = data:info "all", saved.tokenizer_name(opened)
-  if name and name ~= info.tokenizer then
+  local name = data_options.tokenizer_name("eval", saved.tokenizer_name(opened), options)
+  local info = data:info "all"
+  if name ~= info.tokenizer then
     cli.fail(1, ("eval: the model reads %s tokens, but %s is %s; give it %s"):format(name,
-      options.data, info.format, name == "protein" and "a FASTA file" or "a text file"))
+      options.data, info.format, name == "protein" and "a FASTA file"
+      or "a text file, or say --format text"))
   end
+end
+
+--- The data, in rows of --length, or of the length of training, but no longer than the data are.
+local function open_data(options, settings)
+  local part = options.split ~= "all"
+  if options.format == "auto" then options.format = settings.format end
+  if part then options.skip_bad = options.skip_bad or settings.skip_bad end
+  local data = data_options.open("eval", options, {
+    seed = settings.seed, split = not part and "none" or nil, unique = part, min_tokens = 1 })
+  local longest = data_options.longest_row(data, options.split)
+  if options.length and options.length > longest then
+    cli.say("eval: --length %d is more than %s holds; a row has all of its %d tokens",
+            options.length, options.data, longest)
+  end
+  local length = options.length or settings.length or 1024
+  data_options.lay(data, math.max(2, math.min(length, longest)))
+  local info = data:info(options.split)
+  if info.tokens == 0 then
+    cli.fail(1, ("eval: %s has no token to predict%s"):format(options.data,
+      part and " in this part" or ": 2 are needed"))
+  end
+  if info.duplicates > 0 then
+    cli.say("eval: %d copies of sequences count once, as in training", info.duplicates)
+  end
+  options.batch = math.min(options.batch, info.rows)
+  return data, length
 end
 
 local function main()
@@ -147,10 +179,7 @@ local function main()
   cli.try(2, pf.open, { threads = options.threads, memory = options.memory })
   local opened = cli.need(saved.open(options.checkpoint, { script = options.model }))
   local settings = opened.state and opened.state.settings or {}
-  local length = options.length or settings.length or 1024
-  local data = cli.need(pf.data.open {
-    path = options.data, length = length, seed = settings.seed,
-    split = options.split == "all" and "none" or nil })
+  local data, length = open_data(options, settings)
   check_tokenizer(opened, data, options)
   local masked = saved.is_masked(opened)
   if options.per_sequence then

@@ -2,6 +2,7 @@
 -- memory.
 local pf = require "performer"
 local cli = require "kit.cli"
+local data_options = require "kit.data_options"
 local saved = require "kit.saved"
 
 local ROWS = {
@@ -13,6 +14,7 @@ local ROWS = {
   { "top-p", "number", 1, "sample among the likeliest that hold this probability" },
   { "seed", "whole", 1, "of the sampling" },
   { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
+  data_options.TOKENIZER,
   { "threads", "positive", nil, "threads (default: all cores)" },
   { "json", "flag", nil, "one JSON object on stdout" },
 }
@@ -30,7 +32,8 @@ local function open_model(options)
     cli.fail(1, ("generate: %s holds a bidirectional model, which fills gaps but can't go on "
       .. "writing; train one without --bidirectional"):format(options.checkpoint))
   end
-  return opened.model, pf.tokenizer[saved.tokenizer_name(opened) or "byte"]()
+  local name = data_options.tokenizer_name("generate", saved.tokenizer_name(opened), options)
+  return opened.model, pf.tokenizer[name]()
 end
 
 --- The prompt's ids, and a beginning where the tokenizer has one.

@@ -28,10 +28,10 @@ local ADVICE = {
   { "Disk quota exceeded$", "make room" },
   { "the file is empty$", "give a FASTA or text file that holds something" },
   { "^tokenizer: .* is no amino%-acid letter$", "write amino acids as their letters" },
-  { "is no amino%-acid letter$", "correct this record or take it out" },
   { "no safetensors file", "performer inspect reads checkpoint folders and .safetensors files" },
   { "%(checksum differs%)$", "copy it again, or name another step-N of the run" },
   { "gradient of .* is not finite .*changed$", "try a lower --lr" },
+  { ": no room for it after %d+ bytes: ", "set --memory, or give less data" },
   { "out of memory: asked .* budget %d+$", "raise --memory, or lower --batch or --length; "
     .. "in training --recompute saves some" },
   { " %(option min_tokens%)$", "give more text" },

@@ -2,6 +2,7 @@
 -- what comes of it is a job: { settings, data, model, optimizer, state, dir [, from] }.
 local attention = require "kit.attention"
 local cli = require "kit.cli"
+local data_options = require "kit.data_options"
 local lfs = require "lfs"
 local pf = require "performer"
 local saved = require "kit.saved"
@@ -31,8 +32,9 @@ function start.make_folder(path)
   end
 end
 
-local function default_folder(settings)
-  local name = settings.data:match("([^/]+)/*$"):gsub("%.gz$", ""):gsub("%.[%w.]+$", "")
+local function default_folder(settings, data)
+  local name = data:info().once and "pipe"
+    or settings.data:match("([^/]+)/*$"):gsub("%.gz$", ""):gsub("%.[%w.]+$", "")
   return ("runs/%s-%s"):format(name, os.date("%Y%m%d-%H%M%S"))
 end
 
@@ -46,12 +48,18 @@ end
 
 -- ---- data ----
 
---- Opens the data and sees to it that there is enough to train on.
-local function open_data(settings)
-  local data = cli.need(pf.data.open { path = settings.data, length = settings.length,
-                                       seed = settings.seed })
+--- Sees to it that there is enough to train on.
+local function check_enough(data, settings)
   cli.try(1, data.batch, data, { size = 1, masked = settings.bidirectional })
-  return data
+end
+
+--- A length that the user asked for is one that the data can fill.
+local function check_length(options, data)
+  local length, longest = options.given.length, data_options.longest_row(data, "train")
+  if length and length > longest then
+    cli.fail(2, ("train: --length %d is more than %s holds: its training part has %d tokens; take "
+      .. "--length %d or less"):format(length, options.data, longest, longest))
+  end
 end
 
 --- What tells one data file from another, as far as training goes.
@@ -68,17 +76,21 @@ end
 function start.fresh(options, make)
   local dir = options.out
   if dir then check_free(dir) end
-  local settings = train_options.settings(options, cli.need(pf.data.kind(options.data)))
+  local data = data_options.open("train", options, { seed = options.seed })
+  local settings = train_options.settings(options, data:info().format)
   pf.seed(settings.seed)
-  local data = open_data(settings)
+  check_enough(data, settings)
+  check_length(options, data)
+  data_options.lay(data, settings.length)
   train_options.fit(settings, data)
   if options.crossover then cli.need(pf.attention.use_crossover(options.crossover)) end
   local model = make.model(settings)
   train_options.check_sliced(settings, model)
   return { settings = settings, data = data, model = model,
            optimizer = make.optimizer(model, settings),
-           state = { step = 0, seconds = 0, data = fingerprint(data) },
-           dir = dir or default_folder(settings) }
+           state = { step = 0, seconds = 0, data = fingerprint(data),
+                     once = data:info().once },
+           dir = dir or default_folder(settings, data) }
 end
 
 -- ---- where an earlier run stopped ----
@@ -99,7 +111,8 @@ end
 
 --- What may be changed of a run's settings when it goes on.
 local function change_settings(settings, options, model)
-  for _, name in ipairs { "data", "keep", "eval_every", "log_every", "sliced" } do
+  for _, name in ipairs { "data", "format", "skip_bad", "keep", "eval_every", "log_every",
+                          "sliced" } do
     if options.given[name] ~= nil then settings[name] = options.given[name] end
   end
   settings.script = options.model or settings.script
@@ -109,12 +122,24 @@ local function change_settings(settings, options, model)
 end
 
 --- Opens the run's data, and says so when it is not what the run began with.
-local function open_same_data(settings, state)
-  if not lfs.attributes(settings.data, "mode") then
+local function open_same_data(settings, state, options)
+  if state.once and not options.given.data then
+    cli.fail(1, ("train: the run read its data from a pipe (%s), which is gone; give the same data "
+      .. "again with --data FILE, or --data - for a pipe"):format(settings.data))
+  end
+  if not options.given.data and not lfs.attributes(settings.data, "mode") then
     cli.fail(1, ("train: %s, which the run trains on, is not there; say with --data FILE where it "
       .. "is"):format(settings.data))
   end
-  local data = open_data(settings)
+  local data = data_options.open("train", settings, { seed = settings.seed })
+  local vocab = data:tokenizer():size()
+  if vocab ~= (settings.model.vocab or vocab) then
+    cli.fail(1, ("train: %s is %s, of %d kinds of token; the run's model has %d: give it data "
+      .. "of the same kind"):format(settings.data, data:info().format, vocab, settings.model.vocab))
+  end
+  check_enough(data, settings)
+  data_options.lay(data, settings.length)
+  state.once = data:info().once
   local now, before = fingerprint(data), state.data
   if before and (now.documents ~= before.documents or now.tokens ~= before.tokens) then
     cli.say("train: %s is not what the run began with (%d training tokens, it had %d): the run "
@@ -150,8 +175,8 @@ function start.resumed(options, make)
   change_settings(settings, options, opened.model)
   if options.out and options.out ~= run then check_free(options.out) end
   local job = { settings = settings, model = opened.model, optimizer = opened.optimizer,
-                state = state, data = open_same_data(settings, state), dir = options.out or run,
-                from = run }
+                state = state, data = open_same_data(settings, state, options),
+                dir = options.out or run, from = run }
   change_steps(job, options)
   if state.finished then already_finished(job, options) end
   return job
@@ -173,6 +198,7 @@ function start.describe(job)
   local train, valid = job.data:info("train"), job.data:info("valid")
   local documents = train.format == "fasta" and (", %d sequences, %d duplicates dropped"):format(
     train.documents + valid.documents, train.duplicates + valid.duplicates) or ""
+  if train.skipped > 0 then documents = ("%s, %d left out"):format(documents, train.skipped) end
   cli.say("data   %s: %s%s", job.settings.data, train.format, documents)
   cli.say("       %d training tokens, %d held out", train.tokens, valid.tokens)
   cli.say("model  %d parameters, %s, %d threads, kernels %s", job.model:count(),

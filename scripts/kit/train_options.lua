@@ -3,6 +3,7 @@
 -- engine's tables (model_options.lua).
 local attention = require "kit.attention"
 local cli = require "kit.cli"
+local data_options = require "kit.data_options"
 local model_options = require "kit.model_options"
 local optimizer_options = require "kit.optimizer_options"
 local pf = require "performer"
@@ -11,7 +12,6 @@ local train_options = {}
 
 -- `keep`: one of a run's settings, which its checkpoints hold.
 local OWN = {
-  { "data", "file", nil, "FASTA (plain or gzip) or text to train on", group = "Run", keep = true },
   { "out", "folder", nil, "run folder to make (default runs/NAME-DATE)", group = "Run" },
   { "resume", "folder", nil, "go on exactly where this run's last checkpoint stands",
     group = "Run" },
@@ -51,6 +51,11 @@ local OWN = {
     .. "tokens)", group = "Model", keep = true },
 }
 
+for i, row in ipairs(data_options.rows("FASTA or text to train on",
+                                       { group = "Run", keep = true })) do
+  table.insert(OWN, i, row)
+end
+
 --- What a user gets who names nothing: found by trying (engine/DIARY.md).
 local PRESETS = {
   protein = { length = 512, batch = 8, ngrams = 6 },
@@ -69,8 +74,8 @@ for _, preset in pairs(PRESETS) do
 end
 
 --- What may be given with --resume; all else is the run's own.
-local RESUMABLE = { "resume", "out", "data", "model", "steps", "threads", "memory", "keep",
-                    "eval_every", "log_every", "recompute", "sliced", "json" }
+local RESUMABLE = { "resume", "out", "data", "format", "skip_bad", "model", "steps", "threads",
+                    "memory", "keep", "eval_every", "log_every", "recompute", "sliced", "json" }
 
 --- The optimizer's rows: words that stand for something else are taken.
 local function make_optimizer_rows()

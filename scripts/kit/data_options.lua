@@ -1,0 +1,84 @@
+--- data_options.lua - what commands that read data have in common: their options, opening what
+-- they name in one go, complaints in the words of the command line, and the length of rows.
+local cli = require "kit.cli"
+local pf = require "performer"
+
+local data_options = {}
+
+--- The rows of --data, --format and --skip-bad; `more` is set in each (group, keep).
+function data_options.rows(help, more)
+  local rows = {
+    { "data", "file", nil, help .. ", plain or gzip, or - for the standard input" },
+    { "format", { "auto", "fasta", "text" }, "auto",
+      "what the data are; auto: FASTA if the first record line begins with '>', else text" },
+    { "skip-bad", "flag", nil,
+      "leave out records with letters that are no amino acids, and count them" },
+  }
+  for _, row in ipairs(rows) do
+    for key, value in pairs(more or {}) do row[key] = value end
+  end
+  return rows
+end
+
+-- ---- opening ----
+
+--- 'xz -dc', on `path`, as a pipe into `performer COMMAND`. `commands` are in single quotes.
+local function pipeline(commands, command, path)
+  local parts = {}
+  for one in commands:gmatch "'([^']+)'" do parts[#parts + 1] = one end
+  if path ~= "-" and path ~= "/dev/stdin" then parts[1] = parts[1] .. " " .. cli.quote(path) end
+  parts[#parts + 1] = ("performer %s --data -"):format(command)
+  return table.concat(parts, " | ")
+end
+
+--- The engine's message, whose options are written as in Lua, for who types a command.
+local function as_typed(message, command, path)
+  message = message:gsub('format = "(%a+)"', "--format %1"):gsub("skip_bad = true", "--skip-bad")
+  local before, commands = message:match "^(.* first) %(('.*')%)$"
+  if not before then return cli.advise(message) end
+  return ("%s: %s"):format(before, pipeline(commands, command, path))
+end
+
+--- The data set that options (data, format, skip_bad) name, or the end of `command`; `more` has
+-- further options of pf.data.open.
+function data_options.open(command, options, more)
+  local all = { path = options.data, format = options.format, skip_bad = options.skip_bad }
+  for name, value in pairs(more or {}) do all[name] = value end
+  local set, message = pf.data.open(all)
+  if not set then cli.fail(1, as_typed(message, command, options.data)) end
+  return set
+end
+
+-- ---- rows ----
+
+--- The longest row that a split fills: all of its tokens.
+function data_options.longest_row(data, split)
+  local info = data:info(split)
+  return info.tokens + (info.format == "fasta" and info.documents or 0)
+end
+
+--- Lays rows of `length`, which the user chose.
+function data_options.lay(data, length) return cli.try(2, data.lay, data, length) end
+
+-- ---- tokens ----
+
+--- The row of --tokenizer.
+data_options.TOKENIZER = { "tokenizer", { "byte", "protein" }, nil,
+                           "what the tokens of a checkpoint are that does not say" }
+
+--- The tokenizer's name: `name`, which the checkpoint was saved with, or what --tokenizer says;
+-- else the end of `command`.
+function data_options.tokenizer_name(command, name, options)
+  local asked = options.tokenizer
+  if name and asked and name ~= asked then
+    cli.fail(2, ("%s: %s was saved with the %s tokenizer; leave out --tokenizer %s"):format(
+      command, options.checkpoint, name, asked))
+  end
+  if not name and not asked then
+    cli.fail(1, ("%s: %s has no tokenizer saved, so what its tokens stand for is not known; say "
+      .. "--tokenizer byte or --tokenizer protein"):format(command, options.checkpoint))
+  end
+  return name or asked
+end
+
+return data_options
