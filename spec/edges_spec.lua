@@ -199,6 +199,41 @@ describe("ops of two inputs", function()
   end)
 end)
 
+describe("max", function()
+  it("of a row with NaN is NaN, and so is the gradient that leads there", function()
+    local rows = { { 1, NAN, 5 }, { 7, 2, 0 } }
+    local y, dx = run(function(t) return t:max(2) end, pf.tensor(rows))
+    assert.is_true(is_nan(y[1]) and y[2] == 7)
+    for i, want in ipairs { 0, NAN, 0, 1, 0, 0 } do check(dx[i], want, 0, 0, "along rows") end
+    y, dx = run(function(t) return t:max(1) end, pf.tensor(rows):transpose():reshape(3, 2))
+    assert.is_true(is_nan(y[1]) and y[2] == 7)
+    for i, want in ipairs { 0, 1, NAN, 0, 0, 0 } do check(dx[i], want, 0, 0, "along columns") end
+    y, dx = run(function(t) return t:max() end, pf.tensor { -INF, -INF })
+    assert.same({ -INF, 1, 0 }, { y[1], dx[1], dx[2] })
+  end)
+end)
+
+describe("swiglu", function()
+  it("at the edges", function()
+    local gates, values = {}, {}
+    for _, x in ipairs { NAN, INF, -INF, 0, 1e-30, 0.5, -2, 12, -80, 1e10, -1e30, 3e38 } do
+      for _, y in ipairs { NAN, 0, 1e-44, -0.5, 3, 1e19, -1e30, 3e38 } do
+        gates[#gates + 1], values[#values + 1] = f32(x), f32(y)
+      end
+    end
+    local y, dgate, dvalue = run(pf.swiglu, pf.tensor(gates), pf.tensor(values))
+    for i, x in ipairs(gates) do
+      local v, what = values[i], ("swiglu(%g, %g)"):format(gates[i], values[i])
+      local silu = value("silu", x)
+      check(y[i], silu * v, 1e-5, 1e-37, what)
+      check(dvalue[i], silu, 1e-5, 1e-36, what .. ", gradient of the value")
+      local slope = is_nan(x) and x or x == INF and 1 or x == -INF and 0 or slopes.silu(x)
+      check(dgate[i], slope * v, 1e-5, math.max(2e-6 * math.min(math.abs(v), 1e38), 1e-37),
+        what .. ", gradient of the gate")
+    end
+  end)
+end)
+
 -- ---- sums ------------------------------------------------------------------------------
 
 describe("sums and means", function()
@@ -311,6 +346,10 @@ describe("softmax, log_softmax, logsumexp and cross_entropy", function()
   end)
 
   it("of a row with NaN: NaN, value and gradient", function()
+    local loss, d = run(function(x)
+      return x:cross_entropy(pf.tensor({ 0 }, { dtype = "i32" }))
+    end, pf.tensor { { 1, NAN } })
+    assert.is_true(is_nan(loss[1]) and is_nan(d[1]) and is_nan(d[2]))
     for _, f in ipairs { pf.softmax, pf.log_softmax,
                          function(x) return x:logsumexp(1, true) end } do
       local y, dx = run(f, pf.tensor { 1, NAN, 3 })

@@ -1565,15 +1565,17 @@ function pf.pow(a, b) end
 ---@return pf.Tensor
 function Tensor:pow(b) end
 
----y = the larger of a and b, element by element; equal values share the gradient, NaN wins. a
----and b broadcast: aligned from the right, a size of 1 stretches. f32, or both i32.
+---y = the larger of a and b, element by element; equal values share the gradient, NaN wins, and
+---both gradients are NaN. a and b broadcast: aligned from the right, a size of 1 stretches. f32,
+---or both i32.
 ---@param a pf.Tensor
 ---@param b pf.Tensor
 ---@return pf.Tensor
 function pf.maximum(a, b) end
 
----y = the larger of a and b, element by element; equal values share the gradient, NaN wins. a
----and b broadcast: aligned from the right, a size of 1 stretches. f32, or both i32.
+---y = the larger of a and b, element by element; equal values share the gradient, NaN wins, and
+---both gradients are NaN. a and b broadcast: aligned from the right, a size of 1 stretches. f32,
+---or both i32.
 ---@param b pf.Tensor
 ---@return pf.Tensor
 function Tensor:maximum(b) end
@@ -1780,14 +1782,16 @@ function Tensor:mean(...) end
 ---@field keep? boolean keep the dimension with size 1
 
 ---y = the largest of x along `dim`, or over all elements; the dimension is lost unless `keep`.
----NaN wins; of equal values the first gets the gradient. Of no elements an error.
+---NaN wins, and has NaN for a gradient; of equal values the first gets the gradient. Of no
+---elements an error.
 ---@param x pf.Tensor
 ---@param ... any
 ---@return pf.Tensor
 function pf.max(x, ...) end
 
 ---y = the largest of x along `dim`, or over all elements; the dimension is lost unless `keep`.
----NaN wins; of equal values the first gets the gradient. Of no elements an error.
+---NaN wins, and has NaN for a gradient; of equal values the first gets the gradient. Of no
+---elements an error.
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:max(...) end

@@ -229,5 +229,5 @@ const pf_op pf_op_maximum = {
     .name = "maximum",
     .uses = PF_USES_IN(0) | PF_USES_IN(1),
     .doc = "y = the larger of a and b, element by element; equal values share the gradient, "
-           "NaN wins." BROADCAST " f32, or both i32.",
+           "NaN wins, and both gradients are NaN." BROADCAST " f32, or both i32.",
 };

@@ -138,7 +138,7 @@ static int64_t first_largest(const pf_kern *kern, int64_t n, const float *x) {
 
 typedef struct max_job {
     float *value;      /* (rows), NULL: not wanted */
-    int32_t *position; /* (rows), NULL: not wanted */
+    int32_t *position; /* (rows), NULL: not wanted; beside values -1 - p for a NaN at p */
 } max_job;
 
 static void max_row(const pf_rows *rows, void *context, int64_t row, float *scratch) {
@@ -148,7 +148,9 @@ static void max_row(const pf_rows *rows, void *context, int64_t row, float *scra
     const float *x = pf_gather_run(rows->kern, at[0], rows->stride[0], rows->n, scratch);
     int64_t first = first_largest(rows->kern, rows->n, x);
     if (job->value) job->value[row] = x[first];
-    if (job->position) job->position[row] = (int32_t)first;
+    if (!job->position) return;
+    bool marked = job->value && isnan(x[first]);
+    job->position[row] = (int32_t)(marked ? -1 - first : first);
 }
 
 /* Positions are kept for backward, so that x need not be. */
@@ -172,7 +174,11 @@ static int max_backward(pf_call *c) {
     for (int64_t row = 0; row < rows.count; row++) {
         float *at[PF_ROWS_OPS];
         pf_rows_at(&rows, row, at);
-        at[0][position[row] * rows.stride[0]] += at[1][0];
+        int64_t p = position[row];
+        if (p >= 0)
+            at[0][p * rows.stride[0]] += at[1][0];
+        else
+            at[0][(-1 - p) * rows.stride[0]] = NAN;
     }
     return PF_OK;
 }
@@ -273,8 +279,8 @@ const pf_op pf_op_max = {
     .name = "max",
     .args = "x",
     .results = "y",
-    .doc = "y = the largest of x" ALONG " NaN wins; of equal values the first gets the gradient. "
-           "Of no elements an error.",
+    .doc = "y = the largest of x" ALONG " NaN wins, and has NaN for a gradient; of equal values "
+           "the first gets the gradient. Of no elements an error.",
     .min_in = 1,
     .max_in = 1,
     .n_out = 1,
