@@ -491,9 +491,9 @@ describe("a layer written in Lua", function()
     local function keep(state)
       state.own, state.note = state, 0 / 0 -- what holds itself is copied, too
     end
-    local part = { kernel = kernel, dim = 4, heads = 1, causal = true }
+    local options = { kernel = kernel, dim = 4, heads = 1, causal = true }
     local counted = counting(keep):children()
-    local model = nn.chain { counted[1], counted[2], nn.attention(part), nn.attention(part),
+    local model = nn.chain { counted[1], counted[2], nn.attention(options), nn.attention(options),
       nn.linear { from = 4, to = 11 } }
     local stream, state = model:stream { batch = 2 }, model:state { batch = 2 }
     stream:feed(prompt)

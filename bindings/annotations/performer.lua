@@ -2071,14 +2071,16 @@ function Tensor:embedding(ids) end
 ---@class pf.Options.ngrams
 ---@field documents? pf.Tensor
 ---@field before? pf.Tensor
+---@field mask? pf.Tensor
 ---@field shortest? integer tokens of the shortest n-gram
 ---@field longest? integer tokens of the longest n-gram
 ---@field buckets? integer numbers of each order
 
 ---The last n tokens of every position as a number, for n = shortest .. longest: ids (B, L) i32,
 ---documents (B, L) i32, before (B, longest - 1) i32 the tokens that came earlier (-1: none; not
----with documents) -> (B, L, longest - shortest + 1) i32. Order n is hashed into buckets (n -
----shortest) buckets .. + buckets - 1.
+---with documents), mask (B, L) i32 of 1 keep and 0 not there -> (B, L, longest - shortest + 1)
+---i32. What the mask hides is left out of a piece; tokens before it count at their distance.
+---Order n is hashed into buckets (n - shortest) buckets .. + buckets - 1.
 ---@param ids pf.Tensor
 ---@param ... any
 ---@return pf.Tensor
@@ -2086,8 +2088,9 @@ function pf.ngrams(ids, ...) end
 
 ---The last n tokens of every position as a number, for n = shortest .. longest: ids (B, L) i32,
 ---documents (B, L) i32, before (B, longest - 1) i32 the tokens that came earlier (-1: none; not
----with documents) -> (B, L, longest - shortest + 1) i32. Order n is hashed into buckets (n -
----shortest) buckets .. + buckets - 1.
+---with documents), mask (B, L) i32 of 1 keep and 0 not there -> (B, L, longest - shortest + 1)
+---i32. What the mask hides is left out of a piece; tokens before it count at their distance.
+---Order n is hashed into buckets (n - shortest) buckets .. + buckets - 1.
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:ngrams(...) end

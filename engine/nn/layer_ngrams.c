@@ -4,7 +4,8 @@
  * there to its embedding (Pagnoni et al. 2024, "Byte Latent Transformer", section 3.2.1).
  *
  * The table begins at zero, so that a piece never seen says nothing, and costs no products:
- * capacity that a processor has in plenty. Its streaming state is the last longest - 1 ids.
+ * capacity that a processor has in plenty. Its streaming state is the last longest - 1 ids. What
+ * the mask hides is in nobody's piece (ops/ngrams.c).
  */
 #include "module.h"
 
@@ -60,12 +61,12 @@ static int ngrams_build(pf_module *m, pf_engine *e) {
 /* ids (B, L), before (B, longest - 1) or NULL -> (B, L, D) */
 static int look_up(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *ids, pf_tensor *before,
                    pf_tensor **y) {
-    pf_tensor *in[3] = {ids, before ? NULL : run->pass->documents, before};
+    pf_tensor *in[4] = {ids, before ? NULL : run->pass->documents, before, run->pass->mask};
     pf_attr attr[3] = {{.i = pf_option_int(m, "shortest")},
                        {.i = pf_option_int(m, "longest")},
                        {.i = pf_option_int(m, "buckets")}};
     pf_tensor *numbers = NULL, *rows = NULL, *flat = NULL;
-    int status = pf_apply(e, &pf_op_ngrams, in, 3, attr, &numbers);
+    int status = pf_apply(e, &pf_op_ngrams, in, 4, attr, &numbers);
     if (status >= 0) status = pf_embedding(&rows, e, m->slot[0].tensor, numbers);
     if (status >= 0) {
         int64_t shape[3] = {ids->shape[0], ids->shape[1], rows->shape[2] * rows->shape[3]};
@@ -110,12 +111,15 @@ static int look_up_after(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
     pf_run inner = *run;
     pf_tensor *rows = NULL;
     int64_t length = all->shape[1], first = run->slice->first - kept;
+    pass.mask = NULL;
     PF_TRY(pf_part_of(&pass.documents, e, run->slice->documents, first, first + length));
+    int status = pf_part_of(&pass.mask, e, run->slice->mask, first, first + length);
     inner.pass = &pass;
-    int status = look_up(m, e, &inner, all, NULL, &rows);
+    if (status >= 0) status = look_up(m, e, &inner, all, NULL, &rows);
     if (status >= 0) status = pf_slice(y, e, rows, 1, kept, length);
     pf_tensor_release(&rows);
     pf_tensor_release(&pass.documents);
+    pf_tensor_release(&pass.mask);
     return status;
 }
 

@@ -3,13 +3,15 @@
  * embedding looks up (Pagnoni et al. 2024, "Byte Latent Transformer", section 3.2.1).
  *
  * What holds: a position's numbers depend on the tokens of its own document up to it, and on
- * nothing else. Where the document has fewer than n tokens so far, those it has are taken.
+ * nothing else. Where the document has fewer than n tokens so far, those it has are taken. What the
+ * mask hides is not there: it is left out of the piece, and the tokens before it count at their
+ * distance, as a convolution's taps do. So padding on the left is as no padding.
  * Order n has buckets (n - shortest) * buckets .. + buckets - 1, so one table serves all.
  */
 #include "op.h"
 
 enum { ROW_GRAIN = 1 };
-enum { IDS, DOCUMENTS, BEFORE };
+enum { IDS, DOCUMENTS, BEFORE, MASK };
 enum { A_SHORTEST, A_LONGEST, A_BUCKETS };
 
 static const pf_attr_info ngrams_attrs[] = {
@@ -20,11 +22,12 @@ static const pf_attr_info ngrams_attrs[] = {
 
 typedef struct {
     int64_t length, kept, shortest, longest, buckets;
-    const int32_t *ids, *documents, *before; /* (B, L), (B, L), (B, kept) */
-    int32_t *to;                             /* (B, L, orders) */
+    const int32_t *ids, *documents, *mask; /* (B, L) */
+    const int32_t *before;                 /* (B, kept) */
+    int32_t *to;                           /* (B, L, orders) */
 } ngram_job;
 
-/* ids (B, L), documents (B, L), before (B, longest - 1) -> (B, L, longest - shortest + 1) */
+/* ids, documents and mask (B, L), before (B, longest - 1) -> (B, L, longest - shortest + 1) */
 static int ngrams_shape(pf_call *c) {
     const pf_tensor *ids = c->in[IDS];
     int64_t shortest = c->attr[A_SHORTEST].i, longest = c->attr[A_LONGEST].i;
@@ -41,9 +44,9 @@ static int ngrams_shape(pf_call *c) {
         return pf_fail(PF_EINVAL, "ngrams: buckets is %lld, must be 1 to %lld for %lld orders",
                        (long long)buckets, (long long)(INT32_MAX / orders), (long long)orders);
     }
-    for (int i = DOCUMENTS; i <= BEFORE; i++) {
+    for (int i = DOCUMENTS; i <= MASK; i++) {
         const pf_tensor *t = c->in[i];
-        int64_t width = i == DOCUMENTS ? ids->shape[1] : longest - 1;
+        int64_t width = i == BEFORE ? longest - 1 : ids->shape[1];
         if (!t) continue;
         PF_TRY(pf_want(c, i, PF_I32));
         if (t->rank != 2 || t->shape[0] != ids->shape[0] || t->shape[1] != width) {
@@ -55,14 +58,18 @@ static int ngrams_shape(pf_call *c) {
     return pf_set_shape(c, 0, PF_I32, 3, dim);
 }
 
-/* Token at position t of row b; -1 where there is none. t < 0 reads what came before. */
+enum { NONE = -1, HIDDEN = -2 };
+
+/* Token at position t of row b; NONE where there is none, nor any before it. t < 0 reads what came
+ * before. */
 static int32_t token_at(const ngram_job *job, int64_t b, int64_t t, int64_t from) {
     if (t >= 0) {
         const int32_t *document = job->documents ? job->documents + b * job->length : NULL;
-        if (document && document[t] != document[from]) return -1;
+        if (document && document[t] != document[from]) return NONE;
+        if (job->mask && job->mask[b * job->length + t] == 0) return HIDDEN;
         return job->ids[b * job->length + t];
     }
-    if (!job->before || job->documents || t < -job->kept) return -1;
+    if (!job->before || job->documents || t < -job->kept) return NONE;
     return job->before[b * job->kept + job->kept + t];
 }
 
@@ -77,12 +84,17 @@ static void number_row(const ngram_job *job, int64_t b) {
     int64_t orders = job->longest - job->shortest + 1;
     for (int64_t t = 0; t < job->length; t++) {
         int32_t *to = job->to + (b * job->length + t) * orders;
-        uint64_t hash = 0;
+        uint64_t hash = 0, hole = 0; /* hidden tokens behind the one that comes next */
         bool there = true;
         for (int64_t n = 1; n <= job->longest; n++) {
-            int32_t token = there ? token_at(job, b, t - n + 1, t) : -1;
-            there = token >= 0;
-            if (there) hash = mix(hash + (uint64_t)token + UINT64_C(0x9e3779b97f4a7c15));
+            int32_t token = there ? token_at(job, b, t - n + 1, t) : NONE;
+            there = token >= 0 || token == HIDDEN;
+            if (token == HIDDEN) hole++;
+            if (token >= 0) {
+                hash += (uint64_t)token + (hole << 32) + UINT64_C(0x9e3779b97f4a7c15);
+                hash = mix(hash);
+                hole = 0;
+            }
             if (n < job->shortest) continue;
             int64_t order = n - job->shortest;
             to[order] = (int32_t)(order * job->buckets + (int64_t)(hash % (uint64_t)job->buckets));
@@ -95,10 +107,11 @@ static void number_rows(void *context, int64_t first, int64_t last) {
 }
 
 static int ngrams_forward(pf_call *c) {
-    pf_tensor *ids, *documents, *before;
+    pf_tensor *ids, *documents, *before, *mask;
     PF_TRY(pf_call_compact(c, c->in[IDS], &ids));
     PF_TRY(pf_call_compact(c, c->in[DOCUMENTS], &documents));
     PF_TRY(pf_call_compact(c, c->in[BEFORE], &before));
+    PF_TRY(pf_call_compact(c, c->in[MASK], &mask));
     ngram_job job = {
         .length = ids->shape[1],
         .kept = c->attr[A_LONGEST].i - 1,
@@ -108,6 +121,7 @@ static int ngrams_forward(pf_call *c) {
         .ids = pf_i32(ids),
         .documents = documents ? pf_i32(documents) : NULL,
         .before = before ? pf_i32(before) : NULL,
+        .mask = mask ? pf_i32(mask) : NULL,
         .to = pf_i32(c->out[0]),
     };
     return pf_parallel_range(c->engine, ids->shape[0], ROW_GRAIN, number_rows, &job);
@@ -115,14 +129,17 @@ static int ngrams_forward(pf_call *c) {
 
 const pf_op pf_op_ngrams = {
     .name = "ngrams",
-    .args = "ids, [documents], [before]",
+    .args = "ids, [documents], [before], [mask]",
     .results = "numbers",
-    .doc = "The last n tokens of every position as a number, for n = shortest .. longest: ids "
-           "(B, L) i32, documents (B, L) i32, before (B, longest - 1) i32 the tokens that came "
-           "earlier (-1: none; not with documents) -> (B, L, longest - shortest + 1) i32. Order n "
-           "is hashed into buckets (n - shortest) buckets .. + buckets - 1.",
+    .doc =
+        "The last n tokens of every position as a number, for n = shortest .. longest: ids "
+        "(B, L) i32, documents (B, L) i32, before (B, longest - 1) i32 the tokens that came "
+        "earlier (-1: none; not with documents), mask (B, L) i32 of 1 keep and 0 not there -> (B, "
+        "L, longest - shortest + 1) i32. What the mask hides is left out of a piece; tokens "
+        "before it count at their distance. Order n is hashed into buckets (n - shortest) "
+        "buckets .. + buckets - 1.",
     .min_in = 1,
-    .max_in = 3,
+    .max_in = 4,
     .n_out = 1,
     .flags = PF_OP_NO_GRAD,
     .attrs = ngrams_attrs,

@@ -401,16 +401,19 @@ function oracle.ngrams(x, o)
     if t < 1 then
       return x.before and not x.documents and t > -kept and x.before[b * kept + kept + t] or -1
     end
-    local there = not x.documents or x.documents[b * L + t] == x.documents[b * L + from]
-    return there and x.ids[b * L + t] or -1
+    if x.documents and x.documents[b * L + t] ~= x.documents[b * L + from] then return -1 end
+    return x.mask and x.mask[b * L + t] == 0 and "hidden" or x.ids[b * L + t]
   end
   return { array.new({ B, L, orders }, function(i)
     local b, t, order = (i - 1) // (L * orders), (i - 1) // orders % L + 1, (i - 1) % orders
-    local hash = 0
+    local hash, last = 0, -1 -- how far back the last one that is there was
     for back = 0, shortest + order - 1 do
       local id = token(b, t - back, t)
-      if id < 0 then break end
-      hash = mixed(hash + id + 0x9e3779b97f4a7c15)
+      if id ~= "hidden" then
+        if id < 0 then break end
+        hash = mixed(hash + id + (back - last - 1 << 32) + 0x9e3779b97f4a7c15)
+        last = back
+      end
     end
     return order * buckets + remainder(hash, buckets)
   end, "i32") }
