@@ -1,0 +1,125 @@
+-- support/layers.lua - one of every layer of the table, of every kind of attention and of every
+-- map, made from what the tables say, so that a new row is among them without a word here.
+-- `require "spec.support.layers"`.
+local array = require "spec.support.array"
+local pf = require "performer"
+
+local layers = { B = 2, L = 9, D = 8, V = 11 }
+
+-- What an option that a row requires is given, and numbers that differ from the defaults.
+local REQUIRED = { vocab = layers.V, from = layers.D, to = layers.D, dim = layers.D }
+local OTHER = { kv_heads = 1, head_dim = 6, decay = 0.5, conv = 3, hidden = 12, dropout = 0.2,
+                rotary_base = 100, layers = 1, heads = 1, length = 12 }
+
+--- The option of that name of a row of a table, or nil.
+function layers.option(row, name)
+  for _, option in ipairs(row.options or {}) do
+    if option.name == name then return option end
+  end
+end
+
+--- Options that a row of pf.layers() is made with; more: in their place.
+function layers.options(row, more)
+  local o = {}
+  for _, option in ipairs(row.options or {}) do
+    if option.required then
+      o[option.name] = assert(REQUIRED[option.name], "what is " .. option.name .. " to be?")
+    end
+  end
+  if layers.option(row, "heads") then o.heads = 2 end
+  if layers.option(row, "kernel") then o.kernel = { name = "softmax", features = 8, seed = 3 } end
+  for key, value in pairs(more or {}) do
+    if layers.option(row, key) then o[key] = value end
+  end
+  return o
+end
+
+--- Numbers for what begins at 0 or 1, so that it counts.
+local function stir(module)
+  for name, t in pf.sorted(module:tensors()) do
+    local plain = not name:find "projection" and not name:find "decay" and not name:find "tilt"
+    if plain and t:dtype() == "f32" then t:copy_(t + pf.randn(t:shape()) * 0.2) end
+  end
+  return module
+end
+
+--- The layer of a row; those that take children have a block, which all of them take.
+function layers.make(row, more)
+  pf.seed(5)
+  local o = layers.options(row, more)
+  local parent = row.type == "chain" or row.type == "residual" or row.type == "reversible"
+  if parent then
+    local block = { dim = layers.D, heads = 2, conv = 3, kernel = { features = 8, seed = 3 } }
+    for _, key in ipairs { "causal", "attention" } do block[key] = (more or {})[key] end
+    o[1] = pf.nn.block(block)
+  end
+  return stir(pf.nn[row.type](o))
+end
+
+--- Does a layer take token ids?
+function layers.takes_ids(layer)
+  return not pcall(layer, pf.zeros(1, 2, layers.D))
+end
+
+--- (B, L) ids or (B, L, D) rows, as the layer takes them, with other ones where hidden is 0.
+function layers.input(layer, seed, hidden, other)
+  local B, L, D, V = layers.B, layers.L, layers.D, layers.V
+  local random, away = array.random(seed), array.random(other or seed)
+  local ids = layers.takes_ids(layer)
+  local shape = ids and { B, L } or { B, L, D }
+  local function draw(from) return ids and from:whole(shape, 0, V - 1) or from:normals(shape) end
+  local x, y = draw(random), draw(away)
+  local width = ids and 1 or D
+  for i = 1, #x do
+    if hidden and hidden[(i - 1) // width + 1] == 0 then x[i] = y[i] end
+  end
+  return array.tensor(x)
+end
+
+--- {name, options}: every kind of attention, each with every map where it takes a kernel.
+function layers.attentions()
+  local list = {}
+  for _, kind in ipairs(pf.kinds()) do
+    for _, map in ipairs(kind.takes_kernel and pf.kernels().maps or { {} }) do
+      local kernel = map.name and { name = map.name, seed = 3, features = map.softmax and 8 or 0 }
+      list[#list + 1] = { name = kind.name .. " " .. (map.name or ""),
+                          options = { attention = kind.name, kernel = kernel } }
+    end
+  end
+  return list
+end
+
+--- {name, options}: a row's options, one after the other, as they are not by default: the other way
+--- round, every choice, another number where one is known.
+function layers.variants(row)
+  local list = {}
+  local function add(name, value)
+    list[#list + 1] = { name = ("%s = %s"):format(name, tostring(value)),
+                        options = { [name] = value } }
+  end
+  for _, option in ipairs(row.options or {}) do
+    if option.kind == "bool" and option.name ~= "causal" then
+      add(option.name, option.default ~= true)
+    elseif option.choices and option.name ~= "attention" then
+      for choice in option.choices:gmatch "[%w_]+" do add(option.name, choice) end
+    elseif (option.kind == "int" or option.kind == "number") and not option.required then
+      if OTHER[option.name] then add(option.name, OTHER[option.name]) end
+    end
+  end
+  return list
+end
+
+--- {name, kernel}: softmax kernels, each with another option than by default.
+function layers.kernels()
+  local list = {}
+  for _, v in ipairs(layers.variants(pf.kernels())) do
+    local key, value = next(v.options)
+    if key ~= "name" and key ~= "head_dim" and value ~= "given" then
+      list[#list + 1] = { name = "kernel " .. v.name,
+        kernel = { name = "softmax", features = 8, seed = 3, [key] = value } }
+    end
+  end
+  return list
+end
+
+return layers
