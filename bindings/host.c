@@ -250,11 +250,19 @@ static int require_body(lua_State *L) {
     return 1;
 }
 
+static int refuse(int status, const char *text) {
+    snprintf(script_error, sizeof script_error, "%s", text);
+    return pf_set_error(status, text);
+}
+
 int pf_script_bind(void *lua_state, pf_engine *engine, const char *lua_dir) {
     lua_State *L = lua_state;
     char own[LPF_PATH], dir[LPF_PATH], scripts[LPF_PATH];
     script_error[0] = 0;
-    if (!L) return PF_EINVAL;
+    if (!L) return refuse(PF_EINVAL, "pf_script_bind: lua_state is NULL");
+    if (pf_engine_closed(engine)) {
+        return refuse(PF_ESTATE, "pf_script_bind: its engine has closed");
+    }
     if (!lua_checkstack(L, 8)) return PF_ENOMEM;
     lpf_places places = {.lua_dir = lua_dir};
     if (!lua_dir && own_folder(own) && lpf_find_files(own, dir, scripts))
@@ -270,9 +278,12 @@ int pf_script_bind(void *lua_state, pf_engine *engine, const char *lua_dir) {
 int pf_script_run(pf_engine *engine, const char *path, int argc, const char *const *argv) {
     char own[LPF_PATH], dir[LPF_PATH] = "", scripts[LPF_PATH] = "";
     script_error[0] = 0;
-    if (!path || argc < 0 || (argc > 0 && !argv)) {
-        snprintf(script_error, sizeof script_error, "script: a path and arguments are needed");
-        return PF_EINVAL;
+    if (!engine) return refuse(PF_EINVAL, "pf_script_run: engine is NULL");
+    if (!path) return refuse(PF_EINVAL, "pf_script_run: path is NULL");
+    if (argc > 0 && !argv) return refuse(PF_EINVAL, "pf_script_run: argv is NULL");
+    if (argc < 0) return refuse(PF_EINVAL, "pf_script_run: argc is negative");
+    if (pf_engine_closed(engine)) {
+        return refuse(PF_ESTATE, "pf_script_run: its engine has closed");
     }
     if (access(path, R_OK) != 0) {
         snprintf(script_error, sizeof script_error, "script: cannot read %s: %s", path,

@@ -61,7 +61,7 @@ static int context_gc(lua_State *L) {
     ctx->main = ctx->L = NULL;
     run_closers(ctx);
     if (ctx->owned) pf_engine_close(&ctx->engine);
-    ctx->engine = NULL;
+    pf_engine_release(&ctx->engine);
     lpf_context_release(ctx);
     return 0;
 }
@@ -102,12 +102,14 @@ lpf_context *lpf_enter(lua_State *L) {
     return ctx;
 }
 
-/* It stays the host's: the Lua state's end doesn't close it. */
+/* It stays the host's: the Lua state's end doesn't close it, and if the host does, its husk says so
+ * to whatever the script calls. */
 void lpf_bind_engine(lua_State *L, pf_engine *engine) {
     lpf_context *ctx = lpf_enter(L);
     if (ctx->engine && ctx->engine != engine)
         luaL_error(L, "script: this Lua state is bound to another engine already");
-    ctx->engine = engine;
+    if (ctx->engine == engine) return;
+    ctx->engine = pf_engine_retain(engine);
     ctx->owned = false;
 }
 

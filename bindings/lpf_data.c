@@ -73,7 +73,7 @@ static void set_count(lua_State *L, const char *key, int64_t value) {
 /* data:info([split = "train"]) */
 static int data_info(lua_State *L) {
     const pf_data *data = check_data(L, "info");
-    pf_data_info info = {0};
+    pf_data_info info = {.size = sizeof info};
     lpf_result(L, pf_data_info_of(data, check_split(L, opt_split(L, 2), "info"), &info));
     lua_newtable(L);
     set_count(L, "documents", info.documents);
@@ -125,6 +125,7 @@ static int data_batch(lua_State *L) {
     if (size < 1) return lpf_raise(L, "batch: size must be at least 1");
     pf_engine *engine = lpf_engine(L);
     pf_batch *batch = lpf_new(L, "performer.batch", sizeof *batch);
+    batch->size = sizeof *batch;
     lpf_result(L, pf_data_batch(batch, engine, data, split, (uint64_t)place, size,
                                 lpf_opt_bool(L, 2, "masked", false),
                                 (uint64_t)lpf_opt_integer(L, 2, "seed", 0)));
@@ -144,7 +145,7 @@ static int data_document(lua_State *L) {
     pf_data *data = check_data(L, "document");
     int64_t index = lpf_check_whole(L, 2, "document", "the position");
     pf_split split = check_split(L, opt_split(L, 3), "document");
-    pf_data_info info = {0};
+    pf_data_info info = {.size = sizeof info};
     lpf_result(L, pf_data_info_of(data, split, &info));
     int64_t place = lpf_place(index, info.documents);
     if (place < 0)
@@ -173,7 +174,7 @@ static void push_counts(lua_State *L, const double *from, int n) {
 static int data_counts(lua_State *L) {
     const pf_data *data = check_data(L, "counts");
     pf_split split = check_split(L, opt_split(L, 2), "counts");
-    pf_data_info info = {0};
+    pf_data_info info = {.size = sizeof info};
     lpf_result(L, pf_data_info_of(data, split, &info));
     int n = lpf_result(L, pf_tokenizer_size(info.tokenizer));
     double *one = lua_newuserdatauv(L, (size_t)n * sizeof *one, 0);
@@ -193,7 +194,7 @@ static int data_counts(lua_State *L) {
 
 static int data_tostring(lua_State *L) {
     pf_data **box = luaL_checkudata(L, 1, LPF_DATA);
-    pf_data_info info = {0};
+    pf_data_info info = {.size = sizeof info};
     if (*box && pf_data_info_of(*box, PF_ALL, &info) >= 0)
         lua_pushfstring(L, "data, %s: %I documents, %I tokens, %s tokenizer", info.format,
                         (lua_Integer)info.documents, (lua_Integer)info.tokens, info.tokenizer);

@@ -51,7 +51,8 @@ static int attention_flops(lua_State *L) {
                                           "causal",   "options",   NULL};
     const char *kind = lpf_check_text(L, 1, "flops", "a kind of attention");
     lpf_check_options(L, 2, allowed, "flops");
-    pf_attention_shape shape = {.head_dim = lpf_opt_integer(L, 2, "head_dim", 0),
+    pf_attention_shape shape = {.size = sizeof shape,
+                                .head_dim = lpf_opt_integer(L, 2, "head_dim", 0),
                                 .features = lpf_opt_integer(L, 2, "features", 0),
                                 .length = lpf_opt_integer(L, 2, "length", 1),
                                 .causal = lpf_opt_bool(L, 2, "causal", false)};

@@ -286,7 +286,8 @@ static int layer_new(lua_State *L) {
     }
     *layer = (lua_layer){s, ref};
     s->refs++;
-    const pf_host_layer host = {.forward = layer_forward,
+    const pf_host_layer host = {.size = sizeof host,
+                                .forward = layer_forward,
                                 .step = streams ? layer_step : NULL,
                                 .release = layer_release,
                                 .release_state = layer_release_state,

@@ -38,6 +38,7 @@ static void read_table(lua_State *L, lpf_context *ctx) {
     ctx->ops = calloc((size_t)n, sizeof *ctx->ops);
     ctx->n_ops = ctx->ops ? n : 0;
     for (int i = 0; i < ctx->n_ops; i++) {
+        ctx->ops[i].info.size = sizeof ctx->ops[i].info;
         pf_op_at(engine, i, &ctx->ops[i].info);
         ctx->ops[i].index = i;
         cut_names(&ctx->ops[i]);

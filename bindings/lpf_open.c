@@ -55,7 +55,7 @@ static int core_reset_peak(lua_State *L) {
 
 /* info(): {live, peak, threads, seed, cpu, cpu_name, blas, version}. */
 static int core_info(lua_State *L) {
-    pf_info info;
+    pf_info info = {.size = sizeof info};
     pf_engine_info(lpf_engine(L), &info);
     lua_newtable(L);
     lua_pushinteger(L, (lua_Integer)info.live);

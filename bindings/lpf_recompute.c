@@ -102,7 +102,7 @@ static int recompute(lua_State *L) {
         inputs[i] = lpf_check_tensor(L, i + 2, "recompute",
                                      "an input (the function may read anything else by itself)");
     pf_tensor **y = lpf_new_tensor(L);
-    const pf_recomputed f = {run_kept, release_kept, keep_function(L, s, 1)};
+    const pf_recomputed f = {sizeof f, run_kept, release_kept, keep_function(L, s, 1)};
     lpf_result(L, pf_recompute(y, engine, &f, inputs, n));
     lpf_made(L, *y);
     return 1;

@@ -201,7 +201,7 @@ static int state_open(lua_State *L) {
 static int state_load(lua_State *L) {
     const char *path = lpf_check_text(L, 1, "attention.load_state", "the path");
     pf_engine *engine = lpf_engine(L);
-    pf_attention_state_options o;
+    pf_attention_state_options o = {.size = sizeof o};
     lua_settop(L, 2);
     bool given = !lua_isnil(L, 2);
     if (given) o = read_options(L, 2, "attention.load_state");
@@ -226,7 +226,7 @@ static int model_state_load(lua_State *L) {
  * its map is written in Lua. Nothing for a model's state. */
 static int state_kernel(lua_State *L) {
     const pf_state *state = lpf_check_stream_state(L, 1, "state");
-    pf_attention_state_options o;
+    pf_attention_state_options o = {.size = sizeof o};
     if (pf_attention_state_info(state, &o) < 0) return 0;
     const pf_config *name = o.kernel ? pf_config_get(pf_kernel_options(o.kernel), "name") : NULL;
     lua_pushstring(L, name ? pf_config_string(name) : o.kernel ? "softmax" : o.attention);

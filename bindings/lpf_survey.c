@@ -9,7 +9,7 @@ static int predict_kernel(lua_State *L) {
     int64_t head_dim = lpf_check_whole(L, 2, "predict", "head_dim");
     double sum = lpf_check_number(L, 3, "predict", "the sum, |x + y|^2,");
     double difference = lpf_check_number(L, 4, "predict", "the difference, |x - y|^2,");
-    pf_prediction p;
+    pf_prediction p = {.size = sizeof p};
     lpf_enter(L);
     const pf_kernel *kernel = lpf_opt_kernel(L, 1, "predict");
     lpf_result(L, pf_kernel_predict(&p, kernel, head_dim, sum, difference));

@@ -99,10 +99,10 @@ static void parts_free(parts_store *p, pf_heap *heap) {
 int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step, pf_module *module,
                        const pf_optimizer *optimizer, const pf_config *state,
                        const pf_config *tokenizer, int keep) {
+    PF_OPEN(engine);
+    PF_NEED(dir, module);
     parts_store p = {0};
-    if (!engine || !dir || !*dir || !module) {
-        return pf_fail(PF_EINVAL, "checkpoint: engine, folder or model is missing");
-    }
+    if (!*dir) return pf_fail(PF_EINVAL, "checkpoint: the folder's name is empty");
     int status = collect(&p, engine, step, module, optimizer, state);
     if (status >= 0) {
         pf_parts parts = {.weights = p.weights,
@@ -121,14 +121,15 @@ int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step, pf_mod
 }
 
 int pf_checkpoint_hold(pf_engine *engine, const char *dir) {
-    if (!engine || !dir || !*dir) {
-        return pf_fail(PF_EINVAL, "checkpoint: engine or folder is missing");
-    }
+    PF_OPEN(engine);
+    PF_NEED(dir);
+    if (!*dir) return pf_fail(PF_EINVAL, "checkpoint: the folder's name is empty");
     return pf_folder_hold(engine, dir);
 }
 
 int pf_checkpoint_mark(const char *dir, const char *mark, uint64_t step) {
-    if (!dir || !*dir || !mark) return pf_fail(PF_EINVAL, "checkpoint: folder or mark is missing");
+    PF_NEED(dir, mark);
+    if (!*dir) return pf_fail(PF_EINVAL, "checkpoint: the folder's name is empty");
     return pf_folder_mark(dir, mark, step);
 }
 
@@ -280,8 +281,9 @@ static int use_model(void *context, pf_engine *engine, const char *folder, const
 }
 
 int pf_model_load(pf_module **module, pf_engine *engine, const char *dir) {
-    if (!module || !engine || !dir) return pf_fail(PF_EINVAL, "model: an argument is NULL");
-    *module = NULL;
+    PF_OUT(module);
+    PF_OPEN(engine);
+    PF_NEED(dir);
     return pf_folder_use(engine, dir, use_model, module);
 }
 
@@ -424,8 +426,9 @@ static int load_wanted(wanted *w, pf_engine *engine, const char *dir) {
 
 int pf_checkpoint_load(pf_engine *engine, const char *dir, pf_module **module,
                        pf_optimizer **optimizer, pf_config **state, pf_config **tokenizer) {
+    PF_OPEN(engine);
+    PF_NEED(dir);
     wanted w = {.module = module, .optimizer = optimizer, .state = state, .tokenizer = tokenizer};
-    if (!engine || !dir) return pf_fail(PF_EINVAL, "checkpoint: engine or folder is missing");
     if (optimizer && !module) {
         return pf_fail(PF_EINVAL, "checkpoint: an optimizer needs its model: ask for both");
     }
@@ -434,10 +437,9 @@ int pf_checkpoint_load(pf_engine *engine, const char *dir, pf_module **module,
 
 int pf_checkpoint_restore(pf_engine *engine, const char *dir, pf_module *module,
                           pf_optimizer *optimizer, pf_config **state, pf_config **tokenizer) {
+    PF_OPEN(engine);
+    PF_NEED(dir, module);
     wanted w = {
         .into = module, .optimizer_into = optimizer, .state = state, .tokenizer = tokenizer};
-    if (!engine || !dir || !module) {
-        return pf_fail(PF_EINVAL, "checkpoint: engine, folder or model is missing");
-    }
     return load_wanted(&w, engine, dir);
 }

@@ -1,7 +1,8 @@
 /*
  * api_engine.c - opening and closing a whole engine: the runtime, the kernels of its CPU
  * level, and the op tables of all floors. An engine lies in its own heap; engines share
- * nothing.
+ * nothing. A closed one stays there as a husk as long as anything else does, so that what outlives
+ * it finds its mark.
  */
 #include "gemm.h"
 #include "module.h"
@@ -13,10 +14,25 @@ static int register_floors(pf_engine *e) {
     return pf_attention_register(e);
 }
 
-int pf_engine_open(pf_engine **engine, const pf_options *options) {
+/* The symbol for those who find it by name; a header's reader has the inline function. */
+PF_API int pf_engine_open_unchecked(pf_engine **engine,
+                                    const pf_options *options) __asm__("pf_engine_open");
+int pf_engine_open_unchecked(pf_engine **engine, const pf_options *options) {
+    return pf_engine_open_abi(engine, options, PF_ABI_VERSION);
+}
+
+static int check_abi(uint32_t abi) {
+    if (abi == PF_ABI_VERSION) return PF_OK;
+    return pf_fail(PF_EINVAL,
+                   "engine: the program was built with a header of ABI %u, and this is the library "
+                   "of ABI %u (%s): build it again, or load the other library",
+                   (unsigned)abi, (unsigned)PF_ABI_VERSION, pf_version());
+}
+
+int pf_engine_open_abi(pf_engine **engine, const pf_options *options, uint32_t abi) {
     pf_engine opened;
-    if (!engine) return pf_fail(PF_EINVAL, "engine: there is no place for the engine");
-    *engine = NULL;
+    PF_OUT(engine);
+    PF_TRY(check_abi(abi));
     PF_TRY(pf_runtime_open(&opened, options));
     pf_engine *e = pf_heap_alloc(opened.heap, sizeof *e);
     if (!e) {
@@ -24,6 +40,7 @@ int pf_engine_open(pf_engine **engine, const pf_options *options) {
         return PF_ENOMEM;
     }
     *e = opened; /* nothing points to it yet */
+    pf_heap_keep(e->heap, e, sizeof *e);
     int status = register_floors(e);
     if (status < 0) {
         pf_engine_close(&e);
@@ -38,19 +55,20 @@ void pf_engine_close(pf_engine **engine) {
     if (!engine || !*engine) return;
     pf_engine *e = *engine;
     *engine = NULL;
+    if (e->closed) return; /* through another pointer, by a host that keeps it */
     pf_tape_abandon(e);
-    pf_engine closing = *e;
-    pf_heap_free(closing.heap, e, sizeof *e);
-    pf_runtime_close(&closing);
+    pf_runtime_close(e);
 }
 
 void pf_engine_memory(const pf_engine *engine, size_t *live, size_t *peak) {
-    *live = pf_heap_live(engine->heap);
-    *peak = pf_heap_peak(engine->heap);
+    if (live) *live = engine ? pf_heap_live(engine->heap) : 0;
+    if (peak) *peak = engine ? pf_heap_peak(engine->heap) : 0;
 }
 
-void pf_engine_info(const pf_engine *engine, pf_info *info) {
-    *info = (pf_info){
+int pf_engine_info(const pf_engine *engine, pf_info *info) {
+    PF_OPEN(engine);
+    PF_NEED(info);
+    const pf_info own = {
         .live = pf_heap_live(engine->heap),
         .peak = pf_heap_peak(engine->heap),
         .threads = engine->threads,
@@ -59,4 +77,5 @@ void pf_engine_info(const pf_engine *engine, pf_info *info) {
         .cpu_name = pf_cpu_name(engine->cpu),
         .blas = pf_blas_config(),
     };
+    return pf_result_give(info, &own, sizeof own, "info");
 }

@@ -258,9 +258,8 @@ static int check_alone(const pf_state *state) {
 
 int pf_state_pack(pf_engine *engine, const pf_state *state, pf_named **tensors, int *n,
                   pf_config **metadata) {
-    if (!engine || !state || !tensors || !n || !metadata) {
-        return pf_fail(PF_EINVAL, "state: an argument is NULL");
-    }
+    PF_OPEN(engine);
+    PF_NEED(state, tensors, n, metadata);
     pf_state_file f = {.engine = engine};
     *tensors = NULL, *n = 0, *metadata = NULL;
     PF_TRY(check_alone(state));
@@ -280,16 +279,16 @@ int pf_state_pack(pf_engine *engine, const pf_state *state, pf_named **tensors, 
 }
 
 int pf_state_save(pf_engine *engine, const pf_state *state, const char *path) {
-    if (!engine || !state || !path) return pf_fail(PF_EINVAL, "state: an argument is NULL");
+    PF_OPEN(engine);
+    PF_NEED(state, path);
     PF_TRY(check_alone(state));
     return pf_state_write(engine, NULL, state, NULL, path);
 }
 
 int pf_module_state_save(pf_engine *engine, const pf_module *module, const pf_state *state,
                          const char *path) {
-    if (!engine || !module || !state || !path) {
-        return pf_fail(PF_EINVAL, "state: an argument is NULL");
-    }
+    PF_OPEN(engine);
+    PF_NEED(module, state, path);
     if (state->own) {
         return pf_fail(PF_ESTATE, "state: this one is of attention alone (pf_state_save)");
     }

@@ -311,9 +311,12 @@ int pf_module_state_read(pf_state **state, pf_engine *e, const pf_module *module
 
 int pf_state_load(pf_state **state, pf_engine *engine, const char *path,
                   const pf_attention_state_options *options) {
-    if (!state || !engine || !path) return pf_fail(PF_EINVAL, "state: an argument is NULL");
+    PF_OUT(state);
+    PF_OPEN(engine);
+    PF_NEED(path);
+    pf_attention_state_options checked;
+    PF_TRY(pf_options_take(&checked, sizeof checked, options, "state"));
     pf_state_file f = {.engine = engine};
-    *state = NULL;
     int status = read_file(&f, path, "attention");
     if (status >= 0) status = read_alone(state, &f, options);
     pf_state_file_free(&f);
@@ -324,12 +327,13 @@ int pf_state_load(pf_state **state, pf_engine *engine, const char *path,
 
 int pf_state_unpack(pf_state **state, pf_engine *engine, const pf_named *tensors, int n,
                     const pf_config *metadata) {
-    if (!state || !engine || !metadata || n < 0 || (n > 0 && !tensors)) {
-        return pf_fail(PF_EINVAL, "state: an argument is NULL");
-    }
+    PF_OUT(state);
+    PF_OPEN(engine);
+    PF_NEED(metadata);
+    PF_NEED_ARRAY(tensors, n);
+    if (n < 0) return pf_fail(PF_EINVAL, "state: %d tensors", n);
     pf_state_file f = {.engine = engine, .meta = pf_config_copy(metadata)};
     pf_named *list = malloc(((size_t)n + 1) * sizeof *list);
-    *state = NULL;
     int status = f.meta && list ? PF_OK : pf_fail(PF_ENOMEM, "state: no memory");
     if (status >= 0) {
         if (n > 0) memcpy(list, tensors, (size_t)n * sizeof *list);
@@ -347,8 +351,8 @@ int pf_state_unpack(pf_state **state, pf_engine *engine, const pf_named *tensors
 
 int pf_module_state_load(pf_state **state, pf_engine *engine, const pf_module *module,
                          const char *path) {
-    if (!state || !engine || !module || !path) {
-        return pf_fail(PF_EINVAL, "state: an argument is NULL");
-    }
+    PF_OUT(state);
+    PF_OPEN(engine);
+    PF_NEED(module, path);
     return pf_module_state_read(state, engine, module, NULL, path);
 }

@@ -108,8 +108,6 @@ static int move_on(pf_stream *s, const int32_t *ids, size_t n, const pf_sampling
 
 /* A stream without a state: the caller's next step, and `finish` where that fails. */
 static int make_stream(pf_stream **stream, pf_engine *engine, pf_module *model) {
-    *stream = NULL;
-    if (!model) return pf_fail(PF_EINVAL, "stream: the model is NULL");
     pf_stream *s = pf_heap_zalloc(engine->heap, sizeof *s);
     if (!s) return PF_ENOMEM;
     s->engine = engine;
@@ -133,6 +131,9 @@ static int make_token(pf_stream *s) {
 /* ---- public ---- */
 
 int pf_stream_open_batch(pf_stream **stream, pf_engine *engine, pf_module *model, int64_t batch) {
+    PF_OUT(stream);
+    PF_OPEN(engine);
+    PF_NEED(model);
     PF_TRY(make_stream(stream, engine, model));
     int status = PF_OK;
     if (batch < 1 || batch > INT32_MAX) {
@@ -145,6 +146,9 @@ int pf_stream_open_batch(pf_stream **stream, pf_engine *engine, pf_module *model
 }
 
 int pf_stream_open(pf_stream **stream, pf_engine *engine, pf_module *model) {
+    PF_OUT(stream);
+    PF_OPEN(engine);
+    PF_NEED(model);
     return pf_stream_open_batch(stream, engine, model, 1);
 }
 
@@ -162,12 +166,16 @@ void pf_stream_close(pf_stream **stream) {
 }
 
 int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n) {
-    if (n > 0 && !ids) return pf_fail(PF_EINVAL, "stream: ids is NULL");
+    PF_NEED(stream);
+    PF_OPEN(stream->engine);
+    PF_NEED_ARRAY(ids, n);
     return n > 0 ? move_on(stream, ids, n, NULL, NULL) : PF_OK;
 }
 
 /* Feed and sample in one, for one sequence. */
 int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *sampling, int32_t *next) {
+    PF_NEED(stream, next);
+    PF_OPEN(stream->engine);
     if (stream->state->batch != 1) {
         return pf_fail(PF_EINVAL,
                        "stream: next is for one sequence, this is a batch of %lld; "
@@ -178,6 +186,8 @@ int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *sampling
 }
 
 int pf_stream_sample(pf_stream *stream, const pf_sampling *sampling, int32_t *next) {
+    PF_NEED(stream, next);
+    PF_OPEN(stream->engine);
     PF_TRY(pf_state_check(stream->state));
     if (!stream->ready) return pf_fail(PF_ESTATE, "stream: feed a prompt or a token first");
     return pf_sampler_draw(&stream->pick, stream->pick.logits, stream->state->position, sampling,
@@ -188,6 +198,8 @@ int pf_stream_sample(pf_stream *stream, const pf_sampling *sampling, int32_t *ne
 static int64_t vocab_of(const pf_stream *s) { return s->ready ? s->pick.vocab : s->vocab; }
 
 int pf_stream_allow(pf_stream *stream, const uint8_t *allow, int64_t n) {
+    PF_NEED(stream);
+    PF_OPEN(stream->engine);
     int64_t vocab = vocab_of(stream);
     if (allow && vocab && n != vocab) {
         return pf_fail(PF_ESHAPE, "stream: allow is for %lld tokens, the vocabulary has %lld",
@@ -197,18 +209,21 @@ int pf_stream_allow(pf_stream *stream, const uint8_t *allow, int64_t n) {
 }
 
 const float *pf_stream_logits(const pf_stream *stream, int64_t *n) {
-    if (n) *n = vocab_of(stream);
-    return stream->ready ? stream->pick.logits : NULL;
+    if (n) *n = stream ? vocab_of(stream) : 0;
+    return stream && stream->ready ? stream->pick.logits : NULL;
 }
 
-int64_t pf_stream_bytes(const pf_stream *stream) { return pf_state_bytes(stream->state); }
-int64_t pf_stream_position(const pf_stream *stream) { return stream->state->position; }
-int64_t pf_stream_batch(const pf_stream *stream) { return stream->state->batch; }
+int64_t pf_stream_bytes(const pf_stream *s) { return s ? pf_state_bytes(s->state) : 0; }
+int64_t pf_stream_position(const pf_stream *s) { return s ? pf_state_position(s->state) : 0; }
+int64_t pf_stream_batch(const pf_stream *s) { return s ? pf_state_batch(s->state) : 0; }
 
 /* ---- public: copies and files ---- */
 
 /* The weights are shared, all else is the copy's own. */
 int pf_stream_fork(pf_stream **copy, const pf_stream *stream) {
+    PF_OUT(copy);
+    PF_NEED(stream);
+    PF_OPEN(stream->engine);
     PF_TRY(make_stream(copy, stream->engine, stream->model));
     pf_stream *s = *copy;
     int status = pf_state_fork(&s->state, s->engine, stream->state);
@@ -220,9 +235,12 @@ int pf_stream_fork(pf_stream **copy, const pf_stream *stream) {
 
 /* Sampler, token and state change together: all copies are made before any takes its place. */
 int pf_stream_reorder(pf_stream *stream, const int64_t *rows, int64_t n) {
+    PF_NEED(stream);
+    PF_OPEN(stream->engine);
+    PF_NEED_ARRAY(rows, n);
     pf_sampler pick = {0};
     pf_tensor *token = NULL;
-    int status = n < 1 || !rows ? pf_fail(PF_EINVAL, "reorder: at least one row is needed") : PF_OK;
+    int status = n < 1 ? pf_fail(PF_EINVAL, "reorder: at least one row is needed") : PF_OK;
     if (status >= 0) status = pf_tensor_make_lasting(&token, stream->heap, PF_I32, 1, &n);
     if (status >= 0) {
         status = pf_sampler_reorder(&pick, stream->heap, &stream->pick, rows, n);
@@ -241,9 +259,10 @@ int pf_stream_reorder(pf_stream *stream, const int64_t *rows, int64_t n) {
 
 /* With the logits where they stand: a loaded stream samples without another token. */
 int pf_stream_save(const pf_stream *stream, const char *path) {
+    PF_NEED(stream, path);
+    PF_OPEN(stream->engine);
     pf_tensor *logits = NULL;
     const pf_stream *s = stream;
-    if (!path) return pf_fail(PF_EINVAL, "stream: the path is NULL");
     if (s->ready) {
         int64_t shape[2] = {s->state->batch, s->pick.vocab};
         size_t bytes = (size_t)(shape[0] * shape[1]) * sizeof(float);
@@ -256,11 +275,13 @@ int pf_stream_save(const pf_stream *stream, const char *path) {
 }
 
 int pf_stream_load(pf_stream **stream, pf_engine *engine, pf_module *model, const char *path) {
+    PF_OUT(stream);
+    PF_OPEN(engine);
+    PF_NEED(model, path);
     pf_tensor *logits = NULL;
     PF_TRY(make_stream(stream, engine, model));
     pf_stream *s = *stream;
-    int status = path ? PF_OK : pf_fail(PF_EINVAL, "stream: the path is NULL");
-    if (status >= 0) status = pf_module_state_read(&s->state, engine, model, &logits, path);
+    int status = pf_module_state_read(&s->state, engine, model, &logits, path);
     if (status >= 0) status = make_token(s);
     if (status >= 0 && logits) status = take_logits(s, logits);
     if (status >= 0 && logits) keep_logits(s);

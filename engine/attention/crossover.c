@@ -78,6 +78,8 @@ static int push_row(pf_config *rows, const crossover_row *row) {
 }
 
 int pf_crossover_table(pf_config **table, const pf_engine *engine) {
+    PF_OUT(table);
+    PF_OPEN(engine);
     crossover_row row;
     pf_config *rows = pf_config_new(PF_LIST);
     *table = pf_config_new(PF_MAP);
@@ -127,6 +129,8 @@ static double place(int64_t value, int64_t low, int64_t high) {
  * 1, and what the table lacks at weight 0 is not asked for. */
 int pf_crossover_length(double *length, const pf_engine *engine, int64_t head_dim, int64_t features,
                         bool causal) {
+    PF_OPEN(engine);
+    PF_NEED(length);
     int64_t d[2], r[2];
     if (head_dim < 1 || features < 1) {
         return pf_fail(PF_EINVAL,
@@ -159,6 +163,7 @@ static void close_table(pf_engine *engine, void *table) {
 
 /* The engine keeps a copy, checked row by row first; NULL: the built-in table again. */
 int pf_crossover_use(pf_engine *engine, const pf_config *table) {
+    PF_OPEN(engine);
     pf_config *copy = NULL;
     if (table) {
         const pf_config *rows = pf_config_get(table, "rows");

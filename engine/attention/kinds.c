@@ -197,8 +197,10 @@ static int bind_for_rows(pf_attention *a, pf_engine *e, const pf_tensor *q, cons
 /* What the public call says of its attention, as one that is ready to run, for this call alone. */
 int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf_tensor *q,
                       pf_tensor *k, pf_tensor *v, const pf_attention_options *options) {
+    PF_OUT(out);
+    PF_OPEN(engine);
+    PF_NEED(q, k, v);
     pf_attention_options o = {0};
-    *out = NULL;
     PF_TRY(pf_options_take(&o, sizeof o, options, "attention"));
     pf_attention a = {.causal = o.causal};
     pf_tensor *made[PF_ATTENTION_OUTPUTS] = {NULL};
@@ -225,9 +227,12 @@ int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf
 
 int pf_attention_flops(double *forward, double *backward, const char *attention,
                        const pf_attention_shape *shape) {
+    PF_NEED(forward, backward, shape);
     pf_attention a = {0};
+    pf_attention_shape s = {.length = 0};
+    PF_TRY(pf_options_take(&s, sizeof s, shape, "flops"));
     PF_TRY(pf_kind_find(&a.kind, attention, "flops"));
-    PF_TRY(pf_attention_settle(&a, shape->options, "flops"));
-    a.kind->flops(&a, shape, forward, backward);
+    PF_TRY(pf_attention_settle(&a, s.options, "flops"));
+    a.kind->flops(&a, &s, forward, backward);
     return PF_OK;
 }

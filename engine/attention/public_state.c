@@ -166,9 +166,10 @@ static int take_kind(pf_alone *alone, const pf_attention_state_options *o) {
 
 int pf_attention_state_open(pf_state **state, pf_engine *engine,
                             const pf_attention_state_options *options) {
+    PF_OUT(state);
+    PF_OPEN(engine);
     pf_attention_state_options o;
     pf_alone *alone = NULL;
-    *state = NULL;
     PF_TRY(read_options(&o, options));
     PF_TRY(new_alone(&alone, engine));
     int status = take_kind(alone, &o);
@@ -298,11 +299,17 @@ static int move_on(pf_tensor **out, pf_engine *e, pf_state *state, pf_tensor *q,
 
 int pf_attention_prefill(pf_tensor **out, pf_engine *engine, pf_state *state, pf_tensor *q,
                          pf_tensor *k, pf_tensor *v) {
+    PF_OUT(out);
+    PF_OPEN(engine);
+    PF_NEED(state, q, k, v);
     return move_on(out, engine, state, q, k, v, pf_attend_prefill);
 }
 
 int pf_attention_step(pf_tensor **out, pf_engine *engine, pf_state *state, pf_tensor *q,
                       pf_tensor *k, pf_tensor *v) {
+    PF_OUT(out);
+    PF_OPEN(engine);
+    PF_NEED(state, q, k, v);
     return move_on(out, engine, state, q, k, v, pf_attend_step);
 }
 
@@ -346,10 +353,11 @@ int pf_alone_alike(const pf_alone *a, const pf_alone *b) {
 }
 
 int pf_attention_state_info(const pf_state *state, pf_attention_state_options *info) {
+    PF_NEED(state, info);
     if (!state->own) return pf_fail(PF_ESTATE, "attention: this state belongs to a model");
     const pf_alone *a = pf_alone_of(state);
-    *info = (pf_attention_state_options){
-        .size = sizeof *info,
+    const pf_attention_state_options own = {
+        .size = sizeof own,
         .attention = a->attention.kind->name,
         .options = a->options,
         .kernel = a->attention.kernel,
@@ -360,14 +368,16 @@ int pf_attention_state_info(const pf_state *state, pf_attention_state_options *i
         .decay = a->attention.decay,
         .fingerprint = a->fingerprint,
     };
-    return PF_OK;
+    return pf_result_give(info, &own, sizeof own, "attention state");
 }
 
 /* What `options` leave open can't differ, so it is taken from the state; a state of them is then
  * opened (for one sequence: batches are compared as they are) and held beside it. */
 int pf_attention_state_check(pf_engine *engine, const pf_state *state,
                              const pf_attention_state_options *options) {
-    pf_attention_state_options o, own;
+    PF_OPEN(engine);
+    PF_NEED(state, options);
+    pf_attention_state_options o, own = {.size = sizeof own};
     pf_state *wanted = NULL;
     PF_TRY(pf_attention_state_info(state, &own));
     PF_TRY(read_options(&o, options));
@@ -454,7 +464,7 @@ static int check_pair(pf_engine *e, const pf_state *state, const pf_state *later
     }
     const pf_alone *a = pf_alone_of(state), *b = pf_alone_of(later);
     if (!a->words || !b->words) {
-        pf_attention_state_options asked;
+        pf_attention_state_options asked = {.size = sizeof asked};
         if (!a->words && !b->words) return PF_OK;
         PF_TRY(pf_attention_state_info(a->words ? later : state, &asked));
         return pf_attention_state_check(e, a->words ? state : later, &asked);
@@ -477,6 +487,8 @@ static int merge_sized(pf_engine *e, pf_state *state, pf_state *later) {
 
 /* `later` stays as it was: kinds use up what they merge, so they get a fork. */
 int pf_state_merge(pf_engine *engine, pf_state *state, const pf_state *later) {
+    PF_OPEN(engine);
+    PF_NEED(state, later);
     pf_state *other = NULL;
     PF_TRY(check_pair(engine, state, later));
     if (!pf_alone_of(later)->words) return PF_OK; /* it has seen nothing */

@@ -70,7 +70,9 @@ int pf_apply(pf_engine *engine, const pf_op *op, pf_tensor *const *in, int n_in,
 
 int pf_op_apply(pf_engine *engine, int index, pf_tensor *const *inputs, int n_inputs,
                 const pf_attr *attrs, pf_tensor **outputs) {
-    if (!engine) return pf_fail(PF_EINVAL, "op: no engine");
+    PF_OPEN(engine);
+    PF_NEED(outputs);
+    PF_NEED_ARRAY(inputs, n_inputs);
     const pf_op *op = pf_registry_row(engine, index);
     if (!op) return PF_ENOTFOUND;
     uint64_t draw = 0;

@@ -147,7 +147,7 @@ int pf_walk_fold(pf_walk *walk, pf_call *c, int status) {
 /* ---- public: gradients of leaves ---- */
 
 int pf_tensor_require_grad(pf_tensor *t, bool yes) {
-    if (!t) return pf_fail(PF_EINVAL, "requires_grad: no tensor");
+    PF_NEED(t);
     if (!yes) {
         t->requires_grad = false;
         pf_tensor_release(&t->grad);
@@ -170,9 +170,10 @@ bool pf_tensor_requires_grad(const pf_tensor *t) { return t && t->requires_grad;
 /* A header of the caller's own: the next backward sees that the numbers are shared and
  * leaves them as they are. */
 int pf_tensor_grad(pf_tensor **grad, pf_engine *engine, pf_tensor *t) {
+    PF_OUT(grad);
+    PF_OPEN(engine);
+    PF_NEED(t);
     (void)engine;
-    *grad = NULL;
-    if (!t) return pf_fail(PF_EINVAL, "grad: no tensor");
     if (!t->grad || t->grad_stale) return PF_OK;
     return pf_tensor_view(grad, t->grad);
 }

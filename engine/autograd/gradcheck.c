@@ -49,7 +49,9 @@ static size_t array_bytes(int64_t n, size_t size) { return (size_t)n * size; }
 /* *result = f(inputs), alive and f32; the caller releases it, also on failure. */
 static int run(checker *check, pf_tensor **result) {
     *result = NULL;
-    PF_TRY(check->f(check->context, check->engine, check->inputs, check->n, result));
+    uint64_t before = pf_failures();
+    int status = check->f(check->context, check->engine, check->inputs, check->n, result);
+    if (status < 0) return pf_callback_failed(status, before, "gradcheck: the function");
     if (!*result) return pf_fail(PF_EINVAL, "gradcheck: the function gave no result");
     return pf_tensor_check(*result, PF_F32, "gradcheck", "result");
 }
@@ -281,8 +283,12 @@ int pf_gradcheck(pf_engine *engine,
                  int (*f)(void *context, pf_engine *engine, pf_tensor *const *inputs, int n,
                           pf_tensor **loss),
                  void *context, pf_tensor *const *inputs, int n, uint64_t seed, double *worst) {
+    PF_OPEN(engine);
+    PF_NEED(worst);
+    PF_NEED_ARRAY(inputs, n);
     *worst = 0;
-    if (!engine || !f || n < 1) return pf_fail(PF_EINVAL, "gradcheck: needs a function and inputs");
+    if (!f) return pf_fail(PF_EINVAL, "pf_gradcheck: f is NULL");
+    if (n < 1) return pf_fail(PF_EINVAL, "gradcheck: needs inputs");
     PF_TRY(check_inputs(inputs, n));
     checker check = {
         .engine = engine, .f = f, .context = context, .inputs = inputs, .n = n, .seed = seed};

@@ -49,7 +49,9 @@ static int make_views(views *v, pf_tensor *const *in, int n) {
 
 static int run(pf_engine *e, const pf_recomputed *f, pf_tensor *const *in, int n, pf_tensor **y) {
     *y = NULL;
+    uint64_t before = pf_failures();
     int status = f->run(f->context, e, in, n, y);
+    if (status < 0) pf_callback_failed(status, before, "recompute: the function");
     if (status >= 0 && !*y) status = pf_fail(PF_EHOST, "recompute: the function gave no result");
     if (status < 0) pf_tensor_release(y);
     return status;
@@ -241,19 +243,23 @@ int pf_record_recomputation(pf_engine *e, const pf_op *op, const pf_recomputatio
 }
 
 /* *taken: a node holds f from now on. */
-static int recompute(pf_tensor **y, pf_engine *e, const pf_recomputed *f, pf_tensor *const *in,
-                     int n, bool *taken) {
-    if (!e || !f->run) return pf_fail(PF_EINVAL, "recompute: no %s", e ? "function" : "engine");
+static int recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f,
+                     pf_tensor *const *inputs, int n, bool *taken) {
+    PF_OUT(y);
+    PF_OPEN(engine);
+    PF_NEED_ARRAY(inputs, n);
+    if (!f->run) return pf_fail(PF_EINVAL, "recompute: no function");
     if (n < 0 || n > PF_MAX_IN)
         return pf_fail(PF_EINVAL, "recompute: %d inputs, at most %d are possible", n, PF_MAX_IN);
-    if (!pf_tape_records(e)) return run(e, f, in, n, y);
-    pf_recomputation r = {.f = *f, .seed = e->seed, .draws = e->draws, .changes = pf_changes()};
+    if (!pf_tape_records(engine)) return run(engine, f, inputs, n, y);
+    pf_recomputation r = {
+        .f = *f, .seed = engine->seed, .draws = engine->draws, .changes = pf_changes()};
     bool wanted = false;
-    PF_TRY(run_hidden(e, f, in, n, &wanted, y));
-    for (int i = 0; i < n; i++) wanted |= pf_in_graph(e, in[i]);
+    PF_TRY(run_hidden(engine, f, inputs, n, &wanted, y));
+    for (int i = 0; i < n; i++) wanted |= pf_in_graph(engine, inputs[i]);
     if (!wanted) return PF_OK;
-    int status = checksum(e, *y, &r.sum);
-    if (status >= 0) status = pf_record_recomputation(e, &recompute_op, &r, in, n, y, 1);
+    int status = checksum(engine, *y, &r.sum);
+    if (status >= 0) status = pf_record_recomputation(engine, &recompute_op, &r, inputs, n, y, 1);
     *taken = status >= 0;
     if (status < 0) pf_tensor_release(y);
     return status;
@@ -261,10 +267,12 @@ static int recompute(pf_tensor **y, pf_engine *e, const pf_recomputed *f, pf_ten
 
 int pf_recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f, pf_tensor *const *inputs,
                  int n) {
-    *y = NULL;
-    if (!f) return pf_fail(PF_EINVAL, "recompute: no function");
+    pf_recomputed own = {.run = NULL};
+    if (y) *y = NULL;
+    PF_NEED(f);
+    PF_TRY(pf_options_take(&own, sizeof own, f, "recompute"));
     bool taken = false;
-    int status = recompute(y, engine, f, inputs, n, &taken);
-    if (!taken && f->release) f->release(f->context);
+    int status = recompute(y, engine, &own, inputs, n, &taken);
+    if (!taken && own.release) own.release(own.context);
     return status < 0 ? status : PF_OK;
 }

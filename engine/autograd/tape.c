@@ -48,8 +48,8 @@ static void drop_edges(pf_tape *tape, pf_node *node) {
 /* ---- opening and closing ---- */
 
 int pf_tape_open(pf_tape **tape, pf_engine *engine) {
-    *tape = NULL;
-    if (!engine) return pf_fail(PF_EINVAL, "tape: no engine");
+    PF_OUT(tape);
+    PF_OPEN(engine);
     pf_tape *t = pf_heap_zalloc(engine->heap, sizeof *t);
     if (!t) return PF_ENOMEM;
     t->engine = engine;
@@ -320,7 +320,7 @@ static void forget_leaves(pf_tape *tape) {
 }
 
 static int check_walk(const pf_tape *tape) {
-    if (!tape->engine) return pf_fail(PF_ESTATE, "backward: the engine of this tape has closed");
+    if (!tape->engine) return pf_fail(PF_ESTATE, "backward: its engine has closed");
     if (tape->walked)
         return pf_fail(PF_ESTATE, "backward: this tape has been walked already, and its "
                                   "activations are gone; open a new tape and run forward again");
@@ -351,6 +351,6 @@ int pf_tape_backward_all(pf_tape *tape, pf_tensor *const *outs, const pf_tensor 
 }
 
 int pf_tape_backward(pf_tape *tape, pf_tensor *loss, const pf_tensor *seed) {
-    if (!tape || !loss) return pf_fail(PF_EINVAL, "backward: no %s", tape ? "loss" : "tape");
+    PF_NEED(tape, loss);
     return pf_tape_backward_all(tape, &loss, &seed, 1);
 }

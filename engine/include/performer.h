@@ -3,12 +3,32 @@
  * without a model around it and streaming states are its second half, performer_attention.h,
  * which a program includes by itself.
  *
- * Manners: a function that can fail returns a negative pf_status and leaves a message for
- * this thread (pf_last_error). A pointer-to-pointer first argument means the caller owns
- * what comes back and closes, releases or frees it; close takes the address, clears it, and
- * takes NULL. A returned plain pointer is borrowed from its parent. The library never aborts,
- * exits, prints, or changes the host's OpenMP, locale or signal settings. A callback returns to
- * its caller: no C++ exception and no longjmp may pass through the library.
+ * Manners, of all pages:
+ *
+ * Failure. A function that can fail returns a negative pf_status and leaves a message for this
+ * thread: pf_last_error, whose text is good until the thread asks again. Success leaves the message
+ * alone. The library never aborts, exits, prints, or changes OpenMP, locale or signal settings.
+ *
+ * Ownership. A pointer-to-pointer first argument means the caller owns what comes back, and
+ * closes, releases or frees it; after a failure it is NULL. A returned plain pointer is borrowed
+ * from its parent. What is handed in is copied or retained, where no comment says otherwise.
+ *
+ * NULL. Every pointer is needed, but those marked PF_NULLABLE and arrays of no elements. A function
+ * that returns a status answers PF_EINVAL and names the argument; a getter, which tells something
+ * of an object and can't fail, gives 0, NULL or false; close, release and free do nothing, also
+ * with the address of a NULL.
+ *
+ * Size. A struct that begins with `size` is its caller's: set it to sizeof the struct. Options that
+ * are shorter, of an older header, mean defaults beyond; longer ones are refused (PF_EINVAL) where
+ * they say what this library doesn't know, as is a size of 0. Results are filled as far as their
+ * size goes. Structs without a size are elements of arrays, and never grow.
+ *
+ * Closing. An engine may close before what was made in it: all of that can still be released.
+ * Tensors, modules and kernels go on in other engines; whatever needs the closed one (streams,
+ * tapes, each call that is given it, as long as anything made in it is held) answers PF_ESTATE.
+ *
+ * Callbacks return a status and leave a text with pf_set_error. They must return: no exception and
+ * no longjmp passes through the library, and what is calling them must not be closed.
  *
  * Engines don't see each other. An engine is used by one thread at a time. Shapes are
  * row-major; attention tensors are (B, H, L, d). Dimensions count from 0 here, and
@@ -26,10 +46,14 @@ extern "C" {
 #endif
 
 #define PF_API           __attribute__((visibility("default")))
+#define PF_NULLABLE      /* before an argument's name: it may be NULL */
 #define PF_VERSION_MAJOR 0
 #define PF_VERSION_MINOR 1
 #define PF_VERSION_PATCH 0
 #define PF_MAX_RANK      8
+/* Changes with a release that a program of an older header could misread: before 1.0 a minor one,
+ * from then on a major one, and what is to go is marked deprecated for a minor version first. */
+#define PF_ABI_VERSION   2
 
 typedef struct pf_engine pf_engine;
 typedef struct pf_config pf_config;
@@ -72,8 +96,12 @@ PF_API const char *pf_status_text(int status); /* "shapes don't fit" */
  * from 0 as in this header, or from `first`, for hosts whose users count otherwise. */
 PF_API const char *pf_last_error(void);
 PF_API const char *pf_last_error_from(int first);
-PF_API const char *pf_version(void); /* "0.1.0" */
-PF_API uint32_t pf_abi_version(void);
+/* What a callback says of its failure, in place of the message that stands: copied, cut at 2 KB;
+ * NULL: the status's own text. Returns `status`, which must be negative: one of the list, PF_EHOST
+ * at best, or a number of the host's own, which then comes out of the call that called back. */
+PF_API int pf_set_error(int status, const char *PF_NULLABLE text);
+PF_API const char *pf_version(void);  /* "0.1.0" */
+PF_API uint32_t pf_abi_version(void); /* the library's PF_ABI_VERSION */
 
 /* ---- engine ----------------------------------------------------------------------------
  * Everything lives in an engine: its memory, threads, random numbers and ops. Open one with its
@@ -91,28 +119,45 @@ typedef enum { PF_CPU_GENERIC, PF_CPU_AVX2, PF_CPU_AVX512, PF_CPU_BEST = 99 } pf
 typedef enum { PF_LOG_DEBUG, PF_LOG_INFO, PF_LOG_WARN, PF_LOG_SILENT } pf_log_level;
 typedef void (*pf_log_fn)(void *context, pf_log_level level, const char *message);
 
-/* block NULL: allocate; bytes 0: free; old_bytes is what the block had. NULL: failure. */
+/* block NULL: allocate; bytes 0: free; old_bytes is what the block had. NULL: failure. Called on
+ * any thread that holds something of the engine's, workers among them. */
 typedef struct {
+    size_t size;
     void *(*resize)(void *context, void *block, size_t old_bytes, size_t bytes);
     void *context;
 } pf_allocator;
 
 typedef struct {
-    size_t size;            /* sizeof(pf_options); what lies beyond keeps its default */
-    int threads;            /* 0: as many as OpenMP would use */
-    uint64_t seed;          /* of everything random */
-    size_t memory;          /* byte budget, 0: none */
-    pf_cpu cpu;             /* highest kernel level; PF_CPU_BEST */
-    pf_allocator allocator; /* resize NULL: the C library's */
-    pf_log_fn log;          /* NULL: silent */
+    size_t size;
+    int threads;                   /* 0: as many as OpenMP would use */
+    uint64_t seed;                 /* of everything random */
+    size_t memory;                 /* byte budget, 0: none */
+    pf_cpu cpu;                    /* highest kernel level; PF_CPU in the environment has its say */
+    const pf_allocator *allocator; /* copied; NULL: the C library's */
+    pf_log_fn log;                 /* NULL: silent */
     void *log_context;
     pf_log_level log_level;
     const void *cancel; /* const atomic_int *: non-zero stops long calls; NULL: never */
 } pf_options;
+/* The defaults, to begin a pf_options with: either way, in C and in C++. */
+#ifndef __cplusplus
 #define PF_OPTIONS_DEFAULT                                                                         \
     { .size = sizeof(pf_options), .cpu = PF_CPU_BEST, .log_level = PF_LOG_INFO }
+static inline pf_options pf_options_default(void) {
+    pf_options options = PF_OPTIONS_DEFAULT;
+    return options;
+}
+#else
+#define PF_OPTIONS_DEFAULT pf_options_default()
+static inline pf_options pf_options_default(void) {
+    pf_options options = pf_options();
+    options.size = sizeof options, options.cpu = PF_CPU_BEST, options.log_level = PF_LOG_INFO;
+    return options;
+}
+#endif
 
 typedef struct {
+    size_t size;
     size_t live, peak; /* bytes held, and their highest mark */
     int threads;
     pf_cpu cpu;
@@ -121,46 +166,25 @@ typedef struct {
     const char *blas;     /* what the BLAS says of itself; asking loads it */
 } pf_info;
 
-PF_API int pf_engine_open(pf_engine **engine, const pf_options *options);
+/* `abi` is the PF_ABI_VERSION that the caller was written for; another's library is refused, with
+ * PF_EINVAL. Who finds functions by name may call pf_engine_open, then nothing is compared. */
+PF_API int pf_engine_open_abi(pf_engine **engine, const pf_options *PF_NULLABLE options,
+                              uint32_t abi);
+static inline int pf_engine_open(pf_engine **engine, const pf_options *PF_NULLABLE options) {
+    return pf_engine_open_abi(engine, options, PF_ABI_VERSION);
+}
 PF_API void pf_engine_close(pf_engine **engine);
+/* Keeps the pointer good beyond the close, to be told PF_ESTATE by; NULL of NULL. Nothing else is
+ * kept, and the engine closes as ever. Once for each pf_engine_retain: pf_engine_release. */
+PF_API pf_engine *pf_engine_retain(pf_engine *engine);
+PF_API void pf_engine_release(pf_engine **engine);
+PF_API bool pf_engine_closed(const pf_engine *engine); /* of an engine that is kept */
 PF_API void pf_seed(pf_engine *engine, uint64_t seed);
-PF_API void pf_engine_info(const pf_engine *engine, pf_info *info);
-/* The first two alone, at no cost. */
-PF_API void pf_engine_memory(const pf_engine *engine, size_t *live, size_t *peak);
+PF_API int pf_engine_info(const pf_engine *engine, pf_info *info);
+/* live and peak alone, at no cost. */
+PF_API void pf_engine_memory(const pf_engine *engine, size_t *PF_NULLABLE live,
+                             size_t *PF_NULLABLE peak);
 PF_API void pf_engine_reset_peak(pf_engine *engine);
-
-/* ---- plain data ------------------------------------------------------------------------
- * Options, descriptions, reports and config.json are trees of null, booleans, numbers, texts,
- * lists and maps. A node owns its children; pf_config_free frees the tree. Setters copy keys and
- * strings, and take ownership of child nodes (also on failure). NULL: out of memory. */
-
-typedef enum { PF_NULL, PF_BOOL, PF_NUMBER, PF_STRING, PF_LIST, PF_MAP } pf_config_kind;
-
-PF_API pf_config *pf_config_new(pf_config_kind kind);
-PF_API pf_config *pf_config_new_number(double value);
-PF_API pf_config *pf_config_new_bool(bool value);
-PF_API pf_config *pf_config_new_string(const char *value);
-PF_API pf_config *pf_config_copy(const pf_config *node);
-PF_API void pf_config_free(pf_config *node);
-PF_API pf_config_kind pf_config_kind_of(const pf_config *node);
-PF_API double pf_config_number(const pf_config *node);      /* number or bool, else 0 */
-PF_API const char *pf_config_string(const pf_config *node); /* string, else NULL */
-PF_API int pf_config_size(const pf_config *node);           /* entries of a list or map */
-PF_API pf_config *pf_config_at(const pf_config *node, int index);
-PF_API const char *pf_config_key(const pf_config *map, int index);
-PF_API pf_config *pf_config_get(const pf_config *map, const char *key); /* NULL: absent */
-PF_API int pf_config_push(pf_config *list, pf_config *child);
-PF_API int pf_config_set(pf_config *map, const char *key, pf_config *child);
-PF_API int pf_config_set_number(pf_config *map, const char *key, double value);
-PF_API int pf_config_set_bool(pf_config *map, const char *key, bool value);
-PF_API int pf_config_set_string(pf_config *map, const char *key, const char *value);
-/* JSON text, both ways. The text is the caller's: free it with pf_text_free. */
-PF_API int pf_json_parse(pf_config **node, const char *text, size_t bytes);
-PF_API int pf_json_write(char **text, const pf_config *node, bool indent);
-PF_API void pf_text_free(char *text);
-/* The one of n names that a mistyped word is nearest to (edit distance at most a third of the
- * longer one, a swap of neighbours counting once, case not at all), or NULL. */
-PF_API const char *pf_nearest(const char *word, const char *const *names, int n);
 
 /* ---- tensors ---------------------------------------------------------------------------
  * Counted arrays of numbers. New ones are contiguous; `empty` has undefined contents. An open
@@ -235,15 +259,14 @@ typedef struct {
 } pf_attr_info;
 
 typedef struct {
-    union {
-        int64_t i; /* INT, BOOL, DIM, INDEX, CHOICE */
-        double f;  /* FLOAT */
-    };
-    int n; /* DIMS, INTS: the length */
+    int64_t i; /* INT, BOOL, DIM, INDEX, CHOICE */
+    double f;  /* FLOAT */
+    int n;     /* DIMS, INTS: the length */
     int64_t list[PF_MAX_RANK];
 } pf_attr;
 
 typedef struct {
+    size_t size;
     const char *name;
     const char *args;    /* names of the inputs, "q, k, v, [projection]"; [] optional */
     const char *results; /* names of the outputs */
@@ -259,10 +282,11 @@ PF_API int pf_op_at(const pf_engine *engine, int index, pf_op_info *info);
 PF_API int pf_op_find(const pf_engine *engine, const char *name); /* index, or PF_ENOTFOUND */
 /* Fills attrs[0 .. n_attrs-1] with the defaults of op `index`. */
 PF_API int pf_op_defaults(const pf_engine *engine, int index, pf_attr *attrs);
-/* Runs op `index`. inputs[i] may be NULL where optional. outputs[0 .. outputs-1] become
- * the caller's. Recorded when a tape is open and an input is part of its graph. */
+/* Runs op `index`. inputs[i] may be NULL where optional; attrs NULL: defaults. The
+ * outputs[0 .. outputs-1] become the caller's. Recorded when a tape is open and an input is part
+ * of its graph. */
 PF_API int pf_op_apply(pf_engine *engine, int index, pf_tensor *const *inputs, int n_inputs,
-                       const pf_attr *attrs, pf_tensor **outputs);
+                       const pf_attr *PF_NULLABLE attrs, pf_tensor **outputs);
 
 /* ---- gradients -------------------------------------------------------------------------
  * Leaves ask for a gradient; a tape records the ops that follow from them, walks back from a loss,
@@ -276,7 +300,7 @@ PF_API void pf_tensor_clear_grad(pf_tensor *t);
 PF_API int pf_tape_open(pf_tape **tape, pf_engine *engine);
 /* Adds dLoss/dleaf to every leaf's gradient. seed NULL: loss is a scalar, seed 1.
  * Walks once: activations are released on the way. */
-PF_API int pf_tape_backward(pf_tape *tape, pf_tensor *loss, const pf_tensor *seed);
+PF_API int pf_tape_backward(pf_tape *tape, pf_tensor *loss, const pf_tensor *PF_NULLABLE seed);
 PF_API void pf_tape_close(pf_tape **tape);
 
 /* ---- modules ---------------------------------------------------------------------------
@@ -291,7 +315,8 @@ PF_API void pf_tape_close(pf_tape **tape);
 #define PF_NAME_BYTES   65536
 
 PF_API int pf_module_new(pf_module **module, pf_engine *engine, const char *type,
-                         const pf_config *options, pf_module *const *children, int n_children);
+                         const pf_config *PF_NULLABLE options, pf_module *const *children,
+                         int n_children);
 /* From {type, options, children} as plain data, and back. */
 PF_API int pf_module_build(pf_module **module, pf_engine *engine, const pf_config *tree);
 PF_API int pf_module_tree(pf_config **tree, const pf_module *module);
@@ -305,8 +330,8 @@ PF_API pf_module *pf_module_child(const pf_module *module, int index);
  * Parameters are trained; buffers (projections) are saved with them but not trained. The count
  * brings the list up to date where a layer of the host has got tensors since. */
 PF_API int pf_module_tensor_count(const pf_module *module);
-PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **name,
-                               pf_tensor **tensor, bool *trained);
+PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **PF_NULLABLE name,
+                               pf_tensor **PF_NULLABLE tensor, bool *PF_NULLABLE trained);
 
 /* What a call is told beside its input, a line a field. The struct is made of this table, and so
  * is whatever copies, holds or reads a pass; a new field goes to the end.
@@ -330,18 +355,19 @@ typedef struct {
     PF_PASS_FIELDS(PF_PASS_FLAG, PF_PASS_NUMBER, PF_PASS_TENSOR, PF_PASS_COUNTER)
 } pf_pass;
 PF_API int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
-                             const pf_pass *pass);
+                             const pf_pass *PF_NULLABLE pass);
 /* A training step in the memory of one slice: the gradient of the mean cross entropy (nats) of
  * module(x) with target (B, L) i32, -1 not counted, is added to every parameter's, as a tape's
  * backward would, with x (B, L, ...) in `slices` parts one after the other. For causal models with
  * linear attention; a third more time. */
 PF_API int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module *module,
-                                     pf_tensor *x, pf_tensor *target, const pf_pass *pass,
-                                     int64_t slices);
+                                     pf_tensor *x, pf_tensor *target,
+                                     const pf_pass *PF_NULLABLE pass, int64_t slices);
 /* What follows training step `step`, counted from 1, and pf_optimizer_step does: draws a new
  * projection into every kernel whose `redraw` is due and adds them to *drawn (may be NULL), and
  * moves the tilts of softmax_plus on. */
-PF_API int pf_module_after_step(pf_engine *engine, pf_module *module, uint64_t step, int *drawn);
+PF_API int pf_module_after_step(pf_engine *engine, pf_module *module, uint64_t step,
+                                int *PF_NULLABLE drawn);
 
 /* ---- streams ---------------------------------------------------------------------------
  * A language model that reads and writes: a stream feeds ids, keeps the logits that stand, and
@@ -365,17 +391,18 @@ PF_API int pf_stream_open_batch(pf_stream **stream, pf_engine *engine, pf_module
  * that can't be: every later use then answers PF_ESTATE. */
 PF_API int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n);
 /* Feeds `token` and samples the next one (sampling NULL: greedy). Of one sequence only. */
-PF_API int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *sampling,
+PF_API int pf_stream_next(pf_stream *stream, int32_t token, const pf_sampling *PF_NULLABLE sampling,
                           int32_t *next);
 /* Samples from the logits that stand, without feeding: next (batch). Row 0 draws as a stream
  * of one sequence does. */
-PF_API int pf_stream_sample(pf_stream *stream, const pf_sampling *sampling, int32_t *next);
+PF_API int pf_stream_sample(pf_stream *stream, const pf_sampling *PF_NULLABLE sampling,
+                            int32_t *next);
 /* Sampling takes only the ids with allow[id] != 0 from now on; NULL: all. n: the vocabulary, which
  * pf_stream_logits tells (PF_ESHAPE where it is another). */
-PF_API int pf_stream_allow(pf_stream *stream, const uint8_t *allow, int64_t n);
-/* (batch, n), borrowed; NULL before anything was fed. n (may be NULL): the vocabulary, as the
+PF_API int pf_stream_allow(pf_stream *stream, const uint8_t *PF_NULLABLE allow, int64_t n);
+/* (batch, n), borrowed; NULL before anything was fed. n: the vocabulary, as the
  * model's layers say; 0 where it ends in a layer of the host's and nothing was fed. */
-PF_API const float *pf_stream_logits(const pf_stream *stream, int64_t *n);
+PF_API const float *pf_stream_logits(const pf_stream *stream, int64_t *PF_NULLABLE n);
 PF_API int64_t pf_stream_bytes(const pf_stream *stream);
 PF_API int64_t pf_stream_position(const pf_stream *stream); /* tokens fed, of each sequence */
 PF_API int64_t pf_stream_batch(const pf_stream *stream);
@@ -394,12 +421,12 @@ PF_API void pf_stream_close(pf_stream **stream);
  * its row. */
 
 PF_API int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *module,
-                            const pf_config *options);
+                            const pf_config *PF_NULLABLE options);
 /* One step, then clears the gradients and does what follows (pf_module_after_step). lr < 0: the
  * optimizer's own. clip 0: none. *norm (may be NULL): gradient norm before clipping. A norm that is
  * not finite fails with PF_ENUMERIC and changes nothing. */
 PF_API int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
-                             double *norm);
+                             double *PF_NULLABLE norm);
 PF_API uint64_t pf_optimizer_steps(const pf_optimizer *optimizer);
 PF_API int pf_optimizer_drawn(const pf_optimizer *optimizer); /* projections, in the last step */
 PF_API void pf_optimizer_close(pf_optimizer **optimizer);
@@ -412,10 +439,10 @@ PF_API double pf_schedule_cosine(uint64_t step, uint64_t warmup, uint64_t steps,
  * run is a folder of checkpoints. Files are written beside, synced, renamed. */
 
 PF_API int pf_safetensors_save(pf_engine *engine, const char *path, const pf_named *tensors, int n,
-                               const pf_config *metadata);
+                               const pf_config *PF_NULLABLE metadata);
 /* *tensors: an array of n entries owned by the caller (pf_named_free). */
 PF_API int pf_safetensors_load(pf_engine *engine, const char *path, pf_named **tensors, int *n,
-                               pf_config **metadata);
+                               pf_config **PF_NULLABLE metadata);
 PF_API void pf_named_free(pf_named *tensors, int n);
 /* {tensors: [{name, dtype, shape, bytes}], params, bytes, metadata} of a safetensors file, a
  * checkpoint folder or a run folder; of folders also checkpoint (the path), config, state,
@@ -430,17 +457,20 @@ PF_API int pf_checkpoint_hold(pf_engine *engine, const char *dir);
  * names (keep 0: all); what else lies in the folder stays, and a step-N of others is renamed to
  * step-N.aside. Step 0 over a run that has gone on is refused with PF_ESTATE. */
 PF_API int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step, pf_module *module,
-                              const pf_optimizer *optimizer, const pf_config *state,
-                              const pf_config *tokenizer, int keep);
+                              const pf_optimizer *PF_NULLABLE optimizer,
+                              const pf_config *PF_NULLABLE state,
+                              const pf_config *PF_NULLABLE tokenizer, int keep);
 /* Takes a run folder or a checkpoint folder, verifies the manifest, and falls back to the previous
  * good one with a warning; "DIR/BEST" means the one that mark names, and no other. Results that
  * are not wanted take NULL. Taking the optimizer means going on with the training: the engine's
  * seed and random state become the checkpoint's. `state` comes back with its step. */
-PF_API int pf_checkpoint_load(pf_engine *engine, const char *dir, pf_module **module,
-                              pf_optimizer **optimizer, pf_config **state, pf_config **tokenizer);
+PF_API int pf_checkpoint_load(pf_engine *engine, const char *dir, pf_module **PF_NULLABLE module,
+                              pf_optimizer **PF_NULLABLE optimizer, pf_config **PF_NULLABLE state,
+                              pf_config **PF_NULLABLE tokenizer);
 /* The same into a model (and optimizer, or NULL) that stand already: of the same tensors. */
 PF_API int pf_checkpoint_restore(pf_engine *engine, const char *dir, pf_module *module,
-                                 pf_optimizer *optimizer, pf_config **state, pf_config **tokenizer);
+                                 pf_optimizer *PF_NULLABLE optimizer, pf_config **PF_NULLABLE state,
+                                 pf_config **PF_NULLABLE tokenizer);
 PF_API int pf_checkpoint_mark(const char *dir, const char *mark, uint64_t step); /* "BEST" */
 PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir);
 
@@ -458,13 +488,13 @@ PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir)
  *   optimizers  [{name, doc, options}]
  * where options are [{name, kind: int, number, bool, string or tree, default: as text, required,
  * choices: "a|b|c" where there are some, doc}]. */
-PF_API int pf_describe(pf_config **tree, pf_engine *engine);
+PF_API int pf_describe(pf_config **tree, pf_engine *PF_NULLABLE engine);
 
 #ifdef __cplusplus
 }
 #endif
 
-#include "performer_data.h"   /* tokenizers, data sets, batches */
+#include "performer_data.h"   /* plain data; tokenizers, data sets, batches */
 #include "performer_extend.h" /* layers of the host's, recomputation, gradient check, yardstick */
 
 #endif

@@ -42,8 +42,8 @@ typedef struct {
  * projection (features, head_dim), or (heads, features, head_dim), is copied; NULL: drawn from
  * the options' seed when a use says for how many heads of what width, and kept. "given" names
  * features that the caller makes himself. */
-PF_API int pf_kernel_open(pf_kernel **kernel, pf_engine *engine, const pf_config *options,
-                          pf_tensor *projection);
+PF_API int pf_kernel_open(pf_kernel **kernel, pf_engine *engine,
+                          const pf_config *PF_NULLABLE options, pf_tensor *PF_NULLABLE projection);
 /* A kernel like any other around `map`, whose release is called when it has gone, not on failure.
  * Models keep its name in their config, and find it by that when they are built from there. */
 PF_API int pf_kernel_open_host(pf_kernel **kernel, pf_engine *engine, const char *name,
@@ -66,8 +66,9 @@ PF_API int pf_kernel_settings(pf_config **settings, const pf_kernel *kernel, int
 /* The projection for `heads` heads of keys, given or drawn once: (heads, features, head_dim), or
  * (features, head_dim) where it is one for all or heads is 0; NULL where there is none. factors
  * (may be NULL): favor's input of that name, of a Hadamard product that is worth them. */
-PF_API int pf_kernel_projection(pf_tensor **projection, pf_tensor **factors, pf_engine *engine,
-                                pf_kernel *kernel, int64_t head_dim, int64_t heads);
+PF_API int pf_kernel_projection(pf_tensor **projection, pf_tensor **PF_NULLABLE factors,
+                                pf_engine *engine, pf_kernel *kernel, int64_t head_dim,
+                                int64_t heads);
 /* x (B, H, L, d) -> phi (B, H, L, r) by the plain definition, without any stabiliser. */
 PF_API int pf_kernel_features(pf_tensor **phi, pf_engine *engine, pf_kernel *kernel, pf_side side,
                               pf_tensor *x);
@@ -111,8 +112,9 @@ typedef struct {
 /* q (B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv) -> out (B, H, Lq, dv), recorded on an open
  * tape. exit (NULL: not wanted): s (B, Hk, r, dv), z (B, Hk, r), shift (B, Hk) after the last key,
  * of kinds that have them. */
-PF_API int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf_tensor *q,
-                             pf_tensor *k, pf_tensor *v, const pf_attention_options *options);
+PF_API int pf_attention_call(pf_tensor **out, pf_tensor *PF_NULLABLE exit[3], pf_engine *engine,
+                             pf_tensor *q, pf_tensor *k, pf_tensor *v,
+                             const pf_attention_options *PF_NULLABLE options);
 
 /* ---- streaming states ------------------------------------------------------------------
  * What a model, or one attention alone (below), remembers of a sequence: constant
@@ -156,8 +158,8 @@ typedef struct {
                                NULL: the kernel's own. For kernels "given" */
 } pf_attention_state_options;
 PF_API int pf_attention_state_open(pf_state **state, pf_engine *engine,
-                                   const pf_attention_state_options *options);
-/* What it was opened with; tensors, kernel and text are borrowed. */
+                                   const pf_attention_state_options *PF_NULLABLE options);
+/* What it was opened with, into info as far as its size goes; tensors, kernel, text borrowed. */
 PF_API int pf_attention_state_info(const pf_state *state, pf_attention_state_options *info);
 /* Fails, saying why, unless the state is one of these options (a size of 0: any). */
 PF_API int pf_attention_state_check(pf_engine *engine, const pf_state *state,
@@ -177,7 +179,7 @@ PF_API int pf_state_merge(pf_engine *engine, pf_state *state, const pf_state *la
  * of these options (pf_attention_state_check). */
 PF_API int pf_state_save(pf_engine *engine, const pf_state *state, const char *path);
 PF_API int pf_state_load(pf_state **state, pf_engine *engine, const char *path,
-                         const pf_attention_state_options *options);
+                         const pf_attention_state_options *PF_NULLABLE options);
 /* What such a file holds, to be kept within another (a host layer's save_state): tensors for
  * pf_named_free, which are the state's own until it moves on, and a map of texts; and back. */
 PF_API int pf_state_pack(pf_engine *engine, const pf_state *state, pf_named **tensors, int *n,
@@ -204,9 +206,9 @@ PF_API void pf_items_close(pf_items **items);
  * values; what is left is as exact as if the others had never been there, to about 1e-9 a
  * removed item of its size. Removing more items than the set has of a size fails. */
 PF_API int pf_items_add(pf_items *items, pf_engine *engine, const pf_tensor *keys,
-                        const pf_tensor *values);
+                        const pf_tensor *PF_NULLABLE values);
 PF_API int pf_items_remove(pf_items *items, pf_engine *engine, const pf_tensor *keys,
-                           const pf_tensor *values);
+                           const pf_tensor *PF_NULLABLE values);
 /* queries (n, dim) -> (n): log of the sum of exp(x.y) over the items; -inf without items, and
  * where no item is in reach (the estimate is below 2^-80 of the largest possible). */
 PF_API int pf_items_log_partition(pf_tensor **out, pf_items *items, pf_engine *engine,
@@ -247,20 +249,21 @@ typedef struct {
 } pf_weights_options;
 /* positions (B, H, n_rows, top) i32 with top > 0; entropy (B, H, n_rows) in nats, with rows
  * only, where it is not NULL. */
-PF_API int pf_attention_weights(pf_tensor **weights, pf_tensor **positions, pf_tensor **entropy,
-                                pf_engine *engine, pf_tensor *q, pf_tensor *k,
-                                const pf_weights_options *options);
+PF_API int pf_attention_weights(pf_tensor **weights, pf_tensor **PF_NULLABLE positions,
+                                pf_tensor **PF_NULLABLE entropy, pf_engine *engine, pf_tensor *q,
+                                pf_tensor *k, const pf_weights_options *options);
 /* log sum_j exp(x_i.y_j) over the keys that query i sees, estimated by the kernel or exact:
  * q (B, H, Lq, d), k (B, H, Lk, d) -> (B, H, Lq), recorded on an open tape. Of the options,
  * attention, kernel, scale, mask and causal are read. */
 PF_API int pf_attention_log_partition(pf_tensor **out, pf_engine *engine, pf_tensor *q,
-                                      pf_tensor *k, const pf_weights_options *options);
+                                      pf_tensor *k, const pf_weights_options *PF_NULLABLE options);
 
 /* ---- the error of an estimate ---------------------------------------------------------- */
 
 /* What theory says of a softmax kernel's estimate phi(x).phi(y) of exp(x.y), with x = scale q
  * and y = scale k: its error relative to exp(x.y), at most 1e300. */
 typedef struct {
+    size_t size;
     double rel_mse;         /* mean square error with independent rows: for "softmax"
                                (exp(|x + y|^2) - 1) / features */
     double coupled_rel_mse; /* with the rows as the kernel has them: orthogonal rows and those
@@ -288,7 +291,7 @@ typedef struct {
  * standard error; bias, relative; bias_sigma, in standard errors over the draws}. */
 PF_API int pf_kernel_survey(pf_config **heads, pf_engine *engine, pf_kernel *kernel,
                             const pf_tensor *q, const pf_tensor *k,
-                            const pf_survey_options *options);
+                            const pf_survey_options *PF_NULLABLE options);
 
 /* What the queries and keys of softmax attention were when a training step last looked (every
  * 16th of pf_pass.step does, and one with pf_pass.watch), and the error that theory tells: a list
@@ -305,16 +308,17 @@ PF_API int pf_crossover_length(double *length, const pf_engine *engine, int64_t 
 /* {rows: [{head_dim, features, causal, length}]}, to be freed. */
 PF_API int pf_crossover_table(pf_config **table, const pf_engine *engine);
 /* Such a table, every head_dim with every features; copied. NULL: the one that is built in. */
-PF_API int pf_crossover_use(pf_engine *engine, const pf_config *table);
+PF_API int pf_crossover_use(pf_engine *engine, const pf_config *PF_NULLABLE table);
 
 /* Algorithmic flops of one head and token of a kind of attention; recomputation is not counted.
  * features: r, feature columns; length: keys. */
 typedef struct {
+    size_t size;
     int64_t head_dim, value_dim, features, length;
     bool causal;
     const pf_config *options; /* of the kind's own; NULL: defaults */
 } pf_attention_shape;
-PF_API int pf_attention_flops(double *forward, double *backward, const char *attention,
+PF_API int pf_attention_flops(double *forward, double *backward, const char *PF_NULLABLE attention,
                               const pf_attention_shape *shape);
 
 #ifdef __cplusplus

@@ -1,6 +1,7 @@
 /*
- * performer_data.h - the page of Performer's public interface that training reads from:
- * tokenizers, data sets and their batches. performer.h includes it; its manners hold here.
+ * performer_data.h - the page of Performer's public interface for data: plain data, of which
+ * options and descriptions are made, and what training reads from, tokenizers, data sets and
+ * their batches. performer.h includes it; its manners hold here.
  */
 #ifndef PERFORMER_DATA_H
 #define PERFORMER_DATA_H
@@ -11,6 +12,41 @@
 extern "C" {
 #endif
 
+/* ---- plain data ------------------------------------------------------------------------
+ * Options, descriptions, reports and config.json are trees of null, booleans, numbers, texts,
+ * lists and maps. A node owns its children; pf_config_free frees the tree. Setters copy keys and
+ * strings, and take ownership of child nodes (also on failure). A maker's NULL is out of memory,
+ * and as a child NULL is just that, PF_ENOMEM, so that one check behind the last call will do. A
+ * text that is NULL is an empty one. */
+
+typedef enum { PF_NULL, PF_BOOL, PF_NUMBER, PF_STRING, PF_LIST, PF_MAP } pf_config_kind;
+
+PF_API pf_config *pf_config_new(pf_config_kind kind);
+PF_API pf_config *pf_config_new_number(double value);
+PF_API pf_config *pf_config_new_bool(bool value);
+PF_API pf_config *pf_config_new_string(const char *PF_NULLABLE value);
+PF_API pf_config *pf_config_copy(const pf_config *node);
+PF_API void pf_config_free(pf_config *node);
+PF_API pf_config_kind pf_config_kind_of(const pf_config *node);
+PF_API double pf_config_number(const pf_config *node);      /* number or bool, else 0 */
+PF_API const char *pf_config_string(const pf_config *node); /* string, else NULL */
+PF_API int pf_config_size(const pf_config *node);           /* entries of a list or map */
+PF_API pf_config *pf_config_at(const pf_config *node, int index);
+PF_API const char *pf_config_key(const pf_config *map, int index);
+PF_API pf_config *pf_config_get(const pf_config *map, const char *key); /* NULL: absent */
+PF_API int pf_config_push(pf_config *list, pf_config *PF_NULLABLE child);
+PF_API int pf_config_set(pf_config *map, const char *key, pf_config *PF_NULLABLE child);
+PF_API int pf_config_set_number(pf_config *map, const char *key, double value);
+PF_API int pf_config_set_bool(pf_config *map, const char *key, bool value);
+PF_API int pf_config_set_string(pf_config *map, const char *key, const char *PF_NULLABLE value);
+/* JSON text, both ways. The text is the caller's: free it with pf_text_free. */
+PF_API int pf_json_parse(pf_config **node, const char *text, size_t bytes);
+PF_API int pf_json_write(char **text, const pf_config *PF_NULLABLE node, bool indent);
+PF_API void pf_text_free(char *text);
+/* The one of n names that a mistyped word is nearest to (edit distance at most a third of the
+ * longer one, a swap of neighbours counting once, case not at all), or NULL. */
+PF_API const char *pf_nearest(const char *word, const char *const *names, int n);
+
 /* ---- data ------------------------------------------------------------------------------
  * Texts and sequences as token ids: a tokenizer of a fixed vocabulary, and a data set, a FASTA or
  * text file that is read, deduplicated, split, tokenized and cut into batches. */
@@ -19,13 +55,14 @@ extern "C" {
 PF_API int pf_tokenizer_size(const char *type);
 /* name: "begin", "end", "mask", "pad", "unknown". < 0: has none. */
 PF_API int pf_tokenizer_special(const char *type, const char *name);
-PF_API int pf_tokenizer_encode(const char *type, const char *text, size_t bytes, int32_t *ids,
-                               size_t *n);
-PF_API int pf_tokenizer_decode(const char *type, const int32_t *ids, size_t n, char *text,
-                               size_t *bytes);
+PF_API int pf_tokenizer_encode(const char *type, const char *text, size_t bytes,
+                               int32_t *PF_NULLABLE ids, size_t *n);
+PF_API int pf_tokenizer_decode(const char *type, const int32_t *ids, size_t n,
+                               char *PF_NULLABLE text, size_t *bytes);
 
 typedef enum { PF_TRAIN, PF_VALID, PF_ALL } pf_split;
 typedef struct {
+    size_t size;
     int64_t documents, duplicates, tokens, rows; /* of the split */
     const char *format, *tokenizer;
     uint64_t checksum; /* of what was read, of all splits: equal tokens in equal documents in equal
@@ -51,20 +88,22 @@ PF_API int pf_data_lay(pf_data *data, int64_t length);
 PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *info);
 /* A batch: input, target (-1: not counted) and documents (B, L) i32; `rows` of it are real. */
 typedef struct {
+    size_t size;
     pf_tensor *input, *target, *documents, *mask;
     int64_t rows, tokens;
 } pf_batch;
-/* Batch `index` of so many rows. Training batches go through the rows in an order keyed by (seed,
- * pass), others in file order. masked: BERT's 15 % with 80/10/10; else the target is the next
- * token. */
+/* Batch `index` of so many rows; what the batch held before is not released. Training batches go
+ * through the rows in an order keyed by (seed, pass), others in file order. masked: BERT's 15 %
+ * with 80/10/10; else the target is the next token. */
 PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
                          uint64_t index, int64_t rows, bool masked, uint64_t seed);
 PF_API void pf_batch_release(pf_batch *batch);
 /* One document of a split: name (borrowed) and ids with begin and end. */
-PF_API int pf_data_document(pf_tensor **ids, const char **name, pf_engine *engine, pf_data *data,
-                            pf_split split, int64_t index);
+PF_API int pf_data_document(pf_tensor **ids, const char **PF_NULLABLE name, pf_engine *engine,
+                            pf_data *data, pf_split split, int64_t index);
 /* Counts of each token, and of each token after each token (vocab x vocab), on a split. */
-PF_API int pf_data_counts(const pf_data *data, pf_split split, double *unigram, double *bigram);
+PF_API int pf_data_counts(const pf_data *data, pf_split split, double *PF_NULLABLE unigram,
+                          double *PF_NULLABLE bigram);
 
 #ifdef __cplusplus
 }

@@ -17,6 +17,7 @@ extern "C" {
  * is a pointer of its own, NULL before the first step; a state must not outlive its module. */
 
 typedef struct {
+    size_t size;
     int (*forward)(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
                    pf_tensor **y);
     int (*step)(void *context, pf_engine *engine, pf_tensor *x, void **state,
@@ -45,7 +46,8 @@ PF_API int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *
  * it does not know: PF_ENOTFOUND. One resolver an engine; resolve NULL: none. */
 typedef int (*pf_layer_resolver)(void *context, pf_engine *engine, const char *name,
                                  pf_module *const *children, int n_children, pf_module **module);
-PF_API int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve, void *context);
+PF_API int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver PF_NULLABLE resolve,
+                                    void *PF_NULLABLE context);
 
 /* ---- recomputation ---------------------------------------------------------------------
  * Memory for time: a part of a model of which backward keeps the inputs alone. */
@@ -57,6 +59,7 @@ PF_API int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve
  * reads beside `inputs` gets a gradient if it is a leaf; a tensor computed on the open tape must be
  * an input. */
 typedef struct {
+    size_t size;
     int (*run)(void *context, pf_engine *engine, pf_tensor *const *inputs, int n, pf_tensor **y);
     void (*release)(void *context); /* called once, when it will not be run again; or NULL */
     void *context;
@@ -80,7 +83,7 @@ PF_API int pf_recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f
 PF_API int pf_gradcheck(pf_engine *engine,
                         int (*f)(void *context, pf_engine *engine, pf_tensor *const *inputs, int n,
                                  pf_tensor **loss),
-                        void *context, pf_tensor *const *inputs, int n, uint64_t seed,
+                        void *PF_NULLABLE context, pf_tensor *const *inputs, int n, uint64_t seed,
                         double *worst);
 
 /* ---- yardstick -------------------------------------------------------------------------

@@ -138,7 +138,10 @@ static int64_t mask_row(const pf_data *data, const batch_row *row, pf_split spli
 
 /* ---- the calls ---- */
 
-static bool valid_split(pf_split split) { return (int)split >= 0 && (int)split < PF_SPLITS; }
+static int check_split(pf_split split) {
+    if ((int)split >= 0 && (int)split < PF_SPLITS) return PF_OK;
+    return pf_fail(PF_EINVAL, "data: split %d does not exist", (int)split);
+}
 
 static int too_small(const pf_data *data) {
     const pf_plan *train = &data->plans[PF_TRAIN], *valid = &data->plans[PF_VALID];
@@ -162,7 +165,7 @@ static int too_small(const pf_data *data) {
 
 static int check_batch(const pf_data *data, pf_split split, uint64_t index, int64_t rows,
                        bool masked) {
-    if (!valid_split(split)) return pf_fail(PF_EINVAL, "data: split %d does not exist", (int)split);
+    PF_TRY(check_split(split));
     if (rows < 1 || rows > 1 << 24)
         return pf_fail(PF_EINVAL, "data: a batch of %lld rows; from 1 to %d are possible",
                        (long long)rows, 1 << 24);
@@ -211,11 +214,19 @@ static int batch_fill(pf_batch *batch, pf_data *data, pf_split split, int64_t at
     return PF_OK;
 }
 
+/* A host's struct that is too short for the tensors would lose them. */
+static int give_batch(pf_batch *batch, const pf_batch *own) {
+    if (batch->size >= sizeof *own) return pf_result_give(batch, own, sizeof *own, "data");
+    return pf_fail(PF_EINVAL, "data: the batch's size is %zu, must be sizeof its struct",
+                   batch->size);
+}
+
 PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
                          uint64_t index, int64_t rows, bool masked, uint64_t seed) {
-    if (!batch || !engine || !data)
-        return pf_fail(PF_EINVAL, "data: batch needs a place, an engine and a data set");
-    memset(batch, 0, sizeof *batch);
+    PF_OPEN(engine);
+    PF_NEED(batch, data);
+    pf_batch own = {.size = sizeof own};
+    PF_TRY(give_batch(batch, &own));
     PF_TRY(check_batch(data, split, index, rows, masked));
     int64_t first = (int64_t)index * rows, all = data->plans[split].n_rows;
     if (split != PF_TRAIN && first >= all)
@@ -223,45 +234,46 @@ PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_s
                        "data: batch %s of %lld rows is behind the end: the split has "
                        "%lld rows",
                        pf_place((int64_t)index), (long long)rows, (long long)all);
-    int status = make_batch(batch, data, rows);
+    int status = make_batch(&own, data, rows);
     for (int64_t i = 0; i < rows && status >= 0; i++)
-        status = batch_fill(batch, data, split, first + i, i, masked, seed);
-    if (status < 0) pf_batch_release(batch);
-    return status < 0 ? status : PF_OK;
+        status = batch_fill(&own, data, split, first + i, i, masked, seed);
+    if (status < 0) pf_batch_release(&own);
+    return status < 0 ? status : give_batch(batch, &own);
 }
 
 PF_API void pf_batch_release(pf_batch *batch) {
-    if (!batch) return;
+    if (!batch || batch->size < sizeof *batch) return; /* none of ours: pf_data_batch refused it */
     pf_tensor_release(&batch->input);
     pf_tensor_release(&batch->target);
     pf_tensor_release(&batch->documents);
     pf_tensor_release(&batch->mask);
-    memset(batch, 0, sizeof *batch);
+    *batch = (pf_batch){.size = batch->size};
 }
 
 PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *info) {
-    if (!data || !info || !valid_split(split))
-        return pf_fail(PF_EINVAL, "data: info needs a data set, a split and a place");
+    PF_NEED(data, info);
+    PF_TRY(check_split(split));
     const pf_plan *plan = &data->plans[split];
-    *info = (pf_data_info){.documents = plan->n_documents,
-                           .tokens = plan->targets,
-                           .rows = plan->n_rows,
-                           .format = data->fasta ? "fasta" : "text",
-                           .tokenizer = data->vocab->type,
-                           .checksum = data->checksum,
-                           .skipped = data->skipped,
-                           .skips = data->skips,
-                           .once = data->once};
+    pf_data_info own = {.documents = plan->n_documents,
+                        .tokens = plan->targets,
+                        .rows = plan->n_rows,
+                        .format = data->fasta ? "fasta" : "text",
+                        .tokenizer = data->vocab->type,
+                        .checksum = data->checksum,
+                        .skipped = data->skipped,
+                        .skips = data->skips,
+                        .once = data->once};
     for (int64_t i = 0; i < plan->n_documents; i++)
-        info->duplicates += data->documents[plan->documents[i]].copies;
-    return PF_OK;
+        own.duplicates += data->documents[plan->documents[i]].copies;
+    return pf_result_give(info, &own, sizeof own, "data");
 }
 
 PF_API int pf_data_document(pf_tensor **ids, const char **name, pf_engine *engine, pf_data *data,
                             pf_split split, int64_t index) {
-    if (!ids || !engine || !data || !valid_split(split))
-        return pf_fail(PF_EINVAL, "data: document needs a place, an engine, a data set, a split");
-    *ids = NULL;
+    PF_OUT(ids);
+    PF_OPEN(engine);
+    PF_NEED(data);
+    PF_TRY(check_split(split));
     const pf_plan *plan = &data->plans[split];
     if (index < 0 || index >= plan->n_documents)
         return pf_fail(PF_EINVAL, "data: there is no document %s; there are %lld", pf_place(index),
@@ -276,8 +288,8 @@ PF_API int pf_data_document(pf_tensor **ids, const char **name, pf_engine *engin
 }
 
 PF_API int pf_data_counts(const pf_data *data, pf_split split, double *unigram, double *bigram) {
-    if (!data || !valid_split(split))
-        return pf_fail(PF_EINVAL, "data: counts need a data set and a split");
+    PF_NEED(data);
+    PF_TRY(check_split(split));
     const pf_plan *plan = &data->plans[split];
     size_t size = (size_t)data->vocab->size;
     if (unigram) memset(unigram, 0, size * sizeof *unigram);

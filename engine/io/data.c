@@ -126,8 +126,8 @@ static int lay_rows(pf_data *data, int64_t length) {
 }
 
 PF_API int pf_data_lay(pf_data *data, int64_t length) {
+    PF_NEED(data);
     const pf_option_info *row = find_option("length");
-    if (!data) return pf_fail(PF_EINVAL, "data: lay needs a data set");
     if (length < row->low || length > row->high)
         return pf_fail(PF_EINVAL, "data: a row of %lld positions; from %.0f to %.0f are possible",
                        (long long)length, row->low, row->high);
@@ -185,8 +185,9 @@ static int read_within(pf_data *data, pf_input *input, const pf_config *options)
 }
 
 PF_API int pf_data_open(pf_data **out, pf_engine *engine, const pf_config *options) {
-    if (!out || !engine) return pf_fail(PF_EINVAL, "data: open needs a place and an engine");
-    *out = NULL;
+    PF_OUT(out);
+    PF_OPEN(engine);
+    PF_NEED(options);
     PF_TRY(pf_config_check(options, OPTIONS, PF_COUNT(OPTIONS), "data"));
     const char *path = pf_config_string_of(options, OPTIONS, PF_COUNT(OPTIONS), "path");
     pf_data *data = pf_heap_zalloc(engine->heap, sizeof *data);
@@ -206,8 +207,8 @@ PF_API int pf_data_open(pf_data **out, pf_engine *engine, const pf_config *optio
 }
 
 PF_API int pf_data_kind(const char **format, pf_engine *engine, const char *path) {
-    if (!format || !engine || !path)
-        return pf_fail(PF_EINVAL, "data: kind needs a place, an engine and a path");
+    PF_OPEN(engine);
+    PF_NEED(format, path);
     pf_input input = {0};
     bool fasta = false;
     int status = pf_input_open(&input, engine, path);

@@ -95,13 +95,14 @@ static int inspect_folder(pf_config *info, pf_engine *engine, const char *folder
 }
 
 int pf_inspect(pf_config **info, pf_engine *engine, const char *path) {
+    PF_OUT(info);
+    PF_OPEN(engine);
+    PF_NEED(path);
     char *folder = NULL;
-    if (!info || !engine || !path) return pf_fail(PF_EINVAL, "inspect: an argument is NULL");
     *info = pf_config_new_in(engine->heap, PF_MAP);
     if (!*info) return PF_ENOMEM;
     int status;
     if (pf_is_folder(path) || pf_folder_is_mark(path)) {
-
         status = pf_folder_find(engine, &folder, path, false);
         if (status >= 0) status = inspect_folder(*info, engine, folder);
     } else {

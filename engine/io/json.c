@@ -178,9 +178,8 @@ int pf_json_put(pf_text *text, const pf_config *node, bool indent) {
 }
 
 int pf_json_write(char **text, const pf_config *node, bool indent) {
+    PF_OUT(text);
     pf_text out = {0};
-    if (!text) return pf_fail(PF_EINVAL, "json: no place for the result");
-    *text = NULL;
     int status = pf_json_put(&out, node, indent);
     if (status < 0) {
         free(out.data);

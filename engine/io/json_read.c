@@ -335,9 +335,8 @@ int pf_json_read(pf_config **node, pf_heap *heap, char *text, size_t bytes, cons
 }
 
 int pf_json_parse(pf_config **node, const char *text, size_t bytes) {
-    if (!node) return pf_fail(PF_EINVAL, "json: no place for the result");
-    *node = NULL;
-    if (!text) return pf_fail(PF_EINVAL, "json: no text");
+    PF_OUT(node);
+    PF_NEED_ARRAY(text, bytes);
     if (bytes > PF_JSON_BYTES) {
         return pf_fail(PF_EFORMAT, "json: %zu bytes, at most %zu are read", bytes, PF_JSON_BYTES);
     }

@@ -128,10 +128,9 @@ static int take_metadata(pf_config **metadata, pf_safetensors *s) {
 
 int pf_safetensors_load(pf_engine *engine, const char *path, pf_named **tensors, int *n,
                         pf_config **metadata) {
+    PF_OPEN(engine);
+    PF_NEED(path, tensors, n);
     pf_safetensors s;
-    if (!engine || !path || !tensors || !n) {
-        return pf_fail(PF_EINVAL, "safetensors: an argument is NULL");
-    }
     *tensors = NULL;
     *n = 0;
     if (metadata) *metadata = NULL;

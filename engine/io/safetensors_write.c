@@ -143,8 +143,10 @@ int pf_safetensors_write(pf_engine *engine, pf_writer *to, const pf_named *tenso
 
 int pf_safetensors_save(pf_engine *engine, const char *path, const pf_named *tensors, int n,
                         const pf_config *metadata) {
+    PF_OPEN(engine);
+    PF_NEED(path);
+    PF_NEED_ARRAY(tensors, n);
     pf_writer w;
-    if (!engine || !path) return pf_fail(PF_EINVAL, "safetensors: an argument is NULL");
     PF_TRY(pf_writer_open(&w, path, true));
     int status = pf_safetensors_write(engine, &w, tensors, n, metadata);
     if (status >= 0) return pf_writer_commit(&w, NULL);

@@ -94,25 +94,27 @@ static int next_id(const pf_vocab *vocab, const int16_t map[256], const char *te
 }
 
 PF_API int pf_tokenizer_size(const char *type) {
+    PF_NEED(type);
     const pf_vocab *vocab = pf_vocab_find(type);
     return vocab ? vocab->size : PF_ENOTFOUND;
 }
 
 PF_API int pf_tokenizer_special(const char *type, const char *name) {
+    PF_NEED(type, name);
     const pf_vocab *vocab = pf_vocab_find(type);
     if (!vocab) return PF_ENOTFOUND;
-    int id = name ? pf_vocab_special(vocab, name) : -1;
+    int id = pf_vocab_special(vocab, name);
     if (id >= 0) return id;
-    return pf_fail(PF_ENOTFOUND, "tokenizer: '%s' has no special token '%s'", type,
-                   name ? name : "(none)");
+    return pf_fail(PF_ENOTFOUND, "tokenizer: '%s' has no special token '%s'", type, name);
 }
 
 /* text (bytes) -> ids (*n on entry: room; on return: count). ids NULL: only counts. */
 PF_API int pf_tokenizer_encode(const char *type, const char *text, size_t bytes, int32_t *ids,
                                size_t *n) {
+    PF_NEED(type, n);
+    PF_NEED_ARRAY(text, bytes);
     const pf_vocab *vocab = pf_vocab_find(type);
     if (!vocab) return PF_ENOTFOUND;
-    if (!n || (!text && bytes > 0)) return pf_fail(PF_EINVAL, "tokenizer: encode needs text and n");
     int16_t map[256];
     pf_vocab_map(vocab, map);
     size_t count = 0, at = 0;
@@ -147,10 +149,10 @@ static size_t id_text(const pf_vocab *vocab, int32_t id, char text[16]) {
 /* ids (n) -> text (*bytes on entry: room; on return: length). text NULL: only counts. */
 PF_API int pf_tokenizer_decode(const char *type, const int32_t *ids, size_t n, char *text,
                                size_t *bytes) {
+    PF_NEED(type, bytes);
+    PF_NEED_ARRAY(ids, n);
     const pf_vocab *vocab = pf_vocab_find(type);
     if (!vocab) return PF_ENOTFOUND;
-    if (!bytes || (!ids && n > 0))
-        return pf_fail(PF_EINVAL, "tokenizer: decode needs ids and bytes");
     size_t length = 0;
     for (size_t i = 0; i < n; i++) {
         char piece[16];

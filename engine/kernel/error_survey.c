@@ -341,8 +341,10 @@ static int run(survey *s, pf_kernel *kernel, int draws) {
 
 int pf_kernel_survey(pf_config **heads, pf_engine *engine, pf_kernel *kernel, const pf_tensor *q,
                      const pf_tensor *k, const pf_survey_options *options) {
+    PF_OUT(heads);
+    PF_OPEN(engine);
+    PF_NEED(kernel, q, k);
     pf_survey_options o = {0};
-    *heads = NULL;
     PF_TRY(pf_options_take(&o, sizeof o, options, "survey"));
     survey s = {.engine = engine, .q = q, .k = k, .causal = o.causal, .tilt = o.tilt};
     PF_TRY(check_rows(q, k, o.causal));

@@ -120,7 +120,7 @@ void pf_kernel_error(pf_prediction *p, const pf_kernel_spec *kernel, double sum,
                      double difference) {
     double s = is_trig(kernel) ? difference : sum, m = (double)kernel->features;
     bool fixed = kernel->norms == PF_NORMS_SQRT_D;
-    *p = (pf_prediction){limit, limit, 0};
+    *p = (pf_prediction){.size = sizeof *p, .rel_mse = limit, .coupled_rel_mse = limit};
     if (!(s < too_far)) return;
     one_row one = fixed && !(is_trig(kernel) && s > coupled_until) ? fixed_row(kernel, s)
                                                                    : chi_row(kernel, s);
@@ -136,6 +136,7 @@ void pf_kernel_error(pf_prediction *p, const pf_kernel_spec *kernel, double sum,
 
 int pf_kernel_predict(pf_prediction *prediction, const pf_kernel *kernel, int64_t head_dim,
                       double sum, double difference) {
+    PF_NEED(prediction, kernel);
     pf_kernel_spec spec;
     PF_TRY(pf_kernel_spec_for(&spec, kernel, head_dim, "predict"));
     if (!(sum >= 0) || !(difference >= 0)) {
@@ -144,6 +145,7 @@ int pf_kernel_predict(pf_prediction *prediction, const pf_kernel *kernel, int64_
                        "from 0 on",
                        sum, difference);
     }
-    pf_kernel_error(prediction, &spec, sum, difference);
-    return PF_OK;
+    pf_prediction own = {.size = sizeof own};
+    pf_kernel_error(&own, &spec, sum, difference);
+    return pf_result_give(prediction, &own, sizeof own, "predict");
 }

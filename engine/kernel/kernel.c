@@ -31,7 +31,7 @@ int pf_kernel_make(pf_kernel **kernel, pf_engine *e, const pf_config *options) {
 }
 
 pf_kernel *pf_kernel_retain(pf_kernel *kernel) {
-    atomic_fetch_add(&kernel->refs, 1);
+    if (kernel) atomic_fetch_add(&kernel->refs, 1);
     return kernel;
 }
 
@@ -133,8 +133,9 @@ static int open_named(pf_kernel *k, pf_engine *e, const pf_tensor *projection) {
 
 int pf_kernel_open(pf_kernel **kernel, pf_engine *engine, const pf_config *options,
                    pf_tensor *projection) {
+    PF_OUT(kernel);
+    PF_OPEN(engine);
     pf_kernel *open = NULL;
-    *kernel = NULL;
     PF_TRY(pf_kernel_named(&open, engine, options));
     if (open && projection) {
         return pf_fail(PF_EINVAL, "kernel: the options name one that is open, and it takes no "
@@ -151,7 +152,9 @@ int pf_kernel_open(pf_kernel **kernel, pf_engine *engine, const pf_config *optio
 
 /* The same draws under another tilt: they are its source's. */
 int pf_kernel_tilted(pf_kernel **fitted, pf_engine *engine, pf_kernel *kernel, double tilt) {
-    *fitted = NULL;
+    PF_OUT(fitted);
+    PF_OPEN(engine);
+    PF_NEED(kernel);
     if (!kernel->spec.map->tilted) {
         return pf_fail(PF_EINVAL, "kernel: %s takes no tilt; softmax_plus does",
                        kernel->spec.map->name);

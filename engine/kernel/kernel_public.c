@@ -4,10 +4,14 @@
  */
 #include "kernel_attrs.h"
 
-const pf_config *pf_kernel_options(const pf_kernel *kernel) { return kernel->options; }
+const pf_config *pf_kernel_options(const pf_kernel *kernel) {
+    return kernel ? kernel->options : NULL;
+}
 
 /* The options as data that a layer takes: with the handle by which it finds this very kernel. */
 int pf_kernel_config(pf_config **config, const pf_kernel *kernel) {
+    PF_OUT(config);
+    PF_NEED(kernel);
     uint64_t handle = pf_kernel_handle(kernel);
     *config = pf_config_copy(kernel->options);
     if (!*config) return pf_fail(PF_ENOMEM, "kernel: no memory for its options");
@@ -31,8 +35,9 @@ static int fill_settings(pf_config *map, const pf_kernel_spec *spec) {
 }
 
 int pf_kernel_settings(pf_config **settings, const pf_kernel *kernel, int64_t head_dim) {
+    PF_OUT(settings);
+    PF_NEED(kernel);
     pf_kernel_spec spec = kernel->spec;
-    *settings = NULL;
     if (pf_kernel_given(kernel)) {
         return pf_fail(PF_EINVAL, "kernel '%s' has no settings: it is what its map does",
                        pf_kernel_name(kernel));
@@ -52,8 +57,10 @@ int pf_kernel_settings(pf_config **settings, const pf_kernel *kernel, int64_t he
 /* NULL where the kernel does not project: no error. */
 int pf_kernel_projection(pf_tensor **projection, pf_tensor **factors, pf_engine *engine,
                          pf_kernel *kernel, int64_t head_dim, int64_t heads) {
+    PF_OUT(projection);
+    PF_OPEN(engine);
+    PF_NEED(kernel);
     pf_kernel *bound = NULL;
-    *projection = NULL;
     if (factors) *factors = NULL;
     if (pf_kernel_given(kernel)) return PF_OK;
     if (head_dim == 0) head_dim = kernel->spec.head_dim;
@@ -69,10 +76,12 @@ int pf_kernel_projection(pf_tensor **projection, pf_tensor **factors, pf_engine 
 /* By the plain definition (features.c); a host's map has no other than itself. */
 int pf_kernel_features(pf_tensor **phi, pf_engine *engine, pf_kernel *kernel, pf_side side,
                        pf_tensor *x) {
+    PF_OUT(phi);
+    PF_OPEN(engine);
+    PF_NEED(kernel, x);
     pf_kernel *bound = NULL;
     pf_attr attr[PF_KERNEL_ATTRS];
     pf_tensor *in[1 + PF_KERNEL_INPUTS] = {x};
-    *phi = NULL;
     PF_TRY(pf_tensor_check(x, PF_F32, "features", "x"));
     if (x->rank != 4) {
         return pf_fail(PF_ESHAPE, "features: x is %s, must be (batch, heads, length, head_dim)",

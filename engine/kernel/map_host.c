@@ -65,19 +65,19 @@ static int open_host(pf_kernel *k, pf_engine *e, const char *name, const pf_host
 }
 
 int pf_kernel_open_host(pf_kernel **kernel, pf_engine *engine, const char *name,
-                        const pf_host_map *given) {
-    pf_host_map map = {0};
-    *kernel = NULL;
-    PF_TRY(pf_options_take(&map, sizeof map, given, "kernel"));
-    if (!name || !map.map) {
-        return pf_fail(PF_EINVAL, "kernel: a host's kernel needs a name and a map");
-    }
+                        const pf_host_map *map) {
+    PF_OUT(kernel);
+    PF_OPEN(engine);
+    PF_NEED(name, map);
+    pf_host_map own = {0};
+    PF_TRY(pf_options_take(&own, sizeof own, map, "kernel"));
+    if (!own.map) return pf_fail(PF_EINVAL, "kernel: a host's kernel needs a map");
     if (pf_map_find(name) || strcmp(name, pf_map_given.name) == 0) {
         return pf_fail(PF_EINVAL, "kernel: '%s' is the name of a feature map; choose another",
                        name);
     }
     PF_TRY(pf_kernel_make(kernel, engine, NULL));
-    int status = open_host(*kernel, engine, name, &map);
+    int status = open_host(*kernel, engine, name, &own);
     if (status < 0) pf_kernel_release(kernel);
     return status;
 }
@@ -95,7 +95,7 @@ static const pf_host_map *host_of(const pf_kernel *k) {
     return owner ? &owner->host : NULL;
 }
 
-bool pf_kernel_is_host(const pf_kernel *kernel) { return host_of(kernel) != NULL; }
+bool pf_kernel_is_host(const pf_kernel *kernel) { return kernel && host_of(kernel); }
 
 const pf_named *pf_kernel_parameters(const pf_kernel *kernel, int *n) {
     const pf_kernel *owner = owner_of(kernel);
@@ -126,8 +126,8 @@ int pf_kernel_rows(pf_tensor **rows, pf_engine *e, const pf_kernel *kernel, pf_s
     }
     uint64_t before = pf_failures();
     int status = host->map(host->context, e, side, x, rows);
-    if (status < 0 && pf_failures() == before) { /* a code of the host's own */
-        pf_fail(status, "kernel '%s': its map failed with %d", pf_kernel_name(kernel), status);
+    if (status < 0) {
+        pf_callback_failed(status, before, "kernel '%s': its map", pf_kernel_name(kernel));
     }
     if (status >= 0) status = check_features(*rows, x, pf_kernel_name(kernel));
     if (status < 0) pf_tensor_release(rows);

@@ -165,6 +165,9 @@ static int read_options(pf_drawing *drawing, const pf_projection_options *option
 
 int pf_projection_draw(pf_tensor **projection, pf_engine *engine,
                        const pf_projection_options *options) {
+    PF_OUT(projection);
+    PF_OPEN(engine);
+    PF_NEED(options);
     pf_drawing drawing;
     PF_TRY(read_options(&drawing, options));
     return pf_projection_make(projection, engine, &drawing);
@@ -172,6 +175,9 @@ int pf_projection_draw(pf_tensor **projection, pf_engine *engine,
 
 int pf_projection_factors(pf_tensor **factors, pf_engine *engine,
                           const pf_projection_options *options) {
+    PF_OUT(factors);
+    PF_OPEN(engine);
+    PF_NEED(options);
     pf_drawing drawing;
     PF_TRY(read_options(&drawing, options));
     if (drawing.rows == PF_ROWS_HADAMARD) return pf_factors_make(factors, engine, &drawing);

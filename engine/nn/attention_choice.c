@@ -89,7 +89,8 @@ int pf_attention_decide(pf_module *m, pf_engine *e) {
                        m->type->name);
     }
     PF_TRY(candidate(m, e, &kernel));
-    pf_attention_shape shape = {.head_dim = kernel.head_dim,
+    pf_attention_shape shape = {.size = sizeof shape,
+                                .head_dim = kernel.head_dim,
                                 .value_dim = kernel.head_dim,
                                 .features = kernel.features * kernel.map->width,
                                 .length = length,

@@ -82,7 +82,10 @@ static int check_children(const pf_layer *type, pf_module *const *children, int 
 
 int pf_module_new(pf_module **module, pf_engine *engine, const char *type, const pf_config *options,
                   pf_module *const *children, int n_children) {
-    *module = NULL;
+    PF_OUT(module);
+    PF_OPEN(engine);
+    PF_NEED(type);
+    PF_NEED_ARRAY(children, n_children);
     const pf_layer *row = pf_layer_find(type);
     if (!row) return unknown_layer(type);
     PF_TRY(check_children(row, children, n_children));
@@ -161,13 +164,20 @@ static int build_host(builder *b, const pf_config *node, pf_module *const *child
     const char *name = text ? pf_config_string(text) : NULL;
     if (!name) return pf_fail(PF_EFORMAT, "model: a layer of type 'lua' has no name");
     const layer_resolver *host = b->e->own[PF_OWN_LAYERS].thing;
+    uint64_t before = pf_failures();
     int status = PF_ENOTFOUND;
     /* A script's own layer may look at the numbers that it makes: they are drawn. */
     pf_loading *loading = b->e->loading;
     b->e->loading = NULL;
     if (host) status = host->resolve(host->context, b->e, name, children, n, module);
     b->e->loading = loading;
-    if (status != PF_ENOTFOUND) return status;
+    if (status >= 0 && !*module) {
+        return pf_fail(PF_EHOST, "model: the host's resolver found layer '%s' and gave none", name);
+    }
+    if (status >= 0) return status;
+    if (status != PF_ENOTFOUND || pf_failures() != before) {
+        return pf_callback_failed(status, before, "model: the host's resolver of layer '%s'", name);
+    }
     return pf_fail(PF_ENOTFOUND,
                    "model: layer '%s' lives in a script; load this model from "
                    "the script that defines it",
@@ -227,8 +237,9 @@ static int build_node(builder *b, const pf_config *node, int depth, pf_module **
 }
 
 int pf_module_build(pf_module **module, pf_engine *engine, const pf_config *tree) {
-    *module = NULL;
-    if (!tree) return pf_fail(PF_EINVAL, "model: there is no tree to build from");
+    PF_OUT(module);
+    PF_OPEN(engine);
+    PF_NEED(tree);
     builder b = {.e = engine};
     int status = build_node(&b, tree, 0, module);
     pf_heap_free(engine->heap, b.done, (size_t)b.cap_done * sizeof *b.done);
@@ -240,6 +251,7 @@ static void close_resolver(pf_engine *engine, void *resolver) {
 }
 
 int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve, void *context) {
+    PF_OPEN(engine);
     layer_resolver *kept = resolve ? pf_heap_alloc(engine->heap, sizeof *kept) : NULL;
     if (resolve && !kept) return PF_ENOMEM;
     if (kept) *kept = (layer_resolver){resolve, context};
@@ -319,7 +331,8 @@ static int write_node(writer *w, const pf_module *m, pf_config **out) {
 }
 
 int pf_module_tree(pf_config **tree, const pf_module *module) {
-    *tree = NULL;
+    PF_OUT(tree);
+    PF_NEED(module);
     writer w = {.heap = module->heap, .places.heap = module->heap};
     int status = write_node(&w, module, tree);
     pf_index_close(&w.places);

@@ -122,9 +122,14 @@ const pf_layer pf_layer_host = {
 
 int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
                    const pf_host_layer *layer, pf_module *const *children, int n_children) {
-    *module = NULL;
-    if (!name || !layer || !layer->forward) {
-        return pf_fail(PF_EINVAL, "a layer of the host needs a name and a forward function");
+    PF_OUT(module);
+    PF_OPEN(engine);
+    PF_NEED(name, layer);
+    PF_NEED_ARRAY(children, n_children);
+    pf_host_layer own = {.forward = NULL};
+    PF_TRY(pf_options_take(&own, sizeof own, layer, name));
+    if (!own.forward) {
+        return pf_fail(PF_EINVAL, "%s: a layer of the host needs a forward function", name);
     }
     for (int i = 0; i < n_children; i++) {
         if (!children[i]) return pf_fail(PF_EINVAL, "%s: child %s is NULL", name, pf_place(i));
@@ -136,12 +141,12 @@ int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
     }
     PF_TRY(pf_module_make(module, engine, &pf_layer_host, options, children, n_children));
     /* Only now: a module that was not made must not release the caller's context. */
-    (*module)->host = *layer;
+    (*module)->host = own;
     return PF_OK;
 }
 
 int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor, bool trained) {
-    if (!module || !name || !tensor) return pf_fail(PF_EINVAL, "add_tensor: an argument is NULL");
+    PF_NEED(module, name, tensor);
     if (module->type != &pf_layer_host) {
         return pf_fail(PF_ESTATE,
                        "add_tensor: the tensors of a '%s' layer are its own; only "

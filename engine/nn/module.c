@@ -210,12 +210,14 @@ void pf_module_release(pf_module **module) {
     if (atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) == 1) destroy(m);
 }
 
-const char *pf_module_type(const pf_module *module) { return module->type->name; }
-const pf_config *pf_module_options(const pf_module *module) { return module->options; }
-int pf_module_child_count(const pf_module *module) { return module->n_child; }
+const char *pf_module_type(const pf_module *module) { return module ? module->type->name : NULL; }
+const pf_config *pf_module_options(const pf_module *module) {
+    return module ? module->options : NULL;
+}
+int pf_module_child_count(const pf_module *module) { return module ? module->n_child : 0; }
 
 pf_module *pf_module_child(const pf_module *module, int index) {
-    return index >= 0 && index < module->n_child ? module->child[index].module : NULL;
+    return module && index >= 0 && index < module->n_child ? module->child[index].module : NULL;
 }
 
 /* ---- the walk ---- */
@@ -318,6 +320,7 @@ static void unlock(pf_module *m) { atomic_flag_clear_explicit(&m->walking, memor
 
 int pf_module_tensor_count(const pf_module *module) {
     pf_module *m = (pf_module *)module; /* what is remembered changes nothing that a caller sees */
+    if (!m) return 0;
     lock(m);
     /* A layer of the host deeper down may have got tensors since: then look again. */
     int64_t slots = count_slots(m);
@@ -330,6 +333,7 @@ int pf_module_tensor_count(const pf_module *module) {
 /* The list is as the last count left it: to count at every call would take the square of it. */
 int pf_module_tensor_at(const pf_module *module, int index, const char **name, pf_tensor **tensor,
                         bool *trained) {
+    PF_NEED(module);
     pf_module *m = (pf_module *)module;
     pf_slot slot = {0};
     lock(m);
@@ -355,6 +359,8 @@ int pf_module_derive(pf_module *m) {
 }
 
 int pf_module_after_step(pf_engine *engine, pf_module *module, uint64_t step, int *drawn) {
+    PF_OPEN(engine);
+    PF_NEED(module);
     int count = 0;
     int *sum = drawn ? drawn : &count;
     if (module->type->after_step) PF_TRY(module->type->after_step(module, engine, step, sum));

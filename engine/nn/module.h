@@ -186,7 +186,7 @@ static inline int64_t pf_option_int(const pf_module *m, const char *name) {
 const char *pf_option_text(const pf_module *m, const char *name);
 
 /* ---- passes (pass.c) ---- */
-pf_pass pf_pass_of(const pf_pass *given); /* a caller's pass, whole; NULL: an empty one */
+int pf_pass_take(pf_pass *own, const pf_pass *given); /* a caller's; NULL: an empty one */
 /* A pass that outlives the call, with its tensors retained; and their end. */
 pf_pass pf_pass_retain(const pf_pass *pass);
 void pf_pass_release(pf_pass *pass);

@@ -12,11 +12,9 @@
 #include "module.h"
 
 /* A host that was built with an older header knows the first fields alone. */
-pf_pass pf_pass_of(const pf_pass *given) {
-    pf_pass own = {.size = sizeof own};
-    if (given) memcpy(&own, given, pf_min(given->size, sizeof own));
-    own.size = sizeof own;
-    return own;
+int pf_pass_take(pf_pass *own, const pf_pass *given) {
+    *own = (pf_pass){.size = sizeof *own};
+    return pf_options_take(own, sizeof *own, given, "pass");
 }
 
 pf_pass pf_pass_retain(const pf_pass *pass) {
@@ -111,6 +109,6 @@ static int run_kept(void *context, pf_engine *e, pf_tensor *const *in, int n, pf
 int pf_run_recompute(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     pf_kept_run *kept = NULL;
     PF_TRY(pf_kept_run_make(&kept, m, e, run->pass, 1));
-    pf_recomputed f = {run_kept, pf_kept_run_free, kept};
+    pf_recomputed f = {sizeof f, run_kept, pf_kept_run_free, kept};
     return pf_recompute(y, e, &f, &x, 1);
 }

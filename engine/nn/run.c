@@ -152,9 +152,11 @@ int pf_state_of_children(const pf_module *m, pf_engine *e, int64_t batch, pf_sta
 
 int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                       const pf_pass *pass) {
-    *y = NULL;
-    if (!module || !x) return pf_fail(PF_EINVAL, "forward: the module or its input is NULL");
-    pf_pass own = pf_pass_of(pass);
+    PF_OUT(y);
+    PF_OPEN(engine);
+    PF_NEED(module, x);
+    pf_pass own;
+    PF_TRY(pf_pass_take(&own, pass));
     uint64_t calls = 0;
     if (!own.calls) own.calls = &calls;
     PF_TRY(pf_pass_check(&own, x));
@@ -189,14 +191,18 @@ static int run_stream(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, p
 
 int pf_module_step(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                    pf_state *state) {
-    *y = NULL;
+    PF_OUT(y);
+    PF_OPEN(engine);
+    PF_NEED(module, x, state);
     PF_TRY(check_stream(module, x, state, 1, "step"));
     return run_stream(y, engine, module, x, state, PF_RUN_STEP, false);
 }
 
 int pf_module_prefill(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                       pf_state *state) {
-    *y = NULL;
+    PF_OUT(y);
+    PF_OPEN(engine);
+    PF_NEED(module, x, state);
     PF_TRY(check_stream(module, x, state, 2, "prefill"));
     return run_stream(y, engine, module, x, state, PF_RUN_PREFILL, false);
 }
@@ -209,8 +215,9 @@ int pf_module_prefill_last(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor 
 }
 
 int pf_module_state(pf_state **state, pf_engine *engine, const pf_module *module, int batch) {
-    *state = NULL;
-    if (!module) return pf_fail(PF_EINVAL, "state: the module is NULL");
+    PF_OUT(state);
+    PF_OPEN(engine);
+    PF_NEED(module);
     if (batch < 1) return pf_fail(PF_EINVAL, "state: the batch must be at least 1, got %d", batch);
     return pf_state_of(module, engine, batch, state);
 }

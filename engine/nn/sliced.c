@@ -297,11 +297,11 @@ static int check_sizes(const job *j, const pf_tensor *target) {
 
 int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module *module, pf_tensor *x,
                               pf_tensor *target, const pf_pass *pass, int64_t slices) {
+    PF_OPEN(engine);
+    PF_NEED(loss, module, x, target);
     *loss = 0;
-    if (!engine || !module || !x || !target) {
-        return pf_fail(PF_EINVAL, "sliced: an argument is NULL");
-    }
-    job j = {.e = engine, .m = module, .x = x, .n = slices, .pass = pf_pass_of(pass)};
+    job j = {.e = engine, .m = module, .x = x, .n = slices};
+    PF_TRY(pf_pass_take(&j.pass, pass));
     PF_TRY(pf_pass_check(&j.pass, x));
     if (j.pass.prefix) {
         return pf_fail(PF_EINVAL, "sliced: a prefix is seen from everywhere, and so has to be in "

@@ -227,6 +227,8 @@ static int report(pf_config *lines, const pf_module *m, const char *path) {
 }
 
 int pf_module_attention_report(pf_config **lines, const pf_module *module) {
+    PF_OUT(lines);
+    PF_NEED(module);
     *lines = pf_config_new(PF_LIST);
     int status = *lines ? report(*lines, module, "") : pf_fail(PF_ENOMEM, "attention: no memory");
     if (status >= 0) return PF_OK;

@@ -37,7 +37,7 @@ static int describe_op(pf_config *to, const pf_op_info *op) {
 
 int pf_ops_describe(pf_config *to, const pf_engine *engine) {
     pf_config *list, *row;
-    pf_op_info op;
+    pf_op_info op = {.size = sizeof op};
     PF_TRY(pf_describe_list(&list, to, "ops"));
     for (int i = 0; i < pf_op_count(engine); i++) {
         PF_TRY(pf_op_at(engine, i, &op));

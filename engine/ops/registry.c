@@ -43,12 +43,14 @@ const pf_op *pf_registry_row(const pf_engine *engine, int index) {
 
 /* ---- the public view ---------------------------------------------------------- */
 
-int pf_op_count(const pf_engine *engine) { return engine->n_ops; }
+int pf_op_count(const pf_engine *engine) { return engine ? engine->n_ops : 0; }
 
 int pf_op_at(const pf_engine *engine, int index, pf_op_info *info) {
+    PF_OPEN(engine);
+    PF_NEED(info);
     const pf_op *op = pf_registry_row(engine, index);
     if (!op) return PF_ENOTFOUND;
-    *info = (pf_op_info){
+    const pf_op_info own = {
         .name = op->name,
         .args = op->args,
         .results = op->results,
@@ -60,11 +62,12 @@ int pf_op_at(const pf_engine *engine, int index, pf_op_info *info) {
         .n_attrs = op->n_attrs,
         .differentiable = op->backward != NULL && !(op->flags & PF_OP_NO_GRAD),
     };
-    return PF_OK;
+    return pf_result_give(info, &own, sizeof own, "op_at");
 }
 
 int pf_op_find(const pf_engine *engine, const char *name) {
-    if (!name) return pf_fail(PF_EINVAL, "op table: a name is needed");
+    PF_OPEN(engine);
+    PF_NEED(name);
     const char *names[PF_MAX_OPS];
     for (int i = 0; i < engine->n_ops; i++) {
         names[i] = engine->ops[i]->name;
@@ -76,6 +79,8 @@ int pf_op_find(const pf_engine *engine, const char *name) {
 }
 
 int pf_op_defaults(const pf_engine *engine, int index, pf_attr *attrs) {
+    PF_OPEN(engine);
+    PF_NEED(attrs);
     const pf_op *op = pf_registry_row(engine, index);
     if (!op) return PF_ENOTFOUND;
     pf_op_fill_defaults(op, attrs);

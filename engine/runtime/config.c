@@ -234,8 +234,13 @@ static int refuse_child(const pf_config *node, pf_config *child, int status) {
     return status;
 }
 
+/* Not PF_NEED: the child is to be freed. */
+static int no_argument(const char *where, const char *name) {
+    return pf_fail(PF_EINVAL, "%s: %s is NULL", where, name);
+}
+
 int pf_config_push(pf_config *list, pf_config *child) {
-    int status = check_child(list, PF_LIST, child);
+    int status = list ? check_child(list, PF_LIST, child) : no_argument("pf_config_push", "list");
     if (status == PF_OK) status = grow(list);
     if (status < 0) return refuse_child(list, child, status);
     child->parent = list;
@@ -245,8 +250,9 @@ int pf_config_push(pf_config *list, pf_config *child) {
 
 /* A key that is there keeps its place and gets the new child. */
 int pf_config_set(pf_config *map, const char *key, pf_config *child) {
-    int status = check_child(map, PF_MAP, child);
-    if (status == PF_OK && !key) status = pf_fail(PF_EINVAL, "config: a key is missing");
+    int status = !map   ? no_argument("pf_config_set", "map")
+                 : !key ? no_argument("pf_config_set", "key")
+                        : check_child(map, PF_MAP, child);
     if (status < 0) return refuse_child(map, child, status);
     int i = find_key(map, key);
     if (i < 0) {

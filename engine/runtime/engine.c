@@ -30,7 +30,7 @@ int pf_runtime_open(pf_engine *engine, const pf_options *options) {
     memset(engine, 0, sizeof *engine);
     PF_TRY(read_options(&o, options));
     PF_TRY(pf_cpu_choose(o.cpu, &engine->cpu));
-    PF_TRY(pf_heap_open(&engine->heap, &o.allocator, o.memory));
+    PF_TRY(pf_heap_open(&engine->heap, o.allocator, o.memory));
     int threads = o.threads ? o.threads : omp_get_max_threads();
     engine->threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
     engine->seed = o.seed;
@@ -45,16 +45,36 @@ int pf_runtime_open(pf_engine *engine, const pf_options *options) {
 
 /* Tensors and modules that outlive the engine keep the heap, but not its cache. */
 void pf_runtime_close(pf_engine *engine) {
-    if (!engine->heap) return;
+    if (engine->closed) return;
     for (int slot = 0; slot < PF_OWN_SLOTS; slot++) pf_engine_own(engine, slot, NULL, NULL);
     pf_pool_close(&engine->pool, engine->heap);
     pf_heap_free(engine->heap, engine->scratch, engine->scratch_bytes * (size_t)engine->threads);
     engine->scratch = NULL;
     engine->scratch_bytes = 0;
-    pf_heap_trim(engine->heap);
-    pf_heap_release(engine->heap);
-    engine->heap = NULL;
+    engine->closed = true;
+    pf_heap *heap = engine->heap; /* the engine may go with it */
+    pf_heap_trim(heap);
+    pf_heap_release(heap);
 }
+
+int pf_engine_check(const pf_engine *engine, const char *where) {
+    if (!engine) return pf_fail(PF_EINVAL, "%s: engine is NULL", where);
+    return engine->closed ? pf_fail(PF_ESTATE, "%s: its engine has closed", where) : PF_OK;
+}
+
+pf_engine *pf_engine_retain(pf_engine *engine) {
+    if (engine) pf_heap_hold(engine->heap);
+    return engine;
+}
+
+void pf_engine_release(pf_engine **engine) {
+    pf_engine *e = engine ? *engine : NULL;
+    if (!e) return;
+    *engine = NULL;
+    pf_heap_drop(e->heap);
+}
+
+bool pf_engine_closed(const pf_engine *engine) { return engine && engine->closed; }
 
 void pf_engine_own(pf_engine *engine, pf_own_slot slot, void *thing, pf_own_close close) {
     void *before = engine->own[slot].thing;
@@ -83,11 +103,14 @@ void pf_log(const pf_engine *engine, pf_log_level level, const char *format, ...
 }
 
 void pf_seed(pf_engine *engine, uint64_t seed) {
+    if (!engine) return;
     engine->seed = seed;
     engine->draws = 0;
 }
 
-void pf_engine_reset_peak(pf_engine *engine) { pf_heap_reset_peak(engine->heap); }
+void pf_engine_reset_peak(pf_engine *engine) {
+    if (engine) pf_heap_reset_peak(engine->heap);
+}
 
 double pf_clock(void) {
     struct timespec now;

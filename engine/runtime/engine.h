@@ -38,7 +38,8 @@ typedef struct pf_loading {
 } pf_loading;
 
 struct pf_engine {
-    pf_heap *heap;
+    pf_heap *heap; /* it lies in there, and is good as long as anything of its heap is held */
+    bool closed;   /* a husk: whatever is asked of it answers PF_ESTATE */
     uint64_t seed;
     uint64_t draws; /* counts PF_DRAW_USER streams, so each call draws anew */
     int threads;
@@ -65,7 +66,12 @@ struct pf_engine {
 
 /* Opens the runtime part only; api/ adds kernels and op tables. */
 int pf_runtime_open(pf_engine *engine, const pf_options *options);
+/* Of an engine that lies in its heap a husk stays, until the last of what it made is gone. */
 void pf_runtime_close(pf_engine *engine);
+
+/* PF_EINVAL of no engine, PF_ESTATE of one that has closed. */
+int pf_engine_check(const pf_engine *engine, const char *where);
+#define PF_OPEN(engine) PF_TRY(pf_engine_check(engine, __func__))
 
 /* Puts `thing` (NULL: nothing) into the slot and closes what was there. `close` is called once,
  * at the latest when the engine closes, while its heap is still open. */

@@ -56,6 +56,8 @@ struct pf_heap {
     size_t refs, blocks;      /* under the lock, like all that follows */
     atomic_size_t live, peak; /* written under the lock, read without */
     size_t cached, mark;      /* mark: the highest live ever, resets do not touch it */
+    void *kept;               /* the block that goes with the heap, or NULL */
+    size_t kept_bytes;
     block *cache[CLASSES];
 };
 
@@ -233,31 +235,50 @@ static void *from_host(pf_heap *h, size_t size) {
 /* ---- the heap ---- */
 
 int pf_heap_open(pf_heap **heap, const pf_allocator *allocator, size_t budget) {
-    static const pf_allocator library = {NULL, NULL};
-    const pf_allocator *a = allocator ? allocator : &library;
-    pf_heap *h = *heap = host_alloc(a, sizeof *h);
+    pf_allocator a = {.size = sizeof a};
+    *heap = NULL;
+    PF_TRY(pf_options_take(&a, sizeof a, allocator, "allocator"));
+    pf_heap *h = *heap = host_alloc(&a, sizeof *h);
     if (!h) return pf_fail(PF_ENOMEM, "heap: no memory for the heap itself");
     memset(h, 0, sizeof *h);
-    h->allocator = *a;
+    h->allocator = a;
     h->budget = budget;
     h->refs = 1;
     int status = pf_spin_open(&h->lock);
     if (status >= 0) return PF_OK;
     *heap = NULL;
-    host_free(a, h, sizeof *h);
+    host_free(&a, h, sizeof *h);
     return status;
 }
 
 /* One block less on an orphaned heap. Whoever takes the last one is alone with the heap,
  * whose cache is empty, and ends it. */
-static void drop_block(pf_heap *h) {
+void pf_heap_drop(pf_heap *h) {
+    int class;
+    size_t size;
     lock(h);
     bool dead = --h->blocks == 0;
     unlock(h);
     if (!dead) return;
     pf_allocator a = h->allocator;
     pf_spin_close(&h->lock);
+    if (h->kept && class_of(h->kept_bytes, &class, &size)) block_delete(&a, h->kept, size);
     host_free(&a, h, sizeof *h);
+}
+
+void pf_heap_hold(pf_heap *h) {
+    lock(h);
+    h->blocks++;
+    unlock(h);
+}
+
+/* It is no block that keeps the heap. */
+void pf_heap_keep(pf_heap *h, void *kept, size_t bytes) {
+    lock(h);
+    h->kept = kept;
+    h->kept_bytes = bytes;
+    h->blocks--;
+    unlock(h);
 }
 
 pf_heap *pf_heap_retain(pf_heap *h) {
@@ -275,7 +296,7 @@ void pf_heap_release(pf_heap *h) {
     unlock(h);
     if (!last) return;
     shrink_cache(h, 0);
-    drop_block(h);
+    pf_heap_drop(h);
 }
 
 void pf_heap_trim(pf_heap *h) { shrink_cache(h, 0); }
@@ -329,7 +350,7 @@ void pf_heap_free(pf_heap *h, void *p, size_t bytes) {
     unlock(h);
     if (keep) return;
     block_delete(&h->allocator, p, size);
-    drop_block(h);
+    pf_heap_drop(h);
 }
 
 int pf_heap_grow(pf_heap *h, void **array, int64_t *capacity, int64_t need, size_t size) {

@@ -16,6 +16,11 @@ typedef struct pf_heap pf_heap;
 int pf_heap_open(pf_heap **heap, const pf_allocator *allocator, size_t budget);
 pf_heap *pf_heap_retain(pf_heap *heap);
 void pf_heap_release(pf_heap *heap); /* frees the cache, and the heap with its last block */
+/* `kept`, a block from the heap, goes with it: it is good as long as any other block is held,
+ * or the heap itself (hold, drop: as by a block). */
+void pf_heap_keep(pf_heap *heap, void *kept, size_t bytes);
+void pf_heap_hold(pf_heap *heap);
+void pf_heap_drop(pf_heap *heap);
 
 /* Bytes aligned to PF_ALIGN; contents undefined. NULL (with message, PF_ENOMEM) on
  * failure. Free with the same byte count. size 0 gives a valid pointer. Thread-safe. */

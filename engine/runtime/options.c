@@ -53,7 +53,7 @@ static bool is_other_word(const char *a, const char *b) {
 const char *pf_nearest(const char *word, const char *const *names, int n) {
     const char *best = NULL;
     int least = WORD_MAX;
-    if (!word || strlen(word) >= WORD_MAX) return NULL;
+    if (!word || !names || strlen(word) >= WORD_MAX) return NULL;
     for (int i = 0; i < n; i++) {
         if (!names[i] || strlen(names[i]) >= WORD_MAX) continue;
         int far = distance(word, names[i]);

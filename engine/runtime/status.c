@@ -19,9 +19,6 @@ enum { MESSAGE_BYTES = 2048, PLACES = 8, PLACE_BYTES = 24, MARK = '\x01', MARK_E
 static _Thread_local char message[MESSAGE_BYTES], as_read[MESSAGE_BYTES];
 static _Thread_local uint64_t failures;
 
-/* Changes when a program built against an older header could break. */
-static const uint32_t abi_version = 2;
-
 #define PF_STATUS_ROW(name, value, text) {#name, text, value},
 static const struct {
     const char *name, *text;
@@ -41,15 +38,48 @@ const char *pf_status_text(int status) {
     return status >= 0 ? "ok" : "unknown status";
 }
 
+/* ---- what crosses the border ---- */
+
+int pf_need(const char *where, const char *names, const void *const *pointers, int n) {
+    for (int i = 0; i < n; i++) {
+        size_t length = strcspn(names, ",");
+        if (!pointers[i]) return pf_fail(PF_EINVAL, "%s: %.*s is NULL", where, (int)length, names);
+        names += length;
+        names += strspn(names, ", ");
+    }
+    return PF_OK;
+}
+
+/* The size that a host's struct begins with. */
+static int size_of(size_t *size, const void *given, const char *where) {
+    memcpy(size, given, sizeof *size);
+    if (*size >= sizeof *size) return PF_OK;
+    return pf_fail(PF_EINVAL, "%s: a struct's size is %zu, must be sizeof the struct", where,
+                   *size);
+}
+
 int pf_options_take(void *own, size_t bytes, const void *given, const char *where) {
     size_t size;
     if (!given) return PF_OK;
-    memcpy(&size, given, sizeof size);
-    if (size < sizeof size) {
-        return pf_fail(PF_EINVAL, "%s: the options' size is %zu, must be sizeof their struct",
-                       where, size);
+    PF_TRY(size_of(&size, given, where));
+    const unsigned char *more = (const unsigned char *)given;
+    for (size_t i = bytes; i < size; i++) {
+        if (!more[i]) continue;
+        return pf_fail(PF_EINVAL,
+                       "%s: byte %zu of a struct of %zu bytes is not 0, and this library knows the "
+                       "first %zu only: it is older than the header",
+                       where, i, size, bytes);
     }
     memcpy(own, given, size < bytes ? size : bytes);
+    memcpy(own, &bytes, sizeof bytes);
+    return PF_OK;
+}
+
+int pf_result_give(void *given, const void *own, size_t bytes, const char *where) {
+    size_t size, head = sizeof size;
+    PF_TRY(size_of(&size, given, where));
+    if (size < bytes) bytes = size;
+    memcpy((char *)given + head, (const char *)own + head, bytes - head);
     return PF_OK;
 }
 
@@ -117,6 +147,22 @@ int pf_fail(int status, const char *format, ...) {
 
 uint64_t pf_failures(void) { return failures; }
 
+int pf_set_error(int status, const char *text) {
+    if (status >= 0) return pf_fail(PF_EINVAL, "pf_set_error: status is %d, not negative", status);
+    return pf_fail(status, "%s", text ? text : pf_status_text(status));
+}
+
+int pf_callback_failed(int status, uint64_t before, const char *format, ...) {
+    char who[MESSAGE_BYTES / 4];
+    if (failures != before) return status;
+    va_list args;
+    va_start(args, format);
+    if (vsnprintf(who, sizeof who, format, args) < 0) who[0] = '\0';
+    va_end(args);
+    return pf_fail(status, "%s failed with %d (%s) and left no text (pf_set_error)", who, status,
+                   pf_status_text(status));
+}
+
 /* What of the message that stands is left out behind a prefix: the prefix itself ("norm" before
  * "norm: "), and the word before a layer's number, which only the beginning of a path needs. */
 static size_t said_already(const char *prefix, const char *text) {
@@ -149,4 +195,4 @@ const char *pf_version(void) {
     return PF_TEXT(PF_VERSION_MAJOR) "." PF_TEXT(PF_VERSION_MINOR) "." PF_TEXT(PF_VERSION_PATCH);
 }
 
-uint32_t pf_abi_version(void) { return abi_version; }
+uint32_t pf_abi_version(void) { return PF_ABI_VERSION; }

@@ -11,13 +11,44 @@
 /* Records a formatted message for this thread and returns `status`. */
 int pf_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* ---- what crosses the border: the manners of performer.h, each in one place ---- */
+
+/* PF_EINVAL, naming the first of the pointers that is NULL; `names` is their list, with commas. */
+int pf_need(const char *where, const char *names, const void *const *pointers, int n);
+#define PF_NEED(...)                                                                               \
+    do {                                                                                           \
+        const void *const pf_need_list_[] = {__VA_ARGS__};                                         \
+        PF_TRY(pf_need(__func__, #__VA_ARGS__, pf_need_list_, PF_COUNT(pf_need_list_)));           \
+    } while (0)
+/* The place of a result, cleared for the case of a failure. */
+#define PF_OUT(place)                                                                              \
+    do {                                                                                           \
+        PF_NEED(place);                                                                            \
+        *(place) = 0;                                                                              \
+    } while (0)
+/* An array of n elements: NULL will do for none. */
+#define PF_NEED_ARRAY(array, n)                                                                    \
+    do {                                                                                           \
+        if ((n) > 0) PF_NEED(array);                                                               \
+    } while (0)
+
 /* A host's options struct, which begins with its size: copies what it has of our `bytes` over the
  * defaults in `own`, for a host built against an older header knows a shorter one, and one built
- * against a newer header a longer one. NULL: all defaults. A size of 0 was forgotten: PF_EINVAL. */
+ * against a newer header a longer one, which must be 0 where we know nothing. NULL: all defaults.
+ * A size of 0 was forgotten: PF_EINVAL. The copy's size is ours. */
 int pf_options_take(void *own, size_t bytes, const void *given, const char *where);
 
-/* How often this thread has called it: where a callback failed and the number has not moved, the
- * message that stands is of something else. */
+/* The other way: our result, which begins with its size too, into a host's struct as far as that
+ * goes. The host's size stays. */
+int pf_result_give(void *given, const void *own, size_t bytes, const char *where);
+
+/* After a callback that failed with `status` when pf_failures was `before`: a message of its own
+ * stands, or a default is left that names who failed. Returns `status`. */
+int pf_callback_failed(int status, uint64_t before, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* How often this thread has called pf_fail: where a callback failed and the number has not moved,
+ * the message that stands is of something else. */
 uint64_t pf_failures(void);
 
 /* Puts "prefix: " before the message that stands; returns `status`. */

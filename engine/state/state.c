@@ -57,18 +57,18 @@ void pf_state_close(pf_state **state) {
 /* Of the tensors; what hosts and several states together hold is not counted. */
 int64_t pf_state_bytes(const pf_state *state) {
     int64_t bytes = 0;
-    for (int i = 0; i < PF_STATE_TENSORS; i++) {
+    for (int i = 0; state && i < PF_STATE_TENSORS; i++) {
         const pf_tensor *t = state->tensor[i];
         if (t) bytes += pf_tensor_numel(t) * (int64_t)pf_dtype_size(t->dtype);
     }
-    for (int i = 0; i < state->n_child; i++) {
+    for (int i = 0; state && i < state->n_child; i++) {
         if (state->child[i]) bytes += pf_state_bytes(state->child[i]);
     }
     return bytes;
 }
 
-int64_t pf_state_position(const pf_state *state) { return state->position; }
-int64_t pf_state_batch(const pf_state *state) { return state->batch; }
+int64_t pf_state_position(const pf_state *state) { return state ? state->position : 0; }
+int64_t pf_state_batch(const pf_state *state) { return state ? state->batch : 0; }
 
 /* ---- rows of another state ---- */
 
@@ -130,15 +130,20 @@ static int copy_tree(pf_state **copy, pf_engine *e, const pf_state *from, const 
 }
 
 int pf_state_fork(pf_state **copy, pf_engine *engine, const pf_state *state) {
-    *copy = NULL;
+    PF_OUT(copy);
+    PF_OPEN(engine);
+    PF_NEED(state);
     PF_TRY(pf_state_check(state));
     return copy_tree(copy, engine, state, NULL, state->batch);
 }
 
 /* Rows may come twice or not at all (beam search): the new tree has n sequences. */
 int pf_state_reorder(pf_engine *engine, pf_state *state, const int64_t *rows, int64_t n) {
+    PF_OPEN(engine);
+    PF_NEED(state);
+    PF_NEED_ARRAY(rows, n);
     pf_state *other = NULL;
-    if (n < 1 || !rows) return pf_fail(PF_EINVAL, "reorder: at least one row is needed");
+    if (n < 1) return pf_fail(PF_EINVAL, "reorder: at least one row is needed");
     PF_TRY(pf_state_check(state));
     for (int64_t i = 0; i < n; i++) {
         if (rows[i] >= 0 && rows[i] < state->batch) continue;

@@ -207,18 +207,20 @@ static int row_of(const pf_tensor *t, size_t bytes, const char *op, const pf_dty
 /* ---- public ---- */
 
 int pf_tensor_read(const pf_tensor *t, void *out, size_t bytes) {
+    PF_NEED(t);
+    PF_NEED_ARRAY(out, bytes);
     const pf_dtype_row *row;
     PF_TRY(check_alive(t, "read", "tensor"));
     PF_TRY(row_of(t, bytes, "read", &row));
-    if (!out && bytes) return pf_fail(PF_EINVAL, "read: the array is missing");
     return transfer_array(t, 1, out, row);
 }
 
 int pf_tensor_write(pf_tensor *t, const void *in, size_t bytes) {
+    PF_NEED(t);
+    PF_NEED_ARRAY(in, bytes);
     const pf_dtype_row *row;
     PF_TRY(check_alive(t, "write", "tensor"));
     PF_TRY(row_of(t, bytes, "write", &row));
-    if (!in && bytes) return pf_fail(PF_EINVAL, "write: the array is missing");
     if (row == &doubles && pf_dtype_find(t->dtype)->whole)
         for (int64_t i = 0, n = pf_tensor_numel(t); i < n; i++)
             PF_TRY(check_fits(t, ((const double *)in)[i], "write"));
@@ -243,6 +245,7 @@ static int locate(const pf_tensor *t, int64_t index, const char *op, int64_t *of
 }
 
 int pf_tensor_get(const pf_tensor *t, int64_t index, double *out) {
+    PF_NEED(t, out);
     int64_t offset;
     PF_TRY(locate(t, index, "get", &offset));
     const pf_dtype_row *row = pf_dtype_find(t->dtype);
@@ -251,6 +254,7 @@ int pf_tensor_get(const pf_tensor *t, int64_t index, double *out) {
 }
 
 int pf_tensor_set(pf_tensor *t, int64_t index, double value) {
+    PF_NEED(t);
     int64_t offset;
     PF_TRY(locate(t, index, "set", &offset));
     PF_TRY(check_fits(t, value, "set"));
@@ -261,6 +265,7 @@ int pf_tensor_set(pf_tensor *t, int64_t index, double value) {
 }
 
 int pf_tensor_fill(pf_tensor *t, double value) {
+    PF_NEED(t);
     pf_iter it;
     int64_t offset[PF_ITER_MAX];
     const pf_tensor *operand = t;
@@ -294,6 +299,7 @@ static int copy_aside(const pf_tensor *to, const pf_tensor *from) {
 }
 
 int pf_tensor_copy(pf_tensor *to, const pf_tensor *from) {
+    PF_NEED(to, from);
     PF_TRY(check_alive(to, "copy", "target"));
     PF_TRY(check_alive(from, "copy", "source"));
     if (!pf_same_shape(to, from))
@@ -309,6 +315,7 @@ int pf_tensor_copy(pf_tensor *to, const pf_tensor *from) {
 }
 
 int pf_tensor_set_row(pf_tensor *t, int64_t row, const pf_tensor *from) {
+    PF_NEED(t, from);
     PF_TRY(check_alive(t, "set row", "tensor"));
     PF_TRY(check_alive(from, "set row", "source"));
     int64_t rows = t->rank > 0 ? t->shape[0] : 0;
@@ -338,7 +345,9 @@ static int fill_copy(pf_tensor **out, pf_engine *engine, const pf_tensor *t) {
 }
 
 int pf_tensor_detach(pf_tensor **out, pf_engine *engine, const pf_tensor *t) {
-    *out = NULL;
+    PF_OUT(out);
+    PF_OPEN(engine);
+    PF_NEED(t);
     PF_TRY(check_alive(t, "detach", "tensor"));
     PF_TRY(pf_tensor_make_lasting(out, engine->heap, t->dtype, t->rank, t->shape));
     return fill_copy(out, engine, t);

@@ -23,6 +23,9 @@ static int check_dtype(pf_dtype dtype, const char *op) {
 
 int pf_tensor_empty(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
                     const int64_t *shape) {
+    PF_OUT(t);
+    PF_OPEN(engine);
+    PF_NEED_ARRAY(shape, rank);
     PF_TRY(check_new(t, engine, "empty"));
     PF_TRY(check_dtype(dtype, "empty"));
     return pf_tensor_make(t, engine, dtype, rank, shape);
@@ -30,6 +33,9 @@ int pf_tensor_empty(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
 
 int pf_tensor_full(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank, const int64_t *shape,
                    double value) {
+    PF_OUT(t);
+    PF_OPEN(engine);
+    PF_NEED_ARRAY(shape, rank);
     PF_TRY(check_new(t, engine, "full"));
     PF_TRY(check_dtype(dtype, "full"));
     PF_TRY(pf_tensor_make(t, engine, dtype, rank, shape));
@@ -39,6 +45,8 @@ int pf_tensor_full(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank, c
 }
 
 int pf_tensor_arange(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int64_t n) {
+    PF_OUT(t);
+    PF_OPEN(engine);
     PF_TRY(check_new(t, engine, "arange"));
     PF_TRY(check_dtype(dtype, "arange"));
     const pf_dtype_row *row = pf_dtype_find(dtype);
@@ -70,6 +78,9 @@ static void rand_range(void *context, int64_t first, int64_t last) {
 }
 
 int pf_tensor_rand(pf_tensor **t, pf_engine *engine, int rank, const int64_t *shape, bool normal) {
+    PF_OUT(t);
+    PF_OPEN(engine);
+    PF_NEED_ARRAY(shape, rank);
     PF_TRY(check_new(t, engine, "rand"));
     PF_TRY(pf_tensor_make(t, engine, PF_F32, rank, shape));
     pf_rng rng = pf_rng_make(engine->seed, PF_DRAW_USER, engine->draws, 0);

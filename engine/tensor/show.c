@@ -112,9 +112,8 @@ static void walk(page *p, visit_fn visit) {
 }
 
 int pf_tensor_show(char **text, const pf_tensor *t) {
-    if (!text) return pf_fail(PF_EINVAL, "show: an argument is missing");
-    *text = NULL;
-    if (!t) return pf_fail(PF_EINVAL, "show: tensor is missing");
+    PF_OUT(text);
+    PF_NEED(t);
     page p = {.t = t, .text = malloc(TEXT_MAX)};
     if (!p.text) return pf_fail(PF_ENOMEM, "show: out of memory");
     p.text[0] = '\0';

@@ -192,23 +192,25 @@ pf_tensor pf_tensor_place(const pf_tensor *t) {
     return place;
 }
 
-int pf_tensor_rank(const pf_tensor *t) { return t->rank; }
+int pf_tensor_rank(const pf_tensor *t) { return t ? t->rank : 0; }
 
 /* A dimension that is not there has size 0. */
 int64_t pf_tensor_size(const pf_tensor *t, int dim) {
+    if (!t) return 0;
     int d = dim < 0 ? dim + t->rank : dim;
     return d >= 0 && d < t->rank ? t->shape[d] : 0;
 }
 
-int64_t pf_tensor_numel(const pf_tensor *t) { return pf_shape_numel(t->rank, t->shape); }
+int64_t pf_tensor_numel(const pf_tensor *t) { return t ? pf_shape_numel(t->rank, t->shape) : 0; }
 
-pf_dtype pf_tensor_dtype(const pf_tensor *t) { return t->dtype; }
+pf_dtype pf_tensor_dtype(const pf_tensor *t) { return t ? t->dtype : PF_F32; }
 
 bool pf_tensor_alive(const pf_tensor *t) { return t && t->storage && t->storage->data; }
 
 /* A dimension of size 1 is never stepped along: its stride is of no matter. */
 bool pf_tensor_contiguous(const pf_tensor *t) {
     int64_t step = 1;
+    if (!t) return false;
     for (int i = t->rank - 1; i >= 0; i--) {
         if (t->shape[i] == 0) return true;
         if (t->shape[i] != 1 && t->stride[i] != step) return pf_tensor_numel(t) == 0;

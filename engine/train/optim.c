@@ -85,9 +85,10 @@ static int fill_entries(pf_optimizer *o) {
 
 int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *module,
                      const pf_config *options) {
+    PF_OUT(optimizer);
+    PF_OPEN(engine);
+    PF_NEED(module);
     const pf_optimizer_rule *rule = NULL;
-    *optimizer = NULL;
-    if (!module) return pf_fail(PF_EINVAL, "optimizer: the module is NULL");
     PF_TRY(pf_rule_resolve(&rule, options));
     pf_optimizer *o = pf_heap_zalloc(engine->heap, sizeof *o);
     if (!o) return PF_ENOMEM;
@@ -232,6 +233,8 @@ static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gr
  * and what fails after it, at the end. */
 int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
                       double *norm) {
+    PF_OPEN(engine);
+    PF_NEED(optimizer);
     pf_optimizer *o = optimizer;
     const atomic_int *cancel = engine->cancel;
     gradients g = {NULL};
@@ -249,9 +252,11 @@ int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, dou
     return ready ? pf_comm_agree(engine, status) : status;
 }
 
-int pf_optimizer_drawn(const pf_optimizer *optimizer) { return optimizer->drawn; }
+int pf_optimizer_drawn(const pf_optimizer *optimizer) { return optimizer ? optimizer->drawn : 0; }
 
-uint64_t pf_optimizer_steps(const pf_optimizer *optimizer) { return optimizer->steps; }
+uint64_t pf_optimizer_steps(const pf_optimizer *optimizer) {
+    return optimizer ? optimizer->steps : 0;
+}
 
 /* ---- for checkpoints ---- */
 

@@ -40,7 +40,7 @@ static pf_engine *engine;
 /* False where the machine lacks the level. */
 static inline bool open_engine(int threads, pf_cpu cpu) {
     pf_options options = PF_OPTIONS_DEFAULT;
-    pf_info info;
+    pf_info info = {.size = sizeof info};
     options.threads = threads;
     options.cpu = cpu;
     if (pf_engine_open(&engine, &options) < 0) return false;

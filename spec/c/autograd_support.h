@@ -13,6 +13,7 @@
 
 typedef struct {
     long calls, frees, left; /* left: allocations until it refuses; < 0: never */
+    pf_allocator allocator;
 } host;
 
 static inline void *host_resize(void *context, void *block, size_t old_bytes, size_t bytes) {
@@ -35,7 +36,8 @@ static inline void open_engine(pf_engine *e, int threads, host *h) {
     options.seed = 11;
     if (h) {
         *h = (host){.left = -1};
-        options.allocator = (pf_allocator){host_resize, h};
+        h->allocator = (pf_allocator){sizeof h->allocator, host_resize, h};
+        options.allocator = &h->allocator;
     }
     memset(e, 0, sizeof *e);
     int status = pf_runtime_open(e, &options);

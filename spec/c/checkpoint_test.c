@@ -172,7 +172,7 @@ static int host_forward(void *context, pf_engine *e, pf_tensor *x, const pf_pass
 
 static void test_script_layer(void) {
     const char *run = run_folder("script");
-    const pf_host_layer layer = {.forward = host_forward};
+    const pf_host_layer layer = {.size = sizeof layer, .forward = host_forward};
     pf_module *module = NULL, *loaded = NULL;
     CHECK_OK(pf_module_host(&module, engine, "my_layer", &layer, NULL, 0));
     CHECK_OK(pf_checkpoint_save(engine, run, 1, module, NULL, NULL, NULL, 0));
@@ -195,7 +195,7 @@ static void test_load_budget(void) {
         pf_engine *small = NULL;
         options.threads = 1;
         options.memory = budget;
-        options.allocator.resize = scratch_resize;
+        options.allocator = &scratch_allocator;
         if (pf_engine_open(&small, &options) < 0) continue;
         int status = pf_checkpoint_load(small, run, &loaded, &other, NULL, NULL);
         loads = status >= 0;
@@ -234,7 +234,7 @@ static void test_inspect_run(void) {
 int main(void) {
     pf_options options = PF_OPTIONS_DEFAULT;
     options.threads = 1;
-    options.allocator.resize = scratch_resize;
+    options.allocator = &scratch_allocator;
     CHECK_OK(pf_engine_open(&engine, &options));
     scratch_open(dir, sizeof dir);
     test_model_round_trip("{\"type\":\"adamw\",\"lr\":0.01}");

@@ -12,7 +12,7 @@
 static pf_engine *engine;
 static char folder[] = "/tmp/performer-data-XXXXXX";
 static char path[128]; /* of the file written last */
-static pf_info before;
+static pf_info before = {.size = sizeof before};
 
 static inline void begin_data_test(void) {
     CHECK_OK(pf_engine_open(&engine, NULL));
@@ -22,7 +22,7 @@ static inline void begin_data_test(void) {
 
 /* Everything has been given back, and the folder goes. Returns the exit status. */
 static inline int end_data_test(void) {
-    pf_info after;
+    pf_info after = {.size = sizeof after};
     char command[64];
     pf_engine_info(engine, &after);
     CHECK(after.live == before.live);
@@ -68,7 +68,7 @@ static inline bool says(const char *words) {
 }
 
 static inline pf_data_info info_of(const pf_data *data, pf_split split) {
-    pf_data_info info = {0};
+    pf_data_info info = {.size = sizeof info};
     CHECK_OK(pf_data_info_of(data, split, &info));
     return info;
 }

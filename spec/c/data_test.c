@@ -89,7 +89,7 @@ static void check_pass(pf_data *data, pf_split split, int length, int size) {
     int64_t batches = (info.rows + size - 1) / size, targets = 0, rows = 0;
     memset(counts, 0, sizeof counts);
     for (int64_t b = 0; b < batches; b++) {
-        pf_batch batch;
+        pf_batch batch = {.size = sizeof batch};
         MUST(pf_data_batch(&batch, engine, data, split, (uint64_t)b, size, false, 3) >= 0);
         int64_t sum = 0;
         for (int i = 0; i < size; i++) {
@@ -123,7 +123,7 @@ static void test_packing(void) {
         pf_data_info info = info_of(data, PF_TRAIN);
         double filled = (double)(info.tokens + info.documents) / (double)(info.rows * lengths[i]);
         if (lengths[i] == 128) CHECK(filled > 0.97);
-        pf_batch batch;
+        pf_batch batch = {.size = sizeof batch};
         CHECK_FAILS(PF_EINVAL, pf_data_batch(&batch, engine, data, PF_VALID, 1 << 20, 3, false, 3));
         pf_data_close(&data);
     }
@@ -134,7 +134,7 @@ enum { N = 5000, LENGTH = 64 };
 /* The valid rows of a text follow one another; the last batch has a row of nothing. */
 static void check_text_valid(pf_data *data, const char *text) {
     pf_data_info valid = info_of(data, PF_VALID);
-    pf_batch batch;
+    pf_batch batch = {.size = sizeof batch};
     int64_t seen = 0;
     CHECK(valid.tokens == 499 && valid.rows == 8);
     for (int64_t b = 0; b < 3; b++) {
@@ -155,7 +155,7 @@ static void check_text_valid(pf_data *data, const char *text) {
 /* A pass has each training row once, all shifted alike; passes differ in shift and order. */
 static void check_text_passes(pf_data *data, const char *text) {
     int64_t rows = info_of(data, PF_TRAIN).rows, shift[4], order[4] = {0};
-    pf_batch batch;
+    pf_batch batch = {.size = sizeof batch};
     CHECK(info_of(data, PF_TRAIN).tokens == 4499 && rows == 4499 / LENGTH - 1);
     for (int pass = 0; pass < 4; pass++) {
         char met[N / LENGTH + 2] = {0};
@@ -200,7 +200,7 @@ static void test_text(void) {
 static uint64_t stream_sum(pf_data *data, int64_t n, int size, bool masked, uint64_t seed) {
     uint64_t sum = 0, at = 0;
     for (int64_t b = 0; b < n / size; b++) {
-        pf_batch batch;
+        pf_batch batch = {.size = sizeof batch};
         MUST(pf_data_batch(&batch, engine, data, PF_TRAIN, (uint64_t)b, size, masked, seed) >= 0);
         int64_t numel = pf_tensor_numel(batch.input);
         for (int64_t i = 0; i < numel; i++, at++)
@@ -226,7 +226,7 @@ static void test_determinism(void) {
     }
     uint64_t pass[2] = {0}; /* the passes have the same rows in another order */
     for (int64_t at = 0; at < rows * 2; at++) {
-        pf_batch batch;
+        pf_batch batch = {.size = sizeof batch};
         MUST(pf_data_batch(&batch, engine, first, PF_TRAIN, (uint64_t)at, 1, false, 5) >= 0);
         if (at % rows < 20)
             pass[at / rows] = pass[at / rows] * 31 + (uint64_t)ids_of(batch.input)[1];
@@ -246,7 +246,7 @@ static void check_masks(pf_data *data, int mask_id, int lowest, int choices) {
     double can = 0, chosen = 0, hidden = 0, kept = 0;
     int good = 1;
     for (uint64_t b = 0; b < 40; b++) {
-        pf_batch plain, batch;
+        pf_batch plain = {.size = sizeof plain}, batch = {.size = sizeof batch};
         MUST(pf_data_batch(&plain, engine, data, PF_TRAIN, b, 8, false, 4) >= 0);
         MUST(pf_data_batch(&batch, engine, data, PF_TRAIN, b, 8, true, 4) >= 0);
         double targets = 0;
@@ -274,7 +274,7 @@ static void check_masks(pf_data *data, int mask_id, int lowest, int choices) {
 
 static void test_masks(void) {
     pf_data *data = NULL;
-    pf_batch batch;
+    pf_batch batch = {.size = sizeof batch};
     write_proteins("masks.fasta", 300, 90);
     CHECK_OK(open_with(&data, 256, NULL, 0));
     check_masks(data, 3, 4, 20);
@@ -302,7 +302,7 @@ static void test_never_empty(void) {
     CHECK_OK(open_with(&data, 3, NULL, 0));
     for (uint64_t b = 0; b < 200; b++) {
         for (int masked = 0; masked < 2; masked++) {
-            pf_batch batch;
+            pf_batch batch = {.size = sizeof batch};
             MUST(pf_data_batch(&batch, engine, data, PF_TRAIN, b, 1, masked, 2) >= 0);
             int targets = 0;
             for (int i = 0; i < 3; i++) targets += ids_of(batch.target)[i] >= 0;
@@ -371,8 +371,8 @@ static int open_and_batch(int n, failing *memory) {
     pf_options options = PF_OPTIONS_DEFAULT;
     pf_engine *other = NULL, *usual = engine;
     pf_data *data = NULL;
-    pf_batch batch;
-    options.allocator = (pf_allocator){failing_resize, memory};
+    pf_batch batch = {.size = sizeof batch};
+    options.allocator = &(pf_allocator){sizeof(pf_allocator), failing_resize, memory};
     memory->left = -1;
     if (pf_engine_open(&other, &options) < 0) return PF_EINVAL;
     engine = other;

@@ -44,7 +44,7 @@ static int check_list(const pf_config *tree, const char *key, const char *name) 
 
 static void check_ops(const pf_config *tree, pf_engine *e) {
     const pf_config *ops = pf_config_get(tree, "ops");
-    pf_op_info info;
+    pf_op_info info = {.size = sizeof info};
     CHECK(pf_config_size(ops) == pf_op_count(e));
     for (int i = 0; i < pf_op_count(e); i++) {
         const pf_config *op = pf_config_at(ops, i), *attrs = pf_config_get(op, "attrs");

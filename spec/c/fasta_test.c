@@ -310,7 +310,7 @@ static void test_gzip_damage(void) {
 
 static void test_too_small(void) {
     pf_data *data = NULL;
-    pf_batch batch;
+    pf_batch batch = {.size = sizeof batch};
     write_text("tiny.txt", "ten bytes!");
     CHECK_OK(open_with(&data, 8, NULL, 0));
     CHECK_FAILS(PF_EFORMAT, pf_data_batch(&batch, engine, data, PF_TRAIN, 0, 2, false, 1));

@@ -182,7 +182,7 @@ static bool steps_are_whole(const char *run) {
  * when the save needs fewer calls. */
 static bool save_with_failure(fail_mode mode, int at, uint64_t step) {
     const char *run = run_folder("inject");
-    pf_info before, after;
+    pf_info before = {.size = sizeof before}, after = {.size = sizeof after};
     inject_at(INTERRUPT, -1); /* no failure yet, only the fast sync */
     CHECK_OK(save_step(engine, run, 1, 3, 0));
     CHECK_OK(save_step(engine, run, 2, 3, 0));
@@ -236,7 +236,7 @@ static void test_load_failures(void) {
     for (int mode = 0; mode < MODES; mode++) {
         bool reached = true;
         for (int at = 0; reached; at++) {
-            pf_info before, after;
+            pf_info before = {.size = sizeof before}, after = {.size = sizeof after};
             int files = open_files();
             pf_engine_info(engine, &before);
             inject_at((fail_mode)mode, at);

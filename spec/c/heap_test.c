@@ -14,7 +14,7 @@ static bool aligned(const void *p) { return (uintptr_t)p % PF_ALIGN == 0; }
 /* Every size from 0 on through the first classes, and around powers of two. */
 static void test_heap_sizes(void) {
     host_memory host = {0};
-    pf_allocator allocator = {host_resize, &host};
+    pf_allocator allocator = {sizeof allocator, host_resize, &host};
     pf_heap *heap;
     CHECK_OK(pf_heap_open(&heap, &allocator, 0));
     int misaligned = 0, overlap = 0, wasteful = 0;
@@ -47,7 +47,7 @@ static void test_heap_sizes(void) {
 
 static void test_heap_accounting(void) {
     host_memory host = {0};
-    pf_allocator allocator = {host_resize, &host};
+    pf_allocator allocator = {sizeof allocator, host_resize, &host};
     pf_heap *heap;
     CHECK_OK(pf_heap_open(&heap, &allocator, 0));
     size_t own = host.bytes;
@@ -76,7 +76,7 @@ static void test_heap_accounting(void) {
 
 static void test_heap_budget(void) {
     host_memory host = {0};
-    pf_allocator allocator = {host_resize, &host};
+    pf_allocator allocator = {sizeof allocator, host_resize, &host};
     pf_heap *heap;
     const size_t mega = 1 << 20;
     CHECK_OK(pf_heap_open(&heap, &allocator, 10 * mega));
@@ -128,7 +128,7 @@ static void test_heap_border(void) {
 /* Ever new sizes must not pile up in the cache. */
 static void test_heap_cache_bound(void) {
     host_memory host = {0};
-    pf_allocator allocator = {host_resize, &host};
+    pf_allocator allocator = {sizeof allocator, host_resize, &host};
     pf_heap *heap;
     size_t most = 0;
     CHECK_OK(pf_heap_open(&heap, &allocator, 0));
@@ -146,7 +146,7 @@ static void test_heap_cache_bound(void) {
 /* A host that refuses once is asked again after the cache has been given back. */
 static void test_heap_retry(void) {
     host_memory host = {0};
-    pf_allocator allocator = {host_resize, &host};
+    pf_allocator allocator = {sizeof allocator, host_resize, &host};
     pf_heap *heap;
     CHECK_OK(pf_heap_open(&heap, &allocator, 0));
     void *a = pf_heap_alloc(heap, 100000);
@@ -169,7 +169,7 @@ static void test_heap_retry(void) {
 /* Blocks outlive the last reference and take the heap with them. */
 static void test_heap_life(void) {
     host_memory host = {0};
-    pf_allocator allocator = {host_resize, &host};
+    pf_allocator allocator = {sizeof allocator, host_resize, &host};
     pf_heap *heap;
     CHECK_OK(pf_heap_open(&heap, &allocator, 0));
     void *a = pf_heap_alloc(heap, 1000), *b = pf_heap_alloc(heap, 3000);

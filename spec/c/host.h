@@ -18,6 +18,7 @@ typedef struct {
     long blocks;  /* outstanding */
     size_t bytes; /* outstanding */
     int wrong;    /* sizes that did not come back as they went */
+    pf_allocator allocator;
 } host_memory;
 
 enum { HOST_FRONT = 24 }; /* keeps the size, and shifts a block to an odd multiple of 8 */
@@ -48,7 +49,8 @@ static inline void *host_resize(void *context, void *block, size_t old_bytes, si
 
 static inline pf_options host_options(host_memory *host) {
     pf_options options = PF_OPTIONS_DEFAULT;
-    options.allocator = (pf_allocator){host_resize, host};
+    host->allocator = (pf_allocator){sizeof host->allocator, host_resize, host};
+    options.allocator = &host->allocator;
     return options;
 }
 

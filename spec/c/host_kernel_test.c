@@ -91,7 +91,7 @@ static void test_asking(pf_engine *e) {
     pf_kernel *own = kernel_of(e, "{'name': 'elu'}"), *host = mine_of(e, "mine", &m);
     pf_tensor *x = normals(e, B, H, L, D), *a = NULL, *b = NULL, *factors = NULL;
     pf_config *settings = NULL;
-    pf_prediction p;
+    pf_prediction p = {.size = sizeof p};
     CHECK(pf_kernel_name(host) && strcmp(pf_kernel_name(host), "mine") == 0);
     CHECK_OK(pf_kernel_features(&a, e, own, PF_SIDE_KEY, x));
     CHECK_OK(pf_kernel_features(&b, e, host, PF_SIDE_KEY, x));
@@ -125,7 +125,7 @@ static void test_streams(pf_engine *e) {
     CHECK_OK(pf_state_merge(e, t, t2));
     CHECK(move_both(e, s, t, 1) && pf_state_position(t) == 5 + 4 + 3 + 5 + 4 + 1 + 1);
     CHECK_FAILS(PF_EINVAL, pf_state_merge(e, s, t));
-    pf_attention_state_options o;
+    pf_attention_state_options o = {.size = sizeof o};
     CHECK_OK(pf_attention_state_info(t, &o));
     CHECK_OK(pf_attention_state_check(e, t2, &o));
     CHECK_FAILS(PF_EINVAL, pf_attention_state_check(e, s, &o));

@@ -498,7 +498,7 @@ static void test_budget(void) {
     pf_engine *small = NULL;
     pf_options options = PF_OPTIONS_DEFAULT;
     pf_named *out = NULL;
-    pf_info before, after;
+    pf_info before = {.size = sizeof before}, after = {.size = sizeof after};
     int n = 0;
     options.memory = 1 << 20;
     options.threads = 1;
@@ -538,7 +538,7 @@ static void test_inspect(void) {
 
 int main(void) {
     pf_options options = PF_OPTIONS_DEFAULT;
-    pf_info before, after;
+    pf_info before = {.size = sizeof before}, after = {.size = sizeof after};
     options.threads = 1;
     CHECK_OK(pf_engine_open(&engine, &options));
     scratch_open(dir, sizeof dir);

@@ -102,7 +102,7 @@ static void test_given(pf_engine *e) {
     pf_tensor *w = NULL, *each = NULL, *out = NULL;
     pf_config *options = options_of("{'name': 'softmax'}"), *heads = NULL;
     pf_kernel *drawn = kernel_of(e, "{'features': 16, 'head_dim': 4, 'seed': 3}"), *given = NULL;
-    pf_prediction p, g;
+    pf_prediction p = {.size = sizeof p}, g = {.size = sizeof g};
     CHECK_OK(pf_projection_draw(&w, e, &draw));
     draw.heads = H;
     CHECK_OK(pf_projection_draw(&each, e, &draw));
@@ -311,7 +311,7 @@ static void test_options_without_size(pf_engine *e) {
     pf_host_map map = {0};
     CHECK_OK(pf_tensor_full(&x, e, PF_F32, 4, shape, 0.5));
     CHECK(pf_attention_call(&out, NULL, e, x, x, x, &attention) == PF_EINVAL && !out);
-    CHECK(strstr(pf_last_error(), "attention: the options' size is 0"));
+    CHECK(strstr(pf_last_error(), "attention: a struct's size is 0"));
     CHECK(pf_attention_state_open(&state, e, &states) == PF_EINVAL && !state);
     CHECK(pf_items_open(&items, e, &of_items) == PF_EINVAL && !items);
     CHECK(pf_attention_log_partition(&out, e, x, x, &weights) == PF_EINVAL && !out);

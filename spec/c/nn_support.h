@@ -109,7 +109,7 @@ static const char *const causal_kinds[] = {
 
 /* Bytes live in e's heap, without the threads' work space, as the heap rounds it up. */
 static inline size_t live_bytes(pf_engine *e) {
-    pf_info info;
+    pf_info info = {.size = sizeof info};
     pf_engine_info(e, &info);
     const size_t scratch = e->scratch_bytes * (size_t)e->threads / 8 * 9;
     return info.live > scratch ? info.live - scratch : 0;

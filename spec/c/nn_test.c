@@ -244,13 +244,15 @@ static void host_release_state(void *context, void *state) {
 
 static int resolve(void *context, pf_engine *e, const char *name, pf_module *const *children, int n,
                    pf_module **module) {
-    pf_host_layer layer = {.forward = host_forward, .step = host_step, .context = context};
+    pf_host_layer layer = {
+        .size = sizeof layer, .forward = host_forward, .step = host_step, .context = context};
     return pf_module_host(module, e, name, &layer, children, n);
 }
 
 static void test_host(pf_engine *e) {
     host_context context = {0, 0};
-    pf_host_layer layer = {.forward = host_forward,
+    pf_host_layer layer = {.size = sizeof layer,
+                           .forward = host_forward,
                            .step = host_step,
                            .release = host_release,
                            .release_state = host_release_state,

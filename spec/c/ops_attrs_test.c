@@ -90,7 +90,7 @@ static int try_once(pf_engine *e, int index, const pf_op_info *op) {
 static void test_every_op(pf_engine *e) {
     int answered = 0;
     for (int index = 0; index < pf_op_count(e); index++) {
-        pf_op_info op;
+        pf_op_info op = {.size = sizeof op};
         CHECK_OK(pf_op_at(e, index, &op));
         for (int i = 0; i < (op.n_attrs ? TRIALS : 0); i++) answered += try_once(e, index, &op);
     }

@@ -424,7 +424,7 @@ static void test_registry(void) {
     const int n = pf_op_count(&engine);
     CHECK(n > 40);
     for (int i = 0; i < n; i++) {
-        pf_op_info info;
+        pf_op_info info = {.size = sizeof info};
         pf_attr attrs[PF_MAX_ATTR];
         CHECK_OK(pf_op_at(&engine, i, &info));
         CHECK(pf_op_find(&engine, info.name) == i);
@@ -432,7 +432,7 @@ static void test_registry(void) {
         CHECK_OK(pf_op_defaults(&engine, i, attrs));
         for (int k = 0; k < info.n_attrs; k++) CHECK(info.attrs[k].doc != NULL);
     }
-    pf_op_info info;
+    pf_op_info info = {.size = sizeof info};
     CHECK_FAILS(PF_ENOTFOUND, pf_op_at(&engine, n, &info));
     CHECK_FAILS(PF_ENOTFOUND, pf_op_at(&engine, -1, &info));
 }

@@ -30,7 +30,7 @@ static int inside(part *p, pf_engine *e, pf_tensor **x) {
     part *inner = &nested[used++ % 64];
     *inner = (part){.leaf = {p->leaf[0], p->leaf[1]}, .depth = p->depth - 1};
     pf_tensor *y = NULL;
-    pf_recomputed f = {part_run, part_release, inner};
+    pf_recomputed f = {sizeof f, part_run, part_release, inner};
     int status = pf_recompute(&y, e, &f, x, 1);
     pf_tensor_release(x);
     *x = y;
@@ -101,7 +101,7 @@ static part part_of(const bed *b) { return (part){.leaf = {b->w, b->v}}; }
 /* The part on h, in its place. */
 static int apply(bed *b, part *p, bool again, pf_tensor **h) {
     pf_tensor *y = NULL;
-    pf_recomputed f = {part_run, part_release, p};
+    pf_recomputed f = {sizeof f, part_run, part_release, p};
     p->handed = again;
     int status = again ? pf_recompute(&y, &b->e, &f, h, 1) : part_run(p, &b->e, h, 1, &y);
     pf_tensor_release(h);
@@ -339,7 +339,8 @@ static void test_misuse(void) {
     part p = part_of(&b);
     pf_tensor *y = NULL, *many[PF_MAX_IN + 1];
     for (int i = 0; i <= PF_MAX_IN; i++) many[i] = b.x;
-    pf_recomputed f = {part_run, part_release, &p}, none = {NULL, part_release, &p};
+    pf_recomputed f = {sizeof f, part_run, part_release, &p},
+                  none = {sizeof none, NULL, part_release, &p};
     CHECK_FAILS(PF_EINVAL, pf_recompute(&y, &b.e, NULL, many, 1));
     CHECK_FAILS(PF_EINVAL, pf_recompute(&y, &b.e, &none, many, 1));
     CHECK_FAILS(PF_EINVAL, pf_recompute(&y, &b.e, &f, many, PF_MAX_IN + 1));

@@ -122,7 +122,7 @@ static void test_cancel(const saver *s) {
         pf_options o = PF_OPTIONS_DEFAULT;
         o.threads = 1;
         o.cancel = &h.cancel;
-        o.allocator = (pf_allocator){moody_resize, &h};
+        o.allocator = &(pf_allocator){sizeof(pf_allocator), moody_resize, &h};
         CHECK_OK(pf_engine_open(&e, &o));
         pf_module *m = model_of(e, s);
         pf_tensor *ids = some_ids(e, BATCH, LENGTH, 1);

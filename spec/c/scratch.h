@@ -77,6 +77,8 @@ static inline void *scratch_resize(void *context, void *block, size_t old_bytes,
     return moved;
 }
 
+static const pf_allocator scratch_allocator = {sizeof(pf_allocator), scratch_resize, NULL};
+
 /* Entries of a folder whose name begins with `prefix`. */
 static inline int scratch_count(const char *path, const char *prefix) {
     DIR *dir = opendir(path);

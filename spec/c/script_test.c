@@ -23,7 +23,7 @@ static int run(pf_engine *engine, const char *text) {
 }
 
 static void test_run(pf_engine *engine) {
-    pf_info before, after;
+    pf_info before = {.size = sizeof before}, after = {.size = sizeof after};
     pf_engine_info(engine, &before);
     CHECK(run(engine, "local pf = require 'performer'\n"
                       "assert(... == 'argument' and arg[1] == 'argument')\n"
@@ -85,7 +85,18 @@ static void test_bind(pf_engine *engine) {
     CHECK(pf_script_bind(NULL, engine, NULL) == PF_EINVAL);
 }
 
-/* Two scripts on two engines don't see each other; without one, a script opens its own. */
+/* Bound to no engine, a Lua state opens its own. */
+static void test_own_engine(void) {
+    lua_State *L = luaL_newstate();
+    luaL_openlibs(L);
+    CHECK(pf_script_bind(L, NULL, NULL) == PF_OK);
+    lua_setglobal(L, "pf");
+    CHECK(luaL_dostring(L, "pf.open { seed = 5 } assert(pf.info().seed == 5)") == LUA_OK);
+    lua_close(L);
+}
+
+/* Two scripts on two engines don't see each other; one without an engine is refused, as its
+ * warnings could only be printed. */
 static void test_engines(pf_engine *engine) {
     pf_engine *other = NULL;
     pf_options options = PF_OPTIONS_DEFAULT;
@@ -93,9 +104,7 @@ static void test_engines(pf_engine *engine) {
     CHECK_OK(pf_engine_open(&other, &options));
     CHECK(run(other, "assert(require 'performer'.info().seed == 7)") == PF_OK);
     CHECK(run(engine, "assert(require 'performer'.info().seed == 42)") == PF_OK);
-    CHECK(run(NULL,
-              "local pf = require 'performer' pf.open { seed = 5 } assert(pf.info().seed == 5)") ==
-          PF_OK);
+    CHECK(run(NULL, "require 'performer'.ones(2)") == PF_EINVAL);
     pf_engine_close(&other);
 }
 
@@ -172,7 +181,7 @@ static bool scenario(pf_engine *engine, long left, bool while_loading) {
 }
 
 static void test_memory(pf_engine *engine) {
-    pf_info before, after;
+    pf_info before = {.size = sizeof before}, after = {.size = sizeof after};
     CHECK(scenario(engine, 1L << 30, false)); /* the engine's scratch has its size from here on */
     pf_engine_info(engine, &before);
     long left = 0;
@@ -196,6 +205,7 @@ int main(void) {
     test_run(engine);
     test_errors(engine);
     test_bind(engine);
+    test_own_engine();
     test_engines(engine);
     test_memory(engine);
     pf_engine_close(&engine);

@@ -78,7 +78,7 @@ static void test_alone(pf_engine *e) {
     CHECK_OK(pf_state_reorder(e, s, swap, 2));
     CHECK(same_next(e, s, copy));
 
-    pf_attention_state_options o;
+    pf_attention_state_options o = {.size = sizeof o};
     CHECK_OK(pf_attention_state_info(s, &o));
     CHECK(o.heads == H && o.head_dim == D && o.value_dim == DV && o.batch == B);
     CHECK(strcmp(o.attention, "favor") == 0 && o.kernel->spec.map == &pf_map_relu);
@@ -173,6 +173,7 @@ static int count_load(void *context, pf_engine *e, const pf_named *tensors, int 
 }
 
 static const pf_host_layer whole = {
+    .size = sizeof whole,
     .forward = count_forward,
     .step = count_step,
     .release_state = count_release,
@@ -225,8 +226,10 @@ static void test_host(pf_engine *e) {
     pf_module_release(&m);
 
     /* without the calls: clear failures, nothing dropped */
-    pf_host_layer plain = {
-        .forward = count_forward, .step = count_step, .release_state = count_release};
+    pf_host_layer plain = {.size = sizeof plain,
+                           .forward = count_forward,
+                           .step = count_step,
+                           .release_state = count_release};
     m = host_model(e, &plain);
     CHECK_OK(pf_module_state(&s, e, m, B));
     step_model(e, m, s);

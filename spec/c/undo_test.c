@@ -46,7 +46,7 @@ static float tick_softmax(int64_t n, const float *x, float *y) {
 static pf_engine *open_engine(pf_kern *kern) {
     pf_options options = host_options(&strike.memory);
     pf_engine *e = NULL;
-    options.allocator.resize = resize;
+    strike.memory.allocator.resize = resize;
     options.threads = 1;
     options.seed = 3;
     options.cancel = &strike.cancel;
@@ -114,7 +114,8 @@ static int count_fork(void *context, pf_engine *e, void *state, int64_t batch, c
     return PF_OK;
 }
 
-static const pf_host_layer counter = {.forward = count_forward,
+static const pf_host_layer counter = {.size = sizeof counter,
+                                      .forward = count_forward,
                                       .step = count_step,
                                       .release_state = count_release,
                                       .fork_state = count_fork};

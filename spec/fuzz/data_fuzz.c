@@ -6,7 +6,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const char *path = fuzz_path(data, size);
     pf_config *options = pf_config_new(PF_MAP);
     pf_data *set = NULL;
-    pf_batch batch = {0};
+    pf_batch batch = {.size = sizeof batch};
     if (!path || !options) return 0;
     pf_config_set_string(options, "path", path);
     pf_config_set_number(options, "length", 16);

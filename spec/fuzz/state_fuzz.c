@@ -65,7 +65,8 @@ static pf_module *layer(const char *type, const char *options) {
 }
 
 static pf_module *fuzz_model(void) {
-    static const pf_host_layer host = {.forward = host_forward,
+    static const pf_host_layer host = {.size = sizeof host,
+                                       .forward = host_forward,
                                        .step = host_step,
                                        .release_state = host_release,
                                        .save_state = host_save,

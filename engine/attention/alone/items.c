@@ -37,8 +37,10 @@ static int open_kernel(pf_items *s, pf_engine *engine, pf_kernel *given) {
 }
 
 int pf_items_open(pf_items **items, pf_engine *engine, const pf_items_options *options) {
+    PF_OUT(items);
+    PF_OPEN(engine);
+    PF_NEED(options);
     pf_items_options o = {0};
-    *items = NULL;
     PF_TRY(pf_options_take(&o, sizeof o, options, "items"));
     if (o.dim < 1 || o.value_dim < 0) {
         return pf_fail(PF_EINVAL, "items: dim must be at least 1 and value_dim at least 0");
@@ -58,9 +60,9 @@ int pf_items_open(pf_items **items, pf_engine *engine, const pf_items_options *o
 }
 
 void pf_items_close(pf_items **items) {
-    pf_items *s = *items;
-    *items = NULL;
+    pf_items *s = items ? *items : NULL;
     if (!s) return;
+    *items = NULL;
     pf_levels_close(&s->levels);
     pf_kernel_release(&s->kernel);
     if (s->z) pf_heap_free(s->heap, s->z, pf_items_gathered_bytes(s));
@@ -69,9 +71,12 @@ void pf_items_close(pf_items **items) {
     pf_heap_release(heap);
 }
 
-int64_t pf_items_count(const pf_items *items) { return pf_levels_count(&items->levels); }
+int64_t pf_items_count(const pf_items *items) {
+    return items ? pf_levels_count(&items->levels) : 0;
+}
 
 int64_t pf_items_bytes(const pf_items *s) {
+    if (!s) return 0;
     int64_t bytes = pf_levels_bytes(&s->levels) + (int64_t)sizeof *s;
     return bytes + (s->z ? (int64_t)pf_items_gathered_bytes(s) : 0);
 }
@@ -293,10 +298,14 @@ static int change_items(pf_items *s, pf_engine *engine, const pf_tensor *keys,
 
 int pf_items_add(pf_items *items, pf_engine *engine, const pf_tensor *keys,
                  const pf_tensor *values) {
+    PF_OPEN(engine);
+    PF_NEED(items, keys);
     return change_items(items, engine, keys, values, false);
 }
 
 int pf_items_remove(pf_items *items, pf_engine *engine, const pf_tensor *keys,
                     const pf_tensor *values) {
+    PF_OPEN(engine);
+    PF_NEED(items, keys);
     return change_items(items, engine, keys, values, true);
 }

@@ -122,12 +122,18 @@ static int answer(pf_tensor **out, pf_items *s, pf_engine *engine, const pf_tens
 
 int pf_items_log_partition(pf_tensor **out, pf_items *items, pf_engine *engine,
                            const pf_tensor *queries) {
+    PF_OUT(out);
+    PF_OPEN(engine);
+    PF_NEED(items, queries);
     PF_TRY(pf_items_check(queries, -1, items->dim, "log_partition", "queries"));
     return answer(out, items, engine, queries, false);
 }
 
 int pf_items_expectation(pf_tensor **out, pf_items *items, pf_engine *engine,
                          const pf_tensor *queries) {
+    PF_OUT(out);
+    PF_OPEN(engine);
+    PF_NEED(items, queries);
     PF_TRY(pf_items_check(queries, -1, items->dim, "expectation", "queries"));
     if (items->value_dim == 0) {
         return pf_fail(PF_EINVAL, "items: expectation: this set was opened without values");
@@ -208,8 +214,12 @@ static int run_chances(chances *c, question *q, pf_items *s, pf_engine *engine,
     return status;
 }
 
-int pf_items_probability(pf_tensor **out, pf_items *s, pf_engine *engine, const pf_tensor *queries,
-                         const pf_tensor *keys, unsigned flags) {
+int pf_items_probability(pf_tensor **out, pf_items *items, pf_engine *engine,
+                         const pf_tensor *queries, const pf_tensor *keys, unsigned flags) {
+    PF_OUT(out);
+    PF_OPEN(engine);
+    PF_NEED(items, queries, keys);
+    pf_items *s = items;
     PF_TRY(pf_items_check(queries, -1, s->dim, "probability", "queries"));
     PF_TRY(pf_items_check(keys, -1, s->dim, "probability", "keys"));
     question q = {0};

@@ -176,11 +176,13 @@ static int call(pf_tensor **out, pf_engine *e, const pf_attention_kind *kind,
 
 int pf_attention_log_partition(pf_tensor **out, pf_engine *engine, pf_tensor *q, pf_tensor *k,
                                const pf_weights_options *options) {
+    PF_OUT(out);
+    PF_OPEN(engine);
+    PF_NEED(q, k);
     pf_weights_options o = {0};
     const pf_attention_kind *kind;
     pf_kernel *kernel;
     pf_tensor *rows[2] = {NULL};
-    *out = NULL;
     PF_TRY(pf_options_take(&o, sizeof o, options, "log_partition"));
     PF_TRY(pf_tensor_check(q, PF_F32, "log_partition", "q"));
     PF_TRY(pf_tensor_check(k, PF_F32, "log_partition", "k"));

@@ -337,14 +337,17 @@ static int run(weights_op *op) {
 
 int pf_attention_weights(pf_tensor **weights, pf_tensor **positions, pf_tensor **entropy,
                          pf_engine *engine, pf_tensor *q, pf_tensor *k,
-                         const pf_weights_options *given) {
-    pf_weights_options read = {0}, *options = &read;
+                         const pf_weights_options *options) {
+    PF_OUT(weights);
+    PF_OPEN(engine);
+    PF_NEED(q, k, options);
+    pf_weights_options o = {0};
     weights_op op = {.p = {.engine = engine}};
     kept h = {.engine = engine};
-    *weights = NULL;
     if (positions) *positions = NULL;
     if (entropy) *entropy = NULL;
-    PF_TRY(pf_options_take(&read, sizeof read, given, "weights"));
+    PF_TRY(pf_options_take(&o, sizeof o, options, "weights"));
+    options = &o;
     int status = PF_OK;
     if (options->top > 0 && !positions) {
         status = pf_fail(PF_EINVAL, "weights: top gives positions: take them");

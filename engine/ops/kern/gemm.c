@@ -112,6 +112,8 @@ static bool matrix_bytes(int64_t r, int64_t c, size_t *bytes) {
 
 int pf_bench_gemm(pf_engine *engine, int64_t m, int64_t n, int64_t k, bool ta, bool tb, int repeats,
                   double *seconds) {
+    PF_OPEN(engine);
+    PF_NEED(seconds);
     size_t bytes_a, bytes_b, bytes_c;
     if (m < 1 || n < 1 || k < 1 || repeats < 1 || repeats > 10000)
         return pf_fail(PF_EINVAL,
