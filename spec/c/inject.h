@@ -3,6 +3,7 @@
 #define PF_INJECT_H
 
 #include <errno.h>
+#include <string.h>
 
 #include "file.h"
 
@@ -13,7 +14,14 @@ static struct {
     int at, count; /* which call fails, calls so far */
     const char *hit;
     bool no_exchange, no_lock;
+    /* What was done, a letter each: f a file is synced, d a folder, r a rename, x an exchange. */
+    char done[256];
+    int n_done;
 } inject;
+
+static void note(char letter) {
+    if (inject.n_done < (int)sizeof inject.done - 1) inject.done[inject.n_done++] = letter;
+}
 
 static bool strike(const char *call) {
     int now = inject.count++;
@@ -39,7 +47,12 @@ static ssize_t fake_write(int fd, const void *in, size_t n) {
     return pf_file_libc.write(fd, in, is_hit() ? (n + 1) / 2 : n);
 }
 /* No power fails here, so nothing is really synced: the test would take minutes. */
-static int fake_sync(int fd) { return (void)fd, strike("sync") ? -1 : 0; }
+static int fake_sync(int fd) {
+    struct stat info;
+    if (strike("sync")) return -1;
+    note(fstat(fd, &info) == 0 && S_ISDIR(info.st_mode) ? 'd' : 'f');
+    return 0;
+}
 static int fake_close(int fd) {
     int error = 0, result = pf_file_libc.close(fd);
     if (strike("close")) result = -1, error = errno;
@@ -64,12 +77,16 @@ static int fake_lock(int fd) {
     return inject.no_lock ? -1 : pf_file_libc.lock(fd);
 }
 static int fake_rename(const char *a, const char *b) {
-    return strike("rename") ? -1 : pf_file_libc.rename(a, b);
+    int result = strike("rename") ? -1 : pf_file_libc.rename(a, b);
+    if (result == 0) note('r');
+    return result;
 }
 static int fake_exchange(const char *a, const char *b) {
     if (strike("exchange")) return -1;
     errno = ENOSYS;
-    return inject.no_exchange ? -1 : pf_file_libc.exchange(a, b);
+    int result = inject.no_exchange ? -1 : pf_file_libc.exchange(a, b);
+    if (result == 0) note('x');
+    return result;
 }
 static int fake_make_dir(const char *p, mode_t mode) {
     return strike("make_dir") ? -1 : pf_file_libc.make_dir(p, mode);
@@ -108,6 +125,8 @@ static void inject_at(fail_mode mode, int at) {
     inject.at = at;
     inject.count = 0;
     inject.hit = NULL;
+    memset(inject.done, 0, sizeof inject.done);
+    inject.n_done = 0;
     pf_file_hook(&fakes);
 }
 

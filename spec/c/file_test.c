@@ -1,0 +1,170 @@
+/*
+ * file_test.c - what the disk is asked for, and in which order; marks; where a file that is written
+ * goes. Checkpoints as a whole are folder_test.c's.
+ */
+#include "check.h"
+#include "folder.h"
+#include "folder_list.h"
+#include "inject.h"
+#include "scratch.h"
+
+static pf_engine *engine;
+static char dir[256];
+static int warnings;
+static char warning[1024];
+
+static void on_log(void *context, pf_log_level level, const char *message) {
+    (void)context;
+    if (level != PF_LOG_WARN) return;
+    warnings++;
+    snprintf(warning, sizeof warning, "%s", message);
+}
+
+static const char *run_folder(const char *name) {
+    static char run[300];
+    snprintf(run, sizeof run, "%s/%s", dir, name);
+    scratch_remove(run);
+    return run;
+}
+
+/* A checkpoint of three files: config.json, model.safetensors, manifest.json. */
+static int save(const char *run, uint64_t step) {
+    pf_tensor *tensor = NULL;
+    pf_config *config = pf_config_new(PF_MAP);
+    int64_t shape[1] = {3};
+    int status = pf_tensor_full(&tensor, engine, PF_F32, 1, shape, (double)step);
+    const pf_named weights = {"x", tensor};
+    pf_parts parts = {.weights = &weights, .n_weights = 1, .config = config};
+    if (status >= 0) status = pf_folder_save(engine, run, step, &parts, 0);
+    pf_config_free(config);
+    pf_tensor_release(&tensor);
+    return status;
+}
+
+/* The step of the checkpoint that `run` means, or a negative status. */
+static int found(const char *run) {
+    char *folder = NULL;
+    int status = pf_folder_find(engine, &folder, run, true);
+    if (status >= 0) status = atoi(strrchr(folder, '-') + 1);
+    free(folder);
+    return status;
+}
+
+/* Power may fail at any moment: files are on the disk before the folder that lists them, the folder
+ * before the rename that gives it its name, the rename before LATEST says so, LATEST's content
+ * before its name, and its name at the end. */
+static void test_syncs(void) {
+    const char *const whole[] = {"fffdrdfrd", "fffdxdfrd", "fffdrrdfrd"};
+    for (int replaced = 0; replaced < 3; replaced++) {
+        const char *run = run_folder("syncs");
+        CHECK_OK(save(run, 1));
+        inject.no_exchange = replaced == 2;
+        inject_at(INTERRUPT, -1);
+        CHECK_OK(save(run, replaced ? 1 : 2));
+        pf_file_hook(NULL);
+        inject.no_exchange = false;
+        CHECK(!strcmp(inject.done, whole[replaced]));
+        if (strcmp(inject.done, whole[replaced]) != 0) fprintf(stderr, "  %s\n", inject.done);
+    }
+    const char *path = scratch_path("%s/one", dir);
+    inject_at(INTERRUPT, -1);
+    CHECK_OK(pf_file_write(path, "abc", 3));
+    CHECK(!strcmp(inject.done, "frd"));
+    inject_at(INTERRUPT, -1);
+    CHECK_OK(pf_dir_make(scratch_path("%s/new-folder", dir)));
+    CHECK(!strcmp(inject.done, "d"));
+    pf_file_hook(NULL);
+}
+
+/* LATEST is "step-N", a line end or none, and nothing else. */
+static void test_marks(void) {
+    static const char *const bad[] = {"step-1 x",
+                                      "step-1\n\n",
+                                      "step-1.old",
+                                      "step-01",
+                                      "step-",
+                                      "step-1\nstep-2\n",
+                                      " step-1",
+                                      "STEP-1",
+                                      "step-1\r\n",
+                                      "step-18446744073709551616",
+                                      ""};
+    const char *run = run_folder("marks");
+    CHECK_OK(save(run, 1));
+    CHECK_OK(save(run, 2));
+    const char *latest = scratch_path("%s/LATEST", run);
+    uint64_t step;
+    for (int i = 0; i < PF_COUNT(bad); i++) {
+        CHECK(scratch_write(latest, bad[i], strlen(bad[i])) == 0);
+        CHECK_FAILS(PF_EFORMAT, pf_mark_read(latest, &step));
+        warnings = 0;
+        CHECK(found(run) == 2 && warnings > 0 && strstr(warning, "LATEST"));
+    }
+    CHECK(scratch_write(latest, "step-1\0\n", 8) == 0);
+    CHECK_FAILS(PF_EFORMAT, pf_mark_read(latest, &step));
+    char *big = calloc(1, 100);
+    memset(big, '1', 99);
+    memcpy(big, "step-1\n", 7);
+    CHECK(scratch_write(latest, big, 99) == 0);
+    CHECK_FAILS(PF_EFORMAT, pf_mark_read(latest, &step));
+    free(big);
+    CHECK(scratch_write(latest, "step-1", 6) == 0);
+    CHECK_OK(pf_mark_read(latest, &step));
+    CHECK(step == 1 && found(run) == 1);
+}
+
+/* What is written goes where links lead, and takes the place of regular files alone. */
+static void test_links(void) {
+    const char *real = scratch_path("%s/real", dir), *link = scratch_path("%s/link", dir);
+    const char *far = scratch_path("%s/far", dir), *pipe = scratch_path("%s/pipe", dir);
+    struct stat info;
+    size_t bytes;
+    CHECK(scratch_write(real, "old", 3) == 0 && chmod(real, 0640) == 0);
+    CHECK(symlink("real", link) == 0 && symlink(link, far) == 0 && mkfifo(pipe, 0600) == 0);
+    CHECK_OK(pf_file_write(far, "new!", 4));
+    CHECK(lstat(link, &info) == 0 && S_ISLNK(info.st_mode));
+    CHECK(lstat(far, &info) == 0 && S_ISLNK(info.st_mode));
+    char *text = scratch_read(real, &bytes);
+    CHECK(bytes == 4 && !memcmp(text, "new!", 4));
+    free(text);
+    CHECK(stat(real, &info) == 0 && S_ISREG(info.st_mode) && (info.st_mode & 0777) == 0640);
+    unlink(real); /* the link leads nowhere now: the file that it names is made */
+    CHECK_OK(pf_file_write(link, "abc", 3));
+    CHECK(lstat(link, &info) == 0 && S_ISLNK(info.st_mode));
+    CHECK(stat(real, &info) == 0 && info.st_size == 3);
+    CHECK_FAILS(PF_EIO, pf_file_write(pipe, "abc", 3));
+    CHECK(strstr(pf_last_error(), "pipe") && lstat(pipe, &info) == 0 && S_ISFIFO(info.st_mode));
+    CHECK_FAILS(PF_EIO, pf_file_write("/dev/null", "abc", 3));
+    CHECK(stat("/dev/null", &info) == 0 && S_ISCHR(info.st_mode));
+    unlink(link);
+    CHECK(symlink(".", link) == 0);
+    CHECK_FAILS(PF_EIO, pf_file_write(link, "abc", 3));
+    CHECK(strstr(pf_last_error(), "folder") && lstat(link, &info) == 0 && S_ISLNK(info.st_mode));
+    unlink(link), unlink(far);
+    CHECK(symlink("far", link) == 0 && symlink("link", far) == 0);
+    CHECK_FAILS(PF_EIO, pf_file_write(link, "abc", 3)); /* round and round */
+    CHECK(scratch_count(dir, ".") == 0);                /* nothing temporary is left */
+    /* A folder that is taken away is itself, not what a link of its name leads to. */
+    const char *kept = scratch_path("%s/kept", dir);
+    unlink(link);
+    CHECK(mkdir(kept, 0777) == 0 && symlink("kept", link) == 0);
+    CHECK(scratch_write(scratch_path("%s/kept/x", dir), "x", 1) == 0);
+    CHECK(pf_dir_remove(link) && lstat(link, &info) < 0);
+    CHECK(scratch_count(kept, "x") == 1);
+}
+
+int main(void) {
+    pf_options options = PF_OPTIONS_DEFAULT;
+    options.threads = 1;
+    options.log = on_log;
+    options.allocator.resize = scratch_resize;
+    CHECK_OK(pf_engine_open(&engine, &options));
+    scratch_open(dir, sizeof dir);
+    test_syncs();
+    test_marks();
+    test_links();
+    scratch_remove(dir);
+    pf_engine_close(&engine);
+    CHECK(scratch_held == 0);
+    return CHECK_REPORT();
+}
