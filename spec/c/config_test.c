@@ -2,6 +2,8 @@
  * config_test.c - runtime's plain data: the tree and who owns its nodes, options against
  * their table, the messages word for word, the nearest name.
  */
+#include <stdio.h>
+
 #include "check.h"
 #include "runtime.h"
 
@@ -36,6 +38,67 @@ static void test_config_tree(void) {
     CHECK(strcmp(pf_config_key(copy, 2), "middle") == 0);
     pf_config_free(copy);
     pf_config_free(NULL);
+}
+
+/* Maps of any size: every key is found, what is taken out is gone, the order stays. */
+static void test_large_map(pf_heap *heap) {
+    pf_config *map = pf_config_new_in(heap, PF_MAP), *copy = NULL;
+    char key[16];
+    for (int i = 0; i < 3000; i++) {
+        snprintf(key, sizeof key, "key%d", i);
+        CHECK_OK(pf_config_set_number(map, key, i));
+    }
+    for (int i = 0; i < 3000; i += 7) {
+        snprintf(key, sizeof key, "key%d", i);
+        pf_config_remove(map, key);
+        pf_config_remove(map, key);
+    }
+    CHECK_OK(pf_config_set_string(map, "last", "text"));
+    CHECK_OK(pf_config_set_number(map, "key1", -1)); /* in place */
+    copy = pf_config_copy_in(heap, map);
+    pf_config_free(map);
+    CHECK(pf_config_size(copy) == 3000 - 429 + 1);
+    for (int i = 0; i < 3000; i++) {
+        snprintf(key, sizeof key, "key%d", i);
+        const pf_config *node = pf_config_get(copy, key);
+        CHECK((node != NULL) == (i % 7 != 0));
+        if (node) CHECK(pf_config_number(node) == (i == 1 ? -1 : i));
+    }
+    CHECK(!strcmp(pf_config_key(copy, 0), "key1") && !strcmp(pf_config_key(copy, 5), "key6"));
+    CHECK(!strcmp(pf_config_string(pf_config_get(copy, "last")), "text"));
+    pf_config_free(copy);
+}
+
+/* Trees of a heap are counted there, trees of the host's are not, and they may hold each other. */
+static void test_heap_trees(void) {
+    pf_heap *heap = NULL;
+    CHECK_OK(pf_heap_open(&heap, NULL, (size_t)1 << 20));
+    test_large_map(heap);
+    CHECK(pf_heap_live(heap) == 0);
+    test_large_map(NULL);
+    CHECK(pf_heap_live(heap) == 0);
+    pf_config *map = pf_config_new_in(heap, PF_MAP), *list = pf_config_new(PF_LIST);
+    size_t live = pf_heap_live(heap);
+    for (int i = 0; i < 1000; i++) CHECK_OK(pf_config_push(list, pf_config_new_number(i)));
+    CHECK(live > 0 && pf_heap_live(heap) == live);
+    CHECK_OK(pf_config_set(map, "host", list));
+    pf_config *plain = pf_config_new(PF_MAP);
+    CHECK_OK(pf_config_set(plain, "heap", map));
+    for (int i = 0; i < 1000; i++) CHECK_OK(pf_config_set_number(map, "count", i));
+    CHECK(pf_heap_live(heap) < live + 4096); /* counting asks for nothing */
+    pf_config_free(plain);
+    CHECK(pf_heap_live(heap) == 0);
+    pf_config *full = pf_config_new_in(heap, PF_LIST), *child = full;
+    int status = PF_OK;
+    for (int i = 0; status >= 0 && i < 1000000 && child; i++) {
+        child = pf_config_new_beside(full, PF_NULL);
+        status = pf_config_push(full, child);
+    }
+    CHECK(status == PF_ENOMEM);
+    CHECK(pf_config_copy_in(heap, full) == NULL);
+    pf_config_free(full);
+    CHECK(pf_heap_live(heap) == 0);
+    pf_heap_release(heap);
 }
 
 /* Children that cannot hang where they are put: no leak, no double free, no cycle. */
@@ -149,6 +212,7 @@ static void test_nearest(void) {
 
 int main(void) {
     test_config_tree();
+    test_heap_trees();
     test_config_misuse();
     test_options();
     test_nearest();

@@ -194,6 +194,77 @@ static void test_bad_trees(pf_engine *e) {
     }
 }
 
+/* A chain around *m, `times` of it; *m is given up. */
+static int wrap(pf_engine *e, pf_module **m, int times) {
+    pf_module *inner[2] = {*m, *m}, *outer = NULL;
+    int status = pf_module_new(&outer, e, "chain", NULL, inner, times);
+    if (status < 0) return status;
+    pf_module_release(m);
+    *m = outer;
+    return status;
+}
+
+/* As deep as scripts may go: every name is whole, and each level costs what the first does. */
+static void test_deep(pf_engine *e) {
+    pf_config *options = options_of("{'dim': 2}");
+    pf_module *m = NULL;
+    const char *name = NULL;
+    int depth = 0;
+    CHECK_OK(pf_module_new(&m, e, "rmsnorm", options, NULL, 0));
+    pf_config_free(options);
+    while (depth < PF_MODULE_DEPTH && wrap(e, &m, 1) >= 0) depth++;
+    CHECK(depth == PF_MODULE_DEPTH && pf_module_tensor_count(m) == 1);
+    CHECK_OK(pf_module_tensor_at(m, 0, &name, NULL, NULL));
+    CHECK(strlen(name) == 2 * PF_MODULE_DEPTH + strlen("weight"));
+    CHECK(!strncmp(name, "1.1.1.", 6) && !strcmp(name + 2 * PF_MODULE_DEPTH, "weight"));
+    CHECK_FAILS(PF_EINVAL, wrap(e, &m, 1));
+    CHECK(strstr(pf_last_error(), "nest deeper than 4096"));
+    pf_module_release(&m);
+}
+
+/* What stands in a tree many times counts as often, and its tensors once. */
+static void test_doubled(pf_engine *e) {
+    pf_config *options = options_of("{'dim': 2}");
+    pf_module *m = NULL;
+    int levels = 0;
+    CHECK_OK(pf_module_new(&m, e, "rmsnorm", options, NULL, 0));
+    pf_config_free(options);
+    while (levels < 40 && wrap(e, &m, 2) >= 0) levels++;
+    CHECK(levels == 16); /* 2^17 - 1 layers; one more level is 2^18 - 1 */
+    CHECK(strstr(pf_last_error(), "131072 layers"));
+    CHECK(pf_module_tensor_count(m) == 1);
+    pf_module_release(&m);
+}
+
+static int give_back(void *context, pf_engine *e, pf_tensor *x, const pf_pass *pass,
+                     pf_tensor **y) {
+    (void)context, (void)e, (void)pass;
+    *y = pf_tensor_retain(x);
+    return 0;
+}
+
+/* A layer of the host deep in a tree gets tensors later: the next count finds them. */
+static void test_later_tensors(pf_engine *e) {
+    const pf_host_layer layer = {.forward = give_back};
+    const int64_t shape[1] = {2};
+    pf_module *m = NULL, *host = NULL;
+    pf_tensor *tensor = NULL, *at = NULL;
+    const char *name = NULL;
+    CHECK_OK(pf_module_host(&host, e, "mine", &layer, NULL, 0));
+    m = pf_module_retain(host);
+    CHECK_OK(wrap(e, &m, 1));
+    CHECK(pf_module_tensor_count(m) == 0);
+    CHECK_OK(pf_tensor_full(&tensor, e, PF_F32, 1, shape, 1));
+    CHECK_OK(pf_module_add_tensor(host, "w", tensor, true));
+    CHECK_FAILS(PF_ENOTFOUND, pf_module_tensor_at(m, 0, &name, NULL, NULL));
+    CHECK(pf_module_tensor_count(m) == 1);
+    CHECK_OK(pf_module_tensor_at(m, 0, &name, &at, NULL));
+    CHECK(at == tensor && !strcmp(name, "1.w"));
+    pf_tensor_release(&tensor);
+    pf_module_release(&host);
+    pf_module_release(&m);
+}
+
 int main(void) {
     pf_engine *e = engine_of(2, 11);
     test_names(e);
@@ -203,6 +274,9 @@ int main(void) {
     test_seed();
     test_messages(e);
     test_bad_trees(e);
+    test_deep(e);
+    test_doubled(e);
+    test_later_tensors(e);
     size_t live = live_bytes(e);
     pf_engine_close(&e);
     CHECK(live <= 1 << 16);
