@@ -157,7 +157,7 @@ int main(void) {
     pf_options options = PF_OPTIONS_DEFAULT;
     options.threads = 1;
     options.log = on_log;
-    options.allocator.resize = scratch_resize;
+    options.allocator = &scratch_allocator;
     CHECK_OK(pf_engine_open(&engine, &options));
     scratch_open(dir, sizeof dir);
     test_syncs();

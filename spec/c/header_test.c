@@ -131,7 +131,7 @@ static void test_memory(void) {
 int main(void) {
     pf_options options = PF_OPTIONS_DEFAULT;
     options.threads = 1;
-    options.allocator.resize = scratch_resize;
+    options.allocator = &scratch_allocator;
     CHECK_OK(pf_engine_open(&engine, &options));
     scratch_open(dir, sizeof dir);
     snprintf(path, sizeof path, "%s/file.safetensors", dir);
