@@ -60,14 +60,15 @@ static int finish_digest(pf_text *text, int status, char hash[PF_HASH_TEXT]) {
 }
 
 int pf_state_digest(const pf_state_file *f, char hash[PF_HASH_TEXT]) {
-    static const char *const keys[] = {"format",    "version",   "kind",   "model",
-                                       "kernel",    "batch",     "heads",  "head_dim",
-                                       "value_dim", "positions", "recent", "hosts"};
+    static const char *const keys[] = {"format", "version", "kind",     "model",     "kernel",
+                                       "batch",  "heads",   "head_dim", "value_dim", "positions",
+                                       "recent", "hosts",   "host"};
     pf_text text = {0};
     int status = PF_OK;
     for (int i = 0; i < PF_COUNT(keys); i++) {
         const pf_config *value = pf_config_get(f->meta, keys[i]);
         const char *plain = value ? pf_config_string(value) : NULL;
+        if (!value && i + 1 == PF_COUNT(keys)) continue; /* files of before have none */
         pf_text_print(&text, "%s=", keys[i]);
         put(&text, plain ? plain : "");
         put(&text, "\n");
@@ -199,6 +200,9 @@ static int add_alone(pf_state_file *f, const pf_state *state) {
     PF_TRY(set_number(f->meta, "value_dim", alone->value_dim));
     const pf_attention *a = &alone->attention;
     const pf_kernel *kernel = a->kernel;
+    if (kernel && pf_kernel_is_host(kernel)) {
+        PF_TRY(pf_config_set_string(f->meta, "host", pf_kernel_name(kernel)));
+    }
     if (kernel && kernel->projection) {
         PF_TRY(add_tensor(f, "", "projection", kernel->projection));
     }

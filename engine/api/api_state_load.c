@@ -232,6 +232,17 @@ static int check_fingerprint(const pf_state *state, pf_tensor *fingerprint) {
                                "here than where it was saved");
 }
 
+/* Without the host's map, its sums would take rows for features. Files of 0.1.0 don't tell them from
+ * features that were given. */
+static int check_host(const pf_state_file *f, const pf_attention_state_options *options) {
+    const char *name = text_of(f, "host");
+    if (!name[0] || options) return PF_OK;
+    return pf_fail(PF_EFORMAT,
+                   "state: it is of the custom kernel '%.64s', whose map no file holds: give that "
+                   "kernel",
+                   name);
+}
+
 /* The state as the file says, and, with options, one of these in its place: of a kernel of the
  * host's the file has the name and the features' numbers alone. */
 static int read_alone(pf_state **state, pf_state_file *f,
@@ -239,6 +250,7 @@ static int read_alone(pf_state **state, pf_state_file *f,
     pf_attention_state_options o = {0};
     pf_config *words = NULL;
     pf_tensor *fingerprint = find_tensor(f, "", "fingerprint");
+    PF_TRY(check_host(f, options));
     int status = read_sizes(f, &o, &words);
     if (status >= 0) {
         if (pf_kernel_words_given(words)) o.fingerprint = fingerprint;

@@ -175,8 +175,8 @@ PF_API int pf_attention_step(pf_tensor **out, pf_engine *engine, pf_state *state
 PF_API int pf_state_merge(pf_engine *engine, pf_state *state, const pf_state *later);
 
 /* A file holds its kernel and projection; of a kernel of the host's it holds the features' sums,
- * and `options` must bring the kernel. options NULL: a state as the file says; else it must be
- * of these options (pf_attention_state_check). */
+ * and `options` must bring the kernel (PF_EFORMAT without). options NULL: a state as the file
+ * says; else it must be of these options (pf_attention_state_check). */
 PF_API int pf_state_save(pf_engine *engine, const pf_state *state, const char *path);
 PF_API int pf_state_load(pf_state **state, pf_engine *engine, const char *path,
                          const pf_attention_state_options *PF_NULLABLE options);
