@@ -232,8 +232,8 @@ static int check_fingerprint(const pf_state *state, pf_tensor *fingerprint) {
                                "here than where it was saved");
 }
 
-/* Without the host's map, its sums would take rows for features. Files of 0.1.0 don't tell them from
- * features that were given. */
+/* Without the host's map, its sums would take rows for features. Files of 0.1.0 don't tell them
+ * from features that were given. */
 static int check_host(const pf_state_file *f, const pf_attention_state_options *options) {
     const char *name = text_of(f, "host");
     if (!name[0] || options) return PF_OK;
