@@ -302,6 +302,32 @@ describe("an attention that is asked for", function()
     local model = pf.nn.performer { vocab = 9, dim = 8, heads = 2, layers = 1, kernel = "exact" }
     assert.equal("exact", model:options().attention)
   end)
+
+  it("refuses a kernel that would have no effect, and rows that nobody gave", function()
+    local function refused(words, options)
+      for _, layer in ipairs { "attention", "block", "performer" } do
+        local o = { dim = 8, heads = 2, vocab = layer == "performer" and 9 or nil }
+        for key, value in pairs(options) do o[key] = value end
+        local ok, message = pcall(nn[layer], o)
+        assert.is_false(ok)
+        assert.is_truthy(tostring(message):find(words, 1, true), tostring(message))
+      end
+    end
+    refused("the kernel 'relu' has no effect", { attention = "exact", kernel = "relu" })
+    refused("the kernel 'relu' has no effect", { attention = "identity",
+      kernel = pf.kernel.relu {} })
+    refused("the kernel 'softmax' has no effect", { attention = { name = "exact" },
+      kernel = { name = "softmax", features = 8 } })
+    refused("the kernel option 'scale' has no effect", { kernel = { name = "exact", scale = 2 } })
+    refused("needs the projection", { kernel = { rows = "given", features = 8 } })
+    local given = pf.kernel.softmax { projection = pf.randn(2, 8, 4) }
+    local layer = nn.attention { dim = 8, heads = 2, kernel = given }
+    local dir = support.folder()
+    assert(pf.checkpoint.save(dir .. "/a", { model = layer }))
+    local loaded = assert(pf.checkpoint.model(dir .. "/a")) -- which brings the rows
+    assert.bits_equal(layer:tensors().projection, loaded:tensors().projection)
+    support.remove(dir)
+  end)
 end)
 
 -- ---- training by name ------------------------------------------------------------------

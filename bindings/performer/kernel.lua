@@ -235,6 +235,33 @@ local function resolve(options, where)
   return { attention = kind, options = own }
 end
 
+--- An option of `kernel` beside its name, or nil.
+local function beside_name(k)
+  for key in util.sorted(k) do
+    if key ~= "name" then return key end
+  end
+end
+
+--- A kernel that a layer is given by name must have an effect: none does where the attention takes
+--- no kernel, and no rows do that nobody gave. Checkpoints, which bring the rows, are built from
+--- their trees and do not come here.
+local function check_layer(options, where)
+  local k = options.kernel
+  if type(k) == "table" and k.rows == "given" then
+    util.fail("%s: kernel: rows = \"given\" needs the projection: give a kernel with one, " ..
+      "pf.kernel.softmax { projection = W }", where)
+  end
+  local name = is_kernel(k) and k:name() or type(k) == "table" and k.name
+  local kind = kinds[options.attention or false]
+  if not name then return end
+  if not kind and not maps[name] then kind = kinds[name] end
+  if not kind or kind.takes_kernel then return end
+  local idle = (is_kernel(k) or maps[name]) and ("kernel '%s'"):format(name)
+    or beside_name(k) and ("kernel option '%s'"):format(beside_name(k))
+  if not idle then return end
+  util.fail("%s: %s attention takes no kernel, so the %s has no effect", where, kind.name, idle)
+end
+
 -- ---- attention ----------------------------------------------------------------------
 
 -- Who sees whom: every attention takes these.
@@ -318,7 +345,7 @@ return {
   kernel = util.namespace(kernel, "pf.kernel"),
   attention = util.namespace(attention, "pf.attention"),
   is_kernel = is_kernel, is_custom = is_custom, as_kernel = as_kernel, resolve = resolve,
-  split_kind = split_kind,
+  split_kind = split_kind, check_layer = check_layer,
   maps = maps, forget = forget,
   Kernel = Kernel, -- methods; advise.lua adds some
 }

@@ -114,6 +114,7 @@ local function split(type_name, options)
   end
   -- A kernel's name alone is enough; an object becomes its options (__config).
   if type(named.kernel) == "string" then named.kernel = { name = named.kernel } end
+  kernels.check_layer(named, "nn." .. type_name)
   return named, children
 end
 
