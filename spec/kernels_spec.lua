@@ -303,7 +303,21 @@ describe("an attention that is asked for", function()
     assert.equal("exact", model:options().attention)
   end)
 
-  it("refuses a kernel that would have no effect, and rows that nobody gave", function()
+  it("takes what its row says", function()
+    for _, kind in ipairs(pf.kinds()) do
+      local takes = {}
+      for _, name in ipairs(kind.takes) do takes[name] = true end
+      for _, name in ipairs { "mask", "documents", "decay", "limits", "prefix", "cu_seqlens" } do
+        local x = pf.randn(1, 1, 2, 4)
+        local ok, message = pcall(pf.attention[kind.name], x, x, x, { [name] = "no tensor" })
+        assert.is_false(ok)
+        assert.equal(not takes[name], tostring(message):find("unknown option", 1, true) ~= nil,
+          tostring(message))
+      end
+    end
+  end)
+
+  it("refuses an option of a kernel that is none, and rows that nobody gave", function()
     local function refused(words, options)
       for _, layer in ipairs { "attention", "block", "performer" } do
         local o = { dim = 8, heads = 2, vocab = layer == "performer" and 9 or nil }
@@ -313,11 +327,6 @@ describe("an attention that is asked for", function()
         assert.is_truthy(tostring(message):find(words, 1, true), tostring(message))
       end
     end
-    refused("the kernel 'relu' has no effect", { attention = "exact", kernel = "relu" })
-    refused("the kernel 'relu' has no effect", { attention = "identity",
-      kernel = pf.kernel.relu {} })
-    refused("the kernel 'softmax' has no effect", { attention = { name = "exact" },
-      kernel = { name = "softmax", features = 8 } })
     refused("the kernel option 'scale' has no effect", { kernel = { name = "exact", scale = 2 } })
     refused("needs the projection", { kernel = { rows = "given", features = 8 } })
     local given = pf.kernel.softmax { projection = pf.randn(2, 8, 4) }

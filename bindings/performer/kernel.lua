@@ -235,37 +235,31 @@ local function resolve(options, where)
   return { attention = kind, options = own }
 end
 
---- An option of `kernel` beside its name, or nil.
-local function beside_name(k)
-  for key in util.sorted(k) do
-    if key ~= "name" then return key end
-  end
-end
-
---- A kernel that a layer is given by name must have an effect: none does where the attention takes
---- no kernel, and no rows do that nobody gave. Checkpoints, which bring the rows, are built from
---- their trees and do not come here.
+--- What a layer's kernel says must be so: a kernel named after a kind that takes none says the kind
+--- and nothing more, and there are no given rows that nobody gave. A kernel beside an attention that
+--- takes none waits for another attention. Checkpoints, which bring the rows, are built from their
+--- trees and do not come here.
 local function check_layer(options, where)
   local k = options.kernel
-  if type(k) == "table" and k.rows == "given" then
+  if type(k) ~= "table" then return end
+  if k.rows == "given" then
     util.fail("%s: kernel: rows = \"given\" needs the projection: give a kernel with one, " ..
       "pf.kernel.softmax { projection = W }", where)
   end
-  local name = is_kernel(k) and k:name() or type(k) == "table" and k.name
-  local kind = kinds[options.attention or false]
-  if not name then return end
-  if not kind and not maps[name] then kind = kinds[name] end
+  local kind = not maps[k.name] and kinds[k.name or false]
   if not kind or kind.takes_kernel then return end
-  local idle = (is_kernel(k) or maps[name]) and ("kernel '%s'"):format(name)
-    or beside_name(k) and ("kernel option '%s'"):format(beside_name(k))
-  if not idle then return end
-  util.fail("%s: %s attention takes no kernel, so the %s has no effect", where, kind.name, idle)
+  for key in util.sorted(k) do
+    if key ~= "name" then
+      util.fail("%s: %s attention takes no kernel, so the kernel option '%s' has no effect; " ..
+        "options of its own: attention = { name = \"%s\", ... }", where, kind.name, key, kind.name)
+    end
+  end
 end
 
 -- ---- attention ----------------------------------------------------------------------
 
--- Who sees whom: every attention takes these.
-local reach = { "causal", "mask", "documents", "cu_seqlens", "limits", "prefix", "decay" }
+-- Who sees whom, as far as a kind takes it.
+local function reach_of(kind) return { "causal", table.unpack(kind.takes) } end
 -- What a kind that hands on a state takes.
 local carried = { "state", "entry", "entry_s", "entry_z", "entry_shift" }
 
@@ -318,7 +312,7 @@ end
 --- of Hk; a projection is drawn for the Hk heads of keys.
 local function attention_of(kind)
   local where = "attention." .. kind.name
-  local allowed = table.move(reach, 1, #reach, 1, {})
+  local allowed = reach_of(kind)
   if kind.takes_kernel then allowed[#allowed + 1] = "kernel" end
   for _, option in ipairs(kind.options) do allowed[#allowed + 1] = option.name end
   if kind.carries then table.move(carried, 1, #carried, #allowed + 1, allowed) end
@@ -337,7 +331,8 @@ for name, kind in pairs(kinds) do attention[name] = attention_of(kind) end
 function attention.linear(phi_q, phi_k, v, options)
   local where = "attention.linear"
   check_qkv(where, phi_q, phi_k, v)
-  local allowed = table.move(carried, 1, #carried, #reach + 1, { table.unpack(reach) })
+  local allowed = reach_of(tables.kinds()[1])
+  table.move(carried, 1, #carried, #allowed + 1, allowed)
   return results(op.linear_attention(phi_q, phi_k, v, read_options(options, allowed, where)))
 end
 

@@ -23,7 +23,8 @@ function tables.layers() return known.layers end
 --- { maps = { { name, doc, softmax, positive, tilted, regular, eps, width } ... }, options }.
 function tables.kernels() return kernels end
 
---- The kinds of attention, in order: a list of { name, doc, takes_kernel, streams, options ... }.
+--- The kinds of attention, in order: a list of { name, doc, takes_kernel, takes = { "mask" ... },
+--- streams, options ... }.
 function tables.kinds() return known.attention end
 
 --- A list of { name, doc, options }; the first is meant where none is named.

@@ -29,6 +29,12 @@ typedef struct pf_attention {
     double option[PF_KIND_OPTIONS]; /* its kind's own, in their order; a choice by its place */
 } pf_attention;
 
+/* Who sees whom, and a decay: what a kind may take; kinds.c refuses what it doesn't. */
+#define PF_TAKES(input) (1u << PF_IN_##input)
+#define PF_TAKES_ALL                                                                               \
+    (PF_TAKES(MASK) | PF_TAKES(DOCUMENTS) | PF_TAKES(DECAY) | PF_TAKES(LIMITS) |                   \
+     PF_TAKES(PREFIX) | PF_TAKES(CU_SEQLENS))
+
 /* Inputs of a call by PF_IN_* (reach.h), and an entry state behind them (PF_ENTRY_INPUTS). */
 enum { PF_ENTRY_INPUTS = 3, PF_ATTENTION_INPUTS = PF_REACH_INPUTS + PF_ENTRY_INPUTS };
 /* Outputs: out, and an exit state where there is one. */
@@ -41,6 +47,7 @@ extern const struct pf_sums pf_sums_linear, pf_sums_exact;
 typedef struct pf_attention_kind {
     const char *name, *doc;
     bool takes_kernel;
+    unsigned takes;                /* bit i: the input PF_IN_* i, of those behind v (PF_TAKES) */
     bool carries;                  /* has an exit state, that a later call can begin from */
     const pf_option_info *options; /* of its own: numbers, switches and choices */
     int n_options;
@@ -94,6 +101,9 @@ int pf_attention_describe(pf_config *to);       /* sets `attention` of it (pf_de
 int pf_kind_find(const pf_attention_kind **kind, const char *name, const char *where);
 /* The kind that the `name` of a kernel's options says, as older scripts and files do; or NULL. */
 const pf_attention_kind *pf_kind_of_kernel(const pf_config *kernel);
+/* The name of input i of those that not every kind takes, and whether this one does. */
+const char *pf_kind_input_name(int input);
+int pf_kind_takes(const pf_attention_kind *kind, int input, const char *where);
 /* The kind that the words of a state's file say (pf_alone.words). */
 const pf_attention_kind *pf_kind_of_words(const pf_config *words);
 

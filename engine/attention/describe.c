@@ -4,10 +4,22 @@
  */
 #include "attention.h"
 
+/* Names of the inputs that it takes beside q, k and v. */
+static int describe_takes(pf_config *row, const pf_attention_kind *kind) {
+    pf_config *list;
+    PF_TRY(pf_describe_list(&list, row, "takes"));
+    for (int i = PF_IN_MASK; i < PF_REACH_INPUTS; i++) {
+        if (!(kind->takes >> i & 1)) continue;
+        PF_TRY(pf_config_push(list, pf_config_new_string(pf_kind_input_name(i))));
+    }
+    return PF_OK;
+}
+
 static int describe_kind(pf_config *row, const pf_attention_kind *kind) {
     PF_TRY(pf_config_set_string(row, "name", kind->name));
     PF_TRY(pf_config_set_string(row, "doc", kind->doc));
     PF_TRY(pf_config_set_bool(row, "takes_kernel", kind->takes_kernel));
+    PF_TRY(describe_takes(row, kind));
     PF_TRY(pf_config_set_bool(row, "streams", kind->prefill != NULL));
     PF_TRY(pf_config_set_bool(row, "state_grows", kind->state && kind->state->grows));
     PF_TRY(pf_config_set_bool(row, "carries", kind->carries));

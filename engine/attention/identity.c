@@ -136,6 +136,7 @@ static void identity_flops(const pf_attention *a, const pf_attention_shape *shap
 const pf_attention_kind pf_kind_identity = {
     .name = "identity",
     .doc = "Returns its values: the limit of speed (paper, section 4.1).",
+    .takes = PF_TAKES_ALL,
     .call = identity_call,
     .prefill = identity_prefill,
     .part = identity_part,

@@ -68,9 +68,32 @@ const pf_attention_kind *pf_kind_of_words(const pf_config *words) {
     return kind ? kind : kinds[0];
 }
 
-/* A kind that carries no state refuses an entry and an exit, instead of passing them over. */
+const char *pf_kind_input_name(int input) {
+    static const char *const names[PF_REACH_INPUTS] = {
+        [PF_IN_MASK] = "mask",     [PF_IN_DOCUMENTS] = "documents",
+        [PF_IN_DECAY] = "decay",   [PF_IN_LIMITS] = "limits",
+        [PF_IN_PREFIX] = "prefix", [PF_IN_CU_SEQLENS] = "cu_seqlens"};
+    return names[input];
+}
+
+int pf_kind_takes(const pf_attention_kind *kind, int input, const char *where) {
+    if (kind->takes >> input & 1) return PF_OK;
+    return pf_fail(PF_EINVAL, "%s: %s attention takes no %s", where, kind->name,
+                   pf_kind_input_name(input));
+}
+
+static int check_taken(const pf_attention_kind *kind, pf_tensor *const *in) {
+    for (int i = PF_IN_MASK; i < PF_REACH_INPUTS; i++) {
+        if (in[i]) PF_TRY(pf_kind_takes(kind, i, "attention"));
+    }
+    return PF_OK;
+}
+
+/* What a kind does not take it refuses, instead of passing it over: of who sees whom, and where it
+ * carries no state, an entry and an exit. */
 int pf_attend_rows(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
                    bool exit) {
+    PF_TRY(check_taken(a->kind, in));
     if (exit && !a->kind->carries) {
         return pf_fail(PF_EINVAL, "attention: %s has no state to hand on", a->kind->name);
     }
@@ -167,6 +190,7 @@ int pf_attend_part(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_stat
     if (!a->kind->part) {
         return pf_fail(PF_EINVAL, "attention: %s attention %s", a->kind->name, a->kind->no_part);
     }
+    PF_TRY(check_taken(a->kind, in));
     PF_TRY(a->kind->part(out, e, a, state, in));
     state->position += in[PF_IN_Q]->shape[2];
     return PF_OK;

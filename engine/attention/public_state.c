@@ -158,6 +158,7 @@ static int open_sized(pf_state **state, pf_engine *e, pf_alone *alone,
 static int take_kind(pf_alone *alone, const pf_attention_state_options *o) {
     pf_attention *a = &alone->attention;
     PF_TRY(pf_kind_find(&a->kind, o->attention, "attention state"));
+    if (o->decay) PF_TRY(pf_kind_takes(a->kind, PF_IN_DECAY, "attention state"));
     PF_TRY(pf_attention_settle(a, o->options, "attention state"));
     if (!o->options) return PF_OK;
     alone->options = pf_config_copy(o->options);

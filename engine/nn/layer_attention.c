@@ -193,6 +193,7 @@ static int add_norms(pf_module *m, pf_engine *e, attention_self *self) {
 static int add_decay(pf_module *m, pf_engine *e, attention_self *self) {
     double steepest = pf_option_number(m, "decay");
     if (steepest == 0) return PF_OK;
+    PF_TRY(pf_kind_takes(self->attention.kind, PF_IN_DECAY, "attention"));
     if (!self->attention.causal) {
         return pf_fail(PF_EINVAL, "attention: decay is for causal attention (causal = true)");
     }

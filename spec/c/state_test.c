@@ -242,6 +242,30 @@ static void test_host(pf_engine *e) {
     pf_module_release(&m);
 }
 
+/* ---- what a kind does not take ---- */
+
+/* A row that lacks an input refuses it by its name. */
+static void test_takes(pf_engine *e) {
+    pf_attention_kind kind = pf_kind_exact;
+    pf_attention a = {.kind = &kind, .causal = true};
+    pf_tensor *mask = NULL, *out[PF_ATTENTION_OUTPUTS] = {NULL};
+    CHECK_OK(pf_tensor_full(&mask, e, PF_I32, 2, (int64_t[]){B, L}, 1));
+    pf_tensor *in[PF_ATTENTION_INPUTS] = {[PF_IN_Q] = random_rows(e, B, L, D),
+                                          [PF_IN_K] = random_rows(e, B, L, D),
+                                          [PF_IN_V] = random_rows(e, B, L, DV),
+                                          [PF_IN_MASK] = mask};
+    CHECK_OK(pf_attention_settle(&a, NULL, "test"));
+    CHECK_OK(pf_attend_rows(out, e, &a, in, false));
+    pf_tensor_release(&out[0]);
+    kind.takes &= ~PF_TAKES(MASK);
+    CHECK_FAILS(PF_EINVAL, pf_attend_rows(out, e, &a, in, false));
+    CHECK(!out[0] && strstr(pf_last_error(), "exact attention takes no mask"));
+    in[PF_IN_MASK] = NULL;
+    CHECK_OK(pf_attend_rows(out, e, &a, in, false));
+    pf_tensor_release(&out[0]), pf_tensor_release(&mask);
+    for (int i = 0; i < 3; i++) pf_tensor_release(&in[i]);
+}
+
 /* ---- streams ---- */
 
 static void test_streams(pf_engine *e) {
@@ -347,6 +371,7 @@ int main(void) {
     scratch_open(folder, sizeof folder);
     test_alone(e);
     test_host(e);
+    test_takes(e);
     test_streams(e);
     test_poor();
     pf_engine_close(&e);

@@ -31,7 +31,9 @@ function layers.options(row, more)
   for _, known in ipairs(pf.kinds()) do
     if known.name == kind and not known.takes_kernel then kind = false end
   end
-  if layers.option(row, "kernel") and kind ~= false then o.kernel = { name = "softmax", features = 8, seed = 3 } end
+  if layers.option(row, "kernel") and kind ~= false then
+    o.kernel = { name = "softmax", features = 8, seed = 3 }
+  end
   for key, value in pairs(more or {}) do
     if layers.option(row, key) then o[key] = value end
   end

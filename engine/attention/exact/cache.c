@@ -147,6 +147,7 @@ static int exact_from_length(double *length, const pf_engine *e, const pf_attent
 const pf_attention_kind pf_kind_exact = {
     .name = "exact",
     .doc = "Softmax attention itself, in quadratic time: the judge.",
+    .takes = PF_TAKES_ALL,
     .options = exact_options,
     .n_options = PF_COUNT(exact_options),
     .state = &state_exact,

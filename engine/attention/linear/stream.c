@@ -498,6 +498,7 @@ static int favor_from_length(double *length, const pf_engine *e, const pf_attent
 const pf_attention_kind pf_kind_favor = {
     .name = "favor",
     .doc = "Linear attention by a kernel's features (FAVOR+).",
+    .takes = PF_TAKES_ALL,
     .takes_kernel = true,
     .carries = true,
     .state = &state_favor,
