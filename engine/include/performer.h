@@ -138,6 +138,7 @@ typedef struct {
     void *log_context;
     pf_log_level log_level;
     const void *cancel; /* const atomic_int *: non-zero stops long calls; NULL: never */
+    bool no_cache;      /* freed memory goes back at once: slower, and valgrind sees misuse */
 } pf_options;
 /* The defaults, to begin a pf_options with: either way, in C and in C++. */
 #ifndef __cplusplus

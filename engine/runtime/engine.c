@@ -31,6 +31,7 @@ int pf_runtime_open(pf_engine *engine, const pf_options *options) {
     PF_TRY(read_options(&o, options));
     PF_TRY(pf_cpu_choose(o.cpu, &engine->cpu));
     PF_TRY(pf_heap_open(&engine->heap, o.allocator, o.memory));
+    if (o.no_cache) pf_heap_uncached(engine->heap);
     int threads = o.threads ? o.threads : omp_get_max_threads();
     engine->threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
     engine->seed = o.seed;

@@ -37,9 +37,11 @@
 
 /* Stands right before the bytes that the caller sees. */
 typedef struct block {
-    struct block *next; /* in its class's list, while cached */
+    struct block *next; /* in its class's list, while cached; &in_use while a caller has it */
     void *raw;          /* what the host gave */
 } block;
+
+static block in_use; /* a mark that is no block */
 
 enum {
     EXTRA = PF_ALIGN - 1 + (int)sizeof(block), /* bytes the host is asked for beside the class */
@@ -58,6 +60,7 @@ struct pf_heap {
     size_t cached, mark;      /* mark: the highest live ever, resets do not touch it */
     void *kept;               /* the block that goes with the heap, or NULL */
     size_t kept_bytes;
+    bool uncached;
     block *cache[CLASSES];
 };
 
@@ -251,13 +254,13 @@ int pf_heap_open(pf_heap **heap, const pf_allocator *allocator, size_t budget) {
     return status;
 }
 
-/* One block less on an orphaned heap. Whoever takes the last one is alone with the heap,
- * whose cache is empty, and ends it. */
+/* One block less. Whoever takes the last one of an orphaned heap is alone with it, whose cache is
+ * empty, and ends it. */
 void pf_heap_drop(pf_heap *h) {
     int class;
     size_t size;
     lock(h);
-    bool dead = --h->blocks == 0;
+    bool dead = --h->blocks == 0 && h->refs == 0;
     unlock(h);
     if (!dead) return;
     pf_allocator a = h->allocator;
@@ -319,6 +322,7 @@ void *pf_heap_alloc(pf_heap *h, size_t bytes) {
     char *p = from_cache(h, class, size);
     if (!p) p = from_host(h, size);
     if (!p) return refuse(h, bytes);
+    header_of(p)->next = &in_use;
     ASAN_UNPOISON_MEMORY_REGION(p, size);
     ASAN_POISON_MEMORY_REGION(p + bytes, size - bytes); /* a write past the end is seen */
     return p;
@@ -329,26 +333,36 @@ void *pf_heap_zalloc(pf_heap *h, size_t bytes) {
     return p ? memset(p, 0, bytes) : NULL;
 }
 
-/* The block goes to the cache, from where the next of its class comes, poisoned until then. Of an
- * orphaned heap it counts until the host has it back: the heap outlives its last block. */
+void pf_heap_uncached(pf_heap *h) {
+    h->uncached = true;
+    shrink_cache(h, 0);
+}
+
+bool pf_heap_holds(const void *p) { return ((const block *)p - 1)->next == &in_use; }
+
+/* The block goes to the cache, from where the next of its class comes, poisoned until then; one
+ * that is there already was freed before, and stays. Without a cache (an orphaned heap has none)
+ * it counts until the host has it back: the heap outlives its last block. */
 void pf_heap_free(pf_heap *h, void *p, size_t bytes) {
     int class;
     size_t size;
     if (!p || !class_of(bytes, &class, &size)) return;
-    ASAN_UNPOISON_MEMORY_REGION(p, size);
-    ASAN_POISON_MEMORY_REGION(p, size);
+    block *b = header_of(p);
     lock(h);
-    h->live -= size + EXTRA;
-    bool keep = h->refs > 0; /* an orphaned heap caches nothing */
+    bool ours = b->next == &in_use, keep = ours && h->refs > 0 && !h->uncached;
+    if (ours) {
+        b->next = NULL;
+        h->live -= size + EXTRA;
+        ASAN_POISON_MEMORY_REGION(p, size);
+    }
     if (keep) {
-        block *b = header_of(p);
         b->next = h->cache[class];
         h->cache[class] = b;
         h->cached += size + EXTRA;
         h->blocks--;
     }
     unlock(h);
-    if (keep) return;
+    if (!ours || keep) return;
     block_delete(&h->allocator, p, size);
     pf_heap_drop(h);
 }

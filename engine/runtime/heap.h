@@ -23,11 +23,16 @@ void pf_heap_hold(pf_heap *heap);
 void pf_heap_drop(pf_heap *heap);
 
 /* Bytes aligned to PF_ALIGN; contents undefined. NULL (with message, PF_ENOMEM) on
- * failure. Free with the same byte count. size 0 gives a valid pointer. Thread-safe. */
+ * failure. Free with the same byte count; a second time is ignored while the
+ * block is in the cache. size 0 gives a valid pointer. Thread-safe. */
 void *pf_heap_alloc(pf_heap *heap, size_t bytes);
 void *pf_heap_zalloc(pf_heap *heap, size_t bytes);
 void pf_heap_free(pf_heap *heap, void *block, size_t bytes);
-void pf_heap_trim(pf_heap *heap); /* gives every cached block back to the host */
+/* false: the block was freed and lies in the cache. What went back to the host can't be asked of;
+ * without a cache that is all, and valgrind or a sanitizer sees it. */
+bool pf_heap_holds(const void *block);
+void pf_heap_uncached(pf_heap *heap); /* from now on what is freed goes back to the host at once */
+void pf_heap_trim(pf_heap *heap);     /* gives every cached block back to the host */
 
 /* Grows *array (element size `size`) to hold at least `need`; *capacity is updated. */
 int pf_heap_grow(pf_heap *heap, void **array, int64_t *capacity, int64_t need, size_t size);

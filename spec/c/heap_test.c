@@ -189,6 +189,46 @@ static void test_heap_life(void) {
     CHECK(host.blocks == 0 && host.wrong == 0);
 }
 
+/* A block that is freed twice stays one block; so does a tensor that is released twice. */
+static void test_heap_twice(void) {
+    host_memory host = {0};
+    pf_allocator allocator = {host_resize, &host};
+    pf_heap *heap;
+    CHECK_OK(pf_heap_open(&heap, &allocator, 0));
+    void *a = pf_heap_alloc(heap, 100), *other = pf_heap_alloc(heap, 100);
+    size_t live = pf_heap_live(heap);
+    CHECK(pf_heap_holds(a));
+    pf_heap_free(heap, a, 100);
+    CHECK(!pf_heap_holds(a) && pf_heap_live(heap) == live / 2);
+    pf_heap_free(heap, a, 100);
+    CHECK(pf_heap_live(heap) == live / 2);
+    void *b = pf_heap_alloc(heap, 100), *c = pf_heap_alloc(heap, 100);
+    CHECK(b == a && c != a && c != other);
+    pf_heap_free(heap, b, 100), pf_heap_free(heap, c, 100), pf_heap_free(heap, other, 100);
+    CHECK(pf_heap_live(heap) == 0);
+    pf_heap_release(heap);
+    CHECK(host.blocks == 0 && host.wrong == 0);
+}
+
+/* Without a cache the host has every block back at once, the last one after the heap's end too. */
+static void test_heap_uncached(void) {
+    host_memory host = {0};
+    pf_allocator allocator = {host_resize, &host};
+    pf_heap *heap;
+    CHECK_OK(pf_heap_open(&heap, &allocator, 0));
+    pf_heap_free(heap, pf_heap_alloc(heap, 100), 100);
+    CHECK(host.blocks == 2);
+    pf_heap_uncached(heap);
+    CHECK(host.blocks == 1);
+    for (size_t n = 1; n < 10000; n *= 3) pf_heap_free(heap, pf_heap_alloc(heap, n), n);
+    CHECK(host.blocks == 1 && pf_heap_live(heap) == 0);
+    void *last = pf_heap_alloc(heap, 10);
+    pf_heap_release(heap);
+    CHECK(host.blocks == 2);
+    pf_heap_free(heap, last, 10);
+    CHECK(host.blocks == 0 && host.wrong == 0);
+}
+
 static void test_heap_grow(void) {
     pf_heap *heap;
     int *array = NULL;
@@ -242,6 +282,8 @@ int main(void) {
     test_heap_cache_bound();
     test_heap_retry();
     test_heap_life();
+    test_heap_twice();
+    test_heap_uncached();
     test_heap_grow();
     test_heap_threads();
     return CHECK_REPORT();

@@ -393,9 +393,42 @@ static void test_budgets(void) {
     CHECK(good > 0 && refused > 0);
 }
 
+/* A pointer that was copied: a second release does nothing, a use says so, and two tensors that are
+ * made afterwards lie in two places. */
+static void test_released(void) {
+    host_memory host = {0};
+    pf_engine engine = engine_of(1, &host);
+    pf_tensor *t = counted(&engine, 3, 4), *copy = t, *stale = t, *a, *b;
+    pf_tensor_release(&t);
+    size_t live = pf_heap_live(engine.heap);
+#ifndef __SANITIZE_ADDRESS__ /* which stops at any use */
+    CHECK(!pf_tensor_alive(stale) && !pf_tensor_data(stale));
+    CHECK_FAILS(PF_ESTATE, pf_tensor_fill(stale, 1));
+#endif
+    pf_tensor_release(&copy), pf_tensor_release(&stale);
+    CHECK(!copy && !stale && pf_heap_live(engine.heap) == live);
+    a = counted(&engine, 3, 4), b = counted(&engine, 3, 4);
+    CHECK(a != b && pf_f32(a) != pf_f32(b));
+    pf_tensor_release(&a), pf_tensor_release(&b);
+    pf_runtime_close(&engine);
+    CHECK(host.blocks == 0 && host.wrong == 0);
+
+    pf_options options = host_options(&host);
+    options.no_cache = true;
+    CHECK_OK(pf_runtime_open(&engine, &options));
+    long blocks = host.blocks;
+    t = counted(&engine, 3, 4);
+    CHECK(host.blocks > blocks);
+    pf_tensor_release(&t);
+    CHECK(host.blocks == blocks);
+    pf_runtime_close(&engine);
+    CHECK(host.blocks == 0 && host.wrong == 0);
+}
+
 int main(void) {
     test_shapes();
     test_life();
+    test_released();
     test_owner();
     test_ordered();
     test_iter();
