@@ -292,7 +292,7 @@ static int check_batch(const pf_state_file *f, const pf_module *module, int64_t 
 
 static int read_module(pf_state **state, pf_state_file *f, const pf_module *module,
                        pf_tensor **logits) {
-    int64_t batch;
+    int64_t batch = 0;
     PF_TRY(size_of(f, "batch", &batch));
     PF_TRY(check_model(f, module));
     PF_TRY(check_batch(f, module, batch));
