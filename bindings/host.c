@@ -133,8 +133,27 @@ typedef struct {
     int load_status;
 } script;
 
+/* In package[field] the script's own folder stands where Lua has the current one: what lies in the
+ * folder that a program happens to be called in is not run. */
+static void replace_current_folder(lua_State *L, const char *field, const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (!slash || lua_getglobal(L, "package") != LUA_TTABLE) return;
+    lua_getfield(L, -1, field);
+    lua_pushfstring(L, ";%s", luaL_optstring(L, -1, ""));
+    lua_pushlstring(L, path, (size_t)(slash - path));
+    const char *folder = lua_tostring(L, -1);
+    if (strpbrk(folder, ";?")) folder = ""; /* no template can say it: the root, nobody's */
+    lua_pushfstring(L, ";%s/", folder);
+    luaL_gsub(L, lua_tostring(L, -3), ";./", lua_tostring(L, -1));
+    lua_pushstring(L, lua_tostring(L, -1) + 1);
+    lua_setfield(L, 2, field);
+    lua_settop(L, 1);
+}
+
 static int load_body(lua_State *L) {
     script *s = lua_touserdata(L, 1);
+    replace_current_folder(L, "path", s->path);
+    replace_current_folder(L, "cpath", s->path);
     push_arguments(L, s->path, s->program, s->argc, s->argv);
     s->load_status = luaL_loadfile(L, s->path);
     return s->load_status == LUA_OK ? 1 : lua_error(L);

@@ -31,8 +31,8 @@ typedef struct {
  * Lua files and kit/ in these places. engine NULL: opened at first use. NULL: out of memory. */
 lua_State *lpf_host_open(pf_engine *engine, const lpf_places *places);
 
-/* Runs a file. LUA_OK, or the status with the error on top: a text with traceback, or what else
- * was thrown, as it is. */
+/* Runs a file; `require` looks in its folder where Lua would in the current one. LUA_OK, or the
+ * status with the error on top: a text with traceback, or what else was thrown, as it is. */
 int lpf_host_run(lua_State *L, const char *path, const char *program, int argc,
                  const char *const *argv);
 

@@ -294,25 +294,40 @@ int luaopen_performer_core(lua_State *L) {
     return 1;
 }
 
-/* For a cpath that finds performer.so without a path for the Lua files: they lie beside it
- * (require passes the file's name as the second argument). */
+/* ---- performer.so by itself ---------------------------------------------------- */
+
+/* Pushes the folder of the Lua files of a performer.so in the folder at the top: beside it, or
+ * where an installation has them (lib/lua/5.4, or with the machine's name between). */
+static const char *push_home(lua_State *L, const char *dir) {
+    static const char *const places[] = {"", "/../../../share/lua/5.4",
+                                         "/../../../../share/lua/5.4"};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        const char *init = lua_pushfstring(L, "%s%s/performer/init.lua", dir, places[i]);
+        const bool there = access(init, R_OK) == 0;
+        lua_pop(L, 1);
+        if (there) return lua_pushfstring(L, "%s%s", dir, places[i]);
+    }
+    luaL_error(L,
+               "performer: no performer/init.lua beside %s/performer.so, nor in "
+               "share/lua/5.4 of its prefix; give it by LUA_PATH",
+               dir);
+    return NULL;
+}
+
+/* For a cpath that finds performer.so without a path for the Lua files (require passes the file's
+ * name as the second argument). */
 int luaopen_performer(lua_State *L) {
     const char *file = luaL_optstring(L, 2, ""), *slash = strrchr(file, '/');
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     lua_pushcfunction(L, luaopen_performer_core);
     lua_setfield(L, -2, "performer.core");
+    const char *dir = slash ? lua_pushlstring(L, file, (size_t)(slash - file)) : ".";
+    const char *home = push_home(L, dir);
     lua_getglobal(L, "package");
-    lua_pushlstring(L, file, slash ? (size_t)(slash - file) : 0);
-    if (!slash) {
-        lua_pop(L, 1);
-        lua_pushliteral(L, ".");
-    }
-    const char *dir = lua_tostring(L, -1);
-    lua_getfield(L, -2, "path");
-    lua_pushfstring(L, "%s/?.lua;%s/?/init.lua;%s", dir, dir, lua_tostring(L, -1));
-    lua_setfield(L, -4, "path");
-    lua_pushfstring(L, "%s/performer/init.lua", dir);
-    const char *init = lua_tostring(L, -1);
+    lua_getfield(L, -1, "path");
+    lua_pushfstring(L, "%s/?.lua;%s/?/init.lua;%s", home, home, lua_tostring(L, -1));
+    lua_setfield(L, -3, "path");
+    const char *init = lua_pushfstring(L, "%s/performer/init.lua", home);
     if (luaL_loadfile(L, init) != LUA_OK) return lua_error(L);
     lua_pushliteral(L, "performer");
     lua_pushstring(L, init);

@@ -1,61 +1,85 @@
 # install.cmake - what `cmake --install` lays down, and the ways in for a host program:
 # find_package(performer), pkg-config performer. The tree may be moved: paths in it are
 # relative to the files that hold them. Included last, when every target exists.
+#
+# Components: `engine` for hosts; `lua` for a stock lua5.4; `program`, the commands.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(PF_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/performer)
-
-# The OpenMP build of OpenBLAS lies beside the one the system prefers: name its folder.
-get_filename_component(PF_OPENBLAS_DIR ${PF_OPENBLAS} DIRECTORY)
-set(PF_PC_BLAS "-L${PF_OPENBLAS_DIR} -Wl,-rpath,${PF_OPENBLAS_DIR} -lopenblas")
-if(PF_BLAS_FILE)
-  set(PF_PC_BLAS "-ldl")
-endif()
-set_target_properties(performer performer_lua PROPERTIES
-                      INSTALL_RPATH "$ORIGIN;${PF_OPENBLAS_DIR}")
-set_target_properties(performer_program performer_module PROPERTIES
-                      INSTALL_RPATH "${PF_OPENBLAS_DIR}")
-set_target_properties(performer_static PROPERTIES EXPORT_NAME static)
-set_target_properties(performer_lua PROPERTIES EXPORT_NAME lua)
+set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME engine)
 
 # The static library has a set of its own: only its users need the libraries below it.
-install(TARGETS performer performer_lua EXPORT performer
-        LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+set_target_properties(performer_static PROPERTIES EXPORT_NAME static)
+set(PF_SHARED performer)
+if(PERFORMER_LUA)
+  set_target_properties(performer_lua PROPERTIES EXPORT_NAME lua)
+  list(APPEND PF_SHARED performer_lua)
+  install(FILES ${PROJECT_SOURCE_DIR}/bindings/performer_lua.h
+          DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+endif()
+install(TARGETS ${PF_SHARED} EXPORT performer LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS performer_static EXPORT performer_static
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(TARGETS performer_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-install(FILES ${CMAKE_SOURCE_DIR}/engine/include/performer.h
-              ${CMAKE_SOURCE_DIR}/engine/include/performer_attention.h
-              ${CMAKE_SOURCE_DIR}/engine/include/performer_data.h
-              ${CMAKE_SOURCE_DIR}/engine/include/performer_extend.h
-              ${CMAKE_SOURCE_DIR}/bindings/performer_lua.h
-        DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/engine/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+        FILES_MATCHING PATTERN "performer*.h")
+install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/README.md
+              ${PROJECT_SOURCE_DIR}/CHANGELOG.md
+        DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR}
+        PATTERN "CMakeLists.txt" EXCLUDE)
 
-# Lua: for a stock lua5.4, and for the executable, which looks beside itself.
-install(TARGETS performer_module LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/lua/5.4)
-install(DIRECTORY ${CMAKE_SOURCE_DIR}/bindings/performer
-        DESTINATION ${CMAKE_INSTALL_DATADIR}/lua/5.4 FILES_MATCHING PATTERN "*.lua")
-install(DIRECTORY ${CMAKE_SOURCE_DIR}/bindings/performer
-        DESTINATION ${CMAKE_INSTALL_DATADIR}/performer/lua FILES_MATCHING PATTERN "*.lua")
-install(DIRECTORY ${CMAKE_SOURCE_DIR}/scripts
-        DESTINATION ${CMAKE_INSTALL_DATADIR}/performer FILES_MATCHING PATTERN "*.lua")
+# For a stock lua5.4: where LuaRocks or a distribution wants them, and by default where Lua of
+# the same prefix looks.
+set(PERFORMER_LUA_LIBDIR ${CMAKE_INSTALL_LIBDIR}/lua/5.4 CACHE STRING "for performer.so")
+set(PERFORMER_LUA_SHAREDIR ${CMAKE_INSTALL_DATADIR}/lua/5.4 CACHE STRING "for performer/*.lua")
+if(PERFORMER_LUA)
+  install(TARGETS performer_module COMPONENT lua LIBRARY DESTINATION ${PERFORMER_LUA_LIBDIR})
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/bindings/performer COMPONENT lua
+          DESTINATION ${PERFORMER_LUA_SHAREDIR} FILES_MATCHING PATTERN "*.lua")
 
-# find_package(performer [COMPONENTS static])
+  # The program finds its Lua files from its own place, performer.so among them for busted and
+  # for editors what they read.
+  set(PF_HOME ${CMAKE_INSTALL_DATADIR}/performer)
+  install(TARGETS performer_program COMPONENT program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(TARGETS performer_module COMPONENT program LIBRARY DESTINATION ${PF_HOME}/lua)
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/bindings/performer COMPONENT program
+          DESTINATION ${PF_HOME}/lua FILES_MATCHING PATTERN "*.lua")
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/scripts COMPONENT program
+          DESTINATION ${PF_HOME} FILES_MATCHING PATTERN "*.lua")
+  install(FILES ${PROJECT_SOURCE_DIR}/bindings/annotations/performer.lua COMPONENT program
+          DESTINATION ${PF_HOME}/annotations)
+  install(FILES ${PROJECT_SOURCE_DIR}/bindings/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR}/lua)
+endif()
+
+# find_package(performer [COMPONENTS static lua])
 install(EXPORT performer NAMESPACE performer:: DESTINATION ${PF_CMAKE_DIR}
         FILE performer-targets.cmake)
 install(EXPORT performer_static NAMESPACE performer:: DESTINATION ${PF_CMAKE_DIR}
         FILE performer-static.cmake)
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/performer-config.cmake.in
-                              ${CMAKE_BINARY_DIR}/performer-config.cmake
+                              ${PROJECT_BINARY_DIR}/performer-config.cmake
                               INSTALL_DESTINATION ${PF_CMAKE_DIR})
-write_basic_package_version_file(${CMAKE_BINARY_DIR}/performer-config-version.cmake
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/performer-config-version.cmake
                                  COMPATIBILITY SameMinorVersion)
-install(FILES ${CMAKE_BINARY_DIR}/performer-config.cmake
-              ${CMAKE_BINARY_DIR}/performer-config-version.cmake
+install(FILES ${PROJECT_BINARY_DIR}/performer-config.cmake
+              ${PROJECT_BINARY_DIR}/performer-config-version.cmake
         DESTINATION ${PF_CMAKE_DIR})
 
-# pkg-config: the prefix is found from the place of the .pc file.
+# pkg-config: the prefix is found from the place of the .pc file. A linked BLAS lies beside the
+# one the system prefers, so its folder is named.
 file(RELATIVE_PATH PF_PC_PREFIX /p/${CMAKE_INSTALL_LIBDIR}/pkgconfig /p)
 string(REGEX REPLACE "/$" "" PF_PC_PREFIX "${PF_PC_PREFIX}")
-configure_file(${CMAKE_CURRENT_LIST_DIR}/performer.pc.in ${CMAKE_BINARY_DIR}/performer.pc @ONLY)
-install(FILES ${CMAKE_BINARY_DIR}/performer.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+set(PF_PC_BLAS "-ldl")
+if(NOT PF_BLAS_FILE)
+  get_filename_component(PF_OPENBLAS_DIR ${PF_OPENBLAS} DIRECTORY)
+  pf_target_path(PF_OPENBLAS_DIR "${PF_OPENBLAS_DIR}")
+  set(PF_PC_BLAS "-L${PF_OPENBLAS_DIR} -Wl,-rpath,${PF_OPENBLAS_DIR} -lopenblas")
+endif()
+set(PF_PC_FILES performer)
+if(PERFORMER_LUA)
+  list(APPEND PF_PC_FILES performer_lua)
+endif()
+foreach(name ${PF_PC_FILES})
+  configure_file(${CMAKE_CURRENT_LIST_DIR}/${name}.pc.in ${PROJECT_BINARY_DIR}/${name}.pc @ONLY)
+  install(FILES ${PROJECT_BINARY_DIR}/${name}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endforeach()

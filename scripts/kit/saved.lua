@@ -11,11 +11,13 @@ local function a_kind(value)
 end
 
 --- A model from FILE.lua, which returns function(options) -> model; the options are a run's
--- settings, as words. A mistake inside the file raises; nil, message when the file can't be had
--- or gives no model.
+-- settings, as words. Its `require` finds what lies beside it. A mistake inside the file raises;
+-- nil, message when the file can't be had or gives no model.
 function saved.model_from(path, settings)
   local chunk, message = loadfile(path)
   if not chunk then return nil, message end
+  local beside = ";" .. (path:match "^(.*/)" or "./") .. "?.lua"
+  if not package.path:find(beside, 1, true) then package.path = package.path .. beside end
   local make = chunk()
   if type(make) ~= "function" then
     return nil, ("%s: must return function(options) -> model, not %s"):format(path, a_kind(make))
