@@ -63,8 +63,11 @@ typedef struct lpf_context {
     size_t trigger;      /* debt that asks for the next one */
     lpf_op *ops;
     int n_ops;
-    int log_ref;         /* Lua function for messages, or LUA_NOREF: warnings to stderr */
-    lpf_closer *closers; /* run before the engine closes */
+    int log_ref;             /* Lua function for messages, or LUA_NOREF: warnings to stderr */
+    lpf_closer *closers;     /* run before the engine closes */
+    pf_layer_resolver outer; /* who found layers by name before this state did; NULL: nobody */
+    void *outer_context;
+    struct lpf_context *outer_state; /* the same, retained, where it is another state's */
 } lpf_context;
 
 /* Between the program's signal handlers and scripts; a host or a stock lua leaves them alone. */
@@ -98,6 +101,10 @@ int lpf_raise_message(lua_State *L);      /* raises the string on top, with posi
 int lpf_result(lua_State *L, int status); /* status >= 0, or raises */
 /* 0 for success; pushes nil, message, code (3) when the outside world failed; else raises. */
 int lpf_outside(lua_State *L, int status);
+int lpf_failure(lua_State *L, int status); /* pushes nil, message, code, whatever the status */
+/* The same for what reads files, where what a file says is the outside world's, whichever check
+ * it fails: only memory, a cancelled call and an error in Lua raise. */
+int lpf_loaded(lua_State *L, int status);
 /* Runs a callback's body protected; its error waits for lpf_result. PF_OK or PF_EHOST. */
 int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call);
 /* Nothing waits any more. The first call makes the slot: keeping an error must not allocate. */

@@ -27,6 +27,7 @@ struct lpf_closer {
 /* By the context's userdata, and by every layer and recompute in C that calls into Lua. */
 void lpf_context_release(lpf_context *ctx) {
     if (--ctx->refs > 0) return;
+    if (ctx->outer_state) lpf_context_release(ctx->outer_state);
     free(ctx->ops);
     free(ctx);
 }

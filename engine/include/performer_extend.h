@@ -48,6 +48,10 @@ typedef int (*pf_layer_resolver)(void *context, pf_engine *engine, const char *n
                                  pf_module *const *children, int n_children, pf_module **module);
 PF_API int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver PF_NULLABLE resolve,
                                     void *PF_NULLABLE context);
+/* The one that stands, NULL for none, and in *context what it is called with: for a new one that
+ * asks it in turn. */
+PF_API pf_layer_resolver pf_engine_layer_resolver(const pf_engine *engine,
+                                                  void **PF_NULLABLE context);
 
 /* ---- recomputation ---------------------------------------------------------------------
  * Memory for time: a part of a model of which backward keeps the inputs alone. */

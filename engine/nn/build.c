@@ -259,6 +259,12 @@ int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver resolve, void 
     return PF_OK;
 }
 
+pf_layer_resolver pf_engine_layer_resolver(const pf_engine *engine, void **context) {
+    const layer_resolver *kept = engine ? engine->own[PF_OWN_LAYERS].thing : NULL;
+    if (context) *context = kept ? kept->context : NULL;
+    return kept ? kept->resolve : NULL;
+}
+
 /* ---- to a tree ---- */
 
 /* Numbers nodes as the builder will: in the order in which they are complete. */

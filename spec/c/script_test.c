@@ -81,6 +81,12 @@ static void test_bind(pf_engine *engine) {
     CHECK(luaL_dostring(L, "return pf.ones(3):sum():item(), pf.info().seed") == LUA_OK);
     CHECK(lua_tonumber(L, -2) == 3 && lua_tointeger(L, -1) == 42);
     CHECK(luaL_dostring(L, "pf.open{}") != LUA_OK);
+    pf_engine *other = NULL;
+    CHECK_OK(pf_engine_open(&other, NULL));
+    CHECK(pf_script_bind(L, other, NULL) == PF_EHOST);
+    CHECK(strstr(pf_script_error(), "bound to another engine already") != NULL);
+    CHECK(pf_script_bind(L, engine, NULL) == PF_OK);
+    pf_engine_close(&other);
     lua_close(L);
     CHECK(pf_script_bind(NULL, engine, NULL) == PF_EINVAL);
 }
@@ -106,6 +112,73 @@ static void test_engines(pf_engine *engine) {
     CHECK(run(engine, "assert(require 'performer'.info().seed == 42)") == PF_OK);
     CHECK(run(NULL, "require 'performer'.ones(2)") == PF_EINVAL);
     pf_engine_close(&other);
+}
+
+static int asked; /* how often the host was asked for a layer */
+
+static int host_layer(void *context, pf_engine *engine, const char *name,
+                      pf_module *const *children, int n, pf_module **module) {
+    (void)context, (void)children, (void)n;
+    asked++;
+    if (strcmp(name, "host's") != 0) return PF_ENOTFOUND;
+    pf_config *options = pf_config_new(PF_MAP);
+    pf_config_set_number(options, "dim", 2);
+    const int status = pf_module_new(module, engine, "rmsnorm", options, NULL, 0);
+    pf_config_free(options);
+    return status;
+}
+
+static int build_named(pf_engine *engine, const char *name) {
+    pf_config *tree = pf_config_new(PF_MAP);
+    pf_module *module = NULL;
+    pf_config_set_string(tree, "type", "lua");
+    pf_config_set_string(tree, "name", name);
+    const int status = pf_module_build(&module, engine, tree);
+    pf_config_free(tree);
+    pf_module_release(&module);
+    return status;
+}
+
+static lua_State *bound(pf_engine *engine, const char *layer) {
+    lua_State *L = luaL_newstate();
+    luaL_openlibs(L);
+    CHECK(pf_script_bind(L, engine, NULL) == PF_OK);
+    lua_setglobal(L, "pf");
+    lua_pushfstring(L, "pf.nn.define('%s', function() return pf.nn.rmsnorm(2) end)", layer);
+    CHECK(luaL_dostring(L, lua_tostring(L, -1)) == LUA_OK);
+    return L;
+}
+
+/* A script that defines layers asks the host for others, and leaves it in its place; of several
+ * states, any may close first. */
+static void test_resolvers(pf_engine *engine) {
+    pf_info before, after;
+    pf_engine_info(engine, &before);
+    CHECK_OK(pf_engine_resolve_layers(engine, host_layer, NULL));
+    CHECK(run(engine, "local nn = require 'performer'.nn\n"
+                      "nn.define('own', function() return nn.rmsnorm(2) end)\n"
+                      "assert(nn.build { type = 'lua', name = 'own' })\n"
+                      "assert(nn.build { type = 'lua', name = \"host's\" })\n"
+                      "local ok, message = pcall(nn.build, { type = 'lua', name = 'none' })\n"
+                      "assert(not ok and message:find 'lives in a script')") == PF_OK);
+    CHECK(asked == 2);
+    for (int order = 0; order < 2; order++) {
+        lua_State *a = bound(engine, "a"), *b = bound(engine, "b");
+        CHECK(build_named(engine, "a") == PF_OK && build_named(engine, "b") == PF_OK);
+        lua_close(order ? a : b);
+        CHECK((build_named(engine, "a") == PF_OK) == !order);
+        CHECK((build_named(engine, "b") == PF_OK) == order);
+        CHECK(build_named(engine, "host's") == PF_OK);
+        lua_close(order ? b : a);
+        CHECK(build_named(engine, "a") == PF_ENOTFOUND && build_named(engine, "b") == PF_ENOTFOUND);
+        CHECK(build_named(engine, "host's") == PF_OK);
+    }
+    void *context = engine;
+    CHECK(pf_engine_layer_resolver(engine, &context) == host_layer && !context);
+    CHECK_OK(pf_engine_resolve_layers(engine, NULL, NULL));
+    CHECK(!pf_engine_layer_resolver(engine, NULL) && !pf_engine_layer_resolver(NULL, NULL));
+    pf_engine_info(engine, &after);
+    CHECK(after.live == before.live);
 }
 
 /* Lua's memory runs out at every place in turn: only that error, and nothing stays behind. */
@@ -207,6 +280,7 @@ int main(void) {
     test_bind(engine);
     test_own_engine();
     test_engines(engine);
+    test_resolvers(engine);
     test_memory(engine);
     pf_engine_close(&engine);
     unlink(path);
