@@ -281,7 +281,7 @@ static int json_decode(lua_State *L) {
     const char *text = lua_tolstring(L, 1, &bytes);
     lpf_enter(L);
     pf_config **slot = lpf_config_slot(L);
-    int failed = lpf_outside(L, pf_json_parse(slot, text, bytes));
+    int failed = lpf_loaded(L, pf_json_parse(slot, text, bytes));
     if (failed) return failed;
     lpf_push_config(L, *slot);
     return 1;

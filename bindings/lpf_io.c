@@ -82,7 +82,7 @@ static int file_load(lua_State *L) {
     const char *path = lpf_check_text(L, 1, "load", "the path");
     pf_engine *engine = lpf_engine(L);
     loaded *l = lpf_new(L, "performer.loaded", sizeof *l);
-    int failed = lpf_outside(L, pf_safetensors_load(engine, path, &l->list, &l->n, &l->metadata));
+    int failed = lpf_loaded(L, pf_safetensors_load(engine, path, &l->list, &l->n, &l->metadata));
     return failed ? failed : push_loaded(L, l);
 }
 
@@ -111,7 +111,7 @@ static int file_inspect(lua_State *L) {
     const char *path = lpf_check_text(L, 1, "inspect", "the path");
     pf_engine *engine = lpf_engine(L);
     pf_config **slot = lpf_config_slot(L);
-    int failed = lpf_outside(L, pf_inspect(slot, engine, path));
+    int failed = lpf_loaded(L, pf_inspect(slot, engine, path));
     if (failed) return failed;
     lpf_push_config(L, *slot);
     return 1;
@@ -175,7 +175,7 @@ static int checkpoint_load(lua_State *L) {
     pf_optimizer **optimizer = lpf_new_optimizer(L, 2); /* 3 */
     pf_config **state = lpf_config_slot(L), **tokenizer = lpf_config_slot(L);
     lpf_drop_dead(L);
-    int failed = lpf_outside(
+    int failed = lpf_loaded(
         L, pf_checkpoint_load(engine, dir, model, without ? NULL : optimizer, state, tokenizer));
     if (failed) return failed;
     lua_newtable(L);
@@ -199,7 +199,7 @@ static int checkpoint_restore(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     pf_config **state = lpf_config_slot(L), **tokenizer = lpf_config_slot(L);
     int failed =
-        lpf_outside(L, pf_checkpoint_restore(engine, dir, model, optimizer, state, tokenizer));
+        lpf_loaded(L, pf_checkpoint_restore(engine, dir, model, optimizer, state, tokenizer));
     if (failed) return failed;
     if (optimizer) lpf_enter(L)->step = pf_optimizer_steps(optimizer);
     lua_newtable(L);
@@ -234,7 +234,7 @@ static int model_load(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     pf_module **model = lpf_new_module(L);
     lpf_drop_dead(L);
-    int failed = lpf_outside(L, pf_model_load(model, engine, dir));
+    int failed = lpf_loaded(L, pf_model_load(model, engine, dir));
     return failed ? failed : 1;
 }
 

@@ -140,8 +140,17 @@ int lpf_outside(lua_State *L, int status) {
     if (status >= 0) return 0;
     if (status != PF_EIO && status != PF_EFORMAT && status != PF_ENOTFOUND)
         return lpf_result(L, status);
+    return lpf_failure(L, status);
+}
+
+int lpf_failure(lua_State *L, int status) {
     lua_pushnil(L);
     lua_pushstring(L, pf_last_error_from(1));
     lua_pushstring(L, pf_status_name(status));
     return 3;
+}
+
+int lpf_loaded(lua_State *L, int status) {
+    const bool raises = status == PF_ENOMEM || status == PF_ECANCEL || status == PF_EHOST;
+    return status >= 0 ? 0 : raises ? lpf_result(L, status) : lpf_failure(L, status);
 }

@@ -206,7 +206,7 @@ static int state_load(lua_State *L) {
     bool given = !lua_isnil(L, 2);
     if (given) o = read_options(L, 2, "attention.load_state");
     pf_state **box = lpf_new_stream_state(L);
-    int failed = lpf_outside(L, pf_state_load(box, engine, path, given ? &o : NULL));
+    int failed = lpf_loaded(L, pf_state_load(box, engine, path, given ? &o : NULL));
     return failed ? failed : 1;
 }
 
@@ -218,7 +218,7 @@ static int model_state_load(lua_State *L) {
     pf_state **box = lpf_new_stream_state(L);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
-    int failed = lpf_outside(L, pf_module_state_load(box, engine, model, path));
+    int failed = lpf_loaded(L, pf_module_state_load(box, engine, model, path));
     return failed ? failed : 1;
 }
 

@@ -44,7 +44,7 @@ static int stream_load(lua_State *L) {
     const char *path = lpf_check_text(L, 2, "load_stream", "the path");
     pf_engine *engine = lpf_engine(L);
     pf_stream **box = new_stream(L, 1);
-    int failed = lpf_outside(L, pf_stream_load(box, engine, model, path));
+    int failed = lpf_loaded(L, pf_stream_load(box, engine, model, path));
     if (failed) return failed;
     lpf_enter(L)->streams++;
     return 1;

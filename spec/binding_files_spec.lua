@@ -39,6 +39,41 @@ describe("files", function()
     assert.is_nil(value)
   end)
 
+  it("whose contents can't be used give nil, message, code, whatever is wrong with them", function()
+    --- A safetensors file of one tensor, as its header says.
+    local function file(header)
+      return support.write(folder .. "/one.safetensors",
+        string.pack("<I8", #header) .. header .. ("\0"):rep(8))
+    end
+    local one = '{"a":{"dtype":"%s","shape":%s,"data_offsets":[0,8]}}'
+    local other = nn.performer { vocab = 4, dim = 4, heads = 1, layers = 1, causal = true }
+    local model = nn.performer { vocab = 8, dim = 8, heads = 2, layers = 1, causal = true }
+    assert(pf.checkpoint.save(folder .. "/run", { model = other, step = 1 }))
+    local stream = other:stream():feed { 1, 2 }
+    assert(stream:save(folder .. "/stream"))
+    for i, try in ipairs {
+      function() return pf.load(folder) end,
+      function() return pf.load "/dev/null" end,
+      function() return pf.load(file(one:format("C64", "[1]"))) end,
+      function() return pf.load(file(one:format("F8_E4M3", "[8]"))) end,
+      function() return pf.load(file(one:format("NONE", "[8]"))) end,
+      function() return pf.load(file(one:format("F32", "[-2]"))) end,
+      function() return pf.inspect(file "[]") end,
+      function() return pf.checkpoint.load(folder .. "/run", { model = model }) end,
+      function() return model:load_stream(folder .. "/stream") end,
+      function() return model:load_state(folder .. "/stream") end,
+      function() return pf.attention.load_state(folder .. "/stream") end,
+      function() return pf.checkpoint.model(file "{}") end,
+    } do
+      local ok, value, message, code = pcall(try)
+      assert.is_true(ok, ("%d: %s"):format(i, value))
+      assert.is_nil(value, i)
+      assert.is_string(message)
+      assert.matches("^PF_E", code)
+    end
+    stream:close()
+  end)
+
   local function trained(model, opt, steps)
     for i = 1, steps do
       local tape <close> = pf.tape()
