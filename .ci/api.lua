@@ -35,7 +35,9 @@ return {
       "The kinds of attention: {name, doc, takes_kernel, streams, state_grows, carries (an exit " ..
       "state), trains_in_parts, tells_weights, auto (attention \"auto\" may choose it), " ..
       "options}." },
-    { "pf.optimizers", "", "table[]", "Its optimizers; the first is meant where none is named." },
+    { "pf.optimizers", "", "table[]",
+      "Its optimizers: {name, doc, options}; the first is meant where none is named. Options, " ..
+      "here and of the others, are {name, kind, default (a text), choices, doc, required}." },
     { "pf.bench_gemm",
       "m: integer, n: integer, k: integer, ta?: boolean, tb?: boolean, repeats?: integer",
       "number",
@@ -230,7 +232,8 @@ return {
       "More items; all or, when a row is not finite, none." },
     { "Items:remove", "keys: pf.Tensor, values?: pf.Tensor", "pf.Items",
       "Takes out what was added, by the same keys and values. Sums are in double and kept apart " ..
-      "by size, so the rest is as exact as if the others had never been there." },
+      "by size, so the rest is as exact as if the others had never been there. What was never " ..
+      "added is not known as such: taking it out leaves sums of no set." },
     { "Items:log_partition", "queries: pf.Tensor", "pf.Tensor",
       "(n, d) -> (n): log of the sum over all items of exp(x.y); -inf for an empty set." },
     { "Items:expectation", "queries: pf.Tensor", "pf.Tensor",

@@ -173,6 +173,25 @@ describe("the commands", function()
       assert_sentence(err, "bidirectional model.*train one without %-%-bidirectional")
     end)
 
+    it("--model may bring a kernel, and its checkpoints need that script, too", function()
+      local script = support.write(path "kernel.lua", [[
+        local pf = require "performer"
+        local kernel = pf.kernel.custom { name = "mine", map = function(x) return x:elu() + 1 end }
+        return function(options)
+          return pf.nn.performer { vocab = options.vocab, dim = 16, layers = 1, heads = 2,
+                                   causal = true, kernel = kernel }
+        end]])
+      local run = train("kernel", ("--data %s --steps 2 --threads 1 --model %s"):format(
+        path "t.txt", script))
+      for _, arguments in ipairs { "generate --checkpoint " .. run,
+                                   "train --steps 4 --resume " .. run } do
+        local code, _, err = performer(arguments)
+        assert.are.equal(1, code)
+        assert_sentence(err, "kernel 'mine' lives in a script; name that script with %-%-model")
+      end
+      good(("generate --checkpoint %s --model %s --tokens 5"):format(run, script))
+    end)
+
     it("--model trains an own architecture, whose checkpoints need their script", function()
       local script = support.write(path "own.lua", SCRIPT)
       local run = train("own", ("--data %s --steps 20 --threads 1 --model %s"):format(path "t.txt",

@@ -182,7 +182,8 @@ function pf.kernels() end
 ---@return table[]
 function pf.kinds() end
 
----Its optimizers; the first is meant where none is named.
+---Its optimizers: {name, doc, options}; the first is meant where none is named. Options, here
+---and of the others, are {name, kind, default (a text), choices, doc, required}.
 ---@return table[]
 function pf.optimizers() end
 
@@ -602,7 +603,8 @@ function pf.attention.items(options) end
 function Items:add(keys, values) end
 
 ---Takes out what was added, by the same keys and values. Sums are in double and kept apart by
----size, so the rest is as exact as if the others had never been there.
+---size, so the rest is as exact as if the others had never been there. What was never added is
+---not known as such: taking it out leaves sums of no set.
 ---@param keys pf.Tensor
 ---@param values? pf.Tensor
 ---@return pf.Items

@@ -98,6 +98,15 @@ local function open_plain(path, options)
   return load_into(path, model, train_options.saved(settings), options)
 end
 
+--- The message where it says that a part of the model is a script's: a layer, or a kernel of a name
+-- that the engine has not; nil: it says something else.
+local function in_script(message)
+  local told = message:match "^(.* lives in a script)"
+  if told then return told end
+  local where, name = message:match "^(.*kernel): there is no '([^']+)'"
+  return where and ("%s '%s' lives in a script"):format(where, name)
+end
+
 --- Opens a run or checkpoint folder: { model, optimizer, state, tokenizer }; nil, message.
 -- options: script (a FILE.lua that makes the model), model (function(settings) that makes it, for
 -- layers in Lua), optimizer (function(model, settings) that makes the one to load into; nil:
@@ -109,11 +118,11 @@ function saved.open(path, options)
     opened, message = open_made(path, options)
   else
     opened, message = open_plain(path, options)
-    if not opened and message:find "lives in a script" then
+    local scripted = not opened and in_script(message)
+    if scripted then
       local why
       if options.model then opened, why = open_made(path, options) end
-      message = why or message:gsub("; load this model.*",
-        "; name that script with --model FILE.lua")
+      message = why or scripted .. "; name that script with --model FILE.lua"
     end
   end
   local state = opened and opened.state
