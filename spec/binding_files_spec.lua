@@ -144,6 +144,21 @@ describe("files", function()
     assert.matches("^%x+$", info.checksum)
     assert.equal(16, #info.checksum)
     assert.equal(20, info.documents + valid.documents) -- 60 lines of 20 kinds
+    assert.equal(0, info.skipped)
+    assert.is_nil(info.skips)
+    assert.is_false(info.once)
+    assert.equal(data, data:lay(32))
+    assert.is_true(data:info().rows >= info.rows)
+    assert.same({ 1, 32 }, { table.unpack(data:batch {}.input:shape()) })
+    data:lay(64)
+    assert.raises("a row of 1 positions", function() data:lay(1) end)
+    local marked = support.write(folder .. "/b.fasta", "\n# c\n>a\nMK7\n>b\nMKL\n")
+    assert.equal("fasta", pf.data.kind(marked))
+    assert.matches("'a': '7'.*%(skip_bad = true%)", select(2, pf.data.open(marked)))
+    local some = assert(pf.data.open { path = marked, skip_bad = true })
+    assert.equal(1, some:info().skipped)
+    assert.matches("'a' in line 4: '7'", some:info().skips)
+    assert.equal("text", assert(pf.data.text(marked)):info().format)
     local steps = 0
     for step, batch in data:batches { size = 2, steps = 5, seed = 1, first = 2 } do
       steps = steps + 1

@@ -10,7 +10,11 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BYTE_END = -1, BYTE_FAILED = -2 };
+enum {
+    BYTE_END = -1,
+    BYTE_FAILED = -2,
+    SURE = 10 /* good records that no text of lines with '>' has */
+};
 
 void pf_fasta_begin(pf_fasta *fasta, pf_input *input, const pf_vocab *vocab) {
     memset(fasta, 0, sizeof *fasta);
@@ -83,12 +87,12 @@ static int spoil(pf_fasta *f, int64_t line, const char *format, ...) {
     va_end(args);
     f->bad_line = line;
     if (f->skip_bad) return PF_OK;
-    bool early = f->guessed && f->count == 1; /* it may be no FASTA at all */
+    bool doubt = f->guessed && f->sound < SURE; /* it may be no FASTA at all */
     return pf_fail(PF_EFORMAT,
                    "%s:%lld: '%s': %s; correct this record, or leave such ones out (skip_bad = "
                    "true)%s",
                    f->input->source.name, (long long)line, f->name, f->bad,
-                   early ? "; for plain text say format = \"text\"" : "");
+                   doubt ? "; for plain text say format = \"text\"" : "");
 }
 
 static int bad_letter(pf_fasta *f, int c, int64_t line) {
@@ -186,5 +190,6 @@ int pf_fasta_next(pf_fasta *f) {
     more = read_record(f);
     if (more < 0) return more;
     f->header_waits = more == 1;
+    f->sound += f->n > 0 && !f->bad[0];
     return 1;
 }

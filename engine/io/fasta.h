@@ -24,6 +24,7 @@ typedef struct {
     bool holds;       /* `held` was read, and is to be read again */
     int held;
     bool header_waits; /* '>' of the next record has been read */
+    int64_t sound;     /* good records so far */
     int failure;       /* status of the read that failed */
     /* the record that pf_fasta_next has read */
     char name[PF_FASTA_NAME];

@@ -203,9 +203,15 @@ static void test_skip_bad(void) {
 }
 
 static void test_fasta_errors(void) {
-    write_text("x.fasta", ">J0\nACD\n>J1 odd\r\nACD\r\nAC7E\r\n");
-    refused(PF_EFORMAT, "x.fasta:5: 'J1': '7' after 5 residues");
+    char many[200] = "";
+    for (int i = 0; i < 10; i++) strcat(many, ">J0\nACD\n");
+    strcat(many, ">J1 odd\r\nACD\r\nAC7E\r\n");
+    write_text("x.fasta", many);
+    refused(PF_EFORMAT, "x.fasta:23: 'J1': '7' after 5 residues");
     CHECK(says("skip_bad = true") && !strstr(pf_last_error(), "format ="));
+    write_text("mail.txt", "> He said\n> this\nAnd she\n> and that\nand, she left\n");
+    refused(PF_EFORMAT, "mail.txt:5: 'and': ',' after 3 residues");
+    CHECK(says("for plain text say format = \"text\""));
     write_text("mail.txt", "> He said: \"yes\"\n\nAnd she, too, left.\n");
     refused(PF_EFORMAT, "mail.txt:3: 'He': ','");
     CHECK(says("for plain text say format = \"text\""));

@@ -10,12 +10,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!path || !options) return 0;
     pf_config_set_string(options, "path", path);
     pf_config_set_number(options, "length", 16);
-    if (pf_data_open(&set, fuzz_engine(), options) >= 0) {
+    pf_config_set_bool(options, "skip_bad", size % 2 == 0);
+    if (pf_data_open(&set, fuzz_engine(), options) >= 0 && pf_data_lay(set, 5) >= 0) {
         if (pf_data_batch(&batch, fuzz_engine(), set, PF_TRAIN, 0, 2, false, 1) >= 0) {
             pf_batch_release(&batch);
         }
-        pf_data_close(&set);
     }
+    pf_data_close(&set);
     pf_config_free(options);
     return 0;
 }
