@@ -220,7 +220,7 @@ PF_API int pf_data_kind(const char **format, pf_engine *engine, const char *path
     if (status >= 0) status = pf_input_next(&input);
     if (status >= 0) status = pf_format_decide(&input, "auto", &fasta);
     pf_input_close(&input);
-    *format = fasta ? "fasta" : "text";
+    *format = status < 0 ? NULL : fasta ? "fasta" : "text";
     return status < 0 ? status : PF_OK;
 }
 
