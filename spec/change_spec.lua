@@ -328,6 +328,12 @@ describe("a copy from the graph into a constant", function()
       teacher:copy_(teacher * 0.5)
     end
     assert.is_true(teacher:sum():item() > 0)
+    teacher:copy_(student)
+    local tape <close> = pf.tape()
+    teacher[1] = 5 -- the copy is older than the tape
+    student:clear_grad()
+    tape:backward((student * teacher):sum())
+    assert.equal(5, student:grad()[1]:item())
   end)
 end)
 

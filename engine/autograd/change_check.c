@@ -6,8 +6,6 @@
  *
  * Changes have numbers that only grow (change.c), so a node keeps one number for all it read.
  */
-#include <stdio.h>
-
 #include "node.h"
 
 #define ADVICE "change it after backward, or give the op a copy (detach)"
@@ -27,8 +25,8 @@ int pf_check_result(const pf_tape *tape, const pf_tensor *y, const char *where, 
 /* The numbers came by copy_ from something whose gradient this tape would have to find. */
 static bool lost_source(const pf_tape *tape, const pf_tensor *t) {
     uint64_t source = atomic_load_explicit(&t->storage->source, memory_order_relaxed);
-    if (source == PF_OF_LEAF) return pf_tensor_change(t) > tape->opened;
-    return source != 0 && source == tape->id;
+    if (source & PF_OF_LEAF) return (source & ~PF_OF_LEAF) > tape->opened;
+    return source == tape->id;
 }
 
 static int check_graph(const pf_tape *tape, const pf_op *op, int i, const pf_tensor *t) {

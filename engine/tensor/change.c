@@ -20,30 +20,32 @@ static void set_source(const pf_tensor *t, uint64_t source) {
         atomic_store_explicit(&t->storage->source, source, memory_order_relaxed);
 }
 
-static void touch(const pf_tensor *t, const char *what) {
+/* Returns the change's number. */
+static uint64_t touch(const pf_tensor *t, const char *what) {
     pf_storage *s = t->storage;
     atomic_store_explicit(&s->change, what, memory_order_relaxed);
     uint64_t number = atomic_fetch_add_explicit(&change_count, 1, memory_order_relaxed) + 1;
     atomic_store_explicit(&s->changed, number, memory_order_relaxed);
+    return number;
 }
 
 void pf_tensor_touch(const pf_tensor *t, const char *what) {
     if (!t || !t->storage) return;
-    set_source(t, 0);
     touch(t, what);
+    set_source(t, 0);
 }
 
 /* What a copy of a copy holds comes from where the first one's came. */
-static uint64_t source_of(const pf_tensor *from) {
-    if (from->requires_grad) return PF_OF_LEAF;
+static uint64_t source_of(const pf_tensor *from, uint64_t number) {
+    if (from->requires_grad) return PF_OF_LEAF | number;
     if (from->tape) return from->tape_id;
     return atomic_load_explicit(&from->storage->source, memory_order_relaxed);
 }
 
 void pf_tensor_touch_from(const pf_tensor *t, const pf_tensor *from, const char *what) {
     bool numbers = t->dtype == PF_F32 && from->dtype == PF_F32;
-    set_source(t, numbers ? source_of(from) : 0);
-    touch(t, what);
+    uint64_t number = touch(t, what);
+    set_source(t, numbers ? source_of(from, number) : 0);
 }
 
 void pf_tensor_changed(pf_tensor *t) { pf_tensor_touch(t, "its owner"); }

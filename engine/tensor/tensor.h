@@ -23,7 +23,7 @@ typedef struct pf_storage {
     /* change.c: the last write in place */
     atomic_uint_fast64_t changed; /* its number; 0: none since the storage was made */
     _Atomic(const char *) change; /* what wrote, for messages */
-    atomic_uint_fast64_t source;  /* whose numbers a copy took over: a tape's, PF_OF_LEAF or 0 */
+    atomic_uint_fast64_t source;  /* where a copy's numbers came from: see pf_tensor_touch_from */
 } pf_storage;
 
 /* Every tape starts with this, so that the tensor floor can keep the list of what it owns. */
@@ -115,8 +115,9 @@ int pf_tensor_check(const pf_tensor *t, pf_dtype dtype, const char *op, const ch
 uint64_t pf_changes(void); /* the number of the last one */
 /* The tensor's numbers have just been written over by `what`, a literal. */
 void pf_tensor_touch(const pf_tensor *t, const char *what);
-/* The same of a copy: where `from` may have a gradient, the storage remembers whose. */
-#define PF_OF_LEAF UINT64_MAX
+/* The same of a copy. Where `from` may have a gradient the storage remembers whose: the number of
+ * the tape that made it, or of a leaf PF_OF_LEAF with the number of this change; else 0. */
+#define PF_OF_LEAF ((uint64_t)1 << 63)
 void pf_tensor_touch_from(const pf_tensor *t, const pf_tensor *from, const char *what);
 static inline uint64_t pf_tensor_change(const pf_tensor *t) {
     return t->storage ? atomic_load_explicit(&t->storage->changed, memory_order_relaxed) : 0;
