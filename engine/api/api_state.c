@@ -140,10 +140,13 @@ static int add_host(pf_state_file *f, const pf_state *s, const char *path) {
     if (!s->layer.save_state) {
         return pf_fail(PF_ESTATE, "state: a layer of the host keeps a state that can't be saved");
     }
-    PF_TRY(s->layer.save_state(s->layer.context, f->engine, s->host, &tensors, &n, &data));
+    uint64_t before = pf_failures();
+    int status = s->layer.save_state(s->layer.context, f->engine, s->host, &tensors, &n, &data);
+    if (status < 0) {
+        return pf_callback_failed(status, before, "state: the save_state of a layer of the host");
+    }
     char below[PF_STATE_PATH + 8];
     snprintf(below, sizeof below, "%shost.", path);
-    int status = PF_OK;
     for (int i = 0; i < n && status >= 0; i++) {
         status = add_tensor(f, below, tensors[i].name, tensors[i].tensor);
     }

@@ -150,9 +150,11 @@ static int fill_host(pf_state_file *f, pf_state *s, const char *path) {
         list[n++] = (pf_named){f->list[i].name + length, f->list[i].tensor};
     }
     f->used += n;
+    uint64_t before = pf_failures();
     int status = s->layer.load_state(s->layer.context, f->engine, list, n, data, &s->host);
     free(list);
-    return status;
+    if (status >= 0) return PF_OK;
+    return pf_callback_failed(status, before, "state: the load_state of a layer of the host");
 }
 
 /* In the order in which the file was written (api_state.c). */

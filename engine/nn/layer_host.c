@@ -11,9 +11,9 @@ static const pf_option_info host_options[] = {
 /* What came of a call of the host. `before`: pf_failures() then; a code of the host's own has left
  * no message, and the one that stands is of something else. */
 static int called(const pf_module *m, const char *what, int status, uint64_t before) {
-    if (status >= 0 || pf_failures() != before) return status;
-    return pf_fail(status, "%s: the layer's %s failed with %d", pf_option_text(m, "name"), what,
-                   status);
+    if (status >= 0) return status;
+    return pf_callback_failed(status, before, "%s: the layer's %s", pf_option_text(m, "name"),
+                              what);
 }
 
 static int check_made(const pf_module *m, const char *what, int status, uint64_t before,

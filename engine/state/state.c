@@ -97,8 +97,11 @@ static int copy_host(pf_state *to, pf_engine *e, const pf_state *from, const int
     if (!from->layer.fork_state) {
         return pf_fail(PF_ESTATE, "state: a layer of the host keeps a state that can't be copied");
     }
-    return from->layer.fork_state(from->layer.context, e, from->host, from->batch, rows, to->batch,
-                                  &to->host);
+    uint64_t before = pf_failures();
+    int status = from->layer.fork_state(from->layer.context, e, from->host, from->batch, rows,
+                                        to->batch, &to->host);
+    if (status >= 0) return PF_OK;
+    return pf_callback_failed(status, before, "state: the fork_state of a layer of the host");
 }
 
 static int copy_tree(pf_state **copy, pf_engine *e, const pf_state *from, const int64_t *rows,

@@ -75,18 +75,92 @@ static int call_map(pf_engine *e, pf_tensor *x) {
     return status;
 }
 
+/* ---- a layer of the host, with a state from the first step on ---- */
+
+static int forward(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
+                   pf_tensor **y) {
+    (void)context, (void)engine, (void)x, (void)pass, (void)y;
+    return fail();
+}
+
+static int step(void *context, pf_engine *engine, pf_tensor *x, void **state, pf_tensor **y) {
+    static int kept;
+    (void)context, (void)engine;
+    *state = &kept;
+    *y = pf_tensor_retain(x);
+    return PF_OK;
+}
+
+static int fork_state(void *context, pf_engine *engine, void *state, int64_t batch,
+                      const int64_t *rows, int64_t n, void **copy) {
+    (void)context, (void)engine, (void)state, (void)batch, (void)rows, (void)n, (void)copy;
+    return fail();
+}
+
+static int save_state(void *context, pf_engine *engine, void *state, pf_named **tensors, int *n,
+                      pf_config **data) {
+    (void)context, (void)engine, (void)state, (void)tensors, (void)n, (void)data;
+    return fail();
+}
+
+static void release_state(void *context, void *state) { (void)context, (void)state; }
+
+static pf_module *open_layer(pf_engine *e) {
+    const pf_host_layer layer = {.size = sizeof layer,
+                                 .forward = forward,
+                                 .step = step,
+                                 .release_state = release_state,
+                                 .fork_state = fork_state,
+                                 .save_state = save_state};
+    pf_module *module = NULL;
+    CHECK_OK(pf_module_host(&module, e, "mine", &layer, NULL, 0));
+    return module;
+}
+
+static int call_forward(pf_engine *e, pf_tensor *x) {
+    pf_module *module = open_layer(e);
+    pf_tensor *y = NULL;
+    int status = pf_module_forward(&y, e, module, x, NULL);
+    CHECK(!y);
+    pf_module_release(&module);
+    return status;
+}
+
+/* A state that has seen one step, forked or saved. */
+static int call_state(pf_engine *e, pf_tensor *x, bool save) {
+    pf_module *module = open_layer(e);
+    pf_state *state = NULL, *copy = NULL;
+    pf_tensor *y = NULL;
+    CHECK_OK(pf_module_state(&state, e, module, 1));
+    CHECK_OK(pf_module_step(&y, e, module, x, state));
+    int status = save ? pf_module_state_save(e, module, state, "/tmp/never-written")
+                      : pf_state_fork(&copy, e, state);
+    CHECK(!copy);
+    pf_tensor_release(&y);
+    pf_state_close(&state);
+    pf_module_release(&module);
+    return status;
+}
+
+static int call_fork(pf_engine *e, pf_tensor *x) { return call_state(e, x, false); }
+static int call_save(pf_engine *e, pf_tensor *x) { return call_state(e, x, true); }
+
 static const struct {
     const char *name; /* what a message without a text says */
     int (*call)(pf_engine *e, pf_tensor *x);
 } ways[] = {{"recompute: the function", call_recompute},
             {"gradcheck: the function", call_gradcheck},
             {"resolver of layer 'mine'", call_resolver},
-            {"kernel 'mine': its map", call_map}};
+            {"kernel 'mine': its map", call_map},
+            {"mine: the layer's forward", call_forward},
+            {"fork_state of a layer of the host", call_fork},
+            {"save_state of a layer of the host", call_save}};
+enum { WAYS = sizeof ways / sizeof *ways };
 
 static void test_texts(pf_engine *e, pf_tensor *x) {
     const int statuses[] = {PF_EHOST, PF_ENUMERIC, -77};
     pf_module *module = NULL;
-    for (int i = 0; i < 4 * 3; i++) {
+    for (int i = 0; i < WAYS * 3; i++) {
         host.status = statuses[i % 3];
         CHECK_FAILS(PF_ENOTFOUND, pf_model_load(&module, e, "/no/such/folder"));
         host.text = NULL;
