@@ -325,7 +325,7 @@ static void test_lay(void) {
         CHECK_OK(open_with(&laid, 100, NULL, 0));
         CHECK_OK(open_with(&opened, 48, NULL, 0));
         for (int again = 0; again < 2; again++) {
-            pf_batch a, b;
+            pf_batch a = {.size = sizeof a}, b = {.size = sizeof b};
             CHECK_OK(pf_data_batch(&a, engine, laid, PF_TRAIN, 1, 4, false, 7));
             pf_batch_release(&a);
             CHECK_OK(pf_data_lay(laid, 48));

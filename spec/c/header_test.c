@@ -110,7 +110,7 @@ static size_t write_many(int count) {
 
 /* What is refused costs its text; what is read, some numbers a tensor. */
 static void test_memory(void) {
-    pf_info before, after;
+    pf_info before = {.size = sizeof before}, after = {.size = sizeof after};
     pf_safetensors s;
     for (int many = 0; many < 2; many++) {
         size_t bytes = write_many(many ? 100000 : PF_ST_TENSORS);

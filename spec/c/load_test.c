@@ -58,7 +58,7 @@ static int load(size_t *peak) {
     pf_options o = host_options(&h);
     pf_engine *e = NULL;
     pf_module *module = NULL;
-    pf_info before, after;
+    pf_info before = {.size = sizeof before}, after = {.size = sizeof after};
     o.threads = 1;
     CHECK_OK(pf_engine_open(&e, &o));
     pf_engine_info(e, &before);

@@ -245,7 +245,7 @@ static int give_back(void *context, pf_engine *e, pf_tensor *x, const pf_pass *p
 
 /* A layer of the host deep in a tree gets tensors later: the next count finds them. */
 static void test_later_tensors(pf_engine *e) {
-    const pf_host_layer layer = {.forward = give_back};
+    const pf_host_layer layer = {.size = sizeof layer, .forward = give_back};
     const int64_t shape[1] = {2};
     pf_module *m = NULL, *host = NULL;
     pf_tensor *tensor = NULL, *at = NULL;
