@@ -25,21 +25,15 @@ local FLAGS = "-fsyntax-only -pedantic -Wall -Wextra -Wundef -Werror -Iengine/in
 
 local function there(compiler) return support.shell("command -v " .. compiler) == 0 end
 
---- Does the compiler know the standard?
-local function knows(compiler, standard, language)
-  local command = "%s -std=%s -x %s -fsyntax-only /dev/null"
-  return support.shell(command:format(compiler, standard, language)) == 0
-end
-
---- Compiles `file` by each compiler that is there, in each standard that it knows.
-local function compile(file, language, compilers, standards, more)
+--- Compiles `files` by each compiler that is there, in each standard that it knows.
+local function compile(files, language, compilers, standards, more)
   local compiled = 0
   for _, compiler in ipairs(compilers) do
     for _, standard in ipairs(there(compiler) and standards or {}) do
-      if knows(compiler, standard, language) then
-        local command = "%s -std=%s -x %s %s %s %s"
-        local code, _, said = support.shell(command:format(compiler, standard, language, FLAGS,
-          more or "", file))
+      local command = "%s -std=%s -x %s %s %s %s"
+      local code, _, said = support.shell(command:format(compiler, standard, language, FLAGS,
+        more or "", files))
+      if not said:find "std=" then -- unrecognized, or an invalid value
         assert.equal(0, code, compiler .. " " .. standard .. ": " .. said)
         compiled = compiled + 1
       end
@@ -61,24 +55,27 @@ describe("the public headers", function()
 
   local c = { "gcc", "clang" }
 
-  it("are C99, C11, C17 and C23", function()
-    local n = compile(write("host.c", HOST:format "0"), "c", c, { "c99", "c11", "c17", "c2x" })
+  it("are C99, C17 and C23", function()
+    local n = compile(write("host.c", HOST:format "0"), "c", c, { "c99", "c17", "c2x" })
     assert.is_true(n > 0)
   end)
 
   it("are C++11 to C++23", function()
     local host = write("host.cpp", HOST:format "nullptr")
     local n = compile(host, "c++", { "g++", "clang++" },
-      { "c++11", "c++14", "c++17", "c++20", "c++23" },
+      { "c++11", "c++17", "c++20", "c++23" },
       "-Wold-style-cast -Wzero-as-null-pointer-constant")
     if n == 0 then pending "no C++ compiler" end
   end)
 
   it("stand for themselves, each one", function()
-    for _, page in ipairs { "performer", "performer_attention", "performer_data",
-      "performer_extend", "performer_lua" } do
-      compile(write(page .. ".c", ("#include \"%s.h\"\nint x;\n"):format(page)), "c", c, { "c99" })
+    local pages = {}
+    for name in lfs.dir "engine/include" do
+      if name:find "%.h$" then
+        pages[#pages + 1] = write(name .. ".c", ("#include \"%s\"\nint x;\n"):format(name))
+      end
     end
+    assert.is_true(compile(table.concat(pages, " "), "c", c, { "c99" }) > 0)
   end)
 
   it("serve the example hosts", function()
