@@ -74,6 +74,51 @@ describe("files", function()
     stream:close()
   end)
 
+  -- A header that says what it likes, and so many zero bytes.
+  local function crafted(name, header, bytes)
+    return support.write(folder .. "/" .. name, string.pack("<s8", header) .. ("\0"):rep(bytes))
+  end
+
+  it("that hold what can't be loaded give nil, message, code", function()
+    os.execute("mkfifo " .. folder .. "/pipe")
+    for _, path in ipairs { folder, folder .. "/pipe", "/dev/null" } do
+      local value, message, code = pf.load(path)
+      assert.is_nil(value)
+      assert.matches("not a regular file", message)
+      assert.equal("PF_EIO", code)
+    end
+    for _, dtype in ipairs { "F8_E4M3", "F8_E5M2", "C64", "F31" } do
+      local bytes = dtype == "C64" and 8 or 1
+      local path = crafted("x", ([[{"x":{"dtype":"%s","shape":[1],"data_offsets":[0,%d]}}]])
+        :format(dtype, bytes), bytes)
+      local value, message, code = pf.load(path)
+      assert.is_nil(value)
+      assert.matches(dtype, message)
+      assert.equal("PF_EFORMAT", code)
+    end
+    local info = pf.inspect(crafted("x",
+      [[{"x":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}]], 8))
+    assert.equal("C64", info.tensors[1].dtype)
+  end)
+
+  it("are written where links lead, and over nothing but files", function()
+    local path, tensors = folder .. "/real", { a = pf.ones(2) }
+    assert(pf.save(path, { a = pf.zeros(1) }))
+    os.execute(("cd %s && ln -s real link && ln -s nowhere far && mkfifo pipe"):format(folder))
+    assert.is_true(pf.save(folder .. "/link", tensors))
+    assert.equal(2, pf.load(path).a:numel())
+    assert.is_true(pf.save(folder .. "/far", tensors))
+    assert.equal(2, pf.load(folder .. "/nowhere").a:numel())
+    assert.is_true((os.execute(("cd %s && test -L link -a -L far"):format(folder))))
+    for _, place in ipairs { "/pipe", "" } do
+      local value, message, code = pf.save(folder .. place, tensors)
+      assert.is_nil(value)
+      assert.matches("takes the place of", message)
+      assert.equal("PF_EIO", code)
+    end
+    assert.is_true((os.execute(("test -p %s/pipe"):format(folder))))
+  end)
+
   local function trained(model, opt, steps)
     for i = 1, steps do
       local tape <close> = pf.tape()
