@@ -216,12 +216,12 @@ static int report_heads(pf_config *lines, const pf_module *m, const char *path) 
 
 /* All layers below m that look, by their paths. */
 static int report(pf_config *lines, const pf_module *m, const char *path) {
-    char inner[128];
     PF_TRY(report_heads(lines, m, path));
     for (int i = 0; i < m->n_child; i++) {
-        int n = snprintf(inner, sizeof inner, "%s%s%s", path, *path ? "." : "", m->child[i].name);
-        if (n < 0 || (size_t)n >= sizeof inner) inner[sizeof inner - 1] = 0; /* cut short */
-        PF_TRY(report(lines, m->child[i].module, inner));
+        char *inner = pf_heap_joined(m->heap, path, m->child[i].name);
+        int status = inner ? report(lines, m->child[i].module, inner) : PF_ENOMEM;
+        pf_heap_text_free(m->heap, inner);
+        PF_TRY(status);
     }
     return PF_OK;
 }

@@ -293,29 +293,37 @@ int pf_optimizer_config(const pf_optimizer *o, pf_config **config) {
     return status;
 }
 
+/* What a file holds, by name. */
 typedef struct {
     const pf_named *list;
-    int n;
+    pf_index places;
 } names;
+
+static int index_names(names *file, int n) {
+    for (int i = 0; i < n; i++)
+        PF_TRY(pf_index_put(&file->places, pf_hash_text(file->list[i].name), i));
+    return PF_OK;
+}
 
 static int find_named(const void *context, const char *name) {
     const names *file = context;
-    for (int i = 0; i < file->n; i++) {
-        if (strcmp(file->list[i].name, name) == 0) return i;
-    }
-    return -1;
+    uint32_t probe = 0;
+    uint64_t hash = pf_hash_text(name);
+    int i;
+    while ((i = pf_index_next(&file->places, hash, &probe)) >= 0 &&
+           strcmp(file->list[i].name, name) != 0) {}
+    return i;
 }
 
 /* The tensor saved for moment k of p, or NULL with a message. */
-static const pf_tensor *saved_moment(const entry *p, int k, const pf_named *list, int n) {
-    const names file = {list, n};
-    int at = find_named(&file, p->moment_name[k]);
-    if (at < 0) at = pf_find_former(p->moment_name[k], find_named, &file);
+static const pf_tensor *saved_moment(const entry *p, int k, const names *file) {
+    int at = find_named(file, p->moment_name[k]);
+    if (at < 0) at = pf_find_former(p->moment_name[k], find_named, file);
     if (at < 0) {
         pf_fail(PF_EFORMAT, "optimizer: '%s' is missing", p->moment_name[k]);
         return NULL;
     }
-    const pf_tensor *saved = list[at].tensor;
+    const pf_tensor *saved = file->list[at].tensor;
     if (saved->dtype != PF_F32 || !pf_same_shape(saved, p->moment[k])) {
         pf_fail(PF_EFORMAT, "optimizer: '%s' is %s %s, must be %s f32", p->moment_name[k],
                 pf_shape_of(saved), pf_dtype_name(saved->dtype), pf_shape_of(p->moment[k]));
@@ -325,6 +333,18 @@ static const pf_tensor *saved_moment(const entry *p, int k, const pf_named *list
 }
 
 /* Looks at everything before it changes anything. */
+static int restore_moments(pf_optimizer *o, const names *file) {
+    int moments = o->rule->n_moments;
+    for (int i = 0; i < o->n * moments; i++) {
+        if (!saved_moment(&o->entry[i / moments], i % moments, file)) return PF_EFORMAT;
+    }
+    for (int i = 0; i < o->n * moments; i++) {
+        const entry *p = &o->entry[i / moments];
+        PF_TRY(pf_tensor_copy(p->moment[i % moments], saved_moment(p, i % moments, file)));
+    }
+    return PF_OK;
+}
+
 int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, const pf_config *config) {
     const pf_config *type = pf_config_get(config, "type"), *steps = pf_config_get(config, "steps");
     const char *name = type ? pf_config_string(type) : NULL;
@@ -336,14 +356,11 @@ int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, const pf_
     if (!(count >= 0 && count <= 9007199254740992.0)) {
         return pf_fail(PF_EFORMAT, "optimizer: 'steps' is missing or no count");
     }
-    int moments = o->rule->n_moments;
-    for (int i = 0; i < o->n * moments; i++) {
-        if (!saved_moment(&o->entry[i / moments], i % moments, list, n)) return PF_EFORMAT;
-    }
-    for (int i = 0; i < o->n * moments; i++) {
-        const entry *p = &o->entry[i / moments];
-        PF_TRY(pf_tensor_copy(p->moment[i % moments], saved_moment(p, i % moments, list, n)));
-    }
+    names file = {.list = list, .places.heap = o->heap};
+    int status = index_names(&file, n);
+    if (status >= 0) status = restore_moments(o, &file);
+    pf_index_close(&file.places);
+    if (status < 0) return status;
     o->steps = (uint64_t)count;
     return PF_OK;
 }

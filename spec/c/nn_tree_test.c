@@ -236,6 +236,29 @@ static void test_doubled(pf_engine *e) {
     pf_module_release(&m);
 }
 
+/* What attention saw, under the whole path of a layer 100 deep. */
+static void test_report_path(pf_engine *e) {
+    pf_config *options = options_of("{'dim': 8, 'heads': 1, 'kernel': {'features': 8}}");
+    pf_module *m = NULL;
+    pf_tensor *x = NULL, *y = NULL;
+    pf_config *lines = NULL;
+    pf_pass pass = {.size = sizeof pass, .training = true, .step = 16, .watch = true};
+    const int64_t shape[3] = {1, 6, 8};
+    CHECK_OK(pf_module_new(&m, e, "attention", options, NULL, 0));
+    for (int i = 0; i < 100; i++) CHECK_OK(wrap(e, &m, 1));
+    CHECK_OK(pf_tensor_full(&x, e, PF_F32, 3, shape, 0.5));
+    CHECK_OK(pf_module_forward(&y, e, m, x, &pass));
+    CHECK_OK(pf_module_attention_report(&lines, m));
+    CHECK(pf_config_size(lines) == 1);
+    const char *path = pf_config_string(pf_config_get(pf_config_at(lines, 0), "layer"));
+    CHECK(path && strlen(path) == 199);
+    pf_config_free(lines);
+    pf_config_free(options);
+    pf_tensor_release(&y);
+    pf_tensor_release(&x);
+    pf_module_release(&m);
+}
+
 static int give_back(void *context, pf_engine *e, pf_tensor *x, const pf_pass *pass,
                      pf_tensor **y) {
     (void)context, (void)e, (void)pass;
@@ -277,6 +300,7 @@ int main(void) {
     test_deep(e);
     test_doubled(e);
     test_later_tensors(e);
+    test_report_path(e);
     size_t live = live_bytes(e);
     pf_engine_close(&e);
     CHECK(live <= 1 << 16);
