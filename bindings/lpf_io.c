@@ -125,6 +125,11 @@ static pf_config *config_field(lua_State *L, const char *key, const char *where)
     return lpf_to_config(L, -1, where);
 }
 
+/* What stands in a folder, or is at work there, may bar a call: that is the outside world's. */
+static int outside_or_barred(lua_State *L, int status) {
+    return status == PF_ESTATE ? lpf_failure(L, status) : lpf_outside(L, status);
+}
+
 /* checkpoint.save(dir, {model, optimizer, state, tokenizer, step, keep}) */
 static int checkpoint_save(lua_State *L) {
     static const char *const allowed[] = {"model", "optimizer", "state", "tokenizer",
@@ -146,8 +151,8 @@ static int checkpoint_save(lua_State *L) {
     const pf_config *tokenizer = config_field(L, "tokenizer", "checkpoint.save");
     if (step < 0 || keep < 0 || keep > INT32_MAX)
         return lpf_raise(L, "checkpoint.save: step and keep must be at least 0");
-    int failed = lpf_outside(L, pf_checkpoint_save(engine, dir, (uint64_t)step, model, optimizer,
-                                                   state, tokenizer, (int)keep));
+    int failed = outside_or_barred(L, pf_checkpoint_save(engine, dir, (uint64_t)step, model,
+                                                         optimizer, state, tokenizer, (int)keep));
     if (failed) return failed;
     lua_pushfstring(L, "%s/step-%I", dir, (lua_Integer)step);
     return 1;
@@ -210,7 +215,7 @@ static int checkpoint_restore(lua_State *L) {
 /* checkpoint.hold(dir) */
 static int checkpoint_hold(lua_State *L) {
     const char *dir = lpf_check_text(L, 1, "checkpoint.hold", "the folder");
-    int failed = lpf_outside(L, pf_checkpoint_hold(lpf_engine(L), dir));
+    int failed = outside_or_barred(L, pf_checkpoint_hold(lpf_engine(L), dir));
     if (failed) return failed;
     lua_pushboolean(L, true);
     return 1;
@@ -222,7 +227,7 @@ static int checkpoint_mark(lua_State *L) {
                *mark = lpf_check_text(L, 2, "checkpoint.mark", "the mark");
     int64_t step = lpf_check_whole(L, 3, "checkpoint.mark", "step");
     lpf_engine(L);
-    int failed = lpf_outside(L, pf_checkpoint_mark(dir, mark, (uint64_t)step));
+    int failed = outside_or_barred(L, pf_checkpoint_mark(dir, mark, (uint64_t)step));
     if (failed) return failed;
     lua_pushboolean(L, true);
     return 1;

@@ -30,16 +30,23 @@ local function loss_of(logits, target)
   return logits:cross_entropy(target)
 end
 
---- Loss, perplexity and accuracy on the held-out rows: a few of them in passing, all at the end.
--- Ctrl-C waits for the few, so that a run that goes on later has the same log.
+--- Loss, perplexity and accuracy on the held-out rows: in passing always on the same ones, at the
+-- end on all. Ctrl-C ends it; a run that goes on begins it anew.
 local function held_out(run, step, whole)
   local settings = run.settings
   return evaluate.run(run.model, run.data, {
     batch = settings.batch, masked = settings.bidirectional,
-    limit = not whole and math.max(1, 24 // settings.batch) or nil,
-    baseline = whole and settings.bidirectional, stop = whole and pf.interrupted or nil,
+    limit = not whole and settings.valid_batches or nil,
+    baseline = settings.bidirectional, stop = pf.interrupted,
     each = function(batch, batches) run:show_batch(step, batch, batches) end,
   }) or run:stop(step)
+end
+
+--- What follows a step: an evaluation when it is due, the log, and a checkpoint of it.
+local function conclude(run, record)
+  if run:due(record.step) then run:judge(record, held_out(run, record.step)) end
+  run:log(record)
+  if record.valid_loss then run:keep(record) end
 end
 
 local function main()
@@ -47,6 +54,7 @@ local function main()
                                { model = make_model, optimizer = make_optimizer })
   local settings, model, optimizer = run.settings, run.model, run.optimizer
 
+  if run.state.pending then conclude(run, run.state.pending) end -- where the run was stopped
   for step, batch in run:steps() do
     local loss
     if settings.sliced > 1 then -- a part of every row at a time; the engine's own cross-entropy
@@ -62,15 +70,10 @@ local function main()
     end
     local lr = run:lr(step)
     local norm = optimizer:step { lr = lr, clip = settings.clip }
-
-    local record = run:measure { step = step, loss = loss, lr = lr, norm = norm }
-    if run:due(step) then record.valid_loss = held_out(run, step).loss end
-    run:log(record)
-    if record.valid_loss then run:keep(step, record.valid_loss) end
+    conclude(run, run:measure { step = step, loss = loss, lr = lr, norm = norm })
   end
 
-  run:save(settings.steps) -- before the long evaluation
-  run:finish(held_out(run, settings.steps, true))
+  run:finish(run.whole or held_out(run, settings.steps, true))
 end
 
 cli.main(main)

@@ -116,7 +116,7 @@ local function lines_of(records, key, scale)
 end
 
 local function time_chart(records, key, what)
-  return svg.chart { title = "Time of attention against length, " .. what, legend = "left",
+  return svg.chart { title = "Time of attention against length, " .. what,
     x = "sequence length L", y = "milliseconds", log_x = 2, log_y = true,
     series = lines_of(records, key, 1) }
 end
@@ -132,7 +132,7 @@ local function memory_chart(records, options)
   end
   series[#series + 1] = { name = "an L x L matrix of weights a head (not stored)",
                           points = points, dashed = true, colour = "#888888" }
-  return svg.chart { title = "Memory of forward + backward against length", legend = "left",
+  return svg.chart { title = "Memory of forward + backward against length",
     x = "sequence length L", y = "MiB, q, k, v and gradients included", log_x = 2,
     log_y = true, series = series }
 end

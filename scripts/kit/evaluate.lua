@@ -40,19 +40,37 @@ local function cost_of(target, costs)
   return sum
 end
 
+--- Hides every letter that a masked batch asks for. BERT's masks leave a tenth of them where they
+-- stand and put a random letter for another: right to train on, but copying would be judged.
+local function hide_all(batch, mask)
+  local input = batch.input:totable()
+  for i, row in ipairs(batch.target:totable()) do
+    for j, id in ipairs(row) do
+      if id >= 0 then input[i][j] = mask end
+    end
+  end
+  batch.input = pf.tensor(input, { dtype = "i32" })
+end
+
+--- How many batches of `rows` rows a split has.
+function evaluate.batches(data, split, rows) return math.ceil(data:info(split).rows / rows) end
+
 --- Loss (nats a token) and accuracy of `model` on a split of `data`.
--- options: split "valid", batch rows, limit (batches at most), masked, seed, baseline (true:
--- also the perplexity of the training split's frequencies on the same tokens),
--- each(batch, batches), stop() (true: give up, the result is nil).
--- Returns { loss, perplexity, accuracy, tokens, seconds, baseline }.
+-- options: split "valid", batch rows, limit (batches at most, evenly taken: the same ones at every
+-- call), masked, seed, baseline (true: also the perplexity of the training split's frequencies on
+-- the same tokens), each(batch, batches), stop() (true: give up, the result is nil).
+-- Returns { loss, perplexity, accuracy, tokens, rows, seconds, baseline }.
 function evaluate.run(model, data, options)
-  local split, rows = options.split or "valid", options.batch or 8
-  local batches = math.ceil(data:info(split).rows / rows)
-  if options.limit then batches = math.min(batches, options.limit) end
+  local split, size = options.split or "valid", options.batch or 8
+  local all = evaluate.batches(data, split, size)
+  local batches = math.min(all, options.limit or all)
+  local mask = options.masked and data:tokenizer():special "mask"
   local costs = options.baseline and letter_costs(data)
-  local start, total, right, tokens, cost = pf.clock(), 0, 0, 0, 0
-  for i, batch in data:batches { size = rows, steps = batches, split = split,
-                                 masked = options.masked, seed = options.seed or 1 } do
+  local start, total, right, tokens, rows, cost = pf.clock(), 0, 0, 0, 0, 0
+  for i = 1, batches do
+    local batch = data:batch { index = 1 + (i - 1) * all // batches, size = size, split = split,
+                               masked = options.masked, seed = options.seed or 1 }
+    if mask then hide_all(batch, mask) end
     local logits = model(batch)
     local count = batch.tokens
     if count > 0 then
@@ -61,13 +79,14 @@ function evaluate.run(model, data, options)
       tokens = tokens + count
       cost = cost + (costs and cost_of(batch.target, costs) or 0)
     end
+    rows = rows + batch.rows
     if options.stop and options.stop() then return nil end
     collectgarbage() -- no tape frees what this batch has made
     if options.each then options.each(i, batches) end
   end
   local some = math.max(tokens, 1)
   return { loss = total / some, perplexity = evaluate.perplexity(total / some), tokens = tokens,
-           accuracy = right / some, seconds = pf.clock() - start,
+           rows = rows, accuracy = right / some, seconds = pf.clock() - start,
            baseline = costs and evaluate.perplexity(cost / some) or nil }
 end
 

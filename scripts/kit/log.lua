@@ -5,31 +5,33 @@ local svg = require "kit.svg"
 local Log = {}
 Log.__index = Log
 
---- The log records up to `step`, whole lines only: a killed run may leave half of one, and
--- steps beyond its last checkpoint.
+--- The log records up to `step`, and how many lines are no record: a killed run, or a full disk,
+-- may leave half of one, and steps beyond the last checkpoint.
 local function earlier(path, step)
-  local records = {}
+  local records, broken = {}, 0
   local file = io.open(path, "rb")
-  if not file then return records end
+  if not file then return records, broken end
   for line in file:lines() do
     local record = pf.json.decode(line)
-    if type(record) == "table" and math.tointeger(record.step) and record.step <= step and
-        not record.final then
-      records[#records + 1] = record
-    end
+    local good = type(record) == "table" and math.tointeger(record.step)
+    if good and record.step <= step and not record.final then records[#records + 1] = record end
+    if not good and #line > 0 then broken = broken + 1 end
   end
   file:close()
-  return records
+  return records, broken
 end
 
 --- Opens a run folder's log. options: dir, json (function that prints a record too), step (go
 -- on after this step: what the log says beyond it goes), from (folder whose log to take over).
--- nil, message.
+-- nil, message. log.broken: so many lines were no records, and are left out.
 function Log.open(options)
   local path = options.dir .. "/log.jsonl"
-  local log = setmetatable({ dir = options.dir, json = options.json, train = {}, valid = {} }, Log)
-  local records = options.step and earlier((options.from or options.dir) .. "/log.jsonl",
-                                           options.step) or {}
+  local log = setmetatable({ dir = options.dir, json = options.json, train = {}, valid = {},
+                             broken = 0 }, Log)
+  local records = {}
+  if options.step then
+    records, log.broken = earlier((options.from or options.dir) .. "/log.jsonl", options.step)
+  end
   local file, message = io.open(path .. ".tmp", "w")
   if not file then return nil, ("can't write the log: %s"):format(message) end
   for _, record in ipairs(records) do
@@ -83,22 +85,25 @@ local function settled(points)
   return kept
 end
 
---- The loss curve as loss.svg; its path, or nil, message. `baselines`: { name = loss in nats }.
-function Log:draw(title, baselines)
-  local series = { { name = "training", points = thin(settled(self.train), 600) },
-                   { name = "held out", points = thin(self.valid, 60), marks = true } }
+--- The loss curve as loss.svg; its path, or nil, message. chart: { title, held_out (what its
+-- points are of), baselines = { name = loss in nats } }.
+function Log:draw(chart)
+  local series = { { name = "training, smoothed", points = thin(settled(self.train), 600) } }
+  if #self.valid > 0 then
+    series[2] = { name = chart.held_out, points = thin(self.valid, 60), marks = true }
+  end
   local last = 1
   for _, line in ipairs(series) do
     if #line.points > 0 then last = math.max(last, line.points[#line.points][1]) end
   end
-  for name, loss in pf.sorted(baselines or {}) do
+  for name, loss in pf.sorted(chart.baselines) do
     series[#series + 1] = { name = name, points = { { 0, loss }, { last, loss } }, dashed = true }
   end
   local path = self.dir .. "/loss.svg"
   local file, message = io.open(path .. ".tmp", "w")
   if not file then return nil, message end
   local ok
-  ok, message = file:write(svg.chart { title = title, x = "step", y = "nats a token",
+  ok, message = file:write(svg.chart { title = chart.title, x = "step", y = "nats a token",
                                        series = series })
   local closed, why = file:close()
   if ok and not closed then ok, message = nil, why end

@@ -4,15 +4,16 @@
 --   local run <close> = Run.open(options, { model = ..., optimizer = ... })
 --   for step, batch in run:steps() do
 --     ... forward, backward, optimizer:step { lr = run:lr(step) } ...
---     local record = run:measure { step = step, loss = loss, norm = norm }
---     if run:due(step) then record.valid_loss = ... end
+--     local record = run:measure { step = step, loss = loss, lr = lr, norm = norm }
+--     if run:due(step) then run:judge(record, ...) end
 --     run:log(record)
---     if record.valid_loss then run:keep(step, record.valid_loss) end
+--     if record.valid_loss then run:keep(record) end
 --   end
---   run:finish(...)
+--   run:finish(run.whole or ...)
 --
 -- run.settings, run.data, run.model and run.optimizer are what it trains; run.state is what its
--- checkpoints hold beside them, and may hold more.
+-- checkpoints hold beside them, and may hold more; state.pending is the record of a step that was
+-- saved before it was judged and logged.
 local attention = require "kit.attention"
 local cli = require "kit.cli"
 local evaluate = require "kit.evaluate"
@@ -21,6 +22,7 @@ local Log = require "kit.log"
 local pf = require "performer"
 local Progress = require "kit.progress"
 local start = require "kit.start"
+local train_options = require "kit.train_options"
 
 local Run = {}
 Run.__index = Run
@@ -36,15 +38,18 @@ function Run.open(options, make)
   cli.try(2, pf.open, { threads = options.threads, memory = options.memory, seed = options.seed })
   local run = setmetatable(options.resume and start.resumed(options, make)
     or start.fresh(options, make), Run)
-  start.make_folder(run.dir)
   start.describe(run)
   run.records = cli.need(Log.open { dir = run.dir,
                                     json = options.json and cli.json_log("train", "log.jsonl"),
                                     step = options.resume and run.state.step, from = run.from })
+  if run.records.broken > 0 then
+    cli.say("train: log.jsonl: lines left out that are no records: %d", run.records.broken)
+  end
   run.progress = Progress.new { total = run.settings.steps, live = pf.term.colour(2),
                                 clock = pf.clock, first = run.state.step,
                                 width = function() return pf.term.width(2) end }
   if not run.settings.bidirectional then run.baselines = evaluate.baselines(run.data) end
+  run.saved_at = pf.clock()
   return run
 end
 
@@ -57,6 +62,15 @@ function Run:stop(step)
   self:save(step)
   cli.fail(130, ("train: stopped at step %d; go on with: performer train --resume %s"):format(
     step, cli.quote(self.dir)))
+end
+
+--- Something else than training has failed at `step`: keeps what there is, and ends the program.
+function Run:give_up(step, message)
+  self.progress:finish()
+  local ok = self:try_save(step)
+  cli.fail(1, ("train: %s; %s"):format(cli.advise(message), ok
+    and ("saved at step %d; go on with: performer train --resume %s"):format(step,
+      cli.quote(self.dir)) or self:what_stands()))
 end
 
 -- ---- steps ----
@@ -73,6 +87,7 @@ function Run:steps()
   pf.interrupted() -- who asks gets the first Ctrl-C: from here on it means save and leave
   return function()
     if done >= self.first and pf.interrupted() then self:stop(done) end
+    if done >= self.first then self:save_in_time(done) end
     if done == s.steps then return nil end
     if self.logged then self.logged, self.tokens, self.mark = false, 0, pf.clock() end
     local step, batch = batches()
@@ -81,16 +96,8 @@ function Run:steps()
   end
 end
 
---- The learning rate at `step`: a linear warm-up, then a cosine down to a twentieth, which begins
--- once the number of steps is known.
-function Run:lr(step)
-  local s = self.settings
-  if step <= s.warmup or not s.steps then
-    return s.lr * math.min(1, step / math.max(1, s.warmup))
-  end
-  return pf.schedule.cosine { warmup = s.warmup, steps = s.steps, peak = s.lr,
-                              floor = s.lr * 0.05 } (step)
-end
+--- The learning rate at `step`.
+function Run:lr(step) return train_options.rate(self.settings, step) end
 
 --- Is `step` one that is logged?
 local function is_logged(s, step)
@@ -103,10 +110,10 @@ function Run:pass(step)
   return { training = true, step = step, watch = is_logged(self.settings, step) }
 end
 
---- Is it time to evaluate and save? The last step does so by itself, with all rows.
+--- Is it time to evaluate and save? The last step is one of those.
 function Run:due(step)
   local s = self.settings
-  return s.steps ~= nil and step ~= s.steps and step % s.eval_every == 0
+  return s.steps ~= nil and (step == s.steps or step % s.eval_every == 0)
 end
 
 -- ---- what a step says ----
@@ -115,7 +122,7 @@ end
 local function steps_for(seconds, times)
   local sorted = table.move(times, 1, #times, 1, {})
   table.sort(sorted)
-  return math.max(#times + 1, math.floor(seconds / sorted[(#sorted + 1) // 2]))
+  return seconds / sorted[(#sorted + 1) // 2]
 end
 
 --- Fixes the number of steps of --minutes once enough of them are timed.
@@ -123,10 +130,13 @@ function Run:fix_steps(step, seconds)
   local s, times, budget = self.settings, self.times, self.settings.minutes * 60
   if step > self.first + 2 then times[#times + 1] = seconds end -- the first ones are slower
   if #times < TIMED and (#times < 3 or self.state.seconds < 0.1 * budget) then return end
-  s.steps = step + steps_for(0.97 * (budget - self.state.seconds), times)
+  local warmup = s.warmup
+  train_options.fix_steps(s, self.data, step, steps_for(0.97 * (budget - self.state.seconds),
+                                                        times))
   self.progress.total = s.steps
   self.progress:finish()
-  cli.say("steps  %d, as many as %g minutes take", s.steps, s.minutes)
+  cli.say("steps  %d, as many as %g minutes take%s", s.steps, s.minutes, s.warmup == warmup and ""
+    or (", %d of them warm-up"):format(s.warmup))
 end
 
 --- Says once a run that the estimate of softmax attention is hopeless, and what helps.
@@ -157,9 +167,21 @@ function Run:measure(record)
   self.rate = self.tokens / (now - self.mark)
   self.progress:show(step, { ("loss %.4f"):format(state.smooth),
                              ("%.0f tokens/s"):format(self.rate) })
-  record.smoothed = state.smooth
+  record.smoothed, record.tokens_per_s = state.smooth, self.rate
   record.norm = record.norm == record.norm and record.norm < math.huge and record.norm or nil
+  state.pending = is_logged(s, step) and record or nil
   return record
+end
+
+--- Takes into a record what evaluate.run says of the held-out rows that every evaluation has.
+function Run:judge(record, result)
+  local s = self.settings
+  record.valid_loss, record.valid_tokens = result.loss, result.tokens
+  record.valid_rows = result.rows
+  if s.bidirectional then self.baselines = { frequencies = result.baseline } end
+  if record.step == s.steps and result.rows == self.data:info("valid").rows then
+    self.whole = result -- nothing is left for the end to look at
+  end
 end
 
 --- Writes a record to the log, and to stdout with --json, when its step is one that is logged.
@@ -169,21 +191,20 @@ function Run:log(record)
   if record.valid_loss or step == s.steps then
     record.attention = attention.record(self.model)
   end
-  record.tokens_per_s, record.seconds, record.steps = self.rate, self.state.seconds, s.steps
+  record.seconds, record.steps = self.state.seconds, s.steps
   record.bytes_peak = pf.memory().peak
   self:write(record)
-  self.logged = true
+  self.state.pending, self.logged = nil, true
 end
 
 function Run:write(record)
   local ok, message = self.records:write(record)
-  if ok then return end
-  cli.fail(1, ("train: can't write the log: %s; %s"):format(cli.advise(message),
-    self:what_stands()))
+  if not ok then self:give_up(record.step, "can't write the log: " .. message) end
 end
 
---- Shows that an evaluation at `step` goes on.
+--- Shows that an evaluation at `step` goes on, which may take long.
 function Run:show_batch(step, batch, batches)
+  self:save_in_time(step)
   if batch < batches then
     self.progress:show(step, { ("evaluating, batch %d of %d"):format(batch, batches) })
   end
@@ -198,17 +219,29 @@ function Run:what_stands()
     cli.quote(self.dir))
 end
 
---- Saves a checkpoint at `step`, unless there is one, or ends the program.
-function Run:save(step)
-  if self.saved == step then return end
+--- Saves a checkpoint at `step`, unless there is one; nil, message.
+function Run:try_save(step)
+  if self.saved == step then return true end
   self.state.step, self.state.settings = step, self.settings
   local ok, message = pf.checkpoint.save(self.dir, {
     model = self.model, optimizer = self.optimizer, state = self.state, step = step,
     tokenizer = self.data:info().tokenizer, keep = self.settings.keep })
-  if not ok then
-    cli.fail(1, ("train: %s; %s"):format(cli.advise(message), self:what_stands()))
-  end
-  self.saved = step
+  if not ok then return nil, message end
+  self.saved, self.saved_at = step, pf.clock()
+  return true
+end
+
+--- The same, or ends the program.
+function Run:save(step)
+  local ok, message = self:try_save(step)
+  if ok then return end
+  self.progress:finish()
+  cli.fail(1, ("train: %s; %s"):format(cli.advise(message), self:what_stands()))
+end
+
+--- Saves when the last checkpoint is --save-minutes old. It changes no bit of the training.
+function Run:save_in_time(step)
+  if pf.clock() - self.saved_at >= 60 * self.settings.save_minutes then self:save(step) end
 end
 
 --- Saves, and marks the best so far. A mark that can't be written costs nothing.
@@ -220,13 +253,24 @@ function Run:save_best(step, loss)
   if better then pf.checkpoint.mark(self.dir, "BEST", step) end
 end
 
+--- What the held-out curve is of: all of the rows, or some.
+function Run:held_out_name()
+  local s, rows = self.settings, self.data:info("valid").rows
+  local name = s.bidirectional and "held out, all hidden" or "held out"
+  local seen = math.min(rows, s.valid_batches * s.batch)
+  return seen == rows and name or ("%s, %d of %d rows"):format(name, seen, rows)
+end
+
 --- The loss curve, beside what counting gets.
 function Run:draw()
-  local lines = self.baselines and { frequencies = math.log(self.baselines.frequencies),
-                                     pairs = math.log(self.baselines.pairs) }
-  local title = ("%s, %s"):format(self.settings.data:match "([^/]+)/*$",
-    start.attention_of(self))
-  local path, message = self.records:draw(title, lines)
+  local baselines = {}
+  for _, name in ipairs { "frequencies", "pairs" } do
+    local perplexity = self.baselines and self.baselines[name]
+    baselines[name] = perplexity and math.log(perplexity)
+  end
+  local path, message = self.records:draw {
+    title = ("%s, %s"):format(self.settings.data:match "([^/]+)/*$", start.attention_of(self)),
+    held_out = self:held_out_name(), baselines = baselines }
   if not path and not self.warned then
     self.warned = true
     self.progress:finish()
@@ -235,46 +279,58 @@ function Run:draw()
   return path
 end
 
---- Saves a checkpoint of held-out loss `loss`, and draws the curve.
-function Run:keep(step, loss)
-  self:save_best(step, loss)
+--- Saves a checkpoint of a record that was judged, and draws the curve.
+function Run:keep(record)
+  self:save_best(record.step, record.valid_loss)
   self:draw()
-  self.progress:show(step, { ("loss %.4f"):format(self.state.smooth),
-                             ("held out %.4f"):format(loss) }, true)
+  self.progress:show(record.step, { ("loss %.4f"):format(self.state.smooth),
+                                    ("held out %.4f"):format(record.valid_loss) }, true)
 end
 
 -- ---- the end ----
 
---- The last record: what evaluate.run says of the whole held-out part, beside counting.
+--- The last record: what evaluate.run says of the whole held-out part, beside counting. It is a
+-- figure of its own, which marks no checkpoint.
 function Run:final_record(result)
-  local s, state, baselines = self.settings, self.state, self.baselines
+  local s, state = self.settings, self.state
+  local baselines = not s.bidirectional and self.baselines or nil
   return { final = true, step = s.steps, steps = s.steps, train_loss = state.smooth,
            valid_loss = result.loss, valid_perplexity = result.perplexity,
            valid_accuracy = result.accuracy, tokens = result.tokens,
            baseline_perplexity = baselines and baselines.frequencies or result.baseline,
            pair_perplexity = baselines and baselines.pairs or nil,
-           params = self.model:count(), seconds = state.seconds,
-           bytes_peak = pf.memory().peak }
+           params = self.model:count(), params_ngrams = start.memory_of(self.model),
+           seconds = state.seconds, bytes_peak = pf.memory().peak }
 end
 
---- The last checkpoint, the last record, and what came of it, on stderr.
+--- A model that does no better than counting has not had its time.
+function Run:encourage(record)
+  local counting = math.min(record.baseline_perplexity or math.huge,
+                            record.pair_perplexity or math.huge)
+  if record.valid_perplexity < counting then return end
+  cli.say("\nmere counting does better so far: give it longer, with performer train --resume %s "
+    .. "--steps %d", cli.quote(self.dir), 4 * record.step)
+end
+
+--- The last record, the last checkpoint, and what came of it, on stderr.
 function Run:finish(result)
-  local step, baselines = self.settings.steps, self.baselines
+  local step, baselines = self.settings.steps, self.baselines or {}
   self.progress:finish()
   local record = self:final_record(result)
-  self.state.finished = true
-  self:save_best(step, result.loss)
   self:write(record)
+  self.state.finished, self.saved = true, nil -- what the state says has changed
+  self:save(step)
   local picture = self:draw()
   cli.say("")
   cli.say("held out, %d tokens          perplexity   accuracy", result.tokens)
   cli.say("  this Performer             %10.3f   %6.2f %%", result.perplexity,
           100 * result.accuracy)
-  if baselines then cli.say("  pairs (last token)         %10.3f", baselines.pairs) end
+  if baselines.pairs then cli.say("  pairs (last token)         %10.3f", baselines.pairs) end
   if record.baseline_perplexity then
     cli.say("  frequencies                %10.3f", record.baseline_perplexity)
   end
-  if baselines then cli.say("  uniform                    %10.3f", baselines.uniform) end
+  if baselines.uniform then cli.say("  uniform                    %10.3f", baselines.uniform) end
+  self:encourage(record)
   cli.say("\nrun folder  %s (checkpoint step-%d, log.jsonl)", self.dir, step)
   if picture then cli.say("picture     %s", picture) end
 end

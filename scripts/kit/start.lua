@@ -5,46 +5,11 @@ local cli = require "kit.cli"
 local data_options = require "kit.data_options"
 local lfs = require "lfs"
 local pf = require "performer"
+local run_folder = require "kit.run_folder"
 local saved = require "kit.saved"
 local train_options = require "kit.train_options"
 
 local start = {}
-
--- ---- folders ----
-
---- Makes a folder and those above it.
-function start.make_folder(path)
-  local made = path:sub(1, 1) == "/" and "/" or ""
-  for part in path:gmatch "[^/]+" do
-    made = made .. part
-    local mode = lfs.attributes(made, "mode")
-    if mode and mode ~= "directory" then
-      cli.fail(1, ("train: can't make the folder %s: %s is a file; choose another --out"):format(
-        path, made))
-    end
-    if not mode then
-      local ok, message = lfs.mkdir(made)
-      if not ok then
-        cli.fail(1, cli.advise(("train: can't make the folder %s: %s"):format(made, message)))
-      end
-    end
-    made = made .. "/"
-  end
-end
-
-local function default_folder(settings, data)
-  local name = data:info().once and "pipe"
-    or settings.data:match("([^/]+)/*$"):gsub("%.gz$", ""):gsub("%.[%w.]+$", "")
-  return ("runs/%s-%s"):format(name, os.date("%Y%m%d-%H%M%S"))
-end
-
---- A folder that holds a run is not written over.
-local function check_free(dir)
-  if lfs.attributes(dir .. "/LATEST", "mode") then
-    cli.fail(2, ("train: %s holds a run already; go on with it (--resume %s) or choose another "
-      .. "--out"):format(dir, cli.quote(dir)))
-  end
-end
 
 -- ---- data ----
 
@@ -66,7 +31,15 @@ end
 local function fingerprint(data)
   local train, valid = data:info "train", data:info "valid"
   return { documents = train.documents + valid.documents, tokens = train.tokens,
-           held_out = valid.tokens }
+           held_out = valid.tokens, checksum = train.checksum }
+end
+
+--- Is the data what `before` says? Runs of older versions wrote down less of it.
+local function is_same(now, before)
+  for name, value in pairs(now) do
+    if before[name] ~= nil and before[name] ~= value then return false end
+  end
+  return true
 end
 
 -- ---- afresh ----
@@ -74,8 +47,7 @@ end
 --- A run from the beginning. make: { model = function(settings), optimizer = function(model,
 -- settings) }.
 function start.fresh(options, make)
-  local dir = options.out
-  if dir then check_free(dir) end
+  if options.out then run_folder.check_free(options.out) end
   local data = data_options.open("train", options, { seed = options.seed })
   local settings = train_options.settings(options, data:info().format)
   pf.seed(settings.seed)
@@ -86,11 +58,10 @@ function start.fresh(options, make)
   if options.crossover then cli.need(pf.attention.use_crossover(options.crossover)) end
   local model = make.model(settings)
   train_options.check_sliced(settings, model)
-  return { settings = settings, data = data, model = model,
-           optimizer = make.optimizer(model, settings),
-           state = { step = 0, seconds = 0, data = fingerprint(data),
-                     once = data:info().once },
-           dir = dir or default_folder(settings, data) }
+  local optimizer, once = make.optimizer(model, settings), data:info().once
+  return { settings = settings, data = data, model = model, optimizer = optimizer,
+           state = { step = 0, seconds = 0, data = fingerprint(data), once = once },
+           dir = run_folder.fresh(options.out, settings, once and "pipe" or settings.data) }
 end
 
 -- ---- where an earlier run stopped ----
@@ -112,7 +83,7 @@ end
 --- What may be changed of a run's settings when it goes on.
 local function change_settings(settings, options, model)
   for _, name in ipairs { "data", "format", "skip_bad", "keep", "eval_every", "log_every",
-                          "sliced" } do
+                          "save_minutes", "sliced" } do
     if options.given[name] ~= nil then settings[name] = options.given[name] end
   end
   settings.script = options.model or settings.script
@@ -121,7 +92,8 @@ local function change_settings(settings, options, model)
   train_options.check_recompute(options, settings)
 end
 
---- Opens the run's data, and says so when it is not what the run began with.
+--- Opens the run's data. When it is not what the run began with that is said, and the best
+-- checkpoint is looked for anew: losses on other rows can't be held against each other.
 local function open_same_data(settings, state, options)
   if state.once and not options.given.data then
     cli.fail(1, ("train: the run read its data from a pipe (%s), which is gone; give the same data "
@@ -141,14 +113,18 @@ local function open_same_data(settings, state, options)
   data_options.lay(data, settings.length)
   state.once = data:info().once
   local now, before = fingerprint(data), state.data
-  if before and (now.documents ~= before.documents or now.tokens ~= before.tokens) then
-    cli.say("train: %s is not what the run began with (%d training tokens, it had %d): the run "
-      .. "goes on, but not as it would have", settings.data, now.tokens, before.tokens)
+  if before and not is_same(now, before) then
+    cli.say("train: %s is not what the run began with (%d training tokens, it had %d%s): the run "
+      .. "goes on, but not as it would have, and with its old schedule: the learning rate is %.3g "
+      .. "after step %d and falls to the end", settings.data, now.tokens, before.tokens,
+      now.tokens == before.tokens and ", with other letters" or "",
+      train_options.rate(settings, state.step), state.step)
+    state.best, state.data = nil, now
   end
   return data
 end
 
---- --steps moves the end.
+--- --steps moves the end, and with it the course of the learning rate.
 local function change_steps(job, options)
   local settings, state = job.settings, job.state
   if not options.steps or options.steps == settings.steps then return end
@@ -156,29 +132,45 @@ local function change_steps(job, options)
     cli.fail(2, ("train: %s has done %d steps already; --steps must be more"):format(
       options.resume, state.step))
   end
+  local before = train_options.rate(settings, state.step)
   settings.steps, settings.minutes, state.finished = options.steps, nil, nil
+  train_options.check_warmup(settings)
+  cli.say("train: the learning rate goes from %.3g at step %d to %.3g at step %d, where a run of "
+    .. "%d steps has it, and falls to its end from there", before, state.step,
+    train_options.rate(settings, state.step + 1), state.step + 1, settings.steps)
 end
 
 --- The run of a folder, where its last checkpoint stands. `make` as for a fresh one.
 function start.resumed(options, make)
   local run = options.out and saved.run_folder(options.resume)
     or cli.need(saved.run_folder(options.resume))
+  local dir = options.out or run
+  if dir == run then
+    run_folder.hold(dir)
+  else
+    run_folder.check_free(dir)
+  end
   local opened = cli.need(saved.open(options.resume, {
     script = options.model, model = make.model, optimizer = make.optimizer,
     recompute = options.recompute }))
   local state = opened.state
   local settings = state and state.settings
   if not settings or not opened.optimizer then
-    cli.fail(1, ("train: %s holds no training state; only runs of `performer train` resume")
-      :format(options.resume))
+    cli.fail(1, ("train: the newest checkpoint of %s holds no training state, so `performer "
+      .. "train` did not save it; name one that it did, as --resume %s/step-N"):format(
+      options.resume, cli.quote(run or options.resume)))
   end
   change_settings(settings, options, opened.model)
-  if options.out and options.out ~= run then check_free(options.out) end
   local job = { settings = settings, model = opened.model, optimizer = opened.optimizer,
-                state = state, data = open_same_data(settings, state, options),
-                dir = options.out or run, from = run }
+                state = state, data = open_same_data(settings, state, options), dir = dir,
+                from = run }
   change_steps(job, options)
   if state.finished then already_finished(job, options) end
+  if not settings.valid_batches then -- of an older version, whose losses had several measures
+    train_options.fit_evaluation(settings, job.data)
+    state.best = nil
+  end
+  if dir ~= run then run_folder.fresh(dir, settings) end
   return job
 end
 
@@ -193,6 +185,20 @@ function start.attention_of(job)
     options.chosen and ", chosen by auto" or "")
 end
 
+--- How many of a model's parameters are tables of n-grams: of these a token reads a few rows.
+function start.memory_of(module)
+  if module:type() == "ngrams" then return module:count() end
+  local sum = 0
+  for _, child in ipairs(module:children()) do sum = sum + start.memory_of(child) end
+  return sum
+end
+
+--- 1234567 -> "1,234,567".
+local function grouped(n)
+  local text = ("%d"):format(n):reverse():gsub("(%d%d%d)", "%1,"):reverse()
+  return (text:gsub("^,", ""))
+end
+
 --- Says on stderr what is trained, on what, and where.
 function start.describe(job)
   local train, valid = job.data:info("train"), job.data:info("valid")
@@ -201,8 +207,11 @@ function start.describe(job)
   if train.skipped > 0 then documents = ("%s, %d left out"):format(documents, train.skipped) end
   cli.say("data   %s: %s%s", job.settings.data, train.format, documents)
   cli.say("       %d training tokens, %d held out", train.tokens, valid.tokens)
-  cli.say("model  %d parameters, %s, %d threads, kernels %s", job.model:count(),
-          start.attention_of(job), pf.info().threads, pf.info().cpu_name)
+  local memory = start.memory_of(job.model)
+  local share = memory > 0 and (", %s of them the n-gram memory"):format(grouped(memory)) or ""
+  cli.say("model  %s parameters%s", grouped(job.model:count()), share)
+  cli.say("       %s, %d threads, kernels %s", start.attention_of(job), pf.info().threads,
+          pf.info().cpu_name)
   local chosen = not job.settings.script and job.model:options().chosen
   if chosen then cli.say("       %s", chosen) end
   cli.say("run    %s%s", job.dir, job.state.step > 0 and

@@ -28,20 +28,20 @@ end
 
 --- 1024 -> "1k": what stands at powers of two.
 local function binary_label(value)
-  if value >= 1 << 20 then return ("%gM"):format(value / (1 << 20)) end
-  if value >= 1024 then return ("%gk"):format(value / 1024) end
+  if value % (1 << 20) == 0 then return ("%gM"):format(value / (1 << 20)) end
+  if value % 1024 == 0 then return ("%gk"):format(value / 1024) end
   return ("%g"):format(value)
 end
 
 --- Ticks of a logarithmic axis, low and high being logarithms to base 10: powers of `base`, at
--- most about ten; where that leaves fewer than three, 1, 2 and 5 of each decade.
+-- most about ten; where those are too few, 1, 2 and 5 of each decade, or the ends themselves.
 local function log_ticks(low, high, base)
   local one, ticks = math.log(base, 10), {}
   local first, last = math.ceil(low / one - 1e-9), math.floor(high / one + 1e-9)
   for power = first, last, math.max(1, math.ceil((last - first) / 9)) do
     ticks[#ticks + 1] = (base + 0.0) ^ power
   end
-  if #ticks >= 3 then return ticks end
+  if #ticks >= (base == 2 and 2 or 3) then return ticks end
   ticks = {}
   for power = math.floor(low), math.ceil(high) do
     for _, digit in ipairs { 1, 2, 5 } do
@@ -49,7 +49,7 @@ local function log_ticks(low, high, base)
       if at >= low - 1e-9 and at <= high + 1e-9 then ticks[#ticks + 1] = digit * 10.0 ^ power end
     end
   end
-  return ticks
+  return #ticks >= 2 and ticks or { 10 ^ low, 10 ^ high }
 end
 
 --- An axis: maps values to 0 .. 1 and lists its ticks. log: false, true, or 2 for powers of two.
@@ -107,52 +107,54 @@ local function frame(out, chart, x_of, x_ticks, y_of, y_ticks)
                        (' transform="rotate(-90 18 %.1f)"'):format(middle))
 end
 
-local function draw_line(out, line, colour, x_of, y_of, chart)
-  local path, pen = {}, "M"
-  for _, point in ipairs(line.points) do
-    local x, y = point[1], point[2]
-    local usable = x == x and y == y and (not chart.log_x or x > 0) and (not chart.log_y or y > 0)
-    if usable then
-      path[#path + 1] = ("%s%.1f %.1f"):format(pen, x_of(x), y_of(y))
-      pen = "L"
-      if line.marks then
-        out[#out + 1] = ('<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>'):format(
-          x_of(x), y_of(y), colour)
-      end
-    else
-      pen = "M"
-    end
-  end
-  local dash = line.dashed and ' stroke-dasharray="6 4"' or ""
-  out[#out + 1] = ('<path d="%s" fill="none" stroke="%s" stroke-width="2"%s/>'):format(
-    table.concat(path), colour, dash)
+local function dot(out, x, y, colour)
+  out[#out + 1] = ('<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>'):format(x, y, colour)
 end
 
---- Names at the top right (place "left": at the top left, for curves that rise), on white so
--- that no curve runs through them.
-local function legend(out, series, place)
-  local longest, n = 0, 0
-  for _, line in ipairs(series) do
-    if line.name then
-      longest, n = math.max(longest, utf8.len(line.name) or #line.name), n + 1
+local function stroke(out, path, colour, line)
+  out[#out + 1] = ('<path d="%s" fill="none" stroke="%s" stroke-width="2"%s/>'):format(path, colour,
+    line.dashed and ' stroke-dasharray="6 4"' or "")
+end
+
+--- Does a point have a place on the chart's axes?
+local function usable(point, chart)
+  local x, y = point[1], point[2]
+  return x == x and y == y and (not chart.log_x or x > 0) and (not chart.log_y or y > 0)
+end
+
+--- A line through the points, with a dot at each that has marks, or no neighbour to be joined to.
+local function draw_line(out, line, colour, x_of, y_of, chart)
+  local path, points, before = {}, line.points, false
+  for i, point in ipairs(points) do
+    local here = usable(point, chart)
+    if here then
+      local x, y, next = x_of(point[1]), y_of(point[2]), points[i + 1]
+      path[#path + 1] = ("%s%.1f %.1f"):format(before and "L" or "M", x, y)
+      if line.marks or not (before or next and usable(next, chart)) then dot(out, x, y, colour) end
     end
+    before = here
   end
-  if n == 0 then return end
-  local width = 7 * longest + 54
-  local right = place == "left" and LEFT + width + 1 or WIDTH - RIGHT
-  out[#out + 1] = ('<rect x="%d" y="%d" width="%d" height="%d" fill="#fff" opacity="0.85"/>')
-    :format(right - width, TOP + 1, width - 1, 18 * n + 6)
-  local y = TOP + 16
+  if #path > 1 then stroke(out, table.concat(path), colour, line) end
+end
+
+--- The names of the lines below the chart, where no curve runs, each beside a piece of its line: a
+-- dot where there are marks, and no line where there is one point. Returns the rows that it took.
+local function legend(out, series)
+  local x, row = LEFT, 0
   for i, line in ipairs(series) do
     if line.name then
       local colour = line.colour or COLOURS[(i - 1) % #COLOURS + 1]
-      local dash = line.dashed and ' stroke-dasharray="6 4"' or ""
-      out[#out + 1] = ('<path d="M%d %dH%d" stroke="%s" stroke-width="3"%s/>'):format(
-        right - 36, y - 4, right - 8, colour, dash)
-      out[#out + 1] = text(right - 42, y, 12, "end", line.name)
-      y = y + 18
+      local width = 7 * (utf8.len(line.name) or #line.name) + 56
+      if x > LEFT and x + width > WIDTH then x, row = LEFT, row + 1 end
+      local y = HEIGHT + 10 + 20 * row
+      local one = #line.points == 1
+      if not one then stroke(out, ("M%d %dH%d"):format(x, y - 4, x + 28), colour, line) end
+      if one or line.marks then dot(out, x + 14, y - 4, colour) end
+      out[#out + 1] = text(x + 36, y, 12, "start", line.name)
+      x = x + width
     end
   end
+  return x > LEFT and row + 1 or 0
 end
 
 local function document(body, width, height)
@@ -161,9 +163,9 @@ local function document(body, width, height)
     width, height, width, height, width, height, table.concat(body, "\n"))
 end
 
---- A line chart. chart: { title, x, y, log_x, log_y, legend, series = {{ name, points =
--- {{x, y}, ...}, dashed, marks, colour }, ...} }. log_x, log_y: true, or 2 for ticks at powers of
--- two; legend: "left" or the right side. Returns the SVG text.
+--- A line chart. chart: { title, x, y, log_x, log_y, series = {{ name, points = {{x, y}, ...},
+-- dashed, marks, colour }, ...} }. log_x, log_y: true, or 2 for ticks at powers of two. Returns the
+-- SVG text.
 function svg.chart(chart)
   local x_low, x_high = bounds(chart.series, 1, chart.log_x)
   local y_low, y_high = bounds(chart.series, 2, chart.log_y)
@@ -176,8 +178,7 @@ function svg.chart(chart)
   for i, line in ipairs(chart.series) do
     draw_line(out, line, line.colour or COLOURS[(i - 1) % #COLOURS + 1], x_of, y_of, chart)
   end
-  legend(out, chart.series, chart.legend)
-  return document(out, WIDTH, HEIGHT)
+  return document(out, WIDTH, HEIGHT + 20 * legend(out, chart.series))
 end
 
 --- A heat map of rows of numbers (dark: high). map: { title, rows, labels (optional) }.

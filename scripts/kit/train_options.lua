@@ -4,6 +4,7 @@
 local attention = require "kit.attention"
 local cli = require "kit.cli"
 local data_options = require "kit.data_options"
+local evaluate = require "kit.evaluate"
 local model_options = require "kit.model_options"
 local optimizer_options = require "kit.optimizer_options"
 local pf = require "performer"
@@ -21,6 +22,8 @@ local OWN = {
   { "eval-every", "positive", nil, "steps between evaluations and checkpoints", group = "Run",
     keep = true },
   { "log-every", "positive", 10, "steps between log lines", group = "Run", keep = true },
+  { "save-minutes", "number", 10, "minutes after which a checkpoint is saved in between",
+    group = "Run", keep = true },
   { "keep", "positive", 2, "checkpoints to keep, beside the best", group = "Run", keep = true },
   { "json", "flag", nil, "log lines as JSON on stdout", group = "Run" },
   { "length", "positive", nil, "tokens a row", group = "Training", keep = true },
@@ -75,7 +78,8 @@ end
 
 --- What may be given with --resume; all else is the run's own.
 local RESUMABLE = { "resume", "out", "data", "format", "skip_bad", "model", "steps", "threads",
-                    "memory", "keep", "eval_every", "log_every", "recompute", "sliced", "json" }
+                    "memory", "keep", "eval_every", "log_every", "save_minutes", "recompute",
+                    "sliced", "json" }
 
 --- The optimizer's rows: words that stand for something else are taken.
 local function make_optimizer_rows()
@@ -186,6 +190,53 @@ function train_options.check_recompute(options, settings)
     .. "--recompute"):format(other))
 end
 
+--- A warm-up that is longer than the run never comes to --lr.
+function train_options.check_warmup(settings)
+  if not settings.steps or settings.warmup <= settings.steps then return end
+  cli.fail(2, ("train: a warm-up of %d steps is longer than the %d steps of the run, which would "
+    .. "never come to its --lr; give a smaller --warmup or more --steps"):format(settings.warmup,
+    settings.steps))
+end
+
+-- ---- the course of a run ----
+
+--- The learning rate at `step`: a linear warm-up, then a cosine down to a twentieth, which begins
+-- once the number of steps is known.
+function train_options.rate(settings, step)
+  local s = settings
+  if step <= s.warmup or not s.steps then
+    return s.lr * math.min(1, step / math.max(1, s.warmup))
+  end
+  return pf.schedule.cosine { warmup = s.warmup, steps = s.steps, peak = s.lr,
+                              floor = s.lr * 0.05 } (step)
+end
+
+-- An evaluation's time for a batch, in steps of training: forward alone, not back and forth.
+local FORWARD = 1 / 3
+
+--- How many held-out batches every evaluation takes: all, when that costs at most about a tenth
+-- of the training between two; else as many as cost that. Sizes decide, not the clock, and a run
+-- keeps to it, so that BEST is the best on one measure.
+function train_options.fit_evaluation(settings, data)
+  local share = math.max(1, 24 // settings.batch, math.floor(0.1 * settings.eval_every / FORWARD))
+  settings.valid_batches = math.min(share, evaluate.batches(data, "valid", settings.batch))
+end
+
+--- Fixes the number of steps of --minutes after step `step`: `room`, so many steps fill the time
+-- that is left, evaluations among them. The last one may take up to half of it.
+function train_options.fix_steps(settings, data, step, room)
+  local s = settings
+  local all = evaluate.batches(data, "valid", s.batch)
+  local last = math.min(FORWARD * (s.valid_batches + (all > s.valid_batches and all or 0)),
+                        room / 2)
+  s.steps = step + math.max(1, math.floor((room - last)
+    / (1 + FORWARD * s.valid_batches / s.eval_every)))
+  local warmup = s.warmup
+  if not s.own_warmup then warmup = math.min(warmup, math.max(1, s.steps // 4)) end
+  if warmup > s.steps then warmup = math.max(1, s.steps // 4) end
+  s.warmup = warmup
+end
+
 -- ---- settings ----
 
 --- The options of pf.nn.performer, as words say them.
@@ -240,7 +291,9 @@ function train_options.settings(options, kind)
     end
   end
   local settings = settle(words)
+  settings.own_warmup = options.warmup ~= nil
   if not settings.script then check_heads(settings.model) end
+  train_options.check_warmup(settings)
   train_options.check_sliced(settings)
   train_options.check_recompute(options, settings)
   return settings
@@ -253,18 +306,22 @@ local function buckets_for(tokens)
   return rows
 end
 
---- Settles what depends on the data: the vocabulary, and the rows of an n-gram memory.
+--- Settles what depends on the data: the vocabulary, the rows of an n-gram memory, and those that
+-- are evaluated.
 function train_options.fit(settings, data)
   local model = settings.model
+  train_options.fit_evaluation(settings, data)
   model.vocab = data:tokenizer():size()
   settings.buckets = settings.buckets or buckets_for(data:info("train").tokens)
   if model.ngrams then model.ngrams.buckets = settings.buckets end
 end
 
---- The settings that a checkpoint holds; those of 0.1.0 had the model's words among the others.
+--- The settings that a checkpoint holds; those of 0.1.0 had the model's words among the others,
+-- and none saved by the clock.
 function train_options.saved(settings)
-  if type(settings.model) == "table" then return settings end
-  return settle(settings)
+  if type(settings.model) ~= "table" then settings = settle(settings) end
+  settings.save_minutes = settings.save_minutes or 10
+  return settings
 end
 
 --- Settings as the words that a model's script is given: the model's options (dim, heads,
