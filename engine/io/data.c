@@ -128,7 +128,7 @@ static int lay_rows(pf_data *data, int64_t length) {
 PF_API int pf_data_lay(pf_data *data, int64_t length) {
     PF_NEED(data);
     const pf_option_info *row = find_option("length");
-    if (length < row->low || length > row->high)
+    if ((double)length < row->low || (double)length > row->high)
         return pf_fail(PF_EINVAL, "data: a row of %lld positions; from %.0f to %.0f are possible",
                        (long long)length, row->low, row->high);
     return lay_rows(data, length);

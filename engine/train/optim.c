@@ -237,7 +237,7 @@ int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, dou
     PF_NEED(optimizer);
     pf_optimizer *o = optimizer;
     const atomic_int *cancel = engine->cancel;
-    gradients g = {NULL};
+    gradients g = {0};
     o->drawn = 0;
     if (lr < 0) lr = option(o, "lr");
     if (!isfinite(lr) || !isfinite(clip)) {

@@ -305,9 +305,9 @@ static void test_memory(void) {
     uint32_t state = 5;
     for (int i = 0; i < N; i++) text[i] = (char)('a' + (next_random(&state) >> 8) % 26);
     write_bytes("memory.txt", text, N);
-    CHECK(peak_of_opening() < N * 1.25);
+    CHECK((double)peak_of_opening() < N * 1.25);
     write_bytes("memory.gz", packed, pack(packed, N, text, N));
-    CHECK(peak_of_opening() < N * 1.3);
+    CHECK((double)peak_of_opening() < N * 1.3);
     snprintf(path, sizeof path, "%s/memory", folder);
     CHECK(mkfifo(path, 0600) == 0);
     char fifo[sizeof path];
@@ -315,7 +315,7 @@ static void test_memory(void) {
     writing w = {.fd = -1, .fifo = fifo, .bytes = text, .n = N, .piece = 10000};
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, write_pieces, &w) == 0);
-    CHECK(peak_of_opening() < N * 2.7);
+    CHECK((double)peak_of_opening() < N * 2.7);
     pthread_join(thread, NULL);
     free(text);
     free(packed);

@@ -224,7 +224,7 @@ static int give_gradients(pf_call *c, const favor_gradients *g) {
 
 static int favor_backward(pf_call *c) {
     pf_operator op = {0};
-    favor_gradients g = {NULL};
+    favor_gradients g = {0};
     PF_TRY(fill(&op, c));
     op.out = pf_heads_of(c->out[PF_OUT]);
     op.denominator = pf_f32(c->saved[SAVED_DENOMINATOR]);
