@@ -1,4 +1,4 @@
--- luarocks make: the Lua module alone, for a stock lua5.4. Needs cmake, pkg-config and the
+-- luarocks --lua-version 5.4 make: the Lua module alone, for a stock lua5.4. Needs cmake, pkg-config and the
 -- libraries that the README names.
 rockspec_format = "3.0"
 package = "performer"
