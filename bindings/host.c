@@ -255,13 +255,6 @@ int lpf_host_thrown(lua_State *L, char text[LPF_THROWN]) {
 
 /* ---- performer_lua.h ---------------------------------------------------------- */
 
-/* Keeps the error on top, and takes it off. */
-static void keep_error(lua_State *L) {
-    const int code = lpf_host_thrown(L, script_error);
-    if (!script_error[0])
-        snprintf(script_error, sizeof script_error, "the script ended itself with code %d", code);
-}
-
 static int require_body(lua_State *L) {
     lua_getglobal(L, "require");
     lua_pushliteral(L, "performer");
@@ -269,9 +262,18 @@ static int require_body(lua_State *L) {
     return 1;
 }
 
+/* Says it where hosts look for a script's error, and where they look for any. */
 static int refuse(int status, const char *text) {
-    snprintf(script_error, sizeof script_error, "%s", text);
+    if (text != script_error) snprintf(script_error, sizeof script_error, "%s", text);
     return pf_set_error(status, text);
+}
+
+/* The same with the error on top, which it takes off. */
+static int refuse_thrown(lua_State *L, int status) {
+    const int code = lpf_host_thrown(L, script_error);
+    if (!script_error[0])
+        snprintf(script_error, sizeof script_error, "the script ended itself with code %d", code);
+    return refuse(status, script_error);
 }
 
 int pf_script_bind(void *lua_state, pf_engine *engine, const char *lua_dir) {
@@ -282,7 +284,7 @@ int pf_script_bind(void *lua_state, pf_engine *engine, const char *lua_dir) {
     if (pf_engine_closed(engine)) {
         return refuse(PF_ESTATE, "pf_script_bind: its engine has closed");
     }
-    if (!lua_checkstack(L, 8)) return PF_ENOMEM;
+    if (!lua_checkstack(L, 8)) return refuse(PF_ENOMEM, "script: out of memory");
     lpf_places places = {.lua_dir = lua_dir};
     if (!lua_dir && own_folder(own) && lpf_find_files(own, dir, scripts))
         places = (lpf_places){.lua_dir = dir, .scripts = scripts};
@@ -290,8 +292,7 @@ int pf_script_bind(void *lua_state, pf_engine *engine, const char *lua_dir) {
         lua_pushcfunction(L, require_body);
         if (lua_pcall(L, 0, 1, 0) == LUA_OK) return PF_OK;
     }
-    keep_error(L);
-    return PF_EHOST;
+    return refuse_thrown(L, PF_EHOST);
 }
 
 int pf_script_run(pf_engine *engine, const char *path, int argc, const char *const *argv) {
@@ -307,19 +308,18 @@ int pf_script_run(pf_engine *engine, const char *path, int argc, const char *con
     if (access(path, R_OK) != 0) {
         snprintf(script_error, sizeof script_error, "script: cannot read %s: %s", path,
                  strerror(errno));
-        return PF_ENOTFOUND;
+        return refuse(PF_ENOTFOUND, script_error);
     }
     if (own_folder(own)) lpf_find_files(own, dir, scripts);
     lua_State *L = lpf_host_open(engine, &(lpf_places){.lua_dir = dir, .scripts = scripts});
-    if (!L) {
-        snprintf(script_error, sizeof script_error, "script: out of memory");
-        return PF_ENOMEM;
-    }
+    if (!L) return refuse(PF_ENOMEM, "script: out of memory");
     const int status = lpf_host_run(L, path, "performer", argc, argv);
-    if (status != LUA_OK) keep_error(L);
-    lua_close(L);
-    if (status == LUA_OK) return PF_OK;
-    return status == LUA_ERRSYNTAX ? PF_EFORMAT : status == LUA_ERRMEM ? PF_ENOMEM : PF_EHOST;
+    const int failed = status == LUA_ERRSYNTAX ? PF_EFORMAT
+                       : status == LUA_ERRMEM  ? PF_ENOMEM
+                                               : PF_EHOST;
+    if (status != LUA_OK) refuse_thrown(L, failed);
+    lua_close(L); /* what is collected now may fail in turn */
+    return status == LUA_OK ? PF_OK : refuse(failed, script_error);
 }
 
 const char *pf_script_error(void) { return script_error; }

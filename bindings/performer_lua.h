@@ -27,7 +27,8 @@ PF_API int pf_script_bind(void *lua_state, pf_engine *PF_NULLABLE engine,
  * everything the script made is freed. */
 PF_API int pf_script_run(pf_engine *engine, const char *path, int argc, const char *const *argv);
 
-/* This thread's last script error, "" if none. Stands until the thread's next script. */
+/* This thread's last script error, "" if none. Stands until the thread's next script; of a call
+ * that failed pf_last_error says it, too, cut at 2 KB. */
 PF_API const char *pf_script_error(void);
 
 #ifdef __cplusplus

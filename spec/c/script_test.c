@@ -45,6 +45,7 @@ static void test_errors(pf_engine *engine) {
     CHECK(run(engine, "local x = 1\nerror 'broken'") == PF_EHOST);
     CHECK(strstr(pf_script_error(), ":2: broken") != NULL);
     CHECK(strstr(pf_script_error(), "stack traceback") != NULL);
+    CHECK(strstr(pf_last_error(), ":2: broken") != NULL);
     CHECK(run(engine, "error { code = 2, message = 'said so' }") == PF_EHOST);
     CHECK(strcmp(pf_script_error(), "said so") == 0);
     CHECK(run(engine, "error(setmetatable({}, {__tostring = function() return 'mine' end}))") ==
@@ -152,7 +153,7 @@ static lua_State *bound(pf_engine *engine, const char *layer) {
 /* A script that defines layers asks the host for others, and leaves it in its place; of several
  * states, any may close first. */
 static void test_resolvers(pf_engine *engine) {
-    pf_info before, after;
+    pf_info before = {.size = sizeof before}, after = {.size = sizeof after};
     pf_engine_info(engine, &before);
     CHECK_OK(pf_engine_resolve_layers(engine, host_layer, NULL));
     CHECK(run(engine, "local nn = require 'performer'.nn\n"
