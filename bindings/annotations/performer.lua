@@ -1105,7 +1105,7 @@ function pf.json.list(t) end
 ---@field per_head? boolean a projection of its own for every head; false: one for all
 ---softmax, softmax_reg: what eps is added to. position: features divided by the row's own
 ---largest; reference: as published, exp(u - |x|^2 / 2 - max) with the largest u of the query or
----of all keys of the head, in full attention without documents only. Not given: the preset's
+---of all keys of the head (of its document), in full attention only. Not given: the preset's
 ---@field stabiliser? "position"|"reference"
 ---@field projection? pf.Tensor (features, head_dim), instead of drawing one
 

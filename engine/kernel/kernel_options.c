@@ -99,7 +99,7 @@ const pf_option_info pf_kernel_option_table[] = {
      .choices = PF_STABILISER_CHOICES,
      .doc = "softmax, softmax_reg: what eps is added to. position: features divided by the row's "
             "own largest; reference: as published, exp(u - |x|^2 / 2 - max) with the largest u of "
-            "the query or of all keys of the head, in full attention without documents only. Not "
+            "the query or of all keys of the head (of its document), in full attention only. Not "
             "given: the preset's"},
 };
 const int pf_kernel_option_count = PF_COUNT(pf_kernel_option_table);

@@ -166,8 +166,9 @@ typedef struct pf_work {
 } pf_work;
 
 /* ---- reference.c: features of full attention by the stabiliser of published versions ---- */
+/* rows: inputs of the attention (PF_IN_*). */
 int pf_reference_features(pf_tensor **phi, pf_engine *e, const pf_kernel *kernel, pf_side side,
-                          pf_tensor *x, pf_tensor *mask);
+                          pf_tensor *const *rows);
 
 /* ---- block.c: what full and causal share ---- */
 size_t pf_work_bytes(const pf_operator *op, bool backward);

@@ -8,7 +8,7 @@
  * T leaves out |x|^2 / 2, so eps weighs the more the longer a row is, and T needs every key: one
  * that comes later changes what earlier ones count. Hence no causal form, and no stream. A factor
  * of all features cancels in attention and is left out. Keys that the mask hides are no keys: they
- * have no part in T, and features 0.
+ * have no part in T, and features 0. Packed documents have a T each, as if they came alone.
  *
  * The features are made before the operator sees the rows, as a host's map makes them.
  */
@@ -16,7 +16,7 @@
 
 #include "operator.h"
 
-enum { X, KERNEL, MASK = KERNEL + PF_KERNEL_INPUTS, INPUTS };
+enum { X, KERNEL, MASK = KERNEL + PF_KERNEL_INPUTS, DOCUMENTS, CU_SEQLENS, INPUTS };
 enum { A_KEY = PF_KERNEL_ATTRS, ATTRS };
 enum { BLOCK = 128 };
 
@@ -27,6 +27,8 @@ typedef struct {
     int64_t H, L, group; /* heads of x that share one of the projection */
     pf_heads x, dx;
     const pf_tensor *mask;
+    const int32_t *documents, *ends; /* of keys: (B, L), or the offsets (n_ends); NULL */
+    int64_t n_ends;
     float *phi;        /* (B, H, L, r) */
     const float *dphi; /* the same */
 } reference_op;
@@ -38,7 +40,7 @@ typedef struct {
     pf_encoder encoder;
     float *x, *half, *coef, *f; /* (BLOCK, d), (BLOCK), (BLOCK), (BLOCK, r) */
     float *shift;               /* (L): log of what was divided out of a row's f, with |x|^2 / 2 */
-    float top;                  /* T */
+    float top;                  /* T of the running document */
     int64_t top_row;            /* where it is; -1: no key */
 } reference_work;
 
@@ -78,6 +80,20 @@ static bool hidden(const reference_work *w, int64_t row) {
     return w->op->mask && !pf_mask_keeps(w->op->mask, w->item, row);
 }
 
+/* Where the document ends that begins at row `first`. */
+static int64_t document_end(const reference_work *w, int64_t first) {
+    const reference_op *op = w->op;
+    int64_t end = first + 1;
+    if (op->documents) {
+        const int32_t *row = op->documents + w->item * op->L;
+        while (end < op->L && row[end] == row[first]) end++;
+        return end;
+    }
+    for (int64_t i = 0; i < op->n_ends; i++)
+        if (op->ends[i] > first) return pf_min(op->ends[i], op->L);
+    return op->L;
+}
+
 /* Rows first .. first + n - 1: x scaled, half, f, and their shifts. */
 static void encode(reference_work *w, int64_t first, int64_t n, float *f) {
     const reference_op *op = w->op;
@@ -104,27 +120,36 @@ static float weight_of(const reference_work *w, int64_t row, float half) {
     return w->top_row < 0 || w->top == -INFINITY ? 0 : expf(w->shift[row] - w->top);
 }
 
-static void forward_task(void *context, int64_t task, void *scratch) {
-    const reference_op *op = context;
+/* One document, begin .. end - 1. */
+static void forward_rows(reference_work *w, int64_t begin, int64_t end) {
+    const reference_op *op = w->op;
     const pf_kern *kern = op->of.kern;
     int64_t r = op->of.r;
-    reference_work w;
-    work_open(&w, op, task, scratch);
-    float *phi = op->phi + row_index(&w, 0) * r;
-    for (int64_t first = 0; first < op->L; first += BLOCK) {
-        int64_t n = pf_min(BLOCK, op->L - first);
-        encode(&w, first, n, phi + first * r);
-        find_top(&w, first, n);
+    float *phi = op->phi + row_index(w, 0) * r;
+    w->top_row = -1, w->top = 0;
+    for (int64_t first = begin; first < end; first += BLOCK) {
+        int64_t n = pf_min(BLOCK, end - first);
+        encode(w, first, n, phi + first * r);
+        find_top(w, first, n);
         for (int64_t i = 0; i < n && !op->key; i++) {
             float *row = phi + (first + i) * r;
-            kern->affine(r, weight_of(&w, first + i, w.half[i]), op->eps, row, row);
+            kern->affine(r, weight_of(w, first + i, w->half[i]), op->eps, row, row);
         }
     }
-    for (int64_t i = 0; i < op->L && op->key; i++) {
-        if (hidden(&w, i))
+    for (int64_t i = begin; i < end && op->key; i++) {
+        if (hidden(w, i))
             kern->fill(r, 0, phi + i * r);
         else
-            kern->affine(r, weight_of(&w, i, 0), op->eps, phi + i * r, phi + i * r);
+            kern->affine(r, weight_of(w, i, 0), op->eps, phi + i * r, phi + i * r);
+    }
+}
+
+static void forward_task(void *context, int64_t task, void *scratch) {
+    reference_work w;
+    work_open(&w, context, task, scratch);
+    for (int64_t begin = 0, end; begin < w.op->L; begin = end) {
+        end = document_end(&w, begin);
+        forward_rows(&w, begin, end);
     }
 }
 
@@ -171,31 +196,39 @@ static void put_top(reference_work *w, int64_t feature, double total) {
                       w->encoder.w + feature * op->of.d, dx);
 }
 
-static void backward_task(void *context, int64_t task, void *scratch) {
-    const reference_op *op = context;
+static void backward_rows(reference_work *w, int64_t begin, int64_t end) {
+    const reference_op *op = w->op;
     int64_t r = op->of.r, feature = 0;
     double total = 0;
-    reference_work w;
-    work_open(&w, op, task, scratch);
-    for (int64_t first = 0; first < op->L && op->key; first += BLOCK) {
-        int64_t n = pf_min(BLOCK, op->L - first);
-        encode(&w, first, n, w.f);
-        find_top(&w, first, n);
+    w->top_row = -1, w->top = 0;
+    for (int64_t first = begin; first < end && op->key; first += BLOCK) {
+        int64_t n = pf_min(BLOCK, end - first);
+        encode(w, first, n, w->f);
+        find_top(w, first, n);
     }
-    for (int64_t first = 0; first < op->L; first += BLOCK) {
-        int64_t n = pf_min(BLOCK, op->L - first);
-        encode(&w, first, n, w.f);
+    for (int64_t first = begin; first < end; first += BLOCK) {
+        int64_t n = pf_min(BLOCK, end - first);
+        encode(w, first, n, w->f);
         for (int64_t i = 0; i < n; i++) {
-            int64_t top = largest(r, w.f + i * r);
-            if (op->key && first + i == w.top_row) feature = top;
-            float sum = pull_row(&w, first + i, i);
-            w.coef[i] = -sum;
+            int64_t top = largest(r, w->f + i * r);
+            if (op->key && first + i == w->top_row) feature = top;
+            float sum = pull_row(w, first + i, i);
+            w->coef[i] = -sum;
             total += (double)sum;
-            if (!op->key) w.f[i * r + top] -= sum;
+            if (!op->key) w->f[i * r + top] -= sum;
         }
-        put_rows(&w, first, n);
+        put_rows(w, first, n);
     }
-    if (op->key && w.top_row >= 0) put_top(&w, feature, total);
+    if (op->key && w->top_row >= 0) put_top(w, feature, total);
+}
+
+static void backward_task(void *context, int64_t task, void *scratch) {
+    reference_work w;
+    work_open(&w, context, task, scratch);
+    for (int64_t begin = 0, end; begin < w.op->L; begin = end) {
+        end = document_end(&w, begin);
+        backward_rows(&w, begin, end);
+    }
 }
 
 /* ---- the row ---- */
@@ -211,6 +244,17 @@ static int64_t own_heads(const pf_call *c) {
     return w && w->rank == 3 ? w->shape[0] : 1;
 }
 
+static int check_documents(const pf_call *c) {
+    const pf_tensor *x = c->in[X], *documents = c->in[DOCUMENTS];
+    if (c->in[CU_SEQLENS]) PF_TRY(pf_want(c, CU_SEQLENS, PF_I32));
+    if (!documents) return PF_OK;
+    PF_TRY(pf_want(c, DOCUMENTS, PF_I32));
+    if (documents->rank == 2 && documents->shape[0] == x->shape[0] &&
+        documents->shape[1] == x->shape[2])
+        return PF_OK;
+    return pf_shape_fail(c, "documents must be (batch, length)");
+}
+
 static int reference_shape(pf_call *c) {
     const pf_tensor *x = c->in[X];
     int64_t r;
@@ -220,8 +264,18 @@ static int reference_shape(pf_call *c) {
     const pf_tensor *mask = c->in[MASK];
     if (mask && (mask->rank != 2 || mask->shape[0] != x->shape[0] || mask->shape[1] != x->shape[2]))
         return pf_shape_fail(c, "mask must be (batch, length)");
+    PF_TRY(check_documents(c));
     int64_t out[4] = {x->shape[0], x->shape[1], x->shape[2], r};
     return pf_set_shape(c, 0, PF_F32, 4, out);
+}
+
+static int take_documents(reference_op *op, pf_call *c) {
+    pf_tensor *documents, *ends;
+    PF_TRY(pf_call_compact(c, c->in[DOCUMENTS], &documents));
+    PF_TRY(pf_call_compact(c, c->in[CU_SEQLENS], &ends));
+    if (documents) op->documents = pf_i32(documents);
+    if (ends) op->ends = pf_i32(ends), op->n_ends = pf_tensor_numel(ends);
+    return PF_OK;
 }
 
 static int fill(reference_op *op, pf_call *c) {
@@ -233,6 +287,7 @@ static int fill(reference_op *op, pf_call *c) {
     op->eps = op->of.args.eps;
     op->of.numbers.eps = 0;
     pf_encoding_settle(&op->of);
+    PF_TRY(take_documents(op, c));
     return pf_call_heads(c, c->in[X], &op->x);
 }
 
@@ -259,7 +314,8 @@ static int reference_backward(pf_call *c) {
 
 /* No row of the table: the kind favor alone calls it. */
 static const pf_op reference_row = {.name = "reference_features",
-                                    .args = "x, " PF_KERNEL_ARGS ", [mask]",
+                                    .args =
+                                        "x, " PF_KERNEL_ARGS ", [mask], [documents], [cu_seqlens]",
                                     .results = "phi",
                                     .min_in = 1,
                                     .max_in = INPUTS,
@@ -272,13 +328,18 @@ static const pf_op reference_row = {.name = "reference_features",
                                     .backward = reference_backward};
 
 int pf_reference_features(pf_tensor **phi, pf_engine *e, const pf_kernel *kernel, pf_side side,
-                          pf_tensor *x, pf_tensor *mask) {
+                          pf_tensor *const *rows) {
     pf_attr attr[PF_MAX_ATTR];
-    pf_tensor *in[INPUTS] = {x};
+    bool key = side == PF_SIDE_KEY;
+    pf_tensor *in[INPUTS] = {rows[key ? PF_IN_K : PF_IN_Q]};
     pf_op_fill_defaults(&reference_row, attr);
     pf_kernel_to_attrs(kernel, attr);
     pf_kernel_to_inputs(kernel, in + KERNEL);
-    attr[A_KEY].i = side == PF_SIDE_KEY;
-    in[MASK] = side == PF_SIDE_KEY ? mask : NULL;
+    attr[A_KEY].i = key;
+    if (key) {
+        in[MASK] = rows[PF_IN_MASK];
+        in[DOCUMENTS] = rows[PF_IN_DOCUMENTS];
+        in[CU_SEQLENS] = rows[PF_IN_CU_SEQLENS];
+    }
     return pf_apply(e, &reference_row, in, INPUTS, attr, phi);
 }

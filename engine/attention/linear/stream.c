@@ -80,10 +80,9 @@ static int run(apply_fn apply, pf_tensor **out, pf_engine *e, const pf_attention
     return status;
 }
 
-/* Every query sees all keys of its item: there the published versions' maximum is one number. */
+/* Every query sees all keys of its document: there the published versions' maximum is one number. */
 static bool is_full(const pf_attention *a, pf_tensor *const *in, bool exit) {
-    static const int parts[] = {PF_IN_DOCUMENTS, PF_IN_DECAY,      PF_IN_LIMITS,
-                                PF_IN_PREFIX,    PF_IN_CU_SEQLENS, PF_IN_ENTRY_S};
+    static const int parts[] = {PF_IN_DECAY, PF_IN_LIMITS, PF_IN_PREFIX, PF_IN_ENTRY_S};
     for (int i = 0; i < PF_COUNT(parts); i++)
         if (in[parts[i]]) return false;
     return !a->causal && !exit;
@@ -94,10 +93,8 @@ static int by_reference(pf_tensor **out, pf_engine *e, const pf_attention *a,
                         pf_tensor *const *given) {
     pf_tensor *in[PF_LINEAR_INPUTS] = {NULL}, *made[PF_LINEAR_OUTPUTS] = {NULL}, *phi[2] = {NULL};
     memcpy(in, given, PF_LINEAR_INPUTS * sizeof *in);
-    int status = PF_OK;
-    for (int i = 0; i < 2 && status >= 0; i++)
-        status = pf_reference_features(&phi[i], e, a->kernel, i ? PF_SIDE_KEY : PF_SIDE_QUERY,
-                                       in[i ? PF_IN_K : PF_IN_Q], in[PF_IN_MASK]);
+    int status = pf_reference_features(&phi[0], e, a->kernel, PF_SIDE_QUERY, given);
+    if (status >= 0) status = pf_reference_features(&phi[1], e, a->kernel, PF_SIDE_KEY, given);
     in[PF_IN_Q] = phi[0], in[PF_IN_K] = phi[1];
     if (status >= 0)
         status = pf_apply(e, &pf_op_linear_attention, in, PF_LINEAR_INPUTS, NULL, made);
@@ -112,8 +109,8 @@ static int favor_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_t
     if (full && a->kernel->spec.stabiliser != PF_BY_POSITION) return by_reference(out, e, a, in);
     if (!full)
         PF_TRY(pf_kernel_no_reference(a->kernel, false, "favor",
-                                      "causal attention, documents, limits, prefixes, decay and "
-                                      "states of a stream have none"));
+                                      "causal attention, limits, prefixes, decay and states of a "
+                                      "stream have none"));
     return run(pf_apply, out, e, a, in, a->causal, exit);
 }
 
