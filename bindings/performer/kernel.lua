@@ -251,7 +251,8 @@ local function check_layer(options, where)
   for key in util.sorted(k) do
     if key ~= "name" then
       util.fail("%s: %s attention takes no kernel, so the kernel option '%s' has no effect; " ..
-        "options of its own: attention = { name = \"%s\", ... }", where, kind.name, key, kind.name)
+        "options of its own: attention = { name = \"%s\", ... }", where, kind.name, key,
+        kind.name)
     end
   end
 end
