@@ -236,8 +236,8 @@ local function resolve(options, where)
 end
 
 --- What a layer's kernel says must be so: a kernel named after a kind that takes none says the kind
---- and nothing more, and there are no given rows that nobody gave. A kernel beside an attention that
---- takes none waits for another attention. Checkpoints, which bring the rows, are built from their
+--- and nothing more, and there are no given rows that nobody gave. A kernel beside an attention
+--- that takes none waits for another one. Checkpoints, which bring the rows, are built from their
 --- trees and do not come here.
 local function check_layer(options, where)
   local k = options.kernel
