@@ -177,7 +177,10 @@ static int stream_allow(lua_State *L) {
         lpf_result(L, pf_stream_allow(stream, NULL, 0));
         return 0;
     }
-    if (!pf_stream_logits(stream, &vocab)) return lpf_raise(L, "allow: feed the stream first");
+    pf_stream_logits(stream, &vocab);
+    if (vocab == 0)
+        return lpf_raise(L, "allow: feed the stream first: its last layer is in Lua, and only its "
+                            "output says how many tokens there are");
     size_t n;
     const int32_t *ids = lpf_ids(L, 2, "allow", &n);
     uint8_t *allow = lua_newuserdatauv(L, (size_t)vocab, 0);

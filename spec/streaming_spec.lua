@@ -336,6 +336,19 @@ describe("a stream of a batch", function()
     assert.has_error(function() model_of(1):stream { batch = 0 } end)
   end)
 
+  it("knows its vocabulary before the first token, but behind a layer in Lua", function()
+    local stream = model_of(1):stream { batch = 3 }
+    stream:allow { 4, 2 }
+    assert.error_matches(function() stream:allow { 11 } end, "no token 11")
+    stream:feed(prompt)
+    for _, id in ipairs(stream:sample { temperature = 9 }) do assert.is_true(id == 4 or id == 2) end
+    local last = { forward = function(_, x) return x end, step = function(_, x) return x end }
+    stream = nn.chain { model_of(1), last }:stream { batch = 3 }
+    assert.error_matches(function() stream:allow { 4 } end, "feed the stream first")
+    stream:feed(prompt):allow { 4 }
+    assert.are.same({ 4, 4, 4 }, stream:sample { temperature = 1 })
+  end)
+
   it("forks and reorders", function()
     local stream = model_of(2):stream { batch = 3 }
     stream:feed(prompt)
