@@ -41,7 +41,7 @@ static int fill_state(pf_config *map, const pf_engine *engine, uint64_t step,
     if (pf_config_kind_of(state) != PF_MAP) {
         return pf_fail(PF_EINVAL, "checkpoint: the state is not a map");
     }
-    return pf_config_set(map, "state", pf_config_copy(state));
+    return pf_config_set(map, "state", pf_config_copy_beside(map, state));
 }
 
 static int list_tensors(pf_named *list, int n, pf_module *module, int64_t *trained) {

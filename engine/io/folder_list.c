@@ -44,12 +44,13 @@ void pf_listing_free(pf_listing *l) {
 static int out_of_memory(void) { return pf_fail(PF_ENOMEM, "checkpoint: out of memory"); }
 
 static int add_step(pf_listing *l, uint64_t step) {
-    for (int i = 0; i < l->n; i++) {
-        if (l->step[i] == step) return PF_OK; /* step-N and .step-N.old */
+    if (l->n == l->room) {
+        int room = l->room ? 2 * l->room : 16;
+        uint64_t *grown = realloc(l->step, (size_t)room * sizeof *grown);
+        if (!grown) return out_of_memory();
+        l->step = grown;
+        l->room = room;
     }
-    uint64_t *grown = realloc(l->step, ((size_t)l->n + 1) * sizeof *grown);
-    if (!grown) return out_of_memory();
-    l->step = grown;
     l->step[l->n++] = step;
     return PF_OK;
 }
@@ -83,6 +84,15 @@ static int newer_first(const void *a, const void *b) {
     return x > y ? -1 : x < y;
 }
 
+/* Newest first, and once: there may be step-N and .step-N.old. */
+static void sort_steps(pf_listing *l) {
+    int n = 0;
+    if (l->n > 1) qsort(l->step, (size_t)l->n, sizeof *l->step, newer_first);
+    for (int i = 0; i < l->n; i++)
+        if (n == 0 || l->step[n - 1] != l->step[i]) l->step[n++] = l->step[i];
+    l->n = n;
+}
+
 int pf_listing_read(pf_listing *l, const char *run) {
     *l = (pf_listing){0};
     DIR *dir = pf_file_calls()->open_dir(run);
@@ -98,8 +108,8 @@ int pf_listing_read(pf_listing *l, const char *run) {
     closedir(dir);
     if (status < 0)
         pf_listing_free(l);
-    else if (l->n > 1)
-        qsort(l->step, (size_t)l->n, sizeof *l->step, newer_first);
+    else
+        sort_steps(l);
     return status;
 }
 

@@ -8,7 +8,7 @@
 
 typedef struct pf_listing {
     uint64_t *step; /* every step-N or .step-N.old, newest first */
-    int n;
+    int n, room;
     char **temp; /* names of what writers have not finished */
     int n_temp;
 } pf_listing;

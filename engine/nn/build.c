@@ -273,6 +273,7 @@ typedef struct writer {
     const pf_module **done;
     int64_t n_done, cap_done;
     pf_index places;
+    pf_config *first; /* the tree lies beside its root */
 } writer;
 
 /* Its place in the order of completion, or -1. */
@@ -288,7 +289,7 @@ static int write_node(writer *w, const pf_module *m, pf_config **node);
 
 static int write_children(writer *w, const pf_module *m, pf_config *node) {
     if (m->n_given == 0) return PF_OK;
-    pf_config *list = pf_config_new(PF_LIST);
+    pf_config *list = pf_config_new_beside(node, PF_LIST);
     if (!list) return PF_ENOMEM;
     int status = PF_OK;
     for (int i = 0; i < m->n_given && status >= 0; i++) {
@@ -307,9 +308,7 @@ static int write_full(writer *w, const pf_module *m, pf_config *node) {
     if (m->type == &pf_layer_host) {
         PF_TRY(pf_config_set_string(node, "name", pf_option_text(m, "name")));
     } else {
-        pf_config *options = pf_config_copy(m->options);
-        if (!options) return PF_ENOMEM;
-        PF_TRY(pf_config_set(node, "options", options));
+        PF_TRY(pf_config_set(node, "options", pf_config_copy_beside(node, m->options)));
     }
     PF_TRY(write_children(w, m, node));
     PF_TRY(pf_heap_grow(w->heap, (void **)&w->done, &w->cap_done, w->n_done + 1, sizeof *w->done));
@@ -324,8 +323,10 @@ static int write_shared(pf_config *node, int64_t at) {
 }
 
 static int write_node(writer *w, const pf_module *m, pf_config **out) {
-    pf_config *node = pf_config_new(PF_MAP);
+    pf_config *node =
+        w->first ? pf_config_new_beside(w->first, PF_MAP) : pf_config_new_in(w->heap, PF_MAP);
     if (!node) return PF_ENOMEM;
+    if (!w->first) w->first = node;
     int at = place_of(w, m);
     int status = at >= 0 ? write_shared(node, at + 1) : write_full(w, m, node);
     if (status < 0) {

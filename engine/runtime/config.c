@@ -325,6 +325,10 @@ static int copy_children(pf_config *copy, const pf_config *node, int depth) {
 
 pf_config *pf_config_copy(const pf_config *node) { return node ? copy_node(NULL, node, 1) : NULL; }
 
+pf_config *pf_config_copy_beside(const pf_config *near, const pf_config *node) {
+    return node ? copy_node(pf_pieces_of(near), node, 1) : NULL;
+}
+
 pf_config *pf_config_copy_in(pf_heap *heap, const pf_config *node) {
     pf_pieces *store;
     if (!node || pf_pieces_open(&store, heap) < 0) return NULL;

@@ -31,10 +31,11 @@ int pf_config_check(const pf_config *options, const pf_option_info *table, int n
                     const char *where);
 
 /* Nodes in a heap: a root (what is set in it by pf_config_set_* lies beside it), a node for the
- * tree of `near`, a copy. NULL with PF_ENOMEM's message. */
+ * tree of `near`, and copies so. NULL with PF_ENOMEM's message. */
 pf_config *pf_config_new_in(pf_heap *heap, pf_config_kind kind);
 pf_config *pf_config_new_beside(const pf_config *near, pf_config_kind kind);
 pf_config *pf_config_copy_in(pf_heap *heap, const pf_config *node);
+pf_config *pf_config_copy_beside(const pf_config *near, const pf_config *node);
 /* A fresh node of kind PF_NULL becomes a value. */
 void pf_config_become_number(pf_config *node, double value);
 void pf_config_become_bool(pf_config *node, bool value);

@@ -5,9 +5,8 @@
  * A node hangs in its parent from the start, so that a failure has nothing to free: whoever
  * made the tree frees all of it.
  */
-#include <stdio.h>
-
 #include "config.h"
+#include "number.h"
 #include "status.h"
 
 int pf_describe_list(pf_config **list, pf_config *map, const char *key) {
@@ -26,14 +25,14 @@ int pf_describe_text(pf_config *map, const char *key, const char *text) {
 
 /* A default as one writes it; "" where there is none. */
 static int describe_default(pf_config *map, const pf_option_info *o) {
-    char number[32] = "";
+    char number[PF_NUMBER_TEXT] = "";
     const char *text = number;
     if (o->kind == PF_OPT_STRING) {
         text = o->string ? o->string : "";
     } else if (o->kind == PF_OPT_BOOL) {
         text = o->number != 0 ? "true" : "false";
     } else if (o->kind != PF_OPT_TREE) {
-        snprintf(number, sizeof number, "%g", o->number);
+        pf_number_short(number, o->number);
     }
     return pf_config_set_string(map, "default", o->required ? "" : text);
 }

@@ -25,6 +25,11 @@ static void use_dot(char *digits) {
     *to = '\0';
 }
 
+void pf_number_short(char out[PF_NUMBER_TEXT], double value) {
+    snprintf(out, PF_NUMBER_TEXT, "%g", value);
+    use_dot(out);
+}
+
 void pf_number_text(char out[PF_NUMBER_TEXT], double value) {
     for (int precision = 15; precision <= 17; precision++) {
         snprintf(out, PF_NUMBER_TEXT, "%.*g", precision, value);

@@ -12,6 +12,8 @@
 /* The number that `text` begins with, rounded to the nearest double; *end (may be NULL) is where it
  * ends, `text` itself where there is none. As strtod reads it in the locale "C". */
 double pf_number_read(const char *text, char **end);
+/* In at most six digits, as %g has it, for people. */
+void pf_number_short(char out[PF_NUMBER_TEXT], double value);
 /* The fewest of 15 to 17 digits that read back as the same double. */
 void pf_number_text(char out[PF_NUMBER_TEXT], double value);
 

@@ -90,7 +90,7 @@ static void test_cap(void) {
     pf_named_free(list, n);
     write_file(header, (size_t)PF_ST_HEADER + 1, &one, 4);
     CHECK_FAILS(PF_EFORMAT, load(&list, &n));
-    CHECK(strstr(pf_last_error(), "at most 16777216 are read") != NULL);
+    CHECK(strstr(pf_last_error(), "its header has 16777217 bytes") != NULL);
 }
 
 /* `count` empty tensors; the bytes of the file. */

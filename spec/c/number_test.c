@@ -57,7 +57,9 @@ static void test_text(void) {
         if (cases[i].text) CHECK(!strncmp(text, cases[i].text, strlen(cases[i].text)));
         CHECK(pf_number_read(text, &end) == cases[i].value && *end == '\0');
     }
-    char *end;
+    char *end, small[PF_NUMBER_TEXT];
+    pf_number_short(small, 0.001);
+    CHECK(!strcmp(small, "0.001"));
     CHECK(pf_number_read("1,5", &end) == 1 && *end == ',');
     CHECK(pf_number_read("x", &end) == 0 && *end == 'x');
 }
