@@ -193,7 +193,7 @@ static void test_heap_life(void) {
 /* A block that is freed twice stays one block; so does a tensor that is released twice. */
 static void test_heap_twice(void) {
     host_memory host = {0};
-    pf_allocator allocator = {host_resize, &host};
+    pf_allocator allocator = {sizeof allocator, host_resize, &host};
     pf_heap *heap;
     CHECK_OK(pf_heap_open(&heap, &allocator, 0));
     void *a = pf_heap_alloc(heap, 100), *other = pf_heap_alloc(heap, 100);
@@ -214,7 +214,7 @@ static void test_heap_twice(void) {
 /* Without a cache the host has every block back at once, the last one after the heap's end too. */
 static void test_heap_uncached(void) {
     host_memory host = {0};
-    pf_allocator allocator = {host_resize, &host};
+    pf_allocator allocator = {sizeof allocator, host_resize, &host};
     pf_heap *heap;
     CHECK_OK(pf_heap_open(&heap, &allocator, 0));
     pf_heap_free(heap, pf_heap_alloc(heap, 100), 100);
