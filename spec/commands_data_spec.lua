@@ -140,6 +140,13 @@ describe("the data of a command", function()
     local _, _, said = train("bad", ("--data %s --skip-bad"):format(file) .. STEPS)
     assert.is_truthy(said:find "3 of 84 records left out: 'pseudo' in line 162: '%*' after 4")
     assert.is_truthy(said:find "81 sequences, 0 duplicates dropped, 3 left out\n")
+    local first, second = table.unpack(commands.log_of(path "bad"))
+    assert.are.same({ "fasta", 81, 0, 3, file }, { first.data.format, first.data.documents,
+      first.data.duplicates, first.data.skipped, first.data.path })
+    assert.is_truthy(first.data.skips:find "^'pseudo' in line 162: '%*'.*; 'empty'.*; 'gaps'")
+    local same = assert(pf.data.open { path = file, skip_bad = true })
+    assert.are.equal(same:info().checksum, first.data.checksum)
+    assert.is_nil(second.data)
     local out
     out, err = good(("eval --checkpoint %s --data %s --skip-bad --per-sequence --json"):format(run,
       file))

@@ -193,6 +193,15 @@ function start.memory_of(module)
   return sum
 end
 
+--- What the first record of a run, or of one that goes on, says of its data.
+function start.data_record(job)
+  local train, valid = job.data:info("train"), job.data:info("valid")
+  return { path = job.settings.data, format = train.format, checksum = train.checksum,
+           documents = train.documents + valid.documents,
+           duplicates = train.duplicates + valid.duplicates,
+           skipped = train.skipped, skips = train.skips }
+end
+
 --- 1234567 -> "1,234,567".
 local function grouped(n)
   local text = ("%d"):format(n):reverse():gsub("(%d%d%d)", "%1,"):reverse()
@@ -201,12 +210,13 @@ end
 
 --- Says on stderr what is trained, on what, and where.
 function start.describe(job)
-  local train, valid = job.data:info("train"), job.data:info("valid")
-  local documents = train.format == "fasta" and (", %d sequences, %d duplicates dropped"):format(
-    train.documents + valid.documents, train.duplicates + valid.duplicates) or ""
-  if train.skipped > 0 then documents = ("%s, %d left out"):format(documents, train.skipped) end
-  cli.say("data   %s: %s%s", job.settings.data, train.format, documents)
-  cli.say("       %d training tokens, %d held out", train.tokens, valid.tokens)
+  local data = start.data_record(job)
+  local documents = data.format == "fasta" and (", %d sequences, %d duplicates dropped"):format(
+    data.documents, data.duplicates) or ""
+  if data.skipped > 0 then documents = ("%s, %d left out"):format(documents, data.skipped) end
+  cli.say("data   %s: %s%s", data.path, data.format, documents)
+  cli.say("       %d training tokens, %d held out", job.data:info("train").tokens,
+          job.data:info("valid").tokens)
   local memory = start.memory_of(job.model)
   local share = memory > 0 and (", %s of them the n-gram memory"):format(grouped(memory)) or ""
   cli.say("model  %s parameters%s", grouped(job.model:count()), share)
