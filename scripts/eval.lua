@@ -145,7 +145,8 @@ local function open_data(options, settings)
   local part = options.split ~= "all"
   if options.format == "auto" then options.format = settings.format end
   if part then options.skip_bad = options.skip_bad or settings.skip_bad end
-  local data = data_options.open("eval", options, {
+  local command = "eval --checkpoint " .. cli.quote(options.checkpoint)
+  local data = data_options.open(command, options, {
     seed = settings.seed, split = not part and "none" or nil, unique = part, min_tokens = 1 })
   local longest = data_options.longest_row(data, options.split)
   if options.length and options.length > longest then

@@ -103,6 +103,9 @@ describe("the data of a command", function()
       end
     end
     assert.is_false(commands.exists(path "never"))
+    local code, _, err = performer(("eval --checkpoint %s --data %s"):format(run, path "a.xz"))
+    assert.are.equal(1, code)
+    assert_sentence(err, "a%.xz | performer eval %-%-checkpoint %S+/plain %-%-data %-$")
   end)
 
   it("are what --format says", function()

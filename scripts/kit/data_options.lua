@@ -22,7 +22,8 @@ end
 
 -- ---- opening ----
 
---- 'xz -dc', on `path`, as a pipe into `performer COMMAND`. `commands` are in single quotes.
+--- 'xz -dc', on `path`, as a pipe into `performer COMMAND`, which may have options. `commands` are
+-- in single quotes.
 local function pipeline(commands, command, path)
   local parts = {}
   for one in commands:gmatch "'([^']+)'" do parts[#parts + 1] = one end

@@ -103,7 +103,8 @@ local function open_same_data(settings, state, options)
     cli.fail(1, ("train: %s, which the run trains on, is not there; say with --data FILE where it "
       .. "is"):format(settings.data))
   end
-  local data = data_options.open("train", settings, { seed = settings.seed })
+  local command = "train --resume " .. cli.quote(options.resume)
+  local data = data_options.open(command, settings, { seed = settings.seed })
   local vocab = data:tokenizer():size()
   if vocab ~= (settings.model.vocab or vocab) then
     cli.fail(1, ("train: %s is %s, of %d kinds of token; the run's model has %d: give it data "
