@@ -132,7 +132,7 @@ static int take_from_file(const pf_module *m, pf_loading *loading) {
     loading->modules--;
     loading->tensors -= m->n_slot;
     if (loading->modules >= 0 && loading->tensors >= 0) return PF_OK;
-    return pf_fail(PF_EFORMAT, "model: it has more %s than fit the tensors of the file",
+    return pf_fail(PF_EFORMAT, "model: more %s than the tensors of the file are for",
                    loading->tensors < 0 ? "tensors" : "layers");
 }
 
