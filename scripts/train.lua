@@ -16,11 +16,11 @@ local train_options = require "kit.train_options"
 --- The model of a fresh run; a run that goes on has the one that it saved.
 local function make_model(settings)
   if settings.script then return cli.need(saved.model_from(settings.script, settings)) end
-  return cli.try(2, pf.nn.performer, settings.model)
+  return train_options.try(pf.nn.performer, settings.model)
 end
 
 local function make_optimizer(model, settings)
-  return cli.try(2, pf.optim[settings.optimizer], model, settings.optimizer_options)
+  return train_options.try(pf.optim[settings.optimizer], model, settings.optimizer_options)
 end
 
 --- What training makes small, of logits (B, L, vocab) and targets (B, L), which are -1 where

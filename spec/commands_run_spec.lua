@@ -198,7 +198,7 @@ describe("a run", function()
 
   it("says that counting still does better, and how to go on", function()
     local run, _, err = train("beaten", ("--data %s --steps 1 --threads 1"):format(path "p.fasta"))
-    assert.matches("mere counting does better so far: give it longer, with performer train "
-      .. "%-%-resume " .. run:gsub("%p", "%%%0") .. " %-%-steps 4", err)
+    assert.matches("mere counting does better so far, the model needs longer; go on with: "
+      .. "performer train %-%-resume " .. run:gsub("%p", "%%%0") .. " %-%-steps 4", err)
   end)
 end)

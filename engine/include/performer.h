@@ -489,7 +489,8 @@ PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir)
  *                 trains_in_parts, tells_weights, auto: "auto" may choose it, options}]
  *   optimizers  [{name, doc, options}]
  * where options are [{name, kind: int, number, bool, string or tree, default: as text, required,
- * choices: "a|b|c" where there are some, doc}]. */
+ * choices: "a|b|c" where there are some, needs: what it has no effect without, doc}]. needs:
+ * "rotary" positions, a "causal" model, a "projection". */
 PF_API int pf_describe(pf_config **tree, pf_engine *PF_NULLABLE engine);
 
 #ifdef __cplusplus

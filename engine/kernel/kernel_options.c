@@ -57,6 +57,7 @@ const pf_option_info pf_kernel_option_table[] = {
      .kind = PF_OPT_INT,
      .low = 0,
      .high = 9007199254740992.0,
+     .needs = "projection",
      .doc = "of the projection; 0: the engine's seed"},
     {.name = "layer",
      .kind = PF_OPT_INT,
@@ -67,6 +68,7 @@ const pf_option_info pf_kernel_option_table[] = {
      .kind = PF_OPT_INT,
      .low = 0,
      .high = 1e9,
+     .needs = "projection",
      .doc = "training steps between two draws of the projection; 0: never"},
 #define PF_NUMBER(title, value, least, most, text)                                                 \
     {.name = #title,                                                                               \
@@ -81,6 +83,7 @@ const pf_option_info pf_kernel_option_table[] = {
      .kind = PF_OPT_STRING,
      .string = "orthogonal",
      .choices = PF_ROWS_CHOICES,
+     .needs = "projection",
      .doc = "how the rows of a block of head_dim lie: orthogonal; iid, independent; hadamard, "
             "orthogonal from random signs; simplex, as far apart as they can; given, set from "
             "outside"},
@@ -88,10 +91,12 @@ const pf_option_info pf_kernel_option_table[] = {
      .kind = PF_OPT_STRING,
      .string = "chi",
      .choices = PF_NORMS_CHOICES,
+     .needs = "projection",
      .doc = "length of a row: chi, as a Gaussian row's; sqrt_d, sqrt(head_dim) (SMREG)"},
     {.name = "per_head",
      .kind = PF_OPT_BOOL,
      .number = 1,
+     .needs = "projection",
      .doc = "a projection of its own for every head; false: one for all"},
     {.name = "stabiliser",
      .kind = PF_OPT_STRING,

@@ -21,6 +21,7 @@ typedef struct {
     bool required;
     bool later; /* of a layer: files were written before it came. A tree has it only where it is
                    not the default, so that the digests of models in those files hold */
+    const char *needs; /* has no effect without this fact, a word of pf_describe's; NULL: always */
     const char *doc;
 } pf_option_info;
 
@@ -57,8 +58,9 @@ const char *pf_config_string_of(const pf_config *options, const pf_option_info *
 int pf_describe_list(pf_config **list, pf_config *map, const char *key);
 int pf_describe_map(pf_config **map, pf_config *parent, const char *key);
 int pf_describe_text(pf_config *map, const char *key, const char *text); /* NULL: left out */
-/* Sets `options` of a map to [{name, kind, default, required, choices, doc}]. kind: int, number,
- * bool, string or tree; default: a text, "" for none; choices only where there are some. */
+/* Sets `options` of a map to [{name, kind, default, required, choices, needs, doc}]. kind: int,
+ * number, bool, string or tree; default: a text, "" for none; choices and needs only where there
+ * are some. */
 int pf_describe_options(pf_config *to, const pf_option_info *table, int n);
 
 #endif

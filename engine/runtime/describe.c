@@ -44,6 +44,7 @@ static int describe_option(pf_config *map, const pf_option_info *o) {
     PF_TRY(describe_default(map, o));
     PF_TRY(pf_config_set_bool(map, "required", o->required));
     PF_TRY(pf_describe_text(map, "choices", o->choices));
+    PF_TRY(pf_describe_text(map, "needs", o->needs));
     return pf_describe_text(map, "doc", o->doc);
 }
 

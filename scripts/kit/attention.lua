@@ -66,6 +66,9 @@ function attention.label(options)
   return options.kernel and options.kernel.name or "softmax"
 end
 
+--- Does this kind weigh by a kernel's features?
+function attention.takes_kernel(kind) return KINDS[kind].takes_kernel end
+
 --- Can a row be walked in parts (model:backward_sliced) with this kind?
 function attention.hands_on(kind) return KINDS[kind].trains_in_parts end
 

@@ -317,10 +317,29 @@ local function join_values(words, rows)
   return joined
 end
 
+--- Fails over an option that is given twice with two values: which one is meant?
+local function check_once(words, parser)
+  local seen = {}
+  for i, word in ipairs(words) do
+    if word == "--" then return end
+    local name, value = word:match "^(%-%-[^=]+)=(.*)$"
+    if not name and word:find "^%-%-" and words[i + 1] and not words[i + 1]:find "^%-" then
+      name, value = word, words[i + 1]
+    end
+    if name and seen[name] and seen[name] ~= value then
+      cli.fail(2, ("%s is given twice, as %s and as %s; %s --help lists what there is"):format(name,
+        cli.quote(seen[name]), cli.quote(value), parser._name))
+    end
+    if name then seen[name] = value end
+  end
+end
+
 --- Parses `arg`; a mistake is misuse (code 2) in one sentence. Defaults are filled in from
 -- the rows, so that `given` tells what the user typed himself.
 function cli.parse(parser, rows, words)
-  local ok, result = parser:pparse(join_values(words, rows))
+  words = join_values(words, rows)
+  local ok, result = parser:pparse(words)
+  if ok then check_once(words, parser) end
   if not ok then
     cli.fail(2, ("%s; %s --help lists what there is"):format(complaint(result, rows),
                                                             parser._name))

@@ -49,11 +49,13 @@ function Log.open(options)
   return log
 end
 
---- Takes a record's points for the picture.
+--- Takes a record's points for the picture; the last figure, of other rows, is none of them.
 function Log:remember(record)
   local loss = record.smoothed or record.loss
   if loss then self.train[#self.train + 1] = { record.step, loss } end
-  if record.valid_loss then self.valid[#self.valid + 1] = { record.step, record.valid_loss } end
+  if record.valid_loss and not record.final then
+    self.valid[#self.valid + 1] = { record.step, record.valid_loss }
+  end
 end
 
 --- Appends a record to the log, and prints it when asked to; true, or nil, message.

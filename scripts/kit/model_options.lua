@@ -3,6 +3,7 @@
 -- memory has a row, with the word, the choices and the default that its table says. An option that
 -- is added there can be given here without a line more.
 local pf = require "performer"
+local attention = require "kit.attention"
 local cli = require "kit.cli"
 
 local model_options = {}
@@ -31,13 +32,16 @@ local KINDS = { int = "whole", number = "signed", bool = "switch", string = "nam
 local layers = {}
 for _, layer in ipairs(pf.layers()) do layers[layer.type] = layer end
 
---- An option's doc, with the choices that it doesn't name.
+--- An option's doc, with the choices that it doesn't name; a switch is on or off.
 local function help_of(option)
-  local told = true
+  local told, doc = true, option.doc
   for choice in (option.choices or ""):gmatch "[^|]+" do
-    told = told and option.doc:find(choice, 1, true) ~= nil
+    told = told and doc:find(choice, 1, true) ~= nil
   end
-  return told and option.doc or ("%s: %s"):format(option.doc, option.choices:gsub("|", ", "))
+  if option.kind == "bool" then
+    doc = doc:gsub("%f[%w]false:", "off:"):gsub("%f[%w]true:", "on:")
+  end
+  return told and doc or ("%s: %s"):format(doc, option.choices:gsub("|", ", "))
 end
 
 --- One option as a row. A doc that says what comes of none given has the default in it.
@@ -45,7 +49,8 @@ local function row_of(path, option, group, word)
   local help, shown = help_of(option), option.default
   if option.kind == "bool" then shown = option.default == "true" and "on" or "off" end
   if shown == "" or option.doc:find("Not given", 1, true) then shown = nil end
-  return { word, KINDS[option.kind], nil, help, shown, group = group, path = path }
+  return { word, KINDS[option.kind], nil, help, shown, group = group, path = path,
+           needs = option.needs }
 end
 
 --- Rows for a list of options. `prefix` of the path: "", "kernel." or "ngrams."; `lead`: what
@@ -127,7 +132,80 @@ function model_options.collect(words)
   return options
 end
 
---- The other way: { word = value } of a model's options.
+-- ---- what has an effect ----
+
+local maps = {}
+for _, map in ipairs(pf.kernels().maps) do maps[map.name] = map end
+
+--- Are queries and keys projected? A preset may have it so.
+local function is_projected(kernel)
+  local map = maps[kernel.name or "softmax"]
+  return not map or map.softmax or kernel.project or (kernel.features or 0) > 0
+    or (kernel.preset or "own") ~= "own"
+end
+
+-- What an option may need, by the word of its row: is it so in a model's options, and how to have
+-- it. The path of an option says what it needs, too.
+local NEEDS = {
+  rotary = { function(m) return m.positions == nil or m.positions == "rotary" end,
+             "is for --positions rotary" },
+  causal = { function(m) return m.causal end, "is for causal models, without --bidirectional" },
+  kernel = { function(m)
+    local kind = attention.kind_of(m)
+    return not kind or m.attention == "auto" or attention.takes_kernel(kind)
+  end, "is for attention by a feature map, as --attention softmax" },
+  projection = { function(m) return is_projected(m.kernel) end,
+                 "is for features that are projected: softmax maps, or --features M" },
+  ngrams = { function(m) return m.ngrams ~= nil end, "is for an n-gram memory, as --ngrams 4" },
+  auto = { function(m) return m.attention == "auto" end, "is for --attention auto" },
+}
+
+--- Why an option would do nothing in a model with these options; nil when it does something.
+local function useless(row, model)
+  for _, need in ipairs { row.path and row.path:match "^(.-)%." or row.needs, row.needs } do
+    local fact = NEEDS[need]
+    if fact and not fact[1](model) then return fact[2] end
+  end
+  local kind = attention.kind_of(model)
+  if row.of and not row.of[kind] and model.attention ~= "auto" then
+    return ("is for %s attention"):format(table.concat(row.of, " or "))
+  end
+end
+
+--- Says which options of `rows` were given and do nothing: no harm, but hardly what was meant. 0
+-- turns off what an option does, which is right anywhere.
+function model_options.tell_useless(rows, given, model)
+  for _, row in ipairs(rows) do
+    local value = given[cli.key(row)]
+    local why = value ~= nil and value ~= 0 and useless(row, model)
+    if why then cli.say("train: --%s does nothing here: it %s", row[1], why) end
+  end
+  if given.rows == "given" then
+    cli.fail(2, "train: --rows given: a projection is given in a script (--model FILE.lua), not on "
+      .. "the command line")
+  end
+end
+
+--- A message of the engine's with the words of the command line for its names: "'decay' must be"
+-- is "--head-decay must be", and of an n-gram memory "longest" is "--ngrams".
+function model_options.typed(message)
+  local tree = message:match "%f[%w](kernel): " or message:match "%f[%w](ngrams): "
+  for _, row in ipairs(model_options.rows) do
+    local of, name = row.path:match "^(.-)%.(.*)$"
+    if of == tree then
+      name = name or row.path
+      message = message:gsub("'" .. name .. "'", "--" .. row[1])
+      if tree == "ngrams" then
+        message = message:gsub("%f[%w]" .. name .. "%f[%W]", "--" .. row[1])
+      end
+    end
+  end
+  return message
+end
+
+-- ---- the other way ----
+
+--- { word = value } of a model's options.
 function model_options.words(options)
   local words = {}
   for _, row in ipairs(model_options.rows) do

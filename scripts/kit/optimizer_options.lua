@@ -60,6 +60,26 @@ function optimizer_options.default(name, option_name)
   end
 end
 
+--- Ends the command over an option that was given and that the optimizer `name` does not have.
+function optimizer_options.check(rows, given, name)
+  for _, row in ipairs(rows) do
+    if given[cli.key(row)] ~= nil and not optimizer_options.default(name, row.path) then
+      local owners = {}
+      for _, entry in ipairs(TABLE) do
+        if optimizer_options.default(entry.name, row.path) then owners[#owners + 1] = entry.name end
+      end
+      cli.fail(2, ("train: --%s is for --optimizer %s; %s has no such option"):format(row[1],
+        table.concat(owners, " or "), name))
+    end
+  end
+end
+
+--- A message of the engine's with the words of the command line for an option's name.
+function optimizer_options.typed(message, rows)
+  for _, row in ipairs(rows) do message = message:gsub("'" .. row.path .. "'", "--" .. row[1]) end
+  return message
+end
+
 --- The options of pf.optim.NAME from parsed words, of which `rows` tells the optimizer's own.
 function optimizer_options.collect(words, rows)
   local options = { lr = words.lr, decay = words.decay }

@@ -56,12 +56,16 @@ end
 function Run:close() self.records:close() end
 Run.__close = Run.close
 
+function Run:how_to_go_on(more)
+  return ("go on with: %s --resume %s%s"):format(train_options.program, cli.quote(self.dir),
+    more or "")
+end
+
 --- Ctrl-C: keeps what there is, says how to go on, and ends the program.
 function Run:stop(step)
   self.progress:finish()
   self:save(step)
-  cli.fail(130, ("train: stopped at step %d; go on with: performer train --resume %s"):format(
-    step, cli.quote(self.dir)))
+  cli.fail(130, ("train: stopped at step %d; %s"):format(step, self:how_to_go_on()))
 end
 
 --- Something else than training has failed at `step`: keeps what there is, and ends the program.
@@ -69,8 +73,7 @@ function Run:give_up(step, message)
   self.progress:finish()
   local ok = self:try_save(step)
   cli.fail(1, ("train: %s; %s"):format(cli.advise(message), ok
-    and ("saved at step %d; go on with: performer train --resume %s"):format(step,
-      cli.quote(self.dir)) or self:what_stands()))
+    and ("saved at step %d; %s"):format(step, self:how_to_go_on()) or self:what_stands()))
 end
 
 -- ---- steps ----
@@ -216,8 +219,7 @@ end
 --- What the user has when something failed.
 function Run:what_stands()
   if not lfs.attributes(self.dir .. "/LATEST", "mode") then return "no checkpoint was saved yet" end
-  return ("the last good checkpoint stands; go on with: performer train --resume %s"):format(
-    cli.quote(self.dir))
+  return "the last good checkpoint stands; " .. self:how_to_go_on()
 end
 
 --- Saves a checkpoint at `step`, unless there is one; nil, message.
@@ -309,8 +311,8 @@ function Run:encourage(record)
   local counting = math.min(record.baseline_perplexity or math.huge,
                             record.pair_perplexity or math.huge)
   if record.valid_perplexity < counting then return end
-  cli.say("\nmere counting does better so far: give it longer, with performer train --resume %s "
-    .. "--steps %d", cli.quote(self.dir), 4 * record.step)
+  cli.say("\nmere counting does better so far, the model needs longer; %s",
+          self:how_to_go_on((" --steps %d"):format(4 * record.step)))
 end
 
 --- The last record, the last checkpoint, and what came of it, on stderr.

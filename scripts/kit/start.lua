@@ -69,8 +69,8 @@ end
 --- Ends with what a finished run said last.
 local function already_finished(job, options)
   job.data:close()
-  cli.say("train: %s has finished its %d steps; train longer with: performer train --resume %s "
-    .. "--steps %d", job.dir, job.state.step, cli.quote(job.dir), 2 * job.state.step)
+  cli.say("train: %s has finished its %d steps; train longer with: %s --resume %s --steps %d",
+          job.dir, job.state.step, train_options.program, cli.quote(job.dir), 2 * job.state.step)
   local last
   local file = options.json and io.open(job.dir .. "/log.jsonl", "rb")
   for line in file and file:lines() or function() end do last = line end

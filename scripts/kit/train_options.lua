@@ -49,9 +49,9 @@ local OWN = {
     table.concat(attention.names(), ", ", #attention.kind_names() + 2)), group = "Model",
     keep = true },
   { "crossover", "file", nil, "what `performer bench crossover --out` measured, for auto",
-    group = "Model" },
+    group = "Model", needs = "auto" },
   { "buckets", "positive", nil, "rows of the n-gram memory for each n (default: a 32nd of the "
-    .. "tokens)", group = "Model", keep = true },
+    .. "tokens)", group = "Model", keep = true, needs = "ngrams" },
 }
 
 for i, row in ipairs(data_options.rows("FASTA or text to train on",
@@ -120,11 +120,14 @@ local function check(options, given)
   if options.steps and options.minutes then
     cli.fail(2, "train: give --steps or --minutes, not both")
   end
-  if options.minutes and options.minutes <= 0 then
-    cli.fail(2, "train: --minutes must be more than 0")
+  for _, name in ipairs { "minutes", "lr" } do
+    if options[name] and options[name] <= 0 then
+      cli.fail(2, ("train: --%s must be more than 0"):format(name))
+    end
   end
   cli.check_name("attention", options.attention, attention.names())
   cli.check_name("optimizer", options.optimizer, optimizer_options.names())
+  optimizer_options.check(OPTIMIZER, given, options.optimizer)
   if not options.resume then return end
   local allowed = {}
   for _, name in ipairs(RESUMABLE) do allowed[name] = true end
@@ -136,18 +139,46 @@ local function check(options, given)
   end
 end
 
+--- How the program that parses these is called: "train", or the path of a copy of it, which goes
+-- on with a run of its own by itself.
+local function name_of(script)
+  local folder = debug.getinfo(1, "S").source:match "^@(.*)kit/[^/]+$"
+  return (script == nil or script == folder .. "train.lua") and "train" or cli.quote(script)
+end
+
 --- The options of the command line, checked; options.given: those that the user typed.
 function train_options.parse(arguments)
-  local parser = cli.add(cli.parser("train", "Trains a Performer and keeps it in a run folder.", {
-    "performer train --data proteins.fasta.gz --minutes 3",
-    "performer train --data book.txt --length 512 --steps 2000 --out runs/book",
-    "performer train --resume runs/book",
-    "performer train --resume runs/book --steps 4000        # longer than planned",
-  }), ROWS)
+  local name = name_of(arguments[0])
+  train_options.program = "performer " .. name
+  local examples = {}
+  for i, example in ipairs { "--data proteins.fasta.gz --minutes 3",
+                             "--data book.txt --length 512 --steps 2000 --out runs/book",
+                             "--resume runs/book",
+                             "--resume runs/book --steps 4000        # longer than planned" } do
+    examples[i] = ("%s %s"):format(train_options.program, example)
+  end
+  local parser = cli.add(cli.parser(name, "Trains a Performer and keeps it in a run folder.",
+                                    examples), ROWS)
   local options, given = cli.parse(parser, ROWS, arguments)
   options.given = given
   check(options, given)
   return options
+end
+
+--- f(...), whose complaint is misuse, in the words of the command line.
+function train_options.try(f, ...)
+  local results = table.pack(pcall(f, ...))
+  if results[1] then return table.unpack(results, 2, results.n) end
+  local message = results[2]
+  if type(message) == "string" then
+    message = optimizer_options.typed(model_options.typed(message), OPTIMIZER)
+    if message ~= results[2] then
+      local n -- where it stands in the engine's tree is of no use here
+      repeat message, n = message:gsub("%f[%w]%a+: (%-%-)", "%1") until n == 0
+      message = ("%s; %s --help lists what there is"):format(message, train_options.program)
+    end
+  end
+  cli.try(2, error, message, 0)
 end
 
 -- ---- checks of settings ----
@@ -294,6 +325,9 @@ function train_options.settings(options, kind)
   settings.own_warmup = options.warmup ~= nil
   if not settings.script then check_heads(settings.model) end
   train_options.check_warmup(settings)
+  if not settings.script then -- a script may make of its words what it likes
+    model_options.tell_useless(ROWS, options.given, settings.model)
+  end
   train_options.check_sliced(settings)
   train_options.check_recompute(options, settings)
   return settings
