@@ -73,7 +73,8 @@ local function main()
     conclude(run, run:measure { step = step, loss = loss, lr = lr, norm = norm })
   end
 
-  run:finish(run.whole or held_out(run, settings.steps, true))
+  run:save(settings.steps) -- before the long evaluation
+  run:finish(held_out(run, settings.steps, true))
 end
 
 cli.main(main)

@@ -177,8 +177,12 @@ end
 local function converter(what, least, convert)
   return function(name)
     return function(text)
-      local n = convert(tonumber(text))
+      local number = tonumber(text)
+      local n = convert(number)
       if n and n >= least and n < math.huge then return n end
+      if number and number >= 2 ^ 63 then
+        return nil, ("--%s: %s is too large"):format(name, text)
+      end
       return nil, ("--%s: '%s' is not a %s from %d"):format(name, text, what, least)
     end
   end
@@ -317,8 +321,8 @@ local function join_values(words, rows)
   return joined
 end
 
---- Fails over an option that is given twice with two values: which one is meant?
-local function check_once(words, parser)
+--- Says which options are given twice with two values: the last one counts.
+local function tell_twice(words)
   local seen = {}
   for i, word in ipairs(words) do
     if word == "--" then return end
@@ -327,8 +331,8 @@ local function check_once(words, parser)
       name, value = word, words[i + 1]
     end
     if name and seen[name] and seen[name] ~= value then
-      cli.fail(2, ("%s is given twice, as %s and as %s; %s --help lists what there is"):format(name,
-        cli.quote(seen[name]), cli.quote(value), parser._name))
+      cli.say("%s is given twice, as %s and as %s: the last one counts", name,
+              cli.quote(seen[name]), cli.quote(value))
     end
     if name then seen[name] = value end
   end
@@ -339,7 +343,7 @@ end
 function cli.parse(parser, rows, words)
   words = join_values(words, rows)
   local ok, result = parser:pparse(words)
-  if ok then check_once(words, parser) end
+  if ok then tell_twice(words) end
   if not ok then
     cli.fail(2, ("%s; %s --help lists what there is"):format(complaint(result, rows),
                                                             parser._name))

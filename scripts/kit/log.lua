@@ -49,11 +49,13 @@ function Log.open(options)
   return log
 end
 
---- Takes a record's points for the picture; the last figure, of other rows, is none of them.
+--- Takes a record's points for the picture. The last figure is none of them where that step has one
+-- by the measure of the others.
 function Log:remember(record)
   local loss = record.smoothed or record.loss
   if loss then self.train[#self.train + 1] = { record.step, loss } end
-  if record.valid_loss and not record.final then
+  local last = self.valid[#self.valid]
+  if record.valid_loss and not (last and last[1] == record.step) then
     self.valid[#self.valid + 1] = { record.step, record.valid_loss }
   end
 end

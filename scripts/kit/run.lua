@@ -9,7 +9,8 @@
 --     run:log(record)
 --     if record.valid_loss then run:keep(record) end
 --   end
---   run:finish(run.whole or ...)
+--   run:save(run.settings.steps)
+--   run:finish(...)
 --
 -- run.settings, run.data, run.model and run.optimizer are what it trains; run.state is what its
 -- checkpoints hold beside them, and may hold more; state.pending is the record of a step that was
@@ -113,10 +114,18 @@ function Run:pass(step)
   return { training = true, step = step, watch = is_logged(self.settings, step) }
 end
 
---- Is it time to evaluate and save? The last step is one of those.
+--- Is it time to evaluate and save? At the last step only where the evaluation of all rows, which
+-- follows, is another than those in passing.
 function Run:due(step)
   local s = self.settings
-  return s.steps ~= nil and (step == s.steps or step % s.eval_every == 0)
+  if step == s.steps then return not self:judges_all() end
+  return s.steps ~= nil and step % s.eval_every == 0
+end
+
+--- Do evaluations in passing look at all held-out rows?
+function Run:judges_all()
+  local s = self.settings
+  return s.valid_batches == evaluate.batches(self.data, "valid", s.batch)
 end
 
 -- ---- what a step says ----
@@ -178,13 +187,9 @@ end
 
 --- Takes into a record what evaluate.run says of the held-out rows that every evaluation has.
 function Run:judge(record, result)
-  local s = self.settings
   record.valid_loss, record.valid_tokens = result.loss, result.tokens
   record.valid_rows = result.rows
-  if s.bidirectional then self.baselines = { frequencies = result.baseline } end
-  if record.step == s.steps and result.rows == self.data:info("valid").rows then
-    self.whole = result -- nothing is left for the end to look at
-  end
+  if self.settings.bidirectional then self.baselines = { frequencies = result.baseline } end
 end
 
 --- Writes a record to the log, and to stdout with --json, when its step is one that is logged.
@@ -258,10 +263,10 @@ end
 
 --- What the held-out curve is of: all of the rows, or some.
 function Run:held_out_name()
-  local s, rows = self.settings, self.data:info("valid").rows
+  local s = self.settings
   local name = s.bidirectional and "held out, all hidden" or "held out"
-  local seen = math.min(rows, s.valid_batches * s.batch)
-  return seen == rows and name or ("%s, %d of %d rows"):format(name, seen, rows)
+  return self:judges_all() and name or ("%s, %d of %d rows"):format(name,
+    s.valid_batches * s.batch, self.data:info("valid").rows)
 end
 
 --- The loss curve, beside what counting gets.
@@ -292,8 +297,7 @@ end
 
 -- ---- the end ----
 
---- The last record: what evaluate.run says of the whole held-out part, beside counting. It is a
--- figure of its own, which marks no checkpoint.
+--- The last record: what evaluate.run says of the whole held-out part, beside counting.
 function Run:final_record(result)
   local s, state = self.settings, self.state
   local baselines = not s.bidirectional and self.baselines or nil
@@ -315,14 +319,18 @@ function Run:encourage(record)
           self:how_to_go_on((" --steps %d"):format(4 * record.step)))
 end
 
---- The last record, the last checkpoint, and what came of it, on stderr.
+--- The last record, the last checkpoint, and what came of it, on stderr. Only where evaluations in
+-- passing are of all rows, too, can the last one name the best.
 function Run:finish(result)
   local step, baselines = self.settings.steps, self.baselines or {}
   self.progress:finish()
   local record = self:final_record(result)
   self:write(record)
   self.state.finished, self.saved = true, nil -- what the state says has changed
-  self:save(step)
+  if self.settings.bidirectional then
+    self.baselines = self.baselines or { frequencies = result.baseline }
+  end
+  if self:judges_all() then self:save_best(step, result.loss) else self:save(step) end
   local picture = self:draw()
   cli.say("")
   cli.say("held out, %d tokens          perplexity   accuracy", result.tokens)
