@@ -222,11 +222,12 @@ static void stream(const trial *t, const inputs *x, double *all) {
         inputs part = {{NULL}};
         pf_tensor *out = NULL;
         CHECK_OK(slice_inputs(x, at, n, &part));
+        CHECK_OK(pf_state_begin(state));
         int status = n == 1 ? pf_attend_step(&out, engine, &a, state, part.t[IN_Q], part.t[IN_K],
                                              part.t[IN_V])
                             : pf_attend_prefill(&out, engine, &a, state, part.t[IN_Q], part.t[IN_K],
                                                 part.t[IN_V]);
-        CHECK_OK(status);
+        CHECK_OK(pf_state_end(state, engine, status));
         double *got = out ? doubles(out) : oracle_alloc(t->B * t->H * n * DV);
         for (int64_t head = 0; head < t->B * t->H; head++) {
             memcpy(all + (head * t->Lq + at) * DV, got + head * n * DV,
