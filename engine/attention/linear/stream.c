@@ -80,7 +80,8 @@ static int run(apply_fn apply, pf_tensor **out, pf_engine *e, const pf_attention
     return status;
 }
 
-/* Every query sees all keys of its document: there the published versions' maximum is one number. */
+/* Every query sees all keys of its document: there the published versions' maximum is one
+ * number. */
 static bool is_full(const pf_attention *a, pf_tensor *const *in, bool exit) {
     static const int parts[] = {PF_IN_DECAY, PF_IN_LIMITS, PF_IN_PREFIX, PF_IN_ENTRY_S};
     for (int i = 0; i < PF_COUNT(parts); i++)
