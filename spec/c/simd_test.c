@@ -81,7 +81,7 @@ static void check_binary(int n, int at) {
     }
 }
 
-/* y += a x, y = a x, y = a x + b, y += a b, y = value: one pass each, all compared. */
+/* y += a x (in place and into another), y = a x, y = a x + b, y += a b, y = value: one pass each, all compared. */
 static void check_linear(int n, int at) {
     int bad = 0;
     const size_t bytes = sizeof y_;
@@ -89,6 +89,9 @@ static void check_linear(int n, int at) {
     k->axpy(n, 0.7f, a_ + at, y_ + at);
     for (int i = 0; i < n; i++)
         bad += !close_to((double)y_[at + i], (double)(0.7f * a_[at + i] + copy_[at + i]), 2e-7);
+    memcpy(z_, copy_, bytes);
+    k->axpy_to(n, 0.7f, a_ + at, copy_ + at, z_ + at);
+    bad += memcmp(z_, y_, bytes) != 0;
     memcpy(y_, copy_, bytes);
     k->scale(n, 0.7f, a_ + at, y_ + at);
     for (int i = 0; i < n; i++) bad += y_[at + i] != 0.7f * a_[at + i];

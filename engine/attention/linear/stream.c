@@ -282,11 +282,11 @@ static float encode_row(step_head *s, pf_side side, const float *x) {
 /* n rows of width dv: to = keep from + add f v^T, in one walk where there is nothing to scale. */
 static void add_key(const pf_kern *kern, int64_t n, int64_t dv, float keep, const float *from,
                     float add, const float *f, const float *v, float *to) {
-    if (keep != 1) kern->scale(n * dv, keep, from, to);
-    for (int64_t i = 0; i < n; i++) {
-        if (keep == 1) memcpy(to + i * dv, from + i * dv, (size_t)dv * sizeof(float));
-        kern->axpy(dv, add * f[i], v, to + i * dv);
+    if (keep != 1) {
+        kern->scale(n * dv, keep, from, to);
+        from = to;
     }
+    for (int64_t i = 0; i < n; i++) kern->axpy_to(dv, add * f[i], v, from + i * dv, to + i * dv);
 }
 
 /* The recent sums of head `task` with the key of features f and log-shift l. A key larger than all

@@ -83,6 +83,8 @@ typedef struct pf_kern {
     float (*sumsq)(int64_t n, const float *x);
     double (*sumsq_double)(int64_t n, const float *x);                     /* for gradient norms */
     void (*axpy)(int64_t n, float a, const float *x, float *y);            /* y += a x */
+    /* to = y + a x, with the bits of axpy */
+    void (*axpy_to)(int64_t n, float a, const float *x, const float *y, float *to);
     void (*scale)(int64_t n, float a, const float *x, float *y);           /* y = a x */
     void (*affine)(int64_t n, float a, float b, const float *x, float *y); /* y = a x + b */
     void (*fma)(int64_t n, const float *a, const float *b, float *y);      /* y += a * b */

@@ -81,10 +81,12 @@ PF_INLINE vf step_scale(const vf *c, vf x) { return vf_mul(c[0], x); }
 PF_INLINE vf step_affine(const vf *c, vf x) { return vf_fma(c[0], x, c[1]); }
 PF_INLINE vf step_fma(const vf *c, vf a, vf b, vf y) { return (void)c, vf_fma(a, b, y); }
 
-static void axpy(int64_t n, float a, const float *x, float *y) {
+static void axpy_to(int64_t n, float a, const float *x, const float *y, float *to) {
     const vf c = vf_set(a);
-    vmap2(step_axpy, &c, n, x, y, y);
+    vmap2(step_axpy, &c, n, x, y, to);
 }
+
+static void axpy(int64_t n, float a, const float *x, float *y) { axpy_to(n, a, x, y, y); }
 
 static void scale(int64_t n, float a, const float *x, float *y) {
     const vf c = vf_set(a);
@@ -225,6 +227,7 @@ const pf_kern PF_KERN(table) = {
     .sumsq = PF_KERN(sumsq),
     .sumsq_double = PF_KERN(sumsq_double),
     .axpy = axpy,
+    .axpy_to = axpy_to,
     .scale = scale,
     .affine = affine,
     .fma = multiply_add,
