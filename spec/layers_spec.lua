@@ -224,8 +224,10 @@ describe("what is remembered", function()
       count "options"
     end
     for _, v in ipairs(layers.kernels()) do
-      resumes(layers.make(performer, { causal = true, kernel = v.kernel }), v.name)
-      count "kernels"
+      if not v.full then
+        resumes(layers.make(performer, { causal = true, kernel = v.kernel }), v.name)
+        count "kernels"
+      end
     end
     local layer, kernel = own()
     assert.is_true(resumes(layer, "layers and maps in Lua"))
@@ -247,7 +249,8 @@ describe("what is remembered", function()
     end
     for _, v in ipairs(layers.kernels()) do
       local kernel = with(v.kernel, { redraw = 3 })
-      trains_on(layers.make(performer, with(base, { kernel = kernel })), "adamw", v.name)
+      local o = with(base, { kernel = kernel, causal = not v.full })
+      trains_on(layers.make(performer, o), "adamw", v.name)
       done.kernels = done.kernels + 1
     end
     for _, v in ipairs(layers.variants(performer)) do

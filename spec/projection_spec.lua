@@ -484,7 +484,7 @@ describe("a model's projection", function()
     local back = assert(pf.checkpoint.load(folder .. "/given"))
     for _, bits in ipairs(projections(back.model)) do assert.are.equal(W:tobytes(), bits) end
     assert.raises("not drawn again", function()
-      nn.attention { dim = 16, heads = 2, kernel = { rows = "given", features = 8, redraw = 2 } }
+      pf.kernel.softmax { projection = W, redraw = 2 }
     end)
     assert.is_true(layer(x):numel() == x:numel())
   end)

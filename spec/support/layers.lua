@@ -115,13 +115,14 @@ function layers.variants(row)
   return list
 end
 
---- {name, kernel}: softmax kernels, each with another option than by default.
+--- {name, kernel, full}: softmax kernels, each with another option than by default; full: of
+--- attention that is not causal alone.
 function layers.kernels()
   local list = {}
   for _, v in ipairs(layers.variants(pf.kernels())) do
     local key, value = next(v.options)
     if key ~= "name" and key ~= "head_dim" and value ~= "given" then
-      list[#list + 1] = { name = "kernel " .. v.name,
+      list[#list + 1] = { name = "kernel " .. v.name, full = value == "reference",
         kernel = { name = "softmax", features = 8, seed = 3, [key] = value } }
     end
   end
