@@ -81,7 +81,8 @@ static void check_binary(int n, int at) {
     }
 }
 
-/* y += a x (in place and into another), y = a x, y = a x + b, y += a b, y = value: one pass each, all compared. */
+/* y += a x (in place and into another place), y = a x, y = a x + b, y += a b, y = value: one pass
+ * each, all compared. */
 static void check_linear(int n, int at) {
     int bad = 0;
     const size_t bytes = sizeof y_;
