@@ -151,6 +151,20 @@ describe("files", function()
     assert.is_not_nil(assert(pf.checkpoint.model(path)):count())
   end)
 
+  it("don't fit by the names of an earlier version unless they have layers of that one", function()
+    local function linear(to) return nn.linear { from = 8, to = to } end
+    local numbered = nn.chain { linear(8), linear(24) } -- 1.weight, 2.weight ...
+    local optimizer = pf.optim.adamw(numbered)
+    assert(pf.checkpoint.save(folder .. "/x", { model = numbered, optimizer = optimizer }))
+    local attention = nn.attention { dim = 8, heads = 2, attention = "exact", bias = true }
+    local before = attention:tensors()["qkv.weight"]:tobytes()
+    local loaded, message = pf.checkpoint.load(folder .. "/x",
+      { model = attention, optimizer = false })
+    assert.is_nil(loaded)
+    assert.is_truthy(message:find("missing: 'qkv.weight'", 1, true), message)
+    assert.equal(before, attention:tensors()["qkv.weight"]:tobytes())
+  end)
+
   it("hold models with layers of one's own", function()
     local function own()
       return { name = "times", w = pf.randn(8), forward = function(self, x) return x * self.w end }

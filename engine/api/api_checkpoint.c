@@ -169,15 +169,17 @@ static int find_entry(const void *file, const char *name) {
     return pf_safetensors_find(file, name);
 }
 
-/* to[j]: the tensor of the model that entry j of the file goes into. */
-static int match(misfit *m, const pf_safetensors *s, pf_module *module, pf_tensor **to) {
+/* to[j]: the tensor of the model that entry j of the file goes into. former: it can have a former
+ * name there. */
+static int match(misfit *m, const pf_safetensors *s, bool former, pf_module *module,
+                 pf_tensor **to) {
     int n = pf_module_tensor_count(module);
     for (int i = 0; i < n; i++) {
         const char *name;
         pf_tensor *tensor;
         PF_TRY(pf_module_tensor_at(module, i, &name, &tensor, NULL));
         int place = pf_safetensors_find(s, name);
-        if (place < 0) place = pf_find_former(name, find_entry, s);
+        if (place < 0 && former) place = pf_find_former(name, find_entry, s);
         if (place < 0 || to[place]) {
             add_misfit(m, "missing: ", name, pf_shape_of(tensor), NULL);
             continue;
@@ -193,10 +195,10 @@ static int match(misfit *m, const pf_safetensors *s, pf_module *module, pf_tenso
     return n < 0 ? n : PF_OK;
 }
 
-static int check_fit(pf_engine *engine, const pf_safetensors *s, pf_module *module,
+static int check_fit(pf_engine *engine, const pf_safetensors *s, bool former, pf_module *module,
                      pf_tensor **to) {
     misfit m = {.text.heap = engine->heap};
-    int status = match(&m, s, module, to);
+    int status = match(&m, s, former, module, to);
     if (status >= 0 && m.n > 0) {
         if (m.n > REPORTED) pf_text_print(&m.text, "; and %d more", m.n - REPORTED);
         status = pf_fail(PF_EFORMAT, "%s does not fit the model: %s", s->file.path,
@@ -207,11 +209,11 @@ static int check_fit(pf_engine *engine, const pf_safetensors *s, pf_module *modu
 }
 
 /* Names and shapes are all checked before a number is read, or a byte for it is asked for. */
-static int fill_model(pf_engine *engine, pf_safetensors *s, pf_module *module) {
+static int fill_model(pf_engine *engine, pf_safetensors *s, bool former, pf_module *module) {
     size_t bytes = (size_t)s->n * sizeof(pf_tensor *);
     pf_tensor **to = pf_heap_zalloc(engine->heap, bytes);
     if (!to) return PF_ENOMEM;
-    int status = check_fit(engine, s, module, to);
+    int status = check_fit(engine, s, former, module, to);
     for (int j = 0; status >= 0 && j < s->n; j++) status = pf_tensor_settle(to[j]);
     if (status >= 0) status = pf_safetensors_read(engine, s, to);
     pf_heap_free(engine->heap, to, bytes);
@@ -228,11 +230,20 @@ static int open_weights(pf_safetensors *s, pf_engine *engine, const char *folder
     return status;
 }
 
-static int load_weights(pf_engine *engine, const char *folder, pf_module *module) {
+/* Can tensors of a folder's files have former names? */
+static int has_former(bool *former, pf_engine *engine, const char *folder) {
+    pf_config *tree;
+    PF_TRY(pf_folder_config(&tree, engine->heap, folder, "config.json"));
+    *former = pf_tree_has_former(tree);
+    pf_config_free(tree);
+    return PF_OK;
+}
+
+static int load_weights(pf_engine *engine, const char *folder, bool former, pf_module *module) {
     pf_safetensors s;
     char *path;
     PF_TRY(open_weights(&s, engine, folder, &path, NULL));
-    int status = fill_model(engine, &s, module);
+    int status = fill_model(engine, &s, former, module);
     pf_safetensors_close(&s);
     free(path);
     return status;
@@ -246,11 +257,13 @@ static int in_file(int status, const char *name) {
 
 /* The model of shapes alone that config.json describes: no more of it than there are tensors for
  * in the file, but for some that are to be told apart. Most layers have a tensor or two. */
-static int build_shapes(pf_module **module, pf_engine *engine, const char *folder, int tensors) {
+static int build_shapes(pf_module **module, bool *former, pf_engine *engine, const char *folder,
+                        int tensors) {
     pf_loading loading = {.tensors = tensors + tensors / 4 + 64,
                           .modules = 8 * (int64_t)tensors + 1024};
     pf_config *tree;
     PF_TRY(pf_folder_config(&tree, engine->heap, folder, "config.json"));
+    *former = pf_tree_has_former(tree);
     engine->loading = &loading;
     int status = pf_module_build(module, engine, tree);
     engine->loading = NULL;
@@ -262,10 +275,11 @@ static int build_shapes(pf_module **module, pf_engine *engine, const char *folde
 static int load_model(pf_module **module, pf_engine *engine, const char *folder, const char *hash) {
     pf_safetensors s;
     char *path;
+    bool former;
     uint64_t draws = engine->draws;
     PF_TRY(open_weights(&s, engine, folder, &path, hash));
-    int status = build_shapes(module, engine, folder, s.n);
-    if (status >= 0) status = fill_model(engine, &s, *module);
+    int status = build_shapes(module, &former, engine, folder, s.n);
+    if (status >= 0) status = fill_model(engine, &s, former, *module);
     if (status >= 0) status = pf_module_derive(*module);
     pf_safetensors_close(&s);
     free(path);
@@ -296,7 +310,7 @@ static uint64_t get_u64(const pf_config *map, const char *key) {
 
 /* Moments and step count, by the parameters' names. */
 static int restore_moments(pf_optimizer *optimizer, pf_engine *engine, const char *folder,
-                           const pf_config *config) {
+                           bool former, const pf_config *config) {
     pf_named *list;
     char *path;
     int n;
@@ -304,7 +318,7 @@ static int restore_moments(pf_optimizer *optimizer, pf_engine *engine, const cha
     int status = pf_safetensors_load(engine, path, &list, &n, NULL);
     free(path);
     if (status < 0) return status;
-    status = pf_optimizer_restore(optimizer, list, n, config);
+    status = pf_optimizer_restore(optimizer, list, n, former, config);
     pf_named_free(list, n);
     return status;
 }
@@ -322,7 +336,7 @@ static int optimizer_options(pf_config **options, const pf_config *config) {
 
 /* *optimizer stays NULL when the checkpoint was saved without one. */
 static int load_optimizer(pf_optimizer **optimizer, pf_engine *engine, const char *folder,
-                          pf_module *module, const pf_config *file) {
+                          bool former, pf_module *module, const pf_config *file) {
     const pf_config *config = pf_config_get(file, "optimizer");
     if (!config) return PF_OK;
     pf_config *options;
@@ -330,7 +344,7 @@ static int load_optimizer(pf_optimizer **optimizer, pf_engine *engine, const cha
     int status = pf_optimizer_new(optimizer, engine, module, options);
     pf_config_free(options);
     if (status < 0) return in_file(status, "state.json");
-    return restore_moments(*optimizer, engine, folder, config);
+    return restore_moments(*optimizer, engine, folder, former, config);
 }
 
 /* The caller's own state as it was given, and the step. */
@@ -366,13 +380,16 @@ typedef struct {
 /* In the order of need: a model before the optimizer that trains it. */
 static int load_parts(wanted *w, pf_engine *engine, const char *folder, const char *hash,
                       const pf_config *file) {
+    bool former = false;
+    if (w->optimizer || w->into) PF_TRY(has_former(&former, engine, folder));
     if (w->module) PF_TRY(load_model(w->module, engine, folder, hash));
-    if (w->optimizer) PF_TRY(load_optimizer(w->optimizer, engine, folder, *w->module, file));
-    if (w->into) PF_TRY(load_weights(engine, folder, w->into));
+    if (w->optimizer)
+        PF_TRY(load_optimizer(w->optimizer, engine, folder, former, *w->module, file));
+    if (w->into) PF_TRY(load_weights(engine, folder, former, w->into));
     if (w->optimizer_into) {
         const pf_config *config = pf_config_get(file, "optimizer");
         if (!config) return pf_fail(PF_ENOTFOUND, "the checkpoint holds no optimizer");
-        PF_TRY(restore_moments(w->optimizer_into, engine, folder, config));
+        PF_TRY(restore_moments(w->optimizer_into, engine, folder, former, config));
     }
     if (w->state) PF_TRY(take_state(w->state, engine, file));
     if (w->tokenizer)

@@ -3,7 +3,9 @@
  *
  * 0.1.0 made the attention of a kernel of the host's as a layer of type "lua", whose children had
  * numbers: a dropout layer where there was one, then `out`, then `qkv`; `decay` lay in `buffers`.
- * Its definition of the same name (pf_layer_resolver) makes an attention layer now.
+ * Its definition of the same name (pf_layer_resolver) makes an attention layer now. Only a file of a
+ * tree that has layers of this type is read so: in any other, what lies at these places is a layer
+ * of its own, whatever its shape.
  */
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +21,16 @@ static const char *attention_part(const char *name) {
         if (!strncmp(at, "qkv.", 4) || !strncmp(at, "out.", 4) || !strcmp(at, "decay")) last = at;
     }
     return last;
+}
+
+bool pf_tree_has_former(const pf_config *tree) {
+    const char *type = pf_config_string(pf_config_get(tree, "type"));
+    if (type && strcmp(type, pf_layer_host.name) == 0) return true;
+    const pf_config *children = pf_config_get(tree, "children");
+    for (int i = 0; i < pf_config_size(children); i++) {
+        if (pf_tree_has_former(pf_config_at(children, i))) return true;
+    }
+    return false;
 }
 
 int pf_find_former(const char *name, pf_find_name find, const void *list) {

@@ -246,8 +246,11 @@ int pf_part_of(pf_tensor **part, pf_engine *e, pf_tensor *whole, int64_t first, 
 
 /* ---- former names (former.c) ---- */
 typedef int (*pf_find_name)(const void *list, const char *name); /* its place, or < 0 */
-/* The place in `list`, the names that a file has, of the tensor that is called `name` today and is
- * not among them: under the name that an earlier version gave it. < 0: not there either. */
+/* Does a model's tree have layers of the host's: only in a file of such a one lie tensors under
+ * the names that earlier versions gave. */
+bool pf_tree_has_former(const pf_config *tree);
+/* The place in `list`, the names that such a file has, of the tensor that is called `name` today
+ * and is not among them: under its former name. < 0: not there either. */
 int pf_find_former(const char *name, pf_find_name find, const void *list);
 
 /* *held = next, releasing what it was: for chains of intermediate results. */

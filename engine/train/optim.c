@@ -296,6 +296,7 @@ int pf_optimizer_config(const pf_optimizer *o, pf_config **config) {
 /* What a file holds, by name. */
 typedef struct {
     const pf_named *list;
+    bool former; /* pf_tree_has_former */
     pf_index places;
 } names;
 
@@ -318,7 +319,7 @@ static int find_named(const void *context, const char *name) {
 /* The tensor saved for moment k of p, or NULL with a message. */
 static const pf_tensor *saved_moment(const entry *p, int k, const names *file) {
     int at = find_named(file, p->moment_name[k]);
-    if (at < 0) at = pf_find_former(p->moment_name[k], find_named, file);
+    if (at < 0 && file->former) at = pf_find_former(p->moment_name[k], find_named, file);
     if (at < 0) {
         pf_fail(PF_EFORMAT, "optimizer: '%s' is missing", p->moment_name[k]);
         return NULL;
@@ -345,7 +346,8 @@ static int restore_moments(pf_optimizer *o, const names *file) {
     return PF_OK;
 }
 
-int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, const pf_config *config) {
+int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, bool former,
+                         const pf_config *config) {
     const pf_config *type = pf_config_get(config, "type"), *steps = pf_config_get(config, "steps");
     const char *name = type ? pf_config_string(type) : NULL;
     if (!name || strcmp(name, o->rule->name) != 0) {
@@ -356,7 +358,7 @@ int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, const pf_
     if (!(count >= 0 && count <= 9007199254740992.0)) {
         return pf_fail(PF_EFORMAT, "optimizer: 'steps' is missing or no count");
     }
-    names file = {.list = list, .places.heap = o->heap};
+    names file = {.list = list, .former = former, .places.heap = o->heap};
     int status = index_names(&file, n);
     if (status >= 0) status = restore_moments(o, &file);
     pf_index_close(&file.places);

@@ -6,10 +6,11 @@
 
 /* For checkpoints (joined in api/): the optimizer's tensors by name ("<param>.m"), borrowed
  * list of pf_named to free with pf_heap_free(heap, list, n * sizeof *list); and its settings
- * and counters as plain data. */
+ * and counters as plain data. former: pf_tree_has_former of the model that they were saved with. */
 int pf_optimizer_tensors(const pf_optimizer *o, pf_named **list, int *n);
 int pf_optimizer_config(const pf_optimizer *o, pf_config **config); /* type, options, steps */
-int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, const pf_config *config);
+int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, bool former,
+                         const pf_config *config);
 
 /* rules.c: sets `optimizers` of `to` (pf_describe). */
 int pf_optimizers_describe(pf_config *to);
