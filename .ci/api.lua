@@ -140,7 +140,8 @@ return {
       "pf.Kernel",
       "A feature map of one's own, made of ops: x (B, H, L, d), not scaled -> (B, H, L, r), a " ..
       "kernel like any other. parameters: {name = tensor} that it learns with; layers train and " ..
-      "save them. name: by which a saved model finds it, open, when it is loaded." },
+      "save them. name: by which a saved model finds it, open, when it is loaded; without one a " ..
+      "checkpoint loads only into a model that has the kernel." },
     { "pf.kernel.exact", "", "table",
       "Exact attention, where a script of before gives a layer or a state a kernel; " ..
       "attention = \"exact\" says the same." },

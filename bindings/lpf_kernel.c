@@ -105,9 +105,10 @@ static pf_named *parameters_of(lua_State *L, int index, int *n) {
     return list;
 }
 
-/* host_kernel(name, map, {name = tensor} or nil) */
+/* host_kernel(name or nil, map, {name = tensor} or nil) */
 static int kernel_open_host(lua_State *L) {
-    const char *name = lpf_check_text(L, 1, "kernel.custom", "the name");
+    const char *name =
+        lua_isnil(L, 1) ? PF_UNNAMED_KERNEL : lpf_check_text(L, 1, "kernel.custom", "the name");
     luaL_checktype(L, 2, LUA_TFUNCTION);
     lua_settop(L, 3);
     pf_engine *engine = lpf_engine(L);
@@ -267,4 +268,6 @@ static const luaL_Reg functions[] = {
 void lpf_open_kernel(lua_State *L) {
     lpf_class(L, LPF_KERNEL, methods, meta);
     luaL_setfuncs(L, functions, 0);
+    lua_pushliteral(L, PF_UNNAMED_KERNEL);
+    lua_setfield(L, -2, "unnamed_kernel");
 }

@@ -238,6 +238,29 @@ describe("a custom kernel in a model", function()
     assert.equal("PF_ENOTFOUND", code)
   end)
 
+  it("is not found by the name that those without one have, only loaded into", function()
+    local function model_of(map)
+      return nn.attention { dim = 8, heads = 2, kernel = pf.kernel.custom { map = map } }
+    end
+    local saved = model_of(function(x) return x:elu() + 1 end)
+    local folder = os.tmpname() .. ".d"
+    assert(pf.checkpoint.save(folder, { model = saved, step = 1 }))
+    local y = saved(pf.ones(1, 5, 8))
+    saved = nil
+    collectgarbage()
+    collectgarbage()
+    local other = model_of(function(q) return q:square() + 1 end)
+    local found, message, code = pf.checkpoint.load(folder)
+    assert.is_nil(found)
+    assert.is_truthy(message:find("name the kernel", 1, true), message)
+    assert.equal("PF_EFORMAT", code)
+    assert.raises("name the kernel", function() nn.build(other:tree()) end)
+    local into = model_of(function(q) return q:elu() + 1 end)
+    assert(pf.checkpoint.load(folder, { model = into, optimizer = false }))
+    assert.bits_equal(y, into(pf.ones(1, 5, 8)))
+    os.execute("rm -rf '" .. folder .. "'")
+  end)
+
   it("can't close or move what is calling its map", function()
     local act
     local kernel = pf.kernel.custom { name = "meddler",

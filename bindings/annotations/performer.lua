@@ -419,7 +419,8 @@ function pf.check.kernel(kernel, options) end
 
 ---A feature map of one's own, made of ops: x (B, H, L, d), not scaled -> (B, H, L, r), a kernel
 ---like any other. parameters: {name = tensor} that it learns with; layers train and save them.
----name: by which a saved model finds it, open, when it is loaded.
+---name: by which a saved model finds it, open, when it is loaded; without one a checkpoint loads
+---only into a model that has the kernel.
 ---@param options {map: (fun(x: pf.Tensor, side): pf.Tensor), name?: string, parameters?: table}
 ---@return pf.Kernel
 function pf.kernel.custom(options) end

@@ -91,7 +91,7 @@ end
 core.set_tostring("performer.kernel", function(k)
   if is_custom(k) then
     local name = k:name()
-    return name == "custom" and "custom kernel" or ("custom kernel '%s'"):format(name)
+    return name == core.unnamed_kernel and "custom kernel" or ("custom kernel '%s'"):format(name)
   end
   local options = k:config()
   options.name = options.name or "softmax"
@@ -120,6 +120,9 @@ end
 for _, name in ipairs(map_names) do
   kernel[name] = function(options) return new_kernel(name, options) end
 end
+
+--- What custom kernels were made of that were given no name: {map, parameters, as = {name = kernel}}.
+local unnamed = setmetatable({}, { __mode = "k" })
 
 --- Puts the trained tensors of a module into `found`, under their own names.
 local function add_module(found, module, name)
@@ -154,7 +157,8 @@ end
 
 --- A kernel of one's own: map(x, side) -> features (B, H, L, r), made of ops. parameters: a table
 --- of the tensors (and modules, and tables of both) that the map learns with, for the layers that
---- take the kernel. name: by which a model that was saved finds it again.
+--- take the kernel. name: by which a model that was saved finds it again;
+--- one without a name is not found, only loaded into.
 function kernel.custom(options)
   options = util.check_options(options, { "map", "parameters", "name" }, "kernel.custom")
   if type(options.map) ~= "function" then
@@ -164,8 +168,18 @@ function kernel.custom(options)
     util.fail("kernel.custom: parameters must be a table of tensors, got %s",
       core.kind(options.parameters))
   end
-  return core.host_kernel(options.name or "custom", options.map,
-    options.parameters and flatten(options.parameters, "", {}))
+  local parameters = options.parameters and flatten(options.parameters, "", {})
+  local k = core.host_kernel(options.name, options.map, parameters)
+  if not options.name then unnamed[k] = { map = options.map, parameters = parameters, as = {} } end
+  return k
+end
+
+--- A custom kernel under the name of the layer that takes it, if it has none of its own.
+local function called(k, name)
+  local made = unnamed[k]
+  if not made or name == nil then return k end
+  made.as[name] = made.as[name] or core.host_kernel(name, made.map, made.parameters)
+  return made.as[name]
 end
 
 --- Exact attention, where an older script gives a layer or a state a kernel.
@@ -340,8 +354,8 @@ end
 return {
   kernel = util.namespace(kernel, "pf.kernel"),
   attention = util.namespace(attention, "pf.attention"),
-  is_kernel = is_kernel, is_custom = is_custom, as_kernel = as_kernel, resolve = resolve,
-  split_kind = split_kind, check_layer = check_layer,
+  is_kernel = is_kernel, is_custom = is_custom, called = called, as_kernel = as_kernel,
+  resolve = resolve, split_kind = split_kind, check_layer = check_layer,
   maps = maps, forget = forget,
   Kernel = Kernel, -- methods; advise.lua adds some
 }

@@ -137,7 +137,9 @@ local function constructor(layer)
     local named, children = split(layer.type, options or {})
     util.check_words(named, layer)
     -- A layer around a map in Lua had a name of its own once; the kernel has it now.
-    if kernels.is_custom(named.kernel) then named.name = nil end
+    if kernels.is_custom(named.kernel) then
+      named.kernel, named.name = kernels.called(named.kernel, named.name), nil
+    end
     return core.new_module(layer.type, named, children)
   end
 end

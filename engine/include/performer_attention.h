@@ -45,7 +45,9 @@ typedef struct {
 PF_API int pf_kernel_open(pf_kernel **kernel, pf_engine *engine,
                           const pf_config *PF_NULLABLE options, pf_tensor *PF_NULLABLE projection);
 /* A kernel like any other around `map`, whose release is called when it has gone, not on failure.
- * Models keep its name in their config, and find it by that when they are built from there. */
+ * Models keep its name in their config, and find it by that when they are built from there; not
+ * by PF_UNNAMED_KERNEL, which any may have that was given no name of its own. */
+#define PF_UNNAMED_KERNEL "custom"
 PF_API int pf_kernel_open_host(pf_kernel **kernel, pf_engine *engine, const char *name,
                                const pf_host_map *map);
 /* The same kernel with another tilt A (maps that take one), and the same projection. */

@@ -71,9 +71,17 @@ static int by_number(pf_kernel **kernel, const pf_engine *e, double number) {
     return pf_fail(PF_ENOTFOUND, "kernel: the one that the options name is not open");
 }
 
-/* Two of one name are no answer: which one was meant can't be known from data. */
+/* Two of one name are no answer: which one was meant can't be known from data. No more can it of
+ * one that has the name of all that were given none. */
 static int by_name(pf_kernel **kernel, const pf_engine *e, const char *name) {
     pf_kernel *found = NULL;
+    if (strcmp(name, PF_UNNAMED_KERNEL) == 0) {
+        return pf_fail(PF_EINVAL,
+                       "kernel: '%s' is what kernels of the host's are called that were given no "
+                       "name, so it tells none; name the kernel, to build a model from data, or "
+                       "load into a model that has it",
+                       name);
+    }
     for (pf_kernel *k = newest(e); k; k = k->next) {
         if (!k->host.map || strcmp(pf_kernel_name(k), name) != 0) continue;
         if (found) {
