@@ -242,11 +242,12 @@ describe("a custom kernel in a model", function()
     local function model_of(map)
       return nn.attention { dim = 8, heads = 2, kernel = pf.kernel.custom { map = map } }
     end
-    local saved = model_of(function(x) return x:elu() + 1 end)
-    local folder = os.tmpname() .. ".d"
-    assert(pf.checkpoint.save(folder, { model = saved, step = 1 }))
-    local y = saved(pf.ones(1, 5, 8))
-    saved = nil
+    local folder, y = os.tmpname() .. ".d", nil
+    do
+      local saved = model_of(function(x) return x:elu() + 1 end)
+      assert(pf.checkpoint.save(folder, { model = saved, step = 1 }))
+      y = saved(pf.ones(1, 5, 8))
+    end
     collectgarbage()
     collectgarbage()
     local other = model_of(function(q) return q:square() + 1 end)

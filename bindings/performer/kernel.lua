@@ -121,7 +121,7 @@ for _, name in ipairs(map_names) do
   kernel[name] = function(options) return new_kernel(name, options) end
 end
 
---- What custom kernels were made of that were given no name: {map, parameters, as = {name = kernel}}.
+--- What custom kernels without a name were made of: {map, parameters, as = {name = kernel}}.
 local unnamed = setmetatable({}, { __mode = "k" })
 
 --- Puts the trained tensors of a module into `found`, under their own names.

@@ -3,8 +3,8 @@
  *
  * 0.1.0 made the attention of a kernel of the host's as a layer of type "lua", whose children had
  * numbers: a dropout layer where there was one, then `out`, then `qkv`; `decay` lay in `buffers`.
- * Its definition of the same name (pf_layer_resolver) makes an attention layer now. Only a file of a
- * tree that has layers of this type is read so: in any other, what lies at these places is a layer
+ * Its definition of the same name (pf_layer_resolver) makes an attention layer now. Only a file
+ * whose tree has layers of this type is read so: in any other, what lies at these places is a layer
  * of its own, whatever its shape.
  */
 #include <stdio.h>
