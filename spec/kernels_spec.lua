@@ -242,7 +242,7 @@ describe("a custom kernel in a model", function()
     local function model_of(map)
       return nn.attention { dim = 8, heads = 2, kernel = pf.kernel.custom { map = map } }
     end
-    local folder, y = os.tmpname() .. ".d", nil
+    local folder, y = os.tmpname() .. ".d"
     do
       local saved = model_of(function(x) return x:elu() + 1 end)
       assert(pf.checkpoint.save(folder, { model = saved, step = 1 }))
