@@ -59,7 +59,8 @@ static int each_size(const border_row *row) {
         mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     border_page_end = pages + page;
     if (mprotect(border_page_end, page, PROT_NONE) != 0) return failed + 1;
-    for (wanted = sizeof(size_t); wanted <= p->size; wanted += 4) {
+    /* In steps of a size_t: a struct that begins with one has no other sizes, or addresses. */
+    for (wanted = sizeof(size_t); wanted <= p->size; wanted += sizeof(size_t)) {
         snprintf(border_doing, 4096, "%s with a struct of %zu bytes", row->name, wanted);
         row->call(-1);
     }
