@@ -151,6 +151,33 @@ describe("files", function()
     assert.is_not_nil(assert(pf.checkpoint.model(path)):count())
   end)
 
+  it("change neither model nor optimizer where one of them does not fit", function()
+    local function both(optimizer, to)
+      local model = nn.chain { nn.linear { from = 4, to = 4 }, nn.linear { from = 4, to = to } }
+      local opt = pf.optim[optimizer](model, { lr = 0.1 })
+      local tape <close> = pf.tape()
+      tape:backward(model(pf.randn(2, 4)):square():sum())
+      opt:step {}
+      return { model = model, optimizer = opt }
+    end
+    local function bytes(it)
+      local path = assert(pf.checkpoint.save(folder .. "/now", it))
+      local now = support.read(path .. "/model.safetensors")
+        .. support.read(path .. "/optimizer.safetensors")
+      support.remove(folder .. "/now")
+      return now
+    end
+    local saved = both("adamw", 4)
+    assert(pf.checkpoint.save(folder .. "/x", saved))
+    assert(pf.checkpoint.save(folder .. "/alone", { model = saved.model }))
+    for _, case in ipairs { { "lion", 4, "x" }, { "adamw", 5, "x" }, { "adamw", 4, "alone" } } do
+      local it = both(case[1], case[2])
+      local before = bytes(it)
+      assert.is_nil((pf.checkpoint.load(folder .. "/" .. case[3], it)))
+      assert.equal(before, bytes(it))
+    end
+  end)
+
   it("don't fit by the names of an earlier version unless they have layers of that one", function()
     local function linear(to) return nn.linear { from = 8, to = to } end
     local numbered = nn.chain { linear(8), linear(24) } -- 1.weight, 2.weight ...

@@ -208,14 +208,16 @@ static int check_fit(pf_engine *engine, const pf_safetensors *s, bool former, pf
     return status;
 }
 
-/* Names and shapes are all checked before a number is read, or a byte for it is asked for. */
-static int fill_model(pf_engine *engine, pf_safetensors *s, bool former, pf_module *module) {
+/* Names and shapes are all checked before a number is read, or a byte for it is asked for. Without
+ * `fill` that is all. */
+static int fit_model(pf_engine *engine, pf_safetensors *s, bool former, pf_module *module,
+                     bool fill) {
     size_t bytes = (size_t)s->n * sizeof(pf_tensor *);
     pf_tensor **to = pf_heap_zalloc(engine->heap, bytes);
     if (!to) return PF_ENOMEM;
     int status = check_fit(engine, s, former, module, to);
-    for (int j = 0; status >= 0 && j < s->n; j++) status = pf_tensor_settle(to[j]);
-    if (status >= 0) status = pf_safetensors_read(engine, s, to);
+    for (int j = 0; fill && status >= 0 && j < s->n; j++) status = pf_tensor_settle(to[j]);
+    if (fill && status >= 0) status = pf_safetensors_read(engine, s, to);
     pf_heap_free(engine->heap, to, bytes);
     return status;
 }
@@ -237,16 +239,6 @@ static int has_former(bool *former, pf_engine *engine, const char *folder) {
     *former = pf_tree_has_former(tree);
     pf_config_free(tree);
     return PF_OK;
-}
-
-static int load_weights(pf_engine *engine, const char *folder, bool former, pf_module *module) {
-    pf_safetensors s;
-    char *path;
-    PF_TRY(open_weights(&s, engine, folder, &path, NULL));
-    int status = fill_model(engine, &s, former, module);
-    pf_safetensors_close(&s);
-    free(path);
-    return status;
 }
 
 /* What a file says is wrong in the file, whatever it would be in a call. */
@@ -279,7 +271,7 @@ static int load_model(pf_module **module, pf_engine *engine, const char *folder,
     uint64_t draws = engine->draws;
     PF_TRY(open_weights(&s, engine, folder, &path, hash));
     int status = build_shapes(module, &former, engine, folder, s.n);
-    if (status >= 0) status = fill_model(engine, &s, former, *module);
+    if (status >= 0) status = fit_model(engine, &s, former, *module, true);
     if (status >= 0) status = pf_module_derive(*module);
     pf_safetensors_close(&s);
     free(path);
@@ -377,7 +369,29 @@ typedef struct {
     pf_optimizer *optimizer_into;
 } wanted;
 
-/* In the order of need: a model before the optimizer that trains it. */
+static int restore_optimizer(const wanted *w, pf_engine *engine, const char *folder, bool former,
+                             const pf_config *file) {
+    const pf_config *config = pf_config_get(file, "optimizer");
+    if (!w->optimizer_into) return PF_OK;
+    if (!config) return pf_fail(PF_ENOTFOUND, "the checkpoint holds no optimizer");
+    return restore_moments(w->optimizer_into, engine, folder, former, config);
+}
+
+/* Whatever can be refused is, before a number of model or optimizer changes. */
+static int restore_parts(const wanted *w, pf_engine *engine, const char *folder, bool former,
+                         const pf_config *file) {
+    pf_safetensors s;
+    char *path;
+    PF_TRY(open_weights(&s, engine, folder, &path, NULL));
+    int status = fit_model(engine, &s, former, w->into, false);
+    if (status >= 0) status = restore_optimizer(w, engine, folder, former, file);
+    if (status >= 0) status = fit_model(engine, &s, former, w->into, true);
+    pf_safetensors_close(&s);
+    free(path);
+    return status;
+}
+
+/* In the order of need: a model before the optimizer that trains it; last what stands already. */
 static int load_parts(wanted *w, pf_engine *engine, const char *folder, const char *hash,
                       const pf_config *file) {
     bool former = false;
@@ -385,16 +399,10 @@ static int load_parts(wanted *w, pf_engine *engine, const char *folder, const ch
     if (w->module) PF_TRY(load_model(w->module, engine, folder, hash));
     if (w->optimizer)
         PF_TRY(load_optimizer(w->optimizer, engine, folder, former, *w->module, file));
-    if (w->into) PF_TRY(load_weights(engine, folder, former, w->into));
-    if (w->optimizer_into) {
-        const pf_config *config = pf_config_get(file, "optimizer");
-        if (!config) return pf_fail(PF_ENOTFOUND, "the checkpoint holds no optimizer");
-        PF_TRY(restore_moments(w->optimizer_into, engine, folder, former, config));
-    }
     if (w->state) PF_TRY(take_state(w->state, engine, file));
     if (w->tokenizer)
         PF_TRY(pf_folder_config(w->tokenizer, engine->heap, folder, "tokenizer.json"));
-    return PF_OK;
+    return w->into ? restore_parts(w, engine, folder, former, file) : PF_OK;
 }
 
 /* A load that fails gives nothing. */
