@@ -36,16 +36,23 @@ local function add(sums, logits, target)
   sums.tokens = sums.tokens + n
 end
 
---- Next-token losses of ids (n): n - 1 of them.
-local function score_causal(model, ids, sums)
-  local n = ids:numel()
-  local state = n - 1 > PIECE and model:state { batch = 1 }
-  for first = 1, n - 1, PIECE do
-    local last = math.min(first + PIECE - 1, n - 1)
-    local input = ids:slice(1, first, last):reshape(1, -1)
-    local target = ids:slice(1, first + 1, last + 1):reshape(1, -1)
+--- Next-token losses of ids first .. last, which begin anew at `first`.
+local function score_part(model, ids, first, last, sums)
+  local state = last - first >= PIECE and model:state { batch = 1 }
+  for from = first, last, PIECE do
+    local to = math.min(from + PIECE - 1, last)
+    local input = ids:slice(1, from, to):reshape(1, -1)
+    local target = ids:slice(1, from + 1, to + 1):reshape(1, -1)
     add(sums, state and model:prefill(input, state) or model(input), target)
     collectgarbage()
+  end
+end
+
+--- Next-token losses of ids (n): n - 1 of them, in parts of so many as the model has positions.
+local function score_causal(model, ids, sums, room)
+  local n = ids:numel() - 1
+  for first = 1, n, math.max(1, math.min(room, n)) do
+    score_part(model, ids, first, math.min(first + room - 1, n), sums)
   end
 end
 
@@ -96,13 +103,19 @@ local function print_sequence(name, sums, seconds, json)
 end
 
 local function per_sequence(opened, data, options, masked, length)
+  local room, told = opened.model:longest(), false
   for i = 1, data:info(options.split).documents do
     local ids, name = data:document(i, options.split)
     local sums, start = { loss = 0, right = 0, tokens = 0 }, pf.clock()
+    if not told and ids:numel() - 1 > room then
+      cli.say("eval: of sequences of more than %d tokens each part of so many is measured by "
+        .. "itself: the model's learned positions end there", room)
+      told = true
+    end
     if masked then
       score_masked(opened.model, ids, sums, data:tokenizer(), length)
     else
-      score_causal(opened.model, ids, sums)
+      score_causal(opened.model, ids, sums, room)
     end
     if sums.tokens > 0 then print_sequence(name, sums, pf.clock() - start, options.json) end
     if pf.interrupted() then cli.fail(130, "eval: interrupted") end
@@ -140,8 +153,14 @@ local function check_tokenizer(opened, data, options)
   end
 end
 
---- The data, in rows of --length, or of the length of training, but no longer than the data are.
-local function open_data(options, settings)
+--- The data, in rows of --length, or of the length of training, but no longer than the data, or
+-- the model's learned positions, are.
+local function open_data(options, settings, model)
+  local room = model:longest()
+  if options.length and options.length > room then
+    cli.fail(2, ("eval: --length %d: the model's learned positions end at %d; take --length %d or "
+      .. "less"):format(options.length, room, room))
+  end
   local part = options.split ~= "all"
   if options.format == "auto" then options.format = settings.format end
   if part then options.skip_bad = options.skip_bad or settings.skip_bad end
@@ -153,7 +172,7 @@ local function open_data(options, settings)
     cli.say("eval: --length %d is more than %s holds; a row has all of its %d tokens",
             options.length, options.data, longest)
   end
-  local length = options.length or settings.length or 1024
+  local length = math.min(options.length or settings.length or 1024, room)
   data_options.lay(data, math.max(2, math.min(length, longest)))
   local info = data:info(options.split)
   if info.tokens == 0 then
@@ -180,7 +199,7 @@ local function main()
   cli.try(2, pf.open, { threads = options.threads, memory = options.memory })
   local opened = cli.need(saved.open(options.checkpoint, { script = options.model }))
   local settings = opened.state and opened.state.settings or {}
-  local data, length = open_data(options, settings)
+  local data, length = open_data(options, settings, opened.model)
   check_tokenizer(opened, data, options)
   local masked = saved.is_masked(opened)
   if options.per_sequence then

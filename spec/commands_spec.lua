@@ -226,6 +226,28 @@ describe("the commands", function()
       assert_sentence(why, "the prompt has 33 tokens, and .* end at 32; give a shorter one")
     end)
 
+    it("of eval keeps within learned positions, and says so", function()
+      local run = path "learned"
+      good(("eval --checkpoint %s --data %s"):format(run, path "t.txt"))
+      local code, out, err = performer(("eval --checkpoint %s --data %s --length 33"):format(run,
+        path "t.txt"))
+      assert.are.equal(2, code)
+      assert.are.equal("", out)
+      assert_sentence(err, "learned positions end at 32; take %-%-length 32 or less")
+      local text = support.read(path "t.txt"):sub(1, 65) -- 64 are predicted: two parts of 32
+      support.write(path "two.txt", text)
+      support.write(path "first.txt", text:sub(1, 33))
+      support.write(path "second.txt", text:sub(33))
+      local losses = {}
+      for i, name in ipairs { "two", "first", "second" } do
+        out, err = good(("eval --checkpoint %s --data %s --per-sequence --json"):format(run,
+          path(name .. ".txt")))
+        losses[i] = records(out)[1].loss
+        assert.are.equal(i == 1, err:find("learned positions end", 1, true) ~= nil)
+      end
+      assert.near(losses[1], (losses[2] + losses[3]) / 2, 1e-5)
+    end)
+
     it("shows no control character of a file's names", function()
       pf.save(path "names.safetensors", { ["a\27[31m\nb\xc2\x9b"] = pf.ones(2) },
         { ["key"] = "v\27]0;x\7" })
