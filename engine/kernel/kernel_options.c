@@ -226,6 +226,9 @@ int pf_kernel_resolve(pf_kernel_spec *spec, const pf_config *options, int64_t he
 #undef CHOICE
 #undef NUMBER
     if (spec->numbers.scale <= 0) spec->numbers.scale = preset.scale;
+    if (spec->numbers.eps < 0 && spec->numbers.eps != -1)
+        return pf_fail(PF_EINVAL, "kernel: 'eps' must be from 0 to 1, or -1: the map's own; got %g",
+                       spec->numbers.eps);
     if (spec->numbers.eps < 0) spec->numbers.eps = preset.eps;
     if (spec->rows == PF_ROWS_GIVEN && spec->redraw > 0) {
         return pf_fail(PF_EINVAL, "kernel: a given projection is not drawn again; leave out "
