@@ -45,6 +45,26 @@ describe("a run's folder", function()
     assert.is_false(exists(path "taken/log.jsonl"))
   end)
 
+  it("is refused where somebody's file has a name that the run writes", function()
+    for name, purpose in pairs { ["log.jsonl"] = "write its log", BEST = "mark its best step",
+                                 ["loss.svg"] = "draw its picture" } do
+      local out = path("theirs-" .. name)
+      for _, text in ipairs { "mine\n", '{"mine":1}\n' } do
+        support.shell(("mkdir -p %s"):format(out))
+        support.write(out .. "/" .. name, text)
+        local code, _, err = performer(("train --data %s --out %s %s --steps 2"):format(
+          path "t.txt", out, SMALL))
+        assert.equal(2, code, err)
+        assert_sentence(err, name .. " is there already, where this run will " .. purpose)
+        assert.equal(text, support.read(out .. "/" .. name))
+      end
+    end
+    support.shell(("mkdir -p %s"):format(path "begun")) -- ended before its first checkpoint
+    support.write(path "begun/log.jsonl", '{"loss":5.5,"step":1}\n{"lo')
+    train("begun", ("--data %s --steps 2 --threads 1"):format(path "t.txt"))
+    assert.equal(3, #log_of(path "begun"))
+  end)
+
   it("is its own, also for runs that begin in one second", function()
     support.shell(("mkdir -p %s"):format(path "many"))
     local command = ("%s train --data ../t.txt %s --steps 2 --threads 1"):format(program(), SMALL)

@@ -21,6 +21,11 @@ local function earlier(path, step)
   return records, broken
 end
 
+--- What io says begins with a path, or does not.
+local function cant_write(path, message)
+  return ("can't write the log %s: %s"):format(path, message:match "[^:%s][^:]*$")
+end
+
 --- Opens a run folder's log. options: dir, json (function that prints a record too), step (go
 -- on after this step: what the log says beyond it goes), from (folder whose log to take over).
 -- nil, message. log.broken: so many lines were no records, and are left out.
@@ -33,7 +38,7 @@ function Log.open(options)
     records, log.broken = earlier((options.from or options.dir) .. "/log.jsonl", options.step)
   end
   local file, message = io.open(path .. ".tmp", "w")
-  if not file then return nil, ("can't write the log: %s"):format(message) end
+  if not file then return nil, cant_write(path, message) end
   for _, record in ipairs(records) do
     file:write(pf.json.encode(record), "\n")
     log:remember(record)
@@ -44,7 +49,7 @@ function Log.open(options)
   if ok then log.file, message = io.open(path, "a") end
   if not log.file then
     os.remove(path .. ".tmp")
-    return nil, ("can't write the log: %s"):format(message)
+    return nil, cant_write(path, message)
   end
   return log
 end

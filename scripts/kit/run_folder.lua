@@ -62,13 +62,34 @@ function run_folder.check_free(dir)
   end
 end
 
---- What stands where this run will save is somebody's: better said now than moved aside later.
-local function check_steps(dir, settings)
+--- Is this the log of a run that ended before its first checkpoint? It may be begun anew.
+local function is_log(path)
+  local file = lfs.attributes(path, "mode") == "file" and io.open(path, "rb")
+  local line = file and file:read "l"
+  if file then file:close() end
+  local record = line and pf.json.decode(line)
+  return file and (not line or type(record) == "table" and record.step ~= nil)
+end
+
+--- What a run writes under the name, in a folder that holds none yet; nil: nothing, or it is free
+-- to be written over.
+local function written_as(path, name, settings)
+  local step = math.tointeger(name:match "^step%-(%d+)$")
+  if step and (step % settings.eval_every == 0 or step == settings.steps) then
+    return ("save its step %d"):format(step)
+  end
+  if name == "log.jsonl" and not is_log(path) then return "write its log" end
+  if name == "loss.svg" then return "draw its picture" end
+  if name == "BEST" then return "mark its best step" end
+end
+
+--- What stands where this run will write is somebody's: better said now than lost later.
+local function check_names(dir, settings)
   for name in lfs.dir(dir) do
-    local step = math.tointeger(name:match "^step%-(%d+)$")
-    if step and (step % settings.eval_every == 0 or step == settings.steps) then
-      cli.fail(2, ("train: %s/%s is there already, where this run will save its step %d; move it, "
-        .. "or choose another --out"):format(dir, name, step))
+    local purpose = written_as(dir .. "/" .. name, name, settings)
+    if purpose then
+      cli.fail(2, ("train: %s/%s is there already, where this run will %s; move it, or choose "
+        .. "another --out"):format(dir, name, purpose))
     end
   end
 end
@@ -80,7 +101,7 @@ function run_folder.fresh(out, settings, data)
   if dir then make(dir) else dir = make_own(data) end
   run_folder.hold(dir)
   run_folder.check_free(dir)
-  check_steps(dir, settings)
+  check_names(dir, settings)
   return dir
 end
 
