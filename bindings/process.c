@@ -1,11 +1,11 @@
 /*
  * process.c - see process.h.
  *
- * SIGINT, SIGTERM and SIGHUP are one wish: end, and keep what there is. A script that asks
- * pf.interrupted() sees the first one and ends by itself; any other script, and the second
- * signal, stop the engine's call and the script where they stand; what has not ended GRACE
- * seconds later, or at the third, is ended by the program. Of Ctrl-C alone a script that catches
- * errors may think what it likes: no time runs after the first.
+ * SIGINT, SIGTERM, SIGHUP and SIGXCPU (a limit on processor time) are one wish: end, and keep what
+ * there is. A script that asks pf.interrupted() sees the first one and ends by itself; any other
+ * script, and the second signal, stop the engine's call and the script where they stand; what has
+ * not ended GRACE seconds later, or at the third, is ended by the program. Of Ctrl-C alone a script
+ * that catches errors may think what it likes: no time runs after the first.
  *
  * What `nohup` ignores stays ignored. A write to a pipe that nobody reads, or beyond a limit on
  * file sizes, is a write that fails, not the end: the handlers do nothing, and unlike SIG_IGN
@@ -92,6 +92,13 @@ static void on_pipe(int number) {
 
 static void on_limit(int number) { (void)number; }
 
+/* The system repeats it every second until the hard limit: only the first one is a wish. */
+static void on_cpu(int number) {
+    static volatile sig_atomic_t seen;
+    if (!seen) on_stop(number);
+    seen = 1;
+}
+
 /* `heed`: also where the parent ignores it, as shells do with SIGINT of what runs behind. */
 static void handle(int number, void (*handler)(int), bool heed) {
     struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART}, before;
@@ -106,6 +113,7 @@ void process_watch(lua_State *L) {
     handle(SIGINT, on_stop, true);
     handle(SIGTERM, on_stop, false);
     handle(SIGHUP, on_stop, false);
+    handle(SIGXCPU, on_cpu, false);
     handle(SIGALRM, end_now, true);
 }
 
@@ -141,11 +149,13 @@ int process_end(int code) {
 
 /* ---- beginning ---------------------------------------------------------------- */
 
-/* A file that is opened as number 0, 1 or 2 would be read or written as the standard one. */
+/* A file that is opened as number 0, 1 or 2 would be read or written as the standard one. What is
+ * written to a closed standard output fails, for results must not be lost in silence. */
 static void fill_descriptors(void) {
     for (int fd = 0; fd <= 2; fd++) {
         if (fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
-        if (open("/dev/null", O_RDWR) < 0) _exit(FAILED); /* the lowest free number: fd */
+        const int mode = fd == STDOUT_FILENO ? O_RDONLY : O_RDWR;
+        if (open("/dev/null", mode) < 0) _exit(FAILED); /* the lowest free number: fd */
     }
 }
 

@@ -35,7 +35,7 @@ describe("the program", function()
 
   describe("told to end", function()
     it("by any signal that asks for it, train saves and says how to go on", function()
-      for _, signal in ipairs { "TERM", "HUP" } do
+      for _, signal in ipairs { "TERM", "HUP", "XCPU" } do
         local run = path(signal)
         local code, _, err = signalled(("train --data %s --out %s %s --steps 1000000 "
           .. "--eval-every 1000000 --threads 1"):format(path "t.txt", run, SMALL),
@@ -112,6 +112,7 @@ describe("the program", function()
       for i, case in ipairs {
         { "", "2>&1 | head -n 1 >/dev/null", 0 }, { " --json", "| head -n 1 >/dev/null", 0 },
         { "", ">&- 2>&- <&-", 0 }, { "", "2>/dev/full", 0 }, { " --json", ">/dev/full", 1 },
+        { " --json", ">&-", 1 },
       } do
         local run = path("nowhere" .. i)
         local code, _, err = redirected(TRAIN:format(path "t.txt", run) .. case[1], case[2])
@@ -147,6 +148,17 @@ describe("the program", function()
         .. "make room\n", err)
     end)
 
+    it("fails when the standard output is closed and there is a result", function()
+      for _, arguments in ipairs {
+        ("eval --checkpoint %s --data %s"):format(book, path "t.txt"), "inspect " .. book,
+        ("generate --checkpoint %s --tokens 5"):format(book),
+      } do
+        local code, _, err = redirected(arguments, ">&-")
+        assert.are.equal(1, code, arguments)
+        assert.is_truthy(err:find "^performer: can't write to the standard output: Bad file desc")
+      end
+    end)
+
     it("fails, and isn't killed, at a limit on file sizes", function()
       local code, _, err = support.shell(("ulimit -f 8; %s/bin/performer %s >%s"):format(
         support.build, script "io.write(('x'):rep(100000))", path "limited"))
@@ -157,7 +169,7 @@ describe("the program", function()
     it("doesn't write it into a file that took the place of a closed descriptor", function()
       local text = ("local f = io.open(%q, 'w') print 'lost' io.stderr:write 'lost' f:write 'x' "
         .. "f:close()"):format(path "own.txt")
-      assert.are.equal(0, (redirected(script(text), ">&- 2>&- <&-")))
+      assert.are.equal(1, (redirected(script(text), ">&- 2>&- <&-"))) -- what it printed is lost
       assert.are.equal("x", support.read(path "own.txt"))
     end)
 
