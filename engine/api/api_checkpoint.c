@@ -3,6 +3,7 @@
  * no files, with io/, which knows no models. What must hold: a model is either loaded
  * whole, every tensor named and shaped as the file says, or not at all.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -295,9 +296,15 @@ int pf_model_load(pf_module **module, pf_engine *engine, const char *dir) {
 
 /* ---- optimizer and state ------------------------------------------------------ */
 
-static uint64_t get_u64(const pf_config *map, const char *key) {
-    const char *text = pf_config_string(pf_config_get(map, key));
-    return text ? strtoull(text, NULL, 10) : 0;
+/* What set_u64 wrote; 0 where the map has none. */
+static int get_u64(uint64_t *value, const pf_config *map, const char *key) {
+    const pf_config *node = pf_config_get(map, key);
+    const char *text = node ? pf_config_string(node) : "0";
+    char *end = NULL;
+    errno = 0;
+    *value = text && *text >= '0' && *text <= '9' ? strtoull(text, &end, 10) : 0;
+    if (end && !*end && errno == 0) return PF_OK;
+    return pf_fail(PF_EFORMAT, "state.json: '%s' is no whole number of 64 bits, as text", key);
 }
 
 /* Moments and step count, by the parameters' names. */
@@ -342,11 +349,16 @@ static int load_optimizer(pf_optimizer **optimizer, pf_engine *engine, const cha
 /* The caller's own state as it was given, and the step. */
 static int take_state(pf_config **state, pf_engine *engine, const pf_config *file) {
     const pf_config *given = pf_config_get(file, "state");
+    uint64_t step;
+    if (given && pf_config_kind_of(given) != PF_MAP) {
+        return pf_fail(PF_EFORMAT, "state.json: 'state' is not a map");
+    }
+    PF_TRY(get_u64(&step, file, "step"));
     *state =
         given ? pf_config_copy_in(engine->heap, given) : pf_config_new_in(engine->heap, PF_MAP);
     if (!*state) return PF_ENOMEM;
     if (pf_config_get(*state, "step")) return PF_OK;
-    return pf_config_set_number(*state, "step", (double)get_u64(file, "step"));
+    return pf_config_set_number(*state, "step", (double)step);
 }
 
 /* state.json; NULL where a folder has none. */
@@ -415,13 +427,16 @@ static void drop_parts(wanted *w) {
 
 static int read_wanted(wanted *w, pf_engine *engine, const char *folder, const char *hash) {
     pf_config *file = NULL;
+    uint64_t seed = 0, draws = 0;
     PF_TRY(read_state(&file, engine, folder));
-    int status = load_parts(w, engine, folder, hash, file);
+    int status = get_u64(&seed, file, "seed");
+    if (status >= 0) status = get_u64(&draws, file, "draws");
+    if (status >= 0) status = load_parts(w, engine, folder, hash, file);
     bool trains = (w->optimizer && *w->optimizer) || w->optimizer_into;
     /* Who takes the optimizer goes on with the training: then the random numbers go on too. */
     if (status >= 0 && trains && pf_config_get(file, "seed")) {
-        engine->seed = get_u64(file, "seed");
-        engine->draws = get_u64(file, "draws");
+        engine->seed = seed;
+        engine->draws = draws;
     }
     pf_config_free(file);
     return status;

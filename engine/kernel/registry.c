@@ -103,6 +103,9 @@ int pf_kernel_named(pf_kernel **kernel, pf_engine *e, const pf_config *options) 
     const pf_config *text = options ? pf_config_get(options, "name") : NULL;
     const char *name = text ? pf_config_string(text) : NULL;
     *kernel = NULL;
+    if (number && e->loading) {
+        return pf_fail(PF_EINVAL, "kernel: a file has no kernel that is open: no 'handle'");
+    }
     if (number) return by_number(kernel, e, pf_config_number(number));
     return name && !pf_map_find(name) ? by_name(kernel, e, name) : PF_OK;
 }

@@ -355,7 +355,7 @@ int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, bool form
                        name ? name : "?", o->rule->name);
     }
     double count = steps ? pf_config_number(steps) : -1;
-    if (!(count >= 0 && count <= 9007199254740992.0)) {
+    if (!(count >= 0 && count <= 9007199254740992.0 && count == floor(count))) {
         return pf_fail(PF_EFORMAT, "optimizer: 'steps' is missing or no count");
     }
     names file = {.list = list, .former = former, .places.heap = o->heap};

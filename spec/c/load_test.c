@@ -25,12 +25,14 @@ static pf_module *build(const char *text) {
 
 /* The folder's manifest over again, for what its files are now; their bytes. */
 static size_t seal(const char *folder) {
-    static const char *const names[] = {"config.json", "state.json", "model.safetensors"};
+    static const char *const names[] = {"config.json", "state.json", "model.safetensors",
+                                        "optimizer.safetensors"};
     pf_manifest m = {0};
     char hash[PF_HASH_TEXT];
     size_t all = 0, bytes;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < PF_COUNT(names); i++) {
         char *raw = scratch_read(scratch_path("%s/%s", folder, names[i]), &bytes);
+        if (!raw) continue; /* saved without an optimizer */
         pf_hash_bytes(raw, bytes, hash);
         CHECK_OK(pf_manifest_add(&m, names[i], (int64_t)bytes, hash));
         all += bytes;
@@ -108,6 +110,56 @@ static void test_claims(void) {
         {"{\"type\":\"attention\",\"options\":{\"dim\":10,\"heads\":4}}", "not a multiple"},
     };
     for (int i = 0; i < PF_COUNT(claims); i++) refused(claims[i][0], 2, claims[i][1]);
+}
+
+/* Options of a file take no kernel that happens to be open. */
+static void test_handle(void) {
+    pf_kernel *kernel = NULL;
+    pf_config *options = NULL;
+    pf_module *module = NULL;
+    pf_text text = {0};
+    CHECK_OK(pf_kernel_open(&kernel, engine, NULL, NULL));
+    CHECK_OK(pf_kernel_config(&options, kernel));
+    pf_text_print(&text,
+                  "{\"type\":\"attention\",\"options\":{\"dim\":8,\"heads\":2,"
+                  "\"kernel\":{\"handle\":%.0f}}}",
+                  pf_config_number(pf_config_get(options, "handle")));
+    lie(text.data);
+    CHECK_FAILS(PF_EFORMAT, pf_model_load(&module, engine, run));
+    CHECK(strstr(pf_last_error(), "handle") != NULL);
+    pf_kernel_release(&kernel);
+    pf_config_free(options);
+    pf_text_close(&text);
+}
+
+/* state.json's counters are counts, its state a map: nothing else is taken for 0. */
+static void test_counters(void) {
+    static const char *const lies[] = {
+        "{\"format\":1,\"seed\":\"0\",\"draws\":\"-5\"}",
+        "{\"format\":1,\"seed\":\"0\",\"draws\":\"5x\"}",
+        "{\"format\":1,\"seed\":\"0\",\"draws\":5}",
+        "{\"format\":1,\"seed\":\"18446744073709551616\"}",
+        "{\"format\":1,\"step\":\"\"}",
+        "{\"format\":1,\"state\":\"x\"}",
+        "{\"format\":1,\"optimizer\":{\"type\":\"adamw\",\"steps\":0.5,\"options\":{}}}",
+    };
+    pf_module *module = build("{\"type\":\"linear\",\"options\":{\"from\":3,\"to\":4}}");
+    pf_optimizer *optimizer = NULL;
+    pf_config *state = NULL;
+    CHECK_OK(pf_optimizer_new(&optimizer, engine, module, NULL));
+    for (int i = 0; i < PF_COUNT(lies); i++) {
+        pf_module *loaded = NULL;
+        pf_optimizer *trains = NULL;
+        scratch_remove(run);
+        CHECK_OK(pf_checkpoint_save(engine, run, 1, module, optimizer, NULL, NULL, 0));
+        const char *path = scratch_path("%s/step-1/state.json", run);
+        CHECK(scratch_write(path, lies[i], strlen(lies[i])) == 0);
+        seal(scratch_path("%s/step-1", run));
+        CHECK_FAILS(PF_EFORMAT, pf_checkpoint_load(engine, run, &loaded, &trains, &state, NULL));
+        CHECK(!loaded && !trains && !state);
+    }
+    pf_optimizer_close(&optimizer);
+    pf_module_release(&module);
 }
 
 /* What many small layers claim. */
@@ -270,6 +322,8 @@ int main(void) {
     snprintf(path, sizeof path, "%s/run", dir);
     run = path;
     test_claims();
+    test_handle();
+    test_counters();
     test_many();
     test_doubled();
     test_budget();
