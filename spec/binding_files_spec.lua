@@ -117,6 +117,7 @@ describe("files", function()
       assert.equal("PF_EIO", code)
     end
     assert.is_true((os.execute(("test -p %s/pipe"):format(folder))))
+    assert.raises("the path is empty", function() pf.save("", tensors) end)
   end)
 
   local function trained(model, opt, steps)

@@ -169,6 +169,9 @@ int pf_stream_feed(pf_stream *stream, const int32_t *ids, size_t n) {
     PF_NEED(stream);
     PF_OPEN(stream->engine);
     PF_NEED_ARRAY(ids, n);
+    if (n > (size_t)PTRDIFF_MAX / sizeof *ids / (size_t)stream->state->batch) {
+        return pf_fail(PF_EINVAL, "stream: %zu ids a sequence are more than memory holds", n);
+    }
     return n > 0 ? move_on(stream, ids, n, NULL, NULL) : PF_OK;
 }
 

@@ -300,8 +300,9 @@ PF_API int pf_tensor_grad(pf_tensor **grad, pf_engine *engine, pf_tensor *t);
 PF_API void pf_tensor_clear_grad(pf_tensor *t);
 PF_API int pf_tape_open(pf_tape **tape, pf_engine *engine);
 /* Adds dLoss/dleaf to every leaf's gradient. seed NULL: loss is a scalar, seed 1.
- * Walks once: activations are released on the way. PF_ESTATE, and no gradients, where a tensor that
- * it reads was changed in place since an op read it. */
+ * Walks once: activations are released on the way. PF_ESTATE where a tensor that it reads was
+ * changed in place since an op read it. A walk that breaks off leaves the leaves that it reaches
+ * without any gradient, those of tapes before it too: a sum begins anew. */
 PF_API int pf_tape_backward(pf_tape *tape, pf_tensor *loss, const pf_tensor *PF_NULLABLE seed);
 PF_API void pf_tape_close(pf_tape **tape);
 

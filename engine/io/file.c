@@ -269,6 +269,7 @@ static int create(pf_writer *w, mode_t mode) {
 int pf_writer_open(pf_writer *w, const char *path, bool atomic) {
     mode_t mode = 0;
     *w = (pf_writer){.fd = -1, .path = path, .atomic = atomic};
+    if (!*path) return pf_fail(PF_EINVAL, "write: the path is empty");
     int status = atomic ? find_target(w, &mode) : pf_path(&w->target, "%s", path);
     if (status >= 0)
         status = atomic ? temp_name(&w->temp, w->target) : pf_path(&w->temp, "%s", path);

@@ -82,6 +82,7 @@ static void test_feed(pf_engine *e) {
     CHECK(pf_stream_bytes(a) == bytes && bytes > 0);
     int32_t wrong = V;
     CHECK(pf_stream_feed(a, &wrong, 1) < 0);
+    CHECK_FAILS(PF_EINVAL, pf_stream_feed(a, ids, (size_t)-1)); /* a difference that wrapped */
     pf_stream_close(&a), pf_stream_close(&b);
     pf_module_release(&m);
 }
