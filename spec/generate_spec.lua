@@ -79,6 +79,14 @@ describe("generate", function()
     assert.raises("the stop '1' can't be written", function() protein:generate(options) end)
   end)
 
+  it("writes a whole number of tokens", function()
+    assert.equal("", write { tokens = 0 })
+    for _, bad in ipairs { -1, 1.5, "many" } do
+      assert.raises("generate: tokens is a whole number from 0, got",
+        function() write { tokens = bad } end)
+    end
+  end)
+
   it("refuses stops that could never be met", function()
     assert.raises("generate: a stop must not be empty", function() write { stop = "" } end)
     assert.raises("a stop must not be empty", function() write { stop = { "a", "" } } end)
@@ -90,6 +98,8 @@ describe("generate", function()
     end
     assert.raises("stop is an id, a text, or a list",
       function() write { stop = { letter = "a" } } end)
+    assert.raises("the stop 300 is no token: the model's ids are 0 .. 255",
+      function() write { stop = { 99, 300 } } end)
     assert.raises("there is no tokenizer 'bite'", function() write { tokenizer = "bite" } end)
   end)
 

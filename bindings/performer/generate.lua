@@ -165,6 +165,24 @@ end
 
 function Module:longest() return longest(self:tree()) end
 
+--- How many tokens to write at most.
+local function tokens_of(value)
+  local tokens = math.tointeger(value == nil and 100 or value)
+  if tokens and tokens >= 0 then return tokens end
+  util.fail("generate: tokens is a whole number from 0, got %s", tostring(value))
+end
+
+--- A stop that is no token of the model could never be met.
+local function check_ids(stops, stream)
+  if not next(stops.ids) then return end
+  local vocab = stream:logits():numel()
+  for id in util.sorted(stops.ids) do
+    if id >= vocab then
+      util.fail("generate: the stop %d is no token: the model's ids are 0 .. %d", id, vocab - 1)
+    end
+  end
+end
+
 local function check_room(model, prompt, tokens)
   local room = model:longest()
   if prompt + tokens - 1 <= room then return end -- the last token is not read
@@ -182,11 +200,12 @@ function Module:generate(options)
   options = options or {}
   local tokenizer = tokenizer_of(options.tokenizer)
   local prompt, length, give = read_prompt(options.prompt, tokenizer)
-  local tokens, sampling = options.tokens or 100, sampling_of(options)
+  local tokens, sampling = tokens_of(options.tokens), sampling_of(options)
   local stops = read_stops(options.stop, tokenizer)
   check_room(self, length, tokens)
   local stream <close> = self:stream()
   stream:feed(prompt)
+  check_ids(stops, stream)
   if options.allow then stream:allow(options.allow) end
   if sampling.seed == nil then sampling.seed = core.next_seed() end
   local written, id = new_written(stops, tokenizer), nil
