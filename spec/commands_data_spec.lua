@@ -60,7 +60,8 @@ describe("the data of a command", function()
   end)
 
   it("are FASTA whatever stands before the first record, and get its settings", function()
-    local before = { "\xEF\xBB\xBF", "\n", "\r\n", "# release 7\n\n", "; old style\r\n# and new\n" }
+    local before = { "\xEF\xBB\xBF", "\n", "\r\n", "\n\xEF\xBB\xBF\xEF\xBB\xBF",
+                     "# release 7\n\n", "; old style\r\n# and new\n" }
     for i, lines in ipairs(before) do
       local file = write("before.fasta", lines .. proteins)
       local other, _, err = train("before" .. i, "--data " .. file .. STEPS)

@@ -1,7 +1,7 @@
 /*
- * format.c - a table of first bytes, and two looks: at the bytes that no text has many of (zeros,
- * which UTF-16 and UTF-32 are full of, and other control characters), and at the first line that
- * is no comment.
+ * format.c - a table of first bytes, and three looks: at the bytes that no text has many of (zeros,
+ * which UTF-16 and UTF-32 are full of, and other control characters), at the first line that is no
+ * comment, and for a text at what its lines are.
  */
 #include "format.h"
 
@@ -119,12 +119,49 @@ static size_t line_end(const uint8_t *bytes, size_t at, size_t n) {
     return at;
 }
 
-/* The first byte that is neither blank nor in a comment, from 0 up; n: there is none. */
+static bool is_mark(const uint8_t *bytes, size_t at, size_t n) {
+    return n - at >= 3 && memcmp(bytes + at, "\xEF\xBB\xBF", 3) == 0;
+}
+
+/* The first byte that is neither blank, nor in a comment, nor of a byte order mark; n: none. */
 static size_t first_of_record(const uint8_t *bytes, size_t n) {
-    size_t at = n >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
-    while (at < n && (is_blank(bytes[at]) || bytes[at] == '#' || bytes[at] == ';'))
-        at = is_blank(bytes[at]) ? at + 1 : line_end(bytes, at, n);
+    size_t at = 0;
+    while (at < n) {
+        if (is_mark(bytes, at, n))
+            at += 3;
+        else if (is_blank(bytes[at]))
+            at++;
+        else if (bytes[at] == '#' || bytes[at] == ';')
+            at = line_end(bytes, at, n);
+        else
+            break;
+    }
     return at;
+}
+
+static bool is_letter(uint8_t c) { return (c | 32) >= 'a' && (c | 32) <= 'z'; }
+
+static bool is_residues(const uint8_t *bytes, size_t at, size_t end) {
+    while (at < end && (is_letter(bytes[at]) || bytes[at] == '*')) at++;
+    return at == end;
+}
+
+/* Is this FASTA behind lines of something else? From the first '>' on nearly all is headers and
+ * lines of nothing but letters, and these are the most; no text in words is like that. */
+static bool seems_fasta(const uint8_t *bytes, size_t n) {
+    size_t headers = 0, letters[2] = {0, 0}, other = 0;
+    for (size_t at = 0, end; at < n; at = end + 1) {
+        end = line_end(bytes, at, n);
+        bool header = bytes[at] == '>';
+        headers += header;
+        if (headers == 0) continue;
+        if (header || is_residues(bytes, at, end))
+            letters[header] += end - at;
+        else
+            other += end - at;
+    }
+    size_t all = letters[0] + letters[1] + other;
+    return headers >= 2 && letters[0] * 2 > all && other * 20 < all;
 }
 
 int pf_format_decide(const pf_input *input, const char *asked, bool *fasta) {
@@ -144,5 +181,10 @@ int pf_format_decide(const pf_input *input, const char *asked, bool *fasta) {
                        "format = \"text\"",
                        input->source.name, PF_INPUT_CHUNK);
     *fasta = at < n && bytes[at] == '>';
+    if (!*fasta && seems_fasta(bytes, n))
+        return pf_fail(PF_EFORMAT,
+                       "%s: seems to be FASTA, but other lines stand before the first '>': take "
+                       "them out, or say format = \"text\"",
+                       input->source.name);
     return PF_OK;
 }

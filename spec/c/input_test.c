@@ -252,10 +252,28 @@ static void test_strange(void) {
     CHECK(says("'tar -xOf'"));
 }
 
+/* FASTA behind other lines is no text to train on in silence. */
+static void test_behind(void) {
+    static const char records[] = ">a one\nMKLYVAAGIMKLYVAAGI\nMKLYVA*\n\n>b\nMKLYVAAGIMKLYVAAGI\n";
+    static const char *const lines[] = {"// release 7\n", "Proteins of release 7\r\n\r\n", "\f\n",
+                                        "\xC2\xA0\n", "!\n# more\n"};
+    char text[256];
+    for (int i = 0; i < 5; i++) {
+        pf_data *data = NULL;
+        snprintf(text, sizeof text, "%s%s", lines[i], records);
+        write_text("behind.fasta", text);
+        refused(PF_EFORMAT, "seems to be FASTA");
+        CHECK_OK(open_with(&data, 0, "text", 0));
+        pf_data_close(&data);
+    }
+}
+
 /* Texts that look a little strange are texts. */
 static void test_texts(void) {
     static const strange texts[] = {
         STRANGE("BZh is a name", NULL),
+        STRANGE("He wrote:\n> yes\n> no\n\nWell\nI see.\n> so be it\n", NULL),
+        STRANGE("FASTA is:\n>a\nMKLYVAAGIMKLYVAAGI\nand no more than that.\n", NULL),
         STRANGE("caf\xE9 au lait, latin-1", NULL),
         STRANGE("\xE4\xB8\xAD\xE6\x96\x87\n", NULL),
         STRANGE("one zero \0 byte", NULL),
@@ -359,6 +377,7 @@ int main(void) {
     test_members();
     test_bomb();
     test_strange();
+    test_behind();
     test_texts();
     test_memory();
     test_endless();
