@@ -18,7 +18,6 @@ local TOLD = {
     redraw = "is for features that are projected", rows = "is for features that are projected",
     ["kernel-seed"] = "is for features that are projected",
     ["head-decay"] = "is for causal models", ["ngrams-shortest"] = "is for an n-gram memory" },
-  { "--attention-scale 0.5", ["attention-scale"] = "is for exact attention" },
 }
 
 -- What is refused: arguments, and what the sentence says.
@@ -29,6 +28,7 @@ local REFUSED = {
   { "--kernel-seed 1e20", "%-%-kernel%-seed: 1e20 is too large" },
   { "--lr 0", "%-%-lr must be more than 0" },
   { "--eps -0.5", "%-%-eps must be" },
+  { "--attention-scale 0.5", "performer: train: %-%-attention%-scale is for %-%-attention exact" },
   -- The engine's own complaints, in the words that were typed.
   { "--head-decay -1", "%-%-head%-decay must be a number from 0 to 8, got %-1; .*%-%-help" },
   { "--attention softmax_plus --tilt 9",

@@ -104,6 +104,6 @@ describe("a kind's own options", function()
     local code, _, err = commands.performer(("train --out %s %s %s"):format(commands.path "other",
       commands.SMALL, more .. "favor --attention-scale 0.3"))
     assert.equal(2, code)
-    commands.assert_sentence(err, "favor attention: unknown option 'scale'")
+    commands.assert_sentence(err, "%-%-attention%-scale is for %-%-attention exact")
   end)
 end)

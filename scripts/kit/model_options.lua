@@ -166,17 +166,22 @@ local function useless(row, model)
     local fact = NEEDS[need]
     if fact and not fact[1](model) then return fact[2] end
   end
-  local kind = attention.kind_of(model)
-  if row.of and not row.of[kind] and model.attention ~= "auto" then
-    return ("is for %s attention"):format(table.concat(row.of, " or "))
+end
+
+--- Refuses an option of attention's own that the model's kind does not have.
+local function check_own(row, model)
+  if row.of and not row.of[attention.kind_of(model)] and model.attention ~= "auto" then
+    cli.fail(2, ("train: --%s is for --attention %s"):format(row[1], table.concat(row.of, " or ")))
   end
 end
 
---- Says which options of `rows` were given and do nothing: no harm, but hardly what was meant. 0
--- turns off what an option does, which is right anywhere.
+--- Says which options of `rows` were given and do nothing: no harm, but hardly what was meant;
+-- those of another kind of attention are refused. 0 turns off what an option does, which is right
+-- anywhere.
 function model_options.tell_useless(rows, given, model)
   for _, row in ipairs(rows) do
     local value = given[cli.key(row)]
+    if value ~= nil then check_own(row, model) end
     local why = value ~= nil and value ~= 0 and useless(row, model)
     if why then cli.say("train: --%s does nothing here: it %s", row[1], why) end
   end

@@ -276,9 +276,6 @@ local function model_of(words)
   local chosen = attention.model_options(words.attention)
   model.kernel = model.kernel or {}
   model.attention, model.kernel.name = chosen.attention, chosen.kernel.name
-  if model.attention ~= "auto" then -- what is another kind's does nothing; tell_useless says so
-    model.attention_options = model_options.own(attention.kind_of(model), words)
-  end
   model.length, model.causal = words.length, not words.bidirectional
   if words.bidirectional then model.decay = 0 end
   local ngrams = model.ngrams
