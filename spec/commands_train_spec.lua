@@ -174,22 +174,25 @@ describe("the commands", function()
     end)
 
     it("--model may bring a kernel, and its checkpoints need that script, too", function()
-      local script = support.write(path "kernel.lua", [[
-        local pf = require "performer"
-        local kernel = pf.kernel.custom { name = "mine", map = function(x) return x:elu() + 1 end }
-        return function(options)
-          return pf.nn.performer { vocab = options.vocab, dim = 16, layers = 1, heads = 2,
-                                   causal = true, kernel = kernel }
-        end]])
-      local run = train("kernel", ("--data %s --steps 2 --threads 1 --model %s"):format(
-        path "t.txt", script))
-      for _, arguments in ipairs { "generate --checkpoint " .. run,
-                                   "train --steps 4 --resume " .. run } do
-        local code, _, err = performer(arguments)
-        assert.are.equal(1, code)
-        assert_sentence(err, "kernel 'mine' lives in a script; name that script with %-%-model")
+      for called, name in pairs { mine = 'name = "mine", ', custom = "" } do
+        local script = support.write(path(called .. ".lua"), ([[
+          local pf = require "performer"
+          local kernel = pf.kernel.custom { %smap = function(x) return x:elu() + 1 end }
+          return function(options)
+            return pf.nn.performer { vocab = options.vocab, dim = 16, layers = 1, heads = 2,
+                                     causal = true, kernel = kernel }
+          end]]):format(name))
+        local run = train(called, ("--data %s --steps 2 --threads 1 --model %s"):format(
+          path "t.txt", script))
+        for _, arguments in ipairs { "generate --checkpoint " .. run,
+                                     "train --steps 4 --resume " .. run } do
+          local code, _, err = performer(arguments)
+          assert.are.equal(1, code)
+          assert_sentence(err,
+            ("kernel '%s' lives in a script; name that script with %%-%%-model"):format(called))
+        end
+        good(("generate --checkpoint %s --model %s --tokens 5"):format(run, script))
       end
-      good(("generate --checkpoint %s --model %s --tokens 5"):format(run, script))
     end)
 
     it("--model trains an own architecture, whose checkpoints need their script", function()

@@ -77,9 +77,9 @@ static int by_name(pf_kernel **kernel, const pf_engine *e, const char *name) {
     pf_kernel *found = NULL;
     if (strcmp(name, PF_UNNAMED_KERNEL) == 0) {
         return pf_fail(PF_EINVAL,
-                       "kernel: '%s' is what kernels of the host's are called that were given no "
-                       "name, so it tells none; name the kernel, to build a model from data, or "
-                       "load into a model that has it",
+                       "kernel: there is no '%s' to be told from others: all of the host's that "
+                       "were given no name are called so; name the kernel, to build a model from "
+                       "data, or load into a model that has it",
                        name);
     }
     for (pf_kernel *k = newest(e); k; k = k->next) {
