@@ -81,8 +81,8 @@ typedef struct pf_kern {
     float (*max)(int64_t n, const float *x); /* -inf for n = 0; NaN if any is NaN */
     float (*dot)(int64_t n, const float *a, const float *b);
     float (*sumsq)(int64_t n, const float *x);
-    double (*sumsq_double)(int64_t n, const float *x);                     /* for gradient norms */
-    void (*axpy)(int64_t n, float a, const float *x, float *y);            /* y += a x */
+    double (*sumsq_double)(int64_t n, const float *x);          /* for gradient norms */
+    void (*axpy)(int64_t n, float a, const float *x, float *y); /* y += a x */
     /* to = y + a x, with the bits of axpy */
     void (*axpy_to)(int64_t n, float a, const float *x, const float *y, float *to);
     void (*scale)(int64_t n, float a, const float *x, float *y);           /* y = a x */
