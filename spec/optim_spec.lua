@@ -227,6 +227,16 @@ describe("an optimizer's step", function()
     assert.near_tensor({ -4 / math.sqrt(50), -4 / math.sqrt(50) }, own.b, 1e-6)
   end)
 
+  it("has the norm of every part of a large gradient", function()
+    local own = { w = pf.zeros(3, 40000) }
+    local opt = pf.optim.sgd(own, { lr = 1, momentum = 0 })
+    do
+      local tape <close> = pf.tape()
+      tape:backward((own.w * pf.tensor { { 1 }, { 2 }, { 3 } }):sum())
+    end
+    assert.near(math.sqrt(40000 * 14), opt:step {}, 1e-2)
+  end)
+
   it("refuses a gradient that is not finite, and changes nothing", function()
     local own = layer()
     local opt = pf.optim.adamw(own, { lr = 0.1 })
