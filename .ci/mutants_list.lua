@@ -165,8 +165,8 @@ change("an interrupted write is an error", "engine/io/file.c",
 change("a step folder is emptied under its final name", "engine/io/folder_save.c",
   "pf_file_calls()->rename(path, temp) == 0 && pf_dir_remove(temp)", "pf_dir_remove(path)",
   "folder_test folder_own_test")
-change("a header of any size is read", "engine/io/safetensors.h",
-  "((int64_t)16 << 20)", "((int64_t)16 << 40)", "header_test io_test")
+change("a header of any size is read", "engine/io/safetensors.c",
+  "length > (uint64_t)PF_ST_HEADER || ", "", "header_test io_test")
 change("tensors are not sorted by where they lie", "engine/io/safetensors.c",
   "if (s->n > 1) qsort(s->entry, (size_t)s->n, sizeof *s->entry, compare_offsets);", "",
   "header_test io_test")

@@ -30,7 +30,8 @@ local function compile(files, language, compilers, standards, more)
   local compiled = 0
   for _, compiler in ipairs(compilers) do
     for _, standard in ipairs(there(compiler) and standards or {}) do
-      local command = "%s -std=%s -x %s %s %s %s"
+      -- A sanitizer's library is for the engine, not for compilers.
+      local command = "env -u LD_PRELOAD %s -std=%s -x %s %s %s %s"
       local code, _, said = support.shell(command:format(compiler, standard, language, FLAGS,
         more or "", files))
       if not said:find "std=" then -- unrecognized, or an invalid value
