@@ -2,30 +2,9 @@
  * file_test.c - what the disk is asked for, and in which order; marks; where a file that is written
  * goes. Checkpoints as a whole are folder_test.c's.
  */
-#include "check.h"
-#include "folder.h"
 #include "folder_list.h"
+#include "folder_support.h"
 #include "inject.h"
-#include "scratch.h"
-
-static pf_engine *engine;
-static char dir[256];
-static int warnings;
-static char warning[1024];
-
-static void on_log(void *context, pf_log_level level, const char *message) {
-    (void)context;
-    if (level != PF_LOG_WARN) return;
-    warnings++;
-    snprintf(warning, sizeof warning, "%s", message);
-}
-
-static const char *run_folder(const char *name) {
-    static char run[300];
-    snprintf(run, sizeof run, "%s/%s", dir, name);
-    scratch_remove(run);
-    return run;
-}
 
 /* A checkpoint of three files: config.json, model.safetensors, manifest.json. */
 static int save(const char *run, uint64_t step) {
@@ -154,17 +133,9 @@ static void test_links(void) {
 }
 
 int main(void) {
-    pf_options options = PF_OPTIONS_DEFAULT;
-    options.threads = 1;
-    options.log = on_log;
-    options.allocator = &scratch_allocator;
-    CHECK_OK(pf_engine_open(&engine, &options));
-    scratch_open(dir, sizeof dir);
+    folder_open();
     test_syncs();
     test_marks();
     test_links();
-    scratch_remove(dir);
-    pf_engine_close(&engine);
-    CHECK(scratch_held == 0);
-    return CHECK_REPORT();
+    return folder_close();
 }
