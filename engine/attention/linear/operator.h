@@ -165,10 +165,10 @@ typedef struct pf_work {
     float *panel;     /* of block_gemm */
 } pf_work;
 
-/* ---- reference.c: features of full attention by the stabiliser of published versions ---- */
-/* rows: inputs of the attention (PF_IN_*). */
-int pf_reference_features(pf_tensor **phi, pf_engine *e, const pf_kernel *kernel, pf_side side,
-                          pf_tensor *const *rows);
+/* ---- reference.c: full attention by the stabiliser of published versions ---- */
+/* given (PF_LINEAR_INPUTS): inputs of the attention. */
+int pf_reference_call(pf_tensor **out, pf_engine *e, const pf_kernel *kernel,
+                      pf_tensor *const *given);
 
 /* ---- block.c: what full and causal share ---- */
 size_t pf_work_bytes(const pf_operator *op, bool backward);

@@ -13,7 +13,9 @@
  * The features are made before the operator sees the rows, as a host's map makes them.
  */
 #include <math.h>
+#include <string.h>
 
+#include "attention.h"
 #include "operator.h"
 
 enum { X, KERNEL, MASK = KERNEL + PF_KERNEL_INPUTS, DOCUMENTS, CU_SEQLENS, INPUTS };
@@ -327,8 +329,9 @@ static const pf_op reference_row = {.name = "reference_features",
                                     .forward = reference_forward,
                                     .backward = reference_backward};
 
-int pf_reference_features(pf_tensor **phi, pf_engine *e, const pf_kernel *kernel, pf_side side,
-                          pf_tensor *const *rows) {
+/* rows: inputs of the attention (PF_IN_*). */
+static int features_of(pf_tensor **phi, pf_engine *e, const pf_kernel *kernel, pf_side side,
+                       pf_tensor *const *rows) {
     pf_attr attr[PF_MAX_ATTR];
     bool key = side == PF_SIDE_KEY;
     pf_tensor *in[INPUTS] = {rows[key ? PF_IN_K : PF_IN_Q]};
@@ -342,4 +345,18 @@ int pf_reference_features(pf_tensor **phi, pf_engine *e, const pf_kernel *kernel
         in[CU_SEQLENS] = rows[PF_IN_CU_SEQLENS];
     }
     return pf_apply(e, &reference_row, in, INPUTS, attr, phi);
+}
+
+int pf_reference_call(pf_tensor **out, pf_engine *e, const pf_kernel *kernel,
+                      pf_tensor *const *given) {
+    pf_tensor *in[PF_LINEAR_INPUTS] = {NULL}, *made[PF_LINEAR_OUTPUTS] = {NULL}, *phi[2] = {NULL};
+    memcpy(in, given, PF_LINEAR_INPUTS * sizeof *in);
+    int status = features_of(&phi[0], e, kernel, PF_SIDE_QUERY, given);
+    if (status >= 0) status = features_of(&phi[1], e, kernel, PF_SIDE_KEY, given);
+    in[PF_IN_Q] = phi[0], in[PF_IN_K] = phi[1];
+    if (status >= 0)
+        status = pf_apply(e, &pf_op_linear_attention, in, PF_LINEAR_INPUTS, NULL, made);
+    for (int i = 0; i < 2; i++) pf_tensor_release(&phi[i]);
+    if (status >= 0) *out = made[PF_OUT];
+    return status;
 }

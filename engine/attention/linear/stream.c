@@ -89,25 +89,11 @@ static bool is_full(const pf_attention *a, pf_tensor *const *in, bool exit) {
     return !a->causal && !exit;
 }
 
-/* Features as published, then the operator on them. */
-static int by_reference(pf_tensor **out, pf_engine *e, const pf_attention *a,
-                        pf_tensor *const *given) {
-    pf_tensor *in[PF_LINEAR_INPUTS] = {NULL}, *made[PF_LINEAR_OUTPUTS] = {NULL}, *phi[2] = {NULL};
-    memcpy(in, given, PF_LINEAR_INPUTS * sizeof *in);
-    int status = pf_reference_features(&phi[0], e, a->kernel, PF_SIDE_QUERY, given);
-    if (status >= 0) status = pf_reference_features(&phi[1], e, a->kernel, PF_SIDE_KEY, given);
-    in[PF_IN_Q] = phi[0], in[PF_IN_K] = phi[1];
-    if (status >= 0)
-        status = pf_apply(e, &pf_op_linear_attention, in, PF_LINEAR_INPUTS, NULL, made);
-    for (int i = 0; i < 2; i++) pf_tensor_release(&phi[i]);
-    if (status >= 0) *out = made[PF_OUT];
-    return status;
-}
-
 static int favor_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
                       bool exit) {
     bool full = is_full(a, in, exit);
-    if (full && a->kernel->spec.stabiliser != PF_BY_POSITION) return by_reference(out, e, a, in);
+    if (full && a->kernel->spec.stabiliser != PF_BY_POSITION)
+        return pf_reference_call(out, e, a->kernel, in);
     if (!full)
         PF_TRY(pf_kernel_no_reference(a->kernel, false, "favor",
                                       "causal attention, limits, prefixes, decay and states of a "
