@@ -248,6 +248,20 @@ describe("cu_seqlens", function()
   end)
 end)
 
+describe("packed documents behind an entry state", function()
+  it("hand it to the first document alone", function()
+    local q, k, v = pf.rand(1, 2, 8, 4), pf.rand(1, 2, 8, 4), pf.randn(1, 2, 8, 3)
+    local o = { causal = true,
+                documents = pf.tensor({ { 0, 0, 0, 1, 1, 1, 1, 1 } }, { dtype = "i32" }) }
+    local plain = pf.linear_attention(q, k, v, o)
+    o.entry_s, o.entry_z = pf.rand(1, 2, 4, 3), pf.rand(1, 2, 4)
+    o.entry_shift = pf.zeros(1, 2)
+    local behind = pf.linear_attention(q, k, v, o)
+    assert.not_equal(plain:slice(3, 1, 3):tobytes(), behind:slice(3, 1, 3):tobytes())
+    assert.equal(plain:slice(3, 4, 8):tobytes(), behind:slice(3, 4, 8):tobytes())
+  end)
+end)
+
 -- ---- grouped keys and values -----------------------------------------------------------
 
 describe("grouped keys and values", function()
