@@ -118,6 +118,16 @@ describe("every kind of attention", function()
                              attention = kind.name, kernel = { features = 8 } }
   end
 
+  it("counts the work of the pairs that exact attention sees", function()
+    local d, dv, L = 16, 24, 101 -- a score takes 2 d flops, its part of the sum 2 dv
+    for causal, pairs_seen in pairs { [false] = L * L, [true] = L * (L + 1) / 2 } do
+      local forward, backward = pf.attention.flops("exact", { head_dim = d, value_dim = dv,
+                                                             length = L, causal = causal })
+      assert.are.equal(pairs_seen * (2 * d + 2 * dv), forward * L)
+      assert.are.equal(pairs_seen * 5 * (d + dv), backward * L)
+    end
+  end)
+
   for _, kind in ipairs(pf.kinds()) do
     it(kind.name .. " is documented, can be called and tells its work", function()
       assert.is_true(is_text(kind.doc) and kind.doc:match "%.$" ~= nil)

@@ -117,6 +117,19 @@ describe("backward_sliced", function()
     assert.is_true(math.abs((sides[1] - sides[2]) / 2e-2 - slope) < 0.02 * math.abs(slope) + 1e-4)
   end)
 
+  it("draws another dropout for every slice", function()
+    -- Rows that repeat, through layers that remember nothing: were the masks of two slices the
+    -- same, the loss of both would be that of one.
+    local model = nn.chain { nn.embedding { vocab = 5, dim = 8 }, nn.dropout { p = 0.5 },
+                             nn.linear { from = 8, to = 5 } }
+    local part = pf.tensor({ { 0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1 } }, i32)
+    local function loss_of(tokens, slices)
+      return model:backward_sliced({ input = tokens, target = tokens }, { slices = slices, step = 3 })
+    end
+    local one, two = loss_of(part, 1), loss_of(pf.concat({ part, part }, 2), 2)
+    assert.is_true(math.abs(one - two) > 1e-4, ("%.6f and %.6f"):format(one, two))
+  end)
+
   it("drops out as a tape's step does, in one slice", function()
     local model, batch = model_of { layers = 1, dropout = 0.4 }, { input = x, target = target }
     local _, loss = whole(model, batch, { training = true, step = 3 })

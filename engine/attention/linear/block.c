@@ -194,12 +194,10 @@ void pf_work_keys(pf_work *w, int64_t first) {
     load_keys(w, first);
     int64_t n = w->keys;
     pf_encode(&w->encoder, PF_SIDE_KEY, w->k_rows, w->xk, w->half, w->fk, w->shift);
-    w->masked = false;
     for (int64_t i = 0; i < n; i++) {
         w->shift[i] += w->decay * (float)i;
         if (pf_mask_keeps(op->mask, w->item, w->seg->start + first + i)) continue;
         clear_key(w, i);
-        w->masked = true;
     }
     for (int64_t i = n; i < w->k_rows; i++) clear_key(w, i);
 }
@@ -209,16 +207,13 @@ void pf_work_point_known(pf_work *w, float *known) {
     w->shift = known + w->op->block * w->op->r;
 }
 
-/* fk and shift hold what pf_work_keys left, masked keys and all: x is loaded for the way back, and
- * whether any is masked is found again. */
+/* fk and shift hold what pf_work_keys left, masked keys and all: x is loaded for the way back. */
 void pf_work_known_keys(pf_work *w, int64_t first) {
     const pf_operator *op = w->op;
     load_keys(w, first);
-    w->masked = false;
     for (int64_t i = 0; i < w->keys; i++) {
         if (pf_mask_keeps(op->mask, w->item, w->seg->start + first + i)) continue;
         memset(w->xk + i * op->d, 0, (size_t)op->d * sizeof(float));
-        w->masked = true;
     }
 }
 

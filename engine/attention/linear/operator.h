@@ -121,7 +121,6 @@ typedef struct pf_work {
     float *xk, *fk;              /* (block, d) scaled, (block, r) */
     float *v, *vs;               /* (block, dv): values, 0 where not finite; the same, scaled */
     float *shift, *run, *leave;  /* l, M up to the row, e^(l - M_out) */
-    bool masked;                 /* a real key is masked */
     int32_t *bad;                /* rows of v that are not finite */
     int64_t n_bad;
 

@@ -45,18 +45,8 @@ void pf_stair_scores(pf_work *w, int64_t n, const float *x, const float *y, floa
     }
 }
 
-/* Row of n entries: times the factors, masked keys 0; returns the sum. One pass of the kernel
- * multiplies and adds up; only with a masked key, whose product may be NaN, is it summed again. */
-static float decay_row(const pf_work *w, int64_t n, float *row) {
-    float sum = 0;
-    w->kern->features_pull(1, n, n, w->factor, NULL, NULL, row, &sum);
-    if (!w->masked) return sum;
-    for (int64_t j = 0; j < n; j++) row[j] = w->shift[j] == -INFINITY ? 0 : row[j];
-    return w->kern->sum(n, row);
-}
-
 /* Queries that follow each other often have the same running maximum, so the same factors: they
- * are made when it changes. */
+ * are made when it changes. A masked key's is 0, as are its features. */
 void pf_stair_decay(pf_work *w, float *c, float *sum) {
     int64_t C = w->op->block;
     float top = NAN; /* whose factors stand there: no query's */
@@ -67,7 +57,7 @@ void pf_stair_decay(pf_work *w, float *c, float *sum) {
             /* The factors of the keys behind may overflow; nobody reads them. */
             if (!(w->top[i] == top)) pf_decays(w, w->keys, w->shift, w->top[i], w->factor);
             top = w->top[i];
-            total = decay_row(w, n, c + i * C);
+            w->kern->features_pull(1, n, n, w->factor, NULL, NULL, c + i * C, &total);
         }
         memset(c + i * C + n, 0, (size_t)(C - n) * sizeof(float));
         if (sum) sum[i] = total;
