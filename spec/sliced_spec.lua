@@ -124,7 +124,8 @@ describe("backward_sliced", function()
                              nn.linear { from = 8, to = 5 } }
     local part = pf.tensor({ { 0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1 } }, i32)
     local function loss_of(tokens, slices)
-      return model:backward_sliced({ input = tokens, target = tokens }, { slices = slices, step = 3 })
+      return model:backward_sliced({ input = tokens, target = tokens },
+                                   { slices = slices, step = 3 })
     end
     local one, two = loss_of(part, 1), loss_of(pf.concat({ part, part }, 2), 2)
     assert.is_true(math.abs(one - two) > 1e-4, ("%.6f and %.6f"):format(one, two))
