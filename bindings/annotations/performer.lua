@@ -1317,8 +1317,10 @@ function pf.nn.conv(options) end
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
 ---@field causal? boolean a position sees itself and what is before it
----longest wave of rotary positions: of a head's d channels, i is turned with i + d/2
----@field rotary_base? number
+---@field rotary_base? number longest wave of rotary positions
+---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
+---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
+---@field rotary_pairs? "halves"|"neighbours"
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
 ---token, the first one most; 0: none
 ---@field decay? number
@@ -1327,8 +1329,7 @@ function pf.nn.conv(options) end
 ---@field qk_norm? boolean
 ---@field bias? boolean biases of linear layers and norms
 ---@field dropout? number share dropped, in training, of what a residual adds
----rotary positions on queries and keys, in halves: channel i of a head with i + d/2
----@field rotary? boolean
+---@field rotary? boolean rotary positions on queries and keys, in pairs as rotary_pairs says
 ---@field layer? integer place in the model: every layer draws a projection of its own
 ---@field layers? integer depth of the model: the last weights start smaller by sqrt(2 layers)
 ---@field length? integer sequence length that attention auto chooses for
@@ -1382,8 +1383,10 @@ function pf.nn.reversible(options) end
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
 ---@field causal? boolean a position sees itself and what is before it
----longest wave of rotary positions: of a head's d channels, i is turned with i + d/2
----@field rotary_base? number
+---@field rotary_base? number longest wave of rotary positions
+---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
+---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
+---@field rotary_pairs? "halves"|"neighbours"
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
 ---token, the first one most; 0: none
 ---@field decay? number
@@ -1400,8 +1403,7 @@ function pf.nn.reversible(options) end
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
 ---bits, less memory, about a third more time
 ---@field recompute? boolean
----rotary positions on queries and keys, in halves: channel i of a head with i + d/2
----@field rotary? boolean
+---@field rotary? boolean rotary positions on queries and keys, in pairs as rotary_pairs says
 ---@field layer? integer place in the model: every layer draws a projection of its own
 ---@field layers? integer depth of the model: residual branches start smaller by sqrt(2 layers)
 ---@field length? integer sequence length that attention auto chooses for
@@ -1429,8 +1431,10 @@ function pf.nn.block(options) end
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
 ---@field causal? boolean a position sees itself and what is before it
----longest wave of rotary positions: of a head's d channels, i is turned with i + d/2
----@field rotary_base? number
+---@field rotary_base? number longest wave of rotary positions
+---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
+---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
+---@field rotary_pairs? "halves"|"neighbours"
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
 ---token, the first one most; 0: none
 ---@field decay? number
@@ -1447,7 +1451,7 @@ function pf.nn.block(options) end
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
 ---bits, less memory, about a third more time
 ---@field recompute? boolean
----how a position knows where it is: rotary turns halves of a head (channel i with i + d/2),
+---how a position knows where it is: rotary turns pairs of a head's channels (rotary_pairs),
 ---sinusoidal adds sin to even channels and cos to odd ones
 ---@field positions? "rotary"|"sinusoidal"|"learned"|"none"
 ---longest document of learned positions (the others have no limit), and the length that

@@ -1,8 +1,9 @@
 /*
- * attention_choice.c - attention "auto": of the kinds that estimate softmax attention, the one that
- * is fastest for rows of the option `length` (kinds tell from which length on they are).
- * Decided once, when a model is built: the choice replaces "auto" in the options, and `chosen` says
- * why, so that what is saved and loaded never decides again.
+ * attention_choice.c - which kind of attention a layer's options say, and those options as they are
+ * saved, so that a file says it too. Attention "auto" is, of the kinds that estimate softmax
+ * attention, the one that is fastest for rows of the option `length` (kinds tell from which length
+ * on they are). Decided once, when a model is built: the choice replaces "auto" in the options, and
+ * `chosen` says why, so that what is saved and loaded never decides again.
  */
 #include <stdio.h>
 #include <string.h>
@@ -101,4 +102,45 @@ int pf_attention_decide(pf_module *m, pf_engine *e) {
              (long long)shape.features, causal ? ", causal" : "");
     PF_TRY(pf_config_set_string(m->options, "chosen", why));
     return pf_config_set_string(m->options, "attention", kind->name);
+}
+
+/* ---- the kind, and what is saved of it ---- */
+
+/* The kind that the options say: `attention`, or, as scripts and files of before have it, the
+ * kernel's name where that is a kind's and no other attention was asked for. */
+int pf_attention_kind_of(const pf_module *m, const pf_attention_kind **kind) {
+    const char *name = pf_option_text(m, "attention");
+    *kind = pf_attention_open(m) ? pf_kind_of_kernel(pf_config_get(m->options, "kernel")) : NULL;
+    if (*kind) return PF_OK;
+    return pf_kind_find(kind, strcmp(name, PF_ATTENTION_OF_KERNEL) == 0 ? NULL : name,
+                        m->type->name);
+}
+
+/* A kernel named like a kind beside the default says that kind: `attention` then holds it, as
+ * whoever reads the options or the file would otherwise read the default. "kernel", which files of
+ * before hold, stays: their streams know the model by its options. */
+static int say_kind(pf_module *m, const pf_attention_kind *kind) {
+    if (strcmp(pf_option_text(m, "attention"), pf_kind_at(0)->name) != 0) return PF_OK;
+    return pf_config_set_string(m->options, "attention", kind->name);
+}
+
+/* The options of attention as they are to be saved: with its kind, and of kinds that take a kernel
+ * with a seed, so that a model that is built from them on another engine draws the same
+ * projections. A kernel of the host's draws none. */
+int pf_kernel_complete(pf_module *m, const pf_engine *e) {
+    const pf_attention_kind *kind;
+    pf_config *kernel = pf_config_get(m->options, "kernel");
+    PF_TRY(pf_attention_kind_of(m, &kind));
+    PF_TRY(say_kind(m, kind));
+    if (!kind->takes_kernel) return PF_OK;
+    if (!kernel) {
+        PF_TRY(pf_config_set(m->options, "kernel", pf_config_new(PF_MAP)));
+        kernel = pf_config_get(m->options, "kernel");
+    }
+    const pf_config *name = pf_config_get(kernel, "name"), *seed = pf_config_get(kernel, "seed");
+    if (name && pf_config_string(name) && !pf_map_find(pf_config_string(name))) return PF_OK;
+    /* Any other seed that is no number above 0 is the kernel's to refuse. */
+    if (seed && (pf_config_kind_of(seed) != PF_NUMBER || pf_config_number(seed) != 0)) return PF_OK;
+    uint64_t own = e->seed & ((UINT64_C(1) << 53) - 1); /* what a number of JSON holds */
+    return pf_config_set_number(kernel, "seed", own ? (double)own : 1);
 }

@@ -16,7 +16,7 @@ static const pf_option_info attention_options[] = {
 #include "options_attention.def"
     {.name = "rotary",
      .kind = PF_OPT_BOOL,
-     .doc = "rotary positions on queries and keys, in halves: channel i of a head with i + d/2"},
+     .doc = "rotary positions on queries and keys, in pairs as rotary_pairs says"},
     {.name = "layer",
      .kind = PF_OPT_INT,
      .low = 0,
@@ -38,7 +38,7 @@ static const pf_option_info attention_options[] = {
 typedef struct attention_self {
     pf_attention attention; /* owns its kernel */
     int64_t heads, kv_heads, head_dim;
-    bool rotary;
+    bool rotary, halves;
     double base, dropout;
     pf_tensor *q_norm, *k_norm; /* (d) scales, borrowed from the slots; NULL: no norm */
 } attention_self;
@@ -77,45 +77,6 @@ static int resolve_heads(pf_module *m, attention_self *self) {
                        (long long)self->head_dim);
     }
     return PF_OK;
-}
-
-/* The kind that the options say: `attention`, or, as scripts and files of before have it, the
- * kernel's name where that is a kind's and no other attention was asked for. */
-static int resolve_kind(const pf_module *m, const pf_attention_kind **kind) {
-    const char *name = pf_option_text(m, "attention");
-    *kind = pf_attention_open(m) ? pf_kind_of_kernel(pf_config_get(m->options, "kernel")) : NULL;
-    if (*kind) return PF_OK;
-    return pf_kind_find(kind, strcmp(name, PF_ATTENTION_OF_KERNEL) == 0 ? NULL : name,
-                        m->type->name);
-}
-
-/* A kernel named like a kind beside the default says that kind: `attention` then holds it, as
- * whoever reads the options or the file would otherwise read the default. "kernel", which files of
- * before hold, stays: their streams know the model by its options. */
-static int say_kind(pf_module *m, const pf_attention_kind *kind) {
-    if (strcmp(pf_option_text(m, "attention"), pf_kind_at(0)->name) != 0) return PF_OK;
-    return pf_config_set_string(m->options, "attention", kind->name);
-}
-
-/* The options of attention as they are to be saved: with its kind, and of kinds that take a kernel
- * with a seed, so that a model that is built from them on another engine draws the same
- * projections. A kernel of the host's draws none. */
-int pf_kernel_complete(pf_module *m, const pf_engine *e) {
-    const pf_attention_kind *kind;
-    pf_config *kernel = pf_config_get(m->options, "kernel");
-    PF_TRY(resolve_kind(m, &kind));
-    PF_TRY(say_kind(m, kind));
-    if (!kind->takes_kernel) return PF_OK;
-    if (!kernel) {
-        PF_TRY(pf_config_set(m->options, "kernel", pf_config_new(PF_MAP)));
-        kernel = pf_config_get(m->options, "kernel");
-    }
-    const pf_config *name = pf_config_get(kernel, "name"), *seed = pf_config_get(kernel, "seed");
-    if (name && pf_config_string(name) && !pf_map_find(pf_config_string(name))) return PF_OK;
-    /* Any other seed that is no number above 0 is the kernel's to refuse. */
-    if (seed && (pf_config_kind_of(seed) != PF_NUMBER || pf_config_number(seed) != 0)) return PF_OK;
-    uint64_t own = e->seed & ((UINT64_C(1) << 53) - 1); /* what a number of JSON holds */
-    return pf_config_set_number(kernel, "seed", own ? (double)own : 1);
 }
 
 /* Which layer's projection: the layer's place, or what the kernel says where it has none. */
@@ -159,7 +120,7 @@ static int resolve_kernel(pf_module *m, pf_engine *e, attention_self *self) {
     pf_attention *a = &self->attention;
     PF_TRY(pf_attention_decide(m, e));
     PF_TRY(pf_kernel_complete(m, e));
-    PF_TRY(resolve_kind(m, &a->kind));
+    PF_TRY(pf_attention_kind_of(m, &a->kind));
     PF_TRY(pf_attention_settle(a, pf_config_get(m->options, PF_ATTENTION_OPTIONS), "attention"));
     a->causal = pf_option_int(m, "causal") != 0;
     pf_config *kernel = pf_config_get(m->options, "kernel");
@@ -224,6 +185,7 @@ static int add_tilt(pf_module *m, pf_engine *e, attention_self *self) {
 static int attention_build(pf_module *m, pf_engine *e) {
     attention_self *self = m->self;
     self->rotary = pf_option_int(m, "rotary") != 0;
+    self->halves = strcmp(pf_option_text(m, "rotary_pairs"), "halves") == 0;
     self->base = pf_option_number(m, "rotary_base");
     self->dropout = pf_option_number(m, "dropout");
     PF_TRY(resolve_heads(m, self));
@@ -271,7 +233,7 @@ static int rotate(const attention_self *self, pf_engine *e, pf_tensor *positions
                   pf_tensor **x) {
     pf_tensor *y = NULL;
     if (!self->rotary) return PF_OK;
-    PF_TRY(pf_rotary(&y, e, *x, positions, self->base, true, offset));
+    PF_TRY(pf_rotary(&y, e, *x, positions, self->base, self->halves, offset));
     pf_replace(x, y);
     return PF_OK;
 }

@@ -10,7 +10,7 @@ static const pf_option_info block_options[] = {
 #include "options_block.def"
     {.name = "rotary",
      .kind = PF_OPT_BOOL,
-     .doc = "rotary positions on queries and keys, in halves: channel i of a head with i + d/2"},
+     .doc = "rotary positions on queries and keys, in pairs as rotary_pairs says"},
     {.name = "layer",
      .kind = PF_OPT_INT,
      .low = 0,

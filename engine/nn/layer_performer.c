@@ -27,8 +27,8 @@ static const pf_option_info performer_options[] = {
      .kind = PF_OPT_STRING,
      .string = "rotary",
      .choices = "rotary|sinusoidal|learned|none",
-     .doc = "how a position knows where it is: rotary turns halves of a head (channel i with i + "
-            "d/2), sinusoidal adds sin to even channels and cos to odd ones"},
+     .doc = "how a position knows where it is: rotary turns pairs of a head's channels "
+            "(rotary_pairs), sinusoidal adds sin to even channels and cos to odd ones"},
     {.name = "length",
      .kind = PF_OPT_INT,
      .number = 1024,

@@ -148,7 +148,9 @@ pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init);
 /* Writes the seed into m's option `kernel`, so that a redraw after loading draws from the
  * same stream: every layer that has the option calls it first. */
 int pf_kernel_complete(pf_module *m, const pf_engine *e);
-/* attention_choice.c: puts the choice in the place of attention "auto", before that call. */
+/* attention_choice.c: which kind the options say, "auto" being decided. */
+int pf_attention_kind_of(const pf_module *m, const pf_attention_kind **kind);
+/* Puts the choice in the place of attention "auto", before pf_kernel_complete. */
 int pf_attention_decide(pf_module *m, pf_engine *e);
 /* The options ask for no attention but the default's, so that the kernel's name may say one. */
 bool pf_attention_open(const pf_module *m);
