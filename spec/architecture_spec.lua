@@ -72,3 +72,35 @@ describe("rotary positions", function()
     assert.raises("halves, neighbours", function() made { rotary_pairs = "pairs" } end)
   end)
 end)
+
+describe("norms and biases", function()
+  it("have the eps that is asked for", function()
+    for _, o in ipairs(combined { norm = { "layernorm", "rmsnorm" }, norm_eps = { 0, 0.3 } }) do
+      assert_model(o)
+    end
+  end)
+
+  it("stand where each part says, else where bias does", function()
+    local parts = { attention_bias = "%.attention%.", mlp_bias = "%.mlp%.", norm_bias = "norm",
+                    head_bias = "head" }
+    local all = { bias = { true, false } }
+    for option in pairs(parts) do all[option] = { true, false } end
+    for i, o in ipairs(combined(all)) do
+      o.tied = i % 2 == 0
+      local tensors = (i % 5 == 0 and assert_model or made)(o):tensors()
+      for option, where in pairs(parts) do
+        local found = false
+        for name in pairs(tensors) do found = found or name:find(where) and name:find "bias$" end
+        assert.are.equal(o[option], found ~= nil and found ~= false, option)
+      end
+    end
+    for _, bias in ipairs { true, false } do
+      local tensors = made({ bias = bias }):tensors()
+      for _, name in ipairs { "norm", "blocks.1.norm1", "blocks.1.mlp.up",
+                              "blocks.2.attention.qkv" } do
+        assert.are.equal(bias, tensors[name .. ".bias"] ~= nil, name)
+      end
+      assert.is_nil(tensors.head_bias)
+    end
+  end)
+end)

@@ -1395,10 +1395,14 @@ function pf.nn.reversible(options) end
 ---@field qk_norm? boolean
 ---@field bias? boolean biases of linear layers and norms
 ---@field dropout? number share dropped, in training, of what a residual adds
+---@field attention_bias? boolean biases of attention's linear layers; not given: as bias
 ---inner width of the mlp; 0: 4 x dim, for swiglu 8/3 x dim rounded to a multiple of 8
 ---@field hidden? integer
 ---@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu"|"swiglu" activation of the mlp
+---@field mlp_bias? boolean biases of the mlp's linear layers; not given: as bias
 ---@field norm? "layernorm"|"rmsnorm" norm before attention and mlp
+---@field norm_eps? number eps of the norms; 0: as each has it, layernorm 1e-5, rmsnorm 1e-6
+---@field norm_bias? boolean biases of layernorms; not given: as bias
 ---@field conv? integer width of a short convolution between the norm and attention; 0: none
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
 ---bits, less memory, about a third more time
@@ -1443,10 +1447,14 @@ function pf.nn.block(options) end
 ---@field qk_norm? boolean
 ---@field bias? boolean biases of linear layers and norms
 ---@field dropout? number share dropped, in training, of what a residual adds
+---@field attention_bias? boolean biases of attention's linear layers; not given: as bias
 ---inner width of the mlp; 0: 4 x dim, for swiglu 8/3 x dim rounded to a multiple of 8
 ---@field hidden? integer
 ---@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu"|"swiglu" activation of the mlp
+---@field mlp_bias? boolean biases of the mlp's linear layers; not given: as bias
 ---@field norm? "layernorm"|"rmsnorm" norm before attention and mlp
+---@field norm_eps? number eps of the norms; 0: as each has it, layernorm 1e-5, rmsnorm 1e-6
+---@field norm_bias? boolean biases of layernorms; not given: as bias
 ---@field conv? integer width of a short convolution between the norm and attention; 0: none
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
 ---bits, less memory, about a third more time
@@ -1458,6 +1466,8 @@ function pf.nn.block(options) end
 ---attention auto chooses for
 ---@field length? integer
 ---@field tied? boolean the head is the embedding's table; false: a matrix of its own
+---a bias a token behind the head's matrix, the embedding's table too; not given: none
+---@field head_bias? boolean
 ---the blocks as a reversible layer, whose activations do not grow with depth; another
 ---architecture, with the same parameters; recompute then has no effect
 ---@field reversible? boolean

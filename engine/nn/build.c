@@ -118,6 +118,25 @@ pf_config *pf_module_pass_on(const pf_module *m, const char *type) {
     return options;
 }
 
+/* o, unless setting an option of it failed. */
+static pf_config *kept(pf_config *o, int status) {
+    if (status >= 0) return o;
+    pf_config_free(o);
+    return NULL;
+}
+
+pf_config *pf_options_number(pf_config *o, const char *key, double value) {
+    return o ? kept(o, pf_config_set_number(o, key, value)) : NULL;
+}
+
+pf_config *pf_options_bool(pf_config *o, const char *key, bool value) {
+    return o ? kept(o, pf_config_set_bool(o, key, value)) : NULL;
+}
+
+pf_config *pf_options_string(pf_config *o, const char *key, const char *value) {
+    return o ? kept(o, pf_config_set_string(o, key, value)) : NULL;
+}
+
 int pf_module_inner(pf_module *m, pf_engine *e, const char *name, const char *type,
                     pf_config *options) {
     if (!options) return pf_fail(PF_ENOMEM, "%s: no memory for the options", name);

@@ -31,26 +31,25 @@ static const pf_option_info block_options[] = {
 
 enum { NORM1, ATTENTION, NORM2, MLP, CONV };
 
-static pf_config *conv_options_of(const pf_module *m) {
-    pf_config *o = pf_module_pass_on(m, "conv");
-    if (o && pf_config_set_number(o, "width", pf_option_number(m, "conv")) < 0) {
-        pf_config_free(o);
-        return NULL;
-    }
-    return o;
+/* Attention or mlp, with the biases that the options say of it. */
+static int make_part(pf_module *m, pf_engine *e, const char *type, const char *bias) {
+    pf_config *o = pf_module_pass_on(m, type);
+    return pf_module_inner(m, e, type, type,
+                           pf_options_bool(o, "bias", pf_option_part(m, bias, "bias")));
 }
 
 static int block_build(pf_module *m, pf_engine *e) {
-    const char *norm = pf_option_text(m, "norm");
+    int64_t dim = pf_option_int(m, "dim"), conv = pf_option_int(m, "conv");
     m->recompute = pf_option_int(m, "recompute") != 0;
     PF_TRY(pf_attention_decide(m, e));
     PF_TRY(pf_kernel_complete(m, e));
-    PF_TRY(pf_module_inner(m, e, "norm1", norm, pf_module_pass_on(m, norm)));
-    PF_TRY(pf_module_inner(m, e, "attention", "attention", pf_module_pass_on(m, "attention")));
-    PF_TRY(pf_module_inner(m, e, "norm2", norm, pf_module_pass_on(m, norm)));
-    PF_TRY(pf_module_inner(m, e, "mlp", "mlp", pf_module_pass_on(m, "mlp")));
-    if (pf_option_int(m, "conv") == 0) return PF_OK;
-    return pf_module_inner(m, e, "conv", "conv", conv_options_of(m));
+    PF_TRY(pf_module_norm(m, e, "norm1", dim));
+    PF_TRY(make_part(m, e, "attention", "attention_bias"));
+    PF_TRY(pf_module_norm(m, e, "norm2", dim));
+    PF_TRY(make_part(m, e, "mlp", "mlp_bias"));
+    if (conv == 0) return PF_OK;
+    pf_config *o = pf_options_number(pf_module_pass_on(m, "conv"), "width", (double)conv);
+    return pf_module_inner(m, e, "conv", "conv", o);
 }
 
 /* *h = attention(conv(norm1(x))) */

@@ -67,15 +67,9 @@ const pf_layer pf_layer_linear = {
 };
 
 pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init) {
-    pf_config *o = pf_config_new(PF_MAP);
-    if (!o) return NULL;
-    if (pf_config_set_number(o, "from", (double)from) < 0 ||
-        pf_config_set_number(o, "to", (double)to) < 0 || pf_config_set_bool(o, "bias", bias) < 0 ||
-        pf_config_set_number(o, "init", init) < 0) {
-        pf_config_free(o);
-        return NULL;
-    }
-    return o;
+    pf_config *o = pf_options_number(pf_config_new(PF_MAP), "from", (double)from);
+    o = pf_options_bool(pf_options_number(o, "to", (double)to), "bias", bias);
+    return pf_options_number(o, "init", init);
 }
 
 static const pf_option_info embedding_options[] = {

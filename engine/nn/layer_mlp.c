@@ -43,10 +43,7 @@ static int64_t hidden_of(const pf_module *m, bool gated) {
 static int make_up(pf_module *m, pf_engine *e, int64_t dim, int64_t hidden, bool bias) {
     const mlp_self *self = m->self;
     pf_config *o = pf_linear_options(dim, hidden, bias, 1);
-    if (o && !self->gated && pf_config_set_string(o, "act", pf_option_text(m, "act")) < 0) {
-        pf_config_free(o);
-        o = NULL;
-    }
+    if (!self->gated) o = pf_options_string(o, "act", pf_option_text(m, "act"));
     return pf_module_inner(m, e, "up", "linear", o);
 }
 

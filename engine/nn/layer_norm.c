@@ -1,6 +1,8 @@
 /*
  * layer_norm.c - layernorm and rmsnorm on the last dimension, of x or of a sum x + h.
  */
+#include <string.h>
+
 #include "module.h"
 
 static const pf_option_info layernorm_options[] = {
@@ -90,3 +92,14 @@ const pf_layer pf_layer_rmsnorm = {
     .run = rmsnorm_run,
     .run_sum = rmsnorm_run_sum,
 };
+
+int pf_module_norm(pf_module *m, pf_engine *e, const char *name, int64_t dim) {
+    const char *type = pf_option_text(m, "norm");
+    double eps = pf_option_number(m, "norm_eps");
+    pf_config *o = pf_options_number(pf_config_new(PF_MAP), "dim", (double)dim);
+    if (eps > 0) o = pf_options_number(o, "eps", eps);
+    if (strcmp(type, pf_layer_layernorm.name) == 0) {
+        o = pf_options_bool(o, "bias", pf_option_part(m, "norm_bias", "bias"));
+    }
+    return pf_module_inner(m, e, name, type, o);
+}

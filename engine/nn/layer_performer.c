@@ -40,6 +40,11 @@ static const pf_option_info performer_options[] = {
      .kind = PF_OPT_BOOL,
      .number = 1,
      .doc = "the head is the embedding's table; false: a matrix of its own"},
+    {.name = "head_bias",
+     .kind = PF_OPT_BOOL,
+     .number = PF_OPT_NONE,
+     .later = true,
+     .doc = "a bias a token behind the head's matrix, the embedding's table too; not given: none"},
     {.name = "reversible",
      .kind = PF_OPT_BOOL,
      .doc = "the blocks as a reversible layer, whose activations do not grow with depth; another "
@@ -52,42 +57,27 @@ static const pf_option_info performer_options[] = {
 typedef struct performer_self {
     int ngrams, positions, blocks, norm, head; /* children; -1: none */
     double dropout;
+    pf_tensor *head_bias; /* (vocab) of a tied head, the slot's; NULL: none */
 } performer_self;
 
 /* ---- building ---- */
 
-/* o with one number more; NULL (and o freed) out of memory. */
-static pf_config *with(pf_config *o, const char *key, double value) {
-    if (o && pf_config_set_number(o, key, value) < 0) {
-        pf_config_free(o);
-        return NULL;
-    }
-    return o;
-}
-
 static int make_positions(pf_module *m, pf_engine *e, const char *kind) {
     pf_config *o = pf_module_pass_on(m, "positions");
     /* Waves as high as the embedding's rows, so that neither drowns the other. */
-    o = with(o, "scale", sqrt(2 / pf_option_number(m, "dim")));
-    if (o && pf_config_set_string(o, "kind", kind) < 0) {
-        pf_config_free(o);
-        o = NULL;
-    }
-    return pf_module_inner(m, e, "positions", "positions", o);
+    o = pf_options_number(o, "scale", sqrt(2 / pf_option_number(m, "dim")));
+    return pf_module_inner(m, e, "positions", "positions", pf_options_string(o, "kind", kind));
 }
 
 static int make_ngrams(pf_module *m, pf_engine *e, const pf_config *options) {
-    pf_config *o = with(pf_config_copy(options), "dim", pf_option_number(m, "dim"));
+    pf_config *o = pf_options_number(pf_config_copy(options), "dim", pf_option_number(m, "dim"));
     return pf_module_inner(m, e, "ngrams", "ngrams", o);
 }
 
 static int make_block(pf_module *m, pf_engine *e, int64_t layer, pf_module **block) {
     bool rotary = strcmp(pf_option_text(m, "positions"), "rotary") == 0;
-    pf_config *o = with(pf_module_pass_on(m, "block"), "layer", (double)layer);
-    if (o && pf_config_set_bool(o, "rotary", rotary) < 0) {
-        pf_config_free(o);
-        o = NULL;
-    }
+    pf_config *o = pf_options_number(pf_module_pass_on(m, "block"), "layer", (double)layer);
+    o = pf_options_bool(o, "rotary", rotary);
     if (!o) return pf_fail(PF_ENOMEM, "performer: no memory for the options");
     int status = pf_module_new(block, e, "block", o, NULL, 0);
     pf_config_free(o);
@@ -111,9 +101,22 @@ static int make_blocks(pf_module *m, pf_engine *e) {
     return status;
 }
 
+static int make_head(pf_module *m, pf_engine *e) {
+    performer_self *self = m->self;
+    int64_t dim = pf_option_int(m, "dim"), vocab = pf_option_int(m, "vocab");
+    bool bias = pf_option_number(m, "head_bias") == 1, tied = pf_option_int(m, "tied") != 0;
+    self->head = tied ? -1 : m->n_child;
+    if (!tied) {
+        return pf_module_inner(m, e, "head", "linear", pf_linear_options(dim, vocab, bias, 1));
+    }
+    if (bias) PF_TRY(pf_module_param(m, e, "head_bias", 1, &vocab, "zeros"));
+    self->head_bias = pf_module_tensor(m, "head_bias");
+    return PF_OK;
+}
+
 static int performer_build(pf_module *m, pf_engine *e) {
     performer_self *self = m->self;
-    const char *norm = pf_option_text(m, "norm"), *kind = pf_option_text(m, "positions");
+    const char *kind = pf_option_text(m, "positions");
     bool added = strcmp(kind, "sinusoidal") == 0 || strcmp(kind, "learned") == 0;
     self->dropout = pf_option_number(m, "dropout");
     PF_TRY(pf_attention_decide(m, e));
@@ -127,11 +130,8 @@ static int performer_build(pf_module *m, pf_engine *e) {
     self->blocks = m->n_child;
     PF_TRY(make_blocks(m, e));
     self->norm = m->n_child;
-    PF_TRY(pf_module_inner(m, e, "norm", norm, pf_module_pass_on(m, norm)));
-    self->head = pf_option_int(m, "tied") ? -1 : m->n_child;
-    if (self->head < 0) return PF_OK;
-    int64_t dim = pf_option_int(m, "dim"), vocab = pf_option_int(m, "vocab");
-    return pf_module_inner(m, e, "head", "linear", pf_linear_options(dim, vocab, false, 1));
+    PF_TRY(pf_module_norm(m, e, "norm", pf_option_int(m, "dim")));
+    return make_head(m, e);
 }
 
 /* ---- running ---- */
@@ -163,8 +163,8 @@ static int head(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *h, pf_
     const performer_self *self = m->self;
     if (self->head >= 0) return pf_run_child(m, self->head, e, run, h, y);
     pf_tensor *table = m->child[0].module->slot[0].tensor;
-    if (run->mode == PF_RUN_STEP) return pf_linear_act(y, e, h, table, NULL, 0, true);
-    return pf_linear(y, e, h, table, NULL);
+    if (run->mode == PF_RUN_STEP) return pf_linear_act(y, e, h, table, self->head_bias, 0, true);
+    return pf_linear(y, e, h, table, self->head_bias);
 }
 
 /* ids (B, L), or (B) in a step -> logits (B, L, vocab), or (B, vocab) */

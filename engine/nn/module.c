@@ -38,6 +38,11 @@ const char *pf_option_text(const pf_module *m, const char *name) {
     return pf_config_string_of(NULL, m->type->options, m->type->n_options, name);
 }
 
+bool pf_option_part(const pf_module *m, const char *name, const char *whole) {
+    double own = pf_option_number(m, name);
+    return isnan(own) ? pf_option_int(m, whole) != 0 : own != 0;
+}
+
 /* ---- children and slots ---- */
 
 int pf_module_adopt(pf_module *m, const char *name, pf_module *child) {

@@ -143,6 +143,12 @@ int pf_module_derive(pf_module *m);
 int pf_module_inner(pf_module *m, pf_engine *e, const char *name, const char *type,
                     pf_config *options);
 int pf_module_adopt(pf_module *m, const char *name, pf_module *child); /* retained */
+/* o with one option more; NULL (and o freed) out of memory, as when o is NULL. */
+pf_config *pf_options_number(pf_config *o, const char *key, double value);
+pf_config *pf_options_bool(pf_config *o, const char *key, bool value);
+pf_config *pf_options_string(pf_config *o, const char *key, const char *value);
+/* layer_norm.c: an inner norm of the type and with the eps and bias that m's options say. */
+int pf_module_norm(pf_module *m, pf_engine *e, const char *name, int64_t dim);
 /* Options of a linear layer; NULL out of memory. */
 pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init);
 /* Writes the seed into m's option `kernel`, so that a redraw after loading draws from the
@@ -186,6 +192,8 @@ static inline int64_t pf_option_int(const pf_module *m, const char *name) {
     return (int64_t)pf_option_number(m, name);
 }
 const char *pf_option_text(const pf_module *m, const char *name);
+/* A part's own `name`, or where that is not given what `whole` says. */
+bool pf_option_part(const pf_module *m, const char *name, const char *whole);
 
 /* ---- passes (pass.c) ---- */
 int pf_pass_take(pf_pass *own, const pf_pass *given); /* a caller's; NULL: an empty one */

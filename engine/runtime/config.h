@@ -6,15 +6,20 @@
 #ifndef PF_CONFIG_H
 #define PF_CONFIG_H
 
+#include <math.h>
+
 #include "heap.h"
 
 /* One line of an options table: the single source for defaults, checks, help and docs. */
 typedef enum { PF_OPT_INT, PF_OPT_NUMBER, PF_OPT_BOOL, PF_OPT_STRING, PF_OPT_TREE } pf_opt_kind;
 
+/* No default: what comes of a BOOL that is not given the doc says. Such a row is `later`. */
+#define PF_OPT_NONE ((double)NAN)
+
 typedef struct {
     const char *name;
     pf_opt_kind kind;
-    double number;       /* default of INT, NUMBER, BOOL */
+    double number;       /* default of INT, NUMBER, BOOL (PF_OPT_NONE: none) */
     double low, high;    /* allowed range of INT and NUMBER (low == high == 0: any) */
     const char *string;  /* default of STRING; NULL: none */
     const char *choices; /* STRING: "a|b|c", NULL: any text */

@@ -30,7 +30,7 @@ static int describe_default(pf_config *map, const pf_option_info *o) {
     if (o->kind == PF_OPT_STRING) {
         text = o->string ? o->string : "";
     } else if (o->kind == PF_OPT_BOOL) {
-        text = o->number != 0 ? "true" : "false";
+        text = isnan(o->number) ? "" : o->number != 0 ? "true" : "false";
     } else if (o->kind != PF_OPT_TREE) {
         pf_number_short(number, o->number);
     }

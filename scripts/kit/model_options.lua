@@ -47,7 +47,7 @@ end
 --- One option as a row. A doc that says what comes of none given has the default in it.
 local function row_of(path, option, group, word)
   local help, shown = help_of(option), option.default
-  if option.kind == "bool" then shown = option.default == "true" and "on" or "off" end
+  if option.kind == "bool" and shown ~= "" then shown = shown == "true" and "on" or "off" end
   if shown == "" or option.doc:find("Not given", 1, true) then shown = nil end
   return { word, KINDS[option.kind], nil, help, shown, group = group, path = path,
            needs = option.needs }
