@@ -335,10 +335,11 @@ local function add_options_class(lines, class, options)
   lines[#lines + 1] = ""
   lines[#lines + 1] = "---@class " .. class
   for _, option in ipairs(options) do
-    local kind = lua_kinds[option.kind]
+    local kind, doc = lua_kinds[option.kind], option.doc
     if option.choices then kind = option.choices:gsub("[^|]+", "\"%0\"") end
+    if #kind > 80 then kind, doc = "string", doc .. ": " .. option.choices end -- too long
     if option.name == "kernel" then kind = "pf.Kernel|string|table" end
-    add_field(lines, option.name .. (option.required and "" or "?"), kind, option.doc)
+    add_field(lines, option.name .. (option.required and "" or "?"), kind, doc)
   end
 end
 

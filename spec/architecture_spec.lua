@@ -104,3 +104,14 @@ describe("norms and biases", function()
     end
   end)
 end)
+
+describe("gates of the mlp", function()
+  it("are f(gate(x)) * up(x), with the f of their name", function()
+    for _, act in ipairs { "swiglu", "geglu", "geglu_tanh", "reglu", "glu" } do
+      local model = assert_model { act = act, bias = true }
+      local gate = model:tensors()["blocks.1.mlp.gate.weight"]
+      assert.are.same({ 24, 8 }, { table.unpack(gate:shape()) })
+      assert_model { act = act, hidden = 5 }
+    end
+  end)
+end)

@@ -213,25 +213,33 @@ describe("max", function()
   end)
 end)
 
-describe("swiglu", function()
-  it("at the edges", function()
+describe("gated linear units", function()
+  local function at_the_edges(name, act)
     local gates, values = {}, {}
     for _, x in ipairs { NAN, INF, -INF, 0, 1e-30, 0.5, -2, 12, -80, 1e10, -1e30, 3e38 } do
       for _, y in ipairs { NAN, 0, 1e-44, -0.5, 3, 1e19, -1e30, 3e38 } do
         gates[#gates + 1], values[#values + 1] = f32(x), f32(y)
       end
     end
-    local y, dgate, dvalue = run(pf.swiglu, pf.tensor(gates), pf.tensor(values))
+    local y, dgate, dvalue = run(pf[name], pf.tensor(gates), pf.tensor(values))
     for i, x in ipairs(gates) do
-      local v, what = values[i], ("swiglu(%g, %g)"):format(gates[i], values[i])
-      local silu = value("silu", x)
-      check(y[i], silu * v, 1e-5, 1e-37, what)
-      check(dvalue[i], silu, 1e-5, 1e-36, what .. ", gradient of the value")
-      local slope = is_nan(x) and x or x == INF and 1 or x == -INF and 0 or slopes.silu(x)
-      check(dgate[i], slope * v, 1e-5, math.max(2e-6 * math.min(math.abs(v), 1e38), 1e-37),
+      local v, what = values[i], ("%s(%g, %g)"):format(name, gates[i], values[i])
+      local open = value(act, x)
+      check(y[i], open * v, 1e-5, 1e-37, what)
+      check(dvalue[i], open, 1e-5, 1e-36, what .. ", gradient of the value")
+      local slope = is_nan(x) and x or x == INF and (act == "sigmoid" and 0 or 1)
+        or x == -INF and 0 or slopes[act](x)
+      -- A shut relu lets nothing pass, NaN neither.
+      local pulled = act == "relu" and slope == 0 and 0 or slope * v
+      check(dgate[i], pulled, 1e-5, math.max(2e-6 * math.min(math.abs(v), 1e38), 1e-37),
         what .. ", gradient of the gate")
     end
-  end)
+  end
+
+  for name, act in pf.sorted { swiglu = "silu", geglu = "gelu", geglu_tanh = "gelu_tanh",
+                               reglu = "relu", glu = "sigmoid" } do
+    it(name .. " at the edges", function() at_the_edges(name, act) end)
+  end
 end)
 
 -- ---- sums ------------------------------------------------------------------------------

@@ -81,8 +81,8 @@ describe("a layer", function()
             return pf.linear(t, w[part .. ".weight"], w[part .. ".bias"])
           end
           local want
-          if name == "swiglu" then
-            want = linear("down", pf.swiglu(linear("gate", x), linear("up", x)))
+          if name:find "glu" then
+            want = linear("down", pf[name](linear("gate", x), linear("up", x)))
           else
             want = linear("down", act(name, linear("up", x)))
           end

@@ -1269,14 +1269,17 @@ function pf.nn.rmsnorm(options) end
 
 ---@class pf.Options.nn.mlp
 ---@field dim integer model width D
----inner width of the mlp; 0: 4 x dim, for swiglu 8/3 x dim rounded to a multiple of 8
+---inner width of the mlp; 0: 4 x dim, where it has gates 8/3 x dim rounded to a multiple of 8
 ---@field hidden? integer
----@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu"|"swiglu" activation of the mlp
+---activation of the mlp; those whose names end in glu (or glu_tanh) are gates: f(gate(x)) *
+---up(x), with f silu for swiglu, gelu for geglu, gelu_tanh for geglu_tanh, relu for reglu and
+---sigmoid for glu: gelu|gelu_tanh|relu|silu|square_relu|swiglu|geglu|geglu_tanh|reglu|glu
+---@field act? string
 ---@field bias? boolean biases of the linear layers
 ---@field dropout? number share of the output dropped in training
 ---@field layers? integer depth of the model: the last weights start smaller by sqrt(2 layers)
 
----down(act(up(x))), or down(silu(gate(x)) * up(x)) for swiglu.
+---down(act(up(x))), or down(f(gate(x)) * up(x)) where act is a gate.
 ---@param options? pf.Options.nn.mlp
 ---@return pf.Module
 function pf.nn.mlp(options) end
@@ -1396,9 +1399,12 @@ function pf.nn.reversible(options) end
 ---@field bias? boolean biases of linear layers and norms
 ---@field dropout? number share dropped, in training, of what a residual adds
 ---@field attention_bias? boolean biases of attention's linear layers; not given: as bias
----inner width of the mlp; 0: 4 x dim, for swiglu 8/3 x dim rounded to a multiple of 8
+---inner width of the mlp; 0: 4 x dim, where it has gates 8/3 x dim rounded to a multiple of 8
 ---@field hidden? integer
----@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu"|"swiglu" activation of the mlp
+---activation of the mlp; those whose names end in glu (or glu_tanh) are gates: f(gate(x)) *
+---up(x), with f silu for swiglu, gelu for geglu, gelu_tanh for geglu_tanh, relu for reglu and
+---sigmoid for glu: gelu|gelu_tanh|relu|silu|square_relu|swiglu|geglu|geglu_tanh|reglu|glu
+---@field act? string
 ---@field mlp_bias? boolean biases of the mlp's linear layers; not given: as bias
 ---@field norm? "layernorm"|"rmsnorm" norm before attention and mlp
 ---@field norm_eps? number eps of the norms; 0: as each has it, layernorm 1e-5, rmsnorm 1e-6
@@ -1448,9 +1454,12 @@ function pf.nn.block(options) end
 ---@field bias? boolean biases of linear layers and norms
 ---@field dropout? number share dropped, in training, of what a residual adds
 ---@field attention_bias? boolean biases of attention's linear layers; not given: as bias
----inner width of the mlp; 0: 4 x dim, for swiglu 8/3 x dim rounded to a multiple of 8
+---inner width of the mlp; 0: 4 x dim, where it has gates 8/3 x dim rounded to a multiple of 8
 ---@field hidden? integer
----@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu"|"swiglu" activation of the mlp
+---activation of the mlp; those whose names end in glu (or glu_tanh) are gates: f(gate(x)) *
+---up(x), with f silu for swiglu, gelu for geglu, gelu_tanh for geglu_tanh, relu for reglu and
+---sigmoid for glu: gelu|gelu_tanh|relu|silu|square_relu|swiglu|geglu|geglu_tanh|reglu|glu
+---@field act? string
 ---@field mlp_bias? boolean biases of the mlp's linear layers; not given: as bias
 ---@field norm? "layernorm"|"rmsnorm" norm before attention and mlp
 ---@field norm_eps? number eps of the norms; 0: as each has it, layernorm 1e-5, rmsnorm 1e-6
@@ -2194,6 +2203,50 @@ function pf.swiglu(gate, value) end
 ---@param value pf.Tensor
 ---@return pf.Tensor
 function Tensor:swiglu(value) end
+
+---y = gelu(gate) * value; gate and value of one shape (Shazeer 2020).
+---@param gate pf.Tensor
+---@param value pf.Tensor
+---@return pf.Tensor
+function pf.geglu(gate, value) end
+
+---y = gelu(gate) * value; gate and value of one shape (Shazeer 2020).
+---@param value pf.Tensor
+---@return pf.Tensor
+function Tensor:geglu(value) end
+
+---y = gelu_tanh(gate) * value; gate and value of one shape (Gemma's).
+---@param gate pf.Tensor
+---@param value pf.Tensor
+---@return pf.Tensor
+function pf.geglu_tanh(gate, value) end
+
+---y = gelu_tanh(gate) * value; gate and value of one shape (Gemma's).
+---@param value pf.Tensor
+---@return pf.Tensor
+function Tensor:geglu_tanh(value) end
+
+---y = max(gate, 0) * value; gate and value of one shape (Shazeer 2020).
+---@param gate pf.Tensor
+---@param value pf.Tensor
+---@return pf.Tensor
+function pf.reglu(gate, value) end
+
+---y = max(gate, 0) * value; gate and value of one shape (Shazeer 2020).
+---@param value pf.Tensor
+---@return pf.Tensor
+function Tensor:reglu(value) end
+
+---y = sigmoid(gate) * value; gate and value of one shape (Dauphin et al. 2017).
+---@param gate pf.Tensor
+---@param value pf.Tensor
+---@return pf.Tensor
+function pf.glu(gate, value) end
+
+---y = sigmoid(gate) * value; gate and value of one shape (Dauphin et al. 2017).
+---@param value pf.Tensor
+---@return pf.Tensor
+function Tensor:glu(value) end
 
 ---@class pf.Options.short_conv
 ---@field documents? pf.Tensor

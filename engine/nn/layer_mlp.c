@@ -29,7 +29,7 @@ static const pf_option_info mlp_options[] = {
 };
 
 typedef struct mlp_self {
-    bool gated; /* swiglu */
+    const pf_op *gate; /* NULL: not gated */
     double dropout;
 } mlp_self;
 
@@ -39,38 +39,41 @@ static int64_t hidden_of(const pf_module *m, bool gated) {
     return gated ? pf_max(8, (8 * dim / 3 + 4) / 8 * 8) : 4 * dim;
 }
 
-/* The linear layer that enters the hidden width, activated in the same op but for swiglu. */
+/* The linear layer that enters the hidden width, activated in the same op if there is no gate. */
 static int make_up(pf_module *m, pf_engine *e, int64_t dim, int64_t hidden, bool bias) {
     const mlp_self *self = m->self;
     pf_config *o = pf_linear_options(dim, hidden, bias, 1);
-    if (!self->gated) o = pf_options_string(o, "act", pf_option_text(m, "act"));
+    if (!self->gate) o = pf_options_string(o, "act", pf_option_text(m, "act"));
     return pf_module_inner(m, e, "up", "linear", o);
 }
 
-/* Children up (hidden, dim), down (dim, hidden), and gate (hidden, dim) for swiglu. */
+/* Children up (hidden, dim), down (dim, hidden), and maybe gate (hidden, dim). */
 static int mlp_build(pf_module *m, pf_engine *e) {
+    static const pf_op *const gates[] = {&pf_op_swiglu, &pf_op_geglu, &pf_op_geglu_tanh,
+                                         &pf_op_reglu, &pf_op_glu}; /* as in PF_GATES */
     mlp_self *self = m->self;
-    self->gated = strcmp(pf_option_text(m, "act"), "swiglu") == 0;
+    int place = pf_choice_place(PF_GATES, pf_option_text(m, "act"));
+    self->gate = place < 0 ? NULL : gates[place];
     self->dropout = pf_option_number(m, "dropout");
     bool bias = pf_option_int(m, "bias") != 0;
-    int64_t dim = pf_option_int(m, "dim"), hidden = hidden_of(m, self->gated);
+    int64_t dim = pf_option_int(m, "dim"), hidden = hidden_of(m, self->gate != NULL);
     double last = 1 / sqrt(2 * pf_option_number(m, "layers"));
     PF_TRY(make_up(m, e, dim, hidden, bias));
     PF_TRY(pf_module_inner(m, e, "down", "linear", pf_linear_options(hidden, dim, bias, last)));
-    if (!self->gated) return PF_OK;
+    if (!self->gate) return PF_OK;
     return pf_module_inner(m, e, "gate", "linear", pf_linear_options(dim, hidden, bias, 1));
 }
 
 /* x (..., D) -> (..., hidden), activated */
 static int activate(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **h) {
     const mlp_self *self = m->self;
-    if (!self->gated) return pf_run_part(m, 0, e, run, x, h);
-    pf_tensor *up = NULL, *gate = NULL;
-    int status = pf_run_part(m, 0, e, run, x, &up);
-    if (status >= 0) status = pf_run_part(m, 2, e, run, x, &gate);
-    if (status >= 0) status = pf_swiglu(h, e, gate, up);
-    pf_tensor_release(&gate);
-    pf_tensor_release(&up);
+    if (!self->gate) return pf_run_part(m, 0, e, run, x, h);
+    pf_tensor *in[2] = {NULL, NULL}; /* gate, up */
+    int status = pf_run_part(m, 0, e, run, x, &in[1]);
+    if (status >= 0) status = pf_run_part(m, 2, e, run, x, &in[0]);
+    if (status >= 0) status = pf_apply(e, self->gate, in, 2, NULL, h);
+    pf_tensor_release(&in[0]);
+    pf_tensor_release(&in[1]);
     return status;
 }
 
@@ -88,7 +91,7 @@ static int mlp_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, 
 
 const pf_layer pf_layer_mlp = {
     .name = "mlp",
-    .doc = "down(act(up(x))), or down(silu(gate(x)) * up(x)) for swiglu.",
+    .doc = "down(act(up(x))), or down(f(gate(x)) * up(x)) where act is a gate.",
     .options = mlp_options,
     .n_options = PF_COUNT(mlp_options),
     .width = "dim",

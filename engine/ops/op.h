@@ -32,6 +32,9 @@
 /* Activations that linear takes, after "none". */
 #define PF_ACTS "gelu|gelu_tanh|relu|silu|square_relu"
 
+/* Gates of gated linear units, ops of these names (glu.c). */
+#define PF_GATES "swiglu|geglu|geglu_tanh|reglu|glu"
+
 /* The value of an optional PF_ATTR_DIM that was not given: "over all dimensions". Also the
  * place of an optional PF_ATTR_INDEX that was not given: "to the end". Both are exact as a
  * double, as defaults have to be. */

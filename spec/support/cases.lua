@@ -408,14 +408,19 @@ cases.mean_square = {
 
 -- ---- parts of models -------------------------------------------------------------------
 
-cases.swiglu = {
-  good = { { { gate = N(2, 3), value = N(2, 3) } }, { { gate = N(), value = N() } },
-           { { gate = N(0, 3), value = N(0, 3) } },
-           { { gate = N(700), value = N(700) }, grad = SLOPES },
-           { { gate = N(5, 67), value = N(5, 67) }, grad = SLOPES } },
-  bad = { { { gate = N(2, 3), value = N(2, 4) }, {}, "gate is [2, 3]", "value is [2, 4]" },
-          { { gate = N(2), value = I(2, 2) }, {}, "value", "i32", "f32" } },
-}
+--- Gates drawn by `draw`, away from a kink where there is one.
+local function gated(draw)
+  return {
+    good = { { { gate = draw(2, 3), value = N(2, 3) } }, { { gate = draw(), value = N() } },
+             { { gate = draw(0, 3), value = N(0, 3) } },
+             { { gate = draw(700), value = N(700) }, grad = SLOPES },
+             { { gate = draw(5, 67), value = N(5, 67) }, grad = SLOPES } },
+    bad = { { { gate = draw(2, 3), value = N(2, 4) }, {}, "gate is [2, 3]", "value is [2, 4]" },
+            { { gate = draw(2), value = I(2, 2) }, {}, "value", "i32", "f32" } },
+  }
+end
+cases.swiglu, cases.geglu, cases.geglu_tanh = gated(N), gated(N), gated(N)
+cases.reglu, cases.glu = gated(AWAY), gated(N)
 cases.rotary = {
   good = {
     { { x = N(2, 2, 5, 6) } }, { { x = N(1, 2, 3, 4) }, { halves = true } },

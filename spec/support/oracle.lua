@@ -445,4 +445,11 @@ end
 
 for name, op in pairs(require "spec.support.oracle_parts") do oracle[name] = op end
 
+for name, act in pairs { swiglu = "silu", geglu = "gelu", geglu_tanh = "gelu_tanh", reglu = "relu",
+                         glu = "sigmoid" } do
+  oracle[name] = function(x)
+    return oracle.mul { a = oracle[act]({ x = x.gate })[1], b = x.value }
+  end
+end
+
 return oracle

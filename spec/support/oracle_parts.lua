@@ -5,15 +5,7 @@ local attention = require "spec.support.attention"
 
 local parts = {}
 
-local function sigmoid(x) return 1 / (1 + math.exp(-x)) end
-
 -- ---- parts of models -------------------------------------------------------------------
-
-function parts.swiglu(x)
-  return { array.new(x.gate.shape, function(i)
-    return x.gate[i] * sigmoid(x.gate[i]) * x.value[i]
-  end) }
-end
 
 function parts.rotary(x, o)
   local y, H, L, d = array.copy(x.x), x.x.shape[2], x.x.shape[3], x.x.shape[4]
