@@ -408,6 +408,25 @@ return {
       "{name = tensor}, and the metadata." },
     { "pf.inspect", "path: string", "table?, string?, string?",
       "{tensors, metadata, bytes} without reading the data." },
+    { "pf.weights.load",
+      "model: pf.Module, source: string|table|pf.Module, options?: table",
+      "table?, string?, string?",
+      "Fills a model from a safetensors file, a run or checkpoint folder, another model or " ..
+      "{name = tensor}. Options map (a table {[\"model's name\"] = \"name\" | {\"q\", \"k\", " ..
+      "\"v\"}, one after the other | function(source) -> tensor | false, which leaves it; a " ..
+      "function(source, model) -> {model's name = tensor}; or a scheme), strict (true: all " ..
+      "parameters and nothing else; false: what fits), buffers (true; false: projections and " ..
+      "what else the model made by itself stay). Gives {loaded, kept, missing, unexpected, " ..
+      "misshapen}, the last three with shapes; nil, message, code where it is refused, and " ..
+      "then nothing has changed." },
+    { "pf.weights.open", "path: string, options?: table",
+      "pf.Module?, table|string, string?",
+      "An nn.performer with sizes and numbers of another program's model, in a folder with " ..
+      "config.json and model.safetensors; also its report, and the scheme. Options scheme " ..
+      "(else by the tensors' names), config (a table or path), model (options of nn.performer " ..
+      "over those of the config: attention is exact where none is given)." },
+    { "pf.weights.schemes", "", "string[]",
+      "The names of the schemes: llama2c, gpt2 (also minGPT's), bert, albert." },
     { "pf.checkpoint.save", "dir: string, parts: table", "string?, string?, string?",
       "Saves {model, optimizer, state, tokenizer, step, keep} to dir/step-N and returns " ..
       "that path. step: the optimizer's, where none is given. keep: so many of the newest that " ..

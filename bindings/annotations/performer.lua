@@ -1021,6 +1021,32 @@ function pf.load(path) end
 ---@return table?, string?, string?
 function pf.inspect(path) end
 
+---Fills a model from a safetensors file, a run or checkpoint folder, another model or {name =
+---tensor}. Options map (a table {["model's name"] = "name" | {"q", "k", "v"}, one after the
+---other | function(source) -> tensor | false, which leaves it; a function(source, model) ->
+---{model's name = tensor}; or a scheme), strict (true: all parameters and nothing else; false:
+---what fits), buffers (true; false: projections and what else the model made by itself stay).
+---Gives {loaded, kept, missing, unexpected, misshapen}, the last three with shapes; nil,
+---message, code where it is refused, and then nothing has changed.
+---@param model pf.Module
+---@param source string|table|pf.Module
+---@param options? table
+---@return table?, string?, string?
+function pf.weights.load(model, source, options) end
+
+---An nn.performer with sizes and numbers of another program's model, in a folder with
+---config.json and model.safetensors; also its report, and the scheme. Options scheme (else by
+---the tensors' names), config (a table or path), model (options of nn.performer over those of
+---the config: attention is exact where none is given).
+---@param path string
+---@param options? table
+---@return pf.Module?, table|string, string?
+function pf.weights.open(path, options) end
+
+---The names of the schemes: llama2c, gpt2 (also minGPT's), bert, albert.
+---@return string[]
+function pf.weights.schemes() end
+
 ---Saves {model, optimizer, state, tokenizer, step, keep} to dir/step-N and returns that path.
 ---step: the optimizer's, where none is given. keep: so many of the newest that this run wrote,
 ---and BEST's (0: all).

@@ -151,6 +151,7 @@ pf.schedule = util.namespace({
 
 pf.data = data.data
 pf.tokenizer = data.tokenizer
+pf.weights = require "performer.weights"
 pf.check = require "performer.check"
 
 -- ---- files --------------------------------------------------------------------------

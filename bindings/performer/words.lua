@@ -36,7 +36,7 @@ words.module = {
   train = "training is said at the call: m(x, { training = true })",
   eval = "a call says nothing of training, or m(x, { training = false })",
   state_dict = "it is m:tensors", named_parameters = "it is m:tensors",
-  load_state_dict = "pf.checkpoint.load fills a model, and t:copy_ a tensor of m:tensors",
+  load_state_dict = "pf.weights.load fills a model, and t:copy_ a tensor of m:tensors",
   save = "it is pf.checkpoint.save(dir, { model = m })", zero_grad = "opt:step clears gradients; "
     .. "here, m:clear_grad",
   to = "everything runs on the CPU", cuda = "everything runs on the CPU", modules = "m:children",
