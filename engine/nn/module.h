@@ -254,6 +254,12 @@ int pf_run_positions(pf_tensor **positions, pf_engine *e, const pf_run *run, int
 /* Positions first .. end-1 (from 0) of whole (B, L, ...), contiguous; NULL gives NULL. */
 int pf_part_of(pf_tensor **part, pf_engine *e, pf_tensor *whole, int64_t first, int64_t end);
 
+/* ---- patterns of names (names.c) ---- */
+/* `*` stands for any run and `?` for one character of the whole name; without them a pattern fits
+ * where it is a run of whole parts: "blocks.1" fits "blocks.1.mlp.up.weight", not "blocks.10...".
+ * `|` parts alternatives. */
+bool pf_name_matches(const char *pattern, const char *name);
+
 /* ---- former names (former.c) ---- */
 typedef int (*pf_find_name)(const void *list, const char *name); /* its place, or < 0 */
 /* Does a model's tree have layers of the host's: only in a file of such a one lie tensors under

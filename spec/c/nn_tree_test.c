@@ -35,6 +35,33 @@ static void test_names(pf_engine *e) {
     pf_module_release(&m);
 }
 
+static void test_patterns(void) {
+    static const char *const fits[][2] = {
+        {"embedding", "embedding.weight"},
+        {"blocks.1", "blocks.1.mlp.up.weight"},
+        {"mlp.up", "blocks.1.mlp.up.weight"},
+        {"blocks.1.mlp.up.weight", "blocks.1.mlp.up.weight"},
+        {"blocks.*.bias", "blocks.12.mlp.up.bias"},
+        {"*", ""},
+        {"*.mlp.*t", "blocks.1.mlp.up.weight"},
+        {"blocks.?.*", "blocks.1.norm1.weight"},
+        {"head|norm", "norm.weight"},
+        {"a*b|embedding", "embedding.weight"},
+    };
+    static const char *const fails[][2] = {
+        {"blocks.1", "blocks.10.mlp.up.weight"},
+        {"embed", "embedding.weight"},
+        {"mlp.weight", "blocks.1.mlp.up.weight"},
+        {"", "norm.weight"},
+        {"|", "norm.weight"},
+        {"*bias", "norm.weight"},
+        {"blocks.?.*", "blocks.12.norm1.weight"},
+        {"blocks.*", "xblocks.1"},
+    };
+    for (int i = 0; i < PF_COUNT(fits); i++) CHECK(pf_name_matches(fits[i][0], fits[i][1]));
+    for (int i = 0; i < PF_COUNT(fails); i++) CHECK(!pf_name_matches(fails[i][0], fails[i][1]));
+}
+
 /* Names and shapes of a and b agree; with `values` the numbers too. */
 static void check_same(pf_module *a, pf_module *b, bool values) {
     int n = pf_module_tensor_count(a);
@@ -291,6 +318,7 @@ static void test_later_tensors(pf_engine *e) {
 int main(void) {
     pf_engine *e = engine_of(2, 11);
     test_names(e);
+    test_patterns();
     test_tree(e);
     test_kernel_seed(e);
     test_shared(e);
