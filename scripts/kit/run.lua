@@ -17,6 +17,7 @@
 -- saved before it was judged and logged.
 local attention = require "kit.attention"
 local cli = require "kit.cli"
+local course = require "kit.course"
 local evaluate = require "kit.evaluate"
 local lfs = require "lfs"
 local Log = require "kit.log"
@@ -101,7 +102,7 @@ function Run:steps()
 end
 
 --- The learning rate at `step`.
-function Run:lr(step) return train_options.rate(self.settings, step) end
+function Run:lr(step) return course.rate(self.settings, step) end
 
 --- Is `step` one that is logged?
 local function is_logged(s, step)
@@ -143,7 +144,7 @@ function Run:fix_steps(step, seconds)
   if step > self.first + 2 then times[#times + 1] = seconds end -- the first ones are slower
   if #times < TIMED and (#times < 3 or self.state.seconds < 0.1 * budget) then return end
   local warmup = s.warmup
-  train_options.fix_steps(s, self.data, step, steps_for(0.97 * (budget - self.state.seconds),
+  course.fix_steps(s, self.data, step, steps_for(0.97 * (budget - self.state.seconds),
                                                         times))
   self.progress.total = s.steps
   self.progress:finish()

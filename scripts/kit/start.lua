@@ -2,6 +2,7 @@
 -- what comes of it is a job: { settings, data, model, optimizer, state, dir [, from] }.
 local attention = require "kit.attention"
 local cli = require "kit.cli"
+local course = require "kit.course"
 local data_options = require "kit.data_options"
 local lfs = require "lfs"
 local pf = require "performer"
@@ -119,7 +120,7 @@ local function open_same_data(settings, state, options)
       .. "goes on, but not as it would have, and with its old schedule: the learning rate is %.3g "
       .. "after step %d and falls to the end", settings.data, now.tokens, before.tokens,
       now.tokens == before.tokens and ", with other letters" or "",
-      train_options.rate(settings, state.step), state.step)
+      course.rate(settings, state.step), state.step)
     state.best, state.data = nil, now
   end
   return data
@@ -133,12 +134,12 @@ local function change_steps(job, options)
     cli.fail(2, ("train: %s has done %d steps already; --steps must be more"):format(
       options.resume, state.step))
   end
-  local before = train_options.rate(settings, state.step)
+  local before = course.rate(settings, state.step)
   settings.steps, settings.minutes, state.finished = options.steps, nil, nil
-  train_options.check_warmup(settings)
+  course.check_warmup(settings)
   cli.say("train: the learning rate goes from %.3g at step %d to %.3g at step %d, where a run of "
     .. "%d steps has it, and falls to its end from there", before, state.step,
-    train_options.rate(settings, state.step + 1), state.step + 1, settings.steps)
+    course.rate(settings, state.step + 1), state.step + 1, settings.steps)
 end
 
 --- The run of a folder, where its last checkpoint stands. `make` as for a fresh one.
@@ -168,7 +169,7 @@ function start.resumed(options, make)
   change_steps(job, options)
   if state.finished then already_finished(job, options) end
   if not settings.valid_batches then -- of an older version, whose losses had several measures
-    train_options.fit_evaluation(settings, job.data)
+    course.fit_evaluation(settings, job.data)
     state.best = nil
   end
   if dir ~= run then run_folder.fresh(dir, settings) end

@@ -3,8 +3,8 @@
 -- engine's tables (model_options.lua).
 local attention = require "kit.attention"
 local cli = require "kit.cli"
+local course = require "kit.course"
 local data_options = require "kit.data_options"
-local evaluate = require "kit.evaluate"
 local model_options = require "kit.model_options"
 local optimizer_options = require "kit.optimizer_options"
 local pf = require "performer"
@@ -28,12 +28,6 @@ local OWN = {
   { "json", "flag", nil, "log lines as JSON on stdout", group = "Run" },
   { "length", "positive", nil, "tokens a row", group = "Training", keep = true },
   { "batch", "positive", nil, "rows a step", group = "Training", keep = true },
-  { "steps", "positive", nil, "training steps (instead of --minutes; with --resume: the new end)",
-    group = "Training", keep = true },
-  { "minutes", "number", nil, "training time; fixes the steps from the speed of the first ones",
-    group = "Training", keep = true },
-  { "lr", "number", nil, "peak learning rate", group = "Training", keep = true },
-  { "warmup", "whole", nil, "steps of linear warm-up", group = "Training", keep = true },
   { "optimizer", "name", optimizer_options.DEFAULT, "how weights follow their gradients: "
     .. table.concat(optimizer_options.names(), ", "), group = "Training", keep = true },
   { "decay", "number", nil, "weight decay", group = "Training", keep = true },
@@ -54,10 +48,16 @@ local OWN = {
     .. "tokens)", group = "Model", keep = true, needs = "ngrams" },
 }
 
-for i, row in ipairs(data_options.rows("FASTA or text to train on",
-                                       { group = "Run", keep = true })) do
-  table.insert(OWN, i, row)
+--- Puts rows into OWN before the one called `name`.
+local function insert_before(name, rows)
+  local at = 1
+  while OWN[at][1] ~= name do at = at + 1 end
+  for i, row in ipairs(rows) do table.insert(OWN, at + i - 1, row) end
 end
+
+insert_before("optimizer", course.rows)
+insert_before("out", data_options.rows("FASTA or text to train on",
+                                       { group = "Run", keep = true }))
 
 --- What a user gets who names nothing: found by trying (engine/DIARY.md).
 local PRESETS = {
@@ -117,14 +117,7 @@ local function check(options, given)
   if not options.data and not options.resume then
     cli.fail(2, "train: say what to train on with --data FILE (or --resume FOLDER)")
   end
-  if options.steps and options.minutes then
-    cli.fail(2, "train: give --steps or --minutes, not both")
-  end
-  for _, name in ipairs { "minutes", "lr" } do
-    if options[name] and options[name] <= 0 then
-      cli.fail(2, ("train: --%s must be more than 0"):format(name))
-    end
-  end
+  course.check(options)
   cli.check_name("attention", options.attention, attention.names())
   cli.check_name("optimizer", options.optimizer, optimizer_options.names())
   optimizer_options.check(OPTIMIZER, given, options.optimizer)
@@ -221,53 +214,6 @@ function train_options.check_recompute(options, settings)
     .. "--recompute"):format(other))
 end
 
---- A warm-up that is longer than the run never comes to --lr.
-function train_options.check_warmup(settings)
-  if not settings.steps or settings.warmup <= settings.steps then return end
-  cli.fail(2, ("train: a warm-up of %d steps is longer than the %d steps of the run, which would "
-    .. "never come to its --lr; give a smaller --warmup or more --steps"):format(settings.warmup,
-    settings.steps))
-end
-
--- ---- the course of a run ----
-
---- The learning rate at `step`: a linear warm-up, then a cosine down to a twentieth, which begins
--- once the number of steps is known.
-function train_options.rate(settings, step)
-  local s = settings
-  if step <= s.warmup or not s.steps then
-    return s.lr * math.min(1, step / math.max(1, s.warmup))
-  end
-  return pf.schedule.cosine { warmup = s.warmup, steps = s.steps, peak = s.lr,
-                              floor = s.lr * 0.05 } (step)
-end
-
--- An evaluation's time for a batch, in steps of training: forward alone, not back and forth.
-local FORWARD = 1 / 3
-
---- How many held-out batches every evaluation takes: all, when that costs at most about a tenth
--- of the training between two; else as many as cost that. Sizes decide, not the clock, and a run
--- keeps to it, so that BEST is the best on one measure.
-function train_options.fit_evaluation(settings, data)
-  local share = math.max(1, 24 // settings.batch, math.floor(0.1 * settings.eval_every / FORWARD))
-  settings.valid_batches = math.min(share, evaluate.batches(data, "valid", settings.batch))
-end
-
---- Fixes the number of steps of --minutes after step `step`: `room`, so many steps fill the time
--- that is left, evaluations among them. The last one may take up to half of it.
-function train_options.fix_steps(settings, data, step, room)
-  local s = settings
-  local all = evaluate.batches(data, "valid", s.batch)
-  local last = math.min(FORWARD * (s.valid_batches + (all > s.valid_batches and all or 0)),
-                        room / 2)
-  s.steps = step + math.max(1, math.floor((room - last)
-    / (1 + FORWARD * s.valid_batches / s.eval_every)))
-  local warmup = s.warmup
-  if not s.own_warmup then warmup = math.min(warmup, math.max(1, s.steps // 4)) end
-  if warmup > s.steps then warmup = math.max(1, s.steps // 4) end
-  s.warmup = warmup
-end
-
 -- ---- settings ----
 
 --- The options of pf.nn.performer, as words say them.
@@ -314,17 +260,11 @@ function train_options.settings(options, kind)
     end
   end
   for name, value in pairs(options) do words[name] = value end
-  if options.steps then
-    words.minutes = nil
-    -- A short run must get to its peak, and down again.
-    if not options.warmup then
-      words.warmup = math.min(words.warmup, math.max(1, options.steps // 4))
-    end
-  end
+  course.fit_words(words, options)
   local settings = settle(words)
   settings.own_warmup = options.warmup ~= nil
   if not settings.script then check_heads(settings.model) end
-  train_options.check_warmup(settings)
+  course.check_warmup(settings)
   if not settings.script then -- a script may make of its words what it likes
     model_options.tell_useless(ROWS, options.given, settings.model)
   end
@@ -344,7 +284,7 @@ end
 -- are evaluated.
 function train_options.fit(settings, data)
   local model = settings.model
-  train_options.fit_evaluation(settings, data)
+  course.fit_evaluation(settings, data)
   model.vocab = data:tokenizer():size()
   settings.buckets = settings.buckets or buckets_for(data:info("train").tokens)
   if model.ngrams then model.ngrams.buckets = settings.buckets end

@@ -1,0 +1,92 @@
+--- course.lua - the course of a run of `train`: how long it is, the learning rate of each step, and
+-- how much of the held-out part is looked at in passing. Sizes decide, not the clock, but for
+-- --minutes, which fix the number of steps once.
+local cli = require "kit.cli"
+local evaluate = require "kit.evaluate"
+local pf = require "performer"
+
+local course = {}
+
+--- The options, as rows for cli.add; `keep` as in train_options.lua.
+course.rows = {
+  { "steps", "positive", nil, "training steps (instead of --minutes; with --resume: the new end)",
+    group = "Training", keep = true },
+  { "minutes", "number", nil, "training time; fixes the steps from the speed of the first ones",
+    group = "Training", keep = true },
+  { "lr", "number", nil, "peak learning rate", group = "Training", keep = true },
+  { "warmup", "whole", nil, "steps of linear warm-up", group = "Training", keep = true },
+}
+
+--- Complaints about parsed options that need no file.
+function course.check(options)
+  if options.steps and options.minutes then
+    cli.fail(2, "train: give --steps or --minutes, not both")
+  end
+  for _, name in ipairs { "minutes", "lr" } do
+    if options[name] and options[name] <= 0 then
+      cli.fail(2, ("train: --%s must be more than 0"):format(name))
+    end
+  end
+end
+
+--- The warm-up of a run of so many steps that names none of its own: a short one must get to its
+-- peak, and down again.
+local function fitting_warmup(warmup, steps) return math.min(warmup, math.max(1, steps // 4)) end
+
+--- Fits a preset's words to what the user has said of the run's length.
+function course.fit_words(words, options)
+  if not options.steps then return end
+  words.minutes = nil
+  if not options.warmup then words.warmup = fitting_warmup(words.warmup, options.steps) end
+end
+
+--- A warm-up that is longer than the run never comes to --lr.
+function course.check_warmup(settings)
+  if not settings.steps or settings.warmup <= settings.steps then return end
+  cli.fail(2, ("train: a warm-up of %d steps is longer than the %d steps of the run, which would "
+    .. "never come to its --lr; give a smaller --warmup or more --steps"):format(settings.warmup,
+    settings.steps))
+end
+
+-- ---- the learning rate ----
+
+--- The learning rate at `step`: a linear warm-up, then a cosine down to a twentieth, which begins
+-- once the number of steps is known.
+function course.rate(settings, step)
+  local s = settings
+  if step <= s.warmup or not s.steps then
+    return s.lr * math.min(1, step / math.max(1, s.warmup))
+  end
+  return pf.schedule.cosine { warmup = s.warmup, steps = s.steps, peak = s.lr,
+                              floor = s.lr * 0.05 } (step)
+end
+
+-- ---- evaluations, and the time they take ----
+
+-- An evaluation's time for a batch, in steps of training: forward alone, not back and forth.
+local FORWARD = 1 / 3
+
+--- How many held-out batches every evaluation takes: all, when that costs at most about a tenth
+-- of the training between two; else as many as cost that. A run keeps to it, so that BEST is the
+-- best on one measure.
+function course.fit_evaluation(settings, data)
+  local share = math.max(1, 24 // settings.batch, math.floor(0.1 * settings.eval_every / FORWARD))
+  settings.valid_batches = math.min(share, evaluate.batches(data, "valid", settings.batch))
+end
+
+--- Fixes the number of steps of --minutes after step `step`: `room`, so many steps fill the time
+-- that is left, evaluations among them. The last one may take up to half of it.
+function course.fix_steps(settings, data, step, room)
+  local s = settings
+  local all = evaluate.batches(data, "valid", s.batch)
+  local last = math.min(FORWARD * (s.valid_batches + (all > s.valid_batches and all or 0)),
+                        room / 2)
+  s.steps = step + math.max(1, math.floor((room - last)
+    / (1 + FORWARD * s.valid_batches / s.eval_every)))
+  local warmup = s.warmup
+  if not s.own_warmup then warmup = fitting_warmup(warmup, s.steps) end
+  if warmup > s.steps then warmup = math.max(1, s.steps // 4) end
+  s.warmup = warmup
+end
+
+return course
