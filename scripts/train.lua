@@ -73,8 +73,8 @@ local function main()
     conclude(run, run:measure { step = step, loss = loss, lr = lr, norm = norm })
   end
 
-  run:save(settings.steps) -- before the long evaluation
-  run:finish(held_out(run, settings.steps, true))
+  run:save(run.done) -- before the long evaluation
+  run:finish(held_out(run, run.done, true))
 end
 
 cli.main(main)

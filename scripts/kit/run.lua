@@ -19,6 +19,7 @@ local attention = require "kit.attention"
 local cli = require "kit.cli"
 local course = require "kit.course"
 local evaluate = require "kit.evaluate"
+local finish = require "kit.finish"
 local lfs = require "lfs"
 local Log = require "kit.log"
 local pf = require "performer"
@@ -40,6 +41,7 @@ function Run.open(options, make)
   cli.try(2, pf.open, { threads = options.threads, memory = options.memory, seed = options.seed })
   local run = setmetatable(options.resume and start.resumed(options, make)
     or start.fresh(options, make), Run)
+  run.done = run.state.step -- the last step that is whole
   start.describe(run)
   run.records = cli.need(Log.open { dir = run.dir,
                                     json = options.json and cli.json_log("train", "log.jsonl"),
@@ -56,26 +58,52 @@ function Run.open(options, make)
 end
 
 function Run:close() self.records:close() end
-Run.__close = Run.close
 
+--- The end of the run's scope. A failure that nobody has told yet (in a script's layer, in the
+-- data, for want of memory) is told with what the user has; it loses no step.
+function Run:__close(problem)
+  if type(problem) == "table" and problem.code == 1 and not self.told then
+    self.progress:finish()
+    local lines = problem.message:find("\n", 1, true)
+    problem.message = problem.message .. (lines and "\n" or "; ") .. self:rescue()
+  end
+  self:close()
+end
+
+--- How to go on with the run, whose layers may need their script.
 function Run:how_to_go_on(more)
-  return ("go on with: %s --resume %s%s"):format(train_options.program, cli.quote(self.dir),
-    more or "")
+  local script = self.settings.script and " --model " .. cli.quote(self.settings.script) or ""
+  return ("go on with: %s --resume %s%s%s"):format(train_options.program, cli.quote(self.dir),
+    script, more or "")
+end
+
+--- Ends the program with a message that says what the user has.
+function Run:fail(code, message)
+  self.progress:finish()
+  self.told = true
+  cli.fail(code, "train: " .. message)
 end
 
 --- Ctrl-C: keeps what there is, says how to go on, and ends the program.
 function Run:stop(step)
   self.progress:finish()
   self:save(step)
-  cli.fail(130, ("train: stopped at step %d; %s"):format(step, self:how_to_go_on()))
+  self:fail(130, ("stopped at step %d; %s"):format(step, self:how_to_go_on()))
 end
 
---- Something else than training has failed at `step`: keeps what there is, and ends the program.
-function Run:give_up(step, message)
-  self.progress:finish()
-  local ok = self:try_save(step)
-  cli.fail(1, ("train: %s; %s"):format(cli.advise(message), ok
-    and ("saved at step %d; %s"):format(step, self:how_to_go_on()) or self:what_stands()))
+--- After a failure: keeps the weights, if they stand as a whole step left them, and says what the
+-- user has.
+function Run:rescue()
+  local whole = self.done > 0 and not self.moving
+  if whole and select(2, pcall(self.try_save, self, self.done)) == true then
+    return ("saved at step %d; %s"):format(self.done, self:how_to_go_on())
+  end
+  return self:what_stands()
+end
+
+--- Something else than training has failed: keeps what there is, and ends the program.
+function Run:give_up(message)
+  self:fail(1, ("%s; %s"):format(cli.advise(message), self:rescue()))
 end
 
 -- ---- steps ----
@@ -83,26 +111,29 @@ end
 --- for step, batch in run:steps() do: the batches from where the run stands to its end, or to
 -- Ctrl-C.
 function Run:steps()
-  local s, done = self.settings, self.state.step
+  local s, first = self.settings, self.done + 1
   local batches = self.data:batches { size = s.batch, steps = s.steps or math.maxinteger,
-                                      first = done + 1, seed = s.seed, split = "train",
+                                      first = first, seed = s.seed, split = "train",
                                       masked = s.bidirectional }
-  self.times, self.first = {}, done + 1
+  self.times, self.first = {}, first
   self.last, self.mark, self.tokens = pf.clock(), pf.clock(), 0
   pf.interrupted() -- who asks gets the first Ctrl-C: from here on it means save and leave
   return function()
-    if done >= self.first and pf.interrupted() then self:stop(done) end
-    if done >= self.first then self:save_in_time(done) end
-    if done == s.steps then return nil end
+    if self.done >= first and pf.interrupted() then self:stop(self.done) end
+    if self.done >= first then self:save_in_time(self.done) end
+    if self.done == s.steps then return nil end
     if self.logged then self.logged, self.tokens, self.mark = false, 0, pf.clock() end
     local step, batch = batches()
-    done, self.batch, self.began = step, batch, pf.clock()
+    self.batch, self.began = batch, pf.clock()
     return step, batch
   end
 end
 
---- The learning rate at `step`.
-function Run:lr(step) return course.rate(self.settings, step) end
+--- The learning rate at `step`, whose weights are about to move.
+function Run:lr(step)
+  self.moving = true
+  return course.rate(self.settings, step)
+end
 
 --- Is `step` one that is logged?
 local function is_logged(s, step)
@@ -167,10 +198,10 @@ function Run:measure(record)
   local s, state, now = self.settings, self.state, pf.clock()
   local step, loss = record.step, record.loss
   if loss ~= loss or math.abs(loss) == math.huge then
-    self.progress:finish()
-    cli.fail(1, ("train: the loss is %s at step %d: try a lower --lr (it is %g); %s"):format(
-      loss, step, record.lr, self:what_stands()))
+    self:fail(1, ("the loss is %s at step %d: try a lower --lr (it is %g); %s"):format(loss, step,
+      record.lr, self:what_stands()))
   end
+  self.done, self.moving = step, false
   if is_logged(s, step) then self:warn() end
   local share = math.max(0.05, 1 / step) -- a plain mean at first
   state.smooth = (1 - share) * (state.smooth or 0) + share * loss
@@ -209,7 +240,7 @@ end
 
 function Run:write(record)
   local ok, message = self.records:write(record)
-  if not ok then self:give_up(record.step, "can't write the log: " .. message) end
+  if not ok then self:give_up("can't write the log: " .. message) end
 end
 
 --- Shows that an evaluation at `step` goes on, which may take long.
@@ -243,9 +274,7 @@ end
 --- The same, or ends the program.
 function Run:save(step)
   local ok, message = self:try_save(step)
-  if ok then return end
-  self.progress:finish()
-  cli.fail(1, ("train: %s; %s"):format(cli.advise(message), self:what_stands()))
+  if not ok then self:fail(1, ("%s; %s"):format(cli.advise(message), self:what_stands())) end
 end
 
 --- Saves when the last checkpoint is --save-minutes old. It changes no bit of the training.
@@ -298,53 +327,7 @@ end
 
 -- ---- the end ----
 
---- The last record: what evaluate.run says of the whole held-out part, beside counting.
-function Run:final_record(result)
-  local s, state = self.settings, self.state
-  local baselines = not s.bidirectional and self.baselines or nil
-  return { final = true, step = s.steps, steps = s.steps, train_loss = state.smooth,
-           valid_loss = result.loss, valid_perplexity = result.perplexity,
-           valid_accuracy = result.accuracy, tokens = result.tokens,
-           baseline_perplexity = baselines and baselines.frequencies or result.baseline,
-           pair_perplexity = baselines and baselines.pairs or nil,
-           params = self.model:count(), params_ngrams = start.memory_of(self.model),
-           seconds = state.seconds, bytes_peak = pf.memory().peak }
-end
-
---- A model that does no better than counting has not had its time.
-function Run:encourage(record)
-  local counting = math.min(record.baseline_perplexity or math.huge,
-                            record.pair_perplexity or math.huge)
-  if record.valid_perplexity < counting then return end
-  cli.say("\nmere counting does better so far, the model needs longer; %s",
-          self:how_to_go_on((" --steps %d"):format(4 * record.step)))
-end
-
---- The last record, the last checkpoint, and what came of it, on stderr. Only where evaluations in
--- passing are of all rows, too, can the last one name the best.
-function Run:finish(result)
-  local step, baselines = self.settings.steps, self.baselines or {}
-  self.progress:finish()
-  local record = self:final_record(result)
-  self:write(record)
-  self.state.finished, self.saved = true, nil -- what the state says has changed
-  if self.settings.bidirectional then
-    self.baselines = self.baselines or { frequencies = result.baseline }
-  end
-  if self:judges_all() then self:save_best(step, result.loss) else self:save(step) end
-  local picture = self:draw()
-  cli.say("")
-  cli.say("held out, %d tokens          perplexity   accuracy", result.tokens)
-  cli.say("  this Performer             %10.3f   %6.2f %%", result.perplexity,
-          100 * result.accuracy)
-  if baselines.pairs then cli.say("  pairs (last token)         %10.3f", baselines.pairs) end
-  if record.baseline_perplexity then
-    cli.say("  frequencies                %10.3f", record.baseline_perplexity)
-  end
-  if baselines.uniform then cli.say("  uniform                    %10.3f", baselines.uniform) end
-  self:encourage(record)
-  cli.say("\nrun folder  %s (checkpoint step-%d, log.jsonl)", self.dir, step)
-  if picture then cli.say("picture     %s", picture) end
-end
+--- The end of a run: `result` is what evaluate.run says of the whole held-out part.
+function Run:finish(result) finish.run(self, result) end
 
 return Run

@@ -1,0 +1,64 @@
+--- finish.lua - the end of a run of `train`: its last record, and what came of it in words. A
+-- module with what kit/run.lua's Run does last.
+local cli = require "kit.cli"
+local pf = require "performer"
+local start = require "kit.start"
+
+local finish = {}
+
+--- The last record: what evaluate.run says of the whole held-out part, beside counting.
+local function final_record(run, result)
+  local s, state = run.settings, run.state
+  local baselines = not s.bidirectional and run.baselines or nil
+  return { final = true, step = run.done, steps = s.steps, train_loss = state.smooth,
+           valid_loss = result.loss, valid_perplexity = result.perplexity,
+           valid_accuracy = result.accuracy, tokens = result.tokens,
+           baseline_perplexity = baselines and baselines.frequencies or result.baseline,
+           pair_perplexity = baselines and baselines.pairs or nil,
+           params = run.model:count(), params_ngrams = start.memory_of(run.model),
+           seconds = state.seconds, bytes_peak = pf.memory().peak }
+end
+
+--- A model that does no better than counting has not had its time.
+local function encourage(run, record)
+  local counting = math.min(record.baseline_perplexity or math.huge,
+                            record.pair_perplexity or math.huge)
+  if record.valid_perplexity < counting then return end
+  cli.say("\nmere counting does better so far, the model needs longer; %s",
+          run:how_to_go_on((" --steps %d"):format(4 * record.step)))
+end
+
+--- The figures of the held-out part, a line each.
+local function say_figures(record, baselines)
+  cli.say("")
+  cli.say("held out, %d tokens          perplexity   accuracy", record.tokens)
+  cli.say("  this Performer             %10.3f   %6.2f %%", record.valid_perplexity,
+          100 * record.valid_accuracy)
+  if baselines.pairs then cli.say("  pairs (last token)         %10.3f", baselines.pairs) end
+  if record.baseline_perplexity then
+    cli.say("  frequencies                %10.3f", record.baseline_perplexity)
+  end
+  if baselines.uniform then cli.say("  uniform                    %10.3f", baselines.uniform) end
+end
+
+--- Run:finish, of what evaluate.run says of the whole held-out part: the last record, the last
+-- checkpoint, and what came of it, on stderr. Only where evaluations in passing are of all rows,
+-- too, can the last one name the best.
+function finish.run(run, result)
+  local step, baselines = run.done, run.baselines or {}
+  run.progress:finish()
+  local record = final_record(run, result)
+  run:write(record)
+  run.state.finished, run.saved = true, nil -- what the state says has changed
+  if run.settings.bidirectional then
+    run.baselines = run.baselines or { frequencies = result.baseline }
+  end
+  if run:judges_all() then run:save_best(step, result.loss) else run:save(step) end
+  local picture = run:draw()
+  say_figures(record, baselines)
+  encourage(run, record)
+  cli.say("\nrun folder  %s (checkpoint step-%d, log.jsonl)", run.dir, step)
+  if picture then cli.say("picture     %s", picture) end
+end
+
+return finish
