@@ -173,7 +173,7 @@ change("the state of random numbers is not restored", "engine/api/api_checkpoint
 -- ---- scripts ----
 
 change("BEST marks the worst", "scripts/kit/run.lua",
-  "loss < self.state.best", "loss > self.state.best", "commands_figures_spec")
+  "loss < state.best", "loss > state.best", "commands_figures_spec")
 change("accuracy off by one", "scripts/kit/evaluate.lua",
   "guess[j] - 1 == id", "guess[j] == id", "commands_figures_spec")
 change("the baseline comes from the held-out letters", "scripts/kit/evaluate.lua",

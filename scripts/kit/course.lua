@@ -13,15 +13,30 @@ course.rows = {
     group = "Training", keep = true },
   { "minutes", "number", nil, "training time; fixes the steps from the speed of the first ones",
     group = "Training", keep = true },
+  { "tokens", "positive", nil, "tokens to train on, in as many steps as that takes",
+    group = "Training", keep = true },
+  { "patience", "whole", 0, "evaluations without a better one after which the run ends (0: it goes "
+    .. "to its end)", group = "Training", keep = true },
   { "lr", "number", nil, "peak learning rate", group = "Training", keep = true },
   { "warmup", "whole", nil, "steps of linear warm-up", group = "Training", keep = true },
 }
 
+-- What says how long a run is; one of them at most.
+local LENGTHS = { "steps", "minutes", "tokens" }
+
+local function check_lengths(options)
+  local given = {}
+  for _, name in ipairs(LENGTHS) do
+    if options[name] then given[#given + 1] = "--" .. name end
+  end
+  if #given < 2 then return end
+  cli.fail(2, ("train: give %s or %s, not %s"):format(
+    table.concat(given, ", ", 1, #given - 1), given[#given], #given == 2 and "both" or "all"))
+end
+
 --- Complaints about parsed options that need no file.
 function course.check(options)
-  if options.steps and options.minutes then
-    cli.fail(2, "train: give --steps or --minutes, not both")
-  end
+  check_lengths(options)
   for _, name in ipairs { "minutes", "lr" } do
     if options[name] and options[name] <= 0 then
       cli.fail(2, ("train: --%s must be more than 0"):format(name))
@@ -35,12 +50,21 @@ local function fitting_warmup(warmup, steps) return math.min(warmup, math.max(1,
 
 --- Fits a preset's words to what the user has said of the run's length.
 function course.fit_words(words, options)
-  if not options.steps then return end
-  words.minutes = nil
-  if not options.warmup then words.warmup = fitting_warmup(words.warmup, options.steps) end
+  if options.steps or options.tokens then words.minutes = nil end
 end
 
---- A warm-up that is longer than the run never comes to --lr.
+--- Settles what follows from the length of a run: the steps of --tokens, and a warm-up that is none
+-- of the user's. `data` is laid in rows.
+function course.fit_length(settings, data)
+  local s, info = settings, data:info "train"
+  if s.tokens then
+    s.steps = math.max(1, math.ceil(s.tokens / (s.batch * info.tokens / info.rows)))
+  end
+  if s.steps and not s.own_warmup then s.warmup = fitting_warmup(s.warmup, s.steps) end
+  course.check_warmup(s)
+end
+
+--- Refuses a warm-up that is longer than the run, which would never come to its --lr.
 function course.check_warmup(settings)
   if not settings.steps or settings.warmup <= settings.steps then return end
   cli.fail(2, ("train: a warm-up of %d steps is longer than the %d steps of the run, which would "
@@ -72,6 +96,11 @@ local FORWARD = 1 / 3
 function course.fit_evaluation(settings, data)
   local share = math.max(1, 24 // settings.batch, math.floor(0.1 * settings.eval_every / FORWARD))
   settings.valid_batches = math.min(share, evaluate.batches(data, "valid", settings.batch))
+end
+
+--- Is it worth to go on, after state.waited evaluations without a better one?
+function course.has_patience(settings, state)
+  return settings.patience == 0 or (state.waited or 0) < settings.patience
 end
 
 --- Fixes the number of steps of --minutes after step `step`: `room`, so many steps fill the time

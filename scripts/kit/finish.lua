@@ -10,7 +10,9 @@ local finish = {}
 local function final_record(run, result)
   local s, state = run.settings, run.state
   local baselines = not s.bidirectional and run.baselines or nil
-  return { final = true, step = run.done, steps = s.steps, train_loss = state.smooth,
+  return { final = true, stopped = state.stopped and "patience" or nil,
+           best_step = state.best_step, best_loss = state.best, step = run.done,
+           steps = s.steps, train_loss = state.smooth,
            valid_loss = result.loss, valid_perplexity = result.perplexity,
            valid_accuracy = result.accuracy, tokens = result.tokens,
            baseline_perplexity = baselines and baselines.frequencies or result.baseline,
@@ -23,7 +25,7 @@ end
 local function encourage(run, record)
   local counting = math.min(record.baseline_perplexity or math.huge,
                             record.pair_perplexity or math.huge)
-  if record.valid_perplexity < counting then return end
+  if record.valid_perplexity < counting or record.stopped then return end
   cli.say("\nmere counting does better so far, the model needs longer; %s",
           run:how_to_go_on((" --steps %d"):format(4 * record.step)))
 end
@@ -47,17 +49,23 @@ end
 function finish.run(run, result)
   local step, baselines = run.done, run.baselines or {}
   run.progress:finish()
+  if run:judges_all() and not run.state.stopped then run:compare(step, result.loss) end
   local record = final_record(run, result)
   run:write(record)
   run.state.finished, run.saved = true, nil -- what the state says has changed
   if run.settings.bidirectional then
     run.baselines = run.baselines or { frequencies = result.baseline }
   end
-  if run:judges_all() then run:save_best(step, result.loss) else run:save(step) end
+  run:save(step)
+  if run.state.best_step == step then pf.checkpoint.mark(run.dir, "BEST", step) end
   local picture = run:draw()
   say_figures(record, baselines)
   encourage(run, record)
   cli.say("\nrun folder  %s (checkpoint step-%d, log.jsonl)", run.dir, step)
+  if (record.best_step or step) ~= step then
+    cli.say("best        %s/BEST (checkpoint step-%d, held out %.4f)", run.dir, record.best_step,
+            record.best_loss)
+  end
   if picture then cli.say("picture     %s", picture) end
 end
 

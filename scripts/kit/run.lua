@@ -121,7 +121,7 @@ function Run:steps()
   return function()
     if self.done >= first and pf.interrupted() then self:stop(self.done) end
     if self.done >= first then self:save_in_time(self.done) end
-    if self.done == s.steps then return nil end
+    if self.done == s.steps or self.state.stopped then return nil end
     if self.logged then self.logged, self.tokens, self.mark = false, 0, pf.clock() end
     local step, batch = batches()
     self.batch, self.began = batch, pf.clock()
@@ -282,10 +282,20 @@ function Run:save_in_time(step)
   if pf.clock() - self.saved_at >= 60 * self.settings.save_minutes then self:save(step) end
 end
 
+--- Takes the held-out loss of `step` beside the best: is it better?
+function Run:compare(step, loss)
+  local state = self.state
+  local better = not state.best or loss < state.best
+  if better then state.best, state.best_step, state.waited = loss, step, 0 end
+  if not better then state.waited = (state.waited or 0) + 1 end
+  return better
+end
+
 --- Saves, and marks the best so far. A mark that can't be written costs nothing.
 function Run:save_best(step, loss)
-  local better = not self.state.best or loss < self.state.best
-  if better then self.state.best = loss end
+  local better = self:compare(step, loss)
+  local last = step == self.settings.steps
+  self.state.stopped = not last and not course.has_patience(self.settings, self.state) or nil
   self.saved = nil -- what the state says has changed
   self:save(step)
   if better then pf.checkpoint.mark(self.dir, "BEST", step) end
@@ -317,12 +327,17 @@ function Run:draw()
   return path
 end
 
---- Saves a checkpoint of a record that was judged, and draws the curve.
+--- Saves a checkpoint of a record that was judged, and draws the curve. Without progress for as
+-- long as --patience says the run ends here.
 function Run:keep(record)
   self:save_best(record.step, record.valid_loss)
   self:draw()
   self.progress:show(record.step, { ("loss %.4f"):format(self.state.smooth),
                                     ("held out %.4f"):format(record.valid_loss) }, true)
+  if not self.state.stopped then return end
+  self.progress:finish()
+  cli.say("train: no progress in %d evaluations, the best held-out loss is %.4f of step %s: the "
+    .. "run ends here", self.state.waited, self.state.best, self.state.best_step or "?")
 end
 
 -- ---- the end ----

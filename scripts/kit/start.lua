@@ -67,11 +67,24 @@ end
 
 -- ---- where an earlier run stopped ----
 
+--- How a run that has finished is trained on.
+local function say_finished(job)
+  local s, state = job.settings, job.state
+  local command = ("%s --resume %s"):format(train_options.program, cli.quote(job.dir))
+  if state.stopped then
+    cli.say("train: %s has ended at step %d of %d, after %d evaluations without progress; train on "
+      .. "with: %s --patience %d", job.dir, state.step, s.steps, state.waited, command,
+      2 * state.waited)
+  else
+    cli.say("train: %s has finished its %d steps; train longer with: %s --steps %d", job.dir,
+            state.step, command, 2 * state.step)
+  end
+end
+
 --- Ends with what a finished run said last.
 local function already_finished(job, options)
   job.data:close()
-  cli.say("train: %s has finished its %d steps; train longer with: %s --resume %s --steps %d",
-          job.dir, job.state.step, train_options.program, cli.quote(job.dir), 2 * job.state.step)
+  say_finished(job)
   local last
   local file = options.json and io.open(job.dir .. "/log.jsonl", "rb")
   for line in file and file:lines() or function() end do last = line end
@@ -121,7 +134,7 @@ local function open_same_data(settings, state, options)
       .. "after step %d and falls to the end", settings.data, now.tokens, before.tokens,
       now.tokens == before.tokens and ", with other letters" or "",
       course.rate(settings, state.step), state.step)
-    state.best, state.data = nil, now
+    state.best, state.best_step, state.waited, state.data = nil, nil, nil, now
   end
   return data
 end
@@ -135,11 +148,22 @@ local function change_steps(job, options)
       options.resume, state.step))
   end
   local before = course.rate(settings, state.step)
-  settings.steps, settings.minutes, state.finished = options.steps, nil, nil
+  settings.steps, settings.minutes, settings.tokens, state.finished = options.steps, nil, nil, nil
   course.check_warmup(settings)
   cli.say("train: the learning rate goes from %.3g at step %d to %.3g at step %d, where a run of "
     .. "%d steps has it, and falls to its end from there", before, state.step,
     course.rate(settings, state.step + 1), state.step + 1, settings.steps)
+end
+
+--- --patience, or a new end, lets a run go on that had ended for want of progress.
+local function change_patience(job, options)
+  local settings, state = job.settings, job.state
+  if options.given.patience then settings.patience = options.patience end
+  if not state.stopped then return end
+  if options.steps and options.steps == settings.steps and options.steps > state.step then
+    state.waited = 0
+  end
+  if course.has_patience(settings, state) then state.stopped, state.finished = nil, nil end
 end
 
 --- The run of a folder, where its last checkpoint stands. `make` as for a fresh one.
@@ -167,6 +191,7 @@ function start.resumed(options, make)
                 state = state, data = open_same_data(settings, state, options), dir = dir,
                 from = run }
   change_steps(job, options)
+  change_patience(job, options)
   if state.finished then already_finished(job, options) end
   if not settings.valid_batches then -- of an older version, whose losses had several measures
     course.fit_evaluation(settings, job.data)
@@ -213,6 +238,7 @@ end
 --- Says on stderr what is trained, on what, and where.
 function start.describe(job)
   local data = start.data_record(job)
+  local settings = job.settings
   local documents = data.format == "fasta" and (", %d sequences, %d duplicates dropped"):format(
     data.documents, data.duplicates) or ""
   if data.skipped > 0 then documents = ("%s, %d left out"):format(documents, data.skipped) end
@@ -224,8 +250,11 @@ function start.describe(job)
   cli.say("model  %s parameters%s", grouped(job.model:count()), share)
   cli.say("       %s, %d threads, kernels %s", start.attention_of(job), pf.info().threads,
           pf.info().cpu_name)
-  local chosen = not job.settings.script and job.model:options().chosen
+  local chosen = not settings.script and job.model:options().chosen
   if chosen then cli.say("       %s", chosen) end
+  if settings.tokens then
+    cli.say("steps  %d, as many as %s tokens take", settings.steps, grouped(settings.tokens))
+  end
   cli.say("run    %s%s", job.dir, job.state.step > 0 and
           (", going on after step %d"):format(job.state.step) or "")
 end

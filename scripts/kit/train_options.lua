@@ -42,6 +42,9 @@ local OWN = {
     table.concat(attention.kind_names(), ", ") .. ", auto",
     table.concat(attention.names(), ", ", #attention.kind_names() + 2)), group = "Model",
     keep = true },
+  { "plain", "flag", nil, "without what the defaults have beside attention, and what hides the "
+    .. "kernel in a comparison: --ngrams 0 --conv 0 --head-decay 0, but for those that are given",
+    group = "Model" },
   { "crossover", "file", nil, "what `performer bench crossover --out` measured, for auto",
     group = "Model", needs = "auto" },
   { "buckets", "positive", nil, "rows of the n-gram memory for each n (default: a 32nd of the "
@@ -64,6 +67,9 @@ local PRESETS = {
   protein = { length = 512, batch = 8, ngrams = 6 },
   text = { length = 256, batch = 4, ngrams = 0 },
 }
+-- What --plain does without: it learns short contexts by itself, whatever attention does.
+local PLAIN = { ngrams = 0, conv = 0, head_decay = 0 }
+
 for _, preset in pairs(PRESETS) do
   for name, value in pairs {
     dim = 128, layers = 4, heads = 4, features = 64, conv = 4, head_decay = 1, qk_norm = true,
@@ -77,9 +83,9 @@ for _, preset in pairs(PRESETS) do
 end
 
 --- What may be given with --resume; all else is the run's own.
-local RESUMABLE = { "resume", "out", "data", "format", "skip_bad", "model", "steps", "threads",
-                    "memory", "keep", "eval_every", "log_every", "save_minutes", "recompute",
-                    "sliced", "json" }
+local RESUMABLE = { "resume", "out", "data", "format", "skip_bad", "model", "steps", "patience",
+                    "threads", "memory", "keep", "eval_every", "log_every", "save_minutes",
+                    "recompute", "sliced", "json" }
 
 --- The optimizer's rows: words that stand for something else are taken.
 local function make_optimizer_rows()
@@ -259,12 +265,12 @@ function train_options.settings(options, kind)
       words[name] = optimizer_options.default(options.optimizer, name)
     end
   end
+  for name, value in pairs(options.plain and PLAIN or {}) do words[name] = value end
   for name, value in pairs(options) do words[name] = value end
   course.fit_words(words, options)
   local settings = settle(words)
   settings.own_warmup = options.warmup ~= nil
   if not settings.script then check_heads(settings.model) end
-  course.check_warmup(settings)
   if not settings.script then -- a script may make of its words what it likes
     model_options.tell_useless(ROWS, options.given, settings.model)
   end
@@ -284,6 +290,7 @@ end
 -- are evaluated.
 function train_options.fit(settings, data)
   local model = settings.model
+  course.fit_length(settings, data)
   course.fit_evaluation(settings, data)
   model.vocab = data:tokenizer():size()
   settings.buckets = settings.buckets or buckets_for(data:info("train").tokens)
@@ -295,6 +302,7 @@ end
 function train_options.saved(settings)
   if type(settings.model) ~= "table" then settings = settle(settings) end
   settings.save_minutes = settings.save_minutes or 10
+  settings.patience = settings.patience or 0
   return settings
 end
 
