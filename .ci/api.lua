@@ -364,8 +364,9 @@ return {
   {
     id = "data", title = "Data",
     { "pf.data.open", "options: table|string", "pf.Data?, string?, string?",
-      "FASTA or text from a file, a pipe or \"-\", the standard input. Options path, format, " ..
-      "length, skip_bad, unique, longest, split, valid_fraction, min_tokens, seed." },
+      "FASTA or text from a file, a pipe or \"-\", the standard input, or a list of these. " ..
+      "Options path, valid, format, length, skip_bad, unique, longest, split, valid_fraction, " ..
+      "min_tokens, seed." },
     { "pf.data.fasta", "options: table|string", "pf.Data?, string?, string?",
       "The same, as FASTA." },
     { "pf.data.text", "options: table|string", "pf.Data?, string?, string?",
@@ -375,9 +376,10 @@ return {
       "data:info().format." },
     { "Data:info", "split?: string", "table",
       "{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid " ..
-      "or all; of the whole file {checksum, skipped, skips, once}: a text that is equal for " ..
-      "equal tokens in equal documents in equal order, how many records were left out, the " ..
-      "first of them and why, and whether it can't be opened again." },
+      "or all; of the whole {checksum, skipped, skips, once, files, shared}: a text that is " ..
+      "equal for equal tokens in equal documents in equal order, how many records were left " ..
+      "out, the first of them and why, whether it can't be opened again, how many files there " ..
+      "were, and what stands in `valid` and in `path` as well." },
     { "Data:lay", "length: integer", "pf.Data",
       "The same data in rows of another length." },
     { "Data:batches", "options?: table", "fun(): integer, pf.Batch",

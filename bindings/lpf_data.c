@@ -1,5 +1,5 @@
 /*
- * lpf_data.c - data sets: a FASTA or text file, deduplicated, split, tokenized and cut into
+ * lpf_data.c - data sets: FASTA or text files, deduplicated, split, tokenized and cut into
  * rows by the engine; batches by number, so that a run can resume at any step.
  */
 #include "lpf.h"
@@ -95,6 +95,8 @@ static int data_info(lua_State *L) {
     }
     lua_pushboolean(L, info.once);
     lua_setfield(L, -2, "once");
+    set_count(L, "files", info.files);
+    set_count(L, "shared", info.shared);
     return 1;
 }
 

@@ -914,8 +914,9 @@ function pf.schedule.cosine(options) end
 ---@return fun(step: integer): number
 function pf.schedule.constant(options) end
 
----FASTA or text from a file, a pipe or "-", the standard input. Options path, format, length,
----skip_bad, unique, longest, split, valid_fraction, min_tokens, seed.
+---FASTA or text from a file, a pipe or "-", the standard input, or a list of these. Options
+---path, valid, format, length, skip_bad, unique, longest, split, valid_fraction, min_tokens,
+---seed.
 ---@param options table|string
 ---@return pf.Data?, string?, string?
 function pf.data.open(options) end
@@ -937,9 +938,10 @@ function pf.data.text(options) end
 function pf.data.kind(path) end
 
 ---{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid or all; of
----the whole file {checksum, skipped, skips, once}: a text that is equal for equal tokens in
----equal documents in equal order, how many records were left out, the first of them and why, and
----whether it can't be opened again.
+---the whole {checksum, skipped, skips, once, files, shared}: a text that is equal for equal
+---tokens in equal documents in equal order, how many records were left out, the first of them
+---and why, whether it can't be opened again, how many files there were, and what stands in
+---`valid` and in `path` as well.
 ---@param split? string
 ---@return table
 function Data:info(split) end

@@ -34,8 +34,8 @@ function tokenizer.protein() return new_tokenizer("protein") end
 
 -- ---- data sets ----------------------------------------------------------------------
 
---- A data set from a file, a pipe or "-", the standard input; options.path, format "auto" |
---- "fasta" | "text", length, skip_bad, ...
+--- A data set from a file, a pipe or "-", the standard input, or from a list of these;
+--- options.path, valid, format "auto" | "fasta" | "text", length, skip_bad, ...
 function data.open(options)
   if type(options) == "string" then options = { path = options } end
   return core.open_data(options)

@@ -70,13 +70,18 @@ typedef struct {
     int64_t skipped;   /* records of the file that were left out */
     const char *skips; /* the first of them and what is wrong with each; borrowed */
     bool once;         /* read from a pipe or the standard input: can't be opened again */
+    int64_t files;     /* that were read */
+    int64_t shared;    /* sequences of `path` that stand in `valid` as well, and are left out of
+                          training; of texts: files, which are not */
 } pf_data_info;
-/* Reads a file, a pipe, or for the path "-" the standard input: once, to its end, within the
+/* Reads files, pipes, or for the path "-" the standard input: once, to the end, within the
  * engine's budget or, where it has none, half of the machine's memory. A wait for a pipe's writer
- * is logged, and ends when the host cancels. options: path, format "auto|fasta|text" (what the
+ * is logged, and ends when the host cancels. options: path (a string or a list of them: several
+ * files are one data set; of texts each is a document of its own), valid (the same: files that
+ * are the validation part, all of path being for training), format "auto|fasta|text" (what the
  * user says has the last word), length (row), skip_bad (bad records are left out and counted),
  * unique (duplicates are dropped; true), longest (residues of a sequence), split "auto|none",
- * valid_fraction, min_tokens, seed. */
+ * valid_fraction (of texts: of each), min_tokens, seed. */
 PF_API int pf_data_open(pf_data **data, pf_engine *engine, const pf_config *options);
 PF_API void pf_data_close(pf_data **data);
 /* *format: "fasta" or "text", as pf_data_open would read the file at `path`. What can be read only

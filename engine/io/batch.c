@@ -59,7 +59,7 @@ static int train_row(pf_data *data, uint64_t seed, int64_t at, batch_row *row) {
 static int64_t fill_piece(const pf_data *data, const pf_piece *piece, const batch_row *row,
                           int64_t at, int64_t number) {
     const pf_document *document = &data->documents[piece->document];
-    int64_t size = pf_document_size(data, document), start = piece->start + row->shift;
+    int64_t size = pf_document_size(data, document), start = piece->start;
     int64_t targets = 0;
     for (int64_t i = 0; i < piece->count; i++) {
         int64_t next = start + i + 1;
@@ -83,12 +83,11 @@ static void fill_pad(const pf_data *data, const batch_row *row, int64_t at, int6
 }
 
 static int64_t fill_row(const pf_data *data, const pf_plan *plan, const batch_row *row) {
-    pf_piece own;
-    int64_t n, at = 0, targets = 0;
-    const pf_piece *pieces = pf_plan_row(data, plan, row->row, &own, &n);
-    for (int64_t i = 0; i < n; i++) {
-        targets += fill_piece(data, &pieces[i], row, at, i);
-        at += pieces[i].count;
+    pf_piece piece;
+    int64_t n = 0, at = 0, targets = 0;
+    for (; pf_plan_piece(data, plan, row->row, row->shift, n, at, &piece); n++) {
+        targets += fill_piece(data, &piece, row, at, n);
+        at += piece.count;
     }
     fill_pad(data, row, at, n);
     return targets;
@@ -145,7 +144,7 @@ static int check_split(pf_split split) {
 
 static int too_small(const pf_data *data) {
     const pf_plan *train = &data->plans[PF_TRAIN], *valid = &data->plans[PF_VALID];
-    if (data->fasta && data->n_documents < 2)
+    if (data->fasta && data->n_documents < 2 && !data->apart)
         return pf_fail(PF_EFORMAT,
                        "%s: one distinct sequence is too little to train on: at least 2 are "
                        "needed, one to train and one to validate",
@@ -155,12 +154,26 @@ static int too_small(const pf_data *data) {
                        "%s: too small to train on: its training part has %lld tokens to predict, "
                        "at least %lld are needed (option min_tokens)",
                        pf_data_path(data), (long long)train->targets, (long long)data->min_tokens);
+    if (valid->targets < 1 && data->apart)
+        return pf_fail(PF_EFORMAT, "%s: the files of its validation part have no token to predict",
+                       pf_data_path(data));
     if (valid->targets < 1)
         return pf_fail(PF_EFORMAT,
                        "%s: too small to train on: its validation part (the share %g) has no token "
                        "to predict; give more data or a larger valid_fraction",
                        pf_data_path(data), data->valid_fraction);
     return PF_OK;
+}
+
+/* Names the file, and the place in it. */
+static int holds_nul(const pf_data *data) {
+    const pf_document *d = data->documents;
+    while (d->split != PF_ALL || d->first + d->n <= data->first_nul) d++;
+    return pf_fail(PF_EINVAL,
+                   "%s: byte 0 stands for the mask, and the text holds one at offset %lld: "
+                   "train without masks (causal)",
+                   data->files > 1 ? data->names + d->name : pf_data_path(data),
+                   (long long)(data->first_nul - d->first));
 }
 
 static int check_batch(const pf_data *data, pf_split split, uint64_t index, int64_t rows,
@@ -174,11 +187,7 @@ static int check_batch(const pf_data *data, pf_split split, uint64_t index, int6
                        (long long)rows);
     if (data->plans[PF_ALL].targets > 0 && data->plans[PF_ALL].n_rows == 0)
         return pf_fail(PF_ESTATE, "data: there was no memory to lay its rows; lay them again");
-    if (masked && data->first_nul >= 0)
-        return pf_fail(PF_EINVAL,
-                       "%s: byte 0 stands for the mask, and the text holds one at offset %lld: "
-                       "train without masks (causal)",
-                       pf_data_path(data), (long long)data->first_nul);
+    if (masked && data->first_nul >= 0) return holds_nul(data);
     if (split != PF_ALL) return too_small(data);
     if (data->plans[PF_ALL].targets < 1)
         return pf_fail(PF_EFORMAT, "%s: has no token to predict: 2 are needed", pf_data_path(data));
@@ -262,7 +271,9 @@ PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *in
                         .checksum = data->checksum,
                         .skipped = data->skipped,
                         .skips = data->skips,
-                        .once = data->once};
+                        .once = data->once,
+                        .files = data->files,
+                        .shared = data->shared};
     for (int64_t i = 0; i < plan->n_documents; i++)
         own.duplicates += data->documents[plan->documents[i]].copies;
     return pf_result_give(info, &own, sizeof own, "data");

@@ -15,9 +15,14 @@
 /* The one source of the data options: checks, defaults, help. */
 static const pf_option_info OPTIONS[] = {
     {.name = "path",
-     .kind = PF_OPT_STRING,
+     .kind = PF_OPT_TEXTS,
      .required = true,
-     .doc = "FASTA or text, plain or gzip: a file, a pipe, \"-\" for the standard input"},
+     .doc = "FASTA or text, plain or gzip: a file, a pipe, \"-\" for the standard input, or a list "
+            "of these: one data set of several files. Each text is a document of its own"},
+    {.name = "valid",
+     .kind = PF_OPT_TEXTS,
+     .doc = "files that are the validation part, so that all of `path` is for training. A sequence "
+            "that stands in both is left out of training, and counted"},
     {.name = "format",
      .kind = PF_OPT_STRING,
      .string = "auto",
@@ -36,7 +41,7 @@ static const pf_option_info OPTIONS[] = {
      .number = 0,
      .low = 0,
      .high = 0.9,
-     .doc = "share held back; 0: 0.05 of the sequences by their hash, the last 0.1 of a text"},
+     .doc = "share held back; 0: 0.05 of the sequences by their hash, the last 0.1 of each text"},
     {.name = "split",
      .kind = PF_OPT_STRING,
      .string = "auto",
@@ -77,31 +82,6 @@ static double option_number(const pf_config *options, const char *name) {
     return pf_config_number_of(options, OPTIONS, PF_COUNT(OPTIONS), name);
 }
 
-/* ---- text ---- */
-
-/* Where the last component of the path stands in `names`: it names a text's documents. */
-static int64_t text_name(const pf_data *data) {
-    const char *slash = strrchr(pf_data_path(data), '/');
-    return slash ? slash + 1 - data->names : 0;
-}
-
-static int read_text(pf_data *data, pf_input *input) {
-    int64_t n = 0, name = text_name(data);
-    PF_TRY(pf_input_rest(input, &data->tokens, &n, &data->tokens_capacity));
-    data->n_tokens = n;
-    if (n == 0) return pf_fail(PF_EFORMAT, "%s: the file is empty", pf_data_path(data));
-    const uint8_t *nul = memchr(data->tokens, 0, (size_t)n);
-    data->first_nul = nul ? nul - data->tokens : -1;
-    int64_t valid = (int64_t)((double)n * data->valid_fraction);
-    const pf_document parts[PF_SPLITS] = {
-        {.first = 0, .n = n - valid, .name = name, .split = PF_TRAIN},
-        {.first = n - valid, .n = valid, .name = name, .split = PF_VALID},
-        {.first = 0, .n = n, .name = name, .split = PF_ALL},
-    };
-    for (int i = 0; i < PF_SPLITS; i++) PF_TRY(pf_data_add_document(data, &parts[i]));
-    return PF_OK;
-}
-
 /* ---- rows ---- */
 
 static void free_array(pf_heap *heap, void *array, int64_t n, size_t size) {
@@ -136,6 +116,15 @@ PF_API int pf_data_lay(pf_data *data, int64_t length) {
 
 /* ---- opening ---- */
 
+/* A validation part from files of its own leaves nothing to split. */
+static int check_sides(const pf_config *options) {
+    const char *split = pf_config_string_of(options, OPTIONS, PF_COUNT(OPTIONS), "split");
+    if (pf_config_texts(options, "valid") == 0) return PF_OK;
+    if (strcmp(split, "auto") == 0 && option_number(options, "valid_fraction") <= 0) return PF_OK;
+    return pf_fail(PF_EINVAL, "data: 'valid' names the validation part, so nothing is split: leave "
+                              "out 'split' and 'valid_fraction'");
+}
+
 static void choose_vocab(pf_data *data, const pf_config *options) {
     data->vocab = pf_vocab_find(data->fasta ? "protein" : "byte");
     data->begin = pf_vocab_special(data->vocab, "begin");
@@ -144,26 +133,71 @@ static void choose_vocab(pf_data *data, const pf_config *options) {
     data->valid_fraction = option_number(options, "valid_fraction");
     if (data->valid_fraction <= 0) data->valid_fraction = data->fasta ? 0.05 : 0.1;
     const char *split = pf_config_string_of(options, OPTIONS, PF_COUNT(OPTIONS), "split");
-    if (strcmp(split, "none") == 0) data->valid_fraction = 0;
+    if (strcmp(split, "none") == 0 || data->apart) data->valid_fraction = 0;
 }
 
-static int read_documents(pf_data *data, pf_input *input, const pf_config *options) {
-    const char *format = pf_config_string_of(options, OPTIONS, PF_COUNT(OPTIONS), "format");
-    pf_reading how = {.longest = (int64_t)option_number(options, "longest"),
-                      .unique = option_number(options, "unique") != 0,
-                      .skip_bad = option_number(options, "skip_bad") != 0,
-                      .guessed = strcmp(format, "auto") == 0};
-    PF_TRY(pf_input_next(input));
-    PF_TRY(pf_format_decide(input, format, &data->fasta));
-    choose_vocab(data, options);
-    return data->fasta ? pf_data_read_sequences(data, input, &how) : read_text(data, input);
-}
-
-static int read_input(pf_data *data, pf_input *input, const pf_config *options) {
+/* What messages call the data: its file, or the first of them. */
+static int keep_label(pf_data *data, const char *name, int64_t files) {
+    char label[512];
     int64_t at;
-    PF_TRY(pf_data_keep_name(data, input->source.name, &at));
-    data->once = input->source.once;
-    PF_TRY(read_documents(data, input, options));
+    if (files == 1) return pf_data_keep_name(data, name, &at);
+    snprintf(label, sizeof label, "%.480s and %lld more", name, (long long)files - 1);
+    return pf_data_keep_name(data, label, &at);
+}
+
+/* The first file says what all of them are. */
+static int decide_format(pf_data *data, const pf_input *input, const pf_config *options,
+                         const pf_reading *how) {
+    bool fasta;
+    PF_TRY(pf_format_decide(input, how->format, &fasta));
+    if (data->files++ == 0) {
+        data->fasta = fasta;
+        choose_vocab(data, options);
+        return keep_label(data, input->source.name,
+                          pf_config_texts(options, "path") + pf_config_texts(options, "valid"));
+    }
+    if (fasta == data->fasta) return PF_OK;
+    return pf_fail(PF_EFORMAT,
+                   "%s: is %s, unlike the files before it: a data set is all FASTA or "
+                   "all text (format = \"text\" takes the bytes of all of them)",
+                   input->source.name, fasta ? "FASTA" : "text");
+}
+
+static int read_input(pf_data *data, pf_input *input, const pf_config *options, pf_reading *how) {
+    data->once = data->once || input->source.once;
+    PF_TRY(pf_input_next(input));
+    PF_TRY(decide_format(data, input, options, how));
+    return data->fasta ? pf_data_read_sequences(data, input, how)
+                       : pf_data_read_text(data, input, how);
+}
+
+static int read_file(pf_data *data, pf_engine *engine, const char *path, const pf_config *options,
+                     pf_reading *how) {
+    pf_input input = {0};
+    int64_t before = how->bytes;
+    snprintf(how->name, sizeof how->name, "%s", path);
+    int status = pf_input_open(&input, engine, path);
+    if (status >= 0) snprintf(how->name, sizeof how->name, "%s", input.source.name);
+    if (status >= 0) status = read_input(data, &input, options, how);
+    how->bytes = before + input.total;
+    pf_input_close(&input);
+    return status;
+}
+
+static int read_files(pf_data *data, pf_engine *engine, const pf_config *options, const char *which,
+                      pf_reading *how) {
+    for (int i = 0; i < pf_config_texts(options, which); i++)
+        PF_TRY(read_file(data, engine, pf_config_text_at(options, which, i), options, how));
+    return PF_OK;
+}
+
+static int read_all(pf_data *data, pf_engine *engine, const pf_config *options, pf_reading *how) {
+    how->valid = true;
+    PF_TRY(read_files(data, engine, options, "valid", how));
+    how->valid = false;
+    PF_TRY(read_files(data, engine, options, "path", how));
+    if (data->fasta) PF_TRY(pf_data_end_sequences(data, engine, how));
+    if (!data->fasta) pf_data_end_text(data, engine);
     data->checksum = pf_data_checksum(data);
     for (int split = 0; split < PF_SPLITS; split++)
         PF_TRY(pf_data_list_documents(data, (pf_split)split));
@@ -172,16 +206,37 @@ static int read_input(pf_data *data, pf_input *input, const pf_config *options) 
 
 /* Reads within a budget: the engine's own, or where it has none half of the machine's memory, so
  * that a pipe without end, or a file that was made to be large, ends in a sentence. */
-static int read_within(pf_data *data, pf_input *input, const pf_config *options) {
+static int read_within(pf_data *data, pf_engine *engine, const pf_config *options,
+                       pf_reading *how) {
+    char why[256];
     size_t own = pf_heap_set_budget(data->heap, 0);
     pf_heap_set_budget(data->heap, own ? own : pf_heap_live(data->heap) + pf_half_of_memory());
-    int status = read_input(data, input, options);
+    int status = read_all(data, engine, options, how);
     pf_heap_set_budget(data->heap, own);
     if (status != PF_ENOMEM) return status;
-    char why[256];
     snprintf(why, sizeof why, "%s", pf_last_error());
-    return pf_fail(PF_ENOMEM, "%s: no room for it after %lld bytes: %s%s", input->source.name,
-                   (long long)input->total, why, own ? "" : " (half of this machine's memory)");
+    return pf_fail(PF_ENOMEM, "%s: no room for it after %lld bytes: %s%s", how->name,
+                   (long long)how->bytes, why, own ? "" : " (half of this machine's memory)");
+}
+
+static int read_data(pf_data *data, pf_engine *engine, const pf_config *options) {
+    const char *format = pf_config_string_of(options, OPTIONS, PF_COUNT(OPTIONS), "format");
+    int files = pf_config_texts(options, "path") + pf_config_texts(options, "valid");
+    data->apart = pf_config_texts(options, "valid") > 0;
+    data->seed = (uint64_t)option_number(options, "seed");
+    data->min_tokens = (int64_t)option_number(options, "min_tokens");
+    data->order_pass = -1;
+    data->first_nul = -1;
+    pf_reading how = {.format = format,
+                      .longest = (int64_t)option_number(options, "longest"),
+                      .unique = option_number(options, "unique") != 0,
+                      .skip_bad = option_number(options, "skip_bad") != 0,
+                      .guessed = strcmp(format, "auto") == 0,
+                      .apart = data->apart,
+                      .several = files > 1};
+    int status = read_within(data, engine, options, &how);
+    pf_reading_close(&how, data->heap);
+    return status;
 }
 
 PF_API int pf_data_open(pf_data **out, pf_engine *engine, const pf_config *options) {
@@ -189,18 +244,11 @@ PF_API int pf_data_open(pf_data **out, pf_engine *engine, const pf_config *optio
     PF_OPEN(engine);
     PF_NEED(options);
     PF_TRY(pf_config_check(options, OPTIONS, PF_COUNT(OPTIONS), "data"));
-    const char *path = pf_config_string_of(options, OPTIONS, PF_COUNT(OPTIONS), "path");
+    PF_TRY(check_sides(options));
     pf_data *data = pf_heap_zalloc(engine->heap, sizeof *data);
     if (!data) return PF_ENOMEM;
     data->heap = pf_heap_retain(engine->heap);
-    data->seed = (uint64_t)option_number(options, "seed");
-    data->min_tokens = (int64_t)option_number(options, "min_tokens");
-    data->order_pass = -1;
-    data->first_nul = -1;
-    pf_input input = {0};
-    int status = pf_input_open(&input, engine, path);
-    if (status >= 0) status = read_within(data, &input, options);
-    pf_input_close(&input);
+    int status = read_data(data, engine, options);
     if (status < 0) pf_data_close(&data);
     *out = data;
     return status < 0 ? status : PF_OK;
@@ -230,8 +278,11 @@ PF_API void pf_data_close(pf_data **address) {
     pf_heap *heap = data->heap;
     *address = NULL;
     forget_rows(data);
-    for (int i = 0; i < PF_SPLITS; i++)
-        free_array(heap, data->plans[i].documents, data->plans[i].n_documents, sizeof(int64_t));
+    for (int i = 0; i < PF_SPLITS; i++) {
+        pf_plan *plan = &data->plans[i];
+        free_array(heap, plan->documents, plan->n_documents, sizeof *plan->documents);
+        free_array(heap, plan->starts, plan->n_documents + 1, sizeof *plan->starts);
+    }
     free_array(heap, data->tokens, data->tokens_capacity, 1);
     free_array(heap, data->documents, data->documents_capacity, sizeof *data->documents);
     free_array(heap, data->names, data->names_capacity, 1);

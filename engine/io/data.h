@@ -1,7 +1,7 @@
 /*
  * data.h - a data set in memory: tokens of all documents in one array of bytes, and for
  * each split a plan of rows. FASTA: a document is a sequence, read as begin, residues,
- * end. Text: three documents, the training part, the valid part and the whole, with no
+ * end. Text: three documents a file, its training part, its valid part and the whole, with no
  * begin or end. pf_data_token sees a document with its begin and end in place.
  */
 #ifndef PF_DATA_H
@@ -26,9 +26,11 @@ typedef struct {
 } pf_piece;
 
 /* How a split lies in rows of `length` positions. Sequences: row r holds pieces rows[r] ..
- * rows[r+1]-1. Text has no lists: its row r is the r-th stretch of `length` (pf_plan_row). */
+ * rows[r+1]-1. Text has no lists: its row r is the r-th stretch of `length` targets, of one
+ * document after the other. */
 typedef struct {
     int64_t *documents; /* (n_documents), in file order */
+    int64_t *starts;    /* (n_documents + 1): targets of the documents before */
     int64_t n_documents;
     pf_piece *pieces; /* (n_pieces) */
     int64_t n_pieces, pieces_capacity;
@@ -38,12 +40,26 @@ typedef struct {
     int64_t targets; /* tokens that have a token before them: what a model predicts */
 } pf_plan;
 
-/* How records are read. */
+/* Open addressing over document numbers + 1 (0: free); at most half full. */
 typedef struct {
-    int64_t longest; /* residues of a sequence */
-    bool unique;     /* exact duplicates are dropped */
-    bool skip_bad;   /* bad records are left out */
-    bool guessed;    /* that it is FASTA is what the bytes say, not the user */
+    int64_t *slots;
+    int64_t size; /* a power of two */
+} pf_sequence_set;
+
+/* How the files of a data set are read, and what is known of those that were. */
+typedef struct {
+    const char *format; /* as asked: auto, fasta, text */
+    int64_t longest;    /* residues of a sequence */
+    bool unique;        /* exact duplicates are dropped */
+    bool skip_bad;      /* bad records are left out */
+    bool apart;         /* the valid part has files of its own, which are read first */
+    bool valid;         /* the file that is being read is one of these */
+    bool several;       /* files: what is said of a record names its file */
+    bool guessed;       /* that it is FASTA is what the bytes say, not the user */
+    int64_t records;    /* of all files so far */
+    int64_t bytes;      /* the same */
+    char name[256];     /* of the file that is being read, for messages */
+    pf_sequence_set set;
 } pf_reading;
 
 struct pf_data {
@@ -56,7 +72,10 @@ struct pf_data {
     int64_t min_tokens;
     int begin, end, pad; /* ids; begin and end -1 for text */
     int64_t first_nul;   /* text: place of its first byte 0, or -1 */
-    bool once;           /* the path can't be opened again to read the same */
+    bool once;           /* a path can't be opened again to read the same */
+    int64_t files;       /* that were read */
+    bool apart;          /* the valid part comes from files of its own */
+    int64_t shared;      /* training sequences left out, since they stand in these; texts: told */
     int64_t skipped;     /* records left out */
     char skips[640];     /* the first of them, and why */
     uint64_t checksum;   /* XXH3 of all documents, one after the other */
@@ -64,7 +83,7 @@ struct pf_data {
     int64_t n_tokens, tokens_capacity;
     pf_document *documents;
     int64_t n_documents, documents_capacity;
-    char *names; /* zero-terminated, one after the other; the path stands first */
+    char *names; /* zero-terminated, one after the other; first what messages call the data */
     int64_t n_names, names_capacity;
     pf_plan plans[PF_SPLITS];
     /* The order of training rows, kept while a pass lasts. */
@@ -96,14 +115,23 @@ int pf_data_list_documents(pf_data *data, pf_split split);
 /* One number for all documents in their order. */
 uint64_t pf_data_checksum(const pf_data *data);
 
-/* sequences.c: all documents of a FASTA file, on their sides. Its first chunk has been read. */
-int pf_data_read_sequences(pf_data *data, pf_input *input, const pf_reading *how);
+/* sequences.c: all documents of a FASTA file. Its first chunk has been read. */
+int pf_data_read_sequences(pf_data *data, pf_input *input, pf_reading *how);
+/* What is to be said of all files, and each sequence on its side. */
+int pf_data_end_sequences(pf_data *data, pf_engine *engine, const pf_reading *how);
+void pf_reading_close(pf_reading *how, pf_heap *heap);
+
+/* text.c: the documents of a text file, its parts on their sides; what is known once all are read.
+ */
+int pf_data_read_text(pf_data *data, pf_input *input, const pf_reading *how);
+void pf_data_end_text(pf_data *data, pf_engine *engine);
 
 /* pack.c: lays the rows of plans[split], whose documents are known. */
 int pf_plan_pack(pf_data *data, pf_split split);
-/* The pieces of a row, *n of them; `own` is room for the one that a row of text has. */
-const pf_piece *pf_plan_row(const pf_data *data, const pf_plan *plan, int64_t row, pf_piece *own,
-                            int64_t *n);
+/* Piece i of a row whose pieces before it fill `at` positions; false: there are no more. shift: of
+ * the pass (text). */
+bool pf_plan_piece(const pf_data *data, const pf_plan *plan, int64_t row, int64_t shift, int64_t i,
+                   int64_t at, pf_piece *piece);
 /* Forgets rows and pieces; the documents stay. */
 void pf_plan_clear(pf_heap *heap, pf_plan *plan);
 

@@ -33,21 +33,25 @@ int pf_data_list_documents(pf_data *data, pf_split split) {
         plan->n_documents += in_split(data, &data->documents[i], split);
     plan->documents =
         pf_heap_alloc(data->heap, (size_t)plan->n_documents * sizeof *plan->documents);
-    if (!plan->documents) return PF_ENOMEM;
+    plan->starts = pf_heap_alloc(data->heap, (size_t)(plan->n_documents + 1) * sizeof(int64_t));
+    if (!plan->documents || !plan->starts) return PF_ENOMEM;
+    plan->starts[0] = 0;
     for (int64_t i = 0, n = 0; i < data->n_documents; i++) {
         if (!in_split(data, &data->documents[i], split)) continue;
         plan->documents[n++] = i;
         plan->targets += pf_max(0, pf_document_size(data, &data->documents[i]) - 1);
+        plan->starts[n] = plan->targets;
     }
     return PF_OK;
 }
 
-/* Borders count: each document goes on from the one before. */
+/* Borders count: each document goes on from the one before. A text alone has none. */
 uint64_t pf_data_checksum(const pf_data *data) {
-    if (!data->fasta) return XXH3_64bits(data->tokens, (size_t)data->n_tokens);
+    if (!data->fasta && data->files == 1) return XXH3_64bits(data->tokens, (size_t)data->n_tokens);
     uint64_t sum = 0;
     for (int64_t i = 0; i < data->n_documents; i++) {
         const pf_document *d = &data->documents[i];
+        if (!in_split(data, d, PF_ALL)) continue;
         sum = XXH3_64bits_withSeed(d->hash, sizeof d->hash, sum);
     }
     return sum;

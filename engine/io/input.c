@@ -212,9 +212,9 @@ int pf_input_rest(pf_input *in, uint8_t **bytes, int64_t *n, int64_t *capacity) 
     pf_heap *heap = in->source.engine->heap;
     int64_t held = (int64_t)(in->n - in->at), guess = pf_input_guess(in);
     /* One byte more than there should be, so that the end is met without growing. */
-    PF_TRY(widen(heap, bytes, capacity, pf_max(held, guess) + 1));
-    memcpy(*bytes, in->bytes + in->at, (size_t)held);
-    *n = held;
+    PF_TRY(widen(heap, bytes, capacity, *n + pf_max(held, guess) + 1));
+    memcpy(*bytes + *n, in->bytes + in->at, (size_t)held);
+    *n += held;
     for (;;) {
         if (*n == *capacity) PF_TRY(widen(heap, bytes, capacity, *n + STEP));
         int64_t got = read_bytes(in, *bytes + *n, (size_t)pf_min(STEP, *capacity - *n));

@@ -31,7 +31,7 @@ void pf_input_close(pf_input *input); /* takes one that failed to open, or zeros
 
 /* How many bytes it seems to hold in all, or -1: for a first guess of room, no more. */
 int64_t pf_input_guess(const pf_input *input);
-/* The rest of the input as one block of the heap (*capacity bytes; *n used). */
+/* Puts the rest of the input behind the *n bytes of a block of the heap (*capacity bytes). */
 int pf_input_rest(pf_input *input, uint8_t **bytes, int64_t *n, int64_t *capacity);
 
 #endif

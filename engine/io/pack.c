@@ -1,7 +1,8 @@
 /*
  * pack.c - lays the documents of a split into rows. Sequences: whole documents by best
  * fit, longest first, which wastes little and cuts only what is longer than a row; the
- * pieces of a cut document stand in rows of their own context. Text: row after row. What
+ * pieces of a cut document stand in rows of their own context. Text: row after row, each of
+ * as many documents as it meets. What
  * must hold: every token that has a token before it in its document is the target of
  * exactly one position (training rows of a text leave out a part that moves each pass).
  */
@@ -39,16 +40,34 @@ static void pack_text(const pf_data *data, pf_plan *plan, pf_split split) {
     plan->slack = n - plan->n_rows * length;
 }
 
-const pf_piece *pf_plan_row(const pf_data *data, const pf_plan *plan, int64_t row, pf_piece *own,
-                            int64_t *n) {
-    if (data->fasta) {
-        *n = plan->rows[row + 1] - plan->rows[row];
-        return plan->pieces + plan->rows[row];
+/* The document whose targets hold number `at` of the split: the last one that starts there or
+ * before. */
+static int64_t find_document(const pf_plan *plan, int64_t at) {
+    int64_t low = 0, high = plan->n_documents;
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (plan->starts[middle] <= at)
+            low = middle;
+        else
+            high = middle;
     }
-    int64_t start = row * data->length;
-    *own = (pf_piece){plan->documents[0], start, pf_min(data->length, plan->targets - start)};
-    *n = 1;
-    return own;
+    return low;
+}
+
+bool pf_plan_piece(const pf_data *data, const pf_plan *plan, int64_t row, int64_t shift, int64_t i,
+                   int64_t at, pf_piece *piece) {
+    if (data->fasta) {
+        if (i >= plan->rows[row + 1] - plan->rows[row]) return false;
+        *piece = plan->pieces[plan->rows[row] + i];
+        return true;
+    }
+    int64_t first = row * data->length + shift + at;
+    int64_t end = pf_min((row + 1) * data->length + shift, plan->targets);
+    if (first >= end) return false;
+    int64_t d = find_document(plan, first);
+    *piece = (pf_piece){plan->documents[d], first - plan->starts[d],
+                        pf_min(end, plan->starts[d + 1]) - first};
+    return true;
 }
 
 /* ---- sequences ---- */

@@ -1,6 +1,7 @@
 /*
- * sequences.c - the documents of a FASTA file: duplicates are dropped or kept, bad records are left
- * out and counted, and each sequence is put on the side of its hash.
+ * sequences.c - the documents of FASTA files: duplicates are dropped or kept, in whatever file they
+ * stand, bad records are left out and counted, and each sequence is put on the side of its hash, or
+ * of its file.
  */
 #include <stdio.h>
 #include <string.h>
@@ -11,14 +12,8 @@
 
 /* ---- duplicates ---- */
 
-/* Open addressing over document numbers + 1 (0: free); at most half full. */
-typedef struct {
-    int64_t *slots;
-    int64_t size; /* a power of two */
-} sequence_set;
-
 /* The slot of a sequence: where it stands, or where it would go. */
-static int64_t *find_slot(const pf_data *data, const sequence_set *set, const pf_document *d,
+static int64_t *find_slot(const pf_data *data, const pf_sequence_set *set, const pf_document *d,
                           const uint8_t *ids) {
     int64_t at = (int64_t)(d->hash[1] & (uint64_t)(set->size - 1));
     for (; set->slots[at]; at = (at + 1) & (set->size - 1)) {
@@ -30,15 +25,17 @@ static int64_t *find_slot(const pf_data *data, const sequence_set *set, const pf
     return &set->slots[at];
 }
 
-static void set_free(pf_heap *heap, sequence_set *set) {
+static void set_free(pf_heap *heap, pf_sequence_set *set) {
     if (set->slots) pf_heap_free(heap, set->slots, (size_t)set->size * sizeof *set->slots);
     set->slots = NULL;
 }
 
+void pf_reading_close(pf_reading *how, pf_heap *heap) { set_free(heap, &how->set); }
+
 /* Room for one document more; all that are there move to the new table. */
-static int set_grow(const pf_data *data, sequence_set *set) {
+static int set_grow(const pf_data *data, pf_sequence_set *set) {
     if (set->slots && data->n_documents * 2 < set->size) return PF_OK;
-    sequence_set larger = {.size = pf_max(1024, set->size * 2)};
+    pf_sequence_set larger = {.size = pf_max(1024, set->size * 2)};
     larger.slots = pf_heap_zalloc(data->heap, (size_t)larger.size * sizeof *larger.slots);
     if (!larger.slots) return PF_ENOMEM;
     for (int64_t i = 0; i < data->n_documents; i++) {
@@ -52,18 +49,29 @@ static int set_grow(const pf_data *data, sequence_set *set) {
 
 /* ---- records ---- */
 
-/* Adds the record that the reader holds, or counts it as a copy. set NULL: keep copies. */
-static int add_sequence(pf_data *data, sequence_set *set, const pf_fasta *fasta) {
+/* Is this record, of which `other` is the first, to be left out? It counts as a copy, or as one
+ * that is held out. */
+static bool leave_copy(pf_data *data, pf_document *other, const pf_reading *how) {
+    bool held_out = how->apart && other->split == PF_VALID && !how->valid;
+    if (held_out)
+        data->shared++;
+    else if (how->unique)
+        other->copies++;
+    return held_out || how->unique;
+}
+
+/* Adds the record that the reader holds, unless it is a copy. */
+static int add_sequence(pf_data *data, pf_reading *how, const pf_fasta *fasta) {
     XXH128_hash_t hash = XXH3_128bits(fasta->ids, (size_t)fasta->n);
-    pf_document d = {.first = data->n_tokens, .n = fasta->n, .hash = {hash.low64, hash.high64}};
+    pf_document d = {.first = data->n_tokens,
+                     .n = fasta->n,
+                     .hash = {hash.low64, hash.high64},
+                     .split = how->valid ? PF_VALID : PF_TRAIN};
     int64_t *slot = NULL;
-    if (set) {
-        PF_TRY(set_grow(data, set));
-        slot = find_slot(data, set, &d, fasta->ids);
-        if (*slot) {
-            data->documents[*slot - 1].copies++;
-            return PF_OK;
-        }
+    if (how->unique || how->apart) {
+        PF_TRY(set_grow(data, &how->set));
+        slot = find_slot(data, &how->set, &d, fasta->ids);
+        if (*slot && leave_copy(data, &data->documents[*slot - 1], how)) return PF_OK;
     }
     PF_TRY(pf_heap_grow(data->heap, (void **)&data->tokens, &data->tokens_capacity,
                         data->n_tokens + d.n, 1));
@@ -71,18 +79,20 @@ static int add_sequence(pf_data *data, sequence_set *set, const pf_fasta *fasta)
     PF_TRY(pf_data_add_document(data, &d));
     memcpy(data->tokens + d.first, fasta->ids, (size_t)d.n);
     data->n_tokens += d.n;
-    if (slot) *slot = data->n_documents;
+    if (slot && !*slot) *slot = data->n_documents;
     return PF_OK;
 }
 
 /* Counts a record that is left out; the first ones are named. */
-static void leave_out(pf_data *data, const pf_fasta *fasta) {
+static void leave_out(pf_data *data, const pf_fasta *fasta, bool several) {
     enum { NAMED = 3 };
     size_t at = strlen(data->skips), room = sizeof data->skips - at;
     const char *why = fasta->bad[0] ? fasta->bad : "has no residues";
     if (data->skipped++ >= NAMED) return;
-    snprintf(data->skips + at, room, "%s'%.60s' in line %lld: %s", at > 0 ? "; " : "", fasta->name,
-             (long long)(fasta->bad[0] ? fasta->bad_line : fasta->name_line), why);
+    snprintf(data->skips + at, room, "%s'%.60s' in %s%.80s%sline %lld: %s", at > 0 ? "; " : "",
+             fasta->name, several ? "'" : "", several ? fasta->input->source.name : "",
+             several ? "' " : "", (long long)(fasta->bad[0] ? fasta->bad_line : fasta->name_line),
+             why);
 }
 
 /* Says what a careful reader would want to know of the file. */
@@ -95,37 +105,46 @@ static void remark(const pf_data *data, pf_engine *engine, int64_t records) {
     for (int64_t i = 0; i < data->n_tokens; i++) seen[data->tokens[i]]++;
     int16_t map[256];
     pf_vocab_map(data->vocab, map);
+    if (data->shared > 0)
+        pf_log(engine, PF_LOG_WARN,
+               "%s: sequences that stand in the validation part as well are left out of training: "
+               "%lld",
+               pf_data_path(data), (long long)data->shared);
     for (const char *c = "ACGTUN"; *c; c++) bases += seen[map[(unsigned char)*c]];
     if (data->n_tokens > 0 && bases == data->n_tokens)
         pf_log(engine, PF_LOG_WARN, "%s: only letters of DNA or RNA; they are read as residues",
                pf_data_path(data));
 }
 
-static int read_records(pf_data *data, pf_fasta *fasta, sequence_set *set) {
+static int read_records(pf_data *data, pf_fasta *fasta, pf_reading *how) {
+    int64_t skipped = data->skipped;
     int more = 1;
     while (more > 0) {
         more = pf_fasta_next(fasta);
         if (more > 0 && (fasta->n == 0 || fasta->bad[0]))
-            leave_out(data, fasta);
+            leave_out(data, fasta, how->several);
         else if (more > 0)
-            PF_TRY(add_sequence(data, set, fasta));
+            PF_TRY(add_sequence(data, how, fasta));
     }
-    return more;
-}
-
-static int no_sequences(const pf_data *data, const pf_fasta *fasta) {
+    how->records += fasta->count;
+    if (more < 0 || data->skipped - skipped < fasta->count) return more;
     return pf_fail(PF_EFORMAT, "%s: no sequences: none of %lld records can be read: %s%s",
-                   pf_data_path(data), (long long)fasta->count, data->skips,
+                   fasta->input->source.name, (long long)fasta->count, data->skips,
                    fasta->guessed ? "; for plain text say format = \"text\"" : "");
 }
 
 /* ---- the split ---- */
 
+static int64_t count_valid(const pf_data *data) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < data->n_documents; i++) n += data->documents[i].split == PF_VALID;
+    return n;
+}
+
 /* A side that the hash left empty gets the sequence nearest to the border. */
 static void mend_split(pf_data *data) {
-    int64_t low = 0, high = 0, valid = 0, n = data->n_documents;
+    int64_t low = 0, high = 0, valid = count_valid(data), n = data->n_documents;
     for (int64_t i = 0; i < n; i++) {
-        valid += data->documents[i].split == PF_VALID;
         if (data->documents[i].hash[0] < data->documents[low].hash[0]) low = i;
         if (data->documents[i].hash[0] > data->documents[high].hash[0]) high = i;
     }
@@ -143,21 +162,27 @@ static void split_by_hash(pf_data *data) {
     if (data->valid_fraction > 0) mend_split(data);
 }
 
-int pf_data_read_sequences(pf_data *data, pf_input *input, const pf_reading *how) {
+int pf_data_read_sequences(pf_data *data, pf_input *input, pf_reading *how) {
     pf_fasta fasta;
-    sequence_set set = {0};
     pf_fasta_begin(&fasta, input, data->vocab);
     fasta.longest = how->longest;
     fasta.skip_bad = how->skip_bad;
     fasta.guessed = how->guessed;
     /* Room for all letters at once; where there is none, room grows with what comes. */
-    pf_heap_grow(data->heap, (void **)&data->tokens, &data->tokens_capacity, pf_input_guess(input),
-                 1);
-    int status = read_records(data, &fasta, how->unique ? &set : NULL);
-    if (status >= 0 && data->n_documents == 0) status = no_sequences(data, &fasta);
-    if (status >= 0) remark(data, input->source.engine, fasta.count);
+    pf_heap_grow(data->heap, (void **)&data->tokens, &data->tokens_capacity,
+                 data->n_tokens + pf_input_guess(input), 1);
+    int status = read_records(data, &fasta, how);
     pf_fasta_end(&fasta);
-    set_free(data->heap, &set);
-    if (status >= 0) split_by_hash(data);
-    return status;
+    return status < 0 ? status : PF_OK;
+}
+
+int pf_data_end_sequences(pf_data *data, pf_engine *engine, const pf_reading *how) {
+    remark(data, engine, how->records);
+    if (how->apart && data->n_documents == count_valid(data))
+        return pf_fail(PF_EFORMAT,
+                       "%s: nothing is left to train on: all of its sequences stand in "
+                       "the validation part",
+                       pf_data_path(data));
+    if (!how->apart) split_by_hash(data);
+    return PF_OK;
 }

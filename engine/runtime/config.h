@@ -11,7 +11,14 @@
 #include "heap.h"
 
 /* One line of an options table: the single source for defaults, checks, help and docs. */
-typedef enum { PF_OPT_INT, PF_OPT_NUMBER, PF_OPT_BOOL, PF_OPT_STRING, PF_OPT_TREE } pf_opt_kind;
+typedef enum {
+    PF_OPT_INT,
+    PF_OPT_NUMBER,
+    PF_OPT_BOOL,
+    PF_OPT_STRING,
+    PF_OPT_TEXTS, /* a string, or a list of at least one */
+    PF_OPT_TREE
+} pf_opt_kind;
 
 /* No default: what comes of a BOOL that is not given the doc says. Such a row is `later`. */
 #define PF_OPT_NONE ((double)NAN)
@@ -55,6 +62,9 @@ double pf_config_number_of(const pf_config *options, const pf_option_info *table
                            const char *name);
 const char *pf_config_string_of(const pf_config *options, const pf_option_info *table, int n,
                                 const char *name);
+/* Of a PF_OPT_TEXTS value (NULL: not given): how many there are, and the i-th. */
+int pf_config_texts(const pf_config *options, const char *name);
+const char *pf_config_text_at(const pf_config *options, const char *name, int i);
 
 /* ---- describe.c: tables as plain data, for help and docs ---- */
 
@@ -64,8 +74,8 @@ int pf_describe_list(pf_config **list, pf_config *map, const char *key);
 int pf_describe_map(pf_config **map, pf_config *parent, const char *key);
 int pf_describe_text(pf_config *map, const char *key, const char *text); /* NULL: left out */
 /* Sets `options` of a map to [{name, kind, default, required, choices, needs, doc}]. kind: int,
- * number, bool, string or tree; default: a text, "" for none; choices and needs only where there
- * are some. */
+ * number, bool, string, texts or tree; default: a text, "" for none; choices and needs only where
+ * there are some. */
 int pf_describe_options(pf_config *to, const pf_option_info *table, int n);
 
 #endif

@@ -31,14 +31,14 @@ static int describe_default(pf_config *map, const pf_option_info *o) {
         text = o->string ? o->string : "";
     } else if (o->kind == PF_OPT_BOOL) {
         text = isnan(o->number) ? "" : o->number != 0 ? "true" : "false";
-    } else if (o->kind != PF_OPT_TREE) {
+    } else if (o->kind != PF_OPT_TREE && o->kind != PF_OPT_TEXTS) {
         pf_number_short(number, o->number);
     }
     return pf_config_set_string(map, "default", o->required ? "" : text);
 }
 
 static int describe_option(pf_config *map, const pf_option_info *o) {
-    static const char *const kinds[] = {"int", "number", "bool", "string", "tree"};
+    static const char *const kinds[] = {"int", "number", "bool", "string", "texts", "tree"};
     PF_TRY(pf_config_set_string(map, "name", o->name));
     PF_TRY(pf_config_set_string(map, "kind", kinds[o->kind]));
     PF_TRY(describe_default(map, o));

@@ -144,6 +144,14 @@ static int check_string(const pf_config *value, const pf_option_info *option, co
                    hint(near, sizeof near, pf_config_string(value), word, n));
 }
 
+static bool is_texts(const pf_config *value) {
+    if (pf_config_kind_of(value) == PF_STRING) return true;
+    if (pf_config_kind_of(value) != PF_LIST || pf_config_size(value) == 0) return false;
+    for (int i = 0; i < pf_config_size(value); i++)
+        if (pf_config_kind_of(pf_config_at(value, i)) != PF_STRING) return false;
+    return true;
+}
+
 static int check_value(const pf_config *value, const pf_option_info *option, const char *where) {
     char got[64];
     const char *must = NULL;
@@ -155,6 +163,9 @@ static int check_value(const pf_config *value, const pf_option_info *option, con
         return check_string(value, option, where);
     case PF_OPT_BOOL:
         if (pf_config_kind_of(value) != PF_BOOL) must = "true or false";
+        break;
+    case PF_OPT_TEXTS:
+        if (!is_texts(value)) must = "a string or a list of strings";
         break;
     case PF_OPT_TREE:
         if (pf_config_kind_of(value) != PF_LIST && pf_config_kind_of(value) != PF_MAP)
@@ -222,4 +233,15 @@ const char *pf_config_string_of(const pf_config *options, const pf_option_info *
     if (value) return pf_config_string(value);
     const pf_option_info *option = find_option(table, n, name);
     return option ? option->string : NULL;
+}
+
+int pf_config_texts(const pf_config *options, const char *name) {
+    const pf_config *value = given(options, name);
+    if (!value) return 0;
+    return pf_config_kind_of(value) == PF_LIST ? pf_config_size(value) : 1;
+}
+
+const char *pf_config_text_at(const pf_config *options, const char *name, int i) {
+    const pf_config *value = given(options, name);
+    return pf_config_string(pf_config_kind_of(value) == PF_LIST ? pf_config_at(value, i) : value);
 }
