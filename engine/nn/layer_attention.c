@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "module.h"
+#include "attention_layer.h"
 
 static const pf_option_info attention_options[] = {
 #include "options_attention.def"
@@ -35,14 +35,6 @@ static const pf_option_info attention_options[] = {
      .doc = "sequence length that attention auto chooses for"},
 };
 
-typedef struct attention_self {
-    pf_attention attention; /* owns its kernel */
-    int64_t heads, kv_heads, head_dim;
-    bool rotary, halves;
-    double base, dropout;
-    pf_tensor *q_norm, *k_norm; /* (d) scales, borrowed from the slots; NULL: no norm */
-} attention_self;
-
 enum { QKV, OUT }; /* children */
 
 /* ---- building ---- */
@@ -56,7 +48,7 @@ static int resolve_key_heads(pf_module *m, attention_self *self) {
                    (long long)self->heads, (long long)self->kv_heads);
 }
 
-static int resolve_heads(pf_module *m, attention_self *self) {
+int pf_attention_heads(pf_module *m, attention_self *self) {
     int64_t dim = pf_option_int(m, "dim");
     self->heads = pf_option_int(m, "heads");
     PF_TRY(resolve_key_heads(m, self));
@@ -81,9 +73,10 @@ static int resolve_heads(pf_module *m, attention_self *self) {
 
 /* Which layer's projection: the layer's place, or what the kernel says where it has none. */
 static uint64_t layer_of(const pf_module *m) {
+    const attention_self *self = m->self;
     const pf_config *own = pf_config_get(pf_config_get(m->options, "kernel"), "layer");
     int64_t layer = pf_option_int(m, "layer");
-    return (uint64_t)(layer > 0 || !own ? layer : (int64_t)pf_config_number(own));
+    return (uint64_t)(layer > 0 || !own ? layer : (int64_t)pf_config_number(own)) + self->apart;
 }
 
 /* The kernel's tensors are the layer's buffers: saved with it, and filled when it is loaded.
@@ -116,7 +109,7 @@ static int check_open(pf_engine *e, const pf_config *options) {
 }
 
 /* The kind, and its kernel, drawn for this layer's place and heads. */
-static int resolve_kernel(pf_module *m, pf_engine *e, attention_self *self) {
+int pf_attention_resolve(pf_module *m, pf_engine *e, attention_self *self) {
     pf_attention *a = &self->attention;
     PF_TRY(pf_attention_decide(m, e));
     PF_TRY(pf_kernel_complete(m, e));
@@ -139,7 +132,7 @@ static bool estimates(const attention_self *self) {
 
 /* Scales of q and k. Softmax features err with exp(|x + y|^2): there rows start with
  * |x|^2 = 2 (x = d^(-1/4) q) and grow as training asks; elsewhere with every channel 1. */
-static int add_norms(pf_module *m, pf_engine *e, attention_self *self) {
+int pf_attention_norms(pf_module *m, pf_engine *e, attention_self *self) {
     char init[PF_INIT_TEXT];
     double d = (double)self->head_dim;
     pf_init_text(init, "value", estimates(self) ? sqrt(2) * pow(d, -0.25) : 1);
@@ -171,7 +164,7 @@ static int add_decay(pf_module *m, pf_engine *e, attention_self *self) {
 
 /* The tilts of softmax_plus, one a head of keys: saved with the weights, moved by training
  * steps that are over (move_tilt), so that no row sees a tilt that came of a later one. */
-static int add_tilt(pf_module *m, pf_engine *e, attention_self *self) {
+int pf_attention_tilts(pf_module *m, pf_engine *e, attention_self *self) {
     pf_kernel *kernel = self->attention.kernel;
     if (!kernel || !kernel->spec.map->tilted) return PF_OK;
     pf_tensor *tilt = NULL;
@@ -188,20 +181,20 @@ static int attention_build(pf_module *m, pf_engine *e) {
     self->halves = strcmp(pf_option_text(m, "rotary_pairs"), "halves") == 0;
     self->base = pf_option_number(m, "rotary_base");
     self->dropout = pf_option_number(m, "dropout");
-    PF_TRY(resolve_heads(m, self));
-    PF_TRY(resolve_kernel(m, e, self));
+    PF_TRY(pf_attention_heads(m, self));
+    PF_TRY(pf_attention_resolve(m, e, self));
     PF_TRY(add_decay(m, e, self));
-    PF_TRY(add_tilt(m, e, self));
+    PF_TRY(pf_attention_tilts(m, e, self));
     int64_t dim = pf_option_int(m, "dim"), inner = self->heads * self->head_dim;
     double last = 1 / sqrt(2 * pf_option_number(m, "layers"));
     int64_t all = inner + 2 * self->kv_heads * self->head_dim;
     bool bias = pf_option_int(m, "bias") != 0;
     PF_TRY(pf_module_inner(m, e, "qkv", "linear", pf_linear_options(dim, all, bias, 1)));
     PF_TRY(pf_module_inner(m, e, "out", "linear", pf_linear_options(inner, dim, bias, last)));
-    return pf_option_int(m, "qk_norm") ? add_norms(m, e, self) : PF_OK;
+    return pf_option_int(m, "qk_norm") ? pf_attention_norms(m, e, self) : PF_OK;
 }
 
-static int attention_derive(pf_module *m) {
+int pf_attention_derive(pf_module *m) {
     const attention_self *self = m->self;
     return estimates(self) ? pf_watch_make(m, self->heads) : PF_OK;
 }
@@ -209,7 +202,7 @@ static int attention_derive(pf_module *m) {
 /* ---- running ---- */
 
 /* (B, H, L, d) -> (B, L, H d): a view, since attention lays its heads side by side */
-static int join_heads(const attention_self *self, pf_engine *e, pf_tensor *x, pf_tensor **y) {
+int pf_attention_join(const attention_self *self, pf_engine *e, pf_tensor *x, pf_tensor **y) {
     static const int order[4] = {0, 2, 1, 3};
     int64_t shape[3] = {x->shape[0], x->shape[2], self->heads * self->head_dim};
     pf_tensor *rows = NULL;
@@ -220,7 +213,7 @@ static int join_heads(const attention_self *self, pf_engine *e, pf_tensor *x, pf
 }
 
 /* RMS norm over each head's channels, with one scale for all heads. */
-static int normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x) {
+int pf_attention_normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x) {
     pf_tensor *y = NULL;
     if (!scale) return PF_OK;
     PF_TRY(pf_rmsnorm(&y, e, *x, scale, 1e-6));
@@ -241,7 +234,7 @@ static int rotate(const attention_self *self, pf_engine *e, pf_tensor *positions
 /* Query or key (i = 0, 1), (B, H, L, d), made ready for attention in place of *side. */
 static int prepare(const attention_self *self, pf_engine *e, int i, pf_tensor *positions,
                    int64_t offset, pf_tensor **side) {
-    PF_TRY(normalise(e, i == 0 ? self->q_norm : self->k_norm, side));
+    PF_TRY(pf_attention_normalise(e, i == 0 ? self->q_norm : self->k_norm, side));
     return rotate(self, e, positions, offset, side);
 }
 
@@ -302,7 +295,7 @@ static int run_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
     int status = pf_run_part(m, QKV, e, run, x, &qkv);
     if (status >= 0) status = mix(m, e, run, qkv, &heads);
     pf_tensor_release(&qkv);
-    if (status >= 0) status = join_heads(self, e, heads, &flat);
+    if (status >= 0) status = pf_attention_join(self, e, heads, &flat);
     if (status >= 0) status = pf_run_part(m, OUT, e, run, flat, y);
     pf_tensor_release(&flat);
     pf_tensor_release(&heads);
@@ -374,7 +367,7 @@ static void move_tilt(pf_module *m, const attention_self *self) {
 }
 
 /* New numbers in the same buffers, when a draw is due at this step. */
-static int attention_after_step(pf_module *m, pf_engine *e, uint64_t step, int *drawn) {
+int pf_attention_after_step(pf_module *m, pf_engine *e, uint64_t step, int *drawn) {
     attention_self *self = m->self;
     move_tilt(m, self);
     pf_kernel *kernel = self->attention.kernel;
@@ -386,7 +379,7 @@ static int attention_after_step(pf_module *m, pf_engine *e, uint64_t step, int *
 }
 
 /* Decay and norms are the slots'; the kernel is the layer's own. */
-static void attention_drop(void *self) {
+void pf_attention_drop(void *self) {
     attention_self *s = self;
     pf_kernel_release(&s->attention.kernel);
 }
@@ -400,9 +393,9 @@ const pf_layer pf_layer_attention = {
     .width = "dim",
     .self_bytes = sizeof(attention_self),
     .build = attention_build,
-    .derive = attention_derive,
+    .derive = pf_attention_derive,
     .run = attention_run,
     .state = attention_state,
-    .after_step = attention_after_step,
-    .drop = attention_drop,
+    .after_step = pf_attention_after_step,
+    .drop = pf_attention_drop,
 };

@@ -1,0 +1,35 @@
+/*
+ * attention_layer.h - what the layers that attend share: heads, kernel and norms, resolved from
+ * options of the same names (layer_attention.c), and what becomes of them after a step.
+ */
+#ifndef PF_ATTENTION_LAYER_H
+#define PF_ATTENTION_LAYER_H
+
+#include "module.h"
+
+typedef struct attention_self {
+    pf_attention attention; /* owns its kernel */
+    int64_t heads, kv_heads, head_dim;
+    bool rotary, halves;
+    double base, dropout;
+    pf_tensor *q_norm, *k_norm; /* (d) scales, borrowed from the slots; NULL: no norm */
+    uint64_t
+        apart; /* added to the place in the model: a projection unlike that place's other one */
+} attention_self;
+
+/* self->heads, kv_heads, head_dim. */
+int pf_attention_heads(pf_module *m, attention_self *self);
+/* self->attention: the kind, and its kernel, drawn for this layer's place and heads. */
+int pf_attention_resolve(pf_module *m, pf_engine *e, attention_self *self);
+int pf_attention_norms(pf_module *m, pf_engine *e, attention_self *self); /* of option qk_norm */
+int pf_attention_tilts(pf_module *m, pf_engine *e, attention_self *self);
+/* RMS norm over each head's channels with one scale for all heads, in place; scale NULL: none. */
+int pf_attention_normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x);
+/* (B, H, L, d) -> (B, L, H d) */
+int pf_attention_join(const attention_self *self, pf_engine *e, pf_tensor *x, pf_tensor **y);
+/* Hooks of the layers' rows. */
+int pf_attention_derive(pf_module *m);
+int pf_attention_after_step(pf_module *m, pf_engine *e, uint64_t step, int *drawn);
+void pf_attention_drop(void *self);
+
+#endif
