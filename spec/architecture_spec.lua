@@ -4,7 +4,7 @@
 local pf = require "performer"
 local array = require "spec.support.array"
 local plain_model = require "spec.support.plain_model"
-require "spec.support"
+local support = require "spec.support"
 local nn = pf.nn
 
 local VOCAB, LENGTH = 13, 7
@@ -26,25 +26,72 @@ local function made(options)
   return model, o
 end
 
-local function ids_of(seed)
-  local list = array.random(seed):whole({ LENGTH }, 0, VOCAB - 1)
-  return { table.unpack(list) }
+--- (B, L) ids.
+local function ids_of(batch, length, seed)
+  return array.tensor(array.random(seed or 4):whole({ batch, length }, 0, VOCAB - 1))
 end
 
---- Holds a model to plain Lua; its stream, its slices and its gradient to itself.
-local function assert_model(options, name)
+--- Holds a model to plain Lua, its bits to the promises and its stream to the whole.
+local function assert_model(options)
   local model, o = made(options)
-  local ids = ids_of(4)
-  local x = pf.tensor({ ids }, { dtype = "i32" })
-  local whole = model(x)
-  assert.near_tensor({ plain_model.logits(model, o, ids) }, whole, 1e-5)
-  local state = model:state { batch = 1 }
-  local parts = { model:prefill(x:slice(2, 1, 3), state) }
-  for t = 4, LENGTH do
-    parts[#parts + 1] = model:step(x:slice(2, t, t):reshape(1), state):reshape(1, 1, VOCAB)
+  local x = ids_of(2, LENGTH)
+  local want = {}
+  for b, ids in ipairs(x:totable()) do want[b] = plain_model.logits(model, o, ids) end
+  assert.near_tensor(want, model(x), 1e-5)
+  pf.check.bits(model, x)
+  if o.causal then pf.check.streaming(model, x) end
+  return model, o
+end
+
+--- Gradients by name after `f` has gone backward.
+local function gradients(model, f)
+  local grads, list, names = {}, model:parameters()
+  f()
+  for i, p in ipairs(list) do
+    grads[names[i]] = assert(p:grad(), names[i]):detach()
+    p:clear_grad()
   end
-  assert.near_tensor(whole, pf.concat(parts, 2), 1e-5)
-  return model, name
+  return grads
+end
+
+local function assert_gradients(want, got, tolerance)
+  for name, grad in pairs(want) do
+    local distance, why = support.distance(got[name], grad)
+    assert.is_true(distance and distance <= tolerance, ("%s: %s"):format(name, distance or why))
+  end
+end
+
+--- Holds the gradient of a model on packed documents to differences, and to itself in slices and
+--- run again.
+local function assert_trains(options)
+  options = with({ attention = "favor", kernel = { features = 8, seed = 2 } }, options)
+  local x = ids_of(2, 33, 6)
+  local rows, numbers = { input = x:slice(2, 1, 32), target = x:slice(2, 2, 33) }, {}
+  for b = 1, 2 do
+    numbers[b] = {}
+    for t = 1, 32 do numbers[b][t] = (t + 3 * b) // 9 end
+  end
+  rows.documents = pf.tensor(numbers, { dtype = "i32" })
+  local model = made(options)
+  local function loss(m)
+    return m(rows.input, { documents = rows.documents, training = true, step = 3 })
+      :cross_entropy(rows.target)
+  end
+  local function recorded(m)
+    return gradients(m, function()
+      local tape <close> = pf.tape()
+      tape:backward(loss(m))
+    end)
+  end
+  local want = recorded(model)
+  if not options.dropout then -- slices draw masks of their own
+    pf.check.gradient(function() return loss(model) end, model, { tolerance = 2e-2 })
+    assert_gradients(want, gradients(model, function()
+      model:backward_sliced(rows, { slices = 2, step = 3 })
+    end), 1e-4)
+  end
+  local again = recorded((made(with(options, { recompute = true }))))
+  for name, grad in pairs(want) do assert.bits_equal(grad, again[name]) end
 end
 
 --- Every combination of choices: { name = { values } } as a list of options.
@@ -75,7 +122,8 @@ end)
 
 describe("norms and biases", function()
   it("have the eps that is asked for", function()
-    for _, o in ipairs(combined { norm = { "layernorm", "rmsnorm" }, norm_eps = { 0, 0.3 } }) do
+    for _, o in ipairs(combined { norm = { "layernorm", "rmsnorm", "scalenorm" },
+                                  norm_eps = { 0, 0.3 } }) do
       assert_model(o)
     end
   end)
@@ -113,5 +161,43 @@ describe("gates of the mlp", function()
       assert.are.same({ 24, 8 }, { table.unpack(gate:shape()) })
       assert_model { act = act, hidden = 5 }
     end
+  end)
+end)
+
+describe("residuals", function()
+  it("train, whole, in slices and run again", function()
+    for _, residual in ipairs { "pre", "post", "rezero" } do
+      assert_trains { residual = residual, norm = "scalenorm", dropout = 0.1 }
+      assert_trains { residual = residual, norm = "layernorm", conv = 3 }
+    end
+  end)
+
+  it("have their norms before, behind, or a number in their place", function()
+    for _, o in ipairs(combined { residual = { "pre", "post", "rezero" }, conv = { 0 },
+                                  norm = { "layernorm", "rmsnorm", "scalenorm" },
+                                  final_norm = { true, false } }) do
+      assert_model(o)
+      o.final_norm = nil
+      local tensors = assert_model(o):tensors()
+      assert.are.equal(o.residual ~= "post", tensors["norm.weight"] ~= nil)
+      assert.are.equal(o.residual ~= "rezero", tensors["blocks.1.norm1.weight"] ~= nil)
+      assert.are.equal(o.residual == "rezero", tensors["blocks.1.mlp_scale"] ~= nil)
+    end
+  end)
+
+  it("of rezero begin as nothing", function()
+    local model = nn.performer { vocab = 5, dim = 8, heads = 2, layers = 2, residual = "rezero",
+                                 positions = "none", final_norm = false }
+    local x = pf.tensor({ { 1, 4, 2 } }, { dtype = "i32" })
+    local table_ = model:tensors()["embedding.weight"]
+    assert.bits_equal(pf.linear(pf.embedding(table_, x), table_), model(x))
+  end)
+
+  it("are reversible where inputs can be made again", function()
+    assert.raises("child 1 has residual 'post'.*take pre or rezero", function()
+      made { residual = "post", reversible = true }
+    end)
+    assert_trains { residual = "rezero", reversible = true }
+    assert_trains { norm = "scalenorm", reversible = true }
   end)
 end)

@@ -1295,6 +1295,16 @@ function pf.nn.layernorm(options) end
 ---@return pf.Module
 function pf.nn.rmsnorm(options) end
 
+---@class pf.Options.nn.scalenorm
+---@field dim integer model width D
+---@field eps? number added to the mean square
+
+---x / |x| * weight, one number, on the last dimension, with |x|^2 = D (mean(x^2) + eps). Nguyen
+---and Salazar 2019, arXiv 1910.05895.
+---@param options? pf.Options.nn.scalenorm
+---@return pf.Module
+function pf.nn.scalenorm(options) end
+
 ---@class pf.Options.nn.mlp
 ---@field dim integer model width D
 ---inner width of the mlp; 0: 4 x dim, where it has gates 8/3 x dim rounded to a multiple of 8
@@ -1434,8 +1444,14 @@ function pf.nn.reversible(options) end
 ---sigmoid for glu: gelu|gelu_tanh|relu|silu|square_relu|swiglu|geglu|geglu_tanh|reglu|glu
 ---@field act? string
 ---@field mlp_bias? boolean biases of the mlp's linear layers; not given: as bias
----@field norm? "layernorm"|"rmsnorm" norm before attention and mlp
----@field norm_eps? number eps of the norms; 0: as each has it, layernorm 1e-5, rmsnorm 1e-6
+---norm beside attention and mlp; `residual` says where
+---@field norm? "layernorm"|"rmsnorm"|"scalenorm"
+---how attention and mlp, f, are added to their input: pre, x + f(norm(x)); post, norm(x + f(x))
+---(Vaswani et al. 2017, BERT); rezero, x + a f(x) with a learned number a from 0 and no norm
+---(Bachlechner et al. 2020)
+---@field residual? "pre"|"post"|"rezero"
+---eps of the norms; 0: as each has it, layernorm 1e-5, rmsnorm and scalenorm 1e-6
+---@field norm_eps? number
 ---@field norm_bias? boolean biases of layernorms; not given: as bias
 ---@field conv? integer width of a short convolution between the norm and attention; 0: none
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
@@ -1446,7 +1462,7 @@ function pf.nn.reversible(options) end
 ---@field layers? integer depth of the model: residual branches start smaller by sqrt(2 layers)
 ---@field length? integer sequence length that attention auto chooses for
 
----Pre-norm Performer block: attention and mlp, each around a residual.
+---Performer block: attention and mlp, each around a residual.
 ---@param options? pf.Options.nn.block
 ---@return pf.Module
 function pf.nn.block(options) end
@@ -1489,8 +1505,14 @@ function pf.nn.block(options) end
 ---sigmoid for glu: gelu|gelu_tanh|relu|silu|square_relu|swiglu|geglu|geglu_tanh|reglu|glu
 ---@field act? string
 ---@field mlp_bias? boolean biases of the mlp's linear layers; not given: as bias
----@field norm? "layernorm"|"rmsnorm" norm before attention and mlp
----@field norm_eps? number eps of the norms; 0: as each has it, layernorm 1e-5, rmsnorm 1e-6
+---norm beside attention and mlp; `residual` says where
+---@field norm? "layernorm"|"rmsnorm"|"scalenorm"
+---how attention and mlp, f, are added to their input: pre, x + f(norm(x)); post, norm(x + f(x))
+---(Vaswani et al. 2017, BERT); rezero, x + a f(x) with a learned number a from 0 and no norm
+---(Bachlechner et al. 2020)
+---@field residual? "pre"|"post"|"rezero"
+---eps of the norms; 0: as each has it, layernorm 1e-5, rmsnorm and scalenorm 1e-6
+---@field norm_eps? number
 ---@field norm_bias? boolean biases of layernorms; not given: as bias
 ---@field conv? integer width of a short convolution between the norm and attention; 0: none
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
@@ -1503,6 +1525,8 @@ function pf.nn.block(options) end
 ---attention auto chooses for
 ---@field length? integer
 ---@field tied? boolean the head is the embedding's table; false: a matrix of its own
+---a norm between the last block and the head; not given: but with residual post
+---@field final_norm? boolean
 ---a bias a token behind the head's matrix, the embedding's table too; not given: none
 ---@field head_bias? boolean
 ---the blocks as a reversible layer, whose activations do not grow with depth; another

@@ -1,6 +1,8 @@
 /*
- * layer_norm.c - layernorm and rmsnorm on the last dimension, of x or of a sum x + h.
+ * layer_norm.c - layernorm, rmsnorm and scalenorm on the last dimension, of x or of a sum x + h;
+ * and the norm that a model's options say.
  */
+#include <math.h>
 #include <string.h>
 
 #include "module.h"
@@ -92,6 +94,80 @@ const pf_layer pf_layer_rmsnorm = {
     .run = rmsnorm_run,
     .run_sum = rmsnorm_run_sum,
 };
+
+static const pf_option_info scalenorm_options[] = {
+    {.name = "dim",
+     .kind = PF_OPT_INT,
+     .low = 1,
+     .high = 1 << 20,
+     .required = true,
+     .doc = "model width D"},
+    {.name = "eps",
+     .kind = PF_OPT_NUMBER,
+     .number = 1e-6,
+     .low = 0,
+     .high = 1,
+     .doc = "added to the mean square"},
+};
+
+/* weight (1), the length that rows get: at first sqrt(D), as rmsnorm's have */
+static int scalenorm_build(pf_module *m, pf_engine *e) {
+    int64_t one = 1;
+    char init[PF_INIT_TEXT];
+    pf_init_text(init, "value", sqrt(pf_option_number(m, "dim")));
+    return pf_module_param(m, e, "weight", 1, &one, init);
+}
+
+/* unit (D), what the weight is stretched by: then it is an rmsnorm with one number as weight. */
+static int scalenorm_derive(pf_module *m) {
+    int64_t dim = pf_option_int(m, "dim");
+    pf_tensor *unit = NULL;
+    if (m->n_slot > 1) return PF_OK;
+    PF_TRY(pf_tensor_make_lasting(&unit, m->heap, PF_F32, 1, &dim));
+    int status = pf_tensor_fill(unit, 1 / sqrt((double)dim));
+    if (status >= 0) status = pf_module_derived(m, "unit", unit);
+    pf_tensor_release(&unit);
+    return status;
+}
+
+static int stretched(const pf_module *m, pf_engine *e, pf_tensor **weight) {
+    pf_tensor *in[2] = {m->slot[1].tensor, m->slot[0].tensor};
+    return pf_apply(e, &pf_op_mul, in, 2, NULL, weight);
+}
+
+static int scalenorm_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                         pf_tensor **y) {
+    pf_tensor *weight = NULL;
+    (void)run;
+    PF_TRY(stretched(m, e, &weight));
+    int status = pf_rmsnorm(y, e, x, weight, pf_option_number(m, "eps"));
+    pf_tensor_release(&weight);
+    return status;
+}
+
+static int scalenorm_run_sum(pf_module *m, pf_engine *e, pf_tensor *x, pf_tensor *h,
+                             pf_tensor **sum, pf_tensor **y) {
+    pf_tensor *weight = NULL;
+    PF_TRY(stretched(m, e, &weight));
+    int status = pf_add_rmsnorm(sum, y, e, x, h, weight, pf_option_number(m, "eps"));
+    pf_tensor_release(&weight);
+    return status;
+}
+
+const pf_layer pf_layer_scalenorm = {
+    .name = "scalenorm",
+    .doc = "x / |x| * weight, one number, on the last dimension, with |x|^2 = D (mean(x^2) + eps). "
+           "Nguyen and Salazar 2019, arXiv 1910.05895.",
+    .options = scalenorm_options,
+    .n_options = PF_COUNT(scalenorm_options),
+    .width = "dim",
+    .build = scalenorm_build,
+    .derive = scalenorm_derive,
+    .run = scalenorm_run,
+    .run_sum = scalenorm_run_sum,
+};
+
+/* ---- of a model's options ---- */
 
 int pf_module_norm(pf_module *m, pf_engine *e, const char *name, int64_t dim) {
     const char *type = pf_option_text(m, "norm");

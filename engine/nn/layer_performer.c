@@ -40,6 +40,11 @@ static const pf_option_info performer_options[] = {
      .kind = PF_OPT_BOOL,
      .number = 1,
      .doc = "the head is the embedding's table; false: a matrix of its own"},
+    {.name = "final_norm",
+     .kind = PF_OPT_BOOL,
+     .number = PF_OPT_NONE,
+     .later = true,
+     .doc = "a norm between the last block and the head; not given: but with residual post"},
     {.name = "head_bias",
      .kind = PF_OPT_BOOL,
      .number = PF_OPT_NONE,
@@ -101,6 +106,12 @@ static int make_blocks(pf_module *m, pf_engine *e) {
     return status;
 }
 
+/* Blocks that end in a norm need no other. */
+static bool has_final_norm(const pf_module *m) {
+    double own = pf_option_number(m, "final_norm");
+    return isnan(own) ? strcmp(pf_option_text(m, "residual"), "post") != 0 : own != 0;
+}
+
 static int make_head(pf_module *m, pf_engine *e) {
     performer_self *self = m->self;
     int64_t dim = pf_option_int(m, "dim"), vocab = pf_option_int(m, "vocab");
@@ -129,8 +140,8 @@ static int performer_build(pf_module *m, pf_engine *e) {
     if (added) PF_TRY(make_positions(m, e, kind));
     self->blocks = m->n_child;
     PF_TRY(make_blocks(m, e));
-    self->norm = m->n_child;
-    PF_TRY(pf_module_norm(m, e, "norm", pf_option_int(m, "dim")));
+    self->norm = has_final_norm(m) ? m->n_child : -1;
+    if (self->norm >= 0) PF_TRY(pf_module_norm(m, e, "norm", pf_option_int(m, "dim")));
     return make_head(m, e);
 }
 

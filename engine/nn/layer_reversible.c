@@ -7,12 +7,25 @@
  * and y = (a + b) / 2. Training keeps the last a and b alone (reversible.c); everything else
  * runs the same sums plainly.
  */
+#include <string.h>
+
 #include "module.h"
+
+/* A norm over the sum can't be taken back. */
+static int check_residual(const pf_module *block, int i) {
+    const char *residual = pf_option_text(block, "residual");
+    if (!residual || strcmp(residual, "post") != 0) return PF_OK;
+    return pf_fail(PF_EINVAL,
+                   "reversible: child %s has residual 'post', whose norms stand over the sums, and "
+                   "its inputs can't be made from its outputs; take pre or rezero",
+                   pf_place(i));
+}
 
 static int reversible_build(pf_module *m, pf_engine *e) {
     (void)e;
     for (int i = 0; i < m->n_given; i++) {
         const pf_layer *type = m->child[i].module->type;
+        if (type->branch) PF_TRY(check_residual(m->child[i].module, i));
         if (type->branch) continue;
         return pf_fail(PF_EINVAL,
                        "reversible: child %s is a '%s'; children must be blocks, which "
