@@ -201,3 +201,78 @@ describe("residuals", function()
     assert_trains { norm = "scalenorm", reversible = true }
   end)
 end)
+
+describe("the embedding", function()
+  it("has a width and a norm of its own", function()
+    for _, o in ipairs(combined { embedding_dim = { 0, 6, 8 }, embedding_norm = { true, false },
+                                  positions = { "rotary", "learned", "sinusoidal" },
+                                  bias = { true, false } }) do
+      local model = assert_model(o)
+      local t = model:tensors()
+      local width = o.embedding_dim > 0 and o.embedding_dim or 8
+      assert.are.equal(width, t["embedding.weight"]:size(2))
+      assert.are.equal(o.embedding_dim > 0, t["widen.weight"] ~= nil)
+      assert.are.equal(o.embedding_dim > 0 and o.bias, t["widen.bias"] ~= nil)
+      assert.are.equal(o.embedding_norm, t["embedding_norm.weight"] ~= nil)
+    end
+  end)
+end)
+
+describe("the head", function()
+  it("is the table, a matrix, or BERT's for masked tokens", function()
+    for _, o in ipairs(combined { head = { "tied", "linear", "transform" }, tied = { true, false },
+                                  embedding_dim = { 0, 6 }, bias = { true, false } }) do
+      for _, causal in ipairs { true, false } do
+        o.causal = causal
+        local t = assert_model(o):tensors()
+        local own = o.head == "linear" or o.head == "transform" and not o.tied
+        assert.are.equal(own, t["head.weight"] ~= nil)
+        assert.are.equal(o.head == "tied" and o.embedding_dim == 6, t["narrow.weight"] ~= nil)
+        assert.are.equal(o.head == "transform", (t["head_bias"] or t["head.bias"]) ~= nil)
+      end
+    end
+    for _, act in ipairs { "gelu", "gelu_tanh", "relu", "silu", "square_relu" } do
+      assert_model { head = "transform", head_act = act, head_bias = false }
+    end
+  end)
+end)
+
+describe("shared blocks", function()
+  it("are one block, whose weights stand once", function()
+    for _, residual in ipairs { "pre", "post", "rezero" } do
+      local model = assert_model { shared = true, layers = 3, residual = residual, bias = true }
+      local one = made { layers = 1, residual = residual, bias = true }
+      assert.are.equal(one:count(), model:count())
+      assert.are.same({}, (function()
+        local more = {}
+        for name in pairs(model:tensors()) do
+          if not one:tensors()[name] then more[#more + 1] = name end
+        end
+        return more
+      end)())
+    end
+  end)
+
+  it("train, and are drawn anew once", function()
+    for _, o in ipairs { {}, { dropout = 0.1 }, { reversible = true }, { residual = "post" } } do
+      assert_trains(with({ shared = true, layers = 3, embedding_dim = 6, embedding_norm = true,
+                           head = "transform" }, o))
+    end
+    local model = made { shared = true, layers = 3, attention = "favor",
+                         kernel = { features = 8, seed = 2, redraw = 1 } }
+    local opt, x = pf.optim.adamw(model, { lr = 1e-3 }), ids_of(1, LENGTH)
+    do
+      local tape <close> = pf.tape()
+      tape:backward(model(x):cross_entropy(x))
+    end
+    assert.are.equal(1, select(2, opt:step()))
+  end)
+
+  it("remember for each time that they are applied", function()
+    local function bytes(options)
+      return made(with({ layers = 3, attention = "favor", kernel = { features = 8, seed = 2 } },
+        options)):state({ batch = 1 }):bytes()
+    end
+    assert.are.equal(bytes { shared = false }, bytes { shared = true })
+  end)
+end)

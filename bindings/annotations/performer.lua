@@ -1470,6 +1470,13 @@ function pf.nn.block(options) end
 ---@class pf.Options.nn.performer
 ---@field vocab integer number of tokens
 ---@field layers? integer number of blocks
+---all blocks are one, applied `layers` times (ALBERT, Universal Transformer): its weights and
+---its projection stand once, streams remember for each time
+---@field shared? boolean
+---width of the embedding and what is added to it, before a linear layer makes it dim wide
+---(ALBERT's factors); 0: dim, and no such layer
+---@field embedding_dim? integer
+---@field embedding_norm? boolean a norm over the embedding with its positions (BERT)
 ---@field dim integer model width D
 ---@field heads? integer attention heads H
 ---heads of keys and values, each for heads / kv_heads heads of queries; 0: heads
@@ -1527,7 +1534,13 @@ function pf.nn.block(options) end
 ---@field tied? boolean the head is the embedding's table; false: a matrix of its own
 ---a norm between the last block and the head; not given: but with residual post
 ---@field final_norm? boolean
----a bias a token behind the head's matrix, the embedding's table too; not given: none
+---what makes logits: tied, the embedding's table, behind a linear layer where that has a width
+---of its own; linear, a matrix of its own; transform, BERT's head for masked tokens, a linear
+---layer with activation and norm before the table (before a matrix with tied = false); not
+---given: as tied says
+---@field head? "tied"|"linear"|"transform"
+---@field head_act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu" activation of the head transform
+---a bias a token behind the head's matrix or table; not given: with head transform
 ---@field head_bias? boolean
 ---the blocks as a reversible layer, whose activations do not grow with depth; another
 ---architecture, with the same parameters; recompute then has no effect

@@ -62,6 +62,9 @@ words.options = {
   d_model = "dim", embed_dim = "dim", n_heads = "heads", num_heads = "heads", inputs = "from",
   in_features = "from", outputs = "to", out_features = "to", vocab_size = "vocab",
   max_length = "length", seq_len = "length", weight_decay = "decay", learning_rate = "lr",
+  layer_norm_eps = "norm_eps", rms_norm_eps = "norm_eps", intermediate_size = "hidden",
+  hidden_act = "act", activation = "act", embedding_size = "embedding_dim",
+  tie_word_embeddings = "tied",
 }
 
 for class in pairs { tensor = true, module = true, optimizer = true } do

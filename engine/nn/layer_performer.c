@@ -1,7 +1,7 @@
 /*
- * layer_performer.c - the whole language model: embedding (with an n-gram memory beside it,
- * if wished), positions, blocks, a last norm and the head, which is the embedding's own table
- * unless tied is false.
+ * layer_performer.c - the whole language model: embedding (with an n-gram memory beside it, if
+ * wished), positions, blocks, a last norm and the head, which is the embedding's own table unless
+ * the options say otherwise.
  */
 #include <math.h>
 #include <stdio.h>
@@ -22,6 +22,22 @@ static const pf_option_info performer_options[] = {
      .low = 1,
      .high = 4096,
      .doc = "number of blocks"},
+    {.name = "shared",
+     .kind = PF_OPT_BOOL,
+     .later = true,
+     .doc = "all blocks are one, applied `layers` times (ALBERT, Universal Transformer): its "
+            "weights and its projection stand once, streams remember for each time"},
+    {.name = "embedding_dim",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 1 << 20,
+     .later = true,
+     .doc = "width of the embedding and what is added to it, before a linear layer makes it dim "
+            "wide (ALBERT's factors); 0: dim, and no such layer"},
+    {.name = "embedding_norm",
+     .kind = PF_OPT_BOOL,
+     .later = true,
+     .doc = "a norm over the embedding with its positions (BERT)"},
 #include "options_block.def"
     {.name = "positions",
      .kind = PF_OPT_STRING,
@@ -45,11 +61,25 @@ static const pf_option_info performer_options[] = {
      .number = PF_OPT_NONE,
      .later = true,
      .doc = "a norm between the last block and the head; not given: but with residual post"},
+    {.name = "head",
+     .kind = PF_OPT_STRING,
+     .choices = "tied|linear|transform",
+     .later = true,
+     .doc = "what makes logits: tied, the embedding's table, behind a linear layer where that has "
+            "a width of its own; linear, a matrix of its own; transform, BERT's head for masked "
+            "tokens, a linear layer with activation and norm before the table (before a matrix "
+            "with tied = false); not given: as tied says"},
+    {.name = "head_act",
+     .kind = PF_OPT_STRING,
+     .string = "gelu",
+     .choices = PF_ACTS,
+     .later = true,
+     .doc = "activation of the head transform"},
     {.name = "head_bias",
      .kind = PF_OPT_BOOL,
      .number = PF_OPT_NONE,
      .later = true,
-     .doc = "a bias a token behind the head's matrix, the embedding's table too; not given: none"},
+     .doc = "a bias a token behind the head's matrix or table; not given: with head transform"},
     {.name = "reversible",
      .kind = PF_OPT_BOOL,
      .doc = "the blocks as a reversible layer, whose activations do not grow with depth; another "
@@ -60,7 +90,10 @@ static const pf_option_info performer_options[] = {
 };
 
 typedef struct performer_self {
-    int ngrams, positions, blocks, norm, head; /* children; -1: none */
+    /* children; -1: none */
+    int ngrams, positions, embedding_norm, widen, blocks, norm;
+    int before_head[2], head; /* narrow, or transform and its norm; the matrix */
+    int64_t width;            /* of the embedding */
     double dropout;
     pf_tensor *head_bias; /* (vocab) of a tied head, the slot's; NULL: none */
 } performer_self;
@@ -70,13 +103,38 @@ typedef struct performer_self {
 static int make_positions(pf_module *m, pf_engine *e, const char *kind) {
     pf_config *o = pf_module_pass_on(m, "positions");
     /* Waves as high as the embedding's rows, so that neither drowns the other. */
-    o = pf_options_number(o, "scale", sqrt(2 / pf_option_number(m, "dim")));
+    double width = (double)((performer_self *)m->self)->width;
+    o = pf_options_number(pf_options_number(o, "dim", width), "scale", sqrt(2 / width));
     return pf_module_inner(m, e, "positions", "positions", pf_options_string(o, "kind", kind));
 }
 
 static int make_ngrams(pf_module *m, pf_engine *e, const pf_config *options) {
-    pf_config *o = pf_options_number(pf_config_copy(options), "dim", pf_option_number(m, "dim"));
+    const performer_self *self = m->self;
+    pf_config *o = pf_options_number(pf_config_copy(options), "dim", (double)self->width);
     return pf_module_inner(m, e, "ngrams", "ngrams", o);
+}
+
+/* The embedding and all that stands between it and the blocks. */
+static int make_embedding(pf_module *m, pf_engine *e) {
+    performer_self *self = m->self;
+    const char *kind = pf_option_text(m, "positions");
+    const pf_config *ngrams = pf_config_get(m->options, "ngrams");
+    bool added = strcmp(kind, "sinusoidal") == 0 || strcmp(kind, "learned") == 0;
+    int64_t dim = pf_option_int(m, "dim"), own = pf_option_int(m, "embedding_dim");
+    self->width = own > 0 ? own : dim;
+    pf_config *o = pf_module_pass_on(m, "embedding");
+    o = pf_options_number(o, "dim", (double)self->width);
+    PF_TRY(pf_module_inner(m, e, "embedding", "embedding", o));
+    self->ngrams = ngrams ? m->n_child : -1;
+    if (ngrams) PF_TRY(make_ngrams(m, e, ngrams));
+    self->positions = added ? m->n_child : -1;
+    if (added) PF_TRY(make_positions(m, e, kind));
+    self->embedding_norm = pf_option_int(m, "embedding_norm") ? m->n_child : -1;
+    if (self->embedding_norm >= 0) PF_TRY(pf_module_norm(m, e, "embedding_norm", self->width));
+    self->widen = own > 0 ? m->n_child : -1;
+    if (own == 0) return PF_OK;
+    o = pf_linear_options(own, dim, pf_option_int(m, "bias") != 0, 1);
+    return pf_module_inner(m, e, "widen", "linear", o);
 }
 
 static int make_block(pf_module *m, pf_engine *e, int64_t layer, pf_module **block) {
@@ -96,7 +154,10 @@ static int make_blocks(pf_module *m, pf_engine *e) {
     pf_module *chain = NULL, **block = pf_heap_zalloc(m->heap, bytes);
     if (!block) return PF_ENOMEM;
     int status = PF_OK;
-    for (int64_t i = 0; i < layers && status >= 0; i++) status = make_block(m, e, i, &block[i]);
+    for (int64_t i = 0; i < layers && status >= 0; i++) {
+        if (i > 0 && pf_option_int(m, "shared")) block[i] = pf_module_retain(block[0]);
+        if (!block[i]) status = make_block(m, e, i, &block[i]);
+    }
     const char *type = pf_option_int(m, "reversible") ? "reversible" : "chain";
     if (status >= 0) status = pf_module_new(&chain, e, type, NULL, block, (int)layers);
     if (status >= 0) status = pf_module_adopt(m, "blocks", chain);
@@ -112,13 +173,35 @@ static bool has_final_norm(const pf_module *m) {
     return isnan(own) ? strcmp(pf_option_text(m, "residual"), "post") != 0 : own != 0;
 }
 
+/* What stands between the last norm and the head's table, `width` wide. */
+static int make_before_head(pf_module *m, pf_engine *e, bool transform, int64_t width) {
+    performer_self *self = m->self;
+    int64_t dim = pf_option_int(m, "dim");
+    self->before_head[0] = self->before_head[1] = -1;
+    if (!transform && (self->widen < 0 || width == dim)) return PF_OK;
+    self->before_head[0] = m->n_child;
+    bool bias = transform && pf_option_int(m, "bias") != 0;
+    pf_config *o = pf_linear_options(dim, width, bias, 1);
+    if (!transform) return pf_module_inner(m, e, "narrow", "linear", o);
+    o = pf_options_string(o, "act", pf_option_text(m, "head_act"));
+    PF_TRY(pf_module_inner(m, e, "transform", "linear", o));
+    self->before_head[1] = m->n_child;
+    return pf_module_norm(m, e, "transform_norm", width);
+}
+
 static int make_head(pf_module *m, pf_engine *e) {
     performer_self *self = m->self;
+    const char *kind = pf_option_text(m, "head");
     int64_t dim = pf_option_int(m, "dim"), vocab = pf_option_int(m, "vocab");
-    bool bias = pf_option_number(m, "head_bias") == 1, tied = pf_option_int(m, "tied") != 0;
+    bool transform = kind && strcmp(kind, "transform") == 0;
+    bool tied = kind && !transform ? strcmp(kind, "tied") == 0 : pf_option_int(m, "tied") != 0;
+    double own_bias = pf_option_number(m, "head_bias");
+    bool bias = isnan(own_bias) ? transform : own_bias != 0;
+    int64_t width = tied || transform ? self->width : dim;
+    PF_TRY(make_before_head(m, e, transform, width));
     self->head = tied ? -1 : m->n_child;
     if (!tied) {
-        return pf_module_inner(m, e, "head", "linear", pf_linear_options(dim, vocab, bias, 1));
+        return pf_module_inner(m, e, "head", "linear", pf_linear_options(width, vocab, bias, 1));
     }
     if (bias) PF_TRY(pf_module_param(m, e, "head_bias", 1, &vocab, "zeros"));
     self->head_bias = pf_module_tensor(m, "head_bias");
@@ -127,17 +210,10 @@ static int make_head(pf_module *m, pf_engine *e) {
 
 static int performer_build(pf_module *m, pf_engine *e) {
     performer_self *self = m->self;
-    const char *kind = pf_option_text(m, "positions");
-    bool added = strcmp(kind, "sinusoidal") == 0 || strcmp(kind, "learned") == 0;
     self->dropout = pf_option_number(m, "dropout");
     PF_TRY(pf_attention_decide(m, e));
     PF_TRY(pf_kernel_complete(m, e));
-    PF_TRY(pf_module_inner(m, e, "embedding", "embedding", pf_module_pass_on(m, "embedding")));
-    const pf_config *ngrams = pf_config_get(m->options, "ngrams");
-    self->ngrams = ngrams ? m->n_child : -1;
-    if (ngrams) PF_TRY(make_ngrams(m, e, ngrams));
-    self->positions = added ? m->n_child : -1;
-    if (added) PF_TRY(make_positions(m, e, kind));
+    PF_TRY(make_embedding(m, e));
     self->blocks = m->n_child;
     PF_TRY(make_blocks(m, e));
     self->norm = has_final_norm(m) ? m->n_child : -1;
@@ -192,10 +268,15 @@ static int performer_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
     int status = pf_run_through(m, 0, e, run, &h);
     if (status >= 0) status = add_ngrams(m, e, run, x, &h);
     if (status >= 0) status = pf_run_through(m, self->positions, e, run, &h);
+    if (status >= 0) status = pf_run_through(m, self->embedding_norm, e, run, &h);
     if (status >= 0) status = pf_run_dropout(e, run, self->dropout, &h);
+    if (status >= 0) status = pf_run_through(m, self->widen, e, run, &h);
     if (status >= 0) status = pf_run_through(m, self->blocks, e, run, &h);
     if (status >= 0 && run->last && rank == 2) status = keep_last(e, &h);
     if (status >= 0) status = pf_run_through(m, self->norm, e, run, &h);
+    for (int i = 0; i < PF_COUNT(self->before_head) && status >= 0; i++) {
+        status = pf_run_through(m, self->before_head[i], e, run, &h);
+    }
     if (status >= 0) status = head(m, e, run, h, y);
     pf_tensor_release(&h);
     return status;

@@ -370,6 +370,8 @@ int pf_module_after_step(pf_engine *engine, pf_module *module, uint64_t step, in
     int *sum = drawn ? drawn : &count;
     if (module->type->after_step) PF_TRY(module->type->after_step(module, engine, step, sum));
     for (int i = 0; i < module->n_child; i++) {
+        /* One block in all places of a chain moves once. */
+        if (i > 0 && module->child[i].module == module->child[i - 1].module) continue;
         PF_TRY(pf_module_after_step(engine, module->child[i].module, step, sum));
     }
     return PF_OK;

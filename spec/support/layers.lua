@@ -9,7 +9,8 @@ local layers = { B = 2, L = 9, D = 8, V = 11 }
 -- What an option that a row requires is given, and numbers that differ from the defaults.
 local REQUIRED = { vocab = layers.V, from = layers.D, to = layers.D, dim = layers.D }
 local OTHER = { kv_heads = 1, head_dim = 6, decay = 0.5, conv = 3, hidden = 12, dropout = 0.2,
-                rotary_base = 100, layers = 1, heads = 1, length = 12 }
+                rotary_base = 100, layers = 1, heads = 1, length = 12,
+                embedding_dim = 6, norm_eps = 0.1 }
 
 --- The option of that name of a row of a table, or nil.
 function layers.option(row, name)
@@ -105,7 +106,7 @@ function layers.variants(row)
   end
   for _, option in ipairs(row.options or {}) do
     if option.kind == "bool" and option.name ~= "causal" then
-      add(option.name, option.default ~= true)
+      add(option.name, option.default ~= "true")
     elseif option.choices and option.name ~= "attention" then
       for choice in option.choices:gmatch "[%w_]+" do add(option.name, choice) end
     elseif (option.kind == "int" or option.kind == "number") and not option.required then
