@@ -276,3 +276,22 @@ describe("shared blocks", function()
     assert.are.equal(bytes { shared = false }, bytes { shared = true })
   end)
 end)
+
+describe("token shift", function()
+  it("takes half of the channels from the position before", function()
+    for _, o in ipairs(combined { token_shift = { true }, causal = { true, false },
+                                  residual = { "pre", "post" }, dim = { 8, 12 } }) do
+      assert_model(o)
+    end
+    local x = pf.randn(2, 5, 3)
+    local y = nn.shift(3)(x)
+    assert.bits_equal(x:slice(3, 2, 3), y:slice(3, 2, 3))
+    assert.bits_equal(pf.concat({ pf.zeros(2, 1, 1), x:slice(3, 1, 1):slice(2, 1, 4) }, 2),
+      y:slice(3, 1, 1))
+  end)
+
+  it("trains, whole, in slices and run again", function()
+    assert_trains { token_shift = true }
+    assert_trains { token_shift = true, conv = 3, reversible = true }
+  end)
+end)

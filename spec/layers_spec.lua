@@ -212,7 +212,8 @@ describe("what is remembered", function()
       moved[row.type] = resumes(layers.make(row, more), row.type)
       count "layers"
     end
-    for _, name in ipairs { "ngrams", "positions", "conv", "attention", "chain", "performer" } do
+    for _, name in ipairs { "ngrams", "positions", "conv", "shift", "attention", "chain",
+                            "performer" } do
       assert.is_true(moved[name], name .. " remembers nothing")
     end
     for _, a in ipairs(layers.attentions()) do

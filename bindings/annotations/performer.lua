@@ -1342,6 +1342,15 @@ function pf.nn.dropout(options) end
 ---@return pf.Module
 function pf.nn.conv(options) end
 
+---@class pf.Options.nn.shift
+---@field dim integer model width D
+
+---The first half of the channels come from the position before, in its document; the others stay
+---(RWKV's token shift): x (B, L, D) -> (B, L, D).
+---@param options? pf.Options.nn.shift
+---@return pf.Module
+function pf.nn.shift(options) end
+
 ---@class pf.Options.nn.attention
 ---@field dim integer model width D
 ---@field heads? integer attention heads H
@@ -1454,6 +1463,8 @@ function pf.nn.reversible(options) end
 ---@field norm_eps? number
 ---@field norm_bias? boolean biases of layernorms; not given: as bias
 ---@field conv? integer width of a short convolution between the norm and attention; 0: none
+---attention and mlp read half of their channels from the position before (layer shift)
+---@field token_shift? boolean
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
 ---bits, less memory, about a third more time
 ---@field recompute? boolean
@@ -1522,6 +1533,8 @@ function pf.nn.block(options) end
 ---@field norm_eps? number
 ---@field norm_bias? boolean biases of layernorms; not given: as bias
 ---@field conv? integer width of a short convolution between the norm and attention; 0: none
+---attention and mlp read half of their channels from the position before (layer shift)
+---@field token_shift? boolean
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
 ---bits, less memory, about a third more time
 ---@field recompute? boolean

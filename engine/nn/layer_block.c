@@ -3,6 +3,7 @@
  *   pre     h = x + attention(conv(norm1(x)))     y = h + mlp(norm2(h))
  *   post    h = norm1(x + attention(conv(x)))     y = norm2(h + mlp(h))
  *   rezero  h = x + a attention(conv(x))          y = h + b mlp(h)
+ * With token_shift a layer shift stands before conv, or attention, and before mlp.
  * A sum and the norm behind it are one op where the norm's type has one.
  * Dropout is that of attention and mlp, on what they add.
  */
@@ -35,8 +36,8 @@ typedef enum { PRE, POST, REZERO } residual_kind; /* places in the option's choi
 
 typedef struct block_self {
     residual_kind residual;
-    int conv, norm[2], part[2]; /* children; -1: none. part: attention, mlp */
-    pf_tensor *scale[2];        /* (1), rezero's, borrowed from the slots; NULL: none */
+    int conv, shift[2], norm[2], part[2]; /* children; -1: none. part: attention, mlp */
+    pf_tensor *scale[2];                  /* (1), rezero's, borrowed from the slots; NULL: none */
 } block_self;
 
 /* Attention or mlp, with the biases that the options say of it. */
@@ -59,6 +60,18 @@ static int make_branch(pf_module *m, pf_engine *e, int i, const char *norm, cons
     return make_part(m, e, type, bias);
 }
 
+static int make_shifts(pf_module *m, pf_engine *e) {
+    block_self *self = m->self;
+    bool wanted = pf_option_int(m, "token_shift") != 0;
+    for (int i = 0; i < 2; i++) {
+        self->shift[i] = wanted ? m->n_child : -1;
+        if (!wanted) continue;
+        pf_config *o = pf_module_pass_on(m, "shift");
+        PF_TRY(pf_module_inner(m, e, i == 0 ? "shift1" : "shift2", "shift", o));
+    }
+    return PF_OK;
+}
+
 static int block_build(pf_module *m, pf_engine *e) {
     block_self *self = m->self;
     int64_t conv = pf_option_int(m, "conv");
@@ -70,9 +83,11 @@ static int block_build(pf_module *m, pf_engine *e) {
     PF_TRY(make_branch(m, e, 0, "norm1", "attention", "attention_bias", "attention_scale"));
     PF_TRY(make_branch(m, e, 1, "norm2", "mlp", "mlp_bias", "mlp_scale"));
     self->conv = conv == 0 ? -1 : m->n_child;
-    if (conv == 0) return PF_OK;
-    pf_config *o = pf_options_number(pf_module_pass_on(m, "conv"), "width", (double)conv);
-    return pf_module_inner(m, e, "conv", "conv", o);
+    if (conv > 0) {
+        pf_config *o = pf_options_number(pf_module_pass_on(m, "conv"), "width", (double)conv);
+        PF_TRY(pf_module_inner(m, e, "conv", "conv", o));
+    }
+    return make_shifts(m, e);
 }
 
 /* ---- running ---- */
@@ -80,7 +95,8 @@ static int block_build(pf_module *m, pf_engine *e) {
 /* *h = what branch `which` makes of *h, normed before if need be: all but the sum */
 static int run_branch(pf_module *m, pf_engine *e, const pf_run *run, int which, pf_tensor **h) {
     const block_self *self = m->self;
-    int status = which == 0 ? pf_run_through(m, self->conv, e, run, h) : PF_OK;
+    int status = pf_run_through(m, self->shift[which], e, run, h);
+    if (status >= 0 && which == 0) status = pf_run_through(m, self->conv, e, run, h);
     if (status >= 0) status = pf_run_through(m, self->part[which], e, run, h);
     if (status < 0 || !self->scale[which]) return status;
     pf_tensor *in[2] = {*h, self->scale[which]}, *y = NULL;

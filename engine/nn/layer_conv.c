@@ -2,6 +2,7 @@
  * layer_conv.c - a short depthwise convolution along the sequence (op short_conv), which
  * gives attention the neighbours of a position. It starts as the identity. Its streaming
  * state is the last width - 1 inputs; zeros stand for what was before the beginning.
+ * Shift is such a convolution with taps of 0 and 1 that nobody trains.
  */
 #include "module.h"
 
@@ -21,22 +22,29 @@ static const pf_option_info conv_options[] = {
     {.name = "causal", .kind = PF_OPT_BOOL, .doc = "looks back only; false: centred"},
 };
 
+typedef struct conv_self {
+    int64_t width, dim;
+    bool causal;
+} conv_self;
+
 /* weight (width, D): 1 on the position itself, small on the others */
 static int conv_build(pf_module *m, pf_engine *e) {
+    conv_self *self = m->self;
     int64_t width = pf_option_int(m, "width"), dim = pf_option_int(m, "dim");
     int64_t shape[2] = {width, dim};
+    *self = (conv_self){width, dim, pf_option_int(m, "causal") != 0};
     PF_TRY(pf_module_param(m, e, "weight", 2, shape, "normal:0.1"));
     if (e->loading) return PF_OK;
-    int64_t self = pf_option_int(m, "causal") ? 0 : (width - 1) / 2;
+    int64_t own = self->causal ? 0 : (width - 1) / 2;
     for (int64_t i = 0; i < dim; i++) {
-        PF_TRY(pf_tensor_set(m->slot[0].tensor, self * dim + i, 1));
+        PF_TRY(pf_tensor_set(m->slot[0].tensor, own * dim + i, 1));
     }
     return PF_OK;
 }
 
 static int convolve(pf_module *m, pf_engine *e, const pf_pass *pass, pf_tensor *x, pf_tensor **y) {
     pf_tensor *in[4] = {x, m->slot[0].tensor, pass->documents, pass->mask};
-    pf_attr causal = {.i = pf_option_int(m, "causal")};
+    pf_attr causal = {.i = ((conv_self *)m->self)->causal};
     return pf_apply(e, &pf_op_short_conv, in, 4, &causal, y);
 }
 
@@ -50,7 +58,8 @@ static int join(pf_engine *e, pf_tensor *history, pf_tensor *x, pf_tensor **y) {
 /* x (B, L, D) after the state's history -> (B, L, D); another history takes its place. */
 static int stream_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     pf_tensor *history = run->state ? run->state->tensor[0] : NULL;
-    if (!history) return pf_fail(PF_ESTATE, "conv: the state is not one of this model");
+    if (!history)
+        return pf_fail(PF_ESTATE, "%s: the state is not one of this model", m->type->name);
     int64_t kept = history->shape[1], length = x->shape[1];
     pf_tensor *rows = NULL, *all = NULL, *tail = NULL, *own = NULL;
     int status = join(e, history, x, &rows);
@@ -89,7 +98,7 @@ static int slice_inputs(pf_engine *e, const pf_run *run, pf_tensor *x, pf_pass *
 /* x (B, L, D) of a slice -> (B, L, D); the state's history becomes the slice's last inputs. */
 static int slice_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     if (!run->state || !run->state->tensor[0]) {
-        return pf_fail(PF_ESTATE, "conv: the state is not one of this model");
+        return pf_fail(PF_ESTATE, "%s: the state is not one of this model", m->type->name);
     }
     pf_tensor **history = &run->state->tensor[0], *rows = NULL, *all = NULL, *tail = NULL;
     int64_t kept = (*history)->shape[1];
@@ -114,7 +123,8 @@ static int slice_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *
 /* x (B, D) as a sequence of one. */
 static int step(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     pf_tensor *row = NULL, *out = NULL;
-    if (x->rank != 2) return pf_fail(PF_ESHAPE, "conv: x is %s; a step is (B, D)", pf_shape_of(x));
+    if (x->rank != 2)
+        return pf_fail(PF_ESHAPE, "%s: x is %s; a step is (B, D)", m->type->name, pf_shape_of(x));
     int64_t shape[3] = {x->shape[0], 1, x->shape[1]}, flat[2] = {x->shape[0], x->shape[1]};
     int status = pf_reshape(&row, e, x, 3, shape);
     if (status >= 0) status = stream_rows(m, e, run, row, &out);
@@ -127,7 +137,8 @@ static int step(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_
 /* x (B, L, D) -> (B, L, D) */
 static int conv_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     if (run->mode == PF_RUN_STEP) return step(m, e, run, x, y);
-    if (x->rank != 3) return pf_fail(PF_ESHAPE, "conv: x is %s, must be (B, L, D)", pf_shape_of(x));
+    if (x->rank != 3)
+        return pf_fail(PF_ESHAPE, "%s: x is %s, must be (B, L, D)", m->type->name, pf_shape_of(x));
     if (run->slice) return slice_rows(m, e, run, x, y);
     return run->state ? stream_rows(m, e, run, x, y) : convolve(m, e, run->pass, x, y);
 }
@@ -135,11 +146,11 @@ static int conv_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
 static const pf_state_kind state_conv = {.name = "conv", .tensor = {"history"}};
 
 static int conv_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
-    int64_t width = pf_option_int(m, "width");
-    if (!pf_option_int(m, "causal") && width > 1) {
+    const conv_self *self = m->self;
+    if (!self->causal && self->width > 1) {
         return pf_fail(PF_EINVAL, "conv: only a causal convolution can stream");
     }
-    int64_t shape[3] = {batch, width - 1, pf_option_int(m, "dim")};
+    int64_t shape[3] = {batch, self->width - 1, self->dim};
     PF_TRY(pf_state_new(state, e, batch, 0));
     (*state)->kind = &state_conv;
     int status = pf_tensor_make_lasting(&(*state)->tensor[0], e->heap, PF_F32, 3, shape);
@@ -155,7 +166,55 @@ const pf_layer pf_layer_conv = {
     .options = conv_options,
     .n_options = PF_COUNT(conv_options),
     .width = "dim",
+    .self_bytes = sizeof(conv_self),
     .build = conv_build,
+    .run = conv_run,
+    .state = conv_state,
+};
+
+/* ---- shift ---- */
+
+static const pf_option_info shift_options[] = {
+    {.name = "dim",
+     .kind = PF_OPT_INT,
+     .low = 1,
+     .high = 1 << 20,
+     .required = true,
+     .doc = "model width D"},
+};
+
+static int shift_build(pf_module *m, pf_engine *e) {
+    (void)e;
+    *(conv_self *)m->self = (conv_self){2, pf_option_int(m, "dim"), true};
+    return PF_OK;
+}
+
+/* taps (2, D): the position before for the first half of the channels, itself for the others */
+static int shift_derive(pf_module *m) {
+    int64_t dim = ((conv_self *)m->self)->dim, shape[2] = {2, dim};
+    pf_tensor *taps = NULL;
+    if (m->n_slot > 0) return PF_OK;
+    PF_TRY(pf_tensor_make_lasting(&taps, m->heap, PF_F32, 2, shape));
+    float *tap = pf_tensor_data(taps);
+    for (int64_t i = 0; i < dim; i++) {
+        tap[i] = i < dim / 2 ? 0.0f : 1.0f;
+        tap[dim + i] = 1 - tap[i];
+    }
+    int status = pf_module_derived(m, "taps", taps);
+    pf_tensor_release(&taps);
+    return status;
+}
+
+const pf_layer pf_layer_shift = {
+    .name = "shift",
+    .doc = "The first half of the channels come from the position before, in its document; the "
+           "others stay (RWKV's token shift): x (B, L, D) -> (B, L, D).",
+    .options = shift_options,
+    .n_options = PF_COUNT(shift_options),
+    .width = "dim",
+    .self_bytes = sizeof(conv_self),
+    .build = shift_build,
+    .derive = shift_derive,
     .run = conv_run,
     .state = conv_state,
 };
