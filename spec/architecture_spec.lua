@@ -286,8 +286,8 @@ describe("token shift", function()
     local x = pf.randn(2, 5, 3)
     local y = nn.shift(3)(x)
     assert.bits_equal(x:slice(3, 2, 3), y:slice(3, 2, 3))
-    assert.bits_equal(pf.concat({ pf.zeros(2, 1, 1), x:slice(3, 1, 1):slice(2, 1, 4) }, 2),
-      y:slice(3, 1, 1))
+    assert.near_tensor(pf.concat({ pf.zeros(2, 1, 1), x:slice(3, 1, 1):slice(2, 1, 4) }, 2),
+      y:slice(3, 1, 1), 0) -- -0 is 0
   end)
 
   it("trains, whole, in slices and run again", function()
