@@ -301,6 +301,22 @@ return {
       "and those with watch = true in the pass), a line a head: {layer, head, map, features, " ..
       "step, query, key, sum, median, predicted_rel_mse, median_rel_mse}; prints as a table." },
     { "Module:count", "", "integer, integer", "Trained numbers, and all that are saved." },
+    { "Module:freeze", "pattern: string|string[]", "integer",
+      "Parameters whose names fit take no gradient from now on, and optimizers made afterwards " ..
+      "keep nothing of them; saved with the model. How many fit. `*` stands for any run and `?` " ..
+      "for one character of the whole name; without them a pattern is a run of whole parts " ..
+      "(\"embedding\", \"blocks.1\", \"mlp.up\")." },
+    { "Module:unfreeze", "pattern?: string|string[]", "integer",
+      "The other way; nothing: all of them." },
+    { "Module:adapt", "options?: {match: string|string[], rank: integer, scale: number}",
+      "integer",
+      "Low-rank adapters beside the linear layers whose names fit match (those of attention and " ..
+      "mlp): y = x W^T + scale (x A^T) B^T, rank 8, scale 1. B begins at 0, so that nothing " ..
+      "changes; all but adapters is frozen. How many were made. Saved with the model. arXiv " ..
+      "2106.09685." },
+    { "Module:merge", "", "integer",
+      "Makes every adapter a part of its weight; the outputs are the same to rounding, and what " ..
+      "was frozen stays so. How many there were." },
     { "Module:clear_grad", "", "", "Forgets every gradient." },
     { "Module:after_step", "step: integer", "integer",
       "What opt:step does last: draws the projections that are due at `step`, and counts them, " ..

@@ -280,6 +280,33 @@ static int module_count(lua_State *L) {
     return 2;
 }
 
+/* ---- training a part ---------------------------------------------------------- */
+
+/* freeze(pattern, frozen): how many parameters it fits. */
+static int module_freeze(lua_State *L) {
+    pf_module *m = self(L, "freeze");
+    const char *pattern = lpf_check_text(L, 2, "freeze", "the pattern");
+    lua_pushinteger(L, lpf_result(L, pf_module_freeze(m, pattern, lua_toboolean(L, 3))));
+    return 1;
+}
+
+/* adapt(pattern, rank, scale): how many layers got an adapter. */
+static int module_adapt(lua_State *L) {
+    pf_module *m = self(L, "adapt");
+    const char *pattern = lpf_check_text(L, 2, "adapt", "match");
+    const int64_t rank = lpf_check_whole(L, 3, "adapt", "rank");
+    const double scale = lpf_check_number(L, 4, "adapt", "scale");
+    pf_engine *engine = lpf_engine(L);
+    lua_pushinteger(L, lpf_result(L, pf_module_adapt(engine, m, pattern, rank, scale)));
+    return 1;
+}
+
+/* m:merge(): how many adapters became a part of their weights. */
+static int module_merge(lua_State *L) {
+    lua_pushinteger(L, lpf_result(L, pf_module_merge(self(L, "merge"))));
+    return 1;
+}
+
 /* m.name is a method; who looks for layers or tensors where other libraries have them hears where
  * they are. */
 static int module_index(lua_State *L) {
@@ -309,20 +336,29 @@ static int module_clear_grad(lua_State *L) {
     return 0;
 }
 
-static const luaL_Reg methods[] = {
-    {"forward", module_call},          {"backward_sliced", module_backward_sliced},
-    {"after_step", module_after_step}, {"type", module_type},
-    {"options", module_options},       {"tree", module_tree},
-    {"children", module_children},     {"tensors", module_tensors},
-    {"parameters", module_parameters}, {"count", module_count},
-    {"clear_grad", module_clear_grad}, {NULL, NULL}};
+static const luaL_Reg methods[] = {{"forward", module_call},
+                                   {"backward_sliced", module_backward_sliced},
+                                   {"after_step", module_after_step},
+                                   {"type", module_type},
+                                   {"options", module_options},
+                                   {"tree", module_tree},
+                                   {"children", module_children},
+                                   {"tensors", module_tensors},
+                                   {"parameters", module_parameters},
+                                   {"count", module_count},
+                                   {"clear_grad", module_clear_grad},
+                                   {"merge", module_merge},
+                                   {NULL, NULL}};
 
 static const luaL_Reg meta[] = {{"__gc", module_gc},       {"__call", module_call},
                                 {"__index", module_index}, {"__len", module_len},
                                 {"__eq", module_eq},       {NULL, NULL}};
 
-static const luaL_Reg functions[] = {
-    {"new_module", module_new}, {"build", module_build}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"new_module", module_new},
+                                     {"build", module_build},
+                                     {"freeze", module_freeze},
+                                     {"adapt", module_adapt},
+                                     {NULL, NULL}};
 
 void lpf_open_nn(lua_State *L) {
     lpf_class(L, LPF_MODULE, methods, meta);

@@ -774,6 +774,31 @@ function Module:attention_report() end
 ---@return integer, integer
 function Module:count() end
 
+---Parameters whose names fit take no gradient from now on, and optimizers made afterwards keep
+---nothing of them; saved with the model. How many fit. `*` stands for any run and `?` for one
+---character of the whole name; without them a pattern is a run of whole parts ("embedding",
+---"blocks.1", "mlp.up").
+---@param pattern string|string[]
+---@return integer
+function Module:freeze(pattern) end
+
+---The other way; nothing: all of them.
+---@param pattern? string|string[]
+---@return integer
+function Module:unfreeze(pattern) end
+
+---Low-rank adapters beside the linear layers whose names fit match (those of attention and mlp):
+---y = x W^T + scale (x A^T) B^T, rank 8, scale 1. B begins at 0, so that nothing changes; all
+---but adapters is frozen. How many were made. Saved with the model. arXiv 2106.09685.
+---@param options? {match: string|string[], rank: integer, scale: number}
+---@return integer
+function Module:adapt(options) end
+
+---Makes every adapter a part of its weight; the outputs are the same to rounding, and what was
+---frozen stays so. How many there were.
+---@return integer
+function Module:merge() end
+
 ---Forgets every gradient.
 function Module:clear_grad() end
 

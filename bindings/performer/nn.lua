@@ -202,6 +202,40 @@ core.set_tostring("performer.module", function(m)
   return table.concat(lines, "\n")
 end)
 
+-- Layers that adapters are for where nothing is said: those of the engine's blocks.
+local ADAPTED = "attention|mlp"
+
+--- A pattern, or a list of them, as one.
+local function pattern_of(match, where)
+  if type(match) == "table" then
+    for _, part in ipairs(match) do
+      if type(part) ~= "string" then
+        util.fail("%s: a pattern must be a text, got %s", where, core.kind(part))
+      end
+    end
+    return table.concat(match, "|")
+  end
+  return match
+end
+
+--- Parameters whose names fit take no gradient from now on; how many they are. pattern: `*` any
+--- run, `?` one character; without them a run of whole parts ("embedding", "blocks.1"); several
+--- as a list.
+function Module:freeze(pattern) return core.freeze(self, pattern_of(pattern, "freeze"), true) end
+
+--- The other way; without a pattern all of them.
+function Module:unfreeze(pattern)
+  return core.freeze(self, pattern == nil and "*" or pattern_of(pattern, "unfreeze"), false)
+end
+
+--- Low-rank adapters beside linear layers whose names fit `match` (those of attention and mlp),
+--- y = x W^T + scale (x A^T) B^T; all else is frozen. How many were made.
+function Module:adapt(options)
+  options = util.check_options(options, { "match", "rank", "scale" }, "adapt")
+  return core.adapt(self, pattern_of(options.match or ADAPTED, "adapt"), options.rank or 8,
+                    options.scale or 1)
+end
+
 --- A stream of tokens: stream:feed(ids), stream:next(token, sampling), stream:sample(sampling);
 --- with batch = n of n sequences in step, whose ids are (n, L) and whose samples are lists.
 function Module:stream(options)

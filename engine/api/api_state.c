@@ -83,7 +83,7 @@ int pf_module_digest(pf_engine *e, const pf_module *module, char hash[PF_HASH_TE
     pf_text text = {0};
     pf_config *tree = NULL;
     int n = pf_module_tensor_count(module);
-    int status = n < 0 ? n : pf_module_tree(&tree, module);
+    int status = n < 0 ? n : pf_module_bare_tree(&tree, module);
     if (status >= 0) status = pf_json_put(&text, tree, false);
     for (int i = 0; i < n && status >= 0; i++) {
         const char *name;

@@ -70,6 +70,16 @@ int pf_linear(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_t
     return pf_linear_act(y, e, x, weight, bias, 0, false);
 }
 
+int pf_act(pf_tensor **y, pf_engine *e, pf_tensor *x, int act) {
+    static const pf_op *const ops[] = {/* in the order of PF_ACTS */
+                                       &pf_op_gelu, &pf_op_gelu_tanh, &pf_op_relu, &pf_op_silu,
+                                       &pf_op_requ};
+    *y = act > 0 ? NULL : pf_tensor_retain(x);
+    if (act == 0) return PF_OK;
+    call c = begin(ops[act - 1]);
+    return one(y, e, &c, x);
+}
+
 int pf_layernorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,
                  double eps) {
     pf_tensor *in[3] = {x, weight, bias};

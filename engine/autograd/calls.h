@@ -16,6 +16,8 @@ int pf_linear(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_t
  * they lie. */
 int pf_linear_act(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,
                   int act, bool step);
+/* The activation alone, by its place in "none|" PF_ACTS; of none, x itself. */
+int pf_act(pf_tensor **y, pf_engine *e, pf_tensor *x, int act);
 int pf_layernorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, pf_tensor *bias,
                  double eps);
 int pf_rmsnorm(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *weight, double eps);

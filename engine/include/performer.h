@@ -330,8 +330,8 @@ PF_API const pf_config *pf_module_options(const pf_module *module);
 PF_API int pf_module_child_count(const pf_module *module);
 PF_API pf_module *pf_module_child(const pf_module *module, int index);
 /* Named tensors of the whole tree in walk order ("blocks.1.attention.query.weight"), borrowed.
- * Parameters are trained; buffers (projections) are saved with them but not trained. The count
- * brings the list up to date where a layer of the host has got tensors since. */
+ * Parameters are trained, unless frozen; buffers (projections) are saved with them but not trained.
+ * The count brings the list up to date where a layer of the host has got tensors since. */
 PF_API int pf_module_tensor_count(const pf_module *module);
 PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **PF_NULLABLE name,
                                pf_tensor **PF_NULLABLE tensor, bool *PF_NULLABLE trained);

@@ -53,6 +53,27 @@ PF_API int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver PF_NULL
 PF_API pf_layer_resolver pf_engine_layer_resolver(const pf_engine *engine,
                                                   void **PF_NULLABLE context);
 
+/* ---- training a part of a model --------------------------------------------------------
+ * Parameters that are frozen take no gradient, and optimizers that are made afterwards keep nothing
+ * of them; adapters are small matrices beside large ones that stay. A model's tree says both, so
+ * that they survive files. Not for a model while a stream or another thread runs it.
+ *
+ * A pattern: `*` stands for any run and `?` for one character of the whole name; without them it
+ * fits where it is a run of whole parts ("blocks.1", "mlp.up"); `|` parts alternatives. */
+
+/* Freezes the parameters whose names fit, or with frozen false trains them again; how many fit.
+ * None: PF_EINVAL with some of the names. */
+PF_API int pf_module_freeze(pf_module *module, const char *pattern, bool frozen);
+/* Puts a low-rank adapter beside every linear layer (from, to) whose name fits, y = act(x W^T +
+ * bias + scale (x A^T) B^T), A (rank, from) drawn and B (to, rank) zeros, so that at first nothing
+ * changes; freezes everything but adapters. How many were made. None fits, or one has an adapter:
+ * PF_EINVAL, and the model is as it was. arXiv 2106.09685. */
+PF_API int pf_module_adapt(pf_engine *engine, pf_module *module, const char *pattern, int64_t rank,
+                           double scale);
+/* Makes every adapter a part of its weight, W += scale B A: the outputs are the same to rounding.
+ * What is frozen stays so. How many there were. */
+PF_API int pf_module_merge(pf_module *module);
+
 /* ---- recomputation ---------------------------------------------------------------------
  * Memory for time: a part of a model of which backward keeps the inputs alone. */
 

@@ -232,6 +232,7 @@ static int build_full(builder *b, const pf_config *node, const char *type, int d
     if (!children) return PF_ENOMEM;
     int status = list ? build_children(b, list, depth, children) : PF_OK;
     if (status >= 0) status = build_with(b, node, type, children, n, module);
+    if (status >= 0) status = pf_module_take_part(*module, b->e, node);
     if (status >= 0) {
         status = pf_heap_grow(b->e->heap, (void **)&b->done, &b->cap_done, b->n_done + 1,
                               sizeof *b->done);
@@ -356,15 +357,29 @@ static int write_node(writer *w, const pf_module *m, pf_config **out) {
     return PF_OK;
 }
 
+/* frozen: with what is frozen; the root says it of the whole tree. */
+static int write_tree(pf_config **tree, const pf_module *module, bool frozen) {
+    writer w = {.heap = module->heap, .places.heap = module->heap};
+    int status = write_node(&w, module, tree);
+    if (status >= 0) status = pf_module_write_part(module, *tree, frozen);
+    pf_index_close(&w.places);
+    pf_heap_free(w.heap, w.done, (size_t)w.cap_done * sizeof *w.done);
+    if (status >= 0) return status;
+    pf_config_free(*tree);
+    *tree = NULL;
+    if (status == PF_ENOMEM) return pf_fail(status, "model: no memory for its description");
+    return status;
+}
+
 int pf_module_tree(pf_config **tree, const pf_module *module) {
     PF_OUT(tree);
     PF_NEED(module);
-    writer w = {.heap = module->heap, .places.heap = module->heap};
-    int status = write_node(&w, module, tree);
-    pf_index_close(&w.places);
-    pf_heap_free(w.heap, w.done, (size_t)w.cap_done * sizeof *w.done);
-    if (status == PF_ENOMEM) return pf_fail(status, "model: no memory for its description");
-    return status;
+    return write_tree(tree, module, true);
+}
+
+int pf_module_bare_tree(pf_config **tree, const pf_module *module) {
+    *tree = NULL;
+    return write_tree(tree, module, false);
 }
 
 /* ---- the table, for help and docs ---- */

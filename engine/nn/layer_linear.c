@@ -33,7 +33,9 @@ static const pf_option_info linear_options[] = {
 };
 
 typedef struct linear_self {
-    int act; /* place in the choices */
+    int act;      /* place in the choices */
+    int own;      /* slots of the layer itself; behind them A and B of an adapter */
+    double scale; /* of the adapter */
 } linear_self;
 
 /* weight (to, from), bias (to) */
@@ -45,14 +47,34 @@ static int linear_build(pf_module *m, pf_engine *e) {
     char init[PF_INIT_TEXT];
     pf_init_text(init, "normal", pf_option_number(m, "init") / sqrt((double)from));
     PF_TRY(pf_module_param(m, e, "weight", 2, shape, init));
-    return pf_option_int(m, "bias") ? pf_module_param(m, e, "bias", 1, shape, "zeros") : PF_OK;
+    if (pf_option_int(m, "bias")) PF_TRY(pf_module_param(m, e, "bias", 1, shape, "zeros"));
+    self->own = m->n_slot;
+    return PF_OK;
+}
+
+/* *y += scale (x A^T) B^T, then the activation */
+static int add_adapter(const pf_module *m, pf_engine *e, pf_tensor *x, bool step, pf_tensor **y) {
+    const linear_self *self = m->self;
+    pf_tensor *low = NULL, *part = NULL, *scaled = NULL, *sum = NULL;
+    int status = pf_linear_act(&low, e, x, m->slot[self->own].tensor, NULL, 0, step);
+    if (status >= 0) status = pf_affine(&scaled, e, low, self->scale, 0);
+    if (status >= 0)
+        status = pf_linear_act(&part, e, scaled, m->slot[self->own + 1].tensor, NULL, 0, step);
+    if (status >= 0) status = pf_add(&sum, e, *y, part);
+    pf_tensor_release(y);
+    if (status >= 0) status = pf_act(y, e, sum, self->act);
+    pf_tensor_release(&low), pf_tensor_release(&scaled);
+    pf_tensor_release(&part), pf_tensor_release(&sum);
+    return status;
 }
 
 /* x (..., from) -> (..., to) */
 static int linear_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     const linear_self *self = m->self;
-    pf_tensor *weight = m->slot[0].tensor, *bias = m->n_slot > 1 ? m->slot[1].tensor : NULL;
-    return pf_linear_act(y, e, x, weight, bias, self->act, run->mode == PF_RUN_STEP);
+    pf_tensor *weight = m->slot[0].tensor, *bias = self->own > 1 ? m->slot[1].tensor : NULL;
+    bool adapted = m->n_slot > self->own, step = run->mode == PF_RUN_STEP;
+    PF_TRY(pf_linear_act(y, e, x, weight, bias, adapted ? 0 : self->act, step));
+    return adapted ? add_adapter(m, e, x, step, y) : PF_OK;
 }
 
 const pf_layer pf_layer_linear = {
@@ -65,6 +87,51 @@ const pf_layer pf_layer_linear = {
     .build = linear_build,
     .run = linear_run,
 };
+
+/* ---- adapters ---- */
+
+int pf_linear_adapt(pf_module *m, pf_engine *e, int64_t rank, double scale) {
+    linear_self *self = m->self;
+    int64_t a[2] = {rank, pf_option_int(m, "from")}, b[2] = {pf_option_int(m, "to"), rank};
+    char init[PF_INIT_TEXT];
+    pf_init_text(init, "normal", 1 / sqrt((double)a[1]));
+    int status = pf_module_param(m, e, "adapter.a", 2, a, init);
+    if (status >= 0) status = pf_module_param(m, e, "adapter.b", 2, b, "zeros");
+    if (status < 0) pf_module_drop_slots(m, self->own);
+    self->scale = scale;
+    return status;
+}
+
+int64_t pf_linear_adapter(const pf_module *m, double *scale) {
+    if (m->type != &pf_layer_linear) return 0;
+    const linear_self *self = m->self;
+    if (m->n_slot == self->own) return 0;
+    if (scale) *scale = self->scale;
+    return m->slot[self->own].tensor->shape[0];
+}
+
+/* W += scale B A, each number a sum in double precision */
+static void fold_adapter(pf_module *m) {
+    const linear_self *self = m->self;
+    const pf_tensor *a = m->slot[self->own].tensor, *b = m->slot[self->own + 1].tensor;
+    int64_t rank = a->shape[0], from = a->shape[1], to = b->shape[0];
+    const float *A = pf_f32(a), *B = pf_f32(b);
+    float *W = pf_f32(m->slot[0].tensor);
+    for (int64_t i = 0; i < to * from; i++) {
+        double sum = 0;
+        for (int64_t k = 0; k < rank; k++)
+            sum += (double)B[i / from * rank + k] * (double)A[k * from + i % from];
+        W[i] = (float)((double)W[i] + self->scale * sum);
+    }
+    pf_tensor_touch(m->slot[0].tensor, "an adapter that became part of it");
+}
+
+void pf_linear_release_adapter(pf_module *m, bool fold) {
+    const linear_self *self = m->self;
+    if (pf_linear_adapter(m, NULL) == 0) return;
+    if (fold) fold_adapter(m);
+    pf_module_drop_slots(m, self->own);
+}
 
 pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init) {
     pf_config *o = pf_options_number(pf_config_new(PF_MAP), "from", (double)from);

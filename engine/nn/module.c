@@ -94,6 +94,18 @@ int pf_module_param(pf_module *m, pf_engine *e, const char *name, int rank, cons
     return status;
 }
 
+/* Times that a module lost tensors, in the whole process: a walk made before may name them. */
+static atomic_uint_least64_t drops;
+
+void pf_module_drop_slots(pf_module *m, int first) {
+    for (int i = first; i < m->n_slot; i++) {
+        pf_tensor_release(&m->slot[i].tensor);
+        pf_heap_text_free(m->heap, m->slot[i].name);
+    }
+    if (m->n_slot > first) m->n_slot = first;
+    atomic_fetch_add(&drops, 1);
+}
+
 pf_tensor *pf_module_tensor(const pf_module *m, const char *name) {
     for (int i = 0; i < m->n_slot; i++) {
         if (strcmp(m->slot[i].name, name) == 0) return m->slot[i].tensor;
@@ -314,7 +326,13 @@ static int walk(pf_module *m, int64_t slots) {
     pf_heap_free(m->heap, w.path, (size_t)w.room);
     pf_index_close(&w.met);
     if (status >= 0) m->walk_slots = slots;
+    m->walk_drops = atomic_load(&drops);
     return status;
+}
+
+/* Is there a walk of tensors that all are there? */
+static bool walked(const pf_module *m) {
+    return m->walk_slots >= 0 && m->walk_drops == atomic_load(&drops);
 }
 
 static void lock(pf_module *m) {
@@ -329,31 +347,41 @@ int pf_module_tensor_count(const pf_module *module) {
     lock(m);
     /* A layer of the host deeper down may have got tensors since: then look again. */
     int64_t slots = count_slots(m);
-    int status = m->walk_slots == slots ? PF_OK : walk(m, slots);
+    int status = walked(m) && m->walk_slots == slots ? PF_OK : walk(m, slots);
     int n = m->n_walk;
     unlock(m);
     return status < 0 ? status : n;
 }
 
 /* The list is as the last count left it: to count at every call would take the square of it. */
+static int slot_at(const pf_module *module, int index, pf_slot *slot) {
+    pf_module *m = (pf_module *)module;
+    lock(m);
+    int status = walked(m) ? PF_OK : walk(m, count_slots(m));
+    int n = m->n_walk;
+    if (status >= 0 && index >= 0 && index < n) *slot = m->walk[index];
+    unlock(m);
+    PF_TRY(status);
+    if (slot->tensor) return PF_OK;
+    return pf_fail(PF_ENOTFOUND, "module: there is no tensor %s; there are %d", pf_place(index), n);
+}
+
 int pf_module_tensor_at(const pf_module *module, int index, const char **name, pf_tensor **tensor,
                         bool *trained) {
     PF_NEED(module);
-    pf_module *m = (pf_module *)module;
     pf_slot slot = {0};
-    lock(m);
-    int status = m->walk_slots < 0 ? walk(m, count_slots(m)) : PF_OK;
-    int n = m->n_walk;
-    if (status >= 0 && index >= 0 && index < n) slot = m->walk[index];
-    unlock(m);
-    PF_TRY(status);
-    if (!slot.tensor) {
-        return pf_fail(PF_ENOTFOUND, "module: there is no tensor %s; there are %d", pf_place(index),
-                       n);
-    }
+    PF_TRY(slot_at(module, index, &slot));
     if (name) *name = slot.name;
     if (tensor) *tensor = slot.tensor;
-    if (trained) *trained = slot.trained;
+    if (trained) *trained = slot.trained && slot.tensor->requires_grad;
+    return PF_OK;
+}
+
+int pf_module_tensor_learned(const pf_module *m, int index, const char **name, pf_tensor **tensor,
+                             bool *learned) {
+    pf_slot slot = {0};
+    PF_TRY(slot_at(m, index, &slot));
+    *name = slot.name, *tensor = slot.tensor, *learned = slot.trained;
     return PF_OK;
 }
 

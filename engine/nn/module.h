@@ -124,6 +124,7 @@ struct pf_module {
     pf_slot *walk;       /* the tree's tensors by path; tensors borrowed */
     int n_walk;
     int64_t cap_walk, walk_slots; /* slots of the tree when `walk` was made; -1: not made */
+    uint64_t walk_drops;          /* pf_module_drop_slots calls before that */
 };
 
 /* ---- the layer table (build.c) ---- */
@@ -167,6 +168,21 @@ void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a
                    const pf_pass *pass, const pf_tensor *q, const pf_tensor *k);
 /* The mean |x + y|^2 of query head `head`, once for each look; false: nothing new. */
 bool pf_watch_take(const pf_module *m, int64_t head, double *sum);
+/* layer_linear.c: an adapter beside the weight of a linear layer, y = act(x W^T + bias + scale (x
+ * A^T) B^T) with A (rank, from) drawn and B (to, rank) zeros; what it has, rank 0: none; and its
+ * end, with or without having become part of the weight. */
+int pf_linear_adapt(pf_module *m, pf_engine *e, int64_t rank, double scale);
+int64_t pf_linear_adapter(const pf_module *m, double *scale);
+void pf_linear_release_adapter(pf_module *m, bool fold);
+/* part.c: what a tree says of the training of a part: `adapters` and `frozen`, with names from m
+ * on. Both are there only where there are some. */
+int pf_module_take_part(pf_module *m, pf_engine *e, const pf_config *node);
+int pf_module_write_part(const pf_module *m, pf_config *node, bool frozen);
+/* build.c: the tree without `frozen`, for what a model computes is the same either way. */
+int pf_module_bare_tree(pf_config **tree, const pf_module *module);
+/* pf_module_tensor_at, but for what a parameter is: frozen ones are learned too. */
+int pf_module_tensor_learned(const pf_module *m, int index, const char **name, pf_tensor **tensor,
+                             bool *learned);
 /* A copy of those of m's options that layer `type` knows too; NULL out of memory. */
 pf_config *pf_module_pass_on(const pf_module *m, const char *type);
 /* A parameter shaped `shape`, filled by `init` ("normal:0.02", "value:1", "zeros", "ones",
@@ -177,6 +193,7 @@ int pf_module_trained(pf_module *m, const char *name, pf_tensor *tensor); /* ret
 int pf_module_buffer(pf_module *m, const char *name, pf_tensor *tensor); /* retained, not trained */
 int pf_module_share(pf_module *m, const char *name, pf_tensor *tensor);  /* retained, trained */
 int pf_module_derived(pf_module *m, const char *name, pf_tensor *tensor); /* retained, not saved */
+void pf_module_drop_slots(pf_module *m, int first); /* that one and all behind it */
 int pf_init_fill(pf_tensor *t, pf_engine *e, const char *init);
 #define PF_INIT_TEXT (PF_NUMBER_TEXT + 10)
 void pf_init_text(char out[PF_INIT_TEXT], const char *name, double value); /* "name:value" */
