@@ -26,7 +26,8 @@ return {
     { "pf.kind", "value: any", "string", "\"tensor\", \"module\", \"state\" ... or Lua's type." },
     { "pf.describe", "", "table",
       "What the engine has, as data: {ops, layers, kernel = {options}, maps, attention, " ..
-      "optimizers}, lists of rows with a name (layers: type) and a doc. One table for all who " ..
+      "optimizers, schedules}, lists of rows with a name (layers: type) and a doc. One table " ..
+      "for all who " ..
       "ask, as its parts below: to be read." },
     { "pf.ops", "", "table[]", "Its ops." },
     { "pf.layers", "", "table[]", "Its layers." },
@@ -35,6 +36,7 @@ return {
       "The kinds of attention: {name, doc, takes_kernel, streams, state_grows, carries (an exit " ..
       "state), trains_in_parts, tells_weights, auto (attention \"auto\" may choose it), " ..
       "options}." },
+    { "pf.schedules", "", "table[]", "Its schedules of the learning rate: {name, doc, options}." },
     { "pf.optimizers", "", "table[]",
       "Its optimizers: {name, doc, options}; the first is meant where none is named. Options, " ..
       "here and of the others, are {name, kind, default (a text), choices, doc, required}." },
@@ -370,12 +372,13 @@ return {
     { "Optimizer:steps", "", "integer", "Steps so far." },
     { "Optimizer:model", "", "pf.Module", "What it trains." },
     { "Optimizer:close", "", "", "Frees it now." },
-    { "pf.schedule.cosine",
-      "options: {steps: integer, peak: number, warmup: integer, floor: number}",
-      "fun(step: integer): number",
-      "Linear warm-up to peak, then a cosine down to floor." },
-    { "pf.schedule.constant", "options: {peak: number}", "fun(step: integer): number",
-      "Always the same." },
+    { "Optimizer:averaged", "f: function, ...: any", "any",
+      "f(...) with the averages of the weights (option ema) in the model, and the weights back " ..
+      "however it ends; what f gives." },
+    { "Optimizer:use_average", "yes: boolean", "",
+      "The averages into the model, or the weights back. Between the two the optimizer neither " ..
+      "steps nor is saved." },
+    { "Optimizer:has_average", "", "boolean", "Was it made with ema?" },
   },
   {
     id = "data", title = "Data",

@@ -40,7 +40,8 @@ local function reachable()
 end
 
 local tree = pf.describe()
-local ops, layers, maps, optimizers = tree.ops, tree.layers, tree.maps, tree.optimizers
+local ops, layers, maps = tree.ops, tree.layers, tree.maps
+local optimizers, schedules = tree.optimizers, tree.schedules
 local ALL = -1000 -- the default of a dimension that means all of them (PF_DIM_ALL)
 
 --- Kinds of attention without words of their own in api.lua get an entry from their row, behind
@@ -83,6 +84,7 @@ local function generated_names()
   for _, layer in ipairs(layers) do names["pf.nn." .. layer.type] = true end
   for _, map in ipairs(maps) do names["pf.kernel." .. map.name] = true end
   for _, row in ipairs(optimizers) do names["pf.optim." .. row.name] = true end
+  for _, row in ipairs(schedules) do names["pf.schedule." .. row.name] = true end
   return names
 end
 
@@ -374,6 +376,12 @@ local function make_annotations()
       { { name = "model", kind = "pf.Module|table" },
         { name = "options", kind = class, optional = true } }, "pf.Optimizer", row.doc)
   end
+  for _, row in ipairs(schedules) do
+    local class = "pf.Options.schedule." .. row.name
+    add_options_class(lines, class, row.options)
+    add_function(lines, "pf.schedule." .. row.name, { { name = "options", kind = class } },
+      "fun(step: integer): number", row.doc)
+  end
   for _, op in ipairs(ops) do add_op(lines, op) end
   lines[#lines + 1] = ""
   lines[#lines + 1] = "return pf"
@@ -463,20 +471,51 @@ local function kinds_table()
   return table.move(own, 1, #own, #rows + 1, rows)
 end
 
-local function optimizers_table()
-  local rows = { "| optimizer | option | default | what it is |", "| --- | --- | --- | --- |" }
-  for _, row in ipairs(optimizers) do
-    rows[#rows + 1] = ("| **`pf.optim.%s(model, options)`** | | | %s |"):format(row.name,
-      cell(row.doc))
-    option_rows(rows, row.options)
+--- The options that every row has with the same words, and of each row the others.
+local function split_shared(list)
+  local shared, own = {}, {}
+  local function is_shared(option)
+    for _, row in ipairs(list) do
+      local found = false
+      for _, other in ipairs(row.options) do
+        found = found or other.name == option.name and other.doc == option.doc and
+          other.default == option.default
+      end
+      if not found then return false end
+    end
+    return true
   end
+  for i, row in ipairs(list) do
+    own[i] = {}
+    for _, option in ipairs(row.options) do
+      local to = is_shared(option) and (i == 1 and shared or {}) or own[i]
+      to[#to + 1] = option
+    end
+  end
+  return shared, own
+end
+
+--- A table of rows with options of their own, and of those that all have.
+local function rows_table(list, what, space, arguments)
+  local rows = { ("| %s | option | default | what it is |"):format(what),
+                 "| --- | --- | --- | --- |" }
+  local shared, own = split_shared(list)
+  for i, row in ipairs(list) do
+    rows[#rows + 1] = ("| **`pf.%s.%s(%s)`** | | | %s |"):format(space, row.name, arguments,
+      cell(row.doc))
+    option_rows(rows, own[i])
+  end
+  rows[#rows + 1] = "| all of them | | | |"
+  option_rows(rows, shared)
   return rows
 end
 
 --- The README with every part between its markers made anew.
 local function make_readme(text)
   local parts = { ops = ops_table(), layers = layers_table(), kernels = kernels_table(),
-    kinds = kinds_table(), optimizers = optimizers_table() }
+    kinds = kinds_table(),
+    optimizers = rows_table(optimizers, "optimizer", "optim", "model, options"),
+    schedules = rows_table(schedules, "schedule", "schedule", "options") }
   for _, section in ipairs(api) do parts[section.id] = section_table(section) end
   local used = {}
   local fresh = text:gsub("(<!%-%- generated: (%w+) %-%->\n)(.-)(<!%-%- end %-%->)",

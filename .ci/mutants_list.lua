@@ -136,8 +136,17 @@ change("AdamW's eps inside the correction of another moment", "engine/train/adam
 change("Lion keeps its moment by the wrong memory", "engine/train/lion.c",
   "m[i] = beta2 * m[i] + rest2 * x;", "m[i] = beta1 * m[i] + rest1 * x;", "optim_test optim_spec")
 change("decay of norms and biases too", "engine/train/optim.c",
-  "p->param->rank >= 2 ? (float)option(o, \"decay\") : 0", "(float)option(o, \"decay\")",
+  "p->param->rank >= 2 ? (float)option(o, group, \"decay\") : 0",
+  "(float)option(o, group, \"decay\")",
   "optim_test optim_spec")
+change("decay of adam beside the gradient", "engine/train/adam.c",
+  "u->kern->axpy(part.n, u->decay, part.p, g);", "(void)g;", "optim_spec")
+change("queries, keys and values as one matrix for muon", "engine/train/groups.c",
+  "o->entry[at].part[k] = k == 0 ? all - 2 * key : key;", "(void)key;", "muon_spec")
+change("a tied head is orthogonalised", "engine/train/groups.c",
+  "o->entry[i].linear &= !o->entry[i].other;", "(void)i;", "muon_spec training_spec")
+change("an average without its warm-up", "engine/train/average.c",
+  "fmin(o->ema, (1 + t) / (10 + t))", "fmin(o->ema, t)", "training_spec")
 change("the norm forgets a block of a large gradient", "engine/train/clip.c",
   "int64_t start = (task - job->first[g]) * BLOCK;", "int64_t start = 0;", "optim_test optim_spec")
 change("a step before the norm is known to be finite", "engine/train/clip.c",

@@ -82,23 +82,38 @@ static int optimizer_tostring(lua_State *L) {
     return 1;
 }
 
-/* cosine(step, warmup, steps, peak, floor) */
-static int schedule_cosine(lua_State *L) {
-    const int64_t step = lpf_check_whole(L, 1, "schedule", "step");
-    const int64_t warmup = lpf_check_whole(L, 2, "schedule.cosine", "warmup");
-    const int64_t steps = lpf_check_whole(L, 3, "schedule.cosine", "steps");
-    if (step < 0 || warmup < 0 || steps < 0)
-        return lpf_raise(L, "schedule: step, warmup and steps must be at least 0");
-    const double peak = lpf_check_number(L, 4, "schedule.cosine", "peak"),
-                 floor = lpf_check_number(L, 5, "schedule.cosine", "floor");
-    lua_pushnumber(
-        L, pf_schedule_cosine((uint64_t)step, (uint64_t)warmup, (uint64_t)steps, peak, floor));
+/* use_average(yes): the averages in the weights' place, or the weights back. */
+static int optimizer_use_average(lua_State *L) {
+    pf_optimizer *optimizer = lpf_check_optimizer(L, 1, "use_average");
+    luaL_checktype(L, 2, LUA_TBOOLEAN);
+    lpf_result(L, pf_optimizer_use_average(optimizer, lua_toboolean(L, 2)));
+    return 0;
+}
+
+static int optimizer_has_average(lua_State *L) {
+    const pf_optimizer *optimizer = lpf_check_optimizer(L, 1, "has_average");
+    lua_pushboolean(L, pf_optimizer_has_average(optimizer));
+    return 1;
+}
+
+/* schedule_rate(type, options, step) */
+static int schedule_rate(lua_State *L) {
+    const int64_t step = lpf_check_whole(L, 3, "schedule", "step");
+    if (step < 0) return lpf_raise(L, "schedule: step must be at least 0");
+    lpf_enter(L);
+    pf_config *options = lpf_to_config(L, 2, "schedule");
+    lpf_result(L, pf_config_set_string(options, "type", luaL_checkstring(L, 1)));
+    double rate;
+    lpf_result(L, pf_schedule_rate(&rate, options, (uint64_t)step));
+    lua_pushnumber(L, rate);
     return 1;
 }
 
 static const luaL_Reg methods[] = {{"step", optimizer_step},
                                    {"steps", optimizer_steps},
                                    {"model", optimizer_model},
+                                   {"use_average", optimizer_use_average},
+                                   {"has_average", optimizer_has_average},
                                    {"close", optimizer_close},
                                    {NULL, NULL}};
 static const luaL_Reg meta[] = {{"__gc", optimizer_close},
@@ -106,7 +121,7 @@ static const luaL_Reg meta[] = {{"__gc", optimizer_close},
                                 {"__tostring", optimizer_tostring},
                                 {NULL, NULL}};
 static const luaL_Reg functions[] = {
-    {"new_optimizer", optimizer_new}, {"cosine", schedule_cosine}, {NULL, NULL}};
+    {"new_optimizer", optimizer_new}, {"schedule_rate", schedule_rate}, {NULL, NULL}};
 
 void lpf_open_train(lua_State *L) {
     lpf_class(L, LPF_OPTIMIZER, methods, meta);

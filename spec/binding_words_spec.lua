@@ -149,8 +149,8 @@ describe("what is misused", function()
       ["projection: head_dim must be a whole number, got 1.5"] = function()
         return kernel:projection(1.5)
       end,
-      ["schedule.cosine: peak must be a number, got string"] = function()
-        return pf.schedule.cosine { steps = 9, peak = "x" } (1)
+      ["schedule.cosine: 'peak' must be a number from 0 to 1000000, got 'x'"] = function()
+        return pf.schedule.cosine { steps = 9, peak = "x" }
       end,
       ["attention.crossover: head_dim must be a whole number, got x"] = function()
         return pf.attention.crossover { head_dim = "x" }

@@ -159,9 +159,9 @@ function pf.sorted(t) end
 ---@return string
 function pf.kind(value) end
 
----What the engine has, as data: {ops, layers, kernel = {options}, maps, attention, optimizers},
----lists of rows with a name (layers: type) and a doc. One table for all who ask, as its parts
----below: to be read.
+---What the engine has, as data: {ops, layers, kernel = {options}, maps, attention, optimizers,
+---schedules}, lists of rows with a name (layers: type) and a doc. One table for all who ask, as
+---its parts below: to be read.
 ---@return table
 function pf.describe() end
 
@@ -181,6 +181,10 @@ function pf.kernels() end
 ---state), trains_in_parts, tells_weights, auto (attention "auto" may choose it), options}.
 ---@return table[]
 function pf.kinds() end
+
+---Its schedules of the learning rate: {name, doc, options}.
+---@return table[]
+function pf.schedules() end
 
 ---Its optimizers: {name, doc, options}; the first is meant where none is named. Options, here
 ---and of the others, are {name, kind, default (a text), choices, doc, required}.
@@ -929,15 +933,21 @@ function Optimizer:model() end
 ---Frees it now.
 function Optimizer:close() end
 
----Linear warm-up to peak, then a cosine down to floor.
----@param options {steps: integer, peak: number, warmup: integer, floor: number}
----@return fun(step: integer): number
-function pf.schedule.cosine(options) end
+---f(...) with the averages of the weights (option ema) in the model, and the weights back
+---however it ends; what f gives.
+---@param f function
+---@param ... any
+---@return any
+function Optimizer:averaged(f, ...) end
 
----Always the same.
----@param options {peak: number}
----@return fun(step: integer): number
-function pf.schedule.constant(options) end
+---The averages into the model, or the weights back. Between the two the optimizer neither steps
+---nor is saved.
+---@param yes boolean
+function Optimizer:use_average(yes) end
+
+---Was it made with ema?
+---@return boolean
+function Optimizer:has_average() end
 
 ---FASTA or text from a file, a pipe or "-", the standard input, or a list of these. Options
 ---path, valid, format, length, skip_bad, unique, longest, split, valid_fraction, min_tokens,
@@ -1598,6 +1608,13 @@ function pf.nn.performer(options) end
 ---@field beta1? number memory of the mean gradient
 ---@field beta2? number memory of the squared gradient
 ---@field eps? number added to the root of the squared gradient
+---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
+---is at most (1 + t) / (10 + t)
+---@field ema? number
+---options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
+---fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
+---and ? and fits all of it; | stands between several
+---@field groups? table
 
 ---AdamW: a step by the mean gradient over the root of the mean squared one. arXiv 1711.05101.
 ---@param model pf.Module|table
@@ -1605,10 +1622,37 @@ function pf.nn.performer(options) end
 ---@return pf.Optimizer
 function pf.optim.adamw(model, options) end
 
+---@class pf.Options.optim.adam
+---@field lr? number learning rate of a step that is not given its own
+---@field decay? number this times a matrix is added to its gradient
+---@field beta1? number memory of the mean gradient
+---@field beta2? number memory of the squared gradient
+---@field eps? number added to the root of the squared gradient
+---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
+---is at most (1 + t) / (10 + t)
+---@field ema? number
+---options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
+---fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
+---and ? and fits all of it; | stands between several
+---@field groups? table
+
+---Adam as PyTorch has it: decay is a part of the gradient, not of the step. arXiv 1412.6980.
+---@param model pf.Module|table
+---@param options? pf.Options.optim.adam
+---@return pf.Optimizer
+function pf.optim.adam(model, options) end
+
 ---@class pf.Options.optim.sgd
 ---@field lr? number learning rate of a step that is not given its own
 ---@field momentum? number memory of the gradient
 ---@field decay? number weight decay of matrices, times the learning rate
+---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
+---is at most (1 + t) / (10 + t)
+---@field ema? number
+---options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
+---fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
+---and ? and fits all of it; | stands between several
+---@field groups? table
 
 ---Gradient descent with momentum.
 ---@param model pf.Module|table
@@ -1621,6 +1665,13 @@ function pf.optim.sgd(model, options) end
 ---@field decay? number weight decay of matrices, times the learning rate
 ---@field beta1? number weight of the mean gradient beside this step's, for the sign
 ---@field beta2? number memory of the mean gradient
+---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
+---is at most (1 + t) / (10 + t)
+---@field ema? number
+---options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
+---fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
+---and ? and fits all of it; | stands between several
+---@field groups? table
 
 ---Lion: a step by the sign of the mean gradient, with one moment instead of AdamW's two. arXiv
 ---2302.06675.
@@ -1628,6 +1679,92 @@ function pf.optim.sgd(model, options) end
 ---@param options? pf.Options.optim.lion
 ---@return pf.Optimizer
 function pf.optim.lion(model, options) end
+
+---@class pf.Options.optim.muon
+---@field lr? number learning rate of a step that is not given its own
+---@field decay? number weight decay of matrices, times the learning rate
+---@field momentum? number memory of the gradient of an orthogonalised matrix
+---@field nesterov? boolean this step's gradient counts once more
+---which matrices are orthogonalised: weights of linear layers but that of `head`, all, or none;
+---the others go by AdamW
+---@field orthogonal? "linear"|"all"|"none"
+---@field iterations? integer of Newton and Schulz's method, each three products of matrices
+---@field beta1? number memory of the mean gradient
+---@field beta2? number memory of the squared gradient
+---@field eps? number added to the root of the squared gradient
+---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
+---is at most (1 + t) / (10 + t)
+---@field ema? number
+---options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
+---fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
+---and ? and fits all of it; | stands between several
+---@field groups? table
+
+---Muon: linear layers' matrices move by their mean gradient made orthogonal, the rest as with
+---AdamW, whose lr and decay fit. A step costs as much more as 4 to 5 tokens for each of `dim`.
+---arXiv 2502.16982.
+---@param model pf.Module|table
+---@param options? pf.Options.optim.muon
+---@return pf.Optimizer
+function pf.optim.muon(model, options) end
+
+---@class pf.Options.schedule.cosine
+---@field peak number the highest rate, which the warm-up ends at
+---@field warmup? integer steps in which the rate rises from 0, evenly
+---@field steps integer the step from which on the rate is the floor
+---@field floor? number the lowest rate
+
+---Half a cosine from the peak down to the floor. arXiv 1608.03983.
+---@param options pf.Options.schedule.cosine
+---@return fun(step: integer): number
+function pf.schedule.cosine(options) end
+
+---@class pf.Options.schedule.linear
+---@field peak number the highest rate, which the warm-up ends at
+---@field warmup? integer steps in which the rate rises from 0, evenly
+---@field steps integer the step from which on the rate is the floor
+---@field floor? number the lowest rate
+
+---Evenly from the peak down to the floor.
+---@param options pf.Options.schedule.linear
+---@return fun(step: integer): number
+function pf.schedule.linear(options) end
+
+---@class pf.Options.schedule.constant
+---@field peak number the highest rate, which the warm-up ends at
+---@field warmup? integer steps in which the rate rises from 0, evenly
+
+---Always the peak.
+---@param options pf.Options.schedule.constant
+---@return fun(step: integer): number
+function pf.schedule.constant(options) end
+
+---@class pf.Options.schedule.step
+---@field peak number the highest rate, which the warm-up ends at
+---@field warmup? integer steps in which the rate rises from 0, evenly
+---@field floor? number the lowest rate
+---@field every integer steps at one rate, the warm-up not counted
+---@field factor? number of each rate to the one before
+
+---The peak, times a factor every so many steps.
+---@param options pf.Options.schedule.step
+---@return fun(step: integer): number
+function pf.schedule.step(options) end
+
+---@class pf.Options.schedule.wsd
+---@field peak number the highest rate, which the warm-up ends at
+---@field warmup? integer steps in which the rate rises from 0, evenly
+---@field steps integer the step from which on the rate is the floor
+---@field floor? number the lowest rate
+---@field cooldown? integer steps of the fall at the end; 0: a fifth of `steps`
+---of the fall, done from 0 to 1: by 1 - sqrt(done), by 1 - done, or by half a cosine
+---@field shape? "sqrt"|"linear"|"cosine"
+
+---Warm-up, stable, decay: the peak up to a fall at the end, so that a run can be lengthened from
+---before the fall. arXiv 2404.06395, 2405.18392.
+---@param options pf.Options.schedule.wsd
+---@return fun(step: integer): number
+function pf.schedule.wsd(options) end
 
 ---y = a + b. a and b broadcast: aligned from the right, a size of 1 stretches. f32, or both i32
 ---(wraps around).

@@ -16,6 +16,7 @@ require "performer.state"
 require "performer.items"
 require "performer.advise"
 local layers = require "performer.nn"
+local training = require "performer.training"
 local data = require "performer.data"
 require "performer.generate"
 
@@ -31,7 +32,8 @@ pf.info, pf.inspect = util.showing(core.info, "engine"), util.showing(core.inspe
 
 -- What the engine has, as data.
 pf.describe, pf.ops, pf.layers = tables.describe, tables.list_ops, tables.layers
-pf.kernels, pf.kinds, pf.optimizers = tables.kernels, tables.kinds, tables.optimizers
+pf.kernels, pf.kinds = tables.kernels, tables.kinds
+pf.optimizers, pf.schedules = tables.optimizers, tables.schedules
 
 --- Random numbers begin anew from it, and so do the kernels of names alone.
 function pf.seed(number)
@@ -102,52 +104,7 @@ pf.attention = kernels.attention
 pf.attention.flops = core.attention_flops
 pf.nn = layers.nn
 
---- Does an optimizer's row have beta1 and beta2, for which betas = {b1, b2} may stand?
-local function has_betas(row)
-  local found = {}
-  for _, option in ipairs(row.options) do found[option.name] = true end
-  return found.beta1 and found.beta2
-end
-
---- pf.optim.NAME(model, options), from its row in the engine's table.
-local function constructor(row)
-  local pairable = has_betas(row)
-  return function(model, options)
-    options = util.copy(options or {})
-    util.check_words(options, row)
-    if pairable and options.betas ~= nil then
-      if type(options.betas) ~= "table" or #options.betas ~= 2 then
-        util.fail("%s: betas is a list of two numbers", row.name)
-      end
-      options.beta1, options.beta2 = options.betas[1], options.betas[2]
-      options.betas = nil
-    end
-    return core.new_optimizer(row.name, layers.nn.parameters_of(model), options)
-  end
-end
-
-local optim = {}
-for _, row in ipairs(tables.optimizers()) do optim[row.name] = constructor(row) end
-pf.optim = util.namespace(optim, "pf.optim")
-
-pf.schedule = util.namespace({
-  --- lr(step): linear warm-up to `peak`, then a cosine down to `floor` at `steps`.
-  cosine = function(options)
-    util.check_options(options, { "warmup", "steps", "peak", "floor" }, "schedule.cosine")
-    options = options or {}
-    if not options.steps or not options.peak then
-      util.fail("schedule.cosine: steps and peak are needed")
-    end
-    local warmup, floor = options.warmup or 0, options.floor or 0
-    return function(step) return core.cosine(step, warmup, options.steps, options.peak, floor) end
-  end,
-  --- lr(step): always the same.
-  constant = function(options)
-    util.check_options(options, { "peak" }, "schedule.constant")
-    local peak = options and options.peak or util.fail("schedule.constant: peak is needed")
-    return function() return peak end
-  end,
-}, "pf.schedule")
+pf.optim, pf.schedule = training.optim, training.schedule
 
 pf.data = data.data
 pf.tokenizer = data.tokenizer

@@ -8,7 +8,7 @@ local kernels = { maps = known.maps, options = known.kernel.options }
 
 local tables = {}
 
---- All of it: { ops, layers, kernel = { options }, maps, attention, optimizers }.
+--- All of it: { ops, layers, kernel = { options }, maps, attention, optimizers, schedules }.
 function tables.describe()
   known.ops = known.ops or core.read_tables(true).ops
   return known
@@ -29,5 +29,8 @@ function tables.kinds() return known.attention end
 
 --- A list of { name, doc, options }; the first is meant where none is named.
 function tables.optimizers() return known.optimizers end
+
+--- A list of { name, doc, options }.
+function tables.schedules() return known.schedules end
 
 return tables

@@ -6,7 +6,8 @@ static int describe(pf_config *tree, const pf_engine *engine) {
     PF_TRY(pf_layers_describe(tree));
     PF_TRY(pf_kernels_describe(tree));
     PF_TRY(pf_attention_describe(tree));
-    return pf_optimizers_describe(tree);
+    PF_TRY(pf_optimizers_describe(tree));
+    return pf_schedules_describe(tree);
 }
 
 int pf_describe(pf_config **tree, pf_engine *engine) {

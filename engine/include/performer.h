@@ -418,25 +418,6 @@ PF_API int pf_stream_load(pf_stream **stream, pf_engine *engine, pf_module *mode
                           const char *path);
 PF_API void pf_stream_close(pf_stream **stream);
 
-/* ---- training --------------------------------------------------------------------------
- * A step is: open a tape, forward, loss, backward, pf_optimizer_step. An optimizer's options are
- * `type`, a name of pf_describe's `optimizers` (the first, where none is given), and options of
- * its row. */
-
-PF_API int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *module,
-                            const pf_config *PF_NULLABLE options);
-/* One step, then clears the gradients and does what follows (pf_module_after_step). lr < 0: the
- * optimizer's own. clip 0: none. *norm (may be NULL): gradient norm before clipping. A norm that is
- * not finite fails with PF_ENUMERIC and changes nothing. */
-PF_API int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
-                             double *PF_NULLABLE norm);
-PF_API uint64_t pf_optimizer_steps(const pf_optimizer *optimizer);
-PF_API int pf_optimizer_drawn(const pf_optimizer *optimizer); /* projections, in the last step */
-PF_API void pf_optimizer_close(pf_optimizer **optimizer);
-/* Linear warm-up, then cosine from peak to floor at `steps`. step counts from 1. */
-PF_API double pf_schedule_cosine(uint64_t step, uint64_t warmup, uint64_t steps, double peak,
-                                 double floor);
-
 /* ---- files -----------------------------------------------------------------------------
  * Tensors lie in safetensors files; a model is a checkpoint folder of them with its config, and a
  * run is a folder of checkpoints. Files are written beside, synced, renamed. */
@@ -489,6 +470,7 @@ PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir)
  *   attention   [{name, doc, takes_kernel, streams, state_grows, carries: a state to a later call,
  *                 trains_in_parts, tells_weights, auto: "auto" may choose it, options}]
  *   optimizers  [{name, doc, options}]
+ *   schedules   [{name, doc, options}]
  * where options are [{name, kind: int, number, bool, string or tree, default: as text, required,
  * choices: "a|b|c" where there are some, needs: what it has no effect without, doc}]. needs:
  * "rotary" positions, a "causal" model, a "projection". */
@@ -499,6 +481,7 @@ PF_API int pf_describe(pf_config **tree, pf_engine *PF_NULLABLE engine);
 #endif
 
 #include "performer_data.h"   /* plain data; tokenizers, data sets, batches */
+#include "performer_train.h"  /* optimizers, averages, schedules */
 #include "performer_extend.h" /* layers of the host's, recomputation, gradient check, yardstick */
 
 #endif

@@ -202,6 +202,10 @@ pf_tensor *pf_module_tensor(const pf_module *m, const char *name); /* own slot, 
 char *pf_heap_joined(pf_heap *heap, const char *prefix, const char *name);
 char *pf_heap_text(pf_heap *heap, const char *text); /* a copy; free with pf_heap_text_free */
 void pf_heap_text_free(pf_heap *heap, char *text);
+/* match.c: does the dotted name of a tensor fit a pattern? With * (any run) and ? (one letter) the
+ * whole name, else a run of its parts: "blocks.1" fits "blocks.1.mlp.up.weight" and no
+ * "blocks.10.norm". | stands between patterns of which one must fit. */
+bool pf_name_matches(const char *pattern, const char *name);
 
 /* Options by name; they are checked and complete after pf_module_new. */
 double pf_option_number(const pf_module *m, const char *name);

@@ -5,47 +5,35 @@
  */
 #include <math.h>
 
-#include "rule.h"
+#include "adam.h"
 
 static const pf_option_info adamw_options[] = {
     PF_RULE_LR(3e-4),
     PF_RULE_DECAY(0.1),
-    {.name = "beta1",
-     .kind = PF_OPT_NUMBER,
-     .number = 0.9,
-     .low = 0,
-     .high = 0.999999,
-     .doc = "memory of the mean gradient"},
-    {.name = "beta2",
-     .kind = PF_OPT_NUMBER,
-     .number = 0.98,
-     .low = 0,
-     .high = 0.9999999,
-     .doc = "memory of the squared gradient"},
-    {.name = "eps",
-     .kind = PF_OPT_NUMBER,
-     .number = 1e-9,
-     .low = 0,
-     .high = 1,
-     .doc = "added to the root of the squared gradient"},
+    PF_ADAM_OPTIONS(0.9, 0.98, 1e-9),
 };
 
 /* The means begin at zero: C1 and C2 make up for that in the first steps. */
 enum { BETA1, BETA2, EPS, C1, C2 };
 
-static void adamw_begin(const pf_config *options, uint64_t step, float *c) {
-    double beta1 = pf_rule_option(&pf_optimizer_adamw, options, "beta1");
-    double beta2 = pf_rule_option(&pf_optimizer_adamw, options, "beta2");
+void pf_adam_begin(const pf_optimizer_rule *rule, const pf_config *options, uint64_t step,
+                   float *c) {
+    double beta1 = pf_rule_option(rule, options, "beta1");
+    double beta2 = pf_rule_option(rule, options, "beta2");
     c[BETA1] = (float)beta1, c[BETA2] = (float)beta2;
-    c[EPS] = (float)pf_rule_option(&pf_optimizer_adamw, options, "eps");
+    c[EPS] = (float)pf_rule_option(rule, options, "eps");
     c[C1] = (float)(1 / (1 - pow(beta1, (double)step)));
     c[C2] = (float)(1 / (1 - pow(beta2, (double)step)));
 }
 
-static void adamw_range(const pf_update *u) {
+void pf_adam_range(const pf_update *u) {
     const float *c = u->c;
     u->kern->adamw(u->n, u->p, u->g, u->moment[0], u->moment[1], u->gscale, u->lr, c[BETA1],
                    c[BETA2], c[EPS], u->decay, c[C1], c[C2]);
+}
+
+static void adamw_begin(const pf_config *options, uint64_t step, float *c) {
+    pf_adam_begin(&pf_optimizer_adamw, options, step, c);
 }
 
 const pf_optimizer_rule pf_optimizer_adamw = {
@@ -57,5 +45,5 @@ const pf_optimizer_rule pf_optimizer_adamw = {
     .n_moments = 2,
     .moment = {"m", "v"},
     .begin = adamw_begin,
-    .range = adamw_range,
+    .range = pf_adam_range,
 };

@@ -1,65 +1,47 @@
 /*
- * optim.c - optimizers: their parameters and moments, a step, and what a checkpoint holds of them.
- * Which update it is says the rule alone (rule.h). Weight decay shrinks matrices only, never norms
- * and biases. A step changes either every parameter that has a gradient, or, when the gradient is
- * not finite, nothing; the kernels' redraws and tilts follow it.
+ * optim.c - optimizers: their parameters and moments, and a step. Which update it is says the rule
+ * alone (rule.h), with which options the parameter's group (groups.c). Weight decay shrinks
+ * matrices only, never norms and biases. A step changes either every parameter that has a gradient,
+ * or, when the gradient is not finite, nothing; averages, redraws and tilts follow it.
+ *
+ * What is trained is fixed when an optimizer is made: a parameter that does not require a gradient
+ * then has neither moments nor an average.
  */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "clip.h"
 #include "comm.h"
-#include "rule.h"
+#include "optimizer.h"
 
 enum { GRAIN = 1 << 14 }; /* numbers a task: the same for any number of threads */
 
-/* One trained parameter, and what the rule remembers of it. */
-typedef struct entry {
-    char *name;       /* the parameter's path */
-    pf_tensor *param; /* retained */
-    pf_tensor *moment[PF_MOMENTS_MAX];
-    char *moment_name[PF_MOMENTS_MAX]; /* "<param>.m" */
-} entry;
-
-struct pf_optimizer {
-    pf_heap *heap;
-    pf_module *module; /* retained */
-    const pf_optimizer_rule *rule;
-    pf_config *options;
-    entry *entry;
-    int n, capacity; /* entries; there is room for buffers, too */
-    uint64_t steps;  /* that are over */
-    int drawn;       /* projections, in the last step */
-};
-
-static double option(const pf_optimizer *o, const char *name) {
-    return pf_rule_option(o->rule, o->options, name);
-}
-
 /* ---- making ---- */
 
-/* "<param>.<moment>"; free with pf_heap_text_free. */
-static char *moment_name(pf_heap *heap, const char *name, const char *moment) {
-    size_t bytes = strlen(name) + strlen(moment) + 2;
-    char *text = pf_heap_alloc(heap, bytes);
-    if (text) snprintf(text, bytes, "%s.%s", name, moment);
-    return text;
+/* A tensor of zeros like the parameter, which files call "<param>.<word>". */
+static int keep(pf_optimizer *o, pf_entry *p, const char *word) {
+    pf_kept *k = &p->kept[p->n_kept++];
+    k->name = pf_heap_joined(o->heap, p->name, word);
+    if (!k->name) return PF_ENOMEM;
+    PF_TRY(pf_tensor_make_lasting(&k->tensor, o->heap, PF_F32, p->param->rank, p->param->shape));
+    return pf_tensor_fill(k->tensor, 0);
 }
 
-static int make_moments(pf_optimizer *o, entry *p) {
-    for (int i = 0; i < o->rule->n_moments; i++) {
-        p->moment_name[i] = moment_name(o->heap, p->name, o->rule->moment[i]);
-        if (!p->moment_name[i]) return PF_ENOMEM;
-        PF_TRY(pf_tensor_make_lasting(&p->moment[i], o->heap, PF_F32, p->param->rank,
-                                      p->param->shape));
-        PF_TRY(pf_tensor_fill(p->moment[i], 0));
-    }
-    return PF_OK;
+/* What is kept of an entry, by its group's options. */
+static int fill_entry(pf_optimizer *o, pf_entry *p) {
+    const pf_optimizer_rule *rule = o->rule;
+    p->group = pf_group_of(o, p->name);
+    p->whole = rule->takes_whole && p->param->rank == 2 &&
+               rule->takes_whole(o->group[p->group].options, p->linear);
+    p->moments = p->whole ? rule->whole_moments : rule->n_moments;
+    for (int i = 0; i < p->moments; i++) PF_TRY(keep(o, p, rule->moment[i]));
+    if (o->ema == 0) return PF_OK;
+    PF_TRY(keep(o, p, "ema"));
+    return pf_tensor_copy(p->kept[p->moments].tensor, p->param);
 }
 
 /* In walk order. */
-static int fill_entries(pf_optimizer *o) {
+static int list_entries(pf_optimizer *o) {
     int count = pf_module_tensor_count(o->module);
     if (count < 0) return count;
     o->entry = pf_heap_zalloc(o->heap, (size_t)count * sizeof *o->entry);
@@ -70,17 +52,39 @@ static int fill_entries(pf_optimizer *o) {
         pf_tensor *tensor;
         bool trained;
         PF_TRY(pf_module_tensor_at(o->module, i, &name, &tensor, &trained));
-        if (!trained) continue;
+        if (!trained || !tensor->requires_grad) continue;
         if (!pf_tensor_contiguous(tensor) || tensor->dtype != PF_F32) {
             return pf_fail(PF_EINVAL, "optimizer: parameter '%s' must be contiguous f32", name);
         }
-        entry *p = &o->entry[o->n++];
+        pf_entry *p = &o->entry[o->n++];
         p->param = pf_tensor_retain(tensor);
         p->name = pf_heap_text(o->heap, name);
         if (!p->name) return PF_ENOMEM;
-        PF_TRY(make_moments(o, p));
     }
-    return o->n ? PF_OK : pf_fail(PF_EINVAL, "optimizer: the module has no parameters");
+    return o->n ? PF_OK
+                : pf_fail(PF_EINVAL, "optimizer: the module has no parameters%s",
+                          count ? " that require a gradient" : "");
+}
+
+/* Work space for whole matrices, here, so that a step can't fail for lack of it halfway. */
+static int make_room(pf_optimizer *o) {
+    int64_t most = 0;
+    for (int i = 0; i < o->n; i++) {
+        const int64_t *shape = o->entry[i].param->shape;
+        if (o->entry[i].whole) most = pf_max(most, o->rule->whole_room(shape[0], shape[1]));
+    }
+    if (most == 0) return PF_OK;
+    o->room_bytes = (size_t)most * sizeof *o->room;
+    o->room = pf_heap_alloc(o->heap, o->room_bytes);
+    return o->room ? PF_OK : PF_ENOMEM;
+}
+
+static int fill(pf_optimizer *o) {
+    PF_TRY(list_entries(o));
+    PF_TRY(pf_groups_make(o));
+    if (o->rule->takes_whole) PF_TRY(pf_groups_find_linear(o));
+    for (int i = 0; i < o->n; i++) PF_TRY(fill_entry(o, &o->entry[i]));
+    return make_room(o);
 }
 
 int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *module,
@@ -96,7 +100,8 @@ int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *mod
     o->module = pf_module_retain(module);
     o->rule = rule;
     o->options = options ? pf_config_copy(options) : pf_config_new(PF_MAP);
-    int status = o->options ? fill_entries(o) : pf_fail(PF_ENOMEM, "optimizer: no memory");
+    o->ema = pf_rule_shared(options, "ema");
+    int status = o->options ? fill(o) : pf_fail(PF_ENOMEM, "optimizer: no memory");
     if (status < 0) {
         pf_optimizer_close(&o);
         return status;
@@ -105,10 +110,10 @@ int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *mod
     return PF_OK;
 }
 
-static void close_entry(pf_heap *heap, entry *p) {
-    for (int i = 0; i < PF_MOMENTS_MAX; i++) {
-        pf_tensor_release(&p->moment[i]);
-        pf_heap_text_free(heap, p->moment_name[i]);
+static void close_entry(pf_heap *heap, pf_entry *p) {
+    for (int i = 0; i < p->n_kept; i++) {
+        pf_tensor_release(&p->kept[i].tensor);
+        pf_heap_text_free(heap, p->kept[i].name);
     }
     pf_tensor_release(&p->param);
     pf_heap_text_free(heap, p->name);
@@ -119,10 +124,13 @@ void pf_optimizer_close(pf_optimizer **optimizer) {
     pf_optimizer *o = *optimizer;
     pf_heap *heap = o->heap;
     *optimizer = NULL;
+    if (o->averaged) pf_average_swap(o);
     if (o->entry) {
         for (int i = 0; i < o->n; i++) close_entry(heap, &o->entry[i]);
         pf_heap_free(heap, o->entry, (size_t)o->capacity * sizeof *o->entry);
     }
+    pf_groups_free(o);
+    if (o->room) pf_heap_free(heap, o->room, o->room_bytes);
     pf_module_release(&o->module);
     pf_config_free(o->options);
     pf_heap_free(heap, o, sizeof *o);
@@ -131,7 +139,7 @@ void pf_optimizer_close(pf_optimizer **optimizer) {
 
 /* ---- a step ---- */
 
-/* The update of one whole parameter, which update_range cuts ranges of. */
+/* The update of one parameter, which update_range cuts ranges of. */
 typedef struct job {
     const pf_optimizer_rule *rule;
     pf_update whole;
@@ -146,21 +154,50 @@ static void update_range(void *context, int64_t first, int64_t last) {
     j->rule->range(&part);
 }
 
-/* What is the same for every parameter of this step. */
-static pf_update begin_update(const pf_optimizer *o, const pf_engine *e, double lr, double gscale) {
-    pf_update u = {.kern = e->kern, .lr = (float)lr, .gscale = (float)gscale};
-    o->rule->begin(o->options, o->steps + 1, u.c);
-    return u;
+static double option(const pf_optimizer *o, const pf_group *g, const char *name) {
+    return pf_rule_option(o->rule, g->options, name);
 }
 
-static int update_entry(const pf_optimizer *o, pf_engine *e, const pf_update *u, const entry *p,
+/* What is the same for all parameters of a group in this step. */
+static void begin_groups(pf_optimizer *o, const pf_engine *e, double lr, double gscale) {
+    for (int i = 0; i < o->n_groups; i++) {
+        pf_group *g = &o->group[i];
+        g->update = (pf_update){.kern = e->kern,
+                                .lr = (float)(lr * g->lr_scale),
+                                .gscale = (float)gscale,
+                                .room = o->room};
+        o->rule->begin(g->options, o->steps + 1, g->update.c);
+    }
+}
+
+/* The matrices of a parameter, one after the other. */
+static int update_whole(const pf_optimizer *o, pf_engine *e, const pf_update *all,
+                        const pf_entry *p) {
+    int64_t first = 0, cols = p->param->shape[1];
+    for (int i = 0; i < PF_PARTS; i++) {
+        int64_t rows = p->part[0] > 0 ? p->part[i] : i == 0 ? p->param->shape[0] : 0;
+        pf_update u = *all;
+        if (rows == 0) continue;
+        u.n = rows * cols;
+        u.p += first * cols, u.g += first * cols;
+        for (int k = 0; k < p->moments; k++) u.moment[k] += first * cols;
+        PF_TRY(o->rule->whole(&u, e, rows, cols));
+        first += rows;
+    }
+    return PF_OK;
+}
+
+static int update_entry(const pf_optimizer *o, pf_engine *e, const pf_entry *p,
                         const pf_tensor *grad) {
-    job j = {o->rule, *u};
-    j.whole.n = pf_tensor_numel(p->param);
-    j.whole.p = pf_f32(p->param), j.whole.g = pf_f32(grad);
-    for (int i = 0; i < o->rule->n_moments; i++) j.whole.moment[i] = pf_f32(p->moment[i]);
-    j.whole.decay = p->param->rank >= 2 ? (float)option(o, "decay") : 0;
-    int status = pf_parallel_range(e, j.whole.n, GRAIN, update_range, &j);
+    const pf_group *group = &o->group[p->group];
+    job j = {o->rule, group->update};
+    pf_update *u = &j.whole;
+    u->n = pf_tensor_numel(p->param);
+    u->p = pf_f32(p->param), u->g = pf_f32(grad);
+    for (int i = 0; i < p->moments; i++) u->moment[i] = pf_f32(p->kept[i].tensor);
+    u->decay = p->param->rank >= 2 ? (float)option(o, group, "decay") : 0;
+    int status =
+        p->whole ? update_whole(o, e, u, p) : pf_parallel_range(e, u->n, GRAIN, update_range, &j);
     pf_tensor_touch(p->param, "a step of the optimizer");
     return status;
 }
@@ -177,7 +214,28 @@ static size_t gradients_bytes(const pf_optimizer *o) {
     return (size_t)o->n * (sizeof(pf_tensor *) + sizeof(int));
 }
 
+/* Entries stand in walk order, and so does whatever has begun to require a gradient since. */
+static int check_known(const pf_optimizer *o) {
+    int n = pf_module_tensor_count(o->module), at = 0;
+    for (int i = 0; i < n; i++) {
+        const char *name;
+        pf_tensor *tensor;
+        bool trained;
+        PF_TRY(pf_module_tensor_at(o->module, i, &name, &tensor, &trained));
+        if (!trained || !tensor->requires_grad) continue;
+        while (at < o->n && o->entry[at].param != tensor) at++;
+        if (at < o->n) continue;
+        return pf_fail(PF_ESTATE,
+                       "optimizer: '%s' requires a gradient and did not when the optimizer was "
+                       "made; make a new one",
+                       name);
+    }
+    return n < 0 ? n : PF_OK;
+}
+
 static int gather(const pf_optimizer *o, pf_engine *e, gradients *g) {
+    PF_TRY(pf_average_check(o, "step"));
+    PF_TRY(check_known(o));
     g->list = pf_heap_zalloc(e->heap, gradients_bytes(o));
     if (!g->list) return PF_ENOMEM;
     g->owner = (int *)(g->list + o->n);
@@ -196,9 +254,11 @@ static void let_go(const pf_optimizer *o, pf_engine *e, gradients *g) {
     pf_heap_free(e->heap, g->list, gradients_bytes(o));
 }
 
-static int update_all(const pf_optimizer *o, pf_engine *e, const pf_update *u, const gradients *g) {
-    for (int i = 0; i < g->n; i++)
-        PF_TRY(update_entry(o, e, u, &o->entry[g->owner[i]], g->list[i]));
+/* The averages of all parameters: of one without a gradient it goes on towards where it stands. */
+static int update_all(const pf_optimizer *o, pf_engine *e, const gradients *g) {
+    for (int i = 0; i < g->n; i++) PF_TRY(update_entry(o, e, &o->entry[g->owner[i]], g->list[i]));
+    for (int i = 0; i < o->n && o->ema > 0; i++)
+        PF_TRY(pf_average_move(o, e, &o->entry[i], o->steps + 1));
     return PF_OK;
 }
 
@@ -217,9 +277,9 @@ static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gr
                        "nothing was changed",
                        o->entry[g->owner[bad]].name, (unsigned long long)o->steps);
     }
-    pf_update u = begin_update(o, e, lr, clip > 0 && total > clip ? clip / total : 1);
+    begin_groups(o, e, lr, clip > 0 && total > clip ? clip / total : 1);
     e->cancel = NULL; /* until the end of the step */
-    PF_TRY(update_all(o, e, &u, g));
+    PF_TRY(update_all(o, e, g));
     o->steps++;
     for (int i = 0; i < o->n; i++) pf_tensor_clear_grad(o->entry[i].param);
     return PF_OK;
@@ -239,7 +299,7 @@ int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, dou
     const atomic_int *cancel = engine->cancel;
     gradients g = {0};
     o->drawn = 0;
-    if (lr < 0) lr = option(o, "lr");
+    if (lr < 0) lr = pf_rule_option(o->rule, o->options, "lr");
     if (!isfinite(lr) || !isfinite(clip)) {
         return pf_fail(PF_EINVAL, "optimizer: lr is %g and clip %g; both must be finite", lr, clip);
     }
@@ -256,113 +316,4 @@ int pf_optimizer_drawn(const pf_optimizer *optimizer) { return optimizer ? optim
 
 uint64_t pf_optimizer_steps(const pf_optimizer *optimizer) {
     return optimizer ? optimizer->steps : 0;
-}
-
-/* ---- for checkpoints ---- */
-
-/* Moment k of entry i is number i n_moments + k of the list. */
-int pf_optimizer_tensors(const pf_optimizer *o, pf_named **list, int *n) {
-    int count = o->n * o->rule->n_moments;
-    pf_named *all = pf_heap_alloc(o->heap, (size_t)count * sizeof *all);
-    if (!all) return PF_ENOMEM;
-    for (int i = 0; i < count; i++) {
-        const entry *p = &o->entry[i / o->rule->n_moments];
-        int k = i % o->rule->n_moments;
-        all[i] = (pf_named){p->moment_name[k], p->moment[k]};
-    }
-    *list = all;
-    *n = count;
-    return PF_OK;
-}
-
-int pf_optimizer_config(const pf_optimizer *o, pf_config **config) {
-    pf_config *c = pf_config_new(PF_MAP), *options = pf_config_copy(o->options);
-    *config = NULL;
-    int status = c && options ? PF_OK : pf_fail(PF_ENOMEM, "optimizer: no memory");
-    if (status >= 0) status = pf_config_set_string(c, "type", o->rule->name);
-    if (status >= 0) status = pf_config_set_number(c, "steps", (double)o->steps);
-    if (status >= 0) {
-        status = pf_config_set(c, "options", options);
-        options = NULL;
-    }
-    pf_config_free(options);
-    if (status < 0)
-        pf_config_free(c);
-    else
-        *config = c;
-    return status;
-}
-
-/* What a file holds, by name. */
-typedef struct {
-    const pf_named *list;
-    bool former; /* pf_tree_has_former */
-    pf_index places;
-} names;
-
-static int index_names(names *file, int n) {
-    for (int i = 0; i < n; i++)
-        PF_TRY(pf_index_put(&file->places, pf_hash_text(file->list[i].name), i));
-    return PF_OK;
-}
-
-static int find_named(const void *context, const char *name) {
-    const names *file = context;
-    uint32_t probe = 0;
-    uint64_t hash = pf_hash_text(name);
-    int i;
-    while ((i = pf_index_next(&file->places, hash, &probe)) >= 0 &&
-           strcmp(file->list[i].name, name) != 0) {}
-    return i;
-}
-
-/* The tensor saved for moment k of p, or NULL with a message. */
-static const pf_tensor *saved_moment(const entry *p, int k, const names *file) {
-    int at = find_named(file, p->moment_name[k]);
-    if (at < 0 && file->former) at = pf_find_former(p->moment_name[k], find_named, file);
-    if (at < 0) {
-        pf_fail(PF_EFORMAT, "optimizer: '%s' is missing", p->moment_name[k]);
-        return NULL;
-    }
-    const pf_tensor *saved = file->list[at].tensor;
-    if (saved->dtype != PF_F32 || !pf_same_shape(saved, p->moment[k])) {
-        pf_fail(PF_EFORMAT, "optimizer: '%s' is %s %s, must be %s f32", p->moment_name[k],
-                pf_shape_of(saved), pf_dtype_name(saved->dtype), pf_shape_of(p->moment[k]));
-        return NULL;
-    }
-    return saved;
-}
-
-/* Looks at everything before it changes anything. */
-static int restore_moments(pf_optimizer *o, const names *file) {
-    int moments = o->rule->n_moments;
-    for (int i = 0; i < o->n * moments; i++) {
-        if (!saved_moment(&o->entry[i / moments], i % moments, file)) return PF_EFORMAT;
-    }
-    for (int i = 0; i < o->n * moments; i++) {
-        const entry *p = &o->entry[i / moments];
-        PF_TRY(pf_tensor_copy(p->moment[i % moments], saved_moment(p, i % moments, file)));
-    }
-    return PF_OK;
-}
-
-int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, bool former,
-                         const pf_config *config) {
-    const pf_config *type = pf_config_get(config, "type"), *steps = pf_config_get(config, "steps");
-    const char *name = type ? pf_config_string(type) : NULL;
-    if (!name || strcmp(name, o->rule->name) != 0) {
-        return pf_fail(PF_EFORMAT, "optimizer: the file is of '%s', this one is '%s'",
-                       name ? name : "?", o->rule->name);
-    }
-    double count = steps ? pf_config_number(steps) : -1;
-    if (!(count >= 0 && count <= 9007199254740992.0 && count == floor(count))) {
-        return pf_fail(PF_EFORMAT, "optimizer: 'steps' is missing or no count");
-    }
-    names file = {.list = list, .former = former, .places.heap = o->heap};
-    int status = index_names(&file, n);
-    if (status >= 0) status = restore_moments(o, &file);
-    pf_index_close(&file.places);
-    if (status < 0) return status;
-    o->steps = (uint64_t)count;
-    return PF_OK;
 }

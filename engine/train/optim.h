@@ -12,7 +12,8 @@ int pf_optimizer_config(const pf_optimizer *o, pf_config **config); /* type, opt
 int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, bool former,
                          const pf_config *config);
 
-/* rules.c: sets `optimizers` of `to` (pf_describe). */
+/* rules.c, schedule.c: set `optimizers` and `schedules` of `to` (pf_describe). */
 int pf_optimizers_describe(pf_config *to);
+int pf_schedules_describe(pf_config *to);
 
 #endif

@@ -17,9 +17,22 @@ static const char choices[] =
 #undef PF_OPTIMIZER
     ;
 
-/* The option that every optimizer has beside its own. */
+/* The options that every optimizer has beside its own. */
 static const pf_option_info type_option = {
     .name = "type", .kind = PF_OPT_STRING, .choices = choices + 1, .doc = "the optimizer"};
+static const pf_option_info shared[] = {
+    {.name = "ema",
+     .kind = PF_OPT_NUMBER,
+     .low = 0,
+     .high = 0.9999999,
+     .doc = "memory of an average of the weights that is kept beside them, say 0.999; 0: none. "
+            "At step t it is at most (1 + t) / (10 + t)"},
+    {.name = "groups",
+     .kind = PF_OPT_TREE,
+     .doc = "options of some parameters, {match, lr_scale, decay ...} each: the first one whose "
+            "`match` fits a parameter's name. A pattern is a run of whole parts of the name "
+            "(\"blocks.1\"), or has * and ? and fits all of it; | stands between several"},
+};
 
 static int unknown_type(const char *type) {
     const char *names[PF_COUNT(rules)];
@@ -30,11 +43,18 @@ static int unknown_type(const char *type) {
                    near ? near : "", near ? "'?)" : "");
 }
 
-/* Against the rule's rows and that of the type. */
+/* The rule's rows and those that all have; how many. */
+static int all_rows(const pf_optimizer_rule *rule, pf_option_info *rows) {
+    memcpy(rows, rule->options, (size_t)rule->n_options * sizeof *rows);
+    memcpy(rows + rule->n_options, shared, sizeof shared);
+    return rule->n_options + PF_COUNT(shared);
+}
+
 static int check(const pf_optimizer_rule *rule, const pf_config *options) {
-    pf_option_info rows[PF_RULE_OPTIONS + 1] = {type_option};
-    memcpy(rows + 1, rule->options, (size_t)rule->n_options * sizeof *rows);
-    return pf_config_check(options, rows, rule->n_options + 1, rule->name);
+    pf_option_info rows[PF_RULE_OPTIONS + PF_COUNT(shared) + 1];
+    int n = all_rows(rule, rows);
+    rows[n++] = type_option;
+    return pf_config_check(options, rows, n, rule->name);
 }
 
 int pf_rule_resolve(const pf_optimizer_rule **rule, const pf_config *options) {
@@ -53,6 +73,21 @@ double pf_rule_option(const pf_optimizer_rule *rule, const pf_config *options, c
     return pf_config_number_of(options, rule->options, rule->n_options, name);
 }
 
+const char *pf_rule_text(const pf_optimizer_rule *rule, const pf_config *options,
+                         const char *name) {
+    return pf_config_string_of(options, rule->options, rule->n_options, name);
+}
+
+bool pf_rule_shares(const char *name) {
+    for (int i = 0; i < PF_COUNT(shared); i++)
+        if (strcmp(shared[i].name, name) == 0) return true;
+    return false;
+}
+
+double pf_rule_shared(const pf_config *options, const char *name) {
+    return pf_config_number_of(options, shared, PF_COUNT(shared), name);
+}
+
 /* ---- for help and docs ---- */
 
 int pf_optimizers_describe(pf_config *to) {
@@ -62,7 +97,8 @@ int pf_optimizers_describe(pf_config *to) {
         PF_TRY(pf_describe_map(&row, list, NULL));
         PF_TRY(pf_config_set_string(row, "name", rules[i]->name));
         PF_TRY(pf_config_set_string(row, "doc", rules[i]->doc));
-        PF_TRY(pf_describe_options(row, rules[i]->options, rules[i]->n_options));
+        pf_option_info rows[PF_RULE_OPTIONS + PF_COUNT(shared)];
+        PF_TRY(pf_describe_options(row, rows, all_rows(rules[i], rows)));
     }
     return PF_OK;
 }

@@ -178,7 +178,7 @@ static void test_not_finite(pf_engine *e) {
     double value;
     CHECK_OK(pf_tensor_get(b, 0, &value));
     CHECK(value == 0 && pf_optimizer_steps(o) == 0);
-    pf_config *bad = options_of("{'type': 'adam'}"), *tree = NULL;
+    pf_config *bad = options_of("{'type': 'adamx'}"), *tree = NULL;
     pf_optimizer *none = NULL;
     CHECK_FAILS(PF_EINVAL, pf_optimizer_new(&none, e, m, bad));
     CHECK(strstr(pf_last_error(), "did you mean 'adamw'?"));

@@ -1,0 +1,64 @@
+/*
+ * performer_train.h - the page of Performer's public interface for training: optimizers, averages
+ * of the weights, learning rates. performer.h includes it; its manners hold here.
+ */
+#ifndef PERFORMER_TRAIN_H
+#define PERFORMER_TRAIN_H
+
+#include "performer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- optimizers ------------------------------------------------------------------------
+ * A step is: open a tape, forward, loss, backward, pf_optimizer_step. An optimizer's options are
+ * `type`, a name of pf_describe's `optimizers` (the first, where none is given), and options of
+ * its row, among them `groups`: [{match, lr_scale, ...}], other options for parameters whose names
+ * fit.
+ *
+ * It trains the parameters that require a gradient when it is made, and keeps nothing of others. */
+
+PF_API int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *module,
+                            const pf_config *PF_NULLABLE options);
+/* One step, then clears the gradients and does what follows (pf_module_after_step). lr < 0: the
+ * optimizer's own. clip 0: none. *norm (may be NULL): gradient norm before clipping. A norm that is
+ * not finite fails with PF_ENUMERIC and changes nothing; a parameter that requires a gradient only
+ * since the optimizer was made, with PF_ESTATE.
+ *
+ * Several backward passes before it add up. Where each begins with the seed n / N, of n targets
+ * among the N of all passes, the sum is the gradient of the mean over all (pass.counted of
+ * pf_module_backward_sliced does the same); pass.micro keys their dropout. */
+PF_API int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
+                             double *PF_NULLABLE norm);
+PF_API uint64_t pf_optimizer_steps(const pf_optimizer *optimizer);
+PF_API int pf_optimizer_drawn(const pf_optimizer *optimizer); /* projections, in the last step */
+/* Averages that stand in the weights' place change back first. */
+PF_API void pf_optimizer_close(pf_optimizer **optimizer);
+
+/* ---- averages --------------------------------------------------------------------------
+ * With the option `ema` an optimizer keeps an exponential average of the weights, which goes into
+ * its checkpoints. */
+
+PF_API bool pf_optimizer_has_average(const pf_optimizer *optimizer);
+/* Puts the averages into the model in the weights' place, to be run or saved, or (false) the
+ * weights back. Between the two the optimizer neither steps nor is saved or loaded (PF_ESTATE).
+ * PF_ESTATE without averages. */
+PF_API int pf_optimizer_use_average(pf_optimizer *optimizer, bool average);
+
+/* ---- schedules -------------------------------------------------------------------------
+ * The learning rate as a function of the step alone, which counts from 1: a run that is resumed
+ * goes on where it was. */
+
+/* *rate at `step` of the schedule that options{type} name among pf_describe's `schedules`, by
+ * options of its row. */
+PF_API int pf_schedule_rate(double *rate, const pf_config *options, uint64_t step);
+/* Linear warm-up, then cosine from peak to floor at `steps`. */
+PF_API double pf_schedule_cosine(uint64_t step, uint64_t warmup, uint64_t steps, double peak,
+                                 double floor);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * optimizer.h - inside the floor train/ only: what an optimizer holds. Each parameter has an entry
+ * with the tensors that are kept of it, and belongs to a group, whose options its rule reads.
+ */
+#ifndef PF_OPTIMIZER_H
+#define PF_OPTIMIZER_H
+
+#include "rule.h"
+
+enum {
+    PF_KEPT_MAX = PF_MOMENTS_MAX + 1, /* of a parameter: its moments, then its average */
+    PF_PARTS = 3                      /* of a linear layer that gives queries, keys and values */
+};
+
+/* A tensor that is kept of a parameter, in files as "<param>.<word>". */
+typedef struct pf_kept {
+    char *name;
+    pf_tensor *tensor;
+} pf_kept;
+
+/* One trained parameter. */
+typedef struct pf_entry {
+    char *name;       /* its path */
+    pf_tensor *param; /* retained */
+    pf_kept kept[PF_KEPT_MAX];
+    int n_kept;
+    int moments;            /* so many of them are the rule's; one more is the average */
+    int group;              /* its place in the optimizer's list */
+    bool linear;            /* the weight of a linear layer inside the model, of nothing else */
+    bool other;             /* of something else */
+    bool whole;             /* the rule takes it as a whole matrix, or as several */
+    int64_t part[PF_PARTS]; /* rows of each of these: 0, 0, 0 is one */
+} pf_entry;
+
+/* Parameters that are treated alike. */
+typedef struct pf_group {
+    pf_config *options; /* all that holds for them, for the rule to read */
+    double lr_scale;
+    pf_update update; /* what is the same for all of them in a step */
+} pf_group;
+
+struct pf_optimizer {
+    pf_heap *heap;
+    pf_module *module; /* retained */
+    const pf_optimizer_rule *rule;
+    pf_config *options;
+    pf_entry *entry;
+    int n, capacity; /* entries; there is room for buffers, too */
+    pf_group *group; /* the last one is of all that no other takes */
+    int n_groups;
+    double ema;    /* rate of the averages; 0: there are none */
+    bool averaged; /* averages and weights have changed places (average.c) */
+    float *room;   /* for whole matrices, or NULL */
+    size_t room_bytes;
+    uint64_t steps; /* that are over */
+    int drawn;      /* projections, in the last step */
+};
+
+/* ---- groups.c ---- */
+/* Makes the groups that the options ask for. */
+int pf_groups_make(pf_optimizer *o);
+void pf_groups_free(pf_optimizer *o);
+/* The place of the group that a parameter of that name belongs to. */
+int pf_group_of(const pf_optimizer *o, const char *name);
+/* Marks the entries that are weights of linear layers; the layer `head` of logits is none. */
+int pf_groups_find_linear(pf_optimizer *o);
+
+/* ---- average.c ---- */
+/* Moves the average of a parameter on, after its part of step `step`; there must be one. */
+int pf_average_move(const pf_optimizer *o, pf_engine *e, const pf_entry *p, uint64_t step);
+/* Averages and weights change places. */
+void pf_average_swap(pf_optimizer *o);
+/* PF_ESTATE while the averages stand in the weights' place; `what` can't be done then. */
+int pf_average_check(const pf_optimizer *o, const char *what);
+
+#endif
