@@ -23,7 +23,7 @@ local TOLD = {
 -- What is refused: arguments, and what the sentence says.
 local REFUSED = {
   { "--rows given", "given in a script" },
-  { "--optimizer sgd --beta1 0.5", "%-%-beta1 is for %-%-optimizer adamw or adam or .*; sgd has no" },
+  { "--optimizer sgd --beta1 0.5", "%-%-beta1 is for %-%-optimizer adamw or .*; sgd has no" },
   { "--momentum 0.5", "%-%-momentum is for %-%-optimizer sgd or muon; adamw has no" },
   { "--kernel-seed 1e20", "%-%-kernel%-seed: 1e20 is too large" },
   { "--lr 0", "%-%-lr must be more than 0" },
