@@ -91,8 +91,20 @@ return {
     { "Module:backward_sliced", "batch: table, options: table", "number",
       "A training step in the memory of one slice: adds to every parameter's gradient what a " ..
       "tape's backward of model(batch):cross_entropy(batch.target) would, and returns that " ..
-      "loss, with the sequence in {slices = N} parts one after the other. Options slices, " ..
-      "training (true), step, watch. For causal models with linear attention. arXiv 2012.11346." },
+      "loss, with the sequence in slices one after the other: {slices = N} of them, or " ..
+      "{slice_length = N} positions each. Options levels (1: the states of all slices are kept; " ..
+      "2: about the square root of their number at a time, the same bits for a forward more; " ..
+      "chosen by their size), training (true), step, watch. For causal models with linear " ..
+      "attention. arXiv 2012.11346." },
+    { "Module:loss", "batch: table, pass?: table", "pf.Tensor",
+      "The mean cross entropy of model(batch, pass) with batch.target, in nats, without logits " ..
+      "that are whole where they are many: a model whose last layer is linear makes them a " ..
+      "piece of rows at a time, and again in backward." },
+    { "Module:evaluate", "batch: table, options?: table", "table",
+      "Losses without a gradient: {loss, tokens, right}, the sum of the cross entropy of all " ..
+      "counted positions in nats, their number, and how many have their target for the " ..
+      "likeliest id. A causal model with linear attention reads rows of more than 4,128 " ..
+      "positions in slices, in the memory of one; {slice_length = N} says another length." },
     { "pf.recompute", "f: function, ...: pf.Tensor", "pf.Tensor",
       "f(...), of which an open tape keeps the inputs only: backward runs f a second time. The " ..
       "same gradients, less memory. f returns one tensor, of the same numbers both times, or " ..

@@ -141,25 +141,78 @@ static int module_call(lua_State *L) {
     return 1;
 }
 
-/* model:backward_sliced(batch, {slices =, training =, step =, watch =}): the loss. A batch is a
- * table with input and target. */
+/* Input and target of the batch at 2; both stay on the stack while the model runs. */
+static void read_batch(lua_State *L, const char *where, pf_tensor **x, pf_tensor **target) {
+    lua_getfield(L, 2, "input");
+    lua_getfield(L, 2, "target");
+    *target = lpf_check_tensor(L, -1, where, "target");
+    *x = lpf_check_tensor(L, -2, where, "input");
+}
+
+/* model:loss(batch [, pass]): the mean cross entropy, on the open tape. */
+static int module_loss(lua_State *L) {
+    pf_module *m = self(L, "loss");
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 3);
+    const pf_pass pass = read_pass(L, 2, 3);
+    pf_tensor *x, *target;
+    read_batch(L, "loss", &x, &target);
+    pf_engine *engine = lpf_engine(L);
+    pf_tensor **loss = lpf_new_tensor(L);
+    lpf_result(L, pf_module_loss(loss, engine, m, x, target, &pass));
+    lpf_made(L, *loss);
+    return 1;
+}
+
+/* model:evaluate(batch [, {slice_length =}]): {loss =, tokens =, right =}, sums. */
+static int module_evaluate(lua_State *L) {
+    static const char *const allowed[] = {"slice_length", NULL};
+    pf_module *m = self(L, "evaluate");
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 3);
+    lpf_check_options(L, 3, allowed, "evaluate");
+    int64_t length = lpf_opt_integer(L, 3, "slice_length", 0);
+    const pf_pass pass = read_pass(L, 2, 0);
+    pf_tensor *x, *target;
+    read_batch(L, "evaluate", &x, &target);
+    pf_evaluation result = {.size = sizeof result};
+    lpf_result(L, pf_module_evaluate(&result, lpf_engine(L), m, x, target, &pass, length));
+    lua_createtable(L, 0, 3);
+    lua_pushnumber(L, result.loss);
+    lua_setfield(L, -2, "loss");
+    lua_pushinteger(L, result.tokens);
+    lua_setfield(L, -2, "tokens");
+    lua_pushinteger(L, result.right);
+    lua_setfield(L, -2, "right");
+    return 1;
+}
+
+static pf_slicing read_slicing(lua_State *L, int index) {
+    pf_slicing how = {.size = sizeof how};
+    how.length = lpf_opt_integer(L, index, "slice_length", 0);
+    how.slices = lpf_opt_integer(L, index, "slices", how.length == 0);
+    how.levels = (int)lpf_opt_integer(L, index, "levels", 0);
+    return how;
+}
+
+/* model:backward_sliced(batch, {slices = | slice_length =, levels =, training =, step =, watch =}):
+ * the loss. A batch is a table with input and target. */
 static int module_backward_sliced(lua_State *L) {
-    static const char *const allowed[] = {"slices", "training", "step", "watch", NULL};
+    static const char *const allowed[] = {"slices", "slice_length", "levels", "training",
+                                          "step",   "watch",        NULL};
     pf_module *m = self(L, "backward_sliced");
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 3);
     lpf_check_options(L, 3, allowed, "backward_sliced");
-    int64_t slices = lpf_opt_integer(L, 3, "slices", 1);
+    const pf_slicing how = read_slicing(L, 3);
     pf_pass pass = read_pass(L, 2, 0);
     pass.training = lpf_opt_bool(L, 3, "training", true);
     pass.step = (uint64_t)lpf_opt_integer(L, 3, "step", (int64_t)pass.step);
     pass.watch = lpf_opt_bool(L, 3, "watch", pass.watch);
-    lua_getfield(L, 2, "input");
-    lua_getfield(L, 2, "target");
-    pf_tensor *target = lpf_check_tensor(L, -1, "backward_sliced", "target");
-    pf_tensor *x = lpf_check_tensor(L, -2, "backward_sliced", "input");
+    pf_tensor *x, *target;
+    read_batch(L, "backward_sliced", &x, &target);
     double loss = 0;
-    lpf_result(L, pf_module_backward_sliced(&loss, lpf_engine(L), m, x, target, &pass, slices));
+    lpf_result(L, pf_module_backward_sliced(&loss, lpf_engine(L), m, x, target, &pass, &how));
     lua_pushnumber(L, loss);
     return 1;
 }
@@ -337,6 +390,8 @@ static int module_clear_grad(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {{"forward", module_call},
+                                   {"loss", module_loss},
+                                   {"evaluate", module_evaluate},
                                    {"backward_sliced", module_backward_sliced},
                                    {"after_step", module_after_step},
                                    {"type", module_type},

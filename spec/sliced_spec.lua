@@ -86,6 +86,73 @@ describe("backward_sliced", function()
     end
   end)
 
+  --- The loss, and the bytes of every gradient.
+  local function bits(model, batch, options)
+    local list = { model:backward_sliced(batch, options) }
+    for _, p in ipairs(model:parameters()) do
+      list[#list + 1] = p:grad():tobytes()
+      p:clear_grad()
+    end
+    return list
+  end
+
+  it("takes a length as well as a number", function()
+    local model = model_of { conv = 4 }
+    local batch = { input = x, target = target }
+    assert.are.same(bits(model, batch, { slices = 3, step = 1 }),
+                    bits(model, batch, { slice_length = 50, step = 1 }))
+    local grads, loss = whole(model, batch)
+    for _, length in ipairs { 16, 74, 149, 1000 } do -- the last slice has what is left
+      local got = model:backward_sliced(batch, { slice_length = length })
+      assert.is_true(math.abs(got - loss) <= 1e-6 * loss)
+      local list, names = model:parameters()
+      for i, p in ipairs(list) do
+        assert.near_tensor(grads[names[i]], p:grad(), 1e-5)
+        p:clear_grad()
+      end
+    end
+  end)
+
+  describe("keeps the states of all slices, or of some, with the same bits", function()
+    for name, case in pairs {
+      plain = { {} },
+      dropout = { { dropout = 0.3, conv = 4, ngrams = { longest = 3, buckets = 32 } } },
+      ["packed documents"] = { { decay = 1, conv = 3 }, { documents = packed, mask = there } },
+      ["tilts that are watched"] = { { kernel = { name = "softmax_plus", features = 16,
+                                                  seed = 3 } } },
+    } do
+      it("with " .. name, function()
+        local batch = { input = x, target = target }
+        for key, value in pairs(case[2] or {}) do batch[key] = value end
+        for _, slices in ipairs { 1, 2, 5, 7, 9 } do
+          local model = model_of(case[1])
+          local one = bits(model, batch, { slices = slices, levels = 1, step = 4, watch = true })
+          local report = pf.json.encode(model:attention_report())
+          model = model_of(case[1])
+          assert.are.same(one, bits(model, batch, { slices = slices, levels = 2, step = 4,
+                                                    watch = true }))
+          assert.are.equal(report, pf.json.encode(model:attention_report()))
+        end
+      end)
+    end
+
+    it("in less memory", function()
+      local model = model_of { layers = 4, dim = 64, heads = 2, kernel = { name = "softmax",
+                                                                           features = 128 } }
+      local ids_of = ids(1, 1024, 19)
+      local peaks = {}
+      for i, levels in ipairs { 1, 1, 2 } do
+        collectgarbage()
+        collectgarbage()
+        local before = pf.memory().live
+        pf.reset_peak()
+        model:backward_sliced({ input = ids_of, target = ids_of }, { slices = 64, levels = levels })
+        peaks[i] = pf.memory().peak - before
+      end
+      assert.is_true(peaks[3] < 0.5 * peaks[2], ("%d of %d"):format(peaks[3], peaks[2]))
+    end)
+  end)
+
   it("hands gradients from slice to slice, in full", function()
     -- The first key's gradient comes from the last slice alone.
     local model = model_of { positions = "none", tied = false }
@@ -205,6 +272,13 @@ describe("backward_sliced", function()
     end
     tape:close()
     assert.raises("target", function() model_of {}:backward_sliced({ input = x }, {}) end)
+    for pattern, options in pairs {
+      ["not both"] = { slices = 2, slice_length = 50 },
+      ["a slice of 15 positions; it has at least 16"] = { slice_length = 15 },
+      ["3 levels; there are 1, 2"] = { levels = 3 },
+    } do
+      assert.raises(pattern, function() model_of {}:backward_sliced(batch, options) end)
+    end
     assert.raises("slice", function() model_of {}:backward_sliced(batch, { slice = 2 }) end)
   end)
 end)

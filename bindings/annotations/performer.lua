@@ -328,12 +328,31 @@ function pf.tape() end
 
 ---A training step in the memory of one slice: adds to every parameter's gradient what a tape's
 ---backward of model(batch):cross_entropy(batch.target) would, and returns that loss, with the
----sequence in {slices = N} parts one after the other. Options slices, training (true), step,
----watch. For causal models with linear attention. arXiv 2012.11346.
+---sequence in slices one after the other: {slices = N} of them, or {slice_length = N} positions
+---each. Options levels (1: the states of all slices are kept; 2: about the square root of their
+---number at a time, the same bits for a forward more; chosen by their size), training (true),
+---step, watch. For causal models with linear attention. arXiv 2012.11346.
 ---@param batch table
 ---@param options table
 ---@return number
 function Module:backward_sliced(batch, options) end
+
+---The mean cross entropy of model(batch, pass) with batch.target, in nats, without logits that
+---are whole where they are many: a model whose last layer is linear makes them a piece of rows
+---at a time, and again in backward.
+---@param batch table
+---@param pass? table
+---@return pf.Tensor
+function Module:loss(batch, pass) end
+
+---Losses without a gradient: {loss, tokens, right}, the sum of the cross entropy of all counted
+---positions in nats, their number, and how many have their target for the likeliest id. A causal
+---model with linear attention reads rows of more than 4,128 positions in slices, in the memory
+---of one; {slice_length = N} says another length.
+---@param batch table
+---@param options? table
+---@return table
+function Module:evaluate(batch, options) end
 
 ---f(...), of which an open tape keeps the inputs only: backward runs f a second time. The same
 ---gradients, less memory. f returns one tensor, of the same numbers both times, or backward
@@ -2390,6 +2409,31 @@ function pf.mean_square(a, b) end
 ---@param b pf.Tensor
 ---@return pf.Tensor
 function Tensor:mean_square(b) end
+
+---@class pf.Options.linear_cross_entropy
+---@field bias? pf.Tensor
+---mean over the counted positions, their sum, or the loss of each position
+---@field reduction? "mean"|"sum"|"none"
+---@field best? boolean gives the likeliest id of each counted position too, -1 where none is
+
+---cross_entropy(linear(x, weight, bias), ids) whose logits are never whole: x (..., K), weight
+---(V, K), ids (...) i32 in 0 .. V-1 or -1, bias (V). They are made a piece of rows at a time,
+---and again in backward.
+---@param x pf.Tensor
+---@param weight pf.Tensor
+---@param ids pf.Tensor
+---@param ... any
+---@return pf.Tensor, pf.Tensor?
+function pf.linear_cross_entropy(x, weight, ids, ...) end
+
+---cross_entropy(linear(x, weight, bias), ids) whose logits are never whole: x (..., K), weight
+---(V, K), ids (...) i32 in 0 .. V-1 or -1, bias (V). They are made a piece of rows at a time,
+---and again in backward.
+---@param weight pf.Tensor
+---@param ids pf.Tensor
+---@param ... any
+---@return pf.Tensor, pf.Tensor?
+function Tensor:linear_cross_entropy(weight, ids, ...) end
 
 ---@class pf.Options.dropout
 ---@field p? number share of elements set to 0, 0 <= p < 1

@@ -172,6 +172,33 @@ int pf_swiglu(pf_tensor **y, pf_engine *e, pf_tensor *gate, pf_tensor *value) {
     return plain(y, e, &pf_op_swiglu, gate, value);
 }
 
+enum { MEAN = 0, NONE = 2 }; /* of the choices of `reduction` */
+
 int pf_cross_entropy(pf_tensor **y, pf_engine *e, pf_tensor *logits, pf_tensor *ids) {
     return plain(y, e, &pf_op_cross_entropy, logits, ids);
+}
+
+int pf_cross_entropy_each(pf_tensor **y, pf_engine *e, pf_tensor *logits, pf_tensor *ids) {
+    pf_tensor *in[2] = {logits, ids};
+    call c = begin(&pf_op_cross_entropy);
+    set_int(&c, "reduction", NONE);
+    return finish(y, e, &c, in, 2, 0);
+}
+
+int pf_linear_cross_entropy(pf_tensor **y, pf_tensor **best, pf_engine *e, pf_tensor *x,
+                            pf_tensor *weight, pf_tensor *bias, pf_tensor *ids, bool each) {
+    pf_tensor *in[4] = {x, weight, ids, bias}, *out[PF_MAX_OUT] = {NULL};
+    call c = begin(&pf_op_linear_cross_entropy);
+    set_int(&c, "reduction", each ? NONE : MEAN);
+    set_int(&c, "best", best != NULL);
+    int status = finish(out, e, &c, in, bias ? 4 : 3, 0);
+    *y = out[0];
+    if (best) *best = out[1];
+    return status;
+}
+
+int pf_argmax(pf_tensor **y, pf_engine *e, pf_tensor *x, int dim) {
+    call c = begin(&pf_op_argmax);
+    set_int(&c, "dim", dim);
+    return one(y, e, &c, x);
 }

@@ -39,5 +39,12 @@ int pf_rotary(pf_tensor **y, pf_engine *e, pf_tensor *x, pf_tensor *positions, d
 int pf_swiglu(pf_tensor **y, pf_engine *e, pf_tensor *gate, pf_tensor *value);
 /* logits (..., V), ids (...) i32, -1: not counted -> scalar mean in nats */
 int pf_cross_entropy(pf_tensor **y, pf_engine *e, pf_tensor *logits, pf_tensor *ids);
+/* -> (...), each position's */
+int pf_cross_entropy_each(pf_tensor **y, pf_engine *e, pf_tensor *logits, pf_tensor *ids);
+/* Either of linear's output, in pieces; best (NULL: not wanted): (...) i32, the likeliest ids. */
+int pf_linear_cross_entropy(pf_tensor **y, pf_tensor **best, pf_engine *e, pf_tensor *x,
+                            pf_tensor *weight, pf_tensor *bias, pf_tensor *ids, bool each);
+/* -> i32, places from 0 */
+int pf_argmax(pf_tensor **y, pf_engine *e, pf_tensor *x, int dim);
 
 #endif

@@ -359,13 +359,41 @@ typedef struct {
 } pf_pass;
 PF_API int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                              const pf_pass *PF_NULLABLE pass);
-/* A training step in the memory of one slice: the gradient of the mean cross entropy (nats) of
- * module(x) with target (B, L) i32, -1 not counted, is added to every parameter's, as a tape's
- * backward would, with x (B, L, ...) in `slices` parts one after the other. For causal models with
- * linear attention; a third more time. */
+/* The mean cross entropy (nats) of module(x) with target (B, L) i32, -1 not counted: a scalar, on
+ * the open tape. A model whose last layer is linear makes its logits a piece at a time, so that
+ * they are never whole where they are many: the same bits of the loss as forward and cross_entropy.
+ */
+PF_API int pf_module_loss(pf_tensor **loss, pf_engine *engine, pf_module *module, pf_tensor *x,
+                          pf_tensor *target, const pf_pass *PF_NULLABLE pass);
+/* How a row is cut: in so many slices, or in slices of so many positions (the other 0). Their
+ * states are kept for backward, on level 1 all of them, on level 2 about the square root of their
+ * number at a time, which costs a forward more and gives the same bits; levels 0: 2 where all would
+ * take more than 256 MiB. */
+typedef struct {
+    size_t size;
+    int64_t slices, length;
+    int levels;
+} pf_slicing;
+/* A training step in the memory of one slice: the gradient of that loss is added to every
+ * parameter's, as a tape's backward would, with x (B, L, ...) in slices one after the other (NULL:
+ * in one). For causal models with linear attention; a third more time. */
 PF_API int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module *module,
                                      pf_tensor *x, pf_tensor *target,
-                                     const pf_pass *PF_NULLABLE pass, int64_t slices);
+                                     const pf_pass *PF_NULLABLE pass,
+                                     const pf_slicing *PF_NULLABLE slicing);
+/* Losses without a gradient, and hits: the sum of the cross entropy of all counted positions
+ * (nats), their number, and how many of them have their target for the likeliest id. A causal
+ * model with linear attention reads a long row slice by slice, in the memory of one: of
+ * slice_length positions, or with 0 of a length that is the same everywhere, rows below it whole.
+ */
+typedef struct {
+    size_t size;
+    double loss;
+    int64_t tokens, right;
+} pf_evaluation;
+PF_API int pf_module_evaluate(pf_evaluation *result, pf_engine *engine, pf_module *module,
+                              pf_tensor *x, pf_tensor *target, const pf_pass *PF_NULLABLE pass,
+                              int64_t slice_length);
 /* What follows training step `step`, counted from 1, and pf_optimizer_step does: draws a new
  * projection into every kernel whose `redraw` is due and adds them to *drawn (may be NULL), and
  * moves the tilts of softmax_plus on. */

@@ -343,6 +343,12 @@ static int attention_state(const pf_module *m, pf_engine *e, int64_t batch, pf_s
     return status;
 }
 
+/* A slice sees what came before it by the state alone. */
+static bool attention_whole(const pf_module *m) {
+    const attention_self *self = m->self;
+    return !self->attention.causal || !self->attention.kind->part;
+}
+
 /* A part of the way from each tilt to the best one for the queries and keys that the step just
  * over was seen to have (watch.c), if it was looked at. */
 static void move_tilt(pf_module *m, const attention_self *self) {
@@ -395,6 +401,7 @@ const pf_layer pf_layer_attention = {
     .build = attention_build,
     .derive = pf_attention_derive,
     .run = attention_run,
+    .whole = attention_whole,
     .state = attention_state,
     .after_step = pf_attention_after_step,
     .drop = pf_attention_drop,

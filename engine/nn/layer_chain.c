@@ -13,6 +13,18 @@ static int chain_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x
     return status;
 }
 
+/* The last child has the logits. */
+static int chain_score(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                       pf_score *score) {
+    if (m->n_child == 0) return pf_score_logits(score, e, x);
+    pf_tensor *h = pf_tensor_retain(x);
+    int status = PF_OK, last = m->n_child - 1;
+    for (int i = 0; i < last && status >= 0; i++) status = pf_run_through(m, i, e, run, &h);
+    if (status >= 0) status = pf_run_child_scored(m, last, e, run, h, score);
+    pf_tensor_release(&h);
+    return status;
+}
+
 static const pf_option_info chain_options[] = {
     {.name = "recompute",
      .kind = PF_OPT_BOOL,
@@ -34,6 +46,7 @@ const pf_layer pf_layer_chain = {
     .max_children = -1,
     .build = chain_build,
     .run = chain_run,
+    .score = chain_score,
     .state = pf_state_of_children,
 };
 

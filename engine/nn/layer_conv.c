@@ -159,6 +159,10 @@ static int conv_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state 
     return status;
 }
 
+static bool conv_whole(const pf_module *m) {
+    return !pf_option_int(m, "causal") && pf_option_int(m, "width") > 1;
+}
+
 const pf_layer pf_layer_conv = {
     .name = "conv",
     .doc = "Short depthwise convolution along the sequence: every channel mixes `width` "
@@ -169,6 +173,7 @@ const pf_layer pf_layer_conv = {
     .self_bytes = sizeof(conv_self),
     .build = conv_build,
     .run = conv_run,
+    .whole = conv_whole,
     .state = conv_state,
 };
 

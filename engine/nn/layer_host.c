@@ -100,6 +100,12 @@ static int host_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
     return check_made(m, "forward", status, before, y);
 }
 
+/* What it looks at only the host knows. */
+static bool host_whole(const pf_module *m) {
+    (void)m;
+    return true;
+}
+
 static int host_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
     if (!m->host.step) {
         return pf_fail(PF_EINVAL, "%s: this layer has no step, so it can't stream",
@@ -117,6 +123,7 @@ const pf_layer pf_layer_host = {
     .n_options = PF_COUNT(host_options),
     .max_children = -1,
     .run = host_run,
+    .whole = host_whole,
     .state = host_state,
 };
 

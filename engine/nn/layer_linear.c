@@ -77,6 +77,21 @@ static int linear_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *
     return adapted ? add_adapter(m, e, x, step, y) : PF_OK;
 }
 
+static int linear_score(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                        pf_score *score) {
+    const linear_self *self = m->self;
+    pf_tensor *weight = m->slot[0].tensor, *bias = m->n_slot > 1 ? m->slot[1].tensor : NULL;
+    if (self->act == 0) {
+        return pf_linear_cross_entropy(&score->loss, score->likeliest ? &score->best : NULL, e, x,
+                                       weight, bias, score->target, score->each);
+    }
+    pf_tensor *y = NULL;
+    PF_TRY(linear_run(m, e, run, x, &y));
+    int status = pf_score_logits(score, e, y);
+    pf_tensor_release(&y);
+    return status;
+}
+
 const pf_layer pf_layer_linear = {
     .name = "linear",
     .doc = "y = act(x weight^T + bias), on the last dimension.",
@@ -86,6 +101,7 @@ const pf_layer pf_layer_linear = {
     .self_bytes = sizeof(linear_self),
     .build = linear_build,
     .run = linear_run,
+    .score = linear_score,
 };
 
 /* ---- adapters ---- */

@@ -246,17 +246,18 @@ static int keep_last(pf_engine *e, pf_tensor **h) {
     return PF_OK;
 }
 
+static pf_tensor *table_of(const pf_module *m) { return m->child[0].module->slot[0].tensor; }
+
 static int head(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *h, pf_tensor **y) {
     const performer_self *self = m->self;
     if (self->head >= 0) return pf_run_child(m, self->head, e, run, h, y);
-    pf_tensor *table = m->child[0].module->slot[0].tensor;
+    pf_tensor *table = table_of(m);
     if (run->mode == PF_RUN_STEP) return pf_linear_act(y, e, h, table, self->head_bias, 0, true);
     return pf_linear(y, e, h, table, self->head_bias);
 }
 
-/* ids (B, L), or (B) in a step -> logits (B, L, vocab), or (B, vocab) */
-static int performer_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
-                         pf_tensor **y) {
+/* ids (B, L), or (B) in a step -> what the head reads, (B, L, D) or (B, D) */
+static int body(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     const performer_self *self = m->self;
     int rank = run->mode == PF_RUN_STEP ? 1 : 2;
     if (x->rank != rank || x->dtype != PF_I32) {
@@ -277,7 +278,31 @@ static int performer_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
     for (int i = 0; i < PF_COUNT(self->before_head) && status >= 0; i++) {
         status = pf_run_through(m, self->before_head[i], e, run, &h);
     }
-    if (status >= 0) status = head(m, e, run, h, y);
+    if (status < 0) pf_tensor_release(&h);
+    *y = h;
+    return status;
+}
+
+/* ids (B, L), or (B) in a step -> logits (B, L, vocab), or (B, vocab) */
+static int performer_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                         pf_tensor **y) {
+    pf_tensor *h = NULL;
+    PF_TRY(body(m, e, run, x, &h));
+    int status = head(m, e, run, h, y);
+    pf_tensor_release(&h);
+    return status;
+}
+
+static int performer_score(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                           pf_score *score) {
+    const performer_self *self = m->self;
+    pf_tensor *h = NULL;
+    PF_TRY(body(m, e, run, x, &h));
+    int status =
+        self->head >= 0
+            ? pf_run_child_scored(m, self->head, e, run, h, score)
+            : pf_linear_cross_entropy(&score->loss, score->likeliest ? &score->best : NULL, e, h,
+                                      table_of(m), self->head_bias, score->target, score->each);
     pf_tensor_release(&h);
     return status;
 }
@@ -292,5 +317,6 @@ const pf_layer pf_layer_performer = {
     .self_bytes = sizeof(performer_self),
     .build = performer_build,
     .run = performer_run,
+    .score = performer_score,
     .state = pf_state_of_children,
 };

@@ -57,6 +57,14 @@ typedef struct pf_run {
     const pf_part *slice; /* in SLICE alone */
 } pf_run;
 
+/* A run that ends in a loss against targets, so that logits need not be whole. */
+typedef struct pf_score {
+    pf_tensor *target;      /* (B, L) i32, -1 not counted */
+    bool each, likeliest;   /* the loss of each position, not their mean; the likeliest ids too */
+    pf_tensor *loss, *best; /* what comes of it: (), or (B, L); (B, L) i32, or NULL */
+} pf_score;
+void pf_score_release(pf_score *score); /* what came of it */
+
 /* All that is known of a type of layer: a row of the layer table, with hooks that module.c and
  * run.c call. A hook that is NULL has nothing to do. */
 typedef struct pf_layer {
@@ -93,6 +101,13 @@ typedef struct pf_layer {
      * the sum, which the reversible layer makes otherwise (layer_reversible.c). */
     int (*branch)(pf_module *m, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
                   pf_tensor **y);
+
+    /* The same as `run` with the cross-entropy of what it gives, in pieces: for layers that make
+     * logits, or have a child that does. pf_run_scored calls it; NULL: the logits are whole. */
+    int (*score)(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_score *score);
+
+    /* Can it not run slices of a row? NULL: it can, whatever its options. */
+    bool (*whole)(const pf_module *m);
 
     /* The layer's empty memory for `batch` sequences: its node of the tree that run->state comes
      * from. pf_state_of calls it for streams and slices; NULL: the layer remembers nothing. */
@@ -202,10 +217,6 @@ pf_tensor *pf_module_tensor(const pf_module *m, const char *name); /* own slot, 
 char *pf_heap_joined(pf_heap *heap, const char *prefix, const char *name);
 char *pf_heap_text(pf_heap *heap, const char *text); /* a copy; free with pf_heap_text_free */
 void pf_heap_text_free(pf_heap *heap, char *text);
-/* match.c: does the dotted name of a tensor fit a pattern? With * (any run) and ? (one letter) the
- * whole name, else a run of its parts: "blocks.1" fits "blocks.1.mlp.up.weight" and no
- * "blocks.10.norm". | stands between patterns of which one must fit. */
-bool pf_name_matches(const char *pattern, const char *name);
 
 /* Options by name; they are checked and complete after pf_module_new. */
 double pf_option_number(const pf_module *m, const char *name);
@@ -241,9 +252,20 @@ pf_pass pf_kept_run_pass(pf_kept_run *kept, int64_t i, uint64_t *calls);
  * for what the op of each activation needs (option recompute). */
 int pf_run_recompute(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 
+/* ---- scores (score.c) ---- */
+int pf_score_logits(pf_score *score, pf_engine *e, pf_tensor *logits);
+/* What forward has of a target: (B, L) i32 beside x (B, L, ...). */
+int pf_score_check(const pf_tensor *target, const pf_tensor *x, const char *where);
+
 /* ---- running (run.c) ---- */
 /* Every layer goes through here: cancels, recompute, and the state's position. */
 int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+/* The same and the loss of what it gives, which the layer may make in pieces. */
+int pf_run_scored(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_score *score);
+int pf_run_child_scored(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
+                        pf_score *score);
+/* Can a row not go through the module slice by slice? */
+bool pf_module_whole(const pf_module *m);
 /* Child i with its node of the state; errors get the child's name. */
 int pf_run_child(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 /* The same in place: *h = child i of *h; i < 0: *h stays. */

@@ -29,6 +29,21 @@ int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, p
     return PF_OK;
 }
 
+int pf_run_scored(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_score *score) {
+    pf_tensor *y = NULL;
+    score->loss = score->best = NULL;
+    if (m->type->score && !(m->recompute && pf_tape_records(e))) {
+        PF_TRY(pf_check_cancel(e));
+        PF_TRY(m->type->score(m, e, run, x, score));
+        move_on(run, x);
+        return PF_OK;
+    }
+    PF_TRY(pf_run_module(m, e, run, x, &y));
+    int status = pf_score_logits(score, e, y);
+    pf_tensor_release(&y);
+    return status;
+}
+
 /* The failure of child i, with its name; where that is its number, it is "layer 2". */
 static int named(const pf_module *m, int i, int status) {
     const char *name = m->child[i].name;
@@ -60,6 +75,14 @@ int pf_run_child(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor
     pf_run inner;
     PF_TRY(enter_child(m, i, run, &inner));
     return run_named(m, i, e, &inner, x, y);
+}
+
+int pf_run_child_scored(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
+                        pf_score *score) {
+    pf_run inner;
+    PF_TRY(enter_child(m, i, run, &inner));
+    int status = pf_run_scored(m->child[i].module, e, &inner, x, score);
+    return status < 0 ? named(m, i, status) : status;
 }
 
 int pf_run_through(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor **h) {
@@ -129,6 +152,13 @@ int64_t pf_module_width(const pf_module *m) {
     return width;
 }
 
+bool pf_module_whole(const pf_module *m) {
+    if (m->type->whole && m->type->whole(m)) return true;
+    for (int i = 0; i < m->n_child; i++)
+        if (pf_module_whole(m->child[i].module)) return true;
+    return false;
+}
+
 /* ---- states ---- */
 
 int pf_state_of(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
@@ -162,6 +192,24 @@ int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_te
     PF_TRY(pf_pass_check(&own, x));
     pf_run run = {.mode = PF_RUN_FORWARD, .pass = &own};
     return pf_run_module(module, engine, &run, x, y);
+}
+
+int pf_module_loss(pf_tensor **loss, pf_engine *engine, pf_module *module, pf_tensor *x,
+                   pf_tensor *target, const pf_pass *pass) {
+    PF_OUT(loss);
+    PF_OPEN(engine);
+    PF_NEED(module, x, target);
+    pf_pass own;
+    PF_TRY(pf_pass_take(&own, pass));
+    uint64_t calls = 0;
+    if (!own.calls) own.calls = &calls;
+    PF_TRY(pf_pass_check(&own, x));
+    PF_TRY(pf_score_check(target, x, "loss"));
+    pf_run run = {.mode = PF_RUN_FORWARD, .pass = &own};
+    pf_score score = {.target = target};
+    PF_TRY(pf_run_scored(module, engine, &run, x, &score));
+    *loss = score.loss;
+    return PF_OK;
 }
 
 static int check_stream(const pf_module *module, const pf_tensor *x, const pf_state *state,

@@ -8,64 +8,27 @@
  * whose tensors are leaves of its tape, and its backward begins with the slice's loss and with
  * the gradient of its exit state, which is that of the next slice's entry state.
  *
- * Only states go from slice to slice, so every layer must hold all that it remembers in its
- * state: linear causal attention, short convolutions, n-grams and positions do.
+ * Where the states of n slices are too many, about sqrt(n) are kept at a time (two levels): forward
+ * keeps the first of every group, and before a group is walked the states between are made again,
+ * in the same way and so of the same bits.
  */
-#include "module.h"
+#include <math.h>
+
+#include "slices.h"
+
+/* More bytes of states than these are kept on two levels, when nobody says how many. */
+#define STATES_ROOM ((size_t)256 << 20)
 
 typedef struct {
-    pf_engine *e;
-    pf_module *m;
-    pf_tensor *x, *target; /* (B, L), ...; (B, L) i32, contiguous */
-    pf_pass pass;
-    int64_t n, batch, length, counted;
+    pf_slices s; /* first */
+    int64_t counted;
+    int64_t group;       /* slices of a group; n: one level */
     pf_state **entry;    /* (n): what stands before a slice; its tensors lie outside any tape */
     pf_state *cotangent; /* of the exit state of the slice that is walked; NULL: none */
-    uint64_t *calls;     /* (n): random calls before a slice */
-    bool *keep;          /* (B) */
     double loss;
 } job;
 
-static int64_t first_of(const job *j, int64_t i) { return i * j->length / j->n; }
-
-/* ---- trees of tensors ---- */
-
-/* A tree of nodes of its own on the same tensors. */
-static int shell_of(pf_state **shell, pf_engine *e, const pf_state *from) {
-    PF_TRY(pf_state_new(shell, e, from->batch, from->n_child));
-    pf_state *s = *shell;
-    s->kind = from->kind;
-    s->position = from->position;
-    for (int k = 0; k < PF_STATE_TENSORS; k++) s->tensor[k] = pf_tensor_retain(from->tensor[k]);
-    for (int i = 0; i < from->n_child; i++) {
-        int status = from->child[i] ? shell_of(&s->child[i], e, from->child[i]) : PF_OK;
-        if (status >= 0) continue;
-        pf_state_close(shell);
-        return status;
-    }
-    return PF_OK;
-}
-
-/* Calls f on every tensor's place of a tree, and on the same place of another one. */
-static int each(pf_state *a, pf_state *b, int (*f)(pf_state *a, pf_state *b, int k, void *context),
-                void *context) {
-    for (int k = 0; k < PF_STATE_TENSORS; k++) {
-        if (a->tensor[k]) PF_TRY(f(a, b, k, context));
-    }
-    for (int i = 0; i < a->n_child; i++) {
-        if (a->child[i]) PF_TRY(each(a->child[i], b ? b->child[i] : NULL, f, context));
-    }
-    return PF_OK;
-}
-
-/* A copy that outlives the tape. */
-static int settle(pf_state *a, pf_state *b, int k, void *context) {
-    pf_tensor *own = NULL;
-    (void)b;
-    PF_TRY(pf_tensor_detach(&own, context, a->tensor[k]));
-    pf_replace(&a->tensor[k], own);
-    return PF_OK;
-}
+/* ---- leaves and gradients ---- */
 
 static bool is_constant(const pf_state *a, int k) {
     return a->tensor[k]->dtype != PF_F32 || (a->kind->log_scale >> k & 1);
@@ -89,62 +52,43 @@ static int take_gradient(pf_state *a, pf_state *b, int k, void *context) {
     return PF_OK;
 }
 
-/* ---- one slice ---- */
-
-/* *y = the module's output on slice i, from the state, which moves on. */
-static int run_slice(job *j, int64_t i, pf_state *state, bool again, bool last, pf_tensor **y) {
-    pf_pass pass = j->pass;
-    pf_tensor *x = NULL;
-    int64_t first = first_of(j, i), end = first_of(j, i + 1);
-    pf_part slice = {first, j->pass.documents, j->pass.mask};
-    uint64_t calls = j->calls[i];
-    pf_run run = {PF_RUN_SLICE, &pass, state, last, &slice};
-    pass.calls = &calls;
-    pass.again = pass.again || again;
-    pass.mask = pass.documents = NULL;
-    int status = pf_part_of(&x, j->e, j->x, first, end);
-    if (status >= 0) status = pf_part_of(&pass.mask, j->e, j->pass.mask, first, end);
-    if (status >= 0) status = pf_part_of(&pass.documents, j->e, j->pass.documents, first, end);
-    if (status >= 0) status = pf_run_module(j->m, j->e, &run, x, y);
-    if (i + 1 < j->n) j->calls[i + 1] = calls;
-    pf_tensor_release(&pass.documents);
-    pf_tensor_release(&pass.mask);
-    pf_tensor_release(&x);
-    return status;
-}
-
-/* Items whose document at the beginning of slice i is not the one before it. */
-static void cut(job *j, int64_t i, pf_state *state, bool gradient) {
-    const pf_tensor *d = j->pass.documents;
-    int64_t at = first_of(j, i);
-    if (!d || i == 0) return;
-    for (int64_t b = 0; b < j->batch; b++) {
-        const int32_t *row = pf_i32(d) + b * d->stride[0];
-        j->keep[b] = row[at * d->stride[1]] == row[(at - 1) * d->stride[1]];
-    }
-    pf_state_begin_anew(state, j->keep, gradient);
-}
-
 /* ---- forward ---- */
 
-/* The state after slice i; what is made on the way is gone. */
-static int pass_slice(job *j, int64_t i) {
-    pf_tape *tape = NULL;
-    pf_tensor *y = NULL;
-    pf_state *state = NULL;
-    PF_TRY(shell_of(&state, j->e, j->entry[i]));
-    int status = pf_tape_open(&tape, j->e);
-    if (status >= 0) {
-        pf_tape_pause(j->e);
-        status = run_slice(j, i, state, false, true, &y);
-        if (status >= 0) status = each(state, NULL, settle, j->e);
-    }
-    pf_tensor_release(&y);
-    pf_tape_close(&tape);
-    if (status < 0) pf_state_close(&state);
+/* The entry state of slice i + 1; that of slice i goes where it is not wanted any more. */
+static int pass_on(job *j, int64_t i, bool keep, bool again) {
+    pf_state *state = j->entry[i];
+    if (keep)
+        PF_TRY(pf_state_shell(&state, j->s.e, j->entry[i]));
+    else
+        j->entry[i] = NULL;
     j->entry[i + 1] = state;
-    if (status >= 0) cut(j, i + 1, state, false);
-    return status;
+    return pf_slice_pass(&j->s, i, state, again, NULL);
+}
+
+/* The bytes of the states before every slice. */
+static size_t all_states(const job *j) {
+    return (size_t)j->s.n * (size_t)pf_state_bytes(j->entry[0]);
+}
+
+/* levels 0: one where all states have room. */
+static void choose_group(job *j, int levels) {
+    if (levels == 0) levels = all_states(j) > STATES_ROOM ? 2 : 1;
+    j->group = levels == 2 ? (int64_t)ceil(sqrt((double)j->s.n)) : j->s.n;
+}
+
+/* The first time: of every group the first state stays, of the last one all do. */
+static int pass_all(job *j) {
+    int64_t last = (j->s.n - 1) / j->group * j->group;
+    for (int64_t i = 0; i + 1 < j->s.n; i++)
+        PF_TRY(pass_on(j, i, i % j->group == 0 || i >= last, false));
+    return PF_OK;
+}
+
+/* The states before slices first + 1 .. end - 1, from that before `first`. */
+static int pass_again(job *j, int64_t first, int64_t end) {
+    for (int64_t i = first; i + 1 < end; i++)
+        if (!j->entry[i + 1]) PF_TRY(pass_on(j, i, true, true));
+    return PF_OK;
 }
 
 /* ---- backward ---- */
@@ -173,54 +117,53 @@ static int add_end(pf_state *a, pf_state *b, int k, void *context) {
     return PF_OK;
 }
 
-static int64_t count_targets(const pf_tensor *target) {
-    int64_t n = 0;
-    for (int64_t i = 0; i < pf_tensor_numel(target); i++) n += pf_i32(target)[i] >= 0;
-    return n;
+/* The slice's part of the mean over all targets, of which `mean` is that of `counted`: *share is
+ * what the gradient begins with. */
+static int share_of(job *j, pf_tensor *mean, int64_t counted, pf_tensor **share) {
+    double value = 0, part = (double)counted / (double)j->counted;
+    PF_TRY(pf_tensor_get(mean, 0, &value));
+    j->loss += part * value;
+    return pf_tensor_full(share, j->s.e, PF_F32, 0, NULL, part);
 }
 
-/* The slice's part of the mean over all targets: *loss, to be seeded with *share. */
-static int loss_of(job *j, int64_t i, pf_tensor *y, pf_tensor **loss, pf_tensor **share) {
-    pf_tensor *target = NULL;
-    double value = 0;
-    PF_TRY(pf_part_of(&target, j->e, j->target, first_of(j, i), first_of(j, i + 1)));
-    double part = (double)count_targets(target) / (double)j->counted;
-    int status = pf_cross_entropy(loss, j->e, y, target);
-    if (status >= 0) status = pf_tensor_get(*loss, 0, &value);
-    if (status >= 0) status = pf_tensor_full(share, j->e, PF_F32, 0, NULL, part);
-    j->loss += part * value;
-    pf_tensor_release(&target);
-    return status;
+static int64_t targets_in(const job *j, int64_t i) {
+    int64_t n = 0, first = pf_slice_first(&j->s, i), end = pf_slice_first(&j->s, i + 1);
+    for (int64_t b = 0; b < j->s.batch; b++) {
+        const int32_t *id = pf_i32(j->s.target) + b * j->s.length;
+        for (int64_t t = first; t < end; t++) n += id[t] >= 0;
+    }
+    return n;
 }
 
 static int walk_back(job *j, pf_tape *tape, pf_state *exit, pf_tensor *loss, pf_tensor *share) {
     int64_t places = 1;
-    PF_TRY(each(exit, NULL, count_place, &places));
+    PF_TRY(pf_state_each(exit, NULL, count_place, &places));
     size_t bytes = (size_t)places * sizeof(pf_tensor *);
-    ends to = {.e = j->e,
-               .outs = pf_heap_alloc(j->e->heap, bytes),
-               .seeds = pf_heap_alloc(j->e->heap, bytes)};
+    ends to = {.e = j->s.e,
+               .outs = pf_heap_alloc(j->s.e->heap, bytes),
+               .seeds = pf_heap_alloc(j->s.e->heap, bytes)};
     int status = to.outs && to.seeds ? PF_OK : PF_ENOMEM;
     if (status >= 0) {
-        if (pf_in_graph(j->e, loss)) to.outs[0] = loss, to.seeds[0] = share, to.n = 1;
-        status = each(exit, j->cotangent, add_end, &to);
+        if (pf_in_graph(j->s.e, loss)) to.outs[0] = loss, to.seeds[0] = share, to.n = 1;
+        status = pf_state_each(exit, j->cotangent, add_end, &to);
     }
     if (status >= 0) status = pf_tape_backward_all(tape, to.outs, to.seeds, to.n);
-    pf_heap_free(j->e->heap, to.outs, bytes);
-    pf_heap_free(j->e->heap, to.seeds, bytes);
+    pf_heap_free(j->s.e->heap, to.outs, bytes);
+    pf_heap_free(j->s.e->heap, to.seeds, bytes);
     return status;
 }
 
 /* Slice i on an open tape: the entry state's leaves have their gradients afterwards. */
 static int walk_on(job *j, int64_t i, pf_tape *tape, const pf_state *leaves) {
-    pf_tensor *y = NULL, *loss = NULL, *share = NULL;
+    pf_score score = {.each = false};
+    pf_tensor *share = NULL;
     pf_state *state = NULL;
-    PF_TRY(shell_of(&state, j->e, leaves));
-    int status = run_slice(j, i, state, i + 1 < j->n, false, &y);
-    if (status >= 0) status = loss_of(j, i, y, &loss, &share);
-    pf_tensor_release(&y);
-    if (status >= 0) status = walk_back(j, tape, state, loss, share);
-    pf_tensor_release(&loss);
+    PF_TRY(pf_state_shell(&state, j->s.e, leaves));
+    const pf_run run = {.state = state};
+    int status = pf_slice_run(&j->s, i, &run, i + 1 < j->s.n, &score);
+    if (status >= 0) status = share_of(j, score.loss, targets_in(j, i), &share);
+    if (status >= 0) status = walk_back(j, tape, state, score.loss, share);
+    pf_score_release(&score);
     pf_tensor_release(&share);
     pf_state_close(&state);
     return status;
@@ -230,24 +173,32 @@ static int walk_slice(job *j, int64_t i) {
     pf_tape *tape = NULL;
     pf_state *leaves = j->entry[i];
     j->entry[i] = NULL;
-    int status = i > 0 ? each(leaves, NULL, mark, NULL) : PF_OK;
-    if (status >= 0) status = pf_tape_open(&tape, j->e);
+    int status = i > 0 ? pf_state_each(leaves, NULL, mark, NULL) : PF_OK;
+    if (status >= 0) status = pf_tape_open(&tape, j->s.e);
     if (status >= 0) status = walk_on(j, i, tape, leaves);
     pf_tape_close(&tape);
-    if (status >= 0) status = each(leaves, NULL, take_gradient, NULL);
+    if (status >= 0) status = pf_state_each(leaves, NULL, take_gradient, NULL);
     pf_state_close(&j->cotangent);
     j->cotangent = leaves;
-    if (status >= 0) cut(j, i, leaves, true);
+    if (status >= 0) pf_slice_cut(&j->s, i, leaves, true);
     return status;
 }
 
 /* ---- the step ---- */
 
-static int run_all(job *j) {
-    PF_TRY(pf_state_of(j->m, j->e, j->batch, &j->entry[0]));
-    pf_state_begin_parts(j->entry[0]);
-    for (int64_t i = 0; i + 1 < j->n; i++) PF_TRY(pass_slice(j, i));
-    for (int64_t i = j->n - 1; i >= 0; i--) PF_TRY(walk_slice(j, i));
+static int walk_group(job *j, int64_t first) {
+    int64_t end = pf_min(first + j->group, j->s.n);
+    PF_TRY(pass_again(j, first, end));
+    for (int64_t i = end - 1; i >= first; i--) PF_TRY(walk_slice(j, i));
+    return PF_OK;
+}
+
+static int run_all(job *j, int levels) {
+    PF_TRY(pf_slices_state(&j->s, &j->entry[0]));
+    choose_group(j, levels);
+    PF_TRY(pass_all(j));
+    for (int64_t first = (j->s.n - 1) / j->group * j->group; first >= 0; first -= j->group)
+        PF_TRY(walk_group(j, first));
     return PF_OK;
 }
 
@@ -259,66 +210,87 @@ static void forget(const pf_module *m) {
     }
 }
 
-static int run_job(job *j) {
-    pf_heap *heap = j->e->heap;
-    size_t states = (size_t)j->n * sizeof *j->entry, calls = (size_t)j->n * sizeof *j->calls;
-    size_t keep = (size_t)j->batch * sizeof *j->keep;
-    j->entry = pf_heap_zalloc(heap, states);
-    j->calls = pf_heap_zalloc(heap, calls);
-    j->keep = pf_heap_zalloc(heap, keep);
-    int status = j->entry && j->calls && j->keep ? PF_OK : PF_ENOMEM;
-    if (status >= 0 && j->pass.calls) j->calls[0] = *j->pass.calls;
-    if (status >= 0) status = run_all(j);
-    if (status < 0) forget(j->m);
-    for (int64_t i = 0; j->entry && i < j->n; i++) pf_state_close(&j->entry[i]);
+static int run_job(job *j, pf_tensor *target, int levels) {
+    pf_slices *s = &j->s;
+    size_t states = (size_t)s->n * sizeof *j->entry;
+    j->entry = pf_heap_zalloc(s->e->heap, states);
+    int status = j->entry ? pf_slices_open(s, target) : PF_ENOMEM;
+    if (status >= 0) {
+        for (int64_t i = 0; i < s->n; i++) j->counted += targets_in(j, i);
+        j->counted = pf_max(j->counted, 1);
+        status = run_all(j, levels);
+        if (status < 0) forget(s->m);
+    }
+    for (int64_t i = 0; j->entry && i < s->n; i++) pf_state_close(&j->entry[i]);
     pf_state_close(&j->cotangent);
-    pf_heap_free(heap, j->entry, states);
-    pf_heap_free(heap, j->calls, calls);
-    pf_heap_free(heap, j->keep, keep);
+    pf_heap_free(s->e->heap, j->entry, states);
+    pf_slices_close(s);
     return status;
 }
 
-static int check_sizes(const job *j, const pf_tensor *target) {
-    const pf_tensor *x = j->x;
-    if (x->rank < 2 || target->rank != 2 || target->dtype != PF_I32 ||
-        target->shape[0] != x->shape[0] || target->shape[1] != x->shape[1]) {
-        return pf_fail(PF_ESHAPE,
-                       "sliced: x is %s and the target %s %s, must be (B, L, ...) and "
-                       "(B, L) i32",
-                       pf_shape_of(x), pf_shape_of(target), pf_dtype_name(target->dtype));
-    }
-    if (j->n >= 1 && (j->n == 1 || x->shape[1] / j->n >= PF_SLICE_LEAST)) return PF_OK;
+/* ---- what is asked for ---- */
+
+static int refuse_count(const pf_slices *s) {
     return pf_fail(PF_EINVAL,
                    "sliced: %lld slices of %lld positions; a slice has at least %d, so "
                    "ask for 1 to %lld slices",
-                   (long long)j->n, (long long)x->shape[1], PF_SLICE_LEAST,
-                   (long long)pf_max(1, x->shape[1] / PF_SLICE_LEAST));
+                   (long long)s->n, (long long)s->x->shape[1], PF_SLICE_LEAST,
+                   (long long)pf_max(1, s->x->shape[1] / PF_SLICE_LEAST));
 }
 
-int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module *module, pf_tensor *x,
-                              pf_tensor *target, const pf_pass *pass, int64_t slices) {
-    PF_OPEN(engine);
-    PF_NEED(loss, module, x, target);
-    *loss = 0;
-    job j = {.e = engine, .m = module, .x = x, .n = slices};
-    PF_TRY(pf_pass_take(&j.pass, pass));
-    PF_TRY(pf_pass_check(&j.pass, x));
-    if (j.pass.prefix) {
+/* Sets n and each from a count or a length of slices; x fits. */
+static int settle_slices(pf_slices *s, const pf_slicing *how) {
+    int64_t length = s->x->shape[1];
+    if (how->slices != 0 && how->length != 0) {
+        return pf_fail(PF_EINVAL, "sliced: give a number of slices or their length, not both");
+    }
+    if (how->length == 0) {
+        s->n = how->slices;
+        return s->n >= 1 && (s->n == 1 || length / s->n >= PF_SLICE_LEAST) ? PF_OK
+                                                                           : refuse_count(s);
+    }
+    if (how->length < PF_SLICE_LEAST) {
+        return pf_fail(PF_EINVAL, "sliced: a slice of %lld positions; it has at least %d",
+                       (long long)how->length, PF_SLICE_LEAST);
+    }
+    s->each = how->length;
+    s->n = pf_max(1, pf_ceil_div(length, s->each));
+    return PF_OK;
+}
+
+static int check_x(const pf_slices *s) {
+    if (s->pass.prefix) {
         return pf_fail(PF_EINVAL, "sliced: a prefix is seen from everywhere, and so has to be in "
                                   "the same slice; leave one out");
     }
-    if (x->requires_grad || pf_in_graph(engine, x)) {
-        return pf_fail(PF_EINVAL,
-                       "sliced: x %s wants a gradient, which only parameters get here; "
-                       "detach it, or use a tape",
-                       pf_shape_of(x));
+    if (!s->x->requires_grad && !pf_in_graph(s->e, s->x)) return PF_OK;
+    return pf_fail(PF_EINVAL,
+                   "sliced: x %s wants a gradient, which only parameters get here; "
+                   "detach it, or use a tape",
+                   pf_shape_of(s->x));
+}
+
+int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module *module, pf_tensor *x,
+                              pf_tensor *target, const pf_pass *pass, const pf_slicing *slicing) {
+    PF_OPEN(engine);
+    PF_NEED(loss, module, x, target);
+    *loss = 0;
+    pf_slicing how = {.slices = 1};
+    job j = {.s = {.e = engine, .m = module, .x = x}};
+    if (slicing) {
+        how.slices = 0;
+        PF_TRY(pf_options_take(&how, sizeof how, slicing, "sliced"));
     }
-    PF_TRY(check_sizes(&j, target));
-    j.batch = x->shape[0], j.length = x->shape[1];
-    PF_TRY(pf_tensor_compact(&j.target, engine, target));
-    j.counted = pf_max(count_targets(j.target), 1);
-    int status = run_job(&j);
-    pf_tensor_release(&j.target);
+    if (how.levels < 0 || how.levels > 2) {
+        return pf_fail(PF_EINVAL, "sliced: %d levels; there are 1, 2, and 0 for either",
+                       how.levels);
+    }
+    PF_TRY(pf_pass_take(&j.s.pass, pass));
+    PF_TRY(pf_pass_check(&j.s.pass, x));
+    PF_TRY(check_x(&j.s));
+    PF_TRY(pf_score_check(target, x, "sliced"));
+    PF_TRY(settle_slices(&j.s, &how));
+    int status = run_job(&j, target, how.levels);
     *loss = status < 0 ? 0 : j.loss;
     return status < 0 ? pf_fail_in(status, "sliced") : PF_OK;
 }

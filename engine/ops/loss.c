@@ -11,21 +11,13 @@
 #include <math.h>
 #include <string.h>
 
-#include "kern.h"
-#include "op.h"
+#include "loss.h"
 
 enum { PIECE = 512, SQUARE_BLOCK = 16384, MIN_ROWS = 1, ROW_WORK = 16384 };
-enum { REDUCE_MEAN, REDUCE_SUM, REDUCE_NONE };
 
 /* ---- cross-entropy: forward ---- */
 
-static const pf_attr_info cross_entropy_attrs[] = {
-    {.name = "reduction",
-     .kind = PF_ATTR_CHOICE,
-     .def = REDUCE_MEAN,
-     .choices = "mean|sum|none",
-     .doc = "mean over the counted positions, their sum, or the loss of each position"},
-};
+static const pf_attr_info cross_entropy_attrs[] = {PF_REDUCTION_ATTR};
 
 /* logits (..., V), ids (...) -> (), or (...) for reduction none */
 static int cross_entropy_shape(pf_call *c) {
@@ -36,18 +28,18 @@ static int cross_entropy_shape(pf_call *c) {
     for (int d = 0; fits && d < ids->rank; d++) fits = x->shape[d] == ids->shape[d];
     if (!fits)
         return pf_shape_fail(c, "ids must be shaped like the logits without their last dimension");
-    int rank = c->attr[0].i == REDUCE_NONE ? ids->rank : 0;
+    int rank = c->attr[0].i == PF_REDUCE_NONE ? ids->rank : 0;
     return pf_set_shape(c, 0, PF_F32, rank, ids->shape);
 }
 
-static int check_ids(const pf_call *c, const int32_t *id, int64_t n, int64_t vocab) {
-    for (int64_t i = 0; i < n; i++)
+int pf_entropy_check(const pf_call *c, const pf_tensor *ids, int64_t vocab) {
+    const int32_t *id = pf_i32(ids);
+    for (int64_t i = 0; i < pf_tensor_numel(ids); i++)
         if (id[i] < -1 || id[i] >= vocab)
             return pf_fail(PF_EINVAL,
                            "%s: id %d at position %s of ids %s is neither -1 (not "
                            "counted) nor in 0 .. V-1, V = %lld",
-                           c->op->name, id[i], pf_place(i), pf_shape_of(c->in[1]),
-                           (long long)vocab);
+                           c->op->name, id[i], pf_place(i), pf_shape_of(ids), (long long)vocab);
     return PF_OK;
 }
 
@@ -56,20 +48,6 @@ static int64_t count_ids(const int32_t *id, int64_t n) {
     for (int64_t i = 0; i < n; i++) counted += id[i] >= 0;
     return counted;
 }
-
-typedef struct {
-    const pf_kern *kern;
-    int64_t vocab;
-    const float *x;
-    const int32_t *id;
-    double *loss; /* (rows) */
-    float *norm;  /* (rows, 2): maximum, log of the sum; or NULL */
-    /* backward */
-    const float *dy; /* a row's own, or NULL: `scale` for all */
-    float scale;
-    bool fresh;
-    float *dx;
-} entropy_job;
 
 /* log of sum exp(x - m) over a row, in double from piece to piece. */
 static double log_sum(const pf_kern *kern, int64_t n, const float *x, float m) {
@@ -84,14 +62,23 @@ static double log_sum(const pf_kern *kern, int64_t n, const float *x, float m) {
     return log(sum);
 }
 
+/* The first place of a row's maximum; NaN: 0. */
+static int32_t place_of(int64_t n, const float *x, float m) {
+    for (int64_t i = 0; i < n; i++)
+        if (x[i] == m) return (int32_t)i;
+    return 0;
+}
+
 static void entropy_rows(void *context, int64_t first, int64_t last) {
-    const entropy_job *job = context;
+    const pf_entropy *job = context;
     for (int64_t r = first; r < last; r++) {
         const float *x = job->x + r * job->vocab;
         job->loss[r] = 0;
         if (job->norm) job->norm[2 * r] = job->norm[2 * r + 1] = 0;
+        if (job->best) job->best[r] = -1;
         if (job->id[r] < 0) continue;
         float m = job->kern->max(job->vocab, x);
+        if (job->best) job->best[r] = place_of(job->vocab, x, m);
         bool none = m == -INFINITY; /* as log_softmax has it: no id is possible, no gradient */
         double ls = none ? INFINITY : log_sum(job->kern, job->vocab, x, m);
         job->loss[r] = none ? INFINITY : ((double)m - (double)x[job->id[r]]) + ls;
@@ -104,17 +91,22 @@ static void entropy_rows(void *context, int64_t first, int64_t last) {
 /* Rows a task takes: enough work, whatever V. */
 static int64_t row_grain(int64_t vocab) { return pf_max(MIN_ROWS, ROW_WORK / pf_max(1, vocab)); }
 
-static void reduce_losses(pf_call *c, const entropy_job *job, int64_t rows) {
-    float *out = pf_f32(c->out[0]);
-    if (c->attr[0].i == REDUCE_NONE) {
-        for (int64_t r = 0; r < rows; r++) out[r] = (float)job->loss[r];
+int pf_entropy_run(pf_engine *e, const pf_entropy *job, int64_t rows) {
+    return pf_parallel_range(e, rows, row_grain(job->vocab), entropy_rows, (void *)job);
+}
+
+void pf_entropy_reduce(pf_tensor *out, int64_t reduction, const double *loss, const int32_t *id,
+                       int64_t rows) {
+    float *y = pf_f32(out);
+    if (reduction == PF_REDUCE_NONE) {
+        for (int64_t r = 0; r < rows; r++) y[r] = (float)loss[r];
         return;
     }
     double total = 0;
-    for (int64_t r = 0; r < rows; r++) total += job->loss[r];
-    int64_t counted = count_ids(job->id, rows);
-    if (c->attr[0].i == REDUCE_MEAN && counted > 0) total /= (double)counted;
-    out[0] = (float)total;
+    for (int64_t r = 0; r < rows; r++) total += loss[r];
+    int64_t counted = count_ids(id, rows);
+    if (reduction == PF_REDUCE_MEAN && counted > 0) total /= (double)counted;
+    y[0] = (float)total;
 }
 
 static int cross_entropy_forward(pf_call *c) {
@@ -122,25 +114,25 @@ static int cross_entropy_forward(pf_call *c) {
     pf_tensor *x, *ids;
     PF_TRY(pf_call_compact(c, c->in[0], &x));
     PF_TRY(pf_call_compact(c, c->in[1], &ids));
-    PF_TRY(check_ids(c, pf_i32(ids), rows, vocab));
+    PF_TRY(pf_entropy_check(c, ids, vocab));
     if (c->record) PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_F32, 2, (int64_t[]){rows, 2}));
     double *loss = pf_call_alloc(c, (size_t)rows * sizeof *loss);
     if (!loss) return PF_ENOMEM;
-    entropy_job job = {.kern = c->engine->kern,
-                       .vocab = vocab,
-                       .x = pf_f32(x),
-                       .id = pf_i32(ids),
-                       .loss = loss,
-                       .norm = c->saved[0] ? pf_f32(c->saved[0]) : NULL};
-    PF_TRY(pf_parallel_range(c->engine, rows, row_grain(vocab), entropy_rows, &job));
-    reduce_losses(c, &job, rows);
+    pf_entropy job = {.kern = c->engine->kern,
+                      .vocab = vocab,
+                      .x = pf_f32(x),
+                      .id = pf_i32(ids),
+                      .loss = loss,
+                      .norm = c->saved[0] ? pf_f32(c->saved[0]) : NULL};
+    PF_TRY(pf_entropy_run(c->engine, &job, rows));
+    pf_entropy_reduce(c->out[0], c->attr[0].i, loss, job.id, rows);
     return PF_OK;
 }
 
 /* ---- cross-entropy: backward ---- */
 
 /* dx (+)= g * (exp((x - m) - log sum) - onehot), one row of V */
-static void entropy_grad_row(const entropy_job *job, int64_t r, float g) {
+static void entropy_grad_row(const pf_entropy *job, int64_t r, float g) {
     const pf_kern *kern = job->kern;
     const float *x = job->x + r * job->vocab;
     float *dx = job->dx + r * job->vocab, piece[PIECE];
@@ -159,7 +151,7 @@ static void entropy_grad_row(const entropy_job *job, int64_t r, float g) {
 }
 
 static void entropy_grad_rows(void *context, int64_t first, int64_t last) {
-    const entropy_job *job = context;
+    const pf_entropy *job = context;
     for (int64_t r = first; r < last; r++) {
         if (job->id[r] >= 0 && job->norm[2 * r] != -INFINITY)
             entropy_grad_row(job, r, job->dy ? job->dy[r] : job->scale);
@@ -168,28 +160,39 @@ static void entropy_grad_rows(void *context, int64_t first, int64_t last) {
     }
 }
 
+int pf_entropy_pull(pf_engine *e, const pf_entropy *job, int64_t rows) {
+    return pf_parallel_range(e, rows, row_grain(job->vocab), entropy_grad_rows, (void *)job);
+}
+
+int pf_entropy_weigh(pf_call *c, int64_t reduction, const int32_t *id, int64_t rows,
+                     pf_entropy *job) {
+    pf_tensor *dy;
+    PF_TRY(pf_call_compact(c, c->dout[0], &dy));
+    if (reduction == PF_REDUCE_NONE)
+        job->dy = pf_f32(dy);
+    else
+        job->scale = pf_f32(dy)[0];
+    if (reduction == PF_REDUCE_MEAN)
+        job->scale = (float)((double)job->scale / (double)pf_max(1, count_ids(id, rows)));
+    return PF_OK;
+}
+
 static int cross_entropy_backward(pf_call *c) {
     int64_t rows = pf_tensor_numel(c->in[1]), vocab = c->in[0]->shape[c->in[0]->rank - 1];
-    pf_tensor *x, *ids, *dy, *dx;
+    pf_tensor *x, *ids, *dx;
     if (!c->need[0]) return PF_OK;
     PF_TRY(pf_call_compact(c, c->in[0], &x));
     PF_TRY(pf_call_compact(c, c->in[1], &ids));
-    PF_TRY(pf_call_compact(c, c->dout[0], &dy));
-    PF_TRY(check_ids(c, pf_i32(ids), rows, vocab));
-    entropy_job job = {.kern = c->engine->kern,
-                       .vocab = vocab,
-                       .x = pf_f32(x),
-                       .id = pf_i32(ids),
-                       .norm = pf_f32(c->saved[0])};
-    if (c->attr[0].i == REDUCE_NONE)
-        job.dy = pf_f32(dy);
-    else
-        job.scale = pf_f32(dy)[0];
-    if (c->attr[0].i == REDUCE_MEAN)
-        job.scale = (float)((double)job.scale / (double)pf_max(1, count_ids(job.id, rows)));
+    PF_TRY(pf_entropy_check(c, ids, vocab));
+    pf_entropy job = {.kern = c->engine->kern,
+                      .vocab = vocab,
+                      .x = pf_f32(x),
+                      .id = pf_i32(ids),
+                      .norm = pf_f32(c->saved[0])};
+    PF_TRY(pf_entropy_weigh(c, c->attr[0].i, job.id, rows, &job));
     PF_TRY(pf_grad_fresh(c, 0, &job.fresh, &dx));
     job.dx = pf_f32(dx);
-    return pf_parallel_range(c->engine, rows, row_grain(vocab), entropy_grad_rows, &job);
+    return pf_entropy_pull(c->engine, &job, rows);
 }
 
 /* ---- mean square ---- */

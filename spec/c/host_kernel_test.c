@@ -330,8 +330,8 @@ static void test_slices(pf_engine *e) {
             pf_module *model = small_model(e, more);
             pf_tensor *ids = some_ids(e, 2, 48, 1);
             pf_pass pass = {.size = sizeof pass, .training = true, .step = 16};
-            CHECK_OK(
-                pf_module_backward_sliced(&loss[own], e, model, ids, ids, &pass, i < 2 ? 1 : 3));
+            const pf_slicing how = {.size = sizeof how, .slices = i < 2 ? 1 : 3};
+            CHECK_OK(pf_module_backward_sliced(&loss[own], e, model, ids, ids, &pass, &how));
             for (int t = 0; t < pf_module_tensor_count(model); t++) {
                 pf_tensor *leaf = NULL;
                 CHECK_OK(pf_module_tensor_at(model, t, NULL, &leaf, NULL));

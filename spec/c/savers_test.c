@@ -11,6 +11,7 @@ enum { BATCH = 2, LENGTH = 48, SLICES = 3 };
 typedef struct {
     const char *saver; /* an option */
     int64_t slices;    /* 0: the whole on a tape */
+    int levels;        /* of their states */
 } saver;
 
 static pf_module *model_of(pf_engine *e, const saver *s) {
@@ -36,9 +37,12 @@ static void *moody_resize(void *context, void *block, size_t old_bytes, size_t b
     return host_resize(&h->memory, block, old_bytes, bytes);
 }
 
-static int step(pf_engine *e, pf_module *m, pf_tensor *ids, int64_t slices, double *loss) {
+static int step(pf_engine *e, pf_module *m, pf_tensor *ids, const saver *s, double *loss) {
     pf_pass pass = {.size = sizeof pass, .training = true, .step = 16};
-    if (slices > 0) return pf_module_backward_sliced(loss, e, m, ids, ids, &pass, slices);
+    if (s->slices > 0) {
+        const pf_slicing how = {.size = sizeof how, .slices = s->slices, .levels = s->levels};
+        return pf_module_backward_sliced(loss, e, m, ids, ids, &pass, &how);
+    }
     pf_tape *tape = NULL;
     pf_tensor *y = NULL, *total = NULL;
     PF_TRY(pf_tape_open(&tape, e));
@@ -99,7 +103,7 @@ static void test_allocation_failures(const saver *s) {
         h.calls = 0;
         h.fail_at = refusals + 1;
         h.fail_on = 1;
-        status = step(e, m, ids, s->slices, &loss);
+        status = step(e, m, ids, s, &loss);
         h.fail_at = 0;
         good = (status == PF_OK || status == PF_ENOMEM) && e->tape == NULL;
         good = good && count_grads(m, true) == (status == PF_OK ? count_trained(m) : 0);
@@ -129,7 +133,7 @@ static void test_cancel(const saver *s) {
         double loss;
         pf_heap_trim(e->heap);
         h.cancel_at = at;
-        int status = step(e, m, ids, s->slices, &loss);
+        int status = step(e, m, ids, s, &loss);
         stopped += status == PF_ECANCEL;
         good = (status == PF_OK || status == PF_ECANCEL) && e->tape == NULL;
         good = good && count_grads(m, true) == (status == PF_OK ? count_trained(m) : 0);
@@ -149,7 +153,7 @@ static void test_equal_bits(const saver *s) {
         pf_engine *e = engine_of(threads, 3);
         pf_module *m = model_of(e, s);
         pf_tensor *ids = some_ids(e, BATCH, LENGTH, 1);
-        CHECK_OK(step(e, m, ids, s->slices, threads == 1 ? &loss : &again));
+        CHECK_OK(step(e, m, ids, s, threads == 1 ? &loss : &again));
         int64_t n = 0;
         for (int i = 0; i < pf_module_tensor_count(m); i++) {
             pf_tensor *t = NULL;
@@ -202,8 +206,10 @@ static void test_unused_half(void) {
 }
 
 int main(void) {
-    static const saver savers[] = {
-        {"recompute", 0}, {"reversible", 0}, {"recompute", SLICES}, {"reversible", SLICES}};
+    static const saver savers[] = {{"recompute", 0, 0},
+                                   {"reversible", 0, 0},
+                                   {"recompute", SLICES, 1},
+                                   {"reversible", SLICES, 2}};
     for (int i = 0; i < PF_COUNT(savers); i++) {
         test_allocation_failures(&savers[i]);
         test_cancel(&savers[i]);

@@ -398,6 +398,29 @@ cases.cross_entropy = {
     { { logits = N(2, 5), ids = I(5, 2) }, { reduction = "meen" }, "meen", "mean" },
   },
 }
+cases.linear_cross_entropy = {
+  good = {
+    { { x = N(2, 3, 4), weight = N(5, 4), ids = I(5, 2, 3) } },
+    { { x = N(4, 6), weight = N(5, 6), ids = ROWS({ 4 }, 1, -1, 4, 0), bias = N(5) } },
+    { { x = N(4, 6), weight = N(5, 6), ids = ROWS({ 4 }, 1, -1, 4, 0), bias = N(5) },
+      { reduction = "sum" } },
+    { { x = N(4, 6), weight = N(5, 6), ids = ROWS({ 4 }, 1, -1, 4, 0) }, { reduction = "none" } },
+    { { x = N(2, 3, 4), weight = N(5, 4), ids = I(5, 2, 3) }, { best = true }, grad = false },
+    { { x = N(3, 4), weight = N(5, 4), ids = ROWS({ 3 }, 2, -1, 0) },
+      { best = true, reduction = "none" }, grad = false },
+    { { x = N(2, 4), weight = N(5, 4), ids = ROWS({ 2 }, -1, -1) } },
+    { { x = N(4), weight = N(5, 4), ids = I(5) } },
+    { { x = N(0, 4), weight = N(5, 4), ids = I(5, 0) } },
+    { { x = N(2, 70, 9), weight = N(33, 9), ids = I(33, 2, 70), bias = N(33) }, grad = SLOPES },
+  },
+  bad = {
+    { { x = N(2, 3, 4), weight = N(5, 3), ids = I(5, 2, 3) }, {}, "x is [2, 3, 4]",
+      "weight is [5, 3]", "dimension" },
+    { { x = N(2, 3, 4), weight = N(5, 4), ids = I(5, 2) }, {}, "ids is [2]", "shaped like x" },
+    { { x = N(2, 4), weight = N(5, 4), ids = ROWS({ 2 }, 1, 5) }, {}, "id 5" },
+    { { x = N(2, 4), weight = N(5, 4), ids = I(5, 2), bias = N(4) }, {}, "bias must be [5]" },
+  },
+}
 cases.mean_square = {
   good = { { { a = N(2, 3), b = N(2, 3) } }, { { a = N(), b = N() } },
     { { a = N(0, 2), b = N(0, 2) } },

@@ -435,6 +435,25 @@ function oracle.cross_entropy(x, o)
   return { array.new({}, function() return sum end) }
 end
 
+--- The place of each counted row's largest logit, from 0; -1 where none is counted.
+local function best_of(logits, ids)
+  local V = logits.shape[#logits.shape]
+  return array.new(ids.shape, function(i)
+    local best = 1
+    for c = 2, V do
+      if logits[(i - 1) * V + c] > logits[(i - 1) * V + best] then best = c end
+    end
+    return ids[i] >= 0 and best - 1 or -1
+  end, "i32")
+end
+
+function oracle.linear_cross_entropy(x, o)
+  local logits = oracle.linear({ x = x.x, weight = x.weight, bias = x.bias }, {})[1]
+  local results = oracle.cross_entropy({ logits = logits, ids = x.ids }, o)
+  if o.best then results[2] = best_of(logits, x.ids) end
+  return results
+end
+
 function oracle.mean_square(x)
   local sum = 0.0
   for i = 1, #x.a do sum = sum + (x.a[i] - x.b[i]) ^ 2 / #x.a end

@@ -1,0 +1,124 @@
+/*
+ * slices.c - one slice of a row after another through a model (slices.h).
+ *
+ * Only states go from slice to slice, so every layer must hold all that it remembers in its
+ * state: linear causal attention, short convolutions, n-grams and positions do.
+ */
+#include "slices.h"
+
+/* ---- trees of tensors ---- */
+
+int pf_state_shell(pf_state **shell, pf_engine *e, const pf_state *from) {
+    PF_TRY(pf_state_new(shell, e, from->batch, from->n_child));
+    pf_state *s = *shell;
+    s->kind = from->kind;
+    s->position = from->position;
+    for (int k = 0; k < PF_STATE_TENSORS; k++) s->tensor[k] = pf_tensor_retain(from->tensor[k]);
+    for (int i = 0; i < from->n_child; i++) {
+        int status = from->child[i] ? pf_state_shell(&s->child[i], e, from->child[i]) : PF_OK;
+        if (status >= 0) continue;
+        pf_state_close(shell);
+        return status;
+    }
+    return PF_OK;
+}
+
+int pf_state_each(pf_state *a, pf_state *b, pf_place_fn f, void *context) {
+    for (int k = 0; k < PF_STATE_TENSORS; k++) {
+        if (a->tensor[k]) PF_TRY(f(a, b, k, context));
+    }
+    for (int i = 0; i < a->n_child; i++) {
+        if (a->child[i]) PF_TRY(pf_state_each(a->child[i], b ? b->child[i] : NULL, f, context));
+    }
+    return PF_OK;
+}
+
+/* A copy of its own, which a view of a slice's rows is not. */
+static int settle(pf_state *a, pf_state *b, int k, void *context) {
+    pf_tensor *own = NULL;
+    (void)b;
+    PF_TRY(pf_tensor_detach(&own, context, a->tensor[k]));
+    pf_replace(&a->tensor[k], own);
+    return PF_OK;
+}
+
+/* ---- slices ---- */
+
+int64_t pf_slice_first(const pf_slices *s, int64_t i) {
+    return s->each > 0 ? pf_min(i * s->each, s->length) : i * s->length / s->n;
+}
+
+int pf_slices_open(pf_slices *s, pf_tensor *target) {
+    s->batch = s->x->shape[0], s->length = s->x->shape[1];
+    s->calls = pf_heap_zalloc(s->e->heap, (size_t)s->n * sizeof *s->calls);
+    s->keep = pf_heap_zalloc(s->e->heap, (size_t)s->batch * sizeof *s->keep);
+    if (!s->calls || !s->keep) return PF_ENOMEM;
+    if (s->pass.calls) s->calls[0] = *s->pass.calls;
+    return pf_tensor_compact(&s->target, s->e, target);
+}
+
+void pf_slices_close(pf_slices *s) {
+    pf_tensor_release(&s->target);
+    pf_heap_free(s->e->heap, s->calls, (size_t)s->n * sizeof *s->calls);
+    pf_heap_free(s->e->heap, s->keep, (size_t)s->batch * sizeof *s->keep);
+}
+
+int pf_slices_state(const pf_slices *s, pf_state **state) {
+    PF_TRY(pf_state_of(s->m, s->e, s->batch, state));
+    pf_state_begin_parts(*state);
+    return PF_OK;
+}
+
+static int run_part(const pf_slices *s, const pf_run *run, pf_tensor *x, pf_score *score) {
+    pf_tensor *y = NULL;
+    if (score) return pf_run_scored(s->m, s->e, run, x, score);
+    PF_TRY(pf_run_module(s->m, s->e, run, x, &y));
+    pf_tensor_release(&y);
+    return PF_OK;
+}
+
+int pf_slice_run(pf_slices *s, int64_t i, const pf_run *given, bool again, pf_score *score) {
+    pf_pass pass = s->pass;
+    pf_tensor *x = NULL;
+    int64_t first = pf_slice_first(s, i), end = pf_slice_first(s, i + 1);
+    pf_part slice = {first, s->pass.documents, s->pass.mask};
+    uint64_t calls = s->calls[i];
+    pf_run run = *given;
+    run.mode = PF_RUN_SLICE, run.pass = &pass, run.slice = &slice;
+    run.last = score == NULL;
+    pass.calls = &calls;
+    pass.again = pass.again || again;
+    pass.mask = pass.documents = NULL;
+    int status = pf_part_of(&x, s->e, s->x, first, end);
+    if (status >= 0) status = pf_part_of(&pass.mask, s->e, s->pass.mask, first, end);
+    if (status >= 0) status = pf_part_of(&pass.documents, s->e, s->pass.documents, first, end);
+    if (status >= 0 && score) status = pf_part_of(&score->target, s->e, s->target, first, end);
+    if (status >= 0) status = run_part(s, &run, x, score);
+    if (i + 1 < s->n) s->calls[i + 1] = calls;
+    if (score) pf_tensor_release(&score->target);
+    pf_tensor_release(&pass.documents);
+    pf_tensor_release(&pass.mask);
+    pf_tensor_release(&x);
+    return status;
+}
+
+void pf_slice_cut(pf_slices *s, int64_t i, pf_state *state, bool gradient) {
+    const pf_tensor *d = s->pass.documents;
+    int64_t at = pf_slice_first(s, i);
+    if (!d || i == 0) return;
+    for (int64_t b = 0; b < s->batch; b++) {
+        const int32_t *row = pf_i32(d) + b * d->stride[0];
+        s->keep[b] = row[at * d->stride[1]] == row[(at - 1) * d->stride[1]];
+    }
+    pf_state_begin_anew(state, s->keep, gradient);
+}
+
+int pf_slice_pass(pf_slices *s, int64_t i, pf_state *state, bool again, pf_score *score) {
+    const pf_run run = {.state = state};
+    pf_tape *tape = pf_tape_pause(s->e);
+    int status = pf_slice_run(s, i, &run, again, score);
+    if (status >= 0) status = pf_state_each(state, NULL, settle, s->e);
+    pf_tape_resume(tape);
+    if (status >= 0 && i + 1 < s->n) pf_slice_cut(s, i + 1, state, false);
+    return status;
+}
