@@ -292,7 +292,8 @@ return {
     { "pf.nn.module", "layer: table", "pf.Module",
       "A layer of one's own: tensors, child layers and forward(self, x, pass); step(self, " ..
       "x, state) if it is to stream; `name` for checkpoints; tensors under `buffers` are " ..
-      "saved, not trained." },
+      "saved, not trained. inputs: names of what it reads beside x, in its pass, \"[name]\" of " ..
+      "what may be missing. by_position = true: a position's output depends on it alone." },
     { "pf.nn.define", "name: string, builder: fun(children: pf.Module[]): table", "",
       "How layers called `name` are built when a checkpoint is loaded." },
     { "pf.nn.repeated", "n: integer, make: fun(i: integer): pf.Module", "pf.Module",
@@ -302,7 +303,13 @@ return {
       "A module, or any table of tensors, as what an optimizer trains." },
     { "Module:forward", "x: pf.Tensor|table, pass?: pf.Pass", "pf.Tensor",
       "model(x): x a tensor or a batch {input, documents, mask}. pass: training (default: a " ..
-      "tape is open), step, mask, documents, prefix (B), watch (look at queries and keys)." },
+      "tape is open), step, mask, documents, prefix (B), watch (look at queries and keys); and " ..
+      "the model's inputs by name, which a batch may have too." },
+    { "Module:hidden", "x: pf.Tensor|table, pass?: pf.Pass", "pf.Tensor",
+      "What the model's head reads, (B, L, D), called as model(x) is; of a model without a head " ..
+      "its output." },
+    { "Module:inputs", "", "{name: string, required: boolean}[]",
+      "What its layers read beside x: model(x, {NAME = tensor}), stream {NAME = tensor}." },
     { "Module:type", "", "string", "Its row of the layer table." },
     { "Module:options", "", "table", "Its options, defaults filled in." },
     { "Module:tree", "", "table", "{type, options, children} as plain data." },
@@ -336,14 +343,15 @@ return {
       "What opt:step does last: draws the projections that are due at `step`, and counts them, " ..
       "and moves tilts." },
     { "Module:state", "options?: {batch: integer}", "pf.State",
-      "The memory for streaming `batch` sequences." },
+      "The memory for streaming `batch` sequences; beside `batch` the model's inputs by name." },
     { "Module:prefill", "x: pf.Tensor, state: pf.State", "pf.Tensor",
       "Many positions at once, (B, L); moves the state on." },
     { "Module:step", "x: pf.Tensor, state: pf.State", "pf.Tensor", "One position, (B)." },
     { "Module:load_state", "path: string", "pf.State?, string?, string?",
       "What state:save(path) wrote with this model and these weights." },
     { "Module:stream", "options?: {batch: integer}", "pf.Stream",
-      "A stream of tokens; with batch = n, of n sequences in step." },
+      "A stream of tokens; with batch = n, of n sequences in step; beside `batch` the model's " ..
+      "inputs by name." },
     { "Module:load_stream", "path: string", "pf.Stream?, string?, string?",
       "What stream:save(path) wrote with this model and these weights; it goes on with the same " ..
       "bits." },

@@ -219,6 +219,7 @@ local HEAD = [[
 ---@field prefix? pf.Tensor
 ---@field watch? boolean
 ---@field again? boolean
+---@field [string] pf.Tensor what layers read beside x, by its name
 
 ---@class pf.AttentionOptions
 ---@field kernel? pf.Kernel|string|table
@@ -438,6 +439,10 @@ local function layers_table()
   for _, layer in ipairs(layers) do
     rows[#rows + 1] = ("| **`nn.%s`** | | | %s |"):format(layer.type, cell(layer.doc))
     option_rows(rows, layer.options)
+    for _, input in ipairs(layer.inputs or {}) do
+      rows[#rows + 1] = ("| | input `%s` | %s | %s |"):format(input.name,
+        input.required and "required" or "", cell(input.doc))
+    end
   end
   return rows
 end

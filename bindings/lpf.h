@@ -209,6 +209,13 @@ static inline pf_pass lpf_pass_around(const lpf_context *ctx) {
     const pf_pass fresh = {.size = sizeof fresh, .training = ctx->tape != NULL, .step = ctx->step};
     return ctx->pass ? *ctx->pass : fresh;
 }
+/* lpf_pass.c: the pass of a call of m: what stands around it, then the batch at `batch` (0: none),
+ * then the table at `index` (0: none). What it points to stays on the stack. */
+pf_pass lpf_read_pass(lua_State *L, const pf_module *m, int batch, int index);
+/* The inputs of m that the table at `index` has, beside `batch`. */
+const pf_named *lpf_read_inputs(lua_State *L, const pf_module *m, int index, const char *where,
+                                int *n);
+void lpf_push_pass(lua_State *L, const pf_pass *pass);
 void lpf_open_describe(lua_State *L);
 void lpf_open_tape(lua_State *L);
 void lpf_open_recompute(lua_State *L);

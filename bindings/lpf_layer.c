@@ -22,23 +22,14 @@ typedef struct {
     pf_tensor *x, **y;
     const pf_pass *pass;
     void **state;
+    const pf_named *inputs; /* of begin: n_inputs, for streams of `batch` */
+    int n_inputs;
+    int64_t batch;
 } layer_call;
 
 static const char layers_key = 'l'; /* registry: name -> builder, for pf_module_build */
 
 /* ---- callbacks ---------------------------------------------------------------- */
-
-/* The third argument of a layer's forward: what it may hand on to its parts. */
-static void push_pass(lua_State *L, const pf_pass *pass) {
-    lua_newtable(L);
-#define FLAG(name)   lua_pushboolean(L, pass->name), lua_setfield(L, -2, #name);
-#define NUMBER(name) lua_pushinteger(L, (lua_Integer)pass->name), lua_setfield(L, -2, #name);
-#define TENSOR(name) lpf_push_tensor(L, pass->name), lua_setfield(L, -2, #name);
-    PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, PF_PASS_NONE)
-#undef FLAG
-#undef NUMBER
-#undef TENSOR
-}
 
 /* Pushes the layer's function `name` and the layer. */
 static void push_function(lua_State *L, const lua_layer *layer, const char *name) {
@@ -58,7 +49,7 @@ static int forward_body(lua_State *L) {
     const layer_call *c = lua_touserdata(L, 1);
     push_function(L, c->layer, "forward");
     lpf_push_tensor(L, c->x);
-    push_pass(L, c->pass);
+    lpf_push_pass(L, c->pass);
     lua_call(L, 3, 1);
     take_result(L, -1, c, "forward");
     return 0;
@@ -82,6 +73,39 @@ static int step_body(lua_State *L) {
         lua_rawseti(L, LUA_REGISTRYINDEX, state);
     take_result(L, -1, c, "step"); /* last: what raises after it would leak it */
     return 0;
+}
+
+/* begin(self, inputs, batch): the table that step gets; without a begin that of the inputs. */
+static int begin_body(lua_State *L) {
+    const layer_call *c = lua_touserdata(L, 1);
+    lua_createtable(L, 0, c->n_inputs);
+    for (int i = 0; i < c->n_inputs; i++) {
+        lpf_push_tensor(L, c->inputs[i].tensor);
+        lua_setfield(L, -2, c->inputs[i].name);
+    }
+    lua_rawgeti(L, LUA_REGISTRYINDEX, c->layer->self);
+    if (lua_getfield(L, -1, "begin") == LUA_TNIL) {
+        lua_pop(L, 2);
+    } else {
+        lua_insert(L, -2);
+        lua_rotate(L, -3, 2);
+        lua_pushinteger(L, (lua_Integer)c->batch);
+        lua_call(L, 3, 1);
+    }
+    if (!lua_istable(L, -1))
+        lpf_raise(L, "begin of a Lua layer must return the table that step gets, got %s",
+                  lpf_kind(L, -1));
+    *c->state = (void *)(intptr_t)luaL_ref(L, LUA_REGISTRYINDEX);
+    return 0;
+}
+
+static int layer_begin(void *context, pf_engine *engine, const pf_named *inputs, int n,
+                       int64_t batch, void **state) {
+    (void)engine;
+    lua_layer *layer = context;
+    layer_call call = {
+        .layer = layer, .state = state, .inputs = inputs, .n_inputs = n, .batch = batch};
+    return lpf_protect(layer->s, begin_body, &call);
 }
 
 static int layer_forward(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
@@ -260,6 +284,29 @@ static void add_tensors(lua_State *L, pf_module *m, int list) {
     }
 }
 
+/* The layer's `inputs`, a list of names, with NULL behind it; they stand in its table. */
+static const char *const *read_names(lua_State *L, int layer, const char *name) {
+    if (lua_getfield(L, layer, "inputs") == LUA_TNIL) return NULL;
+    if (!lua_istable(L, -1))
+        lpf_raise(L, "%s: inputs must be a list of names, got %s", name, lpf_kind(L, -1));
+    const int n = (int)lua_rawlen(L, -1), list = lua_gettop(L);
+    const char **names = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *names, 0);
+    for (int i = 0; i < n; i++) {
+        lua_rawgeti(L, list, i + 1);
+        names[i] = lpf_check_text(L, -1, name, "the name of an input");
+        lua_pop(L, 1);
+    }
+    names[n] = NULL;
+    return names;
+}
+
+static bool field_is_true(lua_State *L, int table, const char *key) {
+    lua_getfield(L, table, key);
+    const bool yes = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return yes;
+}
+
 /* new_layer(self, name, children, tensors). */
 static int layer_new(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -275,7 +322,9 @@ static int layer_new(lua_State *L) {
         children[i] = lpf_check_module(L, -1, name);
         lua_pop(L, 1);
     }
-    const bool streams = lua_getfield(L, 1, "step") != LUA_TNIL;
+    const bool streams = field_is_true(L, 1, "step");
+    const bool by_position = field_is_true(L, 1, "by_position");
+    const char *const *names = read_names(L, 1, name);
     pf_module **box = lpf_new_module(L);
     lua_pushvalue(L, 1);
     const int ref = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -294,7 +343,10 @@ static int layer_new(lua_State *L) {
                                 .context = layer,
                                 .fork_state = layer_fork_state,
                                 .save_state = layer_save_state,
-                                .load_state = layer_load_state};
+                                .load_state = layer_load_state,
+                                .inputs = names,
+                                .begin = layer_begin,
+                                .by_position = by_position};
     const int status = pf_module_host(box, engine, name, &host, children, n);
     if (status < 0) layer_release(layer); /* the module took nothing over */
     lpf_result(L, status);

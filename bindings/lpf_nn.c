@@ -90,45 +90,15 @@ static int module_build(lua_State *L) {
 
 /* ---- running ------------------------------------------------------------------ */
 
-static pf_tensor *get_tensor(lua_State *L, int table, const char *key, const char *where) {
-    pf_tensor *t = NULL;
-    if (lua_getfield(L, table, key) != LUA_TNIL) t = lpf_check_tensor(L, -1, where, key);
-    return t; /* stays on the stack while the model runs */
-}
-
-/* The fields of the table at `index` over what the pass says already. */
-static void read_fields(lua_State *L, int index, pf_pass *pass) {
-    pf_tensor *t;
-#define FLAG(name)   pass->name = lpf_opt_bool(L, index, #name, pass->name);
-#define NUMBER(name) pass->name = (uint64_t)lpf_opt_integer(L, index, #name, (int64_t)pass->name);
-#define TENSOR(name)                                                                               \
-    if ((t = get_tensor(L, index, #name, "pass")) != NULL) pass->name = t;
-    PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, PF_PASS_NONE)
-#undef FLAG
-#undef NUMBER
-#undef TENSOR
-}
-
-/* The pass of a call: what stands around it; then what the batch at `batch` says; then the table
- * at `index`. 0: there is none. */
-static pf_pass read_pass(lua_State *L, int batch, int index) {
-#define KEY(name) #name,
-    static const char *const allowed[] = {PF_PASS_FIELDS(KEY, KEY, KEY, PF_PASS_NONE) NULL};
-#undef KEY
-    pf_pass pass = lpf_pass_around(lpf_enter(L));
-    if (batch) read_fields(L, batch, &pass);
-    if (!index || lua_isnoneornil(L, index)) return pass;
-    lpf_check_options(L, index, allowed, "pass");
-    read_fields(L, index, &pass);
-    return pass;
-}
+typedef int (*forward_fn)(pf_tensor **y, pf_engine *engine, pf_module *m, pf_tensor *x,
+                          const pf_pass *pass);
 
 /* model(x [, pass]) or model(batch [, pass]): a batch is a table with `input`. */
-static int module_call(lua_State *L) {
+static int call(lua_State *L, forward_fn forward) {
     pf_module *m = self(L, "forward");
     lua_settop(L, 3);
     bool batch = lua_istable(L, 2);
-    const pf_pass pass = read_pass(L, batch ? 2 : 0, 3);
+    const pf_pass pass = lpf_read_pass(L, m, batch ? 2 : 0, 3);
     if (batch && lua_getfield(L, 2, "input") == LUA_TNIL)
         return lpf_raise(L, "%s: x must be a tensor, got %s", pf_module_type(m),
                          lua_rawlen(L, 2) > 0 ? "a table (pf.tensor makes one of a list)"
@@ -136,10 +106,13 @@ static int module_call(lua_State *L) {
     pf_tensor *x = lpf_check_tensor(L, batch ? -1 : 2, pf_module_type(m), "x");
     pf_engine *engine = lpf_engine(L);
     pf_tensor **y = lpf_new_tensor(L);
-    lpf_result(L, pf_module_forward(y, engine, m, x, &pass));
+    lpf_result(L, forward(y, engine, m, x, &pass));
     lpf_made(L, *y);
     return 1;
 }
+
+static int module_call(lua_State *L) { return call(L, pf_module_forward); }
+static int module_hidden(lua_State *L) { return call(L, pf_module_hidden); }
 
 /* Input and target of the batch at 2; both stay on the stack while the model runs. */
 static void read_batch(lua_State *L, const char *where, pf_tensor **x, pf_tensor **target) {
@@ -154,7 +127,7 @@ static int module_loss(lua_State *L) {
     pf_module *m = self(L, "loss");
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 3);
-    const pf_pass pass = read_pass(L, 2, 3);
+    const pf_pass pass = lpf_read_pass(L, m, 2, 3);
     pf_tensor *x, *target;
     read_batch(L, "loss", &x, &target);
     pf_engine *engine = lpf_engine(L);
@@ -172,7 +145,7 @@ static int module_evaluate(lua_State *L) {
     lua_settop(L, 3);
     lpf_check_options(L, 3, allowed, "evaluate");
     int64_t length = lpf_opt_integer(L, 3, "slice_length", 0);
-    const pf_pass pass = read_pass(L, 2, 0);
+    const pf_pass pass = lpf_read_pass(L, m, 2, 0);
     pf_tensor *x, *target;
     read_batch(L, "evaluate", &x, &target);
     pf_evaluation result = {.size = sizeof result};
@@ -205,7 +178,7 @@ static int module_backward_sliced(lua_State *L) {
     lua_settop(L, 3);
     lpf_check_options(L, 3, allowed, "backward_sliced");
     const pf_slicing how = read_slicing(L, 3);
-    pf_pass pass = read_pass(L, 2, 0);
+    pf_pass pass = lpf_read_pass(L, m, 2, 0);
     pass.training = lpf_opt_bool(L, 3, "training", true);
     pass.step = (uint64_t)lpf_opt_integer(L, 3, "step", (int64_t)pass.step);
     pass.watch = lpf_opt_bool(L, 3, "watch", pass.watch);
@@ -381,6 +354,25 @@ static int module_index(lua_State *L) {
     return lpf_find_method(L, LPF_MODULE, true);
 }
 
+/* m:inputs(): a list of {name =, required =}. */
+static int module_inputs(lua_State *L) {
+    const pf_module *m = self(L, "inputs");
+    const int n = lpf_result(L, pf_module_input_count(m));
+    lua_createtable(L, n, 0);
+    for (int i = 0; i < n; i++) {
+        const char *name;
+        bool required;
+        lpf_result(L, pf_module_input_at(m, i, &name, &required));
+        lua_createtable(L, 0, 2);
+        lua_pushstring(L, name);
+        lua_setfield(L, -2, "name");
+        lua_pushboolean(L, required);
+        lua_setfield(L, -2, "required");
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
 /* Clears every gradient of the tree. */
 static int module_clear_grad(lua_State *L) {
     const pf_module *m = self(L, "clear_grad");
@@ -403,6 +395,8 @@ static const luaL_Reg methods[] = {{"forward", module_call},
                                    {"count", module_count},
                                    {"clear_grad", module_clear_grad},
                                    {"merge", module_merge},
+                                   {"hidden", module_hidden},
+                                   {"inputs", module_inputs},
                                    {NULL, NULL}};
 
 static const luaL_Reg meta[] = {{"__gc", module_gc},       {"__call", module_call},

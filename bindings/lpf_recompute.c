@@ -9,6 +9,7 @@
 #include "lpf.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct {
     lpf_context *s; /* retained */
@@ -57,12 +58,33 @@ static int run_kept(void *context, pf_engine *engine, pf_tensor *const *inputs, 
     return status;
 }
 
+/* The array and the names of the pass around may be gone when the second run comes. */
+static bool keep_inputs(kept_function *kept) {
+    const pf_named *from = kept->pass.inputs;
+    const int n = kept->pass.n_inputs;
+    pf_named *list = n > 0 ? calloc((size_t)n, sizeof *list) : NULL;
+    kept->pass.inputs = list, kept->pass.n_inputs = 0;
+    for (int i = 0; list && i < n; i++) {
+        list[i].name = strdup(from[i].name);
+        if (!list[i].name) return false;
+        list[i].tensor = pf_tensor_retain(from[i].tensor);
+        kept->pass.n_inputs++;
+    }
+    return n == 0 || list;
+}
+
 static void release_kept(void *context) {
     kept_function *kept = context;
     if (kept->s->main) luaL_unref(kept->s->main, LUA_REGISTRYINDEX, kept->function);
 #define RELEASE(name) pf_tensor_release(&kept->pass.name);
-    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RELEASE, PF_PASS_NONE)
+    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RELEASE, PF_PASS_NONE, PF_PASS_NONE)
 #undef RELEASE
+    pf_named *list = (pf_named *)kept->pass.inputs;
+    for (int i = 0; i < kept->pass.n_inputs; i++) {
+        free((char *)list[i].name);
+        pf_tensor_release(&list[i].tensor);
+    }
+    free(list);
     lpf_context_release(kept->s);
     free(kept);
 }
@@ -84,9 +106,12 @@ static kept_function *keep_function(lua_State *L, lpf_context *s, int index) {
     kept->pass = lpf_pass_around(s);
     if (kept->pass.calls) kept->calls = *kept->pass.calls;
 #define RETAIN(name) pf_tensor_retain(kept->pass.name);
-    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RETAIN, PF_PASS_NONE)
+    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RETAIN, PF_PASS_NONE, PF_PASS_NONE)
 #undef RETAIN
-    return kept;
+    if (keep_inputs(kept)) return kept;
+    release_kept(kept);
+    lpf_raise(L, "recompute: out of memory");
+    return NULL;
 }
 
 /* recompute(f, x, ...) */

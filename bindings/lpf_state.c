@@ -148,12 +148,12 @@ static int stream_call(lua_State *L, stream_fn fn, const char *where) {
 static int module_step(lua_State *L) { return stream_call(L, pf_module_step, "step"); }
 static int module_prefill(lua_State *L) { return stream_call(L, pf_module_prefill, "prefill"); }
 
-/* model:state([{batch =}]) */
+/* model:state([{batch =, INPUT =}]) */
 static int module_state(lua_State *L) {
-    static const char *const allowed[] = {"batch", NULL};
     lpf_enter(L);
     const pf_module *m = lpf_check_module(L, 1, "state");
-    lpf_check_options(L, 2, allowed, "state");
+    int n;
+    const pf_named *inputs = lpf_read_inputs(L, m, 2, "state", &n);
     int64_t batch = lpf_opt_integer(L, 2, "batch", 1);
     if (batch < 1 || batch > INT32_MAX)
         return lpf_raise(L, "state: batch must be from 1 to %d, got %lld", INT32_MAX,
@@ -162,7 +162,7 @@ static int module_state(lua_State *L) {
     pf_state **box = lpf_new_stream_state(L);
     lua_pushvalue(L, 1); /* a Lua layer's state needs its layer */
     lua_setiuservalue(L, -2, 1);
-    lpf_result(L, pf_module_state(box, engine, m, (int)batch));
+    lpf_result(L, pf_module_state_inputs(box, engine, m, (int)batch, inputs, n));
     return 1;
 }
 

@@ -27,13 +27,15 @@ static pf_stream **new_stream(lua_State *L, int index) {
     return box;
 }
 
-/* open_stream(model, batch) */
+/* open_stream(model, batch [, {INPUT = ...}]) */
 static int stream_open(lua_State *L) {
     pf_module *model = lpf_check_module(L, 1, "stream");
     int64_t batch = lpf_check_whole(L, 2, "stream", "batch");
     pf_engine *engine = lpf_engine(L);
+    int n;
+    const pf_named *inputs = lpf_read_inputs(L, model, 3, "stream", &n);
     pf_stream **box = new_stream(L, 1);
-    lpf_result(L, pf_stream_open_batch(box, engine, model, batch));
+    lpf_result(L, pf_stream_open_inputs(box, engine, model, batch, inputs, n));
     lpf_enter(L)->streams++;
     return 1;
 }

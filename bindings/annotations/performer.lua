@@ -25,6 +25,7 @@
 ---@field prefix? pf.Tensor
 ---@field watch? boolean
 ---@field again? boolean
+---@field [string] pf.Tensor what layers read beside x, by its name
 
 ---@class pf.AttentionOptions
 ---@field kernel? pf.Kernel|string|table
@@ -731,6 +732,8 @@ function State:close() end
 
 ---A layer of one's own: tensors, child layers and forward(self, x, pass); step(self, x, state)
 ---if it is to stream; `name` for checkpoints; tensors under `buffers` are saved, not trained.
+---inputs: names of what it reads beside x, in its pass, "[name]" of what may be missing.
+---by_position = true: a position's output depends on it alone.
 ---@param layer table
 ---@return pf.Module
 function pf.nn.module(layer) end
@@ -757,11 +760,23 @@ function pf.nn.build(tree) end
 function pf.nn.parameters_of(value) end
 
 ---model(x): x a tensor or a batch {input, documents, mask}. pass: training (default: a tape is
----open), step, mask, documents, prefix (B), watch (look at queries and keys).
+---open), step, mask, documents, prefix (B), watch (look at queries and keys); and the model's
+---inputs by name, which a batch may have too.
 ---@param x pf.Tensor|table
 ---@param pass? pf.Pass
 ---@return pf.Tensor
 function Module:forward(x, pass) end
+
+---What the model's head reads, (B, L, D), called as model(x) is; of a model without a head its
+---output.
+---@param x pf.Tensor|table
+---@param pass? pf.Pass
+---@return pf.Tensor
+function Module:hidden(x, pass) end
+
+---What its layers read beside x: model(x, {NAME = tensor}), stream {NAME = tensor}.
+---@return {name: string, required: boolean}[]
+function Module:inputs() end
 
 ---Its row of the layer table.
 ---@return string
@@ -831,7 +846,7 @@ function Module:clear_grad() end
 ---@return integer
 function Module:after_step(step) end
 
----The memory for streaming `batch` sequences.
+---The memory for streaming `batch` sequences; beside `batch` the model's inputs by name.
 ---@param options? {batch: integer}
 ---@return pf.State
 function Module:state(options) end
@@ -853,7 +868,8 @@ function Module:step(x, state) end
 ---@return pf.State?, string?, string?
 function Module:load_state(path) end
 
----A stream of tokens; with batch = n, of n sequences in step.
+---A stream of tokens; with batch = n, of n sequences in step; beside `batch` the model's inputs
+---by name.
 ---@param options? {batch: integer}
 ---@return pf.Stream
 function Module:stream(options) end

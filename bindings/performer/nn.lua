@@ -237,10 +237,10 @@ function Module:adapt(options)
 end
 
 --- A stream of tokens: stream:feed(ids), stream:next(token, sampling), stream:sample(sampling);
---- with batch = n of n sequences in step, whose ids are (n, L) and whose samples are lists.
+--- with batch = n of n sequences in step, whose ids are (n, L) and whose samples are lists. A model
+--- of several inputs takes them here, once: stream { source = ids }.
 function Module:stream(options)
-  util.check_options(options, { "batch" }, "stream")
-  return core.open_stream(self, options and options.batch or 1)
+  return core.open_stream(self, options and options.batch or 1, options)
 end
 
 --- The stream, or the state, that stream:save(path) or state:save(path) wrote with this model

@@ -282,7 +282,7 @@ static int check_model(const pf_state_file *f, const pf_module *module) {
 static int check_batch(const pf_state_file *f, const pf_module *module, int64_t batch) {
     pf_state *one = NULL;
     double held = 0;
-    PF_TRY(pf_module_state(&one, f->engine, module, 1));
+    PF_TRY(pf_state_of(module, f->engine, 1, &one));
     double wanted = (double)pf_state_bytes(one) * (double)batch;
     pf_state_close(&one);
     for (int i = 0; i < f->n; i++) {
@@ -298,7 +298,7 @@ static int read_module(pf_state **state, pf_state_file *f, const pf_module *modu
     PF_TRY(size_of(f, "batch", &batch));
     PF_TRY(check_model(f, module));
     PF_TRY(check_batch(f, module, batch));
-    PF_TRY(pf_module_state(state, f->engine, module, (int)batch));
+    PF_TRY(pf_state_of(module, f->engine, batch, state));
     pf_tensor *rows = find_tensor(f, "", "logits");
     PF_TRY(fill_state(f, *state, rows != NULL));
     if (!rows || !logits) return PF_OK;

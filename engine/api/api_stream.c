@@ -130,19 +130,30 @@ static int make_token(pf_stream *s) {
 
 /* ---- public ---- */
 
-int pf_stream_open_batch(pf_stream **stream, pf_engine *engine, pf_module *model, int64_t batch) {
+int pf_stream_open_inputs(pf_stream **stream, pf_engine *engine, pf_module *model, int64_t batch,
+                          const pf_named *inputs, int n) {
     PF_OUT(stream);
     PF_OPEN(engine);
     PF_NEED(model);
+    PF_NEED_ARRAY(inputs, n);
     PF_TRY(make_stream(stream, engine, model));
     int status = PF_OK;
     if (batch < 1 || batch > INT32_MAX) {
         status = pf_fail(PF_EINVAL, "stream: the batch must be from 1 to %d, got %lld", INT32_MAX,
                          (long long)batch);
     }
-    if (status >= 0) status = pf_module_state(&(*stream)->state, engine, model, (int)batch);
+    if (status >= 0) {
+        status = pf_module_state_inputs(&(*stream)->state, engine, model, (int)batch, inputs, n);
+    }
     if (status >= 0) status = make_token(*stream);
     return finish(stream, status);
+}
+
+int pf_stream_open_batch(pf_stream **stream, pf_engine *engine, pf_module *model, int64_t batch) {
+    PF_OUT(stream);
+    PF_OPEN(engine);
+    PF_NEED(model);
+    return pf_stream_open_inputs(stream, engine, model, batch, NULL, 0);
 }
 
 int pf_stream_open(pf_stream **stream, pf_engine *engine, pf_module *model) {

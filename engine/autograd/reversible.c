@@ -17,13 +17,16 @@
 #include "fold.h"
 #include "node.h"
 
+enum { HALVES = 2 };
+#define USES_BESIDE (PF_USES_ALL_IN & ~(PF_USES_IN(0) | PF_USES_IN(1)))
+
 /* half[0] = a, half[1] = b; branch i adds to half i % 2 what it makes of the other. */
 static int target_half(int64_t i) { return (int)(i % 2); }
 
 static int run_branch(pf_engine *e, pf_branch_fn run, void *context, int64_t i, pf_tensor *s,
-                      const pf_tensor *t, pf_tensor **y) {
+                      pf_tensor *const *beside, const pf_tensor *t, pf_tensor **y) {
     *y = NULL;
-    int status = run(context, e, i, s, y);
+    int status = run(context, e, i, s, beside, y);
     if (status >= 0 && !*y) status = pf_fail(PF_EHOST, "reversible: a branch gave no result");
     if (status >= 0) status = pf_tensor_check(*y, PF_F32, "reversible", "branch");
     if (status >= 0 && !pf_same_shape(*y, t)) {
@@ -53,18 +56,19 @@ static int undo(pf_engine *e, pf_tape *tape, halves *h, int t, pf_tensor *y) {
     return PF_OK;
 }
 
-/* Branch i backward on `tape`; leaf: a view of the half that it reads. */
+/* Branch i backward on `tape`; leaf (n): views of the half that it reads, and of what it reads
+ * beside it. */
 static int walk_branch(pf_call *c, const pf_recomputation *r, pf_tape *tape, int64_t i, halves *h,
-                       pf_tensor *leaf) {
+                       pf_tensor *const *leaf, int n) {
     pf_tensor *y;
     int t = target_half(i);
     pf_engine *e = c->engine;
     uint64_t seed = e->seed;
     e->seed = r->seed;
-    int status = run_branch(e, r->branch, r->f.context, i, leaf, h->half[t], &y);
+    int status = run_branch(e, r->branch, r->f.context, i, leaf[0], leaf + 1, h->half[t], &y);
     e->seed = seed;
     if (status >= 0) status = undo(e, tape, h, t, y);
-    if (status >= 0) status = pf_tape_walk_inside(tape, &y, &leaf, 1, h->grad[t]);
+    if (status >= 0) status = pf_tape_walk_inside(tape, &y, leaf, n, h->grad[t]);
     pf_tensor_release(&y);
     return status;
 }
@@ -78,19 +82,42 @@ static int take_gradient(pf_engine *e, halves *h, int s, pf_tensor *leaf) {
     return PF_OK;
 }
 
+/* Views of the half s and of the node's inputs behind x1 and x2, outside every graph. */
+static int make_leaves(pf_call *c, const halves *h, int s, pf_tensor **leaf) {
+    PF_TRY(pf_tensor_view(&leaf[0], h->half[s]));
+    leaf[0]->requires_grad = true;
+    for (int k = HALVES; k < c->n_in; k++) {
+        PF_TRY(pf_tensor_view(&leaf[k - 1], c->in[k]));
+        leaf[k - 1]->requires_grad = c->need[k];
+    }
+    return PF_OK;
+}
+
+/* What a branch reads beside its half gets the branch's part of its gradient. */
+static int give_beside(pf_call *c, pf_tensor *const *leaf) {
+    for (int k = HALVES; k < c->n_in; k++) {
+        pf_tensor *view = leaf[k - 1];
+        if (!c->need[k] || !view->grad || view->grad_stale) continue;
+        PF_TRY(pf_grad_give(c, k, view->grad));
+    }
+    return PF_OK;
+}
+
 static int back_branch(pf_call *c, int64_t i, halves *h) {
     const pf_walk *walk = c->grad_context;
     pf_tape *tape = NULL;
-    pf_tensor *leaf = NULL;
-    int s = 1 - target_half(i);
-    PF_TRY(pf_tensor_view(&leaf, h->half[s]));
-    leaf->requires_grad = true;
-    int status = pf_tape_open_inside(&tape, walk);
-    if (status >= 0) status = walk_branch(c, &walk->node->recompute, tape, i, h, leaf);
+    pf_tensor *leaf[1 + PF_BESIDE] = {NULL};
+    int s = 1 - target_half(i), n = c->n_in - 1;
+    int status = make_leaves(c, h, s, leaf);
+    if (status >= 0) status = pf_tape_open_inside(&tape, walk);
+    if (status >= 0) status = walk_branch(c, &walk->node->recompute, tape, i, h, leaf, n);
     pf_tape_close(&tape);
-    if (status >= 0) status = take_gradient(c->engine, h, s, leaf);
-    pf_tensor_require_grad(leaf, false);
-    pf_tensor_release(&leaf);
+    if (status >= 0) status = take_gradient(c->engine, h, s, leaf[0]);
+    if (status >= 0) status = give_beside(c, leaf);
+    for (int k = 0; k < n; k++) {
+        if (leaf[k]) pf_tensor_require_grad(leaf[k], false);
+        pf_tensor_release(&leaf[k]);
+    }
     return status;
 }
 
@@ -121,20 +148,20 @@ static int reversible_backward(pf_call *c) {
 static const pf_op reversible_op = {.name = "reversible",
                                     .args = "x1, x2",
                                     .results = "a, b",
-                                    .min_in = 2,
-                                    .max_in = 2,
+                                    .min_in = HALVES,
+                                    .max_in = HALVES + PF_BESIDE,
                                     .n_out = 2,
-                                    .uses = PF_USES_OUT(0) | PF_USES_OUT(1),
+                                    .uses = PF_USES_OUT(0) | PF_USES_OUT(1) | USES_BESIDE,
                                     .backward = reversible_backward};
 
 /* ---- forward ---- */
 
 /* half[0], half[1], retained on entry, through all branches, in their place. */
-static int run_all(pf_engine *e, const pf_branches *b, pf_tensor **half) {
+static int run_all(pf_engine *e, const pf_branches *b, pf_tensor *const *beside, pf_tensor **half) {
     for (int64_t i = 0; i < b->n; i++) {
         pf_tensor *y = NULL, *sum = NULL;
         int t = target_half(i);
-        PF_TRY(run_branch(e, b->run, b->context, i, half[1 - t], half[t], &y));
+        PF_TRY(run_branch(e, b->run, b->context, i, half[1 - t], beside, half[t], &y));
         int status = pf_add(&sum, e, half[t], y);
         pf_tensor_release(&y);
         PF_TRY(status);
@@ -147,16 +174,24 @@ static int run_all(pf_engine *e, const pf_branches *b, pf_tensor **half) {
 /* The same where nothing but the ends lasts. */
 static int run_hidden(pf_engine *e, const pf_branches *b, pf_tensor **half, bool *wanted) {
     pf_hidden hidden;
+    pf_tensor *beside[PF_BESIDE] = {NULL};
+    int status = PF_OK;
     for (int k = 0; k < 2; k++) {
         pf_tensor *view = NULL;
         PF_TRY(pf_tensor_view(&view, half[k])); /* outside the graph */
         pf_tensor_release(&half[k]);
         half[k] = view;
     }
-    PF_TRY(pf_hidden_begin(&hidden, e));
-    int status = run_all(e, b, half);
-    status = pf_hidden_end(&hidden, e, status, half, 2);
-    *wanted = hidden.note.wanted;
+    for (int k = 0; k < b->n_beside && status >= 0; k++) {
+        status = pf_tensor_view(&beside[k], b->beside[k]);
+    }
+    if (status >= 0) status = pf_hidden_begin(&hidden, e);
+    if (status >= 0) {
+        status = run_all(e, b, beside, half);
+        status = pf_hidden_end(&hidden, e, status, half, 2);
+        *wanted = hidden.note.wanted;
+    }
+    for (int k = 0; k < b->n_beside; k++) pf_tensor_release(&beside[k]);
     return status;
 }
 
@@ -168,11 +203,14 @@ static int reversible(pf_engine *e, const pf_branches *b, pf_tensor *x1, pf_tens
                                 .seed = e->seed,
                                 .changes = pf_changes()};
     bool wanted = false;
-    if (!pf_tape_records(e)) return run_all(e, b, half);
+    if (b->n_beside > PF_BESIDE) return pf_fail(PF_EINVAL, "reversible: too many inputs");
+    if (!pf_tape_records(e)) return run_all(e, b, b->beside, half);
     PF_TRY(run_hidden(e, b, half, &wanted));
-    if (!wanted && !pf_in_graph(e, x1) && !pf_in_graph(e, x2)) return PF_OK;
-    pf_tensor *in[2] = {x1, x2};
-    PF_TRY(pf_record_recomputation(e, &reversible_op, &r, in, 2, half, 2));
+    pf_tensor *in[HALVES + PF_BESIDE] = {x1, x2};
+    for (int k = 0; k < b->n_beside; k++) in[HALVES + k] = b->beside[k];
+    for (int k = 0; k < HALVES + b->n_beside; k++) wanted |= pf_in_graph(e, in[k]);
+    if (!wanted) return PF_OK;
+    PF_TRY(pf_record_recomputation(e, &reversible_op, &r, in, HALVES + b->n_beside, half, 2));
     *taken = true;
     return PF_OK;
 }

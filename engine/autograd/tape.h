@@ -34,15 +34,19 @@ int pf_tape_backward_all(pf_tape *tape, pf_tensor *const *outs, const pf_tensor 
                          int64_t n_outs);
 
 /* Reversible residuals (reversible.c): branch i = 0 .. n-1 adds to one half what it makes of the
- * other, y = branch(context, i, x). `context` is taken over in any case; release is called once,
- * when no branch will be run again. a, b become the caller's. */
+ * other, y = branch(context, i, x, beside). `context` is taken over in any case; release is called
+ * once, when no branch will be run again. a, b become the caller's. beside (n_beside, at most
+ * PF_BESIDE): tensors that branches read, which get their gradients; borrowed. */
+enum { PF_BESIDE = 16 };
 typedef int (*pf_branch_fn)(void *context, pf_engine *engine, int64_t i, pf_tensor *x,
-                            pf_tensor **y);
+                            pf_tensor *const *beside, pf_tensor **y);
 typedef struct pf_branches {
     pf_branch_fn run;
     void (*release)(void *context);
     void *context;
     int64_t n;
+    pf_tensor *const *beside;
+    int n_beside;
 } pf_branches;
 int pf_reversible(pf_tensor **a, pf_tensor **b, pf_engine *e, const pf_branches *branches,
                   pf_tensor *x1, pf_tensor *x2);

@@ -338,8 +338,9 @@ PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **
 
 /* What a call is told beside its input, a line a field. The struct is made of this table, and so
  * is whatever copies, holds or reads a pass; a new field goes to the end.
- * FLAG: bool, NUMBER: uint64_t, TENSOR: pf_tensor *, COUNTER: uint64_t *. */
-#define PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, COUNTER)                                              \
+ * FLAG: bool, NUMBER: uint64_t, TENSOR: pf_tensor *, COUNTER: uint64_t *, NAMED: an array of
+ * pf_named, and before its name `n_` how many. */
+#define PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, COUNTER, NAMED)                                       \
     FLAG(training)    /* dropout on, and attention looks at its queries and keys now and then */   \
     NUMBER(step)      /* of training, from 1: keys dropout */                                      \
     TENSOR(mask)      /* (B, L) i32: 1 keep, 0 not there; NULL: all there */                       \
@@ -347,15 +348,19 @@ PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **
     COUNTER(calls)    /* random calls so far; leave NULL (a host layer hands on what it got) */    \
     FLAG(watch)       /* attention looks at its queries and keys in this training step */          \
     TENSOR(prefix)    /* (B) i32: the first so many positions are seen from everywhere; NULL: 0 */ \
-    FLAG(again)       /* a forward's second run, for its gradient: it notes nothing twice */
+    FLAG(again)       /* a forward's second run, for its gradient: it notes nothing twice */       \
+    NAMED(inputs)     /* what layers read beside x (pf_module_input_at): a decoder's memory ... */
 #define PF_PASS_FLAG(name)    bool name;
 #define PF_PASS_NUMBER(name)  uint64_t name;
 #define PF_PASS_TENSOR(name)  pf_tensor *name;
 #define PF_PASS_COUNTER(name) uint64_t *name;
-#define PF_PASS_NONE(name)    /* for kinds that a use of the table has nothing to do with */
+#define PF_PASS_NAMED(name)                                                                        \
+    const pf_named *name;                                                                          \
+    int n_##name;
+#define PF_PASS_NONE(name) /* for kinds that a use of the table has nothing to do with */
 typedef struct {
     size_t size;
-    PF_PASS_FIELDS(PF_PASS_FLAG, PF_PASS_NUMBER, PF_PASS_TENSOR, PF_PASS_COUNTER)
+    PF_PASS_FIELDS(PF_PASS_FLAG, PF_PASS_NUMBER, PF_PASS_TENSOR, PF_PASS_COUNTER, PF_PASS_NAMED)
 } pf_pass;
 PF_API int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                              const pf_pass *PF_NULLABLE pass);

@@ -1,7 +1,7 @@
 /*
- * performer_extend.h - the page of Performer's public interface for hosts that write parts of
- * a model themselves: layers, recomputation, the check of their gradients, and a yardstick for
- * their speed. performer.h includes it; its manners hold here.
+ * performer_extend.h - the page of Performer's public interface for models of several inputs,
+ * and for hosts that write parts of a model themselves: layers, recomputation, the check of their
+ * gradients, and a yardstick for their speed. performer.h includes it; its manners hold here.
  */
 #ifndef PERFORMER_EXTEND_H
 #define PERFORMER_EXTEND_H
@@ -11,6 +11,28 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* ---- several inputs --------------------------------------------------------------------
+ * Layers may read tensors beside x, by name: a decoder its memory, a model of pairs the type of
+ * every token. A call gives them in its pass (`inputs`), a stream and a state take them when they
+ * are opened. A name that no layer reads is refused, and so is a call without one that is required;
+ * shapes are the layer's to check. At most PF_INPUTS of them. */
+#define PF_INPUTS 16
+
+/* How many inputs the layers of the tree read; and number `index` of them, borrowed: what a parent
+ * says of a name goes before what its children say. */
+PF_API int pf_module_input_count(const pf_module *module);
+PF_API int pf_module_input_at(const pf_module *module, int index, const char **name,
+                              bool *PF_NULLABLE required);
+/* The states that the model's head reads, (B, L, D); of a model without a head its output. */
+PF_API int pf_module_hidden(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
+                            const pf_pass *PF_NULLABLE pass);
+/* pf_module_state and pf_stream_open_batch for a model of several inputs. What streams keep of them
+ * is made here, once, and is in their states from then on. */
+PF_API int pf_module_state_inputs(pf_state **state, pf_engine *engine, const pf_module *module,
+                                  int batch, const pf_named *inputs, int n);
+PF_API int pf_stream_open_inputs(pf_stream **stream, pf_engine *engine, pf_module *model,
+                                 int64_t batch, const pf_named *inputs, int n);
 
 /* ---- layers of the host's --------------------------------------------------------------
  * A layer that lives in the host (or in Lua): forward and step call back. Its streaming state
@@ -37,6 +59,16 @@ typedef struct {
                       pf_config **data);
     int (*load_state)(void *context, pf_engine *engine, const pf_named *tensors, int n,
                       const pf_config *data, void **state);
+    /* Names of the inputs that it reads beside x, in its pass, "[name]" of one that may be missing;
+     * the last is followed by NULL. NULL: none. */
+    const char *const *inputs;
+    /* The state that a stream of `batch` sequences begins with, from these inputs. NULL: a layer
+     * that reads some can't stream. */
+    int (*begin)(void *context, pf_engine *engine, const pf_named *inputs, int n, int64_t batch,
+                 void **state);
+    /* What it makes of a position depends on that position alone: steps, prompts and slices of a
+     * training row are calls of `forward` then, and `step` is not needed. */
+    bool by_position;
 } pf_host_layer;
 PF_API int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
                           const pf_host_layer *layer, pf_module *const *children, int n_children);

@@ -384,6 +384,20 @@ int pf_module_bare_tree(pf_config **tree, const pf_module *module) {
 
 /* ---- the table, for help and docs ---- */
 
+/* `inputs`: {name, required, doc}. */
+static int describe_inputs(pf_config *to, const pf_layer *layer) {
+    pf_config *list, *row;
+    PF_TRY(pf_describe_list(&list, to, "inputs"));
+    for (int i = 0; i < layer->n_inputs; i++) {
+        const pf_input_info *input = &layer->inputs[i];
+        PF_TRY(pf_describe_map(&row, list, NULL));
+        PF_TRY(pf_config_set_string(row, "name", input->name));
+        PF_TRY(pf_config_set_bool(row, "required", input->required));
+        PF_TRY(pf_config_set_string(row, "doc", input->doc));
+    }
+    return PF_OK;
+}
+
 int pf_layers_describe(pf_config *to) {
     pf_config *list, *row;
     PF_TRY(pf_describe_list(&list, to, "layers"));
@@ -392,6 +406,7 @@ int pf_layers_describe(pf_config *to) {
         PF_TRY(pf_config_set_string(row, "type", layers[i]->name));
         PF_TRY(pf_config_set_string(row, "doc", layers[i]->doc));
         PF_TRY(pf_describe_options(row, layers[i]->options, layers[i]->n_options));
+        if (layers[i]->n_inputs > 0) PF_TRY(describe_inputs(row, layers[i]));
     }
     return PF_OK;
 }

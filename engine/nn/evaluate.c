@@ -87,7 +87,7 @@ int pf_module_evaluate(pf_evaluation *result, pf_engine *engine, pf_module *modu
     pf_slices s = {.e = engine, .m = module, .x = x};
     PF_TRY(pf_result_give(result, &own, sizeof own, "evaluate"));
     PF_TRY(pf_pass_take(&s.pass, pass));
-    PF_TRY(pf_pass_check(&s.pass, x));
+    PF_TRY(pf_pass_check(&s.pass, module, x));
     PF_TRY(pf_score_check(target, x, "evaluate"));
     PF_TRY(count_slices(&s, slice_length));
     int status = pf_slices_open(&s, target);

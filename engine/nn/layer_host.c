@@ -70,6 +70,39 @@ static int prefill_row(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor 
     return status;
 }
 
+static int call_forward(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                        pf_tensor **y) {
+    const pf_host_layer *host = &m->host;
+    pf_tensor *input;
+    for (int i = 0; i < m->n_reads; i++) {
+        if (m->reads[i].required) PF_TRY(pf_run_need(&input, m, run, m->reads[i].name));
+    }
+    uint64_t before = pf_failures();
+    int status = host->forward(host->context, e, x, run->pass, y);
+    return check_made(m, "forward", status, before, y);
+}
+
+/* One position of a layer that looks at no other: x (B, ...) as rows of one. */
+static int position(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    pf_tensor *row = NULL, *out = NULL;
+    int64_t shape[PF_MAX_RANK] = {x->shape[0], 1};
+    for (int i = 1; i < x->rank && i + 1 < PF_MAX_RANK; i++) shape[i + 1] = x->shape[i];
+    PF_TRY(pf_reshape(&row, e, x, x->rank + 1, shape));
+    int status = call_forward(m, e, run, row, &out);
+    if (status >= 0 && (out->rank < 2 || out->shape[1] != 1)) {
+        status = pf_fail(PF_ESHAPE, "%s: it looks at one position alone, but made %s of %s",
+                         pf_option_text(m, "name"), pf_shape_of(out), pf_shape_of(row));
+    }
+    if (status >= 0) {
+        for (int i = 2; i < out->rank; i++) shape[i - 1] = out->shape[i];
+        shape[0] = out->shape[0];
+        status = pf_reshape(y, e, out, out->rank - 1, shape);
+    }
+    pf_tensor_release(&out);
+    pf_tensor_release(&row);
+    return status;
+}
+
 static int prefill(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     if (x->rank < 2 || x->shape[1] < 1) {
         return pf_fail(PF_ESHAPE, "%s: x is %s; a prefill is (B, L, ...) with L at least 1",
@@ -85,19 +118,40 @@ static int prefill(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, 
 }
 
 static int host_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
-    const pf_host_layer *host = &m->host;
-    if (run->slice) {
+    bool alone = m->host.by_position;
+    if (run->slice && !alone) {
         return pf_fail(PF_EINVAL,
-                       "%s: a layer of the host can't be trained in slices: it may look "
-                       "at positions of other slices",
+                       "%s: a layer of the host can't be trained in slices: it may look at "
+                       "positions of other slices (by_position says that it does not)",
                        pf_option_text(m, "name"));
     }
-    if (run->state) {
-        return run->mode == PF_RUN_STEP ? call_step(m, e, run, x, y) : prefill(m, e, run, x, y);
+    if (!run->state || run->slice) return call_forward(m, e, run, x, y);
+    if (run->mode == PF_RUN_STEP) {
+        return alone ? position(m, e, run, x, y) : call_step(m, e, run, x, y);
+    }
+    return alone ? call_forward(m, e, run, x, y) : prefill(m, e, run, x, y);
+}
+
+/* What the layer reads of the inputs is its state's to keep. */
+static int host_begin(pf_module *m, pf_engine *e, const pf_run *run) {
+    const pf_host_layer *host = &m->host;
+    pf_named list[PF_INPUTS];
+    pf_tensor *input;
+    int n = 0;
+    for (int i = 0; i < m->n_reads; i++) {
+        const char *name = m->reads[i].name;
+        if (m->reads[i].required) PF_TRY(pf_run_need(&input, m, run, name));
+        input = pf_run_input(run, name);
+        if (input) list[n++] = (pf_named){name, input};
+    }
+    if (m->n_reads == 0 || run->slice) return PF_OK;
+    if (!host->begin || host->by_position) {
+        return pf_fail(PF_EINVAL, "%s: this layer reads inputs and has no %s, so it can't stream",
+                       pf_option_text(m, "name"), host->by_position ? "step" : "begin");
     }
     uint64_t before = pf_failures();
-    int status = host->forward(host->context, e, x, run->pass, y);
-    return check_made(m, "forward", status, before, y);
+    int status = host->begin(host->context, e, list, n, run->state->batch, &run->state->host);
+    return called(m, "begin", status, before);
 }
 
 /* What it looks at only the host knows. */
@@ -107,7 +161,7 @@ static bool host_whole(const pf_module *m) {
 }
 
 static int host_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
-    if (!m->host.step) {
+    if (!m->host.step && !m->host.by_position) {
         return pf_fail(PF_EINVAL, "%s: this layer has no step, so it can't stream",
                        pf_option_text(m, "name"));
     }
@@ -124,6 +178,7 @@ const pf_layer pf_layer_host = {
     .max_children = -1,
     .run = host_run,
     .whole = host_whole,
+    .begin = host_begin,
     .state = host_state,
 };
 
@@ -147,7 +202,13 @@ int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
         return pf_fail(PF_ENOMEM, "%s: no memory for the options", name);
     }
     PF_TRY(pf_module_make(module, engine, &pf_layer_host, options, children, n_children));
+    int status = pf_inputs_of_host(*module, own.inputs);
+    if (status < 0) {
+        pf_module_release(module);
+        return status;
+    }
     /* Only now: a module that was not made must not release the caller's context. */
+    own.inputs = NULL; /* the caller's words; the module has its own */
     (*module)->host = own;
     return PF_OK;
 }

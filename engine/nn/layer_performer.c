@@ -275,7 +275,7 @@ static int body(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_
     if (status >= 0) status = pf_run_through(m, self->blocks, e, run, &h);
     if (status >= 0 && run->last && rank == 2) status = keep_last(e, &h);
     if (status >= 0) status = pf_run_through(m, self->norm, e, run, &h);
-    for (int i = 0; i < PF_COUNT(self->before_head) && status >= 0; i++) {
+    for (int i = 0; i < PF_COUNT(self->before_head) && status >= 0 && !run->hidden; i++) {
         status = pf_run_through(m, self->before_head[i], e, run, &h);
     }
     if (status < 0) pf_tensor_release(&h);
@@ -287,7 +287,8 @@ static int body(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_
 static int performer_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
                          pf_tensor **y) {
     pf_tensor *h = NULL;
-    PF_TRY(body(m, e, run, x, &h));
+    PF_TRY(body(m, e, run, x, run->hidden ? y : &h));
+    if (run->hidden) return PF_OK;
     int status = head(m, e, run, h, y);
     pf_tensor_release(&h);
     return status;
@@ -314,6 +315,7 @@ const pf_layer pf_layer_performer = {
     .options = performer_options,
     .n_options = PF_COUNT(performer_options),
     .width = "vocab",
+    .hidden_width = "dim",
     .self_bytes = sizeof(performer_self),
     .build = performer_build,
     .run = performer_run,

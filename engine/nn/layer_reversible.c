@@ -36,10 +36,12 @@ static int reversible_build(pf_module *m, pf_engine *e) {
 }
 
 /* Branch i % 2 of block i / 2. */
-static int run_kept(void *context, pf_engine *e, int64_t i, pf_tensor *x, pf_tensor **y) {
+static int run_kept(void *context, pf_engine *e, int64_t i, pf_tensor *x, pf_tensor *const *beside,
+                    pf_tensor **y) {
     pf_kept_run *k = context;
     uint64_t calls;
-    pf_pass pass = pf_kept_run_pass(k, i, &calls);
+    pf_named list[PF_INPUTS];
+    pf_pass pass = pf_kept_run_pass(k, i, beside, &calls, list);
     pf_run run = {.mode = PF_RUN_FORWARD, .pass = &pass};
     return pf_run_branch(k->m, (int)(i / 2), e, &run, (int)(i % 2), x, y);
 }
@@ -49,7 +51,9 @@ static int run_recorded(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor
     pf_kept_run *kept = NULL;
     int64_t n = 2 * (int64_t)m->n_child;
     PF_TRY(pf_kept_run_make(&kept, m, e, run->pass, n));
-    pf_branches branches = {run_kept, pf_kept_run_free, kept, n};
+    pf_tensor *beside[PF_INPUTS];
+    for (int i = 0; i < kept->pass.n_inputs; i++) beside[i] = kept->pass.inputs[i].tensor;
+    pf_branches branches = {run_kept, pf_kept_run_free, kept, n, beside, kept->pass.n_inputs};
     return pf_reversible(&half[0], &half[1], e, &branches, x, x);
 }
 

@@ -121,6 +121,13 @@ static void drop_walk(pf_module *m) {
     m->n_walk = 0;
 }
 
+/* A host's own names; others are the row's. */
+static void free_reads(pf_module *m) {
+    if (m->reads == m->type->inputs) return;
+    for (int i = 0; i < m->n_reads; i++) pf_heap_text_free(m->heap, (char *)m->reads[i].name);
+    pf_heap_free(m->heap, (pf_input_info *)m->reads, PF_INPUTS * sizeof *m->reads);
+}
+
 /* The last reference is gone; children and tensors may live on elsewhere. */
 static void destroy(pf_module *m) {
     pf_heap *heap = m->heap;
@@ -140,6 +147,7 @@ static void destroy(pf_module *m) {
     if (m->self) pf_heap_free(heap, m->self, m->type->self_bytes);
     pf_config_free(m->options);
     if (m->host.release) m->host.release(m->host.context);
+    free_reads(m);
     pf_heap_free(heap, m, sizeof *m);
     pf_heap_release(heap);
 }
@@ -202,6 +210,7 @@ int pf_module_make(pf_module **module, pf_engine *e, const pf_layer *type, pf_co
     atomic_init(&m->refs, 1);
     m->heap = pf_heap_retain(e->heap);
     m->type = type;
+    m->reads = type->inputs, m->n_reads = type->n_inputs;
     m->options = options;
     status = fill(m, e, children, n_children);
     /* It named an open kernel for this one build: what is kept is plain data. */

@@ -29,6 +29,12 @@ typedef struct pf_child {
     pf_module *module; /* retained */
 } pf_child;
 
+/* A tensor that layers of a type read beside x, by its name in the pass (inputs.c). */
+typedef struct pf_input_info {
+    const char *name, *doc; /* doc begins with the shape */
+    bool required;
+} pf_input_info;
+
 /* How a layer is run:
  *   FORWARD  x (B, L, D), or ids (B, L): a whole sequence, without a state. What training runs, and
  *            all that a model can do that sees the future.
@@ -54,6 +60,7 @@ typedef struct pf_run {
     const pf_pass *pass;  /* never NULL; a streaming run has a quiet one */
     pf_state *state;      /* this layer's own node; NULL in FORWARD and for parts */
     bool last;            /* only the last position's output is wanted (a layer may give all) */
+    bool hidden;          /* of a model with a head: what the head would read is wanted */
     const pf_part *slice; /* in SLICE alone */
 } pf_run;
 
@@ -74,6 +81,9 @@ typedef struct pf_layer {
     int min_children, max_children; /* that the caller gives; max < 0: any number */
     const char *width; /* the option that says how many numbers a position of y has; NULL: as many
                         * as the last child gives, or x has */
+    const char *hidden_width;    /* of a type that has a head: that option of what the head reads */
+    const pf_input_info *inputs; /* read beside x, in the pass or when a stream begins */
+    int n_inputs;
     size_t self_bytes; /* of the layer's own resolved struct, zeroed, freed with the module */
     void (*drop)(void *self); /* what that struct owns, before it is freed; NULL: nothing */
 
@@ -113,6 +123,11 @@ typedef struct pf_layer {
      * from. pf_state_of calls it for streams and slices; NULL: the layer remembers nothing. */
     int (*state)(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
 
+    /* What a stream of several inputs begins with: fills run->state, the layer's fresh node, from
+     * run->pass->inputs, recorded in SLICE. pf_begin_module calls it; NULL: its children begin,
+     * where they have nodes of their own. */
+    int (*begin)(pf_module *m, pf_engine *e, const pf_run *run);
+
     /* What follows an optimizer's step, counted from 1: a projection that is due is drawn anew and
      * counted in *drawn, tilts move. pf_module_after_step calls it on the whole tree, never while
      * a run is under way: backward reads the projection that forward had. */
@@ -133,7 +148,9 @@ struct pf_module {
     void *self;
     bool recompute;     /* a tape keeps the input alone, backward runs it again (build sets) */
     pf_host_layer host; /* type "lua" */
-    int64_t modules;    /* in the tree, shared ones as often as they are met */
+    const pf_input_info *reads; /* the type's inputs, or the host's own */
+    int n_reads;
+    int64_t modules; /* in the tree, shared ones as often as they are met */
     int depth;
     atomic_flag walking; /* guards what follows */
     pf_slot *walk;       /* the tree's tensors by path; tensors borrowed */
@@ -230,9 +247,24 @@ bool pf_option_part(const pf_module *m, const char *name, const char *whole);
 /* ---- passes (pass.c) ---- */
 int pf_pass_take(pf_pass *own, const pf_pass *given); /* a caller's; NULL: an empty one */
 /* A pass that outlives the call, with its tensors retained; and their end. */
-pf_pass pf_pass_retain(const pf_pass *pass);
-void pf_pass_release(pf_pass *pass);
-int pf_pass_check(const pf_pass *pass, const pf_tensor *x); /* mask, documents, prefix fit x */
+int pf_pass_retain(pf_pass *own, pf_heap *heap, const pf_pass *pass);
+void pf_pass_release(pf_pass *pass, pf_heap *heap);
+/* Mask, documents and prefix fit x, and m reads the inputs. */
+int pf_pass_check(const pf_pass *pass, const pf_module *m, const pf_tensor *x);
+
+/* ---- several inputs (inputs.c) ---- */
+/* *own: `pass` with its inputs in `list`, and `name` among them as `t` (NULL: taken out). */
+int pf_pass_with(pf_pass *own, pf_named list[PF_INPUTS], const pf_pass *pass, const char *name,
+                 pf_tensor *t);
+pf_tensor *pf_run_input(const pf_run *run, const char *name); /* borrowed; NULL: not given */
+int pf_run_need(pf_tensor **t, const pf_module *m, const pf_run *run, const char *name);
+/* A mask or ids that may be missing: (B, L) i32. */
+int pf_run_may(pf_tensor **t, const pf_module *m, const pf_run *run, const char *name, int64_t B,
+               int64_t L);
+/* Every name is one that a layer of m's tree reads, and stands there once. */
+int pf_inputs_check(const pf_module *m, const pf_pass *pass);
+/* m->reads of a host's layer, from pf_host_layer.inputs; module.c ends them. */
+int pf_inputs_of_host(pf_module *m, const char *const *names);
 
 /* A forward that backward will run a second time, in `parts` pieces, each from the input that it
  * had: what a second run has to find as the first did. */
@@ -246,8 +278,10 @@ typedef struct pf_kept_run {
 int pf_kept_run_make(pf_kept_run **kept, pf_module *m, pf_engine *e, const pf_pass *pass,
                      int64_t parts);
 void pf_kept_run_free(void *kept);
-/* The pass that piece i is to be run with now; *calls stands beside it while it runs. */
-pf_pass pf_kept_run_pass(pf_kept_run *kept, int64_t i, uint64_t *calls);
+/* The pass that piece i is to be run with now, with `inputs` (kept->pass.n_inputs) in the place of
+ * those that it had; *calls and list stand beside it while it runs. */
+pf_pass pf_kept_run_pass(pf_kept_run *kept, int64_t i, pf_tensor *const *inputs, uint64_t *calls,
+                         pf_named list[PF_INPUTS]);
 /* m->type->run in forward mode, of which an open tape keeps the input alone: backward runs it again
  * for what the op of each activation needs (option recompute). */
 int pf_run_recompute(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
@@ -276,11 +310,18 @@ int pf_run_child_sum(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_te
 /* Branch `which` of child i, with its node of the state, whose position stays. */
 int pf_run_branch(pf_module *m, int i, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
                   pf_tensor **y);
+/* Child i over whole rows, without a state: what its head reads, or its output. */
+int pf_run_hidden(pf_module *m, int i, pf_engine *e, const pf_pass *pass, pf_tensor *x,
+                  pf_tensor **y);
+/* What run->state is to begin with, of m and of its child i. */
+int pf_begin_module(pf_module *m, pf_engine *e, const pf_run *run);
+int pf_begin_child(pf_module *m, int i, pf_engine *e, const pf_run *run);
 /* Child i, which remembers nothing, as a part of its parent. */
 int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x); /* in place of *x */
 /* Numbers a position that m gives; 0: as many as it takes; < 0: only the host knows. */
 int64_t pf_module_width(const pf_module *m);
+int64_t pf_module_hidden_width(const pf_module *m); /* the same of pf_run_hidden */
 int pf_state_of(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
 /* `state` of a layer that runs its children with pf_run_child: one node a child. */
 int pf_state_of_children(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);

@@ -17,17 +17,39 @@ int pf_pass_take(pf_pass *own, const pf_pass *given) {
     return pf_options_take(own, sizeof *own, given, "pass");
 }
 
-pf_pass pf_pass_retain(const pf_pass *pass) {
-#define RETAIN(name) pf_tensor_retain(pass->name);
-    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RETAIN, PF_PASS_NONE)
-#undef RETAIN
-    return *pass;
+/* The caller's array and names may be gone before the pass is. */
+static int retain_inputs(pf_pass *own, pf_heap *heap, const pf_pass *pass) {
+    own->inputs = NULL, own->n_inputs = 0;
+    if (pass->n_inputs == 0) return PF_OK;
+    pf_named *list = pf_heap_zalloc(heap, (size_t)pass->n_inputs * sizeof *list);
+    if (!list) return PF_ENOMEM;
+    own->inputs = list, own->n_inputs = pass->n_inputs;
+    for (int i = 0; i < pass->n_inputs; i++) {
+        list[i].name = pf_heap_text(heap, pass->inputs[i].name);
+        if (!list[i].name) return PF_ENOMEM;
+        list[i].tensor = pf_tensor_retain(pass->inputs[i].tensor);
+    }
+    return PF_OK;
 }
 
-void pf_pass_release(pf_pass *pass) {
+int pf_pass_retain(pf_pass *own, pf_heap *heap, const pf_pass *pass) {
+    *own = *pass;
+#define RETAIN(name) pf_tensor_retain(own->name);
+    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RETAIN, PF_PASS_NONE, PF_PASS_NONE)
+#undef RETAIN
+    return retain_inputs(own, heap, pass);
+}
+
+void pf_pass_release(pf_pass *pass, pf_heap *heap) {
+    pf_named *list = (pf_named *)pass->inputs;
 #define RELEASE(name) pf_tensor_release(&pass->name);
-    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RELEASE, PF_PASS_NONE)
+    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RELEASE, PF_PASS_NONE, PF_PASS_NONE)
 #undef RELEASE
+    for (int i = 0; i < pass->n_inputs; i++) {
+        pf_heap_text_free(heap, (char *)list[i].name);
+        pf_tensor_release(&list[i].tensor);
+    }
+    if (list) pf_heap_free(heap, list, (size_t)pass->n_inputs * sizeof *list);
 }
 
 /* ---- against the input ---- */
@@ -52,7 +74,8 @@ static int check_prefix(const pf_tensor *t, const pf_tensor *x) {
                    pf_shape_of(x));
 }
 
-int pf_pass_check(const pf_pass *pass, const pf_tensor *x) {
+int pf_pass_check(const pf_pass *pass, const pf_module *m, const pf_tensor *x) {
+    PF_TRY(pf_inputs_check(m, pass));
     PF_TRY(check_companion(pass->mask, x, "mask"));
     PF_TRY(check_companion(pass->documents, x, "documents"));
     return check_prefix(pass->prefix, x);
@@ -67,23 +90,29 @@ int pf_kept_run_make(pf_kept_run **kept, pf_module *m, pf_engine *e, const pf_pa
     if (!k) return PF_ENOMEM;
     k->heap = pf_heap_retain(e->heap);
     k->m = pf_module_retain(m);
-    k->pass = pf_pass_retain(pass);
     k->parts = parts;
-    return PF_OK;
+    int status = pf_pass_retain(&k->pass, k->heap, pass);
+    if (status >= 0) return PF_OK;
+    pf_kept_run_free(k);
+    *kept = NULL;
+    return status;
 }
 
 void pf_kept_run_free(void *kept) {
     pf_kept_run *k = kept;
     pf_heap *heap = k->heap;
-    pf_pass_release(&k->pass);
+    pf_pass_release(&k->pass, heap);
     pf_module_release(&k->m);
     pf_heap_free(heap, k, sizeof *k + (size_t)k->parts * sizeof *k->first);
     pf_heap_release(heap);
 }
 
 /* The caller's counter is gone when the second run comes: it counts in *calls instead. */
-pf_pass pf_kept_run_pass(pf_kept_run *k, int64_t i, uint64_t *calls) {
+pf_pass pf_kept_run_pass(pf_kept_run *k, int64_t i, pf_tensor *const *inputs, uint64_t *calls,
+                         pf_named list[PF_INPUTS]) {
     pf_pass pass = k->pass;
+    for (int n = 0; n < pass.n_inputs; n++) list[n] = (pf_named){pass.inputs[n].name, inputs[n]};
+    if (pass.n_inputs > 0) pass.inputs = list;
     if (k->runs++ < k->parts) {
         k->first[i] = pass.calls ? *pass.calls : 0;
         return pass;
@@ -99,16 +128,19 @@ pf_pass pf_kept_run_pass(pf_kept_run *k, int64_t i, uint64_t *calls) {
 static int run_kept(void *context, pf_engine *e, pf_tensor *const *in, int n, pf_tensor **y) {
     pf_kept_run *k = context;
     uint64_t calls;
-    pf_pass pass = pf_kept_run_pass(k, 0, &calls);
+    pf_named list[PF_INPUTS];
+    pf_pass pass = pf_kept_run_pass(k, 0, in + 1, &calls, list);
     pf_run run = {.mode = PF_RUN_FORWARD, .pass = &pass};
     (void)n;
     return k->m->type->run(k->m, e, &run, in[0], y);
 }
 
-/* x of any shape that the layer takes. */
+/* x of any shape that the layer takes, and the inputs beside it, which get their gradients too. */
 int pf_run_recompute(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     pf_kept_run *kept = NULL;
     PF_TRY(pf_kept_run_make(&kept, m, e, run->pass, 1));
+    pf_tensor *in[1 + PF_INPUTS] = {x};
+    for (int i = 0; i < kept->pass.n_inputs; i++) in[1 + i] = kept->pass.inputs[i].tensor;
     pf_recomputed f = {sizeof f, run_kept, pf_kept_run_free, kept};
-    return pf_recompute(y, e, &f, &x, 1);
+    return pf_recompute(y, e, &f, in, 1 + kept->pass.n_inputs);
 }

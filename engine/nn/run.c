@@ -61,7 +61,7 @@ static int run_named(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_te
  * knows what becomes of them, so `last` goes no deeper by itself. */
 static int enter_child(const pf_module *m, int i, const pf_run *run, pf_run *inner) {
     *inner = *run;
-    inner->last = false;
+    inner->last = inner->hidden = false;
     if (!run->state) return PF_OK;
     if (i >= run->state->n_child || !run->state->child[i]) {
         return pf_fail(PF_ESTATE, "%s: the state is not one of this model", m->type->name);
@@ -134,6 +134,12 @@ int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor 
     return run_named(m, i, e, &inner, x, y);
 }
 
+int pf_run_hidden(pf_module *m, int i, pf_engine *e, const pf_pass *pass, pf_tensor *x,
+                  pf_tensor **y) {
+    pf_run inner = {.mode = PF_RUN_FORWARD, .pass = pass, .hidden = true};
+    return run_named(m, i, e, &inner, x, y);
+}
+
 int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x) {
     if (!run->pass->training || p <= 0) return PF_OK;
     pf_tensor *y = NULL;
@@ -159,6 +165,11 @@ bool pf_module_whole(const pf_module *m) {
     return false;
 }
 
+int64_t pf_module_hidden_width(const pf_module *m) {
+    const char *option = m->type->hidden_width;
+    return option ? pf_option_int(m, option) : pf_module_width(m);
+}
+
 /* ---- states ---- */
 
 int pf_state_of(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
@@ -178,20 +189,49 @@ int pf_state_of_children(const pf_module *m, pf_engine *e, int64_t batch, pf_sta
     return PF_OK;
 }
 
+/* What a layer keeps of the inputs is in its node from here on; layers below have nodes of their
+ * own where the state is theirs. */
+int pf_begin_module(pf_module *m, pf_engine *e, const pf_run *run) {
+    if (m->type->begin) return m->type->begin(m, e, run);
+    if (m->type->state != pf_state_of_children) return PF_OK;
+    for (int i = 0; i < m->n_child; i++) PF_TRY(pf_begin_child(m, i, e, run));
+    return PF_OK;
+}
+
+int pf_begin_child(pf_module *m, int i, pf_engine *e, const pf_run *run) {
+    pf_run inner;
+    PF_TRY(enter_child(m, i, run, &inner));
+    int status = pf_begin_module(m->child[i].module, e, &inner);
+    return status < 0 ? named(m, i, status) : PF_OK;
+}
+
 /* ---- public ---- */
+
+static int forward(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, const pf_pass *pass,
+                   bool hidden) {
+    pf_pass own;
+    PF_TRY(pf_pass_take(&own, pass));
+    uint64_t calls = 0;
+    if (!own.calls) own.calls = &calls;
+    PF_TRY(pf_pass_check(&own, m, x));
+    pf_run run = {.mode = PF_RUN_FORWARD, .pass = &own, .hidden = hidden};
+    return pf_run_module(m, e, &run, x, y);
+}
 
 int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                       const pf_pass *pass) {
     PF_OUT(y);
     PF_OPEN(engine);
     PF_NEED(module, x);
-    pf_pass own;
-    PF_TRY(pf_pass_take(&own, pass));
-    uint64_t calls = 0;
-    if (!own.calls) own.calls = &calls;
-    PF_TRY(pf_pass_check(&own, x));
-    pf_run run = {.mode = PF_RUN_FORWARD, .pass = &own};
-    return pf_run_module(module, engine, &run, x, y);
+    return forward(y, engine, module, x, pass, false);
+}
+
+int pf_module_hidden(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
+                     const pf_pass *pass) {
+    PF_OUT(y);
+    PF_OPEN(engine);
+    PF_NEED(module, x);
+    return forward(y, engine, module, x, pass, true);
 }
 
 int pf_module_loss(pf_tensor **loss, pf_engine *engine, pf_module *module, pf_tensor *x,
@@ -203,7 +243,7 @@ int pf_module_loss(pf_tensor **loss, pf_engine *engine, pf_module *module, pf_te
     PF_TRY(pf_pass_take(&own, pass));
     uint64_t calls = 0;
     if (!own.calls) own.calls = &calls;
-    PF_TRY(pf_pass_check(&own, x));
+    PF_TRY(pf_pass_check(&own, module, x));
     PF_TRY(pf_score_check(target, x, "loss"));
     pf_run run = {.mode = PF_RUN_FORWARD, .pass = &own};
     pf_score score = {.target = target};
@@ -266,6 +306,30 @@ int pf_module_state(pf_state **state, pf_engine *engine, const pf_module *module
     PF_OUT(state);
     PF_OPEN(engine);
     PF_NEED(module);
+    return pf_module_state_inputs(state, engine, module, batch, NULL, 0);
+}
+
+/* Outside any tape: what is made of the inputs lasts as long as the state. */
+static int begin_stream(pf_module *m, pf_engine *e, const pf_pass *pass, pf_state *state) {
+    pf_run run = {.mode = PF_RUN_PREFILL, .pass = pass, .state = state};
+    pf_tape *tape = e->tape;
+    e->tape = NULL;
+    int status = pf_begin_module(m, e, &run);
+    e->tape = tape;
+    return status;
+}
+
+int pf_module_state_inputs(pf_state **state, pf_engine *engine, const pf_module *module, int batch,
+                           const pf_named *inputs, int n) {
+    PF_OUT(state);
+    PF_OPEN(engine);
+    PF_NEED(module);
+    PF_NEED_ARRAY(inputs, n);
+    const pf_pass pass = {.size = sizeof pass, .inputs = inputs, .n_inputs = n};
     if (batch < 1) return pf_fail(PF_EINVAL, "state: the batch must be at least 1, got %d", batch);
-    return pf_state_of(module, engine, batch, state);
+    PF_TRY(pf_inputs_check(module, &pass));
+    PF_TRY(pf_state_of(module, engine, batch, state));
+    int status = begin_stream((pf_module *)module, engine, &pass, *state);
+    if (status < 0) pf_state_close(state);
+    return status;
 }

@@ -238,6 +238,19 @@ static int refuse_count(const pf_slices *s) {
                    (long long)pf_max(1, s->x->shape[1] / PF_SLICE_LEAST));
 }
 
+/* What an open tape made would wait for a gradient in vain; a leaf gets its own. */
+static int check_inputs(const pf_slices *s) {
+    for (int i = 0; i < s->pass.n_inputs; i++) {
+        const pf_named *input = &s->pass.inputs[i];
+        if (input->tensor->requires_grad || !pf_in_graph(s->e, input->tensor)) continue;
+        return pf_fail(PF_EINVAL,
+                       "sliced: the input '%s' %s was computed on the open tape, which gets no "
+                       "gradient here; detach it, or use a tape",
+                       input->name, pf_shape_of(input->tensor));
+    }
+    return PF_OK;
+}
+
 /* Sets n and each from a count or a length of slices; x fits. */
 static int settle_slices(pf_slices *s, const pf_slicing *how) {
     int64_t length = s->x->shape[1];
@@ -286,8 +299,9 @@ int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module *module
                        how.levels);
     }
     PF_TRY(pf_pass_take(&j.s.pass, pass));
-    PF_TRY(pf_pass_check(&j.s.pass, x));
+    PF_TRY(pf_pass_check(&j.s.pass, module, x));
     PF_TRY(check_x(&j.s));
+    PF_TRY(check_inputs(&j.s));
     PF_TRY(pf_score_check(target, x, "sliced"));
     PF_TRY(settle_slices(&j.s, &how));
     int status = run_job(&j, target, how.levels);

@@ -93,6 +93,7 @@ int pf_slice_run(pf_slices *s, int64_t i, const pf_run *given, bool again, pf_sc
     if (status >= 0) status = pf_part_of(&pass.mask, s->e, s->pass.mask, first, end);
     if (status >= 0) status = pf_part_of(&pass.documents, s->e, s->pass.documents, first, end);
     if (status >= 0 && score) status = pf_part_of(&score->target, s->e, s->target, first, end);
+    if (status >= 0 && i == 0) status = pf_begin_module(s->m, s->e, &run);
     if (status >= 0) status = run_part(s, &run, x, score);
     if (i + 1 < s->n) s->calls[i + 1] = calls;
     if (score) pf_tensor_release(&score->target);

@@ -173,8 +173,9 @@ static void test_equal_bits(const saver *s) {
     }
 }
 
-static int twice(void *context, pf_engine *e, int64_t i, pf_tensor *x, pf_tensor **y) {
-    (void)context, (void)i;
+static int twice(void *context, pf_engine *e, int64_t i, pf_tensor *x, pf_tensor *const *beside,
+                 pf_tensor **y) {
+    (void)context, (void)i, (void)beside;
     return pf_affine(y, e, x, 2, 0);
 }
 

@@ -1,0 +1,121 @@
+/*
+ * lpf_pass.c - what a call of a model is told beside its input: options of a pass and tensors by
+ * name, read from a script's tables and pushed for a layer in Lua.
+ *
+ * Inside a layer in Lua a call begins with the pass around it. Of the inputs of that one it takes
+ * those that its model reads; a name that nobody reads is refused where a call from outside says
+ * it.
+ */
+#include "lpf.h"
+
+#include <string.h>
+
+#define KEY(name) #name,
+static const char *const fields[] = {PF_PASS_FIELDS(KEY, KEY, KEY, PF_PASS_NONE, PF_PASS_NONE)
+                                         NULL};
+#undef KEY
+
+/* ---- names ---------------------------------------------------------------------- */
+
+/* Names of m's inputs; how many. */
+static int names_of(lua_State *L, const pf_module *m, const char *names[PF_INPUTS]) {
+    const int n = lpf_result(L, pf_module_input_count(m));
+    for (int i = 0; i < n; i++) lpf_result(L, pf_module_input_at(m, i, &names[i], NULL));
+    return n;
+}
+
+/* ---- reading -------------------------------------------------------------------- */
+
+/* Stays on the stack while the model runs; NULL: nil. */
+static pf_tensor *get_tensor(lua_State *L, int table, const char *key, const char *where) {
+    luaL_checkstack(L, 4, "too many inputs");
+    return lua_getfield(L, table, key) == LUA_TNIL ? NULL : lpf_check_tensor(L, -1, where, key);
+}
+
+/* The fields of the table at `index` over what the pass says already. */
+static void read_fields(lua_State *L, int index, pf_pass *pass) {
+    pf_tensor *t;
+#define FLAG(name)   pass->name = lpf_opt_bool(L, index, #name, pass->name);
+#define NUMBER(name) pass->name = (uint64_t)lpf_opt_integer(L, index, #name, (int64_t)pass->name);
+#define TENSOR(name)                                                                               \
+    if ((t = get_tensor(L, index, #name, "pass")) != NULL) pass->name = t;
+    PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, PF_PASS_NONE, PF_PASS_NONE)
+#undef FLAG
+#undef NUMBER
+#undef TENSOR
+}
+
+static pf_tensor *given(const pf_pass *pass, const char *name) {
+    for (int i = 0; i < pass->n_inputs; i++)
+        if (strcmp(pass->inputs[i].name, name) == 0) return pass->inputs[i].tensor;
+    return NULL;
+}
+
+/* Those inputs of m that a table at one of the places says (0: there is none), the last one first,
+ * or else the pass around the call; the array stands on the stack. */
+static void read_inputs(lua_State *L, const pf_module *m, const int *tables, int n_tables,
+                        pf_pass *pass) {
+    const char *names[PF_INPUTS];
+    const int n = names_of(L, m, names);
+    const pf_pass around = *pass;
+    pf_named *list = lua_newuserdatauv(L, PF_INPUTS * sizeof *list, 0);
+    pass->inputs = list, pass->n_inputs = 0;
+    for (int i = 0; i < n; i++) {
+        pf_tensor *t = NULL;
+        for (int k = n_tables; k-- > 0 && !t;)
+            if (tables[k]) t = get_tensor(L, tables[k], names[i], pf_module_type(m));
+        if (!t) t = given(&around, names[i]);
+        if (t) list[pass->n_inputs++] = (pf_named){names[i], t};
+    }
+}
+
+/* A pass's own words, what m reads, and what the layer around the call was given. */
+static void check_words(lua_State *L, const pf_module *m, int index, const pf_pass *around) {
+    const char *allowed[PF_INPUTS * 2 + sizeof fields / sizeof *fields];
+    int n = names_of(L, m, allowed);
+    for (int i = 0; i < around->n_inputs; i++) allowed[n++] = around->inputs[i].name;
+    memcpy(allowed + n, fields, sizeof fields);
+    lpf_check_options(L, index, allowed, "pass");
+}
+
+pf_pass lpf_read_pass(lua_State *L, const pf_module *m, int batch, int index) {
+    pf_pass pass = lpf_pass_around(lpf_enter(L));
+    const bool said = index && !lua_isnoneornil(L, index);
+    if (batch) read_fields(L, batch, &pass);
+    if (said) check_words(L, m, index, &pass);
+    if (said) read_fields(L, index, &pass);
+    const int tables[2] = {batch, said ? index : 0};
+    read_inputs(L, m, tables, 2, &pass);
+    return pass;
+}
+
+const pf_named *lpf_read_inputs(lua_State *L, const pf_module *m, int index, const char *where,
+                                int *n) {
+    pf_pass pass = {.size = sizeof pass};
+    const int table = lua_isnoneornil(L, index) ? 0 : index;
+    const char *allowed[PF_INPUTS + 2];
+    lua_settop(L, index); /* so that what follows stands behind it */
+    const int words = names_of(L, m, allowed);
+    allowed[words] = "batch", allowed[words + 1] = NULL;
+    lpf_check_options(L, index, allowed, where);
+    read_inputs(L, m, &table, 1, &pass);
+    *n = pass.n_inputs;
+    return pass.inputs;
+}
+
+/* ---- pushing -------------------------------------------------------------------- */
+
+void lpf_push_pass(lua_State *L, const pf_pass *pass) {
+    lua_newtable(L);
+#define FLAG(name)   lua_pushboolean(L, pass->name), lua_setfield(L, -2, #name);
+#define NUMBER(name) lua_pushinteger(L, (lua_Integer)pass->name), lua_setfield(L, -2, #name);
+#define TENSOR(name) lpf_push_tensor(L, pass->name), lua_setfield(L, -2, #name);
+    PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, PF_PASS_NONE, PF_PASS_NONE)
+#undef FLAG
+#undef NUMBER
+#undef TENSOR
+    for (int i = 0; i < pass->n_inputs; i++) {
+        lpf_push_tensor(L, pass->inputs[i].tensor);
+        lua_setfield(L, -2, pass->inputs[i].name);
+    }
+}
