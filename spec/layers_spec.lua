@@ -64,8 +64,8 @@ describe("what a mask hides", function()
       local layer = layers.make(row, options)
       for m, list in ipairs(MASKS) do
         local mask = mask_of(list)
-        local one = layer { input = layers.input(layer, 1, list, 2), mask = mask }
-        local other = layer { input = layers.input(layer, 1, list, 3), mask = mask }
+        local one = layers.call(layer, { input = layers.input(layer, 1, list, 2), mask = mask })
+        local other = layers.call(layer, { input = layers.input(layer, 1, list, 3), mask = mask })
         assert.is_true(visible(one, list):tobytes() == visible(other, list):tobytes(),
           ("%s, mask %d"):format(name, m))
         count = count + 1
@@ -82,7 +82,7 @@ describe("what a mask hides", function()
         local x = layers.input(layer, 1):requires_grad()
         do
           local tape <close> = pf.tape()
-          local y = visible(layer { input = x, mask = mask_of(list) }, list)
+          local y = visible(layers.call(layer, { input = x, mask = mask_of(list) }), list)
           tape:backward((y * y):sum())
         end
         local hidden = {}
@@ -100,8 +100,8 @@ describe("what a mask hides", function()
       local list = {}
       for i = 1, B * L do list[i] = (i - 1) % L < 3 and 0 or 1 end
       local x = layers.input(layer, 1)
-      local padded = layer { input = x, mask = mask_of(list) }:slice(2, 4, L)
-      local off = support.distance(padded, layer(x:slice(2, 4, L)))
+      local padded = layers.call(layer, { input = x, mask = mask_of(list) }):slice(2, 4, L)
+      local off = support.distance(padded, layers.call(layer, x:slice(2, 4, L)))
       assert.is_true(off and off <= 2e-5, ("%s is off by %s"):format(name, tostring(off)))
     end)
   end)
@@ -116,10 +116,11 @@ describe("documents in a row", function()
       local layer = layers.make(row, options)
       local x, other = layers.input(layer, 1), layers.input(layer, 2)
       local after = pf.concat({ other:slice(2, 1, first), x:slice(2, first + 1, L) }, 2)
-      local y = layer { input = x, documents = documents }:slice(2, first + 1, L)
-      local changed = layer { input = after, documents = documents }:slice(2, first + 1, L)
+      local y = layers.call(layer, { input = x, documents = documents }):slice(2, first + 1, L)
+      local changed = layers.call(layer, { input = after, documents = documents })
+        :slice(2, first + 1, L)
       assert.is_true(y:tobytes() == changed:tobytes(), name)
-      local off = support.distance(y, layer(x:slice(2, first + 1, L)))
+      local off = support.distance(y, layers.call(layer, x:slice(2, first + 1, L)))
       assert.is_true(off and off <= 2e-5, ("%s is off by %s"):format(name, tostring(off)))
     end)
   end)
@@ -146,7 +147,7 @@ describe("what is remembered", function()
 
   --- Streams, saves in the middle, loads and goes on; a fork beside it.
   local function resumes(layer, name)
-    local x, state, path = layers.input(layer, 4), layer:state { batch = B }, folder .. "/state"
+    local x, state, path = layers.input(layer, 4), layers.state(layer, B), folder .. "/state"
     layer:prefill(x:slice(2, 1, 4), state)
     for t = 5, 6 do layer:step(position(x, t), state) end
     assert.is_true(state:save(path), name)
@@ -156,7 +157,7 @@ describe("what is remembered", function()
     assert.is_true(bytes == go_on(layer, x, fork), name .. ": the fork goes elsewhere")
     assert.are.equal(state:position(), loaded:position())
     -- It does remember: without the state the same calls give other bits, or it needs none.
-    return bytes ~= go_on(layer, x, layer:state { batch = B })
+    return bytes ~= go_on(layer, x, layers.state(layer, B))
   end
 
   --- Steps of training, numbered by the optimizer.
@@ -164,7 +165,8 @@ describe("what is remembered", function()
     for _ = 1, steps do
       local tape <close> = pf.tape()
       local x = layers.input(model, 10 + opt:steps())
-      tape:backward(model(x, { training = true, step = opt:steps() + 1 }):cross_entropy(x))
+      local y = layers.call(model, x, { training = true, step = opt:steps() + 1 })
+      tape:backward(y:cross_entropy(x))
       opt:step { lr = 1e-2 }
     end
   end

@@ -1460,6 +1460,38 @@ function pf.nn.shift(options) end
 ---@return pf.Module
 function pf.nn.attention(options) end
 
+---@class pf.Options.nn.cross_attention
+---@field dim integer model width D
+---@field heads? integer attention heads H
+---heads of keys and values, each for heads / kv_heads heads of queries; 0: heads
+---@field kv_heads? integer
+---@field head_dim? integer head width d; 0: dim / heads
+---which attention; auto: exact below the `length` from which on linear attention is faster;
+---kernel: as older files say it, what the kernel's name says, else favor
+---@field attention? "favor"|"exact"|"identity"|"auto"|"kernel"
+---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
+---OPTION = ...} says both
+---@field attention_options? table
+---why auto chose as it did; the model writes it, and `attention` then holds the choice
+---@field chosen? string
+---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
+---rmsnorm (eps 1e-6) of every query and key, with learned scales, before rotary positions turn
+---them: bounds the error of softmax features
+---@field qk_norm? boolean
+---@field bias? boolean biases of linear layers and norms
+---@field dropout? number share dropped, in training, of what a residual adds
+---@field memory_dim? integer width of the memory; 0: dim
+---@field layer? integer place in the model: every layer draws a projection of its own
+---@field layers? integer depth of the model: the last weights start smaller by sqrt(2 layers)
+---@field length? integer length of the memory that attention auto chooses for
+
+---Multi-head attention to another sequence: queries from x (B, L, D), keys and values from the
+---input memory (B, Lm, memory_dim) -> (B, L, D). All of x sees all of the memory; streams keep
+---the memory's sums alone where attention is linear.
+---@param options? pf.Options.nn.cross_attention
+---@return pf.Module
+function pf.nn.cross_attention(options) end
+
 ---@class pf.Options.nn.chain
 ---training keeps of the whole chain its input only and runs it a second time for its gradient:
 ---the same bits, less memory
@@ -1538,6 +1570,10 @@ function pf.nn.reversible(options) end
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
 ---bits, less memory, about a third more time
 ---@field recompute? boolean
+---a decoder's block: cross-attention to the input memory, around a residual of its own between
+---attention and mlp
+---@field cross? boolean
+---@field memory_dim? integer width of the memory; 0: dim
 ---@field rotary? boolean rotary positions on queries and keys, in pairs as rotary_pairs says
 ---@field layer? integer place in the model: every layer draws a projection of its own
 ---@field layers? integer depth of the model: residual branches start smaller by sqrt(2 layers)
@@ -1608,6 +1644,10 @@ function pf.nn.block(options) end
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
 ---bits, less memory, about a third more time
 ---@field recompute? boolean
+---a decoder's block: cross-attention to the input memory, around a residual of its own between
+---attention and mlp
+---@field cross? boolean
+---@field memory_dim? integer width of the memory; 0: dim
 ---how a position knows where it is: rotary turns pairs of a head's channels (rotary_pairs),
 ---sinusoidal adds sin to even channels and cos to odd ones
 ---@field positions? "rotary"|"sinusoidal"|"learned"|"none"
@@ -1636,6 +1676,15 @@ function pf.nn.block(options) end
 ---@param options? pf.Options.nn.performer
 ---@return pf.Module
 function pf.nn.performer(options) end
+
+---@class pf.Options.nn.encoder_decoder
+
+---A model of two sequences: its first child, the encoder, reads the input source, and its second
+---one, the decoder, x, with what the encoder made as its memory. In Lua encoder = and decoder =
+---name them: layers, or options of a performer, over those that both share.
+---@param options? pf.Options.nn.encoder_decoder
+---@return pf.Module
+function pf.nn.encoder_decoder(options) end
 
 ---@class pf.Options.optim.adamw
 ---@field lr? number learning rate of a step that is not given its own

@@ -159,7 +159,10 @@ local function longest(node)
   local learned = node.type == "positions" and options.kind == "learned"
     or node.type == "performer" and options.positions == "learned"
   if learned then most = options.length end
-  for _, child in ipairs(node.children or {}) do most = math.min(most, longest(child)) end
+  for i, child in ipairs(node.children or {}) do -- an encoder reads another sequence
+    local reads = node.type ~= "encoder_decoder" or i > 1
+    if reads then most = math.min(most, longest(child)) end
+  end
   return most
 end
 
@@ -190,20 +193,40 @@ local function check_room(model, prompt, tokens)
     .. "at %d", prompt, tokens, room)
 end
 
+--- What the model reads beside the prompt, as a stream takes it: a text or a list of ids becomes
+--- (1, L) ids.
+local function read_inputs(model, options, tokenizer)
+  local inputs = {}
+  for _, input in ipairs(model:inputs()) do
+    local value = options[input.name]
+    if type(value) == "string" or type(value) == "table" then
+      local ids, length = read_prompt(value, tokenizer)
+      value = core.kind(ids) == "tensor" and ids or core.tensor(ids, { dtype = "i32" })
+      value = value:reshape(1, length)
+    elseif core.kind(value) == "tensor" and value:dtype() == "i32" and value:rank() == 1 then
+      value = value:reshape(1, value:numel())
+    end
+    inputs[input.name] = value
+  end
+  return inputs
+end
+
 --- Samples up to `tokens` tokens after the prompt and returns them in the prompt's form (text,
 --- tensor or list). each(id): called with every token as it comes; false stops. stop: what ends
 --- the text, and is no part of it: an id, a text (with a tokenizer), or a list of them. allow: the
---- only ids that may be drawn.
+--- only ids that may be drawn. A model of several inputs finds them here, too: source = ids.
 function Module:generate(options)
-  util.check_options(options, { "prompt", "tokens", "tokenizer", "stop", "each", "allow",
-    table.unpack(sampling_names) }, "generate")
+  local names = { "prompt", "tokens", "tokenizer", "stop", "each", "allow",
+    table.unpack(sampling_names) }
+  for _, input in ipairs(self:inputs()) do names[#names + 1] = input.name end
+  util.check_options(options, names, "generate")
   options = options or {}
   local tokenizer = tokenizer_of(options.tokenizer)
   local prompt, length, give = read_prompt(options.prompt, tokenizer)
   local tokens, sampling = tokens_of(options.tokens), sampling_of(options)
   local stops = read_stops(options.stop, tokenizer)
   check_room(self, length, tokens)
-  local stream <close> = self:stream()
+  local stream <close> = self:stream(read_inputs(self, options, tokenizer))
   stream:feed(prompt)
   check_ids(stops, stream)
   if options.allow then stream:allow(options.allow) end

@@ -98,12 +98,19 @@ local function bare_option(layer)
   if #layer.options == 1 then return layer.options[1].name end
 end
 
+-- Children that a table may name: nn.encoder_decoder { encoder = a, decoder = b }.
+local child_names = { encoder_decoder = { "encoder", "decoder" } }
+
 local function split(type_name, options)
-  local named, children = {}, {}
+  local named, children, names = {}, {}, {}
   for i = 1, #options do children[i] = as_module(options[i]) end
+  for _, name in ipairs(child_names[type_name] or {}) do
+    if options[name] ~= nil then children[#children + 1] = as_module(options[name]) end
+    names[name] = true
+  end
   for key, value in pairs(options) do
     if type(key) == "string" then
-      named[key] = value
+      if not names[key] then named[key] = value end -- else it stands among the children
     elseif math.type(key) ~= "integer" or key < 1 or key > #options then
       util.fail("nn.%s: children are a list without holes", type_name)
     end
@@ -145,6 +152,33 @@ local function constructor(layer)
 end
 
 for name, layer in pairs(layers) do nn[name] = constructor(layer) end
+
+--- Encoder and decoder: modules, layers of one's own, or options of a performer, which the other
+--- options here are shared with; a decoder that is made so is causal and has cross-attention.
+local make_encoder_decoder = nn.encoder_decoder
+function nn.encoder_decoder(options, ...)
+  if type(options) ~= "table" or core.kind(options) == "module" or #options > 0 then
+    return make_encoder_decoder(options, ...)
+  end
+  local shared = util.copy(options)
+  shared.encoder, shared.decoder = nil, nil
+  local function part(name, more)
+    local own = options[name]
+    if own ~= nil and (core.kind(own) ~= "table" or type(own.forward) == "function") then
+      return own
+    end
+    local o = util.copy(shared)
+    for _, over in ipairs { more, own or {} } do
+      for key, value in pairs(over) do o[key] = value end
+    end
+    return nn.performer(o)
+  end
+  local encoder = part("encoder", { causal = false, decay = 0 })
+  local width = core.kind(encoder) == "module" and encoder:options().dim
+  local decoder = part("decoder", { causal = true, cross = true,
+    memory_dim = width and width ~= (shared.dim or width) and width or nil })
+  return make_encoder_decoder { encoder = encoder, decoder = decoder }
+end
 
 --- A chain of make(1), make(2) ... make(n).
 function nn.repeated(n, make)

@@ -48,7 +48,8 @@ typedef struct pf_attention_kind {
     const char *name, *doc;
     bool takes_kernel;
     unsigned takes;                /* bit i: the input PF_IN_* i, of those behind v (PF_TAKES) */
-    bool carries;                  /* has an exit state, that a later call can begin from */
+    bool carries;                  /* has an exit state, that a later call can begin from: the
+                                    * first PF_ENTRY_INPUTS tensors of `state` */
     const pf_option_info *options; /* of its own: numbers, switches and choices */
     int n_options;
     const pf_state_kind *state; /* what streaming remembers; NULL: nothing */

@@ -70,7 +70,8 @@ static int check_children(const pf_layer *type, pf_module *const *children, int 
         if (type->max_children == 0) {
             return pf_fail(PF_EINVAL, "%s: takes no children, %d given", type->name, n);
         }
-        return pf_fail(PF_EINVAL, "%s: takes at least %d children, %d given", type->name,
+        return pf_fail(PF_EINVAL, "%s: takes %s%d children, %d given", type->name,
+                       type->min_children == type->max_children ? "" : "at least ",
                        type->min_children, n);
     }
     for (int i = 0; i < n; i++) {

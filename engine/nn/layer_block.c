@@ -6,6 +6,10 @@
  * With token_shift a layer shift stands before conv, or attention, and before mlp.
  * A sum and the norm behind it are one op where the norm's type has one.
  * Dropout is that of attention and mlp, on what they add.
+ *
+ * A decoder's block (option cross) has a third branch between the two, of the same form:
+ * cross-attention, with its own norm or scale. Where branches are taken by twos (reversible) it is
+ * part of the first one: f(x) = attention(..) + cross(cross_norm(x + attention(..))).
  */
 #include "module.h"
 
@@ -34,30 +38,43 @@ static const pf_option_info block_options[] = {
 
 typedef enum { PRE, POST, REZERO } residual_kind; /* places in the option's choices */
 
+enum { ATTENTION, MLP, CROSS, PARTS }; /* branches */
+
 typedef struct block_self {
     residual_kind residual;
-    int conv, shift[2], norm[2], part[2]; /* children; -1: none. part: attention, mlp */
-    pf_tensor *scale[2];                  /* (1), rezero's, borrowed from the slots; NULL: none */
+    int conv; /* children; -1: none */
+    int shift[PARTS], norm[PARTS], part[PARTS];
+    pf_tensor *scale[PARTS]; /* (1), rezero's, borrowed from the slots; NULL: none */
 } block_self;
 
 /* Attention or mlp, with the biases that the options say of it. */
-static int make_part(pf_module *m, pf_engine *e, const char *type, const char *bias) {
+static int make_part(pf_module *m, pf_engine *e, const char *name, const char *type,
+                     const char *bias) {
     pf_config *o = pf_module_pass_on(m, type);
-    return pf_module_inner(m, e, type, type,
+    return pf_module_inner(m, e, name, type,
                            pf_options_bool(o, "bias", pf_option_part(m, bias, "bias")));
 }
 
 /* The norm and the scale of branch i, and the branch. */
-static int make_branch(pf_module *m, pf_engine *e, int i, const char *norm, const char *type,
-                       const char *bias, const char *scale) {
+static int make_branch(pf_module *m, pf_engine *e, int i, const char *const *name) {
+    enum { NAME, TYPE, NORM, BIAS, SCALE };
     block_self *self = m->self;
     int64_t dim = pf_option_int(m, "dim"), one = 1;
     self->norm[i] = self->residual == REZERO ? -1 : m->n_child;
-    if (self->norm[i] >= 0) PF_TRY(pf_module_norm(m, e, norm, dim));
-    if (self->residual == REZERO) PF_TRY(pf_module_param(m, e, scale, 1, &one, "zeros"));
-    self->scale[i] = pf_module_tensor(m, scale);
+    if (self->norm[i] >= 0) PF_TRY(pf_module_norm(m, e, name[NORM], dim));
+    if (self->residual == REZERO) PF_TRY(pf_module_param(m, e, name[SCALE], 1, &one, "zeros"));
+    self->scale[i] = pf_module_tensor(m, name[SCALE]);
     self->part[i] = m->n_child;
-    return make_part(m, e, type, bias);
+    return make_part(m, e, name[NAME], name[TYPE], name[BIAS]);
+}
+
+/* Behind all other children: a block without it keeps its places. */
+static int make_cross(pf_module *m, pf_engine *e) {
+    static const char *const names[] = {"cross", "cross_attention", "cross_norm", "attention_bias",
+                                        "cross_scale"};
+    block_self *self = m->self;
+    self->part[CROSS] = self->shift[CROSS] = -1;
+    return pf_option_int(m, "cross") ? make_branch(m, e, CROSS, names) : PF_OK;
 }
 
 static int make_shifts(pf_module *m, pf_engine *e) {
@@ -73,6 +90,9 @@ static int make_shifts(pf_module *m, pf_engine *e) {
 }
 
 static int block_build(pf_module *m, pf_engine *e) {
+    static const char *const attention[] = {"attention", "attention", "norm1", "attention_bias",
+                                            "attention_scale"};
+    static const char *const mlp[] = {"mlp", "mlp", "norm2", "mlp_bias", "mlp_scale"};
     block_self *self = m->self;
     int64_t conv = pf_option_int(m, "conv");
     m->recompute = pf_option_int(m, "recompute") != 0;
@@ -80,14 +100,15 @@ static int block_build(pf_module *m, pf_engine *e) {
         (residual_kind)pf_choice_place("pre|post|rezero", pf_option_text(m, "residual"));
     PF_TRY(pf_attention_decide(m, e));
     PF_TRY(pf_kernel_complete(m, e));
-    PF_TRY(make_branch(m, e, 0, "norm1", "attention", "attention_bias", "attention_scale"));
-    PF_TRY(make_branch(m, e, 1, "norm2", "mlp", "mlp_bias", "mlp_scale"));
+    PF_TRY(make_branch(m, e, ATTENTION, attention));
+    PF_TRY(make_branch(m, e, MLP, mlp));
     self->conv = conv == 0 ? -1 : m->n_child;
     if (conv > 0) {
         pf_config *o = pf_options_number(pf_module_pass_on(m, "conv"), "width", (double)conv);
         PF_TRY(pf_module_inner(m, e, "conv", "conv", o));
     }
-    return make_shifts(m, e);
+    PF_TRY(make_shifts(m, e));
+    return make_cross(m, e);
 }
 
 /* ---- running ---- */
@@ -96,7 +117,7 @@ static int block_build(pf_module *m, pf_engine *e) {
 static int run_branch(pf_module *m, pf_engine *e, const pf_run *run, int which, pf_tensor **h) {
     const block_self *self = m->self;
     int status = pf_run_through(m, self->shift[which], e, run, h);
-    if (status >= 0 && which == 0) status = pf_run_through(m, self->conv, e, run, h);
+    if (status >= 0 && which == ATTENTION) status = pf_run_through(m, self->conv, e, run, h);
     if (status >= 0) status = pf_run_through(m, self->part[which], e, run, h);
     if (status < 0 || !self->scale[which]) return status;
     pf_tensor *in[2] = {*h, self->scale[which]}, *y = NULL;
@@ -106,8 +127,8 @@ static int run_branch(pf_module *m, pf_engine *e, const pf_run *run, int which, 
 }
 
 /* *y = branch `which` of x, with its norm where that stands before it */
-static int block_branch(pf_module *m, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
-                        pf_tensor **y) {
+static int one_branch(pf_module *m, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
+                      pf_tensor **y) {
     const block_self *self = m->self;
     *y = pf_tensor_retain(x);
     int status = self->residual == PRE ? pf_run_through(m, self->norm[which], e, run, y) : PF_OK;
@@ -116,14 +137,43 @@ static int block_branch(pf_module *m, pf_engine *e, const pf_run *run, int which
     return status;
 }
 
-/* Pre: the first sum and the second norm are one op. */
+/* The two halves' branches, cross-attention within the first: *y += cross(x + *y) */
+static int block_branch(pf_module *m, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
+                        pf_tensor **y) {
+    const block_self *self = m->self;
+    pf_tensor *sum = NULL, *h = NULL, *both = NULL;
+    PF_TRY(one_branch(m, e, run, which, x, y));
+    if (which != ATTENTION || self->part[CROSS] < 0) return PF_OK;
+    int status = pf_add(&sum, e, x, *y);
+    if (status >= 0) status = one_branch(m, e, run, CROSS, sum, &h);
+    if (status >= 0) status = pf_add(&both, e, *y, h);
+    pf_tensor_release(&sum);
+    pf_tensor_release(&h);
+    pf_replace(y, both);
+    return status;
+}
+
+/* *sum += *h, and *h = norm(*sum), in one op */
+static int sum_and_norm(pf_module *m, pf_engine *e, const pf_run *run, int norm, pf_tensor **sum,
+                        pf_tensor **h) {
+    pf_tensor *next = NULL, *y = NULL;
+    PF_TRY(pf_run_child_sum(m, norm, e, run, *sum, *h, &next, &y));
+    pf_replace(sum, next);
+    pf_replace(h, y);
+    return PF_OK;
+}
+
+/* Pre: a sum and the norm of the next branch are one op. */
 static int run_pre(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     const block_self *self = m->self;
-    pf_tensor *attended = NULL, *sum = NULL, *h = NULL;
-    PF_TRY(block_branch(m, e, run, 0, x, &attended));
-    int status = pf_run_child_sum(m, self->norm[1], e, run, x, attended, &sum, &h);
-    pf_tensor_release(&attended);
-    if (status >= 0) status = run_branch(m, e, run, 1, &h);
+    pf_tensor *sum = pf_tensor_retain(x), *h = NULL;
+    int status = one_branch(m, e, run, ATTENTION, x, &h);
+    if (status >= 0 && self->part[CROSS] >= 0) {
+        status = sum_and_norm(m, e, run, self->norm[CROSS], &sum, &h);
+        if (status >= 0) status = run_branch(m, e, run, CROSS, &h);
+    }
+    if (status >= 0) status = sum_and_norm(m, e, run, self->norm[MLP], &sum, &h);
+    if (status >= 0) status = run_branch(m, e, run, MLP, &h);
     if (status >= 0) status = pf_add(y, e, sum, h);
     pf_tensor_release(&h);
     pf_tensor_release(&sum);
@@ -134,7 +184,7 @@ static int run_pre(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, 
 static int add_branch(pf_module *m, pf_engine *e, const pf_run *run, int which, pf_tensor **h) {
     const block_self *self = m->self;
     pf_tensor *f = NULL, *sum = NULL, *y = NULL;
-    PF_TRY(block_branch(m, e, run, which, *h, &f));
+    PF_TRY(one_branch(m, e, run, which, *h, &f));
     int status = self->residual == REZERO
                      ? pf_add(&y, e, *h, f)
                      : pf_run_child_sum(m, self->norm[which], e, run, *h, f, &sum, &y);
@@ -149,8 +199,9 @@ static int block_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x
     const block_self *self = m->self;
     if (self->residual == PRE) return run_pre(m, e, run, x, y);
     *y = pf_tensor_retain(x);
-    int status = add_branch(m, e, run, 0, y);
-    if (status >= 0) status = add_branch(m, e, run, 1, y);
+    int status = add_branch(m, e, run, ATTENTION, y);
+    if (status >= 0 && self->part[CROSS] >= 0) status = add_branch(m, e, run, CROSS, y);
+    if (status >= 0) status = add_branch(m, e, run, MLP, y);
     if (status < 0) pf_tensor_release(y);
     return status;
 }

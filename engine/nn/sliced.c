@@ -107,11 +107,17 @@ static int count_place(pf_state *a, pf_state *b, int k, void *context) {
     return PF_OK;
 }
 
-/* An exit tensor with its gradient, where it has one. */
+/* An exit tensor with its gradient, where it has one. What a slice hands on as it found it, a
+ * memory's sums, is still the leaf: a node of its own takes the gradient there. */
 static int add_end(pf_state *a, pf_state *b, int k, void *context) {
     ends *to = context;
     const pf_tensor *seed = b ? b->tensor[k] : NULL;
+    pf_tensor *same = NULL;
     if (!seed || !pf_in_graph(to->e, a->tensor[k])) return PF_OK;
+    if (a->tensor[k]->requires_grad) {
+        PF_TRY(pf_reshape(&same, to->e, a->tensor[k], a->tensor[k]->rank, a->tensor[k]->shape));
+        pf_replace(&a->tensor[k], same);
+    }
     to->outs[to->n] = a->tensor[k];
     to->seeds[to->n++] = seed;
     return PF_OK;

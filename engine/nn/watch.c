@@ -61,7 +61,7 @@ static bool keeps(const pf_tensor *mask, int64_t item, int64_t at) {
 
 /* Positions of the item, as far as they are there. */
 static void pick(look *l) {
-    int64_t length = l->q->shape[2], n = pf_min(length, SIDE);
+    int64_t length = pf_min(l->q->shape[2], l->k->shape[2]), n = pf_min(length, SIDE);
     for (int64_t i = 0; i < n; i++) {
         int64_t at = (2 * i + 1) * length / (2 * n);
         if (keeps(l->mask, l->item, at)) l->at[l->n++] = at;
@@ -199,7 +199,7 @@ static int fill_line(pf_config *line, const pf_module *m, const char *path, int 
 
 static int report_heads(pf_config *lines, const pf_module *m, const char *path) {
     const pf_tensor *watch = pf_module_tensor(m, "watch");
-    if (m->type != &pf_layer_attention || !watch) return PF_OK;
+    if (!watch) return PF_OK;
     for (int h = 0; h < watch->shape[0]; h++) {
         const float *row = pf_f32(watch) + h * ROW;
         if (row[COUNT] < 1) continue;

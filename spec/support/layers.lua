@@ -50,22 +50,60 @@ local function stir(module)
   return module
 end
 
---- The layer of a row; those that take children have a block, which all of them take.
+local function block(more)
+  local o = { dim = layers.D, heads = 2, conv = 3, kernel = { features = 8, seed = 3 } }
+  for key, value in pairs(more) do o[key] = value end
+  return pf.nn.block(o)
+end
+
+-- Children of rows that take some: a block, unless it says otherwise here.
+local CHILDREN = {
+  chain = function(more) return { block(more) } end,
+  encoder_decoder = function(more)
+    local encoder = pf.nn.performer { vocab = layers.V, dim = layers.D, layers = 1, heads = 2 }
+    return { encoder, block { causal = more.causal, cross = true } }
+  end,
+}
+CHILDREN.residual, CHILDREN.reversible = CHILDREN.chain, CHILDREN.chain
+
+--- The layer of a row, with children where it takes some.
 function layers.make(row, more)
   pf.seed(5)
   local o = layers.options(row, more)
-  local parent = row.type == "chain" or row.type == "residual" or row.type == "reversible"
-  if parent then
-    local block = { dim = layers.D, heads = 2, conv = 3, kernel = { features = 8, seed = 3 } }
-    for _, key in ipairs { "causal", "attention" } do block[key] = (more or {})[key] end
-    o[1] = pf.nn.block(block)
-  end
+  local own = {}
+  for _, key in ipairs { "causal", "attention" } do own[key] = (more or {})[key] end
+  for i, child in ipairs(CHILDREN[row.type] and CHILDREN[row.type](own) or {}) do o[i] = child end
   return stir(pf.nn[row.type](o))
 end
 
+-- What layers read beside x, for n sequences.
+local INPUTS = {
+  memory = function(from, n) return from:normals { n, 5, layers.D } end,
+  source = function(from, n) return from:whole({ n, 5 }, 0, layers.V - 1) end,
+}
+
+--- The inputs of a layer that it needs, beside what `to` has already.
+function layers.inputs(layer, n, to)
+  to = to or {}
+  local has = {}
+  for _, input in ipairs(layer:inputs()) do has[input.name] = input end
+  for name, make in pairs(INPUTS) do
+    local wanted = has[name] and (has[name].required or name == "source")
+    if wanted and to[name] == nil then to[name] = array.tensor(make(array.random(7), n)) end
+  end
+  return to
+end
+
+--- The layer on a batch, or on x alone, and with a pass; and an empty state of it.
+function layers.call(layer, batch, pass)
+  if type(batch) ~= "table" then batch = { input = batch } end
+  return layer(layers.inputs(layer, batch.input:size(1), batch), pass)
+end
+function layers.state(layer, n) return layer:state(layers.inputs(layer, n, { batch = n })) end
+
 --- Does a layer take token ids?
 function layers.takes_ids(layer)
-  return not pcall(layer, pf.zeros(1, 2, layers.D))
+  return not pcall(layers.call, layer, pf.zeros(1, 2, layers.D))
 end
 
 --- (B, L) ids or (B, L, D) rows, as the layer takes them, with other ones where hidden is 0.

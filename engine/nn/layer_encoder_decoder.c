@@ -1,0 +1,119 @@
+/*
+ * layer_encoder_decoder.c - a model of two sequences: the encoder reads the input `source`, and
+ * what it makes of it is the `memory` of the decoder, which reads x.
+ *
+ * Both are any layers: the encoder gives (B, Ls, D), or, where it is a model with a head, what its
+ * head reads; the decoder has cross-attention, or reads the memory in another way. A stream runs
+ * the encoder once, when it begins, and its decoder alone from then on.
+ */
+#include "module.h"
+
+enum { ENCODER, DECODER }; /* children */
+
+static const pf_input_info inputs[] = {
+    {"source", "what the encoder reads, ids (B, Ls) or rows (B, Ls, D); required without memory",
+     false},
+    {"source_mask", "(B, Ls) i32: 1 keep, 0 not there; of the memory, too", false},
+    {"memory", "(B, Ls, D), what the encoder made of a source before, in its place", false},
+    {"memory_mask", "(B, Ls) i32; made of source_mask", false},
+};
+
+/* *memory: what the encoder makes of the run's source, over its whole length. */
+static int encode(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *source, pf_tensor *mask,
+                  pf_tensor **memory) {
+    pf_pass pass = *run->pass;
+    pass.mask = mask;
+    pass.documents = pass.prefix = NULL;
+    return pf_run_hidden(m, ENCODER, e, &pass, source, memory);
+}
+
+/* The run of the decoder, with a memory made where none was given: *made, which is the caller's. */
+typedef struct {
+    pf_run run;
+    pf_pass pass, masked;
+    pf_named list[PF_INPUTS], masked_list[PF_INPUTS];
+    pf_tensor *made;
+} decoding;
+
+static int find_source(const pf_run *run, pf_tensor **source, pf_tensor **mask) {
+    *source = pf_run_input(run, "source");
+    *mask = NULL;
+    if (!*source) {
+        return pf_fail(PF_EINVAL, "encoder_decoder: the input 'source' is missing; it is given "
+                                  "beside x, by its name: what the encoder reads");
+    }
+    const pf_tensor *s = *source;
+    if (s->rank < 2) {
+        return pf_fail(PF_ESHAPE,
+                       "encoder_decoder: the input 'source' is %s, must be (B, Ls) or "
+                       "(B, Ls, D)",
+                       pf_shape_of(s));
+    }
+    *mask = pf_run_input(run, "source_mask");
+    if (!*mask) return PF_OK;
+    PF_TRY(pf_tensor_check(*mask, PF_I32, "encoder_decoder", "source_mask"));
+    const pf_tensor *k = *mask;
+    if (k->rank == 2 && k->shape[0] == s->shape[0] && k->shape[1] == s->shape[1]) return PF_OK;
+    return pf_fail(PF_ESHAPE,
+                   "encoder_decoder: the input 'source_mask' is %s, the source %s; it "
+                   "must be (B, Ls)",
+                   pf_shape_of(k), pf_shape_of(s));
+}
+
+static int make_memory(decoding *d, pf_module *m, pf_engine *e, const pf_run *run) {
+    pf_tensor *source, *mask;
+    d->run = *run;
+    if (pf_run_input(run, "memory")) return PF_OK;
+    PF_TRY(find_source(run, &source, &mask));
+    PF_TRY(encode(m, e, run, source, mask, &d->made));
+    PF_TRY(pf_pass_with(&d->pass, d->list, run->pass, "memory", d->made));
+    PF_TRY(pf_pass_with(&d->masked, d->masked_list, &d->pass, "memory_mask", mask));
+    d->run.pass = &d->masked;
+    return PF_OK;
+}
+
+/* x (B, L), or (B) in a step -> what the decoder makes of it */
+static int run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    decoding d = {.made = NULL};
+    if (run->state) return pf_run_child(m, DECODER, e, run, x, y);
+    int status = make_memory(&d, m, e, run);
+    if (status >= 0 && run->hidden) {
+        status = pf_run_hidden(m, DECODER, e, d.run.pass, x, y);
+    } else if (status >= 0) {
+        status = pf_run_child(m, DECODER, e, &d.run, x, y);
+    }
+    pf_tensor_release(&d.made);
+    return status;
+}
+
+static int begin(pf_module *m, pf_engine *e, const pf_run *run) {
+    decoding d = {.made = NULL};
+    int status = make_memory(&d, m, e, run);
+    if (status >= 0) status = pf_begin_child(m, DECODER, e, &d.run);
+    pf_tensor_release(&d.made);
+    return status;
+}
+
+/* The encoder has no place in it: nothing of it streams. */
+static int state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
+    PF_TRY(pf_state_new(state, e, batch, 2));
+    int status = pf_state_of(m->child[DECODER].module, e, batch, &(*state)->child[DECODER]);
+    if (status >= 0) return PF_OK;
+    pf_state_close(state);
+    return pf_fail_in(status, "decoder");
+}
+
+const pf_layer pf_layer_encoder_decoder = {
+    .name = "encoder_decoder",
+    .doc =
+        "A model of two sequences: its first child, the encoder, reads the input source, and its "
+        "second one, the decoder, x, with what the encoder made as its memory. In Lua encoder = "
+        "and decoder = name them: layers, or options of a performer, over those that both share.",
+    .min_children = 2,
+    .max_children = 2,
+    .inputs = inputs,
+    .n_inputs = PF_COUNT(inputs),
+    .run = run,
+    .state = state,
+    .begin = begin,
+};
