@@ -160,8 +160,8 @@ end
 
 --- Trains: options model, label, steps, lr, batch(step), loss(model, batch, step) -> tensor; warmup
 -- (a tenth), clip (0.5), decay (0.1), points: each(step) is called so many times, the last time at
--- the end; first: steps that were done before. The paper's AdamW, with a cosine. Returns the mean
--- loss of the last tenth, and seconds (without those of `each`).
+-- the end. The paper's AdamW, with a cosine. Returns the mean loss of the last tenth, seconds
+-- (without those of `each`), and the step where training broke down, if a gradient became infinite.
 function kit.train(o)
   local optimizer = pf.optim.adamw(o.model, { lr = o.lr, decay = o.decay or 0.1,
                                               betas = { 0.9, 0.98 }, eps = 1e-9 })
@@ -170,7 +170,7 @@ function kit.train(o)
                                   floor = 0.05 * o.lr }
   local progress = Progress.new { live = pf.term.colour(2), clock = pf.clock, late = true,
     name = o.label, total = o.steps, width = function() return pf.term.width(2) end }
-  local seconds, last, n, asked = 0, 0, 0, 0
+  local seconds, last, n, asked, broken = 0, 0, 0, 0, nil
   for step = 1, o.steps do
     local start = pf.clock()
     do
@@ -179,9 +179,12 @@ function kit.train(o)
       tape:backward(loss)
       if step > o.steps - math.max(1, o.steps // 10) then last, n = last + loss:item(), n + 1 end
     end
-    optimizer:step { lr = lr(step), clip = o.clip or 0.5 }
+    local ok, problem = pcall(optimizer.step, optimizer, { lr = lr(step), clip = o.clip or 0.5 })
+    if not ok and not tostring(problem):find "not finite" then error(problem, 0) end
     seconds = seconds + pf.clock() - start
     progress:show(step, {})
+    broken = not ok and step or nil
+    if broken then break end
     if o.each and step * o.points // o.steps > asked then
       asked = step * o.points // o.steps
       o.each(step)
@@ -191,8 +194,10 @@ function kit.train(o)
   end
   progress:finish()
   optimizer:close()
-  cli.say("%s: %d steps in %.1f s, loss %.4f", o.label, o.steps, seconds, last / n)
-  return last / n, seconds
+  if broken then cli.say("%s: broke down at step %d: no finite gradient", o.label, broken) end
+  local mean = n > 0 and last / n or math.huge
+  if not broken then cli.say("%s: %d steps in %.1f s, loss %.4f", o.label, o.steps, seconds, mean) end
+  return mean, seconds, broken
 end
 
 --- The loss of a language model: `batch` has input and target.
