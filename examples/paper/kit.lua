@@ -194,9 +194,12 @@ function kit.train(o)
   end
   progress:finish()
   optimizer:close()
-  if broken then cli.say("%s: broke down at step %d: no finite gradient", o.label, broken) end
   local mean = n > 0 and last / n or math.huge
-  if not broken then cli.say("%s: %d steps in %.1f s, loss %.4f", o.label, o.steps, seconds, mean) end
+  if broken then
+    cli.say("%s: broke down at step %d: no finite gradient", o.label, broken)
+  else
+    cli.say("%s: %d steps in %.1f s, loss %.4f", o.label, o.steps, seconds, mean)
+  end
   return mean, seconds, broken
 end
 
