@@ -6,6 +6,7 @@ local evaluate = require "kit.evaluate"
 local pf = require "performer"
 local Progress = require "kit.progress"
 local saved = require "kit.saved"
+local sequences = require "kit.sequences"
 
 local ROWS = {
   { "checkpoint", "folder", nil, "run folder or checkpoint folder" },
@@ -24,74 +25,6 @@ for i, row in ipairs(data_options.rows "FASTA or text") do table.insert(ROWS, i 
 
 -- ---- one sequence ----
 
---- Longer ones go through the model's stream, a piece at a time: the logits of a whole book
--- would not fit.
-local PIECE = 4096
-
---- Adds the sum of the losses, the hits and the count of one piece.
-local function add(sums, logits, target)
-  local n = target:numel()
-  sums.loss = sums.loss + logits:cross_entropy(target):item() * n
-  sums.right = sums.right + evaluate.hits(logits, target)
-  sums.tokens = sums.tokens + n
-end
-
---- Next-token losses of ids first .. last, which begin anew at `first`.
-local function score_part(model, ids, first, last, sums)
-  local state = last - first >= PIECE and model:state { batch = 1 }
-  for from = first, last, PIECE do
-    local to = math.min(from + PIECE - 1, last)
-    local input = ids:slice(1, from, to):reshape(1, -1)
-    local target = ids:slice(1, from + 1, to + 1):reshape(1, -1)
-    add(sums, state and model:prefill(input, state) or model(input), target)
-    collectgarbage()
-  end
-end
-
---- Next-token losses of ids (n): n - 1 of them, in parts of so many as the model has positions.
-local function score_causal(model, ids, sums, room)
-  local n = ids:numel() - 1
-  for first = 1, n, math.max(1, math.min(room, n)) do
-    score_part(model, ids, first, math.min(first + room - 1, n), sums)
-  end
-end
-
---- One letter in HIDE_EVERY is hidden at a time, until each has been hidden once.
-local HIDE_EVERY = 7
-
---- HIDE_EVERY copies of the ids, each with other letters masked, and the targets.
-local function masked_rows(ids, tokenizer)
-  local mask, kept = tokenizer:special "mask", {}
-  for _, name in ipairs { "begin", "end", "pad" } do kept[tokenizer:special(name) or -1] = true end
-  local inputs, targets, n = {}, {}, 0
-  for row = 1, HIDE_EVERY do
-    local input, target = {}, {}
-    for i, id in ipairs(ids) do
-      local hide = i % HIDE_EVERY == row - 1 and not kept[id]
-      input[i], target[i] = hide and mask or id, hide and id or -1
-      n = n + (hide and 1 or 0)
-    end
-    inputs[row], targets[row] = input, target
-  end
-  return pf.tensor(inputs, { dtype = "i32" }), pf.tensor(targets, { dtype = "i32" }), n
-end
-
---- Losses of the hidden letters of ids (n), in pieces of `length`.
-local function score_masked(model, ids, sums, tokenizer, length)
-  local all = ids:totable()
-  for first = 1, #all, length do
-    local piece = table.move(all, first, math.min(first + length - 1, #all), 1, {})
-    local input, target, n = masked_rows(piece, tokenizer)
-    if n > 0 then
-      local logits = model(input)
-      sums.loss = sums.loss + logits:cross_entropy(target):item() * n
-      sums.right = sums.right + evaluate.hits(logits, target)
-      sums.tokens = sums.tokens + n
-    end
-    collectgarbage()
-  end
-end
-
 local function print_sequence(name, sums, seconds, json)
   local loss = sums.loss / sums.tokens
   local record = { name = name, loss = loss, perplexity = evaluate.perplexity(loss),
@@ -106,16 +39,16 @@ local function per_sequence(opened, data, options, masked, length)
   local room, told = opened.model:longest(), false
   for i = 1, data:info(options.split).documents do
     local ids, name = data:document(i, options.split)
-    local sums, start = { loss = 0, right = 0, tokens = 0 }, pf.clock()
+    local sums, start = sequences.sums(), pf.clock()
     if not told and ids:numel() - 1 > room then
       cli.say("eval: of sequences of more than %d tokens each part of so many is measured by "
         .. "itself: the model's learned positions end there", room)
       told = true
     end
     if masked then
-      score_masked(opened.model, ids, sums, data:tokenizer(), length)
+      sequences.masked(opened.model, ids, sums, data:tokenizer(), length)
     else
-      score_causal(opened.model, ids, sums, room)
+      sequences.causal(opened.model, ids, sums, room)
     end
     if sums.tokens > 0 then print_sequence(name, sums, pf.clock() - start, options.json) end
     if pf.interrupted() then cli.fail(130, "eval: interrupted") end

@@ -12,7 +12,9 @@ local ROWS = {
   { "temperature", "number", 1, "0: always the likeliest token" },
   { "top-k", "whole", 0, "sample among the k likeliest (0: all)" },
   { "top-p", "number", 1, "sample among the likeliest that hold this probability" },
-  { "seed", "whole", 1, "of the sampling" },
+  { "seed", "whole", 1, "of the sampling; the next sample has the next one" },
+  { "count", "positive", 1, "samples, one after the other" },
+  { "fasta", "flag", nil, "records of FASTA: proteins, each with its prompt" },
   { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
   data_options.TOKENIZER,
   { "threads", "positive", nil, "threads (default: all cores)" },
@@ -21,6 +23,9 @@ local ROWS = {
 
 local function check(options)
   if not options.checkpoint then cli.fail(2, "generate: needs --checkpoint FOLDER") end
+  if options.fasta and options.json then
+    cli.fail(2, "generate: give --fasta or --json, not both")
+  end
   if options.top_p > 1 or options.top_p == 0 then
     cli.fail(2, "generate: --top-p must be above 0 and at most 1")
   end
@@ -72,9 +77,9 @@ local function fit_tokens(options, model, prompt)
 end
 
 --- Samples until the end; `each` gets every token. Returns the tokens.
-local function write(stream, options, finish, each)
+local function write(stream, options, seed, finish, each)
   local sampling = { temperature = options.temperature, top_k = options.top_k,
-                     top_p = options.top_p, seed = options.seed }
+                     top_p = options.top_p, seed = seed }
   local written = {}
   local id = stream:sample(sampling)
   while #written < options.tokens and id ~= finish and not pf.interrupted() do
@@ -85,34 +90,56 @@ local function write(stream, options, finish, each)
   return written
 end
 
-local function main()
-  local parser = cli.add(cli.parser("generate", "Lets a trained model write.", {
-    "performer generate --checkpoint runs/book --prompt 'ROMEO:' --tokens 300",
-    "performer generate --checkpoint runs/proteins --temperature 0.8",
-  }), ROWS)
-  local options = cli.parse(parser, ROWS, arg)
-  check(options)
-  cli.try(2, pf.open, { threads = options.threads })
-  local model, tokenizer = open_model(options)
-  local prompt = read_prompt(options, tokenizer)
-  fit_tokens(options, model, prompt)
-  local stream = model:stream { batch = 1 }
-  stream:feed(prompt)
-  stream:allow(writable(tokenizer))
-  if not options.json then cli.write(options.prompt) end
+--- A sequence as a record of FASTA, in lines of 60 letters.
+local function record(n, seed, text)
+  local lines = { (">sample_%d seed=%d length=%d"):format(n, seed, #text) }
+  for first = 1, #text, 60 do lines[#lines + 1] = text:sub(first, first + 59) end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+--- Sample n from a stream that has read the prompt.
+local function sample(options, n, stream, tokenizer)
+  local plain, seed = not options.json and not options.fasta, options.seed + n - 1
+  if plain then cli.write(options.prompt) end
   local start = pf.clock()
-  local written = write(stream, options, tokenizer:special "end", function(id)
-    if not options.json then cli.write(tokenizer:decode { id }) end
+  local written = write(stream, options, seed, tokenizer:special "end", function(id)
+    if plain then cli.write(tokenizer:decode { id }) end
   end)
   local rate = #written / math.max(pf.clock() - start, 1e-9)
+  local text = options.prompt .. tokenizer:decode(written)
   if options.json then
-    cli.print_json { text = options.prompt .. tokenizer:decode(written), tokens = #written,
-                     state_bytes = stream:bytes(), tokens_per_s = rate }
+    cli.print_json { text = text, tokens = #written, state_bytes = stream:bytes(),
+                     tokens_per_s = rate }
+  elseif options.fasta then
+    cli.write(record(n, seed, text:upper()))
   else
     cli.write "\n"
     cli.say("%d tokens, %.0f tokens/s, state %d bytes", #written, rate, stream:bytes())
   end
   if pf.interrupted() then cli.fail(130, "generate: interrupted") end
+end
+
+local function main()
+  local parser = cli.add(cli.parser("generate", "Lets a trained model write.", {
+    "performer generate --checkpoint runs/book --prompt 'ROMEO:' --tokens 300",
+    "performer generate --checkpoint runs/proteins --temperature 0.8",
+    "performer generate --checkpoint runs/proteins --count 100 --fasta > samples.fasta",
+  }), ROWS)
+  local options = cli.parse(parser, ROWS, arg)
+  check(options)
+  cli.try(2, pf.open, { threads = options.threads })
+  local model, tokenizer = open_model(options)
+  if options.fasta and not tokenizer:special "end" then
+    cli.fail(1, "generate: --fasta is for proteins, and the model writes bytes; leave it out")
+  end
+  local prompt = read_prompt(options, tokenizer)
+  fit_tokens(options, model, prompt)
+  local begun = model:stream { batch = 1 }
+  begun:feed(prompt)
+  begun:allow(writable(tokenizer))
+  for n = 1, options.count do
+    sample(options, n, n < options.count and begun:fork() or begun, tokenizer)
+  end
 end
 
 cli.main(main)

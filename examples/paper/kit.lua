@@ -5,6 +5,7 @@ local cli = require "kit.cli"
 local lfs = require "lfs"
 local pf = require "performer"
 local Progress = require "kit.progress"
+local statistics = require "kit.statistics"
 
 local kit = {}
 
@@ -138,23 +139,8 @@ function kit.read(path)
   return text
 end
 
---- Lines of a table of commas or tabs, as { name = text }, by the names of the first line; a byte
--- order mark before them is none of theirs.
-function kit.rows(path, separator)
-  local text = kit.read(path):gsub("^\xef\xbb\xbf", "")
-  local names, rows = nil, {}
-  for line in text:gmatch "[^\r\n]+" do
-    local fields, row = {}, {}
-    for field in (line .. separator):gmatch("(.-)" .. separator) do fields[#fields + 1] = field end
-    if names then
-      for i, name in ipairs(names) do row[name] = fields[i] end
-      rows[#rows + 1] = row
-    else
-      names = fields
-    end
-  end
-  return rows, names
-end
+--- The rows of a table (CSV) with a line of names, as { name = text }.
+kit.rows = require("kit.variants").read_table
 
 -- ---- training ----
 
@@ -210,14 +196,8 @@ end
 
 -- ---- numbers ----
 
---- Mean and standard deviation (of a sample; 0 of one).
-function kit.mean(values)
-  local sum, square = 0, 0
-  for _, v in ipairs(values) do sum = sum + v end
-  local mean = sum / #values
-  for _, v in ipairs(values) do square = square + (v - mean) ^ 2 end
-  return mean, #values > 1 and math.sqrt(square / (#values - 1)) or 0
-end
+kit.mean, kit.pearson = statistics.mean, statistics.pearson
+kit.ranks, kit.spearman = statistics.ranks, statistics.spearman
 
 --- "30.80 ± 0.12" of values times `scale`.
 function kit.spread(values, digits, scale)
@@ -226,32 +206,6 @@ function kit.spread(values, digits, scale)
   local text = form:format(mean * (scale or 1))
   return #values > 1 and ("%s ± " .. form):format(text, deviation * (scale or 1)) or text
 end
-
-function kit.pearson(x, y)
-  local mx, my, xx, yy, xy = kit.mean(x), kit.mean(y), 0, 0, 0
-  for i = 1, #x do
-    local a, b = x[i] - mx, y[i] - my
-    xx, yy, xy = xx + a * a, yy + b * b, xy + a * b
-  end
-  return xy / math.sqrt(math.max(xx * yy, 1e-300))
-end
-
---- Ranks from 1; equal values share the mean of theirs.
-function kit.ranks(values)
-  local order, ranks = {}, {}
-  for i = 1, #values do order[i] = i end
-  table.sort(order, function(a, b) return values[a] < values[b] end)
-  local first = 1
-  while first <= #order do
-    local last = first
-    while last < #order and values[order[last + 1]] == values[order[first]] do last = last + 1 end
-    for i = first, last do ranks[order[i]] = (first + last) / 2 end
-    first = last + 1
-  end
-  return ranks
-end
-
-function kit.spearman(x, y) return kit.pearson(kit.ranks(x), kit.ranks(y)) end
 
 -- ---- what comes out ----
 

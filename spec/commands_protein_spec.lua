@@ -1,0 +1,225 @@
+-- commands_protein_spec.lua - what protein users do with a model: vectors of sequences (embed),
+-- log-likelihoods and variants (score), gaps (fill), samples as FASTA (generate --fasta); each held
+-- against the model itself.
+local commands = require "spec.support.commands"
+local pf = require "performer"
+local support = require "spec.support"
+
+local good, path, performer, records = commands.good, commands.path, commands.performer,
+  commands.records
+
+local WILD = "MKTAYIAKQRQISFVKSHFSRQ"
+local FASTA = ">one first\nMKTAYIAKQR\n>two\nACDEFGHIKLMNPQRSTVWY\n>one first\nMKTAYIAKQR\n"
+
+describe("commands for proteins", function()
+  local runs, models, tokenizer = {}, {}, pf.tokenizer.protein()
+
+  setup(function()
+    commands.start()
+    support.write(path "some.fasta", FASTA)
+    support.write(path "wild.fasta", ">wild\n" .. WILD .. "\n")
+    local train = {}
+    for i = 1, 40 do
+      train[i] = (">s%d\n%s%s\n"):format(i, WILD:sub(1 + i % 7), WILD:sub(i % 9 + 1))
+    end
+    support.write(path "train.fasta", table.concat(train))
+    for way, more in pairs { causal = "", masked = "--bidirectional" } do
+      runs[way] = commands.train(way, ("--data '%s' --steps 3 %s"):format(path "train.fasta", more))
+      models[way] = assert(pf.checkpoint.model(runs[way]))
+    end
+  end)
+  teardown(commands.stop)
+
+  --- Ids of a protein with begin and end, (1, n).
+  local function ids_of(text)
+    local list = tokenizer:encode(text):totable()
+    table.insert(list, 1, tokenizer:special "begin")
+    list[#list + 1] = tokenizer:special "end"
+    return pf.tensor({ list }, { dtype = "i32" }), list
+  end
+
+  local function words(command, way, more)
+    return ("%s --checkpoint '%s' %s"):format(command, runs[way], more)
+  end
+
+  --- The command ends with a code and one sentence.
+  local function refused(code, pattern, arguments)
+    local got, _, err = performer(arguments)
+    commands.assert_sentence(err, pattern)
+    assert.equal(code, got)
+  end
+
+  describe("embed", function()
+    it("gives the mean of what stands behind the last norm, letters only", function()
+      for way, model in pairs(models) do
+        local found = records(good(words("embed", way, ("--data '%s' --json"):format(
+          path "some.fasta"))))
+        assert.equal(3, #found) -- copies, too
+        assert.equal("two", found[2].name)
+        local h = model((ids_of "ACDEFGHIKLMNPQRSTVWY"), { hidden = 1 })
+        assert.near_tensor(h:slice(2, 2, 21):mean(2):reshape(-1), found[2].vector, 1e-5)
+        assert.same(found[1].vector, found[3].vector)
+      end
+    end)
+
+    it("gives a vector for each letter, of a block if told", function()
+      local out = good(words("embed", "masked", ("--data '%s' --per-token --json"):format(
+        path "some.fasta")))
+      local h = models.masked((ids_of "MKTAYIAKQR"), { hidden = 1 })
+      assert.near_tensor(h:slice(2, 2, 11):reshape(10, -1), records(out)[1].vector, 1e-5)
+      out = good(words("embed", "masked", ("--data '%s' --per-token --layer 1"):format(
+        path "some.fasta")))
+      local _, lines = out:gsub("\n", "")
+      assert.equal(40, lines)
+      assert.truthy(out:find("two\t20\t", 1, true))
+    end)
+
+    it("refuses a block that is not there, and bytes", function()
+      refused(2, "%-%-layer 2: the model has 1 blocks", words("embed", "causal",
+        ("--layer 2 --data '%s'"):format(path "some.fasta")))
+      support.write(path "book.txt", "no protein at all")
+      refused(1, "reads protein tokens, but .*book%.txt is text; give it a FASTA file",
+        words("embed", "causal", ("--data '%s'"):format(path "book.txt")))
+      refused(2, "needs %-%-data FILE", words("embed", "causal", ""))
+    end)
+  end)
+
+  describe("score", function()
+    it("gives log-likelihoods as the model has them", function()
+      local found = records(good(words("score", "causal", ("--data '%s' --json"):format(
+        path "some.fasta"))))
+      local _, list = ids_of "ACDEFGHIKLMNPQRSTVWY"
+      local input = pf.tensor({ table.move(list, 1, #list - 1, 1, {}) }, { dtype = "i32" })
+      local target = pf.tensor({ table.move(list, 2, #list, 1, {}) }, { dtype = "i32" })
+      local sum = models.causal(input):cross_entropy(target, { reduction = "none" }):sum():item()
+      assert.equal(21, found[2].tokens)
+      assert.near(-sum, found[2].log_likelihood, 1e-3)
+      assert.near(sum / 21, found[2].loss, 1e-5)
+      local masked = records(good(words("score", "masked", ("--data '%s' --json"):format(
+        path "some.fasta"))))
+      assert.equal(20, masked[2].tokens) -- begin and end are never hidden
+    end)
+
+    --- log p of all letters at a position of the wild type where it is hidden, and others with it.
+    local function hidden(at, places)
+      local _, list = ids_of(WILD)
+      for _, place in ipairs(places) do list[place + 1] = tokenizer:special "mask" end
+      local log_p = models.masked(pf.tensor({ list }, { dtype = "i32" })):log_softmax(-1)
+      local row = log_p[1][at + 1]:totable()
+      return function(letter) return row[tokenizer:encode(letter):totable()[1] + 1] end
+    end
+
+    it("gives variants masked marginals, together where several letters change", function()
+      support.write(path "v.csv", "\xef\xbb\xbf,mutant,\"what, else\",value\r\n"
+        .. "0,K2A,\"a \"\"b\",1\r\n1,K2A:R10W,x,\r\n2,,x,3\r\n3,M1C,x,-2\r\n")
+      local out, err = good(words("score", "masked", ("--wild '%s' --variants '%s' --json "
+        .. "--measured value"):format(path "wild.fasta", path "v.csv")))
+      local found = records(out)
+      local p, q = hidden(2, { 2 }), hidden(2, { 2, 10 })
+      local r = hidden(10, { 2, 10 })
+      assert.near(p "A" - p "K", found[1].score, 1e-4)
+      assert.near(q "A" - q "K" + r "W" - r "R", found[2].score, 1e-4)
+      assert.is_nil(found[2].measured)
+      local s = hidden(1, { 1 })
+      assert.near(s "C" - s "M", found[3].score, 1e-4)
+      local same = (found[1].score > found[3].score) and 1 or -1
+      assert.same({ spearman = same, variants = 3, measured = 2 }, found[4])
+      assert.truthy(err:find("1 lines without a variant", 1, true))
+    end)
+
+    it("gives variants likelihood ratios of a causal model, at shifted positions", function()
+      support.write(path "shifted.tsv", "name\tmutant\nx\tK27A\ny\tK27K\n")
+      local found = records(good(words("score", "causal", ("--data '%s' --variants '%s' --json "
+        .. "--offset -25"):format(path "wild.fasta", path "shifted.tsv"))))
+      support.write(path "both.fasta", (">w\n%s\n>m\n%s\n"):format(WILD, (WILD:gsub("^MK", "MA"))))
+      local both = records(good(words("score", "causal", ("--data '%s' --json"):format(
+        path "both.fasta"))))
+      assert.near(both[2].log_likelihood - both[1].log_likelihood, found[1].score, 1e-3)
+      assert.near(0, found[2].score, 1e-5)
+    end)
+
+    it("says what is wrong with a variant, and where", function()
+      local function table_of(text)
+        support.write(path "bad.csv", text)
+        return words("score", "causal", ("--wild '%s' --variants '%s'"):format(path "wild.fasta",
+          path "bad.csv"))
+      end
+      refused(1, "bad%.csv:3: A2K: the wild type has K at position 2, not A; check %-%-wild",
+        table_of "mutant\nK2A\nA2K\n")
+      refused(1, "K99A: position 99 lies outside of the wild type's 22",
+        table_of "mutant\nK99A\n")
+      refused(1, "'hello' is no variant such as A24C", table_of "mutant\nhello\n")
+      refused(1, "changes position 2 twice", table_of "mutant\nK2A:K2C\n")
+      refused(1, "a quote that does not end", table_of "mutant\n\"K2A\n")
+      refused(1, "bad%.csv holds no variant", table_of "mutant\n\n")
+      refused(1, "the table is empty", table_of "")
+      refused(2, "%-%-column: there is no 'mutant' %(did you mean 'mutants'%?%)",
+        table_of "mutants,b\nK2A,1\n")
+      refused(1, "holds 3 sequences; the wild type is one", words("score", "causal",
+        ("--wild '%s' --variants '%s'"):format(path "some.fasta", path "bad.csv")))
+      refused(2, "%-%-measured goes with %-%-variants", words("score", "causal",
+        ("--data '%s' --measured x"):format(path "some.fasta")))
+    end)
+  end)
+
+  describe("fill", function()
+    it("fills gaps with the likeliest letters", function()
+      local out = good(words("fill", "masked", "--sequence 'MK?AYIAK?R' --top 3 --at-once --json"))
+      local found = records(out)[1]
+      local _, list = ids_of "MKAAYIAKAR"
+      list[4], list[10] = tokenizer:special "mask", tokenizer:special "mask"
+      local p = models.masked(pf.tensor({ list }, { dtype = "i32" })):softmax(-1)[1]
+      local best, most = nil, 0
+      for id, value in ipairs(p[10]:totable()) do
+        local letter = tokenizer:decode { id - 1 }
+        if #letter == 1 and value > most then best, most = letter, value end
+      end
+      assert.equal(9, found.gaps[2].position)
+      assert.equal(best, found.gaps[2].letters[1].letter)
+      assert.equal(3, #found.gaps[2].letters)
+      assert.equal("MK" .. found.gaps[1].letters[1].letter .. "AYIAK" .. best .. "R", found.text)
+      local plain = good(words("fill", "masked", "--sequence 'MK?AYIAK?R'"))
+      assert.truthy(plain:find("^sequence\tMK%uAYIAK%uR\n  3: %u 0%.%d+  %u"), plain)
+    end)
+
+    it("reads FASTA and lines, and refuses causal models and what is no letter", function()
+      support.write(path "gaps.fasta", ">a gap\nMK?A\nYI\n>none\nMKT\n")
+      local found = records(good(words("fill", "masked", ("--data '%s' --json"):format(
+        path "gaps.fasta"))))
+      assert.equal("a gap", found[1].name)
+      assert.truthy(found[1].text:find "^MK%uAYI$")
+      assert.same({ name = "none", text = "MKT", gaps = {} }, found[2])
+      refused(1, "causal model, which goes on writing", words("fill", "causal",
+        "--sequence 'M?'"))
+      refused(1, "'1' at position 2 is no amino%-acid letter", words("fill", "masked",
+        "--sequence 'M1?'"))
+      refused(2, "needs %-%-sequence TEXT or %-%-data FILE", words("fill", "masked", ""))
+    end)
+  end)
+
+  describe("generate", function()
+    it("writes FASTA that is read again, a sample a record", function()
+      local out = good(words("generate", "causal", "--count 3 --tokens 70 --prompt mk --fasta"))
+      support.write(path "samples.fasta", out)
+      local data = assert(pf.data.fasta { path = path "samples.fasta", split = "none",
+                                          unique = false, min_tokens = 1 })
+      assert.equal(3, data:info("all").documents)
+      local _, name = data:document(2, "all")
+      assert.equal("sample_2", name)
+      for line in out:gmatch "[^\n]+" do
+        assert.truthy(line:find "^>sample_%d seed=%d length=%d+$" or line:find "^%u+$", line)
+        assert.is_true(#line <= 60)
+      end
+      assert.truthy(out:find "length=%d+\nMK")
+      local second = good(words("generate", "causal", "--seed 2 --tokens 70 --prompt mk --fasta"))
+      assert.equal(out:match "sample_2 seed=2 (length=%d+\n[%u\n]+)",
+                   second:match "sample_1 seed=2 (length=%d+\n[%u\n]+)")
+    end)
+
+    it("refuses FASTA as JSON", function()
+      local code, _, err = performer(words("generate", "causal", "--fasta --json"))
+      assert.equal(2, code)
+      assert.truthy(err:find("--fasta or --json, not both", 1, true))
+    end)
+  end)
+end)
