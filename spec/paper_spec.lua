@@ -10,7 +10,7 @@ local function experiments()
   local names = {}
   for name in lfs.dir(FOLDER) do
     local base = name:match "^(.*)%.lua$"
-    if base and base ~= "kit" then names[#names + 1] = base end
+    if base and base ~= "kit" and base ~= "png" then names[#names + 1] = base end
   end
   table.sort(names)
   return names
