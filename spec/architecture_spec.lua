@@ -295,3 +295,95 @@ describe("token shift", function()
     assert_trains { token_shift = true, conv = 3, reversible = true }
   end)
 end)
+
+describe("dropout inside attention", function()
+  local L, p = 64, 0.25
+
+  --- A layer whose queries and keys are 0, so that all weights are equal, and whose values and
+  --- output are its input: from one-hot rows come the weights.
+  local function shown(options)
+    local layer = nn.attention(with({ dim = L, heads = 1, attention_dropout = p }, options))
+    local eye = {}
+    for i = 1, L do
+      eye[i] = {}
+      for j = 1, L do eye[i][j] = i == j and 1 or 0 end
+    end
+    eye = pf.tensor(eye)
+    layer:tensors()["qkv.weight"]:copy_(pf.concat({ pf.zeros(2 * L, L), eye }, 1))
+    layer:tensors()["out.weight"]:copy_(eye)
+    return layer, pf.concat({ eye:reshape(1, L, L), eye:reshape(1, L, L) }, 1)
+  end
+
+  local function count(t)
+    local n = 0
+    for _, value in ipairs(t:reshape(-1):totable()) do n = n + (value > 0 and 1 or 0) end
+    return n
+  end
+
+  it("takes weights of exact attention, and scales the others", function()
+    local layer, x = shown { attention = "exact" }
+    assert.near_tensor(pf.full({ 2, L, L }, 1 / L), layer(x))
+    local y = layer(x, { training = true, step = 3 })
+    assert.near_tensor(1 / L / (1 - p), y:max():item(), 1e-6)
+    assert.is_true(math.abs(count(y) / y:numel() - (1 - p)) < 0.02)
+    assert.is_false(y:slice(2, 1, 1):tobytes() == y:slice(2, 2, 2):tobytes())
+    assert.bits_equal(y, layer(x, { training = true, step = 3 }))
+    assert.is_false(y:tobytes() == layer(x, { training = true, step = 4 }):tobytes())
+  end)
+
+  it("takes keys of linear attention, for all queries", function()
+    local layer, x = shown { attention = "favor", kernel = { features = 8, seed = 2 } }
+    local y = layer(x, { training = true, step = 3 })
+    assert.near_tensor(pf.full({ 2, L }, 1), y:sum(3), 1e-5)
+    assert.near_tensor(y:slice(2, 1, 1), y:slice(2, 9, 9), 1e-5)
+    local kept = { count(y[1][1]), count(y[2][1]) }
+    for b = 1, 2 do
+      assert.is_true(kept[b] > 0.5 * L and kept[b] < 0.95 * L)
+      assert.near_tensor(1 / kept[b], y[b]:max():item(), 1e-5)
+    end
+    assert.is_false(y[1]:tobytes() == y[2]:tobytes())
+  end)
+
+  it("is as the mask says, forward and backward, whole heads of groups and documents", function()
+    pf.seed(8)
+    local q, k, v = pf.randn(2, 4, 150, 6), pf.randn(2, 2, 150, 6), pf.randn(2, 2, 150, 3)
+    local eye = {}
+    for i = 1, 150 do
+      eye[i] = {}
+      for j = 1, 150 do eye[i][j] = i == j and 1 or 0 end
+    end
+    local ones = pf.zeros(2, 2, 150, 150) + pf.tensor(eye)
+    for _, causal in ipairs { true, false } do
+      local o = { causal = causal, dropout = 0.4, draw = 7 }
+      local weights = pf.exact_attention(q, k, ones, o)
+      local all = pf.exact_attention(q, k, ones, { causal = causal })
+      local ratio = (weights / (all + 1e-30)):reshape(-1):totable()
+      local seen = count(all)
+      for i = 1, #ratio, 7 do
+        assert.is_true(ratio[i] == 0 or math.abs(ratio[i] - 1 / 0.6) < 1e-5)
+      end
+      local kept = count(weights)
+      assert.is_true(math.abs(kept / seen - 0.6) < 0.01)
+      local values = pf.concat({ v:slice(2, 1, 1), v:slice(2, 1, 1), v:slice(2, 2, 2),
+                                 v:slice(2, 2, 2) }, 2)
+      assert.near_tensor(weights:matmul(values), pf.exact_attention(q, k, v, o), 1e-5)
+    end
+    local small = { pf.randn(1, 2, 9, 4), pf.randn(1, 1, 9, 4), pf.randn(1, 1, 9, 3) }
+    for _, causal in ipairs { true, false } do
+      pf.check.gradient(function(a, b, c)
+        return pf.exact_attention(a, b, c, { causal = causal, dropout = 0.4, draw = 7 })
+      end, small)
+    end
+    assert.raises("0 <= p < 1", function() pf.exact_attention(q, k, v, { dropout = 1 }) end)
+  end)
+
+  it("trains, whole and run again", function()
+    for _, attention in ipairs { "exact", "favor" } do
+      local kernel = attention == "favor" and { features = 8, seed = 2 } or nil
+      assert_trains { attention = attention, kernel = kernel, attention_dropout = 0.2,
+                      dropout = 0.1 }
+      assert_trains { attention = attention, kernel = kernel, attention_dropout = 0.2,
+                      dropout = 0.1, reversible = true }
+    end
+  end)
+end)

@@ -1449,6 +1449,9 @@ function pf.nn.shift(options) end
 ---@field qk_norm? boolean
 ---@field bias? boolean biases of linear layers and norms
 ---@field dropout? number share dropped, in training, of what a residual adds
+---share dropped, in training, inside attention: of exact attention's weights; of kinds that make
+---no weights, of keys, for all queries and heads (Zehui et al. 2019)
+---@field attention_dropout? number
 ---@field rotary? boolean rotary positions on queries and keys, in pairs as rotary_pairs says
 ---@field layer? integer place in the model: every layer draws a projection of its own
 ---@field layers? integer depth of the model: the last weights start smaller by sqrt(2 layers)
@@ -1547,6 +1550,9 @@ function pf.nn.reversible(options) end
 ---@field qk_norm? boolean
 ---@field bias? boolean biases of linear layers and norms
 ---@field dropout? number share dropped, in training, of what a residual adds
+---share dropped, in training, inside attention: of exact attention's weights; of kinds that make
+---no weights, of keys, for all queries and heads (Zehui et al. 2019)
+---@field attention_dropout? number
 ---@field attention_bias? boolean biases of attention's linear layers; not given: as bias
 ---inner width of the mlp; 0: 4 x dim, where it has gates 8/3 x dim rounded to a multiple of 8
 ---@field hidden? integer
@@ -1621,6 +1627,9 @@ function pf.nn.block(options) end
 ---@field qk_norm? boolean
 ---@field bias? boolean biases of linear layers and norms
 ---@field dropout? number share dropped, in training, of what a residual adds
+---share dropped, in training, inside attention: of exact attention's weights; of kinds that make
+---no weights, of keys, for all queries and heads (Zehui et al. 2019)
+---@field attention_dropout? number
 ---@field attention_bias? boolean biases of attention's linear layers; not given: as bias
 ---inner width of the mlp; 0: 4 x dim, where it has gates 8/3 x dim rounded to a multiple of 8
 ---@field hidden? integer
@@ -2736,11 +2745,15 @@ function Tensor:linear_attention(phi_k, v, ...) end
 ---@field cu_seqlens? pf.Tensor
 ---@field causal? boolean query i sees keys 1 .. i + Lk - Lq
 ---@field scale? number of the scores; 0: 1 / sqrt(d)
+---@field dropout? number share of weights dropped, 0 <= p < 1
+---@field draw? integer which mask of dropout
 
 ---Exact softmax attention, the quadratic judge: softmax(scale q k^T) v, blockwise. q (B, H, Lq,
 ---d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv), mask, documents, cu_seqlens, limits and prefix as in
 ---favor; decay (Hk), not for full attention: the score of key j loses decay a token of its
----distance to the last key that the query sees. No key left: output and gradients 0.
+---distance to the last key that the query sees. No key left: output and gradients 0. Weights are
+---dropped, with probability `dropout`, after their softmax, and the others scaled by 1 / (1 -
+---dropout); the mask is one of (seed, draw).
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor
@@ -2751,7 +2764,9 @@ function pf.exact_attention(q, k, v, ...) end
 ---Exact softmax attention, the quadratic judge: softmax(scale q k^T) v, blockwise. q (B, H, Lq,
 ---d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv), mask, documents, cu_seqlens, limits and prefix as in
 ---favor; decay (Hk), not for full attention: the score of key j loses decay a token of its
----distance to the last key that the query sees. No key left: output and gradients 0.
+---distance to the last key that the query sees. No key left: output and gradients 0. Weights are
+---dropped, with probability `dropout`, after their softmax, and the others scaled by 1 / (1 -
+---dropout); the mask is one of (seed, draw).
 ---@param k pf.Tensor
 ---@param v pf.Tensor
 ---@param ... any

@@ -27,6 +27,8 @@ typedef struct pf_attention {
     pf_tensor *decay;  /* (Hk) log-decay a token, causal; NULL: none */
     bool causal;
     double option[PF_KIND_OPTIONS]; /* its kind's own, in their order; a choice by its place */
+    double dropout;                 /* of this call, of kinds that drop weights; 0: none */
+    uint64_t draw;                  /* and which mask */
 } pf_attention;
 
 /* Who sees whom, and a decay: what a kind may take; kinds.c refuses what it doesn't. */
@@ -48,6 +50,7 @@ typedef struct pf_attention_kind {
     const char *name, *doc;
     bool takes_kernel;
     unsigned takes;                /* bit i: the input PF_IN_* i, of those behind v (PF_TAKES) */
+    bool drops;                    /* drops weights by itself (pf_attention.dropout) */
     bool carries;                  /* has an exit state, that a later call can begin from: the
                                     * first PF_ENTRY_INPUTS tensors of `state` */
     const pf_option_info *options; /* of its own: numbers, switches and choices */

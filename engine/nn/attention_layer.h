@@ -11,8 +11,8 @@ typedef struct attention_self {
     pf_attention attention; /* owns its kernel */
     int64_t heads, kv_heads, head_dim;
     bool rotary, halves;
-    double base, dropout;
-    pf_tensor *q_norm, *k_norm; /* (d) scales, borrowed from the slots; NULL: no norm */
+    double base, dropout, drops; /* drops: option attention_dropout */
+    pf_tensor *q_norm, *k_norm;  /* (d) scales, borrowed from the slots; NULL: no norm */
     uint64_t
         apart; /* added to the place in the model: a projection unlike that place's other one */
 } attention_self;
@@ -23,6 +23,12 @@ int pf_attention_heads(pf_module *m, attention_self *self);
 int pf_attention_resolve(pf_module *m, pf_engine *e, attention_self *self);
 int pf_attention_norms(pf_module *m, pf_engine *e, attention_self *self); /* of option qk_norm */
 int pf_attention_tilts(pf_module *m, pf_engine *e, attention_self *self);
+/* attention_dropout.c: can a kind drop a share p inside attention? */
+int pf_attention_drops(const pf_attention_kind *kind, double p);
+/* What a training run drops of attention to keys (B, Hk, L, d), in `a` or in *mask, which is the
+ * pass's otherwise; the caller's. */
+int pf_attention_drop_some(pf_attention *a, pf_engine *e, const pf_run *run, double p,
+                           const pf_tensor *keys, pf_tensor **mask);
 /* RMS norm over each head's channels with one scale for all heads, in place; scale NULL: none. */
 int pf_attention_normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x);
 /* (B, H, L, d) -> (B, L, H d) */

@@ -181,8 +181,10 @@ static int attention_build(pf_module *m, pf_engine *e) {
     self->halves = strcmp(pf_option_text(m, "rotary_pairs"), "halves") == 0;
     self->base = pf_option_number(m, "rotary_base");
     self->dropout = pf_option_number(m, "dropout");
+    self->drops = pf_option_number(m, "attention_dropout");
     PF_TRY(pf_attention_heads(m, self));
     PF_TRY(pf_attention_resolve(m, e, self));
+    PF_TRY(pf_attention_drops(self->attention.kind, self->drops));
     PF_TRY(add_decay(m, e, self));
     PF_TRY(pf_attention_tilts(m, e, self));
     int64_t dim = pf_option_int(m, "dim"), inner = self->heads * self->head_dim;
@@ -239,15 +241,14 @@ static int prepare(const attention_self *self, pf_engine *e, int i, pf_tensor *p
 }
 
 /* side: q, k, v -> (B, H, L, dv), by the way that the run takes. */
-static int attend(const attention_self *self, pf_engine *e, const pf_run *run, pf_tensor **side,
-                  pf_tensor **y) {
-    const pf_attention *a = &self->attention;
+static int attend_to(const pf_attention *a, pf_engine *e, const pf_run *run, pf_tensor **side,
+                     pf_tensor *mask, pf_tensor **y) {
     pf_tensor *made[PF_ATTENTION_OUTPUTS] = {NULL};
     pf_tensor *in[PF_ATTENTION_INPUTS] = {
         [PF_IN_Q] = side[0],
         [PF_IN_K] = side[1],
         [PF_IN_V] = side[2],
-        [PF_IN_MASK] = run->pass->mask,
+        [PF_IN_MASK] = mask,
         [PF_IN_DOCUMENTS] = run->pass->documents,
         [PF_IN_DECAY] = a->decay,
         [PF_IN_PREFIX] = run->slice ? NULL : run->pass->prefix,
@@ -266,6 +267,16 @@ static int attend(const attention_self *self, pf_engine *e, const pf_run *run, p
     if (run->slice) return pf_attend_part(y, e, a, state, in);
     if (run->mode == PF_RUN_STEP) return pf_attend_step(y, e, a, state, side[0], side[1], side[2]);
     return pf_attend_prefill(y, e, a, state, side[0], side[1], side[2]);
+}
+
+static int attend(const attention_self *self, pf_engine *e, const pf_run *run, pf_tensor **side,
+                  pf_tensor **y) {
+    pf_attention a = self->attention; /* this call's */
+    pf_tensor *mask = NULL;
+    int status = pf_attention_drop_some(&a, e, run, self->drops, side[1], &mask);
+    if (status >= 0) status = attend_to(&a, e, run, side, mask, y);
+    pf_tensor_release(&mask);
+    return status;
 }
 
 /* qkv (B, L, (H + 2 Hkv) d) -> (B, H, L, d) */

@@ -140,11 +140,15 @@ int pf_run_hidden(pf_module *m, int i, pf_engine *e, const pf_pass *pass, pf_ten
     return run_named(m, i, e, &inner, x, y);
 }
 
+uint64_t pf_run_draw(const pf_run *run) {
+    uint64_t call = run->pass->calls ? (*run->pass->calls)++ : 0;
+    return run->pass->step * CALLS_A_STEP + call;
+}
+
 int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x) {
     if (!run->pass->training || p <= 0) return PF_OK;
     pf_tensor *y = NULL;
-    uint64_t call = run->pass->calls ? (*run->pass->calls)++ : 0;
-    PF_TRY(pf_dropout(&y, e, *x, p, run->pass->step * CALLS_A_STEP + call));
+    PF_TRY(pf_dropout(&y, e, *x, p, pf_run_draw(run)));
     pf_replace(x, y);
     return PF_OK;
 }

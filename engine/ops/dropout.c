@@ -3,8 +3,7 @@
  * of (seed, draw, i) alone. The backward draws the same mask again; all that is kept is the
  * seed, which the host may change between forward and backward.
  */
-#include "kern.h"
-#include "op.h"
+#include "dropout.h"
 
 enum { PIECE = 1024, GRAIN = 16384 };
 
@@ -16,10 +15,7 @@ static const pf_attr_info dropout_attrs[] = {
 };
 
 typedef struct {
-    const pf_kern *kern;
-    pf_rng rng;
-    uint32_t cut; /* words below it drop their element */
-    float scale;
+    pf_drops drops;
     bool overwrite;
     const float *x;
     float *y;
@@ -33,8 +29,15 @@ static int dropout_shape(pf_call *c) {
     return pf_same_as(c, 0, 0);
 }
 
-/* Words first .. first+n-1 of the stream, as pf_rng_u32 numbers them; first is a multiple
- * of 4, and `words` has room for n rounded up to one. */
+pf_drops pf_drops_of(const pf_kern *kern, double p, uint64_t seed, uint64_t draw) {
+    return (pf_drops){.kern = kern,
+                      .rng = pf_rng_make(seed, PF_DRAW_DROPOUT, draw, 0),
+                      .cut = (uint32_t)(p * 0x1p32),
+                      .scale = (float)(1 / (1 - p))};
+}
+
+/* Words first .. first+n-1 of the stream, as pf_rng_u32 numbers them; `words` has room for n
+ * rounded up to a multiple of 4. */
 static void draw_words(const pf_rng *rng, int64_t first, int64_t n, uint32_t *words) {
     uint64_t block = (uint64_t)first / 4;
     for (int64_t i = 0; i < n; i += 4, block++) {
@@ -44,52 +47,54 @@ static void draw_words(const pf_rng *rng, int64_t first, int64_t n, uint32_t *wo
     }
 }
 
+void pf_drops_apply(const pf_drops *drops, int64_t first, int64_t n, const float *x, float *y) {
+    uint32_t words[PIECE];
+    for (int64_t i = 0; i < n; i += PIECE) {
+        int64_t piece = pf_min(PIECE, n - i);
+        draw_words(&drops->rng, first + i, piece, words);
+        drops->kern->dropout(piece, words, drops->cut, drops->scale, x + i, y + i);
+    }
+}
+
 /* y (+)= x / (1 - p) where the element stays, else 0: a dropped NaN is gone. */
 static void drop_range(void *context, int64_t first, int64_t last) {
     const dropout_job *job = context;
-    uint32_t words[PIECE];
     float kept[PIECE];
     for (int64_t i = first; i < last; i += PIECE) {
         int64_t n = pf_min(PIECE, last - i);
-        draw_words(&job->rng, i, n, words);
         float *to = job->overwrite ? job->y + i : kept;
-        job->kern->dropout(n, words, job->cut, job->scale, job->x + i, to);
-        if (!job->overwrite) job->kern->axpy(n, 1.0f, kept, job->y + i);
+        pf_drops_apply(&job->drops, i, n, job->x + i, to);
+        if (!job->overwrite) job->drops.kern->axpy(n, 1.0f, kept, job->y + i);
     }
 }
 
 static int run(pf_call *c, uint64_t seed, pf_tensor *from, pf_tensor *to, bool overwrite) {
-    double p = c->attr[0].f;
     pf_tensor *x;
     PF_TRY(pf_call_compact(c, from, &x));
-    dropout_job job = {.kern = c->engine->kern,
-                       .rng = pf_rng_make(seed, PF_DRAW_DROPOUT, c->draw, 0),
-                       .cut = (uint32_t)(p * 0x1p32),
-                       .scale = (float)(1 / (1 - p)),
+    dropout_job job = {.drops = pf_drops_of(c->engine->kern, c->attr[0].f, seed, c->draw),
                        .overwrite = overwrite,
                        .x = pf_f32(x),
                        .y = pf_f32(to)};
     return pf_parallel_range(c->engine, pf_tensor_numel(x), GRAIN, drop_range, &job);
 }
 
-/* The seed of the mask, as two words. */
-static int save_seed(pf_call *c) {
+int pf_drops_save(pf_call *c, int slot) {
     int64_t two = 2;
-    PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_I32, 1, &two));
-    int32_t *word = pf_i32(c->saved[0]);
+    PF_TRY(pf_tensor_make(&c->saved[slot], c->engine, PF_I32, 1, &two));
+    int32_t *word = pf_i32(c->saved[slot]);
     word[0] = (int32_t)(uint32_t)c->engine->seed;
     word[1] = (int32_t)(uint32_t)(c->engine->seed >> 32);
     return PF_OK;
 }
 
-static uint64_t saved_seed(const pf_call *c) {
-    const int32_t *word = pf_i32(c->saved[0]);
+uint64_t pf_drops_seed(const pf_call *c, int slot) {
+    const int32_t *word = pf_i32(c->saved[slot]);
     return (uint64_t)(uint32_t)word[1] << 32 | (uint32_t)word[0];
 }
 
 static int dropout_forward(pf_call *c) {
     if (c->attr[0].f == 0) return pf_tensor_view(&c->out[0], c->in[0]);
-    if (c->record) PF_TRY(save_seed(c));
+    if (c->record) PF_TRY(pf_drops_save(c, 0));
     PF_TRY(pf_tensor_make(&c->out[0], c->engine, PF_F32, c->shape[0].rank, c->shape[0].dim));
     return run(c, c->engine->seed, c->in[0], c->out[0], true);
 }
@@ -100,7 +105,7 @@ static int dropout_backward(pf_call *c) {
     bool fresh;
     pf_tensor *dx;
     PF_TRY(pf_grad_fresh(c, 0, &fresh, &dx));
-    return run(c, saved_seed(c), c->dout[0], dx, fresh);
+    return run(c, pf_drops_seed(c, 0), c->dout[0], dx, fresh);
 }
 
 const pf_op pf_op_dropout = {

@@ -10,7 +10,8 @@ local layers = { B = 2, L = 9, D = 8, V = 11 }
 local REQUIRED = { vocab = layers.V, from = layers.D, to = layers.D, dim = layers.D }
 local OTHER = { kv_heads = 1, head_dim = 6, decay = 0.5, conv = 3, hidden = 12, dropout = 0.2,
                 rotary_base = 100, layers = 1, heads = 1, length = 12,
-                embedding_dim = 6, norm_eps = 0.1 }
+                embedding_dim = 6, norm_eps = 0.1,
+                attention_dropout = 0.3 }
 
 --- The option of that name of a row of a table, or nil.
 function layers.option(row, name)

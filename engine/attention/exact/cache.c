@@ -7,7 +7,7 @@
 
 enum { K_CACHE, V_CACHE };
 enum { FIRST_ROOM = 64 }; /* positions that a cache has room for from its first key on */
-enum { A_CAUSAL, A_SCALE };
+enum { A_CAUSAL, A_SCALE, A_DROPOUT, A_DRAW };
 
 enum { SCALE };
 static const pf_option_info exact_options[] = {
@@ -26,6 +26,8 @@ static int exact_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_t
     pf_attr attr[PF_MAX_ATTR];
     (void)exit;
     fill_attrs(attr, a, a->causal);
+    attr[A_DROPOUT].f = a->dropout;
+    attr[A_DRAW].i = (int64_t)a->draw;
     return pf_apply(e, &pf_op_exact_attention, in, PF_REACH_INPUTS, attr, out);
 }
 
@@ -148,6 +150,7 @@ const pf_attention_kind pf_kind_exact = {
     .name = "exact",
     .doc = "Softmax attention itself, in quadratic time: the judge.",
     .takes = PF_TAKES_ALL,
+    .drops = true,
     .options = exact_options,
     .n_options = PF_COUNT(exact_options),
     .state = &state_exact,

@@ -24,6 +24,9 @@
  *     dS_ij = P_ij (dout_i . v_j - dout_i . out_i)
  *     dq = scale dS k,  dk = scale dS^T q,  dv = P^T dout.
  *
+ * Dropout acts on weights where they meet values, and so on P in dv and on dout_i . v_j in dS; sums
+ * of weights, and dout_i . out_i, stay as they are.
+ *
  * Forward a task is a block of queries, backward a head of keys: its blocks outside, so that dk and
  * dv are finished while they are in the cache, and all queries that see them inside. Heads of a
  * group are one task then, since they add to the same dk and dv.
@@ -32,10 +35,11 @@
 #include <string.h>
 
 #include "attention.h"
+#include "dropout.h"
 #include "gemm.h"
 
 enum { Q = PF_IN_Q, K = PF_IN_K, V = PF_IN_V };
-enum { A_CAUSAL, A_SCALE, A_COUNT };
+enum { A_CAUSAL, A_SCALE, A_DROPOUT, A_DRAW, A_COUNT };
 enum { BLOCK = 128 };
 
 typedef struct {
@@ -48,7 +52,9 @@ typedef struct {
     bool need_q, need_k, need_v;
     const pf_tensor *mask;
     const float *decay; /* (Hk); NULL: none */
-    float *lse;         /* (B, H, Lq) */
+    bool dropped;       /* weights are, by `drops` */
+    pf_drops drops;
+    float *lse; /* (B, H, Lq) */
     pf_reach reach;
 } exact_op;
 
@@ -204,6 +210,18 @@ static void scores(exact_work *w, int64_t j0, int64_t least) {
     }
 }
 
+/* x (BLOCK, BLOCK), of the queries at i0 and the keys at j0, without what dropout takes: element
+ * (item, head, query, key of the segment). */
+static void drop(const exact_work *w, int64_t i0, int64_t j0, float *x) {
+    const exact_op *op = w->op;
+    if (!op->dropped) return;
+    int64_t wide = pf_ceil_div(op->Lk, BLOCK) * BLOCK, n = query_rows(w, i0);
+    int64_t row = (w->seg->item * op->H + w->head) * op->Lq + w->seg->q_start + i0;
+    for (int64_t i = 0; i < n; i++) {
+        pf_drops_apply(&op->drops, (row + i) * wide + j0, BLOCK, x + i * BLOCK, x + i * BLOCK);
+    }
+}
+
 /* Bad values reach the queries that see them: to_i += p_ij v_j. */
 static void add_bad_values(exact_work *w, int64_t j0, float *to) {
     for (int64_t n = 0; n < w->n_bad; n++) {
@@ -212,7 +230,7 @@ static void add_bad_values(exact_work *w, int64_t j0, float *to) {
         if (!pf_mask_keeps(w->op->mask, w->seg->item, at)) continue;
         const float *row = pf_heads_row(&w->op->v, w->seg->item, w->kv, at);
         for (int64_t i = 0; i < BLOCK; i++) {
-            if (j0 + j >= w->sees[i]) continue;
+            if (j0 + j >= w->sees[i] || (w->op->dropped && w->p[i * BLOCK + j] == 0)) continue;
             w->kern->axpy(w->op->dv, w->p[i * BLOCK + j], row, to + i * w->op->dv);
         }
     }
@@ -251,6 +269,7 @@ static void forward_task(void *context, int64_t task, void *scratch) {
         for (int64_t i = 0; i < BLOCK; i++) {
             w.block_lse[i] = w.kern->softmax(BLOCK, w.p + i * BLOCK, w.p + i * BLOCK);
         }
+        drop(&w, i0, j0, w.p);
         pf_block_gemm(w.kern, false, false, BLOCK, op->dv, BLOCK, w.p, BLOCK, w.v, op->dv, 0,
                       w.part, op->dv, w.panel);
         add_bad_values(&w, j0, w.part);
@@ -267,8 +286,8 @@ static void forward_task(void *context, int64_t task, void *scratch) {
 
 /* ---- backward ---- */
 
-/* p <- P, dp <- dS for the loaded blocks (queries i0, keys j0); 0 in rows that have no key at all,
- * where the log-sum-exp is -inf, and in those past the end. */
+/* p <- P as v meets it, dp <- dS for the loaded blocks (queries i0, keys j0); 0 in rows that have
+ * no key at all, where the log-sum-exp is -inf, and in those past the end. */
 static void weights_back(exact_work *w, int64_t i0, int64_t j0, int64_t least) {
     const exact_op *op = w->op;
     int64_t at = w->seg->q_start + i0, n = query_rows(w, i0);
@@ -276,6 +295,7 @@ static void weights_back(exact_work *w, int64_t i0, int64_t j0, int64_t least) {
     scores(w, j0, least);
     pf_block_gemm(w->kern, false, true, BLOCK, BLOCK, op->dv, w->g, op->dv, w->v, op->dv, 0, w->dp,
                   BLOCK, w->panel);
+    drop(w, i0, j0, w->dp);
     for (int64_t i = 0; i < BLOCK; i++) {
         float *p = w->p + i * BLOCK, *dp = w->dp + i * BLOCK;
         if (i >= n || lse[i] == -INFINITY) {
@@ -289,6 +309,7 @@ static void weights_back(exact_work *w, int64_t i0, int64_t j0, int64_t least) {
         w->kern->affine(BLOCK, 1, -delta, dp, dp);
         w->kern->binary(PF_BINARY_MUL, BLOCK, dp, 1, p, 1, dp);
     }
+    drop(w, i0, j0, w->p);
 }
 
 /* dq rows += scale dS k; dk, dvalue of the key block grow. q is loaded scaled, k is not. */
@@ -375,11 +396,14 @@ static int exact_shape(pf_call *c) {
     if (c->attr[A_CAUSAL].i && !c->in[PF_IN_LIMITS] && c->in[Q]->shape[2] > c->in[K]->shape[2]) {
         return pf_shape_fail(c, "causal attention can't have more queries than keys");
     }
+    double p = c->attr[A_DROPOUT].f;
+    if (!(p >= 0 && p < 1))
+        return pf_fail(PF_EINVAL, "exact_attention: dropout is %g, not in 0 <= p < 1", p);
     return PF_OK;
 }
 
-/* What forward and backward share: all but outputs and gradients. */
-static int fill(exact_op *op, pf_call *c) {
+/* What forward and backward share: all but outputs and gradients. seed: of dropout. */
+static int fill(exact_op *op, pf_call *c, uint64_t seed) {
     const pf_tensor *q = c->in[Q];
     double scale = c->attr[A_SCALE].f;
     *op = (exact_op){.kern = c->engine->kern,
@@ -392,6 +416,9 @@ static int fill(exact_op *op, pf_call *c) {
                      .dv = c->in[V]->shape[3],
                      .causal = is_causal(c),
                      .mask = c->in[PF_IN_MASK]};
+    double p = c->attr[A_DROPOUT].f;
+    op->dropped = p > 0;
+    op->drops = pf_drops_of(op->kern, p, seed, (uint64_t)c->attr[A_DRAW].i);
     op->ahead = op->Lk - op->Lq;
     op->group = op->Hk > 0 ? op->H / op->Hk : 0;
     op->scale = (float)(scale != 0 ? scale : 1 / sqrt((double)op->d));
@@ -407,7 +434,8 @@ static int fill(exact_op *op, pf_call *c) {
 
 static int exact_forward(pf_call *c) {
     exact_op op;
-    PF_TRY(fill(&op, c));
+    PF_TRY(fill(&op, c, c->engine->seed));
+    if (op.dropped && c->record) PF_TRY(pf_drops_save(c, 1));
     PF_TRY(pf_heads_output(&c->out[0], c->engine, op.B, op.H, op.Lq, op.dv));
     op.out = pf_heads_of(c->out[0]);
     int64_t rows[3] = {op.B, op.H, op.Lq};
@@ -426,7 +454,7 @@ static int open_gradient(pf_call *c, int i, pf_tensor **t, pf_heads *rows) {
 static int exact_backward(pf_call *c) {
     exact_op op;
     pf_tensor *made[3] = {NULL}; /* dq, dk, dv where they are given */
-    PF_TRY(fill(&op, c));
+    PF_TRY(fill(&op, c, c->attr[A_DROPOUT].f > 0 ? pf_drops_seed(c, 1) : 0));
     op.out = pf_heads_of(c->out[0]);
     op.lse = pf_f32(c->saved[0]);
     PF_TRY(pf_call_heads(c, c->dout[0], &op.dout));
@@ -443,6 +471,8 @@ static int exact_backward(pf_call *c) {
 static const pf_attr_info exact_attrs[A_COUNT] = {
     {"causal", PF_ATTR_BOOL, 0, false, NULL, "query i sees keys 1 .. i + Lk - Lq"},
     {"scale", PF_ATTR_FLOAT, 0, false, NULL, "of the scores; 0: 1 / sqrt(d)"},
+    {"dropout", PF_ATTR_FLOAT, 0, false, NULL, "share of weights dropped, 0 <= p < 1"},
+    {"draw", PF_ATTR_INT, 0, false, NULL, "which mask of dropout"},
 };
 
 const pf_op pf_op_exact_attention = {
@@ -454,7 +484,9 @@ const pf_op pf_op_exact_attention = {
         "q (B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv), mask, documents, cu_seqlens, limits "
         "and prefix as in favor; decay (Hk), not for full attention: the score of key j loses "
         "decay a token of its distance to the last key that the query sees. No key left: output "
-        "and gradients 0.",
+        "and gradients 0. "
+        "Weights are dropped, with probability `dropout`, after their softmax, and the others "
+        "scaled by 1 / (1 - dropout); the mask is one of (seed, draw).",
     .min_in = 3,
     .max_in = PF_REACH_INPUTS,
     .n_out = 1,
