@@ -387,3 +387,35 @@ describe("dropout inside attention", function()
     end
   end)
 end)
+
+describe("axial positions", function()
+  it("are rows, or waves, of each axis", function()
+    for _, positions in ipairs { "axial", "axial_sinusoidal" } do
+      for _, axes in ipairs { { 2, 2, 2 }, { 1, 9 }, { 3, 3 }, { 7 } } do
+        for _, embedding_dim in ipairs { 0, 14 } do
+          assert_model { positions = positions, axes = axes, embedding_dim = embedding_dim }
+        end
+      end
+      assert_trains { positions = positions, axes = { 4, 4, 2 } }
+    end
+  end)
+
+  it("have an end, and sizes that are told", function()
+    for _, positions in ipairs { "axial", "axial_sinusoidal" } do
+      local model = made { positions = positions, axes = { 2, 3 } }
+      assert.raises("axes hold 6 positions, 7 are needed", function() model(ids_of(1, 7)) end)
+      local state = model:state { batch = 1 }
+      model:prefill(ids_of(1, 6), state)
+      assert.raises("axes hold 6 positions, 7 are needed", function()
+        model:step(ids_of(1, 1):reshape(1), state)
+      end)
+      for _, axes in ipairs { {}, { 0 }, { 2.5 }, { "two" }, { 4096, 4097 },
+                              { 1, 1, 1, 1, 1, 1, 1, 1, 1 } } do
+        assert.raises("needs axes, a list", function()
+          made { positions = positions, axes = axes }
+        end)
+      end
+      assert.raises("needs axes, a list", function() made { positions = positions } end)
+    end
+  end)
+end)

@@ -1335,10 +1335,15 @@ function pf.nn.embedding(options) end
 function pf.nn.ngrams(options) end
 
 ---@class pf.Options.nn.positions
----fixed waves, sin in even channels and cos in odd ones, or a trained table
----@field kind? "sinusoidal"|"learned"
+---fixed waves, sin in even channels and cos in odd ones, or a trained table; axial: a trained
+---table for each of the axes, whose rows are summed; axial_sinusoidal: waves in equal shares of
+---the channels, each with one axis
+---@field kind? "sinusoidal"|"learned"|"axial"|"axial_sinusoidal"
 ---@field dim integer model width D
 ---@field length? integer longest document of a learned table; sinusoids go on beyond
+---sizes of the axes, the last one counting fastest, as {height, width, colours}: a document has
+---at most their product of positions
+---@field axes? table
 ---@field scale? number height of the waves
 
 ---Adds absolute positions: x (B, L, D) -> (B, L, D).
@@ -1658,8 +1663,12 @@ function pf.nn.block(options) end
 ---@field cross? boolean
 ---@field memory_dim? integer width of the memory; 0: dim
 ---how a position knows where it is: rotary turns pairs of a head's channels (rotary_pairs),
----sinusoidal adds sin to even channels and cos to odd ones
----@field positions? "rotary"|"sinusoidal"|"learned"|"none"
+---sinusoidal adds sin to even channels and cos to odd ones, learned adds rows of a table, the
+---axial ones add them for each of the axes
+---@field positions? "rotary"|"sinusoidal"|"learned"|"axial"|"axial_sinusoidal"|"none"
+---sizes of the axes of axial positions, the last one counting fastest, as {height, width,
+---colours}
+---@field axes? table
 ---longest document of learned positions (the others have no limit), and the length that
 ---attention auto chooses for
 ---@field length? integer

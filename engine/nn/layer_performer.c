@@ -42,9 +42,15 @@ static const pf_option_info performer_options[] = {
     {.name = "positions",
      .kind = PF_OPT_STRING,
      .string = "rotary",
-     .choices = "rotary|sinusoidal|learned|none",
+     .choices = "rotary|sinusoidal|learned|axial|axial_sinusoidal|none",
      .doc = "how a position knows where it is: rotary turns pairs of a head's channels "
-            "(rotary_pairs), sinusoidal adds sin to even channels and cos to odd ones"},
+            "(rotary_pairs), sinusoidal adds sin to even channels and cos to odd ones, learned "
+            "adds rows of a table, the axial ones add them for each of the axes"},
+    {.name = "axes",
+     .kind = PF_OPT_TREE,
+     .later = true,
+     .doc = "sizes of the axes of axial positions, the last one counting fastest, as {height, "
+            "width, colours}"},
     {.name = "length",
      .kind = PF_OPT_INT,
      .number = 1024,
@@ -119,7 +125,7 @@ static int make_embedding(pf_module *m, pf_engine *e) {
     performer_self *self = m->self;
     const char *kind = pf_option_text(m, "positions");
     const pf_config *ngrams = pf_config_get(m->options, "ngrams");
-    bool added = strcmp(kind, "sinusoidal") == 0 || strcmp(kind, "learned") == 0;
+    bool added = strcmp(kind, "rotary") != 0 && strcmp(kind, "none") != 0;
     int64_t dim = pf_option_int(m, "dim"), own = pf_option_int(m, "embedding_dim");
     self->width = own > 0 ? own : dim;
     pf_config *o = pf_module_pass_on(m, "embedding");

@@ -13,6 +13,9 @@ local OTHER = { kv_heads = 1, head_dim = 6, decay = 0.5, conv = 3, hidden = 12, 
                 embedding_dim = 6, norm_eps = 0.1,
                 attention_dropout = 0.3 }
 
+-- What a choice can't be without.
+local BESIDE = { axial = { axes = { 3, 4 } }, axial_sinusoidal = { axes = { 2, 3, 2 } } }
+
 --- The option of that name of a row of a table, or nil.
 function layers.option(row, name)
   for _, option in ipairs(row.options or {}) do
@@ -140,8 +143,9 @@ end
 function layers.variants(row)
   local list = {}
   local function add(name, value)
-    list[#list + 1] = { name = ("%s = %s"):format(name, tostring(value)),
-                        options = { [name] = value } }
+    local options = { [name] = value }
+    for key, beside in pairs(BESIDE[value] or {}) do options[key] = beside end
+    list[#list + 1] = { name = ("%s = %s"):format(name, tostring(value)), options = options }
   end
   for _, option in ipairs(row.options or {}) do
     if option.kind == "bool" and option.name ~= "causal" then

@@ -197,12 +197,18 @@ function Plain:position(at, width)
     end
     return row
   end
-  if kind ~= "axial" then return nil end
-  local axes, row = self.o.axes, {}
+  if not kind:find "axial" then return nil end
+  local axes, row, share = self.o.axes, {}, width // #self.o.axes // 2 * 2
   for i = 1, width do row[i] = 0 end
   for i = #axes, 1, -1 do
-    row = sum_of(row, self.t["positions.axis" .. i][at % axes[i] + 1])
+    local place = at % axes[i]
     at = at // axes[i]
+    if kind == "axial" then row = sum_of(row, self.t["positions.axis" .. i][place + 1]) end
+    for c = 0, kind == "axial" and -1 or share - 1 do
+      local angle = place * 10000 ^ -(c // 2 * 2 / share)
+      row[(i - 1) * share + c + 1] = math.sqrt(2 / width)
+        * (c % 2 == 0 and math.sin(angle) or math.cos(angle))
+    end
   end
   return row
 end
