@@ -1662,6 +1662,13 @@ function pf.nn.block(options) end
 ---attention and mlp
 ---@field cross? boolean
 ---@field memory_dim? integer width of the memory; 0: dim
+---in Lua attention = {"exact", "favor", ...}: each layer's attention in place of `attention`, a
+---name or {name = NAME, OPTION = ...}; as many as layers, or a number that divides them, which
+---then go round
+---@field attentions? table
+---in Lua kernel = {{...}, ...}: each layer's kernel in place of `kernel`; as many as layers, or
+---a number that divides them
+---@field kernels? table
 ---how a position knows where it is: rotary turns pairs of a head's channels (rotary_pairs),
 ---sinusoidal adds sin to even channels and cos to odd ones, learned adds rows of a table, the
 ---axial ones add them for each of the axes

@@ -9,7 +9,10 @@ local kernels = require "performer.kernel"
 
 local nn = {}
 local layers = {}
-for _, layer in ipairs(tables.layers()) do layers[layer.type] = layer end
+for _, layer in ipairs(tables.layers()) do
+  layers[layer.type], layer.takes = layer, {}
+  for _, option in ipairs(layer.options) do layer.takes[option.name] = true end
+end
 
 -- ---- layers of one's own ------------------------------------------------------------
 
@@ -101,6 +104,30 @@ end
 -- Children that a table may name: nn.encoder_decoder { encoder = a, decoder = b }.
 local child_names = { encoder_decoder = { "encoder", "decoder" } }
 
+--- Is it a list, an entry a layer?
+local function is_list(value) return type(value) == "table" and value[1] ~= nil end
+
+--- attention = { "exact", "favor" } and kernel = { {...}, {...} } are the options of that name for
+--- each layer.
+local function split_lists(type_name, named)
+  local where = "nn." .. type_name
+  for one, list in pairs { attention = "attentions", kernel = "kernels" } do
+    if is_list(named[one]) then
+      if not layers[type_name].takes[list] then
+        util.fail("%s: %s is a list, an entry a layer, which is for nn.performer", where, one)
+      end
+      named[list], named[one] = named[one], nil
+    end
+  end
+  if named.kernels then
+    named.kernels = util.copy(named.kernels)
+    for i, value in ipairs(named.kernels) do
+      if type(value) == "string" then named.kernels[i] = { name = value } end
+      kernels.check_layer({ kernel = named.kernels[i] }, ("%s: kernel %d"):format(where, i))
+    end
+  end
+end
+
 local function split(type_name, options)
   local named, children, names = {}, {}, {}
   for i = 1, #options do children[i] = as_module(options[i]) end
@@ -115,6 +142,7 @@ local function split(type_name, options)
       util.fail("nn.%s: children are a list without holes", type_name)
     end
   end
+  split_lists(type_name, named)
   if type(named.attention) == "table" then
     named.attention, named.attention_options =
       kernels.split_kind(named.attention, "nn." .. type_name)

@@ -124,9 +124,19 @@ static int say_kind(pf_module *m, const pf_attention_kind *kind) {
     return pf_config_set_string(m->options, "attention", kind->name);
 }
 
+/* Writes the seed that a kernel draws from, so that a model that is built from its options on
+ * another engine draws the same projections. A kernel of the host's draws none. */
+int pf_kernel_seed(pf_config *kernel, const pf_engine *e) {
+    const pf_config *name = pf_config_get(kernel, "name"), *seed = pf_config_get(kernel, "seed");
+    if (name && pf_config_string(name) && !pf_map_find(pf_config_string(name))) return PF_OK;
+    /* Any other seed that is no number above 0 is the kernel's to refuse. */
+    if (seed && (pf_config_kind_of(seed) != PF_NUMBER || pf_config_number(seed) != 0)) return PF_OK;
+    uint64_t own = e->seed & ((UINT64_C(1) << 53) - 1); /* what a number of JSON holds */
+    return pf_config_set_number(kernel, "seed", own ? (double)own : 1);
+}
+
 /* The options of attention as they are to be saved: with its kind, and of kinds that take a kernel
- * with a seed, so that a model that is built from them on another engine draws the same
- * projections. A kernel of the host's draws none. */
+ * with a seed. */
 int pf_kernel_complete(pf_module *m, const pf_engine *e) {
     const pf_attention_kind *kind;
     pf_config *kernel = pf_config_get(m->options, "kernel");
@@ -137,10 +147,5 @@ int pf_kernel_complete(pf_module *m, const pf_engine *e) {
         PF_TRY(pf_config_set(m->options, "kernel", pf_config_new(PF_MAP)));
         kernel = pf_config_get(m->options, "kernel");
     }
-    const pf_config *name = pf_config_get(kernel, "name"), *seed = pf_config_get(kernel, "seed");
-    if (name && pf_config_string(name) && !pf_map_find(pf_config_string(name))) return PF_OK;
-    /* Any other seed that is no number above 0 is the kernel's to refuse. */
-    if (seed && (pf_config_kind_of(seed) != PF_NUMBER || pf_config_number(seed) != 0)) return PF_OK;
-    uint64_t own = e->seed & ((UINT64_C(1) << 53) - 1); /* what a number of JSON holds */
-    return pf_config_set_number(kernel, "seed", own ? (double)own : 1);
+    return pf_kernel_seed(kernel, e);
 }

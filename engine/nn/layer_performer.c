@@ -39,6 +39,17 @@ static const pf_option_info performer_options[] = {
      .later = true,
      .doc = "a norm over the embedding with its positions (BERT)"},
 #include "options_block.def"
+    {.name = "attentions",
+     .kind = PF_OPT_TREE,
+     .later = true,
+     .doc = "in Lua attention = {\"exact\", \"favor\", ...}: each layer's attention in place of "
+            "`attention`, a name or {name = NAME, OPTION = ...}; as many as layers, or a number "
+            "that divides them, which then go round"},
+    {.name = "kernels",
+     .kind = PF_OPT_TREE,
+     .later = true,
+     .doc = "in Lua kernel = {{...}, ...}: each layer's kernel in place of `kernel`; as many as "
+            "layers, or a number that divides them"},
     {.name = "positions",
      .kind = PF_OPT_STRING,
      .string = "rotary",
@@ -143,36 +154,6 @@ static int make_embedding(pf_module *m, pf_engine *e) {
     return pf_module_inner(m, e, "widen", "linear", o);
 }
 
-static int make_block(pf_module *m, pf_engine *e, int64_t layer, pf_module **block) {
-    bool rotary = strcmp(pf_option_text(m, "positions"), "rotary") == 0;
-    pf_config *o = pf_options_number(pf_module_pass_on(m, "block"), "layer", (double)layer);
-    o = pf_options_bool(o, "rotary", rotary);
-    if (!o) return pf_fail(PF_ENOMEM, "performer: no memory for the options");
-    int status = pf_module_new(block, e, "block", o, NULL, 0);
-    pf_config_free(o);
-    if (status < 0) return pf_fail_in(status, "performer");
-    return status;
-}
-
-static int make_blocks(pf_module *m, pf_engine *e) {
-    int64_t layers = pf_option_int(m, "layers");
-    size_t bytes = (size_t)layers * sizeof(pf_module *);
-    pf_module *chain = NULL, **block = pf_heap_zalloc(m->heap, bytes);
-    if (!block) return PF_ENOMEM;
-    int status = PF_OK;
-    for (int64_t i = 0; i < layers && status >= 0; i++) {
-        if (i > 0 && pf_option_int(m, "shared")) block[i] = pf_module_retain(block[0]);
-        if (!block[i]) status = make_block(m, e, i, &block[i]);
-    }
-    const char *type = pf_option_int(m, "reversible") ? "reversible" : "chain";
-    if (status >= 0) status = pf_module_new(&chain, e, type, NULL, block, (int)layers);
-    if (status >= 0) status = pf_module_adopt(m, "blocks", chain);
-    pf_module_release(&chain);
-    for (int64_t i = 0; i < layers; i++) pf_module_release(&block[i]);
-    pf_heap_free(m->heap, block, bytes);
-    return status;
-}
-
 /* Blocks that end in a norm need no other. */
 static bool has_final_norm(const pf_module *m) {
     double own = pf_option_number(m, "final_norm");
@@ -219,9 +200,10 @@ static int performer_build(pf_module *m, pf_engine *e) {
     self->dropout = pf_option_number(m, "dropout");
     PF_TRY(pf_attention_decide(m, e));
     PF_TRY(pf_kernel_complete(m, e));
+    PF_TRY(pf_performer_lists(m, e));
     PF_TRY(make_embedding(m, e));
     self->blocks = m->n_child;
-    PF_TRY(make_blocks(m, e));
+    PF_TRY(pf_performer_blocks(m, e));
     self->norm = has_final_norm(m) ? m->n_child : -1;
     if (self->norm >= 0) PF_TRY(pf_module_norm(m, e, "norm", pf_option_int(m, "dim")));
     return make_head(m, e);

@@ -197,6 +197,16 @@ static int fill(pf_module *m, pf_engine *e, pf_module *const *children, int n) {
     return m->type->derive ? m->type->derive(m) : PF_OK;
 }
 
+/* Handles named open kernels for this one build: what is kept is plain data. */
+static void forget_handles(pf_config *options) {
+    pf_config *kernel = pf_config_get(options, "kernel");
+    const pf_config *list = pf_config_get(options, "kernels");
+    if (kernel) pf_config_remove(kernel, "handle");
+    for (int i = 0; list && i < pf_config_size(list); i++) {
+        pf_config_remove(pf_config_at(list, i), "handle");
+    }
+}
+
 int pf_module_make(pf_module **module, pf_engine *e, const pf_layer *type, pf_config *options,
                    pf_module *const *children, int n_children) {
     int status = pf_check_cancel(e);
@@ -213,9 +223,7 @@ int pf_module_make(pf_module **module, pf_engine *e, const pf_layer *type, pf_co
     m->reads = type->inputs, m->n_reads = type->n_inputs;
     m->options = options;
     status = fill(m, e, children, n_children);
-    /* It named an open kernel for this one build: what is kept is plain data. */
-    pf_config *kernel = pf_config_get(options, "kernel");
-    if (kernel) pf_config_remove(kernel, "handle");
+    forget_handles(options);
     if (status < 0) {
         pf_module_release(&m);
         return status;

@@ -187,6 +187,11 @@ pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init);
 /* Writes the seed into m's option `kernel`, so that a redraw after loading draws from the
  * same stream: every layer that has the option calls it first. */
 int pf_kernel_complete(pf_module *m, const pf_engine *e);
+int pf_kernel_seed(pf_config *kernel, const pf_engine *e); /* the same of a kernel's options */
+/* performer_blocks.c: the lists that say attention and kernel of each layer, checked, with seeds;
+ * and the child `blocks`. */
+int pf_performer_lists(pf_module *m, const pf_engine *e);
+int pf_performer_blocks(pf_module *m, pf_engine *e);
 /* attention_choice.c: which kind the options say, "auto" being decided. */
 int pf_attention_kind_of(const pf_module *m, const pf_attention_kind **kind);
 /* Puts the choice in the place of attention "auto", before pf_kernel_complete. */

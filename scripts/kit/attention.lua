@@ -59,11 +59,29 @@ function attention.kind_of(options)
   return options.attention and (KINDS[kernel] and kernel or attention.LINEAR)
 end
 
---- A model's attention in a word: its kind, or the map of its kernel.
-function attention.label(options)
+--- Of one layer in a word: its kind, or the map of its kernel.
+local function label_of(options)
   local kind = attention.kind_of(options)
   if kind ~= attention.LINEAR then return kind end
   return options.kernel and options.kernel.name or "softmax"
+end
+
+--- The options of layer i: where a model has lists of attentions or kernels, their entry.
+local function layer_options(options, i)
+  local kinds, kernels = options.attentions, options.kernels
+  local kind = kinds and kinds[(i - 1) % #kinds + 1] or options.attention
+  return { attention = type(kind) == "table" and kind.name or kind,
+           kernel = kernels and kernels[(i - 1) % #kernels + 1] or options.kernel }
+end
+
+--- A model's attention in a word, of several the different ones: "exact, relu".
+function attention.label(options)
+  local words, met = {}, {}
+  for i = 1, math.max(#(options.attentions or {}), 1) * math.max(#(options.kernels or {}), 1) do
+    local word = label_of(layer_options(options, i))
+    if not met[word] then words[#words + 1], met[word] = word, true end
+  end
+  return table.concat(words, ", ")
 end
 
 --- Does this kind weigh by a kernel's features?
