@@ -74,14 +74,15 @@ local function layer_options(options, i)
            kernel = kernels and kernels[(i - 1) % #kernels + 1] or options.kernel }
 end
 
---- A model's attention in a word, of several the different ones: "exact, relu".
+--- A model's attention in a word, of several the different ones: "exact, relu"; nil of a model
+--- that is none of the engine's own.
 function attention.label(options)
   local words, met = {}, {}
   for i = 1, math.max(#(options.attentions or {}), 1) * math.max(#(options.kernels or {}), 1) do
     local word = label_of(layer_options(options, i))
-    if not met[word] then words[#words + 1], met[word] = word, true end
+    if word and not met[word] then words[#words + 1], met[word] = word, true end
   end
-  return table.concat(words, ", ")
+  return words[1] and table.concat(words, ", ")
 end
 
 --- Does this kind weigh by a kernel's features?
