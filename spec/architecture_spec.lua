@@ -3,6 +3,7 @@
 -- (That options go through masks, documents, files and checkpoints is layers_spec's; those of
 -- attention are in attention_options_spec.lua.)
 local architecture = require "spec.support.architecture"
+local child = require "spec.support.child"
 local pf = require "performer"
 local nn = pf.nn
 
@@ -215,5 +216,38 @@ describe("axial positions", function()
       end
       assert.raises("needs axes, a list", function() made { positions = positions } end)
     end
+  end)
+end)
+
+describe("options of all sorts", function()
+  it("give the same bits on any number of threads", function()
+    local function trained(threads)
+      return child.run([[
+        for i, o in ipairs {
+          { residual = "post", shared = true, embedding_dim = 6, embedding_norm = true,
+            head = "transform", attention_dropout = 0.1, positions = "axial", axes = { 6, 50 } },
+          { residual = "rezero", norm = "scalenorm", act = "geglu", token_shift = true,
+            attention = { "exact", "favor" }, kernel = { features = 8, seed = 2 } },
+          { attention = "exact", attention_dropout = 0.1, act = "glu",
+            rotary_pairs = "neighbours", head_bias = true },
+        } do
+          o.vocab, o.dim, o.layers, o.heads, o.causal = 13, 16, 2, 2, true
+          pf.seed(i)
+          local model = pf.nn.performer(o)
+          local opt = pf.optim.adamw(model, { lr = 1e-2 })
+          local x = array.tensor(array.random(3):whole({ 3, 300 }, 0, 12))
+          for step = 1, 3 do
+            local tape <close> = pf.tape()
+            local loss = model(x, { training = true, step = step }):cross_entropy(x)
+            tape:backward(loss)
+            print(loss:item(), opt:step())
+          end
+          for name, t in pf.sorted(model:tensors()) do
+            print(name, #t:tobytes(), (t * t):sum():item(), t:sum():item())
+          end
+        end]], ("{ threads = %d }"):format(threads))
+    end
+    local one = trained(1)
+    for _, threads in ipairs { 2, 5 } do assert.are.equal(one, trained(threads)) end
   end)
 end)

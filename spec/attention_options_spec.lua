@@ -166,9 +166,9 @@ describe("attention and kernel of each layer", function()
 
   it("that fit nothing are told", function()
     for message, o in pairs {
-      ["'attentions' is a list of 3 entries for 4 layers"] =
+      ["'attentions' has 3 entries, and layers is 4"] =
         { attention = { "exact", "exact", "favor" } },
-      ["'kernels' is a list of 8 entries for 4"] = { kernel = { relu, relu, relu, relu, relu,
+      ["'kernels' has 8 entries, and layers is 4"] = { kernel = { relu, relu, relu, relu, relu,
                                                                 relu, relu, relu } },
       ["layer 2: block: 'attention' must be one of .*mean 'favor'"] =
         { attention = { "exact", "favour" } },

@@ -160,10 +160,9 @@ static int add_axis(const pf_module *m, pf_engine *e, int a, int64_t first, int6
     for (int64_t t = 0; t < n; t++) pf_i32(at)[t] = (int32_t)coordinate(m->self, a, first + t);
     int status = pf_embedding(&part, e, m->slot[a].tensor, at);
     pf_tensor_release(&at);
-    if (status < 0 || !*rows) return *rows = part, status;
-    status = pf_add(&sum, e, *rows, part);
+    if (status >= 0 && *rows) status = pf_add(&sum, e, *rows, part);
+    if (status >= 0) pf_replace(rows, sum ? sum : pf_tensor_retain(part));
     pf_tensor_release(&part);
-    if (status >= 0) pf_replace(rows, sum);
     return status;
 }
 

@@ -37,8 +37,8 @@ static int check_length(const pf_module *m, const char *name) {
     }
     if (pf_config_kind_of(list) == PF_LIST && n > 0 && layers % n == 0) return PF_OK;
     return pf_fail(PF_EINVAL,
-                   "performer: '%s' is a list of %d entries for %lld layers; it has as many as "
-                   "layers, or a number that divides them",
+                   "performer: '%s' has %d entries, and layers is %lld; it is a list of as many, "
+                   "or of a number that divides them",
                    name, n, (long long)layers);
 }
 

@@ -105,6 +105,10 @@ static const char *const causal_kinds[] = {
     "'causal': true, 'kernel': {'name': 'identity'}, 'norm': 'rmsnorm', 'act': 'swiglu'",
     "'causal': true, 'qk_norm': true, 'conv': 4, 'bias': true, 'positions': 'none', "
     "'tied': false, 'act': 'square_relu'",
+    "'causal': true, 'residual': 'post', 'shared': true, 'embedding_dim': 12, 'embedding_norm': "
+    "true, 'head': 'transform', 'token_shift': true, 'positions': 'axial', 'axes': [16, 8, 64]",
+    "'causal': true, 'residual': 'rezero', 'norm': 'scalenorm', 'act': 'geglu', 'attentions': "
+    "[{'name': 'exact', 'scale': 0.4}], 'rotary_pairs': 'neighbours', 'head_bias': true",
 };
 
 /* Bytes live in e's heap, without the threads' work space, as the heap rounds it up. */

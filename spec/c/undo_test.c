@@ -167,6 +167,10 @@ static const struct {
     {"'causal': true, 'attention': 'identity', 'conv': 2, 'kv_heads': 1, 'norm': 'rmsnorm', "
      "'positions': 'learned'",
      1},
+    {"'causal': true, 'shared': true, 'token_shift': true, 'residual': 'post', 'head': "
+     "'transform', 'embedding_dim': 8, 'positions': 'axial', 'axes': [4, 4, 4], 'kernel': "
+     "{'features': 8}",
+     2},
 };
 
 /* Rows of an n-gram memory begin at 0. */
