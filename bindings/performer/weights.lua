@@ -211,12 +211,13 @@ local function compare(model, tensors, made, used, with_buffers)
 end
 
 --- Why a load is refused, or nil: nothing fits, or, where it is strict, not everything does.
-local function refusal(report, where, strict)
+local function refusal(report, where, strict, tensors)
   local misfits = report:misfits()
   if #report.loaded == 0 then
-    local first = report.unexpected[1]
+    local first, scheme = report.unexpected[1], schemes.of(tensors)
     return ("%s: no tensor of it fits the model%s; say with `map` how its names become the "
-      .. "model's"):format(where, first and (", the first is '%s'"):format(first.name) or "")
+      .. "model's%s"):format(where, first and (", the first is '%s'"):format(first.name) or "",
+      scheme and (", as those of %s do"):format(scheme.name) or "")
   end
   if not strict or #misfits == 0 then return nil end
   local more = #misfits > TOLD and ("; and %d more"):format(#misfits - TOLD) or ""
@@ -248,7 +249,7 @@ function weights.load(model, source, options)
     util.fail("weights.load: the map must give {name = tensor}, got %s", core.kind(made))
   end
   local report = compare(model, tensors, made, used, options.buffers ~= false)
-  local why = refusal(report, where, options.strict ~= false)
+  local why = refusal(report, where, options.strict ~= false, tensors)
   if why then return nil, why, "format" end
   local own = model:tensors()
   for _, name in ipairs(report.loaded) do own[name]:copy_(made[name]) end

@@ -18,6 +18,7 @@ local function with_kernel()
 end
 
 attention.LINEAR = with_kernel()
+attention.MAP = "softmax" -- of a kernel that is not named
 -- The kind whose time is the limit of speed, for the ratios of `bench`.
 attention.BASE = "identity"
 
@@ -63,7 +64,7 @@ end
 local function label_of(options)
   local kind = attention.kind_of(options)
   if kind ~= attention.LINEAR then return kind end
-  return options.kernel and options.kernel.name or "softmax"
+  return options.kernel and options.kernel.name or attention.MAP
 end
 
 --- The options of layer i: where a model has lists of attentions or kernels, their entry.

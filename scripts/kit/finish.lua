@@ -1,6 +1,7 @@
 --- finish.lua - the end of a run of `train`: its last record, and what came of it in words. A
 -- module with what kit/run.lua's Run does last.
 local cli = require "kit.cli"
+local part = require "kit.part"
 local pf = require "performer"
 local start = require "kit.start"
 
@@ -10,6 +11,7 @@ local finish = {}
 local function final_record(run, result)
   local s, state = run.settings, run.state
   local baselines = not s.bidirectional and run.baselines or nil
+  local params, trained = part.count(run.model)
   return { final = true, stopped = state.stopped and "patience" or nil,
            best_step = state.best_step, best_loss = state.best, step = run.done,
            steps = s.steps, train_loss = state.smooth,
@@ -17,7 +19,8 @@ local function final_record(run, result)
            valid_accuracy = result.accuracy, tokens = result.tokens,
            baseline_perplexity = baselines and baselines.frequencies or result.baseline,
            pair_perplexity = baselines and baselines.pairs or nil,
-           params = run.model:count(), params_ngrams = start.memory_of(run.model),
+           params = params, params_ngrams = start.memory_of(run.model),
+           params_trained = trained < params and trained or nil,
            seconds = state.seconds, bytes_peak = pf.memory().peak }
 end
 

@@ -233,7 +233,9 @@ function Run:log(record)
   end
   record.seconds, record.steps = self.state.seconds, s.steps
   record.bytes_peak = pf.memory().peak
-  if not self.data_told then record.data, self.data_told = start.data_record(self), true end
+  if not self.data_told then
+    record.data, record.init, self.data_told = start.data_record(self), self.init, true
+  end
   self:write(record)
   self.state.pending, self.logged = nil, true
 end

@@ -1,6 +1,7 @@
 --- saved.lua - opening what a run left: its model, optimizer and settings, from a run folder or a
 -- checkpoint in it, with the script that makes a model of one's own where it needs one.
 local lfs = require "lfs"
+local part = require "kit.part"
 local pf = require "performer"
 local train_options = require "kit.train_options"
 
@@ -84,6 +85,7 @@ local function open_made(path, options)
     model = options.model(settings)
   end
   if not model then return nil, message end
+  part.apply(model, settings)
   return load_into(path, model, settings, options)
 end
 

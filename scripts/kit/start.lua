@@ -4,7 +4,9 @@ local attention = require "kit.attention"
 local cli = require "kit.cli"
 local course = require "kit.course"
 local data_options = require "kit.data_options"
+local init = require "kit.init"
 local lfs = require "lfs"
+local part = require "kit.part"
 local pf = require "performer"
 local run_folder = require "kit.run_folder"
 local saved = require "kit.saved"
@@ -50,6 +52,8 @@ end
 function start.fresh(options, make)
   if options.out then run_folder.check_free(options.out) end
   local data = data_options.open("train", options, { seed = options.seed })
+  local from = init.open(options)
+  options.from = from
   local settings = train_options.settings(options, data:info().format)
   pf.seed(settings.seed)
   check_enough(data, settings)
@@ -57,10 +61,13 @@ function start.fresh(options, make)
   data_options.lay(data, settings.length)
   train_options.fit(settings, data)
   if options.crossover then cli.need(pf.attention.use_crossover(options.crossover)) end
-  local model = make.model(settings)
+  if from then from:check(settings, data) end
+  local model = from and from:own_model() or make.model(settings)
+  local filled = from and from:fill(model)
+  part.apply(model, settings)
   train_options.check_sliced(settings, model)
   local optimizer, once = make.optimizer(model, settings), data:info().once
-  return { settings = settings, data = data, model = model, optimizer = optimizer,
+  return { settings = settings, data = data, model = model, optimizer = optimizer, init = filled,
            state = { step = 0, seconds = 0, data = fingerprint(data), once = once },
            dir = run_folder.fresh(options.out, settings, once and "pipe" or settings.data) }
 end
@@ -247,7 +254,9 @@ function start.describe(job)
           job.data:info("valid").tokens)
   local memory = start.memory_of(job.model)
   local share = memory > 0 and (", %s of them the n-gram memory"):format(grouped(memory)) or ""
-  cli.say("model  %s parameters%s", grouped(job.model:count()), share)
+  local all, trained = part.count(job.model)
+  if trained < all then share = ("%s, %s of them trained"):format(share, grouped(trained)) end
+  cli.say("model  %s parameters%s", grouped(all), share)
   cli.say("       %s, %d threads, kernels %s", start.attention_of(job), pf.info().threads,
           pf.info().cpu_name)
   local chosen = not settings.script and job.model:options().chosen

@@ -7,6 +7,7 @@ local course = require "kit.course"
 local data_options = require "kit.data_options"
 local model_options = require "kit.model_options"
 local optimizer_options = require "kit.optimizer_options"
+local part = require "kit.part"
 local pf = require "performer"
 
 local train_options = {}
@@ -59,6 +60,7 @@ local function insert_before(name, rows)
 end
 
 insert_before("optimizer", course.rows)
+insert_before("model", part.rows)
 insert_before("out", data_options.rows("FASTA or text to train on",
                                        { group = "Run", keep = true }))
 
@@ -124,6 +126,7 @@ local function check(options, given)
     cli.fail(2, "train: say what to train on with --data FILE (or --resume FOLDER)")
   end
   course.check(options)
+  part.check(options)
   cli.check_name("attention", options.attention, attention.names())
   cli.check_name("optimizer", options.optimizer, optimizer_options.names())
   optimizer_options.check(OPTIMIZER, given, options.optimizer)
@@ -270,6 +273,7 @@ function train_options.settings(options, kind)
   course.fit_words(words, options)
   local settings = settle(words)
   settings.own_warmup = options.warmup ~= nil
+  if options.from then options.from:settle(settings, options, options.plain and PLAIN) end
   if not settings.script then check_heads(settings.model) end
   if not settings.script then -- a script may make of its words what it likes
     model_options.tell_useless(ROWS, options.given, settings.model)

@@ -1,0 +1,168 @@
+--- performer convert - the same weights under another attention: a checkpoint folder that eval,
+-- generate and train --init take. Projections are drawn anew, and it says which. Also takes models
+-- of other programs, and makes adapters a part of the weights.
+local attention = require "kit.attention"
+local cli = require "kit.cli"
+local lfs = require "lfs"
+local model_options = require "kit.model_options"
+local part = require "kit.part"
+local pf = require "performer"
+local saved = require "kit.saved"
+local source = require "kit.source"
+
+local ROWS = {
+  { "checkpoint", "folder", nil, "run folder or checkpoint folder; or another program's folder "
+    .. "with config.json and model.safetensors, or such a file" },
+  { "out", "folder", nil, "folder to make" },
+  { "attention", "name", nil, ("a kind of attention (%s) or the feature map of a kernel (%s); "
+    .. "default: the one it has"):format(table.concat(attention.kind_names(), ", "),
+    table.concat(attention.map_names(), ", ")) },
+  { "merge", "flag", nil, "make adapters a part of their weights; then nothing is frozen" },
+  { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
+  { "json", "flag", nil, "one JSON object on stdout" },
+}
+for _, row in ipairs(source.rows) do ROWS[#ROWS + 1] = row end
+
+--- Rows of the kernel's options, and of attention's own.
+for _, row in ipairs(model_options.rows) do
+  if row.path:find "^kernel%." or row.path:find "^attention_options%." then
+    ROWS[#ROWS + 1] = row
+  end
+end
+
+local layers = {}
+for _, layer in ipairs(pf.layers()) do
+  for _, option in ipairs(layer.options) do
+    if option.name == "attention" then layers[layer.type] = true end
+  end
+end
+
+-- ---- the tree ----
+
+--- f(options) of every node that has attention.
+local function each_attention(node, f)
+  if layers[node.type] and node.options then f(node.options) end
+  for _, child in ipairs(node.children or {}) do each_attention(child, f) end
+end
+
+--- The attention of a tree, in a word: of its first layer that has one.
+local function label_of(tree)
+  local label
+  each_attention(tree, function(options) label = label or attention.label(options) end)
+  return label
+end
+
+-- ---- weights ----
+
+--- The parameters of a model by name: what it learned, and not what it drew.
+local function parameters_of(model)
+  local all, frozen = {}, model:tree().frozen
+  model:unfreeze()
+  local list, names = model:parameters()
+  for i, name in ipairs(names) do all[name] = list[i] end
+  for _, name in ipairs(frozen or {}) do model:freeze(name) end
+  return all
+end
+
+--- The model of `tree` with the weights of another.
+local function rebuilt(tree, model)
+  local made = cli.try(2, pf.nn.build, tree)
+  cli.need(pf.weights.load(made, parameters_of(model), { buffers = false }))
+  return made
+end
+
+--- What was drawn: { layers, features, seed, rows } of its kernels, or nil.
+local function projections_of(model)
+  local found
+  for name, tensor in pairs(model:tensors()) do
+    if name:find "%f[%w]projection$" then
+      found = found or { layers = 0 }
+      found.layers, found.features = found.layers + 1, tensor:size(-2)
+    end
+  end
+  each_attention(model:tree(), function(options)
+    if not found or not options.kernel then return end
+    found.seed = math.tointeger(options.kernel.seed) or options.kernel.seed
+    found.map, found.rows = options.kernel.name, options.kernel.rows
+  end)
+  return found
+end
+
+-- ---- the command ----
+
+local function check(options)
+  if not options.checkpoint or not options.out then
+    cli.fail(2, "convert: needs --checkpoint FOLDER and --out FOLDER")
+  end
+  if not options.attention and not options.merge and source.is_run(options.checkpoint) then
+    cli.fail(2, "convert: say what is to be another: --attention NAME, or --merge")
+  end
+  if options.attention then
+    local names = attention.kind_names()
+    table.move(attention.map_names(), 1, #attention.map_names(), #names + 1, names)
+    cli.check_name("attention", options.attention, names)
+  end
+  if lfs.attributes(options.out .. "/LATEST", "mode") then
+    cli.fail(2, ("convert: %s holds a run already; choose another --out"):format(options.out))
+  end
+end
+
+--- The state of a checkpoint: what a run's settings say of data and model, without its training.
+local function state_of(opened, model, from, to)
+  local before = opened.state or {}
+  local settings = before.settings
+  if settings and model:type() == "performer" then settings.model = model:options() end
+  return { step = before.step or 0, settings = settings, converted = { from = from, to = to } }
+end
+
+--- Saves what came of it; the record of the command.
+local function save(opened, model, options, from, to)
+  local state = state_of(opened, model, from, to)
+  local tokenizer = saved.tokenizer_name(opened)
+  cli.need(pf.checkpoint.save(options.out, { model = model, state = state, step = state.step,
+    tokenizer = tokenizer and pf.tokenizer[tokenizer]() or nil }))
+  return { params = part.count(model), from = from, to = to, out = options.out,
+           merged = options.merged, projections = projections_of(model),
+           scheme = opened.scheme }
+end
+
+local function tell(record)
+  local drawn = record.projections
+  cli.say("%s -> %s: %d parameters in %s", record.from, record.to, record.params, record.out)
+  if record.merged then cli.say("adapters that are part of the weights now: %d", record.merged) end
+  if not drawn then return end
+  cli.say("projections drawn for %d layers: %s, %d features%s, seed %s", drawn.layers, drawn.map,
+    drawn.features, drawn.rows and (" (%s)"):format(drawn.rows) or "", tostring(drawn.seed))
+end
+
+local function main()
+  local parser = cli.add(cli.parser("convert", "Puts other attention under given weights.", {
+    "performer convert --checkpoint runs/book --attention softmax --features 256 --out runs/fast",
+    "performer convert --checkpoint stories260K --attention relu --out runs/stories",
+    "performer convert --checkpoint runs/tuned --merge --out runs/merged",
+  }), ROWS)
+  local options = cli.parse(parser, ROWS, arg)
+  check(options)
+  local opened = cli.need(source.open(options.checkpoint, { script = options.model,
+    scheme = options.scheme, config = options.config }))
+  local model = opened.model
+  if options.merge then
+    options.merged = model:merge()
+    model:unfreeze()
+  end
+  local tree = model:tree()
+  local from = label_of(tree) or "none"
+  if options.attention then
+    if from == "none" then
+      cli.fail(1, ("convert: %s has no layer whose attention could be another"):format(
+        options.checkpoint))
+    end
+    each_attention(tree, function(o) source.put_attention(o, options) end)
+    model = rebuilt(tree, model)
+  end
+  local record = save(opened, model, options, from, label_of(model:tree()) or "none")
+  if options.json then return cli.print_json(record) end
+  tell(record)
+end
+
+cli.main(main)

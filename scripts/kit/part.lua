@@ -1,0 +1,61 @@
+-- part.lua - what a run of `train` has of its weights: the options --init and --map (init.lua does
+-- what they say), and the training of a part, --freeze and --adapters.
+local cli = require "kit.cli"
+local pf = require "performer"
+
+local part = {}
+
+-- As train's own rows; `keep`: settings of a run.
+part.rows = {
+  { "init", "path", nil, "begin with the weights of a run, of another program's folder or of a "
+    .. ".safetensors file; with the model of a run or folder, too, but for the options that are "
+    .. "given", group = "Weights", keep = true },
+  { "map", "file", nil, "how names become the model's: a Lua file that returns a table or a "
+    .. "function(source, model), as pf.weights.load takes them, or a scheme: "
+    .. table.concat(pf.weights.schemes(), ", "), group = "Weights", needs = "init" },
+  { "freeze", "pattern", nil, "parameters that are not trained: embedding, blocks.1, norm1|norm2 "
+    .. "(whole parts of a name), or *.bias", group = "Weights", keep = true },
+  { "adapters", "positive", nil, "train low-rank adapters of so many rows beside the weights of "
+    .. "linear layers, and nothing else", group = "Weights", keep = true },
+  { "adapters-on", "pattern", nil, "the layers that get them, by names as --freeze has them "
+    .. "(default: those of attention and mlp)", group = "Weights", keep = true,
+    needs = "adapters" },
+  { "adapters-scale", "signed", nil, "factor of what they add (default 1)", group = "Weights",
+    keep = true, needs = "adapters" },
+}
+
+--- Complaints that need no model.
+function part.check(options)
+  if options.map and not options.init then
+    cli.fail(2, "train: --map is for weights from elsewhere: name them with --init")
+  end
+  for _, name in ipairs { "adapters_on", "adapters_scale" } do
+    if options[name] and not options.adapters then
+      cli.fail(2, ("train: --%s is for --adapters RANK"):format((name:gsub("_", "-"))))
+    end
+  end
+end
+
+--- Gives a model what settings say: adapters, where it has none yet, and then what is frozen. A
+-- pattern that fits nothing is misuse.
+function part.apply(model, settings)
+  if settings.adapters and not model:tree().adapters then
+    cli.try(2, model.adapt, model, { rank = settings.adapters, match = settings.adapters_on,
+                                     scale = settings.adapters_scale })
+  end
+  if not settings.freeze then return end
+  cli.try(2, model.freeze, model, settings.freeze)
+  if model:count() == 0 then
+    cli.fail(2, ("train: --freeze %s leaves nothing to train"):format(cli.quote(settings.freeze)))
+  end
+end
+
+--- How many numbers a model learned or is to learn, and how many of them are trained.
+function part.count(model)
+  local trained, all = model:count(), 0
+  local own, frozen = model:tensors(), model:tree().frozen or {}
+  for _, name in ipairs(frozen) do all = all + own[name]:numel() end
+  return trained + all, trained
+end
+
+return part

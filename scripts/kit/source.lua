@@ -1,0 +1,84 @@
+-- source.lua - models that commands begin from: what a run left, or a folder or file of another
+-- program, whose names a scheme knows (pf.weights); and their options with other attention.
+local attention = require "kit.attention"
+local lfs = require "lfs"
+local model_options = require "kit.model_options"
+local pf = require "performer"
+local saved = require "kit.saved"
+
+local source = {}
+
+--- The rows of --scheme and --config.
+source.rows = {
+  { "scheme", "name", nil, "how another program's file names its tensors: "
+    .. table.concat(pf.weights.schemes(), ", ") .. " (default: by the names)" },
+  { "config", "file", nil, "its config.json (default: beside the file)" },
+}
+
+--- Is this a run or a checkpoint folder?
+function source.is_run(path)
+  for _, name in ipairs { "LATEST", "manifest.json", "BEST" } do
+    if lfs.attributes(path .. "/" .. name, "mode") then return true end
+  end
+  return false
+end
+
+--- { model, state, tokenizer [, report, scheme] } of a run, or of another program's model; nil,
+-- message. options: scheme, config, script (the FILE.lua that makes a run's model).
+function source.open(path, options)
+  options = options or {}
+  local mode, why = lfs.attributes(path, "mode")
+  if not mode then return nil, ("%s: %s"):format(path, why:match "[^:]*$":gsub("^ ", "")) end
+  if source.is_run(path) then return saved.open(path, { script = options.script }) end
+  local model, report, scheme = pf.weights.open(path, { scheme = options.scheme,
+                                                        config = options.config })
+  if not model then return nil, report end
+  return { model = model, report = report, scheme = scheme }
+end
+
+-- ---- other attention ----
+
+local function merged(old, given)
+  local both = {}
+  for key, value in pairs(old or {}) do both[key] = value end
+  for key, value in pairs(given or {}) do both[key] = value end
+  return both
+end
+
+--- Do the words say anything of attention?
+local function says_attention(words, given)
+  return words.attention or given.kernel or given.attention_options
+end
+
+--- Puts the attention that parsed words name into options of a layer: its kind, and the kernel,
+-- whose options stay where it is the same map and others are not given.
+function source.put_attention(options, words)
+  local given, before = model_options.collect(words), attention.label(options)
+  if not says_attention(words, given) then return end
+  local chosen = attention.model_options(words.attention or before)
+  local kind = chosen.attention or attention.LINEAR
+  local map = chosen.kernel.name or attention.MAP
+  options.attention, options.chosen, options.attentions, options.kernels = kind, nil, nil, nil
+  options.attention_options = model_options.own(kind, words)
+  local takes = kind == "auto" or attention.takes_kernel(kind)
+  local same = options.kernel and (options.kernel.name or attention.MAP) == map
+  options.kernel = takes and merged(merged(same and options.kernel, given.kernel), { name = map })
+    or nil
+end
+
+--- The options of a model with those that parsed words name in their place.
+function source.options_with(options, words)
+  local all = merged(options)
+  for name, value in pairs(model_options.collect(words)) do
+    if type(value) ~= "table" then
+      all[name] = value
+    elseif name ~= "kernel" and name ~= "attention_options" then
+      all[name] = merged(all[name], value)
+    end
+  end
+  source.put_attention(all, words)
+  if all.ngrams and (all.ngrams.longest or 1) == 0 then all.ngrams = nil end
+  return all
+end
+
+return source
