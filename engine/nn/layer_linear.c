@@ -77,11 +77,12 @@ static int linear_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *
     return adapted ? add_adapter(m, e, x, step, y) : PF_OK;
 }
 
+/* Neither an activation nor an adapter stands between the product and the logits. */
 static int linear_score(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
                         pf_score *score) {
     const linear_self *self = m->self;
-    pf_tensor *weight = m->slot[0].tensor, *bias = m->n_slot > 1 ? m->slot[1].tensor : NULL;
-    if (self->act == 0) {
+    pf_tensor *weight = m->slot[0].tensor, *bias = self->own > 1 ? m->slot[1].tensor : NULL;
+    if (self->act == 0 && m->n_slot == self->own) {
         return pf_linear_cross_entropy(&score->loss, score->likeliest ? &score->best : NULL, e, x,
                                        weight, bias, score->target, score->each);
     }
@@ -92,21 +93,9 @@ static int linear_score(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor
     return status;
 }
 
-const pf_layer pf_layer_linear = {
-    .name = "linear",
-    .doc = "y = act(x weight^T + bias), on the last dimension.",
-    .options = linear_options,
-    .n_options = PF_COUNT(linear_options),
-    .width = "to",
-    .self_bytes = sizeof(linear_self),
-    .build = linear_build,
-    .run = linear_run,
-    .score = linear_score,
-};
-
 /* ---- adapters ---- */
 
-int pf_linear_adapt(pf_module *m, pf_engine *e, int64_t rank, double scale) {
+static int make_adapter(pf_module *m, pf_engine *e, int64_t rank, double scale) {
     linear_self *self = m->self;
     int64_t a[2] = {rank, pf_option_int(m, "from")}, b[2] = {pf_option_int(m, "to"), rank};
     char init[PF_INIT_TEXT];
@@ -118,8 +107,7 @@ int pf_linear_adapt(pf_module *m, pf_engine *e, int64_t rank, double scale) {
     return status;
 }
 
-int64_t pf_linear_adapter(const pf_module *m, double *scale) {
-    if (m->type != &pf_layer_linear) return 0;
+static int64_t adapter_rank(const pf_module *m, double *scale) {
     const linear_self *self = m->self;
     if (m->n_slot == self->own) return 0;
     if (scale) *scale = self->scale;
@@ -142,12 +130,27 @@ static void fold_adapter(pf_module *m) {
     pf_tensor_touch(m->slot[0].tensor, "an adapter that became part of it");
 }
 
-void pf_linear_release_adapter(pf_module *m, bool fold) {
+static void end_adapter(pf_module *m, bool fold) {
     const linear_self *self = m->self;
-    if (pf_linear_adapter(m, NULL) == 0) return;
+    if (adapter_rank(m, NULL) == 0) return;
     if (fold) fold_adapter(m);
     pf_module_drop_slots(m, self->own);
 }
+
+static const pf_adapting linear_adapting = {make_adapter, adapter_rank, end_adapter};
+
+const pf_layer pf_layer_linear = {
+    .name = "linear",
+    .doc = "y = act(x weight^T + bias), on the last dimension.",
+    .options = linear_options,
+    .n_options = PF_COUNT(linear_options),
+    .width = "to",
+    .self_bytes = sizeof(linear_self),
+    .build = linear_build,
+    .run = linear_run,
+    .score = linear_score,
+    .adapting = &linear_adapting,
+};
 
 pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init) {
     pf_config *o = pf_options_number(pf_config_new(PF_MAP), "from", (double)from);

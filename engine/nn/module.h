@@ -72,6 +72,15 @@ typedef struct pf_score {
 } pf_score;
 void pf_score_release(pf_score *score); /* what came of it */
 
+/* How a layer with a weight W (to, from) has an adapter beside it, scale B A, with A (rank, from)
+ * drawn and B (to, rank) zeros: makes it, as two slots more; says what it has, rank 0 for none; and
+ * ends it, with or without its having become a part of the weight. */
+typedef struct pf_adapting {
+    int (*make)(pf_module *m, pf_engine *e, int64_t rank, double scale);
+    int64_t (*rank)(const pf_module *m, double *scale);
+    void (*end)(pf_module *m, bool fold);
+} pf_adapting;
+
 /* All that is known of a type of layer: a row of the layer table, with hooks that module.c and
  * run.c call. A hook that is NULL has nothing to do. */
 typedef struct pf_layer {
@@ -127,6 +136,9 @@ typedef struct pf_layer {
      * run->pass->inputs, recorded in SLICE. pf_begin_module calls it; NULL: its children begin,
      * where they have nodes of their own. */
     int (*begin)(pf_module *m, pf_engine *e, const pf_run *run);
+
+    /* A low-rank adapter beside its weight (part.c); NULL: the layer takes none. */
+    const pf_adapting *adapting;
 
     /* What follows an optimizer's step, counted from 1: a projection that is due is drawn anew and
      * counted in *drawn, tilts move. pf_module_after_step calls it on the whole tree, never while
@@ -205,12 +217,6 @@ void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a
                    const pf_pass *pass, const pf_tensor *q, const pf_tensor *k);
 /* The mean |x + y|^2 of query head `head`, once for each look; false: nothing new. */
 bool pf_watch_take(const pf_module *m, int64_t head, double *sum);
-/* layer_linear.c: an adapter beside the weight of a linear layer, y = act(x W^T + bias + scale (x
- * A^T) B^T) with A (rank, from) drawn and B (to, rank) zeros; what it has, rank 0: none; and its
- * end, with or without having become part of the weight. */
-int pf_linear_adapt(pf_module *m, pf_engine *e, int64_t rank, double scale);
-int64_t pf_linear_adapter(const pf_module *m, double *scale);
-void pf_linear_release_adapter(pf_module *m, bool fold);
 /* part.c: what a tree says of the training of a part: `adapters` and `frozen`, with names from m
  * on. Both are there only where there are some. */
 int pf_module_take_part(pf_module *m, pf_engine *e, const pf_config *node);

@@ -25,9 +25,13 @@ static void note(names *some, const char *name) {
     some->end += bytes + (some->end ? 2 : 0);
 }
 
-/* ---- linear layers by name ---- */
+/* ---- layers with adapters by name ---- */
 
-/* A walk over the linear layers of a tree whose names fit, and what each is to be. */
+static int64_t rank_of(const pf_module *m, double *scale) {
+    return m->type->adapting ? m->type->adapting->rank(m, scale) : 0;
+}
+
+/* A walk over the layers that can have adapters and whose names fit, and what each is to be. */
 typedef struct visit {
     int (*each)(struct visit *v, pf_module *m);
     const char *pattern; /* NULL: all */
@@ -41,7 +45,7 @@ typedef struct visit {
 } visit;
 
 static int visit_layer(visit *v, pf_module *m) {
-    if (m->type != &pf_layer_linear) return PF_OK;
+    if (!m->type->adapting) return PF_OK;
     if (!v->pattern || pf_name_matches(v->pattern, v->path)) return v->each(v, m);
     note(&v->others, v->path);
     return PF_OK;
@@ -63,7 +67,7 @@ static int visit_all(visit *v, pf_module *m, size_t end) {
 }
 
 static int refuse_adapted(visit *v, pf_module *m) {
-    if (pf_linear_adapter(m, NULL) > 0) {
+    if (rank_of(m, NULL) > 0) {
         return pf_fail(PF_EINVAL, "adapt: '%s' has an adapter already; merge it first", v->path);
     }
     v->n++;
@@ -72,27 +76,27 @@ static int refuse_adapted(visit *v, pf_module *m) {
 
 /* A shared layer is met more than once and has one adapter. */
 static int make_adapter(visit *v, pf_module *m) {
-    if (pf_linear_adapter(m, NULL) > 0) return PF_OK;
+    if (rank_of(m, NULL) > 0) return PF_OK;
     v->n++;
-    return pf_linear_adapt(m, v->e, v->rank, v->scale);
+    return m->type->adapting->make(m, v->e, v->rank, v->scale);
 }
 
 static int drop_adapter(visit *v, pf_module *m) {
     (void)v;
-    pf_linear_release_adapter(m, false);
+    m->type->adapting->end(m, false);
     return PF_OK;
 }
 
 static int fold_adapter(visit *v, pf_module *m) {
-    if (pf_linear_adapter(m, NULL) > 0) v->n++;
-    pf_linear_release_adapter(m, true);
+    if (rank_of(m, NULL) > 0) v->n++;
+    m->type->adapting->end(m, true);
     return PF_OK;
 }
 
 /* {layer, rank, scale} at the end of the list. */
 static int write_adapter(visit *v, pf_module *m) {
     double scale;
-    int64_t rank = pf_linear_adapter(m, &scale);
+    int64_t rank = rank_of(m, &scale);
     pf_config *row;
     if (rank == 0) return PF_OK;
     PF_TRY(pf_describe_map(&row, v->list, NULL));
@@ -260,7 +264,7 @@ static int take_adapter(pf_module *m, pf_engine *e, const pf_config *row) {
     double rank = pf_config_number(pf_config_get(row, "rank"));
     double scale = pf_config_number(pf_config_get(row, "scale"));
     pf_module *layer = path ? layer_at(m, path) : NULL;
-    if (!layer || layer->type != &pf_layer_linear) {
+    if (!layer || !layer->type->adapting) {
         return pf_fail(PF_EFORMAT,
                        "model: an adapter is for '%.200s', and there is no such linear "
                        "layer",
@@ -270,9 +274,9 @@ static int take_adapter(pf_module *m, pf_engine *e, const pf_config *row) {
         return pf_fail(PF_EFORMAT, "model: the adapter of '%.200s' has rank %g and scale %g", path,
                        rank, scale);
     }
-    if (pf_linear_adapter(layer, NULL) > 0) return PF_OK; /* shared, and met before */
+    if (rank_of(layer, NULL) > 0) return PF_OK; /* shared, and met before */
     PF_TRY(count_loaded(e));
-    return pf_linear_adapt(layer, e, (int64_t)rank, scale);
+    return layer->type->adapting->make(layer, e, (int64_t)rank, scale);
 }
 
 /* The names of a list by their hash. */
