@@ -27,7 +27,7 @@ describe("models of other programs", function()
     return opened
   end
 
-  for _, name in ipairs { "gpt2", "llama2c" } do
+  for _, name in ipairs(pf.weights.schemes()) do
     it("load and compute the same: " .. name, function()
       local model = foreign.models[name]
       check(name, model.config, foreign.numbers(model, 1))
