@@ -433,6 +433,9 @@ return {
     { "Data:close", "", "", "Frees it now." },
     { "pf.tokenizer.byte", "", "pf.Tokenizer", "Bytes, 256 tokens." },
     { "pf.tokenizer.protein", "", "pf.Tokenizer", "Amino acids with begin, end, mask, pad." },
+    { "pf.tokenizer.llama2c", "path: string", "pf.Tokenizer?, string?, string?",
+      "The byte-pair vocabulary of a llama2.c model, from its tokenizer.bin; encode gives no " ..
+      "begin." },
     { "Tokenizer:encode", "text: string", "pf.Tensor?, string?, string?", "The ids of a text." },
     { "Tokenizer:decode", "ids: pf.Tensor|integer[]", "string", "The text of ids." },
     { "Tokenizer:size", "", "integer", "Tokens in the vocabulary." },

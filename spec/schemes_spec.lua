@@ -77,7 +77,7 @@ describe("models of other programs", function()
       local opened, message, code = pf.weights.open(folder)
       assert.is_nil(opened)
       assert.truthy(message:find(pattern), message)
-      assert.are.equal("format", code)
+      assert.are.equal("PF_EFORMAT", code)
     end
     local function with(key, value)
       local config = {}

@@ -1057,6 +1057,11 @@ function pf.tokenizer.byte() end
 ---@return pf.Tokenizer
 function pf.tokenizer.protein() end
 
+---The byte-pair vocabulary of a llama2.c model, from its tokenizer.bin; encode gives no begin.
+---@param path string
+---@return pf.Tokenizer?, string?, string?
+function pf.tokenizer.llama2c(path) end
+
 ---The ids of a text.
 ---@param text string
 ---@return pf.Tensor?, string?, string?

@@ -1,4 +1,5 @@
 -- performer/data.lua: data sets, their batches, and tokenizers.
+local bpe = require "performer.bpe"
 local core = require "performer.core"
 local util = require "performer.util"
 
@@ -31,6 +32,10 @@ end
 
 function tokenizer.byte() return new_tokenizer("byte") end
 function tokenizer.protein() return new_tokenizer("protein") end
+
+--- The byte-pair vocabulary of a llama2.c model, from its tokenizer.bin. A checkpoint does not hold
+--- it: whoever opens one opens this file again.
+tokenizer.llama2c = bpe.open
 
 -- ---- data sets ----------------------------------------------------------------------
 

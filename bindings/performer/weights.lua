@@ -250,7 +250,7 @@ function weights.load(model, source, options)
   end
   local report = compare(model, tensors, made, used, options.buffers ~= false)
   local why = refusal(report, where, options.strict ~= false, tensors)
-  if why then return nil, why, "format" end
+  if why then return nil, why, "PF_EFORMAT" end
   local own = model:tensors()
   for _, name in ipairs(report.loaded) do own[name]:copy_(made[name]) end
   return report
@@ -265,7 +265,7 @@ local function config_of(config, folder)
   local file, message = io.open(path, "rb")
   if not file then
     return nil, ("%s; name the file that says the model's sizes with `config`"):format(message),
-      "io"
+      "PF_EIO"
   end
   local text = file:read "a"
   file:close()
@@ -290,13 +290,13 @@ function weights.open(path, options)
   local scheme = options.scheme and schemes.find(options.scheme) or schemes.of(tensors)
   if not scheme then
     return nil, ("%s: its names are of no scheme known here (%s); make a model and load it with "
-      .. "weights.load and a map"):format(where, table.concat(schemes.names(), ", ")), "format"
+      .. "weights.load and a map"):format(where, table.concat(schemes.names(), ", ")), "PF_EFORMAT"
   end
   local config, message
   config, message, code = config_of(options.config, where:match "^(.*)/" or ".")
   if not config then return nil, message, code end
   local made, why = scheme.options(config, tensors)
-  if not made then return nil, ("%s: %s"):format(where, why), "format" end
+  if not made then return nil, ("%s: %s"):format(where, why), "PF_EFORMAT" end
   for key, value in pairs(options.model or {}) do made[key] = value end
   local model = require("performer.nn").nn.performer(made)
   local report
