@@ -1,5 +1,6 @@
 -- examples_spec.lua - what a newcomer tries first works as it says: every program of
 -- examples/, and every block of code in README.md and bindings/README.md.
+local foreign = require "spec.support.foreign"
 local lfs = require "lfs"
 local support = require "spec.support"
 
@@ -126,6 +127,18 @@ describe("examples", function()
       assert.equal(10, #right)
       assert.is_true(right[10] > 80, right[10] .. " % right; guessing gives 10 %")
     end
+  end)
+
+  it("10_pretrained: loads another program's model, and trains it on with FAVOR+", function()
+    local model = foreign.models.llama2c
+    local place <close> = setmetatable({ path = support.folder() },
+      { __close = function(f) support.remove(f.path) end })
+    foreign.write(place.path, model.config, foreign.numbers(model, 3))
+    local out = run(("10_pretrained.lua %s - 40"):format(place.path))
+    assert.truthy(out:find "llama2c, 1088 parameters, 16 tensors loaded")
+    local figures = numbers(out, "\n[eF][xA].- (%d%.%d%d%d)%f[^%d]")
+    assert.equal(3, #figures, out)
+    for i = 1, 3 do assert.near(figures[1], figures[i], 0.05, out) end -- it attends to little
   end)
 
   it("09_my_spec: passes, and fails where its layer steps wrongly", function()
