@@ -1,9 +1,9 @@
---- course.lua - the course of a run of `train`: how long it is, the learning rate of each step, and
--- how much of the held-out part is looked at in passing. Sizes decide, not the clock, but for
--- --minutes, which fix the number of steps once.
+--- course.lua - the course of a run of `train`: how long it is, and how much of the held-out part is
+-- looked at in passing. Sizes decide, not the clock, but for --minutes, which fix the number of
+-- steps once. Its learning rate is schedule.lua's.
 local cli = require "kit.cli"
 local evaluate = require "kit.evaluate"
-local pf = require "performer"
+local schedule = require "kit.schedule"
 
 local course = {}
 
@@ -20,6 +20,7 @@ course.rows = {
   { "lr", "number", nil, "peak learning rate", group = "Training", keep = true },
   { "warmup", "whole", nil, "steps of linear warm-up", group = "Training", keep = true },
 }
+table.move(schedule.rows, 1, #schedule.rows, #course.rows + 1, course.rows)
 
 -- What says how long a run is; one of them at most.
 local LENGTHS = { "steps", "minutes", "tokens" }
@@ -37,6 +38,7 @@ end
 --- Complaints about parsed options that need no file.
 function course.check(options)
   check_lengths(options)
+  schedule.check(options)
   for _, name in ipairs { "minutes", "lr" } do
     if options[name] and options[name] <= 0 then
       cli.fail(2, ("train: --%s must be more than 0"):format(name))
@@ -62,6 +64,7 @@ function course.fit_length(settings, data)
   end
   if s.steps and not s.own_warmup then s.warmup = fitting_warmup(s.warmup, s.steps) end
   course.check_warmup(s)
+  schedule.try(s)
 end
 
 --- Refuses a warm-up that is longer than the run, which would never come to its --lr.
@@ -70,19 +73,6 @@ function course.check_warmup(settings)
   cli.fail(2, ("train: a warm-up of %d steps is longer than the %d steps of the run, which would "
     .. "never come to its --lr; give a smaller --warmup or more --steps"):format(settings.warmup,
     settings.steps))
-end
-
--- ---- the learning rate ----
-
---- The learning rate at `step`: a linear warm-up, then a cosine down to a twentieth, which begins
--- once the number of steps is known.
-function course.rate(settings, step)
-  local s = settings
-  if step <= s.warmup or not s.steps then
-    return s.lr * math.min(1, step / math.max(1, s.warmup))
-  end
-  return pf.schedule.cosine { warmup = s.warmup, steps = s.steps, peak = s.lr,
-                              floor = s.lr * 0.05 } (step)
 end
 
 -- ---- evaluations, and the time they take ----

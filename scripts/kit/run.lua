@@ -24,6 +24,7 @@ local lfs = require "lfs"
 local Log = require "kit.log"
 local pf = require "performer"
 local Progress = require "kit.progress"
+local schedule = require "kit.schedule"
 local start = require "kit.start"
 local train_options = require "kit.train_options"
 
@@ -132,7 +133,7 @@ end
 --- The learning rate at `step`, whose weights are about to move.
 function Run:lr(step)
   self.moving = true
-  return course.rate(self.settings, step)
+  return schedule.rate(self.settings, step)
 end
 
 --- Is `step` one that is logged?

@@ -10,6 +10,7 @@ local part = require "kit.part"
 local pf = require "performer"
 local run_folder = require "kit.run_folder"
 local saved = require "kit.saved"
+local schedule = require "kit.schedule"
 local train_options = require "kit.train_options"
 
 local start = {}
@@ -138,9 +139,9 @@ local function open_same_data(settings, state, options)
   if before and not is_same(now, before) then
     cli.say("train: %s is not what the run began with (%d training tokens, it had %d%s): the run "
       .. "goes on, but not as it would have, and with its old schedule: the learning rate is %.3g "
-      .. "after step %d and falls to the end", settings.data, now.tokens, before.tokens,
+      .. "after step %d", settings.data, now.tokens, before.tokens,
       now.tokens == before.tokens and ", with other letters" or "",
-      course.rate(settings, state.step), state.step)
+      schedule.rate(settings, state.step), state.step)
     state.best, state.best_step, state.waited, state.data = nil, nil, nil, now
   end
   return data
@@ -154,12 +155,12 @@ local function change_steps(job, options)
     cli.fail(2, ("train: %s has done %d steps already; --steps must be more"):format(
       options.resume, state.step))
   end
-  local before = course.rate(settings, state.step)
+  local before = {}
+  for name, value in pairs(settings) do before[name] = value end
   settings.steps, settings.minutes, settings.tokens, state.finished = options.steps, nil, nil, nil
   course.check_warmup(settings)
-  cli.say("train: the learning rate goes from %.3g at step %d to %.3g at step %d, where a run of "
-    .. "%d steps has it, and falls to its end from there", before, state.step,
-    course.rate(settings, state.step + 1), state.step + 1, settings.steps)
+  schedule.try(settings)
+  schedule.say_longer(settings, state.step, before)
 end
 
 --- --patience, or a new end, lets a run go on that had ended for want of progress.

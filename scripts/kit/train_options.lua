@@ -9,6 +9,7 @@ local model_options = require "kit.model_options"
 local optimizer_options = require "kit.optimizer_options"
 local part = require "kit.part"
 local pf = require "performer"
+local schedule = require "kit.schedule"
 
 local train_options = {}
 
@@ -248,7 +249,8 @@ end
 -- `optimizer_options` what pf.optim[settings.optimizer] takes.
 local function settle(words)
   local settings = { script = words.model, model = model_of(words),
-                     optimizer_options = optimizer_options.collect(words, OPTIMIZER) }
+                     optimizer_options = optimizer_options.collect(words, OPTIMIZER),
+                     schedule_options = schedule.collect(words) }
   for _, row in ipairs(OWN) do
     if row.keep then settings[cli.key(row)] = words[cli.key(row)] end
   end
@@ -307,6 +309,8 @@ function train_options.saved(settings)
   if type(settings.model) ~= "table" then settings = settle(settings) end
   settings.save_minutes = settings.save_minutes or 10
   settings.patience = settings.patience or 0
+  settings.schedule = settings.schedule or schedule.DEFAULT
+  settings.schedule_options = settings.schedule_options or {}
   return settings
 end
 
@@ -316,7 +320,7 @@ function train_options.words(settings)
   local words = model_options.words(settings.model)
   for name, value in pairs(settings) do words[name] = value end
   words.model, words.script, words.vocab = settings.script, nil, settings.model.vocab
-  words.optimizer_options = nil
+  words.optimizer_options, words.schedule_options = nil, nil
   words.ngrams = words.ngrams or 0
   return words
 end
