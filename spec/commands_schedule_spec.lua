@@ -1,5 +1,5 @@
--- commands_schedule_spec.lua - the learning rate of every step of train, by --schedule: its formula,
--- its options, what becomes of it when a run goes on, is made longer, or has its steps by the clock.
+-- commands_schedule_spec.lua - the learning rate of every step of train, by --schedule: its formula
+-- and options, what becomes of it when a run goes on, is made longer, or has its steps by the clock.
 local commands = require "spec.support.commands"
 
 local assert_sentence, exists, good, log_of = commands.assert_sentence, commands.exists,
@@ -19,7 +19,8 @@ local CASES = {
   { "cosine", function(step)
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done(step, WARMUP, STEPS)))
   end },
-  { "linear --lr-floor 0.2", function(step) return 0.2 + 0.8 * (1 - done(step, WARMUP, STEPS)) end },
+  { "linear --lr-floor 0.2",
+    function(step) return 0.2 + 0.8 * (1 - done(step, WARMUP, STEPS)) end },
   { "constant", function() return 1 end },
   { "step", function(step) return 0.1 ^ ((step - WARMUP - 1) // 6) end },
   { "step --drop-every 5 --drop-factor 0.5 --lr-floor 0.3",
@@ -95,7 +96,7 @@ describe("a schedule", function()
       ["cosin"] = "no 'cosin' %(did you mean 'cosine'%?%)",
       ["cosine --cooldown 4"] = "%-%-cooldown is for %-%-schedule wsd; cosine has no such option",
       ["wsd --drop-every 4"] = "%-%-drop%-every is for %-%-schedule step",
-      ["constant --lr-floor 0.5"] = "for %-%-schedule cosine or linear or step or wsd; constant has",
+      ["constant --lr-floor 0.5"] = "%-%-schedule cosine or linear or step or wsd; constant has",
       ["linear --lr-floor 2"] = "%-%-lr%-floor 2 is more than %-%-lr itself",
       ["step --drop-factor 2"] = "train: %-%-drop%-factor must be a number from 0 to 1, got 2",
       ["wsd --cooldown-shape sqr"] = "%-%-cooldown%-shape must be one of sqrt, linear, cosine",

@@ -1,5 +1,5 @@
---- course.lua - the course of a run of `train`: how long it is, and how much of the held-out part is
--- looked at in passing. Sizes decide, not the clock, but for --minutes, which fix the number of
+--- course.lua - the course of a run of `train`: how long it is, and how much of the held-out part
+-- is looked at in passing. Sizes decide, not the clock, but for --minutes, which fix the number of
 -- steps once. Its learning rate is schedule.lua's.
 local cli = require "kit.cli"
 local evaluate = require "kit.evaluate"
