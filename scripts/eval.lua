@@ -13,6 +13,7 @@ local ROWS = {
   { "split", { "all", "train", "valid" }, "all", "which part of the file: every record, or one "
     .. "side of the split that training makes, where copies count once" },
   { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
+  saved.AVERAGE,
   { "length", "positive", nil, "tokens a row (default: as trained)" },
   { "batch", "positive", 8, "rows at a time" },
   data_options.TOKENIZER,
@@ -130,7 +131,9 @@ local function main()
     cli.fail(2, "eval: needs --checkpoint FOLDER and --data FILE")
   end
   cli.try(2, pf.open, { threads = options.threads, memory = options.memory })
-  local opened = cli.need(saved.open(options.checkpoint, { script = options.model }))
+  local opened = cli.need(saved.open(options.checkpoint, {
+    script = options.model, average = options.average ~= false }))
+  if opened.averaged then cli.say("eval: of the average of the weights (--ema)") end
   local settings = opened.state and opened.state.settings or {}
   local data, length = open_data(options, settings, opened.model)
   check_tokenizer(opened, data, options)

@@ -16,6 +16,7 @@ local ROWS = {
   { "count", "positive", 1, "samples, one after the other" },
   { "fasta", "flag", nil, "records of FASTA: proteins, each with its prompt" },
   { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
+  saved.AVERAGE,
   data_options.TOKENIZER,
   { "threads", "positive", nil, "threads (default: all cores)" },
   { "json", "flag", nil, "one JSON object on stdout" },
@@ -32,7 +33,8 @@ local function check(options)
 end
 
 local function open_model(options)
-  local opened = cli.need(saved.open(options.checkpoint, { script = options.model }))
+  local opened = cli.need(saved.open(options.checkpoint, {
+    script = options.model, average = options.average ~= false }))
   if saved.is_masked(opened) then
     cli.fail(1, ("generate: %s holds a bidirectional model, which fills gaps but can't go on "
       .. "writing; train one without --bidirectional"):format(options.checkpoint))

@@ -31,10 +31,11 @@ local function loss_of(logits, target)
 end
 
 --- Loss, perplexity and accuracy on the held-out rows: in passing always on the same ones, at the
--- end on all. Ctrl-C ends it; a run that goes on begins it anew.
+-- end on all; with the average of the weights where --ema keeps one. Ctrl-C ends it; a run that
+-- goes on begins it anew.
 local function held_out(run, step, whole)
   local settings = run.settings
-  return evaluate.run(run.model, run.data, {
+  return run:averaged(evaluate.run, run.model, run.data, {
     batch = settings.batch, masked = settings.bidirectional,
     limit = not whole and settings.valid_batches or nil,
     baseline = settings.bidirectional, stop = pf.interrupted,

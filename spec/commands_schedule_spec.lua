@@ -1,5 +1,5 @@
 -- commands_schedule_spec.lua - the learning rate of every step of train, by --schedule: its formula
--- and options, what becomes of it when a run goes on, is made longer, or has its steps by the clock.
+-- and options, what becomes of it when a run goes on, is longer, or has its steps by the clock.
 local commands = require "spec.support.commands"
 
 local assert_sentence, exists, good, log_of = commands.assert_sentence, commands.exists,

@@ -257,6 +257,8 @@ local function add_row(parser, row)
   if type(kind) == "table" then option:convert(choice("--" .. name, kind)) end
   if kind == "switch" then option:args("?"):convert(choice("--" .. name, { "on", "off" })) end
   if converters[kind] then option:convert(converters[kind](name)) end
+  if row.many then option:count "*" end
+  if row.many == "words" then option:args "+" end
   return option:argname("<" .. (type(kind) == "table" and "name" or VALUES[kind] or kind) .. ">")
 end
 
@@ -264,6 +266,8 @@ end
 -- kind: "whole", "positive", "number", "signed" (a number of either sign), "flag", "switch"
 -- (`--name`, `--name on` or `--name off`), a list of choices, or a word for any text.
 -- shown: what the help says of a default that the rows don't hold; row.group: the heading there.
+-- row.many: may be given more than once, whose value is a list: "times", or "words", which takes
+-- several words at a time, too.
 function cli.add(parser, rows)
   local groups, order, seen = {}, {}, {}
   for _, row in ipairs(rows) do
@@ -322,15 +326,16 @@ local function join_values(words, rows)
 end
 
 --- Says which options are given twice with two values: the last one counts.
-local function tell_twice(words)
-  local seen = {}
+local function tell_twice(words, rows)
+  local seen, many = {}, {}
+  for _, row in ipairs(rows) do many["--" .. row[1]] = row.many end
   for i, word in ipairs(words) do
     if word == "--" then return end
     local name, value = word:match "^(%-%-[^=]+)=(.*)$"
     if not name and word:find "^%-%-" and words[i + 1] and not words[i + 1]:find "^%-" then
       name, value = word, words[i + 1]
     end
-    if name and seen[name] and seen[name] ~= value then
+    if name and not many[name] and seen[name] and seen[name] ~= value then
       cli.say("%s is given twice, as %s and as %s: the last one counts", name,
               cli.quote(seen[name]), cli.quote(value))
     end
@@ -338,12 +343,25 @@ local function tell_twice(words)
   end
 end
 
+--- The values of an option that may be given more than once, as one list; nil: none.
+local function flat(values)
+  local list = {}
+  for _, value in ipairs(values or {}) do
+    if type(value) == "table" then
+      table.move(value, 1, #value, #list + 1, list)
+    else
+      list[#list + 1] = value
+    end
+  end
+  return #list > 0 and list or nil
+end
+
 --- Parses `arg`; a mistake is misuse (code 2) in one sentence. Defaults are filled in from
 -- the rows, so that `given` tells what the user typed himself.
 function cli.parse(parser, rows, words)
   words = join_values(words, rows)
   local ok, result = parser:pparse(words)
-  if ok then tell_twice(words) end
+  if ok then tell_twice(words, rows) end
   if not ok then
     cli.fail(2, ("%s; %s --help lists what there is"):format(complaint(result, rows),
                                                             parser._name))
@@ -352,6 +370,7 @@ function cli.parse(parser, rows, words)
   for _, row in ipairs(rows) do
     local key = cli.key(row)
     if row[2] == "switch" then result[key] = cli.switch(result[key]) end
+    if row.many then result[key] = flat(result[key]) end
   end
   for key, value in pairs(result) do given[key] = value end
   for _, row in ipairs(rows) do

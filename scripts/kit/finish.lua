@@ -46,6 +46,17 @@ local function say_figures(record, baselines)
   if baselines.uniform then cli.say("  uniform                    %10.3f", baselines.uniform) end
 end
 
+--- The average of the weights as a model of its own, for who loads a model alone; where it is, or
+-- nil.
+local function save_average(run, step)
+  if not run.optimizer:has_average() then return nil end
+  local path, message = run:averaged(pf.checkpoint.save, run.dir .. "/average", {
+    model = run.model, state = run.state, step = step, keep = 1,
+    tokenizer = run.data:info().tokenizer })
+  if not path then cli.say("train: the average is not saved by itself: %s", message) end
+  return path and run.dir .. "/average"
+end
+
 --- Run:finish, of what evaluate.run says of the whole held-out part: the last record, the last
 -- checkpoint, and what came of it, on stderr. Only where evaluations in passing are of all rows,
 -- too, can the last one name the best.
@@ -61,10 +72,11 @@ function finish.run(run, result)
   end
   run:save(step)
   if run.state.best_step == step then pf.checkpoint.mark(run.dir, "BEST", step) end
-  local picture = run:draw()
+  local average, picture = save_average(run, step), run:draw()
   say_figures(record, baselines)
   encourage(run, record)
   cli.say("\nrun folder  %s (checkpoint step-%d, log.jsonl)", run.dir, step)
+  if average then cli.say("average     %s (the weights that were judged, alone)", average) end
   if (record.best_step or step) ~= step then
     cli.say("best        %s/BEST (checkpoint step-%d, held out %.4f)", run.dir, record.best_step,
             record.best_loss)

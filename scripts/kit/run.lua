@@ -254,6 +254,22 @@ function Run:show_batch(step, batch, batches)
   end
 end
 
+-- ---- the average of the weights ----
+
+--- f(...) with the average that --ema keeps in the weights' place; without one just so.
+function Run:averaged(f, ...)
+  if not self.optimizer:has_average() then return f(...) end
+  local _ <close> = setmetatable({}, { __close = function() self:lend(false) end })
+  self:lend(true)
+  return f(...)
+end
+
+--- The average in the weights' place, or the weights back.
+function Run:lend(average)
+  self.lent = average
+  self.optimizer:use_average(average)
+end
+
 -- ---- checkpoints and the picture ----
 
 --- What the user has when something failed.
@@ -266,9 +282,12 @@ end
 function Run:try_save(step)
   if self.saved == step then return true end
   self.state.step, self.state.settings = step, self.settings
+  local lent = self.lent
+  if lent then self:lend(false) end
   local ok, message = pf.checkpoint.save(self.dir, {
     model = self.model, optimizer = self.optimizer, state = self.state, step = step,
     tokenizer = self.data:info().tokenizer, keep = self.settings.keep })
+  if lent then self:lend(true) end
   if not ok then return nil, message end
   self.saved, self.saved_at = step, pf.clock()
   return true
@@ -308,6 +327,7 @@ end
 function Run:held_out_name()
   local s = self.settings
   local name = s.bidirectional and "held out, all hidden" or "held out"
+  if self.optimizer:has_average() then name = name .. ", averaged" end
   return self:judges_all() and name or ("%s, %d of %d rows"):format(name,
     s.valid_batches * s.batch, self.data:info("valid").rows)
 end

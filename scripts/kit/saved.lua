@@ -109,13 +109,47 @@ local function in_script(message)
   return where and ("%s '%s' lives in a script"):format(where, name)
 end
 
+-- ---- the average of the weights ----
+
+--- --average for commands that take a model.
+saved.AVERAGE = { "average", "switch", nil,
+                  "the average of the weights, where a run kept one (--ema); off: the weights",
+                  "on" }
+
+-- An optimizer whose average stands in the weights' place lives as long as its model.
+local lenders = setmetatable({}, { __mode = "k" })
+
+--- Does the checkpoint at `path` hold an average of the weights?
+local function holds_average(path)
+  local info = pf.inspect(path)
+  local state = info and info.state
+  local own = state and state.optimizer and state.optimizer.options or {}
+  return (own.ema or 0) > 0
+end
+
+--- What saved.open finds, with the average in the weights' place.
+local function open_average(path, options)
+  local more = {}
+  for name, value in pairs(options) do more[name] = value end
+  more.average, more.optimizer = false, function(model, settings)
+    return pf.optim[settings.optimizer](model, settings.optimizer_options)
+  end
+  local opened, message = saved.open(path, more)
+  if not opened then return nil, message end
+  opened.optimizer:use_average(true)
+  lenders[opened.model], opened.optimizer, opened.averaged = opened.optimizer, nil, true
+  return opened
+end
+
 --- Opens a run or checkpoint folder: { model, optimizer, state, tokenizer }; nil, message.
 -- options: script (a FILE.lua that makes the model), model (function(settings) that makes it, for
 -- layers in Lua), optimizer (function(model, settings) that makes the one to load into; nil:
--- without), recompute (true or false: whatever the model was saved with). What the checkpoint's
--- state says of settings comes in today's form.
+-- without), average (true: where the folder holds an average of the weights the model has that;
+-- opened.averaged says so), recompute (true or false: whatever the model was saved with). What the
+-- checkpoint's state says of settings comes in today's form.
 function saved.open(path, options)
   local opened, message
+  if options.average and holds_average(path) then return open_average(path, options) end
   if options.script then
     opened, message = open_made(path, options)
   else

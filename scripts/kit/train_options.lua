@@ -33,6 +33,9 @@ local OWN = {
   { "optimizer", "name", optimizer_options.DEFAULT, "how weights follow their gradients: "
     .. table.concat(optimizer_options.names(), ", "), group = "Training", keep = true },
   { "decay", "number", nil, "weight decay", group = "Training", keep = true },
+  { "group", "text", nil, "PATTERN:option=value,...: options of the optimizer's, and lr_scale, for "
+    .. "the parameters whose names fit, as embedding:lr_scale=0.1,decay=0; may be given again, and "
+    .. "the first that fits counts", group = "Training", many = "times" },
   { "clip", "number", nil, "largest gradient norm (0: none)", group = "Training", keep = true },
   { "bidirectional", "switch", nil, "masked language model instead of a causal one", "off",
     group = "Training", keep = true },
@@ -168,20 +171,23 @@ function train_options.parse(arguments)
   return options
 end
 
+--- The engine's complaint in the words of the command line.
+local function typed(message)
+  local group, what = message:match "groups%[(%d+)%]: (.*)$"
+  if group then return ("train: --group, number %s: %s"):format(group, what) end
+  local words = optimizer_options.typed(model_options.typed(message), OPTIMIZER)
+  if words == message then return message end
+  local n -- where it stands in the engine's tree is of no use here
+  repeat words, n = words:gsub("%f[%w]%a+: (%-%-)", "%1") until n == 0
+  return ("%s; %s --help lists what there is"):format(words, train_options.program)
+end
+
 --- f(...), whose complaint is misuse, in the words of the command line.
 function train_options.try(f, ...)
   local results = table.pack(pcall(f, ...))
   if results[1] then return table.unpack(results, 2, results.n) end
   local message = results[2]
-  if type(message) == "string" then
-    message = optimizer_options.typed(model_options.typed(message), OPTIMIZER)
-    if message ~= results[2] then
-      local n -- where it stands in the engine's tree is of no use here
-      repeat message, n = message:gsub("%f[%w]%a+: (%-%-)", "%1") until n == 0
-      message = ("%s; %s --help lists what there is"):format(message, train_options.program)
-    end
-  end
-  cli.try(2, error, message, 0)
+  cli.try(2, error, type(message) == "string" and typed(message) or message, 0)
 end
 
 -- ---- checks of settings ----
@@ -244,6 +250,17 @@ local function model_of(words)
   return model
 end
 
+--- The groups of the optimizer's from the texts of --group; nil: none.
+local function groups_of(texts)
+  local groups = {}
+  for i, text in ipairs(texts or {}) do
+    local message
+    groups[i], message = optimizer_options.group(text)
+    if not groups[i] then cli.fail(2, "train: --group: " .. message) end
+  end
+  return #groups > 0 and groups or nil
+end
+
 --- The settings that words come to: { attention, batch, lr, ..., script, model = {...} }. `model`
 -- is what pf.nn.performer takes, but for the vocabulary; `script` a file that makes another one;
 -- `optimizer_options` what pf.optim[settings.optimizer] takes.
@@ -251,6 +268,7 @@ local function settle(words)
   local settings = { script = words.model, model = model_of(words),
                      optimizer_options = optimizer_options.collect(words, OPTIMIZER),
                      schedule_options = schedule.collect(words) }
+  settings.optimizer_options.groups = groups_of(words.group)
   for _, row in ipairs(OWN) do
     if row.keep then settings[cli.key(row)] = words[cli.key(row)] end
   end
