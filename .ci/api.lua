@@ -123,6 +123,11 @@ return {
       "Holds the gradient of f(inputs...) against central differences along random " ..
       "directions; raises, or reports {ok, worst, inputs} with {raise = false}. Options " ..
       "tolerance (1e-2), seed (1), raise." },
+    { "pf.check.finite", "what: function|pf.Module, batch?: table, pass?: table, loss?: function",
+      "boolean, string?, table?",
+      "Runs a step's forward and backward once more, a function's or the model's on the batch, " ..
+      "and says where the first number arose that is not finite: true, or false, a message, " ..
+      "and {step, layer, op, phase}. The loss is loss(logits, batch.target), or cross entropy." },
     { "pf.check.deterministic", "f: function, times?: integer", "boolean",
       "Runs f() twice (or `times` times) and compares the bits of all results; raises when " ..
       "they differ." },

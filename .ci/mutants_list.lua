@@ -147,6 +147,11 @@ change("a tied head is orthogonalised", "engine/train/groups.c",
   "o->entry[i].linear &= !o->entry[i].other;", "(void)i;", "muon_spec training_spec")
 change("an average without its warm-up", "engine/train/average.c",
   "fmin(o->ema, (1 + t) / (10 + t))", "fmin(o->ema, t)", "training_spec")
+change("a node forgets its layer", "engine/autograd/finite.c",
+  "memcpy(node->place, w->place, PF_PLACE_BYTES);", "node->place[0] = 0;",
+  "finite_spec finite_test")
+change("gradients are not looked at", "engine/autograd/finite.c",
+  "if (in.kind == FINE) return PF_OK;", "return PF_OK;", "finite_spec finite_test")
 change("the norm forgets a block of a large gradient", "engine/train/clip.c",
   "int64_t start = (task - job->first[g]) * BLOCK;", "int64_t start = 0;", "optim_test optim_spec")
 change("a step before the norm is known to be finite", "engine/train/clip.c",

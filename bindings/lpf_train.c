@@ -109,6 +109,26 @@ static int schedule_rate(lua_State *L) {
     return 1;
 }
 
+/* finite_begin(); finite_end([step]): true, or false, message, {step, layer, op, phase}. */
+static int finite_begin(lua_State *L) {
+    lpf_result(L, pf_finite_begin(lpf_engine(L)));
+    return 0;
+}
+
+static int finite_end(lua_State *L) {
+    const uint64_t next = lpf_enter(L)->step + 1;
+    const uint64_t step =
+        lua_isnoneornil(L, 1) ? next : (uint64_t)lpf_check_whole(L, 1, "finite", "step");
+    pf_config **report = lpf_config_slot(L);
+    int status = pf_finite_end(lpf_engine(L), step, report);
+    if (status != PF_ENUMERIC) lpf_result(L, status);
+    lua_pushboolean(L, status >= 0);
+    if (status >= 0) return 1;
+    lua_pushstring(L, pf_last_error_from(1));
+    lpf_push_config(L, *report);
+    return 3;
+}
+
 static const luaL_Reg methods[] = {{"step", optimizer_step},
                                    {"steps", optimizer_steps},
                                    {"model", optimizer_model},
@@ -120,8 +140,11 @@ static const luaL_Reg meta[] = {{"__gc", optimizer_close},
                                 {"__close", optimizer_close},
                                 {"__tostring", optimizer_tostring},
                                 {NULL, NULL}};
-static const luaL_Reg functions[] = {
-    {"new_optimizer", optimizer_new}, {"schedule_rate", schedule_rate}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"new_optimizer", optimizer_new},
+                                     {"schedule_rate", schedule_rate},
+                                     {"finite_begin", finite_begin},
+                                     {"finite_end", finite_end},
+                                     {NULL, NULL}};
 
 void lpf_open_train(lua_State *L) {
     lpf_class(L, LPF_OPTIMIZER, methods, meta);

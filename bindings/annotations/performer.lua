@@ -398,6 +398,16 @@ function Tensor:clear_grad() end
 ---@return table
 function pf.check.gradient(f, inputs, options) end
 
+---Runs a step's forward and backward once more, a function's or the model's on the batch, and
+---says where the first number arose that is not finite: true, or false, a message, and {step,
+---layer, op, phase}. The loss is loss(logits, batch.target), or cross entropy.
+---@param what function|pf.Module
+---@param batch? table
+---@param pass? table
+---@param loss? function
+---@return boolean, string?, table?
+function pf.check.finite(what, batch, pass, loss) end
+
 ---Runs f() twice (or `times` times) and compares the bits of all results; raises when they
 ---differ.
 ---@param f function

@@ -1,4 +1,5 @@
--- performer/check.lua: verification for users: are the gradients right, are two runs equal? What
+-- performer/check.lua: verification for users: are the gradients right, are two runs equal,
+-- where did a number that is not finite arise? What
 -- is held of models (streaming, bits, checkpoints) and of kernels stands in check_model.lua and
 -- check_kernel.lua.
 local core = require "performer.core"
@@ -96,6 +97,46 @@ function check.deterministic(f, times)
       end
     end
   end
+  return true
+end
+
+--- A forward and a backward of the model on a batch, from gradients of 0.
+local function walk(model, batch, pass, loss)
+  model:clear_grad()
+  pass = util.copy(pass or {})
+  if pass.training == nil then pass.training = true end
+  if pass.slices and pass.slices > 1 then
+    model:backward_sliced(batch, pass)
+  else
+    pass.slices = nil
+    local tape <close> = core.tape()
+    local logits = model(batch, pass)
+    tape:backward(loss and loss(logits, batch.target) or logits:cross_entropy(batch.target))
+  end
+end
+
+--- Runs a training step's forward and backward once more, with every op's inputs and results and
+--- every gradient looked at, and says where the first number arose that is not finite: true, or
+--- false, a message, and {step, layer, op, phase}. check.finite(model, batch [, pass [, loss]])
+--- takes what the step took: the loss is loss(logits, batch.target), cross entropy where none is
+--- given. check.finite(f [, {step =}]) runs a function that does both. Gradients of a model are
+--- cleared; what else f raises passes through.
+function check.finite(what, batch, pass, loss)
+  local kind, step = core.kind(what), nil
+  if kind == "function" then
+    step = util.check_options(batch, { "step" }, "check.finite").step
+  elseif kind == "module" and type(batch) == "table" then
+    step = pass and pass.step
+  else
+    util.fail("check.finite: a function, or a module and a batch, are needed; got %s and %s", kind,
+      core.kind(batch))
+  end
+  core.finite_begin()
+  local ran, problem = pcall(kind == "function" and what or walk, what, batch, pass, loss)
+  if kind == "module" then what:clear_grad() end
+  local fine, message, where = core.finite_end(step)
+  if not fine then return false, message, util.shown(where, "place") end
+  if not ran then error(problem, 0) end
   return true
 end
 

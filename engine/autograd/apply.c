@@ -52,6 +52,7 @@ int pf_apply_drawn(pf_engine *engine, const pf_op *op, pf_tensor *const *in, int
     c.record = to_record(engine, op, in, n_in);
     PF_TRY(pf_check_inputs(engine, op, in, n_in));
     int status = pf_call_forward(&c);
+    if (status >= 0 && pf_finite_looks(engine)) status = pf_finite_forward(&c);
     if (status >= 0 && c.record) status = pf_tape_record(engine->tape, &c);
     if (status < 0) {
         pf_call_release(&c);

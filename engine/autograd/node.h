@@ -45,7 +45,9 @@ typedef struct pf_node {
     pf_tensor *out[PF_MAX_OUT];
     pf_tensor *saved[PF_MAX_SAVED];
     pf_tensor *grad[PF_MAX_OUT]; /* NULL until the first contribution */
+    char *place; /* PF_PLACE_BYTES: the layer that made it, while somebody looks (finite.c); NULL */
 } pf_node;
+enum { PF_PLACE_BYTES = 192 };
 
 struct pf_tape {
     pf_owner owner;    /* first: the tensor floor keeps its list here */
@@ -93,6 +95,14 @@ int pf_check_inputs(const pf_engine *e, const pf_op *op, pf_tensor *const *in, i
 int pf_check_unchanged(const pf_tape *tape, const pf_node *node);
 /* A result of the tape is what its node made. */
 int pf_check_result(const pf_tape *tape, const pf_tensor *y, const char *where, const char *what);
+
+/* ---- finite.c, while somebody looks ---- */
+/* A call after its forward, and a node after its backward: PF_ENUMERIC of a NaN. */
+int pf_finite_forward(const pf_call *c);
+int pf_finite_backward(const pf_tape *tape, const pf_node *node);
+/* A node notes its layer, and its backward enters it again: pf_finite_leave with what that gave. */
+int pf_finite_note(pf_tape *tape, pf_node *node);
+int pf_finite_return(const pf_engine *e, const pf_node *node);
 
 /* Appends the call as a node: takes its saved tensors, links its outputs. On failure the
  * tape is as before and the call still owns everything. */

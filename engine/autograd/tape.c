@@ -26,13 +26,15 @@ static size_t block_bytes(const pf_node *node) {
 
 /* All that backward reads: it goes as soon as the node has been walked, so that memory falls
  * while the walk goes on. */
-static void drop_node(pf_node *node) {
+static void drop_node(pf_tape *tape, pf_node *node) {
     for (int i = 0; node->edge && i < node->n_in; i++) pf_tensor_release(&node->edge[i].in);
     for (int o = 0; o < PF_MAX_OUT; o++) {
         pf_tensor_release(&node->out[o]);
         pf_tensor_release(&node->grad[o]);
     }
     for (int s = 0; s < PF_MAX_SAVED; s++) pf_tensor_release(&node->saved[s]);
+    pf_heap_free(tape->heap, node->place, PF_PLACE_BYTES);
+    node->place = NULL;
     if (node->recompute.f.release) node->recompute.f.release(node->recompute.f.context);
     node->recompute = (pf_recomputation){0};
 }
@@ -77,7 +79,7 @@ static void unlink_tape(pf_tape *tape) {
 
 static void free_tape(pf_tape *tape) {
     for (int64_t i = tape->n - 1; i >= 0; i--) {
-        drop_node(&tape->nodes[i]);
+        drop_node(tape, &tape->nodes[i]);
         drop_edges(tape, &tape->nodes[i]);
     }
     pf_owner_close(&tape->owner);
@@ -184,7 +186,7 @@ static int fill_node(pf_tape *tape, pf_node *node, pf_call *c) {
         if (c->out[o]) PF_TRY(own_header(&c->out[o]));
         PF_TRY(keep(&node->out[o], c->out[o], op->uses & PF_USES_OUT(o)));
     }
-    return PF_OK;
+    return pf_finite_note(tape, node);
 }
 
 int pf_tape_record(pf_tape *tape, pf_call *c) {
@@ -196,7 +198,7 @@ int pf_tape_record(pf_tape *tape, pf_call *c) {
     memset(node, 0, sizeof *node);
     int status = fill_node(tape, node, c);
     if (status < 0) {
-        drop_node(node);
+        drop_node(tape, node);
         drop_edges(tape, node);
         return status;
     }
@@ -267,8 +269,11 @@ static int walk_node(pf_tape *tape, pf_node *node) {
     restore_call(&c, tape, node);
     pf_walk walk = {.sink = {.ops = &pf_walk_ops}, .tape = tape, .node = node};
     c.grad_context = &walk;
+    int before = pf_finite_return(tape->engine, node);
     int status = pf_call_backward(&c);
     status = pf_walk_fold(&walk, &c, status);
+    if (status >= 0 && pf_finite_looks(tape->engine)) status = pf_finite_backward(tape, node);
+    pf_finite_leave(tape->engine, before);
     return status < 0 ? pf_fail_in(status, "backward of %s", node->op->name) : PF_OK;
 }
 
@@ -341,7 +346,7 @@ int pf_tape_backward_all(pf_tape *tape, pf_tensor *const *outs, const pf_tensor 
     for (int64_t n = tape->n - 1; n >= 0; n--) {
         pf_node *node = &tape->nodes[n];
         if (status >= 0 && has_grad(node)) status = walk_node(tape, node);
-        drop_node(node);
+        drop_node(tape, node);
     }
     if (status < 0) forget_leaves(tape);
     for (int64_t n = 0; n < tape->n; n++) drop_edges(tape, &tape->nodes[n]);

@@ -51,6 +51,14 @@ typedef struct pf_branches {
 int pf_reversible(pf_tensor **a, pf_tensor **b, pf_engine *e, const pf_branches *branches,
                   pf_tensor *x1, pf_tensor *x2);
 
+/* finite.c: looking for numbers that are not finite, which costs nothing while nobody does. A layer
+ * enters by its name, and leaves with what that gave. */
+int pf_finite_enter(const pf_engine *e, const char *name);
+void pf_finite_leave(const pf_engine *e, int before);
+/* PF_ENUMERIC of a NaN in what a layer gives, that no op gave it. */
+int pf_finite_given(const pf_engine *e, const pf_tensor *y);
+static inline bool pf_finite_looks(const pf_engine *e) { return e->own[PF_OWN_FINITE].thing; }
+
 /* For pf_engine_close: tapes that are still open lose their engine; closing them later is
  * safe and frees what they hold. */
 void pf_tape_abandon(pf_engine *engine);

@@ -1,7 +1,8 @@
 /*
  * performer_extend.h - the page of Performer's public interface for models of several inputs,
  * and for hosts that write parts of a model themselves: layers, recomputation, the check of their
- * gradients, and a yardstick for their speed. performer.h includes it; its manners hold here.
+ * gradients and of their numbers, and a yardstick for their speed. performer.h includes it; its
+ * manners hold here.
  */
 #ifndef PERFORMER_EXTEND_H
 #define PERFORMER_EXTEND_H
@@ -142,6 +143,20 @@ PF_API int pf_gradcheck(pf_engine *engine,
                                  pf_tensor **loss),
                         void *PF_NULLABLE context, pf_tensor *const *inputs, int n, uint64_t seed,
                         double *worst);
+
+/* ---- numbers that are not finite -------------------------------------------------------
+ * Where the first one arises: for the one step that is run once more when a loss or a gradient
+ * was not finite. It costs a look at every number, and nothing while nobody looks. */
+
+/* From here to pf_finite_end every op's inputs and results are looked at, and every gradient that a
+ * backward adds to. What meets a NaN fails with PF_ENUMERIC; an infinity may be meant, and is told
+ * at the end. PF_ESTATE inside another begin. */
+PF_API int pf_finite_begin(pf_engine *engine);
+/* PF_OK where there was no NaN and no +inf; else PF_ENUMERIC, with a message that names step, layer,
+ * op, tensor and place of the first, and in *report (may be NULL; the caller's) a map of step,
+ * layer ("" outside all), op and phase ("forward" or "backward"). `step` is the caller's number.
+ * PF_ESTATE without a begin. */
+PF_API int pf_finite_end(pf_engine *engine, uint64_t step, pf_config **PF_NULLABLE report);
 
 /* ---- yardstick -------------------------------------------------------------------------
  * What benchmarks hold their figures against: median seconds of C = A B (m x k by k x n;

@@ -53,7 +53,11 @@ static int named(const pf_module *m, int i, int status) {
 
 static int run_named(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
                      pf_tensor **y) {
+    int before = pf_finite_enter(e, m->child[i].name);
     int status = pf_run_module(m->child[i].module, e, run, x, y);
+    if (status >= 0) status = pf_finite_given(e, *y);
+    if (status < 0) pf_tensor_release(y);
+    pf_finite_leave(e, before);
     return status < 0 ? named(m, i, status) : status;
 }
 
@@ -109,7 +113,9 @@ int pf_run_child_sum(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_te
     *sum = *y = NULL;
     PF_TRY(enter_child(m, i, run, &inner));
     if (child->type->run_sum) {
+        int before = pf_finite_enter(e, m->child[i].name);
         int status = run_sum(child, e, &inner, x, h, sum, y);
+        pf_finite_leave(e, before);
         return status < 0 ? named(m, i, status) : PF_OK;
     }
     PF_TRY(pf_add(sum, e, x, h));
@@ -125,7 +131,9 @@ int pf_run_branch(pf_module *m, int i, pf_engine *e, const pf_run *run, int whic
     *y = NULL;
     PF_TRY(pf_check_cancel(e));
     PF_TRY(enter_child(m, i, run, &inner));
+    int before = pf_finite_enter(e, m->child[i].name);
     int status = child->type->branch(child, e, &inner, which, x, y);
+    pf_finite_leave(e, before);
     return status < 0 ? named(m, i, status) : PF_OK;
 }
 

@@ -26,6 +26,7 @@ typedef enum {
     PF_OWN_CROSSOVER, /* a table of the user's machine */
     PF_OWN_LAYERS,    /* who finds layers that live in the host */
     PF_OWN_RUNS,      /* run folders that no other may write to */
+    PF_OWN_FINITE,    /* who looks for numbers that are not finite; mostly nobody */
     PF_OWN_SLOTS
 } pf_own_slot;
 
