@@ -52,7 +52,7 @@ end
 
 local function main()
   local run <close> = Run.open(train_options.parse(arg),
-                               { model = make_model, optimizer = make_optimizer })
+                               { model = make_model, optimizer = make_optimizer, loss = loss_of })
   local settings, model, optimizer = run.settings, run.model, run.optimizer
 
   if run.state.pending then conclude(run, run.state.pending) end -- where the run was stopped

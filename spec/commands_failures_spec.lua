@@ -64,6 +64,33 @@ describe("a failure in training", function()
     end
   end)
 
+  it("that makes numbers no numbers names layer, op and step, and the last checkpoint stands",
+  function()
+    for name, fault in pairs {
+      forward = "x = x * (x * 0):log()", backward = "x = x + (x * 0):sqrt() * 0" } do
+      local file = script(name .. ".lua", "")
+      support.write(file, (support.read(file):gsub("== 10 then", function()
+        return ">= 10 then " .. fault -- again in the run that looks for it
+      end)))
+      local run = path(name)
+      local code, _, err = performer(("train --out %s %s %s --model %s"):format(run,
+        commands.SMALL, more, file))
+      assert.equal(1, code)
+      commands.assert_sentence(err, ("train: step 10: %s of %%a+ in 3[:.].*; try a lower %%-%%-lr "
+        .. "%%(it is .*%%); the last good checkpoint stands; go on with: "):format(name))
+      assert.equal("step-6\n", support.read(run .. "/LATEST"))
+    end
+  end)
+
+  it("whose cause does not come again says what was no number", function()
+    local file = script("once.lua", "x = x * (x * 0):log()")
+    local code, _, err = performer(("train --out %s %s %s --model %s"):format(path "once",
+      commands.SMALL, more, file))
+    assert.equal(1, code)
+    commands.assert_sentence(err, "train: step 10: the gradient of '.*' is not finite; try a lower "
+      .. "%-%-lr %(it is .*%); the last good checkpoint stands; ")
+  end)
+
   it("for want of memory keeps the steps before", function()
     local run = path "budget"
     local file = script("hungry.lua", "x = pf.zeros(4000, 4000)")

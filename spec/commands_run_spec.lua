@@ -169,7 +169,8 @@ describe("a run", function()
     local code, _, err = performer(("%s --data %s --out %s %s --steps 5 --threads 1"):format(script,
       path "t.txt", path "nan", SMALL))
     assert.equal(1, code)
-    assert_sentence(err, "the loss is %-?nan at step 1: try a lower %-%-lr")
+    assert_sentence(err, "train: step 1: forward of affine: its result 'y' .* holds nan.*; try a "
+      .. "lower %-%-lr %(it is .*%); no checkpoint was saved yet")
   end)
 
   it("says that its data is other data of the same size, and judges anew", function()

@@ -37,11 +37,13 @@ local TIMED = 24
 -- ---- begin and end ----
 
 --- Opens a run as the options of train_options.parse say: a fresh one, or the one to resume.
--- make.model(settings) and make.optimizer(model, settings) make what it trains.
+-- make.model(settings) and make.optimizer(model, settings) make what it trains; make.loss(logits,
+-- target), which a script may leave out, is what it makes small.
 function Run.open(options, make)
   cli.try(2, pf.open, { threads = options.threads, memory = options.memory, seed = options.seed })
   local run = setmetatable(options.resume and start.resumed(options, make)
     or start.fresh(options, make), Run)
+  run.loss = make.loss
   run.done = run.state.step -- the last step that is whole
   start.describe(run)
   run.records = cli.need(Log.open { dir = run.dir,
@@ -65,6 +67,8 @@ function Run:close() self.records:close() end
 function Run:__close(problem)
   if type(problem) == "table" and problem.code == 1 and not self.told then
     self.progress:finish()
+    local what = problem.message:match "the gradient of '.-' is not finite"
+    if what and self.moving then problem.message = "train: " .. self:diagnose(what) end
     local lines = problem.message:find("\n", 1, true)
     problem.message = problem.message .. (lines and "\n" or "; ") .. self:rescue()
   end
@@ -100,6 +104,17 @@ function Run:rescue()
     return ("saved at step %d; %s"):format(self.done, self:how_to_go_on())
   end
   return self:what_stands()
+end
+
+--- What has made the loss or a gradient of the step that is under way no number: the layer and the
+-- op in which one first arose, found by running the step once more; or `otherwise`.
+function Run:diagnose(otherwise)
+  local step = self.done + 1
+  local pass = self:pass(step)
+  if self.settings.sliced > 1 then pass.slices = self.settings.sliced end
+  local called, fine, where = pcall(pf.check.finite, self.model, self.batch, pass, self.loss)
+  if not called or fine then where = ("step %d: %s"):format(step, otherwise) end
+  return ("%s; try a lower --lr (it is %.3g)"):format(where, schedule.rate(self.settings, step))
 end
 
 --- Something else than training has failed: keeps what there is, and ends the program.
@@ -199,8 +214,8 @@ function Run:measure(record)
   local s, state, now = self.settings, self.state, pf.clock()
   local step, loss = record.step, record.loss
   if loss ~= loss or math.abs(loss) == math.huge then
-    self:fail(1, ("the loss is %s at step %d: try a lower --lr (it is %g); %s"):format(loss, step,
-      record.lr, self:what_stands()))
+    local where = self:diagnose(("the loss is %s"):format(loss))
+    self:fail(1, ("%s; %s"):format(where, self:what_stands()))
   end
   self.done, self.moving = step, false
   if is_logged(s, step) then self:warn() end
