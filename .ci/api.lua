@@ -94,7 +94,8 @@ return {
       "loss, with the sequence in slices one after the other: {slices = N} of them, or " ..
       "{slice_length = N} positions each. Options levels (1: the states of all slices are kept; " ..
       "2: about the square root of their number at a time, the same bits for a forward more; " ..
-      "chosen by their size), training (true), step, watch. For causal models with linear " ..
+      "chosen by their size), training (true), step, watch, micro, counted (targets that the " ..
+      "mean is of, where they are not those of the batch). For causal models with linear " ..
       "attention. arXiv 2012.11346." },
     { "Module:loss", "batch: table, pass?: table", "pf.Tensor",
       "The mean cross entropy of model(batch, pass) with batch.target, in nats, without logits " ..
@@ -110,9 +111,9 @@ return {
       "same gradients, less memory. f returns one tensor, of the same numbers both times, or " ..
       "backward raises; what else it makes is gone when it returns, and a tensor computed on " ..
       "the open tape must be an input." },
-    { "Tape:backward", "loss: pf.Tensor, seed?: pf.Tensor", "",
-      "Adds d loss / d leaf to every leaf's gradient. seed: the gradient of a loss that is " ..
-      "no scalar." },
+    { "Tape:backward", "loss: pf.Tensor, seed?: pf.Tensor|number", "",
+      "Adds d loss / d leaf to every leaf's gradient. seed: the gradient of the loss, 1 where " ..
+      "none is given: a tensor of its shape, or a number, as n / N of a part of a step." },
     { "Tape:close", "", "", "Ends every tensor made under it, and tapes opened after it." },
     { "Tensor:requires_grad", "yes?: boolean", "pf.Tensor",
       "Marks a leaf (or unmarks it with false) and returns it." },
@@ -308,8 +309,9 @@ return {
       "A module, or any table of tensors, as what an optimizer trains." },
     { "Module:forward", "x: pf.Tensor|table, pass?: pf.Pass", "pf.Tensor",
       "model(x): x a tensor or a batch {input, documents, mask}. pass: training (default: a " ..
-      "tape is open), step, mask, documents, prefix (B), watch (look at queries and keys); and " ..
-      "the model's inputs by name, which a batch may have too." },
+      "tape is open), step, mask, documents, prefix (B), watch (look at queries and keys), " ..
+      "micro (which of a step's passes, from 0, where it has several: keys dropout); and the " ..
+      "model's inputs by name, which a batch may have too." },
     { "Module:hidden", "x: pf.Tensor|table, pass?: pf.Pass", "pf.Tensor",
       "What the model's head reads, (B, L, D), called as model(x) is; of a model without a head " ..
       "its output." },

@@ -168,11 +168,11 @@ static pf_slicing read_slicing(lua_State *L, int index) {
     return how;
 }
 
-/* model:backward_sliced(batch, {slices = | slice_length =, levels =, training =, step =, watch =}):
- * the loss. A batch is a table with input and target. */
+/* model:backward_sliced(batch, {slices = | slice_length =, levels =, training =, step =, watch =,
+ * micro =, counted =}): the loss. A batch is a table with input and target. */
 static int module_backward_sliced(lua_State *L) {
-    static const char *const allowed[] = {"slices", "slice_length", "levels", "training",
-                                          "step",   "watch",        NULL};
+    static const char *const allowed[] = {"slices", "slice_length", "levels",  "training", "step",
+                                          "watch",  "micro",        "counted", NULL};
     pf_module *m = self(L, "backward_sliced");
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 3);
@@ -182,6 +182,8 @@ static int module_backward_sliced(lua_State *L) {
     pass.training = lpf_opt_bool(L, 3, "training", true);
     pass.step = (uint64_t)lpf_opt_integer(L, 3, "step", (int64_t)pass.step);
     pass.watch = lpf_opt_bool(L, 3, "watch", pass.watch);
+    pass.micro = (uint64_t)lpf_opt_integer(L, 3, "micro", 0);
+    pass.counted = (uint64_t)lpf_opt_integer(L, 3, "counted", 0);
     pf_tensor *x, *target;
     read_batch(L, "backward_sliced", &x, &target);
     double loss = 0;

@@ -51,14 +51,28 @@ static int tape_close(lua_State *L) {
     return 0;
 }
 
-/* tape:backward(loss [, seed]): the loss is a scalar, or the seed is its gradient. */
+/* A seed that is a number, as a tensor of the loss's shape. */
+static const pf_tensor *number_seed(lua_State *L, const pf_tensor *loss) {
+    int64_t shape[PF_MAX_RANK];
+    int rank = pf_tensor_rank(loss);
+    for (int d = 0; d < rank; d++) shape[d] = pf_tensor_size(loss, d);
+    pf_tensor **seed = lpf_new_tensor(L);
+    lpf_result(L, pf_tensor_full(seed, lpf_engine(L), PF_F32, rank, shape, lua_tonumber(L, 3)));
+    return *seed;
+}
+
+/* tape:backward(loss [, seed]): the loss is a scalar, or the seed is its gradient, a tensor, or one
+ * number for all of it. */
 static int tape_backward(lua_State *L) {
     lpf_tape *tape = luaL_checkudata(L, 1, LPF_TAPE);
     if (!tape->tape) return lpf_raise(L, "backward: the tape has closed");
     lpf_enter(L);
     pf_tensor *loss = lpf_check_tensor(L, 2, "backward", "loss");
-    const pf_tensor *seed =
-        lua_isnoneornil(L, 3) ? NULL : lpf_check_tensor(L, 3, "backward", "seed");
+    const pf_tensor *seed = NULL;
+    if (lua_type(L, 3) == LUA_TNUMBER)
+        seed = number_seed(L, loss);
+    else if (!lua_isnoneornil(L, 3))
+        seed = lpf_check_tensor(L, 3, "backward", "seed");
     lpf_result(L, pf_tape_backward(tape->tape, loss, seed));
     return 0;
 }

@@ -332,7 +332,8 @@ function pf.tape() end
 ---sequence in slices one after the other: {slices = N} of them, or {slice_length = N} positions
 ---each. Options levels (1: the states of all slices are kept; 2: about the square root of their
 ---number at a time, the same bits for a forward more; chosen by their size), training (true),
----step, watch. For causal models with linear attention. arXiv 2012.11346.
+---step, watch, micro, counted (targets that the mean is of, where they are not those of the
+---batch). For causal models with linear attention. arXiv 2012.11346.
 ---@param batch table
 ---@param options table
 ---@return number
@@ -364,9 +365,10 @@ function Module:evaluate(batch, options) end
 ---@return pf.Tensor
 function pf.recompute(f, ...) end
 
----Adds d loss / d leaf to every leaf's gradient. seed: the gradient of a loss that is no scalar.
+---Adds d loss / d leaf to every leaf's gradient. seed: the gradient of the loss, 1 where none is
+---given: a tensor of its shape, or a number, as n / N of a part of a step.
 ---@param loss pf.Tensor
----@param seed? pf.Tensor
+---@param seed? pf.Tensor|number
 function Tape:backward(loss, seed) end
 
 ---Ends every tensor made under it, and tapes opened after it.
@@ -772,6 +774,8 @@ function pf.nn.parameters_of(value) end
 ---model(x): x a tensor or a batch {input, documents, mask}. pass: training (default: a tape is
 ---open), step, mask, documents, prefix (B), watch (look at queries and keys); and the model's
 ---inputs by name, which a batch may have too.
+---open), step, mask, documents, prefix (B), watch (look at queries and keys), micro (which of a
+---step's passes, from 0, where it has several: keys dropout).
 ---@param x pf.Tensor|table
 ---@param pass? pf.Pass
 ---@return pf.Tensor

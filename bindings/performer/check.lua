@@ -100,19 +100,20 @@ function check.deterministic(f, times)
   return true
 end
 
+local SLICING = { "slices", "slice_length", "levels" }
+
 --- A forward and a backward of the model on a batch, from gradients of 0.
 local function walk(model, batch, pass, loss)
   model:clear_grad()
   pass = util.copy(pass or {})
   if pass.training == nil then pass.training = true end
-  if pass.slices and pass.slices > 1 then
+  if pass.slice_length or (pass.slices or 1) > 1 then
     model:backward_sliced(batch, pass)
-  else
-    pass.slices = nil
-    local tape <close> = core.tape()
-    local logits = model(batch, pass)
-    tape:backward(loss and loss(logits, batch.target) or logits:cross_entropy(batch.target))
+    return
   end
+  for _, name in ipairs(SLICING) do pass[name] = nil end
+  local tape <close> = core.tape()
+  tape:backward(loss and loss(model(batch, pass), batch.target) or model:loss(batch, pass))
 end
 
 --- Runs a training step's forward and backward once more, with every op's inputs and results and

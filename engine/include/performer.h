@@ -349,7 +349,9 @@ PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **
     FLAG(watch)       /* attention looks at its queries and keys in this training step */          \
     TENSOR(prefix)    /* (B) i32: the first so many positions are seen from everywhere; NULL: 0 */ \
     FLAG(again)       /* a forward's second run, for its gradient: it notes nothing twice */       \
-    NAMED(inputs)     /* what layers read beside x (pf_module_input_at): a decoder's memory ... */
+    NAMED(inputs)     /* what layers read beside x (pf_module_input_at): a decoder's memory ... */ \
+    NUMBER(micro)     /* which of a step's forwards, from 0, where it has several: keys dropout */ \
+    NUMBER(counted)   /* targets that backward_sliced's mean is of; 0: those of its own x */
 #define PF_PASS_FLAG(name)    bool name;
 #define PF_PASS_NUMBER(name)  uint64_t name;
 #define PF_PASS_TENSOR(name)  pf_tensor *name;

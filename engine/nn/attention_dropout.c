@@ -32,9 +32,12 @@ static int thin(pf_engine *e, const pf_drops *drops, pf_tensor *given, int64_t b
 
 int pf_attention_drop_some(pf_attention *a, pf_engine *e, const pf_run *run, double p,
                            const pf_tensor *keys, pf_tensor **mask) {
+    bool drops_now = run->pass->training && p > 0;
+    uint64_t draw = 0;
+    *mask = NULL;
+    if (drops_now) PF_TRY(pf_run_draw(run, &draw));
     *mask = pf_tensor_retain(run->pass->mask);
-    if (!run->pass->training || p == 0) return PF_OK;
-    uint64_t draw = pf_run_draw(run);
+    if (!drops_now) return PF_OK;
     if (a->kind->drops) {
         a->dropout = p, a->draw = draw;
         return PF_OK;

@@ -329,7 +329,7 @@ int pf_begin_module(pf_module *m, pf_engine *e, const pf_run *run);
 int pf_begin_child(pf_module *m, int i, pf_engine *e, const pf_run *run);
 /* Child i, which remembers nothing, as a part of its parent. */
 int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
-uint64_t pf_run_draw(const pf_run *run); /* a new random call's number, in training */
+int pf_run_draw(const pf_run *run, uint64_t *key); /* of a new random call, in training */
 int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x); /* in place of *x */
 /* Numbers a position that m gives; 0: as many as it takes; < 0: only the host knows. */
 int64_t pf_module_width(const pf_module *m);

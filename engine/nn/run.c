@@ -8,8 +8,8 @@
 
 #include "module.h"
 
-/* Random calls that a training step has room for: each is keyed by its number over all steps. */
-enum { CALLS_A_STEP = 1 << 20 };
+/* A random call is keyed by its number in its step, that step, and its micro-step: so many bits. */
+enum { CALL_BITS = 20, STEP_BITS = 24, MICRO_BITS = 19 };
 
 /* ---- the dispatcher ---- */
 
@@ -85,7 +85,9 @@ int pf_run_child_scored(pf_module *m, int i, pf_engine *e, const pf_run *run, pf
                         pf_score *score) {
     pf_run inner;
     PF_TRY(enter_child(m, i, run, &inner));
+    int before = pf_finite_enter(e, m->child[i].name);
     int status = pf_run_scored(m->child[i].module, e, &inner, x, score);
+    pf_finite_leave(e, before);
     return status < 0 ? named(m, i, status) : status;
 }
 
@@ -148,15 +150,31 @@ int pf_run_hidden(pf_module *m, int i, pf_engine *e, const pf_pass *pass, pf_ten
     return run_named(m, i, e, &inner, x, y);
 }
 
-uint64_t pf_run_draw(const pf_run *run) {
-    uint64_t call = run->pass->calls ? (*run->pass->calls)++ : 0;
-    return run->pass->step * CALLS_A_STEP + call;
+/* Steps beyond STEP_BITS have room where there are no micro-steps. */
+static int check_key(const pf_pass *pass) {
+    if (pass->micro == 0 || (pass->micro >> MICRO_BITS == 0 && pass->step >> STEP_BITS == 0))
+        return PF_OK;
+    return pf_fail(PF_EINVAL,
+                   "forward: micro-step %llu of step %llu has no random numbers of its own; the "
+                   "first must be below %d, the other below %d",
+                   (unsigned long long)pass->micro, (unsigned long long)pass->step, 1 << MICRO_BITS,
+                   1 << STEP_BITS);
+}
+
+int pf_run_draw(const pf_run *run, uint64_t *key) {
+    const pf_pass *pass = run->pass;
+    uint64_t call = pass->calls ? (*pass->calls)++ : 0;
+    PF_TRY(check_key(pass));
+    *key = (pass->micro << (STEP_BITS + CALL_BITS)) + (pass->step << CALL_BITS) + call;
+    return PF_OK;
 }
 
 int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x) {
     if (!run->pass->training || p <= 0) return PF_OK;
     pf_tensor *y = NULL;
-    PF_TRY(pf_dropout(&y, e, *x, p, pf_run_draw(run)));
+    uint64_t key;
+    PF_TRY(pf_run_draw(run, &key));
+    PF_TRY(pf_dropout(&y, e, *x, p, key));
     pf_replace(x, y);
     return PF_OK;
 }

@@ -223,7 +223,7 @@ static int run_job(job *j, pf_tensor *target, int levels) {
     int status = j->entry ? pf_slices_open(s, target) : PF_ENOMEM;
     if (status >= 0) {
         for (int64_t i = 0; i < s->n; i++) j->counted += targets_in(j, i);
-        j->counted = pf_max(j->counted, 1);
+        j->counted = s->pass.counted ? (int64_t)s->pass.counted : pf_max(j->counted, 1);
         status = run_all(j, levels);
         if (status < 0) forget(s->m);
     }
