@@ -25,9 +25,21 @@ end
 
 --- What training makes small, of logits (B, L, vocab) and targets (B, L), which are -1 where
 -- nothing is asked: the mean loss of a token, in nats. A loss of your own goes here; --sliced does
--- not see it, for there the engine makes logits and cross-entropy a part at a time.
+-- not see it.
 local function loss_of(logits, target)
   return logits:cross_entropy(target)
+end
+
+--- Forward and backward of a batch, whose mean loss counts by `share` and is returned so; the
+-- gradient is added to the weights'. With --sliced the engine makes logits and cross-entropy, a
+-- part of every row at a time.
+local function learn(model, batch, pass, share)
+  if pass.slices then return model:backward_sliced(batch, pass) end
+  local tape <close> = pf.tape()
+  local logits = model(batch, pass)
+  local mean = loss_of(logits, batch.target)
+  tape:backward(mean, share)
+  return share * mean:item()
 end
 
 --- Loss, perplexity and accuracy on the held-out rows: in passing always on the same ones, at the
@@ -56,18 +68,10 @@ local function main()
   local settings, model, optimizer = run.settings, run.model, run.optimizer
 
   if run.state.pending then conclude(run, run.state.pending) end -- where the run was stopped
-  for step, batch in run:steps() do
-    local loss
-    if settings.sliced > 1 then -- a part of every row at a time; the engine's own cross-entropy
-      local pass = run:pass(step)
-      pass.slices = settings.sliced
-      loss = model:backward_sliced(batch, pass)
-    else
-      local tape <close> = pf.tape()
-      local logits = model(batch, run:pass(step))
-      local mean = loss_of(logits, batch.target)
-      tape:backward(mean)
-      loss = mean:item()
+  for step in run:steps() do
+    local loss = 0
+    for batch, pass, share in run:batches(step) do -- one, or --accumulate of them
+      loss = loss + learn(model, batch, pass, share)
     end
     local lr = run:lr(step)
     local norm = optimizer:step { lr = lr, clip = settings.clip }

@@ -39,8 +39,8 @@ describe("a copy of train.lua", function()
     local text = support.read "scripts/train.lua"
     assert.is_true(select(2, text:gsub("\n", "")) <= 110)
     for _, part in ipairs {
-      { "for step,", "batch in", "model(batch", "loss_of(", ":backward(", "optimizer:step",
-        "clip =", "conclude(" },
+      { "function learn", "model(batch", "loss_of(", ":backward(", "for step in", "for batch,",
+        "learn(", "optimizer:step", "clip =", "conclude(" },
       { "function conclude", "run:due(", "held_out(", "run:log(", "run:keep(" },
     } do
       local at = 1

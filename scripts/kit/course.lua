@@ -15,6 +15,9 @@ course.rows = {
     group = "Training", keep = true },
   { "tokens", "positive", nil, "tokens to train on, in as many steps as that takes",
     group = "Training", keep = true },
+  { "accumulate", "positive", 1, "batches a step, one after the other, whose gradients add up: a "
+    .. "step of so many times --batch rows in the memory of one", group = "Training",
+    keep = true },
   { "patience", "whole", 0, "evaluations without a better one after which the run ends (0: it goes "
     .. "to its end)", group = "Training", keep = true },
   { "lr", "number", nil, "peak learning rate", group = "Training", keep = true },
@@ -60,7 +63,8 @@ end
 function course.fit_length(settings, data)
   local s, info = settings, data:info "train"
   if s.tokens then
-    s.steps = math.max(1, math.ceil(s.tokens / (s.batch * info.tokens / info.rows)))
+    s.steps = math.max(1, math.ceil(s.tokens
+      / (s.batch * s.accumulate * info.tokens / info.rows)))
   end
   if s.steps and not s.own_warmup then s.warmup = fitting_warmup(s.warmup, s.steps) end
   course.check_warmup(s)
@@ -77,14 +81,18 @@ end
 
 -- ---- evaluations, and the time they take ----
 
--- An evaluation's time for a batch, in steps of training: forward alone, not back and forth.
+-- An evaluation's time for a batch, in batches of training: forward alone, not back and forth.
 local FORWARD = 1 / 3
+
+--- The same in steps of training.
+local function forward_of(settings) return FORWARD / settings.accumulate end
 
 --- How many held-out batches every evaluation takes: all, when that costs at most about a tenth
 -- of the training between two; else as many as cost that. A run keeps to it, so that BEST is the
 -- best on one measure.
 function course.fit_evaluation(settings, data)
-  local share = math.max(1, 24 // settings.batch, math.floor(0.1 * settings.eval_every / FORWARD))
+  local tenth = math.floor(0.1 * settings.eval_every / forward_of(settings))
+  local share = math.max(1, 24 // settings.batch, tenth)
   settings.valid_batches = math.min(share, evaluate.batches(data, "valid", settings.batch))
 end
 
@@ -96,12 +104,12 @@ end
 --- Fixes the number of steps of --minutes after step `step`: `room`, so many steps fill the time
 -- that is left, evaluations among them. The last one may take up to half of it.
 function course.fix_steps(settings, data, step, room)
-  local s = settings
+  local s, forward = settings, forward_of(settings)
   local all = evaluate.batches(data, "valid", s.batch)
-  local last = math.min(FORWARD * (s.valid_batches + (all > s.valid_batches and all or 0)),
+  local last = math.min(forward * (s.valid_batches + (all > s.valid_batches and all or 0)),
                         room / 2)
   s.steps = step + math.max(1, math.floor((room - last)
-    / (1 + FORWARD * s.valid_batches / s.eval_every)))
+    / (1 + forward * s.valid_batches / s.eval_every)))
   local warmup = s.warmup
   if not s.own_warmup then warmup = fitting_warmup(warmup, s.steps) end
   if warmup > s.steps then warmup = math.max(1, s.steps // 4) end

@@ -2,8 +2,9 @@
 -- stands on stderr, going on where it stopped, Ctrl-C, --minutes. scripts/train.lua shows the loop:
 --
 --   local run <close> = Run.open(options, { model = ..., optimizer = ... })
---   for step, batch in run:steps() do
---     ... forward, backward, optimizer:step { lr = run:lr(step) } ...
+--   for step in run:steps() do
+--     for batch, pass, share in run:batches(step) do ... forward, backward ... end
+--     ... optimizer:step { lr = run:lr(step) } ...
 --     local record = run:measure { step = step, loss = loss, lr = lr, norm = norm }
 --     if run:due(step) then run:judge(record, ...) end
 --     run:log(record)
@@ -109,12 +110,17 @@ end
 --- What has made the loss or a gradient of the step that is under way no number: the layer and the
 -- op in which one first arose, found by running the step once more; or `otherwise`.
 function Run:diagnose(otherwise)
-  local step = self.done + 1
-  local pass = self:pass(step)
-  if self.settings.sliced > 1 then pass.slices = self.settings.sliced end
-  local called, fine, where = pcall(pf.check.finite, self.model, self.batch, pass, self.loss)
-  if not called or fine then where = ("step %d: %s"):format(step, otherwise) end
-  return ("%s; try a lower --lr (it is %.3g)"):format(where, schedule.rate(self.settings, step))
+  local step, where = self.done + 1, nil
+  for i, batch in ipairs(self.step_batches) do
+    local called, fine, message = pcall(pf.check.finite, self.model, batch, self:pass(step, i),
+                                        self.loss)
+    if called and not fine then
+      where = message
+      break
+    end
+  end
+  return ("%s; try a lower --lr (it is %.3g)"):format(
+    where or ("step %d: %s"):format(step, otherwise), schedule.rate(self.settings, step))
 end
 
 --- Something else than training has failed: keeps what there is, and ends the program.
@@ -124,13 +130,21 @@ end
 
 -- ---- steps ----
 
---- for step, batch in run:steps() do: the batches from where the run stands to its end, or to
--- Ctrl-C.
+--- The batches of `step`: one, or so many as --accumulate says.
+function Run:fetch(step)
+  local s, batches, tokens = self.settings, {}, 0
+  for i = 1, s.accumulate do
+    batches[i] = self.data:batch { index = (step - 1) * s.accumulate + i, size = s.batch,
+                                   split = "train", masked = s.bidirectional, seed = s.seed }
+    tokens = tokens + batches[i].tokens
+  end
+  self.step_batches, self.step_tokens, self.taken = batches, tokens, 0
+end
+
+--- for step, batch in run:steps() do: the steps from where the run stands to its end, or to
+-- Ctrl-C, and the first batch of each.
 function Run:steps()
   local s, first = self.settings, self.done + 1
-  local batches = self.data:batches { size = s.batch, steps = s.steps or math.maxinteger,
-                                      first = first, seed = s.seed, split = "train",
-                                      masked = s.bidirectional }
   self.times, self.first = {}, first
   self.last, self.mark, self.tokens = pf.clock(), pf.clock(), 0
   pf.interrupted() -- who asks gets the first Ctrl-C: from here on it means save and leave
@@ -139,9 +153,23 @@ function Run:steps()
     if self.done >= first then self:save_in_time(self.done) end
     if self.done == s.steps or self.state.stopped then return nil end
     if self.logged then self.logged, self.tokens, self.mark = false, 0, pf.clock() end
-    local step, batch = batches()
-    self.batch, self.began = batch, pf.clock()
-    return step, batch
+    self:fetch(self.done + 1)
+    self.began = pf.clock()
+    return self.done + 1, self.step_batches[1]
+  end
+end
+
+--- for batch, pass, share in run:batches(step) do: the batches of a step; how the model is to be
+-- run on each; and the share of the step's tokens that each has, by which its mean loss counts.
+function Run:batches(step)
+  local i, n = 0, self.settings.accumulate
+  return function()
+    i = i + 1
+    local batch = self.step_batches[i]
+    if not batch then return nil end
+    self.taken = i
+    local share = self.step_tokens > 0 and batch.tokens / self.step_tokens or 1 / n
+    return batch, self:pass(step, i), share
   end
 end
 
@@ -156,10 +184,16 @@ local function is_logged(s, step)
   return step == 1 or step == s.steps or step % s.log_every == 0 or step % s.eval_every == 0
 end
 
---- How the model is to be run at `step`: in training, and with an eye on its attention when the
--- step is logged.
-function Run:pass(step)
-  return { training = true, step = step, watch = is_logged(self.settings, step) }
+--- How the model is to be run on the i-th batch of `step` (1): in training, and with an eye on its
+-- attention when the step is logged. `slices` of a row, and the tokens that the step's mean is of,
+-- are for model:backward_sliced.
+function Run:pass(step, i)
+  local s = self.settings
+  local pass = { training = true, step = step, watch = is_logged(s, step) }
+  if s.accumulate > 1 then pass.micro = (i or 1) - 1 end
+  if s.sliced > 1 then pass.slices = s.sliced end
+  if s.sliced > 1 and s.accumulate > 1 then pass.counted = self.step_tokens end
+  return pass
 end
 
 --- Is it time to evaluate and save? At the last step only where the evaluation of all rows, which
@@ -208,6 +242,14 @@ function Run:warn()
   cli.say("train: %s", text)
 end
 
+--- A script that knows nothing of --accumulate would train on a part of each step.
+function Run:check_taken()
+  local n = self.settings.accumulate
+  if n == 1 or self.taken == n then return end
+  self:fail(2, ("--accumulate %d: this script takes one batch a step; in a loop over "
+    .. "run:batches(step), as scripts/train.lua has it, it takes all"):format(n))
+end
+
 --- Takes what a step has come to, { step, loss, lr, norm }, right after it: its time, and the mean
 -- loss so far. A loss that is no number ends the program. The record, to be logged.
 function Run:measure(record)
@@ -217,13 +259,14 @@ function Run:measure(record)
     local where = self:diagnose(("the loss is %s"):format(loss))
     self:fail(1, ("%s; %s"):format(where, self:what_stands()))
   end
+  self:check_taken()
   self.done, self.moving = step, false
   if is_logged(s, step) then self:warn() end
   local share = math.max(0.05, 1 / step) -- a plain mean at first
   state.smooth = (1 - share) * (state.smooth or 0) + share * loss
   state.seconds, self.last = state.seconds + now - self.last, now
   if not s.steps then self:fix_steps(step, now - self.began) end
-  self.tokens = self.tokens + self.batch.tokens
+  self.tokens = self.tokens + self.step_tokens
   self.rate = self.tokens / (now - self.mark)
   self.progress:show(step, { ("loss %.4f"):format(state.smooth),
                              ("%.0f tokens/s"):format(self.rate) })

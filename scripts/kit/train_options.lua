@@ -322,11 +322,11 @@ function train_options.fit(settings, data)
 end
 
 --- The settings that a checkpoint holds; those of 0.1.0 had the model's words among the others,
--- and none saved by the clock.
+-- and lacked what came later.
 function train_options.saved(settings)
   if type(settings.model) ~= "table" then settings = settle(settings) end
   settings.save_minutes = settings.save_minutes or 10
-  settings.patience = settings.patience or 0
+  settings.patience, settings.accumulate = settings.patience or 0, settings.accumulate or 1
   settings.schedule = settings.schedule or schedule.DEFAULT
   settings.schedule_options = settings.schedule_options or {}
   return settings
