@@ -417,15 +417,20 @@ return {
       "The same, as FASTA." },
     { "pf.data.text", "options: table|string", "pf.Data?, string?, string?",
       "The same, as text." },
+    { "pf.data.shard", "options: table", "pf.Data?, string?, string?",
+      "Makes shards of files of any size in the folder `out`, and opens them. Options path, " ..
+      "out, valid, format, skip_bad, unique, longest, split, valid_fraction, block." },
+    { "pf.data.shards", "options: table|string", "pf.Data?, string?, string?",
+      "Opens a folder of shards: options path, length, window, min_tokens, seed." },
     { "pf.data.kind", "path: string", "string?, string?, string?",
       "\"fasta\" or \"text\", as the file would be read. A pipe is read once: open it, and ask " ..
       "data:info().format." },
     { "Data:info", "split?: string", "table",
       "{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid " ..
-      "or all; of the whole {checksum, skipped, skips, once, files, shared}: a text that is " ..
-      "equal for equal tokens in equal documents in equal order, how many records were left " ..
-      "out, the first of them and why, whether it can't be opened again, how many files there " ..
-      "were, and what stands in `valid` and in `path` as well." },
+      "or all; of the whole {checksum, skipped, skips, once, files, shared, shards}: a text " ..
+      "that is equal for equal tokens in equal documents in equal order, how many records " ..
+      "were left out, the first of them and why, whether it can't be opened again, how many " ..
+      "files there were, what stands in `valid` and in `path` as well, whether they are shards." },
     { "Data:lay", "length: integer", "pf.Data",
       "The same data in rows of another length." },
     { "Data:batches", "options?: table", "fun(): integer, pf.Batch",

@@ -40,6 +40,19 @@ static int data_open(lua_State *L) {
     return failed ? failed : 1;
 }
 
+/* shard_data(options, folder): true; nil, message, code. */
+static int data_shard(lua_State *L) {
+    pf_engine *engine = lpf_engine(L);
+    if (!lua_istable(L, 1))
+        return lpf_raise(L, "shard: options are needed, as {path = ..., out = ...}, got %s",
+                         lpf_kind(L, 1));
+    const pf_config *options = lpf_to_config(L, 1, "shard");
+    const char *folder = lpf_check_text(L, 2, "shard", "out");
+    int failed = lpf_outside(L, pf_data_shard(engine, options, folder));
+    if (!failed) lua_pushboolean(L, true);
+    return failed ? failed : 1;
+}
+
 /* data_kind(path): "fasta" or "text"; nil, message, code. */
 static int data_kind(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
@@ -97,6 +110,8 @@ static int data_info(lua_State *L) {
     lua_setfield(L, -2, "once");
     set_count(L, "files", info.files);
     set_count(L, "shared", info.shared);
+    lua_pushboolean(L, info.shards);
+    lua_setfield(L, -2, "shards");
     return 1;
 }
 
@@ -215,7 +230,7 @@ static const luaL_Reg methods[] = {{"info", data_info},
 static const luaL_Reg meta[] = {
     {"__gc", data_close}, {"__close", data_close}, {"__tostring", data_tostring}, {NULL, NULL}};
 static const luaL_Reg functions[] = {
-    {"open_data", data_open}, {"data_kind", data_kind}, {NULL, NULL}};
+    {"open_data", data_open}, {"shard_data", data_shard}, {"data_kind", data_kind}, {NULL, NULL}};
 
 void lpf_open_data(lua_State *L) {
     static const luaL_Reg none[] = {{NULL, NULL}};

@@ -1015,6 +1015,17 @@ function pf.data.fasta(options) end
 ---@return pf.Data?, string?, string?
 function pf.data.text(options) end
 
+---Makes shards of files of any size in the folder `out`, and opens them. Options path, out,
+---valid, format, skip_bad, unique, longest, split, valid_fraction, block.
+---@param options table
+---@return pf.Data?, string?, string?
+function pf.data.shard(options) end
+
+---Opens a folder of shards: options path, length, window, min_tokens, seed.
+---@param options table|string
+---@return pf.Data?, string?, string?
+function pf.data.shards(options) end
+
 ---"fasta" or "text", as the file would be read. A pipe is read once: open it, and ask
 ---data:info().format.
 ---@param path string
@@ -1022,10 +1033,10 @@ function pf.data.text(options) end
 function pf.data.kind(path) end
 
 ---{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid or all; of
----the whole {checksum, skipped, skips, once, files, shared}: a text that is equal for equal
----tokens in equal documents in equal order, how many records were left out, the first of them
----and why, whether it can't be opened again, how many files there were, and what stands in
----`valid` and in `path` as well.
+---the whole {checksum, skipped, skips, once, files, shared, shards}: a text that is equal for
+---equal tokens in equal documents in equal order, how many records were left out, the first of
+---them and why, whether it can't be opened again, how many files there were, what stands in
+---`valid` and in `path` as well, whether they are shards.
 ---@param split? string
 ---@return table
 function Data:info(split) end

@@ -61,6 +61,19 @@ data.kind = core.data_kind
 
 data.fasta = of_format("fasta")
 data.text = of_format("text")
+data.shards = of_format("shards")
+
+--- Makes shards of options.path in the folder options.out, for data larger than memory, and opens
+--- them: a data set; nil, message, code. options.valid, format, skip_bad, unique, longest, split,
+--- valid_fraction, block.
+function data.shard(options)
+  options = util.copy(options or {})
+  local out = options.out
+  options.out = nil
+  local ok, message, code = core.shard_data(options, out)
+  if not ok then return nil, message, code end
+  return core.open_data { path = out, format = "shards" }
+end
 
 local Data = core.methods("performer.data")
 

@@ -73,6 +73,7 @@ typedef struct {
     int64_t files;     /* that were read */
     int64_t shared;    /* sequences of `path` that stand in `valid` as well, and are left out of
                           training; of texts: files, which are not */
+    bool shards;       /* read from a folder of shards */
 } pf_data_info;
 /* Reads files, pipes, or for the path "-" the standard input: once, to the end, within the
  * engine's budget or, where it has none, half of the machine's memory. A wait for a pipe's writer
@@ -83,6 +84,14 @@ typedef struct {
  * unique (duplicates are dropped; true), longest (residues of a sequence), split "auto|none",
  * valid_fraction (of texts: of each), min_tokens, seed. */
 PF_API int pf_data_open(pf_data **data, pf_engine *engine, const pf_config *options);
+/* Makes shards of files of any size: the folder `dir`, which must not hold anything yet, and which
+ * pf_data_open takes for its path (format "auto" or "shards"), holding a window of it in memory
+ * (option window, bytes) where a file would be held whole. The same sequences, splits and checksum
+ * as in memory; rows of texts are the same, those of sequences are packed within a block. A shard
+ * that is no more what it was made as is PF_EFORMAT of the call that reads from it. options: path,
+ * valid, format, skip_bad, unique, longest, split, valid_fraction, block (tokens that are read in
+ * one go; no row is longer). All or nothing. */
+PF_API int pf_data_shard(pf_engine *engine, const pf_config *options, const char *dir);
 PF_API void pf_data_close(pf_data **data);
 /* *format: "fasta" or "text", as pf_data_open would read the file at `path`. What can be read only
  * once (a pipe) is refused: open it, and ask pf_data_info_of. */
@@ -103,7 +112,8 @@ typedef struct {
 PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
                          uint64_t index, int64_t rows, bool masked, uint64_t seed);
 PF_API void pf_batch_release(pf_batch *batch);
-/* One document of a split: name (borrowed) and ids with begin and end. */
+/* One document of a split: name (borrowed, of shards until the next call) and ids with begin and
+ * end. */
 PF_API int pf_data_document(pf_tensor **ids, const char **PF_NULLABLE name, pf_engine *engine,
                             pf_data *data, pf_split split, int64_t index);
 /* Counts of each token, and of each token after each token (vocab x vocab), on a split. */

@@ -1,13 +1,12 @@
 /*
- * batch.c - turns rows of a plan into tensors, and what else is asked of a data set. What
- * must hold: a training row's place in a pass, its shift and its masks depend on (seed,
- * pass, row) alone, never on the batch size; a target never crosses documents. So ranks that
- * share a batch ask for their rows by number, and nothing here knows of ranks: lane l of G of
- * batch i is batch i G + l of rows / G.
+ * batch.c - turns rows of a plan into tensors. What must hold: a training row's place in a pass,
+ * its shift and its masks depend on (seed, pass, row) alone, never on the batch size; a target
+ * never crosses documents. So ranks that share a batch ask for their rows by number, and nothing
+ * here knows of ranks: lane l of G of batch i is batch i G + l of rows / G.
  */
 #include <string.h>
 
-#include "data.h"
+#include "shards.h"
 #include "tensor.h"
 
 /* BERT's shares of the positions that are chosen. */
@@ -25,29 +24,11 @@ typedef struct {
 
 /* ---- which rows ---- */
 
-/* Fills data->order with the permutation of training rows of a pass. */
-static int order_rows(pf_data *data, uint64_t seed, int64_t pass) {
-    int64_t n = data->plans[PF_TRAIN].n_rows;
-    if (data->order && data->order_seed == seed && data->order_pass == pass) return PF_OK;
-    if (!data->order) data->order = pf_heap_alloc(data->heap, (size_t)n * sizeof *data->order);
-    if (!data->order) return PF_ENOMEM;
-    pf_rng rng = pf_rng_make(seed, PF_DRAW_DATA, (uint64_t)pass, 0);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t j = (int64_t)pf_rng_below(&rng, (uint64_t)i, (uint64_t)i + 1);
-        data->order[i] = data->order[j]; /* inside-out shuffle */
-        data->order[j] = i;
-    }
-    data->order_seed = seed;
-    data->order_pass = pass;
-    return PF_OK;
-}
-
 /* Place `at` in the endless stream of training rows. */
 static int train_row(pf_data *data, uint64_t seed, int64_t at, batch_row *row) {
     const pf_plan *plan = &data->plans[PF_TRAIN];
     row->pass = at / plan->n_rows;
-    PF_TRY(order_rows(data, seed, row->pass));
-    row->row = data->order[at % plan->n_rows];
+    PF_TRY(pf_data_order(&row->row, data, seed, row->pass, at % plan->n_rows));
     pf_rng rng = pf_rng_make(seed, PF_DRAW_DATA, (uint64_t)row->pass, 1);
     row->shift = (int64_t)pf_rng_below(&rng, 0, (uint64_t)plan->slack + 1);
     return PF_OK;
@@ -82,11 +63,23 @@ static void fill_pad(const pf_data *data, const batch_row *row, int64_t at, int6
     }
 }
 
-static int64_t fill_row(const pf_data *data, const pf_plan *plan, const batch_row *row) {
+/* A piece of text and its target, where they lie in shards. */
+static int hold_piece(pf_data *data, const pf_piece *piece) {
+    if (!data->shards) return PF_OK;
+    const pf_document *document = &data->documents[piece->document];
+    int64_t n = pf_min(piece->count + 1, document->n - piece->start);
+    return pf_shards_hold(data, document->first + piece->start, n);
+}
+
+/* Fills a row of `split`: its targets, or a status. */
+static int64_t fill_row(pf_data *data, pf_split split, const batch_row *row) {
+    pf_data *from = data;
     pf_piece piece;
-    int64_t n = 0, at = 0, targets = 0;
-    for (; pf_plan_piece(data, plan, row->row, row->shift, n, at, &piece); n++) {
-        targets += fill_piece(data, &piece, row, at, n);
+    int64_t n = 0, at = 0, targets = 0, number = row->row;
+    if (data->shards && data->fasta) PF_TRY(pf_shards_row(&from, &number, data, split, row->row));
+    for (; pf_plan_piece(from, &from->plans[split], number, row->shift, n, at, &piece); n++) {
+        PF_TRY(hold_piece(from, &piece));
+        targets += fill_piece(from, &piece, row, at, n);
         at += piece.count;
     }
     fill_pad(data, row, at, n);
@@ -137,11 +130,6 @@ static int64_t mask_row(const pf_data *data, const batch_row *row, pf_split spli
 
 /* ---- the calls ---- */
 
-static int check_split(pf_split split) {
-    if ((int)split >= 0 && (int)split < PF_SPLITS) return PF_OK;
-    return pf_fail(PF_EINVAL, "data: split %d does not exist", (int)split);
-}
-
 static int too_small(const pf_data *data) {
     const pf_plan *train = &data->plans[PF_TRAIN], *valid = &data->plans[PF_VALID];
     if (data->fasta && data->n_documents < 2 && !data->apart)
@@ -178,14 +166,14 @@ static int holds_nul(const pf_data *data) {
 
 static int check_batch(const pf_data *data, pf_split split, uint64_t index, int64_t rows,
                        bool masked) {
-    PF_TRY(check_split(split));
+    PF_TRY(pf_data_check_split(data, split));
     if (rows < 1 || rows > 1 << 24)
         return pf_fail(PF_EINVAL, "data: a batch of %lld rows; from 1 to %d are possible",
                        (long long)rows, 1 << 24);
     if (index >= (uint64_t)(INT64_MAX / rows))
         return pf_fail(PF_EINVAL, "data: batches of %lld rows: the index is too large",
                        (long long)rows);
-    if (data->plans[PF_ALL].targets > 0 && data->plans[PF_ALL].n_rows == 0)
+    if (data->plans[split].targets > 0 && data->plans[split].n_rows == 0)
         return pf_fail(PF_ESTATE, "data: there was no memory to lay its rows; lay them again");
     if (masked && data->first_nul >= 0) return holds_nul(data);
     if (split != PF_ALL) return too_small(data);
@@ -217,7 +205,8 @@ static int batch_fill(pf_batch *batch, pf_data *data, pf_split split, int64_t at
         fill_pad(data, &row, 0, 0);
         return PF_OK;
     }
-    int64_t targets = fill_row(data, plan, &row);
+    int64_t targets = fill_row(data, split, &row);
+    if (targets < 0) return (int)targets;
     batch->tokens += masked ? mask_row(data, &row, split, seed) : targets;
     batch->rows++;
     return PF_OK;
@@ -257,63 +246,4 @@ PF_API void pf_batch_release(pf_batch *batch) {
     pf_tensor_release(&batch->documents);
     pf_tensor_release(&batch->mask);
     *batch = (pf_batch){.size = batch->size};
-}
-
-PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *info) {
-    PF_NEED(data, info);
-    PF_TRY(check_split(split));
-    const pf_plan *plan = &data->plans[split];
-    pf_data_info own = {.documents = plan->n_documents,
-                        .tokens = plan->targets,
-                        .rows = plan->n_rows,
-                        .format = data->fasta ? "fasta" : "text",
-                        .tokenizer = data->vocab->type,
-                        .checksum = data->checksum,
-                        .skipped = data->skipped,
-                        .skips = data->skips,
-                        .once = data->once,
-                        .files = data->files,
-                        .shared = data->shared};
-    for (int64_t i = 0; i < plan->n_documents; i++)
-        own.duplicates += data->documents[plan->documents[i]].copies;
-    return pf_result_give(info, &own, sizeof own, "data");
-}
-
-PF_API int pf_data_document(pf_tensor **ids, const char **name, pf_engine *engine, pf_data *data,
-                            pf_split split, int64_t index) {
-    PF_OUT(ids);
-    PF_OPEN(engine);
-    PF_NEED(data);
-    PF_TRY(check_split(split));
-    const pf_plan *plan = &data->plans[split];
-    if (index < 0 || index >= plan->n_documents)
-        return pf_fail(PF_EINVAL, "data: there is no document %s; there are %lld", pf_place(index),
-                       (long long)plan->n_documents);
-    const pf_document *document = &data->documents[plan->documents[index]];
-    int64_t n = pf_document_size(data, document);
-    PF_TRY(pf_tensor_make_lasting(ids, data->heap, PF_I32, 1, &n));
-    int32_t *out = pf_i32(*ids);
-    for (int64_t i = 0; i < n; i++) out[i] = pf_data_token(data, document, i);
-    if (name) *name = data->names + document->name;
-    return PF_OK;
-}
-
-PF_API int pf_data_counts(const pf_data *data, pf_split split, double *unigram, double *bigram) {
-    PF_NEED(data);
-    PF_TRY(check_split(split));
-    const pf_plan *plan = &data->plans[split];
-    size_t size = (size_t)data->vocab->size;
-    if (unigram) memset(unigram, 0, size * sizeof *unigram);
-    if (bigram) memset(bigram, 0, size * size * sizeof *bigram);
-    for (int64_t d = 0; d < plan->n_documents; d++) {
-        const pf_document *document = &data->documents[plan->documents[d]];
-        int64_t n = pf_document_size(data, document);
-        for (int64_t i = 1; i < n; i++) {
-            size_t a = (size_t)pf_data_token(data, document, i - 1);
-            size_t b = (size_t)pf_data_token(data, document, i);
-            if (unigram) unigram[b]++;
-            if (bigram) bigram[a * size + b]++;
-        }
-    }
-    return PF_OK;
 }

@@ -7,8 +7,7 @@
 #ifndef PF_DATA_H
 #define PF_DATA_H
 
-#include "input.h"
-#include "tokenizer.h"
+#include "reading.h"
 
 #define PF_SPLITS 3
 
@@ -46,21 +45,12 @@ typedef struct {
     int64_t size; /* a power of two */
 } pf_sequence_set;
 
-/* How the files of a data set are read, and what is known of those that were. */
+/* A data set that is being read into memory. */
 typedef struct {
-    const char *format; /* as asked: auto, fasta, text */
-    int64_t longest;    /* residues of a sequence */
-    bool unique;        /* exact duplicates are dropped */
-    bool skip_bad;      /* bad records are left out */
-    bool apart;         /* the valid part has files of its own, which are read first */
-    bool valid;         /* the file that is being read is one of these */
-    bool several;       /* files: what is said of a record names its file */
-    bool guessed;       /* that it is FASTA is what the bytes say, not the user */
-    int64_t records;    /* of all files so far */
-    int64_t bytes;      /* the same */
-    char name[256];     /* of the file that is being read, for messages */
+    pf_data *data;
+    bool unique; /* exact duplicates are dropped */
     pf_sequence_set set;
-} pf_reading;
+} pf_filling;
 
 struct pf_data {
     pf_heap *heap; /* retained */
@@ -77,7 +67,7 @@ struct pf_data {
     bool apart;          /* the valid part comes from files of its own */
     int64_t shared;      /* training sequences left out, since they stand in these; texts: told */
     int64_t skipped;     /* records left out */
-    char skips[640];     /* the first of them, and why */
+    char skips[640];     /* the first of them, and why; as long as a reading's */
     uint64_t checksum;   /* XXH3 of all documents, one after the other */
     uint8_t *tokens;
     int64_t n_tokens, tokens_capacity;
@@ -87,9 +77,14 @@ struct pf_data {
     int64_t n_names, names_capacity;
     pf_plan plans[PF_SPLITS];
     /* The order of training rows, kept while a pass lasts. */
-    int64_t *order; /* (plans[PF_TRAIN].n_rows) */
+    int64_t *order, n_order; /* (n_order), the rows of plans[PF_TRAIN] */
     uint64_t order_seed;
     int64_t order_pass; /* -1: none yet */
+    /* Data that lie in shards (shards.h). FASTA: tokens, documents and rows are those of blocks,
+     * each a data set; text: `tokens` are those from `base` on that are asked for. */
+    struct pf_shards *shards; /* NULL: all is in memory */
+    int64_t base;
+    int64_t block; /* of a block: its number */
 };
 
 static inline const char *pf_data_path(const pf_data *data) { return data->names; }
@@ -102,10 +97,16 @@ static inline int64_t pf_document_size(const pf_data *data, const pf_document *d
 static inline int pf_data_token(const pf_data *data, const pf_document *document, int64_t at) {
     at -= data->begin >= 0;
     if (at < 0) return data->begin;
-    return at < document->n ? data->tokens[document->first + at] : data->end;
+    return at < document->n ? data->tokens[document->first - data->base + at] : data->end;
 }
 
 /* ---- documents.c ---- */
+
+void pf_data_choose_vocab(pf_data *data); /* by data->fasta */
+/* What it takes of the heap, its rows not counted. */
+size_t pf_data_bytes(const pf_data *data);
+void pf_data_forget_rows(pf_data *data);
+void pf_data_free(pf_data *data); /* without its shards, and without a hold on its heap */
 
 /* Keeps a string; *at is its offset, since the array moves as it grows. */
 int pf_data_keep_name(pf_data *data, const char *name, int64_t *at);
@@ -115,15 +116,14 @@ int pf_data_list_documents(pf_data *data, pf_split split);
 /* One number for all documents in their order. */
 uint64_t pf_data_checksum(const pf_data *data);
 
-/* sequences.c: all documents of a FASTA file. Its first chunk has been read. */
-int pf_data_read_sequences(pf_data *data, pf_input *input, pf_reading *how);
-/* What is to be said of all files, and each sequence on its side. */
-int pf_data_end_sequences(pf_data *data, pf_engine *engine, const pf_reading *how);
-void pf_reading_close(pf_reading *how, pf_heap *heap);
+/* sequences.c: the sequences of FASTA files, as a reading hands them on to a filling. */
+int pf_data_add_sequence(pf_reading *reading, const pf_fasta *fasta);
+/* All have been read: each on its side. */
+int pf_data_end_sequences(pf_data *data, pf_engine *engine);
+void pf_filling_close(pf_filling *filling);
 
-/* text.c: the documents of a text file, its parts on their sides; what is known once all are read.
- */
-int pf_data_read_text(pf_data *data, pf_input *input, const pf_reading *how);
+/* text.c: the same of text files. */
+int pf_data_add_text(pf_reading *reading, pf_input *input);
 void pf_data_end_text(pf_data *data, pf_engine *engine);
 
 /* pack.c: lays the rows of plans[split], whose documents are known. */
@@ -134,5 +134,11 @@ bool pf_plan_piece(const pf_data *data, const pf_plan *plan, int64_t row, int64_
                    int64_t at, pf_piece *piece);
 /* Forgets rows and pieces; the documents stay. */
 void pf_plan_clear(pf_heap *heap, pf_plan *plan);
+
+/* order.c: the training row that stands at `place` of a pass. */
+int pf_data_order(int64_t *row, pf_data *data, uint64_t seed, int64_t pass, int64_t place);
+
+/* ask.c: fails when there is no such split; lays rows of shards that were not asked for yet. */
+int pf_data_check_split(const pf_data *data, pf_split split);
 
 #endif

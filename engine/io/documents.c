@@ -1,11 +1,51 @@
 /*
- * documents.c - the documents of a data set: how they come in, which ones a split has, and one
- * number for all of them.
+ * documents.c - the documents of a data set: how they come in, which ones a split has, one
+ * number for all of them, and how they go.
  */
 #include <string.h>
 #include <xxhash.h>
 
 #include "data.h"
+
+static void free_array(pf_heap *heap, void *array, int64_t n, size_t size) {
+    if (array) pf_heap_free(heap, array, (size_t)n * size);
+}
+
+void pf_data_choose_vocab(pf_data *data) {
+    data->vocab = pf_vocab_find(data->fasta ? "protein" : "byte");
+    data->begin = pf_vocab_special(data->vocab, "begin");
+    data->end = pf_vocab_special(data->vocab, "end");
+    data->pad = pf_vocab_special(data->vocab, "pad");
+}
+
+size_t pf_data_bytes(const pf_data *data) {
+    int64_t lists = 0;
+    for (int split = 0; split < PF_SPLITS; split++) lists += 2 * data->plans[split].n_documents + 1;
+    return sizeof *data + (size_t)data->tokens_capacity + (size_t)data->names_capacity +
+           (size_t)data->documents_capacity * sizeof *data->documents +
+           (size_t)lists * sizeof(int64_t);
+}
+
+void pf_data_forget_rows(pf_data *data) {
+    free_array(data->heap, data->order, data->n_order, sizeof *data->order);
+    data->order = NULL;
+    data->order_pass = -1;
+    for (int split = 0; split < PF_SPLITS; split++) pf_plan_clear(data->heap, &data->plans[split]);
+}
+
+void pf_data_free(pf_data *data) {
+    pf_heap *heap = data->heap;
+    pf_data_forget_rows(data);
+    for (int i = 0; i < PF_SPLITS; i++) {
+        pf_plan *plan = &data->plans[i];
+        free_array(heap, plan->documents, plan->n_documents, sizeof *plan->documents);
+        free_array(heap, plan->starts, plan->n_documents + 1, sizeof *plan->starts);
+    }
+    free_array(heap, data->tokens, data->tokens_capacity, 1);
+    free_array(heap, data->documents, data->documents_capacity, sizeof *data->documents);
+    free_array(heap, data->names, data->names_capacity, 1);
+    pf_heap_free(heap, data, sizeof *data);
+}
 
 int pf_data_keep_name(pf_data *data, const char *name, int64_t *at) {
     int64_t bytes = (int64_t)strlen(name) + 1, need = data->n_names + bytes;

@@ -207,7 +207,7 @@ static int pack_sequences(pf_data *data, pf_split split) {
     int64_t *order = pf_heap_alloc(data->heap, bytes);
     if (!order) return PF_ENOMEM;
     if (n > 0) memcpy(order, plan->documents, bytes);
-    pf_rng rng = pf_rng_make(data->seed, PF_DRAW_DATA, UINT64_MAX, 0);
+    pf_rng rng = pf_rng_make(data->seed, PF_DRAW_DATA, UINT64_MAX, (uint64_t)data->block);
     for (int64_t i = n - 1; split == PF_TRAIN && i > 0; i--) {
         int64_t j = (int64_t)pf_rng_below(&rng, (uint64_t)i, (uint64_t)i + 1), t = order[i];
         order[i] = order[j];

@@ -1,14 +1,11 @@
 /*
  * sequences.c - the documents of FASTA files: duplicates are dropped or kept, in whatever file they
- * stand, bad records are left out and counted, and each sequence is put on the side of its hash, or
- * of its file.
+ * stand, and each sequence is put on the side of its hash, or of its file.
  */
-#include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
 
 #include "data.h"
-#include "fasta.h"
 
 /* ---- duplicates ---- */
 
@@ -30,7 +27,7 @@ static void set_free(pf_heap *heap, pf_sequence_set *set) {
     set->slots = NULL;
 }
 
-void pf_reading_close(pf_reading *how, pf_heap *heap) { set_free(heap, &how->set); }
+void pf_filling_close(pf_filling *filling) { set_free(filling->data->heap, &filling->set); }
 
 /* Room for one document more; all that are there move to the new table. */
 static int set_grow(const pf_data *data, pf_sequence_set *set) {
@@ -51,27 +48,35 @@ static int set_grow(const pf_data *data, pf_sequence_set *set) {
 
 /* Is this record, of which `other` is the first, to be left out? It counts as a copy, or as one
  * that is held out. */
-static bool leave_copy(pf_data *data, pf_document *other, const pf_reading *how) {
-    bool held_out = how->apart && other->split == PF_VALID && !how->valid;
+static bool leave_copy(const pf_reading *r, const pf_filling *filling, pf_document *other) {
+    bool held_out = r->apart && other->split == PF_VALID && !r->valid;
     if (held_out)
-        data->shared++;
-    else if (how->unique)
+        filling->data->shared++;
+    else if (filling->unique)
         other->copies++;
-    return held_out || how->unique;
+    return held_out || filling->unique;
 }
 
-/* Adds the record that the reader holds, unless it is a copy. */
-static int add_sequence(pf_data *data, pf_reading *how, const pf_fasta *fasta) {
+/* Room for all letters of a file at once; where there is none, room grows with what comes. */
+static void reserve(pf_data *data, const pf_input *input) {
+    pf_heap_grow(data->heap, (void **)&data->tokens, &data->tokens_capacity,
+                 data->n_tokens + pf_input_guess(input), 1);
+}
+
+int pf_data_add_sequence(pf_reading *r, const pf_fasta *fasta) {
+    pf_filling *filling = r->to;
+    pf_data *data = filling->data;
     XXH128_hash_t hash = XXH3_128bits(fasta->ids, (size_t)fasta->n);
     pf_document d = {.first = data->n_tokens,
                      .n = fasta->n,
                      .hash = {hash.low64, hash.high64},
-                     .split = how->valid ? PF_VALID : PF_TRAIN};
+                     .split = r->valid ? PF_VALID : PF_TRAIN};
     int64_t *slot = NULL;
-    if (how->unique || how->apart) {
-        PF_TRY(set_grow(data, &how->set));
-        slot = find_slot(data, &how->set, &d, fasta->ids);
-        if (*slot && leave_copy(data, &data->documents[*slot - 1], how)) return PF_OK;
+    if (fasta->count == 1) reserve(data, fasta->input);
+    if (filling->unique || r->apart) {
+        PF_TRY(set_grow(data, &filling->set));
+        slot = find_slot(data, &filling->set, &d, fasta->ids);
+        if (*slot && leave_copy(r, filling, &data->documents[*slot - 1])) return PF_OK;
     }
     PF_TRY(pf_heap_grow(data->heap, (void **)&data->tokens, &data->tokens_capacity,
                         data->n_tokens + d.n, 1));
@@ -81,56 +86,6 @@ static int add_sequence(pf_data *data, pf_reading *how, const pf_fasta *fasta) {
     data->n_tokens += d.n;
     if (slot && !*slot) *slot = data->n_documents;
     return PF_OK;
-}
-
-/* Counts a record that is left out; the first ones are named. */
-static void leave_out(pf_data *data, const pf_fasta *fasta, bool several) {
-    enum { NAMED = 3 };
-    size_t at = strlen(data->skips), room = sizeof data->skips - at;
-    const char *why = fasta->bad[0] ? fasta->bad : "has no residues";
-    if (data->skipped++ >= NAMED) return;
-    snprintf(data->skips + at, room, "%s'%.60s' in %s%.80s%sline %lld: %s", at > 0 ? "; " : "",
-             fasta->name, several ? "'" : "", several ? fasta->input->source.name : "",
-             several ? "' " : "", (long long)(fasta->bad[0] ? fasta->bad_line : fasta->name_line),
-             why);
-}
-
-/* Says what a careful reader would want to know of the file. */
-static void remark(const pf_data *data, pf_engine *engine, int64_t records) {
-    int64_t seen[256] = {0}, bases = 0;
-    if (data->skipped > 0)
-        pf_log(engine, PF_LOG_WARN, "%s: %lld of %lld records left out: %s%s", pf_data_path(data),
-               (long long)data->skipped, (long long)records, data->skips,
-               data->skipped > 3 ? "; ..." : "");
-    for (int64_t i = 0; i < data->n_tokens; i++) seen[data->tokens[i]]++;
-    int16_t map[256];
-    pf_vocab_map(data->vocab, map);
-    if (data->shared > 0)
-        pf_log(engine, PF_LOG_WARN,
-               "%s: sequences that stand in the validation part as well are left out of training: "
-               "%lld",
-               pf_data_path(data), (long long)data->shared);
-    for (const char *c = "ACGTUN"; *c; c++) bases += seen[map[(unsigned char)*c]];
-    if (data->n_tokens > 0 && bases == data->n_tokens)
-        pf_log(engine, PF_LOG_WARN, "%s: only letters of DNA or RNA; they are read as residues",
-               pf_data_path(data));
-}
-
-static int read_records(pf_data *data, pf_fasta *fasta, pf_reading *how) {
-    int64_t skipped = data->skipped;
-    int more = 1;
-    while (more > 0) {
-        more = pf_fasta_next(fasta);
-        if (more > 0 && (fasta->n == 0 || fasta->bad[0]))
-            leave_out(data, fasta, how->several);
-        else if (more > 0)
-            PF_TRY(add_sequence(data, how, fasta));
-    }
-    how->records += fasta->count;
-    if (more < 0 || data->skipped - skipped < fasta->count) return more;
-    return pf_fail(PF_EFORMAT, "%s: no sequences: none of %lld records can be read: %s%s",
-                   fasta->input->source.name, (long long)fasta->count, data->skips,
-                   fasta->guessed ? "; for plain text say format = \"text\"" : "");
 }
 
 /* ---- the split ---- */
@@ -162,27 +117,17 @@ static void split_by_hash(pf_data *data) {
     if (data->valid_fraction > 0) mend_split(data);
 }
 
-int pf_data_read_sequences(pf_data *data, pf_input *input, pf_reading *how) {
-    pf_fasta fasta;
-    pf_fasta_begin(&fasta, input, data->vocab);
-    fasta.longest = how->longest;
-    fasta.skip_bad = how->skip_bad;
-    fasta.guessed = how->guessed;
-    /* Room for all letters at once; where there is none, room grows with what comes. */
-    pf_heap_grow(data->heap, (void **)&data->tokens, &data->tokens_capacity,
-                 data->n_tokens + pf_input_guess(input), 1);
-    int status = read_records(data, &fasta, how);
-    pf_fasta_end(&fasta);
-    return status < 0 ? status : PF_OK;
-}
-
-int pf_data_end_sequences(pf_data *data, pf_engine *engine, const pf_reading *how) {
-    remark(data, engine, how->records);
-    if (how->apart && data->n_documents == count_valid(data))
+int pf_data_end_sequences(pf_data *data, pf_engine *engine) {
+    if (data->shared > 0)
+        pf_log(engine, PF_LOG_WARN,
+               "%s: sequences that stand in the validation part as well are left out of training: "
+               "%lld",
+               pf_data_path(data), (long long)data->shared);
+    if (data->apart && data->n_documents == count_valid(data))
         return pf_fail(PF_EFORMAT,
                        "%s: nothing is left to train on: all of its sequences stand in "
                        "the validation part",
                        pf_data_path(data));
-    if (!how->apart) split_by_hash(data);
+    if (!data->apart) split_by_hash(data);
     return PF_OK;
 }

@@ -14,7 +14,8 @@ static int keep_last_name(pf_data *data, const char *path, int64_t *at) {
     return pf_data_keep_name(data, slash ? slash + 1 : path, at);
 }
 
-int pf_data_read_text(pf_data *data, pf_input *input, const pf_reading *how) {
+int pf_data_add_text(pf_reading *r, pf_input *input) {
+    pf_data *data = ((pf_filling *)r->to)->data;
     int64_t first = data->n_tokens, name;
     PF_TRY(keep_last_name(data, input->source.name, &name));
     PF_TRY(pf_input_rest(input, &data->tokens, &data->n_tokens, &data->tokens_capacity));
@@ -24,7 +25,7 @@ int pf_data_read_text(pf_data *data, pf_input *input, const pf_reading *how) {
     if (nul && data->first_nul < 0) data->first_nul = nul - data->tokens;
     XXH128_hash_t hash = XXH3_128bits(tokens, (size_t)n);
     int64_t valid = (int64_t)((double)n * data->valid_fraction);
-    if (how->apart) valid = how->valid ? n : 0;
+    if (r->apart) valid = r->valid ? n : 0;
     const pf_document whole = {
         .first = first, .n = n, .name = name, .hash = {hash.low64, hash.high64}, .split = PF_ALL};
     pf_document part[2] = {whole, whole};
@@ -34,7 +35,7 @@ int pf_data_read_text(pf_data *data, pf_input *input, const pf_reading *how) {
     part[1].n = valid;
     part[1].split = PF_VALID;
     for (int i = 0; i < 2; i++)
-        if (part[i].n > 0 || !how->apart) PF_TRY(pf_data_add_document(data, &part[i]));
+        if (part[i].n > 0 || !r->apart) PF_TRY(pf_data_add_document(data, &part[i]));
     return pf_data_add_document(data, &whole);
 }
 

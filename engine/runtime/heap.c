@@ -392,6 +392,7 @@ size_t pf_heap_set_budget(pf_heap *h, size_t budget) {
     return before;
 }
 
+size_t pf_heap_budget(const pf_heap *h) { return h->budget; }
 size_t pf_heap_live(const pf_heap *h) { return h->live; }
 size_t pf_heap_peak(const pf_heap *h) { return h->peak; }
 

@@ -37,6 +37,7 @@ void pf_heap_trim(pf_heap *heap);     /* gives every cached block back to the ho
 /* Grows *array (element size `size`) to hold at least `need`; *capacity is updated. */
 int pf_heap_grow(pf_heap *heap, void **array, int64_t *capacity, int64_t need, size_t size);
 
+size_t pf_heap_budget(const pf_heap *heap); /* 0: none */
 /* Another budget from now on; what it was. */
 size_t pf_heap_set_budget(pf_heap *heap, size_t budget);
 

@@ -40,14 +40,29 @@ local function as_typed(message, command, path)
   return ("%s: %s"):format(before, pipeline(commands, command, path))
 end
 
---- The data set that options (data, format, skip_bad) name, or the end of `command`; `more` has
--- further options of pf.data.open.
-function data_options.open(command, options, more)
-  local all = { path = options.data, format = options.format, skip_bad = options.skip_bad }
+-- What options of the command line say of data, beside --data.
+local SAID = { "format", "skip_bad", "valid", "valid_fraction" }
+
+--- make(options of the engine), or the end of `command`; `more` has further ones.
+local function open_with(make, command, options, more)
+  local all = { path = options.data }
+  for _, name in ipairs(SAID) do all[name] = options[name] end
   for name, value in pairs(more or {}) do all[name] = value end
-  local set, message = pf.data.open(all)
-  if not set then cli.fail(1, as_typed(message, command, options.data)) end
+  local path = type(options.data) == "table" and options.data[1] or options.data
+  local set, message = make(all)
+  if not set then cli.fail(1, as_typed(message, command, path)) end
   return set
+end
+
+--- The data set that options (data and valid, each a path or a list of them; format, skip_bad ...)
+-- name, or the end of `command`; `more` has further options of pf.data.open.
+function data_options.open(command, options, more)
+  return open_with(pf.data.open, command, options, more)
+end
+
+--- The shards that the same options make in options.out, opened.
+function data_options.shard(command, options)
+  return open_with(pf.data.shard, command, options, { out = options.out, block = options.block })
 end
 
 -- ---- rows ----

@@ -15,6 +15,7 @@ local by_name = {
   ["pf_module_build.tree"] = "B.tree",
   ["pf_optimizer_new.options"] = "B.none",
   ["pf_data_open.options"] = "B.data_options",
+  ["pf_data_shard.options"] = "B.data_options",
   ["pf_kernel_open_host.name"] = [["mine"]],
   ["pf_module_freeze.pattern"] = [["*"]],
   ["pf_module_adapt.pattern"] = [["*"]],

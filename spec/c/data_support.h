@@ -77,6 +77,26 @@ static inline uint32_t next_random(uint32_t *state) {
     return *state = *state * 1664525u + 1013904223u;
 }
 
+/* An allocator's context, whose memory runs out. */
+typedef struct {
+    int left;       /* requests until all fail; < 0: none does */
+    int64_t blocks; /* held */
+} failing;
+
+static inline void *failing_resize(void *context, void *block, size_t old_bytes, size_t bytes) {
+    failing *memory = context;
+    (void)old_bytes;
+    if (bytes == 0) {
+        memory->blocks -= block != NULL;
+        free(block);
+        return NULL;
+    }
+    if (memory->left == 0) return NULL; /* and stays so: the heap asks again */
+    if (memory->left > 0) memory->left--;
+    memory->blocks += block == NULL;
+    return realloc(block, bytes);
+}
+
 static inline int32_t *ids_of(pf_tensor *t) { return pf_tensor_data(t); }
 
 #endif

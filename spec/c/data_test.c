@@ -347,25 +347,6 @@ static void test_lay(void) {
 
 /* ---- memory that runs out ---- */
 
-typedef struct {
-    int left;       /* requests until all fail; < 0: none does */
-    int64_t blocks; /* held */
-} failing;
-
-static void *failing_resize(void *context, void *block, size_t old_bytes, size_t bytes) {
-    failing *memory = context;
-    (void)old_bytes;
-    if (bytes == 0) {
-        memory->blocks -= block != NULL;
-        free(block);
-        return NULL;
-    }
-    if (memory->left == 0) return NULL; /* and stays so: the heap asks again */
-    if (memory->left > 0) memory->left--;
-    memory->blocks += block == NULL;
-    return realloc(block, bytes);
-}
-
 /* Opens and reads a batch with memory running out after n requests. */
 static int open_and_batch(int n, failing *memory) {
     pf_options options = PF_OPTIONS_DEFAULT;

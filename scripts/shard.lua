@@ -1,0 +1,40 @@
+-- shard.lua - makes shards of data that are larger than memory: a folder that `train --data` takes.
+local cli = require "kit.cli"
+local data_options = require "kit.data_options"
+local pf = require "performer"
+
+local ROWS = {
+  { "out", "folder", nil, "the folder to make" },
+  { "valid", "file", nil, "the validation part: all of --data is for training" },
+  { "valid-fraction", "number", nil,
+    "share that is held back (default 0.05 of sequences, the last 0.1 of each text)" },
+  { "block", "positive", nil, "tokens that are read in one go, and the longest row "
+    .. "(default 1048576)" },
+  { "memory", "text", nil, "byte budget, such as 4G" },
+  { "json", "flag", nil, "what was made, as JSON on stdout" },
+}
+for i, row in ipairs(data_options.rows "FASTA or text") do table.insert(ROWS, i, row) end
+
+local parser = cli.add(cli.parser("shard",
+  "Makes shards of data that are larger than memory: a folder that train --data takes.",
+  { "performer shard --data uniref50.fasta.gz --out uniref50",
+    "performer train --data uniref50 --minutes 60" }), ROWS)
+
+cli.main(function()
+  local options = cli.parse(parser, ROWS, arg)
+  if not options.data or not options.out then
+    cli.fail(2, "shard: --data FILE and --out DIR are needed")
+  end
+  cli.try(2, pf.open, { memory = options.memory })
+  local data = data_options.shard("shard", options)
+  local train, valid = data:info "train", data:info "valid"
+  if options.json then
+    cli.print_json { out = options.out, format = train.format, checksum = train.checksum,
+                     documents = train.documents + valid.documents, tokens = train.tokens,
+                     valid_tokens = valid.tokens, skipped = train.skipped, shared = train.shared,
+                     duplicates = train.duplicates + valid.duplicates }
+  end
+  cli.say("shards %s: %s, %d documents, %d training tokens, %d held out", options.out,
+          train.format, train.documents + valid.documents, train.tokens, valid.tokens)
+  cli.say("train on them with: performer train --data %s", cli.quote(options.out))
+end)
