@@ -30,8 +30,9 @@ local function fresh(name)
                                   causal = true, dropout = 0.2, kernel = { name = "softmax_plus",
                                   features = 16, redraw = 2 } }
   model:freeze "blocks.1.mlp|norm"
-  local optimizer = pf.optim[name](model, { decay = 0.1, ema = 0.8, groups = {
-    { match = "embedding", lr_scale = 0.5, decay = 0 }, { match = "*.attention.*", decay = 0.3 } } })
+  local groups = { { match = "embedding", lr_scale = 0.5, decay = 0 },
+                   { match = "*.attention.*", decay = 0.3 } }
+  local optimizer = pf.optim[name](model, { decay = 0.1, ema = 0.8, groups = groups })
   return { model = model, optimizer = optimizer }
 end
 
