@@ -120,6 +120,25 @@ describe("a check for finite numbers", function()
           function() run(1e38) end, { step = 4 })
   end)
 
+  it("names the right one of an op's many inputs", function()
+    local numbers = {}
+    for i = 1, 3 do numbers[i] = pf.randn(1, 1, 8, 4) end
+    local k = numbers[2]:totable()
+    k[1][1][3][2] = 0 / 0
+    local kernel = pf.kernel.softmax { head_dim = 4, features = 8 }
+    check({ op = "favor", phase = "forward" }, "its input 'k' %[1, 1, 8, 4%] holds nan at "
+      .. "%[1, 1, 3, 2%]", function()
+        pf.attention.favor(numbers[1], pf.tensor(k), numbers[3], { kernel = kernel })
+      end)
+    local q = (numbers[1] * 1e-3):requires_grad()
+    check({ op = "favor", phase = "backward" }, "the gradient of its input '[qk]' %[1, 1, 8, 4%]",
+      function()
+        local tape <close> = pf.tape()
+        local out = pf.attention.favor(q, numbers[2], numbers[3] * 1e30, { kernel = kernel })
+        tape:backward(out, 1e10)
+      end)
+  end)
+
   it("tells the first infinity behind a NaN, and takes -inf alone as meant", function()
     local x = pf.tensor { 1, 2, 0 }
     x:requires_grad()

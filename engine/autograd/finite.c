@@ -96,7 +96,8 @@ static number_kind look(const pf_tensor *t, int64_t *at) {
 
 /* A tensor that is told of, and what is in it. */
 typedef struct {
-    const char *role, *name; /* "its input ", "weight" */
+    const char *role; /* "its input " */
+    char name[48];    /* "weight" */
     const pf_tensor *t;
     number_kind kind;
     int64_t at;
@@ -143,7 +144,9 @@ static int keep(watch *w, const pf_op *op, bool backward, const sight *bad, cons
 static void see(sight *worst, const char *role, const char *name, const pf_tensor *t) {
     int64_t at = 0;
     number_kind kind = look(t, &at);
-    if (kind > worst->kind) *worst = (sight){role, name, t, kind, at};
+    if (kind <= worst->kind) return;
+    *worst = (sight){.role = role, .t = t, .kind = kind, .at = at};
+    snprintf(worst->name, sizeof worst->name, "%s", name);
 }
 
 /* Name o of "y, shift" in a buffer. */
@@ -158,20 +161,19 @@ static const char *result_name(const pf_op *op, int o, char *name, size_t bytes)
 
 int pf_finite_forward(const pf_call *c) {
     watch *w = watch_of(c->engine);
-    char name[PF_MAX_OUT][32];
+    char name[48];
     sight in = {0}, out = {0};
     for (int i = 0; i < c->n_in; i++) see(&in, "its input ", pf_op_arg_name(c->op, i), c->in[i]);
     if (in.kind == NOT) return keep(w, c->op, false, &in, NULL);
-    for (int o = 0; o < c->op->n_out; o++) {
-        const char *known = result_name(c->op, o, name[o], sizeof name[o]);
-        see(&out, "its result ", known, c->out[o]);
-    }
+    for (int o = 0; o < c->op->n_out; o++)
+        see(&out, "its result ", result_name(c->op, o, name, sizeof name), c->out[o]);
     if (in.kind > FINE) PF_TRY(keep(w, c->op, false, &in, NULL));
     return out.kind > FINE ? keep(w, c->op, false, &out, &in) : PF_OK;
 }
 
 int pf_finite_backward(const pf_tape *tape, const pf_node *node) {
     watch *w = watch_of(tape->engine);
+    char name[48];
     sight in = {0}, out = {0};
     for (int i = 0; i < node->n_in; i++) {
         const pf_target *to = &node->edge[i].to;
@@ -182,7 +184,8 @@ int pf_finite_backward(const pf_tape *tape, const pf_node *node) {
     }
     if (in.kind == FINE) return PF_OK;
     for (int o = 0; o < node->op->n_out; o++)
-        see(&out, "the gradient of its result ", "y", node->grad[o]);
+        see(&out, "the gradient of its result ", result_name(node->op, o, name, sizeof name),
+            node->grad[o]);
     return keep(w, node->op, true, &in, &out);
 }
 
