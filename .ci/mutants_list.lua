@@ -144,7 +144,7 @@ change("decay of adam beside the gradient", "engine/train/adam.c",
 change("queries, keys and values as one matrix for muon", "engine/train/groups.c",
   "o->entry[at].part[k] = k == 0 ? all - 2 * key : key;", "(void)key;", "muon_spec")
 change("a tied head is orthogonalised", "engine/train/groups.c",
-  "o->entry[i].linear &= !o->entry[i].other;", "(void)i;", "muon_spec training_spec")
+  "o->entry[i].linear &= !o->entry[i].other;", "(void)i;", "muon_spec")
 change("an average without its warm-up", "engine/train/average.c",
   "fmin(o->ema, (1 + t) / (10 + t))", "fmin(o->ema, t)", "training_spec")
 change("a node forgets its layer", "engine/autograd/finite.c",

@@ -154,6 +154,25 @@ describe("muon", function()
     assert.is_false(same["blocks.1.attention.qkv.weight"])
   end)
 
+  it("leaves to AdamW what a linear layer shares with another", function()
+    local function step(kind, shares)
+      pf.seed(2)
+      local inner = pf.nn.linear { from = 3, to = 3, bias = false }
+      local w = inner:tensors().weight
+      local model = pf.nn.module { inner = inner, table = shares and w or nil,
+                                   forward = function(self, x) return self.inner(x) end }
+      local opt = pf.optim[kind](model)
+      do
+        local tape <close> = pf.tape()
+        tape:backward((w * w):sum())
+      end
+      opt:step { lr = 0.1 }
+      return w
+    end
+    assert.bits_equal(step("adamw", true), step("muon", true))
+    assert.is_true(step("adamw"):tobytes() ~= step("muon"):tobytes())
+  end)
+
   it("takes queries, keys and values as a matrix each", function()
     local o = { lr = 0.05, decay = 0, momentum = 0.8, nesterov = true, iterations = 5 }
     local model = pf.nn.attention { dim = 8, heads = 4, kv_heads = 2, kernel = "relu" }
