@@ -155,7 +155,7 @@ describe("muon", function()
   end)
 
   it("leaves to AdamW what a linear layer shares with another", function()
-    local function step(kind, shares)
+    local function after(kind, shares)
       pf.seed(2)
       local inner = pf.nn.linear { from = 3, to = 3, bias = false }
       local w = inner:tensors().weight
@@ -169,8 +169,8 @@ describe("muon", function()
       opt:step { lr = 0.1 }
       return w
     end
-    assert.bits_equal(step("adamw", true), step("muon", true))
-    assert.is_true(step("adamw"):tobytes() ~= step("muon"):tobytes())
+    assert.bits_equal(after("adamw", true), after("muon", true))
+    assert.is_true(after("adamw"):tobytes() ~= after("muon"):tobytes())
   end)
 
   it("takes queries, keys and values as a matrix each", function()
