@@ -7,18 +7,6 @@ local evaluate = {}
 --- exp(loss) that stays a finite number, for JSON.
 function evaluate.perplexity(loss) return math.exp(math.min(loss, 700)) end
 
---- How many positions of logits (B, L, V) have their largest value at the target (B, L).
-function evaluate.hits(logits, target)
-  local best, wanted, right = logits:argmax(-1):totable(), target:totable(), 0
-  for i, row in ipairs(wanted) do
-    local guess = best[i]
-    for j, id in ipairs(row) do
-      if id >= 0 and guess[j] - 1 == id then right = right + 1 end
-    end
-  end
-  return right
-end
-
 --- -log of each letter's share of the training split, by id + 1; marks such as begin and end
 -- are no letters: they are never masked.
 local function letter_costs(data)
@@ -71,17 +59,12 @@ function evaluate.run(model, data, options)
     local batch = data:batch { index = 1 + (i - 1) * all // batches, size = size, split = split,
                                masked = options.masked, seed = options.seed or 1 }
     if mask then hide_all(batch, mask) end
-    local logits = model(batch)
-    local count = batch.tokens
-    if count > 0 then
-      total = total + logits:cross_entropy(batch.target):item() * count
-      right = right + evaluate.hits(logits, batch.target)
-      tokens = tokens + count
-      cost = cost + (costs and cost_of(batch.target, costs) or 0)
-    end
+    local sums = model:evaluate(batch) -- long rows in slices, logits in pieces
+    total, right, tokens = total + sums.loss, right + sums.right, tokens + sums.tokens
+    cost = cost + (costs and cost_of(batch.target, costs) or 0)
     rows = rows + batch.rows
     if options.stop and options.stop() then return nil end
-    collectgarbage() -- no tape frees what this batch has made
+    collectgarbage() -- the batch's own tensors
     if options.each then options.each(i, batches) end
   end
   local some = math.max(tokens, 1)

@@ -79,37 +79,24 @@ end
 
 -- ---- losses ----
 
---- Longer ones go through the model's stream, a piece at a time: the logits of a whole book
--- would not fit.
-local PIECE = 4096
-
 --- An empty sum of losses.
 function sequences.sums() return { loss = 0, right = 0, tokens = 0 } end
 
---- Adds the sum of the losses, the hits and the count of one piece.
-local function add(sums, logits, target, n)
-  sums.loss = sums.loss + logits:cross_entropy(target):item() * n
-  sums.right = sums.right + evaluate.hits(logits, target)
-  sums.tokens = sums.tokens + n
+--- Adds what a model makes of a batch; long rows of causal models go through it in slices.
+local function add(sums, model, input, target)
+  local part = model:evaluate { input = input, target = target }
+  for name, value in pairs(part) do sums[name] = sums[name] + value end
+  collectgarbage()
 end
 
---- Next-token losses of ids first .. last, which begin anew at `first`.
-local function part(model, ids, first, last, sums)
-  local state = last - first >= PIECE and model:state { batch = 1 }
-  for from = first, last, PIECE do
-    local to = math.min(from + PIECE - 1, last)
-    local input = ids:slice(1, from, to):reshape(1, -1)
-    local target = ids:slice(1, from + 1, to + 1):reshape(1, -1)
-    add(sums, state and model:prefill(input, state) or model(input), target, target:numel())
-    collectgarbage()
-  end
-end
-
---- Next-token losses of ids (n): n - 1 of them, in parts of so many as the model has positions.
+--- Next-token losses of ids (n): n - 1 of them, in parts of so many as the model has positions,
+-- each of which begins anew.
 function sequences.causal(model, ids, sums, room)
   local n = ids:numel() - 1
   for first = 1, n, math.max(1, math.min(room, n)) do
-    part(model, ids, first, math.min(first + room - 1, n), sums)
+    local last = math.min(first + room - 1, n)
+    add(sums, model, ids:slice(1, first, last):reshape(1, -1),
+        ids:slice(1, first + 1, last + 1):reshape(1, -1))
   end
   return sums
 end
@@ -121,17 +108,16 @@ local HIDE_EVERY = 7
 local function masked_rows(ids, tokenizer)
   local mask, kept = tokenizer:special "mask", {}
   for _, name in ipairs { "begin", "end", "pad" } do kept[tokenizer:special(name) or -1] = true end
-  local inputs, targets, n = {}, {}, 0
+  local inputs, targets = {}, {}
   for row = 1, HIDE_EVERY do
     local input, target = {}, {}
     for i, id in ipairs(ids) do
       local hide = i % HIDE_EVERY == row - 1 and not kept[id]
       input[i], target[i] = hide and mask or id, hide and id or -1
-      n = n + (hide and 1 or 0)
     end
     inputs[row], targets[row] = input, target
   end
-  return pf.tensor(inputs, { dtype = "i32" }), pf.tensor(targets, { dtype = "i32" }), n
+  return pf.tensor(inputs, { dtype = "i32" }), pf.tensor(targets, { dtype = "i32" })
 end
 
 --- Losses of the hidden letters of ids (n), in pieces of `length`.
@@ -139,9 +125,7 @@ function sequences.masked(model, ids, sums, tokenizer, length)
   local all = ids:totable()
   for first = 1, #all, length do
     local piece = table.move(all, first, math.min(first + length - 1, #all), 1, {})
-    local input, target, n = masked_rows(piece, tokenizer)
-    if n > 0 then add(sums, model(input), target, n) end
-    collectgarbage()
+    add(sums, model, masked_rows(piece, tokenizer))
   end
   return sums
 end
