@@ -114,6 +114,29 @@ describe("dropout inside attention", function()
   end)
 end)
 
+describe("dropout inside cross-attention", function()
+  it("is of its weights, or of the memory's keys", function()
+    for _, attention in ipairs { "exact", "favor" } do
+      local kernel = attention == "favor" and { features = 8, seed = 2 } or nil
+      pf.seed(4)
+      local o = { dim = 8, heads = 2, attention = attention, kernel = kernel }
+      local layer = nn.cross_attention(with(o, { attention_dropout = 0.3 }))
+      pf.seed(4)
+      local plain = nn.cross_attention(o)
+      local x, memory = pf.randn(2, 5, 8), pf.randn(2, 40, 8)
+      assert.bits_equal(plain(x, { memory = memory }), layer(x, { memory = memory }))
+      local y = layer(x, { memory = memory, training = true, step = 3 })
+      assert.is_false(y:tobytes() == plain(x, { memory = memory }):tobytes())
+      assert.bits_equal(y, layer(x, { memory = memory, training = true, step = 3 }))
+      assert.is_false(y:tobytes()
+        == layer(x, { memory = memory, training = true, step = 4 }):tobytes())
+      pf.check.gradient(function(a, b)
+        return layer(a, { memory = b, training = true, step = 3 })
+      end, { x, memory })
+    end
+  end)
+end)
+
 describe("attention and kernel of each layer", function()
   local relu, softmax = { name = "relu", seed = 3 }, { name = "softmax", features = 8, seed = 2 }
 

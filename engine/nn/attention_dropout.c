@@ -31,12 +31,12 @@ static int thin(pf_engine *e, const pf_drops *drops, pf_tensor *given, int64_t b
 }
 
 int pf_attention_drop_some(pf_attention *a, pf_engine *e, const pf_run *run, double p,
-                           const pf_tensor *keys, pf_tensor **mask) {
+                           const pf_tensor *keys, pf_tensor *given, pf_tensor **mask) {
     bool drops_now = run->pass->training && p > 0;
     uint64_t draw = 0;
     *mask = NULL;
     if (drops_now) PF_TRY(pf_run_draw(run, &draw));
-    *mask = pf_tensor_retain(run->pass->mask);
+    *mask = pf_tensor_retain(given);
     if (!drops_now) return PF_OK;
     if (a->kind->drops) {
         a->dropout = p, a->draw = draw;
@@ -44,5 +44,5 @@ int pf_attention_drop_some(pf_attention *a, pf_engine *e, const pf_run *run, dou
     }
     pf_drops drops = pf_drops_of(e->kern, p, e->seed, draw);
     pf_tensor_release(mask);
-    return thin(e, &drops, run->pass->mask, keys->shape[0], keys->shape[2], mask);
+    return thin(e, &drops, given, keys->shape[0], keys->shape[2], mask);
 }

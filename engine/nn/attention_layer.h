@@ -25,10 +25,10 @@ int pf_attention_norms(pf_module *m, pf_engine *e, attention_self *self); /* of 
 int pf_attention_tilts(pf_module *m, pf_engine *e, attention_self *self);
 /* attention_dropout.c: can a kind drop a share p inside attention? */
 int pf_attention_drops(const pf_attention_kind *kind, double p);
-/* What a training run drops of attention to keys (B, Hk, L, d), in `a` or in *mask, which is the
- * pass's otherwise; the caller's. */
+/* What a training run drops of attention to keys (B, Hk, L, d), in `a` or in *mask, which is that
+ * given (NULL: none) otherwise; the caller's. */
 int pf_attention_drop_some(pf_attention *a, pf_engine *e, const pf_run *run, double p,
-                           const pf_tensor *keys, pf_tensor **mask);
+                           const pf_tensor *keys, pf_tensor *given, pf_tensor **mask);
 /* RMS norm over each head's channels with one scale for all heads, in place; scale NULL: none. */
 int pf_attention_normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x);
 /* (B, H, L, d) -> (B, L, H d) */

@@ -273,7 +273,7 @@ static int attend(const attention_self *self, pf_engine *e, const pf_run *run, p
                   pf_tensor **y) {
     pf_attention a = self->attention; /* this call's */
     pf_tensor *mask = NULL;
-    int status = pf_attention_drop_some(&a, e, run, self->drops, side[1], &mask);
+    int status = pf_attention_drop_some(&a, e, run, self->drops, side[1], run->pass->mask, &mask);
     if (status >= 0) status = attend_to(&a, e, run, side, mask, y);
     pf_tensor_release(&mask);
     return status;

@@ -4,9 +4,9 @@
  *
  * A stream takes the memory once, when it begins. A kind that carries a state (linear attention)
  * then keeps the sums over the memory alone, in constant size: a step reads S and z, and no key.
- * Any other keeps keys, values and mask. In slices of a training row it is the same, recorded: the sums
- * are tensors of the graph that every slice hands on as it found them, and backward brings their
- * gradient to the first one, which made them.
+ * Any other keeps keys, values and mask. In slices of a training row it is the same, recorded: the
+ * sums are tensors of the graph that every slice hands on as it found them, and backward brings
+ * their gradient to the first one, which made them.
  */
 #include <math.h>
 
@@ -74,9 +74,11 @@ static int64_t memory_dim(const pf_module *m) {
 static int cross_build(pf_module *m, pf_engine *e) {
     attention_self *self = m->self;
     self->dropout = pf_option_number(m, "dropout");
+    self->drops = pf_option_number(m, "attention_dropout");
     self->apart = APART;
     PF_TRY(pf_attention_heads(m, self));
     PF_TRY(pf_attention_resolve(m, e, self));
+    PF_TRY(pf_attention_drops(self->attention.kind, self->drops));
     PF_TRY(pf_attention_tilts(m, e, self));
     int64_t dim = pf_option_int(m, "dim"), inner = self->heads * self->head_dim;
     int64_t both = 2 * self->kv_heads * self->head_dim;
@@ -244,15 +246,19 @@ static pf_state *node_of(const pf_run *run) {
 
 static int cross_begin(pf_module *m, pf_engine *e, const pf_run *run) {
     const attention_self *self = m->self;
+    pf_attention a = self->attention;
     pf_state *node = node_of(run);
-    pf_tensor *memory, *mask, *side[2] = {NULL, NULL};
+    pf_tensor *memory, *mask, *kept = NULL, *side[2] = {NULL, NULL};
     if (!node) return pf_fail(PF_ESTATE, "cross_attention: the state is not one of this model");
     PF_TRY(find_memory(m, run, node->batch, &memory, &mask));
+    double drops = a.kind->drops ? 0 : self->drops; /* of keys: here, once for all slices */
     int status = keys(m, e, run, memory, side);
+    if (status >= 0) status = pf_attention_drop_some(&a, e, run, drops, side[K], mask, &kept);
     if (status >= 0) {
-        status = self->attention.kind->carries ? keep_sums(self, e, node, side, mask)
-                                               : keep_rows(e, run, node, side, mask);
+        status = a.kind->carries ? keep_sums(self, e, node, side, kept)
+                                 : keep_rows(e, run, node, side, kept);
     }
+    pf_tensor_release(&kept);
     if (status >= 0) node->position = memory->shape[1];
     pf_tensor_release(&side[K]);
     pf_tensor_release(&side[V]);
@@ -265,17 +271,22 @@ static int cross_begin(pf_module *m, pf_engine *e, const pf_run *run) {
 static int attend_call(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *q,
                        pf_tensor **made) {
     const attention_self *self = m->self;
-    pf_tensor *memory, *side[2] = {NULL, NULL};
+    pf_attention a = self->attention; /* this call's */
+    pf_tensor *memory, *mask, *side[2] = {NULL, NULL};
     pf_tensor *in[PF_ATTENTION_INPUTS] = {[PF_IN_Q] = q};
-    PF_TRY(find_memory(m, run, q->shape[0], &memory, &in[PF_IN_MASK]));
+    PF_TRY(find_memory(m, run, q->shape[0], &memory, &mask));
     int status = keys(m, e, run, memory, side);
     in[PF_IN_K] = side[K], in[PF_IN_V] = side[V];
-    if (status >= 0) status = pf_attend_rows(made, e, &self->attention, in, false);
+    if (status >= 0) {
+        status = pf_attention_drop_some(&a, e, run, self->drops, side[K], mask, &in[PF_IN_MASK]);
+    }
+    if (status >= 0) status = pf_attend_rows(made, e, &a, in, false);
     if (status >= 0 && !run->pass->again) {
         pf_pass of_keys = *run->pass;
-        of_keys.mask = in[PF_IN_MASK];
+        of_keys.mask = mask;
         pf_watch_look(m, e, &self->attention, &of_keys, q, side[K]);
     }
+    pf_tensor_release(&in[PF_IN_MASK]);
     pf_tensor_release(&side[K]);
     pf_tensor_release(&side[V]);
     return status;
@@ -284,6 +295,7 @@ static int attend_call(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor 
 /* The same against what the state keeps of it */
 static int attend_state(const attention_self *self, pf_engine *e, const pf_run *run, pf_tensor *q,
                         pf_tensor **made) {
+    pf_attention a = self->attention; /* this call's */
     pf_state *node = node_of(run);
     pf_tensor *in[PF_ATTENTION_INPUTS] = {[PF_IN_Q] = q}, *none = NULL, *mask = NULL;
     if (!node) return pf_fail(PF_ESTATE, "cross_attention: the state is not one of this model");
@@ -296,9 +308,13 @@ static int attend_state(const attention_self *self, pf_engine *e, const pf_run *
         int64_t shape[2] = {node->batch, node->position};
         status = pf_reshape(&mask, e, node->tensor[MASK], 2, shape);
         in[PF_IN_K] = node->tensor[KEYS], in[PF_IN_V] = node->tensor[VALUES];
-        in[PF_IN_MASK] = mask;
+        double drops = a.kind->drops ? self->drops : 0;
+        if (status >= 0) {
+            status = pf_attention_drop_some(&a, e, run, drops, in[PF_IN_K], mask, &in[PF_IN_MASK]);
+        }
     }
-    if (status >= 0) status = pf_attend_rows(made, e, &self->attention, in, false);
+    if (status >= 0) status = pf_attend_rows(made, e, &a, in, false);
+    pf_tensor_release(&in[PF_IN_MASK]);
     pf_tensor_release(&none);
     pf_tensor_release(&mask);
     return status;

@@ -2,7 +2,6 @@
 -- model and a file for them, and the loss of a sequence, causal or masked.
 local cli = require "kit.cli"
 local data_options = require "kit.data_options"
-local evaluate = require "kit.evaluate"
 local pf = require "performer"
 local saved = require "kit.saved"
 
