@@ -20,6 +20,7 @@ local attention = require "kit.attention"
 local cli = require "kit.cli"
 local course = require "kit.course"
 local evaluate = require "kit.evaluate"
+local find_lr = require "kit.find_lr"
 local finish = require "kit.finish"
 local lfs = require "lfs"
 local Log = require "kit.log"
@@ -27,9 +28,10 @@ local pf = require "performer"
 local Progress = require "kit.progress"
 local schedule = require "kit.schedule"
 local start = require "kit.start"
+local Steps = require "kit.steps"
 local train_options = require "kit.train_options"
 
-local Run = {}
+local Run = setmetatable({}, Steps)
 Run.__index = Run
 
 -- With --minutes so many steps are timed; fewer when they take a tenth of the time.
@@ -39,11 +41,13 @@ local TIMED = 24
 
 --- Opens a run as the options of train_options.parse say: a fresh one, or the one to resume.
 -- make.model(settings) and make.optimizer(model, settings) make what it trains; make.loss(logits,
--- target), which a script may leave out, is what it makes small.
+-- target), which a script may leave out, is what it makes small. With --find-lr it is no run, but
+-- what find_lr.lua makes of one.
 function Run.open(options, make)
   cli.try(2, pf.open, { threads = options.threads, memory = options.memory, seed = options.seed })
-  local run = setmetatable(options.resume and start.resumed(options, make)
-    or start.fresh(options, make), Run)
+  local job = options.resume and start.resumed(options, make) or start.fresh(options, make)
+  if options.find_lr then return find_lr.open(job, options) end
+  local run = setmetatable(job, Run)
   run.loss = make.loss
   run.done = run.state.step -- the last step that is whole
   start.describe(run)
@@ -130,17 +134,6 @@ end
 
 -- ---- steps ----
 
---- The batches of `step`: one, or so many as --accumulate says.
-function Run:fetch(step)
-  local s, batches, tokens = self.settings, {}, 0
-  for i = 1, s.accumulate do
-    batches[i] = self.data:batch { index = (step - 1) * s.accumulate + i, size = s.batch,
-                                   split = "train", masked = s.bidirectional, seed = s.seed }
-    tokens = tokens + batches[i].tokens
-  end
-  self.step_batches, self.step_tokens, self.taken = batches, tokens, 0
-end
-
 --- for step, batch in run:steps() do: the steps from where the run stands to its end, or to
 -- Ctrl-C, and the first batch of each.
 function Run:steps()
@@ -159,41 +152,10 @@ function Run:steps()
   end
 end
 
---- for batch, pass, share in run:batches(step) do: the batches of a step; how the model is to be
--- run on each; and the share of the step's tokens that each has, by which its mean loss counts.
-function Run:batches(step)
-  local i, n = 0, self.settings.accumulate
-  return function()
-    i = i + 1
-    local batch = self.step_batches[i]
-    if not batch then return nil end
-    self.taken = i
-    local share = self.step_tokens > 0 and batch.tokens / self.step_tokens or 1 / n
-    return batch, self:pass(step, i), share
-  end
-end
-
 --- The learning rate at `step`, whose weights are about to move.
 function Run:lr(step)
   self.moving = true
   return schedule.rate(self.settings, step)
-end
-
---- Is `step` one that is logged?
-local function is_logged(s, step)
-  return step == 1 or step == s.steps or step % s.log_every == 0 or step % s.eval_every == 0
-end
-
---- How the model is to be run on the i-th batch of `step` (1): in training, and with an eye on its
--- attention when the step is logged. `slices` of a row, and the tokens that the step's mean is of,
--- are for model:backward_sliced.
-function Run:pass(step, i)
-  local s = self.settings
-  local pass = { training = true, step = step, watch = is_logged(s, step) }
-  if s.accumulate > 1 then pass.micro = (i or 1) - 1 end
-  if s.sliced > 1 then pass.slices = s.sliced end
-  if s.sliced > 1 and s.accumulate > 1 then pass.counted = self.step_tokens end
-  return pass
 end
 
 --- Is it time to evaluate and save? At the last step only where the evaluation of all rows, which
@@ -242,14 +204,6 @@ function Run:warn()
   cli.say("train: %s", text)
 end
 
---- A script that knows nothing of --accumulate would train on a part of each step.
-function Run:check_taken()
-  local n = self.settings.accumulate
-  if n == 1 or self.taken == n then return end
-  self:fail(2, ("--accumulate %d: this script takes one batch a step; in a loop over "
-    .. "run:batches(step), as scripts/train.lua has it, it takes all"):format(n))
-end
-
 --- Takes what a step has come to, { step, loss, lr, norm }, right after it: its time, and the mean
 -- loss so far. A loss that is no number ends the program. The record, to be logged.
 function Run:measure(record)
@@ -261,7 +215,7 @@ function Run:measure(record)
   end
   self:check_taken()
   self.done, self.moving = step, false
-  if is_logged(s, step) then self:warn() end
+  if self:is_logged(step) then self:warn() end
   local share = math.max(0.05, 1 / step) -- a plain mean at first
   state.smooth = (1 - share) * (state.smooth or 0) + share * loss
   state.seconds, self.last = state.seconds + now - self.last, now
@@ -272,7 +226,7 @@ function Run:measure(record)
                              ("%.0f tokens/s"):format(self.rate) })
   record.smoothed, record.tokens_per_s = state.smooth, self.rate
   record.norm = record.norm == record.norm and record.norm < math.huge and record.norm or nil
-  state.pending = is_logged(s, step) and record or nil
+  state.pending = self:is_logged(step) and record or nil
   return record
 end
 
@@ -286,7 +240,7 @@ end
 --- Writes a record to the log, and to stdout with --json, when its step is one that is logged.
 function Run:log(record)
   local s, step = self.settings, record.step
-  if not is_logged(s, step) then return end
+  if not self:is_logged(step) then return end
   if record.valid_loss or step == s.steps then
     record.attention = attention.record(self.model)
   end

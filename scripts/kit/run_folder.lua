@@ -26,6 +26,8 @@ local function make(path)
   end
 end
 
+run_folder.make = make
+
 --- A new folder in runs/ by the name of the data and the time. Who makes a folder has it: of two
 -- runs that begin in one second the other takes the next name.
 local function make_own(data)

@@ -70,7 +70,8 @@ function start.fresh(options, make)
   local optimizer, once = make.optimizer(model, settings), data:info().once
   return { settings = settings, data = data, model = model, optimizer = optimizer, init = filled,
            state = { step = 0, seconds = 0, data = fingerprint(data), once = once },
-           dir = run_folder.fresh(options.out, settings, once and "pipe" or settings.data) }
+           dir = not options.find_lr
+             and run_folder.fresh(options.out, settings, once and "pipe" or settings.data) }
 end
 
 -- ---- where an earlier run stopped ----
