@@ -28,6 +28,7 @@ typedef struct pf_edge {
 typedef struct pf_recomputation {
     pf_recomputed f;     /* run NULL: a reversible node, or none */
     pf_branch_fn branch; /* of a reversible node: n_branches of them, on f.context */
+    pf_ends_fn ends;     /* NULL: it leaves nothing but its result */
     int64_t n_branches;
     uint64_t seed, draws; /* of the engine, before the first run */
     uint64_t changes;     /* pf_changes then */
@@ -135,14 +136,16 @@ typedef struct pf_hidden {
     pf_note note;
 } pf_hidden;
 int pf_hidden_begin(pf_hidden *h, pf_engine *e);
+/* What part i of a first run left is not gone at the end. */
+int pf_hidden_keep(pf_hidden *h, pf_ends_fn ends, void *context, int64_t i);
 /* Releases the results where status, or what is found, is a failure. */
 int pf_hidden_end(pf_hidden *h, pf_engine *e, int status, pf_tensor **results, int n);
 /* A tape inside the backward of a node. */
 int pf_tape_open_inside(pf_tape **tape, const pf_walk *walk);
-/* Walks such a tape from its result *y, which it may replace, with the gradient dy. Nothing to do
- * where *y depends on no leaf. own: leaves of the caller's, which a broken walk may leave as
- * they are. */
-int pf_tape_walk_inside(pf_tape *tape, pf_tensor **y, pf_tensor *const *own, int n_own,
-                        const pf_tensor *dy);
+/* Walks such a tape from its result *y, which it may replace, with the gradient dy, and from what
+ * part i of r left beside it. Nothing to do where none of them depends on a leaf. own: leaves of
+ * the caller's, which a broken walk may leave as they are. */
+int pf_tape_walk_inside(pf_tape *tape, const pf_recomputation *r, int64_t i, pf_tensor **y,
+                        pf_tensor *const *own, int n_own, const pf_tensor *dy);
 
 #endif

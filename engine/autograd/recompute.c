@@ -98,8 +98,28 @@ int pf_tape_open_inside(pf_tape **tape, const pf_walk *walk) {
     return PF_OK;
 }
 
-int pf_tape_walk_inside(pf_tape *tape, pf_tensor **y, pf_tensor *const *own, int n_own,
-                        const pf_tensor *dy) {
+/* Backward from y, where it is of the tape, and from those ends that are. */
+static int walk_from(pf_tape *tape, pf_tensor *y, const pf_tensor *dy, const pf_ends *ends) {
+    pf_heap *heap = tape->heap;
+    size_t bytes = (size_t)(ends->n + 1) * sizeof(pf_tensor *);
+    pf_tensor **outs = pf_heap_alloc(heap, bytes);
+    const pf_tensor **seeds = pf_heap_alloc(heap, bytes);
+    int64_t n = 0;
+    int status = outs && seeds ? PF_OK : PF_ENOMEM;
+    if (status >= 0 && pf_made_by(tape, y)) outs[0] = y, seeds[0] = dy, n = 1;
+    for (int64_t i = 0; i < ends->n && status >= 0; i++) {
+        if (ends->seed[i] && pf_made_by(tape, ends->out[i]))
+            outs[n] = ends->out[i], seeds[n++] = ends->seed[i];
+    }
+    if (status >= 0 && n > 0) status = pf_tape_backward_all(tape, outs, seeds, n);
+    pf_heap_free(heap, outs, bytes);
+    pf_heap_free(heap, seeds, bytes);
+    return status;
+}
+
+int pf_tape_walk_inside(pf_tape *tape, const pf_recomputation *r, int64_t i, pf_tensor **y,
+                        pf_tensor *const *own, int n_own, const pf_tensor *dy) {
+    pf_ends ends = {.n = 0};
     /* A result that is an input or a parameter itself needs a node to take its gradient. */
     if (!pf_made_by(tape, *y) && pf_in_graph(tape->engine, *y)) {
         pf_tensor *same;
@@ -107,9 +127,10 @@ int pf_tape_walk_inside(pf_tape *tape, pf_tensor **y, pf_tensor *const *own, int
         pf_tensor_release(y);
         *y = same;
     }
-    if (!pf_made_by(tape, *y)) return PF_OK;
+    if (r->ends) PF_TRY(r->ends(r->f.context, i, &ends));
+    if (tape->n == 0) return PF_OK;
     PF_TRY(list_leaves(tape, own, n_own));
-    return pf_tape_backward(tape, *y, dy);
+    return walk_from(tape, *y, dy, &ends);
 }
 
 static int check_same(const pf_call *c, const pf_recomputation *r, const pf_tensor *y) {
@@ -141,7 +162,7 @@ static int differentiate(pf_call *c, pf_tape *tape, const pf_recomputation *r, c
     e->seed = seed;
     e->draws = draws;
     if (status >= 0) status = check_same(c, r, y);
-    if (status >= 0) status = pf_tape_walk_inside(tape, &y, in->t, in->n, c->dout[0]);
+    if (status >= 0) status = pf_tape_walk_inside(tape, r, 0, &y, in->t, in->n, c->dout[0]);
     pf_tensor_release(&y);
     return status;
 }
@@ -201,6 +222,14 @@ int pf_hidden_begin(pf_hidden *h, pf_engine *e) {
     return PF_OK;
 }
 
+int pf_hidden_keep(pf_hidden *h, pf_ends_fn ends, void *context, int64_t i) {
+    pf_ends left = {.n = 0};
+    if (!ends) return PF_OK;
+    PF_TRY(ends(context, i, &left));
+    for (int64_t k = 0; k < left.n; k++) pf_tensor_pass_on(left.out[k], h->scratch, h->outer);
+    return PF_OK;
+}
+
 int pf_hidden_end(pf_hidden *h, pf_engine *e, int status, pf_tensor **results, int n) {
     /* What ran must have left the tapes around it as they were. */
     if (status >= 0 && e->tape != h->scratch)
@@ -215,14 +244,15 @@ int pf_hidden_end(pf_hidden *h, pf_engine *e, int status, pf_tensor **results, i
 }
 
 /* Runs f where nothing is recorded and all but *y dies at the end. */
-static int run_hidden(pf_engine *e, const pf_recomputed *f, pf_tensor *const *in, int n,
+static int run_hidden(pf_engine *e, const pf_recomputation *r, pf_tensor *const *in, int n,
                       bool *wanted, pf_tensor **y) {
     pf_hidden hidden;
     views own;
     PF_TRY(make_views(&own, in, n));
     int status = pf_hidden_begin(&hidden, e);
     if (status >= 0) {
-        status = run(e, f, own.t, n, y);
+        status = run(e, &r->f, own.t, n, y);
+        if (status >= 0) status = pf_hidden_keep(&hidden, r->ends, r->f.context, 0);
         status = pf_hidden_end(&hidden, e, status, y, 1);
     }
     *wanted = hidden.note.wanted;
@@ -243,7 +273,7 @@ int pf_record_recomputation(pf_engine *e, const pf_op *op, const pf_recomputatio
 }
 
 /* *taken: a node holds f from now on. */
-static int recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f,
+static int recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f, pf_ends_fn ends,
                      pf_tensor *const *inputs, int n, bool *taken) {
     PF_OUT(y);
     PF_OPEN(engine);
@@ -252,10 +282,13 @@ static int recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f,
     if (n < 0 || n > PF_MAX_IN)
         return pf_fail(PF_EINVAL, "recompute: %d inputs, at most %d are possible", n, PF_MAX_IN);
     if (!pf_tape_records(engine)) return run(engine, f, inputs, n, y);
-    pf_recomputation r = {
-        .f = *f, .seed = engine->seed, .draws = engine->draws, .changes = pf_changes()};
+    pf_recomputation r = {.f = *f,
+                          .ends = ends,
+                          .seed = engine->seed,
+                          .draws = engine->draws,
+                          .changes = pf_changes()};
     bool wanted = false;
-    PF_TRY(run_hidden(engine, f, inputs, n, &wanted, y));
+    PF_TRY(run_hidden(engine, &r, inputs, n, &wanted, y));
     for (int i = 0; i < n; i++) wanted |= pf_in_graph(engine, inputs[i]);
     if (!wanted) return PF_OK;
     int status = checksum(engine, *y, &r.sum);
@@ -265,14 +298,19 @@ static int recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f,
     return status;
 }
 
-int pf_recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f, pf_tensor *const *inputs,
-                 int n) {
+int pf_recompute_ends(pf_tensor **y, pf_engine *engine, const pf_recomputed *f, pf_ends_fn ends,
+                      pf_tensor *const *inputs, int n) {
     pf_recomputed own = {.run = NULL};
     if (y) *y = NULL;
     PF_NEED(f);
     PF_TRY(pf_options_take(&own, sizeof own, f, "recompute"));
     bool taken = false;
-    int status = recompute(y, engine, &own, inputs, n, &taken);
+    int status = recompute(y, engine, &own, ends, inputs, n, &taken);
     if (!taken && own.release) own.release(own.context);
     return status < 0 ? status : PF_OK;
+}
+
+int pf_recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f, pf_tensor *const *inputs,
+                 int n) {
+    return pf_recompute_ends(y, engine, f, NULL, inputs, n);
 }

@@ -68,7 +68,7 @@ static int walk_branch(pf_call *c, const pf_recomputation *r, pf_tape *tape, int
     int status = run_branch(e, r->branch, r->f.context, i, leaf[0], leaf + 1, h->half[t], &y);
     e->seed = seed;
     if (status >= 0) status = undo(e, tape, h, t, y);
-    if (status >= 0) status = pf_tape_walk_inside(tape, &y, leaf, n, h->grad[t]);
+    if (status >= 0) status = pf_tape_walk_inside(tape, r, i, &y, leaf, n, h->grad[t]);
     pf_tensor_release(&y);
     return status;
 }
@@ -156,14 +156,18 @@ static const pf_op reversible_op = {.name = "reversible",
 
 /* ---- forward ---- */
 
-/* half[0], half[1], retained on entry, through all branches, in their place. */
-static int run_all(pf_engine *e, const pf_branches *b, pf_tensor *const *beside, pf_tensor **half) {
+/* half[0], half[1], retained on entry, through all branches, in their place. hidden: NULL where
+ * they run in the open. */
+static int run_all(pf_engine *e, const pf_branches *b, pf_tensor *const *beside, pf_hidden *hidden,
+                   pf_tensor **half) {
     for (int64_t i = 0; i < b->n; i++) {
         pf_tensor *y = NULL, *sum = NULL;
         int t = target_half(i);
         PF_TRY(run_branch(e, b->run, b->context, i, half[1 - t], beside, half[t], &y));
         int status = pf_add(&sum, e, half[t], y);
+        if (status >= 0 && hidden) status = pf_hidden_keep(hidden, b->ends, b->context, i);
         pf_tensor_release(&y);
+        if (status < 0) pf_tensor_release(&sum);
         PF_TRY(status);
         pf_tensor_release(&half[t]);
         half[t] = sum;
@@ -187,7 +191,7 @@ static int run_hidden(pf_engine *e, const pf_branches *b, pf_tensor **half, bool
     }
     if (status >= 0) status = pf_hidden_begin(&hidden, e);
     if (status >= 0) {
-        status = run_all(e, b, beside, half);
+        status = run_all(e, b, beside, &hidden, half);
         status = pf_hidden_end(&hidden, e, status, half, 2);
         *wanted = hidden.note.wanted;
     }
@@ -199,12 +203,13 @@ static int reversible(pf_engine *e, const pf_branches *b, pf_tensor *x1, pf_tens
                       pf_tensor **half, bool *taken) {
     const pf_recomputation r = {.f = {.release = b->release, .context = b->context},
                                 .branch = b->run,
+                                .ends = b->ends,
                                 .n_branches = b->n,
                                 .seed = e->seed,
                                 .changes = pf_changes()};
     bool wanted = false;
     if (b->n_beside > PF_BESIDE) return pf_fail(PF_EINVAL, "reversible: too many inputs");
-    if (!pf_tape_records(e)) return run_all(e, b, b->beside, half);
+    if (!pf_tape_records(e)) return run_all(e, b, b->beside, NULL, half);
     PF_TRY(run_hidden(e, b, half, &wanted));
     pf_tensor *in[HALVES + PF_BESIDE] = {x1, x2};
     for (int k = 0; k < b->n_beside; k++) in[HALVES + k] = b->beside[k];

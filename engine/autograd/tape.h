@@ -33,6 +33,21 @@ void pf_tape_resume(pf_tape *tape);
 int pf_tape_backward_all(pf_tape *tape, pf_tensor *const *outs, const pf_tensor *const *seeds,
                          int64_t n_outs);
 
+/* What a function that backward runs a second time leaves beside its result, for a tape that was
+ * walked before: tensors that are of no use on this one, with their gradients from there (NULL:
+ * none). */
+typedef struct pf_ends {
+    pf_tensor *const *out;
+    pf_tensor *const *seed;
+    int64_t n;
+} pf_ends;
+/* What the last run of part i left; borrowed until the next. */
+typedef int (*pf_ends_fn)(void *context, int64_t i, pf_ends *ends);
+
+/* pf_recompute of a function that leaves more than its result (its only part is 0). */
+int pf_recompute_ends(pf_tensor **y, pf_engine *e, const pf_recomputed *f, pf_ends_fn ends,
+                      pf_tensor *const *inputs, int n);
+
 /* Reversible residuals (reversible.c): branch i = 0 .. n-1 adds to one half what it makes of the
  * other, y = branch(context, i, x, beside). `context` is taken over in any case; release is called
  * once, when no branch will be run again. a, b become the caller's. beside (n_beside, at most
@@ -42,6 +57,7 @@ typedef int (*pf_branch_fn)(void *context, pf_engine *engine, int64_t i, pf_tens
                             pf_tensor *const *beside, pf_tensor **y);
 typedef struct pf_branches {
     pf_branch_fn run;
+    pf_ends_fn ends; /* what branch i leaves; NULL: nothing */
     void (*release)(void *context);
     void *context;
     int64_t n;

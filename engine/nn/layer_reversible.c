@@ -39,10 +39,9 @@ static int reversible_build(pf_module *m, pf_engine *e) {
 static int run_kept(void *context, pf_engine *e, int64_t i, pf_tensor *x, pf_tensor *const *beside,
                     pf_tensor **y) {
     pf_kept_run *k = context;
-    uint64_t calls;
-    pf_named list[PF_INPUTS];
-    pf_pass pass = pf_kept_run_pass(k, i, beside, &calls, list);
-    pf_run run = {.mode = PF_RUN_FORWARD, .pass = &pass};
+    pf_kept_pass at;
+    pf_run run;
+    PF_TRY(pf_kept_run_next(k, i, beside, &at, &run));
     return pf_run_branch(k->m, (int)(i / 2), e, &run, (int)(i % 2), x, y);
 }
 
@@ -50,10 +49,16 @@ static int run_recorded(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor
                         pf_tensor **half) {
     pf_kept_run *kept = NULL;
     int64_t n = 2 * (int64_t)m->n_child;
-    PF_TRY(pf_kept_run_make(&kept, m, e, run->pass, n));
+    PF_TRY(pf_kept_run_make(&kept, m, e, run, n));
     pf_tensor *beside[PF_INPUTS];
     for (int i = 0; i < kept->pass.n_inputs; i++) beside[i] = kept->pass.inputs[i].tensor;
-    pf_branches branches = {run_kept, pf_kept_run_free, kept, n, beside, kept->pass.n_inputs};
+    pf_branches branches = {.run = run_kept,
+                            .ends = run->slice ? pf_kept_run_ends : NULL,
+                            .release = pf_kept_run_free,
+                            .context = kept,
+                            .n = n,
+                            .beside = beside,
+                            .n_beside = kept->pass.n_inputs};
     return pf_reversible(&half[0], &half[1], e, &branches, x, x);
 }
 
@@ -75,7 +80,8 @@ static int reversible_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tens
                           pf_tensor **y) {
     pf_tensor *half[2] = {NULL, NULL}, *sum = NULL;
     int status = PF_OK;
-    if (run->mode == PF_RUN_FORWARD && pf_tape_records(e) && m->n_child > 0) {
+    bool trains = run->mode == PF_RUN_FORWARD || run->mode == PF_RUN_SLICE;
+    if (trains && pf_tape_records(e) && m->n_child > 0) {
         status = run_recorded(m, e, run, x, half);
     } else {
         half[0] = pf_tensor_retain(x);

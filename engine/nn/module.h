@@ -62,6 +62,7 @@ typedef struct pf_run {
     bool last;            /* only the last position's output is wanted (a layer may give all) */
     bool hidden;          /* of a model with a head: what the head would read is wanted */
     const pf_part *slice; /* in SLICE alone */
+    const pf_state *cotangent; /* in SLICE, of `state` once the slice has left it; NULL: none yet */
 } pf_run;
 
 /* A run that ends in a loss against targets, so that logits need not be whole. */
@@ -277,25 +278,47 @@ int pf_inputs_check(const pf_module *m, const pf_pass *pass);
 /* m->reads of a host's layer, from pf_host_layer.inputs; module.c ends them. */
 int pf_inputs_of_host(pf_module *m, const char *const *names);
 
+/* ---- runs that are kept (kept.c) ---- */
 /* A forward that backward will run a second time, in `parts` pieces, each from the input that it
- * had: what a second run has to find as the first did. */
+ * had: what a second run has to find as the first did. Of several pieces 2 i and 2 i + 1 are child
+ * i's. */
 typedef struct pf_kept_run {
-    pf_heap *heap;       /* retained */
-    pf_module *m;        /* retained */
-    pf_pass pass;        /* its tensors retained */
+    pf_heap *heap; /* retained */
+    pf_module *m;  /* retained */
+    pf_engine *e;
+    pf_run run;              /* the first one's mode, slice and cotangent */
+    pf_pass pass;            /* its tensors retained */
+    pf_part slice;           /* borrowed from the step, which ends after the tape */
+    pf_state *live;          /* the first run's own, borrowed: gone when the second comes */
+    pf_state *entry, *again; /* in slices: what stood before, and what the second run leaves */
+    pf_tensor **end;         /* the tensors that a piece left, then their gradients */
+    int64_t cap_end;
     int64_t parts, runs; /* pieces; how many were run: past `parts` it is the second time */
     uint64_t first[];    /* (parts): random calls before a piece */
 } pf_kept_run;
-int pf_kept_run_make(pf_kept_run **kept, pf_module *m, pf_engine *e, const pf_pass *pass,
+int pf_kept_run_make(pf_kept_run **kept, pf_module *m, pf_engine *e, const pf_run *run,
                      int64_t parts);
 void pf_kept_run_free(void *kept);
-/* The pass that piece i is to be run with now, with `inputs` (kept->pass.n_inputs) in the place of
- * those that it had; *calls and list stand beside it while it runs. */
-pf_pass pf_kept_run_pass(pf_kept_run *kept, int64_t i, pf_tensor *const *inputs, uint64_t *calls,
-                         pf_named list[PF_INPUTS]);
-/* m->type->run in forward mode, of which an open tape keeps the input alone: backward runs it again
- * for what the op of each activation needs (option recompute). */
+/* What stands beside a run of a piece while it lasts. */
+typedef struct pf_kept_pass {
+    pf_pass pass;
+    uint64_t calls;
+    pf_named list[PF_INPUTS];
+} pf_kept_pass;
+/* The run of piece i now, with `inputs` (kept->pass.n_inputs) in the place of those that it had. */
+int pf_kept_run_next(pf_kept_run *kept, int64_t i, pf_tensor *const *inputs, pf_kept_pass *at,
+                     pf_run *run);
+/* What piece i left to the next slice (pf_ends_fn). */
+int pf_kept_run_ends(void *kept, int64_t i, pf_ends *ends);
+/* m->type->run in forward mode or on a slice, of which an open tape keeps the input alone: backward
+ * runs it again for what the op of each activation needs (option recompute). */
 int pf_run_recompute(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+
+/* A tree of nodes of its own on the same tensors. */
+int pf_state_shell(pf_state **shell, pf_engine *e, const pf_state *from);
+/* Calls f on every tensor's place of a tree, and on the same place of another one (or NULL). */
+typedef int (*pf_place_fn)(pf_state *a, const pf_state *b, int k, void *context);
+int pf_state_each(pf_state *a, const pf_state *b, pf_place_fn f, void *context);
 
 /* ---- scores (score.c) ---- */
 int pf_score_logits(pf_score *score, pf_engine *e, pf_tensor *logits);

@@ -23,7 +23,8 @@ static void move_on(const pf_run *run, const pf_tensor *x) {
 int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     *y = NULL;
     PF_TRY(pf_check_cancel(e));
-    bool recompute = m->recompute && run->mode == PF_RUN_FORWARD && pf_tape_records(e);
+    bool trains = run->mode == PF_RUN_FORWARD || run->mode == PF_RUN_SLICE;
+    bool recompute = m->recompute && trains && pf_tape_records(e);
     PF_TRY(recompute ? pf_run_recompute(m, e, run, x, y) : m->type->run(m, e, run, x, y));
     move_on(run, x);
     return PF_OK;
@@ -71,6 +72,7 @@ static int enter_child(const pf_module *m, int i, const pf_run *run, pf_run *inn
         return pf_fail(PF_ESTATE, "%s: the state is not one of this model", m->type->name);
     }
     inner->state = run->state->child[i];
+    if (run->cotangent) inner->cotangent = run->cotangent->child[i];
     return PF_OK;
 }
 

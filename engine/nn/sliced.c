@@ -35,7 +35,7 @@ static bool is_constant(const pf_state *a, int k) {
 }
 
 /* A leaf on the same numbers. */
-static int mark(pf_state *a, pf_state *b, int k, void *context) {
+static int mark(pf_state *a, const pf_state *b, int k, void *context) {
     pf_tensor *leaf = NULL;
     (void)b, (void)context;
     if (is_constant(a, k)) return PF_OK;
@@ -45,7 +45,7 @@ static int mark(pf_state *a, pf_state *b, int k, void *context) {
 }
 
 /* The gradient of a leaf in its place; NULL: none. */
-static int take_gradient(pf_state *a, pf_state *b, int k, void *context) {
+static int take_gradient(pf_state *a, const pf_state *b, int k, void *context) {
     pf_tensor *leaf = a->tensor[k];
     (void)b, (void)context;
     pf_replace(&a->tensor[k], leaf->grad_stale ? NULL : pf_tensor_retain(leaf->grad));
@@ -101,7 +101,7 @@ typedef struct {
     int64_t n;
 } ends;
 
-static int count_place(pf_state *a, pf_state *b, int k, void *context) {
+static int count_place(pf_state *a, const pf_state *b, int k, void *context) {
     (void)a, (void)b, (void)k;
     ++*(int64_t *)context;
     return PF_OK;
@@ -109,7 +109,7 @@ static int count_place(pf_state *a, pf_state *b, int k, void *context) {
 
 /* An exit tensor with its gradient, where it has one. What a slice hands on as it found it, a
  * memory's sums, is still the leaf: a node of its own takes the gradient there. */
-static int add_end(pf_state *a, pf_state *b, int k, void *context) {
+static int add_end(pf_state *a, const pf_state *b, int k, void *context) {
     ends *to = context;
     const pf_tensor *seed = b ? b->tensor[k] : NULL;
     pf_tensor *same = NULL;
@@ -165,7 +165,7 @@ static int walk_on(job *j, int64_t i, pf_tape *tape, const pf_state *leaves) {
     pf_tensor *share = NULL;
     pf_state *state = NULL;
     PF_TRY(pf_state_shell(&state, j->s.e, leaves));
-    const pf_run run = {.state = state};
+    const pf_run run = {.state = state, .cotangent = j->cotangent};
     int status = pf_slice_run(&j->s, i, &run, i + 1 < j->s.n, &score);
     if (status >= 0) status = share_of(j, score.loss, targets_in(j, i), &share);
     if (status >= 0) status = walk_back(j, tape, state, score.loss, share);

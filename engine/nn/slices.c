@@ -6,43 +6,14 @@
  */
 #include "slices.h"
 
-/* ---- trees of tensors ---- */
-
-int pf_state_shell(pf_state **shell, pf_engine *e, const pf_state *from) {
-    PF_TRY(pf_state_new(shell, e, from->batch, from->n_child));
-    pf_state *s = *shell;
-    s->kind = from->kind;
-    s->position = from->position;
-    for (int k = 0; k < PF_STATE_TENSORS; k++) s->tensor[k] = pf_tensor_retain(from->tensor[k]);
-    for (int i = 0; i < from->n_child; i++) {
-        int status = from->child[i] ? pf_state_shell(&s->child[i], e, from->child[i]) : PF_OK;
-        if (status >= 0) continue;
-        pf_state_close(shell);
-        return status;
-    }
-    return PF_OK;
-}
-
-int pf_state_each(pf_state *a, pf_state *b, pf_place_fn f, void *context) {
-    for (int k = 0; k < PF_STATE_TENSORS; k++) {
-        if (a->tensor[k]) PF_TRY(f(a, b, k, context));
-    }
-    for (int i = 0; i < a->n_child; i++) {
-        if (a->child[i]) PF_TRY(pf_state_each(a->child[i], b ? b->child[i] : NULL, f, context));
-    }
-    return PF_OK;
-}
-
 /* A copy of its own, which a view of a slice's rows is not. */
-static int settle(pf_state *a, pf_state *b, int k, void *context) {
+static int settle(pf_state *a, const pf_state *b, int k, void *context) {
     pf_tensor *own = NULL;
     (void)b;
     PF_TRY(pf_tensor_detach(&own, context, a->tensor[k]));
     pf_replace(&a->tensor[k], own);
     return PF_OK;
 }
-
-/* ---- slices ---- */
 
 int64_t pf_slice_first(const pf_slices *s, int64_t i) {
     return s->each > 0 ? pf_min(i * s->each, s->length) : i * s->length / s->n;

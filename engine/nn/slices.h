@@ -36,10 +36,4 @@ int pf_slice_pass(pf_slices *s, int64_t i, pf_state *state, bool again, pf_score
  * the state holds gradients. */
 void pf_slice_cut(pf_slices *s, int64_t i, pf_state *state, bool gradient);
 
-/* A tree of nodes of its own on the same tensors. */
-int pf_state_shell(pf_state **shell, pf_engine *e, const pf_state *from);
-/* Calls f on every tensor's place of a tree, and on the same place of another one (or NULL). */
-typedef int (*pf_place_fn)(pf_state *a, pf_state *b, int k, void *context);
-int pf_state_each(pf_state *a, pf_state *b, pf_place_fn f, void *context);
-
 #endif
