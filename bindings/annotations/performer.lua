@@ -772,10 +772,9 @@ function pf.nn.build(tree) end
 function pf.nn.parameters_of(value) end
 
 ---model(x): x a tensor or a batch {input, documents, mask}. pass: training (default: a tape is
----open), step, mask, documents, prefix (B), watch (look at queries and keys); and the model's
----inputs by name, which a batch may have too.
 ---open), step, mask, documents, prefix (B), watch (look at queries and keys), micro (which of a
----step's passes, from 0, where it has several: keys dropout).
+---step's passes, from 0, where it has several: keys dropout); and the model's inputs by name,
+---which a batch may have too.
 ---@param x pf.Tensor|table
 ---@param pass? pf.Pass
 ---@return pf.Tensor
@@ -1518,6 +1517,9 @@ function pf.nn.attention(options) end
 ---@field qk_norm? boolean
 ---@field bias? boolean biases of linear layers and norms
 ---@field dropout? number share dropped, in training, of what a residual adds
+---share dropped, in training, inside attention: of exact attention's weights; of kinds that make
+---no weights, of keys, for all queries and heads (Zehui et al. 2019)
+---@field attention_dropout? number
 ---@field memory_dim? integer width of the memory; 0: dim
 ---@field layer? integer place in the model: every layer draws a projection of its own
 ---@field layers? integer depth of the model: the last weights start smaller by sqrt(2 layers)
