@@ -312,9 +312,9 @@ return {
       "tape is open), step, mask, documents, prefix (B), watch (look at queries and keys), " ..
       "micro (which of a step's passes, from 0, where it has several: keys dropout); and the " ..
       "model's inputs by name, which a batch may have too." },
-    { "Module:hidden", "x: pf.Tensor|table, pass?: pf.Pass", "pf.Tensor",
+    { "Module:hidden", "x: pf.Tensor|table, pass?: pf.Pass, block?: integer", "pf.Tensor",
       "What the model's head reads, (B, L, D), called as model(x) is; of a model without a head " ..
-      "its output." },
+      "its output. With a block, from 1, of a performer what stands behind that one." },
     { "Module:inputs", "", "{name: string, required: boolean}[]",
       "What its layers read beside x: model(x, {NAME = tensor}), stream {NAME = tensor}." },
     { "Module:type", "", "string", "Its row of the layer table." },

@@ -90,12 +90,10 @@ static int module_build(lua_State *L) {
 
 /* ---- running ------------------------------------------------------------------ */
 
-typedef int (*forward_fn)(pf_tensor **y, pf_engine *engine, pf_module *m, pf_tensor *x,
-                          const pf_pass *pass);
-
-/* model(x [, pass]) or model(batch [, pass]): a batch is a table with `input`. */
-static int call(lua_State *L, forward_fn forward) {
-    pf_module *m = self(L, "forward");
+/* model(x [, pass]) or model(batch [, pass]): a batch is a table with `input`. hidden >= 0: what
+ * pf_module_hidden gives, not the output. */
+static int call(lua_State *L, int64_t hidden) {
+    pf_module *m = self(L, hidden < 0 ? "forward" : "hidden");
     lua_settop(L, 3);
     bool batch = lua_istable(L, 2);
     const pf_pass pass = lpf_read_pass(L, m, batch ? 2 : 0, 3);
@@ -106,13 +104,21 @@ static int call(lua_State *L, forward_fn forward) {
     pf_tensor *x = lpf_check_tensor(L, batch ? -1 : 2, pf_module_type(m), "x");
     pf_engine *engine = lpf_engine(L);
     pf_tensor **y = lpf_new_tensor(L);
-    lpf_result(L, forward(y, engine, m, x, &pass));
+    lpf_result(L, hidden < 0 ? pf_module_forward(y, engine, m, x, &pass)
+                             : pf_module_hidden(y, engine, m, x, &pass, hidden));
     lpf_made(L, *y);
     return 1;
 }
 
-static int module_call(lua_State *L) { return call(L, pf_module_forward); }
-static int module_hidden(lua_State *L) { return call(L, pf_module_hidden); }
+static int module_call(lua_State *L) { return call(L, -1); }
+
+/* model:hidden(x [, pass [, block]]) */
+static int module_hidden(lua_State *L) {
+    lua_Integer block = luaL_optinteger(L, 4, 0);
+    if (block < 1 && !lua_isnoneornil(L, 4))
+        return lpf_raise(L, "hidden: blocks count from 1, got %lld", (long long)block);
+    return call(L, block);
+}
 
 /* Input and target of the batch at 2; both stay on the stack while the model runs. */
 static void read_batch(lua_State *L, const char *where, pf_tensor **x, pf_tensor **target) {

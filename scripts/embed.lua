@@ -11,26 +11,22 @@ table.move({
     .. "last norm)" },
 }, 1, 2, #ROWS + 1, ROWS)
 
---- How many blocks the model has, and the one that is asked for.
-local function choose_layer(options, opened)
-  local blocks = opened.model:options().layers
-  if opened.model:type() ~= "performer" then
-    return options.layer or 1 -- a layer in Lua, which finds it in its pass
+--- Refuses a block that is not there, and models of whose inside nothing is known.
+local function check_layer(layer, model)
+  if model:type() ~= "performer" then
+    cli.fail(1, ("embed: the model is a %s, which gives no states of its inside; a performer does")
+      :format(model:type()))
   end
-  if options.layer and options.layer > blocks then
-    cli.fail(2, ("embed: --layer %d: the model has %d blocks"):format(options.layer, blocks))
+  local blocks = model:options().layers
+  if layer and layer > blocks then
+    cli.fail(2, ("embed: --layer %d: the model has %d blocks"):format(layer, blocks))
   end
-  return options.layer or blocks
 end
 
 --- States of ids first .. last, (n, dim).
 local function states(opened, layer, ids, first, last)
   local input = ids:slice(1, first, last):reshape(1, -1)
-  local h = opened.model(input, { hidden = layer })
-  if opened.model:type() ~= "performer" and h:size(-1) == opened.tokenizer:size() then
-    cli.fail(1, "embed: the model gives logits whatever the pass says: let its forward return its "
-      .. "states where pass.hidden is more than 0")
-  end
+  local h = opened.model:hidden(input, nil, layer)
   return h:reshape(-1, h:size(-1))
 end
 
@@ -85,7 +81,8 @@ cli.main(function()
   if not options.data then cli.fail(2, "embed: needs --data FILE") end
   local opened = sequences.open_model("embed", options)
   local data = sequences.open_data("embed", options, opened)
-  local layer, room = choose_layer(options, opened), opened.model:longest()
+  local layer, room = options.layer, opened.model:longest()
+  check_layer(layer, opened.model)
   local marks = sequences.marks(opened.tokenizer)
   sequences.each("embed", data, room, function(ids, name)
     local rows = embed(opened, layer, ids, room, marks)

@@ -56,7 +56,7 @@ describe("commands for proteins", function()
           path "some.fasta"))))
         assert.equal(3, #found) -- copies, too
         assert.equal("two", found[2].name)
-        local h = model((ids_of "ACDEFGHIKLMNPQRSTVWY"), { hidden = 1 })
+        local h = model:hidden((ids_of "ACDEFGHIKLMNPQRSTVWY"))
         assert.near_tensor(h:slice(2, 2, 21):mean(2):reshape(-1), found[2].vector, 1e-5)
         assert.same(found[1].vector, found[3].vector)
       end
@@ -65,7 +65,7 @@ describe("commands for proteins", function()
     it("gives a vector for each letter, of a block if told", function()
       local out = good(words("embed", "masked", ("--data '%s' --per-token --json"):format(
         path "some.fasta")))
-      local h = models.masked((ids_of "MKTAYIAKQR"), { hidden = 1 })
+      local h = models.masked:hidden((ids_of "MKTAYIAKQR"))
       assert.near_tensor(h:slice(2, 2, 11):reshape(10, -1), records(out)[1].vector, 1e-5)
       out = good(words("embed", "masked", ("--data '%s' --per-token --layer 1"):format(
         path "some.fasta")))

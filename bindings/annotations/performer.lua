@@ -781,11 +781,12 @@ function pf.nn.parameters_of(value) end
 function Module:forward(x, pass) end
 
 ---What the model's head reads, (B, L, D), called as model(x) is; of a model without a head its
----output.
+---output. With a block, from 1, of a performer what stands behind that one.
 ---@param x pf.Tensor|table
 ---@param pass? pf.Pass
+---@param block? integer
 ---@return pf.Tensor
-function Module:hidden(x, pass) end
+function Module:hidden(x, pass, block) end
 
 ---What its layers read beside x: model(x, {NAME = tensor}), stream {NAME = tensor}.
 ---@return {name: string, required: boolean}[]

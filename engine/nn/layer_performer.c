@@ -224,6 +224,25 @@ static int add_ngrams(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *
     return status;
 }
 
+/* *h behind the first n of the blocks. */
+static int run_blocks(pf_module *m, pf_engine *e, const pf_run *run, int64_t n, pf_tensor **h) {
+    const performer_self *self = m->self;
+    pf_module *blocks = m->child[self->blocks].module;
+    if (n > blocks->n_child) {
+        return pf_fail(PF_EINVAL,
+                       "performer: hidden states behind block %lld are asked for; there "
+                       "are %d blocks",
+                       (long long)n, blocks->n_child);
+    }
+    if (blocks->type != &pf_layer_chain) {
+        return pf_fail(PF_EINVAL, "performer: between reversible blocks no states can be had, only "
+                                  "behind them all");
+    }
+    int status = PF_OK;
+    for (int i = 0; i < n && status >= 0; i++) status = pf_run_through(blocks, i, e, run, h);
+    return status;
+}
+
 /* (B, L, D) -> (B, 1, D), the last position */
 static int keep_last(pf_engine *e, pf_tensor **h) {
     pf_tensor *y = NULL;
@@ -260,6 +279,12 @@ static int body(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_
     if (status >= 0) status = pf_run_through(m, self->embedding_norm, e, run, &h);
     if (status >= 0) status = pf_run_dropout(e, run, self->dropout, &h);
     if (status >= 0) status = pf_run_through(m, self->widen, e, run, &h);
+    if (status >= 0 && run->hidden > 0) {
+        status = run_blocks(m, e, run, run->hidden, &h);
+        if (status < 0) pf_tensor_release(&h);
+        *y = h;
+        return status;
+    }
     if (status >= 0) status = pf_run_through(m, self->blocks, e, run, &h);
     if (status >= 0 && run->last && rank == 2) status = keep_last(e, &h);
     if (status >= 0) status = pf_run_through(m, self->norm, e, run, &h);

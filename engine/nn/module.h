@@ -54,13 +54,16 @@ typedef struct pf_part {
 } pf_part;
 enum { PF_SLICE_LEAST = 16 }; /* positions: no layer but attention looks back further */
 
+enum { PF_HIDDEN_ALL = -1 };
+
 /* What a layer is run with; a parent hands it on to its children (run.c). */
 typedef struct pf_run {
     pf_run_mode mode;
     const pf_pass *pass;  /* never NULL; a streaming run has a quiet one */
     pf_state *state;      /* this layer's own node; NULL in FORWARD and for parts */
     bool last;            /* only the last position's output is wanted (a layer may give all) */
-    bool hidden;          /* of a model with a head: what the head would read is wanted */
+    int64_t hidden;       /* wanted are the states behind so many blocks; PF_HIDDEN_ALL: those that
+                           * the head would read; 0: what the layer gives */
     const pf_part *slice; /* in SLICE alone */
     const pf_state *cotangent; /* in SLICE, of `state` once the slice has left it; NULL: none yet */
 } pf_run;

@@ -66,7 +66,8 @@ static int run_named(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_te
  * knows what becomes of them, so `last` goes no deeper by itself. */
 static int enter_child(const pf_module *m, int i, const pf_run *run, pf_run *inner) {
     *inner = *run;
-    inner->last = inner->hidden = false;
+    inner->last = false;
+    inner->hidden = 0;
     if (!run->state) return PF_OK;
     if (i >= run->state->n_child || !run->state->child[i]) {
         return pf_fail(PF_ESTATE, "%s: the state is not one of this model", m->type->name);
@@ -148,7 +149,7 @@ int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor 
 
 int pf_run_hidden(pf_module *m, int i, pf_engine *e, const pf_pass *pass, pf_tensor *x,
                   pf_tensor **y) {
-    pf_run inner = {.mode = PF_RUN_FORWARD, .pass = pass, .hidden = true};
+    pf_run inner = {.mode = PF_RUN_FORWARD, .pass = pass, .hidden = PF_HIDDEN_ALL};
     return run_named(m, i, e, &inner, x, y);
 }
 
@@ -240,7 +241,7 @@ int pf_begin_child(pf_module *m, int i, pf_engine *e, const pf_run *run) {
 /* ---- public ---- */
 
 static int forward(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, const pf_pass *pass,
-                   bool hidden) {
+                   int64_t hidden) {
     pf_pass own;
     PF_TRY(pf_pass_take(&own, pass));
     uint64_t calls = 0;
@@ -255,15 +256,19 @@ int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_te
     PF_OUT(y);
     PF_OPEN(engine);
     PF_NEED(module, x);
-    return forward(y, engine, module, x, pass, false);
+    return forward(y, engine, module, x, pass, 0);
 }
 
 int pf_module_hidden(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
-                     const pf_pass *pass) {
+                     const pf_pass *pass, int64_t blocks) {
     PF_OUT(y);
     PF_OPEN(engine);
     PF_NEED(module, x);
-    return forward(y, engine, module, x, pass, true);
+    if (blocks < 0 || (blocks > 0 && !module->type->hidden_width)) {
+        return pf_fail(PF_EINVAL, "hidden: %s has no block %lld that states could be had behind",
+                       module->type->name, (long long)blocks);
+    }
+    return forward(y, engine, module, x, pass, blocks > 0 ? blocks : PF_HIDDEN_ALL);
 }
 
 int pf_module_loss(pf_tensor **loss, pf_engine *engine, pf_module *module, pf_tensor *x,

@@ -13,7 +13,8 @@ local svg = require "kit.svg"
 local SIZES = {
   doc = { dim = "model width", layers = "blocks", heads = "attention heads", batch = "rows a step",
           features = "random projections", longest = "tokens of an expression at most",
-          shortest = "tokens of an expression at least", depth = "nesting", lr = "peak learning rate",
+          shortest = "tokens of an expression at least", depth = "nesting",
+          lr = "peak learning rate",
           steps = "training steps", examples = "expressions that accuracy is measured on" },
   smoke = { dim = 16, layers = 1, heads = 2, features = 16, shortest = 10, longest = 60, depth = 3,
             batch = 2, steps = 4, lr = 2e-3, examples = 8 },
@@ -130,8 +131,8 @@ local function classifier(o, attention, kernel)
     name = "classifier", body = body, bias = pf.zeros(10),
     weight = pf.randn(10, o.dim) * o.dim ^ -0.5,
     forward = function(self, x, pass)
-      local h = self.body(x, { mask = pass.mask, training = pass.training, step = pass.step,
-                               hidden = o.layers })
+      local h = self.body:hidden(x, { mask = pass.mask, training = pass.training,
+                                      step = pass.step })
       local there = pf.zeros(x:size(1), x:size(2)):copy_(pass.mask):reshape(x:size(1), x:size(2), 1)
       return ((h * there):sum(2) / there:sum(2)):linear(self.weight, { bias = self.bias })
     end,

@@ -36,7 +36,7 @@ local LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 -- it weighs them. Softmax maps estimate the exact weights, which stand for theirs here.
 local function queries_and_keys(model, ids, i)
   local block = model:children()[#model:children() - 1]:children()[i]
-  local x = i == 1 and model:children()[1](ids) or model(ids, { hidden = i - 1 })
+  local x = i == 1 and model:children()[1](ids) or model:hidden(ids, nil, i - 1)
   local attention, conv
   for _, child in ipairs(block:children()) do
     if child:type() == "attention" then attention = child end
