@@ -1,4 +1,4 @@
--- hidden_spec.lua - model:hidden: what stands behind a model's blocks is the logits' own source, the
+-- hidden_spec.lua - model:hidden: what stands behind a model's blocks is the source of its logits, the
 -- same as walking the layers one by one, and differentiable.
 local pf = require "performer"
 require "spec.support"

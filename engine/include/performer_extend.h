@@ -25,8 +25,8 @@ extern "C" {
 PF_API int pf_module_input_count(const pf_module *module);
 PF_API int pf_module_input_at(const pf_module *module, int index, const char **name,
                               bool *PF_NULLABLE required);
-/* The states that the model's head reads, (B, L, D); of a model without a head its output. blocks > 0:
- * those of a performer behind so many of its blocks, without its last norm. */
+/* The states that the model's head reads, (B, L, D); of a model without a head its output.
+ * blocks > 0: those of a performer behind so many of its blocks, without its last norm. */
 PF_API int pf_module_hidden(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                             const pf_pass *PF_NULLABLE pass, int64_t blocks);
 /* pf_module_state and pf_stream_open_batch for a model of several inputs. What streams keep of them
