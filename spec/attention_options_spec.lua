@@ -208,3 +208,92 @@ describe("attention and kernel of each layer", function()
       function() nn.block { dim = 8, attention = { "exact" } } end)
   end)
 end)
+
+describe("groups of heads", function()
+  local relu, softmax = { name = "relu", seed = 3 }, { name = "softmax", features = 8 }
+
+  --- Rows of q, k and v of a qkv matrix that belong to heads first .. last, of width d.
+  local function heads_of(qkv, first, last, d, H)
+    local parts = {}
+    for side = 0, 2 do
+      parts[side + 1] = qkv:slice(1, (side * H + first - 1) * d + 1, (side * H + last) * d)
+    end
+    return pf.concat(parts, 1)
+  end
+
+  it("are one attention where they are alike", function()
+    for _, o in ipairs(combined { causal = { true, false }, residual = { "pre", "post" } }) do
+      o.heads, o.dim = 4, 16
+      local whole = made(o)
+      local grouped = made(with(o, { head_groups = { { heads = 1 }, { heads = 3 } } }))
+      local from = whole:tensors()
+      for name, t in pairs(grouped:tensors()) do
+        local place, group, rest = name:match "^(blocks%.%d%.attention)(%d?)%.(.*)$"
+        local first, last = group == "" and 1 or 2, group == "" and 1 or 4
+        if not place then
+          t:copy_(from[name])
+        elseif rest == "qkv.weight" then
+          t:copy_(heads_of(from[place .. ".qkv.weight"], first, last, 4, 4))
+        else
+          t:copy_(from[place .. "." .. rest]:slice(2, (first - 1) * 4 + 1, last * 4))
+        end
+      end
+      local x = ids_of(2, LENGTH)
+      assert.near_tensor(whole(x), grouped(x), 1e-5)
+    end
+  end)
+
+  it("have kernels and kinds of their own, stream, and are saved", function()
+    for _, groups in ipairs {
+      { { heads = 1, kernel = relu }, { heads = 1, kernel = softmax } },
+      { { heads = 1, attention = "exact" }, { heads = 1, kernel = "elu" } },
+      { { heads = 1 }, { heads = 1, attention = { name = "exact", scale = 0.3 } } },
+    } do
+      local model = made { attention = false, kernel = softmax, head_groups = groups, bias = true }
+      local x = ids_of(2, LENGTH)
+      pf.check.bits(model, x)
+      pf.check.streaming(model, x)
+      pf.check.saved(model, x)
+      local block = nn.block { dim = 8, heads = 2, causal = true, kernel = softmax, bias = true,
+                               head_groups = groups }
+      local norm, first, second = table.unpack(block:children())
+      local h = pf.randn(2, LENGTH, 8)
+      local tensors = block:tensors()
+      local sum = h + (first(norm(h)) + second(norm(h)))
+      local after = pf.layernorm(sum, tensors["norm2.weight"], tensors["norm2.bias"])
+      assert.near_tensor(sum + block:children()[5](after), block(h), 1e-5)
+    end
+  end)
+
+  it("train, and draw rows of their own", function()
+    assert_trains { head_groups = { { heads = 1 }, { heads = 1, kernel = { features = 6 } } } }
+    assert_trains { head_groups = { { heads = 1 }, { heads = 1 } }, dropout = 0.1,
+                    residual = "rezero", reversible = true }
+    local model = made { attention = false, kernel = softmax, layers = 1,
+                         head_groups = { { heads = 1 }, { heads = 1 } } }
+    local t = nn.build(model:tree()):tensors()
+    local one, two = t["blocks.1.attention.projection"], t["blocks.1.attention2.projection"]
+    assert.is_false(one:tobytes() == two:tobytes())
+    local own = pf.kernel.custom { name = "attention_options_spec",
+      map = function(x) return x:elu() + 1 end }
+    pf.check.saved(made { attention = false, kernel = softmax,
+      head_groups = { { heads = 1, kernel = own }, { heads = 1 } } }, ids_of(2, LENGTH))
+  end)
+
+  it("that fit nothing are told", function()
+    for message, o in pairs {
+      ["have 3 heads together, must be 2"] = { head_groups = { { heads = 1 }, { heads = 2 } } },
+      ["head_groups: 1: option 'heads' is required"] = { head_groups = { { kernel = relu } } },
+      ["head_groups: 2 must be {heads"] = { head_groups = { { heads = 1 }, 2 } },
+      ["head_groups: 1: unknown option 'kernal'.*mean 'kernel'"] =
+        { head_groups = { { heads = 2, kernal = relu } } },
+      ["'auto' chooses for all heads"] = { head_groups = { { heads = 2, attention = "auto" } } },
+      ["no whole share of 2 kv_heads"] =
+        { heads = 4, kv_heads = 2, head_groups = { { heads = 1 }, { heads = 3 } } },
+      ["head_groups must be a list of at least one"] = { head_groups = {} },
+      ["don't go together"] = { head_groups = { { heads = 2 } }, kernel = { relu } },
+    } do
+      assert.raises(message, function() made(with({ attention = false }, o)) end)
+    end
+  end)
+end)

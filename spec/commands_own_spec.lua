@@ -112,7 +112,7 @@ describe("the model's options on the command line", function()
     vocab = true, causal = "bidirectional", chosen = true, kernel = true, ngrams = "ngrams",
     decay = "head-decay", name = "attention", head_dim = "head-dim", layer = true,
     seed = "kernel-seed", attention_options = true,
-    axes = true, attentions = true, kernels = true, -- lists, which a script says
+    axes = true, attentions = true, kernels = true, head_groups = true, -- lists: in a script
   }
 
   it("are all there, with the words of the engine's tables", function()

@@ -1,5 +1,5 @@
--- hidden_spec.lua - model:hidden: what stands behind a model's blocks is the source of its logits, the
--- same as walking the layers one by one, and differentiable.
+-- hidden_spec.lua - model:hidden: what stands behind a model's blocks is the source of its logits,
+-- the same as walking the layers one by one, and differentiable.
 local pf = require "performer"
 require "spec.support"
 local nn = pf.nn

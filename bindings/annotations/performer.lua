@@ -1609,6 +1609,10 @@ function pf.nn.reversible(options) end
 ---@field norm_eps? number
 ---@field norm_bias? boolean biases of layernorms; not given: as bias
 ---@field conv? integer width of a short convolution between the norm and attention; 0: none
+---heads that are not all alike, as {{heads = 2, attention = "exact"}, {heads = 6, kernel = {name
+---= "relu"}}}: each group has a layer of its own over the same input, and their outputs are
+---summed; attention and kernel are the block's where a group has none
+---@field head_groups? table
 ---attention and mlp read half of their channels from the position before (layer shift)
 ---@field token_shift? boolean
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
@@ -1686,6 +1690,10 @@ function pf.nn.block(options) end
 ---@field norm_eps? number
 ---@field norm_bias? boolean biases of layernorms; not given: as bias
 ---@field conv? integer width of a short convolution between the norm and attention; 0: none
+---heads that are not all alike, as {{heads = 2, attention = "exact"}, {heads = 6, kernel = {name
+---= "relu"}}}: each group has a layer of its own over the same input, and their outputs are
+---summed; attention and kernel are the block's where a group has none
+---@field head_groups? table
 ---attention and mlp read half of their channels from the position before (layer shift)
 ---@field token_shift? boolean
 ---training keeps of a block its input only and runs it a second time for its gradient: the same

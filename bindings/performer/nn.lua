@@ -128,6 +128,25 @@ local function split_lists(type_name, named)
   end
 end
 
+--- Groups of heads: { heads = n, attention = name or table, kernel = ... } each.
+local function split_groups(type_name, named)
+  if type(named.head_groups) ~= "table" then return end
+  local groups = util.copy(named.head_groups)
+  for i, group in ipairs(groups) do
+    if type(group) == "table" then
+      local where = ("nn.%s: head_groups: %d"):format(type_name, i)
+      group = util.copy(group)
+      groups[i] = group
+      if type(group.attention) == "table" then
+        group.attention, group.attention_options = kernels.split_kind(group.attention, where)
+      end
+      if type(group.kernel) == "string" then group.kernel = { name = group.kernel } end
+      kernels.check_layer(group, where)
+    end
+  end
+  named.head_groups = groups
+end
+
 local function split(type_name, options)
   local named, children, names = {}, {}, {}
   for i = 1, #options do children[i] = as_module(options[i]) end
@@ -143,6 +162,7 @@ local function split(type_name, options)
     end
   end
   split_lists(type_name, named)
+  split_groups(type_name, named)
   if type(named.attention) == "table" then
     named.attention, named.attention_options =
       kernels.split_kind(named.attention, "nn." .. type_name)

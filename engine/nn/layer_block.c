@@ -11,6 +11,8 @@
  * cross-attention, with its own norm or scale. Where branches are taken by twos (reversible) it is
  * part of the first one: f(x) = attention(..) + cross(cross_norm(x + attention(..))).
  */
+#include <string.h>
+
 #include "module.h"
 
 static const pf_option_info block_options[] = {
@@ -42,7 +44,8 @@ enum { ATTENTION, MLP, CROSS, PARTS }; /* branches */
 
 typedef struct block_self {
     residual_kind residual;
-    int conv; /* children; -1: none */
+    bool grouped; /* attention is of several layers, from its place on (block_heads.c) */
+    int conv;     /* children; -1: none */
     int shift[PARTS], norm[PARTS], part[PARTS];
     pf_tensor *scale[PARTS]; /* (1), rezero's, borrowed from the slots; NULL: none */
 } block_self;
@@ -51,8 +54,9 @@ typedef struct block_self {
 static int make_part(pf_module *m, pf_engine *e, const char *name, const char *type,
                      const char *bias) {
     pf_config *o = pf_module_pass_on(m, type);
-    return pf_module_inner(m, e, name, type,
-                           pf_options_bool(o, "bias", pf_option_part(m, bias, "bias")));
+    o = pf_options_bool(o, "bias", pf_option_part(m, bias, "bias"));
+    bool grouped = ((block_self *)m->self)->grouped && strcmp(name, "attention") == 0;
+    return grouped ? pf_block_make_groups(m, e, o) : pf_module_inner(m, e, name, type, o);
 }
 
 /* The norm and the scale of branch i, and the branch. */
@@ -100,6 +104,8 @@ static int block_build(pf_module *m, pf_engine *e) {
         (residual_kind)pf_choice_place("pre|post|rezero", pf_option_text(m, "residual"));
     PF_TRY(pf_attention_decide(m, e));
     PF_TRY(pf_kernel_complete(m, e));
+    PF_TRY(pf_block_settle_groups(m, e));
+    self->grouped = pf_config_get(m->options, "head_groups") != NULL;
     PF_TRY(make_branch(m, e, ATTENTION, attention));
     PF_TRY(make_branch(m, e, MLP, mlp));
     self->conv = conv == 0 ? -1 : m->n_child;
@@ -118,7 +124,11 @@ static int run_branch(pf_module *m, pf_engine *e, const pf_run *run, int which, 
     const block_self *self = m->self;
     int status = pf_run_through(m, self->shift[which], e, run, h);
     if (status >= 0 && which == ATTENTION) status = pf_run_through(m, self->conv, e, run, h);
-    if (status >= 0) status = pf_run_through(m, self->part[which], e, run, h);
+    if (status >= 0) {
+        status = which == ATTENTION && self->grouped
+                     ? pf_block_run_groups(m, self->part[which], e, run, h)
+                     : pf_run_through(m, self->part[which], e, run, h);
+    }
     if (status < 0 || !self->scale[which]) return status;
     pf_tensor *in[2] = {*h, self->scale[which]}, *y = NULL;
     PF_TRY(pf_apply(e, &pf_op_mul, in, 2, NULL, &y));

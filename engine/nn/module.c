@@ -197,13 +197,19 @@ static int fill(pf_module *m, pf_engine *e, pf_module *const *children, int n) {
     return m->type->derive ? m->type->derive(m) : PF_OK;
 }
 
+static void forget_handle(pf_config *kernel) {
+    if (kernel && pf_config_kind_of(kernel) == PF_MAP) pf_config_remove(kernel, "handle");
+}
+
 /* Handles named open kernels for this one build: what is kept is plain data. */
-static void forget_handles(pf_config *options) {
-    pf_config *kernel = pf_config_get(options, "kernel");
+static void forget_handles(const pf_config *options) {
     const pf_config *list = pf_config_get(options, "kernels");
-    if (kernel) pf_config_remove(kernel, "handle");
-    for (int i = 0; list && i < pf_config_size(list); i++) {
-        pf_config_remove(pf_config_at(list, i), "handle");
+    const pf_config *groups = pf_config_get(options, "head_groups");
+    forget_handle(pf_config_get(options, "kernel"));
+    for (int i = 0; i < pf_config_size(list); i++) forget_handle(pf_config_at(list, i));
+    for (int i = 0; i < pf_config_size(groups); i++) {
+        const pf_config *group = pf_config_at(groups, i);
+        if (pf_config_kind_of(group) == PF_MAP) forget_handle(pf_config_get(group, "kernel"));
     }
 }
 

@@ -204,6 +204,12 @@ pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init);
  * same stream: every layer that has the option calls it first. */
 int pf_kernel_complete(pf_module *m, const pf_engine *e);
 int pf_kernel_seed(pf_config *kernel, const pf_engine *e); /* the same of a kernel's options */
+/* block_heads.c, option head_groups of blocks and performers: checked, with a kernel and a seed in
+ * each; how many there are (1 without the option); their layers, of attention's options (taken);
+ * *h through those from child `first` on. */
+int pf_block_settle_groups(pf_module *m, const pf_engine *e);
+int pf_block_groups(const pf_module *m);
+int pf_block_make_groups(pf_module *m, pf_engine *e, pf_config *options);
 /* performer_blocks.c: the lists that say attention and kernel of each layer, checked, with seeds;
  * and the child `blocks`. */
 int pf_performer_lists(pf_module *m, const pf_engine *e);
@@ -344,6 +350,7 @@ int pf_run_through(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tens
 /* sum = x + h and y = child i of the sum, in one op where the child's type has one. */
 int pf_run_child_sum(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
                      pf_tensor *h, pf_tensor **sum, pf_tensor **y);
+int pf_block_run_groups(pf_module *m, int first, pf_engine *e, const pf_run *run, pf_tensor **h);
 /* Branch `which` of child i, with its node of the state, whose position stays. */
 int pf_run_branch(pf_module *m, int i, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
                   pf_tensor **y);

@@ -56,6 +56,11 @@ int pf_performer_lists(pf_module *m, const pf_engine *e) {
     const pf_config *kernels = pf_config_get(m->options, "kernels");
     PF_TRY(check_length(m, "attentions"));
     PF_TRY(check_length(m, "kernels"));
+    if ((attentions || kernels) && pf_config_get(m->options, "head_groups")) {
+        return pf_fail(PF_EINVAL, "performer: head_groups and lists of each layer's attention or "
+                                  "kernel don't go together; leave one out");
+    }
+    PF_TRY(pf_block_settle_groups(m, e));
     for (int i = 0; attentions && i < pf_config_size(attentions); i++) {
         PF_TRY(check_attention(pf_config_at(attentions, i), i));
     }

@@ -79,9 +79,15 @@ end
 --- that is none of the engine's own.
 function attention.label(options)
   local words, met = {}, {}
-  for i = 1, math.max(#(options.attentions or {}), 1) * math.max(#(options.kernels or {}), 1) do
-    local word = label_of(layer_options(options, i))
+  local function add(word)
     if word and not met[word] then words[#words + 1], met[word] = word, true end
+  end
+  for _, group in ipairs(options.head_groups or {}) do
+    add(label_of { attention = group.attention or options.attention, kernel = group.kernel })
+  end
+  if words[1] then return table.concat(words, ", ") end
+  for i = 1, math.max(#(options.attentions or {}), 1) * math.max(#(options.kernels or {}), 1) do
+    add(label_of(layer_options(options, i)))
   end
   return words[1] and table.concat(words, ", ")
 end

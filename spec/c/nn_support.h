@@ -109,6 +109,8 @@ static const char *const causal_kinds[] = {
     "true, 'head': 'transform', 'token_shift': true, 'positions': 'axial', 'axes': [16, 8, 64]",
     "'causal': true, 'residual': 'rezero', 'norm': 'scalenorm', 'act': 'geglu', 'attentions': "
     "[{'name': 'exact', 'scale': 0.4}], 'rotary_pairs': 'neighbours', 'head_bias': true",
+    "'causal': true, 'head_groups': [{'heads': 1, 'attention': 'exact'}, {'heads': 1, 'kernel': "
+    "{'features': 8}}], 'act': 'glu'",
 };
 
 /* Bytes live in e's heap, without the threads' work space, as the heap rounds it up. */
