@@ -314,7 +314,7 @@ static int module_count(lua_State *L) {
     return 2;
 }
 
-/* ---- training a part ---------------------------------------------------------- */
+/* ---- what is trained ----------------------------------------------------------- */
 
 /* freeze(pattern, frozen): how many parameters it fits. */
 static int module_freeze(lua_State *L) {

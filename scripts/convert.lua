@@ -5,7 +5,7 @@ local attention = require "kit.attention"
 local cli = require "kit.cli"
 local lfs = require "lfs"
 local model_options = require "kit.model_options"
-local part = require "kit.part"
+local trainable = require "kit.trainable"
 local pf = require "performer"
 local saved = require "kit.saved"
 local source = require "kit.source"
@@ -121,7 +121,7 @@ local function save(opened, model, options, from, to)
   local tokenizer = saved.tokenizer_name(opened)
   cli.need(pf.checkpoint.save(options.out, { model = model, state = state, step = state.step,
     tokenizer = tokenizer and pf.tokenizer[tokenizer]() or nil }))
-  return { params = part.count(model), from = from, to = to, out = options.out,
+  return { params = trainable.count(model), from = from, to = to, out = options.out,
            merged = options.merged, projections = projections_of(model),
            scheme = opened.scheme }
 end

@@ -22,6 +22,21 @@ local function show_checkpoint(info)
   if type(info.config) == "table" then line("model      %s", pf.json.encode(info.config)) end
 end
 
+--- Numbers of the parameters that a checkpoint's model holds still, and of its adapters.
+local function trained_of(info)
+  local config = type(info.config) == "table" and info.config or {}
+  if not config.frozen and not config.adapters then return nil end
+  local still, frozen, adapters = {}, 0, 0
+  for _, name in ipairs(config.frozen or {}) do still[name] = true end
+  for _, tensor in ipairs(info.tensors) do
+    local n = 1
+    for _, rows in ipairs(tensor.shape) do n = n * rows end
+    if still[tensor.name] then frozen = frozen + n end
+    if tensor.name:find "%f[%w]adapter%.[ab]$" then adapters = adapters + n end
+  end
+  return { frozen = frozen, adapters = adapters }
+end
+
 local function show(info)
   if info.checkpoint then show_checkpoint(info) end
   for _, tensor in ipairs(info.tensors) do
@@ -29,6 +44,9 @@ local function show(info)
       "[" .. table.concat(tensor.shape, ", ") .. "]", size(tensor.bytes))
   end
   line("%d tensors, %d parameters, %s", #info.tensors, info.params, size(info.bytes))
+  if info.trainable then
+    line("frozen: %d of them; adapters: %d", info.trainable.frozen, info.trainable.adapters)
+  end
   for key, value in pf.sorted(info.metadata or {}) do line("%s: %s", key, tostring(value)) end
 end
 
@@ -40,6 +58,7 @@ local function main()
   parser:argument("path", "run folder, checkpoint folder or .safetensors file")
   local options = cli.parse(cli.add(parser, ROWS), ROWS, arg)
   local info = cli.need(pf.inspect(options.path))
+  info.trainable = trained_of(info)
   pf.json.list(info.tensors)
   for _, tensor in ipairs(info.tensors) do pf.json.list(tensor.shape) end
   if options.json then return cli.print_json(info) end

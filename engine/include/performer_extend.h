@@ -87,7 +87,7 @@ PF_API int pf_engine_resolve_layers(pf_engine *engine, pf_layer_resolver PF_NULL
 PF_API pf_layer_resolver pf_engine_layer_resolver(const pf_engine *engine,
                                                   void **PF_NULLABLE context);
 
-/* ---- training a part of a model --------------------------------------------------------
+/* ---- what of a model is trained --------------------------------------------------------
  * Parameters that are frozen take no gradient, and optimizers that are made afterwards keep nothing
  * of them; adapters are small matrices beside large ones that stay. A model's tree says both, so
  * that they survive files. Not for a model while a stream or another thread runs it.

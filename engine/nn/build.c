@@ -233,7 +233,7 @@ static int build_full(builder *b, const pf_config *node, const char *type, int d
     if (!children) return PF_ENOMEM;
     int status = list ? build_children(b, list, depth, children) : PF_OK;
     if (status >= 0) status = build_with(b, node, type, children, n, module);
-    if (status >= 0) status = pf_module_take_part(*module, b->e, node);
+    if (status >= 0) status = pf_module_take_trainable(*module, b->e, node);
     if (status >= 0) {
         status = pf_heap_grow(b->e->heap, (void **)&b->done, &b->cap_done, b->n_done + 1,
                               sizeof *b->done);
@@ -362,7 +362,7 @@ static int write_node(writer *w, const pf_module *m, pf_config **out) {
 static int write_tree(pf_config **tree, const pf_module *module, bool frozen) {
     writer w = {.heap = module->heap, .places.heap = module->heap};
     int status = write_node(&w, module, tree);
-    if (status >= 0) status = pf_module_write_part(module, *tree, frozen);
+    if (status >= 0) status = pf_module_write_trainable(module, *tree, frozen);
     pf_index_close(&w.places);
     pf_heap_free(w.heap, w.done, (size_t)w.cap_done * sizeof *w.done);
     if (status >= 0) return status;

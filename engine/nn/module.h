@@ -141,7 +141,7 @@ typedef struct pf_layer {
      * where they have nodes of their own. */
     int (*begin)(pf_module *m, pf_engine *e, const pf_run *run);
 
-    /* A low-rank adapter beside its weight (part.c); NULL: the layer takes none. */
+    /* A low-rank adapter beside its weight (trainable.c); NULL: the layer takes none. */
     const pf_adapting *adapting;
 
     /* What follows an optimizer's step, counted from 1: a projection that is due is drawn anew and
@@ -227,10 +227,10 @@ void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a
                    const pf_pass *pass, const pf_tensor *q, const pf_tensor *k);
 /* The mean |x + y|^2 of query head `head`, once for each look; false: nothing new. */
 bool pf_watch_take(const pf_module *m, int64_t head, double *sum);
-/* part.c: what a tree says of the training of a part: `adapters` and `frozen`, with names from m
- * on. Both are there only where there are some. */
-int pf_module_take_part(pf_module *m, pf_engine *e, const pf_config *node);
-int pf_module_write_part(const pf_module *m, pf_config *node, bool frozen);
+/* trainable.c: what a tree says of what is trained: `adapters` and `frozen`, with names from m on.
+ * Both are there only where there are some. */
+int pf_module_take_trainable(pf_module *m, pf_engine *e, const pf_config *node);
+int pf_module_write_trainable(const pf_module *m, pf_config *node, bool frozen);
 /* build.c: the tree without `frozen`, for what a model computes is the same either way. */
 int pf_module_bare_tree(pf_config **tree, const pf_module *module);
 /* pf_module_tensor_at, but for what a parameter is: frozen ones are learned too. */

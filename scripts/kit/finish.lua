@@ -1,7 +1,7 @@
 --- finish.lua - the end of a run of `train`: its last record, and what came of it in words. A
 -- module with what kit/run.lua's Run does last.
 local cli = require "kit.cli"
-local part = require "kit.part"
+local trainable = require "kit.trainable"
 local pf = require "performer"
 local start = require "kit.start"
 
@@ -11,7 +11,7 @@ local finish = {}
 local function final_record(run, result)
   local s, state = run.settings, run.state
   local baselines = not s.bidirectional and run.baselines or nil
-  local params, trained = part.count(run.model)
+  local params, trained = trainable.count(run.model)
   return { final = true, stopped = state.stopped and "patience" or nil,
            best_step = state.best_step, best_loss = state.best, step = run.done,
            steps = s.steps, train_loss = state.smooth,

@@ -1,7 +1,7 @@
 --- saved.lua - opening what a run left: its model, optimizer and settings, from a run folder or a
 -- checkpoint in it, with the script that makes a model of one's own where it needs one.
 local lfs = require "lfs"
-local part = require "kit.part"
+local trainable = require "kit.trainable"
 local pf = require "performer"
 local train_options = require "kit.train_options"
 
@@ -85,7 +85,7 @@ local function open_made(path, options)
     model = options.model(settings)
   end
   if not model then return nil, message end
-  part.apply(model, settings)
+  trainable.apply(model, settings)
   return load_into(path, model, settings, options)
 end
 

@@ -6,7 +6,7 @@ local course = require "kit.course"
 local data_options = require "kit.data_options"
 local init = require "kit.init"
 local lfs = require "lfs"
-local part = require "kit.part"
+local trainable = require "kit.trainable"
 local pf = require "performer"
 local run_folder = require "kit.run_folder"
 local saved = require "kit.saved"
@@ -65,7 +65,7 @@ function start.fresh(options, make)
   if from then from:check(settings, data) end
   local model = from and from:own_model() or make.model(settings)
   local filled = from and from:fill(model)
-  part.apply(model, settings)
+  trainable.apply(model, settings)
   train_options.check_sliced(settings, model)
   local optimizer, once = make.optimizer(model, settings), data:info().once
   return { settings = settings, data = data, model = model, optimizer = optimizer, init = filled,
@@ -256,7 +256,7 @@ function start.describe(job)
           job.data:info("valid").tokens)
   local memory = start.memory_of(job.model)
   local share = memory > 0 and (", %s of them the n-gram memory"):format(grouped(memory)) or ""
-  local all, trained = part.count(job.model)
+  local all, trained = trainable.count(job.model)
   if trained < all then share = ("%s, %s of them trained"):format(share, grouped(trained)) end
   cli.say("model  %s parameters%s", grouped(all), share)
   cli.say("       %s, %d threads, kernels %s", start.attention_of(job), pf.info().threads,

@@ -7,7 +7,7 @@ local course = require "kit.course"
 local data_options = require "kit.data_options"
 local model_options = require "kit.model_options"
 local optimizer_options = require "kit.optimizer_options"
-local part = require "kit.part"
+local trainable = require "kit.trainable"
 local pf = require "performer"
 local schedule = require "kit.schedule"
 
@@ -64,7 +64,7 @@ local function insert_before(name, rows)
 end
 
 insert_before("optimizer", course.rows)
-insert_before("model", part.rows)
+insert_before("model", trainable.rows)
 insert_before("out", data_options.rows("FASTA or text to train on",
                                        { group = "Run", keep = true }))
 
@@ -130,7 +130,7 @@ local function check(options, given)
     cli.fail(2, "train: say what to train on with --data FILE (or --resume FOLDER)")
   end
   course.check(options)
-  part.check(options)
+  trainable.check(options)
   cli.check_name("attention", options.attention, attention.names())
   cli.check_name("optimizer", options.optimizer, optimizer_options.names())
   optimizer_options.check(OPTIMIZER, given, options.optimizer)

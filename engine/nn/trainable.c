@@ -1,8 +1,8 @@
 /*
- * part.c - training a part of a model: parameters that are frozen, and low-rank adapters beside
- * linear layers (Hu et al. 2021, arXiv 2106.09685). A parameter is frozen whose tensor wants no
- * gradient; an adapter is two tensors more in its layer (layer_linear.c). The root of a tree names
- * both, since inner layers have no node of their own there.
+ * trainable.c - what of a model is trained: parameters that are frozen, and adapters of low rank
+ * beside linear layers (Hu et al. 2021, arXiv 2106.09685). A parameter is frozen whose tensor wants
+ * no gradient; an adapter is two tensors more in its layer (layer_linear.c). The root of a tree
+ * names both, since inner layers have no node of their own there.
  */
 #include <math.h>
 #include <stdio.h>
@@ -233,7 +233,7 @@ static int write_frozen(const pf_module *m, pf_config *node) {
     return n < 0 ? n : PF_OK;
 }
 
-int pf_module_write_part(const pf_module *m, pf_config *node, bool frozen) {
+int pf_module_write_trainable(const pf_module *m, pf_config *node, bool frozen) {
     PF_TRY(write_adapters(m, node));
     return frozen ? write_frozen(m, node) : PF_OK;
 }
@@ -323,7 +323,7 @@ static int take_frozen(pf_module *m, const pf_config *list) {
                    pf_config_size(list), count);
 }
 
-int pf_module_take_part(pf_module *m, pf_engine *e, const pf_config *node) {
+int pf_module_take_trainable(pf_module *m, pf_engine *e, const pf_config *node) {
     const pf_config *adapters = pf_config_get(node, "adapters");
     const pf_config *frozen = pf_config_get(node, "frozen");
     for (int i = 0; i < pf_config_size(adapters); i++)

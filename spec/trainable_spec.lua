@@ -1,5 +1,5 @@
--- part_spec.lua - training a part of a model: what is frozen takes no gradient and stays, adapters
--- compute what they say, and both survive files, streams, slices and recomputation.
+-- trainable_spec.lua - what of a model is trained: what is frozen takes no gradient and stays,
+-- adapters compute what they say, and both survive files, streams, slices and recomputation.
 local array = require "spec.support.array"
 local layers = require "spec.support.layers"
 local oracle = require "spec.support.oracle"
@@ -238,6 +238,14 @@ describe("adapters", function()
     local found = gradients(reversible)
     local _, names = reversible:parameters()
     for _, name in ipairs(names) do assert.truthy(found[name], name) end
+  end)
+
+  it("count in a loss without whole logits, in the head too", function()
+    local model = model_of { tied = false }
+    model:adapt { match = "*", rank = 2, scale = 3 }
+    stir(model)
+    local whole = model(ids):cross_entropy(ids):item()
+    assert.near(whole, model:loss({ input = ids, target = ids }):item(), 1e-5)
   end)
 
   it("learn, and the base stays to the bit; saved, they go on with the same bits", function()

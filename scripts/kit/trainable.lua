@@ -1,12 +1,12 @@
--- part.lua - what a run of `train` has of its weights: the options --init and --map (init.lua does
--- what they say), and the training of a part, --freeze and --adapters.
+-- trainable.lua - what a run of `train` begins with and what of it is trained: the options --init
+-- and --map (init.lua does what they say), --freeze and --adapters.
 local cli = require "kit.cli"
 local pf = require "performer"
 
-local part = {}
+local trainable = {}
 
 -- As train's own rows; `keep`: settings of a run.
-part.rows = {
+trainable.rows = {
   { "init", "path", nil, "begin with the weights of a run, of another program's folder or of a "
     .. ".safetensors file; with the model of a run or folder, too, but for the options that are "
     .. "given", group = "Weights", keep = true },
@@ -25,7 +25,7 @@ part.rows = {
 }
 
 --- Complaints that need no model.
-function part.check(options)
+function trainable.check(options)
   if options.map and not options.init then
     cli.fail(2, "train: --map is for weights from elsewhere: name them with --init")
   end
@@ -38,7 +38,7 @@ end
 
 --- Gives a model what settings say: adapters, where it has none yet, and then what is frozen. A
 -- pattern that fits nothing is misuse.
-function part.apply(model, settings)
+function trainable.apply(model, settings)
   if settings.adapters and not model:tree().adapters then
     cli.try(2, model.adapt, model, { rank = settings.adapters, match = settings.adapters_on,
                                      scale = settings.adapters_scale })
@@ -51,11 +51,11 @@ function part.apply(model, settings)
 end
 
 --- How many numbers a model learned or is to learn, and how many of them are trained.
-function part.count(model)
+function trainable.count(model)
   local trained, all = model:count(), 0
   local own, frozen = model:tensors(), model:tree().frozen or {}
   for _, name in ipairs(frozen) do all = all + own[name]:numel() end
   return trained + all, trained
 end
 
-return part
+return trainable
