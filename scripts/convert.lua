@@ -19,6 +19,7 @@ local ROWS = {
     table.concat(attention.map_names(), ", ")) },
   { "merge", "flag", nil, "make adapters a part of their weights; then nothing is frozen" },
   { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
+  saved.AVERAGE,
   { "json", "flag", nil, "one JSON object on stdout" },
 }
 for _, row in ipairs(source.rows) do ROWS[#ROWS + 1] = row end
@@ -144,7 +145,8 @@ local function main()
   local options = cli.parse(parser, ROWS, arg)
   check(options)
   local opened = cli.need(source.open(options.checkpoint, { script = options.model,
-    scheme = options.scheme, config = options.config }))
+    scheme = options.scheme, config = options.config, average = options.average }))
+  if opened.averaged then cli.say("convert: of the average of the weights (--ema)") end
   local model = opened.model
   if options.merge then
     options.merged = model:merge()

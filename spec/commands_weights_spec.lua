@@ -90,6 +90,17 @@ describe("weights from elsewhere", function()
       assert.are.equal("learned", pf.checkpoint.model(to):options().positions)
     end)
 
+    it("takes the average of the weights where a run kept one", function()
+      local run, to, raw = path "ema", path "of-average", path "of-weights"
+      train("ema", SHORT .. ("--data %s --ema 0.9"):format(other))
+      local _, err = good(("convert --checkpoint %s --attention softmax --out %s"):format(run, to))
+      assert.truthy(err:find "of the average of the weights", err)
+      good(("convert --checkpoint %s --attention softmax --average off --out %s"):format(run, raw))
+      assert.are.same(bytes_of(run), bytes_of(raw))
+      assert.are.equal(loss_of(run, other), loss_of(to, other))
+      assert.is_true(loss_of(raw, other) ~= loss_of(to, other))
+    end)
+
     it("says what it can't do", function()
       local function says(code, pattern, arguments)
         local got, _, err = performer("convert " .. arguments)

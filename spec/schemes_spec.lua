@@ -52,6 +52,14 @@ describe("models of other programs", function()
     assert.is_nil(check("gpt2", model.config, numbers):tensors()["head.weight"])
   end)
 
+  it("turn neighbours or halves, which is the same to rounding", function()
+    local model = foreign.models.llama2c
+    local halves = check("llama2c", model.config, foreign.numbers(model, 8))
+    local neighbours = assert(pf.weights.open(folder,
+      { model = { rotary_pairs = "neighbours" } }))
+    assert.near_tensor(halves(array.tensor(ids())), neighbours(array.tensor(ids())), 1e-5)
+  end)
+
   it("stream what they compute", function()
     local model = foreign.models.gpt2
     local opened = check("gpt2", model.config, foreign.numbers(model, 4))

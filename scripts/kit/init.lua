@@ -40,6 +40,7 @@ local function open(options)
   if options.model or alone then return self end
   local opened, message = source.open(path)
   if not opened then fail(1, "%s", cli.advise(message)) end
+  if opened.averaged then cli.say("init   of the average of the weights (--ema)") end
   self.model, self.weights = opened.model, opened.model
   self.settings = opened.state and opened.state.settings or {}
   self.masked = saved.is_masked(opened)

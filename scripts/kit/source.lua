@@ -24,12 +24,15 @@ function source.is_run(path)
 end
 
 --- { model, state, tokenizer [, report, scheme] } of a run, or of another program's model; nil,
--- message. options: scheme, config, script (the FILE.lua that makes a run's model).
+-- message. options: scheme, config, script (the FILE.lua that makes a run's model), average (false:
+-- the weights, and not their average where a run kept one).
 function source.open(path, options)
   options = options or {}
   local mode, why = lfs.attributes(path, "mode")
   if not mode then return nil, ("%s: %s"):format(path, why:match "[^:]*$":gsub("^ ", "")) end
-  if source.is_run(path) then return saved.open(path, { script = options.script }) end
+  if source.is_run(path) then
+    return saved.open(path, { script = options.script, average = options.average ~= false })
+  end
   local model, report, scheme = pf.weights.open(path, { scheme = options.scheme,
                                                         config = options.config })
   if not model then return nil, report end
