@@ -81,7 +81,8 @@ describe("a run with all there is", function()
     commands.start()
     more = ("--data %s --steps 40 --eval-every 4 --log-every 1 --batch 2 --accumulate 3 --ema 0.9 "
       .. "--schedule wsd --cooldown 20 --patience 2 --warmup 20 --lr 0.3 --dropout 0.1 --redraw 7 "
-      .. "--save-minutes 0 --keep 99 --optimizer lion"):format(path "p.fasta")
+      .. "--save-minutes 0 --keep 99 --optimizer lion --valid %s"):format(path "p.fasta",
+      support.write(path "v.fasta", support.read(path "p.fasta"):gsub("L", "K"):sub(1, 1500)))
     whole = train("everything", more .. " --threads 1")
     local log = log_of(whole)
     last = log[#log].step

@@ -4,6 +4,7 @@
 local attention = require "kit.attention"
 local cli = require "kit.cli"
 local pf = require "performer"
+local run_data = require "kit.run_data"
 local saved = require "kit.saved"
 local source = require "kit.source"
 
@@ -95,7 +96,7 @@ function Init:check(settings, data)
   local vocab = self.model and self.model:options().vocab
   if not vocab or self.map or vocab == settings.model.vocab then return end
   fail(1, "%s knows %d kinds of token, and %s is %s, of %d: give data of the same kind, or leave "
-    .. "the embedding out with --map FILE.lua", self.path, vocab, settings.data,
+    .. "the embedding out with --map FILE.lua", self.path, vocab, run_data.label(settings),
     data:info().format, settings.model.vocab)
 end
 

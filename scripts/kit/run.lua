@@ -26,6 +26,7 @@ local lfs = require "lfs"
 local Log = require "kit.log"
 local pf = require "performer"
 local Progress = require "kit.progress"
+local run_data = require "kit.run_data"
 local schedule = require "kit.schedule"
 local start = require "kit.start"
 local Steps = require "kit.steps"
@@ -247,7 +248,7 @@ function Run:log(record)
   record.seconds, record.steps = self.state.seconds, s.steps
   record.bytes_peak = pf.memory().peak
   if not self.data_told then
-    record.data, record.init, self.data_told = start.data_record(self), self.init, true
+    record.data, record.init, self.data_told = run_data.record(self), self.init, true
   end
   self:write(record)
   self.state.pending, self.logged = nil, true
@@ -352,7 +353,7 @@ function Run:draw()
     baselines[name] = perplexity and math.log(perplexity)
   end
   local path, message = self.records:draw {
-    title = ("%s, %s"):format(self.settings.data:match "([^/]+)/*$", start.attention_of(self)),
+    title = ("%s, %s"):format(run_data.title(self.settings), start.attention_of(self)),
     held_out = self:held_out_name(), baselines = baselines }
   if not path and not self.warned then
     self.warned = true

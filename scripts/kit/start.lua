@@ -5,46 +5,15 @@ local cli = require "kit.cli"
 local course = require "kit.course"
 local data_options = require "kit.data_options"
 local init = require "kit.init"
-local lfs = require "lfs"
 local trainable = require "kit.trainable"
 local pf = require "performer"
+local run_data = require "kit.run_data"
 local run_folder = require "kit.run_folder"
 local saved = require "kit.saved"
 local schedule = require "kit.schedule"
 local train_options = require "kit.train_options"
 
 local start = {}
-
--- ---- data ----
-
---- Sees to it that there is enough to train on.
-local function check_enough(data, settings)
-  cli.try(1, data.batch, data, { size = 1, masked = settings.bidirectional })
-end
-
---- A length that the user asked for is one that the data can fill.
-local function check_length(options, data)
-  local length, longest = options.given.length, data_options.longest_row(data, "train")
-  if length and length > longest then
-    cli.fail(2, ("train: --length %d is more than %s holds: its training part has %d tokens; take "
-      .. "--length %d or less"):format(length, options.data, longest, longest))
-  end
-end
-
---- What tells one data file from another, as far as training goes.
-local function fingerprint(data)
-  local train, valid = data:info "train", data:info "valid"
-  return { documents = train.documents + valid.documents, tokens = train.tokens,
-           held_out = valid.tokens, checksum = train.checksum }
-end
-
---- Is the data what `before` says? Runs of older versions wrote down less of it.
-local function is_same(now, before)
-  for name, value in pairs(now) do
-    if before[name] ~= nil and before[name] ~= value then return false end
-  end
-  return true
-end
 
 -- ---- afresh ----
 
@@ -57,9 +26,7 @@ function start.fresh(options, make)
   options.from = from
   local settings = train_options.settings(options, data:info().format)
   pf.seed(settings.seed)
-  check_enough(data, settings)
-  check_length(options, data)
-  data_options.lay(data, settings.length)
+  run_data.lay(data, settings, options)
   train_options.fit(settings, data)
   if options.crossover then cli.need(pf.attention.use_crossover(options.crossover)) end
   if from then from:check(settings, data) end
@@ -69,9 +36,10 @@ function start.fresh(options, make)
   train_options.check_sliced(settings, model)
   local optimizer, once = make.optimizer(model, settings), data:info().once
   return { settings = settings, data = data, model = model, optimizer = optimizer, init = filled,
-           state = { step = 0, seconds = 0, data = fingerprint(data), once = once },
+           state = { step = 0, seconds = 0, data = run_data.fingerprint(data), once = once },
            dir = not options.find_lr
-             and run_folder.fresh(options.out, settings, once and "pipe" or settings.data) }
+             and run_folder.fresh(options.out, settings,
+                                  once and "pipe" or run_data.title(settings)) }
 end
 
 -- ---- where an earlier run stopped ----
@@ -105,7 +73,7 @@ end
 
 --- What may be changed of a run's settings when it goes on.
 local function change_settings(settings, options, model)
-  for _, name in ipairs { "data", "format", "skip_bad", "keep", "eval_every", "log_every",
+  for _, name in ipairs { "data", "valid", "format", "skip_bad", "keep", "eval_every", "log_every",
                           "save_minutes", "sliced" } do
     if options.given[name] ~= nil then settings[name] = options.given[name] end
   end
@@ -113,39 +81,6 @@ local function change_settings(settings, options, model)
   if options.recompute ~= nil then settings.model.recompute = options.recompute end
   if options.sliced then train_options.check_sliced(settings, model) end
   train_options.check_recompute(options, settings)
-end
-
---- Opens the run's data. When it is not what the run began with that is said, and the best
--- checkpoint is looked for anew: losses on other rows can't be held against each other.
-local function open_same_data(settings, state, options)
-  if state.once and not options.given.data then
-    cli.fail(1, ("train: the run read its data from a pipe (%s), which is gone; give the same data "
-      .. "again with --data FILE, or --data - for a pipe"):format(settings.data))
-  end
-  if not options.given.data and not lfs.attributes(settings.data, "mode") then
-    cli.fail(1, ("train: %s, which the run trains on, is not there; say with --data FILE where it "
-      .. "is"):format(settings.data))
-  end
-  local command = "train --resume " .. cli.quote(options.resume)
-  local data = data_options.open(command, settings, { seed = settings.seed })
-  local vocab = data:tokenizer():size()
-  if vocab ~= (settings.model.vocab or vocab) then
-    cli.fail(1, ("train: %s is %s, of %d kinds of token; the run's model has %d: give it data "
-      .. "of the same kind"):format(settings.data, data:info().format, vocab, settings.model.vocab))
-  end
-  check_enough(data, settings)
-  data_options.lay(data, settings.length)
-  state.once = data:info().once
-  local now, before = fingerprint(data), state.data
-  if before and not is_same(now, before) then
-    cli.say("train: %s is not what the run began with (%d training tokens, it had %d%s): the run "
-      .. "goes on, but not as it would have, and with its old schedule: the learning rate is %.3g "
-      .. "after step %d", settings.data, now.tokens, before.tokens,
-      now.tokens == before.tokens and ", with other letters" or "",
-      schedule.rate(settings, state.step), state.step)
-    state.best, state.best_step, state.waited, state.data = nil, nil, nil, now
-  end
-  return data
 end
 
 --- --steps moves the end, and with it the course of the learning rate.
@@ -197,7 +132,7 @@ function start.resumed(options, make)
   end
   change_settings(settings, options, opened.model)
   local job = { settings = settings, model = opened.model, optimizer = opened.optimizer,
-                state = state, data = open_same_data(settings, state, options), dir = dir,
+                state = state, data = run_data.reopen(settings, state, options), dir = dir,
                 from = run }
   change_steps(job, options)
   change_patience(job, options)
@@ -229,15 +164,6 @@ function start.memory_of(module)
   return sum
 end
 
---- What the first record of a run, or of one that goes on, says of its data.
-function start.data_record(job)
-  local train, valid = job.data:info("train"), job.data:info("valid")
-  return { path = job.settings.data, format = train.format, checksum = train.checksum,
-           documents = train.documents + valid.documents,
-           duplicates = train.duplicates + valid.duplicates,
-           skipped = train.skipped, skips = train.skips }
-end
-
 --- 1234567 -> "1,234,567".
 local function grouped(n)
   local text = ("%d"):format(n):reverse():gsub("(%d%d%d)", "%1,"):reverse()
@@ -246,14 +172,8 @@ end
 
 --- Says on stderr what is trained, on what, and where.
 function start.describe(job)
-  local data = start.data_record(job)
   local settings = job.settings
-  local documents = data.format == "fasta" and (", %d sequences, %d duplicates dropped"):format(
-    data.documents, data.duplicates) or ""
-  if data.skipped > 0 then documents = ("%s, %d left out"):format(documents, data.skipped) end
-  cli.say("data   %s: %s%s", data.path, data.format, documents)
-  cli.say("       %d training tokens, %d held out", job.data:info("train").tokens,
-          job.data:info("valid").tokens)
+  run_data.describe(job)
   local memory = start.memory_of(job.model)
   local share = memory > 0 and (", %s of them the n-gram memory"):format(grouped(memory)) or ""
   local all, trained = trainable.count(job.model)

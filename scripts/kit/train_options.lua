@@ -4,11 +4,11 @@
 local attention = require "kit.attention"
 local cli = require "kit.cli"
 local course = require "kit.course"
-local data_options = require "kit.data_options"
 local model_options = require "kit.model_options"
 local optimizer_options = require "kit.optimizer_options"
 local trainable = require "kit.trainable"
 local pf = require "performer"
+local run_data = require "kit.run_data"
 local schedule = require "kit.schedule"
 
 local train_options = {}
@@ -65,8 +65,7 @@ end
 
 insert_before("optimizer", course.rows)
 insert_before("model", trainable.rows)
-insert_before("out", data_options.rows("FASTA or text to train on",
-                                       { group = "Run", keep = true }))
+insert_before("out", run_data.rows())
 
 --- What a user gets who names nothing: found by trying (engine/DIARY.md).
 local PRESETS = {
@@ -89,9 +88,9 @@ for _, preset in pairs(PRESETS) do
 end
 
 --- What may be given with --resume; all else is the run's own.
-local RESUMABLE = { "resume", "out", "data", "format", "skip_bad", "model", "steps", "patience",
-                    "threads", "memory", "keep", "eval_every", "log_every", "save_minutes",
-                    "recompute", "sliced", "json" }
+local RESUMABLE = { "resume", "out", "data", "valid", "format", "skip_bad", "model", "steps",
+                    "patience", "threads", "memory", "keep", "eval_every", "log_every",
+                    "save_minutes", "recompute", "sliced", "json" }
 
 --- The optimizer's rows: words that stand for something else are taken.
 local function make_optimizer_rows()
@@ -130,6 +129,7 @@ local function check(options, given)
     cli.fail(2, "train: say what to train on with --data FILE (or --resume FOLDER)")
   end
   course.check(options)
+  run_data.check(options)
   trainable.check(options)
   cli.check_name("attention", options.attention, attention.names())
   cli.check_name("optimizer", options.optimizer, optimizer_options.names())
@@ -166,6 +166,8 @@ function train_options.parse(arguments)
   local parser = cli.add(cli.parser(name, "Trains a Performer and keeps it in a run folder.",
                                     examples), ROWS)
   local options, given = cli.parse(parser, ROWS, arguments)
+  run_data.settle(options)
+  run_data.settle(given)
   options.given = given
   check(options, given)
   return options

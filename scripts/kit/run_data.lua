@@ -1,0 +1,174 @@
+--- run_data.lua - the data of a run of `train`: opened, told from other data, found again when the
+-- run goes on, and what is said and written of them. Equal fingerprints are equal training.
+local cli = require "kit.cli"
+local data_options = require "kit.data_options"
+local lfs = require "lfs"
+local schedule = require "kit.schedule"
+
+local run_data = {}
+
+--- The rows of train's data: several files are one data set, and --valid has the last word on what
+-- is held out.
+function run_data.rows()
+  local rows = data_options.rows("FASTA or text to train on (several files, or shards that "
+    .. "`performer shard` made)", { group = "Run", keep = true })
+  for _, row in ipairs(rows) do
+    if row[1] == "data" then row.many = "words" end
+  end
+  rows[#rows + 1] = { "valid", "file", nil, "files that the run is judged on, whole; all of --data "
+    .. "is trained on then", group = "Run", keep = true, many = "words" }
+  rows[#rows + 1] = { "valid-fraction", "number", nil, "share of --data that is held out (default "
+    .. "0.05 of the sequences, the last 0.1 of each text)", group = "Run", keep = true }
+  return rows
+end
+
+--- What --data and --valid say, in parsed options: a path, or a list of several.
+function run_data.settle(options)
+  for _, name in ipairs { "data", "valid" } do
+    local paths = options[name]
+    if type(paths) == "table" and #paths == 1 then options[name] = paths[1] end
+  end
+end
+
+--- Complaints about parsed options that need no file.
+function run_data.check(options)
+  if not options.valid_fraction then return end
+  if options.valid then
+    cli.fail(2, "train: give --valid or --valid-fraction, not both: --valid names what is held out")
+  end
+  if options.valid_fraction <= 0 or options.valid_fraction >= 1 then
+    cli.fail(2, "train: --valid-fraction must be between 0 and 1")
+  end
+end
+
+local function paths_of(value) return type(value) == "table" and value or { value } end
+
+--- Paths in a few words.
+local function label(value)
+  local paths = paths_of(value)
+  if #paths == 1 then return paths[1] end
+  return ("%s and %d more"):format(paths[1], #paths - 1)
+end
+
+--- What a run is called by whose data are these: the name of the first file.
+function run_data.title(settings) return paths_of(settings.data)[1]:match "([^/]+)/*$" end
+
+--- The data in a few words.
+function run_data.label(settings) return label(settings.data) end
+
+-- ---- opening ----
+
+--- Sees to it that there is enough to train on.
+local function check_enough(data, settings)
+  cli.try(1, data.batch, data, { size = 1, masked = settings.bidirectional })
+end
+
+--- A length that the user asked for is one that the data can fill.
+local function check_length(options, data)
+  local length, longest = options.given.length, data_options.longest_row(data, "train")
+  if length and length > longest then
+    cli.fail(2, ("train: --length %d is more than %s holds: its training part has %d tokens; take "
+      .. "--length %d or less"):format(length, label(options.data), longest, longest))
+  end
+end
+
+--- Lays the data of a fresh run in the rows of its settings.
+function run_data.lay(data, settings, options)
+  check_enough(data, settings)
+  check_length(options, data)
+  data_options.lay(data, settings.length)
+end
+
+--- What tells one data set from another, as far as training goes.
+function run_data.fingerprint(data)
+  local train, valid = data:info "train", data:info "valid"
+  return { documents = train.documents + valid.documents, tokens = train.tokens,
+           held_out = valid.tokens, checksum = train.checksum }
+end
+
+-- ---- when a run goes on ----
+
+--- Is the data what `before` says? Runs of older versions wrote down less of it.
+local function is_same(now, before)
+  for name, value in pairs(now) do
+    if before[name] ~= nil and before[name] ~= value then return false end
+  end
+  return true
+end
+
+--- Files that are not there any more, and have no new name.
+local function check_there(settings, state, given)
+  if state.once and not given.data then
+    cli.fail(1, ("train: the run read its data from a pipe (%s), which is gone; give the same data "
+      .. "again with --data FILE, or --data - for a pipe"):format(label(settings.data)))
+  end
+  for name, use in pairs { data = "trains", valid = "is judged" } do
+    for _, path in ipairs(not given[name] and paths_of(settings[name]) or {}) do
+      if not lfs.attributes(path, "mode") then
+        cli.fail(1, ("train: %s, which the run %s on, is not there; say with --%s FILE where it is")
+          :format(path, use, name))
+      end
+    end
+  end
+end
+
+--- Says that data are others, and has the best checkpoint looked for anew: losses on other rows
+-- can't be held against each other.
+local function take_others(settings, state, now)
+  local before = state.data
+  cli.say("train: %s is not what the run began with (%d training tokens, it had %d%s): the run "
+    .. "goes on, but not as it would have, and with its old schedule: the learning rate is %.3g "
+    .. "after step %d", label(settings.data), now.tokens, before.tokens,
+    now.tokens ~= before.tokens and "" or now.held_out ~= before.held_out
+      and (", %d held out, it had %d"):format(now.held_out, before.held_out)
+      or ", with other letters", schedule.rate(settings, state.step), state.step)
+  state.best, state.best_step, state.waited, state.data = nil, nil, nil, now
+end
+
+--- Opens the data of a run that goes on; when they are not what it began with that is said.
+function run_data.reopen(settings, state, options)
+  check_there(settings, state, options.given)
+  local command = "train --resume " .. cli.quote(options.resume)
+  local data = data_options.open(command, settings, { seed = settings.seed })
+  local vocab = data:tokenizer():size()
+  if vocab ~= (settings.model.vocab or vocab) then
+    cli.fail(1, ("train: %s is %s, of %d kinds of token; the run's model has %d: give it data "
+      .. "of the same kind"):format(label(settings.data), data:info().format, vocab,
+      settings.model.vocab))
+  end
+  check_enough(data, settings)
+  data_options.lay(data, settings.length)
+  state.once = data:info().once
+  local now = run_data.fingerprint(data)
+  if state.data and not is_same(now, state.data) then take_others(settings, state, now) end
+  return data
+end
+
+-- ---- what is said of them ----
+
+--- What the first record of a run, or of one that goes on, says of its data.
+function run_data.record(job)
+  local train, valid = job.data:info "train", job.data:info "valid"
+  return { path = job.settings.data, valid = job.settings.valid, format = train.format,
+           checksum = train.checksum, documents = train.documents + valid.documents,
+           valid_documents = valid.documents, valid_tokens = valid.tokens,
+           duplicates = train.duplicates + valid.duplicates, shared = train.shared,
+           skipped = train.skipped, skips = train.skips }
+end
+
+--- Says on stderr what is trained and judged on.
+function run_data.describe(job)
+  local data, settings = run_data.record(job), job.settings
+  local documents = data.format == "fasta" and (", %d sequences, %d duplicates dropped"):format(
+    data.documents, data.duplicates) or ""
+  if data.skipped > 0 then documents = ("%s, %d left out"):format(documents, data.skipped) end
+  cli.say("data   %s: %s%s", label(settings.data), data.format, documents)
+  local of = settings.valid and (": %s"):format(label(settings.valid)) or ""
+  if (data.shared or 0) > 0 then
+    of = ("%s, whose %d sequences that stand in both are not trained on"):format(of, data.shared)
+  end
+  cli.say("       %d training tokens, %d held out%s", job.data:info("train").tokens,
+          data.valid_tokens, of)
+end
+
+return run_data

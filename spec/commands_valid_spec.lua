@@ -1,0 +1,163 @@
+-- commands_valid_spec.lua - the data of train: several files, shards, files to be judged on, and
+-- data that change while a run trains, or before it goes on.
+local commands = require "spec.support.commands"
+local pf = require "performer"
+local support = require "spec.support"
+
+local assert_sentence, copy, exists, good = commands.assert_sentence, commands.copy,
+  commands.exists, commands.good
+local log_of, losses, path, performer = commands.log_of, commands.losses, commands.path,
+  commands.performer
+local records, train = commands.records, commands.train
+
+local MORE = "--steps 12 --eval-every 4 --log-every 1 --keep 9 --threads 1"
+
+--- Halves of the text, another one, and a sequence file that shares some with p.fasta.
+local function write_parts()
+  local text = support.read(path "t.txt")
+  support.write(path "a.txt", text:sub(1, 6000))
+  support.write(path "b.txt", text:sub(6001))
+  support.write(path "v.txt", (text:sub(1, 3000):gsub("river", "ocean"):gsub("old", "new")))
+  local proteins = support.read(path "p.fasta")
+  support.write(path "v.fasta", proteins:match "^.-\n>.-\n>.-\n" .. "r\nMKVLAAGIVGLCAKAYPQW\n")
+end
+
+describe("a run that is judged on other files", function()
+  setup(function()
+    commands.start()
+    write_parts()
+  end)
+
+  teardown(commands.stop)
+
+  it("trains on all of --data, and its best step is the best there", function()
+    local run, _, err = train("judged", ("--data %s --valid %s %s"):format(path "t.txt",
+      path "v.txt", MORE))
+    local log = log_of(run)
+    local whole = assert(pf.data.open { path = path "t.txt", split = "none" }):info "train"
+    assert.matches(("%d training tokens, 2999 held out: %s\n"):format(whole.tokens, path "v.txt"),
+                   err)
+    assert.same({ path "t.txt", path "v.txt", 2999 },
+                { log[1].data.path, log[1].data.valid, log[1].data.valid_tokens })
+    assert.equal(16, #log[1].data.checksum)
+    local best
+    for _, record in ipairs(log) do
+      if record.valid_loss and not (best and best.valid_loss <= record.valid_loss) then
+        best = record
+      end
+    end
+    assert.equal(("step-%d\n"):format(best.step), support.read(run .. "/BEST"))
+    local judged = records((good(("eval --checkpoint %s --data %s --json"):format(run,
+      path "v.txt"))))[1]
+    assert.near(judged.loss, log[#log].valid_loss, 1e-5)
+    assert.equal(2999, judged.tokens)
+  end)
+
+  it("leaves out of training what stands in both", function()
+    local run, _, err = train("shared", ("--data %s --valid %s %s"):format(path "p.fasta",
+      path "v.fasta", MORE))
+    assert.matches("whose 2 sequences that stand in both are not trained on", err)
+    assert.equal(2, log_of(run)[1].data.shared)
+    assert.equal(3, log_of(run)[1].data.valid_documents)
+  end)
+
+  it("goes on to the bit, and asks for a file that is gone", function()
+    local valid = support.write(path "moved.txt", support.read(path "v.txt"))
+    local run = train("moved", ("--data %s --valid %s %s"):format(path "t.txt", valid, MORE))
+    good(("train --resume %s/step-4 --out %s --threads 2"):format(run, path "part"))
+    assert.equal(losses(run), losses(path "part"))
+    os.remove(valid)
+    local code, _, err = performer(("train --resume %s --steps 14"):format(run))
+    assert.equal(1, code)
+    assert_sentence(err, "moved.txt, which the run is judged on, is not there; say with %-%-valid")
+    _, err = good(("train --resume %s --steps 14 --valid %s --threads 1"):format(copy(run, "there"),
+      path "v.txt"))
+    assert.is_nil(err:find("began with", 1, true))
+    _, err = good(("train --resume %s --steps 14 --valid %s --threads 1"):format(copy(run, "else"),
+      path "b.txt"))
+    assert.matches("is not what the run began with %(.* held out, it had 2999%)", err)
+    assert.equal("step-14\n", support.read(path "else/BEST"))
+  end)
+
+  it("refuses files of another kind, and two ways to say what is held out", function()
+    for arguments, told in pairs {
+      ["t.txt --valid @/p.fasta"] = "unlike the files before it: a data set is all FASTA or all",
+      ["p.fasta --valid @/t.txt"] = "unlike the files before it: a data set is all FASTA or all",
+      ["t.txt --valid @/none.txt"] = "none%.txt: No such file or directory; check the path",
+      ["t.txt --valid @/b.txt --valid-fraction 0.2"] = "give %-%-valid or %-%-valid%-fraction",
+      ["t.txt --valid-fraction 1"] = "%-%-valid%-fraction must be between 0 and 1",
+    } do
+      local command = ("train --data @/%s --out @/never %s"):format(arguments, MORE)
+      local code, _, err = performer((command:gsub("@", path ".")))
+      assert.is_true(code == 1 or code == 2, arguments)
+      assert_sentence(err, told)
+      assert.is_false(exists(path "never"))
+    end
+  end)
+end)
+
+describe("the data of a run", function()
+  setup(function()
+    commands.start()
+    write_parts()
+  end)
+
+  teardown(commands.stop)
+
+  it("are several files, said in one go or one by one", function()
+    local run, _, err = train("two", ("--data %s %s %s"):format(path "a.txt", path "b.txt", MORE))
+    assert.matches("data   .*a.txt and 1 more: text", err)
+    assert.same({ path "a.txt", path "b.txt" }, log_of(run)[1].data.path)
+    local again = train("again", ("--data %s %s --data %s"):format(path "a.txt", MORE,
+      path "b.txt"))
+    assert.equal(losses(run), losses(again))
+    good(("train --resume %s/step-8 --out %s --threads 1"):format(run, path "part"))
+    assert.equal(losses(run), losses(path "part"))
+    os.remove(path "b.txt")
+    local code
+    code, _, err = performer("train --steps 20 --resume " .. run)
+    assert.equal(1, code)
+    assert_sentence(err, "b.txt, which the run trains on, is not there; say with %-%-data FILE")
+    write_parts()
+  end)
+
+  it("hold out as much as --valid-fraction says", function()
+    local run = train("more", ("--data %s --valid-fraction 0.3 %s"):format(path "t.txt", MORE))
+    local bytes = #support.read(path "t.txt")
+    assert.near(0.3 * bytes, log_of(run)[1].data.valid_tokens, 2)
+  end)
+
+  it("may be shards, with the same bits for a text; one that has changed loses nothing", function()
+    good(("shard --data %s --out %s --block 1000"):format(path "t.txt", path "shards"))
+    local run = train("sharded", ("--data %s %s"):format(path "shards", MORE))
+    assert.equal(losses(train("file", ("--data %s %s"):format(path "t.txt", MORE))), losses(run))
+    good(("train --resume %s/step-8 --out %s --threads 2"):format(run, path "half"))
+    assert.equal(losses(run), losses(path "half"))
+    local shard = path "shards/shard-00000.bin"
+    local bytes = support.read(shard)
+    support.write(shard, bytes:sub(1, 5000) .. "xx" .. bytes:sub(5003))
+    local code, _, err = performer("train --steps 20 --resume " .. run)
+    assert.equal(1, code)
+    assert_sentence(err, "shard%-00000.bin: is damaged, or has changed since it was made")
+    assert.equal("step-12\n", support.read(run .. "/LATEST"))
+    support.write(shard, bytes)
+    good(("train --steps 20 --threads 1 --resume %s"):format(run))
+  end)
+
+  it("may change on the disk while the run trains, which trains on what it read", function()
+    local more = MORE:gsub("%-%-steps 12", "--steps 150"):gsub("%-%-keep 9", "")
+    local whole = train("still", ("--data %s %s"):format(path "t.txt", more))
+    local run, file = path "moving", support.write(path "moving.txt", support.read(path "t.txt"))
+    local code, _, err = support.shell(([[
+      OMP_WAIT_POLICY=passive %s/bin/performer train --out %s %s --data %s %s &
+      n=0
+      while [ ! -s %s/LATEST ] && [ $n -lt 1000 ]; do sleep 0.01; n=$((n + 1)); done
+      echo "no text any more" > %s
+      wait $!]]):format(support.build, run, commands.SMALL, file, more, run, file))
+    assert.equal(0, code, err)
+    assert.equal(losses(whole), losses(run))
+    support.write(file, (support.read(path "t.txt"):gsub("river", "ocean")))
+    _, err = good(("train --resume %s --steps 152 --threads 1"):format(run))
+    assert.matches("is not what the run began with %(.*, with other letters%)", err)
+  end)
+end)
