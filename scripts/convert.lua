@@ -24,10 +24,11 @@ local ROWS = {
 }
 for _, row in ipairs(source.rows) do ROWS[#ROWS + 1] = row end
 
---- Rows of the kernel's options, and of attention's own.
+--- Rows of the kernel's options, and of attention's own. What is not given stays where the map
+-- does, and is the engine's default otherwise: no default of theirs is to be shown.
 for _, row in ipairs(model_options.rows) do
   if row.path:find "^kernel%." or row.path:find "^attention_options%." then
-    ROWS[#ROWS + 1] = row
+    ROWS[#ROWS + 1] = { row[1], row[2], nil, row[4], group = row.group }
   end
 end
 
