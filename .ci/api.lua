@@ -97,10 +97,13 @@ return {
       "chosen by their size), training (true), step, watch, micro, counted (targets that the " ..
       "mean is of, where they are not those of the batch). For causal models with linear " ..
       "attention. arXiv 2012.11346." },
-    { "Module:loss", "batch: table, pass?: table", "pf.Tensor",
-      "The mean cross entropy of model(batch, pass) with batch.target, in nats, without logits " ..
-      "that are whole where they are many: a model whose last layer is linear makes them a " ..
-      "piece of rows at a time, and again in backward." },
+    { "Module:loss", "batch: table, options?: table", "pf.Tensor, table<string, pf.Tensor>",
+      "The mean loss of model(batch, pass) with batch.target, and each task's. Of ids (i32, -1 " ..
+      "not counted) cross entropy in nats, without logits that are whole where they are many: a " ..
+      "model whose last layer is linear makes them a piece of rows at a time, and again in " ..
+      "backward. Of numbers mean square, or with huber = delta Huber's, straight from there on. " ..
+      "Of several tasks batch.targets = {TASK = tensor}, those that the batch has, summed by " ..
+      "weights = {TASK = number}. What else the options have is the pass." },
     { "Module:evaluate", "batch: table, options?: table", "table",
       "Losses without a gradient: {loss, tokens, right}, the sum of the cross entropy of all " ..
       "counted positions in nats, their number, and how many have their target for the " ..
@@ -315,8 +318,11 @@ return {
     { "Module:hidden", "x: pf.Tensor|table, pass?: pf.Pass, block?: integer", "pf.Tensor",
       "What the model's head reads, (B, L, D), called as model(x) is; of a model without a head " ..
       "its output. With a block, from 1, of a performer what stands behind that one." },
+    { "Module:outputs", "x: pf.Tensor|table, pass?: pf.Pass", "table<string, pf.Tensor>",
+      "All outputs of a model of several tasks by their names, from one run of their trunk; of " ..
+      "any other {output = model(x)}." },
     { "Module:inputs", "", "{name: string, required: boolean}[]",
-      "What its layers read beside x: model(x, {NAME = tensor}), stream {NAME = tensor}." },
+      "What its layers read beside x: model(x, {NAME = tensor}), stream {NAME = ...}." },
     { "Module:type", "", "string", "Its row of the layer table." },
     { "Module:options", "", "table", "Its options, defaults filled in." },
     { "Module:tree", "", "table", "{type, options, children} as plain data." },

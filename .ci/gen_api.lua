@@ -140,7 +140,7 @@ end
 
 local lua_kinds = { int = "integer", number = "number", bool = "boolean", dim = "integer",
   dims = "integer[]", ints = "integer[]", index = "integer", choice = "string",
-  string = "string", tree = "table" }
+  string = "string", texts = "string|string[]", tree = "table" }
 
 local function attr_kind(attr)
   if attr.kind ~= "choice" then return lua_kinds[attr.kind] end

@@ -90,18 +90,23 @@ static int module_build(lua_State *L) {
 
 /* ---- running ------------------------------------------------------------------ */
 
-/* model(x [, pass]) or model(batch [, pass]): a batch is a table with `input`. hidden >= 0: what
- * pf_module_hidden gives, not the output. */
-static int call(lua_State *L, int64_t hidden) {
-    pf_module *m = self(L, hidden < 0 ? "forward" : "hidden");
+/* x of model(x [, pass]) or model(batch [, pass]), and the pass; a batch has an `input`. */
+static pf_tensor *read_call(lua_State *L, pf_module *m, pf_pass *pass) {
     lua_settop(L, 3);
     bool batch = lua_istable(L, 2);
-    const pf_pass pass = lpf_read_pass(L, m, batch ? 2 : 0, 3);
+    *pass = lpf_read_pass(L, m, batch ? 2 : 0, 3);
     if (batch && lua_getfield(L, 2, "input") == LUA_TNIL)
-        return lpf_raise(L, "%s: x must be a tensor, got %s", pf_module_type(m),
-                         lua_rawlen(L, 2) > 0 ? "a table (pf.tensor makes one of a list)"
-                                              : "nil as the input of a batch");
-    pf_tensor *x = lpf_check_tensor(L, batch ? -1 : 2, pf_module_type(m), "x");
+        lpf_raise(L, "%s: x must be a tensor, got %s", pf_module_type(m),
+                  lua_rawlen(L, 2) > 0 ? "a table (pf.tensor makes one of a list)"
+                                       : "nil as the input of a batch");
+    return lpf_check_tensor(L, batch ? -1 : 2, pf_module_type(m), "x");
+}
+
+/* hidden >= 0: what pf_module_hidden gives, not the output. */
+static int call(lua_State *L, int64_t hidden) {
+    pf_module *m = self(L, hidden < 0 ? "forward" : "hidden");
+    pf_pass pass;
+    pf_tensor *x = read_call(L, m, &pass);
     pf_engine *engine = lpf_engine(L);
     pf_tensor **y = lpf_new_tensor(L);
     lpf_result(L, hidden < 0 ? pf_module_forward(y, engine, m, x, &pass)
@@ -172,6 +177,29 @@ static pf_slicing read_slicing(lua_State *L, int index) {
     how.slices = lpf_opt_integer(L, index, "slices", how.length == 0);
     how.levels = (int)lpf_opt_integer(L, index, "levels", 0);
     return how;
+}
+
+/* model:outputs(x [, pass]): {name = tensor}. */
+static int module_outputs(lua_State *L) {
+    pf_module *m = self(L, "outputs");
+    pf_pass pass;
+    pf_tensor *x = read_call(L, m, &pass);
+    pf_engine *engine = lpf_engine(L);
+    const int n = pf_module_output_count(m);
+    pf_tensor **made = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *made, 0);
+    lua_createtable(L, 0, n);
+    pf_tensor ***box = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *box, 0);
+    for (int i = 0; i < n; i++) { /* boxes first: nothing may raise with tensors in hand */
+        const char *name;
+        lpf_result(L, pf_module_output_at(m, i, &name));
+        box[i] = lpf_new_tensor(L);
+        lua_setfield(L, -3, name);
+    }
+    lpf_result(L, pf_module_outputs(made, engine, m, x, &pass));
+    for (int i = 0; i < n; i++) *box[i] = made[i];
+    for (int i = 0; i < n; i++) lpf_made(L, made[i]);
+    lua_pop(L, 1);
+    return 1;
 }
 
 /* model:backward_sliced(batch, {slices = | slice_length =, levels =, training =, step =, watch =,
@@ -389,23 +417,16 @@ static int module_clear_grad(lua_State *L) {
     return 0;
 }
 
-static const luaL_Reg methods[] = {{"forward", module_call},
-                                   {"loss", module_loss},
-                                   {"evaluate", module_evaluate},
-                                   {"backward_sliced", module_backward_sliced},
-                                   {"after_step", module_after_step},
-                                   {"type", module_type},
-                                   {"options", module_options},
-                                   {"tree", module_tree},
-                                   {"children", module_children},
-                                   {"tensors", module_tensors},
-                                   {"parameters", module_parameters},
-                                   {"count", module_count},
-                                   {"clear_grad", module_clear_grad},
-                                   {"merge", module_merge},
-                                   {"hidden", module_hidden},
-                                   {"inputs", module_inputs},
-                                   {NULL, NULL}};
+static const luaL_Reg methods[] = {
+    {"forward", module_call},          {"loss", module_loss},
+    {"evaluate", module_evaluate},     {"backward_sliced", module_backward_sliced},
+    {"after_step", module_after_step}, {"type", module_type},
+    {"options", module_options},       {"tree", module_tree},
+    {"children", module_children},     {"tensors", module_tensors},
+    {"parameters", module_parameters}, {"count", module_count},
+    {"clear_grad", module_clear_grad}, {"merge", module_merge},
+    {"hidden", module_hidden},         {"outputs", module_outputs},
+    {"inputs", module_inputs},         {NULL, NULL}};
 
 static const luaL_Reg meta[] = {{"__gc", module_gc},       {"__call", module_call},
                                 {"__index", module_index}, {"__len", module_len},

@@ -201,7 +201,7 @@ describe("what is given", function()
       ["^report { inputs = {1 entry}, ok = true"] =
         pf.check.gradient(function(x) return (x * x):sum() end, { pf.ones(2) }),
       ["^performer: abs, .*, zeros$"] = pf,
-      ["^pf.nn: attention, .*, shift$"] = nn,
+      ["^pf.nn: attention, .*, types$"] = nn,
     } do
       assert.matches(pattern, tostring(value))
     end

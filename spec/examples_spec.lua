@@ -72,6 +72,19 @@ describe("examples", function()
     assert.equal(ids(out, "given"), table.concat(backwards, " ") .. " 16")
   end)
 
+  it("10_classifier: tells kinds of lines apart, its own and a file's", function()
+    local out = run "10_classifier.lua - 40 12:30:05"
+    local right, all = out:match "held back: (%d+) of (%d+) right, 3 classes"
+    assert.is_true(tonumber(right) >= 0.95 * tonumber(all), out)
+    assert.truthy(out:find("12:30:05\ttime", 1, true), out)
+    local folder, lines = support.folder(), {}
+    for i = 1, 40 do lines[i] = (i % 2 == 0 and "even\t" or "odd\t") .. i end
+    support.write(folder .. "/lines.tsv", table.concat(lines, "\n") .. "\n")
+    out = run("10_classifier.lua " .. folder .. "/lines.tsv 3")
+    support.remove(folder)
+    assert.truthy(out:find("of 8 right, 2 classes", 1, true), out)
+  end)
+
   it("04_char_lm: learns its paragraph, or a file", function()
     local out = run "04_char_lm.lua - 60"
     local losses = numbers(out, "loss ([%d.]+)")

@@ -339,13 +339,16 @@ function pf.tape() end
 ---@return number
 function Module:backward_sliced(batch, options) end
 
----The mean cross entropy of model(batch, pass) with batch.target, in nats, without logits that
----are whole where they are many: a model whose last layer is linear makes them a piece of rows
----at a time, and again in backward.
+---The mean loss of model(batch, pass) with batch.target, and each task's. Of ids (i32, -1 not
+---counted) cross entropy in nats, without logits that are whole where they are many: a model
+---whose last layer is linear makes them a piece of rows at a time, and again in backward. Of
+---numbers mean square, or with huber = delta Huber's, straight from there on. Of several tasks
+---batch.targets = {TASK = tensor}, those that the batch has, summed by weights = {TASK =
+---number}. What else the options have is the pass.
 ---@param batch table
----@param pass? table
----@return pf.Tensor
-function Module:loss(batch, pass) end
+---@param options? table
+---@return pf.Tensor, table<string, pf.Tensor>
+function Module:loss(batch, options) end
 
 ---Losses without a gradient: {loss, tokens, right}, the sum of the cross entropy of all counted
 ---positions in nats, their number, and how many have their target for the likeliest id. A causal
@@ -788,7 +791,14 @@ function Module:forward(x, pass) end
 ---@return pf.Tensor
 function Module:hidden(x, pass, block) end
 
----What its layers read beside x: model(x, {NAME = tensor}), stream {NAME = tensor}.
+---All outputs of a model of several tasks by their names, from one run of their trunk; of any
+---other {output = model(x)}.
+---@param x pf.Tensor|table
+---@param pass? pf.Pass
+---@return table<string, pf.Tensor>
+function Module:outputs(x, pass) end
+
+---What its layers read beside x: model(x, {NAME = tensor}), stream {NAME = ...}.
 ---@return {name: string, required: boolean}[]
 function Module:inputs() end
 
@@ -1381,6 +1391,15 @@ function pf.nn.ngrams(options) end
 ---@return pf.Module
 function pf.nn.positions(options) end
 
+---@class pf.Options.nn.types
+---@field types integer number of types
+---@field dim integer model width D
+
+---Adds a row by the type of every token, which the input types says: x (B, L, D) -> the same.
+---@param options? pf.Options.nn.types
+---@return pf.Module
+function pf.nn.types(options) end
+
 ---@class pf.Options.nn.layernorm
 ---@field dim integer model width D
 ---@field eps? number added to the variance
@@ -1550,6 +1569,14 @@ function pf.nn.chain(options) end
 ---@param options? pf.Options.nn.residual
 ---@return pf.Module
 function pf.nn.residual(options) end
+
+---@class pf.Options.nn.branches
+
+---Two residual branches, x + f(x) and of that x + g(x), f and g being its children: any layers
+---as a block, also of a reversible layer.
+---@param options? pf.Options.nn.branches
+---@return pf.Module
+function pf.nn.branches(options) end
 
 ---@class pf.Options.nn.reversible
 
@@ -1734,6 +1761,8 @@ function pf.nn.block(options) end
 ---the blocks as a reversible layer, whose activations do not grow with depth; another
 ---architecture, with the same parameters; recompute then has no effect
 ---@field reversible? boolean
+---types of tokens, rows of a table that the input types chooses from (BERT); 0: none
+---@field types? integer
 ---options of an ngrams layer, whose rows join the embedding's; none: no such layer
 ---@field ngrams? table
 
@@ -1742,6 +1771,65 @@ function pf.nn.block(options) end
 ---@param options? pf.Options.nn.performer
 ---@return pf.Module
 function pf.nn.performer(options) end
+
+---@class pf.Options.nn.pool
+---which of the positions that are there: all alike, the first, the last, or all by the weights
+---of a learned query, which begin alike
+---@field of? "mean"|"first"|"last"|"attention"
+---@field dim? integer width of the learned query, D; of attention alone
+
+---One vector of a sequence, of the positions that its mask keeps: x (B, L, D) -> (B, D).
+---@param options? pf.Options.nn.pool
+---@return pf.Module
+function pf.nn.pool(options) end
+
+---@class pf.Options.nn.classifier
+---@field classes integer number of classes
+---@field of? "sequence"|"token" one output a sequence, or one a position
+---of a sequence: which of its positions, as the layer pool's option of
+---@field pool? "mean"|"first"|"last"|"attention"
+---width of the trunk's output; 0: as its layers say, which one of the host's can't
+---@field dim? integer
+---@field hidden? integer width of a layer with an activation before the output; 0: none
+---@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu" that activation
+---@field dropout? number share dropped, in training, of what the output is made of
+---@field bias? boolean biases of linear layers
+
+---Logits of classes, for cross_entropy: of a sequence (B, classes), or of every position (B, L,
+---classes), from the states of its child, in Lua trunk = it.
+---@param options? pf.Options.nn.classifier
+---@return pf.Module
+function pf.nn.classifier(options) end
+
+---@class pf.Options.nn.regressor
+---@field values? integer how many numbers are estimated
+---@field of? "sequence"|"token" one output a sequence, or one a position
+---of a sequence: which of its positions, as the layer pool's option of
+---@field pool? "mean"|"first"|"last"|"attention"
+---width of the trunk's output; 0: as its layers say, which one of the host's can't
+---@field dim? integer
+---@field hidden? integer width of a layer with an activation before the output; 0: none
+---@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu" that activation
+---@field dropout? number share dropped, in training, of what the output is made of
+---@field bias? boolean biases of linear layers
+
+---Estimates of numbers, for mean_square: of a sequence (B, values), or of every position (B, L,
+---values), from the states of its child, in Lua trunk = it.
+---@param options? pf.Options.nn.regressor
+---@return pf.Module
+function pf.nn.regressor(options) end
+
+---@class pf.Options.nn.tasks
+---of the tasks, in the order of their heads, which stand behind the trunk
+---@field names string|string[]
+---@field own? string the name of a task more, the first: what the trunk's own head gives
+
+---Several tasks on one trunk, its first child: every other child is a head that reads what the
+---trunk makes, (B, L, D). Its own output is the first task's; pf_module_outputs, in Lua
+---model:outputs(x), gives all by their names. In Lua trunk = a layer, heads = {NAME = layer}.
+---@param options? pf.Options.nn.tasks
+---@return pf.Module
+function pf.nn.tasks(options) end
 
 ---@class pf.Options.nn.encoder_decoder
 

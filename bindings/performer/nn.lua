@@ -102,7 +102,8 @@ local function bare_option(layer)
 end
 
 -- Children that a table may name: nn.encoder_decoder { encoder = a, decoder = b }.
-local child_names = { encoder_decoder = { "encoder", "decoder" } }
+local child_names = { encoder_decoder = { "encoder", "decoder" }, classifier = { "trunk" },
+                      regressor = { "trunk" }, tasks = { "trunk" } }
 
 --- Is it a list, an entry a layer?
 local function is_list(value) return type(value) == "table" and value[1] ~= nil end
@@ -149,11 +150,11 @@ end
 
 local function split(type_name, options)
   local named, children, names = {}, {}, {}
-  for i = 1, #options do children[i] = as_module(options[i]) end
   for _, name in ipairs(child_names[type_name] or {}) do
     if options[name] ~= nil then children[#children + 1] = as_module(options[name]) end
     names[name] = true
   end
+  for i = 1, #options do children[#children + 1] = as_module(options[i]) end
   for key, value in pairs(options) do
     if type(key) == "string" then
       if not names[key] then named[key] = value end -- else it stands among the children
@@ -200,6 +201,22 @@ local function constructor(layer)
 end
 
 for name, layer in pairs(layers) do nn[name] = constructor(layer) end
+
+--- Several tasks on one trunk: heads = { NAME = layer }, in the order of their names.
+local make_tasks = nn.tasks
+function nn.tasks(options, ...)
+  if type(options) ~= "table" or options.heads == nil then return make_tasks(options, ...) end
+  local o = util.copy(options)
+  if type(o.heads) ~= "table" or o.names ~= nil or #o > 0 then
+    util.fail("nn.tasks: heads is a table {NAME = layer}, and then trunk names the trunk")
+  end
+  o.names, o.heads = {}, nil
+  o[1], o.trunk = o.trunk, nil
+  for _, name in ipairs(util.sorted_keys(options.heads)) do
+    o.names[#o.names + 1], o[#o + 1] = tostring(name), options.heads[name]
+  end
+  return make_tasks(o, ...)
+end
 
 --- Encoder and decoder: modules, layers of one's own, or options of a performer, which the other
 --- options here are shared with; a decoder that is made so is causal and has cross-attention.
@@ -322,6 +339,9 @@ end
 --- with batch = n of n sequences in step, whose ids are (n, L) and whose samples are lists. A model
 --- of several inputs takes them here, once: stream { source = ids }.
 function Module:stream(options)
+  local names = { "batch" }
+  for _, input in ipairs(self:inputs()) do names[#names + 1] = input.name end
+  util.check_options(options, names, "stream")
   return core.open_stream(self, options and options.batch or 1, options)
 end
 

@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-/* ---- several inputs --------------------------------------------------------------------
+/* ---- several inputs and outputs --------------------------------------------------------
  * Layers may read tensors beside x, by name: a decoder its memory, a model of pairs the type of
  * every token. A call gives them in its pass (`inputs`), a stream and a state take them when they
  * are opened. A name that no layer reads is refused, and so is a call without one that is required;
@@ -29,6 +29,12 @@ PF_API int pf_module_input_at(const pf_module *module, int index, const char **n
  * blocks > 0: those of a performer behind so many of its blocks, without its last norm. */
 PF_API int pf_module_hidden(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                             const pf_pass *PF_NULLABLE pass, int64_t blocks);
+/* A model of several tasks has as many outputs, by name; any other has one. outputs: as many as
+ * pf_module_output_count says, which become the caller's; from one run of what they share. */
+PF_API int pf_module_output_count(const pf_module *module);
+PF_API int pf_module_output_at(const pf_module *module, int index, const char **name);
+PF_API int pf_module_outputs(pf_tensor **outputs, pf_engine *engine, pf_module *module,
+                             pf_tensor *x, const pf_pass *PF_NULLABLE pass);
 /* pf_module_state and pf_stream_open_batch for a model of several inputs. What streams keep of them
  * is made here, once, and is in their states from then on. */
 PF_API int pf_module_state_inputs(pf_state **state, pf_engine *engine, const pf_module *module,

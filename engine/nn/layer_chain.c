@@ -1,5 +1,6 @@
 /*
- * layer_chain.c - layers after each other, plain and around a residual.
+ * layer_chain.c - layers after each other, plain and around a residual; and two of these by which
+ * any layers are a reversible block.
  */
 #include "module.h"
 
@@ -77,5 +78,39 @@ const pf_layer pf_layer_residual = {
     .min_children = 1,
     .max_children = -1,
     .run = residual_run,
+    .state = pf_state_of_children,
+};
+
+/* *y = f0(x) or f1(x): a child alone. */
+static int branches_branch(pf_module *m, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
+                           pf_tensor **y) {
+    return pf_run_child(m, which, e, run, x, y);
+}
+
+/* x + f0(x), and of that x + f1(x) */
+static int branches_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                        pf_tensor **y) {
+    pf_tensor *sum = pf_tensor_retain(x);
+    int status = PF_OK;
+    for (int i = 0; i < 2 && status >= 0; i++) {
+        pf_tensor *h = NULL, *next = NULL;
+        status = pf_run_child(m, i, e, run, sum, &h);
+        if (status >= 0) status = pf_add(&next, e, sum, h);
+        pf_tensor_release(&h);
+        if (status >= 0) pf_replace(&sum, next);
+    }
+    if (status < 0) pf_tensor_release(&sum);
+    *y = sum;
+    return status;
+}
+
+const pf_layer pf_layer_branches = {
+    .name = "branches",
+    .doc = "Two residual branches, x + f(x) and of that x + g(x), f and g being its children: any "
+           "layers as a block, also of a reversible layer.",
+    .min_children = 2,
+    .max_children = 2,
+    .run = branches_run,
+    .branch = branches_branch,
     .state = pf_state_of_children,
 };

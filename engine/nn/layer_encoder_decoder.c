@@ -18,13 +18,14 @@ static const pf_input_info inputs[] = {
     {"memory_mask", "(B, Ls) i32; made of source_mask", false},
 };
 
-/* *memory: what the encoder makes of the run's source, over its whole length. */
+/* *memory: what the encoder makes of the run's source, over its whole length, whatever the mode. */
 static int encode(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *source, pf_tensor *mask,
                   pf_tensor **memory) {
     pf_pass pass = *run->pass;
+    pf_run whole = {.mode = PF_RUN_FORWARD, .pass = &pass};
     pass.mask = mask;
     pass.documents = pass.prefix = NULL;
-    return pf_run_hidden(m, ENCODER, e, &pass, source, memory);
+    return pf_run_hidden(m, ENCODER, e, &whole, source, memory);
 }
 
 /* The run of the decoder, with a memory made where none was given: *made, which is the caller's. */
@@ -75,12 +76,12 @@ static int make_memory(decoding *d, pf_module *m, pf_engine *e, const pf_run *ru
 /* x (B, L), or (B) in a step -> what the decoder makes of it */
 static int run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     decoding d = {.made = NULL};
-    if (run->state) return pf_run_child(m, DECODER, e, run, x, y);
-    int status = make_memory(&d, m, e, run);
-    if (status >= 0 && run->hidden) {
-        status = pf_run_hidden(m, DECODER, e, d.run.pass, x, y);
-    } else if (status >= 0) {
-        status = pf_run_child(m, DECODER, e, &d.run, x, y);
+    bool hidden = run->hidden;
+    int status = PF_OK;
+    d.run = *run;
+    if (!run->state) status = make_memory(&d, m, e, run);
+    if (status >= 0) {
+        status = (hidden ? pf_run_hidden : pf_run_child)(m, DECODER, e, &d.run, x, y);
     }
     pf_tensor_release(&d.made);
     return status;

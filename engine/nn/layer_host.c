@@ -155,10 +155,7 @@ static int host_begin(pf_module *m, pf_engine *e, const pf_run *run) {
 }
 
 /* What it looks at only the host knows. */
-static bool host_whole(const pf_module *m) {
-    (void)m;
-    return true;
-}
+static bool host_whole(const pf_module *m) { return !m->host.by_position; }
 
 static int host_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
     if (!m->host.step && !m->host.by_position) {

@@ -101,6 +101,12 @@ static const pf_option_info performer_options[] = {
      .kind = PF_OPT_BOOL,
      .doc = "the blocks as a reversible layer, whose activations do not grow with depth; another "
             "architecture, with the same parameters; recompute then has no effect"},
+    {.name = "types",
+     .kind = PF_OPT_INT,
+     .low = 0,
+     .high = 1 << 24,
+     .later = true,
+     .doc = "types of tokens, rows of a table that the input types chooses from (BERT); 0: none"},
     {.name = "ngrams",
      .kind = PF_OPT_TREE,
      .doc = "options of an ngrams layer, whose rows join the embedding's; none: no such layer"},
@@ -108,7 +114,7 @@ static const pf_option_info performer_options[] = {
 
 typedef struct performer_self {
     /* children; -1: none */
-    int ngrams, positions, embedding_norm, widen, blocks, norm;
+    int ngrams, positions, types, embedding_norm, widen, blocks, norm;
     int before_head[2], head; /* narrow, or transform and its norm; the matrix */
     int64_t width;            /* of the embedding */
     double dropout;
@@ -146,6 +152,11 @@ static int make_embedding(pf_module *m, pf_engine *e) {
     if (ngrams) PF_TRY(make_ngrams(m, e, ngrams));
     self->positions = added ? m->n_child : -1;
     if (added) PF_TRY(make_positions(m, e, kind));
+    self->types = pf_option_int(m, "types") > 0 ? m->n_child : -1;
+    if (self->types >= 0) {
+        o = pf_options_number(pf_module_pass_on(m, "types"), "dim", (double)self->width);
+        PF_TRY(pf_module_inner(m, e, "types", "types", o));
+    }
     self->embedding_norm = pf_option_int(m, "embedding_norm") ? m->n_child : -1;
     if (self->embedding_norm >= 0) PF_TRY(pf_module_norm(m, e, "embedding_norm", self->width));
     self->widen = own > 0 ? m->n_child : -1;
@@ -263,6 +274,26 @@ static int head(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *h, pf_
     return pf_linear(y, e, h, table, self->head_bias);
 }
 
+/* *h, as the blocks leave it, made ready for the table */
+static int before_head(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **h) {
+    const performer_self *self = m->self;
+    int status = PF_OK;
+    for (int i = 0; i < PF_COUNT(self->before_head) && status >= 0; i++) {
+        status = pf_run_through(m, self->before_head[i], e, run, h);
+    }
+    return status;
+}
+
+/* h (B, L, D), or (B, D) -> logits */
+static int performer_head(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *h,
+                          pf_tensor **y) {
+    pf_tensor *x = pf_tensor_retain(h);
+    int status = before_head(m, e, run, &x);
+    if (status >= 0) status = head(m, e, run, x, y);
+    pf_tensor_release(&x);
+    return status;
+}
+
 /* ids (B, L), or (B) in a step -> what the head reads, (B, L, D) or (B, D) */
 static int body(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     const performer_self *self = m->self;
@@ -276,6 +307,7 @@ static int body(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_
     int status = pf_run_through(m, 0, e, run, &h);
     if (status >= 0) status = add_ngrams(m, e, run, x, &h);
     if (status >= 0) status = pf_run_through(m, self->positions, e, run, &h);
+    if (status >= 0) status = pf_run_through(m, self->types, e, run, &h);
     if (status >= 0) status = pf_run_through(m, self->embedding_norm, e, run, &h);
     if (status >= 0) status = pf_run_dropout(e, run, self->dropout, &h);
     if (status >= 0) status = pf_run_through(m, self->widen, e, run, &h);
@@ -288,9 +320,7 @@ static int body(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_
     if (status >= 0) status = pf_run_through(m, self->blocks, e, run, &h);
     if (status >= 0 && run->last && rank == 2) status = keep_last(e, &h);
     if (status >= 0) status = pf_run_through(m, self->norm, e, run, &h);
-    for (int i = 0; i < PF_COUNT(self->before_head) && status >= 0 && !run->hidden; i++) {
-        status = pf_run_through(m, self->before_head[i], e, run, &h);
-    }
+    if (status >= 0 && !run->hidden) status = before_head(m, e, run, &h);
     if (status < 0) pf_tensor_release(&h);
     *y = h;
     return status;
@@ -333,5 +363,6 @@ const pf_layer pf_layer_performer = {
     .build = performer_build,
     .run = performer_run,
     .score = performer_score,
+    .head = performer_head,
     .state = pf_state_of_children,
 };

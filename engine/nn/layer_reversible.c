@@ -29,7 +29,7 @@ static int reversible_build(pf_module *m, pf_engine *e) {
         if (type->branch) continue;
         return pf_fail(PF_EINVAL,
                        "reversible: child %s is a '%s'; children must be blocks, which "
-                       "have two residual branches",
+                       "have two residual branches (the layer branches makes one of any two)",
                        pf_place(i), type->name);
     }
     return PF_OK;

@@ -29,6 +29,9 @@ typedef struct pf_child {
     pf_module *module; /* retained */
 } pf_child;
 
+/* The choices of a pool (layer_pool.c). */
+#define PF_POOLS "mean|first|last|attention"
+
 /* A tensor that layers of a type read beside x, by its name in the pass (inputs.c). */
 typedef struct pf_input_info {
     const char *name, *doc; /* doc begins with the shape */
@@ -131,6 +134,15 @@ typedef struct pf_layer {
 
     /* Can it not run slices of a row? NULL: it can, whatever its options. */
     bool (*whole)(const pf_module *m);
+
+    /* Of a type with a head: *y = the head of h, what `run` gives when hidden states are wanted. */
+    int (*head)(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *h, pf_tensor **y);
+
+    /* Of a type with several outputs: y[i] = output i, in forward mode; how many, and their names.
+     * What `run` gives is the first. */
+    int (*outputs)(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+    int (*output_count)(const pf_module *m);
+    const char *(*output_name)(const pf_module *m, int i);
 
     /* The layer's empty memory for `batch` sequences: its node of the tree that run->state comes
      * from. pf_state_of calls it for streams and slices; NULL: the layer remembers nothing. */
@@ -354,9 +366,10 @@ int pf_block_run_groups(pf_module *m, int first, pf_engine *e, const pf_run *run
 /* Branch `which` of child i, with its node of the state, whose position stays. */
 int pf_run_branch(pf_module *m, int i, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
                   pf_tensor **y);
-/* Child i over whole rows, without a state: what its head reads, or its output. */
-int pf_run_hidden(pf_module *m, int i, pf_engine *e, const pf_pass *pass, pf_tensor *x,
+/* pf_run_child of what child i's head reads, or, without one, its output; and its head of that. */
+int pf_run_hidden(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
                   pf_tensor **y);
+int pf_run_head(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *h, pf_tensor **y);
 /* What run->state is to begin with, of m and of its child i. */
 int pf_begin_module(pf_module *m, pf_engine *e, const pf_run *run);
 int pf_begin_child(pf_module *m, int i, pf_engine *e, const pf_run *run);

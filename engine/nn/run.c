@@ -147,10 +147,21 @@ int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor 
     return run_named(m, i, e, &inner, x, y);
 }
 
-int pf_run_hidden(pf_module *m, int i, pf_engine *e, const pf_pass *pass, pf_tensor *x,
+int pf_run_hidden(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
                   pf_tensor **y) {
-    pf_run inner = {.mode = PF_RUN_FORWARD, .pass = pass, .hidden = PF_HIDDEN_ALL};
+    pf_run inner;
+    PF_TRY(enter_child(m, i, run, &inner));
+    inner.hidden = PF_HIDDEN_ALL;
     return run_named(m, i, e, &inner, x, y);
+}
+
+/* Its node of the state has moved on with the hidden states. */
+int pf_run_head(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *h, pf_tensor **y) {
+    pf_module *child = m->child[i].module;
+    pf_run inner;
+    PF_TRY(enter_child(m, i, run, &inner));
+    int status = child->type->head(child, e, &inner, h, y);
+    return status < 0 ? named(m, i, status) : PF_OK;
 }
 
 /* Steps beyond STEP_BITS have room where there are no micro-steps. */

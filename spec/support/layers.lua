@@ -7,11 +7,11 @@ local pf = require "performer"
 local layers = { B = 2, L = 9, D = 8, V = 11 }
 
 -- What an option that a row requires is given, and numbers that differ from the defaults.
-local REQUIRED = { vocab = layers.V, from = layers.D, to = layers.D, dim = layers.D }
+local REQUIRED = { vocab = layers.V, from = layers.D, to = layers.D, dim = layers.D, classes = 4,
+                   types = 3, names = { "one", "two" } }
 local OTHER = { kv_heads = 1, head_dim = 6, decay = 0.5, conv = 3, hidden = 12, dropout = 0.2,
                 rotary_base = 100, layers = 1, heads = 1, length = 12,
-                embedding_dim = 6, norm_eps = 0.1,
-                attention_dropout = 0.3 }
+                embedding_dim = 6, norm_eps = 0.1, types = 3, attention_dropout = 0.3 }
 
 -- What a choice can't be without.
 local BESIDE = { axial = { axes = { 3, 4 } }, axial_sinusoidal = { axes = { 2, 3, 2 } } }
@@ -22,6 +22,10 @@ function layers.option(row, name)
     if option.name == name then return option end
   end
 end
+
+-- One output a position, as the walks have it; pool is the layer that has none.
+local PER_POSITION = { classifier = { of = "token" }, regressor = { of = "token" } }
+function layers.is_per_position(row) return row.type ~= "pool" end
 
 --- Options that a row of pf.layers() is made with; more: in their place.
 function layers.options(row, more)
@@ -39,8 +43,10 @@ function layers.options(row, more)
   if layers.option(row, "kernel") and kind ~= false then
     o.kernel = { name = "softmax", features = 8, seed = 3 }
   end
-  for key, value in pairs(more or {}) do
-    if layers.option(row, key) then o[key] = value end
+  for _, own in ipairs { PER_POSITION[row.type] or {}, more or {} } do
+    for key, value in pairs(own) do
+      if layers.option(row, key) then o[key] = value end
+    end
   end
   return o
 end
@@ -68,7 +74,17 @@ local CHILDREN = {
     return { encoder, block { causal = more.causal, cross = true } }
   end,
 }
-CHILDREN.residual, CHILDREN.reversible = CHILDREN.chain, CHILDREN.chain
+function CHILDREN.branches(more)
+  return { pf.nn.attention { dim = layers.D, heads = 2, causal = more.causal,
+                             kernel = { features = 8, seed = 3 } }, pf.nn.mlp(layers.D) }
+end
+function CHILDREN.tasks(more)
+  local function head() return pf.nn.linear { from = layers.D, to = 3 } end
+  return { block(more), head(), head() }
+end
+for _, name in ipairs { "residual", "reversible", "classifier", "regressor" } do
+  CHILDREN[name] = CHILDREN.chain
+end
 
 --- The layer of a row, with children where it takes some.
 function layers.make(row, more)
