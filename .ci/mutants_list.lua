@@ -95,7 +95,10 @@ change("a query sees one key too many under limits", "engine/attention/exact/exa
   "if (!keep[j] || j0 + j >= w->sees[i]) row[j] = -INFINITY;",
   "if (!keep[j] || j0 + j > w->sees[i]) row[j] = -INFINITY;", "attention_close_test attention_spec")
 change("a bad value reaches queries before it", "engine/attention/exact/exact.c",
-  "if (j0 + j >= w->sees[i]) continue;", "", "attention_bits_test attention_spec extremes_spec")
+  "if (j0 + j >= w->sees[i] ||", "if (false ||",
+  "attention_bits_test attention_spec extremes_spec")
+change("dropout of attention's weights not in their gradient", "engine/attention/exact/exact.c",
+  "    drop(w, i0, j0, w->dp);\n", "", "attention_options_spec")
 change("the running maximum of the whole chunk", "engine/attention/linear/causal.c",
   "w->top[i] = w->sees[i] > 0 ? w->run[w->sees[i] - 1] : w->M;",
   "w->top[i] = w->keys > 0 ? w->run[w->keys - 1] : w->M;",
@@ -120,6 +123,24 @@ change("flops of causal exact attention as of full", "engine/attention/exact/cac
 
 -- ---- nn ----
 
+change("rotary pairs are always halves", "engine/nn/layer_attention.c",
+  "strcmp(pf_option_text(m, \"rotary_pairs\"), \"halves\") == 0", "true",
+  "attention_options_spec")
+change("norms have their own eps", "engine/nn/layer_norm.c", "if (eps > 0) o =", "if (false) o =",
+  "architecture_spec")
+change("one block in all places is drawn anew for each", "engine/nn/module.c",
+  "if (i > 0 && module->child[i].module == module->child[i - 1].module) continue;", "",
+  "architecture_spec")
+change("a channel too many is shifted", "engine/nn/layer_conv.c",
+  "tap[i] = i < dim / 2 ? 0.0f : 1.0f;", "tap[i] = i < dim / 2 + 1 ? 0.0f : 1.0f;",
+  "architecture_spec")
+change("axes count the other way round", "engine/nn/layer_positions.c",
+  "for (int i = self->axes - 1; i > a; i--)", "for (int i = 0; i < a; i++)", "architecture_spec")
+change("groups of heads draw the same rows", "engine/nn/block_heads.c",
+  "if (i == 0 || !seed) return PF_OK;", "if (i >= 0 || !seed) return PF_OK;",
+  "attention_options_spec")
+change("a list of attentions does not go round", "engine/nn/performer_blocks.c",
+  "(int)(layer % n)", "(int)(layer % n * 0)", "attention_options_spec")
 change("sliced training forgets the calls of random ops", "engine/nn/sliced.c",
   "if (i + 1 < j->n) j->calls[i + 1] = calls;", "", "savers_test sliced_spec")
 change("a slice goes on in another document", "engine/nn/sliced.c",
