@@ -100,7 +100,9 @@ PF_API int pf_data_kind(const char **format, pf_engine *engine, const char *path
  * longer than a split's tokens are filled up with what is not there. */
 PF_API int pf_data_lay(pf_data *data, int64_t length);
 PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *info);
-/* A batch: input, target (-1: not counted) and documents (B, L) i32; `rows` of it are real. */
+/* A batch: input, target (-1: not counted), documents and mask (B, L) i32, of B = rows rows; at the
+ * end of a split they may be fewer than were asked for. L is that of the longest row, rounded up
+ * to a sixteenth of the data's length. */
 typedef struct {
     size_t size;
     pf_tensor *input, *target, *documents, *mask;

@@ -182,11 +182,50 @@ static int check_batch(const pf_data *data, pf_split split, uint64_t index, int6
     return PF_OK;
 }
 
+enum { TENSORS = 4 };
+
+static void tensors_of(pf_batch *batch, pf_tensor ***to) {
+    to[0] = &batch->input, to[1] = &batch->target, to[2] = &batch->documents, to[3] = &batch->mask;
+}
+
 static int make_batch(pf_batch *batch, const pf_data *data, int64_t rows) {
     int64_t shape[2] = {rows, data->length};
-    pf_tensor **tensors[] = {&batch->input, &batch->target, &batch->documents, &batch->mask};
-    for (int i = 0; i < PF_COUNT(tensors); i++)
-        PF_TRY(pf_tensor_make_lasting(tensors[i], data->heap, PF_I32, 2, shape));
+    pf_tensor **tensor[TENSORS];
+    tensors_of(batch, tensor);
+    for (int i = 0; i < TENSORS; i++)
+        PF_TRY(pf_tensor_make_lasting(tensor[i], data->heap, PF_I32, 2, shape));
+    return PF_OK;
+}
+
+/* How many positions the longest row has, in steps of a sixteenth of `length`, so that batches are
+ * of few shapes. */
+static int64_t longest_row(const pf_batch *batch, int64_t length) {
+    int64_t longest = 1, step = pf_round_up(pf_ceil_div(length, 16), 16);
+    for (int64_t i = 0; i < batch->rows; i++) {
+        const int32_t *mask = pf_i32(batch->mask) + i * length;
+        int64_t used = length;
+        while (used > longest && !mask[used - 1]) used--;
+        longest = used;
+    }
+    return pf_min(pf_round_up(longest, step), length);
+}
+
+/* Takes away what no row fills: rows behind the end, and positions behind the longest one. */
+static int trim_batch(pf_batch *batch, const pf_data *data) {
+    int64_t length = data->length;
+    int64_t shape[2] = {pf_max(batch->rows, 1), longest_row(batch, length)};
+    if (shape[1] == length && shape[0] == batch->input->shape[0]) return PF_OK;
+    pf_tensor **tensor[TENSORS];
+    tensors_of(batch, tensor);
+    for (int i = 0; i < TENSORS; i++) {
+        pf_tensor *cut = NULL;
+        PF_TRY(pf_tensor_make_lasting(&cut, data->heap, PF_I32, 2, shape));
+        for (int64_t r = 0; r < shape[0]; r++)
+            memcpy(pf_i32(cut) + r * shape[1], pf_i32(*tensor[i]) + r * length,
+                   (size_t)shape[1] * sizeof(int32_t));
+        pf_tensor_release(tensor[i]);
+        *tensor[i] = cut;
+    }
     return PF_OK;
 }
 
@@ -235,6 +274,7 @@ PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_s
     int status = make_batch(&own, data, rows);
     for (int64_t i = 0; i < rows && status >= 0; i++)
         status = batch_fill(&own, data, split, first + i, i, masked, seed);
+    if (status >= 0) status = trim_batch(&own, data);
     if (status < 0) pf_batch_release(&own);
     return status < 0 ? status : give_batch(batch, &own);
 }
