@@ -34,7 +34,7 @@ end
 -- gradient is added to the weights'. With --sliced the engine makes logits and cross-entropy, a
 -- part of every row at a time.
 local function learn(model, batch, pass, share)
-  if pass.slices then return model:backward_sliced(batch, pass) end
+  if pass.slice_length then return model:backward_sliced(batch, pass) end
   local tape <close> = pf.tape()
   local logits = model(batch, pass)
   local mean = loss_of(logits, batch.target)

@@ -305,15 +305,35 @@ describe("train --sliced", function()
     assert.are.equal(commands.losses(run), commands.losses(copy))
   end)
 
+  it("takes a length, recomputes within slices, and changes with --resume", function()
+    local more = ("--data %s --eval-every 10 --log-every 1 --length 64 --steps 12"):format(
+      commands.path "p.fasta")
+    local count = commands.train("count", more .. " --sliced 2")
+    local length = commands.train("length", more .. " --slice-length 32 --recompute")
+    assert.are.equal(commands.losses(count), commands.losses(length))
+    local copy = commands.copy(count, "by-length")
+    commands.good(("train --resume %s --steps 16"):format(count))
+    commands.good(("train --resume %s --steps 16 --slice-length 32"):format(copy))
+    assert.are.equal(commands.losses(count), commands.losses(copy))
+  end)
+
   it("says in one sentence what it can't slice", function()
     local data = commands.path "p.fasta"
+    local code, _, err = commands.performer(("train --data %s --steps 3 --length 64 --sliced 2 "
+      .. "--slice-length 20 --out %s"):format(data, commands.path "no"))
+    assert.are.equal(2, code)
+    commands.assert_sentence(err, "%-%-sliced or %-%-slice%-length, not both")
+    code, _, err = commands.performer(("train --data %s --steps 3 --length 64 --slice-length 15 "
+      .. "--out %s"):format(data, commands.path "no"))
+    assert.are.equal(2, code)
+    commands.assert_sentence(err, "a slice has at least 16 positions")
     for option, pattern in pairs {
       ["--bidirectional"] = "is for causal models",
       ["--attention exact"] = "is for linear attention",
       ["--attention auto"] = "is for linear attention", -- which finds exact faster so short
       ["--length 32"] = "try %-%-sliced 2",
     } do
-      local code, _, err = commands.performer(("train --data %s --steps 3 --length 64 "
+      code, _, err = commands.performer(("train --data %s --steps 3 --length 64 "
         .. "--sliced 4 %s --out %s"):format(data, option, commands.path "no"))
       assert.are.equal(2, code)
       commands.assert_sentence(err, pattern)

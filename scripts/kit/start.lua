@@ -74,12 +74,15 @@ end
 --- What may be changed of a run's settings when it goes on.
 local function change_settings(settings, options, model)
   for _, name in ipairs { "data", "valid", "format", "skip_bad", "keep", "eval_every", "log_every",
-                          "save_minutes", "sliced" } do
+                          "save_minutes" } do
     if options.given[name] ~= nil then settings[name] = options.given[name] end
+  end
+  if options.sliced or options.slice_length then
+    settings.sliced, settings.slice_length = options.sliced or 1, options.slice_length
   end
   settings.script = options.model or settings.script
   if options.recompute ~= nil then settings.model.recompute = options.recompute end
-  if options.sliced then train_options.check_sliced(settings, model) end
+  if options.sliced or options.slice_length then train_options.check_sliced(settings, model) end
   train_options.check_recompute(options, settings)
 end
 

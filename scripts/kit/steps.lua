@@ -2,6 +2,7 @@
 -- It is what a run (run.lua) and the search for a learning rate (find_lr.lua) have in common; both
 -- have settings, data and model.
 local cli = require "kit.cli"
+local train_options = require "kit.train_options"
 
 local Steps = {}
 Steps.__index = Steps
@@ -38,14 +39,14 @@ function Steps:is_logged(step)
 end
 
 --- How the model is to be run on the i-th batch of `step` (1): in training, and with an eye on its
--- attention when the step is logged. `slices` of a row, and the tokens that the step's mean is of,
+-- attention when the step is logged. `slice_length`, and the tokens that the step's mean is of,
 -- are for model:backward_sliced.
 function Steps:pass(step, i)
   local s = self.settings
   local pass = { training = true, step = step, watch = self:is_logged(step) }
   if s.accumulate > 1 then pass.micro = (i or 1) - 1 end
-  if s.sliced > 1 then pass.slices = s.sliced end
-  if s.sliced > 1 and s.accumulate > 1 then pass.counted = self.step_tokens end
+  pass.slice_length = train_options.slice_length(s)
+  if pass.slice_length and s.accumulate > 1 then pass.counted = self.step_tokens end
   return pass
 end
 

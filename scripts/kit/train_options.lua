@@ -41,6 +41,8 @@ local OWN = {
     group = "Training", keep = true },
   { "sliced", "positive", nil, "train on so many parts of a row one after the other: the memory of "
     .. "one part; causal linear attention only", group = "Training", keep = true },
+  { "slice-length", "positive", nil, "the same with parts of so many tokens", group = "Training",
+    keep = true },
   { "model", "file", nil, "a Lua file that returns function(options) -> model", group = "Model" },
   { "attention", "name", "softmax", ("a kind of attention: %s (one of these by the length); or the "
     .. "feature map of a kernel: %s"):format(
@@ -90,7 +92,7 @@ end
 --- What may be given with --resume; all else is the run's own.
 local RESUMABLE = { "resume", "out", "data", "valid", "format", "skip_bad", "model", "steps",
                     "patience", "threads", "memory", "keep", "eval_every", "log_every",
-                    "save_minutes", "recompute", "sliced", "json" }
+                    "save_minutes", "recompute", "sliced", "slice_length", "json" }
 
 --- The optimizer's rows: words that stand for something else are taken.
 local function make_optimizer_rows()
@@ -131,6 +133,9 @@ local function check(options, given)
   course.check(options)
   run_data.check(options)
   trainable.check(options)
+  if options.sliced and options.slice_length then
+    cli.fail(2, "train: give --sliced or --slice-length, not both")
+  end
   cli.check_name("attention", options.attention, attention.names())
   cli.check_name("optimizer", options.optimizer, optimizer_options.names())
   optimizer_options.check(OPTIMIZER, given, options.optimizer)
@@ -202,34 +207,48 @@ local function check_heads(model)
     model.heads, dim, heads))
 end
 
+-- Positions of a slice, at least.
+local LEAST = 16
+
+--- The positions of a slice; nil: rows are trained on as wholes. A batch of shorter rows has fewer
+-- slices.
+function train_options.slice_length(settings)
+  if settings.slice_length then return settings.slice_length end
+  if settings.sliced == 1 then return nil end
+  return math.max(LEAST, -(-settings.length // settings.sliced))
+end
+
 --- Parts of a row can be handed on by causal linear attention only, and are to be worth it.
 -- `model`, once there is one, knows what auto chose.
 function train_options.check_sliced(settings, model)
-  local n = settings.sliced
-  if n == 1 then return end
+  local n, length = settings.sliced, train_options.slice_length(settings)
+  if not length then return end
+  local option = n > 1 and "--sliced" or "--slice-length"
   if settings.bidirectional then
-    cli.fail(2, "train: --sliced is for causal models: where a position sees what comes after it, "
-      .. "a slice can't be told apart; leave out --bidirectional or --sliced")
+    cli.fail(2, ("train: %s is for causal models: where a position sees what comes after it, a "
+      .. "slice can't be told apart; leave out --bidirectional or %s"):format(option, option))
   end
   local kind = model and attention.kind_of(model:options())
   if kind and not attention.hands_on(kind) then
-    cli.fail(2, ("train: --sliced is for linear attention: %s attention has no state of fixed "
-      .. "size to hand from slice to slice; try --recompute"):format(kind))
+    cli.fail(2, ("train: %s is for linear attention: %s attention has no state of fixed size to "
+      .. "hand from slice to slice; try --recompute"):format(option, kind))
   end
-  if settings.length // n < 16 then
+  if length < LEAST then
+    cli.fail(2, ("train: --slice-length %d: a slice has at least %d positions"):format(length,
+      LEAST))
+  end
+  if settings.length // n < LEAST then
     cli.fail(2, ("train: --sliced %d leaves %d positions of --length %d to a slice, which has at "
-      .. "least 16; try --sliced %d"):format(n, settings.length // n, settings.length,
-      math.max(1, settings.length // 16)))
+      .. "least %d; try --sliced %d"):format(n, settings.length // n, settings.length, LEAST,
+      math.max(1, settings.length // LEAST)))
   end
 end
 
---- Both others run each block once more as it is: recomputing would save nothing.
+--- Reversible blocks are run once more as it is: recomputing would save nothing.
 function train_options.check_recompute(options, settings)
-  local other = settings.model.reversible and "--reversible"
-    or settings.sliced > 1 and ("--sliced %d"):format(settings.sliced)
-  if not options.recompute or not other then return end
-  cli.fail(2, ("train: --recompute does nothing with %s, which saves memory by itself; leave out "
-    .. "--recompute"):format(other))
+  if not options.recompute or not settings.model.reversible then return end
+  cli.fail(2, "train: --recompute does nothing with --reversible, which saves memory by itself; "
+    .. "leave out --recompute")
 end
 
 -- ---- settings ----
