@@ -77,6 +77,22 @@ describe("weights from elsewhere", function()
       assert.are.equal("relu", pf.checkpoint.model(run):options().kernel.name)
     end)
 
+    it("puts it under heads in groups too", function()
+      local run, to = path "groups", path "of-groups"
+      pf.seed(3)
+      local model = pf.nn.performer { vocab = 9, dim = 8, layers = 1, heads = 4, causal = true,
+        head_groups = { { heads = 1, attention = "exact" },
+                        { heads = 3, kernel = { features = 8, seed = 2 } } } }
+      assert(pf.checkpoint.save(run, { model = model }))
+      local record = records(good(("convert --checkpoint %s --attention relu --out %s --json")
+        :format(run, to)))[1]
+      assert.are.same({ "exact, softmax", "relu" }, { record.from, record.to })
+      local got = pf.checkpoint.model(to):tensors()
+      for name, tensor in pairs(model:tensors()) do
+        if not name:find "projection" then assert.bits_equal(tensor, got[name]) end
+      end
+    end)
+
     it("takes a model of another program", function()
       local folder, to = support.folder(), path "gpt"
       finally(function() support.remove(folder) end)

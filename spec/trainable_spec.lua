@@ -189,6 +189,8 @@ describe("adapters", function()
     assert.are.equal(16, #names)
     for _, name in ipairs(names) do assert.truthy(is_adapter(name)) end
     assert.are.equal(2, model_of():adapt { match = "blocks.*.attention.qkv" })
+    local groups = { { heads = 1, attention = "exact" }, { heads = 1, kernel = { features = 8 } } }
+    assert.are.equal(12, model_of({ head_groups = groups }):adapt())
     assert.are.equal(4, model_of():adapt { match = { "qkv", "mlp.down" }, scale = 2 })
   end)
 

@@ -301,8 +301,8 @@ core.set_tostring("performer.module", function(m)
   return table.concat(lines, "\n")
 end)
 
--- Layers that adapters are for where nothing is said: those of the engine's blocks.
-local ADAPTED = "attention|mlp"
+-- Layers that adapters are for where nothing is said: the matrices of attention and mlp in blocks.
+local ADAPTED = "qkv|query|key_value|out|mlp.up|mlp.down|mlp.gate"
 
 --- A pattern, or a list of them, as one.
 local function pattern_of(match, where)

@@ -48,17 +48,27 @@ local function merged(old, given)
   return both
 end
 
---- Do the words say anything of attention?
-local function says_attention(words, given)
-  return words.attention or given.kernel or given.attention_options
+--- Another kernel for each layer that has one of its own; other options where no kind and no map is
+-- named.
+local function put_kernel(options, given)
+  options.kernel = merged(options.kernel, given)
+  for i, kernel in ipairs(options.kernels or {}) do options.kernels[i] = merged(kernel, given) end
 end
 
 --- Puts the attention that parsed words name into options of a layer: its kind, and the kernel,
--- whose options stay where it is the same map and others are not given.
+-- whose options stay where it is the same map and others are not given. Of heads in groups, whose
+-- weights are parted, that of every group.
 function source.put_attention(options, words)
-  local given, before = model_options.collect(words), attention.label(options)
-  if not says_attention(words, given) then return end
-  local chosen = attention.model_options(words.attention or before)
+  for _, group in ipairs(options.head_groups or {}) do source.put_attention(group, words) end
+  local given = model_options.collect(words)
+  if not words.attention then
+    if given.kernel then put_kernel(options, given.kernel) end
+    if given.attention_options then
+      options.attention_options = merged(options.attention_options, given.attention_options)
+    end
+    return
+  end
+  local chosen = attention.model_options(words.attention)
   local kind = chosen.attention or attention.LINEAR
   local map = chosen.kernel.name or attention.MAP
   options.attention, options.chosen, options.attentions, options.kernels = kind, nil, nil, nil
