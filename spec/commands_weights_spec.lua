@@ -49,6 +49,28 @@ describe("weights from elsewhere", function()
   end
 
   describe("convert", function()
+    it("puts one attention under layers, and groups of heads, that had several", function()
+      local size = { vocab = 256, dim = 8, layers = 2, heads = 2, causal = true, length = 64 }
+      for name, more in pairs {
+        layers = { attention = { "exact", "favor" }, kernel = { "relu", "elu" } },
+        groups = { head_groups = { { heads = 1, attention = "exact" },
+                                   { heads = 1, kernel = { name = "relu" } } } },
+      } do
+        for key, value in pairs(size) do more[key] = value end
+        local from, to = path(name), path(name .. "_to")
+        local model = pf.nn.performer(more)
+        assert(pf.checkpoint.save(from, { model = model, tokenizer = pf.tokenizer.byte() }))
+        local record = records(good(("convert --checkpoint %s --attention softmax --features 8 "
+          .. "--out %s --json"):format(from, to)))[1]
+        assert.is_truthy(record.from:find "exact", record.from)
+        assert.are.equal("softmax", record.to)
+        local after = assert(pf.checkpoint.model(to)):tensors()
+        for key, tensor in pairs(model:tensors()) do
+          if not key:find "projection" then assert.bits_equal(tensor, after[key]) end
+        end
+      end
+    end)
+
     it("puts other attention under the same weights, there and back", function()
       local fast, back = path "fast", path "back"
       local record = records(good(("convert --checkpoint %s --attention exact --out %s --json")

@@ -73,6 +73,9 @@ function source.put_attention(options, words)
   local map = chosen.kernel.name or attention.MAP
   options.attention, options.chosen, options.attentions, options.kernels = kind, nil, nil, nil
   options.attention_options = model_options.own(kind, words)
+  for _, group in ipairs(options.head_groups or {}) do -- their weights stay, as groups
+    group.attention, group.attention_options, group.kernel = nil, nil, nil
+  end
   local takes = kind == "auto" or attention.takes_kernel(kind)
   local same = options.kernel and (options.kernel.name or attention.MAP) == map
   options.kernel = takes and merged(merged(same and options.kernel, given.kernel), { name = map })
