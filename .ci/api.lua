@@ -417,8 +417,8 @@ return {
     id = "data", title = "Data",
     { "pf.data.open", "options: table|string", "pf.Data?, string?, string?",
       "FASTA or text from a file, a pipe or \"-\", the standard input, or a list of these. " ..
-      "Options path, valid, format, length, skip_bad, unique, longest, split, valid_fraction, " ..
-      "min_tokens, seed." },
+      "Options path, valid, format, length, skip_bad, unique, longest, split, identity, " ..
+      "valid_fraction, min_tokens, seed, window." },
     { "pf.data.fasta", "options: table|string", "pf.Data?, string?, string?",
       "The same, as FASTA." },
     { "pf.data.text", "options: table|string", "pf.Data?, string?, string?",
@@ -433,10 +433,11 @@ return {
       "data:info().format." },
     { "Data:info", "split?: string", "table",
       "{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid " ..
-      "or all; of the whole {checksum, skipped, skips, once, files, shared, shards}: a text " ..
-      "that is equal for equal tokens in equal documents in equal order, how many records " ..
-      "were left out, the first of them and why, whether it can't be opened again, how many " ..
-      "files there were, what stands in `valid` and in `path` as well, whether they are shards." },
+      "or all; of the whole {checksum, skipped, skips, once, files, shared, shards, clusters}: " ..
+      "a text that is equal for equal tokens in equal documents in equal order, how many " ..
+      "records were left out, the first of them and why, whether it can't be opened again, how " ..
+      "many files there were, what stands in `valid` and in `path` as well, whether they are " ..
+      "shards, and how many clusters a split by homology found." },
     { "Data:lay", "length: integer", "pf.Data",
       "The same data in rows of another length." },
     { "Data:batches", "options?: table", "fun(): integer, pf.Batch",
@@ -445,6 +446,10 @@ return {
       "One of them: index (from 1), size, split, masked, seed." },
     { "Data:document", "position: integer, split?: string", "pf.Tensor, string",
       "The ids of one document with begin and end, and its name." },
+    { "Data:identity", "options?: {sample: integer}", "table",
+      "{sequences, unrelated, mean, median, histogram} of proteins in memory: the identity of " ..
+      "sequences held out (sample of 1000) to the nearest training sequence, as equal residues " ..
+      "over the length of the shorter; 10 bars from 0, 0.1 ... 0.9 on." },
     { "Data:counts", "split?: string", "table",
       "{unigram, bigram}; the count of token id stands at id + 1." },
     { "Data:tokenizer", "", "pf.Tokenizer", "What it was read with." },

@@ -110,6 +110,7 @@ static int data_info(lua_State *L) {
     lua_setfield(L, -2, "once");
     set_count(L, "files", info.files);
     set_count(L, "shared", info.shared);
+    set_count(L, "clusters", info.clusters);
     lua_pushboolean(L, info.shards);
     lua_setfield(L, -2, "shards");
     return 1;
@@ -209,6 +210,30 @@ static int data_counts(lua_State *L) {
     return 1;
 }
 
+/* data:identity{sample = 1000}: {sequences, unrelated, mean, median, histogram}. */
+static int data_identity(lua_State *L) {
+    static const char *const allowed[] = {"sample", NULL};
+    const pf_data *data = check_data(L, "identity");
+    lpf_check_options(L, 2, allowed, "identity");
+    int64_t sample = lpf_opt_integer(L, 2, "sample", 1000);
+    pf_identity_info info = {.size = sizeof info};
+    lpf_result(L, pf_data_identity(data, lpf_engine(L), sample, &info));
+    lua_newtable(L);
+    set_count(L, "sequences", info.sequences);
+    set_count(L, "unrelated", info.unrelated);
+    lua_pushnumber(L, info.mean);
+    lua_setfield(L, -2, "mean");
+    lua_pushnumber(L, info.median);
+    lua_setfield(L, -2, "median");
+    lua_createtable(L, 10, 0);
+    for (int i = 0; i < 10; i++) {
+        lua_pushinteger(L, info.histogram[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_setfield(L, -2, "histogram");
+    return 1;
+}
+
 static int data_tostring(lua_State *L) {
     pf_data **box = luaL_checkudata(L, 1, LPF_DATA);
     pf_data_info info = {.size = sizeof info};
@@ -220,13 +245,10 @@ static int data_tostring(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg methods[] = {{"info", data_info},
-                                   {"lay", data_lay},
-                                   {"batch", data_batch},
-                                   {"document", data_document},
-                                   {"counts", data_counts},
-                                   {"close", data_close},
-                                   {NULL, NULL}};
+static const luaL_Reg methods[] = {{"info", data_info},     {"lay", data_lay},
+                                   {"batch", data_batch},   {"document", data_document},
+                                   {"counts", data_counts}, {"identity", data_identity},
+                                   {"close", data_close},   {NULL, NULL}};
 static const luaL_Reg meta[] = {
     {"__gc", data_close}, {"__close", data_close}, {"__tostring", data_tostring}, {NULL, NULL}};
 static const luaL_Reg functions[] = {

@@ -53,6 +53,50 @@ describe("a data set", function()
   end)
 end)
 
+describe("a split by homology", function()
+  it("holds out whole families, and tells how near they are", function()
+    local lines, letters = {}, "ACDEFGHIKLMNPQRSTVWY"
+    local seed = 1
+    local function draw(n)
+      seed = (seed * 1103515245 + 12345) % 2 ^ 31
+      return seed // 65536 % n + 1
+    end
+    for family = 1, 20 do
+      local ancestor = {}
+      for i = 1, 120 do ancestor[i] = draw(20) end
+      for member = 1, 3 do
+        for i = 1, 120 do
+          local at = draw(5) == 1 and draw(20) or ancestor[i]
+          ancestor.text = (i == 1 and "" or ancestor.text) .. letters:sub(at, at)
+        end
+        lines[#lines + 1] = (">f%d_%d\n%s\n"):format(family, member, ancestor.text)
+      end
+    end
+    local path = write("families.fasta", table.concat(lines))
+    local data = assert(pf.data.open { path = path, split = "homology", valid_fraction = 0.2 })
+    assert.equal(20, data:info().clusters)
+    assert.equal(12, data:info("valid").documents)
+    local side = {}
+    for _, split in ipairs { "train", "valid" } do
+      for i = 1, data:info(split).documents do
+        local family = select(2, data:document(i, split)):match "^f%d+"
+        side[family] = side[family] or split
+        assert.equal(split, side[family])
+      end
+    end
+    local far = data:identity()
+    assert.same({ 12, 12, 0 }, { far.sequences, far.unrelated, far.mean })
+    local near = assert(pf.data.open { path = path, valid_fraction = 0.2 }):identity { sample = 5 }
+    assert.equal(5, near.sequences)
+    assert.is_true(near.median > 0.5)
+    assert.equal(10, #near.histogram)
+    assert.raises("unknown option 'sampel'", function() data:identity { sampel = 3 } end)
+    assert.raises("takes the sequences in memory", function()
+      pf.data.shard { path = path, out = folder .. "/no", split = "homology" }
+    end)
+  end)
+end)
+
 describe("shards", function()
   local dir = folder .. "/shards"
 

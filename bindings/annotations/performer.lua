@@ -1009,8 +1009,8 @@ function Optimizer:use_average(yes) end
 function Optimizer:has_average() end
 
 ---FASTA or text from a file, a pipe or "-", the standard input, or a list of these. Options
----path, valid, format, length, skip_bad, unique, longest, split, valid_fraction, min_tokens,
----seed.
+---path, valid, format, length, skip_bad, unique, longest, split, identity, valid_fraction,
+---min_tokens, seed, window.
 ---@param options table|string
 ---@return pf.Data?, string?, string?
 function pf.data.open(options) end
@@ -1043,10 +1043,11 @@ function pf.data.shards(options) end
 function pf.data.kind(path) end
 
 ---{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid or all; of
----the whole {checksum, skipped, skips, once, files, shared, shards}: a text that is equal for
----equal tokens in equal documents in equal order, how many records were left out, the first of
----them and why, whether it can't be opened again, how many files there were, what stands in
----`valid` and in `path` as well, whether they are shards.
+---the whole {checksum, skipped, skips, once, files, shared, shards, clusters}: a text that is
+---equal for equal tokens in equal documents in equal order, how many records were left out, the
+---first of them and why, whether it can't be opened again, how many files there were, what
+---stands in `valid` and in `path` as well, whether they are shards, and how many clusters a
+---split by homology found.
 ---@param split? string
 ---@return table
 function Data:info(split) end
@@ -1071,6 +1072,13 @@ function Data:batch(options) end
 ---@param split? string
 ---@return pf.Tensor, string
 function Data:document(position, split) end
+
+---{sequences, unrelated, mean, median, histogram} of proteins in memory: the identity of
+---sequences held out (sample of 1000) to the nearest training sequence, as equal residues over
+---the length of the shorter; 10 bars from 0, 0.1 ... 0.9 on.
+---@param options? {sample: integer}
+---@return table
+function Data:identity(options) end
 
 ---{unigram, bigram}; the count of token id stands at id + 1.
 ---@param split? string

@@ -74,6 +74,7 @@ typedef struct {
     int64_t shared;    /* sequences of `path` that stand in `valid` as well, and are left out of
                           training; of texts: files, which are not */
     bool shards;       /* read from a folder of shards */
+    int64_t clusters;  /* of a split by homology; else 0 */
 } pf_data_info;
 /* Reads files, pipes, or for the path "-" the standard input: once, to the end, within the
  * engine's budget or, where it has none, half of the machine's memory. A wait for a pipe's writer
@@ -81,8 +82,9 @@ typedef struct {
  * files are one data set; of texts each is a document of its own), valid (the same: files that
  * are the validation part, all of path being for training), format "auto|fasta|text" (what the
  * user says has the last word), length (row), skip_bad (bad records are left out and counted),
- * unique (duplicates are dropped; true), longest (residues of a sequence), split "auto|none",
- * valid_fraction (of texts: of each), min_tokens, seed. */
+ * unique (duplicates are dropped; true), longest (residues of a sequence), split
+ * "auto|none|homology" (of sequences: clusters of those that are alike are on one side), identity
+ * (from which two are alike), valid_fraction (of texts: of each), min_tokens, seed. */
 PF_API int pf_data_open(pf_data **data, pf_engine *engine, const pf_config *options);
 /* Makes shards of files of any size: the folder `dir`, which must not hold anything yet, and which
  * pf_data_open takes for its path (format "auto" or "shards"), holding a window of it in memory
@@ -118,6 +120,19 @@ PF_API void pf_batch_release(pf_batch *batch);
  * end. */
 PF_API int pf_data_document(pf_tensor **ids, const char **PF_NULLABLE name, pf_engine *engine,
                             pf_data *data, pf_split split, int64_t index);
+/* How near the validation part is to the training part, of proteins in memory: for `sample` of the
+ * sequences held out (all, where there are fewer), the identity to the nearest training sequence:
+ * equal residues of the best local alignment, over the length of the shorter of the two; 0 where
+ * no alignment is better than by chance. Candidates have a word in common (kmers), so that a
+ * distant relation may be missed. */
+typedef struct {
+    size_t size;
+    int64_t sequences, unrelated; /* looked at; those without any relation */
+    double mean, median;
+    int64_t histogram[10]; /* identity from 0, 0.1 ... 0.9 on */
+} pf_identity_info;
+PF_API int pf_data_identity(const pf_data *data, pf_engine *engine, int64_t sample,
+                            pf_identity_info *info);
 /* Counts of each token, and of each token after each token (vocab x vocab), on a split. */
 PF_API int pf_data_counts(const pf_data *data, pf_split split, double *PF_NULLABLE unigram,
                           double *PF_NULLABLE bigram);

@@ -12,6 +12,7 @@
 
 #include "data_options.h"
 #include "format.h"
+#include "homology.h"
 #include "room.h"
 #include "shards.h"
 
@@ -61,6 +62,13 @@ static int begin(pf_reading *r) {
     return pf_data_keep_name(data, r->label, &at);
 }
 
+static int split_homology(pf_data *data, pf_engine *engine, const pf_config *options) {
+    if (data->fasta)
+        return pf_data_split_homology(data, engine, pf_data_number(options, "identity"));
+    return pf_fail(PF_EINVAL, "%s: split = \"homology\" is for sequences, and this is text",
+                   pf_data_path(data));
+}
+
 static int read_all(pf_data *data, pf_engine *engine, pf_reading *r) {
     PF_TRY(pf_reading_run(r, engine));
     data->files = r->files;
@@ -69,6 +77,8 @@ static int read_all(pf_data *data, pf_engine *engine, pf_reading *r) {
     memcpy(data->skips, r->skips, sizeof data->skips);
     if (data->fasta) PF_TRY(pf_data_end_sequences(data, engine));
     if (!data->fasta) pf_data_end_text(data, engine);
+    if (strcmp(pf_data_text(r->options, "split"), "homology") == 0)
+        PF_TRY(split_homology(data, engine, r->options));
     data->checksum = pf_data_checksum(data);
     for (int split = 0; split < PF_SPLITS; split++)
         PF_TRY(pf_data_list_documents(data, (pf_split)split));
@@ -120,6 +130,11 @@ static int check_shards(const pf_config *options) {
         return pf_fail(PF_EINVAL,
                        "data: the shards of '%s' have their validation part, of when they "
                        "were made: leave out 'valid' and 'valid_fraction', or make them again",
+                       path);
+    if (strcmp(pf_data_text(options, "split"), "homology") == 0)
+        return pf_fail(PF_EINVAL,
+                       "data: the shards of '%s' were split when they were made: leave out split = "
+                       "\"homology\"",
                        path);
     if (strcmp(format, "fasta") != 0 && strcmp(format, "text") != 0) return PF_OK;
     return pf_fail(PF_EINVAL, "data: '%s' is a folder of shards: leave out format = \"%s\"", path,

@@ -68,6 +68,7 @@ struct pf_data {
     int64_t shared;      /* training sequences left out, since they stand in these; texts: told */
     int64_t skipped;     /* records left out */
     char skips[640];     /* the first of them, and why; as long as a reading's */
+    int64_t clusters;    /* of a split by homology */
     uint64_t checksum;   /* XXH3 of all documents, one after the other */
     uint8_t *tokens;
     int64_t n_tokens, tokens_capacity;
@@ -118,7 +119,7 @@ uint64_t pf_data_checksum(const pf_data *data);
 
 /* sequences.c: the sequences of FASTA files, as a reading hands them on to a filling. */
 int pf_data_add_sequence(pf_reading *reading, const pf_fasta *fasta);
-/* All have been read: each on its side. */
+/* All have been read: each on the side of its hash, where there are no files for that. */
 int pf_data_end_sequences(pf_data *data, pf_engine *engine);
 void pf_filling_close(pf_filling *filling);
 

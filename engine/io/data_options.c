@@ -39,8 +39,17 @@ static const pf_option_info OPTIONS[] = {
     {.name = "split",
      .kind = PF_OPT_STRING,
      .string = "auto",
-     .choices = "auto|none",
-     .doc = "none: hold nothing back, to evaluate a whole file"},
+     .choices = "auto|none|homology",
+     .doc = "none: hold nothing back, to evaluate a whole file; homology: sequences that are alike "
+            "are on one side of the split, in memory"},
+    {.name = "identity",
+     .kind = PF_OPT_NUMBER,
+     .number = 0.3,
+     .low = 0.2,
+     .high = 1,
+     .doc =
+         "of split = \"homology\": share of equal columns, of an alignment that spans half of the "
+         "shorter sequence, from which two are alike"},
     {.name = "seed",
      .kind = PF_OPT_INT,
      .number = 0,
@@ -111,6 +120,9 @@ int pf_data_check_options(const pf_config *options, bool of_shards) {
         PF_TRY(pf_config_check(options, rows, shard_rows(rows), "shard"));
     else
         PF_TRY(pf_config_check(options, OPTIONS, PF_COUNT(OPTIONS), "data"));
+    if (of_shards && strcmp(pf_data_text(options, "split"), "homology") == 0)
+        return pf_fail(PF_EINVAL, "shard: a split by homology takes the sequences in memory: hold "
+                                  "out files of your own ('valid'), or take split = \"auto\"");
     if (pf_config_texts(options, "valid") == 0) return PF_OK;
     bool whole = strcmp(pf_data_text(options, "split"), "auto") == 0;
     if (whole && pf_data_number(options, "valid_fraction") <= 0) return PF_OK;

@@ -120,9 +120,11 @@ static pf_engine *border_engine(void) {
 static void border_open_data(void) {
     snprintf(B.path, sizeof B.path, "/tmp/borderXXXXXX");
     CHECK(mkdtemp(B.path) != NULL);
-    snprintf(B.file, sizeof B.file, "%s/text", B.path);
+    snprintf(B.file, sizeof B.file, "%s/proteins", B.path);
     FILE *file = fopen(B.file, "w");
-    for (int i = 0; file && i < 64; i++) fprintf(file, "Line %d of a text.\n", i);
+    for (int i = 0; file && i < 64; i++)
+        fprintf(file, ">%d\n%.*sMKVLAAGIV\n", i, 1 + i % 32,
+                "ACDEFGHIKLMNPQRSTVWYACDEFGHIKLMN" + i / 32);
     if (file) fclose(file);
     B.data_options = border_json("{\"length\": 8}");
     CHECK_OK(pf_config_set_string(B.data_options, "path", B.file));
