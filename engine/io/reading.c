@@ -115,6 +115,7 @@ static int read_file(pf_reading *r, pf_engine *engine, const char *path) {
     if (status >= 0) snprintf(r->name, sizeof r->name, "%s", input.source.name);
     if (status >= 0 && r->files == 0) name_all(r);
     if (status >= 0) status = read_input(r, &input);
+    if (status >= 0) status = pf_source_check(&input.source);
     r->bytes = before + input.total;
     pf_input_close(&input);
     return status < 0 ? status : PF_OK;

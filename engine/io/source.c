@@ -33,6 +33,8 @@ static int look(pf_source *s) {
     s->waits = !S_ISREG(mode);
     s->once = s->waits || !s->own;
     if (s->waits) return PF_OK;
+    s->modified[0] = about.st_mtim.tv_sec;
+    s->modified[1] = about.st_mtim.tv_nsec;
     off_t here = lseek(s->fd, 0, SEEK_CUR);
     s->size = pf_max(0, (int64_t)about.st_size - pf_max(0, (int64_t)here));
     return PF_OK;
@@ -80,6 +82,16 @@ int64_t pf_source_read(pf_source *s, uint8_t *bytes, size_t room) {
     }
     s->n += (int64_t)done;
     return (int64_t)done;
+}
+
+int pf_source_check(const pf_source *s) {
+    struct stat about;
+    if (s->size < 0) return PF_OK;
+    if (fstat(s->fd, &about) != 0) return open_failed(s->name);
+    if (about.st_mtim.tv_sec == s->modified[0] && about.st_mtim.tv_nsec == s->modified[1])
+        return PF_OK;
+    return pf_fail(PF_EIO, "%s: was changed while it was read; read it again when it is finished",
+                   s->name);
 }
 
 void pf_source_close(pf_source *s) {

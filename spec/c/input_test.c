@@ -10,6 +10,7 @@
 #include <zlib.h>
 
 #include "data_support.h"
+#include "source.h"
 
 /* ---- helpers ---- */
 
@@ -150,6 +151,20 @@ static void test_devices(void) {
 }
 
 /* ---- gzip ---- */
+
+/* A file that somebody writes while it is read is no data set. */
+static void test_changed(void) {
+    pf_source source;
+    const struct timespec times[2] = {{.tv_sec = 1000}, {.tv_sec = 2000}};
+    write_text("changed.fa", PROTEINS);
+    CHECK_OK(pf_source_open(&source, engine, path));
+    CHECK_OK(pf_source_check(&source));
+    CHECK(utimensat(AT_FDCWD, path, times, 0) == 0);
+    CHECK_FAILS(PF_EIO, pf_source_check(&source));
+    CHECK(says("changed.fa: was changed while it was read"));
+    pf_source_close(&source);
+    is_fasta(2);
+}
 
 static void test_members(void) {
     unsigned char bytes[4096] = {0};
@@ -374,6 +389,7 @@ int main(void) {
     test_cancel();
     test_standard_input();
     test_devices();
+    test_changed();
     test_members();
     test_bomb();
     test_strange();
