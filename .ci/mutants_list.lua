@@ -209,6 +209,18 @@ change("the state of random numbers is not restored", "engine/api/api_checkpoint
 
 change("BEST marks the worst", "scripts/kit/run.lua",
   "loss < state.best", "loss > state.best", "commands_figures_spec")
+change("the batches of a step count alike", "scripts/kit/steps.lua",
+  "batch.tokens / self.step_tokens or", "1 / n or", "commands_accumulate_spec")
+change("every batch of a step has the dropout of the first", "scripts/kit/steps.lua",
+  "pass.micro = (i or 1) - 1", "pass.micro = 0", "commands_accumulate_spec")
+change("the weights are judged, not their average", "scripts/train.lua",
+  "run:averaged(evaluate.run, ", "evaluate.run(", "commands_average_spec")
+change("a save in an evaluation leaves the weights for the average", "scripts/kit/run.lua",
+  "  if lent then self:lend(true) end\n", "", "commands_average_spec")
+change("half-moved weights are saved", "scripts/kit/run.lua",
+  "self.done > 0 and not self.moving", "self.done > 0", "commands_failures_spec")
+change("patience begins anew with every evaluation", "scripts/kit/run.lua",
+  "state.waited = (state.waited or 0) + 1", "state.waited = 1", "commands_course_spec")
 change("accuracy off by one", "scripts/kit/evaluate.lua",
   "guess[j] - 1 == id", "guess[j] == id", "commands_figures_spec")
 change("the baseline comes from the held-out letters", "scripts/kit/evaluate.lua",

@@ -71,6 +71,25 @@ describe("the average of the weights", function()
                  support.read(often .. "/step-30/optimizer.safetensors"))
   end)
 
+  it("gives the weights back when an evaluation is stopped", function()
+    -- One row a batch makes evaluating long and a step short.
+    local often = ("--data %s --steps 20 --eval-every 1 --log-every 1 --batch 1 --ema 0.9 "
+      .. "--threads 1")
+      :format(path "p.fasta")
+    local paused, reference = path "paused", train("unpaused", often)
+    local code, _, err = support.shell(([[
+      OMP_WAIT_POLICY=passive %s/bin/performer train --out %s %s %s &
+      n=0
+      while [ ! -s %s/log.jsonl ] && [ $n -lt 1000 ]; do sleep 0.01; n=$((n + 1)); done
+      kill -TERM $!
+      wait $!]]):format(support.build, paused, commands.SMALL, often, paused))
+    assert.equal(130, code, err)
+    good(("train --resume %s --threads 1"):format(paused))
+    assert.equal(losses(reference), losses(paused))
+    assert.equal(support.read(reference .. "/step-20/optimizer.safetensors"),
+                 support.read(paused .. "/step-20/optimizer.safetensors"))
+  end)
+
   it("of a model with a layer in Lua is taken, too", function()
     local script = support.write(path "own.lua", [[
       local pf = require "performer"

@@ -2,6 +2,7 @@
 -- how the engine's complaints read on a command line.
 local commands = require "spec.support.commands"
 local pf = require "performer"
+local support = require "spec.support"
 
 local assert_sentence, exists, good, path, performer = commands.assert_sentence, commands.exists,
   commands.good, commands.path, commands.performer
@@ -83,8 +84,28 @@ describe("an option of train", function()
     assert.is_truthy(err:find("--seed is given twice, as 3 and as 4: the last one counts", 1, true))
   end)
 
+  it("that a model's script does not read is told, and no other", function()
+    local text = [[
+      local pf = require "performer"
+      return function(o)
+        %s
+        return pf.nn.chain { pf.nn.embedding { vocab = o.vocab, dim = o.dim },
+                             pf.nn.linear { from = o.dim, to = o.vocab } }
+      end]]
+    local script = support.write(path "reads.lua", text:format ""):gsub("%%", "%%%%")
+    local more = ("--features 8 --attention relu --model %s"):format(script)
+    local _, err = good(command(more, "unread"))
+    for _, name in ipairs { "features", "attention", "heads", "layers" } do
+      local sentence = ("train: --%s does nothing here: %s does not read it\n"):format(name, script)
+      assert.is_truthy(err:find(sentence, 1, true), err)
+    end
+    assert.is_nil(err:find("--dim does nothing", 1, true))
+    support.write(path "reads.lua", text:format "for _ in pairs(o) do end")
+    assert.is_nil(select(2, good(command(more, "walked"))):find("does nothing", 1, true))
+  end)
+
   it("says what it needs in its row", function()
-    local known = { rotary = 1, causal = 1, projection = 1 }
+    local known = { rotary = 1, causal = 1, projection = 1, cross = 1 }
     local lists, n = { pf.kernels().options }, 0
     for _, layer in ipairs(pf.layers()) do lists[#lists + 1] = layer.options end
     for _, kind in ipairs(pf.kinds()) do lists[#lists + 1] = kind.options end

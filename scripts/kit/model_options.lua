@@ -157,6 +157,7 @@ local NEEDS = {
   projection = { function(m) return is_projected(m.kernel) end,
                  "is for features that are projected: softmax maps, or --features M" },
   ngrams = { function(m) return m.ngrams ~= nil end, "is for an n-gram memory, as --ngrams 4" },
+  cross = { function(m) return m.cross == true end, "is for cross-attention, as --cross" },
   auto = { function(m) return m.attention == "auto" end, "is for --attention auto" },
 }
 

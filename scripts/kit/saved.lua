@@ -4,6 +4,7 @@ local lfs = require "lfs"
 local trainable = require "kit.trainable"
 local pf = require "performer"
 local train_options = require "kit.train_options"
+local watched = require "kit.watched"
 
 local saved = {}
 
@@ -23,7 +24,7 @@ function saved.model_from(path, settings)
   if type(make) ~= "function" then
     return nil, ("%s: must return function(options) -> model, not %s"):format(path, a_kind(make))
   end
-  local model = make(train_options.words(settings))
+  local model = make(watched.words(settings, train_options.words(settings)))
   local kind = pf.kind(model)
   if kind ~= "module" and not (kind == "table" and type(model.forward) == "function") then
     return nil, ("%s: its function must return a model, not %s"):format(path, a_kind(model))

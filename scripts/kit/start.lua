@@ -12,6 +12,7 @@ local run_folder = require "kit.run_folder"
 local saved = require "kit.saved"
 local schedule = require "kit.schedule"
 local train_options = require "kit.train_options"
+local watched = require "kit.watched"
 
 local start = {}
 
@@ -31,6 +32,7 @@ function start.fresh(options, make)
   if options.crossover then cli.need(pf.attention.use_crossover(options.crossover)) end
   if from then from:check(settings, data) end
   local model = from and from:own_model() or make.model(settings)
+  watched.tell(settings, options.given)
   local filled = from and from:fill(model)
   trainable.apply(model, settings)
   train_options.check_sliced(settings, model)
