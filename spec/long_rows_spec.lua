@@ -225,6 +225,22 @@ describe("model:evaluate", function()
     assert.is_true(peaks[3] < 1.2 * peaks[2], ("%d of %d"):format(peaks[3], peaks[2]))
   end)
 
+  it("goes through layers in Lua that look at a position alone, in slices too", function()
+    for _, alone in ipairs { true, false } do
+      local gate = { name = "gate", by_position = alone, forward = function(_, h) return h * 2 end }
+      if not alone then gate.step = gate.forward end
+      local model = nn.chain { nn.embedding { vocab = 19, dim = 8 }, gate,
+                               nn.block { dim = 8, heads = 2, causal = true },
+                               nn.linear { from = 8, to = 19 } }
+      local batch = { input = input, target = target }
+      local want = by_hand(model, batch)
+      assert.is_true(math.abs(model:evaluate(batch).loss - want.loss) <= 1e-5 * want.loss)
+      local fine, got = pcall(model.evaluate, model, batch, { slice_length = 50 })
+      assert.are.equal(alone, fine)
+      if fine then assert.are.equal(want.right, got.right) end
+    end
+  end)
+
   it("refuses slices that are too short, and a prefix in several", function()
     local model, batch = models.new {}, { input = input, target = target }
     assert.raises("a slice of 15 positions; it has at least 16", function()
@@ -235,5 +251,20 @@ describe("model:evaluate", function()
       model:evaluate(batch, { slice_length = 16 })
     end)
     assert.are.equal(by_hand(model, batch).right, model:evaluate(batch).right)
+  end)
+end)
+
+describe("a long prompt", function()
+  it("needs no more memory than a short one", function()
+    local model, peaks = models.new { layers = 2 }, {}
+    for i, n in ipairs { 3000, 3000, 24000 } do
+      local ids = models.ids(1, n, 19):reshape(n)
+      peaks[i] = peak_of(function()
+        local stream <close> = model:stream()
+        stream:feed(ids)
+      end)
+    end
+    -- The ids themselves are copied once.
+    assert.is_true(peaks[3] - peaks[2] < 2 * 4 * 24000, ("%d of %d"):format(peaks[3], peaks[2]))
   end)
 end)

@@ -173,6 +173,39 @@ static void test_equal_bits(const saver *s) {
     }
 }
 
+/* Evaluation in slices where memory runs out: nothing is recorded, nothing leaked, no half of a
+ * result. */
+static void test_evaluation_failures(void) {
+    static const saver none = {"tied", 0, 0};
+    host_memory h = {0};
+    pf_engine *e = NULL;
+    pf_options o = host_options(&h);
+    CHECK_OK(pf_engine_open(&e, &o));
+    pf_module *m = model_of(e, &none);
+    pf_tensor *ids = some_ids(e, BATCH, LENGTH, 1);
+    drop_spare(e);
+    size_t live = pf_heap_live(e->heap);
+    pf_evaluation result = {.size = sizeof result};
+    int status = PF_ENOMEM;
+    long refusals = 0;
+    bool good = true;
+    for (; status < 0 && refusals < 5000 && good; refusals++) {
+        h.calls = 0;
+        h.fail_at = refusals + 1;
+        h.fail_on = 1;
+        status = pf_module_evaluate(&result, e, m, ids, ids, NULL, LENGTH / SLICES);
+        h.fail_at = 0;
+        good = status == PF_OK || (status == PF_ENOMEM && result.tokens == 0);
+        drop_spare(e);
+        good = good && e->tape == NULL && pf_heap_live(e->heap) == live;
+    }
+    CHECK(good && status == PF_OK && refusals > 100 && result.tokens == BATCH * LENGTH);
+    pf_tensor_release(&ids);
+    pf_module_release(&m);
+    pf_engine_close(&e);
+    CHECK(h.blocks == 0 && h.bytes == 0 && h.wrong == 0);
+}
+
 static int twice(void *context, pf_engine *e, int64_t i, pf_tensor *x, pf_tensor *const *beside,
                  pf_tensor **y) {
     (void)context, (void)i, (void)beside;
@@ -216,6 +249,7 @@ int main(void) {
         test_cancel(&savers[i]);
         test_equal_bits(&savers[i]);
     }
+    test_evaluation_failures();
     test_unused_half();
     return CHECK_REPORT();
 }
