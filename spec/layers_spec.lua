@@ -1,7 +1,7 @@
 -- layers_spec.lua - what every layer of the table holds, walked row by row: what a mask hides
 -- changes nothing that is there, documents do not see each other, and what a layer remembers is
 -- saved, loaded and goes on with the same bits; with every attention, map and option, and in
--- training too.
+-- training too; slices of a row are as the whole.
 local layers = require "spec.support.layers"
 local pf = require "performer"
 local support = require "spec.support"
@@ -123,6 +123,82 @@ describe("documents in a row", function()
       local off = support.distance(y, layers.call(layer, x:slice(2, first + 1, L)))
       assert.is_true(off and off <= 2e-5, ("%s is off by %s"):format(name, tostring(off)))
     end)
+  end)
+end)
+
+-- ---- slices -------------------------------------------------------------------------------
+
+describe("a row in slices", function()
+  local N = 40 -- as many as two slices and a bit have
+
+  local function rows(f)
+    local list = {}
+    for b = 1, B do
+      list[b] = {}
+      for t = 1, N do list[b][t] = f(b, t) end
+    end
+    return pf.tensor(list, i32)
+  end
+
+  local batch = { input = rows(function(b, t) return (t * t + 3 * b) % V end),
+                  target = rows(function(b, t) return t % 7 == b and -1 or (t + b) % V end),
+                  documents = rows(function(b, t) return (t + 3 * b) // 23 end),
+                  mask = rows(function(b, t) return t < 34 + b and 1 or 0 end) }
+
+  --- name -> gradient, which is cleared.
+  local function take(model)
+    local grads, list, names = {}, model:parameters()
+    for i, p in ipairs(list) do
+      grads[names[i]] = p:grad() and p:grad():detach()
+      p:clear_grad()
+    end
+    return grads
+  end
+
+  local function near(name, want, got, tolerance)
+    for key, grad in pairs(want) do
+      local off, why = support.distance(got[key], grad)
+      assert.is_true(off and off <= tolerance, ("%s, %s: %s"):format(name, key, off or why))
+    end
+  end
+
+  --- Holds slices against the whole; false: the model says that it has none.
+  local function holds(model, name)
+    local fine, whole = pcall(model.evaluate, model, batch)
+    if not fine then return nil end -- positions that end before
+    local part
+    fine, part = pcall(model.evaluate, model, batch, { slice_length = 17 })
+    if not fine then
+      assert.matches("attention", part)
+      return false
+    end
+    assert.is_true(math.abs(part.loss - whole.loss) <= 1e-4 * whole.loss, name)
+    assert.are.equal(whole.tokens, part.tokens)
+    do
+      local tape <close> = pf.tape()
+      tape:backward(model:loss(batch, { training = false }))
+    end
+    local want = take(model)
+    model:backward_sliced(batch, { slice_length = 17, levels = 2, training = false })
+    near(name, want, take(model), 1e-3)
+    return true
+  end
+
+  it("has the losses and gradients of the whole, by all rows of all tables", function()
+    local performer, count = nil, { [true] = 0, [false] = 0 }
+    for _, row in ipairs(pf.layers()) do
+      if row.type == "performer" then performer = row end
+    end
+    local function walk(options, name)
+      local answer = holds(layers.make(performer, with({ causal = true, conv = 3 }, options)), name)
+      if answer ~= nil then count[answer] = count[answer] + 1 end
+    end
+    for _, a in ipairs(layers.attentions()) do walk(a.options, a.name) end
+    for _, v in ipairs(layers.variants(performer)) do walk(v.options, v.name) end
+    for _, v in ipairs(layers.kernels()) do
+      if not v.full then walk({ kernel = v.kernel }, v.name) end
+    end
+    assert.is_true(count[true] > 40 and count[true] > 10 * count[false])
   end)
 end)
 
