@@ -115,9 +115,8 @@ const pf_layer pf_layer_classifier = {
 
 const pf_layer pf_layer_regressor = {
     .name = "regressor",
-    .doc =
-        "Estimates of numbers, for mean_square: of a sequence (B, values), or of every position "
-        "(B, L, values), from the states of its child, in Lua trunk = it.",
+    .doc = "Estimates of numbers, for mean_square: of a sequence (B, values), or of every position "
+           "(B, L, values), from the states of its child, in Lua trunk = it.",
     .options = regressor_options,
     .n_options = PF_COUNT(regressor_options),
     .width = "values",
