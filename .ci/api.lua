@@ -301,8 +301,8 @@ return {
     { "pf.nn.module", "layer: table", "pf.Module",
       "A layer of one's own: tensors, child layers and forward(self, x, pass); step(self, " ..
       "x, state) if it is to stream; `name` for checkpoints; tensors under `buffers` are " ..
-      "saved, not trained. inputs: names of what it reads beside x, in its pass, \"[name]\" of " ..
-      "what may be missing. by_position = true: a position's output depends on it alone." },
+      "saved, not trained. inputs, begin, by_position, part, after_step, recompute and width " ..
+      "stand in a table below Several inputs." },
     { "pf.nn.define", "name: string, builder: fun(children: pf.Module[]): table", "",
       "How layers called `name` are built when a checkpoint is loaded." },
     { "pf.nn.repeated", "n: integer, make: fun(i: integer): pf.Module", "pf.Module",

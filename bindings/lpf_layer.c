@@ -25,6 +25,10 @@ typedef struct {
     const pf_named *inputs; /* of begin: n_inputs, for streams of `batch` */
     int n_inputs;
     int64_t batch;
+    pf_tensor *const *entry; /* of part: n_entry; what goes on, *n_exit */
+    pf_tensor **exit;
+    int n_entry, *n_exit;
+    uint64_t step; /* of after_step */
 } layer_call;
 
 static const char layers_key = 'l'; /* registry: name -> builder, for pf_module_build */
@@ -38,10 +42,25 @@ static void push_function(lua_State *L, const lua_layer *layer, const char *name
     lua_insert(L, -2);
 }
 
-static void take_result(lua_State *L, int index, const layer_call *c, const char *where) {
+/* "model.lua:12: gate: its forward must return a tensor, got nil": where the function stands. */
+static int refuse_result(lua_State *L, const layer_call *c, const char *what, const char *wanted,
+                         int index) {
+    lua_Debug ar;
+    const char *got = lpf_kind(L, index);
+    push_function(L, c->layer, what);
+    lua_getfield(L, -1, "name");
+    const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "layer";
+    lua_pushvalue(L, -3);
+    lua_getinfo(L, ">S", &ar);
+    lua_pushfstring(L, "%s:%d: %s: its %s must return %s, got %s", ar.short_src, ar.linedefined,
+                    name, what, wanted, got);
+    return lua_error(L);
+}
+
+static void take_result(lua_State *L, int index, const layer_call *c, const char *what) {
+    index = lua_absindex(L, index);
     pf_tensor *y = lpf_test_tensor(L, index);
-    if (!y)
-        lpf_raise(L, "%s of a Lua layer must return a tensor, got %s", where, lpf_kind(L, index));
+    if (!y) refuse_result(L, c, what, "a tensor", index);
     *c->y = pf_tensor_retain(y);
 }
 
@@ -93,8 +112,7 @@ static int begin_body(lua_State *L) {
         lua_call(L, 3, 1);
     }
     if (!lua_istable(L, -1))
-        lpf_raise(L, "begin of a Lua layer must return the table that step gets, got %s",
-                  lpf_kind(L, -1));
+        refuse_result(L, c, "begin", "the table that step gets", lua_gettop(L));
     *c->state = (void *)(intptr_t)luaL_ref(L, LUA_REGISTRYINDEX);
     return 0;
 }
@@ -125,6 +143,78 @@ static int layer_step(void *context, pf_engine *engine, pf_tensor *x, void **sta
     lua_layer *layer = context;
     layer_call call = {.layer = layer, .x = x, .y = y, .state = state};
     return lpf_protect(layer->s, step_body, &call);
+}
+
+/* The list at `index` of at most PF_HOST_PARTS tensors, or nil, becomes what goes on. */
+static void take_exit(lua_State *L, int index, const layer_call *c) {
+    static const char wanted[] = "a tensor and a list of at most 5 that go on";
+    if (lua_isnil(L, index)) return;
+    if (!lua_istable(L, index) || lua_rawlen(L, index) > PF_HOST_PARTS)
+        refuse_result(L, c, "part", wanted, index);
+    const int n = (int)lua_rawlen(L, index);
+    for (int i = 0; i < n; i++) {
+        lua_rawgeti(L, index, i + 1);
+        pf_tensor *t = lpf_test_tensor(L, -1);
+        if (!t) refuse_result(L, c, "part", wanted, lua_gettop(L));
+        c->exit[i] = pf_tensor_retain(t);
+        *c->n_exit = i + 1;
+        lua_pop(L, 1);
+    }
+}
+
+/* part(self, x, entry, pass): y, exit; entry and exit are lists, nil before the first slice. */
+static int part_body(lua_State *L) {
+    const layer_call *c = lua_touserdata(L, 1);
+    push_function(L, c->layer, "part");
+    lpf_push_tensor(L, c->x);
+    if (c->n_entry == 0)
+        lua_pushnil(L);
+    else
+        lua_createtable(L, c->n_entry, 0);
+    for (int i = 0; i < c->n_entry; i++) {
+        lpf_push_tensor(L, c->entry[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lpf_push_pass(L, c->pass);
+    lua_call(L, 4, 2);
+    take_exit(L, lua_gettop(L), c);
+    take_result(L, -2, c, "part");
+    return 0;
+}
+
+static int layer_part(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
+                      pf_tensor *const *entry, int n, pf_tensor **exit, int *n_exit,
+                      pf_tensor **y) {
+    (void)engine;
+    lua_layer *layer = context;
+    const pf_pass *outer = layer->s->pass;
+    layer_call call = {.layer = layer,
+                       .x = x,
+                       .y = y,
+                       .pass = pass,
+                       .entry = entry,
+                       .n_entry = n,
+                       .exit = exit,
+                       .n_exit = n_exit};
+    layer->s->pass = pass;
+    const int status = lpf_protect(layer->s, part_body, &call);
+    layer->s->pass = outer;
+    return status;
+}
+
+static int after_step_body(lua_State *L) {
+    const layer_call *c = lua_touserdata(L, 1);
+    push_function(L, c->layer, "after_step");
+    lua_pushinteger(L, (lua_Integer)c->step);
+    lua_call(L, 2, 0);
+    return 0;
+}
+
+static int layer_after_step(void *context, pf_engine *engine, uint64_t step) {
+    (void)engine;
+    lua_layer *layer = context;
+    layer_call call = {.layer = layer, .step = step};
+    return lpf_protect(layer->s, after_step_body, &call);
 }
 
 static void layer_release_state(void *context, void *state) {
@@ -323,7 +413,6 @@ static int layer_new(lua_State *L) {
         lua_pop(L, 1);
     }
     const bool streams = field_is_true(L, 1, "step");
-    const bool by_position = field_is_true(L, 1, "by_position");
     const char *const *names = read_names(L, 1, name);
     pf_module **box = lpf_new_module(L);
     lua_pushvalue(L, 1);
@@ -346,7 +435,12 @@ static int layer_new(lua_State *L) {
                                 .load_state = layer_load_state,
                                 .inputs = names,
                                 .begin = layer_begin,
-                                .by_position = by_position};
+                                .by_position = field_is_true(L, 1, "by_position"),
+                                .part = field_is_true(L, 1, "part") ? layer_part : NULL,
+                                .after_step =
+                                    field_is_true(L, 1, "after_step") ? layer_after_step : NULL,
+                                .width = lpf_opt_integer(L, 1, "width", 0),
+                                .recompute = field_is_true(L, 1, "recompute")};
     const int status = pf_module_host(box, engine, name, &host, children, n);
     if (status < 0) layer_release(layer); /* the module took nothing over */
     lpf_result(L, status);

@@ -79,7 +79,7 @@ describe("an input beside x", function()
     fails("no input can be called 'mask'", nn.module, shift { inputs = { "mask" } })
     fails("inputs must be a list of names", nn.module, shift { inputs = "by" })
     fails("the name of an input must be a text", nn.module, shift { inputs = { 1 } })
-    fails("begin of a Lua layer must return the table that step gets",
+    fails("shift: its begin must return the table that step gets, got number",
       function() nn.module(shift { begin = function() return 1 end }):state { by = by } end)
   end)
 

@@ -747,8 +747,8 @@ function State:close() end
 
 ---A layer of one's own: tensors, child layers and forward(self, x, pass); step(self, x, state)
 ---if it is to stream; `name` for checkpoints; tensors under `buffers` are saved, not trained.
----inputs: names of what it reads beside x, in its pass, "[name]" of what may be missing.
----by_position = true: a position's output depends on it alone.
+---inputs, begin, by_position, part, after_step, recompute and width stand in a table below
+---Several inputs.
 ---@param layer table
 ---@return pf.Module
 function pf.nn.module(layer) end

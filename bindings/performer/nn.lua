@@ -75,7 +75,13 @@ function nn.define(name, builder)
   core.define_layer(name, function(children)
     local layer = builder(children)
     if type(layer) == "table" and layer.name == nil then layer.name = name end
-    return as_module(layer)
+    if core.kind(layer) == "module" or type(layer) == "table" and type(layer.forward) == "function"
+    then
+      return as_module(layer)
+    end
+    local at = debug and debug.getinfo(builder, "S")
+    error(("%snn.define: the function for '%s' must return a layer, got %s"):format(
+      at and ("%s:%d: "):format(at.short_src, at.linedefined) or "", name, core.kind(layer)), 0)
   end)
 end
 

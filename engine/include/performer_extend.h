@@ -77,7 +77,18 @@ typedef struct {
     /* What it makes of a position depends on that position alone: steps, prompts and slices of a
      * training row are calls of `forward` then, and `step` is not needed. */
     bool by_position;
+    /* The next positions x (B, L, ...) of a row that is trained, or evaluated, in slices: entry (n)
+     * is what the slices before left, n 0 at first; *n_exit tensors of exit, at most
+     * PF_HOST_PARTS, batch first, go to the next one. Recorded as any ops are: gradients come back
+     * through them. Where a packed document begins, its rows of the entry are 0. */
+    int (*part)(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
+                pf_tensor *const *entry, int n, pf_tensor **exit, int *n_exit, pf_tensor **y);
+    /* What follows an optimizer's step, counted from 1. */
+    int (*after_step)(void *context, pf_engine *engine, uint64_t step);
+    int64_t width;  /* numbers that it makes of a position; 0: only its output says */
+    bool recompute; /* an open tape keeps its input alone, and backward runs it again */
 } pf_host_layer;
+#define PF_HOST_PARTS 5
 PF_API int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
                           const pf_host_layer *layer, pf_module *const *children, int n_children);
 PF_API int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor,

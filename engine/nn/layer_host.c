@@ -26,6 +26,13 @@ static int check_made(const pf_module *m, const char *what, int status, uint64_t
     return status;
 }
 
+/* What its parts of a row hand on, as the host has it. */
+static const pf_state_kind host_parts = {
+    .name = "host",
+    .tensor = {"1", "2", "3", "4", "5"},
+    .anew = (1u << PF_STATE_TENSORS) - 1,
+};
+
 /* On a copy of what the host keeps: a call that fails, here or later, leaves it as it was. */
 static int call_step(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     const pf_host_layer *host = &m->host;
@@ -117,14 +124,38 @@ static int prefill(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, 
     return PF_OK;
 }
 
-static int host_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
-    bool alone = m->host.by_position;
-    if (run->slice && !alone) {
+/* The exit takes the entry's place in the node; NULL behind it. */
+static int call_part(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    const pf_host_layer *host = &m->host;
+    pf_state *s = run->state;
+    pf_tensor *exit[PF_HOST_PARTS] = {NULL};
+    int n = 0, made = 0;
+    if (!host->part) {
         return pf_fail(PF_EINVAL,
                        "%s: a layer of the host can't be trained in slices: it may look at "
-                       "positions of other slices (by_position says that it does not)",
+                       "positions of other slices (by_position says that it does not, and part "
+                       "what it hands on)",
                        pf_option_text(m, "name"));
     }
+    while (n < PF_HOST_PARTS && s->tensor[n]) n++;
+    uint64_t before = pf_failures();
+    int status = host->part(host->context, e, x, run->pass, s->tensor, n, exit, &made, y);
+    status = check_made(m, "part", status, before, y);
+    for (int i = 0; i < made && status >= 0; i++) {
+        if (exit[i] && exit[i]->rank > 0 && exit[i]->shape[0] == s->batch) continue;
+        status = pf_fail(PF_ESHAPE, "%s: what its part hands on must be tensors of %lld rows",
+                         pf_option_text(m, "name"), (long long)s->batch);
+    }
+    if (status < 0) pf_tensor_release(y);
+    for (int i = 0; i < PF_HOST_PARTS && status < 0; i++) pf_tensor_release(&exit[i]);
+    for (int i = 0; i < PF_HOST_PARTS && status >= 0; i++) pf_replace(&s->tensor[i], exit[i]);
+    s->kind = &host_parts;
+    return status;
+}
+
+static int host_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    bool alone = m->host.by_position;
+    if (run->slice && !alone) return call_part(m, e, run, x, y);
     if (!run->state || run->slice) return call_forward(m, e, run, x, y);
     if (run->mode == PF_RUN_STEP) {
         return alone ? position(m, e, run, x, y) : call_step(m, e, run, x, y);
@@ -144,7 +175,12 @@ static int host_begin(pf_module *m, pf_engine *e, const pf_run *run) {
         input = pf_run_input(run, name);
         if (input) list[n++] = (pf_named){name, input};
     }
-    if (m->n_reads == 0 || run->slice) return PF_OK;
+    if (run->slice) return PF_OK;
+    if (!host->step && !host->by_position) {
+        return pf_fail(PF_EINVAL, "%s: this layer has no step, so it can't stream",
+                       pf_option_text(m, "name"));
+    }
+    if (m->n_reads == 0) return PF_OK;
     if (!host->begin || host->by_position) {
         return pf_fail(PF_EINVAL, "%s: this layer reads inputs and has no %s, so it can't stream",
                        pf_option_text(m, "name"), host->by_position ? "step" : "begin");
@@ -155,10 +191,18 @@ static int host_begin(pf_module *m, pf_engine *e, const pf_run *run) {
 }
 
 /* What it looks at only the host knows. */
-static bool host_whole(const pf_module *m) { return !m->host.by_position; }
+static bool host_whole(const pf_module *m) { return !m->host.by_position && !m->host.part; }
+
+static int host_after_step(pf_module *m, pf_engine *e, uint64_t step, int *drawn) {
+    const pf_host_layer *host = &m->host;
+    uint64_t before = pf_failures();
+    (void)drawn;
+    if (!host->after_step) return PF_OK;
+    return called(m, "after_step", host->after_step(host->context, e, step), before);
+}
 
 static int host_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
-    if (!m->host.step && !m->host.by_position) {
+    if (!m->host.step && !m->host.by_position && !m->host.part) {
         return pf_fail(PF_EINVAL, "%s: this layer has no step, so it can't stream",
                        pf_option_text(m, "name"));
     }
@@ -176,6 +220,7 @@ const pf_layer pf_layer_host = {
     .run = host_run,
     .whole = host_whole,
     .begin = host_begin,
+    .after_step = host_after_step,
     .state = host_state,
 };
 
@@ -207,6 +252,7 @@ int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
     /* Only now: a module that was not made must not release the caller's context. */
     own.inputs = NULL; /* the caller's words; the module has its own */
     (*module)->host = own;
+    (*module)->recompute = own.recompute;
     return PF_OK;
 }
 

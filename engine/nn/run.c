@@ -196,7 +196,7 @@ int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x) {
 int64_t pf_module_width(const pf_module *m) {
     const char *option = m->type->width;
     if (option) return pf_option_int(m, option);
-    if (m->type == &pf_layer_host) return -1;
+    if (m->type == &pf_layer_host) return m->host.width > 0 ? m->host.width : -1;
     int64_t width = 0;
     for (int i = m->n_given; i-- > 0 && width == 0;) width = pf_module_width(m->child[i].module);
     return width;
