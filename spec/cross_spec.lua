@@ -183,9 +183,9 @@ end)
 describe("a decoder", function()
   local function decoder(more)
     pf.seed(4)
-    local o = { vocab = 11, dim = D, layers = 2, heads = H, causal = true, cross = true,
-                kernel = { features = 8 } }
+    local o = { vocab = 11, dim = D, layers = 2, heads = H, causal = true, cross = true }
     for key, value in pairs(more or {}) do o[key] = value end
+    if not o.kernel and not o.attention then o.kernel = { features = 8 } end
     return nn.performer(o)
   end
 
@@ -264,19 +264,65 @@ describe("a decoder", function()
     end, "the input 'memory' %[2, 7, 8%] was computed on the open tape")
   end)
 
-  it("looks back only, to the bit, and streams as it reads", function()
-    local m, x, memory = decoder(), ids(12), memory_of()
-    local y = m(x, { memory = memory })
-    local changed = pf.concat({ x:slice(2, 1, 6), pf.zeros(B, 6, i32) }, 2)
-    local early = m(changed, { memory = memory }):slice(2, 1, 6)
-    assert.equal(y:slice(2, 1, 6):tobytes(), early:tobytes())
-    local state = m:state { batch = B, memory = memory }
-    local z = m:prefill(x:slice(2, 1, 7), state)
-    assert.is_true(support.distance(z, y:slice(2, 1, 7)) < 1e-5)
-    z = m:step(x:slice(2, 8, 8):reshape(B), state)
-    assert.is_true(support.distance(z, y:slice(2, 8, 8):reshape(B, 11)) < 1e-5)
-    local hidden = m:hidden(x, { memory = memory })
-    assert.equal(y:tobytes(), hidden:linear(m:tensors()["embedding.weight"]):tobytes())
+  it("drops keys and weights of the memory in training, in slices too", function()
+    local x, memory = ids(64), memory_of()
+    for _, attention in ipairs { "favor", "exact" } do
+      local m = decoder { attention = attention, attention_dropout = 0.5,
+                          kernel = attention == "favor" and { features = 8 } or nil }
+      local y = m(x, { memory = memory }):tobytes()
+      local pass = { memory = memory, training = true, step = 3 }
+      assert.is_false(y == m(x, pass):tobytes())
+      assert.equal(m(x, pass):tobytes(), m(x, pass):tobytes())
+    end
+    local only = nn.chain { nn.embedding { vocab = 11, dim = D }, cross { attention_dropout = 0.5 },
+                            nn.linear { from = D, to = 11 } }
+    local loss = only:backward_sliced({ input = x, target = x, memory = memory },
+      { slices = 2, step = 3 })
+    local whole = only(x, { memory = memory, training = true, step = 3 }):cross_entropy(x):item()
+    assert.near(whole, loss, 1e-5) -- the same keys
+  end)
+
+  it("generates from a memory", function()
+    local m = decoder { layers = 1 }
+    local memory = memory_of():slice(1, 1, 1)
+    local said = m:generate { memory = memory, prompt = { 1, 2 }, tokens = 4, temperature = 0 }
+    local row = pf.tensor({ { 1, 2, table.unpack(said) } }, i32)
+    local best = m(row, { memory = memory }):argmax(-1):totable()[1]
+    for t = 1, 4 do assert.equal(said[t], best[t + 1] - 1) end
+  end)
+
+  it("looks back only, to the bit, and streams as it reads, in every shape of a block", function()
+    local shapes = { {}, { residual = "post" }, { residual = "rezero" }, { shared = true },
+                     { token_shift = true, conv = 3, norm = "rmsnorm", reversible = true } }
+    for i, o in ipairs(shapes) do
+      local m, x, memory = decoder(o), ids(12), memory_of()
+      for name, t in pairs(m:tensors()) do
+        if name:find "scale" then t:copy_(t + 0.3) end -- rezero's begin at 0
+      end
+      local y = m(x, { memory = memory })
+      assert.is_false(y:tobytes() == m(x, { memory = memory_of(nil, 5) }):tobytes(), i)
+      local changed = pf.concat({ x:slice(2, 1, 6), pf.zeros(B, 6, i32) }, 2)
+      local early = m(changed, { memory = memory }):slice(2, 1, 6)
+      assert.equal(y:slice(2, 1, 6):tobytes(), early:tobytes())
+      local state = m:state { batch = B, memory = memory }
+      local z = m:prefill(x:slice(2, 1, 7), state)
+      assert.is_true(support.distance(z, y:slice(2, 1, 7)) < 1e-5, i)
+      z = m:step(x:slice(2, 8, 8):reshape(B), state)
+      assert.is_true(support.distance(z, y:slice(2, 8, 8):reshape(B, 11)) < 1e-5, i)
+      local hidden = m:hidden(x, { memory = memory })
+      assert.equal(y:tobytes(), hidden:linear(m:tensors()["embedding.weight"]):tobytes())
+    end
+  end)
+
+  it("is h + cross(norm(h)) between attention and mlp", function()
+    local o = { dim = D, heads = H, causal = true, cross = true, kernel = { features = 8 } }
+    local m = nn.block(o)
+    local part, x, memory = {}, rows(1, B, L, D), memory_of()
+    for _, c in ipairs(m:children()) do part[#part + 1] = c end
+    local h = x + part[2](part[1](x))
+    h = h + part[6](part[5](h), { memory = memory })
+    local y = h + part[4](part[3](h))
+    assert.is_true(support.distance(m(x, { memory = memory }), y) < 1e-6)
   end)
 
   it("gives the same bits for any number of threads", function()
