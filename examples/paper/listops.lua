@@ -13,8 +13,7 @@ local svg = require "kit.svg"
 local SIZES = {
   doc = { dim = "model width", layers = "blocks", heads = "attention heads", batch = "rows a step",
           features = "random projections", longest = "tokens of an expression at most",
-          shortest = "tokens of an expression at least", depth = "nesting",
-          lr = "peak learning rate",
+          shortest = "tokens of an expression at least", depth = "nesting", lr = "learning rate",
           steps = "training steps", examples = "expressions that accuracy is measured on" },
   smoke = { dim = 16, layers = 1, heads = 2, features = 16, shortest = 10, longest = 60, depth = 3,
             batch = 2, steps = 4, lr = 2e-3, examples = 8 },
