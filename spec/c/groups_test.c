@@ -1,6 +1,7 @@
 /* groups_test.c - what a C host says and asks of training beside a rule: groups of parameters,
  * averages, schedules, and all or nothing where memory is short. */
 #include "nn_support.h"
+#include "scarce.h"
 
 /* One step by a gradient of ones. */
 static void step(pf_engine *e, pf_module *m, pf_optimizer *o, double lr) {
@@ -118,38 +119,20 @@ static void test_schedules(void) {
     }
 }
 
-/* An allocator of which call `at` fails, and all that follow. */
-typedef struct {
-    int64_t at, calls, live;
-} scarce;
-
-static void *scarce_resize(void *context, void *block, size_t old, size_t bytes) {
-    scarce *s = context;
-    if (bytes > old && s->calls++ >= s->at) return NULL;
-    s->live += (int64_t)bytes - (int64_t)old;
-    if (bytes > 0) return realloc(block, bytes);
-    free(block);
-    return NULL;
-}
-
 /* Making and stepping an optimizer with all that it can keep: all or nothing, nothing lost. */
 static void test_memory(void) {
     static const char text[] = "{'type': 'muon', 'ema': 0.9, 'groups': [{'match': 'bias'}]}";
-    scarce s = {.at = INT64_MAX};
-    pf_allocator allocator = {sizeof allocator, scarce_resize, &s};
-    pf_options options = PF_OPTIONS_DEFAULT;
-    options.threads = 1, options.allocator = &allocator, options.no_cache = true;
-    pf_engine *e = NULL;
-    CHECK_OK(pf_engine_open(&e, &options));
+    scarce s = {0};
+    pf_engine *e = scarce_engine(&s);
     pf_module *m = layer_of(e, "linear", "{'from': 8, 'to': 4}");
     pf_config *c = options_of(text);
     CHECK(pf_module_tensor_count(m) == 2); /* the list of names is made once */
     int64_t failed = 0, before = s.live;
     for (int64_t n = 0; n < 1000; n++) {
         pf_optimizer *o = NULL;
-        s.calls = 0, s.at = n;
+        scarce_begins(&s, n);
         int status = pf_optimizer_new(&o, e, m, c);
-        s.at = INT64_MAX;
+        scarce_ends(&s);
         if (status >= 0) {
             pf_optimizer_close(&o);
             break;
@@ -168,9 +151,9 @@ static void test_memory(void) {
             CHECK_OK(pf_module_tensor_at(m, i, NULL, &t, NULL));
             t->grad_stale = false;
         }
-        s.calls = 0, s.at = n;
+        scarce_begins(&s, n);
         int status = pf_optimizer_step(o, e, 0.1, 0, NULL);
-        s.at = INT64_MAX;
+        scarce_ends(&s);
         if (status >= 0) break;
         CHECK(status == PF_ENOMEM && number(m, "weight") == held && pf_optimizer_steps(o) == 1);
     }

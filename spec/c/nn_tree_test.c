@@ -315,37 +315,6 @@ static void test_later_tensors(pf_engine *e) {
     pf_module_release(&m);
 }
 
-/* Adapters come and go whole: a refused call leaves the model as it was, and a tensor that has gone
- * is in no walk, nor in that of a module above. */
-static void test_adapters(pf_engine *e) {
-    pf_module *m = small_model(e, "'tied': false"), *above = pf_module_retain(m), *again = NULL;
-    pf_config *tree = NULL;
-    CHECK_OK(wrap(e, &above, 1));
-    int n = pf_module_tensor_count(m);
-    CHECK_FAILS(PF_EINVAL, pf_module_adapt(e, m, "nothing", 2, 1));
-    CHECK_FAILS(PF_EINVAL, pf_module_adapt(e, m, "mlp", 0, 1));
-    CHECK(pf_module_adapt(e, m, "mlp.up|head", 2, 1) == 3);
-    CHECK_FAILS(PF_EINVAL, pf_module_adapt(e, m, "*", 2, 1));
-    CHECK(pf_module_tensor_count(m) == n + 6 && pf_module_tensor_count(above) == n + 6);
-    CHECK_OK(pf_module_tree(&tree, m));
-    CHECK_OK(pf_module_build(&again, e, tree));
-    check_same(m, again, false);
-    CHECK(pf_module_merge(m) == 3 && pf_module_merge(m) == 0);
-    CHECK(pf_module_adapt(e, m, "qkv", 2, 1) == 2);
-    for (int i = 0; i < n + 4; i++) {
-        const char *name;
-        bool trained;
-        CHECK_OK(pf_module_tensor_at(above, i, &name, NULL, &trained));
-        CHECK(trained == (strstr(name, "adapter") != NULL));
-    }
-    CHECK_FAILS(PF_EINVAL, pf_module_freeze(m, "nothing", true));
-    CHECK(pf_module_freeze(m, "adapter", true) == 4 && pf_module_freeze(m, "head", false) == 1);
-    pf_config_free(tree);
-    pf_module_release(&again);
-    pf_module_release(&above);
-    pf_module_release(&m);
-}
-
 int main(void) {
     pf_engine *e = engine_of(2, 11);
     test_names(e);
@@ -360,7 +329,6 @@ int main(void) {
     test_doubled(e);
     test_later_tensors(e);
     test_report_path(e);
-    test_adapters(e);
     size_t live = live_bytes(e);
     pf_engine_close(&e);
     CHECK(live <= 1 << 16);
