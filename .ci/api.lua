@@ -97,13 +97,16 @@ return {
       "chosen by their size), training (true), step, watch, micro, counted (targets that the " ..
       "mean is of, where they are not those of the batch). For causal models with linear " ..
       "attention. arXiv 2012.11346." },
-    { "Module:loss", "batch: table, options?: table", "pf.Tensor, table<string, pf.Tensor>",
-      "The mean loss of model(batch, pass) with batch.target, and each task's. Of ids (i32, -1 " ..
-      "not counted) cross entropy in nats, without logits that are whole where they are many: a " ..
-      "model whose last layer is linear makes them a piece of rows at a time, and again in " ..
-      "backward. Of numbers mean square, or with huber = delta Huber's, straight from there on. " ..
-      "Of several tasks batch.targets = {TASK = tensor}, those that the batch has, summed by " ..
-      "weights = {TASK = number}. What else the options have is the pass." },
+    { "Module:loss", "batch: table, options?: table", "pf.Tensor",
+      "The mean loss of model(batch, pass) with batch.target. Of ids (i32, -1 not counted) cross " ..
+      "entropy in nats, without logits that are whole where they are many: a model whose last " ..
+      "layer is linear makes them a piece of rows at a time, and again in backward. Of numbers " ..
+      "mean square, or with huber = delta Huber's, straight from there on. Of several tasks " ..
+      "batch.targets = {TASK = tensor}, those that the batch has, summed by weights = {TASK = " ..
+      "number}. What else the options have is the pass." },
+    { "Module:losses", "batch: table, options?: table", "table<string, pf.Tensor>",
+      "The same loss, each task's by its name, from one run: to be looked at, or summed in " ..
+      "another way. Of a model of one task {target = its loss}." },
     { "Module:evaluate", "batch: table, options?: table", "table",
       "Losses without a gradient: {loss, tokens, right}, the sum of the cross entropy of all " ..
       "counted positions in nats, their number, and how many have their target for the " ..

@@ -85,6 +85,12 @@ describe("examples", function()
     assert.truthy(out:find("of 8 right, 2 classes", 1, true), out)
   end)
 
+  it("11_encoder_decoder: sorts the digits of its source", function()
+    local out = run "11_encoder_decoder.lua 300 3141592"
+    assert.equal("3 1 4 1 5 9 2", ids(out, "given"))
+    assert.equal("1 1 2 3 4 5 9", ids(out, "said"))
+  end)
+
   it("04_char_lm: learns its paragraph, or a file", function()
     local out = run "04_char_lm.lua - 60"
     local losses = numbers(out, "loss ([%d.]+)")

@@ -134,7 +134,7 @@ describe("a classifier", function()
     for _ = 1, 60 do
       local rows_of = batch(32)
       local tape <close> = pf.tape()
-      tape:backward((m:loss(rows_of)))
+      tape:backward(m:loss(rows_of))
       opt:step { clip = 1 }
     end
     local test = batch(100)
@@ -156,7 +156,7 @@ describe("a classifier", function()
         m:backward_sliced({ input = x, target = x }, { slices = slices })
       else
         local tape <close> = pf.tape()
-        tape:backward((m:loss { input = x, target = x }))
+        tape:backward(m:loss { input = x, target = x })
       end
       return m:tensors()["output.weight"]:grad():detach(),
         m:tensors()["1.embedding.weight"]:grad():detach()
@@ -198,7 +198,7 @@ describe("a loss", function()
     end
     assert.near(sum / B / L, m:loss({ input = x, target = target }, { huber = 1.5 }):item(), 1e-5)
     local report = pf.check.gradient(function()
-      return (m:loss({ input = x, target = target }, { huber = 1.5, training = false }))
+      return m:loss({ input = x, target = target }, { huber = 1.5, training = false })
     end, (m:parameters()), { raise = false })
     assert.is_true(report.worst < 1e-2)
     local two = nn.regressor { trunk = trunk(), values = 2 }
@@ -260,16 +260,20 @@ describe("several tasks", function()
     local m = tasks "next"
     local x = ids(1)
     local targets = { next = x, family = pf.tensor({ 0, 3, -1 }, i32), size = rows(2, B, L) }
-    local total, each = m:loss({ input = x, targets = targets }, { weights = { size = 0.25 } })
+    local batch = { input = x, targets = targets }
+    local total, each = m:loss(batch, { weights = { size = 0.25 } }), m:losses(batch)
     local y = m:outputs(x)
     assert.equal(y.family:cross_entropy(targets.family):item(), each.family:item())
     assert.equal(y.size:reshape(B, L):mean_square(targets.size):item(), each.size:item())
     assert.near(each.next:item() + each.family:item() + each.size:item() / 4, total:item(), 1e-5)
-    total, each = m:loss { input = x, targets = { size = targets.size } }
-    assert.equal(each.size:item(), total:item())
-    assert.is_nil(each.next)
+    batch.targets = { size = targets.size }
+    assert.equal(each.size:item(), m:loss(batch):item())
+    assert.is_nil(m:losses(batch).next)
+    batch.targets = targets
+    assert.equal(m:losses({ input = x, target = x }).target:item(), m:loss { input = x,
+      target = x }:item())
     local report = pf.check.gradient(function()
-      return (m:loss({ input = x, targets = targets }, { training = false }))
+      return m:loss(batch, { training = false })
     end, (m:parameters()), { raise = false })
     assert.is_true(report.worst < 1e-2)
   end)
@@ -298,7 +302,7 @@ describe("several tasks", function()
     local m, x = tasks "next", ids(1)
     assert.error_matches(function()
       m:loss({ input = x, targets = { next = x } }, { weights = { text = 1 } })
-    end, "a weight of 'text', but no such task")
+    end, "a weight of 'text', but no target of it")
   end)
 end)
 

@@ -102,7 +102,7 @@ describe("a layer in Lua", function()
   it("has the gradients that differences have, and the bits that are promised", function()
     local m, x = model(), ids(1)
     local report = pf.check.gradient(function()
-      return (m:loss({ input = x, target = x }, { training = false }))
+      return m:loss({ input = x, target = x }, { training = false })
     end, (m:parameters()), { raise = false })
     assert.is_true(report.worst < 2e-2, report.worst)
     pf.check.bits(m, x)
@@ -202,7 +202,7 @@ describe("a layer in Lua", function()
     end
     local m, x = make(true), ids(1)
     local report = pf.check.gradient(function()
-      return (m:loss({ input = x, target = x }, { training = false }))
+      return m:loss({ input = x, target = x }, { training = false })
     end, (m:parameters()), { raise = false })
     assert.is_true(report.worst < 2e-2, report.worst)
     assert.is_true(pf.check.streaming(m, x) < 1e-5)
@@ -238,7 +238,7 @@ describe("a layer in Lua", function()
       for step = first, first + 1 do
         local x = ids(step)
         local tape <close> = pf.tape()
-        tape:backward((from:loss({ input = x, target = x }, { training = true, step = step })))
+        tape:backward(from:loss({ input = x, target = x }, { training = true, step = step }))
         optimizer:step { clip = 1 }
       end
     end

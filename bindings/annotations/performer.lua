@@ -339,16 +339,23 @@ function pf.tape() end
 ---@return number
 function Module:backward_sliced(batch, options) end
 
----The mean loss of model(batch, pass) with batch.target, and each task's. Of ids (i32, -1 not
----counted) cross entropy in nats, without logits that are whole where they are many: a model
----whose last layer is linear makes them a piece of rows at a time, and again in backward. Of
----numbers mean square, or with huber = delta Huber's, straight from there on. Of several tasks
----batch.targets = {TASK = tensor}, those that the batch has, summed by weights = {TASK =
----number}. What else the options have is the pass.
+---The mean loss of model(batch, pass) with batch.target. Of ids (i32, -1 not counted) cross
+---entropy in nats, without logits that are whole where they are many: a model whose last layer
+---is linear makes them a piece of rows at a time, and again in backward. Of numbers mean square,
+---or with huber = delta Huber's, straight from there on. Of several tasks batch.targets = {TASK
+---= tensor}, those that the batch has, summed by weights = {TASK = number}. What else the
+---options have is the pass.
 ---@param batch table
 ---@param options? table
----@return pf.Tensor, table<string, pf.Tensor>
+---@return pf.Tensor
 function Module:loss(batch, options) end
+
+---The same loss, each task's by its name, from one run: to be looked at, or summed in another
+---way. Of a model of one task {target = its loss}.
+---@param batch table
+---@param options? table
+---@return table<string, pf.Tensor>
+function Module:losses(batch, options) end
 
 ---Losses without a gradient: {loss, tokens, right}, the sum of the cross entropy of all counted
 ---positions in nats, their number, and how many have their target for the likeliest id. A causal

@@ -40,9 +40,15 @@ end
 
 local cross_entropy = Module.loss -- in pieces, where logits are many
 
---- The loss of every task that the batch has a target of, and their sum by weight.
-local function sum_of_tasks(model, batch, pass, weights, delta)
-  local outputs, losses, total = model:outputs(batch, pass), {}, nil
+local function check(batch)
+  if type(batch) ~= "table" then
+    util.fail("loss: a batch is a table {input, target}, got %s", core.kind(batch))
+  end
+end
+
+--- The loss of every task that the batch has a target of.
+local function losses_of(model, batch, pass, delta)
+  local outputs, losses = model:outputs(batch, pass), {}
   for _, name in ipairs(util.sorted_keys(batch.targets)) do
     if not outputs[name] then
       local near = core.nearest(name, util.sorted_keys(outputs))
@@ -50,31 +56,49 @@ local function sum_of_tasks(model, batch, pass, weights, delta)
         near and (" (did you mean '%s'?)"):format(near) or "")
     end
     losses[name] = loss_of(name, outputs[name], batch.targets[name], delta)
+  end
+  if not next(losses) then util.fail("loss: the batch has no target of any task") end
+  return losses
+end
+
+--- The sum by weight, 1 where none is said.
+local function sum(losses, weights)
+  local total
+  for _, name in ipairs(util.sorted_keys(weights)) do
+    if not losses[name] then
+      util.fail("loss: there is a weight of '%s', but no target of it", name)
+    end
+  end
+  for _, name in ipairs(util.sorted_keys(losses)) do
     local part = losses[name] * (weights[name] or 1)
     total = total and total + part or part
   end
-  for name in pairs(weights) do
-    if not outputs[name] then
-      util.fail("loss: there is a weight of '%s', but no such task", name)
-    end
-  end
-  if not total then util.fail("loss: the batch has no target of any task") end
-  return total, losses
+  return total
 end
 
---- The loss of a batch, and {task = its loss}: of one task by batch.target, of several by
---- batch.targets = {task = tensor}, each times its weight in `weights` (1). A task without a target
---- in this batch is left out. Of estimates mean square, or with huber = delta Huber's. What else
---- stands in the options is the pass.
-function Module:loss(batch, options)
-  if type(batch) ~= "table" then
-    util.fail("loss: a batch is a table {input, target}, got %s", core.kind(batch))
-  end
-  local pass, weights, delta = split(options)
-  if batch.targets then return sum_of_tasks(self, batch, pass, weights, delta) end
+--- The loss of one output.
+local function loss_of_target(model, batch, pass, delta)
   local target = batch.target
   local rows = core.kind(target) ~= "tensor" or target:dtype() == "i32" and target:rank() > 1
-  local loss = rows and cross_entropy(self, batch, pass)
-    or loss_of("target", self(batch, pass), target, delta)
-  return loss, { target = loss }
+  if rows then return cross_entropy(model, batch, pass) end
+  return loss_of("target", model(batch, pass), target, delta)
+end
+
+--- The loss of a batch: of one task by batch.target, of several by batch.targets = {task = tensor},
+--- each times its weight in `weights` (1). A task without a target in this batch is left out. Of
+--- estimates mean square, or with huber = delta Huber's. What else stands in the options is the
+--- pass.
+function Module:loss(batch, options)
+  check(batch)
+  local pass, weights, delta = split(options)
+  if not batch.targets then return loss_of_target(self, batch, pass, delta) end
+  return sum(losses_of(self, batch, pass, delta), weights)
+end
+
+--- The same, {task = its loss}: to be looked at, or summed in another way.
+function Module:losses(batch, options)
+  check(batch)
+  local pass, _, delta = split(options)
+  if batch.targets then return losses_of(self, batch, pass, delta) end
+  return { target = loss_of_target(self, batch, pass, delta) }
 end
