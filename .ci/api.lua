@@ -98,8 +98,8 @@ return {
       "mean is of, where they are not those of the batch). For causal models with linear " ..
       "attention. arXiv 2012.11346." },
     { "Module:loss", "batch: table, options?: table", "pf.Tensor",
-      "The mean loss of model(batch, pass) with batch.target. Of ids (i32, -1 not counted) cross " ..
-      "entropy in nats, without logits that are whole where they are many: a model whose last " ..
+      "The mean loss of model(batch, pass) with batch.target. Of ids (i32, -1 not counted) " ..
+      "cross entropy in nats, without logits that are whole where they are many: a model whose last " ..
       "layer is linear makes them a piece of rows at a time, and again in backward. Of numbers " ..
       "mean square, or with huber = delta Huber's, straight from there on. Of several tasks " ..
       "batch.targets = {TASK = tensor}, those that the batch has, summed by weights = {TASK = " ..
