@@ -1,5 +1,5 @@
---- pictures.lua - pictures as sequences of bytes: 64 x 64 x 3 is a row of 12,288 tokens, 28 x 28 one
--- of 784. Bits a dimension with FAVOR+ (softmax), ReLU and SMREG, and samples as PNG.
+--- pictures.lua - pictures as sequences of bytes: 64 x 64 x 3 is a row of 12,288 tokens, 28 x 28
+-- one of 784. Bits a dimension with FAVOR+ (softmax), ReLU and SMREG, and samples as PNG.
 --
 --   performer examples/paper/pictures.lua --data train.npy --valid valid.npy
 --   performer examples/paper/pictures.lua --data train-images-idx3-ubyte --valid t10k-...

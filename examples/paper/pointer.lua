@@ -1,8 +1,8 @@
---- pointer.lua - a pointer network that plans tours (Kool, van Hoof and Welling 2019), whose weights
--- others trained with exact attention, under FAVOR+: how long do its tours become with so many
--- features? Attention that points at places can't be made sparse; it can be estimated.
+--- pointer.lua - a pointer network that plans tours (Kool, van Hoof and Welling 2019), whose
+-- weights others trained with exact attention, under FAVOR+: how long do its tours become with so
+-- many features? Attention that points at places can't be made sparse; it can be estimated.
 --
---   performer examples/paper/pointer.lua --data model.safetensors [--reference reference.safetensors]
+--   performer examples/paper/pointer.lua --data model.safetensors [--reference r.safetensors]
 --
 -- Data: the tensors of github.com/wouterkool/attention-learn-to-route, pretrained/tsp_20, under
 -- their names, as safetensors; --reference has coords (n, 20, 2) and the published way's length (n)

@@ -11,8 +11,9 @@ local pf = require "performer"
 local svg = require "kit.svg"
 
 local SIZES = {
-  doc = { dim = "model width", layers = "blocks of the stacks that are trained", batch = "rows a step",
-          heads = "attention heads", features = "random projections", length = "tokens a row",
+  doc = { dim = "model width", layers = "blocks of the stacks that are trained",
+          batch = "rows a step", heads = "attention heads", features = "random projections",
+          length = "tokens a row",
           steps = "training steps", lr = "peak learning rate", deepest = "blocks to measure up to",
           limit = "batches that loss is measured on", points = "measurements of a curve" },
   smoke = { dim = 32, layers = 2, heads = 2, features = 16, length = 128, batch = 1, steps = 4,
