@@ -54,6 +54,80 @@ describe("examples/paper", function()
     assert.truthy(err:find("/no/such.fasta: No such file or directory", 1, true), err)
   end)
 
+  it("pictures reads .npy and IDX files, and says what else a file is", function()
+    local pixels = {}
+    for i = 1, 5 * 4 * 6 do pixels[i] = string.char(i * 7 % 256) end
+    pixels = table.concat(pixels)
+    local head = "{'descr': '|u1', 'fortran_order': False, 'shape': (5, 4, 6), }"
+    head = head .. (" "):rep(127 - 10 - #head) .. "\n"
+    local npy = "\x93NUMPY\1\0" .. string.pack("<I2", #head) .. head
+    local function told(name, bytes)
+      support.write(folder .. "/" .. name, bytes)
+      return run(("pictures.lua --smoke --data '%s/%s' --out '%s'"):format(folder, name, folder))
+    end
+    local _, out = told("five.npy", npy .. pixels)
+    assert.truthy(out:find("4 pictures of 4 x 6 x 1, rows of 24", 1, true), out)
+    local idx = "\0\0\8\3" .. string.pack(">I4I4I4", 5, 4, 6)
+    local _, again = told("five-idx3-ubyte", idx .. pixels)
+    assert.equal(out:match "| softmax +| [%d.]+", again:match "| softmax +| [%d.]+")
+    local code, _, err = told("floats.npy", (npy:gsub("|u1", "<f4")) .. pixels)
+    assert.equal(1, code)
+    assert.truthy(err:find("holds no uint8 array", 1, true), err)
+    code, _, err = told("cut.npy", npy .. pixels:sub(1, 50))
+    assert.equal(1, code)
+    assert.truthy(err:find("or is cut short", 1, true), err)
+    code, _, err = told("text.npy", "no pictures")
+    assert.equal(1, code)
+    assert.truthy(err:find("is neither .npy nor IDX", 1, true), err)
+  end)
+
+  it("writes PNG as zlib reads it", function()
+    package.path = FOLDER .. "?.lua;" .. package.path
+    local png = require "png"
+    local function hex(c) return ("%02x"):format(c:byte()) end
+    -- What Python's zlib and binascii make of it.
+    assert.equal("89504e470d0a1a0a0000000d4948445200000002000000010800000000d1492056"
+      .. "0000000e494441547801010300fcff0000ff01020100b7012ef70000000049454e44ae426082",
+      (png.encode(2, 1, "\0\255"):gsub(".", hex)))
+    local width, height, bytes = png.grid({ "abcd", "efgh", "ijkl" }, 2, 2, 2)
+    assert.same({ 6, 6 }, { width, height })
+    assert.equal("ab\x80\x80ef" .. "cd\x80\x80gh" .. ("\x80"):rep(12) .. "ij\x80\x80\x80\x80"
+      .. "kl\x80\x80\x80\x80", bytes)
+  end)
+
+  it("transfer's weights are the Transformer's own, and listops counts as the arena", function()
+    local text = support.read(FOLDER .. "listops.lua")
+    local values = load(text:match "(local VALUES = .-\n}\n)" .. "return VALUES")()
+    assert.equal(2, values["[MIN"] { 4, 2, 9 })
+    assert.equal(9, values["[MAX"] { 4, 2, 9 })
+    assert.equal(4, values["[MED"] { 9, 4, 2 })
+    assert.equal(5, values["[MED"] { 9, 4, 7, 2 }) -- the whole part of 5.5
+    assert.equal(5, values["[SM"] { 4, 2, 9 })
+    text = support.read(FOLDER .. "transfer.lua")
+    local source = text:match "(local function take_weights.-\nend\n)"
+    local take = load(source .. "return take_weights")()
+    local pf = require "performer"
+    local function model(attention)
+      return pf.nn.performer { vocab = 9, dim = 8, layers = 2, heads = 2, causal = true,
+                               attention = attention, qk_norm = true }
+    end
+    local ids, teacher = pf.tensor({ { 1, 2, 3 } }, { dtype = "i32" }), model "exact"
+    assert.bits_equal(teacher(ids), take(model "exact", teacher)(ids))
+    local favor = take(model "favor", teacher)
+    assert.bits_equal(teacher:tensors()["blocks.2.attention.qkv.weight"],
+                      favor:tensors()["blocks.2.attention.qkv.weight"])
+  end)
+
+  it("its README tells of all of them", function()
+    local readme = support.read(FOLDER .. "README.md")
+    for _, name in ipairs(experiments()) do
+      assert.truthy(readme:find(name .. ".lua", 1, true), name)
+    end
+    for target in readme:gmatch "%]%(([^)#]+)%)" do
+      assert.truthy(target:find "^https?:" or lfs.attributes(FOLDER .. target, "mode"), target)
+    end
+  end)
+
   it("its kit counts right", function()
     support.write(folder .. "/count.lua", ([[
       package.path = "%s/%s?.lua;" .. package.path

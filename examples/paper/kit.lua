@@ -19,7 +19,7 @@ local printed = {}  -- what was printed, for NAME.md
 local function size_rows(sizes)
   local rows = {}
   for name, value in pf.sorted(sizes.full) do
-    local kind = math.type(value) == "integer" and "whole" or "number"
+    local kind = math.type(value) == "integer" and (value > 0 and "positive" or "whole") or "number"
     rows[#rows + 1] = { name:gsub("_", "-"), kind, nil, sizes.doc[name] or name,
       ("%s, quick %s, smoke %s"):format(value, sizes.quick[name], sizes.smoke[name]),
       group = "Sizes" }

@@ -20,11 +20,11 @@ local SIZES = {
           limit = "batches that accuracy is measured on", dropout = "share dropped in training",
           qk_norm = "1: norms on queries and keys, for all kinds" },
   smoke = { dim = 32, layers = 1, heads = 2, features = 16, length = 64, batch = 2, steps = 8,
-            seeds = 2, lr = 3e-3, limit = 2, dropout = 0, qk_norm = 0 },
+            seeds = 2, lr = 3e-3, limit = 2, dropout = 0.0, qk_norm = 0 },
   quick = { dim = 64, layers = 2, heads = 4, features = 64, length = 256, batch = 8, steps = 300,
-            seeds = 2, lr = 3e-3, limit = 12, dropout = 0, qk_norm = 0 },
+            seeds = 2, lr = 3e-3, limit = 12, dropout = 0.0, qk_norm = 0 },
   full = { dim = 128, layers = 4, heads = 4, features = 128, length = 512, batch = 8, steps = 2000,
-           seeds = 3, lr = 2e-3, limit = 60, dropout = 0, qk_norm = 0 },
+           seeds = 3, lr = 2e-3, limit = 60, dropout = 0.0, qk_norm = 0 },
 }
 
 --- What the paper has: accuracy % in distribution (test) and out of it, of 36 layers of width 512

@@ -35,7 +35,11 @@ local LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 --- Queries and keys of block i, (1, H, L, d), as its attention makes them of what comes in; and how
 -- it weighs them. Softmax maps estimate the exact weights, which stand for theirs here.
 local function queries_and_keys(model, ids, i)
-  local block = model:children()[#model:children() - 1]:children()[i]
+  local blocks
+  for _, child in ipairs(model:children()) do
+    if child:type() == "chain" then blocks = child end
+  end
+  local block = blocks:children()[i]
   local x = i == 1 and model:children()[1](ids) or model:hidden(ids, nil, i - 1)
   local attention, conv
   for _, child in ipairs(block:children()) do
@@ -257,8 +261,15 @@ end
 --- The model whose attention is looked at: of a run, or trained here.
 local function get_model(o, data)
   if o.checkpoint then
-    local opened = kit.need(saved.open(o.checkpoint, {}))
-    return opened.model
+    local model = kit.need(saved.open(o.checkpoint, {})).model
+    local m = model:options()
+    if model:type() ~= "performer" or m.causal or m.ngrams or m.reversible
+      or m.positions ~= "rotary" and m.positions ~= "none" or (m.residual or "pre") ~= "pre"
+      or (m.rotary_pairs or "halves") ~= "halves" or (m.embedding_dim or 0) > 0 then
+      kit.need(nil, o.checkpoint .. ": is no plain masked model; train one as the head of this "
+        .. "file says")
+    end
+    return model
   end
   local model = make_model(o, data:tokenizer():size())
   kit.train { model = model, label = "masked ReLU", steps = o.steps, lr = o.lr, points = 1,
