@@ -18,6 +18,8 @@ local ROWS = {
   { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
   saved.AVERAGE,
   data_options.TOKENIZER,
+  { "vocabulary", "file", nil, "llama2.c's tokenizer.bin, for a model that was converted from "
+    .. "there" },
   { "threads", "positive", nil, "threads (default: all cores)" },
   { "json", "flag", nil, "one JSON object on stdout" },
 }
@@ -32,6 +34,17 @@ local function check(options)
   end
 end
 
+--- The tokenizer of --vocabulary, which must have as many tokens as the model knows.
+local function open_vocabulary(options, model)
+  local tokenizer = cli.need(pf.tokenizer.llama2c(options.vocabulary))
+  local vocab = model:options().vocab or tokenizer:size()
+  if vocab ~= tokenizer:size() then
+    cli.fail(1, ("generate: %s has %d tokens, and %s knows %d: give the vocabulary that it was "
+      .. "trained with"):format(options.vocabulary, tokenizer:size(), options.checkpoint, vocab))
+  end
+  return tokenizer
+end
+
 local function open_model(options)
   local opened = cli.need(saved.open(options.checkpoint, {
     script = options.model, average = options.average ~= false }))
@@ -39,6 +52,7 @@ local function open_model(options)
     cli.fail(1, ("generate: %s holds a bidirectional model, which fills gaps but can't go on "
       .. "writing; train one without --bidirectional"):format(options.checkpoint))
   end
+  if options.vocabulary then return opened.model, open_vocabulary(options, opened.model) end
   local name = data_options.tokenizer_name("generate", saved.tokenizer_name(opened), options)
   return opened.model, pf.tokenizer[name]()
 end

@@ -1,22 +1,9 @@
 -- bpe_spec.lua - the tokenizer of llama2.c: joins neighbours by score as its definition says, and
 -- refuses files that are none.
 local array = require "spec.support.array"
+local foreign = require "spec.support.foreign"
 local pf = require "performer"
 local support = require "spec.support"
-
---- A vocabulary as bytes: the ids that every one has, then pieces with their scores.
-local function vocabulary(pieces)
-  local parts = { string.pack("<i4", 16) }
-  local function add(piece, score)
-    parts[#parts + 1] = string.pack("<fi4", score, #piece) .. piece
-  end
-  add("<unk>", 0)
-  add("\n<s>\n", 0)
-  add("\n</s>\n", 0)
-  for i = 0, 255 do add(("<0x%02X>"):format(i), 0) end
-  for _, p in ipairs(pieces) do add(p[1], p[2]) end
-  return table.concat(parts)
-end
 
 local PIECES = { { " ", -9 }, { "a", -9 }, { "b", -9 }, { "c", -9 }, { "ab", -1 }, { "bc", -2 },
                  { " a", -4 }, { "abc", -3 }, { "aa", -5 }, { "é", -9 } }
@@ -28,7 +15,7 @@ describe("tokenizer.llama2c", function()
   after_each(function() os.remove(path) end)
 
   local function open(bytes)
-    support.write(path, bytes or vocabulary(PIECES))
+    support.write(path, bytes or foreign.vocabulary(PIECES))
     return pf.tokenizer.llama2c(path)
   end
 
@@ -92,7 +79,7 @@ describe("tokenizer.llama2c", function()
 
   it("refuses what is no vocabulary", function()
     local short = string.pack("<i4fi4", 4, 0, 3) .. "abc"
-    for _, bytes in ipairs { "", "text", vocabulary(PIECES):sub(1, -3), short,
+    for _, bytes in ipairs { "", "text", foreign.vocabulary(PIECES):sub(1, -3), short,
                              string.pack("<i4fi4", 4, 0, -1) } do
       local t, message, code = open(bytes)
       assert.is_nil(t)

@@ -139,6 +139,24 @@ describe("weights from elsewhere", function()
       assert.is_true(loss_of(raw, other) ~= loss_of(to, other))
     end)
 
+    it("makes of a llama2.c model what generate writes with, given its vocabulary", function()
+      local folder, to = support.folder(), path "llama"
+      finally(function() support.remove(folder) end)
+      local model = setmetatable({ config = {} }, { __index = foreign.models.llama2c })
+      for key, value in pairs(foreign.models.llama2c.config) do model.config[key] = value end
+      model.config.vocab_size = 262
+      foreign.write(folder, model.config, foreign.numbers(model, 1))
+      support.write(folder .. "/tok.bin", foreign.vocabulary { { " ", -9 }, { "a", -9 },
+                                                               { "b", -9 } })
+      good(("convert --checkpoint %s --attention softmax --out %s"):format(folder, to))
+      local write = ("generate --checkpoint %s --prompt ab --tokens 4 --threads 1"):format(to)
+      assert.truthy(good(write .. " --vocabulary " .. folder .. "/tok.bin"):find "^ab")
+      support.write(folder .. "/short.bin", foreign.vocabulary { { " ", -9 } })
+      local code, _, err = performer(write .. " --vocabulary " .. folder .. "/short.bin")
+      assert.are.equal(1, code)
+      assert_sentence(err, "has 260 tokens, and %S+ knows 262: give the vocabulary that it was")
+    end)
+
     it("says what it can't do", function()
       local function says(code, pattern, arguments)
         local got, _, err = performer("convert " .. arguments)

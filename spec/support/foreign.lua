@@ -243,4 +243,19 @@ function foreign.write(folder, config, numbers, extra)
   support.write(folder .. "/config.json", pf.json.encode(config))
 end
 
+--- A vocabulary of llama2.c as bytes: the ids that every one has, then pieces with their scores,
+--- { { "ab", -1 }, ... }.
+function foreign.vocabulary(pieces)
+  local parts = { string.pack("<i4", 16) }
+  local function add(piece, score)
+    parts[#parts + 1] = string.pack("<fi4", score, #piece) .. piece
+  end
+  add("<unk>", 0)
+  add("\n<s>\n", 0)
+  add("\n</s>\n", 0)
+  for i = 0, 255 do add(("<0x%02X>"):format(i), 0) end
+  for _, p in ipairs(pieces) do add(p[1], p[2]) end
+  return table.concat(parts)
+end
+
 return foreign
