@@ -1,7 +1,8 @@
 --- transfer.lua - a trained Transformer becomes a Performer: its weights are put under FAVOR+ as
 -- they are. How much of its accuracy is there at once, and how soon is the rest back, beside a
--- Performer that begins anew? For each softmax map and ReLU, with and without norms on queries and
--- keys, whose size decides how far the estimate is off.
+-- Performer that begins anew? For each softmax map and ReLU; without norms on queries and keys,
+-- with them (on), and with norms that begin short (|x|^2 = 2 for x = d^(-1/4) q): their lengths
+-- decide how far the estimate is off.
 --
 --   performer examples/paper/transfer.lua --data book.txt
 --
@@ -26,13 +27,20 @@ local SIZES = {
 
 local MAPS = { "softmax", "softmax_hyp", "softmax_reg", "softmax_plus", "softmax_trig", "relu" }
 
---- A causal model; `map` nil: the exact Transformer.
-local function make_model(o, data, map, qk_norm, features)
-  return pf.nn.performer {
+local NORMS = { "off", "on", "short" }
+
+--- A causal model; `map` nil: the exact Transformer, whose norms begin with every channel 1, which
+-- is |x|^2 = sqrt(d), unless they are to be short.
+local function make_model(o, data, map, norm, features)
+  local model = pf.nn.performer {
     vocab = data:tokenizer():size(), dim = o.dim, layers = o.layers, heads = o.heads, causal = true,
-    length = o.length, qk_norm = qk_norm, attention = map and "favor" or "exact",
+    length = o.length, qk_norm = norm ~= "off", attention = map and "favor" or "exact",
     kernel = map and { name = map, features = map ~= "relu" and features or 0 } or nil,
   }
+  for name, tensor in pairs(norm == "short" and model:tensors() or {}) do
+    if name:find "[qk]_norm$" then tensor:fill_(math.sqrt(2) * (o.dim / o.heads) ^ -0.25) end
+  end
+  return model
 end
 
 --- The weights of one model in another of the same shape; projections stay as they were drawn.
@@ -67,26 +75,26 @@ local function reached(curve, least)
 end
 
 --- One map under one Transformer's weights.
-local function transfer(o, data, teacher, map, qk_norm)
-  local name = map .. (qk_norm and ", qk-norm" or "")
-  local wide = take_weights(make_model(o, data, map, qk_norm, 4 * o.features), teacher)
-  local entry = { map = map, qk_norm = qk_norm, wide = accuracy(o, wide, data) }
-  local model = take_weights(make_model(o, data, map, qk_norm, o.features), teacher)
+local function transfer(o, data, teacher, map, norm)
+  local name = ("%s, qk-norm %s"):format(map, norm)
+  local wide = take_weights(make_model(o, data, map, norm, 4 * o.features), teacher)
+  local entry = { map = map, norm = norm, wide = accuracy(o, wide, data) }
+  local model = take_weights(make_model(o, data, map, norm, o.features), teacher)
   entry.curve = train(o, model, data, name, o.recover, o.seed + 1)
-  entry.fresh = train(o, make_model(o, data, map, qk_norm, o.features), data, name .. ", fresh",
+  entry.fresh = train(o, make_model(o, data, map, norm, o.features), data, name .. ", fresh",
                       o.recover, o.seed + 1)
   return entry
 end
 
 local function print_table(o, teachers, entries)
   local rows = {}
-  for _, qk_norm in ipairs { false, true } do
-    local curve = teachers[qk_norm].curve
-    rows[#rows + 1] = { "exact (the Transformer)", qk_norm and "on" or "off", "-", "-",
-      ("%.2f"):format(last(curve)), "-", ("%.0f %% after %d"):format(100, o.steps) }
+  for _, norm in ipairs(NORMS) do
+    local curve = teachers[norm].curve
+    rows[#rows + 1] = { "exact (the Transformer)", norm, "-", "-", ("%.2f"):format(last(curve)),
+                        "-", ("%.0f %% after %d"):format(100, o.steps) }
     for _, e in ipairs(entries) do
-      if e.qk_norm == qk_norm then
-        rows[#rows + 1] = { e.map, qk_norm and "on" or "off", ("%.2f"):format(e.curve[1][2]),
+      if e.norm == norm then
+        rows[#rows + 1] = { e.map, norm, ("%.2f"):format(e.curve[1][2]),
           e.map == "relu" and "-" or ("%.2f"):format(e.wide), ("%.2f"):format(last(e.curve)),
           ("%.2f"):format(last(e.fresh)),
           ("%.0f %% at once, %.0f %% after %d"):format(100 * e.curve[1][2] / last(curve),
@@ -102,15 +110,15 @@ local function print_table(o, teachers, entries)
 end
 
 local function draw(o, teachers, entries)
-  local series = { { name = "exact, from the beginning", points = teachers[false].curve,
+  local series = { { name = "exact, from the beginning", points = teachers.off.curve,
                      colour = "#000000" } }
   for _, e in ipairs(entries) do
-    if e.map == "softmax" or e.map == "relu" then
-      local name = e.map .. (e.qk_norm and ", qk-norm" or "")
-      series[#series + 1] = { name = name .. ", transferred", points = e.curve, marks = true }
-      if not e.qk_norm then
-        series[#series + 1] = { name = name .. ", fresh", points = e.fresh, dashed = true }
-      end
+    if e.map == "softmax" then
+      series[#series + 1] = { name = ("softmax, qk-norm %s"):format(e.norm), points = e.curve,
+                              marks = true }
+    end
+    if e.norm == "off" and (e.map == "softmax" or e.map == "relu") then
+      series[#series + 1] = { name = e.map .. ", fresh", points = e.fresh, dashed = true }
     end
   end
   local shown = {} -- the Transformer's whole way would leave no room for the others
@@ -119,8 +127,8 @@ local function draw(o, teachers, entries)
   end
   series[1].points = shown
   series[#series + 1] = { name = ("exact after %d steps"):format(o.steps), dashed = true,
-    colour = "#888888", points = { { 0, last(teachers[false].curve) },
-                                   { 2 * o.recover, last(teachers[false].curve) } } }
+    colour = "#888888", points = { { 0, last(teachers.off.curve) },
+                                   { 2 * o.recover, last(teachers.off.curve) } } }
   kit.file(".svg", svg.chart { title = "A Transformer's weights under FAVOR+", x = "step",
                                y = "accuracy, %", series = series })
 end
@@ -132,13 +140,13 @@ kit.main(function()
   local path = o.data or kit.made_up_text(20000)
   local data = kit.need(pf.data.open { path = path, length = o.length })
   local teachers, entries = {}, {}
-  for _, qk_norm in ipairs { false, true } do
+  for _, norm in ipairs(NORMS) do
     pf.seed(o.seed)
-    local model = make_model(o, data, nil, qk_norm)
-    teachers[qk_norm] = { model = model, curve = train(o, model, data,
-      qk_norm and "exact, qk-norm" or "exact", o.steps, o.seed) }
+    local model = make_model(o, data, nil, norm)
+    teachers[norm] = { model = model, curve = train(o, model, data, "exact, qk-norm " .. norm,
+                                                    o.steps, o.seed) }
     for _, map in ipairs(MAPS) do
-      entries[#entries + 1] = transfer(o, data, model, map, qk_norm)
+      entries[#entries + 1] = transfer(o, data, model, map, norm)
     end
   end
   print_table(o, teachers, entries)
@@ -149,5 +157,5 @@ kit.main(function()
   kit.verdict(last(e.curve) > goal, "softmax, %.2f %% at once, has %.2f %% after %d steps; begun "
     .. "anew it has %.2f %% then%s; the Transformer had %.2f %% after %d", e.curve[1][2],
     last(e.curve), o.recover, goal, needed and (", which it passes by step %d"):format(needed)
-      or "", last(teachers[false].curve), o.steps)
+      or "", last(teachers.off.curve), o.steps)
 end)
