@@ -9,7 +9,9 @@ table.move({
   { "per-token", "flag", nil, "a vector for every letter, instead of their mean" },
   { "layer", "positive", nil, "what stands behind this block (default: behind the last one and the "
     .. "last norm)" },
-}, 1, 2, #ROWS + 1, ROWS)
+  { "length", "positive", nil, "longest part of a sequence that is looked at as one, which bounds "
+    .. "memory (default: all of it, or as many as the model has positions)" },
+}, 1, 3, #ROWS + 1, ROWS)
 
 --- Refuses a block that is not there, and models of whose inside nothing is known.
 local function check_layer(layer, model)
@@ -30,35 +32,39 @@ local function states(opened, layer, ids, first, last)
   return h:reshape(-1, h:size(-1))
 end
 
---- The rows of h whose ids, from `first` on, are letters, with their positions.
-local function letters(ids, first, h, marks)
-  local kept, rows = {}, h:totable()
-  for i, row in ipairs(rows) do
-    if not marks[ids[first + i - 1]] then kept[#kept + 1] = row end
+--- Calls f(h, is_letter) for every part of a sequence: states (n, dim), and 1 for each letter and 0
+-- for each mark.
+local function each_part(opened, layer, ids, marks, f)
+  local list, room = ids:totable(), opened.room
+  for first = 1, #list, math.min(room, #list) do
+    local last, is_letter = math.min(first + room - 1, #list), {}
+    for i = first, last do is_letter[i - first + 1] = marks[list[i]] and 0 or 1 end
+    f(states(opened, layer, ids, first, last), is_letter)
+    collectgarbage()
   end
-  return kept
 end
 
 --- A vector for every letter of a sequence.
-local function embed(opened, layer, ids, room, marks)
-  local list, all = ids:totable(), {}
-  for first = 1, #list, math.min(room, #list) do
-    local last = math.min(first + room - 1, #list)
-    local part = letters(list, first, states(opened, layer, ids, first, last), marks)
-    table.move(part, 1, #part, #all + 1, all)
-    collectgarbage()
-  end
-  return all
+local function letters(opened, layer, ids, marks)
+  local rows = {}
+  each_part(opened, layer, ids, marks, function(h, is_letter)
+    for i, row in ipairs(h:totable()) do
+      if is_letter[i] == 1 then rows[#rows + 1] = row end
+    end
+  end)
+  return rows
 end
 
-local function mean(rows)
-  local sum = {}
-  for i = 1, #rows[1] do sum[i] = 0 end
-  for _, row in ipairs(rows) do
-    for i, x in ipairs(row) do sum[i] = sum[i] + x end
-  end
-  for i = 1, #sum do sum[i] = sum[i] / #rows end
-  return sum
+--- The mean of the vectors of all letters; nil: there is none.
+local function mean(opened, layer, ids, marks)
+  local sum, n = {}, 0
+  each_part(opened, layer, ids, marks, function(h, is_letter)
+    for _, one in ipairs(is_letter) do n = n + one end
+    local part = pf.tensor({ is_letter }):matmul(h):reshape(-1):totable()
+    for i, x in ipairs(part) do sum[i] = (sum[i] or 0) + x end
+  end)
+  for i = 1, #sum do sum[i] = sum[i] / n end
+  return n > 0 and sum or nil
 end
 
 local function line(vector)
@@ -67,9 +73,9 @@ local function line(vector)
   return table.concat(words, "\t")
 end
 
-local function print_plain(name, rows, per_token)
-  if not per_token then return cli.write(cli.plain(name), "\t", line(rows), "\n") end
-  for i, row in ipairs(rows) do cli.write(cli.plain(name), "\t", i, "\t", line(row), "\n") end
+local function print_plain(name, vector, per_token)
+  if not per_token then return cli.write(cli.plain(name), "\t", line(vector), "\n") end
+  for i, row in ipairs(vector) do cli.write(cli.plain(name), "\t", i, "\t", line(row), "\n") end
 end
 
 cli.main(function()
@@ -81,18 +87,17 @@ cli.main(function()
   if not options.data then cli.fail(2, "embed: needs --data FILE") end
   local opened = sequences.open_model("embed", options)
   local data = sequences.open_data("embed", options, opened)
-  local layer, room = options.layer, opened.model:longest()
+  local layer, marks = options.layer, sequences.marks(opened.tokenizer)
   check_layer(layer, opened.model)
-  local marks = sequences.marks(opened.tokenizer)
-  sequences.each("embed", data, room, function(ids, name)
-    local rows = embed(opened, layer, ids, room, marks)
-    if #rows == 0 then return end
-    local vector = options.per_token and rows or mean(rows)
+  local embed = options.per_token and letters or mean
+  opened.room = math.min(options.length or math.huge, opened.model:longest())
+  sequences.each("embed", data, opened.model:longest(), function(ids, name)
+    local vector = embed(opened, layer, ids, marks)
+    if not vector or #vector == 0 then return end
     if options.json then
       cli.print_json { name = name, vector = vector }
     else
       print_plain(name, vector, options.per_token)
     end
   end)
-  if pf.interrupted() then cli.fail(130, "embed: interrupted") end
 end)

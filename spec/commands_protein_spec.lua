@@ -74,6 +74,17 @@ describe("commands for proteins", function()
       assert.truthy(out:find("two\t20\t", 1, true))
     end)
 
+    it("takes long sequences in parts", function()
+      local out = good(words("embed", "masked", ("--per-token --length 6 --json --data '%s'")
+        :format(path "some.fasta")))
+      local _, list = ids_of "MKTAYIAKQR" -- begin and end beside it: parts of 6 and 6
+      local h = models.masked(pf.tensor({ { table.unpack(list, 7, 12) } }, { dtype = "i32" }),
+                              { hidden = 1 })
+      local found = records(out)[1].vector
+      assert.equal(10, #found)
+      assert.near_tensor(h:slice(2, 1, 5):reshape(5, -1), { table.unpack(found, 6, 10) }, 1e-5)
+    end)
+
     it("refuses a block that is not there, and bytes", function()
       refused(2, "%-%-layer 2: the model has 1 blocks", words("embed", "causal",
         ("--layer 2 --data '%s'"):format(path "some.fasta")))
