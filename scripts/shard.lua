@@ -5,7 +5,8 @@ local pf = require "performer"
 
 local ROWS = {
   { "out", "folder", nil, "the folder to make" },
-  { "valid", "file", nil, "the validation part: all of --data is for training" },
+  { "valid", "file", nil, "files of the validation part: all of --data is for training",
+    many = "words" },
   { "valid-fraction", "number", nil,
     "share that is held back (default 0.05 of sequences, the last 0.1 of each text)" },
   { "block", "positive", nil, "tokens that are read in one go, and the longest row "
@@ -13,7 +14,10 @@ local ROWS = {
   { "memory", "text", nil, "byte budget, such as 4G" },
   { "json", "flag", nil, "what was made, as JSON on stdout" },
 }
-for i, row in ipairs(data_options.rows "FASTA or text") do table.insert(ROWS, i, row) end
+for i, row in ipairs(data_options.rows "FASTA or text (several files are one data set)") do
+  if row[1] == "data" then row.many = "words" end
+  table.insert(ROWS, i, row)
+end
 
 local parser = cli.add(cli.parser("shard",
   "Makes shards of data that are larger than memory: a folder that train --data takes.",
@@ -34,7 +38,9 @@ cli.main(function()
                      valid_tokens = valid.tokens, skipped = train.skipped, shared = train.shared,
                      duplicates = train.duplicates + valid.duplicates }
   end
-  cli.say("shards %s: %s, %d documents, %d training tokens, %d held out", options.out,
-          train.format, train.documents + valid.documents, train.tokens, valid.tokens)
+  local documents = train.format == "fasta"
+    and ("%d sequences, "):format(train.documents + valid.documents) or ""
+  cli.say("shards %s: %s, %s%d training tokens, %d held out", options.out, train.format, documents,
+          train.tokens, valid.tokens)
   cli.say("train on them with: performer train --data %s", cli.quote(options.out))
 end)

@@ -207,6 +207,34 @@ describe("the data of a command", function()
     assert.is_true(math.abs(records(out)[1].loss - records((good(evaluate)))[1].loss) < 1e-5)
   end)
 
+  it("may be shards, which train as the text that they were made of", function()
+    local text, shards = path "t.txt", path "shards"
+    local out, err = good(("shard --data %s --out %s --block 512 --json"):format(text, shards))
+    local made = records(out)[1]
+    assert.are.equal("text", made.format)
+    assert.is_truthy(err:find "train on them with: performer train %-%-data")
+    local whole = train("whole", ("--data %s%s"):format(text, STEPS))
+    local parts = train("parts", ("--data %s%s"):format(shards, STEPS))
+    assert.are.same(losses(whole), losses(parts))
+    good(("train --resume %s --steps 6"):format(whole))
+    good(("train --resume %s --steps 6"):format(parts))
+    assert.are.same(losses(whole), losses(parts))
+    out = good(("eval --checkpoint %s --data %s --json"):format(parts, shards))
+    assert.are.equal(made.tokens + made.valid_tokens + 1, records(out)[1].tokens)
+    local code
+    code, out, err = performer(("shard --data %s --out %s"):format(text, shards))
+    assert.are.equal(1, code)
+    assert.are.equal("", out)
+    assert_sentence(err, "is there already, and holds something")
+    code, _, err = performer(("shard --data %s"):format(text))
+    assert.are.equal(2, code)
+    assert_sentence(err, "%-%-data FILE and %-%-out DIR are needed")
+    code, _, err = performer(("train --data %s --valid %s --out %s"):format(shards, text,
+      path "never"))
+    assert.are.equal(1, code)
+    assert_sentence(err, "have their validation part, of when they were made")
+  end)
+
   it("are not guessed to be bytes where a checkpoint has no tokenizer", function()
     support.write(path "bare.lua", ([[
       local pf = require "performer"

@@ -98,13 +98,14 @@ static int read_input(pf_reading *r, pf_input *input) {
     return r->fasta ? read_sequences(r, input) : r->text(r, input);
 }
 
-/* The file, or the first of them. */
+/* The file, or the first of `path`. */
 static void name_all(pf_reading *r) {
     int files = pf_config_texts(r->options, "path") + pf_config_texts(r->options, "valid");
     if (files == 1)
         snprintf(r->label, sizeof r->label, "%s", r->name);
     else
-        snprintf(r->label, sizeof r->label, "%s and %d more", r->name, files - 1);
+        snprintf(r->label, sizeof r->label, "%.500s and %d more",
+                 pf_config_text_at(r->options, "path", 0), files - 1);
 }
 
 static int read_file(pf_reading *r, pf_engine *engine, const char *path) {

@@ -150,8 +150,6 @@ static void test_devices(void) {
     refused(PF_EIO, "is a device");
 }
 
-/* ---- gzip ---- */
-
 /* A file that somebody writes while it is read is no data set. */
 static void test_changed(void) {
     pf_source source;
@@ -165,6 +163,8 @@ static void test_changed(void) {
     pf_source_close(&source);
     is_fasta(2);
 }
+
+/* ---- gzip ---- */
 
 static void test_members(void) {
     unsigned char bytes[4096] = {0};
