@@ -24,7 +24,7 @@ enum { GRAIN = 1 << 14, BLOCK = 1 << 15 };
 static const double LEAST = 1e-30; /* norm of a mean gradient below which it is none */
 
 static const pf_option_info muon_options[] = {
-    PF_RULE_LR(3e-4),
+    PF_RULE_LR(4e-3),
     PF_RULE_DECAY(0.1),
     {.name = "momentum",
      .kind = PF_OPT_NUMBER,
