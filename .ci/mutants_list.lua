@@ -234,6 +234,15 @@ change("the gradient is not clipped", "scripts/train.lua",
 change("a loss that is no number is trained on", "scripts/kit/run.lua",
   "if loss ~= loss or math.abs(loss) == math.huge then", "if false then", "commands_run_spec")
 
+change("a vector's mean counts begin and end", "scripts/embed.lua",
+  "marks[list[i]] and 0 or 1", "1", "commands_protein_spec")
+change("a variant's score has the other sign", "scripts/kit/variants.lua",
+  "sum = sum + p[change.to_id + 1] - p[change.from_id + 1]",
+  "sum = sum + p[change.from_id + 1] - p[change.to_id + 1]", "commands_protein_spec")
+change("of several changes only one is hidden", "scripts/kit/variants.lua",
+  "for _, at in ipairs(places) do row[at - skipped] = mask end",
+  "row[places[1] - skipped] = mask", "commands_protein_spec")
+
 -- ---- api ----
 
 change("sampling draws from position 0 always", "engine/api/api_sample.c",
