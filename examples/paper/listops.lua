@@ -172,7 +172,8 @@ end
 -- ---- what is compared ----
 
 kit.main(function()
-  local o = kit.options { name = "listops", sizes = SIZES, takes = "two to three hours on two cores",
+  local o = kit.options { name = "listops", sizes = SIZES,
+    takes = "two to three hours on two cores",
     about = "ListOps with 256 features a head, with 2, with ReLU, and exact.",
     data = { { "data", "label, tab, expression a line, instead of made-up ones" } } }
   local draw, draw_held = sources(o)

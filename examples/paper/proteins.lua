@@ -152,7 +152,8 @@ local function draw(all)
 end
 
 kit.main(function()
-  local o = kit.options { name = "proteins", sizes = SIZES, takes = "two to three hours on two cores",
+  local o = kit.options { name = "proteins", sizes = SIZES,
+    takes = "two to three hours on two cores",
     about = "Protein language models with exact, softmax and ReLU attention.",
     data = { { "data", "FASTA to train on; - for the standard input" },
              { "valid", "FASTA to validate on (default: a part of --data)" },
