@@ -43,6 +43,23 @@ describe("models of other programs", function()
     check("gpt2", model.config, numbers, extra)
   end)
 
+  it("call weights of norms gamma and beta in old files", function()
+    local model = foreign.models.bert
+    local numbers, extra = foreign.numbers(model, 9), {}
+    local renamed = {}
+    for name, a in pairs(numbers) do
+      local old = name:gsub("LayerNorm%.weight$", "LayerNorm.gamma")
+        :gsub("LayerNorm%.bias$", "LayerNorm.beta")
+      extra[old] = array.tensor(a)
+      renamed[#renamed + 1] = old ~= name and old or nil
+    end
+    assert.is_true(#renamed > 0)
+    foreign.write(folder, model.config, {}, extra)
+    local opened = assert(pf.weights.open(folder))
+    assert.near_tensor(array.tensor(model.forward(model.config, numbers, ids())),
+      opened(array.tensor(ids())), 1e-5)
+  end)
+
   it("have a head of their own only where it differs from the table", function()
     local model = foreign.models.gpt2
     local numbers = foreign.numbers(model, 3)
@@ -94,6 +111,8 @@ describe("models of other programs", function()
       return config
     end
     refused("the config says no 'n_embd', which is needed for dim", with("n_embd", nil))
+    refused("its scale_attn_weights is false, and no layer here has another than true",
+      with("scale_attn_weights", false))
     refused("its activation is 'mish', which no layer here has",
       with("activation_function", "mish"))
     refused("'embedding.weight' is %[7, 8%], in the model %[9, 8%]: another vocabulary, of 7 "

@@ -34,11 +34,12 @@ local function rename(made, source, names, to, from)
   for own, other in pairs(names) do made[to .. own] = source[from .. other] end
 end
 
---- Weight and bias of layers, { ["model's layer"] = "source's layer" }.
+--- Weight and bias of layers, { ["model's layer"] = "source's layer" }; norms of old files call
+--- them gamma and beta.
 local function rename_layers(made, source, layers, to, from)
   for own, other in pairs(layers) do
-    for _, part in ipairs { ".weight", ".bias" } do
-      made[to .. own .. part] = source[from .. other .. part]
+    for part, old in pairs { [".weight"] = ".gamma", [".bias"] = ".beta" } do
+      made[to .. own .. part] = source[from .. other .. part] or source[from .. other .. old]
     end
   end
 end
@@ -61,6 +62,14 @@ local function first_of(config, ...)
     local value = config[key]
     if value ~= nil and value ~= core.json.null then return value end
   end
+end
+
+--- A sentence where a config has another value than the one that layers here know, or nil.
+local function unknown_kind(config, key, known)
+  local value = first_of(config, key)
+  if value == nil or value == known then return nil end
+  return ("its %s is %s, and no layer here has another than %s"):format(key, tostring(value),
+    tostring(known))
 end
 
 --- nil and a sentence for a config that lacks sizes without which there is no model.
@@ -142,6 +151,9 @@ local function gpt2_prefix(source)
 end
 
 function gpt2.options(config, source)
+  local other = unknown_kind(config, "scale_attn_by_inverse_layer_idx", false)
+    or unknown_kind(config, "scale_attn_weights", true)
+  if other then return nil, other end
   local head, table_of = source["lm_head.weight"], source[gpt2_prefix(source) .. "wte.weight"]
   local made, why = act_of({
     vocab = config.vocab_size, dim = config.n_embd, layers = config.n_layer, heads = config.n_head,
@@ -188,6 +200,8 @@ end
 
 --- What both say; ALBERT shares its one layer and has narrower embeddings.
 local function bert_options(config, more)
+  local other = unknown_kind(config, "position_embedding_type", "absolute")
+  if other then return nil, other end
   local made, why = act_of({
     vocab = config.vocab_size, dim = config.hidden_size, layers = config.num_hidden_layers,
     heads = config.num_attention_heads, hidden = config.intermediate_size, bias = true,
