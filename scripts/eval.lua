@@ -5,6 +5,7 @@ local data_options = require "kit.data_options"
 local evaluate = require "kit.evaluate"
 local pf = require "performer"
 local Progress = require "kit.progress"
+local run_data = require "kit.run_data"
 local saved = require "kit.saved"
 local sequences = require "kit.sequences"
 
@@ -22,7 +23,10 @@ local ROWS = {
   { "per-sequence", "flag", nil, "one line for each sequence, in the order of the file" },
   { "json", "flag", nil, "JSON lines on stdout" },
 }
-for i, row in ipairs(data_options.rows "FASTA or text") do table.insert(ROWS, i + 1, row) end
+for i, row in ipairs(data_options.rows "FASTA or text, or several files") do
+  if row[1] == "data" then row.many = "words" end
+  table.insert(ROWS, i + 1, row)
+end
 
 -- ---- one sequence ----
 
@@ -82,7 +86,7 @@ local function check_tokenizer(opened, data, options)
   local info = data:info "all"
   if name ~= info.tokenizer then
     cli.fail(1, ("eval: the model reads %s tokens, but %s is %s; give it %s"):format(name,
-      options.data, info.format, name == "protein" and "a FASTA file"
+      run_data.label(options), info.format, name == "protein" and "a FASTA file"
       or "a text file, or say --format text"))
   end
 end
@@ -99,18 +103,20 @@ local function open_data(options, settings, model)
   if options.format == "auto" then options.format = settings.format end
   if part then options.skip_bad = options.skip_bad or settings.skip_bad end
   local command = "eval --checkpoint " .. cli.quote(options.checkpoint)
-  local data = data_options.open(command, options, {
-    seed = settings.seed, split = not part and "none" or nil, unique = part, min_tokens = 1 })
+  local how = part and run_data.held_out(settings) or { seed = settings.seed, split = "none" }
+  how.unique, how.min_tokens = part, 1
+  local data = data_options.open(command, options, how)
   local longest = data_options.longest_row(data, options.split)
   if options.length and options.length > longest then
     cli.say("eval: --length %d is more than %s holds; a row has all of its %d tokens",
-            options.length, options.data, longest)
+            options.length, run_data.label(options), longest)
   end
   local length = math.min(options.length or settings.length or 1024, room)
   data_options.lay(data, math.max(2, math.min(length, longest)))
   local info = data:info(options.split)
   if info.tokens == 0 then
-    cli.fail(1, ("eval: %s has no token to predict%s"):format(options.data,
+    cli.fail(1, ("eval: %s has no token to predict%s"):format(
+      run_data.label(options),
       part and " in this part" or ": 2 are needed"))
   end
   if info.duplicates > 0 then
@@ -127,6 +133,7 @@ local function main()
     "performer eval --checkpoint runs/book/BEST --data book.txt --split valid",
   }), ROWS)
   local options = cli.parse(parser, ROWS, arg)
+  run_data.settle(options)
   if not options.checkpoint or not options.data then
     cli.fail(2, "eval: needs --checkpoint FOLDER and --data FILE")
   end

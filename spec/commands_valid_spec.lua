@@ -111,6 +111,10 @@ describe("the data of a run", function()
     local again = train("again", ("--data %s %s --data %s"):format(path "a.txt", MORE,
       path "b.txt"))
     assert.equal(losses(run), losses(again))
+    local log = log_of(run)
+    local judged = records((good(("eval --checkpoint %s --data %s %s --split valid --json"):format(
+      run, path "a.txt", path "b.txt"))))[1]
+    assert.near(log[#log].valid_loss, judged.loss, 1e-5)
     good(("train --resume %s/step-8 --out %s --threads 1"):format(run, path "part"))
     assert.equal(losses(run), losses(path "part"))
     os.remove(path "b.txt")
@@ -119,6 +123,29 @@ describe("the data of a run", function()
     assert.equal(1, code)
     assert_sentence(err, "b.txt, which the run trains on, is not there; say with %-%-data FILE")
     write_parts()
+  end)
+
+  it("hold out whole families with --split homology, and say how near they are", function()
+    local run, _, err = train("families", ("--data %s --split homology --identity 0.25 %s"):format(
+      path "p.fasta", MORE))
+    local told = log_of(run)[1].data
+    assert.is_true(told.clusters >= 2 and told.identity.sequences == told.valid_documents)
+    assert.matches(("identity to the nearest training sequence %.2f in the median"):format(
+      told.identity.median), err)
+    local log = log_of(run)
+    local judged = records((good(("eval --checkpoint %s --data %s --split valid --json"):format(run,
+      path "p.fasta"))))[1]
+    assert.near(log[#log].valid_loss, judged.loss, 1e-5)
+    assert.equal(told.valid_tokens, judged.tokens)
+    good(("train --resume %s/step-8 --out %s --threads 1"):format(run, path "family"))
+    assert.equal(losses(run), losses(path "family"))
+    for arguments, sentence in pairs {
+      ["--identity 0.5"] = "%-%-identity is for %-%-split homology",
+      ["--split homology --valid x"] = "give %-%-valid or %-%-split" } do
+      local code, _, message = performer(("train --data %s %s"):format(path "p.fasta", arguments))
+      assert.equal(2, code)
+      assert_sentence(message, sentence)
+    end
   end)
 
   it("hold out as much as --valid-fraction says", function()

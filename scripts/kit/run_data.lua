@@ -19,6 +19,11 @@ function run_data.rows()
     .. "is trained on then", group = "Run", keep = true, many = "words" }
   rows[#rows + 1] = { "valid-fraction", "number", nil, "share of --data that is held out (default "
     .. "0.05 of the sequences, the last 0.1 of each text)", group = "Run", keep = true }
+  rows[#rows + 1] = { "split", { "auto", "homology" }, "auto", "how sequences are held out: by a "
+    .. "hash of each, or in whole families, so that none is much like a training sequence",
+    group = "Run", keep = true }
+  rows[#rows + 1] = { "identity", "number", nil, "--split homology: share of equal letters from "
+    .. "which on two sequences are of one family (default 0.3)", group = "Run", keep = true }
   return rows
 end
 
@@ -32,6 +37,12 @@ end
 
 --- Complaints about parsed options that need no file.
 function run_data.check(options)
+  if options.identity and options.split ~= "homology" then
+    cli.fail(2, "train: --identity is for --split homology")
+  end
+  if options.split == "homology" and options.valid then
+    cli.fail(2, "train: give --valid or --split homology, not both: --valid names what is held out")
+  end
   if not options.valid_fraction then return end
   if options.valid then
     cli.fail(2, "train: give --valid or --valid-fraction, not both: --valid names what is held out")
@@ -39,6 +50,19 @@ function run_data.check(options)
   if options.valid_fraction <= 0 or options.valid_fraction >= 1 then
     cli.fail(2, "train: --valid-fraction must be between 0 and 1")
   end
+end
+
+--- How the run that has these settings holds out a part, as options of pf.data.open.
+function run_data.held_out(settings)
+  local homology = settings.split == "homology"
+  return { seed = settings.seed, valid = settings.valid, valid_fraction = settings.valid_fraction,
+           split = homology and "homology" or nil,
+           identity = homology and settings.identity or nil }
+end
+
+--- The data of a run, opened, or the end of `command`.
+function run_data.open(command, settings)
+  return data_options.open(command, settings, run_data.held_out(settings))
 end
 
 local function paths_of(value) return type(value) == "table" and value or { value } end
@@ -129,7 +153,7 @@ end
 function run_data.reopen(settings, state, options)
   check_there(settings, state, options.given)
   local command = "train --resume " .. cli.quote(options.resume)
-  local data = data_options.open(command, settings, { seed = settings.seed })
+  local data = run_data.open(command, settings)
   local vocab = data:tokenizer():size()
   if vocab ~= (settings.model.vocab or vocab) then
     cli.fail(1, ("train: %s is %s, of %d kinds of token; the run's model has %d: give it data "
@@ -146,13 +170,28 @@ end
 
 -- ---- what is said of them ----
 
+-- So many held-out sequences tell how near they are to what is trained on.
+local NEAR_SAMPLE = 300
+
+--- How near held-out proteins are to the nearest that is trained on, where that was asked for: a
+-- table of pf.data's data:identity; nil else.
+function run_data.nearness(data, settings)
+  local info = data:info "train"
+  if info.format ~= "fasta" or info.shards then return nil end
+  if settings.split ~= "homology" and not settings.valid then return nil end
+  return data:identity { sample = NEAR_SAMPLE }
+end
+
 --- What the first record of a run, or of one that goes on, says of its data.
 function run_data.record(job)
   local train, valid = job.data:info "train", job.data:info "valid"
-  return { path = job.settings.data, valid = job.settings.valid, format = train.format,
+  local settings = job.settings
+  return { path = settings.data, valid = settings.valid, format = train.format,
            checksum = train.checksum, documents = train.documents + valid.documents,
            valid_documents = valid.documents, valid_tokens = valid.tokens,
            duplicates = train.duplicates + valid.duplicates, shared = train.shared,
+           clusters = settings.split == "homology" and train.clusters or nil,
+           identity = job.near,
            skipped = train.skipped, skips = train.skips }
 end
 
@@ -169,6 +208,10 @@ function run_data.describe(job)
   end
   cli.say("       %d training tokens, %d held out%s", job.data:info("train").tokens,
           data.valid_tokens, of)
+  local near = data.identity
+  if not near then return end
+  cli.say("       held out: identity to the nearest training sequence %.2f in the median, %.0f %% "
+    .. "unrelated", near.median, 100 * near.unrelated / math.max(1, near.sequences))
 end
 
 return run_data

@@ -22,7 +22,7 @@ local start = {}
 -- settings) }.
 function start.fresh(options, make)
   if options.out then run_folder.check_free(options.out) end
-  local data = data_options.open("train", options, { seed = options.seed })
+  local data = run_data.open("train", options)
   local from = init.open(options)
   options.from = from
   local settings = train_options.settings(options, data:info().format)
@@ -38,6 +38,7 @@ function start.fresh(options, make)
   train_options.check_sliced(settings, model)
   local optimizer, once = make.optimizer(model, settings), data:info().once
   return { settings = settings, data = data, model = model, optimizer = optimizer, init = filled,
+           near = run_data.nearness(data, settings),
            state = { step = 0, seconds = 0, data = run_data.fingerprint(data), once = once },
            dir = not options.find_lr
              and run_folder.fresh(options.out, settings,
