@@ -139,6 +139,9 @@ describe("the data of a run", function()
     assert.equal(told.valid_tokens, judged.tokens)
     good(("train --resume %s/step-8 --out %s --threads 1"):format(run, path "family"))
     assert.equal(losses(run), losses(path "family"))
+    _, err = good(("train --resume %s --valid %s --steps 14 --threads 1"):format(run,
+      path "v.fasta"))
+    assert.matches("is not what the run began with", err)
     for arguments, sentence in pairs {
       ["--identity 0.5"] = "%-%-identity is for %-%-split homology",
       ["--split homology --valid x"] = "give %-%-valid or %-%-split" } do

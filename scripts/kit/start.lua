@@ -3,7 +3,6 @@
 local attention = require "kit.attention"
 local cli = require "kit.cli"
 local course = require "kit.course"
-local data_options = require "kit.data_options"
 local init = require "kit.init"
 local trainable = require "kit.trainable"
 local pf = require "performer"
@@ -83,6 +82,7 @@ local function change_settings(settings, options, model)
   if options.sliced or options.slice_length then
     settings.sliced, settings.slice_length = options.sliced or 1, options.slice_length
   end
+  if options.given.valid then settings.split, settings.valid_fraction = "auto", nil end
   settings.script = options.model or settings.script
   if options.recompute ~= nil then settings.model.recompute = options.recompute end
   if options.sliced or options.slice_length then train_options.check_sliced(settings, model) end
