@@ -82,6 +82,21 @@ describe("a failure in training", function()
     end
   end)
 
+  it("that makes the held-out loss no number ends the run", function()
+    for name, steps in pairs { passing = 14, last = 5 } do
+      local file = script(name .. ".lua", "")
+      support.write(file, (support.read(file):gsub("calls = calls", function()
+        return "if not pass.training then return x * (0 / 0) end\n calls = calls"
+      end)))
+      local run = path(name)
+      local code, _, err = performer(("train --out %s %s %s --steps %d --model %s"):format(run,
+        commands.SMALL, more, steps, file))
+      assert.equal(1, code)
+      commands.assert_sentence(err, ("train: step %d: the held%%-out loss is %%-?nan, though the "
+        .. "training loss is [%%d.]+; "):format(math.min(6, steps)))
+    end
+  end)
+
   it("whose cause does not come again says what was no number", function()
     local file = script("once.lua", "x = x * (x * 0):log()")
     local code, _, err = performer(("train --out %s %s %s --model %s"):format(path "once",

@@ -63,6 +63,7 @@ end
 function finish.run(run, result)
   local step, baselines = run.done, run.baselines or {}
   run.progress:finish()
+  run:check_judged(step, result)
   if run:judges_all() and not run.state.stopped then run:compare(step, result.loss) end
   local record = final_record(run, result)
   run:write(record)

@@ -231,8 +231,17 @@ function Run:measure(record)
   return record
 end
 
+--- A held-out loss that is no number ends the program: nothing can be the best any more.
+function Run:check_judged(step, result)
+  local loss = result.loss
+  if loss == loss and math.abs(loss) < math.huge then return end
+  self:fail(1, ("step %d: the held-out loss is %s, though the training loss is %.4f; %s"):format(
+    step, loss, self.state.smooth, self:what_stands()))
+end
+
 --- Takes into a record what evaluate.run says of the held-out rows that every evaluation has.
 function Run:judge(record, result)
+  self:check_judged(record.step, result)
   record.valid_loss, record.valid_tokens = result.loss, result.tokens
   record.valid_rows = result.rows
   if self.settings.bidirectional then self.baselines = { frequencies = result.baseline } end
