@@ -120,7 +120,7 @@ static bool is_shards(const pf_config *options) {
 /* What was decided when the shards were made is not decided again. */
 static int check_shards(const pf_config *options) {
     const char *path = pf_config_text_at(options, "path", 0);
-    const char *format = pf_data_text(options, "format");
+    if (!pf_shards_at(path)) return pf_fail(PF_ENOTFOUND, "%s: is no folder of shards", path);
     if (pf_config_texts(options, "path") > 1)
         return pf_fail(PF_EINVAL,
                        "data: '%s' is a folder of shards, which is a data set by itself: "
@@ -136,9 +136,16 @@ static int check_shards(const pf_config *options) {
                        "data: the shards of '%s' were split when they were made: leave out split = "
                        "\"homology\"",
                        path);
-    if (strcmp(format, "fasta") != 0 && strcmp(format, "text") != 0) return PF_OK;
-    return pf_fail(PF_EINVAL, "data: '%s' is a folder of shards: leave out format = \"%s\"", path,
-                   format);
+    return PF_OK;
+}
+
+/* A format that was said is that of the files that the shards were made of. */
+static int check_kind(const pf_data *data, const char *format) {
+    const char *kind = data->fasta ? "fasta" : "text";
+    if (strcmp(format, "auto") == 0 || strcmp(format, "shards") == 0) return PF_OK;
+    if (strcmp(format, kind) == 0) return PF_OK;
+    return pf_fail(PF_EINVAL, "data: '%s' is a folder of shards of %s: leave out format = \"%s\"",
+                   pf_data_path(data), kind, format);
 }
 
 static int open_shards(pf_data *data, pf_engine *engine, const pf_config *options) {
@@ -148,6 +155,7 @@ static int open_shards(pf_data *data, pf_engine *engine, const pf_config *option
     PF_TRY(check_shards(options));
     PF_TRY(pf_data_keep_name(data, path, &at));
     PF_TRY(pf_shards_open(data, engine, path, window));
+    PF_TRY(check_kind(data, pf_data_text(options, "format")));
     int64_t length = (int64_t)pf_data_number(options, "length");
     bool given = pf_config_kind_of(pf_config_get(options, "length")) == PF_NUMBER;
     return lay_rows(data, given ? length : pf_min(length, data->shards->block));

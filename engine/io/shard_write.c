@@ -374,6 +374,17 @@ static int check_place(char **dir, const char *path) {
                    "shard: %s is there already, and holds something: name another folder", path);
 }
 
+/* The folder gets its name, for good. */
+static int install(const char *temp, const char *place) {
+    char *parent;
+    if (pf_file_calls()->rename(temp, place) < 0) return pf_file_fail("rename to", place);
+    const char *slash = strrchr(place, '/');
+    PF_TRY(pf_path(&parent, "%.*s", slash ? (int)(slash - place) + 1 : 1, slash ? place : "."));
+    int status = pf_dir_sync(parent);
+    free(parent);
+    return status;
+}
+
 PF_API int pf_data_shard(pf_engine *engine, const pf_config *options, const char *dir) {
     PF_OPEN(engine);
     PF_NEED(options, dir);
@@ -384,8 +395,7 @@ PF_API int pf_data_shard(pf_engine *engine, const pf_config *options, const char
     if (status >= 0) status = check_place(&place, dir);
     if (status >= 0) status = pf_path(&s.temp, "%s.tmp-%ld", place, (long)getpid());
     if (status >= 0) status = work(&s, options);
-    if (status >= 0 && pf_file_calls()->rename(s.temp, place) < 0)
-        status = pf_file_fail("rename to", place);
+    if (status >= 0) status = install(s.temp, place);
     if (status < 0 && s.temp) pf_dir_remove(s.temp);
     close_sharder(&s);
     free(place);
