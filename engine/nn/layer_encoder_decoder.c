@@ -76,13 +76,10 @@ static int make_memory(decoding *d, pf_module *m, pf_engine *e, const pf_run *ru
 /* x (B, L), or (B) in a step -> what the decoder makes of it */
 static int run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     decoding d = {.made = NULL};
-    bool hidden = run->hidden;
     int status = PF_OK;
     d.run = *run;
     if (!run->state) status = make_memory(&d, m, e, run);
-    if (status >= 0) {
-        status = (hidden ? pf_run_hidden : pf_run_child)(m, DECODER, e, &d.run, x, y);
-    }
+    if (status >= 0) status = pf_run_only(m, DECODER, e, &d.run, x, y);
     pf_tensor_release(&d.made);
     return status;
 }

@@ -366,6 +366,8 @@ int pf_block_run_groups(pf_module *m, int first, pf_engine *e, const pf_run *run
 /* Branch `which` of child i, with its node of the state, whose position stays. */
 int pf_run_branch(pf_module *m, int i, pf_engine *e, const pf_run *run, int which, pf_tensor *x,
                   pf_tensor **y);
+/* pf_run_child of a child whose output is m's own: what is wanted of m is wanted of it. */
+int pf_run_only(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 /* pf_run_child of what child i's head reads, or, without one, its output; and its head of that. */
 int pf_run_hidden(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
                   pf_tensor **y);

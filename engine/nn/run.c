@@ -147,10 +147,19 @@ int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor 
     return run_named(m, i, e, &inner, x, y);
 }
 
+int pf_run_only(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
+    pf_run inner;
+    PF_TRY(enter_child(m, i, run, &inner));
+    inner.last = run->last;
+    inner.hidden = run->hidden;
+    return run_named(m, i, e, &inner, x, y);
+}
+
 int pf_run_hidden(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
                   pf_tensor **y) {
     pf_run inner;
     PF_TRY(enter_child(m, i, run, &inner));
+    inner.last = run->last;
     inner.hidden = PF_HIDDEN_ALL;
     return run_named(m, i, e, &inner, x, y);
 }
