@@ -113,6 +113,7 @@ describe("the model's options on the command line", function()
     decay = "head-decay", name = "attention", head_dim = "head-dim", layer = true,
     seed = "kernel-seed", attention_options = true,
     axes = true, attentions = true, kernels = true, head_groups = true, -- lists: in a script
+    cross = true, memory_dim = true, types = true, -- of models with several inputs
   }
 
   it("are all there, with the words of the engine's tables", function()
