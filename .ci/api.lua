@@ -139,18 +139,19 @@ return {
       "Runs f() twice (or `times` times) and compares the bits of all results; raises when " ..
       "they differ." },
     { "pf.check.streaming",
-      "model: pf.Module|table, input: pf.Tensor, options?: table", "number?, string?",
+      "model: pf.Module|table, input: pf.Tensor|table, options?: table", "number?, string?",
       "Holds prefill and steps against the parallel forward, input (B, L, ...) being ids or " ..
-      "what a layer takes; the largest difference, max|a - b| / max|b| of an item. " ..
+      "what a layer takes, or a batch {input = it, NAME = tensor} of a model of several inputs; " ..
+      "the largest difference, max|a - b| / max|b| of an item. " ..
       "Options prefill (half of the positions), tolerance (1e-5), raise. This and what follows: " ..
       "raises with what differs, or gives nil and that text with {raise = false}." },
     { "pf.check.bits",
-      "model: pf.Module|table, input: pf.Tensor, options?: table", "boolean?, string?",
+      "model: pf.Module|table, input: pf.Tensor|table, options?: table", "boolean?, string?",
       "Holds the promises about bits: the same call twice, an item alone as in the batch, and " ..
       "outputs up to a position whatever comes after it. Options causal (the module's option, " ..
       "else true; false: it may look ahead), at (positions to cut at), raise." },
     { "pf.check.saved",
-      "model: pf.Module|table, input: pf.Tensor, options?: table", "boolean?, string?",
+      "model: pf.Module|table, input: pf.Tensor|table, options?: table", "boolean?, string?",
       "Saves the model, loads it, and holds tensors, output and a state that was saved in the " ..
       "middle of the input against what they were, bit by bit. Options stream (false: it does " ..
       "not stream), raise." },

@@ -282,6 +282,18 @@ describe("a decoder", function()
     assert.near(whole, loss, 1e-5) -- the same keys
   end)
 
+  it("passes the checks, with its memory in a batch", function()
+    local m, batch = decoder(), { input = ids(12), memory = memory_of(), memory_mask = mask }
+    assert.is_true(pf.check.streaming(m, batch) < 1e-5)
+    assert.is_true(pf.check.bits(m, batch))
+    assert.is_true(pf.check.saved(m, batch))
+    assert.error_matches(function() pf.check.bits(m, { memory = memory_of() }) end,
+      "an input %(B, L, ...%) is needed, got nil")
+    local blind = nn.chain { nn.embedding { vocab = 11, dim = D }, { inputs = { "memory" },
+      forward = function(_, x, p) return x + p.memory:mean(2, true):slice(1, 1, 1) end } }
+    assert.error_matches(function() pf.check.bits(blind, batch) end, "item 2 alone is not what")
+  end)
+
   it("generates from a memory", function()
     local m = decoder { layers = 1 }
     local memory = memory_of():slice(1, 1, 1)

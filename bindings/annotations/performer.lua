@@ -428,11 +428,12 @@ function pf.check.finite(what, batch, pass, loss) end
 function pf.check.deterministic(f, times) end
 
 ---Holds prefill and steps against the parallel forward, input (B, L, ...) being ids or what a
----layer takes; the largest difference, max|a - b| / max|b| of an item. Options prefill (half of
----the positions), tolerance (1e-5), raise. This and what follows: raises with what differs, or
----gives nil and that text with {raise = false}.
+---layer takes, or a batch {input = it, NAME = tensor} of a model of several inputs; the largest
+---difference, max|a - b| / max|b| of an item. Options prefill (half of the positions), tolerance
+---(1e-5), raise. This and what follows: raises with what differs, or gives nil and that text
+---with {raise = false}.
 ---@param model pf.Module|table
----@param input pf.Tensor
+---@param input pf.Tensor|table
 ---@param options? table
 ---@return number?, string?
 function pf.check.streaming(model, input, options) end
@@ -441,7 +442,7 @@ function pf.check.streaming(model, input, options) end
 ---up to a position whatever comes after it. Options causal (the module's option, else true;
 ---false: it may look ahead), at (positions to cut at), raise.
 ---@param model pf.Module|table
----@param input pf.Tensor
+---@param input pf.Tensor|table
 ---@param options? table
 ---@return boolean?, string?
 function pf.check.bits(model, input, options) end
@@ -450,7 +451,7 @@ function pf.check.bits(model, input, options) end
 ---of the input against what they were, bit by bit. Options stream (false: it does not stream),
 ---raise.
 ---@param model pf.Module|table
----@param input pf.Tensor
+---@param input pf.Tensor|table
 ---@param options? table
 ---@return boolean?, string?
 function pf.check.saved(model, input, options) end

@@ -2,6 +2,7 @@
 -- parallel forward gives, bits depend on nothing that they must not depend on, and a checkpoint
 -- brings all of it back.
 --
+-- A model of several inputs is given a batch, { input = x, NAME = tensor }, in the place of x.
 -- Every check raises with what differs, where and by how much, or gives nil and that text with
 -- {raise = false}.
 local core = require "performer.core"
@@ -17,6 +18,42 @@ local function module_of(model, where)
   if core.kind(model) == "module" then return model end
   if type(model) == "table" then return layers.nn.module(model) end
   return util.fail("%s: a model or a layer is needed, got %s", where, core.kind(model))
+end
+
+--- A model with what it reads beside x: called with x alone, and with a state that has it.
+local Bound = {}
+Bound.__index = Bound
+
+local function bind(model, beside)
+  return setmetatable({ model = model, beside = beside }, Bound)
+end
+
+function Bound:__call(x)
+  local pass = util.copy(self.beside)
+  pass.training = false
+  return self.model(x, pass)
+end
+
+function Bound:state(batch)
+  local options = util.copy(self.beside)
+  options.batch = batch
+  return self.model:state(options)
+end
+
+--- The same of item b alone.
+function Bound:item(b)
+  local beside = {}
+  for name, t in pairs(self.beside) do beside[name] = t:slice(1, b, b) end
+  return bind(self.model, beside)
+end
+
+--- A bound model and x, from a tensor or a batch.
+local function bind_input(model, input, where)
+  local beside = {}
+  model = module_of(model, where)
+  if core.kind(input) ~= "table" then return bind(model, beside), input end
+  for _, i in ipairs(model:inputs()) do beside[i.name] = input[i.name] end
+  return bind(model, beside), input.input
 end
 
 --- Fails unless x is a tensor (B, L, ...) of at least `most` positions.
@@ -40,7 +77,7 @@ end
 
 --- The output of the parallel forward, (B, L, ...) as the input.
 local function forward(model, x, where)
-  local y = model(x, { training = false }):detach()
+  local y = model(x):detach()
   if y:rank() < 2 or y:size(1) ~= x:size(1) or y:size(2) ~= x:size(2) then
     util.fail("%s: the output %s has no place for each position of the input %s", where,
       tostring(y:shape()), tostring(x:shape()))
@@ -61,7 +98,7 @@ end
 local function steps(model, x, state, first, last)
   local out
   for t = first, last do
-    local y = model:step(position(x, t), state):detach()
+    local y = model.model:step(position(x, t), state):detach()
     local sizes = { table.unpack(y:shape()) }
     table.insert(sizes, 2, 1)
     y = y:reshape(sizes)
@@ -113,7 +150,7 @@ end
 --- Does a position see nothing that comes after it? As the options say, else the module's own.
 local function is_causal(model, options)
   if options.causal ~= nil then return options.causal end
-  local own = model:options()
+  local own = model.model:options()
   return not (own and own.causal == false)
 end
 
@@ -126,7 +163,7 @@ end
 function check.streaming(model, input, options)
   local where = "check.streaming"
   options = util.check_options(options, { "prefill", "tolerance", "raise" }, where)
-  model = module_of(model, where)
+  model, input = bind_input(model, input, where)
   check_input(input, where, 2)
   local B, L = input:size(1), input:size(2)
   local read, tolerance = options.prefill or L // 2, options.tolerance or 1e-5
@@ -134,8 +171,8 @@ function check.streaming(model, input, options)
     util.fail("%s: prefill is %s, but must be a whole number from 0 to %d", where, tostring(read),
       L - 1)
   end
-  local whole, state = forward(model, input, where), model:state { batch = B }
-  local streamed = read > 0 and model:prefill(input:slice(2, 1, read), state):detach() or nil
+  local whole, state = forward(model, input, where), model:state(B)
+  local streamed = read > 0 and model.model:prefill(input:slice(2, 1, read), state):detach() or nil
   local stepped = steps(model, input, state, read + 1, L)
   streamed = streamed and core.op.concat({ streamed, stepped }, 2) or stepped
   local worst, place = 0, 1
@@ -170,10 +207,10 @@ local function after_differs(model, x, y, t)
   if other:tobytes() == x:detach():tobytes() then
     util.fail("check.bits: all ids of the input are alike, so nothing can be changed in it")
   end
-  local why = bits_differ(model(other, { training = false }):slice(2, 1, t):detach(), before)
+  local why = bits_differ(model(other):slice(2, 1, t):detach(), before)
   if why then return ("after position %d are changed: %s"):format(t, why) end
   local short = x:slice(2, 1, t)
-  why = bits_differ(model(short, { training = false }):detach(), before)
+  why = bits_differ(model(short):detach(), before)
   return why and ("after position %d are cut off: %s"):format(t, why)
 end
 
@@ -185,13 +222,14 @@ end
 function check.bits(model, input, options)
   local where = "check.bits"
   options = util.check_options(options, { "causal", "at", "raise" }, where)
-  model = module_of(model, where)
+  model, input = bind_input(model, input, where)
   check_input(input, where, 2)
   local B, L, y = input:size(1), input:size(2), forward(model, input, where)
   local why = bits_differ(forward(model, input, where), y)
   if why then return wrong(options, "%s: the same call twice: %s", where, why) end
   for b = 1, B > 1 and B or 0 do
-    why = bits_differ(forward(model, input:slice(1, b, b), where), y:slice(1, b, b):detach())
+    local alone = forward(model:item(b), input:slice(1, b, b), where)
+    why = bits_differ(alone, y:slice(1, b, b):detach())
     if why then
       return wrong(options, "%s: item %d alone is not what it is in the batch: %s", where, b, why)
     end
@@ -228,10 +266,10 @@ end
 --- What differs when a state is saved in the middle and goes on in the loaded model, or nil.
 local function stream_differs(model, loaded, x, path)
   local B, L = x:size(1), x:size(2)
-  local state, middle = model:state { batch = B }, L // 2
-  model:prefill(x:slice(2, 1, middle), state)
+  local state, middle = model:state(B), L // 2
+  model.model:prefill(x:slice(2, 1, middle), state)
   assert(state:save(path))
-  local there, message = loaded:load_state(path)
+  local there, message = loaded.model:load_state(path)
   if not there then return message end
   return bits_differ(steps(loaded, x, there, middle + 1, L),
     steps(model, x, state, middle + 1, L))
@@ -244,13 +282,14 @@ end
 function check.saved(model, input, options)
   local where = "check.saved"
   options = util.check_options(options, { "stream", "raise" }, where)
-  model = module_of(model, where)
+  model, input = bind_input(model, input, where)
   check_input(input, where, 2)
   local place <close> = folder()
-  assert(core.checkpoint_save(place.path, { model = model }))
-  local loaded, message = core.model_load(place.path)
-  if not loaded then return wrong(options, "%s: it can't be loaded: %s", where, message) end
-  local why = tensors_differ(model, loaded)
+  assert(core.checkpoint_save(place.path, { model = model.model }))
+  local read, message = core.model_load(place.path)
+  if not read then return wrong(options, "%s: it can't be loaded: %s", where, message) end
+  local loaded = bind(read, model.beside)
+  local why = tensors_differ(model.model, read)
   if why then return wrong(options, "%s: the loaded model has other tensors: %s", where, why) end
   why = bits_differ(forward(loaded, input, where), forward(model, input, where))
   if why then
