@@ -1,5 +1,6 @@
-/* inputs_test.c - models of several inputs as a host sees them: an encoder and a decoder from a
- * tree, a stream with a source, layers of the host's that read inputs, and what is refused. */
+/* inputs_test.c - models of several inputs and outputs as a host sees them: an encoder and a decoder
+ * from a tree, a stream with a source, several tasks; layers of the host's that read inputs, that
+ * hand on what slices need and follow steps; and what is refused. */
 #include "nn_support.h"
 
 #include "performer_extend.h"
@@ -165,7 +166,108 @@ static void test_host(void) {
     pf_engine_close(&e);
 }
 
+/* ---- several outputs ---- */
+
+static void test_outputs(void) {
+    pf_engine *e = engine_of(1, 3);
+    pf_module *m = built(
+        e, "{'type': 'tasks', 'options': {'own': 'next', 'names': ['size']}, 'children': ["
+           "{'type': 'performer', 'options': {'vocab': 11, 'dim': 8, 'layers': 1, 'heads': 2}}, "
+           "{'type': 'chain', 'children': [{'type': 'pool', 'options': {}}, "
+           "{'type': 'linear', 'options': {'from': 8, 'to': 1}}]}]}");
+    pf_tensor *x = some_ids(e, 2, 5, 1), *y[2] = {NULL, NULL}, *h = NULL, *own = NULL;
+    const char *name = NULL;
+    CHECK(pf_module_output_count(m) == 2);
+    CHECK_OK(pf_module_output_at(m, 1, &name));
+    CHECK(strcmp(name, "size") == 0);
+    CHECK_FAILS(PF_ENOTFOUND, pf_module_output_at(m, 2, &name));
+    CHECK_OK(pf_module_outputs(y, e, m, x, NULL));
+    CHECK(y[0]->rank == 3 && y[0]->shape[2] == V && y[1]->rank == 2 && y[1]->shape[1] == 1);
+    CHECK_OK(pf_module_forward(&own, e, pf_module_child(m, 0), x, NULL));
+    float *a = numbers(own), *b = numbers(y[0]);
+    CHECK(memcmp(a, b, 2 * 5 * V * sizeof *a) == 0);
+    free(a), free(b);
+    CHECK_OK(pf_module_hidden(&h, e, m, x, NULL, 0));
+    CHECK(h->shape[2] == 8);
+    for (int i = 0; i < 2; i++) pf_tensor_release(&y[i]);
+    CHECK(pf_module_output_count(pf_module_child(m, 0)) == 1);
+    CHECK_OK(pf_module_outputs(y, e, pf_module_child(m, 0), x, NULL));
+    CHECK(y[0] && !y[1]);
+    pf_tensor_release(&x), pf_tensor_release(&y[0]), pf_tensor_release(&h);
+    pf_tensor_release(&own);
+    pf_module_release(&m);
+    pf_engine_close(&e);
+}
+
+/* ---- a layer of the host's in slices, and behind a step ---- */
+
+typedef struct {
+    int parts, entries, most; /* exits that it claims */
+    uint64_t step;
+} walker;
+
+static int plain(void *context, pf_engine *e, pf_tensor *x, const pf_pass *pass, pf_tensor **y) {
+    (void)context, (void)pass;
+    return pf_affine(y, e, x, 1, 0);
+}
+
+/* y = x; what goes on is the first positions of x, `most` times. */
+static int walk_part(void *context, pf_engine *e, pf_tensor *x, const pf_pass *pass,
+                     pf_tensor *const *entry, int n, pf_tensor **exit, int *n_exit, pf_tensor **y) {
+    walker *w = context;
+    (void)pass;
+    w->parts++, w->entries += n;
+    for (int i = 0; i < n; i++) CHECK(entry[i] && entry[i]->shape[0] == x->shape[0]);
+    for (int i = 0; i < w->most; i++) {
+        int status = pf_slice(&exit[i], e, x, 1, 0, 1);
+        if (status < 0) return status;
+        *n_exit = i + 1;
+    }
+    return pf_affine(y, e, x, 1, 0);
+}
+
+static int walk_after(void *context, pf_engine *e, uint64_t step) {
+    (void)e;
+    ((walker *)context)->step = step;
+    return PF_OK;
+}
+
+static void test_parts(void) {
+    pf_engine *e = engine_of(1, 3);
+    walker w = {.most = PF_HOST_PARTS};
+    pf_host_layer layer = {.size = sizeof layer,
+                           .forward = plain,
+                           .context = &w,
+                           .part = walk_part,
+                           .after_step = walk_after,
+                           .width = 8};
+    pf_module *part[3] = {layer_of(e, "embedding", "{'vocab': 11, 'dim': 8}"), NULL,
+                          layer_of(e, "linear", "{'from': 8, 'to': 11}")},
+              *m = NULL;
+    CHECK_OK(pf_module_host(&part[1], e, "walker", &layer, NULL, 0));
+    CHECK(pf_module_width(part[1]) == 8);
+    CHECK_OK(pf_module_new(&m, e, "chain", NULL, part, 3));
+    pf_tensor *x = some_ids(e, 2, 64, 1);
+    pf_slicing how = {.size = sizeof how, .slices = 4};
+    double loss = 0;
+    CHECK_OK(pf_module_backward_sliced(&loss, e, m, x, x, NULL, &how));
+    /* Three forward, four back; the first has no entry. */
+    CHECK(w.parts == 7 && w.entries == 5 * PF_HOST_PARTS);
+    int drawn = 0;
+    CHECK_OK(pf_module_after_step(e, m, 5, &drawn));
+    CHECK(w.step == 5 && drawn == 0);
+    pf_state *state = NULL;
+    CHECK_FAILS(PF_EINVAL, pf_module_state(&state, e, m, 2));
+    CHECK(!state && strstr(pf_last_error(), "walker: this layer has no step"));
+    for (int i = 0; i < 3; i++) pf_module_release(&part[i]);
+    pf_module_release(&m);
+    pf_tensor_release(&x);
+    pf_engine_close(&e);
+}
+
 int main(void) {
+    test_outputs();
+    test_parts();
     test_stream();
     test_names();
     test_host();
