@@ -1,6 +1,6 @@
-/* inputs_test.c - models of several inputs and outputs as a host sees them: an encoder and a decoder
- * from a tree, a stream with a source, several tasks; layers of the host's that read inputs, that
- * hand on what slices need and follow steps; and what is refused. */
+/* inputs_test.c - models of several inputs and outputs as a host sees them: an encoder and a
+ * decoder from a tree, a stream with a source, several tasks; layers of the host's that read
+ * inputs, that hand on what slices need and follow steps; and what is refused. */
 #include "nn_support.h"
 
 #include "performer_extend.h"
