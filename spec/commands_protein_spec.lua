@@ -78,8 +78,8 @@ describe("commands for proteins", function()
       local out = good(words("embed", "masked", ("--per-token --length 6 --json --data '%s'")
         :format(path "some.fasta")))
       local _, list = ids_of "MKTAYIAKQR" -- begin and end beside it: parts of 6 and 6
-      local h = models.masked(pf.tensor({ { table.unpack(list, 7, 12) } }, { dtype = "i32" }),
-                              { hidden = 1 })
+      local h = models.masked:hidden(pf.tensor({ { table.unpack(list, 7, 12) } },
+                                               { dtype = "i32" }))
       local found = records(out)[1].vector
       assert.equal(10, #found)
       assert.near_tensor(h:slice(2, 1, 5):reshape(5, -1), { table.unpack(found, 6, 10) }, 1e-5)
