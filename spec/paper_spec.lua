@@ -105,8 +105,9 @@ describe("examples/paper", function()
     assert.equal(5, values["[SM"] { 4, 2, 9 })
     text = support.read(FOLDER .. "transfer.lua")
     local source = text:match "(local function take_weights.-\nend\n)"
-    local take = load(source .. "return take_weights")()
     local pf = require "performer"
+    local environment = setmetatable({ pf = pf, kit = { need = assert } }, { __index = _G })
+    local take = load(source .. "return take_weights", "transfer", "t", environment)()
     local function model(attention)
       return pf.nn.performer { vocab = 9, dim = 8, layers = 2, heads = 2, causal = true,
                                attention = attention, qk_norm = true }

@@ -45,9 +45,7 @@ end
 
 --- The weights of one model in another of the same shape; projections stay as they were drawn.
 local function take_weights(to, from)
-  local given = from:tensors()
-  local tensors, names = to:parameters()
-  for i, tensor in ipairs(tensors) do tensor:copy_(assert(given[names[i]], names[i])) end
+  kit.need(pf.weights.load(to, from, { buffers = false }))
   return to
 end
 
