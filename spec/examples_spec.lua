@@ -53,7 +53,7 @@ describe("examples", function()
   it("02_kernel: the error falls with features and grows with norms", function()
     local out = run "02_kernel.lua"
     local by_features = numbers(out, "\n +%d+ +(0%.%d%d%d%d) +0%.%d%d%d%d")
-    local by_norm = numbers(out, "\n +[%d.]+ +(%d%.%d+) +[%d.e+]+")
+    local by_norm = numbers(out, "\n +%d+%.%d%d +(%d%.%d%d%d%d) +[%d.e+]+")
     assert.equal(4, #by_features)
     for i = 2, 4 do assert.is_true(by_features[i] < 0.8 * by_features[i - 1], out) end
     assert.is_true(by_features[4] < 0.12, out)

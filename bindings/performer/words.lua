@@ -44,7 +44,7 @@ words.module = {
 
 words.optimizer = {
   zero_grad = "opt:step clears gradients",
-  param_groups = "it is the option groups of pf.optim.NAME",
+  param_groups = "it is the option groups of the optimizer",
   lr = "it is said to opt:step { lr = ... }",
 }
 

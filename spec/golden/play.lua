@@ -172,6 +172,9 @@ function play.log(path)
     local record = assert(pf.json.decode(line))
     for _, name in ipairs { "loss", "norm", "valid_loss", "train_loss" } do
       local value = record[name]
+      if name == "valid_loss" and value then -- of one batch, a mean in f32 at first
+        value = string.unpack("f", string.pack("f", value))
+      end
       lines[#lines + 1] = value and ("%d %s %a"):format(record.step, name, value) or nil
     end
   end
