@@ -86,6 +86,15 @@ describe("patience", function()
     assert.equal(losses(train("more_patient", more .. " --patience 5")), losses(run))
   end)
 
+  it("finds its best step marked, though a kill came before the mark", function()
+    local run = train("unmarked", more .. " --patience 1")
+    local best = support.read(run .. "/BEST")
+    support.write(run .. "/BEST", "step-1\n")
+    local step = math.tointeger(best:match "%d+")
+    good(("train --resume %s/step-%d --steps 41 --threads 1"):format(run, step))
+    assert.equal(best, support.read(run .. "/BEST"))
+  end)
+
   it("counts on where a run was stopped", function()
     local whole = train("whole", more .. " --patience 2 --save-minutes 0 --keep 100")
     local last = final_of(whole).step

@@ -1,6 +1,7 @@
 --- finish.lua - the end of a run of `train`: its last record, and what came of it in words. A
 -- module with what kit/run.lua's Run does last.
 local cli = require "kit.cli"
+local lfs = require "lfs"
 local trainable = require "kit.trainable"
 local pf = require "performer"
 local start = require "kit.start"
@@ -78,7 +79,7 @@ function finish.run(run, result)
   encourage(run, record)
   cli.say("\nrun folder  %s (checkpoint step-%d, log.jsonl)", run.dir, step)
   if average then cli.say("average     %s (the weights that were judged, alone)", average) end
-  if (record.best_step or step) ~= step then
+  if (record.best_step or step) ~= step and lfs.attributes(run.dir .. "/BEST", "mode") then
     cli.say("best        %s/BEST (checkpoint step-%d, held out %.4f)", run.dir, record.best_step,
             record.best_loss)
   end

@@ -148,6 +148,9 @@ function start.resumed(options, make)
     state.best = nil
   end
   if dir ~= run then run_folder.fresh(dir, settings) end
+  if dir == run and state.best_step == state.step then -- a kill may have come before the mark
+    pf.checkpoint.mark(dir, "BEST", state.step)
+  end
   return job
 end
 
