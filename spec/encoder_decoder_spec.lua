@@ -193,9 +193,11 @@ describe("an encoder and a decoder", function()
     fails("unknown option 'sources' (did you mean 'source'?)", m.generate, m,
       { prompt = { V }, sources = { 1 } })
     fails("'source' is [2], must be (B, Ls)", m, rows.input, { source = pf.tensor({ 1, 2 }, i32) })
-    fails("'source_mask' is [1, 6], the source [2, 6]", m, rows.input,
+    fails("'source_mask' is [1, 6], must be [2, 6]", m, rows.input,
       { source = rows.source, source_mask = pf.ones(1, 6, i32) })
-    fails("'memory' is [1, 6, 32]", m, rows.input, { source = rows.source:slice(1, 1, 1) })
+    fails("'source' is [1, 6], must be (B, Ls) or (B, Ls, D) with B = 2", m, rows.input,
+      { source = rows.source:slice(1, 1, 1) })
+    fails("with B = 3", m.stream, m, { batch = 3, source = rows.source })
     fails("takes 2 children, 1 given", nn.encoder_decoder, { nn.linear { from = 1, to = 1 } })
     fails("only a causal model can stream", nn.encoder_decoder({ vocab = 9, dim = 16, heads = 2,
       layers = 1, decoder = { causal = false } }).stream,

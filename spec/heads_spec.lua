@@ -288,6 +288,18 @@ describe("several tasks", function()
     assert.error_matches(function() tasks():stream() end, "one vector of a whole sequence")
   end)
 
+  it("know their widths, and so does an encoder_decoder as a trunk", function()
+    tasks("next"):stream():allow { 0, V - 1 }
+    local lm = trunk { causal = true }
+    local size = nn.tasks { trunk = lm, names = "size", nn.linear { from = D, to = 3 } }
+    assert.error_matches(function() size:stream():allow { 3 } end, "no token 3")
+    local both = nn.encoder_decoder { vocab = V, dim = D, layers = 1, heads = 2 }
+    local m = nn.classifier { trunk = both, classes = 2 }
+    assert.are.same({ B, 2 }, { table.unpack(m(ids(1), { source = ids(2) }):shape()) })
+    local above = nn.classifier { trunk = tasks "next", classes = 2 }
+    assert.are.same({ B, 2 }, { table.unpack(above(ids(1)):shape()) })
+  end)
+
   it("say what does not fit", function()
     local head = nn.linear { from = D, to = 2 }
     local function fails(text, o)

@@ -36,36 +36,29 @@ typedef struct {
     pf_tensor *made;
 } decoding;
 
-static int find_source(const pf_run *run, pf_tensor **source, pf_tensor **mask) {
+/* Of B sequences, and its mask (NULL: none); both borrowed. */
+static int find_source(const pf_module *m, const pf_run *run, int64_t B, pf_tensor **source,
+                       pf_tensor **mask) {
     *source = pf_run_input(run, "source");
-    *mask = NULL;
     if (!*source) {
         return pf_fail(PF_EINVAL, "encoder_decoder: the input 'source' is missing; it is given "
                                   "beside x, by its name: what the encoder reads");
     }
     const pf_tensor *s = *source;
-    if (s->rank < 2) {
+    if (s->rank < 2 || s->shape[0] != B) {
         return pf_fail(PF_ESHAPE,
-                       "encoder_decoder: the input 'source' is %s, must be (B, Ls) or "
-                       "(B, Ls, D)",
-                       pf_shape_of(s));
+                       "encoder_decoder: the input 'source' is %s, must be (B, Ls) or (B, Ls, D) "
+                       "with B = %lld",
+                       pf_shape_of(s), (long long)B);
     }
-    *mask = pf_run_input(run, "source_mask");
-    if (!*mask) return PF_OK;
-    PF_TRY(pf_tensor_check(*mask, PF_I32, "encoder_decoder", "source_mask"));
-    const pf_tensor *k = *mask;
-    if (k->rank == 2 && k->shape[0] == s->shape[0] && k->shape[1] == s->shape[1]) return PF_OK;
-    return pf_fail(PF_ESHAPE,
-                   "encoder_decoder: the input 'source_mask' is %s, the source %s; it "
-                   "must be (B, Ls)",
-                   pf_shape_of(k), pf_shape_of(s));
+    return pf_run_may(mask, m, run, "source_mask", B, s->shape[1]);
 }
 
-static int make_memory(decoding *d, pf_module *m, pf_engine *e, const pf_run *run) {
+static int make_memory(decoding *d, pf_module *m, pf_engine *e, const pf_run *run, int64_t B) {
     pf_tensor *source, *mask;
     d->run = *run;
     if (pf_run_input(run, "memory")) return PF_OK;
-    PF_TRY(find_source(run, &source, &mask));
+    PF_TRY(find_source(m, run, B, &source, &mask));
     PF_TRY(encode(m, e, run, source, mask, &d->made));
     PF_TRY(pf_pass_with(&d->pass, d->list, run->pass, "memory", d->made));
     PF_TRY(pf_pass_with(&d->masked, d->masked_list, &d->pass, "memory_mask", mask));
@@ -78,7 +71,7 @@ static int run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_t
     decoding d = {.made = NULL};
     int status = PF_OK;
     d.run = *run;
-    if (!run->state) status = make_memory(&d, m, e, run);
+    if (!run->state) status = make_memory(&d, m, e, run, x->rank > 0 ? x->shape[0] : 0);
     if (status >= 0) status = pf_run_only(m, DECODER, e, &d.run, x, y);
     pf_tensor_release(&d.made);
     return status;
@@ -86,7 +79,7 @@ static int run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_t
 
 static int begin(pf_module *m, pf_engine *e, const pf_run *run) {
     decoding d = {.made = NULL};
-    int status = make_memory(&d, m, e, run);
+    int status = make_memory(&d, m, e, run, run->state->batch);
     if (status >= 0) status = pf_begin_child(m, DECODER, e, &d.run);
     pf_tensor_release(&d.made);
     return status;
@@ -101,6 +94,11 @@ static int state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **sta
     return pf_fail_in(status, "decoder");
 }
 
+static int64_t width(const pf_module *m, bool hidden) {
+    const pf_module *decoder = m->child[DECODER].module;
+    return hidden ? pf_module_hidden_width(decoder) : pf_module_width(decoder);
+}
+
 const pf_layer pf_layer_encoder_decoder = {
     .name = "encoder_decoder",
     .doc =
@@ -111,6 +109,7 @@ const pf_layer pf_layer_encoder_decoder = {
     .max_children = 2,
     .inputs = inputs,
     .n_inputs = PF_COUNT(inputs),
+    .width_of = width,
     .run = run,
     .state = state,
     .begin = begin,

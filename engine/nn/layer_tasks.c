@@ -105,6 +105,12 @@ static int tasks_begin(pf_module *m, pf_engine *e, const pf_run *run) {
     return own_of(m) ? PF_OK : pf_begin_child(m, HEADS, e, run);
 }
 
+static int64_t tasks_width(const pf_module *m, bool hidden) {
+    const pf_module *trunk = m->child[TRUNK].module;
+    if (hidden) return pf_module_hidden_width(trunk);
+    return pf_module_width(own_of(m) ? trunk : m->child[HEADS].module);
+}
+
 const pf_layer pf_layer_tasks = {
     .name = "tasks",
     .doc =
@@ -117,6 +123,7 @@ const pf_layer pf_layer_tasks = {
     .min_children = 1,
     .max_children = -1,
     .build = tasks_build,
+    .width_of = tasks_width,
     .run = tasks_run,
     .outputs = tasks_outputs,
     .output_count = count,

@@ -97,7 +97,8 @@ typedef struct pf_layer {
     int min_children, max_children; /* that the caller gives; max < 0: any number */
     const char *width; /* the option that says how many numbers a position of y has; NULL: as many
                         * as the last child gives, or x has */
-    const char *hidden_width;    /* of a type that has a head: that option of what the head reads */
+    const char *hidden_width; /* of a type that has a head: that option of what the head reads */
+    int64_t (*width_of)(const pf_module *m, bool hidden); /* of a type whose children say both */
     const pf_input_info *inputs; /* read beside x, in the pass or when a stream begins */
     int n_inputs;
     size_t self_bytes; /* of the layer's own resolved struct, zeroed, freed with the module */

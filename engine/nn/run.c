@@ -204,6 +204,7 @@ int pf_run_dropout(pf_engine *e, const pf_run *run, double p, pf_tensor **x) {
 
 int64_t pf_module_width(const pf_module *m) {
     const char *option = m->type->width;
+    if (m->type->width_of) return m->type->width_of(m, false);
     if (option) return pf_option_int(m, option);
     if (m->type == &pf_layer_host) return m->host.width > 0 ? m->host.width : -1;
     int64_t width = 0;
@@ -220,6 +221,7 @@ bool pf_module_whole(const pf_module *m) {
 
 int64_t pf_module_hidden_width(const pf_module *m) {
     const char *option = m->type->hidden_width;
+    if (m->type->width_of) return m->type->width_of(m, true);
     return option ? pf_option_int(m, option) : pf_module_width(m);
 }
 
