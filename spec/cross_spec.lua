@@ -197,10 +197,11 @@ describe("a decoder", function()
     local leaf = memory:detach():requires_grad()
     local loss
     if slices then
-      loss = m:backward_sliced({ input = x, target = x, memory = leaf }, { slices = slices })
+      loss = m:backward_sliced({ input = x, target = x, memory = leaf, memory_mask = mask },
+        { slices = slices })
     else
       local tape <close> = pf.tape()
-      local l = m(x, { memory = leaf }):cross_entropy(x)
+      local l = m(x, { memory = leaf, memory_mask = mask }):cross_entropy(x)
       tape:backward(l)
       loss = l:item()
     end
