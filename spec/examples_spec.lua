@@ -148,12 +148,12 @@ describe("examples", function()
     end
   end)
 
-  it("10_pretrained: loads another program's model, and trains it on with FAVOR+", function()
+  it("12_pretrained: loads another program's model, and trains it on with FAVOR+", function()
     local model = foreign.models.llama2c
     local place <close> = setmetatable({ path = support.folder() },
       { __close = function(f) support.remove(f.path) end })
     foreign.write(place.path, model.config, foreign.numbers(model, 3))
-    local out = run(("10_pretrained.lua %s - 40"):format(place.path))
+    local out = run(("12_pretrained.lua %s - 40"):format(place.path))
     assert.truthy(out:find "llama2c, 1088 parameters, 16 tensors loaded")
     local figures = numbers(out, "\n[eF][xA].- (%d%.%d%d%d)%f[^%d]")
     assert.equal(3, #figures, out)

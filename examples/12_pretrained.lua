@@ -1,6 +1,6 @@
--- 10_pretrained.lua - a trained Transformer of another program, run with FAVOR+ attention.
+-- 12_pretrained.lua - a trained Transformer of another program, run with FAVOR+ attention.
 --
---   build/release/bin/performer examples/10_pretrained.lua FOLDER [VOCABULARY] [steps]
+--   build/release/bin/performer examples/12_pretrained.lua FOLDER [VOCABULARY] [steps]
 --
 -- FOLDER holds config.json and model.safetensors of a causal model, as of llama2.c or GPT-2; such
 -- small ones are karpathy's tinyllamas. VOCABULARY is llama2.c's tokenizer.bin, to read what it
