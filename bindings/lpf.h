@@ -223,6 +223,7 @@ void lpf_open_kernel(lua_State *L);
 void lpf_open_attention(lua_State *L);
 void lpf_open_survey(lua_State *L);
 void lpf_open_nn(lua_State *L);
+void lpf_open_define(lua_State *L);
 void lpf_open_layer(lua_State *L);
 void lpf_open_state(lua_State *L);
 void lpf_open_stream(lua_State *L);

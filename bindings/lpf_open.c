@@ -284,6 +284,7 @@ int luaopen_performer_core(lua_State *L) {
     lpf_open_attention(L);
     lpf_open_survey(L);
     lpf_open_nn(L);
+    lpf_open_define(L);
     lpf_open_layer(L);
     lpf_open_state(L);
     lpf_open_stream(L);
