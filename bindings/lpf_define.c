@@ -1,6 +1,6 @@
 /*
- * lpf_define.c - layers in Lua by name (nn.define), which models that are loaded find: a script says
- * how a layer of a name is built of its children, and the engine asks for it.
+ * lpf_define.c - layers in Lua by name (nn.define), which models that are loaded find: a script
+ * says how a layer of a name is built of its children, and the engine asks for it.
  *
  * Several Lua states may stand behind one engine, one in front of the other: who is asked and does
  * not know the name asks who stood there before.
