@@ -1524,8 +1524,9 @@ function pf.nn.shift(options) end
 ---@field attention_dropout? number
 ---@field rotary? boolean rotary positions on queries and keys, in pairs as rotary_pairs says
 ---@field layer? integer place in the model: every layer draws a projection of its own
----@field layers? integer depth of the model: the last weights start smaller by sqrt(2 layers)
----@field length? integer sequence length that attention auto chooses for
+---depth of the model: the weights that end a residual branch start smaller by sqrt(2 layers)
+---@field layers? integer
+---@field length? integer length of the sequence, or the memory, that attention auto chooses for
 
 ---Multi-head attention: x (B, L, D) -> (B, L, D). One matrix makes q, k and v; the option
 ---attention says which attention it is.
@@ -1558,8 +1559,9 @@ function pf.nn.attention(options) end
 ---@field attention_dropout? number
 ---@field memory_dim? integer width of the memory; 0: dim
 ---@field layer? integer place in the model: every layer draws a projection of its own
----@field layers? integer depth of the model: the last weights start smaller by sqrt(2 layers)
----@field length? integer length of the memory that attention auto chooses for
+---depth of the model: the weights that end a residual branch start smaller by sqrt(2 layers)
+---@field layers? integer
+---@field length? integer length of the sequence, or the memory, that attention auto chooses for
 
 ---Multi-head attention to another sequence: queries from x (B, L, D), keys and values from the
 ---input memory (B, Lm, memory_dim) -> (B, L, D). All of x sees all of the memory; streams keep
@@ -1667,8 +1669,9 @@ function pf.nn.reversible(options) end
 ---@field memory_dim? integer width of the memory; 0: dim
 ---@field rotary? boolean rotary positions on queries and keys, in pairs as rotary_pairs says
 ---@field layer? integer place in the model: every layer draws a projection of its own
----@field layers? integer depth of the model: residual branches start smaller by sqrt(2 layers)
----@field length? integer sequence length that attention auto chooses for
+---depth of the model: the weights that end a residual branch start smaller by sqrt(2 layers)
+---@field layers? integer
+---@field length? integer length of the sequence, or the memory, that attention auto chooses for
 
 ---Performer block: attention and mlp, each around a residual.
 ---@param options? pf.Options.nn.block

@@ -20,22 +20,7 @@ static const pf_option_info block_options[] = {
     {.name = "rotary",
      .kind = PF_OPT_BOOL,
      .doc = "rotary positions on queries and keys, in pairs as rotary_pairs says"},
-    {.name = "layer",
-     .kind = PF_OPT_INT,
-     .low = 0,
-     .high = 4096,
-     .doc = "place in the model: every layer draws a projection of its own"},
-    {.name = "layers",
-     .kind = PF_OPT_INT,
-     .number = 1,
-     .low = 1,
-     .high = 4096,
-     .doc = "depth of the model: residual branches start smaller by sqrt(2 layers)"},
-    {.name = "length",
-     .kind = PF_OPT_INT,
-     .low = 0,
-     .high = 1 << 24,
-     .doc = "sequence length that attention auto chooses for"},
+#include "options_place.def"
 };
 
 typedef enum { PRE, POST, REZERO } residual_kind; /* places in the option's choices */

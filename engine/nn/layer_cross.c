@@ -21,22 +21,7 @@ static const pf_option_info cross_options[] = {
      .low = 0,
      .high = 1 << 20,
      .doc = "width of the memory; 0: dim"},
-    {.name = "layer",
-     .kind = PF_OPT_INT,
-     .low = 0,
-     .high = 4096,
-     .doc = "place in the model: every layer draws a projection of its own"},
-    {.name = "layers",
-     .kind = PF_OPT_INT,
-     .number = 1,
-     .low = 1,
-     .high = 4096,
-     .doc = "depth of the model: the last weights start smaller by sqrt(2 layers)"},
-    {.name = "length",
-     .kind = PF_OPT_INT,
-     .low = 0,
-     .high = 1 << 24,
-     .doc = "length of the memory that attention auto chooses for"},
+#include "options_place.def"
 };
 
 static const pf_input_info cross_inputs[] = {
