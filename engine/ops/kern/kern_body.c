@@ -150,11 +150,12 @@ static void rotate_halves(int64_t h, const float *x, const float *cs, const floa
 /* Neighbours: lanes (a, b) times (c, c), plus lanes (b, a) times (-s, s). */
 PF_INLINE vf rotate_lanes(vf x, vf c, vf s) { return vf_fma(vf_swap_pairs(x), s, vf_mul(x, c)); }
 
+/* The signs are a table: an array on the stack would be aligned to 64 bytes, which GCC 12 misses
+ * under the address sanitizer. */
 static void rotate_pairs(int64_t n, const float *x, const float *cs, const float *sn, float sign,
                          float *y) {
-    float signs[VW];
-    for (int j = 0; j < VW; j++) signs[j] = j % 2 == 0 ? -sign : sign;
-    const vf turn = vf_load(signs);
+    static const float signs[16] = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
+    const vf turn = vf_mul(vf_set(sign), vf_load(signs));
     int64_t i = 0;
     for (; i + VW <= n; i += VW) {
         vf c = vf_load_twice(cs + i / 2), s = vf_mul(turn, vf_load_twice(sn + i / 2));
