@@ -85,7 +85,7 @@ local function projections_of(model)
   each_attention(model:tree(), function(options)
     if not found or not options.kernel then return end
     found.seed = math.tointeger(options.kernel.seed) or options.kernel.seed
-    found.map, found.rows = options.kernel.name, options.kernel.rows
+    found.map, found.rows = options.kernel.name or attention.MAP, options.kernel.rows
   end)
   return found
 end
@@ -110,16 +110,20 @@ local function check(options)
 end
 
 --- The state of a checkpoint: what a run's settings say of data and model, without its training.
-local function state_of(opened, model, from, to)
+local function state_of(opened, model, from, to, merged)
   local before = opened.state or {}
   local settings = before.settings
   if settings and model:type() == "performer" then settings.model = model:options() end
+  if settings and merged then -- what a script makes of them is not to be adapted again
+    settings.adapters, settings.adapters_on, settings.adapters_scale = nil, nil, nil
+    settings.freeze = nil
+  end
   return { step = before.step or 0, settings = settings, converted = { from = from, to = to } }
 end
 
 --- Saves what came of it; the record of the command.
 local function save(opened, model, options, from, to)
-  local state = state_of(opened, model, from, to)
+  local state = state_of(opened, model, from, to, options.merged)
   local tokenizer = saved.tokenizer_name(opened)
   cli.need(pf.checkpoint.save(options.out, { model = model, state = state, step = state.step,
     tokenizer = tokenizer and pf.tokenizer[tokenizer]() or nil }))
@@ -156,6 +160,11 @@ local function main()
   local tree = model:tree()
   local from = label_of(tree) or "none"
   if options.attention then
+    if options.model then
+      cli.fail(2, "convert: --attention is for models that their checkpoint describes; where a "
+        .. "script makes the model (--model), change it there, and take the weights with train "
+        .. "--init")
+    end
     if from == "none" then
       cli.fail(1, ("convert: %s has no layer whose attention could be another"):format(
         options.checkpoint))

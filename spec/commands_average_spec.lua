@@ -1,5 +1,5 @@
 -- commands_average_spec.lua - train --ema: the average of the weights is what is judged, saved, and
--- taken by eval and generate; --group: options for some of the parameters.
+-- taken by the commands; --group: options for some of the parameters.
 local commands = require "spec.support.commands"
 local pf = require "performer"
 local support = require "spec.support"
@@ -42,6 +42,28 @@ describe("the average of the weights", function()
     local again = good(("generate --checkpoint %s/average --tokens 60 --temperature 0"):format(run))
     assert.equal(again, text "")
     assert.are_not.equal(again, text "--average off")
+  end)
+
+  it("is what score and embed take, and train --init with a script", function()
+    local function first(command, arguments)
+      return records((good(("%s --data %s --json %s"):format(command, path "t.txt", arguments))))[1]
+    end
+    local function each(command, field)
+      local of = command .. " --checkpoint " .. run
+      local own = first(of .. "/average", "")[field]
+      assert.are.same(own, first(of, "")[field])
+      assert.are_not.same(own, first(of, "--average off")[field])
+    end
+    each("score", "loss")
+    each("embed", "vector")
+    local script = support.write(path "same.lua", [[return function(o)
+      return require("performer").nn.performer { vocab = o.vocab, dim = o.dim, layers = 1,
+                                                 heads = o.heads, causal = true,
+                                                 kernel = { features = o.features } }
+    end]])
+    local _, _, err = train("made", ("--data %s --steps 1 --init %s --model %s"):format(path "t.txt",
+      run, script))
+    assert.truthy(err:find "init   of the average of the weights", err)
   end)
 
   it("is saved as a model of its own at the end", function()

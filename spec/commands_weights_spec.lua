@@ -292,6 +292,9 @@ describe("weights from elsewhere", function()
       assert.are.equal(4, record.merged)
       assert.near(loss_of(run, other), loss_of(merged, other), 1e-5)
       assert.is_nil(next(pf.checkpoint.model(merged):tree().adapters or {}))
+      local same = path "adapters3" -- what is frozen and what is adapted goes along
+      good(("convert --checkpoint %s --attention softmax --out %s"):format(run, same))
+      assert.are.same(after, bytes_of(same))
       local on = train("on", SHORT .. ("--data %s --init %s --adapters 2 --adapters-on qkv")
         :format(other, run))
       assert.truthy(bytes_of(on)["blocks.1.attention.qkv.adapter.a"])
@@ -318,6 +321,23 @@ describe("weights from elsewhere", function()
       good(("train --resume %s/step-3 --model %s --out %s --threads 1"):format(run, script,
         path "own2"))
       assert.are.same(bytes_of(run), bytes_of(path "own2"))
+
+      -- Merged, they are not adapted again; as a beginning, adapters are a part of the weights.
+      local merged, more = path "own3", " --model " .. script
+      local _, err = good(("convert --checkpoint %s --merge --out %s"):format(run, merged) .. more)
+      assert.truthy(err:find("for 1 layers: softmax, 8 features", 1, true), err)
+      local function own_loss(checkpoint)
+        return records(good(("eval --checkpoint %s --data %s --threads 1 --json"):format(checkpoint,
+          other) .. more))[1].loss
+      end
+      assert.near(loss, own_loss(merged), 1e-5)
+      train("own4", SHORT .. ("--data %s --init %s --lr 1e-12"):format(other, run) .. more)
+      assert.near(loss, own_loss(path "own4"), 1e-4)
+      local code
+      code, _, err = performer(("convert --checkpoint %s --attention relu --out %s"):format(run,
+        path "own5") .. more)
+      assert.are.equal(2, code)
+      assert_sentence(err, "where a script makes the model %(%-%-model%), change it there")
     end)
 
     it("says what it can't do", function()

@@ -78,6 +78,17 @@ describe("weights.load", function()
     refused("missing: 'norm.weight' %[8%]; unexpected: 'other' %[3%]", model_of(2), tensors)
   end)
 
+  it("asks for frozen parameters as for all others, and takes them without buffers", function()
+    local from, model = model_of(1), model_of(2)
+    model:freeze "embedding|qkv"
+    local report = assert(pf.weights.load(model, from, { buffers = false }))
+    assert.are.same({ "blocks.1.attention.projection" }, report.kept)
+    assert.are.equal(bytes_of(from), bytes_of(model)) -- projections are of one seed
+    local tensors = from:tensors()
+    tensors["embedding.weight"] = nil
+    refused("missing: 'embedding.weight'", model, tensors)
+  end)
+
   it("refuses what fits nothing, strict or not", function()
     local other = { ["layer.weight"] = pf.zeros(2, 2) }
     for _, strict in ipairs { true, false } do

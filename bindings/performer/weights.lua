@@ -167,7 +167,9 @@ local function buffers_of(model)
   local set = {}
   for name in pairs(model:tensors()) do set[name] = true end
   local _, trained = model:parameters()
-  for _, name in ipairs(trained) do set[name] = nil end
+  for _, names in ipairs { trained, model:tree().frozen or {} } do
+    for _, name in ipairs(names) do set[name] = nil end
+  end
   return set
 end
 

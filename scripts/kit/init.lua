@@ -31,6 +31,22 @@ local function map_of(name)
   return map
 end
 
+--- The run that --init names, as a source of weights for a model of another making (--model
+-- FILE.lua, which may be what made the run's, too): its average where it kept one, and adapters a
+-- part of the weights. Where the script makes no such model, the run's tensors as they stand.
+local function weights_of_run(path, script)
+  local opened, message = source.open(path)
+  if not opened then opened, message = source.open(path, { script = script }) end
+  if not opened or pf.kind(opened.model) ~= "module" then
+    cli.say("init   the tensors as %s has them, neither averaged nor merged: %s", path,
+            message or "its model is no module")
+    return path
+  end
+  if opened.averaged then cli.say("init   of the average of the weights (--ema)") end
+  opened.model:merge()
+  return opened.model
+end
+
 --- Opens what --init names: { path, weights (what weights.load takes), map, model, settings,
 -- masked }; model, where it says one: with adapters that are a part of its weights. nil: nothing.
 local function open(options)
@@ -38,6 +54,9 @@ local function open(options)
   if not path then return nil end
   local self = setmetatable({ path = path, weights = path, map = map_of(options.map) }, Init)
   local alone = path:find "%.safetensors$" or options.map and not source.is_run(path)
+  if options.model and source.is_run(path) then
+    self.weights = weights_of_run(path, options.model)
+  end
   if options.model or alone then return self end
   local opened, message = source.open(path)
   if not opened then fail(1, "%s", cli.advise(message)) end

@@ -14,6 +14,7 @@ function sequences.rows(what)
   local rows = {
     { "checkpoint", "folder", nil, "run folder or checkpoint folder" },
     { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
+    saved.AVERAGE,
     data_options.TOKENIZER,
     { "threads", "positive", nil, "threads (default: all cores)" },
     { "memory", "text", nil, "byte budget, such as 4G" },
@@ -28,7 +29,9 @@ end
 function sequences.open_model(command, options)
   if not options.checkpoint then cli.fail(2, command .. ": needs --checkpoint FOLDER") end
   cli.try(2, pf.open, { threads = options.threads, memory = options.memory })
-  local opened = cli.need(saved.open(options.checkpoint, { script = options.model }))
+  local opened = cli.need(saved.open(options.checkpoint, {
+    script = options.model, average = options.average ~= false }))
+  if opened.averaged then cli.say("%s: of the average of the weights (--ema)", command) end
   local settings = opened.state and opened.state.settings or {}
   local name = data_options.tokenizer_name(command, saved.tokenizer_name(opened), options)
   return { model = opened.model, tokenizer = pf.tokenizer[name](), name = name,
