@@ -111,6 +111,7 @@ static int data_info(lua_State *L) {
     set_count(L, "files", info.files);
     set_count(L, "shared", info.shared);
     set_count(L, "clusters", info.clusters);
+    set_count(L, "block", info.block);
     lua_pushboolean(L, info.shards);
     lua_setfield(L, -2, "shards");
     return 1;

@@ -61,8 +61,8 @@ describe("the average of the weights", function()
                                                  heads = o.heads, causal = true,
                                                  kernel = { features = o.features } }
     end]])
-    local _, _, err = train("made", ("--data %s --steps 1 --init %s --model %s"):format(path "t.txt",
-      run, script))
+    local _, _, err = train("made", ("--data %s --steps 1 --init %s --model %s"):format(
+      path "t.txt", run, script))
     assert.truthy(err:find "init   of the average of the weights", err)
   end)
 

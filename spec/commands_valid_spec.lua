@@ -174,6 +174,29 @@ describe("the data of a run", function()
     good(("train --steps 20 --threads 1 --resume %s"):format(run))
   end)
 
+  it("may be shards of sequences, whose blocks a run that goes on must find again", function()
+    local function going_on(run, shards)
+      local _, err = good(("train --resume %s/step-8 --data %s --out %s --threads 1"):format(run,
+        path(shards), path(shards .. "-of-" .. run:match "[^/]+$")))
+      return err, losses(path(shards .. "-of-" .. run:match "[^/]+$"))
+    end
+    for name, block in pairs { one = 100000, many = 400 } do
+      good(("shard --data %s --out %s --block %d"):format(path "p.fasta", path(name), block))
+    end
+    local plain = train("plain", ("--data %s %s"):format(path "p.fasta", MORE))
+    local parted = train("parted", ("--data %s %s"):format(path "many", MORE))
+    local err, now = going_on(plain, "one")
+    assert.is_nil(err:find "is not what the run began with")
+    assert.equal(losses(plain), now)
+    err, now = going_on(parted, "many")
+    assert.is_nil(err:find "is not what the run began with")
+    assert.equal(losses(parted), now)
+    for _, pair in ipairs { { plain, "many" }, { parted, "one" } } do
+      err = going_on(pair[1], pair[2])
+      assert.matches("is not what the run began with %(.*, in rows of other shards%)", err)
+    end
+  end)
+
   it("may change on the disk while the run trains, which trains on what it read", function()
     local more = MORE:gsub("%-%-steps 12", "--steps 150"):gsub("%-%-keep 9", "")
     local whole = train("still", ("--data %s %s"):format(path "t.txt", more))

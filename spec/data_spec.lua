@@ -31,6 +31,7 @@ describe("a data set", function()
     assert.equal(10, train.duplicates + valid.duplicates)
     assert.equal(2, train.files)
     assert.is_false(train.shards)
+    assert.equal(0, train.block)
     local one = assert(pf.data.fasta(write("all.fasta", sequences(1, 40) .. sequences(31, 70))))
     assert.equal(one:info().checksum, train.checksum)
     assert.equal(one:info("valid").documents, valid.documents)
@@ -104,6 +105,7 @@ describe("shards", function()
     local memory = assert(pf.data.open { path = { first, second }, length = 64 })
     local data = assert(pf.data.shard { path = { first, second }, out = dir, block = 400 })
     assert.is_true(data:info().shards)
+    assert.equal(400, data:info().block) -- several of sequences: rows are packed within each
     for _, split in ipairs { "train", "valid", "all" } do
       local a, b = memory:info(split), data:info(split)
       assert.same({ a.documents, a.tokens, a.duplicates, a.checksum },

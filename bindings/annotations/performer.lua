@@ -1051,11 +1051,12 @@ function pf.data.shards(options) end
 function pf.data.kind(path) end
 
 ---{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid or all; of
----the whole {checksum, skipped, skips, once, files, shared, shards, clusters}: a text that is
----equal for equal tokens in equal documents in equal order, how many records were left out, the
----first of them and why, whether it can't be opened again, how many files there were, what
----stands in `valid` and in `path` as well, whether they are shards, and how many clusters a
----split by homology found.
+---the whole {checksum, skipped, skips, once, files, shared, shards, clusters, block}: a text
+---that is equal for equal tokens in equal documents in equal order, how many records were left
+---out, the first of them and why, whether it can't be opened again, how many files there were,
+---what stands in `valid` and in `path` as well, whether they are shards, how many clusters a
+---split by homology found, and how many tokens a block of shards has whose rows are others than
+---those of the same data in memory (else 0).
 ---@param split? string
 ---@return table
 function Data:info(split) end

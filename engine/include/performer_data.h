@@ -75,6 +75,8 @@ typedef struct {
                           training; of texts: files, which are not */
     bool shards;       /* read from a folder of shards */
     int64_t clusters;  /* of a split by homology; else 0 */
+    int64_t block;     /* of shards whose rows are others than those of the same data in memory, or
+                          stand in another order: the tokens of a block, which decide; else 0 */
 } pf_data_info;
 /* Reads files, pipes, or for the path "-" the standard input: once, to the end, within the
  * engine's budget or, where it has none, half of the machine's memory. A wait for a pipe's writer

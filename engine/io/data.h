@@ -136,7 +136,9 @@ bool pf_plan_piece(const pf_data *data, const pf_plan *plan, int64_t row, int64_
 /* Forgets rows and pieces; the documents stay. */
 void pf_plan_clear(pf_heap *heap, pf_plan *plan);
 
-/* order.c: the training row that stands at `place` of a pass. */
+/* order.c: are training rows laid or ordered otherwise than those of the same data in memory? */
+bool pf_data_own_order(const pf_data *data);
+/* The training row that stands at `place` of a pass. */
 int pf_data_order(int64_t *row, pf_data *data, uint64_t seed, int64_t pass, int64_t place);
 
 /* ask.c: fails when there is no such split; lays rows of shards that were not asked for yet. */

@@ -50,9 +50,17 @@ static int64_t permuted(int64_t place, int64_t n, uint64_t seed, int64_t pass) {
     return (int64_t)x;
 }
 
+static bool is_many(const pf_data *data) {
+    return data->shards && data->plans[PF_TRAIN].n_rows > MANY_ROWS;
+}
+
+bool pf_data_own_order(const pf_data *data) {
+    return is_many(data) || (data->shards && data->fasta && data->shards->n_blocks > 1);
+}
+
 int pf_data_order(int64_t *row, pf_data *data, uint64_t seed, int64_t pass, int64_t place) {
     int64_t n = data->plans[PF_TRAIN].n_rows;
-    if (data->shards && n > MANY_ROWS) {
+    if (is_many(data)) {
         *row = permuted(place, n, seed, pass);
         return PF_OK;
     }

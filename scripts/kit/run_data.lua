@@ -107,7 +107,7 @@ end
 function run_data.fingerprint(data)
   local train, valid = data:info "train", data:info "valid"
   return { documents = train.documents + valid.documents, tokens = train.tokens,
-           held_out = valid.tokens, checksum = train.checksum }
+           held_out = valid.tokens, checksum = train.checksum, block = train.block }
 end
 
 -- ---- when a run goes on ----
@@ -115,7 +115,9 @@ end
 --- Is the data what `before` says? Runs of older versions wrote down less of it.
 local function is_same(now, before)
   for name, value in pairs(now) do
-    if before[name] ~= nil and before[name] ~= value then return false end
+    local had = before[name]
+    if had == nil and name == "block" then had = 0 end -- rows as in memory
+    if had ~= nil and had ~= value then return false end
   end
   return true
 end
@@ -145,6 +147,7 @@ local function take_others(settings, state, now)
     .. "after step %d", label(settings.data), now.tokens, before.tokens,
     now.tokens ~= before.tokens and "" or now.held_out ~= before.held_out
       and (", %d held out, it had %d"):format(now.held_out, before.held_out)
+      or now.checksum == before.checksum and ", in rows of other shards"
       or ", with other letters", schedule.rate(settings, state.step), state.step)
   state.best, state.best_step, state.waited, state.data = nil, nil, nil, now
 end
