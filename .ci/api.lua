@@ -436,13 +436,14 @@ return {
       "\"fasta\" or \"text\", as the file would be read. A pipe is read once: open it, and ask " ..
       "data:info().format." },
     { "Data:info", "split?: string", "table",
-      "{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid or " ..
-      "all; of the whole {checksum, skipped, skips, once, files, shared, shards, clusters, " ..
-      "block}: a text that is equal for equal tokens in equal documents in equal order, how " ..
-      "many records were left out, the first of them and why, whether it can't be opened " ..
-      "again, how many files there were, what stands in `valid` and in `path` as well, whether they are " ..
-      "shards, how many clusters a split by homology found, and how many tokens a block of " ..
-      "shards has whose rows are others than those of the same data in memory (else 0)." },
+      "{documents, duplicates, tokens, rows, format, tokenizer} of train (default), valid " ..
+      "or all; of the whole {checksum, skipped, skips, once, files, shared, shards, " ..
+      "clusters, block}: a text that is equal for equal tokens in equal documents in equal " ..
+      "order, how many records were left out, the first of them and why, whether it can't " ..
+      "be opened again, how many files there were, what stands in `valid` and in `path` as " ..
+      "well, whether they are shards, how many clusters a split by homology found, and how " ..
+      "many tokens a block of shards has whose rows are others than those of the same data " ..
+      "in memory (else 0)." },
     { "Data:lay", "length: integer", "pf.Data",
       "The same data in rows of another length." },
     { "Data:batches", "options?: table", "fun(): integer, pf.Batch",
