@@ -86,6 +86,15 @@ describe("backward_sliced", function()
     end
   end)
 
+  it("is the whole where a row is shorter than what a convolution keeps", function()
+    local model, short = model_of { conv = 4, token_shift = true }, ids(2, 2, 19)
+    local batch = { input = short, target = short }
+    local grads, loss = whole(model, batch)
+    assert.near(loss, model:backward_sliced(batch, { slice_length = 16 }), 1e-6)
+    local list, names = model:parameters()
+    for i, p in ipairs(list) do assert.near_tensor(grads[names[i]], p:grad(), 1e-5) end
+  end)
+
   --- The loss, and the bytes of every gradient.
   local function bits(model, batch, options)
     local list = { model:backward_sliced(batch, options) }

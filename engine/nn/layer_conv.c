@@ -95,7 +95,8 @@ static int slice_inputs(pf_engine *e, const pf_run *run, pf_tensor *x, pf_pass *
     return join(e, run->state->tensor[0], x, rows);
 }
 
-/* x (B, L, D) of a slice -> (B, L, D); the state's history becomes the slice's last inputs. */
+/* x (B, L, D) of a slice -> (B, L, D); the state's history becomes the slice's last inputs. Shorter
+ * than that is a whole row alone, after which nobody reads it. */
 static int slice_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     if (!run->state || !run->state->tensor[0]) {
         return pf_fail(PF_ESTATE, "%s: the state is not one of this model", m->type->name);
@@ -109,9 +110,10 @@ static int slice_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *
     if (status >= 0) {
         int64_t length = rows->shape[1];
         status = pf_slice(y, e, all, 1, length - x->shape[1], length);
-        if (status >= 0) status = pf_slice(&tail, e, rows, 1, length - kept, length);
+        if (status >= 0 && length >= kept)
+            status = pf_slice(&tail, e, rows, 1, length - kept, length);
     }
-    if (status >= 0) pf_replace(history, tail);
+    if (status >= 0 && tail) pf_replace(history, tail);
     if (status < 0) pf_tensor_release(y);
     pf_tensor_release(&all);
     pf_tensor_release(&rows);
