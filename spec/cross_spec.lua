@@ -242,7 +242,8 @@ describe("a decoder", function()
 
   it("in slices has the gradients of the whole, with linear attention and exact cross", function()
     local x, memory = ids(64), memory_of()
-    for _, o in ipairs { {}, { kernel = { name = "relu" } } } do
+    for _, o in ipairs { {}, { kernel = { name = "relu" } }, { recompute = true, conv = 3 },
+                         { recompute = true, shared = true }, { reversible = true } } do
       local loss, whole = gradients(decoder(o), x, memory)
       local sliced_loss, sliced = gradients(decoder(o), x, memory, 4)
       assert.near(loss, sliced_loss, 1e-5)

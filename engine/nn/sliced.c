@@ -6,7 +6,9 @@
  * Forward goes over all slices but the last without keeping anything but the states that layers
  * hand on. Then the slices are walked, the last first: each is run again from its entry state,
  * whose tensors are leaves of its tape, and its backward begins with the slice's loss and with
- * the gradient of its exit state, which is that of the next slice's entry state.
+ * the gradient of its exit state, which is that of the next slice's entry state. What stands
+ * before the first slice is made of the inputs beside x (a memory's sums): that is walked last, as
+ * a slice without positions, so that no slice reads what its tape does not hold or take for a leaf.
  *
  * Where the states of n slices are too many, about sqrt(n) are kept at a time (two levels): forward
  * keeps the first of every group, and before a group is walked the states between are made again,
@@ -141,6 +143,7 @@ static int64_t targets_in(const job *j, int64_t i) {
     return n;
 }
 
+/* loss NULL: the exit state is all there is. */
 static int walk_back(job *j, pf_tape *tape, pf_state *exit, pf_tensor *loss, pf_tensor *share) {
     int64_t places = 1;
     PF_TRY(pf_state_each(exit, NULL, count_place, &places));
@@ -150,10 +153,10 @@ static int walk_back(job *j, pf_tape *tape, pf_state *exit, pf_tensor *loss, pf_
                .seeds = pf_heap_alloc(j->s.e->heap, bytes)};
     int status = to.outs && to.seeds ? PF_OK : PF_ENOMEM;
     if (status >= 0) {
-        if (pf_in_graph(j->s.e, loss)) to.outs[0] = loss, to.seeds[0] = share, to.n = 1;
+        if (loss && pf_in_graph(j->s.e, loss)) to.outs[0] = loss, to.seeds[0] = share, to.n = 1;
         status = pf_state_each(exit, j->cotangent, add_end, &to);
     }
-    if (status >= 0) status = pf_tape_backward_all(tape, to.outs, to.seeds, to.n);
+    if (status >= 0 && to.n > 0) status = pf_tape_backward_all(tape, to.outs, to.seeds, to.n);
     pf_heap_free(j->s.e->heap, to.outs, bytes);
     pf_heap_free(j->s.e->heap, to.seeds, bytes);
     return status;
@@ -175,11 +178,14 @@ static int walk_on(job *j, int64_t i, pf_tape *tape, const pf_state *leaves) {
     return status;
 }
 
+/* Is there anything before the first slice that has a gradient to hand on? */
+static bool begins(const job *j) { return j->s.pass.n_inputs > 0; }
+
 static int walk_slice(job *j, int64_t i) {
     pf_tape *tape = NULL;
     pf_state *leaves = j->entry[i];
     j->entry[i] = NULL;
-    int status = i > 0 ? pf_state_each(leaves, NULL, mark, NULL) : PF_OK;
+    int status = i > 0 || begins(j) ? pf_state_each(leaves, NULL, mark, NULL) : PF_OK;
     if (status >= 0) status = pf_tape_open(&tape, j->s.e);
     if (status >= 0) status = walk_on(j, i, tape, leaves);
     pf_tape_close(&tape);
@@ -187,6 +193,18 @@ static int walk_slice(job *j, int64_t i) {
     pf_state_close(&j->cotangent);
     j->cotangent = leaves;
     if (status >= 0) pf_slice_cut(&j->s, i, leaves, true);
+    return status;
+}
+
+/* What stands before the first slice, whose walk has left its gradient. */
+static int walk_beginning(job *j) {
+    pf_tape *tape = NULL;
+    pf_state *state = NULL;
+    PF_TRY(pf_tape_open(&tape, j->s.e));
+    int status = pf_slices_begin(&j->s, &state, j->cotangent, true);
+    if (status >= 0) status = walk_back(j, tape, state, NULL, NULL);
+    pf_state_close(&state);
+    pf_tape_close(&tape);
     return status;
 }
 
@@ -205,7 +223,7 @@ static int run_all(job *j, int levels) {
     PF_TRY(pass_all(j));
     for (int64_t first = (j->s.n - 1) / j->group * j->group; first >= 0; first -= j->group)
         PF_TRY(walk_group(j, first));
-    return PF_OK;
+    return begins(j) ? walk_beginning(j) : PF_OK;
 }
 
 /* A sum that broke off is no gradient. */

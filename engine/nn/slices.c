@@ -24,7 +24,6 @@ int pf_slices_open(pf_slices *s, pf_tensor *target) {
     s->calls = pf_heap_zalloc(s->e->heap, (size_t)s->n * sizeof *s->calls);
     s->keep = pf_heap_zalloc(s->e->heap, (size_t)s->batch * sizeof *s->keep);
     if (!s->calls || !s->keep) return PF_ENOMEM;
-    if (s->pass.calls) s->calls[0] = *s->pass.calls;
     return pf_tensor_compact(&s->target, s->e, target);
 }
 
@@ -34,10 +33,31 @@ void pf_slices_close(pf_slices *s) {
     pf_heap_free(s->e->heap, s->keep, (size_t)s->batch * sizeof *s->keep);
 }
 
-int pf_slices_state(const pf_slices *s, pf_state **state) {
+int pf_slices_begin(pf_slices *s, pf_state **state, const pf_state *cotangent, bool again) {
+    pf_pass pass = s->pass;
+    const pf_part slice = {0, s->pass.documents, s->pass.mask};
+    uint64_t calls = s->pass.calls ? *s->pass.calls : 0;
     PF_TRY(pf_state_of(s->m, s->e, s->batch, state));
     pf_state_begin_parts(*state);
+    pass.calls = &calls;
+    pass.again = pass.again || again;
+    pass.mask = pass.documents = NULL;
+    const pf_run run = {.mode = PF_RUN_SLICE,
+                        .pass = &pass,
+                        .state = *state,
+                        .slice = &slice,
+                        .cotangent = cotangent};
+    PF_TRY(pf_begin_module(s->m, s->e, &run));
+    s->calls[0] = calls;
     return PF_OK;
+}
+
+int pf_slices_state(pf_slices *s, pf_state **state) {
+    pf_tape *tape = pf_tape_pause(s->e);
+    int status = pf_slices_begin(s, state, NULL, false);
+    if (status >= 0) status = pf_state_each(*state, NULL, settle, s->e);
+    pf_tape_resume(tape);
+    return status;
 }
 
 static int run_part(const pf_slices *s, const pf_run *run, pf_tensor *x, pf_score *score) {
@@ -64,7 +84,6 @@ int pf_slice_run(pf_slices *s, int64_t i, const pf_run *given, bool again, pf_sc
     if (status >= 0) status = pf_part_of(&pass.mask, s->e, s->pass.mask, first, end);
     if (status >= 0) status = pf_part_of(&pass.documents, s->e, s->pass.documents, first, end);
     if (status >= 0 && score) status = pf_part_of(&score->target, s->e, s->target, first, end);
-    if (status >= 0 && i == 0) status = pf_begin_module(s->m, s->e, &run);
     if (status >= 0) status = run_part(s, &run, x, score);
     if (i + 1 < s->n) s->calls[i + 1] = calls;
     if (score) pf_tensor_release(&score->target);

@@ -23,8 +23,12 @@ typedef struct pf_slices {
 /* Room for n slices, and the target; x, pass, n and each are set. */
 int pf_slices_open(pf_slices *s, pf_tensor *target);
 void pf_slices_close(pf_slices *s);
-/* What stands before the first one. */
-int pf_slices_state(const pf_slices *s, pf_state **state);
+/* What stands before the first one, where its inputs have been read (a memory's sums): first of
+ * all, without a gradient. */
+int pf_slices_state(pf_slices *s, pf_state **state);
+/* The same, recorded where a tape is open. cotangent: the gradient of it, or NULL; again: it was
+ * run before. *state may be there when it fails. */
+int pf_slices_begin(pf_slices *s, pf_state **state, const pf_state *cotangent, bool again);
 
 int64_t pf_slice_first(const pf_slices *s, int64_t i);
 /* The module on slice i, from the state, which moves on; run: whatever else it is to be told.
