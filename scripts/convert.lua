@@ -1,6 +1,6 @@
---- performer convert - the same weights under another attention: a checkpoint folder that eval,
--- generate and train --init take. Projections are drawn anew, and it says which. Also takes models
--- of other programs, and makes adapters a part of the weights.
+--- performer convert - the same weights under another attention, as a checkpoint folder
+-- that eval, generate and train --init take. Projections are drawn anew, and it says which. Also
+-- takes models of other programs, and makes adapters a part of the weights.
 local attention = require "kit.attention"
 local cli = require "kit.cli"
 local lfs = require "lfs"

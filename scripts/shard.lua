@@ -1,4 +1,4 @@
--- shard.lua - makes shards of data that are larger than memory: a folder that `train --data` takes.
+--- performer shard - makes of data larger than memory a folder that `train --data` takes
 local cli = require "kit.cli"
 local data_options = require "kit.data_options"
 local pf = require "performer"
