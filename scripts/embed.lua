@@ -94,6 +94,9 @@ cli.main(function()
   sequences.each("embed", data, opened.model:longest(), function(ids, name)
     local vector = embed(opened, layer, ids, marks)
     if not vector or #vector == 0 then return end
+    for _, one in ipairs(options.per_token and vector or { vector }) do
+      for _, x in ipairs(one) do sequences.check_number("embed", opened.model, x, name, ids) end
+    end
     if options.json then
       cli.print_json { name = name, vector = vector }
     else

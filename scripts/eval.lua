@@ -55,6 +55,7 @@ local function per_sequence(opened, data, options, masked, length)
     else
       sequences.causal(opened.model, ids, sums, room)
     end
+    sequences.check_number("eval", opened.model, sums.loss, name, ids)
     if sums.tokens > 0 then print_sequence(name, sums, pf.clock() - start, options.json) end
     if pf.interrupted() then cli.fail(130, "eval: interrupted") end
   end
@@ -74,6 +75,10 @@ local function whole_file(opened, data, options, masked)
     end })
   progress:finish()
   if not result then cli.fail(130, "eval: interrupted") end
+  if result.loss ~= result.loss or result.loss == math.huge then
+    sequences.check_number("eval", opened.model, result.loss, run_data.label(options),
+                           (data:document(1, options.split)))
+  end
   result.tokens_per_s = result.tokens / math.max(result.seconds, 1e-9)
   if options.json then return cli.print_json(result) end
   cli.write(("loss %.4f nats a token  perplexity %.3f  accuracy %.2f %%  tokens %d  "

@@ -18,10 +18,8 @@ table.move({
 --- The sequences that the options give: a list of { name, text }.
 local function read_sequences(options)
   if options.sequence then return { { name = "sequence", text = options.sequence } } end
-  local file = io.stdin
-  if options.data ~= "-" then file = cli.need(io.open(options.data, "rb")) end
   local list, fasta = {}, false
-  for line in file:lines() do
+  for line in cli.read(options.data):gmatch "[^\n]+" do
     line = line:gsub("%s+$", "")
     local name = line:match "^>%s*(.*)"
     fasta = fasta or name ~= nil
@@ -33,7 +31,6 @@ local function read_sequences(options)
       list[#list + 1] = { name = ("line %d"):format(#list + 1), text = line }
     end
   end
-  if file ~= io.stdin then file:close() end
   if #list == 0 then cli.fail(1, ("fill: %s holds no sequence"):format(options.data)) end
   return list
 end
@@ -76,14 +73,17 @@ local function letters_of(opened, probabilities, marks)
   return list
 end
 
---- Fills the gaps of ids in place; the letters of each as they were when it was filled.
-local function fill(opened, ids, gaps, at_once)
+--- Fills the gaps of ids in place; the letters of each as they were when it was filled. `name` is
+-- for a complaint.
+local function fill(opened, ids, gaps, at_once, name)
   local marks, found, open = sequences.marks(opened.tokenizer), {}, { table.unpack(gaps) }
   while #open > 0 do
-    local p = opened.model(pf.tensor({ ids }, { dtype = "i32" })):softmax(-1)[1]
+    local input = pf.tensor({ ids }, { dtype = "i32" })
+    local p = opened.model(input):softmax(-1)[1]
     local surest, most
     for i, at in ipairs(open) do
       found[at] = letters_of(opened, p[at]:totable(), marks)
+      sequences.check_number("fill", opened.model, found[at][1].probability, name, input)
       if not most or found[at][1].probability > most then
         surest, most = i, found[at][1].probability
       end
@@ -99,9 +99,9 @@ local function fill(opened, ids, gaps, at_once)
 end
 
 --- The filled sequence, and for each gap { position, letters = {{letter, probability}, ...} }.
-local function answer(opened, options, text)
+local function answer(opened, options, name, text)
   local ids, gaps, place = read(opened, text)
-  local found, told = fill(opened, ids, gaps, options.at_once), {}
+  local found, told = fill(opened, ids, gaps, options.at_once, name), {}
   for i, at in ipairs(gaps) do
     local letters = {}
     for n = 1, math.min(options.top, #found[at]) do
@@ -139,7 +139,7 @@ cli.main(function()
       .. "one with --bidirectional"):format(options.checkpoint))
   end
   for _, entry in ipairs(read_sequences(options)) do
-    local filled, gaps = answer(opened, options, entry.text)
+    local filled, gaps = answer(opened, options, entry.name, entry.text)
     if options.json then
       cli.print_json { name = entry.name, text = filled, gaps = pf.json.list(gaps) }
     else

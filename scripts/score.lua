@@ -34,6 +34,7 @@ local function score_file(options, opened)
   end
   sequences.each("score", data, opened.model:longest(), function(ids, name)
     local sums = sequences.score(opened, ids)
+    sequences.check_number("score", opened.model, sums.loss, name, ids)
     if sums.tokens > 0 then print_sequence(name, sums, options.json) end
   end)
 end
@@ -69,7 +70,7 @@ local function read_variants(options, letters)
     if text == "" then
       empty = empty + 1
     else
-      local changes, message = variants.parse(text, letters, math.tointeger(options.offset) or 0)
+      local changes, message = variants.parse(text, letters, math.tointeger(options.offset))
       if not changes then
         cli.fail(1, ("score: %s:%d: %s; check --wild, or shift positions with --offset"):format(
           options.variants, row.line, message))
@@ -104,6 +105,7 @@ local function score_variants(options, opened)
   local list = read_variants(options, letters)
   variants.score(opened, ids, list)
   for _, variant in ipairs(list) do
+    sequences.check_number("score", opened.model, variant.score, variant.text, ids)
     if options.json then
       cli.print_json { mutant = variant.text, score = variant.score, measured = variant.measured }
     else
@@ -124,14 +126,17 @@ cli.main(function()
     "performer score --checkpoint runs/proteins --wild blat.fasta --variants blat.csv "
       .. "--measured 2500",
   }), ROWS)
-  local options = cli.parse(parser, ROWS, arg)
+  local options, given = cli.parse(parser, ROWS, arg)
   if not (options.data or options.variants and options.wild) then
     cli.fail(2, "score: needs --data FILE, or --variants FILE.csv and --wild FILE")
   end
-  for _, name in ipairs { "wild", "measured" } do
-    if options[name] and not options.variants then
+  for _, name in ipairs { "wild", "measured", "column", "offset" } do
+    if given[name] and not options.variants then
       cli.fail(2, ("score: --%s goes with --variants FILE.csv"):format(name))
     end
+  end
+  if not math.tointeger(options.offset) then
+    cli.fail(2, ("score: --offset %g is no whole number of positions"):format(options.offset))
   end
   local opened = sequences.open_model("score", options)
   return (options.variants and score_variants or score_file)(options, opened)

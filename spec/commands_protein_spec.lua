@@ -170,6 +170,11 @@ describe("commands for proteins", function()
         ("--wild '%s' --variants '%s'"):format(path "some.fasta", path "bad.csv")))
       refused(2, "%-%-measured goes with %-%-variants", words("score", "causal",
         ("--data '%s' --measured x"):format(path "some.fasta")))
+      refused(2, "%-%-offset goes with %-%-variants", words("score", "causal",
+        ("--data '%s' --offset 3"):format(path "some.fasta")))
+      refused(2, "%-%-offset 1.5 is no whole number", table_of "mutant\nK2A\n" .. " --offset 1.5")
+      refused(1, "Is a directory; name a file in it", words("score", "causal",
+        ("--wild '%s' --variants '%s'"):format(path "wild.fasta", runs.causal)))
     end)
   end)
 
@@ -205,7 +210,41 @@ describe("commands for proteins", function()
       refused(1, "'1' at position 2 is no amino%-acid letter", words("fill", "masked",
         "--sequence 'M1?'"))
       refused(2, "needs %-%-sequence TEXT or %-%-data FILE", words("fill", "masked", ""))
+      support.write(path "marked.fasta", "\xef\xbb\xbf>a\r\nMK?\r\n")
+      found = records(good(words("fill", "masked", ("--data '%s' --json"):format(
+        path "marked.fasta"))))
+      assert.same({ "a", 1 }, { found[1].name, #found[1].gaps })
+      support.write(path "packed.gz", "\x1f\x8b\x08\n")
+      refused(1, "packed.gz: is packed %(gzip%); unpack it first", words("fill", "masked",
+        ("--data '%s'"):format(path "packed.gz")))
+      refused(1, "Is a directory; name a file in it", words("fill", "masked",
+        ("--data '%s'"):format(runs.masked)))
     end)
+  end)
+
+  it("end where weights are no numbers, and name the layer", function()
+    for way in pairs(models) do
+      local opened = assert(pf.checkpoint.load(runs[way], { optimizer = false }))
+      local weight = opened.model:tensors()["norm.weight"]
+      weight:fill_(0 / 0)
+      runs["no" .. way] = path("no" .. way)
+      assert(pf.checkpoint.save(runs["no" .. way], { model = opened.model, state = opened.state,
+                                                     tokenizer = opened.tokenizer }))
+    end
+    support.write(path "one.csv", "mutant\nK2A\n")
+    local data = ("--data '%s'"):format(path "wild.fasta")
+    for way, list in pairs { nocausal = { score = data, embed = data, eval = data },
+                             nomasked = { score = data, fill = "--sequence 'M?'" } } do
+      for command, arguments in pairs(list) do
+        refused(1, ("^performer: %s: what the model says of '%%S+' is %%-?nan: forward of .* in "
+          .. "norm: its input 'weight' .* take another checkpoint"):format(command),
+          words(command, way, arguments))
+      end
+    end
+    refused(1, "score: what the model says of 'K2A' is", words("score", "nomasked", data
+      .. (" --variants '%s'"):format(path "one.csv")))
+    refused(1, "eval: what the model says of 'wild' is", words("eval", "nocausal", data
+      .. " --per-sequence --json"))
   end)
 
   describe("generate", function()

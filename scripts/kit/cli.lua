@@ -23,6 +23,7 @@ local ADVICE = {
   { "Not a directory$", "a part of the path is a file: choose another one" },
   { "File exists$", "choose another name" },
   { "Read%-only file system$", "choose another place" },
+  { "Is a directory$", "name a file in it" },
   { "No space left on device$", "make room" },
   { "File too large$", "raise the limit on file sizes (ulimit -f)" },
   { "Disk quota exceeded$", "make room" },
@@ -125,6 +126,18 @@ end
 
 --- `text` as one line that a terminal shows and obeys nothing of: for names out of files.
 function cli.plain(text) return core.term.plain(text) end
+
+--- The text of a small file, of path "-" the standard input, without a byte order mark; or the end.
+function cli.read(path)
+  local file = path == "-" and io.stdin or cli.need(io.open(path, "rb"))
+  local text, message = file:read "a"
+  if file ~= io.stdin then file:close() end
+  if not text then cli.fail(1, cli.advise(("%s: %s"):format(path, message))) end
+  if text:sub(1, 2) == "\x1f\x8b" then
+    cli.fail(1, ("%s: is packed (gzip); unpack it first, with gzip -dc"):format(path))
+  end
+  return (text:gsub("^\xef\xbb\xbf", ""))
+end
 
 --- Writes to stdout at once: true, or nil and why not.
 local function write(...)

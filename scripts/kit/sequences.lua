@@ -79,6 +79,18 @@ function sequences.marks(tokenizer)
   return marks
 end
 
+--- Ends the command where what a model says of the sequence `name` is no number, and names the
+-- layer where one of ids (n) first has none.
+function sequences.check_number(command, model, number, name, ids)
+  if number == number and math.abs(number) < math.huge then return end
+  ids = ids:reshape(-1)
+  local some = ids:slice(1, 1, math.min(ids:numel(), 512, model:longest())):reshape(1, -1)
+  local called, fine, where = pcall(pf.check.finite, function() model(some) end)
+  cli.fail(1, ("%s: what the model says of '%s' is %s%s; its weights are no good, or far too "
+    .. "large: take another checkpoint"):format(command, cli.plain(name), number,
+    called and not fine and where:gsub("^step %d+", "") or ""))
+end
+
 -- ---- losses ----
 
 --- An empty sum of losses.

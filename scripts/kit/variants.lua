@@ -43,12 +43,8 @@ end
 --- The rows of a table with a line of names, each { name = text, line = its place in the file },
 -- and the names. A byte order mark before the names is none of theirs.
 function variants.read_table(path)
-  local file = cli.need(io.open(path, "rb"))
-  local text = file:read "a"
-  file:close()
-  text = text and text:gsub("^\xef\xbb\xbf", "") or ""
   local names, rows, separator, number = nil, {}, nil, 0
-  for line in (text .. "\n"):gmatch "([^\n]*)\n" do
+  for line in (cli.read(path) .. "\n"):gmatch "([^\n]*)\n" do
     line, number = line:gsub("\r$", ""), number + 1
     separator = separator or separator_of(line)
     local fields = line ~= "" and fields_of(line, separator)
