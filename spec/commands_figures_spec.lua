@@ -121,6 +121,19 @@ describe("the figures", function()
     assert.matches("frequencies</text>", support.read(run .. "/loss.svg"))
   end)
 
+  it("of the training part count each of its rows once, whatever the batches", function()
+    local run = train("sides", ("--data %s --steps 2"):format(path "p.fasta"))
+    local info = assert(pf.data.open { path = path "p.fasta" }):info "train"
+    local first
+    for _, batch in ipairs { 1, 3, 7 } do
+      local record = records((good(("eval --checkpoint %s --data %s --split train --batch %d --json")
+        :format(run, path "p.fasta", batch))))[1]
+      first = first or record
+      assert.same({ info.tokens, first.rows }, { record.tokens, record.rows })
+      near(first.loss, record.loss)
+    end
+  end)
+
   it("in passing are of the same rows each time, and BEST is the best of them", function()
     -- A text whose held-out part is long against the steps between; it is learned, then lost to a
     -- rate that is far too high.

@@ -40,6 +40,15 @@ local function hide_all(batch, mask)
   batch.input = pf.tensor(input, { dtype = "i32" })
 end
 
+--- Leaves `n` rows of a batch: training batches go on with the next pass over the rows, where these
+-- end, and each is to count once.
+local function cut(batch, n)
+  for _, name in ipairs { "input", "target", "documents", "mask" } do
+    batch[name] = batch[name] and batch[name]:slice(1, 1, n)
+  end
+  batch.rows = n
+end
+
 --- How many batches of `rows` rows a split has.
 function evaluate.batches(data, split, rows) return math.ceil(data:info(split).rows / rows) end
 
@@ -56,8 +65,11 @@ function evaluate.run(model, data, options)
   local costs = options.baseline and letter_costs(data)
   local start, total, right, tokens, rows, cost = pf.clock(), 0, 0, 0, 0, 0
   for i = 1, batches do
-    local batch = data:batch { index = 1 + (i - 1) * all // batches, size = size, split = split,
-                               masked = options.masked, seed = options.seed or 1 }
+    local index = 1 + (i - 1) * all // batches
+    local batch = data:batch { index = index, size = size, split = split, masked = options.masked,
+                               seed = options.seed or 1 }
+    local left = data:info(split).rows - (index - 1) * size
+    if batch.rows > left then cut(batch, left) end
     if mask then hide_all(batch, mask) end
     local sums = model:evaluate(batch) -- long rows in slices, logits in pieces
     total, right, tokens = total + sums.loss, right + sums.right, tokens + sums.tokens
