@@ -126,8 +126,9 @@ describe("the figures", function()
     local info = assert(pf.data.open { path = path "p.fasta" }):info "train"
     local first
     for _, batch in ipairs { 1, 3, 7 } do
-      local record = records((good(("eval --checkpoint %s --data %s --split train --batch %d --json")
-        :format(run, path "p.fasta", batch))))[1]
+      local out = good(("eval --checkpoint %s --data %s --split train --batch %d --json"):format(run,
+        path "p.fasta", batch))
+      local record = records(out)[1]
       first = first or record
       assert.same({ info.tokens, first.rows }, { record.tokens, record.rows })
       near(first.loss, record.loss)
