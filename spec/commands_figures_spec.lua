@@ -126,8 +126,8 @@ describe("the figures", function()
     local info = assert(pf.data.open { path = path "p.fasta" }):info "train"
     local first
     for _, batch in ipairs { 1, 3, 7 } do
-      local out = good(("eval --checkpoint %s --data %s --split train --batch %d --json"):format(run,
-        path "p.fasta", batch))
+      local out = good(("eval --checkpoint %s --data %s --split train --batch %d --json"):format(
+        run, path "p.fasta", batch))
       local record = records(out)[1]
       first = first or record
       assert.same({ info.tokens, first.rows }, { record.tokens, record.rows })
