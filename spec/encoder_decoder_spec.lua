@@ -127,6 +127,15 @@ describe("an encoder and a decoder", function()
     assert.equal(m(rows):tobytes(), y:tobytes())
     local state = m:state { batch = 2, memory = memory }
     assert.is_true(support.distance(m:prefill(rows.input, state), y) < 1e-5)
+    -- Its mask goes by either name; one without a memory is no source's.
+    local mask = pf.tensor({ { 1, 1, 1, 1, 0, 0 }, { 0, 1, 1, 1, 1, 1 } }, i32)
+    local hidden = m(rows.input, { memory = memory, memory_mask = mask })
+    assert.is_false(y:tobytes() == hidden:tobytes())
+    assert.equal(hidden:tobytes(), m(rows.input, { memory = memory, source_mask = mask }):tobytes())
+    state = m:state { batch = 2, memory = memory, source_mask = mask }
+    assert.is_true(support.distance(m:prefill(rows.input, state), hidden) < 1e-5)
+    rows.memory_mask = mask
+    assert.error_matches(function() m(rows) end, "the mask of a source is source_mask")
   end)
 
   it("train in slices, recomputed and reversible, with the gradients of the whole", function()

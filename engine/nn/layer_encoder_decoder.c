@@ -15,7 +15,7 @@ static const pf_input_info inputs[] = {
      false},
     {"source_mask", "(B, Ls) i32: 1 keep, 0 not there; of the memory, too", false},
     {"memory", "(B, Ls, D), what the encoder made of a source before, in its place", false},
-    {"memory_mask", "(B, Ls) i32; made of source_mask", false},
+    {"memory_mask", "(B, Ls) i32, of the input memory; not given: source_mask", false},
 };
 
 /* *memory: what the encoder makes of the run's source, over its whole length, whatever the mode. */
@@ -54,10 +54,26 @@ static int find_source(const pf_module *m, const pf_run *run, int64_t B, pf_tens
     return pf_run_may(mask, m, run, "source_mask", B, s->shape[1]);
 }
 
+/* A memory that is given has its mask by either name. */
+static int take_memory(decoding *d, const pf_module *m, const pf_run *run,
+                       const pf_tensor *memory) {
+    pf_tensor *mask;
+    if (memory->rank < 2 || pf_run_input(run, "memory_mask")) return PF_OK;
+    PF_TRY(pf_run_may(&mask, m, run, "source_mask", memory->shape[0], memory->shape[1]));
+    if (!mask) return PF_OK;
+    PF_TRY(pf_pass_with(&d->masked, d->masked_list, run->pass, "memory_mask", mask));
+    d->run.pass = &d->masked;
+    return PF_OK;
+}
+
 static int make_memory(decoding *d, pf_module *m, pf_engine *e, const pf_run *run, int64_t B) {
-    pf_tensor *source, *mask;
+    pf_tensor *source, *mask, *memory = pf_run_input(run, "memory");
     d->run = *run;
-    if (pf_run_input(run, "memory")) return PF_OK;
+    if (memory) return take_memory(d, m, run, memory);
+    if (pf_run_input(run, "memory_mask")) {
+        return pf_fail(PF_EINVAL, "encoder_decoder: memory_mask is of the input memory, which is "
+                                  "not given; the mask of a source is source_mask");
+    }
     PF_TRY(find_source(m, run, B, &source, &mask));
     PF_TRY(encode(m, e, run, source, mask, &d->made));
     PF_TRY(pf_pass_with(&d->pass, d->list, run->pass, "memory", d->made));
