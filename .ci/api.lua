@@ -101,9 +101,10 @@ return {
       "The mean loss of model(batch, pass) with batch.target. Of ids (i32, -1 not counted) " ..
       "cross entropy in nats, without logits that are whole where they are many: a model whose " ..
       "last layer is linear makes them a piece of rows at a time, and again in backward. Of " ..
-      "numbers mean square, or with huber = delta Huber's, straight from there on. Of several " ..
-      "tasks batch.targets = {TASK = tensor}, those that the batch has, summed by weights = " ..
-      "{TASK = number}. What else the options have is the pass." },
+      "numbers mean square, or with huber = delta Huber's, straight from there on, over the " ..
+      "positions that the mask keeps. Of several tasks batch.targets = {TASK = tensor}, those " ..
+      "that the batch has, summed by weights = {TASK = number}. What else the options have is " ..
+      "the pass." },
     { "Module:losses", "batch: table, options?: table", "table<string, pf.Tensor>",
       "The same loss, each task's by its name, from one run: to be looked at, or summed in " ..
       "another way. Of a model of one task {target = its loss}." },

@@ -206,6 +206,42 @@ describe("a loss", function()
     assert.is_number((two:loss { input = x, target = rows(3, B, 2) }):item())
   end)
 
+  it("of estimates is over the positions that the mask keeps", function()
+    local x, there = ids(1), mask:totable()
+    local other, kept = x:totable(), 0
+    for b = 1, B do
+      for t = 1, L do
+        kept = kept + there[b][t]
+        if there[b][t] == 0 then other[b][t] = (other[b][t] + 1) % V end
+      end
+    end
+    for _, values in ipairs { 1, 2 } do
+      local m = nn.regressor { trunk = trunk(), of = "token", values = values }
+      local target = rows(2, B, L, values)
+      local y, wanted = m { input = x, mask = mask }:totable(), target:totable()
+      local sum = 0
+      for b = 1, B do
+        for t = 1, L do
+          for v = 1, values do sum = sum + there[b][t] * (y[b][t][v] - wanted[b][t][v]) ^ 2 end
+        end
+      end
+      local batch = { input = x, target = target, mask = mask }
+      local loss = m:loss(batch):item()
+      assert.near(sum / kept / values, loss, 1e-5)
+      batch.input = pf.tensor(other, i32)
+      assert.equal(loss, m:loss(batch):item())
+      assert.equal(loss, m:loss({ input = x, target = target }, { mask = mask }):item())
+      assert.is_true(m:loss(batch, { huber = 0.1 }):item() < loss)
+      batch.mask = pf.zeros(B, L, i32)
+      assert.equal(0, m:loss(batch):item())
+    end
+    -- As many values as positions: no position is hidden there.
+    local wide, target = nn.regressor { trunk = trunk(), values = L }, rows(2, B, L)
+    local y = wide { input = x, mask = mask }
+    assert.equal(y:mean_square(target):item(),
+      wide:loss({ input = x, mask = mask, target = target }):item())
+  end)
+
   it("of a language model is its cross entropy, masked or causal", function()
     local m, x = trunk(), ids(1)
     local target = x:totable()
@@ -224,6 +260,24 @@ describe("a loss", function()
     assert.error_matches(function()
       nn.regressor { trunk = trunk() }:loss({ input = x, target = rows(1, B, 2) }, { huber = 1 })
     end, "the output is %[3, 1%], the target %[3, 2%]")
+    local r = nn.regressor { trunk = trunk() }
+    local zeros = pf.zeros(B, i32) -- of one class the cross entropy would be 0
+    assert.error_matches(function() r:loss { input = x, target = zeros } end,
+      "the output is estimates; give f32")
+    assert.error_matches(function() r:loss { input = x, targets = { output = zeros } } end,
+      "the output is estimates; give f32")
+    for _, delta in ipairs { 0, -1, 0 / 0, 1 / 0, "x" } do
+      assert.error_matches(function()
+        r:loss({ input = x, target = rows(1, B) }, { huber = delta })
+      end, "huber must be a number above 0")
+    end
+    for _, weight in ipairs { 0 / 0, 1 / 0, "x" } do
+      assert.error_matches(function()
+        r:loss({ input = x, targets = { output = rows(1, B) } }, { weights = { output = weight } })
+      end, "the weight of 'output' must be a finite number")
+    end
+    assert.error_matches(function() r:loss { input = x, targets = { output = rows(1, B, 2) } } end,
+      "the output is %[3, 1%], the target %[3, 2%] of 'output'")
   end)
 end)
 

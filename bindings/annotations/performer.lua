@@ -342,9 +342,9 @@ function Module:backward_sliced(batch, options) end
 ---The mean loss of model(batch, pass) with batch.target. Of ids (i32, -1 not counted) cross
 ---entropy in nats, without logits that are whole where they are many: a model whose last layer
 ---is linear makes them a piece of rows at a time, and again in backward. Of numbers mean square,
----or with huber = delta Huber's, straight from there on. Of several tasks batch.targets = {TASK
----= tensor}, those that the batch has, summed by weights = {TASK = number}. What else the
----options have is the pass.
+---or with huber = delta Huber's, straight from there on, over the positions that the mask keeps.
+---Of several tasks batch.targets = {TASK = tensor}, those that the batch has, summed by weights
+---= {TASK = number}. What else the options have is the pass.
 ---@param batch table
 ---@param options? table
 ---@return pf.Tensor
