@@ -84,6 +84,8 @@ static int step_body(lua_State *L) {
     lpf_push_tensor(L, c->x);
     lua_rawgeti(L, LUA_REGISTRYINDEX, state);
     lua_call(L, 3, 2);
+    if (!lua_isnil(L, -1) && !lua_istable(L, -1))
+        refuse_result(L, c, "step", "a tensor, and a table or nothing behind it", -1);
     if (lua_isnil(L, -1))
         lua_pop(L, 1);
     else

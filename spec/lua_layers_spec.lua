@@ -323,6 +323,13 @@ describe("what a layer in Lua gets wrong", function()
     local layer = { name = "mine", forward = same_x, step = nothing }
     assert.matches(here .. "mine: its step must return a tensor, got nil",
       wrong(layer, at_step(layer)))
+    layer = { name = "mine", forward = same_x, step = function(_, x) return x, 2 end }
+    assert.matches(here .. "mine: its step must return a tensor, and a table or nothing behind " ..
+      "it, got number", wrong(layer, at_step(layer)))
+    for _, hook in ipairs { "step", "begin", "part", "after_step" } do
+      assert.matches("mine: its " .. hook .. " must be a function, got number",
+        wrong { forward = same_x, [hook] = 3 })
+    end
     for _, exit in ipairs { 1, { 2 }, { pf.ones(1), pf.ones(1), pf.ones(1), pf.ones(1), pf.ones(1),
                                         pf.ones(1) } } do
       layer = { name = "mine", forward = same_x, part = function(_, x) return x, exit end }

@@ -41,10 +41,22 @@ local function walk(t, prefix, trained, found)
 end
 
 --- A table with tensors, and `forward(self, x, pass)` if it is a layer, as a module.
+local HOOKS = { "step", "begin", "part", "after_step" }
+
+--- What is called later is a function now, or the message would name neither layer nor field.
+local function check_hooks(t, name)
+  for _, hook in ipairs(t.forward and HOOKS or {}) do
+    if t[hook] and type(t[hook]) ~= "function" then
+      util.fail("%s: its %s must be a function, got %s", name, hook, core.kind(t[hook]))
+    end
+  end
+end
+
 local function wrap(t, where)
   local found = { tensors = {}, children = {}, seen = {} }
   walk(t, "", true, found)
   local name = type(t.name) == "string" and t.name or where
+  check_hooks(t, name)
   return core.new_layer(t, name, found.children, found.tensors)
 end
 
