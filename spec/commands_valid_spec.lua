@@ -61,6 +61,23 @@ describe("a run that is judged on other files", function()
     assert.equal(3, log_of(run)[1].data.valid_documents)
   end)
 
+  it("says which texts are trained on and held out, in files and in shards", function()
+    local files = ("--data %s %s --valid %s %s"):format(path "a.txt", path "b.txt", path "v.txt",
+      path "b.txt")
+    local _, err = good(("shard %s --out %s"):format(files, path "both"))
+    local warning = "b.txt: the same text is trained on and held out, so that"
+    assert.truthy(err:find(warning, 1, true), err)
+    local run
+    run, _, err = train("files_of_both", files .. " " .. MORE)
+    assert.truthy(err:find(warning, 1, true), err)
+    assert.matches("1 of whose texts are trained on, too\n", err)
+    local shards
+    shards, _, err = train("shards_of_both", ("--data %s %s"):format(path "both", MORE))
+    assert.matches("1 of whose texts are trained on, too\n", err)
+    assert.equal(1, log_of(shards)[1].data.shared)
+    assert.equal(losses(run), losses(shards))
+  end)
+
   it("goes on to the bit, and asks for a file that is gone", function()
     local valid = support.write(path "moved.txt", support.read(path "v.txt"))
     local run = train("moved", ("--data %s --valid %s %s"):format(path "t.txt", valid, MORE))

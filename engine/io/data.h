@@ -126,6 +126,8 @@ void pf_filling_close(pf_filling *filling);
 /* text.c: the same of text files. */
 int pf_data_add_text(pf_reading *reading, pf_input *input);
 void pf_data_end_text(pf_data *data, pf_engine *engine);
+/* Warns of a text that is trained on and held out. */
+void pf_text_shared(pf_engine *engine, const char *name);
 
 /* pack.c: lays the rows of plans[split], whose documents are known. */
 int pf_plan_pack(pf_data *data, pf_split split);

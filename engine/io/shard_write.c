@@ -170,11 +170,40 @@ static int end_text(const pf_reading *r, sharder *s, int64_t n) {
     s->checksum =
         alone ? XXH3_64bits_digest(s->hash) : XXH3_64bits_withSeed(both, sizeof both, s->checksum);
     if (r->apart) valid = r->valid ? n : 0;
+    char sum[33];
+    snprintf(sum, sizeof sum, "%016llx%016llx", (unsigned long long)hash.high64,
+             (unsigned long long)hash.low64);
     pf_config *text = pf_config_new(PF_MAP);
     PF_TRY(pf_config_push(s->texts, text));
+    PF_TRY(pf_config_set_string(text, "hash", sum));
     PF_TRY(pf_config_set_string(text, "name", slash ? slash + 1 : r->name));
     PF_TRY(pf_config_set_number(text, "train", (double)(n - valid)));
     return pf_config_set_number(text, "valid", (double)valid);
+}
+
+/* Does a file of the valid part hold the very text of this training part? */
+static bool stands_in_valid(const sharder *s, const pf_config *train) {
+    const char *hash = pf_config_string(pf_config_get(train, "hash"));
+    for (int i = 0; i < pf_config_size(s->texts); i++) {
+        const pf_config *text = pf_config_at(s->texts, i);
+        if (pf_config_number(pf_config_get(text, "valid")) > 0 &&
+            strcmp(pf_config_string(pf_config_get(text, "hash")), hash) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* How many texts are trained on and held out, of files that are one or the other. */
+static int64_t shared_texts(const sharder *s) {
+    int64_t shared = 0;
+    for (int i = 0; i < pf_config_size(s->texts); i++) {
+        const pf_config *text = pf_config_at(s->texts, i);
+        if (pf_config_number(pf_config_get(text, "train")) == 0 || !stands_in_valid(s, text))
+            continue;
+        shared++;
+        pf_text_shared(s->engine, pf_config_string(pf_config_get(text, "name")));
+    }
+    return shared;
 }
 
 static int add_text(pf_reading *r, pf_input *input) {
@@ -303,6 +332,7 @@ static int finish(sharder *s, const pf_reading *r) {
     PF_TRY(end_shard(s));
     PF_TRY(put_sides(&m, s, r, &c));
     if (r->fasta && r->apart && c.documents[PF_TRAIN] == 0) return nothing_left(r);
+    if (!r->fasta && r->apart) c.shared = shared_texts(s);
     PF_TRY(put_file(&m, s, PF_SHARDS_BLOCKS, s->blocks, (size_t)s->n_blocks * sizeof *s->blocks));
     PF_TRY(put_description(&m, s, r, &c));
     PF_TRY(pf_manifest_write(&m, s->heap, s->temp));

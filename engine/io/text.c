@@ -50,14 +50,18 @@ static bool stands_in_valid(const pf_data *data, const pf_document *train) {
     return false;
 }
 
+void pf_text_shared(pf_engine *engine, const char *name) {
+    pf_log(engine, PF_LOG_WARN,
+           "%s: the same text is trained on and held out, so that the held-out loss says nothing "
+           "of new text",
+           name);
+}
+
 void pf_data_end_text(pf_data *data, pf_engine *engine) {
     for (int64_t i = 0; data->apart && i < data->n_documents; i++) {
         const pf_document *d = &data->documents[i];
         if (d->split != PF_TRAIN || !stands_in_valid(data, d)) continue;
         data->shared++;
-        pf_log(engine, PF_LOG_WARN,
-               "%s: the same text is trained on and held out, so that the held-out loss says "
-               "nothing of new text",
-               data->names + d->name);
+        pf_text_shared(engine, data->names + d->name);
     }
 }

@@ -206,7 +206,9 @@ function run_data.describe(job)
   if data.skipped > 0 then documents = ("%s, %d left out"):format(documents, data.skipped) end
   cli.say("data   %s: %s%s", label(settings.data), data.format, documents)
   local of = settings.valid and (": %s"):format(label(settings.valid)) or ""
-  if (data.shared or 0) > 0 then
+  if (data.shared or 0) > 0 and data.format == "text" then
+    of = ("%s, %d of whose texts are trained on, too"):format(of, data.shared)
+  elseif (data.shared or 0) > 0 then
     of = ("%s, whose %d sequences that stand in both are not trained on"):format(of, data.shared)
   end
   cli.say("       %d training tokens, %d held out%s", job.data:info("train").tokens,
