@@ -362,6 +362,7 @@ describe("several tasks", function()
       assert.truthy(message:find(text, 1, true), message)
     end
     fails("2 names for 1 heads", { trunk(), head, names = { "a", "b" } })
+    fails("the trunk is missing: trunk = a layer", { heads = { a = head } })
     fails("there are two called 'a'", { trunk(), head, head, names = { "a", "a" } })
     fails("has no head of its own", { head, own = "a", names = { "b" }, head })
     fails("heads is a table {NAME = layer}", { trunk = trunk(), heads = head })

@@ -287,6 +287,9 @@ describe("a schedule", function()
       ["schedule.step: unknown option 'evry' %(did you mean 'every'%?%)"] = function()
         pf.schedule.step { peak = 1, evry = 3 }
       end,
+      ["schedule.linear: 'floor' is 2, above 'peak', 1; it is the lowest rate"] = function()
+        pf.schedule.linear { peak = 1, steps = 9, floor = 2 }(1)
+      end,
       ["schedule.cosine: options must be a table"] = function() pf.schedule.cosine(3) end,
       ["pf.schedule has no 'cosin' %(did you mean 'cosine'%?%)"] = function()
         pf.schedule.cosin {}

@@ -228,6 +228,7 @@ function nn.tasks(options, ...)
   if type(o.heads) ~= "table" or o.names ~= nil or #o > 0 then
     util.fail("nn.tasks: heads is a table {NAME = layer}, and then trunk names the trunk")
   end
+  if o.trunk == nil then util.fail("nn.tasks: the trunk is missing: trunk = a layer") end
   o.names, o.heads = {}, nil
   o[1], o.trunk = o.trunk, nil
   for _, name in ipairs(util.sorted_keys(options.heads)) do

@@ -161,13 +161,25 @@ static int unknown(const char *type) {
                    near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
 }
 
+/* Falling to what is more would rise. */
+static int check_floor(const schedule *row, const pf_config *options) {
+    double peak = number(row, options, "peak"), floor = peak;
+    if (pf_config_get(options, "floor")) floor = number(row, options, "floor");
+    if (floor <= peak) return PF_OK;
+    return pf_fail(PF_EINVAL,
+                   "schedule.%s: 'floor' is %g, above 'peak', %g; it is the lowest rate, so "
+                   "give at most the peak",
+                   row->name, floor, peak);
+}
+
 /* Against the row's options and the type. */
 static int check(const schedule *row, const pf_config *options) {
     pf_option_info table[8] = {{.name = "type", .kind = PF_OPT_STRING}};
     char where[32] = "schedule.";
     memcpy(table + 1, row->options, (size_t)row->n_options * sizeof *table);
     strncat(where, row->name, sizeof where - strlen(where) - 1);
-    return pf_config_check(options, table, row->n_options + 1, where);
+    PF_TRY(pf_config_check(options, table, row->n_options + 1, where));
+    return check_floor(row, options);
 }
 
 int pf_schedule_rate(double *rate, const pf_config *options, uint64_t step) {
