@@ -124,6 +124,8 @@ bool lpf_no_reader(int fd); /* a pipe or socket that nobody reads any more */
 /* Field `key` of the options at `index` (a table, nil or nothing); checked kinds. */
 double lpf_opt_number(lua_State *L, int index, const char *key, double def);
 int64_t lpf_opt_integer(lua_State *L, int index, const char *key, int64_t def);
+/* The same from 0 on; def: a number below 2^63, as what it replaces. */
+uint64_t lpf_opt_count(lua_State *L, int index, const char *key, uint64_t def);
 bool lpf_opt_bool(lua_State *L, int index, const char *key, bool def);
 const char *lpf_opt_string(lua_State *L, int index, const char *key, const char *def);
 /* Refuses keys of the options table that are not in `allowed` (NULL-terminated). */

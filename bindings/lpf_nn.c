@@ -214,10 +214,10 @@ static int module_backward_sliced(lua_State *L) {
     const pf_slicing how = read_slicing(L, 3);
     pf_pass pass = lpf_read_pass(L, m, 2, 0);
     pass.training = lpf_opt_bool(L, 3, "training", true);
-    pass.step = (uint64_t)lpf_opt_integer(L, 3, "step", (int64_t)pass.step);
+    pass.step = lpf_opt_count(L, 3, "step", pass.step);
     pass.watch = lpf_opt_bool(L, 3, "watch", pass.watch);
-    pass.micro = (uint64_t)lpf_opt_integer(L, 3, "micro", 0);
-    pass.counted = (uint64_t)lpf_opt_integer(L, 3, "counted", 0);
+    pass.micro = lpf_opt_count(L, 3, "micro", 0);
+    pass.counted = lpf_opt_count(L, 3, "counted", 0);
     pf_tensor *x, *target;
     read_batch(L, "backward_sliced", &x, &target);
     double loss = 0;

@@ -40,6 +40,12 @@ int64_t lpf_opt_integer(lua_State *L, int index, const char *key, int64_t def) {
     return value;
 }
 
+uint64_t lpf_opt_count(lua_State *L, int index, const char *key, uint64_t def) {
+    int64_t value = lpf_opt_integer(L, index, key, (int64_t)def);
+    if (value < 0) lpf_raise(L, "%s must be at least 0, got %lld", key, (long long)value);
+    return (uint64_t)value;
+}
+
 bool lpf_opt_bool(lua_State *L, int index, const char *key, bool def) {
     int kind = get_option(L, index, key);
     if (kind != LUA_TNIL && kind != LUA_TBOOLEAN)

@@ -36,7 +36,7 @@ static pf_tensor *get_tensor(lua_State *L, int table, const char *key, const cha
 static void read_fields(lua_State *L, int index, pf_pass *pass) {
     pf_tensor *t;
 #define FLAG(name)   pass->name = lpf_opt_bool(L, index, #name, pass->name);
-#define NUMBER(name) pass->name = (uint64_t)lpf_opt_integer(L, index, #name, (int64_t)pass->name);
+#define NUMBER(name) pass->name = lpf_opt_count(L, index, #name, pass->name);
 #define TENSOR(name)                                                                               \
     if ((t = get_tensor(L, index, #name, "pass")) != NULL) pass->name = t;
     PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, PF_PASS_NONE, PF_PASS_NONE)

@@ -95,6 +95,17 @@ describe("backward_sliced", function()
     for i, p in ipairs(list) do assert.near_tensor(grads[names[i]], p:grad(), 1e-5) end
   end)
 
+  it("takes no number of targets below 0, nor do others take such a step", function()
+    local model = model_of {}
+    for _, key in ipairs { "counted", "micro", "step" } do
+      local message = key .. " must be at least 0, got %-1"
+      assert.error_matches(function()
+        model:backward_sliced({ input = x, target = target }, { slices = 2, [key] = -1 })
+      end, message)
+      assert.error_matches(function() model(x, { [key] = -1 }) end, message)
+    end
+  end)
+
   --- The loss, and the bytes of every gradient.
   local function bits(model, batch, options)
     local list = { model:backward_sliced(batch, options) }

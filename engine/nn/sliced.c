@@ -296,6 +296,10 @@ static int settle_slices(pf_slices *s, const pf_slicing *how) {
 }
 
 static int check_x(const pf_slices *s) {
+    if (s->pass.counted > INT64_MAX) {
+        return pf_fail(PF_EINVAL, "sliced: counted is %llu, more targets than there can be",
+                       (unsigned long long)s->pass.counted);
+    }
     if (s->pass.prefix) {
         return pf_fail(PF_EINVAL, "sliced: a prefix is seen from everywhere, and so has to be in "
                                   "the same slice; leave one out");
