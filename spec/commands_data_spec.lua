@@ -256,4 +256,17 @@ describe("the data of a command", function()
     assert.are.equal(2, code)
     assert_sentence(err, "was saved with the protein tokenizer; leave out %-%-tokenizer byte")
   end)
+
+  it("are complained of in the words of the command line", function()
+    for line, want in pairs {
+      ["train --data %s --valid-fraction 0.95"] = { 2, "train: %-%-valid%-fraction must be" },
+      ["train --data %s --split homology --identity 0.1"] = { 2, "train: %-%-identity must be" },
+      ["shard --data %s --block 10"] = { 2, "shard: %-%-block must be a whole number from 64" },
+      ["train --data %s --format text --split homology"] = { 1, ": %-%-split homology is for seq" },
+    } do
+      local code, _, err = performer(line:format(path "p.fasta") .. " --out " .. path "none")
+      assert.are.equal(want[1], code)
+      assert_sentence(err, want[2])
+    end
+  end)
 end)

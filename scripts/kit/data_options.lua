@@ -35,6 +35,10 @@ end
 --- The engine's message, whose options are written as in Lua, for who types a command.
 local function as_typed(message, command, path)
   message = message:gsub('format = "(%a+)"', "--format %1"):gsub("skip_bad = true", "--skip-bad")
+    :gsub('split = "(%a+)"', "--split %1")
+    :gsub("%l+: '([%l_]+)' must be ", function(name)
+      return ("%s: --%s must be "):format(command:match "^%l+", (name:gsub("_", "-")))
+    end)
   local before, commands = message:match "^(.* first) %(('.*')%)$"
   if not before then return cli.advise(message) end
   return ("%s: %s"):format(before, pipeline(commands, command, path))
@@ -49,7 +53,12 @@ local function open_with(make, command, options, more)
   for _, name in ipairs(SAID) do all[name] = options[name] end
   for name, value in pairs(more or {}) do all[name] = value end
   local path = type(options.data) == "table" and options.data[1] or options.data
-  local set, message = make(all)
+  local called, set, message = pcall(make, all)
+  if not called and type(set) == "string" then
+    local range = set:find "' must be " -- of an option
+    cli.try(range and 2 or 1, error, as_typed(set, command, path), 0)
+  end
+  if not called then error(set, 0) end
   if not set then cli.fail(1, as_typed(message, command, path)) end
   return set
 end

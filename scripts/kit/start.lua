@@ -133,8 +133,9 @@ function start.resumed(options, make)
   local settings = state and state.settings
   if not settings or not opened.optimizer then
     cli.fail(1, ("train: the newest checkpoint of %s holds no training state, so `performer "
-      .. "train` did not save it; name one that it did, as --resume %s/step-N"):format(
-      options.resume, cli.quote(run or options.resume)))
+      .. "train` did not save it; name one that it did, as --resume %s/step-N, or begin "
+      .. "a run with its weights: --init %s"):format(options.resume,
+      cli.quote(run or options.resume), cli.quote(options.resume)))
   end
   change_settings(settings, options, opened.model)
   local job = { settings = settings, model = opened.model, optimizer = opened.optimizer,
