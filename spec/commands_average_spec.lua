@@ -126,6 +126,19 @@ describe("the average of the weights", function()
     assert.near(log[#log].valid_loss, judged(own, "--model " .. script), 1e-6)
     assert.is_true(math.abs(judged(own, "--average off --model " .. script)
       - log[#log].valid_loss) > 1e-5)
+
+    -- A damaged header hides neither the script's settings nor the average of an older checkpoint.
+    for _, case in ipairs { { own, "--model " .. script }, { run, "" } } do
+      local sound = judged(case[1] .. "/step-20", case[2])
+      local file = case[1] .. "/step-30/model.safetensors"
+      local bytes = support.read(file)
+      support.write(file, (bytes:gsub('"dtype"', '"xtype"', 1)))
+      assert.near(sound, judged(case[1], case[2]), 1e-6)
+      local _, err = good(("train --resume %s --steps 31 --out %s %s"):format(case[1],
+        path("mended-" .. case[1]:match "[^/]+$"), case[2]))
+      assert.truthy(err:find("going on with step-20", 1, true), err)
+      support.write(file, bytes)
+    end
   end)
 end)
 

@@ -60,9 +60,26 @@ local function load_into(path, model, settings, options)
                                     optimizer = make and make(model, settings) or nil })
 end
 
+--- What pf.inspect says of a checkpoint; where the newest of a run is damaged, of the newest that
+-- is not, as a load falls back to it: its model is the run's, too. nil, message.
+local function inspected(path)
+  local info, message = pf.inspect(path)
+  if info or lfs.attributes(path, "mode") ~= "directory" then return info, message end
+  local steps = {}
+  for name in lfs.dir(path) do
+    local step = name:match "^step%-(%d+)$"
+    steps[#steps + 1] = step and tonumber(step)
+  end
+  table.sort(steps)
+  for i = #steps, 1, -1 do
+    info = info or pf.inspect(("%s/step-%d"):format(path, steps[i]))
+  end
+  return info, message
+end
+
 --- The settings and the tokenizer's size of a checkpoint, without its tensors; nil, message.
 local function settings_of(path)
-  local info, message = pf.inspect(path)
+  local info, message = inspected(path)
   if not info then return nil, message end
   if not info.state then
     return nil, ("%s: is no checkpoint folder, so no model can be loaded from it"):format(path)
@@ -122,7 +139,7 @@ local lenders = setmetatable({}, { __mode = "k" })
 
 --- Does the checkpoint at `path` hold an average of the weights?
 local function holds_average(path)
-  local info = pf.inspect(path)
+  local info = inspected(path)
   local state = info and info.state
   local own = state and state.optimizer and state.optimizer.options or {}
   return (own.ema or 0) > 0
