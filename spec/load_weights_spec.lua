@@ -43,6 +43,36 @@ describe("weights.load", function()
     assert.is_true(before == bytes_of(model))
   end
 
+  it("takes a model's own tensors under other names, all or none", function()
+    local one, two = "blocks.1.norm1.weight", "blocks.1.norm2.weight"
+    local model = model_of(1)
+    local own = model:tensors()
+    own[one]:fill_(1)
+    own[two]:fill_(2)
+    for _, source in ipairs { model, own } do
+      local a, b = own[one]:tobytes(), own[two]:tobytes()
+      assert(pf.weights.load(model, source, { map = { [one] = two, [two] = one } }))
+      assert.is_true(own[one]:tobytes() == b and own[two]:tobytes() == a)
+    end
+    local before = bytes_of(model)
+    local function dead()
+      local _ <close> = pf.tape()
+      return own[one]:detach():requires_grad() * 2
+    end
+    assert.error_matches(function()
+      pf.weights.load(model, model_of(2), { map = { [one] = dead }, strict = false })
+    end, "'blocks.1.norm1.weight' died with its tape")
+    assert.is_true(before == bytes_of(model))
+  end)
+
+  it("refuses a map of a name that the model does not have, but where not all must fit", function()
+    local map = { ["blocks.1.norm1.weigth"] = "blocks.1.norm2.weight" }
+    local model = model_of(1)
+    assert.error_matches(function() pf.weights.load(model, model_of(2), { map = map }) end,
+      "no tensor of the model %(did you mean 'blocks.1.norm1.weight'%?%)")
+    assert(pf.weights.load(model, model_of(2), { map = map, strict = false }))
+  end)
+
   it("takes a file, a run, a model or tensors", function()
     local from = model_of(1)
     local bytes = bytes_of(from)

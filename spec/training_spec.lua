@@ -290,6 +290,9 @@ describe("a schedule", function()
       ["schedule.linear: 'floor' is 2, above 'peak', 1; it is the lowest rate"] = function()
         pf.schedule.linear { peak = 1, steps = 9, floor = 2 }(1)
       end,
+      ["adamw: betas says beta1 and beta2; give one or the other"] = function()
+        pf.optim.adamw({ w = pf.ones(2) }, { betas = { 0.9, 0.98 }, beta1 = 0.9 })
+      end,
       ["schedule.cosine: options must be a table"] = function() pf.schedule.cosine(3) end,
       ["pf.schedule has no 'cosin' %(did you mean 'cosine'%?%)"] = function()
         pf.schedule.cosin {}

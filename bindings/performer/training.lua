@@ -21,6 +21,9 @@ local function constructor(row)
       if type(options.betas) ~= "table" or #options.betas ~= 2 then
         util.fail("%s: betas is a list of two numbers", row.name)
       end
+      if options.beta1 ~= nil or options.beta2 ~= nil then
+        util.fail("%s: betas says beta1 and beta2; give one or the other", row.name)
+      end
       options.beta1, options.beta2 = options.betas[1], options.betas[2]
       options.betas = nil
     end

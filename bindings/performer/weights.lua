@@ -81,12 +81,25 @@ local function entry_of(entry, source, name)
   return #parts == 1 and parts[1] or core.op.concat(parts, 1)
 end
 
+--- A name that the model does not have is a misspelt one, and what it was to fill would go by its
+--- own name.
+local function check_names(map, own)
+  for name in pairs(map) do
+    if not own[name] then
+      local near = type(name) == "string" and core.nearest(name, util.sorted_keys(own))
+      util.fail("weights.load: the map has '%s', which is no tensor of the model%s", tostring(name),
+        near and (" (did you mean '%s'?)"):format(near) or "")
+    end
+  end
+end
+
 --- A table map as a function: { ["model's name"] = entry }; other names stay what they are, and
 --- false leaves the model's own numbers.
-local function by_table(map)
+local function by_table(map, strict)
   return function(source, model)
-    local made = {}
-    for name in pairs(model:tensors()) do
+    local made, own = {}, model:tensors()
+    if strict then check_names(map, own) end
+    for name in pairs(own) do
       local entry = map[name]
       if entry == nil then entry = name end
       made[name] = entry and entry_of(entry, source, name) or nil
@@ -102,11 +115,11 @@ local function same_names(source)
 end
 
 --- options.map as function(source, model) -> {model's name = tensor}.
-local function map_of(map)
+local function map_of(map, strict)
   if map == nil then return same_names end
   if type(map) == "function" then return map end
   if type(map) == "string" then return schemes.find(map).map end
-  if core.kind(map) == "table" then return by_table(map) end
+  if core.kind(map) == "table" then return by_table(map, strict) end
   util.fail("weights.load: map must be a table, a function or the name of a scheme (%s), got %s",
     table.concat(schemes.names(), ", "), core.kind(map))
 end
@@ -227,6 +240,21 @@ local function refusal(report, where, strict, tensors)
     table.concat(misfits, "; ", 1, math.min(#misfits, TOLD)), more)
 end
 
+--- All or nothing: what died with its tape is found first. Tensors that no file was read for may be
+--- the model's own, under another name, so they are copied before one of them is written.
+local function fill(model, names, made, from_file)
+  local own, taken = model:tensors(), {}
+  for _, name in ipairs(names) do
+    local tensor = made[name]
+    if not tensor:alive() then
+      util.fail("weights.load: what the map gave for '%s' died with its tape; give tensor:detach()",
+        name)
+    end
+    taken[name] = from_file and tensor or tensor:detach()
+  end
+  for _, name in ipairs(names) do own[name]:copy_(taken[name]) end
+end
+
 local OPTIONS = { "map", "strict", "buffers" }
 
 --- Fills a model from a safetensors file, a run or checkpoint folder, another model, or
@@ -242,7 +270,8 @@ function weights.load(model, source, options)
   if core.kind(model) ~= "module" then
     util.fail("weights.load: a model is needed, got %s", core.kind(model))
   end
-  local map = map_of(options.map)
+  local strict = options.strict ~= false
+  local map = map_of(options.map, strict)
   local tensors, where, code = read(source)
   if not tensors then return nil, where, code end
   local seen, used = watched(tensors)
@@ -251,10 +280,9 @@ function weights.load(model, source, options)
     util.fail("weights.load: the map must give {name = tensor}, got %s", core.kind(made))
   end
   local report = compare(model, tensors, made, used, options.buffers ~= false)
-  local why = refusal(report, where, options.strict ~= false, tensors)
+  local why = refusal(report, where, strict, tensors)
   if why then return nil, why, "PF_EFORMAT" end
-  local own = model:tensors()
-  for _, name in ipairs(report.loaded) do own[name]:copy_(made[name]) end
+  fill(model, report.loaded, made, type(source) == "string")
   return report
 end
 
