@@ -266,6 +266,22 @@ describe("a decoder", function()
     end, "the input 'memory' %[2, 7, 8%] was computed on the open tape")
   end)
 
+  it("leaves nothing behind where its memory does not fit, in slices too", function()
+    local m, x = decoder(), ids(64)
+    local batch = { input = x, target = x, memory = pf.zeros(B, 3, D + 1) }
+    local live
+    for round = 1, 3 do
+      for _, f in ipairs { m.backward_sliced, m.evaluate } do
+        assert.error_matches(function() f(m, batch, { slice_length = 16 }) end,
+          "the input 'memory'")
+      end
+      collectgarbage()
+      collectgarbage()
+      if round == 2 then live = pf.memory().live end
+    end
+    assert.equal(live, pf.memory().live)
+  end)
+
   it("drops keys and weights of the memory in training, in slices too", function()
     local x, memory = ids(64), memory_of()
     for _, attention in ipairs { "favor", "exact" } do

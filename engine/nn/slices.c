@@ -47,15 +47,17 @@ int pf_slices_begin(pf_slices *s, pf_state **state, const pf_state *cotangent, b
                         .state = *state,
                         .slice = &slice,
                         .cotangent = cotangent};
-    PF_TRY(pf_begin_module(s->m, s->e, &run));
+    int status = pf_begin_module(s->m, s->e, &run);
+    if (status < 0) pf_state_close(state);
     s->calls[0] = calls;
-    return PF_OK;
+    return status < 0 ? status : PF_OK;
 }
 
 int pf_slices_state(pf_slices *s, pf_state **state) {
     pf_tape *tape = pf_tape_pause(s->e);
     int status = pf_slices_begin(s, state, NULL, false);
     if (status >= 0) status = pf_state_each(*state, NULL, settle, s->e);
+    if (status < 0) pf_state_close(state);
     pf_tape_resume(tape);
     return status;
 }

@@ -27,7 +27,7 @@ void pf_slices_close(pf_slices *s);
  * all, without a gradient. */
 int pf_slices_state(pf_slices *s, pf_state **state);
 /* The same, recorded where a tape is open. cotangent: the gradient of it, or NULL; again: it was
- * run before. *state may be there when it fails. */
+ * run before. */
 int pf_slices_begin(pf_slices *s, pf_state **state, const pf_state *cotangent, bool again);
 
 int64_t pf_slice_first(const pf_slices *s, int64_t i);
