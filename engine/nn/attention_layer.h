@@ -33,6 +33,11 @@ int pf_attention_drop_some(pf_attention *a, pf_engine *e, const pf_run *run, dou
 int pf_attention_normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x);
 /* (B, H, L, d) -> (B, L, H d) */
 int pf_attention_join(const attention_self *self, pf_engine *e, pf_tensor *x, pf_tensor **y);
+/* x (B, L, D), or (B, D) in a step -> the same, by what the layer makes of rows (B, L, D). */
+typedef int (*pf_rows_fn)(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                          pf_tensor **y);
+int pf_attention_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_rows_fn rows,
+                     pf_tensor **y);
 /* Hooks of the layers' rows. */
 int pf_attention_derive(pf_module *m);
 int pf_attention_after_step(pf_module *m, pf_engine *e, uint64_t step, int *drawn);

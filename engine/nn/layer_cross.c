@@ -321,31 +321,8 @@ static int run_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
     return status;
 }
 
-/* x (B, D) as a sequence of one */
-static int step(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
-    pf_tensor *row = NULL, *out = NULL;
-    int64_t shape[3] = {x->shape[0], 1, x->shape[1]};
-    int status = pf_reshape(&row, e, x, 3, shape);
-    if (status >= 0) status = run_rows(m, e, run, row, &out);
-    if (status >= 0) status = pf_reshape(y, e, out, 2, x->shape);
-    pf_tensor_release(&out);
-    pf_tensor_release(&row);
-    return status;
-}
-
-/* x (B, L, D), or (B, D) in a step -> the same */
 static int cross_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
-    const attention_self *self = m->self;
-    int rank = run->mode == PF_RUN_STEP ? 2 : 3;
-    int64_t dim = pf_option_int(m, "dim");
-    if (x->rank != rank || x->shape[rank - 1] != dim) {
-        return pf_fail(PF_ESHAPE, "cross_attention: x is %s, must be %s with D = %lld",
-                       pf_shape_of(x), rank == 2 ? "(B, D)" : "(B, L, D)", (long long)dim);
-    }
-    int status = rank == 2 ? step(m, e, run, x, y) : run_rows(m, e, run, x, y);
-    if (status >= 0) status = pf_run_dropout(e, run, self->dropout, y);
-    if (status < 0) pf_tensor_release(y);
-    return status;
+    return pf_attention_run(m, e, run, x, run_rows, y);
 }
 
 const pf_layer pf_layer_cross_attention = {

@@ -21,7 +21,7 @@ static void *scarce_resize(void *context, void *block, size_t old, size_t bytes)
     return NULL;
 }
 
-/* Enough for now. */
+/* No call fails, until scarce_begins says which one. */
 static void scarce_ends(scarce *s) { s->at = INT64_MAX; }
 static void scarce_begins(scarce *s, int64_t at) { s->calls = 0, s->at = at; }
 
