@@ -1,0 +1,111 @@
+/*
+ * pattern_rules.c - the table of rules, and a pattern as a tensor of numbers:
+ *
+ *     mark, rule's number, options, then of each option its double in two words, then the list
+ *
+ * Options are checked when it is made, and again when an op reads it: a host can write any numbers.
+ */
+#include <string.h>
+
+#include "pattern.h"
+#include "projection.h"
+
+enum { MARK = 0x50465031, HEAD = 3 };
+
+static const pf_pattern_rule *const rules[] = {
+#define PF_PATTERN(name) &pf_pattern_rule_##name,
+#include "patterns.def"
+#undef PF_PATTERN
+};
+
+const pf_pattern_rule *pf_pattern_rule_at(int index) {
+    return index >= 0 && index < PF_COUNT(rules) ? rules[index] : NULL;
+}
+
+int pf_pattern_rule_find(const pf_pattern_rule **rule, const char *name, const char *where) {
+    const char *names[PF_COUNT(rules)];
+    for (int i = 0; i < PF_COUNT(rules); i++) {
+        names[i] = rules[i]->name;
+        *rule = rules[i];
+        if (strcmp(names[i], name) == 0) return PF_OK;
+    }
+    const char *near = pf_nearest(name, names, PF_COUNT(rules));
+    return pf_fail(PF_EINVAL, "%s: there is no pattern '%s' (did you mean '%s'?)", where, name,
+                   near ? near : names[0]);
+}
+
+/* ---- options ---- */
+
+int pf_pattern_settle(double *option, const pf_pattern_rule *rule, const pf_config *options,
+                      const char *where) {
+    PF_TRY(pf_config_check(options, rule->options, rule->n_options, where));
+    memset(option, 0, PF_PATTERN_OPTIONS * sizeof *option);
+    for (int i = 0; i < rule->n_options; i++) {
+        const pf_option_info *row = &rule->options[i];
+        option[i] =
+            row->kind == PF_OPT_STRING
+                ? pf_choice_place(row->choices, pf_config_string_of(options, rule->options,
+                                                                    rule->n_options, row->name))
+                : pf_config_number_of(options, rule->options, rule->n_options, row->name);
+    }
+    return rule->check ? rule->check(option, where) : PF_OK;
+}
+
+static int choices(const char *text) {
+    int n = 1;
+    for (; *text; text++) n += *text == '|';
+    return n;
+}
+
+/* The same of numbers that came in a tensor. */
+static int check_numbers(const pf_pattern_rule *rule, const double *option, const char *where) {
+    for (int i = 0; i < rule->n_options; i++) {
+        const pf_option_info *row = &rule->options[i];
+        bool text = row->kind == PF_OPT_STRING, any = !text && row->low == row->high;
+        double low = text ? 0 : row->low, high = text ? choices(row->choices) - 1 : row->high;
+        bool whole = row->kind == PF_OPT_NUMBER || option[i] == (double)(int64_t)option[i];
+        if (any || (option[i] >= low && option[i] <= high && whole)) continue;
+        return pf_fail(PF_EINVAL, "%s: %s of the pattern can't be %g", where, row->name, option[i]);
+    }
+    return rule->check ? rule->check(option, where) : PF_OK;
+}
+
+/* ---- tensors ---- */
+
+int pf_pattern_words(pf_tensor **words, pf_engine *e, const pf_pattern_rule *rule,
+                     const double *option, const int32_t *list, int64_t n_list) {
+    int64_t head = HEAD + 2 * rule->n_options, n = head + n_list;
+    PF_TRY(pf_tensor_make_lasting(words, e->heap, PF_I32, 1, &n));
+    int32_t *to = pf_i32(*words), number = 0;
+    while (rules[number] != rule) number++;
+    int32_t begin[HEAD] = {MARK, number, rule->n_options};
+    memcpy(to, begin, sizeof begin);
+    memcpy(to + HEAD, option, (size_t)rule->n_options * sizeof *option);
+    if (n_list > 0) memcpy(to + head, list, (size_t)n_list * sizeof *list);
+    return PF_OK;
+}
+
+static int no_pattern(const pf_tensor *words, const char *where) {
+    return pf_fail(PF_EINVAL, "%s: a pattern is what pf.pattern or pf_pattern makes, got %s", where,
+                   pf_shape_of(words));
+}
+
+int pf_pattern_read(const pf_pattern_rule **rule, double *option, pf_ask *ask,
+                    const pf_tensor *words, const char *where) {
+    PF_TRY(pf_tensor_check(words, PF_I32, where, "pattern"));
+    const int32_t *from = pf_i32(words);
+    int64_t n = words->rank == 1 ? words->shape[0] : 0;
+    if (n < HEAD || from[0] != MARK) return no_pattern(words, where);
+    *rule = pf_pattern_rule_at(from[1]);
+    if (!*rule || from[2] != (*rule)->n_options) return no_pattern(words, where);
+    int64_t head = HEAD + 2 * (*rule)->n_options;
+    if (n < head || (n > head && !(*rule)->lists)) return no_pattern(words, where);
+    memset(option, 0, PF_PATTERN_OPTIONS * sizeof *option);
+    memcpy(option, from + HEAD, (size_t)(*rule)->n_options * sizeof *option);
+    PF_TRY(check_numbers(*rule, option, where));
+    ask->option = option;
+    ask->where = where;
+    ask->list = from + head;
+    ask->n_list = n - head;
+    return PF_OK;
+}
