@@ -3028,4 +3028,53 @@ function pf.log_partition(q, k, ...) end
 ---@return pf.Tensor
 function Tensor:log_partition(k, ...) end
 
+---@class pf.Options.lsh_buckets
+---@field mask? pf.Tensor
+---buckets of the first of two factors, where their number is a product b1 b2 and rotations have
+---(b1 + b2) / 2 columns; 0: one factor
+---@field first? integer
+
+---The bucket of each position, from 0, by locality-sensitive hashing: argmax of [x R, -x R], of
+---equal ones the lower. x (B, H, L, d), rotations (H, rounds, d, buckets / 2) -> (B, H, rounds,
+---L) i32. Two rows at an angle a share one of 2 buckets with the probability 1 - a / pi. mask
+---(B, L): a position that is not there has ~b, below 0, for its bucket b. Not differentiable.
+---Reformer, arXiv 2001.04451.
+---@param x pf.Tensor
+---@param rotations pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.lsh_buckets(x, rotations, ...) end
+
+---The bucket of each position, from 0, by locality-sensitive hashing: argmax of [x R, -x R], of
+---equal ones the lower. x (B, H, L, d), rotations (H, rounds, d, buckets / 2) -> (B, H, rounds,
+---L) i32. Two rows at an angle a share one of 2 buckets with the probability 1 - a / pi. mask
+---(B, L): a position that is not there has ~b, below 0, for its bucket b. Not differentiable.
+---Reformer, arXiv 2001.04451.
+---@param rotations pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function Tensor:lsh_buckets(rotations, ...) end
+
+---@class pf.Options.nearest_cluster
+---@field mask? pf.Tensor
+
+---The cluster of each position, from 0: the centroid with the largest product x . mu, which is
+---the nearest where centroids are of one length; of equal ones the lower. x (B, H, L, d),
+---centroids (H, clusters, d) -> (B, H, 1, L) i32. mask as in lsh_buckets. Not differentiable.
+---Routing Transformer, arXiv 2003.05997.
+---@param x pf.Tensor
+---@param centroids pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.nearest_cluster(x, centroids, ...) end
+
+---The cluster of each position, from 0: the centroid with the largest product x . mu, which is
+---the nearest where centroids are of one length; of equal ones the lower. x (B, H, L, d),
+---centroids (H, clusters, d) -> (B, H, 1, L) i32. mask as in lsh_buckets. Not differentiable.
+---Routing Transformer, arXiv 2003.05997.
+---@param centroids pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function Tensor:nearest_cluster(centroids, ...) end
+
 return pf

@@ -257,4 +257,51 @@ do
   }
 end
 
+-- ---- rooms -----------------------------------------------------------------------------
+
+do
+  local NAN, INF = 0 / 0, math.huge
+  local odd = fill.F({ 1, 1, 6, 2 }, NAN, 1, 0, 0, 1, 0, -1, 0, NAN, NAN, INF, 1)
+  local axes = fill.F({ 1, 1, 2, 2 }, 1, 0, 0, 1)
+  local function lsh(L, rounds, r, o, mask)
+    return { { x = N(2, 2, L, 4), rotations = N(2, rounds, 4, r), mask = mask }, o, grad = false }
+  end
+  local function routed(L, k, mask)
+    return { { x = N(2, 2, L, 4), centroids = N(2, k, 4), mask = mask }, {}, grad = false }
+  end
+  cases.lsh_buckets = {
+    good = {
+      lsh(5, 1, 1), lsh(5, 3, 4), lsh(0, 2, 2), lsh(5, 2, 3, {}, holes),
+      lsh(5, 2, 5, { first = 4 }), lsh(5, 1, 3, { first = 2 }, holes), lsh(150, 2, 40),
+      lsh(3, 1, 150), lsh(3, 2, 150, { first = 258 }),
+      { { x = odd, rotations = axes }, {}, grad = false }, -- not finite, zero, equal
+    },
+    bad = {
+      { { x = N(2, 5, 4), rotations = N(2, 1, 4, 2) }, {}, "x is [2, 5, 4]", "(batch, heads" },
+      { { x = N(2, 2, 5, 4), rotations = N(2, 4, 2) }, {}, "rotations is [2, 4, 2]",
+        "(H, rounds, d, buckets / 2)", "H = 2, d = 4" },
+      { { x = N(2, 2, 5, 4), rotations = N(2, 1, 3, 2) }, {}, "d = 4" },
+      { { x = N(2, 2, 5, 4), rotations = N(2, 1, 4, 0) }, {}, "columns" },
+      { { x = N(2, 2, 5, 4), rotations = N(2, 1, 4, 2), mask = I(2, 2, 4) }, {}, "mask", "[2, 5]" },
+      { { x = N(2, 2, 5, 4), rotations = N(2, 1, 4, 3) }, { first = 3 }, "first is 3", "2 to 4" },
+      { { x = N(2, 2, 5, 4), rotations = N(2, 1, 4, 3) }, { first = 6 }, "first is 6", "2 to 4" },
+      { { x = I(3, 2, 2, 5, 4), rotations = N(2, 1, 4, 3) }, {}, "x", "i32", "f32" },
+    },
+  }
+  cases.nearest_cluster = {
+    good = {
+      routed(5, 1), routed(5, 7), routed(0, 3), routed(5, 3, holes), routed(150, 20),
+      routed(3, 200),
+      { { x = odd, centroids = fill.F({ 1, 2, 2 }, 1, 0, 0, 1) }, {}, grad = false },
+    },
+    bad = {
+      { { x = N(2, 2, 5, 4), centroids = N(3, 4) }, {}, "centroids is [3, 4]", "(H, clusters, d)" },
+      { { x = N(2, 2, 5, 4), centroids = N(1, 3, 4) }, {}, "H = 2" },
+      { { x = N(2, 2, 5, 4), centroids = N(2, 0, 4) }, {}, "at least one centroid" },
+      { { x = N(2, 2, 5, 4), centroids = N(2, 3, 4), mask = I(2, 5) }, {}, "mask", "[2, 5]" },
+      { { x = N(2, 2, 5, 4), centroids = I(3, 2, 3, 4) }, {}, "centroids", "i32", "f32" },
+    },
+  }
+end
+
 return cases

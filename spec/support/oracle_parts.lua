@@ -108,4 +108,62 @@ function parts.log_partition(x, o)
   end) }
 end
 
+
+-- ---- rooms -----------------------------------------------------------------------------
+
+--- The place, from 0, of the largest of n numbers f(1), f(2) ...: the first one; NaN is none.
+local function first_largest(n, f)
+  local top, at = -math.huge, 0
+  for a = 1, n do
+    if f(a) > top then top, at = f(a), a - 1 end
+  end
+  return at
+end
+
+--- (B, H, rounds, L): what choose(row, head, round) says of each row of x; ~ where the mask is 0.
+local function numbers_of(x, rounds, choose)
+  local B, H, L, d = table.unpack(x.x.shape)
+  return { array.new({ B, H, rounds, L }, function(n)
+    local l, t = (n - 1) % L, (n - 1) // L % rounds
+    local pair = (n - 1) // L // rounds
+    local number = choose(function(p) return x.x[(pair * L + l) * d + p] end, pair % H, t)
+    local gone = x.mask and x.mask[pair // H * L + l + 1] == 0
+    return gone and ~number or number
+  end, "i32") }
+end
+
+local function dot(d, f, g)
+  local sum = 0.0
+  for p = 1, d do sum = sum + f(p) * g(p) end
+  return sum
+end
+
+--- argmax of [x R, -x R] over r columns; of two factors h1 + b1 h2, of columns of their own.
+function parts.lsh_buckets(x, o)
+  local _, rounds, d, r = table.unpack(x.rotations.shape)
+  local half = (o.first or 0) // 2
+  local function bucket(row, head, t, from, n)
+    return first_largest(2 * n, function(a)
+      local column = from + (a - 1) % n + 1
+      local u = dot(d, row, function(p)
+        return x.rotations[((head * rounds + t) * d + p - 1) * r + column]
+      end)
+      return a > n and -u or u
+    end)
+  end
+  return numbers_of(x, rounds, function(row, head, t)
+    local low = half > 0 and bucket(row, head, t, 0, half) or 0
+    return low + (half > 0 and o.first or 1) * bucket(row, head, t, half, r - half)
+  end)
+end
+
+function parts.nearest_cluster(x)
+  local _, clusters, d = table.unpack(x.centroids.shape)
+  return numbers_of(x, 1, function(row, head)
+    return first_largest(clusters, function(a)
+      return dot(d, row, function(p) return x.centroids[(head * clusters + a - 1) * d + p] end)
+    end)
+  end)
+end
+
 return parts
