@@ -240,6 +240,7 @@ int pf_pattern_make(pf_pattern *pattern, pf_pattern_store *store, const pf_patte
     pf_maker maker = {.pattern = pattern, .store = store};
     pattern->n = 0;
     pattern->tiles = 0;
+    pattern->self_last = rule->self_last;
     pattern->Lq = ask->Lq;
     pattern->Lk = ask->Lk;
     return rule->build(&maker, ask);

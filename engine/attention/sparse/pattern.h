@@ -56,6 +56,7 @@ typedef struct pf_pattern {
     int n;
     int64_t Lq, Lk; /* of the segment */
     int64_t tiles;  /* of all parts */
+    bool self_last; /* a query sees its own place, i + Lk - Lq, only where it sees nothing else */
 } pf_pattern;
 
 static inline int64_t pf_order_position(const pf_order *o, int64_t place) {
@@ -83,7 +84,7 @@ typedef struct pf_ask {
     const int32_t *limit;  /* (Lq): how many; NULL: min(i + 1 + ahead, Lk), or all */
     int64_t ahead;         /* Lk - Lq of the call */
     int64_t head;          /* whose random blocks these are */
-    const int32_t *bucket; /* (rounds, Lk) of this item and head; a masked key has -1 */
+    const int32_t *bucket; /* (rounds, Lk) of this item and head; ~b, below 0: a masked key */
     int64_t bucket_step;   /* numbers between two rounds */
     int64_t rounds;
     int64_t skipped, kept; /* streaming: keys from place `kept` on stand `skipped` further */
@@ -118,7 +119,7 @@ typedef struct pf_pattern_rule {
     int n_options;
     bool by_head;   /* parts differ from head to head (random blocks) */
     bool buckets;   /* asks for bucket numbers: parts differ from item to item and head to head */
-    bool self_last; /* a query sees its own place only where it sees nothing else */
+    bool self_last; /* of its patterns, but where `build` says otherwise */
     bool lists;     /* is given by a list, for one length */
     const char *no_causal, *no_full; /* why it has no such form; NULL: it has */
     /* Refuses options that do not go together, naming the number; NULL: all do. */
