@@ -3,8 +3,9 @@
  * reversible).
  *
  * What is kept is all that the second run has to find as the first did: the module, the pass with
- * its tensors, and the number of the first random call, so that dropout draws the same mask.
- * Weights and projections are read where they are: they change after backward.
+ * its tensors, the number of the first random call, so that dropout draws the same mask, and what
+ * layers chose (choices.c). Weights and projections are read where they are: they change after
+ * backward.
  *
  * In slices (sliced.c) that is the state before the slice too, whose tensors are leaves, so that
  * the second run gives them their gradients as it gives parameters theirs. The state that it
@@ -52,7 +53,7 @@ static int keep_entry(pf_kept_run *k, const pf_run *run) {
 
 int pf_kept_run_make(pf_kept_run **kept, pf_module *m, pf_engine *e, const pf_run *run,
                      int64_t parts) {
-    pf_kept_run *k = pf_heap_zalloc(e->heap, sizeof *k + (size_t)parts * sizeof *k->first);
+    pf_kept_run *k = pf_heap_zalloc(e->heap, sizeof *k + (size_t)parts * sizeof *k->piece);
     *kept = k;
     if (!k) return PF_ENOMEM;
     k->heap = pf_heap_retain(e->heap);
@@ -75,8 +76,9 @@ void pf_kept_run_free(void *kept) {
     pf_state_close(&k->again);
     pf_pass_release(&k->pass, heap);
     pf_module_release(&k->m);
+    for (int64_t i = 0; i < k->parts; i++) pf_choices_free(&k->piece[i].choices, heap);
     pf_heap_free(heap, k->end, (size_t)k->cap_end * sizeof(pf_tensor *));
-    pf_heap_free(heap, k, sizeof *k + (size_t)k->parts * sizeof *k->first);
+    pf_heap_free(heap, k, sizeof *k + (size_t)k->parts * sizeof *k->piece);
     pf_heap_release(heap);
 }
 
@@ -91,11 +93,14 @@ int pf_kept_run_next(pf_kept_run *k, int64_t i, pf_tensor *const *inputs, pf_kep
         at->list[n] = (pf_named){pass->inputs[n].name, inputs[n]};
     if (pass->n_inputs > 0) pass->inputs = at->list;
     if (k->entry) run->slice = &k->slice;
+    run->choices = &k->piece[i].choices;
     if (k->runs++ < k->parts) {
-        k->first[i] = pass->calls ? *pass->calls : 0;
+        k->piece[i].calls = pass->calls ? *pass->calls : 0;
+        run->choices->outer = k->run.choices;
         return PF_OK;
     }
-    at->calls = k->first[i];
+    at->calls = k->piece[i].calls;
+    run->choices->again = true, run->choices->next = 0;
     if (pass->calls) pass->calls = &at->calls;
     pass->again = true;
     if (k->entry && !k->again) PF_TRY(pf_state_shell(&k->again, k->e, k->entry));

@@ -69,6 +69,7 @@ typedef struct pf_run {
                            * the head would read; 0: what the layer gives */
     const pf_part *slice; /* in SLICE alone */
     const pf_state *cotangent; /* in SLICE, of `state` once the slice has left it; NULL: none yet */
+    struct pf_choices *choices; /* of a run that is kept, or is a part of one; NULL: none is held */
 } pf_run;
 
 /* A run that ends in a loss against targets, so that logits need not be whole. */
@@ -300,6 +301,20 @@ int pf_inputs_check(const pf_module *m, const pf_pass *pass);
 /* m->reads of a host's layer, from pf_host_layer.inputs; module.c ends them. */
 int pf_inputs_of_host(pf_module *m, const char *const *names);
 
+/* ---- choices that a second run finds again (choices.c) ---- */
+/* Numbers (i32) that jump where inputs move a little, in the order in which a run made them. */
+typedef struct pf_choices {
+    pf_tensor **made;
+    int64_t n, cap, next; /* of the second run: which one comes */
+    bool again;
+    struct pf_choices *outer; /* of the run that made this one; of no use to a second run */
+} pf_choices;
+/* *t: what the first run chose here, retained; NULL: this is the first one, which makes its choice
+ * and notes it by pf_run_choose (or a run that nobody repeats). */
+int pf_run_chosen(const pf_run *run, pf_engine *e, pf_tensor **t);
+int pf_run_choose(const pf_run *run, pf_engine *e, pf_tensor *t);
+void pf_choices_free(pf_choices *choices, pf_heap *heap);
+
 /* ---- runs that are kept (kept.c) ---- */
 /* A forward that backward will run a second time, in `parts` pieces, each from the input that it
  * had: what a second run has to find as the first did. Of several pieces 2 i and 2 i + 1 are child
@@ -316,7 +331,10 @@ typedef struct pf_kept_run {
     pf_tensor **end;         /* the tensors that a piece left, then their gradients */
     int64_t cap_end;
     int64_t parts, runs; /* pieces; how many were run: past `parts` it is the second time */
-    uint64_t first[];    /* (parts): random calls before a piece */
+    struct {
+        uint64_t calls;     /* random ones before it */
+        pf_choices choices; /* its own */
+    } piece[];              /* (parts) */
 } pf_kept_run;
 int pf_kept_run_make(pf_kept_run **kept, pf_module *m, pf_engine *e, const pf_run *run,
                      int64_t parts);

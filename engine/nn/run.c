@@ -143,7 +143,7 @@ int pf_run_branch(pf_module *m, int i, pf_engine *e, const pf_run *run, int whic
 }
 
 int pf_run_part(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
-    pf_run inner = {.mode = run->mode, .pass = run->pass};
+    pf_run inner = {.mode = run->mode, .pass = run->pass, .choices = run->choices};
     return run_named(m, i, e, &inner, x, y);
 }
 
