@@ -2963,6 +2963,75 @@ function pf.identity_attention(q, k, v, ...) end
 ---@return pf.Tensor
 function Tensor:identity_attention(k, v, ...) end
 
+---@class pf.Options.edges
+---@field nodes? integer how many there are; of a graph between two sets, those that edges go to
+---@field keys? integer how many there are for edges to come from; 0: nodes
+---@field first? integer what the first node is called: 0 or 1
+---@field loops? boolean adds an edge from every node to itself that has none
+---@field both? boolean adds the reverse of every edge that has none
+---@field multi? boolean an edge may be listed twice, and then counts twice
+
+---A graph of the ends of its edges, from and to (n) i32, for edge_attention: edges (E, 3) i32 of
+---each edge's to, from (both from 0) and its number (from 0) in the list, sorted in this order.
+---Reverse edges and loops that are added have the numbers behind the given ones.
+---@param from pf.Tensor
+---@param to pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.edges(from, to, ...) end
+
+---A graph of the ends of its edges, from and to (n) i32, for edge_attention: edges (E, 3) i32 of
+---each edge's to, from (both from 0) and its number (from 0) in the list, sorted in this order.
+---Reverse edges and loops that are added have the numbers behind the given ones.
+---@param to pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function Tensor:edges(to, ...) end
+
+---@class pf.Options.edge_attention
+---@field mask? pf.Tensor
+---@field documents? pf.Tensor
+---@field decay? pf.Tensor
+---@field limits? pf.Tensor
+---@field prefix? pf.Tensor
+---@field cu_seqlens? pf.Tensor
+---@field edges? pf.Tensor
+---@field bias? pf.Tensor
+---@field weight? pf.Tensor
+---@field causal? boolean of its edges query i sees those from keys 1 .. i + Lk - Lq
+---@field score? "dot"|"gat"|"gatv2" what an edge weighs
+---@field scale? number of the score dot; 0: 1 / sqrt(d)
+---@field slope? number of LeakyReLU below 0, in gat and gatv2
+---@field dropout? number share of weights dropped, 0 <= p < 1
+---@field draw? integer which mask of dropout
+
+---Softmax attention over the edges of a graph: query i sees the keys that its edges come from.
+---edges (E, 3) i32 as the op `edges` makes them, the same for all items. Scores: dot, scale q.k;
+---gat, LeakyReLU(q + k) of q and k of width 1; gatv2, weight . LeakyReLU(q + k), weight (H, d).
+---bias (E) or (E, H), by the edges' numbers, is added to them. q (B, H, Lq, d), k (B, Hk, Lk,
+---d), v (B, Hk, Lk, dv), and mask, documents, cu_seqlens, limits, prefix and decay as in
+---exact_attention. No edge left: output and gradients 0. Weights are dropped as there, by (seed,
+---draw, item, head, edge). Time and memory go by the edges.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param v pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.edge_attention(q, k, v, ...) end
+
+---Softmax attention over the edges of a graph: query i sees the keys that its edges come from.
+---edges (E, 3) i32 as the op `edges` makes them, the same for all items. Scores: dot, scale q.k;
+---gat, LeakyReLU(q + k) of q and k of width 1; gatv2, weight . LeakyReLU(q + k), weight (H, d).
+---bias (E) or (E, H), by the edges' numbers, is added to them. q (B, H, Lq, d), k (B, Hk, Lk,
+---d), v (B, Hk, Lk, dv), and mask, documents, cu_seqlens, limits, prefix and decay as in
+---exact_attention. No edge left: output and gradients 0. Weights are dropped as there, by (seed,
+---draw, item, head, edge). Time and memory go by the edges.
+---@param k pf.Tensor
+---@param v pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function Tensor:edge_attention(k, v, ...) end
+
 ---@class pf.Options.features
 ---@field projection? pf.Tensor
 ---@field tilts? pf.Tensor

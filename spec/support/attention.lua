@@ -206,6 +206,7 @@ local function visible(o, b)
     return not documents or documents[b * Lk + i] == documents[b * Lk + j]
   end
 end
+attention.visible = visible
 
 --- Runs of documents: the last position of the first run, the first position of the last.
 local function runs(o, b)
