@@ -54,6 +54,20 @@ static int attention_call(lua_State *L) {
     return 4;
 }
 
+/* pattern(rule, options [, list]): the tensor that ops take it as. */
+static int pattern(lua_State *L) {
+    const char *where = "pattern", *rule = lpf_check_text(L, 1, where, "a rule");
+    pf_engine *engine = lpf_engine(L);
+    const pf_tensor *list = NULL;
+    lua_settop(L, 3);
+    const pf_config *options = lua_isnil(L, 2) ? NULL : lpf_to_config(L, 2, where);
+    if (!lua_isnil(L, 3)) list = lpf_check_tensor(L, 3, where, "list");
+    pf_tensor **out = lpf_new_tensor(L);
+    lpf_result(L, pf_pattern_tensor(out, engine, rule, options, list));
+    lpf_made(L, *out);
+    return 1;
+}
+
 /* ---- weights and log-partitions ------------------------------------------------ */
 
 /* The list of positions at `index` as places, NULL for nil. Pushes what holds it. */
@@ -120,6 +134,7 @@ static int log_partition(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {{"attention", attention_call},
+                                     {"pattern", pattern},
                                      {"attention_weights", weights},
                                      {"log_partition", log_partition},
                                      {NULL, NULL}};

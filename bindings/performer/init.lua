@@ -15,6 +15,7 @@ local kernels = require "performer.kernel"
 require "performer.state"
 require "performer.items"
 require "performer.advise"
+local patterns = require "performer.pattern"
 local layers = require "performer.nn"
 local training = require "performer.training"
 local data = require "performer.data"
@@ -33,7 +34,7 @@ pf.info, pf.inspect = util.showing(core.info, "engine"), util.showing(core.inspe
 
 -- What the engine has, as data.
 pf.describe, pf.ops, pf.layers = tables.describe, tables.list_ops, tables.layers
-pf.kernels, pf.kinds = tables.kernels, tables.kinds
+pf.kernels, pf.kinds, pf.patterns = tables.kernels, tables.kinds, tables.patterns
 pf.optimizers, pf.schedules = tables.optimizers, tables.schedules
 
 --- Random numbers begin anew from it, and so do the kernels of names alone.
@@ -103,6 +104,7 @@ pf.kind = core.kind
 pf.kernel = kernels.kernel
 pf.attention = kernels.attention
 pf.attention.flops = core.attention_flops
+pf.pattern = patterns.pattern
 pf.nn = layers.nn
 
 pf.optim, pf.schedule = training.optim, training.schedule

@@ -8,7 +8,8 @@ local kernels = { maps = known.maps, options = known.kernel.options }
 
 local tables = {}
 
---- All of it: { ops, layers, kernel = { options }, maps, attention, optimizers, schedules }.
+--- All of it: { ops, layers, kernel = { options }, maps, attention, patterns, optimizers,
+--- schedules }.
 function tables.describe()
   known.ops = known.ops or core.read_tables(true).ops
   return known
@@ -26,6 +27,9 @@ function tables.kernels() return kernels end
 --- The kinds of attention, in order: a list of { name, doc, takes_kernel, takes = { "mask" ... },
 --- streams, options ... }.
 function tables.kinds() return known.attention end
+
+--- The rules of patterns: a list of { name, doc, causal, full, by_head, buckets, lists, options }.
+function tables.patterns() return known.patterns end
 
 --- A list of { name, doc, options }; the first is meant where none is named.
 function tables.optimizers() return known.optimizers end

@@ -6,6 +6,7 @@ static int describe(pf_config *tree, const pf_engine *engine) {
     PF_TRY(pf_layers_describe(tree));
     PF_TRY(pf_kernels_describe(tree));
     PF_TRY(pf_attention_describe(tree));
+    PF_TRY(pf_patterns_describe(tree));
     PF_TRY(pf_optimizers_describe(tree));
     return pf_schedules_describe(tree);
 }

@@ -101,6 +101,7 @@ extern const char pf_kind_names[];
 #define PF_KIND_CHOICES (pf_kind_names + 1)
 const pf_attention_kind *pf_kind_at(int index); /* NULL past the last */
 int pf_attention_describe(pf_config *to);       /* sets `attention` of it (pf_describe) */
+int pf_patterns_describe(pf_config *to);        /* sparse/pattern_rules.c: `patterns` of it */
 /* By name, NULL for the first; fails naming the nearest. */
 int pf_kind_find(const pf_attention_kind **kind, const char *name, const char *where);
 /* The kind that the `name` of a kernel's options says, as older scripts and files do; or NULL. */

@@ -312,6 +312,13 @@ PF_API int pf_crossover_table(pf_config **table, const pf_engine *engine);
 /* Such a table, every head_dim with every features; copied. NULL: the one that is built in. */
 PF_API int pf_crossover_use(pf_engine *engine, const pf_config *PF_NULLABLE table);
 
+/* A pattern, which tells what keys each query sees, as the ops pattern_matrix, pattern_count and
+ * listed_attention take it: (n) i32, without a graph. rule: "sliding", "strided" ...; options: of
+ * the rule; both as pf_describe's `patterns`. list (n) i32: of rules that are given as lists. */
+PF_API int pf_pattern_tensor(pf_tensor **pattern, pf_engine *engine, const char *rule,
+                             const pf_config *PF_NULLABLE options,
+                             const pf_tensor *PF_NULLABLE list);
+
 /* Algorithmic flops of one head and token of a kind of attention; recomputation is not counted.
  * features: r, feature columns; length: keys. */
 typedef struct {

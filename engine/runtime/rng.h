@@ -15,7 +15,8 @@ typedef enum {
     PF_DRAW_DROPOUT,    /* a = step, b = call within the step */
     PF_DRAW_DATA,       /* order of rows; a = pass over the data */
     PF_DRAW_MASK,       /* masked LM; a = step, b = row */
-    PF_DRAW_SAMPLE      /* generation; a = stream, b = position */
+    PF_DRAW_SAMPLE,     /* generation; a = stream, b = position */
+    PF_DRAW_PATTERN     /* random blocks; a = layer << 32 | head, b = block of queries */
 } pf_draw;
 
 typedef struct {

@@ -47,9 +47,9 @@ int32_t *pf_maker_numbers(pf_maker *m, int64_t n) {
 
 /* ---- orders ---- */
 
-/* Cuts rooms begin[0 .. rooms] in runs of at most PF_TILE. */
-static int cut(pf_order *o, pf_maker *m, const int32_t *begin, int64_t rooms) {
-    o->runs = 0;
+int pf_order_cut(pf_order *o, pf_maker *m, int64_t n, const int32_t *begin, int64_t rooms) {
+    const int32_t *position = o->position;
+    *o = (pf_order){.n = n, .position = position};
     for (int64_t r = 0; r < rooms; r++) o->runs += pf_ceil_div(begin[r + 1] - begin[r], PF_TILE);
     int32_t *first = pf_maker_numbers(m, o->runs + 1);
     if (!first) return PF_ENOMEM;
@@ -65,8 +65,8 @@ int pf_order_plain(pf_order *o, pf_maker *m, int64_t n) { return pf_order_listed
 
 int pf_order_listed(pf_order *o, pf_maker *m, const int32_t *position, int64_t n) {
     int32_t room[2] = {0, (int32_t)n};
-    *o = (pf_order){.n = n, .position = position};
-    return cut(o, m, room, 1);
+    o->position = position;
+    return pf_order_cut(o, m, n, room, 1);
 }
 
 /* begin (rooms + 1) <- first places, by counting; returns how many positions have a room. */
@@ -79,17 +79,31 @@ static int64_t count_rooms(const int32_t *room, int64_t n, int64_t rooms, int32_
     return begin[rooms];
 }
 
+static bool in_order(const int32_t *position, int64_t n) {
+    for (int64_t r = 0; r < n; r++) {
+        if (position[r] != r) return false;
+    }
+    return true;
+}
+
 int pf_order_rooms(pf_order *o, pf_maker *m, const int32_t *room, int64_t n, int64_t rooms,
                    int32_t *begin) {
-    *o = (pf_order){.n = count_rooms(room, n, rooms, begin)};
-    int32_t *position = pf_maker_numbers(m, o->n), *next = pf_maker_numbers(m, rooms);
+    int64_t kept = count_rooms(room, n, rooms, begin);
+    int32_t *position = pf_maker_numbers(m, kept), *next = pf_maker_numbers(m, rooms);
     if (!position || !next) return PF_ENOMEM;
     memcpy(next, begin, (size_t)rooms * sizeof *next);
     for (int64_t i = 0; i < n; i++) {
         if (room[i] >= 0) position[next[room[i]]++] = (int32_t)i;
     }
-    o->position = position;
-    return cut(o, m, begin, rooms);
+    o->position = in_order(position, kept) ? NULL : position;
+    return pf_order_cut(o, m, kept, begin, rooms);
+}
+
+void pf_order_room_runs(const int32_t *begin, int64_t rooms, int64_t *runs) {
+    runs[0] = 0;
+    for (int64_t r = 0; r < rooms; r++) {
+        runs[r + 1] = runs[r] + pf_ceil_div(begin[r + 1] - begin[r], PF_TILE);
+    }
 }
 
 int64_t pf_order_find(const pf_order *o, int64_t from, int64_t to, int64_t position) {
@@ -103,10 +117,10 @@ int64_t pf_order_find(const pf_order *o, int64_t from, int64_t to, int64_t posit
     return from;
 }
 
-/* The run that holds a place. */
+/* The run that holds a place: most often the one that would, if all were full. */
 static int64_t run_of(const pf_order *o, int64_t place) {
-    int64_t low = 0, high = o->runs;
-    if (!o->position) return place / PF_TILE;
+    int64_t low = 0, high = o->runs, full = place / PF_TILE;
+    if (o->first[full] <= place && place < o->first[full + 1]) return full;
     while (high - low > 1) {
         int64_t middle = (low + high) / 2;
         if (o->first[middle] <= place)
@@ -243,6 +257,7 @@ int pf_pattern_make(pf_pattern *pattern, pf_pattern_store *store, const pf_patte
     pattern->self_last = rule->self_last;
     pattern->Lq = ask->Lq;
     pattern->Lk = ask->Lk;
+    pattern->self_last = rule->self_last;
     return rule->build(&maker, ask);
 }
 

@@ -67,6 +67,9 @@ static inline int64_t pf_order_place(const pf_order *o, int64_t position) {
     if (o->place) return o->place[position];
     return position < o->n ? position : -1;
 }
+/* Of places from .. to - 1, which ascend in position, the first whose position is not below
+ * `position`; `to` if there is none. */
+int64_t pf_order_find(const pf_order *o, int64_t from, int64_t to, int64_t position);
 /* Of a part with intervals and inverse orders: does it have the pair of positions? */
 static inline bool pf_pattern_has(const pf_pattern_part *p, int64_t query, int64_t key) {
     int64_t i = pf_order_place(&p->q, query), r = pf_order_place(&p->k, key);
@@ -120,10 +123,11 @@ typedef struct pf_pattern_rule {
     bool by_head;   /* parts differ from head to head (random blocks) */
     bool buckets;   /* asks for bucket numbers: parts differ from item to item and head to head */
     bool self_last; /* of its patterns, but where `build` says otherwise */
-    bool lists;     /* is given by a list, for one length */
     const char *no_causal, *no_full; /* why it has no such form; NULL: it has */
     /* Refuses options that do not go together, naming the number; NULL: all do. */
     int (*check)(const double *option, const char *where);
+    /* Of rules that are given by a list: refuses one that is none; NULL: takes no list. */
+    int (*check_list)(const pf_ask *ask);
     /* Refuses a length that the options are not for, as a user wants to know who tries one
      * (pf_pattern_fits); a pattern is made for any. NULL: all are fine. */
     int (*fits)(const pf_ask *ask);

@@ -5,9 +5,12 @@
  *
  * Options are checked when it is made, and again when an op reads it: a host can write any numbers.
  */
+#include <stdio.h>
 #include <string.h>
 
+#include "attention.h"
 #include "pattern.h"
+#include "performer_attention.h"
 #include "projection.h"
 
 enum { MARK = 0x50465031, HEAD = 3 };
@@ -32,6 +35,27 @@ int pf_pattern_rule_find(const pf_pattern_rule **rule, const char *name, const c
     const char *near = pf_nearest(name, names, PF_COUNT(rules));
     return pf_fail(PF_EINVAL, "%s: there is no pattern '%s' (did you mean '%s'?)", where, name,
                    near ? near : names[0]);
+}
+
+static int describe_rule(pf_config *row, const pf_pattern_rule *rule) {
+    PF_TRY(pf_config_set_string(row, "name", rule->name));
+    PF_TRY(pf_config_set_string(row, "doc", rule->doc));
+    PF_TRY(pf_config_set_bool(row, "causal", !rule->no_causal));
+    PF_TRY(pf_config_set_bool(row, "full", !rule->no_full));
+    PF_TRY(pf_config_set_bool(row, "by_head", rule->by_head));
+    PF_TRY(pf_config_set_bool(row, "buckets", rule->buckets));
+    PF_TRY(pf_config_set_bool(row, "lists", rule->check_list != NULL));
+    return pf_describe_options(row, rule->options, rule->n_options);
+}
+
+int pf_patterns_describe(pf_config *to) {
+    pf_config *list, *row;
+    PF_TRY(pf_describe_list(&list, to, "patterns"));
+    for (int i = 0; i < PF_COUNT(rules); i++) {
+        PF_TRY(pf_describe_map(&row, list, NULL));
+        PF_TRY(describe_rule(row, rules[i]));
+    }
+    return PF_OK;
 }
 
 /* ---- options ---- */
@@ -99,7 +123,7 @@ int pf_pattern_read(const pf_pattern_rule **rule, double *option, pf_ask *ask,
     *rule = pf_pattern_rule_at(from[1]);
     if (!*rule || from[2] != (*rule)->n_options) return no_pattern(words, where);
     int64_t head = HEAD + 2 * (*rule)->n_options;
-    if (n < head || (n > head && !(*rule)->lists)) return no_pattern(words, where);
+    if (n < head || (n > head && !(*rule)->check_list)) return no_pattern(words, where);
     memset(option, 0, PF_PATTERN_OPTIONS * sizeof *option);
     memcpy(option, from + HEAD, (size_t)(*rule)->n_options * sizeof *option);
     PF_TRY(check_numbers(*rule, option, where));
@@ -107,5 +131,39 @@ int pf_pattern_read(const pf_pattern_rule **rule, double *option, pf_ask *ask,
     ask->where = where;
     ask->list = from + head;
     ask->n_list = n - head;
-    return PF_OK;
+    return (*rule)->check_list ? (*rule)->check_list(ask) : PF_OK;
+}
+
+/* ---- public ---- */
+
+/* (n) i32, contiguous; `list` NULL: none. */
+static int check_list(pf_ask *ask, const pf_pattern_rule *rule, const pf_tensor *list) {
+    if (!rule->check_list) {
+        return list ? pf_fail(PF_EINVAL, "%s takes no list", ask->where) : PF_OK;
+    }
+    if (!list) return pf_fail(PF_EINVAL, "%s: it is given as a list", ask->where);
+    PF_TRY(pf_tensor_check(list, PF_I32, ask->where, "list"));
+    if (list->rank != 1 || !pf_tensor_contiguous(list)) {
+        return pf_fail(PF_ESHAPE, "%s: the list is (n) numbers in a row, got %s", ask->where,
+                       pf_shape_of(list));
+    }
+    ask->list = pf_i32(list);
+    ask->n_list = list->shape[0];
+    return rule->check_list(ask);
+}
+
+int pf_pattern_tensor(pf_tensor **pattern, pf_engine *engine, const char *rule,
+                      const pf_config *options, const pf_tensor *list) {
+    PF_OUT(pattern);
+    PF_OPEN(engine);
+    PF_NEED(rule);
+    const pf_pattern_rule *row;
+    double option[PF_PATTERN_OPTIONS];
+    char where[64];
+    PF_TRY(pf_pattern_rule_find(&row, rule, "pattern"));
+    snprintf(where, sizeof where, "pattern.%s", row->name);
+    PF_TRY(pf_pattern_settle(option, row, options, where));
+    pf_ask ask = {.where = where, .option = option};
+    PF_TRY(check_list(&ask, row, list));
+    return pf_pattern_words(pattern, engine, row, option, ask.list, ask.n_list);
 }

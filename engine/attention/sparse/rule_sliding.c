@@ -42,140 +42,48 @@ static const pf_option_info options[OPTIONS] = {
                 .doc = "first tokens that see all, and that all see"},
 };
 
-/* A window around places, in positions. */
-typedef struct {
-    const pf_ask *ask;
-    int64_t back, ahead, dilation, global;
-} window;
-
-static window window_of(const pf_ask *a) {
+/* The window in positions, and how far its steps go; global queries have none. */
+static pf_span span_of(const pf_ask *a) {
     const double *o = a->option;
-    int64_t s = (int64_t)o[DILATION], width = (int64_t)o[WINDOW];
+    int64_t step = (int64_t)o[DILATION], width = (int64_t)o[WINDOW];
     int64_t ahead = o[AHEAD] < 0 ? width : (int64_t)o[AHEAD];
-    return (window){a, s * (a->causal ? width - 1 : width), a->causal ? 0 : s * ahead, s,
-                    (int64_t)o[GLOBAL]};
-}
-
-/* Query i has a key and is not global: the window is its own. */
-static bool slides(const window *w, int64_t place) { return place >= w->global; }
-
-/* lo, hi (Lq) of keys in their own order: dilation 1. */
-static void plain_intervals(const window *w, int32_t *lo, int32_t *hi) {
-    for (int64_t i = 0; i < w->ask->Lq; i++) {
-        int64_t place = pf_ask_place(w->ask, i);
-        lo[i] = hi[i] = 0;
-        if (!slides(w, place)) continue;
-        lo[i] = (int32_t)pf_ask_before(w->ask, place - w->back);
-        hi[i] =
-            (int32_t)pf_min(pf_ask_before(w->ask, place + w->ahead + 1), pf_ask_limit(w->ask, i));
-    }
-}
-
-static int add_plain(pf_maker *m, const window *w) {
-    pf_pattern_part part = {.cuts = false};
-    int32_t *lo = pf_maker_numbers(m, w->ask->Lq), *hi = pf_maker_numbers(m, w->ask->Lq);
-    if (!lo || !hi) return PF_ENOMEM;
-    PF_TRY(pf_order_plain(&part.q, m, w->ask->Lq));
-    PF_TRY(pf_order_plain(&part.k, m, w->ask->Lk));
-    plain_intervals(w, lo, hi);
-    part.lo = lo;
-    part.hi = hi;
-    return pf_maker_add(m, &part);
-}
-
-/* Rooms of a dilated window: residues of places, of which there are no more than places. */
-static int64_t rooms_of(const window *w) {
-    return pf_min(w->dilation, pf_max(w->ask->Lq, w->ask->Lk + w->ask->skipped));
-}
-
-static void residues(const window *w, int32_t *q_room, int32_t *k_room) {
-    for (int64_t i = 0; i < w->ask->Lq; i++) {
-        int64_t place = pf_ask_place(w->ask, i);
-        q_room[i] = slides(w, place) ? (int32_t)(place % w->dilation) : -1;
-    }
-    for (int64_t j = 0; j < w->ask->Lk; j++) {
-        k_room[j] = (int32_t)(pf_ask_position(w->ask, j) % w->dilation);
-    }
-}
-
-static void dilated_intervals(const window *w, const pf_pattern_part *part, const int32_t *begin,
-                              int32_t *lo, int32_t *hi) {
-    const pf_ask *a = w->ask;
-    for (int64_t r = 0; r < part->q.n; r++) {
-        int64_t i = pf_order_position(&part->q, r), place = pf_ask_place(a, i);
-        const int32_t *room = begin + place % w->dilation;
-        int64_t end = pf_min(pf_ask_before(a, place + w->ahead + 1), pf_ask_limit(a, i));
-        lo[r] =
-            (int32_t)pf_order_find(&part->k, room[0], room[1], pf_ask_before(a, place - w->back));
-        hi[r] = (int32_t)pf_order_find(&part->k, room[0], room[1], end);
-    }
-}
-
-static int add_dilated(pf_maker *m, const window *w) {
-    int64_t Lq = w->ask->Lq, Lk = w->ask->Lk, rooms = rooms_of(w);
-    pf_pattern_part part = {.cuts = false};
-    int32_t *q_room = pf_maker_numbers(m, Lq), *k_room = pf_maker_numbers(m, Lk);
-    int32_t *lo = pf_maker_numbers(m, Lq), *hi = pf_maker_numbers(m, Lq);
-    int32_t *q_begin = pf_maker_numbers(m, rooms + 1);
-    int32_t *k_begin = pf_maker_numbers(m, rooms + 1);
-    if (!q_room || !k_room || !lo || !hi || !q_begin || !k_begin) return PF_ENOMEM;
-    residues(w, q_room, k_room);
-    PF_TRY(pf_order_rooms(&part.q, m, q_room, Lq, rooms, q_begin));
-    PF_TRY(pf_order_rooms(&part.k, m, k_room, Lk, rooms, k_begin));
-    dilated_intervals(w, &part, k_begin, lo, hi);
-    part.lo = lo;
-    part.hi = hi;
-    return pf_maker_add(m, &part);
+    return (pf_span){.from = -step * (a->causal ? width - 1 : width),
+                     .to = a->causal ? 0 : step * ahead,
+                     .least = (int64_t)o[GLOBAL]};
 }
 
 /* The global keys, of queries that are not: those before a plain window, or all, cut. */
-static int add_columns(pf_maker *m, const window *w) {
-    const pf_ask *a = w->ask;
-    int64_t g = pf_ask_before(a, w->global);
-    pf_pattern_part part = {.cuts = w->dilation > 1};
-    int32_t *lo = pf_maker_numbers(m, a->Lq), *hi = pf_maker_numbers(m, a->Lq);
-    if (!lo || !hi) return PF_ENOMEM;
-    PF_TRY(pf_order_plain(&part.q, m, a->Lq));
-    PF_TRY(pf_order_plain(&part.k, m, g));
+static int add_columns(pf_maker *m, const pf_ask *a, const pf_span *span, bool cuts) {
+    int64_t g = pf_ask_before(a, span->least);
+    int32_t *hi = pf_maker_numbers(m, a->Lq);
+    if (!hi) return PF_ENOMEM;
     for (int64_t i = 0; i < a->Lq; i++) {
         int64_t place = pf_ask_place(a, i), end = pf_min(g, pf_ask_limit(a, i));
-        if (!part.cuts) end = pf_min(end, pf_ask_before(a, place - w->back));
-        lo[i] = 0;
-        hi[i] = slides(w, place) ? (int32_t)end : 0;
+        if (!cuts) end = pf_min(end, pf_ask_before(a, place + span->from));
+        hi[i] = place >= span->least ? (int32_t)end : 0;
     }
-    part.lo = lo;
-    part.hi = hi;
-    return pf_maker_add(m, &part);
+    return pf_maker_add_columns(m, a, NULL, g, hi, cuts);
 }
 
 /* The global queries, which see all that is in reach. */
-static int add_rows(pf_maker *m, const window *w) {
-    const pf_ask *a = w->ask;
+static int add_rows(pf_maker *m, const pf_ask *a, const pf_span *span) {
+    int32_t *query = pf_maker_numbers(m, a->Lq);
     int64_t n = 0;
-    pf_pattern_part part = {.cuts = false};
-    int32_t *position = pf_maker_numbers(m, a->Lq);
-    int32_t *lo = pf_maker_numbers(m, a->Lq), *hi = pf_maker_numbers(m, a->Lq);
-    if (!position || !lo || !hi) return PF_ENOMEM;
+    if (!query) return PF_ENOMEM;
     for (int64_t i = 0; i < a->Lq; i++) {
         int64_t place = pf_ask_place(a, i);
-        if (place < 0 || slides(w, place)) continue;
-        position[n] = (int32_t)i;
-        lo[n] = 0;
-        hi[n++] = (int32_t)pf_ask_limit(a, i);
+        if (place >= 0 && place < span->least) query[n++] = (int32_t)i;
     }
-    PF_TRY(pf_order_listed(&part.q, m, position, n));
-    PF_TRY(pf_order_plain(&part.k, m, a->Lk));
-    part.lo = lo;
-    part.hi = hi;
-    return pf_maker_add(m, &part);
+    return pf_maker_add_rows(m, a, query, n);
 }
 
-static int build(pf_maker *m, const pf_ask *ask) {
-    window w = window_of(ask);
-    PF_TRY(w.dilation > 1 ? add_dilated(m, &w) : add_plain(m, &w));
-    if (w.global == 0) return PF_OK;
-    PF_TRY(add_columns(m, &w));
-    return add_rows(m, &w);
+static int build(pf_maker *m, const pf_ask *a) {
+    pf_span span = span_of(a);
+    int64_t step = (int64_t)a->option[DILATION];
+    PF_TRY(step > 1 ? pf_maker_add_residues(m, a, step, &span) : pf_maker_add_window(m, a, &span));
+    if (span.least == 0) return PF_OK;
+    PF_TRY(add_columns(m, a, &span, step > 1));
+    return add_rows(m, a, &span);
 }
 
 static int fits(const pf_ask *a) {
