@@ -251,6 +251,15 @@ return {
       "score: estimate (default), p = phi(q).phi(k) over its sum, or exact, exp(x.y) over the " ..
       "estimated sum, for reading only: it is no distribution, and a loss of it falls without " ..
       "end. What can't be seen has log p -inf and no gradient." },
+    { "pf.attention.balanced_routing",
+      "q: pf.Tensor, k: pf.Tensor, v: pf.Tensor, options: table", "pf.Tensor",
+      "The published form of routing (Roy et al. 2020), for full attention and for comparison: " ..
+      "each centroid takes the window (L / clusters) tokens nearest to it by direction, of the " ..
+      "whole sequence, and attention is inside each; a token in several clusters has the mean " ..
+      "of what they give it, in none 0. q, k, v (B, H, L, d). Options centroids (H, clusters, " ..
+      "d), window, mask (B, L), scale (1; not tied 1 / sqrt(d)), tied (true: keys are the same " ..
+      "tokens, and one sees itself only where it sees nothing else; false: chosen by k). " ..
+      "Differentiable but for the choice. pf.attention.routing is the causal one." },
     { "pf.attention.items", "options: table", "pf.Items",
       "A softmax over a set of items that is fixed between queries: keys (N, d) and, if given, " ..
       "values (N, dv); empty sets take dim and value_dim instead. One pass, then O(m (d + dv)) " ..

@@ -1,6 +1,7 @@
 -- lsh_spec.lua - hashing by direction, and attention in rooms of it: what collides how often, whose
 -- choice depends on the past alone, layers, and what of the first run a second one holds.
 local pf = require "performer"
+require "spec.support"
 
 --- How many of n rounds, from 0, put x and y (both {d}) in one bucket of b.
 local function collisions(x, y, b, n)

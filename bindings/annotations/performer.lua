@@ -636,6 +636,20 @@ function pf.attention.weights(q, k, options) end
 ---@return pf.Tensor
 function pf.attention.pointer(q, k, options) end
 
+---The published form of routing (Roy et al. 2020), for full attention and for comparison: each
+---centroid takes the window (L / clusters) tokens nearest to it by direction, of the whole
+---sequence, and attention is inside each; a token in several clusters has the mean of what they
+---give it, in none 0. q, k, v (B, H, L, d). Options centroids (H, clusters, d), window, mask (B,
+---L), scale (1; not tied 1 / sqrt(d)), tied (true: keys are the same tokens, and one sees itself
+---only where it sees nothing else; false: chosen by k). Differentiable but for the choice.
+---pf.attention.routing is the causal one.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param v pf.Tensor
+---@param options table
+---@return pf.Tensor
+function pf.attention.balanced_routing(q, k, v, options) end
+
 ---A softmax over a set of items that is fixed between queries: keys (N, d) and, if given, values
 ---(N, dv); empty sets take dim and value_dim instead. One pass, then O(m (d + dv)) a query,
 ---whatever N. kernel: a map's or a custom one; scale = 1 in it for exp(q.k) itself, T^(-1/2) for

@@ -14,6 +14,7 @@ for name, get in pairs(tables) do core[name] = get end -- where the files below 
 local kernels = require "performer.kernel"
 require "performer.state"
 require "performer.items"
+require "performer.clusters"
 require "performer.advise"
 local patterns = require "performer.pattern"
 local layers = require "performer.nn"
