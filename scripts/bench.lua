@@ -2,6 +2,7 @@
 local attention = require "kit.attention"
 local bench_attention = require "kit.bench_attention"
 local bench_features = require "kit.bench_features"
+local bench_kinds = require "kit.bench_kinds"
 local bench_report = require "kit.bench_report"
 local cli = require "kit.cli"
 local model_options = require "kit.model_options"
@@ -9,8 +10,9 @@ local pf = require "performer"
 local tools = require "kit.bench_tools"
 
 local ROWS = {
-  { "threads", "positive", nil, "threads", "1; report: all" },
-  { "length", "list", nil, "sequence length L, or several: 4k,64k,1M", "4096; train: 1024" },
+  { "threads", "positive", nil, "threads", "1; kinds, report: all" },
+  { "length", "list", nil, "sequence length L, or several: 4k,64k,1M",
+    "4096; train: 1024; kinds: 1k,4k,16k" },
   { "heads", "positive", 8, "heads H" },
   { "head-dim", "positive", 64, "head width d; the model is H x d wide" },
   { "features", "positive", 256, "random features m" },
@@ -19,15 +21,17 @@ local ROWS = {
   { "layers", "positive", 4, "train, generate: blocks" },
   { "vocab", "positive", 256, "train, generate: tokens in the vocabulary" },
   { "kernel", "name", "softmax", "feature map of favor" },
-  { "which", attention.kind_names(), nil, "attention, block: only this one" },
+  { "which", attention.kind_names(), nil, "attention, block, kinds: only this one" },
   { "tokens", "positive", 64, "generate: tokens after each prompt" },
   { "norm", "number", nil, "features: |x + y| (default 0.5, 1 and 1.5)" },
   { "draws", "positive", 400, "features: projections drawn" },
-  { "out", "file", nil, "crossover: file for the table; report: folder" },
+  { "out", "file", nil,
+    "crossover: file for the table; kinds: file for the picture (SVG); report: folder" },
   { "repeats", "positive", 5, "timed repetitions; the median counts" },
   { "causal", "flag", nil, "causal attention" },
   { "json", "flag", nil, "JSON lines on stdout" },
 }
+table.move(bench_kinds.rows, 1, #bench_kinds.rows, #ROWS + 1, ROWS)
 table.move(model_options.attention_rows, 1, #model_options.attention_rows, #ROWS + 1, ROWS)
 local LONGEST = 8192 -- of attention whose work a token grows with the length: longer takes minutes
 local gflops, over = tools.gflops, tools.over
@@ -58,29 +62,6 @@ end
 
 -- ---- attention ----
 
---- Bytes that live on, for the backward, after `call` on q, k, v that nobody else holds.
-local function bytes_held(call, options, L)
-  local B, H, d = options.batch, options.heads, options.head_dim
-  local x = pf.randn(B, H, L, d):requires_grad()
-  local tape <close> = pf.tape() -- luacheck: ignore tape
-  collectgarbage()
-  collectgarbage()
-  local before = pf.memory().live
-  local out = call(x:affine { scale = 1 }, x:affine { scale = 1 }, x:affine { scale = 1 })
-  collectgarbage()
-  collectgarbage()
-  return out and pf.memory().live - before
-end
-
---- Bytes saved for the backward: what grows with the length. The tape's own bookkeeping, a few
--- KiB at any length, is what the same call holds at one position beyond that position's rows.
-local function bytes_saved(call, options, L)
-  bytes_held(call, options, 1) -- a kernel draws its projection at the first call
-  local few = bytes_held(call, options, 1)
-  local rows = 4 * options.batch * options.heads * (4 * options.head_dim + 2)
-  return bytes_held(call, options, L) - math.max(0, few - rows)
-end
-
 --- The attentions that were asked for and end in reasonable time at this length.
 local function wanted(options, L)
   local list = {}
@@ -100,7 +81,7 @@ local function attention_at(options, L)
   local list, lines, saved = wanted(options, L), {}, {}
   for i, which in ipairs(list) do
     lines[i] = { which = which, causal = options.causal }
-    saved[i] = bytes_saved(tools.attention_call(which, options, options.causal), options, L)
+    saved[i] = bench_attention.bytes_saved(which, options, L)
     if options.causal then lines[#list + i] = { which = which, causal = false } end
   end
   local records = bench_attention.measure(lines, options, L)
@@ -328,7 +309,10 @@ end
 
 local CASES = { gemm = bench_gemm, attention = bench_attention_case, block = bench_block,
                 train = bench_train, generate = bench_generate, features = bench_features.features,
-                crossover = bench_features.crossover, report = bench_report.run }
+                crossover = bench_features.crossover, report = bench_report.run,
+                kinds = bench_kinds.run }
+
+local ALL_THREADS = { kinds = true, report = true } -- where nothing is said
 
 --- Some machines hold OpenBLAS below what the processor can do.
 local function check_environment()
@@ -348,6 +332,7 @@ local function main()
     "performer bench attention --length 1k,16k,256k --which favor",
     "performer bench train --length 1024 --layers 6",
     "performer bench generate --layers 8",
+    "performer bench kinds --causal --data book.txt --out kinds.svg",
     "performer bench features --features 256",
     "performer bench crossover --threads 2 --out crossover.json",
     "performer bench report --out report",
@@ -365,7 +350,7 @@ local function main()
   cli.check_name("kernel", options.kernel, kernels)
   options.causal = options.causal or false
   options.lengths = options.length and tools.lengths(options.length)
-  if not options.threads and options.case ~= "report" then options.threads = 1 end
+  if not options.threads and not ALL_THREADS[options.case] then options.threads = 1 end
   cli.try(2, pf.open, { threads = options.threads })
   options.threads = pf.info().threads
   check_environment()

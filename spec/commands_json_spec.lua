@@ -219,6 +219,49 @@ describe("the commands", function()
       assert.matches("'4x' is no length", err)
     end)
 
+    it("of bench kinds: what each costs, and what it learns in equal steps", function()
+      local picture = path "kinds.svg"
+      local list = bench("kinds --length 64,32 --heads 2 --head-dim 16 --features 32 --causal "
+        .. "--steps 4 --task-length 32 --task-dim 16 --task-layers 1 --keys 4 --data "
+        .. path "t.txt" .. " --out " .. picture)
+      local costs, learned = {}, {}
+      for _, r in ipairs(list) do
+        assert.equal("kinds", r.case)
+        if r.task then
+          assert_fields(r, with { which = "string", task = "string", loss = "number",
+            accuracy = "number", train_loss = "number", baseline_loss = "number",
+            step_ms = "number", tokens_per_s = "number", bytes_peak = "integer",
+            steps = "integer", params = "integer", layers = "integer", D = "integer",
+            accuracy_far = r.task == "recall" and "number" or nil })
+          assert.equal(4, r.curve[#r.curve][1])
+          assert.equal(r.loss, r.curve[#r.curve][2])
+          learned[#learned + 1] = r.task .. " " .. r.which
+        else
+          assert_fields(r, with { which = "string", forward_ms = "number",
+            forward_backward_ms = "number", flops_per_token = "number", gflops = "number",
+            gemm_gflops = "number", fraction_of_gemm = "number",
+            fraction_of_gemm_backward = "number", bytes_saved = "integer",
+            bytes_peak = "integer" })
+          costs[#costs + 1] = r.L .. " " .. r.which
+        end
+      end
+      local wanted = { costs = {}, learned = {} }
+      for _, L in ipairs { 32, 64 } do
+        for _, name in ipairs(KINDS) do table.insert(wanted.costs, L .. " " .. name) end
+      end
+      for _, task in ipairs { "recall", "text" } do
+        for _, name in ipairs(KINDS) do table.insert(wanted.learned, task .. " " .. name) end
+      end
+      assert.same(wanted.costs, costs)
+      assert.same(wanted.learned, learned)
+      local drawn = support.read(picture)
+      for _, name in ipairs(KINDS) do
+        assert.equal(4, select(2, drawn:gsub(">" .. name .. "</text>", "")))
+      end
+      local out, err = good("bench kinds --which exact --length 16 --repeats 1 --steps 0")
+      assert.equal(3, select(2, out:gsub("\n", "")), err)
+    end)
+
     it("of bench report: pictures, numbers, and what they were measured with", function()
       local out = path "report"
       local record = bench("report --length 32,64 --heads 1 --head-dim 8 --features 16 --draws 20"

@@ -39,6 +39,31 @@ local function run_of(line, options, rows)
   return run
 end
 
+--- Bytes that live on, for the backward, after `call` on q, k, v that nobody else holds.
+local function bytes_held(call, options, L)
+  local B, H, d = options.batch, options.heads, options.head_dim
+  local x = pf.randn(B, H, L, d):requires_grad()
+  local tape <close> = pf.tape() -- luacheck: ignore tape
+  collectgarbage()
+  collectgarbage()
+  local before = pf.memory().live
+  local out = call(x:affine { scale = 1 }, x:affine { scale = 1 }, x:affine { scale = 1 })
+  collectgarbage()
+  collectgarbage()
+  return out and pf.memory().live - before
+end
+
+--- Bytes that kind `which` saves for the backward: what grows with the length. The tape's own
+-- bookkeeping, a few KiB at any length, is what the same call holds at one position beyond that
+-- position's rows.
+function bench_attention.bytes_saved(which, options, L)
+  local call = tools.attention_call(which, options, options.causal)
+  bytes_held(call, options, 1) -- a kernel draws its projection at the first call
+  local few = bytes_held(call, options, 1)
+  local rows = 4 * options.batch * options.heads * (4 * options.head_dim + 2)
+  return bytes_held(call, options, L) - math.max(0, few - rows)
+end
+
 --- Where the same kind stands without causality.
 local function full_of(lines, line)
   for i, other in ipairs(lines) do
@@ -63,6 +88,7 @@ local function record_of(i, lines, runs, turns, options, L)
     forward_us_per_token = 1e6 * seconds / tokens,
     forward_backward_us_per_token = 1e6 * seconds_both / tokens, gflops = gflop / seconds,
     gemm_gflops = tools.YARD_GFLOP / tools.over(turns, yard), bytes_peak = runs[i].peak,
+    flops_per_token = options.heads * (flops + flops_backward),
     fraction_of_gemm = share(gflop, forward), fraction_of_gemm_backward = share(gflop_both, both) },
     line.causal)
   local full = line.causal and full_of(lines, line)

@@ -156,6 +156,18 @@ local TABLES = {
     { "forward_ms", "forward ms", 11, significant },
     { "forward_backward_ms", "fwd+bwd ms", 11, significant },
     { "ratio_to_identity", "x identity", 11, ratio }, { "bytes_peak", "peak", 11, bytes } },
+  kinds = { { "which", "attention", -9 }, { "L", "length", 7, length },
+    { "forward_ms", "forward ms", 11, significant },
+    { "forward_backward_ms", "fwd+bwd ms", 11, significant },
+    { "forward_backward_us_per_token", "us/token", 9, significant },
+    { "flops_per_token", "kflop/token", 11, function(v) return whole(v // 1000) end },
+    { "fraction_of_gemm", "of GEMM", 9, percent },
+    { "fraction_of_gemm_backward", "fwd+bwd", 9, percent },
+    { "bytes_saved", "saved", 11, bytes }, { "bytes_peak", "peak", 11, bytes } },
+  learned = { { "task", "task", -6 }, { "which", "attention", -9 }, { "L", "length", 7, length },
+    { "loss", "loss", 7, ratio }, { "accuracy", "right", 8, percent },
+    { "accuracy_far", "far", 8, percent }, { "train_loss", "training", 8, ratio },
+    { "step_ms", "step ms", 8, significant }, { "bytes_peak", "peak", 11, bytes } },
   train = { { "L", "length", 7, length }, { "layers", "layers", 6, whole },
     { "params", "parameters", 11, whole }, { "tokens_per_s", "tokens/s", 10, significant },
     { "step_ms", "step ms", 9, significant }, { "fraction_of_gemm", "of GEMM", 9, percent },
@@ -199,24 +211,28 @@ local function heading(case, record, options)
     end
   end
   if record.causal and case ~= "crossover" then parts[#parts + 1] = "causal" end
+  if record.task then
+    parts[#parts + 1] = ("%d steps of models %d wide with %d layers"):format(record.steps, record.D,
+      record.layers)
+  end
   if record.gemm_gflops then
     parts[#parts + 1] = ("GEMM %.1f GFLOP/s a thread"):format(record.gemm_gflops)
   end
   return ("bench %s: %s\n"):format(case, table.concat(parts, ", "))
 end
 
-local headed -- the case whose heading stands
+local headed -- the table whose heading stands
 
---- A record: a line of JSON, or a row of the case's table.
-function tools.print_record(record, options)
+--- A record: a line of JSON, or a row of the case's table, or of the one that is named.
+function tools.print_record(record, options, named)
   local info = pf.info()
   record.threads, record.cpu, record.blas = options.threads, info.cpu_name, info.blas
   if options.collect then return options.collect(record) end
   if options.json then return cli.print_json(record) end
-  local columns = TABLES[options.case]
-  if headed ~= options.case then
+  local columns = TABLES[named or options.case]
+  if headed ~= columns then
     cli.write(heading(options.case, record, options), line(columns, function(c) return c[2] end))
-    headed = options.case
+    headed = columns
   end
   cli.write(line(columns, function(column)
     local value = record[column[1]]

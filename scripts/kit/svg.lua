@@ -143,7 +143,7 @@ local function legend(out, series)
   local x, row = LEFT, 0
   for i, line in ipairs(series) do
     if line.name then
-      local colour = line.colour or COLOURS[(i - 1) % #COLOURS + 1]
+      local colour = line.colour or svg.colour(i)
       local width = 7 * (utf8.len(line.name) or #line.name) + 56
       if x > LEFT and x + width > WIDTH then x, row = LEFT, row + 1 end
       local y = HEIGHT + 10 + 20 * row
@@ -163,6 +163,9 @@ local function document(body, width, height)
     width, height, width, height, width, height, table.concat(body, "\n"))
 end
 
+--- The colour of line i of a chart that says none.
+function svg.colour(i) return COLOURS[(i - 1) % #COLOURS + 1] end
+
 --- A line chart. chart: { title, x, y, log_x, log_y, series = {{ name, points = {{x, y}, ...},
 -- dashed, marks, colour }, ...} }. log_x, log_y: true, or 2 for ticks at powers of two. Returns the
 -- SVG text.
@@ -176,7 +179,7 @@ function svg.chart(chart)
   local out = {}
   frame(out, chart, x_of, x_ticks, y_of, y_ticks)
   for i, line in ipairs(chart.series) do
-    draw_line(out, line, line.colour or COLOURS[(i - 1) % #COLOURS + 1], x_of, y_of, chart)
+    draw_line(out, line, line.colour or svg.colour(i), x_of, y_of, chart)
   end
   return document(out, WIDTH, HEIGHT + 20 * legend(out, chart.series))
 end
@@ -203,6 +206,21 @@ function svg.heatmap(map)
   end
   out[#out + 1] = text(LEFT, 22, 15, "start", map.title or "")
   return document(out, LEFT + m * cell + RIGHT, TOP + n * cell + RIGHT)
+end
+
+--- Several pictures (SVG texts of this file) as one, in so many columns.
+function svg.panels(pictures, columns)
+  local out, y, width = {}, 0, 0
+  for first = 1, #pictures, columns do
+    local x, row = 0, 0
+    for i = first, math.min(first + columns - 1, #pictures) do
+      local w, h = pictures[i]:match '^<svg [^>]-width="(%d+)" height="(%d+)"'
+      out[#out + 1] = pictures[i]:gsub("^<svg ", ('<svg x="%d" y="%d" '):format(x, y))
+      x, row = x + tonumber(w), math.max(row, tonumber(h))
+    end
+    y, width = y + row, math.max(width, x)
+  end
+  return document(out, width, y)
 end
 
 --- A curve as one line of text, for terminals.
