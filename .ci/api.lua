@@ -95,7 +95,7 @@ return {
       "{slice_length = N} positions each. Options levels (1: the states of all slices are kept; " ..
       "2: about the square root of their number at a time, the same bits for a forward more; " ..
       "chosen by their size), training (true), step, watch, micro, counted (targets that the " ..
-      "mean is of, where they are not those of the batch). For causal models with linear " ..
+      "mean is of, where they are not those of the batch), carry. For causal models with linear " ..
       "attention. arXiv 2012.11346." },
     { "Module:loss", "batch: table, options?: table", "pf.Tensor",
       "The mean loss of model(batch, pass) with batch.target. Of ids (i32, -1 not counted) " ..
@@ -112,7 +112,8 @@ return {
       "Losses without a gradient: {loss, tokens, right}, the sum of the cross entropy of all " ..
       "counted positions in nats, their number, and how many have their target for the " ..
       "likeliest id. A causal model with linear attention reads rows of more than 4,128 " ..
-      "positions in slices, in the memory of one; {slice_length = N} says another length." },
+      "positions in slices, in the memory of one; {slice_length = N} says another length, carry " ..
+      "what the rows go on from." },
     { "pf.recompute", "f: function, ...: pf.Tensor", "pf.Tensor",
       "f(...), of which an open tape keeps the inputs only: backward runs f a second time. The " ..
       "same gradients, less memory. f returns one tensor, of the same numbers both times, or " ..
@@ -327,7 +328,8 @@ return {
     { "Module:forward", "x: pf.Tensor|table, pass?: pf.Pass", "pf.Tensor",
       "model(x): x a tensor or a batch {input, documents, mask}. pass: training (default: a " ..
       "tape is open), step, mask, documents, prefix (B), watch (look at queries and keys), " ..
-      "micro (which of a step's passes, from 0, where it has several: keys dropout); and the " ..
+      "micro (which of a step's passes, from 0, where it has several: keys dropout), carry " ..
+      "(what the rows go on from: model:carry); and the " ..
       "model's inputs by name, which a batch may have too." },
     { "Module:hidden", "x: pf.Tensor|table, pass?: pf.Pass, block?: integer", "pf.Tensor",
       "What the model's head reads, (B, L, D), called as model(x) is; of a model without a head " ..
@@ -371,6 +373,13 @@ return {
       "and moves tilts." },
     { "Module:state", "options?: {batch: integer}", "pf.State",
       "The memory for streaming `batch` sequences; beside `batch` the model's inputs by name." },
+    { "Module:carry", "options?: {batch: integer, keep: integer}", "pf.State",
+      "What rows go on from that are stretches of longer ones, `batch` side by side: the option " ..
+      "carry of model(...), loss, backward_sliced and evaluate. Each call begins where the one " ..
+      "before ended and moves it on, without its gradient; where a row's first document is " ..
+      "another than the last one before it, it begins anew. keep: of windows, so many keys and " ..
+      "values of the rows before (as many as the window sees). It forks and is saved as other " ..
+      "states; prefill and step are not for it. arXiv 1901.02860." },
     { "Module:prefill", "x: pf.Tensor, state: pf.State", "pf.Tensor",
       "Many positions at once, (B, L); moves the state on." },
     { "Module:step", "x: pf.Tensor, state: pf.State", "pf.Tensor", "One position, (B)." },
@@ -457,9 +466,11 @@ return {
     { "Data:lay", "length: integer", "pf.Data",
       "The same data in rows of another length." },
     { "Data:batches", "options?: table", "fun(): integer, pf.Batch",
-      "for step, batch in ...: options size, steps, seed, first, split, masked." },
+      "for step, batch in ...: options size, steps, seed, first, split, masked, stream (row b " ..
+      "of a batch goes on where row b of the batch before ended: each is an equal share of the " ..
+      "split, and a document has one number in all batches of a pass)." },
     { "Data:batch", "options?: table", "pf.Batch",
-      "One of them: index (from 1), size, split, masked, seed." },
+      "One of them: index (from 1), size, split, masked, seed, stream." },
     { "Data:document", "position: integer, split?: string", "pf.Tensor, string",
       "The ids of one document with begin and end, and its name." },
     { "Data:identity", "options?: {sample: integer}", "table",
@@ -511,9 +522,13 @@ return {
     { "pf.weights.schemes", "", "string[]",
       "The names of the schemes: llama2c, gpt2 (also minGPT's), bert, albert." },
     { "pf.checkpoint.save", "dir: string, parts: table", "string?, string?, string?",
-      "Saves {model, optimizer, state, tokenizer, step, keep} to dir/step-N and returns " ..
-      "that path. step: the optimizer's, where none is given. keep: so many of the newest that " ..
-      "this run wrote, and BEST's (0: all)." },
+      "Saves {model, optimizer, carried, state, tokenizer, step, keep} to dir/step-N and " ..
+      "returns that path. carried: what model:carry gave, for pf.checkpoint.carried. step: the " ..
+      "optimizer's, where none is given. keep: so many of the newest that this run wrote, and " ..
+      "BEST's (0: all)." },
+    { "pf.checkpoint.carried", "dir: string, model: pf.Module", "pf.State?, string?, string?",
+      "What the rows of a run go on from, as it was saved, for the model that load gave; nil " ..
+      "where the checkpoint has none." },
     { "pf.checkpoint.load", "dir: string, into?: table", "table?, string?, string?",
       "{model, optimizer, state, tokenizer}. into: {model, optimizer} to load into what is " ..
       "there, or {optimizer = false}." },

@@ -131,9 +131,10 @@ static int batch_gc(lua_State *L) {
     return 0;
 }
 
-/* data:batch{index =, size =, split =, masked =, seed =}: index counts from 1. */
+/* data:batch{index =, size =, split =, masked =, seed =, stream =}: index counts from 1. */
 static int data_batch(lua_State *L) {
-    static const char *const allowed[] = {"index", "size", "split", "masked", "seed", NULL};
+    static const char *const allowed[] = {"index", "size",   "split", "masked",
+                                          "seed",  "stream", NULL};
     pf_data *data = check_data(L, "batch");
     lpf_check_options(L, 2, allowed, "batch");
     int64_t index = lpf_opt_integer(L, 2, "index", 1), size = lpf_opt_integer(L, 2, "size", 1);
@@ -145,9 +146,12 @@ static int data_batch(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     pf_batch *batch = lpf_new(L, "performer.batch", sizeof *batch);
     batch->size = sizeof *batch;
-    lpf_result(L, pf_data_batch(batch, engine, data, split, (uint64_t)place, size,
-                                lpf_opt_bool(L, 2, "masked", false),
-                                (uint64_t)lpf_opt_integer(L, 2, "seed", 0)));
+    bool masked = lpf_opt_bool(L, 2, "masked", false), stream = lpf_opt_bool(L, 2, "stream", false);
+    uint64_t seed = (uint64_t)lpf_opt_integer(L, 2, "seed", 0);
+    if (masked && stream) return lpf_raise(L, "batch: rows that go on (stream) are not masked");
+    lpf_result(
+        L, stream ? pf_data_stream_batch(batch, engine, data, split, (uint64_t)place, size, seed)
+                  : pf_data_batch(batch, engine, data, split, (uint64_t)place, size, masked, seed));
     lua_createtable(L, 0, 6);
     set_tensor(L, "input", batch->input);
     set_tensor(L, "target", batch->target);

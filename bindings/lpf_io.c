@@ -130,10 +130,10 @@ static int outside_or_barred(lua_State *L, int status) {
     return status == PF_ESTATE ? lpf_failure(L, status) : lpf_outside(L, status);
 }
 
-/* checkpoint.save(dir, {model, optimizer, state, tokenizer, step, keep}) */
+/* checkpoint.save(dir, {model, optimizer, carried, state, tokenizer, step, keep}) */
 static int checkpoint_save(lua_State *L) {
-    static const char *const allowed[] = {"model", "optimizer", "state", "tokenizer",
-                                          "step",  "keep",      NULL};
+    static const char *const allowed[] = {"model",     "optimizer", "carried", "state",
+                                          "tokenizer", "step",      "keep",    NULL};
     const char *dir = lpf_check_text(L, 1, "checkpoint.save", "the folder");
     if (!lua_istable(L, 2))
         return lpf_raise(L, "checkpoint.save: {model = ...} is needed, got %s", lpf_kind(L, 2));
@@ -144,6 +144,9 @@ static int checkpoint_save(lua_State *L) {
     const pf_optimizer *optimizer = NULL;
     if (lua_getfield(L, 2, "optimizer") != LUA_TNIL)
         optimizer = lpf_check_optimizer(L, -1, "checkpoint.save");
+    const pf_state *carried = NULL;
+    if (lua_getfield(L, 2, "carried") != LUA_TNIL)
+        carried = lpf_check_stream_state(L, -1, "checkpoint.save");
     int64_t steps = optimizer ? (int64_t)pf_optimizer_steps(optimizer) : 0;
     int64_t step = lpf_opt_integer(L, 2, "step", steps);
     int64_t keep = lpf_opt_integer(L, 2, "keep", 0);
@@ -151,8 +154,9 @@ static int checkpoint_save(lua_State *L) {
     const pf_config *tokenizer = config_field(L, "tokenizer", "checkpoint.save");
     if (step < 0 || keep < 0 || keep > INT32_MAX)
         return lpf_raise(L, "checkpoint.save: step and keep must be at least 0");
-    int failed = outside_or_barred(L, pf_checkpoint_save(engine, dir, (uint64_t)step, model,
-                                                         optimizer, state, tokenizer, (int)keep));
+    int failed = outside_or_barred(L, pf_checkpoint_save_carried(engine, dir, (uint64_t)step, model,
+                                                                 optimizer, carried, state,
+                                                                 tokenizer, (int)keep));
     if (failed) return failed;
     lua_pushfstring(L, "%s/step-%I", dir, (lua_Integer)step);
     return 1;
@@ -209,6 +213,21 @@ static int checkpoint_restore(lua_State *L) {
     if (optimizer) lpf_enter(L)->step = pf_optimizer_steps(optimizer);
     lua_newtable(L);
     set_loaded(L, *state, *tokenizer);
+    return 1;
+}
+
+/* checkpoint.carried(dir, model): what the rows of a run go on from; nil: its checkpoint has none;
+ * nil, message, code. */
+static int checkpoint_carried(lua_State *L) {
+    const char *dir = lpf_check_text(L, 1, "checkpoint.carried", "the folder");
+    pf_module *model = lpf_check_module(L, 2, "checkpoint.carried");
+    pf_engine *engine = lpf_engine(L);
+    pf_state **box = lpf_new_stream_state(L);
+    lua_pushvalue(L, 2);
+    lua_setiuservalue(L, -2, 1);
+    int failed = lpf_loaded(L, pf_checkpoint_carried(box, engine, dir, model));
+    if (failed) return failed;
+    if (!*box) lua_pushnil(L);
     return 1;
 }
 
@@ -303,6 +322,7 @@ static const luaL_Reg functions[] = {{"save", file_save},
                                      {"checkpoint_save", checkpoint_save},
                                      {"checkpoint_load", checkpoint_load},
                                      {"checkpoint_restore", checkpoint_restore},
+                                     {"checkpoint_carried", checkpoint_carried},
                                      {"checkpoint_hold", checkpoint_hold},
                                      {"checkpoint_mark", checkpoint_mark},
                                      {"model_load", model_load},

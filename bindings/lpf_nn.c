@@ -102,6 +102,25 @@ static pf_tensor *read_call(lua_State *L, pf_module *m, pf_pass *pass) {
     return lpf_check_tensor(L, batch ? -1 : 2, pf_module_type(m), "x");
 }
 
+/* The box of the state that rows go on from (in the options or the batch, and on the stack), empty
+ * while the model runs, so that nobody closes it; NULL: there is none. */
+static pf_state **take_carry(lua_State *L, const pf_pass *pass) {
+    for (int at = 3; pass->carry && at >= 2; at--) {
+        if (!lua_istable(L, at)) continue;
+        lua_getfield(L, at, "carry");
+        pf_state **box = luaL_testudata(L, -1, LPF_STATE);
+        lua_pop(L, 1);
+        if (!box || *box != pass->carry) continue;
+        *box = NULL;
+        return box;
+    }
+    return NULL;
+}
+
+static void give_back(pf_state **box, const pf_pass *pass) {
+    if (box) *box = pass->carry;
+}
+
 /* hidden >= 0: what pf_module_hidden gives, not the output. */
 static int call(lua_State *L, int64_t hidden) {
     pf_module *m = self(L, hidden < 0 ? "forward" : "hidden");
@@ -109,8 +128,11 @@ static int call(lua_State *L, int64_t hidden) {
     pf_tensor *x = read_call(L, m, &pass);
     pf_engine *engine = lpf_engine(L);
     pf_tensor **y = lpf_new_tensor(L);
-    lpf_result(L, hidden < 0 ? pf_module_forward(y, engine, m, x, &pass)
-                             : pf_module_hidden(y, engine, m, x, &pass, hidden));
+    pf_state **carry = take_carry(L, &pass);
+    int status = hidden < 0 ? pf_module_forward(y, engine, m, x, &pass)
+                            : pf_module_hidden(y, engine, m, x, &pass, hidden);
+    give_back(carry, &pass);
+    lpf_result(L, status);
     lpf_made(L, *y);
     return 1;
 }
@@ -143,24 +165,38 @@ static int module_loss(lua_State *L) {
     read_batch(L, "loss", &x, &target);
     pf_engine *engine = lpf_engine(L);
     pf_tensor **loss = lpf_new_tensor(L);
-    lpf_result(L, pf_module_loss(loss, engine, m, x, target, &pass));
+    pf_state **carry = take_carry(L, &pass);
+    int status = pf_module_loss(loss, engine, m, x, target, &pass);
+    give_back(carry, &pass);
+    lpf_result(L, status);
     lpf_made(L, *loss);
     return 1;
 }
 
-/* model:evaluate(batch [, {slice_length =}]): {loss =, tokens =, right =}, sums. */
+/* The option `carry` at 3, which stays on the stack. */
+static void read_carry(lua_State *L, pf_pass *pass, const char *where) {
+    if (!lua_istable(L, 3) || lua_getfield(L, 3, "carry") == LUA_TNIL) return;
+    pass->carry = lpf_check_stream_state(L, -1, where);
+}
+
+/* model:evaluate(batch [, {slice_length =, carry =}]): {loss =, tokens =, right =}, sums. */
 static int module_evaluate(lua_State *L) {
-    static const char *const allowed[] = {"slice_length", NULL};
+    static const char *const allowed[] = {"slice_length", "carry", NULL};
     pf_module *m = self(L, "evaluate");
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 3);
     lpf_check_options(L, 3, allowed, "evaluate");
     int64_t length = lpf_opt_integer(L, 3, "slice_length", 0);
-    const pf_pass pass = lpf_read_pass(L, m, 2, 0);
+    pf_pass pass = lpf_read_pass(L, m, 2, 0);
     pf_tensor *x, *target;
+    read_carry(L, &pass, "evaluate");
     read_batch(L, "evaluate", &x, &target);
     pf_evaluation result = {.size = sizeof result};
-    lpf_result(L, pf_module_evaluate(&result, lpf_engine(L), m, x, target, &pass, length));
+    pf_engine *engine = lpf_engine(L);
+    pf_state **carry = take_carry(L, &pass);
+    int status = pf_module_evaluate(&result, engine, m, x, target, &pass, length);
+    give_back(carry, &pass);
+    lpf_result(L, status);
     lua_createtable(L, 0, 3);
     lua_pushnumber(L, result.loss);
     lua_setfield(L, -2, "loss");
@@ -203,10 +239,10 @@ static int module_outputs(lua_State *L) {
 }
 
 /* model:backward_sliced(batch, {slices = | slice_length =, levels =, training =, step =, watch =,
- * micro =, counted =}): the loss. A batch is a table with input and target. */
+ * micro =, counted =, carry =}): the loss. A batch is a table with input and target. */
 static int module_backward_sliced(lua_State *L) {
     static const char *const allowed[] = {"slices", "slice_length", "levels",  "training", "step",
-                                          "watch",  "micro",        "counted", NULL};
+                                          "watch",  "micro",        "counted", "carry",    NULL};
     pf_module *m = self(L, "backward_sliced");
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 3);
@@ -219,9 +255,14 @@ static int module_backward_sliced(lua_State *L) {
     pass.micro = lpf_opt_count(L, 3, "micro", 0);
     pass.counted = lpf_opt_count(L, 3, "counted", 0);
     pf_tensor *x, *target;
+    read_carry(L, &pass, "backward_sliced");
     read_batch(L, "backward_sliced", &x, &target);
     double loss = 0;
-    lpf_result(L, pf_module_backward_sliced(&loss, lpf_engine(L), m, x, target, &pass, &how));
+    pf_engine *engine = lpf_engine(L);
+    pf_state **carry = take_carry(L, &pass);
+    int status = pf_module_backward_sliced(&loss, engine, m, x, target, &pass, &how);
+    give_back(carry, &pass);
+    lpf_result(L, status);
     lua_pushnumber(L, loss);
     return 1;
 }

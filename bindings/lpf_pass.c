@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define KEY(name) #name,
-static const char *const fields[] = {PF_PASS_FIELDS(KEY, KEY, KEY, PF_PASS_NONE, PF_PASS_NONE)
+static const char *const fields[] = {PF_PASS_FIELDS(KEY, KEY, KEY, PF_PASS_NONE, PF_PASS_NONE, KEY)
                                          NULL};
 #undef KEY
 
@@ -39,10 +39,14 @@ static void read_fields(lua_State *L, int index, pf_pass *pass) {
 #define NUMBER(name) pass->name = lpf_opt_count(L, index, #name, pass->name);
 #define TENSOR(name)                                                                               \
     if ((t = get_tensor(L, index, #name, "pass")) != NULL) pass->name = t;
-    PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, PF_PASS_NONE, PF_PASS_NONE)
+#define STATE(name)                                                                                \
+    if (lua_getfield(L, index, #name) != LUA_TNIL)                                                 \
+        pass->name = lpf_check_stream_state(L, -1, "pass");
+    PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, PF_PASS_NONE, PF_PASS_NONE, STATE)
 #undef FLAG
 #undef NUMBER
 #undef TENSOR
+#undef STATE
 }
 
 static pf_tensor *given(const pf_pass *pass, const char *name) {
@@ -110,7 +114,7 @@ void lpf_push_pass(lua_State *L, const pf_pass *pass) {
 #define FLAG(name)   lua_pushboolean(L, pass->name), lua_setfield(L, -2, #name);
 #define NUMBER(name) lua_pushinteger(L, (lua_Integer)pass->name), lua_setfield(L, -2, #name);
 #define TENSOR(name) lpf_push_tensor(L, pass->name), lua_setfield(L, -2, #name);
-    PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, PF_PASS_NONE, PF_PASS_NONE)
+    PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, PF_PASS_NONE, PF_PASS_NONE, PF_PASS_NONE)
 #undef FLAG
 #undef NUMBER
 #undef TENSOR

@@ -77,7 +77,7 @@ static void release_kept(void *context) {
     kept_function *kept = context;
     if (kept->s->main) luaL_unref(kept->s->main, LUA_REGISTRYINDEX, kept->function);
 #define RELEASE(name) pf_tensor_release(&kept->pass.name);
-    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RELEASE, PF_PASS_NONE, PF_PASS_NONE)
+    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RELEASE, PF_PASS_NONE, PF_PASS_NONE, PF_PASS_NONE)
 #undef RELEASE
     pf_named *list = (pf_named *)kept->pass.inputs;
     for (int i = 0; i < kept->pass.n_inputs; i++) {
@@ -106,7 +106,7 @@ static kept_function *keep_function(lua_State *L, lpf_context *s, int index) {
     kept->pass = lpf_pass_around(s);
     if (kept->pass.calls) kept->calls = *kept->pass.calls;
 #define RETAIN(name) pf_tensor_retain(kept->pass.name);
-    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RETAIN, PF_PASS_NONE, PF_PASS_NONE)
+    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RETAIN, PF_PASS_NONE, PF_PASS_NONE, PF_PASS_NONE)
 #undef RETAIN
     if (keep_inputs(kept)) return kept;
     release_kept(kept);

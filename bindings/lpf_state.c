@@ -7,26 +7,6 @@
 
 #include <string.h>
 
-pf_state **lpf_new_stream_state(lua_State *L) { return lpf_new(L, LPF_STATE, sizeof(pf_state *)); }
-
-pf_state *lpf_check_stream_state(lua_State *L, int index, const char *where) {
-    pf_state **box = luaL_testudata(L, index, LPF_STATE);
-    lpf_enter(L);
-    if (!box) lpf_raise(L, "%s: a state is needed, got %s", where, lpf_kind(L, index));
-    if (!*box) lpf_raise(L, "%s: the state has been closed, or is at work", where);
-    return *box;
-}
-
-void *lpf_take_out(lua_State *L, int index) {
-    void **box = lua_touserdata(L, index), *thing = *box;
-    *box = NULL;
-    return thing;
-}
-
-void lpf_put_back(lua_State *L, int index, void *thing) {
-    *(void **)lua_touserdata(L, index) = thing;
-}
-
 static int state_close(lua_State *L) {
     pf_state **box = luaL_checkudata(L, 1, LPF_STATE);
     lpf_enter(L);
@@ -166,6 +146,22 @@ static int module_state(lua_State *L) {
     return 1;
 }
 
+/* model:carry([{batch =, keep =}]): what rows go on from. */
+static int module_carry(lua_State *L) {
+    static const char *const allowed[] = {"batch", "keep", NULL};
+    lpf_enter(L);
+    pf_module *m = lpf_check_module(L, 1, "carry");
+    lua_settop(L, 2);
+    lpf_check_options(L, 2, allowed, "carry");
+    int64_t batch = lpf_opt_integer(L, 2, "batch", 1), keep = lpf_opt_integer(L, 2, "keep", 0);
+    pf_engine *engine = lpf_engine(L);
+    pf_state **box = lpf_new_stream_state(L);
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, -2, 1);
+    lpf_result(L, pf_module_carry(box, engine, m, batch, keep));
+    return 1;
+}
+
 /* ---- opening and loading ------------------------------------------------------ */
 
 /* {attention, options, kernel, batch, heads, head_dim, value_dim, decay} at `index`. What it
@@ -255,8 +251,11 @@ static const luaL_Reg functions[] = {{"attention_state", state_open},
                                      {"state_kernel", state_kernel},
                                      {NULL, NULL}};
 
-static const luaL_Reg module_methods[] = {
-    {"prefill", module_prefill}, {"step", module_step}, {"state", module_state}, {NULL, NULL}};
+static const luaL_Reg module_methods[] = {{"prefill", module_prefill},
+                                          {"step", module_step},
+                                          {"state", module_state},
+                                          {"carry", module_carry},
+                                          {NULL, NULL}};
 
 void lpf_open_state(lua_State *L) {
     lpf_class(L, LPF_STATE, methods, meta);

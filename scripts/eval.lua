@@ -16,7 +16,10 @@ local ROWS = {
   { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
   saved.AVERAGE,
   { "length", "positive", nil, "tokens a row (default: as trained)" },
-  { "batch", "positive", 8, "rows at a time" },
+  { "batch", "positive", nil, "rows at a time", 8 },
+  { "carry", "positive", nil, "rows go on from so many positions before them: windows by their "
+    .. "keys, linear attention by its sums, so that a token is scored with all that it can see; "
+    .. "--batch rows in as many streams (default: one)" },
   data_options.TOKENIZER,
   { "threads", "positive", nil, "threads (default: all cores)" },
   { "memory", "text", nil, "byte budget, such as 4G" },
@@ -69,6 +72,7 @@ local function whole_file(opened, data, options, masked)
                                           width = function() return pf.term.width(2) end }
   local result = evaluate.run(opened.model, data, {
     split = options.split, batch = options.batch, masked = masked, stop = pf.interrupted,
+    carry = options.carry,
     each = function(batch, batches)
       progress.total = batches
       progress:show(batch, {})
@@ -127,7 +131,7 @@ local function open_data(options, settings, model)
   if info.duplicates > 0 then
     cli.say("eval: %d copies of sequences count once, as in training", info.duplicates)
   end
-  options.batch = math.min(options.batch, info.rows)
+  options.batch = math.min(options.batch or (options.carry and 1 or 8), info.rows)
   return data, length
 end
 
@@ -150,6 +154,10 @@ local function main()
   local data, length = open_data(options, settings, opened.model)
   check_tokenizer(opened, data, options)
   local masked = saved.is_masked(opened)
+  if options.carry and (masked or options.per_sequence) then
+    cli.fail(2, masked and "eval: --carry is for causal models, and this one is masked"
+      or "eval: --carry reads a file as one stream, --per-sequence each for itself: give one")
+  end
   if options.per_sequence then
     per_sequence(opened, data, options, masked, length)
   else

@@ -48,7 +48,7 @@ end
 local function held_out(run, step, whole)
   local settings = run.settings
   return run:averaged(evaluate.run, run.model, run.data, {
-    batch = settings.batch, masked = settings.bidirectional,
+    batch = settings.batch, masked = settings.bidirectional, carry = settings.carry,
     limit = not whole and settings.valid_batches or nil,
     baseline = settings.bidirectional, stop = pf.interrupted,
     each = function(batch, batches) run:show_batch(step, batch, batches) end,

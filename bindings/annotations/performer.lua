@@ -333,7 +333,7 @@ function pf.tape() end
 ---each. Options levels (1: the states of all slices are kept; 2: about the square root of their
 ---number at a time, the same bits for a forward more; chosen by their size), training (true),
 ---step, watch, micro, counted (targets that the mean is of, where they are not those of the
----batch). For causal models with linear attention. arXiv 2012.11346.
+---batch), carry. For causal models with linear attention. arXiv 2012.11346.
 ---@param batch table
 ---@param options table
 ---@return number
@@ -360,7 +360,7 @@ function Module:losses(batch, options) end
 ---Losses without a gradient: {loss, tokens, right}, the sum of the cross entropy of all counted
 ---positions in nats, their number, and how many have their target for the likeliest id. A causal
 ---model with linear attention reads rows of more than 4,128 positions in slices, in the memory
----of one; {slice_length = N} says another length.
+---of one; {slice_length = N} says another length, carry what the rows go on from.
 ---@param batch table
 ---@param options? table
 ---@return table
@@ -798,8 +798,8 @@ function pf.nn.parameters_of(value) end
 
 ---model(x): x a tensor or a batch {input, documents, mask}. pass: training (default: a tape is
 ---open), step, mask, documents, prefix (B), watch (look at queries and keys), micro (which of a
----step's passes, from 0, where it has several: keys dropout); and the model's inputs by name,
----which a batch may have too.
+---step's passes, from 0, where it has several: keys dropout), carry (what the rows go on from:
+---model:carry); and the model's inputs by name, which a batch may have too.
 ---@param x pf.Tensor|table
 ---@param pass? pf.Pass
 ---@return pf.Tensor
@@ -896,6 +896,16 @@ function Module:after_step(step) end
 ---@param options? {batch: integer}
 ---@return pf.State
 function Module:state(options) end
+
+---What rows go on from that are stretches of longer ones, `batch` side by side: the option carry
+---of model(...), loss, backward_sliced and evaluate. Each call begins where the one before ended
+---and moves it on, without its gradient; where a row's first document is another than the last
+---one before it, it begins anew. keep: of windows, so many keys and values of the rows before
+---(as many as the window sees). It forks and is saved as other states; prefill and step are not
+---for it. arXiv 1901.02860.
+---@param options? {batch: integer, keep: integer}
+---@return pf.State
+function Module:carry(options) end
 
 ---Many positions at once, (B, L); moves the state on.
 ---@param x pf.Tensor
@@ -1080,12 +1090,14 @@ function Data:info(split) end
 ---@return pf.Data
 function Data:lay(length) end
 
----for step, batch in ...: options size, steps, seed, first, split, masked.
+---for step, batch in ...: options size, steps, seed, first, split, masked, stream (row b of a
+---batch goes on where row b of the batch before ended: each is an equal share of the split, and
+---a document has one number in all batches of a pass).
 ---@param options? table
 ---@return fun(): integer, pf.Batch
 function Data:batches(options) end
 
----One of them: index (from 1), size, split, masked, seed.
+---One of them: index (from 1), size, split, masked, seed, stream.
 ---@param options? table
 ---@return pf.Batch
 function Data:batch(options) end
@@ -1190,13 +1202,20 @@ function pf.weights.open(path, options) end
 ---@return string[]
 function pf.weights.schemes() end
 
----Saves {model, optimizer, state, tokenizer, step, keep} to dir/step-N and returns that path.
----step: the optimizer's, where none is given. keep: so many of the newest that this run wrote,
----and BEST's (0: all).
+---Saves {model, optimizer, carried, state, tokenizer, step, keep} to dir/step-N and returns that
+---path. carried: what model:carry gave, for pf.checkpoint.carried. step: the optimizer's, where
+---none is given. keep: so many of the newest that this run wrote, and BEST's (0: all).
 ---@param dir string
 ---@param parts table
 ---@return string?, string?, string?
 function pf.checkpoint.save(dir, parts) end
+
+---What the rows of a run go on from, as it was saved, for the model that load gave; nil where
+---the checkpoint has none.
+---@param dir string
+---@param model pf.Module
+---@return pf.State?, string?, string?
+function pf.checkpoint.carried(dir, model) end
 
 ---{model, optimizer, state, tokenizer}. into: {model, optimizer} to load into what is there, or
 ---{optimizer = false}.

@@ -77,21 +77,28 @@ end
 
 local Data = core.methods("performer.data")
 
---- for step, batch in data:batches{size, steps, seed, first, split, masked} do ... end
---- step counts from `first` (1); steps not given: once through the split.
+--- for step, batch in data:batches{size, steps, seed, first, split, masked, stream} do ... end
+--- step counts from `first` (1); steps not given: once through the split. stream: row b of a batch
+--- goes on where row b of the batch before ended, for model:carry.
 function Data:batches(options)
-  util.check_options(options, { "size", "steps", "seed", "first", "split", "masked" }, "batches")
+  util.check_options(options,
+                     { "size", "steps", "seed", "first", "split", "masked", "stream" }, "batches")
   options = options or {}
   local size, first = options.size or 8, options.first or 1
   local steps = options.steps
-  if not steps then steps = math.ceil(self:info(options.split or "train").rows / size) end
+  if not steps then
+    local split = options.split or "train"
+    local rows = self:info(split).rows
+    steps = math.ceil(rows / size)
+    if options.stream and split == "train" then steps = math.max(1, rows // size) end
+  end
   local step = first - 1
   return function()
     step = step + 1
     if step > steps then return nil end
     return step, self:batch {
       index = step, size = size, split = options.split, masked = options.masked,
-      seed = options.seed,
+      seed = options.seed, stream = options.stream,
     }
   end
 end

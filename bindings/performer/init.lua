@@ -156,6 +156,9 @@ pf.checkpoint = util.namespace({
     if not loaded then return nil, message, code end
     return util.shown(with_tokenizer(loaded), "checkpoint")
   end,
+  --- What the rows of a run go on from, as save's `carried` had it, for the model that load gave;
+  --- nil where the checkpoint has none; nil, message, code.
+  carried = core.checkpoint_carried,
   --- The model alone.
   model = core.model_load,
   --- Makes a run folder and keeps other writers out until this process ends; nil, message, code.

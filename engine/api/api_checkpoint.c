@@ -13,6 +13,7 @@
 #include "folder_lock.h"
 #include "module.h"
 #include "optim.h"
+#include "state_file.h"
 
 #define FORMAT   1
 #define REPORTED 8 /* tensors that don't fit, named in one message */
@@ -64,11 +65,12 @@ static int make_metadata(pf_config **metadata, int64_t trained) {
     return set_u64(*metadata, "params", (uint64_t)trained);
 }
 
-/* Everything that is written, in memory. The lists are the heap's. */
+/* Everything that is written, in memory. */
 typedef struct {
     pf_named *weights, *moments;
     int n_weights, n_moments;
     pf_config *metadata, *config, *state;
+    pf_state_file carried;
 } parts_store;
 
 /* All lists and maps, so that writing meets no error but the disk's. */
@@ -92,6 +94,7 @@ static int collect(parts_store *p, pf_engine *engine, uint64_t step, pf_module *
 static void parts_free(parts_store *p, pf_heap *heap) {
     if (p->weights) pf_heap_free(heap, p->weights, (size_t)p->n_weights * sizeof *p->weights);
     if (p->moments) pf_heap_free(heap, p->moments, (size_t)p->n_moments * sizeof *p->moments);
+    pf_state_file_free(&p->carried);
     pf_config_free(p->metadata);
     pf_config_free(p->config);
     pf_config_free(p->state);
@@ -102,15 +105,28 @@ int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step, pf_mod
                        const pf_config *tokenizer, int keep) {
     PF_OPEN(engine);
     PF_NEED(dir, module);
-    parts_store p = {0};
+    return pf_checkpoint_save_carried(engine, dir, step, module, optimizer, NULL, state, tokenizer,
+                                      keep);
+}
+
+int pf_checkpoint_save_carried(pf_engine *engine, const char *dir, uint64_t step, pf_module *module,
+                               const pf_optimizer *optimizer, const pf_state *carried,
+                               const pf_config *state, const pf_config *tokenizer, int keep) {
+    PF_OPEN(engine);
+    PF_NEED(dir, module);
+    parts_store p = {.carried.engine = engine};
     if (!*dir) return pf_fail(PF_EINVAL, "checkpoint: the folder's name is empty");
     int status = collect(&p, engine, step, module, optimizer, state);
+    if (status >= 0 && carried) status = pf_state_fill(&p.carried, module, carried, NULL);
     if (status >= 0) {
         pf_parts parts = {.weights = p.weights,
                           .n_weights = p.n_weights,
                           .has_moments = optimizer != NULL,
                           .moments = p.moments,
                           .n_moments = p.n_moments,
+                          .carried = p.carried.list,
+                          .n_carried = p.carried.n,
+                          .carried_metadata = p.carried.meta,
                           .metadata = p.metadata,
                           .config = p.config,
                           .state = p.state,

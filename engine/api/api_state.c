@@ -62,13 +62,14 @@ static int finish_digest(pf_text *text, int status, char hash[PF_HASH_TEXT]) {
 int pf_state_digest(const pf_state_file *f, char hash[PF_HASH_TEXT]) {
     static const char *const keys[] = {"format", "version", "kind",     "model",     "kernel",
                                        "batch",  "heads",   "head_dim", "value_dim", "positions",
-                                       "recent", "hosts",   "host"};
+                                       "recent", "hosts",   "host",     "keep"};
+    const int later = PF_COUNT(keys) - 2; /* files of before have none of these */
     pf_text text = {0};
     int status = PF_OK;
     for (int i = 0; i < PF_COUNT(keys); i++) {
         const pf_config *value = pf_config_get(f->meta, keys[i]);
         const char *plain = value ? pf_config_string(value) : NULL;
-        if (!value && i + 1 == PF_COUNT(keys)) continue; /* files of before have none */
+        if (!value && i >= later) continue;
         pf_text_print(&text, "%s=", keys[i]);
         put(&text, plain ? plain : "");
         put(&text, "\n");
@@ -222,8 +223,8 @@ static int add_owner(pf_state_file *f, const pf_module *module, const pf_state *
     return pf_config_set_string(f->meta, "model", hash);
 }
 
-static int fill(pf_state_file *f, const pf_module *module, const pf_state *state,
-                pf_tensor *logits) {
+int pf_state_fill(pf_state_file *f, const pf_module *module, const pf_state *state,
+                  pf_tensor *logits) {
     char hash[PF_HASH_TEXT];
     PF_TRY(pf_state_check(state));
     f->meta = pf_config_new(PF_MAP), f->hosts = pf_config_new(PF_MAP);
@@ -233,6 +234,7 @@ static int fill(pf_state_file *f, const pf_module *module, const pf_state *state
     PF_TRY(pf_config_set_string(f->meta, "version", PF_STATE_VERSION));
     PF_TRY(set_number(f->meta, "batch", state->batch));
     PF_TRY(add_owner(f, module, state));
+    if (state->kind && state->kind->carries) PF_TRY(set_number(f->meta, "keep", state->keep));
     PF_TRY(collect(f, state, ""));
     if (logits) PF_TRY(add_tensor(f, "", "logits", logits));
     PF_TRY(set_json(f->meta, "positions", f->positions));
@@ -245,7 +247,7 @@ static int fill(pf_state_file *f, const pf_module *module, const pf_state *state
 int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state, pf_tensor *logits,
                    const char *path) {
     pf_state_file f = {.engine = e};
-    int status = fill(&f, module, state, logits);
+    int status = pf_state_fill(&f, module, state, logits);
     if (status >= 0) status = pf_safetensors_save(e, path, f.list, f.n, f.meta);
     pf_state_file_free(&f);
     return status;
@@ -271,7 +273,7 @@ int pf_state_pack(pf_engine *engine, const pf_state *state, pf_named **tensors, 
     *tensors = NULL, *n = 0, *metadata = NULL;
     PF_TRY(check_alone(state));
     char hash[PF_HASH_TEXT];
-    int status = fill(&f, NULL, state, NULL);
+    int status = pf_state_fill(&f, NULL, state, NULL);
     if (status >= 0) {
         pf_state_sort(f.list, f.n);
         status = pf_state_digest(&f, hash);

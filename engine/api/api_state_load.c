@@ -278,11 +278,22 @@ static int check_model(const pf_state_file *f, const pf_module *module) {
                                "other weights");
 }
 
+/* A state of `batch` sequences as the file's is: a stream's, or one that rows go on from. */
+static int module_state(pf_state **state, const pf_state_file *f, const pf_module *module,
+                        int64_t batch) {
+    const char *text = text_of(f, "keep");
+    if (!*text) return pf_state_of(module, f->engine, batch, state);
+    char *end = NULL;
+    long long keep = strtoll(text, &end, 10);
+    if (end == text || *end || keep < 0) return damaged("what it keeps is no number");
+    return pf_module_carry(state, f->engine, (pf_module *)module, batch, keep);
+}
+
 /* A batch of the model's states is no larger than the tensors that are to fill it. */
 static int check_batch(const pf_state_file *f, const pf_module *module, int64_t batch) {
     pf_state *one = NULL;
     double held = 0;
-    PF_TRY(pf_state_of(module, f->engine, 1, &one));
+    PF_TRY(module_state(&one, f, module, 1));
     double wanted = (double)pf_state_bytes(one) * (double)batch;
     pf_state_close(&one);
     for (int i = 0; i < f->n; i++) {
@@ -298,7 +309,7 @@ static int read_module(pf_state **state, pf_state_file *f, const pf_module *modu
     PF_TRY(size_of(f, "batch", &batch));
     PF_TRY(check_model(f, module));
     PF_TRY(check_batch(f, module, batch));
-    PF_TRY(pf_state_of(module, f->engine, batch, state));
+    PF_TRY(module_state(state, f, module, batch));
     pf_tensor *rows = find_tensor(f, "", "logits");
     PF_TRY(fill_state(f, *state, rows != NULL));
     if (!rows || !logits) return PF_OK;

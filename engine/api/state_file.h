@@ -38,6 +38,9 @@ int pf_module_digest(pf_engine *e, const pf_module *module, char hash[PF_HASH_TE
 /* "2.1.": the place of child i (from 0) of the node at `path`. Fails when too deep. */
 int pf_state_place(char below[PF_STATE_PATH], const char *path, int i);
 
+/* Fills a fresh file; f->engine is set. */
+int pf_state_fill(pf_state_file *f, const pf_module *module, const pf_state *state,
+                  pf_tensor *logits);
 /* The state of `module` (NULL: of attention alone), with the logits that stand (or NULL). */
 int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state, pf_tensor *logits,
                    const char *path);

@@ -339,8 +339,8 @@ PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **
 /* What a call is told beside its input, a line a field. The struct is made of this table, and so
  * is whatever copies, holds or reads a pass; a new field goes to the end.
  * FLAG: bool, NUMBER: uint64_t, TENSOR: pf_tensor *, COUNTER: uint64_t *, NAMED: an array of
- * pf_named, and before its name `n_` how many. */
-#define PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, COUNTER, NAMED)                                       \
+ * pf_named, and before its name `n_` how many, STATE: pf_state *. */
+#define PF_PASS_FIELDS(FLAG, NUMBER, TENSOR, COUNTER, NAMED, STATE)                                \
     FLAG(training)    /* dropout on, and attention looks at its queries and keys now and then */   \
     NUMBER(step)      /* of training, from 1: keys dropout */                                      \
     TENSOR(mask)      /* (B, L) i32: 1 keep, 0 not there; NULL: all there */                       \
@@ -351,7 +351,8 @@ PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **
     FLAG(again)       /* a forward's second run, for its gradient: it notes nothing twice */       \
     NAMED(inputs)     /* what layers read beside x (pf_module_input_at): a decoder's memory ... */ \
     NUMBER(micro)     /* which of a step's forwards, from 0, where it has several: keys dropout */ \
-    NUMBER(counted)   /* targets that backward_sliced's mean is of; 0: those of its own x */
+    NUMBER(counted)   /* targets that backward_sliced's mean is of; 0: those of its own x */       \
+    STATE(carry)      /* the rows go on from it, and it moves on (pf_module_carry); NULL: anew */
 #define PF_PASS_FLAG(name)    bool name;
 #define PF_PASS_NUMBER(name)  uint64_t name;
 #define PF_PASS_TENSOR(name)  pf_tensor *name;
@@ -359,13 +360,23 @@ PF_API int pf_module_tensor_at(const pf_module *module, int index, const char **
 #define PF_PASS_NAMED(name)                                                                        \
     const pf_named *name;                                                                          \
     int n_##name;
-#define PF_PASS_NONE(name) /* for kinds that a use of the table has nothing to do with */
+#define PF_PASS_STATE(name) pf_state *name;
+#define PF_PASS_NONE(name)  /* for kinds that a use of the table has nothing to do with */
 typedef struct {
     size_t size;
-    PF_PASS_FIELDS(PF_PASS_FLAG, PF_PASS_NUMBER, PF_PASS_TENSOR, PF_PASS_COUNTER, PF_PASS_NAMED)
+    PF_PASS_FIELDS(PF_PASS_FLAG, PF_PASS_NUMBER, PF_PASS_TENSOR, PF_PASS_COUNTER, PF_PASS_NAMED,
+                   PF_PASS_STATE)
 } pf_pass;
 PF_API int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
                              const pf_pass *PF_NULLABLE pass);
+/* What rows go on from that are stretches of longer ones, `batch` side by side: pass.carry of
+ * forward, loss, backward_sliced and evaluate. Each call begins where the one before ended, and the
+ * state moves on, without its gradient; a row whose first document is another than the last one
+ * before it begins anew. keep: of windows, how many keys and values of the rows before are kept; 0:
+ * as many as the window sees. Causal models whose attention has a state of fixed size. It is
+ * forked, saved and loaded as streams' states are, but takes no prefill and no step. */
+PF_API int pf_module_carry(pf_state **state, pf_engine *engine, pf_module *module, int64_t batch,
+                           int64_t keep);
 /* The mean cross entropy (nats) of module(x) with target (B, L) i32, -1 not counted: a scalar, on
  * the open tape. A model whose last layer is linear makes its logits a piece at a time, so that
  * they are never whole where they are many: the same bits of the loss as forward and cross_entropy.
@@ -479,6 +490,15 @@ PF_API int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step,
                               const pf_optimizer *PF_NULLABLE optimizer,
                               const pf_config *PF_NULLABLE state,
                               const pf_config *PF_NULLABLE tokenizer, int keep);
+/* The same with what rows go on from (pf_module_carry), so that the run can go on where it was. */
+PF_API int pf_checkpoint_save_carried(pf_engine *engine, const char *dir, uint64_t step,
+                                      pf_module *module, const pf_optimizer *PF_NULLABLE optimizer,
+                                      const pf_state *PF_NULLABLE carried,
+                                      const pf_config *PF_NULLABLE state,
+                                      const pf_config *PF_NULLABLE tokenizer, int keep);
+/* That of a checkpoint whose weights `module` has; *state NULL: it holds none. */
+PF_API int pf_checkpoint_carried(pf_state **state, pf_engine *engine, const char *dir,
+                                 pf_module *module);
 /* Takes a run folder or a checkpoint folder, verifies the manifest, and falls back to the previous
  * good one with a warning; "DIR/BEST" means the one that mark names, and no other. Results that
  * are not wanted take NULL. Taking the optimizer means going on with the training: the engine's

@@ -117,6 +117,13 @@ typedef struct {
  * with 80/10/10; else the target is the next token. */
 PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
                          uint64_t index, int64_t rows, bool masked, uint64_t seed);
+/* The same of rows that go on: row b of batch `index` begins where row b of the one before ended,
+ * in `rows` streams through the split, each an equal share, pass after pass in training. There
+ * the last rows, too few for a batch, are left out; of other splits the last batches have rows of
+ * which nothing is there. `documents` has one number for a document in all batches of a pass, so
+ * that what is carried knows where one ends. */
+PF_API int pf_data_stream_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
+                                uint64_t index, int64_t rows, uint64_t seed);
 PF_API void pf_batch_release(pf_batch *batch);
 /* One document of a split: name (borrowed, of shards until the next call) and ids with begin and
  * end. */

@@ -19,6 +19,7 @@ typedef struct {
     int64_t row;   /* of the plan */
     int64_t shift; /* text, training */
     int64_t pass;
+    bool stream; /* documents have numbers that hold for all rows of a pass */
     int32_t *input, *target, *documents, *mask;
 } batch_row;
 
@@ -71,6 +72,30 @@ static int hold_piece(pf_data *data, const pf_piece *piece) {
     return pf_shards_hold(data, document->first + piece->start, n);
 }
 
+/* Does the first piece of a row go on where the row before it ended? (Where the row before lies in
+ * another stream, it goes on from nothing, whatever its number.) */
+static bool goes_on(const pf_data *data, pf_split split, const batch_row *row,
+                    const pf_piece *piece) {
+    pf_piece last = {.document = -1}, next;
+    int64_t at = 0;
+    for (int64_t n = 0; row->row > 0 && pf_plan_piece(data, &data->plans[split], row->row - 1,
+                                                      row->shift, n, at, &next);
+         n++) {
+        last = next, at += next.count;
+    }
+    return last.document == piece->document && last.start + last.count == piece->start;
+}
+
+/* In a stream a document has one number in all rows of a pass, but for a piece that stands apart
+ * from the one before it. */
+static int64_t number_of(const pf_data *data, pf_split split, const batch_row *row, int64_t n,
+                         const pf_piece *piece) {
+    if (!row->stream) return n;
+    bool apart = piece->start > 0 && data->fasta && (n > 0 || !goes_on(data, split, row, piece));
+    int64_t number = (2 * row->pass + apart) * data->n_documents + piece->document;
+    return number & INT32_MAX;
+}
+
 /* Fills a row of `split`: its targets, or a status. */
 static int64_t fill_row(pf_data *data, pf_split split, const batch_row *row) {
     pf_data *from = data;
@@ -79,10 +104,10 @@ static int64_t fill_row(pf_data *data, pf_split split, const batch_row *row) {
     if (data->shards && data->fasta) PF_TRY(pf_shards_row(&from, &number, data, split, row->row));
     for (; pf_plan_piece(from, &from->plans[split], number, row->shift, n, at, &piece); n++) {
         PF_TRY(hold_piece(from, &piece));
-        targets += fill_piece(from, &piece, row, at, n);
+        targets += fill_piece(from, &piece, row, at, number_of(data, split, row, n, &piece));
         at += piece.count;
     }
-    fill_pad(data, row, at, n);
+    fill_pad(data, row, at, row->stream ? -1 : n);
     return targets;
 }
 
@@ -274,6 +299,60 @@ PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_s
     int status = make_batch(&own, data, rows);
     for (int64_t i = 0; i < rows && status >= 0; i++)
         status = batch_fill(&own, data, split, first + i, i, masked, seed);
+    if (status >= 0) status = trim_batch(&own, data);
+    if (status < 0) pf_batch_release(&own);
+    return status < 0 ? status : give_batch(batch, &own);
+}
+
+/* ---- streams ---- */
+
+/* Rows of a stream: training leaves out what would fill no batch, others have all rows. */
+static int64_t stream_rows(const pf_data *data, pf_split split, int64_t streams) {
+    int64_t rows = data->plans[split].n_rows;
+    return pf_max(1, split == PF_TRAIN ? rows / streams : pf_ceil_div(rows, streams));
+}
+
+/* Row `place` of stream b; behind a stream's end: nothing there. */
+static int fill_stream(pf_batch *batch, pf_data *data, pf_split split, uint64_t seed, int64_t pass,
+                       int64_t place, int64_t b) {
+    const pf_plan *plan = &data->plans[split];
+    int64_t offset = b * data->length;
+    pf_rng rng = pf_rng_make(seed, PF_DRAW_DATA, (uint64_t)pass, 1);
+    batch_row row = {.row = b * stream_rows(data, split, batch->input->shape[0]) + place,
+                     .pass = pass,
+                     .stream = true,
+                     .input = pf_i32(batch->input) + offset,
+                     .target = pf_i32(batch->target) + offset,
+                     .documents = pf_i32(batch->documents) + offset,
+                     .mask = pf_i32(batch->mask) + offset};
+    if (split == PF_TRAIN) row.shift = (int64_t)pf_rng_below(&rng, 0, (uint64_t)plan->slack + 1);
+    if (row.row >= plan->n_rows) {
+        fill_pad(data, &row, 0, -1);
+        return PF_OK;
+    }
+    int64_t targets = fill_row(data, split, &row);
+    if (targets < 0) return (int)targets;
+    batch->tokens += targets;
+    return PF_OK;
+}
+
+PF_API int pf_data_stream_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
+                                uint64_t index, int64_t rows, uint64_t seed) {
+    PF_OPEN(engine);
+    PF_NEED(batch, data);
+    pf_batch own = {.size = sizeof own, .rows = rows};
+    PF_TRY(give_batch(batch, &own));
+    PF_TRY(check_batch(data, split, index, rows, false));
+    if (data->shards && data->fasta)
+        return pf_fail(PF_EINVAL, "data: sequences in shards are packed within blocks, which no "
+                                  "stream goes through; open the file itself, or a text");
+    int64_t each = stream_rows(data, split, rows), at = (int64_t)index;
+    if (split != PF_TRAIN && at >= each)
+        return pf_fail(PF_EINVAL, "data: row %s of %lld streams is behind the end: they have %lld",
+                       pf_place(at), (long long)rows, (long long)each);
+    int status = make_batch(&own, data, rows);
+    for (int64_t b = 0; b < rows && status >= 0; b++)
+        status = fill_stream(&own, data, split, seed, at / each, at % each, b);
     if (status >= 0) status = trim_batch(&own, data);
     if (status < 0) pf_batch_release(&own);
     return status < 0 ? status : give_batch(batch, &own);

@@ -4,7 +4,8 @@
  *
  *   run/LATEST, run/BEST      text "step-N"
  *   run/step-N/               config.json  model.safetensors  state.json  manifest.json
- *                             and maybe optimizer.safetensors  tokenizer.json
+ *                             and maybe optimizer.safetensors  carried.safetensors
+ *                             tokenizer.json
  *   run/step-N.aside          what stood as step-N and was not this run's
  *   run/.*.tmp-*              what a writer has not finished, or is taking away
  *   run/.step-N.old           a step-N that is being replaced, where the file system can't
@@ -29,6 +30,9 @@ typedef struct pf_parts {
     int n_moments;
     const pf_config *metadata;                   /* of model.safetensors; a map, or NULL */
     const pf_config *config, *state, *tokenizer; /* NULL: no such file */
+    const pf_named *carried;                     /* of what rows go on from; NULL: no such file */
+    int n_carried;
+    const pf_config *carried_metadata;
 } pf_parts;
 
 /* Writes run/step-N, then LATEST; of the run's own checkpoints up to N it keeps the newest `keep`

@@ -131,6 +131,12 @@ static int put_moments(pf_writer *w, pf_engine *engine, const void *what) {
     return pf_safetensors_write(engine, w, parts->moments, parts->n_moments, NULL);
 }
 
+static int put_carried(pf_writer *w, pf_engine *engine, const void *what) {
+    const pf_parts *parts = what;
+    return pf_safetensors_write(engine, w, parts->carried, parts->n_carried,
+                                parts->carried_metadata);
+}
+
 /* What is written must be readable: the reader's caps hold here too. */
 static int put_json(pf_writer *w, pf_engine *engine, const void *what) {
     pf_text text = {.heap = engine->heap};
@@ -164,6 +170,9 @@ static int write_parts(pf_engine *engine, const char *folder, const pf_parts *pa
     PF_TRY(put_file(&m, folder, "model.safetensors", engine, put_weights, parts));
     if (parts->has_moments) {
         PF_TRY(put_file(&m, folder, "optimizer.safetensors", engine, put_moments, parts));
+    }
+    if (parts->carried) {
+        PF_TRY(put_file(&m, folder, "carried.safetensors", engine, put_carried, parts));
     }
     strcpy(m.run, name);
     PF_TRY(pf_manifest_write(&m, engine->heap, folder));

@@ -1,8 +1,8 @@
 /*
  * evaluate.c - how good a model is on a row: losses, and how often its likeliest id is right, in
  * the memory of one slice. A causal model whose layers hand on states of fixed size reads long
- * rows slice by slice; how many positions a slice has is no question of the machine, and so the
- * bits are none.
+ * rows slice by slice, and rows that go on from those before; how many positions a slice has is no
+ * question of the machine, and so the bits are none.
  */
 #include "slices.h"
 
@@ -57,6 +57,7 @@ static int evaluate_slices(pf_slices *s, pf_evaluation *to) {
     PF_TRY(pf_slices_state(s, &state));
     int status = PF_OK;
     for (int64_t i = 0; i < s->n && status >= 0; i++) status = evaluate_slice(s, i, state, to);
+    if (status >= 0) status = pf_carry_leave(s, state);
     pf_state_close(&state);
     return status;
 }
@@ -65,6 +66,7 @@ static int evaluate_slices(pf_slices *s, pf_evaluation *to) {
 static int count_slices(pf_slices *s, int64_t asked) {
     int64_t length = s->x->shape[1];
     bool whole = asked < 1 && (s->pass.prefix || length <= SLICE || pf_module_whole(s->m));
+    if (s->pass.carry) whole = false;
     s->each = asked < 1 ? SLICE : asked;
     s->n = whole ? 1 : pf_max(1, pf_ceil_div(length, s->each));
     if (whole || asked < 1) return PF_OK;
@@ -91,7 +93,8 @@ int pf_module_evaluate(pf_evaluation *result, pf_engine *engine, pf_module *modu
     PF_TRY(pf_score_check(target, x, "evaluate"));
     PF_TRY(count_slices(&s, slice_length));
     int status = pf_slices_open(&s, target);
-    if (status >= 0) status = s.n > 1 ? evaluate_slices(&s, &own) : evaluate_whole(&s, &own);
-    pf_slices_close(&s);
+    bool slices = s.n > 1 || s.carried;
+    if (status >= 0) status = slices ? evaluate_slices(&s, &own) : evaluate_whole(&s, &own);
+    status = pf_slices_close(&s, status);
     return status < 0 ? status : pf_result_give(result, &own, sizeof own, "evaluate");
 }

@@ -102,7 +102,7 @@ int pf_module_input_at(const pf_module *module, int index, const char **name, bo
 static bool is_taken(const char *name) {
 #define KEY(name) #name,
     static const char *const taken[] = {"input", "target", "batch",
-                                        PF_PASS_FIELDS(KEY, KEY, KEY, KEY, KEY)};
+                                        PF_PASS_FIELDS(KEY, KEY, KEY, KEY, KEY, KEY)};
 #undef KEY
     for (int i = 0; i < PF_COUNT(taken); i++) {
         if (strcmp(taken[i], name) == 0) return true;

@@ -21,6 +21,7 @@ int pf_state_shell(pf_state **shell, pf_engine *e, const pf_state *from) {
     pf_state *s = *shell;
     s->kind = from->kind;
     s->position = from->position;
+    s->keep = from->keep;
     for (int k = 0; k < PF_STATE_TENSORS; k++) s->tensor[k] = pf_tensor_retain(from->tensor[k]);
     for (int i = 0; i < from->n_child; i++) {
         int status = from->child[i] ? pf_state_shell(&s->child[i], e, from->child[i]) : PF_OK;
@@ -47,6 +48,9 @@ int pf_state_each(pf_state *a, const pf_state *b, pf_place_fn f, void *context) 
 static int keep_entry(pf_kept_run *k, const pf_run *run) {
     if (!run->slice) return PF_OK;
     k->slice = *run->slice;
+    pf_tensor_retain(k->slice.documents);
+    pf_tensor_retain(k->slice.mask);
+    pf_tensor_retain(k->slice.before);
     k->live = run->state;
     return pf_state_shell(&k->entry, k->e, run->state);
 }
@@ -74,6 +78,9 @@ void pf_kept_run_free(void *kept) {
     pf_heap *heap = k->heap;
     pf_state_close(&k->entry);
     pf_state_close(&k->again);
+    pf_tensor_release(&k->slice.documents);
+    pf_tensor_release(&k->slice.mask);
+    pf_tensor_release(&k->slice.before);
     pf_pass_release(&k->pass, heap);
     pf_module_release(&k->m);
     for (int64_t i = 0; i < k->parts; i++) pf_choices_free(&k->piece[i].choices, heap);

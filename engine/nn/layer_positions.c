@@ -278,13 +278,38 @@ int pf_part_of(pf_tensor **part, pf_engine *e, pf_tensor *whole, int64_t first, 
     return status;
 }
 
+/* The first document of each row goes on from rows before: all (B, L) of it count from there. */
+static void count_from(pf_tensor *all, const pf_tensor *documents, const pf_tensor *before,
+                       int64_t *longest) {
+    int64_t L = all->shape[1];
+    for (int64_t b = 0; b < all->shape[0]; b++) {
+        const int32_t *id = pf_i32(documents) + b * L;
+        int32_t *row = pf_i32(all) + b * L, had = pf_i32(before)[b];
+        int64_t n = 0;
+        for (; n < L && id[n] == id[0]; n++) row[n] += had;
+        if (longest) *longest = pf_max(*longest, n + had);
+    }
+}
+
+/* (B, L) of a whole row in slices, without what stands in front of it. */
+static int whole_positions(pf_tensor **all, pf_engine *e, const pf_part *slice, int64_t *longest) {
+    pf_tensor *documents = NULL;
+    int64_t end = slice->documents->shape[1];
+    if (slice->ahead == 0) return pf_document_positions(all, e, slice->documents, longest);
+    PF_TRY(pf_part_of(&documents, e, slice->documents, slice->ahead, end));
+    int status = pf_document_positions(all, e, documents, longest);
+    if (status >= 0) count_from(*all, documents, slice->before, longest);
+    pf_tensor_release(&documents);
+    return status;
+}
+
 int pf_run_positions(pf_tensor **positions, pf_engine *e, const pf_run *run, int64_t *longest) {
     const pf_part *slice = run->slice;
     pf_tensor *all = NULL;
     if (!slice) return pf_document_positions(positions, e, run->pass->documents, longest);
-    PF_TRY(pf_document_positions(&all, e, slice->documents, longest));
-    int64_t length = run->pass->documents->shape[1];
-    int status = pf_part_of(positions, e, all, slice->first, slice->first + length);
+    PF_TRY(whole_positions(&all, e, slice, longest));
+    int64_t length = run->pass->documents->shape[1], first = slice->first - slice->ahead;
+    int status = pf_part_of(positions, e, all, first, first + length);
     pf_tensor_release(&all);
     return status;
 }

@@ -54,6 +54,10 @@ typedef enum { PF_RUN_FORWARD, PF_RUN_PREFILL, PF_RUN_STEP, PF_RUN_SLICE } pf_ru
 typedef struct pf_part {
     int64_t first;               /* place of its first position */
     pf_tensor *documents, *mask; /* (B, L) i32, of the whole sequence; NULL */
+    /* Of a sequence that goes on from rows before it (carry.c): so many of their last positions
+     * stand in front, and its first document has had `before` (B) i32 of them; NULL: none. */
+    int64_t ahead;
+    pf_tensor *before;
 } pf_part;
 enum { PF_SLICE_LEAST = 16 }; /* positions: no layer but attention looks back further */
 
@@ -325,7 +329,7 @@ typedef struct pf_kept_run {
     pf_engine *e;
     pf_run run;              /* the first one's mode, slice and cotangent */
     pf_pass pass;            /* its tensors retained */
-    pf_part slice;           /* borrowed from the step, which ends after the tape */
+    pf_part slice;           /* its tensors retained */
     pf_state *live;          /* the first run's own, borrowed: gone when the second comes */
     pf_state *entry, *again; /* in slices: what stood before, and what the second run leaves */
     pf_tensor **end;         /* the tensors that a piece left, then their gradients */
@@ -353,6 +357,9 @@ int pf_kept_run_ends(void *kept, int64_t i, pf_ends *ends);
 /* m->type->run in forward mode or on a slice, of which an open tape keeps the input alone: backward
  * runs it again for what the op of each activation needs (option recompute). */
 int pf_run_recompute(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+
+/* The child of a carried state that is the model's own (carry.c). */
+int pf_carried(pf_state **state, const pf_state *carry);
 
 /* A tree of nodes of its own on the same tensors. */
 int pf_state_shell(pf_state **shell, pf_engine *e, const pf_state *from);

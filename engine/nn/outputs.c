@@ -32,6 +32,9 @@ int pf_module_outputs(pf_tensor **outputs, pf_engine *engine, pf_module *module,
     for (int i = 0; i < n; i++) outputs[i] = NULL;
     if (!module->type->outputs) return pf_module_forward(outputs, engine, module, x, pass);
     PF_TRY(pf_pass_take(&own, pass));
+    if (own.carry) {
+        return pf_fail(PF_EINVAL, "outputs: rows that go on (carry) have one output, forward's");
+    }
     if (!own.calls) own.calls = &calls;
     PF_TRY(pf_pass_check(&own, module, x));
     pf_run run = {.mode = PF_RUN_FORWARD, .pass = &own};

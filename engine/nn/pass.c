@@ -30,7 +30,7 @@ static int retain_inputs(pf_pass *own, pf_heap *heap, const pf_pass *pass) {
 int pf_pass_retain(pf_pass *own, pf_heap *heap, const pf_pass *pass) {
     *own = *pass;
 #define RETAIN(name) pf_tensor_retain(own->name);
-    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RETAIN, PF_PASS_NONE, PF_PASS_NONE)
+    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RETAIN, PF_PASS_NONE, PF_PASS_NONE, PF_PASS_NONE)
 #undef RETAIN
     return retain_inputs(own, heap, pass);
 }
@@ -38,7 +38,7 @@ int pf_pass_retain(pf_pass *own, pf_heap *heap, const pf_pass *pass) {
 void pf_pass_release(pf_pass *pass, pf_heap *heap) {
     pf_named *list = (pf_named *)pass->inputs;
 #define RELEASE(name) pf_tensor_release(&pass->name);
-    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RELEASE, PF_PASS_NONE, PF_PASS_NONE)
+    PF_PASS_FIELDS(PF_PASS_NONE, PF_PASS_NONE, RELEASE, PF_PASS_NONE, PF_PASS_NONE, PF_PASS_NONE)
 #undef RELEASE
     for (int i = 0; i < pass->n_inputs; i++) {
         pf_heap_text_free(heap, (char *)list[i].name);

@@ -1,5 +1,5 @@
 /*
- * run.c - running modules: forward, prefill and step go through one dispatcher, which
+ * run.c - running modules: all ways of working go through one dispatcher, which
  * moves every layer's position on and puts the path of a failing layer before its message.
  * A streaming run is never recorded, and all or nothing: when it fails midway its state is what it
  * was before (state/undo.c).
@@ -262,61 +262,18 @@ int pf_begin_child(pf_module *m, int i, pf_engine *e, const pf_run *run) {
 
 /* ---- public ---- */
 
-static int forward(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, const pf_pass *pass,
-                   int64_t hidden) {
-    pf_pass own;
-    PF_TRY(pf_pass_take(&own, pass));
-    uint64_t calls = 0;
-    if (!own.calls) own.calls = &calls;
-    PF_TRY(pf_pass_check(&own, m, x));
-    pf_run run = {.mode = PF_RUN_FORWARD, .pass = &own, .hidden = hidden};
-    return pf_run_module(m, e, &run, x, y);
-}
-
-int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
-                      const pf_pass *pass) {
-    PF_OUT(y);
-    PF_OPEN(engine);
-    PF_NEED(module, x);
-    return forward(y, engine, module, x, pass, 0);
-}
-
-int pf_module_hidden(pf_tensor **y, pf_engine *engine, pf_module *module, pf_tensor *x,
-                     const pf_pass *pass, int64_t blocks) {
-    PF_OUT(y);
-    PF_OPEN(engine);
-    PF_NEED(module, x);
-    if (blocks < 0 || (blocks > 0 && !module->type->hidden_width)) {
-        return pf_fail(PF_EINVAL, "hidden: %s has no block %lld that states could be had behind",
-                       module->type->name, (long long)blocks);
-    }
-    return forward(y, engine, module, x, pass, blocks > 0 ? blocks : PF_HIDDEN_ALL);
-}
-
-int pf_module_loss(pf_tensor **loss, pf_engine *engine, pf_module *module, pf_tensor *x,
-                   pf_tensor *target, const pf_pass *pass) {
-    PF_OUT(loss);
-    PF_OPEN(engine);
-    PF_NEED(module, x, target);
-    pf_pass own;
-    PF_TRY(pf_pass_take(&own, pass));
-    uint64_t calls = 0;
-    if (!own.calls) own.calls = &calls;
-    PF_TRY(pf_pass_check(&own, module, x));
-    PF_TRY(pf_score_check(target, x, "loss"));
-    pf_run run = {.mode = PF_RUN_FORWARD, .pass = &own};
-    pf_score score = {.target = target};
-    PF_TRY(pf_run_scored(module, engine, &run, x, &score));
-    *loss = score.loss;
-    return PF_OK;
-}
-
 static int check_stream(const pf_module *module, const pf_tensor *x, const pf_state *state,
                         int rank, const char *what) {
     if (!module || !x || !state) return pf_fail(PF_EINVAL, "%s: an argument is NULL", what);
     if (x->rank < rank || x->shape[0] != state->batch) {
         return pf_fail(PF_ESHAPE, "%s: x is %s, but the state is of a batch of %lld", what,
                        pf_shape_of(x), (long long)state->batch);
+    }
+    if (state->kind && state->kind->carries) {
+        return pf_fail(PF_EINVAL,
+                       "%s: this state is carried from row to row (pass.carry); a "
+                       "stream's is another (pf_module_state)",
+                       what);
     }
     return PF_OK;
 }

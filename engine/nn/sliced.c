@@ -170,6 +170,7 @@ static int walk_on(job *j, int64_t i, pf_tape *tape, const pf_state *leaves) {
     PF_TRY(pf_state_shell(&state, j->s.e, leaves));
     const pf_run run = {.state = state, .cotangent = j->cotangent};
     int status = pf_slice_run(&j->s, i, &run, i + 1 < j->s.n, &score);
+    if (status >= 0 && i + 1 == j->s.n) status = pf_carry_leave(&j->s, state);
     if (status >= 0) status = share_of(j, score.loss, targets_in(j, i), &share);
     if (status >= 0) status = walk_back(j, tape, state, score.loss, share);
     pf_score_release(&score);
@@ -248,8 +249,7 @@ static int run_job(job *j, pf_tensor *target, int levels) {
     for (int64_t i = 0; j->entry && i < s->n; i++) pf_state_close(&j->entry[i]);
     pf_state_close(&j->cotangent);
     pf_heap_free(s->e->heap, j->entry, states);
-    pf_slices_close(s);
-    return status;
+    return pf_slices_close(s, status);
 }
 
 /* ---- what is asked for ---- */

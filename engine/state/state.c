@@ -112,6 +112,7 @@ static int copy_node(pf_state *to, pf_engine *e, const pf_state *from, const int
     to->kind = from->kind;
     to->position = from->position;
     to->recent = from->recent;
+    to->keep = from->keep;
     PF_TRY(copy_host(to, e, from, rows));
     if (from->own) to->own = pf_state_own_retain(from->own);
     for (int i = 0; i < PF_STATE_TENSORS; i++) {

@@ -22,6 +22,9 @@ typedef struct pf_state_kind {
     unsigned steps_only;                  /* no part of a row in training needs it */
     unsigned anew;                        /* begins from nothing where a packed document does */
     unsigned log_scale; /* a logarithm: nothing is -inf, and it takes no gradient */
+    bool carries;       /* whole rows go on from it (nn/carry.c), no prefill and no step */
+    /* Of a state that is carried from row to row: leaves no more than its last s->keep rows. */
+    int (*trim)(pf_state *state, pf_engine *engine);
     /* A call is over and stays: does in place what it has left in `due`. Can't fail. */
     void (*keep)(pf_state *state, const pf_engine *engine);
 } pf_state_kind;
@@ -45,6 +48,7 @@ struct pf_state {
     int64_t batch;
     int64_t position; /* tokens seen */
     int64_t recent;   /* steps that the kind holds apart (linear/stream.c); in files */
+    int64_t keep;     /* rows that are carried on at most (trim); 0: all that the kind reads */
     pf_tensor *tensor[PF_STATE_TENSORS];
     struct pf_state **child;
     int n_child;

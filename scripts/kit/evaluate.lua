@@ -1,5 +1,6 @@
 --- evaluate.lua - how good a model is on data, and what mere counting would get: for `train` and
 -- `eval`, and for a training script of one's own.
+local carried = require "kit.carried"
 local pf = require "performer"
 
 local evaluate = {}
@@ -49,13 +50,27 @@ local function cut(batch, n)
   batch.rows = n
 end
 
+--- Batch `index` of `all`, each row of the split in one of them.
+local function batch_of(data, split, index, all, options)
+  local size, rows = options.batch or 8, data:info(split).rows
+  local batch = data:batch { index = index, size = size, split = split, masked = options.masked,
+                             seed = options.seed or 1, stream = options.carry ~= nil }
+  if options.carry then
+    batch.rows = carried.rows(index, size, all, rows)
+  elseif batch.rows > rows - (index - 1) * size then
+    cut(batch, rows - (index - 1) * size)
+  end
+  return batch
+end
+
 --- How many batches of `rows` rows a split has.
 function evaluate.batches(data, split, rows) return math.ceil(data:info(split).rows / rows) end
 
 --- Loss (nats a token) and accuracy of `model` on a split of `data`.
 -- options: split "valid", batch rows, limit (batches at most, evenly taken: the same ones at every
--- call), masked, seed, baseline (true: also the perplexity of the training split's frequencies on
--- the same tokens), each(batch, batches), stop() (true: give up, the result is nil).
+-- call), masked, seed, carry (rows go on from so many positions of the rows before; the batches of
+-- a limit are then the first ones), baseline (true: also the perplexity of the training split's
+-- frequencies on the same tokens), each(batch, batches), stop() (true: give up, the result is nil).
 -- Returns { loss, perplexity, accuracy, tokens, rows, seconds, baseline }.
 function evaluate.run(model, data, options)
   local split, size = options.split or "valid", options.batch or 8
@@ -64,14 +79,12 @@ function evaluate.run(model, data, options)
   local mask = options.masked and data:tokenizer():special "mask"
   local costs = options.baseline and letter_costs(data)
   local start, total, right, tokens, rows, cost = pf.clock(), 0, 0, 0, 0, 0
+  local carry = carried.first(model, options, size)
   for i = 1, batches do
-    local index = 1 + (i - 1) * all // batches
-    local batch = data:batch { index = index, size = size, split = split, masked = options.masked,
-                               seed = options.seed or 1 }
-    local left = data:info(split).rows - (index - 1) * size
-    if batch.rows > left then cut(batch, left) end
+    local index = carry and i or 1 + (i - 1) * all // batches
+    local batch = batch_of(data, split, index, all, options)
     if mask then hide_all(batch, mask) end
-    local sums = model:evaluate(batch) -- long rows in slices, logits in pieces
+    local sums = model:evaluate(batch, { carry = carry }) -- long rows in slices, logits in pieces
     total, right, tokens = total + sums.loss, right + sums.right, tokens + sums.tokens
     cost = cost + (costs and cost_of(batch.target, costs) or 0)
     rows = rows + batch.rows

@@ -215,7 +215,7 @@ function Run:measure(record)
     self:fail(1, ("%s; %s"):format(where, self:what_stands()))
   end
   self:check_taken()
-  self.done, self.moving = step, false
+  self.done, self.moving, self.before = step, false, nil
   if self:is_logged(step) then self:warn() end
   local share = math.max(0.05, 1 / step) -- a plain mean at first
   state.smooth = (1 - share) * (state.smooth or 0) + share * loss
@@ -308,6 +308,7 @@ function Run:try_save(step)
   if lent then self:lend(false) end
   local ok, message = pf.checkpoint.save(self.dir, {
     model = self.model, optimizer = self.optimizer, state = self.state, step = step,
+    carried = self.before or self.carried,
     tokenizer = self.data:info().tokenizer, keep = self.settings.keep })
   if lent then self:lend(true) end
   if not ok then return nil, message end

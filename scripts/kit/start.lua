@@ -1,6 +1,7 @@
 --- start.lua - how a run of `train` begins: afresh, or where an earlier one stopped. Either way
 -- what comes of it is a job: { settings, data, model, optimizer, state, dir [, from] }.
 local attention = require "kit.attention"
+local carried = require "kit.carried"
 local cli = require "kit.cli"
 local course = require "kit.course"
 local init = require "kit.init"
@@ -37,7 +38,7 @@ function start.fresh(options, make)
   train_options.check_sliced(settings, model)
   local optimizer, once = make.optimizer(model, settings), data:info().once
   return { settings = settings, data = data, model = model, optimizer = optimizer, init = filled,
-           near = run_data.nearness(data, settings),
+           carried = carried.first(model, settings), near = run_data.nearness(data, settings),
            state = { step = 0, seconds = 0, data = run_data.fingerprint(data), once = once },
            dir = not options.find_lr
              and run_folder.fresh(options.out, settings,
@@ -140,7 +141,7 @@ function start.resumed(options, make)
   change_settings(settings, options, opened.model)
   local job = { settings = settings, model = opened.model, optimizer = opened.optimizer,
                 state = state, data = run_data.reopen(settings, state, options), dir = dir,
-                from = run }
+                carried = carried.resumed(opened.model, settings, options.resume), from = run }
   change_steps(job, options)
   change_patience(job, options)
   if state.finished then already_finished(job, options) end

@@ -1,6 +1,6 @@
 --- steps.lua - the steps of training: the batches of each, and how the model is to be run on them.
 -- It is what a run (run.lua) and the search for a learning rate (find_lr.lua) have in common; both
--- have settings, data and model.
+-- have settings, data and model, and with --carry what the rows go on from (carried).
 local cli = require "kit.cli"
 local train_options = require "kit.train_options"
 
@@ -12,10 +12,12 @@ function Steps:fetch(step)
   local s, batches, tokens = self.settings, {}, 0
   for i = 1, s.accumulate do
     batches[i] = self.data:batch { index = (step - 1) * s.accumulate + i, size = s.batch,
-                                   split = "train", masked = s.bidirectional, seed = s.seed }
+                                   split = "train", masked = s.bidirectional, seed = s.seed,
+                                   stream = s.carry ~= nil }
     tokens = tokens + batches[i].tokens
   end
   self.step_batches, self.step_tokens, self.taken = batches, tokens, 0
+  self.before = self.carried and self.carried:fork() -- until the step is whole
 end
 
 --- for batch, pass, share in run:batches(step) do: the batches of a step; how the model is to be
@@ -45,6 +47,7 @@ function Steps:pass(step, i)
   local s = self.settings
   local pass = { training = true, step = step, watch = self:is_logged(step) }
   if s.accumulate > 1 then pass.micro = (i or 1) - 1 end
+  pass.carry = self.carried
   pass.slice_length = train_options.slice_length(s)
   if pass.slice_length and s.accumulate > 1 then pass.counted = self.step_tokens end
   return pass

@@ -2,6 +2,7 @@
 -- proteins and for text, and the settings that a run keeps. Those of the model are made from the
 -- engine's tables (model_options.lua).
 local attention = require "kit.attention"
+local carried = require "kit.carried"
 local cli = require "kit.cli"
 local course = require "kit.course"
 local model_options = require "kit.model_options"
@@ -43,6 +44,9 @@ local OWN = {
     .. "one part; causal linear attention only", group = "Training", keep = true },
   { "slice-length", "positive", nil, "the same with parts of so many tokens", group = "Training",
     keep = true },
+  { "carry", "positive", nil, "rows go on where those of the step before ended: windows see so "
+    .. "many positions of before, linear attention all of them (its sums), without their "
+    .. "gradient; causal only", group = "Training", keep = true },
   { "model", "file", nil, "a Lua file that returns function(options) -> model", group = "Model" },
   { "attention", "name", "softmax", ("a kind of attention: %s (one of these by the length); or the "
     .. "feature map of a kernel: %s"):format(
@@ -320,6 +324,7 @@ function train_options.settings(options, kind)
     model_options.tell_useless(ROWS, options.given, settings.model)
   end
   train_options.check_sliced(settings)
+  carried.check(settings)
   train_options.check_recompute(options, settings)
   return settings
 end

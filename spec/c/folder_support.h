@@ -24,7 +24,7 @@ static inline int save_step(pf_engine *e, const char *run, uint64_t step, int64_
     pf_named weights[2] = {{"a", NULL}, {"b", NULL}}, moment = {"a.m", NULL};
     pf_config *config = pf_config_new(PF_MAP), *state = pf_config_new(PF_MAP);
     pf_config *tokenizer = pf_config_new_string("byte");
-    pf_parts parts = {weights, 2, true, &moment, 1, NULL, config, state, tokenizer};
+    pf_parts parts = {weights, 2, true, &moment, 1, NULL, config, state, tokenizer, NULL, 0, NULL};
     int status = pf_tensor_full(&weights[0].tensor, e, PF_F32, 1, &size, (double)step);
     if (status >= 0) status = pf_tensor_full(&weights[1].tensor, e, PF_I32, 0, NULL, (double)step);
     if (status >= 0) status = pf_tensor_full(&moment.tensor, e, PF_F32, 1, &size, -(double)step);

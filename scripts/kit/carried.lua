@@ -1,0 +1,41 @@
+--- carried.lua - --carry M: rows that go on where the rows of the step before ended, from a state
+-- that a model carries over (pf: model:carry), of windows the keys and values of the last M
+-- positions, of linear attention its sums. For training (run.lua, steps.lua) and for evaluation.
+local cli = require "kit.cli"
+local pf = require "performer"
+
+local carried = {}
+
+--- Before there is a model.
+function carried.check(settings)
+  if not settings.carry then return end
+  if settings.bidirectional then
+    cli.fail(2, "train: --carry is for causal models: where a position sees what comes after it, a "
+      .. "row needs its whole text; leave out --bidirectional or --carry")
+  end
+end
+
+--- What `rows` rows side by side go on from at first; nil without --carry.
+function carried.first(model, settings, rows)
+  if not settings.carry then return nil end
+  return cli.try(2, model.carry, model, { batch = rows or settings.batch, keep = settings.carry })
+end
+
+--- What a run that goes on goes on from, out of its checkpoint at `path`.
+function carried.resumed(model, settings, path)
+  if not settings.carry then return nil end
+  local state, message = pf.checkpoint.carried(path, model)
+  if message then cli.fail(1, cli.advise(message)) end
+  return state or carried.first(model, settings) -- saved before the first step
+end
+
+--- How many of the `size` rows of batch `index` there are, of `rows` in streams of `each`.
+function carried.rows(index, size, each, rows)
+  local n = 0
+  for b = 0, size - 1 do
+    if b * each + index <= rows then n = n + 1 end
+  end
+  return n
+end
+
+return carried

@@ -1,0 +1,276 @@
+-- carry_spec.lua - rows that go on where the rows before them ended (model:carry): the same outputs
+-- as of the long row that they are stretches of, in every way that a model is run, with documents
+-- that end within rows and between them; and streams of a data set, a batch a step.
+local pf = require "performer"
+local commands = require "spec.support.commands"
+local models = require "spec.support.models"
+local support = require "spec.support"
+
+local B, L = 2, 40
+local CUTS = { 0, 17, 20, 33, 40 } -- also rows shorter than what layers look back
+
+local function whole_of(f)
+  local list = {}
+  for b = 1, B do
+    list[b] = {}
+    for t = 1, L do list[b][t] = f(b, t) end
+  end
+  return pf.tensor(list, { dtype = "i32" })
+end
+
+local x, target = models.ids(B, L, 19, 1), models.ids(B, L, 19, 2)
+local documents = whole_of(function(b, t) return t <= 17 and 5 or (t + b) // 12 end)
+local there = whole_of(function(b, t) return t == 19 and b == 1 and 0 or 1 end)
+
+--- The stretches that the long row is cut into, as batches.
+local function rows(pass)
+  local list = {}
+  for i = 1, #CUTS - 1 do
+    list[i] = { input = x:slice(2, CUTS[i] + 1, CUTS[i + 1]),
+                target = target:slice(2, CUTS[i] + 1, CUTS[i + 1]) }
+    for name, t in pairs(pass or {}) do list[i][name] = t:slice(2, CUTS[i] + 1, CUTS[i + 1]) end
+  end
+  return list
+end
+
+local function largest(a, b) return (a - b):abs():max():item() end
+
+local MODELS = {
+  ["softmax features"] = {},
+  ["a convolution and an n-gram memory"] = { conv = 4, ngrams = { longest = 4, buckets = 64 } },
+  ["learned positions"] = { positions = "learned", length = 64 },
+  ["waves"] = { positions = "sinusoidal" },
+  ["heads that forget"] = { decay = 1, qk_norm = true, kv_heads = 1, conv = 3 },
+  ["recompute"] = { recompute = true, conv = 4 },
+  ["reversible"] = { reversible = true },
+  ["groups of heads"] = { head_groups = { { heads = 1 },
+                                          { heads = 1, kernel = { name = "relu" } } } },
+}
+
+describe("rows that go on", function()
+  for name, options in pairs(MODELS) do
+    for told, pass in pairs { ["one document"] = {}, ["packed ones"] = { documents = documents },
+                              ["packed ones, masked"] = { documents = documents, mask = there } } do
+      it(("have the outputs of the long row: %s, %s"):format(name, told), function()
+        local model = models.new(options)
+        local carry, list = model:carry { batch = B }, {}
+        for i, row in ipairs(rows(pass)) do list[i] = model(row, { carry = carry }) end
+        local long = model({ input = x, documents = pass.documents, mask = pass.mask })
+        assert.is_true(largest(pf.concat(list, 2), long) < 1e-5 * long:abs():max():item())
+        assert.equal(L, carry:position())
+      end)
+    end
+
+    it("have one loss, whoever asks for it: " .. name, function()
+      local model, sums = models.new(options), {}
+      local pass = { documents = documents }
+      for _, ask in ipairs {
+        function(row, carry) return model:loss(row, { carry = carry }):item() end,
+        function(row, carry)
+          local sum = model:evaluate(row, { carry = carry })
+          return sum.loss / sum.tokens
+        end,
+        function(row, carry) return model:backward_sliced(row, { carry = carry }) end,
+        function(row, carry)
+          return model(row, { carry = carry }):cross_entropy(row.target):item()
+        end,
+      } do
+        local carry, losses = model:carry { batch = B }, {}
+        for i, row in ipairs(rows(pass)) do losses[i] = ask(row, carry) end
+        sums[#sums + 1] = losses
+      end
+      for i = 2, #sums do
+        for k, loss in ipairs(sums[i]) do assert.near(sums[1][k], loss, 1e-5) end
+      end
+    end)
+  end
+
+  it("have no gradient in the rows before, and slices have the tape's within a row", function()
+    local model = models.new { conv = 4 }
+    local list = rows()
+    local function grads(f)
+      local carry = model:carry { batch = B }
+      model(list[1], { carry = carry })
+      model:clear_grad()
+      f(carry)
+      local all = {}
+      for name, p in pairs(model:tensors()) do all[name] = p:grad() and p:grad():detach() end
+      model:clear_grad()
+      return all
+    end
+    local long = { input = x:slice(2, 18, 40), target = target:slice(2, 18, 40) }
+    local tape = grads(function(carry)
+      local tape <close> = pf.tape()
+      tape:backward(model:loss(long, { carry = carry, training = false }))
+    end)
+    local slices = 0
+    grads(function(carry)
+      model:backward_sliced({ input = models.ids(B, 64, 19, 3), target = models.ids(B, 64, 19, 4) },
+                            { slices = 3, carry = carry })
+      slices = carry:position()
+    end)
+    assert.equal(17 + 64, slices)
+    local one = grads(function(carry)
+      model:backward_sliced(long, { slices = 1, carry = carry })
+    end)
+    for name, g in pairs(tape) do
+      assert.is_true(largest(g, one[name]) <= 1e-5 * g:abs():max():item() + 1e-9, name)
+    end
+    -- Not those of the long row, into which the rows before are written.
+    local free = models.new { conv = 4 }
+    do
+      local open <close> = pf.tape()
+      open:backward(free:loss({ input = x, target = target }))
+    end
+    local moved = 0
+    for name, g in pairs(tape) do
+      moved = math.max(moved, largest(g, free:tensors()[name]:grad()))
+    end
+    assert.is_true(moved > 1e-4)
+  end)
+
+  it("are forked, saved and loaded, and go on with the same bits", function()
+    local model, list = models.new { conv = 4 }, rows { documents = documents }
+    local carry = model:carry { batch = B, keep = 7 }
+    model(list[1], { carry = carry })
+    local folder = support.folder()
+    local path = folder .. "/carry.safetensors"
+    assert.is_true(carry:save(path))
+    local others = { carry:fork(), assert(model:load_state(path)) }
+    local y = model(list[2], { carry = carry })
+    for _, other in ipairs(others) do
+      assert.equal(0, largest(y, model(list[2], { carry = other })))
+      assert.equal(20, other:position())
+    end
+    support.remove(folder)
+  end)
+
+  it("stay as they were where a call fails", function()
+    local model, list = models.new {}, rows()
+    local carry = model:carry { batch = B }
+    model(list[1], { carry = carry })
+    local other = carry:fork()
+    assert.has_error(function() model:loss({ input = x, target = x + 100 }, { carry = carry }) end)
+    assert.equal(17, carry:position())
+    assert.equal(0, largest(model(list[2], { carry = carry }), model(list[2], { carry = other })))
+  end)
+
+  it("say what they do not go with", function()
+    local model = models.new {}
+    local carry = model:carry { batch = B }
+    local function refuses(text, f, ...)
+      local fine, message = pcall(f, ...)
+      assert.is_false(fine)
+      assert.is_truthy(tostring(message):find(text, 1, true), tostring(message))
+    end
+    refuses("x is [1, 40]", model, x:slice(1, 1, 1), { carry = carry })
+    refuses("a prefix is seen from everywhere", model, x,
+            { carry = carry, prefix = pf.tensor({ 3, 3 }, { dtype = "i32" }) })
+    refuses("this state is a stream's", model, x, { carry = model:state { batch = B } })
+    refuses("carried from row to row", model.prefill, model, x, carry)
+    refuses("state of fixed size", models.new { attention = "exact" }.carry,
+            models.new { attention = "exact" })
+    refuses("state of fixed size", models.new { causal = false }.carry,
+            models.new { causal = false })
+    refuses("keep at least 0", model.carry, model, { keep = -1 })
+  end)
+end)
+
+describe("streams of a data set", function()
+  local length, size = 32, 3
+  setup(commands.start)
+  teardown(commands.stop)
+
+  --- Fails unless each row of b begins where that of a ended.
+  local function assert_goes_on(a, b)
+    for r = 1, size do
+      if a.target[r][length]:item() >= 0 and b.mask[r][1]:item() == 1 then
+        assert.equal(a.target[r][length]:item(), b.input[r][1]:item())
+        assert.equal(a.documents[r][length]:item(), b.documents[r][1]:item())
+      end
+    end
+  end
+
+  it("go on row by row, and begin anew with a pass", function()
+    local data = pf.data.text { path = commands.path "t.txt", length = length }
+    for _, split in ipairs { "train", "valid" } do
+      local all = data:info(split).rows
+      local each = split == "train" and all // size or math.ceil(all / size)
+      local last, tokens, steps = nil, 0, 0
+      for _, batch in data:batches { size = size, split = split, stream = true } do
+        if last then assert_goes_on(last, batch) end
+        last, tokens, steps = batch, tokens + batch.tokens, steps + 1
+      end
+      assert.equal(each, steps)
+      if split == "valid" then assert.equal(data:info(split).tokens, tokens) end
+      if split == "train" then
+        local anew = data:batch { index = each + 1, size = size, stream = true }
+        for r = 1, size do
+          assert.not_equal(last.documents[r][length]:item(), anew.documents[r][1]:item())
+        end
+      end
+    end
+  end)
+
+  it("keep the pieces of a sequence together only where they follow each other", function()
+    local long = {}
+    for i = 1, 4 do
+      long[i] = (">s%d\n%s\n"):format(i, ("ACDEFGHIKLMNPQRSTVWY"):rep(3 + 2 * i))
+    end
+    local path = support.write(commands.path "long.fasta", table.concat(long))
+    local data = pf.data.fasta { path = path, length = length, min_tokens = 1 }
+    local last, followed = nil, 0
+    for _, batch in data:batches { size = 1, split = "all", stream = true } do
+      local at = last and last.input:size(2)
+      if last and last.documents[1][at]:item() == batch.documents[1][1]:item() then
+        assert.equal(last.target[1][at]:item(), batch.input[1][1]:item())
+        followed = followed + 1
+      end
+      last = batch
+    end
+    assert.is_true(followed > 4)
+  end)
+end)
+
+describe("train --carry", function()
+  setup(commands.start)
+  teardown(commands.stop)
+
+  local function arguments(more)
+    return ("--data %s --batch 3 --steps 8 --eval-every 4 --log-every 1 --carry 48 %s")
+      :format(commands.path "t.txt", more or "")
+  end
+
+  it("goes on to the bit from a checkpoint", function()
+    for name, more in pairs { rows = "", slices = "--sliced 2", several = "--accumulate 2" } do
+      local whole = commands.train("whole" .. name, arguments(more))
+      local rest = commands.path("rest" .. name)
+      commands.good(("train --resume %s/step-4 --out %s"):format(whole, rest))
+      for _, file in ipairs { "model.safetensors", "carried.safetensors" } do
+        assert.equal(support.read(("%s/step-8/%s"):format(whole, file)),
+                     support.read(("%s/step-8/%s"):format(rest, file)))
+      end
+    end
+  end)
+
+  it("is evaluated as it was trained", function()
+    local run = commands.train("judged", arguments())
+    local log = commands.log_of(run)
+    local eval = ("eval --checkpoint %s --data %s --split valid --carry 48 --json"):format(run,
+      commands.path "t.txt")
+    local out = commands.good(eval .. " --batch 3")
+    assert.near(log[#log].valid_loss, pf.json.decode(out).loss, 1e-6)
+    local one = pf.json.decode((commands.good(eval)))
+    assert.equal(log[#log].tokens, one.tokens)
+  end)
+
+  it("is refused for what sees the future, and for what has no state of fixed size", function()
+    for more, words in pairs { ["--bidirectional"] = "causal models",
+                               ["--attention exact"] = "state of fixed size" } do
+      local code, _, err = commands.performer(("train %s --out %s"):format(arguments(more),
+        commands.path "none"))
+      assert.equal(2, code)
+      assert.is_truthy(err:find(words, 1, true), err)
+    end
+  end)
+end)
