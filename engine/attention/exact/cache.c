@@ -4,10 +4,10 @@
  * stands for the past, so a row can't be trained part by part.
  */
 #include "attention.h"
+#include "softmax_block.h"
 
 enum { K_CACHE, V_CACHE };
 enum { FIRST_ROOM = 64 }; /* positions that a cache has room for from its first key on */
-enum { A_CAUSAL, A_SCALE, A_DROPOUT, A_DRAW };
 
 enum { SCALE };
 static const pf_option_info exact_options[] = {
@@ -16,8 +16,8 @@ static const pf_option_info exact_options[] = {
 
 static void fill_attrs(pf_attr *attr, const pf_attention *a, bool causal) {
     pf_op_fill_defaults(&pf_op_exact_attention, attr);
-    attr[A_CAUSAL].i = causal;
-    attr[A_SCALE].f = a->option[SCALE];
+    attr[PF_SOFTMAX_CAUSAL].i = causal;
+    attr[PF_SOFTMAX_SCALE].f = a->option[SCALE];
 }
 
 /* It carries no state, so there is no exit to be asked for. */
@@ -26,8 +26,8 @@ static int exact_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_t
     pf_attr attr[PF_MAX_ATTR];
     (void)exit;
     fill_attrs(attr, a, a->causal);
-    attr[A_DROPOUT].f = a->dropout;
-    attr[A_DRAW].i = (int64_t)a->draw;
+    attr[PF_SOFTMAX_DROPOUT].f = a->dropout;
+    attr[PF_SOFTMAX_DRAW].i = (int64_t)a->draw;
     return pf_apply(e, &pf_op_exact_attention, in, PF_REACH_INPUTS, attr, out);
 }
 

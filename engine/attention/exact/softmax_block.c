@@ -1,0 +1,354 @@
+/*
+ * softmax_block.c - see softmax_block.h: loading a tile, its scores, and what they come to, forward
+ * and backward.
+ */
+#include "softmax_block.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "gemm.h"
+
+enum { STRIPE = 64 }; /* columns that a sum takes in turn, on the widest level */
+
+static float *carve(void **scratch, int64_t n) {
+    return pf_carve(scratch, (size_t)n * sizeof(float));
+}
+
+static void carve_all(pf_tile *t, const pf_softmax *op, void **scratch) {
+    t->q = carve(scratch, PF_TILE * op->d);
+    t->k = carve(scratch, PF_TILE * op->d);
+    t->v = carve(scratch, PF_TILE * op->dv);
+    t->p = carve(scratch, PF_TILE * PF_TILE);
+    t->dp = carve(scratch, PF_TILE * PF_TILE);
+    t->o = carve(scratch, PF_TILE * op->dv);
+    t->part = carve(scratch, PF_TILE * op->dv);
+    t->dk = carve(scratch, PF_TILE * op->d);
+    t->dvalue = carve(scratch, PF_TILE * op->dv);
+    t->dq = carve(scratch, PF_TILE * op->d);
+    t->g = carve(scratch, PF_TILE * op->dv);
+    t->panel = carve(scratch, PF_PANEL);
+}
+
+/* What carve_all cuts, measured from address 0. */
+size_t pf_tile_bytes(const pf_softmax *op) {
+    pf_tile t;
+    void *end = NULL;
+    carve_all(&t, op, &end);
+    return (size_t)(uintptr_t)end;
+}
+
+void pf_tile_open(pf_tile *t, const pf_softmax *op, int64_t segment, int64_t head, void *scratch) {
+    t->op = op;
+    t->kern = op->kern;
+    t->seg = &op->reach.list[segment];
+    t->head = head;
+    t->kv = head / op->group;
+    t->cut = NULL;
+    carve_all(t, op, &scratch);
+}
+
+/* ---- loading ---- */
+
+/* Rows that a product takes of `n`: all of a tile where bits depend on the shape of the call. */
+static int64_t taken(const pf_tile *t, int64_t n) { return pf_block_rows(t->kern, n, PF_TILE); }
+
+/* to (PF_TILE, width) <- scale * rows of `head`, whose places count from `start`; then 0. */
+static void load(const pf_tile *t, const pf_heads *rows, int64_t head, int64_t start,
+                 const pf_places *places, float scale, float *to) {
+    int64_t width = rows->width, n = places->n;
+    for (int64_t i = 0; i < n; i++) {
+        const float *row = pf_heads_row(rows, t->seg->item, head, start + pf_place_at(places, i));
+        t->kern->scale(width, scale, row, to + i * width);
+    }
+    memset(to + n * width, 0, (size_t)((taken(t, n) - n) * width) * sizeof(float));
+}
+
+static void load_queries(const pf_tile *t, const pf_heads *rows, float scale, float *to) {
+    load(t, rows, t->head, t->seg->q_start, &t->queries, scale, to);
+}
+
+void pf_tile_queries(pf_tile *t, pf_places queries) {
+    t->queries = queries;
+    t->most = 0;
+    t->least = t->seg->length;
+    for (int64_t i = 0; i < PF_TILE; i++) {
+        t->sees[i] = 0;
+        if (i >= queries.n) continue;
+        t->sees[i] = (int32_t)pf_softmax_limit(t->op, t->seg, pf_place_at(&queries, i));
+        t->most = pf_max(t->most, t->sees[i]);
+        t->least = pf_min(t->least, t->sees[i]);
+    }
+}
+
+/* Where query i's log-sum-exp stands. */
+static float *lse_of(const pf_tile *t, int64_t i) {
+    int64_t head = t->seg->item * t->op->H + t->head;
+    return t->op->lse + head * t->op->Lq + t->seg->q_start + pf_place_at(&t->queries, i);
+}
+
+static float *out_of(const pf_tile *t, int64_t i) {
+    return pf_heads_row(&t->op->out, t->seg->item, t->head,
+                        t->seg->q_start + pf_place_at(&t->queries, i));
+}
+
+/* Queries are scaled as they are loaded: scores, and dk, are then plain products. */
+void pf_tile_load(pf_tile *t) { load_queries(t, &t->op->q, t->op->scale, t->q); }
+
+void pf_tile_load_back(pf_tile *t) {
+    int64_t dv = t->op->dv;
+    pf_tile_load(t);
+    load_queries(t, &t->op->dout, 1, t->g);
+    load_queries(t, &t->op->out, 1, t->o);
+    for (int64_t i = 0; i < t->queries.n; i++) {
+        t->lse[i] = *lse_of(t, i);
+        t->delta[i] = t->kern->dot(dv, t->g + i * dv, t->o + i * dv);
+    }
+}
+
+static void load_keys(const pf_tile *t, const pf_heads *rows, float *to) {
+    load(t, rows, t->kv, t->seg->start, &t->keys, 1, to);
+}
+
+/* v with rows that are not finite listed and zeroed. */
+static void load_values(pf_tile *t) {
+    int64_t dv = t->op->dv;
+    load_keys(t, &t->op->v, t->v);
+    t->n_bad = 0;
+    for (int64_t j = 0; j < t->keys.n; j++) {
+        if (isfinite(t->kern->sumsq(dv, t->v + j * dv))) continue;
+        t->bad[t->n_bad++] = (int32_t)j;
+        memset(t->v + j * dv, 0, (size_t)dv * sizeof(float));
+    }
+}
+
+static void load_mask(pf_tile *t) {
+    t->keeps_all = true;
+    for (int64_t j = 0; t->op->mask && j < PF_TILE; j++) {
+        t->keep[j] = j >= t->keys.n || pf_mask_keeps(t->op->mask, t->seg->item,
+                                                     t->seg->start + pf_place_at(&t->keys, j));
+        t->keeps_all = t->keeps_all && t->keep[j];
+    }
+}
+
+void pf_tile_keys(pf_tile *t, pf_places keys) {
+    t->keys = keys;
+    load_keys(t, &t->op->k, t->k);
+    load_values(t);
+    load_mask(t);
+}
+
+/* ---- scores ---- */
+
+/* Query i of the tile sees the key in column j. */
+static bool sees(const pf_tile *t, int64_t i, int64_t j) {
+    return j >= t->from[i] && j < t->to[i] && (t->keeps_all || t->keep[j]) &&
+           !(t->cut && t->cut[i * PF_TILE + j]);
+}
+
+/* Scores gain `decay` a key, from the first of the segment on: a query that forgets loses the same
+ * wherever it stands, and what all its scores have in common cancels. */
+static void forget(pf_tile *t, float decay, int64_t i) {
+    float *row = t->p + i * PF_TILE;
+    for (int64_t j = 0; j < t->keys.n; j++) {
+        row[j] += decay * (float)(pf_place_at(&t->keys, j) + 1 - t->sees[i]);
+    }
+}
+
+static void hide(pf_tile *t, int64_t i) {
+    float *row = t->p + i * PF_TILE;
+    const uint8_t *cut = t->cut ? t->cut + i * PF_TILE : NULL;
+    int64_t n = t->keys.n;
+    for (int64_t j = 0; j < t->from[i]; j++) row[j] = -INFINITY;
+    for (int64_t j = t->to[i]; j < n; j++) row[j] = -INFINITY;
+    for (int64_t j = 0; !t->keeps_all && j < n; j++) row[j] = t->keep[j] ? row[j] : -INFINITY;
+    for (int64_t j = 0; cut && j < n; j++) row[j] = cut[j] ? -INFINITY : row[j];
+}
+
+/* p <- scores, -inf where a query may not see the key. */
+static void scores(pf_tile *t) {
+    const pf_softmax *op = t->op;
+    int64_t n = t->queries.n;
+    pf_block_gemm(t->kern, false, true, taken(t, n), taken(t, t->keys.n), op->d, t->q, op->d, t->k,
+                  op->d, 0, t->p, PF_TILE, t->panel);
+    for (int64_t i = 0; op->decay && i < n; i++) forget(t, op->decay[t->kv], i);
+    bool hides = t->hides || t->cut || !t->keeps_all;
+    for (int64_t i = 0; hides && i < n; i++) hide(t, i);
+}
+
+/* A row of x whose columns are keys in a list: each word of the mask is of four in a row. */
+static void drop_listed(const pf_tile *t, int64_t row, float *x) {
+    for (int64_t j = 0; j < t->keys.n; j++) {
+        int64_t at = row + t->keys.at[j];
+        float four[4] = {x[j], x[j], x[j], x[j]};
+        pf_drops_apply(&t->op->drops, at - at % 4, 4, four, four);
+        x[j] = four[at % 4];
+    }
+}
+
+/* x (PF_TILE, PF_TILE) without what dropout takes: element (item, head, query, key of the
+ * segment). */
+static void drop(const pf_tile *t, float *x) {
+    const pf_softmax *op = t->op;
+    if (!op->dropped) return;
+    int64_t wide = pf_ceil_div(op->Lk, PF_TILE) * PF_TILE;
+    int64_t first = (t->seg->item * op->H + t->head) * op->Lq + t->seg->q_start;
+    for (int64_t i = 0; i < t->queries.n; i++, x += PF_TILE) {
+        int64_t row = (first + pf_place_at(&t->queries, i)) * wide;
+        if (t->keys.at)
+            drop_listed(t, row, x);
+        else
+            pf_drops_apply(&op->drops, row + t->keys.first, PF_TILE, x, x);
+    }
+}
+
+/* ---- forward ---- */
+
+void pf_tile_begin(pf_tile *t) {
+    memset(t->o, 0, (size_t)(PF_TILE * t->op->dv) * sizeof(float));
+    for (int64_t i = 0; i < PF_TILE; i++) t->lse[i] = -INFINITY;
+}
+
+void pf_tile_resume(pf_tile *t) {
+    load_queries(t, &t->op->out, 1, t->o);
+    for (int64_t i = 0; i < PF_TILE; i++) {
+        t->lse[i] = i < t->queries.n ? *lse_of(t, i) : -INFINITY;
+    }
+}
+
+void pf_tile_put(const pf_tile *t) {
+    int64_t dv = t->op->dv;
+    for (int64_t i = 0; i < t->queries.n; i++) {
+        *lse_of(t, i) = t->lse[i];
+        memcpy(out_of(t, i), t->o + i * dv, (size_t)dv * sizeof(float));
+    }
+}
+
+/* Bad values reach the queries that see them: part_i += p_ij v_j. */
+static void add_bad_values(pf_tile *t) {
+    for (int64_t n = 0; n < t->n_bad; n++) {
+        int64_t j = t->bad[n];
+        const float *row =
+            pf_heads_row(&t->op->v, t->seg->item, t->kv, t->seg->start + pf_place_at(&t->keys, j));
+        for (int64_t i = 0; i < t->queries.n; i++) {
+            float p = t->p[i * PF_TILE + j];
+            if (!sees(t, i, j) || (t->op->dropped && p == 0)) continue;
+            t->kern->axpy(t->op->dv, p, row, t->part + i * t->op->dv);
+        }
+    }
+}
+
+/* A tile's own softmax into the running one. A query that sees none of it keeps what it has; NaN
+ * spreads to the queries that see it. */
+static void join(pf_tile *t) {
+    int64_t dv = t->op->dv;
+    for (int64_t i = 0; i < t->queries.n; i++) {
+        float a = t->lse[i], b = t->tile_lse[i], top = a > b ? a : b;
+        if (b == -INFINITY) continue;
+        if (isnan(b)) top = b;
+        float total = top + logf((a == -INFINITY ? 0 : expf(a - top)) + expf(b - top));
+        t->kern->scale(dv, a == -INFINITY ? 0 : expf(a - total), t->o + i * dv, t->o + i * dv);
+        t->kern->axpy(dv, expf(b - total), t->part + i * dv, t->o + i * dv);
+        t->lse[i] = total;
+    }
+}
+
+/* p <- softmax of row i alone. Sums take STRIPE columns in turn, and a stripe of which nothing is
+ * seen adds 0: it is left out, and the bits are those of the whole row. */
+static void weigh(pf_tile *t, int64_t i) {
+    float *p = t->p + i * PF_TILE;
+    int64_t n = t->keys.n, from = t->from[i] / STRIPE * STRIPE;
+    int64_t to = pf_max(from, pf_round_up(t->to[i], STRIPE));
+    for (int64_t j = n; j < to; j++) p[j] = -INFINITY;
+    t->tile_lse[i] = t->kern->softmax(to - from, p + from, p + from);
+    memset(p, 0, (size_t)from * sizeof(float));
+    memset(p + to, 0, (size_t)(PF_TILE - to) * sizeof(float));
+}
+
+void pf_tile_join(pf_tile *t) {
+    int64_t dv = t->op->dv, n = t->queries.n, rows = taken(t, n);
+    scores(t);
+    for (int64_t i = 0; i < n; i++) weigh(t, i);
+    memset(t->p + n * PF_TILE, 0, (size_t)((rows - n) * PF_TILE) * sizeof(float));
+    drop(t, t->p);
+    pf_block_gemm(t->kern, false, false, rows, dv, taken(t, t->keys.n), t->p, PF_TILE, t->v, dv, 0,
+                  t->part, dv, t->panel);
+    add_bad_values(t);
+    join(t);
+}
+
+/* ---- backward ---- */
+
+/* Row i of both, of scores and of dout . v: 0 where it sees nothing, and all of it where it has no
+ * key at all and its log-sum-exp is -inf. */
+static void weigh_back(pf_tile *t, int64_t i) {
+    float *p = t->p + i * PF_TILE, *dp = t->dp + i * PF_TILE;
+    int64_t from = t->from[i], n = pf_max(0, t->to[i] - from), rest = PF_TILE - from - n;
+    if (t->lse[i] == -INFINITY) from = PF_TILE, n = rest = 0;
+    memset(p, 0, (size_t)from * sizeof(float));
+    memset(dp, 0, (size_t)from * sizeof(float));
+    p += from, dp += from;
+    t->kern->affine(n, 1, -t->lse[i], p, p);
+    t->kern->unary(PF_UNARY_EXP, n, p, p);
+    t->kern->affine(n, 1, -t->delta[i], dp, dp);
+    t->kern->binary(PF_BINARY_MUL, n, dp, 1, p, 1, dp);
+    memset(p + n, 0, (size_t)rest * sizeof(float));
+    memset(dp + n, 0, (size_t)rest * sizeof(float));
+}
+
+void pf_tile_weights_back(pf_tile *t) {
+    int64_t dv = t->op->dv, n = t->queries.n, rows = taken(t, n);
+    scores(t);
+    pf_block_gemm(t->kern, false, true, rows, taken(t, t->keys.n), dv, t->g, dv, t->v, dv, 0, t->dp,
+                  PF_TILE, t->panel);
+    drop(t, t->dp);
+    for (int64_t i = 0; i < n; i++) weigh_back(t, i);
+    memset(t->p + n * PF_TILE, 0, (size_t)((rows - n) * PF_TILE) * sizeof(float));
+    memset(t->dp + n * PF_TILE, 0, (size_t)((rows - n) * PF_TILE) * sizeof(float));
+    drop(t, t->p);
+}
+
+/* q is loaded scaled, k is not. */
+void pf_tile_spread_queries(pf_tile *t) {
+    int64_t d = t->op->d;
+    pf_block_gemm(t->kern, false, false, taken(t, t->queries.n), d, taken(t, t->keys.n), t->dp,
+                  PF_TILE, t->k, d, 0, t->dq, d, t->panel);
+    for (int64_t i = 0; i < t->queries.n; i++) {
+        t->kern->axpy(d, t->op->scale, t->dq + i * d,
+                      pf_heads_row(&t->op->dq, t->seg->item, t->head,
+                                   t->seg->q_start + pf_place_at(&t->queries, i)));
+    }
+}
+
+void pf_tile_begin_keys(pf_tile *t) {
+    memset(t->dk, 0, (size_t)(PF_TILE * t->op->d) * sizeof(float));
+    memset(t->dvalue, 0, (size_t)(PF_TILE * t->op->dv) * sizeof(float));
+}
+
+void pf_tile_spread_keys(pf_tile *t) {
+    int64_t d = t->op->d, dv = t->op->dv, keys = taken(t, t->keys.n), n = taken(t, t->queries.n);
+    if (t->op->need_v) {
+        pf_block_gemm(t->kern, true, false, keys, dv, n, t->p, PF_TILE, t->g, dv, 1, t->dvalue, dv,
+                      t->panel);
+    }
+    if (t->op->need_k) {
+        pf_block_gemm(t->kern, true, false, keys, d, n, t->dp, PF_TILE, t->q, d, 1, t->dk, d,
+                      t->panel);
+    }
+}
+
+/* Finished rows of the loaded keys into their gradient. */
+static void put_rows(const pf_tile *t, const pf_heads *rows, const float *from) {
+    const pf_places *keys = &t->keys;
+    float one = 1;
+    int64_t n = keys->at ? 1 : keys->n; /* rows that lie in a row */
+    for (int64_t j = 0; j < keys->n; j += n) {
+        pf_heads_put(t->kern, rows, t->seg->item, t->kv, t->seg->start + pf_place_at(keys, j), n,
+                     &one, 0, from + j * rows->width);
+    }
+}
+
+void pf_tile_put_keys(const pf_tile *t) {
+    if (t->op->need_k) put_rows(t, &t->op->dk, t->dk);
+    if (t->op->need_v) put_rows(t, &t->op->dvalue, t->dvalue);
+}
