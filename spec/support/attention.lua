@@ -196,14 +196,32 @@ local function numbered(offsets, L)
   return documents
 end
 
---- A function(i, j): may query i (from 1) of item b (from 0) see key j?
+--- Where each position's document begins (from 1).
+local function beginnings(documents, b, L)
+  local first = {}
+  for i = 1, L do
+    local goes_on = i > 1 and documents[b * L + i] == documents[b * L + i - 1]
+    first[i] = goes_on and first[i - 1] or i
+  end
+  return first
+end
+
+--- A function(i, j): may query i (from 1) of item b (from 0) see key j? o.pattern(p, j), if any,
+-- is asked with places from 0 in a document: of the key, and of the last one that i sees, where a
+-- query stands that does not see all.
 local function visible(o, b)
   local Lk, mask, documents = o.k.shape[3], o.mask, o.documents
   if o.cu_seqlens then documents = numbered(o.cu_seqlens, Lk) end
+  local first = documents and beginnings(documents, b, Lk)
+  local full = not (o.causal or o.prefix or o.limits)
   return function(i, j)
-    if j > last_key(o, b, i) then return false end
+    local last = last_key(o, b, i)
+    if j > last then return false end
     if mask and mask[b * Lk + j] == 0 then return false end
-    return not documents or documents[b * Lk + i] == documents[b * Lk + j]
+    if documents and documents[b * Lk + i] ~= documents[b * Lk + j] then return false end
+    if not o.pattern then return true end
+    local begins = first and first[i] or 1
+    return o.pattern((full and i or last) - begins, j - begins)
   end
 end
 attention.visible = visible

@@ -495,6 +495,7 @@ cases.dropout = {
 
 for name, entry in pairs(require "spec.support.attention_cases") do cases[name] = entry end
 for name, entry in pairs(require("spec.support.graphs").cases) do cases[name] = entry end
+for name, entry in pairs(require("spec.support.listed").cases) do cases[name] = entry end
 for name, entry in pairs(cases) do fill.settle(name, entry) end
 
 return cases

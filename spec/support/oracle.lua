@@ -464,6 +464,7 @@ end
 
 for name, op in pairs(require "spec.support.oracle_parts") do oracle[name] = op end
 for name, op in pairs(require("spec.support.graphs").oracle) do oracle[name] = op end
+for name, op in pairs(require("spec.support.listed").oracle) do oracle[name] = op end
 
 for name, act in pairs { swiglu = "silu", geglu = "gelu", geglu_tanh = "gelu_tanh", reglu = "relu",
                          glu = "sigmoid" } do

@@ -77,7 +77,7 @@ static void backward_head(pf_tile *t) {
     const pf_softmax *s = t->op;
     int64_t j0 = t->keys.first;
     bool plain = s->causal && !s->reach.limit; /* queries before `from` see none of them */
-    int64_t from = plain ? pf_max(j0 - s->ahead, 0) / BLOCK * BLOCK : 0;
+    int64_t from = plain ? pf_max(j0 - pf_tile_ahead(t->seg), 0) / BLOCK * BLOCK : 0;
     for (int64_t i0 = from; i0 < t->seg->q_length; i0 += BLOCK) {
         pf_tile_queries(t, block_at(i0, t->seg->q_length));
         if (t->most <= j0) continue;

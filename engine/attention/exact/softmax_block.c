@@ -45,6 +45,7 @@ void pf_tile_open(pf_tile *t, const pf_softmax *op, int64_t segment, int64_t hea
     t->head = head;
     t->kv = head / op->group;
     t->cut = NULL;
+    t->dq_sum = NULL;
     carve_all(t, op, &scratch);
 }
 
@@ -151,7 +152,9 @@ static bool sees(const pf_tile *t, int64_t i, int64_t j) {
 static void forget(pf_tile *t, float decay, int64_t i) {
     float *row = t->p + i * PF_TILE;
     for (int64_t j = 0; j < t->keys.n; j++) {
-        row[j] += decay * (float)(pf_place_at(&t->keys, j) + 1 - t->sees[i]);
+        int64_t at = pf_place_at(&t->keys, j);
+        if (t->seg->first && at < t->op->kept) at -= t->op->skipped;
+        row[j] += decay * (float)(at + 1 - t->sees[i]);
     }
 }
 
@@ -176,29 +179,20 @@ static void scores(pf_tile *t) {
     for (int64_t i = 0; hides && i < n; i++) hide(t, i);
 }
 
-/* A row of x whose columns are keys in a list: each word of the mask is of four in a row. */
-static void drop_listed(const pf_tile *t, int64_t row, float *x) {
-    for (int64_t j = 0; j < t->keys.n; j++) {
-        int64_t at = row + t->keys.at[j];
-        float four[4] = {x[j], x[j], x[j], x[j]};
-        pf_drops_apply(&t->op->drops, at - at % 4, 4, four, four);
-        x[j] = four[at % 4];
-    }
-}
-
-/* x (PF_TILE, PF_TILE) without what dropout takes: element (item, head, query, key of the
- * segment). */
+/* x (PF_TILE, PF_TILE) without what dropout takes. Keys in a row are drawn in a row: element
+ * (item, head, query, key of the segment), as pf_softmax_factor has it. */
 static void drop(const pf_tile *t, float *x) {
     const pf_softmax *op = t->op;
     if (!op->dropped) return;
-    int64_t wide = pf_ceil_div(op->Lk, PF_TILE) * PF_TILE;
+    int64_t wide = pf_round_up(op->Lk, PF_TILE);
     int64_t first = (t->seg->item * op->H + t->head) * op->Lq + t->seg->q_start;
     for (int64_t i = 0; i < t->queries.n; i++, x += PF_TILE) {
-        int64_t row = (first + pf_place_at(&t->queries, i)) * wide;
-        if (t->keys.at)
-            drop_listed(t, row, x);
-        else
-            pf_drops_apply(&op->drops, row + t->keys.first, PF_TILE, x, x);
+        int64_t query = pf_place_at(&t->queries, i), row = (first + query) * wide;
+        if (!t->keys.at) pf_drops_apply(&op->drops, row + t->keys.first, t->keys.n, x, x);
+        for (int64_t j = 0; t->keys.at && j < t->keys.n; j++) {
+            float factor = pf_softmax_factor(op, t->seg, t->head, query, t->keys.at[j]);
+            x[j] = factor == 0 ? 0 : x[j] * factor;
+        }
     }
 }
 
@@ -238,17 +232,17 @@ static void add_bad_values(pf_tile *t) {
     }
 }
 
-/* A tile's own softmax into the running one. A query that sees none of it keeps what it has; NaN
+/* Another softmax into the running one. A query that sees none of it keeps what it has; NaN
  * spreads to the queries that see it. */
-static void join(pf_tile *t) {
+void pf_tile_join_sum(pf_tile *t, const float *o, const float *lse) {
     int64_t dv = t->op->dv;
     for (int64_t i = 0; i < t->queries.n; i++) {
-        float a = t->lse[i], b = t->tile_lse[i], top = a > b ? a : b;
+        float a = t->lse[i], b = lse[i], top = a > b ? a : b;
         if (b == -INFINITY) continue;
         if (isnan(b)) top = b;
         float total = top + logf((a == -INFINITY ? 0 : expf(a - top)) + expf(b - top));
         t->kern->scale(dv, a == -INFINITY ? 0 : expf(a - total), t->o + i * dv, t->o + i * dv);
-        t->kern->axpy(dv, expf(b - total), t->part + i * dv, t->o + i * dv);
+        t->kern->axpy(dv, expf(b - total), o + i * dv, t->o + i * dv);
         t->lse[i] = total;
     }
 }
@@ -274,7 +268,7 @@ void pf_tile_join(pf_tile *t) {
     pf_block_gemm(t->kern, false, false, rows, dv, taken(t, t->keys.n), t->p, PF_TILE, t->v, dv, 0,
                   t->part, dv, t->panel);
     add_bad_values(t);
-    join(t);
+    pf_tile_join_sum(t, t->part, t->tile_lse);
 }
 
 /* ---- backward ---- */
@@ -308,16 +302,22 @@ void pf_tile_weights_back(pf_tile *t) {
     drop(t, t->p);
 }
 
+void pf_tile_add_queries(const pf_tile *t, float factor, const float *dq) {
+    int64_t d = t->op->d;
+    for (int64_t i = 0; i < t->queries.n; i++) {
+        int64_t at = t->seg->q_start + pf_place_at(&t->queries, i);
+        t->kern->axpy(d, factor, dq + i * d,
+                      t->dq_sum ? t->dq_sum + i * d
+                                : pf_heads_row(&t->op->dq, t->seg->item, t->head, at));
+    }
+}
+
 /* q is loaded scaled, k is not. */
 void pf_tile_spread_queries(pf_tile *t) {
     int64_t d = t->op->d;
     pf_block_gemm(t->kern, false, false, taken(t, t->queries.n), d, taken(t, t->keys.n), t->dp,
                   PF_TILE, t->k, d, 0, t->dq, d, t->panel);
-    for (int64_t i = 0; i < t->queries.n; i++) {
-        t->kern->axpy(d, t->op->scale, t->dq + i * d,
-                      pf_heads_row(&t->op->dq, t->seg->item, t->head,
-                                   t->seg->q_start + pf_place_at(&t->queries, i)));
-    }
+    pf_tile_add_queries(t, t->op->scale, t->dq);
 }
 
 void pf_tile_begin_keys(pf_tile *t) {

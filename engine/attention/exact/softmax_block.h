@@ -28,8 +28,6 @@
 #include "dropout.h"
 #include "reach.h"
 
-enum { PF_TILE = 128 }; /* rows of a tile */
-
 /* The attributes that ops of exact softmax begin with. */
 enum { PF_SOFTMAX_CAUSAL, PF_SOFTMAX_SCALE, PF_SOFTMAX_DROPOUT, PF_SOFTMAX_DRAW, PF_SOFTMAX_ATTRS };
 /* clang-format off */
@@ -44,7 +42,6 @@ enum { PF_SOFTMAX_CAUSAL, PF_SOFTMAX_SCALE, PF_SOFTMAX_DROPOUT, PF_SOFTMAX_DRAW,
 typedef struct pf_softmax {
     const pf_kern *kern;
     int64_t B, H, Hk, group, Lq, Lk, d, dv;
-    int64_t ahead; /* causal without limits: query i sees i + 1 + ahead keys, ahead = Lk - Lq */
     float scale;
     bool causal;
     pf_heads q, k, v, out, dout, dq, dk, dvalue;
@@ -55,6 +52,7 @@ typedef struct pf_softmax {
     pf_drops drops;
     float *lse; /* (B, H, Lq) */
     pf_reach reach;
+    int64_t skipped, kept; /* of a stream: keys from place `kept` on stand `skipped` further */
 } pf_softmax;
 
 /* Rows of a tile in their segment: `at` (n) if it is there, else `first` and those behind it. */
@@ -95,6 +93,7 @@ typedef struct pf_tile {
     float *o, *part;    /* (PF_TILE, dv) */
     float *dk, *dvalue; /* (PF_TILE, d), (PF_TILE, dv) */
     float *dq;          /* (PF_TILE, d) */
+    float *dq_sum;      /* where dq grows; NULL: in the gradient */
     float *g;           /* (PF_TILE, dv) */
     float *panel;       /* of block_gemm */
 } pf_tile;
@@ -110,8 +109,13 @@ int pf_softmax_outputs(pf_softmax *op, pf_call *c);
  * to be given in the end. */
 int pf_softmax_open_back(pf_softmax *op, pf_call *c, pf_tensor *made[3]);
 int pf_softmax_give(pf_call *c, pf_tensor *const made[3]);
+/* Causal without limits query i of a segment sees i + 1 + ahead keys: the last one sees all. */
+static inline int64_t pf_tile_ahead(const pf_segment *seg) { return seg->length - seg->q_length; }
 /* How many keys query i of a segment sees. */
 int64_t pf_softmax_limit(const pf_softmax *op, const pf_segment *seg, int64_t i);
+/* What dropout makes of the weight of query i and key j of a segment: a factor, or 0. */
+float pf_softmax_factor(const pf_softmax *op, const pf_segment *seg, int64_t head, int64_t i,
+                        int64_t j);
 
 /* ---- softmax_block.c: a tile ---- */
 size_t pf_tile_bytes(const pf_softmax *op); /* of `scratch` */
@@ -128,13 +132,16 @@ void pf_tile_keys(pf_tile *t, pf_places keys);
 void pf_tile_begin(pf_tile *t);
 void pf_tile_resume(pf_tile *t);
 void pf_tile_put(const pf_tile *t);
-/* The loaded keys join the answer. */
+/* The loaded keys join the answer; or other keys, of which o (PF_TILE, dv) is the answer and lse
+ * (PF_TILE) the log-sum-exp. */
 void pf_tile_join(pf_tile *t);
+void pf_tile_join_sum(pf_tile *t, const float *o, const float *lse);
 
 /* p <- P as v meets it, dp <- dS of the loaded queries and keys. */
 void pf_tile_weights_back(pf_tile *t);
-/* Rows of dq += scale dS k. */
+/* Rows of dq += scale dS k; of the gradient += dq (PF_TILE, d). */
 void pf_tile_spread_queries(pf_tile *t);
+void pf_tile_add_queries(const pf_tile *t, float factor, const float *dq);
 /* dk and dvalue grow, and go into their gradients. */
 void pf_tile_begin_keys(pf_tile *t);
 void pf_tile_spread_keys(pf_tile *t);

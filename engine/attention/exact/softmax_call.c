@@ -38,7 +38,6 @@ int pf_softmax_open(pf_softmax *op, pf_call *c, uint64_t seed) {
                        .mask = c->in[PF_IN_MASK],
                        .dropped = dropout_of(c) > 0};
     op->drops = pf_drops_of(op->kern, dropout_of(c), seed, (uint64_t)c->attr[PF_SOFTMAX_DRAW].i);
-    op->ahead = op->Lk - op->Lq;
     op->group = op->Hk > 0 ? op->H / op->Hk : 0;
     op->scale = (float)(scale != 0 ? scale : 1 / sqrt((double)op->d));
     pf_tensor *decay;
@@ -88,5 +87,14 @@ int pf_softmax_give(pf_call *c, pf_tensor *const made[3]) {
 int64_t pf_softmax_limit(const pf_softmax *op, const pf_segment *seg, int64_t i) {
     const int32_t *limit = op->reach.limit;
     if (limit) return limit[seg->item * op->Lq + seg->q_start + i];
-    return op->causal ? pf_min(i + 1 + op->ahead, seg->length) : seg->length;
+    return op->causal ? pf_min(i + 1 + pf_tile_ahead(seg), seg->length) : seg->length;
+}
+
+float pf_softmax_factor(const pf_softmax *op, const pf_segment *seg, int64_t head, int64_t i,
+                        int64_t j) {
+    int64_t row = (seg->item * op->H + head) * op->Lq + seg->q_start + i;
+    int64_t at = row * pf_round_up(op->Lk, PF_TILE) + j;
+    float four[4] = {1, 1, 1, 1}; /* words of the mask come in fours */
+    if (op->dropped) pf_drops_apply(&op->drops, at - at % 4, 4, four, four);
+    return four[op->dropped ? at % 4 : 0];
 }

@@ -13,6 +13,8 @@
 
 #include "heads.h"
 
+enum { PF_TILE = 128 }; /* queries or keys, at most, that one product takes of softmax attention */
+
 enum {
     PF_IN_Q,
     PF_IN_K,

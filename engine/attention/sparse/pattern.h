@@ -24,7 +24,7 @@
 
 #include "reach.h"
 
-enum { PF_TILE = 128, PF_TILE_WORDS = PF_TILE * PF_TILE / 64, PF_PATTERN_OPTIONS = 12 };
+enum { PF_TILE_WORDS = PF_TILE * PF_TILE / 64, PF_PATTERN_OPTIONS = 12 };
 
 /* Positions in an order, cut in runs. */
 typedef struct pf_order {
