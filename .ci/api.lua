@@ -208,6 +208,26 @@ return {
       "phi_q: pf.Tensor, phi_k: pf.Tensor, v: pf.Tensor, options?: pf.AttentionOptions",
       "pf.Tensor, table?",
       "The same with features given." },
+    { "pf.graph", "options: table", "pf.Graph?, string?, string?",
+      "A graph, made once for many steps: of lists {from =, to =}, the two ends of every edge, " ..
+      "nodes counted from 1 (tables, or i32 tensors), of a file {path =} with a pair a line " ..
+      "(nil, message, code), or of graphs {g1, g2, ...}, all their nodes in a row. Options " ..
+      "nodes, how many (the largest number met), keys, where edges come from other nodes than " ..
+      "they go to, first (1; 0 where nodes are counted from 0), loops (adds an edge from every " ..
+      "node to itself that has none), both (adds the reverse of every edge that has none), " ..
+      "multi (an edge may be listed twice). Fields nodes, keys, count (edges) and edges, the " ..
+      "tensor; where a model reads the input edges the graph stands for it." },
+    { "Graph:ends", "", "integer[], integer[]",
+      "The lists from and to, in the order of the edges' numbers: given ones first, then those " ..
+      "that both added, then loops." },
+    { "pf.attention.graph", "q: pf.Tensor, k: pf.Tensor, v: pf.Tensor, options: table",
+      "pf.Tensor",
+      "Softmax attention over edges: query i sees the keys that its edges come from. Options " ..
+      "graph, or from and to (with loops, both, multi, first) for this call; score: dot (the " ..
+      "default, with scale), gat, LeakyReLU(q + k) of q and k of width 1, gatv2, weight . " ..
+      "LeakyReLU(q + k) with weight (H, d); slope (0.2); bias (E) or (E, H), by the edges' " ..
+      "numbers; dropout and draw; causal, mask, documents, limits, prefix, cu_seqlens, decay, " ..
+      "which leave out edges. No edge left: 0." },
     { "pf.attention.compare", "kernel: pf.Kernel, options?: table", "table",
       "A kernel against exact attention, a head at a time; prints as a table. Options q, k, v, " ..
       "or length (512), dim (64), heads, batch, norm (|x| and |y|, 1) and seed of random ones; " ..

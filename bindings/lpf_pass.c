@@ -26,10 +26,20 @@ static int names_of(lua_State *L, const pf_module *m, const char *names[PF_INPUT
 
 /* ---- reading -------------------------------------------------------------------- */
 
+/* An object whose class says so (__tensor) stands for the tensor in that field: a graph for its
+ * edges. */
+static void unwrap(lua_State *L) {
+    if (!lua_istable(L, -1) || luaL_getmetafield(L, -1, "__tensor") == LUA_TNIL) return;
+    lua_gettable(L, -2);
+    lua_remove(L, -2);
+}
+
 /* Stays on the stack while the model runs; NULL: nil. */
 static pf_tensor *get_tensor(lua_State *L, int table, const char *key, const char *where) {
     luaL_checkstack(L, 4, "too many inputs");
-    return lua_getfield(L, table, key) == LUA_TNIL ? NULL : lpf_check_tensor(L, -1, where, key);
+    if (lua_getfield(L, table, key) == LUA_TNIL) return NULL;
+    unwrap(L);
+    return lpf_check_tensor(L, -1, where, key);
 }
 
 /* The fields of the table at `index` over what the pass says already. */

@@ -31,7 +31,7 @@ for _, map in ipairs(pf.kernels().maps) do signed[map.name] = not map.positive e
 local function each(f, smooth)
   for _, a in ipairs(layers.attentions()) do
     local map = a.options.kernel and a.options.kernel.name
-    local skip = a.options.attention == "identity" or smooth and signed[map]
+    local skip = a.options.attention == "identity" or a.kind.edges or smooth and signed[map]
     if not skip then f(cross(a.options), a.name, a.options) end
   end
   f(cross { qk_norm = true }, "qk_norm")

@@ -100,6 +100,13 @@ local Data = {}
 ---@field type string
 local Tokenizer = {}
 
+---@class pf.Graph
+---@field nodes integer
+---@field keys integer
+---@field count integer
+---@field edges pf.Tensor
+local Graph = {}
+
 local pf = { version = "" }
 
 pf.term = {}
@@ -565,6 +572,36 @@ function pf.attention.exact(q, k, v, options) end
 ---@param options? pf.AttentionOptions
 ---@return pf.Tensor
 function pf.attention.identity(q, k, v, options) end
+
+---A graph, made once for many steps: of lists {from =, to =}, the two ends of every edge, nodes
+---counted from 1 (tables, or i32 tensors), of a file {path =} with a pair a line (nil, message,
+---code), or of graphs {g1, g2, ...}, all their nodes in a row. Options nodes, how many (the
+---largest number met), keys, where edges come from other nodes than they go to, first (1; 0
+---where nodes are counted from 0), loops (adds an edge from every node to itself that has none),
+---both (adds the reverse of every edge that has none), multi (an edge may be listed twice).
+---Fields nodes, keys, count (edges) and edges, the tensor; where a model reads the input edges
+---the graph stands for it.
+---@param options table
+---@return pf.Graph?, string?, string?
+function pf.graph(options) end
+
+---The lists from and to, in the order of the edges' numbers: given ones first, then those that
+---both added, then loops.
+---@return integer[], integer[]
+function Graph:ends() end
+
+---Softmax attention over edges: query i sees the keys that its edges come from. Options graph,
+---or from and to (with loops, both, multi, first) for this call; score: dot (the default, with
+---scale), gat, LeakyReLU(q + k) of q and k of width 1, gatv2, weight . LeakyReLU(q + k) with
+---weight (H, d); slope (0.2); bias (E) or (E, H), by the edges' numbers; dropout and draw;
+---causal, mask, documents, limits, prefix, cu_seqlens, decay, which leave out edges. No edge
+---left: 0.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param v pf.Tensor
+---@param options table
+---@return pf.Tensor
+function pf.attention.graph(q, k, v, options) end
 
 ---A kernel against exact attention, a head at a time; prints as a table. Options q, k, v, or
 ---length (512), dim (64), heads, batch, norm (|x| and |y|, 1) and seed of random ones; causal;
@@ -1533,7 +1570,7 @@ function pf.nn.shift(options) end
 ---@field head_dim? integer head width d; 0: dim / heads
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
 ---kernel: as older files say it, what the kernel's name says, else favor
----@field attention? "favor"|"exact"|"identity"|"auto"|"kernel"
+---@field attention? "favor"|"exact"|"identity"|"graph"|"auto"|"kernel"
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
 ---OPTION = ...} says both
 ---@field attention_options? table
@@ -1576,7 +1613,7 @@ function pf.nn.attention(options) end
 ---@field head_dim? integer head width d; 0: dim / heads
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
 ---kernel: as older files say it, what the kernel's name says, else favor
----@field attention? "favor"|"exact"|"identity"|"auto"|"kernel"
+---@field attention? "favor"|"exact"|"identity"|"graph"|"auto"|"kernel"
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
 ---OPTION = ...} says both
 ---@field attention_options? table
@@ -1603,6 +1640,31 @@ function pf.nn.attention(options) end
 ---@param options? pf.Options.nn.cross_attention
 ---@return pf.Module
 function pf.nn.cross_attention(options) end
+
+---@class pf.Options.nn.graph_attention
+---@field dim integer width of x
+---@field heads? integer attention heads H
+---@field head_dim? integer numbers that a head gives; 0: dim / heads
+---what an edge weighs: gat, LeakyReLU of a sum of one number an end; gatv2, a vector times
+---LeakyReLU of a sum of rows
+---@field score? "gat"|"gatv2"
+---@field slope? number of LeakyReLU below 0
+---@field join? "concat"|"mean" heads side by side, heads head_dim numbers, or their mean, head_dim
+---off: x is W h already, heads head_dim wide, as when h is sparse and W h a sum of rows
+---@field project? boolean
+---@field share? boolean gatv2: one matrix for both ends, W_1 = W
+---@field bias? boolean adds a learned vector
+---@field residual? boolean adds x, through a matrix of its own where it has another width
+---@field input_dropout? number share of x dropped in training
+---share dropped, in training, of W h where weights meet it, not of what scores are made of
+---@field value_dropout? number
+---@field attention_dropout? number share of weights dropped in training
+
+---Graph attention (GAT, GATv2): each node's row from those that its edges come from, x (B, L, D)
+----> (B, L, heads head_dim), or head_dim of their mean.
+---@param options? pf.Options.nn.graph_attention
+---@return pf.Module
+function pf.nn.graph_attention(options) end
 
 ---@class pf.Options.nn.chain
 ---training keeps of the whole chain its input only and runs it a second time for its gradient:
@@ -1647,7 +1709,7 @@ function pf.nn.reversible(options) end
 ---@field head_dim? integer head width d; 0: dim / heads
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
 ---kernel: as older files say it, what the kernel's name says, else favor
----@field attention? "favor"|"exact"|"identity"|"auto"|"kernel"
+---@field attention? "favor"|"exact"|"identity"|"graph"|"auto"|"kernel"
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
 ---OPTION = ...} says both
 ---@field attention_options? table
@@ -1729,7 +1791,7 @@ function pf.nn.block(options) end
 ---@field head_dim? integer head width d; 0: dim / heads
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
 ---kernel: as older files say it, what the kernel's name says, else favor
----@field attention? "favor"|"exact"|"identity"|"auto"|"kernel"
+---@field attention? "favor"|"exact"|"identity"|"graph"|"auto"|"kernel"
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
 ---OPTION = ...} says both
 ---@field attention_options? table
@@ -3100,7 +3162,7 @@ function Tensor:features(...) end
 ---@field causal? boolean position i sees keys 1 .. i
 ---the kind whose weights are summed: favor, by features; exact, exp(scale^2 q_i.k_j) itself, in
 ---quadratic time and without a projection
----@field attention? "favor"|"exact"|"identity"
+---@field attention? "favor"|"exact"|"identity"|"graph"
 ---@field map? string feature map
 ---@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
 ---phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it cancels

@@ -40,10 +40,13 @@ function Bound:state(batch)
   return self.model:state(options)
 end
 
---- The same of item b alone.
-function Bound:item(b)
+--- The same of item b of B alone. What has another size is of all items, as a graph is.
+function Bound:item(b, B)
   local beside = {}
-  for name, t in pairs(self.beside) do beside[name] = t:slice(1, b, b) end
+  for name, t in pairs(self.beside) do
+    local each = core.kind(t) == "tensor" and t:size(1) == B
+    beside[name] = each and t:slice(1, b, b) or t
+  end
   return bind(self.model, beside)
 end
 
@@ -228,7 +231,7 @@ function check.bits(model, input, options)
   local why = bits_differ(forward(model, input, where), y)
   if why then return wrong(options, "%s: the same call twice: %s", where, why) end
   for b = 1, B > 1 and B or 0 do
-    local alone = forward(model:item(b), input:slice(1, b, b), where)
+    local alone = forward(model:item(b, B), input:slice(1, b, b), where)
     why = bits_differ(alone, y:slice(1, b, b):detach())
     if why then
       return wrong(options, "%s: item %d alone is not what it is in the batch: %s", where, b, why)

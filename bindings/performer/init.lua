@@ -17,6 +17,7 @@ require "performer.items"
 require "performer.clusters"
 require "performer.advise"
 local patterns = require "performer.pattern"
+local graph = require "performer.graph"
 local layers = require "performer.nn"
 local training = require "performer.training"
 local data = require "performer.data"
@@ -106,6 +107,7 @@ pf.kernel = kernels.kernel
 pf.attention = kernels.attention
 pf.attention.flops = core.attention_flops
 pf.pattern = patterns.pattern
+pf.graph = graph
 pf.nn = layers.nn
 
 pf.optim, pf.schedule = training.optim, training.schedule

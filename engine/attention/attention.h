@@ -29,6 +29,7 @@ typedef struct pf_attention {
     double option[PF_KIND_OPTIONS]; /* its kind's own, in their order; a choice by its place */
     double dropout;                 /* of this call, of kinds that drop weights; 0: none */
     uint64_t draw;                  /* and which mask */
+    pf_tensor *edges, *edge_bias;   /* of this call, of kinds that read them (edges/edges.h) */
 } pf_attention;
 
 /* Who sees whom, and a decay: what a kind may take; kinds.c refuses what it doesn't. */
@@ -50,6 +51,7 @@ typedef struct pf_attention_kind {
     const char *name, *doc;
     bool takes_kernel;
     unsigned takes;                /* bit i: the input PF_IN_* i, of those behind v (PF_TAKES) */
+    bool edges;                    /* reads the edges of a graph (pf_attention.edges) */
     bool drops;                    /* drops weights by itself (pf_attention.dropout) */
     bool carries;                  /* has an exit state, that a later call can begin from: the
                                     * first PF_ENTRY_INPUTS tensors of `state` */
@@ -69,9 +71,10 @@ typedef struct pf_attention_kind {
                 int64_t dv);
     /* q (B, H, L, d), k (B, Hk, L, d), v (B, Hk, L, dv), all of this state's sizes: attends to
      * the state and causally to the new keys, and moves the state on, but for its position. NULL:
-     * can't stream. */
+     * can't stream, and says `no_stream`. */
     int (*prefill)(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s, pf_tensor *q,
                    pf_tensor *k, pf_tensor *v);
+    const char *no_stream;
     /* The same for L = 1; NULL: prefill is as good. */
     int (*step)(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s, pf_tensor *q,
                 pf_tensor *k, pf_tensor *v);

@@ -20,6 +20,7 @@ static int describe_kind(pf_config *row, const pf_attention_kind *kind) {
     PF_TRY(pf_config_set_string(row, "doc", kind->doc));
     PF_TRY(pf_config_set_bool(row, "takes_kernel", kind->takes_kernel));
     PF_TRY(describe_takes(row, kind));
+    PF_TRY(pf_config_set_bool(row, "edges", kind->edges));
     PF_TRY(pf_config_set_bool(row, "streams", kind->prefill != NULL));
     PF_TRY(pf_config_set_bool(row, "state_grows", kind->state && kind->state->grows));
     PF_TRY(pf_config_set_bool(row, "carries", kind->carries));

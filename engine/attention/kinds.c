@@ -91,9 +91,18 @@ static int check_taken(const pf_attention_kind *kind, pf_tensor *const *in) {
 
 /* What a kind does not take it refuses, instead of passing it over: of who sees whom, and where it
  * carries no state, an entry and an exit. */
+static int check_edges(const pf_attention *a) {
+    if (!a->kind->edges == !a->edges && (a->edges || !a->edge_bias)) return PF_OK;
+    if (a->kind->edges) {
+        return pf_fail(PF_EINVAL, "attention: %s attention needs edges", a->kind->name);
+    }
+    return pf_fail(PF_EINVAL, "attention: %s attention takes no edges", a->kind->name);
+}
+
 int pf_attend_rows(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
                    bool exit) {
     PF_TRY(check_taken(a->kind, in));
+    PF_TRY(check_edges(a));
     if (exit && !a->kind->carries) {
         return pf_fail(PF_EINVAL, "attention: %s has no state to hand on", a->kind->name);
     }
@@ -124,7 +133,8 @@ int pf_attend_state(pf_state **state, pf_engine *e, const pf_attention *a, int64
                                   "be at least 1");
     }
     if (!a->kind->prefill) {
-        return pf_fail(PF_EINVAL, "attention state: %s attention can't stream", a->kind->name);
+        return pf_fail(PF_EINVAL, "attention state: %s attention can't stream%s", a->kind->name,
+                       a->kind->no_stream ? a->kind->no_stream : "");
     }
     PF_TRY(pf_state_new(state, e, batch, 0));
     if (!a->kind->state) return PF_OK;
@@ -226,7 +236,7 @@ int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf
     PF_NEED(q, k, v);
     pf_attention_options o = {0};
     PF_TRY(pf_options_take(&o, sizeof o, options, "attention"));
-    pf_attention a = {.causal = o.causal};
+    pf_attention a = {.causal = o.causal, .edges = o.edges, .edge_bias = o.edge_bias};
     pf_tensor *made[PF_ATTENTION_OUTPUTS] = {NULL};
     pf_tensor *in[PF_ATTENTION_INPUTS] = {[PF_IN_Q] = q,
                                           [PF_IN_K] = k,

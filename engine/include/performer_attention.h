@@ -110,6 +110,8 @@ typedef struct {
     pf_tensor *prefix;     /* (B) i32: so many first keys are seen from everywhere */
     pf_tensor *decay;      /* (Hk): a key counts exp(-decay) less a token of its distance */
     pf_tensor *entry[3];   /* s, z, shift that an earlier segment left (favor) */
+    pf_tensor *edges;      /* (E, 3) i32 as the op `edges` makes them (graph) */
+    pf_tensor *edge_bias;  /* (E) or (E, H), by their numbers: added to their scores */
 } pf_attention_options;
 /* q (B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv) -> out (B, H, Lq, dv), recorded on an open
  * tape. exit (NULL: not wanted): s (B, Hk, r, dv), z (B, Hk, r), shift (B, Hk) after the last key,

@@ -29,6 +29,11 @@ int pf_attention_drops(const pf_attention_kind *kind, double p);
  * given (NULL: none) otherwise; the caller's. */
 int pf_attention_drop_some(pf_attention *a, pf_engine *e, const pf_run *run, double p,
                            const pf_tensor *keys, pf_tensor *given, pf_tensor **mask);
+/* attention_edges.c: the inputs `edges` and `edge_bias`, and those of a run in `a` where its kind
+ * reads them. */
+enum { PF_EDGES_READ = 2 };
+extern const pf_input_info pf_edge_inputs[PF_EDGES_READ];
+int pf_attention_read_edges(pf_attention *a, const pf_module *m, const pf_run *run);
 /* RMS norm over each head's channels with one scale for all heads, in place; scale NULL: none. */
 int pf_attention_normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x);
 /* (B, H, L, d) -> (B, L, H d) */

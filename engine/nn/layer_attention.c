@@ -170,6 +170,7 @@ static int attention_build(pf_module *m, pf_engine *e) {
     PF_TRY(pf_attention_heads(m, self));
     PF_TRY(pf_attention_resolve(m, e, self));
     PF_TRY(pf_attention_drops(self->attention.kind, self->drops));
+    if (!self->attention.kind->edges) m->n_reads = 0;
     PF_TRY(add_decay(m, e, self));
     PF_TRY(pf_attention_tilts(m, e, self));
     int64_t dim = pf_option_int(m, "dim"), inner = self->heads * self->head_dim;
@@ -254,10 +255,12 @@ static int attend_to(const pf_attention *a, pf_engine *e, const pf_run *run, pf_
     return pf_attend_prefill(y, e, a, state, side[0], side[1], side[2]);
 }
 
-static int attend(const attention_self *self, pf_engine *e, const pf_run *run, pf_tensor **side,
+static int attend(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **side,
                   pf_tensor **y) {
+    const attention_self *self = m->self;
     pf_attention a = self->attention; /* this call's */
     pf_tensor *mask = NULL;
+    PF_TRY(pf_attention_read_edges(&a, m, run));
     int status = pf_attention_drop_some(&a, e, run, self->drops, side[1], run->pass->mask, &mask);
     if (status >= 0) status = attend_to(&a, e, run, side, mask, y);
     pf_tensor_release(&mask);
@@ -276,7 +279,7 @@ static int mix(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *q
     for (int i = 0; i < 2 && status >= 0; i++) {
         status = prepare(self, e, i, positions, offset, &side[i]);
     }
-    if (status >= 0) status = attend(self, e, run, side, y);
+    if (status >= 0) status = attend(m, e, run, side, y);
     bool look = (!run->state || run->slice) && !run->pass->again; /* a second run sees the same */
     if (status >= 0 && look) pf_watch_look(m, e, &self->attention, run->pass, side[0], side[1]);
     for (int i = 0; i < 3; i++) pf_tensor_release(&side[i]);
@@ -398,6 +401,8 @@ const pf_layer pf_layer_attention = {
     .options = attention_options,
     .n_options = PF_COUNT(attention_options),
     .width = "dim",
+    .inputs = pf_edge_inputs, /* of kinds that read them */
+    .n_inputs = PF_EDGES_READ,
     .self_bytes = sizeof(attention_self),
     .build = attention_build,
     .derive = pf_attention_derive,

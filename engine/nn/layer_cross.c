@@ -64,6 +64,12 @@ static int cross_build(pf_module *m, pf_engine *e) {
     PF_TRY(pf_attention_heads(m, self));
     PF_TRY(pf_attention_resolve(m, e, self));
     PF_TRY(pf_attention_drops(self->attention.kind, self->drops));
+    if (self->attention.kind->edges) {
+        return pf_fail(PF_EINVAL,
+                       "cross_attention: %s attention is of one sequence, and here keys "
+                       "are another's; take another attention",
+                       self->attention.kind->name);
+    }
     PF_TRY(pf_attention_tilts(m, e, self));
     int64_t dim = pf_option_int(m, "dim"), inner = self->heads * self->head_dim;
     int64_t both = 2 * self->kv_heads * self->head_dim;

@@ -22,10 +22,12 @@ attention.MAP = "softmax" -- of a kernel that is not named
 -- The kind whose time is the limit of speed, for the ratios of `bench`.
 attention.BASE = "identity"
 
---- The names of the kinds, in order.
+--- The names of the kinds, in order, but for those that read edges: a command has none to give.
 function attention.kind_names()
   local names = {}
-  for i, kind in ipairs(pf.kinds()) do names[i] = kind.name end
+  for _, kind in ipairs(pf.kinds()) do
+    if not kind.edges then names[#names + 1] = kind.name end
+  end
   return names
 end
 

@@ -72,7 +72,7 @@ end
 local function kind_rows(taken)
   local rows, found = {}, {}
   for _, kind in ipairs(pf.kinds()) do
-    for _, option in ipairs(kind.options) do
+    for _, option in ipairs(kind.edges and {} or kind.options) do
       local path, word = "attention_options." .. option.name, option.name:gsub("_", "-")
       if taken[word] then word = "attention-" .. word end
       local row = found[option.name]

@@ -96,10 +96,24 @@ function layers.make(row, more)
   return stir(pf.nn[row.type](o))
 end
 
--- What layers read beside x, for n sequences.
+--- A graph of L nodes in which each sees itself and up to two before and after it, so that what
+--- is left of it where positions are cut off, or hidden, is the graph of the others.
+local function band(L)
+  local rows = {}
+  for to = 0, L - 1 do
+    for from = math.max(0, to - 2), math.min(L - 1, to + 2) do
+      rows[#rows + 1] = { to, from, #rows }
+    end
+  end
+  return array.new({ #rows, 3 }, function(i) return rows[(i - 1) // 3 + 1][(i - 1) % 3 + 1] end,
+    "i32")
+end
+
+-- What layers read beside x, for n sequences of L positions.
 local INPUTS = {
   memory = function(from, n) return from:normals { n, 5, layers.D } end,
   source = function(from, n) return from:whole({ n, 5 }, 0, layers.V - 1) end,
+  edges = function(_, _, L) return band(L) end,
 }
 
 --- The inputs of a layer that it needs, beside what `to` has already.
@@ -109,7 +123,10 @@ function layers.inputs(layer, n, to)
   for _, input in ipairs(layer:inputs()) do has[input.name] = input end
   for name, make in pairs(INPUTS) do
     local wanted = has[name] and (has[name].required or name == "source")
-    if wanted and to[name] == nil then to[name] = array.tensor(make(array.random(7), n)) end
+    if wanted and to[name] == nil then
+      local L = to.input and to.input:size(2) or layers.L
+      to[name] = array.tensor(make(array.random(7), n, L))
+    end
   end
   return to
 end
@@ -141,14 +158,17 @@ function layers.input(layer, seed, hidden, other)
   return array.tensor(x)
 end
 
---- {name, options}: every kind of attention, each with every map where it takes a kernel.
+--- Does a row's layer stream? Edges are of a whole sequence.
+function layers.streams(row) return row.type ~= "graph_attention" end
+
+--- {name, options, kind}: every kind of attention, each with every map where it takes a kernel.
 function layers.attentions()
   local list = {}
   for _, kind in ipairs(pf.kinds()) do
     for _, map in ipairs(kind.takes_kernel and pf.kernels().maps or { {} }) do
       local kernel = map.name and { name = map.name, seed = 3, features = map.softmax and 8 or 0 }
       list[#list + 1] = { name = kind.name .. " " .. (map.name or ""),
-                          options = { attention = kind.name, kernel = kernel } }
+                          options = { attention = kind.name, kernel = kernel }, kind = kind }
     end
   end
   return list

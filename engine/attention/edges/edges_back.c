@@ -120,12 +120,10 @@ typedef struct {
 static void bias_range(void *context, int64_t begin, int64_t end) {
     const bias_job *job = context;
     const pf_edge_op *op = job->op;
-    int64_t shared = op->bias_heads > 1 ? 0 : 1, E = op->graph.n;
+    int64_t E = op->graph.n, heads = op->bias_heads, pairs = op->B * op->H;
     for (int64_t e = begin; e < end; e++) {
-        float *to = job->to + pf_edge_number(&op->graph, e) * op->bias_heads;
-        for (int64_t pair = 0; pair < op->B * op->H; pair++) {
-            to[shared ? 0 : pair % op->H] += op->ds[pair * E + e];
-        }
+        float *to = job->to + pf_edge_number(&op->graph, e) * heads;
+        for (int64_t pair = 0; pair < pairs; pair++) to[pair % heads] += op->ds[pair * E + e];
     }
 }
 
@@ -143,30 +141,33 @@ static int check_numbers(pf_call *c, const pf_graph *g) {
     return PF_OK;
 }
 
+/* Zeros like input i, to be given when they are whole. */
+static int zeros_like(pf_call *c, int i, pf_tensor **t) {
+    PF_TRY(pf_call_make(c, PF_F32, c->in[i]->rank, c->in[i]->shape, t));
+    return pf_tensor_fill(*t, 0);
+}
+
 static int give_bias(pf_call *c, const pf_edge_op *op) {
-    bool fresh;
-    pf_tensor *slot;
+    pf_tensor *sum;
     if (!c->need[PF_IN_EDGE_BIAS]) return PF_OK;
     PF_TRY(check_numbers(c, &op->graph));
-    PF_TRY(pf_grad_fresh(c, PF_IN_EDGE_BIAS, &fresh, &slot));
-    if (fresh) PF_TRY(pf_tensor_fill(slot, 0));
-    bias_job job = {op, pf_f32(slot)};
-    return pf_parallel_range(c->engine, op->graph.n, EDGE_GRAIN, bias_range, &job);
+    PF_TRY(zeros_like(c, PF_IN_EDGE_BIAS, &sum));
+    bias_job job = {op, pf_f32(sum)};
+    PF_TRY(pf_parallel_range(c->engine, op->graph.n, EDGE_GRAIN, bias_range, &job));
+    return pf_grad_give(c, PF_IN_EDGE_BIAS, sum);
 }
 
 /* The tasks' parts, in their order. */
 static int give_weight(pf_call *c, const pf_edge_op *op) {
-    bool fresh;
-    pf_tensor *slot;
+    pf_tensor *sum;
     int64_t runs = op->graph.to.runs;
     if (!c->need[PF_IN_EDGE_WEIGHT]) return PF_OK;
-    PF_TRY(pf_grad_fresh(c, PF_IN_EDGE_WEIGHT, &fresh, &slot));
-    if (fresh) PF_TRY(pf_tensor_fill(slot, 0));
+    PF_TRY(zeros_like(c, PF_IN_EDGE_WEIGHT, &sum));
     for (int64_t task = 0; task < op->B * op->H * runs; task++) {
         int64_t head = task / runs % op->H;
-        op->kern->axpy(op->d, 1, op->dweights + task * op->d, pf_f32(slot) + head * op->d);
+        op->kern->axpy(op->d, 1, op->dweights + task * op->d, pf_f32(sum) + head * op->d);
     }
-    return PF_OK;
+    return pf_grad_give(c, PF_IN_EDGE_WEIGHT, sum);
 }
 
 /* ---- the whole ---- */
