@@ -91,6 +91,16 @@ describe("examples", function()
     assert.equal("1 1 2 3 4 5 9", ids(out, "said"))
   end)
 
+  it("14_which_attention: tells each kind's costs and what it recalls, and advises", function()
+    local kinds = require("performer").kinds()
+    local out = run "14_which_attention.lua --smoke"
+    for _, kind in ipairs(kinds) do
+      assert.truthy(out:find("\n" .. kind.name .. " +[%d.]+ +[%d.]+ +[%d.]+x +[%d.]+ %% ")
+        or out:find("\n" .. kind.name .. " +left out: %l"), out)
+    end
+    assert.truthy(out:find "\nadvice: [^\n]+\n$", out)
+  end)
+
   it("04_char_lm: learns its paragraph, or a file", function()
     local out = run "04_char_lm.lua - 60"
     local losses = numbers(out, "loss ([%d.]+)")

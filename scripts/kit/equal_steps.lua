@@ -38,17 +38,17 @@ end
 
 --- Trains one model. o: name (of the attention), own (its options), model (options of nn.performer;
 -- the kernel for attentions that take one), seed (1), steps, lr, batch(step), points (how often to
--- judge; 1), judge(model) -> { loss, ... }, label (of the progress line). Returns what judge said
--- last, with `curve` {{step, loss}, ...}, `train_loss` (mean of the last tenth of the steps),
--- `step_ms` and `bytes_peak` of the steps, `params`, and `model`.
+-- judge; 1), judge(model) -> { loss, ... }, label (of a progress line; nil: none). Returns what
+-- judge said last, with `curve` {{step, loss}, ...}, `train_loss` (mean of the last tenth of the
+-- steps), `step_ms` and `bytes_peak` of the steps, `params`, and `model`.
 function equal_steps.train(o)
   pf.seed(o.seed or 1)
   local model = pf.nn.performer(model_options(o.model, o.name, o.own))
   local optimizer = pf.optim.adamw(model, { lr = o.lr, decay = 0.01, betas = { 0.9, 0.98 } })
   local lr = pf.schedule.cosine { warmup = math.max(1, o.steps // 10), steps = o.steps, peak = o.lr,
                                   floor = 0.05 * o.lr }
-  local progress = Progress.new { live = pf.term.colour(2), clock = pf.clock, late = true,
-    name = o.label or o.name, total = o.steps, width = function() return pf.term.width(2) end }
+  local progress = o.label and Progress.new { live = pf.term.colour(2), clock = pf.clock,
+    late = true, name = o.label, total = o.steps, width = function() return pf.term.width(2) end }
   local tail, sum, seconds, peak, judged = math.max(1, o.steps // 10), 0, 0, 0, 0
   local curve, verdict = {}, nil
   collectgarbage()
@@ -66,10 +66,10 @@ function equal_steps.train(o)
       curve[#curve + 1] = { step, verdict.loss }
       collectgarbage()
     end
-    progress:show(step, { ("loss %.3f"):format(loss) })
+    if progress then progress:show(step, { ("loss %.3f"):format(loss) }) end
     if pf.interrupted() then cli.fail(130, "interrupted") end
   end
-  progress:finish()
+  if progress then progress:finish() end
   optimizer:close()
   verdict.curve, verdict.train_loss, verdict.params = curve, sum / tail, model:count()
   verdict.step_ms, verdict.bytes_peak, verdict.model = 1e3 * seconds / o.steps, peak, model
