@@ -22,6 +22,7 @@ local WORDS = {
   ["kernel.head_dim"] = false, -- the layer's
   ["kernel.layer"] = false,
   ["kernel.seed"] = "kernel-seed", -- --seed is the run's
+  ["attention_options.layer"] = false, -- the layer's, too
   ["ngrams.dim"] = false,
   ["ngrams.longest"] = "ngrams", -- 0: no such memory
   ["ngrams.buckets"] = false,    -- --buckets, whose default depends on the data
@@ -67,6 +68,26 @@ local function add_rows(rows, options, prefix, lead, group)
   end
 end
 
+--- What an option of several kinds is: "sliding, lsh: keys ..."; where it is not the same in all,
+-- each with its default. entries: { kind, help, shown } in order. Returns help and default.
+local function help_of_kinds(entries)
+  local same, order = {}, {}
+  for _, entry in ipairs(entries) do
+    local key = entry.help .. "\0" .. tostring(entry.shown)
+    if not same[key] then
+      same[key] = { help = entry.help, shown = entry.shown }
+      order[#order + 1] = same[key]
+    end
+    table.insert(same[key], entry.kind)
+  end
+  local parts = {}
+  for i, one in ipairs(order) do
+    local shown = #order > 1 and one.shown and (" (%s)"):format(one.shown) or ""
+    parts[i] = ("%s: %s%s"):format(table.concat(one, ", "), one.help, shown)
+  end
+  return table.concat(parts, "; "), #order == 1 and order[1].shown or nil
+end
+
 --- Rows for the options of the kinds' own, each once for all kinds that have it; `of` says which.
 -- A word that is `taken` gets "attention-" before it.
 local function kind_rows(taken)
@@ -74,17 +95,21 @@ local function kind_rows(taken)
   for _, kind in ipairs(pf.kinds()) do
     for _, option in ipairs(kind.edges and {} or kind.options) do
       local path, word = "attention_options." .. option.name, option.name:gsub("_", "-")
-      if taken[word] then word = "attention-" .. word end
-      local row = found[option.name]
-      if not row then
-        row = row_of(path, option, "Attention", WORDS[path] or word)
-        row.name, row.of = option.name, {}
+      if WORDS[path] ~= nil then word = WORDS[path] end
+      if word and taken[word] then word = "attention-" .. word end
+      local row, own = found[option.name], word and row_of(path, option, "Attention", word)
+      if word and not row then
+        row = own
+        row.name, row.of, row.entries = option.name, {}, {}
         found[option.name], rows[#rows + 1] = row, row
       end
-      row.of[#row.of + 1], row.of[kind.name] = kind.name, true
+      if word then
+        row.of[#row.of + 1], row.of[kind.name] = kind.name, true
+        table.insert(row.entries, { kind = kind.name, help = own[4], shown = own[5] })
+      end
     end
   end
-  for _, row in ipairs(rows) do row[4] = table.concat(row.of, ", ") .. ": " .. row[4] end
+  for _, row in ipairs(rows) do row[4], row[5] = help_of_kinds(row.entries) end
   return rows
 end
 
