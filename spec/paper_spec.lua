@@ -5,12 +5,13 @@ local lfs = require "lfs"
 local support = require "spec.support"
 
 local FOLDER = "examples/paper/"
+local SHARED = { kit = true, png = true, picture_file = true } -- no experiments
 
 local function experiments()
   local names = {}
   for name in lfs.dir(FOLDER) do
     local base = name:match "^(.*)%.lua$"
-    if base and base ~= "kit" and base ~= "png" then names[#names + 1] = base end
+    if base and not SHARED[base] then names[#names + 1] = base end
   end
   table.sort(names)
   return names

@@ -8,6 +8,7 @@
 -- Fashion-MNIST have them (Debian: dataset-fashion-mnist).
 local kit = require "kit"
 local pf = require "performer"
+local picture_file = require "picture_file"
 local png = require "png"
 local svg = require "kit.svg"
 
@@ -31,84 +32,15 @@ local CASES = {
   { name = "SMREG", kernel = "softmax_reg", paper = "3.67" },
 }
 
-local BEGIN = 256 -- one token more than there are bytes
-
--- ---- files ----
-
---- The header of a .npy file: sizes, and where the numbers begin.
-local function npy(path, bytes)
-  local width = bytes:byte(7) == 1 and 2 or 4
-  local size, at = string.unpack(width == 2 and "<I2" or "<I4", bytes, 9)
-  local head = bytes:sub(at, at + size - 1)
-  if not head:find("'|u1'", 1, true) or not head:find("'fortran_order': False", 1, true) then
-    kit.need(nil, path .. ": holds no uint8 array in row-major order; save one with numpy.uint8")
-  end
-  local sizes = {}
-  for n in head:match("'shape': %(([%d, ]*)%)"):gmatch "%d+" do sizes[#sizes + 1] = tonumber(n) end
-  return sizes, at + size
-end
-
-local function idx(bytes)
-  local rank, sizes = bytes:byte(4), {}
-  for d = 1, rank do sizes[d] = string.unpack(">I4", bytes, 1 + 4 * d) end
-  return sizes, 5 + 4 * rank
-end
-
---- Pictures { count, height, width, channels, [n] = bytes } of a file.
-local function read(path)
-  local bytes = kit.read(path)
-  local sizes, first
-  if bytes:sub(1, 6) == "\x93NUMPY" then
-    sizes, first = npy(path, bytes)
-  elseif bytes:sub(1, 3) == "\0\0\x08" then
-    sizes, first = idx(bytes)
-  else
-    kit.need(nil, path .. ": is neither .npy nor IDX of bytes")
-  end
-  local n, h, w, c = sizes[1], sizes[2], sizes[3], sizes[4] or 1
-  if #sizes < 3 or #sizes > 4 or #bytes - first + 1 < n * h * w * c then
-    kit.need(nil, path .. ": holds no pictures (N, H, W) or (N, H, W, C), or is cut short")
-  end
-  local pictures, size = { count = n, height = h, width = w, channels = c }, h * w * c
-  for i = 1, n do pictures[i] = bytes:sub(first + (i - 1) * size, first + i * size - 1) end
-  return pictures
-end
-
---- Made-up pictures: slopes of grey.
-local function make_up(count)
-  local pictures = { count = count, height = 8, width = 8, channels = 1 }
-  for n = 1, count do
-    local bytes, a, b = {}, math.random(0, 15), math.random(0, 15)
-    for y = 0, 7 do
-      for x = 0, 7 do bytes[#bytes + 1] = string.char(a * x + b * y) end
-    end
-    pictures[n] = table.concat(bytes)
-  end
-  return pictures
-end
+local BEGIN = picture_file.BEGIN
 
 -- ---- rows ----
-
---- Input and target of pictures given as bytes: each byte from those before it.
-local function batch_of(list)
-  local input, target = {}, {}
-  for i, bytes in ipairs(list) do
-    target[i] = {}
-    for first = 1, #bytes, 4096 do
-      local part = { bytes:byte(first, math.min(first + 4095, #bytes)) }
-      table.move(part, 1, #part, first, target[i])
-    end
-    input[i] = table.move(target[i], 1, #bytes - 1, 2, { BEGIN })
-  end
-  local i32 = { dtype = "i32" }
-  return { input = pf.tensor(input, i32), target = pf.tensor(target, i32) }
-end
 
 --- Bits a dimension on the first `limit` pictures.
 local function bits(model, pictures, limit)
   local sum, n = 0, math.min(limit, pictures.count)
   for i = 1, n do
-    local batch = batch_of { pictures[i] }
+    local batch = picture_file.batch { pictures[i] }
     sum = sum + model(batch):cross_entropy(batch.target):item()
     collectgarbage()
   end
@@ -170,7 +102,7 @@ local function run(o, case, train, valid)
   math.randomseed(o.seed)
   local kernel = { name = case.kernel }
   if case.kernel ~= "relu" then kernel.features = o.features end
-  local model = pf.nn.performer { vocab = BEGIN + 1, dim = o.dim, layers = o.layers,
+  local model = pf.nn.performer { vocab = picture_file.VOCAB, dim = o.dim, layers = o.layers,
     heads = o.heads, causal = true, length = #train[1], kernel = kernel }
   local curve = {}
   local _, seconds, broken = kit.train { model = model, label = case.name, steps = o.steps,
@@ -178,7 +110,7 @@ local function run(o, case, train, valid)
     batch = function()
       local list = {}
       for i = 1, o.batch do list[i] = train[math.random(train.count)] end
-      return batch_of(list)
+      return picture_file.batch(list)
     end,
     each = function(step) curve[#curve + 1] = { step, bits(model, valid, o.limit) } end }
   return { model = model, curve = curve, rate = o.steps * o.batch * #train[1] / seconds,
@@ -189,18 +121,7 @@ kit.main(function()
   local o = kit.options { name = "pictures", sizes = SIZES, takes = "about two hours on two cores",
     about = "Pictures as sequences: bits a dimension, and samples.",
     data = { { "data", ".npy (uint8) or IDX" }, { "valid", "the same, to validate on" } } }
-  if not o.data then kit.made_up "pictures" end
-  local train = o.data and read(o.data) or make_up(20)
-  local valid = o.valid and read(o.valid) or train
-  if not o.valid then -- the last tenth is held out
-    local first = train.count - math.max(1, train.count // 10)
-    valid = table.move(train, first + 1, train.count, 1, { count = train.count - first,
-      height = train.height, width = train.width, channels = train.channels })
-    train.count = first
-  end
-  if #valid[1] ~= #train[1] then
-    kit.need(nil, "pictures: --data and --valid have pictures of two sizes")
-  end
+  local train, valid = picture_file.pair(o.data, o.valid)
   kit.print("%d pictures of %d x %d x %d, rows of %d; %d steps of %d rows", train.count,
             train.height, train.width, train.channels, #train[1], o.steps, o.batch)
   local rows, series, best = {}, {}, nil
