@@ -106,6 +106,7 @@ pf.kind = core.kind
 pf.kernel = kernels.kernel
 pf.attention = kernels.attention
 pf.attention.flops = core.attention_flops
+pf.attention.listed = patterns.attention
 pf.pattern = patterns.pattern
 pf.graph = graph
 pf.nn = layers.nn

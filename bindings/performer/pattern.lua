@@ -239,4 +239,32 @@ function pattern.matrix(matrix)
   return new("matrix", { queries = count, keys = keys }, core.pattern("listed", {}, list))
 end
 
-return { pattern = util.namespace(pattern, "pf.pattern"), is_pattern = is_pattern }
+-- ---- attention -------------------------------------------------------------------------
+
+local allowed = { "pattern", "scale", "dropout", "draw", "causal", "buckets" }
+for _, kind in ipairs(tables.kinds()) do
+  if kind.name == "exact" then table.move(kind.takes, 1, #kind.takes, #allowed + 1, allowed) end
+end
+
+--- Softmax attention over the pairs of a pattern: q (B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk,
+--- dv), H a multiple of Hk. Who sees whom besides (causal, mask ...) holds too.
+local function attention(q, k, v, options)
+  local where = "attention.listed"
+  options = util.copy(util.check_options(options, allowed, where))
+  for name, t in util.sorted { q = q, k = k, v = v } do
+    if core.kind(t) ~= "tensor" or t:rank() ~= 4 then
+      util.fail("%s: %s must be a tensor (B, H, L, d), got %s", where, name,
+        core.kind(t) == "tensor" and tostring(t:shape()) or core.kind(t))
+    end
+  end
+  if q == nil or k == nil or v == nil then util.fail("%s: q, k and v are needed", where) end
+  if not is_pattern(options.pattern) then
+    util.fail("%s: pattern must be one that pf.pattern made, got %s", where,
+      core.kind(options.pattern))
+  end
+  options.pattern = options.pattern:tensor(q:size(3), k:size(3))
+  return core.op.listed_attention(q, k, v, options)
+end
+
+return { pattern = util.namespace(pattern, "pf.pattern"), is_pattern = is_pattern,
+         attention = attention }

@@ -57,8 +57,10 @@ typedef struct pf_attention_kind {
                                     * first PF_ENTRY_INPUTS tensors of `state` */
     const pf_option_info *options; /* of its own: numbers, switches and choices */
     int n_options;
-    const pf_state_kind *state; /* what streaming remembers; NULL: nothing */
-    const struct pf_sums *sums; /* NULL: its weights can't be told */
+    const struct pf_pattern_rule *rule; /* of kinds that are patterns: has their options, and says
+                                         * which keys a query sees; NULL */
+    const pf_state_kind *state;         /* what streaming remembers; NULL: nothing */
+    const struct pf_sums *sums;         /* NULL: its weights can't be told */
 
     /* Whole rows, recorded: in (PF_ATTENTION_INPUTS) -> out[0 .. PF_ATTENTION_OUTPUTS - 1].
      * exit: the exit state is wanted. */
@@ -118,8 +120,13 @@ const pf_attention_kind *pf_kind_of_words(const pf_config *words);
 /* ---- kind_options.c ---- */
 /* Where a layer and a state's file keep them; a map. */
 #define PF_ATTENTION_OPTIONS "attention_options"
+/* The options of a kind's own, or of its rule. */
+const pf_option_info *pf_kind_options(const pf_attention_kind *kind, int *n);
 /* Sets a->option of a->kind: `options` (NULL: none) over the defaults, once they fit. */
 int pf_attention_settle(pf_attention *a, const pf_config *options, const char *where);
+/* Sets the option `layer` (whose random numbers these are) of kinds that have one and were not
+ * given it. */
+void pf_attention_set_layer(pf_attention *a, uint64_t layer);
 /* Of one kind: fails naming the option in which they differ. */
 int pf_attention_same_options(const pf_attention *a, const pf_attention *b);
 /* Sets PF_ATTENTION_OPTIONS of `words` where there are some. */

@@ -4,34 +4,49 @@
  * their values in the table's order, so that nothing is looked up by name once it runs.
  */
 #include <stdio.h>
+#include <string.h>
 
 #include "attention.h"
+#include "pattern.h"
 
-static double value_of(const pf_attention_kind *kind, const pf_config *options,
-                       const pf_option_info *option) {
-    if (option->kind != PF_OPT_STRING) {
-        return pf_config_number_of(options, kind->options, kind->n_options, option->name);
-    }
-    const char *text = pf_config_string_of(options, kind->options, kind->n_options, option->name);
-    return pf_choice_place(option->choices, text);
+const pf_option_info *pf_kind_options(const pf_attention_kind *kind, int *n) {
+    *n = kind->rule ? kind->rule->n_options : kind->n_options;
+    return kind->rule ? kind->rule->options : kind->options;
+}
+
+static double value_of(const pf_attention_kind *kind, const pf_config *options, int i) {
+    int n;
+    const pf_option_info *all = pf_kind_options(kind, &n);
+    if (all[i].kind != PF_OPT_STRING) return pf_config_number_of(options, all, n, all[i].name);
+    return pf_choice_place(all[i].choices, pf_config_string_of(options, all, n, all[i].name));
 }
 
 int pf_attention_settle(pf_attention *a, const pf_config *options, const char *where) {
-    const pf_attention_kind *kind = a->kind;
     char name[96];
-    snprintf(name, sizeof name, "%s: %s attention", where, kind->name);
-    PF_TRY(pf_config_check(options, kind->options, kind->n_options, name));
-    for (int i = 0; i < kind->n_options; i++) {
-        a->option[i] = value_of(kind, options, &kind->options[i]);
+    int n;
+    const pf_option_info *all = pf_kind_options(a->kind, &n);
+    snprintf(name, sizeof name, "%s: %s attention", where, a->kind->name);
+    PF_TRY(pf_config_check(options, all, n, name));
+    for (int i = 0; i < n; i++) a->option[i] = value_of(a->kind, options, i);
+    const pf_pattern_rule *rule = a->kind->rule;
+    return rule && rule->check ? rule->check(a->option, name) : PF_OK;
+}
+
+void pf_attention_set_layer(pf_attention *a, uint64_t layer) {
+    int n;
+    const pf_option_info *all = pf_kind_options(a->kind, &n);
+    for (int i = 0; i < n; i++) {
+        if (strcmp(all[i].name, "layer") == 0 && a->option[i] == 0) a->option[i] = (double)layer;
     }
-    return PF_OK;
 }
 
 int pf_attention_same_options(const pf_attention *a, const pf_attention *b) {
-    for (int i = 0; i < a->kind->n_options; i++) {
+    int n;
+    const pf_option_info *all = pf_kind_options(a->kind, &n);
+    for (int i = 0; i < n; i++) {
         if (a->option[i] == b->option[i]) continue;
         return pf_fail(PF_EINVAL, "attention state: the two differ in %s attention's option '%s'",
-                       a->kind->name, a->kind->options[i].name);
+                       a->kind->name, all[i].name);
     }
     return PF_OK;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "attention.h"
+#include "pattern_kinds.h"
 
 static const pf_op *const rows[] = {
 #define PF_OP(name) &pf_op_##name,
@@ -251,6 +252,7 @@ int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf
     PF_TRY(pf_kind_find(&a.kind, o.attention, "attention"));
     PF_TRY(pf_attention_settle(&a, o.options, "attention"));
     PF_TRY(bind_for_rows(&a, engine, q, k, o.kernel));
+    PF_TRY(pf_pattern_kind_fits(&a, o.causal || o.limits || o.prefix, q, k));
     int status = pf_attend_rows(made, engine, &a, in, exit != NULL);
     pf_kernel_release(&a.kernel);
     if (status < 0) return status;

@@ -100,6 +100,7 @@ int pf_attention_resolve(pf_module *m, pf_engine *e, attention_self *self) {
     PF_TRY(pf_kernel_complete(m, e));
     PF_TRY(pf_attention_kind_of(m, &a->kind));
     PF_TRY(pf_attention_settle(a, pf_config_get(m->options, PF_ATTENTION_OPTIONS), "attention"));
+    pf_attention_set_layer(a, layer_of(m));
     a->causal = pf_option_int(m, "causal") != 0;
     pf_config *kernel = pf_config_get(m->options, "kernel");
     PF_TRY(check_open(e, kernel));

@@ -131,6 +131,9 @@ typedef struct pf_pattern_rule {
     /* Refuses a length that the options are not for, as a user wants to know who tries one
      * (pf_pattern_fits); a pattern is made for any. NULL: all are fine. */
     int (*fits)(const pf_ask *ask);
+    /* Keys that a query of `length` sees on average, as flops count them: near enough to tell what
+     * an attention costs. NULL: not told. */
+    double (*keys)(const double *option, double length, bool causal);
     /* Adds its parts; memory is the maker's. */
     int (*build)(pf_maker *maker, const pf_ask *ask);
 } pf_pattern_rule;

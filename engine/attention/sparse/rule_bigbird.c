@@ -203,6 +203,12 @@ static int fits(const pf_ask *a) {
                    (long long)block);
 }
 
+static double keys(const double *o, double length, bool causal) {
+    (void)length;
+    double window = causal ? o[WINDOW] / 2 : o[WINDOW];
+    return o[BLOCK] * (window + o[RANDOM] + o[GLOBAL] * (causal ? 1.5 : 4));
+}
+
 const pf_pattern_rule pf_pattern_rule_bigbird = {
     .name = "bigbird",
     .doc = "blocks: a window of them, first and last ones that see and are seen by all, and random "
@@ -212,5 +218,6 @@ const pf_pattern_rule pf_pattern_rule_bigbird = {
     .by_head = true,
     .check = check,
     .fits = fits,
+    .keys = keys,
     .build = build,
 };

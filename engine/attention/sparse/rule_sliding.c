@@ -98,6 +98,18 @@ static int fits(const pf_ask *a) {
                    (long long)global, (long long)a->Lk);
 }
 
+/* Of n keys to one side, `step` apart, those that are there, on average. */
+static double side(double n, double step, double length) {
+    return n * step < length ? n - n * n * step / (2 * length) : length / (2 * step);
+}
+
+static double keys(const double *o, double length, bool causal) {
+    double step = o[DILATION], ahead = o[AHEAD] < 0 ? o[WINDOW] : o[AHEAD];
+    double window = 1 + side(causal ? o[WINDOW] - 1 : o[WINDOW], step, length);
+    if (!causal) window += side(ahead, step, length);
+    return window + o[GLOBAL] * (causal ? 1.5 : 2);
+}
+
 const pf_pattern_rule pf_pattern_rule_sliding = {
     .name = "sliding",
     .doc = "a window around each query, dilated or not, and first tokens that see and are seen by "
@@ -105,5 +117,6 @@ const pf_pattern_rule pf_pattern_rule_sliding = {
     .options = options,
     .n_options = OPTIONS,
     .fits = fits,
+    .keys = keys,
     .build = build,
 };

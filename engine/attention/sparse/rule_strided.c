@@ -55,11 +55,18 @@ static int build_strided(pf_maker *m, const pf_ask *a) {
     return has(a, FAR) ? pf_maker_add_residues(m, a, l, &far) : PF_OK;
 }
 
+static double keys_strided(const double *o, double length, bool causal) {
+    double near = o[PART] == FAR ? 0 : 1 + o[STRIDE],
+           far = o[PART] == NEAR ? 0 : length / o[STRIDE];
+    return causal ? near + far / 2 : 2 * near + far;
+}
+
 const pf_pattern_rule pf_pattern_rule_strided = {
     .name = "strided",
     .doc = "a window, and every so many-th key before it (Sparse Transformer)",
     .options = strided_options,
     .n_options = PF_COUNT(strided_options),
+    .keys = keys_strided,
     .build = build_strided,
 };
 
@@ -125,11 +132,18 @@ static int build_fixed(pf_maker *m, const pf_ask *a) {
     return has(a, FAR) ? add_lasts(m, a, l) : PF_OK;
 }
 
+static double keys_fixed(const double *o, double length, bool causal) {
+    double near = o[PART] == FAR ? 0 : o[STRIDE];
+    double far = o[PART] == NEAR ? 0 : o[LAST] * length / o[STRIDE];
+    return (near + far) * (causal ? 0.5 : 1);
+}
+
 const pf_pattern_rule pf_pattern_rule_fixed = {
     .name = "fixed",
     .doc = "the query's own block, and the last keys of every block (Sparse Transformer)",
     .options = fixed_options,
     .n_options = PF_COUNT(fixed_options),
     .check = check_fixed,
+    .keys = keys_fixed,
     .build = build_fixed,
 };

@@ -1,0 +1,22 @@
+/*
+ * pattern_kinds.h - what kinds of attention that are patterns share: a call of listed_attention by
+ * the rule of their row, and what it costs.
+ */
+#ifndef PF_PATTERN_KINDS_H
+#define PF_PATTERN_KINDS_H
+
+#include "attention.h"
+#include "pattern.h"
+
+/* A kind's `call`: the row's rule, with the options of `a`, over in (PF_ATTENTION_INPUTS). */
+int pf_pattern_kind_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
+                         bool exit);
+/* A kind's `flops`, from the keys that the rule says a query sees. */
+void pf_pattern_kind_flops(const pf_attention *a, const pf_attention_shape *shape, double *forward,
+                           double *backward);
+/* Refuses a length that the options are not for; of a call by itself, since a layer meets short
+ * rows too. */
+int pf_pattern_kind_fits(const pf_attention *a, bool causal, const pf_tensor *q,
+                         const pf_tensor *k);
+
+#endif
