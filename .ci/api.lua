@@ -26,15 +26,18 @@ return {
     { "pf.kind", "value: any", "string", "\"tensor\", \"module\", \"state\" ... or Lua's type." },
     { "pf.describe", "", "table",
       "What the engine has, as data: {ops, layers, kernel = {options}, maps, attention, " ..
-      "optimizers, schedules}, lists of rows with a name (layers: type) and a doc. One table " ..
-      "for all who " ..
-      "ask, as its parts below: to be read." },
+      "patterns, optimizers, schedules}, lists of rows with a name (layers: type) and a doc. " ..
+      "One table for all who ask, as its parts below: to be read." },
     { "pf.ops", "", "table[]", "Its ops." },
     { "pf.layers", "", "table[]", "Its layers." },
     { "pf.kernels", "", "table", "{maps, options}: what a kernel can be." },
     { "pf.kinds", "", "table[]",
       "The kinds of attention: {name, doc, takes_kernel, streams, state_grows, carries (an exit " ..
       "state), trains_in_parts, tells_weights, auto (attention \"auto\" may choose it), " ..
+      "options}." },
+    { "pf.patterns", "", "table[]",
+      "The rules of patterns: {name, doc, causal, full (it has such a form), by_head (heads " ..
+      "differ), buckets (it goes by bucket numbers), lists (pf.pattern.rows and its like), " ..
       "options}." },
     { "pf.schedules", "", "table[]", "Its schedules of the learning rate: {name, doc, options}." },
     { "pf.optimizers", "", "table[]",
@@ -330,6 +333,33 @@ return {
     { "State:save", "path: string", "true?, string?, string?",
       "As safetensors, with the kernel and a checksum; a model's with what tells the model." },
     { "State:close", "", "", "Frees it now." },
+  },
+  {
+    id = "pattern", title = "Patterns",
+    { "pf.pattern.rows", "rows: integer[][]|fun(i: integer, length: integer): integer[]",
+      "pf.Pattern",
+      "Of each query the keys that it sees: a list of lists of positions, or a function that " ..
+      "makes the list of query i. For one length; a function is asked for the one at hand." },
+    { "pf.pattern.tiles",
+      "blocks: integer[][]|fun(i: integer, count: integer): integer[], options?: {block: integer}",
+      "pf.Pattern",
+      "The same by blocks of `block` (64) positions: of each block of queries those of keys." },
+    { "pf.pattern.matrix", "matrix: pf.Tensor|number[][]", "pf.Pattern",
+      "Of a matrix (queries, keys): pairs that are not 0." },
+    { "Pattern:matrix", "length: integer, question?: pf.PatternQuestion", "pf.Tensor",
+      "Which keys each query sees, (length, keys) i32: 1 where it does. Options causal, keys " ..
+      "(length), limits (length) i32: so many of the first keys at most, head: whose random " ..
+      "blocks, buckets (rounds, keys) i32 of lsh and routing." },
+    { "Pattern:count", "length: integer, question?: pf.PatternQuestion", "integer, integer",
+      "How many pairs there are; and how many tiles of at most 128 queries and 128 keys an " ..
+      "attention multiplies for them." },
+    { "Pattern:keys", "length: integer, question?: pf.PatternQuestion", "pf.Tensor",
+      "How many keys each query sees, (length) i32." },
+    { "Pattern:svg", "length: integer, question?: pf.PatternQuestion", "string",
+      "A picture: queries downward, keys to the right; darker where more pairs are seen." },
+    { "Pattern:tensor", "length?: integer, keys?: integer", "pf.Tensor",
+      "As ops take it (pattern_matrix, pattern_count, listed_attention); the length matters to " ..
+      "a function of one's own alone." },
   },
   {
     id = "nn", title = "Layers and models",

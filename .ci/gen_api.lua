@@ -42,6 +42,10 @@ end
 local tree = pf.describe()
 local ops, layers, maps = tree.ops, tree.layers, tree.maps
 local optimizers, schedules = tree.optimizers, tree.schedules
+local patterns = {} -- rules that options say; lists are given otherwise
+for _, row in ipairs(tree.patterns) do
+  if not row.lists then patterns[#patterns + 1] = row end
+end
 local ALL = -1000 -- the default of a dimension that means all of them (PF_DIM_ALL)
 
 --- Kinds of attention without words of their own in api.lua get an entry from their row, behind
@@ -85,6 +89,7 @@ local function generated_names()
   for _, map in ipairs(maps) do names["pf.kernel." .. map.name] = true end
   for _, row in ipairs(optimizers) do names["pf.optim." .. row.name] = true end
   for _, row in ipairs(schedules) do names["pf.schedule." .. row.name] = true end
+  for _, row in ipairs(patterns) do names["pf.pattern." .. row.name] = true end
   return names
 end
 
@@ -94,7 +99,7 @@ local function check_coverage()
     for _, entry in ipairs(section) do
       known[entry[1]] = true
       local object = entry[1]:find "^Kernel:" or entry[1]:find "^Tokenizer:"
-        or entry[1]:find "^Graph:"
+        or entry[1]:find "^Graph:" or entry[1]:find "^Pattern:"
       if not live[entry[1]] and not object then
         problems[#problems + 1] = entry[1] .. " is described in .ci/api.lua, but isn't there"
       end
@@ -291,6 +296,16 @@ local Optimizer = {}
 ---@class pf.Data
 local Data = {}
 
+---@class pf.Pattern
+local Pattern = {}
+
+---@class pf.PatternQuestion
+---@field causal? boolean
+---@field keys? integer
+---@field limits? pf.Tensor
+---@field head? integer
+---@field buckets? pf.Tensor
+
 ---@class pf.Tokenizer
 ---@field type string
 local Tokenizer = {}
@@ -356,8 +371,8 @@ end
 
 local function make_annotations()
   local lines = { HEAD }
-  for _, space in ipairs { "term", "check", "kernel", "attention", "nn", "optim", "schedule",
-    "data", "tokenizer", "checkpoint", "json" } do
+  for _, space in ipairs { "term", "check", "kernel", "attention", "pattern", "nn", "optim",
+    "schedule", "data", "tokenizer", "checkpoint", "json" } do
     lines[#lines + 1] = ("pf.%s = {}"):format(space)
   end
   lines[#lines + 1] = "pf.json.null = nil"
@@ -390,6 +405,12 @@ local function make_annotations()
     add_options_class(lines, class, row.options)
     add_function(lines, "pf.schedule." .. row.name, { { name = "options", kind = class } },
       "fun(step: integer): number", row.doc)
+  end
+  for _, row in ipairs(patterns) do
+    local class = "pf.Options.pattern." .. row.name
+    add_options_class(lines, class, row.options)
+    add_function(lines, "pf.pattern." .. row.name,
+      { { name = "options", kind = class, optional = true } }, "pf.Pattern", row.doc)
   end
   for _, op in ipairs(ops) do add_op(lines, op) end
   lines[#lines + 1] = ""
@@ -518,7 +539,7 @@ local function rows_table(list, what, space, arguments)
       cell(row.doc))
     option_rows(rows, own[i])
   end
-  rows[#rows + 1] = "| all of them | | | |"
+  if #shared > 0 then rows[#rows + 1] = "| all of them | | | |" end
   option_rows(rows, shared)
   return rows
 end
@@ -528,7 +549,8 @@ local function make_readme(text)
   local parts = { ops = ops_table(), layers = layers_table(), kernels = kernels_table(),
     kinds = kinds_table(),
     optimizers = rows_table(optimizers, "optimizer", "optim", "model, options"),
-    schedules = rows_table(schedules, "schedule", "schedule", "options") }
+    schedules = rows_table(schedules, "schedule", "schedule", "options"),
+    patterns = rows_table(patterns, "pattern", "pattern", "options") }
   for _, section in ipairs(api) do parts[section.id] = section_table(section) end
   local used = {}
   local fresh = text:gsub("(<!%-%- generated: (%w+) %-%->\n)(.-)(<!%-%- end %-%->)",

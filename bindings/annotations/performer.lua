@@ -96,6 +96,16 @@ local Optimizer = {}
 ---@class pf.Data
 local Data = {}
 
+---@class pf.Pattern
+local Pattern = {}
+
+---@class pf.PatternQuestion
+---@field causal? boolean
+---@field keys? integer
+---@field limits? pf.Tensor
+---@field head? integer
+---@field buckets? pf.Tensor
+
 ---@class pf.Tokenizer
 ---@field type string
 local Tokenizer = {}
@@ -113,6 +123,7 @@ pf.term = {}
 pf.check = {}
 pf.kernel = {}
 pf.attention = {}
+pf.pattern = {}
 pf.nn = {}
 pf.optim = {}
 pf.schedule = {}
@@ -167,9 +178,9 @@ function pf.sorted(t) end
 ---@return string
 function pf.kind(value) end
 
----What the engine has, as data: {ops, layers, kernel = {options}, maps, attention, optimizers,
----schedules}, lists of rows with a name (layers: type) and a doc. One table for all who ask, as
----its parts below: to be read.
+---What the engine has, as data: {ops, layers, kernel = {options}, maps, attention, patterns,
+---optimizers, schedules}, lists of rows with a name (layers: type) and a doc. One table for all
+---who ask, as its parts below: to be read.
 ---@return table
 function pf.describe() end
 
@@ -189,6 +200,12 @@ function pf.kernels() end
 ---state), trains_in_parts, tells_weights, auto (attention "auto" may choose it), options}.
 ---@return table[]
 function pf.kinds() end
+
+---The rules of patterns: {name, doc, causal, full (it has such a form), by_head (heads have
+---different ones), buckets (it goes by bucket numbers), lists (pf.pattern.rows and its like),
+---options}.
+---@return table[]
+function pf.patterns() end
 
 ---Its schedules of the learning rate: {name, doc, options}.
 ---@return table[]
@@ -803,6 +820,57 @@ function State:save(path) end
 
 ---Frees it now.
 function State:close() end
+
+---Of each query the keys that it sees: a list of lists of positions, or a function that makes
+---the list of query i. For one length; a function is asked for the one at hand.
+---@param rows integer[][]|fun(i: integer, length: integer): integer[]
+---@return pf.Pattern
+function pf.pattern.rows(rows) end
+
+---The same by blocks of `block` (64) positions: of each block of queries the blocks of keys.
+---@param blocks integer[][]|fun(i: integer, count: integer): integer[]
+---@param options? {block: integer}
+---@return pf.Pattern
+function pf.pattern.tiles(blocks, options) end
+
+---Of a matrix (queries, keys): pairs that are not 0.
+---@param matrix pf.Tensor|number[][]
+---@return pf.Pattern
+function pf.pattern.matrix(matrix) end
+
+---Which keys each query sees, (length, keys) i32: 1 where it does. Options causal, keys
+---(length), limits (length) i32: so many of the first keys at most, head: whose random blocks,
+---buckets (rounds, keys) i32 of lsh and routing.
+---@param length integer
+---@param question? pf.PatternQuestion
+---@return pf.Tensor
+function Pattern:matrix(length, question) end
+
+---How many pairs there are; and how many tiles of at most 128 queries and 128 keys an attention
+---multiplies for them.
+---@param length integer
+---@param question? pf.PatternQuestion
+---@return integer, integer
+function Pattern:count(length, question) end
+
+---How many keys each query sees, (length) i32.
+---@param length integer
+---@param question? pf.PatternQuestion
+---@return pf.Tensor
+function Pattern:keys(length, question) end
+
+---A picture: queries downward, keys to the right; darker where more pairs are seen.
+---@param length integer
+---@param question? pf.PatternQuestion
+---@return string
+function Pattern:svg(length, question) end
+
+---As ops take it (pattern_matrix, pattern_count, listed_attention); the length matters to a
+---function of one's own alone.
+---@param length? integer
+---@param keys? integer
+---@return pf.Tensor
+function Pattern:tensor(length, keys) end
 
 ---A layer of one's own: tensors, child layers and forward(self, x, pass); step(self, x, state)
 ---if it is to stream; `name` for checkpoints; tensors under `buffers` are saved, not trained.
@@ -2119,6 +2187,81 @@ function pf.schedule.step(options) end
 ---@return fun(step: integer): number
 function pf.schedule.wsd(options) end
 
+---@class pf.Options.pattern.sliding
+---keys that a query sees, itself included; full attention: to each side of it
+---@field window? integer
+---@field ahead? integer full attention: keys to the right of a query; -1: window, as to the left
+---@field dilation? integer the window takes one key in so many, and reaches so many times as far
+---@field global? integer first tokens that see all, and that all see
+
+---a window around each query, dilated or not, and first tokens that see and are seen by all
+---(Longformer)
+---@param options? pf.Options.pattern.sliding
+---@return pf.Pattern
+function pf.pattern.sliding(options) end
+
+---@class pf.Options.pattern.lsh
+---last keys of its own bucket that a query looks at, itself counted; full attention: to each
+---side of it
+---@field window? integer
+---a pair that several rounds hold counts once, as the paper has it, or count: as often, as Trax
+---and Transformers have it
+---@field pairs? "once"|"count"
+
+---the last keys of a query's own bucket, in each round of hashing; itself only where it sees
+---nothing else (Reformer)
+---@param options? pf.Options.pattern.lsh
+---@return pf.Pattern
+function pf.pattern.lsh(options) end
+
+---@class pf.Options.pattern.routing
+---last keys of its own cluster that a query looks at, itself counted; full attention: to each
+---side of it
+---@field window? integer
+
+---the last keys of a query's own cluster (Routing Transformer)
+---@param options? pf.Options.pattern.routing
+---@return pf.Pattern
+function pf.pattern.routing(options) end
+
+---@class pf.Options.pattern.strided
+---l: the window reaches so many keys back, the query itself counted beside them, and every l-th
+---key before it is seen
+---@field stride? integer
+---@field part? "both"|"near"|"far" near: the window; far: every l-th key; both: their union
+
+---a window, and every so many-th key before it (Sparse Transformer)
+---@param options? pf.Options.pattern.strided
+---@return pf.Pattern
+function pf.pattern.strided(options) end
+
+---@class pf.Options.pattern.fixed
+---@field stride? integer l: keys of a block; a query sees its own
+---near: the query's own block; far: the last keys of every block; both: their union
+---@field part? "both"|"near"|"far"
+---@field last? integer c: so many keys at the end of each block are seen from everywhere
+
+---the query's own block, and the last keys of every block (Sparse Transformer)
+---@param options? pf.Options.pattern.fixed
+---@return pf.Pattern
+function pf.pattern.fixed(options) end
+
+---@class pf.Options.pattern.bigbird
+---@field block? integer positions of a block
+---blocks around a query, its own in the middle (odd); causal attention sees those up to its own
+---@field window_blocks? integer
+---first blocks, and in full attention last ones, that see all, and that all see
+---@field global_blocks? integer
+---@field random? integer blocks drawn for each block of queries, from those not seen already
+---@field seed? integer of the random blocks
+---@field layer? integer which layer's random blocks
+
+---blocks: a window of them, first and last ones that see and are seen by all, and random ones
+---(Big Bird)
+---@param options? pf.Options.pattern.bigbird
+---@return pf.Pattern
+function pf.pattern.bigbird(options) end
+
 ---y = a + b. a and b broadcast: aligned from the right, a size of 1 stretches. f32, or both i32
 ---(wraps around).
 ---@param a pf.Tensor
@@ -3240,5 +3383,51 @@ function pf.nearest_cluster(x, centroids, ...) end
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:nearest_cluster(centroids, ...) end
+
+---@class pf.Options.pattern_matrix
+---@field limits? pf.Tensor
+---@field buckets? pf.Tensor
+---@field length? integer queries
+---@field keys? integer keys; -1: as many as queries
+---@field causal? boolean queries see no later key
+---@field head? integer whose random blocks, from 0
+
+---Which keys each query sees by a pattern: (length, keys) i32, 1 where it does. limits (length)
+---i32: it sees so many of the first keys at most; buckets (rounds, keys) i32 of patterns that go
+---by them.
+---@param pattern pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.pattern_matrix(pattern, ...) end
+
+---Which keys each query sees by a pattern: (length, keys) i32, 1 where it does. limits (length)
+---i32: it sees so many of the first keys at most; buckets (rounds, keys) i32 of patterns that go
+---by them.
+---@param ... any
+---@return pf.Tensor
+function Tensor:pattern_matrix(...) end
+
+---@class pf.Options.pattern_count
+---@field limits? pf.Tensor
+---@field buckets? pf.Tensor
+---@field length? integer queries
+---@field keys? integer keys; -1: as many as queries
+---@field causal? boolean queries see no later key
+---@field head? integer whose random blocks, from 0
+
+---How many keys each query sees by a pattern, (length) i32, and (1) i32 how many tiles of at
+---most 128 queries and 128 keys an attention by it multiplies. Inputs as those of
+---pattern_matrix.
+---@param pattern pf.Tensor
+---@param ... any
+---@return pf.Tensor, pf.Tensor?
+function pf.pattern_count(pattern, ...) end
+
+---How many keys each query sees by a pattern, (length) i32, and (1) i32 how many tiles of at
+---most 128 queries and 128 keys an attention by it multiplies. Inputs as those of
+---pattern_matrix.
+---@param ... any
+---@return pf.Tensor, pf.Tensor?
+function Tensor:pattern_count(...) end
 
 return pf

@@ -43,10 +43,8 @@ local function list_tensor(rows, queries, keys, where)
     numbers[#numbers + 1] = #flat
   end
   table.move(flat, 1, #flat, #numbers + 1, numbers)
-  return pattern.numbers(numbers)
+  return core.tensor(numbers, { dtype = "i32" })
 end
-
-function pattern.numbers(numbers) return core.tensor(numbers, { dtype = "i32" }) end
 
 --- Lists, or a function that makes one, as a function of a number and how many there are.
 local function rows_of(source, where)

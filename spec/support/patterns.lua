@@ -6,6 +6,8 @@
 -- buckets (lists of a round). A query stands at `place`, its last key (full attention: its own
 -- number), -1 for none, in all that counts distances.
 local pf = require "performer"
+local core = require "performer.core"
+local array = require "spec.support.array"
 local philox = require "spec.support.philox"
 
 local patterns = {}
@@ -14,7 +16,7 @@ local PATTERN_DRAW = 8 -- the purpose of random blocks
 
 -- ---- definitions -----------------------------------------------------------------------
 
---- rules[name](o, at): a function (place, j, i) that says whether, or how often, the rule has a pair.
+--- rules[name](o, at): a function (place, j, i): whether, or how often, the rule has a pair.
 local rules = {}
 patterns.rules = rules
 
@@ -67,9 +69,9 @@ end
 --- blocks that are past, and its random blocks are before its window.
 function rules.bigbird(o, at)
   local blocks = math.ceil(at.keys / o.block)
-  local side = o.window // 2
+  local side = o.window_blocks // 2
   local function global(b)
-    return b < o.global or not at.causal and b >= blocks - o.global and b < blocks
+    return b < o.global_blocks or not at.causal and b >= blocks - o.global_blocks and b < blocks
   end
   local function near(B, b)
     return math.abs(B - b) <= side and (b <= B or not at.causal)
@@ -256,12 +258,13 @@ samples.fixed = {
   { options = { stride = 200, last = 150 } },
 }
 samples.bigbird = {
-  { options = { global = 0 } }, { options = { block = 16 } },
+  { options = { global_blocks = 0 } }, { options = { block = 16 } },
   { options = { block = 16, random = 5, seed = 9007199254740991, layer = 3 } },
-  { options = { block = 5, window = 1, random = 2, global = 0, seed = 7 } },
-  { options = { block = 150, random = 1 } }, { options = { block = 1, window = 5, random = 6 } },
-  { options = { block = 8, random = 0, window = 7 } },
-  { options = { block = 8, global = 2, random = 64 }, least = 9 },
+  { options = { block = 5, window_blocks = 1, random = 2, global_blocks = 0, seed = 7 } },
+  { options = { block = 150, random = 1 } },
+  { options = { block = 1, window_blocks = 5, random = 6 } },
+  { options = { block = 8, random = 0, window_blocks = 7 } },
+  { options = { block = 8, global_blocks = 2, random = 64 }, least = 9 },
 }
 for _, block in ipairs { 1, 5, 32, 64, 150 } do
   samples.listed = samples.listed or {}
@@ -309,8 +312,114 @@ function patterns.question(rule, sample_of, random, at)
 end
 
 --- The tensor of a pattern, as ops take it.
-function patterns.words(name, options, list)
-  return require "performer.core".pattern(name, options, list)
+function patterns.words(name, options, list) return core.pattern(name, options, list) end
+
+-- ---- the ops -----------------------------------------------------------------------------
+
+--- Rule and options of a pattern's words, an array: mark, rule's number, how many options, then
+--- each as a double in two words, then a list.
+local function read(words)
+  local rule, options, bytes = pf.patterns()[words[2] + 1], {}, {}
+  for i = 1, #words do bytes[i] = string.pack("<i4", words[i]) end
+  bytes = table.concat(bytes)
+  for n, option in ipairs(rule.options) do
+    local value = string.unpack("<d", bytes, 13 + 8 * (n - 1))
+    if option.choices then
+      local place = 0
+      for choice in option.choices:gmatch "[^|]+" do
+        if place == value then options[option.name] = choice end
+        place = place + 1
+      end
+    else
+      options[option.name] = math.tointeger(value) or value
+    end
+  end
+  local list, first = { table.unpack(words, 4 + 2 * words[3]) }, {}
+  for q = 1, rule.lists and list[1] or 0 do
+    first[q] = { table.unpack(list, 4 + list[1] + list[2 + q], 3 + list[1] + list[3 + q]) }
+  end
+  return rule, options, first
 end
+
+local function lists_of(numbers)
+  local lists, width = {}, numbers.shape[2]
+  for t = 1, numbers.shape[1] do
+    lists[t] = { table.unpack(numbers, (t - 1) * width + 1, t * width) }
+  end
+  return lists
+end
+
+patterns.oracle = {}
+
+function patterns.oracle.pattern_matrix(x, o)
+  local rule, options, list = read(x.pattern)
+  local keys = o.keys or o.length
+  local rows = patterns.matrix(rule, options, { length = o.length, keys = keys,
+    causal = o.causal, head = o.head, list = list, limits = x.limits,
+    buckets = x.buckets and lists_of(x.buckets) })
+  return { array.new({ o.length, keys }, function(n)
+    return rows[(n - 1) // keys + 1][(n - 1) % keys + 1]
+  end, "i32") }
+end
+
+--- Counts alone: tiles are the engine's own.
+function patterns.oracle.pattern_count(x, o)
+  local matrix = patterns.oracle.pattern_matrix(x, o)[1]
+  local keys = matrix.shape[2]
+  return { array.new({ o.length }, function(i)
+    local sum = 0
+    for j = 1, keys do sum = sum + matrix[(i - 1) * keys + j] end
+    return sum
+  end, "i32") }
+end
+
+-- ---- cases -------------------------------------------------------------------------------
+
+local function words_of(name, options) return array.of(patterns.words(name, options or {})) end
+
+local function cases_of(finish)
+  local window = words_of("sliding", { window = 3 })
+  local limits = array.new({ 5 }, function(i) return ({ 3, 0, 5, 1, 4 })[i] end, "i32")
+  local buckets = array.new({ 2, 9 }, function(i) return i * i % 7 % 3 end, "i32")
+  local listed = array.of(patterns.words("listed", {}, list_tensor({ { 0 }, { 0, 1 } }, 2)))
+  listed[#listed], listed[#listed - 1] = listed[#listed - 1], listed[#listed]
+  local broken = array.copy(window)
+  broken[2] = 99
+  return {
+    shapeless = true, finish = finish,
+    good = {
+      { { pattern = window }, { length = 9, causal = true } },
+      { { pattern = window }, { length = 9 } },
+      { { pattern = window, limits = limits }, { length = 5 } },
+      { { pattern = window }, { length = 4, keys = 7, causal = true } },
+      { { pattern = window }, { length = 0 } }, { { pattern = window }, { length = 1 } },
+      { { pattern = words_of("sliding", { window = 2, dilation = 3, global = 1 }) },
+        { length = 20 } },
+      { { pattern = words_of("strided", { stride = 4 }) }, { length = 21, causal = true } },
+      { { pattern = words_of("fixed", { stride = 4, last = 1, part = "far" }) }, { length = 21 } },
+      { { pattern = words_of("bigbird", { block = 2 }) },
+        { length = 30, head = 2, causal = true } },
+      { { pattern = words_of "lsh", buckets = buckets }, { length = 9, causal = true } },
+    },
+    bad = {
+      { { pattern = broken }, { length = 4 }, "pf.pattern" },
+      { { pattern = array.new({ 2 }, nil, "i32") }, { length = 4 }, "pf.pattern", "[2]" },
+      { { pattern = array.new({ 2 }) }, { length = 4 }, "i32" },
+      { { pattern = window }, { length = -1 }, "length = -1" },
+      { { pattern = window, limits = limits }, { length = 4 }, "limits", "[4]" },
+      { { pattern = window, limits = limits }, { length = 5, keys = 4 }, "query 3", "5" },
+      { { pattern = words_of "lsh" }, { length = 4 }, "buckets" },
+      { { pattern = words_of("sliding", { global = 6 }) }, { length = 5 }, "global = 6", "5" },
+      { { pattern = words_of("sliding", { ahead = 2 }) }, { length = 5, causal = true },
+        "ahead = 2" },
+      { { pattern = listed }, { length = 2 }, "query 2", "key 1", "out of order" },
+    },
+  }
+end
+
+patterns.cases = {
+  pattern_matrix = cases_of(),
+  pattern_count = cases_of(function(got) return { got[1] } end),
+}
 
 return patterns

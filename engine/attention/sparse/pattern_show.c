@@ -170,14 +170,14 @@ static int matrix_forward(pf_call *c) {
 
 typedef struct {
     int32_t *count;
-    bool *own; /* (Lq): the query's own key is among them; NULL: nobody asks */
+    int32_t *own; /* (Lq): how often the query's own key is among them; NULL: nobody asks */
     int64_t ahead;
 } counter;
 
 static void count_pair(void *context, int64_t query, int64_t key) {
     counter *n = context;
     n->count[query]++;
-    if (n->own && key == query + n->ahead) n->own[query] = true;
+    if (n->own && key == query + n->ahead) n->own[query]++;
 }
 
 /* Without cuts and bits a tile's pairs need no walk: an interval, or a run, as far as the limit. */

@@ -1,6 +1,6 @@
 /*
- * rooms.c - parts by rooms (rooms.h): two stable counting sorts and a walk through each room, O(Lq +
- * Lk) but for queries whose limits do not ascend, which search.
+ * rooms.c - parts by rooms (rooms.h): two stable counting sorts and a walk through each room, in
+ * O(Lq + Lk) but for queries whose limits do not ascend, which search.
  */
 #include <stdlib.h>
 

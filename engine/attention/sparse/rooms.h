@@ -1,7 +1,7 @@
 /*
  * rooms.h - patterns by rooms: keys that were given one number (a bucket, a cluster), ascending in
- * position. A query looks at the last `window` members of its own room before n_i, in full attention
- * at `window` to each side of its own place.
+ * position. A query looks at the last `window` members of its own room before n_i, in full
+ * attention at `window` to each side of its own place.
  *
  * What must hold. The numbers are given (buckets.c), so what a query sees is decided by its own
  * number and those of the keys before n_i alone: nothing later chooses for it, a prefix of the

@@ -25,14 +25,14 @@ static const pf_option_info options[OPTIONS] = {
                .low = 1,
                .high = INT32_MAX,
                .doc = "positions of a block"},
-    [WINDOW] = {.name = "window",
+    [WINDOW] = {.name = "window_blocks",
                 .kind = PF_OPT_INT,
                 .number = 3,
                 .low = 1,
                 .high = INT32_MAX,
                 .doc = "blocks around a query, its own in the middle (odd); causal attention sees "
                        "those up to its own"},
-    [GLOBAL] = {.name = "global",
+    [GLOBAL] = {.name = "global_blocks",
                 .kind = PF_OPT_INT,
                 .number = 1,
                 .low = 0,
@@ -59,7 +59,7 @@ static const pf_option_info options[OPTIONS] = {
 
 static int check(const double *option, const char *where) {
     if ((int64_t)option[WINDOW] % 2 == 1) return PF_OK;
-    return pf_fail(PF_EINVAL, "%s: window = %lld blocks have no middle; it is an odd number", where,
+    return pf_fail(PF_EINVAL, "%s: window_blocks = %lld have no middle; it is an odd number", where,
                    (long long)option[WINDOW]);
 }
 
@@ -198,9 +198,9 @@ static int fits(const pf_ask *a) {
     int64_t block = (int64_t)a->option[BLOCK], global = (int64_t)a->option[GLOBAL];
     int64_t blocks = pf_ceil_div(a->Lk, block);
     if (global <= blocks) return PF_OK;
-    return pf_fail(PF_EINVAL, "%s: global = %lld blocks, but %lld tokens are only %lld of %lld",
-                   a->where, (long long)global, (long long)a->Lk, (long long)blocks,
-                   (long long)block);
+    return pf_fail(
+        PF_EINVAL, "%s: global_blocks = %lld, but %lld tokens are only %lld blocks of %lld",
+        a->where, (long long)global, (long long)a->Lk, (long long)blocks, (long long)block);
 }
 
 static double keys(const double *o, double length, bool causal) {
@@ -211,8 +211,8 @@ static double keys(const double *o, double length, bool causal) {
 
 const pf_pattern_rule pf_pattern_rule_bigbird = {
     .name = "bigbird",
-    .doc = "blocks: a window of them, first and last ones that see and are seen by all, and random "
-           "ones (Big Bird)",
+    .doc = "Blocks: a window of them, first and last ones that see and are seen by all, and random "
+           "ones (Big Bird).",
     .options = options,
     .n_options = OPTIONS,
     .by_head = true,

@@ -238,8 +238,8 @@ static int build(pf_maker *m, const pf_ask *a) {
 
 const pf_pattern_rule pf_pattern_rule_listed = {
     .name = "listed",
-    .doc = "lists of one's own: of each query the keys, or of each block of queries the blocks of "
-           "keys, that it sees; for one length",
+    .doc = "Lists of one's own: of each query the keys, or of each block of queries the blocks of "
+           "keys, that it sees; for one length.",
     .options = options,
     .n_options = OPTIONS,
     .check_list = check_list,

@@ -29,8 +29,8 @@ static int build(pf_maker *m, const pf_ask *a) {
 
 const pf_pattern_rule pf_pattern_rule_lsh = {
     .name = "lsh",
-    .doc = "the last keys of a query's own bucket, in each round of hashing; itself only where it "
-           "sees nothing else (Reformer)",
+    .doc = "The last keys of a query's own bucket, in each round of hashing; itself only where it "
+           "sees nothing else (Reformer).",
     .options = options,
     .n_options = OPTIONS,
     .buckets = true,

@@ -30,7 +30,7 @@ static int build(pf_maker *m, const pf_ask *a) {
 
 const pf_pattern_rule pf_pattern_rule_routing = {
     .name = "routing",
-    .doc = "the last keys of a query's own cluster (Routing Transformer)",
+    .doc = "The last keys of a query's own cluster (Routing Transformer).",
     .options = options,
     .n_options = OPTIONS,
     .buckets = true,

@@ -112,8 +112,8 @@ static double keys(const double *o, double length, bool causal) {
 
 const pf_pattern_rule pf_pattern_rule_sliding = {
     .name = "sliding",
-    .doc = "a window around each query, dilated or not, and first tokens that see and are seen by "
-           "all (Longformer)",
+    .doc = "A window around each query, dilated or not, and first tokens that see and are seen by "
+           "all (Longformer).",
     .options = options,
     .n_options = OPTIONS,
     .fits = fits,

@@ -63,7 +63,7 @@ static double keys_strided(const double *o, double length, bool causal) {
 
 const pf_pattern_rule pf_pattern_rule_strided = {
     .name = "strided",
-    .doc = "a window, and every so many-th key before it (Sparse Transformer)",
+    .doc = "A window, and every so many-th key before it (Sparse Transformer).",
     .options = strided_options,
     .n_options = PF_COUNT(strided_options),
     .keys = keys_strided,
@@ -140,7 +140,7 @@ static double keys_fixed(const double *o, double length, bool causal) {
 
 const pf_pattern_rule pf_pattern_rule_fixed = {
     .name = "fixed",
-    .doc = "the query's own block, and the last keys of every block (Sparse Transformer)",
+    .doc = "The query's own block, and the last keys of every block (Sparse Transformer).",
     .options = fixed_options,
     .n_options = PF_COUNT(fixed_options),
     .check = check_fixed,
