@@ -201,9 +201,8 @@ function pf.kernels() end
 ---@return table[]
 function pf.kinds() end
 
----The rules of patterns: {name, doc, causal, full (it has such a form), by_head (heads have
----different ones), buckets (it goes by bucket numbers), lists (pf.pattern.rows and its like),
----options}.
+---The rules of patterns: {name, doc, causal, full (it has such a form), by_head (heads differ),
+---buckets (it goes by bucket numbers), lists (pf.pattern.rows and its like), options}.
 ---@return table[]
 function pf.patterns() end
 
@@ -827,7 +826,7 @@ function State:close() end
 ---@return pf.Pattern
 function pf.pattern.rows(rows) end
 
----The same by blocks of `block` (64) positions: of each block of queries the blocks of keys.
+---The same by blocks of `block` (64) positions: of each block of queries those of keys.
 ---@param blocks integer[][]|fun(i: integer, count: integer): integer[]
 ---@param options? {block: integer}
 ---@return pf.Pattern
@@ -2194,8 +2193,8 @@ function pf.schedule.wsd(options) end
 ---@field dilation? integer the window takes one key in so many, and reaches so many times as far
 ---@field global? integer first tokens that see all, and that all see
 
----a window around each query, dilated or not, and first tokens that see and are seen by all
----(Longformer)
+---A window around each query, dilated or not, and first tokens that see and are seen by all
+---(Longformer).
 ---@param options? pf.Options.pattern.sliding
 ---@return pf.Pattern
 function pf.pattern.sliding(options) end
@@ -2208,8 +2207,8 @@ function pf.pattern.sliding(options) end
 ---and Transformers have it
 ---@field pairs? "once"|"count"
 
----the last keys of a query's own bucket, in each round of hashing; itself only where it sees
----nothing else (Reformer)
+---The last keys of a query's own bucket, in each round of hashing; itself only where it sees
+---nothing else (Reformer).
 ---@param options? pf.Options.pattern.lsh
 ---@return pf.Pattern
 function pf.pattern.lsh(options) end
@@ -2219,7 +2218,7 @@ function pf.pattern.lsh(options) end
 ---side of it
 ---@field window? integer
 
----the last keys of a query's own cluster (Routing Transformer)
+---The last keys of a query's own cluster (Routing Transformer).
 ---@param options? pf.Options.pattern.routing
 ---@return pf.Pattern
 function pf.pattern.routing(options) end
@@ -2230,7 +2229,7 @@ function pf.pattern.routing(options) end
 ---@field stride? integer
 ---@field part? "both"|"near"|"far" near: the window; far: every l-th key; both: their union
 
----a window, and every so many-th key before it (Sparse Transformer)
+---A window, and every so many-th key before it (Sparse Transformer).
 ---@param options? pf.Options.pattern.strided
 ---@return pf.Pattern
 function pf.pattern.strided(options) end
@@ -2241,7 +2240,7 @@ function pf.pattern.strided(options) end
 ---@field part? "both"|"near"|"far"
 ---@field last? integer c: so many keys at the end of each block are seen from everywhere
 
----the query's own block, and the last keys of every block (Sparse Transformer)
+---The query's own block, and the last keys of every block (Sparse Transformer).
 ---@param options? pf.Options.pattern.fixed
 ---@return pf.Pattern
 function pf.pattern.fixed(options) end
@@ -2256,8 +2255,8 @@ function pf.pattern.fixed(options) end
 ---@field seed? integer of the random blocks
 ---@field layer? integer which layer's random blocks
 
----blocks: a window of them, first and last ones that see and are seen by all, and random ones
----(Big Bird)
+---Blocks: a window of them, first and last ones that see and are seen by all, and random ones
+---(Big Bird).
 ---@param options? pf.Options.pattern.bigbird
 ---@return pf.Pattern
 function pf.pattern.bigbird(options) end
@@ -3175,6 +3174,43 @@ function pf.exact_attention(q, k, v, ...) end
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:exact_attention(k, v, ...) end
+
+---@class pf.Options.listed_attention
+---@field mask? pf.Tensor
+---@field documents? pf.Tensor
+---@field decay? pf.Tensor
+---@field limits? pf.Tensor
+---@field prefix? pf.Tensor
+---@field cu_seqlens? pf.Tensor
+---@field pattern? pf.Tensor
+---@field buckets? pf.Tensor
+---@field causal? boolean query i sees keys 1 .. i + Lk - Lq
+---@field scale? number of the scores; 0: 1 / sqrt(d)
+---@field dropout? number share of weights dropped, 0 <= p < 1
+---@field draw? integer which mask of dropout
+---@field skipped? integer keys that a stream let go of, in the middle
+---@field kept? integer keys that it holds before those
+
+---Exact softmax attention over the pairs of a pattern: windows, blocks, lists, buckets. Inputs
+---as in exact_attention, and pattern, as pf.pattern makes it; who sees whom besides holds too.
+---buckets (B, H, rounds, Lk), of rules that ask for them: the bucket of each key, below 0 for
+---none. A window as wide as the sequence has the bits of exact_attention.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param v pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.listed_attention(q, k, v, ...) end
+
+---Exact softmax attention over the pairs of a pattern: windows, blocks, lists, buckets. Inputs
+---as in exact_attention, and pattern, as pf.pattern makes it; who sees whom besides holds too.
+---buckets (B, H, rounds, Lk), of rules that ask for them: the bucket of each key, below 0 for
+---none. A window as wide as the sequence has the bits of exact_attention.
+---@param k pf.Tensor
+---@param v pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function Tensor:listed_attention(k, v, ...) end
 
 ---@class pf.Options.identity_attention
 ---@field mask? pf.Tensor

@@ -495,11 +495,8 @@ cases.dropout = {
 
 for name, entry in pairs(require "spec.support.attention_cases") do cases[name] = entry end
 for name, entry in pairs(require("spec.support.graphs").cases) do cases[name] = entry end
-<<<<<<< HEAD
 for name, entry in pairs(require("spec.support.listed").cases) do cases[name] = entry end
-=======
 for name, entry in pairs(require("spec.support.patterns").cases) do cases[name] = entry end
->>>>>>> 9488e9f (bindings: pf.pattern, its reference, and patterns held against their definitions)
 for name, entry in pairs(cases) do fill.settle(name, entry) end
 
 return cases

@@ -464,11 +464,8 @@ end
 
 for name, op in pairs(require "spec.support.oracle_parts") do oracle[name] = op end
 for name, op in pairs(require("spec.support.graphs").oracle) do oracle[name] = op end
-<<<<<<< HEAD
 for name, op in pairs(require("spec.support.listed").oracle) do oracle[name] = op end
-=======
 for name, op in pairs(require("spec.support.patterns").oracle) do oracle[name] = op end
->>>>>>> 9488e9f (bindings: pf.pattern, its reference, and patterns held against their definitions)
 
 for name, act in pairs { swiglu = "silu", geglu = "gelu", geglu_tanh = "gelu_tanh", reglu = "relu",
                          glu = "sigmoid" } do
