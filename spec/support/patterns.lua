@@ -3,8 +3,8 @@
 -- engine's table without a definition here fails patterns_spec.
 --
 -- Positions count from 0. `at` says what is asked: length, keys, causal, limits (list), head,
--- buckets (lists of a round). A query stands at `place`, its last key (full attention: its own
--- number), -1 for none, in all that counts distances.
+-- buckets (lists of a round), mask (list of 1 and 0). A query stands at `place`, its last key (full
+-- attention: its own number), -1 for none, in all that counts distances.
 local pf = require "performer"
 local core = require "performer.core"
 local array = require "spec.support.array"
@@ -176,7 +176,7 @@ local self_last = {
 local function put_self_last(matrix, at)
   for i, row in ipairs(matrix) do
     local own, others = i + at.keys - at.length, 0
-    if own >= 1 and own <= at.limit_of(i - 1) then
+    if own >= 1 and own <= at.limit_of(i - 1) and not (at.mask and at.mask[own] == 0) then
       for j, seen in ipairs(row) do others = others + (j ~= own and seen or 0) end
       row[own] = others == 0 and 1 or 0
     end
@@ -196,7 +196,7 @@ function patterns.matrix(rule, options, at)
     local row, limit = {}, limit_of(at, i)
     local place = at.causal and limit - 1 or i
     for j = 0, at.keys - 1 do
-      local seen = j < limit and sees(place, j, i)
+      local seen = j < limit and not (at.mask and at.mask[j + 1] == 0) and sees(place, j, i)
       row[j + 1] = seen == true and 1 or seen or 0
     end
     matrix[i + 1] = row
