@@ -150,3 +150,120 @@ for _, rule in ipairs(pf.patterns()) do
     end)
   end)
 end
+
+-- ---- as a user calls it ----------------------------------------------------------------
+
+describe("pf.pattern", function()
+  local pattern = pf.pattern
+
+  local function rows(p, length, options) return p:matrix(length, options):totable() end
+
+  it("counts the query's own key in a window", function()
+    local window = pattern.sliding { window = 3 }
+    assert.same({ { 1, 0, 0, 0 }, { 1, 1, 0, 0 }, { 1, 1, 1, 0 }, { 0, 1, 1, 1 } },
+      rows(window, 4, { causal = true }))
+    assert.same({ 1, 2, 3, 3, 3 }, window:keys(5, { causal = true }):totable())
+    assert.equal(7, window:keys(20):totable()[10])
+    assert.equal(12, (window:count(5, { causal = true })))
+    local _, tiles = pattern.sliding { window = 256 }:count(1000000, { causal = true })
+    assert.equal(3 * 7813 - 3, tiles)
+    assert.same({ { 0, 1, 1, 1, 0 }, { 0, 0, 1, 1, 1 } },
+      rows(window, 2, { keys = 5, causal = true }))
+    assert.same({ { 0, 0, 0 }, { 1, 1, 0 } },
+      rows(window, 2, { keys = 3, limits = pf.tensor({ 0, 2 }, { dtype = "i32" }) }))
+  end)
+
+  it("prints what was said", function()
+    assert.equal("pattern sliding { window = 3 }", tostring(pattern.sliding { window = 3 }))
+    assert.equal("pattern strided", tostring(pattern.strided()))
+    assert.equal("pattern tiles { block = 8 }", tostring(pattern.tiles({ { 1 } }, { block = 8 })))
+    assert.matches("sliding.*strided", tostring(pf.pattern))
+  end)
+
+  it("takes lists, functions, blocks and matrices", function()
+    local lists = { { 1 }, {}, { 3, 1 } }
+    local wanted = { { 1, 0, 0 }, { 0, 0, 0 }, { 1, 0, 1 } }
+    assert.same(wanted, rows(pattern.rows(lists), 3))
+    assert.same(wanted, rows(pattern.matrix(wanted), 3))
+    assert.same(wanted, rows(pattern.matrix(pf.tensor(wanted)), 3))
+    assert.same({ { 1, 0, 0, 1 }, { 0, 1, 0, 1 } },
+      rows(pattern.rows(function(i, length) return { i, length } end), 2, { keys = 4 }))
+    local steps = pattern.rows(function(i) return i > 1 and { i - 1 } or {} end)
+    for _, length in ipairs { 1, 5, 140 } do
+      assert.equal(length - 1, (steps:count(length)))
+    end
+    local blocks = pattern.tiles({ { 1 }, { 2, 1 } }, { block = 2 })
+    assert.same({ { 1, 0, 0 }, { 1, 1, 0 }, { 1, 1, 1 } }, rows(blocks, 3, { causal = true }))
+    assert.same({ { 1, 1, 0 }, { 1, 1, 0 }, { 1, 1, 1 } }, rows(blocks, 3))
+    local far = pattern.tiles(function(i, n) return { n, i ~= n and i or nil } end)
+    assert.equal(64 * 64 * 2 + 64 * 64, (far:count(128)))
+  end)
+
+  it("draws random blocks by seed, layer and head, the same every time", function()
+    local function graph(options, head)
+      options.block = 2
+      return pattern.bigbird(options):matrix(200, { causal = true, head = head }):tobytes()
+    end
+    local first = graph { seed = 5 }
+    assert.equal(first, graph { seed = 5 })
+    assert.equal(first, graph({ seed = 5 }, 1))
+    assert.are_not.equal(first, graph { seed = 6 })
+    assert.are_not.equal(first, graph { seed = 5, layer = 1 })
+    assert.are_not.equal(first, graph({ seed = 5 }, 2))
+  end)
+
+  it("draws a picture", function()
+    local text = pattern.sliding { window = 2 }:svg(3, { causal = true })
+    assert.matches("^<svg .*<title>pattern sliding { window = 2 }</title>.*</svg>\n$", text)
+    local _, cells = text:gsub('fill%-opacity="1.00"', "")
+    assert.equal(3, cells) -- a run of neighbours each
+    assert.is_true(#pattern.strided():svg(3000) > 1000)
+    assert.matches("^<svg", pattern.sliding():svg(0))
+  end)
+
+  it("says what is wrong, and the number", function()
+    for message, f in pairs {
+      ["window.*1 to.*got 0"] = function() pattern.sliding { window = 0 } end,
+      ["windw.*window"] = function() pattern.sliding { windw = 3 } end,
+      ["stride.*1 to.*got 0"] = function() pattern.strided { stride = 0 } end,
+      ["part.*both, near, far.*middle"] = function() pattern.strided { part = "middle" } end,
+      ["last = 9.*stride = 4"] = function() pattern.fixed { stride = 4, last = 9 } end,
+      ["window_blocks = 4.*odd"] = function() pattern.bigbird { window_blocks = 4 } end,
+      ["global = 12.*only 10 tokens"] = function() pattern.sliding { global = 12 }:matrix(10) end,
+      ["global_blocks = 4.*only 3 blocks of 64"] = function()
+        pattern.bigbird { global_blocks = 4 }:matrix(130)
+      end,
+      ["ahead = 3.*causal"] = function()
+        pattern.sliding { ahead = 3 }:matrix(10, { causal = true })
+      end,
+      ["2 queries and 2 keys, not for 3 and 3"] = function()
+        pattern.matrix { { 1, 0 }, { 1, 1 } }:matrix(3)
+      end,
+      ["2 queries and 3 keys, not for 3 and 3"] = function() pattern.rows { {}, {} }:matrix(3) end,
+      ["2 and 4 blocks of 64, but 200 queries"] = function()
+        pattern.tiles { { 1 }, { 2 } }:matrix(200)
+      end,
+      ["query 2 lists key 4, but there are 2"] = function()
+        pattern.rows { {}, { 4 } }:matrix(2)
+      end,
+      ["query 2 lists key 0, but there are 2"] = function()
+        pattern.rows { {}, { 0 } }:matrix(2)
+      end,
+      ["query 1 lists key 2 twice"] = function() pattern.rows { { 2, 1, 2 }, {} }:matrix(2) end,
+      ["block of queries 1 lists block 2"] = function() pattern.tiles { { 2 } }:matrix(3) end,
+      ["number 2.*nil"] = function() pattern.rows(function(i) return i < 2 and {} or nil end)
+        :matrix(2) end,
+      ["1.5"] = function() pattern.rows { { 1.5 } }:matrix(1) end,
+      ["row 2 has 1 numbers, the first has 2"] = function() pattern.matrix { { 1, 0 }, { 1 } } end,
+      ["block.*got 0"] = function() pattern.tiles({}, { block = 0 }) end,
+      ["lists.*got number"] = function() pattern.rows(3) end,
+      ["length.*got string"] = function() pattern.sliding():matrix "8" end,
+      ["causl.*causal"] = function() pattern.sliding():matrix(8, { causl = true }) end,
+      ["heads count from 1, got 0"] = function() pattern.bigbird():matrix(8, { head = 0 }) end,
+      ["buckets"] = function() pattern.lsh():matrix(8) end,
+      ["slidin.*sliding"] = function() pattern.slidin() end,
+    } do
+      assert.raises(message, f)
+    end
+  end)
+end)
