@@ -57,6 +57,12 @@ end
 --- The kinds that were asked for and can do rows of this length.
 local function usable(options, L)
   local list, rows = {}, {}
+  for _, kind in ipairs(pf.kinds()) do
+    if kind.edges and not options.which then
+      cli.say("bench: %s is left out: it goes along the edges of a graph, and rows have none",
+              kind.name)
+    end
+  end
   for i = 1, 3 do rows[i] = pf.randn(1, 1, L, options.head_dim) end
   for _, which in ipairs(attention.kind_names()) do
     if not options.which or options.which == which then

@@ -167,6 +167,7 @@ local TABLES = {
   learned = { { "task", "task", -6 }, { "which", "attention", -9 }, { "L", "length", 7, length },
     { "loss", "loss", 7, ratio }, { "accuracy", "right", 8, percent },
     { "accuracy_far", "far", 8, percent }, { "train_loss", "training", 8, ratio },
+    { "baseline_loss", "baseline", 8, ratio },
     { "step_ms", "step ms", 8, significant }, { "bytes_peak", "peak", 11, bytes } },
   train = { { "L", "length", 7, length }, { "layers", "layers", 6, whole },
     { "params", "parameters", 11, whole }, { "tokens_per_s", "tokens/s", 10, significant },
