@@ -231,6 +231,11 @@ return {
       "LeakyReLU(q + k) with weight (H, d); slope (0.2); bias (E) or (E, H), by the edges' " ..
       "numbers; dropout and draw; causal, mask, documents, limits, prefix, cu_seqlens, decay, " ..
       "which leave out edges. No edge left: 0." },
+    { "pf.attention.listed", "q: pf.Tensor, k: pf.Tensor, v: pf.Tensor, options: table",
+      "pf.Tensor",
+      "Softmax attention over the pairs of a pattern. Options pattern, of pf.pattern; scale; " ..
+      "dropout and draw; buckets (B, H, rounds, Lk) i32, of patterns that go by them; causal, " ..
+      "mask, documents, limits, prefix, cu_seqlens, decay, which hold beside it. No key left: 0." },
     { "pf.attention.compare", "kernel: pf.Kernel, options?: table", "table",
       "A kernel against exact attention, a head at a time; prints as a table. Options q, k, v, " ..
       "or length (512), dim (64), heads, batch, norm (|x| and |y|, 1) and seed of random ones; " ..

@@ -589,6 +589,51 @@ function pf.attention.exact(q, k, v, options) end
 ---@return pf.Tensor
 function pf.attention.identity(q, k, v, options) end
 
+---A window of keys around each query, dilated or not, and global tokens (Longformer). Options
+---window, keys that a query sees, itself included; full attention: to each side of it; ahead,
+---full attention: keys to the right of a query; -1: window, as to the left; dilation, the window
+---takes one key in so many, and reaches so many times as far; global, first tokens that see all,
+---and that all see.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param v pf.Tensor
+---@param options? pf.AttentionOptions
+---@return pf.Tensor
+function pf.attention.sliding(q, k, v, options) end
+
+---A window, and every so many-th key before it (Sparse Transformer). Options stride, l: the
+---window reaches so many keys back, the query itself counted beside them, and every l-th key
+---before it is seen; part, near: the window; far: every l-th key; both: their union.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param v pf.Tensor
+---@param options? pf.AttentionOptions
+---@return pf.Tensor
+function pf.attention.strided(q, k, v, options) end
+
+---The query's own block, and the last keys of every block (Sparse Transformer). Options stride,
+---l: keys of a block; a query sees its own; part, near: the query's own block; far: the last
+---keys of every block; both: their union; last, c: so many keys at the end of each block are
+---seen from everywhere.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param v pf.Tensor
+---@param options? pf.AttentionOptions
+---@return pf.Tensor
+function pf.attention.fixed(q, k, v, options) end
+
+---Blocks: a window of them, the first and last, and random ones (Big Bird). Options block,
+---positions of a block; window_blocks, blocks around a query, its own in the middle (odd);
+---causal attention sees those up to its own; global_blocks, first blocks, and in full attention
+---last ones, that see all, and that all see; random, blocks drawn for each block of queries,
+---from those not seen already; seed, of the random blocks; layer, which layer's random blocks.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param v pf.Tensor
+---@param options? pf.AttentionOptions
+---@return pf.Tensor
+function pf.attention.bigbird(q, k, v, options) end
+
 ---A graph, made once for many steps: of lists {from =, to =}, the two ends of every edge, nodes
 ---counted from 1 (tables, or i32 tensors), of a file {path =} with a pair a line (nil, message,
 ---code), or of graphs {g1, g2, ...}, all their nodes in a row. Options nodes, how many (the
@@ -618,6 +663,16 @@ function Graph:ends() end
 ---@param options table
 ---@return pf.Tensor
 function pf.attention.graph(q, k, v, options) end
+
+---Softmax attention over the pairs of a pattern. Options pattern, of pf.pattern; scale; dropout
+---and draw; buckets (B, H, rounds, Lk) i32, of patterns that go by them; causal, mask,
+---documents, limits, prefix, cu_seqlens, decay, which hold beside it. No key left: 0.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param v pf.Tensor
+---@param options table
+---@return pf.Tensor
+function pf.attention.listed(q, k, v, options) end
 
 ---A kernel against exact attention, a head at a time; prints as a table. Options q, k, v, or
 ---length (512), dim (64), heads, batch, norm (|x| and |y|, 1) and seed of random ones; causal;
@@ -1636,8 +1691,9 @@ function pf.nn.shift(options) end
 ---@field kv_heads? integer
 ---@field head_dim? integer head width d; 0: dim / heads
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
----kernel: as older files say it, what the kernel's name says, else favor
----@field attention? "favor"|"exact"|"identity"|"graph"|"auto"|"kernel"
+---kernel: as older files say it, what the kernel's name says, else favor:
+---favor|exact|identity|graph|sliding|strided|fixed|bigbird|auto|kernel
+---@field attention? string
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
 ---OPTION = ...} says both
 ---@field attention_options? table
@@ -1679,8 +1735,9 @@ function pf.nn.attention(options) end
 ---@field kv_heads? integer
 ---@field head_dim? integer head width d; 0: dim / heads
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
----kernel: as older files say it, what the kernel's name says, else favor
----@field attention? "favor"|"exact"|"identity"|"graph"|"auto"|"kernel"
+---kernel: as older files say it, what the kernel's name says, else favor:
+---favor|exact|identity|graph|sliding|strided|fixed|bigbird|auto|kernel
+---@field attention? string
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
 ---OPTION = ...} says both
 ---@field attention_options? table
@@ -1775,8 +1832,9 @@ function pf.nn.reversible(options) end
 ---@field kv_heads? integer
 ---@field head_dim? integer head width d; 0: dim / heads
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
----kernel: as older files say it, what the kernel's name says, else favor
----@field attention? "favor"|"exact"|"identity"|"graph"|"auto"|"kernel"
+---kernel: as older files say it, what the kernel's name says, else favor:
+---favor|exact|identity|graph|sliding|strided|fixed|bigbird|auto|kernel
+---@field attention? string
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
 ---OPTION = ...} says both
 ---@field attention_options? table
@@ -1857,8 +1915,9 @@ function pf.nn.block(options) end
 ---@field kv_heads? integer
 ---@field head_dim? integer head width d; 0: dim / heads
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
----kernel: as older files say it, what the kernel's name says, else favor
----@field attention? "favor"|"exact"|"identity"|"graph"|"auto"|"kernel"
+---kernel: as older files say it, what the kernel's name says, else favor:
+---favor|exact|identity|graph|sliding|strided|fixed|bigbird|auto|kernel
+---@field attention? string
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
 ---OPTION = ...} says both
 ---@field attention_options? table
@@ -3341,7 +3400,7 @@ function Tensor:features(...) end
 ---@field causal? boolean position i sees keys 1 .. i
 ---the kind whose weights are summed: favor, by features; exact, exp(scale^2 q_i.k_j) itself, in
 ---quadratic time and without a projection
----@field attention? "favor"|"exact"|"identity"|"graph"
+---@field attention? "favor"|"exact"|"identity"|"graph"|"sliding"|"strided"|"fixed"|"bigbird"
 ---@field map? string feature map
 ---@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
 ---phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it cancels

@@ -23,6 +23,7 @@ local WORDS = {
   ["kernel.layer"] = false,
   ["kernel.seed"] = "kernel-seed", -- --seed is the run's
   ["attention_options.layer"] = false, -- the layer's, too
+  ["attention_options.seed"] = "pattern-seed",
   ["ngrams.dim"] = false,
   ["ngrams.longest"] = "ngrams", -- 0: no such memory
   ["ngrams.buckets"] = false,    -- --buckets, whose default depends on the data

@@ -110,8 +110,8 @@ static int make_patterns(pf_listed *op, pf_pattern_store *store, int32_t *which,
 static int take_buckets(pf_listed *op, pf_call *c) {
     pf_tensor *given = c->in[PF_LISTED_BUCKETS], *rows;
     if (op->rule->buckets != (given != NULL)) {
-        return pf_fail(PF_EINVAL, "%s: a pattern by the rule %s takes %s buckets", c->op->name,
-                       op->rule->name, given ? "no" : "");
+        return pf_fail(PF_EINVAL, "%s: the pattern %s %s", c->op->name, op->rule->name,
+                       given ? "takes no buckets" : "goes by bucket numbers: give buckets");
     }
     PF_TRY(pf_call_compact(c, given, &rows));
     op->buckets = rows;
