@@ -84,8 +84,7 @@ static void backward_head(pf_tile *t) {
         pf_tile_load_back(t);
         look(t);
         pf_tile_weights_back(t);
-        pf_tile_spread_keys(t);
-        if (s->need_q) pf_tile_spread_queries(t);
+        pf_tile_spread(t, s->need_q, true);
     }
 }
 

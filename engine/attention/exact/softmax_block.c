@@ -93,6 +93,24 @@ static float *out_of(const pf_tile *t, int64_t i) {
                         t->seg->q_start + pf_place_at(&t->queries, i));
 }
 
+/* Rows that products can't take, since 0 NaN is NaN: where no gradient arrived they are out of it,
+ * as those without a key are. */
+static void find_bad_rows(pf_tile *t) {
+    int64_t d = t->op->d, dv = t->op->dv;
+    t->n_bad_rows = 0;
+    for (int64_t i = 0; i < t->queries.n; i++) {
+        if (isfinite(t->lse[i]) && isfinite(t->delta[i])) continue;
+        float *g = t->g + i * dv;
+        if (t->lse[i] != -INFINITY && t->kern->sumsq(dv, g) != 0) {
+            t->bad_rows[t->n_bad_rows++] = (int32_t)i;
+            continue;
+        }
+        t->lse[i] = -INFINITY;
+        memset(t->q + i * d, 0, (size_t)d * sizeof(float));
+        memset(g, 0, (size_t)dv * sizeof(float));
+    }
+}
+
 /* Queries are scaled as they are loaded: scores, and dk, are then plain products. */
 void pf_tile_load(pf_tile *t) { load_queries(t, &t->op->q, t->op->scale, t->q); }
 
@@ -105,22 +123,29 @@ void pf_tile_load_back(pf_tile *t) {
         t->lse[i] = *lse_of(t, i);
         t->delta[i] = t->kern->dot(dv, t->g + i * dv, t->o + i * dv);
     }
+    find_bad_rows(t);
+}
+
+/* Where row j of the loaded keys, or of their values, stands. */
+static const float *key_row(const pf_tile *t, const pf_heads *rows, int64_t j) {
+    return pf_heads_row(rows, t->seg->item, t->kv, t->seg->start + pf_place_at(&t->keys, j));
 }
 
 static void load_keys(const pf_tile *t, const pf_heads *rows, float *to) {
     load(t, rows, t->kv, t->seg->start, &t->keys, 1, to);
 }
 
-/* v with rows that are not finite listed and zeroed. */
-static void load_values(pf_tile *t) {
-    int64_t dv = t->op->dv;
-    load_keys(t, &t->op->v, t->v);
-    t->n_bad = 0;
-    for (int64_t j = 0; j < t->keys.n; j++) {
-        if (isfinite(t->kern->sumsq(dv, t->v + j * dv))) continue;
-        t->bad[t->n_bad++] = (int32_t)j;
-        memset(t->v + j * dv, 0, (size_t)dv * sizeof(float));
+/* Lists rows x (n, width) that are not finite. */
+static int64_t list_bad(const pf_tile *t, int64_t n, int64_t width, const float *x, int32_t *bad) {
+    int64_t n_bad = 0;
+    for (int64_t j = 0; j < n; j++) {
+        if (!isfinite(t->kern->sumsq(width, x + j * width))) bad[n_bad++] = (int32_t)j;
     }
+    return n_bad;
+}
+
+static void clear_rows(int64_t n, const int32_t *row, int64_t width, float *x) {
+    for (int64_t i = 0; i < n; i++) memset(x + row[i] * width, 0, (size_t)width * sizeof(float));
 }
 
 static void load_mask(pf_tile *t) {
@@ -135,7 +160,10 @@ static void load_mask(pf_tile *t) {
 void pf_tile_keys(pf_tile *t, pf_places keys) {
     t->keys = keys;
     load_keys(t, &t->op->k, t->k);
-    load_values(t);
+    load_keys(t, &t->op->v, t->v);
+    t->n_bad = list_bad(t, keys.n, t->op->dv, t->v, t->bad);
+    t->n_bad_keys = t->op->need_q ? list_bad(t, keys.n, t->op->d, t->k, t->bad_keys) : 0;
+    clear_rows(t->n_bad, t->bad, t->op->dv, t->v);
     load_mask(t);
 }
 
@@ -300,6 +328,10 @@ void pf_tile_weights_back(pf_tile *t) {
     memset(t->p + n * PF_TILE, 0, (size_t)((rows - n) * PF_TILE) * sizeof(float));
     memset(t->dp + n * PF_TILE, 0, (size_t)((rows - n) * PF_TILE) * sizeof(float));
     drop(t, t->p);
+    for (int64_t b = 0; b < t->n_bad_rows * PF_TILE; b++) {
+        int64_t i = t->bad_rows[b / PF_TILE], j = b % PF_TILE;
+        if (!sees(t, i, j)) t->p[i * PF_TILE + j] = t->dp[i * PF_TILE + j] = 0;
+    }
 }
 
 void pf_tile_add_queries(const pf_tile *t, float factor, const float *dq) {
@@ -312,21 +344,48 @@ void pf_tile_add_queries(const pf_tile *t, float factor, const float *dq) {
     }
 }
 
-/* q is loaded scaled, k is not. */
-void pf_tile_spread_queries(pf_tile *t) {
+/* Bad keys reach dq of the queries that see them, row by row. */
+static void add_bad_keys(pf_tile *t) {
     int64_t d = t->op->d;
+    for (int64_t b = 0; b < t->n_bad_keys * t->queries.n; b++) {
+        int64_t j = t->bad_keys[b / t->queries.n], i = b % t->queries.n;
+        if (!sees(t, i, j)) continue;
+        t->kern->axpy(d, t->dp[i * PF_TILE + j], key_row(t, &t->op->k, j), t->dq + i * d);
+    }
+}
+
+/* q is loaded scaled, k is not. Keys stay loaded for other queries. */
+static void spread_queries(pf_tile *t) {
+    int64_t d = t->op->d;
+    clear_rows(t->n_bad_keys, t->bad_keys, d, t->k);
     pf_block_gemm(t->kern, false, false, taken(t, t->queries.n), d, taken(t, t->keys.n), t->dp,
                   PF_TILE, t->k, d, 0, t->dq, d, t->panel);
+    add_bad_keys(t);
+    for (int64_t b = 0; b < t->n_bad_keys; b++) {
+        int64_t j = t->bad_keys[b];
+        memcpy(t->k + j * d, key_row(t, &t->op->k, j), (size_t)d * sizeof(float));
+    }
     pf_tile_add_queries(t, t->op->scale, t->dq);
 }
 
-void pf_tile_begin_keys(pf_tile *t) {
-    memset(t->dk, 0, (size_t)(PF_TILE * t->op->d) * sizeof(float));
-    memset(t->dvalue, 0, (size_t)(PF_TILE * t->op->dv) * sizeof(float));
+/* Bad rows reach dk and dv of the keys that they see, and are 0 for the product. */
+static void add_bad_rows(pf_tile *t) {
+    int64_t d = t->op->d, dv = t->op->dv;
+    for (int64_t b = 0; b < t->n_bad_rows * t->keys.n; b++) {
+        int64_t i = t->bad_rows[b / t->keys.n], j = b % t->keys.n, at = i * PF_TILE + j;
+        if (!sees(t, i, j)) continue;
+        t->kern->axpy(dv, t->p[at], t->g + i * dv, t->dvalue + j * dv);
+        t->kern->axpy(d, t->dp[at], t->q + i * d, t->dk + j * d);
+    }
+    clear_rows(t->n_bad_rows, t->bad_rows, PF_TILE, t->p);
+    clear_rows(t->n_bad_rows, t->bad_rows, PF_TILE, t->dp);
+    clear_rows(t->n_bad_rows, t->bad_rows, dv, t->g);
+    clear_rows(t->n_bad_rows, t->bad_rows, d, t->q);
 }
 
-void pf_tile_spread_keys(pf_tile *t) {
+static void spread_keys(pf_tile *t) {
     int64_t d = t->op->d, dv = t->op->dv, keys = taken(t, t->keys.n), n = taken(t, t->queries.n);
+    add_bad_rows(t);
     if (t->op->need_v) {
         pf_block_gemm(t->kern, true, false, keys, dv, n, t->p, PF_TILE, t->g, dv, 1, t->dvalue, dv,
                       t->panel);
@@ -335,6 +394,17 @@ void pf_tile_spread_keys(pf_tile *t) {
         pf_block_gemm(t->kern, true, false, keys, d, n, t->dp, PF_TILE, t->q, d, 1, t->dk, d,
                       t->panel);
     }
+}
+
+/* Queries first: they read the weights of bad rows. */
+void pf_tile_spread(pf_tile *t, bool queries, bool keys) {
+    if (queries) spread_queries(t);
+    if (keys) spread_keys(t);
+}
+
+void pf_tile_begin_keys(pf_tile *t) {
+    memset(t->dk, 0, (size_t)(PF_TILE * t->op->d) * sizeof(float));
+    memset(t->dvalue, 0, (size_t)(PF_TILE * t->op->dv) * sizeof(float));
 }
 
 /* Finished rows of the loaded keys into their gradient. */

@@ -18,9 +18,9 @@
  * of weights, and dout_i . out_i, stay as they are.
  *
  * What must hold: products have one fixed shape where the BLAS computes them, so that a row's bits
- * are its own; what a query may not see is set to -inf before the exponential, and values that are
- * not finite join row by row, so that nothing leaks from the future; rows past the end are 0 and
- * see nothing.
+ * are its own; what a query may not see is set to -inf before the exponential, and rows that are not
+ * finite (values; on the way back keys and queries too) join pair by pair, so that nothing leaks
+ * from what is not seen; rows past the end are 0 and see nothing.
  */
 #ifndef PF_SOFTMAX_BLOCK_H
 #define PF_SOFTMAX_BLOCK_H
@@ -86,8 +86,9 @@ typedef struct pf_tile {
     int64_t most, least;   /* of these, over the queries that are there */
     float lse[PF_TILE], tile_lse[PF_TILE], delta[PF_TILE];
     bool keep[PF_TILE], keeps_all; /* by the key mask */
-    int32_t bad[PF_TILE];          /* columns whose values are not finite */
-    int64_t n_bad;
+    /* Columns whose values, columns whose keys and, on the way back, rows that are not finite. */
+    int32_t bad[PF_TILE], bad_keys[PF_TILE], bad_rows[PF_TILE];
+    int64_t n_bad, n_bad_keys, n_bad_rows;
     float *q, *k, *v;   /* (PF_TILE, d), (PF_TILE, d), (PF_TILE, dv); q scaled, v finite */
     float *p, *dp;      /* (PF_TILE, PF_TILE) */
     float *o, *part;    /* (PF_TILE, dv) */
@@ -137,14 +138,14 @@ void pf_tile_put(const pf_tile *t);
 void pf_tile_join(pf_tile *t);
 void pf_tile_join_sum(pf_tile *t, const float *o, const float *lse);
 
-/* p <- P as v meets it, dp <- dS of the loaded queries and keys. */
+/* p <- P as v meets it, dp <- dS of the loaded queries and keys; then, of those asked for, rows of
+ * dq += scale dS k, and dk and dvalue grow. */
 void pf_tile_weights_back(pf_tile *t);
-/* Rows of dq += scale dS k; of the gradient += dq (PF_TILE, d). */
-void pf_tile_spread_queries(pf_tile *t);
+void pf_tile_spread(pf_tile *t, bool queries, bool keys);
+/* Rows of the gradient of the loaded queries += factor dq (PF_TILE, d). */
 void pf_tile_add_queries(const pf_tile *t, float factor, const float *dq);
-/* dk and dvalue grow, and go into their gradients. */
+/* dk and dvalue <- 0, and into their gradients. */
 void pf_tile_begin_keys(pf_tile *t);
-void pf_tile_spread_keys(pf_tile *t);
 void pf_tile_put_keys(const pf_tile *t);
 
 #endif

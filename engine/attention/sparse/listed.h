@@ -4,7 +4,7 @@
  *
  * The parts of a pattern run one after another; outputs and gradients are what they add to. What a
  * task is follows from the pattern alone: forward, and for dq, a run of queries with its tiles; for
- * dk and dv a chunk of key runs with theirs. A list of more than PF_SPAN tiles (global rows and
+ * dk and dv a chunk of key runs with theirs. A list of more than PF_LISTED_SPAN tiles (global rows and
  * columns) is cut in spans, whose sums are partial and join in their order.
  */
 #ifndef PF_LISTED_H
@@ -13,7 +13,7 @@
 #include "pattern.h"
 #include "softmax_block.h"
 
-enum { PF_SPAN = 64 }; /* tiles */
+enum { PF_LISTED_SPAN = 64 }; /* tiles */
 
 /* Tasks of one side of a part. */
 typedef struct pf_listed_side {

@@ -27,8 +27,7 @@ static void spread_tiles(pf_tile *t, uint8_t *marks, const pf_listed_pass *pass,
         pf_tile_load_back(t);
         pf_listed_look(t, marks, pattern, part, run, p->tile ? p->tile[i] : 0);
         pf_tile_weights_back(t);
-        pf_tile_spread_keys(t);
-        if (s->need_q && pf_listed_whole(part, run)) pf_tile_spread_queries(t);
+        pf_tile_spread(t, s->need_q && pf_listed_whole(part, run), true);
     }
 }
 
@@ -74,7 +73,7 @@ static void query_task(void *context, int64_t task, void *scratch) {
         pf_tile_keys(&t, pf_listed_run(&p->k, p->key[i]));
         pf_listed_look(&t, marks, at.pattern, at.part, at.run, i);
         pf_tile_weights_back(&t);
-        pf_tile_spread_queries(&t);
+        pf_tile_spread(&t, true, false);
     }
 }
 

@@ -20,7 +20,7 @@ static int cut_spans(pf_listed_side *side, pf_maker *m, const int64_t *first, in
     if (!task || !slot) return PF_ENOMEM;
     task[0] = slot[0] = 0;
     for (int64_t r = 0; r < runs; r++) {
-        int64_t spans = pf_max(1, pf_ceil_div(first[r + 1] - first[r], PF_SPAN));
+        int64_t spans = pf_max(1, pf_ceil_div(first[r + 1] - first[r], PF_LISTED_SPAN));
         task[r + 1] = task[r] + spans;
         slot[r + 1] = slot[r] + (spans > 1 ? spans : 0);
     }
@@ -42,10 +42,10 @@ static int plan_part(pf_listed_part *part, pf_maker *m, int64_t Lk, int64_t pair
     int64_t share = pf_ceil_div(p->k.runs * pf_max(pairs, 1), CHUNKS);
     part->chunk = pf_max(1, pf_min(share, pf_max(CHUNK, 8 * rows)));
     part->by_query = (pf_listed_side){.tasks = p->q.runs};
-    if (rows > PF_SPAN && (p->q.position || !p->lo)) {
+    if (rows > PF_LISTED_SPAN && (p->q.position || !p->lo)) {
         PF_TRY(cut_spans(&part->by_query, m, p->first, p->q.runs));
     }
-    if (columns > PF_SPAN && (p->k.position || p->k.n < Lk || !p->lo)) {
+    if (columns > PF_LISTED_SPAN && (p->k.position || p->k.n < Lk || !p->lo)) {
         part->chunk = 1;
         return cut_spans(&part->by_key, m, p->back, p->k.runs);
     }
@@ -235,8 +235,8 @@ static void fill_task(pf_listed_task *t, const pf_listed_pass *pass, int64_t pai
     t->to = first[t->run + 1];
     if (pf_listed_spans(side, t->run) == 1) return;
     int64_t span = number - side->task[t->run];
-    t->from += span * PF_SPAN;
-    t->to = pf_min(t->to, t->from + PF_SPAN);
+    t->from += span * PF_LISTED_SPAN;
+    t->to = pf_min(t->to, t->from + PF_LISTED_SPAN);
     t->partial = pf_listed_partial(pass, pair, side, t->run, span);
 }
 
