@@ -18,9 +18,9 @@
  * of weights, and dout_i . out_i, stay as they are.
  *
  * What must hold: products have one fixed shape where the BLAS computes them, so that a row's bits
- * are its own; what a query may not see is set to -inf before the exponential, and rows that are not
- * finite (values; on the way back keys and queries too) join pair by pair, so that nothing leaks
- * from what is not seen; rows past the end are 0 and see nothing.
+ * are its own; what a query may not see is set to -inf before the exponential, and rows that are
+ * not finite (values; on the way back keys and queries too) join pair by pair, so that nothing
+ * leaks from what is not seen; rows past the end are 0 and see nothing.
  */
 #ifndef PF_SOFTMAX_BLOCK_H
 #define PF_SOFTMAX_BLOCK_H

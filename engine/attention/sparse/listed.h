@@ -4,8 +4,8 @@
  *
  * The parts of a pattern run one after another; outputs and gradients are what they add to. What a
  * task is follows from the pattern alone: forward, and for dq, a run of queries with its tiles; for
- * dk and dv a chunk of key runs with theirs. A list of more than PF_LISTED_SPAN tiles (global rows and
- * columns) is cut in spans, whose sums are partial and join in their order.
+ * dk and dv a chunk of key runs with theirs. A list of more than PF_LISTED_SPAN tiles (global rows
+ * and columns) is cut in spans, whose sums are partial and join in their order.
  */
 #ifndef PF_LISTED_H
 #define PF_LISTED_H
