@@ -127,6 +127,9 @@ int pf_attention_settle(pf_attention *a, const pf_config *options, const char *w
 /* Sets the option `layer` (whose random numbers these are) of kinds that have one and were not
  * given it. */
 void pf_attention_set_layer(pf_attention *a, uint64_t layer);
+/* Of kinds that can give the queries of some first tokens weights of their own (option `queries`):
+ * from now on those of all the others see nothing (first), or those do. False: it has no such. */
+bool pf_attention_split_queries(pf_attention *a, bool first);
 /* Of one kind: fails naming the option in which they differ. */
 int pf_attention_same_options(const pf_attention *a, const pf_attention *b);
 /* Sets PF_ATTENTION_OPTIONS of `words` where there are some. */

@@ -40,6 +40,18 @@ void pf_attention_set_layer(pf_attention *a, uint64_t layer) {
     }
 }
 
+bool pf_attention_split_queries(pf_attention *a, bool first) {
+    int n, found = -1;
+    const pf_option_info *all = pf_kind_options(a->kind, &n);
+    for (int i = 0; i < n; i++) {
+        if (strcmp(all[i].name, "queries") == 0) found = i;
+        if (strcmp(all[i].name, "global") == 0 && a->option[i] == 0) return false;
+    }
+    if (found < 0) return false;
+    a->option[found] = pf_choice_place(all[found].choices, first ? "global" : "local");
+    return true;
+}
+
 int pf_attention_same_options(const pf_attention *a, const pf_attention *b) {
     int n;
     const pf_option_info *all = pf_kind_options(a->kind, &n);

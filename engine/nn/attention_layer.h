@@ -11,6 +11,7 @@ typedef struct attention_self {
     pf_attention attention; /* owns its kernel */
     int64_t heads, kv_heads, head_dim;
     bool rotary, halves;
+    bool split; /* global tokens have weights of their own (option global_weights) */
     double base, dropout, drops; /* drops: option attention_dropout */
     pf_tensor *q_norm, *k_norm;  /* (d) scales, borrowed from the slots; NULL: no norm */
     uint64_t

@@ -20,7 +20,7 @@ static const pf_option_info attention_options[] = {
 #include "options_place.def"
 };
 
-enum { QKV, OUT }; /* children */
+enum { QKV, OUT, GLOBAL_QKV }; /* children, the last of option global_weights */
 
 /* ---- building ---- */
 
@@ -161,6 +161,16 @@ int pf_attention_tilts(pf_module *m, pf_engine *e, attention_self *self) {
     return status;
 }
 
+/* Queries of global tokens see by weights of their own, all others by the layer's. */
+static int split_weights(pf_module *m, attention_self *self) {
+    self->split = pf_option_int(m, "global_weights") != 0;
+    if (!self->split || pf_attention_split_queries(&self->attention, false)) return PF_OK;
+    return pf_fail(PF_EINVAL,
+                   "attention: global_weights are for global tokens, and %s attention has none "
+                   "here; sliding attention with global = 1 or more does",
+                   self->attention.kind->name);
+}
+
 static int attention_build(pf_module *m, pf_engine *e) {
     attention_self *self = m->self;
     self->rotary = pf_option_int(m, "rotary") != 0;
@@ -174,12 +184,16 @@ static int attention_build(pf_module *m, pf_engine *e) {
     if (!self->attention.kind->edges) m->n_reads = 0;
     PF_TRY(add_decay(m, e, self));
     PF_TRY(pf_attention_tilts(m, e, self));
+    PF_TRY(split_weights(m, self));
     int64_t dim = pf_option_int(m, "dim"), inner = self->heads * self->head_dim;
     double last = 1 / sqrt(2 * pf_option_number(m, "layers"));
     int64_t all = inner + 2 * self->kv_heads * self->head_dim;
     bool bias = pf_option_int(m, "bias") != 0;
     PF_TRY(pf_module_inner(m, e, "qkv", "linear", pf_linear_options(dim, all, bias, 1)));
     PF_TRY(pf_module_inner(m, e, "out", "linear", pf_linear_options(inner, dim, bias, last)));
+    if (self->split) {
+        PF_TRY(pf_module_inner(m, e, "global_qkv", "linear", pf_linear_options(dim, all, bias, 1)));
+    }
     return pf_option_int(m, "qk_norm") ? pf_attention_norms(m, e, self) : PF_OK;
 }
 
@@ -256,10 +270,11 @@ static int attend_to(const pf_attention *a, pf_engine *e, const pf_run *run, pf_
     return pf_attend_prefill(y, e, a, state, side[0], side[1], side[2]);
 }
 
-static int attend(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **side,
-                  pf_tensor **y) {
+static int attend(const pf_module *m, pf_engine *e, const pf_run *run, bool global,
+                  pf_tensor **side, pf_tensor **y) {
     const attention_self *self = m->self;
     pf_attention a = self->attention; /* this call's */
+    if (global) pf_attention_split_queries(&a, true);
     pf_tensor *mask = NULL;
     PF_TRY(pf_attention_read_edges(&a, m, run));
     int status = pf_attention_drop_some(&a, e, run, self->drops, side[1], run->pass->mask, &mask);
@@ -268,8 +283,9 @@ static int attend(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor
     return status;
 }
 
-/* qkv (B, L, (H + 2 Hkv) d) -> (B, H, L, d) */
-static int mix(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *qkv, pf_tensor **y) {
+/* qkv (B, L, (H + 2 Hkv) d) -> (B, H, L, d); global: of queries with weights of their own */
+static int mix(const pf_module *m, pf_engine *e, const pf_run *run, bool global, pf_tensor *qkv,
+               pf_tensor **y) {
     const attention_self *self = m->self;
     pf_tensor *side[PF_MAX_OUT] = {NULL}, *positions = NULL;
     pf_attr heads[2] = {{.i = self->heads}, {.i = self->kv_heads}};
@@ -280,7 +296,7 @@ static int mix(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *q
     for (int i = 0; i < 2 && status >= 0; i++) {
         status = prepare(self, e, i, positions, offset, &side[i]);
     }
-    if (status >= 0) status = attend(m, e, run, side, y);
+    if (status >= 0) status = attend(m, e, run, global, side, y);
     bool look = (!run->state || run->slice) && !run->pass->again; /* a second run sees the same */
     if (status >= 0 && look) pf_watch_look(m, e, &self->attention, run->pass, side[0], side[1]);
     for (int i = 0; i < 3; i++) pf_tensor_release(&side[i]);
@@ -288,13 +304,35 @@ static int mix(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *q
     return status;
 }
 
+/* x (B, L, D) -> (B, H, L, d) by one matrix for q, k and v */
+static int run_heads(pf_module *m, pf_engine *e, const pf_run *run, bool global, pf_tensor *x,
+                     pf_tensor **heads) {
+    pf_tensor *qkv = NULL;
+    PF_TRY(pf_run_part(m, global ? GLOBAL_QKV : QKV, e, run, x, &qkv));
+    int status = mix(m, e, run, global, qkv, heads);
+    pf_tensor_release(&qkv);
+    return status;
+}
+
+/* Rows of global tokens are 0 in what the others see, and the other way round. */
+static int add_global(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                      pf_tensor **heads) {
+    const attention_self *self = m->self;
+    pf_tensor *global = NULL, *sum = NULL;
+    if (!self->split) return PF_OK;
+    PF_TRY(run_heads(m, e, run, true, x, &global));
+    int status = pf_add(&sum, e, *heads, global);
+    pf_tensor_release(&global);
+    if (status >= 0) pf_replace(heads, sum);
+    return status;
+}
+
 /* x (B, L, D) -> (B, L, D), before dropout */
 static int run_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     const attention_self *self = m->self;
-    pf_tensor *qkv = NULL, *heads = NULL, *flat = NULL;
-    int status = pf_run_part(m, QKV, e, run, x, &qkv);
-    if (status >= 0) status = mix(m, e, run, qkv, &heads);
-    pf_tensor_release(&qkv);
+    pf_tensor *heads = NULL, *flat = NULL;
+    int status = run_heads(m, e, run, false, x, &heads);
+    if (status >= 0) status = add_global(m, e, run, x, &heads);
     if (status >= 0) status = pf_attention_join(self, e, heads, &flat);
     if (status >= 0) status = pf_run_part(m, OUT, e, run, flat, y);
     pf_tensor_release(&flat);
@@ -341,6 +379,11 @@ static int attention_state(const pf_module *m, pf_engine *e, int64_t batch, pf_s
     if (!self->attention.causal) {
         return pf_fail(PF_EINVAL, "attention: only a causal model can stream (causal = true)");
     }
+    if (self->split) {
+        return pf_fail(PF_EINVAL,
+                       "attention: a layer with global_weights can't stream: it looks at "
+                       "rows by two sets of keys, and is for whole ones");
+    }
     PF_TRY(pf_state_new(state, e, batch, 1));
     int status = pf_attend_state(&(*state)->child[0], e, &self->attention, batch, self->kv_heads,
                                  self->head_dim, self->head_dim);
@@ -351,7 +394,7 @@ static int attention_state(const pf_module *m, pf_engine *e, int64_t batch, pf_s
 /* A slice sees what came before it by the state alone. */
 static bool attention_whole(const pf_module *m) {
     const attention_self *self = m->self;
-    return !self->attention.causal || !self->attention.kind->part;
+    return !self->attention.causal || !self->attention.kind->part || self->split;
 }
 
 /* A part of the way from each tilt to the best one for the queries and keys that the step just

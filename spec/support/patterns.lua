@@ -25,6 +25,7 @@ function rules.sliding(o, at)
   local back = at.causal and o.window - 1 or o.window
   local ahead = at.causal and 0 or o.ahead < 0 and o.window or o.ahead
   return function(p, j)
+    if o.queries == (p < o.global and "local" or "global") then return false end
     if p < o.global or j < o.global then return true end
     local steps = (p - j) / o.dilation
     return steps == math.floor(steps) and -ahead <= steps and steps <= back
@@ -244,6 +245,8 @@ samples.sliding = {
   { options = { window = 9, dilation = 200, global = 1 } },
   { options = { window = 9, ahead = 0 } },
   { options = { window = 20, ahead = 4, global = 130 }, least = 130, causal = false },
+  { options = { window = 20, global = 2, queries = "local" }, least = 2 },
+  { options = { window = 20, global = 2, queries = "global" }, least = 2 },
   { options = { window = 20, ahead = 30, dilation = 5 }, causal = false },
 }
 samples.strided = {

@@ -13,7 +13,8 @@
  */
 #include "pattern_maker.h"
 
-enum { WINDOW, AHEAD, DILATION, GLOBAL, OPTIONS };
+enum { WINDOW, AHEAD, DILATION, GLOBAL, QUERIES, OPTIONS };
+enum { ALL, LOCAL_ONES, GLOBAL_ONES };
 
 static const pf_option_info options[OPTIONS] = {
     [WINDOW] = {.name = "window",
@@ -40,6 +41,12 @@ static const pf_option_info options[OPTIONS] = {
                 .low = 0,
                 .high = INT32_MAX,
                 .doc = "first tokens that see all, and that all see"},
+    [QUERIES] = {.name = "queries",
+                 .kind = PF_OPT_STRING,
+                 .string = "all",
+                 .choices = "all|local|global",
+                 .doc = "local: those of global tokens see nothing; global: the others; two calls "
+                        "so take weights of their own (global_weights)"},
 };
 
 /* The window in positions, and how far its steps go; global queries have none. */
@@ -80,10 +87,13 @@ static int add_rows(pf_maker *m, const pf_ask *a, const pf_span *span) {
 static int build(pf_maker *m, const pf_ask *a) {
     pf_span span = span_of(a);
     int64_t step = (int64_t)a->option[DILATION];
-    PF_TRY(step > 1 ? pf_maker_add_residues(m, a, step, &span) : pf_maker_add_window(m, a, &span));
-    if (span.least == 0) return PF_OK;
-    PF_TRY(add_columns(m, a, &span, step > 1));
-    return add_rows(m, a, &span);
+    if (a->option[QUERIES] != GLOBAL_ONES) {
+        PF_TRY(step > 1 ? pf_maker_add_residues(m, a, step, &span)
+                        : pf_maker_add_window(m, a, &span));
+        if (span.least > 0) PF_TRY(add_columns(m, a, &span, step > 1));
+    }
+    bool rows = span.least > 0 && a->option[QUERIES] != LOCAL_ONES;
+    return rows ? add_rows(m, a, &span) : PF_OK;
 }
 
 static int fits(const pf_ask *a) {
