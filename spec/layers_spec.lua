@@ -194,7 +194,9 @@ describe("a row in slices", function()
       if answer ~= nil then count[answer] = count[answer] + 1 end
     end
     for _, a in ipairs(layers.attentions()) do walk(a.options, a.name) end
-    for _, v in ipairs(layers.variants(performer)) do walk(v.options, v.name) end
+    for _, v in ipairs(layers.variants(performer)) do
+      if not v.whole then walk(v.options, v.name) end
+    end
     for _, v in ipairs(layers.kernels()) do
       if not v.full then walk({ kernel = v.kernel }, v.name) end
     end
@@ -306,7 +308,12 @@ describe("what is remembered", function()
       count "attentions"
     end
     for _, v in ipairs(layers.variants(performer)) do
-      resumes(layers.make(performer, with({ causal = true }, v.options)), v.name)
+      local model = layers.make(performer, with({ causal = true }, v.options))
+      if v.whole then
+        assert.raises("can't stream", function() layers.state(model, B) end)
+      else
+        resumes(model, v.name)
+      end
       count "options"
     end
     for _, v in ipairs(layers.kernels()) do

@@ -13,8 +13,10 @@ local OTHER = { kv_heads = 1, head_dim = 6, decay = 0.5, conv = 3, hidden = 12, 
                 rotary_base = 100, layers = 1, heads = 1, length = 12,
                 embedding_dim = 6, norm_eps = 0.1, types = 3, attention_dropout = 0.3 }
 
--- What a choice can't be without.
-local BESIDE = { axial = { axes = { 3, 4 } }, axial_sinusoidal = { axes = { 2, 3, 2 } } }
+-- What a choice, or an option, can't be without, and options that are for whole rows: no streams.
+local BESIDE = { global_weights = { attention = { name = "sliding", window = 3, global = 1 } },
+                 axial = { axes = { 3, 4 } }, axial_sinusoidal = { axes = { 2, 3, 2 } } }
+local WHOLE = { global_weights = true }
 
 --- The option of that name of a row of a table, or nil.
 function layers.option(row, name)
@@ -37,6 +39,7 @@ function layers.options(row, more)
   end
   if layers.option(row, "heads") then o.heads = 2 end
   local kind = more and more.attention
+  if type(kind) == "table" then kind = kind.name end
   for _, known in ipairs(pf.kinds()) do
     if known.name == kind and not known.takes_kernel then kind = false end
   end
@@ -174,14 +177,15 @@ function layers.attentions()
   return list
 end
 
---- {name, options}: a row's options, one after the other, as they are not by default: the other way
---- round, every choice, another number where one is known.
+--- {name, options, whole}: a row's options, one after the other, as they are not by default: the
+--- other way round, every choice, another number where one is known. whole: without streams.
 function layers.variants(row)
   local list = {}
   local function add(name, value)
     local options = { [name] = value }
-    for key, beside in pairs(BESIDE[value] or {}) do options[key] = beside end
-    list[#list + 1] = { name = ("%s = %s"):format(name, tostring(value)), options = options }
+    for key, beside in pairs(BESIDE[value] or BESIDE[name] or {}) do options[key] = beside end
+    list[#list + 1] = { name = ("%s = %s"):format(name, tostring(value)), options = options,
+                        whole = WHOLE[name] }
   end
   for _, option in ipairs(row.options or {}) do
     if option.kind == "bool" and option.name ~= "causal" then

@@ -1,5 +1,6 @@
 -- listed.lua - attention over a pattern by definition, in double precision, and the cases of its
 -- op. `require "spec.support.listed"`.
+local pf = require "performer"
 local array = require "spec.support.array"
 local attention = require "spec.support.attention"
 local fill = require "spec.support.fill"
@@ -12,6 +13,7 @@ local listed = { oracle = {}, cases = {} }
 --- A pattern as the op is given it: the rule's number (from 0) and its options as doubles.
 function listed.words(rule, ...)
   local options = { ... }
+  for n = #options + 1, #pf.patterns()[rule + 1].options do options[n] = 0 end
   local words = { 0x50465031, rule, #options }
   for _, x in ipairs(options) do
     words[#words + 1], words[#words + 2] = string.unpack("<i4i4", string.pack("<d", x))
