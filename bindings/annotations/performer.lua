@@ -593,7 +593,8 @@ function pf.attention.identity(q, k, v, options) end
 ---window, keys that a query sees, itself included; full attention: to each side of it; ahead,
 ---full attention: keys to the right of a query; -1: window, as to the left; dilation, the window
 ---takes one key in so many, and reaches so many times as far; global, first tokens that see all,
----and that all see.
+---and that all see; queries, local: those of global tokens see nothing; global: the others; two
+---calls so take weights of their own (global_weights).
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor
@@ -1705,6 +1706,9 @@ function pf.nn.shift(options) end
 ---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
 ---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
 ---@field rotary_pairs? "halves"|"neighbours"
+---of sliding attention: queries of global tokens, and all keys and values for them, by a matrix
+---of their own (Longformer). For whole rows: no streams, no slices
+---@field global_weights? boolean
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
 ---token, the first one most; 0: none
 ---@field decay? number
@@ -1846,6 +1850,9 @@ function pf.nn.reversible(options) end
 ---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
 ---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
 ---@field rotary_pairs? "halves"|"neighbours"
+---of sliding attention: queries of global tokens, and all keys and values for them, by a matrix
+---of their own (Longformer). For whole rows: no streams, no slices
+---@field global_weights? boolean
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
 ---token, the first one most; 0: none
 ---@field decay? number
@@ -1929,6 +1936,9 @@ function pf.nn.block(options) end
 ---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
 ---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
 ---@field rotary_pairs? "halves"|"neighbours"
+---of sliding attention: queries of global tokens, and all keys and values for them, by a matrix
+---of their own (Longformer). For whole rows: no streams, no slices
+---@field global_weights? boolean
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
 ---token, the first one most; 0: none
 ---@field decay? number
@@ -2251,6 +2261,9 @@ function pf.schedule.wsd(options) end
 ---@field ahead? integer full attention: keys to the right of a query; -1: window, as to the left
 ---@field dilation? integer the window takes one key in so many, and reaches so many times as far
 ---@field global? integer first tokens that see all, and that all see
+---local: those of global tokens see nothing; global: the others; two calls so take weights of
+---their own (global_weights)
+---@field queries? "all"|"local"|"global"
 
 ---A window around each query, dilated or not, and first tokens that see and are seen by all
 ---(Longformer).
