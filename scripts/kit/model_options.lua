@@ -15,6 +15,7 @@ local WORDS = {
   causal = false,        -- --bidirectional
   attention = false,     -- --attention NAME, see attention.lua
   chosen = false,        -- the model writes it
+  ["attention_options.queries"] = false, -- global_weights sets it
   cross = false, memory_dim = false, types = false, -- read inputs that data files have not
   length = false,        -- --length, which the rows of data have too
   decay = "head-decay",  -- --decay is the optimizer's
