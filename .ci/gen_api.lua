@@ -48,6 +48,9 @@ for _, row in ipairs(tree.patterns) do
 end
 local ALL = -1000 -- the default of a dimension that means all of them (PF_DIM_ALL)
 
+local ROOMS = " Besides rooms, (B, H, rounds, Lk) i32, which the keys are in, or %s, by which "
+  .. "k is told its rooms; neither: as the seed draws them."
+
 --- Kinds of attention without words of their own in api.lua get an entry from their row, behind
 --- linear attention's.
 local function add_kinds(section, at)
@@ -60,7 +63,8 @@ local function add_kinds(section, at)
       at = at + 1
       table.insert(section, at, { name,
         "q: pf.Tensor, k: pf.Tensor, v: pf.Tensor, options?: pf.AttentionOptions", "pf.Tensor",
-        kind.doc .. (#own > 0 and " Options " .. table.concat(own, "; ") .. "." or "") })
+        kind.doc .. (#own > 0 and " Options " .. table.concat(own, "; ") .. "." or "") ..
+          (kind.table and ROOMS:format(kind.table) or "") })
     end
   end
 end
@@ -150,7 +154,7 @@ local lua_kinds = { int = "integer", number = "number", bool = "boolean", dim = 
 
 local function attr_kind(attr)
   if attr.kind ~= "choice" then return lua_kinds[attr.kind] end
-  if #attr.choices > 80 then return "string" end -- too many for a line: the doc lists them
+  if #attr.choices > 60 then return "string" end -- too many for a line: the doc lists them
   return (attr.choices:gsub("[^|]+", "\"%0\""))
 end
 

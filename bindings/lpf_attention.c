@@ -31,7 +31,8 @@ static int attention_call(lua_State *L) {
     } tensors[] = {
         {"mask", &o.mask},        {"documents", &o.documents}, {"cu_seqlens", &o.cu_seqlens},
         {"limits", &o.limits},    {"prefix", &o.prefix},       {"decay", &o.decay},
-        {"entry_s", &o.entry[0]}, {"entry_z", &o.entry[1]},    {"entry_shift", &o.entry[2]}};
+        {"entry_s", &o.entry[0]}, {"entry_z", &o.entry[1]},    {"entry_shift", &o.entry[2]},
+        {"rooms", &o.rooms},      {"table", &o.table}};
     pf_tensor *q = lpf_check_tensor(L, 1, where, "q"), *k = lpf_check_tensor(L, 2, where, "k");
     pf_tensor *v = lpf_check_tensor(L, 3, where, "v");
     pf_engine *engine = lpf_engine(L);

@@ -79,3 +79,153 @@ describe("balanced routing", function()
     refused("centroids must be a tensor %(H, clusters, d%)", { centroids = q })
   end)
 end)
+
+describe("centroids", function()
+  local D, heads, L, rate = 12, 3, 40, 0.25
+  local d = D // heads
+
+  local function layer(more)
+    local attention = { name = "routing", clusters = 6, window = 8, rate = rate }
+    for key, value in pairs(more or {}) do attention[key] = value end
+    pf.seed(8)
+    return pf.nn.attention { dim = D, heads = heads, causal = true, attention = attention }
+  end
+
+  --- One step of an optimizer that leaves the weights; x (B, L, D) in so many forwards.
+  local function step(m, x, pass, forwards)
+    pass = pass or {}
+    pass.training, pass.step = true, 1
+    for _ = 1, forwards or 1 do
+      local tape <close> = pf.tape()
+      tape:backward(m(x, pass):sum())
+    end
+    pf.optim.sgd(m, { lr = 0 }):step()
+  end
+
+  --- What they become, from the definition: rows (B, heads, L, d) of a forward.
+  local function moved(centroids, list_of_rows, clusters, keep)
+    local list = centroids:totable()
+    for h, head in ipairs(list) do
+      for c, mu in ipairs(head) do
+        local sum, n = {}, 0
+        for k = 1, d do sum[k] = 0 end
+        for r, rows in ipairs(list_of_rows) do
+          local numbers = clusters[r]
+          for b = 1, #rows do
+            for l = 1, L do
+              if numbers[b][h][1][l] == c - 1 and not (keep and keep[b][l] == 0) then
+                local unit_row = published.unit(rows[b][h][l])
+                for k = 1, d do sum[k] = sum[k] + unit_row[k] end
+                n = n + 1
+              end
+            end
+          end
+        end
+        if n > 0 then
+          sum = published.unit(sum)
+          for k = 1, d do mu[k] = mu[k] + rate * (sum[k] - mu[k]) end
+          head[c] = published.unit(mu)
+        end
+      end
+    end
+    return pf.tensor(list)
+  end
+
+  local function rows_of(m, x, from)
+    local t = m:tensors()
+    local w = t["qv.weight"] or t["qkv.weight"]
+    local rows = pf.linear(x, w):slice(3, from * D + 1, (from + 1) * D)
+    return rows:reshape(2, L, heads, d):transpose(2, 3)
+  end
+
+  it("are unit vectors, drawn for a layer's place", function()
+    local centroids = layer():tensors().centroids
+    assert.near_tensor(pf.ones(heads, 6), centroids:square():sum(3), 1e-6)
+    assert.bits_equal(centroids, layer():tensors().centroids)
+  end)
+
+  it("go a part of the way to their rows when a step is over, and empty ones stay", function()
+    local x = normals(3, 2, L, D)
+    -- Few rows for many clusters leave some empty.
+    for _, clusters in ipairs { 6, 60 } do
+      local m = layer { clusters = clusters }
+      local before = m:tensors().centroids:detach()
+      local rows = rows_of(m, x, 0)
+      local want = moved(before, { rows:totable() },
+        { pf.nearest_cluster(rows, before):totable() })
+      step(m, x)
+      local after = m:tensors().centroids
+      assert.near_tensor(want, after, 1e-6)
+      local stayed = 0
+      for _, way in ipairs((after - before):abs():sum(3):reshape(heads * clusters):totable()) do
+        stayed = stayed + (way == 0 and 1 or 0)
+      end
+      assert.equal(clusters == 60, stayed > 0)
+    end
+  end)
+
+  it("follow queries and keys where these are routed apart", function()
+    local x, m = normals(4, 2, L, D), layer { tied = false }
+    local before = m:tensors().centroids:detach()
+    local q, k = rows_of(m, x, 0), rows_of(m, x, 1)
+    local want = moved(before, { q:totable(), k:totable() }, {
+      pf.nearest_cluster(q, before):totable(), pf.nearest_cluster(k, before):totable() })
+    step(m, x)
+    assert.near_tensor(want, m:tensors().centroids, 1e-6)
+  end)
+
+  it("do not follow padding, and all forwards of a step count", function()
+    local x, m, keep = normals(5, 2, L, D), layer(), {}
+    for b = 1, 2 do
+      keep[b] = {}
+      for l = 1, L do keep[b][l] = l % 3 == b and 0 or 1 end
+    end
+    local before, rows = m:tensors().centroids:detach(), rows_of(m, x, 0)
+    local numbers = pf.nearest_cluster(rows, before):totable()
+    step(m, x, { mask = pf.tensor(keep, { dtype = "i32" }) }, 2)
+    assert.near_tensor(moved(before, { rows:totable() }, { numbers }, keep),
+      m:tensors().centroids, 1e-6)
+  end)
+
+  it("stay in evaluation, without a step, and at rate 0", function()
+    local x, m = normals(6, 2, L, D), layer()
+    local before = m:tensors().centroids:detach()
+    m(x)
+    m(x, { training = false })
+    pf.optim.sgd(m, { lr = 0 }):step()
+    assert.bits_equal(before, m:tensors().centroids)
+    do
+      local tape <close> = pf.tape()
+      tape:backward(m(x, { training = true, step = 1 }):sum())
+    end
+    assert.bits_equal(before, m:tensors().centroids)
+    local still = layer { rate = 0 }
+    step(still, x)
+    assert.bits_equal(before, still:tensors().centroids)
+  end)
+
+  it("count the rows of a run that is repeated once", function()
+    local ids = array.tensor(array.random(7):whole({ 2, L }, 0, 10))
+    local function centroids(more)
+      local o = { vocab = 11, dim = D, layers = 2, heads = heads, causal = true,
+                  attention = { name = "routing", clusters = 6, rate = rate } }
+      for key, value in pairs(more) do o[key] = value end
+      pf.seed(9)
+      local model = pf.nn.performer(o)
+      do
+        local tape <close> = pf.tape()
+        tape:backward(model(ids, { training = true, step = 1 }):cross_entropy(ids))
+      end
+      pf.optim.sgd(model, { lr = 0 }):step()
+      local found = {}
+      for name, t in pairs(model:tensors()) do
+        if name:find "centroids" then found[#found + 1] = name .. tostring(t:sum():item()) end
+      end
+      table.sort(found)
+      return table.concat(found, " ")
+    end
+    local once = centroids {}
+    assert.equal(once, centroids { recompute = true })
+    assert.truthy(once:find "centroids")
+  end)
+end)

@@ -197,7 +197,8 @@ function pf.layers() end
 function pf.kernels() end
 
 ---The kinds of attention: {name, doc, takes_kernel, streams, state_grows, carries (an exit
----state), trains_in_parts, tells_weights, auto (attention "auto" may choose it), options}.
+---state), trains_in_parts, tells_weights, auto (attention "auto" may choose it), table (what a
+---layer holds to tell rooms by), options}.
 ---@return table[]
 function pf.kinds() end
 
@@ -593,8 +594,7 @@ function pf.attention.identity(q, k, v, options) end
 ---window, keys that a query sees, itself included; full attention: to each side of it; ahead,
 ---full attention: keys to the right of a query; -1: window, as to the left; dilation, the window
 ---takes one key in so many, and reaches so many times as far; global, first tokens that see all,
----and that all see; queries, local: those of global tokens see nothing; global: the others; two
----calls so take weights of their own (global_weights).
+---and that all see.
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor
@@ -1706,9 +1706,6 @@ function pf.nn.shift(options) end
 ---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
 ---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
 ---@field rotary_pairs? "halves"|"neighbours"
----of sliding attention: queries of global tokens, and all keys and values for them, by a matrix
----of their own (Longformer). For whole rows: no streams, no slices
----@field global_weights? boolean
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
 ---token, the first one most; 0: none
 ---@field decay? number
@@ -1850,9 +1847,6 @@ function pf.nn.reversible(options) end
 ---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
 ---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
 ---@field rotary_pairs? "halves"|"neighbours"
----of sliding attention: queries of global tokens, and all keys and values for them, by a matrix
----of their own (Longformer). For whole rows: no streams, no slices
----@field global_weights? boolean
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
 ---token, the first one most; 0: none
 ---@field decay? number
@@ -1936,9 +1930,6 @@ function pf.nn.block(options) end
 ---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
 ---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
 ---@field rotary_pairs? "halves"|"neighbours"
----of sliding attention: queries of global tokens, and all keys and values for them, by a matrix
----of their own (Longformer). For whole rows: no streams, no slices
----@field global_weights? boolean
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
 ---token, the first one most; 0: none
 ---@field decay? number
@@ -2261,9 +2252,6 @@ function pf.schedule.wsd(options) end
 ---@field ahead? integer full attention: keys to the right of a query; -1: window, as to the left
 ---@field dilation? integer the window takes one key in so many, and reaches so many times as far
 ---@field global? integer first tokens that see all, and that all see
----local: those of global tokens see nothing; global: the others; two calls so take weights of
----their own (global_weights)
----@field queries? "all"|"local"|"global"
 
 ---A window around each query, dilated or not, and first tokens that see and are seen by all
 ---(Longformer).

@@ -331,10 +331,14 @@ local function attention_of(kind)
   if kind.takes_kernel then allowed[#allowed + 1] = "kernel" end
   for _, option in ipairs(kind.options) do allowed[#allowed + 1] = option.name end
   if kind.carries then table.move(carried, 1, #carried, #allowed + 1, allowed) end
+  if kind.table then -- rooms of positions, given or told by it
+    table.move({ "rooms", kind.table }, 1, 2, #allowed + 1, allowed)
+  end
   return function(q, k, v, options)
     check_qkv(where, q, k, v)
     options = read_options(options, allowed, where)
     options.options, options.attention = take_own(options, kind), kind.name
+    if kind.table then options.table = options[kind.table] end
     if kind.takes_kernel then options.kernel = as_kernel(options.kernel or "softmax", where) end
     return results(core.attention(q, k, v, options))
   end

@@ -25,11 +25,13 @@ typedef struct pf_attention {
     const struct pf_attention_kind *kind;
     pf_kernel *kernel; /* bound; of kinds that take one, else NULL */
     pf_tensor *decay;  /* (Hk) log-decay a token, causal; NULL: none */
+    pf_tensor *table;  /* of kinds with rooms: what tells them apart; else NULL */
     bool causal;
     double option[PF_KIND_OPTIONS]; /* its kind's own, in their order; a choice by its place */
     double dropout;                 /* of this call, of kinds that drop weights; 0: none */
     uint64_t draw;                  /* and which mask */
     pf_tensor *edges, *edge_bias;   /* of this call, of kinds that read them (edges/edges.h) */
+    pf_tensor *buckets;             /* of this call, (B, H, rounds, L) i32 of the new keys */
 } pf_attention;
 
 /* Who sees whom, and a decay: what a kind may take; kinds.c refuses what it doesn't. */
@@ -47,6 +49,27 @@ enum { PF_ATTENTION_OUTPUTS = 1 + PF_ENTRY_INPUTS };
 struct pf_sums;
 extern const struct pf_sums pf_sums_linear, pf_sums_exact;
 
+/* How a kind tells which room each position is in (sparse/): by a table, one a head, that a layer
+ * holds as a buffer. Tables and rooms are of as many heads of keys as of queries. */
+typedef struct pf_rooms {
+    const char *table; /* its name in a layer and in files */
+    /* Keys are the queries, at length 1: the layer makes none. */
+    bool (*shared)(const pf_attention *a);
+    /* The table for heads of width d, drawn from the engine's seed and a place in the model. */
+    int (*make)(pf_tensor **table, pf_engine *e, const pf_attention *a, int64_t heads, int64_t d,
+                uint64_t place);
+    /* *numbers (B, H, rounds, L) of q and k (B, H, L, d), as they are before positions turn them;
+     * mask (B, L) of keys, NULL: all there. */
+    int (*tell)(pf_tensor **numbers, pf_engine *e, const pf_attention *a, pf_tensor *q,
+                pf_tensor *k, pf_tensor *mask);
+    /* Of tables that move while a model trains; NULL: they stay. `sums`, shaped like the table but
+     * for a last dimension one longer, gathers what the rows of a forward say; a step that is over
+     * moves the table and clears them. */
+    int (*note)(const pf_attention *a, pf_tensor *sums, pf_engine *e, pf_tensor *q, pf_tensor *k,
+                pf_tensor *numbers);
+    int (*move)(const pf_attention *a, pf_tensor *sums, pf_engine *e);
+} pf_rooms;
+
 typedef struct pf_attention_kind {
     const char *name, *doc;
     bool takes_kernel;
@@ -57,10 +80,13 @@ typedef struct pf_attention_kind {
                                     * first PF_ENTRY_INPUTS tensors of `state` */
     const pf_option_info *options; /* of its own: numbers, switches and choices */
     int n_options;
-    const struct pf_pattern_rule *rule; /* of kinds that are patterns: has their options, and says
-                                         * which keys a query sees; NULL */
+    const struct pf_pattern_rule *rule; /* of kinds that are patterns: says which keys a query sees,
+                                         * and has their options, or the first of them; NULL */
     const pf_state_kind *state;         /* what streaming remembers; NULL: nothing */
     const struct pf_sums *sums;         /* NULL: its weights can't be told */
+    const pf_rooms *rooms;              /* NULL: it has none */
+    /* Refuses options that each are fine but not together; NULL: all go. */
+    int (*check)(const pf_attention *a, const char *where);
 
     /* Whole rows, recorded: in (PF_ATTENTION_INPUTS) -> out[0 .. PF_ATTENTION_OUTPUTS - 1].
      * exit: the exit state is wanted. */

@@ -27,6 +27,7 @@ static int describe_kind(pf_config *row, const pf_attention_kind *kind) {
     PF_TRY(pf_config_set_bool(row, "trains_in_parts", kind->part != NULL));
     PF_TRY(pf_config_set_bool(row, "tells_weights", kind->sums != NULL));
     PF_TRY(pf_config_set_bool(row, "auto", kind->from_length != NULL));
+    if (kind->rooms) PF_TRY(pf_config_set_string(row, "table", kind->rooms->table));
     int n;
     const pf_option_info *options = pf_kind_options(kind, &n);
     return pf_describe_options(row, options, n);

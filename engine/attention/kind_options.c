@@ -10,8 +10,9 @@
 #include "pattern.h"
 
 const pf_option_info *pf_kind_options(const pf_attention_kind *kind, int *n) {
-    *n = kind->rule ? kind->rule->n_options : kind->n_options;
-    return kind->rule ? kind->rule->options : kind->options;
+    bool own = !kind->rule || kind->options;
+    *n = own ? kind->n_options : kind->rule->n_options;
+    return own ? kind->options : kind->rule->options;
 }
 
 static double value_of(const pf_attention_kind *kind, const pf_config *options, int i) {
@@ -29,7 +30,8 @@ int pf_attention_settle(pf_attention *a, const pf_config *options, const char *w
     PF_TRY(pf_config_check(options, all, n, name));
     for (int i = 0; i < n; i++) a->option[i] = value_of(a->kind, options, i);
     const pf_pattern_rule *rule = a->kind->rule;
-    return rule && rule->check ? rule->check(a->option, name) : PF_OK;
+    if (rule && rule->check) PF_TRY(rule->check(a->option, name));
+    return a->kind->check ? a->kind->check(a, name) : PF_OK;
 }
 
 void pf_attention_set_layer(pf_attention *a, uint64_t layer) {

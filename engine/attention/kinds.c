@@ -229,6 +229,26 @@ static int bind_for_rows(pf_attention *a, pf_engine *e, const pf_tensor *q, cons
     return status;
 }
 
+/* a->buckets: as given, or told by a table, which is given or drawn; *made: to be released. */
+static int tell_rooms(pf_tensor *made[2], pf_attention *a, pf_engine *e,
+                      const pf_attention_options *o, pf_tensor *const *in) {
+    const pf_rooms *rooms = a->kind->rooms;
+    if (!rooms) {
+        bool given = o->rooms || o->table;
+        return given ? pf_fail(PF_EINVAL, "attention: %s attention takes no %s", a->kind->name,
+                               o->rooms ? "rooms" : "table of rooms")
+                     : PF_OK;
+    }
+    a->buckets = o->rooms;
+    if (o->rooms) return PF_OK;
+    const int64_t *shape = in[PF_IN_K]->shape;
+    if (!o->table) PF_TRY(rooms->make(&made[0], e, a, shape[1], shape[3], 0));
+    a->table = o->table ? o->table : made[0];
+    PF_TRY(rooms->tell(&made[1], e, a, in[PF_IN_Q], in[PF_IN_K], o->mask));
+    a->buckets = made[1];
+    return PF_OK;
+}
+
 /* What the public call says of its attention, as one that is ready to run, for this call alone. */
 int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf_tensor *q,
                       pf_tensor *k, pf_tensor *v, const pf_attention_options *options) {
@@ -252,8 +272,11 @@ int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf
     PF_TRY(pf_kind_find(&a.kind, o.attention, "attention"));
     PF_TRY(pf_attention_settle(&a, o.options, "attention"));
     PF_TRY(bind_for_rows(&a, engine, q, k, o.kernel));
-    PF_TRY(pf_pattern_kind_fits(&a, o.causal || o.limits || o.prefix, q, k));
-    int status = pf_attend_rows(made, engine, &a, in, exit != NULL);
+    pf_tensor *told[2] = {NULL, NULL};
+    int status = pf_pattern_kind_fits(&a, o.causal || o.limits || o.prefix, q, k);
+    if (status >= 0) status = tell_rooms(told, &a, engine, &o, in);
+    if (status >= 0) status = pf_attend_rows(made, engine, &a, in, exit != NULL);
+    for (int i = 0; i < 2; i++) pf_tensor_release(&told[i]);
     pf_kernel_release(&a.kernel);
     if (status < 0) return status;
     *out = made[0];

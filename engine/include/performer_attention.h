@@ -112,6 +112,10 @@ typedef struct {
     pf_tensor *entry[3];   /* s, z, shift that an earlier segment left (favor) */
     pf_tensor *edges;      /* (E, 3) i32 as the op `edges` makes them (graph) */
     pf_tensor *edge_bias;  /* (E) or (E, H), by their numbers: added to their scores */
+    /* Of lsh and routing: (B, H, rounds, Lk) i32, the bucket or cluster of each key, as ops
+     * lsh_buckets and nearest_cluster tell them; or by what they are told of k: rotations (H,
+     * rounds, d, buckets / 2), centroids (H, clusters, d). Neither: by what the seed draws. */
+    pf_tensor *rooms, *table;
 } pf_attention_options;
 /* q (B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv) -> out (B, H, Lq, dv), recorded on an open
  * tape. exit (NULL: not wanted): s (B, Hk, r, dv), z (B, Hk, r), shift (B, Hk) after the last key,

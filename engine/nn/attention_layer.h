@@ -14,6 +14,7 @@ typedef struct attention_self {
     bool split; /* global tokens have weights of their own (option global_weights) */
     double base, dropout, drops; /* drops: option attention_dropout */
     pf_tensor *q_norm, *k_norm;  /* (d) scales, borrowed from the slots; NULL: no norm */
+    bool shared;                 /* keys are the queries at length 1: the layer makes none */
     uint64_t
         apart; /* added to the place in the model: a projection unlike that place's other one */
 } attention_self;
@@ -24,6 +25,15 @@ int pf_attention_heads(pf_module *m, attention_self *self);
 int pf_attention_resolve(pf_module *m, pf_engine *e, attention_self *self);
 int pf_attention_norms(pf_module *m, pf_engine *e, attention_self *self); /* of option qk_norm */
 int pf_attention_tilts(pf_module *m, pf_engine *e, attention_self *self);
+/* attention_rooms.c: of kinds that put positions into rooms. What a build makes of it, and what
+ * follows from options; keys (B, H, L, d) of queries; the numbers of rows q, k and v (side), which
+ * a training run notes; and what a step that is over does to the table. Without rooms nothing. */
+int pf_attention_rooms(pf_module *m, pf_engine *e, attention_self *self, uint64_t place);
+int pf_attention_rooms_derive(pf_module *m);
+int pf_attention_share(const pf_module *m, pf_engine *e, pf_tensor *q, pf_tensor **k);
+int pf_attention_number(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **side,
+                        pf_tensor **numbers);
+int pf_attention_move(pf_module *m, pf_engine *e);
 /* attention_dropout.c: can a kind drop a share p inside attention? */
 int pf_attention_drops(const pf_attention_kind *kind, double p);
 /* What a training run drops of attention to keys (B, Hk, L, d), in `a` or in *mask, which is that

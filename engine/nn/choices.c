@@ -9,10 +9,14 @@
  */
 #include "module.h"
 
+/* A copy: what is made under a tape dies with it, and the second run has one of its own. */
 static int note(pf_choices *c, pf_heap *heap, pf_tensor *t) {
     PF_TRY(pf_heap_grow(heap, (void **)&c->made, &c->cap, c->n + 1, sizeof *c->made));
-    c->made[c->n++] = pf_tensor_retain(t);
-    return PF_OK;
+    pf_tensor **own = &c->made[c->n];
+    PF_TRY(pf_tensor_make_lasting(own, heap, t->dtype, t->rank, t->shape));
+    c->n++;
+    return pf_tensor_read(t, pf_tensor_data(*own),
+                          (size_t)pf_tensor_numel(t) * pf_dtype_size(t->dtype));
 }
 
 /* The next choice of a list that is read: its own, or that of the run around it; NULL: it is to be

@@ -1,7 +1,8 @@
 /*
  * layer_attention.c - multi-head attention with any kernel. One matrix makes q, k and v
- * (rows q, then k, then v); the heads are views of its output, and the output's heads lie
- * side by side, so that nothing is copied but what rotary positions and norms rewrite.
+ * (rows q, then k, then v; q and v alone where keys are queries); the heads are views of its
+ * output, and the output's heads lie side by side, so that nothing is copied but what rotary
+ * positions and norms rewrite.
  *
  * Which kind of attention it is the options say, and the kind's row does the rest: nothing here
  * asks which one it is. Whole rows, a prompt, a step and a part of a training row differ only in
@@ -21,6 +22,7 @@ static const pf_option_info attention_options[] = {
 };
 
 enum { QKV, OUT, GLOBAL_QKV }; /* children, the last of option global_weights */
+enum { NUMBERS = 3, SIDES };   /* behind q, k and v: of rooms, of kinds that have some */
 
 /* ---- building ---- */
 
@@ -123,8 +125,9 @@ int pf_attention_norms(pf_module *m, pf_engine *e, attention_self *self) {
     double d = (double)self->head_dim;
     pf_init_text(init, "value", estimates(self) ? sqrt(2) * pow(d, -0.25) : 1);
     PF_TRY(pf_module_param(m, e, "q_norm", 1, &self->head_dim, init));
-    PF_TRY(pf_module_param(m, e, "k_norm", 1, &self->head_dim, init));
     self->q_norm = pf_module_tensor(m, "q_norm");
+    if (self->shared) return PF_OK;
+    PF_TRY(pf_module_param(m, e, "k_norm", 1, &self->head_dim, init));
     self->k_norm = pf_module_tensor(m, "k_norm");
     return PF_OK;
 }
@@ -185,11 +188,13 @@ static int attention_build(pf_module *m, pf_engine *e) {
     PF_TRY(add_decay(m, e, self));
     PF_TRY(pf_attention_tilts(m, e, self));
     PF_TRY(split_weights(m, self));
+    PF_TRY(pf_attention_rooms(m, e, self, layer_of(m)));
     int64_t dim = pf_option_int(m, "dim"), inner = self->heads * self->head_dim;
     double last = 1 / sqrt(2 * pf_option_number(m, "layers"));
-    int64_t all = inner + 2 * self->kv_heads * self->head_dim;
+    int64_t all = inner + (self->shared ? 1 : 2) * self->kv_heads * self->head_dim;
     bool bias = pf_option_int(m, "bias") != 0;
-    PF_TRY(pf_module_inner(m, e, "qkv", "linear", pf_linear_options(dim, all, bias, 1)));
+    PF_TRY(pf_module_inner(m, e, self->shared ? "qv" : "qkv", "linear",
+                           pf_linear_options(dim, all, bias, 1)));
     PF_TRY(pf_module_inner(m, e, "out", "linear", pf_linear_options(inner, dim, bias, last)));
     if (self->split) {
         PF_TRY(pf_module_inner(m, e, "global_qkv", "linear", pf_linear_options(dim, all, bias, 1)));
@@ -199,6 +204,7 @@ static int attention_build(pf_module *m, pf_engine *e) {
 
 int pf_attention_derive(pf_module *m) {
     const attention_self *self = m->self;
+    PF_TRY(pf_attention_rooms_derive(m));
     return estimates(self) ? pf_watch_make(m, self->heads) : PF_OK;
 }
 
@@ -234,11 +240,33 @@ static int rotate(const attention_self *self, pf_engine *e, pf_tensor *positions
     return PF_OK;
 }
 
-/* Query or key (i = 0, 1), (B, H, L, d), made ready for attention in place of *side. */
-static int prepare(const attention_self *self, pf_engine *e, int i, pf_tensor *positions,
-                   int64_t offset, pf_tensor **side) {
-    PF_TRY(pf_attention_normalise(e, i == 0 ? self->q_norm : self->k_norm, side));
-    return rotate(self, e, positions, offset, side);
+/* Columns from .. from + H d - 1 of x (B, L, ...) -> (B, H, L, d), a view */
+static int heads_of(const attention_self *self, pf_engine *e, pf_tensor *x, int64_t from,
+                    pf_tensor **y) {
+    static const int order[4] = {0, 2, 1, 3};
+    int64_t shape[4] = {x->shape[0], x->shape[1], self->heads, self->head_dim};
+    pf_tensor *columns = NULL, *rows = NULL;
+    PF_TRY(pf_slice(&columns, e, x, 2, from, from + self->heads * self->head_dim));
+    int status = pf_reshape(&rows, e, columns, 4, shape);
+    if (status >= 0) status = pf_permute(y, e, rows, 4, order);
+    pf_tensor_release(&rows);
+    pf_tensor_release(&columns);
+    return status;
+}
+
+/* qkv (B, L, (H + 2 Hkv) d), or qv (B, L, 2 H d) -> side: q, k, v (B, heads, L, d), normed. */
+static int split(const pf_module *m, pf_engine *e, pf_tensor *qkv, pf_tensor **side) {
+    const attention_self *self = m->self;
+    pf_attr heads[2] = {{.i = self->heads}, {.i = self->kv_heads}};
+    if (!self->shared) {
+        PF_TRY(pf_apply(e, &pf_op_split_heads, &qkv, 1, heads, side));
+        PF_TRY(pf_attention_normalise(e, self->q_norm, &side[0]));
+        return pf_attention_normalise(e, self->k_norm, &side[1]);
+    }
+    PF_TRY(heads_of(self, e, qkv, 0, &side[0]));
+    PF_TRY(heads_of(self, e, qkv, self->heads * self->head_dim, &side[2]));
+    PF_TRY(pf_attention_normalise(e, self->q_norm, &side[0]));
+    return pf_attention_share(m, e, side[0], &side[1]);
 }
 
 /* side: q, k, v -> (B, H, L, dv), by the way that the run takes. */
@@ -276,6 +304,7 @@ static int attend(const pf_module *m, pf_engine *e, const pf_run *run, bool glob
     pf_attention a = self->attention; /* this call's */
     if (global) pf_attention_split_queries(&a, true);
     pf_tensor *mask = NULL;
+    a.buckets = side[NUMBERS];
     PF_TRY(pf_attention_read_edges(&a, m, run));
     int status = pf_attention_drop_some(&a, e, run, self->drops, side[1], run->pass->mask, &mask);
     if (status >= 0) status = attend_to(&a, e, run, side, mask, y);
@@ -283,23 +312,23 @@ static int attend(const pf_module *m, pf_engine *e, const pf_run *run, bool glob
     return status;
 }
 
-/* qkv (B, L, (H + 2 Hkv) d) -> (B, H, L, d); global: of queries with weights of their own */
+/* qkv, or qv, (B, L, ..) -> (B, H, L, d); global: of queries with weights of their own */
 static int mix(const pf_module *m, pf_engine *e, const pf_run *run, bool global, pf_tensor *qkv,
                pf_tensor **y) {
     const attention_self *self = m->self;
-    pf_tensor *side[PF_MAX_OUT] = {NULL}, *positions = NULL;
-    pf_attr heads[2] = {{.i = self->heads}, {.i = self->kv_heads}};
+    pf_tensor *side[SIDES] = {NULL}, *positions = NULL;
     bool counted = self->rotary && run->pass->documents; /* from every document's first */
     int64_t offset = run->state && !counted ? run->state->position : 0;
     int status = counted ? pf_run_positions(&positions, e, run, NULL) : PF_OK;
-    if (status >= 0) status = pf_apply(e, &pf_op_split_heads, &qkv, 1, heads, side);
+    if (status >= 0) status = split(m, e, qkv, side);
+    if (status >= 0) status = pf_attention_number(m, e, run, side, &side[NUMBERS]);
     for (int i = 0; i < 2 && status >= 0; i++) {
-        status = prepare(self, e, i, positions, offset, &side[i]);
+        status = rotate(self, e, positions, offset, &side[i]);
     }
     if (status >= 0) status = attend(m, e, run, global, side, y);
     bool look = (!run->state || run->slice) && !run->pass->again; /* a second run sees the same */
     if (status >= 0 && look) pf_watch_look(m, e, &self->attention, run->pass, side[0], side[1]);
-    for (int i = 0; i < 3; i++) pf_tensor_release(&side[i]);
+    for (int i = 0; i < SIDES; i++) pf_tensor_release(&side[i]);
     pf_tensor_release(&positions);
     return status;
 }
@@ -424,6 +453,7 @@ static void move_tilt(pf_module *m, const attention_self *self) {
 int pf_attention_after_step(pf_module *m, pf_engine *e, uint64_t step, int *drawn) {
     attention_self *self = m->self;
     move_tilt(m, self);
+    PF_TRY(pf_attention_move(m, e));
     pf_kernel *kernel = self->attention.kernel;
     uint64_t every = kernel ? (uint64_t)pf_max(kernel->spec.redraw, 0) : 0;
     if (every == 0 || !kernel->projection || step == 0 || step % every != 0) return PF_OK;

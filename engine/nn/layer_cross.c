@@ -56,6 +56,16 @@ static int64_t memory_dim(const pf_module *m) {
     return own > 0 ? own : pf_option_int(m, "dim");
 }
 
+/* The room of a query is that of the key at its own place. */
+static int check_rooms(const pf_attention_kind *kind) {
+    if (!kind->rooms) return PF_OK;
+    return pf_fail(
+        PF_EINVAL,
+        "cross_attention: %s attention looks from each position's own room, and a memory "
+        "has other positions; take another attention",
+        kind->name);
+}
+
 static int cross_build(pf_module *m, pf_engine *e) {
     attention_self *self = m->self;
     self->dropout = pf_option_number(m, "dropout");
@@ -63,6 +73,7 @@ static int cross_build(pf_module *m, pf_engine *e) {
     self->apart = APART;
     PF_TRY(pf_attention_heads(m, self));
     PF_TRY(pf_attention_resolve(m, e, self));
+    PF_TRY(check_rooms(self->attention.kind));
     PF_TRY(pf_attention_drops(self->attention.kind, self->drops));
     if (self->attention.kind->edges) {
         return pf_fail(PF_EINVAL,

@@ -16,7 +16,8 @@ typedef enum {
     PF_DRAW_DATA,       /* order of rows; a = pass over the data */
     PF_DRAW_MASK,       /* masked LM; a = step, b = row */
     PF_DRAW_SAMPLE,     /* generation; a = stream, b = position */
-    PF_DRAW_PATTERN     /* random blocks; a = layer << 32 | head, b = block of queries */
+    PF_DRAW_PATTERN,    /* random blocks; a = layer << 32 | head, b = block of queries */
+    PF_DRAW_ROOMS       /* hashes and first centroids; a = layer << 32 | head */
 } pf_draw;
 
 typedef struct {

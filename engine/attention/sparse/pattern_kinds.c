@@ -8,32 +8,44 @@
 
 #include "listed.h"
 
-int pf_pattern_kind_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
-                         bool exit) {
+int pf_pattern_kind_apply(pf_tensor **out, pf_engine *e, const pf_attention *a, double scale,
+                          pf_tensor *const *in) {
     pf_tensor *all[PF_LISTED_INPUTS] = {NULL}, *words = NULL;
     pf_attr attr[PF_MAX_ATTR];
-    (void)exit;
     pf_op_fill_defaults(&pf_op_listed_attention, attr);
     attr[PF_SOFTMAX_CAUSAL].i = a->causal;
+    attr[PF_SOFTMAX_SCALE].f = scale;
     attr[PF_SOFTMAX_DROPOUT].f = a->dropout;
     attr[PF_SOFTMAX_DRAW].i = (int64_t)a->draw;
     for (int i = 0; i < PF_REACH_INPUTS; i++) all[i] = in[i];
     PF_TRY(pf_pattern_words(&words, e, a->kind->rule, a->option, NULL, 0));
     all[PF_LISTED_PATTERN] = words;
+    all[PF_LISTED_BUCKETS] = a->buckets;
     int status = pf_apply(e, &pf_op_listed_attention, all, PF_LISTED_INPUTS, attr, out);
     pf_tensor_release(&words);
     return status;
 }
 
+int pf_pattern_kind_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
+                         bool exit) {
+    (void)exit;
+    return pf_pattern_kind_apply(out, e, a, 0, in);
+}
+
 /* Scores and weighted values; the backward five products of their size. */
-void pf_pattern_kind_flops(const pf_attention *a, const pf_attention_shape *shape, double *forward,
-                           double *backward) {
+void pf_pattern_kind_work(const pf_attention_shape *shape, double keys, double *forward,
+                          double *backward) {
     double all = (double)shape->length;
-    double keys = a->kind->rule->keys(a->option, all, shape->causal);
     keys = fmin(keys, shape->causal ? (all + 1) / 2 : all);
     double widths = (double)(shape->head_dim + shape->value_dim);
     *forward = 2 * keys * widths;
     *backward = 5 * keys * widths;
+}
+
+void pf_pattern_kind_flops(const pf_attention *a, const pf_attention_shape *shape, double *forward,
+                           double *backward) {
+    double keys = a->kind->rule->keys(a->option, (double)shape->length, shape->causal);
+    pf_pattern_kind_work(shape, keys, forward, backward);
 }
 
 int pf_pattern_kind_fits(const pf_attention *a, bool causal, const pf_tensor *q,

@@ -15,7 +15,15 @@
 
 #include "pattern_maker.h"
 
-/* The option `window` of a rule whose rooms are called `what`. */
+/* The options of the rules, with which those of their kinds begin. */
+#define PF_LSH_RULE_OPTIONS                                                                        \
+    PF_ROOM_WINDOW("bucket"), {                                                                    \
+        .name = "pairs", .kind = PF_OPT_STRING, .string = "once", .choices = "once|count",         \
+        .doc = "a pair that several rounds hold counts once, as the paper has it, or count: as "   \
+               "often, as Trax and Transformers have it"                                           \
+    }
+#define PF_ROUTING_RULE_OPTIONS PF_ROOM_WINDOW("cluster")
+/* `window` of a rule whose rooms are called `what`. */
 #define PF_ROOM_WINDOW(what)                                                                       \
     {                                                                                              \
         .name = "window", .kind = PF_OPT_INT, .number = 128, .low = 1, .high = INT32_MAX,          \

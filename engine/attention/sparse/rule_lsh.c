@@ -8,15 +8,7 @@
 
 enum { WINDOW, PAIRS, OPTIONS };
 
-static const pf_option_info options[OPTIONS] = {
-    [WINDOW] = PF_ROOM_WINDOW("bucket"),
-    [PAIRS] = {.name = "pairs",
-               .kind = PF_OPT_STRING,
-               .string = "once",
-               .choices = "once|count",
-               .doc = "a pair that several rounds hold counts once, as the paper has it, or count: "
-                      "as often, as Trax and Transformers have it"},
-};
+static const pf_option_info options[OPTIONS] = {PF_LSH_RULE_OPTIONS};
 
 static int build(pf_maker *m, const pf_ask *a) {
     bool once = a->option[PAIRS] == 0;

@@ -12,9 +12,7 @@
 
 enum { WINDOW, OPTIONS };
 
-static const pf_option_info options[OPTIONS] = {
-    [WINDOW] = PF_ROOM_WINDOW("cluster"),
-};
+static const pf_option_info options[OPTIONS] = {PF_ROUTING_RULE_OPTIONS};
 
 static int build(pf_maker *m, const pf_ask *a) {
     const int32_t *query = a->rounds > 1 ? a->bucket + a->bucket_step : a->bucket;
