@@ -124,7 +124,7 @@ static int add_node(pf_state_file *f, const pf_state *s, const char *path) {
         pf_tensor *view = NULL;
         if (!s->tensor[i]) continue;
         PF_TRY(pf_tensor_view(&view, s->tensor[i]));
-        if (s->kind->grows) view->shape[2] = s->position;
+        if (s->kind->grows) view->shape[2] = pf_state_held(s);
         int status = add_tensor(f, path, s->kind->tensor[i], view);
         pf_tensor_release(&view);
         PF_TRY(status);

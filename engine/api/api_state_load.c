@@ -107,7 +107,7 @@ static int fill_position(pf_state_file *f, pf_state *s) {
  * when that version loaded one. */
 static bool may_lack(const pf_state *s) { return strcmp(s->kind->name, "ngrams") == 0; }
 
-/* Tensor i of the node from the file's; a growing one is as long as the position says. */
+/* Tensor i of the node from the file's; a growing one has as many rows as the position says. */
 static int fill_tensor(pf_state_file *f, pf_state *s, int i, const char *path) {
     const char *name = s->kind->tensor[i];
     pf_tensor *from = find_tensor(f, path, name), *to = s->tensor[i];
@@ -115,7 +115,7 @@ static int fill_tensor(pf_state_file *f, pf_state *s, int i, const char *path) {
     if (!from && may_lack(s)) return PF_OK;
     if (!from) return pf_fail(PF_EFORMAT, "state: the file lacks the tensor '%s%s'", path, name);
     memcpy(shape, to->shape, sizeof shape);
-    if (s->kind->grows) shape[2] = s->position;
+    if (s->kind->grows) shape[2] = pf_state_held(s);
     bool fits = from->dtype == to->dtype && from->rank == to->rank;
     for (int k = 0; fits && k < to->rank; k++) fits = from->shape[k] == shape[k];
     if (!fits) {
@@ -128,6 +128,13 @@ static int fill_tensor(pf_state_file *f, pf_state *s, int i, const char *path) {
         PF_TRY(pf_tensor_make_lasting(&s->tensor[i], s->heap, from->dtype, from->rank, shape));
     }
     return pf_tensor_copy(s->tensor[i], from);
+}
+
+/* What only a part of a row leaves has no place yet in a state that saw none. */
+static int make_place(const pf_state_file *f, pf_state *s, int i, const char *path) {
+    int64_t shape[4] = {s->batch, 1, 0, 1};
+    if (!(s->kind->parts_only >> i & 1) || !find_tensor(f, path, s->kind->tensor[i])) return PF_OK;
+    return pf_tensor_make_lasting(&s->tensor[i], s->heap, PF_I32, 4, shape);
 }
 
 /* A layer of the host gets back what it gave: tensors under path + "host.", and data. */
@@ -161,6 +168,7 @@ static int fill_host(pf_state_file *f, pf_state *s, const char *path) {
 static int fill_tree(pf_state_file *f, pf_state *s, const char *path) {
     PF_TRY(fill_position(f, s));
     for (int i = 0; i < PF_STATE_TENSORS && s->kind; i++) {
+        if (!s->tensor[i]) PF_TRY(make_place(f, s, i, path));
         if (s->tensor[i]) PF_TRY(fill_tensor(f, s, i, path));
     }
     PF_TRY(fill_host(f, s, path));

@@ -21,6 +21,7 @@ int pf_state_shell(pf_state **shell, pf_engine *e, const pf_state *from) {
     pf_state *s = *shell;
     s->kind = from->kind;
     s->position = from->position;
+    s->recent = from->recent;
     s->keep = from->keep;
     for (int k = 0; k < PF_STATE_TENSORS; k++) s->tensor[k] = pf_tensor_retain(from->tensor[k]);
     for (int i = 0; i < from->n_child; i++) {

@@ -187,10 +187,12 @@ void pf_state_begin_anew(pf_state *state, const bool *keep, bool gradient) {
         pf_tensor *t = state->tensor[k];
         if (!t || !(state->kind->anew >> k & 1)) continue;
         int64_t row = pf_tensor_numel(t) / state->batch;
-        bool log_scale = state->kind->log_scale >> k & 1;
-        float nothing = log_scale && !gradient ? -INFINITY : 0;
-        for (int64_t i = 0; i < state->batch * row; i++) {
-            if (!keep[i / row]) pf_f32(t)[i] = nothing;
+        bool nothing_is_low = (state->kind->log_scale >> k & 1) && !gradient;
+        for (int64_t b = 0; b < state->batch; b++) {
+            if (keep[b]) continue;
+            float *first = pf_f32(t) + b * row; /* or of i32, whose 0 is the same */
+            if (!nothing_is_low) memset(first, 0, (size_t)row * sizeof *first);
+            for (int64_t i = 0; i < row && nothing_is_low; i++) first[i] = -INFINITY;
         }
         pf_tensor_touch(t, "a new document");
     }

@@ -18,11 +18,13 @@ enum { PF_STATE_TENSORS = 5 };
 typedef struct pf_state_kind {
     const char *name;
     const char *tensor[PF_STATE_TENSORS]; /* names, for files and messages */
-    bool grows;                           /* rows beyond `position` (dimension 2) are spare room */
-    unsigned steps_only;                  /* no part of a row in training needs it */
-    unsigned anew;                        /* begins from nothing where a packed document does */
-    unsigned log_scale; /* a logarithm: nothing is -inf, and it takes no gradient */
-    bool carries;       /* whole rows go on from it (nn/carry.c), no prefill and no step */
+    bool grows;  /* rows (dimension 2) beyond those that are held (pf_state_held) are spare room */
+    bool slides; /* grows, and lets go of rows, which `recent` counts */
+    unsigned steps_only; /* no part of a row in training needs it */
+    unsigned parts_only; /* only a part leaves it, (batch, 1, rows, 1) i32 */
+    unsigned anew;       /* begins from nothing where a packed document does */
+    unsigned log_scale;  /* a logarithm: nothing is -inf, and it takes no gradient */
+    bool carries;        /* whole rows go on from it (nn/carry.c), no prefill and no step */
     /* Of a state that is carried from row to row: leaves no more than its last s->keep rows. */
     int (*trim)(pf_state *state, pf_engine *engine);
     /* A call is over and stays: does in place what it has left in `due`. Can't fail. */
@@ -38,7 +40,7 @@ typedef struct pf_state_own {
 /* What a node was when the call that moves it on began (undo.c). */
 typedef struct pf_state_before {
     int64_t position, recent;
-    pf_tensor *tensor[PF_STATE_TENSORS]; /* retained; none of a kind that grows */
+    pf_tensor *tensor[PF_STATE_TENSORS]; /* retained; none of a kind that only grows */
     void *host;
 } pf_state_before;
 
@@ -47,8 +49,9 @@ struct pf_state {
     const pf_state_kind *kind; /* NULL: holds no tensor */
     int64_t batch;
     int64_t position; /* tokens seen */
-    int64_t recent;   /* steps that the kind holds apart (linear/stream.c); in files */
-    int64_t keep;     /* rows that are carried on at most (trim); 0: all that the kind reads */
+    int64_t recent; /* in files: steps that the kind holds apart (linear/stream.c), or rows that it
+                       * let go of (slides) */
+    int64_t keep;   /* rows that are carried on at most (trim); 0: all that the kind reads */
     pf_tensor *tensor[PF_STATE_TENSORS];
     struct pf_state **child;
     int n_child;
@@ -62,13 +65,18 @@ struct pf_state {
     bool broken;    /* of the tree's root: a call was cut short that could not be undone */
 };
 
+/* Rows that a node whose kind grows is made of. */
+static inline int64_t pf_state_held(const pf_state *s) {
+    return s->position - (s->kind->slides ? s->recent : 0);
+}
+
 int pf_state_new(pf_state **state, pf_engine *e, int64_t batch, int n_child);
 pf_state_own *pf_state_own_retain(pf_state_own *own);
 void pf_state_own_release(pf_state_own **own); /* takes NULL */
 
 /* ---- undo.c: a call that moves a tree on is all or nothing ----
  * Between the two, whoever moves a node on puts new tensors into the places of those that change
- * and never writes to what was there; of a kind that grows, only to rows behind `position`. */
+ * and never writes to what was there; of a kind that grows, only to rows behind those held. */
 int pf_state_begin(pf_state *state); /* PF_ESTATE: the tree is broken */
 /* The call is over: status < 0 brings all of the tree back to what it was. Returns status. */
 int pf_state_end(pf_state *state, const pf_engine *engine, int status);

@@ -15,8 +15,11 @@ int pf_state_check(const pf_state *state) {
                               "on what only it knows; load the state, or fork it before a call");
 }
 
-/* Keys and values behind `position` are spare room, so a kind that grows is undone by that. */
-static bool holds_tensors(const pf_state *s) { return s->kind && !s->kind->grows; }
+/* Keys and values behind those held are spare room, so a kind that only grows is undone by its
+ * position. */
+static bool holds_tensors(const pf_state *s) {
+    return s->kind && (!s->kind->grows || s->kind->slides);
+}
 
 static void begin(pf_state *s) {
     s->before = (pf_state_before){.position = s->position, .recent = s->recent, .host = s->host};

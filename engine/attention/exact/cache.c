@@ -4,10 +4,10 @@
  * stands for the past, so a row can't be trained part by part.
  */
 #include "attention.h"
+#include "cache_rows.h"
 #include "softmax_block.h"
 
 enum { K_CACHE, V_CACHE };
-enum { FIRST_ROOM = 64 }; /* positions that a cache has room for from its first key on */
 
 enum { SCALE };
 static const pf_option_info exact_options[] = {
@@ -57,50 +57,13 @@ static void exact_widths(const pf_attention *a, const pf_state *s, int64_t *d, i
     *dv = s->tensor[V_CACHE]->shape[3];
 }
 
-/* A view of rows first .. first+n-1 (dimension 3) of cache (B, H, capacity, width). */
-static int cache_view(pf_tensor **view, pf_tensor *cache, int64_t first, int64_t n) {
-    PF_TRY(pf_tensor_view(view, cache));
-    (*view)->offset += first * cache->stride[2];
-    (*view)->shape[2] = n;
-    return PF_OK;
-}
-
-/* Appends x (B, H, n, width) behind `position` rows; the capacity doubles as needed, so that a
- * row is copied once more on average, however long the sequence grows. A failure leaves the
- * rows. */
-static int append(pf_state *s, int which, pf_tensor *x) {
-    pf_tensor *cache = s->tensor[which], *view = NULL;
-    int64_t need = s->position + x->shape[2];
-    if (need > cache->shape[2]) {
-        int64_t room = pf_max(pf_max(2 * cache->shape[2], FIRST_ROOM), need);
-        int64_t shape[4] = {cache->shape[0], cache->shape[1], room, cache->shape[3]};
-        pf_tensor *larger = NULL, *old = NULL, *front = NULL;
-        PF_TRY(pf_tensor_make_lasting(&larger, s->heap, PF_F32, 4, shape));
-        int status = cache_view(&old, cache, 0, s->position);
-        if (status >= 0) status = cache_view(&front, larger, 0, s->position);
-        if (status >= 0) status = pf_tensor_copy(front, old);
-        pf_tensor_release(&old);
-        pf_tensor_release(&front);
-        if (status < 0) {
-            pf_tensor_release(&larger);
-            return status;
-        }
-        pf_tensor_release(&s->tensor[which]);
-        s->tensor[which] = cache = larger;
-    }
-    PF_TRY(cache_view(&view, cache, s->position, x->shape[2]));
-    int status = pf_tensor_copy(view, x);
-    pf_tensor_release(&view);
-    return status;
-}
-
 /* The later keys and values stand behind the earlier ones: a concatenation. */
 static int exact_merge(pf_state *s, pf_engine *e, const pf_attention *a, pf_state *later) {
     (void)e, (void)a;
     for (int i = K_CACHE; i <= V_CACHE; i++) {
         pf_tensor *rows = NULL;
-        PF_TRY(cache_view(&rows, later->tensor[i], 0, later->position));
-        int status = append(s, i, rows);
+        PF_TRY(pf_cache_view(&rows, later->tensor[i], 0, later->position));
+        int status = pf_cache_append(s, i, rows);
         pf_tensor_release(&rows);
         PF_TRY(status);
     }
@@ -110,14 +73,14 @@ static int exact_merge(pf_state *s, pf_engine *e, const pf_attention *a, pf_stat
 /* The new keys join the cache, and causal attention over all of it follows. */
 static int exact_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
                          pf_tensor *q, pf_tensor *k, pf_tensor *v) {
-    PF_TRY(append(s, K_CACHE, k));
-    PF_TRY(append(s, V_CACHE, v));
+    PF_TRY(pf_cache_append(s, K_CACHE, k));
+    PF_TRY(pf_cache_append(s, V_CACHE, v));
     int64_t length = s->position + k->shape[2];
     pf_tensor *in[PF_REACH_INPUTS] = {[PF_IN_Q] = q, [PF_IN_DECAY] = a->decay};
     pf_attr attr[PF_MAX_ATTR];
     fill_attrs(attr, a, true);
-    int status = cache_view(&in[PF_IN_K], s->tensor[K_CACHE], 0, length);
-    if (status >= 0) status = cache_view(&in[PF_IN_V], s->tensor[V_CACHE], 0, length);
+    int status = pf_cache_view(&in[PF_IN_K], s->tensor[K_CACHE], 0, length);
+    if (status >= 0) status = pf_cache_view(&in[PF_IN_V], s->tensor[V_CACHE], 0, length);
     if (status >= 0) {
         status = pf_apply_lasting(e, &pf_op_exact_attention, in, PF_REACH_INPUTS, attr, out);
     }

@@ -20,24 +20,26 @@ static int64_t count_runs(const pf_tensor *documents, int64_t item, int64_t L) {
     return runs;
 }
 
-/* Positions from .. to - 1 of an item of L, as many queries as keys. */
-static pf_segment segment_of(int64_t item, int64_t from, int64_t to, int64_t L) {
+/* Positions from .. to - 1 of an item of L keys, of which the last Lq are queries too. */
+static pf_segment segment_of(int64_t item, int64_t from, int64_t to, int64_t L, int64_t Lq) {
+    int64_t ahead = L - Lq, q_start = pf_max(from - ahead, 0);
     return (pf_segment){.item = (int32_t)item,
                         .first = from == 0,
                         .last = to == L,
                         .start = from,
                         .length = to - from,
-                        .q_start = from,
-                        .q_length = to - from};
+                        .q_start = q_start,
+                        .q_length = pf_max(to - ahead, 0) - q_start};
 }
 
 /* The runs of one item, in their order; returns the place behind them. */
-static pf_segment *fill_item(pf_segment *s, const pf_tensor *documents, int64_t item, int64_t L) {
-    int64_t start = 0;
+static pf_segment *fill_item(pf_segment *s, const pf_reach_inputs *in, int64_t item) {
+    const pf_tensor *documents = in->documents;
+    int64_t start = 0, L = in->Lk;
     for (int64_t i = 1; i <= L || i == 1; i++) {
         bool cut = i >= L || document_at(documents, item, i) != document_at(documents, item, i - 1);
         if (!cut) continue;
-        *s++ = segment_of(item, start, pf_min(i, L), L);
+        *s++ = segment_of(item, start, pf_min(i, L), L, in->Lq);
         start = i;
     }
     return s;
@@ -71,21 +73,21 @@ static int check_offsets(const pf_reach_inputs *in, int64_t *pieces) {
 
 /* An empty document is no segment; of nothing but empty ones one is left. */
 static void fill_offsets(pf_segment *s, const pf_reach_inputs *in) {
-    *s = segment_of(0, 0, 0, in->Lk);
+    *s = segment_of(0, 0, 0, in->Lk, in->Lk);
     for (int64_t i = 1; i < in->cu_seqlens->shape[0]; i++) {
         int32_t from = offset_at(in->cu_seqlens, i - 1), to = offset_at(in->cu_seqlens, i);
-        if (to > from) *s++ = segment_of(0, from, to, in->Lk);
+        if (to > from) *s++ = segment_of(0, from, to, in->Lk, in->Lk);
     }
 }
 
 static void fill_documents(pf_segment *s, const pf_reach_inputs *in) {
-    for (int64_t b = 0; b < in->B; b++) s = fill_item(s, in->documents, b, in->Lk);
+    for (int64_t b = 0; b < in->B; b++) s = fill_item(s, in, b);
 }
 
-/* Whole items, the only ones that may have more keys than queries. */
+/* Whole items, which may have as many queries as they like. */
 static void fill_items(pf_segment *s, const pf_reach_inputs *in) {
     for (int64_t b = 0; b < in->B; b++) {
-        s[b] = segment_of(b, 0, in->Lk, in->Lk);
+        s[b] = segment_of(b, 0, in->Lk, in->Lk, in->Lk);
         s[b].q_length = in->Lq;
     }
 }

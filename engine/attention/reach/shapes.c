@@ -59,7 +59,7 @@ static int check_pair(const pf_call *c, const pf_tensor *t, int64_t B, int64_t L
                          (long long)L);
 }
 
-/* mask (B, Lk) and documents (B, L). */
+/* mask and documents (B, Lk). Queries may be fewer than keys: the last ones. */
 static int check_masks(const pf_call *c) {
     const pf_tensor *mask = c->in[PF_IN_MASK], *documents = c->in[PF_IN_DOCUMENTS];
     int64_t B = c->in[0]->shape[0], Lq = c->in[0]->shape[2], Lk = c->in[1]->shape[2];
@@ -67,8 +67,8 @@ static int check_masks(const pf_call *c) {
     if (!documents) return PF_OK;
     PF_TRY(check_pair(c, documents, B, Lk, "documents"));
     PF_TRY(pf_tensor_check(documents, PF_I32, c->op->name, "documents"));
-    if (Lq == Lk) return PF_OK;
-    return pf_shape_fail(c, "documents need as many queries as keys");
+    if (Lq <= Lk) return PF_OK;
+    return pf_shape_fail(c, "documents need as many keys as queries, at least");
 }
 
 /* limits (B, Lq) or (Lq), prefix (B). */
