@@ -3,6 +3,7 @@
 local core = require "performer.core"
 local util = require "performer.util"
 local kernels = require "performer.kernel"
+local tables = require "performer.tables"
 
 local attention = kernels.attention
 
@@ -22,14 +23,35 @@ local function width_of(options, kernel)
   if kernel and not kernels.is_custom(kernel) then return kernel:config().head_dim end
 end
 
+--- Options of the kind's own that stand beside the others, as { attention = "sliding", window = 64
+--- } has them, go into it: attention = { name = "sliding", window = 64 }.
+local function gather(options, words)
+  local name, own, o = options.attention, {}, {}
+  if type(name) ~= "string" then return options, words end
+  words = table.move(words, 1, #words, 1, {})
+  for _, kind in ipairs(tables.kinds()) do
+    for _, option in ipairs(kind.name == name and kind.options or {}) do
+      own[option.name], words[#words + 1] = true, option.name
+    end
+  end
+  if next(own) == nil then return options, words end
+  o.attention = { name = name }
+  for key, value in pairs(options) do
+    if own[key] then o.attention[key] = value elseif key ~= "attention" then o[key] = value end
+  end
+  return o, words
+end
+
 --- A streaming state: state:prefill(q, k, v), state:step(q1, k1, v1), fork, reorder, merge, save,
 --- bytes. Options attention, kernel, batch (1), heads (1; of keys and values), head_dim, value_dim
---- (head_dim), decay (heads). With a custom kernel, sizes that are not said are those of the first
---- keys and values.
+--- (head_dim), decay (heads), and the kind's own. With a custom kernel, sizes that are not said are
+--- those of the first keys and values.
 function attention.state(options)
   local where = "attention.state"
-  options = util.check_options(options, { "attention", "kernel", "batch", "heads", "head_dim",
-    "value_dim", "decay" }, where)
+  local gathered, words = gather(options or {}, { "attention", "kernel", "batch", "heads",
+    "head_dim", "value_dim", "decay" })
+  util.check_options(options, words, where)
+  options = gathered
   check_decay(options.decay, where)
   local o = kernels.resolve(options, where)
   o.scale, o.decay = nil, options.decay

@@ -111,6 +111,8 @@ typedef struct pf_attention_kind {
     int (*part)(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
                 pf_tensor *const *in);
     const char *no_part;
+    /* Why these options have no part, where others have; NULL: they have. */
+    const char *(*no_part_of)(const pf_attention *a);
     /* s becomes the state of its own keys and then those of `later`, which is used up; NULL:
      * nothing is remembered. */
     int (*merge)(pf_state *s, pf_engine *e, const pf_attention *a, pf_state *later);
@@ -173,6 +175,8 @@ int pf_attend_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_s
 /* L = 1: O(r dv) a head for linear attention. Equal to the parallel form to 1e-5. */
 int pf_attend_step(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *state,
                    pf_tensor *q, pf_tensor *k, pf_tensor *v);
+/* Why it has no part, as the end of "KIND attention ..."; NULL: it has. */
+const char *pf_attend_no_part(const pf_attention *a);
 /* in: rows, mask and documents of the part. */
 int pf_attend_part(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *state,
                    pf_tensor *const *in);

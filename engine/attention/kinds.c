@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "attention.h"
-#include "pattern_kinds.h"
+#include "pattern.h"
 
 static const pf_op *const rows[] = {
 #define PF_OP(name) &pf_op_##name,
@@ -196,11 +196,15 @@ int pf_attend_step(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_stat
     return PF_OK;
 }
 
+const char *pf_attend_no_part(const pf_attention *a) {
+    if (!a->kind->part) return a->kind->no_part;
+    return a->kind->no_part_of ? a->kind->no_part_of(a) : NULL;
+}
+
 int pf_attend_part(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *state,
                    pf_tensor *const *in) {
-    if (!a->kind->part) {
-        return pf_fail(PF_EINVAL, "attention: %s attention %s", a->kind->name, a->kind->no_part);
-    }
+    const char *why = pf_attend_no_part(a);
+    if (why) return pf_fail(PF_EINVAL, "attention: %s attention %s", a->kind->name, why);
     PF_TRY(check_taken(a->kind, in));
     PF_TRY(a->kind->part(out, e, a, state, in));
     state->position += in[PF_IN_Q]->shape[2];
@@ -249,6 +253,19 @@ static int tell_rooms(pf_tensor *made[2], pf_attention *a, pf_engine *e,
     return PF_OK;
 }
 
+/* A length that the options of a pattern are not for: of a call by itself, since a layer meets
+ * short rows too. */
+static int check_fits(const pf_attention *a, bool causal, const pf_tensor *q, const pf_tensor *k) {
+    if (!a->kind->rule) return PF_OK;
+    const pf_ask ask = {.where = a->kind->name,
+                        .option = a->option,
+                        .Lq = q->shape[2],
+                        .Lk = k->shape[2],
+                        .causal = causal,
+                        .ahead = k->shape[2] - q->shape[2]};
+    return pf_pattern_fits(a->kind->rule, &ask);
+}
+
 /* What the public call says of its attention, as one that is ready to run, for this call alone. */
 int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf_tensor *q,
                       pf_tensor *k, pf_tensor *v, const pf_attention_options *options) {
@@ -273,7 +290,7 @@ int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf
     PF_TRY(pf_attention_settle(&a, o.options, "attention"));
     PF_TRY(bind_for_rows(&a, engine, q, k, o.kernel));
     pf_tensor *told[2] = {NULL, NULL};
-    int status = pf_pattern_kind_fits(&a, o.causal || o.limits || o.prefix, q, k);
+    int status = check_fits(&a, o.causal || o.limits || o.prefix, q, k);
     if (status >= 0) status = tell_rooms(told, &a, engine, &o, in);
     if (status >= 0) status = pf_attend_rows(made, engine, &a, in, exit != NULL);
     for (int i = 0; i < 2; i++) pf_tensor_release(&told[i]);

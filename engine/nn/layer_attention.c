@@ -423,7 +423,7 @@ static int attention_state(const pf_module *m, pf_engine *e, int64_t batch, pf_s
 /* A slice sees what came before it by the state alone. */
 static bool attention_whole(const pf_module *m) {
     const attention_self *self = m->self;
-    return !self->attention.causal || !self->attention.kind->part || self->split;
+    return !self->attention.causal || pf_attend_no_part(&self->attention) || self->split;
 }
 
 /* A part of the way from each tilt to the best one for the queries and keys that the step just

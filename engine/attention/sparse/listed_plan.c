@@ -90,13 +90,21 @@ static int make_pattern(pf_listed_pattern *to, pf_pattern_store *store, const pf
     return PF_OK;
 }
 
+/* Is a segment's pattern not that of every other one of its length? Of a packed item that goes on
+ * from earlier rows the first has fewer queries than keys, and what was skipped is its own. */
+static bool stands_alone(const pf_listed *op, const pf_segment *seg) {
+    if (op->by_head || op->s.reach.limit) return true;
+    if (seg->first && seg->last) return false;
+    return seg->q_length != seg->length || (seg->first && op->s.skipped > 0);
+}
+
 /* known (longest + 1): the pattern of each length so far, -1: none. */
 static int make_patterns(pf_listed *op, pf_pattern_store *store, int32_t *which, int32_t *known) {
     int64_t heads = op->by_head ? op->s.H : 1, n = 0;
-    bool alone = op->by_head || op->s.reach.limit;
     for (int64_t i = 0; i < op->s.reach.n * heads; i++) {
-        int32_t *same = &known[op->s.reach.list[i / heads].length];
-        if (alone || *same < 0) {
+        const pf_segment *seg = &op->s.reach.list[i / heads];
+        int32_t own = -1, *same = stands_alone(op, seg) ? &own : &known[seg->length];
+        if (*same < 0) {
             PF_TRY(make_pattern(&op->pattern[n], store, op, i / heads, i % heads));
             if (op->pattern[n].n > op->parts) op->parts = op->pattern[n].n;
             op->self_last = op->self_last || op->pattern[n].self_last;

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "listed.h"
+#include "pattern_state.h"
 
 int pf_pattern_kind_apply(pf_tensor **out, pf_engine *e, const pf_attention *a, double scale,
                           pf_tensor *const *in) {
@@ -48,20 +49,8 @@ void pf_pattern_kind_flops(const pf_attention *a, const pf_attention_shape *shap
     pf_pattern_kind_work(shape, keys, forward, backward);
 }
 
-int pf_pattern_kind_fits(const pf_attention *a, bool causal, const pf_tensor *q,
-                         const pf_tensor *k) {
-    if (!a->kind->rule) return PF_OK;
-    pf_ask ask = {.where = a->kind->name,
-                  .option = a->option,
-                  .Lq = q->shape[2],
-                  .Lk = k->shape[2],
-                  .causal = causal,
-                  .ahead = k->shape[2] - q->shape[2]};
-    return pf_pattern_fits(a->kind->rule, &ask);
-}
-
-/* A row of kinds.def. */
-#define PATTERN_KIND(kind, text)                                                                   \
+/* A row of kinds.def; behind its words what streams remember, and how it goes by parts of a row. */
+#define PATTERN_KIND(kind, text, kept, prefill_of, merge_of, part_of, why, why_of)                 \
     const pf_attention_kind pf_kind_##kind = {                                                     \
         .name = #kind,                                                                             \
         .doc = text,                                                                               \
@@ -69,14 +58,28 @@ int pf_pattern_kind_fits(const pf_attention *a, bool causal, const pf_tensor *q,
         .drops = true,                                                                             \
         .rule = &pf_pattern_rule_##kind,                                                           \
         .call = pf_pattern_kind_call,                                                              \
-        .no_stream = "keeps no state yet that knows which keys it will be asked for",              \
-        .no_part = "has no state to hand from slice to slice",                                     \
+        .state = &kept,                                                                            \
+        .open = pf_pattern_open,                                                                   \
+        .widths = pf_pattern_widths,                                                               \
+        .prefill = prefill_of,                                                                     \
+        .merge = merge_of,                                                                         \
+        .part = part_of,                                                                           \
+        .no_part = why,                                                                            \
+        .no_part_of = why_of,                                                                      \
         .flops = pf_pattern_kind_flops,                                                            \
     }
+/* Of rules that list keys anywhere before a query. */
+#define KEEPS_ALL(kind, text)                                                                      \
+    PATTERN_KIND(kind, text, pf_state_pattern, pf_pattern_prefill, pf_pattern_merge, NULL,         \
+                 "keeps all keys of a row, and has no state of fixed size to hand from slice to "  \
+                 "slice; train in slices with windows or linear attention",                        \
+                 NULL)
 
-PATTERN_KIND(sliding, "A window of keys around each query, dilated or not, and global tokens "
-                      "(Longformer).");
-PATTERN_KIND(strided, "A window, and every so many-th key before it (Sparse Transformer).");
-PATTERN_KIND(fixed,
-             "The query's own block, and the last keys of every block (Sparse Transformer).");
-PATTERN_KIND(bigbird, "Blocks: a window of them, the first and last, and random ones (Big Bird).");
+PATTERN_KIND(sliding,
+             "A window of keys around each query, dilated or not, and global tokens "
+             "(Longformer).",
+             pf_state_window, pf_window_prefill, pf_window_merge, pf_window_part, NULL,
+             pf_window_no_part);
+KEEPS_ALL(strided, "A window, and every so many-th key before it (Sparse Transformer).");
+KEEPS_ALL(fixed, "The query's own block, and the last keys of every block (Sparse Transformer).");
+KEEPS_ALL(bigbird, "Blocks: a window of them, the first and last, and random ones (Big Bird).");

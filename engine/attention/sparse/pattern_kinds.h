@@ -21,9 +21,5 @@ void pf_pattern_kind_flops(const pf_attention *a, const pf_attention_shape *shap
 /* The work of a query that sees so many keys. */
 void pf_pattern_kind_work(const pf_attention_shape *shape, double keys, double *forward,
                           double *backward);
-/* Refuses a length that the options are not for; of a call by itself, since a layer meets short
- * rows too. */
-int pf_pattern_kind_fits(const pf_attention *a, bool causal, const pf_tensor *q,
-                         const pf_tensor *k);
 
 #endif
