@@ -86,6 +86,47 @@ static int settle_kernel(const pf_module *m, const pf_engine *e, pf_config *grou
     return part_seed(own, i);
 }
 
+/* ---- local heads ---- */
+
+/* {heads, attention, attention_options}; window 0: heads alone. NULL: out of memory. */
+static pf_config *group_of(double heads, double window) {
+    pf_config *group = pf_options_number(pf_config_new(PF_MAP), "heads", heads);
+    if (window == 0) return group;
+    group = pf_options_string(group, "attention", "sliding");
+    pf_config *own = pf_options_number(pf_config_new(PF_MAP), "window", window);
+    if (group && own && pf_config_set(group, PF_ATTENTION_OPTIONS, own) >= 0) return group;
+    pf_config_free(group);
+    return NULL;
+}
+
+/* Takes `group`. */
+static int push(pf_config *list, pf_config *group) {
+    return group ? pf_config_push(list, group) : PF_ENOMEM;
+}
+
+/* The first heads slide, the others are what the block's options say. */
+int pf_block_local_heads(pf_module *m) {
+    double n = pf_option_number(m, "local_heads"), heads = pf_option_number(m, "heads");
+    if (n == 0) return PF_OK;
+    if (list_of(m) || n > heads) {
+        return list_of(m) ? pf_fail(PF_EINVAL,
+                                    "%s: local_heads and head_groups both say what "
+                                    "heads there are; give one",
+                                    m->type->name)
+                          : pf_fail(PF_EINVAL, "%s: local_heads is %g, and there are %g heads",
+                                    m->type->name, n, heads);
+    }
+    pf_config *list = pf_config_new(PF_LIST);
+    int status = list ? push(list, group_of(n, pf_option_number(m, "local_window"))) : PF_ENOMEM;
+    if (status >= 0 && n < heads) status = push(list, group_of(heads - n, 0));
+    if (status < 0) {
+        pf_config_free(list);
+        return status;
+    }
+    PF_TRY(pf_config_set(m->options, "head_groups", list));
+    return pf_config_set_number(m->options, "local_heads", 0);
+}
+
 int pf_block_settle_groups(pf_module *m, const pf_engine *e) {
     pf_config *list = list_of(m);
     if (!list) return PF_OK;

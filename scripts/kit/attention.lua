@@ -84,10 +84,11 @@ function attention.label(options)
   local function add(word)
     if word and not met[word] then words[#words + 1], met[word] = word, true end
   end
+  if (options.local_heads or 0) > 0 then add "sliding" end
   for _, group in ipairs(options.head_groups or {}) do
     add(label_of { attention = group.attention or options.attention, kernel = group.kernel })
   end
-  if words[1] then return table.concat(words, ", ") end
+  if options.head_groups then return table.concat(words, ", ") end
   for i = 1, math.max(#(options.attentions or {}), 1) * math.max(#(options.kernels or {}), 1) do
     add(label_of(layer_options(options, i)))
   end
