@@ -187,6 +187,14 @@ describe("examples", function()
     assert.truthy(out:find("check.streaming: after 6 positions at once and 6 steps, item", 1, true),
       out)
   end)
+
+  it("13_graph: tells subjects from few labels", function()
+    for _, score in ipairs { "gat", "gatv2" } do
+      local out = run("13_graph.lua - 60 1 " .. score)
+      assert.truthy(out:find("graph of 150 nodes, 1024 edges", 1, true), out)
+      assert.is_true(tonumber(out:match "test (%d+%.%d) %%") > 80, out)
+    end
+  end)
 end)
 
 -- ---- the texts ------------------------------------------------------------------------

@@ -468,4 +468,59 @@ describe("nn.graph_attention", function()
     pf.check.bits(model, batch, { causal = false })
     pf.check.saved(model, batch, { stream = false })
   end)
+
+  -- The lookup task of Brody et al. (2022, section 4.1): k nodes know a key and a value, k others
+  -- know a key and ask for its value; every asking node sees all that know one. GAT ranks these
+  -- alike for all that ask, and so can't even learn it; GATv2 can.
+  it("looks values up by GATv2's score, and can't by GAT's", function()
+    local K, B, width = 6, 32, 32
+    local asks, knows = {}, {}
+    for e = 0, K * K - 1 do asks[e + 1], knows[e + 1] = K + 1 + e // K, 1 + e % K end
+    local all = pf.graph { from = knows, to = asks }
+
+    --- A batch of rows of keys, with values in a random order, hidden (K) from who asks.
+    local function batch(random)
+      local keys, values, target = {}, {}, {}
+      for b = 1, B do
+        keys[b], values[b], target[b] = {}, {}, {}
+        local order = {}
+        for i = 1, K do order[i] = i - 1 end
+        for i = K, 2, -1 do
+          local j = random:below(i) + 1
+          order[i], order[j] = order[j], order[i]
+        end
+        for i = 1, K do
+          keys[b][i], values[b][i], target[b][i] = i - 1, order[i], -1
+          keys[b][K + i], values[b][K + i], target[b][K + i] = i - 1, K, order[i]
+        end
+      end
+      return { input = pf.tensor(keys, i32), values = pf.tensor(values, i32),
+               target = pf.tensor(target, i32), edges = all }
+    end
+
+    local function learnt(score)
+      pf.seed(1)
+      local random = array.random(1)
+      local model = nn.module {
+        name = "lookup", inputs = { "edges", "values" },
+        key = nn.embedding { vocab = K, dim = width },
+        value = nn.embedding { vocab = K + 1, dim = width },
+        attend = nn.graph_attention { dim = width, heads = 1, score = score },
+        out = nn.linear { from = width, to = K },
+        forward = function(self, x, pass)
+          return self.out(self.attend(self.key(x) + self.value(pass.values), pass):relu())
+        end,
+      }
+      local optimizer = pf.optim.adamw(model, { lr = 5e-3 })
+      for _ = 1, 120 do
+        local tape <close> = pf.tape()
+        tape:backward(model:loss(batch(random)))
+        optimizer:step { clip = 1 }
+      end
+      local result = model:evaluate(batch(random))
+      return result.right / result.tokens
+    end
+    assert.is_true(learnt "gatv2" > 0.99)
+    assert.is_true(learnt "gat" < 0.5)
+  end)
 end)

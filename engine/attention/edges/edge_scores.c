@@ -44,35 +44,48 @@ static void pull_key_dot(pf_edge_work *w, float ds, const float *q, const float 
 
 /* ---- gat, gatv2 ---- */
 
-static float leaky(float z, float slope) { return z > 0 ? z : slope * z; }
+/* l'(z): 1, or slope where z has a minus. Chosen by bits: a branch that signs of z decide is
+ * guessed wrong half of the time, and keeps loops from becoming vectors. */
+static inline float slope_at(float z, float slope) {
+    union {
+        float value;
+        uint32_t bits;
+    } x = {z}, one = {1}, below = {slope};
+    uint32_t minus = 0u - (x.bits >> 31);
+    one.bits = (one.bits & ~minus) | (below.bits & minus);
+    return one.value;
+}
 
 static void weigh_gat(pf_edge_work *w) {
     float q = query_row(w)[0], slope = w->op->slope;
-    for (int64_t n = 0; n < w->n; n++) w->p[n] = leaky(q + key_row(w, n)[0], slope);
+    for (int64_t n = 0; n < w->n; n++) {
+        float z = q + key_row(w, n)[0];
+        w->p[n] = z * slope_at(z, slope);
+    }
 }
 
 static void pull_query_gat(pf_edge_work *w, float *dq) {
     float q = query_row(w)[0], sum = 0;
     for (int64_t n = 0; n < w->n; n++) {
-        sum += q + key_row(w, n)[0] > 0 ? w->dp[n] : w->op->slope * w->dp[n];
+        sum += w->dp[n] * slope_at(q + key_row(w, n)[0], w->op->slope);
     }
     dq[0] += sum;
 }
 
 static void pull_key_gat(pf_edge_work *w, float ds, const float *q, const float *k, float *dk) {
-    dk[0] += q[0] + k[0] > 0 ? ds : w->op->slope * ds;
+    dk[0] += ds * slope_at(q[0] + k[0], w->op->slope);
 }
 
 /* z (d) <- LeakyReLU(q + k) */
 static void add_leaky(int64_t d, float slope, const float *restrict q, const float *restrict k,
                       float *restrict z) {
-    for (int64_t c = 0; c < d; c++) z[c] = leaky(q[c] + k[c], slope);
+    for (int64_t c = 0; c < d; c++) z[c] = (q[c] + k[c]) * slope_at(q[c] + k[c], slope);
 }
 
 /* to (d) += ds a l'(q + k) */
 static void add_slopes(int64_t d, float slope, float ds, const float *restrict a,
                        const float *restrict q, const float *restrict k, float *restrict to) {
-    for (int64_t c = 0; c < d; c++) to[c] += ds * a[c] * (q[c] + k[c] > 0 ? 1 : slope);
+    for (int64_t c = 0; c < d; c++) to[c] += ds * a[c] * slope_at(q[c] + k[c], slope);
 }
 
 static const float *vector_of(const pf_edge_work *w) { return w->op->weight + w->head * w->op->d; }
