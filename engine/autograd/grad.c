@@ -5,11 +5,18 @@
  * and so nobody else's numbers change; a leaf's gradient lies outside every tape and never
  * shares its numbers with one. An input that stands twice in a node gathers the second
  * gradient apart, so that an op may fill its slots in any order, at the same time.
+ *
+ * A leaf whose gradient began as zeros and was added to in named rows alone, a table that is
+ * looked up, knows them (grad_rows). The numbers are whole all the same, for whoever reads them;
+ * but to be zeros again costs only those rows. Whatever else may write makes them unknown.
  */
 #include <string.h>
 
 #include "fold.h"
 #include "node.h"
+#include "row_set.h"
+
+enum { FILL_GRAIN = 1 << 16, ROW_GRAIN = 1 << 10 };
 
 /* ---- places ---- */
 
@@ -35,6 +42,14 @@ static int open_place(pf_tensor **place, pf_tape *tape, const pf_tensor *like, b
     return PF_OK;
 }
 
+/* The same of a leaf's gradient, in any row. */
+static int open_leaf(pf_tape *tape, pf_tensor *leaf, bool *fresh) {
+    pf_tensor_release(&leaf->grad_rows);
+    PF_TRY(open_place(&leaf->grad, tape, leaf, true, leaf->grad_stale, fresh));
+    leaf->grad_stale = false;
+    return PF_OK;
+}
+
 static bool same_target(const pf_target *a, const pf_target *b) {
     if (a->leaf || b->leaf) return a->leaf == b->leaf;
     return a->node >= 0 && a->node == b->node && a->slot == b->slot;
@@ -50,10 +65,8 @@ static bool is_twin(const pf_node *node, int i) {
 static int open_target(pf_walk *w, pf_call *c, int i, bool *fresh, pf_tensor **t) {
     const pf_target *to = &w->node->edge[i].to;
     if (to->leaf) {
-        pf_tensor *leaf = to->leaf;
-        PF_TRY(open_place(&leaf->grad, w->tape, leaf, true, leaf->grad_stale, fresh));
-        leaf->grad_stale = false;
-        *t = leaf->grad;
+        PF_TRY(open_leaf(w->tape, to->leaf, fresh));
+        *t = to->leaf->grad;
         return PF_OK;
     }
     pf_tensor **place = &w->tape->nodes[to->node].grad[to->slot];
@@ -87,6 +100,77 @@ static int walk_slot(pf_call *c, int i, bool want_fresh, bool *fresh, pf_tensor 
     return PF_OK;
 }
 
+/* ---- some rows of a table ---- */
+
+static void zero_range(void *context, int64_t first, int64_t last) {
+    memset((float *)context + first, 0, (size_t)(last - first) * sizeof(float));
+}
+
+static int zero_all(pf_engine *e, pf_tensor *t) {
+    return pf_parallel_range(e, pf_tensor_numel(t), FILL_GRAIN, zero_range, pf_f32(t));
+}
+
+typedef struct {
+    float *to;
+    const int32_t *row;
+    int64_t width;
+} rows_job;
+
+static void zero_listed(void *context, int64_t first, int64_t last) {
+    const rows_job *j = context;
+    for (int64_t i = first; i < last; i++)
+        memset(j->to + j->row[i] * j->width, 0, (size_t)j->width * sizeof(float));
+}
+
+/* t (V, ...), in the rows listed; NULL: in all. */
+static int zero(pf_engine *e, pf_tensor *t, const pf_tensor *rows) {
+    if (!rows) return zero_all(e, t);
+    rows_job job = {pf_f32(t), pf_i32(rows), pf_tensor_numel(t) / pf_max(t->shape[0], 1)};
+    return pf_parallel_range(e, pf_tensor_numel(rows), ROW_GRAIN, zero_listed, &job);
+}
+
+/* The rows of `list` (NULL: none) and the n named ones. */
+static int join_rows(pf_tensor **joined, const pf_tensor *leaf, const pf_tensor *list,
+                     const int32_t *row, int64_t n) {
+    pf_row_set set;
+    PF_TRY(pf_row_set_open(&set, leaf->heap, leaf->shape[0]));
+    if (list) pf_row_set_add(&set, pf_i32(list), pf_tensor_numel(list));
+    pf_row_set_add(&set, row, n);
+    int status = pf_row_set_list(&set, joined);
+    pf_row_set_close(&set);
+    return status;
+}
+
+/* A leaf's gradient, zero where it begins, of which the named rows will be added to. Whatever
+ * fails on the way, no row that is not listed holds a number. */
+static int open_rows(pf_tape *tape, pf_tensor *leaf, const int32_t *row, int64_t n) {
+    bool began = leaf->grad && !leaf->grad_stale, fresh;
+    pf_tensor *joined;
+    if (!began && !(leaf->grad && pf_tensor_own(leaf->grad))) pf_tensor_release(&leaf->grad_rows);
+    PF_TRY(open_place(&leaf->grad, tape, leaf, true, leaf->grad_stale, &fresh));
+    if (fresh) PF_TRY(zero(tape->engine, leaf->grad, leaf->grad_rows));
+    leaf->grad_stale = false;
+    if (began && !leaf->grad_rows) return PF_OK;
+    PF_TRY(join_rows(&joined, leaf, began ? leaf->grad_rows : NULL, row, n));
+    pf_tensor_release(&leaf->grad_rows);
+    leaf->grad_rows = joined;
+    return PF_OK;
+}
+
+static int walk_rows(pf_call *c, int i, const int32_t *row, int64_t n, pf_tensor **t) {
+    pf_walk *w = c->grad_context;
+    pf_tensor *leaf = w->node->edge[i].to.leaf;
+    bool fresh;
+    PF_TRY(check_wanted(c, i));
+    if (leaf && !is_twin(w->node, i)) {
+        PF_TRY(open_rows(w->tape, leaf, row, n));
+        *t = leaf->grad;
+        return PF_OK;
+    }
+    PF_TRY(walk_slot(c, i, true, &fresh, t));
+    return fresh ? zero_all(w->tape->engine, *t) : PF_OK;
+}
+
 /* An empty place takes the tensor itself, another one adds it. */
 static int give_place(pf_walk *w, pf_tensor **place, pf_tensor *t) {
     if (!*place) {
@@ -104,8 +188,7 @@ static int give_target(pf_walk *w, int i, pf_tensor *t) {
     pf_tensor *leaf = to->leaf;
     bool fresh;
     if (!leaf) return give_place(w, &w->tape->nodes[to->node].grad[to->slot], t);
-    PF_TRY(open_place(&leaf->grad, w->tape, leaf, true, leaf->grad_stale, &fresh));
-    leaf->grad_stale = false;
+    PF_TRY(open_leaf(w->tape, leaf, &fresh));
     return pf_add_into(w->tape->engine, leaf->grad, fresh, t, 1);
 }
 
@@ -129,7 +212,8 @@ static bool walk_gathers(const pf_call *c, int i) {
     return to->leaf || w->tape->nodes[to->node].grad[to->slot];
 }
 
-const pf_grad_ops pf_walk_ops = {.slot = walk_slot, .give = walk_give, .gathers = walk_gathers};
+const pf_grad_ops pf_walk_ops = {
+    .slot = walk_slot, .rows = walk_rows, .give = walk_give, .gathers = walk_gathers};
 
 int pf_walk_seed(pf_tape *tape, int node, int slot, pf_tensor *grad) {
     pf_walk walk = {.tape = tape};
@@ -151,6 +235,7 @@ int pf_tensor_require_grad(pf_tensor *t, bool yes) {
     if (!yes) {
         t->requires_grad = false;
         pf_tensor_release(&t->grad);
+        pf_tensor_release(&t->grad_rows);
         return PF_OK;
     }
     /* A parameter may wait for its numbers. */
@@ -168,13 +253,14 @@ int pf_tensor_require_grad(pf_tensor *t, bool yes) {
 bool pf_tensor_requires_grad(const pf_tensor *t) { return t && t->requires_grad; }
 
 /* A header of the caller's own: the next backward sees that the numbers are shared and
- * leaves them as they are. */
+ * leaves them as they are. The caller may write to it, in any row. */
 int pf_tensor_grad(pf_tensor **grad, pf_engine *engine, pf_tensor *t) {
     PF_OUT(grad);
     PF_OPEN(engine);
     PF_NEED(t);
     (void)engine;
     if (!t->grad || t->grad_stale) return PF_OK;
+    pf_tensor_release(&t->grad_rows);
     return pf_tensor_view(grad, t->grad);
 }
 

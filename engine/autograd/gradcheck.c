@@ -32,7 +32,7 @@ typedef struct {
 /* What was before, to be put back: checking must leave an input as it was. */
 typedef struct {
     bool checked, required, stale;
-    pf_tensor *grad;
+    pf_tensor *grad, *rows;
 } input_state;
 
 /* The arrays of one input, n elements each. */
@@ -245,10 +245,12 @@ static void mark_inputs(checker *check, input_state *state) {
     for (int i = 0; i < check->n; i++) any = any || check->inputs[i]->requires_grad;
     for (int i = 0; i < check->n; i++) {
         pf_tensor *t = check->inputs[i];
-        state[i] =
-            (input_state){.required = t->requires_grad, .stale = t->grad_stale, .grad = t->grad};
+        state[i] = (input_state){.required = t->requires_grad,
+                                 .stale = t->grad_stale,
+                                 .grad = t->grad,
+                                 .rows = t->grad_rows};
         state[i].checked = t->dtype == PF_F32 && (any ? t->requires_grad : true);
-        t->grad = NULL;
+        t->grad = t->grad_rows = NULL;
         t->grad_stale = false;
         t->requires_grad = state[i].checked;
     }
@@ -258,7 +260,9 @@ static void unmark_inputs(checker *check, input_state *state) {
     for (int i = check->n - 1; i >= 0; i--) {
         pf_tensor *t = check->inputs[i];
         pf_tensor_release(&t->grad);
+        pf_tensor_release(&t->grad_rows);
         t->grad = state[i].grad;
+        t->grad_rows = state[i].rows;
         t->grad_stale = state[i].stale;
         t->requires_grad = state[i].required;
     }

@@ -11,7 +11,7 @@
 #include "kern.h"
 #include "op.h"
 
-enum { TOKEN_GRAIN = 64, COLUMN_SLICE = 64, FILL_GRAIN = 65536 };
+enum { TOKEN_GRAIN = 64, COLUMN_SLICE = 64 };
 
 typedef struct {
     const pf_kern *kern;
@@ -61,10 +61,6 @@ static void scatter_slice(void *context, int64_t first, int64_t last) {
                         job->to + job->id[t] * job->width + first);
 }
 
-static void zero_range(void *context, int64_t first, int64_t last) {
-    memset((float *)context + first, 0, (size_t)(last - first) * sizeof(float));
-}
-
 static int embedding_forward(pf_call *c) {
     int64_t vocab = c->in[0]->shape[0], width = c->in[0]->shape[1];
     int64_t tokens = pf_tensor_numel(c->in[1]);
@@ -80,15 +76,13 @@ static int embedding_forward(pf_call *c) {
 
 static int embedding_backward(pf_call *c) {
     int64_t vocab = c->in[0]->shape[0], width = c->in[0]->shape[1];
-    int64_t tokens = pf_tensor_numel(c->in[1]), all = vocab * width;
+    int64_t tokens = pf_tensor_numel(c->in[1]);
     pf_tensor *ids, *dy, *grad;
-    bool fresh;
     if (!c->need[0]) return PF_OK;
     PF_TRY(pf_call_compact(c, c->in[1], &ids));
     PF_TRY(pf_call_compact(c, c->dout[0], &dy));
     PF_TRY(check_ids(c, pf_i32(ids), tokens, vocab));
-    PF_TRY(pf_grad_fresh(c, 0, &fresh, &grad));
-    if (fresh) PF_TRY(pf_parallel_range(c->engine, all, FILL_GRAIN, zero_range, pf_f32(grad)));
+    PF_TRY(pf_grad_rows(c, 0, pf_i32(ids), tokens, &grad));
     gather_job job = {c->engine->kern, tokens, width, pf_i32(ids), pf_f32(dy), pf_f32(grad)};
     return pf_parallel_range(c->engine, width, COLUMN_SLICE, scatter_slice, &job);
 }

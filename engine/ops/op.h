@@ -11,6 +11,8 @@
  * stays NULL. Backward asks for gradients slot by slot:
  *   pf_grad_slot(c, i)      tensor to ADD into, contiguous, zeroed when first used;
  *   pf_grad_fresh(c, i, &f) the same, but when *f it is uninitialised: OVERWRITE it;
+ *   pf_grad_rows(c, i, row, n, &t)  as the first, of a table in which only the n named rows of
+ *                           the first dimension are added to;
  *   pf_grad_give(c, i, t)   hands over a finished tensor of the input's shape (retained);
  *   pf_grad_gathers(c, i)   true: what is given would be copied or added, and a slot saves that;
  *                           false: what is given would be taken as it is.
@@ -156,6 +158,7 @@ int pf_same_as(pf_call *c, int o, int input); /* output o is shaped like input *
 
 typedef struct pf_grad_ops {
     int (*slot)(pf_call *c, int i, bool want_fresh, bool *fresh, pf_tensor **t);
+    int (*rows)(pf_call *c, int i, const int32_t *row, int64_t n, pf_tensor **t);
     int (*give)(pf_call *c, int i, pf_tensor *t);
     bool (*gathers)(const pf_call *c, int i);
 } pf_grad_ops;
@@ -170,6 +173,9 @@ static inline int pf_grad_slot(pf_call *c, int i, pf_tensor **t) {
 }
 static inline int pf_grad_fresh(pf_call *c, int i, bool *fresh, pf_tensor **t) {
     return ((pf_grad_sink *)c->grad_context)->ops->slot(c, i, true, fresh, t);
+}
+static inline int pf_grad_rows(pf_call *c, int i, const int32_t *row, int64_t n, pf_tensor **t) {
+    return ((pf_grad_sink *)c->grad_context)->ops->rows(c, i, row, n, t);
 }
 static inline int pf_grad_give(pf_call *c, int i, pf_tensor *t) {
     return ((pf_grad_sink *)c->grad_context)->ops->give(c, i, t);

@@ -167,9 +167,9 @@ pf_tensor *pf_tensor_retain(pf_tensor *t) {
     return t;
 }
 
-/* A gradient has no gradient of its own, so this goes one level deep. A tensor that was released
- * through another copy of the pointer is left alone; until its block is given out again it says
- * that it holds no data. */
+/* A gradient has no gradient of its own, nor has the list of its rows, so this goes one level deep.
+ * A tensor that was released through another copy of the pointer is left alone; until its block is
+ * given out again it says that it holds no data. */
 void pf_tensor_release(pf_tensor **address) {
     pf_tensor *t = address ? *address : NULL;
     if (!t) return;
@@ -177,6 +177,7 @@ void pf_tensor_release(pf_tensor **address) {
     if (!pf_heap_holds(t)) return;
     if (atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1) return;
     pf_tensor_release(&t->grad);
+    pf_tensor_release(&t->grad_rows);
     storage_release(t->storage);
     t->storage = NULL;
     pf_heap_free(t->heap, t, sizeof *t);

@@ -44,6 +44,8 @@ struct pf_tensor {
     bool requires_grad;   /* a leaf that wants a gradient */
     bool grad_stale;      /* grad holds old numbers: overwrite, don't add */
     pf_tensor *grad;      /* owned */
+    pf_tensor *grad_rows; /* owned, i32, ascending: grad is 0 in all other rows of the first
+                           * dimension, also where it is stale; NULL: that is not known */
     struct pf_tape *tape; /* tape whose node made this tensor, or NULL */
     uint64_t tape_id;     /* ... and its number: addresses come back */
     int node, slot;       /* ... which node, which of its outputs */

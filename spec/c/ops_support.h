@@ -145,6 +145,12 @@ static inline int sink_slot(pf_call *c, int i, bool want_fresh, bool *fresh, pf_
     return PF_OK;
 }
 
+static inline int sink_rows(pf_call *c, int i, const int32_t *row, int64_t n, pf_tensor **t) {
+    bool fresh;
+    (void)row, (void)n;
+    return sink_slot(c, i, false, &fresh, t);
+}
+
 static inline int sink_give(pf_call *c, int i, pf_tensor *given) {
     pf_tensor *t;
     bool fresh;
@@ -163,7 +169,7 @@ static inline bool sink_gathers(const pf_call *c, int i) {
     return !s->fresh || s->grad[i];
 }
 
-static const pf_grad_ops sink_ops = {sink_slot, sink_give, sink_gathers};
+static const pf_grad_ops sink_ops = {sink_slot, sink_rows, sink_give, sink_gathers};
 
 /* ---- one call against its judge ----------------------------------------------- */
 

@@ -62,7 +62,7 @@ static int count_grads(const pf_module *m, bool drop) {
         pf_tensor *t = NULL;
         CHECK_OK(pf_module_tensor_at(m, i, NULL, &t, NULL));
         n += t->grad && !t->grad_stale;
-        if (drop) pf_tensor_release(&t->grad);
+        if (drop) pf_tensor_release(&t->grad), pf_tensor_release(&t->grad_rows);
     }
     return n;
 }
