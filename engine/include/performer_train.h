@@ -14,8 +14,9 @@ extern "C" {
 /* ---- optimizers ------------------------------------------------------------------------
  * A step is: open a tape, forward, loss, backward, pf_optimizer_step. An optimizer's options are
  * `type`, a name of pf_describe's `optimizers` (the first, where none is given), and options of
- * its row, among them `groups`: [{match, lr_scale, ...}], other options for parameters whose names
- * fit.
+ * its row, among them `groups`: [{match, lr_scale, rows, ...}], other options for parameters whose
+ * names fit. rows: "touched": rows of the first dimension without a gradient stay as they are, the
+ * default in the table of an ngrams layer, or "all".
  *
  * It trains the parameters that require a gradient when it is made, and keeps nothing of others. */
 

@@ -187,6 +187,7 @@ const pf_layer pf_layer_ngrams = {
     .options = ngrams_options,
     .n_options = PF_COUNT(ngrams_options),
     .width = "dim",
+    .few_rows = true,
     .build = ngrams_build,
     .run = ngrams_run,
     .state = ngrams_state,

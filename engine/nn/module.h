@@ -106,6 +106,8 @@ typedef struct pf_layer {
     int64_t (*width_of)(const pf_module *m, bool hidden); /* of a type whose children say both */
     const pf_input_info *inputs; /* read beside x, in the pass or when a stream begins */
     int n_inputs;
+    bool few_rows;     /* its first tensor is a table of which a step reads a few rows: optimizers
+                        * move those alone */
     size_t self_bytes; /* of the layer's own resolved struct, zeroed, freed with the module */
     void (*drop)(void *self); /* what that struct owns, before it is freed; NULL: nothing */
 

@@ -43,6 +43,7 @@ const pf_optimizer_rule pf_optimizer_adam = {
            "1412.6980.",
     .options = adam_options,
     .n_options = PF_COUNT(adam_options),
+    .mean = "beta1",
     .n_moments = 2,
     .moment = {"m", "v"},
     .begin = adam_begin,

@@ -42,6 +42,7 @@ const pf_optimizer_rule pf_optimizer_adamw = {
            "1711.05101.",
     .options = adamw_options,
     .n_options = PF_COUNT(adamw_options),
+    .mean = "beta1",
     .n_moments = 2,
     .moment = {"m", "v"},
     .begin = adamw_begin,

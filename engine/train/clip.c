@@ -36,7 +36,8 @@ static double sum_of(const double *sums, int64_t first, int64_t last) {
     return sum;
 }
 
-int pf_grad_norm(pf_engine *e, pf_tensor *const *grads, int n, double *norm, int *bad) {
+int pf_grad_norm(pf_engine *e, pf_tensor *const *grads, int n, double more, double *norm,
+                 int *bad) {
     size_t first_bytes = (size_t)(n + 1) * sizeof(int64_t);
     int64_t *first = pf_heap_alloc(e->heap, first_bytes);
     if (!first) return PF_ENOMEM;
@@ -50,7 +51,7 @@ int pf_grad_norm(pf_engine *e, pf_tensor *const *grads, int n, double *norm, int
     for (int i = n - 1; status >= 0 && i >= 0; i--) {
         if (!isfinite(sum_of(sums, first[i], first[i + 1]))) *bad = i;
     }
-    if (status >= 0) *norm = sqrt(sum_of(sums, 0, first[n]));
+    if (status >= 0) *norm = sqrt(sum_of(sums, 0, first[n]) + more);
     if (sums) pf_heap_free(e->heap, sums, bytes);
     pf_heap_free(e->heap, first, first_bytes);
     return status;

@@ -4,7 +4,8 @@
 
 #include "optim.h"
 
-/* Norm of n contiguous f32 tensors together; *bad: the first that is not finite, else -1. */
-int pf_grad_norm(pf_engine *e, pf_tensor *const *grads, int n, double *norm, int *bad);
+/* Norm of n contiguous f32 tensors together, and of others whose squares add up to `more`; *bad:
+ * the first that is not finite, else -1. */
+int pf_grad_norm(pf_engine *e, pf_tensor *const *grads, int n, double more, double *norm, int *bad);
 
 #endif

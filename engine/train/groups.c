@@ -1,12 +1,14 @@
 /*
  * groups.c - parameters with options of their own: `groups`, a list of maps, each with a `match`
  * (pf_name_matches), a factor of the learning rate and whatever of the rule's options is another
- * there. The first group that a parameter's name fits is the parameter's.
+ * there. The first group that a parameter's name fits is the parameter's. What kind of parameter
+ * it is, weight of a linear layer or table, say the layers.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "optimizer.h"
+#include "row_set.h"
 
 enum { NAMED = 4 }; /* names in a message about a group that fits none */
 
@@ -21,6 +23,12 @@ static const pf_option_info own_options[] = {
      .low = 0,
      .high = 1e6,
      .doc = "factor of the learning rate"},
+    {.name = "rows",
+     .kind = PF_OPT_STRING,
+     .choices = "touched|all",
+     .doc = "what a step moves: all rows, or those alone that have a gradient, without memory of a "
+            "mean gradient (beta1 or momentum 0) unless the group gives one; touched by default "
+            "in the table of ngrams"},
 };
 
 /* Belongs to the optimizer as a whole. */
@@ -69,6 +77,18 @@ static pf_config *merge(const pf_optimizer *o, const pf_config *group) {
     return NULL;
 }
 
+/* Of rows that are touched now and then: a mean gradient would be added up once where a step over
+ * all rows adds it until it is forgotten, so a gradient counts once and whole. */
+static int make_twin(pf_optimizer *o, int i, const pf_config *given) {
+    pf_group *g = &o->group[o->n_groups + i];
+    *g = (pf_group){.lr_scale = o->group[i].lr_scale,
+                    .options = pf_config_copy(o->group[i].options)};
+    if (!g->options) return pf_fail(PF_ENOMEM, "optimizer: no memory");
+    const char *mean = o->rule->mean;
+    if (!mean || pf_config_get(given, mean)) return PF_OK;
+    return pf_config_set_number(g->options, mean, 0);
+}
+
 static int make_group(pf_optimizer *o, int i, const pf_config *given) {
     char where[64];
     snprintf(where, sizeof where, "%s: groups[%s]", o->rule->name, pf_place(i));
@@ -78,12 +98,17 @@ static int make_group(pf_optimizer *o, int i, const pf_config *given) {
     }
     pf_group *g = &o->group[i];
     g->lr_scale = pf_config_number_of(given, own_options, PF_COUNT(own_options), "lr_scale");
+    g->rows = pf_config_string_of(given, own_options, PF_COUNT(own_options), "rows");
     g->options = merge(o, given);
-    return g->options ? PF_OK : pf_fail(PF_ENOMEM, "optimizer: no memory");
+    return g->options ? make_twin(o, i, given) : pf_fail(PF_ENOMEM, "optimizer: no memory");
 }
 
 static const pf_config *list_of(const pf_optimizer *o) {
     return pf_config_get(o->options, "groups");
+}
+
+static size_t groups_bytes(const pf_optimizer *o) {
+    return (size_t)o->n_groups * 2 * sizeof *o->group;
 }
 
 int pf_groups_make(pf_optimizer *o) {
@@ -91,17 +116,17 @@ int pf_groups_make(pf_optimizer *o) {
     int n = pf_config_size(list);
     if (n > 0 && pf_config_kind_of(list) != PF_LIST)
         return pf_fail(PF_EINVAL, "%s: 'groups' must be a list of maps", o->rule->name);
-    o->group = pf_heap_zalloc(o->heap, (size_t)(n + 1) * sizeof *o->group);
-    if (!o->group) return PF_ENOMEM;
     o->n_groups = n + 1;
+    o->group = pf_heap_zalloc(o->heap, groups_bytes(o));
+    if (!o->group) return PF_ENOMEM;
     for (int i = 0; i < n; i++) PF_TRY(make_group(o, i, pf_config_at(list, i)));
     return make_group(o, n, NULL);
 }
 
 void pf_groups_free(pf_optimizer *o) {
     if (!o->group) return;
-    for (int i = 0; i < o->n_groups; i++) pf_config_free(o->group[i].options);
-    pf_heap_free(o->heap, o->group, (size_t)o->n_groups * sizeof *o->group);
+    for (int i = 0; i < 2 * o->n_groups; i++) pf_config_free(o->group[i].options);
+    pf_heap_free(o->heap, o->group, groups_bytes(o));
 }
 
 int pf_group_of(const pf_optimizer *o, const char *name) {
@@ -113,7 +138,7 @@ int pf_group_of(const pf_optimizer *o, const char *name) {
     return i;
 }
 
-/* ---- weights of linear layers ---- */
+/* ---- kinds of parameters ---- */
 
 static int find_entry(const pf_optimizer *o, const pf_index *index, const pf_tensor *tensor) {
     uint32_t probe = 0;
@@ -147,12 +172,14 @@ static void mark(pf_optimizer *o, const pf_index *index, const pf_module *m, boo
         o->entry[at].linear |= linear;
         o->entry[at].other |= !linear;
     }
+    int table = m->type->few_rows && m->n_slot ? find_entry(o, index, m->slot[0].tensor) : -1;
+    if (table >= 0) o->entry[table].table = true;
     if (m->type == &pf_layer_attention) mark_parts(o, index, m);
     for (int i = 0; i < m->n_child; i++)
         mark(o, index, m->child[i].module, head || strcmp(m->child[i].name, "head") == 0);
 }
 
-int pf_groups_find_linear(pf_optimizer *o) {
+int pf_groups_find_kinds(pf_optimizer *o) {
     pf_index index = {.heap = o->heap};
     int status = PF_OK;
     for (int i = 0; i < o->n && status >= 0; i++)
@@ -161,4 +188,24 @@ int pf_groups_find_linear(pf_optimizer *o) {
     for (int i = 0; i < o->n; i++) o->entry[i].linear &= !o->entry[i].other;
     pf_index_close(&index);
     return status;
+}
+
+/* ---- rows ---- */
+
+static int choose_rows(const pf_optimizer *o, pf_entry *p) {
+    int own = p->group % o->n_groups;
+    const char *rows = o->group[own].rows;
+    bool asked = rows && strcmp(rows, "touched") == 0;
+    bool able = !p->whole && p->param->rank > 0 && p->param->shape[0] <= PF_ROW_SET_MOST;
+    p->touched = able && (asked || (!rows && p->table && !o->all_rows));
+    p->group = own + (p->touched ? o->n_groups : 0);
+    if (!asked || able) return PF_OK;
+    return pf_fail(PF_EINVAL, "%s: rows = 'touched' for '%s' %s, %s", o->rule->name, p->name,
+                   pf_shape_of(p->param),
+                   p->whole ? "which the rule takes whole" : "which has no rows, or too many");
+}
+
+int pf_groups_choose_rows(pf_optimizer *o) {
+    for (int i = 0; i < o->n; i++) PF_TRY(choose_rows(o, &o->entry[i]));
+    return PF_OK;
 }

@@ -53,6 +53,7 @@ const pf_optimizer_rule pf_optimizer_lion = {
            "two. arXiv 2302.06675.",
     .options = lion_options,
     .n_options = PF_COUNT(lion_options),
+    .mean = "beta1",
     .n_moments = 1,
     .moment = {"m"},
     .begin = lion_begin,

@@ -185,6 +185,7 @@ const pf_optimizer_rule pf_optimizer_muon = {
            "each of `dim`. arXiv 2502.16982.",
     .options = muon_options,
     .n_options = PF_COUNT(muon_options),
+    .mean = "beta1",
     .n_moments = 2,
     .moment = {"m", "v"},
     .begin = muon_begin,

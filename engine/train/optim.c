@@ -82,8 +82,9 @@ static int make_room(pf_optimizer *o) {
 static int fill(pf_optimizer *o) {
     PF_TRY(list_entries(o));
     PF_TRY(pf_groups_make(o));
-    if (o->rule->takes_whole) PF_TRY(pf_groups_find_linear(o));
+    PF_TRY(pf_groups_find_kinds(o));
     for (int i = 0; i < o->n; i++) PF_TRY(fill_entry(o, &o->entry[i]));
+    PF_TRY(pf_groups_choose_rows(o));
     return make_room(o);
 }
 
@@ -160,7 +161,7 @@ static double option(const pf_optimizer *o, const pf_group *g, const char *name)
 
 /* What is the same for all parameters of a group in this step. */
 static void begin_groups(pf_optimizer *o, const pf_engine *e, double lr, double gscale) {
-    for (int i = 0; i < o->n_groups; i++) {
+    for (int i = 0; i < 2 * o->n_groups; i++) {
         pf_group *g = &o->group[i];
         g->update = (pf_update){.kern = e->kern,
                                 .lr = (float)(lr * g->lr_scale),
@@ -187,8 +188,16 @@ static int update_whole(const pf_optimizer *o, pf_engine *e, const pf_update *al
     return PF_OK;
 }
 
+static int run_update(const pf_optimizer *o, pf_engine *e, job *j, const pf_entry *p,
+                      const pf_touched *touched) {
+    const pf_update *u = &j->whole;
+    if (p->whole) return update_whole(o, e, u, p);
+    if (!p->touched) return pf_parallel_range(e, u->n, GRAIN, update_range, j);
+    return pf_touched_update(touched, e, o->rule, u, u->n / pf_max(p->param->shape[0], 1));
+}
+
 static int update_entry(const pf_optimizer *o, pf_engine *e, const pf_entry *p,
-                        const pf_tensor *grad) {
+                        const pf_tensor *grad, const pf_touched *touched) {
     const pf_group *group = &o->group[p->group];
     job j = {o->rule, group->update};
     pf_update *u = &j.whole;
@@ -196,8 +205,7 @@ static int update_entry(const pf_optimizer *o, pf_engine *e, const pf_entry *p,
     u->p = pf_f32(p->param), u->g = pf_f32(grad);
     for (int i = 0; i < p->moments; i++) u->moment[i] = pf_f32(p->kept[i].tensor);
     u->decay = p->param->rank >= 2 ? (float)option(o, group, "decay") : 0;
-    int status =
-        p->whole ? update_whole(o, e, u, p) : pf_parallel_range(e, u->n, GRAIN, update_range, &j);
+    int status = run_update(o, e, &j, p, touched);
     pf_tensor_touch(p->param, "a step of the optimizer");
     return status;
 }
@@ -205,13 +213,14 @@ static int update_entry(const pf_optimizer *o, pf_engine *e, const pf_entry *p,
 /* The n gradients of a step, contiguous and retained, and the entries that they are of. A
  * parameter that took no part in the loss has none, and stays as it is, its moments too. */
 typedef struct {
-    pf_tensor **list; /* with room for every entry, and `owner` behind it */
+    pf_tensor **list;    /* with room for every entry, and the others behind it */
+    pf_touched *touched; /* of those from n_all on, whose touched rows alone move */
     int *owner;
-    int n;
+    int n, n_all;
 } gradients;
 
 static size_t gradients_bytes(const pf_optimizer *o) {
-    return (size_t)o->n * (sizeof(pf_tensor *) + sizeof(int));
+    return (size_t)o->n * (sizeof(pf_tensor *) + sizeof(pf_touched) + sizeof(int));
 }
 
 /* Entries stand in walk order, and so does whatever has begun to require a gradient since. */
@@ -233,32 +242,61 @@ static int check_known(const pf_optimizer *o) {
     return n < 0 ? n : PF_OK;
 }
 
-static int gather(const pf_optimizer *o, pf_engine *e, gradients *g) {
-    PF_TRY(pf_average_check(o, "step"));
-    PF_TRY(check_known(o));
-    g->list = pf_heap_zalloc(e->heap, gradients_bytes(o));
-    if (!g->list) return PF_ENOMEM;
-    g->owner = (int *)(g->list + o->n);
+/* Other ranks add rows of their own. */
+static int gather_some(const pf_optimizer *o, pf_engine *e, gradients *g, bool touched) {
     for (int i = 0; i < o->n; i++) {
-        const pf_tensor *p = o->entry[i].param;
-        if (!p->grad || p->grad_stale) continue;
+        pf_tensor *p = o->entry[i].param;
+        if (o->entry[i].touched != touched || !p->grad || p->grad_stale) continue;
+        if (e->comm) pf_tensor_release(&p->grad_rows);
         PF_TRY(pf_tensor_compact(&g->list[g->n], e, p->grad));
         g->owner[g->n++] = i;
     }
     return PF_OK;
 }
 
+static int gather(const pf_optimizer *o, pf_engine *e, gradients *g) {
+    PF_TRY(pf_average_check(o, "step"));
+    PF_TRY(check_known(o));
+    g->list = pf_heap_zalloc(e->heap, gradients_bytes(o));
+    if (!g->list) return PF_ENOMEM;
+    g->touched = (pf_touched *)(g->list + o->n);
+    g->owner = (int *)(g->touched + o->n);
+    PF_TRY(gather_some(o, e, g, false));
+    g->n_all = g->n;
+    return gather_some(o, e, g, true);
+}
+
 static void let_go(const pf_optimizer *o, pf_engine *e, gradients *g) {
     if (!g->list) return;
-    for (int i = 0; i < g->n; i++) pf_tensor_release(&g->list[i]);
+    for (int i = 0; i < g->n; i++) {
+        pf_tensor_release(&g->list[i]);
+        pf_tensor_release(&g->touched[i].rows);
+    }
     pf_heap_free(e->heap, g->list, gradients_bytes(o));
 }
 
 /* The averages of all parameters: of one without a gradient it goes on towards where it stands. */
 static int update_all(const pf_optimizer *o, pf_engine *e, const gradients *g) {
-    for (int i = 0; i < g->n; i++) PF_TRY(update_entry(o, e, &o->entry[g->owner[i]], g->list[i]));
+    for (int i = 0; i < g->n; i++)
+        PF_TRY(update_entry(o, e, &o->entry[g->owner[i]], g->list[i], &g->touched[i]));
     for (int i = 0; i < o->n && o->ema > 0; i++)
         PF_TRY(pf_average_move(o, e, &o->entry[i], o->steps + 1));
+    return PF_OK;
+}
+
+/* The norm of all; *bad: the first gradient that is not finite, or -1. */
+static int measure(const pf_optimizer *o, pf_engine *e, const gradients *g, double *norm,
+                   int *bad) {
+    double more = 0;
+    int wrong = -1;
+    for (int i = g->n_all; i < g->n; i++) {
+        const pf_entry *p = &o->entry[g->owner[i]];
+        PF_TRY(pf_touched_find(&g->touched[i], e, p->param, g->list[i]));
+        if (wrong < 0 && !isfinite(g->touched[i].square)) wrong = i;
+        more += g->touched[i].square;
+    }
+    PF_TRY(pf_grad_norm(e, g->list, g->n_all, more, norm, bad));
+    if (*bad < 0) *bad = wrong;
     return PF_OK;
 }
 
@@ -269,7 +307,7 @@ static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gr
     double total = 0;
     int bad;
     PF_TRY(pf_comm_sum(e, g->list, g->n));
-    PF_TRY(pf_grad_norm(e, g->list, g->n, &total, &bad));
+    PF_TRY(measure(o, e, g, &total, &bad));
     if (norm) *norm = total;
     if (bad >= 0) {
         return pf_fail(PF_ENUMERIC,

@@ -25,10 +25,12 @@ typedef struct pf_entry {
     pf_kept kept[PF_KEPT_MAX];
     int n_kept;
     int moments;            /* so many of them are the rule's; one more is the average */
-    int group;              /* its place in the optimizer's list */
+    int group;              /* its place in the optimizer's list, twins behind it */
     bool linear;            /* the weight of a linear layer inside the model, of nothing else */
     bool other;             /* of something else */
     bool whole;             /* the rule takes it as a whole matrix, or as several */
+    bool table;             /* a step reads a few rows of it, its layer says */
+    bool touched;           /* a step moves the rows alone that have a gradient (touched.c) */
     int64_t part[PF_PARTS]; /* rows of each of these: 0, 0, 0 is one */
 } pf_entry;
 
@@ -36,6 +38,7 @@ typedef struct pf_entry {
 typedef struct pf_group {
     pf_config *options; /* all that holds for them, for the rule to read */
     double lr_scale;
+    const char *rows; /* "touched", "all", or NULL: by the parameter; borrowed */
     pf_update update; /* what is the same for all of them in a step */
 } pf_group;
 
@@ -46,13 +49,15 @@ struct pf_optimizer {
     pf_config *options;
     pf_entry *entry;
     int n, capacity; /* entries; there is room for buffers, too */
-    pf_group *group; /* the last one is of all that no other takes */
-    int n_groups;
-    double ema;    /* rate of the averages; 0: there are none */
-    bool averaged; /* averages and weights have changed places (average.c) */
-    float *room;   /* for whole matrices, or NULL */
+    pf_group *group; /* the last one is of all that no other takes; then a twin of each, of those
+                      * of its parameters that move in touched rows */
+    int n_groups;    /* without the twins */
+    double ema;      /* rate of the averages; 0: there are none */
+    bool averaged;   /* averages and weights have changed places (average.c) */
+    float *room;     /* for whole matrices, or NULL */
     size_t room_bytes;
     uint64_t steps; /* that are over */
+    bool all_rows;  /* saved when no row knew it had none: tables move whole unless options say */
     int drawn;      /* projections, in the last step */
 };
 
@@ -62,8 +67,23 @@ int pf_groups_make(pf_optimizer *o);
 void pf_groups_free(pf_optimizer *o);
 /* The place of the group that a parameter of that name belongs to. */
 int pf_group_of(const pf_optimizer *o, const char *name);
-/* Marks the entries that are weights of linear layers; the layer `head` of logits is none. */
-int pf_groups_find_linear(pf_optimizer *o);
+/* Marks the entries that are weights of linear layers (the layer `head` of logits is none), and
+ * tables. */
+int pf_groups_find_kinds(pf_optimizer *o);
+/* Decides which entries move in touched rows alone, by the twin of their group. */
+int pf_groups_choose_rows(pf_optimizer *o);
+
+/* ---- touched.c ---- */
+typedef struct pf_touched {
+    pf_tensor *rows; /* i32, ascending: its first n; owned */
+    int64_t n;
+    double square; /* of all their numbers, the sum */
+} pf_touched;
+/* The rows of `grad`, param's gradient, that are not zero; what param knows of it holds. */
+int pf_touched_find(pf_touched *t, pf_engine *e, const pf_tensor *param, const pf_tensor *grad);
+/* The rule's update `all`, of a whole parameter, in those rows of `width` numbers. */
+int pf_touched_update(const pf_touched *t, pf_engine *e, const pf_optimizer_rule *rule,
+                      const pf_update *all, int64_t width);
 
 /* ---- average.c ---- */
 /* Moves the average of a parameter on, after its part of step `step`; there must be one. */

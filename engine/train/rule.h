@@ -30,7 +30,8 @@ typedef struct pf_optimizer_rule {
     const char *name, *doc;
     const pf_option_info *options; /* `lr` and `decay` among them; what all rules share is added */
     int n_options;
-    int n_moments;                      /* numbers remembered of each parameter, zero at first */
+    const char *mean; /* the option that says how long a mean gradient is remembered; or NULL */
+    int n_moments;    /* numbers remembered of each parameter, zero at first */
     const char *moment[PF_MOMENTS_MAX]; /* what files call them: "m" is saved as "<param>.m" */
     /* The constants c of step `step`, which counts from 1. */
     void (*begin)(const pf_config *options, uint64_t step, float *c);

@@ -29,9 +29,10 @@ static const pf_option_info shared[] = {
             "At step t it is at most (1 + t) / (10 + t)"},
     {.name = "groups",
      .kind = PF_OPT_TREE,
-     .doc = "options of some parameters, {match, lr_scale, decay ...} each: the first one whose "
-            "`match` fits a parameter's name. A pattern is a run of whole parts of the name "
-            "(\"blocks.1\"), or has * and ? and fits all of it; | stands between several"},
+     .doc =
+         "options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose "
+         "`match` fits a parameter's name. A pattern is a run of whole parts of the name "
+         "(\"blocks.1\"), or has * and ? and fits all of it; | stands between several"},
 };
 
 static int unknown_type(const char *type) {

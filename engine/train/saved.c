@@ -1,7 +1,8 @@
 /*
  * saved.c - what a checkpoint holds of an optimizer, and back from there. It holds the tensors of
  * the same parameters, by name, or it is refused whole: one that was frozen then, or is now, has
- * none.
+ * none. `tables` = "touched" says that it moved its tables in touched rows; one without went over
+ * all rows, and goes on so, to the same bits.
  */
 #include <math.h>
 #include <string.h>
@@ -39,6 +40,7 @@ int pf_optimizer_config(const pf_optimizer *o, pf_config **config) {
     int status = c && options ? PF_OK : pf_fail(PF_ENOMEM, "optimizer: no memory");
     if (status >= 0) status = pf_config_set_string(c, "type", o->rule->name);
     if (status >= 0) status = pf_config_set_number(c, "steps", (double)o->steps);
+    if (status >= 0 && !o->all_rows) status = pf_config_set_string(c, "tables", "touched");
     if (status >= 0) {
         status = pf_config_set(c, "options", options);
         options = NULL;
@@ -153,5 +155,6 @@ int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, bool form
     pf_index_close(&file.places);
     if (status < 0) return status;
     o->steps = (uint64_t)count;
-    return PF_OK;
+    o->all_rows = !pf_config_get(config, "tables");
+    return pf_groups_choose_rows(o);
 }

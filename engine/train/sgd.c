@@ -35,6 +35,7 @@ const pf_optimizer_rule pf_optimizer_sgd = {
     .doc = "Gradient descent with momentum.",
     .options = sgd_options,
     .n_options = PF_COUNT(sgd_options),
+    .mean = "momentum",
     .n_moments = 1,
     .moment = {"m"},
     .begin = sgd_begin,

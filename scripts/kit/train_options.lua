@@ -34,8 +34,9 @@ local OWN = {
   { "optimizer", "name", optimizer_options.DEFAULT, "how weights follow their gradients: "
     .. table.concat(optimizer_options.names(), ", "), group = "Training", keep = true },
   { "decay", "number", nil, "weight decay", group = "Training", keep = true },
-  { "group", "text", nil, "PATTERN:option=value,...: options of the optimizer's, and lr_scale, for "
-    .. "the parameters whose names fit, as embedding:lr_scale=0.1,decay=0; may be given again, and "
+  { "group", "text", nil, "PATTERN:option=value,...: options of the optimizer's, lr_scale and rows "
+    .. "(touched or all: what a step moves), for the parameters whose names fit, as "
+    .. "embedding:lr_scale=0.1,decay=0 or ngrams:rows=all; may be given again, and "
     .. "the first that fits counts", group = "Training", many = "times" },
   { "clip", "number", nil, "largest gradient norm (0: none)", group = "Training", keep = true },
   { "bidirectional", "switch", nil, "masked language model instead of a causal one", "off",

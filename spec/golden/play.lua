@@ -144,7 +144,8 @@ end
 play.train_words = "--steps 6 --dim 8 --layers 1 --heads 2 --hidden 8 --attention softmax " ..
   "--features 8 --length 32 --batch 4 --lr 0.004 --warmup 2 --decay 0.1 --clip 1 --dropout 0.1 " ..
   "--redraw 4 --positions rotary --act gelu --norm layernorm --conv 4 --ngrams 2 --buckets 8 " ..
-  "--head-decay 1 --qk-norm on --seed 1 --threads 1 --eval-every 3 --log-every 1 --keep 1"
+  "--head-decay 1 --qk-norm on --seed 1 --threads 1 --eval-every 3 --log-every 1 --keep 1 " ..
+  "--group ngrams:rows=all"
 
 --- Runs a command; raises with what it said when it fails.
 local function run(command)
