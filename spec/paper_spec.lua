@@ -113,6 +113,12 @@ describe("examples/paper", function()
       return pf.nn.performer { vocab = 9, dim = 8, layers = 2, heads = 2, causal = true,
                                attention = attention, qk_norm = true }
     end
+    local is_due = load(text:match "(local function is_due.-\nend\n)" .. "return is_due")()
+    local early, late, size = {}, {}, { recover = 20, points = 4 }
+    for step = 1, 20 do early[#early + 1] = is_due(size, step, 20) and step or nil end
+    for step = 1, 200 do late[#late + 1] = is_due(size, step, 200) and step or nil end
+    assert.same({ 5, 10, 15, 20 }, early)
+    assert.same({ 5, 10, 15, 20, 25, 30, 35, 40, 50, 100, 150, 200 }, late) -- and the run's own
     local ids, teacher = pf.tensor({ { 1, 2, 3 } }, { dtype = "i32" }), model "exact"
     assert.bits_equal(teacher(ids), take(model "exact", teacher)(ids))
     local favor = take(model "favor", teacher)
