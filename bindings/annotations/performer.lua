@@ -2091,9 +2091,9 @@ function pf.nn.encoder_decoder(options) end
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
 ---is at most (1 + t) / (10 + t)
 ---@field ema? number
----options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
----`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
----or has * and ? and fits all of it; | stands between several
+---options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
+---fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
+---and ? and fits all of it; | stands between several
 ---@field groups? table
 
 ---AdamW: a step by the mean gradient over the root of the mean squared one. arXiv 1711.05101.
@@ -2111,9 +2111,9 @@ function pf.optim.adamw(model, options) end
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
 ---is at most (1 + t) / (10 + t)
 ---@field ema? number
----options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
----`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
----or has * and ? and fits all of it; | stands between several
+---options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
+---fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
+---and ? and fits all of it; | stands between several
 ---@field groups? table
 
 ---Adam as PyTorch has it: decay is a part of the gradient, not of the step. arXiv 1412.6980.
@@ -2129,9 +2129,9 @@ function pf.optim.adam(model, options) end
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
 ---is at most (1 + t) / (10 + t)
 ---@field ema? number
----options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
----`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
----or has * and ? and fits all of it; | stands between several
+---options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
+---fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
+---and ? and fits all of it; | stands between several
 ---@field groups? table
 
 ---Gradient descent with momentum.
@@ -2148,9 +2148,9 @@ function pf.optim.sgd(model, options) end
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
 ---is at most (1 + t) / (10 + t)
 ---@field ema? number
----options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
----`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
----or has * and ? and fits all of it; | stands between several
+---options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
+---fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
+---and ? and fits all of it; | stands between several
 ---@field groups? table
 
 ---Lion: a step by the sign of the mean gradient, with one moment instead of AdamW's two. arXiv
@@ -2175,9 +2175,9 @@ function pf.optim.lion(model, options) end
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
 ---is at most (1 + t) / (10 + t)
 ---@field ema? number
----options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
----`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
----or has * and ? and fits all of it; | stands between several
+---options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
+---fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
+---and ? and fits all of it; | stands between several
 ---@field groups? table
 
 ---Muon: linear layers' matrices move by their mean gradient made orthogonal, the rest as with

@@ -38,9 +38,9 @@ static bool both(const pf_ask *a) { return a->option[PART] == BOTH; }
 /* ---- strided ---- */
 
 static const pf_option_info strided_options[] = {
-    STRIDE_OPTION("l: the window reaches so many keys back, the query itself counted beside them, "
-                  "and every l-th key before it is seen"),
-    PART_OPTION("near: the window; far: every l-th key; both: their union"),
+    STRIDE_OPTION("a query sees itself and so many keys before it, and of those further back every "
+                  "so many-th"),
+    PART_OPTION("of the two: near, the window; far, every stride-th key; both, their union"),
 };
 
 static int build_strided(pf_maker *m, const pf_ask *a) {
@@ -73,15 +73,15 @@ const pf_pattern_rule pf_pattern_rule_strided = {
 /* ---- fixed ---- */
 
 static const pf_option_info fixed_options[] = {
-    STRIDE_OPTION("l: keys of a block; a query sees its own"),
-    PART_OPTION("near: the query's own block; far: the last keys of every block; both: their "
-                "union"),
+    STRIDE_OPTION("keys of a block; a query sees its own"),
+    PART_OPTION("of the two: near, the query's own block; far, the last keys of every block; both, "
+                "their union"),
     [LAST] = {.name = "last",
               .kind = PF_OPT_INT,
               .number = 32,
               .low = 1,
               .high = INT32_MAX,
-              .doc = "c: so many keys at the end of each block are seen from everywhere"},
+              .doc = "so many keys at the end of each block are seen from everywhere"},
 };
 
 static int check_fixed(const double *option, const char *where) {
