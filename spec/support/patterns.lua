@@ -388,6 +388,11 @@ local function cases_of(finish)
   listed[#listed], listed[#listed - 1] = listed[#listed - 1], listed[#listed]
   local broken = array.copy(window)
   broken[2] = 99
+  local function with_width(width) -- in the words of a double
+    local words = array.copy(window)
+    words[4], words[5] = string.unpack("<i4i4", string.pack("<d", width))
+    return words
+  end
   return {
     shapeless = true, finish = finish,
     good = {
@@ -406,6 +411,9 @@ local function cases_of(finish)
     },
     bad = {
       { { pattern = broken }, { length = 4 }, "pf.pattern" },
+      { { pattern = with_width(0 / 0) }, { length = 4 }, "window", "nan" },
+      { { pattern = with_width(2.5) }, { length = 4 }, "window", "2.5" },
+      { { pattern = with_width(-1e300) }, { length = 4 }, "window", "-1e+300" },
       { { pattern = array.new({ 2 }, nil, "i32") }, { length = 4 }, "pf.pattern", "[2]" },
       { { pattern = array.new({ 2 }) }, { length = 4 }, "i32" },
       { { pattern = window }, { length = -1 }, "length = -1" },

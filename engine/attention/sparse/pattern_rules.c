@@ -5,6 +5,7 @@
  *
  * Options are checked when it is made, and again when an op reads it: a host can write any numbers.
  */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -81,15 +82,23 @@ static int choices(const char *text) {
     return n;
 }
 
-/* The same of numbers that came in a tensor. */
+/* From which to which number an option goes, and whether it is a whole one. */
+static bool range_of(const pf_option_info *row, double *low, double *high) {
+    *low = row->low;
+    *high = row->high;
+    if (row->kind == PF_OPT_BOOL) *high = 1;
+    if (row->kind == PF_OPT_STRING) *high = choices(row->choices) - 1;
+    return row->kind != PF_OPT_NUMBER;
+}
+
+/* The same of numbers that came in a tensor: any bits. */
 static int check_numbers(const pf_pattern_rule *rule, const double *option, const char *where) {
     for (int i = 0; i < rule->n_options; i++) {
         const pf_option_info *row = &rule->options[i];
-        bool text = row->kind == PF_OPT_STRING, any = !text && row->low == row->high;
-        double low = text ? 0 : row->low, high = text ? choices(row->choices) - 1 : row->high;
-        bool whole = row->kind == PF_OPT_NUMBER || option[i] == (double)(int64_t)option[i];
-        if (any || (option[i] >= low && option[i] <= high && whole)) continue;
-        return pf_fail(PF_EINVAL, "%s: %s of the pattern can't be %g", where, row->name, option[i]);
+        double low, high, value = option[i];
+        bool whole = range_of(row, &low, &high);
+        if (value >= low && value <= high && (!whole || value == floor(value))) continue;
+        return pf_fail(PF_EINVAL, "%s: %s of the pattern can't be %g", where, row->name, value);
     }
     return rule->check ? rule->check(option, where) : PF_OK;
 }
