@@ -351,20 +351,21 @@ return {
       "The same by blocks of `block` (64) positions: of each block of queries those of keys." },
     { "pf.pattern.matrix", "matrix: pf.Tensor|number[][]", "pf.Pattern",
       "Of a matrix (queries, keys): pairs that are not 0." },
-    { "Pattern:matrix", "length: integer, question?: pf.PatternQuestion", "pf.Tensor",
-      "Which keys each query sees, (length, keys) i32: 1 where it does. Options causal, keys " ..
-      "(length), limits (length) i32: so many of the first keys at most, head: whose random " ..
-      "blocks, buckets (rounds, keys) i32 of lsh and routing." },
-    { "Pattern:count", "length: integer, question?: pf.PatternQuestion", "integer, integer",
+    { "Pattern:matrix", "length?: integer, question?: pf.PatternQuestion", "pf.Tensor",
+      "Which keys each query sees, (length, keys) i32: 1 where it does. Lists and matrices have " ..
+      "a length of their own. Options causal, keys (length), limits (length) i32: so many of " ..
+      "the first keys at most, head: whose random blocks, buckets (rounds, keys) i32 of lsh and " ..
+      "routing." },
+    { "Pattern:count", "length?: integer, question?: pf.PatternQuestion", "integer, integer",
       "How many pairs there are; and how many tiles of at most 128 queries and 128 keys an " ..
       "attention multiplies for them." },
-    { "Pattern:keys", "length: integer, question?: pf.PatternQuestion", "pf.Tensor",
+    { "Pattern:keys", "length?: integer, question?: pf.PatternQuestion", "pf.Tensor",
       "How many keys each query sees, (length) i32." },
-    { "Pattern:svg", "length: integer, question?: pf.PatternQuestion", "string",
+    { "Pattern:svg", "length?: integer, question?: pf.PatternQuestion", "string",
       "A picture: queries downward, keys to the right; darker where more pairs are seen." },
     { "Pattern:tensor", "length?: integer, keys?: integer", "pf.Tensor",
       "As ops take it (pattern_matrix, pattern_count, listed_attention); the length matters to " ..
-      "a function of one's own alone." },
+      "lists and functions alone, which are asked once for it." },
   },
   {
     id = "nn", title = "Layers and models",

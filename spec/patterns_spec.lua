@@ -195,6 +195,12 @@ describe("pf.pattern", function()
     local blocks = pattern.tiles({ { 1 }, { 2, 1 } }, { block = 2 })
     assert.same({ { 1, 0, 0 }, { 1, 1, 0 }, { 1, 1, 1 } }, rows(blocks, 3, { causal = true }))
     assert.same({ { 1, 1, 0 }, { 1, 1, 0 }, { 1, 1, 1 } }, rows(blocks, 3))
+    assert.same(wanted, pattern.rows(lists):matrix():totable())
+    assert.equal(2, (pattern.matrix { { 1, 0, 1 } }:count()))
+    local asked = 0
+    local once = pattern.rows(function(i) asked = asked + 1 return { i } end)
+    assert.equal(7, (once:count(7)) + 0 * once:count(7))
+    assert.equal(7, asked)
     local far = pattern.tiles(function(i, n) return { n, i ~= n and i or nil } end)
     assert.equal(64 * 64 * 2 + 64 * 64, (far:count(128)))
   end)
@@ -219,6 +225,9 @@ describe("pf.pattern", function()
     assert.equal(3, cells) -- a run of neighbours each
     assert.is_true(#pattern.strided():svg(3000) > 1000)
     assert.matches("^<svg", pattern.sliding():svg(0))
+    assert.matches("^<svg", pattern.sliding():svg())
+    local wide = pattern.matrix { { 1, 0, 1, 1 }, { 0, 0, 1, 0 } }
+    assert.matches('width="514" height="258"', wide:svg())
   end)
 
   it("says what is wrong, and the number", function()

@@ -893,35 +893,35 @@ function pf.pattern.tiles(blocks, options) end
 ---@return pf.Pattern
 function pf.pattern.matrix(matrix) end
 
----Which keys each query sees, (length, keys) i32: 1 where it does. Options causal, keys
----(length), limits (length) i32: so many of the first keys at most, head: whose random blocks,
----buckets (rounds, keys) i32 of lsh and routing.
----@param length integer
+---Which keys each query sees, (length, keys) i32: 1 where it does. Lists and matrices have a
+---length of their own. Options causal, keys (length), limits (length) i32: so many of the first
+---keys at most, head: whose random blocks, buckets (rounds, keys) i32 of lsh and routing.
+---@param length? integer
 ---@param question? pf.PatternQuestion
 ---@return pf.Tensor
 function Pattern:matrix(length, question) end
 
 ---How many pairs there are; and how many tiles of at most 128 queries and 128 keys an attention
 ---multiplies for them.
----@param length integer
+---@param length? integer
 ---@param question? pf.PatternQuestion
 ---@return integer, integer
 function Pattern:count(length, question) end
 
 ---How many keys each query sees, (length) i32.
----@param length integer
+---@param length? integer
 ---@param question? pf.PatternQuestion
 ---@return pf.Tensor
 function Pattern:keys(length, question) end
 
 ---A picture: queries downward, keys to the right; darker where more pairs are seen.
----@param length integer
+---@param length? integer
 ---@param question? pf.PatternQuestion
 ---@return string
 function Pattern:svg(length, question) end
 
----As ops take it (pattern_matrix, pattern_count, listed_attention); the length matters to a
----function of one's own alone.
+---As ops take it (pattern_matrix, pattern_count, listed_attention); the length matters to lists
+---and functions alone, which are asked once for it.
 ---@param length? integer
 ---@param keys? integer
 ---@return pf.Tensor

@@ -56,15 +56,23 @@ end
 -- ---- pattern objects -------------------------------------------------------------------
 
 --- The pattern as ops take it: (n) i32. `length` and `keys` (as many, if not given) matter only to
---- a function of one's own.
+--- lists and functions; what was made for the last ones is kept.
 function Pattern:tensor(length, keys)
   if not self.make then return self.words end
-  return self.make(check_length(length, self.where), keys or length)
+  length = check_length(length or self.length, self.where)
+  keys = keys or length
+  if self.made_for ~= length or self.made_keys ~= keys then
+    self.words, self.made_for, self.made_keys = self.make(length, keys), length, keys
+  end
+  return self.words
 end
 
 --- The op of that name over the pattern for a length.
 local function ask(self, op, length, options)
   options = util.copy(util.check_options(options, ASKED, self.where))
+  if length == nil and self.length then
+    length, options.keys = self.length, options.keys or self.across
+  end
   options.length = check_length(length, self.where)
   if options.head ~= nil then
     if math.type(options.head) ~= "integer" or options.head < 1 then
@@ -139,8 +147,10 @@ end
 --- A picture, a text: queries downward, keys to the right; the more of a cell's pairs are seen, the
 --- darker it is.
 function Pattern:svg(length, options)
-  local matrix = self:matrix(length, options):totable()
-  local columns = options and options.keys or length
+  if length == nil and not self.length then length = CELLS end
+  local seen = self:matrix(length, options)
+  local matrix, columns = seen:totable(), seen:size(2)
+  length = seen:size(1)
   local longest = math.max(length, columns, 1)
   local step = math.ceil(longest / CELLS)
   local cell = SIZE / math.ceil(longest / step)
@@ -165,9 +175,11 @@ function Pattern:__tostring()
     #options > 0 and " { " .. table.concat(options, ", ") .. " }" or "")
 end
 
-local function new(rule, options, words, make)
+--- words: its tensor, or make(length, keys) that makes it; length, across: queries and keys of one
+--- that is for no others.
+local function new(rule, options, words, make, length, across)
   return setmetatable({ rule = rule, options = options, words = words, make = make,
-    where = "pattern." .. rule }, Pattern)
+    length = length, across = across, where = "pattern." .. rule }, Pattern)
 end
 
 -- ---- constructors ----------------------------------------------------------------------
@@ -192,7 +204,7 @@ local function listed(name, source, options)
     local list = list_tensor(function(q) return rows(q, across) end, queries, across, where)
     return core.pattern("listed", options, list)
   end
-  return new(name, options, nil, make)
+  return new(name, options, nil, make, count and count * block)
 end
 
 --- Of each query the keys that it sees: a list of lists of positions, or a function (i, length)
@@ -234,7 +246,8 @@ function pattern.matrix(matrix)
     return list
   end
   local list = list_tensor(positions, count, keys, where)
-  return new("matrix", { queries = count, keys = keys }, core.pattern("listed", {}, list))
+  return new("matrix", { queries = count, keys = keys }, core.pattern("listed", {}, list), nil,
+    count, keys)
 end
 
 -- ---- attention -------------------------------------------------------------------------
