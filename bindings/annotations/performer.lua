@@ -594,7 +594,8 @@ function pf.attention.identity(q, k, v, options) end
 ---window, keys that a query sees, itself included; full attention: to each side of it; ahead,
 ---full attention: keys to the right of a query; -1: window, as to the left; dilation, the window
 ---takes one key in so many, and reaches so many times as far; global, first tokens that see all,
----and that all see.
+---and that all see; queries, local: those of global tokens see nothing; global: the others; two
+---calls so take weights of their own (global_weights).
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor
@@ -602,9 +603,9 @@ function pf.attention.identity(q, k, v, options) end
 ---@return pf.Tensor
 function pf.attention.sliding(q, k, v, options) end
 
----A window, and every so many-th key before it (Sparse Transformer). Options stride, l: the
----window reaches so many keys back, the query itself counted beside them, and every l-th key
----before it is seen; part, near: the window; far: every l-th key; both: their union.
+---A window, and every so many-th key before it (Sparse Transformer). Options stride, a query
+---sees itself and so many keys before it, and of those further back every so many-th; part, of
+---the two: near, the window; far, every stride-th key; both, their union.
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor
@@ -613,8 +614,8 @@ function pf.attention.sliding(q, k, v, options) end
 function pf.attention.strided(q, k, v, options) end
 
 ---The query's own block, and the last keys of every block (Sparse Transformer). Options stride,
----l: keys of a block; a query sees its own; part, near: the query's own block; far: the last
----keys of every block; both: their union; last, c: so many keys at the end of each block are
+---keys of a block; a query sees its own; part, of the two: near, the query's own block; far, the
+---last keys of every block; both, their union; last, so many keys at the end of each block are
 ---seen from everywhere.
 ---@param q pf.Tensor
 ---@param k pf.Tensor
@@ -634,6 +635,40 @@ function pf.attention.fixed(q, k, v, options) end
 ---@param options? pf.AttentionOptions
 ---@return pf.Tensor
 function pf.attention.bigbird(q, k, v, options) end
+
+---LSH attention (Reformer): softmax over the last keys of a position's own bucket, in each of
+---some rounds of hashing; keys are the queries, at length 1. Options window, last keys of its
+---own bucket that a query looks at, itself counted; full attention: to each side of it; pairs, a
+---pair that several rounds hold counts once, as the paper has it, or count: as often, as Trax
+---and Transformers have it; scale, of the scores q . k, where keys have length 1: 1 as Trax and
+---Transformers, d^(-1/2) as reformer-pytorch; rounds, of hashing, each with rotations of its
+---own: more of them miss fewer keys; buckets, of each round, an even number that stays whatever
+---the length; above 128, where it is a multiple of 4, a hash is made of two. Besides rooms, (B,
+---H, rounds, Lk) i32, which the keys are in, or rotations, by which k is told its rooms;
+---neither: as the seed draws them.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param v pf.Tensor
+---@param options? pf.AttentionOptions
+---@return pf.Tensor
+function pf.attention.lsh(q, k, v, options) end
+
+---Attention inside clusters (Routing Transformer): softmax over the last keys whose nearest
+---centroid is a position's own; training moves the centroids to their rows. Options window, last
+---keys of its own cluster that a query looks at, itself counted; full attention: to each side of
+---it; scale, of the scores q . k; 0: 1 where keys have length 1 (tied), else 1 / sqrt(d);
+---clusters, centroids of a head; the paper has about the root of the length; tied, keys are the
+---queries, at length 1, and one sees itself only where it sees nothing else; false: the layer
+---makes keys of their own, routed by themselves; rate, part of the way to the mean of its rows
+---that a centroid goes after a training step; 0: it stays where it was drawn. Besides rooms, (B,
+---H, rounds, Lk) i32, which the keys are in, or centroids, by which k is told its rooms;
+---neither: as the seed draws them.
+---@param q pf.Tensor
+---@param k pf.Tensor
+---@param v pf.Tensor
+---@param options? pf.AttentionOptions
+---@return pf.Tensor
+function pf.attention.routing(q, k, v, options) end
 
 ---A graph, made once for many steps: of lists {from =, to =}, the two ends of every edge, nodes
 ---counted from 1 (tables, or i32 tensors), of a file {path =} with a pair a line (nil, message,
@@ -1693,7 +1728,7 @@ function pf.nn.shift(options) end
 ---@field head_dim? integer head width d; 0: dim / heads
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
 ---kernel: as older files say it, what the kernel's name says, else favor:
----favor|exact|identity|graph|sliding|strided|fixed|bigbird|auto|kernel
+---favor|exact|identity|graph|sliding|strided|fixed|bigbird|lsh|routing|auto|kernel
 ---@field attention? string
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
 ---OPTION = ...} says both
@@ -1706,6 +1741,9 @@ function pf.nn.shift(options) end
 ---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
 ---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
 ---@field rotary_pairs? "halves"|"neighbours"
+---of sliding attention: queries of global tokens, and all keys and values for them, by a matrix
+---of their own (Longformer). For whole rows: no streams, no slices
+---@field global_weights? boolean
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
 ---token, the first one most; 0: none
 ---@field decay? number
@@ -1737,7 +1775,7 @@ function pf.nn.attention(options) end
 ---@field head_dim? integer head width d; 0: dim / heads
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
 ---kernel: as older files say it, what the kernel's name says, else favor:
----favor|exact|identity|graph|sliding|strided|fixed|bigbird|auto|kernel
+---favor|exact|identity|graph|sliding|strided|fixed|bigbird|lsh|routing|auto|kernel
 ---@field attention? string
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
 ---OPTION = ...} says both
@@ -1834,7 +1872,7 @@ function pf.nn.reversible(options) end
 ---@field head_dim? integer head width d; 0: dim / heads
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
 ---kernel: as older files say it, what the kernel's name says, else favor:
----favor|exact|identity|graph|sliding|strided|fixed|bigbird|auto|kernel
+---favor|exact|identity|graph|sliding|strided|fixed|bigbird|lsh|routing|auto|kernel
 ---@field attention? string
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
 ---OPTION = ...} says both
@@ -1847,6 +1885,9 @@ function pf.nn.reversible(options) end
 ---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
 ---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
 ---@field rotary_pairs? "halves"|"neighbours"
+---of sliding attention: queries of global tokens, and all keys and values for them, by a matrix
+---of their own (Longformer). For whole rows: no streams, no slices
+---@field global_weights? boolean
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
 ---token, the first one most; 0: none
 ---@field decay? number
@@ -1880,6 +1921,11 @@ function pf.nn.reversible(options) end
 ---= "relu"}}}: each group has a layer of its own over the same input, and their outputs are
 ---summed; attention and kernel are the block's where a group has none
 ---@field head_groups? table
+---so many heads slide over a window (attention sliding), and the others are the block's
+---attention: short for head_groups of the two
+---@field local_heads? integer
+---keys that a local head sees, the query's own among them; full attention: to each side
+---@field local_window? integer
 ---attention and mlp read half of their channels from the position before (layer shift)
 ---@field token_shift? boolean
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
@@ -1917,7 +1963,7 @@ function pf.nn.block(options) end
 ---@field head_dim? integer head width d; 0: dim / heads
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
 ---kernel: as older files say it, what the kernel's name says, else favor:
----favor|exact|identity|graph|sliding|strided|fixed|bigbird|auto|kernel
+---favor|exact|identity|graph|sliding|strided|fixed|bigbird|lsh|routing|auto|kernel
 ---@field attention? string
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
 ---OPTION = ...} says both
@@ -1930,6 +1976,9 @@ function pf.nn.block(options) end
 ---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
 ---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
 ---@field rotary_pairs? "halves"|"neighbours"
+---of sliding attention: queries of global tokens, and all keys and values for them, by a matrix
+---of their own (Longformer). For whole rows: no streams, no slices
+---@field global_weights? boolean
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
 ---token, the first one most; 0: none
 ---@field decay? number
@@ -1963,6 +2012,11 @@ function pf.nn.block(options) end
 ---= "relu"}}}: each group has a layer of its own over the same input, and their outputs are
 ---summed; attention and kernel are the block's where a group has none
 ---@field head_groups? table
+---so many heads slide over a window (attention sliding), and the others are the block's
+---attention: short for head_groups of the two
+---@field local_heads? integer
+---keys that a local head sees, the query's own among them; full attention: to each side
+---@field local_window? integer
 ---attention and mlp read half of their channels from the position before (layer shift)
 ---@field token_shift? boolean
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
@@ -2091,9 +2145,9 @@ function pf.nn.encoder_decoder(options) end
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
 ---is at most (1 + t) / (10 + t)
 ---@field ema? number
----options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
----fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
----and ? and fits all of it; | stands between several
+---options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
+---`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
+---or has * and ? and fits all of it; | stands between several
 ---@field groups? table
 
 ---AdamW: a step by the mean gradient over the root of the mean squared one. arXiv 1711.05101.
@@ -2111,9 +2165,9 @@ function pf.optim.adamw(model, options) end
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
 ---is at most (1 + t) / (10 + t)
 ---@field ema? number
----options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
----fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
----and ? and fits all of it; | stands between several
+---options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
+---`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
+---or has * and ? and fits all of it; | stands between several
 ---@field groups? table
 
 ---Adam as PyTorch has it: decay is a part of the gradient, not of the step. arXiv 1412.6980.
@@ -2129,9 +2183,9 @@ function pf.optim.adam(model, options) end
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
 ---is at most (1 + t) / (10 + t)
 ---@field ema? number
----options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
----fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
----and ? and fits all of it; | stands between several
+---options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
+---`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
+---or has * and ? and fits all of it; | stands between several
 ---@field groups? table
 
 ---Gradient descent with momentum.
@@ -2148,9 +2202,9 @@ function pf.optim.sgd(model, options) end
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
 ---is at most (1 + t) / (10 + t)
 ---@field ema? number
----options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
----fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
----and ? and fits all of it; | stands between several
+---options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
+---`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
+---or has * and ? and fits all of it; | stands between several
 ---@field groups? table
 
 ---Lion: a step by the sign of the mean gradient, with one moment instead of AdamW's two. arXiv
@@ -2175,9 +2229,9 @@ function pf.optim.lion(model, options) end
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
 ---is at most (1 + t) / (10 + t)
 ---@field ema? number
----options of some parameters, {match, lr_scale, decay ...} each: the first one whose `match`
----fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"), or has *
----and ? and fits all of it; | stands between several
+---options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
+---`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
+---or has * and ? and fits all of it; | stands between several
 ---@field groups? table
 
 ---Muon: linear layers' matrices move by their mean gradient made orthogonal, the rest as with
@@ -2252,6 +2306,9 @@ function pf.schedule.wsd(options) end
 ---@field ahead? integer full attention: keys to the right of a query; -1: window, as to the left
 ---@field dilation? integer the window takes one key in so many, and reaches so many times as far
 ---@field global? integer first tokens that see all, and that all see
+---local: those of global tokens see nothing; global: the others; two calls so take weights of
+---their own (global_weights)
+---@field queries? "all"|"local"|"global"
 
 ---A window around each query, dilated or not, and first tokens that see and are seen by all
 ---(Longformer).
@@ -2284,10 +2341,10 @@ function pf.pattern.lsh(options) end
 function pf.pattern.routing(options) end
 
 ---@class pf.Options.pattern.strided
----l: the window reaches so many keys back, the query itself counted beside them, and every l-th
----key before it is seen
+---a query sees itself and so many keys before it, and of those further back every so many-th
 ---@field stride? integer
----@field part? "both"|"near"|"far" near: the window; far: every l-th key; both: their union
+---of the two: near, the window; far, every stride-th key; both, their union
+---@field part? "both"|"near"|"far"
 
 ---A window, and every so many-th key before it (Sparse Transformer).
 ---@param options? pf.Options.pattern.strided
@@ -2295,10 +2352,10 @@ function pf.pattern.routing(options) end
 function pf.pattern.strided(options) end
 
 ---@class pf.Options.pattern.fixed
----@field stride? integer l: keys of a block; a query sees its own
----near: the query's own block; far: the last keys of every block; both: their union
+---@field stride? integer keys of a block; a query sees its own
+---of the two: near, the query's own block; far, the last keys of every block; both, their union
 ---@field part? "both"|"near"|"far"
----@field last? integer c: so many keys at the end of each block are seen from everywhere
+---@field last? integer so many keys at the end of each block are seen from everywhere
 
 ---The query's own block, and the last keys of every block (Sparse Transformer).
 ---@param options? pf.Options.pattern.fixed
@@ -3401,7 +3458,7 @@ function Tensor:features(...) end
 ---@field causal? boolean position i sees keys 1 .. i
 ---the kind whose weights are summed: favor, by features; exact, exp(scale^2 q_i.k_j) itself, in
 ---quadratic time and without a projection
----@field attention? "favor"|"exact"|"identity"|"graph"|"sliding"|"strided"|"fixed"|"bigbird"
+---@field attention? string
 ---@field map? string feature map
 ---@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
 ---phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it cancels
