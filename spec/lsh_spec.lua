@@ -120,6 +120,21 @@ for name, attention in pairs(KINDS) do
       assert.bits_equal(own(x:slice(2, 51, L)), y:slice(2, 51, L))
     end)
 
+    it("streams as it reads whole rows", function()
+      pf.seed(3)
+      local model = nn.performer { vocab = 11, dim = D, heads = H, layers = 2, causal = true,
+                                   attention = attention, positions = "rotary" }
+      local ids = array.tensor(array.random(8):whole({ 2, L + 50 }, 0, 10))
+      local state, parts = model:state { batch = 2 }, {}
+      parts[1] = model:prefill(ids:slice(2, 1, 125), state)
+      for t = 126, 140 do
+        if t == 133 then state = state:fork() end
+        parts[#parts + 1] = model:step(ids:slice(2, t, t):reshape(2), state):reshape(2, 1, 11)
+      end
+      parts[#parts + 1] = model:prefill(ids:slice(2, 141, L + 50), state)
+      assert.near_tensor(model(ids), pf.concat(parts, 2), 1e-5)
+    end)
+
     it("comes back from a file with its table", function()
       local folder <close> = setmetatable({ path = support.folder() },
         { __close = function(f) support.remove(f.path) end })

@@ -55,6 +55,8 @@ typedef struct pf_rooms {
     const char *table; /* its name in a layer and in files */
     /* Keys are the queries, at length 1: the layer makes none. */
     bool (*shared)(const pf_attention *a);
+    int64_t (*rounds)(const pf_attention *a); /* rows of numbers that are told */
+    double (*scale)(const pf_attention *a);   /* of the scores; 0: 1 / sqrt(d) */
     /* The table for heads of width d, drawn from the engine's seed and a place in the model. */
     int (*make)(pf_tensor **table, pf_engine *e, const pf_attention *a, int64_t heads, int64_t d,
                 uint64_t place);

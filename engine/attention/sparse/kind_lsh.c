@@ -10,6 +10,7 @@
 #include <math.h>
 
 #include "pattern_kinds.h"
+#include "pattern_state.h"
 #include "rng.h"
 #include "rooms.h"
 
@@ -82,9 +83,15 @@ static int tell_buckets(pf_tensor **numbers, pf_engine *e, const pf_attention *a
     return pf_apply(e, &pf_op_lsh_buckets, in, 3, attr, numbers);
 }
 
+static int64_t lsh_rounds(const pf_attention *a) { return (int64_t)a->option[ROUNDS]; }
+
+static double lsh_scale(const pf_attention *a) { return a->option[SCALE]; }
+
 static const pf_rooms rooms = {
     .table = "rotations",
     .shared = lsh_shared,
+    .rounds = lsh_rounds,
+    .scale = lsh_scale,
     .make = make_rotations,
     .tell = tell_buckets,
 };
@@ -94,12 +101,6 @@ static int lsh_check(const pf_attention *a, const char *where) {
     if (buckets % 2 == 0) return PF_OK;
     return pf_fail(PF_EINVAL, "%s: buckets is %lld, but a hash has two sides: give an even number",
                    where, (long long)buckets);
-}
-
-static int lsh_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
-                    bool exit) {
-    (void)exit;
-    return pf_pattern_kind_apply(out, e, a, a->option[SCALE], in);
 }
 
 /* Buckets of one size, and the products that tell them. */
@@ -124,7 +125,12 @@ const pf_attention_kind pf_kind_lsh = {
     .check = lsh_check,
     .rule = &pf_pattern_rule_lsh,
     .rooms = &rooms,
-    .call = lsh_call,
+    .state = &pf_state_pattern,
+    .call = pf_pattern_kind_call,
+    .widths = pf_pattern_widths,
+    .open = pf_pattern_open,
+    .prefill = pf_pattern_prefill,
+    .merge = pf_pattern_merge,
     .no_part =
         "looks back as far as its buckets reach, and has no state of fixed size to hand from "
         "slice to slice",

@@ -18,6 +18,7 @@
 #include "parallel.h"
 #include "rng.h"
 #include "pattern_kinds.h"
+#include "pattern_state.h"
 #include "rooms.h"
 
 enum { WINDOW, SCALE, CLUSTERS, TIED, RATE, OPTIONS };
@@ -178,22 +179,23 @@ static int move_centroids(const pf_attention *a, pf_tensor *sums, pf_engine *e) 
     return pf_tensor_fill(sums, 0);
 }
 
+static int64_t routing_rounds(const pf_attention *a) { return routing_shared(a) ? 1 : 2; }
+
+static double routing_scale(const pf_attention *a) {
+    double scale = a->option[SCALE];
+    return scale == 0 && routing_shared(a) ? 1 : scale;
+}
+
 static const pf_rooms rooms = {
     .table = "centroids",
     .shared = routing_shared,
+    .rounds = routing_rounds,
+    .scale = routing_scale,
     .make = make_centroids,
     .tell = tell_clusters,
     .note = note_clusters,
     .move = move_centroids,
 };
-
-static int routing_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
-                        bool exit) {
-    double scale = a->option[SCALE];
-    (void)exit;
-    if (scale == 0 && routing_shared(a)) scale = 1;
-    return pf_pattern_kind_apply(out, e, a, scale, in);
-}
 
 /* Clusters of one size, and the products that tell them. */
 static void routing_flops(const pf_attention *a, const pf_attention_shape *shape, double *forward,
@@ -214,7 +216,12 @@ const pf_attention_kind pf_kind_routing = {
     .n_options = OPTIONS,
     .rule = &pf_pattern_rule_routing,
     .rooms = &rooms,
-    .call = routing_call,
+    .state = &pf_state_pattern,
+    .call = pf_pattern_kind_call,
+    .widths = pf_pattern_widths,
+    .open = pf_pattern_open,
+    .prefill = pf_pattern_prefill,
+    .merge = pf_pattern_merge,
     .no_part =
         "looks back as far as its clusters reach, and has no state of fixed size to hand from "
         "slice to slice",

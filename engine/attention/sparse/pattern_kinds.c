@@ -9,13 +9,14 @@
 #include "listed.h"
 #include "pattern_state.h"
 
-int pf_pattern_kind_apply(pf_tensor **out, pf_engine *e, const pf_attention *a, double scale,
-                          pf_tensor *const *in) {
+int pf_pattern_kind_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
+                         bool exit) {
     pf_tensor *all[PF_LISTED_INPUTS] = {NULL}, *words = NULL;
     pf_attr attr[PF_MAX_ATTR];
+    (void)exit;
     pf_op_fill_defaults(&pf_op_listed_attention, attr);
     attr[PF_SOFTMAX_CAUSAL].i = a->causal;
-    attr[PF_SOFTMAX_SCALE].f = scale;
+    attr[PF_SOFTMAX_SCALE].f = pf_pattern_kind_scale(a);
     attr[PF_SOFTMAX_DROPOUT].f = a->dropout;
     attr[PF_SOFTMAX_DRAW].i = (int64_t)a->draw;
     for (int i = 0; i < PF_REACH_INPUTS; i++) all[i] = in[i];
@@ -25,12 +26,6 @@ int pf_pattern_kind_apply(pf_tensor **out, pf_engine *e, const pf_attention *a, 
     int status = pf_apply(e, &pf_op_listed_attention, all, PF_LISTED_INPUTS, attr, out);
     pf_tensor_release(&words);
     return status;
-}
-
-int pf_pattern_kind_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
-                         bool exit) {
-    (void)exit;
-    return pf_pattern_kind_apply(out, e, a, 0, in);
 }
 
 /* Scores and weighted values; the backward five products of their size. */

@@ -8,13 +8,13 @@
 #include "attention.h"
 #include "pattern.h"
 
-/* The row's rule, with the options of `a`, over in (PF_REACH_INPUTS) and the buckets of `a`; scale
- * of the scores, 0: 1 / sqrt(d). */
-int pf_pattern_kind_apply(pf_tensor **out, pf_engine *e, const pf_attention *a, double scale,
-                          pf_tensor *const *in);
-/* A kind's `call`: the same at 1 / sqrt(d). */
+/* A kind's `call`: the row's rule, with options and buckets of `a`, over in (PF_REACH_INPUTS). */
 int pf_pattern_kind_call(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
                          bool exit);
+/* Of its scores; 0: 1 / sqrt(d). */
+static inline double pf_pattern_kind_scale(const pf_attention *a) {
+    return a->kind->rooms ? a->kind->rooms->scale(a) : 0;
+}
 /* A kind's `flops`, from the keys that the rule says a query sees. */
 void pf_pattern_kind_flops(const pf_attention *a, const pf_attention_shape *shape, double *forward,
                            double *backward);

@@ -8,6 +8,7 @@
 
 #include "cache_rows.h"
 #include "listed.h"
+#include "pattern_kinds.h"
 
 enum { KEYS, VALUES, BUCKETS };
 
@@ -42,7 +43,7 @@ static int listed(apply_fn apply, pf_tensor **out, pf_engine *e, const pf_attent
     pf_attr attr[PF_MAX_ATTR];
     pf_op_fill_defaults(&pf_op_listed_attention, attr);
     attr[PF_SOFTMAX_CAUSAL].i = 1;
-    attr[PF_SOFTMAX_SCALE].f = option_of(a, "scale", 0);
+    attr[PF_SOFTMAX_SCALE].f = pf_pattern_kind_scale(a);
     attr[PF_SOFTMAX_DROPOUT].f = a->dropout;
     attr[PF_SOFTMAX_DRAW].i = (int64_t)a->draw;
     attr[PF_LISTED_SKIPPED].i = skipped;
@@ -82,8 +83,8 @@ int pf_pattern_open(pf_state *s, pf_engine *e, const pf_attention *a, int64_t he
     (void)e;
     PF_TRY(make_cache(s, KEYS, PF_F32, heads, d));
     PF_TRY(make_cache(s, VALUES, PF_F32, heads, dv));
-    if (!a->kind->rule->buckets) return PF_OK;
-    return make_cache(s, BUCKETS, PF_I32, heads, (int64_t)option_of(a, "rounds", 1));
+    const pf_rooms *rooms = a->kind->rooms;
+    return rooms ? make_cache(s, BUCKETS, PF_I32, heads, rooms->rounds(a)) : PF_OK;
 }
 
 void pf_pattern_widths(const pf_attention *a, const pf_state *s, int64_t *d, int64_t *dv) {
