@@ -1,6 +1,6 @@
 /*
- * edges.c - the op edge_attention, forward: a task is a run of queries of one item and head, which
- * walks the edges of each (edges.h).
+ * edges.c - the op edge_attention, forward: a task is queries in a row, of one item and
+ * head, and walks the edges of each (edges.h).
  *
  * Saved is one log-sum-exp a row; the backward (edges_back.c) makes the weights again.
  */
@@ -23,14 +23,14 @@ static void forward_query(pf_edge_work *w, int64_t i) {
     op->lse[(w->item * op->H + w->head) * op->Lq + i] = lse;
 }
 
-/* Task: a run of queries of one item and head. */
+/* Task: queries in a row, of one item and head. */
 static void forward_task(void *context, int64_t task, void *scratch) {
     const pf_edge_op *op = context;
     const pf_edge_ends *to = &op->graph.to;
-    int64_t run = task % to->runs, pair = task / to->runs;
+    int64_t part = task % to->tasks, pair = task / to->tasks;
     pf_edge_work w;
     pf_edge_open(&w, op, pair / op->H, pair % op->H, scratch);
-    for (int64_t i = to->run[run]; i < to->run[run + 1]; i++) forward_query(&w, i);
+    for (int64_t i = to->task[part]; i < to->task[part + 1]; i++) forward_query(&w, i);
 }
 
 /* ---- the row ---- */
@@ -103,7 +103,7 @@ static int edge_forward(pf_call *c) {
     int64_t rows[3] = {op.B, op.H, op.Lq};
     PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_F32, 3, rows));
     op.lse = pf_f32(c->saved[0]);
-    return pf_parallel(c->engine, op.B * op.H * op.graph.to.runs, pf_edge_work_bytes(&op),
+    return pf_parallel(c->engine, op.B * op.H * op.graph.to.tasks, pf_edge_work_bytes(&op),
                        forward_task, &op);
 }
 

@@ -9,7 +9,7 @@
  * A graph is one tensor (E, 3) i32: of each edge the query that it goes to, the key that it comes
  * from, and its number in the list that the graph was made of, by which it has its bias. Rows
  * ascend by (to, from, number): so bits do not depend on the order in which edges were listed, the
- * edges of a query are a run of rows, and those that a limit or a document leaves are a part of it.
+ * edges of a query are rows in a row, and those that a limit or a document leaves are a part of it.
  * The op `edges` makes it (edges_make.c); whoever reads it checks it (edges_read.c), as it is a
  * tensor like any other.
  *
@@ -43,12 +43,12 @@ enum { PF_EDGE_COLUMNS = 3 };
 enum { PF_EDGE_TO, PF_EDGE_FROM, PF_EDGE_NUMBER }; /* of a row */
 
 /* A list of edges cut by one end: those of node i stand at places first[i] .. first[i + 1] - 1.
- * Runs of nodes, of about RUN_EDGES edges, are the tasks. */
+ * A task has nodes in a row that have about 4,096 edges. */
 typedef struct pf_edge_ends {
     int64_t n;      /* nodes */
     int64_t *first; /* (n + 1) */
-    int64_t *run;   /* (runs + 1): first nodes */
-    int64_t runs;
+    int64_t *task;  /* (tasks + 1): first nodes */
+    int64_t tasks;
 } pf_edge_ends;
 
 typedef struct pf_graph {
@@ -92,7 +92,7 @@ typedef struct pf_edge_op {
     pf_drops drops;
     float *lse;      /* (B, H, Lq): log-sum-exp of a query's scores */
     float *p, *ds;   /* (B, H, E), on the way back: weights as v meets them, and dLoss/dscore */
-    float *dweights; /* (B, H, runs, d): parts of the gradient of `weight` */
+    float *dweights; /* (B, H, tasks, d): parts of the gradient of `weight` */
 } pf_edge_op;
 
 /* One query, or one key, of one head. */

@@ -57,15 +57,15 @@ static void backward_query(pf_edge_work *w, int64_t i) {
     if (op->need_q) pf_heads_put(w->kern, &op->dq, w->item, w->head, i, 1, &one, 0, w->row);
 }
 
-/* Task: a run of queries of one item and head. */
+/* Task: queries in a row, of one item and head. */
 static void query_task(void *context, int64_t task, void *scratch) {
     const pf_edge_op *op = context;
     const pf_edge_ends *to = &op->graph.to;
-    int64_t run = task % to->runs, pair = task / to->runs;
+    int64_t part = task % to->tasks, pair = task / to->tasks;
     pf_edge_work w;
     pf_edge_open(&w, op, pair / op->H, pair % op->H, scratch);
     w.kern->fill(op->d, 0, w.da);
-    for (int64_t i = to->run[run]; i < to->run[run + 1]; i++) backward_query(&w, i);
+    for (int64_t i = to->task[part]; i < to->task[part + 1]; i++) backward_query(&w, i);
     if (op->dweights) memcpy(op->dweights + task * op->d, w.da, (size_t)op->d * sizeof(float));
 }
 
@@ -93,15 +93,15 @@ static void gather_key(pf_edge_work *w, int64_t j) {
     }
 }
 
-/* Task: a run of keys of one item and head of keys. */
+/* Task: keys in a row, of one item and head of keys. */
 static void key_task(void *context, int64_t task, void *scratch) {
     const pf_edge_op *op = context;
     const pf_edge_ends *from = &op->graph.from;
-    int64_t run = task % from->runs, pair = task / from->runs;
+    int64_t part = task % from->tasks, pair = task / from->tasks;
     float one = 1;
     pf_edge_work w;
     pf_edge_open(&w, op, pair / op->Hk, pair % op->Hk * op->group, scratch);
-    for (int64_t j = from->run[run]; j < from->run[run + 1]; j++) {
+    for (int64_t j = from->task[part]; j < from->task[part + 1]; j++) {
         gather_key(&w, j);
         if (op->need_k) pf_heads_put(w.kern, &op->dk, w.item, w.kv, j, 1, &one, 0, w.row);
         if (op->need_v)
@@ -160,11 +160,11 @@ static int give_bias(pf_call *c, const pf_edge_op *op) {
 /* The tasks' parts, in their order. */
 static int give_weight(pf_call *c, const pf_edge_op *op) {
     pf_tensor *sum;
-    int64_t runs = op->graph.to.runs;
+    int64_t tasks = op->graph.to.tasks;
     if (!c->need[PF_IN_EDGE_WEIGHT]) return PF_OK;
     PF_TRY(zeros_like(c, PF_IN_EDGE_WEIGHT, &sum));
-    for (int64_t task = 0; task < op->B * op->H * runs; task++) {
-        int64_t head = task / runs % op->H;
+    for (int64_t task = 0; task < op->B * op->H * tasks; task++) {
+        int64_t head = task / tasks % op->H;
         op->kern->axpy(op->d, 1, op->dweights + task * op->d, pf_f32(sum) + head * op->d);
     }
     return pf_grad_give(c, PF_IN_EDGE_WEIGHT, sum);
@@ -182,7 +182,7 @@ static int make_room(pf_edge_op *op, pf_call *c) {
         if (!op->ds) return PF_ENOMEM;
     }
     if (!c->need[PF_IN_EDGE_WEIGHT]) return PF_OK;
-    int64_t parts = pf_max(heads * op->graph.to.runs * op->d, 1);
+    int64_t parts = pf_max(heads * op->graph.to.tasks * op->d, 1);
     op->dweights = pf_call_alloc(c, (size_t)parts * sizeof(float));
     return op->dweights ? PF_OK : PF_ENOMEM;
 }
@@ -201,10 +201,10 @@ int pf_edge_backward(pf_call *c) {
     if (op.need_k) PF_TRY(pf_heads_gradient(c, PF_IN_K, &made[PF_IN_K], &op.dk));
     if (op.need_v) PF_TRY(pf_heads_gradient(c, PF_IN_V, &made[PF_IN_V], &op.dvalue));
     size_t bytes = pf_edge_work_bytes(&op);
-    PF_TRY(pf_parallel(c->engine, op.B * op.H * op.graph.to.runs, bytes, query_task, &op));
+    PF_TRY(pf_parallel(c->engine, op.B * op.H * op.graph.to.tasks, bytes, query_task, &op));
     if (op.need_k || op.need_v) {
         PF_TRY(pf_graph_turn(&op.graph, c, op.Lk));
-        PF_TRY(pf_parallel(c->engine, op.B * op.Hk * op.graph.from.runs, bytes, key_task, &op));
+        PF_TRY(pf_parallel(c->engine, op.B * op.Hk * op.graph.from.tasks, bytes, key_task, &op));
     }
     for (int i = PF_IN_Q; i <= PF_IN_V; i++)
         if (made[i]) PF_TRY(pf_grad_give(c, i, made[i]));

@@ -4,31 +4,31 @@
  */
 #include "edges.h"
 
-enum { RUN_EDGES = 4096, RUN_NODES = 1024 };
+enum { TASK_EDGES = 4096, TASK_NODES = 1024 };
 
-/* Node by node, until the run has its edges or its nodes; a node is never cut. */
-static void cut_runs(pf_edge_ends *ends) {
+/* Node by node, until the task has its edges or its nodes; a node is never cut. */
+static void cut_tasks(pf_edge_ends *ends) {
     int64_t begin = 0;
-    ends->run[0] = 0;
+    ends->task[0] = 0;
     for (int64_t i = 0; i < ends->n; i++) {
         int64_t edges = ends->first[i + 1] - ends->first[begin];
-        if (i == begin || (edges <= RUN_EDGES && i - begin < RUN_NODES)) continue;
-        ends->run[++ends->runs] = begin = i;
+        if (i == begin || (edges <= TASK_EDGES && i - begin < TASK_NODES)) continue;
+        ends->task[++ends->tasks] = begin = i;
     }
-    if (ends->n > 0) ends->run[++ends->runs] = ends->n;
+    if (ends->n > 0) ends->task[++ends->tasks] = ends->n;
 }
 
-/* ends->first of the nodes in `column`, from counts; and runs. */
+/* ends->first of the nodes in `column`, from counts; and tasks. */
 static int count_ends(pf_edge_ends *ends, pf_call *c, const pf_graph *g, int column, int64_t n) {
     size_t bytes = (size_t)(n + 1) * sizeof(int64_t);
     *ends = (pf_edge_ends){.n = n};
     ends->first = pf_call_alloc(c, bytes);
-    ends->run = pf_call_alloc(c, bytes);
-    if (!ends->first || !ends->run) return PF_ENOMEM;
+    ends->task = pf_call_alloc(c, bytes);
+    if (!ends->first || !ends->task) return PF_ENOMEM;
     for (int64_t i = 0; i <= n; i++) ends->first[i] = 0;
     for (int64_t e = 0; e < g->n; e++) ends->first[g->edge[e * PF_EDGE_COLUMNS + column] + 1]++;
     for (int64_t i = 0; i < n; i++) ends->first[i + 1] += ends->first[i];
-    cut_runs(ends);
+    cut_tasks(ends);
     return PF_OK;
 }
 
