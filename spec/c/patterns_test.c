@@ -129,7 +129,7 @@ static void draw_options(const pf_pattern_rule *rule, double *option) {
     do {
         for (int i = 0; i < rule->n_options; i++) {
             const pf_option_info *row = &rule->options[i];
-            double most = row->high < 40 ? row->high : below(4) == 0 ? 300 : 12;
+            double most = fmin(row->high, below(4) == 0 ? 300 : 12);
             option[i] = row->low + (double)below((int64_t)(most - row->low) + 1);
             if (row->kind != PF_OPT_STRING) continue;
             int choices = 1;
