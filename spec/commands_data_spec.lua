@@ -1,5 +1,6 @@
 -- commands_data_spec.lua - where the commands' data come from, what they are taken for, and what is
 -- said of records and lengths that don't fit.
+local lfs = require "lfs"
 local commands = require "spec.support.commands"
 local pf = require "performer"
 local support = require "spec.support"
@@ -221,6 +222,18 @@ describe("the data of a command", function()
     assert.are.same(losses(whole), losses(parts))
     out = good(("eval --checkpoint %s --data %s --json"):format(parts, shards))
     assert.are.equal(made.tokens + made.valid_tokens + 1, records(out)[1].tokens)
+    -- what a killed one has left goes, and what another wrote or is writing stays
+    local dead = io.popen("sh -c 'echo $$'"):read "n"
+    local names = { left = "more.tmp-" .. dead, alive = "more.tmp-1", other = "mores.tmp-" .. dead,
+                    mine = ("more.tmp-%dx"):format(dead) }
+    for _, name in pairs(names) do
+      lfs.mkdir(path(name))
+      support.write(path(name) .. "/shard-0", "half")
+    end
+    good(("shard --data %s --out %s"):format(text, path "more"))
+    for what, name in pairs(names) do
+      assert.are.equal(what ~= "left", lfs.attributes(path(name)) ~= nil, what)
+    end
     local code, said, why = performer(("shard --data %s --out %s"):format(text, shards))
     assert.are.equal(1, code)
     assert.are.equal("", said)

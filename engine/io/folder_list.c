@@ -6,8 +6,10 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- names -------------------------------------------------------------------- */
 
@@ -30,6 +32,12 @@ const char *pf_step_parse(const char *name, uint64_t *step) {
 
 int pf_step_path(char **path, const char *run, uint64_t step) {
     return pf_path(path, "%s/step-%" PRIu64, run, step);
+}
+
+bool pf_temp_is_dead(const char *name) {
+    const char *tmp = strstr(name, ".tmp-");
+    long pid = tmp ? strtol(tmp + 5, NULL, 10) : 0;
+    return pid > 0 && pid != (long)getpid() && kill((pid_t)pid, 0) < 0 && errno == ESRCH;
 }
 
 /* ---- the listing of a run folder ---------------------------------------------- */

@@ -20,6 +20,10 @@ void pf_listing_free(pf_listing *l);
 const char *pf_step_parse(const char *name, uint64_t *step);
 int pf_step_path(char **path, const char *run, uint64_t step); /* "run/step-N" */
 
+/* Is a name with ".tmp-PID" in it of a process that has ended? Without a lock on what it wrote, of
+ * one that lives it may be wanted yet. */
+bool pf_temp_is_dead(const char *name);
+
 /* The step that a mark file names. PF_ENOTFOUND: no such file; PF_EFORMAT: nonsense in it. */
 int pf_mark_read(const char *path, uint64_t *step);
 int pf_mark_read_in(const char *run, const char *mark, uint64_t *step);

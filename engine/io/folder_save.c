@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,13 +18,6 @@
 #include "folder_own.h"
 
 /* ---- taking away -------------------------------------------------------------- */
-
-/* Without the run folder's lock a temporary file may belong to a writer that lives. */
-static bool writer_is_dead(const char *name) {
-    const char *tmp = strstr(name, ".tmp-");
-    long pid = tmp ? strtol(tmp + 5, NULL, 10) : 0;
-    return pid > 0 && pid != (long)getpid() && kill((pid_t)pid, 0) < 0 && errno == ESRCH;
-}
 
 static void remove_temp(const char *run, const char *name) {
     char *path;
@@ -54,7 +46,7 @@ static int clean(const char *run, bool alone) {
     pf_listing l;
     PF_TRY(pf_listing_read(&l, run));
     for (int i = 0; i < l.n_temp; i++) {
-        if (alone || writer_is_dead(l.temp[i])) remove_temp(run, l.temp[i]);
+        if (alone || pf_temp_is_dead(l.temp[i])) remove_temp(run, l.temp[i]);
     }
     for (int i = 0; i < l.n; i++) recover_old(run, l.step[i]);
     pf_listing_free(&l);

@@ -1,8 +1,9 @@
 /*
  * shard_write.c - makes shards (shards.h) of FASTA or text of any size: a block is gathered in
  * memory and written, and nothing but a table of the blocks stays. What must hold: the folder has
- * its name only when all of it is on the disk; what fails leaves nothing behind; the shards hold
- * the sequences, on the sides, that the same files have in memory.
+ * its name only when all of it is on the disk; what fails leaves nothing behind, and what was
+ * killed no longer than till the next one of that name; the shards hold the sequences, on the
+ * sides, that the same files have in memory.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include <xxhash.h>
 
 #include "data_options.h"
+#include "folder_list.h"
 #include "json.h"
 #include "manifest.h"
 #include "shard_unique.h"
@@ -404,12 +406,42 @@ static int check_place(char **dir, const char *path) {
                    "shard: %s is there already, and holds something: name another folder", path);
 }
 
+/* Is it "NAME.tmp-PID", what a process that has ended began for the folder NAME? */
+static bool is_left(const char *entry, const char *name, size_t n) {
+    const char *pid = entry + n + 5;
+    if (strncmp(entry, name, n) != 0 || strncmp(entry + n, ".tmp-", 5) != 0) return false;
+    return *pid && strspn(pid, "0123456789") == strlen(pid) && pf_temp_is_dead(entry + n);
+}
+
+/* The folder that `place` is to stand in. */
+static int parent_of(char **parent, const char *place) {
+    const char *slash = strrchr(place, '/');
+    return pf_path(parent, "%.*s", slash ? (int)(slash - place) + 1 : 1, slash ? place : ".");
+}
+
+/* Takes away what writers that were killed have left beside `place`. */
+static int clean(const char *place) {
+    const char *slash = strrchr(place, '/'), *name = slash ? slash + 1 : place;
+    const struct dirent *entry;
+    char *parent, *path;
+    PF_TRY(parent_of(&parent, place));
+    DIR *dir = pf_file_calls()->open_dir(parent);
+    while (dir && (entry = pf_file_calls()->next(dir))) {
+        if (!is_left(entry->d_name, name, strlen(name))) continue;
+        if (pf_path(&path, "%s/%s", parent, entry->d_name) < 0) break;
+        pf_dir_remove(path);
+        free(path);
+    }
+    if (dir) closedir(dir);
+    free(parent);
+    return PF_OK;
+}
+
 /* The folder gets its name, for good. */
 static int install(const char *temp, const char *place) {
     char *parent;
     if (pf_file_calls()->rename(temp, place) < 0) return pf_file_fail("rename to", place);
-    const char *slash = strrchr(place, '/');
-    PF_TRY(pf_path(&parent, "%.*s", slash ? (int)(slash - place) + 1 : 1, slash ? place : "."));
+    PF_TRY(parent_of(&parent, place));
     int status = pf_dir_sync(parent);
     free(parent);
     return status;
@@ -423,6 +455,7 @@ PF_API int pf_data_shard(pf_engine *engine, const pf_config *options, const char
     char *place = NULL;
     int status = open_sharder(&s, engine, options);
     if (status >= 0) status = check_place(&place, dir);
+    if (status >= 0) status = clean(place);
     if (status >= 0) status = pf_path(&s.temp, "%s.tmp-%ld", place, (long)getpid());
     if (status >= 0) status = work(&s, options);
     if (status >= 0) status = install(s.temp, place);
