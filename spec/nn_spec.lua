@@ -155,6 +155,27 @@ describe("a layer", function()
   end)
 end)
 
+describe("options without effect", function()
+  it("are refused, and said what they are for", function()
+    for message, o in pairs {
+      ["performer: 'axes' does nothing here: it is for positions = axial"] = { axes = { 4, 4 } },
+      ["performer: 'head_act' does nothing here: it is for head = transform"]
+        = { head = "linear", head_act = "relu" },
+      ["performer: 'tied' does nothing here: it is for models without head = tied"]
+        = { head = "tied", tied = false },
+      ["performer: 'memory_dim' does nothing here: it is for cross = true"] = { memory_dim = 8 },
+    } do
+      assert.raises(message, function() model(o) end)
+    end
+    assert.raises("positions: 'axes' does nothing here: it is for kind = axial",
+      function() nn.positions { dim = 8, kind = "learned", axes = { 4, 4 } } end)
+    assert.raises("block: 'memory_dim' does nothing here: it is for cross = true",
+      function() nn.block { dim = 8, heads = 2, memory_dim = 4 } end)
+    model { head = "transform", head_act = "relu", tied = false }
+    model { positions = "axial", axes = { 4, 4 } }
+  end)
+end)
+
 describe("a tied model", function()
   it("has its table once, and both gradients in it", function()
     local m = model()

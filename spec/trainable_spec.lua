@@ -194,6 +194,15 @@ describe("adapters", function()
     assert.are.equal(4, model_of():adapt { match = { "qkv", "mlp.down" }, scale = 2 })
   end)
 
+  it("have no higher rank than the largest of their weights", function()
+    local two = nn.chain { nn.linear { from = 6, to = 5 }, nn.linear { from = 5, to = 3 } }
+    assert.raises("adapt: rank is 6, and no weight there has more than 5",
+      function() two:adapt { match = "*", rank = 6 } end)
+    assert.raises("adapt: rank is 4, and no weight there has more than 3",
+      function() two:adapt { match = "2", rank = 4 } end)
+    assert.are.equal(2, two:adapt { match = "*", rank = 5 })
+  end)
+
   it("have the gradients of their definition", function()
     pf.seed(3)
     local layer = nn.linear { from = 6, to = 5, act = "gelu" }

@@ -63,7 +63,9 @@ static int make_cross(pf_module *m, pf_engine *e) {
                                         "cross_scale"};
     block_self *self = m->self;
     self->part[CROSS] = self->shift[CROSS] = -1;
-    return pf_option_int(m, "cross") ? make_branch(m, e, CROSS, names) : PF_OK;
+    if (pf_option_int(m, "cross")) return make_branch(m, e, CROSS, names);
+    return pf_option_int(m, "memory_dim") ? pf_option_useless(m, e, "memory_dim", "cross = true")
+                                          : PF_OK;
 }
 
 static int make_shifts(pf_module *m, pf_engine *e) {

@@ -9,6 +9,8 @@
 
 #include "module.h"
 
+#define HEAD_ACT "gelu"
+
 static const pf_option_info performer_options[] = {
     {.name = "vocab",
      .kind = PF_OPT_INT,
@@ -88,7 +90,7 @@ static const pf_option_info performer_options[] = {
             "with tied = false); not given: as tied says"},
     {.name = "head_act",
      .kind = PF_OPT_STRING,
-     .string = "gelu",
+     .string = HEAD_ACT,
      .choices = PF_ACTS,
      .later = true,
      .doc = "activation of the head transform"},
@@ -206,8 +208,25 @@ static int make_head(pf_module *m, pf_engine *e) {
     return PF_OK;
 }
 
+/* Options that would be passed over in silence. */
+static int check_useless(const pf_module *m, const pf_engine *e) {
+    const char *head = pf_option_text(m, "head");
+    bool axial = strncmp(pf_option_text(m, "positions"), "axial", 5) == 0;
+    if (pf_config_get(m->options, "axes") && !axial)
+        PF_TRY(pf_option_useless(m, e, "axes", "positions = axial or axial_sinusoidal"));
+    if (strcmp(pf_option_text(m, "head_act"), HEAD_ACT) != 0 &&
+        (!head || strcmp(head, "transform") != 0))
+        PF_TRY(pf_option_useless(m, e, "head_act", "head = transform"));
+    if (head && strcmp(head, "tied") == 0 && !pf_option_int(m, "tied"))
+        PF_TRY(pf_option_useless(m, e, "tied", "models without head = tied"));
+    if (pf_option_int(m, "memory_dim") && !pf_option_int(m, "cross"))
+        PF_TRY(pf_option_useless(m, e, "memory_dim", "cross = true"));
+    return PF_OK;
+}
+
 static int performer_build(pf_module *m, pf_engine *e) {
     performer_self *self = m->self;
+    PF_TRY(check_useless(m, e));
     self->dropout = pf_option_number(m, "dropout");
     PF_TRY(pf_attention_decide(m, e));
     PF_TRY(pf_kernel_complete(m, e));

@@ -88,10 +88,11 @@ static void wave_rows(const positions_self *self, int64_t first, int64_t n, floa
 }
 
 /* self->axis, axes and end. */
-static int resolve_axes(const pf_module *m, positions_self *self) {
+static int resolve_axes(const pf_module *m, const pf_engine *e, positions_self *self) {
     const pf_config *list = pf_config_get(m->options, "axes");
     self->end = INT64_MAX;
-    if (self->kind < AXIAL) return PF_OK;
+    if (self->kind < AXIAL)
+        return list ? pf_option_useless(m, e, "axes", "kind = axial or axial_sinusoidal") : PF_OK;
     self->axes = list && pf_config_kind_of(list) == PF_LIST ? pf_config_size(list) : 0;
     self->end = 1;
     for (int a = 0; a < self->axes && a < AXES_MAX; a++) {
@@ -126,7 +127,7 @@ static int positions_build(pf_module *m, pf_engine *e) {
     self->length = pf_option_int(m, "length");
     self->dim = pf_option_int(m, "dim");
     self->scale = pf_option_number(m, "scale");
-    PF_TRY(resolve_axes(m, self));
+    PF_TRY(resolve_axes(m, e, self));
     int64_t shape[2] = {self->length, self->dim};
     if (self->kind == AXIAL) return make_axes(m, e);
     if (self->kind == LEARNED) return pf_module_param(m, e, "weight", 2, shape, "normal:0.02");

@@ -43,6 +43,12 @@ bool pf_option_part(const pf_module *m, const char *name, const char *whole) {
     return isnan(own) ? pf_option_int(m, whole) != 0 : own != 0;
 }
 
+int pf_option_useless(const pf_module *m, const pf_engine *e, const char *name, const char *needs) {
+    if (e->loading) return PF_OK;
+    return pf_fail(PF_EINVAL, "%s: '%s' does nothing here: it is for %s; leave it out",
+                   m->type->name, name, needs);
+}
+
 /* ---- children and slots ---- */
 
 int pf_module_adopt(pf_module *m, const char *name, pf_module *child) {

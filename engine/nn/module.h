@@ -284,6 +284,9 @@ static inline int64_t pf_option_int(const pf_module *m, const char *name) {
     return (int64_t)pf_option_number(m, name);
 }
 const char *pf_option_text(const pf_module *m, const char *name);
+/* For build: PF_EINVAL of an option that does nothing without `needs`, which is not so; what a file
+ * says builds as it is. */
+int pf_option_useless(const pf_module *m, const pf_engine *e, const char *name, const char *needs);
 /* A part's own `name`, or where that is not given what `whole` says. */
 bool pf_option_part(const pf_module *m, const char *name, const char *whole);
 

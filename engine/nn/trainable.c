@@ -36,7 +36,7 @@ typedef struct visit {
     int (*each)(struct visit *v, pf_module *m);
     const char *pattern; /* NULL: all */
     pf_engine *e;
-    int64_t rank;
+    int64_t rank, most; /* the highest rank that a weight met can have */
     double scale;
     pf_config *list; /* of a tree, to be written */
     int n;           /* that `each` counted */
@@ -70,6 +70,8 @@ static int refuse_adapted(visit *v, pf_module *m) {
     if (rank_of(m, NULL) > 0) {
         return pf_fail(PF_EINVAL, "adapt: '%s' has an adapter already; merge it first", v->path);
     }
+    const int64_t *shape = m->slot[0].tensor->shape;
+    v->most = pf_max(v->most, pf_min(shape[0], shape[1]));
     v->n++;
     return PF_OK;
 }
@@ -164,6 +166,10 @@ static int adapt(visit *v, pf_module *m) {
     if (v->n == 0) {
         return pf_fail(PF_EINVAL, "adapt: '%s' fits no linear layer; there are %s ...", v->pattern,
                        v->others.text);
+    }
+    if (v->rank > v->most) { /* more numbers than the weights, for nothing */
+        return pf_fail(PF_EINVAL, "adapt: rank is %lld, and no weight there has more than %lld",
+                       (long long)v->rank, (long long)v->most);
     }
     int status = run_visit(v, m, make_adapter), made = v->n;
     if (status >= 0) {
