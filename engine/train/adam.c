@@ -44,6 +44,7 @@ const pf_optimizer_rule pf_optimizer_adam = {
     .options = adam_options,
     .n_options = PF_COUNT(adam_options),
     .mean = "beta1",
+    .squares = true,
     .n_moments = 2,
     .moment = {"m", "v"},
     .begin = adam_begin,

@@ -43,6 +43,7 @@ const pf_optimizer_rule pf_optimizer_adamw = {
     .options = adamw_options,
     .n_options = PF_COUNT(adamw_options),
     .mean = "beta1",
+    .squares = true,
     .n_moments = 2,
     .moment = {"m", "v"},
     .begin = adamw_begin,

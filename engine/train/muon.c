@@ -186,6 +186,7 @@ const pf_optimizer_rule pf_optimizer_muon = {
     .options = muon_options,
     .n_options = PF_COUNT(muon_options),
     .mean = "beta1",
+    .squares = true,
     .n_moments = 2,
     .moment = {"m", "v"},
     .begin = muon_begin,

@@ -7,6 +7,7 @@
  * What is trained is fixed when an optimizer is made: a parameter that does not require a gradient
  * then has neither moments nor an average.
  */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -300,6 +301,15 @@ static int measure(const pf_optimizer *o, pf_engine *e, const gradients *g, doub
     return PF_OK;
 }
 
+/* A mean square that once is infinite stays so, and its parameter where it is. */
+static int check_squares(const pf_optimizer *o, double norm) {
+    if (!o->rule->squares || norm * norm <= (double)FLT_MAX) return PF_OK;
+    return pf_fail(PF_ENUMERIC,
+                   "optimizer: the gradient's norm is %.3g, whose square is beyond float32 (after "
+                   "%llu steps); nothing was changed; clip = 1 takes it",
+                   norm, (unsigned long long)o->steps);
+}
+
 /* The sum over the ranks first, so that all of them see one norm; then the norm, so that nothing
  * moves before all gradients are known to be finite. */
 static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gradients *g,
@@ -315,7 +325,9 @@ static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gr
                        "nothing was changed",
                        o->entry[g->owner[bad]].name, (unsigned long long)o->steps);
     }
-    begin_groups(o, e, lr, clip > 0 && total > clip ? clip / total : 1);
+    double gscale = clip > 0 && total > clip ? clip / total : 1;
+    PF_TRY(check_squares(o, gscale * total));
+    begin_groups(o, e, lr, gscale);
     e->cancel = NULL; /* until the end of the step */
     PF_TRY(update_all(o, e, g));
     o->steps++;

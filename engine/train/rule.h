@@ -31,6 +31,7 @@ typedef struct pf_optimizer_rule {
     const pf_option_info *options; /* `lr` and `decay` among them; what all rules share is added */
     int n_options;
     const char *mean; /* the option that says how long a mean gradient is remembered; or NULL */
+    bool squares;     /* a moment is of squared gradients: they have to fit a float */
     int n_moments;    /* numbers remembered of each parameter, zero at first */
     const char *moment[PF_MOMENTS_MAX]; /* what files call them: "m" is saved as "<param>.m" */
     /* The constants c of step `step`, which counts from 1. */

@@ -191,6 +191,15 @@ static void test_not_finite(pf_engine *e) {
     pf_config_free(tree);
     CHECK_FAILS(PF_EINVAL, pf_optimizer_step(o, e, NAN, 1, NULL));
     pf_config_free(bad);
+    /* finite, but its square is not: a mean square would be infinite for good */
+    CHECK_OK(pf_tensor_fill(b->grad, 1e20));
+    CHECK_FAILS(PF_ENUMERIC, pf_optimizer_step(o, e, 1, 0, NULL));
+    CHECK(strstr(pf_last_error(), "beyond float32"));
+    CHECK_OK(pf_tensor_get(b, 0, &value));
+    CHECK(value == 0 && pf_optimizer_steps(o) == 0);
+    CHECK_OK(pf_optimizer_step(o, e, 1, 1, NULL)); /* clipped, it goes */
+    CHECK_OK(pf_tensor_get(b, 0, &value));
+    CHECK(value < 0 && isfinite(value));
     pf_optimizer_close(&o);
     pf_module_release(&m);
 }
