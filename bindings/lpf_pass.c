@@ -92,9 +92,31 @@ static void check_words(lua_State *L, const pf_module *m, int index, const pf_pa
     lpf_check_options(L, index, allowed, "pass");
 }
 
+/* A batch may hold more than models read; but a tensor whose name is nearly that of an input is a
+ * slip, which an optional input would be passed over for. */
+static void check_batch(lua_State *L, const pf_module *m, int index) {
+    static const char *const others[] = {"input", "target", "targets", "task", "tasks"};
+    const char *names[PF_INPUTS + 3];
+    int n = names_of(L, m, names);
+    names[n++] = "mask", names[n++] = "documents", names[n++] = "prefix";
+    lua_pushnil(L);
+    while (lua_next(L, index)) {
+        bool counts = lua_type(L, -2) == LUA_TSTRING && lpf_test_tensor(L, -1);
+        lua_pop(L, 1);
+        const char *key = counts ? lua_tostring(L, -1) : NULL;
+        for (size_t i = 0; key && i < sizeof others / sizeof *others; i++)
+            if (strcmp(key, others[i]) == 0) key = NULL;
+        const char *near = key ? pf_nearest(key, names, n) : NULL;
+        if (near && strcmp(near, key) != 0)
+            lpf_raise(L, "%s: a batch has '%s', which nothing reads (did you mean '%s'?)",
+                      pf_module_type(m), key, near);
+    }
+}
+
 pf_pass lpf_read_pass(lua_State *L, const pf_module *m, int batch, int index) {
     pf_pass pass = lpf_pass_around(lpf_enter(L));
     const bool said = index && !lua_isnoneornil(L, index);
+    if (batch) check_batch(L, m, batch);
     if (batch) read_fields(L, batch, &pass);
     if (said) check_words(L, m, index, &pass);
     if (said) read_fields(L, index, &pass);

@@ -60,6 +60,16 @@ describe("an input beside x", function()
     assert.are.same({}, nn.linear { from = 2, to = 2 }:inputs())
   end)
 
+  it("that may be missing is not passed over where its name is misspelt", function()
+    local m, x, by = model(), rows(1, B, L, D), rows(2, B, 1, D)
+    for name, near in pairs { scales = "scale", byy = "by", documnets = "documents" } do
+      assert.raises(("chain: a batch has '%s', which nothing reads %%(did you mean '%s'%%?%%)")
+        :format(name, near), function() m { input = x, by = by, [name] = by } end)
+    end
+    local wanted = m { input = x, by = by }:tobytes() -- a batch may hold more
+    assert.equal(wanted, m { input = x, by = by, targets = by, labels = by, scales = 3 }:tobytes())
+  end)
+
   it("may be missing, or it is said which one is", function()
     local m, x, by = model(), rows(1, B, L, D), rows(2, B, 1, D)
     local function fails(text, f, ...)
