@@ -92,7 +92,26 @@ end
 
 -- ---- the command ----
 
-local function check(options)
+--- Says which options have no effect under the attention that is put there.
+local function tell_useless(options, given)
+  local model, rows = {}, {}
+  for _, row in ipairs(model_options.rows) do
+    if row.path:find "^kernel%." or row.path:find "^attention_options%." then
+      rows[#rows + 1] = row
+      if not options.attention and given[cli.key(row)] ~= nil then
+        cli.say("convert: --%s does nothing here: it is for --attention NAME", row[1])
+      end
+    end
+  end
+  if not options.attention then return end
+  local chosen = attention.model_options(options.attention)
+  model.attention = chosen.attention or attention.LINEAR
+  model.kernel = model_options.collect(options).kernel or {}
+  model.kernel.name = chosen.kernel.name
+  model_options.tell_useless(rows, given, model, "convert")
+end
+
+local function check(options, given)
   if not options.checkpoint or not options.out then
     cli.fail(2, "convert: needs --checkpoint FOLDER and --out FOLDER")
   end
@@ -104,6 +123,7 @@ local function check(options)
     table.move(attention.map_names(), 1, #attention.map_names(), #names + 1, names)
     cli.check_name("attention", options.attention, names)
   end
+  tell_useless(options, given)
   if lfs.attributes(options.out .. "/LATEST", "mode") then
     cli.fail(2, ("convert: %s holds a run already; choose another --out"):format(options.out))
   end
@@ -147,8 +167,8 @@ local function main()
     "performer convert --checkpoint stories260K --attention relu --out runs/stories",
     "performer convert --checkpoint runs/tuned --merge --out runs/merged",
   }), ROWS)
-  local options = cli.parse(parser, ROWS, arg)
-  check(options)
+  local options, given = cli.parse(parser, ROWS, arg)
+  check(options, given)
   local opened = cli.need(source.open(options.checkpoint, { script = options.model,
     scheme = options.scheme, config = options.config, average = options.average }))
   if opened.averaged then cli.say("convert: of the average of the weights (--ema)") end

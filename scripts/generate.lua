@@ -92,12 +92,26 @@ local function fit_tokens(options, model, prompt)
   options.tokens = most
 end
 
+--- The first token; of a record without a prompt it is no end, for a record holds something.
+local function first_of(stream, options, sampling, tokenizer)
+  local id, finish = stream:sample(sampling), tokenizer:special "end"
+  if not options.fasta or options.prompt ~= "" or id ~= finish then return id end
+  local ids, letters = writable(tokenizer), {}
+  for _, one in ipairs(ids) do
+    if one ~= finish then letters[#letters + 1] = one end
+  end
+  stream:allow(letters)
+  id = stream:sample(sampling)
+  stream:allow(ids)
+  return id
+end
+
 --- Samples until the end; `each` gets every token. Returns the tokens.
-local function write(stream, options, seed, finish, each)
+local function write(stream, options, seed, tokenizer, each)
   local sampling = { temperature = options.temperature, top_k = options.top_k,
                      top_p = options.top_p, seed = seed }
-  local written = {}
-  local id = stream:sample(sampling)
+  local written, finish = {}, tokenizer:special "end"
+  local id = first_of(stream, options, sampling, tokenizer)
   while #written < options.tokens and id ~= finish and not pf.interrupted() do
     written[#written + 1] = id
     each(id)
@@ -118,7 +132,7 @@ local function sample(options, n, stream, tokenizer)
   local plain, seed = not options.json and not options.fasta, options.seed + n - 1
   if plain then cli.write(options.prompt) end
   local start = pf.clock()
-  local written = write(stream, options, seed, tokenizer:special "end", function(id)
+  local written = write(stream, options, seed, tokenizer, function(id)
     if plain then cli.write(tokenizer:decode { id }) end
   end)
   local rate = #written / math.max(pf.clock() - start, 1e-9)

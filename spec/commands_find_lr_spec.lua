@@ -1,6 +1,7 @@
 -- commands_find_lr_spec.lua - train --find-lr: a rate that grows, what it suggests, and that
 -- nothing is kept but a picture.
 local commands = require "spec.support.commands"
+local pf = require "performer"
 
 local assert_sentence, exists, good, log_of = commands.assert_sentence, commands.exists,
   commands.good, commands.log_of
@@ -66,6 +67,22 @@ describe("the search for a learning rate", function()
     assert.is_true(#list < 100)
     assert.is_nil(list[#list].suggested_lr)
     assert.matches("the loss has not come down from .* on: try another %-%-lr", err)
+  end)
+
+  it("says that no rate helps weights that are no numbers, as training does", function()
+    local run = train("broken", ("--data %s --steps 1 --threads 1"):format(path "t.txt"))
+    local opened = assert(pf.checkpoint.load(run, { optimizer = false }))
+    opened.model:tensors()["blocks.1.mlp.up.weight"]:fill_(0 / 0)
+    assert(pf.checkpoint.save(path "none", { model = opened.model, state = opened.state,
+                                             tokenizer = opened.tokenizer }))
+    for i, more in ipairs { "--find-lr", "--steps 2" } do
+      local code, _, err = performer(("train --data %s --init %s --threads 1 --out %s %s"):format(
+        path "t.txt", path "none", path("from" .. i), more))
+      assert.equal(1, code)
+      assert.truthy(err:find("'blocks.1.mlp.up.weight' holds NaN or infinity before the step: "
+        .. "begin with other weights", 1, true), err)
+      assert.is_nil(err:find("lower --lr", 1, true))
+    end
   end)
 
   it("is no way to go on with a run", function()

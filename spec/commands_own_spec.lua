@@ -112,7 +112,7 @@ describe("the model's options on the command line", function()
     vocab = true, causal = "bidirectional", chosen = true, kernel = true, ngrams = "ngrams",
     decay = "head-decay", name = "attention", head_dim = "head-dim", layer = true,
     seed = "kernel-seed", attention_options = true,
-    axes = true, attentions = true, kernels = true, head_groups = true, -- lists: in a script
+    axes = "axes", attentions = "attentions", kernels = "attentions", head_groups = "head-groups",
     cross = true, memory_dim = true, types = true, -- of models with several inputs
   }
 
@@ -137,6 +137,40 @@ describe("the model's options on the command line", function()
     check(pf.kernels().options)
     for _, word in ipairs { "ngrams-shortest", "ngrams-width", "buckets" } do
       assert.is_truthy(help:find(" --" .. word .. " ", 1, true), word)
+    end
+  end)
+
+  it("may be lists, by commas", function()
+    local data = ("--data %s --steps 1 --ngrams 0 --features 6 "):format(path "t.txt")
+    local got = options_of(train("layers", data .. "--layers 3 --window 4 --qk-norm off "
+      .. "--attentions exact,sliding,relu"))
+    assert.are.same({ "exact", { name = "sliding", window = 4 }, "favor" }, got.attentions)
+    assert.are.same({ "softmax", "softmax", "relu" },
+      { got.kernels[1].name, got.kernels[2].name, got.kernels[3].name })
+    assert.are.equal(6, got.kernels[3].features)
+    got = options_of(train("kinds", data .. "--layers 2 --attentions exact,identity"))
+    assert.are.same({ "exact", "identity" }, got.attentions)
+    assert.is_nil(got.kernels)
+    got = options_of(train("heads", data .. "--heads 2 --head-groups 1:exact,1:relu")).head_groups
+    assert.are.same({ 1, "exact", 1, "favor", "relu", 6 }, { got[1].heads, got[1].attention,
+      got[2].heads, got[2].attention, got[2].kernel.name, got[2].kernel.features })
+    got = options_of(train("grid", data .. "--positions axial --axes 4,16"))
+    assert.are.same({ 4, 16 }, got.axes)
+    got = options_of(train("again", ("--init %s --attentions relu,exact --layers 2 --data %s "
+      .. "--steps 1"):format(path "layers", path "t.txt")))
+    assert.are.same({ "favor", "exact" }, got.attentions)
+    for words, message in pairs {
+      ["--attentions exact,softmx"] = "there is no 'softmx' %(did you mean 'softmax'%?%)",
+      ["--layers 3 --attentions exact,relu"] = "%-%-attentions has 2 entries, and layers is 3",
+      ["--attention exact --attentions exact"] = "give %-%-attention or %-%-attentions, not both",
+      ["--attentions exact --window 4"] = "%-%-window is for %-%-attention sliding",
+      ["--head-groups 2"] = "%-%-head%-groups: '2' is no list of groups, as 2:exact,6:relu",
+      ["--axes 4x4"] = "%-%-axes: '4x4' is no list of sizes, as 64,64,3",
+      ["--axes 4,4"] = "%-%-axes does nothing here: it is for positions = axial",
+    } do
+      local code, _, err = performer(("train %s %s --out %s"):format(data, words, path "never"))
+      assert.are.equal(2, code)
+      assert_sentence(err, message)
     end
   end)
 

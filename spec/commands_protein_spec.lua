@@ -266,6 +266,30 @@ describe("commands for proteins", function()
                    second:match "sample_1 seed=2 (length=%d+\n[%u\n]+)")
     end)
 
+    it("writes no record without a letter", function()
+      -- a model that ends at once: after the beginning, and only there, the end is the likeliest
+      local opened = assert(pf.checkpoint.load(runs.causal, { optimizer = false }))
+      local own = opened.model:tensors()
+      for _, tensor in pairs(own) do tensor:fill_(0) end
+      own["norm.weight"]:fill_(1)
+      local waves = (pf.arange(16):reshape(1, 16) * math.pi):cos()
+      for name, value in pairs { begin = 1, ["end"] = 9 } do
+        local row = tokenizer:special(name) + 1
+        own["embedding.weight"]:slice(1, row, row):copy_(waves * value)
+      end
+      runs.ends = path "ends"
+      assert(pf.checkpoint.save(runs.ends, { model = opened.model, state = opened.state,
+                                             tokenizer = opened.tokenizer }))
+      local told = assert(pf.json.decode((good(words("generate", "ends", "--json")))))
+      assert.equal(0, told.tokens)
+      local out, n = good(words("generate", "ends", "--count 4 --tokens 9 --fasta")), 0
+      for length, letters in out:gmatch "length=(%d+)\n(%u+)" do
+        n = n + 1
+        assert.equal(tonumber(length), #letters)
+      end
+      assert.equal(4, n)
+    end)
+
     it("refuses FASTA as JSON", function()
       local code, _, err = performer(words("generate", "causal", "--fasta --json"))
       assert.equal(2, code)

@@ -157,6 +157,24 @@ describe("weights from elsewhere", function()
       assert_sentence(err, "has 260 tokens, and %S+ knows 262: give the vocabulary that it was")
     end)
 
+    it("says which options do nothing under the attention that it puts there", function()
+      for i, case in ipairs {
+        { "--attention exact --features 5", "convert: --features does nothing here: it is for "
+          .. "attention by a feature map" },
+        { "--merge --ratio 2", "convert: --ratio does nothing here: it is for --attention NAME" },
+        { "--attention relu --features 5 --ratio 2" },
+      } do
+        local _, err = good(("convert --checkpoint %s --out %s %s"):format(book,
+          path("told" .. i), case[1]))
+        assert.are.equal(case[2] ~= nil, err:find("does nothing", 1, true) ~= nil, err)
+        assert.is_truthy(err:find(case[2] or "", 1, true), err)
+      end
+      local code, _, err = performer(("convert --checkpoint %s --out %s --attention exact "
+        .. "--window 4"):format(book, path "x"))
+      assert.are.equal(2, code)
+      assert_sentence(err, "convert: %-%-window is for %-%-attention sliding")
+    end)
+
     it("says what it can't do", function()
       local function says(code, pattern, arguments)
         local got, _, err = performer("convert " .. arguments)

@@ -7,6 +7,7 @@ local Progress = require "kit.progress"
 local run_folder = require "kit.run_folder"
 local Steps = require "kit.steps"
 local svg = require "kit.svg"
+local trainable = require "kit.trainable"
 
 local Finder = setmetatable({}, Steps)
 Finder.__index = Finder
@@ -73,9 +74,19 @@ function Finder.log() end
 function Finder:__close(problem)
   self.data:close()
   if type(problem) ~= "table" or problem.code ~= 1 or not self.moving then return end
-  if #self.sweep == 0 or not problem.message:find "gradient of .* is not finite" then return end
+  if not problem.message:find "gradient of .* is not finite" then return end
+  if #self.sweep == 0 then
+    problem.message = "train: " .. self:beginning()
+    return
+  end
   self:report()
   problem.code, problem.message = 0, nil
+end
+
+--- Why there is nothing to report.
+function Finder:beginning()
+  return "the loss is no number before any step is done; "
+    .. trainable.advice(self.model, self.peak * LOW)
 end
 
 -- ---- what it comes to ----
@@ -136,7 +147,7 @@ end
 function Finder:report()
   local sweep = self.sweep
   self.progress:finish()
-  if #sweep == 0 then cli.fail(1, "train: the loss is no number before any step is done") end
+  if #sweep == 0 then cli.fail(1, "train: " .. self:beginning()) end
   smooth(sweep)
   local rate, lowest = highest(sweep)
   print_table(sweep, lowest or sweep[1].smoothed)

@@ -5,6 +5,7 @@
 local pf = require "performer"
 local attention = require "kit.attention"
 local cli = require "kit.cli"
+local lists = require "kit.lists"
 
 local model_options = {}
 
@@ -19,6 +20,7 @@ local WORDS = {
   cross = false, memory_dim = false, types = false, -- read inputs that data files have not
   length = false,        -- --length, which the rows of data have too
   decay = "head-decay",  -- --decay is the optimizer's
+  kernels = false,       -- maps are names of --attentions
   ["kernel.name"] = false,
   ["kernel.head_dim"] = false, -- the layer's
   ["kernel.layer"] = false,
@@ -30,6 +32,14 @@ local WORDS = {
   ["ngrams.dim"] = false,
   ["ngrams.longest"] = "ngrams", -- 0: no such memory
   ["ngrams.buckets"] = false,    -- --buckets, whose default depends on the data
+}
+
+-- Lists are words by commas, which lists.lua makes options of: what stands before an option's doc.
+local LISTS = {
+  axes = "sizes by commas, as 64,64,3",
+  attentions = "names of --attention by commas, as exact,softmax: one for each layer, or of a "
+    .. "number that divides --layers",
+  head_groups = "heads that are not all alike, as 2:exact,6:relu, each with a name of --attention",
 }
 
 -- What an option's kind is to cli.lua: ranges are checked by the engine.
@@ -68,6 +78,8 @@ local function add_rows(rows, options, prefix, lead, group)
     if word == nil then word = lead .. option.name:gsub("_", "-") end
     if word and KINDS[option.kind] then
       rows[#rows + 1] = row_of(path, option, group, word)
+    elseif word and LISTS[path] then
+      rows[#rows + 1] = { word, "list", nil, LISTS[path], group = group, path = path }
     end
   end
 end
@@ -159,7 +171,7 @@ function model_options.collect(words)
       options[row.path] = value
     end
   end
-  return options
+  return lists.settle(options, function(kind) return model_options.own(kind, words) end)
 end
 
 -- ---- what has an effect ----
@@ -181,8 +193,10 @@ local NEEDS = {
              "is for --positions rotary" },
   causal = { function(m) return m.causal end, "is for causal models, without --bidirectional" },
   kernel = { function(m)
-    local kind = attention.kind_of(m)
-    return not kind or m.attention == "auto" or attention.takes_kernel(kind)
+    for _, kind in ipairs(lists.kinds(m)) do
+      if attention.takes_kernel(kind) then return true end
+    end
+    return not attention.kind_of(m) or m.attention == "auto"
   end, "is for attention by a feature map, as --attention softmax" },
   projection = { function(m) return is_projected(m.kernel) end,
                  "is for features that are projected: softmax maps, or --features M" },
@@ -199,26 +213,30 @@ local function useless(row, model)
   end
 end
 
---- Refuses an option of attention's own that the model's kind does not have.
-local function check_own(row, model)
-  if row.of and not row.of[attention.kind_of(model)] and model.attention ~= "auto" then
-    cli.fail(2, ("train: --%s is for --attention %s"):format(row[1], table.concat(row.of, " or ")))
+--- Refuses an option of attention's own that no kind of the model's has.
+local function check_own(row, model, command)
+  if not row.of or model.attention == "auto" then return end
+  for _, kind in ipairs(lists.kinds(model)) do
+    if row.of[kind] then return end
   end
+  cli.fail(2, ("%s: --%s is for --attention %s"):format(command, row[1],
+    table.concat(row.of, " or ")))
 end
 
 --- Says which options of `rows` were given and do nothing: no harm, but hardly what was meant;
 -- those of another kind of attention are refused. 0 turns off what an option does, which is right
 -- anywhere.
-function model_options.tell_useless(rows, given, model)
+function model_options.tell_useless(rows, given, model, command)
+  command = command or "train"
   for _, row in ipairs(rows) do
     local value = given[cli.key(row)]
-    if value ~= nil then check_own(row, model) end
+    if value ~= nil then check_own(row, model, command) end
     local why = value ~= nil and value ~= 0 and useless(row, model)
-    if why then cli.say("train: --%s does nothing here: it %s", row[1], why) end
+    if why then cli.say("%s: --%s does nothing here: it %s", command, row[1], why) end
   end
   if given.rows == "given" then
-    cli.fail(2, "train: --rows given: a projection is given in a script (--model FILE.lua), not on "
-      .. "the command line")
+    cli.fail(2, ("%s: --rows given: a projection is given in a script (--model FILE.lua), not on "
+      .. "the command line"):format(command))
   end
 end
 

@@ -31,6 +31,7 @@ local schedule = require "kit.schedule"
 local start = require "kit.start"
 local Steps = require "kit.steps"
 local train_options = require "kit.train_options"
+local trainable = require "kit.trainable"
 
 local Run = setmetatable({}, Steps)
 Run.__index = Run
@@ -124,8 +125,8 @@ function Run:diagnose(otherwise)
       break
     end
   end
-  return ("%s; try a lower --lr (it is %.3g)"):format(
-    where or ("step %d: %s"):format(step, otherwise), schedule.rate(self.settings, step))
+  return ("%s; %s"):format(where or ("step %d: %s"):format(step, otherwise),
+    trainable.advice(self.model, schedule.rate(self.settings, step)))
 end
 
 --- Something else than training has failed: keeps what there is, and ends the program.

@@ -84,9 +84,11 @@ end
 
 --- The options of a model with those that parsed words name in their place.
 function source.options_with(options, words)
-  local all = merged(options)
-  for name, value in pairs(model_options.collect(words)) do
-    if type(value) ~= "table" then
+  local all, given = merged(options), model_options.collect(words)
+  if given.attentions then all.kernels, all.head_groups = nil, nil end
+  if given.head_groups then all.kernels, all.attentions = nil, nil end
+  for name, value in pairs(given) do
+    if type(value) ~= "table" or value[1] ~= nil then -- a list takes the other's place
       all[name] = value
     elseif name ~= "kernel" and name ~= "attention_options" then
       all[name] = merged(all[name], value)

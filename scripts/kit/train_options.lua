@@ -142,6 +142,10 @@ local function check(options, given)
     cli.fail(2, "train: give --sliced or --slice-length, not both")
   end
   cli.check_name("attention", options.attention, attention.names())
+  if given.attention and (given.attentions or given.head_groups) then
+    cli.fail(2, ("train: give --attention or --%s, not both"):format(
+      given.attentions and "attentions" or "head-groups"))
+  end
   cli.check_name("optimizer", options.optimizer, optimizer_options.names())
   optimizer_options.check(OPTIMIZER, given, options.optimizer)
   if not options.resume then return end

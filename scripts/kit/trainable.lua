@@ -50,6 +50,22 @@ function trainable.apply(model, settings)
   end
 end
 
+--- The name of a tensor of the model's that holds NaN or infinity, the first one; nil: none does.
+function trainable.broken(model)
+  for name, tensor in pf.sorted(model:tensors()) do
+    local sum = tensor:sum():item()
+    if sum ~= sum or math.abs(sum) == math.huge then return name end
+  end
+end
+
+--- What to do where training has met a number that is none: no rate helps weights that hold one
+-- before a step has moved them.
+function trainable.advice(model, rate)
+  local name = trainable.broken(model)
+  if not name then return ("try a lower --lr (it is %.3g)"):format(rate) end
+  return ("'%s' holds NaN or infinity before the step: begin with other weights"):format(name)
+end
+
 --- How many numbers a model learned or is to learn, and how many of them are trained.
 function trainable.count(model)
   local trained, all = model:count(), 0
