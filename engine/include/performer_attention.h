@@ -320,7 +320,9 @@ PF_API int pf_crossover_use(pf_engine *engine, const pf_config *PF_NULLABLE tabl
 
 /* A pattern, which tells what keys each query sees, as the ops pattern_matrix, pattern_count and
  * listed_attention take it: (n) i32, without a graph. rule: "sliding", "strided" ...; options: of
- * the rule; both as pf_describe's `patterns`. list (n) i32: of rules that are given as lists. */
+ * the rule; both as pf_describe's `patterns`. list (n) i32, of rule "listed" alone: how many blocks
+ * of queries and of keys there are, where the list of each block of queries begins (from 0), where
+ * the last one ends, and then the lists: blocks of keys from 0, ascending, each once. */
 PF_API int pf_pattern_tensor(pf_tensor **pattern, pf_engine *engine, const char *rule,
                              const pf_config *PF_NULLABLE options,
                              const pf_tensor *PF_NULLABLE list);

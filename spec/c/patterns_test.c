@@ -124,17 +124,22 @@ static void check_pattern(const pf_pattern *pattern, const pf_ask *ask) {
 
 /* ---- what is asked ---- */
 
-/* Options that go together, small enough to meet each other's edges. */
-static void draw_options(const pf_pattern_rule *rule, double *option) {
+static int choices_of(const pf_option_info *row) {
+    int choices = 1;
+    for (const char *c = row->choices; *c; c++) choices += *c == '|';
+    return choices;
+}
+
+/* Options that go together: small enough to meet each other's edges, or (wild) now and then the
+ * largest that there are. */
+static void draw_options(const pf_pattern_rule *rule, double *option, bool wild) {
     do {
         for (int i = 0; i < rule->n_options; i++) {
             const pf_option_info *row = &rule->options[i];
             double most = fmin(row->high, below(4) == 0 ? 300 : 12);
             option[i] = row->low + (double)below((int64_t)(most - row->low) + 1);
-            if (row->kind != PF_OPT_STRING) continue;
-            int choices = 1;
-            for (const char *c = row->choices; *c; c++) choices += *c == '|';
-            option[i] = (double)below(choices);
+            if (wild && below(2)) option[i] = row->high - (double)below(2);
+            if (row->kind == PF_OPT_STRING) option[i] = (double)below(choices_of(row));
         }
     } while (rule->check && rule->check(option, "test") < 0);
 }
@@ -186,7 +191,7 @@ static int forward(pf_call *c) {
         const pf_pattern_rule *rule = pf_pattern_rule_at(i);
         for (int trial = 0; trial < TRIALS; trial++) {
             double option[PF_PATTERN_OPTIONS] = {0};
-            draw_options(rule, option);
+            draw_options(rule, option, trial % 4 == 3);
             pf_ask ask = draw_ask(rule, option, trial % 3);
             if (ask.causal ? rule->no_causal : rule->no_full) continue;
             if (rule->check_list) CHECK_OK(rule->check_list(&ask));
@@ -196,6 +201,39 @@ static int forward(pf_call *c) {
         }
     }
     CHECK(store.n > 0 && store.n < 12);
+    free(pattern);
+    return PF_OK;
+}
+
+/* A host may write any numbers for words: what is read is in its range, or refused. */
+static int words_forward(pf_call *c) {
+    pf_pattern_store store = {.call = c};
+    pf_pattern *pattern = malloc(sizeof *pattern);
+    int refused = 0;
+    for (int i = 0; pf_pattern_rule_at(i); i++) {
+        const pf_pattern_rule *rule = pf_pattern_rule_at(i), *read;
+        for (int trial = 0; trial < 20 * TRIALS; trial++) {
+            double option[PF_PATTERN_OPTIONS] = {0}, got[PF_PATTERN_OPTIONS];
+            pf_tensor *words = NULL;
+            draw_options(rule, option, false);
+            pf_ask ask = draw_ask(rule, option, trial % 3);
+            CHECK_OK(pf_pattern_words(&words, c->engine, rule, option, ask.list, ask.n_list));
+            int64_t n = pf_tensor_numel(words);
+            for (int64_t k = below(3); k > 0; k--) {
+                int32_t *at = &pf_i32(words)[1 + below(n - 1)];
+                *at = below(2) ? (int32_t)below(9) - 3 : *at ^ (int32_t)(1u << below(32));
+            }
+            int status = pf_pattern_read(&read, got, &ask, words, "test");
+            bool answers = status >= 0 && !read->buckets == !rule->buckets;
+            pf_pattern_rewind(&store);
+            if (answers && pf_pattern_make(pattern, &store, read, &ask) >= 0)
+                check_pattern(pattern, &ask);
+            else
+                refused++;
+            pf_tensor_release(&words);
+        }
+    }
+    CHECK(refused > 100);
     free(pattern);
     return PF_OK;
 }
@@ -233,6 +271,7 @@ int main(void) {
     draws = pf_rng_make(1, PF_DRAW_USER, 0, 0);
     CHECK_OK(pf_engine_open(&engine, &options));
     run(engine, forward);
+    run(engine, words_forward);
     run(engine, long_forward);
     pf_engine_close(&engine);
     return CHECK_REPORT();
