@@ -31,6 +31,8 @@ typedef struct pf_attention {
     double dropout;                 /* of this call, of kinds that drop weights; 0: none */
     uint64_t draw;                  /* and which mask */
     pf_tensor *edges, *edge_bias;   /* of this call, of kinds that read them (edges/edges.h) */
+    pf_tensor *relative;            /* of this call, of windows: (B, H, Lq, W), what scores gain by
+                                     * distance (sparse/listed.h) */
     pf_tensor *buckets;             /* of this call, (B, H, rounds, L) i32 of the new keys */
 } pf_attention;
 

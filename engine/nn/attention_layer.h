@@ -10,7 +10,7 @@
 typedef struct attention_self {
     pf_attention attention; /* owns its kernel */
     int64_t heads, kv_heads, head_dim;
-    bool rotary, halves;
+    bool rotary, halves, relative;
     bool split; /* global tokens have weights of their own (option global_weights) */
     double base, dropout, drops; /* drops: option attention_dropout */
     pf_tensor *q_norm, *k_norm;  /* (d) scales, borrowed from the slots; NULL: no norm */
@@ -45,6 +45,13 @@ int pf_attention_drop_some(pf_attention *a, pf_engine *e, const pf_run *run, dou
 enum { PF_EDGES_READ = 2 };
 extern const pf_input_info pf_edge_inputs[PF_EDGES_READ];
 int pf_attention_read_edges(pf_attention *a, const pf_module *m, const pf_run *run);
+/* attention_relative.c, option relative: parameters and waves; what scores of a run gain by their
+ * distances (B, H, L, n), and *q (B, H, L, d) as the keys are to meet it. Without the option they
+ * do nothing. */
+int pf_relative_build(pf_module *m, pf_engine *e, attention_self *self);
+int pf_relative_derive(pf_module *m);
+int pf_relative_scores(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **q,
+                       pf_tensor **relative);
 /* RMS norm over each head's channels with one scale for all heads, in place; scale NULL: none. */
 int pf_attention_normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x);
 /* (B, H, L, d) -> (B, L, H d) */

@@ -18,6 +18,7 @@ static const pf_option_info attention_options[] = {
     {.name = "rotary",
      .kind = PF_OPT_BOOL,
      .doc = "rotary positions on queries and keys, in pairs as rotary_pairs says"},
+#include "options_relative.def"
 #include "options_place.def"
 };
 
@@ -199,12 +200,14 @@ static int attention_build(pf_module *m, pf_engine *e) {
     if (self->split) {
         PF_TRY(pf_module_inner(m, e, "global_qkv", "linear", pf_linear_options(dim, all, bias, 1)));
     }
+    PF_TRY(pf_relative_build(m, e, self));
     return pf_option_int(m, "qk_norm") ? pf_attention_norms(m, e, self) : PF_OK;
 }
 
 int pf_attention_derive(pf_module *m) {
     const attention_self *self = m->self;
     PF_TRY(pf_attention_rooms_derive(m));
+    PF_TRY(pf_relative_derive(m));
     return estimates(self) ? pf_watch_make(m, self->heads) : PF_OK;
 }
 
@@ -298,8 +301,8 @@ static int attend_to(const pf_attention *a, pf_engine *e, const pf_run *run, pf_
     return pf_attend_prefill(y, e, a, state, side[0], side[1], side[2]);
 }
 
-static int attend(const pf_module *m, pf_engine *e, const pf_run *run, bool global,
-                  pf_tensor **side, pf_tensor **y) {
+static int attend(pf_module *m, pf_engine *e, const pf_run *run, bool global, pf_tensor **side,
+                  pf_tensor **y) {
     const attention_self *self = m->self;
     pf_attention a = self->attention; /* this call's */
     if (global) pf_attention_split_queries(&a, true);
@@ -307,13 +310,15 @@ static int attend(const pf_module *m, pf_engine *e, const pf_run *run, bool glob
     a.buckets = side[NUMBERS];
     PF_TRY(pf_attention_read_edges(&a, m, run));
     int status = pf_attention_drop_some(&a, e, run, self->drops, side[1], run->pass->mask, &mask);
+    if (status >= 0) status = pf_relative_scores(m, e, run, &side[0], &a.relative);
     if (status >= 0) status = attend_to(&a, e, run, side, mask, y);
+    pf_tensor_release(&a.relative);
     pf_tensor_release(&mask);
     return status;
 }
 
 /* qkv, or qv, (B, L, ..) -> (B, H, L, d); global: of queries with weights of their own */
-static int mix(const pf_module *m, pf_engine *e, const pf_run *run, bool global, pf_tensor *qkv,
+static int mix(pf_module *m, pf_engine *e, const pf_run *run, bool global, pf_tensor *qkv,
                pf_tensor **y) {
     const attention_self *self = m->self;
     pf_tensor *side[SIDES] = {NULL}, *positions = NULL;

@@ -20,6 +20,7 @@ static const pf_option_info block_options[] = {
     {.name = "rotary",
      .kind = PF_OPT_BOOL,
      .doc = "rotary positions on queries and keys, in pairs as rotary_pairs says"},
+#include "options_relative.def"
 #include "options_place.def"
 };
 

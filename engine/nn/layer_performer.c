@@ -55,10 +55,12 @@ static const pf_option_info performer_options[] = {
     {.name = "positions",
      .kind = PF_OPT_STRING,
      .string = "rotary",
-     .choices = "rotary|sinusoidal|learned|axial|axial_sinusoidal|none",
-     .doc = "how a position knows where it is: rotary turns pairs of a head's channels "
-            "(rotary_pairs), sinusoidal adds sin to even channels and cos to odd ones, learned "
-            "adds rows of a table, the axial ones add them for each of the axes"},
+     .choices = "rotary|sinusoidal|learned|axial|axial_sinusoidal|none|relative",
+     .doc =
+         "how a position knows where it is: rotary turns pairs of a head's channels "
+         "(rotary_pairs), sinusoidal adds sin to even channels and cos to odd ones, learned "
+         "adds rows of a table, the axial ones add them for each of the axes, relative gives the "
+         "scores of a window a term by distance (Transformer-XL)"},
     {.name = "axes",
      .kind = PF_OPT_TREE,
      .later = true,
@@ -144,7 +146,8 @@ static int make_embedding(pf_module *m, pf_engine *e) {
     performer_self *self = m->self;
     const char *kind = pf_option_text(m, "positions");
     const pf_config *ngrams = pf_config_get(m->options, "ngrams");
-    bool added = strcmp(kind, "rotary") != 0 && strcmp(kind, "none") != 0;
+    bool added =
+        strcmp(kind, "rotary") != 0 && strcmp(kind, "none") != 0 && strcmp(kind, "relative") != 0;
     int64_t dim = pf_option_int(m, "dim"), own = pf_option_int(m, "embedding_dim");
     self->width = own > 0 ? own : dim;
     pf_config *o = pf_module_pass_on(m, "embedding");

@@ -99,6 +99,7 @@ static pf_config *options_of(const pf_module *m, int64_t layer) {
     bool rotary = strcmp(pf_option_text(m, "positions"), "rotary") == 0;
     pf_config *o = pf_options_number(pf_module_pass_on(m, "block"), "layer", (double)layer);
     o = pf_options_bool(o, "rotary", rotary);
+    o = pf_options_bool(o, "relative", strcmp(pf_option_text(m, "positions"), "relative") == 0);
     if (attention) o = with_attention(o, attention);
     return kernel ? with(o, "kernel", kernel) : o;
 }

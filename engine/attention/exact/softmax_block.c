@@ -175,15 +175,45 @@ static bool sees(const pf_tile *t, int64_t i, int64_t j) {
            !(t->cut && t->cut[i * PF_TILE + j]);
 }
 
+/* How many places the key in column j stands before query i's last one; below 0: behind it. What a
+ * stream let go of is counted. */
+static int64_t distance(const pf_tile *t, int64_t i, int64_t j) {
+    int64_t at = pf_place_at(&t->keys, j);
+    if (t->seg->first && at < t->op->kept) at -= t->op->skipped;
+    return t->sees[i] - 1 - at;
+}
+
+/* The numbers of query i's distances, in `rows`. */
+static float *distances_of(const pf_tile *t, const pf_heads *rows, int64_t i) {
+    return pf_heads_row(rows, t->seg->item, t->head, t->seg->q_start + pf_place_at(&t->queries, i));
+}
+
+/* Scores gain the number of their distance. */
+static void add_distances(pf_tile *t, int64_t i) {
+    const float *row = distances_of(t, &t->op->relative, i);
+    float *p = t->p + i * PF_TILE;
+    for (int64_t j = t->from[i]; j < pf_min(t->to[i], t->keys.n); j++) {
+        int64_t D = distance(t, i, j);
+        if (D >= 0 && D < t->op->distances) p[j] += row[D];
+    }
+}
+
+void pf_tile_spread_distances(const pf_tile *t) {
+    for (int64_t i = 0; t->op->need_relative && i < t->queries.n; i++) {
+        float *row = distances_of(t, &t->op->drelative, i);
+        const float *dp = t->dp + i * PF_TILE;
+        for (int64_t j = t->from[i]; j < pf_min(t->to[i], t->keys.n); j++) {
+            int64_t D = distance(t, i, j);
+            if (D >= 0 && D < t->op->distances) row[D] += dp[j];
+        }
+    }
+}
+
 /* Scores gain `decay` a key, from the first of the segment on: a query that forgets loses the same
  * wherever it stands, and what all its scores have in common cancels. */
 static void forget(pf_tile *t, float decay, int64_t i) {
     float *row = t->p + i * PF_TILE;
-    for (int64_t j = 0; j < t->keys.n; j++) {
-        int64_t at = pf_place_at(&t->keys, j);
-        if (t->seg->first && at < t->op->kept) at -= t->op->skipped;
-        row[j] += decay * (float)(at + 1 - t->sees[i]);
-    }
+    for (int64_t j = 0; j < t->keys.n; j++) row[j] -= decay * (float)distance(t, i, j);
 }
 
 static void hide(pf_tile *t, int64_t i) {
@@ -203,6 +233,7 @@ static void scores(pf_tile *t) {
     pf_block_gemm(t->kern, false, true, taken(t, n), taken(t, t->keys.n), op->d, t->q, op->d, t->k,
                   op->d, 0, t->p, PF_TILE, t->panel);
     for (int64_t i = 0; op->decay && i < n; i++) forget(t, op->decay[t->kv], i);
+    for (int64_t i = 0; op->distances > 0 && i < n; i++) add_distances(t, i);
     bool hides = t->hides || t->cut || !t->keeps_all;
     for (int64_t i = 0; hides && i < n; i++) hide(t, i);
 }

@@ -14,6 +14,8 @@
  *     dS_ij = P_ij (dout_i . v_j - dout_i . out_i)
  *     dq = scale dS k,  dk = scale dS^T q,  dv = P^T dout.
  *
+ * A score may gain a number of its distance (`relative`), whose gradient is dS itself.
+ *
  * Dropout acts on weights where they meet values, and so on P in dv and on dout_i . v_j in dS; sums
  * of weights, and dout_i . out_i, stay as they are.
  *
@@ -53,6 +55,11 @@ typedef struct pf_softmax {
     float *lse; /* (B, H, Lq) */
     pf_reach reach;
     int64_t skipped, kept; /* of a stream: keys from place `kept` on stand `skipped` further */
+    /* What the score of a query and the key D places before its last one gains: relative[D], of
+     * D < distances; 0: there is none. */
+    int64_t distances;
+    pf_heads relative, drelative; /* (B, H, Lq, distances) */
+    bool need_relative;
 } pf_softmax;
 
 /* Rows of a tile in their segment: `at` (n) if it is there, else `first` and those behind it. */
@@ -142,6 +149,8 @@ void pf_tile_join_sum(pf_tile *t, const float *o, const float *lse);
  * dq += scale dS k, and dk and dvalue grow. */
 void pf_tile_weights_back(pf_tile *t);
 void pf_tile_spread(pf_tile *t, bool queries, bool keys);
+/* dS goes to the distances of its pairs. */
+void pf_tile_spread_distances(const pf_tile *t);
 /* Rows of the gradient of the loaded queries += factor dq (PF_TILE, d). */
 void pf_tile_add_queries(const pf_tile *t, float factor, const float *dq);
 /* dk and dvalue <- 0, and into their gradients. */

@@ -120,6 +120,7 @@ static int listed_forward(pf_call *c) {
     pf_listed op;
     PF_TRY(pf_softmax_open(&op.s, c, c->engine->seed));
     PF_TRY(pf_listed_open(&op, c));
+    PF_TRY(pf_listed_distances(&op, c));
     PF_TRY(pf_softmax_outputs(&op.s, c));
     int64_t pairs = op.s.reach.n * op.s.H;
     PF_TRY(pf_parallel(c->engine, pairs, 0, blank_task, &op));
@@ -128,6 +129,18 @@ static int listed_forward(pf_call *c) {
 }
 
 /* ---- the row ---- */
+
+static int check_distances(const pf_call *c) {
+    const pf_tensor *t = c->in[PF_LISTED_RELATIVE], *q = c->in[PF_IN_Q];
+    if (!t) return PF_OK;
+    PF_TRY(pf_want(c, PF_LISTED_RELATIVE, PF_F32));
+    bool fits = t->rank == 4;
+    for (int i = 0; fits && i < 3; i++) fits = t->shape[i] == q->shape[i];
+    if (!fits) return pf_shape_fail(c, "relative must be (batch, heads, queries, distances)");
+    if (pf_reach_causal(c, c->attr[PF_SOFTMAX_CAUSAL].i != 0)) return PF_OK;
+    return pf_fail(PF_EINVAL, "%s: relative counts back from a query, for causal attention",
+                   c->op->name);
+}
 
 static int listed_shape(pf_call *c) {
     const pf_tensor *q = c->in[PF_IN_Q], *buckets = c->in[PF_LISTED_BUCKETS];
@@ -140,6 +153,7 @@ static int listed_shape(pf_call *c) {
         return pf_fail(PF_EINVAL, "%s: skipped and kept are numbers of keys, not negative",
                        c->op->name);
     }
+    PF_TRY(check_distances(c));
     if (!buckets) return PF_OK;
     PF_TRY(pf_want(c, PF_LISTED_BUCKETS, PF_I32));
     bool fits = buckets->rank == 4 && buckets->shape[0] == q->shape[0] &&
@@ -155,13 +169,16 @@ static const pf_attr_info listed_attrs[] = {
 
 const pf_op pf_op_listed_attention = {
     .name = "listed_attention",
-    .args = "q, k, v, " PF_REACH_ARGS ", [pattern], [buckets]",
+    .args = "q, k, v, " PF_REACH_ARGS ", [pattern], [buckets], [relative]",
     .results = "out",
-    .doc = "Exact softmax attention over the pairs of a pattern: windows, blocks, lists, buckets. "
-           "Inputs as in exact_attention, and pattern, as pf.pattern makes it; who sees whom "
-           "besides holds too. buckets (B, H, rounds, Lk), of rules that ask for them: the bucket "
-           "of each key, below 0 for none. A window as wide as the sequence has the bits of "
-           "exact_attention.",
+    .doc =
+        "Exact softmax attention over the pairs of a pattern: windows, blocks, lists, buckets. "
+        "Inputs as in exact_attention, and pattern, as pf.pattern makes it; who sees whom "
+        "besides holds too. buckets (B, H, rounds, Lk), of rules that ask for them: the bucket "
+        "of each key, below 0 for none. relative (B, H, Lq, W): what the score of a query and the "
+        "key D places before its last one gains, D < W (Transformer-XL's (q + v) . R_D), of "
+        "causal attention. A window as wide as the sequence has the bits of "
+        "exact_attention.",
     .min_in = 3,
     .max_in = PF_LISTED_INPUTS,
     .n_out = 1,

@@ -72,6 +72,8 @@ typedef struct pf_listed_task {
 /* ---- listed_plan.c: patterns and tasks ---- */
 /* After pf_softmax_open: makes the patterns of every segment. */
 int pf_listed_open(pf_listed *op, pf_call *c);
+/* Then: what the input `relative` says. */
+int pf_listed_distances(pf_listed *op, pf_call *c);
 const pf_listed_pattern *pf_listed_of(const pf_listed *op, int64_t segment, int64_t head);
 /* A pass, one at a time. */
 void pf_listed_begin(pf_listed_pass *pass, const pf_listed *op, int part, bool by_key,
@@ -104,7 +106,12 @@ int64_t pf_listed_self(const pf_softmax *op, const pf_segment *seg, int64_t i);
 /* ---- listed_back.c ---- */
 int pf_listed_backward(pf_call *c);
 
-enum { PF_LISTED_PATTERN = PF_REACH_INPUTS, PF_LISTED_BUCKETS, PF_LISTED_INPUTS };
+enum {
+    PF_LISTED_PATTERN = PF_REACH_INPUTS,
+    PF_LISTED_BUCKETS,
+    PF_LISTED_RELATIVE,
+    PF_LISTED_INPUTS
+};
 enum { PF_LISTED_SKIPPED = PF_SOFTMAX_ATTRS, PF_LISTED_KEPT };
 
 #endif

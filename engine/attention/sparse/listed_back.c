@@ -27,6 +27,7 @@ static void spread_tiles(pf_tile *t, uint8_t *marks, const pf_listed_pass *pass,
         pf_tile_load_back(t);
         pf_listed_look(t, marks, pattern, part, run, p->tile ? p->tile[i] : 0);
         pf_tile_weights_back(t);
+        pf_tile_spread_distances(t);
         pf_tile_spread(t, s->need_q && pf_listed_whole(part, run), true);
     }
 }
@@ -118,7 +119,7 @@ static int run_pass(const pf_listed_pass *pass, pf_engine *e, pf_task_fn task) {
 static int run_part(const pf_listed *op, pf_engine *e, int part) {
     const pf_softmax *s = &op->s;
     pf_listed_pass pass;
-    bool by_key = s->need_k || s->need_v;
+    bool by_key = s->need_k || s->need_v || s->need_relative;
     int64_t times = op->by_head ? s->group : 1;
     for (int64_t g = 0; by_key && g < times; g++) {
         pf_listed_begin(&pass, op, part, true, g);
@@ -175,18 +176,29 @@ static void self_task(void *context, int64_t pair, void *scratch) {
     }
 }
 
+/* Each pair writes to a place of its own: 0 where none does. */
+static int open_distances(pf_listed *op, pf_call *c, pf_tensor **distances) {
+    PF_TRY(pf_call_make(c, PF_F32, 4, c->in[PF_LISTED_RELATIVE]->shape, distances));
+    op->s.drelative = pf_heads_of(*distances);
+    return pf_tensor_fill(*distances, 0);
+}
+
 int pf_listed_backward(pf_call *c) {
     pf_listed op;
     pf_softmax *s = &op.s;
-    pf_tensor *made[3];
+    pf_tensor *made[3], *distances = NULL;
     PF_TRY(pf_softmax_open_back(s, c, made));
     PF_TRY(pf_listed_open(&op, c));
+    PF_TRY(pf_listed_distances(&op, c));
     if (s->need_q) PF_TRY(clear(c->engine, &s->dq, s->B, s->H, s->Lq));
+    s->need_relative = c->need[PF_LISTED_RELATIVE];
+    if (s->need_relative) PF_TRY(open_distances(&op, c, &distances));
     if (s->need_k) PF_TRY(clear(c->engine, &s->dk, s->B, s->Hk, s->Lk));
     if (s->need_v) PF_TRY(clear(c->engine, &s->dvalue, s->B, s->Hk, s->Lk));
     for (int i = 0; i < op.parts; i++) PF_TRY(run_part(&op, c->engine, i));
     if (s->need_v && op.self_last) {
         PF_TRY(pf_parallel(c->engine, s->reach.n * s->Hk, 0, self_task, &op));
     }
+    if (distances) PF_TRY(pf_grad_give(c, PF_LISTED_RELATIVE, distances));
     return pf_softmax_give(c, made);
 }

@@ -200,6 +200,13 @@ int pf_listed_open(pf_listed *op, pf_call *c) {
     return make_room(op, c);
 }
 
+int pf_listed_distances(pf_listed *op, pf_call *c) {
+    pf_tensor *relative = c->in[PF_LISTED_RELATIVE];
+    if (!relative) return PF_OK;
+    op->s.distances = relative->shape[3];
+    return pf_call_heads(c, relative, &op->s.relative);
+}
+
 const pf_listed_pattern *pf_listed_of(const pf_listed *op, int64_t segment, int64_t head) {
     return &op->pattern[op->which[op->by_head ? segment * op->s.H + head : segment]];
 }

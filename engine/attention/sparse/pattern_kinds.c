@@ -21,6 +21,7 @@ int pf_pattern_kind_call(pf_tensor **out, pf_engine *e, const pf_attention *a, p
     attr[PF_SOFTMAX_DRAW].i = (int64_t)a->draw;
     for (int i = 0; i < PF_REACH_INPUTS; i++) all[i] = in[i];
     PF_TRY(pf_pattern_words(&words, e, a->kind->rule, a->option, NULL, 0));
+    all[PF_LISTED_RELATIVE] = a->relative;
     all[PF_LISTED_PATTERN] = words;
     all[PF_LISTED_BUCKETS] = a->buckets;
     int status = pf_apply(e, &pf_op_listed_attention, all, PF_LISTED_INPUTS, attr, out);

@@ -49,6 +49,7 @@ static int listed(apply_fn apply, pf_tensor **out, pf_engine *e, const pf_attent
     attr[PF_LISTED_SKIPPED].i = skipped;
     attr[PF_LISTED_KEPT].i = kept;
     PF_TRY(pf_pattern_words(&words, e, a->kind->rule, a->option, NULL, 0));
+    in[PF_LISTED_RELATIVE] = a->relative;
     in[PF_LISTED_PATTERN] = words;
     int status = apply(e, &pf_op_listed_attention, in, PF_LISTED_INPUTS, attr, out);
     pf_tensor_release(&words);
@@ -175,6 +176,9 @@ static int64_t back_of(const pf_attention *a) {
 }
 static int64_t kept_of(const pf_attention *a) {
     return pf_round_up((int64_t)option_of(a, "global", 0), PF_TILE);
+}
+int64_t pf_window_distances(const pf_attention *a) {
+    return a->kind->state == &pf_state_window ? back_of(a) + 1 : 0;
 }
 /* Rows that it lets go of at a time: a run of each residue, so that others keep their tiles. */
 static int64_t run_of(const pf_attention *a) {

@@ -28,6 +28,8 @@ extern const pf_state_kind pf_state_window;
 int pf_window_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
                       pf_tensor *q, pf_tensor *k, pf_tensor *v);
 int pf_window_merge(pf_state *s, pf_engine *e, const pf_attention *a, pf_state *later);
+/* How many places a window reaches over, the query's own among them; 0: it is none. */
+int64_t pf_window_distances(const pf_attention *a);
 /* A part of a row in training: the keys and values before it are tensors of the graph. */
 int pf_window_part(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
                    pf_tensor *const *in);
