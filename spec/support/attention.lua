@@ -214,13 +214,14 @@ local function visible(o, b)
   if o.cu_seqlens then documents = numbered(o.cu_seqlens, Lk) end
   local first = documents and beginnings(documents, b, Lk)
   local full = not (o.causal or o.prefix or o.limits)
+  local ahead = Lk - o.q.shape[3] -- packed queries that are fewer than keys are the last ones
   return function(i, j)
     local last = last_key(o, b, i)
     if j > last then return false end
     if mask and mask[b * Lk + j] == 0 then return false end
-    if documents and documents[b * Lk + i] ~= documents[b * Lk + j] then return false end
+    if documents and documents[b * Lk + ahead + i] ~= documents[b * Lk + j] then return false end
     if not o.pattern then return true end
-    local begins = first and first[i] or 1
+    local begins = first and first[ahead + i] or 1
     return o.pattern((full and i or last) - begins, j - begins)
   end
 end
@@ -273,7 +274,7 @@ local function weights_of(o, head, i)
       if o.exact then
         local sum, a, b = 0, head.qat + (i - 1) * d, head.kat + (j - 1) * d
         for c = 1, d do sum = sum + o.q[a + c] * o.k[b + c] end
-        weight_log = head.scale * sum
+        weight_log = head.scale * sum + (o.gain and o.gain(head.n, i, j) or 0)
       else
         weight_log = head.mq[i] + head.mk[j]
       end
@@ -327,7 +328,7 @@ local function row_of(o, head, i, num)
 end
 
 --- o: q, k, v, and W, map, scale, eps, causal, mask, documents, entry = {s, z, shift}, or
--- exact = true with scale. Returns out (B, H, Lq, dv).
+-- exact = true with scale and gain(head, i, j), what a score gains. Returns out (B, H, Lq, dv).
 function attention.forward(o)
   local B, H, Lq = o.q.shape[1], o.q.shape[2], o.q.shape[3]
   local dv, num = o.v.shape[4], {}

@@ -174,6 +174,7 @@ cases.exact_attention = {
     exact(3, 7),
     exact(5, 5, { mask = holes }), exact(5, 5, { mask = holes }, { causal = true }),
     exact(5, 5, { documents = packed }, { causal = true }),
+    exact(3, 5, { documents = packed }, { causal = true }),
     exact(5, 5, { documents = packed, mask = holes }),
     exact(4, 4, {}, { scale = 0.1 }), exact(1, 1), exact(0, 0), with(exact(3, 0), { grad = false }),
     with(exact(130, 130, {}, { causal = true }), { grad = "slopes" }),

@@ -37,12 +37,23 @@ function listed.sliding(p, j, causal, width, ahead, dilation, global)
   return p - j <= back and j - p <= ahead and (p - j) % dilation == 0
 end
 
+--- What a score gains by the distance of key j from query i's last one.
+local function gain_of(x)
+  local Lq, Lk = x.q.shape[3], x.k.shape[3]
+  local H, W = x.q.shape[2], x.relative.shape[4]
+  return function(n, i, j)
+    local limit = x.limits and x.limits[n // H * Lq + i] or i + Lk - Lq
+    local D = limit - j
+    return D >= 0 and D < W and x.relative[(n * Lq + i - 1) * W + D + 1] or 0
+  end
+end
+
 function listed.oracle.listed_attention(x, o)
   local options, causal = options_of(x.pattern), o.causal or x.limits ~= nil
   return { attention.forward {
     exact = true, q = x.q, k = x.k, v = x.v, mask = x.mask, documents = x.documents,
     limits = x.limits, prefix = x.prefix, cu_seqlens = x.cu_seqlens,
-    causal = o.causal, scale = o.scale,
+    causal = o.causal, scale = o.scale, gain = x.relative and gain_of(x),
     pattern = function(p, j) return listed.sliding(p, j, causal, table.unpack(options)) end,
   } }
 end
@@ -77,6 +88,17 @@ listed.cases.listed_attention = {
     case(5, 5, two, { limits = ROWS({ 2, 5 }, 4, 0, 5, 1, 5, 2, 2, 3, 5, 1) }),
     case(5, 5, two, { prefix = ROWS({ 2 }, 3, 0) }, { causal = true }, { grad = false }),
     case(5, 5, two, { k = AWAY(2, 1, 5, 4), v = N(2, 1, 5, 3) }, { causal = true, scale = 0.3 }),
+    case(3, 5, two, { documents = packed }, { causal = true }),
+    case(5, 5, two, { relative = N(2, 2, 5, 3) }, { causal = true }),
+    case(3, 7, { 3, -1, 1, 0 }, { relative = N(2, 2, 3, 2) }, { causal = true }),
+    case(7, 7, { 2, -1, 2, 1 }, { relative = N(2, 2, 7, 7), k = AWAY(2, 1, 7, 4),
+                                  v = N(2, 1, 7, 3) }, { causal = true }),
+    case(5, 5, two, { relative = N(2, 2, 5, 3), documents = packed, mask = holes },
+         { causal = true }),
+    case(5, 5, two, { relative = N(2, 2, 5, 3),
+                      limits = ROWS({ 2, 5 }, 4, 0, 5, 1, 5, 2, 2, 3, 5, 1) }),
+    case(140, 140, { 70, -1, 1, 3 }, { relative = N(2, 2, 140, 80) }, { causal = true },
+         { grad = "slopes" }),
     case(1, 1, two), case(0, 0, two), case(3, 0, two, {}, {}, { grad = false }),
     case(140, 140, { 70, -1, 1, 3 }, {}, { causal = true }, { grad = "slopes" }),
     case(140, 140, { 20, 5, 3, 2 }, {}, {}, { grad = "slopes" }),
@@ -91,6 +113,10 @@ listed.cases.listed_attention = {
     { attend(5, 3, listed.words(0, 2, -1, 1, 0)), { causal = true }, "q is [2, 2, 5, 4]",
       "causal" },
     { attend(5, 5, listed.words(0, 2, -1, 1, 0)), { skipped = -1 }, "skipped" },
+    { attend(5, 5, listed.words(0, 2, -1, 1, 0), { relative = N(2, 2, 5, 3) }), {},
+      "relative counts back" },
+    { attend(5, 5, listed.words(0, 2, -1, 1, 0), { relative = N(2, 2, 4, 3) }), { causal = true },
+      "relative must be" },
     { attend(5, 5, listed.words(0, 2, -1, 1, 0)), { dropout = 1 }, "dropout is 1" },
   },
 }

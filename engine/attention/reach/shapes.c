@@ -59,16 +59,16 @@ static int check_pair(const pf_call *c, const pf_tensor *t, int64_t B, int64_t L
                          (long long)L);
 }
 
-/* mask and documents (B, Lk). Queries may be fewer than keys: the last ones. */
-static int check_masks(const pf_call *c) {
+/* mask and documents (B, Lk). Causal queries of documents may be fewer than keys: the last ones. */
+static int check_masks(const pf_call *c, bool causal) {
     const pf_tensor *mask = c->in[PF_IN_MASK], *documents = c->in[PF_IN_DOCUMENTS];
     int64_t B = c->in[0]->shape[0], Lq = c->in[0]->shape[2], Lk = c->in[1]->shape[2];
     if (mask) PF_TRY(check_pair(c, mask, B, Lk, "mask"));
     if (!documents) return PF_OK;
     PF_TRY(check_pair(c, documents, B, Lk, "documents"));
     PF_TRY(pf_tensor_check(documents, PF_I32, c->op->name, "documents"));
-    if (Lq <= Lk) return PF_OK;
-    return pf_shape_fail(c, "documents need as many keys as queries, at least");
+    if (Lq == Lk || (causal && Lq < Lk)) return PF_OK;
+    return pf_shape_fail(c, "documents need as many queries as keys");
 }
 
 /* limits (B, Lq) or (Lq), prefix (B). */
@@ -120,7 +120,7 @@ static int check_decay(const pf_call *c, bool causal) {
 int pf_reach_check(const pf_call *c, bool causal) {
     const pf_tensor *offsets = c->in[PF_IN_CU_SEQLENS], *prefix = c->in[PF_IN_PREFIX];
     const pf_tensor *documents = c->in[PF_IN_DOCUMENTS];
-    PF_TRY(check_masks(c));
+    PF_TRY(check_masks(c, causal));
     PF_TRY(check_limits(c, c->in[PF_IN_LIMITS], prefix));
     PF_TRY(check_offsets(c, offsets, documents != NULL));
     if (prefix && (offsets || documents)) {
