@@ -1756,6 +1756,9 @@ function pf.nn.shift(options) end
 ---no weights, of keys, for all queries and heads (Zehui et al. 2019)
 ---@field attention_dropout? number
 ---@field rotary? boolean rotary positions on queries and keys, in pairs as rotary_pairs says
+---scores by distance, of a window (attention sliding): (q + u) . k + (q + v) . W s_D with
+---learned u, v, W and the sinusoid s_D of distance D (Transformer-XL)
+---@field relative? boolean
 ---@field layer? integer place in the model: every layer draws a projection of its own
 ---depth of the model: the weights that end a residual branch start smaller by sqrt(2 layers)
 ---@field layers? integer
@@ -1936,6 +1939,9 @@ function pf.nn.reversible(options) end
 ---@field cross? boolean
 ---@field memory_dim? integer width of the memory; 0: dim
 ---@field rotary? boolean rotary positions on queries and keys, in pairs as rotary_pairs says
+---scores by distance, of a window (attention sliding): (q + u) . k + (q + v) . W s_D with
+---learned u, v, W and the sinusoid s_D of distance D (Transformer-XL)
+---@field relative? boolean
 ---@field layer? integer place in the model: every layer draws a projection of its own
 ---depth of the model: the weights that end a residual branch start smaller by sqrt(2 layers)
 ---@field layers? integer
@@ -2035,8 +2041,9 @@ function pf.nn.block(options) end
 ---@field kernels? table
 ---how a position knows where it is: rotary turns pairs of a head's channels (rotary_pairs),
 ---sinusoidal adds sin to even channels and cos to odd ones, learned adds rows of a table, the
----axial ones add them for each of the axes
----@field positions? "rotary"|"sinusoidal"|"learned"|"axial"|"axial_sinusoidal"|"none"
+---axial ones add them for each of the axes, relative gives the scores of a window a term by
+---distance (Transformer-XL)
+---@field positions? "rotary"|"sinusoidal"|"learned"|"axial"|"axial_sinusoidal"|"none"|"relative"
 ---sizes of the axes of axial positions, the last one counting fastest, as {height, width,
 ---colours}
 ---@field axes? table
@@ -3301,6 +3308,7 @@ function Tensor:exact_attention(k, v, ...) end
 ---@field cu_seqlens? pf.Tensor
 ---@field pattern? pf.Tensor
 ---@field buckets? pf.Tensor
+---@field relative? pf.Tensor
 ---@field causal? boolean query i sees keys 1 .. i + Lk - Lq
 ---@field scale? number of the scores; 0: 1 / sqrt(d)
 ---@field dropout? number share of weights dropped, 0 <= p < 1
@@ -3311,7 +3319,9 @@ function Tensor:exact_attention(k, v, ...) end
 ---Exact softmax attention over the pairs of a pattern: windows, blocks, lists, buckets. Inputs
 ---as in exact_attention, and pattern, as pf.pattern makes it; who sees whom besides holds too.
 ---buckets (B, H, rounds, Lk), of rules that ask for them: the bucket of each key, below 0 for
----none. A window as wide as the sequence has the bits of exact_attention.
+---none. relative (B, H, Lq, W): what the score of a query and the key D places before its last
+---one gains, D < W (Transformer-XL's (q + v) . R_D), of causal attention. A window as wide as
+---the sequence has the bits of exact_attention.
 ---@param q pf.Tensor
 ---@param k pf.Tensor
 ---@param v pf.Tensor
@@ -3322,7 +3332,9 @@ function pf.listed_attention(q, k, v, ...) end
 ---Exact softmax attention over the pairs of a pattern: windows, blocks, lists, buckets. Inputs
 ---as in exact_attention, and pattern, as pf.pattern makes it; who sees whom besides holds too.
 ---buckets (B, H, rounds, Lk), of rules that ask for them: the bucket of each key, below 0 for
----none. A window as wide as the sequence has the bits of exact_attention.
+---none. relative (B, H, Lq, W): what the score of a query and the key D places before its last
+---one gains, D < W (Transformer-XL's (q + v) . R_D), of causal attention. A window as wide as
+---the sequence has the bits of exact_attention.
 ---@param k pf.Tensor
 ---@param v pf.Tensor
 ---@param ... any
