@@ -101,6 +101,13 @@ describe("examples", function()
     assert.truthy(out:find "\nadvice: [^\n]+\n$", out)
   end)
 
+  it("15_duplication: finds more with every round of hashing", function()
+    local right = numbers(run "15_duplication.lua --smoke", "rounds? +([%d.]+) %% right")
+    assert.equal(4, #right)
+    for i = 2, 4 do assert.is_true(right[i] >= right[i - 1] - 0.5, table.concat(right, " ")) end
+    assert.is_true(right[1] < 95 and right[3] > 90, table.concat(right, " "))
+  end)
+
   it("04_char_lm: learns its paragraph, or a file", function()
     local out = run "04_char_lm.lua - 60"
     local losses = numbers(out, "loss ([%d.]+)")
