@@ -210,6 +210,24 @@ describe("a layer of lsh", function()
     assert.raises("rooms", function() pf.attention.exact(q, q, q, { rooms = q }) end)
   end)
 
+  it("is not led by the last token, as the published form is", function()
+    local d, size = 8, 16
+    local R, v = normals(41, 1, 1, d, 4), normals(42, 1, 1, 128, 3)
+    local x = normals(43, 1, 1, 128, d)
+    local y = pf.concat({ x:slice(3, 1, 127), normals(44, 1, 1, 1, d) }, 3)
+    local chunks, own = {}, {}
+    for n, q in ipairs { x, y } do
+      local k = q / q:square():sum(-1):sqrt():reshape(1, 1, 128, 1)
+      local rooms = pf.lsh_buckets(k, R)
+      local out = published.chunks { qk = q[1][1]:totable(), v = v[1][1]:totable(), size = size,
+                                     buckets = rooms[1][1][1]:totable(), causal = true, scale = 1 }
+      chunks[n] = pf.tensor(out):slice(1, 1, 127)
+      own[n] = pf.attention.lsh(q, k, v, { causal = true, window = size, rooms = rooms })
+    end
+    assert.is_true((chunks[1] - chunks[2]):abs():max():item() > 0.01)
+    assert.bits_equal(own[1]:slice(3, 1, 127), own[2]:slice(3, 1, 127))
+  end)
+
   it("sees the same as the published form where that is all", function()
     -- One chunk and the one before it are all there is, and so is one bucket.
     local q, v = normals(21, 1, 1, 32, 4), normals(22, 1, 1, 32, 3)
