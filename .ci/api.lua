@@ -430,13 +430,14 @@ return {
       "and moves tilts." },
     { "Module:state", "options?: {batch: integer}", "pf.State",
       "The memory for streaming `batch` sequences; beside `batch` the model's inputs by name." },
-    { "Module:carry", "options?: {batch: integer, keep: integer}", "pf.State",
+    { "Module:carry", "options?: {batch: integer, keep: integer, form: string}", "pf.State",
       "What rows go on from that are stretches of longer ones, `batch` side by side: the option " ..
       "carry of model(...), loss, backward_sliced and evaluate. Each call begins where the one " ..
       "before ended and moves it on, without its gradient; where a row's first document is " ..
       "another than the last one before it, it begins anew. keep: of windows, so many keys and " ..
-      "values of the rows before (as many as the window sees). It forks and is saved as other " ..
-      "states; prefill and step are not for it. arXiv 1901.02860." },
+      "values of the rows before (as many as the window sees); form = \"rows\": the inputs of " ..
+      "their layers, of which these are made again by the weights as they are then. It forks " ..
+      "and is saved as other states; prefill and step are not for it. arXiv 1901.02860." },
     { "Module:prefill", "x: pf.Tensor, state: pf.State", "pf.Tensor",
       "Many positions at once, (B, L); moves the state on." },
     { "Module:step", "x: pf.Tensor, state: pf.State", "pf.Tensor", "One position, (B)." },

@@ -146,9 +146,9 @@ static int module_state(lua_State *L) {
     return 1;
 }
 
-/* model:carry([{batch =, keep =}]): what rows go on from. */
+/* model:carry([{batch =, keep =, form = "keys" | "rows"}]): what rows go on from. */
 static int module_carry(lua_State *L) {
-    static const char *const allowed[] = {"batch", "keep", NULL};
+    static const char *const allowed[] = {"batch", "keep", "form", NULL};
     lpf_enter(L);
     pf_module *m = lpf_check_module(L, 1, "carry");
     lua_settop(L, 2);
@@ -158,7 +158,11 @@ static int module_carry(lua_State *L) {
     pf_state **box = lpf_new_stream_state(L);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
-    lpf_result(L, pf_module_carry(box, engine, m, batch, keep));
+    const char *form = lpf_opt_string(L, 2, "form", "keys");
+    bool rows = strcmp(form, "rows") == 0;
+    if (!rows && strcmp(form, "keys") != 0)
+        return lpf_raise(L, "carry: form must be \"keys\" or \"rows\", got \"%s\"", form);
+    lpf_result(L, (rows ? pf_module_carry_rows : pf_module_carry)(box, engine, m, batch, keep));
     return 1;
 }
 

@@ -253,6 +253,24 @@ describe("train --carry", function()
     end
   end)
 
+  it("carries keys of windows, or rows of their layers", function()
+    local logs = {}
+    for _, form in ipairs { "keys", "rows" } do
+      local more = ("--attention sliding --window 24 --carry-form %s"):format(form)
+      local whole = commands.train("windows" .. form, arguments(more))
+      local rest = commands.path("windowsrest" .. form)
+      commands.good(("train --resume %s/step-4 --out %s"):format(whole, rest))
+      for _, file in ipairs { "model.safetensors", "carried.safetensors" } do
+        assert.equal(support.read(("%s/step-8/%s"):format(whole, file)),
+                     support.read(("%s/step-8/%s"):format(rest, file)))
+      end
+      logs[form] = commands.log_of(whole)
+    end
+    assert.near(logs.keys[1].loss, logs.rows[1].loss, 1e-6) -- nothing is carried yet
+    assert.near(logs.keys[8].loss, logs.rows[8].loss, 0.05)
+    assert.not_equal(logs.keys[8].loss, logs.rows[8].loss)
+  end)
+
   it("is evaluated as it was trained", function()
     local run = commands.train("judged", arguments())
     local log = commands.log_of(run)
@@ -265,7 +283,8 @@ describe("train --carry", function()
   end)
 
   it("is refused for what sees the future, and for what has no state of fixed size", function()
-    for more, words in pairs { ["--bidirectional"] = "causal models",
+    for more, words in pairs { ["--carry-form rows"] = "this model has none",
+                               ["--bidirectional"] = "causal models",
                                ["--attention exact"] = "state of fixed size" } do
       local code, _, err = commands.performer(("train %s --out %s"):format(arguments(more),
         commands.path "none"))

@@ -207,17 +207,84 @@ describe("a window", function()
     end)
   end
 
+  -- The inputs of layers are kept: the same outputs, but for weights that have moved since.
+  for _, case in ipairs {
+    { window = 40 }, { window = 9, dilation = 3 },
+    { window = 40, model = { positions = "relative" } },
+    { window = 40, model = { recompute = true } }, { window = 40, model = { reversible = true } },
+    { window = 40, model = { qk_norm = true, kv_heads = 1, decay = 1 } },
+  } do
+    local name = text_of("sliding", with({ window = case.window }, case.model or {}))
+    it("carries rows of its layers: " .. name, function()
+      local model, folder = model_of(case), support.folder()
+      for told, pass in pairs(passes) do
+        local carry, list = model:carry { batch = B, form = "rows" }, {}
+        local keys, cuts = model:carry { batch = B }, { 0, 5, 133, 300, 301, 512, L }
+        local grads = {}
+        for i = 1, #cuts - 1 do
+          local row = {}
+          for key, t in pairs(with({ input = x, target = target }, pass)) do
+            row[key] = t:slice(2, cuts[i] + 1, cuts[i + 1])
+          end
+          if i == 5 then
+            for form, state in pairs { keys = keys:fork(), rows = carry:fork() } do
+              local tape <close> = pf.tape()
+              tape:backward(model:loss(row, { carry = state }))
+              grads[form] = gradients(model)
+            end
+            model:backward_sliced(row, { slices = 3, carry = carry:fork() })
+            grads.sliced = gradients(model)
+          end
+          model(row, { carry = keys })
+          list[i] = model(row, { carry = carry })
+          if i == 2 or i == 4 then
+            carry:save(folder .. "/carry")
+            carry = assert(model:load_state(folder .. "/carry"))
+          end
+        end
+        local apart = largest(pf.concat(list, 2), model(with({ input = x }, pass)))
+        assert.is_true(apart <= (told == "one document" and not case.model and 0 or 1e-5))
+        -- The weights that make keys of the rows before have a gradient by them.
+        local matrix = "blocks.1.attention.qkv.weight"
+        assert.is_true(largest(grads.rows[matrix], grads.keys[matrix]) > 1e-4)
+        for key, g in pairs(grads.rows) do
+          assert.is_true(largest(g, grads.sliced[key]) <= 1e-5 * g:abs():max():item() + 1e-9, key)
+        end
+      end
+      support.remove(folder)
+    end)
+  end
+
+  it("makes keys of carried rows by the weights as they are then", function()
+    local model = models.new { layers = 1, attention = { name = "sliding", window = 40 } }
+    local inputs, keys = model:carry { batch = B, form = "rows" }, model:carry { batch = B }
+    model(x:slice(2, 1, 100), { carry = inputs })
+    model(x:slice(2, 1, 100), { carry = keys })
+    local weight = model:tensors()["blocks.1.attention.qkv.weight"]
+    weight:copy_(weight * 1.5)
+    local want = model(x:slice(2, 1, 200)):slice(2, 101, 200)
+    assert.is_true(largest(model(x:slice(2, 101, 200), { carry = inputs }), want) < 1e-5)
+    assert.is_true(largest(model(x:slice(2, 101, 200), { carry = keys }), want) > 1e-3)
+  end)
+
   it("sees as many keys of the rows before as are kept", function()
     local function carried(m, keep)
       local carry = m:carry { batch = B, keep = keep }
       for at = 1, 300, 100 do m(x:slice(2, at, at + 99), { carry = carry }) end
       return m(x:slice(2, 301, 301), { carry = carry }) -- the query itself, and what is carried
     end
+    local function carried_rows(m, keep)
+      local carry = m:carry { batch = B, keep = keep, form = "rows" }
+      for at = 1, 300, 100 do m(x:slice(2, at, at + 99), { carry = carry }) end
+      return m(x:slice(2, 301, 301), { carry = carry })
+    end
     local function of(window)
       return models.new { layers = 1, attention = { name = "sliding", window = window } }
     end
     assert.is_true(largest(carried(of(400), 30), carried(of(31))) < 1e-5)
     assert.is_true(largest(carried(of(400), 31), carried(of(31))) > 1e-5)
+    assert.is_true(largest(carried_rows(of(400), 30), carried(of(31))) < 1e-5)
+    assert.is_true(largest(carried_rows(of(400), 31), carried(of(31))) > 1e-5)
   end)
 
   it("that has global tokens takes whole rows, and says so", function()

@@ -1096,9 +1096,10 @@ function Module:state(options) end
 ---of model(...), loss, backward_sliced and evaluate. Each call begins where the one before ended
 ---and moves it on, without its gradient; where a row's first document is another than the last
 ---one before it, it begins anew. keep: of windows, so many keys and values of the rows before
----(as many as the window sees). It forks and is saved as other states; prefill and step are not
----for it. arXiv 1901.02860.
----@param options? {batch: integer, keep: integer}
+---(as many as the window sees); form = "rows": the inputs of their layers, of which these are
+---made again by the weights as they are then. It forks and is saved as other states; prefill and
+---step are not for it. arXiv 1901.02860.
+---@param options? {batch: integer, keep: integer, form: string}
 ---@return pf.State
 function Module:carry(options) end
 

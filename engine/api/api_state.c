@@ -62,8 +62,8 @@ static int finish_digest(pf_text *text, int status, char hash[PF_HASH_TEXT]) {
 int pf_state_digest(const pf_state_file *f, char hash[PF_HASH_TEXT]) {
     static const char *const keys[] = {"format", "version", "kind",     "model",     "kernel",
                                        "batch",  "heads",   "head_dim", "value_dim", "positions",
-                                       "recent", "hosts",   "host",     "keep"};
-    const int later = PF_COUNT(keys) - 2; /* files of before have none of these */
+                                       "recent", "hosts",   "host",     "keep",      "form"};
+    const int later = PF_COUNT(keys) - 3; /* files of before have none of these */
     pf_text text = {0};
     int status = PF_OK;
     for (int i = 0; i < PF_COUNT(keys); i++) {
@@ -234,7 +234,10 @@ int pf_state_fill(pf_state_file *f, const pf_module *module, const pf_state *sta
     PF_TRY(pf_config_set_string(f->meta, "version", PF_STATE_VERSION));
     PF_TRY(set_number(f->meta, "batch", state->batch));
     PF_TRY(add_owner(f, module, state));
-    if (state->kind && state->kind->carries) PF_TRY(set_number(f->meta, "keep", state->keep));
+    if (state->kind && state->kind->carries) {
+        PF_TRY(set_number(f->meta, "keep", state->keep));
+        PF_TRY(pf_config_set_string(f->meta, "form", state->kind->name));
+    }
     PF_TRY(collect(f, state, ""));
     if (logits) PF_TRY(add_tensor(f, "", "logits", logits));
     PF_TRY(set_json(f->meta, "positions", f->positions));

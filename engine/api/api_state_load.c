@@ -130,11 +130,14 @@ static int fill_tensor(pf_state_file *f, pf_state *s, int i, const char *path) {
     return pf_tensor_copy(s->tensor[i], from);
 }
 
-/* What only a part of a row leaves has no place yet in a state that saw none. */
+/* What only a part of a row leaves has no place yet in a state that saw none: as the file has it,
+ * of as many sequences. */
 static int make_place(const pf_state_file *f, pf_state *s, int i, const char *path) {
-    int64_t shape[4] = {s->batch, 1, 0, 1};
-    if (!(s->kind->parts_only >> i & 1) || !find_tensor(f, path, s->kind->tensor[i])) return PF_OK;
-    return pf_tensor_make_lasting(&s->tensor[i], s->heap, PF_I32, 4, shape);
+    if (!(s->kind->parts_only >> i & 1)) return PF_OK;
+    const pf_tensor *from = find_tensor(f, path, s->kind->tensor[i]);
+    if (!from) return PF_OK;
+    if (from->rank < 3 || from->shape[0] != s->batch) return damaged("a row in it has no batch");
+    return pf_tensor_make_lasting(&s->tensor[i], s->heap, from->dtype, from->rank, from->shape);
 }
 
 /* A layer of the host gets back what it gave: tensors under path + "host.", and data. */
@@ -294,7 +297,9 @@ static int module_state(pf_state **state, const pf_state_file *f, const pf_modul
     char *end = NULL;
     long long keep = strtoll(text, &end, 10);
     if (end == text || *end || keep < 0) return damaged("what it keeps is no number");
-    return pf_module_carry(state, f->engine, (pf_module *)module, batch, keep);
+    bool rows = strcmp(text_of(f, "form"), PF_CARRY_ROWS) == 0;
+    return (rows ? pf_module_carry_rows : pf_module_carry)(state, f->engine, (pf_module *)module,
+                                                           batch, keep);
 }
 
 /* A batch of the model's states is no larger than the tensors that are to fill it. */

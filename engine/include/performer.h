@@ -306,6 +306,11 @@ PF_API int pf_module_forward(pf_tensor **y, pf_engine *engine, pf_module *module
  * forked, saved and loaded as streams' states are, but takes no prefill and no step. */
 PF_API int pf_module_carry(pf_state **state, pf_engine *engine, pf_module *module, int64_t batch,
                            int64_t keep);
+/* The same, where windows keep the inputs of their layers instead of keys and values, which are
+ * made of them again by the weights as they are then: Transformer-XL to the letter, for keep rows
+ * more through the layers' matrices. */
+PF_API int pf_module_carry_rows(pf_state **state, pf_engine *engine, pf_module *module,
+                                int64_t batch, int64_t keep);
 /* The mean cross entropy (nats) of module(x) with target (B, L) i32, -1 not counted: a scalar, on
  * the open tape. A model whose last layer is linear makes its logits a piece at a time, so that
  * they are never whole where they are many: the same bits of the loss as forward and cross_entropy.

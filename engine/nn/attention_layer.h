@@ -52,6 +52,14 @@ int pf_relative_build(pf_module *m, pf_engine *e, attention_self *self);
 int pf_relative_derive(pf_module *m);
 int pf_relative_scores(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **q,
                        pf_tensor **relative);
+/* attention_rows.c: of a run that goes on from rows before it, where those are kept as inputs of
+ * the layer (pf_state_rows): *all, the n rows before x and x; positions of both; side (q, k, v of
+ * both) as those of x, with the others where attention goes on from; what is left to the next row.
+ * Of any other run n is 0 and nothing is done. */
+int pf_rows_join(pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **all, int64_t *n);
+int pf_rows_positions(pf_engine *e, int64_t n, pf_tensor **positions);
+int pf_rows_enter(pf_engine *e, const pf_run *run, int64_t n, pf_tensor **side);
+int pf_rows_leave(pf_engine *e, const pf_run *run, pf_tensor *all);
 /* RMS norm over each head's channels with one scale for all heads, in place; scale NULL: none. */
 int pf_attention_normalise(pf_engine *e, pf_tensor *scale, pf_tensor **x);
 /* (B, H, L, d) -> (B, L, H d) */

@@ -18,6 +18,9 @@ enum { AHEAD = PF_SLICE_LEAST }; /* no layer but attention looks back further */
 
 static const pf_state_kind state_carry = {
     .name = "carry", .tensor = {"documents", "mask", "counted"}, .carries = true};
+/* The same of a model whose windows keep inputs of their layers (attention_rows.c). */
+static const pf_state_kind state_carry_rows = {
+    .name = PF_CARRY_ROWS, .tensor = {"documents", "mask", "counted"}, .carries = true};
 
 static int32_t *numbers(const pf_state *s, int i) { return pf_i32(s->tensor[i]); }
 
@@ -31,9 +34,9 @@ static void set_keep(pf_state *s, int64_t keep) {
 }
 
 /* Before the first row: no position is there, and of a document that no row has. */
-static int make_node(pf_state *s, const pf_engine *e) {
+static int make_node(pf_state *s, const pf_engine *e, bool rows) {
     int64_t shape[2] = {s->batch, AHEAD};
-    s->kind = &state_carry;
+    s->kind = rows ? &state_carry_rows : &state_carry;
     for (int i = DOCUMENTS; i <= COUNTED; i++) {
         int rank = i == COUNTED ? 1 : 2;
         PF_TRY(pf_tensor_make_lasting(&s->tensor[i], e->heap, PF_I32, rank, shape));
@@ -51,11 +54,32 @@ static int check_model(const pf_module *module) {
                    "host's that have `part`");
 }
 
-int pf_module_carry(pf_state **state, pf_engine *engine, pf_module *module, int64_t batch,
-                    int64_t keep) {
-    PF_OUT(state);
-    PF_OPEN(engine);
-    PF_NEED(module);
+/* Nodes of layers whose attention is a window keep rows; how many there are. */
+static int keep_rows(pf_state *s) {
+    int n = 0;
+    const pf_state *below = s->n_child == 1 ? s->child[0] : NULL;
+    if (!s->kind && below && below->kind && below->kind->slides) {
+        s->kind = &pf_state_rows;
+        return 1;
+    }
+    for (int i = 0; i < s->n_child; i++) {
+        if (s->child[i]) n += keep_rows(s->child[i]);
+    }
+    return n;
+}
+
+static int fill(pf_state *s, pf_engine *e, const pf_module *module, int64_t keep, bool rows) {
+    PF_TRY(make_node(s, e, rows));
+    PF_TRY(pf_state_of(module, e, s->batch, &s->child[0]));
+    pf_state_begin_parts(s->child[0]);
+    set_keep(s, keep);
+    if (!rows || keep_rows(s->child[0]) > 0) return PF_OK;
+    return pf_fail(PF_EINVAL, "rows are kept of windows, and this model has none "
+                              "(attention = \"sliding\")");
+}
+
+static int make(pf_state **state, pf_engine *e, const pf_module *module, int64_t batch,
+                int64_t keep, bool rows) {
     if (batch < 1 || batch > INT32_MAX || keep < 0) {
         return pf_fail(PF_EINVAL,
                        "carry: the batch must be from 1 to %d and keep at least 0, got "
@@ -63,15 +87,26 @@ int pf_module_carry(pf_state **state, pf_engine *engine, pf_module *module, int6
                        INT32_MAX, (long long)batch, (long long)keep);
     }
     PF_TRY(check_model(module));
-    PF_TRY(pf_state_new(state, engine, batch, 1));
-    int status = make_node(*state, engine);
-    if (status >= 0) status = pf_state_of(module, engine, batch, &(*state)->child[0]);
-    if (status >= 0) {
-        pf_state_begin_parts((*state)->child[0]);
-        set_keep(*state, keep);
-    }
+    PF_TRY(pf_state_new(state, e, batch, 1));
+    int status = fill(*state, e, module, keep, rows);
     if (status < 0) pf_state_close(state);
     return status < 0 ? pf_fail_in(status, "carry") : PF_OK;
+}
+
+int pf_module_carry(pf_state **state, pf_engine *engine, pf_module *module, int64_t batch,
+                    int64_t keep) {
+    PF_OUT(state);
+    PF_OPEN(engine);
+    PF_NEED(module);
+    return make(state, engine, module, batch, keep, false);
+}
+
+int pf_module_carry_rows(pf_state **state, pf_engine *engine, pf_module *module, int64_t batch,
+                         int64_t keep) {
+    PF_OUT(state);
+    PF_OPEN(engine);
+    PF_NEED(module);
+    return make(state, engine, module, batch, keep, true);
 }
 
 int pf_carried(pf_state **state, const pf_state *carry) {

@@ -318,18 +318,20 @@ static int attend(pf_module *m, pf_engine *e, const pf_run *run, bool global, pf
 }
 
 /* qkv, or qv, (B, L, ..) -> (B, H, L, d); global: of queries with weights of their own */
-static int mix(pf_module *m, pf_engine *e, const pf_run *run, bool global, pf_tensor *qkv,
-               pf_tensor **y) {
+static int mix(pf_module *m, pf_engine *e, const pf_run *run, bool global, int64_t before,
+               pf_tensor *qkv, pf_tensor **y) {
     const attention_self *self = m->self;
     pf_tensor *side[SIDES] = {NULL}, *positions = NULL;
     bool counted = self->rotary && run->pass->documents; /* from every document's first */
-    int64_t offset = run->state && !counted ? run->state->position : 0;
+    int64_t offset = run->state && !counted ? run->state->position - before : 0;
     int status = counted ? pf_run_positions(&positions, e, run, NULL) : PF_OK;
+    if (status >= 0) status = pf_rows_positions(e, before, &positions);
     if (status >= 0) status = split(m, e, qkv, side);
     if (status >= 0) status = pf_attention_number(m, e, run, side, &side[NUMBERS]);
     for (int i = 0; i < 2 && status >= 0; i++) {
         status = rotate(self, e, positions, offset, &side[i]);
     }
+    if (status >= 0) status = pf_rows_enter(e, run, before, side);
     if (status >= 0) status = attend(m, e, run, global, side, y);
     bool look = (!run->state || run->slice) && !run->pass->again; /* a second run sees the same */
     if (status >= 0 && look) pf_watch_look(m, e, &self->attention, run->pass, side[0], side[1]);
@@ -341,10 +343,14 @@ static int mix(pf_module *m, pf_engine *e, const pf_run *run, bool global, pf_te
 /* x (B, L, D) -> (B, H, L, d) by one matrix for q, k and v */
 static int run_heads(pf_module *m, pf_engine *e, const pf_run *run, bool global, pf_tensor *x,
                      pf_tensor **heads) {
-    pf_tensor *qkv = NULL;
-    PF_TRY(pf_run_part(m, global ? GLOBAL_QKV : QKV, e, run, x, &qkv));
-    int status = mix(m, e, run, global, qkv, heads);
+    pf_tensor *qkv = NULL, *all = NULL;
+    int64_t before;
+    PF_TRY(pf_rows_join(e, run, x, &all, &before));
+    int status = pf_run_part(m, global ? GLOBAL_QKV : QKV, e, run, all, &qkv);
+    if (status >= 0) status = mix(m, e, run, global, before, qkv, heads);
+    if (status >= 0) status = pf_rows_leave(e, run, all);
     pf_tensor_release(&qkv);
+    pf_tensor_release(&all);
     return status;
 }
 

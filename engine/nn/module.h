@@ -365,6 +365,8 @@ int pf_kept_run_ends(void *kept, int64_t i, pf_ends *ends);
  * runs it again for what the op of each activation needs (option recompute). */
 int pf_run_recompute(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 
+/* What a layer of windows keeps of rows before, where its inputs are kept (attention_rows.c). */
+extern const pf_state_kind pf_state_rows;
 /* The child of a carried state that is the model's own (carry.c). */
 int pf_carried(pf_state **state, const pf_state *carry);
 

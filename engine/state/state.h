@@ -21,7 +21,7 @@ typedef struct pf_state_kind {
     bool grows;  /* rows (dimension 2) beyond those that are held (pf_state_held) are spare room */
     bool slides; /* grows, and lets go of rows, which `recent` counts */
     unsigned steps_only; /* no part of a row in training needs it */
-    unsigned parts_only; /* only a part leaves it, (batch, 1, rows, 1) i32 */
+    unsigned parts_only; /* only a part leaves it */
     unsigned anew;       /* begins from nothing where a packed document does */
     unsigned log_scale;  /* a logarithm: nothing is -inf, and it takes no gradient */
     bool carries;        /* whole rows go on from it (nn/carry.c), no prefill and no step */
@@ -64,6 +64,9 @@ struct pf_state {
     bool touched;   /* in it the host's own state was moved on, and there was no copy of it */
     bool broken;    /* of the tree's root: a call was cut short that could not be undone */
 };
+
+/* The name of a kind that carries, whose windows keep inputs of layers; files tell of it. */
+#define PF_CARRY_ROWS "carry_rows"
 
 /* Rows that a node whose kind grows is made of. */
 static inline int64_t pf_state_held(const pf_state *s) {

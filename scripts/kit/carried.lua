@@ -8,6 +8,9 @@ local carried = {}
 
 --- Before there is a model.
 function carried.check(settings)
+  if settings.carry_form and not settings.carry then
+    cli.fail(2, "train: --carry-form is of what --carry M carries; give that, too")
+  end
   if not settings.carry then return end
   if settings.bidirectional then
     cli.fail(2, "train: --carry is for causal models: where a position sees what comes after it, a "
@@ -18,7 +21,8 @@ end
 --- What `rows` rows side by side go on from at first; nil without --carry.
 function carried.first(model, settings, rows)
   if not settings.carry then return nil end
-  return cli.try(2, model.carry, model, { batch = rows or settings.batch, keep = settings.carry })
+  return cli.try(2, model.carry, model, { batch = rows or settings.batch, keep = settings.carry,
+                                          form = settings.carry_form })
 end
 
 --- What a run that goes on goes on from, out of its checkpoint at `path`.

@@ -48,6 +48,9 @@ local OWN = {
   { "carry", "positive", nil, "rows go on where those of the step before ended: windows see so "
     .. "many positions of before, linear attention all of them (its sums), without their "
     .. "gradient; causal only", group = "Training", keep = true },
+  { "carry-form", { "keys", "rows" }, nil, "what windows carry: keys and values, or the inputs of "
+    .. "their layers, of which these are made again by the weights as they are then "
+    .. "(Transformer-XL)", "keys", group = "Training", keep = true },
   { "model", "file", nil, "a Lua file that returns function(options) -> model", group = "Model" },
   { "attention", "name", "softmax", ("a kind of attention: %s (one of these by the length); or the "
     .. "feature map of a kernel: %s"):format(
