@@ -100,7 +100,7 @@ return {
       "2: about the square root of their number at a time, the same bits for a forward more; " ..
       "chosen by their size), training (true), step, watch, micro, counted (targets that the " ..
       "mean is of, where they are not those of the batch), carry. For causal models with linear " ..
-      "attention. arXiv 2012.11346." },
+      "attention or windows. arXiv 2012.11346." },
     { "Module:loss", "batch: table, options?: table", "pf.Tensor",
       "The mean loss of model(batch, pass) with batch.target. Of ids (i32, -1 not counted) " ..
       "cross entropy in nats, without logits that are whole where they are many: a model whose " ..

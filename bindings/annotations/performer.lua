@@ -357,7 +357,7 @@ function pf.tape() end
 ---each. Options levels (1: the states of all slices are kept; 2: about the square root of their
 ---number at a time, the same bits for a forward more; chosen by their size), training (true),
 ---step, watch, micro, counted (targets that the mean is of, where they are not those of the
----batch), carry. For causal models with linear attention. arXiv 2012.11346.
+---batch), carry. For causal models with linear attention or windows. arXiv 2012.11346.
 ---@param batch table
 ---@param options table
 ---@return number

@@ -328,7 +328,7 @@ typedef struct {
 } pf_slicing;
 /* A training step in the memory of one slice: the gradient of that loss is added to every
  * parameter's, as a tape's backward would, with x (B, L, ...) in slices one after the other (NULL:
- * in one). For causal models with linear attention; a third more time. */
+ * in one). For causal models with linear attention or windows; a third more time. */
 PF_API int pf_module_backward_sliced(double *loss, pf_engine *engine, pf_module *module,
                                      pf_tensor *x, pf_tensor *target,
                                      const pf_pass *PF_NULLABLE pass,

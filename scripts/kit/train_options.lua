@@ -42,7 +42,8 @@ local OWN = {
   { "bidirectional", "switch", nil, "masked language model instead of a causal one", "off",
     group = "Training", keep = true },
   { "sliced", "positive", nil, "train on so many parts of a row one after the other: the memory of "
-    .. "one part; causal linear attention only", group = "Training", keep = true },
+    .. "one part; causal models with linear attention or windows", group = "Training",
+    keep = true },
   { "slice-length", "positive", nil, "the same with parts of so many tokens", group = "Training",
     keep = true },
   { "carry", "positive", nil, "rows go on where those of the step before ended: windows see so "
