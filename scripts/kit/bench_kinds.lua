@@ -22,7 +22,7 @@ bench_kinds.rows = {
   { "data", "file", nil, "kinds: text or FASTA to learn", "the commands' own sources" },
   { "steps", "whole", 300, "kinds: training steps of each model; 0: none" },
   { "task-length", "positive", 512, "kinds: length of the rows that are learned" },
-  { "task-batch", "positive", 4, "kinds: rows a step" },
+  { "task-batch", "positive", 8, "kinds: rows a step" },
   { "task-dim", "positive", 64, "kinds: width of the models that learn" },
   { "task-heads", "positive", 2, "kinds: their heads" },
   { "task-layers", "positive", 2, "kinds: their blocks" },
