@@ -1,6 +1,8 @@
 --- performer embed - vectors of sequences: what a trained model makes of each, as the mean over its
 -- letters, or a vector for every letter.
+local attention = require "kit.attention"
 local cli = require "kit.cli"
+local lists = require "kit.lists"
 local pf = require "performer"
 local sequences = require "kit.sequences"
 
@@ -10,7 +12,8 @@ table.move({
   { "layer", "positive", nil, "what stands behind this block (default: behind the last one and the "
     .. "last norm)" },
   { "length", "positive", nil, "longest part of a sequence that is looked at as one, which bounds "
-    .. "memory (default: all of it, or as many as the model has positions)" },
+    .. "memory; a causal model with linear attention goes through long ones in little memory "
+    .. "anyway, but for --layer (default: all of it, or as many as the model has positions)" },
 }, 1, 3, #ROWS + 1, ROWS)
 
 --- Refuses a block that is not there, and models of whose inside nothing is known.
@@ -25,10 +28,23 @@ local function check_layer(layer, model)
   end
 end
 
---- States of ids first .. last, (n, dim).
-local function states(opened, layer, ids, first, last)
+-- Positions that a causal model with linear attention is shown at a time: it goes on from what it
+-- remembers, so that memory does not grow with the row, and neither do the numbers change.
+local PART = 4096
+
+--- Can rows be read in such parts? What a row goes on from is of all blocks, so not behind one.
+local function goes_on(options, layer)
+  if layer or not options.causal then return false end
+  for _, kind in ipairs(lists.kinds(options)) do
+    if kind == "auto" or not attention.hands_on(kind) then return false end
+  end
+  return true
+end
+
+--- States of ids first .. last, (n, dim), which go on from `carry` where there is one.
+local function states(opened, layer, ids, first, last, carry)
   local input = ids:slice(1, first, last):reshape(1, -1)
-  local h = opened.model:hidden(input, nil, layer)
+  local h = opened.model:hidden(input, { carry = carry }, layer)
   return h:reshape(-1, h:size(-1))
 end
 
@@ -36,23 +52,26 @@ end
 -- for each mark.
 local function each_part(opened, layer, ids, marks, f)
   local list, room = ids:totable(), opened.room
-  for first = 1, #list, math.min(room, #list) do
-    local last, is_letter = math.min(first + room - 1, #list), {}
-    for i = first, last do is_letter[i - first + 1] = marks[list[i]] and 0 or 1 end
-    f(states(opened, layer, ids, first, last), is_letter)
-    collectgarbage()
+  for begin = 1, #list, math.min(room, #list) do -- each stands for itself
+    local stop = math.min(begin + room - 1, #list)
+    local long = opened.goes_on and stop - begin >= PART
+    local carry = long and opened.model:carry { batch = 1 } or nil
+    for first = begin, stop, long and PART or stop - begin + 1 do
+      local last, is_letter = long and math.min(first + PART - 1, stop) or stop, {}
+      for i = first, last do is_letter[i - first + 1] = marks[list[i]] and 0 or 1 end
+      f(states(opened, layer, ids, first, last, carry), is_letter)
+      collectgarbage()
+    end
   end
 end
 
---- A vector for every letter of a sequence.
-local function letters(opened, layer, ids, marks)
-  local rows = {}
+--- Calls f(vector) for every letter of a sequence.
+local function each_letter(opened, layer, ids, marks, f)
   each_part(opened, layer, ids, marks, function(h, is_letter)
     for i, row in ipairs(h:totable()) do
-      if is_letter[i] == 1 then rows[#rows + 1] = row end
+      if is_letter[i] == 1 then f(row) end
     end
   end)
-  return rows
 end
 
 --- The mean of the vectors of all letters; nil: there is none.
@@ -73,9 +92,27 @@ local function line(vector)
   return table.concat(words, "\t")
 end
 
-local function print_plain(name, vector, per_token)
-  if not per_token then return cli.write(cli.plain(name), "\t", line(vector), "\n") end
-  for i, row in ipairs(vector) do cli.write(cli.plain(name), "\t", i, "\t", line(row), "\n") end
+--- What is to be said of one sequence. Vectors of letters are written as they come, but in JSON,
+-- where they are one list.
+local function tell(options, opened, ids, name, marks)
+  local layer = options.layer
+  local function checked(vector)
+    for _, x in ipairs(vector) do sequences.check_number("embed", opened.model, x, name, ids) end
+    return vector
+  end
+  if not options.per_token then
+    local vector = mean(opened, layer, ids, marks)
+    if not vector then return end
+    if options.json then return cli.print_json { name = name, vector = checked(vector) } end
+    return cli.write(cli.plain(name), "\t", line(checked(vector)), "\n")
+  end
+  local rows, n = {}, 0
+  each_letter(opened, layer, ids, marks, function(vector)
+    n = n + 1
+    if options.json then rows[n] = checked(vector)
+    else cli.write(cli.plain(name), "\t", n, "\t", line(checked(vector)), "\n") end
+  end)
+  if n > 0 and options.json then cli.print_json { name = name, vector = rows } end
 end
 
 cli.main(function()
@@ -87,20 +124,11 @@ cli.main(function()
   if not options.data then cli.fail(2, "embed: needs --data FILE") end
   local opened = sequences.open_model("embed", options)
   local data = sequences.open_data("embed", options, opened)
-  local layer, marks = options.layer, sequences.marks(opened.tokenizer)
-  check_layer(layer, opened.model)
-  local embed = options.per_token and letters or mean
+  local marks = sequences.marks(opened.tokenizer)
+  check_layer(options.layer, opened.model)
   opened.room = math.min(options.length or math.huge, opened.model:longest())
+  opened.goes_on = goes_on(opened.model:options(), options.layer)
   sequences.each("embed", data, opened.model:longest(), function(ids, name)
-    local vector = embed(opened, layer, ids, marks)
-    if not vector or #vector == 0 then return end
-    for _, one in ipairs(options.per_token and vector or { vector }) do
-      for _, x in ipairs(one) do sequences.check_number("embed", opened.model, x, name, ids) end
-    end
-    if options.json then
-      cli.print_json { name = name, vector = vector }
-    else
-      print_plain(name, vector, options.per_token)
-    end
+    tell(options, opened, ids, name, marks)
   end)
 end)

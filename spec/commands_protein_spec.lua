@@ -85,6 +85,27 @@ describe("commands for proteins", function()
       assert.near_tensor(h:slice(2, 1, 5):reshape(5, -1), { table.unpack(found, 6, 10) }, 1e-5)
     end)
 
+    it("reads a long row in the memory of a part, where the model goes on", function()
+      local text = WILD:rep(2000) -- 44,000 letters
+      support.write(path "long.fasta", (">long\n%s\n>short\nMKT\n"):format(text))
+      local budget = "--memory 24M --threads 1"
+      local out = good(words("embed", "causal", ("--json %s --data '%s'"):format(budget,
+        path "long.fasta")))
+      local found = records(out)
+      local h = models.causal:hidden((ids_of(text)))
+      assert.near_tensor(h:slice(2, 2, #text + 1):mean(2):reshape(-1), found[1].vector, 1e-4)
+      assert.near_tensor(models.causal:hidden((ids_of "MKT")):slice(2, 2, 4):mean(2):reshape(-1),
+                         found[2].vector, 1e-5)
+      refused(1, "out of memory", words("embed", "masked", ("%s --data '%s'"):format(budget,
+        path "long.fasta")))
+      out = good(words("embed", "causal", ("--per-token %s --data '%s'"):format(budget,
+        path "long.fasta")))
+      local last = out:match "\nlong\t44000\t([^\n]*)"
+      local row = {}
+      for number in last:gmatch "%S+" do row[#row + 1] = tonumber(number) end
+      assert.near_tensor(h:slice(2, #text + 1, #text + 1):reshape(-1), row, 1e-4)
+    end)
+
     it("refuses a block that is not there, and bytes", function()
       refused(2, "%-%-layer 2: the model has 1 blocks", words("embed", "causal",
         ("--layer 2 --data '%s'"):format(path "some.fasta")))
