@@ -15,7 +15,8 @@ local OTHER = { kv_heads = 1, head_dim = 6, decay = 0.5, conv = 3, hidden = 12, 
 
 -- What a choice, or an option, can't be without, and options that are for whole rows: no streams.
 local BESIDE = { global_weights = { attention = { name = "sliding", window = 3, global = 1 } },
-                 axial = { axes = { 3, 4 } }, axial_sinusoidal = { axes = { 2, 3, 2 } },
+                 head_act = { head = "transform" }, axial = { axes = { 3, 4 } },
+                 axial_sinusoidal = { axes = { 2, 3, 2 } },
                  relative = { attention = { name = "sliding", window = 4 }, causal = true } }
 local WHOLE = { global_weights = true }
 
