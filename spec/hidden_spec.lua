@@ -38,6 +38,18 @@ describe("hidden", function()
     end
   end)
 
+  it("goes on from what rows went on from, of any block, and leaves it at one place", function()
+    local m = model { causal = true, conv = 3, token_shift = true,
+                      kernel = { name = "softmax", features = 8, seed = 2 } }
+    for block = 1, 3 do
+      local whole, carry = m:hidden(ids, nil, block), m:carry { batch = 2 }
+      local first = m:hidden(ids:slice(2, 1, 2), { carry = carry }, block)
+      local second = m:hidden(ids:slice(2, 3, 4), { carry = carry }, block)
+      assert.near_tensor(whole:slice(2, 1, 4), pf.concat({ first, second }, 2), 1e-5)
+      assert.near_tensor(m(ids):slice(2, 5, 5), m(ids:slice(2, 5, 5), { carry = carry }), 1e-5)
+    end
+  end)
+
   it("stands for a batch as for its input, and has gradients", function()
     local m = model()
     assert.bits_equal(m:hidden(ids, nil, 2), m:hidden({ input = ids }, nil, 2))

@@ -4,11 +4,17 @@
  */
 #include "module.h"
 
-/* x through all children in their order; no children: x itself. */
+/* x through all children in their order; no children: x itself. With run->hidden what stands behind
+ * that child: the others are left out, but where a row goes on from a state, which is of one
+ * place in all of them. */
 static int chain_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
-    pf_tensor *h = pf_tensor_retain(x);
+    pf_tensor *h = pf_tensor_retain(x), *wanted = NULL;
     int status = PF_OK;
-    for (int i = 0; i < m->n_child && status >= 0; i++) status = pf_run_through(m, i, e, run, &h);
+    for (int i = 0; i < m->n_child && status >= 0 && (!wanted || run->state); i++) {
+        status = pf_run_through(m, i, e, run, &h);
+        if (status >= 0 && i + 1 == run->hidden) wanted = pf_tensor_retain(h);
+    }
+    if (wanted) pf_replace(&h, wanted);
     if (status < 0) pf_tensor_release(&h);
     *y = h;
     return status;

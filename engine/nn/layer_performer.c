@@ -257,9 +257,11 @@ static int add_ngrams(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *
     return status;
 }
 
-/* *h behind the first n of the blocks. */
-static int run_blocks(pf_module *m, pf_engine *e, const pf_run *run, int64_t n, pf_tensor **h) {
+/* *h behind the first run->hidden of the blocks. */
+static int run_blocks(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **h) {
     const performer_self *self = m->self;
+    int64_t n = run->hidden;
+    pf_tensor *y = NULL;
     pf_module *blocks = m->child[self->blocks].module;
     if (n > blocks->n_child) {
         return pf_fail(PF_EINVAL,
@@ -271,9 +273,9 @@ static int run_blocks(pf_module *m, pf_engine *e, const pf_run *run, int64_t n, 
         return pf_fail(PF_EINVAL, "performer: between reversible blocks no states can be had, only "
                                   "behind them all");
     }
-    int status = PF_OK;
-    for (int i = 0; i < n && status >= 0; i++) status = pf_run_through(blocks, i, e, run, h);
-    return status;
+    PF_TRY(pf_run_only(m, self->blocks, e, run, *h, &y));
+    pf_replace(h, y);
+    return PF_OK;
 }
 
 /* (B, L, D) -> (B, 1, D), the last position */
@@ -334,7 +336,7 @@ static int body(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_
     if (status >= 0) status = pf_run_dropout(e, run, self->dropout, &h);
     if (status >= 0) status = pf_run_through(m, self->widen, e, run, &h);
     if (status >= 0 && run->hidden > 0) {
-        status = run_blocks(m, e, run, run->hidden, &h);
+        status = run_blocks(m, e, run, &h);
         if (status < 0) pf_tensor_release(&h);
         *y = h;
         return status;
