@@ -13,7 +13,7 @@ table.move({
     .. "last norm)" },
   { "length", "positive", nil, "longest part of a sequence that is looked at as one, which bounds "
     .. "memory; a causal model with linear attention goes through long ones in little memory "
-    .. "anyway, but for --layer (default: all of it, or as many as the model has positions)" },
+    .. "anyway (default: all of it, or as many as the model has positions)" },
 }, 1, 3, #ROWS + 1, ROWS)
 
 --- Refuses a block that is not there, and models of whose inside nothing is known.
@@ -32,9 +32,9 @@ end
 -- remembers, so that memory does not grow with the row, and neither do the numbers change.
 local PART = 4096
 
---- Can rows be read in such parts? What a row goes on from is of all blocks, so not behind one.
-local function goes_on(options, layer)
-  if layer or not options.causal then return false end
+--- Can rows be read in such parts?
+local function goes_on(options)
+  if not options.causal then return false end
   for _, kind in ipairs(lists.kinds(options)) do
     if kind == "auto" or not attention.hands_on(kind) then return false end
   end
@@ -127,7 +127,7 @@ cli.main(function()
   local marks = sequences.marks(opened.tokenizer)
   check_layer(options.layer, opened.model)
   opened.room = math.min(options.length or math.huge, opened.model:longest())
-  opened.goes_on = goes_on(opened.model:options(), options.layer)
+  opened.goes_on = goes_on(opened.model:options())
   sequences.each("embed", data, opened.model:longest(), function(ids, name)
     tell(options, opened, ids, name, marks)
   end)

@@ -98,8 +98,9 @@ describe("commands for proteins", function()
                          found[2].vector, 1e-5)
       refused(1, "out of memory", words("embed", "masked", ("%s --data '%s'"):format(budget,
         path "long.fasta")))
-      out = good(words("embed", "causal", ("--per-token %s --data '%s'"):format(budget,
+      out = good(words("embed", "causal", ("--per-token --layer 1 %s --data '%s'"):format(budget,
         path "long.fasta")))
+      h = models.causal:hidden(ids_of(text), nil, 1)
       local last = out:match "\nlong\t44000\t([^\n]*)"
       local row = {}
       for number in last:gmatch "%S+" do row[#row + 1] = tonumber(number) end
