@@ -243,8 +243,8 @@ function train_options.check_sliced(settings, model)
   end
   local kind = model and attention.kind_of(model:options())
   if kind and not attention.hands_on(kind) then
-    cli.fail(2, ("train: %s is for linear attention: %s attention has no state of fixed size to "
-      .. "hand from slice to slice; try --recompute"):format(option, kind))
+    cli.fail(2, ("train: %s is for linear attention and windows: %s attention has no state of "
+      .. "fixed size to hand from slice to slice; try --recompute"):format(option, kind))
   end
   if length < LEAST then
     cli.fail(2, ("train: --slice-length %d: a slice has at least %d positions"):format(length,

@@ -123,7 +123,7 @@ const pf_attention_kind pf_kind_exact = {
     .open = exact_open,
     .prefill = exact_prefill,
     .no_part = "has no state of fixed size to hand from slice to slice; train in slices with "
-               "linear attention",
+               "linear attention or windows",
     .merge = exact_merge,
     .flops = exact_flops,
     .from_length = exact_from_length,
