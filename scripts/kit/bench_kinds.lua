@@ -35,7 +35,6 @@ local LENGTHS = { 1024, 4096, 16384 }
 local GFLOP = 600  -- of one forward + backward; what takes more is left out at that length
 local JUDGED = 8   -- batches of rows held out
 local POINTS = 6   -- of a curve
-local COLOURS = 7  -- of svg.lua, before lines are dashed
 
 -- ---- which ----
 
@@ -175,8 +174,9 @@ local function series_of(points)
   local series = {}
   for i, which in ipairs(attention.kind_names()) do
     if points[which] then
+      local colour, again = svg.colour(i)
       series[#series + 1] = { name = which, points = points[which], marks = true,
-                              dashed = i > COLOURS, colour = svg.colour(i) }
+                              dashed = again, colour = colour }
     end
   end
   return series

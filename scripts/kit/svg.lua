@@ -2,7 +2,8 @@
 -- maps, as one self-contained SVG text. Colours tell apart for colour-blind eyes too.
 local svg = {}
 
-local COLOURS = { "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000" }
+local COLOURS = { "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000",
+                  "#882255", "#999933", "#8b4513" }
 local WIDTH, HEIGHT = 760, 440
 local LEFT, RIGHT, TOP, BOTTOM = 72, 24, 48, 58
 
@@ -163,8 +164,8 @@ local function document(body, width, height)
     width, height, width, height, width, height, table.concat(body, "\n"))
 end
 
---- The colour of line i of a chart that says none.
-function svg.colour(i) return COLOURS[(i - 1) % #COLOURS + 1] end
+--- The colour of line i of a chart that says none, and whether it comes again there.
+function svg.colour(i) return COLOURS[(i - 1) % #COLOURS + 1], i > #COLOURS end
 
 --- A line chart. chart: { title, x, y, log_x, log_y, series = {{ name, points = {{x, y}, ...},
 -- dashed, marks, colour }, ...} }. log_x, log_y: true, or 2 for ticks at powers of two. Returns the
