@@ -57,6 +57,7 @@ describe("the commands", function()
       { "train --data @/t.txt --out /proc/none/run --steps 5", 1,
         "can't make the folder /proc/none: No such file or directory; check the path" },
       { "train --data @/t.txt --out @/book --steps 5", 2, "holds a run already.*%-%-resume" },
+      { "train --data @/t.txt --attention sliding --window 0", 2, "%-%-window must be" },
       { "train --data @/t.txt --model @/none.lua", 1, "none%.lua: No such file.*; check the path" },
       { "train --resume @/none", 1, "none: No such file or directory; check the path" },
       { "train --resume @", 1, "checkpoint: none in" },

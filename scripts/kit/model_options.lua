@@ -244,6 +244,7 @@ end
 -- is "--head-decay must be", and of an n-gram memory "longest" is "--ngrams".
 function model_options.typed(message)
   local tree = message:match "%f[%w](kernel): " or message:match "%f[%w](ngrams): "
+    or message:find "%f[%w]%l+ attention: '" and "attention_options"
   for _, row in ipairs(model_options.rows) do
     local of, name = row.path:match "^(.-)%.(.*)$"
     if of == tree then
