@@ -27,11 +27,13 @@ end
 local signed = {}
 for _, map in ipairs(pf.kernels().maps) do signed[map.name] = not map.positive end
 
---- Every kind that takes queries and keys of two sequences, with every map; or the smooth ones.
+--- Every kind that takes queries and keys of two sequences (one with edges, or with a table that
+-- tells rooms, looks at one), with every map; or the smooth ones.
 local function each(f, smooth)
   for _, a in ipairs(layers.attentions()) do
     local map = a.options.kernel and a.options.kernel.name
-    local skip = a.options.attention == "identity" or a.kind.edges or smooth and signed[map]
+    local one = a.options.attention == "identity" or a.kind.edges or a.kind.table
+    local skip = one or smooth and signed[map]
     if not skip then f(cross(a.options), a.name, a.options) end
   end
   f(cross { qk_norm = true }, "qk_norm")

@@ -202,6 +202,8 @@ local NEEDS = {
                  "is for features that are projected: softmax maps, or --features M" },
   ngrams = { function(m) return m.ngrams ~= nil end, "is for an n-gram memory, as --ngrams 4" },
   cross = { function(m) return m.cross == true end, "is for cross-attention, as --cross" },
+  local_heads = { function(m) return (m.local_heads or 0) > 0 end,
+                  "is for heads that slide beside the others, as --local-heads 2" },
   auto = { function(m) return m.attention == "auto" end, "is for --attention auto" },
 }
 
