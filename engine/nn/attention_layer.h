@@ -1,6 +1,7 @@
 /*
  * attention_layer.h - what the layers that attend share: heads, kernel and norms, resolved from
- * options of the same names (layer_attention.c), and what becomes of them after a step.
+ * options of the same names, and what becomes of them after a step (attention_make.c); how they
+ * run (layer_attention.c); and what some of them have beside.
  */
 #ifndef PF_ATTENTION_LAYER_H
 #define PF_ATTENTION_LAYER_H
@@ -19,11 +20,14 @@ typedef struct attention_self {
         apart; /* added to the place in the model: a projection unlike that place's other one */
 } attention_self;
 
+/* attention_make.c. Which layer's projection: the layer's place, or what the kernel says. */
+uint64_t pf_attention_place(const pf_module *m);
 /* self->heads, kv_heads, head_dim. */
 int pf_attention_heads(pf_module *m, attention_self *self);
 /* self->attention: the kind, and its kernel, drawn for this layer's place and heads. */
 int pf_attention_resolve(pf_module *m, pf_engine *e, attention_self *self);
 int pf_attention_norms(pf_module *m, pf_engine *e, attention_self *self); /* of option qk_norm */
+int pf_attention_decay(pf_module *m, pf_engine *e, attention_self *self); /* of option decay */
 int pf_attention_tilts(pf_module *m, pf_engine *e, attention_self *self);
 /* attention_rooms.c: of kinds that put positions into rooms. What a build makes of it, and what
  * follows from options; keys (B, H, L, d) of queries; the numbers of rows q, k and v (side), which
