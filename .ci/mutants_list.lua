@@ -88,17 +88,18 @@ change("the theory's angles without weight", "engine/kernel/error_theory.c",
 
 -- ---- attention ----
 
-change("a query reads another head's keys", "engine/attention/exact/exact.c",
-  "w->kv = head / op->group;", "w->kv = head % op->Hk;",
+change("a query reads another head's keys", "engine/attention/exact/softmax_block.c",
+  "t->kv = head / op->group;", "t->kv = head % op->Hk;",
   "attention_close_test attention_masks_spec")
-change("a query sees one key too many under limits", "engine/attention/exact/exact.c",
-  "if (!keep[j] || j0 + j >= w->sees[i]) row[j] = -INFINITY;",
-  "if (!keep[j] || j0 + j > w->sees[i]) row[j] = -INFINITY;", "attention_close_test attention_spec")
-change("a bad value reaches queries before it", "engine/attention/exact/exact.c",
-  "if (j0 + j >= w->sees[i] ||", "if (false ||",
-  "attention_bits_test attention_spec extremes_spec")
-change("dropout of attention's weights not in their gradient", "engine/attention/exact/exact.c",
-  "    drop(w, i0, j0, w->dp);\n", "", "attention_options_spec")
+change("a query sees one key too many under limits", "engine/attention/exact/softmax_block.c",
+  "for (int64_t j = t->to[i]; j < n; j++) row[j] = -INFINITY;",
+  "for (int64_t j = t->to[i] + 1; j < n; j++) row[j] = -INFINITY;",
+  "attention_close_test attention_spec")
+change("a bad value reaches queries before it", "engine/attention/exact/softmax_block.c",
+  "if (!sees(t, i, j) || (t->op->dropped && p == 0)) continue;",
+  "if (t->op->dropped && p == 0) continue;", "attention_bits_test attention_spec extremes_spec")
+change("dropout of attention's weights not in their gradient",
+  "engine/attention/exact/softmax_block.c", "    drop(t, t->dp);\n", "", "attention_options_spec")
 change("the running maximum of the whole chunk", "engine/attention/linear/causal.c",
   "w->top[i] = w->sees[i] > 0 ? w->run[w->sees[i] - 1] : w->M;",
   "w->top[i] = w->keys > 0 ? w->run[w->keys - 1] : w->M;",
