@@ -263,6 +263,27 @@ describe("attention over edges", function()
     end
   end)
 
+  it("takes nothing back from a query that gets no gradient, NaN or not", function()
+    local k, v, g = rows(1, 1, 4, 1, 2), rows(1, 1, 4, 3, 3), rows(1, 1, 2, 3, 4)
+    local weight, up = pf.ones(1, 1), pf.concat({ g, pf.zeros(1, 1, 2, 3) }, 3)
+    local function gradients(score, q)
+      local o = { from = { 1, 1, 2, 1, 2, 3 }, to = { 1, 2, 2, 3, 4, 4 }, causal = true,
+                  score = score, weight = score == "gatv2" and weight or nil }
+      for _, leaf in ipairs { q, k, v, weight } do leaf:clear_grad():requires_grad() end
+      local tape <close> = pf.tape()
+      tape:backward(pf.attention.graph(q, k, v, o), up)
+      return { q:grad(), k:grad(), v:grad(), score == "gatv2" and weight:grad() or nil }
+    end
+    for _, score in ipairs { "dot", "gat", "gatv2" } do
+      local want = gradients(score, rows(1, 1, 4, 1, 1))
+      for _, bad in ipairs { 0 / 0, math.huge, -3e38 } do
+        local later = pf.full({ 1, 1, 2, 1 }, bad)
+        local got = gradients(score, pf.concat({ rows(1, 1, 4, 1, 1):slice(3, 1, 2), later }, 3))
+        for n, t in ipairs(want) do assert.bits_equal(t, got[n]) end
+      end
+    end
+  end)
+
   it("drops weights of the given share, the same on the way back", function()
     local L, from, to = 200, {}, {}
     for i = 1, L do for j = 1, 50 do from[#from + 1], to[#to + 1] = (i + j) % L + 1, i end end

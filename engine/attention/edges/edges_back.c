@@ -41,6 +41,15 @@ static void weights_back(pf_edge_work *w, float lse) {
     }
 }
 
+/* Whether query i gets a gradient; one without is out of all sums, since 0 NaN is NaN. */
+static bool is_asked(const pf_edge_work *w, int64_t i) {
+    const float *dout = pf_heads_row(&w->op->dout, w->item, w->head, i);
+    for (int64_t c = 0; c < w->op->dv; c++) {
+        if (dout[c] != 0) return true;
+    }
+    return false;
+}
+
 static void backward_query(pf_edge_work *w, int64_t i) {
     const pf_edge_op *op = w->op;
     const int64_t *first = op->graph.to.first + i;
@@ -49,10 +58,10 @@ static void backward_query(pf_edge_work *w, int64_t i) {
     memset(op->p + pf_edge_plane(w) + first[0], 0, bytes);
     if (op->need_score) memset(op->ds + pf_edge_plane(w) + first[0], 0, bytes);
     w->kern->fill(op->d, 0, w->row);
-    pf_edge_look(w, i);
-    if (w->n > 0 && lse != -INFINITY) {
-        weights_back(w, lse);
-        if (op->need_q || op->dweights) op->score->pull_query(w, w->row);
+    if (lse != -INFINITY && is_asked(w, i)) {
+        pf_edge_look(w, i);
+        if (w->n > 0) weights_back(w, lse);
+        if (w->n > 0 && (op->need_q || op->dweights)) op->score->pull_query(w, w->row);
     }
     if (op->need_q) pf_heads_put(w->kern, &op->dq, w->item, w->head, i, 1, &one, 0, w->row);
 }
