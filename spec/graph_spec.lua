@@ -123,6 +123,16 @@ describe("a graph", function()
     none, message, code = pf.graph { path = folder .. "/e" }
     assert.same({ false, "PF_EFORMAT" }, { none or false, code })
     assert.matches("/e: line 2 must be two whole numbers", message)
+    for _, first in ipairs { "1 2 3", "-1 2", "1", "1 x", "1.5 2", "99999999999999999999 2",
+                             "1 2147483648" } do
+      support.write(folder .. "/e", first .. "\n1 2\n")
+      none, message, code = pf.graph { path = folder .. "/e" }
+      assert.same({ false, "PF_EFORMAT" }, { none or false, code }, first)
+      assert.matches("/e: line 1 must be two whole numbers", message)
+    end
+    none, message, code = pf.graph { path = folder }
+    assert.same({ false, "PF_EIO" }, { none or false, code })
+    assert.matches(folder .. ": ", message, 1, true)
   end)
 end)
 

@@ -59,18 +59,36 @@ end
 
 -- ---- files ----------------------------------------------------------------------------
 
+--- A node's number; nil of one that no i32 holds.
+local function node_of(digits)
+  local node = digits and math.tointeger(tonumber(digits))
+  return node and node < 2 ^ 31 and node or nil
+end
+
+--- Whether a line holds no edge: it is empty, a comment, or words of the first line, which begin
+-- before any number does.
+local function is_beside(line, number)
+  return line:find "^%s*$" or line:find "^%s*[#%%]" or number == 1 and not line:find "^[^%a]*%d"
+end
+
 --- Two lists of a file with a pair of whole numbers a line, and maybe a line of words before them.
 local function read_pairs(path)
   core.check_text(path, "graph", "the path")
   local file, message = io.open(path, "rb")
   if not file then return nil, message, "PF_ENOTFOUND" end
+  local _, problem = file:read(0) -- a folder opens, too
+  if problem then
+    file:close()
+    return nil, ("%s: %s"):format(path, problem), "PF_EIO"
+  end
   local from, to, number = {}, {}, 0
   for line in file:lines() do
     number = number + 1
     local a, b = line:match "^%s*(%d+)[%s,]+(%d+)%s*$"
-    if a then
-      from[#from + 1], to[#to + 1] = math.tointeger(tonumber(a)), math.tointeger(tonumber(b))
-    elseif not (line:find "^%s*$" or line:find "^%s*[#%%]" or number == 1) then
+    a, b = node_of(a), node_of(b)
+    if a and b then
+      from[#from + 1], to[#to + 1] = a, b
+    elseif not is_beside(line, number) then
       file:close()
       return nil, ("%s: line %d must be two whole numbers, from and to"):format(path, number),
         "PF_EFORMAT"
