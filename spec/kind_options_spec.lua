@@ -37,6 +37,17 @@ describe("a kind's own options", function()
     assert.raises("'scale' must be a", function() layer { name = "exact", scale = "wide" } end)
   end)
 
+  it("look ahead in full attention alone", function()
+    local ahead = { name = "sliding", window = 3, ahead = 2 }
+    assert.raises("ahead = 2 looks at later keys", function() layer(ahead) end)
+    assert.raises("ahead = 2 looks at later keys", function()
+      pf.attention.state { attention = ahead, head_dim = D }
+    end)
+    layer { name = "sliding", window = 3, ahead = 0 }
+    nn.attention { dim = H * D, heads = H, attention = ahead }
+    layer { name = "sliding", window = 3, global = 1000 } -- for rows of that length
+  end)
+
   it("are read by a call", function()
     local q, k, v = rows()
     assert.near_tensor(scaled(q, k, v, SCALE, { causal = true }),

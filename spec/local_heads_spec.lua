@@ -71,6 +71,7 @@ describe("local_heads", function()
       ["local_heads is 5, and there are 4 heads"] = { local_heads = 5 },
       ["local_heads and head_groups both say"] = { local_heads = 1,
                                                    head_groups = { { heads = 4 } } },
+      ["'local_window' does nothing here: it is for local_heads = 1"] = { local_window = 9 },
       ["no whole share of 2 kv_heads"] = { local_heads = 1, kv_heads = 2 },
     } do
       local fine, message = pcall(made, options)

@@ -167,6 +167,12 @@ int pf_attention_same_options(const pf_attention *a, const pf_attention *b);
 /* Sets PF_ATTENTION_OPTIONS of `words` where there are some. */
 int pf_attention_set_words(pf_config *words, const pf_config *options);
 
+/* Refuses a length that the options of a pattern are not for: of a call by itself, since a layer
+ * meets short rows too. */
+int pf_attention_fits(const pf_attention *a, int64_t Lq, int64_t Lk, bool causal);
+/* Refuses options that are for no length at all: of layers and streams. */
+int pf_attention_fits_some(const pf_attention *a, bool causal);
+
 /* Whole rows: q (B, H, Lq, d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv) and who sees whom. */
 int pf_attend_rows(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tensor *const *in,
                    bool exit);

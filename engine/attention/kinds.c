@@ -253,17 +253,19 @@ static int tell_rooms(pf_tensor *made[2], pf_attention *a, pf_engine *e,
     return PF_OK;
 }
 
-/* A length that the options of a pattern are not for: of a call by itself, since a layer meets
- * short rows too. */
-static int check_fits(const pf_attention *a, bool causal, const pf_tensor *q, const pf_tensor *k) {
+int pf_attention_fits(const pf_attention *a, int64_t Lq, int64_t Lk, bool causal) {
     if (!a->kind->rule) return PF_OK;
     const pf_ask ask = {.where = a->kind->name,
                         .option = a->option,
-                        .Lq = q->shape[2],
-                        .Lk = k->shape[2],
+                        .Lq = Lq,
+                        .Lk = Lk,
                         .causal = causal,
-                        .ahead = k->shape[2] - q->shape[2]};
+                        .ahead = Lk - Lq};
     return pf_pattern_fits(a->kind->rule, &ask);
+}
+
+int pf_attention_fits_some(const pf_attention *a, bool causal) {
+    return pf_attention_fits(a, INT32_MAX, INT32_MAX, causal);
 }
 
 /* What the public call says of its attention, as one that is ready to run, for this call alone. */
@@ -290,7 +292,7 @@ int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf
     PF_TRY(pf_attention_settle(&a, o.options, "attention"));
     PF_TRY(bind_for_rows(&a, engine, q, k, o.kernel));
     pf_tensor *told[2] = {NULL, NULL};
-    int status = check_fits(&a, o.causal || o.limits || o.prefix, q, k);
+    int status = pf_attention_fits(&a, q->shape[2], k->shape[2], o.causal || o.limits || o.prefix);
     if (status >= 0) status = tell_rooms(told, &a, engine, &o, in);
     if (status >= 0) status = pf_attend_rows(made, engine, &a, in, exit != NULL);
     for (int i = 0; i < 2; i++) pf_tensor_release(&told[i]);

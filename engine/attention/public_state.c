@@ -160,6 +160,7 @@ static int take_kind(pf_alone *alone, const pf_attention_state_options *o) {
     PF_TRY(pf_kind_find(&a->kind, o->attention, "attention state"));
     if (o->decay) PF_TRY(pf_kind_takes(a->kind, PF_IN_DECAY, "attention state"));
     PF_TRY(pf_attention_settle(a, o->options, "attention state"));
+    PF_TRY(pf_attention_fits_some(a, true));
     if (!o->options) return PF_OK;
     alone->options = pf_config_copy(o->options);
     return alone->options ? PF_OK : pf_fail(PF_ENOMEM, "attention state: no memory for options");

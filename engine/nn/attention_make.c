@@ -88,6 +88,7 @@ int pf_attention_resolve(pf_module *m, pf_engine *e, attention_self *self) {
     PF_TRY(pf_attention_settle(a, pf_config_get(m->options, PF_ATTENTION_OPTIONS), "attention"));
     pf_attention_set_layer(a, pf_attention_place(m));
     a->causal = pf_option_int(m, "causal") != 0;
+    if (!e->loading) PF_TRY(pf_attention_fits_some(a, a->causal));
     pf_config *kernel = pf_config_get(m->options, "kernel");
     PF_TRY(check_open(e, kernel));
     if (!a->kind->takes_kernel) return pf_kernel_check_names(kernel, "attention");

@@ -105,9 +105,12 @@ static int push(pf_config *list, pf_config *group) {
 }
 
 /* The first heads slide, the others are what the block's options say. */
-int pf_block_local_heads(pf_module *m) {
+int pf_block_local_heads(pf_module *m, const pf_engine *e) {
     double n = pf_option_number(m, "local_heads"), heads = pf_option_number(m, "heads");
-    if (n == 0) return PF_OK;
+    if (n == 0) {
+        bool asked = pf_option_number(m, "local_window") != PF_LOCAL_WINDOW && !list_of(m);
+        return asked ? pf_option_useless(m, e, "local_window", "local_heads = 1 or more") : PF_OK;
+    }
     if (list_of(m) || n > heads) {
         return list_of(m) ? pf_fail(PF_EINVAL,
                                     "%s: local_heads and head_groups both say what "

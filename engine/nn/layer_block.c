@@ -92,7 +92,7 @@ static int block_build(pf_module *m, pf_engine *e) {
         (residual_kind)pf_choice_place("pre|post|rezero", pf_option_text(m, "residual"));
     PF_TRY(pf_attention_decide(m, e));
     PF_TRY(pf_kernel_complete(m, e));
-    PF_TRY(pf_block_local_heads(m));
+    PF_TRY(pf_block_local_heads(m, e));
     PF_TRY(pf_block_settle_groups(m, e));
     self->grouped = pf_config_get(m->options, "head_groups") != NULL;
     PF_TRY(make_branch(m, e, ATTENTION, attention));

@@ -224,8 +224,9 @@ pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init);
  * same stream: every layer that has the option calls it first. */
 int pf_kernel_complete(pf_module *m, const pf_engine *e);
 int pf_kernel_seed(pf_config *kernel, const pf_engine *e); /* the same of a kernel's options */
+enum { PF_LOCAL_WINDOW = 128 };                            /* where no local_window is given */
 /* block_heads.c: a block's option local_heads becomes head_groups. */
-int pf_block_local_heads(pf_module *m);
+int pf_block_local_heads(pf_module *m, const pf_engine *e);
 /* Option head_groups of blocks and performers: checked, with a kernel and a seed in each; how many
  * there are (1 without the option); their layers, of attention's options (taken); *h through those
  * from child `first` on. */

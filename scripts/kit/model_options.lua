@@ -205,6 +205,8 @@ local NEEDS = {
   local_heads = { function(m) return (m.local_heads or 0) > 0 end,
                   "is for heads that slide beside the others, as --local-heads 2" },
   auto = { function(m) return m.attention == "auto" end, "is for --attention auto" },
+  local_heads = { function(m) return (m.local_heads or 0) > 0 end,
+                  "is for --local-heads 1 or more" },
 }
 
 --- Why an option would do nothing in a model with these options; nil when it does something.
