@@ -8,6 +8,7 @@ local pf = require "performer"
 local nn = pf.nn
 local smoke = arg[1] == "--smoke"
 local steps = tonumber(arg[smoke and 2 or 1] or (smoke and 300 or 500))
+if not steps then pf.exit(2, "usage: 15_duplication.lua [--smoke] [steps]") end
 pf.open { seed = 5 }
 
 local symbols, word, rows = 16, 31, 16 -- symbols 1 .. 16; 0 begins a word
@@ -64,7 +65,9 @@ for step = 1, steps do
   local loss = trained(input, { training = true, step = step }):cross_entropy(target)
   tape:backward(loss)
   optimizer:step { lr = lr(step), clip = 1 }
-  if step % (steps // 5) == 0 then print(("step %4d  loss %.3f"):format(step, loss:item())) end
+  if step % math.max(1, steps // 5) == 0 then
+    print(("step %4d  loss %.3f"):format(step, loss:item()))
+  end
 end
 print(("trained with 4 rounds, %.0f seconds; guessing is right in %.1f %%"):format(
   pf.clock() - began, 100 / symbols))
