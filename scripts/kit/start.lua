@@ -190,8 +190,9 @@ function start.describe(job)
   local all, trained = trainable.count(job.model)
   if trained < all then share = ("%s, %s of them trained"):format(share, grouped(trained)) end
   cli.say("model  %s parameters%s", grouped(all), share)
-  cli.say("       %s, %d threads, kernels %s", start.attention_of(job), pf.info().threads,
-          pf.info().cpu_name)
+  local threads = pf.info().threads
+  cli.say("       %s, %d thread%s, kernels %s", start.attention_of(job), threads,
+          threads == 1 and "" or "s", pf.info().cpu_name)
   local chosen = not settings.script and job.model:options().chosen
   if chosen then cli.say("       %s", chosen) end
   if settings.tokens then
