@@ -203,10 +203,8 @@ local NEEDS = {
   ngrams = { function(m) return m.ngrams ~= nil end, "is for an n-gram memory, as --ngrams 4" },
   cross = { function(m) return m.cross == true end, "is for cross-attention, as --cross" },
   local_heads = { function(m) return (m.local_heads or 0) > 0 end,
-                  "is for heads that slide beside the others, as --local-heads 2" },
+                  "is for heads that slide beside the others, as --local-heads 1 or more" },
   auto = { function(m) return m.attention == "auto" end, "is for --attention auto" },
-  local_heads = { function(m) return (m.local_heads or 0) > 0 end,
-                  "is for --local-heads 1 or more" },
 }
 
 --- Why an option would do nothing in a model with these options; nil when it does something.
