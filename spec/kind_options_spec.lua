@@ -37,6 +37,16 @@ describe("a kind's own options", function()
     assert.raises("'scale' must be a", function() layer { name = "exact", scale = "wide" } end)
   end)
 
+  it("come with a state of their kind", function()
+    local x = pf.randn(1, 5, H * D)
+    local state = layer { name = "sliding", window = 2 }:state { batch = 1 }
+    for _, name in ipairs { "strided", "exact", "identity" } do
+      assert.raises("the state is not one of this model", function()
+        layer(name):prefill(x, state)
+      end)
+    end
+  end)
+
   it("look ahead in full attention alone", function()
     local ahead = { name = "sliding", window = 3, ahead = 2 }
     assert.raises("ahead = 2 looks at later keys", function() layer(ahead) end)
