@@ -37,6 +37,20 @@ describe("a kind's own options", function()
     assert.raises("'scale' must be a", function() layer { name = "exact", scale = "wide" } end)
   end)
 
+  it("are finite, by whatever call", function()
+    local x = pf.randn(1, 1, 2, D)
+    for _, scale in ipairs { 0 / 0, math.huge } do
+      assert.raises("scale is .*, not a finite number", function()
+        pf.attention.listed(x, x, x, { pattern = pf.pattern.sliding {}, scale = scale })
+      end)
+      for _, name in ipairs { "scale", "slope" } do
+        assert.raises(name .. ".*, not finite numbers", function()
+          pf.attention.graph(x, x, x, { from = { 1 }, to = { 1 }, [name] = scale })
+        end)
+      end
+    end
+  end)
+
   it("come with a state of their kind", function()
     local x = pf.randn(1, 5, H * D)
     local state = layer { name = "sliding", window = 2 }:state { batch = 1 }

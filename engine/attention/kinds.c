@@ -243,6 +243,12 @@ static int tell_rooms(pf_tensor *made[2], pf_attention *a, pf_engine *e,
                                o->rooms ? "rooms" : "table of rooms")
                      : PF_OK;
     }
+    if (o->rooms && o->table) {
+        return pf_fail(PF_EINVAL,
+                       "attention: rooms of %s attention are given, or told by a table; give one "
+                       "of the two",
+                       a->kind->name);
+    }
     a->buckets = o->rooms;
     if (o->rooms) return PF_OK;
     const int64_t *shape = in[PF_IN_K]->shape;

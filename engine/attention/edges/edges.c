@@ -68,6 +68,10 @@ static int check_score(pf_call *c, int64_t d) {
         return pf_fail(PF_EINVAL, "edge_attention: the score %s %s", name,
                        weight ? "takes no weight" : "needs its vector: weight (heads, width)");
     }
+    if (!isfinite(c->attr[PF_EDGE_SCALE].f) || !isfinite(c->attr[PF_EDGE_SLOPE].f)) {
+        return pf_fail(PF_EINVAL, "edge_attention: scale is %g and slope %g, not finite numbers",
+                       c->attr[PF_EDGE_SCALE].f, c->attr[PF_EDGE_SLOPE].f);
+    }
     if (score == PF_SCORE_DOT || c->attr[PF_EDGE_SCALE].f == 0) return PF_OK;
     return pf_fail(PF_EINVAL, "edge_attention: scale is for the score dot, not for %s", name);
 }

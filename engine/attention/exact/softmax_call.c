@@ -19,6 +19,10 @@ int pf_softmax_shape(pf_call *c) {
     if (causal && !c->in[PF_IN_LIMITS] && c->in[Q]->shape[2] > c->in[K]->shape[2]) {
         return pf_shape_fail(c, "causal attention can't have more queries than keys");
     }
+    if (!isfinite(c->attr[PF_SOFTMAX_SCALE].f)) {
+        return pf_fail(PF_EINVAL, "%s: scale is %g, not a finite number", c->op->name,
+                       c->attr[PF_SOFTMAX_SCALE].f);
+    }
     if (dropout_of(c) >= 0 && dropout_of(c) < 1) return PF_OK;
     return pf_fail(PF_EINVAL, "%s: dropout is %g, not in 0 <= p < 1", c->op->name, dropout_of(c));
 }
