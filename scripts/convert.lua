@@ -66,9 +66,25 @@ local function parameters_of(model)
   return all
 end
 
+--- Whether a layer of the model has its queries for keys, as lsh and tied routing do.
+local function is_shared(model)
+  for name in pairs(model:tensors()) do
+    if name:find "%f[%w]qv%.weight$" then return true end
+  end
+  return false
+end
+
 --- The model of `tree` with the weights of another.
 local function rebuilt(tree, model)
   local made = cli.try(2, pf.nn.build, tree)
+  local shared = is_shared(made)
+  if shared ~= is_shared(model) then
+    cli.fail(1, ("convert: %s attention %s, and the checkpoint's %s; its weights don't go from one "
+      .. "to the other: %s"):format(label_of(tree), shared and "has its queries for keys"
+      or "has keys of its own", shared and "has keys of its own" or "has its queries for keys",
+      shared and "--attention routing --attention-tied off has keys, or train one anew"
+      or "train one anew"))
+  end
   cli.need(pf.weights.load(made, parameters_of(model), { buffers = false }))
   return made
 end

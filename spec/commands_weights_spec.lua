@@ -73,6 +73,10 @@ describe("weights from elsewhere", function()
 
     it("puts other attention under the same weights, there and back", function()
       local fast, back = path "fast", path "back"
+      local code, _, told = performer(("convert --checkpoint %s --attention lsh --out %s"):format(
+        book, fast))
+      assert.are.equal(1, code, told)
+      assert_sentence(told, "lsh attention has its queries for keys")
       local record = records(good(("convert --checkpoint %s --attention exact --out %s --json")
         :format(book, fast)))[1]
       assert_fields(record, { params = "integer", from = "string", to = "string" })
