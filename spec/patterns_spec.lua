@@ -233,6 +233,7 @@ describe("pf.pattern", function()
   it("says what is wrong, and the number", function()
     for message, f in pairs {
       ["window.*1 to.*got 0"] = function() pattern.sliding { window = 0 } end,
+      ["sliding: options must be a table, got number"] = function() pattern.sliding(5) end,
       ["windw.*window"] = function() pattern.sliding { windw = 3 } end,
       ["stride.*1 to.*got 0"] = function() pattern.strided { stride = 0 } end,
       ["part.*both, near, far.*middle"] = function() pattern.strided { part = "middle" } end,

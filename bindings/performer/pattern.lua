@@ -187,6 +187,9 @@ end
 for _, rule in ipairs(tables.patterns()) do
   if not rule.lists then
     pattern[rule.name] = function(options)
+      if options ~= nil and type(options) ~= "table" then
+        util.fail("pattern.%s: options must be a table, got %s", rule.name, core.kind(options))
+      end
       options = util.copy(options or {})
       return new(rule.name, options, core.pattern(rule.name, options))
     end
