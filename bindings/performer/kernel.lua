@@ -223,6 +223,13 @@ local function split_kind(value, where)
   return value.name, own
 end
 
+--- A feature map is no attention: says where it goes.
+local function refuse_map(name, where)
+  if type(name) ~= "string" or kinds[name] or not maps[name] then return end
+  util.fail("%s: '%s' is no attention but a feature map of %s: kernel = \"%s\"", where, name,
+    tables.kinds()[1].name, name)
+end
+
 --- The kind of attention and the kernel that options say, as the engine takes them:
 --- { attention =, options =, kernel =, scale = }. A kernel named after a kind (and after no map)
 --- says the kind, as older scripts have it. where: for messages.
@@ -236,6 +243,7 @@ local function resolve(options, where)
     return { attention = name, scale = type(value) == "table" and value.scale or nil }
   end
   kind = kind or tables.kinds()[1].name
+  refuse_map(kind, where)
   if not kinds[kind] then
     local names = util.sorted_keys(kinds)
     local near = type(kind) == "string" and core.nearest(kind, names)
@@ -254,6 +262,7 @@ end
 --- that takes none waits for another one. Checkpoints, which bring the rows, are built from their
 --- trees and do not come here.
 local function check_layer(options, where)
+  refuse_map(options.attention, where)
   local k = options.kernel
   if type(k) ~= "table" then return end
   if k.rows == "given" then

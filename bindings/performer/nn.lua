@@ -138,6 +138,10 @@ local function split_lists(type_name, named)
       named[list], named[one] = named[one], nil
     end
   end
+  for i, entry in ipairs(named.attentions or {}) do
+    kernels.check_layer({ attention = type(entry) == "table" and entry.name or entry },
+      ("%s: attention %d"):format(where, i))
+  end
   if named.kernels then
     named.kernels = util.copy(named.kernels)
     for i, value in ipairs(named.kernels) do
