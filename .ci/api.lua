@@ -33,9 +33,9 @@ return {
     { "pf.kernels", "", "table", "{maps, options}: what a kernel can be." },
     { "pf.kinds", "", "table[]",
       "The kinds of attention: {name, doc, takes_kernel, edges (it reads those of a graph), " ..
-      "streams, state_grows, carries (an exit state), trains_in_parts, tells_weights, auto " ..
-      "(attention \"auto\" may choose it), table (what a layer holds to tell rooms by), " ..
-      "options}." },
+      "streams, state_grows, state_slides (it grows up to a window and no further), carries (an " ..
+      "exit state), trains_in_parts, tells_weights, auto (attention \"auto\" may choose it), " ..
+      "table (what a layer holds to tell rooms by), options}." },
     { "pf.patterns", "", "table[]",
       "The rules of patterns: {name, doc, causal, full (it has such a form), by_head (heads " ..
       "differ), buckets (it goes by bucket numbers), lists (pf.pattern.rows and its like), " ..

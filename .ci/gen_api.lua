@@ -496,7 +496,8 @@ local function kinds_table()
   local own = { "| of its own | option | default | what it is |", "| --- | --- | --- | --- |" }
   local function mark(value) return value and "yes" or "" end
   for _, kind in ipairs(tree.attention) do
-    local streams = kind.streams and (kind.state_grows and "state grows" or "constant state") or ""
+    local streams = kind.streams and (kind.state_slides and "state of a window"
+      or kind.state_grows and "state grows" or "constant state") or ""
     rows[#rows + 1] = ("| **`%s`** | %s | %s | %s | %s | %s | %s |"):format(kind.name,
       mark(kind.takes_kernel), streams, mark(kind.trains_in_parts), mark(kind.tells_weights),
       mark(kind.auto), cell(kind.doc))

@@ -197,8 +197,9 @@ function pf.layers() end
 function pf.kernels() end
 
 ---The kinds of attention: {name, doc, takes_kernel, edges (it reads those of a graph), streams,
----state_grows, carries (an exit state), trains_in_parts, tells_weights, auto (attention "auto"
----may choose it), table (what a layer holds to tell rooms by), options}.
+---state_grows, state_slides (it grows up to a window and no further), carries (an exit state),
+---trains_in_parts, tells_weights, auto (attention "auto" may choose it), table (what a layer
+---holds to tell rooms by), options}.
 ---@return table[]
 function pf.kinds() end
 

@@ -23,6 +23,7 @@ static int describe_kind(pf_config *row, const pf_attention_kind *kind) {
     PF_TRY(pf_config_set_bool(row, "edges", kind->edges));
     PF_TRY(pf_config_set_bool(row, "streams", kind->prefill != NULL));
     PF_TRY(pf_config_set_bool(row, "state_grows", kind->state && kind->state->grows));
+    PF_TRY(pf_config_set_bool(row, "state_slides", kind->state && kind->state->slides));
     PF_TRY(pf_config_set_bool(row, "carries", kind->carries));
     PF_TRY(pf_config_set_bool(row, "trains_in_parts", kind->part != NULL));
     PF_TRY(pf_config_set_bool(row, "tells_weights", kind->sums != NULL));

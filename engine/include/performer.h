@@ -456,8 +456,9 @@ PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir)
  *   kernel      {options}
  *   maps        [{name, doc, softmax: estimates exp(x.y), positive, tilted, regular: rows of norm
  *                 sqrt(d), eps, width: features a projection}], the names that a kernel takes
- *   attention   [{name, doc, takes_kernel, streams, state_grows, carries: a state to a later call,
- *                 trains_in_parts, tells_weights, auto: "auto" may choose it, options}]
+ *   attention   [{name, doc, takes_kernel, streams, state_grows, state_slides: up to a window only,
+ *                 carries: a state to a later call, trains_in_parts, tells_weights, auto: "auto"
+ *                 may choose it, options}]
  *   optimizers  [{name, doc, options}]
  *   schedules   [{name, doc, options}]
  * where options are [{name, kind: int, number, bool, string or tree, default: as text, required,

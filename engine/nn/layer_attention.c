@@ -272,7 +272,7 @@ static int attention_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
 /* A node of the layer with the attention's own below it: files count both. */
 static int attention_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
     const attention_self *self = m->self;
-    if (!self->attention.causal) {
+    if (!self->attention.causal && self->attention.kind->prefill) {
         return pf_fail(PF_EINVAL, "attention: only a causal model can stream (causal = true)");
     }
     if (self->split) {
