@@ -207,7 +207,7 @@ describe("the model's options on the command line", function()
       if kind.edges then -- a command has none to give
         local code, _, err = performer(("train %s --out %s"):format(words, path "never"))
         assert.are.equal(2, code)
-        assert_sentence(err, "there is no '" .. kind.name .. "'")
+        assert_sentence(err, kind.name .. " attention goes along the edges of a graph")
       else
         assert.are.equal(kind.name, options_of(train("kind_" .. kind.name, words)).attention)
       end

@@ -4,6 +4,7 @@
 -- and maps there are is the engine's word: nothing here or in the commands asks for one by name.
 local pf = require "performer"
 local advise = require "performer.advise"
+local cli = require "kit.cli"
 
 local attention = {}
 
@@ -46,6 +47,15 @@ function attention.names()
     if not KINDS[name] then names[#names + 1] = name end
   end
   return names
+end
+
+--- Refuses a name that --OPTION does not take.
+function attention.check_name(option, name)
+  if KINDS[name] and KINDS[name].edges then
+    cli.fail(2, ("--%s: %s attention goes along the edges of a graph, and rows of data have none; "
+      .. "it is for scripts"):format(option, name))
+  end
+  cli.check_name(option, name, attention.names())
 end
 
 --- The options of a model or block with attention NAME: { attention, kernel = { name } }.

@@ -27,7 +27,7 @@ end
 --- { attention, attention_options, kernel } of a name; own(kind): the options of that kind that the
 -- command line has.
 local function entry(option, name, kernel, own)
-  cli.check_name(option, name, attention.names())
+  attention.check_name(option, name)
   local chosen, copy = attention.model_options(name), {}
   for key, value in pairs(kernel or {}) do copy[key] = value end
   local kind = chosen.attention or attention.LINEAR

@@ -221,8 +221,8 @@ local function check_own(row, model, command)
   for _, kind in ipairs(lists.kinds(model)) do
     if row.of[kind] then return end
   end
-  cli.fail(2, ("%s: --%s is for --attention %s"):format(command, row[1],
-    table.concat(row.of, " or ")))
+  local names = table.concat(row.of, ", "):gsub(", ([^,]+)$", " or %1")
+  cli.fail(2, ("%s: --%s is for --attention %s"):format(command, row[1], names))
 end
 
 --- Says which options of `rows` were given and do nothing: no harm, but hardly what was meant;

@@ -145,7 +145,7 @@ local function check(options, given)
   if options.sliced and options.slice_length then
     cli.fail(2, "train: give --sliced or --slice-length, not both")
   end
-  cli.check_name("attention", options.attention, attention.names())
+  attention.check_name("attention", options.attention)
   if given.attention and (given.attentions or given.head_groups) then
     cli.fail(2, ("train: give --attention or --%s, not both"):format(
       given.attentions and "attentions" or "head-groups"))
