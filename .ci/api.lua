@@ -363,7 +363,8 @@ return {
     { "Pattern:keys", "length?: integer, question?: pf.PatternQuestion", "pf.Tensor",
       "How many keys each query sees, (length) i32." },
     { "Pattern:svg", "length?: integer, question?: pf.PatternQuestion", "string",
-      "A picture: queries downward, keys to the right; darker where more pairs are seen." },
+      "A picture: queries downward, keys to the right; darker where more pairs are seen. Of 128 " ..
+      "positions where no length is given." },
     { "Pattern:tensor", "length?: integer, keys?: integer", "pf.Tensor",
       "As ops take it (pattern_matrix, pattern_count, listed_attention); the length matters to " ..
       "lists and functions alone, which are asked once for it." },

@@ -950,7 +950,8 @@ function Pattern:count(length, question) end
 ---@return pf.Tensor
 function Pattern:keys(length, question) end
 
----A picture: queries downward, keys to the right; darker where more pairs are seen.
+---A picture: queries downward, keys to the right; darker where more pairs are seen. Of 128
+---positions where no length is given.
 ---@param length? integer
 ---@param question? pf.PatternQuestion
 ---@return string
@@ -2071,8 +2072,8 @@ function pf.nn.block(options) end
 ---options of an ngrams layer, whose rows join the embedding's; none: no such layer
 ---@field ngrams? table
 
----A language model: token ids (B, L) -> logits (B, L, vocab), through blocks of linear
----attention.
+---A language model: token ids (B, L) -> logits (B, L, vocab), through blocks of attention and
+---mlp.
 ---@param options? pf.Options.nn.performer
 ---@return pf.Module
 function pf.nn.performer(options) end

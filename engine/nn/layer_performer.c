@@ -377,8 +377,8 @@ static int performer_score(pf_module *m, pf_engine *e, const pf_run *run, pf_ten
 
 const pf_layer pf_layer_performer = {
     .name = "performer",
-    .doc = "A language model: token ids (B, L) -> logits (B, L, vocab), through blocks of linear "
-           "attention.",
+    .doc = "A language model: token ids (B, L) -> logits (B, L, vocab), through blocks of "
+           "attention and mlp.",
     .options = performer_options,
     .n_options = PF_COUNT(performer_options),
     .width = "vocab",
