@@ -2,7 +2,6 @@
 -- labels: a graph attention network by the recipe of its paper (Velickovic et al. 2018).
 --
 --   build/release/bin/performer examples/13_graph.lua [FOLDER|-] [epochs] [seed] [gat|gatv2]
---
 -- FOLDER has cora_edges.tsv (a pair of nodes a line, from 0) and cora_nodes.tsv (node, label, train
 -- or valid or test or -, its words' numbers from 0), to be written out of Planetoid's Cora
 -- (github.com/kimiyoung/planetoid, data/ind.cora.*). Without it, made-up papers of 3 subjects,
@@ -42,7 +41,6 @@ if folder == "-" then -- half of a paper's words, and most that it cites, are of
 end
 cites.nodes, has.nodes = N, N
 cites, has = assert(pf.graph(cites)), pf.graph(has)
-print(cites)
 local function layer(o)
   o.value_dropout, o.attention_dropout, o.score = 0.6, 0.6, arg[4] or "gat"
   return pf.nn.graph_attention(o)
@@ -61,14 +59,14 @@ for name, list in pairs(targets) do
   local target = pf.tensor({ list }, { dtype = "i32" })
   targets[name] = { input = pf.zeros(1, N, 1), edges = cites, target = target }
 end
+print(cites)
 local optimizer, began = pf.optim.adam(model, { lr = 0.005, decay = 5e-4 }), pf.clock()
 local least, most, better, test = math.huge, 0, 0, nil -- of validation; test where both are best
 for epoch = 1, epochs do
-  do
-    local tape <close> = pf.tape()
-    tape:backward(model:loss(targets.train, { step = epoch }))
-    optimizer:step()
-  end
+  local tape = pf.tape()
+  tape:backward(model:loss(targets.train, { step = epoch }))
+  tape:close()
+  optimizer:step()
   local valid = model:evaluate(targets.valid)
   if valid.loss <= least and valid.right >= most then test = model:evaluate(targets.test) end
   if valid.loss <= least or valid.right >= most then better = epoch end

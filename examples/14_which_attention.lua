@@ -12,13 +12,11 @@ local steps = smoke and 3 or math.tointeger(arg[1] or 300)
 if not steps then pf.exit(2, "usage: 14_which_attention.lua [--smoke | STEPS] [LENGTH]") end
 local length = math.tointeger(arg[2]) or (smoke and 256 or 8192)
 pf.open { seed = 1 }
-
 -- Pairs of a key and its value: a key that comes again asks for what stood behind it. Pairs that
 -- stand more than a quarter of the row back are counted apart: near ones a window holds, too.
 local task = recall.new { length = smoke and 64 or 512, keys = smoke and 8 or 64 }
 local model = { vocab = task.vocab, dim = 64, layers = 2, heads = 2, causal = true,
                 positions = "none", token_shift = true, kernel = { features = 64 } }
-
 local function learn(name)
   return equal_steps.train { name = name, model = model, steps = steps, lr = 3e-3,
     batch = function(step) return task:batch(step, smoke and 2 or 8) end,
@@ -28,7 +26,6 @@ end
 -- Forward and backward over one row with 8 heads of 64, the better of two times.
 local rows = {}
 for i = 1, 4 do rows[i] = pf.randn(1, 8, length, 64) end
-
 local function cost(name)
   local best, bytes = math.huge, 0
   for _ = 1, 2 do
@@ -38,9 +35,8 @@ local function cost(name)
     local before, began = pf.memory().live, pf.clock()
     do
       local tape <close> = pf.tape()
-      local out = pf.attention[name](q:requires_grad(), k:requires_grad(), v:requires_grad(),
-                                     { causal = true })
-      tape:backward(out, rows[4])
+      for _, x in ipairs { q, k, v } do x:requires_grad() end
+      tape:backward(pf.attention[name](q, k, v, { causal = true }), rows[4])
     end
     best, bytes = math.min(best, pf.clock() - began), pf.memory().peak - before
   end
@@ -49,14 +45,12 @@ end
 
 --- How much more a token of a row 16 times as long costs.
 local function growth(name)
-  local shape = { head_dim = 64, features = 256, causal = true }
-  shape.length = length
+  local shape = { head_dim = 64, features = 256, causal = true, length = length }
   local forward, backward = pf.attention.flops(name, shape)
   shape.length = 16 * length
   local longer, longer_back = pf.attention.flops(name, shape)
   return (longer + longer_back) / math.max(1, forward + backward)
 end
-
 print "attention    seconds        MiB   16 x L   recalls      far"
 local found, slowest, best = {}, 0, 0
 for _, kind in ipairs(pf.kinds()) do

@@ -41,20 +41,6 @@ local function model_of(rounds)
   }
 end
 
---- The share of asked positions where the likeliest symbol is the right one.
-local function accuracy(model, input, target)
-  local best, wanted, right, asked = model(input):argmax(-1):totable(), target:totable(), 0, 0
-  for r, line in ipairs(wanted) do
-    for i, id in ipairs(line) do
-      if id >= 0 then
-        asked = asked + 1
-        right = right + (id == best[r][i] - 1 and 1 or 0) -- argmax gives a position, from 1
-      end
-    end
-  end
-  return 100 * right / asked
-end
-
 local trained = model_of(4)
 local optimizer = pf.optim.adamw(trained, { decay = 0.01 })
 local lr = pf.schedule.cosine { warmup = 20, steps = steps, peak = 1e-2 }
@@ -78,6 +64,7 @@ for _, rounds in ipairs { 1, 2, 4, 8 } do
   for name, tensor in pairs(model:tensors()) do
     if not name:find "rotations$" then tensor:copy_(weights[name]) end
   end
+  local seen = model:evaluate { input = input, target = target }
   print(("read with %d round%s  %5.1f %% right"):format(rounds, rounds == 1 and " " or "s",
-    accuracy(model, input, target)))
+    100 * seen.right / seen.tokens))
 end
