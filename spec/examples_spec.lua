@@ -102,8 +102,10 @@ describe("examples", function()
   end)
 
   it("15_duplication: finds more with every round of hashing", function()
-    local right = numbers(run "15_duplication.lua --smoke", "rounds? +([%d.]+) %% right")
+    local steps = build:find "asan" and " 10" or "" -- too slow to learn
+    local right = numbers(run("15_duplication.lua --smoke" .. steps), "rounds? +([%d.]+) %% right")
     assert.equal(4, #right)
+    if steps ~= "" then return end
     for i = 2, 4 do assert.is_true(right[i] >= right[i - 1] - 0.5, table.concat(right, " ")) end
     assert.is_true(right[1] < 95 and right[3] > 90, table.concat(right, " "))
   end)
