@@ -9,14 +9,7 @@ local support = require "spec.support"
 local B, L = 2, 40
 local CUTS = { 0, 17, 20, 33, 40 } -- also rows shorter than what layers look back
 
-local function whole_of(f)
-  local list = {}
-  for b = 1, B do
-    list[b] = {}
-    for t = 1, L do list[b][t] = f(b, t) end
-  end
-  return pf.tensor(list, { dtype = "i32" })
-end
+local function whole_of(f) return models.ids_of(B, L, f) end
 
 local x, target = models.ids(B, L, 19, 1), models.ids(B, L, 19, 2)
 local documents = whole_of(function(b, t) return t <= 17 and 5 or (t + b) // 12 end)

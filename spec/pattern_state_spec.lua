@@ -126,14 +126,7 @@ describe("a window", function()
     end
   end)
 
-  local function ids(f)
-    local list = {}
-    for b = 1, B do
-      list[b] = {}
-      for t = 1, L do list[b][t] = f(b, t) end
-    end
-    return pf.tensor(list, { dtype = "i32" })
-  end
+  local function ids(f) return models.ids_of(B, L, f) end
 
   local x, target = models.ids(B, L, 19, 1), models.ids(B, L, 19, 2)
   local packed = ids(function(b, t) return (t + 13 * b) // 90 end)

@@ -8,14 +8,7 @@ local nn = pf.nn
 
 local B, L = 2, 150
 
-local function rows(f)
-  local list = {}
-  for b = 1, B do
-    list[b] = {}
-    for t = 1, L do list[b][t] = f(b, t) end
-  end
-  return pf.tensor(list, { dtype = "i32" })
-end
+local function rows(f) return models.ids_of(B, L, f) end
 
 local input = rows(function(b, t) return (t * t + 7 * b) % 19 end)
 local target = rows(function(b, t) return t % 11 == 0 and -1 or (3 * t + b * t * t) % 19 end)

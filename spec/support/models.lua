@@ -5,6 +5,16 @@ local pf = require "performer"
 
 local models = {}
 
+--- (B, L) i32 of f(b, t).
+function models.ids_of(B, L, f)
+  local list = {}
+  for b = 1, B do
+    list[b] = {}
+    for t = 1, L do list[b][t] = f(b, t) end
+  end
+  return pf.tensor(list, { dtype = "i32" })
+end
+
 --- (B, L) ids below n.
 function models.ids(B, L, n, seed)
   return array.tensor(array.random(seed or 1):whole({ B, L }, 0, n - 1))
