@@ -77,6 +77,8 @@ int pf_op_apply(pf_engine *engine, int index, pf_tensor *const *inputs, int n_in
     const pf_op *op = pf_registry_row(engine, index);
     if (!op) return PF_ENOTFOUND;
     uint64_t draw = 0;
-    if (op->flags & PF_OP_RANDOM) draw = OUTSIDE_DRAW | engine->draws++;
-    return pf_apply_drawn(engine, op, inputs, n_inputs, attrs, draw, outputs);
+    if (op->flags & PF_OP_RANDOM) draw = OUTSIDE_DRAW | engine->draws;
+    int status = pf_apply_drawn(engine, op, inputs, n_inputs, attrs, draw, outputs);
+    if (status >= 0 && draw) engine->draws++; /* one that failed has drawn nothing */
+    return status;
 }

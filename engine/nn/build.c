@@ -99,7 +99,11 @@ int pf_module_new(pf_module **module, pf_engine *engine, const char *type, const
         pf_config_free(own);
         return status;
     }
-    return pf_module_make(module, engine, row, own, children, n_children);
+    /* What failed has drawn nothing: a second try draws what the first would have. */
+    uint64_t draws = engine->draws;
+    status = pf_module_make(module, engine, row, own, children, n_children);
+    if (status < 0) engine->draws = draws;
+    return status;
 }
 
 /* ---- inner children, which `build` of a layer makes ---- */
@@ -262,7 +266,9 @@ int pf_module_build(pf_module **module, pf_engine *engine, const pf_config *tree
     PF_OPEN(engine);
     PF_NEED(tree);
     builder b = {.e = engine};
+    uint64_t draws = engine->draws;
     int status = build_node(&b, tree, 0, module);
+    if (status < 0) engine->draws = draws;
     pf_heap_free(engine->heap, b.done, (size_t)b.cap_done * sizeof *b.done);
     return status;
 }

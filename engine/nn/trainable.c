@@ -193,7 +193,9 @@ int pf_module_adapt(pf_engine *engine, pf_module *module, const char *pattern, i
     visit *v;
     PF_TRY(begin_visit(&v, module, pattern));
     v->e = engine, v->rank = rank, v->scale = scale;
+    uint64_t draws = engine->draws;
     int status = adapt(v, module);
+    if (status < 0) engine->draws = draws;
     end_visit(v, module);
     return status;
 }
