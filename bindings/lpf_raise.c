@@ -151,6 +151,7 @@ int lpf_failure(lua_State *L, int status) {
 }
 
 int lpf_loaded(lua_State *L, int status) {
-    const bool raises = status == PF_ENOMEM || status == PF_ECANCEL || status == PF_EHOST;
+    const bool raises =
+        status == PF_ENOMEM || status == PF_ECANCEL || status == PF_ELIMIT || status == PF_EHOST;
     return status >= 0 ? 0 : raises ? lpf_result(L, status) : lpf_failure(L, status);
 }

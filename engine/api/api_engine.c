@@ -29,6 +29,12 @@ static int check_abi(uint32_t abi) {
                    (unsigned)abi, (unsigned)PF_ABI_VERSION, pf_version());
 }
 
+static int set_limits(pf_engine *e, const pf_options *given) {
+    pf_options options = PF_OPTIONS_DEFAULT;
+    PF_TRY(pf_options_take(&options, sizeof options, given, "engine"));
+    return options.limits ? pf_engine_limit(e, options.limits) : PF_OK;
+}
+
 int pf_engine_open_abi(pf_engine **engine, const pf_options *options, uint32_t abi) {
     pf_engine opened;
     PF_OUT(engine);
@@ -42,6 +48,7 @@ int pf_engine_open_abi(pf_engine **engine, const pf_options *options, uint32_t a
     *e = opened; /* nothing points to it yet */
     pf_heap_keep(e->heap, e, sizeof *e);
     int status = register_floors(e);
+    if (status >= 0) status = set_limits(e, options);
     if (status < 0) {
         pf_engine_close(&e);
         return status;
@@ -70,6 +77,7 @@ int pf_engine_info(const pf_engine *engine, pf_info *info) {
     PF_NEED(info);
     const pf_info own = {
         .live = pf_heap_live(engine->heap),
+        .outside = pf_heap_charged(engine->heap),
         .peak = pf_heap_peak(engine->heap),
         .threads = engine->threads,
         .cpu = engine->cpu,

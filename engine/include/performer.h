@@ -85,7 +85,8 @@ typedef struct {
     X(PF_ECANCEL, -8, "cancelled by the host")                                                     \
     X(PF_ESTATE, -9, "not possible in this state (closed tape, used tensor)")                      \
     X(PF_ENUMERIC, -10, "a value that is not finite")                                              \
-    X(PF_EHOST, -11, "a callback of the host failed")
+    X(PF_EHOST, -11, "a callback of the host failed")                                              \
+    X(PF_ELIMIT, -12, "over a limit of work, time or depth")
 #define PF_STATUS_ENUM(name, value, text) name = (value),
 typedef enum { PF_STATUS_LIST(PF_STATUS_ENUM) PF_STATUS_LIMIT = -99 } pf_status;
 #undef PF_STATUS_ENUM
@@ -127,6 +128,25 @@ typedef struct {
     void *context;
 } pf_allocator;
 
+/* Bounds of what is done with an engine; 0 in a field: none.
+ *
+ * Work is counted by the problem alone, so that it ends at the same place everywhere: a unit is
+ * about an instruction of Lua's, a call of an op 64 of them, 8 numbers that it reads or writes one
+ * more, and 64 multiplications of a matrix product. What doesn't fit is refused before it begins.
+ * Seconds are the monotonic clock's, which is looked at within every long call: at most a tenth of
+ * one over it ends. Depth: of scripts that call the host that calls scripts, of JSON, of configs.
+ *
+ * Over its bytes a call answers PF_ENOMEM, over the others PF_ELIMIT; as with a cancel, objects are
+ * what they were before it. What moves numbers in place (an optimizer's step, pf_tensor_fill ...)
+ * is refused before it begins, and ends when it has begun. */
+typedef struct {
+    size_t size;
+    size_t bytes;   /* held in all: tensors, Lua, files in memory */
+    uint64_t work;  /* units, from when they are set */
+    double seconds; /* likewise */
+    int depth;      /* levels */
+} pf_limits;
+
 typedef struct {
     size_t size;
     int threads;                   /* 0: as many as OpenMP would use */
@@ -137,8 +157,9 @@ typedef struct {
     pf_log_fn log;                 /* NULL: silent */
     void *log_context;
     pf_log_level log_level;
-    const void *cancel; /* const atomic_int *: non-zero stops long calls; NULL: never */
-    bool no_cache;      /* freed memory goes back at once: slower, and valgrind sees misuse */
+    const void *cancel;      /* const atomic_int *: non-zero stops long calls; NULL: never */
+    bool no_cache;           /* freed memory goes back at once: slower, and valgrind sees misuse */
+    const pf_limits *limits; /* copied; as pf_engine_limit, NULL: none */
 } pf_options;
 /* The defaults, to begin a pf_options with: either way, in C and in C++. */
 #ifndef __cplusplus
@@ -165,6 +186,7 @@ typedef struct {
     uint64_t seed;
     const char *cpu_name; /* "avx2" */
     const char *blas;     /* what the BLAS says of itself; asking loads it */
+    size_t outside;       /* bytes that others hold within its budget (pf_meter_bytes) */
 } pf_info;
 
 /* `abi` is the PF_ABI_VERSION that the caller was written for; another's library is refused, with
@@ -180,6 +202,10 @@ PF_API void pf_engine_close(pf_engine **engine);
 PF_API pf_engine *pf_engine_retain(pf_engine *engine);
 PF_API void pf_engine_release(pf_engine **engine);
 PF_API bool pf_engine_closed(const pf_engine *engine); /* of an engine that is kept */
+/* Bounds from now on, in place of those before, with all counts at 0; NULL: none. Once work or time
+ * is over, whatever is asked of the engine answers PF_ELIMIT until they are set again. The budget
+ * that it was opened with holds beside `bytes`. Bounds of a script or a call: pf_meter_open. */
+PF_API int pf_engine_limit(pf_engine *engine, const pf_limits *PF_NULLABLE limits);
 PF_API void pf_seed(pf_engine *engine, uint64_t seed);
 PF_API int pf_engine_info(const pf_engine *engine, pf_info *info);
 /* live and peak alone, at no cost. */

@@ -13,6 +13,50 @@
 extern "C" {
 #endif
 
+/* ---- limits of a part ------------------------------------------------------------------
+ * Bounds (pf_limits) of a part of what is done with an engine: a client, a script, a call. A meter
+ * counts while it is entered; meters that are entered one inside the other all count, and so does
+ * pf_engine_limit. Bytes are those of what was made while it was the innermost, for as long as
+ * they are held, whoever lets go of them. */
+
+typedef struct pf_meter pf_meter;
+typedef struct {
+    size_t size;
+    size_t bytes, peak; /* held, and their highest mark since the bounds were set */
+    uint64_t work;
+    double seconds;
+    int depth;
+    bool over; /* a bound of work or time was reached */
+} pf_usage;
+
+/* Not yet entered. One that is opened inside another's counts its bytes there too. limits NULL: it
+ * only counts. */
+PF_API int pf_meter_open(pf_meter **meter, pf_engine *engine, const pf_limits *PF_NULLABLE limits);
+/* Leaves it; what was made under it stays. */
+PF_API void pf_meter_close(pf_meter **meter);
+/* Other bounds from now on, with work and time at 0 and nothing over. */
+PF_API int pf_meter_limit(pf_meter *meter, const pf_limits *PF_NULLABLE limits);
+/* From here to the leave it counts. One that is over, or the host's cancel, is refused. */
+PF_API int pf_meter_enter(pf_meter *meter);
+/* With all that were entered inside it; of one that is not entered nothing. */
+PF_API void pf_meter_leave(pf_meter *meter);
+PF_API int pf_meter_usage(const pf_meter *meter, pf_usage *usage);
+/* Bytes that somebody else holds, such as a Lua state, count as the engine's own, in the budget of
+ * the meter (entered or not) and of the engine: `bytes` in place of `old_bytes`, before they are
+ * allocated or after they were freed. Over it PF_ENOMEM, and nothing has changed; fewer always
+ * fit. */
+PF_API int pf_meter_bytes(pf_meter *meter, size_t old_bytes, size_t bytes);
+/* The same with the memory, from the host's allocator, as lua_Alloc is told it: of block NULL
+ * old_bytes says nothing, bytes 0 frees, fewer never fail. NULL: no room. */
+PF_API void *pf_meter_resize(pf_meter *meter, void *PF_NULLABLE block, size_t old_bytes,
+                             size_t bytes);
+/* Counts work that is about to be done outside the engine, in all that are entered; 0 only looks,
+ * at the cancel flag too: PF_OK, PF_ECANCEL or PF_ELIMIT. */
+PF_API int pf_engine_charge(pf_engine *engine, uint64_t work);
+/* So many levels deeper, or with a negative number up again. PF_ELIMIT: that is too deep, and
+ * nothing has changed. */
+PF_API int pf_engine_nest(pf_engine *engine, int levels);
+
 /* ---- several inputs and outputs --------------------------------------------------------
  * Layers may read tensors beside x, by name: a decoder its memory, a model of pairs the type of
  * every token. A call gives them in its pass (`inputs`), a stream and a state take them when they

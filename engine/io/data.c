@@ -90,7 +90,9 @@ static int read_all(pf_data *data, pf_engine *engine, pf_reading *r) {
 static int read_within(pf_data *data, pf_engine *engine, pf_reading *r) {
     char why[256];
     size_t own = pf_heap_budget(data->heap);
-    if (!own) pf_heap_set_budget(data->heap, pf_heap_live(data->heap) + pf_half_of_memory());
+    if (!own)
+        pf_heap_set_budget(data->heap, pf_heap_live(data->heap) + pf_heap_charged(data->heap) +
+                                           pf_half_of_memory());
     int status = read_all(data, engine, r);
     pf_heap_set_budget(data->heap, own);
     if (status != PF_ENOMEM) return status;

@@ -48,7 +48,7 @@ int pf_run_scored(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, p
 /* The failure of child i, with its name; where that is its number, it is "layer 2". */
 static int named(const pf_module *m, int i, int status) {
     const char *name = m->child[i].name;
-    if (status == PF_ECANCEL) return status;
+    if (status == PF_ECANCEL || status == PF_ELIMIT) return status;
     return pf_fail_in(status, name[strspn(name, "0123456789")] ? "%s" : "layer %s", name);
 }
 

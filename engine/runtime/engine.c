@@ -1,6 +1,6 @@
 /*
  * engine.c - opening and closing the runtime part of an engine: options, heap, threads, CPU
- * level; the logger, the cancel flag and the clock. What must hold: nothing of the host's is
+ * level; the logger and the clock. What must hold: nothing of the host's is
  * changed, and a failed open leaves nothing behind.
  */
 #include "engine.h"
@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "cpu.h"
+#include "meter.h"
 
 enum { MAX_THREADS = 1024 };
 
@@ -39,6 +40,7 @@ int pf_runtime_open(pf_engine *engine, const pf_options *options) {
     engine->log_context = o.log_context;
     engine->log_level = o.log_level;
     engine->cancel = o.cancel;
+    engine->memory = o.memory;
     int status = pf_pool_open(&engine->pool, engine->heap, engine->threads - 1);
     if (status < 0) pf_runtime_close(engine);
     return status;
@@ -50,8 +52,11 @@ void pf_runtime_close(pf_engine *engine) {
     for (int slot = 0; slot < PF_OWN_SLOTS; slot++) pf_engine_own(engine, slot, NULL, NULL);
     pf_pool_close(&engine->pool, engine->heap);
     pf_heap_free(engine->heap, engine->scratch, engine->scratch_bytes * (size_t)engine->threads);
+    pf_heap_pays(engine->heap, NULL);
+    pf_heap_free(engine->heap, engine->limit, sizeof *engine->limit);
     engine->scratch = NULL;
     engine->scratch_bytes = 0;
+    engine->meter = engine->limit = NULL;
     engine->closed = true;
     pf_heap *heap = engine->heap; /* the engine may go with it */
     pf_heap_trim(heap);
@@ -83,12 +88,6 @@ void pf_engine_own(pf_engine *engine, pf_own_slot slot, void *thing, pf_own_clos
     engine->own[slot].thing = thing;
     engine->own[slot].close = close;
     if (before && close_before) close_before(engine, before);
-}
-
-int pf_check_cancel(const pf_engine *engine) {
-    if (!engine->cancel || !atomic_load_explicit(engine->cancel, memory_order_relaxed))
-        return PF_OK;
-    return pf_fail(PF_ECANCEL, "cancelled by the host");
 }
 
 void pf_log(const pf_engine *engine, pf_log_level level, const char *format, ...) {

@@ -16,6 +16,7 @@
 struct pf_kern; /* ops/kern: the table of kernels for this engine's CPU level */
 struct pf_op;   /* ops: one row of the op table */
 struct pf_comm; /* comm: the ranks that train together */
+struct pf_meter;
 
 #define PF_MAX_OPS 128
 
@@ -54,6 +55,10 @@ struct pf_engine {
     void *log_context;
     pf_log_level log_level;
     const atomic_int *cancel;            /* host's flag: non-zero asks every long call to stop */
+    size_t memory;                       /* the budget that the engine was opened with, 0: none */
+    struct pf_meter *meter;              /* the innermost that is entered; NULL: nothing counts */
+    struct pf_meter *limit;              /* the engine's own, or NULL */
+    int shield;                          /* > 0: what has begun must end, nothing stops it */
     const struct pf_op *ops[PF_MAX_OPS]; /* the op table: each floor adds its rows at open */
     int n_ops;
     /* Per-thread scratch, grown before a parallel region, kept until close. */
@@ -78,7 +83,9 @@ int pf_engine_check(const pf_engine *engine, const char *where);
  * at the latest when the engine closes, while its heap is still open. */
 void pf_engine_own(pf_engine *engine, pf_own_slot slot, void *thing, pf_own_close close);
 
-/* PF_ECANCEL with a message when the host has raised the cancel flag, else 0. */
+/* PF_ECANCEL with a message when the host has raised the cancel flag, PF_ELIMIT when a bound of
+ * time or work is reached, else 0. Every path that can take long asks it, once a megabyte or a few
+ * thousand turns; inside tasks it is pf_stopped (meter.h). */
 int pf_check_cancel(const pf_engine *engine);
 
 void pf_log(const pf_engine *engine, pf_log_level level, const char *format, ...)

@@ -1,239 +1,23 @@
 /*
- * heap.c - the heap behind everything the engine allocates.
+ * heap.c - the heap behind everything the engine allocates, and who pays for it. Blocks and their
+ * cache are in heap_blocks.h.
  *
- * A block from the host is [slack][header][PF_ALIGN-aligned bytes the caller sees]; the
- * header knows where the host's block began. Sizes are rounded up to classes, eight a power
- * of two, so that at most an eighth is lost and a freed block fits the next request like it.
- *
- * What must hold, under the lock: `live` is the host bytes of blocks that callers hold,
- * `cached` of blocks that wait; live + cached never exceeds the budget. The host's allocator
- * is called outside the lock. The heap dies when it has neither references nor blocks: every
- * block that a caller holds keeps it alive, so a tensor needs no reference of its own.
+ * The heap dies when it has neither references nor blocks: every block that a caller holds keeps
+ * it alive, so a tensor needs no reference of its own.
  */
 #include "heap.h"
 
-#include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-#include "fork.h"
+#include "account.h"
+#include "heap_blocks.h"
 #include "status.h"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define PF_ASAN 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#define PF_ASAN 1
-#endif
-#ifdef PF_ASAN
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(at, bytes)   ((void)(at), (void)(bytes))
-#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
-#endif
-
-/* Stands right before the bytes that the caller sees. */
-typedef struct block {
-    struct block *next; /* in its class's list, while cached; &in_use while a caller has it */
-    void *raw;          /* what the host gave */
-} block;
-
-static block in_use; /* a mark that is no block */
-
-enum {
-    EXTRA = PF_ALIGN - 1 + (int)sizeof(block), /* bytes the host is asked for beside the class */
-    FINE_LOG = 9,                              /* up to 512 bytes: every multiple of 64 */
-    CLASSES = 8 + (64 - FINE_LOG) * 8
-};
-/* The cache may hold this much whatever was ever live. */
-static const size_t cache_floor = (size_t)4 << 20;
-
-struct pf_heap {
-    pf_allocator allocator;
-    size_t budget;
-    pf_spin lock;
-    size_t refs, blocks;      /* under the lock, like all that follows */
-    atomic_size_t live, peak; /* written under the lock, read without */
-    size_t cached, mark;      /* mark: the highest live ever, resets do not touch it */
-    void *kept;               /* the block that goes with the heap, or NULL */
-    size_t kept_bytes;
-    bool uncached;
-    block *cache[CLASSES];
-};
-
-/* ---- size classes ---- */
-
-static int log2_floor(size_t n) { return 63 - __builtin_clzll((unsigned long long)n); }
-
-/* The class that holds `bytes`, and its size. False when no such block can exist. Up to 512 bytes
- * each multiple of 64 is a class; above, between 2^k and 2^(k+1), each multiple of 2^(k-3). */
-static bool class_of(size_t bytes, int *class, size_t *size) {
-    if (bytes > PTRDIFF_MAX / 2) return false;
-    if (bytes < 1) bytes = 1;
-    if (bytes <= (size_t)1 << FINE_LOG) {
-        *class = (int)((bytes - 1) / PF_ALIGN);
-        *size = (size_t)(*class + 1) * PF_ALIGN;
-        return true;
-    }
-    int log = log2_floor(bytes - 1), shift = log - 3;
-    size_t eighth = ((bytes - 1) >> shift) + 1; /* 9 .. 16 eighths of 2^log */
-    *size = eighth << shift;
-    *class = 8 + (log - FINE_LOG) * 8 + (int)eighth - 9;
-    return true;
-}
-
-/* ---- the host's side ---- */
-
-/* Pages of 2 MB under a large block of the C library's: a stream through memory is a quarter
- * faster, since the processor fetches ahead within a page only. A hint: where the system has
- * no such pages nothing changes. The rest of the first and last page belongs to malloc, whose
- * bytes lie as well in a large page. */
-static void hint_pages(void *raw, size_t bytes) {
-#ifdef MADV_HUGEPAGE
-    enum { PAGE = 4096, WORTH_IT = 256 << 10 };
-    if (bytes < WORTH_IT) return;
-    uintptr_t first = (uintptr_t)raw & ~(uintptr_t)(PAGE - 1);
-    madvise((void *)first, (uintptr_t)raw + bytes - first, MADV_HUGEPAGE);
-#else
-    (void)raw, (void)bytes;
-#endif
-}
-
-static void *host_alloc(const pf_allocator *a, size_t bytes) {
-    if (a->resize) return a->resize(a->context, NULL, 0, bytes);
-    void *raw = malloc(bytes);
-    if (raw) hint_pages(raw, bytes);
-    return raw;
-}
-
-static void host_free(const pf_allocator *a, void *raw, size_t bytes) {
-    if (a->resize)
-        a->resize(a->context, raw, bytes, 0);
-    else
-        free(raw);
-}
-
-static block *header_of(void *bytes) { return (block *)bytes - 1; }
-
-/* A fresh block of a class of `size` bytes: its aligned bytes, or NULL. */
-static void *block_new(const pf_allocator *a, size_t size) {
-    char *raw = host_alloc(a, size + EXTRA);
-    if (!raw) return NULL;
-    uintptr_t first = (uintptr_t)raw + sizeof(block);
-    char *bytes = raw + sizeof(block) + (PF_ALIGN - first % PF_ALIGN) % PF_ALIGN;
-    header_of(bytes)->raw = raw;
-    return bytes;
-}
-
-static void block_delete(const pf_allocator *a, void *bytes, size_t size) {
-    ASAN_UNPOISON_MEMORY_REGION(bytes, size);
-    host_free(a, header_of(bytes)->raw, size + EXTRA);
-}
-
-/* ---- lock and cache ---- */
-
-static void lock(pf_heap *h) { pf_spin_lock(&h->lock); }
-static void unlock(pf_heap *h) { pf_spin_unlock(&h->lock); }
-
-static size_t size_of_class(int class) {
-    if (class < 8) return (size_t)(class + 1) * PF_ALIGN;
-    return (size_t)((class - 8) % 8 + 9) << ((class - 8) / 8 + FINE_LOG - 3);
-}
-
-/* Takes the largest cached block out; NULL when there is none. Lock held. */
-static void *take_largest(pf_heap *h, size_t *size) {
-    for (int class = CLASSES - 1; class >= 0; class --) {
-        block *b = h->cache[class];
-        if (!b) continue;
-        h->cache[class] = b->next;
-        *size = size_of_class(class);
-        h->cached -= *size + EXTRA;
-        return b + 1;
-    }
-    return NULL;
-}
-
-/* Gives cached blocks back, the largest first, until at most `keep` bytes are cached. */
-static void shrink_cache(pf_heap *h, size_t keep) {
-    for (;;) {
-        size_t size = 0;
-        lock(h);
-        void *bytes = h->cached > keep ? take_largest(h, &size) : NULL;
-        unlock(h);
-        if (!bytes) return;
-        block_delete(&h->allocator, bytes, size);
-    }
-}
-
-/* What may stay cached beside `live` bytes: within the budget, and within one and a half
- * times what was ever live at once, so that a program of ever new shapes does not pile up
- * blocks of every size. Lock held. */
-static size_t cache_room(const pf_heap *h, size_t live) {
-    size_t most = h->mark > live ? h->mark : live;
-    size_t total = most < SIZE_MAX / 2 ? most + most / 2 : most;
-    if (total < live + cache_floor) total = live + cache_floor;
-    if (h->budget && total > h->budget) total = h->budget;
-    return total > live ? total - live : 0;
-}
-
-/* Lock held, so a read and then a write of the atomics will do. */
-static void count_live(pf_heap *h, size_t bytes) {
-    size_t live = h->live + bytes;
-    h->live = live;
-    h->blocks++;
-    if (live > h->peak) h->peak = live;
-    if (live > h->mark) h->mark = live;
-}
-
-/* A cached block of this class, counted as live, or NULL. */
-static void *from_cache(pf_heap *h, int class, size_t size) {
-    lock(h);
-    block *b = h->cache[class];
-    if (b) {
-        h->cache[class] = b->next;
-        h->cached -= size + EXTRA;
-        count_live(h, size + EXTRA);
-    }
-    unlock(h);
-    return b ? b + 1 : NULL;
-}
-
-/* A block from the host, counted as live; makes room first and asks twice. The bytes are
- * counted before the host is asked, so that two threads cannot share the budget's rest. What the
- * cache may hold is found under the lock, given back without it, and looked at again: another
- * thread may have cached meanwhile, and from the fifth look on the whole cache goes. */
-static void *from_host(pf_heap *h, size_t size) {
-    size_t total = size + EXTRA, peak, mark;
-    for (int attempt = 0;; attempt++) {
-        lock(h);
-        bool fits = !h->budget || (h->live <= h->budget && total <= h->budget - h->live);
-        size_t room = fits ? cache_room(h, h->live + total) : 0;
-        if (fits && h->cached <= room) break; /* with the lock */
-        unlock(h);
-        if (!fits) return NULL;
-        shrink_cache(h, attempt < 4 ? room : 0);
-    }
-    peak = h->peak, mark = h->mark;
-    count_live(h, total);
-    unlock(h);
-    void *bytes = block_new(&h->allocator, size);
-    if (!bytes) {
-        shrink_cache(h, 0);
-        bytes = block_new(&h->allocator, size);
-    }
-    if (bytes) return bytes;
-    lock(h);
-    h->live -= total;
-    h->blocks--;
-    /* The marks forget a block that never was, unless others moved them meanwhile. */
-    h->peak = peak > h->live ? peak : (size_t)h->live;
-    h->mark = mark > h->live ? mark : (size_t)h->live;
-    unlock(h);
-    return NULL;
-}
+/* An account as the heap sees it: what it pays for has its mark. */
+typedef struct {
+    pf_account own;
+    pf_heap_block mark;
+} payer;
 
 /* ---- the heap ---- */
 
@@ -241,7 +25,7 @@ int pf_heap_open(pf_heap **heap, const pf_allocator *allocator, size_t budget) {
     pf_allocator a = {.size = sizeof a};
     *heap = NULL;
     PF_TRY(pf_options_take(&a, sizeof a, allocator, "allocator"));
-    pf_heap *h = *heap = host_alloc(&a, sizeof *h);
+    pf_heap *h = *heap = pf_host_alloc(&a, sizeof *h);
     if (!h) return pf_fail(PF_ENOMEM, "heap: no memory for the heap itself");
     memset(h, 0, sizeof *h);
     h->allocator = a;
@@ -250,7 +34,7 @@ int pf_heap_open(pf_heap **heap, const pf_allocator *allocator, size_t budget) {
     int status = pf_spin_open(&h->lock);
     if (status >= 0) return PF_OK;
     *heap = NULL;
-    host_free(&a, h, sizeof *h);
+    pf_host_free(&a, h, sizeof *h);
     return status;
 }
 
@@ -259,50 +43,50 @@ int pf_heap_open(pf_heap **heap, const pf_allocator *allocator, size_t budget) {
 void pf_heap_drop(pf_heap *h) {
     int class;
     size_t size;
-    lock(h);
+    pf_heap_lock(h);
     bool dead = --h->blocks == 0 && h->refs == 0;
-    unlock(h);
+    pf_heap_unlock(h);
     if (!dead) return;
     pf_allocator a = h->allocator;
     pf_spin_close(&h->lock);
-    if (h->kept && class_of(h->kept_bytes, &class, &size)) block_delete(&a, h->kept, size);
-    host_free(&a, h, sizeof *h);
+    if (h->kept && pf_class_of(h->kept_bytes, &class, &size)) pf_block_delete(&a, h->kept, size);
+    pf_host_free(&a, h, sizeof *h);
 }
 
 void pf_heap_hold(pf_heap *h) {
-    lock(h);
+    pf_heap_lock(h);
     h->blocks++;
-    unlock(h);
+    pf_heap_unlock(h);
 }
 
 /* It is no block that keeps the heap. */
 void pf_heap_keep(pf_heap *h, void *kept, size_t bytes) {
-    lock(h);
+    pf_heap_lock(h);
     h->kept = kept;
     h->kept_bytes = bytes;
     h->blocks--;
-    unlock(h);
+    pf_heap_unlock(h);
 }
 
 pf_heap *pf_heap_retain(pf_heap *h) {
-    lock(h);
+    pf_heap_lock(h);
     h->refs++;
-    unlock(h);
+    pf_heap_unlock(h);
     return h;
 }
 
 void pf_heap_release(pf_heap *h) {
     if (!h) return;
-    lock(h);
+    pf_heap_lock(h);
     bool last = --h->refs == 0;
     if (last) h->blocks++; /* as if we held a block: the heap lives while the cache goes */
-    unlock(h);
+    pf_heap_unlock(h);
     if (!last) return;
-    shrink_cache(h, 0);
+    pf_cache_shrink(h, 0);
     pf_heap_drop(h);
 }
 
-void pf_heap_trim(pf_heap *h) { shrink_cache(h, 0); }
+void pf_heap_trim(pf_heap *h) { pf_cache_shrink(h, 0); }
 
 static void *refuse(const pf_heap *h, size_t bytes) {
     size_t held = pf_heap_live(h);
@@ -315,14 +99,150 @@ static void *refuse(const pf_heap *h, size_t bytes) {
     return NULL;
 }
 
+/* ---- who pays ---- */
+
+static pf_heap_block *mark_of(pf_account *account) {
+    return account ? &((payer *)account)->mark : &pf_in_use;
+}
+
+/* Whose block this is: *account (NULL: the heap's alone); false: it is in the cache. */
+static bool held_by(const pf_heap_block *b, pf_account **account) {
+    if (!b->next || b->next->raw != &pf_in_use) return false;
+    *account = b->next == &pf_in_use
+                   ? NULL
+                   : &((payer *)(void *)((char *)b->next - offsetof(payer, mark)))->own;
+    return true;
+}
+
+/* One of what holds it less; what of it and of its parents is to be freed, by end_accounts without
+ * the lock. Lock held. */
+static pf_account *leave_account(pf_account *account) {
+    pf_account *ended = NULL;
+    for (pf_account *a = account, *parent; a && --a->refs == 0; a = parent) {
+        parent = a->parent;
+        a->parent = ended;
+        ended = a;
+    }
+    return ended;
+}
+
+static void end_accounts(pf_heap *h, pf_account *ended) {
+    for (pf_account *next; ended; ended = next) {
+        next = ended->parent;
+        pf_heap_free(h, ended, sizeof(payer));
+    }
+}
+
+/* The account that stands counts the bytes; false, with a message: it has no room. */
+static bool pay(pf_heap *h, size_t bytes, pf_account **account) {
+    pf_heap_lock(h);
+    pf_account *a = *account = h->pays, *full = pf_account_pay(a, bytes);
+    size_t used = full ? full->used : 0, most = full ? full->most : 0;
+    if (a && !full) a->refs++;
+    pf_heap_unlock(h);
+    if (!full) return true;
+    pf_fail(PF_ENOMEM, "out of memory: asked for %zu bytes with %zu held, limit %zu", bytes, used,
+            most);
+    return false;
+}
+
+static void refund(pf_heap *h, size_t bytes, pf_account *account) {
+    if (!account) return;
+    pf_heap_lock(h);
+    pf_account_refund(account, bytes);
+    pf_account *ended = leave_account(account);
+    pf_heap_unlock(h);
+    end_accounts(h, ended);
+}
+
+int pf_account_open(pf_account **account, pf_heap *h, pf_account *parent, size_t most) {
+    pf_account *before = pf_heap_pays(h, NULL); /* its own few bytes are the heap's */
+    payer *p = pf_heap_zalloc(h, sizeof *p);
+    pf_heap_pays(h, before);
+    *account = p ? &p->own : NULL;
+    if (!p) return PF_ENOMEM;
+    *p = (payer){.own = {.parent = parent, .most = most, .refs = 1}, .mark = {.raw = &pf_in_use}};
+    pf_heap_lock(h);
+    if (parent) parent->refs++;
+    pf_heap_unlock(h);
+    return PF_OK;
+}
+
+void pf_account_close(pf_account **account, pf_heap *h) {
+    pf_account *a = *account;
+    *account = NULL;
+    if (!a) return;
+    pf_heap_lock(h);
+    a->most = 0;
+    pf_account *ended = leave_account(a);
+    pf_heap_unlock(h);
+    end_accounts(h, ended);
+}
+
+void pf_account_bound(pf_account *account, pf_heap *h, size_t most) {
+    pf_heap_lock(h);
+    account->most = most;
+    account->peak = account->used;
+    pf_heap_unlock(h);
+}
+
+void pf_account_held(const pf_account *account, pf_heap *h, size_t *used, size_t *peak) {
+    pf_heap_lock(h);
+    *used = account->used;
+    *peak = account->peak;
+    pf_heap_unlock(h);
+}
+
+pf_account *pf_heap_pays(pf_heap *h, pf_account *account) {
+    pf_heap_lock(h);
+    pf_account *before = h->pays;
+    h->pays = account;
+    pf_heap_unlock(h);
+    return before;
+}
+
+/* Of a heap that has room when the cache is empty the cache goes first. */
+int pf_heap_charge(pf_heap *h, pf_account *account, size_t old, size_t bytes) {
+    size_t more = bytes > old ? bytes - old : 0, less = old > bytes ? old - bytes : 0, room = 0;
+    pf_heap_lock(h);
+    size_t held = h->live + h->charged;
+    bool fits = !more || !h->budget || (held <= h->budget && more <= h->budget - held);
+    if (fits) fits = !pf_account_pay(account, more);
+    if (fits) {
+        pf_account_refund(account, less);
+        h->charged += more;
+        h->charged -= less;
+        room = pf_cache_room(h, h->live);
+    }
+    pf_heap_unlock(h);
+    if (fits && more) pf_cache_shrink(h, room);
+    return fits ? PF_OK
+                : pf_fail(PF_ENOMEM,
+                          "out of memory: asked for %zu bytes more outside the engine "
+                          "than its limit has room for",
+                          more);
+}
+
+void *pf_heap_outside(pf_heap *h, void *block, size_t bytes) {
+    return pf_host_resize(&h->allocator, block, bytes);
+}
+
+size_t pf_heap_charged(const pf_heap *h) { return h->charged; }
+
+/* ---- blocks ---- */
+
 void *pf_heap_alloc(pf_heap *h, size_t bytes) {
     int class;
     size_t size;
-    if (!class_of(bytes, &class, &size)) return refuse(h, bytes);
-    char *p = from_cache(h, class, size);
-    if (!p) p = from_host(h, size);
-    if (!p) return refuse(h, bytes);
-    header_of(p)->next = &in_use;
+    pf_account *account;
+    if (!pf_class_of(bytes, &class, &size)) return refuse(h, bytes);
+    if (!pay(h, size + PF_BLOCK_EXTRA, &account)) return NULL;
+    char *p = pf_block_take(h, class, size);
+    if (!p) {
+        refund(h, size + PF_BLOCK_EXTRA, account);
+        return refuse(h, bytes);
+    }
+    pf_header_of(p)->next = mark_of(account);
     ASAN_UNPOISON_MEMORY_REGION(p, size);
     ASAN_POISON_MEMORY_REGION(p + bytes, size - bytes); /* a write past the end is seen */
     return p;
@@ -335,10 +255,13 @@ void *pf_heap_zalloc(pf_heap *h, size_t bytes) {
 
 void pf_heap_uncached(pf_heap *h) {
     h->uncached = true;
-    shrink_cache(h, 0);
+    pf_cache_shrink(h, 0);
 }
 
-bool pf_heap_holds(const void *p) { return ((const block *)p - 1)->next == &in_use; }
+bool pf_heap_holds(const void *p) {
+    pf_account *account;
+    return held_by((const pf_heap_block *)p - 1, &account);
+}
 
 /* The block goes to the cache, from where the next of its class comes, poisoned until then; one
  * that is there already was freed before, and stays. Without a cache (an orphaned heap has none)
@@ -346,25 +269,28 @@ bool pf_heap_holds(const void *p) { return ((const block *)p - 1)->next == &in_u
 void pf_heap_free(pf_heap *h, void *p, size_t bytes) {
     int class;
     size_t size;
-    if (!p || !class_of(bytes, &class, &size)) return;
-    block *b = header_of(p);
-    lock(h);
-    bool ours = b->next == &in_use, keep = ours && h->refs > 0 && !h->uncached;
+    if (!p || !pf_class_of(bytes, &class, &size)) return;
+    pf_heap_block *b = pf_header_of(p);
+    pf_account *account = NULL, *ended = NULL;
+    pf_heap_lock(h);
+    bool ours = held_by(b, &account), keep = ours && h->refs > 0 && !h->uncached;
     if (ours) {
+        pf_account_refund(account, size + PF_BLOCK_EXTRA);
+        ended = leave_account(account);
         b->next = NULL;
-        h->live -= size + EXTRA;
+        h->live -= size + PF_BLOCK_EXTRA;
         ASAN_POISON_MEMORY_REGION(p, size);
     }
     if (keep) {
         b->next = h->cache[class];
         h->cache[class] = b;
-        h->cached += size + EXTRA;
+        h->cached += size + PF_BLOCK_EXTRA;
         h->blocks--;
     }
-    unlock(h);
-    if (!ours || keep) return;
-    block_delete(&h->allocator, p, size);
-    pf_heap_drop(h);
+    pf_heap_unlock(h);
+    if (ours && !keep) pf_block_delete(&h->allocator, p, size);
+    end_accounts(h, ended);
+    if (ours && !keep) pf_heap_drop(h);
 }
 
 int pf_heap_grow(pf_heap *h, void **array, int64_t *capacity, int64_t need, size_t size) {
@@ -385,10 +311,12 @@ int pf_heap_grow(pf_heap *h, void **array, int64_t *capacity, int64_t need, size
 }
 
 size_t pf_heap_set_budget(pf_heap *h, size_t budget) {
-    lock(h);
-    size_t before = h->budget;
+    pf_heap_lock(h);
+    size_t before = h->budget, room;
     h->budget = budget;
-    unlock(h);
+    room = pf_cache_room(h, h->live);
+    pf_heap_unlock(h);
+    pf_cache_shrink(h, room);
     return before;
 }
 
@@ -397,7 +325,7 @@ size_t pf_heap_live(const pf_heap *h) { return h->live; }
 size_t pf_heap_peak(const pf_heap *h) { return h->peak; }
 
 void pf_heap_reset_peak(pf_heap *h) {
-    lock(h);
+    pf_heap_lock(h);
     h->peak = (size_t)h->live;
-    unlock(h);
+    pf_heap_unlock(h);
 }

@@ -11,6 +11,7 @@
 #include "base.h"
 
 typedef struct pf_heap pf_heap;
+typedef struct pf_account pf_account; /* account.h */
 
 /* budget 0: none. The heap starts with one reference. */
 int pf_heap_open(pf_heap **heap, const pf_allocator *allocator, size_t budget);
@@ -40,6 +41,24 @@ int pf_heap_grow(pf_heap *heap, void **array, int64_t *capacity, int64_t need, s
 size_t pf_heap_budget(const pf_heap *heap); /* 0: none */
 /* Another budget from now on; what it was. */
 size_t pf_heap_set_budget(pf_heap *heap, size_t budget);
+
+/* ---- who pays ---- */
+
+/* An account within `parent` (NULL: the heap alone). The last close of all is that of its last
+ * block; most 0: no bound. */
+int pf_account_open(pf_account **account, pf_heap *heap, pf_account *parent, size_t most);
+void pf_account_close(pf_account **account, pf_heap *heap);
+void pf_account_bound(pf_account *account, pf_heap *heap, size_t most);
+void pf_account_held(const pf_account *account, pf_heap *heap, size_t *used, size_t *peak);
+/* Who pays for what is allocated from now on (NULL: nobody but the heap); who it was. */
+pf_account *pf_heap_pays(pf_heap *heap, pf_account *account);
+/* Bytes that are held outside, by Lua for one, in budget and account (NULL: the budget alone):
+ * `bytes` in place of `old`. PF_ENOMEM where they don't fit, and then nothing has changed; fewer
+ * always fit. Nothing is allocated. */
+int pf_heap_charge(pf_heap *heap, pf_account *account, size_t old, size_t bytes);
+/* Such bytes from the host, as lua_Alloc has it; charging them is another's. */
+void *pf_heap_outside(pf_heap *heap, void *block, size_t bytes);
+size_t pf_heap_charged(const pf_heap *heap);
 
 size_t pf_heap_live(const pf_heap *heap);
 size_t pf_heap_peak(const pf_heap *heap);

@@ -8,6 +8,8 @@
 
 #include <omp.h>
 
+#include "meter.h"
+
 /* Room for `bytes` of scratch a thread. What it held is of no worth, so the old area goes
  * back before the new one is asked for. */
 static int grow_scratch(pf_engine *engine, size_t bytes) {
@@ -38,9 +40,9 @@ typedef struct {
     int64_t n, chunk;
     char *scratch; /* `stride` bytes a thread, or NULL */
     size_t stride;
-    const atomic_int *cancel;
+    const pf_engine *engine;
     atomic_llong next;
-    atomic_bool skipped;
+    atomic_int stopped; /* why tasks were left out, or 0 */
 } task_job;
 
 /* Takes tasks until none is left. `next` runs past n by a chunk a thread at most. */
@@ -52,8 +54,9 @@ static void take_tasks(void *context, int thread) {
         if (first >= job->n) return;
         int64_t end = pf_min(first + job->chunk, job->n);
         for (int64_t task = first; task < end; task++) {
-            if (job->cancel && atomic_load_explicit(job->cancel, memory_order_relaxed)) {
-                atomic_store(&job->skipped, true);
+            int status = pf_stopped(job->engine);
+            if (status < 0) {
+                atomic_store(&job->stopped, status);
                 return;
             }
             job->fn(job->context, task, own);
@@ -70,7 +73,7 @@ int pf_parallel(pf_engine *engine, int64_t n, size_t scratch_bytes, pf_task_fn f
                     .chunk = chunk_of(n, engine->threads),
                     .scratch = engine->scratch,
                     .stride = engine->scratch_bytes,
-                    .cancel = engine->cancel};
+                    .engine = engine};
     int status = PF_OK;
     /* On the caller the BLAS would use the host's thread count: a region of one thread has a
      * count of its own, and the host's stays as it is. */
@@ -84,7 +87,7 @@ int pf_parallel(pf_engine *engine, int64_t n, size_t scratch_bytes, pf_task_fn f
         }
     }
     PF_TRY(status);
-    return job.skipped ? pf_fail(PF_ECANCEL, "cancelled by the host") : PF_OK;
+    return pf_stopped_fail(engine, job.stopped);
 }
 
 typedef struct {

@@ -14,9 +14,9 @@
 /* `scratch` holds at least the asked bytes, aligned, private to the running thread. */
 typedef void (*pf_task_fn)(void *context, int64_t task, void *scratch);
 
-/* Runs fn for task 0 .. n-1. Fails with PF_ENOMEM (scratch), PF_ECANCEL, or PF_ESTATE (a child's
- * fork came in the middle); after the last two some tasks have not run. Must not be called from
- * inside a task. */
+/* Runs fn for task 0 .. n-1. Fails with PF_ENOMEM (scratch), PF_ECANCEL, PF_ELIMIT, or PF_ESTATE (a
+ * child's fork came in the middle); after the last three some tasks have not run. Must not be
+ * called from inside a task. */
 int pf_parallel(pf_engine *engine, int64_t n, size_t scratch_bytes, pf_task_fn fn, void *context);
 
 /* Cuts n elements in fixed ranges of `grain` and runs fn(context, first, last) on each. */

@@ -8,6 +8,7 @@
 #include "engine.h"
 #include "heap.h"
 #include "index.h"
+#include "meter.h"
 #include "number.h"
 #include "parallel.h"
 #include "rng.h"

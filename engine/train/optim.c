@@ -328,7 +328,7 @@ static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gr
     double gscale = clip > 0 && total > clip ? clip / total : 1;
     PF_TRY(check_squares(o, gscale * total));
     begin_groups(o, e, lr, gscale);
-    e->cancel = NULL; /* until the end of the step */
+    e->shield++; /* until the end of the step */
     PF_TRY(update_all(o, e, g));
     o->steps++;
     for (int i = 0; i < o->n; i++) pf_tensor_clear_grad(o->entry[i].param);
@@ -346,7 +346,7 @@ int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, dou
     PF_OPEN(engine);
     PF_NEED(optimizer);
     pf_optimizer *o = optimizer;
-    const atomic_int *cancel = engine->cancel;
+    const int shield = engine->shield;
     gradients g = {0};
     o->drawn = 0;
     if (lr < 0) lr = pf_rule_option(o->rule, o->options, "lr");
@@ -358,7 +358,7 @@ int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, dou
     if (ready) status = apply(o, engine, lr, clip, &g, norm);
     let_go(o, engine, &g);
     if (status >= 0) status = pf_module_after_step(engine, o->module, o->steps, &o->drawn);
-    engine->cancel = cancel;
+    engine->shield = shield;
     return ready ? pf_comm_agree(engine, status) : status;
 }
 

@@ -55,6 +55,7 @@ static struct {
     pf_data *data;
     pf_kernel *kernel;
     pf_items *items;
+    pf_meter *meter;
     pf_tape *tape;
     pf_config *tree, *none, *map, *list, *data_options;
     lua_State *lua;
@@ -161,6 +162,7 @@ static void border_open(void) {
     CHECK_OK(pf_optimizer_new(&B.optimizer, B.engine, B.module, NULL));
     CHECK_OK(pf_kernel_open(&B.kernel, B.engine, NULL, NULL));
     CHECK_OK(pf_items_open(&B.items, B.engine, &items));
+    CHECK_OK(pf_meter_open(&B.meter, B.engine, NULL));
     B.modules[0] = B.module;
     B.words[0] = "word";
     B.lua = luaL_newstate();
@@ -173,6 +175,7 @@ static void border_open(void) {
 static void border_close(void) {
     lua_close(B.lua);
     pf_tape_close(&B.tape);
+    pf_meter_close(&B.meter);
     pf_items_close(&B.items);
     pf_kernel_release(&B.kernel);
     pf_optimizer_close(&B.optimizer);

@@ -37,6 +37,7 @@ local by_name = {
   ["pf_state_merge.later"] = "B.alone",
   ["pf_state_pack.state"] = "B.alone",
   ["pf_state_save.state"] = "B.alone",
+  ["pf_meter_resize.block"] = "NULL",
 }
 local by_type = {
   ["bool"] = "false", ["int"] = "1", ["unsigned"] = "0", ["int32_t"] = "1", ["int64_t"] = "1",
@@ -53,6 +54,7 @@ local by_type = {
   ["pf_tensor *"] = "B.tensor", ["pf_tape *"] = "B.tape", ["pf_module *"] = "B.module",
   ["pf_state *"] = "B.state", ["pf_stream *"] = "B.stream", ["pf_optimizer *"] = "B.optimizer",
   ["pf_data *"] = "B.data", ["pf_kernel *"] = "B.kernel", ["pf_items *"] = "B.items",
+  ["pf_meter *"] = "B.meter",
   ["pf_config *"] = "B.map", ["pf_config *list"] = "B.list", ["pf_config *options"] = "B.none",
   ["pf_config *child"] = "NULL", ["pf_config *table"] = "NULL", ["pf_named *"] = "B.named",
   ["pf_attr *"] = "NULL", ["pf_attr *attrs"] = "B.attrs", ["pf_tensor *const *"] = "B.tensors",

@@ -65,7 +65,7 @@ struct wave {
     float *last, *last_t;    /* (tasks, state + 1): S, z, M and T, y after the last unit */
     float *known;            /* fk and shift of a span's chunks */
     atomic_llong next, over; /* over: chunks that have gone backward */
-    atomic_bool stopped;
+    atomic_int stopped;      /* why, or 0 */
 };
 
 /* ---- waiting ---- */
@@ -366,9 +366,9 @@ static void worker(void *context, int64_t number, void *scratch) {
     (void)number;
     for (;;) {
         /* Looked at before a unit is taken: what is taken is finished. */
-        const atomic_int *cancel = v->op->engine->cancel;
-        if (cancel && atomic_load_explicit(cancel, memory_order_relaxed)) {
-            atomic_store(&v->stopped, true);
+        int status = pf_stopped(v->op->engine);
+        if (status < 0) {
+            atomic_store(&v->stopped, status);
             return;
         }
         u = atomic_fetch_add(&v->next, 1);
@@ -399,7 +399,7 @@ static int run_phase(wave *v, const phase *p) {
     }
     atomic_store(&v->next, 0);
     PF_TRY(pf_parallel(op->engine, op->engine->threads, pf_work_bytes(op, p->backward), worker, v));
-    return atomic_load(&v->stopped) ? pf_fail(PF_ECANCEL, "cancelled by the host") : PF_OK;
+    return pf_stopped_fail(op->engine, atomic_load(&v->stopped));
 }
 
 static int run_forward(wave *v) {

@@ -1,0 +1,251 @@
+/*
+ * limits_test.c - bounds of an engine and of a part of what is done with it: bytes to the byte,
+ * work that is the same for any number of threads, time, depth; what stays over, and what does not.
+ */
+#include <time.h>
+
+#include "host.h"
+#include "nn_support.h"
+
+static pf_engine *open_with(const pf_limits *limits, int threads, host_memory *memory) {
+    pf_options options = host_options(memory);
+    pf_engine *e = NULL;
+    options.threads = threads;
+    options.limits = limits;
+    CHECK_OK(pf_engine_open(&e, &options));
+    return e;
+}
+
+static void close_all(pf_engine **e, host_memory *memory) {
+    pf_engine_close(e);
+    CHECK(memory->blocks == 0 && memory->wrong == 0);
+}
+
+static pf_limits bounds(size_t bytes, uint64_t work, double seconds, int depth) {
+    return (pf_limits){sizeof(pf_limits), bytes, work, seconds, depth};
+}
+
+static void sleep_ms(int ms) {
+    struct timespec wait = {0, (long)ms * 1000000};
+    nanosleep(&wait, NULL);
+}
+
+static pf_tensor *square(pf_engine *e, int64_t n) {
+    pf_tensor *t = NULL;
+    CHECK_OK(pf_tensor_full(&t, e, PF_F32, 2, (int64_t[]){n, n}, 0.5));
+    return t;
+}
+
+/* a b, and what came of it. */
+static int product(pf_engine *e, pf_tensor *a) {
+    pf_tensor *y = NULL, *both[] = {a, a};
+    int status = pf_op_apply(e, pf_op_find(e, "matmul"), both, 2, NULL, &y);
+    pf_tensor_release(&y);
+    return status;
+}
+
+/* ---- options ---- */
+
+static void test_options(void) {
+    host_memory memory = {0};
+    pf_options options = host_options(&memory);
+    pf_engine *e = NULL;
+    pf_limits bad = bounds(0, 0, -1, 0);
+    options.limits = &bad;
+    CHECK_FAILS(PF_EINVAL, pf_engine_open(&e, &options));
+    bad = bounds(0, 0, NAN, 0);
+    CHECK_FAILS(PF_EINVAL, pf_engine_open(&e, &options));
+    bad = bounds(0, 0, 0, -1);
+    CHECK_FAILS(PF_EINVAL, pf_engine_open(&e, &options));
+    bad = bounds(0, 0, 0, 0), bad.size = 0;
+    CHECK_FAILS(PF_EINVAL, pf_engine_open(&e, &options));
+    CHECK(!e && memory.blocks == 0);
+    e = open_with(NULL, 1, &memory);
+    CHECK_FAILS(PF_EINVAL, pf_engine_limit(e, &bad));
+    CHECK_OK(pf_engine_limit(e, NULL));
+    close_all(&e, &memory);
+}
+
+/* ---- bytes ---- */
+
+/* What doesn't fit is refused, and fits when others have gone; the host never holds more. */
+static void test_bytes(void) {
+    host_memory memory = {0};
+    pf_engine *e = open_with(NULL, 1, &memory);
+    size_t live;
+    pf_tensor *t = NULL, *other = NULL;
+    pf_engine_memory(e, &live, NULL);
+    pf_limits most = bounds(live + 100000, 0, 0, 0);
+    CHECK_OK(pf_engine_limit(e, &most));
+    CHECK_OK(pf_tensor_full(&t, e, PF_F32, 1, (int64_t[]){16000}, 1));
+    CHECK_FAILS(PF_ENOMEM, pf_tensor_full(&other, e, PF_F32, 1, (int64_t[]){16000}, 1));
+    CHECK(!other && memory.bytes <= most.bytes);
+    pf_tensor_release(&t);
+    CHECK_OK(pf_tensor_full(&t, e, PF_F32, 1, (int64_t[]){16000}, 1));
+    most = bounds(1, 0, 0, 0); /* less than is held: nothing more */
+    CHECK_OK(pf_engine_limit(e, &most));
+    CHECK_FAILS(PF_ENOMEM, pf_tensor_full(&other, e, PF_F32, 1, (int64_t[]){1}, 1));
+    CHECK_OK(pf_engine_limit(e, NULL));
+    CHECK_OK(pf_tensor_full(&other, e, PF_F32, 1, (int64_t[]){16000}, 1));
+    pf_tensor_release(&t), pf_tensor_release(&other);
+    close_all(&e, &memory);
+}
+
+static pf_usage usage_of(const pf_meter *m) {
+    pf_usage usage = {.size = sizeof usage};
+    CHECK_OK(pf_meter_usage(m, &usage));
+    return usage;
+}
+
+/* A part pays for what it made, until that is let go of, in it or not; so does the part around it;
+ * what Lua holds counts beside tensors. */
+static void test_accounts(void) {
+    host_memory memory = {0};
+    pf_engine *e = open_with(NULL, 1, &memory);
+    pf_limits wide = bounds(1 << 20, 0, 0, 0), narrow = bounds(100000, 0, 0, 0);
+    pf_meter *outer = NULL, *inner = NULL;
+    pf_tensor *ours = NULL, *t = NULL, *more = NULL;
+    int64_t n[] = {16000};
+    CHECK_OK(pf_tensor_full(&ours, e, PF_F32, 1, n, 1));
+    CHECK_OK(pf_meter_open(&outer, e, &wide));
+    CHECK_OK(pf_meter_enter(outer));
+    CHECK_OK(pf_meter_open(&inner, e, &narrow));
+    CHECK_OK(pf_meter_enter(inner));
+    CHECK_FAILS(PF_ESTATE, pf_meter_enter(inner));
+    CHECK(usage_of(inner).bytes == 0);
+    size_t base = usage_of(outer).bytes;
+    pf_tensor_release(&ours); /* is nobody's here */
+    CHECK(usage_of(inner).bytes == 0 && usage_of(outer).bytes == base);
+    CHECK_OK(pf_tensor_full(&t, e, PF_F32, 1, n, 1));
+    size_t held = usage_of(inner).bytes;
+    CHECK(held >= 64000 && held < 80000 && usage_of(outer).bytes == base + held);
+    CHECK_FAILS(PF_ENOMEM, pf_tensor_full(&more, e, PF_F32, 1, n, 1));
+    CHECK(strstr(pf_last_error(), "limit 100000"));
+    CHECK(usage_of(inner).bytes == held && usage_of(outer).bytes == base + held);
+    CHECK_OK(pf_meter_bytes(inner, 0, 100000 - held)); /* to the byte */
+    CHECK_FAILS(PF_ENOMEM, pf_meter_bytes(inner, 0, 1));
+    CHECK_FAILS(PF_EINVAL, pf_meter_bytes(inner, 100001, 0));
+    CHECK(usage_of(inner).bytes == 100000 && usage_of(inner).peak == 100000);
+    CHECK_OK(pf_meter_bytes(inner, 100000 - held, 5));
+    CHECK(usage_of(inner).bytes == held + 5 && usage_of(outer).bytes == base + held + 5);
+    pf_meter_leave(inner);
+    CHECK_OK(pf_tensor_full(&more, e, PF_F32, 1, n, 1));
+    CHECK(usage_of(inner).bytes == held + 5 && usage_of(outer).bytes == base + 2 * held + 5);
+    pf_meter_close(&inner); /* what was made under it stays the outer one's */
+    CHECK(usage_of(outer).bytes <= base + 2 * held && usage_of(outer).bytes > base + held);
+    pf_tensor_release(&t), pf_tensor_release(&more);
+    CHECK(usage_of(outer).bytes < base + held);
+    pf_meter_close(&outer);
+    close_all(&e, &memory);
+}
+
+/* Blocks for a Lua state, from the host's allocator and within the budget. */
+static void test_resize(void) {
+    host_memory memory = {0};
+    pf_engine *e = open_with(NULL, 1, &memory);
+    pf_limits most = bounds(1000, 0, 0, 0);
+    pf_info info = {.size = sizeof info};
+    pf_meter *m = NULL;
+    CHECK_OK(pf_meter_open(&m, e, &most));
+    long blocks = memory.blocks;
+    char *b = pf_meter_resize(m, NULL, 5, 100); /* 5: a type, of Lua's */
+    memset(b, 'x', 100);
+    b = pf_meter_resize(m, b, 100, 900);
+    CHECK(b && b[99] == 'x' && usage_of(m).bytes == 900 && memory.blocks == blocks + 1);
+    CHECK(!pf_meter_resize(m, b, 900, 1001) && usage_of(m).bytes == 900);
+    memory.fail_at = memory.calls + 1;
+    CHECK(!pf_meter_resize(m, b, 900, 1000) && usage_of(m).bytes == 900);
+    memory.fail_at = memory.calls + 1;
+    CHECK(pf_meter_resize(m, b, 900, 10) == b && usage_of(m).bytes == 10);
+    memory.fail_at = 0;
+    CHECK_OK(pf_engine_info(e, &info));
+    CHECK(info.outside == 10 && b[9] == 'x');
+    pf_engine_close(&e);
+    CHECK(!pf_meter_resize(m, NULL, 0, 1));
+    CHECK(!pf_meter_resize(m, b, 10, 0));
+    pf_meter_close(&m);
+    CHECK(memory.blocks == 0 && memory.wrong == 0);
+}
+
+/* ---- work ---- */
+
+/* All that are entered count; leaving one leaves those inside it. */
+static void test_nested(void) {
+    host_memory memory = {0};
+    pf_limits limits = bounds(0, 1000, 0, 0);
+    pf_engine *e = open_with(&limits, 1, &memory);
+    pf_meter *outer = NULL, *inner = NULL;
+    CHECK_OK(pf_meter_open(&outer, e, NULL));
+    CHECK_OK(pf_meter_open(&inner, e, NULL));
+    CHECK_OK(pf_meter_enter(outer));
+    CHECK_OK(pf_engine_charge(e, 100));
+    CHECK_OK(pf_meter_enter(inner));
+    CHECK_OK(pf_engine_charge(e, 100));
+    CHECK(usage_of(outer).work == 200 && usage_of(inner).work == 100);
+    pf_meter_leave(outer);
+    CHECK_OK(pf_engine_charge(e, 800));
+    CHECK(usage_of(outer).work == 200 && usage_of(inner).work == 100);
+    CHECK_FAILS(PF_ELIMIT, pf_engine_charge(e, UINT64_MAX));
+    CHECK_FAILS(PF_ELIMIT, pf_meter_enter(inner));
+    CHECK_OK(pf_engine_limit(e, NULL));
+    CHECK_OK(pf_engine_charge(e, UINT64_MAX));
+    CHECK_OK(pf_meter_enter(inner));
+    CHECK_OK(pf_engine_charge(e, UINT64_MAX));
+    CHECK_OK(pf_engine_charge(e, 1));
+    CHECK(usage_of(inner).work == UINT64_MAX);
+    pf_meter_close(&outer);
+    pf_engine_close(&e);
+    CHECK_FAILS(PF_ESTATE, pf_meter_enter(inner));
+    pf_meter_close(&inner);
+    CHECK(memory.blocks == 0 && memory.wrong == 0);
+}
+
+/* ---- time and depth ---- */
+
+static void test_time(void) {
+    host_memory memory = {0};
+    pf_engine *e = open_with(NULL, 2, &memory);
+    pf_tensor *a = square(e, 64), *large = square(e, 1500);
+    pf_limits limits = bounds(0, 0, 0.02, 0);
+    CHECK_OK(pf_engine_limit(e, &limits));
+    CHECK_OK(product(e, a));
+    sleep_ms(30);
+    CHECK_FAILS(PF_ELIMIT, product(e, a));
+    CHECK(strstr(pf_last_error(), "0.02 seconds"));
+    CHECK_OK(pf_engine_limit(e, &limits));
+    double began = pf_clock();
+    int status;
+    do status = product(e, large);
+    while (status >= 0);
+    CHECK(status == PF_ELIMIT && pf_clock() - began < 2);
+    CHECK_OK(pf_engine_limit(e, NULL));
+    CHECK_OK(product(e, a));
+    pf_tensor_release(&a), pf_tensor_release(&large);
+    close_all(&e, &memory);
+}
+
+static void test_depth(void) {
+    host_memory memory = {0};
+    pf_limits limits = bounds(0, 0, 0, 3);
+    pf_engine *e = open_with(&limits, 1, &memory);
+    CHECK_OK(pf_engine_nest(e, 1));
+    CHECK_OK(pf_engine_nest(e, 2));
+    CHECK_FAILS(PF_ELIMIT, pf_engine_nest(e, 1));
+    CHECK_FAILS(PF_ELIMIT, pf_engine_nest(e, INT32_MAX));
+    CHECK_OK(pf_engine_charge(e, 1)); /* of the moment: nothing is over */
+    CHECK_OK(pf_engine_nest(e, -1));
+    CHECK_OK(pf_engine_nest(e, 1));
+    CHECK_OK(pf_engine_nest(e, -3));
+    close_all(&e, &memory);
+}
+
+int main(void) {
+    test_options();
+    test_bytes();
+    test_accounts();
+    test_resize();
+    test_nested();
+    test_time();
+    test_depth();
+    return CHECK_REPORT();
+}
