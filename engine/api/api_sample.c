@@ -205,7 +205,7 @@ static int32_t walk(const sampled_row *s, int64_t first, int64_t n, double point
     return s->all->order[first];
 }
 
-static int read_sampling(pf_sampling *o, const pf_sampling *given) {
+int pf_sampling_take(pf_sampling *o, const pf_sampling *given) {
     *o = (pf_sampling){.size = sizeof *o};
     PF_TRY(pf_options_take(o, sizeof *o, given, "sampling"));
     if (o->top_p == 0) o->top_p = 1;
@@ -238,7 +238,7 @@ static int draw_row(const sampled_row *s, const pf_sampling *o, uint64_t row, in
 int pf_sampler_draw(const pf_sampler *s, const float *logits, int64_t position,
                     const pf_sampling *sampling, int32_t *next) {
     pf_sampling o;
-    PF_TRY(read_sampling(&o, sampling));
+    PF_TRY(pf_sampling_take(&o, sampling));
     for (int64_t b = 0; b < s->batch; b++) {
         sampled_row row = {s, logits + b * s->vocab};
         PF_TRY(draw_row(&row, &o, (uint64_t)b, position, &next[b]));

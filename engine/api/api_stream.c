@@ -10,26 +10,12 @@
  */
 #include <string.h>
 
-#include "sample.h"
 #include "state_file.h"
-
-enum { SLICE = 1024 }; /* prompt tokens a prefill: bounds what a long prompt needs */
-
-struct pf_stream {
-    pf_engine *engine;
-    pf_heap *heap;
-    pf_module *model; /* retained */
-    pf_state *state;
-    pf_tensor *token; /* (batch) i32, of a step */
-    int64_t vocab;    /* as the model's layers say; 0: they don't */
-    bool ready;       /* logits stand */
-    pf_sampler pick;  /* with the logits (batch, vocab) of the next token */
-};
+#include "stream.h"
 
 /* ---- logits ---- */
 
-/* The last rows of y, (B, V) or (B, L, V), are the coming logits. */
-static int take_logits(pf_stream *s, pf_tensor *y) {
+int pf_stream_coming(pf_stream *s, pf_tensor *y) {
     pf_tensor *last = NULL;
     int64_t batch = s->state->batch;
     if (y->rank < 2 || y->rank > 3 || y->shape[0] != batch || y->dtype != PF_F32) {
@@ -51,8 +37,7 @@ static int take_logits(pf_stream *s, pf_tensor *y) {
     return status;
 }
 
-/* Nothing can fail any more. */
-static void keep_logits(pf_stream *s) {
+void pf_stream_keep(pf_stream *s) {
     pf_sampler_keep(&s->pick);
     s->ready = true;
 }
@@ -78,12 +63,16 @@ static int prefill(pf_stream *s, const int32_t *ids, int64_t n, size_t stride, p
     return status;
 }
 
+int pf_stream_slice(pf_stream *s, const int32_t *ids, int64_t n, size_t stride, pf_tensor **y) {
+    return n == 1 ? step(s, ids, stride, y) : prefill(s, ids, n, stride, y);
+}
+
 /* ids (batch, n): rows n apart, of which each slice takes the next part. *y: of the last one. */
 static int run_slices(pf_stream *s, const int32_t *ids, size_t n, pf_tensor **y) {
-    for (size_t at = 0; at < n; at += SLICE) {
-        int64_t part = (int64_t)(n - at < SLICE ? n - at : SLICE);
+    for (size_t at = 0; at < n; at += PF_STREAM_SLICE) {
+        int64_t part = (int64_t)(n - at < PF_STREAM_SLICE ? n - at : PF_STREAM_SLICE);
         pf_tensor_release(y);
-        PF_TRY(part == 1 ? step(s, ids + at, n, y) : prefill(s, ids + at, part, n, y));
+        PF_TRY(pf_stream_slice(s, ids + at, part, n, y));
     }
     return PF_OK;
 }
@@ -95,11 +84,11 @@ static int move_on(pf_stream *s, const int32_t *ids, size_t n, const pf_sampling
     pf_tensor *y = NULL;
     PF_TRY(pf_state_begin(s->state));
     int status = run_slices(s, ids, n, &y);
-    if (status >= 0) status = take_logits(s, y);
+    if (status >= 0) status = pf_stream_coming(s, y);
     if (status >= 0 && next) {
         status = pf_sampler_draw(&s->pick, s->pick.coming, s->state->position, sampling, next);
     }
-    if (status >= 0) keep_logits(s);
+    if (status >= 0) pf_stream_keep(s);
     pf_tensor_release(&y);
     return pf_state_end(s->state, s->engine, status);
 }
@@ -297,8 +286,8 @@ int pf_stream_load(pf_stream **stream, pf_engine *engine, pf_module *model, cons
     pf_stream *s = *stream;
     int status = pf_module_state_read(&s->state, engine, model, &logits, path);
     if (status >= 0) status = make_token(s);
-    if (status >= 0 && logits) status = take_logits(s, logits);
-    if (status >= 0 && logits) keep_logits(s);
+    if (status >= 0 && logits) status = pf_stream_coming(s, logits);
+    if (status >= 0 && logits) pf_stream_keep(s);
     pf_tensor_release(&logits);
     return finish(stream, status);
 }

@@ -29,6 +29,8 @@ int pf_sampler_reorder(pf_sampler *to, pf_heap *heap, const pf_sampler *from, co
 int pf_sampler_allow(pf_sampler *s, pf_heap *heap, const uint8_t *allow, int64_t n);
 /* The coming logits stand from now on. */
 void pf_sampler_keep(pf_sampler *s);
+/* A caller's, checked, over the defaults; NULL: greedy. */
+int pf_sampling_take(pf_sampling *own, const pf_sampling *given);
 /* next (batch) at `position` from `logits`, those that stand or that come; sampling NULL:
  * greedy. */
 int pf_sampler_draw(const pf_sampler *s, const float *logits, int64_t position,

@@ -110,6 +110,8 @@ typedef struct pf_attention_kind {
     /* The same for L = 1; NULL: prefill is as good. */
     int (*step)(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s, pf_tensor *q,
                 pf_tensor *k, pf_tensor *v);
+    bool step_rows; /* step takes a gathered state (state/rows.c) too, of kernels that make features
+                     * by themselves */
     /* A part of a longer row in training: attends to a state whose tensors are part of
      * the graph, and leaves the next part's in their place. NULL: says `no_part`. */
     int (*part)(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
@@ -185,6 +187,8 @@ int pf_attend_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_s
 /* L = 1: O(r dv) a head for linear attention. Equal to the parallel form to 1e-5. */
 int pf_attend_step(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *state,
                    pf_tensor *q, pf_tensor *k, pf_tensor *v);
+/* Takes a step all sequences of a gathered state at once? Else they are stepped one by one. */
+bool pf_attend_together(const pf_attention *a);
 /* Why it has no part, as the end of "KIND attention ..."; NULL: it has. */
 const char *pf_attend_no_part(const pf_attention *a);
 /* in: rows, mask and documents of the part. */

@@ -139,6 +139,7 @@ const pf_attention_kind pf_kind_identity = {
     .takes = PF_TAKES_ALL,
     .call = identity_call,
     .prefill = identity_prefill,
+    .step_rows = true,
     .part = identity_part,
     .flops = identity_flops,
 };

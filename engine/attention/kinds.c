@@ -148,7 +148,8 @@ int pf_attend_state(pf_state **state, pf_engine *e, const pf_attention *a, int64
 /* q (B, H, L, d), k (B, Hkv, L, d), v (B, Hkv, L, dv) of the state's batch and sizes. */
 static int check_rows(const pf_attention *a, const pf_state *s, const pf_tensor *q,
                       const pf_tensor *k, const pf_tensor *v) {
-    const pf_tensor *all[3] = {q, k, v}, *held = s->tensor[0];
+    const pf_state *one = s->row ? s->row[0] : s;
+    const pf_tensor *all[3] = {q, k, v}, *held = one->tensor[0];
     static const char *const names[3] = {"q", "k", "v"};
     for (int i = 0; i < 3; i++) {
         PF_TRY(pf_tensor_check(all[i], PF_F32, "attention state", names[i]));
@@ -167,7 +168,7 @@ static int check_rows(const pf_attention *a, const pf_state *s, const pf_tensor 
                        pf_shape_of(q), pf_shape_of(k), (long long)held->shape[1]);
     }
     int64_t d, dv;
-    a->kind->widths(a, s, &d, &dv);
+    a->kind->widths(a, one, &d, &dv);
     if (q->shape[3] == d && k->shape[3] == d && v->shape[3] == dv) return PF_OK;
     return pf_fail(PF_ESHAPE,
                    "attention state: q is %s, k %s, v %s, but the state is for queries "
@@ -183,6 +184,11 @@ int pf_attend_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_s
     return PF_OK;
 }
 
+/* Ops of a host's map have promised nothing of rows that go through them together. */
+bool pf_attend_together(const pf_attention *a) {
+    return a->kind->step_rows && !(a->kernel && pf_kernel_given(a->kernel));
+}
+
 /* The position moves on when the kind has succeeded, never before. */
 int pf_attend_step(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *state,
                    pf_tensor *q, pf_tensor *k, pf_tensor *v) {
@@ -192,7 +198,8 @@ int pf_attend_step(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_stat
                        pf_shape_of(q));
     }
     PF_TRY((a->kind->step ? a->kind->step : a->kind->prefill)(out, e, a, state, q, k, v));
-    state->position += 1;
+    if (!state->row) state->position += 1;
+    for (int64_t b = 0; state->row && b < state->batch; b++) state->row[b]->position += 1;
     return PF_OK;
 }
 

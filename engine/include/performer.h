@@ -496,9 +496,10 @@ PF_API int pf_describe(pf_config **tree, pf_engine *PF_NULLABLE engine);
 }
 #endif
 
-#include "performer_ops.h"    /* ops, gradients */
-#include "performer_data.h"   /* plain data; tokenizers, data sets, batches */
-#include "performer_train.h"  /* optimizers, averages, schedules */
-#include "performer_extend.h" /* layers of the host's, recomputation, gradient check, yardstick */
+#include "performer_ops.h"     /* ops, gradients */
+#include "performer_data.h"    /* plain data; tokenizers, data sets, batches */
+#include "performer_train.h"   /* optimizers, averages, schedules */
+#include "performer_serving.h" /* a running batch that sequences join and leave */
+#include "performer_extend.h"  /* layers of the host's, recomputation, gradient check, yardstick */
 
 #endif

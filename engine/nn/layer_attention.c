@@ -173,15 +173,38 @@ static int attend(pf_module *m, pf_engine *e, const pf_run *run, bool global, pf
     return status;
 }
 
+/* (B, 1) of sequences at positions of their own. */
+static int row_positions(pf_engine *e, const pf_state *state, pf_tensor **positions) {
+    int64_t shape[2] = {state->batch, 1};
+    PF_TRY(pf_tensor_make(positions, e, PF_I32, 2, shape));
+    for (int64_t b = 0; b < state->batch; b++) {
+        pf_i32(*positions)[b] = (int32_t)state->row[b]->position;
+    }
+    return PF_OK;
+}
+
+/* What turns queries and keys: positions (B, L), or where they are NULL those from *offset on. */
+static int find_positions(const attention_self *self, pf_engine *e, const pf_run *run,
+                          int64_t before, pf_tensor **positions, int64_t *offset) {
+    *offset = 0;
+    if (!self->rotary) return PF_OK;
+    if (run->pass->documents) { /* from every document's first */
+        PF_TRY(pf_run_positions(positions, e, run, NULL));
+    } else if (run->state && run->state->row) {
+        PF_TRY(row_positions(e, run->state, positions));
+    } else if (run->state) {
+        *offset = run->state->position - before;
+    }
+    return pf_rows_positions(e, before, positions);
+}
+
 /* qkv, or qv, (B, L, ..) -> (B, H, L, d); global: of queries with weights of their own */
 static int mix(pf_module *m, pf_engine *e, const pf_run *run, bool global, int64_t before,
                pf_tensor *qkv, pf_tensor **y) {
     const attention_self *self = m->self;
     pf_tensor *side[SIDES] = {NULL}, *positions = NULL;
-    bool counted = self->rotary && run->pass->documents; /* from every document's first */
-    int64_t offset = run->state && !counted ? run->state->position - before : 0;
-    int status = counted ? pf_run_positions(&positions, e, run, NULL) : PF_OK;
-    if (status >= 0) status = pf_rows_positions(e, before, &positions);
+    int64_t offset;
+    int status = find_positions(self, e, run, before, &positions, &offset);
     if (status >= 0) status = split(m, e, qkv, side);
     if (status >= 0) status = pf_attention_number(m, e, run, side, &side[NUMBERS]);
     for (int i = 0; i < 2 && status >= 0; i++) {
@@ -196,6 +219,17 @@ static int mix(pf_module *m, pf_engine *e, const pf_run *run, bool global, int64
     return status;
 }
 
+/* Of one sequence of several in a step. */
+static int mix_row(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *qkv, pf_tensor **y) {
+    return mix(m, e, run, false, 0, qkv, y);
+}
+
+/* Each sequence by itself, where the states are gathered and its kind is for one only? */
+static bool rows_apart(const pf_module *m, const pf_run *run) {
+    const attention_self *self = m->self;
+    return run->state && run->state->row && !pf_attend_together(&self->attention);
+}
+
 /* x (B, L, D) -> (B, H, L, d) by one matrix for q, k and v */
 static int run_heads(pf_module *m, pf_engine *e, const pf_run *run, bool global, pf_tensor *x,
                      pf_tensor **heads) {
@@ -203,7 +237,10 @@ static int run_heads(pf_module *m, pf_engine *e, const pf_run *run, bool global,
     int64_t before;
     PF_TRY(pf_rows_join(e, run, x, &all, &before));
     int status = pf_run_part(m, global ? GLOBAL_QKV : QKV, e, run, all, &qkv);
-    if (status >= 0) status = mix(m, e, run, global, before, qkv, heads);
+    if (status >= 0) {
+        status = rows_apart(m, run) ? pf_run_each_row(m, e, run, mix_row, qkv, heads)
+                                    : mix(m, e, run, global, before, qkv, heads);
+    }
     if (status >= 0) status = pf_rows_leave(e, run, all);
     pf_tensor_release(&qkv);
     pf_tensor_release(&all);
@@ -307,6 +344,7 @@ const pf_layer pf_layer_attention = {
     .run = attention_run,
     .whole = attention_whole,
     .state = attention_state,
+    .rows = PF_ROWS_TOGETHER,
     .after_step = pf_attention_after_step,
     .drop = pf_attention_drop,
 };

@@ -177,6 +177,7 @@ const pf_layer pf_layer_conv = {
     .run = conv_run,
     .whole = conv_whole,
     .state = conv_state,
+    .rows = PF_ROWS_JOINED,
 };
 
 /* ---- shift ---- */
@@ -224,4 +225,5 @@ const pf_layer pf_layer_shift = {
     .derive = shift_derive,
     .run = conv_run,
     .state = conv_state,
+    .rows = PF_ROWS_JOINED,
 };

@@ -128,5 +128,6 @@ const pf_layer pf_layer_encoder_decoder = {
     .width_of = width,
     .run = run,
     .state = state,
+    .rows = PF_ROWS_TOGETHER,
     .begin = begin,
 };

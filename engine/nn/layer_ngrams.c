@@ -191,4 +191,5 @@ const pf_layer pf_layer_ngrams = {
     .build = ngrams_build,
     .run = ngrams_run,
     .state = ngrams_state,
+    .rows = PF_ROWS_JOINED,
 };

@@ -211,6 +211,31 @@ static int document_rows(const pf_module *m, pf_engine *e, const pf_run *run, pf
     return status;
 }
 
+/* (B, D) of a step in which every sequence is at a position of its own. */
+static int rows_apart(const pf_module *m, pf_engine *e, const pf_state *state, pf_tensor **rows) {
+    int64_t shape[2] = {state->batch, ((const positions_self *)m->self)->dim};
+    int status = pf_tensor_make(rows, e, PF_F32, 2, shape);
+    for (int64_t b = 0; b < state->batch && status >= 0; b++) {
+        pf_tensor *one = NULL, *place = NULL;
+        status = position_rows(m, e, state->row[b]->position, 1, &one);
+        if (status >= 0) status = pf_slice(&place, e, *rows, 0, b, b + 1);
+        if (status >= 0) status = pf_tensor_copy(place, one);
+        pf_tensor_release(&place);
+        pf_tensor_release(&one);
+    }
+    if (status < 0) pf_tensor_release(rows);
+    return status;
+}
+
+/* What is added to x. */
+static int rows_of(const pf_module *m, pf_engine *e, const pf_run *run, const pf_tensor *x,
+                   pf_tensor **rows) {
+    if (run->pass->documents) return document_rows(m, e, run, rows);
+    if (run->state && run->state->row) return rows_apart(m, e, run->state, rows);
+    int64_t first = run->state ? run->state->position : 0;
+    return position_rows(m, e, first, run->mode == PF_RUN_STEP ? 1 : x->shape[1], rows);
+}
+
 /* x (B, L, D), or (B, D) in a step -> the same */
 static int positions_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
                          pf_tensor **y) {
@@ -220,9 +245,7 @@ static int positions_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
         return pf_fail(PF_ESHAPE, "positions: x is %s, must be %s", pf_shape_of(x),
                        rank == 2 ? "(B, D)" : "(B, L, D)");
     }
-    int64_t first = run->state ? run->state->position : 0, n = rank == 2 ? 1 : x->shape[1];
-    int status = run->pass->documents ? document_rows(m, e, run, &rows)
-                                      : position_rows(m, e, first, n, &rows);
+    int status = rows_of(m, e, run, x, &rows);
     if (status >= 0) status = pf_add(y, e, x, rows);
     pf_tensor_release(&rows);
     return status;

@@ -129,5 +129,6 @@ const pf_layer pf_layer_tasks = {
     .output_count = count,
     .output_name = name_of,
     .state = tasks_state,
+    .rows = PF_ROWS_TOGETHER,
     .begin = tasks_begin,
 };

@@ -93,6 +93,15 @@ typedef struct pf_adapting {
     void (*end)(pf_module *m, bool fold);
 } pf_adapting;
 
+/* How a layer with a state takes a step of many sequences at positions of their own, each with a
+ * node of its own (run->state->row; rows.c). One without a state takes all at once. */
+typedef enum {
+    PF_ROWS_ALONE,    /* one after the other */
+    PF_ROWS_TOGETHER, /* all at once: `run` hands the state on to children, or reads the rows */
+    PF_ROWS_JOINED    /* all at once, their tensors laid side by side: small ones, of one shape
+                       * whatever the position */
+} pf_rows_way;
+
 /* All that is known of a type of layer: a row of the layer table, with hooks that module.c and
  * run.c call. A hook that is NULL has nothing to do. */
 typedef struct pf_layer {
@@ -155,6 +164,7 @@ typedef struct pf_layer {
     /* The layer's empty memory for `batch` sequences: its node of the tree that run->state comes
      * from. pf_state_of calls it for streams and slices; NULL: the layer remembers nothing. */
     int (*state)(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state);
+    pf_rows_way rows; /* of a type whose `state` is not pf_state_of_children */
 
     /* What a stream of several inputs begins with: fills run->state, the layer's fresh node, from
      * run->pass->inputs, recorded in SLICE. pf_begin_module calls it; NULL: its children begin,
@@ -385,6 +395,15 @@ int pf_score_check(const pf_tensor *target, const pf_tensor *x, const char *wher
 /* ---- running (run.c) ---- */
 /* Every layer goes through here: cancels, recompute, and the state's position. */
 int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+/* rows.c: m->type->run in a step with a gathered state, as the type's row says. */
+int pf_run_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
+/* A call with sequence b of x alone, and its node of the state: *y is row b of all rows' y. */
+typedef int (*pf_run_row_fn)(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                             pf_tensor **y);
+int pf_run_each_row(pf_module *m, pf_engine *e, const pf_run *run, pf_run_row_fn f, pf_tensor *x,
+                    pf_tensor **y);
+/* pf_module_step of a gathered state, whose trees have begun a call (state/undo.c). */
+int pf_module_step_rows(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, pf_state *rows);
 /* The same and the loss of what it gives, which the layer may make in pieces. */
 int pf_run_scored(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_score *score);
 int pf_run_child_scored(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,

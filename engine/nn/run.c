@@ -17,7 +17,17 @@ enum { CALL_BITS = 20, STEP_BITS = 24, MICRO_BITS = 19 };
 static void move_on(const pf_run *run, const pf_tensor *x) {
     if (!run->state) return;
     bool step = run->mode == PF_RUN_STEP;
-    run->state->position += step || x->rank < 2 ? 1 : x->shape[1];
+    int64_t n = step || x->rank < 2 ? 1 : x->shape[1];
+    if (!run->state->row) run->state->position += n;
+    for (int64_t b = 0; run->state->row && b < run->state->batch; b++) {
+        run->state->row[b]->position += n;
+    }
+}
+
+/* Are states gathered, of a layer that doesn't take them by itself (rows.c)? */
+static bool rows_apart(const pf_module *m, const pf_run *run) {
+    if (!run->state || !run->state->row || !m->type->state) return false;
+    return m->type->state != pf_state_of_children && m->type->rows != PF_ROWS_TOGETHER;
 }
 
 int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
@@ -25,6 +35,11 @@ int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, p
     PF_TRY(pf_check_cancel(e));
     bool trains = run->mode == PF_RUN_FORWARD || run->mode == PF_RUN_SLICE;
     bool recompute = m->recompute && trains && pf_tape_records(e);
+    if (rows_apart(m, run)) {
+        PF_TRY(pf_run_rows(m, e, run, x, y));
+        move_on(run, x);
+        return PF_OK;
+    }
     PF_TRY(recompute ? pf_run_recompute(m, e, run, x, y) : m->type->run(m, e, run, x, y));
     move_on(run, x);
     return PF_OK;
@@ -284,7 +299,7 @@ static int run_stream(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, p
                       pf_run_mode mode, bool last) {
     const pf_pass quiet = {.size = sizeof quiet};
     pf_run run = {.mode = mode, .pass = &quiet, .state = state, .last = last};
-    bool within = state->moving; /* a stream's call, which begins and ends it */
+    bool within = state->moving || state->row; /* a caller's, who begins and ends it */
     if (!within) PF_TRY(pf_state_begin(state));
     pf_tape *tape = pf_tape_pause(e);
     int status = pf_run_module(m, e, &run, x, y);
@@ -309,6 +324,12 @@ int pf_module_prefill(pf_tensor **y, pf_engine *engine, pf_module *module, pf_te
     PF_NEED(module, x, state);
     PF_TRY(check_stream(module, x, state, 2, "prefill"));
     return run_stream(y, engine, module, x, state, PF_RUN_PREFILL, false);
+}
+
+int pf_module_step_rows(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, pf_state *rows) {
+    *y = NULL;
+    PF_TRY(check_stream(m, x, rows, 1, "step"));
+    return run_stream(y, e, m, x, rows, PF_RUN_STEP, false);
 }
 
 int pf_module_prefill_last(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x,

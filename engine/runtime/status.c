@@ -130,6 +130,8 @@ const char *pf_last_error_from(int first) {
     return as_read;
 }
 
+const char *pf_message_marked(void) { return message; }
+
 const char *pf_last_error(void) { return pf_last_error_from(0); }
 
 /* The arguments may point into the message that stands, so it is formatted aside. */

@@ -51,6 +51,9 @@ int pf_callback_failed(int status, uint64_t before, const char *format, ...)
  * the message that stands is of something else. */
 uint64_t pf_failures(void);
 
+/* This thread's message with its places marked: for pf_fail to say once more, later. */
+const char *pf_message_marked(void);
+
 /* Puts "prefix: " before the message that stands; returns `status`. */
 int pf_fail_in(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

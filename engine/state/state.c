@@ -44,6 +44,7 @@ void pf_state_close(pf_state **state) {
     pf_state *s = *state;
     *state = NULL;
     for (int i = 0; i < s->n_child; i++) pf_state_close(&s->child[i]);
+    if (s->row) pf_heap_free(s->heap, s->row, (size_t)s->batch * sizeof(pf_state *));
     if (s->child) pf_heap_free(s->heap, s->child, (size_t)s->n_child * sizeof(pf_state *));
     for (int i = 0; i < PF_STATE_TENSORS; i++) pf_tensor_release(&s->tensor[i]);
     pf_tensor_release(&s->due);

@@ -59,10 +59,11 @@ struct pf_state {
     pf_host_layer layer;
     pf_state_own *own; /* of a state that stands alone; retained */
     pf_state_before before;
-    pf_tensor *due; /* the kind's `keep` is to use it when the call's outcome stays */
-    bool moving;    /* a call is under way: `before` holds */
-    bool touched;   /* in it the host's own state was moved on, and there was no copy of it */
-    bool broken;    /* of the tree's root: a call was cut short that could not be undone */
+    pf_tensor *due;        /* the kind's `keep` is to use it when the call's outcome stays */
+    struct pf_state **row; /* (batch) of a gathered state (rows.c): this node in each tree; NULL */
+    bool moving;           /* a call is under way: `before` holds */
+    bool touched; /* in it the host's own state was moved on, and there was no copy of it */
+    bool broken;  /* of the tree's root: a call was cut short that could not be undone */
 };
 
 /* The name of a kind that carries, whose windows keep inputs of layers; files tell of it. */
@@ -89,6 +90,17 @@ int pf_state_check(const pf_state *state);
 int pf_state_renew(pf_state *state, pf_engine *engine, int i);
 /* What the host keeps for the node is a copy from now on, where the host can make one. */
 int pf_state_renew_host(pf_state *state, pf_engine *engine);
+
+/* ---- rows.c: sequences at positions of their own, as one state ----
+ * A gathered tree is shaped like those of n single sequences, which it stands for in one step: its
+ * nodes hold no tensors and no position, but the same node of each of them, in `row`, borrowed.
+ * Nothing is copied, so a sequence has the bits that it has alone. */
+int pf_state_gather(pf_state **gathered, pf_engine *e, pf_state *const *trees, int64_t n);
+/* Of nodes whose tensors are small and of one shape whatever the position: a node of all rows,
+ * whose tensors lie behind each other; and what has become of them back to the rows, in new
+ * tensors. */
+int pf_state_rows_join(pf_state **joined, pf_engine *e, const pf_state *gathered);
+int pf_state_rows_part(pf_state *gathered, const pf_state *joined);
 
 /* What a tree is to begin the parts of a row with: nothing that only steps need. */
 void pf_state_begin_parts(pf_state *state);

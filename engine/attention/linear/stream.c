@@ -223,11 +223,20 @@ static int favor_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, p
 
 /* ---- a step ---- */
 
+/* Of one state. */
 typedef struct {
     sums sum;     /* s and z are read, the others are this step's own */
     float *scale; /* (B, Hk): what s and z are to be multiplied by */
     const float *s_before, *z_before,
-        *shift_before; /* the recent sums and M that it goes on from */
+        *shift_before;  /* the recent sums and M that it goes on from */
+    pf_tensor *made[4]; /* what it leaves in the places of shift and the recent sums; the scale */
+} step_sums;
+
+/* Of a batch that is one state, or of sequences that have a state each. */
+typedef struct {
+    step_sums *state;
+    int64_t n, tasks; /* of states; heads of one state's sequences */
+    int64_t H, r, dv;
     pf_encoding encoding;
     pf_heads q, k, v, out;
     int64_t group;
@@ -243,7 +252,7 @@ typedef struct {
 static size_t head_bytes(const step_op *o) {
     int64_t r = o->encoding.r;
     return pf_encoder_bytes(&o->encoding, 1, PF_ENCODE_ONE) +
-           (size_t)(o->encoding.d + r * (o->sum.dv + 2)) * sizeof(float) + 4 * PF_ALIGN;
+           (size_t)(o->encoding.d + r * (o->dv + 2)) * sizeof(float) + 4 * PF_ALIGN;
 }
 
 static void open_head(step_head *s, const step_op *o, int64_t head, void *scratch) {
@@ -251,7 +260,7 @@ static void open_head(step_head *s, const step_op *o, int64_t head, void *scratc
     s->row = pf_carve(&scratch, (size_t)o->encoding.d * sizeof(float));
     s->f = pf_carve(&scratch, (size_t)r * sizeof(float));
     s->z = pf_carve(&scratch, (size_t)r * sizeof(float));
-    s->s = pf_carve(&scratch, (size_t)(r * o->sum.dv) * sizeof(float));
+    s->s = pf_carve(&scratch, (size_t)(r * o->dv) * sizeof(float));
     pf_encoder_open(&s->encoder, &o->encoding, head, 1, PF_ENCODE_ONE, NULL, &scratch);
 }
 
@@ -275,10 +284,10 @@ static void add_key(const pf_kern *kern, int64_t n, int64_t dv, float keep, cons
     for (int64_t i = 0; i < n; i++) kern->axpy_to(dv, add * f[i], v, from + i * dv, to + i * dv);
 }
 
-/* The recent sums of head `task` with the key of features f and log-shift l. A key larger than all
- * before makes all sums smaller, and M rises by 1 at least, so that a slowly rising l costs a
- * rounding of S once in a while, and not at every step. */
-static void join(const step_op *step, int64_t task, const float *f, float l, const float *v) {
+/* The recent sums of head `task` of a state with the key of features f and log-shift l. A key
+ * larger than all before makes all sums smaller, and M rises by 1 at least, so that a slowly rising
+ * l costs a rounding of S once in a while, and not at every step. */
+static void join(const step_sums *step, int64_t task, const float *f, float l, const float *v) {
     const sums *o = &step->sum;
     int64_t r = o->r, size = r * o->dv;
     const float *s_before = step->s_before + task * size, *z_before = step->z_before + task * r;
@@ -298,7 +307,7 @@ static void join(const step_op *step, int64_t task, const float *f, float l, con
 }
 
 /* The settled sums of head `task` by the step's factor: themselves where that is 1. */
-static void scaled_sums(const step_op *o, int64_t task, step_head *h, const float **s,
+static void scaled_sums(const step_sums *o, int64_t task, step_head *h, const float **s,
                         const float **z) {
     const sums *n = &o->sum;
     int64_t size = n->r * n->dv;
@@ -327,17 +336,18 @@ static void answer(const sums *o, int64_t task, const float *s, const float *z, 
 /* One head of keys and the group of query heads that share it. */
 static void step_task(void *context, int64_t task, void *scratch) {
     const step_op *o = context;
-    int64_t b = task / o->sum.H, h = task % o->sum.H;
+    const step_sums *state = &o->state[task / o->tasks];
+    int64_t b = task / o->H, h = task % o->H, own = task % o->tasks;
     step_head head;
     const float *s, *z;
     open_head(&head, o, h, scratch);
     float l = encode_row(&head, PF_SIDE_KEY, pf_heads_row(&o->k, b, h, 0));
-    if (o->sum.decay) l += o->sum.decay[h] * (float)o->sum.recent;
-    join(o, task, head.f, l, pf_heads_row(&o->v, b, h, 0));
-    scaled_sums(o, task, &head, &s, &z);
+    if (state->sum.decay) l += state->sum.decay[h] * (float)state->sum.recent;
+    join(state, own, head.f, l, pf_heads_row(&o->v, b, h, 0));
+    scaled_sums(state, own, &head, &s, &z);
     for (int64_t i = h * o->group; i < (h + 1) * o->group; i++) {
         encode_row(&head, PF_SIDE_QUERY, pf_heads_row(&o->q, b, i, 0));
-        answer(&o->sum, task, s, z, head.f, pf_heads_row(&o->out, b, i, 0));
+        answer(&state->sum, own, s, z, head.f, pf_heads_row(&o->out, b, i, 0));
     }
 }
 
@@ -348,36 +358,62 @@ static int open_step(step_op *o, pf_engine *e, const pf_attention *a, pf_tensor 
     const pf_tensor *q = qkv[0];
     for (int i = 0; i < 2; i++) {
         PF_TRY(pf_kernel_rows_wide(&rows[i], e, a->kernel, i ? PF_SIDE_KEY : PF_SIDE_QUERY, qkv[i],
-                                   o->sum.r));
+                                   o->r));
     }
     for (int i = 0; i < 3; i++) {
         PF_TRY(pf_heads_ready(e, i < 2 ? rows[i] : qkv[i], &held[i], heads[i]));
     }
     if (pf_kernel_given(a->kernel)) {
-        pf_encoding_given(&o->encoding, e->kern, o->sum.r, 1);
+        pf_encoding_given(&o->encoding, e->kern, o->r, 1);
     } else {
         pf_encoding_of(&o->encoding, a->kernel, e->kern);
     }
-    PF_TRY(pf_heads_output(out, e, q->shape[0], q->shape[1], 1, o->sum.dv));
+    PF_TRY(pf_heads_output(out, e, q->shape[0], q->shape[1], 1, o->dv));
     o->out = pf_heads_of(*out);
     return PF_OK;
 }
 
-/* made: what a step leaves in the places of shift, s_recent and z_recent, and the factors that are
- * due for s and z; o->sum then is of these. */
-static int open_sums(step_op *o, const pf_state *s, pf_tensor **made) {
+/* What the step reads of a state and makes for it. One step a call (state/undo.c): the factors of
+ * a second one would meet sums that still lack those of the first. */
+static int open_sums(step_sums *o, pf_state *s, pf_engine *e, const pf_attention *a) {
+    if (s->due) return pf_fail(PF_ESTATE, "attention: a call takes one step");
+    if (s->recent >= RECENT) PF_TRY(settle(s, e, a));
     const pf_tensor *like[] = {s->tensor[PF_SHIFT], s->tensor[PF_S_RECENT], s->tensor[PF_Z_RECENT],
                                s->tensor[PF_SHIFT]};
     for (int i = 0; i < PF_COUNT(like); i++) {
         const pf_tensor *t = like[i];
-        PF_TRY(pf_tensor_make_lasting(&made[i], s->heap, PF_F32, t->rank, t->shape));
+        PF_TRY(pf_tensor_make_lasting(&o->made[i], s->heap, PF_F32, t->rank, t->shape));
     }
+    o->sum = sums_of(s, e, a);
     o->shift_before = o->sum.shift;
     o->s_before = o->sum.s_recent, o->z_before = o->sum.z_recent;
-    o->sum.shift = pf_f32(made[0]);
-    o->sum.s_recent = pf_f32(made[1]), o->sum.z_recent = pf_f32(made[2]);
-    o->scale = pf_f32(made[3]);
+    o->sum.shift = pf_f32(o->made[0]);
+    o->sum.s_recent = pf_f32(o->made[1]), o->sum.z_recent = pf_f32(o->made[2]);
+    o->scale = pf_f32(o->made[3]);
     return PF_OK;
+}
+
+/* The states of a step: of its rows where it is gathered. */
+static pf_state *state_at(pf_state *s, int64_t i) { return s->row ? s->row[i] : s; }
+
+static int open_states(step_op *o, pf_state *s, pf_engine *e, const pf_attention *a) {
+    const pf_tensor *S = state_at(s, 0)->tensor[PF_S];
+    o->H = S->shape[1], o->r = S->shape[2], o->dv = S->shape[3];
+    o->n = s->row ? s->batch : 1;
+    o->tasks = s->row ? o->H : s->batch * o->H;
+    o->state = pf_heap_zalloc(e->heap, (size_t)o->n * sizeof *o->state);
+    if (!o->state) return PF_ENOMEM;
+    for (int64_t i = 0; i < o->n; i++) PF_TRY(open_sums(&o->state[i], state_at(s, i), e, a));
+    return PF_OK;
+}
+
+static void close_states(step_op *o, pf_engine *e) {
+    if (!o->state) return;
+    for (int64_t i = 0; i < o->n; i++) {
+        pf_tensor **made = o->state[i].made;
+        for (int k = 0; k < PF_COUNT(o->state->made); k++) pf_tensor_release(&made[k]);
+    }
+    pf_heap_free(e->heap, o->state, (size_t)o->n * sizeof *o->state);
 }
 
 /* What open_sums made is the state's, once the step has filled it. */
@@ -405,27 +441,20 @@ static void keep_scaled(pf_state *s, const pf_engine *e) {
     }
 }
 
-/* A step makes no tape: what it holds it releases itself. One a call (state/undo.c): the factors of
- * a second one would meet sums that still lack those of the first. */
+/* A step makes no tape: what it holds it releases itself. */
 static int favor_step(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *s,
                       pf_tensor *q, pf_tensor *k, pf_tensor *v) {
-    if (s->due) return pf_fail(PF_ESTATE, "attention: a call takes one step");
-    if (s->recent >= RECENT) PF_TRY(settle(s, e, a));
-    step_op o = {.sum = sums_of(s, e, a), .group = q->shape[1] / k->shape[1]};
-    pf_tensor *qkv[3] = {q, k, v}, *rows[2] = {NULL}, *held[3] = {NULL}, *made[4] = {NULL};
+    step_op o = {.group = q->shape[1] / k->shape[1]};
+    pf_tensor *qkv[3] = {q, k, v}, *rows[2] = {NULL}, *held[3] = {NULL};
     *out = NULL;
-    int status = open_step(&o, e, a, qkv, rows, held, out);
-    if (status >= 0) status = open_sums(&o, s, made);
-    if (status >= 0) {
-        status = pf_parallel(e, s->batch * o.sum.H, head_bytes(&o), step_task, &o);
-    }
-    if (status >= 0)
-        take_step(s, made);
-    else
-        pf_tensor_release(out);
+    int status = open_states(&o, s, e, a);
+    if (status >= 0) status = open_step(&o, e, a, qkv, rows, held, out);
+    if (status >= 0) status = pf_parallel(e, o.n * o.tasks, head_bytes(&o), step_task, &o);
+    for (int64_t i = 0; i < o.n && status >= 0; i++) take_step(state_at(s, i), o.state[i].made);
+    if (status < 0) pf_tensor_release(out);
     for (int i = 0; i < 2; i++) pf_tensor_release(&rows[i]);
     for (int i = 0; i < 3; i++) pf_tensor_release(&held[i]);
-    for (int i = 0; i < PF_COUNT(made); i++) pf_tensor_release(&made[i]);
+    close_states(&o, e);
     return status;
 }
 
@@ -492,6 +521,7 @@ const pf_attention_kind pf_kind_favor = {
     .open = favor_open,
     .prefill = favor_prefill,
     .step = favor_step,
+    .step_rows = true,
     .part = favor_part,
     .merge = favor_merge,
     .flops = favor_flops,

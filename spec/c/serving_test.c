@@ -1,0 +1,70 @@
+/*
+ * serving_test.c - a running batch: whoever joins and leaves, every sequence has the tokens and the
+ * logits of a stream of its own, bit for bit; what fails of one ends that one; and a step is all or
+ * nothing, whatever it fails of.
+ */
+#include "host.h"
+#include "serving_support.h"
+
+enum { V = 11 };
+
+/* Every attention that streams, and every layer that remembers something or knows its position. */
+static const char *const models[] = {
+    "'causal': true, 'attention': 'sliding', 'attention_options': {'window': 9}",
+    "'causal': true, 'attention': 'sliding', 'attention_options': {'window': 5, 'dilation': 2, "
+    "'global': 1}, 'positions': 'none', 'conv': 2",
+    "'causal': true, 'attention': 'sliding', 'attention_options': {'window': 16}, 'positions': "
+    "'relative'",
+    "'causal': true, 'attention': 'strided', 'attention_options': {'stride': 6}",
+    "'causal': true, 'attention': 'fixed', 'kv_heads': 1, 'positions': 'learned'",
+    "'causal': true, 'attention': 'lsh', 'token_shift': true",
+    "'causal': true, 'kv_heads': 1, 'decay': 0.05, 'kernel': {'name': 'softmax', 'features': 12}, "
+    "'ngrams': {'longest': 3, 'buckets': 16, 'width': 4}",
+    "'causal': true, 'reversible': true, 'conv': 3, 'kernel': {'name': 'softmax_hyp', 'features': "
+    "8}, 'positions': 'axial_sinusoidal', 'axes': [4, 16]",
+    "'causal': true, 'attentions': ['exact', 'favor'], 'kernel': {'features': 16}, 'local_heads': "
+    "1, 'local_window': 7",
+    "'causal': true, 'attentions': ['identity', 'strided'], 'norm': 'rmsnorm', 'kernel': {'name': "
+    "'relu', 'features': 8}",
+};
+
+/* Rows of an n-gram memory begin at 0. */
+static void fill_memory(pf_module *m) {
+    for (int i = 0; i < pf_module_tensor_count(m); i++) {
+        const char *name;
+        pf_tensor *t;
+        bool trained;
+        CHECK_OK(pf_module_tensor_at(m, i, &name, &t, &trained));
+        for (int64_t k = 0; strstr(name, "ngrams.weight") && k < pf_tensor_numel(t); k++)
+            pf_f32(t)[k] = 0.1f * (float)(k % 7 - 3);
+    }
+}
+
+static void check_model(pf_engine *e, const char *options, int slice, int steps, uint64_t seed) {
+    pf_module *m = small_model(e, options);
+    clients c;
+    int before = check_failed;
+    fill_memory(m);
+    clients_open(&c, e, m, slice, seed);
+    run_clients(&c, steps);
+    CHECK(c.made > steps && c.stopped > 0);
+    CHECK(c.failed == 0 || strstr(options, "learned") || strstr(options, "axial"));
+    if (check_failed > before) fprintf(stderr, "  %s, slice %d\n", options, slice);
+    clients_close(&c);
+    pf_module_release(&m);
+}
+
+static void test_bits(pf_engine *e, int steps) {
+    for (int i = 0; i < PF_COUNT(models); i++) check_model(e, models[i], 0, steps, (uint64_t)i);
+    for (int i = 0; i < PF_COUNT(causal_kinds); i++)
+        check_model(e, causal_kinds[i], 7 + 5 * i, steps, (uint64_t)i + 100);
+    check_model(e, models[0], 1, steps, 7);
+}
+
+int main(void) {
+    bool more = getenv("PF_LONG") != NULL;
+    pf_engine *e = engine_of(2, 11);
+    test_bits(e, more ? 3000 : 150);
+    pf_engine_close(&e);
+    return CHECK_REPORT();
+}
