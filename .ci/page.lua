@@ -79,8 +79,8 @@ end
 local function click(id) call("POST", find(id) .. "/click", {}) end
 --- Escaped on the way: a model's text may hold what JSON's readers refuse.
 local function text_of(id)
-  local text = script(("return encodeURIComponent(document.getElementById('%s').textContent)"):format(
-    id))
+  local element = ("document.getElementById('%s')"):format(id)
+  local text = script(("return encodeURIComponent(%s.textContent)"):format(element))
   return ((text or ""):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
 end
 

@@ -101,7 +101,7 @@ static inline int http_status(const http_client *c) {
     return c->text && sscanf(c->text, "HTTP/1.1 %d", &status) == 1 ? status : 0;
 }
 
-/* The body, with the marks of its chunks taken out, in the client's text; "" where there is none. */
+/* The body, with the marks of its chunks taken out, in the client's text; "": there is none. */
 static inline char *http_body(http_client *c) {
     static char none[] = "";
     char *body = c->text ? strstr(c->text, "\r\n\r\n") : NULL;
