@@ -8,23 +8,28 @@ include(CMakePackageConfigHelpers)
 set(PF_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/performer)
 set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME engine)
 
-# The static library has a set of its own: only its users need the libraries below it.
+# The static libraries have a set of their own: only their users need the libraries below them.
 set_target_properties(performer_static PROPERTIES EXPORT_NAME static)
 set(PF_SHARED performer)
+set(PF_STATIC performer_static)
 if(PERFORMER_LUA)
   set_target_properties(performer_lua PROPERTIES EXPORT_NAME lua)
+  set_target_properties(performer_lua_static PROPERTIES EXPORT_NAME lua_static)
   list(APPEND PF_SHARED performer_lua)
+  list(APPEND PF_STATIC performer_lua_static)
   install(FILES ${PROJECT_SOURCE_DIR}/bindings/performer_lua.h
           DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 endif()
 install(TARGETS ${PF_SHARED} EXPORT performer LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(TARGETS performer_static EXPORT performer_static
+install(TARGETS ${PF_STATIC} EXPORT performer_static
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/engine/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
         FILES_MATCHING PATTERN "performer*.h")
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/README.md
-              ${PROJECT_SOURCE_DIR}/CHANGELOG.md
+              ${PROJECT_SOURCE_DIR}/CHANGELOG.md ${PROJECT_SOURCE_DIR}/SECURITY.md
         DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES ${PROJECT_SOURCE_DIR}/engine/LIVING_IN_A_HOST.md
+        DESTINATION ${CMAKE_INSTALL_DOCDIR}/engine)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR}
         PATTERN "CMakeLists.txt" EXCLUDE)
 
@@ -49,7 +54,17 @@ if(PERFORMER_LUA)
   install(FILES ${PROJECT_SOURCE_DIR}/bindings/annotations/performer.lua COMPONENT program
           DESTINATION ${PF_HOME}/annotations)
   install(FILES ${PROJECT_SOURCE_DIR}/bindings/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR}/lua)
+  install(DIRECTORY ${PROJECT_BINARY_DIR}/share/man/ COMPONENT program OPTIONAL
+          DESTINATION ${CMAKE_INSTALL_MANDIR})
+  foreach(shell bash-completion zsh fish)
+    install(DIRECTORY ${PROJECT_BINARY_DIR}/share/${shell} COMPONENT program OPTIONAL
+            DESTINATION ${CMAKE_INSTALL_DATADIR})
+  endforeach()
 endif()
+
+# cmake --build BUILD --target uninstall: what the last `cmake --install` of it laid down.
+add_custom_target(uninstall COMMAND ${CMAKE_COMMAND} -DBUILD=${PROJECT_BINARY_DIR}
+                                    -P ${CMAKE_CURRENT_LIST_DIR}/uninstall.cmake)
 
 # find_package(performer [COMPONENTS static lua])
 install(EXPORT performer NAMESPACE performer:: DESTINATION ${PF_CMAKE_DIR}
@@ -76,6 +91,7 @@ if(NOT PF_BLAS_FILE)
   set(PF_PC_BLAS "-L${PF_OPENBLAS_DIR} -Wl,-rpath,${PF_OPENBLAS_DIR} -lopenblas")
 endif()
 set(PF_PC_FILES performer)
+set(PF_PC_LUA ${LUA_MODULE_NAME})
 if(PERFORMER_LUA)
   list(APPEND PF_PC_FILES performer_lua)
 endif()

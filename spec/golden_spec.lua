@@ -1,7 +1,7 @@
 -- golden_spec.lua - what earlier versions wrote still loads, word for word, and goes on with the
 -- bits that it had then: checkpoints, a stream, states of attention, and a run of `train`. The
 -- files and what must come of them are in spec/golden/VERSION/ (make.lua wrote them, play.lua
--- says what is done with them).
+-- says what is done with them). [versions.7]
 --
 -- Bits are those of PF_CPU=avx2, where every sum is the engine's own; at the generic level the
 -- products are a BLAS's, with bits of its version and processor, so there (and on machines

@@ -51,8 +51,10 @@ extern "C" {
 #define PF_VERSION_MINOR 1
 #define PF_VERSION_PATCH 0
 #define PF_MAX_RANK      8
-/* Changes with a release that a program of an older header could misread: before 1.0 a minor one,
- * from then on a major one, and what is to go is marked deprecated for a minor version first. */
+/* Changes with a release that a program of an older header could misread, and with it the SONAME
+ * (libperformer.so.2): before 1.0 a minor one, from then on a major one. Between two of them
+ * functions and fields are added only. What is to go stays for a minor version more, marked
+ * deprecated for compilers to say, with what to call instead in its comment and the changelog. */
 #define PF_ABI_VERSION   2
 
 typedef struct pf_engine pf_engine;

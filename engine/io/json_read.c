@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "json.h"
+#include "number.h"
 
 /* ---- places ------------------------------------------------------------------- */
 
@@ -25,7 +26,7 @@ int pf_json_fail(const pf_json *in, const char *format, ...) {
     char what[192];
     va_list args;
     va_start(args, format);
-    vsnprintf(what, sizeof what, format, args);
+    pf_vprint(what, sizeof what, format, args);
     va_end(args);
     return pf_fail(PF_EFORMAT, "%s: line %zu, column %zu: %s", in->where, in->line,
                    (size_t)(in->at - in->line_start) + 1, what);

@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "number.h"
+
 /* ---- temporaries -------------------------------------------------------------- */
 
 static void release_held(pf_engine *engine, pf_held *held) {
@@ -98,7 +100,7 @@ int pf_shape_fail(const pf_call *c, const char *format, ...) {
     char inputs[480], why[320];
     va_list args; /* first: they may lie in buffers that names rotate through */
     va_start(args, format);
-    vsnprintf(why, sizeof why, format, args);
+    pf_vprint(why, sizeof why, format, args);
     va_end(args);
     size_t used = 0;
     inputs[0] = 0;

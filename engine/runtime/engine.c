@@ -13,6 +13,7 @@
 
 #include "cpu.h"
 #include "meter.h"
+#include "number.h"
 
 enum { MAX_THREADS = 1024 };
 
@@ -95,7 +96,7 @@ void pf_log(const pf_engine *engine, pf_log_level level, const char *format, ...
     if (!engine->log || level < engine->log_level || level >= PF_LOG_SILENT) return;
     va_list args;
     va_start(args, format);
-    int length = vsnprintf(text, sizeof text, format, args);
+    int length = pf_vprint(text, sizeof text, format, args);
     va_end(args);
     if (length < 0) return;
     pf_places_from(0, text, read, sizeof read);

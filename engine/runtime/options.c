@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "config.h"
+#include "number.h"
 #include "status.h"
 
 enum { WORD_MAX = 64, CHOICES_MAX = 48 };
@@ -93,7 +94,7 @@ static const char *value_text(const pf_config *node, char *text, size_t bytes) {
     case PF_NUMBER:
         break;
     }
-    snprintf(text, bytes, "%.12g", pf_config_number(node));
+    pf_print(text, bytes, "%.12g", pf_config_number(node));
     return text;
 }
 
@@ -106,7 +107,7 @@ static int check_number(const pf_config *value, const pf_option_info *option, co
     if (good && ranged) good = v >= option->low && v <= option->high;
     if (good) return PF_OK;
     char range[64] = "", got[64];
-    if (ranged) snprintf(range, sizeof range, " from %.12g to %.12g", option->low, option->high);
+    if (ranged) pf_print(range, sizeof range, " from %.12g to %.12g", option->low, option->high);
     const char *what = whole ? "whole number" : ranged ? "number" : "finite number";
     return pf_fail(PF_EINVAL, "%s: '%s' must be a %s%s, got %s", where, option->name, what, range,
                    value_text(value, got, sizeof got));

@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "number.h"
+
 enum { MESSAGE_BYTES = 2048, PLACES = 8, PLACE_BYTES = 24, MARK = '\x01', MARK_END = '\x02' };
 
 static _Thread_local char message[MESSAGE_BYTES], as_read[MESSAGE_BYTES];
@@ -139,7 +141,7 @@ int pf_fail(int status, const char *format, ...) {
     char text[MESSAGE_BYTES];
     va_list args;
     va_start(args, format);
-    if (vsnprintf(text, sizeof text, format, args) < 0)
+    if (pf_vprint(text, sizeof text, format, args) < 0)
         snprintf(text, sizeof text, "%s", pf_status_text(status));
     va_end(args);
     memcpy(message, text, sizeof text);
@@ -159,7 +161,7 @@ int pf_callback_failed(int status, uint64_t before, const char *format, ...) {
     if (failures != before) return status;
     va_list args;
     va_start(args, format);
-    if (vsnprintf(who, sizeof who, format, args) < 0) who[0] = '\0';
+    if (pf_vprint(who, sizeof who, format, args) < 0) who[0] = '\0';
     va_end(args);
     return pf_fail(status, "%s failed with %d (%s) and left no text (pf_set_error)", who, status,
                    pf_status_text(status));
@@ -178,7 +180,7 @@ int pf_fail_in(int status, const char *format, ...) {
     char prefix[MESSAGE_BYTES / 4], text[MESSAGE_BYTES];
     va_list args;
     va_start(args, format);
-    if (vsnprintf(prefix, sizeof prefix, format, args) < 0) prefix[0] = '\0';
+    if (pf_vprint(prefix, sizeof prefix, format, args) < 0) prefix[0] = '\0';
     va_end(args);
     int used = snprintf(text, sizeof text, "%s: ", prefix);
     const char *rest = message + said_already(prefix, message);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "number.h"
 #include "tensor.h"
 
 enum { EDGE = 3, CELL = 24, TEXT_MAX = 16384 };
@@ -50,7 +51,7 @@ static void cell(const page *p, double value, char *out) {
     else if (pf_dtype_find(p->t->dtype)->whole)
         snprintf(out, CELL, "%.0f", value);
     else
-        snprintf(out, CELL, p->scientific ? "%.4e" : "%.4f", value);
+        pf_print(out, CELL, p->scientific ? "%.4e" : "%.4f", value);
 }
 
 typedef void (*visit_fn)(page *p, double value);

@@ -198,6 +198,14 @@ static void border_close(void) {
     rmdir(B.path);
 }
 
+/* What frees memory of the host's would free ours, that never came from there. */
+static inline bool border_frees(const border_row *row) {
+    const char *type = row->n ? row->parameter[0].type : "";
+    return row->kind == BORDER_NOTHING &&
+           (strcmp(type, "char *") == 0 || strcmp(type, "pf_config *") == 0 ||
+            strcmp(type, "pf_named *") == 0);
+}
+
 /* ---- calls in a child ---- */
 
 static char *border_doing; /* shared with the child: what it is at */

@@ -2,6 +2,7 @@
  * callback_test.c - what a callback of the host's says of its failure (performer.h): its text where
  * it left one, else one that names the callback, and never the message of something before. Any
  * negative status comes back as it was given.
+ * In LIVING_IN_A_HOST.md: [callbacks.1].
  */
 #include "check.h"
 #include "performer_attention.h"

@@ -2,6 +2,7 @@
  * closed_test.c - what outlives its engine (performer.h): with one object of every type held, the
  * engine closes. Every public function is called with them: what needs the engine answers
  * PF_ESTATE, in another engine they do no harm, and all can be released, with no byte left.
+ * In LIVING_IN_A_HOST.md: [lifetimes.1] [lifetimes.2].
  */
 #include "border.h"
 
@@ -18,16 +19,8 @@ static bool needs_engine(const border_row *row) {
     return false;
 }
 
-/* What frees memory of the host's would free ours, that never came from there. */
-static bool frees(const border_row *row) {
-    const char *type = row->n ? row->parameter[0].type : "";
-    return row->kind == BORDER_NOTHING &&
-           (strcmp(type, "char *") == 0 || strcmp(type, "pf_config *") == 0 ||
-            strcmp(type, "pf_named *") == 0);
-}
-
 static int call_closed(const border_row *row) {
-    if (frees(row)) return 0;
+    if (border_frees(row)) return 0;
     border_answer answer = row->call(-1);
     if (row->kind != BORDER_STATUS || !needs_engine(row)) return 0;
     if (answer.status == PF_ESTATE && strstr(pf_last_error(), "has closed")) return 0;
@@ -37,7 +30,7 @@ static int call_closed(const border_row *row) {
 }
 
 static int call_elsewhere(const border_row *row) {
-    if (!frees(row)) row->call(-1);
+    if (!border_frees(row)) row->call(-1);
     return 0;
 }
 

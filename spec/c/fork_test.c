@@ -86,6 +86,7 @@ static worked open_work(int threads, pf_cpu cpu) {
 
 /* ---- states -------------------------------------------------------------------- */
 
+/* [fork.1] */
 static void test_states(int threads, pf_cpu cpu) {
     worked other = open_work(2, cpu), w = open_work(threads, cpu);
     CHECK(work_with(&other, w.want, w.product) == 0);
@@ -142,7 +143,8 @@ static int in_traffic(void *context) {
     return bad + use_and_close(t->idle) + close_it(t->busy);
 }
 
-/* Another thread works while this one forks: its engine can be closed, every other one used. */
+/* Another thread works while this one forks: its engine can be closed, every other one used.
+ * [fork.2] */
 static void test_in_the_middle(void) {
     worked busy = open_work(3, PF_CPU_BEST), idle = open_work(2, PF_CPU_BEST);
     traffic t = {.busy = &busy, .idle = &idle};
@@ -180,7 +182,8 @@ static void fork_once(void *context, int64_t task, void *scratch) {
     if (f->child == 0) alarm(CHILD_SECONDS);
 }
 
-/* What the workers had taken is lost in the child: it is told so, and the next call works. */
+/* What the workers had taken is lost in the child: it is told so, and the next call works.
+ * [fork.3] */
 static void test_fork_inside(void) {
     worked w = open_work(3, PF_CPU_BEST);
     CHECK(work_with(&w, w.want, w.product) == 0);

@@ -45,6 +45,7 @@ static void test_heap_sizes(void) {
     CHECK(host.blocks == 0 && host.bytes == 0 && host.wrong == 0);
 }
 
+/* [callbacks.2] */
 static void test_heap_accounting(void) {
     host_memory host = {0};
     pf_allocator allocator = {sizeof allocator, host_resize, &host};
@@ -265,6 +266,7 @@ static void *churn(void *context) {
     return NULL;
 }
 
+/* [callbacks.3] */
 static void test_heap_threads(void) {
     pf_heap *heap;
     pthread_t thread[4];

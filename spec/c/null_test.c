@@ -2,6 +2,7 @@
  * null_test.c - the rule of NULL (performer.h), for every public function and each of its pointers
  * in turn: a status is PF_EINVAL with a message that names the argument, and what the call was to
  * make is NULL; a getter gives 0, NULL or false; the others do nothing.
+ * In LIVING_IN_A_HOST.md: [lifetimes.5].
  */
 #include "border.h"
 

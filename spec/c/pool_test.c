@@ -67,7 +67,7 @@ static void compare_settings(void *context) {
     want->wrong += memcmp(&here, want, offsetof(settings, wrong)) != 0;
 }
 
-/* Settings that change when the workers have long started, and back. */
+/* Settings that change when the workers have long started, and back. [float.1] */
 static void test_settings(void) {
     static const int rounds[] = {FE_TONEAREST, FE_UPWARD, FE_TOWARDZERO, FE_DOWNWARD, FE_TONEAREST};
     pf_engine e = runtime_of(3);
@@ -102,7 +102,8 @@ static void squares(pf_engine *e, float *out, int64_t n) {
     pf_tensor_release(&x), pf_tensor_release(&y);
 }
 
-/* An audio thread sets FTZ and DAZ between two calls: all of the result is flushed, or none. */
+/* An audio thread sets FTZ and DAZ between two calls: all of the result is flushed, or none.
+ * [float.1] */
 static void test_same_bits(void) {
 #if defined(__x86_64__)
     enum { N = 1 << 18 };
@@ -160,6 +161,7 @@ static int read_masks(void *context) {
     return wrong;
 }
 
+/* [signals.2] */
 static void test_masks(void) {
     for (int blocked = 0; blocked < 2; blocked++) CHECK(in_child(read_masks, &blocked) == 0);
 }
@@ -192,6 +194,7 @@ static int fault_in_worker(void *context) {
     return faults_seen >= 1 && guarded[7] == 1 ? 0 : 1;
 }
 
+/* [signals.3] */
 static void test_fault(void) { CHECK(in_child(fault_in_worker, NULL) == 0); }
 
 int main(void) {

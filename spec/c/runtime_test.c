@@ -323,6 +323,7 @@ static void run_probe(pf_engine *engine, int n) {
     free(seen);
 }
 
+/* [threads.4] */
 static void test_parallel(void) {
     static const int counts[] = {0, 1, 2, 3, 17, 1000, 20000};
     for (int threads = 1; threads <= 4; threads++) {
@@ -339,7 +340,7 @@ static void test_parallel(void) {
     }
 }
 
-/* Hosts that call from threads of their own region, an engine each. */
+/* Hosts that call from threads of their own region, an engine each. [threads.5] */
 static void test_parallel_nested(void) {
     int failures = 0;
     omp_set_num_threads(3);
@@ -415,7 +416,7 @@ static void test_range_and_scratch(void) {
 }
 
 /* Opening and a few loops with the n-th allocation failing, for every n: an error or
- * success, never a leak. */
+ * success, never a leak. [callbacks.2] */
 static void test_runtime_failures(void) {
     for (int on = 0; on < 2; on++) {
         bool clean = false;

@@ -2,6 +2,7 @@
  * share_test.c - one model, many threads: a stream and an engine each, as a server has them. They
  * get the logits of one stream alone, bit by bit, while references come and go; and the thread
  * sanitizer (preset tsan) finds no race.
+ * In LIVING_IN_A_HOST.md: [threads.2].
  */
 #include <pthread.h>
 

@@ -3,6 +3,7 @@
  * wherever a public function takes one: 0 is refused; a longer one is refused where it says
  * something beyond what the library knows, and taken where it doesn't; of a shorter one, at the end
  * of a page, nothing is read or written behind its size.
+ * In LIVING_IN_A_HOST.md: [versions.4].
  */
 #include "border.h"
 
@@ -67,7 +68,7 @@ static int each_size(const border_row *row) {
     return failed;
 }
 
-/* The one that lies in another. */
+/* The one that lies in another. [versions.1] */
 static void test_allocator(void) {
     pf_allocator allocator = {.size = 0};
     pf_options options = pf_options_default();

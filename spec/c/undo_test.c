@@ -3,6 +3,7 @@
  * it fails once, and a cancel comes at every allocation and inside every task; whatever it was,
  * the stream is what it was before the call to the bit, goes on with the bits of one that was never
  * interrupted, and so does a second try.
+ * In LIVING_IN_A_HOST.md: [ends.4].
  */
 #include "host.h"
 #include "nn_support.h"

@@ -1,0 +1,377 @@
+-- manual.lua - man pages and shell completion, made of what each command's parser knows: the tables
+-- of options are their one source, as they are of --help. A step of the build, and of packagers:
+--
+--   performer bindings/manual.lua SCRIPTS OUT
+--
+-- writes OUT/man/man1/*.1, OUT/bash-completion/completions/performer, OUT/zsh/site-functions/
+-- _performer and OUT/fish/vendor_completions.d/performer.fish. Pages carry the day of
+-- SOURCE_DATE_EPOCH, so that a build can be repeated to the byte.
+for _, name in ipairs { "argparse", "lfs" } do
+  if not pcall(require, name) then
+    print("no man pages and no completion: they need Lua's " .. name)
+    return
+  end
+end
+local lfs = require "lfs"
+local cli = require "kit.cli"
+
+local SCRIPTS, OUT = arg[1], arg[2]
+local DAY = os.date("!%B %d, %Y", tonumber(os.getenv "SOURCE_DATE_EPOCH")):gsub(" 0", " ")
+
+local EXITS = {
+  { "0", "It did what was asked." }, { "1", "It failed." }, { "2", "It was asked wrongly." },
+  { "130", "It was interrupted." }, { "141", "Nobody reads what it writes." },
+}
+
+-- ---- what the commands are -------------------------------------------------------------
+
+--- Runs a command's script up to where it has its parser.
+local function collect(name)
+  local seen
+  local parse = cli.parse
+  cli.parse = function(parser, rows)
+    seen = { parser = parser, rows = rows }
+    error(seen, 0)
+  end
+  arg = {}
+  pcall(assert(loadfile(("%s/%s.lua"):format(SCRIPTS, name))))
+  cli.parse = parse
+  return assert(seen, name .. ": it has no parser")
+end
+
+--- What the script's first line says of it.
+local function purpose(name)
+  local file = assert(io.open(("%s/%s.lua"):format(SCRIPTS, name)))
+  local line = file:read "l":gsub("^%-+ performer %S+ %- ", "")
+  file:close()
+  return line:gsub("[,.;].*", "")
+end
+
+--- { name, argument, words: what it may be, help, flag, many } of an option.
+local function option_of(option, rows)
+  local known = { name = option._aliases[#option._aliases]:sub(3), help = option._description,
+                  short = #option._aliases > 1 and option._aliases[1] or nil }
+  local row = rows[known.name]
+  known.flag = not row or row[2] == "flag"
+  known.switch = row and row[2] == "switch"
+  known.many = row and row.many
+  known.group = row and row.group
+  if row and type(row[2]) == "table" then known.words = row[2] end
+  if known.switch then known.words = { "on", "off" } end
+  if not known.flag then known.argument = option._argname:sub(2, -2) end
+  return known
+end
+
+local function command_of(name)
+  local found = collect(name)
+  local rows, options, arguments = {}, {}, {}
+  for _, row in ipairs(found.rows) do rows[row[1]] = row end
+  for i, option in ipairs(found.parser._options) do options[i] = option_of(option, rows) end
+  for i, argument in ipairs(found.parser._arguments) do
+    arguments[i] = { name = argument._name, help = argument._description,
+                     optional = argument._minargs == 0, many = argument._maxargs > 1 }
+  end
+  local examples = {}
+  for line in found.parser._epilog:gmatch "\n  ([^\n]+)" do examples[#examples + 1] = line end
+  return { name = name, purpose = purpose(name), summary = found.parser._description,
+           options = options, arguments = arguments, examples = examples }
+end
+
+local function commands()
+  local names, list = {}, {}
+  for file in lfs.dir(SCRIPTS) do
+    names[#names + 1] = file:match "^(%w[%w_-]*)%.lua$"
+  end
+  table.sort(names)
+  for i, name in ipairs(names) do list[i] = command_of(name) end
+  return list
+end
+
+-- ---- man pages ---------------------------------------------------------------------------
+
+--- Text as mdoc: sentences begin lines, none is long, and nothing in it is a request.
+local function mdoc(text)
+  text = text:gsub("\\", "\\e"):gsub("%s+", " "):gsub("([%.!?]) (%u)", "%1\n%2")
+  local lines = {}
+  for sentence in text:gmatch "[^\n]+" do
+    local line = ""
+    for word in sentence:gmatch "%S+" do
+      if #line + #word > 76 then
+        lines[#lines + 1], line = line, ""
+      end
+      line = line == "" and word or line .. " " .. word
+    end
+    lines[#lines + 1] = line
+  end
+  for i, line in ipairs(lines) do lines[i] = line:gsub("^[.']", "\\&%0") end
+  return table.concat(lines, "\n")
+end
+
+--- Words as the arguments of a macro.
+local function words(text) return (text:gsub("\\", "\\e"):gsub("%-", "\\-")) end
+
+--- A help text as a sentence; one that begins with the case it is for ("train: ...") as it is.
+local function sentence(text)
+  if not text:find "^[%l, ]+:" then text = text:gsub("^%l", string.upper) end
+  return text:find "[%.!?]$" and text or text .. "."
+end
+
+local function add_options(page, options)
+  local group
+  page(".Bl -tag -width Ds")
+  for _, option in ipairs(options) do
+    if option.group ~= group then
+      page(".El")
+      page((".Ss %s"):format(option.group or "More"))
+      page(".Bl -tag -width Ds")
+      group = option.group
+    end
+    local tail = option.switch and " Op Cm on | off"
+      or option.argument and " Ar " .. words(option.argument) .. (option.many and " ..." or "")
+      or ""
+    page((".It %sFl \\-%s%s"):format(option.short and "Fl " .. option.short:sub(2) .. " , " or "",
+      words(option.name), tail))
+    page(mdoc(sentence(option.help)))
+  end
+  page(".El")
+end
+
+--- Options without a group first, then group by group.
+local function sorted(options)
+  local order, at, list = {}, {}, {}
+  for _, option in ipairs(options) do
+    local key = option.group or ""
+    if not at[key] then
+      at[key] = {}
+      if key ~= "" then order[#order + 1] = key end
+    end
+    table.insert(at[key], option)
+  end
+  table.insert(order, 1, "")
+  for _, key in ipairs(order) do
+    for _, option in ipairs(at[key] or {}) do list[#list + 1] = option end
+  end
+  return list
+end
+
+local function writer()
+  local lines = {}
+  return function(text) lines[#lines + 1] = text end, lines
+end
+
+local function head(page, name, what)
+  page((".Dd %s\n.Dt %s 1\n.Os\n.Sh NAME\n.Nm %s\n.Nd %s"):format(DAY, name:upper(), name, what))
+end
+
+local function add_exits(page)
+  page(".Sh EXIT STATUS\n.Bl -tag -width Ds")
+  for _, exit in ipairs(EXITS) do page((".It %s\n%s"):format(exit[1], exit[2])) end
+  page(".El")
+end
+
+local function add_examples(page, examples)
+  page(".Sh EXAMPLES")
+  for _, example in ipairs(examples) do
+    page(".Dl " .. words(example:gsub("%s+", " ")):gsub('"', "\\(dq"))
+  end
+end
+
+local function command_page(command)
+  local page, lines = writer()
+  head(page, "performer-" .. command.name, command.purpose)
+  page(".Sh SYNOPSIS\n.Nm performer\n.Cm " .. command.name .. "\n.Op Ar options")
+  for _, argument in ipairs(command.arguments) do
+    page((argument.optional and ".Op Ar %s" or ".Ar %s"):format(argument.name)
+      .. (argument.many and " ..." or ""))
+  end
+  page(".Sh DESCRIPTION\n" .. mdoc(command.summary))
+  if #command.arguments > 0 then
+    page ".Bl -tag -width Ds"
+    for _, argument in ipairs(command.arguments) do
+      page((".It Ar %s\n%s"):format(argument.name, mdoc(sentence(argument.help or argument.name))))
+    end
+    page ".El"
+  end
+  page ".Pp\nThe options are:"
+  add_options(page, sorted(command.options))
+  add_exits(page)
+  add_examples(page, command.examples)
+  page ".Sh SEE ALSO\n.Xr performer 1"
+  return table.concat(lines, "\n") .. "\n"
+end
+
+local function main_page(list)
+  local page, lines = writer()
+  head(page, "performer", "transformers with linear attention, on CPUs")
+  page [[
+.Sh SYNOPSIS
+.Nm
+.Ar command
+.Op Ar options
+.Nm
+.Ar file.lua
+.Op Ar arguments
+.Nm
+.Fl \-help | \-version
+.Sh DESCRIPTION
+Trains and runs Performers: transformers whose attention costs time and memory
+linear in the length of what they read.
+A
+.Ar file.lua
+is run as a script with the engine at hand.
+The commands are:
+.Bl -tag -width Ds]]
+  for _, command in ipairs(list) do
+    page((".It Xr performer-%s 1\n%s"):format(command.name, mdoc(sentence(command.purpose))))
+  end
+  page [[
+.El
+.Sh ENVIRONMENT
+.Bl -tag -width Ds
+.It Ev PF_CPU
+The highest level of instructions to use: generic, avx2 or avx512.
+.It Ev OMP_NUM_THREADS
+How many threads where
+.Fl \-threads
+says nothing.
+.It Ev NO_COLOR
+No colours.
+.El]]
+  add_exits(page)
+  page ".Sh EXAMPLES"
+  for _, command in ipairs(list) do
+    page(".Dl " .. words(command.examples[1]:gsub("%s+", " ")))
+  end
+  page ".Sh SEE ALSO"
+  for i, command in ipairs(list) do
+    page((".Xr performer-%s 1%s"):format(command.name, i < #list and " ," or ""))
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+-- ---- completion ----------------------------------------------------------------------------
+
+--- The first sentence of a help text, in a shell's single quotes, `more` escaped too.
+local function brief(text, more)
+  text = text:gsub("%s+", " "):gsub("%. .*", ""):gsub("%.$", ""):gsub("\\", "")
+  if #text > 70 then text = text:sub(1, 67):gsub("%s+%S*$", "") .. "..." end
+  if more then text = text:gsub(more, "\\%0") end
+  return (text:gsub("'", "'\\''"))
+end
+
+local function names_of(options)
+  local names = {}
+  for i, option in ipairs(options) do names[i] = "--" .. option.name end
+  return table.concat(names, " ")
+end
+
+local function bash(list)
+  local page, lines = writer()
+  local names = {}
+  for i, command in ipairs(list) do names[i] = command.name end
+  page "# bash completion of performer, made by bindings/manual.lua"
+  page "_performer() {"
+  page "  local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} options="
+  page "  COMPREPLY=()"
+  page "  if ((COMP_CWORD == 1)); then"
+  page(("    COMPREPLY=($(compgen -W '%s --help --version' -- \"$word\")"):format(
+    table.concat(names, " ")))
+  page "               $(compgen -o plusdirs -f -X '!*.lua' -- \"$word\"))"
+  page "    return"
+  page "  fi"
+  page "  case ${COMP_WORDS[1]}$before in"
+  for _, command in ipairs(list) do
+    for _, option in ipairs(command.options) do
+      if option.words then
+        page(("    %s--%s) options='%s' ;;"):format(command.name, option.name,
+          table.concat(option.words, " ")))
+      elseif not option.flag then
+        page(("    %s--%s) return ;;"):format(command.name, option.name))
+      end
+    end
+  end
+  page "  esac"
+  page "  if [[ -z $options && $word == -* ]]; then"
+  page "    case ${COMP_WORDS[1]} in"
+  for _, command in ipairs(list) do
+    page(("      %s) options='%s' ;;"):format(command.name, names_of(command.options)))
+  end
+  page "    esac"
+  page "  fi"
+  page "  [[ -z $options ]] || COMPREPLY=($(compgen -W \"$options\" -- \"$word\"))"
+  page "}"
+  page "complete -o default -F _performer performer"
+  return table.concat(lines, "\n") .. "\n"
+end
+
+local function zsh_option(option)
+  local what = ""
+  if option.switch then
+    what = "::on or off:(on off)"
+  elseif option.argument then
+    what = (":%s:%s"):format(option.argument:gsub("[|:]", " "),
+      option.words and "(" .. table.concat(option.words, " ") .. ")" or "_files")
+  end
+  local equals = option.switch and "=-" or option.argument and "=" or ""
+  return ("      '%s--%s%s[%s]%s' \\"):format(option.many and "*" or "", option.name, equals,
+    brief(option.help, "[%[%]:]"), what)
+end
+
+local function zsh(list)
+  local page, lines = writer()
+  page "#compdef performer\n# zsh completion of performer, made by bindings/manual.lua"
+  page "_performer() {\n  local -a commands\n  commands=("
+  for _, command in ipairs(list) do
+    page(("    '%s:%s'"):format(command.name, brief(command.purpose, ":")))
+  end
+  page "  )\n  if (( CURRENT == 2 )); then"
+  page "    _describe command commands\n    _files -g '*.lua'\n    return\n  fi"
+  page "  local command=$words[2]\n  shift words\n  (( CURRENT-- ))\n  case $command in"
+  for _, command in ipairs(list) do
+    page(("    %s) _arguments \\"):format(command.name))
+    for _, option in ipairs(command.options) do page(zsh_option(option)) end
+    page "      '*:file:_files' ;;"
+  end
+  page "    *) _files ;;\n  esac\n}\n_performer \"$@\""
+  return table.concat(lines, "\n") .. "\n"
+end
+
+local function fish(list)
+  local page, lines = writer()
+  page "# fish completion of performer, made by bindings/manual.lua"
+  for _, command in ipairs(list) do
+    page(("complete -c performer -n __fish_use_subcommand -a %s -d '%s'"):format(command.name,
+      brief(command.purpose)))
+  end
+  for _, command in ipairs(list) do
+    for _, option in ipairs(command.options) do
+      local value = option.words and (" -x -a '%s'"):format(table.concat(option.words, " "))
+        or not option.flag and " -r" or ""
+      page(("complete -c performer -n '__fish_seen_subcommand_from %s' -l %s%s -d '%s'"):format(
+        command.name, option.name, value, brief(option.help)))
+    end
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+-- ---- files -----------------------------------------------------------------------------------
+
+local function write(path, text)
+  local folder = ""
+  for part in path:gmatch "[^/]*/" do
+    folder = folder .. part
+    lfs.mkdir(folder)
+  end
+  local file = assert(io.open(path, "w"))
+  assert(file:write(text))
+  assert(file:close())
+end
+
+local list = commands()
+for _, command in ipairs(list) do
+  write(("%s/man/man1/performer-%s.1"):format(OUT, command.name), command_page(command))
+end
+write(OUT .. "/man/man1/performer.1", main_page(list))
+write(OUT .. "/bash-completion/completions/performer", bash(list))
+write(OUT .. "/zsh/site-functions/_performer", zsh(list))
+write(OUT .. "/fish/vendor_completions.d/performer.fish", fish(list))
