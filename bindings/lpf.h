@@ -97,6 +97,12 @@ void *lpf_new(lua_State *L, const char *name, size_t bytes); /* zeroed, metatabl
 /* ---- errors (lpf_raise.c) ---- */
 /* Raises with the position of the nearest caller outside the binding's own Lua files. */
 int lpf_raise(lua_State *L, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Lua's errors don't come back, which a function that returns an int can't say to clang-tidy. */
+#ifdef __clang_analyzer__ /* NOLINTBEGIN(readability-redundant-declaration) */
+int lpf_raise(lua_State *L, const char *format, ...) __attribute__((analyzer_noreturn));
+int luaL_error(lua_State *L, const char *format, ...) __attribute__((analyzer_noreturn));
+int lua_error(lua_State *L) __attribute__((analyzer_noreturn));
+#endif /* NOLINTEND(readability-redundant-declaration) */
 int lpf_raise_message(lua_State *L);      /* raises the string on top, with position */
 int lpf_result(lua_State *L, int status); /* status >= 0, or raises */
 /* 0 for success; pushes nil, message, code (3) when the outside world failed; else raises. */

@@ -56,7 +56,7 @@ static int tensor_newindex(lua_State *L) {
     int64_t at = lpf_check_whole(L, 2, "assignment", "the position");
     int64_t rows = pf_tensor_rank(t) > 0 ? pf_tensor_size(t, 0) : 0;
     int64_t row = lpf_place(at, rows);
-    if (row < 0)
+    if (row < 0 || row >= rows)
         return lpf_raise(
             L, "assignment: position %lld, the first dimension has %lld (they count from 1)",
             (long long)at, (long long)rows);

@@ -33,7 +33,7 @@ local function collect(name)
     seen = { parser = parser, rows = rows }
     error(seen, 0)
   end
-  arg = {}
+  rawset(_G, "arg", {})
   pcall(assert(loadfile(("%s/%s.lua"):format(SCRIPTS, name))))
   cli.parse = parse
   return assert(seen, name .. ": it has no parser")
@@ -299,6 +299,7 @@ local function bash(list)
   page "    esac"
   page "  fi"
   page "  [[ -z $options ]] || COMPREPLY=($(compgen -W \"$options\" -- \"$word\"))"
+  page "  return 0"
   page "}"
   page "complete -o default -F _performer performer"
   return table.concat(lines, "\n") .. "\n"
