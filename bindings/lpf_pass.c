@@ -27,18 +27,38 @@ static int names_of(lua_State *L, const pf_module *m, const char *names[PF_INPUT
 /* ---- reading -------------------------------------------------------------------- */
 
 /* An object whose class says so (__tensor) stands for the tensor in that field: a graph for its
- * edges. */
-static void unwrap(lua_State *L) {
+ * edges. Its class may say which field holds the positions that it is for (__length). */
+static void unwrap(lua_State *L, int64_t length, const char *key) {
     if (!lua_istable(L, -1) || luaL_getmetafield(L, -1, "__tensor") == LUA_TNIL) return;
+    if (length >= 0 && luaL_getmetafield(L, -2, "__length") != LUA_TNIL) {
+        lua_pushvalue(L, -1);
+        lua_gettable(L, -4);
+        const int64_t own = lua_tointeger(L, -1);
+        if (own != length)
+            lpf_raise(L, "%s: a graph of %lld %s, but x has %lld positions", key, (long long)own,
+                      lua_tostring(L, -2), (long long)length);
+        lua_pop(L, 2);
+    }
     lua_gettable(L, -2);
     lua_remove(L, -2);
 }
 
+/* Positions of x, which stands at 2 or is the `input` of a batch there; -1: nothing to go by. */
+static int64_t length_of(lua_State *L) {
+    const bool batch = lua_istable(L, 2);
+    if (batch) lua_getfield(L, 2, "input");
+    const pf_tensor *x = lpf_test_tensor(L, batch ? -1 : 2);
+    const int64_t length = x && pf_tensor_rank(x) > 1 ? pf_tensor_size(x, 1) : -1;
+    if (batch) lua_pop(L, 1);
+    return length;
+}
+
 /* Stays on the stack while the model runs; NULL: nil. */
-static pf_tensor *get_tensor(lua_State *L, int table, const char *key, const char *where) {
-    luaL_checkstack(L, 4, "too many inputs");
+static pf_tensor *get_tensor(lua_State *L, int table, const char *key, const char *where,
+                             int64_t length) {
+    luaL_checkstack(L, 6, "too many inputs");
     if (lua_getfield(L, table, key) == LUA_TNIL) return NULL;
-    unwrap(L);
+    unwrap(L, length, key);
     return lpf_check_tensor(L, -1, where, key);
 }
 
@@ -48,7 +68,7 @@ static void read_fields(lua_State *L, int index, pf_pass *pass) {
 #define FLAG(name)   pass->name = lpf_opt_bool(L, index, #name, pass->name);
 #define NUMBER(name) pass->name = lpf_opt_count(L, index, #name, pass->name);
 #define TENSOR(name)                                                                               \
-    if ((t = get_tensor(L, index, #name, "pass")) != NULL) pass->name = t;
+    if ((t = get_tensor(L, index, #name, "pass", -1)) != NULL) pass->name = t;
 #define STATE(name)                                                                                \
     if (lua_getfield(L, index, #name) != LUA_TNIL)                                                 \
         pass->name = lpf_check_stream_state(L, -1, "pass");
@@ -68,7 +88,7 @@ static pf_tensor *given(const pf_pass *pass, const char *name) {
 /* Those inputs of m that a table at one of the places says (0: there is none), the last one first,
  * or else the pass around the call; the array stands on the stack. */
 static void read_inputs(lua_State *L, const pf_module *m, const int *tables, int n_tables,
-                        pf_pass *pass) {
+                        int64_t length, pf_pass *pass) {
     const char *names[PF_INPUTS];
     const int n = names_of(L, m, names);
     const pf_pass around = *pass;
@@ -77,7 +97,7 @@ static void read_inputs(lua_State *L, const pf_module *m, const int *tables, int
     for (int i = 0; i < n; i++) {
         pf_tensor *t = NULL;
         for (int k = n_tables; k-- > 0 && !t;)
-            if (tables[k]) t = get_tensor(L, tables[k], names[i], pf_module_type(m));
+            if (tables[k]) t = get_tensor(L, tables[k], names[i], pf_module_type(m), length);
         if (!t) t = given(&around, names[i]);
         if (t) list[pass->n_inputs++] = (pf_named){names[i], t};
     }
@@ -121,7 +141,7 @@ pf_pass lpf_read_pass(lua_State *L, const pf_module *m, int batch, int index) {
     if (said) check_words(L, m, index, &pass);
     if (said) read_fields(L, index, &pass);
     const int tables[2] = {batch, said ? index : 0};
-    read_inputs(L, m, tables, 2, &pass);
+    read_inputs(L, m, tables, 2, length_of(L), &pass);
     return pass;
 }
 
@@ -134,7 +154,7 @@ const pf_named *lpf_read_inputs(lua_State *L, const pf_module *m, int index, con
     const int words = names_of(L, m, allowed);
     allowed[words] = "batch", allowed[words + 1] = NULL;
     lpf_check_options(L, index, allowed, where);
-    read_inputs(L, m, &table, 1, &pass);
+    read_inputs(L, m, &table, 1, -1, &pass);
     *n = pass.n_inputs;
     return pass.inputs;
 }

@@ -3,9 +3,8 @@
 --
 --   build/release/bin/performer examples/13_graph.lua [FOLDER|-] [epochs] [seed] [gat|gatv2]
 -- FOLDER has cora_edges.tsv (a pair of nodes a line, from 0) and cora_nodes.tsv (node, label, train
--- or valid or test or -, its words' numbers from 0), to be written out of Planetoid's Cora
--- (github.com/kimiyoung/planetoid, data/ind.cora.*). Without it, made-up papers of 3 subjects,
--- 300 epochs. Training ends before `epochs` where 100 of them brought nothing better.
+-- or valid or test or -, its words' numbers from 0), out of Planetoid's data/ind.cora.* (on github,
+-- kimiyoung/planetoid); without it, made-up papers. It ends where 100 epochs bring nothing better.
 local pf = require "performer"
 local folder, seed = arg[1] or "-", tonumber(arg[3] or 1)
 local epochs = tonumber(arg[2] or (folder == "-" and 300 or 100000))
@@ -24,7 +23,8 @@ local function add(label, split, words) -- label from 0
   N, classes = N + 1, math.max(classes, label + 1)
   for name, list in pairs(targets) do list[N] = split == name and label or -1 end
 end
-for line in folder ~= "-" and io.lines(folder .. "/cora_nodes.tsv") or function() end do
+local function need(value, why) return value or pf.exit(2, "13_graph.lua: " .. why) end
+for line in folder ~= "-" and need(io.open(folder .. "/cora_nodes.tsv")):lines() or next, {} do
   local label, split, words = line:match "^%d+\t(%d+)\t(%S+)\t([%d ]*)$"
   if label then add(math.tointeger(label), split, words) end
 end
@@ -40,7 +40,7 @@ if folder == "-" then -- half of a paper's words, and most that it cites, are of
   end
 end
 cites.nodes, has.nodes = N, N
-cites, has = assert(pf.graph(cites)), pf.graph(has)
+cites, has = need(pf.graph(cites)), pf.graph(has)
 local function layer(o)
   o.value_dropout, o.attention_dropout, o.score = 0.6, 0.6, arg[4] or "gat"
   return pf.nn.graph_attention(o)

@@ -51,7 +51,7 @@ local function growth(name)
   local longer, longer_back = pf.attention.flops(name, shape)
   return (longer + longer_back) / math.max(1, forward + backward)
 end
-print "attention    seconds        MiB   16 x L   recalls      far"
+print "attention    seconds        MiB  a token in a row 16 x as long   recalls      far"
 local found, slowest, best = {}, 0, 0
 for _, kind in ipairs(pf.kinds()) do
   local name = kind.name
@@ -60,7 +60,7 @@ for _, kind in ipairs(pf.kinds()) do
     return cost(name), learn(name)
   end)
   if ok then
-    print(("%-9s  %9.4f  %9.1f  %6.1fx  %6.1f %%  %5.1f %%"):format(name, c.seconds,
+    print(("%-9s  %9.4f  %9.1f  %30.1fx  %6.1f %%  %5.1f %%"):format(name, c.seconds,
       c.bytes / (1 << 20), growth(name), 100 * r.accuracy, 100 * r.accuracy_far))
     found[#found + 1] = { name = name, seconds = c.seconds, far = r.accuracy_far }
     slowest, best = math.max(slowest, c.seconds), math.max(best, r.accuracy_far)

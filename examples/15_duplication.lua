@@ -7,8 +7,8 @@
 local pf = require "performer"
 local nn = pf.nn
 local smoke = arg[1] == "--smoke"
-local steps = tonumber(arg[smoke and 2 or 1] or (smoke and 300 or 500))
-if not steps then pf.exit(2, "usage: 15_duplication.lua [--smoke] [steps]") end
+local steps = math.tointeger(arg[smoke and 2 or 1] or (smoke and 300 or 500))
+if not steps or steps < 1 then pf.exit(2, "usage: 15_duplication.lua [--smoke] [steps]") end
 pf.open { seed = 5 }
 
 local symbols, word, rows = 16, 31, 16 -- symbols 1 .. 16; 0 begins a word

@@ -21,7 +21,8 @@ local ROWS = {
   { "layers", "positive", 4, "train, generate: blocks" },
   { "vocab", "positive", 256, "train, generate: tokens in the vocabulary" },
   { "kernel", "name", "softmax", "feature map of favor" },
-  { "which", attention.kind_names(), nil, "attention, block, kinds: only this one" },
+  { "which", "name", nil, "attention, block, kinds: only this one: "
+    .. table.concat(attention.kind_names(), ", ") },
   { "tokens", "positive", 64, "generate: tokens after each prompt" },
   { "norm", "number", nil, "features: |x + y| (default 0.5, 1 and 1.5)" },
   { "draws", "positive", 400, "features: projections drawn" },
@@ -33,7 +34,7 @@ local ROWS = {
 }
 table.move(bench_kinds.rows, 1, #bench_kinds.rows, #ROWS + 1, ROWS)
 table.move(model_options.attention_rows, 1, #model_options.attention_rows, #ROWS + 1, ROWS)
-local LONGEST = 8192 -- of attention whose work a token grows with the length: longer takes minutes
+local LONGEST = 8192 -- that every attention is measured at: where work grows longer takes minutes
 local gflops, over = tools.gflops, tools.over
 local print_record, shape_of = tools.print_record, tools.shape_of
 
@@ -62,18 +63,37 @@ end
 
 -- ---- attention ----
 
---- The attentions that were asked for and end in reasonable time at this length.
+--- Does an attention end in reasonable time at this length? Beyond LONGEST a token has to cost
+-- what it costs there (a window, linear attention), or all of them no more than exact attention.
+local function is_bearable(which, options, L)
+  return L <= LONGEST or not tools.grows(which, options, LONGEST, L)
+    or tools.work(which, options, L) <= tools.GFLOP
+end
+
+--- The attentions that were asked for and are bearable.
 local function wanted(options, L)
   local list = {}
   for _, which in ipairs(attention.kind_names()) do
     local asked = not options.which or options.which == which
-    if asked and (L <= LONGEST or not tools.grows(which, options)) then list[#list + 1] = which end
-  end
-  if #list == 0 then
-    cli.fail(2, ("bench: %s attention is measured up to --length %d"):format(options.which,
-      LONGEST))
+    if asked and is_bearable(which, options, L) then
+      list[#list + 1] = which
+    elseif asked and options.which then
+      cli.fail(2, ("bench: %s attention at --length %d is %.0f GFLOP a forward and backward, over "
+        .. "%d; it is measured up to --length %d"):format(which, L, tools.work(which, options, L),
+        tools.GFLOP, LONGEST))
+    end
   end
   return list
+end
+
+--- Says which words about features or an attention's own do nothing for the kind that is asked for.
+local function check_which(options, given)
+  if options.which then attention.check_name("which", options.which, true) end
+  for _, word in ipairs { "kernel", "features" } do
+    if given[word] and options.which and not attention.takes_kernel(options.which) then
+      cli.say("bench: --%s does nothing here: %s attention takes no kernel", word, options.which)
+    end
+  end
 end
 
 --- The kinds at one length; causal ones beside themselves without, which is measured alone.
@@ -349,6 +369,7 @@ local function main()
   for i, map in ipairs(pf.kernels().maps) do kernels[i] = map.name end
   cli.check_name("kernel", options.kernel, kernels)
   options.causal = options.causal or false
+  check_which(options, given)
   options.lengths = options.length and tools.lengths(options.length)
   if not options.threads and not ALL_THREADS[options.case] then options.threads = 1 end
   cli.try(2, pf.open, { threads = options.threads })

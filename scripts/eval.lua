@@ -1,5 +1,6 @@
 --- performer eval - loss per token of a trained model on a file. Every record of the file counts,
 -- copies of others, too; of --split train and valid those that the run was trained and held on.
+local carried = require "kit.carried"
 local cli = require "kit.cli"
 local data_options = require "kit.data_options"
 local evaluate = require "kit.evaluate"
@@ -158,6 +159,7 @@ local function main()
     cli.fail(2, masked and "eval: --carry is for causal models, and this one is masked"
       or "eval: --carry reads a file as one stream, --per-sequence each for itself: give one")
   end
+  carried.describe(opened.model, options, "eval")
   if options.per_sequence then
     per_sequence(opened, data, options, masked, length)
   else

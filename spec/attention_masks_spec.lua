@@ -159,7 +159,7 @@ describe("a prefix", function()
   it("is seen by all, what follows causally", function()
     local L = C + 11
     hold(2, L, L, { causal = true, prefix = counts({ 0, C + 2 }, 2) })
-    hold(2, L, L, { prefix = counts({ 17, L }, 2), mask = trial.holes(2, L) })
+    hold(2, L, L, { causal = true, prefix = counts({ 17, L }, 2), mask = trial.holes(2, L) })
   end)
 
   it("is the staircase max(i, prefix), bit for bit, and of 0 plainly causal", function()
@@ -168,9 +168,12 @@ describe("a prefix", function()
     local stair = array.new({ 1, L }, function(i) return math.max(i, P) end, "i32")
     each(function(a, run)
       assert.equal(run(q, k, v, { limits = stair }):tobytes(),
-        run(q, k, v, { prefix = counts({ P }, 1) }):tobytes(), a.name)
+        run(q, k, v, { causal = true, prefix = counts({ P }, 1) }):tobytes(), a.name)
       assert.equal(run(q, k, v, { causal = true }):tobytes(),
-        run(q, k, v, { prefix = counts({ 0 }, 1) }):tobytes(), a.name)
+        run(q, k, v, { causal = true, prefix = counts({ 0 }, 1) }):tobytes(), a.name)
+      assert.raises("a prefix is for causal attention", function()
+        run(q, k, v, { prefix = counts({ 0 }, 1) })
+      end)
     end)
   end)
 
@@ -178,7 +181,8 @@ describe("a prefix", function()
     pf.seed(3)
     for _, attention in ipairs { "favor", "exact" } do
       local model = pf.nn.performer { vocab = 12, dim = 16, layers = 2, heads = 2, causal = true,
-        attention = attention, kernel = { name = "softmax", features = 16 } }
+        attention = attention,
+        kernel = attention == "favor" and { name = "softmax", features = 16 } or nil }
       local ids = pf.tensor({ { 1, 2, 3, 4, 5, 6 } }, { dtype = "i32" })
       local other = pf.tensor({ { 1, 2, 9, 4, 5, 6 } }, { dtype = "i32" })
       local function first(x, prefix)
@@ -342,7 +346,7 @@ describe("grouped keys and values", function()
     local function build(kv_heads, attention)
       return pf.nn.performer { vocab = 12, dim = 32, layers = 2, heads = 4, kv_heads = kv_heads,
         causal = true, decay = 0.5, attention = attention, qk_norm = true,
-        kernel = { name = "softmax", features = 16 } }
+        kernel = attention == "favor" and { name = "softmax", features = 16 } or nil }
     end
     local function params(model)
       local n = 0

@@ -291,7 +291,8 @@ describe("groups of heads", function()
       ["no whole share of 2 kv_heads"] =
         { heads = 4, kv_heads = 2, head_groups = { { heads = 1 }, { heads = 3 } } },
       ["head_groups must be a list of at least one"] = { head_groups = {} },
-      ["don't go together"] = { head_groups = { { heads = 2 } }, kernel = { relu } },
+      ["don't go together"] = { head_groups = { { heads = 2 } }, kernel = { relu },
+                                attention = false },
     } do
       assert.raises(message, function() made(with({ attention = false }, o)) end)
     end

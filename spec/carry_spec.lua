@@ -124,7 +124,10 @@ describe("rows that go on", function()
 
   it("are forked, saved and loaded, and go on with the same bits", function()
     local model, list = models.new { conv = 4 }, rows { documents = documents }
-    local carry = model:carry { batch = B, keep = 7 }
+    assert.raises("keep = 7 positions are of windows", function()
+      model:carry { batch = B, keep = 7 }
+    end)
+    local carry = model:carry { batch = B }
     model(list[1], { carry = carry })
     local folder = support.folder()
     local path = folder .. "/carry.safetensors"

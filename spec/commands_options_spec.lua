@@ -105,7 +105,8 @@ describe("an option of train", function()
   end)
 
   it("says what it needs in its row", function()
-    local known = { rotary = 1, causal = 1, projection = 1, cross = 1, local_heads = 1 }
+    local known = { rotary = 1, causal = 1, projection = 1, cross = 1, local_heads = 1,
+                    training = 1 }
     local lists, n = { pf.kernels().options }, 0
     for _, layer in ipairs(pf.layers()) do lists[#lists + 1] = layer.options end
     for _, kind in ipairs(pf.kinds()) do lists[#lists + 1] = kind.options end

@@ -316,13 +316,33 @@ describe("attention over edges", function()
   it("refuses what does not go together", function()
     local x = pf.randn(1, 2, 3, 4)
     local g = pf.graph { from = { 1 }, to = { 4 } }
-    assert.raises("edge 1 goes from 1 to 4, but there are 3 positions to see and 3 that see",
+    assert.raises("the graph has 4 nodes, but there are 3 queries and 3 keys",
       function() pf.attention.graph(x, x, x, { graph = g }) end)
     assert.raises("give a graph, or lists from and to", function()
       pf.attention.graph(x, x, x, { graph = g, from = { 1 }, to = { 1 } })
     end)
     assert.raises("graph must be one that pf.graph made", function()
       pf.attention.graph(x, x, x, { graph = 3 })
+    end)
+    local four, y = pf.graph { from = { 1, 2 }, to = { 3, 3 }, nodes = 4 }, pf.randn(1, 1, 5, 2)
+    assert.raises("the graph has 4 nodes, but there are 5 queries and 5 keys", function()
+      pf.attention.graph(y, y, y, { graph = four })
+    end)
+    assert.raises("edges: a graph of 4 nodes, but x has 5 positions", function()
+      nn.graph_attention { dim = 4, heads = 2 }(pf.randn(1, 5, 4), { edges = four })
+    end)
+    assert.raises("edges: a graph of 4 nodes, but x has 5 positions", function()
+      nn.attention { dim = 4, heads = 2, attention = "graph" } {
+        input = pf.randn(1, 5, 4), edges = four }
+    end)
+    assert.raises("slope is of LeakyReLU, in the scores gat and gatv2", function()
+      pf.attention.graph(y, y, y, { from = { 1 }, to = { 1 }, slope = 0.2 })
+    end)
+    assert.raises("slope is of the scores gat and gatv2", function()
+      pf.edge_attention(y, y, y, { edges = four.edges, slope = 0.3 })
+    end)
+    assert.raises("'share' does nothing here", function()
+      nn.graph_attention { dim = 4, heads = 2, share = true }
     end)
     assert.raises("edge 2 goes to 9, but nodes are 1 to 3", function()
       pf.attention.graph(x, x, x, { from = { 1, 1 }, to = { 1, 9 } })
@@ -447,7 +467,7 @@ describe("nn.graph_attention", function()
     assert.raises("the input 'edges' is missing", function() layer(x) end)
     assert.raises("graph_attention: it can't stream: its edges are of a whole sequence",
       function() layer:state() end)
-    assert.raises("edge %d+ goes from 12 to 2, but there are 11 positions to see", function()
+    assert.raises("a graph of 12 nodes, but x has 11 positions", function()
       layer { input = x:slice(2, 1, 11), edges = g }
     end)
     local causal = nn.attention { dim = D, heads = 2, attention = "graph", causal = true }

@@ -37,18 +37,118 @@ describe("a kind's own options", function()
     assert.raises("'scale' must be a", function() layer { name = "exact", scale = "wide" } end)
   end)
 
+  it("are told by what is meant, or by whose they are", function()
+    for text, attention in pairs {
+      ["unknown option 'hash_buckets'; it is 'buckets'"] = { name = "lsh", hash_buckets = 4 },
+      ["unknown option 'n_hashes'; it is 'rounds'"] = { name = "lsh", n_hashes = 4 },
+      ["unknown option 'window_size'; it is 'window'"] = { name = "sliding", window_size = 4 },
+      ["unknown option 'rounds'; it is of lsh"] = { name = "sliding", rounds = 4 },
+      ["unknown option 'windoww' %(did you mean 'window'%?%)"] = { name = "sliding", windoww = 4 },
+    } do
+      assert.raises(text, function() layer(attention) end)
+      assert.raises(text, function() pf.attention.state { attention = attention, head_dim = D } end)
+      assert.raises(text, function()
+        nn.performer { vocab = 4, dim = 8, heads = 2, layers = 1, attention = { attention } }
+      end)
+      local name, own = attention.name, {}
+      for key, value in pairs(attention) do own[key] = key ~= "name" and value or nil end
+      local q, k, v = rows()
+      assert.raises(text, function() pf.attention[name](q, k, v, own) end)
+      if name == "sliding" then
+        assert.raises((text:gsub("of lsh", "of pf.attention.lsh")), function()
+          pf.pattern[name](own)
+        end)
+      end
+    end
+  end)
+
   it("are finite, by whatever call", function()
     local x = pf.randn(1, 1, 2, D)
     for _, scale in ipairs { 0 / 0, math.huge } do
       assert.raises("scale is .*, not a finite number", function()
         pf.attention.listed(x, x, x, { pattern = pf.pattern.sliding {}, scale = scale })
       end)
-      for _, name in ipairs { "scale", "slope" } do
+      local one = pf.randn(1, 1, 2, 1)
+      for name, score in pairs { scale = "dot", slope = "gat" } do
         assert.raises(name .. ".*, not finite numbers", function()
-          pf.attention.graph(x, x, x, { from = { 1 }, to = { 1 }, [name] = scale })
+          pf.attention.graph(one, one, x, { from = { 1 }, to = { 1 }, [name] = scale,
+                                            score = score })
         end)
       end
     end
+  end)
+
+  it("are no kernel, where a kind reads none", function()
+    local base = { vocab = 5, dim = 8, heads = 2, layers = 2 }
+    local function performer(more) return function()
+      local o = {}
+      for _, t in ipairs { base, more } do for key, value in pairs(t) do o[key] = value end end
+      return nn.performer(o)
+    end end
+    local none = "attention takes no kernel, so kernel has no effect.*attention = \"favor\""
+    for _, kind in ipairs(pf.kinds()) do
+      if not kind.takes_kernel then
+        for _, kernel in ipairs { "relu", { features = 8 }, pf.kernel.relu {} } do
+          assert.raises(kind.name .. " " .. none, function()
+            nn.attention { dim = 8, heads = 2, attention = kind.name, kernel = kernel }
+          end)
+          assert.raises(kind.name .. " " .. none, function()
+            nn.block { dim = 8, heads = 2, attention = { name = kind.name }, kernel = kernel }
+          end)
+          assert.raises(kind.name .. " " .. none, performer {
+            attention = kind.name, kernel = kernel })
+        end
+        assert.raises(none, performer { attention = { kind.name, "exact" }, kernel = "relu" })
+        assert.raises(none, performer { attention = { kind.name }, kernel = { "relu", "elu" } })
+        assert.raises(none, performer { head_groups = { { heads = 1, kernel = "relu" },
+          { heads = 1, attention = kind.name, kernel = "elu" } } })
+        assert.raises(none, performer { kernel = "relu", head_groups = {
+          { heads = 1, attention = "exact" }, { heads = 1, attention = kind.name } } })
+      end
+    end
+    assert.raises(none, performer { local_heads = 2, kernel = "relu" })
+    for _, read in ipairs { { attention = { "exact", "favor" }, kernel = "relu" },
+      { local_heads = 1, kernel = "relu" }, { attention = "auto", kernel = { features = 8 } },
+      { kernel = "relu", head_groups = { { heads = 1 }, { heads = 1, attention = "exact" } } },
+    } do
+      local model = performer(read)()
+      nn.performer(model:options()) -- what a model says of itself it is made of
+    end
+  end)
+
+  it("are refused where no head is left for them", function()
+    for _, attention in ipairs { "exact", { name = "sliding", window = 3 }, { "exact" } } do
+      assert.raises("'local_heads' is 2, all the heads", function()
+        nn.performer { vocab = 5, dim = 8, heads = 2, layers = 1, local_heads = 2,
+                       attention = attention }
+      end)
+    end
+    nn.performer { vocab = 5, dim = 8, heads = 2, layers = 1, local_heads = 2 }
+  end)
+
+  it("are as the rotations, centroids or rooms of a call say", function()
+    local q, k, v = rows()
+    local function raises(text, name, o)
+      assert.raises(text, function() pf.attention[name](q, k, v, o) end)
+    end
+    local rotations, centroids = pf.randn(H, 3, D, 4), pf.randn(H, 5, D)
+    raises("rounds is 2, but the rotations are of 3", "lsh", { rotations = rotations, rounds = 2 })
+    raises("buckets is 16, which rotations of 8 columns tell, but these have 4", "lsh",
+      { rotations = rotations, buckets = 16 })
+    local y = pf.attention.lsh(q, k, v, { rotations = rotations })
+    assert.bits_equal(y, pf.attention.lsh(q, k, v, { rotations = rotations, rounds = 3,
+                                                     buckets = 8 }))
+    local numbers = pf.lsh_buckets(k, rotations)
+    assert.bits_equal(y, pf.attention.lsh(q, k, v, { rooms = numbers, rounds = 3 }))
+    raises("rounds is 4, but the rooms are of 3", "lsh", { rooms = numbers, rounds = 4 })
+    raises("buckets = 8 has no effect", "lsh", { rooms = numbers, buckets = 8 })
+    raises("clusters is 4, but the centroids are 5", "routing",
+      { centroids = centroids, clusters = 4 })
+    local clusters = pf.nearest_cluster(k, centroids)
+    raises("clusters = 5 has no effect", "routing", { rooms = clusters, clusters = 5 })
+    raises("rooms have 1 rows of numbers, and tied = false takes 2", "routing",
+      { rooms = clusters, tied = false })
+    raises("'rate' is for layers, which train", "routing", { centroids = centroids, rate = 0.1 })
   end)
 
   it("come with a state of their kind", function()

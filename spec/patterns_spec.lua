@@ -269,6 +269,18 @@ describe("pf.pattern", function()
       ["lists.*got number"] = function() pattern.rows(3) end,
       ["length.*got string"] = function() pattern.sliding():matrix "8" end,
       ["causl.*causal"] = function() pattern.sliding():matrix(8, { causl = true }) end,
+      ["sliding goes by no bucket numbers"] = function()
+        pattern.sliding():matrix(4, { buckets = pf.zeros(1, 4, { dtype = "i32" }) })
+      end,
+      ["queries says which ones see beside global tokens"] = function()
+        pattern.sliding { queries = "local" }
+      end,
+      ["list of number 1 has %-9223372036854775808"] = function()
+        pattern.rows({ { math.mininteger } }):matrix(1)
+      end,
+      ["length = 2147483647 must be 0 to 16777216"] = function()
+        pattern.sliding():count(2147483647)
+      end,
       ["heads count from 1, got 0"] = function() pattern.bigbird():matrix(8, { head = 0 }) end,
       ["buckets"] = function() pattern.lsh():matrix(8) end,
       ["slidin.*sliding"] = function() pattern.slidin() end,

@@ -136,7 +136,7 @@ describe("relative positions", function()
   it("are for causal windows", function()
     for text, options in pairs {
       ["not favor attention"] = {}, ["not exact attention"] = { attention = "exact" },
-      ["not sliding attention"] = { attention = { name = "sliding", global = 2 } },
+      ["no distances of global tokens"] = { attention = { name = "sliding", global = 2 } },
       ["not full sliding attention"] = { attention = "sliding", causal = false },
       ["at most 65536"] = { attention = { name = "sliding", window = 70000 } },
     } do

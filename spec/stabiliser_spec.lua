@@ -245,7 +245,7 @@ describe("the reference's stabiliser", function()
     end
     local i32 = { dtype = "i32" }
     assert.raises(one, favor { causal = true })
-    assert.raises(one, favor { prefix = pf.ones(2, i32) })
+    assert.raises(one, favor { causal = true, prefix = pf.ones(2, i32) })
     assert.raises(one, favor { limits = pf.ones(2, L, i32) })
     assert.raises(one, function()
       pf.attention.state { kernel = kernel, heads = H, value_dim = DV }

@@ -127,9 +127,12 @@ function attention.balanced_routing(q, k, v, options)
   check(q, k, v, options, where)
   local B, H, L, d = table.unpack(q:shape())
   local centroids, tied = options.centroids, options.tied ~= false
-  local window = math.min(options.window or math.ceil(L / centroids:size(2)), L)
-  if math.type(window) ~= "integer" or window < 1 then
+  local window = options.window or math.ceil(L / math.max(1, centroids:size(2)))
+  if options.window ~= nil and (math.type(window) ~= "integer" or window < 1) then
     util.fail("%s: window must be a whole number from 1, got %s", where, tostring(window))
+  end
+  if options.window ~= nil and window > L then
+    util.fail("%s: window = %d, so many tokens a cluster takes, but there are %d", where, window, L)
   end
   local keep = options.mask and options.mask:totable()
   local none, scale = B * H * L, options.scale or (tied and 1 or d ^ -0.5)

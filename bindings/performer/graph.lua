@@ -10,7 +10,7 @@ local kernels = require "performer.kernel"
 
 local op, attention = core.op, kernels.attention
 
-local Graph = { __name = "graph", __tensor = "edges" }
+local Graph = { __name = "graph", __tensor = "edges", __length = "nodes" }
 Graph.__index = Graph
 
 local WAYS = { "nodes", "keys", "first", "loops", "both", "multi" } -- of pf.edges
@@ -124,6 +124,12 @@ function Graph:ends()
   return from, to
 end
 
+--- "5 nodes", or "5 nodes to 3" where keys are others than queries.
+local function nodes_text(g)
+  if g.keys == g.nodes then return ("%d nodes"):format(g.nodes) end
+  return ("%d nodes to %d"):format(g.keys, g.nodes)
+end
+
 function Graph:__tostring()
   local degree, least, most = {}, math.huge, 0
   local _, to = self:ends()
@@ -131,9 +137,7 @@ function Graph:__tostring()
   for node = 1, self.nodes do
     least, most = math.min(least, degree[node] or 0), math.max(most, degree[node] or 0)
   end
-  local nodes = self.keys == self.nodes and ("%d nodes"):format(self.nodes)
-    or ("%d nodes to %d"):format(self.keys, self.nodes)
-  return ("graph of %s, %d edges, %d to %d to a node"):format(nodes, self.count,
+  return ("graph of %s, %d edges, %d to %d to a node"):format(nodes_text(self), self.count,
     self.nodes > 0 and least or 0, most)
 end
 
@@ -188,6 +192,14 @@ function attention.graph(q, k, v, options)
   end
   if getmetatable(g) ~= Graph then
     util.fail("%s: graph must be one that pf.graph made, got %s", where, core.kind(g))
+  end
+  if g.nodes ~= q:size(3) or g.keys ~= k:size(3) then
+    util.fail("%s: the graph has %s, but there are %d queries and %d keys", where,
+      nodes_text(g), q:size(3), k:size(3))
+  end
+  if options.slope ~= nil and (options.score or "dot") == "dot" then
+    util.fail("%s: slope is of LeakyReLU, in the scores gat and gatv2; the score dot has none",
+      where)
   end
   options.graph, options.from, options.to, options.edges = nil, nil, nil, g.edges
   for _, key in ipairs(WAYS) do options[key] = nil end

@@ -4,13 +4,28 @@
 local core = require "performer.core"
 local util = require "performer.util"
 local kernels = require "performer.kernel"
+local tables = require "performer.tables"
 
 local op, attention = core.op, kernels.attention
+
+--- Not every kind's weights can be told.
+local function check_told(name, where)
+  local told = {}
+  for _, kind in ipairs(tables.kinds()) do
+    if kind.tells_weights then
+      if kind.name == name then return end
+      told[#told + 1] = kind.name
+    end
+  end
+  util.fail("%s: the weights of %s attention can't be told; those of %s can", where, name,
+    table.concat(told, ", "))
+end
 
 --- What `attention` and `kernel` of the options say, as the engine takes them, and `scale`: x =
 --- scale q where exp(x.y) is estimated, or is exact.
 local function resolve(options, where, head_dim)
   local how = kernels.resolve(options, where)
+  check_told(how.attention, where)
   if how.options and next(how.options) ~= nil then
     util.fail("%s: weights are told of %s attention without options of its own; here scale is that "
       .. "of the rows, kernel = { name = %q, scale = ... }", where, how.attention, how.attention)
@@ -55,8 +70,8 @@ function attention.items(options)
   local value_dim = values and values:size(2) or options.value_dim or 0
   local how = kernels.resolve(options, where)
   if not how.kernel then
-    util.fail("%s: %s has no sums to keep; pf.attention.log_partition has it", where,
-      how.attention)
+    util.fail("%s: %s attention has no sums to keep, as attention by a kernel has (kernel = ...)",
+      where, how.attention)
   end
   local items = core.items(how.kernel, dim, value_dim)
   if keys then items:add(keys, values) end

@@ -220,6 +220,10 @@ local function split_kind(value, where)
   if type(value.name) ~= "string" then
     util.fail("%s: attention is a name, or a table with a name and its options", where)
   end
+  local kind = kinds[value.name]
+  if kind then
+    util.check_row(own, kind, tables.kinds(), ("%s: %s attention"):format(where, kind.name))
+  end
   return value.name, own
 end
 
@@ -280,6 +284,64 @@ local function check_layer(options, where)
   end
 end
 
+--- May attention of this name read a kernel? A name that is none the engine refuses.
+local function reads_kernel(name)
+  return name == nil or not kinds[name] or kinds[name].takes_kernel
+end
+
+--- Names of the attentions that a layer's options say.
+local function named_kinds(options)
+  local names, met = {}, {}
+  local function add(value)
+    local name = type(value) == "table" and value.name or value
+    if not met[name] then names[#names + 1], met[name] = name, true end
+  end
+  if (options.local_heads or 0) > 0 then add "sliding" end
+  if type(options.head_groups) == "table" then
+    local whole = options.attention or tables.kinds()[1].name
+    for _, group in ipairs(options.head_groups) do add(group.attention or whole) end
+  elseif options.attentions then
+    for _, entry in ipairs(options.attentions) do add(entry) end
+  elseif (options.local_heads or 0) == 0 or options.local_heads ~= (options.heads or 8) then
+    add(options.attention or tables.kinds()[1].name)
+  end
+  return names
+end
+
+--- Does a kernel's table say more than the seed that a model writes into it?
+local function says_something(k)
+  if type(k) ~= "table" or is_custom(k) then return k ~= nil end
+  for key in pairs(k) do
+    if key ~= "seed" then return true end
+  end
+  return false
+end
+
+--- Where all heads are local, none is left for another attention.
+local function check_local(options, where)
+  local n, attention_given = options.local_heads or 0, options.attentions or options.attention
+  if n == 0 or n ~= (options.heads or 8) or not attention_given then return end
+  if attention_given == "sliding" and next(options.attention_options or {}) == nil then return end
+  util.fail("%s: 'local_heads' is %s, all the heads, so that attention has none; give fewer, or " ..
+    "leave attention out", where, tostring(n))
+end
+
+--- A kernel that no attention of the layer reads is refused; one that auto chose against is not.
+local function check_read(options, where)
+  check_local(options, where)
+  local kernel_given = says_something(options.kernel)
+  for _, k in ipairs(options.kernels or {}) do kernel_given = kernel_given or says_something(k) end
+  if not kernel_given or options.chosen ~= nil then return end
+  local k = options.kernel
+  if type(k) == "table" and not maps[k.name] and kinds[k.name or false] then return end
+  local names = named_kinds(options)
+  for _, name in ipairs(names) do
+    if reads_kernel(name) then return end
+  end
+  util.fail("%s: %s attention takes no kernel, so kernel has no effect; leave it out, or take " ..
+    "attention = \"%s\"", where, table.concat(names, ", "), tables.kinds()[1].name)
+end
+
 -- ---- attention ----------------------------------------------------------------------
 
 -- Who sees whom, as far as a kind takes it.
@@ -319,6 +381,24 @@ local function check_qkv(where, q, k, v)
   end
 end
 
+--- An option that the call does not take is told by what is meant, or by the kinds that have it.
+local function refuse_other(options, allowed, kind, where)
+  if type(options) ~= "table" then return end
+  local other, takes = {}, {}
+  for _, name in ipairs(allowed) do takes[name] = true end
+  for key, value in pairs(options) do
+    if not takes[key] then other[key] = value end
+  end
+  for key in util.sorted(other) do
+    local _, exact = util.meant(tostring(key), kind)
+    local owned = false
+    for _, row in pairs(kinds) do
+      for _, option in ipairs(row.options) do owned = owned or option.name == key end
+    end
+    if exact or owned then util.check_row({ [key] = true }, kind, tables.kinds(), where) end
+  end
+end
+
 --- Takes out of `options` those of the kind's own; nil: none.
 local function take_own(options, kind)
   local own
@@ -345,6 +425,7 @@ local function attention_of(kind)
   end
   return function(q, k, v, options)
     check_qkv(where, q, k, v)
+    refuse_other(options, allowed, kind, where)
     options = read_options(options, allowed, where)
     options.options, options.attention = take_own(options, kind), kind.name
     if kind.table then options.table = options[kind.table] end
@@ -369,6 +450,7 @@ return {
   attention = util.namespace(attention, "pf.attention"),
   is_kernel = is_kernel, is_custom = is_custom, called = called, as_kernel = as_kernel,
   resolve = resolve, split_kind = split_kind, check_layer = check_layer,
+  check_read = check_read,
   maps = maps, forget = forget,
   Kernel = Kernel, -- methods; advise.lua adds some
 }

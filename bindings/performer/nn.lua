@@ -139,7 +139,10 @@ local function split_lists(type_name, named)
     end
   end
   for i, entry in ipairs(named.attentions or {}) do
-    kernels.check_layer({ attention = type(entry) == "table" and entry.name or entry },
+    if type(entry) == "table" and entry.name then
+      entry = kernels.split_kind(entry, ("%s: layer %d"):format(where, i))
+    end
+    kernels.check_layer({ attention = type(entry) == "string" and entry or nil },
       ("%s: attention %d"):format(where, i))
   end
   if named.kernels then
@@ -149,6 +152,17 @@ local function split_lists(type_name, named)
       kernels.check_layer({ kernel = named.kernels[i] }, ("%s: kernel %d"):format(where, i))
     end
   end
+end
+
+--- Is a group's kernel the whole's, as a model that was built writes it, with a seed of its own?
+local function same_kernel(own, whole)
+  if type(own) ~= "table" or type(whole) ~= "table" then return false end
+  for _, pair in ipairs { { own, whole }, { whole, own } } do
+    for key, value in pairs(pair[1]) do
+      if key ~= "seed" and pair[2][key] ~= value then return false end
+    end
+  end
+  return true
 end
 
 --- Groups of heads: { heads = n, attention = name or table, kernel = ... } each.
@@ -165,6 +179,7 @@ local function split_groups(type_name, named)
       end
       if type(group.kernel) == "string" then group.kernel = { name = group.kernel } end
       kernels.check_layer(group, where)
+      if not same_kernel(group.kernel, named.kernel) then kernels.check_read(group, where) end
     end
   end
   named.head_groups = groups
@@ -193,6 +208,7 @@ local function split(type_name, options)
   -- A kernel's name alone is enough; an object becomes its options (__config).
   if type(named.kernel) == "string" then named.kernel = { name = named.kernel } end
   kernels.check_layer(named, "nn." .. type_name)
+  if layers[type_name].takes.kernel then kernels.check_read(named, "nn." .. type_name) end
   return named, children
 end
 

@@ -7,6 +7,8 @@ local tables = require "performer.tables"
 local pattern, Pattern = {}, {}
 Pattern.__index, Pattern.__name = Pattern, "pattern"
 
+local LARGEST = (1 << 31) - 1 -- that a list may hold
+local SLICE = 65536           -- counts that become a table at a time
 local ASKED = { "causal", "keys", "limits", "buckets", "head" }
 
 local function is_pattern(value) return getmetatable(value) == Pattern end
@@ -29,6 +31,10 @@ local function append(to, row, q, where)
     if math.type(key) ~= "integer" then
       util.fail("%s: the list of number %d has a %s where a whole number is needed", where, q,
         type(key) == "number" and tostring(key) or core.kind(key))
+    end
+    if key < -LARGEST or key > LARGEST then -- the engine tells of what it can hold
+      util.fail("%s: the list of number %d has %d, but numbers count from 1 to %d", where, q, key,
+        LARGEST)
     end
   end
   table.sort(sorted)
@@ -97,8 +103,11 @@ end
 --- attention multiplies for them.
 function Pattern:count(length, options)
   local keys, tiles = ask(self, "pattern_count", length, options)
-  local pairs = 0
-  for _, n in ipairs(keys:totable()) do pairs = pairs + n end
+  local pairs, queries = 0, keys:size(1)
+  for first = 1, queries, SLICE do
+    local slice = keys:slice(1, first, math.min(first + SLICE - 1, queries))
+    for _, n in ipairs(slice:totable()) do pairs = pairs + n end
+  end
   return pairs, tiles:item()
 end
 
@@ -184,6 +193,20 @@ end
 
 -- ---- constructors ----------------------------------------------------------------------
 
+-- Whose an option may be: of another rule, or of an attention alone (the rounds of lsh).
+local owners, ruled = {}, {}
+for _, rule in ipairs(tables.patterns()) do
+  owners[#owners + 1] = rule
+  for _, option in ipairs(rule.options) do ruled[option.name] = true end
+end
+for _, kind in ipairs(tables.kinds()) do
+  local own = { name = "pf.attention." .. kind.name, options = {} }
+  for _, option in ipairs(kind.options) do
+    if not ruled[option.name] then own.options[#own.options + 1] = option end
+  end
+  owners[#owners + 1] = own
+end
+
 for _, rule in ipairs(tables.patterns()) do
   if not rule.lists then
     pattern[rule.name] = function(options)
@@ -191,6 +214,7 @@ for _, rule in ipairs(tables.patterns()) do
         util.fail("pattern.%s: options must be a table, got %s", rule.name, core.kind(options))
       end
       options = util.copy(options or {})
+      util.check_row(options, rule, owners, "pattern." .. rule.name)
       return new(rule.name, options, core.pattern(rule.name, options))
     end
   end

@@ -45,6 +45,38 @@ function util.check_words(options, row)
   end
 end
 
+--- The name of an option of `row` (of a kind, a rule) that is meant by `key`: as it is called
+--- elsewhere, or nearly written; nil: none.
+function util.meant(key, row)
+  local names, has = {}, {}
+  for i, option in ipairs(row.options) do names[i], has[option.name] = option.name, true end
+  for _, name in ipairs(words.attention[key] or {}) do
+    if has[name] then return name, true end
+  end
+  return core.nearest(key, names)
+end
+
+--- Refuses an option that `row` has not: with the name that is meant, or whose it is of `rows`.
+function util.check_row(options, row, rows, where)
+  local has = {}
+  for _, option in ipairs(row.options) do has[option.name] = true end
+  for _, key in ipairs(util.sorted_keys(options)) do
+    if type(key) ~= "string" or not has[key] then
+      local near, exact = util.meant(tostring(key), row)
+      local owners = {}
+      for _, other in ipairs(rows) do
+        for _, option in ipairs(other.options) do
+          if option.name == key then owners[#owners + 1] = other.name end
+        end
+      end
+      util.fail("%s: unknown option '%s'%s", where, tostring(key),
+        exact and ("; it is '%s'"):format(near)
+        or (#owners > 0 and ("; it is of %s"):format(table.concat(owners, ", ")) or "")
+          .. (near and (" (did you mean '%s'?)"):format(near) or ""))
+    end
+  end
+end
+
 --- Keys of a table in a stable order: numbers first, then texts, then the rest.
 function util.sorted_keys(t)
   local keys = {}

@@ -68,6 +68,20 @@ words.options = {
   tie_word_embeddings = "tied",
 }
 
+-- Options of a kind of attention or of a pattern: what they are called elsewhere, and on the
+-- command line; of several names the one that the kind has.
+words.attention = {
+  window_size = { "window", "window_blocks" }, attention_window = { "window" },
+  bucket_size = { "window" }, local_window = { "window" }, look_ahead = { "ahead" },
+  lookahead = { "ahead" }, global_tokens = { "global" }, num_global = { "global", "global_blocks" },
+  dilation_rate = { "dilation" }, n_hashes = { "rounds" }, num_hashes = { "rounds" },
+  hash_rounds = { "rounds" }, hash_buckets = { "buckets" }, num_buckets = { "buckets" },
+  n_buckets = { "buckets" }, num_clusters = { "clusters" }, n_clusters = { "clusters" },
+  centroid_rate = { "rate" }, ema_decay = { "rate" }, block_size = { "block", "stride" },
+  num_random_blocks = { "random" }, random_blocks = { "random" }, pattern_seed = { "seed" },
+  attention_scale = { "scale" }, softmax_scale = { "scale" }, shared_qk = { "tied" },
+}
+
 for class in pairs { tensor = true, module = true, optimizer = true } do
   core.set_words("performer." .. class, words[class])
 end

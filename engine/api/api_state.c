@@ -260,8 +260,7 @@ int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state,
 
 static int check_alone(const pf_state *state) {
     if (!state->own) {
-        return pf_fail(PF_ESTATE, "state: this one belongs to a model; save it with the model "
-                                  "(pf_module_state_save)");
+        return pf_fail(PF_ESTATE, "state: this one belongs to a model; save it with the model");
     }
     if (pf_alone_of(state)->words) return PF_OK;
     return pf_fail(PF_ESTATE, "state: this one takes its sizes from the first keys, and has seen "
@@ -302,7 +301,8 @@ int pf_module_state_save(pf_engine *engine, const pf_module *module, const pf_st
     PF_OPEN(engine);
     PF_NEED(module, state, path);
     if (state->own) {
-        return pf_fail(PF_ESTATE, "state: this one is of attention alone (pf_state_save)");
+        return pf_fail(PF_ESTATE,
+                       "state: this one is of attention alone, and is saved without a model");
     }
     return pf_state_write(engine, module, state, NULL, path);
 }

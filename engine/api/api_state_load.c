@@ -298,8 +298,7 @@ static int module_state(pf_state **state, const pf_state_file *f, const pf_modul
     long long keep = strtoll(text, &end, 10);
     if (end == text || *end || keep < 0) return damaged("what it keeps is no number");
     bool rows = strcmp(text_of(f, "form"), PF_CARRY_ROWS) == 0;
-    return (rows ? pf_module_carry_rows : pf_module_carry)(state, f->engine, (pf_module *)module,
-                                                           batch, keep);
+    return pf_carry_make(state, f->engine, module, batch, keep, rows);
 }
 
 /* A batch of the model's states is no larger than the tensors that are to fill it. */

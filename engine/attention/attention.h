@@ -58,7 +58,11 @@ typedef struct pf_rooms {
     /* Keys are the queries, at length 1: the layer makes none. */
     bool (*shared)(const pf_attention *a);
     int64_t (*rounds)(const pf_attention *a); /* rows of numbers that are told */
-    double (*scale)(const pf_attention *a);   /* of the scores; 0: 1 / sqrt(d) */
+    /* Of a call that is given its table, or the numbers (the other is NULL, or both are): options
+     * that were not given are as the tensor says; fails where one that was says otherwise. */
+    int (*settle)(pf_attention *a, const pf_config *options, const pf_tensor *table,
+                  const pf_tensor *numbers);
+    double (*scale)(const pf_attention *a); /* of the scores; 0: 1 / sqrt(d) */
     /* The table for heads of width d, drawn from the engine's seed and a place in the model. */
     int (*make)(pf_tensor **table, pf_engine *e, const pf_attention *a, int64_t heads, int64_t d,
                 uint64_t place);
@@ -152,12 +156,18 @@ int pf_kind_takes(const pf_attention_kind *kind, int input, const char *where);
 const pf_attention_kind *pf_kind_of_words(const pf_config *words);
 
 /* ---- kind_options.c ---- */
+/* What a row of options says, in `needs`, that acts on what a training step leaves. */
+#define PF_NEEDS_TRAINING    "training"
 /* Where a layer and a state's file keep them; a map. */
 #define PF_ATTENTION_OPTIONS "attention_options"
 /* The options of a kind's own, or of its rule. */
 const pf_option_info *pf_kind_options(const pf_attention_kind *kind, int *n);
 /* Sets a->option of a->kind: `options` (NULL: none) over the defaults, once they fit. */
 int pf_attention_settle(pf_attention *a, const pf_config *options, const char *where);
+/* Refuses, in a call or a state of attention alone, options that only layers have a use for. */
+int pf_attention_of_layers(const pf_attention *a, const pf_config *options, const char *where);
+/* Is an option there, with a value? */
+bool pf_attention_given(const pf_config *options, const char *name);
 /* Sets the option `layer` (whose random numbers these are) of kinds that have one and were not
  * given it. */
 void pf_attention_set_layer(pf_attention *a, uint64_t layer);

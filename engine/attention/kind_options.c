@@ -34,6 +34,25 @@ int pf_attention_settle(pf_attention *a, const pf_config *options, const char *w
     return a->kind->check ? a->kind->check(a, name) : PF_OK;
 }
 
+bool pf_attention_given(const pf_config *options, const char *name) {
+    const pf_config *value = pf_config_get(options, name);
+    return value && pf_config_kind_of(value) != PF_NULL;
+}
+
+int pf_attention_of_layers(const pf_attention *a, const pf_config *options, const char *where) {
+    int n;
+    const pf_option_info *all = pf_kind_options(a->kind, &n);
+    for (int i = 0; i < n; i++) {
+        bool layers = all[i].needs && strcmp(all[i].needs, PF_NEEDS_TRAINING) == 0;
+        if (!layers || !pf_attention_given(options, all[i].name)) continue;
+        return pf_fail(PF_EINVAL,
+                       "%s: %s attention: '%s' is for layers, which train; it has no effect here, "
+                       "leave it out",
+                       where, a->kind->name, all[i].name);
+    }
+    return PF_OK;
+}
+
 void pf_attention_set_layer(pf_attention *a, uint64_t layer) {
     int n;
     const pf_option_info *all = pf_kind_options(a->kind, &n);

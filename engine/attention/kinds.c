@@ -256,6 +256,7 @@ static int tell_rooms(pf_tensor *made[2], pf_attention *a, pf_engine *e,
                        "of the two",
                        a->kind->name);
     }
+    PF_TRY(rooms->settle(a, o->options, o->table, o->rooms));
     a->buckets = o->rooms;
     if (o->rooms) return PF_OK;
     const int64_t *shape = in[PF_IN_K]->shape;
@@ -303,9 +304,10 @@ int pf_attention_call(pf_tensor **out, pf_tensor *exit[3], pf_engine *engine, pf
     memcpy(in + PF_REACH_INPUTS, o.entry, sizeof o.entry);
     PF_TRY(pf_kind_find(&a.kind, o.attention, "attention"));
     PF_TRY(pf_attention_settle(&a, o.options, "attention"));
+    PF_TRY(pf_attention_of_layers(&a, o.options, "attention"));
     PF_TRY(bind_for_rows(&a, engine, q, k, o.kernel));
     pf_tensor *told[2] = {NULL, NULL};
-    int status = pf_attention_fits(&a, q->shape[2], k->shape[2], o.causal || o.limits || o.prefix);
+    int status = pf_attention_fits(&a, q->shape[2], k->shape[2], o.causal || o.limits);
     if (status >= 0) status = tell_rooms(told, &a, engine, &o, in);
     if (status >= 0) status = pf_attend_rows(made, engine, &a, in, exit != NULL);
     for (int i = 0; i < 2; i++) pf_tensor_release(&told[i]);

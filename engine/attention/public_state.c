@@ -36,7 +36,8 @@ static int check_decay(const pf_attention_state_options *o) {
     const pf_tensor *t = o->decay;
     if (!t) return PF_OK;
     PF_TRY(pf_tensor_check(t, PF_F32, "attention state", "decay"));
-    if (t->rank == 1 && (o->heads == 0 || t->shape[0] == o->heads)) return PF_OK;
+    bool fits = t->rank == 1 && (o->heads == 0 || t->shape[0] == o->heads);
+    if (fits) return pf_reach_decay(t, "attention state");
     return pf_fail(PF_ESHAPE, "attention state: decay is %s, must be (%lld), one a head",
                    pf_shape_of(t), (long long)o->heads);
 }

@@ -291,7 +291,7 @@ int pf_gradcheck(pf_engine *engine,
     PF_NEED(worst);
     PF_NEED_ARRAY(inputs, n);
     *worst = 0;
-    if (!f) return pf_fail(PF_EINVAL, "pf_gradcheck: f is NULL");
+    if (!f) return pf_fail(PF_EINVAL, "check: f is NULL");
     if (n < 1) return pf_fail(PF_EINVAL, "gradcheck: needs inputs");
     PF_TRY(check_inputs(inputs, n));
     checker check = {

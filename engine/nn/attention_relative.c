@@ -23,11 +23,15 @@ enum { FEW = 16 };             /* queries to which W is brought, and not to the 
 static int check(const attention_self *self) {
     const pf_attention *a = &self->attention;
     int64_t n = pf_window_distances(a);
-    if (n == 0 || !a->causal || pf_window_no_part(a)) {
+    if (n == 0 || !a->causal) {
         return pf_fail(PF_EINVAL,
-                       "attention: relative positions are for causal windows without "
-                       "global tokens (attention = \"sliding\"), not %s%s attention",
+                       "attention: relative positions are for causal windows (attention = "
+                       "\"sliding\"), not %s%s attention",
                        a->causal ? "" : "full ", a->kind->name);
+    }
+    if (pf_window_no_part(a)) {
+        return pf_fail(PF_EINVAL, "attention: relative positions have no distances of global "
+                                  "tokens; leave out `global`, or take other positions");
     }
     if (n <= REACH_MOST) return PF_OK;
     return pf_fail(PF_EINVAL,

@@ -78,8 +78,17 @@ static int fill(pf_state *s, pf_engine *e, const pf_module *module, int64_t keep
                               "(attention = \"sliding\")");
 }
 
-static int make(pf_state **state, pf_engine *e, const pf_module *module, int64_t batch,
-                int64_t keep, bool rows) {
+/* Whether some node leaves no more than its last `keep` rows. */
+static bool trims(const pf_state *s) {
+    if (s->kind && s->kind->trim) return true;
+    for (int i = 0; i < s->n_child; i++) {
+        if (s->child[i] && trims(s->child[i])) return true;
+    }
+    return false;
+}
+
+int pf_carry_make(pf_state **state, pf_engine *e, const pf_module *module, int64_t batch,
+                  int64_t keep, bool rows) {
     if (batch < 1 || batch > INT32_MAX || keep < 0) {
         return pf_fail(PF_EINVAL,
                        "carry: the batch must be from 1 to %d and keep at least 0, got "
@@ -91,6 +100,19 @@ static int make(pf_state **state, pf_engine *e, const pf_module *module, int64_t
     int status = fill(*state, e, module, keep, rows);
     if (status < 0) pf_state_close(state);
     return status < 0 ? pf_fail_in(status, "carry") : PF_OK;
+}
+
+/* A number of positions is of windows: sums hold all that was before. */
+static int make(pf_state **state, pf_engine *e, const pf_module *module, int64_t batch,
+                int64_t keep, bool rows) {
+    PF_TRY(pf_carry_make(state, e, module, batch, keep, rows));
+    if (keep == 0 || trims((*state)->child[0])) return PF_OK;
+    pf_state_close(state);
+    return pf_fail(
+        PF_EINVAL,
+        "carry: keep = %lld positions are of windows (attention = \"sliding\"), and this "
+        "model has none: what it carries is of all that was before; leave keep out",
+        (long long)keep);
 }
 
 int pf_module_carry(pf_state **state, pf_engine *engine, pf_module *module, int64_t batch,
@@ -112,8 +134,9 @@ int pf_module_carry_rows(pf_state **state, pf_engine *engine, pf_module *module,
 int pf_carried(pf_state **state, const pf_state *carry) {
     *state = NULL;
     if (!carry->kind || !carry->kind->carries || carry->n_child != 1) {
-        return pf_fail(PF_EINVAL, "carry: this state is a stream's; pf_module_carry makes one that "
-                                  "rows go on from");
+        return pf_fail(PF_EINVAL,
+                       "carry: this state is a stream's; what rows go on from is made by "
+                       "the model's carry");
     }
     *state = carry->child[0];
     return PF_OK;

@@ -152,7 +152,11 @@ static int graph_build(pf_module *m, pf_engine *e) {
                        (long long)inner, (long long)self->dim);
     }
     if (project) PF_TRY(add_matrix(m, e, "values", inner, false, &self->values));
-    if (self->gatv2 && project && !pf_option_int(m, "share"))
+    bool share = pf_option_int(m, "share") != 0;
+    if (share && !(self->gatv2 && project)) {
+        PF_TRY(pf_option_useless(m, e, "share", "score = \"gatv2\" with matrices (project)"));
+    }
+    if (self->gatv2 && project && !share)
         PF_TRY(add_matrix(m, e, "query", inner, self->bias, &self->query));
     if (self->residual && width != self->dim)
         PF_TRY(add_matrix(m, e, "skip", width, false, &self->skip));

@@ -380,6 +380,10 @@ int pf_run_recompute(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x
 extern const pf_state_kind pf_state_rows;
 /* The child of a carried state that is the model's own (carry.c). */
 int pf_carried(pf_state **state, const pf_state *carry);
+/* What rows of the model go on from; rows: windows keep inputs of their layers. keep as a file says
+ * it, of whatever model. */
+int pf_carry_make(pf_state **state, pf_engine *e, const pf_module *module, int64_t batch,
+                  int64_t keep, bool rows);
 
 /* A tree of nodes of its own on the same tensors. */
 int pf_state_shell(pf_state **shell, pf_engine *e, const pf_state *from);

@@ -287,7 +287,7 @@ static int check_stream(const pf_module *module, const pf_tensor *x, const pf_st
     if (state->kind && state->kind->carries) {
         return pf_fail(PF_EINVAL,
                        "%s: this state is carried from row to row (pass.carry); a "
-                       "stream's is another (pf_module_state)",
+                       "stream's is another, the model's state",
                        what);
     }
     return PF_OK;

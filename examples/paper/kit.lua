@@ -34,7 +34,8 @@ local function all_rows(experiment)
   end
   table.move({
     { "smoke", "flag", nil, "a few seconds: does it run?", group = "Run" },
-    { "quick", "flag", nil, "about two minutes: which way does it go?", group = "Run" },
+    { "quick", "flag", nil, "2 to 25 minutes on two cores: which way does it go?",
+      group = "Run" },
     { "out", "folder", "runs/paper", "where picture and table go", group = "Run" },
     { "seed", "whole", 1, "of everything random", group = "Run" },
     { "threads", "positive", nil, "threads (default: all cores)", group = "Run" },

@@ -49,13 +49,13 @@ function attention.names()
   return names
 end
 
---- Refuses a name that --OPTION does not take.
-function attention.check_name(option, name)
+--- Refuses a name that --OPTION does not take; kinds: it takes kinds alone.
+function attention.check_name(option, name, kinds)
   if KINDS[name] and KINDS[name].edges then
     cli.fail(2, ("--%s: %s attention goes along the edges of a graph, and rows of data have none; "
       .. "it is for scripts"):format(option, name))
   end
-  cli.check_name(option, name, attention.names())
+  cli.check_name(option, name, kinds and attention.kind_names() or attention.names())
 end
 
 --- The options of a model or block with attention NAME: { attention, kernel = { name } }.
@@ -103,6 +103,15 @@ function attention.label(options)
     add(label_of(layer_options(options, i)))
   end
   return words[1] and table.concat(words, ", ")
+end
+
+--- The options of a kind's own that act on what a training step leaves: { name = true }.
+function attention.of_layers(kind)
+  local names = {}
+  for _, option in ipairs(KINDS[kind].options) do
+    if option.needs == "training" then names[option.name] = true end
+  end
+  return names
 end
 
 --- Does this kind weigh by a kernel's features?

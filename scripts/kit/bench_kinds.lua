@@ -32,7 +32,6 @@ bench_kinds.rows = {
 for _, row in ipairs(bench_kinds.rows) do row.group = "Kinds" end
 
 local LENGTHS = { 1024, 4096, 16384 }
-local GFLOP = 600  -- of one forward + backward; what takes more is left out at that length
 local JUDGED = 8   -- batches of rows held out
 local POINTS = 6   -- of a curve
 
@@ -76,21 +75,15 @@ end
 
 -- ---- what it costs ----
 
---- GFLOP of a whole forward + backward.
-local function work(which, options, L)
-  local forward, backward = tools.attention_flops(which, options, L, options.causal)
-  return 1e-9 * options.batch * L * options.heads * (forward + backward)
-end
-
 --- A record a kind at length L, printed.
 local function costs_at(list, options, L)
   local lines, records = {}, {}
   for _, which in ipairs(list) do
-    if work(which, options, L) <= GFLOP then
+    if tools.work(which, options, L) <= tools.GFLOP then
       lines[#lines + 1] = { which = which, causal = options.causal }
     else
       cli.say("bench: %s is left out at length %s: a forward + backward of %.0f GFLOP, over %d",
-              which, tools.length(L), work(which, options, L), GFLOP)
+              which, tools.length(L), tools.work(which, options, L), tools.GFLOP)
     end
   end
   if #lines == 0 then return records end

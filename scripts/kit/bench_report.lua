@@ -29,7 +29,7 @@ local LINES = {} -- { which, causal, name, growth }: growth of the time at twice
 local function add_lines(grows)
   for _, which in ipairs(attention.kind_names()) do
     local name, growth = LABELS[which] or which, grows and 4 or 2
-    if tools.grows(which, { head_dim = 64, features = 256 }) == grows then
+    if tools.grows(which, { head_dim = 64, features = 256 }, 1, 1 << 20) == grows then
       LINES[#LINES + 1] = { which = which, causal = false, name = name, growth = growth }
       if which == attention.LINEAR then
         LINES[#LINES + 1] = { which = which, causal = true, name = name .. ", causal",

@@ -83,16 +83,24 @@ function tools.attention_flops(which, options, L, causal)
                                      options = model_options.own(which, options) })
 end
 
---- Does a token cost more the longer the sequence is?
-function tools.grows(which, options)
-  local short = tools.attention_flops(which, options, 1, false)
-  local long = tools.attention_flops(which, options, 1 << 20, false)
-  return long > 2 * short
+tools.GFLOP = 600 -- of one forward + backward; what takes more is left out
+
+--- GFLOP of a whole forward + backward.
+function tools.work(which, options, L)
+  local forward, backward = tools.attention_flops(which, options, L, options.causal)
+  return 1e-9 * options.batch * L * options.heads * (forward + backward)
+end
+
+--- Does a token cost more at length `long` than at `short`?
+function tools.grows(which, options, short, long)
+  return tools.attention_flops(which, options, long, false)
+    > 1.1 * tools.attention_flops(which, options, short, false)
 end
 
 --- The attention `which` as a function of q, k and v, causal or not.
 function tools.attention_call(which, options, causal)
   local call, given = pf.attention[which], model_options.own(which, options) or {}
+  for name in pairs(attention.of_layers(which)) do given[name] = nil end -- which a call has none of
   given.causal = causal
   if which == attention.LINEAR then
     given.kernel = pf.kernel[options.kernel] { head_dim = options.head_dim,

@@ -18,11 +18,35 @@ function carried.check(settings)
   end
 end
 
+local slides = {} -- kinds whose states are a window
+for _, kind in ipairs(pf.kinds()) do slides[kind.name] = kind.state_slides end
+
+--- Does some layer of a model's tree slide?
+local function has_window(node)
+  if slides[(node.options or {}).attention] then return true end
+  for _, child in ipairs(node.children or {}) do
+    if has_window(child) then return true end
+  end
+  return false
+end
+
+--- How many positions windows are to carry; nil where there are none, whose sums are of all.
+local function keep_of(model, settings)
+  return has_window(model:tree()) and settings.carry or nil
+end
+
+--- Says what --carry M comes to where no layer counts positions.
+function carried.describe(model, settings, command)
+  if not settings.carry or keep_of(model, settings) then return end
+  cli.say("%s: --carry %d: no layer has a window, so what is carried is of all that was before, "
+    .. "however far", command, settings.carry)
+end
+
 --- What `rows` rows side by side go on from at first; nil without --carry.
 function carried.first(model, settings, rows)
   if not settings.carry then return nil end
-  return cli.try(2, model.carry, model, { batch = rows or settings.batch, keep = settings.carry,
-                                          form = settings.carry_form })
+  return cli.try(2, model.carry, model, { batch = rows or settings.batch,
+    keep = keep_of(model, settings), form = settings.carry_form })
 end
 
 --- What a run that goes on goes on from, out of its checkpoint at `path`.

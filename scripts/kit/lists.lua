@@ -89,4 +89,14 @@ function lists.kinds(options)
   return kinds
 end
 
+--- Does some attention of a model read a kernel?
+function lists.reads_kernel(options)
+  if (options.local_heads or 0) > 0 and options.local_heads == options.heads then return false end
+  for _, kind in ipairs(lists.kinds(options)) do
+    if kind == "auto" or attention.takes_kernel(kind) then return true end
+  end
+  if options.attentions or options.head_groups then return false end
+  return not attention.kind_of(options) or options.attention == "auto"
+end
+
 return lists

@@ -3,7 +3,6 @@
 -- memory has a row, with the word, the choices and the default that its table says. An option that
 -- is added there can be given here without a line more.
 local pf = require "performer"
-local attention = require "kit.attention"
 local cli = require "kit.cli"
 local lists = require "kit.lists"
 
@@ -171,7 +170,9 @@ function model_options.collect(words)
       options[row.path] = value
     end
   end
-  return lists.settle(options, function(kind) return model_options.own(kind, words) end)
+  options = lists.settle(options, function(kind) return model_options.own(kind, words) end)
+  if options.kernel and not lists.reads_kernel(options) then options.kernel = nil end
+  return options
 end
 
 -- ---- what has an effect ----
@@ -192,18 +193,14 @@ local NEEDS = {
   rotary = { function(m) return m.positions == nil or m.positions == "rotary" end,
              "is for --positions rotary" },
   causal = { function(m) return m.causal end, "is for causal models, without --bidirectional" },
-  kernel = { function(m)
-    for _, kind in ipairs(lists.kinds(m)) do
-      if attention.takes_kernel(kind) then return true end
-    end
-    return not attention.kind_of(m) or m.attention == "auto"
-  end, "is for attention by a feature map, as --attention softmax" },
-  projection = { function(m) return is_projected(m.kernel) end,
+  kernel = { lists.reads_kernel, "is for attention by a feature map, as --attention softmax" },
+  projection = { function(m) return not m.kernel or is_projected(m.kernel) end,
                  "is for features that are projected: softmax maps, or --features M" },
   ngrams = { function(m) return m.ngrams ~= nil end, "is for an n-gram memory, as --ngrams 4" },
   cross = { function(m) return m.cross == true end, "is for cross-attention, as --cross" },
   local_heads = { function(m) return (m.local_heads or 0) > 0 end,
                   "is for heads that slide beside the others, as --local-heads 1 or more" },
+  training = { function() return true end, "is for layers that train" },
   auto = { function(m) return m.attention == "auto" end, "is for --attention auto" },
 }
 
@@ -217,12 +214,25 @@ end
 
 --- Refuses an option of attention's own that no kind of the model's has.
 local function check_own(row, model, command)
-  if not row.of or model.attention == "auto" then return end
+  if not row.of then return end
   for _, kind in ipairs(lists.kinds(model)) do
     if row.of[kind] then return end
   end
   local names = table.concat(row.of, ", "):gsub(", ([^,]+)$", " or %1")
-  cli.fail(2, ("%s: --%s is for --attention %s"):format(command, row[1], names))
+  local auto = model.attention == "auto" and not (model.attentions or model.head_groups)
+  cli.fail(2, ("%s: --%s is for --attention %s%s"):format(command, row[1], names,
+    auto and "; auto chooses a kind by itself, without options" or ""))
+end
+
+--- The word of an option of the model's attention that is called as another row's option is, and
+-- whose it is; nil: none.
+local function meant(row, model)
+  local name = row.path and row.path:match "[^.]*$" or row.needs and row[1]
+  for _, own in ipairs(model_options.attention_rows) do
+    for _, kind in ipairs(own.name == name and own[1] ~= row[1] and lists.kinds(model) or {}) do
+      if own.of[kind] then return own[1], kind end
+    end
+  end
 end
 
 --- Says which options of `rows` were given and do nothing: no harm, but hardly what was meant;
@@ -234,6 +244,13 @@ function model_options.tell_useless(rows, given, model, command)
     local value = given[cli.key(row)]
     if value ~= nil then check_own(row, model, command) end
     local why = value ~= nil and value ~= 0 and useless(row, model)
+    local other, kind = meant(row, value ~= nil and not row.of and model or {})
+    if other and why then
+      cli.fail(2, ("%s: --%s %s; of %s attention it is --%s"):format(command, row[1], why, kind,
+        other))
+    elseif other and given[other:gsub("-", "_")] == nil then
+      cli.say("%s: --%s is not of %s attention, where it is --%s", command, row[1], kind, other)
+    end
     if why then cli.say("%s: --%s does nothing here: it %s", command, row[1], why) end
   end
   if given.rows == "given" then

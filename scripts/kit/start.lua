@@ -36,6 +36,7 @@ function start.fresh(options, make)
   local filled = from and from:fill(model)
   trainable.apply(model, settings)
   train_options.check_sliced(settings, model)
+  carried.describe(model, settings, "train")
   local optimizer, once = make.optimizer(model, settings), data:info().once
   return { settings = settings, data = data, model = model, optimizer = optimizer, init = filled,
            carried = carried.first(model, settings), near = run_data.nearness(data, settings),

@@ -5,6 +5,7 @@ local attention = require "kit.attention"
 local carried = require "kit.carried"
 local cli = require "kit.cli"
 local course = require "kit.course"
+local lists = require "kit.lists"
 local model_options = require "kit.model_options"
 local optimizer_options = require "kit.optimizer_options"
 local trainable = require "kit.trainable"
@@ -273,6 +274,7 @@ local function model_of(words)
   model.kernel = model.kernel or {}
   model.attention, model.kernel.name = chosen.attention, chosen.kernel.name
   model.length, model.causal = words.length, not words.bidirectional
+  if not lists.reads_kernel(model) then model.kernel = nil end
   if words.bidirectional then model.decay = 0 end
   local ngrams = model.ngrams
   if ngrams and ngrams.longest and ngrams.longest > 0 then

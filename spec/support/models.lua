@@ -20,11 +20,31 @@ function models.ids(B, L, n, seed)
   return array.tensor(array.random(seed or 1):whole({ B, L }, 0, n - 1))
 end
 
+local KERNELS = {} -- kinds that read one
+for _, kind in ipairs(pf.kinds()) do KERNELS[kind.name] = kind.takes_kernel end
+
+--- Does a model with these options read a kernel?
+function models.takes_kernel(o)
+  local whole = o.attention or pf.kinds()[1].name
+  local names = { whole }
+  for i, entry in ipairs(o.attentions or type(whole) == "table" and whole[1] and whole or {}) do
+    names[i] = entry
+  end
+  for i, group in ipairs(o.head_groups or {}) do names[i] = group.attention or whole end
+  if o.local_heads == o.heads and o.heads then return false end
+  for _, name in ipairs(names) do
+    if type(name) == "table" then name = name.name end
+    if name == "auto" or KERNELS[name] then return true end
+  end
+  return false
+end
+
 --- A model whose weights are those of every other one with these options.
 function models.new(options)
   pf.seed(7)
   local o = { vocab = 19, dim = 16, layers = 3, heads = 2, causal = true,
-              kernel = { name = "softmax", features = 16, seed = 3 } }
+              kernel = models.takes_kernel(options) and
+                { name = "softmax", features = 16, seed = 3 } or nil }
   for key, value in pairs(options) do o[key] = value end
   return pf.nn.performer(o)
 end

@@ -32,10 +32,7 @@ static int check_kernel(const pf_call *c) {
     const pf_attention_kind *kind = kind_of(c);
     const int64_t *shape = c->in[K]->shape;
     int64_t r;
-    if (!kind->sums) {
-        return pf_fail(PF_EINVAL, "log_partition: the weights of %s attention can't be told",
-                       kind->name);
-    }
+    if (!kind->sums) return pf_partition_untold(kind, "log_partition");
     if (kind->takes_kernel)
         return pf_call_kernel_check(c, A_KERNEL, KERNEL, shape[1], shape[3], &r);
     for (int i = KERNEL; i < INPUTS; i++) {

@@ -4,8 +4,22 @@
  */
 #include "partition.h"
 
+#include <stdio.h>
+#include <string.h>
+
 int pf_partition_run(pf_partition *p) {
     return pf_parallel(p->engine, p->B * p->H, p->sums->bytes(p), p->sums->run, p);
+}
+
+int pf_partition_untold(const pf_attention_kind *kind, const char *where) {
+    const pf_attention_kind *k;
+    char names[96] = "";
+    for (int i = 0; (k = pf_kind_at(i)) != NULL; i++) {
+        size_t n = strlen(names);
+        if (k->sums) snprintf(names + n, sizeof names - n, "%s%s", n > 0 ? ", " : "", k->name);
+    }
+    return pf_fail(PF_EINVAL, "%s: the weights of %s attention can't be told; those of %s can",
+                   where, kind->name, names);
 }
 
 int pf_partition_attention(const pf_attention_kind **kind, pf_kernel **bound, pf_engine *e,
@@ -13,10 +27,7 @@ int pf_partition_attention(const pf_attention_kind **kind, pf_kernel **bound, pf
                            const char *where) {
     *bound = NULL;
     PF_TRY(pf_kind_find(kind, attention, where));
-    if (!(*kind)->sums) {
-        return pf_fail(PF_EINVAL, "%s: the weights of %s attention can't be told", where,
-                       (*kind)->name);
-    }
+    if (!(*kind)->sums) return pf_partition_untold(*kind, where);
     if (!(*kind)->takes_kernel) {
         return kernel ? pf_fail(PF_EINVAL, "%s: %s attention takes no kernel", where, (*kind)->name)
                       : PF_OK;

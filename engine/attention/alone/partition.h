@@ -77,5 +77,7 @@ static inline bool pf_partition_sees(const pf_partition *p, int64_t b, int64_t i
 int pf_partition_attention(const pf_attention_kind **kind, pf_kernel **bound, pf_engine *e,
                            const char *attention, pf_kernel *kernel, int64_t d, int64_t heads,
                            const char *where);
+/* Says that a kind's weights can't be told, and whose can. */
+int pf_partition_untold(const pf_attention_kind *kind, const char *where);
 
 #endif

@@ -8,6 +8,8 @@
 
 #include "edges.h"
 
+#define SLOPE 0.2 /* where none is given */
+
 static void forward_query(pf_edge_work *w, int64_t i) {
     const pf_edge_op *op = w->op;
     float *out = pf_heads_row(&op->out, w->item, w->head, i), lse = -INFINITY;
@@ -72,6 +74,11 @@ static int check_score(pf_call *c, int64_t d) {
         return pf_fail(PF_EINVAL, "edge_attention: scale is %g and slope %g, not finite numbers",
                        c->attr[PF_EDGE_SCALE].f, c->attr[PF_EDGE_SLOPE].f);
     }
+    if (score == PF_SCORE_DOT && c->attr[PF_EDGE_SLOPE].f != SLOPE) {
+        return pf_fail(PF_EINVAL,
+                       "edge_attention: slope is of the scores gat and gatv2, and dot has "
+                       "none; leave it out");
+    }
     if (score == PF_SCORE_DOT || c->attr[PF_EDGE_SCALE].f == 0) return PF_OK;
     return pf_fail(PF_EINVAL, "edge_attention: scale is for the score dot, not for %s", name);
 }
@@ -117,7 +124,7 @@ static const pf_attr_info edge_attrs[PF_EDGE_ATTRS] = {
      "Lk - Lq"},
     {"score", PF_ATTR_CHOICE, PF_SCORE_DOT, false, PF_EDGE_SCORES, "what an edge weighs"},
     {"scale", PF_ATTR_FLOAT, 0, false, NULL, "of the score dot; 0: 1 / sqrt(d)"},
-    {"slope", PF_ATTR_FLOAT, 0.2, false, NULL, "of LeakyReLU below 0, in gat and gatv2"},
+    {"slope", PF_ATTR_FLOAT, SLOPE, false, NULL, "of LeakyReLU below 0, in gat and gatv2"},
     {"dropout", PF_ATTR_FLOAT, 0, false, NULL, "share of weights dropped, 0 <= p < 1"},
     {"draw", PF_ATTR_INT, 0, false, NULL, "which mask of dropout"},
 };

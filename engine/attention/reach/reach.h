@@ -62,9 +62,11 @@ typedef struct pf_reach_inputs {
 int pf_reach_rows(pf_call *c, int64_t *width);
 /* mask, documents, limits, prefix, cu_seqlens; decay, which full attention does not take. */
 int pf_reach_check(const pf_call *c, bool causal);
-/* Queries see a first part of the keys: `causal`, or a limit or prefix says so. */
+/* Refuses a decay (Hk) that is no number from 0 on. */
+int pf_reach_decay(const pf_tensor *decay, const char *where);
+/* Queries see a first part of the keys: `causal`, or a limit says so (a prefix is causal). */
 static inline bool pf_reach_causal(const pf_call *c, bool causal) {
-    return causal || c->in[PF_IN_LIMITS] || c->in[PF_IN_PREFIX];
+    return causal || c->in[PF_IN_LIMITS];
 }
 
 /* ---- segments.c, limits.c ---- */

@@ -4,6 +4,8 @@
  * numbers they hold is looked at in the forward (segments.c, limits.c), and messages name arguments
  * as the op calls them (phi_q of linear_attention).
  */
+#include <math.h>
+
 #include "reach.h"
 
 static int check_rank(const pf_call *c, int i) {
@@ -104,6 +106,18 @@ static int check_offsets(const pf_call *c, const pf_tensor *offsets, bool docume
     return pf_shape_fail(c, "cu_seqlens need as many queries as keys");
 }
 
+int pf_reach_decay(const pf_tensor *t, const char *where) {
+    for (int64_t h = 0; h < t->shape[0]; h++) {
+        double decay = (double)pf_f32(t)[h * t->stride[0]];
+        if (decay >= 0 && isfinite(decay)) continue;
+        return pf_fail(PF_EINVAL,
+                       "%s: decay of head %s is %g; a key counts exp(-decay) less a token, so it "
+                       "is a finite number from 0 on",
+                       where, pf_place(h), decay);
+    }
+    return PF_OK;
+}
+
 /* decay (Hk) */
 static int check_decay(const pf_call *c, bool causal) {
     const pf_tensor *t = c->in[PF_IN_DECAY];
@@ -113,7 +127,7 @@ static int check_decay(const pf_call *c, bool causal) {
         return pf_shape_fail(c, "decay must be (heads of %s) = [%lld]", pf_op_arg_name(c->op, 1),
                              (long long)c->in[1]->shape[1]);
     }
-    if (causal) return PF_OK;
+    if (causal) return pf_reach_decay(t, c->op->name);
     return pf_fail(PF_EINVAL, "%s: decay is for causal attention only", c->op->name);
 }
 
@@ -125,6 +139,12 @@ int pf_reach_check(const pf_call *c, bool causal) {
     PF_TRY(check_offsets(c, offsets, documents != NULL));
     if (prefix && (offsets || documents)) {
         return pf_shape_fail(c, "a prefix is of an item, not of packed documents: give limits");
+    }
+    if (prefix && !causal) {
+        return pf_fail(PF_EINVAL,
+                       "%s: a prefix is for causal attention, where keys behind it are seen from "
+                       "their own place on: give causal = true",
+                       c->op->name);
     }
     return check_decay(c, pf_reach_causal(c, causal));
 }

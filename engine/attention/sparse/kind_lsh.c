@@ -56,12 +56,17 @@ static int64_t first_factor(int64_t buckets) {
     return first > 1 ? 2 * first : 0;
 }
 
+/* Of the rotations that tell so many. */
+static int64_t columns_of(int64_t buckets) {
+    int64_t first = first_factor(buckets);
+    return first > 0 ? (first + buckets / first) / 2 : buckets / 2;
+}
+
 /* rotations (heads, rounds, d, columns): a head's draws go on from round to round, so that more
  * rounds begin with those of fewer. */
 static int make_rotations(pf_tensor **table, pf_engine *e, const pf_attention *a, int64_t heads,
                           int64_t d, uint64_t place) {
-    int64_t buckets = (int64_t)a->option[BUCKETS], first = first_factor(buckets);
-    int64_t columns = first > 0 ? (first + buckets / first) / 2 : buckets / 2;
+    int64_t columns = columns_of((int64_t)a->option[BUCKETS]);
     int64_t shape[4] = {heads, (int64_t)a->option[ROUNDS], d, columns};
     int64_t size = shape[1] * d * columns;
     PF_TRY(pf_tensor_make_parameter(table, e, PF_F32, 4, shape));
@@ -87,11 +92,48 @@ static int64_t lsh_rounds(const pf_attention *a) { return (int64_t)a->option[ROU
 
 static double lsh_scale(const pf_attention *a) { return a->option[SCALE]; }
 
+/* Rounds are as many as there are rotations, or rows of numbers. */
+static int settle_rounds(pf_attention *a, const pf_config *options, const char *what, int64_t has) {
+    int64_t asked = (int64_t)a->option[ROUNDS];
+    if (asked != has && pf_attention_given(options, "rounds")) {
+        return pf_fail(PF_EINVAL,
+                       "lsh attention: rounds is %lld, but the %s are of %lld; leave rounds out, "
+                       "or give others",
+                       (long long)asked, what, (long long)has);
+    }
+    a->option[ROUNDS] = (double)has;
+    return PF_OK;
+}
+
+static int lsh_settle(pf_attention *a, const pf_config *options, const pf_tensor *table,
+                      const pf_tensor *numbers) {
+    int64_t buckets = (int64_t)a->option[BUCKETS];
+    bool given = pf_attention_given(options, "buckets");
+    if (numbers && given) {
+        return pf_fail(PF_EINVAL,
+                       "lsh attention: rooms say the bucket of each key, so buckets = %lld has no "
+                       "effect; leave it out",
+                       (long long)buckets);
+    }
+    if (numbers && numbers->rank == 4) return settle_rounds(a, options, "rooms", numbers->shape[2]);
+    if (!table || table->rank != 4) return PF_OK;
+    PF_TRY(settle_rounds(a, options, "rotations", table->shape[1]));
+    if (given && columns_of(buckets) != table->shape[3]) {
+        return pf_fail(PF_EINVAL,
+                       "lsh attention: buckets is %lld, which rotations of %lld columns tell, but "
+                       "these have %lld; leave buckets out, or give others",
+                       (long long)buckets, (long long)columns_of(buckets),
+                       (long long)table->shape[3]);
+    }
+    return PF_OK;
+}
+
 static const pf_rooms rooms = {
     .table = "rotations",
     .shared = lsh_shared,
     .rounds = lsh_rounds,
     .scale = lsh_scale,
+    .settle = lsh_settle,
     .make = make_rotations,
     .tell = tell_buckets,
 };
@@ -107,8 +149,7 @@ static int lsh_check(const pf_attention *a, const char *where) {
 static void lsh_flops(const pf_attention *a, const pf_attention_shape *shape, double *forward,
                       double *backward) {
     double buckets = a->option[BUCKETS], rounds = a->option[ROUNDS];
-    double first = (double)first_factor((int64_t)buckets), room = (double)shape->length / buckets;
-    double columns = first > 0 ? (first + buckets / first) / 2 : buckets / 2;
+    double columns = (double)columns_of((int64_t)buckets), room = (double)shape->length / buckets;
     if (shape->causal) room = (room + 1) / 2;
     pf_pattern_kind_work(shape, rounds * fmin(a->option[WINDOW], room), forward, backward);
     *forward += 2 * rounds * columns * (double)shape->head_dim;

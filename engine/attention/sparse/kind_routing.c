@@ -46,6 +46,7 @@ static const pf_option_info options[OPTIONS] = {
               .number = 0.001,
               .low = 0,
               .high = 1,
+              .needs = PF_NEEDS_TRAINING,
               .doc =
                   "part of the way to the mean of its rows that a centroid goes after a training "
                   "step; 0: it stays where it was drawn"},
@@ -186,11 +187,47 @@ static double routing_scale(const pf_attention *a) {
     return scale == 0 && routing_shared(a) ? 1 : scale;
 }
 
+static int differs(const char *what, int64_t asked, const char *of, int64_t has) {
+    return pf_fail(PF_EINVAL,
+                   "routing attention: %s is %lld, but %s %lld; leave %s out, or give others", what,
+                   (long long)asked, of, (long long)has, what);
+}
+
+static int routing_settle(pf_attention *a, const pf_config *options, const pf_tensor *table,
+                          const pf_tensor *numbers) {
+    int64_t clusters = (int64_t)a->option[CLUSTERS],
+            rows = numbers && numbers->rank == 4 ? numbers->shape[2] : 0;
+    bool given = pf_attention_given(options, "clusters");
+    if (table && table->rank == 3) {
+        if (given && table->shape[1] != clusters) {
+            return differs("clusters", clusters, "the centroids are", table->shape[1]);
+        }
+        a->option[CLUSTERS] = (double)table->shape[1];
+    }
+    if (numbers && given) {
+        return pf_fail(PF_EINVAL,
+                       "routing attention: rooms say the cluster of each key, so clusters = %lld "
+                       "has no effect; leave it out",
+                       (long long)clusters);
+    }
+    if (rows == 0 || rows == routing_rounds(a)) return PF_OK;
+    if (!pf_attention_given(options, "tied") && rows == 2) {
+        a->option[TIED] = 0;
+        return PF_OK;
+    }
+    return pf_fail(PF_EINVAL,
+                   "routing attention: rooms have %lld rows of numbers, and tied = %s takes %lld: "
+                   "of keys, and of queries where these are routed apart",
+                   (long long)rows, routing_shared(a) ? "true" : "false",
+                   (long long)routing_rounds(a));
+}
+
 static const pf_rooms rooms = {
     .table = "centroids",
     .shared = routing_shared,
     .rounds = routing_rounds,
     .scale = routing_scale,
+    .settle = routing_settle,
     .make = make_centroids,
     .tell = tell_clusters,
     .note = note_clusters,

@@ -119,8 +119,8 @@ int pf_pattern_words(pf_tensor **words, pf_engine *e, const pf_pattern_rule *rul
 }
 
 static int no_pattern(const pf_tensor *words, const char *where) {
-    return pf_fail(PF_EINVAL, "%s: a pattern is what pf.pattern or pf_pattern makes, got %s", where,
-                   pf_shape_of(words));
+    return pf_fail(PF_EINVAL, "%s: a pattern is what a rule of patterns makes (pf.pattern), got %s",
+                   where, pf_shape_of(words));
 }
 
 int pf_pattern_read(const pf_pattern_rule **rule, double *option, pf_ask *ask,

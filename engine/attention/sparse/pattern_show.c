@@ -11,6 +11,7 @@
 
 enum { PATTERN, LIMITS, BUCKETS, INPUTS };
 enum { A_LENGTH, A_KEYS, A_CAUSAL, A_HEAD, A_COUNT };
+enum { LONGEST = 1 << 24 }; /* queries and keys: what is told is a number a query, or a pair */
 
 static const pf_attr_info attrs[A_COUNT] = {
     [A_LENGTH] = {.name = "length", .kind = PF_ATTR_INT, .required = true, .doc = "queries"},
@@ -29,8 +30,10 @@ static int64_t keys_of(const pf_call *c) {
 static int check(const pf_call *c) {
     int64_t Lq = c->attr[A_LENGTH].i, Lk = keys_of(c);
     PF_TRY(pf_want(c, PATTERN, PF_I32));
-    if (Lq < 0 || Lq > INT32_MAX || Lk > INT32_MAX) {
-        return pf_shape_fail(c, "length = %lld must be 0 to 2147483647", (long long)Lq);
+    if (Lq < 0 || Lq > LONGEST || Lk > LONGEST) {
+        return pf_shape_fail(c, "%s = %lld must be 0 to %d",
+                             Lq < 0 || Lq > LONGEST ? "length" : "keys",
+                             (long long)(Lq < 0 || Lq > LONGEST ? Lq : Lk), LONGEST);
     }
     if (c->attr[A_HEAD].i < 0 || c->attr[A_HEAD].i > INT32_MAX) {
         return pf_shape_fail(c, "there is no head %lld", (long long)c->attr[A_HEAD].i);
@@ -71,8 +74,10 @@ static int make_ask(pf_ask *ask, double *option, const pf_pattern_rule **rule, p
     ask->ahead = ask->Lk - ask->Lq;
     PF_TRY(pf_pattern_read(rule, option, ask, words, c->op->name));
     PF_TRY(check_limits(c, ask->limit, ask->Lq, ask->Lk));
-    if ((*rule)->buckets && !buckets) {
-        return pf_fail(PF_EINVAL, "%s: %s goes by bucket numbers: give buckets (rounds, keys)",
+    if ((*rule)->buckets != (buckets != NULL)) {
+        return pf_fail(PF_EINVAL,
+                       buckets ? "%s: %s goes by no bucket numbers: leave buckets out"
+                               : "%s: %s goes by bucket numbers: give buckets (rounds, keys)",
                        c->op->name, (*rule)->name);
     }
     return pf_pattern_fits(*rule, ask);

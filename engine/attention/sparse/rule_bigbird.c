@@ -197,7 +197,7 @@ static int build(pf_maker *m, const pf_ask *a) {
 static int fits(const pf_ask *a) {
     int64_t block = (int64_t)a->option[BLOCK], global = (int64_t)a->option[GLOBAL];
     int64_t blocks = pf_ceil_div(a->Lk, block);
-    if (global <= blocks) return PF_OK;
+    if (global <= blocks || a->Lk == 0) return PF_OK;
     return pf_fail(
         PF_EINVAL, "%s: global_blocks = %lld, but %lld tokens are only %lld blocks of %lld",
         a->where, (long long)global, (long long)a->Lk, (long long)blocks, (long long)block);

@@ -96,6 +96,15 @@ static int build(pf_maker *m, const pf_ask *a) {
     return rows ? add_rows(m, a, &span) : PF_OK;
 }
 
+/* Without global tokens `local` is all queries, and `global` none. */
+static int check(const double *option, const char *where) {
+    if (option[QUERIES] == ALL || option[GLOBAL] > 0) return PF_OK;
+    return pf_fail(PF_EINVAL,
+                   "%s: queries says which ones see beside global tokens, and there are none: give "
+                   "global = 1 or more, or leave queries out",
+                   where);
+}
+
 static int fits(const pf_ask *a) {
     int64_t global = (int64_t)a->option[GLOBAL];
     if (a->causal && a->option[AHEAD] > 0) {
@@ -103,7 +112,7 @@ static int fits(const pf_ask *a) {
                        "%s: ahead = %lld looks at later keys, which causal attention never does",
                        a->where, (long long)a->option[AHEAD]);
     }
-    if (global <= a->Lk) return PF_OK;
+    if (global <= a->Lk || a->Lk == 0) return PF_OK;
     return pf_fail(PF_EINVAL, "%s: global = %lld, but there are only %lld tokens", a->where,
                    (long long)global, (long long)a->Lk);
 }
@@ -126,6 +135,7 @@ const pf_pattern_rule pf_pattern_rule_sliding = {
            "all (Longformer).",
     .options = options,
     .n_options = OPTIONS,
+    .check = check,
     .fits = fits,
     .keys = keys,
     .build = build,
