@@ -165,8 +165,12 @@ end
 
 local allowed = { "graph", "from", "to", "bias", "weight", "score", "scale", "slope", "dropout",
   "draw", "causal" }
+local graph_kind
 for _, kind in ipairs(tables.kinds()) do
-  if kind.name == "graph" then table.move(kind.takes, 1, #kind.takes, #allowed + 1, allowed) end
+  if kind.name == "graph" then
+    graph_kind = kind
+    table.move(kind.takes, 1, #kind.takes, #allowed + 1, allowed)
+  end
 end
 table.move(WAYS, 3, #WAYS, #allowed + 1, allowed)
 
@@ -174,6 +178,7 @@ table.move(WAYS, 3, #WAYS, #allowed + 1, allowed)
 --- an object, or lists of which one is made for this call.
 function attention.graph(q, k, v, options)
   local where = "attention.graph"
+  kernels.refuse_other(options, allowed, graph_kind, where)
   options = util.copy(util.check_options(options, allowed, where))
   local g = options.graph
   if (g ~= nil) == (options.from ~= nil or options.to ~= nil) then

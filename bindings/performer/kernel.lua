@@ -450,7 +450,7 @@ return {
   attention = util.namespace(attention, "pf.attention"),
   is_kernel = is_kernel, is_custom = is_custom, called = called, as_kernel = as_kernel,
   resolve = resolve, split_kind = split_kind, check_layer = check_layer,
-  check_read = check_read,
+  check_read = check_read, refuse_other = refuse_other,
   maps = maps, forget = forget,
   Kernel = Kernel, -- methods; advise.lua adds some
 }

@@ -33,6 +33,7 @@ local function gather(options, words)
     for _, option in ipairs(kind.name == name and kind.options or {}) do
       own[option.name], words[#words + 1] = true, option.name
     end
+    if kind.name == name then kernels.refuse_other(options, words, kind, "attention.state") end
   end
   if next(own) == nil then return options, words end
   o.attention = { name = name }
