@@ -1,0 +1,244 @@
+/* bounded.c - see bounded.h: the allocator, the hook, and what ends a script. */
+#include "bounded.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    PAY_AT = 1024,     /* units that are counted before the engine hears of them */
+    BYTES_A_UNIT = 64, /* of memory that is asked for */
+    LARGE = 1 << 20    /* bytes of a block that an instruction may walk through */
+};
+
+struct bounded {
+    pf_engine *engine;
+    pf_meter *meter;
+    unsigned flags;
+    lua_State *running; /* the coroutine that runs: an allocation may have to stop it */
+    uint64_t unpaid;    /* units */
+    int over;           /* PF_OK, or what ended the script */
+    char why[256];
+    size_t held; /* bytes of Lua's objects */
+    int large;   /* blocks among them that are LARGE */
+    int closing; /* coroutines, one in the other */
+    struct {
+        const void *block;
+        size_t bytes;
+    } refused; /* the last request; Lua asks again when it has collected */
+};
+
+static const char key = 'b';      /* registry: the bounded of a state */
+static const char over_key = 'o'; /* registry: what the script sees when it is over */
+
+/* ---- ends --------------------------------------------------------------------- */
+
+int bounded_open(bounded **out, pf_engine *engine, pf_meter *meter, unsigned flags) {
+    *out = calloc(1, sizeof **out);
+    if (!*out) return pf_set_error(PF_ENOMEM, "script: out of memory");
+    (*out)->engine = engine;
+    (*out)->meter = meter;
+    (*out)->flags = flags;
+    return PF_OK;
+}
+
+void bounded_close(bounded **b) {
+    free(*b);
+    *b = NULL;
+}
+
+void bounded_begin(bounded *b) {
+    b->over = PF_OK;
+    b->why[0] = 0;
+}
+
+int bounded_over(const bounded *b) { return b->over; }
+const char *bounded_why(const bounded *b) { return b->why; }
+
+/* ---- over --------------------------------------------------------------------- */
+
+static void hook(lua_State *L, lua_Debug *ar);
+
+static int pace(const bounded *b) {
+    if (b->over) return 1;
+    return b->large > 0 ? BOUNDED_SHORT : BOUNDED_PACE;
+}
+
+/* Lua's count begins anew then: what it had counted is paid for in full. */
+static void set_pace(bounded *b, lua_State *L) {
+    const int now = lua_gethookcount(L), wanted = pace(b);
+    if (now == wanted) return;
+    b->unpaid += (uint64_t)now;
+    lua_sethook(L, hook, LUA_MASKCOUNT, wanted);
+}
+
+/* Safe wherever Lua may be: an allocation may come from its depths. */
+static void end_by(bounded *b, int status, const char *why) {
+    if (b->over) return;
+    b->over = status;
+    snprintf(b->why, sizeof b->why, "%s", why);
+    if (b->running) set_pace(b, b->running);
+}
+
+void bounded_end(bounded *b, int status) { end_by(b, status, pf_last_error()); }
+
+static void pay(bounded *b) {
+    const uint64_t units = b->unpaid;
+    b->unpaid = 0;
+    if (b->over) return;
+    const int status = pf_engine_charge(b->engine, units);
+    if (status < 0) bounded_end(b, status);
+}
+
+/* The text lies ready: nothing is allocated, for there may be nothing left. */
+static void raise_over(lua_State *L) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &over_key);
+    lua_error(L);
+}
+
+static void hook(lua_State *L, lua_Debug *ar) {
+    bounded *b = bounded_of(L);
+    (void)ar;
+    if (!b) return;
+    b->running = L;
+    b->unpaid += (uint64_t)lua_gethookcount(L);
+    pay(b);
+    if (lua_gethookcount(L) != pace(b)) lua_sethook(L, hook, LUA_MASKCOUNT, pace(b));
+    if (b->over) raise_over(L);
+}
+
+void bounded_charge(lua_State *L, uint64_t units) {
+    bounded *b = bounded_of(L);
+    if (!b) return;
+    b->unpaid = units < UINT64_MAX - b->unpaid ? b->unpaid + units : UINT64_MAX;
+    if (b->unpaid >= PAY_AT) pay(b);
+    if (b->over) {
+        luaL_checkstack(L, 1, "limit");
+        raise_over(L);
+    }
+}
+
+bool bounded_note(lua_State *L, int status) {
+    bounded *b = bounded_of(L);
+    if (!b) return false;
+    const bool ends = status == PF_ELIMIT || status == PF_ECANCEL ||
+                      (status == PF_ENOMEM && (b->flags & BOUNDED_STRANGER));
+    if (ends) bounded_end(b, status);
+    return true;
+}
+
+/* ---- memory ------------------------------------------------------------------- */
+
+/* NULL, which makes Lua collect and ask again; for the same a second time it is the end. */
+static void *refuse(bounded *b, const void *block, size_t bytes, const char *why) {
+    const bool again = b->refused.bytes == bytes && b->refused.block == block;
+    b->refused.block = block;
+    b->refused.bytes = bytes;
+    if (again && (b->flags & BOUNDED_STRANGER)) end_by(b, PF_ENOMEM, why);
+    return NULL;
+}
+
+/* NULL where a stranger's state may hold `bytes` in place of `old`. */
+static const char *too_large(const bounded *b, size_t old, size_t bytes, bool is_text) {
+    if (!(b->flags & BOUNDED_STRANGER)) return NULL;
+    if (is_text && bytes > BOUNDED_TEXT + 64)
+        return "out of memory: a text of more than 16 MB in a sandbox";
+    if (b->held - old + bytes > BOUNDED_LUA)
+        return "out of memory: more than 64 MB of Lua's own objects in a sandbox";
+    return NULL;
+}
+
+static void count_block(bounded *b, size_t old, size_t bytes) {
+    b->held += bytes;
+    b->held -= old;
+    const int before = b->large;
+    b->large += (bytes >= LARGE) - (old >= LARGE);
+    if ((before == 0) != (b->large == 0) && b->running) set_pace(b, b->running);
+}
+
+static void *release(bounded *b, void *block, size_t old) {
+    free(block);
+    if (b->meter) pf_meter_bytes(b->meter, old, 0);
+    count_block(b, old, 0);
+    return NULL;
+}
+
+/* Fewer always fit, as Lua relies on. */
+static void *shrink(bounded *b, void *block, size_t old, size_t bytes) {
+    void *moved = realloc(block, bytes);
+    if (!moved) return block; /* its count stays that of the larger one, until it is freed */
+    if (b->meter) pf_meter_bytes(b->meter, old, bytes);
+    count_block(b, old, bytes);
+    return moved;
+}
+
+void *bounded_resize(void *ud, void *block, size_t old, size_t bytes) {
+    bounded *b = ud;
+    const bool is_text = !block && old == LUA_TSTRING;
+    if (!block) old = 0; /* then it is a kind of object, no length */
+    if (bytes == 0) return block ? release(b, block, old) : NULL;
+    if (bytes <= old) return shrink(b, block, old, bytes);
+    const char *why = too_large(b, old, bytes, is_text);
+    if (why) return refuse(b, block, bytes, why);
+    if (b->meter && pf_meter_bytes(b->meter, old, bytes) < 0)
+        return refuse(b, block, bytes, pf_last_error());
+    void *moved = realloc(block, bytes);
+    if (!moved) {
+        if (b->meter) pf_meter_bytes(b->meter, bytes, old);
+        return refuse(b, block, bytes, "out of memory");
+    }
+    count_block(b, old, bytes);
+    b->refused.bytes = 0;
+    b->unpaid += bytes / BYTES_A_UNIT;
+    if (b->unpaid >= PAY_AT) pay(b);
+    return moved;
+}
+
+/* ---- a state ------------------------------------------------------------------ */
+
+bounded *bounded_of(lua_State *L) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &key);
+    bounded *b = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return b;
+}
+
+static int watch_body(lua_State *L) {
+    bounded *b = lua_touserdata(L, 1);
+    lua_pushlightuserdata(L, b);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
+    lua_pushliteral(L, "the script is over one of its limits");
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &over_key);
+    return 0;
+}
+
+int bounded_watch(lua_State *L, bounded *b) {
+    lua_pushcfunction(L, watch_body);
+    lua_pushlightuserdata(L, b);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+        lua_pop(L, 1);
+        return pf_set_error(PF_ENOMEM, "script: out of memory");
+    }
+    b->running = L;
+    lua_sethook(L, hook, LUA_MASKCOUNT, BOUNDED_PACE);
+    return PF_OK;
+}
+
+/* ---- coroutines --------------------------------------------------------------- */
+
+void bounded_run(bounded *b, lua_State *L) {
+    if (!b) return;
+    b->running = L;
+    set_pace(b, L);
+}
+
+bool bounded_close_begin(bounded *b, int most) {
+    if (!b) return true;
+    if (b->closing >= most) return false;
+    b->closing++;
+    return true;
+}
+
+void bounded_close_end(bounded *b) {
+    if (b) b->closing--;
+}

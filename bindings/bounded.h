@@ -1,0 +1,73 @@
+/*
+ * bounded.h - a Lua state that stays within an engine's limits: its memory is paid for with the
+ * engine's bytes, its instructions with the engine's work, and where a limit is reached (or the
+ * host cancels) the script ends, whatever it catches.
+ *
+ * How that holds. The allocator asks the meter before it gives a byte. A count hook pays for
+ * instructions, in every coroutine; functions in C that may run long, for which Lua calls no hook,
+ * are replaced by ones that pay as they go (bounded_libraries). Once over, the hook raises at every
+ * instruction, so nothing that catches the error gets further than the next one; and since Lua
+ * switches hooks off inside a hook, no code of the script's is called between there and the end:
+ * no handler of xpcall, no __close of a coroutine that is closed.
+ */
+#ifndef BOUNDED_H
+#define BOUNDED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "performer.h"
+
+typedef struct bounded bounded;
+
+enum { BOUNDED_BYTES = 16 }; /* of a text that is read, a unit of work */
+
+/* A stranger's script: running out of bytes ends it, as every limit does (another may catch that,
+ * give something back and go on), and Lua's own objects, a text and a chunk have bounds that keep
+ * every single step short: the collector's, a comparison's, the parser's. */
+#define BOUNDED_STRANGER 1u
+
+enum {
+    BOUNDED_LUA = 64 << 20,   /* bytes of Lua's own objects in a stranger's state */
+    BOUNDED_TEXT = 16 << 20,  /* of one text */
+    BOUNDED_CHUNK = 1 << 20,  /* of a text that is compiled */
+    BOUNDED_JUMPS = 16 << 10, /* and, or, elseif, goto ... in it: the parser's lists are walked */
+};
+
+/* ---- one a state ---- */
+/* meter: who pays for its bytes; NULL: nobody. Both outlive it. Before lua_newstate ... */
+int bounded_open(bounded **b, pf_engine *engine, pf_meter *PF_NULLABLE meter, unsigned flags);
+void bounded_close(bounded **b); /* ... and after lua_close. NULL: nothing */
+/* A lua_Alloc, of which the bounded is the ud. */
+void *bounded_resize(void *b, void *block, size_t old_bytes, size_t bytes);
+/* Once, behind lua_newstate, before anything else. PF_OK or PF_ENOMEM. */
+int bounded_watch(lua_State *L, bounded *b);
+/* A lua_CFunction, behind luaL_openlibs: functions that pay for what they do, in Lua's places. */
+int bounded_libraries(lua_State *L);
+
+/* ---- at a call ---- */
+void bounded_begin(bounded *b);            /* nothing is over any more */
+int bounded_over(const bounded *b);        /* PF_OK, or the status that ended the script */
+const char *bounded_why(const bounded *b); /* and what was over */
+void bounded_end(bounded *b, int status);  /* over: with pf_last_error as its reason */
+
+/* ---- for what runs in a state; where it is not a bounded one, they do nothing ---- */
+bounded *bounded_of(lua_State *L);                 /* NULL: it is none */
+void bounded_charge(lua_State *L, uint64_t units); /* raises when over */
+/* An engine's status that is about to be raised: a limit's, a cancel's end the script. true: the
+ * state is a bounded one, whose host lowers its cancel flag itself. */
+bool bounded_note(lua_State *L, int status);
+
+/* ---- for coroutines ---- */
+enum {
+    BOUNDED_PACE = 256, /* instructions between two looks of the hook */
+    BOUNDED_SHORT = 16  /* the same while single instructions may take long: something is large */
+};
+void bounded_run(bounded *b, lua_State *L);     /* the one that runs from now on */
+bool bounded_close_begin(bounded *b, int most); /* false: as many are closing already */
+void bounded_close_end(bounded *b);
+
+#endif

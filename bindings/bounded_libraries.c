@@ -1,0 +1,99 @@
+/*
+ * bounded_libraries.c - puts functions that pay for what they do in the places of Lua's. They keep
+ * Lua's names in messages, for Lua names a function after the field that it was called by.
+ */
+#include "bounded_libraries.h"
+
+#include <string.h>
+
+#include "bounded.h"
+
+int bounded_stock(lua_State *L) { return lua_tocfunction(L, lua_upvalueindex(1))(L); }
+
+/* ---- those that read their arguments whole ------------------------------------ */
+
+static int counted(lua_State *L) {
+    const int n = lua_gettop(L);
+    uint64_t units = (uint64_t)n;
+    for (int i = 1; i <= n; i++)
+        if (lua_type(L, i) == LUA_TSTRING) units += lua_rawlen(L, i) / BOUNDED_BYTES;
+    bounded_charge(L, units);
+    return bounded_stock(L);
+}
+
+/* Of these functions of Lua's the time goes by the arguments, and by nothing else. */
+static const char *const whole[][8] = {
+    {"_G", "print", "tonumber", "select", NULL},
+    {"string", "format", "upper", "lower", "reverse", "char", "packsize", NULL},
+    {"table", "pack", NULL},
+    {"utf8", "char", NULL},
+    {"os", "date", NULL}};
+
+/* ---- xpcall ------------------------------------------------------------------- */
+
+/* The script's handler (upvalue 1), which must not run when the hook has raised: it would without
+ * hooks. */
+static int handler(lua_State *L) {
+    const bounded *b = bounded_of(L);
+    if (b && bounded_over(b)) return 1;
+    lua_settop(L, 1);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, 1, 1);
+    return 1;
+}
+
+static int finish(lua_State *L, int status, lua_KContext extra) {
+    if (status == LUA_OK || status == LUA_YIELD) return lua_gettop(L) - (int)extra;
+    lua_pushboolean(L, 0);
+    lua_insert(L, -2);
+    return 2;
+}
+
+static int base_xpcall(lua_State *L) {
+    const int n = lua_gettop(L);
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_pushvalue(L, 2);
+    lua_pushcclosure(L, handler, 1);
+    lua_replace(L, 2);
+    lua_pushboolean(L, 1);
+    lua_pushvalue(L, 1);
+    lua_rotate(L, 3, 2);
+    return finish(L, lua_pcallk(L, n - 2, LUA_MULTRET, 2, 2, finish), 2);
+}
+
+static const luaL_Reg base[] = {{"xpcall", base_xpcall}, {NULL, NULL}};
+
+/* ---- putting them in their places --------------------------------------------- */
+
+/* In the library on top `with` stands for the function of this name, if there is one. */
+static void replace(lua_State *L, const char *name, lua_CFunction with) {
+    if (lua_getfield(L, -1, name) == LUA_TFUNCTION && lua_iscfunction(L, -1)) {
+        lua_pushcclosure(L, with, 1);
+        lua_setfield(L, -2, name);
+    } else {
+        lua_pop(L, 1);
+    }
+}
+
+static void replace_all(lua_State *L, const char *library, const luaL_Reg *functions) {
+    if (lua_getfield(L, 1, library) == LUA_TTABLE)
+        for (const luaL_Reg *f = functions; f->name; f++) replace(L, f->name, f->func);
+    lua_pop(L, 1);
+}
+
+int bounded_libraries(lua_State *L) {
+    lua_settop(L, 0);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++) {
+        if (lua_getfield(L, 1, whole[i][0]) == LUA_TTABLE)
+            for (int n = 1; whole[i][n]; n++) replace(L, whole[i][n], counted);
+        lua_pop(L, 1);
+    }
+    replace_all(L, "_G", base);
+    replace_all(L, "string", bounded_string);
+    replace_all(L, "utf8", bounded_utf8);
+    replace_all(L, "table", bounded_table);
+    replace_all(L, "coroutine", bounded_coroutine);
+    return 0;
+}

@@ -1,0 +1,23 @@
+/*
+ * sandbox.h - the environment of a stranger's script: what it may name, and what it can do with
+ * that. What is refused here keeps promises of bounded.h and of the host: no finalizers (hooks are
+ * off in them), no weak keys (the collector walks them over and over), no bytecode, no functions of
+ * the system's, no files but those that the host hands in.
+ */
+#ifndef SANDBOX_H
+#define SANDBOX_H
+
+#include <lua.h>
+
+/* A lua_CFunction for a state of BOUNDED_STRANGER in which performer is loaded. At 1 the performer
+ * table, at 2 which libraries ("string, table"; nil: all that there are for strangers). Gives one
+ * table: the _ENV of every chunk of the script's. The state's own globals are the binding's from
+ * here on, and lose what it does not need. */
+int sandbox_environment(lua_State *L);
+
+/* For performer/sandbox.lua: the functions that strangers have in the places of Lua's, in the table
+ * on top (sandbox_metatable.c, sandbox_load.c). */
+void sandbox_add_metatables(lua_State *L);
+void sandbox_add_load(lua_State *L);
+
+#endif
