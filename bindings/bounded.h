@@ -34,7 +34,7 @@ enum {
     BOUNDED_LUA = 64 << 20,   /* bytes of Lua's own objects in a stranger's state */
     BOUNDED_TEXT = 16 << 20,  /* of one text */
     BOUNDED_CHUNK = 1 << 20,  /* of a text that is compiled */
-    BOUNDED_JUMPS = 16 << 10, /* and, or, elseif, goto ... in it: the parser's lists are walked */
+    BOUNDED_JUMPS = 8 << 10, /* and, or, elseif, goto ... in it: the parser's lists are walked */
 };
 
 /* ---- one a state ---- */

@@ -35,7 +35,7 @@ static int count_jumps(const char *text, size_t n) {
 static const char *too_much(lua_State *L, const char *text, size_t n) {
     bounded_charge(L, n);
     if (n > BOUNDED_CHUNK) return "a chunk of more than 1 MB in a sandbox";
-    if (count_jumps(text, n) > BOUNDED_JUMPS) return "a chunk with more than 16384 jumps";
+    if (count_jumps(text, n) > BOUNDED_JUMPS) return "a chunk with more than 8192 jumps";
     return NULL;
 }
 
