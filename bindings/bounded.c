@@ -53,6 +53,7 @@ void bounded_begin(bounded *b) {
 }
 
 int bounded_over(const bounded *b) { return b->over; }
+bool bounded_is_stranger(const bounded *b) { return b && (b->flags & BOUNDED_STRANGER); }
 const char *bounded_why(const bounded *b) { return b->why; }
 
 /* ---- over --------------------------------------------------------------------- */
@@ -156,38 +157,17 @@ static void count_block(bounded *b, size_t old, size_t bytes) {
     if ((before == 0) != (b->large == 0) && b->running) set_pace(b, b->running);
 }
 
-static void *release(bounded *b, void *block, size_t old) {
-    free(block);
-    if (b->meter) pf_meter_bytes(b->meter, old, 0);
-    count_block(b, old, 0);
-    return NULL;
-}
-
-/* Fewer always fit, as Lua relies on. */
-static void *shrink(bounded *b, void *block, size_t old, size_t bytes) {
-    void *moved = realloc(block, bytes);
-    if (!moved) return block; /* its count stays that of the larger one, until it is freed */
-    if (b->meter) pf_meter_bytes(b->meter, old, bytes);
-    count_block(b, old, bytes);
-    return moved;
-}
-
+/* Fewer bytes always fit, as Lua relies on. */
 void *bounded_resize(void *ud, void *block, size_t old, size_t bytes) {
     bounded *b = ud;
     const bool is_text = !block && old == LUA_TSTRING;
     if (!block) old = 0; /* then it is a kind of object, no length */
-    if (bytes == 0) return block ? release(b, block, old) : NULL;
-    if (bytes <= old) return shrink(b, block, old, bytes);
-    const char *why = too_large(b, old, bytes, is_text);
+    const char *why = bytes > old ? too_large(b, old, bytes, is_text) : NULL;
     if (why) return refuse(b, block, bytes, why);
-    if (b->meter && pf_meter_bytes(b->meter, old, bytes) < 0)
-        return refuse(b, block, bytes, pf_last_error());
-    void *moved = realloc(block, bytes);
-    if (!moved) {
-        if (b->meter) pf_meter_bytes(b->meter, bytes, old);
-        return refuse(b, block, bytes, "out of memory");
-    }
+    void *moved = pf_meter_resize(b->meter, block, old, bytes);
+    if (!moved && bytes > 0) return refuse(b, block, bytes, pf_last_error());
     count_block(b, old, bytes);
+    if (bytes <= old) return moved;
     b->refused.bytes = 0;
     b->unpaid += bytes / BYTES_A_UNIT;
     if (b->unpaid >= PAY_AT) pay(b);

@@ -31,15 +31,15 @@ enum { BOUNDED_BYTES = 16 }; /* of a text that is read, a unit of work */
 #define BOUNDED_STRANGER 1u
 
 enum {
-    BOUNDED_LUA = 64 << 20,   /* bytes of Lua's own objects in a stranger's state */
-    BOUNDED_TEXT = 16 << 20,  /* of one text */
-    BOUNDED_CHUNK = 1 << 20,  /* of a text that is compiled */
+    BOUNDED_LUA = 64 << 20,  /* bytes of Lua's own objects in a stranger's state */
+    BOUNDED_TEXT = 16 << 20, /* of one text */
+    BOUNDED_CHUNK = 1 << 20, /* of a text that is compiled */
     BOUNDED_JUMPS = 8 << 10, /* and, or, elseif, goto ... in it: the parser's lists are walked */
 };
 
 /* ---- one a state ---- */
-/* meter: who pays for its bytes; NULL: nobody. Both outlive it. Before lua_newstate ... */
-int bounded_open(bounded **b, pf_engine *engine, pf_meter *PF_NULLABLE meter, unsigned flags);
+/* meter: pays for its bytes. It and the engine outlive it. Before lua_newstate ... */
+int bounded_open(bounded **b, pf_engine *engine, pf_meter *meter, unsigned flags);
 void bounded_close(bounded **b); /* ... and after lua_close. NULL: nothing */
 /* A lua_Alloc, of which the bounded is the ud. */
 void *bounded_resize(void *b, void *block, size_t old_bytes, size_t bytes);
@@ -53,6 +53,8 @@ void bounded_begin(bounded *b);            /* nothing is over any more */
 int bounded_over(const bounded *b);        /* PF_OK, or the status that ended the script */
 const char *bounded_why(const bounded *b); /* and what was over */
 void bounded_end(bounded *b, int status);  /* over: with pf_last_error as its reason */
+
+bool bounded_is_stranger(const bounded *PF_NULLABLE b);
 
 /* ---- for what runs in a state; where it is not a bounded one, they do nothing ---- */
 bounded *bounded_of(lua_State *L);                 /* NULL: it is none */

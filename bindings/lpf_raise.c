@@ -6,6 +6,7 @@
  * kept aside while they return PF_EHOST (lpf_protect), and goes on as it was where C meets Lua
  * again (lpf_result).
  */
+#include "bounded.h"
 #include "lpf.h"
 
 #include <stdarg.h>
@@ -130,7 +131,8 @@ int lpf_result(lua_State *L, int status) {
         if (!none) return lua_error(L);
         lua_pop(L, 1);
     }
-    if (status == PF_ECANCEL) atomic_store(&lpf_cancel, 0); /* so that a script can clean up */
+    const bool bound = bounded_note(L, status);
+    if (status == PF_ECANCEL && !bound) atomic_store(&lpf_cancel, 0); /* a script can clean up */
     const char *message = pf_last_error_from(1);
     lua_pushstring(L, message[0] ? message : pf_status_text(status));
     return lpf_raise_message(L);

@@ -21,6 +21,7 @@
 #include "host.h"
 #include "lpf.h"
 #include "process.h"
+#include "sandbox_run.h"
 
 enum { MAX_COMMANDS = 128, NAME = 64 };
 
@@ -139,6 +140,8 @@ static int run(const char *path, const lpf_places *places, int argc, char **argv
         fprintf(stderr, "performer: out of memory\n");
         return FAILED;
     }
+    luaL_requiref(L, "performer.run", luaopen_performer_run, 0);
+    lua_pop(L, 1);
     process_watch(L);
     const int status = lpf_host_run(L, path, program, argc, (const char *const *)argv);
     const int code = status == LUA_OK ? DONE : report(L, status);

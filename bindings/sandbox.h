@@ -15,6 +15,9 @@
  * here on, and lose what it does not need. */
 int sandbox_environment(lua_State *L);
 
+/* luaL_loadbufferx of a text, no longer in a stranger's state than the parser takes a moment for. */
+int sandbox_compile(lua_State *L, const char *text, size_t n, const char *name);
+
 /* For performer/sandbox.lua: the functions that strangers have in the places of Lua's, in the table
  * on top (sandbox_metatable.c, sandbox_load.c). */
 void sandbox_add_metatables(lua_State *L);

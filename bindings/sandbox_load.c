@@ -39,6 +39,13 @@ static const char *too_much(lua_State *L, const char *text, size_t n) {
     return NULL;
 }
 
+int sandbox_compile(lua_State *L, const char *text, size_t n, const char *name) {
+    const char *why = bounded_is_stranger(bounded_of(L)) ? too_much(L, text, n) : NULL;
+    if (!why) return luaL_loadbufferx(L, text, n, name, "t");
+    lua_pushstring(L, why);
+    return LUA_ERRSYNTAX;
+}
+
 /* ---- load --------------------------------------------------------------------- */
 
 /* The pieces that the function at 1 gives, as one text. */

@@ -232,7 +232,20 @@ local function signed(name)
   end
 end
 
+--- Bytes: a number of them, or of one of these units.
+local UNITS = { K = 1 << 10, M = 1 << 20, G = 1 << 30, T = 1 << 40 }
+local function bytes(name)
+  return function(text)
+    local number, unit = text:match "^([%d.]+)([KMGTkmgt]?)[Bb]?$"
+    local n = tonumber(number)
+    if n then n = n * (UNITS[unit:upper()] or 1) end
+    if n and n >= 1 and n < 2 ^ 63 then return math.floor(n) end
+    return nil, ("--%s: '%s' is no amount of memory, such as 256M or 4G"):format(name, text)
+  end
+end
+
 local converters = {
+  bytes = bytes,
   whole = converter("whole number", 0, math.tointeger),
   positive = converter("whole number", 1, math.tointeger),
   number = converter("number", 0, same),
@@ -276,8 +289,8 @@ local function add_row(parser, row)
 end
 
 --- Adds options from a table of rows { name, kind, default, help, shown } to an argparse parser.
--- kind: "whole", "positive", "number", "signed" (a number of either sign), "flag", "switch"
--- (`--name`, `--name on` or `--name off`), a list of choices, or a word for any text.
+-- kind: "whole", "positive", "number", "signed" (a number of either sign), "bytes" (256M), "flag",
+-- "switch" (`--name`, `--name on` or `--name off`), a list of choices, or a word for any text.
 -- shown: what the help says of a default that the rows don't hold; row.group: the heading there.
 -- row.many: may be given more than once, whose value is a list: "times", or "words", which takes
 -- several words at a time, too.

@@ -1,0 +1,63 @@
+--- performer run - a script within limits of memory, time and work.
+local pf = require "performer"
+local cli = require "kit.cli"
+local run = require "performer.run"
+
+local OVER = 3 -- the exit code when a limit was reached
+
+local ROWS = {
+  { "sandbox", "flag", nil, "a stranger's script: no files, no system, no bytecode; by default "
+    .. "--memory 256M --seconds 10" },
+  { "memory", "bytes", nil, "of tensors and Lua together: 256M, 4G, or a number of bytes",
+    "no bound" },
+  { "seconds", "number", nil, "of the clock", "no bound" },
+  { "work", "whole", nil, "instructions of Lua and of the engine, the same count on any machine",
+    "no bound" },
+  { "threads", "positive", nil, "threads (default: all cores)" },
+}
+
+--- What --sandbox bounds where nothing else was said.
+local SANDBOX = { memory = 256 << 20, seconds = 10 }
+
+--- The words before FILE.lua, the file, and the words behind it, which are the script's own.
+local function split(words)
+  local takes, i = {}, 1
+  for _, row in ipairs(ROWS) do takes["--" .. row[1]] = row[2] ~= "flag" end
+  while words[i] and words[i]:find "^%-%-?[^-]" do i = i + (takes[words[i]] and 2 or 1) end
+  return table.move(words, 1, i, 1, {}), table.move(words, i + 1, #words, 1, {})
+end
+
+--- The script's text; a first line for the shell is left out, but counted.
+local function read(path)
+  local file, message = io.open(path, "rb")
+  local text = file and file:read "a"
+  if not text then cli.fail(2, cli.advise(message or path .. ": can't be read")) end
+  return (text:gsub("^\xef\xbb\xbf", ""):gsub("^#[^\n]*", ""))
+end
+
+--- Which limit it was, in one sentence.
+local function say_over(path, message, usage)
+  return ("%s: %s (after %.2f seconds and %d units of work, with %.1f MB at most)"):format(path,
+    message, usage.seconds, usage.work, usage.peak / 1048576)
+end
+
+local function main()
+  local parser = cli.parser("run", "Runs a script within limits; exit code 3 when one was reached.",
+    { "performer run --seconds 60 --memory 2G mine.lua",
+      "performer run --sandbox --memory 256M --seconds 10 strangers.lua" })
+  parser:argument("file", "the script; what follows it are its arguments")
+  local own, arguments = split(arg)
+  local options = cli.parse(cli.add(parser, ROWS), ROWS, own)
+  local limits = options.sandbox and SANDBOX or {}
+  if options.threads then pf.open { threads = options.threads } end
+  local ok, message, code, usage = run {
+    text = read(options.file), name = "@" .. options.file, args = arguments,
+    sandbox = options.sandbox, bytes = options.memory or limits.memory,
+    seconds = options.seconds or limits.seconds, work = options.work }
+  if ok then return end
+  if code == "PF_ECANCEL" then cli.fail(130, "interrupted") end
+  if type(code) == "number" then cli.fail(code, message) end
+  cli.fail(OVER, say_over(options.file, message, usage))
+end
+
+cli.main(main)
