@@ -1,0 +1,91 @@
+-- sandbox_driver.lua: run by the performer program, in one process: strangers' scripts, each in a
+-- sandbox of its own on this engine, and after each of them a look at what is the host's. A line
+-- "ok NAME" or "not ok NAME: why" for each; so that the last line names the one that crashed, it
+-- says "run NAME" before. arg: SUPPORT FOLDER, "table", or "grammar" and how many, and a seed.
+local pf = require "performer"
+local run = require "performer.run"
+
+local folder, which, count, seed = ...
+package.path = folder .. "/?.lua;" .. package.path
+
+local GRACE = 0.25 -- seconds over the deadline ...
+local NOISE = 2    -- ... and what a busy machine may add
+local SCRATCH = 1 << 20 -- bytes that the engine keeps for its next call, of all scripts together
+local failures = 0
+
+-- ---- the host's ----
+
+pf.open { threads = 1, seed = 5 }
+local model = pf.nn.performer { vocab = 16, dim = 16, layers = 1, heads = 2, causal = true,
+                                kernel = { features = 16 } }
+local ids = pf.tensor({ { 1, 2, 3, 4, 5 } }, { dtype = "i32" })
+
+local function bits() return model(ids):tobytes() end
+
+local before = bits()
+collectgarbage()
+local held = pf.memory().live
+
+--- What is wrong with the host's things; nil: nothing.
+local function damage()
+  if bits() ~= before then return "the host's model gives other numbers" end
+  collectgarbage()
+  local now = pf.memory().live
+  if now > held + SCRATCH then return ("%d bytes are held that were not"):format(now - held) end
+end
+
+-- ---- one script ----
+
+local WORDS = { PF_ELIMIT = "time", PF_ENOMEM = "memory" }
+
+--- How it ended, in one of the attacks' words, and what it said.
+local function attempt(text, limits)
+  local began, os_began = pf.clock(), os.clock()
+  local ok, message, code, usage = run {
+    text = "local pf = require 'performer'; " .. text, name = "=attack", sandbox = true,
+    bytes = limits.bytes, seconds = limits.seconds, work = limits.work }
+  if ok then usage, message = message, "" end
+  local over = math.min(pf.clock() - began, os.clock() - os_began) - (limits.seconds or math.huge)
+  return ok and "fine" or WORDS[code] or type(code) == "number" and "error" or code, message,
+    { over = over, peak = usage.peak }
+end
+
+local function judge(ends, text, limits)
+  local ended, message, measured = attempt(text, limits)
+  if not (" " .. ends .. " "):find(" " .. ended .. " ", 1, true) then
+    return ("ended by %s, not by %s: %s"):format(ended, ends, message)
+  end
+  if measured.over > GRACE + NOISE then return ("%.2f seconds over"):format(measured.over) end
+  if limits.bytes and measured.peak > limits.bytes then
+    return ("held %d bytes of %d"):format(measured.peak, limits.bytes)
+  end
+  return damage()
+end
+
+local function check(name, ends, text, limits)
+  print("run " .. name)
+  io.stdout:flush()
+  local why = judge(ends, text, limits)
+  if why then failures = failures + 1 end
+  print(why and ("not ok %s: %s"):format(name, why) or "ok " .. name)
+end
+
+-- ---- all of them ----
+
+if which == "grammar" then
+  local grammar = require "sandbox_grammar"
+  for i = 1, tonumber(count) do
+    local text = grammar(math.tointeger(seed) + i)
+    check("program " .. i, "fine error time memory", text, { seconds = 0.05, bytes = 24 << 20,
+                                                             work = 200000 })
+  end
+else
+  local attacks = require "sandbox_attacks"
+  for _, row in ipairs(attacks) do
+    local limits = {}
+    for key, value in pairs(attacks.LIMITS) do limits[key] = value end
+    for key, value in pairs(row[4] or {}) do limits[key] = value end
+    if not count or row[1]:find(count, 1, true) then check(row[1], row[2], row[3], limits) end
+  end
+end
+print(("%d failed"):format(failures))
