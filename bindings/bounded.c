@@ -53,7 +53,9 @@ void bounded_begin(bounded *b) {
 }
 
 int bounded_over(const bounded *b) { return b->over; }
-bool bounded_is_stranger(const bounded *b) { return b && (b->flags & BOUNDED_STRANGER); }
+bool bounded_is_stranger(const bounded *b) {
+    return b && (b->flags & BOUNDED_STRANGER) == BOUNDED_STRANGER;
+}
 const char *bounded_why(const bounded *b) { return b->why; }
 
 /* ---- over --------------------------------------------------------------------- */
@@ -123,7 +125,7 @@ bool bounded_note(lua_State *L, int status) {
     bounded *b = bounded_of(L);
     if (!b) return false;
     const bool ends = status == PF_ELIMIT || status == PF_ECANCEL ||
-                      (status == PF_ENOMEM && (b->flags & BOUNDED_STRANGER));
+                      (status == PF_ENOMEM && (b->flags & BOUNDED_FIRM));
     if (ends) bounded_end(b, status);
     return true;
 }
@@ -135,13 +137,13 @@ static void *refuse(bounded *b, const void *block, size_t bytes, const char *why
     const bool again = b->refused.bytes == bytes && b->refused.block == block;
     b->refused.block = block;
     b->refused.bytes = bytes;
-    if (again && (b->flags & BOUNDED_STRANGER)) end_by(b, PF_ENOMEM, why);
+    if (again && (b->flags & BOUNDED_FIRM)) end_by(b, PF_ENOMEM, why);
     return NULL;
 }
 
 /* NULL where a stranger's state may hold `bytes` in place of `old`. */
 static const char *too_large(const bounded *b, size_t old, size_t bytes, bool is_text) {
-    if (!(b->flags & BOUNDED_STRANGER)) return NULL;
+    if (!bounded_is_stranger(b)) return NULL;
     if (is_text && bytes > BOUNDED_TEXT + 64)
         return "out of memory: a text of more than 16 MB in a sandbox";
     if (b->held - old + bytes > BOUNDED_LUA)

@@ -25,10 +25,12 @@ typedef struct bounded bounded;
 
 enum { BOUNDED_BYTES = 16 }; /* of a text that is read, a unit of work */
 
-/* A stranger's script: running out of bytes ends it, as every limit does (another may catch that,
- * give something back and go on), and Lua's own objects, a text and a chunk have bounds that keep
+/* Running out of bytes ends it, as every limit does; any other may catch that, give something back
+ * and go on. */
+#define BOUNDED_FIRM     1u
+/* A stranger's script, firm as well: Lua's own objects, a text and a chunk have bounds that keep
  * every single step short: the collector's, a comparison's, the parser's. */
-#define BOUNDED_STRANGER 1u
+#define BOUNDED_STRANGER 3u
 
 enum {
     BOUNDED_LUA = 64 << 20,  /* bytes of Lua's own objects in a stranger's state */

@@ -119,15 +119,18 @@ static void take_error(lua_State *L, run_job *job, const bounded *b, int status)
     const int code = lpf_host_thrown(L, job->message); /* may run the script's code, too */
     if (job->code != 2) job->code = code;
     job->status = status == LUA_ERRMEM ? PF_ENOMEM : PF_EHOST;
+    if (status == LUA_ERRMEM) snprintf(job->message, sizeof job->message, "%s", pf_last_error());
     if (!bounded_over(b)) return;
     job->status = bounded_over(b);
     snprintf(job->message, sizeof job->message, "%s", bounded_why(b));
 }
 
-static void run_state(lua_State *L, bounded *b, run_job *job) {
+/* What performer costs to load is none of the script's. */
+static void run_state(lua_State *L, bounded *b, pf_meter *meter, run_job *job) {
     int status = call(L, prepare, job, 0, 1);
     if (status == LUA_OK) {
         if (lua_isnil(L, -1)) lua_pushglobaltable(L), lua_replace(L, -2);
+        pf_meter_limit(meter, &job->limits);
         status = call(L, run_script, job, 1, 0);
     }
     if (status != LUA_OK)
@@ -138,11 +141,14 @@ static void run_state(lua_State *L, bounded *b, run_job *job) {
 
 static void run_metered(run_job *job, pf_meter *meter) {
     bounded *b = NULL;
-    job->status = bounded_open(&b, job->engine, meter, job->sandbox ? BOUNDED_STRANGER : 0);
+    const unsigned flags = job->sandbox            ? BOUNDED_STRANGER
+                           : job->limits.bytes > 0 ? BOUNDED_FIRM
+                                                   : 0;
+    job->status = bounded_open(&b, job->engine, meter, flags);
     if (job->status < 0) return;
     lua_State *L = lua_newstate(bounded_resize, b);
     if (L && bounded_watch(L, b) >= 0)
-        run_state(L, b, job);
+        run_state(L, b, meter, job);
     else
         job->status = pf_set_error(PF_ENOMEM, "script: no memory for a Lua state");
     if (L) lua_close(L);

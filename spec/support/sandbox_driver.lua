@@ -1,7 +1,8 @@
 -- sandbox_driver.lua: run by the performer program, in one process: strangers' scripts, each in a
 -- sandbox of its own on this engine, and after each of them a look at what is the host's. A line
 -- "ok NAME" or "not ok NAME: why" for each; so that the last line names the one that crashed, it
--- says "run NAME" before. arg: SUPPORT FOLDER, "table", or "grammar" and how many, and a seed.
+-- says "run NAME" before. arg: the folder of this file; "table", or "grammar" or "same" (which holds
+-- the library's functions against Lua's own), how many, and a seed.
 local pf = require "performer"
 local run = require "performer.run"
 
@@ -72,7 +73,34 @@ end
 
 -- ---- all of them ----
 
-if which == "grammar" then
+--- The same calls with Lua's own functions, here, and with those of a bounded state.
+local function same()
+  local file = assert(io.open(folder .. "/sandbox_same.lua"))
+  local text = file:read "a"
+  file:close()
+  local own, bounded = os.tmpname(), os.tmpname()
+  local args = { bounded, count, seed }
+  assert(load(text, "=script"))(own, count, seed)
+  assert(run { text = text, args = args })
+  local i, told = 0, true
+  local lines = io.lines(bounded)
+  for line in io.lines(own) do
+    i = i + 1
+    local other = lines()
+    if line ~= other and told then
+      failures, told = failures + 1, false
+      print(("not ok line %d: Lua: %s; bounded: %s"):format(i, line, other))
+    end
+  end
+  if lines() then failures = failures + 1 end
+  os.remove(own)
+  os.remove(bounded)
+  print(("%d results"):format(i))
+end
+
+if which == "same" then
+  same()
+elseif which == "grammar" then
   local grammar = require "sandbox_grammar"
   for i = 1, tonumber(count) do
     local text = grammar(math.tointeger(seed) + i)
