@@ -8,8 +8,6 @@
 
 #include "bounded.h"
 
-int bounded_stock(lua_State *L) { return lua_tocfunction(L, lua_upvalueindex(1))(L); }
-
 /* ---- those that read their arguments whole ------------------------------------ */
 
 static int counted(lua_State *L) {

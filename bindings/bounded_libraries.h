@@ -9,7 +9,7 @@
 #include <lua.h>
 
 /* Goes on as the function that the running one stands for, with the arguments as they are. */
-int bounded_stock(lua_State *L);
+static inline int bounded_stock(lua_State *L) { return lua_tocfunction(L, lua_upvalueindex(1))(L); }
 
 extern const luaL_Reg bounded_string[], bounded_utf8[], bounded_table[], bounded_coroutine[];
 

@@ -15,7 +15,7 @@
  * here on, and lose what it does not need. */
 int sandbox_environment(lua_State *L);
 
-/* luaL_loadbufferx of a text, no longer in a stranger's state than the parser takes a moment for. */
+/* luaL_loadbufferx of a text; in a stranger's state of none that the parser takes long for. */
 int sandbox_compile(lua_State *L, const char *text, size_t n, const char *name);
 
 /* For performer/sandbox.lua: the functions that strangers have in the places of Lua's, in the table

@@ -70,7 +70,7 @@ describe("the sandbox", function()
     local _, _, two = run("--sandbox --work 300000 --threads 2", text)
     assert.is_truthy(one:find "over the limit of 300000 units of work", one)
     -- Lua walks its tables in another order in each process: some instructions more or less.
-    local function units(text) return tonumber(text:match "(%d+) units of work, with") end
+    local function units(line) return tonumber(line:match "(%d+) units of work, with") end
     assert.is_true(math.abs(units(one) - units(two)) < 300)
   end)
 end)

@@ -60,12 +60,17 @@ local function strip_globals(own)
   local function refuse(path)
     return nil, ("%s: a sandboxed script opens no files"):format(tostring(path)), 13
   end
-  io = { open = refuse }
-  os = { clock = os.clock, time = os.time, date = os.date, tmpname = refuse, remove = refuse,
-         rename = refuse, execute = refuse, getenv = function() return nil end }
-  setmetatable, getmetatable, rawset = own.setmetatable, own.getmetatable, own.rawset
-  debug, package, dofile, loadfile, load, require = nil, nil, nil, nil, nil, nil
-  string.dump = nil
+  local globals = _G
+  globals.io = { open = refuse }
+  globals.os = { clock = os.clock, time = os.time, date = os.date, tmpname = refuse,
+                 remove = refuse, rename = refuse, execute = refuse }
+  for _, name in ipairs { "setmetatable", "getmetatable", "rawset" } do
+    globals[name] = own[name]
+  end
+  for _, name in ipairs { "debug", "package", "dofile", "loadfile", "load", "require" } do
+    globals[name] = nil
+  end
+  globals.string.dump = nil
 end
 
 --- The environment; libraries: a text with their names, nil for all; own: what C has for it.

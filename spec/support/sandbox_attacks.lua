@@ -94,7 +94,8 @@ local FOR_EVER = {
 
 local LONG = {
   { "a pattern of .-", "time", [[string.find(("a"):rep(1e5), (".-"):rep(30) .. "b")]] },
-  { "a pattern of a?", "time", [[string.find(("a"):rep(28), ("a?"):rep(28) .. ("a"):rep(28) .. "b")]] },
+  { "a pattern of a?", "time", [[
+    string.find(("a"):rep(28), ("a?"):rep(28) .. ("a"):rep(28) .. "b")]] },
   { "match", "time", [[string.match(("a"):rep(1e5), ("a*"):rep(20) .. "b")]] },
   { "gmatch", "time", [[for _ in string.gmatch(("a"):rep(1e5), (".-"):rep(30) .. "b") do end]] },
   { "gsub", "time", [[string.gsub(("a"):rep(1e5), (".-"):rep(30) .. "b", "")]] },
@@ -164,7 +165,8 @@ local LONG = {
   { "remove from a length that is none", "time", [[
     table.remove(setmetatable({}, { __len = function() return 1 << 60 end }), 1)]] },
   { "unpack of very many", "error", [[table.unpack({}, 1, 1e8)]] },
-  { "unpack to the end of numbers", "error", [[table.unpack({}, math.mininteger, math.maxinteger)]] },
+  { "unpack to the end of numbers", "error", [[
+    table.unpack({}, math.mininteger, math.maxinteger)]] },
   { "unpack over and over", "time", [[
     local t = table.move({ 1 }, 1, 1, 500000, {})
     for i = 1, 500000 do t[i] = i end
@@ -354,7 +356,7 @@ local ENGINE = {
     local things = { model, pf.tape(), "x", 5, {}, print, pf.kernel.relu {}, nil }
     local of = { pf.ones(2), model }
     for _, owner in ipairs(of) do
-      for _, name in ipairs { "matmul", "shape", "detach", "parameters", "stream", "item", "close" } do
+      for _, name in ipairs { "matmul", "shape", "detach", "parameters", "stream", "item" } do
         local found, method = pcall(function() return owner[name] end)
         for i = 1, found and method and 8 or 0 do pcall(method, things[i], things[1], things[i]) end
       end

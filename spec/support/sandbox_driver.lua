@@ -1,8 +1,8 @@
 -- sandbox_driver.lua: run by the performer program, in one process: strangers' scripts, each in a
 -- sandbox of its own on this engine, and after each of them a look at what is the host's. A line
 -- "ok NAME" or "not ok NAME: why" for each; so that the last line names the one that crashed, it
--- says "run NAME" before. arg: the folder of this file; "table", or "grammar" or "same" (which holds
--- the library's functions against Lua's own), how many, and a seed.
+-- says "run NAME" before. arg: the folder of this file; "table", or "grammar" or "same" (the
+-- library's functions held against Lua's own), how many, and a seed.
 local pf = require "performer"
 local run = require "performer.run"
 

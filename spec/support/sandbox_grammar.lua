@@ -26,8 +26,9 @@ local VALUES = { "nil", "true", "false", "0", "1", "-1", "2.5", "0/0", "math.hug
 local FUNCTIONS = { "string.find", "string.match", "string.gmatch", "string.gsub", "string.rep",
   "string.format", "string.pack", "string.unpack", "string.packsize", "string.byte", "string.char",
   "string.sub", "string.upper", "string.reverse", "table.concat", "table.insert", "table.remove",
-  "table.move", "table.unpack", "table.sort", "table.pack", "utf8.char", "utf8.len", "utf8.codepoint",
-  "utf8.offset", "utf8.codes", "coroutine.create", "coroutine.resume", "coroutine.wrap",
+  "table.move", "table.unpack", "table.sort", "table.pack", "utf8.char", "utf8.len",
+  "utf8.codepoint", "utf8.offset", "utf8.codes", 
+  "coroutine.create", "coroutine.resume", "coroutine.wrap",
   "coroutine.close", "coroutine.status", "coroutine.yield", "pcall", "xpcall", "select", "tostring",
   "tonumber", "setmetatable", "getmetatable", "rawset", "rawget", "rawlen", "rawequal", "next",
   "load", "error", "assert", "collectgarbage", "type", "ipairs", "pairs", "os.date", "os.time",
@@ -61,7 +62,9 @@ function expression(level)
   if kind <= 3 then return one_of(VALUES) end
   if kind == 4 then return "v" .. below(4) end
   if kind <= 8 then return ("%s(%s)"):format(one_of(FUNCTIONS), arguments(level)) end
-  if kind == 9 then return ("(%s):%s(%s)"):format(expression(0), one_of(METHODS), arguments(level)) end
+  if kind == 9 then
+    return ("(%s):%s(%s)"):format(expression(0), one_of(METHODS), arguments(level))
+  end
   if kind == 10 then
     return ("(%s %s %s)"):format(expression(level - 1), one_of(OPERATORS), expression(level - 1))
   end
@@ -80,7 +83,9 @@ local STATEMENTS = {
   function() return ("pcall(%s, %s)"):format(one_of(FUNCTIONS), expression(2)) end,
   function() return ("pcall(function() v%d = %s end)"):format(below(4), expression(MOST)) end,
   function() return ("meta.%s = %s"):format(one_of(EVENTS), expression(1)) end,
-  function() return ("pcall(function() meta.%s = %s end)"):format(one_of(EVENTS), expression(1)) end,
+  function()
+    return ("pcall(function() meta.%s = %s end)"):format(one_of(EVENTS), expression(1))
+  end,
   function() return ("_G[%s] = %s"):format(one_of { "'string'", "'pf'", "'x'", "'pcall'" },
                                            expression(1)) end,
   function(level, inner) return ("for i = 1, %s do\n%s\nend"):format(

@@ -30,7 +30,8 @@ local function text_of(value)
     return "{" .. table.concat(words, " ") .. "}"
   end
   if type(value) == "string" then return ("%q"):format(value) end
-  return math.type(value) == "float" and ("%a"):format(value) or (tostring(value):gsub(": 0x%x+", ""))
+  if math.type(value) == "float" then return ("%a"):format(value) end
+  return (tostring(value):gsub(": 0x%x+", ""))
 end
 
 --- What a call gives or throws; in a complaint the function's name and the argument's number are
@@ -122,7 +123,7 @@ local function others()
     tell(name, table[name])
   end
   tell("pack", string.pack, "i4c10s1z", 1, "a", "b", "c")
-  tell("format", string.format, "%5.2f %s %q", 1, {}, "x")
+  tell("format", string.format, "%5.2f %s %q", 1, true, "x")
   tell("utf8", utf8.len, "a\u{20ac}b", 2)
 end
 
@@ -139,7 +140,7 @@ local function of_coroutines()
   local w = coroutine.wrap(function() coroutine.yield(1) error "x" end)
   for _ = 1, 3 do tell("wrap", w) end
   local closing = coroutine.create(function()
-    local x <close> = setmetatable({}, { __close = function() error "in close" end })
+    local _ <close> = setmetatable({}, { __close = function() error "in close" end })
     coroutine.yield(1)
   end)
   coroutine.resume(closing)
@@ -157,7 +158,7 @@ local function of_coroutines()
   end)
   tell("outside", coroutine.resume, itself)
   tell("thrown in wrap", coroutine.wrap(function()
-    local x <close> = setmetatable({}, { __close = function(_, why) tell("why", error, why) end })
+    local _ <close> = setmetatable({}, { __close = function(_, why) tell("why", error, why) end })
     error "y"
   end))
   tell("counts", coroutine.wrap(function(...) return select("#", ...) end), 1, nil, nil)
