@@ -478,6 +478,35 @@ return {
     { "Stream:position", "", "integer", "Tokens fed, to each sequence." },
     { "Stream:batch", "", "integer", "Sequences." },
     { "Stream:close", "", "", "Frees it now." },
+    { "Module:serve", "options?: {capacity: integer, slice: integer}", "pf.Serving",
+      "A running batch (continuous batching): sequences join it and leave it between steps, " ..
+      "each at its own position, and each has bit for bit what a stream of its own gives. " ..
+      "Options capacity (sequences at a time; none: no bound), slice (1024; prompt tokens that " ..
+      "a step takes at most)." },
+    { "Serving:join", "options: table", "integer",
+      "A sequence more; its id. Options prompt (ids, or a text with a tokenizer) or stream " ..
+      "(fed; a copy goes on), tokens (it ends after so many), stop (ids, or texts of one token, that " ..
+      "end it), allow, temperature, top_k, top_p, seed, tokenizer, and the model's inputs by " ..
+      "name." },
+    { "Serving:step", "", "pf.Served[], integer",
+      "Moves all on by a token, but those whose prompt still waits: what was made, and how many " ..
+      "sequences go on. All or nothing; what fails of one sequence alone ends that one, with " ..
+      "message and code." },
+    { "Serving:leave", "id: integer", "",
+      "It is gone, whether it has ended or not; until then it holds its place." },
+    { "Serving:fork", "id: integer", "pf.Stream",
+      "A stream that stands where the sequence stands; its last token has not been fed yet." },
+    { "Serving:sequence", "id: integer", "pf.SequenceInfo",
+      "Where it stands: position (tokens read), waiting (of its prompt), tokens (made), last, " ..
+      "bytes, ended." },
+    { "Serving:logits", "id: integer", "pf.Tensor", "Those of its next token, (vocab)." },
+    { "Serving:allow", "id: integer, ids?: pf.Tensor|integer[]", "",
+      "Only these are drawn for it from now on; nothing: all." },
+    { "Serving:sampling", "id: integer, sampling: pf.Sampling", "",
+      "How it draws from its next token on." },
+    { "Serving:count", "", "integer", "Sequences, ended ones among them." },
+    { "Serving:bytes", "", "integer", "What the model remembers of all." },
+    { "Serving:close", "", "", "Frees it now." },
   },
   {
     id = "training", title = "Training",

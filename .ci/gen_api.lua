@@ -31,7 +31,8 @@ local function reachable()
   end
   add(pf, "pf.")
   for class, name in pairs { Tensor = "tensor", Tape = "tape", Module = "module", State = "state",
-    Stream = "stream", Optimizer = "optimizer", Data = "data", Items = "items" } do
+    Stream = "stream", Serving = "serving", Optimizer = "optimizer", Data = "data",
+    Items = "items" } do
     for method in pairs(core.methods("performer." .. name)) do
       names[class .. ":" .. method] = true
     end
@@ -293,6 +294,26 @@ local Items = {}
 
 ---@class pf.Stream
 local Stream = {}
+
+---@class pf.Serving
+local Serving = {}
+
+---@class pf.Served
+---@field id integer
+---@field token? integer
+---@field ended? "stop"|"tokens"|"failed"
+---@field message? string
+---@field code? string
+
+---@class pf.SequenceInfo
+---@field position integer
+---@field waiting integer
+---@field tokens integer
+---@field bytes integer
+---@field last? integer
+---@field ended? "stop"|"tokens"|"failed"
+---@field message? string
+---@field code? string
 
 ---@class pf.Optimizer
 local Optimizer = {}

@@ -23,6 +23,7 @@
 #define LPF_MODULE    "performer.module"
 #define LPF_OPTIMIZER "performer.optimizer"
 #define LPF_STREAM    "performer.stream"
+#define LPF_SERVING   "performer.serving"
 #define LPF_STATE     "performer.state"
 #define LPF_DATA      "performer.data"
 #define LPF_ITEMS     "performer.items"
@@ -210,6 +211,12 @@ pf_kernel *lpf_opt_kernel(lua_State *L, int index, const char *where);
  * in Lua that closes or moves what calls it finds it closed. lpf_put_back: before lpf_result. */
 void *lpf_take_out(lua_State *L, int index);
 void lpf_put_back(lua_State *L, int index, void *thing);
+/* lpf_stream.c: a closed stream that keeps alive what the value at `index` is or holds, the model;
+ * {temperature, top_k, top_p, seed} there; and i32 ids there as what pf_stream_allow takes of a
+ * vocabulary (in a buffer that is pushed), NULL for one that is none of its. */
+pf_stream **lpf_new_stream(lua_State *L, int index);
+pf_sampling lpf_read_sampling(lua_State *L, int index);
+uint8_t *lpf_allowed(lua_State *L, int index, const char *where, int64_t vocab, int32_t *wrong);
 pf_state **lpf_new_stream_state(lua_State *L);
 pf_state *lpf_check_stream_state(lua_State *L, int index, const char *where);
 /* What a model's call begins with: the pass of the Lua code around it, or a tape's being open. */
@@ -235,6 +242,7 @@ void lpf_open_define(lua_State *L);
 void lpf_open_layer(lua_State *L);
 void lpf_open_state(lua_State *L);
 void lpf_open_stream(lua_State *L);
+void lpf_open_serving(lua_State *L);
 void lpf_open_items(lua_State *L);
 void lpf_open_train(lua_State *L);
 void lpf_open_io(lua_State *L);

@@ -288,6 +288,7 @@ int luaopen_performer_core(lua_State *L) {
     lpf_open_layer(L);
     lpf_open_state(L);
     lpf_open_stream(L);
+    lpf_open_serving(L);
     lpf_open_items(L);
     lpf_open_train(L);
     lpf_open_io(L);

@@ -117,6 +117,8 @@ int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call) {
     int status = lua_pcall(L, 1, 0, 0);
     ctx->L = L; /* the callback may have run others */
     if (status == LUA_OK) return PF_OK;
+    /* In words too, for who sees the status alone: a sequence that ended by it, a host in C. */
+    if (lua_type(L, -1) == LUA_TSTRING) pf_set_error(PF_EHOST, lua_tostring(L, -1));
     lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
     return PF_EHOST;
 }

@@ -16,10 +16,9 @@ static pf_stream *check_stream(lua_State *L, const char *where) {
     return *box;
 }
 
-/* A closed stream that keeps alive what the value at `index` is or holds: the model. */
-static pf_stream **new_stream(lua_State *L, int index) {
+pf_stream **lpf_new_stream(lua_State *L, int index) {
     pf_stream **box = lpf_new(L, LPF_STREAM, sizeof *box);
-    if (luaL_testudata(L, index, LPF_STREAM))
+    if (luaL_testudata(L, index, LPF_STREAM) || luaL_testudata(L, index, LPF_SERVING))
         lua_getiuservalue(L, index, 1);
     else
         lua_pushvalue(L, index);
@@ -34,7 +33,7 @@ static int stream_open(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     int n;
     const pf_named *inputs = lpf_read_inputs(L, model, 3, "stream", &n);
-    pf_stream **box = new_stream(L, 1);
+    pf_stream **box = lpf_new_stream(L, 1);
     lpf_result(L, pf_stream_open_inputs(box, engine, model, batch, inputs, n));
     lpf_enter(L)->streams++;
     return 1;
@@ -45,7 +44,7 @@ static int stream_load(lua_State *L) {
     pf_module *model = lpf_check_module(L, 1, "load_stream");
     const char *path = lpf_check_text(L, 2, "load_stream", "the path");
     pf_engine *engine = lpf_engine(L);
-    pf_stream **box = new_stream(L, 1);
+    pf_stream **box = lpf_new_stream(L, 1);
     int failed = lpf_loaded(L, pf_stream_load(box, engine, model, path));
     if (failed) return failed;
     lpf_enter(L)->streams++;
@@ -55,7 +54,7 @@ static int stream_load(lua_State *L) {
 /* fork(): a second one that goes on from here by itself. */
 static int stream_fork(lua_State *L) {
     const pf_stream *stream = check_stream(L, "fork");
-    pf_stream **box = new_stream(L, 1);
+    pf_stream **box = lpf_new_stream(L, 1);
     lpf_result(L, pf_stream_fork(box, stream));
     return 1;
 }
@@ -86,9 +85,8 @@ static int stream_close(lua_State *L) {
     return 0;
 }
 
-/* {temperature, top_k, top_p, seed}. No seed: the number of streams opened so far, which is the
- * same in every run of a script. */
-static pf_sampling read_sampling(lua_State *L, int index) {
+/* No seed: the number of streams opened so far, which is the same in every run of a script. */
+pf_sampling lpf_read_sampling(lua_State *L, int index) {
     static const char *const allowed[] = {"temperature", "top_k", "top_p", "seed", NULL};
     const lpf_context *ctx = lpf_enter(L);
     pf_sampling o = {.size = sizeof o, .top_p = 1};
@@ -153,7 +151,7 @@ static int stream_next(lua_State *L) {
         lua_rawseti(L, -2, 1);
         lua_replace(L, 2);
     }
-    const pf_sampling sampling = read_sampling(L, 3);
+    const pf_sampling sampling = lpf_read_sampling(L, 3);
     size_t n;
     const int32_t *ids = lpf_ids(L, 2, "next", &n);
     if ((int64_t)n != batch)
@@ -167,14 +165,28 @@ static int stream_next(lua_State *L) {
 /* sample([sampling]): draws from the logits that stand; the stream doesn't move. */
 static int stream_sample(lua_State *L) {
     pf_stream *stream = check_stream(L, "sample");
-    const pf_sampling sampling = read_sampling(L, 2);
+    const pf_sampling sampling = lpf_read_sampling(L, 2);
     return push_sample(L, stream, &sampling);
+}
+
+uint8_t *lpf_allowed(lua_State *L, int index, const char *where, int64_t vocab, int32_t *wrong) {
+    size_t n;
+    const int32_t *ids = lpf_ids(L, index, where, &n);
+    uint8_t *allow = lua_newuserdatauv(L, (size_t)vocab, 0);
+    memset(allow, 0, (size_t)vocab);
+    for (size_t i = 0; i < n; i++) {
+        *wrong = ids[i];
+        if (ids[i] < 0 || ids[i] >= vocab) return NULL;
+        allow[ids[i]] = 1;
+    }
+    return allow;
 }
 
 /* allow(ids): from now on only these are sampled; allow(): all. */
 static int stream_allow(lua_State *L) {
     pf_stream *stream = check_stream(L, "allow");
     int64_t vocab = 0;
+    int32_t wrong;
     if (lua_isnoneornil(L, 2)) {
         lpf_result(L, pf_stream_allow(stream, NULL, 0));
         return 0;
@@ -183,14 +195,8 @@ static int stream_allow(lua_State *L) {
     if (vocab == 0)
         return lpf_raise(L, "allow: feed the stream first: its last layer is in Lua, and only its "
                             "output says how many tokens there are");
-    size_t n;
-    const int32_t *ids = lpf_ids(L, 2, "allow", &n);
-    uint8_t *allow = lua_newuserdatauv(L, (size_t)vocab, 0);
-    memset(allow, 0, (size_t)vocab);
-    for (size_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || ids[i] >= vocab) return lpf_raise(L, "allow: no token %d", (int)ids[i]);
-        allow[ids[i]] = 1;
-    }
+    const uint8_t *allow = lpf_allowed(L, 2, "allow", vocab, &wrong);
+    if (!allow) return lpf_raise(L, "allow: no token %d", (int)wrong);
     lpf_result(L, pf_stream_allow(stream, allow, vocab));
     return 0;
 }

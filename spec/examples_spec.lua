@@ -110,6 +110,14 @@ describe("examples", function()
     assert.is_true(right[1] < 95 and right[3] > 90, table.concat(right, " "))
   end)
 
+  it("16_serve: readers come and go, and each gets what it gets alone", function()
+    local out = run "16_serve.lua"
+    for _, said in ipairs { "abc > defghijklm", "uwyac > egikmoqsuwya", "cfilorux > adgjmp",
+      "opqrs > tuvwxyz" } do
+      assert.truthy(out:find(said, 1, true), out)
+    end
+  end)
+
   it("04_char_lm: learns its paragraph, or a file", function()
     local out = run "04_char_lm.lua - 60"
     local losses = numbers(out, "loss ([%d.]+)")

@@ -90,6 +90,26 @@ local Items = {}
 ---@class pf.Stream
 local Stream = {}
 
+---@class pf.Serving
+local Serving = {}
+
+---@class pf.Served
+---@field id integer
+---@field token? integer
+---@field ended? "stop"|"tokens"|"failed"
+---@field message? string
+---@field code? string
+
+---@class pf.SequenceInfo
+---@field position integer
+---@field waiting integer
+---@field tokens integer
+---@field bytes integer
+---@field last? integer
+---@field ended? "stop"|"tokens"|"failed"
+---@field message? string
+---@field code? string
+
 ---@class pf.Optimizer
 local Optimizer = {}
 
@@ -1204,6 +1224,67 @@ function Stream:batch() end
 
 ---Frees it now.
 function Stream:close() end
+
+---A running batch (continuous batching): sequences join it and leave it between steps, each at
+---its own position, and each has bit for bit what a stream of its own gives. Options capacity
+---(sequences at a time; none: no bound), slice (1024; prompt tokens that a step takes at most).
+---@param options? {capacity: integer, slice: integer}
+---@return pf.Serving
+function Module:serve(options) end
+
+---A sequence more; its id. Options prompt (ids, or a text with a tokenizer) or stream (fed; a
+---copy goes on), tokens (it ends after so many), stop (ids, or texts of one token, that end it),
+---allow, temperature, top_k, top_p, seed, tokenizer, and the model's inputs by name.
+---@param options table
+---@return integer
+function Serving:join(options) end
+
+---Moves all on by a token, but those whose prompt still waits: what was made, and how many
+---sequences go on. All or nothing; what fails of one sequence alone ends that one, with message
+---and code.
+---@return pf.Served[], integer
+function Serving:step() end
+
+---It is gone, whether it has ended or not; until then it holds its place.
+---@param id integer
+function Serving:leave(id) end
+
+---A stream that stands where the sequence stands; its last token has not been fed yet.
+---@param id integer
+---@return pf.Stream
+function Serving:fork(id) end
+
+---Where it stands: position (tokens read), waiting (of its prompt), tokens (made), last, bytes,
+---ended.
+---@param id integer
+---@return pf.SequenceInfo
+function Serving:sequence(id) end
+
+---Those of its next token, (vocab).
+---@param id integer
+---@return pf.Tensor
+function Serving:logits(id) end
+
+---Only these are drawn for it from now on; nothing: all.
+---@param id integer
+---@param ids? pf.Tensor|integer[]
+function Serving:allow(id, ids) end
+
+---How it draws from its next token on.
+---@param id integer
+---@param sampling pf.Sampling
+function Serving:sampling(id, sampling) end
+
+---Sequences, ended ones among them.
+---@return integer
+function Serving:count() end
+
+---What the model remembers of all.
+---@return integer
+function Serving:bytes() end
+
+---Frees it now.
+function Serving:close() end
 
 ---One step, clears the gradients, redraws the kernels that are due; the gradient's norm before
 ---clipping, and how many were drawn.

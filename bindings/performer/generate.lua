@@ -3,47 +3,12 @@
 -- A stop is an id or a text. A text is looked for in what the new tokens say, wherever it begins
 -- and ends among them; a token that may still be the beginning of one is held back from `each`.
 local core = require "performer.core"
-local tokenizers = require("performer.data").tokenizer
+local prompts = require "performer.prompt"
 local util = require "performer.util"
 
 local Module = core.methods("performer.module")
 
-local sampling_names = { "temperature", "top_k", "top_p", "seed" }
-
 -- ---- options ------------------------------------------------------------------------
-
-local function sampling_of(options)
-  local sampling = {}
-  for _, name in ipairs(sampling_names) do sampling[name] = options[name] end
-  return sampling
-end
-
-local function tokenizer_of(value)
-  if type(value) ~= "string" then return value end
-  local make = rawget(tokenizers, value)
-  if not make then
-    util.fail("generate: there is no tokenizer '%s'; there are byte and protein", value)
-  end
-  return make()
-end
-
---- Ids of a prompt, how many, and a function that gives the result the prompt's form.
-local function read_prompt(prompt, tokenizer)
-  if type(prompt) == "string" then
-    if not tokenizer then util.fail("generate: a text as prompt needs its tokenizer") end
-    local ids, message = tokenizer:encode(prompt)
-    if not ids then util.fail("generate: the prompt: %s", message) end
-    return ids, ids:numel(), function(new) return tokenizer:decode(new) end
-  end
-  if core.kind(prompt) == "tensor" then
-    return prompt, prompt:numel(), function(new) return core.tensor(new, { dtype = "i32" }) end
-  end
-  if type(prompt) ~= "table" then
-    util.fail("generate: the prompt is a text, an i32 tensor or a list of ids, got %s",
-      core.kind(prompt))
-  end
-  return prompt, #prompt, function(new) return new end
-end
 
 --- A stop's text as the tokenizer writes it.
 local function stop_text(text, tokenizer)
@@ -193,40 +158,23 @@ local function check_room(model, prompt, tokens)
     .. "at %d", prompt, tokens, room)
 end
 
---- What the model reads beside the prompt, as a stream takes it: a text or a list of ids becomes
---- (1, L) ids.
-local function read_inputs(model, options, tokenizer)
-  local inputs = {}
-  for _, input in ipairs(model:inputs()) do
-    local value = options[input.name]
-    if type(value) == "string" or type(value) == "table" then
-      local ids, length = read_prompt(value, tokenizer)
-      value = core.kind(ids) == "tensor" and ids or core.tensor(ids, { dtype = "i32" })
-      value = value:reshape(1, length)
-    elseif core.kind(value) == "tensor" and value:dtype() == "i32" and value:rank() == 1 then
-      value = value:reshape(1, value:numel())
-    end
-    inputs[input.name] = value
-  end
-  return inputs
-end
-
 --- Samples up to `tokens` tokens after the prompt and returns them in the prompt's form (text,
 --- tensor or list). each(id): called with every token as it comes; false stops. stop: what ends
 --- the text, and is no part of it: an id, a text (with a tokenizer), or a list of them. allow: the
 --- only ids that may be drawn. A model of several inputs finds them here, too: source = ids.
 function Module:generate(options)
   local names = { "prompt", "tokens", "tokenizer", "stop", "each", "allow",
-    table.unpack(sampling_names) }
+    table.unpack(prompts.sampling_names) }
   for _, input in ipairs(self:inputs()) do names[#names + 1] = input.name end
   util.check_options(options, names, "generate")
   options = options or {}
-  local tokenizer = tokenizer_of(options.tokenizer)
-  local prompt, length, give = read_prompt(options.prompt, tokenizer)
-  local tokens, sampling = tokens_of(options.tokens), sampling_of(options)
+  local tokenizer = prompts.tokenizer(options.tokenizer, "generate")
+  local prompt, length, give = prompts.read(options.prompt, tokenizer, "generate")
+  local tokens, sampling = tokens_of(options.tokens), prompts.sampling(options)
   local stops = read_stops(options.stop, tokenizer)
   check_room(self, length, tokens)
-  local stream <close> = self:stream(read_inputs(self, options, tokenizer))
+  local stream <close> = self:stream(prompts.inputs(self:inputs(), options, tokenizer,
+    "generate"))
   stream:feed(prompt)
   check_ids(stops, stream)
   if options.allow then stream:allow(options.allow) end

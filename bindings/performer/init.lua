@@ -22,6 +22,7 @@ local layers = require "performer.nn"
 local training = require "performer.training"
 local data = require "performer.data"
 require "performer.generate"
+require "performer.serve"
 require "performer.loss"
 
 local pf = {}
