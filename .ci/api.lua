@@ -485,8 +485,8 @@ return {
       "a step takes at most)." },
     { "Serving:join", "options: table", "integer",
       "A sequence more; its id. Options prompt (ids, or a text with a tokenizer) or stream " ..
-      "(fed; a copy goes on), tokens (it ends after so many), stop (ids, or texts of one token, " ..
-      "that end it), allow, temperature, top_k, top_p, seed, tokenizer, and the model's inputs by " ..
+      "(fed; a copy goes on), tokens (it ends after so many), stop (ids, or texts of one " ..
+      "token, that end it), allow, temperature, top_k, top_p, seed, tokenizer, and the model's inputs by " ..
       "name." },
     { "Serving:step", "", "pf.Served[], integer",
       "Moves all on by a token, but those whose prompt still waits: what was made, and how many " ..
