@@ -486,8 +486,8 @@ return {
     { "Serving:join", "options: table", "integer",
       "A sequence more; its id. Options prompt (ids, or a text with a tokenizer) or stream " ..
       "(fed; a copy goes on), tokens (it ends after so many), stop (ids, or texts of one " ..
-      "token, that end it), allow, temperature, top_k, top_p, seed, tokenizer, and the model's inputs by " ..
-      "name." },
+      "token, that end it), allow, temperature, top_k, top_p, seed, tokenizer, and the model's " ..
+      "inputs by name." },
     { "Serving:step", "", "pf.Served[], integer",
       "Moves all on by a token, but those whose prompt still waits: what was made, and how many " ..
       "sequences go on. All or nothing; what fails of one sequence alone ends that one, with " ..

@@ -15,7 +15,8 @@
 
 /* Is it the engine that can't go on, and not a sequence? Limits and the cancel flag stay. */
 static bool of_engine(const pf_serving *s, int status) {
-    return status == PF_ENOMEM || status == PF_ECANCEL || pf_check_cancel(s->engine) < 0;
+    bool known = status == PF_ENOMEM || status == PF_ECANCEL || status == PF_ELIMIT;
+    return known || pf_check_cancel(s->engine) < 0;
 }
 
 /* The tree moves on: within a call of its own. */

@@ -106,6 +106,38 @@ static inline int run_save_stream(world *w) {
     return gone(path, status);
 }
 
+/* ---- a running batch ---- */
+
+/* Some write, and one has a prompt that is read in pieces. */
+static inline int set_serving(world *w) {
+    const pf_serving_options o = {.size = sizeof o, .slice = 4};
+    int status = set_model(w);
+    THEN(status, pf_serving_open(&w->serving, w->e, w->model, &o));
+    for (int i = 0; i < 3; i++) {
+        int64_t id = 0;
+        THEN(status, pf_serving_join(w->serving, prompt, (size_t)(1 + 3 * i), NULL, &id));
+        THEN(status, pf_serving_step(w->serving));
+    }
+    return status;
+}
+
+static inline int run_serving(world *w) {
+    size_t n = 0;
+    int status = pf_serving_step(w->serving);
+    const pf_served *made = pf_serving_made(w->serving, &n);
+    w->result = sum_number(1, status);
+    for (size_t i = 0; i < n; i++) w->result = sum_bytes(w->result, &made[i], sizeof made[i]);
+    return status;
+}
+
+static inline int run_join(world *w) {
+    const pf_sequence_options o = {.size = sizeof o, .tokens = 3, .stops = prompt, .n_stops = 2};
+    int64_t id = 0;
+    int status = pf_serving_join(w->serving, prompt, PF_COUNT(prompt), &o, &id);
+    w->result = sum_number(1, (double)id);
+    return status;
+}
+
 /* ---- states ---- */
 
 static inline int set_states(world *w) {

@@ -29,6 +29,7 @@ typedef struct {
     pf_module *model;
     pf_optimizer *optimizer;
     pf_stream *stream;
+    pf_serving *serving; /* of sequences 1, 2 ... */
     pf_state *state, *later;
     pf_items *items;
     pf_config *options; /* that the work is given */
@@ -107,6 +108,19 @@ static inline uint64_t sum_stream(uint64_t sum, const pf_stream *s) {
     return sum_number(sum_number(sum, (double)pf_stream_position(s)), (double)pf_stream_bytes(s));
 }
 
+static inline uint64_t sum_serving(uint64_t sum, const pf_serving *s) {
+    sum = sum_number(sum, (double)pf_serving_count(s));
+    for (int64_t id = 1; id <= pf_serving_count(s); id++) {
+        pf_sequence_info info = {.size = sizeof info};
+        int64_t n = 0;
+        const float *logits = pf_serving_logits(s, id, &n);
+        CHECK_OK(pf_serving_sequence(&info, s, id));
+        sum = sum_bytes(sum, &info, sizeof info);
+        if (logits) sum = sum_bytes(sum, logits, (size_t)n * sizeof *logits);
+    }
+    return sum;
+}
+
 static inline uint64_t sum_state(uint64_t sum, pf_engine *e, const pf_state *s) {
     pf_named *list = NULL;
     pf_config *map = NULL;
@@ -150,6 +164,7 @@ static inline uint64_t world_look(world *w) {
     if (w->model) sum = sum_module(sum, w->model);
     if (w->optimizer) sum = sum_optimizer(sum, w->optimizer, w->e);
     if (w->stream) sum = sum_stream(sum, w->stream);
+    if (w->serving) sum = sum_serving(sum, w->serving);
     if (w->state) sum = sum_state(sum, w->e, w->state);
     if (w->later) sum = sum_state(sum, w->e, w->later);
     if (w->items) sum = sum_number(sum, (double)pf_items_count(w->items));
@@ -163,6 +178,7 @@ static inline void world_drop(world *w) {
     for (int i = 0; i < WORLD_TENSORS; i++) pf_tensor_release(&w->t[i]);
     pf_optimizer_close(&w->optimizer);
     pf_stream_close(&w->stream);
+    pf_serving_close(&w->serving);
     pf_state_close(&w->state), pf_state_close(&w->later);
     pf_items_close(&w->items);
     pf_module_release(&w->model);
