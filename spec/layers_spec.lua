@@ -238,6 +238,46 @@ describe("what is remembered", function()
     return bytes ~= go_on(layer, x, layers.state(layer, B))
   end
 
+  --- A layer as a model of ids, with the letters of the vocabulary for outputs.
+  local function as_model(layer)
+    local x, parts = layers.input(layer, 4), { layer }
+    local width = layers.call(layer, x):size(3)
+    if x:dtype() ~= "i32" then
+      table.insert(parts, 1, nn.embedding { vocab = V, dim = x:size(3) })
+    elseif width == V then
+      return layer
+    end
+    parts[#parts + 1] = nn.linear { from = width, to = V }
+    return nn.chain(parts)
+  end
+
+  --- In a running batch, where others are at other positions, it has the bits that it has alone.
+  local function serves(layer, name)
+    local model = as_model(layer)
+    local serving <close> = model:serve { slice = 2 }
+    local prompts, streams, tokens = { { 1, 2, 3 }, { 4 }, { 5, 6 } }, {}, {}
+    for step = 1, 8 do
+      local prompt, o = prompts[step], layers.inputs(model, 1)
+      if prompt then
+        local stream = model:stream(o)
+        for i = 1, #prompt, 2 do
+          stream:feed { table.unpack(prompt, i, math.min(i + 1, #prompt)) }
+        end
+        o.prompt = prompt
+        streams[serving:join(o)] = stream
+      end
+      for _, one in ipairs(serving:step()) do
+        local stream, last = streams[one.id], tokens[one.id]
+        local want = last and stream:next(last) or stream:sample()
+        tokens[one.id] = one.token
+        assert.are.equal(want, one.token, name)
+        assert.is_true(stream:logits():tobytes() == serving:logits(one.id):tobytes(),
+          name .. ": not the bits of a stream")
+      end
+    end
+    assert.are.equal(3, #tokens)
+  end
+
   --- Steps of training, numbered by the optimizer.
   local function train(model, opt, steps)
     for _ = 1, steps do
@@ -284,13 +324,14 @@ describe("what is remembered", function()
       to = V } }, kernel
   end
 
-  it("is saved and loaded and goes on with the same bits, by all rows of all tables", function()
+  it("is saved, loaded and served with the same bits, by all rows of all tables", function()
     local done, moved, performer = {}, {}, row_of "performer"
     local function count(what) done[what] = (done[what] or 0) + 1 end
     for _, row in ipairs(pf.layers()) do
       local more = { causal = true, conv = 3, ngrams = { buckets = 64, width = 4 } }
       if layers.is_per_position(row) and layers.streams(row) then
         moved[row.type] = resumes(layers.make(row, more), row.type)
+        serves(layers.make(row, more), row.type)
         count "layers"
       end
     end
@@ -302,6 +343,7 @@ describe("what is remembered", function()
       local model = layers.make(performer, with(a.options, { causal = true, conv = 2 }))
       if a.kind.streams then
         resumes(model, a.name)
+        serves(model, a.name)
       else
         assert.raises("can't stream", function() layers.state(model, B) end)
       end
@@ -313,17 +355,21 @@ describe("what is remembered", function()
         assert.raises("can't stream", function() layers.state(model, B) end)
       else
         resumes(model, v.name)
+        serves(model, v.name)
       end
       count "options"
     end
     for _, v in ipairs(layers.kernels()) do
       if not v.full then
-        resumes(layers.make(performer, { causal = true, kernel = v.kernel }), v.name)
+        local model = layers.make(performer, { causal = true, kernel = v.kernel })
+        resumes(model, v.name)
+        serves(model, v.name)
         count "kernels"
       end
     end
     local layer, kernel = own()
     assert.is_true(resumes(layer, "layers and maps in Lua"))
+    serves(layer, "layers and maps in Lua")
     assert.is_truthy(kernel)
     print(("\nsaved, loaded and went on: %d layers, %d attentions x maps, %d options, %d of " ..
       "kernels, 1 in Lua: all equal"):format(done.layers, done.attentions, done.options,
