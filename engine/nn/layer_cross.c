@@ -322,19 +322,35 @@ static int attend_state(const attention_self *self, pf_engine *e, const pf_run *
     return status;
 }
 
+/* One sequence of several in a step, each with a memory of its own. */
+static int attend_row(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *q, pf_tensor **y) {
+    pf_tensor *made[PF_ATTENTION_OUTPUTS] = {NULL};
+    int status = attend_state(m->self, e, run, q, made);
+    *y = made[0];
+    return status;
+}
+
+/* q (B, H, L, d) -> *y the same, by whatever the run has of the memory */
+static int attend(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *q, pf_tensor **y) {
+    pf_tensor *made[PF_ATTENTION_OUTPUTS] = {NULL};
+    if (run->state && run->state->row) return pf_run_each_row(m, e, run, attend_row, q, y);
+    int status =
+        run->state ? attend_state(m->self, e, run, q, made) : attend_call(m, e, run, q, made);
+    *y = made[0];
+    return status;
+}
+
 /* x (B, L, D) -> (B, L, D), before dropout */
 static int run_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     const attention_self *self = m->self;
-    pf_tensor *q = NULL, *flat = NULL, *made[PF_ATTENTION_OUTPUTS] = {NULL};
+    pf_tensor *q = NULL, *flat = NULL, *heads = NULL;
     int status = queries(m, e, run, x, &q);
-    if (status >= 0) {
-        status = run->state ? attend_state(self, e, run, q, made) : attend_call(m, e, run, q, made);
-    }
+    if (status >= 0) status = attend(m, e, run, q, &heads);
     pf_tensor_release(&q);
-    if (status >= 0) status = pf_attention_join(self, e, made[0], &flat);
+    if (status >= 0) status = pf_attention_join(self, e, heads, &flat);
     if (status >= 0) status = pf_run_part(m, OUT, e, run, flat, y);
     pf_tensor_release(&flat);
-    pf_tensor_release(&made[0]);
+    pf_tensor_release(&heads);
     return status;
 }
 
@@ -358,6 +374,7 @@ const pf_layer pf_layer_cross_attention = {
     .derive = pf_attention_derive,
     .run = cross_run,
     .state = cross_state,
+    .rows = PF_ROWS_TOGETHER,
     .begin = cross_begin,
     .after_step = pf_attention_after_step,
     .drop = pf_attention_drop,
