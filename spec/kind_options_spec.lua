@@ -161,6 +161,53 @@ describe("a kind's own options", function()
     end
   end)
 
+  it("are a part of a state, whose tensors alone would do for others", function()
+    local x = pf.randn(1, 5, H * D)
+    local function foreign(a, b, text)
+      for _, pair in ipairs { { a, b }, { b, a } } do
+        local from, to = layer(pair[1]), layer(pair[2])
+        local state = from:state { batch = 1 }
+        from:prefill(x, state)
+        for _, s in ipairs { state, state:fork(), state:fork():reorder { 1 } } do
+          assert.raises(text, function() to:prefill(x, s) end)
+          assert.raises(text, function() to:step(pf.randn(1, H * D), s) end)
+        end
+        assert.equal(5, state:position())
+        from:prefill(x, state)
+      end
+    end
+    for _, kind in ipairs(pf.kinds()) do
+      for _, option in ipairs(kind.streams and kind.options or {}) do
+        local n = tonumber(option.default)
+        local value = option.kind == "string" and option.choices:match "[^|]+$" or n and n + 2 or 1
+        if option.kind == "bool" then value = option.default ~= "true" end
+        if option.name == "rate" then value = 0.5 end
+        local own = { name = kind.name, [option.name] = value }
+        if option.name == "queries" then own.global = 1 end
+        if option.name ~= "ahead" then -- which no causal layer has
+          foreign(option.name == "queries" and { name = kind.name, global = 1 } or kind.name, own,
+            ("%s attention has %s ="):format(kind.name, option.name))
+        end
+      end
+    end
+    foreign("strided", "fixed", "it is of %l+ attention, the layer of %l+")
+    local relu, elu = {}, {}
+    for name, made in pairs { relu = relu, elu = elu } do
+      made[1] = nn.attention { dim = H * D, heads = H, causal = true, kernel = name }
+    end
+    assert.raises("it is of another feature map", function()
+      elu[1]:prefill(x, relu[1]:state { batch = 1 })
+    end)
+    local wide, narrow = layer { name = "sliding", window = 4 },
+      layer { name = "sliding", window = 3 }
+    local model = nn.chain { wide, narrow }
+    local carry, other = nn.chain { wide, wide }:carry { batch = 1 }, model:carry { batch = 1 }
+    assert.raises("sliding attention has window = 4, the layer's 3", function()
+      model(x, { carry = carry })
+    end)
+    model(x, { carry = other })
+  end)
+
   it("look ahead in full attention alone", function()
     local ahead = { name = "sliding", window = 3, ahead = 2 }
     assert.raises("ahead = 2 looks at later keys", function() layer(ahead) end)

@@ -192,6 +192,8 @@ int pf_attend_rows(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_tens
 /* A node for (batch, heads of keys, head_dim, value_dim). */
 int pf_attend_state(pf_state **state, pf_engine *e, const pf_attention *a, int64_t batch,
                     int64_t heads, int64_t head_dim, int64_t value_dim);
+/* Refuses a node that was opened for another kind, other options or another kernel's map. */
+int pf_attend_check(const pf_attention *a, const pf_state *state, const char *where);
 int pf_attend_prefill(pf_tensor **out, pf_engine *e, const pf_attention *a, pf_state *state,
                       pf_tensor *q, pf_tensor *k, pf_tensor *v);
 /* L = 1: O(r dv) a head for linear attention. Equal to the parallel form to 1e-5. */

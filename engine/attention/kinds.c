@@ -126,6 +126,36 @@ int pf_apply_lasting(pf_engine *e, const pf_op *op, pf_tensor *const *in, int n,
 
 /* ---- streaming ---- */
 
+static pf_state_mark mark_of(const pf_attention *a) {
+    pf_state_mark mark = {.of = a->kind, .by = a->kernel ? a->kernel->spec.map : NULL};
+    _Static_assert(sizeof mark.number == sizeof a->option, "a number for each option");
+    memcpy(mark.number, a->option, sizeof mark.number);
+    return mark;
+}
+
+int pf_attend_check(const pf_attention *a, const pf_state *state, const char *where) {
+    static const char *const none = "the state is not one of this model";
+    pf_state_mark own = mark_of(a), was = state ? state->mark : (pf_state_mark){.of = NULL};
+    const pf_attention_kind *kind = was.of;
+    int n;
+    const pf_option_info *all = pf_kind_options(a->kind, &n);
+    if (!kind || kind->state != state->kind) return pf_fail(PF_ESTATE, "%s: %s", where, none);
+    if (kind != a->kind) {
+        return pf_fail(PF_ESTATE, "%s: %s: it is of %s attention, the layer of %s", where, none,
+                       kind->name, a->kind->name);
+    }
+    if (was.by != own.by) {
+        return pf_fail(PF_ESTATE, "%s: %s: it is of another feature map than the layer's", where,
+                       none);
+    }
+    for (int i = 0; i < n; i++) {
+        if (was.number[i] == own.number[i]) continue;
+        return pf_fail(PF_ESTATE, "%s: %s: its %s attention has %s = %g, the layer's %g", where,
+                       none, kind->name, all[i].name, was.number[i], own.number[i]);
+    }
+    return PF_OK;
+}
+
 /* Kinds that remember nothing have a node all the same: it counts the positions. */
 int pf_attend_state(pf_state **state, pf_engine *e, const pf_attention *a, int64_t batch,
                     int64_t heads, int64_t head_dim, int64_t value_dim) {
@@ -138,6 +168,7 @@ int pf_attend_state(pf_state **state, pf_engine *e, const pf_attention *a, int64
                        a->kind->no_stream ? a->kind->no_stream : "");
     }
     PF_TRY(pf_state_new(state, e, batch, 0));
+    (*state)->mark = mark_of(a);
     if (!a->kind->state) return PF_OK;
     (*state)->kind = a->kind->state;
     int status = a->kind->open(*state, e, a, heads, head_dim, value_dim);

@@ -20,6 +20,7 @@ int pf_state_shell(pf_state **shell, pf_engine *e, const pf_state *from) {
     PF_TRY(pf_state_new(shell, e, from->batch, from->n_child));
     pf_state *s = *shell;
     s->kind = from->kind;
+    s->mark = from->mark;
     s->position = from->position;
     s->recent = from->recent;
     s->keep = from->keep;

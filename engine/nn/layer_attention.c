@@ -150,8 +150,7 @@ static int attend_to(const pf_attention *a, pf_engine *e, const pf_run *run, pf_
         return PF_OK;
     }
     pf_state *state = run->state->n_child == 1 ? run->state->child[0] : NULL;
-    if (!state || state->kind != a->kind->state)
-        return pf_fail(PF_ESTATE, "attention: the state is not one of this model");
+    PF_TRY(pf_attend_check(a, state, "attention"));
     if (run->slice) return pf_attend_part(y, e, a, state, in);
     if (run->mode == PF_RUN_STEP) return pf_attend_step(y, e, a, state, side[0], side[1], side[2]);
     return pf_attend_prefill(y, e, a, state, side[0], side[1], side[2]);

@@ -111,6 +111,7 @@ static int copy_tree(pf_state **copy, pf_engine *e, const pf_state *from, const 
 /* Copies rows of what `from` holds into the fresh node `to`. */
 static int copy_node(pf_state *to, pf_engine *e, const pf_state *from, const int64_t *rows) {
     to->kind = from->kind;
+    to->mark = from->mark;
     to->position = from->position;
     to->recent = from->recent;
     to->keep = from->keep;

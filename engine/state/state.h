@@ -44,9 +44,18 @@ typedef struct pf_state_before {
     void *host;
 } pf_state_before;
 
+/* What a node was opened for, beyond its shapes: whoever opens it says so, and whoever takes it from
+ * a caller compares. */
+enum { PF_STATE_NUMBERS = 12 };
+typedef struct pf_state_mark {
+    const void *of, *by; /* rows of tables: a kind of attention, and the map of its kernel */
+    double number[PF_STATE_NUMBERS];
+} pf_state_mark;
+
 struct pf_state {
     pf_heap *heap;
     const pf_state_kind *kind; /* NULL: holds no tensor */
+    pf_state_mark mark;
     int64_t batch;
     int64_t position; /* tokens seen */
     int64_t recent; /* in files: steps that the kind holds apart (linear/stream.c), or rows that it

@@ -93,9 +93,9 @@ static int64_t lsh_rounds(const pf_attention *a) { return (int64_t)a->option[ROU
 static double lsh_scale(const pf_attention *a) { return a->option[SCALE]; }
 
 /* Rounds are as many as there are rotations, or rows of numbers. */
-static int settle_rounds(pf_attention *a, const pf_config *options, const char *what, int64_t has) {
+static int settle_rounds(pf_attention *a, const pf_config *given, const char *what, int64_t has) {
     int64_t asked = (int64_t)a->option[ROUNDS];
-    if (asked != has && pf_attention_given(options, "rounds")) {
+    if (asked != has && pf_attention_given(given, "rounds")) {
         return pf_fail(PF_EINVAL,
                        "lsh attention: rounds is %lld, but the %s are of %lld; leave rounds out, "
                        "or give others",
@@ -105,20 +105,20 @@ static int settle_rounds(pf_attention *a, const pf_config *options, const char *
     return PF_OK;
 }
 
-static int lsh_settle(pf_attention *a, const pf_config *options, const pf_tensor *table,
+static int lsh_settle(pf_attention *a, const pf_config *given, const pf_tensor *table,
                       const pf_tensor *numbers) {
     int64_t buckets = (int64_t)a->option[BUCKETS];
-    bool given = pf_attention_given(options, "buckets");
-    if (numbers && given) {
+    bool set = pf_attention_given(given, "buckets");
+    if (numbers && set) {
         return pf_fail(PF_EINVAL,
                        "lsh attention: rooms say the bucket of each key, so buckets = %lld has no "
                        "effect; leave it out",
                        (long long)buckets);
     }
-    if (numbers && numbers->rank == 4) return settle_rounds(a, options, "rooms", numbers->shape[2]);
+    if (numbers && numbers->rank == 4) return settle_rounds(a, given, "rooms", numbers->shape[2]);
     if (!table || table->rank != 4) return PF_OK;
-    PF_TRY(settle_rounds(a, options, "rotations", table->shape[1]));
-    if (given && columns_of(buckets) != table->shape[3]) {
+    PF_TRY(settle_rounds(a, given, "rotations", table->shape[1]));
+    if (set && columns_of(buckets) != table->shape[3]) {
         return pf_fail(PF_EINVAL,
                        "lsh attention: buckets is %lld, which rotations of %lld columns tell, but "
                        "these have %lld; leave buckets out, or give others",

@@ -193,25 +193,25 @@ static int differs(const char *what, int64_t asked, const char *of, int64_t has)
                    (long long)asked, of, (long long)has, what);
 }
 
-static int routing_settle(pf_attention *a, const pf_config *options, const pf_tensor *table,
+static int routing_settle(pf_attention *a, const pf_config *given, const pf_tensor *table,
                           const pf_tensor *numbers) {
     int64_t clusters = (int64_t)a->option[CLUSTERS],
             rows = numbers && numbers->rank == 4 ? numbers->shape[2] : 0;
-    bool given = pf_attention_given(options, "clusters");
+    bool set = pf_attention_given(given, "clusters");
     if (table && table->rank == 3) {
-        if (given && table->shape[1] != clusters) {
+        if (set && table->shape[1] != clusters) {
             return differs("clusters", clusters, "the centroids are", table->shape[1]);
         }
         a->option[CLUSTERS] = (double)table->shape[1];
     }
-    if (numbers && given) {
+    if (numbers && set) {
         return pf_fail(PF_EINVAL,
                        "routing attention: rooms say the cluster of each key, so clusters = %lld "
                        "has no effect; leave it out",
                        (long long)clusters);
     }
     if (rows == 0 || rows == routing_rounds(a)) return PF_OK;
-    if (!pf_attention_given(options, "tied") && rows == 2) {
+    if (!pf_attention_given(given, "tied") && rows == 2) {
         a->option[TIED] = 0;
         return PF_OK;
     }
