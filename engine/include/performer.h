@@ -232,6 +232,21 @@ PF_API int pf_tensor_full(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int 
 PF_API int pf_tensor_arange(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int64_t n);
 PF_API int pf_tensor_rand(pf_tensor **t, pf_engine *engine, int rank, const int64_t *shape,
                           bool normal); /* uniform (0,1) or N(0,1), a new stream a call */
+/* The host's memory as a tensor, without a copy: `data` holds the elements in row-major order, at
+ * an address that is a multiple of pf_dtype_size, and stays where it is until `release` is called
+ * (NULL: nobody is told), once, when the last that reads it has gone: the tensor, its views, what a
+ * tape keeps. That may be on any thread that lets go of a tensor, and after the engine has closed;
+ * no tape owns it. A call that fails releases nothing. What is written on either side is seen on
+ * the other; where a tape is open the host says so (pf_tensor_changed). */
+typedef void (*pf_release_fn)(void *context);
+PF_API int pf_tensor_wrap(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
+                          const int64_t *shape, void *data, pf_release_fn PF_NULLABLE release,
+                          void *PF_NULLABLE context);
+/* The same of memory that is only read: every write in place, an optimizer that would train it, a
+ * checkpoint restored into it is refused with PF_ESTATE, and pf_tensor_data is to be read. */
+PF_API int pf_tensor_wrap_const(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
+                                const int64_t *shape, const void *data,
+                                pf_release_fn PF_NULLABLE release, void *PF_NULLABLE context);
 PF_API pf_tensor *pf_tensor_retain(pf_tensor *t);
 PF_API void pf_tensor_release(pf_tensor **t);
 
@@ -241,6 +256,7 @@ PF_API int64_t pf_tensor_numel(const pf_tensor *t);
 PF_API pf_dtype pf_tensor_dtype(const pf_tensor *t);
 PF_API bool pf_tensor_alive(const pf_tensor *t); /* false once its tape has closed */
 PF_API bool pf_tensor_contiguous(const pf_tensor *t);
+PF_API bool pf_tensor_read_only(const pf_tensor *t); /* its memory is only read, by anybody */
 
 /* Copies all elements out of / into a tensor in row-major order, whatever its strides.
  * f32 tensors take and give float or double, i32 ones int32_t or double. */
@@ -257,7 +273,9 @@ PF_API int pf_tensor_fill(pf_tensor *t, double value);
 PF_API int pf_tensor_set_row(pf_tensor *t, int64_t row, const pf_tensor *from);
 /* A contiguous copy outside any tape and outside the graph. */
 PF_API int pf_tensor_detach(pf_tensor **out, pf_engine *engine, const pf_tensor *t);
-PF_API void *pf_tensor_data(pf_tensor *t); /* contiguous and alive tensors only, else NULL */
+/* The tensor's own memory, borrowed: its elements in row-major order, good as long as it lives; of
+ * contiguous and alive tensors, else NULL. */
+PF_API void *pf_tensor_data(pf_tensor *t);
 /* A write through pf_tensor_data can't be seen: say so after it, where a tape is open. */
 PF_API void pf_tensor_changed(pf_tensor *t);
 /* Text for people: shape, dtype and at most 6 edge values a dimension. pf_text_free. */

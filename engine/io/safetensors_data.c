@@ -66,6 +66,7 @@ static int read_entry_into(pf_engine *engine, pf_safetensors *s, const pf_st_ent
                        entry->name, entry->dtype.name, pf_shape_text(entry->rank, entry->shape),
                        pf_dtype_name(to->dtype), pf_shape_of(to));
     }
+    PF_TRY(pf_tensor_check_writable(to, "load"));
     pf_tensor_touch(to, "a load");
     if (!entry->dtype.convert) return read_plain(engine, s, entry, out);
     size_t bytes = CONVERTED * 8;

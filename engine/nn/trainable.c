@@ -89,6 +89,12 @@ static int drop_adapter(visit *v, pf_module *m) {
     return PF_OK;
 }
 
+static int check_folds(visit *v, pf_module *m) {
+    if (rank_of(m, NULL) == 0) return PF_OK;
+    int status = pf_tensor_check_writable(m->slot[0].tensor, "merge");
+    return status < 0 ? pf_fail_in(status, "%s", v->path) : PF_OK;
+}
+
 static int fold_adapter(visit *v, pf_module *m) {
     if (rank_of(m, NULL) > 0) v->n++;
     m->type->adapting->end(m, true);
@@ -204,7 +210,8 @@ int pf_module_merge(pf_module *module) {
     PF_NEED(module);
     visit *v;
     PF_TRY(begin_visit(&v, module, NULL));
-    int status = run_visit(v, module, fold_adapter);
+    int status = run_visit(v, module, check_folds); /* all of them before the first is changed */
+    if (status >= 0) status = run_visit(v, module, fold_adapter);
     if (status >= 0) status = v->n;
     end_visit(v, module);
     return status;

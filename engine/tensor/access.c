@@ -167,6 +167,11 @@ static int check_alive(const pf_tensor *t, const char *op, const char *arg) {
     return pf_tensor_check(t, t ? t->dtype : PF_F32, op, arg);
 }
 
+static int check_target(const pf_tensor *t, const char *op, const char *arg) {
+    PF_TRY(check_alive(t, op, arg));
+    return pf_tensor_check_writable(t, op);
+}
+
 static int check_fits(const pf_tensor *t, double value, const char *op) {
     const pf_dtype_row *row = pf_dtype_find(t->dtype);
     if (pf_dtype_fits(row, value, false)) return PF_OK;
@@ -219,7 +224,7 @@ int pf_tensor_write(pf_tensor *t, const void *in, size_t bytes) {
     PF_NEED(t);
     PF_NEED_ARRAY(in, bytes);
     const pf_dtype_row *row;
-    PF_TRY(check_alive(t, "write", "tensor"));
+    PF_TRY(check_target(t, "write", "tensor"));
     PF_TRY(row_of(t, bytes, "write", &row));
     if (row == &doubles && pf_dtype_find(t->dtype)->whole)
         for (int64_t i = 0, n = pf_tensor_numel(t); i < n; i++)
@@ -257,6 +262,7 @@ int pf_tensor_set(pf_tensor *t, int64_t index, double value) {
     PF_NEED(t);
     int64_t offset;
     PF_TRY(locate(t, index, "set", &offset));
+    PF_TRY(pf_tensor_check_writable(t, "set"));
     PF_TRY(check_fits(t, value, "set"));
     const pf_dtype_row *row = pf_dtype_find(t->dtype);
     row->store(at(base_of(t), row, offset), 1, &value, 1);
@@ -269,7 +275,7 @@ int pf_tensor_fill(pf_tensor *t, double value) {
     pf_iter it;
     int64_t offset[PF_ITER_MAX];
     const pf_tensor *operand = t;
-    PF_TRY(check_alive(t, "fill", "tensor"));
+    PF_TRY(check_target(t, "fill", "tensor"));
     PF_TRY(check_fits(t, value, "fill"));
     word bits = 0;
     pf_dtype_find(t->dtype)->store(&bits, 1, &value, 1);
@@ -300,7 +306,7 @@ static int copy_aside(const pf_tensor *to, const pf_tensor *from) {
 
 int pf_tensor_copy(pf_tensor *to, const pf_tensor *from) {
     PF_NEED(to, from);
-    PF_TRY(check_alive(to, "copy", "target"));
+    PF_TRY(check_target(to, "copy", "target"));
     PF_TRY(check_alive(from, "copy", "source"));
     if (!pf_same_shape(to, from))
         return pf_fail(PF_ESHAPE, "copy: source %s does not have the target's shape %s",
@@ -316,7 +322,7 @@ int pf_tensor_copy(pf_tensor *to, const pf_tensor *from) {
 
 int pf_tensor_set_row(pf_tensor *t, int64_t row, const pf_tensor *from) {
     PF_NEED(t, from);
-    PF_TRY(check_alive(t, "set row", "tensor"));
+    PF_TRY(check_target(t, "set row", "tensor"));
     PF_TRY(check_alive(from, "set row", "source"));
     int64_t rows = t->rank > 0 ? t->shape[0] : 0;
     if (row < 0 || row >= rows)

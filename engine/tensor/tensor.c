@@ -1,8 +1,8 @@
 /*
  * tensor.c - the life of tensors: headers, storages, views, and the list of what a tape
  * owns. What must hold: a storage lives as long as a header refers to it, its data no longer
- * than its tape; every byte comes from a heap. Blocks keep their heap alive by themselves
- * (heap.c), so neither headers nor storages count as references of it.
+ * than its tape; every byte comes from a heap, or is lent and given back once. Blocks keep their
+ * heap alive by themselves (heap.c), so neither headers nor storages count as references of it.
  */
 #include <string.h>
 
@@ -31,25 +31,44 @@ static void unlink_storage(pf_storage *s) {
     s->tape = NULL;
 }
 
-/* tape NULL: nobody's. */
-static pf_storage *storage_new(pf_heap *heap, struct pf_tape *tape, size_t bytes) {
+static pf_storage *storage_of(pf_heap *heap, void *data, size_t bytes) {
     pf_storage *s = pf_heap_zalloc(heap, sizeof *s);
     if (!s) return NULL;
-    s->data = pf_heap_alloc(heap, bytes);
-    if (!s->data) {
-        pf_heap_free(heap, s, sizeof *s);
-        return NULL;
-    }
     atomic_init(&s->refs, 1);
     s->heap = heap;
+    s->data = data;
     s->bytes = bytes;
-    if (tape) link_storage(s, tape);
+    return s;
+}
+
+/* tape NULL: nobody's. */
+static pf_storage *storage_new(pf_heap *heap, struct pf_tape *tape, size_t bytes) {
+    void *data = pf_heap_alloc(heap, bytes);
+    pf_storage *s = data ? storage_of(heap, data, bytes) : NULL;
+    if (!s) pf_heap_free(heap, data, bytes);
+    if (s && tape) link_storage(s, tape);
+    return s;
+}
+
+static void give_back(const pf_lender *lender) {
+    if (lender->release) lender->release(lender->context);
+}
+
+/* Of memory that is lent; it belongs to no tape, whose end its owner knows nothing of. */
+static pf_storage *storage_lent(pf_heap *heap, const void *data, size_t bytes, pf_lender lender) {
+    pf_storage *s = storage_of(heap, (void *)data, bytes);
+    lender.lends = true;
+    if (s) s->lender = lender;
     return s;
 }
 
 static void storage_drop_data(pf_storage *s) {
-    pf_heap_free(s->heap, s->data, s->bytes);
+    void *data = s->data;
     s->data = NULL;
+    if (s->lender.lends)
+        give_back(&s->lender);
+    else
+        pf_heap_free(s->heap, data, s->bytes);
 }
 
 static void storage_release(pf_storage *s) {
@@ -128,12 +147,63 @@ int pf_tensor_make_parameter(pf_tensor **t, pf_engine *engine, pf_dtype dtype, i
     return *t ? PF_OK : PF_ENOMEM;
 }
 
+static size_t bytes_of(const pf_tensor *t) {
+    return (size_t)pf_tensor_numel(t) * pf_dtype_size(t->dtype);
+}
+
 int pf_tensor_settle(pf_tensor *t) {
     if (t->storage) return PF_OK;
-    size_t bytes = (size_t)pf_tensor_numel(t) * pf_dtype_size(t->dtype);
-    t->storage = storage_new(t->heap, NULL, bytes);
+    t->storage = storage_new(t->heap, NULL, bytes_of(t));
     if (t->storage) return PF_OK;
     return pf_fail_in(PF_ENOMEM, "tensor %s %s", pf_shape_of(t), pf_dtype_name(t->dtype));
+}
+
+int pf_tensor_settle_lent(pf_tensor *t, const void *data, pf_lender lender) {
+    t->storage = storage_lent(t->heap, data, bytes_of(t), lender);
+    if (t->storage) return PF_OK;
+    give_back(&lender);
+    return PF_ENOMEM;
+}
+
+/* What fails gives nothing back: the memory is still the host's. */
+static int wrap(pf_tensor **out, pf_engine *engine, pf_dtype dtype, int rank, const int64_t *shape,
+                const void *data, pf_lender lender) {
+    size_t align = pf_dtype_size(dtype);
+    PF_TRY(pf_shape_valid(rank, shape, dtype, "wrap"));
+    if ((uintptr_t)data % align != 0) {
+        return pf_fail(PF_EINVAL, "wrap: the address %p is no multiple of %zu, the bytes of an %s",
+                       data, align, pf_dtype_name(dtype));
+    }
+    pf_tensor *t = header_new(engine->heap, dtype, rank, shape);
+    if (!t) return PF_ENOMEM;
+    t->storage = storage_lent(engine->heap, data, bytes_of(t), lender);
+    if (!t->storage) {
+        pf_heap_free(engine->heap, t, sizeof *t);
+        return PF_ENOMEM;
+    }
+    *out = t;
+    return PF_OK;
+}
+
+int pf_tensor_wrap(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank, const int64_t *shape,
+                   void *data, pf_release_fn release, void *context) {
+    PF_OUT(t);
+    PF_OPEN(engine);
+    PF_NEED(data);
+    PF_NEED_ARRAY(shape, rank);
+    return wrap(t, engine, dtype, rank, shape, data,
+                (pf_lender){.release = release, .context = context});
+}
+
+int pf_tensor_wrap_const(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
+                         const int64_t *shape, const void *data, pf_release_fn release,
+                         void *context) {
+    PF_OUT(t);
+    PF_OPEN(engine);
+    PF_NEED(data);
+    PF_NEED_ARRAY(shape, rank);
+    return wrap(t, engine, dtype, rank, shape, data,
+                (pf_lender){.fixed = true, .release = release, .context = context});
 }
 
 int pf_tensor_make_ordered(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
@@ -237,6 +307,16 @@ int pf_tensor_check(const pf_tensor *t, pf_dtype dtype, const char *op, const ch
                        pf_dtype_name(t->dtype), pf_dtype_name(dtype));
     return PF_OK;
 }
+
+int pf_tensor_check_writable(const pf_tensor *t, const char *op) {
+    if (!pf_tensor_read_only(t)) return PF_OK;
+    return pf_fail(PF_ESTATE,
+                   "%s: %s lies in memory that is only read, a host's or a mapped file's; detach "
+                   "makes a copy that can be written to",
+                   op, pf_shape_of(t));
+}
+
+bool pf_tensor_read_only(const pf_tensor *t) { return t && t->storage && t->storage->lender.fixed; }
 
 void *pf_tensor_data(pf_tensor *t) {
     if (!pf_tensor_alive(t) || !pf_tensor_contiguous(t)) return NULL;

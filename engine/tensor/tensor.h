@@ -13,11 +13,20 @@
 
 #include "runtime.h"
 
+/* Memory that is no heap's: the host's, or a file's. */
+typedef struct pf_lender {
+    bool lends;
+    bool fixed;                     /* nobody writes to it */
+    void (*release)(void *context); /* when the last reference has gone; NULL: nobody asks */
+    void *context;
+} pf_lender;
+
 typedef struct pf_storage {
     atomic_int refs;
     pf_heap *heap; /* alive as long as this block is */
     void *data;    /* NULL: died with its tape */
     size_t bytes;
+    pf_lender lender;               /* of the data */
     struct pf_tape *tape;           /* owner, or NULL */
     struct pf_storage *next, *prev; /* the owner's list */
     /* change.c: the last write in place */
@@ -80,6 +89,8 @@ int pf_tensor_make_lasting(pf_tensor **t, pf_heap *heap, pf_dtype dtype, int ran
 int pf_tensor_make_parameter(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
                              const int64_t *shape);
 int pf_tensor_settle(pf_tensor *t); /* nothing where it has storage */
+/* The same with numbers that lie elsewhere, which are given back also when this fails. */
+int pf_tensor_settle_lent(pf_tensor *t, const void *data, pf_lender lender);
 /* Same shape as `like`, but laid out so that dimension order `order` (outermost first) is
  * contiguous; e.g. (B,H,L,d) stored as (B,L,H,d) with order {0,2,1,3}. */
 int pf_tensor_make_ordered(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
@@ -104,11 +115,13 @@ static inline int32_t *pf_i32(const pf_tensor *t) {
 /* Nobody else sees these numbers, and they lie in a row. */
 static inline bool pf_tensor_own(const pf_tensor *t) {
     return atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1 &&
-           pf_tensor_contiguous(t);
+           !t->storage->lender.lends && pf_tensor_contiguous(t);
 }
 bool pf_same_shape(const pf_tensor *a, const pf_tensor *b);
 /* Ready to read: alive, of dtype. Fails naming op and argument. */
 int pf_tensor_check(const pf_tensor *t, pf_dtype dtype, const char *op, const char *arg);
+/* May its numbers be written over? PF_ESTATE: they lie where nobody writes. */
+int pf_tensor_check_writable(const pf_tensor *t, const char *op);
 
 /* ---- changes in place (change.c) ---- */
 /* Every write in place has a number, higher than all before it in the process. What keeps a

@@ -57,6 +57,12 @@ static int list_entries(pf_optimizer *o) {
         if (!pf_tensor_contiguous(tensor) || tensor->dtype != PF_F32) {
             return pf_fail(PF_EINVAL, "optimizer: parameter '%s' must be contiguous f32", name);
         }
+        if (pf_tensor_read_only(tensor)) {
+            return pf_fail(PF_ESTATE,
+                           "optimizer: parameter '%s' lies in memory that is only read: load the "
+                           "model without mapping it, or freeze what is not to be trained",
+                           name);
+        }
         pf_entry *p = &o->entry[o->n++];
         p->param = pf_tensor_retain(tensor);
         p->name = pf_heap_text(o->heap, name);

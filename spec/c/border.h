@@ -105,6 +105,8 @@ static int border_resolve(void *context, pf_engine *engine, const char *name,
     return PF_ENOTFOUND;
 }
 
+static void border_release(void *context) { (void)context; }
+
 static pf_config *border_json(const char *text) {
     pf_config *node = NULL;
     CHECK_OK(pf_json_parse(&node, text, strlen(text)));

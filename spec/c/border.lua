@@ -61,6 +61,7 @@ local by_type = {
   ["pf_attr *"] = "NULL", ["pf_attr *attrs"] = "B.attrs", ["pf_tensor *const *"] = "B.tensors",
   ["pf_module *const *"] = "B.modules", ["pf_tensor **outputs"] = "B.outputs",
   ["pf_tensor *[3]"] = "B.outputs", ["pf_layer_resolver"] = "border_resolve",
+  ["pf_release_fn"] = "border_release",
   ["(*) f"] = "border_function",
 }
 
@@ -95,7 +96,7 @@ local function parameter(text)
   if callback then return { type = "(*)", name = callback, pointer = true, nullable = nullable } end
   local kind, name, array = text:match "^(.-)([%w_]+)(%[?%d*%]?)$"
   kind = kind:match "^%s*(.-)%s*$" .. array
-  local pointer = kind:find "%*" ~= nil or kind == "pf_layer_resolver"
+  local pointer = kind:find "%*" ~= nil or kind == "pf_layer_resolver" or kind == "pf_release_fn"
   return { type = kind, name = name, pointer = pointer, nullable = nullable }
 end
 
