@@ -72,6 +72,7 @@ static int run_slices(pf_stream *s, const int32_t *ids, size_t n, pf_tensor **y)
     for (size_t at = 0; at < n; at += PF_STREAM_SLICE) {
         int64_t part = (int64_t)(n - at < PF_STREAM_SLICE ? n - at : PF_STREAM_SLICE);
         pf_tensor_release(y);
+        PF_TRY(pf_progress_at(s->engine, "reading a prompt", (int64_t)at, (int64_t)n));
         PF_TRY(pf_stream_slice(s, ids + at, part, n, y));
     }
     return PF_OK;

@@ -262,7 +262,7 @@ static void restore_call(pf_call *c, pf_tape *tape, pf_node *node) {
 }
 
 static int walk_node(pf_tape *tape, pf_node *node) {
-    PF_TRY(pf_check_cancel(tape->engine));
+    PF_TRY(pf_progress_at(tape->engine, "going back", tape->n - (node - tape->nodes), tape->n));
     PF_TRY(check_alive(node));
     PF_TRY(pf_check_unchanged(tape, node));
     pf_call c;

@@ -112,7 +112,7 @@ PF_API uint32_t pf_abi_version(void); /* the library's PF_ABI_VERSION */
  *
  * Its threads work under the floating-point settings (rounding, denormals) of the thread that
  * calls, so that no bit depends on who does what, and take no signals but their own faults, which
- * reach the host's handler.
+ * reach the host's handler, and what a profiler or a limit of processor time sends to all.
  *
  * fork: the child uses and closes what it inherited as its parent would; the threads stay behind,
  * and others start when they are needed. If another thread was in a call of an engine at that
@@ -129,6 +129,25 @@ typedef struct {
     void *(*resize)(void *context, void *block, size_t old_bytes, size_t bytes);
     void *context;
 } pf_allocator;
+
+/* The threads of an engine. Its own ones are called NAME-1, NAME-2 ..., or its work is done by the
+ * host's: `run` then calls work(argument) on up to n threads, in any order or at the same time, on
+ * its own too if it likes, and returns when all of these calls have. Fewer calls will do, and none:
+ * what is left the caller does alone. n is at most pf_options.threads. Results are the same bits
+ * whoever does the work. A negative status fails the call that wanted the work done. */
+typedef struct {
+    size_t size;
+    int (*run)(void *context, int n, void (*work)(void *argument), void *argument); /* or NULL */
+    void *context;
+    const char *name; /* of own ones, copied, cut at 10 bytes; NULL: "performer" */
+    size_t stack;     /* bytes of an own one's; 0: the system's choice, else 64 KiB and more */
+} pf_workers;
+
+/* What a long call is at: `done` of `total` bytes, numbers, rows or tokens (0: nobody knows).
+ * Called now and then on the thread that made the call; it makes no calls with that engine. What
+ * is not 0 ends the call with PF_ECANCEL, as the cancel flag does. what: in a few words, "loading
+ * weights". */
+typedef int (*pf_progress_fn)(void *context, const char *what, uint64_t done, uint64_t total);
 
 /* Bounds of what is done with an engine; 0 in a field: none.
  *
@@ -162,6 +181,10 @@ typedef struct {
     const void *cancel;      /* const atomic_int *: non-zero stops long calls; NULL: never */
     bool no_cache;           /* freed memory goes back at once: slower, and valgrind sees misuse */
     const pf_limits *limits; /* copied; as pf_engine_limit, NULL: none */
+    const pf_workers *workers; /* copied; NULL: threads of its own, with defaults */
+    pf_progress_fn progress;   /* NULL: nobody is told */
+    void *progress_context;
+    double progress_every; /* seconds between two of its calls at least; 0: a tenth */
 } pf_options;
 /* The defaults, to begin a pf_options with: either way, in C and in C++. */
 #ifndef __cplusplus

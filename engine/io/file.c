@@ -443,7 +443,7 @@ int pf_hash_file(const pf_engine *engine, const pf_reader *r, char text[PF_HASH_
     int status = pf_hash_begin(&hash, engine->heap);
     for (int64_t at = 0; status >= 0 && at < r->size; at += (int64_t)CHUNK) {
         size_t bytes = (size_t)pf_min(r->size - at, (int64_t)CHUNK);
-        status = pf_check_cancel(engine);
+        status = pf_progress_at(engine, "verifying", at, r->size);
         if (status >= 0) status = pf_reader_read(r, at, buffer, bytes);
         if (status >= 0) pf_hash_put(&hash, buffer, bytes);
     }

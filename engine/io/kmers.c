@@ -118,7 +118,8 @@ int pf_kmers_each(const pf_data *data, const pf_engine *engine, const int64_t *o
     g.begin = pf_heap_alloc(data->heap, bytes);
     int status = g.begin ? PF_OK : PF_ENOMEM;
     for (; g.first < (uint64_t)1 << g.bits && status >= 0; g.first += g.slots) {
-        status = pf_check_cancel(engine);
+        status =
+            pf_progress_at(engine, "comparing sequences", (int64_t)g.first, (int64_t)1 << g.bits);
         if (status >= 0) status = go_share(&g, f, context);
     }
     if (g.begin) pf_heap_free(data->heap, g.begin, bytes);

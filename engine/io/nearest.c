@@ -151,7 +151,7 @@ static int run(search *s, pf_engine *engine, pf_identity_info *info) {
     PF_TRY(choose(s));
     PF_TRY(pf_kmers_each(s->data, engine, s->order, s->n, look_at, s));
     for (int64_t i = 0; i < s->n_valid; i++) {
-        PF_TRY(pf_check_cancel(engine));
+        PF_TRY(pf_progress_at(engine, "comparing sequences", i, s->n_valid));
         s->identity[i] = nearest(s, i);
     }
     sum_up(s, info);

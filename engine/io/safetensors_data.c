@@ -23,6 +23,10 @@ static int read_bytes(pf_safetensors *s, int64_t at, void *to, size_t bytes) {
     return PF_OK;
 }
 
+static int told(const pf_engine *engine, const pf_safetensors *s, int64_t at) {
+    return pf_progress_at(engine, "loading weights", at, s->file.size - s->data);
+}
+
 /* A piece at a time through `raw`, so that the extra memory stays small. */
 static int read_converted(pf_engine *engine, pf_safetensors *s, const pf_st_entry *entry, void *raw,
                           char *out) {
@@ -31,7 +35,7 @@ static int read_converted(pf_engine *engine, pf_safetensors *s, const pf_st_entr
     int64_t bytes = (int64_t)type->bytes, total = (entry->end - entry->begin) / bytes;
     for (int64_t at = 0; at < total;) {
         int64_t n = pf_min(total - at, CONVERTED);
-        PF_TRY(pf_check_cancel(engine));
+        PF_TRY(told(engine, s, entry->begin + at * bytes));
         PF_TRY(read_bytes(s, entry->begin + at * bytes, raw, (size_t)(n * bytes)));
         int64_t good = type->convert(raw, n, out + at * (int64_t)own->bytes);
         if (good < n) {
@@ -48,7 +52,7 @@ static int read_converted(pf_engine *engine, pf_safetensors *s, const pf_st_entr
 
 static int read_plain(pf_engine *engine, pf_safetensors *s, const pf_st_entry *entry, char *out) {
     for (int64_t at = entry->begin; at < entry->end; at += READ) {
-        PF_TRY(pf_check_cancel(engine));
+        PF_TRY(told(engine, s, at));
         size_t bytes = (size_t)pf_min(entry->end - at, READ);
         PF_TRY(read_bytes(s, at, out + (at - entry->begin), bytes));
     }

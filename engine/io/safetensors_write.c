@@ -108,7 +108,7 @@ static int put_header(pf_text *text, const pf_named *tensors, int n, const pf_co
 /* A cancel is seen between two of them. */
 static int put_bytes(const pf_engine *engine, pf_writer *to, const char *data, size_t bytes) {
     for (size_t at = 0; at < bytes; at += STRIDE) {
-        PF_TRY(pf_check_cancel(engine));
+        PF_TRY(pf_progress_at(engine, "saving weights", to->size, 0));
         PF_TRY(pf_writer_put(to, data + at, at + STRIDE < bytes ? STRIDE : bytes - at));
     }
     return PF_OK;

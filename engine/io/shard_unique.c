@@ -32,7 +32,7 @@ typedef int (*record_fn)(void *context, int64_t i, const pf_shard_record *record
 static int each_record(const pf_shard_choice *c, const search *s, record_fn f, void *context) {
     for (int64_t first = 0, n; first < c->n; first += n) {
         n = pf_min(AT_A_TIME, c->n - first);
-        PF_TRY(pf_check_cancel(c->engine));
+        PF_TRY(pf_progress_at(c->engine, "looking for duplicates", first, c->n));
         PF_TRY(pf_reader_read(&s->file, first * (int64_t)sizeof *s->records, s->records,
                               (size_t)n * sizeof *s->records));
         for (int64_t i = 0; i < n; i++) PF_TRY(f(context, first + i, &s->records[i]));

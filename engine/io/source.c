@@ -59,7 +59,7 @@ int pf_source_open(pf_source *s, pf_engine *engine, const char *path) {
 static int wait_for_bytes(pf_source *s) {
     for (int waits = 1;; waits++) {
         struct pollfd one = {.fd = s->fd, .events = POLLIN};
-        PF_TRY(pf_check_cancel(s->engine));
+        PF_TRY(pf_progress_at(s->engine, "waiting for data", s->n, 0));
         int ready = poll(&one, 1, WAIT_MS);
         if (ready > 0) return PF_OK;
         if (ready < 0 && errno != EINTR && errno != EAGAIN)
@@ -73,7 +73,8 @@ static int wait_for_bytes(pf_source *s) {
 int64_t pf_source_read(pf_source *s, uint8_t *bytes, size_t room) {
     size_t done = 0;
     while (done < room) {
-        PF_TRY(s->waits ? wait_for_bytes(s) : pf_check_cancel(s->engine));
+        PF_TRY(s->waits ? wait_for_bytes(s)
+                        : pf_progress_at(s->engine, "reading data", s->n + (int64_t)done, 0));
         ssize_t got = read(s->fd, bytes + done, (size_t)pf_min(STEP, (int64_t)(room - done)));
         if (got == 0) break;
         if (got > 0) done += (size_t)got;

@@ -47,7 +47,7 @@ static int fill(float *data, int64_t n, const pf_engine *e, const pf_rng *rng, f
     enum { PIECE = 1 << 18 };
     for (int64_t at = 0; at < n; at += PIECE) {
         int64_t count = pf_min(PIECE, n - at);
-        PF_TRY(pf_check_cancel(e));
+        PF_TRY(pf_progress_at(e, "drawing weights", at, n));
         if (rng) pf_rng_fill_normal(rng, (uint64_t)at, count, data + at);
         for (int64_t i = at; i < at + count; i++) data[i] = rng ? value * data[i] : value;
     }

@@ -32,7 +32,7 @@ static bool rows_apart(const pf_module *m, const pf_run *run) {
 
 int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     *y = NULL;
-    PF_TRY(pf_check_cancel(e));
+    PF_TRY(pf_progress_at(e, "running layers", 0, 0));
     bool trains = run->mode == PF_RUN_FORWARD || run->mode == PF_RUN_SLICE;
     bool recompute = m->recompute && trains && pf_tape_records(e);
     if (rows_apart(m, run)) {

@@ -135,6 +135,7 @@ void pf_slice_cut(pf_slices *s, int64_t i, pf_state *state, bool gradient) {
 
 int pf_slice_pass(pf_slices *s, int64_t i, pf_state *state, bool again, pf_score *score) {
     const pf_run run = {.state = state};
+    PF_TRY(pf_progress_at(s->e, "going through rows", pf_slice_first(s, i), s->length));
     pf_tape *tape = pf_tape_pause(s->e);
     int status = pf_slice_run(s, i, &run, again, score);
     if (status >= 0) status = pf_state_each(state, NULL, settle, s->e);

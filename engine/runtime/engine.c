@@ -14,8 +14,17 @@
 #include "cpu.h"
 #include "meter.h"
 #include "number.h"
+#include "progress.h"
 
-enum { MAX_THREADS = 1024 };
+enum { MAX_THREADS = 1024, LEAST_STACK = 64 << 10 };
+
+static int read_workers(pf_workers *out, const pf_workers *given) {
+    *out = (pf_workers){.size = sizeof *out};
+    PF_TRY(pf_options_take(out, sizeof *out, given, "workers"));
+    if (out->stack == 0 || out->stack >= LEAST_STACK) return PF_OK;
+    return pf_fail(PF_EINVAL, "workers: a stack of %zu bytes; at least %d are needed", out->stack,
+                   LEAST_STACK);
+}
 
 static int read_options(pf_options *out, const pf_options *given) {
     *out = (pf_options)PF_OPTIONS_DEFAULT;
@@ -31,6 +40,7 @@ int pf_runtime_open(pf_engine *engine, const pf_options *options) {
     pf_options o;
     memset(engine, 0, sizeof *engine);
     PF_TRY(read_options(&o, options));
+    PF_TRY(read_workers(&engine->workers, o.workers));
     PF_TRY(pf_cpu_choose(o.cpu, &engine->cpu));
     PF_TRY(pf_heap_open(&engine->heap, o.allocator, o.memory));
     if (o.no_cache) pf_heap_uncached(engine->heap);
@@ -42,7 +52,10 @@ int pf_runtime_open(pf_engine *engine, const pf_options *options) {
     engine->log_level = o.log_level;
     engine->cancel = o.cancel;
     engine->memory = o.memory;
-    int status = pf_pool_open(&engine->pool, engine->heap, engine->threads - 1);
+    int workers = engine->workers.run ? 0 : engine->threads - 1;
+    int status = pf_pool_open(&engine->pool, engine->heap, workers, &engine->workers);
+    engine->workers.name = NULL; /* the pool has a copy */
+    if (status >= 0) status = pf_progress_open(&engine->progress, engine->heap, &o);
     if (status < 0) pf_runtime_close(engine);
     return status;
 }
@@ -52,6 +65,7 @@ void pf_runtime_close(pf_engine *engine) {
     if (engine->closed) return;
     for (int slot = 0; slot < PF_OWN_SLOTS; slot++) pf_engine_own(engine, slot, NULL, NULL);
     pf_pool_close(&engine->pool, engine->heap);
+    pf_progress_close(&engine->progress, engine->heap);
     pf_heap_free(engine->heap, engine->scratch, engine->scratch_bytes * (size_t)engine->threads);
     pf_heap_pays(engine->heap, NULL);
     pf_heap_free(engine->heap, engine->limit, sizeof *engine->limit);

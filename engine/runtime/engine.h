@@ -17,6 +17,7 @@ struct pf_kern; /* ops/kern: the table of kernels for this engine's CPU level */
 struct pf_op;   /* ops: one row of the op table */
 struct pf_comm; /* comm: the ranks that train together */
 struct pf_meter;
+struct pf_progress;
 
 #define PF_MAX_OPS 128
 
@@ -45,7 +46,8 @@ struct pf_engine {
     uint64_t seed;
     uint64_t draws; /* counts PF_DRAW_USER streams, so each call draws anew */
     int threads;
-    pf_pool *pool; /* threads - 1 workers; NULL for one thread */
+    pf_pool *pool;      /* threads - 1 workers; NULL for one thread, or where the host has some */
+    pf_workers workers; /* run NULL: the pool's */
     pf_cpu cpu;
     const struct pf_kern *kern;
     pf_tape *tape;        /* innermost open tape, or NULL */
@@ -58,6 +60,7 @@ struct pf_engine {
     size_t memory;                       /* the budget that the engine was opened with, 0: none */
     struct pf_meter *meter;              /* the innermost that is entered; NULL: nothing counts */
     struct pf_meter *limit;              /* the engine's own, or NULL */
+    struct pf_progress *progress;        /* who is told, or NULL */
     int shield;                          /* > 0: what has begun must end, nothing stops it */
     const struct pf_op *ops[PF_MAX_OPS]; /* the op table: each floor adds its rows at open */
     int n_ops;

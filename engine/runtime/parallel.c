@@ -1,6 +1,6 @@
 /*
- * parallel.c - the engine's one parallel loop, on the threads of its pool. What must hold:
- * which task runs on which thread is of no consequence; the BLAS sees a single thread inside
+ * parallel.c - the engine's one parallel loop, on the threads of its pool or the host's. What must
+ * hold: which task runs on which thread is of no consequence; the BLAS sees a single thread inside
  * a task; the host's OpenMP settings are the same after as before, also when the host calls
  * from a region of its own.
  */
@@ -8,6 +8,7 @@
 
 #include <omp.h>
 
+#include "hosted.h"
 #include "meter.h"
 
 /* Room for `bytes` of scratch a thread. What it held is of no worth, so the old area goes
@@ -64,6 +65,27 @@ static void take_tasks(void *context, int thread) {
     }
 }
 
+/* On the caller the BLAS would use the host's thread count: a region of one thread has a count of
+ * its own, and the host's stays as it is. Threads of the host's are asked for outside of it, since
+ * they may be OpenMP's. */
+static int run_job(pf_engine *engine, task_job *job) {
+    bool alone = job->n == 1 || engine->threads == 1;
+    int status = PF_OK;
+    if (!alone && engine->workers.run) {
+        int64_t most = pf_min(engine->threads, pf_ceil_div(job->n, job->chunk));
+        return pf_hosted_run(&engine->workers, (int)most, take_tasks, job);
+    }
+#pragma omp parallel num_threads(1)
+    {
+        omp_set_num_threads(1);
+        if (alone)
+            take_tasks(job, 0);
+        else
+            status = pf_pool_run(engine->pool, take_tasks, job);
+    }
+    return status;
+}
+
 int pf_parallel(pf_engine *engine, int64_t n, size_t scratch_bytes, pf_task_fn fn, void *context) {
     if (n <= 0) return PF_OK;
     PF_TRY(grow_scratch(engine, scratch_bytes));
@@ -74,19 +96,7 @@ int pf_parallel(pf_engine *engine, int64_t n, size_t scratch_bytes, pf_task_fn f
                     .scratch = engine->scratch,
                     .stride = engine->scratch_bytes,
                     .engine = engine};
-    int status = PF_OK;
-    /* On the caller the BLAS would use the host's thread count: a region of one thread has a
-     * count of its own, and the host's stays as it is. */
-#pragma omp parallel num_threads(1)
-    {
-        omp_set_num_threads(1);
-        if (n == 1 || engine->threads == 1) {
-            take_tasks(&job, 0);
-        } else {
-            status = pf_pool_run(engine->pool, take_tasks, &job);
-        }
-    }
-    PF_TRY(status);
+    PF_TRY(run_job(engine, &job));
     return pf_stopped_fail(engine, job.stopped);
 }
 

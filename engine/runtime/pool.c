@@ -17,10 +17,13 @@
 
 #include "fork.h"
 #include "fpu.h"
+#include "number.h"
 #include "status.h"
 
 /* About 50 microseconds; the next job of a training step is nearer than that. */
 enum { SPINS = 2000 };
+
+enum { NAME = 16 }; /* bytes of a thread's name, as Linux has them */
 
 typedef struct {
     pf_pool *pool;
@@ -41,8 +44,10 @@ struct pf_pool {
     pf_fpu fpu; /* the caller's settings */
     /* the caller's alone */
     int wanted, started;
-    bool tried;     /* to start them: once, at the first job */
-    unsigned forks; /* pf_forks() of the process whose threads the workers are */
+    char name[NAME]; /* of all of them, before their numbers */
+    size_t stack;    /* 0: the system's choice */
+    bool tried;      /* to start them: once, at the first job */
+    unsigned forks;  /* pf_forks() of the process whose threads the workers are */
     worker workers[];
 };
 
@@ -74,7 +79,10 @@ static void *worker_main(void *argument) {
     const worker *self = argument;
     pf_pool *pool = self->pool;
     unsigned seen = 0;
-    omp_set_num_threads(1); /* this thread's own */
+    char name[NAME];
+    pf_print(name, sizeof name, "%.10s-%d", pool->name, self->number);
+    pthread_setname_np(pthread_self(), name); /* for debuggers; without it all is as well */
+    omp_set_num_threads(1);                   /* this thread's own */
     while (wait_for_work(pool, seen)) {
         seen = atomic_load(&pool->generation);
         if (pool->open) {
@@ -103,20 +111,29 @@ static void choose_signals(const sigset_t *callers, sigset_t *blocked) {
         if (!sigismember(callers, sent[i])) sigdelset(blocked, sent[i]);
 }
 
-/* Workers inherit the mask. */
-static void start_workers(pf_pool *pool) {
-    sigset_t blocked, before;
-    pool->tried = true;
-    if (pthread_sigmask(SIG_SETMASK, NULL, &before) != 0) return;
-    choose_signals(&before, &blocked);
-    if (pthread_sigmask(SIG_SETMASK, &blocked, NULL) != 0) return;
+static void start_with(pf_pool *pool, const pthread_attr_t *attributes) {
     for (int i = 0; i < pool->wanted; i++) {
         worker *w = &pool->workers[i];
         *w = (worker){.pool = pool, .number = i + 1};
-        if (pthread_create(&w->thread, NULL, worker_main, w) != 0) break;
+        if (pthread_create(&w->thread, attributes, worker_main, w) != 0) break;
         pool->started++;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* Workers inherit the mask. */
+static void start_workers(pf_pool *pool) {
+    sigset_t blocked, before;
+    pthread_attr_t attributes;
+    pool->tried = true;
+    if (pthread_attr_init(&attributes) != 0) return;
+    bool good = !pool->stack || pthread_attr_setstacksize(&attributes, pool->stack) == 0;
+    good = good && pthread_sigmask(SIG_SETMASK, NULL, &before) == 0;
+    if (good) {
+        choose_signals(&before, &blocked);
+        if (pthread_sigmask(SIG_SETMASK, &blocked, NULL) == 0) start_with(pool, &attributes);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    pthread_attr_destroy(&attributes);
 }
 
 /* Also in place of what lies in a child's copy, whatever state the fork found it in. */
@@ -136,12 +153,14 @@ static void begin_anew(pf_pool *pool) {
     pool->open = pool->tried = false;
 }
 
-int pf_pool_open(pf_pool **pool, pf_heap *heap, int workers) {
+int pf_pool_open(pf_pool **pool, pf_heap *heap, int workers, const pf_workers *options) {
     *pool = NULL;
     if (workers == 0) return PF_OK;
     pf_pool *p = pf_heap_zalloc(heap, pool_bytes(workers));
     if (!p) return PF_ENOMEM;
     p->wanted = workers;
+    p->stack = options->stack;
+    pf_print(p->name, sizeof p->name, "%.10s", options->name ? options->name : "performer");
     make_locks(p);
     *pool = p;
     return PF_OK;

@@ -19,8 +19,8 @@ typedef struct pf_pool pf_pool;
 /* thread: 0 the caller, 1 .. workers. */
 typedef void (*pf_job_fn)(void *context, int thread);
 
-/* *pool NULL for no workers. */
-int pf_pool_open(pf_pool **pool, pf_heap *heap, int workers);
+/* *pool NULL for no workers. options: their name and stack. */
+int pf_pool_open(pf_pool **pool, pf_heap *heap, int workers, const pf_workers *options);
 void pf_pool_close(pf_pool **pool, pf_heap *heap); /* joins the workers */
 
 /* Runs fn on the caller and on every worker that comes while the caller is at it. Fewer

@@ -11,6 +11,7 @@
 #include "meter.h"
 #include "number.h"
 #include "parallel.h"
+#include "progress.h"
 #include "rng.h"
 #include "status.h"
 
