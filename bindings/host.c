@@ -2,7 +2,6 @@
 #include "host.h"
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,9 +9,6 @@
 #include <lualib.h>
 
 #include "lpf.h"
-#include "performer_lua.h"
-
-static _Thread_local char script_error[LPF_THROWN];
 
 /* ---- places ------------------------------------------------------------------- */
 
@@ -37,18 +33,24 @@ bool lpf_find_files(const char *from, char lua_dir[LPF_PATH], char scripts[LPF_P
 }
 
 /* The folder of the library that holds this function. */
-static bool own_folder(char out[LPF_PATH]) {
+static bool library_folder(char out[LPF_PATH]) {
     Dl_info info;
     /* A function pointer as an object pointer: what dladdr asks for. */
     union {
         bool (*function)(char *);
         void *object;
-    } self = {.function = own_folder};
+    } self = {.function = library_folder};
     if (!dladdr(self.object, &info) || !info.dli_fname) return false;
     const char *slash = strrchr(info.dli_fname, '/');
     const int n = snprintf(out, LPF_PATH, "%.*s", slash ? (int)(slash - info.dli_fname) : 1,
                            slash ? info.dli_fname : ".");
     return n > 0 && n < LPF_PATH;
+}
+
+bool lpf_find_own_files(char lua_dir[LPF_PATH], char scripts[LPF_PATH]) {
+    char own[LPF_PATH];
+    lua_dir[0] = scripts[0] = 0;
+    return library_folder(own) && lpf_find_files(own, lua_dir, scripts);
 }
 
 /* ---- states ------------------------------------------------------------------- */
@@ -84,7 +86,7 @@ static int bind_body(lua_State *L) {
     return 0;
 }
 
-static int bind(lua_State *L, pf_engine *engine, const lpf_places *places) {
+int lpf_host_bind(lua_State *L, pf_engine *engine, const lpf_places *places) {
     binding b = {engine, places};
     lua_pushcfunction(L, bind_body);
     lua_pushlightuserdata(L, &b);
@@ -100,7 +102,7 @@ lua_State *lpf_host_open(pf_engine *engine, const lpf_places *places) {
     lua_State *L = luaL_newstate();
     if (!L) return NULL;
     lua_pushcfunction(L, open_body);
-    if (lua_pcall(L, 0, 0, 0) == LUA_OK && bind(L, engine, places) == LUA_OK) return L;
+    if (lua_pcall(L, 0, 0, 0) == LUA_OK && lpf_host_bind(L, engine, places) == LUA_OK) return L;
     lua_close(L);
     return NULL;
 }
@@ -112,8 +114,8 @@ static int handler(lua_State *L) {
     return 1;
 }
 
-static void push_arguments(lua_State *L, const char *path, const char *program, int argc,
-                           const char *const *argv) {
+void lpf_host_arguments(lua_State *L, const char *path, const char *program, int argc,
+                        const char *const *argv) {
     lua_createtable(L, argc, 2);
     lua_pushstring(L, program);
     lua_rawseti(L, -2, -1);
@@ -133,11 +135,9 @@ typedef struct {
     int load_status;
 } script;
 
-/* In package[field] the script's own folder stands where Lua has the current one: what lies in the
- * folder that a program happens to be called in is not run. */
-static void replace_current_folder(lua_State *L, const char *field, const char *path) {
-    const char *slash = strrchr(path, '/');
-    if (!slash || lua_getglobal(L, "package") != LUA_TTABLE) return;
+/* In package[field], whose table is on top. */
+static void replace_in(lua_State *L, const char *field, const char *path, const char *slash) {
+    const int top = lua_gettop(L);
     lua_getfield(L, -1, field);
     lua_pushfstring(L, ";%s", luaL_optstring(L, -1, ""));
     lua_pushlstring(L, path, (size_t)(slash - path));
@@ -146,15 +146,24 @@ static void replace_current_folder(lua_State *L, const char *field, const char *
     lua_pushfstring(L, ";%s/", folder);
     luaL_gsub(L, lua_tostring(L, -3), ";./", lua_tostring(L, -1));
     lua_pushstring(L, lua_tostring(L, -1) + 1);
-    lua_setfield(L, 2, field);
-    lua_settop(L, 1);
+    lua_setfield(L, top, field);
+    lua_settop(L, top);
+}
+
+void lpf_host_folder(lua_State *L, const char *path) {
+    const char *slash = strrchr(path, '/');
+    const bool packages = slash && lua_getglobal(L, "package") == LUA_TTABLE;
+    if (packages) {
+        replace_in(L, "path", path, slash);
+        replace_in(L, "cpath", path, slash);
+    }
+    if (slash) lua_pop(L, 1);
 }
 
 static int load_body(lua_State *L) {
     script *s = lua_touserdata(L, 1);
-    replace_current_folder(L, "path", s->path);
-    replace_current_folder(L, "cpath", s->path);
-    push_arguments(L, s->path, s->program, s->argc, s->argv);
+    lpf_host_folder(L, s->path);
+    lpf_host_arguments(L, s->path, s->program, s->argc, s->argv);
     s->load_status = luaL_loadfile(L, s->path);
     return s->load_status == LUA_OK ? 1 : lua_error(L);
 }
@@ -237,7 +246,7 @@ static void ask(lua_State *L, lua_CFunction body, thrown *t) {
     if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1);
 }
 
-int lpf_host_thrown(lua_State *L, char text[LPF_THROWN]) {
+int lpf_host_thrown(lua_State *L, char text[LPF_THROWN], bool *chosen) {
     thrown t = {.text = text, .code = 1};
     text[0] = 0;
     if (lua_checkstack(L, 8)) {
@@ -250,76 +259,6 @@ int lpf_host_thrown(lua_State *L, char text[LPF_THROWN]) {
     else if (!text[0] && !t.chosen)
         snprintf(text, LPF_THROWN, "the script threw an empty text");
     lua_pop(L, 1);
+    if (chosen) *chosen = t.chosen;
     return t.code;
 }
-
-/* ---- performer_lua.h ---------------------------------------------------------- */
-
-static int require_body(lua_State *L) {
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "performer");
-    lua_call(L, 1, 1);
-    return 1;
-}
-
-/* Says it where hosts look for a script's error, and where they look for any. */
-static int refuse(int status, const char *text) {
-    if (text != script_error) snprintf(script_error, sizeof script_error, "%s", text);
-    return pf_set_error(status, text);
-}
-
-/* The same with the error on top, which it takes off. */
-static int refuse_thrown(lua_State *L, int status) {
-    const int code = lpf_host_thrown(L, script_error);
-    if (!script_error[0])
-        snprintf(script_error, sizeof script_error, "the script ended itself with code %d", code);
-    return refuse(status, script_error);
-}
-
-int pf_script_bind(void *lua_state, pf_engine *engine, const char *lua_dir) {
-    lua_State *L = lua_state;
-    char own[LPF_PATH], dir[LPF_PATH], scripts[LPF_PATH];
-    script_error[0] = 0;
-    if (!L) return refuse(PF_EINVAL, "pf_script_bind: lua_state is NULL");
-    if (pf_engine_closed(engine)) {
-        return refuse(PF_ESTATE, "pf_script_bind: its engine has closed");
-    }
-    if (!lua_checkstack(L, 8)) return refuse(PF_ENOMEM, "script: out of memory");
-    lpf_places places = {.lua_dir = lua_dir};
-    if (!lua_dir && own_folder(own) && lpf_find_files(own, dir, scripts))
-        places = (lpf_places){.lua_dir = dir, .scripts = scripts};
-    if (bind(L, engine, &places) == LUA_OK) {
-        lua_pushcfunction(L, require_body);
-        if (lua_pcall(L, 0, 1, 0) == LUA_OK) return PF_OK;
-    }
-    return refuse_thrown(L, PF_EHOST);
-}
-
-int pf_script_run(pf_engine *engine, const char *path, int argc, const char *const *argv) {
-    char own[LPF_PATH], dir[LPF_PATH] = "", scripts[LPF_PATH] = "";
-    script_error[0] = 0;
-    if (!engine) return refuse(PF_EINVAL, "pf_script_run: engine is NULL");
-    if (!path) return refuse(PF_EINVAL, "pf_script_run: path is NULL");
-    if (argc > 0 && !argv) return refuse(PF_EINVAL, "pf_script_run: argv is NULL");
-    if (argc < 0) return refuse(PF_EINVAL, "pf_script_run: argc is negative");
-    if (pf_engine_closed(engine)) {
-        return refuse(PF_ESTATE, "pf_script_run: its engine has closed");
-    }
-    if (access(path, R_OK) != 0) {
-        snprintf(script_error, sizeof script_error, "script: cannot read %s: %s", path,
-                 strerror(errno));
-        return refuse(PF_ENOTFOUND, script_error);
-    }
-    if (own_folder(own)) lpf_find_files(own, dir, scripts);
-    lua_State *L = lpf_host_open(engine, &(lpf_places){.lua_dir = dir, .scripts = scripts});
-    if (!L) return refuse(PF_ENOMEM, "script: out of memory");
-    const int status = lpf_host_run(L, path, "performer", argc, argv);
-    const int failed = status == LUA_ERRSYNTAX ? PF_EFORMAT
-                       : status == LUA_ERRMEM  ? PF_ENOMEM
-                                               : PF_EHOST;
-    if (status != LUA_OK) refuse_thrown(L, failed);
-    lua_close(L); /* what is collected now may fail in turn */
-    return status == LUA_OK ? PF_OK : refuse(failed, script_error);
-}
-
-const char *pf_script_error(void) { return script_error; }

@@ -1,7 +1,7 @@
 /*
- * host.h - running scripts, for the executable and for performer_lua.h: a Lua state with
- * performer loaded on demand, a script with arguments and traceback, and the places where
- * the Lua files and the scripts lie.
+ * host.h - what the executable and performer_lua.h have in common: the places where the Lua files
+ * and the scripts lie, a Lua state with performer loaded on demand, a script's arguments, and the
+ * telling of what was thrown.
  */
 #ifndef LPF_HOST_H
 #define LPF_HOST_H
@@ -19,6 +19,9 @@ enum { LPF_PATH = 4096, LPF_THROWN = 8192 };
  * and the scripts beside it. false: nothing there, both empty. */
 bool lpf_find_files(const char *from, char lua_dir[LPF_PATH], char scripts[LPF_PATH]);
 
+/* The same for the library, or program, that holds this function. */
+bool lpf_find_own_files(char lua_dir[LPF_PATH], char scripts[LPF_PATH]);
+
 /* Where a state finds Lua files: the binding's own in lua_dir; kit/, which the commands share,
  * in scripts. A command's folder is searched first (command true), so that no file of the user's
  * folder stands in for a part of it; for any other script last, so that its own files win. */
@@ -31,6 +34,16 @@ typedef struct {
  * Lua files and kit/ in these places. engine NULL: opened at first use. NULL: out of memory. */
 lua_State *lpf_host_open(pf_engine *engine, const lpf_places *places);
 
+/* What it does to a state that has its libraries: LUA_OK, or an error's status with it on top. */
+int lpf_host_bind(lua_State *L, pf_engine *engine, const lpf_places *places);
+
+/* The global `arg`. These two raise. */
+void lpf_host_arguments(lua_State *L, const char *path, const char *program, int argc,
+                        const char *const *argv);
+/* `require` looks in the folder of the file `path` where Lua would in the current one: what lies in
+ * the folder that a program happens to be called in is not run. Of "/" nowhere. */
+void lpf_host_folder(lua_State *L, const char *path);
+
 /* Runs a file; `require` looks in its folder where Lua would in the current one. LUA_OK, or the
  * status with the error on top: a text with traceback, or what else was thrown, as it is. */
 int lpf_host_run(lua_State *L, const char *path, const char *program, int argc,
@@ -39,6 +52,6 @@ int lpf_host_run(lua_State *L, const char *path, const char *program, int argc,
 /* Takes the thrown value off the stack: a text that tells it, and the exit code that it asks for,
  * 1 where it asks for none. {code = n, message = text} (pf.exit) chooses both, and "" says
  * nothing; anything else comes to some word, whatever its metatable does. Never raises. */
-int lpf_host_thrown(lua_State *L, char text[LPF_THROWN]);
+int lpf_host_thrown(lua_State *L, char text[LPF_THROWN], bool *PF_NULLABLE chosen);
 
 #endif

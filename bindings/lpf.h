@@ -5,8 +5,9 @@
  * Rules that hold everywhere. A userdata is made closed (zeroed) and filled by the call
  * that can fail, so nothing leaks when Lua raises in between. An engine's failure becomes
  * a Lua error in lpf_result only, or `nil, message, code` in lpf_outside only. Counting from
- * 1 is turned into counting from 0, and back, in lpf_place.c only. Nothing else is global. No
- * two files need each other: lpf_open.c calls all, lpf_raise.c none.
+ * 1 is turned into counting from 0, and back, in lpf_place.c only. Nothing is global but what
+ * signals say (below), and on a thread who asks for layers (lpf_context.c). No two files need each
+ * other: lpf_open.c calls all, lpf_raise.c none.
  */
 #ifndef LPF_H
 #define LPF_H
@@ -86,6 +87,9 @@ void lpf_context_release(lpf_context *ctx);
 void lpf_at_close(lua_State *L, void (*close)(lpf_context *));
 /* Binds L to a host's engine before performer.core is loaded. */
 void lpf_bind_engine(lua_State *L, pf_engine *engine);
+/* From here on layers of a name are asked for by this state: other states' are not found. Gives who
+ * asked before, to be put back; NULL: the host. */
+lpf_context *lpf_ask_layers(lpf_context *ctx);
 int lpf_open_engine(lua_State *L); /* pf.open{...} */
 void lpf_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
 /* For an __index: the method of class `name` that the key at 2 names. There is none: raises with
@@ -104,7 +108,12 @@ int lpf_raise(lua_State *L, const char *format, ...) __attribute__((analyzer_nor
 int luaL_error(lua_State *L, const char *format, ...) __attribute__((analyzer_noreturn));
 int lua_error(lua_State *L) __attribute__((analyzer_noreturn));
 #endif /* NOLINTEND(readability-redundant-declaration) */
-int lpf_raise_message(lua_State *L);      /* raises the string on top, with position */
+int lpf_raise_message(lua_State *L);        /* raises the string on top, with position */
+int lpf_raise_as(lua_State *L, int status); /* the same, as the engine's failure `status` */
+/* The text on top is raised as the failure `status`: nothing is popped. And which status an error
+ * comes from, raised again by others too: PF_EHOST for what is no failure of the engine's. */
+void lpf_remember(lua_State *L, int status);
+int lpf_status_of(lua_State *L, int index);
 int lpf_result(lua_State *L, int status); /* status >= 0, or raises */
 /* 0 for success; pushes nil, message, code (3) when the outside world failed; else raises. */
 int lpf_outside(lua_State *L, int status);
@@ -114,7 +123,7 @@ int lpf_failure(lua_State *L, int status); /* pushes nil, message, code, whateve
 int lpf_loaded(lua_State *L, int status);
 /* Runs a callback's body protected; its error waits for lpf_result. PF_OK or PF_EHOST. */
 int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call);
-/* Nothing waits any more. The first call makes the slot: keeping an error must not allocate. */
+/* Nothing waits any more. The first call makes the slots: keeping an error must not allocate. */
 void lpf_forget_error(lua_State *L);
 const char *lpf_class_of(lua_State *L, int index); /* "nil", "performer.tensor", ... */
 /* For messages: "a closed performer.tape", too; that may push one value. */
@@ -203,6 +212,8 @@ pf_module **lpf_new_module(lua_State *L);
 pf_optimizer **lpf_new_optimizer(lua_State *L, int model_index);
 pf_optimizer *lpf_check_optimizer(lua_State *L, int index, const char *where);
 pf_kernel *lpf_test_kernel(lua_State *L, int index); /* NULL: none */
+/* Closes the tapes that were opened since `tape` was the innermost, NULL: all. */
+void lpf_close_tapes(lpf_context *ctx, const lpf_tape *tape);
 /* Before a model is built from data, which names kernels: no garbage must have such a name. */
 void lpf_drop_dead(lua_State *L);
 /* NULL for nil; anything else that is none raises. */

@@ -149,8 +149,9 @@ static void convert_table(conversion *c, const place *at, int depth) {
 /* A pf_config holds doubles: whole numbers fit up to 2^53. */
 static void convert_number(conversion *c, const place *at) {
     lua_State *L = c->L;
-    lua_Number value = lua_tonumber(L, -1);
-    if (lua_isinteger(L, -1) && (fabs(value) > 9007199254740992.0))
+    const lua_Number value = lua_tonumber(L, -1);
+    const lua_Integer most = (lua_Integer)1 << 53, whole = lua_tointeger(L, -1);
+    if (lua_isinteger(L, -1) && (whole > most || whole < -most)) /* as a number it may be rounded */
         lpf_raise(L, "%s: %lld is too large a whole number for plain data", c->where,
                   (long long)lua_tointeger(L, -1));
     attach(c, at, pf_config_new_number(value));

@@ -103,12 +103,22 @@ lpf_context *lpf_enter(lua_State *L) {
     return ctx;
 }
 
+static _Thread_local lpf_context *asking; /* the state whose code builds a model; NULL: the host */
+
+lpf_context *lpf_ask_layers(lpf_context *ctx) {
+    lpf_context *before = asking;
+    asking = ctx;
+    return before;
+}
+
 /* It stays the host's: the Lua state's end doesn't close it, and if the host does, its husk says so
  * to whatever the script calls. */
 void lpf_bind_engine(lua_State *L, pf_engine *engine) {
     lpf_context *ctx = lpf_enter(L);
-    if (ctx->engine && ctx->engine != engine)
-        luaL_error(L, "script: this Lua state is bound to another engine already");
+    if (ctx->engine && ctx->engine != engine) {
+        lua_pushliteral(L, "script: this Lua state is bound to another engine already");
+        lpf_raise_as(L, PF_ESTATE);
+    }
     if (ctx->engine == engine) return;
     ctx->engine = pf_engine_retain(engine);
     ctx->owned = false;

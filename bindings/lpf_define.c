@@ -3,7 +3,8 @@
  * says how a layer of a name is built of its children, and the engine asks for it.
  *
  * Several Lua states may stand behind one engine, one in front of the other: who is asked and does
- * not know the name asks who stood there before.
+ * not know the name asks who stood there before. A model that one of them builds finds the layers
+ * of that state and the host's; one that the host builds all there are.
  */
 #include "lpf.h"
 
@@ -30,14 +31,16 @@ static int resolve_body(lua_State *L) {
     return 0;
 }
 
-/* What this state does not know, or no longer, who was asked before may: the host, or the script
- * that runs this one. */
+/* What this state does not know, or no longer, who was asked before may. */
 static int resolve(void *context, pf_engine *engine, const char *name, pf_module *const *children,
                    int n, pf_module **module) {
     lpf_context *ctx = context;
     resolve_call call = {name, children, n, module};
     *module = NULL;
-    const int status = ctx->main ? lpf_protect(ctx, resolve_body, &call) : PF_OK;
+    lpf_context *before = lpf_ask_layers(ctx); /* also of what the builder builds in turn */
+    const bool asked = ctx->main && (!before || before == ctx);
+    const int status = asked ? lpf_protect(ctx, resolve_body, &call) : PF_OK;
+    lpf_ask_layers(before);
     if (status < 0 || *module) return status;
     if (!ctx->outer) return PF_ENOTFOUND;
     return ctx->outer(ctx->outer_context, engine, name, children, n, module);

@@ -184,8 +184,11 @@ static int checkpoint_load(lua_State *L) {
     pf_optimizer **optimizer = lpf_new_optimizer(L, 2); /* 3 */
     pf_config **state = lpf_config_slot(L), **tokenizer = lpf_config_slot(L);
     lpf_drop_dead(L);
-    int failed = lpf_loaded(
-        L, pf_checkpoint_load(engine, dir, model, without ? NULL : optimizer, state, tokenizer));
+    lpf_context *before = lpf_ask_layers(lpf_enter(L));
+    const int status =
+        pf_checkpoint_load(engine, dir, model, without ? NULL : optimizer, state, tokenizer);
+    lpf_ask_layers(before);
+    int failed = lpf_loaded(L, status);
     if (failed) return failed;
     lua_newtable(L);
     lua_pushvalue(L, 2);
@@ -258,7 +261,10 @@ static int model_load(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     pf_module **model = lpf_new_module(L);
     lpf_drop_dead(L);
-    int failed = lpf_loaded(L, pf_model_load(model, engine, dir));
+    lpf_context *before = lpf_ask_layers(lpf_enter(L));
+    const int status = pf_model_load(model, engine, dir);
+    lpf_ask_layers(before);
+    const int failed = lpf_loaded(L, status);
     return failed ? failed : 1;
 }
 

@@ -84,7 +84,10 @@ static int module_build(lua_State *L) {
     const pf_config *tree = lpf_to_config(L, 1, "build");
     pf_module **box = lpf_new_module(L);
     lpf_drop_dead(L);
-    lpf_result(L, pf_module_build(box, engine, tree));
+    lpf_context *before = lpf_ask_layers(lpf_enter(L));
+    const int status = pf_module_build(box, engine, tree);
+    lpf_ask_layers(before);
+    lpf_result(L, status);
     return 1;
 }
 

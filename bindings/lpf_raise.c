@@ -21,6 +21,8 @@ atomic_int lpf_stopping;
 atomic_int lpf_careful;
 
 static const char pending_key = 'p'; /* registry: the error that is kept aside, or false */
+static const char raised_key = 'r';  /* registry: the last text that was raised here, or false */
+static const char status_key = 's';  /* registry: the engine's status behind it */
 
 /* ---- raising ------------------------------------------------------------------ */
 
@@ -47,12 +49,42 @@ static void push_where(lua_State *L) {
     lua_pushliteral(L, "");
 }
 
-int lpf_raise_message(lua_State *L) {
+void lpf_remember(lua_State *L, int status) {
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &raised_key);
+    lua_pushinteger(L, status);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &status_key);
+}
+
+static bool ends_in(const char *text, size_t bytes, const char *end, size_t n) {
+    return n > 0 && bytes >= n && memcmp(text + bytes - n, end, n) == 0;
+}
+
+/* Who catches an error and raises it again puts a position before it, or words. */
+int lpf_status_of(lua_State *L, int index) {
+    static const char memory[] = "not enough memory"; /* Lua's own */
+    size_t bytes, n = 0;
+    if (lua_type(L, index) != LUA_TSTRING) return PF_EHOST;
+    const char *text = lua_tolstring(L, index, &bytes), *raised = NULL;
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &raised_key) == LUA_TSTRING)
+        raised = lua_tolstring(L, -1, &n);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &status_key);
+    int status = (int)lua_tointeger(L, -1);
+    if (!raised || !ends_in(text, bytes, raised, n)) status = 0;
+    lua_pop(L, 2);
+    if (status < 0) return status;
+    return ends_in(text, bytes, memory, sizeof memory - 1) ? PF_ENOMEM : PF_EHOST;
+}
+
+int lpf_raise_as(lua_State *L, int status) {
     push_where(L);
     lua_insert(L, -2);
     lua_concat(L, 2);
+    lpf_remember(L, status);
     return lua_error(L);
 }
+
+int lpf_raise_message(lua_State *L) { return lpf_raise_as(L, PF_EINVAL); }
 
 int lpf_raise(lua_State *L, const char *format, ...) {
     char message[1024];
@@ -105,8 +137,11 @@ void lpf_plain(char *text, bool lines) {
 /* ---- what the engine and its callbacks say ------------------------------------ */
 
 void lpf_forget_error(lua_State *L) {
-    lua_pushboolean(L, 0);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
+    const char *const slots[] = {&pending_key, &raised_key, &status_key};
+    for (int i = 0; i < 3; i++) {
+        lua_pushboolean(L, 0);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, slots[i]);
+    }
 }
 
 int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call) {
@@ -129,7 +164,8 @@ int lpf_result(lua_State *L, int status) {
     if (status == PF_EHOST) {
         /* A Lua callback raised: its own error goes on, as if no C had been between. */
         bool none = lua_rawgetp(L, LUA_REGISTRYINDEX, &pending_key) == LUA_TBOOLEAN;
-        lpf_forget_error(L);
+        lua_pushboolean(L, 0);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
         if (!none) return lua_error(L);
         lua_pop(L, 1);
     }
@@ -137,7 +173,7 @@ int lpf_result(lua_State *L, int status) {
     if (status == PF_ECANCEL && !bound) atomic_store(&lpf_cancel, 0); /* a script can clean up */
     const char *message = pf_last_error_from(1);
     lua_pushstring(L, message[0] ? message : pf_status_text(status));
-    return lpf_raise_message(L);
+    return lpf_raise_as(L, status);
 }
 
 int lpf_outside(lua_State *L, int status) {
@@ -150,6 +186,7 @@ int lpf_outside(lua_State *L, int status) {
 int lpf_failure(lua_State *L, int status) {
     lua_pushnil(L);
     lua_pushstring(L, pf_last_error_from(1));
+    lpf_remember(L, status); /* of an assert, which raises the text as it is */
     lua_pushstring(L, pf_status_name(status));
     return 3;
 }

@@ -18,6 +18,10 @@ static void close_down_to(lpf_context *ctx, lpf_tape *tape) {
     }
 }
 
+void lpf_close_tapes(lpf_context *ctx, const lpf_tape *tape) {
+    while (ctx->tape && ctx->tape != tape) close_down_to(ctx, ctx->tape);
+}
+
 /* The weak table from each tape's address to its userdata. */
 static void push_known(lua_State *L) {
     if (luaL_getsubtable(L, LUA_REGISTRYINDEX, "performer.tapes")) return;

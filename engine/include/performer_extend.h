@@ -220,6 +220,17 @@ PF_API int pf_finite_begin(pf_engine *engine);
  * number. PF_ESTATE without a begin. */
 PF_API int pf_finite_end(pf_engine *engine, uint64_t step, pf_config **PF_NULLABLE report);
 
+/* ---- the manners of a border -----------------------------------------------------------
+ * For libraries on top of this one whose structs begin with their size, too. */
+
+/* Copies what a host's options have of our `bytes` over the defaults in `own`; NULL: all defaults.
+ * PF_EINVAL: size 0, or a longer struct that says what we don't know; `where` stands before the
+ * message. own's size is then `bytes`. */
+PF_API int pf_options_take(void *own, size_t bytes, const void *PF_NULLABLE given,
+                           const char *where);
+/* The other way: our result into a host's struct, as far as that goes. The host's size stays. */
+PF_API int pf_result_give(void *given, const void *own, size_t bytes, const char *where);
+
 /* ---- yardstick -------------------------------------------------------------------------
  * What benchmarks hold their figures against: median seconds of C = A B (m x k by k x n;
  * transposes as given) on one thread, and monotonic seconds. */

@@ -62,6 +62,7 @@ static int size_of(size_t *size, const void *given, const char *where) {
 
 int pf_options_take(void *own, size_t bytes, const void *given, const char *where) {
     size_t size;
+    PF_NEED(own, where);
     if (!given) return PF_OK;
     PF_TRY(size_of(&size, given, where));
     const unsigned char *more = (const unsigned char *)given;
@@ -79,6 +80,7 @@ int pf_options_take(void *own, size_t bytes, const void *given, const char *wher
 
 int pf_result_give(void *given, const void *own, size_t bytes, const char *where) {
     size_t size, head = sizeof size;
+    PF_NEED(given, own, where);
     PF_TRY(size_of(&size, given, where));
     if (size < bytes) bytes = size;
     memcpy((char *)given + head, (const char *)own + head, bytes - head);

@@ -32,15 +32,9 @@ int pf_need(const char *where, const char *names, const void *const *pointers, i
         if ((n) > 0) PF_NEED(array);                                                               \
     } while (0)
 
-/* A host's options struct, which begins with its size: copies what it has of our `bytes` over the
- * defaults in `own`, for a host built against an older header knows a shorter one, and one built
- * against a newer header a longer one, which must be 0 where we know nothing. NULL: all defaults.
- * A size of 0 was forgotten: PF_EINVAL. The copy's size is ours. */
-int pf_options_take(void *own, size_t bytes, const void *given, const char *where);
-
-/* The other way: our result, which begins with its size too, into a host's struct as far as that
- * goes. The host's size stays. */
-int pf_result_give(void *given, const void *own, size_t bytes, const char *where);
+/* pf_options_take and pf_result_give are public: a host built against an older header knows a
+ * shorter struct, and one built against a newer header a longer one, which must be 0 where we know
+ * nothing. */
 
 /* After a callback that failed with `status` when pf_failures was `before`: a message of its own
  * stands, or a default is left that names who failed. Returns `status`. */

@@ -60,6 +60,8 @@ static struct {
     pf_tape *tape;
     pf_config *tree, *none, *map, *list, *data_options;
     lua_State *lua;
+    pf_script *script;
+    pf_value values[2];
     pf_named named[2];
     pf_tensor *tensors[8], *outputs[8];
     pf_module *modules[2];
@@ -106,6 +108,12 @@ static int border_resolve(void *context, pf_engine *engine, const char *name,
 }
 
 static void border_release(void *context) { (void)context; }
+
+static int border_script(void *context, pf_script *script, const pf_value *args, int n,
+                         pf_value *results) {
+    (void)context, (void)script, (void)args, (void)n, (void)results;
+    return 0;
+}
 
 static pf_config *border_json(const char *text) {
     pf_config *node = NULL;
@@ -172,6 +180,8 @@ static void border_open(void) {
     B.words[0] = "word";
     B.lua = luaL_newstate();
     luaL_openlibs(B.lua);
+    CHECK_OK(pf_script_open(&B.script, B.engine, NULL));
+    CHECK_OK(pf_script_load(B.script, "border", "function byte() end", 19));
     CHECK_OK(pf_tape_open(&B.tape, B.engine));
     B.places[0] = &B;
 }
@@ -179,6 +189,7 @@ static void border_open(void) {
 /* In any order, and also behind their engine's close. */
 static void border_close(void) {
     lua_close(B.lua);
+    pf_script_close(&B.script);
     pf_tape_close(&B.tape);
     pf_meter_close(&B.meter);
     pf_items_close(&B.items);

@@ -38,6 +38,7 @@ local by_name = {
   ["pf_state_pack.state"] = "B.alone",
   ["pf_state_save.state"] = "B.alone",
   ["pf_meter_resize.block"] = "NULL",
+  ["pf_script_read.index"] = "-1",
 }
 local by_type = {
   ["bool"] = "false", ["int"] = "1", ["unsigned"] = "0", ["int32_t"] = "1", ["int64_t"] = "1",
@@ -62,6 +63,7 @@ local by_type = {
   ["pf_module *const *"] = "B.modules", ["pf_tensor **outputs"] = "B.outputs",
   ["pf_tensor *[3]"] = "B.outputs", ["pf_layer_resolver"] = "border_resolve",
   ["pf_release_fn"] = "border_release",
+  ["pf_script *"] = "B.script", ["pf_script_fn"] = "border_script", ["pf_value *"] = "B.values",
   ["(*) f"] = "border_function",
 }
 
@@ -96,7 +98,7 @@ local function parameter(text)
   if callback then return { type = "(*)", name = callback, pointer = true, nullable = nullable } end
   local kind, name, array = text:match "^(.-)([%w_]+)(%[?%d*%]?)$"
   kind = kind:match "^%s*(.-)%s*$" .. array
-  local pointer = kind:find "%*" ~= nil or kind == "pf_layer_resolver" or kind == "pf_release_fn"
+  local pointer = kind:find "%*" ~= nil or kind:find "^pf_%w+_fn$" or kind == "pf_layer_resolver"
   return { type = kind, name = name, pointer = pointer, nullable = nullable }
 end
 

@@ -15,6 +15,7 @@ static bool needs_engine(const border_row *row) {
         if (strstr(type, "pf_engine *") && !strstr(type, "**")) return true;
         if (strstr(type, "pf_stream *") && !strstr(type, "**")) return true;
         if (strstr(type, "pf_tape *") && !strstr(type, "**")) return true;
+        if (strstr(type, "pf_script *") && !strstr(type, "**")) return true;
     }
     return false;
 }

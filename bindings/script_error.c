@@ -1,0 +1,60 @@
+/*
+ * script_error.c - what went wrong in a script, as a status and as a text with the traceback:
+ * kept for the thread (pf_script_error), and said to pf_last_error.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "host.h"
+#include "script.h"
+
+static _Thread_local char script_error[LPF_THROWN];
+
+static const char trace_key = 't'; /* registry: where the last error was raised, or false */
+
+const char *pf_script_error(void) { return script_error; }
+
+void lpf_script_quiet(void) { script_error[0] = 0; }
+
+int lpf_script_refuse(int status, const char *format, ...) {
+    char text[LPF_THROWN]; /* the arguments may be what stands */
+    va_list args;
+    va_start(args, format);
+    if (vsnprintf(text, sizeof text, format, args) < 0) text[0] = 0;
+    va_end(args);
+    memcpy(script_error, text, sizeof text);
+    return pf_set_error(status, script_error);
+}
+
+/* Not called where memory ran out: Lua keeps the traceback of before then. */
+int lpf_script_handler(lua_State *L) {
+    luaL_traceback(L, L, NULL, 1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &trace_key);
+    lua_settop(L, 1);
+    return 1;
+}
+
+/* Puts the traceback behind the text, and forgets it: its slot is there, that needs no memory. */
+static void add_trace(lua_State *L) {
+    const size_t used = strlen(script_error);
+    const bool there = lua_rawgetp(L, LUA_REGISTRYINDEX, &trace_key) == LUA_TSTRING;
+    if (there)
+        snprintf(script_error + used, sizeof script_error - used, "\n%s", lua_tostring(L, -1));
+    lua_pop(L, 1);
+    if (!there) return;
+    lua_pushboolean(L, 0);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &trace_key);
+}
+
+int lpf_script_thrown(lua_State *L, int lua_status) {
+    bool chosen = false;
+    int status = lua_status == LUA_ERRMEM ? PF_ENOMEM : lpf_status_of(L, -1);
+    const int code = lpf_host_thrown(L, script_error, &chosen);
+    if (chosen && code == 0 && !script_error[0]) return PF_OK;
+    if (!script_error[0])
+        snprintf(script_error, sizeof script_error, "the script ended itself with code %d", code);
+    if (!chosen && lua_status != LUA_ERRMEM) add_trace(L);
+    pf_set_error(status, script_error);
+    return status;
+}
