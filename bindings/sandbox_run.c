@@ -116,7 +116,7 @@ static int call(lua_State *L, lua_CFunction body, run_job *job, int n_args, int 
 
 /* What was thrown, on top, into the job. */
 static void take_error(lua_State *L, run_job *job, const bounded *b, int status) {
-    const int code = lpf_host_thrown(L, job->message); /* may run the script's code, too */
+    const int code = lpf_host_thrown(L, job->message, NULL); /* may run the script's code, too */
     if (job->code != 2) job->code = code;
     job->status = status == LUA_ERRMEM ? PF_ENOMEM : PF_EHOST;
     if (status == LUA_ERRMEM) snprintf(job->message, sizeof job->message, "%s", pf_last_error());
