@@ -182,14 +182,22 @@ local address, process = serve("--tokens 1000000 --grace 0", "serve")
 local ready, browser = open_browser()
 check("the server begins", address)
 check("a browser begins", ready)
-if address and ready then
+
+local function visit()
   test_writing(address)
   if arg[1] then picture(arg[1]) end
   test_stopping(address)
   test_link(address)
   test_end(process)
+end
+
+-- Whatever happens, no program stays behind.
+local through, problem = true, nil
+if address and ready then
+  through, problem = xpcall(visit, debug.traceback)
   call("DELETE", "")
 end
+check(problem, through)
 os.execute(("kill %s %s 2>/dev/null; rm -rf '%s'"):format(process or "", browser or "", folder))
 print(("%d passed, %d failed"):format(passed, failed))
 os.exit(failed == 0 and 0 or 1)

@@ -107,7 +107,7 @@ int lpf_raise(lua_State *L, const char *format, ...) __attribute__((format(print
 int lpf_raise(lua_State *L, const char *format, ...) __attribute__((analyzer_noreturn));
 int luaL_error(lua_State *L, const char *format, ...) __attribute__((analyzer_noreturn));
 int lua_error(lua_State *L) __attribute__((analyzer_noreturn));
-#endif /* NOLINTEND(readability-redundant-declaration) */
+#endif                                      /* NOLINTEND(readability-redundant-declaration) */
 int lpf_raise_message(lua_State *L);        /* raises the string on top, with position */
 int lpf_raise_as(lua_State *L, int status); /* the same, as the engine's failure `status` */
 /* The text on top is raised as the failure `status`: nothing is popped. And which status an error

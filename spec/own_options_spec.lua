@@ -1,6 +1,7 @@
--- own_options_spec.lua - every option of every kind of attention and pattern, at every entry (layer,
+-- own_options_spec.lua - every option of every kind of attention and pattern, at each entry (layer,
 -- head group, list of layers, call, state, pattern, command line): known where it belongs, refused
--- by name where another kind is meant, with whose it is, and near misses with the name that is meant.
+-- by name where another kind is meant, with whose it is, and near misses with the name that is
+-- meant.
 local pf = require "performer"
 require "spec.support"
 local model_options = require "kit.model_options"
@@ -134,11 +135,12 @@ describe("options of attention", function()
     for _, rule in ipairs(pf.patterns()) do
       for _, option in ipairs(rule.lists and {} or all_names(pf.patterns())) do
         local own = has(rule, option.name)
-        local fine, message = pcall(pf.pattern[rule.name], { [option.name] = value_of(own or option) })
+        local given = { [option.name] = value_of(own or option) }
+        local fine, message = pcall(pf.pattern[rule.name], given)
         if not own then
           assert.is_false(fine, option.name .. " of " .. rule.name)
-          assert.is_truthy(tostring(message):find("unknown option '" .. option.name .. "'; it is of",
-            1, true), message)
+          local said = "unknown option '" .. option.name .. "'; it is of"
+          assert.is_truthy(tostring(message):find(said, 1, true), message)
         end
       end
     end

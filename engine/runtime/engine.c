@@ -1,7 +1,7 @@
 /*
  * engine.c - opening and closing the runtime part of an engine: options, heap, threads, CPU
- * level; the logger and the clock. What must hold: nothing of the host's is
- * changed, and a failed open leaves nothing behind.
+ * level; the logger. What must hold: nothing of the host's is changed, and a failed open leaves
+ * nothing behind.
  */
 #include "engine.h"
 
@@ -9,7 +9,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "cpu.h"
 #include "meter.h"
@@ -125,10 +124,4 @@ void pf_seed(pf_engine *engine, uint64_t seed) {
 
 void pf_engine_reset_peak(pf_engine *engine) {
     if (engine) pf_heap_reset_peak(engine->heap);
-}
-
-double pf_clock(void) {
-    struct timespec now;
-    if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) return 0.0;
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }

@@ -8,7 +8,7 @@
  * Time is looked at wherever the cancel flag is: pf_check_cancel between pieces of a long path,
  * pf_stopped inside a task, on any thread.
  *
- * Once over, a meter stays over until it is set anew or left: nothing that catches an error goes on.
+ * Once over, a meter stays over until it is set anew or left, whatever catches an error meanwhile.
  */
 #ifndef PF_METER_H
 #define PF_METER_H

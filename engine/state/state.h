@@ -44,8 +44,8 @@ typedef struct pf_state_before {
     void *host;
 } pf_state_before;
 
-/* What a node was opened for, beyond its shapes: whoever opens it says so, and whoever takes it from
- * a caller compares. */
+/* What a node was opened for, beyond its shapes: who opens it says so, and who takes it from a
+ * caller compares. */
 enum { PF_STATE_NUMBERS = 12 };
 typedef struct pf_state_mark {
     const void *of, *by; /* rows of tables: a kind of attention, and the map of its kernel */

@@ -27,7 +27,7 @@ local FUNCTIONS = { "string.find", "string.match", "string.gmatch", "string.gsub
   "string.format", "string.pack", "string.unpack", "string.packsize", "string.byte", "string.char",
   "string.sub", "string.upper", "string.reverse", "table.concat", "table.insert", "table.remove",
   "table.move", "table.unpack", "table.sort", "table.pack", "utf8.char", "utf8.len",
-  "utf8.codepoint", "utf8.offset", "utf8.codes", 
+  "utf8.codepoint", "utf8.offset", "utf8.codes",
   "coroutine.create", "coroutine.resume", "coroutine.wrap",
   "coroutine.close", "coroutine.status", "coroutine.yield", "pcall", "xpcall", "select", "tostring",
   "tonumber", "setmetatable", "getmetatable", "rawset", "rawget", "rawlen", "rawequal", "next",

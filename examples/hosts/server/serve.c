@@ -29,13 +29,10 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "page.h"
 #include "worker.h"
 
 enum { PROMPT = 1 << 16 }; /* bytes of a prompt */
-
-static const unsigned char page[] = {
-#include "page.inc"
-};
 
 /* A request on its way in, and then its events on their way out. */
 typedef struct {
@@ -201,7 +198,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     if (strcmp(url, "/health") == 0) return tell_health(connection, context);
     if (strcmp(url, "/") != 0) return refuse(connection, 404, "there are /, /health and /generate");
     return answer(connection, 200, "text/html; charset=utf-8",
-                  MHD_create_response_from_buffer(sizeof page, (void *)(uintptr_t)page,
+                  MHD_create_response_from_buffer(page_bytes, (void *)(uintptr_t)page,
                                                   MHD_RESPMEM_PERSISTENT));
 }
 
