@@ -248,8 +248,8 @@ static int checkpoint_mark(lua_State *L) {
     const char *dir = lpf_check_text(L, 1, "checkpoint.mark", "the folder"),
                *mark = lpf_check_text(L, 2, "checkpoint.mark", "the mark");
     int64_t step = lpf_check_whole(L, 3, "checkpoint.mark", "step");
-    lpf_engine(L);
-    int failed = outside_or_barred(L, pf_checkpoint_mark(dir, mark, (uint64_t)step));
+    pf_engine *engine = lpf_engine(L);
+    int failed = outside_or_barred(L, pf_checkpoint_mark(engine, dir, mark, (uint64_t)step));
     if (failed) return failed;
     lua_pushboolean(L, true);
     return 1;

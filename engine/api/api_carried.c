@@ -3,7 +3,6 @@
  * is a state's (state_file.h), which belongs to the weights beside it.
  */
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #include "folder.h"
 #include "state_file.h"
@@ -13,10 +12,11 @@ int pf_checkpoint_carried(pf_state **state, pf_engine *engine, const char *dir, 
     PF_OPEN(engine);
     PF_NEED(dir, module);
     char *folder, *path = NULL;
-    struct stat there;
+    bool there = false;
     PF_TRY(pf_folder_find(engine, &folder, dir, true));
     int status = pf_path(&path, "%s/carried.safetensors", folder);
-    if (status >= 0 && stat(path, &there) == 0) {
+    if (status >= 0) status = pf_look_for(engine, path, &there, NULL);
+    if (status >= 0 && there) {
         status = pf_module_state_read(state, engine, module, NULL, path);
     }
     free(path);

@@ -144,10 +144,11 @@ int pf_checkpoint_hold(pf_engine *engine, const char *dir) {
     return pf_folder_hold(engine, dir);
 }
 
-int pf_checkpoint_mark(const char *dir, const char *mark, uint64_t step) {
+int pf_checkpoint_mark(pf_engine *engine, const char *dir, const char *mark, uint64_t step) {
+    PF_OPEN(engine);
     PF_NEED(dir, mark);
     if (!*dir) return pf_fail(PF_EINVAL, "checkpoint: the folder's name is empty");
-    return pf_folder_mark(dir, mark, step);
+    return pf_folder_mark(engine, dir, mark, step);
 }
 
 /* ---- weights ------------------------------------------------------------------ */
@@ -252,7 +253,7 @@ static int open_weights(pf_safetensors *s, pf_engine *engine, const char *folder
 /* Can tensors of a folder's files have former names? */
 static int has_former(bool *former, pf_engine *engine, const char *folder) {
     pf_config *tree;
-    PF_TRY(pf_folder_config(&tree, engine->heap, folder, "config.json"));
+    PF_TRY(pf_folder_config(&tree, engine, folder, "config.json"));
     *former = pf_tree_has_former(tree);
     pf_config_free(tree);
     return PF_OK;
@@ -271,7 +272,7 @@ static int build_shapes(pf_module **module, bool *former, pf_engine *engine, con
     pf_loading loading = {.tensors = tensors + tensors / 4 + 64,
                           .modules = 8 * (int64_t)tensors + 1024};
     pf_config *tree;
-    PF_TRY(pf_folder_config(&tree, engine->heap, folder, "config.json"));
+    PF_TRY(pf_folder_config(&tree, engine, folder, "config.json"));
     *former = pf_tree_has_former(tree);
     engine->loading = &loading;
     int status = pf_module_build(module, engine, tree);
@@ -379,7 +380,7 @@ static int take_state(pf_config **state, pf_engine *engine, const pf_config *fil
 
 /* state.json; NULL where a folder has none. */
 static int read_state(pf_config **file, pf_engine *engine, const char *folder) {
-    PF_TRY(pf_folder_config(file, engine->heap, folder, "state.json"));
+    PF_TRY(pf_folder_config(file, engine, folder, "state.json"));
     double format = pf_config_number(pf_config_get(*file, "format"));
     if (!*file || format == FORMAT) return PF_OK;
     pf_config_free(*file);
@@ -428,8 +429,7 @@ static int load_parts(wanted *w, pf_engine *engine, const char *folder, const ch
     if (w->optimizer)
         PF_TRY(load_optimizer(w->optimizer, engine, folder, former, *w->module, file));
     if (w->state) PF_TRY(take_state(w->state, engine, file));
-    if (w->tokenizer)
-        PF_TRY(pf_folder_config(w->tokenizer, engine->heap, folder, "tokenizer.json"));
+    if (w->tokenizer) PF_TRY(pf_folder_config(w->tokenizer, engine, folder, "tokenizer.json"));
     return w->into ? restore_parts(w, engine, folder, former, file) : PF_OK;
 }
 

@@ -66,6 +66,7 @@ typedef struct pf_state pf_state;
 typedef struct pf_stream pf_stream;
 typedef struct pf_optimizer pf_optimizer;
 typedef struct pf_data pf_data;
+typedef struct pf_file_access pf_file_access; /* performer_files.h */
 typedef struct {
     const char *name;
     pf_tensor *tensor;
@@ -184,7 +185,8 @@ typedef struct {
     const pf_workers *workers; /* copied; NULL: threads of its own, with defaults */
     pf_progress_fn progress;   /* NULL: nobody is told */
     void *progress_context;
-    double progress_every; /* seconds between two of its calls at least; 0: a tenth */
+    double progress_every;       /* seconds between two of its calls at least; 0: a tenth */
+    const pf_file_access *files; /* copied; as pf_engine_files, NULL: the C library's */
 } pf_options;
 /* The defaults, to begin a pf_options with: either way, in C and in C++. */
 #ifndef __cplusplus
@@ -469,7 +471,8 @@ PF_API void pf_stream_close(pf_stream **stream);
 
 /* ---- files -----------------------------------------------------------------------------
  * Tensors lie in safetensors files; a model is a checkpoint folder of them with its config, and a
- * run is a folder of checkpoints. Files are written beside, synced, renamed. */
+ * run is a folder of checkpoints. Files are written beside, synced, renamed. A path that begins
+ * with "memory:" is of the engine's memory (performer_files.h), here as everywhere. */
 
 PF_API int pf_safetensors_save(pf_engine *engine, const char *path, const pf_named *tensors, int n,
                                const pf_config *PF_NULLABLE metadata);
@@ -513,7 +516,8 @@ PF_API int pf_checkpoint_load(pf_engine *engine, const char *dir, pf_module **PF
 PF_API int pf_checkpoint_restore(pf_engine *engine, const char *dir, pf_module *module,
                                  pf_optimizer *PF_NULLABLE optimizer, pf_config **PF_NULLABLE state,
                                  pf_config **PF_NULLABLE tokenizer);
-PF_API int pf_checkpoint_mark(const char *dir, const char *mark, uint64_t step); /* "BEST" */
+/* dir/MARK names step-N from now on: "BEST". */
+PF_API int pf_checkpoint_mark(pf_engine *engine, const char *dir, const char *mark, uint64_t step);
 PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir);
 
 /* ---- describe --------------------------------------------------------------------------
@@ -541,6 +545,7 @@ PF_API int pf_describe(pf_config **tree, pf_engine *PF_NULLABLE engine);
 
 #include "performer_ops.h"     /* ops, gradients */
 #include "performer_data.h"    /* plain data; tokenizers, data sets, batches */
+#include "performer_files.h"   /* access to files as a host gives it; files in memory */
 #include "performer_train.h"   /* optimizers, averages, schedules */
 #include "performer_serving.h" /* a running batch that sequences join and leave */
 #include "performer_extend.h"  /* layers of the host's, recomputation, gradient check, yardstick */

@@ -114,15 +114,17 @@ static int read_data(pf_data *data, pf_engine *engine, const pf_config *options)
 /* ---- shards ---- */
 
 /* Is the path a folder of shards, and not said to be something else? */
-static bool is_shards(const pf_config *options) {
+static bool is_shards(pf_engine *engine, const pf_config *options) {
     const char *format = pf_data_text(options, "format");
-    return strcmp(format, "shards") == 0 || pf_shards_at(pf_config_text_at(options, "path", 0));
+    return strcmp(format, "shards") == 0 ||
+           pf_shards_at(engine, pf_config_text_at(options, "path", 0));
 }
 
 /* What was decided when the shards were made is not decided again. */
-static int check_shards(const pf_config *options) {
+static int check_shards(pf_engine *engine, const pf_config *options) {
     const char *path = pf_config_text_at(options, "path", 0);
-    if (!pf_shards_at(path)) return pf_fail(PF_ENOTFOUND, "%s: is no folder of shards", path);
+    if (!pf_shards_at(engine, path))
+        return pf_fail(PF_ENOTFOUND, "%s: is no folder of shards", path);
     if (pf_config_texts(options, "path") > 1)
         return pf_fail(PF_EINVAL,
                        "data: '%s' is a folder of shards, which is a data set by itself: "
@@ -154,7 +156,7 @@ static int open_shards(pf_data *data, pf_engine *engine, const pf_config *option
     const char *path = pf_config_text_at(options, "path", 0);
     int64_t at;
     size_t window = (size_t)pf_data_number(options, "window");
-    PF_TRY(check_shards(options));
+    PF_TRY(check_shards(engine, options));
     PF_TRY(pf_data_keep_name(data, path, &at));
     PF_TRY(pf_shards_open(data, engine, path, window));
     PF_TRY(check_kind(data, pf_data_text(options, "format")));
@@ -175,8 +177,8 @@ PF_API int pf_data_open(pf_data **out, pf_engine *engine, const pf_config *optio
     data->min_tokens = (int64_t)pf_data_number(options, "min_tokens");
     data->order_pass = -1;
     data->first_nul = -1;
-    int status =
-        is_shards(options) ? open_shards(data, engine, options) : read_data(data, engine, options);
+    int status = is_shards(engine, options) ? open_shards(data, engine, options)
+                                            : read_data(data, engine, options);
     if (status < 0) pf_data_close(&data);
     *out = data;
     return status < 0 ? status : PF_OK;
@@ -188,7 +190,7 @@ PF_API int pf_data_kind(const char **format, pf_engine *engine, const char *path
     pf_input input = {0};
     bool fasta = false;
     *format = NULL;
-    if (pf_shards_at(path)) return pf_shards_kind(format, engine->heap, path);
+    if (pf_shards_at(engine, path)) return pf_shards_kind(format, engine, path);
     int status = pf_input_open(&input, engine, path);
     if (status >= 0 && input.source.once)
         status = pf_fail(PF_EIO,

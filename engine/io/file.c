@@ -6,147 +6,64 @@
 #include "file.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
-#define XXH_STATIC_LINKING_ONLY /* the size of a state */
-#include <xxhash.h>
 
-#define CHUNK ((size_t)1 << 18) /* bytes hashed at a time */
+/* ---- what is there ---- */
 
-/* ---- the system's calls ------------------------------------------------------- */
-
-static int libc_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }
-
-static int libc_lock(int fd) { return flock(fd, LOCK_EX | LOCK_NB); }
-
-static int libc_exchange(const char *a, const char *b) {
-#ifdef RENAME_EXCHANGE
-    return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
-#else
-    (void)a, (void)b;
-    errno = ENOSYS;
-    return -1;
-#endif
+static const char *kind_name(pf_entry_kind kind) {
+    return kind == PF_ENTRY_FOLDER ? "a folder"
+           : kind == PF_ENTRY_LINK ? "a link"
+                                   : "a pipe or device";
 }
 
-const pf_file_ops pf_file_libc = {
-    .open = libc_open,
-    .read_at = pread,
-    .write = write,
-    .sync = fsync,
-    .close = close,
-    .stat = fstat,
-    .look = lstat,
-    .read_link = readlink,
-    .set_mode = fchmod,
-    .lock = libc_lock,
-    .rename = rename,
-    .exchange = libc_exchange,
-    .make_dir = mkdir,
-    .unlink = unlink,
-    .remove_dir = rmdir,
-    .open_dir = opendir,
-    .next = readdir,
-};
-
-static _Thread_local const pf_file_ops *calls = &pf_file_libc;
-
-void pf_file_hook(const pf_file_ops *ops) { calls = ops ? ops : &pf_file_libc; }
-
-const pf_file_ops *pf_file_calls(void) { return calls; }
-
-/* ---- helpers ------------------------------------------------------------------ */
-
-int pf_file_fail(const char *verb, const char *path) {
-    int error = errno;
-    char buffer[128];
-    int status = error == ENOENT || error == ENOTDIR ? PF_ENOTFOUND
-                 : error == ENOMEM                   ? PF_ENOMEM
-                                                     : PF_EIO;
-    return pf_fail(status, "%s %s: %s", verb, path, strerror_r(error, buffer, sizeof buffer));
+bool pf_is_there(pf_engine *engine, const char *path) {
+    pf_file_info info;
+    return pf_disk_look_through(engine, path, &info) >= 0;
 }
 
-int pf_path(char **path, const char *format, ...) {
-    va_list args;
-    va_start(args, format);
-    int length = vasprintf(path, format, args);
-    va_end(args);
-    if (length >= 0) return PF_OK;
-    *path = NULL;
-    return pf_fail(PF_ENOMEM, "path: out of memory");
+bool pf_is_folder(pf_engine *engine, const char *path) {
+    pf_file_info info;
+    return pf_disk_look_through(engine, path, &info) >= 0 && info.kind == PF_ENTRY_FOLDER;
 }
 
-static int open_retry(const char *path, int flags) {
-    int fd;
-    do fd = calls->open(path, flags | O_CLOEXEC | O_NOCTTY, 0666);
-    while (fd < 0 && errno == EINTR);
-    return fd;
-}
-
-/* Linux closes the descriptor even when close says EINTR: trying again could close
- * another's. What was written is synced by then. */
-static int close_once(int fd) { return calls->close(fd) < 0 && errno != EINTR ? -1 : 0; }
-
-static int sync_retry(int fd) {
-    int result;
-    do result = calls->sync(fd);
-    while (result < 0 && errno == EINTR);
-    return result;
-}
-
-static const char *kind_name(mode_t mode) {
-    return S_ISDIR(mode) ? "a folder" : S_ISLNK(mode) ? "a link" : "a pipe or device";
-}
-
-bool pf_is_folder(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
-
-/* The folder part of a path: "." without one. */
-static int parent_of(char **parent, const char *path) {
-    const char *slash = strrchr(path, '/');
-    if (!slash) return pf_path(parent, ".");
-    if (slash == path) return pf_path(parent, "/");
-    return pf_path(parent, "%.*s", (int)(slash - path), path);
+int pf_look_for(pf_engine *engine, const char *path, bool *there, bool *folder) {
+    pf_file_info info;
+    int result = pf_disk_look_through(engine, path, &info);
+    *there = result >= 0;
+    if (folder) *folder = *there && info.kind == PF_ENTRY_FOLDER;
+    bool absent = result == -ENOENT || result == -ENOTDIR;
+    return *there || absent ? PF_OK : pf_file_fail(result, "look at", path);
 }
 
 /* ---- reading ------------------------------------------------------------------ */
 
-int pf_reader_open(pf_reader *r, const char *path) {
-    *r = (pf_reader){.fd = -1, .path = path};
-    /* Not blocking: opening a pipe must not hang before we see that it is none of ours. */
-    int fd = open_retry(path, O_RDONLY | O_NONBLOCK);
-    if (fd < 0) return pf_file_fail("open", path);
-    struct stat info;
+int pf_reader_open(pf_reader *r, pf_engine *engine, const char *path) {
+    pf_file_info info;
+    *r = (pf_reader){.path = path};
+    int result = pf_disk_open(&r->file, engine, path, PF_OPEN_READ, 0);
+    if (result < 0) return pf_file_fail(result, "open", path);
     int status = PF_OK;
-    if (calls->stat(fd, &info) < 0) {
-        status = pf_file_fail("look at", path);
-    } else if (!S_ISREG(info.st_mode)) {
+    result = pf_disk_about(&r->file, &info);
+    if (result < 0) {
+        status = pf_file_fail(result, "look at", path);
+    } else if (info.kind != PF_ENTRY_FILE) {
         status =
-            pf_fail(PF_EIO, "open %s: it is %s, not a regular file", path, kind_name(info.st_mode));
+            pf_fail(PF_EIO, "open %s: it is %s, not a regular file", path, kind_name(info.kind));
     }
-    if (status < 0) {
-        close_once(fd);
-        return status;
-    }
-    r->fd = fd;
-    r->size = info.st_size;
-    return PF_OK;
+    if (status < 0) pf_reader_close(r);
+    r->size = info.bytes;
+    return status;
 }
 
 int pf_reader_read(const pf_reader *r, int64_t offset, void *out, size_t bytes) {
     char *to = out;
     while (bytes > 0) {
-        ssize_t got = calls->read_at(r->fd, to, bytes, offset);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return pf_file_fail("read", r->path);
+        int64_t got = pf_disk_read(&r->file, offset, to, bytes);
+        if (got < 0) return pf_file_fail((int)got, "read", r->path);
         if (got == 0) {
             return pf_fail(PF_EFORMAT, "read %s: the file ends at byte %lld, %zu bytes early",
                            r->path, (long long)offset, bytes);
@@ -158,29 +75,27 @@ int pf_reader_read(const pf_reader *r, int64_t offset, void *out, size_t bytes) 
     return PF_OK;
 }
 
-void pf_reader_close(pf_reader *r) {
-    if (r->fd >= 0) close_once(r->fd);
-    r->fd = -1;
-}
+void pf_reader_close(pf_reader *r) { pf_disk_close(&r->file); }
 
-int pf_file_read(pf_heap *heap, char **text, size_t *bytes, const char *path, size_t cap) {
+/* More than the heap could ever give is told as too much, before it is asked for. */
+int pf_file_whole(pf_engine *engine, char **text, size_t *bytes, const char *path, size_t cap) {
     pf_reader r;
     *text = NULL;
     *bytes = 0;
-    PF_TRY(pf_reader_open(&r, path));
+    PF_TRY(pf_reader_open(&r, engine, path));
     int status = PF_OK;
     char *data = NULL;
     size_t size = (size_t)r.size;
     if (size > cap || size == SIZE_MAX) {
         status = pf_fail(PF_EFORMAT, "read %s: %zu bytes, at most %zu are read", path, size, cap);
-    } else if (!(data = pf_heap_alloc(heap, size + 1))) {
+    } else if (!(data = pf_heap_alloc(engine->heap, size + 1))) {
         status = pf_fail_in(PF_ENOMEM, "read %s", path);
     } else {
         status = pf_reader_read(&r, 0, data, size);
     }
     pf_reader_close(&r);
     if (status < 0) {
-        pf_heap_free(heap, data, size + 1);
+        pf_heap_free(engine->heap, data, size + 1);
         return status;
     }
     data[size] = 0;
@@ -193,87 +108,59 @@ int pf_file_read(pf_heap *heap, char **text, size_t *bytes, const char *path, si
 
 enum { LINKS = 40 }; /* followed one after the other, as the system does */
 
-/* *path, the place of a link, becomes the place that it names. */
-static int follow(char **path) {
-    char to[4096], *parent, *next = NULL;
-    ssize_t n = calls->read_link(*path, to, sizeof to - 1);
-    if (n < 0 || n == (ssize_t)sizeof to - 1) {
-        if (n >= 0) errno = ENAMETOOLONG;
-        return pf_file_fail("follow link", *path);
-    }
-    to[n] = '\0';
-    PF_TRY(parent_of(&parent, *path));
-    int status = to[0] == '/' ? pf_path(&next, "%s", to) : pf_path(&next, "%s/%s", parent, to);
-    free(parent);
-    if (status < 0) return status;
-    free(*path);
-    *path = next;
-    return PF_OK;
-}
-
 /* The file behind all links of w->path, which may not be there yet; *mode: what it has, or 0. */
-static int find_target(pf_writer *w, mode_t *mode) {
-    struct stat info;
+static int find_target(pf_writer *w, unsigned *mode) {
+    pf_file_info info;
     *mode = 0;
     PF_TRY(pf_path(&w->target, "%s", w->path));
     for (int links = 0; links <= LINKS; links++) {
-        if (calls->look(w->target, &info) < 0)
-            return errno == ENOENT ? PF_OK : pf_file_fail("look at", w->target);
-        *mode = info.st_mode;
-        if (S_ISREG(info.st_mode)) return PF_OK;
-        if (!S_ISLNK(info.st_mode)) {
+        int result = pf_disk_look(w->engine, w->target, &info);
+        if (result < 0)
+            return result == -ENOENT ? PF_OK : pf_file_fail(result, "look at", w->target);
+        *mode = info.mode;
+        if (info.kind == PF_ENTRY_FILE) return PF_OK;
+        if (info.kind != PF_ENTRY_LINK) {
             return pf_fail(PF_EIO, "write %s: it is %s, which no file takes the place of", w->path,
-                           kind_name(info.st_mode));
+                           kind_name(info.kind));
         }
-        PF_TRY(follow(&w->target));
+        result = pf_path_follow(w->engine, &w->target);
+        if (result < 0) return pf_file_fail(result, "follow link", w->target);
     }
-    errno = ELOOP;
-    return pf_file_fail("write", w->path);
+    return pf_file_fail(-ELOOP, "write", w->path);
 }
 
 /* ".NAME.tmp-PID-COUNT" beside path; the counter keeps threads of one process apart. */
 static int temp_name(char **temp, const char *path) {
     static atomic_uint count;
-    const char *slash = strrchr(path, '/');
-    int folder = slash ? (int)(slash - path) + 1 : 0;
-    return pf_path(temp, "%.*s.%s.tmp-%ld-%u", folder, path, path + folder, (long)getpid(),
+    const char *name = pf_path_name(path);
+    return pf_path(temp, "%.*s.%s.tmp-%ld-%u", (int)(name - path), path, name, (long)getpid(),
                    atomic_fetch_add(&count, 1u));
 }
 
 static void writer_free(pf_writer *w) {
     free(w->temp);
     free(w->target);
-    XXH3_freeState(w->hash);
-    *w = (pf_writer){.fd = -1};
+    if (w->hash.state) pf_hash_end(&w->hash);
+    *w = (pf_writer){0};
 }
 
-static int make_hash(pf_writer *w) {
-    w->hash = XXH3_createState();
-    if (w->hash && XXH3_128bits_reset(w->hash) != XXH_ERROR) return PF_OK;
-    return pf_fail(PF_ENOMEM, "write %s: out of memory", w->path);
-}
-
-static int create(pf_writer *w, mode_t mode) {
-    int flags = O_WRONLY | O_CREAT | O_EXCL;
-    w->fd = open_retry(w->temp, flags);
-    if (w->fd < 0 && errno == EEXIST && w->atomic) { /* of a dead process with our number */
-        calls->unlink(w->temp);
-        w->fd = open_retry(w->temp, flags);
+static int create(pf_writer *w, unsigned mode) {
+    int result = pf_disk_open(&w->file, w->engine, w->temp, PF_OPEN_NEW, mode);
+    if (result == -EEXIST && w->atomic) { /* of a dead process with our number */
+        pf_disk_remove(w->engine, w->temp);
+        result = pf_disk_open(&w->file, w->engine, w->temp, PF_OPEN_NEW, mode);
     }
-    if (w->fd < 0) return pf_file_fail("create", w->temp);
-    /* Not every file system keeps a mode; and without it the file is as good. */
-    if (mode) calls->set_mode(w->fd, mode & 0777);
-    return PF_OK;
+    return result < 0 ? pf_file_fail(result, "create", w->temp) : PF_OK;
 }
 
-int pf_writer_open(pf_writer *w, const char *path, bool atomic) {
-    mode_t mode = 0;
-    *w = (pf_writer){.fd = -1, .path = path, .atomic = atomic};
+int pf_writer_open(pf_writer *w, pf_engine *engine, const char *path, bool atomic) {
+    unsigned mode = 0;
+    *w = (pf_writer){.engine = engine, .path = path, .atomic = atomic};
     if (!*path) return pf_fail(PF_EINVAL, "write: the path is empty");
     int status = atomic ? find_target(w, &mode) : pf_path(&w->target, "%s", path);
     if (status >= 0)
         status = atomic ? temp_name(&w->temp, w->target) : pf_path(&w->temp, "%s", path);
-    if (status >= 0) status = make_hash(w);
+    if (status >= 0) status = pf_hash_begin(&w->hash, engine->heap);
     if (status >= 0) status = create(w, mode);
     if (status < 0) writer_free(w);
     return status;
@@ -282,12 +169,10 @@ int pf_writer_open(pf_writer *w, const char *path, bool atomic) {
 int pf_writer_put(pf_writer *w, const void *data, size_t bytes) {
     const char *from = data;
     if (bytes == 0) return PF_OK;
-    XXH3_128bits_update(w->hash, data, bytes);
+    pf_hash_put(&w->hash, data, bytes);
     while (bytes > 0) {
-        ssize_t put = calls->write(w->fd, from, bytes);
-        if (put < 0 && errno == EINTR) continue;
-        if (put == 0) errno = EIO; /* no progress and no reason: don't spin */
-        if (put <= 0) return pf_file_fail("write", w->path);
+        int64_t put = pf_disk_write(&w->file, from, bytes);
+        if (put < 0) return pf_file_fail((int)put, "write", w->path);
         from += put;
         w->size += put;
         bytes -= (size_t)put;
@@ -295,20 +180,14 @@ int pf_writer_put(pf_writer *w, const void *data, size_t bytes) {
     return PF_OK;
 }
 
-static void put_hex(XXH128_hash_t value, char hash[PF_HASH_TEXT]) {
-    snprintf(hash, PF_HASH_TEXT, "%016llx%016llx", (unsigned long long)value.high64,
-             (unsigned long long)value.low64);
-}
-
 /* Everything but the last sync: a file that carries the name is complete on the disk. */
 static int writer_finish(pf_writer *w) {
-    if (sync_retry(w->fd) < 0) return pf_file_fail("sync", w->path);
-    int fd = w->fd;
-    w->fd = -1;
-    if (close_once(fd) < 0) return pf_file_fail("close", w->path);
-    if (w->atomic && calls->rename(w->temp, w->target) < 0)
-        return pf_file_fail("rename to", w->path);
-    return PF_OK;
+    int result = pf_disk_sync(&w->file);
+    if (result < 0) return pf_file_fail(result, "sync", w->path);
+    result = pf_disk_close(&w->file);
+    if (result < 0) return pf_file_fail(result, "close", w->path);
+    if (w->atomic) result = pf_disk_rename(w->engine, w->temp, w->target);
+    return result < 0 ? pf_file_fail(result, "rename to", w->path) : PF_OK;
 }
 
 int pf_writer_commit(pf_writer *w, char *hash) {
@@ -317,138 +196,119 @@ int pf_writer_commit(pf_writer *w, char *hash) {
         pf_writer_abort(w);
         return status;
     }
-    if (hash) put_hex(XXH3_128bits_digest(w->hash), hash);
+    if (hash) pf_hash_hex(&w->hash, hash);
     if (w->atomic) {
-        char *parent;
-        status = parent_of(&parent, w->target);
-        if (status >= 0) status = pf_dir_sync(parent);
+        char *parent = NULL;
+        status = pf_path_parent(&parent, w->target);
+        if (status >= 0) status = pf_dir_sync(w->engine, parent);
         free(parent);
     }
     writer_free(w);
     return status;
 }
 
-void pf_writer_abort(pf_writer *w) {
-    if (w->fd >= 0) close_once(w->fd);
-    if (w->temp) calls->unlink(w->temp);
+int pf_writer_end(pf_writer *w) {
+    int result = pf_disk_close(&w->file);
+    int status = result < 0 ? pf_file_fail(result, "close", w->path) : PF_OK;
     writer_free(w);
+    return status;
 }
 
-int pf_file_write(const char *path, const void *data, size_t bytes) {
-    pf_writer w;
-    PF_TRY(pf_writer_open(&w, path, true));
-    int status = pf_writer_put(&w, data, bytes);
-    if (status >= 0) return pf_writer_commit(&w, NULL);
-    pf_writer_abort(&w);
-    return status;
+void pf_writer_abort(pf_writer *w) {
+    pf_disk_close(&w->file);
+    if (w->temp) pf_disk_remove(w->engine, w->temp);
+    writer_free(w);
 }
 
 /* ---- folders ------------------------------------------------------------------ */
 
-int pf_dir_sync(const char *path) {
-    int fd = open_retry(path, O_RDONLY | O_DIRECTORY);
-    if (fd < 0) return pf_file_fail("open", path);
-    int status = PF_OK;
-    /* Some file systems (network, FUSE) can't sync a folder and say so with EINVAL. */
-    if (sync_retry(fd) < 0 && errno != EINVAL) status = pf_file_fail("sync", path);
-    if (close_once(fd) < 0 && status >= 0) status = pf_file_fail("close", path);
+int pf_dir_sync(pf_engine *engine, const char *path) {
+    pf_file file;
+    int result = pf_disk_open(&file, engine, path, PF_OPEN_FOLDER, 0);
+    if (result < 0) return pf_file_fail(result, "open", path);
+    result = pf_disk_sync(&file);
+    int closed = pf_disk_close(&file);
+    if (result < 0) return pf_file_fail(result, "sync", path);
+    return closed < 0 ? pf_file_fail(closed, "close", path) : PF_OK;
+}
+
+/* What is new in the folder that it stands in stays there. */
+static int sync_parent(pf_engine *engine, const char *path) {
+    char *parent;
+    PF_TRY(pf_path_parent(&parent, path));
+    int status = pf_dir_sync(engine, parent);
+    free(parent);
     return status;
 }
 
-/* One level; *made says whether it is new. */
-static int make_level(const char *path, bool *made) {
-    *made = calls->make_dir(path, 0777) == 0;
-    if (*made) return PF_OK;
-    if (errno != EEXIST) return pf_file_fail("make folder", path);
-    int fd = open_retry(path, O_RDONLY | O_DIRECTORY); /* a file in its place is an error */
-    if (fd < 0) return pf_file_fail("make folder", path);
-    close_once(fd);
-    return PF_OK;
+/* The last level: a file in its place is an error. */
+static int make_level(pf_engine *engine, const char *path) {
+    int result = pf_disk_make_dir(engine, path);
+    if (result >= 0) return sync_parent(engine, path);
+    if (result == -EEXIST && pf_is_folder(engine, path)) return PF_OK;
+    return pf_file_fail(result == -EEXIST ? -ENOTDIR : result, "make folder", path);
 }
 
-int pf_dir_make(const char *path) {
-    char *copy, *parent;
-    bool made = false;
+/* A level above may be readable by nobody, or be there: only the last one counts. */
+static int make_above(pf_engine *engine, const char *path) {
+    int result = pf_disk_make_dir(engine, path);
+    if (result >= 0) return sync_parent(engine, path);
+    return result == -ENOSPC ? pf_file_fail(result, "make folder", path) : PF_OK;
+}
+
+int pf_dir_make(pf_engine *engine, const char *path) {
+    char *copy;
     PF_TRY(pf_path(&copy, "%s", path));
     int status = PF_OK;
     for (char *c = copy; status >= 0 && *c; c++) {
         if (c == copy || *c != '/' || c[-1] == '/') continue;
         *c = 0;
-        /* A level above may be readable by nobody, or be there: only the last one counts. */
-        if (calls->make_dir(copy, 0777) < 0 && errno == ENOSPC) {
-            status = pf_file_fail("make folder", copy);
-        }
+        status = make_above(engine, copy);
         *c = '/';
     }
     free(copy);
-    if (status >= 0) status = make_level(path, &made);
-    if (status < 0 || !made) return status;
-    PF_TRY(parent_of(&parent, path));
-    status = pf_dir_sync(parent);
-    free(parent);
-    return status;
+    return status < 0 ? status : make_level(engine, path);
 }
 
-bool pf_dir_remove(const char *path) {
-    struct stat info;
-    if (calls->look(path, &info) == 0 && S_ISLNK(info.st_mode)) return calls->unlink(path) == 0;
-    DIR *dir = calls->open_dir(path);
-    bool good = dir != NULL;
-    struct dirent *entry;
-    while (dir && (entry = calls->next(dir))) {
+static int add_name(void *to, const char *name) {
+    pf_names *names = to;
+    int64_t bytes = (int64_t)strlen(name) + 1;
+    if (pf_heap_grow(names->heap, (void **)&names->text, &names->capacity, names->n + bytes, 1) < 0)
+        return -ENOMEM;
+    memcpy(names->text + names->n, name, (size_t)bytes);
+    names->n += bytes;
+    return 0;
+}
+
+int pf_names_read(pf_names *names, pf_engine *engine, const char *path) {
+    *names = (pf_names){.heap = engine->heap};
+    int result = pf_disk_list(engine, path, add_name, names);
+    if (result < 0) pf_names_free(names);
+    return result;
+}
+
+const char *pf_names_next(const pf_names *names, const char *before) {
+    const char *next = before ? before + strlen(before) + 1 : names->text;
+    return next && next < names->text + names->n ? next : NULL;
+}
+
+void pf_names_free(pf_names *names) {
+    if (names->text) pf_heap_free(names->heap, names->text, (size_t)names->capacity);
+    *names = (pf_names){0};
+}
+
+bool pf_dir_remove(pf_engine *engine, const char *path) {
+    pf_file_info info;
+    pf_names names = {0};
+    if (pf_disk_look(engine, path, &info) >= 0 && info.kind == PF_ENTRY_LINK)
+        return pf_disk_remove(engine, path) >= 0;
+    bool good = pf_names_read(&names, engine, path) >= 0;
+    for (const char *name = NULL; (name = pf_names_next(&names, name));) {
         char *file;
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-        if (asprintf(&file, "%s/%s", path, entry->d_name) < 0) {
-            good = false;
-            continue;
-        }
-        good = calls->unlink(file) == 0 && good;
+        good = pf_path(&file, "%s/%s", path, name) >= 0 && good;
+        good = file && pf_disk_remove(engine, file) >= 0 && good;
         free(file);
     }
-    if (dir) closedir(dir);
-    return calls->remove_dir(path) == 0 && good;
-}
-
-/* ---- checksums ---------------------------------------------------------------- */
-
-void pf_hash_bytes(const void *data, size_t bytes, char hash[PF_HASH_TEXT]) {
-    put_hex(XXH3_128bits(data, bytes), hash);
-}
-
-int pf_hash_begin(pf_hash *hash, pf_heap *heap) {
-    *hash = (pf_hash){heap, pf_heap_alloc(heap, sizeof(XXH3_state_t))};
-    if (!hash->state) return PF_ENOMEM;
-    XXH3_INITSTATE((XXH3_state_t *)hash->state);
-    XXH3_128bits_reset(hash->state);
-    return PF_OK;
-}
-
-void pf_hash_put(pf_hash *hash, const void *data, size_t bytes) {
-    XXH3_128bits_update(hash->state, data, bytes);
-}
-
-void pf_hash_hex(const pf_hash *hash, char text[PF_HASH_TEXT]) {
-    put_hex(XXH3_128bits_digest(hash->state), text);
-}
-
-void pf_hash_end(pf_hash *hash) {
-    pf_heap_free(hash->heap, hash->state, sizeof(XXH3_state_t));
-    hash->state = NULL;
-}
-
-int pf_hash_file(const pf_engine *engine, const pf_reader *r, char text[PF_HASH_TEXT]) {
-    pf_hash hash;
-    char *buffer = pf_heap_alloc(engine->heap, CHUNK);
-    if (!buffer) return PF_ENOMEM;
-    int status = pf_hash_begin(&hash, engine->heap);
-    for (int64_t at = 0; status >= 0 && at < r->size; at += (int64_t)CHUNK) {
-        size_t bytes = (size_t)pf_min(r->size - at, (int64_t)CHUNK);
-        status = pf_progress_at(engine, "verifying", at, r->size);
-        if (status >= 0) status = pf_reader_read(r, at, buffer, bytes);
-        if (status >= 0) pf_hash_put(&hash, buffer, bytes);
-    }
-    if (status >= 0) pf_hash_hex(&hash, text);
-    pf_hash_end(&hash);
-    pf_heap_free(engine->heap, buffer, CHUNK);
-    return status;
+    pf_names_free(&names);
+    return pf_disk_remove(engine, path) >= 0 && good;
 }

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "folder_list.h"
 
@@ -40,7 +39,7 @@ static int use_whole(search *s, const pf_manifest *m, const char *folder) {
 
 static int try_folder(search *s, const char *folder) {
     pf_manifest m;
-    PF_TRY(pf_manifest_read(&m, s->engine->heap, folder));
+    PF_TRY(pf_manifest_read(&m, s->engine, folder));
     PF_TRY(pf_manifest_verify(&m, s->engine, folder, s->contents, s->use ? WEIGHTS : NULL));
     bool complete = pf_manifest_has(&m, WEIGHTS) && pf_manifest_has(&m, "config.json");
     if (complete) return s->use ? use_whole(s, &m, folder) : PF_OK;
@@ -50,20 +49,30 @@ static int try_folder(search *s, const char *folder) {
                    folder);
 }
 
-/* step-N, or the .old that a cut replacement has left of it. */
+/* What a cut replacement has left of step-N; *old NULL: nothing. */
+static int find_old(search *s, char **old, const char *run, uint64_t step) {
+    bool there = false;
+    PF_TRY(pf_path(old, "%s/.step-%" PRIu64 ".old", run, step));
+    int status = pf_look_for(s->engine, *old, &there, NULL);
+    if (status >= 0 && there) return PF_OK;
+    free(*old);
+    *old = NULL;
+    return status;
+}
+
+/* step-N, or the .old of it. */
 static int try_step(search *s, char **folder, const char *run, uint64_t step) {
-    char *path, *old;
+    char *path, *old = NULL, why[512];
     PF_TRY(pf_step_path(&path, run, step));
     int status = try_folder(s, path);
-    if (status == PF_ENOTFOUND && !s->settled &&
-        pf_path(&old, "%s/.step-%" PRIu64 ".old", run, step) >= 0) {
-        if (access(old, F_OK) == 0) {
-            free(path);
-            path = old;
-            status = try_folder(s, path);
-        } else {
-            free(old);
-        }
+    if (status == PF_ENOTFOUND && !s->settled) {
+        snprintf(why, sizeof why, "%s", pf_last_error());
+        status = find_old(s, &old, run, step);
+        if (status >= 0) status = old ? try_folder(s, old) : pf_fail(PF_ENOTFOUND, "%s", why);
+    }
+    if (old) {
+        free(path);
+        path = old;
     }
     if (status >= 0)
         *folder = path;
@@ -114,16 +123,16 @@ static int find_in_run(search *s, char **folder, const char *run) {
     pf_engine *engine = s->engine;
     pf_listing l;
     uint64_t latest = UINT64_MAX;
-    int mark = pf_mark_read_in(run, "LATEST", &latest);
+    int mark = pf_mark_read_in(engine, run, "LATEST", &latest);
     if (mark < 0 && mark != PF_ENOTFOUND) {
         if (!is_damage(mark)) return mark;
         latest = UINT64_MAX;
         pf_log(engine, PF_LOG_WARN, "checkpoint: %s; looking for the newest", pf_last_error());
     }
-    PF_TRY(pf_listing_read(&l, run));
+    PF_TRY(pf_listing_read(&l, engine, run));
+    int status = l.blind && mark >= 0 ? pf_listing_add(&l, latest) : PF_OK;
     bool listed = mark < 0;
     for (int i = 0; i < l.n; i++) listed = listed || l.step[i] == latest;
-    int status = PF_OK;
     if (!listed) {
         pf_log(engine, PF_LOG_WARN,
                "checkpoint: step-%" PRIu64 ", which LATEST in %s names, is "
@@ -131,7 +140,7 @@ static int find_in_run(search *s, char **folder, const char *run) {
                latest, run);
     }
     order_steps(&l, latest);
-    status = find_in_list(s, folder, run, &l);
+    if (status >= 0) status = find_in_list(s, folder, run, &l);
     pf_listing_free(&l);
     return status;
 }
@@ -139,28 +148,35 @@ static int find_in_run(search *s, char **folder, const char *run) {
 /* "run/BEST": the one it names and no other, since that was asked for. */
 static int find_marked(search *s, char **folder, const char *path) {
     uint64_t step;
-    PF_TRY(pf_mark_read(path, &step));
-    const char *slash = strrchr(path, '/');
     char *run;
-    PF_TRY(slash ? pf_path(&run, "%.*s", (int)(slash - path), path) : pf_path(&run, "."));
-    int status = try_step(s, folder, *run ? run : "/", step);
+    PF_TRY(pf_mark_read(s->engine, path, &step));
+    PF_TRY(pf_path_parent(&run, path));
+    int status = try_step(s, folder, run, step);
     free(run);
     return status;
 }
 
-bool pf_folder_is_mark(const char *path) {
+bool pf_folder_is_mark(pf_engine *engine, const char *path) {
     uint64_t step;
-    return pf_mark_read(path, &step) >= 0;
+    return pf_mark_read(engine, path, &step) >= 0;
+}
+
+/* A folder with a manifest is a checkpoint, one without a run. */
+static int is_checkpoint(search *s, const char *path, bool *is) {
+    char *manifest;
+    PF_TRY(pf_path(&manifest, "%s/manifest.json", path));
+    int status = pf_look_for(s->engine, manifest, is, NULL);
+    free(manifest);
+    return status;
 }
 
 static int find(search *s, char **folder, const char *path) {
+    bool there, is_folder, checkpoint;
     *folder = NULL;
-    if (!pf_is_folder(path)) return find_marked(s, folder, path);
-    char *manifest;
-    PF_TRY(pf_path(&manifest, "%s/manifest.json", path));
-    bool is_checkpoint = access(manifest, F_OK) == 0;
-    free(manifest);
-    if (!is_checkpoint) return find_in_run(s, folder, path);
+    PF_TRY(pf_look_for(s->engine, path, &there, &is_folder));
+    if (!is_folder) return find_marked(s, folder, path);
+    PF_TRY(is_checkpoint(s, path, &checkpoint));
+    if (!checkpoint) return find_in_run(s, folder, path);
     int status = try_folder(s, path);
     if (status >= 0) return pf_path(folder, "%s", path);
     return s->settled ? status : pf_fail_in(status, "checkpoint");
@@ -179,15 +195,15 @@ int pf_folder_use(pf_engine *engine, const char *path, pf_use_fn use, void *cont
     return PF_OK;
 }
 
-int pf_folder_config(pf_config **config, pf_heap *heap, const char *folder, const char *name) {
+int pf_folder_config(pf_config **config, pf_engine *engine, const char *folder, const char *name) {
     char *path, *text;
     size_t bytes;
     *config = NULL;
     PF_TRY(pf_path(&path, "%s/%s", folder, name));
-    int status = pf_file_read(heap, &text, &bytes, path, PF_JSON_BYTES);
+    int status = pf_file_whole(engine, &text, &bytes, path, PF_JSON_BYTES);
     if (status >= 0) {
-        status = pf_json_read(config, heap, text, bytes, path);
-        pf_heap_free(heap, text, bytes + 1);
+        status = pf_json_read(config, engine->heap, text, bytes, path);
+        pf_heap_free(engine->heap, text, bytes + 1);
     }
     free(path);
     return status == PF_ENOTFOUND ? PF_OK : status;

@@ -41,7 +41,7 @@ typedef struct pf_parts {
  * nothing temporary is left, and what was there before is as it was. */
 int pf_folder_save(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
                    int keep);
-int pf_folder_mark(const char *run, const char *mark, uint64_t step);
+int pf_folder_mark(pf_engine *engine, const char *run, const char *mark, uint64_t step);
 
 /* The verified checkpoint folder that `path` means: a checkpoint folder itself; the one a
  * mark file ("run/BEST") names; or of a run folder the one LATEST names, else, with a
@@ -56,9 +56,11 @@ int pf_folder_find(pf_engine *engine, char **folder, const char *path, bool cont
 typedef int (*pf_use_fn)(void *context, pf_engine *engine, const char *folder, const char *hash);
 int pf_folder_use(pf_engine *engine, const char *path, pf_use_fn use, void *context);
 
-bool pf_folder_is_mark(const char *path); /* a file that names a step; leaves a message if not */
+/* A file that names a step; leaves a message if not. */
+bool pf_folder_is_mark(pf_engine *engine, const char *path);
 
-/* A JSON file of a folder, as plain data in `heap`; a file that is not there gives NULL and 0. */
-int pf_folder_config(pf_config **config, pf_heap *heap, const char *folder, const char *name);
+/* A JSON file of a folder, as plain data in the engine's heap; a file that is not there gives NULL
+ * and 0. */
+int pf_folder_config(pf_config **config, pf_engine *engine, const char *folder, const char *name);
 
 #endif

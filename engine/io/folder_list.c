@@ -51,7 +51,7 @@ void pf_listing_free(pf_listing *l) {
 
 static int out_of_memory(void) { return pf_fail(PF_ENOMEM, "checkpoint: out of memory"); }
 
-static int add_step(pf_listing *l, uint64_t step) {
+int pf_listing_add(pf_listing *l, uint64_t step) {
     if (l->n == l->room) {
         int room = l->room ? 2 * l->room : 16;
         uint64_t *grown = realloc(l->step, (size_t)room * sizeof *grown);
@@ -82,7 +82,7 @@ static bool is_temp(const char *name) {
 static int add_name(pf_listing *l, const char *name) {
     uint64_t step;
     const char *rest = pf_step_parse(name + (name[0] == '.'), &step);
-    if (rest && !strcmp(rest, name[0] == '.' ? ".old" : "")) return add_step(l, step);
+    if (rest && !strcmp(rest, name[0] == '.' ? ".old" : "")) return pf_listing_add(l, step);
     if (is_temp(name)) return add_temp(l, name);
     return PF_OK;
 }
@@ -101,19 +101,16 @@ static void sort_steps(pf_listing *l) {
     l->n = n;
 }
 
-int pf_listing_read(pf_listing *l, const char *run) {
+int pf_listing_read(pf_listing *l, pf_engine *engine, const char *run) {
+    pf_names names;
     *l = (pf_listing){0};
-    DIR *dir = pf_file_calls()->open_dir(run);
-    if (!dir) return pf_file_fail("open", run);
-    int status = PF_OK;
-    while (status >= 0) {
-        errno = 0;
-        struct dirent *entry = pf_file_calls()->next(dir);
-        if (!entry && errno) status = pf_file_fail("list", run);
-        if (!entry) break;
-        status = add_name(l, entry->d_name);
-    }
-    closedir(dir);
+    int result = pf_names_read(&names, engine, run), status = PF_OK;
+    l->blind = result == -ENOSYS;
+    if (l->blind) return PF_OK;
+    if (result < 0) return pf_file_fail(result, "list", run);
+    for (const char *name = NULL; status >= 0 && (name = pf_names_next(&names, name));)
+        status = add_name(l, name);
+    pf_names_free(&names);
     if (status < 0)
         pf_listing_free(l);
     else
@@ -122,10 +119,10 @@ int pf_listing_read(pf_listing *l, const char *run) {
 }
 
 /* The step that a mark file names. PF_ENOTFOUND: no such file; PF_EFORMAT: nonsense in it. */
-int pf_mark_read(const char *path, uint64_t *step) {
+int pf_mark_read(pf_engine *engine, const char *path, uint64_t *step) {
     char text[64];
     pf_reader r;
-    PF_TRY(pf_reader_open(&r, path));
+    PF_TRY(pf_reader_open(&r, engine, path));
     size_t bytes = r.size < (int64_t)sizeof text ? (size_t)r.size : 0;
     int status = pf_reader_read(&r, 0, text, bytes);
     pf_reader_close(&r);
@@ -136,10 +133,10 @@ int pf_mark_read(const char *path, uint64_t *step) {
     return good ? PF_OK : pf_fail(PF_EFORMAT, "%s is damaged (it names no step)", path);
 }
 
-int pf_mark_read_in(const char *run, const char *mark, uint64_t *step) {
+int pf_mark_read_in(pf_engine *engine, const char *run, const char *mark, uint64_t *step) {
     char *path;
     PF_TRY(pf_path(&path, "%s/%s", run, mark));
-    int status = pf_mark_read(path, step);
+    int status = pf_mark_read(engine, path, step);
     free(path);
     return status;
 }

@@ -11,9 +11,11 @@ typedef struct pf_listing {
     int n, room;
     char **temp; /* names of what writers have not finished */
     int n_temp;
+    bool blind; /* the disk lists no folders: nothing is known to be there */
 } pf_listing;
 
-int pf_listing_read(pf_listing *l, const char *run);
+int pf_listing_read(pf_listing *l, pf_engine *engine, const char *run);
+int pf_listing_add(pf_listing *l, uint64_t step);
 void pf_listing_free(pf_listing *l);
 
 /* Reads "step-N" at the start of a name and returns what follows, or NULL. */
@@ -25,7 +27,7 @@ int pf_step_path(char **path, const char *run, uint64_t step); /* "run/step-N" *
 bool pf_temp_is_dead(const char *name);
 
 /* The step that a mark file names. PF_ENOTFOUND: no such file; PF_EFORMAT: nonsense in it. */
-int pf_mark_read(const char *path, uint64_t *step);
-int pf_mark_read_in(const char *run, const char *mark, uint64_t *step);
+int pf_mark_read(pf_engine *engine, const char *path, uint64_t *step);
+int pf_mark_read_in(pf_engine *engine, const char *run, const char *mark, uint64_t *step);
 
 #endif

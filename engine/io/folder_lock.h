@@ -6,15 +6,15 @@
 #ifndef PF_FOLDER_LOCK_H
 #define PF_FOLDER_LOCK_H
 
-#include "runtime.h"
+#include "disk.h"
 
 typedef struct pf_folder_lock {
-    int fd;     /* -1: held by the engine anyway, or a file system without locks */
-    bool alone; /* no other process writes there */
+    pf_file file; /* not open: held by the engine anyway, or a disk without locks */
+    bool alone;   /* no other process writes there */
 } pf_folder_lock;
 
-/* PF_ESTATE: another writer is at work. engine NULL: any of this process may hold the folder. */
-int pf_folder_lock_take(pf_folder_lock *lock, const pf_engine *engine, const char *run);
+/* PF_ESTATE: another writer is at work. */
+int pf_folder_lock_take(pf_folder_lock *lock, pf_engine *engine, const char *run);
 void pf_folder_lock_drop(pf_folder_lock *lock);
 
 /* Makes the folder and takes its lock until the engine closes. */

@@ -5,7 +5,6 @@
 #include "folder_own.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -37,13 +36,13 @@ static void new_name(char name[PF_HASH_TEXT], const char *run) {
     pf_hash_bytes(&key, sizeof key, name);
 }
 
-int pf_run_name(char name[PF_HASH_TEXT], pf_heap *heap, const char *run) {
+int pf_run_name(char name[PF_HASH_TEXT], pf_engine *engine, const char *run) {
     uint64_t latest;
     char *folder;
     pf_manifest m = {0};
-    if (pf_mark_read_in(run, "LATEST", &latest) >= 0) {
+    if (pf_mark_read_in(engine, run, "LATEST", &latest) >= 0) {
         PF_TRY(pf_step_path(&folder, run, latest));
-        bool told = pf_manifest_read(&m, heap, folder) >= 0 && m.run[0];
+        bool told = pf_manifest_read(&m, engine, folder) >= 0 && m.run[0];
         free(folder);
         if (told) return strcpy(name, m.run), PF_OK;
     }
@@ -54,46 +53,38 @@ int pf_run_name(char name[PF_HASH_TEXT], pf_heap *heap, const char *run) {
 /* ---- whose a step is ---- */
 
 /* A folder itself, not a link to one. */
-static bool is_real_folder(const char *path) {
-    const pf_file_ops *io = pf_file_calls();
-    int fd = io->open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
-    if (fd >= 0) io->close(fd);
-    return fd >= 0;
+static bool is_real_folder(pf_engine *engine, const char *path) {
+    pf_file_info info;
+    return pf_disk_look(engine, path, &info) >= 0 && info.kind == PF_ENTRY_FOLDER;
 }
 
-static bool is_listed(const pf_manifest *m, const char *name) {
-    return !strcmp(name, ".") || !strcmp(name, "..") || !strcmp(name, PF_MANIFEST_FILE) ||
-           pf_manifest_has(m, name);
+/* Ends the list of a folder at the first name that its manifest does not list. */
+static int find_other(void *to, const char *name) {
+    bool listed = !strcmp(name, PF_MANIFEST_FILE) || pf_manifest_has(to, name);
+    return listed ? 0 : -EEXIST;
 }
 
 /* Nothing lies in the folder but what its manifest lists. */
-static bool only_listed(const pf_manifest *m, const char *folder) {
-    const pf_file_ops *io = pf_file_calls();
-    DIR *dir = io->open_dir(folder);
-    if (!dir) return false;
-    bool good = true;
-    struct dirent *entry;
-    errno = 0;
-    while (good && (entry = io->next(dir))) good = is_listed(m, entry->d_name);
-    good = good && errno == 0;
-    closedir(dir);
-    return good;
+static bool only_listed(pf_engine *engine, pf_manifest *m, const char *folder) {
+    return pf_disk_list(engine, folder, find_other, m) >= 0;
 }
 
-static bool is_there(const char *path) {
-    return faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+static bool is_there(pf_engine *engine, const char *path) {
+    pf_file_info info;
+    return pf_disk_look(engine, path, &info) != -ENOENT;
 }
 
-pf_step_owner pf_step_owner_of(pf_heap *heap, const char *run, uint64_t step, const char *name) {
+pf_step_owner pf_step_owner_of(pf_engine *engine, const char *run, uint64_t step,
+                               const char *name) {
     pf_manifest m;
     char *path;
     pf_step_owner owner = PF_STEP_OTHER;
     if (pf_step_path(&path, run, step) < 0) return owner;
-    if (!is_there(path)) {
+    if (!is_there(engine, path)) {
         owner = PF_STEP_ABSENT;
-    } else if (is_real_folder(path) && pf_manifest_read(&m, heap, path) >= 0 &&
+    } else if (is_real_folder(engine, path) && pf_manifest_read(&m, engine, path) >= 0 &&
                !strcmp(m.run, name) && m.step == step) {
-        owner = only_listed(&m, path) ? PF_STEP_OWN : PF_STEP_FILLED;
+        owner = only_listed(engine, &m, path) ? PF_STEP_OWN : PF_STEP_FILLED;
     }
     free(path);
     return owner;
@@ -101,10 +92,10 @@ pf_step_owner pf_step_owner_of(pf_heap *heap, const char *run, uint64_t step, co
 
 /* ---- out of the way ---- */
 
-static int free_name(char **aside, const char *path) {
+static int free_name(char **aside, pf_engine *engine, const char *path) {
     for (int i = 1; i <= ASIDES; i++) {
         PF_TRY(i == 1 ? pf_path(aside, "%s.aside", path) : pf_path(aside, "%s.aside-%d", path, i));
-        if (!is_there(*aside)) return PF_OK;
+        if (!is_there(engine, *aside)) return PF_OK;
         free(*aside);
     }
     *aside = NULL;
@@ -114,14 +105,17 @@ static int free_name(char **aside, const char *path) {
 int pf_step_set_aside(pf_engine *engine, const char *run, uint64_t step) {
     char *path, *aside = NULL;
     PF_TRY(pf_step_path(&path, run, step));
-    int status = free_name(&aside, path);
-    if (status >= 0 && pf_file_calls()->rename(path, aside) < 0) {
-        status = pf_file_fail("rename", path);
+    int status = free_name(&aside, engine, path);
+    if (status >= 0) {
+        int result = pf_disk_rename(engine, path, aside);
+        if (result < 0) status = pf_file_fail(result, "rename", path);
     }
+    /* Before its name is taken by another. */
+    if (status >= 0) status = pf_dir_sync(engine, run);
     if (status >= 0) {
         pf_log(engine, PF_LOG_WARN,
                "checkpoint: step-%" PRIu64 " in %s is not known to be of this run; it is now %s",
-               step, run, strrchr(aside, '/') + 1);
+               step, run, pf_path_name(aside));
     }
     free(aside);
     free(path);

@@ -10,7 +10,7 @@
 #include "manifest.h"
 
 /* The name of the run in this folder: what the checkpoint says that LATEST names, or a new one. */
-int pf_run_name(char name[PF_HASH_TEXT], pf_heap *heap, const char *run);
+int pf_run_name(char name[PF_HASH_TEXT], pf_engine *engine, const char *run);
 
 typedef enum {
     PF_STEP_ABSENT,
@@ -19,7 +19,7 @@ typedef enum {
     PF_STEP_OWN
 } pf_step_owner;
 
-pf_step_owner pf_step_owner_of(pf_heap *heap, const char *run, uint64_t step, const char *name);
+pf_step_owner pf_step_owner_of(pf_engine *engine, const char *run, uint64_t step, const char *name);
 
 /* Gives what stands as step-N another name, step-N.aside or step-N.aside-2 ... */
 int pf_step_set_aside(pf_engine *engine, const char *run, uint64_t step);

@@ -5,7 +5,6 @@
  * final name.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,46 +18,48 @@
 
 /* ---- taking away -------------------------------------------------------------- */
 
-static void remove_temp(const char *run, const char *name) {
+static void remove_temp(pf_engine *engine, const char *run, const char *name) {
     char *path;
-    if (asprintf(&path, "%s/%s", run, name) < 0) return;
-    if (pf_file_calls()->unlink(path) < 0) pf_dir_remove(path);
+    if (pf_path(&path, "%s/%s", run, name) < 0) return;
+    if (pf_disk_remove(engine, path) < 0) pf_dir_remove(engine, path);
     free(path);
 }
 
 /* A replacement that was cut short: the old folder gets its name back, unless the new one
  * has arrived. */
-static void recover_old(const char *run, uint64_t step) {
+static void recover_old(pf_engine *engine, const char *run, uint64_t step) {
     char *path = NULL, *old = NULL;
-    if (asprintf(&path, "%s/step-%" PRIu64, run, step) < 0) path = NULL;
-    if (asprintf(&old, "%s/.step-%" PRIu64 ".old", run, step) < 0) old = NULL;
-    if (path && old && access(old, F_OK) == 0) {
-        if (access(path, F_OK) == 0)
-            pf_dir_remove(old);
+    bool good = pf_step_path(&path, run, step) >= 0 &&
+                pf_path(&old, "%s/.step-%" PRIu64 ".old", run, step) >= 0;
+    if (good && pf_is_there(engine, old)) {
+        if (pf_is_there(engine, path))
+            pf_dir_remove(engine, old);
         else
-            pf_file_calls()->rename(old, path);
+            pf_disk_rename(engine, old, path);
     }
     free(old);
     free(path);
 }
 
-static int clean(const char *run, bool alone) {
+static int clean(pf_engine *engine, const char *run, bool alone) {
     pf_listing l;
-    PF_TRY(pf_listing_read(&l, run));
+    PF_TRY(pf_listing_read(&l, engine, run));
     for (int i = 0; i < l.n_temp; i++) {
-        if (alone || pf_temp_is_dead(l.temp[i])) remove_temp(run, l.temp[i]);
+        if (alone || pf_temp_is_dead(l.temp[i])) remove_temp(engine, run, l.temp[i]);
     }
-    for (int i = 0; i < l.n; i++) recover_old(run, l.step[i]);
+    for (int i = 0; i < l.n; i++) recover_old(engine, run, l.step[i]);
     pf_listing_free(&l);
     return PF_OK;
 }
 
-/* Renamed first, then emptied: a folder with a final name is complete or absent. */
-static bool drop_step(const char *run, uint64_t step) {
+/* Renamed first, that it is so synced, then emptied: a folder with a final name is complete or
+ * absent. */
+static bool drop_step(pf_engine *engine, const char *run, uint64_t step) {
     char *path = NULL, *temp = NULL;
     bool good = pf_step_path(&path, run, step) >= 0 &&
                 pf_path(&temp, "%s/.step-%" PRIu64 ".tmp-%ld", run, step, (long)getpid()) >= 0;
-    good = good && pf_file_calls()->rename(path, temp) == 0 && pf_dir_remove(temp);
+    good = good && pf_disk_rename(engine, path, temp) >= 0 && pf_dir_sync(engine, run) >= 0;
+    good = good && pf_dir_remove(engine, temp);
     free(temp);
     free(path);
     return good;
@@ -70,20 +71,20 @@ static void prune(pf_engine *engine, const char *run, uint64_t newest, const cha
     pf_listing l;
     uint64_t best;
     if (keep <= 0) return;
-    int status = pf_mark_read_in(run, "BEST", &best);
+    int status = pf_mark_read_in(engine, run, "BEST", &best);
     bool has_best = status >= 0;
     /* A BEST that can't be read might name any of them. */
-    if (has_best || status == PF_ENOTFOUND) status = pf_listing_read(&l, run);
+    if (has_best || status == PF_ENOTFOUND) status = pf_listing_read(&l, engine, run);
     if (status < 0) {
         pf_log(engine, PF_LOG_WARN, "checkpoint: old ones are not removed: %s", pf_last_error());
         return;
     }
     for (int i = 0, kept = 0; i < l.n; i++) {
         if (l.step[i] > newest) continue;
-        pf_step_owner owner = pf_step_owner_of(engine->heap, run, l.step[i], name);
+        pf_step_owner owner = pf_step_owner_of(engine, run, l.step[i], name);
         if (owner < PF_STEP_FILLED) continue;
         if (kept++ < keep || owner == PF_STEP_FILLED || (has_best && l.step[i] == best)) continue;
-        if (drop_step(run, l.step[i])) continue;
+        if (drop_step(engine, run, l.step[i])) continue;
         pf_log(engine, PF_LOG_WARN, "checkpoint: step-%" PRIu64 " in %s could not be removed",
                l.step[i], run);
     }
@@ -99,7 +100,7 @@ static int put_file(pf_manifest *m, const char *folder, const char *name, pf_eng
     char *path, hash[PF_HASH_TEXT];
     pf_writer w;
     PF_TRY(pf_path(&path, "%s/%s", folder, name));
-    int status = pf_writer_open(&w, path, false);
+    int status = pf_writer_open(&w, engine, path, false);
     if (status >= 0) {
         status = put(&w, engine, what);
         int64_t size = w.size;
@@ -167,40 +168,42 @@ static int write_parts(pf_engine *engine, const char *folder, const pf_parts *pa
         PF_TRY(put_file(&m, folder, "carried.safetensors", engine, put_carried, parts));
     }
     strcpy(m.run, name);
-    PF_TRY(pf_manifest_write(&m, engine->heap, folder));
-    return pf_dir_sync(folder);
+    PF_TRY(pf_manifest_write(&m, engine, folder));
+    return pf_dir_sync(engine, folder);
 }
 
 /* Gives the complete folder `temp` its name; a folder of that name is swapped out, and is
  * then what `temp` holds. */
-static int install(const char *temp, const char *path, const char *old) {
-    const pf_file_ops *io = pf_file_calls();
-    if (io->rename(temp, path) == 0) return PF_OK;
-    if (errno != ENOTEMPTY && errno != EEXIST) return pf_file_fail("rename to", path);
-    if (io->exchange(temp, path) == 0) return PF_OK;
-    if (errno != ENOSYS && errno != EINVAL && errno != EOPNOTSUPP) {
-        return pf_file_fail("replace", path);
+static int install(pf_engine *engine, const char *temp, const char *path, const char *old) {
+    int result = pf_disk_rename(engine, temp, path);
+    if (result >= 0) return PF_OK;
+    if (result != -ENOTEMPTY && result != -EEXIST) return pf_file_fail(result, "rename to", path);
+    result = pf_disk_exchange(engine, temp, path);
+    if (result >= 0) return PF_OK;
+    if (result != -ENOSYS && result != -EINVAL && result != -EOPNOTSUPP) {
+        return pf_file_fail(result, "replace", path);
     }
     /* In two steps: between them the reader and the next writer know .step-N.old. */
-    if (io->rename(path, old) < 0) return pf_file_fail("replace", path);
-    if (io->rename(temp, path) == 0) return PF_OK;
-    int status = pf_file_fail("replace", path);
-    io->rename(old, path);
-    return status;
+    result = pf_disk_rename(engine, path, old);
+    if (result < 0) return pf_file_fail(result, "replace", path);
+    result = pf_disk_rename(engine, temp, path);
+    if (result >= 0) return PF_OK;
+    pf_disk_rename(engine, old, path);
+    return pf_file_fail(result, "replace", path);
 }
 
-static int write_mark(const char *run, const char *mark, uint64_t step) {
+static int write_mark(pf_engine *engine, const char *run, const char *mark, uint64_t step) {
     char *path, text[40];
     PF_TRY(pf_path(&path, "%s/%s", run, mark));
     int n = snprintf(text, sizeof text, "step-%" PRIu64 "\n", step);
-    int status = pf_file_write(path, text, (size_t)n);
+    int status = pf_file_write(engine, path, text, (size_t)n);
     free(path);
     return status;
 }
 
 /* What stands under the final name and is not the run's own moves out of the way. */
 static int make_way(pf_engine *engine, const char *run, uint64_t step, const char *name) {
-    pf_step_owner owner = pf_step_owner_of(engine->heap, run, step, name);
+    pf_step_owner owner = pf_step_owner_of(engine, run, step, name);
     bool stays = owner == PF_STEP_OTHER || owner == PF_STEP_FILLED;
     return stays ? pf_step_set_aside(engine, run, step) : PF_OK;
 }
@@ -209,29 +212,30 @@ static int save_named(pf_engine *engine, const char *run, uint64_t step, const p
                       const char *name, const char *temp, const char *path) {
     char *old;
     PF_TRY(pf_path(&old, "%s/.step-%" PRIu64 ".old", run, step));
-    int status = PF_OK;
-    bool made = pf_file_calls()->make_dir(temp, 0777) == 0;
-    if (!made && errno == EEXIST) { /* of a dead process with our number */
-        pf_dir_remove(temp);
-        made = pf_file_calls()->make_dir(temp, 0777) == 0;
+    int status = PF_OK, result = pf_disk_make_dir(engine, temp);
+    if (result == -EEXIST) { /* of a dead process with our number */
+        pf_dir_remove(engine, temp);
+        result = pf_disk_make_dir(engine, temp);
     }
-    if (!made) status = pf_file_fail("make folder", temp);
+    bool made = result >= 0;
+    if (!made) status = pf_file_fail(result, "make folder", temp);
     if (status >= 0) status = write_parts(engine, temp, parts, name, step);
     if (status >= 0) status = make_way(engine, run, step, name);
-    if (status >= 0) status = install(temp, path, old);
+    if (status >= 0) status = install(engine, temp, path, old);
     /* The new name is on the disk before anything that it replaced goes. */
     bool installed = status >= 0;
-    if (installed) status = pf_dir_sync(run);
-    if (made) pf_dir_remove(temp); /* half written, or what was replaced, or gone already */
-    if (installed) pf_dir_remove(old);
+    if (installed) status = pf_dir_sync(engine, run);
+    if (made) pf_dir_remove(engine, temp); /* half written, or what was replaced, or gone already */
+    if (installed) pf_dir_remove(engine, old);
     free(old);
     return status;
 }
 
 /* A run begins at step 0; what is saved as step 0 over a run that has gone on was given no step. */
-static int check_beginning(const char *run, uint64_t step) {
+static int check_beginning(pf_engine *engine, const char *run, uint64_t step) {
     uint64_t latest;
-    if (step > 0 || pf_mark_read_in(run, "LATEST", &latest) < 0 || latest == 0) return PF_OK;
+    if (step > 0 || pf_mark_read_in(engine, run, "LATEST", &latest) < 0 || latest == 0)
+        return PF_OK;
     return pf_fail(PF_ESTATE,
                    "%s holds a run that has come to step %" PRIu64
                    ": say which step this is, or choose another folder",
@@ -241,15 +245,15 @@ static int check_beginning(const char *run, uint64_t step) {
 static int save_alone(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
                       int keep, bool alone) {
     char *temp = NULL, *path = NULL, name[PF_HASH_TEXT];
-    PF_TRY(check_beginning(run, step));
-    int status = clean(run, alone);
-    if (status >= 0) status = pf_run_name(name, engine->heap, run);
+    PF_TRY(check_beginning(engine, run, step));
+    int status = clean(engine, run, alone);
+    if (status >= 0) status = pf_run_name(name, engine, run);
     if (status >= 0) status = pf_step_path(&path, run, step);
     if (status >= 0) {
         status = pf_path(&temp, "%s/.step-%" PRIu64 ".tmp-%ld", run, step, (long)getpid());
     }
     if (status >= 0) status = save_named(engine, run, step, parts, name, temp, path);
-    if (status >= 0) status = write_mark(run, "LATEST", step);
+    if (status >= 0) status = write_mark(engine, run, "LATEST", step);
     if (status >= 0) prune(engine, run, step, name, keep);
     free(temp);
     free(path);
@@ -259,7 +263,7 @@ static int save_alone(pf_engine *engine, const char *run, uint64_t step, const p
 int pf_folder_save(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
                    int keep) {
     pf_folder_lock lock;
-    int status = pf_dir_make(run);
+    int status = pf_dir_make(engine, run);
     if (status >= 0) status = pf_folder_lock_take(&lock, engine, run);
     if (status >= 0) {
         status = save_alone(engine, run, step, parts, keep, lock.alone);
@@ -269,7 +273,7 @@ int pf_folder_save(pf_engine *engine, const char *run, uint64_t step, const pf_p
     return pf_fail_in(status, "checkpoint: step %" PRIu64 " is not saved", step);
 }
 
-int pf_folder_mark(const char *run, const char *mark, uint64_t step) {
+int pf_folder_mark(pf_engine *engine, const char *run, const char *mark, uint64_t step) {
     size_t length = strlen(mark);
     char *path;
     pf_folder_lock lock;
@@ -277,12 +281,14 @@ int pf_folder_mark(const char *run, const char *mark, uint64_t step) {
         return pf_fail(PF_EINVAL, "checkpoint: a mark is a word in capitals (BEST), not '%.40s'",
                        mark);
     }
+    pf_file_info info;
     PF_TRY(pf_step_path(&path, run, step));
-    int status = access(path, F_OK) == 0 ? PF_OK : pf_file_fail("mark", path);
+    int result = pf_disk_look_through(engine, path, &info);
+    int status = result < 0 ? pf_file_fail(result, "mark", path) : PF_OK;
     free(path);
     if (status < 0) return status;
-    PF_TRY(pf_folder_lock_take(&lock, NULL, run));
-    status = write_mark(run, mark, step);
+    PF_TRY(pf_folder_lock_take(&lock, engine, run));
+    status = write_mark(engine, run, mark, step);
     pf_folder_lock_drop(&lock);
     return status;
 }

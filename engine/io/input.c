@@ -6,8 +6,6 @@
 #include "input.h"
 
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <zlib.h>
 
 enum {
@@ -179,15 +177,14 @@ void pf_input_close(pf_input *in) {
 
 /* ---- the rest as one block ---- */
 
-/* A gzip file says at its end how long its last member is, modulo 2^32: mostly all there is. */
+/* A gzip file says at its end how long its last member is, modulo 2^32: mostly all there is. The
+ * standard input is read in turn, so that its end can't be looked at before. */
 int64_t pf_input_guess(const pf_input *in) {
-    struct stat about;
     uint8_t end[4];
-    int64_t size = in->source.size;
-    if (!in->gzip || size < (int64_t)sizeof end) return size;
-    if (fstat(in->source.fd, &about) != 0) return -1;
-    off_t at = about.st_size - (off_t)sizeof end;
-    if (pread(in->source.fd, end, sizeof end, at) != (ssize_t)sizeof end) return -1;
+    int64_t size = in->source.size, at = size - (int64_t)sizeof end;
+    if (!in->gzip || at < 0) return size;
+    if (in->source.once) return -1;
+    if (pf_disk_read(&in->source.file, at, end, sizeof end) != (int64_t)sizeof end) return -1;
     int64_t says = end[0] | end[1] << 8 | end[2] << 16 | (int64_t)end[3] << 24;
     return pf_min(says, size * RATIO);
 }

@@ -85,7 +85,7 @@ static int inspect_folder(pf_config *info, pf_engine *engine, const char *folder
     for (int i = 0; i < PF_COUNT(parts); i++) {
         pf_config *part;
         snprintf(name, sizeof name, "%s.json", parts[i]);
-        PF_TRY(pf_folder_config(&part, engine->heap, folder, name));
+        PF_TRY(pf_folder_config(&part, engine, folder, name));
         if (part) PF_TRY(pf_config_set(info, parts[i], part));
     }
     PF_TRY(pf_path(&path, "%s/model.safetensors", folder));
@@ -102,7 +102,7 @@ int pf_inspect(pf_config **info, pf_engine *engine, const char *path) {
     *info = pf_config_new_in(engine->heap, PF_MAP);
     if (!*info) return PF_ENOMEM;
     int status;
-    if (pf_is_folder(path) || pf_folder_is_mark(path)) {
+    if (pf_is_folder(engine, path) || pf_folder_is_mark(engine, path)) {
         status = pf_folder_find(engine, &folder, path, false);
         if (status >= 0) status = inspect_folder(*info, engine, folder);
     } else {

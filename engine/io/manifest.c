@@ -17,6 +17,7 @@
 #define TAIL      (sizeof TAIL_HEAD - 1 + PF_HASH_TEXT - 1 + sizeof TAIL_END - 1)
 #define MAX_BYTES 65536
 #define VERSION   1
+#define CHUNK     ((size_t)1 << 18) /* bytes summed up at a time */
 
 /* Names come from files: one path part of plain characters, never hidden, never "..". */
 static bool good_name(const char *name) {
@@ -55,8 +56,8 @@ int pf_manifest_add(pf_manifest *m, const char *name, int64_t size, const char *
     return PF_OK;
 }
 
-int pf_manifest_write(const pf_manifest *m, pf_heap *heap, const char *folder) {
-    pf_text text = {.heap = heap};
+int pf_manifest_write(const pf_manifest *m, pf_engine *engine, const char *folder) {
+    pf_text text = {.heap = engine->heap};
     char *path, hash[PF_HASH_TEXT];
     PF_TRY(pf_path(&path, "%s/%s", folder, PF_MANIFEST_FILE));
     pf_text_print(&text, "{\n  \"format\": %d,\n  \"files\": [", VERSION);
@@ -77,7 +78,7 @@ int pf_manifest_write(const pf_manifest *m, pf_heap *heap, const char *folder) {
         if (text.failed) status = pf_fail(PF_ENOMEM, "manifest: out of memory");
     }
     pf_writer w;
-    if (status >= 0) status = pf_writer_open(&w, path, false);
+    if (status >= 0) status = pf_writer_open(&w, engine, path, false);
     if (status >= 0) {
         status = pf_writer_put(&w, text.data, text.size);
         if (status >= 0)
@@ -143,29 +144,46 @@ static int read_entries(pf_manifest *m, const pf_config *doc, const char *folder
     return PF_OK;
 }
 
-int pf_manifest_read(pf_manifest *m, pf_heap *heap, const char *folder) {
+int pf_manifest_read(pf_manifest *m, pf_engine *engine, const char *folder) {
     char *path, *text;
     size_t bytes;
     pf_config *doc = NULL;
     *m = (pf_manifest){0};
     PF_TRY(pf_path(&path, "%s/%s", folder, PF_MANIFEST_FILE));
-    int status = pf_file_read(heap, &text, &bytes, path, MAX_BYTES);
+    int status = pf_file_whole(engine, &text, &bytes, path, MAX_BYTES);
     free(path);
     if (status == PF_ENOTFOUND) {
         return pf_fail(status, "%s in %s is missing", PF_MANIFEST_FILE, folder);
     }
     if (status < 0) return status;
     if (!whole(text, bytes)) status = damaged(folder, "checksum differs");
-    if (status >= 0) status = pf_json_read(&doc, heap, text, bytes, PF_MANIFEST_FILE);
+    if (status >= 0) status = pf_json_read(&doc, engine->heap, text, bytes, PF_MANIFEST_FILE);
     if (status >= 0) status = read_entries(m, doc, folder);
     pf_config_free(doc);
-    pf_heap_free(heap, text, bytes + 1);
+    pf_heap_free(engine->heap, text, bytes + 1);
     return status;
 }
 
 /* ---- verifying ---------------------------------------------------------------- */
 
-static int verify_open(const pf_manifest *m, int i, const pf_engine *engine, const pf_reader *r,
+static int hash_file(pf_engine *engine, const pf_reader *r, char text[PF_HASH_TEXT]) {
+    pf_hash hash;
+    char *buffer = pf_heap_alloc(engine->heap, CHUNK);
+    if (!buffer) return PF_ENOMEM;
+    int status = pf_hash_begin(&hash, engine->heap);
+    for (int64_t at = 0; status >= 0 && at < r->size; at += (int64_t)CHUNK) {
+        size_t bytes = (size_t)pf_min(r->size - at, (int64_t)CHUNK);
+        status = pf_progress_at(engine, "verifying", at, r->size);
+        if (status >= 0) status = pf_reader_read(r, at, buffer, bytes);
+        if (status >= 0) pf_hash_put(&hash, buffer, bytes);
+    }
+    if (status >= 0) pf_hash_hex(&hash, text);
+    pf_hash_end(&hash);
+    pf_heap_free(engine->heap, buffer, CHUNK);
+    return status;
+}
+
+static int verify_open(const pf_manifest *m, int i, pf_engine *engine, const pf_reader *r,
                        const char *folder, bool contents) {
     char hash[PF_HASH_TEXT];
     if (r->size != m->file[i].size) {
@@ -173,17 +191,17 @@ static int verify_open(const pf_manifest *m, int i, const pf_engine *engine, con
                        m->file[i].name, folder, (long long)r->size, (long long)m->file[i].size);
     }
     if (!contents) return PF_OK;
-    PF_TRY(pf_hash_file(engine, r, hash));
+    PF_TRY(hash_file(engine, r, hash));
     if (!strcmp(hash, m->file[i].hash)) return PF_OK;
     return pf_fail(PF_EFORMAT, "%s in %s is damaged (checksum differs)", m->file[i].name, folder);
 }
 
-static int verify_one(const pf_manifest *m, int i, const pf_engine *engine, const char *folder,
+static int verify_one(const pf_manifest *m, int i, pf_engine *engine, const char *folder,
                       bool contents) {
     pf_reader r;
     char *path;
     PF_TRY(pf_path(&path, "%s/%s", folder, m->file[i].name));
-    int status = pf_reader_open(&r, path);
+    int status = pf_reader_open(&r, engine, path);
     if (status == PF_ENOTFOUND) {
         status = pf_fail(PF_EFORMAT, "%s in %s is missing", m->file[i].name, folder);
     } else if (status >= 0) {
@@ -194,8 +212,8 @@ static int verify_one(const pf_manifest *m, int i, const pf_engine *engine, cons
     return status;
 }
 
-int pf_manifest_verify(const pf_manifest *m, const pf_engine *engine, const char *folder,
-                       bool contents, const char *unread) {
+int pf_manifest_verify(const pf_manifest *m, pf_engine *engine, const char *folder, bool contents,
+                       const char *unread) {
     for (int i = 0; i < m->n; i++) {
         bool later = unread && !strcmp(m->file[i].name, unread);
         PF_TRY(pf_check_cancel(engine));

@@ -245,8 +245,8 @@ static int read_header(pf_safetensors *s) {
 }
 
 int pf_safetensors_open(pf_safetensors *s, pf_engine *engine, const char *path, const char *hash) {
-    *s = (pf_safetensors){.file.fd = -1, .heap = engine->heap, .names.heap = engine->heap};
-    PF_TRY(pf_reader_open(&s->file, path));
+    *s = (pf_safetensors){.heap = engine->heap, .names.heap = engine->heap};
+    PF_TRY(pf_reader_open(&s->file, engine, path));
     int status = hash ? pf_hash_begin(&s->hash, engine->heap) : PF_OK;
     if (hash) memcpy(s->expected, hash, sizeof s->expected);
     if (status >= 0) status = read_header(s);
@@ -262,5 +262,5 @@ void pf_safetensors_close(pf_safetensors *s) {
     pf_index_close(&s->names);
     if (s->hash.state) pf_hash_end(&s->hash);
     pf_reader_close(&s->file);
-    *s = (pf_safetensors){.file.fd = -1};
+    *s = (pf_safetensors){0};
 }

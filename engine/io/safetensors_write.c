@@ -147,7 +147,7 @@ int pf_safetensors_save(pf_engine *engine, const char *path, const pf_named *ten
     PF_NEED(path);
     PF_NEED_ARRAY(tensors, n);
     pf_writer w;
-    PF_TRY(pf_writer_open(&w, path, true));
+    PF_TRY(pf_writer_open(&w, engine, path, true));
     int status = pf_safetensors_write(engine, &w, tensors, n, metadata);
     if (status >= 0) return pf_writer_commit(&w, NULL);
     pf_writer_abort(&w);

@@ -184,7 +184,7 @@ static int write_sides(pf_shard_choice *c, const search *s, pf_writer *to, pf_bl
 int pf_shard_choose(pf_shard_choice *c, pf_writer *sides, pf_block *blocks, int64_t n_blocks) {
     search s = {.heap = c->engine->heap};
     size_t bits = (size_t)pf_ceil_div(c->n, 8), records = AT_A_TIME * sizeof *s.records;
-    PF_TRY(pf_reader_open(&s.file, c->path));
+    PF_TRY(pf_reader_open(&s.file, c->engine, c->path));
     s.dropped = pf_heap_zalloc(s.heap, bits);
     s.records = pf_heap_alloc(s.heap, records);
     int status = s.dropped && s.records ? PF_OK : PF_ENOMEM;

@@ -16,7 +16,7 @@ typedef struct {
 
 /* What is asked, and what comes of it. */
 typedef struct {
-    const pf_engine *engine;
+    pf_engine *engine;
     const char *path;   /* of the file of records */
     int64_t n, n_valid; /* records; the first so many come from files of the validation part */
     bool unique, apart; /* as in memory */

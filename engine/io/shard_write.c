@@ -5,6 +5,7 @@
  * killed no longer than till the next one of that name; the shards hold the sequences, on the
  * sides, that the same files have in memory.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +49,7 @@ typedef struct {
 
 static int open_in(pf_writer *w, char **path, const sharder *s, const char *name) {
     PF_TRY(pf_path(path, "%s/%s", s->temp, name));
-    return pf_writer_open(w, *path, false);
+    return pf_writer_open(w, s->engine, *path, false);
 }
 
 static int end_shard(sharder *s) {
@@ -229,7 +230,7 @@ static int put_file(pf_manifest *m, const sharder *s, const char *name, const vo
     pf_writer w;
     char *path, hash[PF_HASH_TEXT];
     PF_TRY(pf_path(&path, "%s/%s", s->temp, name));
-    int status = pf_writer_open(&w, path, false);
+    int status = pf_writer_open(&w, s->engine, path, false);
     if (status >= 0) {
         status = pf_writer_put(&w, bytes, n);
         if (status < 0)
@@ -253,7 +254,7 @@ static int put_sides(pf_manifest *m, sharder *s, const pf_reading *r, pf_shard_c
                            .unique = pf_data_number(r->options, "unique") != 0,
                            .apart = r->apart,
                            .fraction = s->fraction};
-    PF_TRY(pf_writer_commit(&s->records, NULL));
+    PF_TRY(pf_writer_end(&s->records)); /* read by this process, and removed */
     int status = open_in(&w, &path, s, PF_SHARDS_SIDES);
     if (status >= 0) {
         status = pf_shard_choose(c, &w, s->blocks, s->n_blocks);
@@ -263,7 +264,7 @@ static int put_sides(pf_manifest *m, sharder *s, const pf_reading *r, pf_shard_c
             status = pf_writer_commit(&w, hash);
     }
     free(path);
-    unlink(s->records_path);
+    pf_disk_remove(s->engine, s->records_path);
     return status < 0 ? status : pf_manifest_add(m, PF_SHARDS_SIDES, s->n, hash);
 }
 
@@ -337,17 +338,27 @@ static int finish(sharder *s, const pf_reading *r) {
     if (!r->fasta && r->apart) c.shared = shared_texts(s);
     PF_TRY(put_file(&m, s, PF_SHARDS_BLOCKS, s->blocks, (size_t)s->n_blocks * sizeof *s->blocks));
     PF_TRY(put_description(&m, s, r, &c));
-    PF_TRY(pf_manifest_write(&m, s->heap, s->temp));
-    return pf_dir_sync(s->temp);
+    PF_TRY(pf_manifest_write(&m, s->engine, s->temp));
+    return pf_dir_sync(s->engine, s->temp);
 }
 
 /* ---- the call ---- */
 
+/* The folder that nobody is to find yet: the one that it stands in is synced at the end. */
+static int make_temp(const sharder *s) {
+    char *parent;
+    pf_dir_remove(s->engine, s->temp); /* of a dead process with our number */
+    PF_TRY(pf_path_parent(&parent, s->temp));
+    int status = pf_dir_make(s->engine, parent);
+    free(parent);
+    int result = status >= 0 ? pf_disk_make_dir(s->engine, s->temp) : 0;
+    return result < 0 ? pf_file_fail(result, "make folder", s->temp) : status;
+}
+
 static int work(sharder *s, const pf_config *options) {
     pf_reading r = {.to = s, .begin = begin, .sequence = add_sequence, .text = add_text};
     pf_reading_ask(&r, options);
-    pf_dir_remove(s->temp); /* of a dead process with our number */
-    PF_TRY(pf_dir_make(s->temp));
+    PF_TRY(make_temp(s));
     PF_TRY(pf_reading_run(&r, s->engine));
     return finish(s, &r);
 }
@@ -355,8 +366,6 @@ static int work(sharder *s, const pf_config *options) {
 static int open_sharder(sharder *s, pf_engine *engine, const pf_config *options) {
     *s = (sharder){.engine = engine,
                    .heap = engine->heap,
-                   .shard = {.fd = -1},
-                   .records = {.fd = -1},
                    .block = (int64_t)pf_data_number(options, "block"),
                    .first_nul = -1};
     s->part = pf_heap_zalloc(s->heap, sizeof *s->part);
@@ -371,7 +380,7 @@ static int open_sharder(sharder *s, pf_engine *engine, const pf_config *options)
 
 static void close_sharder(sharder *s) {
     if (s->shard_path) pf_writer_abort(&s->shard);
-    if (s->records.fd >= 0) pf_writer_abort(&s->records);
+    if (s->records.file.io) pf_writer_abort(&s->records);
     if (s->blocks) pf_heap_free(s->heap, s->blocks, (size_t)s->blocks_capacity * sizeof *s->blocks);
     if (s->hash) pf_heap_free(s->heap, s->hash, sizeof *s->hash);
     if (s->part) pf_data_free(s->part);
@@ -382,26 +391,20 @@ static void close_sharder(sharder *s) {
     free(s->temp);
 }
 
+static int find_any(void *to, const char *name) { return (void)to, (void)name, -EEXIST; }
+
 /* Is nothing there, or a folder that holds nothing? */
-static bool is_free(const char *path) {
-    const struct dirent *entry;
-    bool empty = true;
-    if (access(path, F_OK) < 0) return true;
-    DIR *dir = pf_file_calls()->open_dir(path);
-    if (!dir) return false;
-    while (empty && (entry = pf_file_calls()->next(dir)))
-        empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
-    closedir(dir);
-    return empty;
+static bool is_free(pf_engine *engine, const char *path) {
+    return !pf_is_there(engine, path) || pf_disk_list(engine, path, find_any, NULL) >= 0;
 }
 
 /* The folder's name without slashes at its end. */
-static int check_place(char **dir, const char *path) {
+static int check_place(char **dir, pf_engine *engine, const char *path) {
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/') n--;
     if (n == 0) return pf_fail(PF_EINVAL, "shard: the folder's name is empty");
     PF_TRY(pf_path(dir, "%.*s", (int)n, path));
-    if (is_free(*dir)) return PF_OK;
+    if (is_free(engine, *dir)) return PF_OK;
     return pf_fail(PF_EINVAL,
                    "shard: %s is there already, and holds something: name another folder", path);
 }
@@ -413,36 +416,31 @@ static bool is_left(const char *entry, const char *name, size_t n) {
     return *pid && strspn(pid, "0123456789") == strlen(pid) && pf_temp_is_dead(entry + n);
 }
 
-/* The folder that `place` is to stand in. */
-static int parent_of(char **parent, const char *place) {
-    const char *slash = strrchr(place, '/');
-    return pf_path(parent, "%.*s", slash ? (int)(slash - place) + 1 : 1, slash ? place : ".");
-}
-
 /* Takes away what writers that were killed have left beside `place`. */
-static int clean(const char *place) {
-    const char *slash = strrchr(place, '/'), *name = slash ? slash + 1 : place;
-    const struct dirent *entry;
+static int clean(pf_engine *engine, const char *place) {
+    const char *name = pf_path_name(place);
     char *parent, *path;
-    PF_TRY(parent_of(&parent, place));
-    DIR *dir = pf_file_calls()->open_dir(parent);
-    while (dir && (entry = pf_file_calls()->next(dir))) {
-        if (!is_left(entry->d_name, name, strlen(name))) continue;
-        if (pf_path(&path, "%s/%s", parent, entry->d_name) < 0) break;
-        pf_dir_remove(path);
+    pf_names names = {0};
+    PF_TRY(pf_path_parent(&parent, place));
+    pf_names_read(&names, engine, parent);
+    for (const char *entry = NULL; (entry = pf_names_next(&names, entry));) {
+        if (!is_left(entry, name, strlen(name))) continue;
+        if (pf_path(&path, "%s/%s", parent, entry) < 0) break;
+        pf_dir_remove(engine, path);
         free(path);
     }
-    if (dir) closedir(dir);
+    pf_names_free(&names);
     free(parent);
     return PF_OK;
 }
 
 /* The folder gets its name, for good. */
-static int install(const char *temp, const char *place) {
+static int install(pf_engine *engine, const char *temp, const char *place) {
     char *parent;
-    if (pf_file_calls()->rename(temp, place) < 0) return pf_file_fail("rename to", place);
-    PF_TRY(parent_of(&parent, place));
-    int status = pf_dir_sync(parent);
+    int result = pf_disk_rename(engine, temp, place);
+    if (result < 0) return pf_file_fail(result, "rename to", place);
+    PF_TRY(pf_path_parent(&parent, place));
+    int status = pf_dir_sync(engine, parent);
     free(parent);
     return status;
 }
@@ -454,12 +452,12 @@ PF_API int pf_data_shard(pf_engine *engine, const pf_config *options, const char
     sharder s;
     char *place = NULL;
     int status = open_sharder(&s, engine, options);
-    if (status >= 0) status = check_place(&place, dir);
-    if (status >= 0) status = clean(place);
+    if (status >= 0) status = check_place(&place, engine, dir);
+    if (status >= 0) status = clean(engine, place);
     if (status >= 0) status = pf_path(&s.temp, "%s.tmp-%ld", place, (long)getpid());
     if (status >= 0) status = work(&s, options);
-    if (status >= 0) status = install(s.temp, place);
-    if (status < 0 && s.temp) pf_dir_remove(s.temp);
+    if (status >= 0) status = install(engine, s.temp, place);
+    if (status < 0 && s.temp) pf_dir_remove(engine, s.temp);
     close_sharder(&s);
     free(place);
     return status < 0 ? status : PF_OK;

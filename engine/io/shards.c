@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "folder.h"
 
@@ -23,10 +22,11 @@ static int damaged(const char *folder, const char *what) {
     return pf_fail(PF_EFORMAT, "%s: the shards are damaged (%s): make them again", folder, what);
 }
 
-bool pf_shards_at(const char *path) {
+bool pf_shards_at(pf_engine *engine, const char *path) {
     char *file;
-    if (!pf_is_folder(path) || pf_path(&file, "%s/%s", path, PF_SHARDS_FILE) < 0) return false;
-    bool there = access(file, F_OK) == 0;
+    if (!pf_is_folder(engine, path) || pf_path(&file, "%s/%s", path, PF_SHARDS_FILE) < 0)
+        return false;
+    bool there = pf_is_there(engine, file);
     free(file);
     return there;
 }
@@ -49,8 +49,8 @@ static const char *text_at(const pf_config *map, const char *key) {
 }
 
 /* The folder's description, of a version that we read. */
-static int read_description(pf_config **doc, pf_heap *heap, const char *folder) {
-    PF_TRY(pf_folder_config(doc, heap, folder, PF_SHARDS_FILE));
+static int read_description(pf_config **doc, pf_engine *engine, const char *folder) {
+    PF_TRY(pf_folder_config(doc, engine, folder, PF_SHARDS_FILE));
     if (!*doc) return pf_fail(PF_ENOTFOUND, "%s: holds no shards", folder);
     const char *kind = text_at(*doc, "kind");
     int64_t version = whole_at(*doc, "version");
@@ -68,9 +68,9 @@ static int read_description(pf_config **doc, pf_heap *heap, const char *folder) 
     return status;
 }
 
-int pf_shards_kind(const char **kind, pf_heap *heap, const char *folder) {
+int pf_shards_kind(const char **kind, pf_engine *engine, const char *folder) {
     pf_config *doc;
-    PF_TRY(read_description(&doc, heap, folder));
+    PF_TRY(read_description(&doc, engine, folder));
     *kind = strcmp(text_at(doc, "kind"), "fasta") == 0 ? "fasta" : "text";
     pf_config_free(doc);
     return PF_OK;
@@ -237,7 +237,7 @@ static int read_blocks(pf_data *data) {
     pf_reader r;
     char *path;
     PF_TRY(pf_path(&path, "%s/%s", s->folder, PF_SHARDS_BLOCKS));
-    int status = pf_reader_open(&r, path);
+    int status = pf_reader_open(&r, s->engine, path);
     if (status >= 0) {
         s->n_blocks = r.size / (int64_t)sizeof *s->blocks;
         s->blocks = pf_heap_alloc(s->heap, (size_t)s->n_blocks * sizeof *s->blocks);
@@ -255,13 +255,13 @@ static int read_blocks(pf_data *data) {
 /* ---- opening ---- */
 
 /* The three small files are what the manifest says, and the shards have their sizes. */
-static int verify(const pf_shards *s, const pf_engine *engine) {
+static int verify(const pf_shards *s) {
     pf_manifest m;
-    PF_TRY(pf_manifest_read(&m, s->heap, s->folder));
+    PF_TRY(pf_manifest_read(&m, s->engine, s->folder));
     const char *needed[] = {PF_SHARDS_FILE, PF_SHARDS_BLOCKS, PF_SHARDS_SIDES};
     for (int i = 0; i < PF_COUNT(needed); i++)
         if (!pf_manifest_has(&m, needed[i])) return damaged(s->folder, "no complete manifest");
-    return pf_manifest_verify(&m, engine, s->folder, true, NULL);
+    return pf_manifest_verify(&m, s->engine, s->folder, true, NULL);
 }
 
 static int check_sizes(const pf_shards *s) {
@@ -269,7 +269,7 @@ static int check_sizes(const pf_shards *s) {
         pf_reader r;
         char *path;
         PF_TRY(pf_path(&path, "%s/shard-%05lld.bin", s->folder, (long long)i));
-        int status = pf_reader_open(&r, path);
+        int status = pf_reader_open(&r, s->engine, path);
         if (status >= 0 && r.size != s->sizes[i])
             status = pf_fail(PF_EFORMAT,
                              "%s: has %lld bytes, %lld when it was made: it was cut or "
@@ -293,10 +293,11 @@ int pf_shards_open(pf_data *data, pf_engine *engine, const char *folder, size_t 
     pf_shards *s = data->shards = pf_heap_zalloc(data->heap, sizeof *s);
     if (!s) return PF_ENOMEM;
     s->heap = data->heap;
+    s->engine = engine;
     s->window = choose_window(data->heap, window);
     PF_TRY(pf_path(&s->folder, "%s", folder));
-    PF_TRY(verify(s, engine));
-    PF_TRY(read_description(&doc, data->heap, folder));
+    PF_TRY(verify(s));
+    PF_TRY(read_description(&doc, engine, folder));
     data->fasta = strcmp(text_at(doc, "kind"), "fasta") == 0;
     pf_data_choose_vocab(data);
     int status = read_facts(data, doc);

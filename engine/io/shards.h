@@ -38,7 +38,8 @@ typedef struct {
 
 /* What is kept in memory of an open folder: the table, and the blocks that were used last. */
 typedef struct pf_shards {
-    pf_heap *heap; /* of the data set */
+    pf_heap *heap;     /* of the data set */
+    pf_engine *engine; /* that opened it, for its disk: good as long as the heap is held */
     char *folder;
     int64_t n_files, *sizes;
     int64_t n_blocks;
@@ -60,9 +61,9 @@ typedef struct pf_shards {
 } pf_shards;
 
 /* Is this a folder of shards? */
-bool pf_shards_at(const char *path);
+bool pf_shards_at(pf_engine *engine, const char *path);
 /* "fasta" or "text", as the folder says. */
-int pf_shards_kind(const char **kind, pf_heap *heap, const char *folder);
+int pf_shards_kind(const char **kind, pf_engine *engine, const char *folder);
 /* Opens a folder as `data`, all but its rows. window: bytes of blocks; 0: as fits the budget. */
 int pf_shards_open(pf_data *data, pf_engine *engine, const char *folder, size_t window);
 void pf_shards_close(pf_data *data);

@@ -6,19 +6,18 @@
 #ifndef PF_SOURCE_H
 #define PF_SOURCE_H
 
-#include "runtime.h"
+#include "disk.h"
 
 typedef struct {
     pf_engine *engine; /* its cancel flag and its log */
     const char *name;  /* as messages say it; borrowed */
-    int fd;
-    bool own;            /* fd is closed with the source */
-    bool waits;          /* a read may have to wait: a pipe, a socket, a terminal */
-    bool told;           /* that it waits */
-    bool once;           /* can't be opened again to read the same */
-    int64_t size;        /* bytes of a regular file from here on, as it was when opened; else -1 */
-    int64_t n;           /* bytes read so far */
-    int64_t modified[2]; /* of a regular file: when, in seconds and nanoseconds, as it was opened */
+    pf_file file;
+    bool waits;       /* a read may have to wait: a pipe, a socket, a terminal */
+    bool told;        /* that it waits */
+    bool once;        /* can't be opened again to read the same */
+    int64_t size;     /* bytes of a regular file from here on, as it was when opened; else -1 */
+    int64_t n;        /* bytes read so far */
+    int64_t modified; /* of a regular file: when, as it was opened */
 } pf_source;
 
 /* "-" and "/dev/stdin" are the standard input. */

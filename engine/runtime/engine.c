@@ -34,12 +34,28 @@ static int read_options(pf_options *out, const pf_options *given) {
     return PF_OK;
 }
 
+/* What a host gives is whole, or nothing of it is taken. */
+static int take_files(pf_file_access *files, const pf_file_access *given) {
+    pf_file_access own = {.size = sizeof own};
+    if (given) PF_TRY(pf_options_take(&own, sizeof own, given, "files"));
+    if (given && (!own.open || !own.about || !own.read_at || !own.close))
+        return pf_fail(PF_EINVAL, "files: open, about, read_at and close are needed");
+    *files = own;
+    return PF_OK;
+}
+
+int pf_engine_files(pf_engine *engine, const pf_file_access *access) {
+    PF_OPEN(engine);
+    return take_files(&engine->files, access);
+}
+
 /* *engine is overwritten; on failure it holds nothing that has to be closed. */
 int pf_runtime_open(pf_engine *engine, const pf_options *options) {
     pf_options o;
     memset(engine, 0, sizeof *engine);
     PF_TRY(read_options(&o, options));
     PF_TRY(read_workers(&engine->workers, o.workers));
+    PF_TRY(take_files(&engine->files, o.files));
     PF_TRY(pf_cpu_choose(o.cpu, &engine->cpu));
     PF_TRY(pf_heap_open(&engine->heap, o.allocator, o.memory));
     if (o.no_cache) pf_heap_uncached(engine->heap);

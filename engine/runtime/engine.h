@@ -29,6 +29,7 @@ typedef enum {
     PF_OWN_LAYERS,    /* who finds layers that live in the host */
     PF_OWN_RUNS,      /* run folders that no other may write to */
     PF_OWN_FINITE,    /* who looks for numbers that are not finite; mostly nobody */
+    PF_OWN_FILES,     /* files in memory; the last to go, since others have some of them open */
     PF_OWN_SLOTS
 } pf_own_slot;
 
@@ -56,6 +57,7 @@ struct pf_engine {
     pf_log_fn log;
     void *log_context;
     pf_log_level log_level;
+    pf_file_access files;                /* how files are reached; `open` NULL: by the C library */
     const atomic_int *cancel;            /* host's flag: non-zero asks every long call to stop */
     size_t memory;                       /* the budget that the engine was opened with, 0: none */
     struct pf_meter *meter;              /* the innermost that is entered; NULL: nothing counts */

@@ -95,6 +95,8 @@ static void *border_struct(size_t size) {
     return bytes;
 }
 
+static int border_entry(void *to, const char *name) { return (void)to, (void)name, 0; }
+
 static int border_function(void *context, pf_engine *engine, pf_tensor *const *inputs, int n,
                            pf_tensor **y) {
     (void)context, (void)engine, (void)inputs, (void)n, (void)y;

@@ -39,6 +39,10 @@ local by_name = {
   ["pf_state_save.state"] = "B.alone",
   ["pf_meter_resize.block"] = "NULL",
   ["pf_script_read.index"] = "-1",
+  ["pf_file_write.path"] = [["memory:file"]],
+  ["pf_file_remove.path"] = [["memory:file"]],
+  ["pf_memory_lend.path"] = [["memory:file"]],
+  ["pf_memory_get.path"] = [["memory:file"]],
 }
 local by_type = {
   ["bool"] = "false", ["int"] = "1", ["unsigned"] = "0", ["int32_t"] = "1", ["int64_t"] = "1",
@@ -64,7 +68,8 @@ local by_type = {
   ["pf_tensor *[3]"] = "B.outputs", ["pf_layer_resolver"] = "border_resolve",
   ["pf_release_fn"] = "border_release",
   ["pf_script *"] = "B.script", ["pf_script_fn"] = "border_script", ["pf_value *"] = "B.values",
-  ["(*) f"] = "border_function",
+  ["(*) f"] = "border_function", ["const void **"] = "(void *)B.out",
+  ["pf_entry_fn"] = "border_entry",
 }
 
 local function read(path)
@@ -112,6 +117,7 @@ for i = 2, #arg do
     end
     functions[#functions + 1] = f
   end
+  text = text:gsub("struct (pf_[%w_]+) (%b{});", "typedef struct %2 %1;") -- declared before
   for body, name in text:gmatch "typedef struct (%b{}) (pf_[%w_]+);" do
     if body:find "^{ size_t size;" then sized[#sized + 1], sized[name] = name, true end
   end

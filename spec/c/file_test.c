@@ -38,21 +38,21 @@ static void test_syncs(void) {
         const char *run = run_folder("syncs");
         CHECK_OK(save(run, 1));
         inject.no_exchange = replaced == 2;
-        inject_at(INTERRUPT, -1);
+        inject_into(engine, INTERRUPT, false, -1);
         CHECK_OK(save(run, replaced ? 1 : 2));
-        pf_file_hook(NULL);
+        inject_end(engine);
         inject.no_exchange = false;
         CHECK(!strcmp(inject.done, whole[replaced]));
         if (strcmp(inject.done, whole[replaced]) != 0) fprintf(stderr, "  %s\n", inject.done);
     }
     const char *path = scratch_path("%s/one", dir);
-    inject_at(INTERRUPT, -1);
-    CHECK_OK(pf_file_write(path, "abc", 3));
+    inject_into(engine, INTERRUPT, false, -1);
+    CHECK_OK(pf_file_write(engine, path, "abc", 3));
     CHECK(!strcmp(inject.done, "frd"));
-    inject_at(INTERRUPT, -1);
-    CHECK_OK(pf_dir_make(scratch_path("%s/new-folder", dir)));
+    inject_into(engine, INTERRUPT, false, -1);
+    CHECK_OK(pf_dir_make(engine, scratch_path("%s/new-folder", dir)));
     CHECK(!strcmp(inject.done, "d"));
-    pf_file_hook(NULL);
+    inject_end(engine);
 }
 
 /* LATEST is "step-N", a line end or none, and nothing else. */
@@ -75,20 +75,20 @@ static void test_marks(void) {
     uint64_t step;
     for (int i = 0; i < PF_COUNT(bad); i++) {
         CHECK(scratch_write(latest, bad[i], strlen(bad[i])) == 0);
-        CHECK_FAILS(PF_EFORMAT, pf_mark_read(latest, &step));
+        CHECK_FAILS(PF_EFORMAT, pf_mark_read(engine, latest, &step));
         warnings = 0;
         CHECK(found(run) == 2 && warnings > 0 && strstr(warning, "LATEST"));
     }
     CHECK(scratch_write(latest, "step-1\0\n", 8) == 0);
-    CHECK_FAILS(PF_EFORMAT, pf_mark_read(latest, &step));
+    CHECK_FAILS(PF_EFORMAT, pf_mark_read(engine, latest, &step));
     char *big = calloc(1, 100);
     memset(big, '1', 99);
     memcpy(big, "step-1\n", 7);
     CHECK(scratch_write(latest, big, 99) == 0);
-    CHECK_FAILS(PF_EFORMAT, pf_mark_read(latest, &step));
+    CHECK_FAILS(PF_EFORMAT, pf_mark_read(engine, latest, &step));
     free(big);
     CHECK(scratch_write(latest, "step-1", 6) == 0);
-    CHECK_OK(pf_mark_read(latest, &step));
+    CHECK_OK(pf_mark_read(engine, latest, &step));
     CHECK(step == 1 && found(run) == 1);
 }
 
@@ -100,7 +100,7 @@ static void test_links(void) {
     size_t bytes;
     CHECK(scratch_write(real, "old", 3) == 0 && chmod(real, 0640) == 0);
     CHECK(symlink("real", link) == 0 && symlink(link, far) == 0 && mkfifo(pipe, 0600) == 0);
-    CHECK_OK(pf_file_write(far, "new!", 4));
+    CHECK_OK(pf_file_write(engine, far, "new!", 4));
     CHECK(lstat(link, &info) == 0 && S_ISLNK(info.st_mode));
     CHECK(lstat(far, &info) == 0 && S_ISLNK(info.st_mode));
     char *text = scratch_read(real, &bytes);
@@ -108,27 +108,27 @@ static void test_links(void) {
     free(text);
     CHECK(stat(real, &info) == 0 && S_ISREG(info.st_mode) && (info.st_mode & 0777) == 0640);
     unlink(real); /* the link leads nowhere now: the file that it names is made */
-    CHECK_OK(pf_file_write(link, "abc", 3));
+    CHECK_OK(pf_file_write(engine, link, "abc", 3));
     CHECK(lstat(link, &info) == 0 && S_ISLNK(info.st_mode));
     CHECK(stat(real, &info) == 0 && info.st_size == 3);
-    CHECK_FAILS(PF_EIO, pf_file_write(pipe, "abc", 3));
+    CHECK_FAILS(PF_EIO, pf_file_write(engine, pipe, "abc", 3));
     CHECK(strstr(pf_last_error(), "pipe") && lstat(pipe, &info) == 0 && S_ISFIFO(info.st_mode));
-    CHECK_FAILS(PF_EIO, pf_file_write("/dev/null", "abc", 3));
+    CHECK_FAILS(PF_EIO, pf_file_write(engine, "/dev/null", "abc", 3));
     CHECK(stat("/dev/null", &info) == 0 && S_ISCHR(info.st_mode));
     unlink(link);
     CHECK(symlink(".", link) == 0);
-    CHECK_FAILS(PF_EIO, pf_file_write(link, "abc", 3));
+    CHECK_FAILS(PF_EIO, pf_file_write(engine, link, "abc", 3));
     CHECK(strstr(pf_last_error(), "folder") && lstat(link, &info) == 0 && S_ISLNK(info.st_mode));
     unlink(link), unlink(far);
     CHECK(symlink("far", link) == 0 && symlink("link", far) == 0);
-    CHECK_FAILS(PF_EIO, pf_file_write(link, "abc", 3)); /* round and round */
-    CHECK(scratch_count(dir, ".") == 0);                /* nothing temporary is left */
+    CHECK_FAILS(PF_EIO, pf_file_write(engine, link, "abc", 3)); /* round and round */
+    CHECK(scratch_count(dir, ".") == 0);                        /* nothing temporary is left */
     /* A folder that is taken away is itself, not what a link of its name leads to. */
     const char *kept = scratch_path("%s/kept", dir);
     unlink(link);
     CHECK(mkdir(kept, 0777) == 0 && symlink("kept", link) == 0);
     CHECK(scratch_write(scratch_path("%s/kept/x", dir), "x", 1) == 0);
-    CHECK(pf_dir_remove(link) && lstat(link, &info) < 0);
+    CHECK(pf_dir_remove(engine, link) && lstat(link, &info) < 0);
     CHECK(scratch_count(kept, "x") == 1);
 }
 

@@ -148,13 +148,13 @@ static void test_hold(void) {
     CHECK_FAILS(PF_ESTATE, pf_folder_hold(engine, run));
     CHECK(strstr(pf_last_error(), "another writer is at work"));
     CHECK_FAILS(PF_ESTATE, save_step(engine, run, 2, 3, 0));
-    CHECK_FAILS(PF_ESTATE, pf_folder_mark(run, "BEST", 1));
+    CHECK_FAILS(PF_ESTATE, pf_folder_mark(engine, run, "BEST", 1));
     CHECK(load_step(run) == 1); /* a reader may stand beside it */
     end(child);
     CHECK_OK(pf_folder_hold(engine, run)); /* killed: the kernel has freed the lock */
     CHECK_OK(pf_folder_hold(engine, scratch_path("%s/../run", run)));
     CHECK_OK(save_step(engine, run, 3, 3, 0));
-    CHECK_OK(pf_folder_mark(run, "BEST", 3));
+    CHECK_OK(pf_folder_mark(engine, run, "BEST", 3));
     child = other_writer(run_folder("free"), false);
     CHECK_OK(pf_folder_hold(engine, run_folder("free"))); /* between saves nobody is kept out */
     end(child);
@@ -183,96 +183,6 @@ static void test_let_go(void) {
     CHECK_OK(save_step(engine, run, 1, 3, 0));
 }
 
-/* ---- first on the disk, then under its name ------------------------------------- */
-
-/* What has been written or made since it was last synced, by path. */
-static struct {
-    char dirty[64][400], open[64][400];
-    int fd[64], n_dirty, n_open, renames, removals;
-} disk;
-
-static void set_dirty(const char *path, bool dirty) {
-    int at = 0;
-    while (at < disk.n_dirty && strcmp(disk.dirty[at], path)) at++;
-    if (dirty && at == disk.n_dirty) {
-        snprintf(disk.dirty[disk.n_dirty++], sizeof disk.dirty[0], "%s", path);
-    } else if (!dirty && at < disk.n_dirty) {
-        memmove(disk.dirty[at], disk.dirty[disk.n_dirty - 1], sizeof disk.dirty[0]);
-        disk.n_dirty--;
-    }
-}
-
-static void set_parent_dirty(const char *path) {
-    char parent[400];
-    snprintf(parent, sizeof parent, "%s", path);
-    *strrchr(parent, '/') = 0;
-    set_dirty(parent, true);
-}
-
-/* Anything dirty that is `path` or lies in it. */
-static bool is_dirty(const char *path) {
-    for (int i = 0; i < disk.n_dirty; i++) {
-        if (!strncmp(disk.dirty[i], path, strlen(path))) return true;
-    }
-    return false;
-}
-
-static int seen_open(const char *path, int flags, mode_t mode) {
-    int fd = pf_file_libc.open(path, flags, mode);
-    if (fd < 0) return fd;
-    disk.fd[disk.n_open] = fd;
-    snprintf(disk.open[disk.n_open++ % 64], sizeof disk.open[0], "%s", path);
-    if (flags & O_CREAT) set_dirty(path, true), set_parent_dirty(path);
-    return fd;
-}
-static int seen_sync(int fd) {
-    for (int i = disk.n_open - 1; i >= 0; i--) {
-        if (disk.fd[i] != fd) continue;
-        set_dirty(disk.open[i], false);
-        break;
-    }
-    return 0;
-}
-static int seen_make_dir(const char *path, mode_t mode) {
-    if (pf_file_libc.make_dir(path, mode) < 0) return -1;
-    set_dirty(path, true), set_parent_dirty(path);
-    return 0;
-}
-static int seen_rename(const char *from, const char *to) {
-    if (!strstr(to, ".tmp-")) { /* takes a final name: whole on the disk by now */
-        CHECK(!is_dirty(from));
-        disk.renames++;
-    }
-    if (pf_file_libc.rename(from, to) < 0) return -1;
-    set_parent_dirty(to);
-    return 0;
-}
-/* Before anything is taken away what came for it stands in the folder on the disk. */
-static int seen_remove_dir(const char *path) {
-    char parent[400];
-    snprintf(parent, sizeof parent, "%s", path);
-    *strrchr(parent, '/') = 0;
-    for (int i = 0; i < disk.n_dirty; i++) CHECK(strcmp(disk.dirty[i], parent) || disk.removals);
-    disk.removals++;
-    return pf_file_libc.remove_dir(path);
-}
-
-/* The seals of a save, in order: files, their folder, its name, the run folder, LATEST. */
-static void test_order(void) {
-    char run[300];
-    snprintf(run, sizeof run, "%s", run_folder("order"));
-    pf_file_ops seen = pf_file_libc;
-    seen.open = seen_open, seen.sync = seen_sync, seen.make_dir = seen_make_dir;
-    seen.rename = seen_rename, seen.remove_dir = seen_remove_dir;
-    CHECK_OK(save_step(engine, run, 1, 3, 0));
-    memset(&disk, 0, sizeof disk);
-    pf_file_hook(&seen);
-    CHECK_OK(save_step(engine, run, 2, 3, 0));
-    pf_file_hook(NULL);
-    CHECK(disk.renames == 2 && disk.n_open < 64); /* step-2 and LATEST */
-    CHECK(disk.n_dirty == 0);                     /* nothing is left to the system's mercy */
-}
-
 int main(void) {
     folder_open();
     test_not_removed();
@@ -281,6 +191,5 @@ int main(void) {
     test_beginning();
     test_hold();
     test_let_go();
-    test_order();
     return folder_close();
 }

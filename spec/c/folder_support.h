@@ -67,7 +67,7 @@ static inline int64_t load_step(const char *path) {
     char *folder = NULL;
     pf_config *state = NULL;
     int status = pf_folder_find(engine, &folder, path, true);
-    if (status >= 0) status = pf_folder_config(&state, engine->heap, folder, "state.json");
+    if (status >= 0) status = pf_folder_config(&state, engine, folder, "state.json");
     if (status < 0) {
         free(folder);
         return status;

@@ -1,10 +1,12 @@
 /*
  * folder_test.c - run folders and checkpoint folders: what is saved comes back, any damage
- * is found and named, every system call may fail, and a writer may be killed at any moment.
+ * is found and named, and a writer may be killed at any moment. Failing and losing disks are
+ * fault_test.c's and power_test.c's.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 
 #include "folder_support.h"
@@ -45,14 +47,14 @@ static void test_prune(void) {
     const char *run = run_folder("prune");
     for (uint64_t step = 1; step <= 3; step++) CHECK_OK(save_step(engine, run, step * 10, 3, 2));
     CHECK(scratch_count(run, "step-") == 2 && load_step(run) == 30);
-    CHECK_FAILS(PF_ENOTFOUND, pf_folder_mark(run, "BEST", 10)); /* it is gone */
-    CHECK_FAILS(PF_EINVAL, pf_folder_mark(run, "../x", 20));
-    CHECK_OK(pf_folder_mark(run, "BEST", 20));
+    CHECK_FAILS(PF_ENOTFOUND, pf_folder_mark(engine, run, "BEST", 10)); /* it is gone */
+    CHECK_FAILS(PF_EINVAL, pf_folder_mark(engine, run, "../x", 20));
+    CHECK_OK(pf_folder_mark(engine, run, "BEST", 20));
     CHECK_OK(save_step(engine, run, 40, 3, 2));
     CHECK_OK(save_step(engine, run, 50, 3, 1));
     CHECK(scratch_count(run, "step-") == 2); /* 50 and the best one */
     CHECK(load_step(scratch_path("%s/BEST", run)) == 20);
-    CHECK_OK(pf_folder_mark(run, "BEST", 50));
+    CHECK_OK(pf_folder_mark(engine, run, "BEST", 50));
     CHECK_OK(save_step(engine, run, 60, 3, 1));
     CHECK(scratch_count(run, "step-20") == 0 && scratch_count(run, "step-") == 2);
     /* Going back: what is newer than the step written stays, and is not loaded first. */
@@ -158,112 +160,7 @@ static void test_manifest_names(void) {
     CHECK_FAILS(PF_EFORMAT, pf_manifest_add(&m, "y.json", 1, again));
 }
 
-/* ---- every system call fails once, or from then on ------------------------------ */
-
-static int open_files(void) { return scratch_count("/proc/self/fd", ""); }
-
-/* Taking away may fail by itself, and then leaves what the next save takes away. */
-static bool only_cleans(const char *call) {
-    return call && (!strcmp(call, "unlink") || !strcmp(call, "remove_dir") ||
-                    !strcmp(call, "open_dir") || !strcmp(call, "next") || !strcmp(call, "rename"));
-}
-
-/* A step folder is whole, or its name is free: also one that was being taken away. */
-static bool steps_are_whole(const char *run) {
-    bool good = true;
-    for (int step = 1; step <= 3; step++) {
-        const char *path = scratch_path("%s/step-%d", run, step);
-        good = good && (access(path, F_OK) != 0 || load_step(path) == step);
-    }
-    return good;
-}
-
-/* Calls that the system may interrupt before they have done anything. */
-static bool retried(const char *call) {
-    static const char *const calls[] = {"open", "read_at", "write", "sync", "close", "lock"};
-    for (int i = 0; call && i < PF_COUNT(calls); i++)
-        if (!strcmp(call, calls[i])) return true;
-    return false;
-}
-
-/* Saves `step` into a run that holds steps 1 and 2, with call `at` failing. Returns false
- * when the save needs fewer calls. */
-static bool save_with_failure(fail_mode mode, int at, uint64_t step) {
-    const char *run = run_folder("inject");
-    pf_info before = {.size = sizeof before}, after = {.size = sizeof after};
-    inject_at(INTERRUPT, -1); /* no failure yet, only the fast sync */
-    CHECK_OK(save_step(engine, run, 1, 3, 0));
-    CHECK_OK(save_step(engine, run, 2, 3, 0));
-    int files = open_files();
-    pf_engine_info(engine, &before);
-    inject_at(mode, at);
-    int status = save_step(engine, run, step, 4, 2);
-    bool reached = inject.hit != NULL;
-    const char *hit = inject.hit;
-    pf_file_hook(NULL);
-    pf_engine_info(engine, &after);
-    CHECK(open_files() == files && before.live == after.live);
-    int64_t found = load_step(run);
-    bool good = found == 2 || found == (int64_t)step;
-    if (status >= 0)
-        good = found == (int64_t)step;
-    else
-        good = good && pf_last_error()[0] != 0;
-    good = good && steps_are_whole(run);
-    /* A call that was interrupted, or did half of it, is made again; and what only takes away is
-     * tried once. */
-    if (mode == SHORT || mode == INTERRUPT)
-        good = good && (status >= 0 || only_cleans(hit) || !retried(hit));
-    if (mode != FAIL_FOREVER && !only_cleans(hit)) good = good && scratch_count(run, ".") == 0;
-    if (!good) {
-        fprintf(stderr, "  mode %d, call %d (%s), step %d: status %d (%s), found %d, %d left\n",
-                mode, at, hit ? hit : "none", (int)step, status, pf_last_error(), (int)found,
-                scratch_count(run, "."));
-    }
-    CHECK(good);
-    inject_at(INTERRUPT, -1);
-    inject.no_exchange = false;
-    CHECK_OK(save_step(engine, run, 9, 3, 2)); /* the next one goes well and cleans up */
-    pf_file_hook(NULL);
-    CHECK(load_step(run) == 9 && scratch_count(run, ".") == 0);
-    return reached;
-}
-
-static void test_save_failures(void) {
-    for (int mode = 0; mode < MODES; mode++) {
-        for (int kind = 0; kind < 3; kind++) { /* a new step; a replaced one, both ways */
-            int at = 0;
-            do inject.no_exchange = kind == 2;
-            while (save_with_failure((fail_mode)mode, at++, kind == 0 ? 3 : 2));
-            CHECK(at > 50);
-        }
-    }
-}
-
-static void test_load_failures(void) {
-    const char *run = run_folder("inject");
-    CHECK_OK(save_step(engine, run, 1, 3, 0));
-    CHECK_OK(save_step(engine, run, 2, 3, 0));
-    for (int mode = 0; mode < MODES; mode++) {
-        bool reached = true;
-        for (int at = 0; reached; at++) {
-            pf_info before = {.size = sizeof before}, after = {.size = sizeof after};
-            int files = open_files();
-            pf_engine_info(engine, &before);
-            inject_at((fail_mode)mode, at);
-            int64_t found = load_step(run);
-            reached = inject.hit != NULL;
-            pf_file_hook(NULL);
-            pf_engine_info(engine, &after);
-            CHECK(open_files() == files && before.live == after.live);
-            /* An older checkpoint makes damage good, and no failure of the system. */
-            if (mode == SHORT || (mode == INTERRUPT && retried(inject.hit)) || !inject.hit)
-                CHECK(found == 2);
-            else
-                CHECK(found == 2 || (found < 0 && pf_last_error()[0]));
-        }
-    }
-}
+/* ---- without what a disk may lack ------------------------------------------------ */
 
 static void test_no_locks(void) {
     const char *run = run_folder("nolocks");
@@ -275,14 +172,14 @@ static void test_no_locks(void) {
     mkdir(scratch_path("%s/.step-6.tmp-%ld", run, (long)getppid()), 0777); /* alive */
     mkdir(scratch_path("%s/.step-2.tmp-%ld", run, (long)getpid()), 0777);  /* our number */
     inject.no_lock = true;
-    inject_at(INTERRUPT, -1);
+    inject_into(engine, INTERRUPT, false, -1);
     CHECK_OK(save_step(engine, run, 2, 3, 0));
     inject.no_lock = false;
-    pf_file_hook(NULL);
+    inject_end(engine);
     CHECK(scratch_count(run, ".step-5") == 0 && scratch_count(run, ".step-6") == 1);
     CHECK(scratch_count(run, ".step-2") == 0);
     int fd = open(run, O_RDONLY | O_DIRECTORY);
-    CHECK(pf_file_libc.lock(fd) == 0);
+    CHECK(flock(fd, LOCK_EX | LOCK_NB) == 0);
     CHECK_FAILS(PF_ESTATE, save_step(engine, run, 3, 3, 0)); /* another writer */
     close(fd);
     CHECK_OK(save_step(engine, run, 3, 3, 0));
@@ -366,8 +263,6 @@ int main(int argc, char **argv) {
     test_every_byte();
     test_fallback();
     test_manifest_names();
-    test_save_failures();
-    test_load_failures();
     test_no_locks();
     test_cut_replacement();
     test_kill("/proc/self/exe", argc > 1 ? atoi(argv[1]) : 50);

@@ -1,4 +1,5 @@
-/* inject.h - system calls that fail when a test wants them to. */
+/* inject.h - an access to files that fails when a test wants it to: over the C library's, or over
+ * any other. It is a host's, given to the engine by pf_engine_files. */
 #ifndef PF_INJECT_H
 #define PF_INJECT_H
 
@@ -7,127 +8,166 @@
 
 #include "file.h"
 
-typedef enum { FAIL_IO, FAIL_SPACE, INTERRUPT, SHORT, FAIL_FOREVER, MODES } fail_mode;
+typedef enum { FAIL_IO, FAIL_SPACE, INTERRUPT, SHORT, MODES } fail_mode;
 
 static struct {
+    const pf_file_access *base; /* NULL: the C library's */
     fail_mode mode;
+    bool forever;  /* from the call on, not only once */
     int at, count; /* which call fails, calls so far */
     const char *hit;
+    int open; /* files that are */
     bool no_exchange, no_lock;
     /* What was done, a letter each: f a file is synced, d a folder, r a rename, x an exchange. */
     char done[256];
     int n_done;
 } inject;
 
+static const pf_file_access *base(void) { return inject.base ? inject.base : pf_file_system(); }
+
+#define BASE(call, ...) base()->call(base()->context, __VA_ARGS__)
+
 static void note(char letter) {
     if (inject.n_done < (int)sizeof inject.done - 1) inject.done[inject.n_done++] = letter;
 }
 
-static bool strike(const char *call) {
+/* Does this call fail? Of reads and writes half is done where they are to be short. */
+static bool is_hit(const char *call) {
     int now = inject.count++;
-    if (now < inject.at || (now > inject.at && inject.mode != FAIL_FOREVER)) return false;
-    inject.hit = call;
-    if (inject.mode == SHORT) return false;
-    errno = inject.mode == FAIL_SPACE ? ENOSPC : inject.mode == INTERRUPT ? EINTR : EIO;
+    if (inject.at < 0 || now < inject.at || (now > inject.at && !inject.forever)) return false;
+    inject.hit = inject.hit ? inject.hit : call;
     return true;
 }
 
-/* Half of what was asked for is read or written now. */
-static bool is_hit(void) { return inject.mode == SHORT && inject.count == inject.at + 1; }
+static int error_of(void) {
+    return inject.mode == FAIL_SPACE ? -ENOSPC : inject.mode == INTERRUPT ? -EINTR : -EIO;
+}
 
-static int fake_open(const char *p, int flags, mode_t mode) {
-    return strike("open") ? -1 : pf_file_libc.open(p, flags, mode);
+/* The answer that a call is to give, or 0. */
+static int strike(const char *call) {
+    return is_hit(call) && inject.mode != SHORT ? error_of() : 0;
 }
-static ssize_t fake_read(int fd, void *out, size_t n, off_t at) {
-    if (strike("read_at")) return -1;
-    return pf_file_libc.read_at(fd, out, is_hit() ? (n + 1) / 2 : n, at);
-}
-static ssize_t fake_write(int fd, const void *in, size_t n) {
-    if (strike("write")) return -1;
-    return pf_file_libc.write(fd, in, is_hit() ? (n + 1) / 2 : n);
-}
-/* No power fails here, so nothing is really synced: the test would take minutes. */
-static int fake_sync(int fd) {
-    struct stat info;
-    if (strike("sync")) return -1;
-    note(fstat(fd, &info) == 0 && S_ISDIR(info.st_mode) ? 'd' : 'f');
-    return 0;
-}
-static int fake_close(int fd) {
-    int error = 0, result = pf_file_libc.close(fd);
-    if (strike("close")) result = -1, error = errno;
-    if (error) errno = error;
-    return result;
-}
-static int fake_stat(int fd, struct stat *info) {
-    return strike("stat") ? -1 : pf_file_libc.stat(fd, info);
-}
-static int fake_look(const char *p, struct stat *info) {
-    return strike("look") ? -1 : pf_file_libc.look(p, info);
-}
-static ssize_t fake_read_link(const char *p, char *out, size_t n) {
-    return strike("read_link") ? -1 : pf_file_libc.read_link(p, out, n);
-}
-static int fake_set_mode(int fd, mode_t mode) {
-    return strike("set_mode") ? -1 : pf_file_libc.set_mode(fd, mode);
-}
-static int fake_lock(int fd) {
-    if (strike("lock")) return -1;
-    errno = ENOLCK;
-    return inject.no_lock ? -1 : pf_file_libc.lock(fd);
-}
-static int fake_rename(const char *a, const char *b) {
-    int result = strike("rename") ? -1 : pf_file_libc.rename(a, b);
-    if (result == 0) note('r');
-    return result;
-}
-static int fake_exchange(const char *a, const char *b) {
-    if (strike("exchange")) return -1;
-    errno = ENOSYS;
-    int result = inject.no_exchange ? -1 : pf_file_libc.exchange(a, b);
-    if (result == 0) note('x');
-    return result;
-}
-static int fake_make_dir(const char *p, mode_t mode) {
-    return strike("make_dir") ? -1 : pf_file_libc.make_dir(p, mode);
-}
-static int fake_unlink(const char *p) { return strike("unlink") ? -1 : pf_file_libc.unlink(p); }
-static int fake_remove_dir(const char *p) {
-    return strike("remove_dir") ? -1 : pf_file_libc.remove_dir(p);
-}
-static DIR *fake_open_dir(const char *p) {
-    return strike("open_dir") ? NULL : pf_file_libc.open_dir(p);
-}
-static struct dirent *fake_next(DIR *d) { return strike("next") ? NULL : pf_file_libc.next(d); }
 
-static const pf_file_ops fakes = {
+static int fake_open(void *c, const char *path, pf_open_how how, unsigned mode, void **file) {
+    (void)c;
+    int error = strike("open");
+    int result = error ? error : BASE(open, path, how, mode, file);
+    inject.open += result >= 0;
+    return result;
+}
+static int fake_about(void *c, void *file, pf_file_info *info) {
+    (void)c;
+    int error = strike("about");
+    return error ? error : BASE(about, file, info);
+}
+static int64_t fake_read_at(void *c, void *file, int64_t at, void *out, size_t n) {
+    (void)c;
+    bool hit = is_hit("read_at");
+    if (hit && inject.mode != SHORT) return error_of();
+    return BASE(read_at, file, at, out, hit ? (n + 1) / 2 : n);
+}
+static int64_t fake_write(void *c, void *file, const void *in, size_t n) {
+    (void)c;
+    bool hit = is_hit("write");
+    if (hit && inject.mode != SHORT) return error_of();
+    return BASE(write, file, in, hit ? (n + 1) / 2 : n);
+}
+/* Where no power fails nothing is really synced: a test would take minutes. */
+static int fake_sync(void *c, void *file) {
+    pf_file_info info = {.size = sizeof info};
+    (void)c;
+    int error = strike("sync");
+    if (error) return error;
+    note(BASE(about, file, &info) >= 0 && info.kind == PF_ENTRY_FOLDER ? 'd' : 'f');
+    return inject.base && inject.base->sync ? BASE(sync, file) : 0;
+}
+static int fake_lock(void *c, void *file) {
+    (void)c;
+    int error = strike("lock");
+    if (error) return error;
+    return inject.no_lock || !base()->lock ? -ENOLCK : BASE(lock, file);
+}
+static int fake_close(void *c, void *file) {
+    (void)c;
+    int result = BASE(close, file), error = strike("close");
+    inject.open--;
+    return error ? error : result;
+}
+static int fake_look(void *c, const char *path, pf_file_info *info) {
+    (void)c;
+    int error = strike("look");
+    return error ? error : BASE(look, path, info);
+}
+static int64_t fake_read_link(void *c, const char *path, char *out, size_t n) {
+    (void)c;
+    int error = strike("read_link");
+    return error ? error : BASE(read_link, path, out, n);
+}
+static int fake_list(void *c, const char *path, pf_entry_fn each, void *to) {
+    (void)c;
+    int error = strike("list");
+    return error ? error : BASE(list, path, each, to);
+}
+static int fake_rename(void *c, const char *a, const char *b) {
+    (void)c;
+    int error = strike("rename");
+    int result = error ? error : BASE(rename, a, b);
+    if (result >= 0) note('r');
+    return result;
+}
+static int fake_exchange(void *c, const char *a, const char *b) {
+    (void)c;
+    int error = strike("exchange");
+    if (error) return error;
+    int result = inject.no_exchange ? -ENOSYS : BASE(exchange, a, b);
+    if (result >= 0) note('x');
+    return result;
+}
+static int fake_make_dir(void *c, const char *path) {
+    (void)c;
+    int error = strike("make_dir");
+    return error ? error : BASE(make_dir, path);
+}
+static int fake_remove(void *c, const char *path) {
+    (void)c;
+    int error = strike("remove");
+    return error ? error : BASE(remove, path);
+}
+
+static const pf_file_access fakes = {
+    .size = sizeof fakes,
     .open = fake_open,
-    .read_at = fake_read,
+    .about = fake_about,
+    .read_at = fake_read_at,
+    .close = fake_close,
     .write = fake_write,
     .sync = fake_sync,
-    .close = fake_close,
-    .stat = fake_stat,
+    .lock = fake_lock,
     .look = fake_look,
     .read_link = fake_read_link,
-    .set_mode = fake_set_mode,
-    .lock = fake_lock,
+    .list = fake_list,
     .rename = fake_rename,
     .exchange = fake_exchange,
     .make_dir = fake_make_dir,
-    .unlink = fake_unlink,
-    .remove_dir = fake_remove_dir,
-    .open_dir = fake_open_dir,
-    .next = fake_next,
+    .remove = fake_remove,
 };
 
-static void inject_at(fail_mode mode, int at) {
+/* From now on call `at` (from 0; < 0: none) of the engine's to its files fails. */
+static inline void inject_into(pf_engine *e, fail_mode mode, bool forever, int at) {
     inject.mode = mode;
+    inject.forever = forever;
     inject.at = at;
     inject.count = 0;
     inject.hit = NULL;
     memset(inject.done, 0, sizeof inject.done);
     inject.n_done = 0;
-    pf_file_hook(&fakes);
+    pf_engine_files(e, &fakes);
+}
+
+/* No failures any more; files that are open go on through here. */
+static inline void inject_end(pf_engine *e) {
+    inject.at = -1;
+    pf_engine_files(e, inject.base);
 }
 
 #endif

@@ -116,8 +116,6 @@ static void reseal(void) {
 static void sign(void) {
     static const char *const names[] = {"sides.bin", "blocks.bin", "shards.json"};
     pf_manifest m = {0};
-    pf_heap *heap;
-    CHECK_OK(pf_heap_open(&heap, NULL, 0));
     for (int i = 0; i < 3; i++) {
         char hash[PF_HASH_TEXT];
         size_t n;
@@ -127,8 +125,7 @@ static void sign(void) {
         free(bytes);
     }
     unlink(file_in("manifest.json"));
-    MUST(pf_manifest_write(&m, heap, shards) >= 0);
-    pf_heap_release(heap);
+    MUST(pf_manifest_write(&m, engine, shards) >= 0);
 }
 
 /* Whatever the folder says, it is refused or it is a data set that can be gone through. */

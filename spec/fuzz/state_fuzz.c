@@ -193,13 +193,12 @@ static void take(pf_engine *e, const char *path) {
 /* ---- targets ---- */
 
 /* No power fails here, and thousands of files a second are written. */
-static int no_sync(int fd) { return (void)fd, 0; }
+static int no_sync(void *context, void *file) { return (void)context, (void)file, 0; }
 
-static void write_fast(void) {
-    static pf_file_ops ops;
-    ops = pf_file_libc;
-    ops.sync = no_sync;
-    pf_file_hook(&ops);
+static void write_fast(pf_engine *e) {
+    pf_file_access fast = *pf_file_system();
+    fast.sync = no_sync;
+    if (pf_engine_files(e, &fast) < 0) __builtin_trap();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -209,7 +208,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     pf_config *meta = NULL;
     int n = 0;
     if (!path) return 0;
-    write_fast();
+    write_fast(e);
     take(e, path);
     if (pf_safetensors_load(e, path, &tensors, &n, &meta) < 0 || !meta) return 0;
     const pf_config *kind = pf_config_get(meta, "kind");
@@ -268,7 +267,7 @@ static size_t change_content(uint8_t *data, size_t size, size_t max_size, unsign
     pf_named *list = NULL;
     pf_config *meta = NULL;
     int n = 0;
-    write_fast();
+    write_fast(e);
     if (!path || pf_safetensors_load(e, path, &list, &n, &meta) < 0) return 0;
     int kept = n;
     if (meta && seed % 2 == 0)

@@ -1,0 +1,58 @@
+/*
+ * disk.h - where files lie: the engine's pf_file_access (the host's, or the C library's), and
+ * behind paths that begin with "memory:" the engine's own memory. Every touch of a file goes
+ * through these calls. Each answers 0 or more, or a negative errno, which pf_file_fail puts into
+ * words; what was interrupted is asked again, and no answer of a host's is trusted that can't be.
+ */
+#ifndef PF_DISK_H
+#define PF_DISK_H
+
+#include "runtime.h"
+
+#define PF_MEMORY_PATH "memory:"
+
+/* An open file, with the access that opened it. */
+typedef struct pf_file {
+    const pf_file_access *io; /* NULL: not open */
+    void *handle;
+} pf_file;
+
+int pf_disk_open(pf_file *file, pf_engine *engine, const char *path, pf_open_how how,
+                 unsigned mode);
+int pf_disk_about(const pf_file *file, pf_file_info *info);
+/* A part of what was asked for may come; 0: the end. */
+int64_t pf_disk_read(const pf_file *file, int64_t offset, void *out, size_t bytes);
+int64_t pf_disk_write(const pf_file *file, const void *in, size_t bytes); /* > 0 */
+int pf_disk_sync(const pf_file *file);
+int pf_disk_lock(const pf_file *file);
+int pf_disk_close(pf_file *file); /* takes one that is not open */
+
+/* What stands at a path; `through`: what its links lead to. */
+int pf_disk_look(pf_engine *engine, const char *path, pf_file_info *info);
+int pf_disk_look_through(pf_engine *engine, const char *path, pf_file_info *info);
+int64_t pf_disk_read_link(pf_engine *engine, const char *path, char *out, size_t bytes);
+int pf_disk_list(pf_engine *engine, const char *path, pf_entry_fn each, void *to);
+int pf_disk_rename(pf_engine *engine, const char *from, const char *to);
+int pf_disk_exchange(pf_engine *engine, const char *a, const char *b);
+int pf_disk_make_dir(pf_engine *engine, const char *path);
+int pf_disk_remove(pf_engine *engine, const char *path);
+
+/* "verb path: what the number says", as PF_ENOTFOUND, PF_ENOMEM or PF_EIO. */
+int pf_file_fail(int error, const char *verb, const char *path);
+
+/* ---- paths ---- */
+
+/* printf into a new text (free with free). PF_ENOMEM. */
+int pf_path(char **path, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool pf_path_in_memory(const char *path);
+const char *pf_path_name(const char *path); /* its last part, without the folders before it */
+int pf_path_parent(char **parent, const char *path);
+/* *path, the place of a link, becomes the place that it names. */
+int pf_path_follow(pf_engine *engine, char **path);
+
+/* ---- the two kinds of disk ---- */
+
+extern const pf_file_access pf_disk_libc;                /* disk_libc.c */
+const pf_file_access *pf_disk_memory(pf_engine *engine); /* disk_memory.c; NULL: PF_ENOMEM */
+
+#endif
