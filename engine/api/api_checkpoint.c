@@ -57,8 +57,8 @@ static int list_tensors(pf_named *list, int n, pf_module *module, int64_t *train
 }
 
 /* What the header of the weights says of them, for readers that know no config.json. */
-static int make_metadata(pf_config **metadata, int64_t trained) {
-    *metadata = pf_config_new(PF_MAP);
+static int make_metadata(pf_config **metadata, pf_heap *heap, int64_t trained) {
+    *metadata = pf_config_new_in(heap, PF_MAP);
     if (!*metadata) return PF_ENOMEM;
     PF_TRY(pf_config_set_string(*metadata, "format", "performer"));
     PF_TRY(pf_config_set_string(*metadata, "version", pf_version()));
@@ -83,7 +83,7 @@ static int collect(parts_store *p, pf_engine *engine, uint64_t step, pf_module *
     if (!p->weights) return PF_ENOMEM;
     p->n_weights = n;
     PF_TRY(list_tensors(p->weights, n, module, &trained));
-    PF_TRY(make_metadata(&p->metadata, trained));
+    PF_TRY(make_metadata(&p->metadata, engine->heap, trained));
     PF_TRY(pf_module_tree(&p->config, module));
     if (optimizer) PF_TRY(pf_optimizer_tensors(optimizer, &p->moments, &p->n_moments));
     p->state = pf_config_new_in(engine->heap, PF_MAP);
@@ -187,15 +187,15 @@ static int find_entry(const void *file, const char *name) {
     return pf_safetensors_find(file, name);
 }
 
-/* to[j]: the tensor of the model that entry j of the file goes into. former: it can have a former
+/* to[j]: the tensor of the model that entry j of the file goes into, or lends to. former: it can have a former
  * name there. */
-static int match(misfit *m, const pf_safetensors *s, bool former, pf_module *module,
-                 pf_tensor **to) {
+static int match(misfit *m, pf_safetensors *s, bool former, pf_module *module, pf_tensor **to) {
     int n = pf_module_tensor_count(module);
     for (int i = 0; i < n; i++) {
         const char *name;
         pf_tensor *tensor;
-        PF_TRY(pf_module_tensor_at(module, i, &name, &tensor, NULL));
+        bool learned;
+        PF_TRY(pf_module_tensor_learned(module, i, &name, &tensor, &learned));
         int place = pf_safetensors_find(s, name);
         if (place < 0 && former) place = pf_find_former(name, find_entry, s);
         if (place < 0 || to[place]) {
@@ -204,6 +204,8 @@ static int match(misfit *m, const pf_safetensors *s, bool former, pf_module *mod
         }
         to[place] = tensor;
         PF_TRY(check_tensor(m, &s->entry[place], tensor));
+        /* What isn't learned (projections, centroids) moves on by itself, and is small. */
+        s->entry[place].lent = learned && pf_safetensors_lies(s, &s->entry[place]);
     }
     for (int j = 0; j < s->n; j++) {
         const pf_st_entry *entry = &s->entry[j];
@@ -213,7 +215,7 @@ static int match(misfit *m, const pf_safetensors *s, bool former, pf_module *mod
     return n < 0 ? n : PF_OK;
 }
 
-static int check_fit(pf_engine *engine, const pf_safetensors *s, bool former, pf_module *module,
+static int check_fit(pf_engine *engine, pf_safetensors *s, bool former, pf_module *module,
                      pf_tensor **to) {
     misfit m = {.text.heap = engine->heap};
     int status = match(&m, s, former, module, to);
@@ -234,7 +236,8 @@ static int fit_model(pf_engine *engine, pf_safetensors *s, bool former, pf_modul
     pf_tensor **to = pf_heap_zalloc(engine->heap, bytes);
     if (!to) return PF_ENOMEM;
     int status = check_fit(engine, s, former, module, to);
-    for (int j = 0; fill && status >= 0 && j < s->n; j++) status = pf_tensor_settle(to[j]);
+    for (int j = 0; fill && status >= 0 && j < s->n; j++)
+        status = s->entry[j].lent ? PF_OK : pf_tensor_settle(to[j]);
     if (fill && status >= 0) status = pf_safetensors_read(engine, s, to);
     pf_heap_free(engine->heap, to, bytes);
     return status;
@@ -282,13 +285,15 @@ static int build_shapes(pf_module **module, bool *former, pf_engine *engine, con
 }
 
 /* Built without numbers, held against the file, and only then filled. */
-static int load_model(pf_module **module, pf_engine *engine, const char *folder, const char *hash) {
+static int load_model(pf_module **module, pf_engine *engine, const char *folder, const char *hash,
+                      bool mapped) {
     pf_safetensors s;
     char *path;
     bool former;
     uint64_t draws = engine->draws;
     PF_TRY(open_weights(&s, engine, folder, &path, hash));
-    int status = build_shapes(module, &former, engine, folder, s.n);
+    int status = mapped ? pf_safetensors_map(&s) : PF_OK;
+    if (status >= 0) status = build_shapes(module, &former, engine, folder, s.n);
     if (status >= 0) status = fit_model(engine, &s, former, *module, true);
     if (status >= 0) status = pf_module_derive(*module);
     pf_safetensors_close(&s);
@@ -300,7 +305,12 @@ static int load_model(pf_module **module, pf_engine *engine, const char *folder,
 }
 
 static int use_model(void *context, pf_engine *engine, const char *folder, const char *hash) {
-    int status = load_model(context, engine, folder, hash);
+    int status = load_model(context, engine, folder, hash, false);
+    return status < 0 ? pf_fail_in(status, "%s", folder) : PF_OK;
+}
+
+static int use_mapped(void *context, pf_engine *engine, const char *folder, const char *hash) {
+    int status = load_model(context, engine, folder, hash, true);
     return status < 0 ? pf_fail_in(status, "%s", folder) : PF_OK;
 }
 
@@ -309,6 +319,13 @@ int pf_model_load(pf_module **module, pf_engine *engine, const char *dir) {
     PF_OPEN(engine);
     PF_NEED(dir);
     return pf_folder_use(engine, dir, use_model, module);
+}
+
+int pf_model_load_mapped(pf_module **module, pf_engine *engine, const char *dir) {
+    PF_OUT(module);
+    PF_OPEN(engine);
+    PF_NEED(dir);
+    return pf_folder_use(engine, dir, use_mapped, module);
 }
 
 /* ---- optimizer and state ------------------------------------------------------ */
@@ -340,10 +357,10 @@ static int restore_moments(pf_optimizer *optimizer, pf_engine *engine, const cha
 }
 
 /* {type, options, steps} as the options of a new optimizer, type among them. */
-static int optimizer_options(pf_config **options, const pf_config *config) {
+static int optimizer_options(pf_config **options, pf_heap *heap, const pf_config *config) {
     const pf_config *given = pf_config_get(config, "options");
     const char *type = pf_config_string(pf_config_get(config, "type"));
-    *options = given ? pf_config_copy(given) : pf_config_new(PF_MAP);
+    *options = given ? pf_config_copy_in(heap, given) : pf_config_new_in(heap, PF_MAP);
     if (!*options) return PF_ENOMEM;
     int status = type ? pf_config_set_string(*options, "type", type) : PF_OK;
     if (status < 0) pf_config_free(*options);
@@ -356,7 +373,7 @@ static int load_optimizer(pf_optimizer **optimizer, pf_engine *engine, const cha
     const pf_config *config = pf_config_get(file, "optimizer");
     if (!config) return PF_OK;
     pf_config *options;
-    PF_TRY(optimizer_options(&options, config));
+    PF_TRY(optimizer_options(&options, engine->heap, config));
     int status = pf_optimizer_new(optimizer, engine, module, options);
     pf_config_free(options);
     if (status < 0) return in_file(status, "state.json");
@@ -407,10 +424,21 @@ static int restore_optimizer(const wanted *w, pf_engine *engine, const char *fol
 }
 
 /* Whatever can be refused is, before a number of model or optimizer changes. */
+static int check_writable(pf_module *module) {
+    int n = pf_module_tensor_count(module);
+    for (int i = 0; i < n; i++) {
+        pf_tensor *tensor;
+        PF_TRY(pf_module_tensor_at(module, i, NULL, &tensor, NULL));
+        PF_TRY(pf_tensor_check_writable(tensor, "restore"));
+    }
+    return n < 0 ? n : PF_OK;
+}
+
 static int restore_parts(const wanted *w, pf_engine *engine, const char *folder, bool former,
                          const pf_config *file) {
     pf_safetensors s;
     char *path;
+    PF_TRY(check_writable(w->into));
     PF_TRY(open_weights(&s, engine, folder, &path, NULL));
     int status = fit_model(engine, &s, former, w->into, false);
     if (status >= 0) status = restore_optimizer(w, engine, folder, former, file);
@@ -425,7 +453,7 @@ static int load_parts(wanted *w, pf_engine *engine, const char *folder, const ch
                       const pf_config *file) {
     bool former = false;
     if (w->optimizer || w->into) PF_TRY(has_former(&former, engine, folder));
-    if (w->module) PF_TRY(load_model(w->module, engine, folder, hash));
+    if (w->module) PF_TRY(load_model(w->module, engine, folder, hash, false));
     if (w->optimizer)
         PF_TRY(load_optimizer(w->optimizer, engine, folder, former, *w->module, file));
     if (w->state) PF_TRY(take_state(w->state, engine, file));

@@ -519,6 +519,15 @@ PF_API int pf_checkpoint_restore(pf_engine *engine, const char *dir, pf_module *
 /* dir/MARK names step-N from now on: "BEST". */
 PF_API int pf_checkpoint_mark(pf_engine *engine, const char *dir, const char *mark, uint64_t step);
 PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir);
+/* The same with the parameters where they lie in the file, mapped and only read: engines and
+ * processes that load it so share one copy of them, which the system drops and reads again as it
+ * needs memory. They are summed up as ever. What the file has in another form than memory (other
+ * dtypes), and what moves on without being trained (projections), is read. As with
+ * pf_tensor_wrap_const nothing trains, restores or merges them; what is frozen may stay so beside
+ * adapters. The file must stay as it is as long as the model lives: one that is cut short ends the
+ * process with SIGBUS, one that is written to in place changes the weights. Checkpoints here are
+ * never written in place; a file that anybody may write to is refused. */
+PF_API int pf_model_load_mapped(pf_module **module, pf_engine *engine, const char *dir);
 
 /* ---- describe --------------------------------------------------------------------------
  * All that has a name, as plain data to be freed: what help, docs, command lines and bindings are

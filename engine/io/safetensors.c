@@ -256,6 +256,7 @@ int pf_safetensors_open(pf_safetensors *s, pf_engine *engine, const char *path, 
 }
 
 void pf_safetensors_close(pf_safetensors *s) {
+    pf_mapping_close(&s->mapping);
     pf_heap_free(s->heap, s->entry, (size_t)s->room * sizeof *s->entry);
     pf_heap_free(s->heap, s->text, s->text_bytes + 1);
     pf_config_free(s->metadata);

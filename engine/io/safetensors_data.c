@@ -81,6 +81,28 @@ static int read_entry_into(pf_engine *engine, pf_safetensors *s, const pf_st_ent
     return status;
 }
 
+/* ---- where it lies ---- */
+
+int pf_safetensors_map(pf_safetensors *s) {
+    return pf_mapping_open(&s->mapping, s->heap, &s->file);
+}
+
+/* As tensors of ours lie: of a dtype of ours, at a multiple of an element's bytes. */
+bool pf_safetensors_lies(const pf_safetensors *s, const pf_st_entry *entry) {
+    return s->mapping && entry->dtype.loads && !entry->dtype.convert &&
+           (s->data + entry->begin) % (int64_t)entry->dtype.bytes == 0;
+}
+
+static int lend_entry(pf_engine *engine, pf_safetensors *s, const pf_st_entry *entry,
+                      pf_tensor *to) {
+    const char *data = pf_mapping_data(s->mapping) + s->data;
+    for (int64_t at = entry->begin; s->hash.state && at < entry->end; at += READ) {
+        PF_TRY(told(engine, s, at));
+        pf_hash_put(&s->hash, data + at, (size_t)pf_min(entry->end - at, READ));
+    }
+    return pf_tensor_settle_lent(to, data + entry->begin, pf_mapping_lender(s->mapping));
+}
+
 /* The header and the tensors are all of the file. */
 static int check_hash(const pf_safetensors *s) {
     char hash[PF_HASH_TEXT];
@@ -94,7 +116,7 @@ int pf_safetensors_read(pf_engine *engine, pf_safetensors *s, pf_tensor *const *
     for (int i = 0; i < s->n; i++) {
         const pf_st_entry *entry = &s->entry[i];
         PF_TRY(pf_check_cancel(engine));
-        PF_TRY(read_entry_into(engine, s, entry, to[i]));
+        PF_TRY((entry->lent ? lend_entry : read_entry_into)(engine, s, entry, to[i]));
     }
     return check_hash(s);
 }
