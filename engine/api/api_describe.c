@@ -14,7 +14,7 @@ static int describe(pf_config *tree, const pf_engine *engine) {
 int pf_describe(pf_config **tree, pf_engine *engine) {
     PF_OUT(tree);
     if (engine) PF_OPEN(engine);
-    *tree = pf_config_new(PF_MAP);
+    *tree = pf_config_new_in(engine ? engine->heap : NULL, PF_MAP);
     int status = *tree ? describe(*tree, engine) : PF_ENOMEM;
     if (status >= 0) return PF_OK;
     pf_config_free(*tree);

@@ -152,7 +152,7 @@ static int add_host(pf_state_file *f, const pf_state *s, const char *path) {
         status = add_tensor(f, below, tensors[i].name, tensors[i].tensor);
     }
     pf_named_free(tensors, n);
-    if (!data) data = pf_config_new(PF_MAP);
+    if (!data) data = pf_config_new_beside(f->hosts, PF_MAP);
     if (status < 0) {
         pf_config_free(data);
         return status;
@@ -160,12 +160,15 @@ static int add_host(pf_state_file *f, const pf_state *s, const char *path) {
     return data && pf_config_set(f->hosts, path, data) >= 0 ? PF_OK : no_memory();
 }
 
+static int push_number(pf_config *list, int64_t value) {
+    pf_config *number = pf_config_number_beside(list, (double)value);
+    return pf_config_push(list, number) < 0 ? no_memory() : PF_OK;
+}
+
 /* A tree in walk order: positions and counts of every node, tensors and hosts' data by its path. */
 static int collect(pf_state_file *f, const pf_state *s, const char *path) {
-    if (pf_config_push(f->positions, pf_config_new_number((double)s->position)) < 0 ||
-        pf_config_push(f->recent, pf_config_new_number((double)s->recent)) < 0) {
-        return no_memory();
-    }
+    PF_TRY(push_number(f->positions, s->position));
+    PF_TRY(push_number(f->recent, s->recent));
     PF_TRY(add_node(f, s, path));
     PF_TRY(add_host(f, s, path));
     for (int i = 0; i < s->n_child; i++) {
@@ -227,8 +230,9 @@ int pf_state_fill(pf_state_file *f, const pf_module *module, const pf_state *sta
                   pf_tensor *logits) {
     char hash[PF_HASH_TEXT];
     PF_TRY(pf_state_check(state));
-    f->meta = pf_config_new(PF_MAP), f->hosts = pf_config_new(PF_MAP);
-    f->positions = pf_config_new(PF_LIST), f->recent = pf_config_new(PF_LIST);
+    pf_heap *heap = f->engine->heap;
+    f->meta = pf_config_new_in(heap, PF_MAP), f->hosts = pf_config_new_in(heap, PF_MAP);
+    f->positions = pf_config_new_in(heap, PF_LIST), f->recent = pf_config_new_in(heap, PF_LIST);
     if (!f->meta || !f->hosts || !f->positions || !f->recent) return no_memory();
     PF_TRY(pf_config_set_string(f->meta, "format", PF_STATE_FORMAT));
     PF_TRY(pf_config_set_string(f->meta, "version", PF_STATE_VERSION));

@@ -369,7 +369,7 @@ int pf_state_unpack(pf_state **state, pf_engine *engine, const pf_named *tensors
     PF_NEED(metadata);
     PF_NEED_ARRAY(tensors, n);
     if (n < 0) return pf_fail(PF_EINVAL, "state: %d tensors", n);
-    pf_state_file f = {.engine = engine, .meta = pf_config_copy(metadata)};
+    pf_state_file f = {.engine = engine, .meta = pf_config_copy_in(engine->heap, metadata)};
     pf_named *list = malloc(((size_t)n + 1) * sizeof *list);
     int status = f.meta && list ? PF_OK : pf_fail(PF_ENOMEM, "state: no memory");
     if (status >= 0) {

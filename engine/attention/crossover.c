@@ -66,7 +66,7 @@ static bool row_at(const pf_engine *engine, int index, crossover_row *row) {
 }
 
 static int push_row(pf_config *rows, const crossover_row *row) {
-    pf_config *map = pf_config_new(PF_MAP);
+    pf_config *map = pf_config_new_beside(rows, PF_MAP);
     if (!map) return PF_ENOMEM;
     int status = pf_config_set_number(map, "head_dim", (double)row->head_dim);
     if (status >= 0) status = pf_config_set_number(map, "features", (double)row->features);
@@ -81,8 +81,8 @@ int pf_crossover_table(pf_config **table, const pf_engine *engine) {
     PF_OUT(table);
     PF_OPEN(engine);
     crossover_row row;
-    pf_config *rows = pf_config_new(PF_LIST);
-    *table = pf_config_new(PF_MAP);
+    pf_config *rows = pf_config_new_in(engine->heap, PF_LIST);
+    *table = pf_config_new_in(engine->heap, PF_MAP);
     int status = rows && *table ? PF_OK : pf_fail(PF_ENOMEM, "crossover: no memory for the table");
     for (int i = 0; status >= 0 && row_at(engine, i, &row); i++) status = push_row(rows, &row);
     if (status >= 0) return pf_config_set(*table, "rows", rows);
@@ -172,7 +172,7 @@ int pf_crossover_use(pf_engine *engine, const pf_config *table) {
             return pf_fail(PF_EFORMAT, "crossover: a table has 1 to %d rows", MOST_ROWS);
         }
         for (int i = 0; i < n; i++) PF_TRY(check_row(pf_config_at(rows, i), i));
-        copy = pf_config_copy(table);
+        copy = pf_config_copy_in(engine->heap, table);
         if (!copy) return pf_fail(PF_ENOMEM, "crossover: no memory for the table");
     }
     pf_engine_own(engine, PF_OWN_CROSSOVER, copy, close_table);

@@ -10,7 +10,7 @@ static int describe_takes(pf_config *row, const pf_attention_kind *kind) {
     PF_TRY(pf_describe_list(&list, row, "takes"));
     for (int i = PF_IN_MASK; i < PF_REACH_INPUTS; i++) {
         if (!(kind->takes >> i & 1)) continue;
-        PF_TRY(pf_config_push(list, pf_config_new_string(pf_kind_input_name(i))));
+        PF_TRY(pf_config_push(list, pf_config_string_beside(list, pf_kind_input_name(i))));
     }
     return PF_OK;
 }

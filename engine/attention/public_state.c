@@ -46,7 +46,8 @@ static int check_decay(const pf_attention_state_options *o) {
 static int make_words(pf_alone *alone) {
     const pf_attention *a = &alone->attention;
     const pf_kernel *k = a->kernel;
-    alone->words = k ? pf_config_copy(k->options) : pf_config_new(PF_MAP);
+    alone->words =
+        k ? pf_config_copy_in(alone->heap, k->options) : pf_config_new_in(alone->heap, PF_MAP);
     if (!alone->words) return pf_fail(PF_ENOMEM, "attention state: no memory for the kernel");
     PF_TRY(pf_attention_set_words(alone->words, alone->options));
     if (!k) {
@@ -163,7 +164,7 @@ static int take_kind(pf_alone *alone, const pf_attention_state_options *o) {
     PF_TRY(pf_attention_settle(a, o->options, "attention state"));
     PF_TRY(pf_attention_fits_some(a, true));
     if (!o->options) return PF_OK;
-    alone->options = pf_config_copy(o->options);
+    alone->options = pf_config_copy_in(alone->heap, o->options);
     return alone->options ? PF_OK : pf_fail(PF_ENOMEM, "attention state: no memory for options");
 }
 
@@ -188,7 +189,7 @@ static int restore_options(pf_alone *alone) {
     const pf_config *options = pf_config_get(alone->words, PF_ATTENTION_OPTIONS);
     PF_TRY(pf_attention_settle(&alone->attention, options, "attention state"));
     if (!options) return PF_OK;
-    alone->options = pf_config_copy(options);
+    alone->options = pf_config_copy_in(alone->heap, options);
     return alone->options ? PF_OK : PF_ENOMEM;
 }
 
@@ -196,7 +197,7 @@ static int restore_options(pf_alone *alone) {
 static int restore_kernel(pf_alone *alone, pf_engine *e, pf_tensor *projection,
                           const pf_attention_state_options *sizes) {
     pf_kernel **bound = &alone->attention.kernel, *open = NULL;
-    pf_config *words = pf_config_copy(alone->words);
+    pf_config *words = pf_config_copy_in(e->heap, alone->words);
     if (!words) return PF_ENOMEM;
     pf_config_remove(words, PF_ATTENTION_OPTIONS);
     int status;
@@ -219,7 +220,7 @@ int pf_alone_restore(pf_state **state, pf_engine *e, const pf_config *words, pf_
     *state = NULL;
     PF_TRY(new_alone(&alone, e));
     alone->attention.kind = pf_kind_of_words(words);
-    alone->words = pf_config_copy(words);
+    alone->words = pf_config_copy_in(e->heap, words);
     int status = alone->words ? restore_options(alone) : PF_ENOMEM;
     if (status >= 0 && alone->attention.kind->takes_kernel) {
         status = restore_kernel(alone, e, projection, sizes);

@@ -245,7 +245,7 @@ static int conclude(const watch *w, uint64_t step, pf_config **report) {
     int status = pf_fail(PF_ENUMERIC, "step %llu: %s%s%s", (unsigned long long)step, message,
                          *other ? relation : "", other);
     if (!report) return status;
-    *report = pf_config_new(PF_MAP);
+    *report = pf_config_new_in(w->heap, PF_MAP);
     int filled = *report ? fill_report(*report, f, step) : PF_ENOMEM;
     if (filled >= 0) return status;
     pf_config_free(*report);

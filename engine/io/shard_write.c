@@ -59,7 +59,7 @@ static int end_shard(sharder *s) {
     free(s->shard_path);
     s->shard_path = NULL;
     if (status < 0) return status;
-    return pf_config_push(s->sizes, pf_config_new_number((double)size));
+    return pf_config_push(s->sizes, pf_config_number_beside(s->sizes, (double)size));
 }
 
 static int begin_shard(sharder *s) {
@@ -176,7 +176,7 @@ static int end_text(const pf_reading *r, sharder *s, int64_t n) {
     char sum[33];
     snprintf(sum, sizeof sum, "%016llx%016llx", (unsigned long long)hash.high64,
              (unsigned long long)hash.low64);
-    pf_config *text = pf_config_new(PF_MAP);
+    pf_config *text = pf_config_new_beside(s->texts, PF_MAP);
     PF_TRY(pf_config_push(s->texts, text));
     PF_TRY(pf_config_set_string(text, "hash", sum));
     PF_TRY(pf_config_set_string(text, "name", slash ? slash + 1 : r->name));
@@ -269,7 +269,7 @@ static int put_sides(pf_manifest *m, sharder *s, const pf_reading *r, pf_shard_c
 }
 
 static int describe_split(pf_config *splits, const pf_shard_choice *c, int side, const char *name) {
-    pf_config *split = pf_config_new(PF_MAP);
+    pf_config *split = pf_config_new_beside(splits, PF_MAP);
     PF_TRY(pf_config_set(splits, name, split));
     PF_TRY(pf_config_set_number(split, "documents", (double)c->documents[side]));
     PF_TRY(pf_config_set_number(split, "targets", (double)c->targets[side]));
@@ -278,8 +278,8 @@ static int describe_split(pf_config *splits, const pf_shard_choice *c, int side,
 
 static int describe_documents(pf_config *doc, const sharder *s, const pf_reading *r,
                               const pf_shard_choice *c) {
-    if (!r->fasta) return pf_config_set(doc, "texts", pf_config_copy(s->texts));
-    pf_config *splits = pf_config_new(PF_MAP);
+    if (!r->fasta) return pf_config_set(doc, "texts", pf_config_copy_beside(doc, s->texts));
+    pf_config *splits = pf_config_new_beside(doc, PF_MAP);
     PF_TRY(pf_config_set(doc, "splits", splits));
     PF_TRY(describe_split(splits, c, PF_TRAIN, "train"));
     return describe_split(splits, c, PF_VALID, "valid");
@@ -303,13 +303,13 @@ static int describe(pf_config *doc, const sharder *s, const pf_reading *r,
     PF_TRY(pf_config_set_bool(doc, "apart", r->apart));
     PF_TRY(pf_config_set_number(doc, "valid_fraction", s->fraction));
     if (s->first_nul >= 0) PF_TRY(pf_config_set_number(doc, "first_nul", (double)s->first_nul));
-    PF_TRY(pf_config_set(doc, "shards", pf_config_copy(s->sizes)));
+    PF_TRY(pf_config_set(doc, "shards", pf_config_copy_beside(doc, s->sizes)));
     return describe_documents(doc, s, r, c);
 }
 
 static int put_description(pf_manifest *m, const sharder *s, const pf_reading *r,
                            const pf_shard_choice *c) {
-    pf_config *doc = pf_config_new(PF_MAP);
+    pf_config *doc = pf_config_new_in(s->heap, PF_MAP);
     char *text = NULL;
     int status = doc ? describe(doc, s, r, c) : PF_ENOMEM;
     if (status >= 0) status = pf_json_write(&text, doc, true);
@@ -371,8 +371,8 @@ static int open_sharder(sharder *s, pf_engine *engine, const pf_config *options)
     s->part = pf_heap_zalloc(s->heap, sizeof *s->part);
     if (s->part) s->part->heap = s->heap;
     s->hash = pf_heap_zalloc(s->heap, sizeof *s->hash);
-    s->sizes = pf_config_new(PF_LIST);
-    s->texts = pf_config_new(PF_LIST);
+    s->sizes = pf_config_new_in(s->heap, PF_LIST);
+    s->texts = pf_config_new_in(s->heap, PF_LIST);
     if (!s->part || !s->hash || !s->sizes || !s->texts) return PF_ENOMEM;
     XXH3_INITSTATE(s->hash);
     return PF_OK;

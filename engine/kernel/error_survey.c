@@ -269,7 +269,7 @@ static int put_numbers(pf_config *map, const number *list, int n) {
 }
 
 int pf_prediction_report(pf_config *map, const char *name, const pf_prediction *p) {
-    pf_config *own = pf_config_new(PF_MAP);
+    pf_config *own = pf_config_new_beside(map, PF_MAP);
     number list[] = {
         {"rel_mse", p->rel_mse}, {"coupled_rel_mse", p->coupled_rel_mse}, {"bias", p->bias}};
     int status = own ? put_numbers(own, list, PF_COUNT(list)) : PF_ENOMEM;
@@ -297,7 +297,7 @@ static int report_head(pf_config *map, const head_report *h, bool measured) {
 
 static int report(pf_config *list, const survey *s, bool measured) {
     for (int64_t h = 0; h < s->H; h++) {
-        pf_config *map = pf_config_new(PF_MAP);
+        pf_config *map = pf_config_new_beside(list, PF_MAP);
         if (!map) return PF_ENOMEM;
         int status = report_head(map, &s->heads[h], measured);
         if (status < 0) {
@@ -355,7 +355,7 @@ int pf_kernel_survey(pf_config **heads, pf_engine *engine, pf_kernel *kernel, co
     s.pair = pf_heap_zalloc(engine->heap, bytes);
     if (!s.pair) return PF_ENOMEM;
     s.heads = (head_report *)((char *)s.pair + pairs);
-    *heads = pf_config_new(PF_LIST);
+    *heads = pf_config_new_in(engine->heap, PF_LIST);
     int status = *heads ? run(&s, kernel, o.draws) : PF_ENOMEM;
     if (status >= 0) status = report(*heads, &s, o.draws > 0);
     pf_heap_free(engine->heap, s.pair, bytes);

@@ -179,7 +179,7 @@ static int check_options(const pf_config *options) {
     if (!options || !pf_config_get(options, "handle")) {
         return pf_config_check(options, pf_kernel_option_table, pf_kernel_option_count, "kernel");
     }
-    pf_config *own = pf_config_copy(options);
+    pf_config *own = pf_config_copy_alike(options);
     if (!own) return pf_fail(PF_ENOMEM, "kernel: no memory for the options");
     pf_config_remove(own, "handle");
     int status = pf_config_check(own, pf_kernel_option_table, pf_kernel_option_count, "kernel");

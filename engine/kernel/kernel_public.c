@@ -13,7 +13,7 @@ int pf_kernel_config(pf_config **config, const pf_kernel *kernel) {
     PF_OUT(config);
     PF_NEED(kernel);
     uint64_t handle = pf_kernel_handle(kernel);
-    *config = pf_config_copy(kernel->options);
+    *config = pf_config_copy_in(kernel->heap, kernel->options);
     if (!*config) return pf_fail(PF_ENOMEM, "kernel: no memory for its options");
     int status = handle ? pf_config_set_number(*config, "handle", (double)handle) : PF_OK;
     if (status >= 0) return PF_OK;
@@ -46,7 +46,7 @@ int pf_kernel_settings(pf_config **settings, const pf_kernel *kernel, int64_t he
     if (spec.head_dim < 1) {
         return pf_fail(PF_EINVAL, "kernel: settings depend on head_dim; give it");
     }
-    *settings = pf_config_new(PF_MAP);
+    *settings = pf_config_new_in(kernel->heap, PF_MAP);
     int status = *settings ? fill_settings(*settings, &spec) : PF_ENOMEM;
     if (status >= 0) return PF_OK;
     pf_config_free(*settings);

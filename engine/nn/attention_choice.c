@@ -144,7 +144,7 @@ int pf_kernel_complete(pf_module *m, const pf_engine *e) {
     PF_TRY(say_kind(m, kind));
     if (!kind->takes_kernel) return PF_OK;
     if (!kernel) {
-        PF_TRY(pf_config_set(m->options, "kernel", pf_config_new(PF_MAP)));
+        PF_TRY(pf_config_set(m->options, "kernel", pf_config_new_beside(m->options, PF_MAP)));
         kernel = pf_config_get(m->options, "kernel");
     }
     return pf_kernel_seed(kernel, e);

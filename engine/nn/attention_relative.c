@@ -52,7 +52,7 @@ int pf_relative_build(pf_module *m, pf_engine *e, attention_self *self) {
     PF_TRY(pf_module_param(m, e, "content_bias", 2, shape, "normal:0.02"));
     PF_TRY(pf_module_param(m, e, "position_bias", 2, shape, "normal:0.02"));
     return pf_module_inner(m, e, "relative", "linear",
-                           pf_linear_options(dim, self->heads * self->head_dim, false, 1));
+                           pf_linear_options(m, dim, self->heads * self->head_dim, false, 1));
 }
 
 /* waves (W, D): sin in even channels, cos in odd ones, of every distance of the window. */

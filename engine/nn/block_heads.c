@@ -78,8 +78,8 @@ static int settle_kernel(const pf_module *m, const pf_engine *e, pf_config *grou
     const pf_config *whole = pf_config_get(m->options, "kernel");
     if (own && pf_config_get(own, "seed")) return PF_OK;
     if (!own) {
-        PF_TRY(
-            pf_config_set(group, "kernel", whole ? pf_config_copy(whole) : pf_config_new(PF_MAP)));
+        own = whole ? pf_config_copy_beside(group, whole) : pf_config_new_beside(group, PF_MAP);
+        PF_TRY(pf_config_set(group, "kernel", own));
         own = pf_config_get(group, "kernel");
     }
     PF_TRY(pf_kernel_seed(own, e));
@@ -89,11 +89,11 @@ static int settle_kernel(const pf_module *m, const pf_engine *e, pf_config *grou
 /* ---- local heads ---- */
 
 /* {heads, attention, attention_options}; window 0: heads alone. NULL: out of memory. */
-static pf_config *group_of(double heads, double window) {
-    pf_config *group = pf_options_number(pf_config_new(PF_MAP), "heads", heads);
+static pf_config *group_of(pf_heap *heap, double heads, double window) {
+    pf_config *group = pf_options_number(pf_config_new_in(heap, PF_MAP), "heads", heads);
     if (window == 0) return group;
     group = pf_options_string(group, "attention", "sliding");
-    pf_config *own = pf_options_number(pf_config_new(PF_MAP), "window", window);
+    pf_config *own = pf_options_number(pf_config_new_in(heap, PF_MAP), "window", window);
     if (group && own && pf_config_set(group, PF_ATTENTION_OPTIONS, own) >= 0) return group;
     pf_config_free(group);
     return NULL;
@@ -119,9 +119,10 @@ int pf_block_local_heads(pf_module *m, const pf_engine *e) {
                           : pf_fail(PF_EINVAL, "%s: local_heads is %g, and there are %g heads",
                                     m->type->name, n, heads);
     }
-    pf_config *list = pf_config_new(PF_LIST);
-    int status = list ? push(list, group_of(n, pf_option_number(m, "local_window"))) : PF_ENOMEM;
-    if (status >= 0 && n < heads) status = push(list, group_of(heads - n, 0));
+    double window = pf_option_number(m, "local_window");
+    pf_config *list = pf_config_new_in(m->heap, PF_LIST);
+    int status = list ? push(list, group_of(m->heap, n, window)) : PF_ENOMEM;
+    if (status >= 0 && n < heads) status = push(list, group_of(m->heap, heads - n, 0));
     if (status < 0) {
         pf_config_free(list);
         return status;
@@ -146,10 +147,8 @@ int pf_block_settle_groups(pf_module *m, const pf_engine *e) {
 static pf_config *with_group(pf_config *o, const pf_config *group) {
     if (o && pf_config_get(group, "attention")) pf_config_remove(o, PF_ATTENTION_OPTIONS);
     for (int i = 0; o && i < pf_config_size(group); i++) {
-        if (pf_config_set(o, pf_config_key(group, i), pf_config_copy(pf_config_at(group, i))) >=
-            0) {
-            continue;
-        }
+        pf_config *value = pf_config_copy_beside(o, pf_config_at(group, i));
+        if (pf_config_set(o, pf_config_key(group, i), value) >= 0) continue;
         pf_config_free(o);
         return NULL;
     }
@@ -162,7 +161,7 @@ static pf_config *options_of(const pf_module *m, const pf_config *options, int i
     int64_t n = heads_of(group), heads = pf_option_int(m, "heads");
     int64_t head_dim = pf_option_int(m, "head_dim"), kv_heads = pf_option_int(m, "kv_heads");
     double depth = pf_option_number(m, "layers") * (double)heads / (double)n;
-    pf_config *o = with_group(pf_config_copy(options), group);
+    pf_config *o = with_group(options ? pf_config_copy_in(m->heap, options) : NULL, group);
     if (head_dim == 0) head_dim = pf_option_int(m, "dim") / heads;
     o = pf_options_number(o, "head_dim", (double)head_dim);
     o = pf_options_number(o, "kv_heads", (double)(kv_heads * n / heads));

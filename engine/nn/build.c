@@ -110,11 +110,11 @@ int pf_module_new(pf_module **module, pf_engine *engine, const char *type, const
 
 pf_config *pf_module_pass_on(const pf_module *m, const char *type) {
     const pf_layer *inner = pf_layer_find(type);
-    pf_config *options = pf_config_new(PF_MAP);
+    pf_config *options = pf_config_new_in(m->heap, PF_MAP);
     for (int i = 0; options && inner && i < inner->n_options; i++) {
         const pf_config *value = pf_config_get(m->options, inner->options[i].name);
         if (!value) continue;
-        pf_config *copy = pf_config_copy(value);
+        pf_config *copy = pf_config_copy_beside(options, value);
         if (!copy || pf_config_set(options, inner->options[i].name, copy) < 0) {
             pf_config_free(options);
             return NULL;

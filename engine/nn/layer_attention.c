@@ -57,10 +57,11 @@ static int attention_build(pf_module *m, pf_engine *e) {
     int64_t all = inner + (self->shared ? 1 : 2) * self->kv_heads * self->head_dim;
     bool bias = pf_option_int(m, "bias") != 0;
     PF_TRY(pf_module_inner(m, e, self->shared ? "qv" : "qkv", "linear",
-                           pf_linear_options(dim, all, bias, 1)));
-    PF_TRY(pf_module_inner(m, e, "out", "linear", pf_linear_options(inner, dim, bias, last)));
+                           pf_linear_options(m, dim, all, bias, 1)));
+    PF_TRY(pf_module_inner(m, e, "out", "linear", pf_linear_options(m, inner, dim, bias, last)));
     if (self->split) {
-        PF_TRY(pf_module_inner(m, e, "global_qkv", "linear", pf_linear_options(dim, all, bias, 1)));
+        PF_TRY(
+            pf_module_inner(m, e, "global_qkv", "linear", pf_linear_options(m, dim, all, bias, 1)));
     }
     PF_TRY(pf_relative_build(m, e, self));
     return pf_option_int(m, "qk_norm") ? pf_attention_norms(m, e, self) : PF_OK;

@@ -86,10 +86,10 @@ static int cross_build(pf_module *m, pf_engine *e) {
     int64_t both = 2 * self->kv_heads * self->head_dim;
     double last = 1 / sqrt(2 * pf_option_number(m, "layers"));
     bool bias = pf_option_int(m, "bias") != 0;
-    PF_TRY(pf_module_inner(m, e, "query", "linear", pf_linear_options(dim, inner, bias, 1)));
+    PF_TRY(pf_module_inner(m, e, "query", "linear", pf_linear_options(m, dim, inner, bias, 1)));
     PF_TRY(pf_module_inner(m, e, "key_value", "linear",
-                           pf_linear_options(memory_dim(m), both, bias, 1)));
-    PF_TRY(pf_module_inner(m, e, "out", "linear", pf_linear_options(inner, dim, bias, last)));
+                           pf_linear_options(m, memory_dim(m), both, bias, 1)));
+    PF_TRY(pf_module_inner(m, e, "out", "linear", pf_linear_options(m, inner, dim, bias, last)));
     return pf_option_int(m, "qk_norm") ? pf_attention_norms(m, e, self) : PF_OK;
 }
 

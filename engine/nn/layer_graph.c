@@ -101,7 +101,7 @@ static int add_matrix(pf_module *m, pf_engine *e, const char *name, int64_t to, 
     int64_t from = ((graph_self *)m->self)->dim;
     double init = sqrt(2.0 * (double)from / (double)(from + to));
     *child = m->n_child;
-    return pf_module_inner(m, e, name, "linear", pf_linear_options(from, to, bias, init));
+    return pf_module_inner(m, e, name, "linear", pf_linear_options(m, from, to, bias, init));
 }
 
 static int add_vectors(pf_module *m, pf_engine *e, graph_self *self) {

@@ -53,7 +53,8 @@ static int resolve_width(pf_module *m, head_self *self) {
 }
 
 static int make_pool(pf_module *m, pf_engine *e, head_self *self) {
-    pf_config *o = pf_options_string(pf_config_new(PF_MAP), "of", pf_option_text(m, "pool"));
+    pf_config *o =
+        pf_options_string(pf_config_new_in(m->heap, PF_MAP), "of", pf_option_text(m, "pool"));
     self->pool = m->n_child;
     return pf_module_inner(m, e, "pool", "pool", pf_options_number(o, "dim", (double)self->dim));
 }
@@ -67,14 +68,14 @@ static int head_build(pf_module *m, pf_engine *e) {
     PF_TRY(resolve_width(m, self));
     if (strcmp(pf_option_text(m, "of"), "token") != 0) PF_TRY(make_pool(m, e, self));
     if (hidden > 0) {
-        pf_config *o = pf_linear_options(self->dim, hidden, bias, 1);
+        pf_config *o = pf_linear_options(m, self->dim, hidden, bias, 1);
         self->hidden = m->n_child;
         o = pf_options_string(o, "act", pf_option_text(m, "act"));
         PF_TRY(pf_module_inner(m, e, "hidden", "linear", o));
     }
     self->output = m->n_child;
     last = hidden > 0 ? hidden : self->dim;
-    pf_config *o = pf_linear_options(last, pf_option_int(m, m->type->width), bias, 1);
+    pf_config *o = pf_linear_options(m, last, pf_option_int(m, m->type->width), bias, 1);
     return pf_module_inner(m, e, "output", "linear", o);
 }
 

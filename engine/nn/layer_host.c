@@ -238,7 +238,7 @@ int pf_module_host(pf_module **module, pf_engine *engine, const char *name,
     for (int i = 0; i < n_children; i++) {
         if (!children[i]) return pf_fail(PF_EINVAL, "%s: child %s is NULL", name, pf_place(i));
     }
-    pf_config *options = pf_config_new(PF_MAP);
+    pf_config *options = pf_config_new_in(engine->heap, PF_MAP);
     if (!options || pf_config_set_string(options, "name", name) < 0) {
         pf_config_free(options);
         return pf_fail(PF_ENOMEM, "%s: no memory for the options", name);

@@ -152,8 +152,8 @@ const pf_layer pf_layer_linear = {
     .adapting = &linear_adapting,
 };
 
-pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init) {
-    pf_config *o = pf_options_number(pf_config_new(PF_MAP), "from", (double)from);
+pf_config *pf_linear_options(const pf_module *m, int64_t from, int64_t to, bool bias, double init) {
+    pf_config *o = pf_options_number(pf_config_new_in(m->heap, PF_MAP), "from", (double)from);
     o = pf_options_bool(pf_options_number(o, "to", (double)to), "bias", bias);
     return pf_options_number(o, "init", init);
 }

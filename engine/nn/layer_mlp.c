@@ -42,7 +42,7 @@ static int64_t hidden_of(const pf_module *m, bool gated) {
 /* The linear layer that enters the hidden width, activated in the same op if there is no gate. */
 static int make_up(pf_module *m, pf_engine *e, int64_t dim, int64_t hidden, bool bias) {
     const mlp_self *self = m->self;
-    pf_config *o = pf_linear_options(dim, hidden, bias, 1);
+    pf_config *o = pf_linear_options(m, dim, hidden, bias, 1);
     if (!self->gate) o = pf_options_string(o, "act", pf_option_text(m, "act"));
     return pf_module_inner(m, e, "up", "linear", o);
 }
@@ -59,9 +59,9 @@ static int mlp_build(pf_module *m, pf_engine *e) {
     int64_t dim = pf_option_int(m, "dim"), hidden = hidden_of(m, self->gate != NULL);
     double last = 1 / sqrt(2 * pf_option_number(m, "layers"));
     PF_TRY(make_up(m, e, dim, hidden, bias));
-    PF_TRY(pf_module_inner(m, e, "down", "linear", pf_linear_options(hidden, dim, bias, last)));
+    PF_TRY(pf_module_inner(m, e, "down", "linear", pf_linear_options(m, hidden, dim, bias, last)));
     if (!self->gate) return PF_OK;
-    return pf_module_inner(m, e, "gate", "linear", pf_linear_options(dim, hidden, bias, 1));
+    return pf_module_inner(m, e, "gate", "linear", pf_linear_options(m, dim, hidden, bias, 1));
 }
 
 /* x (..., D) -> (..., hidden), activated */

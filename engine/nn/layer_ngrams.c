@@ -54,7 +54,7 @@ static int ngrams_build(pf_module *m, pf_engine *e) {
     int64_t shape[2] = {orders * pf_option_int(m, "buckets"), width};
     PF_TRY(pf_module_param(m, e, "weight", 2, shape, "zeros"));
     /* What one occurrence writes is small: the way up makes it as loud as an embedding. */
-    pf_config *up = pf_linear_options(orders * width, pf_option_int(m, "dim"), false, 4);
+    pf_config *up = pf_linear_options(m, orders * width, pf_option_int(m, "dim"), false, 4);
     return pf_module_inner(m, e, "up", "linear", up);
 }
 

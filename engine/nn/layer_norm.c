@@ -172,7 +172,7 @@ const pf_layer pf_layer_scalenorm = {
 int pf_module_norm(pf_module *m, pf_engine *e, const char *name, int64_t dim) {
     const char *type = pf_option_text(m, "norm");
     double eps = pf_option_number(m, "norm_eps");
-    pf_config *o = pf_options_number(pf_config_new(PF_MAP), "dim", (double)dim);
+    pf_config *o = pf_options_number(pf_config_new_in(m->heap, PF_MAP), "dim", (double)dim);
     if (eps > 0) o = pf_options_number(o, "eps", eps);
     if (strcmp(type, pf_layer_layernorm.name) == 0) {
         o = pf_options_bool(o, "bias", pf_option_part(m, "norm_bias", "bias"));

@@ -137,7 +137,8 @@ static int make_positions(pf_module *m, pf_engine *e, const char *kind) {
 
 static int make_ngrams(pf_module *m, pf_engine *e, const pf_config *options) {
     const performer_self *self = m->self;
-    pf_config *o = pf_options_number(pf_config_copy(options), "dim", (double)self->width);
+    pf_config *o =
+        pf_options_number(pf_config_copy_in(m->heap, options), "dim", (double)self->width);
     return pf_module_inner(m, e, "ngrams", "ngrams", o);
 }
 
@@ -166,7 +167,7 @@ static int make_embedding(pf_module *m, pf_engine *e) {
     if (self->embedding_norm >= 0) PF_TRY(pf_module_norm(m, e, "embedding_norm", self->width));
     self->widen = own > 0 ? m->n_child : -1;
     if (own == 0) return PF_OK;
-    o = pf_linear_options(own, dim, pf_option_int(m, "bias") != 0, 1);
+    o = pf_linear_options(m, own, dim, pf_option_int(m, "bias") != 0, 1);
     return pf_module_inner(m, e, "widen", "linear", o);
 }
 
@@ -184,7 +185,7 @@ static int make_before_head(pf_module *m, pf_engine *e, bool transform, int64_t 
     if (!transform && (self->widen < 0 || width == dim)) return PF_OK;
     self->before_head[0] = m->n_child;
     bool bias = transform && pf_option_int(m, "bias") != 0;
-    pf_config *o = pf_linear_options(dim, width, bias, 1);
+    pf_config *o = pf_linear_options(m, dim, width, bias, 1);
     if (!transform) return pf_module_inner(m, e, "narrow", "linear", o);
     o = pf_options_string(o, "act", pf_option_text(m, "head_act"));
     PF_TRY(pf_module_inner(m, e, "transform", "linear", o));
@@ -204,7 +205,7 @@ static int make_head(pf_module *m, pf_engine *e) {
     PF_TRY(make_before_head(m, e, transform, width));
     self->head = tied ? -1 : m->n_child;
     if (!tied) {
-        return pf_module_inner(m, e, "head", "linear", pf_linear_options(width, vocab, bias, 1));
+        return pf_module_inner(m, e, "head", "linear", pf_linear_options(m, width, vocab, bias, 1));
     }
     if (bias) PF_TRY(pf_module_param(m, e, "head_bias", 1, &vocab, "zeros"));
     self->head_bias = pf_module_tensor(m, "head_bias");

@@ -229,7 +229,7 @@ pf_config *pf_options_string(pf_config *o, const char *key, const char *value);
 /* layer_norm.c: an inner norm of the type and with the eps and bias that m's options say. */
 int pf_module_norm(pf_module *m, pf_engine *e, const char *name, int64_t dim);
 /* Options of a linear layer; NULL out of memory. */
-pf_config *pf_linear_options(int64_t from, int64_t to, bool bias, double init);
+pf_config *pf_linear_options(const pf_module *m, int64_t from, int64_t to, bool bias, double init);
 /* Writes the seed into m's option `kernel`, so that a redraw after loading draws from the
  * same stream: every layer that has the option calls it first. */
 int pf_kernel_complete(pf_module *m, const pf_engine *e);

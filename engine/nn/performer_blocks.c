@@ -77,7 +77,7 @@ int pf_performer_lists(pf_module *m, const pf_engine *e) {
 
 /* o with a copy of `value`; NULL (and o freed) out of memory. */
 static pf_config *with(pf_config *o, const char *key, const pf_config *value) {
-    if (!o || pf_config_set(o, key, pf_config_copy(value)) >= 0) return o;
+    if (!o || pf_config_set(o, key, pf_config_copy_beside(o, value)) >= 0) return o;
     pf_config_free(o);
     return NULL;
 }

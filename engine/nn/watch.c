@@ -203,7 +203,7 @@ static int report_heads(pf_config *lines, const pf_module *m, const char *path) 
     for (int h = 0; h < watch->shape[0]; h++) {
         const float *row = pf_f32(watch) + h * ROW;
         if (row[COUNT] < 1) continue;
-        pf_config *line = pf_config_new(PF_MAP);
+        pf_config *line = pf_config_new_beside(lines, PF_MAP);
         int status = line ? fill_line(line, m, path, h, row) : PF_ENOMEM;
         if (status < 0) {
             pf_config_free(line);
@@ -229,7 +229,7 @@ static int report(pf_config *lines, const pf_module *m, const char *path) {
 int pf_module_attention_report(pf_config **lines, const pf_module *module) {
     PF_OUT(lines);
     PF_NEED(module);
-    *lines = pf_config_new(PF_LIST);
+    *lines = pf_config_new_in(module->heap, PF_LIST);
     int status = *lines ? report(*lines, module, "") : pf_fail(PF_ENOMEM, "attention: no memory");
     if (status >= 0) return PF_OK;
     pf_config_free(*lines);

@@ -74,6 +74,14 @@ pf_config *pf_config_new_beside(const pf_config *near, pf_config_kind kind) {
     return node_new(pf_pieces_of(near), kind);
 }
 
+pf_config *pf_config_number_beside(const pf_config *near, double value) {
+    return number_new(pf_pieces_of(near), PF_NUMBER, value);
+}
+
+pf_config *pf_config_string_beside(const pf_config *near, const char *value) {
+    return string_new(pf_pieces_of(near), value);
+}
+
 int pf_config_become_string(pf_config *node, const char *text) {
     node->string = copy_text(pf_pieces_of(node), text);
     node->kind = PF_STRING;
@@ -339,6 +347,10 @@ pf_config *pf_config_copy_in(pf_heap *heap, const pf_config *node) {
     else
         pf_pieces_close(store);
     return copy;
+}
+
+pf_config *pf_config_copy_alike(const pf_config *node) {
+    return node ? pf_config_copy_in(pf_pieces_heap(pf_pieces_of(node)), node) : NULL;
 }
 
 void pf_text_free(char *text) { free(text); }

@@ -49,6 +49,11 @@ pf_config *pf_config_new_in(pf_heap *heap, pf_config_kind kind);
 pf_config *pf_config_new_beside(const pf_config *near, pf_config_kind kind);
 pf_config *pf_config_copy_in(pf_heap *heap, const pf_config *node);
 pf_config *pf_config_copy_beside(const pf_config *near, const pf_config *node);
+/* A copy where the node itself lies: in its heap, or in plain C memory. */
+pf_config *pf_config_copy_alike(const pf_config *node);
+/* A number, a text for the tree of `near`. */
+pf_config *pf_config_number_beside(const pf_config *near, double value);
+pf_config *pf_config_string_beside(const pf_config *near, const char *value);
 /* A fresh node of kind PF_NULL becomes a value. */
 void pf_config_become_number(pf_config *node, double value);
 void pf_config_become_bool(pf_config *node, bool value);

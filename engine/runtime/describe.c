@@ -10,12 +10,12 @@
 #include "status.h"
 
 int pf_describe_list(pf_config **list, pf_config *map, const char *key) {
-    *list = pf_config_new(PF_LIST);
+    *list = pf_config_new_beside(map, PF_LIST);
     return pf_config_set(map, key, *list);
 }
 
 int pf_describe_map(pf_config **map, pf_config *parent, const char *key) {
-    *map = pf_config_new(PF_MAP);
+    *map = pf_config_new_beside(parent, PF_MAP);
     return key ? pf_config_set(parent, key, *map) : pf_config_push(parent, *map);
 }
 

@@ -66,12 +66,12 @@ static int check_match(const pf_optimizer *o, const char *pattern, const char *w
 
 /* The optimizer's options with those of `group` (NULL: none) over them; NULL: no memory. */
 static pf_config *merge(const pf_optimizer *o, const pf_config *group) {
-    pf_config *all = pf_config_copy(o->options);
+    pf_config *all = pf_config_copy_in(o->heap, o->options);
     int status = all ? PF_OK : PF_ENOMEM;
     if (all) pf_config_remove(all, "groups");
     for (int i = 0; status >= 0 && i < pf_config_size(group); i++)
-        status =
-            pf_config_set(all, pf_config_key(group, i), pf_config_copy(pf_config_at(group, i)));
+        status = pf_config_set(all, pf_config_key(group, i),
+                               pf_config_copy_beside(all, pf_config_at(group, i)));
     if (status >= 0) return all;
     pf_config_free(all);
     return NULL;
@@ -82,7 +82,7 @@ static pf_config *merge(const pf_optimizer *o, const pf_config *group) {
 static int make_twin(pf_optimizer *o, int i, const pf_config *given) {
     pf_group *g = &o->group[o->n_groups + i];
     *g = (pf_group){.lr_scale = o->group[i].lr_scale,
-                    .options = pf_config_copy(o->group[i].options)};
+                    .options = pf_config_copy_in(o->heap, o->group[i].options)};
     if (!g->options) return pf_fail(PF_ENOMEM, "optimizer: no memory");
     const char *mean = o->rule->mean;
     if (!mean || pf_config_get(given, mean)) return PF_OK;

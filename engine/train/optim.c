@@ -107,7 +107,7 @@ int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *mod
     o->heap = pf_heap_retain(engine->heap);
     o->module = pf_module_retain(module);
     o->rule = rule;
-    o->options = options ? pf_config_copy(options) : pf_config_new(PF_MAP);
+    o->options = options ? pf_config_copy_in(o->heap, options) : pf_config_new_in(o->heap, PF_MAP);
     o->ema = pf_rule_shared(options, "ema");
     int status = o->options ? fill(o) : pf_fail(PF_ENOMEM, "optimizer: no memory");
     if (status < 0) {

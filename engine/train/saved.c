@@ -35,7 +35,8 @@ int pf_optimizer_tensors(const pf_optimizer *o, pf_named **list, int *n) {
 }
 
 int pf_optimizer_config(const pf_optimizer *o, pf_config **config) {
-    pf_config *c = pf_config_new(PF_MAP), *options = pf_config_copy(o->options);
+    pf_config *c = pf_config_new_in(o->heap, PF_MAP);
+    pf_config *options = pf_config_copy_in(o->heap, o->options);
     *config = NULL;
     int status = c && options ? PF_OK : pf_fail(PF_ENOMEM, "optimizer: no memory");
     if (status >= 0) status = pf_config_set_string(c, "type", o->rule->name);

@@ -1,0 +1,118 @@
+/*
+ * lives_test.c - engines, models, streams and loads come and go, a thousand of each (with PF_LONG
+ * ten thousand), and the process has no more memory and no more open files at the end than when it
+ * had warmed up.
+ */
+#include <fcntl.h>
+
+#include "nn_support.h"
+#include "scratch.h"
+
+enum { LIVES = 1000, LONG = 10 * LIVES, WARM = 200, SPARE = 1 << 20 };
+
+static char dir[256], run[300];
+
+static long resident(void) {
+    long pages = 0, all = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    CHECK(f && fscanf(f, "%ld %ld", &all, &pages) == 2);
+    if (f) fclose(f);
+    return pages * sysconf(_SC_PAGESIZE);
+}
+
+static int descriptors(void) {
+    int n = 0;
+    for (int fd = 0; fd < 64; fd++) n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
+static pf_module *model_of(pf_engine *e) {
+    return small_model(e, "'causal': true, 'kernel': {'features': 8}");
+}
+
+/* ---- one life of each kind ---- */
+
+static void live_engine(void) {
+    pf_engine *e = engine_of(3, 1);
+    pf_tensor *t = NULL, *y = NULL;
+    CHECK_OK(pf_tensor_full(&t, e, PF_F32, 1, (int64_t[]){1 << 17}, 2));
+    CHECK_OK(pf_affine(&y, e, t, 2, 1)); /* its threads have started */
+    pf_tensor_release(&t);
+    pf_engine_close(&e);
+    pf_tensor_release(&y); /* and the heap goes with the last of it */
+}
+
+static pf_engine *engine; /* of the others */
+static pf_module *model;
+
+static void live_model(void) {
+    pf_module *m = model_of(engine);
+    pf_module_release(&m);
+}
+
+static void live_stream(void) {
+    pf_stream *s = NULL, *copy = NULL;
+    CHECK_OK(pf_stream_open(&s, engine, model));
+    CHECK_OK(pf_stream_feed(s, (int32_t[]){1, 2, 3, 4}, 4));
+    CHECK_OK(pf_stream_fork(&copy, s));
+    pf_stream_close(&s), pf_stream_close(&copy);
+}
+
+static void live_load(void) {
+    pf_module *m = NULL;
+    CHECK_OK(pf_model_load(&m, engine, run));
+    pf_module_release(&m);
+}
+
+static void live_mapped(void) {
+    pf_module *m = NULL;
+    CHECK_OK(pf_model_load_mapped(&m, engine, run));
+    pf_module_release(&m);
+}
+
+static void live_step(void) {
+    pf_tape *tape = NULL;
+    pf_tensor *x = some_ids(engine, 1, 9, 1), *loss = NULL;
+    CHECK_OK(pf_tape_open(&tape, engine));
+    CHECK_OK(pf_module_loss(&loss, engine, model, x, x, NULL));
+    CHECK_OK(pf_tape_backward(tape, loss, NULL));
+    pf_tensor_release(&loss), pf_tensor_release(&x);
+    pf_tape_close(&tape);
+}
+
+/* A call that fails leaves as little. */
+static void live_failure(void) {
+    pf_module *m = NULL;
+    CHECK(pf_model_load(&m, engine, "/no/such/folder") == PF_ENOTFOUND);
+    CHECK(pf_module_new(&m, engine, "linear", NULL, NULL, 0) == PF_EINVAL);
+}
+
+static void live(const char *what, void (*one)(void)) {
+    int lives = getenv("PF_LONG") ? LONG : LIVES;
+    for (int i = 0; i < WARM; i++) one();
+    long before = resident();
+    int files = descriptors();
+    for (int i = 0; i < lives; i++) one();
+    long grown = resident() - before;
+    if (grown > SPARE) fprintf(stderr, "  %s: %ld bytes more\n", what, grown);
+    CHECK(grown <= SPARE && descriptors() == files);
+}
+
+int main(void) {
+    scratch_open(dir, sizeof dir);
+    snprintf(run, sizeof run, "%s/run", dir);
+    engine = engine_of(2, 3);
+    model = model_of(engine);
+    CHECK_OK(pf_checkpoint_save(engine, run, 1, model, NULL, NULL, NULL, 0));
+    live("engines", live_engine);
+    live("models", live_model);
+    live("streams", live_stream);
+    live("training steps", live_step);
+    live("loads", live_load);
+    live("mapped loads", live_mapped);
+    live("failures", live_failure);
+    pf_module_release(&model);
+    pf_engine_close(&engine);
+    scratch_remove(dir);
+    return CHECK_REPORT();
+}
