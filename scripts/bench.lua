@@ -16,7 +16,7 @@ local ROWS = {
   { "heads", "positive", 8, "heads H" },
   { "head-dim", "positive", 64, "head width d; the model is H x d wide" },
   { "features", "positive", 256, "random features m" },
-  { "batch", "positive", 1, "batch B" },
+  { "batch", "positive", 1, "batch B; generate: sequences that are served, beside a stream of one" },
   { "hidden", "positive", nil, "feed-forward width (default 4 x width)" },
   { "layers", "positive", 4, "train, generate: blocks" },
   { "vocab", "positive", 256, "train, generate: tokens in the vocabulary" },
@@ -295,6 +295,29 @@ local function stream_after(model, options, length)
   return run
 end
 
+--- `batch` sequences that are served, each at a position of its own, in turns with a stream of as
+-- many in step, which has one position and one sampling for all.
+local function bench_serving(model, options, length)
+  local n, sampling = options.batch, { temperature = 1, seed = 1 }
+  local prompts = random_ids({ batch = n, vocab = options.vocab }, length)
+  local lockstep <close> = model:stream { batch = n }
+  local serving <close> = model:serve()
+  lockstep:feed(prompts)
+  local tokens = lockstep:sample(sampling)
+  for i = 1, n do
+    local prompt = prompts:slice(1, i, i):reshape(-1):slice(1, 1, math.max(1, length - i + 1))
+    serving:join { prompt = prompt, temperature = 1, seed = i }
+  end
+  repeat until #serving:step() == n
+  local turns = tools.in_turns({
+    function() for _ = 1, options.tokens do tokens = lockstep:next(tokens, sampling) end end,
+    function() for _ = 1, options.tokens do serving:step() end end }, options.repeats)
+  print_record(shape_of(options, length, {
+    case = "served", prompt = length, tokens_per_s = n * options.tokens / over(turns, 2),
+    state_bytes = serving:bytes(), layers = options.layers,
+    time_to_lockstep = over(turns, function(t) return t[2] / t[1] end) }, true), options, "served")
+end
+
 --- Tokens after each prompt, in turns with what memory allows: the faster of reading and
 -- copying. Every token reads all weights, and reads and writes the state.
 local function bench_generate(options)
@@ -323,6 +346,8 @@ local function bench_generate(options)
       layers = options.layers }, true), options)
     run.stream:close()
   end
+  if options.batch == 1 then return end
+  for _, length in ipairs(prompts) do bench_serving(model, options, length) end
 end
 
 -- ---- main ----

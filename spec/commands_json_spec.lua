@@ -187,6 +187,11 @@ describe("the commands", function()
       assert_fields(generated, with { prompt = "integer", tokens_per_s = "number",
         state_bytes = "integer", weight_bytes = "integer", bandwidth_gb_s = "number",
         fraction_of_bandwidth = "number" })
+      local served = bench("generate --length 8 --tokens 4 --batch 3" .. small)[2]
+      assert_fields(served, { case = "string", prompt = "integer", B = "integer",
+        tokens_per_s = "number", state_bytes = "integer", time_to_lockstep = "number" })
+      assert.are.same({ "served", 3 }, { served.case, served.B })
+      assert.are.equal(3 * generated.state_bytes, served.state_bytes)
       local features = bench "features --head-dim 16 --features 32 --draws 2000 --norm 0.5"
       for _, r in ipairs(features) do
         assert_fields(r, { features = "integer", norm = "number", predicted_rel_mse = "number",
