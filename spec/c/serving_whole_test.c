@@ -1,7 +1,8 @@
 /*
  * serving_whole_test.c - what a running batch refuses and what it survives: a step that finds no
- * memory or is cancelled leaves every sequence as it was; what fails of one sequence ends that one,
- * and the others go on with their bits; sequences move out, into files, and in again.
+ * memory, is cancelled or meets a limit leaves every sequence as it was; what fails of one sequence
+ * ends that one, and the others go on with their bits [ends.5]; sequences move out, into files, and
+ * in again.
  */
 #include <unistd.h>
 
@@ -138,6 +139,33 @@ static void sweep(pf_engine *e, const char *options) {
     pf_module_release(&m);
 }
 
+/* Deadlines from before the first check to behind the last, wherever this machine meets them. */
+static void sweep_time(pf_engine *e) {
+    static place want[MORE][MANY], course[MORE][MANY], before[MANY];
+    pf_module *m = small_model(e, "'causal': true, 'conv': 2, 'attentions': ['favor', 'exact']");
+    int64_t id[MANY];
+    pf_serving *s = some_serving(e, m, id);
+    follow(s, id, 0, want);
+    pf_serving_close(&s);
+    for (int i = 0, late = 0; i < 400 && late < 3; i++) {
+        const pf_limits limits = {.size = sizeof limits, .seconds = 1e-7 * (1 + i * i)};
+        s = some_serving(e, m, id);
+        look_at_all(before, s, id);
+        CHECK_OK(pf_engine_limit(e, &limits));
+        int status = pf_serving_step(s);
+        CHECK_OK(pf_engine_limit(e, NULL));
+        CHECK(status >= 0 || (status == PF_ELIMIT && i < 300));
+        CHECK(status < 0 || i > 0);
+        if (status < 0) check_same(s, id, before);
+        if (status >= 0) look_at_all(course[0], s, id);
+        follow(s, id, status < 0 ? 0 : 1, course);
+        CHECK(memcmp(course, want, sizeof course) == 0);
+        late += status >= 0;
+        pf_serving_close(&s);
+    }
+    pf_module_release(&m);
+}
+
 /* A sequence joins or it doesn't. */
 static void sweep_join(pf_engine *e) {
     pf_module *m = small_model(e, "'causal': true, 'conv': 2");
@@ -167,6 +195,7 @@ static void test_whole(void) {
           "'causal': true, 'conv': 3, 'kernel': {'name': 'softmax', 'features': 8}, 'positions': "
           "'sinusoidal'");
     sweep(e, "'causal': true, 'attentions': ['exact', 'sliding'], 'token_shift': true");
+    sweep_time(e);
     sweep_join(e);
     pf_engine_close(&e);
     CHECK(strike.memory.blocks == 0 && strike.memory.wrong == 0);
