@@ -13,7 +13,8 @@ local ROWS = {
   { "top-k", "whole", 0, "sample among the k likeliest (0: all)" },
   { "top-p", "number", 1, "sample among the likeliest that hold this probability" },
   { "seed", "whole", 1, "of the sampling; the next sample has the next one" },
-  { "count", "positive", 1, "samples, one after the other" },
+  { "count", "positive", 1, "samples" },
+  { "batch", "positive", 16, "so many of them at a time; the same samples for any number" },
   { "fasta", "flag", nil, "records of FASTA: proteins, each with its prompt" },
   { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
   saved.AVERAGE,
@@ -92,32 +93,22 @@ local function fit_tokens(options, model, prompt)
   options.tokens = most
 end
 
---- The first token; of a record without a prompt it is no end, for a record holds something.
-local function first_of(stream, options, sampling, tokenizer)
-  local id, finish = stream:sample(sampling), tokenizer:special "end"
-  if not options.fasta or options.prompt ~= "" or id ~= finish then return id end
-  local ids, letters = writable(tokenizer), {}
-  for _, one in ipairs(ids) do
-    if one ~= finish then letters[#letters + 1] = one end
-  end
-  stream:allow(letters)
-  id = stream:sample(sampling)
-  stream:allow(ids)
-  return id
+local function sampling_of(options, n)
+  return { temperature = options.temperature, top_k = options.top_k, top_p = options.top_p,
+           seed = options.seed + n - 1 }
 end
 
---- Samples until the end; `each` gets every token. Returns the tokens.
-local function write(stream, options, seed, tokenizer, each)
-  local sampling = { temperature = options.temperature, top_k = options.top_k,
-                     top_p = options.top_p, seed = seed }
-  local written, finish = {}, tokenizer:special "end"
-  local id = first_of(stream, options, sampling, tokenizer)
-  while #written < options.tokens and id ~= finish and not pf.interrupted() do
-    written[#written + 1] = id
-    each(id)
-    if #written < options.tokens then id = stream:next(id, sampling) end
+--- The ids that sample n may begin with: a record without a prompt holds something, so where it
+--- would end at once it begins with a letter; else nil.
+local function first_ids(stream, options, n, tokenizer)
+  local finish = tokenizer:special "end"
+  if not options.fasta or options.prompt ~= "" then return nil end
+  if stream:sample(sampling_of(options, n)) ~= finish then return nil end
+  local letters = {}
+  for _, one in ipairs(writable(tokenizer)) do
+    if one ~= finish then letters[#letters + 1] = one end
   end
-  return written
+  return letters
 end
 
 --- A sequence as a record of FASTA, in lines of 60 letters.
@@ -127,25 +118,82 @@ local function record(n, seed, text)
   return table.concat(lines, "\n") .. "\n"
 end
 
---- Sample n from a stream that has read the prompt.
-local function sample(options, n, stream, tokenizer)
-  local plain, seed = not options.json and not options.fasta, options.seed + n - 1
-  if plain then cli.write(options.prompt) end
-  local start = pf.clock()
-  local written = write(stream, options, seed, tokenizer, function(id)
-    if plain then cli.write(tokenizer:decode { id }) end
-  end)
-  local rate = #written / math.max(pf.clock() - start, 1e-9)
-  local text = options.prompt .. tokenizer:decode(written)
+--- Sample n, {ids, seconds, bytes} behind the prompt, to the standard output; told: its letters
+--- are there already.
+local function write(options, n, sample, tokenizer, told)
+  local text, rate = tokenizer:decode(sample.ids), #sample.ids / math.max(sample.seconds, 1e-9)
+  local whole = options.prompt .. text
   if options.json then
-    cli.print_json { text = text, tokens = #written, state_bytes = stream:bytes(),
+    cli.print_json { text = whole, tokens = #sample.ids, state_bytes = sample.bytes,
                      tokens_per_s = rate }
   elseif options.fasta then
-    cli.write(record(n, seed, text:upper()))
+    cli.write(record(n, options.seed + n - 1, whole:upper()))
   else
-    cli.write "\n"
-    cli.say("%d tokens, %.0f tokens/s, state %d bytes", #written, rate, stream:bytes())
+    cli.write(told and "" or whole, "\n")
+    cli.say("%d tokens, %.0f tokens/s, state %d bytes", #sample.ids, rate, sample.bytes)
   end
+end
+
+--- Sample n joins the others, behind `begun`, which has read the prompt.
+local function join(serving, begun, options, n, tokenizer)
+  local o = sampling_of(options, n)
+  o.stream, o.tokens, o.stop = begun, options.tokens, tokenizer:special "end"
+  o.allow = first_ids(begun, options, n, tokenizer)
+  return serving:join(o), { n = n, ids = {}, start = pf.clock(), first = o.allow ~= nil }
+end
+
+--- A token of a sample that is under way; true when it was its last.
+local function take(serving, sample, one, tokenizer)
+  if one.ended == "failed" then cli.fail(1, "generate: " .. one.message) end
+  if sample.first then serving:allow(one.id, writable(tokenizer)) end
+  sample.first = false
+  if one.ended ~= "stop" then sample.ids[#sample.ids + 1] = one.token end
+  if not one.ended then return false end
+  sample.seconds = pf.clock() - sample.start
+  sample.bytes = serving:sequence(one.id).bytes
+  serving:leave(one.id)
+  return true
+end
+
+--- All samples, `batch` of them at a time, each what it is alone; they are written in their order.
+local function sample_all(begun, model, options, tokenizer)
+  local serving <close> = model:serve()
+  local here, done, joined, written = {}, {}, 0, 0
+  repeat
+    while joined < options.count and serving:count() < options.batch do
+      joined = joined + 1
+      local id, sample = join(serving, begun, options, joined, tokenizer)
+      here[id] = sample
+    end
+    for _, one in ipairs(serving:step()) do
+      local sample = here[one.id]
+      if take(serving, sample, one, tokenizer) then done[sample.n] = sample end
+    end
+    while done[written + 1] do
+      written = written + 1
+      write(options, written, done[written], tokenizer)
+      done[written] = nil
+    end
+    if pf.interrupted() then cli.fail(130, "generate: interrupted") end
+  until written == options.count
+end
+
+--- The only sample, letter by letter where it is read by people.
+local function sample_one(stream, options, tokenizer)
+  local plain, sampling = not options.json and not options.fasta, sampling_of(options, 1)
+  local sample, finish = { ids = {} }, tokenizer:special "end"
+  local start, first = pf.clock(), first_ids(stream, options, 1, tokenizer)
+  if plain then cli.write(options.prompt) end
+  if first then stream:allow(first) end
+  local id = stream:sample(sampling)
+  stream:allow(writable(tokenizer))
+  while #sample.ids < options.tokens and id ~= finish and not pf.interrupted() do
+    sample.ids[#sample.ids + 1] = id
+    if plain then cli.write(tokenizer:decode { id }) end
+    if #sample.ids < options.tokens then id = stream:next(id, sampling) end
+  end
+  sample.seconds, sample.bytes = pf.clock() - start, stream:bytes()
+  write(options, 1, sample, tokenizer, plain)
   if pf.interrupted() then cli.fail(130, "generate: interrupted") end
 end
 
@@ -167,9 +215,8 @@ local function main()
   local begun = model:stream { batch = 1 }
   begun:feed(prompt)
   begun:allow(writable(tokenizer))
-  for n = 1, options.count do
-    sample(options, n, n < options.count and begun:fork() or begun, tokenizer)
-  end
+  if options.count == 1 then return sample_one(begun, options, tokenizer) end
+  sample_all(begun, model, options, tokenizer)
 end
 
 cli.main(main)

@@ -288,6 +288,23 @@ describe("commands for proteins", function()
                    second:match "sample_1 seed=2 (length=%d+\n[%u\n]+)")
     end)
 
+    it("writes the same samples, however many at a time", function()
+      local given = "--count 5 --tokens 40 --temperature 1.3 "
+      local out = good(words("generate", "causal", given .. "--fasta"))
+      assert.equal(out, good(words("generate", "causal", given .. "--fasta --batch 1")))
+      assert.equal(out, good(words("generate", "causal", given .. "--fasta --batch 2")))
+      local texts = {}
+      for line in good(words("generate", "causal", given .. "--json --batch 3")):gmatch "[^\n]+" do
+        texts[#texts + 1] = assert(pf.json.decode(line)).text
+      end
+      assert.equal(5, #texts)
+      for n, text in ipairs(texts) do
+        local one = assert(pf.json.decode((good(words("generate", "causal",
+          ("--tokens 40 --temperature 1.3 --json --seed %d"):format(n))))))
+        assert.equal(one.text, text)
+      end
+    end)
+
     it("writes no record without a letter", function()
       -- a model that ends at once: after the beginning, and only there, the end is the likeliest
       local opened = assert(pf.checkpoint.load(runs.causal, { optimizer = false }))
