@@ -168,11 +168,11 @@ static int module_carry(lua_State *L) {
 
 /* ---- opening and loading ------------------------------------------------------ */
 
-/* {attention, options, kernel, batch, heads, head_dim, value_dim, decay} at `index`. What it
+/* {attention, options, kernel, batch, heads, head_dim, value_dim, decay, table} at `index`. What it
  * points to stays on the stack. */
 static pf_attention_state_options read_options(lua_State *L, int index, const char *where) {
     static const char *const allowed[] = {"attention", "options",   "kernel", "batch", "heads",
-                                          "head_dim",  "value_dim", "decay",  NULL};
+                                          "head_dim",  "value_dim", "decay",  "table", NULL};
     pf_attention_state_options o = {.size = sizeof o};
     lpf_check_options(L, index, allowed, where);
     o.attention = lpf_opt_string(L, index, "attention", NULL);
@@ -183,6 +183,8 @@ static pf_attention_state_options read_options(lua_State *L, int index, const ch
     o.value_dim = lpf_opt_integer(L, index, "value_dim", 0);
     if (lua_getfield(L, index, "decay") != LUA_TNIL)
         o.decay = lpf_check_tensor(L, -1, where, "decay");
+    if (lua_getfield(L, index, "table") != LUA_TNIL)
+        o.table = lpf_check_tensor(L, -1, where, "table");
     lua_getfield(L, index, "kernel");
     o.kernel = lpf_opt_kernel(L, -1, where);
     return o;

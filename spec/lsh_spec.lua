@@ -336,3 +336,85 @@ describe("a run that is repeated for its gradient", function()
     end)
   end
 end)
+
+describe("a state of attention alone", function()
+  local L, CUTS = 150, { 1, 1, 64, 1, 70, 13 }
+  local support = require "spec.support"
+
+  local function streamed(state, q, k, v, first)
+    local parts, at = {}, first
+    for _, n in ipairs(CUTS) do
+      local last = math.min(at + n - 1, L)
+      if last >= at then
+        local f = at == last and state.step or state.prefill
+        parts[#parts + 1] = f(state, q:slice(3, at, last), k:slice(3, at, last),
+                              v:slice(3, at, last))
+        at = last + 1
+      end
+    end
+    return pf.concat(parts, 3)
+  end
+
+  for name, attention in pf.sorted(KINDS) do
+    it("tells its rooms as a call does, and keeps what tells them: " .. name, function()
+      pf.seed(4)
+      local q, v = normals(3, 2, 2, L, D), normals(4, 2, 2, L, D)
+      local k = attention.tied == false and normals(5, 2, 2, L, D) or q / q:square():sum(-1):sqrt()
+        :reshape(2, 2, L, 1)
+      local own = { causal = true }
+      for key, value in pairs(attention) do own[key] = value end
+      own.name = nil
+      local want = pf.attention[attention.name](q, k, v, own)
+      local function open(more)
+        local o = { attention = attention, batch = 2, heads = 2, head_dim = D }
+        for key, value in pairs(more or {}) do o[key] = value end
+        return pf.attention.state(o)
+      end
+      assert.near_tensor(want, streamed(open(), q, k, v, 1), 1e-5)
+      local state, folder = open(), support.folder()
+      finally(function() support.remove(folder) end)
+      state:prefill(q:slice(3, 1, 70), k:slice(3, 1, 70), v:slice(3, 1, 70))
+      assert(state:save(folder .. "/state"))
+      pf.seed(77) -- what the seed draws from now on is another table
+      local later = open()
+      assert.raises("the two differ in " .. (attention.name == "lsh" and "rotations" or "centroids"),
+        function() state:merge(later) end)
+      local rest = want:slice(3, 71, L)
+      for _, s in ipairs { state:fork(), state, assert(pf.attention.load_state(folder .. "/state")),
+          assert(pf.attention.load_state(folder .. "/state", { attention = attention })) } do
+        assert.near_tensor(rest, streamed(s, q, k, v, 71), 1e-5)
+      end
+      pf.seed(4)
+      local first, second = open(), open()
+      first:prefill(q:slice(3, 1, 70), k:slice(3, 1, 70), v:slice(3, 1, 70))
+      second:prefill(q:slice(3, 71, 100), k:slice(3, 71, 100), v:slice(3, 71, 100))
+      first:merge(second)
+      assert.near_tensor(want:slice(3, 101, L), streamed(first, q, k, v, 101), 1e-5)
+    end)
+  end
+
+  it("takes a table, and says what does not go together", function()
+    local q, v = normals(3, 1, 2, 20, D), normals(4, 1, 2, 20, D)
+    local R, mu = pf.randn(2, 3, D, 4), pf.randn(2, 5, D)
+    for name, o in pairs { lsh = { rotations = R }, routing = { centroids = mu } } do
+      local state = pf.attention.state { attention = name, heads = 2, head_dim = D,
+                                         rotations = o.rotations, centroids = o.centroids }
+      o.causal = true
+      assert.near_tensor(pf.attention[name](q, q, v, o), state:prefill(q, q, v), 1e-5)
+    end
+    local function refused(text, o)
+      o.heads, o.head_dim = o.heads or 2, D
+      assert.raises(text, function() pf.attention.state(o) end)
+    end
+    refused("rounds is 2, but the rotations are of 3", { attention = "lsh", rounds = 2,
+                                                         rotations = R })
+    refused("must be for 1 heads of width", { attention = "lsh", heads = 1, rotations = R })
+    refused("unknown option 'rotations'", { attention = "routing", rotations = R })
+    refused("rotations must be a tensor", { attention = "lsh", rotations = 3 })
+    refused("'rate' is for layers, which train", { attention = "routing", rate = 0.1 })
+    assert.raises("queries and keys have as many heads", function()
+      pf.attention.state({ attention = "lsh", heads = 1, head_dim = D }):prefill(q,
+        q:slice(2, 1, 1), v:slice(2, 1, 1))
+    end)
+  end)
+end)

@@ -33,6 +33,7 @@ local function gather(options, words)
     for _, option in ipairs(kind.name == name and kind.options or {}) do
       own[option.name], words[#words + 1] = true, option.name
     end
+    if kind.name == name and kind.table then words[#words + 1] = kind.table end
     if kind.name == name then kernels.refuse_other(options, words, kind, "attention.state") end
   end
   if next(own) == nil then return options, words end
@@ -43,14 +44,42 @@ local function gather(options, words)
   return o, words
 end
 
+--- The kind that options name; nil: none that there is.
+local function kind_of(options)
+  local name = type(options) == "table" and options.attention
+  if type(name) == "table" then name = name.name end
+  for _, kind in ipairs(tables.kinds()) do
+    if kind.name == name then return kind end
+  end
+end
+
+--- The word for what tells rooms of positions, of kinds that have some.
+local function add_tables(words, options)
+  local kind = kind_of(options)
+  if kind and kind.table then words[#words + 1] = kind.table end
+  return words
+end
+
+--- What it says, a tensor.
+local function table_of(options, where)
+  local kind = kind_of(options)
+  local given = kind and kind.table and options[kind.table]
+  if given ~= nil and given and core.kind(given) ~= "tensor" then
+    util.fail("%s: %s must be a tensor, got %s", where, kind.table, core.kind(given))
+  end
+  return given or nil
+end
+
 --- A streaming state: state:prefill(q, k, v), state:step(q1, k1, v1), fork, reorder, merge, save,
 --- bytes. Options attention, kernel, batch (1), heads (1; of keys and values), head_dim, value_dim
---- (head_dim), decay (heads), and the kind's own. With a custom kernel, sizes that are not said are
---- those of the first keys and values.
+--- (head_dim), decay (heads), and the kind's own; of lsh rotations (heads, rounds, d, columns), of
+--- routing centroids (heads, clusters, d), or those that the seed draws, as a call has them. With a
+--- custom kernel, sizes that are not said are those of the first keys and values.
 function attention.state(options)
   local where = "attention.state"
   local gathered, words = gather(options or {}, { "attention", "kernel", "batch", "heads",
     "head_dim", "value_dim", "decay" })
+  add_tables(words, options)
   util.check_options(options, words, where)
   options = gathered
   check_decay(options.decay, where)
@@ -64,6 +93,7 @@ function attention.state(options)
   o.batch = options.batch or not open and 1 or nil
   o.heads = options.heads or not open and 1 or nil
   o.value_dim = options.value_dim or o.head_dim
+  o.table = table_of(options, where)
   return core.attention_state(o)
 end
 
@@ -71,12 +101,14 @@ end
 --- must be the state's own, and a custom one must be given. nil, message, code.
 function attention.load_state(path, options)
   local where = "attention.load_state"
-  options = util.check_options(options, { "attention", "kernel", "decay" }, where)
+  options = options or {}
+  options = util.check_options(options, add_tables({ "attention", "kernel", "decay" }, options),
+    where)
   check_decay(options.decay, where)
   local o
   if options.kernel ~= nil or options.attention ~= nil then
     o = kernels.resolve(options, where)
-    o.scale, o.decay = nil, options.decay
+    o.scale, o.decay, o.table = nil, options.decay, table_of(options, where)
   end
   local state, message, code = core.load_state(path, o)
   if not state then return nil, message, code end

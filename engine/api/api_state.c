@@ -214,6 +214,7 @@ static int add_alone(pf_state_file *f, const pf_state *state) {
         PF_TRY(add_tensor(f, "", "projection", kernel->projection));
     }
     if (a->decay) PF_TRY(add_tensor(f, "", "decay", a->decay));
+    if (a->table) PF_TRY(add_tensor(f, "", a->kind->rooms->table, a->table));
     if (alone->fingerprint) PF_TRY(add_tensor(f, "", "fingerprint", alone->fingerprint));
     return PF_OK;
 }

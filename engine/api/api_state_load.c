@@ -222,6 +222,8 @@ static int read_sizes(const pf_state_file *f, pf_attention_state_options *o, pf_
     PF_TRY(size_of(f, "value_dim", &o->value_dim));
     o->size = sizeof *o;
     o->decay = find_tensor(f, "", "decay");
+    const pf_attention_kind *kind = pf_kind_of_words(*words);
+    if (kind->rooms) o->table = find_tensor(f, "", kind->rooms->table);
     return PF_OK;
 }
 
@@ -276,7 +278,8 @@ static int read_alone(pf_state **state, pf_state_file *f,
         status = pf_alone_adopt(*state, f->engine, options);
         if (status < 0) return status == PF_ENOMEM ? status : pf_fail_in(PF_EFORMAT, "state");
     }
-    return fill_state(f, *state, !!find_tensor(f, "", "projection") + !!o.decay + !!fingerprint);
+    return fill_state(f, *state,
+                      !!find_tensor(f, "", "projection") + !!o.decay + !!fingerprint + !!o.table);
 }
 
 /* ---- states of models ---- */

@@ -221,6 +221,11 @@ typedef struct pf_alone {
     pf_tensor *fingerprint; /* numbers that two equal kernels share; NULL: none */
 } pf_alone;
 static inline pf_alone *pf_alone_of(const pf_state *state) { return (pf_alone *)state->own; }
+/* alone_rooms.c, of kinds with rooms: attention.table <- the one given (of a->options as it says),
+ * or one that is drawn (NULL); and the numbers of new keys (NULL of other kinds), the caller's. */
+int pf_alone_table(pf_alone *alone, pf_engine *e, const pf_config *options, pf_tensor *table);
+int pf_alone_tell(pf_tensor **numbers, const pf_alone *alone, pf_engine *e, pf_tensor *q,
+                  pf_tensor *k);
 /* Fails, saying why, unless states of the two may stand for each other. */
 int pf_alone_alike(const pf_alone *a, const pf_alone *b);
 /* From what a file says: its words, its tensors (NULL where it has none), sizes and batch. */

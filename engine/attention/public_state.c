@@ -25,6 +25,7 @@ static void drop(pf_state_own *own) {
     pf_heap *heap = a->heap;
     pf_kernel_release(&a->attention.kernel);
     pf_tensor_release(&a->attention.decay);
+    pf_tensor_release(&a->attention.table);
     pf_tensor_release(&a->fingerprint);
     pf_config_free(a->words);
     pf_config_free(a->options);
@@ -91,6 +92,7 @@ static int finish(pf_alone *alone, pf_engine *e, const pf_attention_state_option
     a->causal = true;
     alone->heads = o->heads, alone->head_dim = o->head_dim, alone->value_dim = o->value_dim;
     PF_TRY(check_decay(o));
+    PF_TRY(pf_alone_table(alone, e, alone->options, o->table));
     if (!alone->words) PF_TRY(make_words(alone)); /* a file brings its own */
     if (o->decay) PF_TRY(pf_tensor_detach(&a->decay, e, o->decay));
     if (o->fingerprint) return pf_tensor_detach(&alone->fingerprint, e, o->fingerprint);
@@ -144,6 +146,7 @@ static int open_unsized(pf_state **state, pf_engine *e, pf_alone *alone,
     PF_TRY(check_decay(o));
     if (o->kernel) alone->attention.kernel = pf_kernel_retain(o->kernel);
     if (o->decay) PF_TRY(pf_tensor_detach(&alone->attention.decay, e, o->decay));
+    if (o->table) PF_TRY(pf_tensor_detach(&alone->attention.table, e, o->table));
     if (o->fingerprint) PF_TRY(pf_tensor_detach(&alone->fingerprint, e, o->fingerprint));
     PF_TRY(pf_state_new(state, e, o->batch, 0));
     (*state)->own = pf_state_own_retain(&alone->own);
@@ -162,6 +165,7 @@ static int take_kind(pf_alone *alone, const pf_attention_state_options *o) {
     PF_TRY(pf_kind_find(&a->kind, o->attention, "attention state"));
     if (o->decay) PF_TRY(pf_kind_takes(a->kind, PF_IN_DECAY, "attention state"));
     PF_TRY(pf_attention_settle(a, o->options, "attention state"));
+    PF_TRY(pf_attention_of_layers(a, o->options, "attention state"));
     PF_TRY(pf_attention_fits_some(a, true));
     if (!o->options) return PF_OK;
     alone->options = pf_config_copy_in(alone->heap, o->options);
@@ -265,6 +269,7 @@ static int size_by(pf_state **grown, const pf_state *state, pf_engine *e, const 
                                     .options = asked->options,
                                     .kernel = asked->attention.kernel,
                                     .decay = asked->attention.decay,
+                                    .table = asked->attention.table,
                                     .fingerprint = asked->fingerprint};
     PF_TRY(take_size("batch", state->batch, k->shape[0], &o.batch));
     PF_TRY(take_size("heads", asked->heads, k->shape[1], &o.heads));
@@ -293,7 +298,10 @@ static int move_on(pf_tensor **out, pf_engine *e, pf_state *state, pf_tensor *q,
     pf_state *s = grown ? grown : state;
     int status = pf_state_begin(s);
     if (status >= 0) {
-        status = attend(out, e, &pf_alone_of(s)->attention, s, q, k, v);
+        pf_attention a = pf_alone_of(s)->attention; /* this call's */
+        status = pf_alone_tell(&a.buckets, pf_alone_of(s), e, q, k);
+        if (status >= 0) status = attend(out, e, &a, s, q, k, v);
+        pf_tensor_release(&a.buckets);
         status = pf_state_end(s, e, status);
     }
     if (status >= 0 && grown) change_places(state, grown);
@@ -350,6 +358,7 @@ int pf_alone_alike(const pf_alone *a, const pf_alone *b) {
                        (long long)b->heads, (long long)b->head_dim, (long long)b->value_dim);
     }
     if (!near(x->decay, y->decay)) return differ("the decay of the heads");
+    if (!near(x->table, y->table)) return differ(x->kind->rooms->table);
     if (!near(a->fingerprint, b->fingerprint)) {
         return differ("the kernel: its options or its projection are not the same");
     }
@@ -371,6 +380,7 @@ int pf_attention_state_info(const pf_state *state, pf_attention_state_options *i
         .value_dim = a->value_dim,
         .decay = a->attention.decay,
         .fingerprint = a->fingerprint,
+        .table = a->attention.table,
     };
     return pf_result_give(info, &own, sizeof own, "attention state");
 }
@@ -393,6 +403,7 @@ int pf_attention_state_check(pf_engine *engine, const pf_state *state,
     if (o.heads == 0) o.heads = own.heads;
     if (o.head_dim == 0) o.head_dim = own.head_dim;
     if (o.value_dim == 0) o.value_dim = own.value_dim;
+    if (!o.table) o.table = own.table;
     PF_TRY(pf_attention_state_open(&wanted, engine, &o));
     int status = pf_alone_alike(pf_alone_of(state), pf_alone_of(wanted));
     pf_state_close(&wanted);

@@ -164,6 +164,8 @@ typedef struct {
     pf_tensor *decay;       /* (heads): a key counts exp(-decay) less a token; NULL: none */
     pf_tensor *fingerprint; /* numbers that tell kernels apart when states are merged or loaded;
                                NULL: the kernel's own. For kernels "given" */
+    pf_tensor *table;       /* of lsh and routing: rotations, centroids, as a call takes them;
+                               NULL: by what the seed draws */
 } pf_attention_state_options;
 PF_API int pf_attention_state_open(pf_state **state, pf_engine *engine,
                                    const pf_attention_state_options *PF_NULLABLE options);

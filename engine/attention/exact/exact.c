@@ -35,7 +35,7 @@ static pf_places block_at(int64_t first, int64_t length) {
 static void look(pf_tile *t) {
     int64_t first = t->keys.first;
     t->hides = first + t->keys.n > t->least;
-    for (int64_t i = 0; i < BLOCK; i++) {
+    for (int64_t i = 0; i < t->queries.n; i++) {
         t->from[i] = 0;
         t->to[i] = (int32_t)pf_max(0, pf_min(t->sees[i] - first, t->keys.n));
     }

@@ -73,9 +73,7 @@ void pf_tile_queries(pf_tile *t, pf_places queries) {
     t->queries = queries;
     t->most = 0;
     t->least = t->seg->length;
-    for (int64_t i = 0; i < PF_TILE; i++) {
-        t->sees[i] = 0;
-        if (i >= queries.n) continue;
+    for (int64_t i = 0; i < queries.n; i++) {
         t->sees[i] = (int32_t)pf_softmax_limit(t->op, t->seg, pf_place_at(&queries, i));
         t->most = pf_max(t->most, t->sees[i]);
         t->least = pf_min(t->least, t->sees[i]);
@@ -258,7 +256,7 @@ static void drop(const pf_tile *t, float *x) {
 /* ---- forward ---- */
 
 void pf_tile_begin(pf_tile *t) {
-    memset(t->o, 0, (size_t)(PF_TILE * t->op->dv) * sizeof(float));
+    memset(t->o, 0, (size_t)(t->queries.n * t->op->dv) * sizeof(float)); /* runs may be short */
     for (int64_t i = 0; i < PF_TILE; i++) t->lse[i] = -INFINITY;
 }
 
@@ -434,8 +432,9 @@ void pf_tile_spread(pf_tile *t, bool queries, bool keys) {
 }
 
 void pf_tile_begin_keys(pf_tile *t) {
-    memset(t->dk, 0, (size_t)(PF_TILE * t->op->d) * sizeof(float));
-    memset(t->dvalue, 0, (size_t)(PF_TILE * t->op->dv) * sizeof(float));
+    int64_t rows = taken(t, t->keys.n);
+    memset(t->dk, 0, (size_t)(rows * t->op->d) * sizeof(float));
+    memset(t->dvalue, 0, (size_t)(rows * t->op->dv) * sizeof(float));
 }
 
 /* Finished rows of the loaded keys into their gradient. */

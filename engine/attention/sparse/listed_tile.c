@@ -8,6 +8,7 @@
 #include "listed.h"
 
 enum { MARKS = PF_TILE * PF_TILE };
+enum { FEW = 24 }; /* keys that are looked at one by one, and not with all of a tile */
 
 size_t pf_listed_bytes(const pf_softmax *op) { return pf_tile_bytes(op) + MARKS; }
 
@@ -56,30 +57,71 @@ static void mark_bits(const pf_tile *t, const uint64_t *bits, uint8_t *marks) {
     }
 }
 
+/* A tile's keys by their places in an earlier part, in cells of 2^shift places from `low` on: the
+ * keys of an interval are those of few cells. A key without a place is in none. */
+typedef struct {
+    int32_t place[PF_TILE], low, high;
+    int shift;
+    uint8_t key[PF_TILE], first[PF_TILE + 1]; /* keys of cell c: first[c] .. first[c + 1] - 1 */
+} cells;
+
+static int64_t cell_of(const cells *c, int32_t place) { return (place - c->low) >> c->shift; }
+
+static void fill_cells(cells *c, const pf_tile *t, const pf_pattern_part *p) {
+    uint8_t next[PF_TILE];
+    c->low = INT32_MAX, c->high = -1, c->shift = 0;
+    for (int64_t j = 0; j < t->keys.n; j++) {
+        int32_t at = (int32_t)pf_order_place(&p->k, pf_place_at(&t->keys, j));
+        c->place[j] = at;
+        if (at >= 0 && at < c->low) c->low = at;
+        if (at > c->high) c->high = at;
+    }
+    if (c->high < 0) return;
+    while (cell_of(c, c->high) >= PF_TILE) c->shift++;
+    memset(c->first, 0, sizeof c->first);
+    for (int64_t j = 0; j < t->keys.n; j++) {
+        if (c->place[j] >= 0) c->first[cell_of(c, c->place[j]) + 1]++;
+    }
+    for (int64_t n = 0; n < PF_TILE; n++) {
+        next[n] = c->first[n];
+        c->first[n + 1] = (uint8_t)(c->first[n + 1] + c->first[n]);
+    }
+    for (int64_t j = 0; j < t->keys.n; j++) {
+        if (c->place[j] >= 0) c->key[next[cell_of(c, c->place[j])]++] = (uint8_t)j;
+    }
+}
+
 /* What an earlier part has. */
 static void mark_earlier(const pf_tile *t, const pf_pattern_part *p, uint8_t *marks) {
-    int32_t place[PF_TILE], low = INT32_MAX, high = -1;
-    for (int64_t j = 0; j < t->keys.n; j++) {
-        place[j] = (int32_t)pf_order_place(&p->k, pf_place_at(&t->keys, j));
-        if (place[j] >= 0 && place[j] < low) low = place[j];
-        if (place[j] > high) high = place[j];
-    }
+    cells c;
+    fill_cells(&c, t, p);
     for (int64_t i = 0; i < t->queries.n; i++) {
         int64_t at = pf_order_place(&p->q, pf_place_at(&t->queries, i));
         int32_t lo = at < 0 ? 0 : p->lo[at], hi = at < 0 ? 0 : p->hi[at];
         uint8_t *row = marks + i * PF_TILE;
-        if (hi <= low || lo > high) continue;
-        for (int64_t j = 0; j < t->keys.n; j++) row[j] |= place[j] >= lo && place[j] < hi;
+        if (lo >= hi || hi <= c.low || lo > c.high) continue;
+        int64_t n = c.first[cell_of(&c, lo > c.low ? lo : c.low)];
+        int64_t end = c.first[cell_of(&c, hi - 1 < c.high ? hi - 1 : c.high) + 1];
+        if (end - n > FEW) {
+            for (int64_t j = 0; j < t->keys.n; j++) row[j] |= c.place[j] >= lo && c.place[j] < hi;
+            continue;
+        }
+        for (; n < end; n++) {
+            int32_t place = c.place[c.key[n]];
+            row[c.key[n]] |= place >= lo && place < hi;
+        }
     }
 }
 
-/* Its own place a query sees only where it sees nothing else. */
+/* Its own place a query sees only where it sees nothing else. Both mostly ascend. */
 static void mark_self(const pf_tile *t, uint8_t *marks) {
-    int64_t ahead = pf_tile_ahead(t->seg);
+    int64_t ahead = pf_tile_ahead(t->seg), n = t->keys.n, j = 0;
     for (int64_t i = 0; i < t->queries.n; i++) {
         int64_t own = pf_place_at(&t->queries, i) + ahead;
         uint8_t *row = marks + i * PF_TILE;
-        for (int64_t j = 0; t->keys.at && j < t->keys.n; j++) row[j] |= t->keys.at[j] == own;
+        if (t->keys.at && j > 0 && t->keys.at[j - 1] >= own) j = 0;
+        while (t->keys.at && j < n && t->keys.at[j] < own) j++;
+        if (t->keys.at && j < n && t->keys.at[j] == own) row[j] = 1;
         if (!t->keys.at && own >= t->keys.first && own < t->keys.first + t->keys.n) {
             row[own - t->keys.first] = 1;
         }

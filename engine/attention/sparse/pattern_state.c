@@ -111,8 +111,7 @@ static int add_buckets(pf_tensor **all, pf_engine *e, const pf_attention *a, pf_
     if (!s->tensor[BUCKETS]) return PF_OK;
     if (!a->buckets) {
         return pf_fail(PF_EINVAL,
-                       "attention state: %s attention needs the buckets of its keys, "
-                       "which a layer has",
+                       "attention state: %s attention needs the buckets of its keys",
                        a->kind->name);
     }
     PF_TRY(turned(&rows, e, a->buckets));
