@@ -262,4 +262,121 @@ change("of equal logits the last", "engine/api/api_sample.c",
 change("a stop in the middle of a protein passes", "engine/io/tokenizer.c",
   "!(c == '*' && *at + 1 == bytes)", "!(c == '*')", "io_test data_test fasta_test")
 
+-- ---- patterns ----
+
+change("a window sees one key more", "engine/attention/sparse/rule_sliding.c",
+  "(a->causal ? width - 1 : width)", "width", "patterns_spec")
+change("ahead sees one key more", "engine/attention/sparse/rule_sliding.c",
+  ".to = a->causal ? 0 : step * ahead,", ".to = a->causal ? 0 : step * ahead + 1,", "patterns_spec")
+change("global columns count again inside the window", "engine/attention/sparse/rule_sliding.c",
+  "if (!cuts) end = pf_min(end, pf_ask_before(a, place + span->from));", "", "patterns_spec")
+change("global tokens are asked for in silence", "engine/attention/sparse/rule_sliding.c",
+  "option[QUERIES] == ALL || option[GLOBAL] > 0", "true", "patterns_spec")
+change("a stride's key beside the window counts twice", "engine/attention/sparse/rule_strided.c",
+  "far.to = -l - 1;", "far.to = -l;", "patterns_spec")
+change("the last keys of a block are one too few", "engine/attention/sparse/rule_strided.c",
+  "% l >= l - c)", "% l > l - c)", "patterns_spec")
+change("all heads draw the same blocks", "engine/attention/sparse/rule_bigbird.c",
+  "(uint64_t)g->ask->head;", "0;", "patterns_spec")
+change("random blocks know the length", "engine/attention/sparse/rule_bigbird.c",
+  "layer, (uint64_t)query);", "layer, (uint64_t)(query + g->k_blocks));", "patterns_spec")
+change("Big Bird has no row of nothing", "engine/attention/sparse/rule_bigbird.c",
+  "global <= blocks || a->Lk == 0", "global <= blocks", "patterns_spec")
+change("a room's window is one too wide", "engine/attention/sparse/rooms.c",
+  "        lo[p] = (int32_t)pf_max(first, at - w->window);\n        hi[p] = (int32_t)at;",
+  "        lo[p] = (int32_t)pf_max(first, at - w->window - 1);\n        hi[p] = (int32_t)at;",
+  "patterns_spec")
+change("a masked key takes a place in its room", "engine/attention/sparse/rooms.c",
+  "number[j] < 0 ? -1 : number[j]", "number[j] < 0 ? ~number[j] : number[j]",
+  "patterns_spec lsh_spec")
+change("a masked key's query has no room", "engine/attention/sparse/rooms.c",
+  "at < 0 ? ~at : at;", "at;", "patterns_spec lsh_spec")
+change("a pair counts in each round that holds it", "engine/attention/sparse/rule_lsh.c",
+  "once && t > 0", "false", "patterns_spec patterns_attention_spec")
+change("of equal products the last bucket", "engine/attention/sparse/buckets.c",
+  "!(sign * u[a] > w->top[side][i])", "!(sign * u[a] >= w->top[side][i])", "buckets_test lsh_spec")
+change("half of the buckets are the others", "engine/attention/sparse/buckets.c",
+  "turned ? columns + w->at[1][i]", "turned ? w->at[1][i]", "buckets_test lsh_spec")
+change("a hash of two factors is a sum", "engine/attention/sparse/buckets.c",
+  "half > 0 ? op->first : 1", "1", "buckets_test lsh_spec")
+change("a query sees itself beside others", "engine/attention/sparse/listed_tile.c",
+  "    if (pattern->self_last) mark_self(t, marks);\n", "", "patterns_attention_spec lsh_spec")
+change("what an earlier round holds counts again", "engine/attention/sparse/listed_tile.c",
+  "row[c.key[n]] |= place >= lo && place < hi;", "(void)place, (void)row;",
+  "patterns_attention_spec lsh_spec")
+change("the last of an earlier interval counts again", "engine/attention/sparse/listed_tile.c",
+  "cell_of(&c, hi - 1 < c.high ? hi - 1 : c.high) + 1",
+  "cell_of(&c, lo > c.low ? lo : c.low) + 1",
+  "patterns_attention_spec lsh_spec")
+change("a query that sees nothing else takes nothing", "engine/attention/sparse/listed.c",
+  "    if (!pf_listed_of(op, pair / s->H, head)->self_last) return;\n    for", "    return;\n    for",
+  "patterns_attention_spec lsh_spec")
+change("lonely queries give their value no gradient", "engine/attention/sparse/listed_back.c",
+  "if (s->need_v && op.self_last) {", "if (false) {", "patterns_attention_spec lsh_spec")
+change("dq of whole runs grows in both passes", "engine/attention/sparse/listed_back.c",
+  "at.from == at.to || (pass->fused && pf_listed_whole(at.part, at.run))", "at.from == at.to",
+  "patterns_attention_spec listed_bits_test")
+change("limits are those of another segment", "engine/attention/sparse/listed_plan.c",
+  "op->by_head || op->s.reach.limit", "op->by_head", "patterns_attention_spec")
+change("gradients of short runs keep what was there", "engine/attention/exact/softmax_block.c",
+  "    memset(t->dvalue, 0, (size_t)(rows * t->op->dv) * sizeof(float));\n", "",
+  "patterns_attention_spec attention_gradients_spec")
+change("a window lets go of what it still sees", "engine/attention/sparse/pattern_state.c",
+  "position - back_of(a) - kept - gone", "position - back_of(a) + PF_TILE - kept - gone",
+  "pattern_state_spec")
+change("a stream forgets how many rows it let go of", "engine/attention/sparse/pattern_state.c",
+  "held, NULL, s->recent, kept_of(a)", "held, NULL, 0, kept_of(a)", "pattern_state_spec")
+change("a merged stretch loses its first tokens", "engine/attention/sparse/pattern_state.c",
+  "first = pf_min(kept - own, n)", "first = 0", "pattern_state_spec")
+change("centroids lose their length", "engine/attention/sparse/kind_routing.c",
+  "    if (!make_unit(d, next)) return;\n", "", "routing_spec")
+change("rounds are not those of the rotations", "engine/attention/sparse/kind_lsh.c",
+  "asked != has && pf_attention_given", "false && pf_attention_given", "kind_options_spec")
+change("a state is of any options", "engine/attention/kinds.c",
+  "if (was.number[i] == own.number[i]) continue;", "continue;", "kind_options_spec")
+change("a state draws its rotations anew", "engine/attention/alone_rooms.c",
+  "if (!table) return rooms->make", "return rooms->make", "lsh_spec")
+change("a decay may be below 0", "engine/attention/reach/shapes.c",
+  "decay >= 0 && isfinite(decay)", "isfinite(decay)", "attention_masks_spec")
+change("a prefix of full attention", "engine/attention/reach/shapes.c",
+  "if (prefix && !causal) {", "if (false) {", "attention_masks_spec")
+
+-- ---- edges ----
+
+change("edges stand as they were listed", "engine/attention/edges/edges_make.c",
+  "sort_by(l, l->from, l->keys, NULL, l->half);\n"
+  .. "    sort_by(l, l->to, l->nodes, l->half, l->order);",
+  "sort_by(l, l->to, l->nodes, NULL, l->order);", "edges_spec graph_spec")
+change("an edge and its reverse are doubled", "engine/attention/edges/edges_make.c",
+  "if (!has(l, given, l->to[e], l->from[e])) add", "add", "edges_spec graph_spec")
+change("a masked node is seen", "engine/attention/edges/edges_open.c",
+  " && pf_mask_keeps(op->mask, w->item, j)", "", "edges_spec graph_spec")
+change("heads share the first bias", "engine/attention/edges/edges_open.c",
+  "op->bias_heads > 1 ? w->head : 0", "0", "edges_spec graph_spec")
+change("dropped edges weigh in the forward", "engine/attention/edges/edges.c",
+  "axpy(op->dv, keep * w->p[n],", "axpy(op->dv, w->p[n],", "edges_spec graph_spec")
+change("the sum over a query's edges is no part of its gradient",
+  "engine/attention/edges/edges_back.c",
+  "w->p[n] * (w->dp[n] - delta)", "w->p[n] * w->dp[n]", "edges_spec graph_spec")
+change("a graph of other nodes", "bindings/performer/graph.lua",
+  "g.nodes ~= q:size(3) or g.keys ~= k:size(3)", "false", "graph_spec")
+
+-- ---- rows that go on ----
+
+change("a new document goes on from the one before", "engine/nn/carry.c",
+  "!row || row[AHEAD] == row[AHEAD - 1]", "true", "carry_spec")
+change("windows carry more than they may", "engine/nn/carry.c",
+  "s->kind->trim && s->keep > 0", "s->kind->trim && s->keep < 0", "carry_spec")
+change("keep of what has no window", "engine/nn/carry.c",
+  "keep == 0 || trims((*state)->child[0])", "true", "carry_spec")
+change("documents are counted from each row's begin", "engine/nn/carry.c",
+  "int64_t had = run == L ? pf_i32(whole->before)[b] : 0;", "int64_t had = 0;", "carry_spec")
+change("a window's part sees keys of other documents", "engine/attention/sparse/pattern_state.c",
+  "ends ? number_at(m->there, b, at) : 0", "number_at(m->there, b, at)",
+  "carry_spec pattern_state_spec")
+change("carried rows all stand at one place", "engine/nn/attention_rows.c",
+  "to[i] = from[0] - (int32_t)(n - i)", "to[i] = from[0]", "carry_spec")
+change("distances of a stream begin anew", "engine/nn/attention_relative.c",
+  "pf_min(waves->shape[0], held + L)", "pf_min(waves->shape[0], L)", "relative_spec")
+
 return list

@@ -153,6 +153,26 @@ describe("limits", function()
   end)
 end)
 
+describe("decays", function()
+  it("are finite numbers from 0 on, of causal attention, in calls and states", function()
+    local q, k, v = tensors(inputs(1, 4, 4, H, 8))
+    for _, bad in ipairs { -0.1, 0 / 0, math.huge, -math.huge } do
+      local decay = pf.tensor { 0.1, bad, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1 }:slice(1, 1, k:size(2))
+      local text = "decay of head 2 is .*a finite number from 0 on"
+      each(function(a, run)
+        assert.raises(text, function() attend(a, q, k, v, { causal = true, decay = decay }) end)
+        assert.is_function(run)
+      end)
+      assert.raises(text, function()
+        pf.attention.sliding(q, k, v, { causal = true, decay = decay })
+      end)
+      assert.raises(text, function()
+        pf.attention.state { attention = "exact", heads = k:size(2), head_dim = 8, decay = decay }
+      end)
+    end
+  end)
+end)
+
 -- ---- prefixes --------------------------------------------------------------------------
 
 describe("a prefix", function()

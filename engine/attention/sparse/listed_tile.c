@@ -57,8 +57,8 @@ static void mark_bits(const pf_tile *t, const uint64_t *bits, uint8_t *marks) {
     }
 }
 
-/* A tile's keys by their places in an earlier part, in cells of 2^shift places from `low` on: the
- * keys of an interval are those of few cells. A key without a place is in none. */
+/* A tile's keys by their places in an earlier part, more than FEW of them in cells of 2^shift places
+ * from `low` on: the keys of an interval are those of few cells. A key without a place is in none. */
 typedef struct {
     int32_t place[PF_TILE], low, high;
     int shift;
@@ -76,7 +76,7 @@ static void fill_cells(cells *c, const pf_tile *t, const pf_pattern_part *p) {
         if (at >= 0 && at < c->low) c->low = at;
         if (at > c->high) c->high = at;
     }
-    if (c->high < 0) return;
+    if (c->high < 0 || t->keys.n <= FEW) return;
     while (cell_of(c, c->high) >= PF_TILE) c->shift++;
     memset(c->first, 0, sizeof c->first);
     for (int64_t j = 0; j < t->keys.n; j++) {
@@ -100,8 +100,11 @@ static void mark_earlier(const pf_tile *t, const pf_pattern_part *p, uint8_t *ma
         int32_t lo = at < 0 ? 0 : p->lo[at], hi = at < 0 ? 0 : p->hi[at];
         uint8_t *row = marks + i * PF_TILE;
         if (lo >= hi || hi <= c.low || lo > c.high) continue;
-        int64_t n = c.first[cell_of(&c, lo > c.low ? lo : c.low)];
-        int64_t end = c.first[cell_of(&c, hi - 1 < c.high ? hi - 1 : c.high) + 1];
+        int64_t n = 0, end = PF_TILE;
+        if (t->keys.n > FEW) {
+            n = c.first[cell_of(&c, lo > c.low ? lo : c.low)];
+            end = c.first[cell_of(&c, hi - 1 < c.high ? hi - 1 : c.high) + 1];
+        }
         if (end - n > FEW) {
             for (int64_t j = 0; j < t->keys.n; j++) row[j] |= c.place[j] >= lo && c.place[j] < hi;
             continue;
