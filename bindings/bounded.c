@@ -8,7 +8,8 @@
 enum {
     PAY_AT = 1024,     /* units that are counted before the engine hears of them */
     BYTES_A_UNIT = 64, /* of memory that is asked for */
-    LARGE = 1 << 20    /* bytes of a block that an instruction may walk through */
+    LARGE = 1 << 20,   /* bytes of a block that an instruction may walk through */
+    PAUSE = 150        /* per cent of what lives that a collection waits for; Lua: 200 */
 };
 
 struct bounded {
@@ -25,7 +26,7 @@ struct bounded {
     struct {
         const void *block;
         size_t bytes;
-    } refused; /* the last request; Lua asks again when it has collected */
+    } refused; /* the last request, until it is granted: bytes 0 */
 };
 
 static const char key = 'b';      /* registry: the bounded of a state */
@@ -50,9 +51,9 @@ void bounded_close(bounded **b) {
 void bounded_begin(bounded *b) {
     b->over = PF_OK;
     b->why[0] = 0;
+    b->refused.bytes = 0;
 }
 
-int bounded_over(const bounded *b) { return b->over; }
 bool bounded_is_stranger(const bounded *b) {
     return b && (b->flags & BOUNDED_STRANGER) == BOUNDED_STRANGER;
 }
@@ -93,6 +94,20 @@ static void pay(bounded *b) {
     if (status < 0) bounded_end(b, status);
 }
 
+/* A request that was refused and never granted: somebody has thrown that, or gone on without. */
+static void look(bounded *b) {
+    if (b->refused.bytes == 0 || !(b->flags & BOUNDED_FIRM)) return;
+    b->refused.bytes = 0;
+    char why[sizeof b->why];
+    snprintf(why, sizeof why, "%s", b->why);
+    end_by(b, PF_ENOMEM, why);
+}
+
+int bounded_over(bounded *b) {
+    look(b);
+    return b->over;
+}
+
 /* The text lies ready: nothing is allocated, for there may be nothing left. */
 static void raise_over(lua_State *L) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &over_key);
@@ -105,6 +120,7 @@ static void hook(lua_State *L, lua_Debug *ar) {
     if (!b) return;
     b->running = L;
     b->unpaid += (uint64_t)lua_gethookcount(L);
+    look(b);
     pay(b);
     if (lua_gethookcount(L) != pace(b)) lua_sethook(L, hook, LUA_MASKCOUNT, pace(b));
     if (b->over) raise_over(L);
@@ -114,6 +130,7 @@ void bounded_charge(lua_State *L, uint64_t units) {
     bounded *b = bounded_of(L);
     if (!b) return;
     b->unpaid = units < UINT64_MAX - b->unpaid ? b->unpaid + units : UINT64_MAX;
+    look(b);
     if (b->unpaid >= PAY_AT) pay(b);
     if (b->over) {
         luaL_checkstack(L, 1, "limit");
@@ -132,12 +149,17 @@ bool bounded_note(lua_State *L, int status) {
 
 /* ---- memory ------------------------------------------------------------------- */
 
-/* NULL, which makes Lua collect and ask again; for the same a second time it is the end. */
+static bool is_refused(const bounded *b, const void *block, size_t bytes) {
+    return b->refused.bytes == bytes && b->refused.block == block;
+}
+
+/* NULL, which makes Lua collect and ask again: for the same a second time it is the end. A buffer
+ * of lauxlib's doesn't ask again: then that is found at the next look (look). */
 static void *refuse(bounded *b, const void *block, size_t bytes, const char *why) {
-    const bool again = b->refused.bytes == bytes && b->refused.block == block;
+    if (is_refused(b, block, bytes) && (b->flags & BOUNDED_FIRM)) end_by(b, PF_ENOMEM, why);
+    if (!b->over) snprintf(b->why, sizeof b->why, "%s", why);
     b->refused.block = block;
     b->refused.bytes = bytes;
-    if (again && (b->flags & BOUNDED_FIRM)) end_by(b, PF_ENOMEM, why);
     return NULL;
 }
 
@@ -162,6 +184,7 @@ static void count_block(bounded *b, size_t old, size_t bytes) {
 /* Fewer bytes always fit, as Lua relies on. */
 void *bounded_resize(void *ud, void *block, size_t old, size_t bytes) {
     bounded *b = ud;
+    const void *asked = block;
     const bool is_text = !block && old == LUA_TSTRING;
     if (!block) old = 0; /* then it is a kind of object, no length */
     const char *why = bytes > old ? too_large(b, old, bytes, is_text) : NULL;
@@ -170,7 +193,7 @@ void *bounded_resize(void *ud, void *block, size_t old, size_t bytes) {
     if (!moved && bytes > 0) return refuse(b, block, bytes, pf_last_error());
     count_block(b, old, bytes);
     if (bytes <= old) return moved;
-    b->refused.bytes = 0;
+    if (is_refused(b, asked, bytes)) b->refused.bytes = 0;
     b->unpaid += bytes / BYTES_A_UNIT;
     if (b->unpaid >= PAY_AT) pay(b);
     return moved;
@@ -202,6 +225,7 @@ int bounded_watch(lua_State *L, bounded *b) {
         return pf_set_error(PF_ENOMEM, "script: out of memory");
     }
     b->running = L;
+    lua_gc(L, LUA_GCSETPAUSE, PAUSE);
     lua_sethook(L, hook, LUA_MASKCOUNT, BOUNDED_PACE);
     return PF_OK;
 }

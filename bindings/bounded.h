@@ -52,7 +52,7 @@ int bounded_libraries(lua_State *L);
 
 /* ---- at a call ---- */
 void bounded_begin(bounded *b);            /* nothing is over any more */
-int bounded_over(const bounded *b);        /* PF_OK, or the status that ended the script */
+int bounded_over(bounded *b);              /* PF_OK, or the status that ended the script */
 const char *bounded_why(const bounded *b); /* and what was over */
 void bounded_end(bounded *b, int status);  /* over: with pf_last_error as its reason */
 

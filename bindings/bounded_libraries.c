@@ -32,7 +32,7 @@ static const char *const whole[][8] = {
 /* The script's handler (upvalue 1), which must not run when the hook has raised: it would without
  * hooks. */
 static int handler(lua_State *L) {
-    const bounded *b = bounded_of(L);
+    bounded *b = bounded_of(L);
     if (b && bounded_over(b)) return 1;
     lua_settop(L, 1);
     lua_pushvalue(L, lua_upvalueindex(1));

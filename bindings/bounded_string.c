@@ -229,8 +229,7 @@ static int string_rep(lua_State *L) {
     if (n + between_n > (size_t)INT_MAX / (size_t)count)
         return luaL_error(L, "resulting string too large");
     const size_t unit = n + between_n, bytes = unit * (size_t)count - between_n;
-    luaL_Buffer b;
-    char *to = luaL_buffinitsize(L, &b, bytes);
+    char *to = lua_newuserdatauv(L, bytes + 1, 0); /* a buffer would not collect for its room */
     bounded_charge(L, bytes / BOUNDED_BYTES);
     if (between_n > 0 && count > 1) {
         memcpy(to, text, n); /* one unit, from which the rest is copied */
@@ -239,7 +238,7 @@ static int string_rep(lua_State *L) {
     } else {
         repeat(to, text, n, bytes);
     }
-    luaL_pushresultsize(&b, bytes);
+    lua_pushlstring(L, to, bytes);
     return 1;
 }
 

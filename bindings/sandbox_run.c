@@ -115,7 +115,7 @@ static int call(lua_State *L, lua_CFunction body, run_job *job, int n_args, int 
 }
 
 /* What was thrown, on top, into the job. */
-static void take_error(lua_State *L, run_job *job, const bounded *b, int status) {
+static void take_error(lua_State *L, run_job *job, bounded *b, int status) {
     const int code = lpf_host_thrown(L, job->message, NULL); /* may run the script's code, too */
     if (job->code != 2) job->code = code;
     job->status = status == LUA_ERRMEM ? PF_ENOMEM : PF_EHOST;

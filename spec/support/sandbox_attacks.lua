@@ -1,7 +1,8 @@
 -- sandbox_attacks.lua: scripts of strangers who mean ill, and how each of them has to end. A row is
 -- { name, ends, text, limits }. ends: words of "time" (or work), "memory", "error" and "fine", of
 -- which one must come true; "fine" also says that what the text asserts held. In front of each text
--- stands `local pf = require "performer"`. limits: in the place of LIMITS.
+-- stands `local pf = require "performer"`. limits: in the place of LIMITS; where "time" is no end,
+-- there is plenty of it.
 local attacks = { LIMITS = { seconds = 0.1, bytes = 48 << 20 } }
 
 -- ---- what goes on for ever ----
@@ -235,39 +236,35 @@ local COMPILING = {
 -- ---- memory ----
 
 local MEMORY = {
-  { "a table that grows", "memory", [[local t = {} while true do t[#t + 1] = {} end]],
-    { seconds = 10 } },
+  { "a table that grows", "memory", [[local t = {} while true do t[#t + 1] = {} end]] },
   { "a table that grows behind pcall", "memory", [[
     local t = {}
-    while true do pcall(function() for i = 1, 1e6 do t[#t + 1] = {} end end) end]],
-    { seconds = 10 } },
+    while true do pcall(function() for i = 1, 1e6 do t[#t + 1] = {} end end) end]] },
   { "a table that grows in a coroutine", "memory", [[
     local t = {}
     local function go() while true do t[#t + 1] = { {} } end end
-    while true do pcall(coroutine.wrap(go)) end]], { seconds = 10 } },
-  { "a text that doubles", "memory", [[local s = "x" while true do s = s .. s end]],
-    { seconds = 10 } },
+    while true do pcall(coroutine.wrap(go)) end]] },
+  { "a text that doubles", "memory", [[local s = "x" while true do s = s .. s end]] },
   { "a text that doubles behind pcall", "memory", [[
     local s = "x"
-    while true do pcall(function() s = s .. s end) end]], { seconds = 10 } },
+    while true do pcall(function() s = s .. s end) end]] },
   { "texts that are kept", "memory", [[
     local t = {}
-    for i = 1, 1e9 do t[i] = ("x"):rep(100000) .. i end]], { seconds = 10 } },
-  { "gsub that grows", "memory", [[(("x"):rep(1e6)):gsub("x", ("%0"):rep(1000))]],
-    { seconds = 10 } },
+    for i = 1, 1e9 do t[i] = ("x"):rep(100000) .. i end]] },
+  { "gsub that grows", "memory", [[(("x"):rep(1e6)):gsub("x", ("%0"):rep(1000))]] },
   { "concat that grows", "memory", [[
     local t = {}
     for i = 1, 1000 do t[i] = ("x"):rep(1e5) end
-    table.concat(t)]], { seconds = 10 } },
+    table.concat(t)]] },
   { "coroutines that are kept", "memory", [[
     local t = {}
-    while true do t[#t + 1] = coroutine.create(print) end]], { seconds = 10 } },
+    while true do t[#t + 1] = coroutine.create(print) end]] },
   { "closures that are kept", "memory", [[
     local t = {}
-    while true do t[#t + 1] = function() return t end end]], { seconds = 10 } },
+    while true do t[#t + 1] = function() return t end end]] },
   { "metatables that are kept", "memory", [[
     local t = {}
-    while true do t[#t + 1] = setmetatable(setmetatable({}, {}), {}) end]], { seconds = 10 } },
+    while true do t[#t + 1] = setmetatable(setmetatable({}, {}), {}) end]] },
   { "a C stack without an end", "error fine", [[
     local t = setmetatable({}, { __tostring = function(self) return tostring(self) end })
     tostring(t)]] },
@@ -284,7 +281,7 @@ local MEMORY = {
       end)
       coroutine.resume(co)
     end
-    coroutine.close(co)]], { seconds = 10 } },
+    coroutine.close(co)]] },
   { "__index without an end", "error", [[
     local t = {}
     for _ = 1, 1e4 do t = setmetatable({}, { __index = t }) end
@@ -295,12 +292,12 @@ local MEMORY = {
   { "a tensor of four gigabytes", "memory", [[pf.zeros(1 << 30)]] },
   { "tensors that are kept", "memory", [[
     local t = {}
-    while true do t[#t + 1] = pf.zeros(100000) end]], { seconds = 10 } },
+    while true do t[#t + 1] = pf.zeros(100000) end]] },
   { "tensors behind pcall", "memory", [[while true do pcall(pf.zeros, 1 << 30) end]] },
   { "tensors and texts together", "memory", [[
     local a = pf.zeros(9 << 20)
     local t = {}
-    for i = 1, 1e9 do t[i] = ("x"):rep(10000) .. i end]], { seconds = 10 } },
+    for i = 1, 1e9 do t[i] = ("x"):rep(10000) .. i end]] },
   { "sizes that overflow", "error", [[pf.zeros(1 << 40, 1 << 40)]] },
   { "sizes that overflow at the border", "error memory", [[
     pf.zeros(math.maxinteger, math.maxinteger)]] },
@@ -403,11 +400,11 @@ local ENGINE = {
   { "a deep table for JSON", "error fine", [[
     local t = {}
     for _ = 1, 1e5 do t = { t } end
-    assert(pf.json.encode(t))]], { seconds = 10 } },
+    assert(pf.json.encode(t))]] },
   { "a deep table for options", "error", [[
     local t = {}
     for _ = 1, 1e5 do t = { t } end
-    pf.nn.performer { vocab = 8, dim = 8, layers = 1, heads = 1, kernel = t }]], { seconds = 10 } },
+    pf.nn.performer { vocab = 8, dim = 8, layers = 1, heads = 1, kernel = t }]] },
   { "a deep text for JSON", "fine", [[assert(not pf.json.decode(("["):rep(1e6)))]] },
   { "long texts for JSON", "time", [[
     local text = "[" .. ("1,"):rep(5e5) .. "1]"
