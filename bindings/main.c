@@ -4,9 +4,9 @@
  *   performer FILE.lua [arguments]   runs a script with the engine at hand
  *   performer COMMAND [options]      runs scripts/COMMAND.lua
  *
- * Exit codes: 0 done, 1 failed, 2 misuse, 130 interrupted, 141 the reader of its output is gone;
- * a script chooses its own by throwing {code = n, message = text} (pf.exit). What signals do is
- * process.c's.
+ * Exit codes: 0 done, 1 failed, 2 misuse, 3 over a limit (run), 130 interrupted, 141 the reader of
+ * its output is gone; a script chooses its own by throwing {code = n, message = text} (pf.exit).
+ * What signals do is process.c's.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -90,7 +90,8 @@ static void print_help(FILE *out, const char *scripts) {
         fprintf(out, "  %-10s %s\n", list.name[i], line);
     }
     fprintf(out, "\nexample: performer train --data proteins.fasta --out run --minutes 10\n"
-                 "exit codes: 0 done, 1 failed, 2 misuse, 130 interrupted, 141 nobody reads\n");
+                 "exit codes: 0 done, 1 failed, 2 misuse, 3 over a limit, 130 interrupted, "
+                 "141 nobody reads\n");
 }
 
 static int unknown_command(const char *word, const char *scripts) {
