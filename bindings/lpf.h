@@ -102,12 +102,13 @@ void *lpf_new(lua_State *L, const char *name, size_t bytes); /* zeroed, metatabl
 /* ---- errors (lpf_raise.c) ---- */
 /* Raises with the position of the nearest caller outside the binding's own Lua files. */
 int lpf_raise(lua_State *L, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Lua's errors don't come back, which a function that returns an int can't say to clang-tidy. */
+/* Lua's errors don't come back, which functions that return an int can't say to clang-tidy. */
 #ifdef __clang_analyzer__ /* NOLINTBEGIN(readability-redundant-declaration) */
 int lpf_raise(lua_State *L, const char *format, ...) __attribute__((analyzer_noreturn));
 int luaL_error(lua_State *L, const char *format, ...) __attribute__((analyzer_noreturn));
 int lua_error(lua_State *L) __attribute__((analyzer_noreturn));
-#endif                                      /* NOLINTEND(readability-redundant-declaration) */
+#endif /* NOLINTEND(readability-redundant-declaration) */
+
 int lpf_raise_message(lua_State *L);        /* raises the string on top, with position */
 int lpf_raise_as(lua_State *L, int status); /* the same, as the engine's failure `status` */
 /* The text on top is raised as the failure `status`: nothing is popped. And which status an error

@@ -9,7 +9,7 @@ pf_state **lpf_new_stream_state(lua_State *L) { return lpf_new(L, LPF_STATE, siz
 pf_state *lpf_check_stream_state(lua_State *L, int index, const char *where) {
     pf_state **box = luaL_testudata(L, index, LPF_STATE);
     lpf_enter(L);
-    if (!box) lpf_raise(L, "%s: a state is needed, got %s", where, lpf_kind(L, index));
+    if (!box) return lpf_raise(L, "%s: a state is needed, got %s", where, lpf_kind(L, index)), NULL;
     if (!*box) lpf_raise(L, "%s: the state has been closed, or is at work", where);
     return *box;
 }

@@ -12,7 +12,7 @@
 static pf_data *check_data(lua_State *L, const char *where) {
     pf_data **box = luaL_testudata(L, 1, LPF_DATA);
     lpf_enter(L);
-    if (!box) lpf_raise(L, "%s: a data set is needed, got %s", where, lpf_kind(L, 1));
+    if (!box) return lpf_raise(L, "%s: a data set is needed, got %s", where, lpf_kind(L, 1)), NULL;
     if (!*box) lpf_raise(L, "%s: the data set has been closed", where);
     return *box;
 }

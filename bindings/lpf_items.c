@@ -8,7 +8,8 @@
 static pf_items *check_items(lua_State *L, const char *where) {
     pf_items **box = luaL_testudata(L, 1, LPF_ITEMS);
     lpf_enter(L);
-    if (!box) lpf_raise(L, "%s: a set of items is needed, got %s", where, lpf_kind(L, 1));
+    if (!box)
+        return lpf_raise(L, "%s: a set of items is needed, got %s", where, lpf_kind(L, 1)), NULL;
     if (!*box) lpf_raise(L, "%s: the set of items has been closed, or is at work", where);
     return *box;
 }

@@ -17,7 +17,8 @@ void lpf_push_module(lua_State *L, pf_module *m) {
 
 pf_module *lpf_check_module(lua_State *L, int index, const char *where) {
     pf_module **box = luaL_testudata(L, index, LPF_MODULE);
-    if (!box || !*box) lpf_raise(L, "%s: a module is needed, got %s", where, lpf_kind(L, index));
+    if (!box || !*box)
+        return lpf_raise(L, "%s: a module is needed, got %s", where, lpf_kind(L, index)), NULL;
     return *box;
 }
 

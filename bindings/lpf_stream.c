@@ -11,7 +11,7 @@
 static pf_stream *check_stream(lua_State *L, const char *where) {
     pf_stream **box = luaL_testudata(L, 1, LPF_STREAM);
     lpf_enter(L);
-    if (!box) lpf_raise(L, "%s: a stream is needed, got %s", where, lpf_kind(L, 1));
+    if (!box) return lpf_raise(L, "%s: a stream is needed, got %s", where, lpf_kind(L, 1)), NULL;
     if (!*box) lpf_raise(L, "%s: the stream has been closed, or is at work", where);
     return *box;
 }

@@ -20,7 +20,7 @@ pf_optimizer *lpf_check_optimizer(lua_State *L, int index, const char *where) {
     pf_optimizer **box = luaL_testudata(L, index, LPF_OPTIMIZER);
     lpf_enter(L);
     if (!box || !*box)
-        lpf_raise(L, "%s: an optimizer is needed, got %s", where, lpf_kind(L, index));
+        return lpf_raise(L, "%s: an optimizer is needed, got %s", where, lpf_kind(L, index)), NULL;
     return *box;
 }
 

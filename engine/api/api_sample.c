@@ -137,7 +137,8 @@ static int find_best(const sampled_row *s, int32_t *best) {
 
 /* a comes before b: larger logit, then smaller id. */
 static bool before(const sampled_row *s, int32_t a, int32_t b) {
-    return s->logits[a] > s->logits[b] || (s->logits[a] == s->logits[b] && a < b);
+    const float of_a = s->logits[a], of_b = s->logits[b];
+    return of_a > of_b || (of_a == of_b && a < b);
 }
 
 /* Lets the id at place `at` of a heap of n sink to where it belongs. */

@@ -113,7 +113,8 @@ static int add_tensor(pf_state_file *f, const char *path, const char *name, pf_t
     char *full = malloc(bytes);
     if (!full) return no_memory();
     snprintf(full, bytes, "%s%s", path, name);
-    f->list[f->n++] = (pf_named){full, pf_tensor_retain(t)};
+    pf_named *added = &f->list[f->n++];
+    added->name = full, added->tensor = pf_tensor_retain(t);
     return PF_OK;
 }
 

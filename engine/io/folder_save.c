@@ -262,7 +262,7 @@ static int save_alone(pf_engine *engine, const char *run, uint64_t step, const p
 
 int pf_folder_save(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
                    int keep) {
-    pf_folder_lock lock;
+    pf_folder_lock lock = {0};
     int status = pf_dir_make(engine, run);
     if (status >= 0) status = pf_folder_lock_take(&lock, engine, run);
     if (status >= 0) {

@@ -250,7 +250,7 @@ static int read_word(pf_json *in, pf_config *node) {
 
 /* A value that nobody asks for. */
 int pf_json_skip(pf_json *in) {
-    char c = pf_json_peek(in), *text;
+    char c = pf_json_peek(in), *text = NULL;
     double number = 0;
     int n = 0, more;
     if (c == '"') return pf_json_text(in, &text);
@@ -290,7 +290,7 @@ static int read_list(pf_json *in, pf_config *list) {
 
 static int read_map(pf_json *in, pf_config *map) {
     int n = 0, more;
-    char *key;
+    char *key = NULL;
     PF_TRY(pf_json_enter(in, '{'));
     while ((more = pf_json_more(in, '}', &n)) > 0) {
         PF_TRY(pf_json_key(in, &key));

@@ -63,7 +63,7 @@ enum { WAVES_KEPT = 1 << 14, WAVE_NUMBERS = 1 << 24 };
 /* Where position `at` is on axis a. */
 static int64_t coordinate(const positions_self *self, int a, int64_t at) {
     for (int i = self->axes - 1; i > a; i--) at /= self->axis[i];
-    return a > 0 ? at % self->axis[a] : at;
+    return a == 0 ? at : at % self->axis[a];
 }
 
 /* Channels c .. c+width-1 of rows first .. first+n-1: waves along axis a, sin in even channels of

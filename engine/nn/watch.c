@@ -145,7 +145,7 @@ typedef struct {
 /* Means over the pairs of a row, and what theory makes of each, and of the median pair. */
 static told tell(const float *row, const pf_kernel_spec *spec) {
     int n = (int)row[COUNT];
-    float sorted[PAIRS];
+    float sorted[PAIRS] = {0};
     double difference = 0;
     told t = {0};
     for (int i = 0; i < n; i++) {

@@ -99,6 +99,7 @@ static void map_range(void *context, int64_t first, int64_t last) {
         kept_at(w, first, &to, x, &n);
         n = pf_min(n, last - first);
         if (!in_place) n = pf_min(n, PF_FOLD_PIECE);
+        /* cppcheck-suppress legacyUninitvar ; piece writes there first */
         float *result = in_place || (w->job->overwrite && w->kept.inner_stride[0] == 1) ? to : g;
         const float *done = piece(w, n, x, w->kept.inner_stride + 1, buffers, result);
         store(w, to, w->kept.inner_stride[0], n, done);

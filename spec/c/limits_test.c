@@ -1,6 +1,7 @@
 /*
  * limits_test.c - bounds of an engine and of a part of what is done with it: bytes to the byte,
  * work that is the same for any number of threads, time, depth; what stays over, and what does not.
+ * In LIVING_IN_A_HOST.md: [limits.1], [limits.2], [limits.3].
  */
 #include <time.h>
 

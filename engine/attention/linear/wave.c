@@ -221,7 +221,7 @@ static void full_back_query_unit(wave *v, pf_work *w, int64_t u, int64_t n) {
         pf_work_load_cotangent(w);
     }
     link *out = last ? NULL : free_link(v, u + 1);
-    point_t(w, last ? v->last_t + task * (v->state + 1) : out->s);
+    point_t(w, out ? out->s : v->last_t + task * (v->state + 1));
     pf_full_back_queries(w, first, rows, 0);
     if (n > 0) wait_for(&in->sum, u + 1);
     pf_work_join_cotangent(w, 1, in->s, in->s + v->op->r * v->op->dv);
@@ -334,7 +334,7 @@ static void chunk_unit(wave *v, pf_work *w, const back_place *p) {
     if (p->c == 1) first_state(v, w, p);
     point_s(w, v->spans[p->chunk].s);
     wait_for(&v->spans[p->chunk].sum, p->first + pf_max(p->chunk, 1));
-    point_t(w, last ? v->last_t + task * (v->state + 1) : out->s);
+    point_t(w, out ? out->s : v->last_t + task * (v->state + 1));
     pf_causal_back_queries(w);
     if (!first) wait_for(&in->sum, number + 1);
     pf_work_join_cotangent(w, beta, t, y);

@@ -49,7 +49,7 @@ enum { PF_PANEL_DEPTH = 512, PF_PANELS = 4, PF_PACK_ROWS = 512 };
 /* In floats: for every product, and for those of at most m rows and depth k. */
 enum { PF_PANEL = (32 * PF_PANELS + PF_PACK_ROWS) * PF_PANEL_DEPTH + 16 };
 static inline int64_t pf_panel_floats(int64_t m, int64_t k) {
-    return (32 * PF_PANELS + pf_min(m, PF_PACK_ROWS)) * pf_min(k, PF_PANEL_DEPTH) + 16;
+    return ((int64_t)32 * PF_PANELS + pf_min(m, PF_PACK_ROWS)) * pf_min(k, PF_PANEL_DEPTH) + 16;
 }
 
 /* A block of a Hadamard product (attention/hadamard.c): rounds of Walsh-Hadamard transforms of

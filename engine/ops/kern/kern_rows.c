@@ -67,6 +67,7 @@ void PF_KERN(softmax_features)(int64_t n, int64_t m, int64_t ld, float *u, const
         float top[GROUP];
         for (int64_t i = first; i < last; i++) top[i - first] = PF_KERN(max)(m, u + i * ld);
         for (int64_t i = first; i < last; i++) {
+            /* cppcheck-suppress uninitvar ; the loop before has the same bounds */
             float t = top[i - first];
             if (t == INFINITY) t = NAN;
             exp_row(m, u + i * ld, t == -INFINITY ? 0.0f : t);
