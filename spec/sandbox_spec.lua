@@ -1,6 +1,7 @@
 -- sandbox_spec.lua - strangers' scripts in the sandbox, and the command `run`: every attack ends as
 -- it has to, within its deadline and its bytes, and the host's things are as before; functions that
 -- pay for what they do give what Lua's own give. The attacks stand in support/sandbox_attacks.lua.
+-- [scripts.4] of engine/LIVING_IN_A_HOST.md.
 local attacks = require "spec.support.sandbox_attacks"
 local support = require "spec.support"
 

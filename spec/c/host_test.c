@@ -251,7 +251,7 @@ static long resident(void) {
     return pages * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
-/* [lifetimes.6], and [lifetimes.3] by test_copied: resident kilobytes, threads, descriptors. */
+/* [lifetimes.7], and [lifetimes.3] by test_copied: resident kilobytes, threads, descriptors. */
 static void test_over_and_over(const char *folder) {
     const int rounds = getenv("PF_LONG") ? 10000 : 150, sanitized = SANITIZED;
     for (int i = 0; i < 30; i++) open_and_close(folder);

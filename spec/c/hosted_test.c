@@ -3,6 +3,7 @@
  * number of threads and whatever the host does with the job (none of it, all on one thread, more
  * than was asked for, a parallel region of OpenMP's); its threads are left as they were; a failure
  * of its own comes out of the call. And the engine's own threads: their names, their stack.
+ * In LIVING_IN_A_HOST.md: [threads.9], [threads.10].
  */
 #include <fenv.h>
 #include <omp.h>

@@ -2,6 +2,7 @@
  * progress_test.c - what a long call is at reaches the host: of every kind of long call, on its own
  * thread, with numbers that go up to their total; no more often than it wants; and whenever it says
  * so the call ends as by a cancel, with what stood before as it was.
+ * In LIVING_IN_A_HOST.md: [callbacks.6].
  */
 #include <pthread.h>
 

@@ -1,6 +1,7 @@
 /*
  * script_calls_test.c - calls between a host and its scripts: functions by name, the host's own
  * functions, calls inside calls, and how each end of a script comes out as a status and a text.
+ * In LIVING_IN_A_HOST.md: [scripts.2].
  */
 #include <unistd.h>
 

@@ -2,6 +2,7 @@
  * script_host_test.c - scripts that live in a host: several on one engine that don't see each
  * other, models that a script makes and the host runs, closing in any order, memory that runs out,
  * and memory that stays flat.
+ * In LIVING_IN_A_HOST.md: [scripts.1].
  */
 #include <malloc.h>
 

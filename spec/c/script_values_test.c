@@ -1,6 +1,7 @@
 /*
  * script_values_test.c - values between a host and its scripts: every kind there and back, the same
  * tensor and the same model on both sides, who owns what, and what is no value.
+ * In LIVING_IN_A_HOST.md: [scripts.3].
  */
 #include <lauxlib.h>
 #include <lualib.h>

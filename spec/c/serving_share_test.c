@@ -1,7 +1,7 @@
 /*
  * serving_share_test.c - one model, several engines on a thread each, every one with a running
  * batch of its own that sequences join and leave: all of them have the bits of streams, and the
- * thread sanitizer (preset tsan) finds no race [threads.9].
+ * thread sanitizer (preset tsan) finds no race [threads.11].
  */
 #include <pthread.h>
 

@@ -3,6 +3,7 @@
  * is given back once, by whoever lets go of it last, on whatever thread and after the engine; what
  * is only read is refused in words wherever it would be written to; an address that is aligned to
  * its elements alone gives the bits of any other.
+ * In LIVING_IN_A_HOST.md: [lifetimes.6].
  */
 #include <pthread.h>
 
