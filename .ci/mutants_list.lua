@@ -309,7 +309,8 @@ change("the last of an earlier interval counts again", "engine/attention/sparse/
   "cell_of(&c, lo > c.low ? lo : c.low) + 1",
   "patterns_attention_spec lsh_spec")
 change("a query that sees nothing else takes nothing", "engine/attention/sparse/listed.c",
-  "    if (!pf_listed_of(op, pair / s->H, head)->self_last) return;\n    for", "    return;\n    for",
+  "    if (!pf_listed_of(op, pair / s->H, head)->self_last) return;\n    for",
+  "    return;\n    for",
   "patterns_attention_spec lsh_spec")
 change("lonely queries give their value no gradient", "engine/attention/sparse/listed_back.c",
   "if (s->need_v && op.self_last) {", "if (false) {", "patterns_attention_spec lsh_spec")

@@ -20,7 +20,8 @@ local DAY = os.date("!%B %d, %Y", tonumber(os.getenv "SOURCE_DATE_EPOCH")):gsub(
 
 local EXITS = {
   { "0", "It did what was asked." }, { "1", "It failed." }, { "2", "It was asked wrongly." },
-  { "3", "A limit was reached (run)." }, { "130", "It was interrupted." }, { "141", "Nobody reads what it writes." },
+  { "3", "A limit was reached (run)." }, { "130", "It was interrupted." },
+  { "141", "Nobody reads what it writes." },
 }
 
 -- ---- what the commands are -------------------------------------------------------------

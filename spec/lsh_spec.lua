@@ -377,8 +377,8 @@ describe("a state of attention alone", function()
       assert(state:save(folder .. "/state"))
       pf.seed(77) -- what the seed draws from now on is another table
       local later = open()
-      assert.raises("the two differ in " .. (attention.name == "lsh" and "rotations" or "centroids"),
-        function() state:merge(later) end)
+      local table_name = attention.name == "lsh" and "rotations" or "centroids"
+      assert.raises("the two differ in " .. table_name, function() state:merge(later) end)
       local rest = want:slice(3, 71, L)
       for _, s in ipairs { state:fork(), state, assert(pf.attention.load_state(folder .. "/state")),
           assert(pf.attention.load_state(folder .. "/state", { attention = attention })) } do

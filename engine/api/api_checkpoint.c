@@ -187,8 +187,8 @@ static int find_entry(const void *file, const char *name) {
     return pf_safetensors_find(file, name);
 }
 
-/* to[j]: the tensor of the model that entry j of the file goes into, or lends to. former: it can have a former
- * name there. */
+/* to[j]: the tensor of the model that entry j of the file goes into, or lends to. former: it can
+ * have a former name there. */
 static int match(misfit *m, pf_safetensors *s, bool former, pf_module *module, pf_tensor **to) {
     int n = pf_module_tensor_count(module);
     for (int i = 0; i < n; i++) {

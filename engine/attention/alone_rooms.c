@@ -1,7 +1,8 @@
 /*
- * alone_rooms.c - states of attention alone whose positions are put into rooms (pf_rooms): the table
- * that tells them is given, or drawn from the engine's seed as a call by itself draws it, and is the
- * state's own: forks share it and files hold it, so that a stream finds the rooms of its past.
+ * alone_rooms.c - states of attention alone whose positions are put into rooms (pf_rooms): the
+ * table that tells them is given, or drawn from the engine's seed as a call by itself draws it, and
+ * is the state's own: forks share it and files hold it, so that a stream finds the rooms of its
+ * past.
  */
 #include "attention.h"
 #include "tape.h"
