@@ -15,6 +15,7 @@ static struct {
     fail_mode mode;
     bool forever;  /* from the call on, not only once */
     int at, count; /* which call fails, calls so far */
+    int also;      /* so many calls after it another fails; 0: none */
     const char *hit;
     int open; /* files that are */
     bool no_exchange, no_lock;
@@ -34,7 +35,8 @@ static void note(char letter) {
 /* Does this call fail? Of reads and writes half is done where they are to be short. */
 static bool is_hit(const char *call) {
     int now = inject.count++;
-    if (inject.at < 0 || now < inject.at || (now > inject.at && !inject.forever)) return false;
+    bool again = inject.forever || (inject.also && now == inject.at + inject.also);
+    if (inject.at < 0 || now < inject.at || (now > inject.at && !again)) return false;
     inject.hit = inject.hit ? inject.hit : call;
     return true;
 }
