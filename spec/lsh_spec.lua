@@ -338,8 +338,7 @@ describe("a run that is repeated for its gradient", function()
 end)
 
 describe("a state of attention alone", function()
-  local L, CUTS = 150, { 1, 1, 64, 1, 70, 13 }
-  local support = require "spec.support"
+  local CUTS = { 1, 1, 64, 1, 70, 13 } -- L in all
 
   local function streamed(state, q, k, v, first)
     local parts, at = {}, first

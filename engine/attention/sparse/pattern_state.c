@@ -110,8 +110,7 @@ static int add_buckets(pf_tensor **all, pf_engine *e, const pf_attention *a, pf_
     pf_tensor *rows = NULL, *view = NULL;
     if (!s->tensor[BUCKETS]) return PF_OK;
     if (!a->buckets) {
-        return pf_fail(PF_EINVAL,
-                       "attention state: %s attention needs the buckets of its keys",
+        return pf_fail(PF_EINVAL, "attention state: %s attention needs the buckets of its keys",
                        a->kind->name);
     }
     PF_TRY(turned(&rows, e, a->buckets));
