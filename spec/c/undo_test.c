@@ -165,6 +165,12 @@ static const struct {
      "'ngrams': {'longest': 3, 'buckets': 16, 'width': 4}, 'positions': 'sinusoidal'",
      1},
     {"'causal': true, 'kernel': {'name': 'exact'}, 'conv': 4, 'reversible': true", 12},
+    {"'causal': true, 'attention': 'sliding', 'attention_options': {'window': 3}, "
+     "'positions': 'relative'",
+     12},
+    {"'causal': true, 'attention': 'lsh', 'attention_options': {'window': 3, 'rounds': 2, "
+     "'buckets': 4}",
+     12},
     {"'causal': true, 'attention': 'identity', 'conv': 2, 'kv_heads': 1, 'norm': 'rmsnorm', "
      "'positions': 'learned'",
      1},
@@ -396,13 +402,16 @@ static void test_allow(pf_engine *e) {
 
 /* ---- states of attention alone ---- */
 
-static pf_state *open_alone(pf_engine *e, const char *attention, const char *kernel_options) {
+static pf_state *open_alone(pf_engine *e, const char *attention, const char *own,
+                            const char *kernel_options) {
+    pf_config *options = own ? options_of(own) : NULL;
     pf_kernel *kernel = kernel_options ? kernel_of(e, kernel_options) : NULL;
     pf_tensor *decay = NULL;
     pf_state *s = NULL;
     CHECK_OK(pf_tensor_full(&decay, e, PF_F32, 1, (int64_t[]){2}, 0.1));
     pf_attention_state_options o = {.size = sizeof o,
                                     .attention = attention,
+                                    .options = options,
                                     .kernel = kernel,
                                     .batch = 2,
                                     .heads = 2,
@@ -410,6 +419,7 @@ static pf_state *open_alone(pf_engine *e, const char *attention, const char *ker
                                     .value_dim = 3,
                                     .decay = decay};
     CHECK_OK(pf_attention_state_open(&s, e, &o));
+    pf_config_free(options);
     pf_tensor_release(&decay);
     pf_kernel_release(&kernel);
     return s;
@@ -481,17 +491,35 @@ static void sweep_alone(pf_engine *e, const pf_state *before, const alone_rows *
     pf_state_close(&after);
 }
 
+static void open_rows(alone_rows *x, pf_engine *e) {
+    CHECK_OK(pf_tensor_rand(&x->q, e, 4, (int64_t[]){2, 2, 5, 4}, true));
+    CHECK_OK(pf_tensor_rand(&x->k, e, 4, (int64_t[]){2, 2, 5, 4}, true));
+    CHECK_OK(pf_tensor_rand(&x->v, e, 4, (int64_t[]){2, 2, 5, 3}, true));
+}
+
+static void close_rows(alone_rows *x) {
+    pf_tensor_release(&x->q), pf_tensor_release(&x->k), pf_tensor_release(&x->v);
+}
+
+/* A kind, options of its own, and a kernel. */
+static const char *const alone[][3] = {
+    {"favor", NULL, "{'name': 'softmax', 'features': 8}"},
+    {"favor", NULL, "{'name': 'relu'}"},
+    {"favor", NULL, "{'name': 'mine'}"},
+    {"exact", NULL, NULL},
+    {"identity", NULL, NULL},
+    {"sliding", "{'window': 3, 'global': 2}", NULL},
+    {"fixed", "{'stride': 4, 'last': 1}", NULL},
+    {"lsh", "{'window': 3, 'rounds': 2, 'buckets': 4}", NULL},
+    {"routing", "{'window': 3, 'clusters': 3, 'tied': false}", NULL},
+};
+
 static void test_alone(pf_engine *e) {
-    static const char *const kernels[] = {"{'name': 'softmax', 'features': 8}", "{'name': 'relu'}",
-                                          "{'name': 'mine'}", NULL, NULL};
-    static const char *const kinds[] = {"favor", "favor", "favor", "exact", "identity"};
     pf_kernel *mine = open_map(e, NULL);
     alone_rows x = {NULL};
-    CHECK_OK(pf_tensor_rand(&x.q, e, 4, (int64_t[]){2, 2, 5, 4}, true));
-    CHECK_OK(pf_tensor_rand(&x.k, e, 4, (int64_t[]){2, 2, 5, 4}, true));
-    CHECK_OK(pf_tensor_rand(&x.v, e, 4, (int64_t[]){2, 2, 5, 3}, true));
-    for (int i = 0; i < PF_COUNT(kernels); i++) {
-        pf_state *s = open_alone(e, kinds[i], kernels[i]);
+    open_rows(&x, e);
+    for (int i = 0; i < PF_COUNT(alone); i++) {
+        pf_state *s = open_alone(e, alone[i][0], alone[i][1], alone[i][2]);
         for (int fed = 0; fed < 3; fed++) { /* nothing, a prompt, a step behind it */
             float *out;
             if (fed > 0) {
@@ -502,8 +530,45 @@ static void test_alone(pf_engine *e) {
         }
         pf_state_close(&s);
     }
-    pf_tensor_release(&x.q), pf_tensor_release(&x.k), pf_tensor_release(&x.v);
+    close_rows(&x);
     pf_kernel_release(&mine);
+}
+
+/* s as it is before the call that lets go of rows: a fork of it does, by that very prompt. */
+static void feed_to_edge(pf_engine *e, pf_state *s, const alone_rows *x) {
+    int64_t gone = s->recent;
+    for (bool edge = false; !edge && pf_state_position(s) < 2000;) {
+        pf_state *next = NULL;
+        float *out;
+        CHECK_OK(pf_state_fork(&next, e, s));
+        CHECK_OK(act_on(e, next, NULL, x, PREFILL, &out));
+        free(out);
+        edge = next->recent != gone;
+        if (!edge) CHECK_OK(act_on(e, s, NULL, x, PREFILL, &out));
+        if (!edge) free(out);
+        pf_state_close(&next);
+    }
+    CHECK(pf_state_position(s) > 100 && pf_state_position(s) < 2000);
+}
+
+/* Windows that let go of rows in the call, with first tokens that stay and without; and that have
+ * let go of some, merged with such. */
+static void test_windows(pf_engine *e) {
+    static const char *const own[] = {"{'window': 3}", "{'window': 2, 'dilation': 2, 'global': 1}"};
+    alone_rows x = {NULL};
+    open_rows(&x, e);
+    for (int i = 0; i < PF_COUNT(own); i++) {
+        pf_state *s = open_alone(e, "sliding", own[i], NULL);
+        float *out;
+        feed_to_edge(e, s, &x);
+        sweep_alone(e, s, &x, PREFILL);
+        CHECK_OK(act_on(e, s, NULL, &x, PREFILL, &out));
+        free(out);
+        CHECK(s->recent > 0);
+        for (act what = STEP; what < ACTS; what++) sweep_alone(e, s, &x, what);
+        pf_state_close(&s);
+    }
+    close_rows(&x);
 }
 
 int main(void) {
@@ -515,6 +580,7 @@ int main(void) {
     test_broken(e);
     test_allow(e);
     test_alone(e);
+    test_windows(e);
     close_engine(&e);
     return CHECK_REPORT();
 }

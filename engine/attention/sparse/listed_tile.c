@@ -58,8 +58,7 @@ static void mark_bits(const pf_tile *t, const uint64_t *bits, uint8_t *marks) {
 }
 
 /* A tile's keys by their places in an earlier part, more than FEW of them in cells of 2^shift
- * places from `low` on: the keys of an interval are those of few cells. A key without a place is
- * in none. */
+ * places from `low` on: an interval's keys are those of few cells. One without a place has none. */
 typedef struct {
     int32_t place[PF_TILE], low, high;
     int shift;
