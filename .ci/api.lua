@@ -528,8 +528,8 @@ return {
     id = "data", title = "Data",
     { "pf.data.open", "options: table|string", "pf.Data?, string?, string?",
       "FASTA or text from a file, a pipe or \"-\", the standard input, or a list of these. " ..
-      "Options path, valid, format, length, skip_bad, unique, longest, split, identity, " ..
-      "valid_fraction, min_tokens, seed, window." },
+      "Options path, or bytes (those of one file, as a string), valid, format, length, " ..
+      "skip_bad, unique, longest, split, identity, valid_fraction, min_tokens, seed, window." },
     { "pf.data.fasta", "options: table|string", "pf.Data?, string?, string?",
       "The same, as FASTA." },
     { "pf.data.text", "options: table|string", "pf.Data?, string?, string?",
@@ -586,8 +586,22 @@ return {
       "path: string, tensors: table<string, pf.Tensor>|pf.Module, metadata?: table",
       "true?, string?, string?",
       "As safetensors." },
-    { "pf.load", "path: string", "table?, table|string, string?",
-      "{name = tensor}, and the metadata." },
+    { "pf.load", "source: string|table", "table?, table|string, string?",
+      "{name = tensor}, and the metadata, of a path or of bytes: {bytes = string}." },
+    { "pf.file.read", "path: string", "string?, string?, string?",
+      "All bytes of a file, by the engine's access to files. Paths that begin with \"memory:\" " ..
+      "name files and folders in the engine's memory and budget, in every call that takes a " ..
+      "path: pf.save(\"memory:x\", t), then pf.file.read \"memory:x\", gives a file as a " ..
+      "string." },
+    { "pf.file.write", "path: string, bytes: string", "true?, string?, string?",
+      "A file with these bytes, in one step: written beside, synced, renamed." },
+    { "pf.file.size", "path: string", "integer?, string?, string?", "How many bytes it has." },
+    { "pf.file.list", "path: string", "string[]?, string?, string?",
+      "The names in a folder, sorted." },
+    { "pf.file.make_folder", "path: string", "true?, string?, string?",
+      "With those above it; it may be there." },
+    { "pf.file.remove", "path: string", "true?, string?, string?",
+      "A file, or a folder with all that is in it." },
     { "pf.inspect", "path: string", "table?, string?, string?",
       "{tensors, metadata, bytes} without reading the data." },
     { "pf.weights.load",

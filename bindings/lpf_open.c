@@ -292,6 +292,7 @@ int luaopen_performer_core(lua_State *L) {
     lpf_open_items(L);
     lpf_open_train(L);
     lpf_open_io(L);
+    lpf_open_file(L);
     lpf_open_data(L);
     return 1;
 }

@@ -1320,8 +1320,8 @@ function Optimizer:use_average(yes) end
 function Optimizer:has_average() end
 
 ---FASTA or text from a file, a pipe or "-", the standard input, or a list of these. Options
----path, valid, format, length, skip_bad, unique, longest, split, identity, valid_fraction,
----min_tokens, seed, window.
+---path, or bytes (those of one file, as a string), valid, format, length, skip_bad, unique,
+---longest, split, identity, valid_fraction, min_tokens, seed, window.
 ---@param options table|string
 ---@return pf.Data?, string?, string?
 function pf.data.open(options) end
@@ -1445,10 +1445,43 @@ function Tokenizer:special(name) end
 ---@return true?, string?, string?
 function pf.save(path, tensors, metadata) end
 
----{name = tensor}, and the metadata.
----@param path string
+---{name = tensor}, and the metadata, of a path or of bytes: {bytes = string}.
+---@param source string|table
 ---@return table?, table|string, string?
-function pf.load(path) end
+function pf.load(source) end
+
+---All bytes of a file, by the engine's access to files. Paths that begin with "memory:" name
+---files and folders in the engine's memory and budget, in every call that takes a path:
+---pf.save("memory:x", t), then pf.file.read "memory:x", gives a file as a string.
+---@param path string
+---@return string?, string?, string?
+function pf.file.read(path) end
+
+---A file with these bytes, in one step: written beside, synced, renamed.
+---@param path string
+---@param bytes string
+---@return true?, string?, string?
+function pf.file.write(path, bytes) end
+
+---How many bytes it has.
+---@param path string
+---@return integer?, string?, string?
+function pf.file.size(path) end
+
+---The names in a folder, sorted.
+---@param path string
+---@return string[]?, string?, string?
+function pf.file.list(path) end
+
+---With those above it; it may be there.
+---@param path string
+---@return true?, string?, string?
+function pf.file.make_folder(path) end
+
+---A file, or a folder with all that is in it.
+---@param path string
+---@return true?, string?, string?
+function pf.file.remove(path) end
 
 ---{tensors, metadata, bytes} without reading the data.
 ---@param path string

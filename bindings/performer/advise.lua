@@ -432,11 +432,9 @@ end
 function attention.use_crossover(source)
   if type(source) ~= "string" then return core.use_crossover(source) end
   core.check_text(source, "use_crossover", "the path")
-  local file, message = io.open(source, "rb")
-  if not file then return nil, message, "PF_ENOTFOUND" end
-  local text = file:read "a"
-  file:close()
-  local found, why, code = core.json.decode(text or "")
+  local text, message, status = core.file_read(source)
+  if not text then return nil, message, status end
+  local found, why, code = core.json.decode(text)
   if type(found) == "table" then found, why, code = core.use_crossover(found) end
   if found == true then return true end
   return nil, ("%s: %s"):format(source, why or "holds no table"), code or "PF_EFORMAT"

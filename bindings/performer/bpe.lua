@@ -141,11 +141,10 @@ end
 
 --- A tokenizer from llama2.c's tokenizer.bin; nil, message, code.
 function bpe.open(path)
-  local file, message = io.open(path, "rb")
-  if not file then return nil, message, "PF_EIO" end
-  local data = file:read "a"
-  file:close()
-  local self = data and parse(data)
+  core.check_text(path, "tokenizer.llama2c", "the path")
+  local data, message, code = core.file_read(path)
+  if not data then return nil, message, code end
+  local self = parse(data)
   if self then return self end
   return nil, ("%s: is no vocabulary of llama2.c (score, length and bytes of each token)"):format(
     path), "PF_EFORMAT"

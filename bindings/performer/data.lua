@@ -1,6 +1,7 @@
 -- performer/data.lua: data sets, their batches, and tokenizers.
 local bpe = require "performer.bpe"
 local core = require "performer.core"
+local file = require "performer.file"
 local util = require "performer.util"
 
 local data, tokenizer = {}, {}
@@ -39,11 +40,23 @@ tokenizer.llama2c = bpe.open
 
 -- ---- data sets ----------------------------------------------------------------------
 
+--- core.open_data, with options.bytes in the place of a path.
+local function open(options)
+  if type(options) ~= "table" or options.bytes == nil then return core.open_data(options) end
+  if options.path ~= nil then util.fail("data: path or bytes, one of them") end
+  return file.with(options.bytes, function(path)
+    options = util.copy(options)
+    options.path, options.bytes = path, nil
+    return core.open_data(options)
+  end)
+end
+
 --- A data set from a file, a pipe or "-", the standard input, or from a list of these;
---- options.path, valid, format "auto" | "fasta" | "text", length, skip_bad, ...
+--- options.path, or the bytes of one as a string, options.bytes; valid, format "auto" | "fasta" |
+--- "text", length, skip_bad, ...
 function data.open(options)
   if type(options) == "string" then options = { path = options } end
-  return core.open_data(options)
+  return open(options)
 end
 
 local function of_format(format)
@@ -51,7 +64,7 @@ local function of_format(format)
     if type(options) == "string" then options = { path = options } end
     options = util.copy(options or {})
     options.format = format
-    return core.open_data(options)
+    return open(options)
   end
 end
 

@@ -74,27 +74,20 @@ end
 --- Two lists of a file with a pair of whole numbers a line, and maybe a line of words before them.
 local function read_pairs(path)
   core.check_text(path, "graph", "the path")
-  local file, message = io.open(path, "rb")
-  if not file then return nil, message, "PF_ENOTFOUND" end
-  local _, problem = file:read(0) -- a folder opens, too
-  if problem then
-    file:close()
-    return nil, ("%s: %s"):format(path, problem), "PF_EIO"
-  end
+  local text, message, status = core.file_read(path)
+  if not text then return nil, message, status end
   local from, to, number = {}, {}, 0
-  for line in file:lines() do
+  for line in text:gmatch "([^\n]*)\n?" do
     number = number + 1
     local a, b = line:match "^%s*(%d+)[%s,]+(%d+)%s*$"
     a, b = node_of(a), node_of(b)
     if a and b then
       from[#from + 1], to[#to + 1] = a, b
     elseif not is_beside(line, number) then
-      file:close()
       return nil, ("%s: line %d must be two whole numbers, from and to"):format(path, number),
         "PF_EFORMAT"
     end
   end
-  file:close()
   return from, to
 end
 

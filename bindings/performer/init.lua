@@ -21,6 +21,7 @@ local graph = require "performer.graph"
 local layers = require "performer.nn"
 local training = require "performer.training"
 local data = require "performer.data"
+local file = require "performer.file"
 require "performer.generate"
 require "performer.serve"
 require "performer.loss"
@@ -122,13 +123,23 @@ pf.check = require "performer.check"
 -- ---- files --------------------------------------------------------------------------
 
 --- Saves {name = tensor}, or a model's tensors, as safetensors; true, or nil, message, code.
-function pf.save(file, tensors, metadata)
+function pf.save(path, tensors, metadata)
   if core.kind(tensors) == "module" then tensors = tensors:tensors() end
-  return core.save(file, tensors, metadata)
+  return core.save(path, tensors, metadata)
 end
 
---- {name = tensor} and the metadata of a safetensors file; nil, message, code.
-pf.load = core.load
+--- {name = tensor} and the metadata of a safetensors file, or of one's bytes: {bytes = string};
+--- nil, message, code.
+function pf.load(source)
+  if type(source) ~= "table" then return core.load(source) end
+  util.check_options(source, { "bytes" }, "load")
+  return file.with(source.bytes, core.load)
+end
+
+pf.file = util.namespace({
+  read = file.read, write = file.write, size = file.size, remove = file.remove,
+  make_folder = file.make_folder, list = file.list,
+}, "pf.file")
 
 --- Turns what a checkpoint says of its tokenizer into one.
 local function with_tokenizer(loaded)

@@ -14,11 +14,7 @@ local TOLD = 4
 
 -- ---- the source ----
 
-local function exists(path)
-  local file = io.open(path, "rb")
-  if file then file:close() end
-  return file ~= nil
-end
+local function exists(path) return core.file_size(path) ~= nil end
 
 --- The safetensors file that `path` stands for: itself, that of a checkpoint or run folder, or
 --- model.safetensors in a folder of another program; nil, message, code.
@@ -292,13 +288,11 @@ end
 local function config_of(config, folder)
   if type(config) == "table" then return config end
   local path = config or folder .. "/config.json"
-  local file, message = io.open(path, "rb")
-  if not file then
+  local text, message, status = core.file_read(path)
+  if not text then
     return nil, ("%s; name the file that says the model's sizes with `config`"):format(message),
-      "PF_EIO"
+      status
   end
-  local text = file:read "a"
-  file:close()
   local value, why, code = core.json.decode(text)
   if type(value) ~= "table" then return nil, ("%s: %s"):format(path, why or "no map"), code end
   return value
