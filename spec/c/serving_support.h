@@ -6,6 +6,7 @@
 #define PF_SERVING_SUPPORT_H
 
 #include "nn_support.h"
+#include "stream.h"
 
 enum { CLIENTS = 8, PROMPT_MOST = 40 };
 
@@ -125,6 +126,30 @@ static inline bool same_logits(const clients *c, const client *q) {
     return got && want && n == own && memcmp(got, want, (size_t)n * sizeof *got) == 0;
 }
 
+/* Both trees stand at the same place and remember the same; of a kind that grows, as much. */
+static inline bool same_trees(const pf_state *a, const pf_state *b) {
+    bool same = a->kind == b->kind && a->position == b->position && a->recent == b->recent;
+    bool whole = same && a->kind && !a->kind->grows;
+    for (int i = 0; whole && i < PF_STATE_TENSORS; i++) {
+        if (!a->tensor[i]) continue;
+        size_t bytes = (size_t)pf_tensor_numel(a->tensor[i]) * pf_dtype_size(a->tensor[i]->dtype);
+        const void *x = pf_tensor_data(a->tensor[i]), *y = pf_tensor_data(b->tensor[i]);
+        same = same && memcmp(x, y, bytes) == 0;
+    }
+    for (int i = 0; i < a->n_child; i++) {
+        if (a->child[i]) same = same && same_trees(a->child[i], b->child[i]);
+    }
+    return same;
+}
+
+/* A stream of the sequence's has the state of the one beside it. */
+static inline void check_state(const clients *c, const client *q) {
+    pf_stream *out = NULL;
+    CHECK_OK(pf_serving_fork(&out, c->serving, q->id));
+    CHECK(out && same_trees(out->state, q->alone->state));
+    pf_stream_close(&out);
+}
+
 static inline void check_made(clients *c, const pf_served *made) {
     client *q = client_of(c, made->id);
     pf_sequence_info info = {.size = sizeof info};
@@ -174,6 +199,7 @@ static inline void run_clients(clients *c, int steps) {
         if (pick(c, 5) < 2 || pf_serving_count(c->serving) == 0) join_one(c);
         client *q = &c->list[pick(c, CLIENTS)];
         if (q->id && pick(c, 16) == 0) branch(c, q);
+        if (q->id && q->tokens > 0 && pick(c, 3) == 0) check_state(c, q);
         if (q->id && pick(c, 10) == 0) leave(c, q);
         CHECK_OK(step_all(c));
     }

@@ -322,6 +322,37 @@ static void test_apart(pf_engine *e) {
     pf_module_release(&m);
 }
 
+/* ---- prompts ---- */
+
+static int64_t waiting(const pf_serving *s, int64_t id) {
+    pf_sequence_info info = {.size = sizeof info};
+    CHECK_OK(pf_serving_sequence(&info, s, id));
+    CHECK(info.position + info.waiting == 10 + info.tokens - (info.tokens > 0));
+    return info.waiting;
+}
+
+/* A step reads at most a slice, of those that came first: nobody overtakes, and who has its prompt
+ * read writes meanwhile. */
+static void test_slices(pf_engine *e) {
+    pf_module *m = small_model(e, "'causal': true");
+    const pf_serving_options o = {.size = sizeof o, .slice = 8};
+    const int32_t ids[10] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+    const int64_t left[][3] = {{2, 10, 10}, {0, 10, 10}, {0, 2, 10}, {0, 0, 10}, {0, 0, 2}};
+    pf_serving *s = NULL;
+    int64_t id[3];
+    CHECK_OK(pf_serving_open(&s, e, m, &o));
+    for (int i = 0; i < 3; i++) id[i] = join_ids(s, ids, 10);
+    for (int t = 0; t < PF_COUNT(left); t++) {
+        size_t made = 0;
+        CHECK(pf_serving_step(s) == 3);
+        for (int i = 0; i < 3; i++) CHECK(waiting(s, id[i]) == left[t][i]);
+        pf_serving_made(s, &made);
+        CHECK(made == (size_t)((t > 0) + (t > 2)));
+    }
+    pf_serving_close(&s);
+    pf_module_release(&m);
+}
+
 /* ---- moving ---- */
 
 /* Out, into a file, and in again under another number: the course is the same. */
@@ -447,6 +478,7 @@ int main(void) {
     test_whole();
     test_apart(e);
     test_host(e);
+    test_slices(e);
     test_moves(e);
     test_inputs(e);
     test_refused(e);
