@@ -13,10 +13,10 @@
 
 /* ---- what fails ---- */
 
-/* Is it the engine that can't go on, and not a sequence? Limits and the cancel flag stay. */
-static bool of_engine(const pf_serving *s, int status) {
+/* < 0: the engine can't go on, and not a sequence alone. Limits and the cancel flag stay. */
+static int of_engine(const pf_serving *s, int status) {
     bool known = status == PF_ENOMEM || status == PF_ECANCEL || status == PF_ELIMIT;
-    return known || pf_check_cancel(s->engine) < 0;
+    return known ? status : pf_check_cancel(s->engine);
 }
 
 /* The tree moves on: within a call of its own. */
@@ -36,7 +36,7 @@ static void end(pf_serving *s, pf_sequence *q, int status) {
 static int settle(pf_serving *s, pf_sequence *q, int status) {
     if (status >= 0) return PF_OK;
     snprintf(q->message, sizeof q->message, "%s", pf_message_marked());
-    if (of_engine(s, status)) return status;
+    PF_TRY(of_engine(s, status));
     q->step.failed = status;
     end(s, q, status);
     return PF_OK;
@@ -162,8 +162,12 @@ static int run_one_by_one(pf_serving *s) {
 
 static int write_tokens(pf_serving *s) {
     PF_TRY(find_running(s));
-    int status = s->n_running > 1 ? run_together(s) : PF_OK;
-    if (s->n_running > 1 && (status >= 0 || of_engine(s, status))) return status;
+    if (s->n_running > 1) {
+        int status = run_together(s);
+        if (status >= 0) return PF_OK;
+        PF_TRY(of_engine(s, status));
+        s->again++;
+    }
     for (int64_t i = 0; i < s->n_running; i++) end(s, s->running[i], PF_ESTATE);
     return run_one_by_one(s);
 }

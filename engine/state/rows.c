@@ -27,6 +27,7 @@ static int gather(pf_state **node, pf_engine *e, pf_state *const *trees, int64_t
     PF_TRY(pf_state_new(node, e, n, trees[0]->n_child));
     pf_state *s = *node;
     s->kind = trees[0]->kind;
+    s->mark = trees[0]->mark;
     s->row = pf_heap_alloc(s->heap, bytes);
     int status = s->row ? PF_OK : PF_ENOMEM;
     if (s->row) memcpy(s->row, trees, bytes);
@@ -66,6 +67,7 @@ int pf_state_rows_join(pf_state **joined, pf_engine *e, const pf_state *gathered
     PF_TRY(pf_state_new(joined, e, gathered->batch, 0));
     int status = PF_OK;
     (*joined)->kind = gathered->kind;
+    (*joined)->mark = gathered->mark;
     for (int i = 0; i < PF_STATE_TENSORS && status >= 0; i++) {
         if (gathered->row[0]->tensor[i]) status = join_tensor(*joined, gathered, i);
     }

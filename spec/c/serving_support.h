@@ -6,7 +6,7 @@
 #define PF_SERVING_SUPPORT_H
 
 #include "nn_support.h"
-#include "stream.h"
+#include "serving.h"
 
 enum { CLIENTS = 8, PROMPT_MOST = 40 };
 
