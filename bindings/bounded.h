@@ -41,10 +41,10 @@ enum {
 
 /* ---- one a state ---- */
 /* meter: pays for its bytes. It and the engine outlive it. Before lua_newstate ... */
-int bounded_open(bounded **b, pf_engine *engine, pf_meter *meter, unsigned flags);
+int bounded_open(bounded **out, pf_engine *engine, pf_meter *meter, unsigned flags);
 void bounded_close(bounded **b); /* ... and after lua_close. NULL: nothing */
 /* A lua_Alloc, of which the bounded is the ud. */
-void *bounded_resize(void *b, void *block, size_t old_bytes, size_t bytes);
+void *bounded_resize(void *ud, void *block, size_t old, size_t bytes);
 /* Once, behind lua_newstate, before anything else. PF_OK or PF_ENOMEM. */
 int bounded_watch(lua_State *L, bounded *b);
 /* A lua_CFunction, behind luaL_openlibs: functions that pay for what they do, in Lua's places. */

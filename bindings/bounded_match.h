@@ -34,7 +34,7 @@ void match_begin(match_state *ms, lua_State *L, const char *text, size_t n, cons
                  size_t pattern_n);
 /* The end of the match that begins at `from`, or NULL. Raises when the pattern is none, and when
  * its steps are more than a limit lets it take. */
-const char *match_at(match_state *ms, const char *from, const char *pattern);
+const char *match_at(match_state *ms, const char *s, const char *p);
 void match_pay(match_state *ms); /* for the steps so far */
 void match_step(match_state *ms);
 

@@ -23,8 +23,9 @@ static size_t first_of(lua_Integer position, size_t n) {
 /* ---- find, match -------------------------------------------------------------- */
 
 static bool is_plain(const char *pattern, size_t n) {
+    static const char special[] = "^$*+?.([%-";
     for (size_t i = 0; i < n; i++)
-        if (memchr("^$*+?.([%-", pattern[i], 10)) return false;
+        if (memchr(special, pattern[i], sizeof special - 1)) return false;
     return true;
 }
 
