@@ -131,7 +131,8 @@ local function block_runs(which, options, x, seed)
                               head_dim = options.head_dim, hidden = options.hidden,
                               causal = options.causal, attention = which,
                               attention_options = model_options.own(which, options),
-                              kernel = kernel_of(options) }
+                              kernel = attention.takes_kernel(which) and kernel_of(options)
+                                or nil }
   local run = { which = which, peak = 0 }
   function run.forward()
     local tape <close> = pf.tape() -- luacheck: ignore tape
