@@ -335,6 +335,13 @@ describe("attention over edges", function()
       nn.attention { dim = 4, heads = 2, attention = "graph" } {
         input = pf.randn(1, 5, 4), edges = four }
     end)
+    assert.raises("loops is of lists from and to", function()
+      pf.attention.graph(y:slice(3, 1, 4), y:slice(3, 1, 4), y:slice(3, 1, 4),
+        { graph = four, loops = true })
+    end)
+    assert.raises("graphs in a row take no option 'loops'", function()
+      pf.graph { four, four, loops = true }
+    end)
     assert.raises("slope is of LeakyReLU, in the scores gat and gatv2", function()
       pf.attention.graph(y, y, y, { from = { 1 }, to = { 1 }, slope = 0.2 })
     end)

@@ -158,6 +158,27 @@ describe("pf.pattern", function()
 
   local function rows(p, length, options) return p:matrix(length, options):totable() end
 
+  it("is for no key and for one, as it is said", function()
+    for _, rule in ipairs(pf.patterns()) do
+      for _, L in ipairs(rule.lists and {} or { 0, 1 }) do
+        for _, causal in ipairs { true, false } do
+          local o = { causal = causal,
+                      buckets = rule.buckets and pf.zeros(1, L, { dtype = "i32" }) or nil }
+          assert.equal(L, (pattern[rule.name]():count(L, o)))
+          assert.same({ L, L }, pattern[rule.name]():matrix(L, o):shape())
+        end
+      end
+    end
+    for _, kind in ipairs(pf.kinds()) do
+      for _, L in ipairs { 0, 1 } do
+        local x = pf.randn(1, 2, L, 4)
+        local graph = kind.edges and pf.graph { from = {}, to = {}, nodes = L } or nil
+        assert.same({ 1, 2, L, 4 }, pf.attention[kind.name](x, x, x, { graph = graph }):shape())
+      end
+    end
+    assert.equal(16, (pattern.fixed { stride = 16, part = "near" }:count(1)) * 16)
+  end)
+
   it("counts the query's own key in a window", function()
     local window = pattern.sliding { window = 3 }
     assert.same({ { 1, 0, 0, 0 }, { 1, 1, 0, 0 }, { 1, 1, 1, 0 }, { 0, 1, 1, 1 } },
@@ -269,6 +290,10 @@ describe("pf.pattern", function()
       ["lists.*got number"] = function() pattern.rows(3) end,
       ["length.*got string"] = function() pattern.sliding():matrix "8" end,
       ["causl.*causal"] = function() pattern.sliding():matrix(8, { causl = true }) end,
+      ["pattern.rows: unknown option 'block'"] = function() pattern.rows({ {} }, { block = 4 }) end,
+      ["pattern.matrix: unknown option 'block'"] = function()
+        pattern.matrix({ { 1 } }, { block = 4 })
+      end,
       ["sliding goes by no bucket numbers"] = function()
         pattern.sliding():matrix(4, { buckets = pf.zeros(1, 4, { dtype = "i32" }) })
       end,

@@ -96,6 +96,12 @@ end
 --- The graph of all nodes of the graphs in a row.
 local function joined(list, where)
   local from, to, nodes, keys = {}, {}, 0, 0
+  for key in util.sorted(list) do
+    if not math.type(key) then
+      util.fail("%s: graphs in a row take no option '%s'; give it to each of them", where,
+        tostring(key))
+    end
+  end
   for n, g in ipairs(list) do
     if getmetatable(g) ~= Graph then
       util.fail("%s: entry %d of the list must be a graph, got %s", where, n, core.kind(g))
@@ -199,8 +205,14 @@ function attention.graph(q, k, v, options)
     util.fail("%s: slope is of LeakyReLU, in the scores gat and gatv2; the score dot has none",
       where)
   end
+  for _, key in ipairs(WAYS) do
+    if options.graph and options[key] ~= nil then
+      util.fail("%s: %s is of lists from and to; this graph is made: give it to pf.graph", where,
+        key)
+    end
+    options[key] = nil
+  end
   options.graph, options.from, options.to, options.edges = nil, nil, nil, g.edges
-  for _, key in ipairs(WAYS) do options[key] = nil end
   return op.edge_attention(q, k, v, options)
 end
 

@@ -236,7 +236,10 @@ end
 
 --- Of each query the keys that it sees: a list of lists of positions, or a function (i, length)
 --- that makes the list of query i.
-function pattern.rows(source) return listed("rows", source, {}) end
+function pattern.rows(source, options)
+  util.check_options(options, {}, "pattern.rows")
+  return listed("rows", source, {})
+end
 
 --- Of each block of queries the blocks of keys that it sees, likewise; options: block (64).
 function pattern.tiles(source, options)
@@ -250,8 +253,9 @@ function pattern.tiles(source, options)
 end
 
 --- Of a matrix (queries, keys) of 1 and 0, a tensor or lists.
-function pattern.matrix(matrix)
+function pattern.matrix(matrix, options)
   local where = "pattern.matrix"
+  util.check_options(options, {}, where)
   if core.kind(matrix) == "tensor" then
     if matrix:rank() ~= 2 then
       util.fail("%s: a matrix (queries, keys) is needed, got %s", where,

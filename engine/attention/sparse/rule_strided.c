@@ -85,7 +85,7 @@ static const pf_option_info fixed_options[] = {
 };
 
 static int check_fixed(const double *option, const char *where) {
-    if (option[LAST] <= option[STRIDE]) return PF_OK;
+    if (option[LAST] <= option[STRIDE] || option[PART] == NEAR) return PF_OK;
     return pf_fail(PF_EINVAL, "%s: last = %lld of a block, but stride = %lld is all that it has",
                    where, (long long)option[LAST], (long long)option[STRIDE]);
 }
