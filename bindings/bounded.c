@@ -9,7 +9,11 @@ enum {
     PAY_AT = 1024,     /* units that are counted before the engine hears of them */
     BYTES_A_UNIT = 64, /* of memory that is asked for */
     LARGE = 1 << 20,   /* bytes of a block that an instruction may walk through */
-    PAUSE = 150        /* per cent of what lives that a collection waits for; Lua: 200 */
+    STEP = 32 << 10,   /* new bytes that the collector steps for */
+    SMALL = 1 << 20,   /* bytes that are not worth a collection */
+    /* Bytes of the C stack at which finalizers still have room: Lua's 200 levels take 150 and more
+     * each. */
+    SHALLOW = 24 << 10
 };
 
 struct bounded {
@@ -20,9 +24,13 @@ struct bounded {
     uint64_t unpaid;    /* units */
     int over;           /* PF_OK, or what ended the script */
     char why[256];
-    size_t held; /* bytes of Lua's objects */
-    int large;   /* blocks among them that are LARGE */
-    int closing; /* coroutines, one in the other */
+    size_t held;       /* bytes of Lua's objects */
+    int large;         /* blocks among them that are LARGE */
+    int closing;       /* coroutines, one in the other */
+    uintptr_t stack;   /* where the C stack stood when the host called */
+    size_t stepped;    /* bytes when the collector stepped last */
+    size_t collect_at; /* bytes that the next collection waits for */
+    bool collecting;
     struct {
         const void *block;
         size_t bytes;
@@ -49,6 +57,7 @@ void bounded_close(bounded **b) {
 }
 
 void bounded_begin(bounded *b) {
+    b->stack = (uintptr_t)__builtin_frame_address(0);
     b->over = PF_OK;
     b->why[0] = 0;
     b->refused.bytes = 0;
@@ -114,6 +123,38 @@ static void raise_over(lua_State *L) {
     lua_error(L);
 }
 
+/* ---- the collector ------------------------------------------------------------ */
+
+static bool has_room(const bounded *b, lua_State *L) {
+    const uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    const uintptr_t deep = here < b->stack ? b->stack - here : here - b->stack;
+    return deep < SHALLOW && lua_checkstack(L, 2 * LUA_MINSTACK);
+}
+
+bool bounded_collect(lua_State *L) {
+    bounded *b = bounded_of(L);
+    if (b && !has_room(b, L)) return false;
+    lua_gc(L, LUA_GCCOLLECT);
+    if (!b) return true;
+    b->collecting = false;
+    b->stepped = b->held;
+    b->collect_at = b->held + b->held / 2;
+    return true;
+}
+
+/* As far as what was made since the last step asks for. */
+static void collect_some(bounded *b, lua_State *L) {
+    if (b->held < b->stepped) b->stepped = b->held;
+    if (b->held - b->stepped < STEP || b->held < SMALL) return;
+    if (!b->collecting && b->held < b->collect_at) return;
+    if (!has_room(b, L)) return;
+    b->collecting = lua_gc(L, LUA_GCSTEP, 2 * (int)((b->held - b->stepped) >> 10)) == 0;
+    b->stepped = b->held;
+    if (!b->collecting) b->collect_at = b->held + b->held / 2;
+}
+
+/* ---- counting ----------------------------------------------------------------- */
+
 static void hook(lua_State *L, lua_Debug *ar) {
     bounded *b = bounded_of(L);
     (void)ar;
@@ -122,6 +163,7 @@ static void hook(lua_State *L, lua_Debug *ar) {
     b->unpaid += (uint64_t)lua_gethookcount(L);
     look(b);
     pay(b);
+    if (!b->over) collect_some(b, L);
     if (lua_gethookcount(L) != pace(b)) lua_sethook(L, hook, LUA_MASKCOUNT, pace(b));
     if (b->over) raise_over(L);
 }
@@ -132,6 +174,7 @@ void bounded_charge(lua_State *L, uint64_t units) {
     b->unpaid = units < UINT64_MAX - b->unpaid ? b->unpaid + units : UINT64_MAX;
     look(b);
     if (b->unpaid >= PAY_AT) pay(b);
+    if (!b->over) collect_some(b, L);
     if (b->over) {
         luaL_checkstack(L, 1, "limit");
         raise_over(L);
@@ -225,7 +268,8 @@ int bounded_watch(lua_State *L, bounded *b) {
         return pf_set_error(PF_ENOMEM, "script: out of memory");
     }
     b->running = L;
-    lua_gc(L, LUA_GCSETPAUSE, PAUSE);
+    lua_gc(L, LUA_GCSTOP);
+    bounded_begin(b);
     lua_sethook(L, hook, LUA_MASKCOUNT, BOUNDED_PACE);
     return PF_OK;
 }

@@ -9,6 +9,10 @@
  * instruction, so nothing that catches the error gets further than the next one; and since Lua
  * switches hooks off inside a hook, no code of the script's is called between there and the end:
  * no handler of xpcall, no __close of a coroutine that is closed.
+ *
+ * Lua's own collector is off: it calls finalizers wherever an allocation happens to be, and where
+ * the C stack is nearly used up Lua refuses the call and forgets the object, whose tensors nobody
+ * would ever give back. It steps from the hook instead, where the stack is shallow.
  */
 #ifndef BOUNDED_H
 #define BOUNDED_H
@@ -51,7 +55,8 @@ int bounded_watch(lua_State *L, bounded *b);
 int bounded_libraries(lua_State *L);
 
 /* ---- at a call ---- */
-void bounded_begin(bounded *b);            /* nothing is over any more */
+/* At every outermost one, by the thread that runs it: nothing is over any more. */
+void bounded_begin(bounded *b);
 int bounded_over(bounded *b);              /* PF_OK, or the status that ended the script */
 const char *bounded_why(const bounded *b); /* and what was over */
 void bounded_end(bounded *b, int status);  /* over: with pf_last_error as its reason */
@@ -61,6 +66,8 @@ bool bounded_is_stranger(const bounded *PF_NULLABLE b);
 /* ---- for what runs in a state; where it is not a bounded one, they do nothing ---- */
 bounded *bounded_of(lua_State *L);                 /* NULL: it is none */
 void bounded_charge(lua_State *L, uint64_t units); /* raises when over */
+/* A whole collection, in bounded states where finalizers have room; else false, and nothing. */
+bool bounded_collect(lua_State *L);
 /* An engine's status that is about to be raised: a limit's, a cancel's end the script. true: the
  * state is a bounded one, whose host lowers its cancel flag itself. */
 bool bounded_note(lua_State *L, int status);

@@ -2,6 +2,7 @@
  * lpf_kernel.c - kernels as userdata: the engine's own objects, made once and used by layers,
  * states, sets and attention alike; and maps written in Lua, which the engine calls back.
  */
+#include "bounded.h"
 #include "lpf.h"
 
 #include <stdlib.h>
@@ -135,8 +136,8 @@ static int kernel_gc(lua_State *L) {
 
 /* A module and the kernel in a table of its map's are dead one after the other. */
 void lpf_drop_dead(lua_State *L) {
-    lua_gc(L, LUA_GCCOLLECT);
-    lua_gc(L, LUA_GCCOLLECT);
+    bounded_collect(L);
+    bounded_collect(L);
 }
 
 /* ---- asking ------------------------------------------------------------------- */

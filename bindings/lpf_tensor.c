@@ -5,6 +5,7 @@
  * allocated: when the debt passes what is live, a full collection runs. Inside a tape only
  * headers count, because the bytes die with the tape anyway.
  */
+#include "bounded.h"
 #include "lpf.h"
 
 #include <stdlib.h>
@@ -23,8 +24,8 @@ void lpf_made(lua_State *L, const pf_tensor *t) {
     if (t && !ctx->tape)
         ctx->debt += (size_t)pf_tensor_numel(t) * pf_dtype_size(pf_tensor_dtype(t));
     if (ctx->debt < ctx->trigger) return;
+    if (!bounded_collect(L)) return;
     ctx->debt = 0;
-    lua_gc(L, LUA_GCCOLLECT, 0);
     size_t live, peak;
     pf_engine_memory(lpf_engine(L), &live, &peak);
     ctx->trigger = live > LPF_MIN_TRIGGER ? live : LPF_MIN_TRIGGER;
@@ -33,8 +34,8 @@ void lpf_made(lua_State *L, const pf_tensor *t) {
 /* The budget may be full of tensors that nothing holds any more: the caller tries once again. */
 bool lpf_collect_for(lua_State *L, int status) {
     if (status != PF_ENOMEM) return false;
-    lua_gc(L, LUA_GCCOLLECT, 0);
-    lua_gc(L, LUA_GCCOLLECT, 0); /* what finalizers of the first let go */
+    bounded_collect(L);
+    bounded_collect(L); /* what finalizers of the first let go */
     return true;
 }
 

@@ -124,7 +124,7 @@ static int collect(lua_State *L) {
         lua_pushboolean(L, 1);
     } else {
         bounded_charge(L, (uint64_t)kilobytes * 1024 / BOUNDED_BYTES);
-        lua_gc(L, LUA_GCCOLLECT);
+        bounded_collect(L);
         lua_pushinteger(L, 0);
     }
     return 1;

@@ -365,6 +365,23 @@ local ENGINE = {
     tape:close()
     tape:close()
     assert(not pcall(tape.backward, tape, loss) and not pcall(loss.item, loss))]] },
+  { "finalizers where the C stack ends", "fine time memory", [[
+    for _, make in ipairs { function() return pf.zeros(1000) end, pf.tape,
+                            function() return pf.kernel.relu {} end } do
+      local function deeper()
+        pcall(deeper)
+        for _ = 1, 100 do pcall(make) end
+        for _ = 1, 5 do pcall(collectgarbage) end
+        for _ = 1, 1000 do local _ = { {} } end
+      end
+      deeper()
+    end]], { seconds = 0.3 } },
+  { "finalizers where memory ends", "memory", [[
+    local t = {}
+    while true do
+      for _ = 1, 10 do pf.ones(10):requires_grad() end
+      t[#t + 1] = { {} }
+    end]], { bytes = 8 << 20 } },
   { "a tape that stays open", "fine", [[
     tape = pf.tape()
     kept = pf.randn(100) * 2]] },

@@ -1,5 +1,8 @@
 -- sandbox_grammar.lua: programs that nobody wrote, from a seed: statements of Lua and calls of the
 -- library with values that fit, or don't.
+local core = require "performer.core"
+local pf = require "performer"
+
 local MOST = 4 -- levels of blocks, of functions and of expressions
 
 local state
@@ -21,27 +24,41 @@ local VALUES = { "nil", "true", "false", "0", "1", "-1", "2.5", "0/0", "math.hug
   "pcall", "string.rep", "coroutine.yield", "setmetatable({}, meta)", "meta", "_G", "pf",
   "coroutine.create(print)", "coroutine.running()", "pf.ones(2, 3)", "pf.zeros(0)", "pf.tape()",
   "pf.arange(4, { dtype = 'i32' })", "pf.kernel.relu {}", "pf.nn.linear { from = 3, to = 2 }",
+  "model", "model:stream { batch = 1 }",
+  "pf.optim.sgd(model, { lr = 1 })", "pf.kernel.custom { map = function(x) return x end }",
+  "pf.attention.state { kernel = pf.kernel.relu {}, batch = 1, heads = 1, head_dim = 4 }",
+  "pf.randn(1, 1, 4, 4)", "{ kernel = pf.kernel.relu {} }", "'softmax'",
   "function(...) return ... end", "function() error({}) end", "function() while true do end end" }
 
-local FUNCTIONS = { "string.find", "string.match", "string.gmatch", "string.gsub", "string.rep",
-  "string.format", "string.pack", "string.unpack", "string.packsize", "string.byte", "string.char",
-  "string.sub", "string.upper", "string.reverse", "table.concat", "table.insert", "table.remove",
-  "table.move", "table.unpack", "table.sort", "table.pack", "utf8.char", "utf8.len",
-  "utf8.codepoint", "utf8.offset", "utf8.codes",
-  "coroutine.create", "coroutine.resume", "coroutine.wrap",
-  "coroutine.close", "coroutine.status", "coroutine.yield", "pcall", "xpcall", "select", "tostring",
-  "tonumber", "setmetatable", "getmetatable", "rawset", "rawget", "rawlen", "rawequal", "next",
-  "load", "error", "assert", "collectgarbage", "type", "ipairs", "pairs", "os.date", "os.time",
-  "math.random", "math.tointeger", "math.floor", "pf.tensor", "pf.zeros", "pf.ones", "pf.full",
-  "pf.randn", "pf.arange", "pf.concat", "pf.tape", "pf.recompute", "pf.kind", "pf.sorted",
-  "pf.json.encode", "pf.json.decode", "pf.json.list", "pf.nn.linear", "pf.nn.chain", "pf.nn.mlp",
-  "pf.nn.performer", "pf.kernel.softmax", "pf.kernel.custom", "pf.attention.favor",
-  "pf.attention.exact", "pf.attention.state", "pf.optim.adamw", "pf.schedule.cosine",
-  "pf.tokenizer.byte", "pf.check.gradient", "pf.exit", "pf.describe" }
+local FUNCTIONS = {
+  "string.find", "string.match", "string.gmatch", "string.gsub", "string.rep", "string.format",
+  "string.pack", "string.unpack", "string.packsize", "string.byte", "string.char", "string.sub",
+  "string.upper", "string.reverse", "table.concat", "table.insert", "table.remove", "table.move",
+  "table.unpack", "table.sort", "table.pack", "utf8.char", "utf8.len", "utf8.codepoint",
+  "utf8.offset", "utf8.codes", "coroutine.create", "coroutine.resume", "coroutine.wrap",
+  "coroutine.close", "coroutine.status", "coroutine.yield", "pcall", "xpcall", "select",
+  "tostring", "tonumber", "setmetatable", "getmetatable", "rawset", "rawget", "rawlen",
+  "rawequal", "next", "load", "error", "assert", "collectgarbage", "type", "ipairs", "pairs",
+  "os.date", "os.time", "math.random", "math.tointeger", "math.floor" }
 
-local METHODS = { "matmul", "sum", "reshape", "slice", "detach", "softmax", "item", "totable",
-  "copy_", "fill_", "requires_grad", "grad", "backward", "close", "rep", "find", "parameters",
-  "stream", "step", "features", "shape", "transpose", "cross_entropy", "encode", "generate" }
+local METHODS = { "rep", "find", "gsub", "format", "x" }
+
+--- Every function of the library below `t`, under the name that reaches it.
+local function walk(t, name, seen)
+  if seen[t] then return end
+  seen[t] = true
+  for key, value in pf.sorted(t) do
+    local inner = ("%s.%s"):format(name, key)
+    if type(value) == "function" then FUNCTIONS[#FUNCTIONS + 1] = inner end
+    if type(value) == "table" and type(key) == "string" then walk(value, inner, seen) end
+  end
+end
+
+walk(pf, "pf", {})
+for _, class in ipairs { "tensor", "tape", "module", "optimizer", "stream", "state", "items",
+                         "kernel", "data" } do
+  for name in pf.sorted(core.methods("performer." .. class)) do METHODS[#METHODS + 1] = name end
+end
 
 local EVENTS = { "__index", "__newindex", "__call", "__close", "__eq", "__lt", "__len", "__concat",
   "__tostring", "__pairs", "__add", "__gc", "__mode", "__metatable", "__name" }
@@ -111,7 +128,8 @@ end
 --- The program of a seed.
 return function(seed)
   state = seed
-  local lines = { "local meta, v1, v2, v3, v4 = {}" }
-  for i = 2, 2 + below(6) do lines[i] = statement(MOST) end
+  local lines = { "local meta, v1, v2, v3, v4 = {}", "local model = pf.nn.performer { vocab = 8, "
+    .. "dim = 8, layers = 1, heads = 2, causal = true, kernel = { features = 8 } }" }
+  for i = 3, 3 + below(6) do lines[i] = statement(MOST) end
   return table.concat(lines, "\n")
 end
