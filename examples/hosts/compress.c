@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BYTES = 256, MAX_LANES = 32, LANE = 8192, FIRST = '\n' };
+enum { BYTES = 256, MAX_LANES = 32, LANE = 16384, FIRST = '\n' };
 enum { TOTAL = 1 << 20 }; /* what frequencies add up to */
 
 /* ---- bytes -------------------------------------------------------------------- */
