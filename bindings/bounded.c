@@ -66,6 +66,13 @@ void bounded_begin(bounded *b) {
 bool bounded_is_stranger(const bounded *b) {
     return b && (b->flags & BOUNDED_STRANGER) == BOUNDED_STRANGER;
 }
+
+bool bounded_firm(bounded *b, bool firm) {
+    const bool was = (b->flags & BOUNDED_FIRM) != 0;
+    b->flags = firm || bounded_is_stranger(b) ? b->flags | BOUNDED_FIRM : 0;
+    return was;
+}
+
 const char *bounded_why(const bounded *b) { return b->why; }
 
 /* ---- over --------------------------------------------------------------------- */

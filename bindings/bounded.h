@@ -61,6 +61,8 @@ int bounded_over(bounded *b);              /* PF_OK, or the status that ended th
 const char *bounded_why(const bounded *b); /* and what was over */
 void bounded_end(bounded *b, int status);  /* over: with pf_last_error as its reason */
 
+/* From now on running out of bytes ends it, or not any more; as it was before. */
+bool bounded_firm(bounded *b, bool firm);
 bool bounded_is_stranger(const bounded *PF_NULLABLE b);
 
 /* ---- for what runs in a state; where it is not a bounded one, they do nothing ---- */

@@ -125,7 +125,6 @@ void lpf_host_arguments(lua_State *L, const char *path, const char *program, int
         lua_pushstring(L, argv[i]);
         lua_rawseti(L, -2, i + 1);
     }
-    lua_setglobal(L, "arg");
 }
 
 typedef struct {
@@ -164,6 +163,7 @@ static int load_body(lua_State *L) {
     script *s = lua_touserdata(L, 1);
     lpf_host_folder(L, s->path);
     lpf_host_arguments(L, s->path, s->program, s->argc, s->argv);
+    lua_setglobal(L, "arg");
     s->load_status = luaL_loadfile(L, s->path);
     return s->load_status == LUA_OK ? 1 : lua_error(L);
 }

@@ -37,7 +37,7 @@ lua_State *lpf_host_open(pf_engine *engine, const lpf_places *places);
 /* What it does to a state that has its libraries: LUA_OK, or an error's status with it on top. */
 int lpf_host_bind(lua_State *L, pf_engine *engine, const lpf_places *places);
 
-/* The global `arg`. These two raise. */
+/* Pushes what is to be the global `arg`. These two raise. */
 void lpf_host_arguments(lua_State *L, const char *path, const char *program, int argc,
                         const char *const *argv);
 /* `require` looks in the folder of the file `path` where Lua would in the current one: what lies in

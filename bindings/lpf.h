@@ -58,6 +58,8 @@ typedef struct lpf_context {
     lua_State *main;     /* NULL: the Lua state is gone */
     lua_State *L;        /* the thread that called last: callbacks run on it */
     lpf_tape *tape;      /* innermost open tape */
+    int inside;          /* calls into Lua by a script's host and by the engine that run now */
+    bool hosted;         /* a pf_script: nothing but these runs code in it */
     const pf_pass *pass; /* of the innermost Lua layer or recompute that runs, or NULL */
     uint64_t streams;    /* opened so far: the default seed of each */
     uint64_t step;       /* training steps so far: keys dropout */

@@ -144,18 +144,33 @@ void lpf_forget_error(lua_State *L) {
     }
 }
 
+/* What the body raised, on top: kept for lpf_result, and told for a host that called the engine
+ * itself, in whose script no Lua waits for it. */
+static int keep_error(lpf_context *ctx, lua_State *L) {
+    bounded *b = bounded_of(L);
+    const int over = b ? bounded_over(b) : PF_OK;
+    const char *text = over                             ? bounded_why(b)
+                       : lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1)
+                                                        : NULL;
+    if (text) pf_set_error(over ? over : PF_EHOST, text);
+    if (ctx->hosted && ctx->inside == 0)
+        lua_pop(L, 1);
+    else
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
+    return over ? over : PF_EHOST;
+}
+
 int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call) {
     lua_State *L = ctx->L;
     if (!L || !lua_checkstack(L, 20)) return PF_EHOST;
+    if (ctx->hosted && ctx->inside == 0) bounded_begin(bounded_of(L));
     lua_pushcfunction(L, body);
     lua_pushlightuserdata(L, call);
+    ctx->inside++;
     int status = lua_pcall(L, 1, 0, 0);
+    ctx->inside--;
     ctx->L = L; /* the callback may have run others */
-    if (status == LUA_OK) return PF_OK;
-    /* In words too, for who sees the status alone: a sequence that ended by it, a host in C. */
-    if (lua_type(L, -1) == LUA_TSTRING) pf_set_error(PF_EHOST, lua_tostring(L, -1));
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
-    return PF_EHOST;
+    return status == LUA_OK ? PF_OK : keep_error(ctx, L);
 }
 
 int lpf_result(lua_State *L, int status) {
@@ -169,6 +184,8 @@ int lpf_result(lua_State *L, int status) {
         if (!none) return lua_error(L);
         lua_pop(L, 1);
     }
+    lua_pushboolean(L, 0); /* of a callback that reached a limit: what follows says so */
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
     const bool bound = bounded_note(L, status);
     if (status == PF_ECANCEL && !bound) atomic_store(&lpf_cancel, 0); /* a script can clean up */
     const char *message = pf_last_error_from(1);

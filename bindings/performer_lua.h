@@ -2,10 +2,10 @@
  * performer_lua.h - Lua scripts inside a host program: a second library (performer_lua), so
  * that the engine itself never links Lua. The manners are those of performer.h.
  *
- * A pf_script is a Lua state of its own on an engine of the host's: what it makes lives in that
- * engine's memory and obeys its budget, its seed, logger and cancel flag. The host loads chunks
- * into it, calls their functions by name and gives it functions to call; tensors and models go
- * both ways as the same objects, without a copy.
+ * A pf_script is a Lua state of its own on an engine of the host's: what it makes, Lua's own objects
+ * too, lives in that engine's memory and obeys its budget, its limits, seed, logger and cancel flag.
+ * The host loads chunks into it, calls their functions by name and gives it functions to call;
+ * tensors and models go both ways as the same objects, without a copy.
  *
  *     static int now(void *context, pf_script *script, const pf_value *args, int n_args,
  *                    pf_value *results) {
@@ -128,6 +128,11 @@ PF_API int pf_value_copy(pf_value *copy, const pf_value *value);
  * where Lua's memory ran out, else PF_EHOST; pf_script_error says what and where, with a traceback.
  * After it the script goes on as any Lua state after a caught error.
  *
+ * Limits stand on the engine, the script and a call, and all hold. Over work or time, or cancelled,
+ * a call ends with PF_ELIMIT or PF_ECANCEL, whatever the script catches; over the bytes of a script
+ * or a call with PF_ENOMEM in the same way, while of the engine's budget a script may catch that
+ * and go on with less. Finalizers (__gc) of scripts outside a sandbox run without bounds of work.
+ *
  * A script that ends itself (pf.exit, os.exit) ends the call: code 0 is PF_OK, another PF_EHOST.
  * A tape that is still open when the host's call ends is closed then. */
 
@@ -137,25 +142,33 @@ typedef void (*pf_script_print)(void *context, const char *text, size_t bytes);
 typedef struct {
     size_t size;
     const char *name; /* in messages; NULL: "script" */
-    /* Names with commas of what scripts find beside the basic functions: coroutine, debug, io,
-     * math, os, package, string, table, utf8. NULL: all. */
+    /* For strangers' scripts: only what can neither reach out of it nor end it, no files, no
+     * bytecode, no finalizers. Without it a script may do what the process may do. */
+    bool sandbox;
+    /* Which of its libraries a sandbox has, names with commas: "string, table". NULL: all. */
     const char *libraries;
-    /* What `print` writes. NULL: to the standard output, as stock Lua. io.write and io.stdout write
-     * there in any case. */
+    const pf_limits *limits; /* copied; NULL: none but the engine's */
+    /* What `print` writes. NULL: to the standard output, as stock Lua, where io.write writes in any
+     * case; in a sandbox nowhere. */
     pf_script_print print;
     void *print_context;
     const char *lua_dir; /* the folder that holds performer/init.lua; NULL: beside the library */
 } pf_script_options;
 
-/* It may do what the process may do; give it to trusted scripts only. */
+/* The options' limits count from its end. */
 PF_API int pf_script_open(pf_script **script, pf_engine *engine,
                           const pf_script_options *PF_NULLABLE options);
-/* Runs its finalizers. What the host got from it stays good, but a model's layers in Lua fail from
- * then on. In any order with its engine and with other scripts; in the middle of one of its calls
- * it closes when the outermost of them ends. */
+/* What the host got from it stays good, but a model's layers in Lua fail from then on. In any order
+ * with its engine and with other scripts; in the middle of one of its calls it closes when the
+ * outermost of them ends. */
 PF_API void pf_script_close(pf_script **script);
 /* The engine that it is on, borrowed; NULL of NULL. */
 PF_API pf_engine *pf_script_engine(const pf_script *script);
+/* Other limits from now on, all counts at 0 and nothing over; NULL: none but the engine's. Once its
+ * work or time is over, every call answers PF_ELIMIT until then. */
+PF_API int pf_script_limit(pf_script *script, const pf_limits *PF_NULLABLE limits);
+/* What it holds, Lua's objects and tensors, and what it has done since its limits were set. */
+PF_API int pf_script_usage(const pf_script *script, pf_usage *usage);
 
 /* Compiles the text (no bytecode) and runs it; `name` stands in messages before the line.
  * PF_EFORMAT: it doesn't compile. */
@@ -167,12 +180,13 @@ PF_API int pf_script_load_file(pf_script *script, const char *path);
 /* Names are global ones, or fields below them: "update", "game.update". */
 
 /* Calls a function with args[0 .. n_args-1], which it borrows. How many results it gave, at most
- * max_results: those are the caller's to clear, the others nil, as are all after a failure.
- * PF_ENOTFOUND: there is no such function. PF_EINVAL: a result is no value. At most PF_SCRIPT_DEPTH
- * calls of scripts may be inside each other, by functions of the host's, on a thread. */
+ * max_results: those are the caller's to clear, the others nil, as are all after a failure. limits:
+ * of this call; its bytes are those that are held more than before. PF_ENOTFOUND: there is no such
+ * function. PF_EINVAL: a result is no value. At most PF_SCRIPT_DEPTH calls of scripts may be inside
+ * each other, by functions of the host's, on a thread: PF_ELIMIT. */
 #define PF_SCRIPT_DEPTH 32
 PF_API int pf_script_call(pf_script *script, const char *function, const pf_value *args, int n_args,
-                          pf_value *results, int max_results);
+                          pf_value *results, int max_results, const pf_limits *PF_NULLABLE limits);
 
 /* A function of the host's: arguments are borrowed for the call. Writes up to PF_SCRIPT_RESULTS
  * results, which are nil before, and returns how many; what they own the library clears. Or returns

@@ -11,6 +11,7 @@
 
 #include <lua.h>
 
+#include "bounded.h"
 #include "lpf.h"
 #include "performer_lua.h"
 
@@ -18,12 +19,16 @@ enum { LPF_SCRIPT_NAME = 64 };
 
 struct pf_script {
     pf_engine *engine; /* retained: its husk says that it has closed */
-    lua_State *L;      /* its main thread */
+    pf_meter *meter;   /* pays for all that it holds, and for this struct */
+    bounded *bounded;
+    lua_State *L; /* its main thread */
     lpf_context *context;
     int environment; /* registry: the globals of its chunks */
-    int inside;      /* calls of the host's into it, and its calls of functions of the host's */
-    bool closing;    /* no call begins any more */
-    bool placed;     /* the first chunk has said where `require` looks */
+    bool sandbox;
+    bool closing; /* no call begins any more */
+    int held;     /* files that are being run, whose text it pays for */
+    bool placed;  /* the first chunk has said where `require` looks */
+    size_t bytes; /* the bound of what it holds now; 0: none */
     pf_script_print print;
     void *print_context;
     char name[LPF_SCRIPT_NAME];
@@ -38,6 +43,8 @@ int lpf_script_refuse(int status, const char *format, ...) __attribute__((format
 int lpf_script_thrown(lua_State *L, int lua_status);
 /* A message handler, which keeps where it happened for lpf_script_thrown. */
 int lpf_script_handler(lua_State *L);
+/* What a call comes to that gave `status`: it was not its own end where a limit had been reached. */
+int lpf_script_ended(bounded *b, int status);
 void lpf_script_quiet(void); /* there is no error any more */
 
 /* PF_EINVAL, naming the first of the pointers that is NULL. */
@@ -48,11 +55,19 @@ void lpf_script_quiet(void); /* there is no error any more */
 
 /* ---- script_enter.c ---- */
 
-/* Runs body(L) with `job`, a light userdata, as its argument, on the Lua thread that runs now. A
- * status, told by `where`; what was open before (tapes) is what is open after. */
-int lpf_script_enter(pf_script *script, const char *where, lua_CFunction body, void *job);
+/* Runs body(L) with `job`, a light userdata, as its argument, on the Lua thread that runs now,
+ * within `limits` of its own (or NULL). A status, told by `where`; what was open before (tapes) is
+ * what is open after. */
+int lpf_script_enter(pf_script *script, const char *where, lua_CFunction body, void *job,
+                     const pf_limits *limits);
 /* Closes it, or says that it is to be closed when nothing of it runs any more. */
 void lpf_script_drop(pf_script *script);
+
+/* ---- script.c ---- */
+
+/* pf_script_load_file with arguments: its `arg` and `...`. */
+int lpf_script_run_file(pf_script *script, const char *path, const char *program, int argc,
+                        const char *const *argv);
 
 /* ---- script_value.c ---- */
 

@@ -125,7 +125,7 @@ static void clear_all(pf_value *values, int n) {
 }
 
 int pf_script_call(pf_script *script, const char *function, const pf_value *args, int n_args,
-                   pf_value *results, int max_results) {
+                   pf_value *results, int max_results, const pf_limits *limits) {
     lpf_script_quiet();
     for (int i = 0; results && i < max_results; i++) results[i] = pf_value_nil();
     LPF_NEED(script);
@@ -137,7 +137,7 @@ int pf_script_call(pf_script *script, const char *function, const pf_value *args
     int status = lpf_values_check(__func__, "argument", args, n_args);
     if (status < 0) return status;
     call_job job = {script, function, args, n_args, results, max_results, 0};
-    status = lpf_script_enter(script, __func__, call_body, &job);
+    status = lpf_script_enter(script, __func__, call_body, &job, limits);
     if (status < 0) clear_all(results, max_results);
     return status < 0 ? status : job.made;
 }
@@ -154,11 +154,8 @@ typedef struct {
 /* Runs it with what the stack holds; its status. */
 static int run_host(lua_State *L, const host_function *f, pf_value *args, int n,
                     pf_value *results) {
-    pf_script *s = f->script;
     lpf_context *ctx = lpf_enter(L), *asking = lpf_ask_layers(NULL);
-    s->inside++;
-    const int status = f->function(f->context, s, args, n, results);
-    s->inside--;
+    const int status = f->function(f->context, f->script, args, n, results);
     lpf_ask_layers(asking);
     ctx->L = L;
     return status;
@@ -235,7 +232,7 @@ int pf_script_set_function(pf_script *script, const char *name, pf_script_fn fun
     LPF_NEED(function);
     const host_function made = {script, function, context, NULL};
     name_job job = {.script = script, .name = name, .function = &made};
-    return lpf_script_enter(script, __func__, set_function_body, &job);
+    return lpf_script_enter(script, __func__, set_function_body, &job, NULL);
 }
 
 /* ---- globals ------------------------------------------------------------------ */
@@ -255,7 +252,7 @@ int pf_script_set(pf_script *script, const char *name, const pf_value *value) {
     const int status = lpf_values_check(__func__, "value", value, 1);
     if (status < 0) return status;
     name_job job = {.script = script, .name = name, .value = value};
-    return lpf_script_enter(script, __func__, set_body, &job);
+    return lpf_script_enter(script, __func__, set_body, &job, NULL);
 }
 
 static int get_body(lua_State *L) {
@@ -272,7 +269,7 @@ int pf_script_get(pf_script *script, const char *name, pf_value *value) {
     LPF_NEED(name);
     LPF_NEED(value);
     name_job job = {.script = script, .name = name, .result = value};
-    const int status = lpf_script_enter(script, __func__, get_body, &job);
+    const int status = lpf_script_enter(script, __func__, get_body, &job, NULL);
     if (status < 0) pf_value_clear(value);
     return status;
 }

@@ -27,8 +27,10 @@ int lpf_script_refuse(int status, const char *format, ...) {
     return pf_set_error(status, script_error);
 }
 
-/* Not called where memory ran out: Lua keeps the traceback of before then. */
+/* Where a limit was reached there is no time for it: the script's __close functions may raise it a
+ * thousand times over. Nothing of the script's is called here, where no hook would stop it. */
 int lpf_script_handler(lua_State *L) {
+    if (bounded_over(bounded_of(L))) return 1;
     luaL_traceback(L, L, NULL, 1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &trace_key);
     lua_settop(L, 1);
@@ -56,5 +58,12 @@ int lpf_script_thrown(lua_State *L, int lua_status) {
         snprintf(script_error, sizeof script_error, "the script ended itself with code %d", code);
     if (!chosen && lua_status != LUA_ERRMEM) add_trace(L);
     pf_set_error(status, script_error);
+    return status;
+}
+
+int lpf_script_ended(bounded *b, int status) {
+    const int over = bounded_over(b);
+    if (over) status = lpf_script_refuse(over, "%s", bounded_why(b));
+    bounded_begin(b); /* what is still over will be found so again */
     return status;
 }

@@ -112,11 +112,13 @@ int lpf_values_check(const char *where, const char *what, const pf_value *values
 
 /* Methods that are written in Lua belong to tensors and models as any others do. */
 static void need_binding(lua_State *L) {
-    lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-    const bool there = lua_getfield(L, -1, "performer") != LUA_TNIL;
-    lua_pop(L, 2);
-    if (there || lua_getfield(L, LUA_REGISTRYINDEX, "performer.require") != LUA_TFUNCTION) return;
+    if (lua_getfield(L, LUA_REGISTRYINDEX, "performer.require") != LUA_TFUNCTION) {
+        lua_pop(L, 1);
+        return;
+    }
     lua_call(L, 0, 0);
+    lua_pushnil(L);
+    lua_setfield(L, LUA_REGISTRYINDEX, "performer.require");
 }
 
 void lpf_push_value(lua_State *L, const pf_value *v) {

@@ -36,6 +36,8 @@ PF_API int pf_meter_open(pf_meter **meter, pf_engine *engine, const pf_limits *P
 PF_API void pf_meter_close(pf_meter **meter);
 /* Other bounds from now on, with work and time at 0 and nothing over. */
 PF_API int pf_meter_limit(pf_meter *meter, const pf_limits *PF_NULLABLE limits);
+/* Another bound of its bytes alone, and the counts go on; 0: none. What is held may be more. */
+PF_API int pf_meter_bound(pf_meter *meter, size_t bytes);
 /* From here to the leave it counts. One that is over, or the host's cancel, is refused. */
 PF_API int pf_meter_enter(pf_meter *meter);
 /* With all that were entered inside it; of one that is not entered nothing. */

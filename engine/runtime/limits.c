@@ -79,6 +79,13 @@ int pf_meter_limit(pf_meter *meter, const pf_limits *limits) {
     return PF_OK;
 }
 
+int pf_meter_bound(pf_meter *meter, size_t bytes) {
+    PF_NEED(meter);
+    PF_OPEN(meter->engine);
+    pf_account_bound(meter->account, meter->engine->heap, bytes);
+    return PF_OK;
+}
+
 int pf_meter_enter(pf_meter *meter) {
     PF_NEED(meter);
     PF_OPEN(meter->engine);

@@ -18,15 +18,15 @@ static void test_names(pf_script *s) {
                 "function nothing() end\n"
                 "function many() return table.unpack({}, 1, 300) end\n"));
     pf_value dt = pf_value_number(1.5);
-    CHECK(pf_script_call(s, "game.update", &dt, 1, v, 4) == 3);
+    CHECK(pf_script_call(s, "game.update", &dt, 1, v, 4, NULL) == 3);
     CHECK(v[0].as.number == 3 && v[1].kind == PF_VALUE_TEXT && v[2].as.integer == 3);
     CHECK(v[3].kind == PF_VALUE_NIL);
     for (int i = 0; i < 4; i++) pf_value_clear(&v[i]);
-    CHECK(pf_script_call(s, "game.update", &dt, 1, v, 1) == 1); /* the others are dropped */
-    CHECK(pf_script_call(s, "game.update", &dt, 1, NULL, 0) == 0);
-    CHECK(pf_script_call(s, "nothing", NULL, 0, v, 2) == 0 && v[1].kind == PF_VALUE_NIL);
-    CHECK(pf_script_call(s, "many", NULL, 0, v, 4) == 4);
-    CHECK(pf_script_call(s, "game.player.name", NULL, 0, v, 1) == 1 && v[0].as.integer == 9);
+    CHECK(pf_script_call(s, "game.update", &dt, 1, v, 1, NULL) == 1); /* the others are dropped */
+    CHECK(pf_script_call(s, "game.update", &dt, 1, NULL, 0, NULL) == 0);
+    CHECK(pf_script_call(s, "nothing", NULL, 0, v, 2, NULL) == 0 && v[1].kind == PF_VALUE_NIL);
+    CHECK(pf_script_call(s, "many", NULL, 0, v, 4, NULL) == 4);
+    CHECK(pf_script_call(s, "game.player.name", NULL, 0, v, 1, NULL) == 1 && v[0].as.integer == 9);
     CHECK_FAILS(PF_ENOTFOUND, call(s, "game.updte"));
     CHECK(says("there is no function 'game.updte' (did you mean 'update'?)"));
     CHECK_FAILS(PF_ENOTFOUND, call(s, "game.level"));
@@ -133,7 +133,8 @@ static void test_host_failures(pf_script *s) {
 static int again(void *context, pf_script *script, const pf_value *args, int n, pf_value *results) {
     host *h = context;
     h->calls++;
-    const int status = pf_script_call(h->other ? h->other : script, h->name, args, n, results, 1);
+    const int status =
+        pf_script_call(h->other ? h->other : script, h->name, args, n, results, 1, NULL);
     return status < 0 ? pf_set_error(status, pf_script_error()) : status;
 }
 
@@ -147,7 +148,7 @@ static void test_nested(pf_engine *engine, pf_script *s) {
     CHECK(call_number(s, "count", 10) == 10);
     CHECK(call_number(s, "count", PF_SCRIPT_DEPTH - 1) == PF_SCRIPT_DEPTH - 1);
     pf_value deep = pf_value_integer(PF_SCRIPT_DEPTH);
-    CHECK(pf_script_call(s, "count", &deep, 1, NULL, 0) == PF_ESTATE);
+    CHECK(pf_script_call(s, "count", &deep, 1, NULL, 0, NULL) == PF_ESTATE);
     CHECK(says("32 calls of scripts are inside each other"));
     CHECK(call_number(s, "count", 10) == 10); /* nothing is left of them */
     h.name = "threads";
@@ -228,7 +229,7 @@ static void test_exit(pf_script *s) {
     CHECK_FAILS(PF_EHOST, load(s, "error { code = 0, message = 'not well' }"));
     pf_value v = pf_value_nil();
     CHECK_OK(load(s, "function leave() os.exit(0) end"));
-    CHECK(pf_script_call(s, "leave", NULL, 0, &v, 1) == 0 && v.kind == PF_VALUE_NIL);
+    CHECK(pf_script_call(s, "leave", NULL, 0, &v, 1, NULL) == 0 && v.kind == PF_VALUE_NIL);
 }
 
 /* A tape that a call leaves open is closed with it, one of an outer call is not. */
@@ -242,7 +243,7 @@ static void test_tapes(pf_engine *engine, pf_script *s) {
                      "  return w:grad():totable()[1] end\n"
                      "function leave() tape = pf.tape() end"));
     pf_value v = pf_value_nil();
-    CHECK(pf_script_call(s, "outer", NULL, 0, &v, 1) == 1 && v.as.number == 3);
+    CHECK(pf_script_call(s, "outer", NULL, 0, &v, 1, NULL) == 1 && v.as.number == 3);
     CHECK_OK(call(s, "leave"));
     pf_tensor *t = NULL;
     CHECK_OK(pf_tensor_arange(&t, engine, PF_F32, 2));

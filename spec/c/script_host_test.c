@@ -46,7 +46,7 @@ static bool knows(pf_script *s, const char *name) {
 
 static void define(pf_script *s, const char *name) {
     const pf_value v = pf_value_text(name, strlen(name));
-    CHECK_OK(pf_script_call(s, "define", &v, 1, NULL, 0));
+    CHECK_OK(pf_script_call(s, "define", &v, 1, NULL, 0, NULL));
 }
 
 static void test_apart(void) {
@@ -91,7 +91,7 @@ static const char MODEL[] =
 
 static pf_module *made(pf_script *s, const char *name) {
     pf_value model;
-    CHECK(pf_script_call(s, name, NULL, 0, &model, 1) == 1);
+    CHECK(pf_script_call(s, name, NULL, 0, &model, 1, NULL) == 1);
     if (model.kind != PF_VALUE_MODULE) fprintf(stderr, "  %s\n", pf_script_error());
     CHECK(model.kind == PF_VALUE_MODULE);
     return model.as.module; /* whose reference is the caller's from here on */
@@ -108,7 +108,7 @@ static void test_model(void) {
     CHECK_OK(pf_tensor_empty(&x, engine, PF_I32, 2, shape));
     CHECK_OK(pf_tensor_write(x, ids, sizeof ids));
     pf_value args[] = {pf_value_module(model), pf_value_tensor(x)}, whole;
-    CHECK(pf_script_call(s, "read", args, 2, &whole, 1) == 1);
+    CHECK(pf_script_call(s, "read", args, 2, &whole, 1, NULL) == 1);
     pf_script_close(&s);
     pf_stream *stream = NULL;
     CHECK_OK(pf_stream_open(&stream, engine, model));
@@ -194,7 +194,7 @@ static int all(pf_engine *engine) {
     pf_value v;
     int status = pf_script_open(&s, engine, NULL);
     if (status >= 0) status = pf_script_load(s, "model", MODEL, sizeof MODEL - 1);
-    if (status >= 0) status = pf_script_call(s, "make", NULL, 0, &v, 1);
+    if (status >= 0) status = pf_script_call(s, "make", NULL, 0, &v, 1, NULL);
     if (status >= 0) pf_value_clear(&v);
     if (status < 0) CHECK(pf_script_error()[0] != 0);
     pf_script_close(&s);

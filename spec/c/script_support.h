@@ -29,13 +29,13 @@ static inline pf_script *new_script(pf_engine *engine, const char *text) {
 
 /* A call without arguments and results. */
 static inline int call(pf_script *script, const char *name) {
-    return pf_script_call(script, name, NULL, 0, NULL, 0);
+    return pf_script_call(script, name, NULL, 0, NULL, 0, NULL);
 }
 
 /* A call of one argument, whose one result is the caller's. */
 static inline pf_value call_one(pf_script *script, const char *name, pf_value argument) {
     pf_value result;
-    const int n = pf_script_call(script, name, &argument, 1, &result, 1);
+    const int n = pf_script_call(script, name, &argument, 1, &result, 1, NULL);
     if (n != 1) fprintf(stderr, "  %s: %d, %s\n", name, n, pf_script_error());
     check_one(n == 1, name, __FILE__, __LINE__);
     return result;

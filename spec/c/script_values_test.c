@@ -67,7 +67,7 @@ static void test_tensors(pf_engine *engine, pf_script *s) {
     /* What one side writes the other sees. */
     CHECK_OK(load(s, "function write(t) t:fill_(7) kept = t end"));
     pf_value argument = pf_value_tensor(t);
-    CHECK_OK(pf_script_call(s, "write", &argument, 1, NULL, 0));
+    CHECK_OK(pf_script_call(s, "write", &argument, 1, NULL, 0, NULL));
     CHECK(((const float *)pf_tensor_data(t))[5] == 7);
     pf_tensor_release(&t); /* the script has one more reference */
     CHECK_OK(pf_script_get(s, "kept", &v));
@@ -89,9 +89,9 @@ static void test_dead_tensor(pf_script *s) {
                      "  return pf.ones(2) * 2 end\n"
                      "function alive() local tape <close> = pf.tape()\n"
                      "  return (pf.ones(2) * 2):detach() end\n"));
-    CHECK_FAILS(PF_ESTATE, pf_script_call(s, "dead", NULL, 0, &v, 1));
+    CHECK_FAILS(PF_ESTATE, pf_script_call(s, "dead", NULL, 0, &v, 1, NULL));
     CHECK(v.kind == PF_VALUE_NIL && says("result 0 of 'dead' is a tensor whose tape has closed"));
-    CHECK(pf_script_call(s, "alive", NULL, 0, &v, 1) == 1 && pf_tensor_alive(v.as.tensor));
+    CHECK(pf_script_call(s, "alive", NULL, 0, &v, 1, NULL) == 1 && pf_tensor_alive(v.as.tensor));
     pf_value_clear(&v);
 }
 
@@ -164,18 +164,18 @@ static void test_data(pf_script *s) {
 /* Arguments that are no values; nothing is called then. */
 static void test_misuse(pf_script *s) {
     pf_value v[2] = {pf_value_nil(), pf_value_tensor(NULL)}, out;
-    CHECK_FAILS(PF_EINVAL, pf_script_call(s, "echo", v, 2, &out, 1));
+    CHECK_FAILS(PF_EINVAL, pf_script_call(s, "echo", v, 2, &out, 1, NULL));
     CHECK(says("argument 1 is a tensor that is NULL"));
     v[1] = pf_value_module(NULL);
     CHECK_FAILS(PF_EINVAL, pf_script_set(s, "x", &v[1]));
     v[1] = pf_value_data(NULL);
     CHECK_FAILS(PF_EINVAL, pf_value_copy(&out, &v[1]));
     v[1] = pf_value_text(NULL, 3);
-    CHECK_FAILS(PF_EINVAL, pf_script_call(s, "echo", v, 2, &out, 1));
+    CHECK_FAILS(PF_EINVAL, pf_script_call(s, "echo", v, 2, &out, 1, NULL));
     v[1].kind = (pf_value_kind)77;
-    CHECK_FAILS(PF_EINVAL, pf_script_call(s, "echo", v, 2, &out, 1));
+    CHECK_FAILS(PF_EINVAL, pf_script_call(s, "echo", v, 2, &out, 1, NULL));
     CHECK(says("of no kind"));
-    CHECK_FAILS(PF_EINVAL, pf_script_call(s, "echo", v, -1, &out, 1));
+    CHECK_FAILS(PF_EINVAL, pf_script_call(s, "echo", v, -1, &out, 1, NULL));
 }
 
 /* Globals, and fields below them. */

@@ -1,0 +1,230 @@
+/*
+ * script_limits_test.c - limits of an engine, of a script and of a call, over a script's Lua and its
+ * tensors alike: what is over ends the call whatever the script catches, what stands outside goes
+ * on, and the next call within the limits does.
+ */
+#include <stdatomic.h>
+
+#include "script_support.h"
+
+static pf_limits within(size_t bytes, uint64_t work, double seconds) {
+    pf_limits limits = {.size = sizeof limits, .bytes = bytes, .work = work, .seconds = seconds};
+    return limits;
+}
+
+static const char WORK[] =
+    "pf = require 'performer'\n"
+    "function idle() return 1 end\n"
+    "function loop() while true do end end\n"
+    "function catch() while true do pcall(loop) end end\n"
+    "function threads() while true do coroutine.wrap(catch)() end end\n"
+    "function ops() local a = pf.ones(64, 64) while true do pcall(a.matmul, a, a) end end\n"
+    "function find() return (('a'):rep(1e5)):find(('.-'):rep(30) .. 'b') end\n"
+    "function grow() local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end end\n"
+    "function hide() while true do pcall(grow) end end\n"
+    "function tensors() local t = {} for i = 1, 1e9 do t[i] = pf.ones(1000) end end\n"
+    "function keep() kept = {} for i = 1, 100 do kept[i] = pf.ones(1000) end end\n"
+    "layer = pf.nn.chain { { forward = function(self, x) while true do end end } }\n"
+    "function layers() return layer(pf.ones(1, 2)) end\n";
+
+static int call_within(pf_script *s, const char *name, const pf_limits *limits) {
+    return pf_script_call(s, name, NULL, 0, NULL, 0, limits);
+}
+
+static void test_call(pf_script *s) {
+    const char *const forever[] = {"loop", "catch", "threads", "ops", "find", "layers"};
+    const pf_limits work = within(0, 2000000, 0), seconds = within(0, 0, 0.05);
+    for (int i = 0; i < 6; i++) {
+        CHECK_FAILS(PF_ELIMIT, call_within(s, forever[i], &work));
+        CHECK(pf_script_error()[0] && call_within(s, "idle", &work) == 0);
+        CHECK_FAILS(PF_ELIMIT, call_within(s, forever[i], &seconds));
+        CHECK(call(s, "idle") == 0);
+    }
+}
+
+static void test_bytes(pf_engine *engine, pf_script *s) {
+    const char *const hungry[] = {"grow", "hide", "tensors"};
+    const pf_limits bytes = within(4 << 20, 0, 0);
+    CHECK_OK(call(s, "keep"));
+    pf_usage usage = {.size = sizeof usage};
+    for (int i = 0; i < 3; i++) {
+        CHECK_OK(load(s, "collectgarbage()"));
+        CHECK_OK(pf_script_usage(s, &usage));
+        const size_t before = usage.bytes;
+        pf_engine_reset_peak(engine);
+        CHECK_FAILS(PF_ENOMEM, call_within(s, hungry[i], &bytes));
+        CHECK_OK(pf_script_usage(s, &usage));
+        CHECK(usage.bytes <= before + (4 << 20));
+        CHECK(call_within(s, "idle", &bytes) == 0);
+    }
+    CHECK_OK(load(s, "collectgarbage() local t = pf.ones(2000000)")); /* without limits it may */
+}
+
+/* Those of the script count over its calls, until they are set again. */
+static void test_script(pf_engine *engine) {
+    pf_limits limits = within(8 << 20, 3000000, 0);
+    const pf_script_options options = {.size = sizeof options, .limits = &limits};
+    pf_script *s = NULL;
+    CHECK_OK(pf_script_open(&s, engine, &options));
+    CHECK_OK(load(s, WORK));
+    pf_usage usage = {.size = sizeof usage};
+    CHECK_OK(pf_script_usage(s, &usage));
+    CHECK(usage.work < 3000000 && usage.bytes > 100000 && usage.bytes < 8 << 20);
+    CHECK_FAILS(PF_ELIMIT, call(s, "catch"));
+    CHECK_FAILS(PF_ELIMIT, call(s, "idle"));
+    CHECK_FAILS(PF_ELIMIT, load(s, "x = 1"));
+    CHECK_OK(pf_script_limit(s, &limits));
+    CHECK(call(s, "idle") == 0);
+    CHECK_FAILS(PF_ENOMEM, call(s, "hide"));
+    CHECK(call(s, "idle") == 0);
+    CHECK_OK(pf_script_usage(s, &usage));
+    CHECK(usage.peak <= 8 << 20);
+    CHECK_OK(pf_script_limit(s, NULL));
+    CHECK_OK(load(s, "for i = 1, 1e6 do end local t = pf.ones(4000000)"));
+    /* The engine's hold beside them. */
+    limits = within(0, 1000000, 0);
+    CHECK_OK(pf_engine_limit(engine, &limits));
+    CHECK_FAILS(PF_ELIMIT, call(s, "threads"));
+    CHECK_OK(pf_engine_limit(engine, NULL));
+    CHECK(call(s, "idle") == 0);
+    pf_script_close(&s);
+}
+
+/* Two scripts: the one that is over does not touch the other, and goes where it is closed. */
+static void test_apart(pf_engine *engine) {
+    const pf_limits limits = within(1 << 20, 500000, 0);
+    const pf_script_options options = {.size = sizeof options, .limits = &limits};
+    pf_script *bounded = NULL, *other = new_script(engine, WORK);
+    const size_t before = held(engine);
+    CHECK_OK(pf_script_open(&bounded, engine, &options));
+    CHECK_FAILS(PF_ELIMIT, load(bounded, "while true do end"));
+    CHECK(call(other, "idle") == 0);
+    pf_script_close(&bounded);
+    CHECK(held(engine) == before);
+    CHECK(call(other, "idle") == 0);
+    pf_script_close(&other);
+}
+
+/* ---- inside each other ---- */
+
+typedef struct {
+    pf_limits limits;
+    const char *name;
+    int status;
+} inner;
+
+static int call_inner(void *context, pf_script *script, const pf_value *args, int n,
+                      pf_value *results) {
+    inner *in = context;
+    (void)args, (void)n;
+    in->status = pf_script_call(script, in->name, NULL, 0, NULL, 0, &in->limits);
+    results[0] = pf_value_integer(in->status);
+    return 1;
+}
+
+/* What an inner call uses up is its own, unless it is the outer one's too. */
+static void test_nested(pf_script *s) {
+    inner in = {within(0, 200000, 0), "loop", 0};
+    const pf_limits outer = within(0, 2000000, 0);
+    CHECK_OK(pf_script_set_function(s, "inner", call_inner, &in));
+    CHECK_OK(load(s, "function outer() local n = inner() for i = 1, 1000 do end return n end\n"
+                     "function outers() while true do pcall(inner) end end"));
+    pf_value v;
+    CHECK(pf_script_call(s, "outer", NULL, 0, &v, 1, &outer) == 1);
+    CHECK(in.status == PF_ELIMIT && v.as.integer == PF_ELIMIT);
+    CHECK_FAILS(PF_ELIMIT, call_within(s, "outers", &outer));
+    in = (inner){within(1 << 20, 0, 0), "grow", 0};
+    CHECK(pf_script_call(s, "outer", NULL, 0, &v, 1, &outer) == 1);
+    CHECK(in.status == PF_ENOMEM);
+    CHECK_OK(load(s, "collectgarbage()"));
+    in.name = "idle";
+    CHECK(pf_script_call(s, "outer", NULL, 0, &v, 1, &outer) == 1 && in.status == 0);
+}
+
+/* ---- cancel, and models that the host runs ---- */
+
+static void test_cancel(void) {
+    pf_engine *engine = NULL;
+    pf_options options = PF_OPTIONS_DEFAULT;
+    atomic_int cancel = 0;
+    options.threads = 1, options.cancel = &cancel;
+    CHECK_OK(pf_engine_open(&engine, &options));
+    pf_script *s = new_script(engine, WORK);
+    atomic_store(&cancel, 1);
+    CHECK_FAILS(PF_ECANCEL, call(s, "idle"));
+    atomic_store(&cancel, 0);
+    CHECK(call(s, "idle") == 0);
+    pf_script_close(&s);
+    pf_engine_close(&engine);
+}
+
+static void test_layers(pf_engine *engine, pf_script *s) {
+    pf_limits limits = within(0, 500000, 0);
+    pf_value layer;
+    CHECK_OK(load(s, "calls = 0 lazy = pf.nn.chain { { forward = function(self, x)\n"
+                     "  calls = calls + 1 while calls == 1 do end return x end } }"));
+    CHECK_OK(pf_script_get(s, "lazy", &layer));
+    const int64_t shape[] = {1, 2};
+    pf_tensor *x = NULL, *y = NULL;
+    CHECK_OK(pf_tensor_full(&x, engine, PF_F32, 2, shape, 1));
+    CHECK_OK(pf_engine_limit(engine, &limits));
+    CHECK_FAILS(PF_ELIMIT, pf_module_forward(&y, engine, layer.as.module, x, NULL));
+    CHECK_OK(pf_engine_limit(engine, &limits));
+    CHECK_OK(pf_module_forward(&y, engine, layer.as.module, x, NULL));
+    CHECK_OK(pf_engine_limit(engine, NULL));
+    pf_tensor_release(&x);
+    pf_tensor_release(&y);
+    pf_value_clear(&layer);
+}
+
+/* ---- strangers' scripts ---- */
+
+static void test_sandbox(pf_engine *engine) {
+    const pf_limits limits = within(16 << 20, 0, 2);
+    pf_script_options options = {.size = sizeof options, .sandbox = true, .limits = &limits};
+    pf_script *s = NULL;
+    CHECK_OK(pf_script_open(&s, engine, &options));
+    CHECK_OK(load(s, "pf = require 'performer'\n"
+                     "function sum(t) return (t * 2):sum():item() end\n"
+                     "function names() return { os = os and type(os.execute), io = type(io),\n"
+                     "  debug = type(debug), package = type(package) } end\n"));
+    pf_tensor *t = NULL;
+    CHECK_OK(pf_tensor_arange(&t, engine, PF_F32, 4));
+    pf_value v = call_one(s, "sum", pf_value_tensor(t));
+    CHECK(v.as.number == 12);
+    CHECK(pf_script_call(s, "names", NULL, 0, &v, 1, NULL) == 1);
+    CHECK(strcmp(pf_config_string(pf_config_get(v.as.data, "debug")), "nil") == 0);
+    CHECK(strcmp(pf_config_string(pf_config_get(v.as.data, "package")), "nil") == 0);
+    pf_value_clear(&v);
+    CHECK_FAILS(PF_ELIMIT, load(s, "while true do end"));
+    CHECK_OK(pf_script_limit(s, &limits));
+    CHECK_FAILS(PF_ENOMEM, load(s, "local s = ('x'):rep(1 << 24) return s .. s"));
+    CHECK_FAILS(PF_EFORMAT, pf_script_load(s, "binary", "\x1bLua", 4));
+    CHECK_OK(load(s, "x = 1"));
+    pf_script_close(&s);
+    options.libraries = "string, tabel";
+    CHECK(pf_script_open(&s, engine, &options) < 0 && !s && says("tabel"));
+    options.libraries = "string";
+    CHECK_OK(pf_script_open(&s, engine, &options));
+    CHECK_OK(load(s, "assert(string and not math)"));
+    pf_script_close(&s);
+    options.sandbox = false;
+    CHECK_FAILS(PF_EINVAL, pf_script_open(&s, engine, &options));
+    pf_tensor_release(&t);
+}
+
+int main(void) {
+    pf_engine *engine = new_engine();
+    pf_script *script = new_script(engine, WORK);
+    test_call(script);
+    test_bytes(engine, script);
+    test_nested(script);
+    test_layers(engine, script);
+    pf_script_close(&script);
+    test_script(engine);
+    test_apart(engine);
+    test_cancel();
+    test_sandbox(engine);
+    pf_engine_close(&engine);
+    return CHECK_REPORT();
+}
