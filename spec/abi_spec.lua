@@ -91,7 +91,8 @@ end)
 describe("a struct that crosses the border", function()
   -- Without a size: elements of arrays, or parts of what is one call's alone.
   local plain = { pf_named = "elements of arrays", pf_attr = "elements of arrays",
-                  pf_attr_info = "elements of arrays", pf_served = "elements of arrays" }
+                  pf_attr_info = "elements of arrays", pf_served = "elements of arrays",
+                  pf_value = "elements of arrays" }
 
   it("begins with its size, but for elements of arrays", function()
     local headers, n = core_headers(), 0

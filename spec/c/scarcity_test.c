@@ -2,7 +2,7 @@
  * scarcity_test.c - every allocation fails: in each scenario (scenarios.h) the n-th one, once, and
  * the n-th one and all that follow. The work answers PF_ENOMEM with a message, or does without;
  * what stood before is as it was; a second try gives what one gives that nobody struck; and when
- * the engine has closed not a byte of its allocator's is held. In LIVING_IN_A_HOST.md: [ends.5].
+ * the engine has closed not a byte of its allocator's is held. In LIVING_IN_A_HOST.md: [ends.6].
  *
  * What the library asks of the C library past the engine's allocator is counted: see outside.h.
  * Points of a scenario that has more than POINTS are spread over it, the same in each run; with

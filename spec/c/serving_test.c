@@ -2,7 +2,7 @@
  * serving_test.c - a running batch: whoever joins and leaves, every sequence has the tokens and the
  * logits of a stream of its own, bit for bit; what fails of one ends that one; and a step is all or
  * nothing, whatever it fails of.
- * In LIVING_IN_A_HOST.md: [serving.1], [serving.2].
+ * In LIVING_IN_A_HOST.md: [serving.1].
  */
 #include "host.h"
 #include "serving_support.h"
