@@ -88,7 +88,11 @@ end
 
 --- Says which words about features or an attention's own do nothing for the kind that is asked for.
 local function check_which(options, given)
-  if options.which then attention.check_name("which", options.which, true) end
+  if options.which then
+    attention.check_name("which", options.which, true)
+    model_options.tell_useless(model_options.attention_rows, given, { attention = options.which },
+                               "bench")
+  end
   for _, word in ipairs { "kernel", "features" } do
     if given[word] and options.which and not attention.takes_kernel(options.which) then
       cli.say("bench: --%s does nothing here: %s attention takes no kernel", word, options.which)

@@ -72,6 +72,8 @@ describe("local_heads", function()
       ["local_heads and head_groups both say"] = { local_heads = 1,
                                                    head_groups = { { heads = 4 } } },
       ["'local_window' does nothing here: it is for local_heads = 1"] = { local_window = 9 },
+      ["'local_window' is of local_heads, and head_groups say what heads"] = { local_window = 9,
+        head_groups = { { heads = 2 }, { heads = 2, attention = "sliding" } } },
       ["no whole share of 2 kv_heads"] = { local_heads = 1, kv_heads = 2 },
     } do
       local fine, message = pcall(made, options)

@@ -170,6 +170,13 @@ describe("options of attention", function()
     end
   end)
 
+  it("have the words of the command line in messages of the engine", function()
+    assert.matches("%-%-hash%-buckets is 7", model_options.typed(
+      "attention: lsh attention: buckets is 7, but a hash has two sides"))
+    assert.matches("%-%-last = 9 of a block, but %-%-stride = 4", model_options.typed(
+      "attention: fixed attention: last = 9 of a block, but stride = 4 is all that it has"))
+  end)
+
   it("of a kernel are read where some attention reads one", function()
     for _, kind in ipairs(pf.kinds()) do
       assert.equal(kind.takes_kernel, lists.reads_kernel { attention = kind.name })

@@ -319,6 +319,11 @@ end
 
 --- Where all heads are local, none is left for another attention.
 local function check_local(options, where)
+  if options.head_groups and options.local_window and options.local_heads == nil then
+    util.fail("%s: 'local_window' is of local_heads, and head_groups say what heads there are; " ..
+      "give a group attention = { name = \"sliding\", window = %s }", where,
+      tostring(options.local_window))
+  end
   local n, attention_given = options.local_heads or 0, options.attentions or options.attention
   if n == 0 or n ~= (options.heads or 8) or not attention_given then return end
   if attention_given == "sliding" and next(options.attention_options or {}) == nil then return end

@@ -25,7 +25,7 @@ end
 
 --- Options of the kind's own that stand beside the others, as { attention = "sliding", window = 64
 --- } has them, go into it: attention = { name = "sliding", window = 64 }.
-local function gather(options, words)
+local function gather(options, words, where)
   local name, own, o = options.attention, {}, {}
   if type(name) ~= "string" then return options, words end
   words = table.move(words, 1, #words, 1, {})
@@ -34,7 +34,7 @@ local function gather(options, words)
       own[option.name], words[#words + 1] = true, option.name
     end
     if kind.name == name and kind.table then words[#words + 1] = kind.table end
-    if kind.name == name then kernels.refuse_other(options, words, kind, "attention.state") end
+    if kind.name == name then kernels.refuse_other(options, words, kind, where) end
   end
   if next(own) == nil then return options, words end
   o.attention = { name = name }
@@ -78,7 +78,7 @@ end
 function attention.state(options)
   local where = "attention.state"
   local gathered, words = gather(options or {}, { "attention", "kernel", "batch", "heads",
-    "head_dim", "value_dim", "decay" })
+    "head_dim", "value_dim", "decay" }, where)
   add_tables(words, options)
   util.check_options(options, words, where)
   options = gathered
@@ -101,9 +101,9 @@ end
 --- must be the state's own, and a custom one must be given. nil, message, code.
 function attention.load_state(path, options)
   local where = "attention.load_state"
-  options = options or {}
-  options = util.check_options(options, add_tables({ "attention", "kernel", "decay" }, options),
-    where)
+  local gathered, words = gather(options or {}, { "attention", "kernel", "decay" }, where)
+  util.check_options(options, add_tables(words, options), where)
+  options = gathered
   check_decay(options.decay, where)
   local o
   if options.kernel ~= nil or options.attention ~= nil then

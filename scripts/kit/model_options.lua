@@ -263,13 +263,15 @@ end
 -- is "--head-decay must be", and of an n-gram memory "longest" is "--ngrams".
 function model_options.typed(message)
   local tree = message:match "%f[%w](kernel): " or message:match "%f[%w](ngrams): "
-    or message:find "%f[%w]%l+ attention: '" and "attention_options"
+    or message:find "%f[%w]%l+ attention: ['%l]" and "attention_options"
   for _, row in ipairs(model_options.rows) do
     local of, name = row.path:match "^(.-)%.(.*)$"
     if of == tree then
       name = name or row.path
       message = message:gsub("'" .. name .. "'", "--" .. row[1])
-      if tree == "ngrams" then
+      if tree == "attention_options" then -- "buckets is 7", "stride = 4"
+        message = message:gsub("%f[%w_]" .. name .. "( [=i]s? ?%d)", "--" .. row[1] .. "%1")
+      elseif tree == "ngrams" then
         message = message:gsub("%f[%w]" .. name .. "%f[%W]", "--" .. row[1])
       end
     end
