@@ -380,4 +380,42 @@ change("carried rows all stand at one place", "engine/nn/attention_rows.c",
 change("distances of a stream begin anew", "engine/nn/attention_relative.c",
   "pf_min(waves->shape[0], held + L)", "pf_min(waves->shape[0], L)", "relative_spec")
 
+-- ---- a running batch ----
+
+change("rows joined from the first sequence alone", "engine/state/rows.c",
+  "pf_tensor_data(gathered->row[b]->tensor[i])", "pf_tensor_data(gathered->row[0]->tensor[i])",
+  "serving_test")
+change("parted rows all the first one's", "engine/state/rows.c",
+  "from + (size_t)b * bytes", "from", "serving_test")
+change("gathered nodes without their mark", "engine/state/rows.c",
+  "s->mark = trees[0]->mark;", "", "serving_test")
+change("gathered nodes stay where they are", "engine/nn/run.c",
+  "run->state->row[b]->position += n;", "", "serving_test")
+change("gathered nodes of attention stay where they are", "engine/attention/kinds.c",
+  "state->row[b]->position += 1;", "", "serving_test")
+change("rotary positions of sequences one too far", "engine/nn/layer_attention.c",
+  "(int32_t)state->row[b]->position;", "(int32_t)state->row[b]->position + 1;", "serving_test")
+change("absolute positions of sequences one too far", "engine/nn/layer_positions.c",
+  "state->row[b]->position, 1, &one", "state->row[b]->position + 1, 1, &one", "serving_test")
+change("a step reads all prompts", "engine/api/api_serving_step.c",
+  "if (slice > room) {", "if (false) {", "serving_whole_test")
+change("short prompts overtake", "engine/api/api_serving_step.c",
+  "            room = 0;\n", "", "serving_whole_test")
+change("lack of memory ends a sequence", "engine/api/api_serving_step.c",
+  "bool known = status == PF_ENOMEM || status", "bool known = status", "serving_whole_test")
+change("one sequence's failure is all sequences'", "engine/api/api_serving_step.c",
+  "    q->step.failed = status;\n", "    return status;\n", "serving_whole_test serving_test")
+change("gathered states of who went before", "engine/api/api_serving_step.c",
+  "same = s->gathered[i] == s->running[i]->id;", "same = true;", "serving_whole_test")
+change("a draw from the logits before", "engine/api/api_serving_step.c",
+  "q->step.moves ? pick->coming : pick->logits", "pick->logits", "serving_test")
+change("a failed step goes on with its logits", "engine/api/api_serving_step.c",
+  "        if (status < 0)\n            end(s, s->all[i], status);\n        else\n", "",
+  "serving_whole_test")
+change("a stream joins without what it allows", "engine/api/api_serving.c",
+  "if (stream) return pf_stream_fork(&q->stream, stream);",
+  "if (stream) { PF_TRY(pf_stream_fork(&q->stream, stream)); "
+    .. "return pf_stream_allow(q->stream, NULL, 0); }",
+  "serving_whole_test")
+
 return list

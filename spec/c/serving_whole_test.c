@@ -324,10 +324,10 @@ static void test_apart(pf_engine *e) {
 
 /* ---- prompts ---- */
 
-static int64_t waiting(const pf_serving *s, int64_t id) {
+static int64_t waiting(const pf_serving *s, int64_t id, int64_t prompt) {
     pf_sequence_info info = {.size = sizeof info};
     CHECK_OK(pf_serving_sequence(&info, s, id));
-    CHECK(info.position + info.waiting == 10 + info.tokens - (info.tokens > 0));
+    CHECK(info.position + info.waiting == prompt + info.tokens - (info.tokens > 0));
     return info.waiting;
 }
 
@@ -337,18 +337,48 @@ static void test_slices(pf_engine *e) {
     pf_module *m = small_model(e, "'causal': true");
     const pf_serving_options o = {.size = sizeof o, .slice = 8};
     const int32_t ids[10] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
-    const int64_t left[][3] = {{2, 10, 10}, {0, 10, 10}, {0, 2, 10}, {0, 0, 10}, {0, 0, 2}};
+    const int64_t prompt[3] = {10, 10, 5};
+    const int64_t left[][3] = {{2, 10, 5}, {0, 10, 5}, {0, 2, 5}, {0, 0, 0}};
+    const size_t tokens[] = {0, 1, 1, 3};
     pf_serving *s = NULL;
     int64_t id[3];
     CHECK_OK(pf_serving_open(&s, e, m, &o));
-    for (int i = 0; i < 3; i++) id[i] = join_ids(s, ids, 10);
+    for (int i = 0; i < 3; i++) id[i] = join_ids(s, ids, (size_t)prompt[i]);
     for (int t = 0; t < PF_COUNT(left); t++) {
         size_t made = 0;
         CHECK(pf_serving_step(s) == 3);
-        for (int i = 0; i < 3; i++) CHECK(waiting(s, id[i]) == left[t][i]);
+        for (int i = 0; i < 3; i++) CHECK(waiting(s, id[i], prompt[i]) == left[t][i]);
         pf_serving_made(s, &made);
-        CHECK(made == (size_t)((t > 0) + (t > 2)));
+        CHECK(made == tokens[t]);
     }
+    pf_serving_close(&s);
+    pf_module_release(&m);
+}
+
+/* One ends and stays, and in the same step another's prompt is read: as many write as before, but
+ * not the same ones. */
+static void test_stays(pf_engine *e) {
+    pf_module *m = small_model(e, "'causal': true, 'conv': 2");
+    const pf_sequence_options few = {.size = sizeof few, .tokens = 3};
+    const int32_t ids[] = {1, 2, 3};
+    pf_serving *s = NULL;
+    pf_stream *alone = NULL;
+    int64_t ends, late;
+    int32_t last;
+    CHECK_OK(pf_serving_open(&s, e, m, NULL));
+    CHECK_OK(pf_serving_join(s, ids, 1, &few, &ends));
+    join_ids(s, ids, 2);
+    CHECK(pf_serving_step(s) == 2 && pf_serving_step(s) == 2);
+    late = join_ids(s, ids, 3);
+    CHECK(pf_serving_step(s) == 2 && end_of(s, ends) == PF_ENDED_TOKENS);
+    CHECK(pf_serving_step(s) == 2 && s->again == 0);
+    CHECK_OK(pf_stream_open(&alone, e, m));
+    CHECK_OK(pf_stream_feed(alone, ids, 3));
+    CHECK_OK(pf_stream_sample(alone, NULL, &last));
+    CHECK_OK(pf_stream_next(alone, last, NULL, &last));
+    CHECK(memcmp(pf_serving_logits(s, late, NULL), pf_stream_logits(alone, NULL),
+                 V * sizeof(float)) == 0);
+    pf_stream_close(&alone);
     pf_serving_close(&s);
     pf_module_release(&m);
 }
@@ -386,6 +416,12 @@ static void test_moves(pf_engine *e) {
                      V * sizeof(float)) == 0);
     }
     CHECK(pf_serving_bytes(s) >= info.bytes + other.bytes);
+    const uint8_t allow[V] = {[7] = 1};
+    CHECK_OK(pf_stream_allow(in, allow, V));
+    CHECK_OK(pf_serving_join_stream(s, in, NULL, &again));
+    CHECK_OK(pf_serving_step(s));
+    CHECK_OK(pf_serving_sequence(&other, s, again));
+    CHECK(other.last == 7); /* what the stream allowed stands */
     pf_stream_close(&out), pf_stream_close(&in);
     pf_serving_close(&s);
     pf_module_release(&m);
@@ -479,6 +515,7 @@ int main(void) {
     test_apart(e);
     test_host(e);
     test_slices(e);
+    test_stays(e);
     test_moves(e);
     test_inputs(e);
     test_refused(e);
