@@ -112,4 +112,34 @@ describe("hosts", function()
     assert.truthy(err:find("^endings: PF_ENOTFOUND: "), err)
     assert.equal(2, (host "endings run x 99"))
   end)
+
+  it("strangers: whatever a script does, the others and the host go on", function()
+    local scripts = {
+      good = "local n = 0\nfunction answer(line) n = n + 1 return n .. host.write(line, 5) end",
+      loops = "function answer() while true do end end",
+      catches = "function answer() while true do pcall(answer) end end",
+      eats = "function answer(line) local t = {} for i = 1, 1e9 do t[i] = line .. i end end",
+      matches = "function answer() return ('a'):rep(40):find(('.-'):rep(40) .. 'b') end",
+      steals = "function answer() return io.open('/etc/passwd'):read 'a' end",
+      leaves = "function answer() os.exit(3) end",
+      broken = "function answer(",
+    }
+    local names = {}
+    for name, text in require("performer").sorted(scripts) do
+      write(name .. ".lua", text .. "\n")
+      if name ~= "good" then names[#names + 1] = name .. ".lua" end
+    end
+    write("lines", "one\ntwo\n")
+    local code, out, err = host(("strangers run %s good.lua < lines"):format(
+      table.concat(names, " ")))
+    assert.equal(0, code, err)
+    assert.truthy(out:find "^good.lua: 1.*\ngood.lua: 2", out)
+    assert.falsy(out:find("root:", 1, true))
+    for _, name in ipairs(names) do
+      assert.truthy(err:find(name .. " is asked no more: PF_E", 1, true), name .. "\n" .. err)
+    end
+    for _, name in ipairs { "loops", "catches", "matches" } do
+      assert.truthy(err:find(name .. ".lua is asked no more: PF_ELIMIT", 1, true), err)
+    end
+  end)
 end)
