@@ -14,12 +14,12 @@ int pf_checkpoint_carried(pf_state **state, pf_engine *engine, const char *dir, 
     char *folder, *path = NULL;
     bool there = false;
     PF_TRY(pf_folder_find(engine, &folder, dir, true));
-    int status = pf_path(&path, "%s/carried.safetensors", folder);
+    int status = pf_path(&path, engine, "%s/carried.safetensors", folder);
     if (status >= 0) status = pf_look_for(engine, path, &there, NULL);
     if (status >= 0 && there) {
         status = pf_module_state_read(state, engine, module, NULL, path);
     }
-    free(path);
-    free(folder);
+    pf_path_free(path);
+    pf_path_free(folder);
     return status;
 }

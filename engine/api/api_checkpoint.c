@@ -246,10 +246,10 @@ static int fit_model(pf_engine *engine, pf_safetensors *s, bool former, pf_modul
 /* hash: what the file must sum up to, NULL where that is known. */
 static int open_weights(pf_safetensors *s, pf_engine *engine, const char *folder, char **path,
                         const char *hash) {
-    PF_TRY(pf_path(path, "%s/model.safetensors", folder));
+    PF_TRY(pf_path(path, engine, "%s/model.safetensors", folder));
     int status = pf_safetensors_open(s, engine, *path, hash);
     if (status >= 0) return PF_OK;
-    free(*path);
+    pf_path_free(*path);
     return status;
 }
 
@@ -297,7 +297,7 @@ static int load_model(pf_module **module, pf_engine *engine, const char *folder,
     if (status >= 0) status = fit_model(engine, &s, former, *module, true);
     if (status >= 0) status = pf_module_derive(*module);
     pf_safetensors_close(&s);
-    free(path);
+    pf_path_free(path);
     if (status >= 0) return PF_OK;
     pf_module_release(module);
     engine->draws = draws;
@@ -347,9 +347,9 @@ static int restore_moments(pf_optimizer *optimizer, pf_engine *engine, const cha
     pf_named *list;
     char *path;
     int n;
-    PF_TRY(pf_path(&path, "%s/optimizer.safetensors", folder));
+    PF_TRY(pf_path(&path, engine, "%s/optimizer.safetensors", folder));
     int status = pf_safetensors_load(engine, path, &list, &n, NULL);
-    free(path);
+    pf_path_free(path);
     if (status < 0) return status;
     status = pf_optimizer_restore(optimizer, list, n, former, config);
     pf_named_free(list, n);
@@ -444,7 +444,7 @@ static int restore_parts(const wanted *w, pf_engine *engine, const char *folder,
     if (status >= 0) status = restore_optimizer(w, engine, folder, former, file);
     if (status >= 0) status = fit_model(engine, &s, former, w->into, true);
     pf_safetensors_close(&s);
-    free(path);
+    pf_path_free(path);
     return status;
 }
 
@@ -504,7 +504,7 @@ static int load_wanted(wanted *w, pf_engine *engine, const char *dir) {
     if (w->module) return pf_folder_use(engine, dir, use_wanted, w);
     PF_TRY(pf_folder_find(engine, &folder, dir, true));
     int status = use_wanted(w, engine, folder, NULL);
-    free(folder);
+    pf_path_free(folder);
     return status;
 }
 

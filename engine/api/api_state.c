@@ -55,7 +55,7 @@ static int digest_tensor(pf_text *text, pf_engine *e, const char *name, const pf
 static int finish_digest(pf_text *text, int status, char hash[PF_HASH_TEXT]) {
     if (status >= 0 && text->failed) status = pf_fail(PF_ENOMEM, "state: no memory");
     if (status >= 0) pf_hash_bytes(text->data, text->size, hash);
-    free(text->data);
+    pf_text_close(text);
     return status;
 }
 
@@ -64,7 +64,7 @@ int pf_state_digest(const pf_state_file *f, char hash[PF_HASH_TEXT]) {
                                        "batch",  "heads",   "head_dim", "value_dim", "positions",
                                        "recent", "hosts",   "host",     "keep",      "form"};
     const int later = PF_COUNT(keys) - 3; /* files of before have none of these */
-    pf_text text = {0};
+    pf_text text = {.heap = f->engine->heap};
     int status = PF_OK;
     for (int i = 0; i < PF_COUNT(keys); i++) {
         const pf_config *value = pf_config_get(f->meta, keys[i]);
@@ -81,7 +81,7 @@ int pf_state_digest(const pf_state_file *f, char hash[PF_HASH_TEXT]) {
 }
 
 int pf_module_digest(pf_engine *e, const pf_module *module, char hash[PF_HASH_TEXT]) {
-    pf_text text = {0};
+    pf_text text = {.heap = e->heap};
     pf_config *tree = NULL;
     int n = pf_module_tensor_count(module);
     int status = n < 0 ? n : pf_module_bare_tree(&tree, module);
@@ -188,11 +188,11 @@ static int set_number(pf_config *meta, const char *key, int64_t value) {
     return pf_config_set_string(meta, key, text);
 }
 
-static int set_json(pf_config *meta, const char *key, const pf_config *value) {
-    char *text = NULL;
-    PF_TRY(pf_json_write(&text, value, false));
-    int status = pf_config_set_string(meta, key, text);
-    pf_text_free(text);
+static int set_json(const pf_state_file *f, const char *key, const pf_config *value) {
+    pf_text text = {.heap = f->engine->heap};
+    int status = pf_json_put(&text, value, false);
+    if (status >= 0) status = pf_config_set_string(f->meta, key, text.data);
+    pf_text_close(&text);
     return status;
 }
 
@@ -202,7 +202,7 @@ static int add_alone(pf_state_file *f, const pf_state *state) {
     /* Where features are given, the file counts them as the width of its heads. */
     bool given = pf_kernel_words_given(alone->words);
     int64_t head_dim = given ? state->tensor[0]->shape[2] : alone->head_dim;
-    PF_TRY(set_json(f->meta, "kernel", alone->words));
+    PF_TRY(set_json(f, "kernel", alone->words));
     PF_TRY(set_number(f->meta, "heads", alone->heads));
     PF_TRY(set_number(f->meta, "head_dim", head_dim));
     PF_TRY(set_number(f->meta, "value_dim", alone->value_dim));
@@ -246,9 +246,9 @@ int pf_state_fill(pf_state_file *f, const pf_module *module, const pf_state *sta
     }
     PF_TRY(collect(f, state, ""));
     if (logits) PF_TRY(add_tensor(f, "", "logits", logits));
-    PF_TRY(set_json(f->meta, "positions", f->positions));
-    PF_TRY(set_json(f->meta, "recent", f->recent));
-    PF_TRY(set_json(f->meta, "hosts", f->hosts));
+    PF_TRY(set_json(f, "positions", f->positions));
+    PF_TRY(set_json(f, "recent", f->recent));
+    PF_TRY(set_json(f, "hosts", f->hosts));
     PF_TRY(pf_state_digest(f, hash));
     return pf_config_set_string(f->meta, "checksum", hash);
 }

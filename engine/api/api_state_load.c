@@ -38,8 +38,15 @@ static int size_of(const pf_state_file *f, const char *key, int64_t *size) {
 /* Text of the metadata as the data that it must be. */
 static int json_of(const pf_state_file *f, const char *key, pf_config_kind kind,
                    pf_config **value) {
+    pf_heap *heap = f->engine->heap;
     const char *text = text_of(f, key);
-    PF_TRY(pf_json_parse(value, text, strlen(text)));
+    size_t bytes = strlen(text) + 1;
+    char *own = pf_heap_alloc(heap, bytes);
+    if (!own) return PF_ENOMEM;
+    memcpy(own, text, bytes);
+    int status = pf_json_read(value, heap, own, bytes - 1, "state");
+    pf_heap_free(heap, own, bytes);
+    if (status < 0) return status;
     if (pf_config_kind_of(*value) == kind) return PF_OK;
     return pf_fail(PF_EFORMAT, "state: '%s' in the file is not what it must be", key);
 }
@@ -153,8 +160,9 @@ static int fill_host(pf_state_file *f, pf_state *s, const char *path) {
     }
     memcpy(below, path, length - 5);
     memcpy(below + length - 5, "host.", 6);
-    pf_named *list = malloc(((size_t)f->n + 1) * sizeof *list);
-    if (!list) return pf_fail(PF_ENOMEM, "state: no memory");
+    size_t bytes = (size_t)f->n * sizeof(pf_named);
+    pf_named *list = pf_heap_alloc(f->engine->heap, bytes);
+    if (!list) return PF_ENOMEM;
     for (int i = 0; i < f->n; i++) {
         if (strncmp(f->list[i].name, below, length) != 0) continue;
         list[n++] = (pf_named){f->list[i].name + length, f->list[i].tensor};
@@ -162,7 +170,7 @@ static int fill_host(pf_state_file *f, pf_state *s, const char *path) {
     f->used += n;
     uint64_t before = pf_failures();
     int status = s->layer.load_state(s->layer.context, f->engine, list, n, data, &s->host);
-    free(list);
+    pf_heap_free(f->engine->heap, list, bytes);
     if (status >= 0) return PF_OK;
     return pf_callback_failed(status, before, "state: the load_state of a layer of the host");
 }
@@ -373,7 +381,8 @@ int pf_state_unpack(pf_state **state, pf_engine *engine, const pf_named *tensors
     PF_NEED_ARRAY(tensors, n);
     if (n < 0) return pf_fail(PF_EINVAL, "state: %d tensors", n);
     pf_state_file f = {.engine = engine, .meta = pf_config_copy_in(engine->heap, metadata)};
-    pf_named *list = malloc(((size_t)n + 1) * sizeof *list);
+    size_t bytes = (size_t)n * sizeof(pf_named);
+    pf_named *list = pf_heap_alloc(engine->heap, bytes);
     int status = f.meta && list ? PF_OK : pf_fail(PF_ENOMEM, "state: no memory");
     if (status >= 0) {
         if (n > 0) memcpy(list, tensors, (size_t)n * sizeof *list);
@@ -383,7 +392,7 @@ int pf_state_unpack(pf_state **state, pf_engine *engine, const pf_named *tensors
     }
     if (status >= 0) status = read_alone(state, &f, NULL);
     f.list = NULL, f.n = 0; /* the caller's names and tensors */
-    free(list);
+    pf_heap_free(engine->heap, list, bytes);
     pf_state_file_free(&f);
     if (status < 0) pf_state_close(state);
     return status;

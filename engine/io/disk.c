@@ -120,12 +120,12 @@ int pf_disk_look_through(pf_engine *engine, const char *path, pf_file_info *info
     int result = pf_disk_look(engine, path, info);
     if (result < 0 || info->kind != PF_ENTRY_LINK) return result;
     char *at = NULL;
-    if (pf_path(&at, "%s", path) < 0) return -ENOMEM;
+    if (pf_path(&at, engine, "%s", path) < 0) return -ENOMEM;
     for (int links = 0; result >= 0 && info->kind == PF_ENTRY_LINK; links++) {
         result = links < LINKS ? pf_path_follow(engine, &at) : -ELOOP;
         if (result >= 0) result = pf_disk_look(engine, at, info);
     }
-    free(at);
+    pf_path_free(at);
     return result;
 }
 
@@ -191,11 +191,12 @@ int pf_path_follow(pf_engine *engine, char **path) {
     if (n < 0) return (int)n;
     if (n == (int64_t)sizeof to - 1) return -ENAMETOOLONG;
     to[n] = '\0';
-    if (pf_path_parent(&parent, *path) < 0) return -ENOMEM;
-    int status = to[0] == '/' ? pf_path(&next, "%s", to) : pf_path(&next, "%s/%s", parent, to);
-    free(parent);
+    if (pf_path_parent(&parent, engine, *path) < 0) return -ENOMEM;
+    int status = to[0] == '/' ? pf_path(&next, engine, "%s", to)
+                              : pf_path(&next, engine, "%s/%s", parent, to);
+    pf_path_free(parent);
     if (status < 0) return -ENOMEM;
-    free(*path);
+    pf_path_free(*path);
     *path = next;
     return PF_OK;
 }

@@ -42,11 +42,13 @@ int pf_file_fail(int error, const char *verb, const char *path);
 
 /* ---- paths ---- */
 
-/* printf into a new text (free with free). PF_ENOMEM. */
-int pf_path(char **path, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* printf into a new text in the engine's heap, for pf_path_free. PF_ENOMEM. */
+int pf_path(char **path, const pf_engine *engine, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void pf_path_free(char *path); /* takes NULL */
 bool pf_path_in_memory(const char *path);
 const char *pf_path_name(const char *path); /* its last part, without the folders before it */
-int pf_path_parent(char **parent, const char *path);
+int pf_path_parent(char **parent, const pf_engine *engine, const char *path);
 /* *path, the place of a link, becomes the place that it names. */
 int pf_path_follow(pf_engine *engine, char **path);
 

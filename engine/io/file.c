@@ -112,7 +112,7 @@ enum { LINKS = 40 }; /* followed one after the other, as the system does */
 static int find_target(pf_writer *w, unsigned *mode) {
     pf_file_info info;
     *mode = 0;
-    PF_TRY(pf_path(&w->target, "%s", w->path));
+    PF_TRY(pf_path(&w->target, w->engine, "%s", w->path));
     for (int links = 0; links <= LINKS; links++) {
         int result = pf_disk_look(w->engine, w->target, &info);
         if (result < 0)
@@ -130,16 +130,17 @@ static int find_target(pf_writer *w, unsigned *mode) {
 }
 
 /* ".NAME.tmp-PID-COUNT" beside path; the counter keeps threads of one process apart. */
-static int temp_name(char **temp, const char *path) {
+static int temp_name(char **temp, const pf_engine *engine, const char *path) {
     static atomic_uint count;
     const char *name = pf_path_name(path);
-    return pf_path(temp, "%.*s.%s.tmp-%ld-%u", (int)(name - path), path, name, (long)getpid(),
-                   atomic_fetch_add(&count, 1u));
+    return pf_path(temp, engine, "%.*s.%s.tmp-%ld-%u", (int)(name - path), path, name,
+                   (long)getpid(), atomic_fetch_add(&count, 1u));
 }
 
 static void writer_free(pf_writer *w) {
-    free(w->temp);
-    free(w->target);
+    pf_path_free(w->temp);
+    pf_path_free(w->target);
+    pf_path_free(w->parent);
     if (w->hash.state) pf_hash_end(&w->hash);
     *w = (pf_writer){0};
 }
@@ -157,9 +158,11 @@ int pf_writer_open(pf_writer *w, pf_engine *engine, const char *path, bool atomi
     unsigned mode = 0;
     *w = (pf_writer){.engine = engine, .path = path, .atomic = atomic};
     if (!*path) return pf_fail(PF_EINVAL, "write: the path is empty");
-    int status = atomic ? find_target(w, &mode) : pf_path(&w->target, "%s", path);
+    int status = atomic ? find_target(w, &mode) : pf_path(&w->target, engine, "%s", path);
     if (status >= 0)
-        status = atomic ? temp_name(&w->temp, w->target) : pf_path(&w->temp, "%s", path);
+        status =
+            atomic ? temp_name(&w->temp, engine, w->target) : pf_path(&w->temp, engine, "%s", path);
+    if (status >= 0 && atomic) status = pf_path_parent(&w->parent, engine, w->target);
     if (status >= 0) status = pf_hash_begin(&w->hash, engine->heap);
     if (status >= 0) status = create(w, mode);
     if (status < 0) writer_free(w);
@@ -197,12 +200,7 @@ int pf_writer_commit(pf_writer *w, char *hash) {
         return status;
     }
     if (hash) pf_hash_hex(&w->hash, hash);
-    if (w->atomic) {
-        char *parent = NULL;
-        status = pf_path_parent(&parent, w->target);
-        if (status >= 0) status = pf_dir_sync(w->engine, parent);
-        free(parent);
-    }
+    if (w->atomic) status = pf_dir_sync(w->engine, w->parent);
     writer_free(w);
     return status;
 }
@@ -235,9 +233,9 @@ int pf_dir_sync(pf_engine *engine, const char *path) {
 /* What is new in the folder that it stands in stays there. */
 static int sync_parent(pf_engine *engine, const char *path) {
     char *parent;
-    PF_TRY(pf_path_parent(&parent, path));
+    PF_TRY(pf_path_parent(&parent, engine, path));
     int status = pf_dir_sync(engine, parent);
-    free(parent);
+    pf_path_free(parent);
     return status;
 }
 
@@ -258,7 +256,7 @@ static int make_above(pf_engine *engine, const char *path) {
 
 int pf_dir_make(pf_engine *engine, const char *path) {
     char *copy;
-    PF_TRY(pf_path(&copy, "%s", path));
+    PF_TRY(pf_path(&copy, engine, "%s", path));
     int status = PF_OK;
     for (char *c = copy; status >= 0 && *c; c++) {
         if (c == copy || *c != '/' || c[-1] == '/') continue;
@@ -266,7 +264,7 @@ int pf_dir_make(pf_engine *engine, const char *path) {
         status = make_above(engine, copy);
         *c = '/';
     }
-    free(copy);
+    pf_path_free(copy);
     return status < 0 ? status : make_level(engine, path);
 }
 
@@ -297,18 +295,44 @@ void pf_names_free(pf_names *names) {
     *names = (pf_names){0};
 }
 
+/* Clean-up is for when memory has run out, too: it asks for none, and takes some names at a time. */
+enum { FEW_BYTES = 4096 };
+typedef struct {
+    char text[FEW_BYTES]; /* each with a 0 behind it */
+    size_t n;
+    bool more; /* there are others */
+} few_names;
+
+static int add_few(void *to, const char *name) {
+    few_names *names = to;
+    size_t bytes = strlen(name) + 1;
+    names->more = bytes > sizeof names->text - names->n;
+    if (names->more) return -ENOBUFS;
+    memcpy(names->text + names->n, name, bytes);
+    names->n += bytes;
+    return 0;
+}
+
+static bool remove_few(pf_engine *engine, const char *path, const few_names *names) {
+    bool good = true;
+    for (size_t at = 0; at < names->n; at += strlen(names->text + at) + 1) {
+        char file[FEW_BYTES];
+        int length = pf_print(file, sizeof file, "%s/%s", path, names->text + at);
+        good = length < FEW_BYTES && pf_disk_remove(engine, file) >= 0 && good;
+    }
+    return good;
+}
+
 bool pf_dir_remove(pf_engine *engine, const char *path) {
     pf_file_info info;
-    pf_names names = {0};
+    few_names names;
+    bool good;
     if (pf_disk_look(engine, path, &info) >= 0 && info.kind == PF_ENTRY_LINK)
         return pf_disk_remove(engine, path) >= 0;
-    bool good = pf_names_read(&names, engine, path) >= 0;
-    for (const char *name = NULL; (name = pf_names_next(&names, name));) {
-        char *file;
-        good = pf_path(&file, "%s/%s", path, name) >= 0 && good;
-        good = file && pf_disk_remove(engine, file) >= 0 && good;
-        free(file);
-    }
-    pf_names_free(&names);
+    do {
+        names.n = 0, names.more = false;
+        good = pf_disk_list(engine, path, add_few, &names) >= 0 || names.n > 0;
+        good = remove_few(engine, path, &names) && good;
+    } while (good && names.more);
     return pf_disk_remove(engine, path) >= 0 && good;
 }

@@ -45,6 +45,7 @@ typedef struct pf_writer {
     const char *path; /* borrowed */
     char *target;     /* the file that `path` names behind its links */
     char *temp;       /* what is written to; the target when not atomic */
+    char *parent;     /* the target's folder; NULL when not atomic */
     bool atomic;
     pf_hash hash; /* of what was put */
 } pf_writer;
@@ -53,7 +54,7 @@ typedef struct pf_writer {
  * the file itself, which must not exist (inside a folder that is still temporary). */
 int pf_writer_open(pf_writer *w, pf_engine *engine, const char *path, bool atomic);
 int pf_writer_put(pf_writer *w, const void *data, size_t bytes);
-/* Syncs, closes, renames, syncs the folder; hash (PF_HASH_TEXT, may be NULL) is that of
+/* Syncs, closes, renames, syncs the folder, and asks for no memory; hash (PF_HASH_TEXT, may be NULL) is that of
  * the content. On failure nothing is left behind. */
 int pf_writer_commit(pf_writer *w, char *hash);
 /* Closes a file that nobody is to find after this process: without a sync. */

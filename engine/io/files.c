@@ -86,9 +86,9 @@ static int empty(pf_engine *engine, const char *path, int depth) {
     if (result < 0) return pf_file_fail(result, "list", path);
     for (const char *name = NULL; status >= 0 && (name = pf_names_next(&names, name));) {
         char *inner;
-        status = pf_path(&inner, "%s/%s", path, name);
+        status = pf_path(&inner, engine, "%s/%s", path, name);
         if (status >= 0) status = remove_deep(engine, inner, depth + 1);
-        free(inner);
+        pf_path_free(inner);
     }
     pf_names_free(&names);
     return status;

@@ -52,10 +52,10 @@ static int try_folder(search *s, const char *folder) {
 /* What a cut replacement has left of step-N; *old NULL: nothing. */
 static int find_old(search *s, char **old, const char *run, uint64_t step) {
     bool there = false;
-    PF_TRY(pf_path(old, "%s/.step-%" PRIu64 ".old", run, step));
+    PF_TRY(pf_path(old, s->engine, "%s/.step-%" PRIu64 ".old", run, step));
     int status = pf_look_for(s->engine, *old, &there, NULL);
     if (status >= 0 && there) return PF_OK;
-    free(*old);
+    pf_path_free(*old);
     *old = NULL;
     return status;
 }
@@ -63,7 +63,7 @@ static int find_old(search *s, char **old, const char *run, uint64_t step) {
 /* step-N, or the .old of it. */
 static int try_step(search *s, char **folder, const char *run, uint64_t step) {
     char *path, *old = NULL, why[512];
-    PF_TRY(pf_step_path(&path, run, step));
+    PF_TRY(pf_step_path(&path, s->engine, run, step));
     int status = try_folder(s, path);
     if (status == PF_ENOTFOUND && !s->settled) {
         snprintf(why, sizeof why, "%s", pf_last_error());
@@ -71,13 +71,13 @@ static int try_step(search *s, char **folder, const char *run, uint64_t step) {
         if (status >= 0) status = old ? try_folder(s, old) : pf_fail(PF_ENOTFOUND, "%s", why);
     }
     if (old) {
-        free(path);
+        pf_path_free(path);
         path = old;
     }
     if (status >= 0)
         *folder = path;
     else
-        free(path);
+        pf_path_free(path);
     return status;
 }
 
@@ -150,9 +150,9 @@ static int find_marked(search *s, char **folder, const char *path) {
     uint64_t step;
     char *run;
     PF_TRY(pf_mark_read(s->engine, path, &step));
-    PF_TRY(pf_path_parent(&run, path));
+    PF_TRY(pf_path_parent(&run, s->engine, path));
     int status = try_step(s, folder, run, step);
-    free(run);
+    pf_path_free(run);
     return status;
 }
 
@@ -164,9 +164,9 @@ bool pf_folder_is_mark(pf_engine *engine, const char *path) {
 /* A folder with a manifest is a checkpoint, one without a run. */
 static int is_checkpoint(search *s, const char *path, bool *is) {
     char *manifest;
-    PF_TRY(pf_path(&manifest, "%s/manifest.json", path));
+    PF_TRY(pf_path(&manifest, s->engine, "%s/manifest.json", path));
     int status = pf_look_for(s->engine, manifest, is, NULL);
-    free(manifest);
+    pf_path_free(manifest);
     return status;
 }
 
@@ -178,7 +178,7 @@ static int find(search *s, char **folder, const char *path) {
     PF_TRY(is_checkpoint(s, path, &checkpoint));
     if (!checkpoint) return find_in_run(s, folder, path);
     int status = try_folder(s, path);
-    if (status >= 0) return pf_path(folder, "%s", path);
+    if (status >= 0) return pf_path(folder, s->engine, "%s", path);
     return s->settled ? status : pf_fail_in(status, "checkpoint");
 }
 
@@ -191,7 +191,7 @@ int pf_folder_use(pf_engine *engine, const char *path, pf_use_fn use, void *cont
     search s = {.engine = engine, .contents = true, .use = use, .context = context};
     char *folder;
     PF_TRY(find(&s, &folder, path));
-    free(folder);
+    pf_path_free(folder);
     return PF_OK;
 }
 
@@ -199,12 +199,12 @@ int pf_folder_config(pf_config **config, pf_engine *engine, const char *folder, 
     char *path, *text;
     size_t bytes;
     *config = NULL;
-    PF_TRY(pf_path(&path, "%s/%s", folder, name));
+    PF_TRY(pf_path(&path, engine, "%s/%s", folder, name));
     int status = pf_file_whole(engine, &text, &bytes, path, PF_JSON_BYTES);
     if (status >= 0) {
         status = pf_json_read(config, engine->heap, text, bytes, path);
         pf_heap_free(engine->heap, text, bytes + 1);
     }
-    free(path);
+    pf_path_free(path);
     return status == PF_ENOTFOUND ? PF_OK : status;
 }

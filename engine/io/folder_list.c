@@ -30,8 +30,8 @@ const char *pf_step_parse(const char *name, uint64_t *step) {
     return c;
 }
 
-int pf_step_path(char **path, const char *run, uint64_t step) {
-    return pf_path(path, "%s/step-%" PRIu64, run, step);
+int pf_step_path(char **path, const pf_engine *engine, const char *run, uint64_t step) {
+    return pf_path(path, engine, "%s/step-%" PRIu64, run, step);
 }
 
 bool pf_temp_is_dead(const char *name) {
@@ -43,31 +43,22 @@ bool pf_temp_is_dead(const char *name) {
 /* ---- the listing of a run folder ---------------------------------------------- */
 
 void pf_listing_free(pf_listing *l) {
-    for (int i = 0; i < l->n_temp; i++) free(l->temp[i]);
-    free(l->temp);
-    free(l->step);
+    for (int i = 0; i < l->n_temp; i++) pf_path_free(l->temp[i]);
+    if (l->temp) pf_heap_free(l->engine->heap, l->temp, (size_t)l->room_temp * sizeof *l->temp);
+    if (l->step) pf_heap_free(l->engine->heap, l->step, (size_t)l->room * sizeof *l->step);
     *l = (pf_listing){0};
 }
 
-static int out_of_memory(void) { return pf_fail(PF_ENOMEM, "checkpoint: out of memory"); }
-
 int pf_listing_add(pf_listing *l, uint64_t step) {
-    if (l->n == l->room) {
-        int room = l->room ? 2 * l->room : 16;
-        uint64_t *grown = realloc(l->step, (size_t)room * sizeof *grown);
-        if (!grown) return out_of_memory();
-        l->step = grown;
-        l->room = room;
-    }
+    PF_TRY(pf_heap_grow(l->engine->heap, (void **)&l->step, &l->room, l->n + 1, sizeof *l->step));
     l->step[l->n++] = step;
     return PF_OK;
 }
 
 static int add_temp(pf_listing *l, const char *name) {
-    char **grown = realloc(l->temp, ((size_t)l->n_temp + 1) * sizeof *grown);
-    if (!grown) return out_of_memory();
-    l->temp = grown;
-    if (!(l->temp[l->n_temp] = strdup(name))) return out_of_memory();
+    PF_TRY(pf_heap_grow(l->engine->heap, (void **)&l->temp, &l->room_temp, l->n_temp + 1,
+                        sizeof *l->temp));
+    PF_TRY(pf_path(&l->temp[l->n_temp], l->engine, "%s", name));
     l->n_temp++;
     return PF_OK;
 }
@@ -103,7 +94,7 @@ static void sort_steps(pf_listing *l) {
 
 int pf_listing_read(pf_listing *l, pf_engine *engine, const char *run) {
     pf_names names;
-    *l = (pf_listing){0};
+    *l = (pf_listing){.engine = engine};
     int result = pf_names_read(&names, engine, run), status = PF_OK;
     l->blind = result == -ENOSYS;
     if (l->blind) return PF_OK;
@@ -135,8 +126,8 @@ int pf_mark_read(pf_engine *engine, const char *path, uint64_t *step) {
 
 int pf_mark_read_in(pf_engine *engine, const char *run, const char *mark, uint64_t *step) {
     char *path;
-    PF_TRY(pf_path(&path, "%s/%s", run, mark));
+    PF_TRY(pf_path(&path, engine, "%s/%s", run, mark));
     int status = pf_mark_read(engine, path, step);
-    free(path);
+    pf_path_free(path);
     return status;
 }

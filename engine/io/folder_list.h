@@ -7,10 +7,13 @@
 #define PF_MARK_LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZ_"
 
 typedef struct pf_listing {
+    pf_engine *engine;
     uint64_t *step; /* every step-N or .step-N.old, newest first */
-    int n, room;
+    int n;
+    int64_t room;
     char **temp; /* names of what writers have not finished */
     int n_temp;
+    int64_t room_temp;
     bool blind; /* the disk lists no folders: nothing is known to be there */
 } pf_listing;
 
@@ -20,7 +23,8 @@ void pf_listing_free(pf_listing *l);
 
 /* Reads "step-N" at the start of a name and returns what follows, or NULL. */
 const char *pf_step_parse(const char *name, uint64_t *step);
-int pf_step_path(char **path, const char *run, uint64_t step); /* "run/step-N" */
+int pf_step_path(char **path, const pf_engine *engine, const char *run,
+                 uint64_t step); /* "run/step-N" */
 
 /* Is a name with ".tmp-PID" in it of a process that has ended? Without a lock on what it wrote, of
  * one that lives it may be wanted yet. */

@@ -41,9 +41,9 @@ int pf_run_name(char name[PF_HASH_TEXT], pf_engine *engine, const char *run) {
     char *folder;
     pf_manifest m = {0};
     if (pf_mark_read_in(engine, run, "LATEST", &latest) >= 0) {
-        PF_TRY(pf_step_path(&folder, run, latest));
+        PF_TRY(pf_step_path(&folder, engine, run, latest));
         bool told = pf_manifest_read(&m, engine, folder) >= 0 && m.run[0];
-        free(folder);
+        pf_path_free(folder);
         if (told) return strcpy(name, m.run), PF_OK;
     }
     new_name(name, run);
@@ -79,14 +79,14 @@ pf_step_owner pf_step_owner_of(pf_engine *engine, const char *run, uint64_t step
     pf_manifest m;
     char *path;
     pf_step_owner owner = PF_STEP_OTHER;
-    if (pf_step_path(&path, run, step) < 0) return owner;
+    if (pf_step_path(&path, engine, run, step) < 0) return owner;
     if (!is_there(engine, path)) {
         owner = PF_STEP_ABSENT;
     } else if (is_real_folder(engine, path) && pf_manifest_read(&m, engine, path) >= 0 &&
                !strcmp(m.run, name) && m.step == step) {
         owner = only_listed(engine, &m, path) ? PF_STEP_OWN : PF_STEP_FILLED;
     }
-    free(path);
+    pf_path_free(path);
     return owner;
 }
 
@@ -94,9 +94,10 @@ pf_step_owner pf_step_owner_of(pf_engine *engine, const char *run, uint64_t step
 
 static int free_name(char **aside, pf_engine *engine, const char *path) {
     for (int i = 1; i <= ASIDES; i++) {
-        PF_TRY(i == 1 ? pf_path(aside, "%s.aside", path) : pf_path(aside, "%s.aside-%d", path, i));
+        PF_TRY(i == 1 ? pf_path(aside, engine, "%s.aside", path)
+                      : pf_path(aside, engine, "%s.aside-%d", path, i));
         if (!is_there(engine, *aside)) return PF_OK;
-        free(*aside);
+        pf_path_free(*aside);
     }
     *aside = NULL;
     return pf_fail(PF_EIO, "%s stands in the way, and is not this run's: move it", path);
@@ -104,7 +105,7 @@ static int free_name(char **aside, pf_engine *engine, const char *path) {
 
 int pf_step_set_aside(pf_engine *engine, const char *run, uint64_t step) {
     char *path, *aside = NULL;
-    PF_TRY(pf_step_path(&path, run, step));
+    PF_TRY(pf_step_path(&path, engine, run, step));
     int status = free_name(&aside, engine, path);
     if (status >= 0) {
         int result = pf_disk_rename(engine, path, aside);
@@ -117,7 +118,7 @@ int pf_step_set_aside(pf_engine *engine, const char *run, uint64_t step) {
                "checkpoint: step-%" PRIu64 " in %s is not known to be of this run; it is now %s",
                step, run, pf_path_name(aside));
     }
-    free(aside);
-    free(path);
+    pf_path_free(aside);
+    pf_path_free(path);
     return status;
 }

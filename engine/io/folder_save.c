@@ -20,25 +20,25 @@
 
 static void remove_temp(pf_engine *engine, const char *run, const char *name) {
     char *path;
-    if (pf_path(&path, "%s/%s", run, name) < 0) return;
+    if (pf_path(&path, engine, "%s/%s", run, name) < 0) return;
     if (pf_disk_remove(engine, path) < 0) pf_dir_remove(engine, path);
-    free(path);
+    pf_path_free(path);
 }
 
 /* A replacement that was cut short: the old folder gets its name back, unless the new one
  * has arrived. */
 static void recover_old(pf_engine *engine, const char *run, uint64_t step) {
     char *path = NULL, *old = NULL;
-    bool good = pf_step_path(&path, run, step) >= 0 &&
-                pf_path(&old, "%s/.step-%" PRIu64 ".old", run, step) >= 0;
+    bool good = pf_step_path(&path, engine, run, step) >= 0 &&
+                pf_path(&old, engine, "%s/.step-%" PRIu64 ".old", run, step) >= 0;
     if (good && pf_is_there(engine, old)) {
         if (pf_is_there(engine, path))
             pf_dir_remove(engine, old);
         else
             pf_disk_rename(engine, old, path);
     }
-    free(old);
-    free(path);
+    pf_path_free(old);
+    pf_path_free(path);
 }
 
 static int clean(pf_engine *engine, const char *run, bool alone) {
@@ -56,12 +56,13 @@ static int clean(pf_engine *engine, const char *run, bool alone) {
  * absent. */
 static bool drop_step(pf_engine *engine, const char *run, uint64_t step) {
     char *path = NULL, *temp = NULL;
-    bool good = pf_step_path(&path, run, step) >= 0 &&
-                pf_path(&temp, "%s/.step-%" PRIu64 ".tmp-%ld", run, step, (long)getpid()) >= 0;
+    bool good =
+        pf_step_path(&path, engine, run, step) >= 0 &&
+        pf_path(&temp, engine, "%s/.step-%" PRIu64 ".tmp-%ld", run, step, (long)getpid()) >= 0;
     good = good && pf_disk_rename(engine, path, temp) >= 0 && pf_dir_sync(engine, run) >= 0;
     good = good && pf_dir_remove(engine, temp);
-    free(temp);
-    free(path);
+    pf_path_free(temp);
+    pf_path_free(path);
     return good;
 }
 
@@ -99,7 +100,7 @@ static int put_file(pf_manifest *m, const char *folder, const char *name, pf_eng
                     put_fn put, const void *what) {
     char *path, hash[PF_HASH_TEXT];
     pf_writer w;
-    PF_TRY(pf_path(&path, "%s/%s", folder, name));
+    PF_TRY(pf_path(&path, engine, "%s/%s", folder, name));
     int status = pf_writer_open(&w, engine, path, false);
     if (status >= 0) {
         status = put(&w, engine, what);
@@ -110,7 +111,7 @@ static int put_file(pf_manifest *m, const char *folder, const char *name, pf_eng
             status = pf_writer_commit(&w, hash);
         if (status >= 0) status = pf_manifest_add(m, name, size, hash);
     }
-    free(path);
+    pf_path_free(path);
     return status;
 }
 
@@ -192,12 +193,23 @@ static int install(pf_engine *engine, const char *temp, const char *path, const 
     return pf_file_fail(result, "replace", path);
 }
 
-static int write_mark(pf_engine *engine, const char *run, const char *mark, uint64_t step) {
-    char *path, text[40];
-    PF_TRY(pf_path(&path, "%s/%s", run, mark));
+/* A mark that stands beside its place until it is committed, which asks for no memory. */
+static int open_mark(pf_writer *w, pf_engine *engine, const char *path, uint64_t step) {
+    char text[40];
     int n = snprintf(text, sizeof text, "step-%" PRIu64 "\n", step);
-    int status = pf_file_write(engine, path, text, (size_t)n);
-    free(path);
+    PF_TRY(pf_writer_open(w, engine, path, true));
+    int status = pf_writer_put(w, text, (size_t)n);
+    if (status < 0) pf_writer_abort(w);
+    return status;
+}
+
+static int write_mark(pf_engine *engine, const char *run, const char *mark, uint64_t step) {
+    char *path;
+    pf_writer w;
+    PF_TRY(pf_path(&path, engine, "%s/%s", run, mark));
+    int status = open_mark(&w, engine, path, step);
+    if (status >= 0) status = pf_writer_commit(&w, NULL);
+    pf_path_free(path);
     return status;
 }
 
@@ -211,7 +223,7 @@ static int make_way(pf_engine *engine, const char *run, uint64_t step, const cha
 static int save_named(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
                       const char *name, const char *temp, const char *path) {
     char *old;
-    PF_TRY(pf_path(&old, "%s/.step-%" PRIu64 ".old", run, step));
+    PF_TRY(pf_path(&old, engine, "%s/.step-%" PRIu64 ".old", run, step));
     int status = PF_OK, result = pf_disk_make_dir(engine, temp);
     if (result == -EEXIST) { /* of a dead process with our number */
         pf_dir_remove(engine, temp);
@@ -227,7 +239,7 @@ static int save_named(pf_engine *engine, const char *run, uint64_t step, const p
     if (installed) status = pf_dir_sync(engine, run);
     if (made) pf_dir_remove(engine, temp); /* half written, or what was replaced, or gone already */
     if (installed) pf_dir_remove(engine, old);
-    free(old);
+    pf_path_free(old);
     return status;
 }
 
@@ -242,21 +254,31 @@ static int check_beginning(pf_engine *engine, const char *run, uint64_t step) {
                    run, latest);
 }
 
+/* Once the checkpoint has its name, nothing but the disk keeps LATEST from naming it. */
+static int save_marked(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
+                       const char *name, const char *temp, const char *path, const char *mark) {
+    pf_writer latest;
+    PF_TRY(open_mark(&latest, engine, mark, step));
+    int status = save_named(engine, run, step, parts, name, temp, path);
+    if (status >= 0) return pf_writer_commit(&latest, NULL);
+    pf_writer_abort(&latest);
+    return status;
+}
+
 static int save_alone(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
                       int keep, bool alone) {
-    char *temp = NULL, *path = NULL, name[PF_HASH_TEXT];
+    char *temp = NULL, *path = NULL, *mark = NULL, name[PF_HASH_TEXT];
     PF_TRY(check_beginning(engine, run, step));
     int status = clean(engine, run, alone);
     if (status >= 0) status = pf_run_name(name, engine, run);
-    if (status >= 0) status = pf_step_path(&path, run, step);
+    if (status >= 0) status = pf_step_path(&path, engine, run, step);
     if (status >= 0) {
-        status = pf_path(&temp, "%s/.step-%" PRIu64 ".tmp-%ld", run, step, (long)getpid());
+        status = pf_path(&temp, engine, "%s/.step-%" PRIu64 ".tmp-%ld", run, step, (long)getpid());
     }
-    if (status >= 0) status = save_named(engine, run, step, parts, name, temp, path);
-    if (status >= 0) status = write_mark(engine, run, "LATEST", step);
+    if (status >= 0) status = pf_path(&mark, engine, "%s/LATEST", run);
+    if (status >= 0) status = save_marked(engine, run, step, parts, name, temp, path, mark);
     if (status >= 0) prune(engine, run, step, name, keep);
-    free(temp);
-    free(path);
+    pf_path_free(temp), pf_path_free(path), pf_path_free(mark);
     return status;
 }
 
@@ -282,10 +304,10 @@ int pf_folder_mark(pf_engine *engine, const char *run, const char *mark, uint64_
                        mark);
     }
     pf_file_info info;
-    PF_TRY(pf_step_path(&path, run, step));
+    PF_TRY(pf_step_path(&path, engine, run, step));
     int result = pf_disk_look_through(engine, path, &info);
     int status = result < 0 ? pf_file_fail(result, "mark", path) : PF_OK;
-    free(path);
+    pf_path_free(path);
     if (status < 0) return status;
     PF_TRY(pf_folder_lock_take(&lock, engine, run));
     status = write_mark(engine, run, mark, step);

@@ -88,9 +88,9 @@ static int inspect_folder(pf_config *info, pf_engine *engine, const char *folder
         PF_TRY(pf_folder_config(&part, engine, folder, name));
         if (part) PF_TRY(pf_config_set(info, parts[i], part));
     }
-    PF_TRY(pf_path(&path, "%s/model.safetensors", folder));
+    PF_TRY(pf_path(&path, engine, "%s/model.safetensors", folder));
     int status = inspect_file(info, engine, path);
-    free(path);
+    pf_path_free(path);
     return status;
 }
 
@@ -108,7 +108,7 @@ int pf_inspect(pf_config **info, pf_engine *engine, const char *path) {
     } else {
         status = inspect_file(*info, engine, path);
     }
-    free(folder);
+    pf_path_free(folder);
     if (status >= 0) return PF_OK;
     pf_config_free(*info);
     *info = NULL;

@@ -59,7 +59,7 @@ int pf_manifest_add(pf_manifest *m, const char *name, int64_t size, const char *
 int pf_manifest_write(const pf_manifest *m, pf_engine *engine, const char *folder) {
     pf_text text = {.heap = engine->heap};
     char *path, hash[PF_HASH_TEXT];
-    PF_TRY(pf_path(&path, "%s/%s", folder, PF_MANIFEST_FILE));
+    PF_TRY(pf_path(&path, engine, "%s/%s", folder, PF_MANIFEST_FILE));
     pf_text_print(&text, "{\n  \"format\": %d,\n  \"files\": [", VERSION);
     for (int i = 0; i < m->n; i++) {
         pf_text_print(&text, "%s\n    {\"name\": \"%s\", \"size\": %lld, \"xxh3_128\": \"%s\"}",
@@ -87,7 +87,7 @@ int pf_manifest_write(const pf_manifest *m, pf_engine *engine, const char *folde
             pf_writer_abort(&w);
     }
     pf_text_close(&text);
-    free(path);
+    pf_path_free(path);
     return status;
 }
 
@@ -149,9 +149,9 @@ int pf_manifest_read(pf_manifest *m, pf_engine *engine, const char *folder) {
     size_t bytes;
     pf_config *doc = NULL;
     *m = (pf_manifest){0};
-    PF_TRY(pf_path(&path, "%s/%s", folder, PF_MANIFEST_FILE));
+    PF_TRY(pf_path(&path, engine, "%s/%s", folder, PF_MANIFEST_FILE));
     int status = pf_file_whole(engine, &text, &bytes, path, MAX_BYTES);
-    free(path);
+    pf_path_free(path);
     if (status == PF_ENOTFOUND) {
         return pf_fail(status, "%s in %s is missing", PF_MANIFEST_FILE, folder);
     }
@@ -200,7 +200,7 @@ static int verify_one(const pf_manifest *m, int i, pf_engine *engine, const char
                       bool contents) {
     pf_reader r;
     char *path;
-    PF_TRY(pf_path(&path, "%s/%s", folder, m->file[i].name));
+    PF_TRY(pf_path(&path, engine, "%s/%s", folder, m->file[i].name));
     int status = pf_reader_open(&r, engine, path);
     if (status == PF_ENOTFOUND) {
         status = pf_fail(PF_EFORMAT, "%s in %s is missing", m->file[i].name, folder);
@@ -208,7 +208,7 @@ static int verify_one(const pf_manifest *m, int i, pf_engine *engine, const char
         status = verify_open(m, i, engine, &r, folder, contents);
         pf_reader_close(&r);
     }
-    free(path);
+    pf_path_free(path);
     return status;
 }
 

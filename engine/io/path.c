@@ -20,14 +20,32 @@ bool pf_path_in_memory(const char *path) {
     return strncmp(path, PF_MEMORY_PATH, sizeof PF_MEMORY_PATH - 1) == 0;
 }
 
-int pf_path(char **path, const char *format, ...) {
+/* A path is [its owner][text], so that it can be freed without a word of who made it. */
+typedef struct {
+    pf_heap *heap;
+    size_t bytes;
+} owner;
+
+int pf_path(char **path, const pf_engine *engine, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    int length = vasprintf(path, format, args);
+    int length = pf_vprint(NULL, 0, format, args);
     va_end(args);
-    if (length >= 0) return PF_OK;
+    size_t bytes = sizeof(owner) + (size_t)pf_max(length, 0) + 1;
+    owner *o = pf_heap_alloc(engine->heap, bytes);
     *path = NULL;
-    return pf_fail(PF_ENOMEM, "path: out of memory");
+    if (!o) return pf_fail(PF_ENOMEM, "path: out of memory");
+    *o = (owner){engine->heap, bytes};
+    *path = (char *)(o + 1);
+    va_start(args, format);
+    pf_vprint(*path, bytes - sizeof *o, format, args);
+    va_end(args);
+    return PF_OK;
+}
+
+void pf_path_free(char *path) {
+    owner *o = path ? (owner *)(void *)path - 1 : NULL;
+    if (o) pf_heap_free(o->heap, o, o->bytes);
 }
 
 const char *pf_path_name(const char *path) {
@@ -36,10 +54,10 @@ const char *pf_path_name(const char *path) {
     return pf_path_in_memory(path) ? path + sizeof PF_MEMORY_PATH - 1 : path;
 }
 
-int pf_path_parent(char **parent, const char *path) {
+int pf_path_parent(char **parent, const pf_engine *engine, const char *path) {
     const char *name = pf_path_name(path);
-    if (name == path) return pf_path(parent, ".");
+    if (name == path) return pf_path(parent, engine, ".");
     int length = (int)(name - path);
     if (length > 1 && path[length - 1] == '/') length--; /* all but the root's own */
-    return pf_path(parent, "%.*s", length, path);
+    return pf_path(parent, engine, "%.*s", length, path);
 }

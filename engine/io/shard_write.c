@@ -48,7 +48,7 @@ typedef struct {
 /* ---- files of the folder ---- */
 
 static int open_in(pf_writer *w, char **path, const sharder *s, const char *name) {
-    PF_TRY(pf_path(path, "%s/%s", s->temp, name));
+    PF_TRY(pf_path(path, s->engine, "%s/%s", s->temp, name));
     return pf_writer_open(w, s->engine, *path, false);
 }
 
@@ -56,7 +56,7 @@ static int end_shard(sharder *s) {
     if (!s->shard_path) return PF_OK;
     int64_t size = s->shard.size;
     int status = pf_writer_commit(&s->shard, NULL);
-    free(s->shard_path);
+    pf_path_free(s->shard_path);
     s->shard_path = NULL;
     if (status < 0) return status;
     return pf_config_push(s->sizes, pf_config_number_beside(s->sizes, (double)size));
@@ -229,7 +229,7 @@ static int put_file(pf_manifest *m, const sharder *s, const char *name, const vo
                     size_t n) {
     pf_writer w;
     char *path, hash[PF_HASH_TEXT];
-    PF_TRY(pf_path(&path, "%s/%s", s->temp, name));
+    PF_TRY(pf_path(&path, s->engine, "%s/%s", s->temp, name));
     int status = pf_writer_open(&w, s->engine, path, false);
     if (status >= 0) {
         status = pf_writer_put(&w, bytes, n);
@@ -238,7 +238,7 @@ static int put_file(pf_manifest *m, const sharder *s, const char *name, const vo
         else
             status = pf_writer_commit(&w, hash);
     }
-    free(path);
+    pf_path_free(path);
     return status < 0 ? status : pf_manifest_add(m, name, (int64_t)n, hash);
 }
 
@@ -263,7 +263,7 @@ static int put_sides(pf_manifest *m, sharder *s, const pf_reading *r, pf_shard_c
         else
             status = pf_writer_commit(&w, hash);
     }
-    free(path);
+    pf_path_free(path);
     pf_disk_remove(s->engine, s->records_path);
     return status < 0 ? status : pf_manifest_add(m, PF_SHARDS_SIDES, s->n, hash);
 }
@@ -310,13 +310,13 @@ static int describe(pf_config *doc, const sharder *s, const pf_reading *r,
 static int put_description(pf_manifest *m, const sharder *s, const pf_reading *r,
                            const pf_shard_choice *c) {
     pf_config *doc = pf_config_new_in(s->heap, PF_MAP);
-    char *text = NULL;
+    pf_text text = {.heap = s->heap};
     int status = doc ? describe(doc, s, r, c) : PF_ENOMEM;
-    if (status >= 0) status = pf_json_write(&text, doc, true);
-    if (status >= 0 && strlen(text) > PF_JSON_BYTES)
+    if (status >= 0) status = pf_json_put(&text, doc, true);
+    if (status >= 0 && text.size > PF_JSON_BYTES)
         status = pf_fail(PF_EFORMAT, "shard: %lld texts are too many", (long long)r->files);
-    if (status >= 0) status = put_file(m, s, PF_SHARDS_FILE, text, strlen(text));
-    pf_text_free(text);
+    if (status >= 0) status = put_file(m, s, PF_SHARDS_FILE, text.data, text.size);
+    pf_text_close(&text);
     pf_config_free(doc);
     return status;
 }
@@ -348,9 +348,9 @@ static int finish(sharder *s, const pf_reading *r) {
 static int make_temp(const sharder *s) {
     char *parent;
     pf_dir_remove(s->engine, s->temp); /* of a dead process with our number */
-    PF_TRY(pf_path_parent(&parent, s->temp));
+    PF_TRY(pf_path_parent(&parent, s->engine, s->temp));
     int status = pf_dir_make(s->engine, parent);
-    free(parent);
+    pf_path_free(parent);
     int result = status >= 0 ? pf_disk_make_dir(s->engine, s->temp) : 0;
     return result < 0 ? pf_file_fail(result, "make folder", s->temp) : status;
 }
@@ -386,9 +386,9 @@ static void close_sharder(sharder *s) {
     if (s->part) pf_data_free(s->part);
     pf_config_free(s->sizes);
     pf_config_free(s->texts);
-    free(s->shard_path);
-    free(s->records_path);
-    free(s->temp);
+    pf_path_free(s->shard_path);
+    pf_path_free(s->records_path);
+    pf_path_free(s->temp);
 }
 
 static int find_any(void *to, const char *name) { return (void)to, (void)name, -EEXIST; }
@@ -403,7 +403,7 @@ static int check_place(char **dir, pf_engine *engine, const char *path) {
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/') n--;
     if (n == 0) return pf_fail(PF_EINVAL, "shard: the folder's name is empty");
-    PF_TRY(pf_path(dir, "%.*s", (int)n, path));
+    PF_TRY(pf_path(dir, engine, "%.*s", (int)n, path));
     if (is_free(engine, *dir)) return PF_OK;
     return pf_fail(PF_EINVAL,
                    "shard: %s is there already, and holds something: name another folder", path);
@@ -421,27 +421,27 @@ static int clean(pf_engine *engine, const char *place) {
     const char *name = pf_path_name(place);
     char *parent, *path;
     pf_names names = {0};
-    PF_TRY(pf_path_parent(&parent, place));
+    PF_TRY(pf_path_parent(&parent, engine, place));
     pf_names_read(&names, engine, parent);
     for (const char *entry = NULL; (entry = pf_names_next(&names, entry));) {
         if (!is_left(entry, name, strlen(name))) continue;
-        if (pf_path(&path, "%s/%s", parent, entry) < 0) break;
+        if (pf_path(&path, engine, "%s/%s", parent, entry) < 0) break;
         pf_dir_remove(engine, path);
-        free(path);
+        pf_path_free(path);
     }
     pf_names_free(&names);
-    free(parent);
+    pf_path_free(parent);
     return PF_OK;
 }
 
 /* The folder gets its name, for good. */
 static int install(pf_engine *engine, const char *temp, const char *place) {
     char *parent;
-    int result = pf_disk_rename(engine, temp, place);
-    if (result < 0) return pf_file_fail(result, "rename to", place);
-    PF_TRY(pf_path_parent(&parent, place));
-    int status = pf_dir_sync(engine, parent);
-    free(parent);
+    PF_TRY(pf_path_parent(&parent, engine, place)); /* before it can no longer fail */
+    int status = PF_OK, result = pf_disk_rename(engine, temp, place);
+    if (result < 0) status = pf_file_fail(result, "rename to", place);
+    if (status >= 0) status = pf_dir_sync(engine, parent);
+    pf_path_free(parent);
     return status;
 }
 
@@ -454,11 +454,11 @@ PF_API int pf_data_shard(pf_engine *engine, const pf_config *options, const char
     int status = open_sharder(&s, engine, options);
     if (status >= 0) status = check_place(&place, engine, dir);
     if (status >= 0) status = clean(engine, place);
-    if (status >= 0) status = pf_path(&s.temp, "%s.tmp-%ld", place, (long)getpid());
+    if (status >= 0) status = pf_path(&s.temp, engine, "%s.tmp-%ld", place, (long)getpid());
     if (status >= 0) status = work(&s, options);
     if (status >= 0) status = install(engine, s.temp, place);
     if (status < 0 && s.temp) pf_dir_remove(engine, s.temp);
     close_sharder(&s);
-    free(place);
+    pf_path_free(place);
     return status < 0 ? status : PF_OK;
 }

@@ -24,10 +24,10 @@ static int damaged(const char *folder, const char *what) {
 
 bool pf_shards_at(pf_engine *engine, const char *path) {
     char *file;
-    if (!pf_is_folder(engine, path) || pf_path(&file, "%s/%s", path, PF_SHARDS_FILE) < 0)
+    if (!pf_is_folder(engine, path) || pf_path(&file, engine, "%s/%s", path, PF_SHARDS_FILE) < 0)
         return false;
     bool there = pf_is_there(engine, file);
-    free(file);
+    pf_path_free(file);
     return there;
 }
 
@@ -236,7 +236,7 @@ static int read_blocks(pf_data *data) {
     pf_shards *s = data->shards;
     pf_reader r;
     char *path;
-    PF_TRY(pf_path(&path, "%s/%s", s->folder, PF_SHARDS_BLOCKS));
+    PF_TRY(pf_path(&path, s->engine, "%s/%s", s->folder, PF_SHARDS_BLOCKS));
     int status = pf_reader_open(&r, s->engine, path);
     if (status >= 0) {
         s->n_blocks = r.size / (int64_t)sizeof *s->blocks;
@@ -247,7 +247,7 @@ static int read_blocks(pf_data *data) {
             status = pf_reader_read(&r, 0, s->blocks, (size_t)s->n_blocks * sizeof *s->blocks);
         pf_reader_close(&r);
     }
-    free(path);
+    pf_path_free(path);
     PF_TRY(status);
     return check_blocks(data);
 }
@@ -268,7 +268,7 @@ static int check_sizes(const pf_shards *s) {
     for (int64_t i = 0; i < s->n_files; i++) {
         pf_reader r;
         char *path;
-        PF_TRY(pf_path(&path, "%s/shard-%05lld.bin", s->folder, (long long)i));
+        PF_TRY(pf_path(&path, s->engine, "%s/shard-%05lld.bin", s->folder, (long long)i));
         int status = pf_reader_open(&r, s->engine, path);
         if (status >= 0 && r.size != s->sizes[i])
             status = pf_fail(PF_EFORMAT,
@@ -276,7 +276,7 @@ static int check_sizes(const pf_shards *s) {
                              "changed; copy it again, or make the shards again",
                              path, (long long)r.size, (long long)s->sizes[i]);
         pf_reader_close(&r);
-        free(path);
+        pf_path_free(path);
         PF_TRY(status);
     }
     return PF_OK;
@@ -295,7 +295,7 @@ int pf_shards_open(pf_data *data, pf_engine *engine, const char *folder, size_t 
     s->heap = data->heap;
     s->engine = engine;
     s->window = choose_window(data->heap, window);
-    PF_TRY(pf_path(&s->folder, "%s", folder));
+    PF_TRY(pf_path(&s->folder, engine, "%s", folder));
     PF_TRY(verify(s));
     PF_TRY(read_description(&doc, engine, folder));
     data->fasta = strcmp(text_at(doc, "kind"), "fasta") == 0;
@@ -320,7 +320,7 @@ void pf_shards_close(pf_data *data) {
     if (s->first) pf_heap_free(s->heap, s->first, blocks);
     if (s->blocks) pf_heap_free(s->heap, s->blocks, (size_t)s->n_blocks * sizeof *s->blocks);
     if (s->sizes) pf_heap_free(s->heap, s->sizes, (size_t)s->n_files * sizeof *s->sizes);
-    free(s->folder);
+    pf_path_free(s->folder);
     pf_heap_free(s->heap, s, sizeof *s);
     data->shards = NULL;
 }

@@ -36,20 +36,20 @@ static int read_same(pf_engine *engine, const char *path, int64_t size, int64_t 
 static int read_piece(const pf_shards *s, const pf_block *b, int64_t at, void *to, int64_t bytes,
                       int sum) {
     char *path;
-    PF_TRY(pf_path(&path, "%s/shard-%05u.bin", s->folder, (unsigned)b->file));
+    PF_TRY(pf_path(&path, s->engine, "%s/shard-%05u.bin", s->folder, (unsigned)b->file));
     int status = read_same(s->engine, path, s->sizes[b->file], b->offset + at, to, (size_t)bytes,
                            b->sum[sum]);
-    free(path);
+    pf_path_free(path);
     return status;
 }
 
 int pf_shards_sides(const pf_shards *s, int64_t number, uint8_t *sides) {
     const pf_block *b = &s->blocks[number];
     char *path;
-    PF_TRY(pf_path(&path, "%s/%s", s->folder, PF_SHARDS_SIDES));
+    PF_TRY(pf_path(&path, s->engine, "%s/%s", s->folder, PF_SHARDS_SIDES));
     int status = read_same(s->engine, path, s->first[s->n_blocks], s->first[number], sides,
                            b->documents, b->sum[3]);
-    free(path);
+    pf_path_free(path);
     return status;
 }
 

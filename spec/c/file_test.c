@@ -25,7 +25,7 @@ static int found(const char *run) {
     char *folder = NULL;
     int status = pf_folder_find(engine, &folder, run, true);
     if (status >= 0) status = atoi(strrchr(folder, '-') + 1);
-    free(folder);
+    pf_path_free(folder);
     return status;
 }
 

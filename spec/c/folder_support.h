@@ -69,14 +69,14 @@ static inline int64_t load_step(const char *path) {
     int status = pf_folder_find(engine, &folder, path, true);
     if (status >= 0) status = pf_folder_config(&state, engine, folder, "state.json");
     if (status < 0) {
-        free(folder);
+        pf_path_free(folder);
         return status;
     }
     double step = pf_config_number(pf_config_get(state, "step"));
     bool good = read_file_of(folder, "model.safetensors", 1, step) == 2 &&
                 read_file_of(folder, "optimizer.safetensors", -1, step) == 1;
     pf_config_free(state);
-    free(folder);
+    pf_path_free(folder);
     return good ? (int64_t)step : -1000;
 }
 
