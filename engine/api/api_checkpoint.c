@@ -9,14 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fit.h"
 #include "folder.h"
 #include "folder_lock.h"
 #include "module.h"
 #include "optim.h"
 #include "state_file.h"
 
-#define FORMAT   1
-#define REPORTED 8 /* tensors that don't fit, named in one message */
+#define FORMAT 1
 
 /* ---- saving ------------------------------------------------------------------- */
 
@@ -153,96 +153,6 @@ int pf_checkpoint_mark(pf_engine *engine, const char *dir, const char *mark, uin
 
 /* ---- weights ------------------------------------------------------------------ */
 
-/* What does not fit, in words; the first few of it. */
-typedef struct {
-    pf_text text;
-    int n;
-} misfit;
-
-/* "; kind 'name' shape", and where the two sides differ also the model's. */
-static void add_misfit(misfit *m, const char *kind, const char *name, const char *shape,
-                       const char *wanted) {
-    if (m->n++ >= REPORTED) return;
-    pf_text_print(&m->text, "%s%s'", m->n > 1 ? "; " : "", kind);
-    pf_text_put(&m->text, name, strlen(name));
-    pf_text_print(&m->text, "' %s", shape);
-    if (wanted) pf_text_print(&m->text, " in the file, %s in the model", wanted);
-}
-
-static int check_tensor(misfit *m, const pf_st_entry *entry, const pf_tensor *tensor) {
-    pf_dtype dtype;
-    PF_TRY(pf_st_dtype_loads_as(entry, &dtype));
-    bool same = entry->rank == tensor->rank;
-    for (int i = 0; same && i < entry->rank; i++) same = entry->shape[i] == tensor->shape[i];
-    const char *shape = pf_shape_text(entry->rank, entry->shape);
-    if (!same)
-        add_misfit(m, "", entry->name, shape, pf_shape_of(tensor));
-    else if (dtype != tensor->dtype) {
-        add_misfit(m, "", entry->name, entry->dtype.name, pf_dtype_name(tensor->dtype));
-    }
-    return PF_OK;
-}
-
-static int find_entry(const void *file, const char *name) {
-    return pf_safetensors_find(file, name);
-}
-
-/* to[j]: the tensor of the model that entry j of the file goes into, or lends to. former: it can
- * have a former name there. */
-static int match(misfit *m, pf_safetensors *s, bool former, pf_module *module, pf_tensor **to) {
-    int n = pf_module_tensor_count(module);
-    for (int i = 0; i < n; i++) {
-        const char *name;
-        pf_tensor *tensor;
-        bool learned;
-        PF_TRY(pf_module_tensor_learned(module, i, &name, &tensor, &learned));
-        int place = pf_safetensors_find(s, name);
-        if (place < 0 && former) place = pf_find_former(name, find_entry, s);
-        if (place < 0 || to[place]) {
-            add_misfit(m, "missing: ", name, pf_shape_of(tensor), NULL);
-            continue;
-        }
-        to[place] = tensor;
-        PF_TRY(check_tensor(m, &s->entry[place], tensor));
-        /* What isn't learned (projections, centroids) moves on by itself, and is small. */
-        s->entry[place].lent = learned && pf_safetensors_lies(s, &s->entry[place]);
-    }
-    for (int j = 0; j < s->n; j++) {
-        const pf_st_entry *entry = &s->entry[j];
-        if (to[j]) continue;
-        add_misfit(m, "unexpected: ", entry->name, pf_shape_text(entry->rank, entry->shape), NULL);
-    }
-    return n < 0 ? n : PF_OK;
-}
-
-static int check_fit(pf_engine *engine, pf_safetensors *s, bool former, pf_module *module,
-                     pf_tensor **to) {
-    misfit m = {.text.heap = engine->heap};
-    int status = match(&m, s, former, module, to);
-    if (status >= 0 && m.n > 0) {
-        if (m.n > REPORTED) pf_text_print(&m.text, "; and %d more", m.n - REPORTED);
-        status = pf_fail(PF_EFORMAT, "%s does not fit the model: %s", s->file.path,
-                         m.text.failed ? "out of memory for the list" : m.text.data);
-    }
-    pf_text_close(&m.text);
-    return status;
-}
-
-/* Names and shapes are all checked before a number is read, or a byte for it is asked for. Without
- * `fill` that is all. */
-static int fit_model(pf_engine *engine, pf_safetensors *s, bool former, pf_module *module,
-                     bool fill) {
-    size_t bytes = (size_t)s->n * sizeof(pf_tensor *);
-    pf_tensor **to = pf_heap_zalloc(engine->heap, bytes);
-    if (!to) return PF_ENOMEM;
-    int status = check_fit(engine, s, former, module, to);
-    for (int j = 0; fill && status >= 0 && j < s->n; j++)
-        status = s->entry[j].lent ? PF_OK : pf_tensor_settle(to[j]);
-    if (fill && status >= 0) status = pf_safetensors_read(engine, s, to);
-    pf_heap_free(engine->heap, to, bytes);
-    return status;
-}
-
 /* hash: what the file must sum up to, NULL where that is known. */
 static int open_weights(pf_safetensors *s, pf_engine *engine, const char *folder, char **path,
                         const char *hash) {
@@ -294,7 +204,7 @@ static int load_model(pf_module **module, pf_engine *engine, const char *folder,
     PF_TRY(open_weights(&s, engine, folder, &path, hash));
     int status = mapped ? pf_safetensors_map(&s) : PF_OK;
     if (status >= 0) status = build_shapes(module, &former, engine, folder, s.n);
-    if (status >= 0) status = fit_model(engine, &s, former, *module, true);
+    if (status >= 0) status = pf_fit_model(engine, &s, former, *module);
     if (status >= 0) status = pf_module_derive(*module);
     pf_safetensors_close(&s);
     pf_path_free(path);
@@ -423,7 +333,7 @@ static int restore_optimizer(const wanted *w, pf_engine *engine, const char *fol
     return restore_moments(w->optimizer_into, engine, folder, former, config);
 }
 
-/* Whatever can be refused is, before a number of model or optimizer changes. */
+/* Whatever can be refused is, and all is read, before a number of model or optimizer changes. */
 static int check_writable(pf_module *module) {
     int n = pf_module_tensor_count(module);
     for (int i = 0; i < n; i++) {
@@ -438,11 +348,13 @@ static int restore_parts(const wanted *w, pf_engine *engine, const char *folder,
                          const pf_config *file) {
     pf_safetensors s;
     char *path;
+    pf_aside a;
     PF_TRY(check_writable(w->into));
     PF_TRY(open_weights(&s, engine, folder, &path, NULL));
-    int status = fit_model(engine, &s, former, w->into, false);
+    int status = pf_aside_read(&a, engine, &s, former, w->into);
     if (status >= 0) status = restore_optimizer(w, engine, folder, former, file);
-    if (status >= 0) status = fit_model(engine, &s, former, w->into, true);
+    if (status >= 0) status = pf_aside_put(&a);
+    pf_aside_free(&a, engine);
     pf_safetensors_close(&s);
     pf_path_free(path);
     return status;

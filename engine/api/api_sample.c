@@ -236,12 +236,13 @@ static int draw_row(const sampled_row *s, const pf_sampling *o, uint64_t row, in
     return PF_OK;
 }
 
-int pf_sampler_draw(const pf_sampler *s, const float *logits, int64_t position,
-                    const pf_sampling *sampling, int32_t *next) {
+int pf_sampler_draw(const pf_sampler *s, const pf_engine *engine, const float *logits,
+                    int64_t position, const pf_sampling *sampling, int32_t *next) {
     pf_sampling o;
     PF_TRY(pf_sampling_take(&o, sampling));
     for (int64_t b = 0; b < s->batch; b++) {
         sampled_row row = {s, logits + b * s->vocab};
+        PF_TRY(pf_charge(engine, pf_work_of(4 * (double)s->vocab, 0)));
         PF_TRY(draw_row(&row, &o, (uint64_t)b, position, &next[b]));
     }
     return PF_OK;

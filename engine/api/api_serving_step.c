@@ -177,7 +177,8 @@ static int write_tokens(pf_serving *s) {
 static int draw(pf_sequence *q) {
     const pf_sampler *pick = &q->stream->pick;
     const float *logits = q->step.moves ? pick->coming : pick->logits;
-    return pf_sampler_draw(pick, logits, q->stream->state->position, &q->sampling, &q->step.token);
+    return pf_sampler_draw(pick, q->stream->engine, logits, q->stream->state->position,
+                           &q->sampling, &q->step.token);
 }
 
 static int draw_all(pf_serving *s) {

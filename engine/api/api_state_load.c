@@ -241,7 +241,7 @@ static int open_named(pf_state **state, pf_state_file *f, const pf_attention_sta
     pf_tensor *projection = find_tensor(f, "", "projection");
     PF_TRY(check_sizes(f, o, words, projection));
     int status = pf_alone_restore(state, f->engine, words, projection, o);
-    if (status >= 0 || status == PF_ENOMEM) return status;
+    if (status >= 0 || pf_of_moment(status)) return status;
     return pf_fail_in(PF_EFORMAT, "state: what the file says of its kernel does not hold");
 }
 
@@ -284,7 +284,7 @@ static int read_alone(pf_state **state, pf_state_file *f,
     PF_TRY(check_fingerprint(*state, fingerprint));
     if (options) {
         status = pf_alone_adopt(*state, f->engine, options);
-        if (status < 0) return status == PF_ENOMEM ? status : pf_fail_in(PF_EFORMAT, "state");
+        if (status < 0) return pf_of_moment(status) ? status : pf_fail_in(PF_EFORMAT, "state");
     }
     return fill_state(f, *state,
                       !!find_tensor(f, "", "projection") + !!o.decay + !!fingerprint + !!o.table);

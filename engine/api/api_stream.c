@@ -87,7 +87,8 @@ static int move_on(pf_stream *s, const int32_t *ids, size_t n, const pf_sampling
     int status = run_slices(s, ids, n, &y);
     if (status >= 0) status = pf_stream_coming(s, y);
     if (status >= 0 && next) {
-        status = pf_sampler_draw(&s->pick, s->pick.coming, s->state->position, sampling, next);
+        status = pf_sampler_draw(&s->pick, s->engine, s->pick.coming, s->state->position, sampling,
+                                 next);
     }
     if (status >= 0) pf_stream_keep(s);
     pf_tensor_release(&y);
@@ -194,8 +195,8 @@ int pf_stream_sample(pf_stream *stream, const pf_sampling *sampling, int32_t *ne
     PF_OPEN(stream->engine);
     PF_TRY(pf_state_check(stream->state));
     if (!stream->ready) return pf_fail(PF_ESTATE, "stream: feed a prompt or a token first");
-    return pf_sampler_draw(&stream->pick, stream->pick.logits, stream->state->position, sampling,
-                           next);
+    return pf_sampler_draw(&stream->pick, stream->engine, stream->pick.logits,
+                           stream->state->position, sampling, next);
 }
 
 /* The vocabulary, or 0 where only the host's layers know it before logits stand. */

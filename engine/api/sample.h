@@ -33,7 +33,7 @@ void pf_sampler_keep(pf_sampler *s);
 int pf_sampling_take(pf_sampling *own, const pf_sampling *given);
 /* next (batch) at `position` from `logits`, those that stand or that come; sampling NULL:
  * greedy. */
-int pf_sampler_draw(const pf_sampler *s, const float *logits, int64_t position,
-                    const pf_sampling *sampling, int32_t *next);
+int pf_sampler_draw(const pf_sampler *s, const pf_engine *engine, const float *logits,
+                    int64_t position, const pf_sampling *sampling, int32_t *next);
 
 #endif

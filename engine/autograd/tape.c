@@ -274,7 +274,9 @@ static int walk_node(pf_tape *tape, pf_node *node) {
     status = pf_walk_fold(&walk, &c, status);
     if (status >= 0 && pf_finite_looks(tape->engine)) status = pf_finite_backward(tape, node);
     pf_finite_leave(tape->engine, before);
-    return status < 0 ? pf_fail_in(status, "backward of %s", node->op->name) : PF_OK;
+    if (status >= 0) return PF_OK;
+    if (status == PF_ECANCEL || status == PF_ELIMIT) return status;
+    return pf_fail_in(status, "backward of %s", node->op->name);
 }
 
 static int check_loss(const pf_tape *tape, const pf_tensor *loss, const pf_tensor *seed) {

@@ -153,7 +153,7 @@ typedef int (*pf_progress_fn)(void *context, const char *what, uint64_t done, ui
 /* Bounds of what is done with an engine; 0 in a field: none.
  *
  * Work is counted by the problem alone, so that it ends at the same place everywhere: a unit is
- * about an instruction of Lua's, a call of an op 64 of them, 8 numbers that it reads or writes one
+ * about an instruction of Lua's, a call of an op 64 of them, 16 numbers that it reads or writes one
  * more, and 64 multiplications of a matrix product. What doesn't fit is refused before it begins.
  * Seconds are the monotonic clock's, which is looked at within every long call: at most a tenth of
  * one over it ends. Depth: of scripts that call the host that calls scripts, of JSON, of configs.

@@ -6,6 +6,7 @@
 
 #include "tokenizer.h"
 
+enum { LOOK = 1 << 12 /* rows */ };
 enum { RESIDUES = 20, IDS = 32, OPEN = 11, EXTEND = 1, CELLS = 2 * PF_ALIGN_BAND + 1 };
 
 /* BLOSUM62 (Henikoff and Henikoff 1992) in the order of the vocabulary. */
@@ -40,18 +41,20 @@ typedef struct {
 } cell;
 
 struct pf_aligner {
-    pf_heap *heap;
+    const pf_engine *engine;
+    int stopped;             /* why, or 0 */
     int8_t scores[IDS][IDS]; /* of ids; what is none of the twenty is like nothing: -1 */
     cell best[CELLS + 2];    /* from 1: of the row before, and then of this one */
     cell down[CELLS + 2];    /* those that end in a gap in b */
 };
 
-int pf_aligner_open(pf_aligner **out, pf_heap *heap) {
-    pf_aligner *aligner = *out = pf_heap_alloc(heap, sizeof *aligner);
+int pf_aligner_open(pf_aligner **out, const pf_engine *engine) {
+    pf_aligner *aligner = *out = pf_heap_alloc(engine->heap, sizeof *aligner);
     if (!aligner) return PF_ENOMEM;
     int16_t map[256];
     pf_vocab_map(pf_vocab_find("protein"), map);
-    aligner->heap = heap;
+    aligner->engine = engine;
+    aligner->stopped = PF_OK;
     memset(aligner->scores, -1, sizeof aligner->scores);
     for (int a = 0; a < RESIDUES; a++)
         for (int b = 0; b < RESIDUES; b++)
@@ -60,8 +63,19 @@ int pf_aligner_open(pf_aligner **out, pf_heap *heap) {
 }
 
 void pf_aligner_close(pf_aligner **aligner) {
-    if (*aligner) pf_heap_free((*aligner)->heap, *aligner, sizeof **aligner);
+    if (*aligner) pf_heap_free((*aligner)->engine->heap, *aligner, sizeof **aligner);
     *aligner = NULL;
+}
+
+/* Remembered: the host may have lowered its flag before anybody asks. */
+static bool is_stopped(pf_aligner *aligner) {
+    if (aligner->stopped >= 0) aligner->stopped = pf_stopped(aligner->engine);
+    return aligner->stopped < 0;
+}
+
+int pf_aligner_status(pf_aligner *aligner) {
+    is_stopped(aligner);
+    return pf_stopped_fail(aligner->engine, aligner->stopped);
 }
 
 int pf_align_pair(const pf_aligner *aligner, uint8_t a, uint8_t b) { return aligner->scores[a][b]; }
@@ -137,10 +151,11 @@ static int64_t band_row(const band *w, int64_t i, int64_t *low, int64_t *high) {
 }
 
 /* The best score alone: most pairs are none. */
-static int banded_score(const pf_aligner *aligner, const pf_residues *a, const pf_residues *b,
+static int banded_score(pf_aligner *aligner, const pf_residues *a, const pf_residues *b,
                         const band *w) {
     int row[CELLS + 2] = {0}, down[CELLS + 2] = {0}, best = 0;
     for (int64_t i = w->row, low, high; i < w->end; i++) {
+        if (i % LOOK == LOOK - 1 && is_stopped(aligner)) return 0;
         int64_t first = band_row(w, i, &low, &high);
         const int8_t *scores = aligner->scores[a->ids[i]];
         const uint8_t *ids = b->ids + first - 1;
@@ -173,6 +188,7 @@ void pf_align_banded(pf_alignment *best, pf_aligner *aligner, const pf_residues 
     memset(row, 0, sizeof aligner->best);
     memset(down, 0, sizeof aligner->down);
     for (int64_t i = w.row, low, high; i < w.end; i++) {
+        if (i % LOOK == LOOK - 1 && is_stopped(aligner)) return;
         int64_t first = band_row(&w, i, &low, &high);
         cell right = {0}, next;
         for (int64_t c = low; c <= high; c++) {

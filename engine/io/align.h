@@ -23,8 +23,11 @@ typedef struct {
 
 typedef struct pf_aligner pf_aligner; /* the room that a band takes */
 
-int pf_aligner_open(pf_aligner **aligner, pf_heap *heap);
+int pf_aligner_open(pf_aligner **aligner, const pf_engine *engine);
 void pf_aligner_close(pf_aligner **aligner);
+/* PF_ECANCEL or PF_ELIMIT once the work was stopped: what came of an alignment since the last time
+ * is nothing then. */
+int pf_aligner_status(pf_aligner *aligner);
 
 int pf_align_pair(const pf_aligner *aligner, uint8_t a, uint8_t b); /* of two residues */
 

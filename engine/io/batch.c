@@ -26,10 +26,11 @@ typedef struct {
 /* ---- which rows ---- */
 
 /* Place `at` in the endless stream of training rows. */
-static int train_row(pf_data *data, uint64_t seed, int64_t at, batch_row *row) {
+static int train_row(pf_data *data, const pf_engine *engine, uint64_t seed, int64_t at,
+                     batch_row *row) {
     const pf_plan *plan = &data->plans[PF_TRAIN];
     row->pass = at / plan->n_rows;
-    PF_TRY(pf_data_order(&row->row, data, seed, row->pass, at % plan->n_rows));
+    PF_TRY(pf_data_order(&row->row, data, engine, seed, row->pass, at % plan->n_rows));
     pf_rng rng = pf_rng_make(seed, PF_DRAW_DATA, (uint64_t)row->pass, 1);
     row->shift = (int64_t)pf_rng_below(&rng, 0, (uint64_t)plan->slack + 1);
     return PF_OK;
@@ -254,9 +255,14 @@ static int trim_batch(pf_batch *batch, const pf_data *data) {
     return PF_OK;
 }
 
+/* Four numbers a position. */
+static int charge_row(const pf_data *data, const pf_engine *engine) {
+    return pf_charge(engine, pf_work_of(4 * (double)data->length, 0));
+}
+
 /* Fills row i of the batch with row `at` of the split; behind the end: nothing there. */
-static int batch_fill(pf_batch *batch, pf_data *data, pf_split split, int64_t at, int64_t i,
-                      bool masked, uint64_t seed) {
+static int batch_fill(pf_batch *batch, pf_data *data, const pf_engine *engine, pf_split split,
+                      int64_t at, int64_t i, bool masked, uint64_t seed) {
     const pf_plan *plan = &data->plans[split];
     int64_t offset = i * data->length;
     batch_row row = {.row = at,
@@ -264,7 +270,8 @@ static int batch_fill(pf_batch *batch, pf_data *data, pf_split split, int64_t at
                      .target = pf_i32(batch->target) + offset,
                      .documents = pf_i32(batch->documents) + offset,
                      .mask = pf_i32(batch->mask) + offset};
-    if (split == PF_TRAIN) PF_TRY(train_row(data, seed, at, &row));
+    PF_TRY(charge_row(data, engine));
+    if (split == PF_TRAIN) PF_TRY(train_row(data, engine, seed, at, &row));
     if (row.row >= plan->n_rows) {
         fill_pad(data, &row, 0, 0);
         return PF_OK;
@@ -298,7 +305,7 @@ PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_s
                        pf_place((int64_t)index), (long long)rows, (long long)all);
     int status = make_batch(&own, data, rows);
     for (int64_t i = 0; i < rows && status >= 0; i++)
-        status = batch_fill(&own, data, split, first + i, i, masked, seed);
+        status = batch_fill(&own, data, engine, split, first + i, i, masked, seed);
     if (status >= 0) status = trim_batch(&own, data);
     if (status < 0) pf_batch_release(&own);
     return status < 0 ? status : give_batch(batch, &own);
@@ -313,8 +320,8 @@ static int64_t stream_rows(const pf_data *data, pf_split split, int64_t streams)
 }
 
 /* Row `place` of stream b; behind a stream's end: nothing there. */
-static int fill_stream(pf_batch *batch, pf_data *data, pf_split split, uint64_t seed, int64_t pass,
-                       int64_t place, int64_t b) {
+static int fill_stream(pf_batch *batch, pf_data *data, const pf_engine *engine, pf_split split,
+                       uint64_t seed, int64_t pass, int64_t place, int64_t b) {
     const pf_plan *plan = &data->plans[split];
     int64_t offset = b * data->length;
     pf_rng rng = pf_rng_make(seed, PF_DRAW_DATA, (uint64_t)pass, 1);
@@ -325,6 +332,7 @@ static int fill_stream(pf_batch *batch, pf_data *data, pf_split split, uint64_t 
                      .target = pf_i32(batch->target) + offset,
                      .documents = pf_i32(batch->documents) + offset,
                      .mask = pf_i32(batch->mask) + offset};
+    PF_TRY(charge_row(data, engine));
     if (split == PF_TRAIN) row.shift = (int64_t)pf_rng_below(&rng, 0, (uint64_t)plan->slack + 1);
     if (row.row >= plan->n_rows) {
         fill_pad(data, &row, 0, -1);
@@ -352,7 +360,7 @@ PF_API int pf_data_stream_batch(pf_batch *batch, pf_engine *engine, pf_data *dat
                        pf_place(at), (long long)rows, (long long)each);
     int status = make_batch(&own, data, rows);
     for (int64_t b = 0; b < rows && status >= 0; b++)
-        status = fill_stream(&own, data, split, seed, at / each, at % each, b);
+        status = fill_stream(&own, data, engine, split, seed, at / each, at % each, b);
     if (status >= 0) status = trim_batch(&own, data);
     if (status < 0) pf_batch_release(&own);
     return status < 0 ? status : give_batch(batch, &own);

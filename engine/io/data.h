@@ -141,7 +141,8 @@ void pf_plan_clear(pf_heap *heap, pf_plan *plan);
 /* order.c: are training rows laid or ordered otherwise than those of the same data in memory? */
 bool pf_data_own_order(const pf_data *data);
 /* The training row that stands at `place` of a pass. */
-int pf_data_order(int64_t *row, pf_data *data, uint64_t seed, int64_t pass, int64_t place);
+int pf_data_order(int64_t *row, pf_data *data, const pf_engine *engine, uint64_t seed, int64_t pass,
+                  int64_t place);
 
 /* ask.c: fails when there is no such split; lays rows of shards that were not asked for yet. */
 int pf_data_check_split(const pf_data *data, pf_split split);

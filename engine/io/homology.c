@@ -8,11 +8,9 @@
  */
 #include "homology.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 #include "align.h"
 #include "kmers.h"
+#include "sort.h"
 
 #define SPAN     0.5  /* of the shorter sequence that an alignment has to span */
 #define BY_LUCK  1e-3 /* alignments as good, by chance, of a sequence with all others */
@@ -59,25 +57,29 @@ static bool is_alike(const clustering *c, const pf_residues *a, const pf_residue
 }
 
 /* x is a word of the longer sequence. */
-static void compare(clustering *c, const pf_kmer *x, const pf_kmer *y) {
+static int compare(clustering *c, const pf_kmer *x, const pf_kmer *y) {
     uint32_t root_x = root_of(c, x->sequence), root_y = root_of(c, y->sequence);
-    if (root_x == root_y) return;
+    if (root_x == root_y) return PF_OK;
     pf_residues b = residues_of(c, x->sequence), a = residues_of(c, y->sequence);
-    if (pf_align_extend(c->aligner, &a, &b, y->at, x->at) < UNGAPPED) return;
+    PF_TRY(pf_aligner_status(c->aligner));
+    if (pf_align_extend(c->aligner, &a, &b, y->at, x->at) < UNGAPPED) return PF_OK;
     uint64_t pair = (uint64_t)x->sequence << 32 | y->sequence;
     uint64_t *known = &c->unlike[pair * 0x9E3779B97F4A7C15u >> 48];
-    if (*known == pair) return;
-    if (is_alike(c, &a, &b, y->at, x->at))
+    if (*known == pair) return PF_OK;
+    bool alike = is_alike(c, &a, &b, y->at, x->at);
+    PF_TRY(pf_aligner_status(c->aligner));
+    if (alike)
         join(c, root_x, root_y);
     else
         *known = pair;
+    return PF_OK;
 }
 
 /* Words come with their sequences, the longest first. */
 static int compare_group(void *context, const pf_kmer *words, int64_t n) {
     for (int64_t i = 1; i < n; i++) {
-        compare(context, &words[0], &words[i]);
-        if (i > 1) compare(context, &words[i - 1], &words[i]);
+        PF_TRY(compare(context, &words[0], &words[i]));
+        if (i > 1) PF_TRY(compare(context, &words[i - 1], &words[i]));
     }
     return PF_OK;
 }
@@ -97,17 +99,17 @@ static int by_length(const void *a, const void *b) {
     return x->document < y->document ? -1 : 1;
 }
 
-static int rank(clustering *c) {
+static int rank(clustering *c, pf_engine *engine) {
     const pf_data *data = c->data;
     int64_t n = data->n_documents;
     ranked *list = pf_heap_alloc(data->heap, (size_t)n * sizeof *list);
     if (!list) return PF_ENOMEM;
     for (int64_t i = 0; i < n; i++)
         list[i] = (ranked){data->documents[i].n, data->documents[i].hash[0], i};
-    qsort(list, (size_t)n, sizeof *list, by_length);
+    int status = pf_sort(engine, list, n, sizeof *list, by_length);
     for (int64_t i = 0; i < n; i++) c->order[i] = list[i].document;
     pf_heap_free(data->heap, list, (size_t)n * sizeof *list);
-    return PF_OK;
+    return status;
 }
 
 /* ---- sides ---- */
@@ -124,15 +126,15 @@ static int by_hash(const void *a, const void *b) {
     return x->root < y->root ? -1 : 1;
 }
 
-static int64_t list_clusters(clustering *c, cluster *list) {
+static int list_clusters(clustering *c, pf_engine *engine, cluster *list) {
     int64_t n = c->data->n_documents, found = 0;
     for (int64_t i = 0; i < n; i++)
         list[i] = (cluster){c->data->documents[c->order[i]].hash[0], (uint32_t)i, 0};
     for (int64_t i = 0; i < n; i++) list[root_of(c, (uint32_t)i)].size++;
     for (int64_t i = 0; i < n; i++)
         if (list[i].size > 0) list[found++] = list[i];
-    qsort(list, (size_t)found, sizeof *list, by_hash);
-    return found;
+    c->data->clusters = found;
+    return pf_sort(engine, list, found, sizeof *list, by_hash);
 }
 
 /* Holds out clusters in the order of their hashes, as many as fit; at least the smallest. Their
@@ -148,12 +150,9 @@ static void choose_valid(cluster *list, int64_t clusters, int64_t room) {
     if (taken == 0) list[smallest].size = 0;
 }
 
-static int set_sides(clustering *c) {
+static void put_sides(clustering *c, cluster *list) {
     pf_data *data = c->data;
-    int64_t n = data->n_documents;
-    cluster *list = pf_heap_alloc(data->heap, (size_t)n * sizeof *list);
-    if (!list) return PF_ENOMEM;
-    int64_t clusters = data->clusters = list_clusters(c, list);
+    int64_t n = data->n_documents, clusters = data->clusters;
     choose_valid(list, clusters, (int64_t)(data->valid_fraction * (double)n + 0.5));
     for (int64_t i = 0; i < n; i++) data->documents[i].split = PF_TRAIN;
     for (int64_t i = 0; i < clusters; i++)
@@ -161,7 +160,18 @@ static int set_sides(clustering *c) {
     for (int64_t i = 0; i < n; i++)
         data->documents[c->order[i]].split =
             data->documents[c->order[root_of(c, (uint32_t)i)]].split;
+}
+
+static int set_sides(clustering *c, pf_engine *engine) {
+    pf_data *data = c->data;
+    int64_t n = data->n_documents;
+    cluster *list = pf_heap_alloc(data->heap, (size_t)n * sizeof *list);
+    if (!list) return PF_ENOMEM;
+    int status = list_clusters(c, engine, list);
+    if (status >= 0) put_sides(c, list);
     pf_heap_free(data->heap, list, (size_t)n * sizeof *list);
+    if (status < 0) return status;
+    int64_t clusters = data->clusters;
     if (clusters > 1 || n < 2) return PF_OK;
     return pf_fail(PF_EFORMAT,
                    "%s: all of its %lld sequences are alike (option identity), so none "
@@ -177,9 +187,9 @@ static int find_clusters(clustering *c, pf_engine *engine) {
         c->residues += (double)c->data->documents[i].n;
         c->parent[i] = (uint32_t)i;
     }
-    PF_TRY(rank(c));
+    PF_TRY(rank(c, engine));
     PF_TRY(pf_kmers_each(c->data, engine, c->order, n, compare_group, c));
-    return set_sides(c);
+    return set_sides(c, engine);
 }
 
 int pf_data_split_homology(pf_data *data, pf_engine *engine, double identity) {
@@ -194,7 +204,7 @@ int pf_data_split_homology(pf_data *data, pf_engine *engine, double identity) {
     c.order = block;
     c.unlike = (uint64_t *)(c.order + n);
     c.parent = (uint32_t *)(c.unlike + MEMORY);
-    int status = pf_aligner_open(&c.aligner, data->heap);
+    int status = pf_aligner_open(&c.aligner, engine);
     if (status >= 0) status = find_clusters(&c, engine);
     pf_aligner_close(&c.aligner);
     pf_heap_free(data->heap, block, bytes);

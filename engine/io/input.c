@@ -171,6 +171,7 @@ static int64_t read_bytes(pf_input *in, uint8_t *bytes, size_t room) {
     int64_t got = in->gzip ? read_gzip(in, bytes, room) : read_plain(in, bytes, room);
     if (got <= 0) return got;
     in->total += got;
+    PF_TRY(pf_charge(in->source.engine, (uint64_t)got / 16));
     if (in->gzip) PF_TRY(check_ratio(in));
     return got;
 }

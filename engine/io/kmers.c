@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { KINDS = 12, NONE = 255, SHORTEST = 5, LONGEST = 12 };
+enum { KINDS = 12, NONE = 255, SHORTEST = 5, LONGEST = 12, LOOK = 1 << 16 };
 
 /* Residues that take each other's place often, by one letter (as MMseqs2 groups them). */
 static const char *const KIND[KINDS] = {"AST", "C",  "DN", "EQ", "FY", "G",
@@ -45,13 +45,14 @@ static void choose_length(gathering *g, int64_t residues) {
 }
 
 /* Goes over the words of the share: counts them, or puts them in their places. */
-static void go_over(gathering *g, bool place) {
+static int go_over(gathering *g, const pf_engine *engine, bool place) {
     for (int64_t i = 0; i < g->n; i++) {
         const pf_document *d = &g->data->documents[g->order[i]];
         const uint8_t *ids = g->data->tokens + d->first;
         uint64_t word = 0;
         int sound = 0; /* letters of the word that have a kind */
         for (int64_t at = 0; at < d->n; at++) {
+            if (at % LOOK == 0) PF_TRY(pf_check_cancel(engine));
             uint8_t kind = g->kind[ids[at]];
             sound = kind == NONE ? 0 : sound + 1;
             word = (word << 4 | (kind & 15)) & g->mask;
@@ -64,6 +65,7 @@ static void go_over(gathering *g, bool place) {
                 g->begin[slot + 1]++;
         }
     }
+    return PF_OK;
 }
 
 /* Room for so many words; those that were there are gone. */
@@ -76,15 +78,16 @@ static int make_room(gathering *g, int64_t words) {
 }
 
 /* One share: begin[] counts, then says where each slot begins, and after placing where it ends. */
-static int go_share(gathering *g, pf_kmers_fn f, void *context) {
+static int go_share(gathering *g, const pf_engine *engine, pf_kmers_fn f, void *context) {
     memset(g->begin, 0, (size_t)(g->slots + 1) * sizeof *g->begin);
-    go_over(g, false);
+    PF_TRY(go_over(g, engine, false));
     for (uint64_t slot = 0; slot < g->slots; slot++) g->begin[slot + 1] += g->begin[slot];
     PF_TRY(make_room(g, g->begin[g->slots]));
-    go_over(g, true);
+    PF_TRY(go_over(g, engine, true));
     int64_t begin = 0;
     for (uint64_t slot = 0; slot < g->slots; slot++) {
         int64_t end = g->begin[slot];
+        if (slot % LOOK == 0) PF_TRY(pf_check_cancel(engine));
         if (end - begin > 1) PF_TRY(f(context, g->words + begin, end - begin));
         begin = end;
     }
@@ -120,7 +123,7 @@ int pf_kmers_each(const pf_data *data, const pf_engine *engine, const int64_t *o
     for (; g.first < (uint64_t)1 << g.bits && status >= 0; g.first += g.slots) {
         status =
             pf_progress_at(engine, "comparing sequences", (int64_t)g.first, (int64_t)1 << g.bits);
-        if (status >= 0) status = go_share(&g, f, context);
+        if (status >= 0) status = go_share(&g, engine, f, context);
     }
     if (g.begin) pf_heap_free(data->heap, g.begin, bytes);
     if (g.words) pf_heap_free(data->heap, g.words, (size_t)g.capacity * sizeof *g.words);

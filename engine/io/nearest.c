@@ -10,6 +10,7 @@
 #include "align.h"
 #include "kmers.h"
 #include "shards.h"
+#include "sort.h"
 
 #define BY_LUCK 1e-3 /* alignments as good, by chance, of a sequence with all others */
 
@@ -66,6 +67,7 @@ static int look_at(void *context, const pf_kmer *words, int64_t n) {
             pf_residues b = residues_of(s, words[j].sequence);
             int score = pf_align_extend(s->aligner, &a, &b, words[i].at, words[j].at);
             keep(s, &words[i], &words[j], score);
+            PF_TRY(pf_aligner_status(s->aligner));
         }
     }
     return PF_OK;
@@ -128,7 +130,7 @@ static int by_hash(const void *a, const void *b) {
 }
 
 /* The first n_valid of those held out by their hash, and all that are trained on. */
-static int choose(search *s) {
+static int choose(search *s, pf_engine *engine) {
     const pf_data *data = s->data;
     const pf_plan *valid = &data->plans[PF_VALID], *train = &data->plans[PF_TRAIN];
     size_t bytes = (size_t)valid->n_documents * sizeof(hashed);
@@ -136,9 +138,10 @@ static int choose(search *s) {
     if (!list) return PF_ENOMEM;
     for (int64_t i = 0; i < valid->n_documents; i++)
         list[i] = (hashed){data->documents[valid->documents[i]].hash[0], valid->documents[i]};
-    qsort(list, (size_t)valid->n_documents, sizeof *list, by_hash);
+    int status = pf_sort(engine, list, valid->n_documents, sizeof *list, by_hash);
     for (int64_t i = 0; i < s->n_valid; i++) s->order[i] = list[i].document;
     pf_heap_free(data->heap, list, bytes);
+    PF_TRY(status);
     for (int64_t i = 0; i < train->n_documents; i++) {
         s->order[s->n_valid + i] = train->documents[i];
         s->residues += (double)data->documents[train->documents[i]].n;
@@ -147,12 +150,13 @@ static int choose(search *s) {
 }
 
 static int run(search *s, pf_engine *engine, pf_identity_info *info) {
-    PF_TRY(pf_aligner_open(&s->aligner, s->data->heap));
-    PF_TRY(choose(s));
+    PF_TRY(pf_aligner_open(&s->aligner, engine));
+    PF_TRY(choose(s, engine));
     PF_TRY(pf_kmers_each(s->data, engine, s->order, s->n, look_at, s));
     for (int64_t i = 0; i < s->n_valid; i++) {
         PF_TRY(pf_progress_at(engine, "comparing sequences", i, s->n_valid));
         s->identity[i] = nearest(s, i);
+        PF_TRY(pf_aligner_status(s->aligner));
     }
     sum_up(s, info);
     return PF_OK;

@@ -10,16 +10,19 @@
 /* Rows of shards up to which the order is an array, so that it is the one of data in memory. */
 #define MANY_ROWS ((int64_t)1 << 20)
 #define ROUNDS    4
+#define LOOK      (1 << 16) /* rows between two looks at the cancel flag */
 
 /* Fills data->order. */
-static int shuffle(pf_data *data, uint64_t seed, int64_t pass) {
+static int shuffle(pf_data *data, const pf_engine *engine, uint64_t seed, int64_t pass) {
     int64_t n = data->plans[PF_TRAIN].n_rows;
     if (data->order && data->order_seed == seed && data->order_pass == pass) return PF_OK;
     if (!data->order) data->order = pf_heap_alloc(data->heap, (size_t)n * sizeof *data->order);
     if (!data->order) return PF_ENOMEM;
     data->n_order = n;
+    data->order_pass = -1; /* it is none until it is whole */
     pf_rng rng = pf_rng_make(seed, PF_DRAW_DATA, (uint64_t)pass, 0);
     for (int64_t i = 0; i < n; i++) {
+        if (i % LOOK == 0) PF_TRY(pf_check_cancel(engine));
         int64_t j = (int64_t)pf_rng_below(&rng, (uint64_t)i, (uint64_t)i + 1);
         data->order[i] = data->order[j]; /* inside-out shuffle */
         data->order[j] = i;
@@ -58,13 +61,14 @@ bool pf_data_own_order(const pf_data *data) {
     return is_many(data) || (data->shards && data->fasta && data->shards->n_blocks > 1);
 }
 
-int pf_data_order(int64_t *row, pf_data *data, uint64_t seed, int64_t pass, int64_t place) {
+int pf_data_order(int64_t *row, pf_data *data, const pf_engine *engine, uint64_t seed, int64_t pass,
+                  int64_t place) {
     int64_t n = data->plans[PF_TRAIN].n_rows;
     if (is_many(data)) {
         *row = permuted(place, n, seed, pass);
         return PF_OK;
     }
-    PF_TRY(shuffle(data, seed, pass));
+    PF_TRY(shuffle(data, engine, seed, pass));
     *row = data->order[place];
     return PF_OK;
 }

@@ -7,6 +7,8 @@
 
 #include "data.h"
 
+enum { LOOK = 1 << 16 }; /* documents between two looks at the cancel flag */
+
 /* ---- duplicates ---- */
 
 /* The slot of a sequence: where it stands, or where it would go. */
@@ -30,18 +32,20 @@ static void set_free(pf_heap *heap, pf_sequence_set *set) {
 void pf_filling_close(pf_filling *filling) { set_free(filling->data->heap, &filling->set); }
 
 /* Room for one document more; all that are there move to the new table. */
-static int set_grow(const pf_data *data, pf_sequence_set *set) {
+static int set_grow(const pf_data *data, const pf_engine *engine, pf_sequence_set *set) {
     if (set->slots && data->n_documents * 2 < set->size) return PF_OK;
     pf_sequence_set larger = {.size = pf_max(1024, set->size * 2)};
     larger.slots = pf_heap_zalloc(data->heap, (size_t)larger.size * sizeof *larger.slots);
     if (!larger.slots) return PF_ENOMEM;
-    for (int64_t i = 0; i < data->n_documents; i++) {
+    int status = PF_OK;
+    for (int64_t i = 0; i < data->n_documents && status >= 0; i++) {
         const pf_document *d = &data->documents[i];
         *find_slot(data, &larger, d, data->tokens + d->first) = i + 1;
+        if (i % LOOK == 0) status = pf_check_cancel(engine);
     }
-    set_free(data->heap, set);
-    *set = larger;
-    return PF_OK;
+    set_free(data->heap, status < 0 ? &larger : set);
+    if (status >= 0) *set = larger;
+    return status;
 }
 
 /* ---- records ---- */
@@ -74,7 +78,7 @@ int pf_data_add_sequence(pf_reading *r, const pf_fasta *fasta) {
     int64_t *slot = NULL;
     if (fasta->count == 1) reserve(data, fasta->input);
     if (filling->unique || r->apart) {
-        PF_TRY(set_grow(data, &filling->set));
+        PF_TRY(set_grow(data, fasta->input->source.engine, &filling->set));
         slot = find_slot(data, &filling->set, &d, fasta->ids);
         if (*slot && leave_copy(r, filling, &data->documents[*slot - 1])) return PF_OK;
     }

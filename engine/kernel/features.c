@@ -77,6 +77,13 @@ static int features_forward(pf_call *c) {
     return pf_parallel(c->engine, shape[0] * shape[1], bytes, features_task, &f);
 }
 
+/* In double: four times a product in float. */
+static double features_products(const pf_call *c) {
+    const int64_t *x = c->in[X]->shape;
+    double m;
+    return 4 * pf_call_kernel_products(c, KERNEL, (double)(x[0] * x[1] * x[2]), x[3], &m);
+}
+
 const pf_op pf_op_features = {
     .name = "features",
     .args = "x, " PF_KERNEL_ARGS,
@@ -91,5 +98,6 @@ const pf_op pf_op_features = {
     .attrs = feature_attrs,
     .n_attrs = PF_KERNEL_ATTRS,
     .shape = features_shape,
+    .products = features_products,
     .forward = features_forward,
 };

@@ -145,3 +145,9 @@ int pf_call_encoding(pf_encoding *n, pf_call *c, int first_attr, int first_in, i
     pf_encoding_settle(n);
     return PF_OK;
 }
+
+double pf_call_kernel_products(const pf_call *c, int first_in, double rows, int64_t d, double *m) {
+    const pf_tensor *projection = c->in[first_in + PF_KERNEL_PROJECTION];
+    *m = projection ? (double)projection->shape[projection->rank - 2] : (double)d;
+    return projection ? rows * *m * (double)d : 0;
+}

@@ -32,6 +32,9 @@ void pf_kernel_to_inputs(const pf_kernel *kernel, pf_tensor **in);
 /* For shape rules: rows of `heads` heads of keys of width d. *r: width of the features. */
 int pf_call_kernel_check(const pf_call *c, int first_attr, int first_in, int64_t heads, int64_t d,
                          int64_t *r);
+/* Multiplications that features of `rows` rows of width d cost, and *m: about how many they are; of
+ * shapes alone. Without a projection: d. */
+double pf_call_kernel_products(const pf_call *c, int first_in, double rows, int64_t d, double *m);
 /* For forward and backward, after the check; contiguous copies are the call's. */
 int pf_call_encoding(pf_encoding *encoding, pf_call *c, int first_attr, int first_in, int64_t heads,
                      int64_t d);

@@ -258,7 +258,10 @@ static int build_node(builder *b, const pf_config *node, int depth, pf_module **
     const char *type = text ? pf_config_string(text) : NULL;
     if (!type) return pf_fail(PF_EFORMAT, "model: a node of the tree has no 'type'");
     if (strcmp(type, "shared") == 0) return build_shared(b, node, module);
-    return build_full(b, node, type, depth, module);
+    PF_TRY(pf_nest(b->e, 1)); /* the host's limit of depth */
+    int status = build_full(b, node, type, depth, module);
+    pf_nest(b->e, -1);
+    return status;
 }
 
 int pf_module_build(pf_module **module, pf_engine *engine, const pf_config *tree) {

@@ -189,6 +189,27 @@ static int make_outputs(pf_call *c) {
     return PF_OK;
 }
 
+/* ---- the count of work --------------------------------------------------------- */
+
+static double elements_of(const pf_call *c) {
+    double n = 0;
+    for (int i = 0; i < c->n_in && !(c->op->flags & PF_OP_PICKS); i++)
+        if (c->in[i]) n += (double)pf_tensor_numel(c->in[i]);
+    for (int o = 0; o < c->op->n_out; o++) {
+        double size = c->shape[o].rank < 0 ? 0 : 1;
+        for (int d = 0; d < c->shape[o].rank; d++) size *= (double)c->shape[o].dim[d];
+        n += size;
+    }
+    return n;
+}
+
+/* A forward, or the `times` it costs, before it runs. A backward is taken for two. */
+static int charge(const pf_call *c, int times) {
+    if (!c->engine->meter) return pf_check_cancel(c->engine);
+    double products = c->op->products ? c->op->products(c) : 0;
+    return pf_charge(c->engine, PF_WORK_OP + pf_work_of(times * elements_of(c), times * products));
+}
+
 /* ---- running a row ------------------------------------------------------------ */
 
 int pf_call_forward(pf_call *c) {
@@ -201,8 +222,8 @@ int pf_call_forward(pf_call *c) {
     int status = check_inputs(c);
     for (int k = 0; k < c->op->n_attrs && status >= 0; k++)
         status = check_attr(c->op, &c->op->attrs[k], &c->attr[k]);
-    if (status >= 0) status = pf_check_cancel(c->engine);
     if (status >= 0) status = c->op->shape(c);
+    if (status >= 0) status = charge(c, 1);
     if (status >= 0) status = make_outputs(c);
     if (status >= 0) status = c->op->forward(c);
     let_go(c);
@@ -212,7 +233,8 @@ int pf_call_forward(pf_call *c) {
 
 int pf_call_backward(pf_call *c) {
     c->n_held = 0;
-    int status = c->op->backward(c);
+    int status = charge(c, 2);
+    if (status >= 0) status = c->op->backward(c);
     let_go(c);
     return status;
 }

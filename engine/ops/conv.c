@@ -180,6 +180,11 @@ static int conv_backward(pf_call *c) {
     return c->need[1] ? weight_grad(c, &job) : PF_OK;
 }
 
+/* Taps are no matrix product: one costs some eight of those. */
+static double conv_products(const pf_call *c) {
+    return 8 * (double)pf_tensor_numel(c->in[0]) * (double)c->in[1]->shape[0];
+}
+
 static const pf_attr_info conv_attrs[] = {
     {.name = "causal",
      .kind = PF_ATTR_BOOL,
@@ -202,6 +207,7 @@ const pf_op pf_op_short_conv = {
     .attrs = conv_attrs,
     .n_attrs = PF_COUNT(conv_attrs),
     .shape = conv_shape,
+    .products = conv_products,
     .forward = conv_forward,
     .backward = conv_backward,
 };

@@ -96,6 +96,7 @@ const pf_op pf_op_embedding = {
     .min_in = 2,
     .max_in = 2,
     .n_out = 1,
+    .flags = PF_OP_PICKS,
     .uses = PF_USES_IN(1),
     .shape = embedding_shape,
     .forward = embedding_forward,

@@ -39,6 +39,11 @@ static int linear_shape(pf_call *c) {
     return pf_set_shape(c, 0, PF_F32, x->rank, shape);
 }
 
+static double linear_products(const pf_call *c) {
+    const pf_tensor *x = c->in[X];
+    return (double)pf_tensor_numel(x) * (double)c->in[WEIGHT]->shape[0];
+}
+
 /* ---- forward ------------------------------------------------------------------ */
 
 /* x or y with rows: a vector is one row. */
@@ -268,6 +273,7 @@ const pf_op pf_op_linear = {
     .attrs = linear_attrs,
     .n_attrs = PF_COUNT(linear_attrs),
     .shape = linear_shape,
+    .products = linear_products,
     .forward = linear_forward,
     .backward = linear_backward,
 };

@@ -41,6 +41,10 @@ static int linear_loss_shape(pf_call *c) {
                         ids->shape);
 }
 
+static double linear_loss_products(const pf_call *c) {
+    return (double)pf_tensor_numel(c->in[X]) * (double)c->in[WEIGHT]->shape[0];
+}
+
 /* ---- pieces ---- */
 
 /* The rows of x as (items, length, K), cut in pieces of `items` whole ones or `rows` of one. */
@@ -318,6 +322,7 @@ const pf_op pf_op_linear_cross_entropy = {
     .attrs = linear_loss_attrs,
     .n_attrs = PF_COUNT(linear_loss_attrs),
     .shape = linear_loss_shape,
+    .products = linear_loss_products,
     .forward = linear_loss_forward,
     .backward = linear_loss_backward,
 };

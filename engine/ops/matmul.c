@@ -51,6 +51,14 @@ static int matmul_shape(pf_call *c) {
     return pf_set_shape(c, 0, PF_F32, rank, shape);
 }
 
+/* Every number of the result is a sum over K. */
+static double matmul_products(const pf_call *c) {
+    const pf_tensor *a = c->in[0];
+    double n = (double)a->shape[a->rank - 1];
+    for (int d = 0; d < c->shape[0].rank; d++) n *= (double)c->shape[0].dim[d];
+    return n;
+}
+
 /* ---- operands ----------------------------------------------------------------- */
 
 /* The result, or its gradient, with the dimensions that vectors lost. */
@@ -171,6 +179,7 @@ const pf_op pf_op_matmul = {
     .uses = PF_USES_IN(0) | PF_USES_IN(1),
     .reads = {PF_USES_IN(1), PF_USES_IN(0)},
     .shape = matmul_shape,
+    .products = matmul_products,
     .forward = matmul_forward,
     .backward = matmul_backward,
 };

@@ -56,6 +56,7 @@ typedef enum {
     PF_OP_OWN_OUTPUTS = 1, /* forward makes c->out[] itself */
     PF_OP_VARIADIC = 2,    /* takes any number of inputs up to PF_MAX_IN of one kind */
     PF_OP_NO_GRAD = 4,     /* not differentiable: outputs are never part of the graph */
+    PF_OP_PICKS = 16,      /* reads no more of its inputs than it writes, or nothing at all */
     PF_OP_RANDOM = 8       /* reads c->draw; pf_op_apply gives every call a new one */
 } pf_op_flags;
 
@@ -106,6 +107,9 @@ typedef struct pf_op {
     const pf_attr_info *attrs;
     int n_attrs;
     int (*shape)(pf_call *c);
+    /* Multiplications of a forward, from shapes and attributes alone (inputs may be ghosts), for
+     * the count of work; NULL: a few for each number that is read or written. */
+    double (*products)(const pf_call *c);
     int (*forward)(pf_call *c);
     int (*backward)(pf_call *c);
 } pf_op;

@@ -50,6 +50,7 @@ void pf_meter_unlink(pf_meter *meter) {
 /* ---- looking ---- */
 
 static int look_one(pf_meter *m, double *now) {
+    if (m->looked) m->looked(m->own);
     if (atomic_load_explicit(&m->over, memory_order_relaxed)) return PF_ELIMIT;
     if (!(m->limits.seconds > 0)) return PF_OK;
     if (*now < 0) *now = pf_clock();
@@ -84,7 +85,7 @@ int pf_check_cancel(const pf_engine *engine) { return pf_stopped_fail(engine, pf
 
 /* ---- counting ---- */
 
-int pf_charge(pf_engine *engine, uint64_t work) {
+int pf_charge(const pf_engine *engine, uint64_t work) {
     for (pf_meter *m = engine->meter; m; m = m->outer) {
         m->work = work > UINT64_MAX - m->work ? UINT64_MAX : m->work + work;
         if (m->limits.work && m->work > m->limits.work && !atomic_load(&m->over))
@@ -93,7 +94,7 @@ int pf_charge(pf_engine *engine, uint64_t work) {
     return pf_check_cancel(engine);
 }
 
-int pf_nest(pf_engine *engine, int levels) {
+int pf_nest(const pf_engine *engine, int levels) {
     for (pf_meter *m = engine->meter; m && levels > 0; m = m->outer)
         if (m->limits.depth && levels > m->limits.depth - m->depth)
             return pf_fail(PF_ELIMIT, "nested deeper than the limit of %d levels", m->limits.depth);

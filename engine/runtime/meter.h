@@ -18,9 +18,9 @@
 #include "engine.h"
 
 enum {
-    PF_WORK_OP = 64,      /* units of any call of an op */
-    PF_WORK_ELEMENTS = 8, /* numbers read or written, a unit */
-    PF_WORK_PRODUCTS = 64 /* multiplications with an addition in matrix products, a unit */
+    PF_WORK_OP = 64,       /* units of any call of an op */
+    PF_WORK_ELEMENTS = 16, /* numbers read or written, a unit */
+    PF_WORK_PRODUCTS = 64  /* multiplications with an addition in matrix products, a unit */
 };
 
 typedef enum { PF_NOT_OVER, PF_OVER_WORK, PF_OVER_TIME } pf_over;
@@ -35,7 +35,9 @@ struct pf_meter {
     uint64_t work;
     double began;
     int depth;
-    atomic_int over; /* a pf_over */
+    atomic_int over;           /* a pf_over */
+    void (*looked)(void *own); /* called at every look, for tests; or NULL */
+    void *own;
 };
 
 /* Sets bounds anew, and all counts to nothing. */
@@ -54,22 +56,22 @@ int pf_stopped_fail(const pf_engine *engine, int status);
  * message; for the insides of tasks. */
 static inline int pf_stopped(const pf_engine *e) {
     if (e->shield) return PF_OK;
-    if (e->cancel && atomic_load_explicit(e->cancel, memory_order_relaxed)) return PF_ECANCEL;
-    return e->meter ? pf_meter_look(e->meter) : PF_OK;
+    int status = e->meter ? pf_meter_look(e->meter) : PF_OK;
+    if (status < 0 || !e->cancel) return status;
+    return atomic_load_explicit(e->cancel, memory_order_relaxed) ? PF_ECANCEL : PF_OK;
 }
 
-/* Units of `n` elements and of `n` products, for pf_charge. */
-static inline uint64_t pf_work_elements(int64_t n) { return (uint64_t)n / PF_WORK_ELEMENTS; }
-static inline uint64_t pf_work_products(double n) {
-    double units = n / PF_WORK_PRODUCTS;
+/* Units of so many elements and products, for pf_charge. */
+static inline uint64_t pf_work_of(double elements, double products) {
+    double units = elements / PF_WORK_ELEMENTS + products / PF_WORK_PRODUCTS;
     return units < 9e18 ? (uint64_t)units : (uint64_t)9e18;
 }
 
 /* Counts work that is about to be done: PF_OK, or with a message PF_ECANCEL or PF_ELIMIT, and then
  * it must not be done. */
-int pf_charge(pf_engine *engine, uint64_t work);
+int pf_charge(const pf_engine *engine, uint64_t work);
 /* So many levels deeper, or where negative up again: PF_ELIMIT where that is too deep, and nothing
  * has changed. */
-int pf_nest(pf_engine *engine, int levels);
+int pf_nest(const pf_engine *engine, int levels);
 
 #endif

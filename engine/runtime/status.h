@@ -48,6 +48,11 @@ uint64_t pf_failures(void);
 /* This thread's message with its places marked: for pf_fail to say once more, later. */
 const char *pf_message_marked(void);
 
+/* Memory, a cancel, a limit: of the moment, whatever was asked. */
+static inline bool pf_of_moment(int status) {
+    return status == PF_ENOMEM || status == PF_ECANCEL || status == PF_ELIMIT;
+}
+
 /* Puts "prefix: " before the message that stands; returns `status`. */
 int pf_fail_in(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -355,6 +355,7 @@ int pf_tensor_detach(pf_tensor **out, pf_engine *engine, const pf_tensor *t) {
     PF_OPEN(engine);
     PF_NEED(t);
     PF_TRY(check_alive(t, "detach", "tensor"));
+    PF_TRY(pf_charge(engine, PF_WORK_OP + pf_work_of(2 * (double)pf_tensor_numel(t), 0)));
     PF_TRY(pf_tensor_make_lasting(out, engine->heap, t->dtype, t->rank, t->shape));
     return fill_copy(out, engine, t);
 }

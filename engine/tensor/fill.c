@@ -21,6 +21,38 @@ static int check_dtype(pf_dtype dtype, const char *op) {
     return pf_fail(PF_EDTYPE, "%s: no dtype has the number %d", op, (int)dtype);
 }
 
+/* What is about to be filled counts as work. */
+static int charge(pf_engine *engine, const pf_tensor *t) {
+    return pf_charge(engine, PF_WORK_OP + pf_work_of((double)pf_tensor_numel(t), 0));
+}
+
+typedef struct {
+    const pf_dtype_row *row;
+    char *data;
+    double value; /* everywhere, or where it counts the first one's */
+    bool counts;
+} store_job;
+
+static void store_range(void *context, int64_t first, int64_t last) {
+    const store_job *job = context;
+    double value[BLOCK];
+    for (int64_t at = first; at < last; at += BLOCK) {
+        int64_t more = pf_min(BLOCK, last - at);
+        for (int64_t i = 0; i < more; i++) value[i] = job->counts ? (double)(at + i) : job->value;
+        job->row->store(job->data + (size_t)at * job->row->bytes, 1, value, more);
+    }
+}
+
+/* Of a tensor that is new, whose value fits; on failure it is released. */
+static int store_all(pf_tensor **t, pf_engine *engine, double value, bool counts) {
+    store_job job = {pf_dtype_find((*t)->dtype), pf_tensor_data(*t), value, counts};
+    int status = charge(engine, *t);
+    if (status >= 0)
+        status = pf_parallel_range(engine, pf_tensor_numel(*t), GRAIN, store_range, &job);
+    if (status < 0) pf_tensor_release(t);
+    return status;
+}
+
 int pf_tensor_empty(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank,
                     const int64_t *shape) {
     PF_OUT(t);
@@ -38,10 +70,10 @@ int pf_tensor_full(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank, c
     PF_NEED_ARRAY(shape, rank);
     PF_TRY(check_new(t, engine, "full"));
     PF_TRY(check_dtype(dtype, "full"));
+    if (!pf_dtype_fits(pf_dtype_find(dtype), value, false))
+        return pf_fail(PF_EINVAL, "full: an %s tensor cannot hold %g", pf_dtype_name(dtype), value);
     PF_TRY(pf_tensor_make(t, engine, dtype, rank, shape));
-    int status = pf_tensor_fill(*t, value);
-    if (status < 0) pf_tensor_release(t);
-    return status;
+    return store_all(t, engine, value, false);
 }
 
 int pf_tensor_arange(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int64_t n) {
@@ -54,13 +86,7 @@ int pf_tensor_arange(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int64_t n
         return pf_fail(PF_EINVAL, "arange: %lld, must be 0 to %lld for %s to hold every number",
                        (long long)n, (long long)row->counts, row->name);
     PF_TRY(pf_tensor_make(t, engine, dtype, 1, &n));
-    for (int64_t first = 0; first < n; first += BLOCK) {
-        double count[BLOCK];
-        int64_t more = pf_min(BLOCK, n - first);
-        for (int64_t i = 0; i < more; i++) count[i] = (double)(first + i);
-        row->store((char *)pf_tensor_data(*t) + (size_t)first * row->bytes, 1, count, more);
-    }
-    return PF_OK;
+    return store_all(t, engine, 0, true);
 }
 
 typedef struct {
@@ -85,7 +111,9 @@ int pf_tensor_rand(pf_tensor **t, pf_engine *engine, int rank, const int64_t *sh
     PF_TRY(pf_tensor_make(t, engine, PF_F32, rank, shape));
     pf_rng rng = pf_rng_make(engine->seed, PF_DRAW_USER, engine->draws, 0);
     rand_job job = {rng, pf_f32(*t), normal};
-    int status = pf_parallel_range(engine, pf_tensor_numel(*t), GRAIN, rand_range, &job);
+    int status = charge(engine, *t);
+    if (status >= 0)
+        status = pf_parallel_range(engine, pf_tensor_numel(*t), GRAIN, rand_range, &job);
     if (status < 0)
         pf_tensor_release(t);
     else

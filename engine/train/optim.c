@@ -86,11 +86,14 @@ static int make_room(pf_optimizer *o) {
     return o->room ? PF_OK : PF_ENOMEM;
 }
 
-static int fill(pf_optimizer *o) {
+static int fill(pf_optimizer *o, const pf_engine *engine) {
     PF_TRY(list_entries(o));
     PF_TRY(pf_groups_make(o));
     PF_TRY(pf_groups_find_kinds(o));
-    for (int i = 0; i < o->n; i++) PF_TRY(fill_entry(o, &o->entry[i]));
+    for (int i = 0; i < o->n; i++) {
+        PF_TRY(pf_check_cancel(engine));
+        PF_TRY(fill_entry(o, &o->entry[i]));
+    }
     PF_TRY(pf_groups_choose_rows(o));
     return make_room(o);
 }
@@ -109,7 +112,7 @@ int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_module *mod
     o->rule = rule;
     o->options = options ? pf_config_copy_in(o->heap, options) : pf_config_new_in(o->heap, PF_MAP);
     o->ema = pf_rule_shared(options, "ema");
-    int status = o->options ? fill(o) : pf_fail(PF_ENOMEM, "optimizer: no memory");
+    int status = o->options ? fill(o, engine) : pf_fail(PF_ENOMEM, "optimizer: no memory");
     if (status < 0) {
         pf_optimizer_close(&o);
         return status;
@@ -316,6 +319,13 @@ static int check_squares(const pf_optimizer *o, double norm) {
                    norm, (unsigned long long)o->steps);
 }
 
+/* Weights, moments and gradients, read and written: before anything moves. */
+static int charge(pf_engine *e, const gradients *g) {
+    double n = 0;
+    for (int i = 0; i < g->n; i++) n += (double)pf_tensor_numel(g->list[i]);
+    return pf_charge(e, PF_WORK_OP + pf_work_of(8 * n, 0));
+}
+
 /* The sum over the ranks first, so that all of them see one norm; then the norm, so that nothing
  * moves before all gradients are known to be finite. */
 static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gradients *g,
@@ -333,6 +343,7 @@ static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gr
     }
     double gscale = clip > 0 && total > clip ? clip / total : 1;
     PF_TRY(check_squares(o, gscale * total));
+    PF_TRY(charge(e, g));
     begin_groups(o, e, lr, gscale);
     e->shield++; /* until the end of the step */
     PF_TRY(update_all(o, e, g));

@@ -13,7 +13,6 @@
 
 static const char LETTERS[] = "ACDEFGHIKLMNPQRSTVWY";
 
-static pf_heap *heap;
 static uint32_t draws = 1;
 
 static int below(int n) { return (int)((next_random(&draws) >> 8) % (uint32_t)n); }
@@ -50,7 +49,7 @@ static int mutate(uint8_t *to, const uint8_t *from, int n, int change, int gaps)
 
 static void test_alignments(void) {
     pf_aligner *aligner = NULL;
-    CHECK_OK(pf_aligner_open(&aligner, heap));
+    CHECK_OK(pf_aligner_open(&aligner, engine));
     CHECK(pf_align_pair(aligner, 4, 4) == 4);    /* A, A */
     CHECK(pf_align_pair(aligner, 22, 22) == 11); /* W, W */
     CHECK(pf_align_pair(aligner, 6, 7) == 2);    /* D, E */
@@ -271,12 +270,10 @@ static void test_no_memory(void) {
 
 int main(void) {
     begin_data_test();
-    CHECK_OK(pf_heap_open(&heap, NULL, 0));
     test_alignments();
     test_split();
     test_words();
     test_identity();
     test_no_memory();
-    pf_heap_release(heap);
     return end_data_test();
 }

@@ -170,6 +170,72 @@ static void test_resize(void) {
 
 /* ---- work ---- */
 
+/* The work that a training step counts, on so many threads. */
+static uint64_t work_of(int threads) {
+    host_memory memory = {0};
+    pf_engine *e = open_with(NULL, threads, &memory);
+    pf_module *m = small_model(e, "'causal': true, 'kernel': {'features': 8}");
+    pf_meter *meter = NULL;
+    pf_tape *tape = NULL;
+    pf_tensor *ids = NULL, *loss = NULL;
+    CHECK_OK(pf_tensor_full(&ids, e, PF_I32, 2, (int64_t[]){2, 9}, 3));
+    CHECK_OK(pf_meter_open(&meter, e, NULL));
+    CHECK_OK(pf_meter_enter(meter));
+    CHECK_OK(pf_tape_open(&tape, e));
+    CHECK_OK(pf_module_loss(&loss, e, m, ids, ids, NULL));
+    CHECK_OK(pf_tape_backward(tape, loss, NULL));
+    pf_tape_close(&tape);
+    uint64_t work = usage_of(meter).work;
+    pf_meter_close(&meter);
+    pf_tensor_release(&loss), pf_tensor_release(&ids);
+    pf_module_release(&m);
+    close_all(&e, &memory);
+    return work;
+}
+
+static void test_same_work(void) {
+    uint64_t work = work_of(1);
+    CHECK(work > 2000 && work < 100000);
+    for (int threads = 2; threads <= 4; threads += 2) CHECK(work_of(threads) == work);
+}
+
+/* A bound of exactly the work holds, one unit less does not; what doesn't fit does not begin, and
+ * over stays over, whoever catches it. */
+static void test_work(void) {
+    host_memory memory = {0};
+    pf_engine *e = open_with(NULL, 2, &memory);
+    pf_tensor *a = square(e, 64), *huge = square(e, 1500);
+    pf_meter *m = NULL;
+    CHECK_OK(pf_meter_open(&m, e, NULL));
+    CHECK_OK(pf_meter_enter(m));
+    CHECK_OK(product(e, a));
+    uint64_t work = usage_of(m).work;
+    CHECK(work >= 64 * 64 * 64 / 64);
+    pf_limits limits = bounds(0, 2 * work, 0, 0);
+    CHECK_OK(pf_meter_limit(m, &limits));
+    CHECK_OK(product(e, a));
+    CHECK_OK(product(e, a));
+    CHECK(!usage_of(m).over);
+    CHECK_OK(pf_engine_charge(e, 0));
+    CHECK_FAILS(PF_ELIMIT, pf_engine_charge(e, 1));
+    CHECK(usage_of(m).over && strstr(pf_last_error(), "units of work"));
+    for (int i = 0; i < 3; i++) CHECK_FAILS(PF_ELIMIT, product(e, a));
+    pf_meter_leave(m);
+    CHECK_OK(product(e, a));
+    CHECK_FAILS(PF_ELIMIT, pf_meter_enter(m));
+    CHECK_OK(product(e, a));
+    limits = bounds(0, 1000000, 0, 0);
+    CHECK_OK(pf_meter_limit(m, &limits));
+    CHECK_OK(pf_meter_enter(m));
+    CHECK_OK(product(e, a));
+    clock_t began = clock();
+    CHECK_FAILS(PF_ELIMIT, product(e, huge));
+    CHECK((double)(clock() - began) / CLOCKS_PER_SEC < 0.02);
+    pf_meter_close(&m);
+    pf_tensor_release(&a), pf_tensor_release(&huge);
+    close_all(&e, &memory);
+}
+
 /* All that are entered count; leaving one leaves those inside it. */
 static void test_nested(void) {
     host_memory memory = {0};
@@ -245,6 +311,8 @@ int main(void) {
     test_bytes();
     test_accounts();
     test_resize();
+    test_same_work();
+    test_work();
     test_nested();
     test_time();
     test_depth();

@@ -171,11 +171,12 @@ static void test_order(void) {
     uint8_t *seen = calloc(ROWS, 1);
     int64_t row, other, equal = 0, near = 0, last = 0;
     for (int64_t place = 0; place < ROWS; place++) {
-        MUST(pf_data_order(&row, &data, 3, 0, place) >= 0 && row >= 0 && row < ROWS && !seen[row]);
+        MUST(pf_data_order(&row, &data, engine, 3, 0, place) >= 0 && row >= 0 && row < ROWS &&
+             !seen[row]);
         seen[row] = 1;
         near += row - last < 1000 && last - row < 1000;
         last = row;
-        pf_data_order(&other, &data, 3, 1, place);
+        pf_data_order(&other, &data, engine, 3, 1, place);
         equal += row == other;
     }
     CHECK(equal < 20 && near < 4000 && data.order == NULL);

@@ -133,6 +133,15 @@ static int partition_backward(pf_call *c) {
     return op.need_k ? pf_grad_give(c, K, dk) : PF_OK;
 }
 
+static double partition_products(const pf_call *c) {
+    const int64_t *q = c->in[Q]->shape, *k = c->in[K]->shape;
+    double queries = (double)(q[0] * q[1]) * (double)q[2], m;
+    double keys = (double)(k[0] * k[1]) * (double)k[2];
+    if (!kind_of(c)->takes_kernel) return 4 * queries * (double)k[2] * (double)q[3];
+    double features = pf_call_kernel_products(c, KERNEL, queries + keys, q[3], &m);
+    return 4 * (features + (queries + keys) * m);
+}
+
 const pf_op pf_op_log_partition = {
     .name = "log_partition",
     .args = "q, k, [mask], " PF_KERNEL_ARGS,
@@ -149,6 +158,7 @@ const pf_op pf_op_log_partition = {
     .attrs = attrs,
     .n_attrs = A_COUNT,
     .shape = partition_shape,
+    .products = partition_products,
     .forward = partition_forward,
     .backward = partition_backward,
 };

@@ -118,6 +118,13 @@ static int edge_forward(pf_call *c) {
                        forward_task, &op);
 }
 
+/* No matrix product: an edge gathers its rows. */
+static double edge_products(const pf_call *c) {
+    const int64_t *q = c->in[PF_IN_Q]->shape;
+    double edges = (double)c->in[PF_IN_EDGES]->shape[0] * (double)(q[0] * q[1]);
+    return 4 * edges * (double)(q[3] + c->in[PF_IN_V]->shape[3]);
+}
+
 static const pf_attr_info edge_attrs[PF_EDGE_ATTRS] = {
     {"causal", PF_ATTR_BOOL, 0, false, NULL,
      "of its edges query i sees those from keys 1 .. i + "
@@ -149,6 +156,7 @@ const pf_op pf_op_edge_attention = {
     .attrs = edge_attrs,
     .n_attrs = PF_EDGE_ATTRS,
     .shape = edge_shape,
+    .products = edge_products,
     .forward = edge_forward,
     .backward = pf_edge_backward,
 };

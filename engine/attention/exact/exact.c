@@ -125,6 +125,12 @@ static int exact_backward(pf_call *c) {
     return pf_softmax_give(c, made);
 }
 
+static double exact_products(const pf_call *c) {
+    const int64_t *q = c->in[PF_IN_Q]->shape, *v = c->in[PF_IN_V]->shape;
+    double pairs = (double)(q[0] * q[1]) * (double)q[2] * (double)v[2];
+    return pairs * (double)(q[3] + v[3]);
+}
+
 static const pf_attr_info exact_attrs[] = {PF_SOFTMAX_ATTR_ROWS};
 
 const pf_op pf_op_exact_attention = {
@@ -147,6 +153,7 @@ const pf_op pf_op_exact_attention = {
     .attrs = exact_attrs,
     .n_attrs = PF_COUNT(exact_attrs),
     .shape = pf_softmax_shape,
+    .products = exact_products,
     .forward = exact_forward,
     .backward = exact_backward,
 };

@@ -84,6 +84,17 @@ static int favor_shape(pf_call *c) {
     return PF_OK;
 }
 
+/* Features of queries and keys, the state's update and its reading, and within causal chunks
+ * scores and values: as pf_attention_flops has it, of shapes alone. */
+static double favor_products(const pf_call *c) {
+    const int64_t *q = c->in[PF_IN_Q]->shape, *k = c->in[PF_IN_K]->shape;
+    double queries = (double)(q[0] * q[1]) * (double)q[2];
+    double keys = (double)(k[0] * k[1]) * (double)k[2], dv = (double)c->in[PF_IN_V]->shape[3], m;
+    double features = pf_call_kernel_products(c, PF_IN_KERNEL, queries + keys, q[3], &m);
+    double chunks = is_causal(c) ? queries * PF_CAUSAL_BLOCK * (m + dv) : 0;
+    return features + (queries + keys) * m * (dv + 1) + chunks;
+}
+
 /* ---- filling the operator ---- */
 
 static int fill_encoding(pf_operator *op, pf_call *c) {
@@ -260,6 +271,7 @@ const pf_op pf_op_favor = {
     .attrs = favor_attrs,
     .n_attrs = PF_COUNT(favor_attrs),
     .shape = favor_shape,
+    .products = favor_products,
     .forward = favor_forward,
     .backward = favor_backward,
 };
@@ -278,6 +290,7 @@ const pf_op pf_op_linear_attention = {
     .attrs = linear_attrs,
     .n_attrs = PF_COUNT(linear_attrs),
     .shape = favor_shape,
+    .products = favor_products,
     .forward = favor_forward,
     .backward = favor_backward,
 };

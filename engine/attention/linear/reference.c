@@ -314,6 +314,12 @@ static int reference_backward(pf_call *c) {
     return pf_grad_give(c, X, dx);
 }
 
+static double reference_products(const pf_call *c) {
+    const int64_t *x = c->in[X]->shape;
+    double m;
+    return pf_call_kernel_products(c, KERNEL, (double)(x[0] * x[1] * x[2]), x[3], &m);
+}
+
 /* No row of the table: the kind favor alone calls it. */
 static const pf_op reference_row = {.name = "reference_features",
                                     .args =
@@ -326,6 +332,7 @@ static const pf_op reference_row = {.name = "reference_features",
                                     .attrs = reference_attrs,
                                     .n_attrs = ATTRS,
                                     .shape = reference_shape,
+                                    .products = reference_products,
                                     .forward = reference_forward,
                                     .backward = reference_backward};
 

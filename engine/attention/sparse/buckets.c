@@ -205,6 +205,14 @@ static int run(pf_call *c, bool clusters) {
                        &op);
 }
 
+/* x (rows, d) by as many columns in every round. */
+static double buckets_products(const pf_call *c) {
+    const pf_tensor *table = c->in[TABLE];
+    const int64_t *x = c->in[X]->shape;
+    double rows = (double)(x[0] * x[2]); /* the table has a part for each head */
+    return rows * (double)pf_tensor_numel(table);
+}
+
 static int lsh_forward(pf_call *c) { return run(c, false); }
 static int cluster_forward(pf_call *c) { return run(c, true); }
 
@@ -230,6 +238,7 @@ const pf_op pf_op_lsh_buckets = {
     .attrs = lsh_attrs,
     .n_attrs = A_COUNT,
     .shape = lsh_shape,
+    .products = buckets_products,
     .forward = lsh_forward,
 };
 
@@ -246,5 +255,6 @@ const pf_op pf_op_nearest_cluster = {
     .n_out = 1,
     .flags = PF_OP_NO_GRAD,
     .shape = cluster_shape,
+    .products = buckets_products,
     .forward = cluster_forward,
 };

@@ -174,6 +174,19 @@ static int make_room(pf_listed *op, pf_call *c) {
     return op->partial ? PF_OK : PF_ENOMEM;
 }
 
+/* The tiles of all parts, known only now: their work, twice in a backward. */
+static int charge_tiles(const pf_listed *op, const pf_call *c) {
+    double tiles = 0;
+    if (!c->engine->meter) return PF_OK;
+    for (int64_t i = 0; i < op->s.reach.n * op->s.H; i++) {
+        const pf_listed_pattern *pattern = pf_listed_of(op, i / op->s.H, i % op->s.H);
+        for (int k = 0; k < pattern->n; k++)
+            tiles += (double)pattern->part[k].p.first[pattern->part[k].p.q.runs];
+    }
+    double products = tiles * PF_TILE * PF_TILE * (double)(op->s.d + op->s.dv);
+    return pf_charge(c->engine, pf_work_of(0, c->grad_context ? 2 * products : products));
+}
+
 int pf_listed_open(pf_listed *op, pf_call *c) {
     pf_tensor *words;
     pf_pattern_store store = {.call = c};
@@ -197,6 +210,7 @@ int pf_listed_open(pf_listed *op, pf_call *c) {
     memset(known, 0xff, (size_t)(longest + 1) * sizeof *known);
     op->which = which;
     PF_TRY(make_patterns(op, &store, which, known));
+    PF_TRY(charge_tiles(op, c));
     return make_room(op, c);
 }
 
