@@ -10,7 +10,14 @@ return {
     { "pf.open", "options?: pf.OpenOptions", "",
       "Opens the engine with options; before anything else uses it, else it opens with " ..
       "defaults. threads (0: all), memory (bytes, or \"4G\"), seed, cpu (generic, avx2, " ..
-      "avx512, best), log(level, message), log_level." },
+      "avx512, best), log(level, message), log_level, limits (as of pf.limit)." },
+    { "pf.limit", "limits?: pf.Limits", "",
+      "Bounds of what is done with the engine from now on, in place of those before; without " ..
+      "any, none. bytes (a number, or \"4G\") that it holds in all; work, in units of about an " ..
+      "instruction of Lua's (an op: 64, one more for 16 numbers that it reads or writes and for " ..
+      "64 multiplications of a product), the same on every machine; seconds; depth of nested " ..
+      "configs. Over them an op raises, and so does the next: catching it is of no use. Of an " ..
+      "engine of the script's own." },
     { "pf.seed", "seed: integer", "", "Restarts everything random at this seed." },
     { "pf.memory", "", "pf.Memory", "{live, peak} in bytes; prints as text." },
     { "pf.reset_peak", "", "", "The highest mark begins anew at what is held now." },

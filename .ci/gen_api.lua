@@ -217,6 +217,13 @@ local HEAD = [[
 ---@field cpu? "generic"|"avx2"|"avx512"|"best"
 ---@field log? fun(level: string, message: string)
 ---@field log_level? "debug"|"info"|"warn"|"silent"
+---@field limits? pf.Limits
+
+---@class pf.Limits
+---@field bytes? integer|string
+---@field work? number
+---@field seconds? number
+---@field depth? integer
 
 ---@class pf.Memory
 ---@field live integer

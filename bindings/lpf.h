@@ -93,6 +93,12 @@ void lpf_bind_engine(lua_State *L, pf_engine *engine);
  * asked before, to be put back; NULL: the host. */
 lpf_context *lpf_ask_layers(lpf_context *ctx);
 int lpf_open_engine(lua_State *L); /* pf.open{...} */
+int lpf_limit(lua_State *L);       /* pf.limit{...} */
+/* Bytes from a number or "512M", "4G"; raises for anything else. */
+size_t lpf_check_bytes(lua_State *L, int index, const char *where, const char *what);
+/* {bytes, work, seconds, depth}, with the nearest of these names where one is none (lpf_limits.c).
+ */
+void lpf_check_limits(lua_State *L, int index, const char *where, pf_limits *limits);
 void lpf_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
 /* For an __index: the method of class `name` that the key at 2 names. There is none: raises with
  * what was meant, or the nearest; strict: in any case, else nil. */

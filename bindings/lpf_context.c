@@ -240,34 +240,6 @@ static void on_log(void *context, pf_log_level level, const char *message) {
     }
 }
 
-/* Bytes from a number or "512M", "4G"; raises for anything else. */
-static size_t check_bytes(lua_State *L, int index) {
-    double bytes = -1;
-    if (lua_type(L, index) == LUA_TNUMBER) {
-        bytes = lua_tonumber(L, index);
-    } else if (lua_type(L, index) == LUA_TSTRING) {
-        /* Lua reads the number: it takes a point whatever the locale. */
-        const char *text = lua_tostring(L, index), *end = text + strspn(text, "0123456789.");
-        lua_pushlstring(L, text, (size_t)(end - text));
-        if (end > text && lua_stringtonumber(L, lua_tostring(L, -1)) > 0) {
-            bytes = lua_tonumber(L, -1);
-            lua_pop(L, 1);
-        }
-        lua_pop(L, 1);
-        const char *units = "kKmMgGtT";
-        const char *unit = *end ? strchr(units, *end) : NULL;
-        if (unit) {
-            for (int i = 0; i <= (unit - units) / 2; i++) bytes *= 1024;
-            end++;
-        }
-        if (*end == 'B' || *end == 'b') end++;
-        if (*end) bytes = -1;
-    }
-    if (!(bytes >= 0 && bytes < 9e18))
-        lpf_raise(L, "open: memory must be a number of bytes or a text like \"4G\"");
-    return (size_t)bytes;
-}
-
 static pf_cpu check_cpu(lua_State *L, const char *name) {
     if (strcmp(name, "generic") == 0) return PF_CPU_GENERIC;
     if (strcmp(name, "avx2") == 0) return PF_CPU_AVX2;
@@ -304,19 +276,23 @@ pf_engine *lpf_engine(lua_State *L) {
 }
 
 int lpf_open_engine(lua_State *L) {
-    static const char *const allowed[] = {"threads", "memory",    "seed", "cpu",
-                                          "log",     "log_level", NULL};
+    static const char *const allowed[] = {"threads", "memory",    "seed",   "cpu",
+                                          "log",     "log_level", "limits", NULL};
     lpf_context *ctx = lpf_enter(L);
     if (ctx->engine)
         return lpf_raise(L, "open: the engine is already open; call it before first use");
     lpf_check_options(L, 1, allowed, "open");
     pf_options options = PF_OPTIONS_DEFAULT;
+    pf_limits limits;
     options.threads = (int)lpf_opt_integer(L, 1, "threads", 0);
     options.seed = (uint64_t)lpf_opt_integer(L, 1, "seed", 0);
     options.cpu = check_cpu(L, lpf_opt_string(L, 1, "cpu", "best"));
     options.log_level = check_level(L, lpf_opt_string(L, 1, "log_level", "warn"));
     if (lua_istable(L, 1)) {
-        if (lua_getfield(L, 1, "memory") != LUA_TNIL) options.memory = check_bytes(L, -1);
+        if (lua_getfield(L, 1, "memory") != LUA_TNIL)
+            options.memory = lpf_check_bytes(L, -1, "open", "memory");
+        if (lua_getfield(L, 1, "limits") != LUA_TNIL)
+            lpf_check_limits(L, -1, "open", &limits), options.limits = &limits;
         int kind = lua_getfield(L, 1, "log");
         if (kind == LUA_TFUNCTION)
             ctx->log_ref = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -324,5 +300,16 @@ int lpf_open_engine(lua_State *L) {
             lpf_raise(L, "open: log must be a function(level, message)");
     }
     start_engine(L, ctx, &options);
+    return 0;
+}
+
+/* Of an engine of the script's own: a host's limits are its own business. */
+int lpf_limit(lua_State *L) {
+    pf_limits limits;
+    pf_engine *engine = lpf_engine(L);
+    if (!lpf_enter(L)->owned)
+        return lpf_raise(L, "limit: the engine is its host's, and so are its limits");
+    lpf_check_limits(L, 1, "limit", &limits);
+    lpf_result(L, pf_engine_limit(engine, &limits));
     return 0;
 }

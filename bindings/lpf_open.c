@@ -240,6 +240,7 @@ static const luaL_Reg terminal[] = {{"isatty", term_isatty}, {"width", term_widt
                                     {"plain", term_plain},   {NULL, NULL}};
 
 static const luaL_Reg functions[] = {{"open", lpf_open_engine},
+                                     {"limit", lpf_limit},
                                      {"seed", core_seed},
                                      {"memory", core_memory},
                                      {"reset_peak", core_reset_peak},

@@ -12,6 +12,13 @@
 ---@field cpu? "generic"|"avx2"|"avx512"|"best"
 ---@field log? fun(level: string, message: string)
 ---@field log_level? "debug"|"info"|"warn"|"silent"
+---@field limits? pf.Limits
+
+---@class pf.Limits
+---@field bytes? integer|string
+---@field work? number
+---@field seconds? number
+---@field depth? integer
 
 ---@class pf.Memory
 ---@field live integer
@@ -155,9 +162,18 @@ pf.json.null = nil
 
 ---Opens the engine with options; before anything else uses it, else it opens with defaults.
 ---threads (0: all), memory (bytes, or "4G"), seed, cpu (generic, avx2, avx512, best), log(level,
----message), log_level.
+---message), log_level, limits (as of pf.limit).
 ---@param options? pf.OpenOptions
 function pf.open(options) end
+
+---Bounds of what is done with the engine from now on, in place of those before; without any,
+---none. bytes (a number, or "4G") that it holds in all; work, in units of about an instruction
+---of Lua's (an op: 64, one more for 16 numbers that it reads or writes and for 64
+---multiplications of a product), the same on every machine; seconds; depth of nested configs.
+---Over them an op raises, and so does the next: catching it is of no use. Of an engine of the
+---script's own.
+---@param limits? pf.Limits
+function pf.limit(limits) end
 
 ---Restarts everything random at this seed.
 ---@param seed integer

@@ -30,8 +30,8 @@ local pf = {}
 
 -- ---- engine -------------------------------------------------------------------------
 
-for _, name in ipairs { "version", "open", "memory", "reset_peak", "clock", "interrupted", "term",
-  "json", "bench_gemm", "tape", "recompute" } do
+for _, name in ipairs { "version", "open", "limit", "memory", "reset_peak", "clock", "interrupted",
+  "term", "json", "bench_gemm", "tape", "recompute" } do
   pf[name] = core[name]
 end
 pf.info, pf.inspect = util.showing(core.info, "engine"), util.showing(core.inspect, "file")
