@@ -123,9 +123,9 @@ pf.check = require "performer.check"
 -- ---- files --------------------------------------------------------------------------
 
 --- Saves {name = tensor}, or a model's tensors, as safetensors; true, or nil, message, code.
-function pf.save(path, tensors, metadata)
+function pf.save(place, tensors, metadata)
   if core.kind(tensors) == "module" then tensors = tensors:tensors() end
-  return core.save(path, tensors, metadata)
+  return core.save(place, tensors, metadata)
 end
 
 --- {name = tensor} and the metadata of a safetensors file, or of one's bytes: {bytes = string};

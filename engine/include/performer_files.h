@@ -86,6 +86,7 @@ struct pf_file_access {
     int (*look)(void *context, const char *path, pf_file_info *info);
     /* The path that a link stands for, without a 0: how many bytes. */
     int64_t (*read_link)(void *context, const char *path, char *out, size_t bytes);
+    /* Each name once, but "." and ".."; `each` may remove what it is told of. */
     int (*list)(void *context, const char *path, pf_entry_fn each, void *to);
     /* In one step, also where `to` is there: a file, or a folder that holds nothing. A folder with
      * something in it is in the way (-ENOTEMPTY). */

@@ -22,7 +22,7 @@ enum {
 
 /* ---- which disk ---- */
 
-static const pf_file_access *access_to(pf_engine *engine, const char *path) {
+const pf_file_access *pf_disk_access(pf_engine *engine, const char *path) {
     if (pf_path_in_memory(path)) return pf_disk_memory(engine);
     return engine->files.open ? &engine->files : &pf_disk_libc;
 }
@@ -34,15 +34,20 @@ const pf_file_access *pf_file_system(void) { return &pf_disk_libc; }
 
 /* ---- open files ---- */
 
-int pf_disk_open(pf_file *file, pf_engine *engine, const char *path, pf_open_how how,
-                 unsigned mode) {
-    const pf_file_access *io = access_to(engine, path);
+int pf_disk_open_by(pf_file *file, const pf_file_access *io, const char *path, pf_open_how how,
+                    unsigned mode) {
     int result;
     *file = (pf_file){0};
-    if (!io) return no_disk(engine);
     RETRY(result, io->open(io->context, path, how, mode, &file->handle));
     if (result >= 0) file->io = io;
     return result;
+}
+
+int pf_disk_open(pf_file *file, pf_engine *engine, const char *path, pf_open_how how,
+                 unsigned mode) {
+    const pf_file_access *io = pf_disk_access(engine, path);
+    *file = (pf_file){0};
+    return io ? pf_disk_open_by(file, io, path, how, mode) : no_disk(engine);
 }
 
 int pf_disk_about(const pf_file *file, pf_file_info *info) {
@@ -107,7 +112,7 @@ static int look_open(pf_engine *engine, const char *path, pf_file_info *info) {
 }
 
 int pf_disk_look(pf_engine *engine, const char *path, pf_file_info *info) {
-    const pf_file_access *io = access_to(engine, path);
+    const pf_file_access *io = pf_disk_access(engine, path);
     int result;
     *info = (pf_file_info){.size = sizeof *info};
     if (!io) return no_disk(engine);
@@ -130,7 +135,7 @@ int pf_disk_look_through(pf_engine *engine, const char *path, pf_file_info *info
 }
 
 int64_t pf_disk_read_link(pf_engine *engine, const char *path, char *out, size_t bytes) {
-    const pf_file_access *io = access_to(engine, path);
+    const pf_file_access *io = pf_disk_access(engine, path);
     int64_t result;
     if (!io || !io->read_link) return -EINVAL;
     RETRY(result, io->read_link(io->context, path, out, bytes));
@@ -138,14 +143,14 @@ int64_t pf_disk_read_link(pf_engine *engine, const char *path, char *out, size_t
 }
 
 int pf_disk_list(pf_engine *engine, const char *path, pf_entry_fn each, void *to) {
-    const pf_file_access *io = access_to(engine, path);
+    const pf_file_access *io = pf_disk_access(engine, path);
     if (!io) return no_disk(engine);
     return io->list ? io->list(io->context, path, each, to) : -ENOSYS;
 }
 
 /* From disk to disk nothing is renamed. */
 static const pf_file_access *access_to_both(pf_engine *engine, const char *a, const char *b) {
-    return pf_path_in_memory(a) == pf_path_in_memory(b) ? access_to(engine, a) : NULL;
+    return pf_path_in_memory(a) == pf_path_in_memory(b) ? pf_disk_access(engine, a) : NULL;
 }
 
 int pf_disk_rename(pf_engine *engine, const char *from, const char *to) {
@@ -166,7 +171,7 @@ int pf_disk_exchange(pf_engine *engine, const char *a, const char *b) {
 }
 
 int pf_disk_make_dir(pf_engine *engine, const char *path) {
-    const pf_file_access *io = access_to(engine, path);
+    const pf_file_access *io = pf_disk_access(engine, path);
     int result;
     if (!io) return no_disk(engine);
     if (!io->make_dir) return -EROFS;
@@ -175,7 +180,7 @@ int pf_disk_make_dir(pf_engine *engine, const char *path) {
 }
 
 int pf_disk_remove(pf_engine *engine, const char *path) {
-    const pf_file_access *io = access_to(engine, path);
+    const pf_file_access *io = pf_disk_access(engine, path);
     int result;
     if (!io) return no_disk(engine);
     if (!io->remove) return -EROFS;

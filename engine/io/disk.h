@@ -19,6 +19,11 @@ typedef struct pf_file {
 
 int pf_disk_open(pf_file *file, pf_engine *engine, const char *path, pf_open_how how,
                  unsigned mode);
+/* By this access, which must last as long as the file is open. */
+int pf_disk_open_by(pf_file *file, const pf_file_access *io, const char *path, pf_open_how how,
+                    unsigned mode);
+/* What a path is reached by now; NULL: PF_ENOMEM, or an engine that has closed. */
+const pf_file_access *pf_disk_access(pf_engine *engine, const char *path);
 int pf_disk_about(const pf_file *file, pf_file_info *info);
 /* A part of what was asked for may come; 0: the end. */
 int64_t pf_disk_read(const pf_file *file, int64_t offset, void *out, size_t bytes);

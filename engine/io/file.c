@@ -41,13 +41,12 @@ int pf_look_for(pf_engine *engine, const char *path, bool *there, bool *folder) 
 
 /* ---- reading ------------------------------------------------------------------ */
 
-int pf_reader_open(pf_reader *r, pf_engine *engine, const char *path) {
+/* What was opened, or what opening it answered. */
+static int begin_reading(pf_reader *r, int opened) {
+    const char *path = r->path;
     pf_file_info info;
-    *r = (pf_reader){.path = path};
-    int result = pf_disk_open(&r->file, engine, path, PF_OPEN_READ, 0);
-    if (result < 0) return pf_file_fail(result, "open", path);
-    int status = PF_OK;
-    result = pf_disk_about(&r->file, &info);
+    if (opened < 0) return pf_file_fail(opened, "open", path);
+    int status = PF_OK, result = pf_disk_about(&r->file, &info);
     if (result < 0) {
         status = pf_file_fail(result, "look at", path);
     } else if (info.kind != PF_ENTRY_FILE) {
@@ -57,6 +56,16 @@ int pf_reader_open(pf_reader *r, pf_engine *engine, const char *path) {
     if (status < 0) pf_reader_close(r);
     r->size = info.bytes;
     return status;
+}
+
+int pf_reader_open(pf_reader *r, pf_engine *engine, const char *path) {
+    *r = (pf_reader){.path = path};
+    return begin_reading(r, pf_disk_open(&r->file, engine, path, PF_OPEN_READ, 0));
+}
+
+int pf_reader_open_by(pf_reader *r, const pf_file_access *io, const char *path) {
+    *r = (pf_reader){.path = path};
+    return begin_reading(r, pf_disk_open_by(&r->file, io, path, PF_OPEN_READ, 0));
 }
 
 int pf_reader_read(const pf_reader *r, int64_t offset, void *out, size_t bytes) {
@@ -172,7 +181,7 @@ int pf_writer_open(pf_writer *w, pf_engine *engine, const char *path, bool atomi
 int pf_writer_put(pf_writer *w, const void *data, size_t bytes) {
     const char *from = data;
     if (bytes == 0) return PF_OK;
-    pf_hash_put(&w->hash, data, bytes);
+    if (w->hash.state) pf_hash_put(&w->hash, data, bytes);
     while (bytes > 0) {
         int64_t put = pf_disk_write(&w->file, from, bytes);
         if (put < 0) return pf_file_fail((int)put, "write", w->path);

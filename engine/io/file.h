@@ -18,6 +18,7 @@ typedef struct pf_reader {
 } pf_reader;
 
 int pf_reader_open(pf_reader *r, pf_engine *engine, const char *path);
+int pf_reader_open_by(pf_reader *r, const pf_file_access *io, const char *path);
 /* Exactly `bytes` from `offset`; PF_EFORMAT when the file ends before. */
 int pf_reader_read(const pf_reader *r, int64_t offset, void *out, size_t bytes);
 void pf_reader_close(pf_reader *r);
@@ -54,8 +55,8 @@ typedef struct pf_writer {
  * the file itself, which must not exist (inside a folder that is still temporary). */
 int pf_writer_open(pf_writer *w, pf_engine *engine, const char *path, bool atomic);
 int pf_writer_put(pf_writer *w, const void *data, size_t bytes);
-/* Syncs, closes, renames, syncs the folder, and asks for no memory; hash (PF_HASH_TEXT, may be NULL) is that of
- * the content. On failure nothing is left behind. */
+/* Syncs, closes, renames, syncs the folder, and asks for no memory; hash (PF_HASH_TEXT, may be
+ * NULL) is that of the content. On failure nothing is left behind. */
 int pf_writer_commit(pf_writer *w, char *hash);
 /* Closes a file that nobody is to find after this process: without a sync. */
 int pf_writer_end(pf_writer *w);

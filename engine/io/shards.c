@@ -294,6 +294,7 @@ int pf_shards_open(pf_data *data, pf_engine *engine, const char *folder, size_t 
     if (!s) return PF_ENOMEM;
     s->heap = data->heap;
     s->engine = engine;
+    if (!pf_path_in_memory(folder)) s->io = *pf_disk_access(engine, folder);
     s->window = choose_window(data->heap, window);
     PF_TRY(pf_path(&s->folder, engine, "%s", folder));
     PF_TRY(verify(s));

@@ -39,7 +39,8 @@ typedef struct {
 /* What is kept in memory of an open folder: the table, and the blocks that were used last. */
 typedef struct pf_shards {
     pf_heap *heap;     /* of the data set */
-    pf_engine *engine; /* that opened it, for its disk: good as long as the heap is held */
+    pf_engine *engine; /* that opened it: good as long as the heap is held */
+    pf_file_access io; /* that it was opened by; of shards in memory the engine's, as it is */
     char *folder;
     int64_t n_files, *sizes;
     int64_t n_blocks;

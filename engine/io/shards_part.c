@@ -12,11 +12,17 @@
 
 /* ---- reading ---- */
 
+/* By the access that the folder was opened by: whoever reads from a data set may have another by
+ * now, and need not come at its files himself. */
+static int open_by(pf_reader *r, const pf_shards *s, const char *path) {
+    return s->io.open ? pf_reader_open_by(r, &s->io, path) : pf_reader_open(r, s->engine, path);
+}
+
 /* The part of `path`, of so many bytes, as it was when the shards were made, or a sentence. */
-static int read_same(pf_engine *engine, const char *path, int64_t size, int64_t offset, void *to,
+static int read_same(const pf_shards *s, const char *path, int64_t size, int64_t offset, void *to,
                      size_t bytes, uint64_t sum) {
     pf_reader r;
-    PF_TRY(pf_reader_open(&r, engine, path));
+    PF_TRY(open_by(&r, s, path));
     int status = PF_OK;
     if (size >= 0 && r.size != size)
         status = pf_fail(PF_EFORMAT,
@@ -37,8 +43,8 @@ static int read_piece(const pf_shards *s, const pf_block *b, int64_t at, void *t
                       int sum) {
     char *path;
     PF_TRY(pf_path(&path, s->engine, "%s/shard-%05u.bin", s->folder, (unsigned)b->file));
-    int status = read_same(s->engine, path, s->sizes[b->file], b->offset + at, to, (size_t)bytes,
-                           b->sum[sum]);
+    int status =
+        read_same(s, path, s->sizes[b->file], b->offset + at, to, (size_t)bytes, b->sum[sum]);
     pf_path_free(path);
     return status;
 }
@@ -47,8 +53,8 @@ int pf_shards_sides(const pf_shards *s, int64_t number, uint8_t *sides) {
     const pf_block *b = &s->blocks[number];
     char *path;
     PF_TRY(pf_path(&path, s->engine, "%s/%s", s->folder, PF_SHARDS_SIDES));
-    int status = read_same(s->engine, path, s->first[s->n_blocks], s->first[number], sides,
-                           b->documents, b->sum[3]);
+    int status =
+        read_same(s, path, s->first[s->n_blocks], s->first[number], sides, b->documents, b->sum[3]);
     pf_path_free(path);
     return status;
 }

@@ -4,7 +4,8 @@
  * shards, and while the next save makes good what a killed one left. What must hold: a status with
  * words or a whole result, nothing open, nothing leaked, nothing lost that was there.
  *
- * With PF_LONG in the environment pairs too: a second call fails some calls after the first.
+ * With PF_LONG in the environment pairs too: a second call fails some calls after the first. In
+ * LIVING_IN_A_HOST.md: [files.5].
  */
 #include "folder_support.h"
 #include "inject.h"
@@ -124,6 +125,44 @@ static void leave_killed(void) {
         power_close_disk(&disk);
         disk = killed_at, killed_at = NULL;
     }
+}
+
+/* ---- shards ---- */
+
+static pf_config *data_options(const char *path) {
+    pf_config *options = pf_config_new(PF_MAP);
+    CHECK_OK(pf_config_set_string(options, "path", path));
+    return options;
+}
+static void proteins(void) {
+    static const char text[] = ">a\nMKLVAAG\n>b\nMKLIAAAGG\n>c\nMMKLL\n>d\nACDEF\n";
+    CHECK_OK(pf_file_write(engine, "proteins", text, sizeof text - 1));
+}
+static int make_shards(void) {
+    pf_config *options = data_options("proteins");
+    int status = pf_data_shard(engine, options, "shards");
+    pf_config_free(options);
+    return status;
+}
+static int count_left(void *to, const char *name) {
+    return *(int *)to += strstr(name, ".tmp-") != NULL, 0;
+}
+static bool are_shards(int status) {
+    pf_data *data = NULL;
+    int left = 0;
+    if (!pf_is_there(engine, "shards")) return status < 0;
+    pf_config *options = data_options("shards");
+    int opened = pf_data_open(&data, engine, options);
+    if (opened >= 0) opened = pf_data_counts(data, PF_ALL, NULL, NULL);
+    pf_data_close(&data);
+    pf_config_free(options);
+    pf_file_list(engine, ".", count_left, &left);
+    return opened >= 0 && (status < 0 || left == 0);
+}
+static void shards_again(void) {
+    int left = 0;
+    if (!pf_is_there(engine, "shards")) CHECK_OK(make_shards());
+    CHECK(are_shards(0) && pf_file_list(engine, ".", count_left, &left) == PF_OK && left == 0);
 }
 
 /* ---- training, with a checkpoint each step ---- */
@@ -288,6 +327,7 @@ int main(void) {
         {"a file", old_file, write_file, is_file, NULL, 7},
         {"loading", two_steps, load_run, is_loaded, save_next, 20},
         {"removing", two_steps, remove_run, is_removed, NULL, 10},
+        {"shards", proteins, make_shards, are_shards, shards_again, 40},
         {"training", train_whole, train, is_trained, NULL, 100},
     };
     bool whole = getenv("PF_LONG") != NULL;

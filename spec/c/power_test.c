@@ -2,7 +2,8 @@
  * power_test.c - power fails after every call that changes a disk: what was not synced is lost,
  * names or bytes or any part of both (power.h; 4 kinds, 20 with PF_LONG in the environment). What
  * must hold: what is found is whole, old or new, without a warning; and new, once the call had
- * returned. And every sync is needed: where one of them does nothing, some loss does harm.
+ * returned. And every sync is needed: where one of them does nothing, some loss does harm. In
+ * LIVING_IN_A_HOST.md: [files.4].
  */
 #include "folder_support.h"
 #include "power.h"
