@@ -40,7 +40,7 @@ function file.with(bytes, f)
     util.fail("bytes: a string is needed, got %s", core.kind(bytes))
   end
   assert(core.file_write(PLACE, bytes))
-  local gone <close> = setmetatable({}, { __close = function() core.file_remove(PLACE) end })
+  local _ <close> = setmetatable({}, { __close = function() core.file_remove(PLACE) end })
   return f(PLACE)
 end
 

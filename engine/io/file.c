@@ -304,7 +304,7 @@ void pf_names_free(pf_names *names) {
     *names = (pf_names){0};
 }
 
-/* Clean-up is for when memory has run out, too: it asks for none, and takes some names at a time. */
+/* Clean-up is for when memory has run out, too: it asks for none, and takes some names at once. */
 enum { FEW_BYTES = 4096 };
 typedef struct {
     char text[FEW_BYTES]; /* each with a 0 behind it */

@@ -37,20 +37,14 @@ function Log.open(options)
   if options.step then
     records, log.broken = earlier((options.from or options.dir) .. "/log.jsonl", options.step)
   end
-  local file, message = io.open(path .. ".tmp", "w")
-  if not file then return nil, cant_write(path, message) end
+  local lines = {}
   for _, record in ipairs(records) do
-    file:write(pf.json.encode(record), "\n")
+    lines[#lines + 1] = pf.json.encode(record) .. "\n"
     log:remember(record)
   end
-  local ok
-  ok, message = file:close()
-  if ok then ok, message = os.rename(path .. ".tmp", path) end
+  local ok, message = pf.file.write(path, table.concat(lines)) -- synced: a whole log is at stake
   if ok then log.file, message = io.open(path, "a") end
-  if not log.file then
-    os.remove(path .. ".tmp")
-    return nil, cant_write(path, message)
-  end
+  if not log.file then return nil, cant_write(path, message) end
   return log
 end
 
