@@ -9,6 +9,8 @@
 
 #include <lua.h>
 
+#include "performer.h"
+
 /* A lua_CFunction for a state of BOUNDED_STRANGER in which performer is loaded. At 1 the performer
  * table, at 2 which libraries ("string, table"; nil: all that there are for strangers). Gives one
  * table: the _ENV of every chunk of the script's. The state's own globals are the binding's from
@@ -17,6 +19,10 @@ int sandbox_environment(lua_State *L);
 
 /* luaL_loadbufferx of a text; in a stranger's state of none that the parser takes long for. */
 int sandbox_compile(lua_State *L, const char *text, size_t n, const char *name);
+
+/* Refuses whatever is asked of it: for pf_engine_lend_files, while a stranger's script runs that is
+ * given no files. */
+const pf_file_access *sandbox_files(void);
 
 /* For performer/sandbox.lua: the functions that strangers have in the places of Lua's, in the table
  * on top (sandbox_metatable.c, sandbox_load.c). */

@@ -160,7 +160,10 @@ static void run(run_job *job) {
     job->status = pf_meter_open(&meter, job->engine, &job->limits);
     if (job->status >= 0) job->status = pf_meter_enter(meter);
     if (job->status >= 0) {
+        const pf_file_access *before =
+            pf_engine_lend_files(job->engine, job->sandbox ? sandbox_files() : NULL);
         run_metered(job, meter);
+        pf_engine_lend_files(job->engine, before);
         job->usage.size = sizeof job->usage;
         pf_meter_usage(meter, &job->usage);
         pf_meter_leave(meter);

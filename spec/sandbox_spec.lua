@@ -3,6 +3,8 @@
 -- pay for what they do give what Lua's own give. The attacks stand in support/sandbox_attacks.lua.
 -- [scripts.4] of engine/LIVING_IN_A_HOST.md.
 local attacks = require "spec.support.sandbox_attacks"
+local core = require "performer.core"
+local pf = require "performer"
 local support = require "spec.support"
 
 local LONG = os.getenv "PF_LONG" ~= nil
@@ -73,6 +75,57 @@ describe("the sandbox", function()
     -- Lua walks its tables in another order in each process: some instructions more or less.
     local function units(line) return tonumber(line:match "(%d+) units of work, with") end
     assert.is_true(math.abs(units(one) - units(two)) < 300)
+  end)
+end)
+
+describe("files in the sandbox", function()
+  local SECRET = "whatnobodymaysee"
+  local folder
+
+  --- A folder with a file of every kind that the library reads, all of which tell the secret.
+  before_each(function()
+    folder = support.folder()
+    local model = pf.nn.linear { from = 2, to = 2 }
+    support.write(folder .. "/text.txt", (SECRET .. "\n"):rep(40))
+    support.write(folder .. "/config.json", ('{ "%s": 1 }'):format(SECRET))
+    assert(pf.save(folder .. "/weights.safetensors", { [SECRET] = pf.ones(2) }))
+    assert(pf.checkpoint.save(folder .. "/run", { model = model, state = { [SECRET] = SECRET } }))
+  end)
+  after_each(function() support.remove(folder) end)
+
+  local function listing()
+    local _, out = support.shell(("cd %s && find . -type f | sort | xargs cksum"):format(folder))
+    return out
+  end
+
+  --- Calls all that there is with paths of the folder; what came back.
+  local function walk(options)
+    local words = {}
+    for _, class in ipairs { "tensor", "module", "kernel", "optimizer", "stream", "state" } do
+      for name in pf.sorted(core.methods("performer." .. class)) do
+        words[#words + 1] = class .. "." .. name
+      end
+    end
+    local code, out, err = support.shell(("here=$PWD; build=$(cd %s && pwd); cd %s && "
+      .. "$build/bin/performer run --seconds 60 --memory 512M %s "
+      .. "$here/spec/support/sandbox_walk.lua %s %s"):format(support.build, folder, options, folder,
+      table.concat(words, " ")))
+    assert.are.equal(0, code, err)
+    return out
+  end
+
+  it("are not there, whatever is called", function()
+    local before = listing()
+    local out = walk "--sandbox"
+    assert.is_nil(out:find(SECRET, 1, true))
+    assert.are.equal(before, listing())
+    assert.is_true(tonumber(out:match "calls%s+(%d+)") > 5000)
+  end)
+
+  it("would be seen by the same calls outside", function()
+    local before = listing()
+    assert.is_truthy(walk "":find(SECRET, 1, true))
+    assert.are_not.equal(before, listing())
   end)
 end)
 

@@ -105,6 +105,11 @@ struct pf_file_access {
 PF_API const pf_file_access *pf_file_system(void);
 /* The engine's access from now on; NULL: the C library's. Copied. Files that are open go on. */
 PF_API int pf_engine_files(pf_engine *engine, const pf_file_access *PF_NULLABLE access);
+/* For a while: whatever is opened goes to `access`, "memory:" too, as for a script that is given no
+ * files but these. It is borrowed, also for what stays open in it. NULL: to the engine's own again.
+ * Gives what stood so before, for who puts it back. */
+PF_API const pf_file_access *pf_engine_lend_files(pf_engine *engine,
+                                                  const pf_file_access *PF_NULLABLE access);
 
 /* ---- single files ----------------------------------------------------------------------
  * Through the engine's access, or in memory. */

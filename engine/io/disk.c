@@ -23,6 +23,7 @@ enum {
 /* ---- which disk ---- */
 
 const pf_file_access *pf_disk_access(pf_engine *engine, const char *path) {
+    if (engine->lent) return engine->lent;
     if (pf_path_in_memory(path)) return pf_disk_memory(engine);
     return engine->files.open ? &engine->files : &pf_disk_libc;
 }
@@ -150,7 +151,8 @@ int pf_disk_list(pf_engine *engine, const char *path, pf_entry_fn each, void *to
 
 /* From disk to disk nothing is renamed. */
 static const pf_file_access *access_to_both(pf_engine *engine, const char *a, const char *b) {
-    return pf_path_in_memory(a) == pf_path_in_memory(b) ? pf_disk_access(engine, a) : NULL;
+    const bool together = engine->lent || pf_path_in_memory(a) == pf_path_in_memory(b);
+    return together ? pf_disk_access(engine, a) : NULL;
 }
 
 int pf_disk_rename(pf_engine *engine, const char *from, const char *to) {

@@ -49,6 +49,13 @@ int pf_engine_files(pf_engine *engine, const pf_file_access *access) {
     return take_files(&engine->files, access);
 }
 
+const pf_file_access *pf_engine_lend_files(pf_engine *engine, const pf_file_access *access) {
+    if (!engine) return NULL;
+    const pf_file_access *before = engine->lent;
+    engine->lent = access;
+    return before;
+}
+
 /* *engine is overwritten; on failure it holds nothing that has to be closed. */
 int pf_runtime_open(pf_engine *engine, const pf_options *options) {
     pf_options o;

@@ -251,7 +251,7 @@ local MEMORY = {
   { "texts that are kept", "memory", [[
     local t = {}
     for i = 1, 1e9 do t[i] = ("x"):rep(100000) .. i end]] },
-  { "gsub that grows", "memory", [[(("x"):rep(1e6)):gsub("x", ("%0"):rep(1000))]] },
+  { "gsub that grows", "memory time", [[(("x"):rep(1e6)):gsub("x", ("%0"):rep(1000))]] },
   { "concat that grows", "memory", [[
     local t = {}
     for i = 1, 1000 do t[i] = ("x"):rep(1e5) end
