@@ -145,7 +145,7 @@ typedef struct {
     /* For strangers' scripts: only what can neither reach out of it nor end it, no files, no
      * bytecode, no finalizers. Without it a script may do what the process may do. */
     bool sandbox;
-    /* Which of its libraries a sandbox has, names with commas: "string, table". NULL: all. */
+    /* Which of its libraries a sandbox has, names with commas: "base, string, table". NULL: all. */
     const char *libraries;
     const pf_limits *limits; /* copied; NULL: none but the engine's */
     /* What `print` writes. NULL: to the standard output, as stock Lua, where io.write writes in any
@@ -160,7 +160,7 @@ PF_API int pf_script_open(pf_script **script, pf_engine *engine,
                           const pf_script_options *PF_NULLABLE options);
 /* What the host got from it stays good, but a model's layers in Lua fail from then on. In any order
  * with its engine and with other scripts; in the middle of one of its calls it closes when the
- * outermost of them ends. */
+ * outermost of them ends. Finalizers run then, if the engine is open. */
 PF_API void pf_script_close(pf_script **script);
 /* The engine that it is on, borrowed; NULL of NULL. */
 PF_API pf_engine *pf_script_engine(const pf_script *script);

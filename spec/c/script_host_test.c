@@ -182,7 +182,7 @@ static void test_closing(void) {
         CHECK(strcmp(pf_module_type(model), "performer") == 0);
         pf_script_close(&a);
         pf_script_close(&b);
-        CHECK(called == 1);
+        CHECK(order != 2 || called == 1); /* behind its engine's close there is no memory for it */
         pf_module_release(&model);
     }
 }
@@ -201,22 +201,24 @@ static int all(pf_engine *engine) {
     return status;
 }
 
-/* Each allocation in turn is the first of those that fail. */
+/* Each allocation in turn (or some of them all over) is the first of those that fail: the engine's,
+ * Lua's and the script's own. */
 static void test_scarce(void) {
     scarce memory = {0};
     pf_engine *engine = scarce_engine(&memory);
     CHECK_OK(all(engine));
     const int64_t before = memory.live;
+    const int64_t stride = getenv("PF_LONG") ? 1 : 61;
     int64_t at = 0;
     int status = PF_ENOMEM;
-    for (; status == PF_ENOMEM; at++) {
+    for (; status == PF_ENOMEM; at += stride) {
         scarce_begins(&memory, at);
         status = all(engine);
         CHECK(status == PF_ENOMEM || status >= 0);
         scarce_ends(&memory);
         CHECK(memory.live == before);
     }
-    CHECK(status >= 0 && at > 20);
+    CHECK(status >= 0 && at > 2000);
     pf_engine_close(&engine);
     CHECK(memory.live == 0);
 }

@@ -204,7 +204,7 @@ static void test_sandbox(pf_engine *engine) {
     pf_script_close(&s);
     options.libraries = "string, tabel";
     CHECK(pf_script_open(&s, engine, &options) < 0 && !s && says("tabel"));
-    options.libraries = "string";
+    options.libraries = "base, string";
     CHECK_OK(pf_script_open(&s, engine, &options));
     CHECK_OK(load(s, "assert(string and not math)"));
     pf_script_close(&s);
