@@ -2,10 +2,10 @@
  * performer_lua.h - Lua scripts inside a host program: a second library (performer_lua), so
  * that the engine itself never links Lua. The manners are those of performer.h.
  *
- * A pf_script is a Lua state of its own on an engine of the host's: what it makes, Lua's own objects
- * too, lives in that engine's memory and obeys its budget, its limits, seed, logger and cancel flag.
- * The host loads chunks into it, calls their functions by name and gives it functions to call;
- * tensors and models go both ways as the same objects, without a copy.
+ * A pf_script is a Lua state of its own on an engine of the host's: what it makes, Lua's own
+ * objects too, lives in that engine's memory and obeys its budget, its limits, seed, logger and
+ * cancel flag. The host loads chunks into it, calls their functions by name and gives it functions
+ * to call; tensors and models go both ways as the same objects, without a copy.
  *
  *     static int now(void *context, pf_script *script, const pf_value *args, int n_args,
  *                    pf_value *results) {

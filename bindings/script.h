@@ -43,7 +43,7 @@ int lpf_script_refuse(int status, const char *format, ...) __attribute__((format
 int lpf_script_thrown(lua_State *L, int lua_status);
 /* A message handler, which keeps where it happened for lpf_script_thrown. */
 int lpf_script_handler(lua_State *L);
-/* What a call comes to that gave `status`: it was not its own end where a limit had been reached. */
+/* What a call comes to that gave `status`: not its own end where a limit had been reached. */
 int lpf_script_ended(bounded *b, int status);
 void lpf_script_quiet(void); /* there is no error any more */
 

@@ -1,7 +1,7 @@
 /*
- * script_limits_test.c - limits of an engine, of a script and of a call, over a script's Lua and its
- * tensors alike: what is over ends the call whatever the script catches, what stands outside goes
- * on, and the next call within the limits does.
+ * script_limits_test.c - limits of an engine, of a script and of a call, over a script's Lua and
+ * its tensors alike: what is over ends the call whatever the script catches, what stands outside
+ * goes on, and the next call within the limits does.
  */
 #include <stdatomic.h>
 
