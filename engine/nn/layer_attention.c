@@ -173,6 +173,22 @@ static int attend(pf_module *m, pf_engine *e, const pf_run *run, bool global, pf
     return status;
 }
 
+/* Are states gathered, of a kind that takes one sequence? Rooms are told of it alone, too. */
+static bool rows_apart(const pf_module *m, const pf_run *run) {
+    const attention_self *self = m->self;
+    return run->state && run->state->row && !pf_attend_together(&self->attention);
+}
+static bool rooms_apart(const pf_module *m, const pf_run *run) {
+    return rows_apart(m, run) && ((const attention_self *)m->self)->attention.kind->rooms;
+}
+
+static int attend_row(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **x, pf_tensor **y) {
+    pf_tensor *side[SIDES] = {pf_tensor_retain(x[0]), x[1], x[2]}; /* q may become another */
+    int status = attend(m, e, run, false, side, y);
+    pf_tensor_release(&side[0]);
+    return status;
+}
+
 /* (B, 1) of sequences at positions of their own. */
 static int row_positions(pf_engine *e, const pf_state *state, pf_tensor **positions) {
     int64_t shape[2] = {state->batch, 1};
@@ -211,7 +227,10 @@ static int mix(pf_module *m, pf_engine *e, const pf_run *run, bool global, int64
         status = rotate(self, e, positions, offset, &side[i]);
     }
     if (status >= 0) status = pf_rows_enter(e, run, before, side);
-    if (status >= 0) status = attend(m, e, run, global, side, y);
+    if (status >= 0) {
+        status = rows_apart(m, run) ? pf_run_each_row(m, e, run, attend_row, side, 3, y)
+                                    : attend(m, e, run, global, side, y);
+    }
     bool look = (!run->state || run->slice) && !run->pass->again; /* a second run sees the same */
     if (status >= 0 && look) pf_watch_look(m, e, &self->attention, run->pass, side[0], side[1]);
     for (int i = 0; i < SIDES; i++) pf_tensor_release(&side[i]);
@@ -219,15 +238,9 @@ static int mix(pf_module *m, pf_engine *e, const pf_run *run, bool global, int64
     return status;
 }
 
-/* Of one sequence of several in a step. */
-static int mix_row(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *qkv, pf_tensor **y) {
-    return mix(m, e, run, false, 0, qkv, y);
-}
-
-/* Each sequence by itself, where the states are gathered and its kind is for one only? */
-static bool rows_apart(const pf_module *m, const pf_run *run) {
-    const attention_self *self = m->self;
-    return run->state && run->state->row && !pf_attend_together(&self->attention);
+/* Of one sequence of several in a step, of a kind with rooms. */
+static int mix_row(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **qkv, pf_tensor **y) {
+    return mix(m, e, run, false, 0, *qkv, y);
 }
 
 /* x (B, L, D) -> (B, H, L, d) by one matrix for q, k and v */
@@ -238,8 +251,8 @@ static int run_heads(pf_module *m, pf_engine *e, const pf_run *run, bool global,
     PF_TRY(pf_rows_join(e, run, x, &all, &before));
     int status = pf_run_part(m, global ? GLOBAL_QKV : QKV, e, run, all, &qkv);
     if (status >= 0) {
-        status = rows_apart(m, run) ? pf_run_each_row(m, e, run, mix_row, qkv, heads)
-                                    : mix(m, e, run, global, before, qkv, heads);
+        status = rooms_apart(m, run) ? pf_run_each_row(m, e, run, mix_row, &qkv, 1, heads)
+                                     : mix(m, e, run, global, before, qkv, heads);
     }
     if (status >= 0) status = pf_rows_leave(e, run, all);
     pf_tensor_release(&qkv);

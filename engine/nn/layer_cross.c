@@ -323,9 +323,9 @@ static int attend_state(const attention_self *self, pf_engine *e, const pf_run *
 }
 
 /* One sequence of several in a step, each with a memory of its own. */
-static int attend_row(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *q, pf_tensor **y) {
+static int attend_row(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **q, pf_tensor **y) {
     pf_tensor *made[PF_ATTENTION_OUTPUTS] = {NULL};
-    int status = attend_state(m->self, e, run, q, made);
+    int status = attend_state(m->self, e, run, *q, made);
     *y = made[0];
     return status;
 }
@@ -333,7 +333,7 @@ static int attend_row(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *
 /* q (B, H, L, d) -> *y the same, by whatever the run has of the memory */
 static int attend(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *q, pf_tensor **y) {
     pf_tensor *made[PF_ATTENTION_OUTPUTS] = {NULL};
-    if (run->state && run->state->row) return pf_run_each_row(m, e, run, attend_row, q, y);
+    if (run->state && run->state->row) return pf_run_each_row(m, e, run, attend_row, &q, 1, y);
     int status =
         run->state ? attend_state(m->self, e, run, q, made) : attend_call(m, e, run, q, made);
     *y = made[0];

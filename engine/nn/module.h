@@ -401,11 +401,13 @@ int pf_score_check(const pf_tensor *target, const pf_tensor *x, const char *wher
 int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 /* rows.c: m->type->run in a step with a gathered state, as the type's row says. */
 int pf_run_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
-/* A call with sequence b of x alone, and its node of the state: *y is row b of all rows' y. */
-typedef int (*pf_run_row_fn)(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+/* A call with sequence b of each of n tensors x alone, and its node of the state: *y is row b of all
+ * rows' y. */
+enum { PF_ROW_INPUTS = 3 };
+typedef int (*pf_run_row_fn)(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **x,
                              pf_tensor **y);
-int pf_run_each_row(pf_module *m, pf_engine *e, const pf_run *run, pf_run_row_fn f, pf_tensor *x,
-                    pf_tensor **y);
+int pf_run_each_row(pf_module *m, pf_engine *e, const pf_run *run, pf_run_row_fn f, pf_tensor **x,
+                    int n, pf_tensor **y);
 /* pf_module_step of a gathered state, whose trees have begun a call (state/undo.c). */
 int pf_module_step_rows(pf_tensor **y, pf_engine *e, pf_module *m, pf_tensor *x, pf_state *rows);
 /* The same and the loss of what it gives, which the layer may make in pieces. */

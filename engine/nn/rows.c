@@ -32,28 +32,39 @@ static int put_row(pf_tensor **all, pf_engine *e, const pf_module *m, pf_tensor 
     return status;
 }
 
-int pf_run_each_row(pf_module *m, pf_engine *e, const pf_run *run, pf_run_row_fn f, pf_tensor *x,
-                    pf_tensor **y) {
-    int64_t batch = run->state->batch;
+/* Row b of *y by f. */
+static int run_row(pf_module *m, pf_engine *e, const pf_run *run, pf_run_row_fn f, pf_tensor **x,
+                   int n, int64_t b, pf_tensor **y) {
+    pf_tensor *row[PF_ROW_INPUTS] = {NULL}, *made = NULL;
+    pf_run alone = *run;
+    int status = PF_OK;
+    alone.state = run->state->row[b];
+    for (int i = 0; i < n && status >= 0; i++) status = row_of(&row[i], e, x[i], b);
+    if (status >= 0) status = f(m, e, &alone, row, &made);
+    if (status >= 0) status = put_row(y, e, m, made, b, run->state->batch);
+    pf_tensor_release(&made);
+    for (int i = 0; i < n; i++) pf_tensor_release(&row[i]);
+    return status;
+}
+
+int pf_run_each_row(pf_module *m, pf_engine *e, const pf_run *run, pf_run_row_fn f, pf_tensor **x,
+                    int n, pf_tensor **y) {
     int status = PF_OK;
     *y = NULL;
-    for (int64_t b = 0; b < batch && status >= 0; b++) {
-        pf_tensor *row = NULL, *made = NULL;
-        pf_run alone = *run;
-        alone.state = run->state->row[b];
-        status = row_of(&row, e, x, b);
-        if (status >= 0) status = f(m, e, &alone, row, &made);
-        if (status >= 0) status = put_row(y, e, m, made, b, batch);
-        pf_tensor_release(&made);
-        pf_tensor_release(&row);
+    for (int64_t b = 0; b < run->state->batch && status >= 0; b++) {
+        status = run_row(m, e, run, f, x, n, b, y);
     }
     if (status < 0) pf_tensor_release(y);
     return status;
 }
 
+static int run_type(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **x, pf_tensor **y) {
+    return m->type->run(m, e, run, x[0], y);
+}
+
 int pf_run_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
     pf_run joined = *run;
-    if (m->type->rows == PF_ROWS_ALONE) return pf_run_each_row(m, e, run, m->type->run, x, y);
+    if (m->type->rows == PF_ROWS_ALONE) return pf_run_each_row(m, e, run, run_type, &x, 1, y);
     PF_TRY(pf_state_rows_join(&joined.state, e, run->state));
     int status = m->type->run(m, e, &joined, x, y);
     if (status >= 0) status = pf_state_rows_part(run->state, joined.state);
