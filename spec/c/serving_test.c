@@ -64,10 +64,35 @@ static void test_bits(pf_engine *e, int steps) {
     check_model(e, models[0], 1, steps, 7);
 }
 
+/* The recent sums of 512 steps join the large ones, of each sequence in a step of its own, with and
+ * without others that have just come. */
+static void test_settling(pf_engine *e) {
+    pf_module *m = small_model(e, "'causal': true, 'decay': 0.02, 'kernel': {'name': 'softmax', "
+                                  "'features': 8}");
+    clients c;
+    clients_open(&c, e, m, 0, 9);
+    for (int i = 0; i < 530; i++) {
+        if (i == 0 || i == 7 || i == 500) {
+            join_one(&c);
+            client *q = &c.list[(i > 0) + (i > 7)];
+            CHECK_OK(pf_serving_leave(c.serving, q->id)); /* and in again, without an end */
+            q->stop = -1, q->most = 0;
+            const pf_sequence_options o = options_for(q);
+            CHECK_OK(pf_serving_join(c.serving, q->prompt, (size_t)q->n, &o, &q->id));
+        }
+        CHECK_OK(step_all(&c));
+    }
+    CHECK(c.made > 530 + 520 && c.list[0].tokens == 530 && c.serving->again == 0);
+    check_state(&c, &c.list[0]), check_state(&c, &c.list[1]);
+    clients_close(&c);
+    pf_module_release(&m);
+}
+
 int main(void) {
     bool more = getenv("PF_LONG") != NULL;
     pf_engine *e = engine_of(2, 11);
     test_bits(e, more ? 3000 : 150);
+    test_settling(e);
     pf_engine_close(&e);
     return CHECK_REPORT();
 }
