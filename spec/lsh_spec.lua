@@ -33,6 +33,19 @@ describe("lsh_buckets", function()
     end
   end)
 
+  it("makes a hash of two factors h1 + b1 h2", function()
+    local x, R = normals(2, 1, 2, 90, 6), normals(3, 2, 3, 6, 4 + 5)
+    local first = pf.lsh_buckets(x, R:slice(4, 1, 4)):totable()
+    local second = pf.lsh_buckets(x, R:slice(4, 5, 9)):totable()
+    for h, rounds in ipairs(pf.lsh_buckets(x, R, { first = 8 }):totable()[1]) do
+      for t, row in ipairs(rounds) do
+        for i, number in ipairs(row) do
+          assert.equal(first[1][h][t][i] + 8 * second[1][h][t][i], number)
+        end
+      end
+    end
+  end)
+
   it("tells near from far with many buckets", function()
     local function share(angle)
       return collisions({ 1, 0, 0, 0 }, { math.cos(angle), math.sin(angle), 0, 0 }, 64, 4000) / 4000
