@@ -1,6 +1,7 @@
 -- carry_spec.lua - rows that go on where the rows before them ended (model:carry): the same outputs
 -- as of the long row that they are stretches of, in every way that a model is run, with documents
 -- that end within rows and between them; and streams of a data set, a batch a step.
+local array = require "spec.support.array"
 local pf = require "performer"
 local commands = require "spec.support.commands"
 local models = require "spec.support.models"
@@ -286,6 +287,65 @@ describe("train --carry", function()
         commands.path "none"))
       assert.equal(2, code)
       assert.is_truthy(err:find(words, 1, true), err)
+    end
+  end)
+end)
+
+describe("what is carried", function()
+  -- Symbols that come again AGO places later, but one in 8, in streams cut into rows of LENGTH: the
+  -- first AGO of a row are told by the row before alone, which a window reaches through a carry.
+  local SYMBOLS, LENGTH, AGO, ROWS, STEPS = 12, 24, 12, 8, 250
+
+  local function streams(seed, n)
+    local numbers, list = array.random(seed), {}
+    local fresh = numbers:whole({ ROWS, n * LENGTH + 1 }, 0, SYMBOLS - 1)
+    local again = numbers:whole({ ROWS, n * LENGTH + 1 }, 0, 7)
+    for b = 1, ROWS do
+      local row, at = {}, (b - 1) * (n * LENGTH + 1)
+      for t = 1, n * LENGTH + 1 do
+        row[t] = t > AGO and again[at + t] > 0 and row[t - AGO] or fresh[at + t]
+      end
+      list[b] = row
+    end
+    return pf.tensor(list, { dtype = "i32" })
+  end
+
+  local function batch(s, i)
+    return s:slice(2, (i - 1) * LENGTH + 1, i * LENGTH), s:slice(2, (i - 1) * LENGTH + 2,
+                                                                 i * LENGTH + 1)
+  end
+
+  --- The loss of the first AGO symbols of a row, by a model that was trained so.
+  local function first_half(options)
+    pf.seed(3)
+    local model = pf.nn.performer { vocab = SYMBOLS, dim = 32, heads = 2, layers = 2, causal = true,
+      attention = { name = "sliding", window = AGO + 4 } }
+    local optimizer, s = pf.optim.adamw(model, { lr = 5e-3 }), streams(1, STEPS)
+    local carry = options and model:carry(options)
+    for i = 1, STEPS do
+      local x, y = batch(s, i)
+      local tape <close> = pf.tape()
+      tape:backward(model(x, { carry = carry, training = true, step = i }):cross_entropy(y))
+      optimizer:step { clip = 1 }
+    end
+    s = streams(9, 8)
+    local loss, own = 0, options and model:carry(options)
+    for i = 1, 8 do
+      local x, y = batch(s, i)
+      local logits = model(x, { carry = own })
+      if i > 2 then
+        loss = loss + logits:slice(2, 1, AGO - 1):cross_entropy(y:slice(2, 1, AGO - 1)):item() / 6
+      end
+    end
+    return loss
+  end
+
+  it("tells what lies just before a row, and nothing else does", function()
+    local alone = first_half(nil)
+    assert.is_true(alone > 0.9 * math.log(SYMBOLS), alone)
+    for _, form in ipairs { "keys", "rows" } do
+      local told = first_half { batch = ROWS, keep = AGO + 3, form = form }
+      assert.is_true(told < alone - 1, ("%s: %.3f, alone %.3f"):format(form, told, alone))
     end
   end)
 end)
