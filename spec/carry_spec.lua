@@ -323,18 +323,19 @@ describe("what is carried", function()
     local optimizer, s = pf.optim.adamw(model, { lr = 5e-3 }), streams(1, STEPS)
     local carry = options and model:carry(options)
     for i = 1, STEPS do
-      local x, y = batch(s, i)
+      local input, wanted = batch(s, i)
       local tape <close> = pf.tape()
-      tape:backward(model(x, { carry = carry, training = true, step = i }):cross_entropy(y))
+      tape:backward(model(input, { carry = carry, training = true, step = i }):cross_entropy(wanted))
       optimizer:step { clip = 1 }
     end
     s = streams(9, 8)
     local loss, own = 0, options and model:carry(options)
     for i = 1, 8 do
-      local x, y = batch(s, i)
-      local logits = model(x, { carry = own })
+      local input, wanted = batch(s, i)
+      local logits = model(input, { carry = own })
       if i > 2 then
-        loss = loss + logits:slice(2, 1, AGO - 1):cross_entropy(y:slice(2, 1, AGO - 1)):item() / 6
+        loss = loss + logits:slice(2, 1, AGO - 1):cross_entropy(wanted:slice(2, 1, AGO - 1))
+          :item() / 6
       end
     end
     return loss
