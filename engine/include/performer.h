@@ -545,7 +545,7 @@ PF_API int pf_model_load_mapped(pf_module **module, pf_engine *engine, const cha
  *   schedules   [{name, doc, options}]
  * where options are [{name, kind: int, number, bool, string or tree, default: as text, required,
  * choices: "a|b|c" where there are some, needs: what it has no effect without, doc}]. needs:
- * "rotary" positions, a "causal" model, a "projection". */
+ * "rotary" positions, a "causal" model, a "projection", layers in "training". */
 PF_API int pf_describe(pf_config **tree, pf_engine *PF_NULLABLE engine);
 
 #ifdef __cplusplus
