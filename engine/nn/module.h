@@ -401,8 +401,8 @@ int pf_score_check(const pf_tensor *target, const pf_tensor *x, const char *wher
 int pf_run_module(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
 /* rows.c: m->type->run in a step with a gathered state, as the type's row says. */
 int pf_run_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y);
-/* A call with sequence b of each of n tensors x alone, and its node of the state: *y is row b of all
- * rows' y. */
+/* A call with sequence b of each of n tensors x alone, and its node of the state: *y is row b of
+ * all rows' y. */
 enum { PF_ROW_INPUTS = 3 };
 typedef int (*pf_run_row_fn)(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **x,
                              pf_tensor **y);

@@ -58,7 +58,7 @@ struct pf_engine {
     void *log_context;
     pf_log_level log_level;
     pf_file_access files;                /* how files are reached; `open` NULL: by the C library */
-    const pf_file_access *lent; /* borrowed: in its place, for a while; NULL: none */
+    const pf_file_access *lent;          /* borrowed: in its place, for a while; NULL: none */
     const atomic_int *cancel;            /* host's flag: non-zero asks every long call to stop */
     size_t memory;                       /* the budget that the engine was opened with, 0: none */
     struct pf_meter *meter;              /* the innermost that is entered; NULL: nothing counts */
