@@ -133,6 +133,14 @@ PF_API int pf_memory_lend(pf_engine *engine, const char *path, const void *data,
 /* Where the bytes of a file in memory lie: borrowed until it is removed or replaced. */
 PF_API int pf_memory_get(pf_engine *engine, const char *path, const void **data, size_t *bytes);
 
+/* A disk in memory by itself, as an access that a host hands on: to the engine, or to whom it lets
+ * have no other files. It knows paths that begin with "memory:" alone, and is in the engine's heap.
+ * The access is borrowed, and nothing of it is open when the files are closed. */
+typedef struct pf_memory_files pf_memory_files;
+PF_API int pf_memory_files_open(pf_memory_files **files, pf_engine *engine);
+PF_API const pf_file_access *pf_memory_files_access(const pf_memory_files *files);
+PF_API void pf_memory_files_close(pf_memory_files **files);
+
 #ifdef __cplusplus
 }
 #endif

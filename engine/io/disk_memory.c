@@ -22,18 +22,18 @@ typedef struct node {
     int64_t n, capacity;
 } node;
 
-typedef struct memory_disk {
-    pf_engine *engine;
+struct pf_memory_files {
+    pf_heap *heap;
     pf_file_access access;
     node root;
     uint64_t count; /* of nodes so far */
     int64_t clock;
-} memory_disk;
+};
 
 /* ---- nodes ---- */
 
-static node *make_node(memory_disk *d, const char *name, size_t length, bool folder) {
-    pf_heap *heap = d->engine->heap;
+static node *make_node(pf_memory_files *d, const char *name, size_t length, bool folder) {
+    pf_heap *heap = d->heap;
     node *n = pf_heap_zalloc(heap, sizeof *n);
     if (!n) return NULL;
     n->name = pf_heap_alloc(heap, length + 1);
@@ -49,27 +49,27 @@ static node *make_node(memory_disk *d, const char *name, size_t length, bool fol
     return n;
 }
 
-static void free_bytes(memory_disk *d, node *n) {
-    if (n->bytes && !n->lent) pf_heap_free(d->engine->heap, n->bytes, (size_t)n->capacity);
+static void free_bytes(pf_memory_files *d, node *n) {
+    if (n->bytes && !n->lent) pf_heap_free(d->heap, n->bytes, (size_t)n->capacity);
     n->bytes = NULL;
     n->n = n->capacity = 0;
     n->lent = false;
 }
 
-static void free_node(memory_disk *d, node *n) {
+static void free_node(pf_memory_files *d, node *n) {
     free_bytes(d, n);
-    pf_heap_free(d->engine->heap, n->name, strlen(n->name) + 1);
-    pf_heap_free(d->engine->heap, n, sizeof *n);
+    pf_heap_free(d->heap, n->name, strlen(n->name) + 1);
+    pf_heap_free(d->heap, n, sizeof *n);
 }
 
-static void put_in(memory_disk *d, node *parent, node *n) {
+static void put_in(pf_memory_files *d, node *parent, node *n) {
     n->parent = parent;
     n->next = parent->first;
     parent->first = n;
     parent->changed = ++d->clock;
 }
 
-static void take_out(memory_disk *d, node *n) {
+static void take_out(pf_memory_files *d, node *n) {
     node **at = &n->parent->first;
     while (*at != n) at = &(*at)->next;
     *at = n->next;
@@ -78,7 +78,7 @@ static void take_out(memory_disk *d, node *n) {
 }
 
 /* Out of the tree; gone, where no handle holds it. */
-static void drop(memory_disk *d, node *n) {
+static void drop(pf_memory_files *d, node *n) {
     take_out(d, n);
     if (n->handles == 0) free_node(d, n);
 }
@@ -109,7 +109,9 @@ static bool is_up(const char *part, size_t n) { return n == 2 && part[0] == '.' 
 
 static bool is_here(const char *part, size_t n) { return n == 1 && part[0] == '.'; }
 
-static int find_place(memory_disk *d, const char *path, place *to) {
+static int find_place(pf_memory_files *d, const char *path, place *to) {
+    if (!pf_path_in_memory(path))
+        return -EACCES; /* of a disk that a host hands on as all there is */
     const char *at = path + sizeof PF_MEMORY_PATH - 1;
     *to = (place){.folder = &d->root, .name = ""};
     for (size_t n; (n = part_of(&at)) > 0; at += n) {
@@ -128,7 +130,7 @@ static int find_place(memory_disk *d, const char *path, place *to) {
 }
 
 /* *n: what stands there, which may be nothing; *at: where that is. */
-static int find(memory_disk *d, const char *path, place *at, node **n) {
+static int find(pf_memory_files *d, const char *path, place *at, node **n) {
     int result = find_place(d, path, at);
     *n = NULL;
     if (result >= 0) *n = at->length ? child_of(at->folder, at->name, at->length) : at->folder;
@@ -136,7 +138,7 @@ static int find(memory_disk *d, const char *path, place *at, node **n) {
 }
 
 /* What must stand there. */
-static int find_node(memory_disk *d, const char *path, node **n) {
+static int find_node(pf_memory_files *d, const char *path, node **n) {
     place at;
     int result = find(d, path, &at, n);
     return result >= 0 && !*n ? -ENOENT : result;
@@ -144,7 +146,7 @@ static int find_node(memory_disk *d, const char *path, node **n) {
 
 /* ---- open files ---- */
 
-static int make(memory_disk *d, const char *path, bool folder, node **n) {
+static int make(pf_memory_files *d, const char *path, bool folder, node **n) {
     place at;
     int result = find(d, path, &at, n);
     if (result < 0) return result;
@@ -157,7 +159,7 @@ static int make(memory_disk *d, const char *path, bool folder, node **n) {
 
 static int memory_open(void *context, const char *path, pf_open_how how, unsigned mode,
                        void **file) {
-    memory_disk *d = context;
+    pf_memory_files *d = context;
     node *n;
     (void)mode;
     int result = how == PF_OPEN_NEW ? make(d, path, false, &n) : find_node(d, path, &n);
@@ -168,7 +170,7 @@ static int memory_open(void *context, const char *path, pf_open_how how, unsigne
     return 0;
 }
 
-static void tell(const memory_disk *d, const node *n, pf_file_info *info) {
+static void tell(const pf_memory_files *d, const node *n, pf_file_info *info) {
     info->kind = n->folder ? PF_ENTRY_FOLDER : PF_ENTRY_FILE;
     info->bytes = n->n;
     info->modified = n->changed;
@@ -189,18 +191,18 @@ static int memory_look(void *context, const char *path, pf_file_info *info) {
 }
 
 /* A file that was written gives back what it took too much of: it may stay for long. */
-static void fit(memory_disk *d, node *n) {
+static void fit(pf_memory_files *d, node *n) {
     if (n->lent || n->capacity - n->n <= n->capacity / 8) return;
-    uint8_t *fitting = pf_heap_alloc(d->engine->heap, (size_t)n->n);
+    uint8_t *fitting = pf_heap_alloc(d->heap, (size_t)n->n);
     if (!fitting) return;
     memcpy(fitting, n->bytes, (size_t)n->n);
-    pf_heap_free(d->engine->heap, n->bytes, (size_t)n->capacity);
+    pf_heap_free(d->heap, n->bytes, (size_t)n->capacity);
     n->bytes = fitting;
     n->capacity = n->n;
 }
 
 static int memory_close(void *context, void *file) {
-    memory_disk *d = context;
+    pf_memory_files *d = context;
     node *n = file;
     if (--n->handles > 0) return 0;
     if (!n->parent && n != &d->root)
@@ -222,11 +224,10 @@ static int64_t memory_read_at(void *context, void *file, int64_t offset, void *o
 }
 
 static int64_t memory_write(void *context, void *file, const void *in, size_t bytes) {
-    memory_disk *d = context;
+    pf_memory_files *d = context;
     node *n = file;
     if (n->lent || bytes > (size_t)PTRDIFF_MAX / 4) return -EINVAL;
-    if (pf_heap_grow(d->engine->heap, (void **)&n->bytes, &n->capacity, n->n + (int64_t)bytes, 1) <
-        0)
+    if (pf_heap_grow(d->heap, (void **)&n->bytes, &n->capacity, n->n + (int64_t)bytes, 1) < 0)
         return -ENOMEM;
     memcpy(n->bytes + n->n, in, bytes);
     n->n += (int64_t)bytes;
@@ -256,7 +257,7 @@ static bool lies_in(const node *n, const node *folder) {
 }
 
 /* Takes what stands at the place that n is to have out of its way. */
-static int make_way(memory_disk *d, const node *n, node *there) {
+static int make_way(pf_memory_files *d, const node *n, node *there) {
     if (n->folder && !there->folder) return -ENOTDIR;
     if (!n->folder && there->folder) return -EISDIR;
     if (there->first) return -ENOTEMPTY;
@@ -265,7 +266,7 @@ static int make_way(memory_disk *d, const node *n, node *there) {
 }
 
 static int memory_rename(void *context, const char *from, const char *to) {
-    memory_disk *d = context;
+    pf_memory_files *d = context;
     node *n, *there;
     place at;
     int result = find_node(d, from, &n);
@@ -273,24 +274,24 @@ static int memory_rename(void *context, const char *from, const char *to) {
     if (result < 0) return result;
     if (n == there) return 0;
     if (n == &d->root || there == &d->root || lies_in(at.folder, n)) return -EINVAL;
-    char *name = pf_heap_alloc(d->engine->heap, at.length + 1);
+    char *name = pf_heap_alloc(d->heap, at.length + 1);
     if (!name) return -ENOMEM;
     memcpy(name, at.name, at.length);
     name[at.length] = '\0';
     if (there) result = make_way(d, n, there);
     if (result < 0) {
-        pf_heap_free(d->engine->heap, name, at.length + 1);
+        pf_heap_free(d->heap, name, at.length + 1);
         return result;
     }
     take_out(d, n);
-    pf_heap_free(d->engine->heap, n->name, strlen(n->name) + 1);
+    pf_heap_free(d->heap, n->name, strlen(n->name) + 1);
     n->name = name;
     put_in(d, at.folder, n);
     return 0;
 }
 
 static int memory_exchange(void *context, const char *path_a, const char *path_b) {
-    memory_disk *d = context;
+    pf_memory_files *d = context;
     node *a, *b;
     int result = find_node(d, path_a, &a);
     if (result >= 0) result = find_node(d, path_b, &b);
@@ -321,7 +322,7 @@ static int memory_remove(void *context, const char *path) {
 
 /* ---- the disk ---- */
 
-static void free_tree(memory_disk *d, node *folder) {
+static void free_tree(pf_memory_files *d, node *folder) {
     while (folder->first) {
         node *n = folder->first;
         free_tree(d, n);
@@ -329,11 +330,12 @@ static void free_tree(memory_disk *d, node *folder) {
     }
 }
 
-/* When the engine closes nothing of it is open any more. */
+/* When an engine closes nothing of it is open any more. */
 static void close_disk(pf_engine *engine, void *thing) {
-    memory_disk *d = thing;
+    pf_memory_files *d = thing;
+    (void)engine;
     free_tree(d, &d->root);
-    pf_heap_free(engine->heap, d, sizeof *d);
+    pf_heap_free(d->heap, d, sizeof *d);
 }
 
 static const pf_file_access calls = {
@@ -352,22 +354,27 @@ static const pf_file_access calls = {
     .remove = memory_remove,
 };
 
-static memory_disk *disk_of(pf_engine *engine) {
-    memory_disk *d = engine->own[PF_OWN_FILES].thing;
-    if (d || engine->closed) return d;
-    d = pf_heap_zalloc(engine->heap, sizeof *d);
+static pf_memory_files *make_disk(pf_heap *heap) {
+    pf_memory_files *d = pf_heap_zalloc(heap, sizeof *d);
     if (!d) return NULL;
-    d->engine = engine;
+    d->heap = heap;
     d->root.name = "";
     d->root.folder = true;
     d->access = calls;
     d->access.context = d;
-    pf_engine_own(engine, PF_OWN_FILES, d, close_disk);
+    return d;
+}
+
+static pf_memory_files *disk_of(pf_engine *engine) {
+    pf_memory_files *d = engine->own[PF_OWN_FILES].thing;
+    if (d || engine->closed) return d;
+    d = make_disk(engine->heap);
+    if (d) pf_engine_own(engine, PF_OWN_FILES, d, close_disk);
     return d;
 }
 
 const pf_file_access *pf_disk_memory(pf_engine *engine) {
-    memory_disk *d = disk_of(engine);
+    pf_memory_files *d = disk_of(engine);
     return d ? &d->access : NULL;
 }
 
@@ -387,7 +394,7 @@ int pf_memory_get(pf_engine *engine, const char *path, const void **data, size_t
     *data = NULL;
     *bytes = 0;
     PF_TRY(need_memory(path, __func__));
-    memory_disk *d = disk_of(engine);
+    pf_memory_files *d = disk_of(engine);
     int result = d ? find_node(d, path, &n) : -ENOMEM;
     if (result >= 0 && n->folder) result = -EISDIR;
     if (result < 0) return pf_file_fail(result, "read", path);
@@ -403,7 +410,7 @@ int pf_memory_lend(pf_engine *engine, const char *path, const void *data, size_t
     node *n, *there = NULL;
     place at;
     PF_TRY(need_memory(path, __func__));
-    memory_disk *d = disk_of(engine);
+    pf_memory_files *d = disk_of(engine);
     int result = d ? find(d, path, &at, &there) : -ENOMEM;
     if (result >= 0 && there && there->folder) result = -EISDIR;
     if (result < 0) return pf_file_fail(result, "lend", path);
@@ -414,4 +421,26 @@ int pf_memory_lend(pf_engine *engine, const char *path, const void *data, size_t
     n->lent = true;
     put_in(d, at.folder, n);
     return PF_OK;
+}
+
+int pf_memory_files_open(pf_memory_files **files, pf_engine *engine) {
+    PF_OUT(files);
+    PF_OPEN(engine);
+    *files = make_disk(engine->heap);
+    if (!*files) return PF_ENOMEM;
+    pf_heap_retain(engine->heap);
+    return PF_OK;
+}
+
+const pf_file_access *pf_memory_files_access(const pf_memory_files *files) {
+    return files ? &files->access : NULL;
+}
+
+void pf_memory_files_close(pf_memory_files **files) {
+    pf_memory_files *d = files ? *files : NULL;
+    if (!d) return;
+    pf_heap *heap = d->heap;
+    *files = NULL;
+    close_disk(NULL, d);
+    pf_heap_release(heap);
 }

@@ -282,6 +282,36 @@ static void test_memory(void) {
     pf_engine_close(&again);
 }
 
+/* A disk by itself, that is all there is: nobody else sees it, and it sees nothing else. */
+static void test_memory_alone(void) {
+    pf_engine *e = open_with(NULL);
+    pf_memory_files *files = NULL;
+    const void *data;
+    size_t bytes;
+    int64_t n;
+    char got[4];
+    CHECK_OK(pf_file_write(e, "memory:mine", "mine", 4));
+    CHECK_OK(pf_memory_files_open(&files, e));
+    const pf_file_access *access = pf_memory_files_access(files);
+    void *handle = NULL;
+    CHECK(access->open(access->context, "memory:mine", PF_OPEN_READ, 0, &handle) == -ENOENT);
+    CHECK(access->open(access->context, "/etc/passwd", PF_OPEN_READ, 0, &handle) == -EACCES);
+    CHECK(access->open(access->context, "-", PF_OPEN_STREAM, 0, &handle) == -EACCES);
+    CHECK(access->open(access->context, "memory:x", PF_OPEN_NEW, 0, &handle) == 0);
+    CHECK(access->write(access->context, handle, "text", 4) == 4);
+    CHECK(access->close(access->context, handle) == 0);
+    CHECK_FAILS(PF_ENOTFOUND, pf_memory_get(e, "memory:x", &data, &bytes));
+    CHECK_OK(pf_engine_files(e, access));
+    CHECK_FAILS(PF_EIO, pf_file_size(e, "/etc/passwd", &n));
+    CHECK_OK(pf_engine_files(e, NULL));
+    CHECK(access->open(access->context, "memory:x", PF_OPEN_READ, 0, &handle) == 0);
+    CHECK(access->read_at(access->context, handle, 0, got, 4) == 4 && !memcmp(got, "text", 4));
+    CHECK(access->close(access->context, handle) == 0);
+    pf_engine_close(&e);
+    pf_memory_files_close(&files); /* after its engine, too */
+    CHECK(files == NULL);
+}
+
 int main(void) {
     folder_open();
     test_options();
@@ -292,5 +322,6 @@ int main(void) {
     test_engines();
     test_data_go_on();
     test_memory();
+    test_memory_alone();
     return folder_close();
 }
