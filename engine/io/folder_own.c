@@ -103,22 +103,29 @@ static int free_name(char **aside, pf_engine *engine, const char *path) {
     return pf_fail(PF_EIO, "%s stands in the way, and is not this run's: move it", path);
 }
 
-int pf_step_set_aside(pf_engine *engine, const char *run, uint64_t step) {
-    char *path, *aside = NULL;
-    PF_TRY(pf_step_path(&path, engine, run, step));
-    int status = free_name(&aside, engine, path);
-    if (status >= 0) {
-        int result = pf_disk_rename(engine, path, aside);
-        if (result < 0) status = pf_file_fail(result, "rename", path);
-    }
-    /* Before its name is taken by another. */
-    if (status >= 0) status = pf_dir_sync(engine, run);
-    if (status >= 0) {
-        pf_log(engine, PF_LOG_WARN,
-               "checkpoint: step-%" PRIu64 " in %s is not known to be of this run; it is now %s",
-               step, run, pf_path_name(aside));
-    }
-    pf_path_free(aside);
-    pf_path_free(path);
+/* Synced before its name is taken by another. */
+static int rename_aside(pf_engine *engine, const char *run, const char *path, const char *aside) {
+    int result = pf_disk_rename(engine, path, aside);
+    if (result < 0) return pf_file_fail(result, "rename", path);
+    int status = pf_dir_sync(engine, run);
+    if (status < 0) pf_disk_rename(engine, aside, path);
     return status;
+}
+
+int pf_step_set_aside(char **aside, pf_engine *engine, const char *run, uint64_t step) {
+    char *path;
+    *aside = NULL;
+    PF_TRY(pf_step_path(&path, engine, run, step));
+    int status = free_name(aside, engine, path);
+    if (status >= 0) status = rename_aside(engine, run, path, *aside);
+    pf_path_free(path);
+    if (status < 0) {
+        pf_path_free(*aside);
+        *aside = NULL;
+        return status;
+    }
+    pf_log(engine, PF_LOG_WARN,
+           "checkpoint: step-%" PRIu64 " in %s is not known to be of this run; it is now %s", step,
+           run, pf_path_name(*aside));
+    return PF_OK;
 }

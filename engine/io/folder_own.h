@@ -21,7 +21,8 @@ typedef enum {
 
 pf_step_owner pf_step_owner_of(pf_engine *engine, const char *run, uint64_t step, const char *name);
 
-/* Gives what stands as step-N another name, step-N.aside or step-N.aside-2 ... */
-int pf_step_set_aside(pf_engine *engine, const char *run, uint64_t step);
+/* Gives what stands as step-N another name, step-N.aside or step-N.aside-2 ...: *aside, a path to
+ * be freed, by which whoever fails later can give it back. */
+int pf_step_set_aside(char **aside, pf_engine *engine, const char *run, uint64_t step);
 
 #endif

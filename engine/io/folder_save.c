@@ -214,15 +214,16 @@ static int write_mark(pf_engine *engine, const char *run, const char *mark, uint
 }
 
 /* What stands under the final name and is not the run's own moves out of the way. */
-static int make_way(pf_engine *engine, const char *run, uint64_t step, const char *name) {
+static int make_way(char **aside, pf_engine *engine, const char *run, uint64_t step,
+                    const char *name) {
     pf_step_owner owner = pf_step_owner_of(engine, run, step, name);
     bool stays = owner == PF_STEP_OTHER || owner == PF_STEP_FILLED;
-    return stays ? pf_step_set_aside(engine, run, step) : PF_OK;
+    return stays ? pf_step_set_aside(aside, engine, run, step) : PF_OK;
 }
 
 static int save_named(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
                       const char *name, const char *temp, const char *path) {
-    char *old;
+    char *old, *aside = NULL;
     PF_TRY(pf_path(&old, engine, "%s/.step-%" PRIu64 ".old", run, step));
     int status = PF_OK, result = pf_disk_make_dir(engine, temp);
     if (result == -EEXIST) { /* of a dead process with our number */
@@ -232,13 +233,15 @@ static int save_named(pf_engine *engine, const char *run, uint64_t step, const p
     bool made = result >= 0;
     if (!made) status = pf_file_fail(result, "make folder", temp);
     if (status >= 0) status = write_parts(engine, temp, parts, name, step);
-    if (status >= 0) status = make_way(engine, run, step, name);
+    if (status >= 0) status = make_way(&aside, engine, run, step, name);
     if (status >= 0) status = install(engine, temp, path, old);
     /* The new name is on the disk before anything that it replaced goes. */
     bool installed = status >= 0;
+    if (!installed && aside) pf_disk_rename(engine, aside, path); /* nothing came in its place */
     if (installed) status = pf_dir_sync(engine, run);
     if (made) pf_dir_remove(engine, temp); /* half written, or what was replaced, or gone already */
     if (installed) pf_dir_remove(engine, old);
+    pf_path_free(aside);
     pf_path_free(old);
     return status;
 }
