@@ -52,19 +52,20 @@ typedef struct lpf_closer lpf_closer;
 
 /* One a Lua state; reference-counted, because Lua layers in C modules point to it. */
 typedef struct lpf_context {
-    int refs;            /* touched by the thread of the Lua state alone */
-    pf_engine *engine;   /* NULL: not opened yet */
-    bool owned;          /* false: the host's engine */
-    lua_State *main;     /* NULL: the Lua state is gone */
-    lua_State *L;        /* the thread that called last: callbacks run on it */
-    lpf_tape *tape;      /* innermost open tape */
-    int inside;          /* calls into Lua by a script's host and by the engine that run now */
-    bool hosted;         /* a pf_script: nothing but these runs code in it */
-    const pf_pass *pass; /* of the innermost Lua layer or recompute that runs, or NULL */
-    uint64_t streams;    /* opened so far: the default seed of each */
-    uint64_t step;       /* training steps so far: keys dropout */
-    size_t debt;         /* bytes of tensors made since the last full collection */
-    size_t trigger;      /* debt that asks for the next one */
+    int refs;          /* touched by the thread of the Lua state alone */
+    pf_engine *engine; /* NULL: not opened yet */
+    bool owned;        /* false: the host's engine */
+    lua_State *main;   /* NULL: the Lua state is gone */
+    lua_State *L;      /* the thread that called last: callbacks run on it */
+    lpf_tape *tape;    /* innermost open tape */
+    int inside;        /* calls into Lua by a script's host and by the engine that run now */
+    bool hosted;       /* a pf_script: nothing but these runs code in it */
+    const pf_file_access *files; /* lent while its code runs; NULL: what the engine has */
+    const pf_pass *pass;         /* of the innermost Lua layer or recompute that runs, or NULL */
+    uint64_t streams;            /* opened so far: the default seed of each */
+    uint64_t step;               /* training steps so far: keys dropout */
+    size_t debt;                 /* bytes of tensors made since the last full collection */
+    size_t trigger;              /* debt that asks for the next one */
     lpf_op *ops;
     int n_ops;
     int log_ref;             /* Lua function for messages, or LUA_NOREF: warnings to stderr */

@@ -143,6 +143,8 @@ static int open_state(pf_script *s, const pf_script_options *options) {
     status = bounded_watch(s->L, s->bounded);
     if (status < 0) return lpf_script_refuse(status, "script: out of memory");
     status = furnish(s, options);
+    if (status >= 0)
+        s->context->files = s->sandbox && !options->files ? sandbox_files() : options->files;
     if (status < 0 || !options->limits) return status;
     s->bytes = options->limits->bytes;
     return pf_meter_limit(s->meter, options->limits); /* its work begins here */

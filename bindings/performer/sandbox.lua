@@ -28,12 +28,11 @@ local function pick(from, names)
   return to
 end
 
---- Which libraries a text names; nil: all.
+--- The basic functions, and which libraries beside them a text names; nil: all.
 local function chosen(text)
-  local names = {}
-  for _, name in ipairs(util.sorted_keys(LIBRARIES)) do names[#names + 1] = name end
+  local names = util.sorted_keys(LIBRARIES)
   if text == nil then return names end
-  local found = {}
+  local found = { "base" }
   for word in text:gmatch "[^%s,]+" do
     if not LIBRARIES[word] then
       local near = core.nearest(word, names)
