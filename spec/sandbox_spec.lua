@@ -201,8 +201,10 @@ describe("performer run", function()
     support.write(path, "while true do pcall(string.rep, 'x', 10) end")
     for _, options in ipairs { "", "--sandbox" } do
       local code, _, err = support.shell(([[
-        %s/bin/performer run %s %s & sleep 0.3; kill -INT $!; wait $!]]):format(support.build,
-        options, path))
+        %s/bin/performer run --seconds 60 %s %s &
+        sleep 0.3
+        while kill -INT $! 2>/dev/null; do sleep 1; done
+        wait $!]]):format(support.build, options, path))
       assert.are.equal(130, code, err)
     end
     os.remove(path)

@@ -112,7 +112,7 @@ else
   for _, row in ipairs(attacks) do
     local limits = {}
     for key, value in pairs(attacks.LIMITS) do limits[key] = value end
-    if not row[2]:find "time" then limits.seconds = 10 end -- not for want of time
+    if not row[2]:find "time" then limits.seconds = 60 end -- not for want of time
     for key, value in pairs(row[4] or {}) do limits[key] = value end
     if not count or row[1]:find(count, 1, true) then check(row[1], row[2], row[3], limits) end
   end
