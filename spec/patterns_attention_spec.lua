@@ -195,3 +195,30 @@ for _, rule in ipairs(pf.patterns()) do
     end
   end)
 end
+
+describe("items of a batch", function()
+  it("have limits and prefixes of their own, with the bits of each alone", function()
+    pf.seed(6)
+    local L = 150
+    local q, k, v = pf.randn(3, H, L, D), pf.randn(3, H, L, D), pf.randn(3, H, L, DV)
+    local random, limits = array.random(8), {}
+    for b = 1, 3 do
+      limits[b] = {}
+      for i = 1, L do limits[b][i] = random:below(L + 1) end
+    end
+    for _, kind in ipairs(pf.kinds()) do
+      for _, given in ipairs { { limits = i32(limits) },
+                               { causal = true, prefix = i32 { 9, 0, 70 } } } do
+        local o = { causal = given.causal, limits = given.limits, prefix = given.prefix }
+        local all = not kind.edges and pf.attention[kind.name](q, k, v, o)
+        for b = 1, all and 3 or 0 do
+          local own = { causal = given.causal,
+                        limits = given.limits and given.limits:slice(1, b, b),
+                        prefix = given.prefix and given.prefix:slice(1, b, b) }
+          assert.bits_equal(all:slice(1, b, b), pf.attention[kind.name](q:slice(1, b, b),
+            k:slice(1, b, b), v:slice(1, b, b), own))
+        end
+      end
+    end
+  end)
+end)
