@@ -59,8 +59,9 @@ typedef struct lpf_context {
     lua_State *L;      /* the thread that called last: callbacks run on it */
     lpf_tape *tape;    /* innermost open tape */
     int inside;        /* calls into Lua by a script's host and by the engine that run now */
-    bool hosted;       /* a pf_script: nothing but these runs code in it */
-    const pf_file_access *files; /* lent while its code runs; NULL: what the engine has */
+    bool hosted;       /* a pf_script: nothing but these runs code in it ... */
+    pf_meter *meter;   /* ... within this one's limits, */
+    const pf_file_access *files; /* and this access to files; NULL: the engine's own */
     const pf_pass *pass;         /* of the innermost Lua layer or recompute that runs, or NULL */
     uint64_t streams;            /* opened so far: the default seed of each */
     uint64_t step;               /* training steps so far: keys dropout */

@@ -160,10 +160,9 @@ static int keep_error(lpf_context *ctx, lua_State *L) {
     return over ? over : PF_EHOST;
 }
 
-int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call) {
+/* The body on the thread that called last. */
+static int protect(lpf_context *ctx, lua_CFunction body, void *call) {
     lua_State *L = ctx->L;
-    if (!L || !lua_checkstack(L, 20)) return PF_EHOST;
-    if (ctx->hosted && ctx->inside == 0) bounded_begin(bounded_of(L));
     lua_pushcfunction(L, body);
     lua_pushlightuserdata(L, call);
     const pf_file_access *before = pf_engine_lend_files(ctx->engine, ctx->files);
@@ -173,6 +172,24 @@ int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call) {
     pf_engine_lend_files(ctx->engine, before);
     ctx->L = L; /* the callback may have run others */
     return status == LUA_OK ? PF_OK : keep_error(ctx, L);
+}
+
+/* A script's code, which the host calls by way of a model, is within the script's bounds there. */
+static int protect_hosted(lpf_context *ctx, lua_CFunction body, void *call) {
+    const bool outermost = ctx->inside == 0;
+    int status = outermost ? pf_meter_enter(ctx->meter) : PF_OK;
+    if (status < 0) return status;
+    if (outermost) bounded_begin(bounded_of(ctx->L));
+    const pf_file_access *before = pf_engine_lend_files(ctx->engine, ctx->files);
+    status = protect(ctx, body, call);
+    pf_engine_lend_files(ctx->engine, before);
+    if (outermost) pf_meter_leave(ctx->meter);
+    return status;
+}
+
+int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call) {
+    if (!ctx->L || !lua_checkstack(ctx->L, 20)) return PF_EHOST;
+    return ctx->hosted ? protect_hosted(ctx, body, call) : protect(ctx, body, call);
 }
 
 int lpf_result(lua_State *L, int status) {

@@ -148,6 +148,9 @@ typedef struct {
     /* Which of its libraries a sandbox has, names with commas: "base, string, table". NULL: all. */
     const char *libraries;
     const pf_limits *limits; /* copied; NULL: none but the engine's */
+    /* What it opens goes there, "memory:" too; borrowed while it is open. NULL: to the engine's own
+     * access, of a sandbox nowhere. */
+    const pf_file_access *files;
     /* What `print` writes. NULL: to the standard output, as stock Lua, where io.write writes in any
      * case; in a sandbox nowhere. */
     pf_script_print print;
@@ -161,7 +164,8 @@ typedef struct {
 /* The options' limits count from its end. */
 PF_API int pf_script_open(pf_script **script, pf_engine *engine,
                           const pf_script_options *PF_NULLABLE options);
-/* What the host got from it stays good, but a model's layers in Lua fail from then on. In any order
+/* What the host got from it stays good, but a model's layers in Lua, which run within its limits and
+ * its files for the host, too, fail from then on. In any order
  * with its engine and with other scripts; in the middle of one of its calls it closes when the
  * outermost of them ends. Finalizers run then, if the engine is open. */
 PF_API void pf_script_close(pf_script **script);

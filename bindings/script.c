@@ -88,6 +88,7 @@ static int core_body(lua_State *L) {
     luaL_requiref(L, "performer.core", luaopen_performer_core, false);
     s->context = lpf_enter(L);
     s->context->hosted = true;
+    s->context->meter = s->meter;
     lua_pushglobaltable(L);
     s->environment = luaL_ref(L, LUA_REGISTRYINDEX);
     return 0;
@@ -143,9 +144,9 @@ static int open_state(pf_script *s, const pf_script_options *options) {
     status = bounded_watch(s->L, s->bounded);
     if (status < 0) return lpf_script_refuse(status, "script: out of memory");
     status = furnish(s, options);
-    if (status >= 0)
-        s->context->files = s->sandbox && !options->files ? sandbox_files() : options->files;
-    if (status < 0 || !options->limits) return status;
+    if (status < 0) return status;
+    s->context->files = options->files || !s->sandbox ? options->files : sandbox_files();
+    if (!options->limits) return PF_OK;
     s->bytes = options->limits->bytes;
     return pf_meter_limit(s->meter, options->limits); /* its work begins here */
 }

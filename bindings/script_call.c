@@ -156,7 +156,7 @@ static int run_host(lua_State *L, const host_function *f, pf_value *args, int n,
                     pf_value *results) {
     lpf_context *ctx = lpf_enter(L), *asking = lpf_ask_layers(NULL);
     pf_engine *engine = f->script->engine;
-    const pf_file_access *files = pf_engine_lend_files(engine, NULL); /* a host's are its own */
+    const pf_file_access *files = pf_engine_lend_files(engine, NULL); /* the host has its own */
     const int status = f->function(f->context, f->script, args, n, results);
     pf_engine_lend_files(engine, files);
     lpf_ask_layers(asking);

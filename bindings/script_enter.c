@@ -127,8 +127,10 @@ int lpf_script_enter(pf_script *s, const char *where, lua_CFunction body, void *
     lpf_context *ctx = s->context, *asking = lpf_ask_layers(NULL);
     lua_State *L = ctx->inside > 0 ? ctx->L : s->L;
     const lpf_tape *tape = ctx->tape;
+    const pf_file_access *files = pf_engine_lend_files(s->engine, ctx->files);
     depth++, ctx->inside++;
     status = run(s, L, body, job);
+    pf_engine_lend_files(s->engine, files);
     lpf_close_tapes(ctx, tape);
     ctx->L = L; /* no coroutine that is gone by the next call */
     depth--, ctx->inside--;

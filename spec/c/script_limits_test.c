@@ -177,6 +177,44 @@ static void test_layers(pf_engine *engine, pf_script *s) {
     pf_value_clear(&layer);
 }
 
+/* The host runs a stranger's layer: within the script's own limits and files. */
+static void test_strangers_layer(pf_engine *engine) {
+    const pf_limits limits = within(0, 500000, 0);
+    const pf_script_options options = {.size = sizeof options, .sandbox = true, .limits = &limits};
+    pf_script *s = NULL;
+    CHECK_OK(pf_script_open(&s, engine, &options));
+    CHECK_OK(load(s, "local pf = require 'performer'\n"
+                     "layer = pf.nn.chain { { forward = function(self, x)\n"
+                     "  if what == 'loop' then while true do end end\n"
+                     "  if what == 'save' then assert(pf.save('memory:stolen', { x = x })) end\n"
+                     "  return x end } }\n"
+                     "function save(x) assert(pf.save('/tmp/stolen', { x = x })) end"));
+    pf_value layer, what = pf_value_text("loop", 4);
+    CHECK_OK(pf_script_get(s, "layer", &layer));
+    const int64_t shape[] = {1, 2};
+    pf_tensor *x = NULL, *y = NULL;
+    int64_t bytes;
+    CHECK_OK(pf_tensor_full(&x, engine, PF_F32, 2, shape, 1));
+    CHECK_OK(pf_script_set(s, "what", &what));
+    CHECK_FAILS(PF_ELIMIT, pf_module_forward(&y, engine, layer.as.module, x, NULL));
+    CHECK_FAILS(PF_ELIMIT, pf_module_forward(&y, engine, layer.as.module, x, NULL));
+    CHECK_OK(pf_script_limit(s, &limits));
+    what = pf_value_text("save", 4);
+    CHECK_OK(pf_script_set(s, "what", &what));
+    CHECK(pf_module_forward(&y, engine, layer.as.module, x, NULL) < 0);
+    CHECK(pf_file_size(engine, "memory:stolen", &bytes) == PF_ENOTFOUND);
+    const pf_value argument = pf_value_tensor(x);
+    CHECK(pf_script_call(s, "save", &argument, 1, NULL, 0, NULL) < 0);
+    CHECK(pf_file_size(engine, "/tmp/stolen", &bytes) == PF_ENOTFOUND);
+    what = pf_value_nil();
+    CHECK_OK(pf_script_set(s, "what", &what));
+    CHECK_OK(pf_module_forward(&y, engine, layer.as.module, x, NULL));
+    pf_tensor_release(&x);
+    pf_tensor_release(&y);
+    pf_value_clear(&layer);
+    pf_script_close(&s);
+}
+
 /* ---- strangers' scripts ---- */
 
 static void test_sandbox(pf_engine *engine) {
@@ -225,6 +263,7 @@ int main(void) {
     test_apart(engine);
     test_cancel();
     test_sandbox(engine);
+    test_strangers_layer(engine);
     pf_engine_close(&engine);
     return CHECK_REPORT();
 }
