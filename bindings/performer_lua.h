@@ -164,10 +164,10 @@ typedef struct {
 /* The options' limits count from its end. */
 PF_API int pf_script_open(pf_script **script, pf_engine *engine,
                           const pf_script_options *PF_NULLABLE options);
-/* What the host got from it stays good, but a model's layers in Lua, which run within its limits and
- * its files for the host, too, fail from then on. In any order
- * with its engine and with other scripts; in the middle of one of its calls it closes when the
- * outermost of them ends. Finalizers run then, if the engine is open. */
+/* What the host got from it stays good, but a model's layers in Lua fail from then on (until then
+ * they run within its limits and with its files, also for the host). In any order with its engine
+ * and with other scripts; in the middle of one of its calls it closes when the outermost of them
+ * ends. Finalizers run then, if the engine is open. */
 PF_API void pf_script_close(pf_script **script);
 /* The engine that it is on, borrowed; NULL of NULL. */
 PF_API pf_engine *pf_script_engine(const pf_script *script);
