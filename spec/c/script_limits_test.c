@@ -105,6 +105,26 @@ static void test_apart(pf_engine *engine) {
     pf_script_close(&other);
 }
 
+/* Limits that leave no room for a script, or are none. */
+static void test_open(pf_engine *engine) {
+    pf_limits limits = within(50000, 0, 0);
+    const pf_script_options options = {.size = sizeof options, .limits = &limits};
+    const size_t before = held(engine);
+    pf_script *s = NULL;
+    CHECK_FAILS(PF_ENOMEM, pf_script_open(&s, engine, &options));
+    CHECK(!s && held(engine) == before && pf_script_error()[0]);
+    limits.size = 0;
+    CHECK_FAILS(PF_EINVAL, pf_script_open(&s, engine, &options));
+    limits = within(0, 0, -1);
+    CHECK_FAILS(PF_EINVAL, pf_script_open(&s, engine, &options));
+    s = new_script(engine, WORK);
+    CHECK_FAILS(PF_EINVAL, pf_script_limit(s, &limits));
+    CHECK_FAILS(PF_EINVAL, call_within(s, "idle", &limits));
+    CHECK(call(s, "idle") == 0);
+    pf_script_close(&s);
+    CHECK(held(engine) == before);
+}
+
 /* ---- inside each other ---- */
 
 typedef struct {
@@ -139,6 +159,27 @@ static void test_nested(pf_script *s) {
     CHECK_OK(load(s, "collectgarbage()"));
     in.name = "idle";
     CHECK(pf_script_call(s, "outer", NULL, 0, &v, 1, &outer) == 1 && in.status == 0);
+}
+
+static int deeper(void *context, pf_script *script, const pf_value *args, int n,
+                  pf_value *results) {
+    (void)context, (void)args, (void)n, (void)results;
+    const int status = pf_script_call(script, "down", NULL, 0, NULL, 0, NULL);
+    return status < 0 ? pf_set_error(status, pf_script_error()) : 0;
+}
+
+/* Levels of calls inside each other; nothing is left of those that were. */
+static void test_depth(pf_script *s) {
+    pf_limits limits = {.size = sizeof limits, .depth = 5};
+    CHECK_OK(pf_script_set_function(s, "deeper", deeper, NULL));
+    CHECK_OK(load(s, "level, most = 0, 5\n"
+                     "function down() level = level + 1\n"
+                     "  if level < most then deeper() end level = level - 1 end"));
+    CHECK_OK(call_within(s, "down", &limits));
+    CHECK_OK(load(s, "most = 9"));
+    CHECK_FAILS(PF_ELIMIT, call_within(s, "down", &limits));
+    CHECK_OK(load(s, "level, most = 0, 5"));
+    CHECK_OK(call_within(s, "down", &limits));
 }
 
 /* ---- cancel, and models that the host runs ---- */
@@ -257,8 +298,10 @@ int main(void) {
     test_call(script);
     test_bytes(engine, script);
     test_nested(script);
+    test_depth(script);
     test_layers(engine, script);
     pf_script_close(&script);
+    test_open(engine);
     test_script(engine);
     test_apart(engine);
     test_cancel();
