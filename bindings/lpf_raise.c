@@ -165,11 +165,9 @@ static int protect(lpf_context *ctx, lua_CFunction body, void *call) {
     lua_State *L = ctx->L;
     lua_pushcfunction(L, body);
     lua_pushlightuserdata(L, call);
-    const pf_file_access *before = pf_engine_lend_files(ctx->engine, ctx->files);
     ctx->inside++;
     int status = lua_pcall(L, 1, 0, 0);
     ctx->inside--;
-    pf_engine_lend_files(ctx->engine, before);
     ctx->L = L; /* the callback may have run others */
     return status == LUA_OK ? PF_OK : keep_error(ctx, L);
 }

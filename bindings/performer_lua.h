@@ -156,9 +156,6 @@ typedef struct {
     pf_script_print print;
     void *print_context;
     const char *lua_dir; /* the folder that holds performer/init.lua; NULL: beside the library */
-    /* What its calls of the library reach of files, "memory:" too; borrowed as long as the script
-     * and what it opened. NULL: what the engine does, in a sandbox none. */
-    const pf_file_access *files;
 } pf_script_options;
 
 /* The options' limits count from its end. */

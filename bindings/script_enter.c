@@ -42,13 +42,10 @@ typedef struct {
     pf_meter *own; /* of the call's limits; NULL: none */
     bool outermost, nested;
     size_t bytes; /* the bound before */
-    bool lent;    /* files, and to whom before */
-    const pf_file_access *files;
     bool firm;
 } span;
 
 static void end_span(pf_script *s, span *call) {
-    if (call->lent) pf_engine_lend_files(s->engine, call->files);
     if (call->own) {
         pf_meter_close(&call->own);
         s->bytes = call->bytes;
@@ -94,8 +91,6 @@ static int begin_span(pf_script *s, span *call, const pf_limits *limits, const c
     if (status >= 0) status = pf_engine_nest(s->engine, 1);
     call->nested = status >= 0;
     if (status >= 0 && limits) status = own_limits(s, call, limits, where);
-    call->lent = status >= 0;
-    if (call->lent) call->files = pf_engine_lend_files(s->engine, s->context->files);
     if (status >= 0) return PF_OK;
     end_span(s, call);
     return lpf_script_refuse(status, "%s", pf_last_error());
