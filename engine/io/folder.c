@@ -202,7 +202,7 @@ int pf_folder_config(pf_config **config, pf_engine *engine, const char *folder, 
     PF_TRY(pf_path(&path, engine, "%s/%s", folder, name));
     int status = pf_file_whole(engine, &text, &bytes, path, PF_JSON_BYTES);
     if (status >= 0) {
-        status = pf_json_read(config, engine->heap, text, bytes, path);
+        status = pf_json_read(config, engine, text, bytes, path);
         pf_heap_free(engine->heap, text, bytes + 1);
     }
     pf_path_free(path);

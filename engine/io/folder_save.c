@@ -139,7 +139,7 @@ static int put_json(pf_writer *w, pf_engine *engine, const void *what) {
     pf_text_put(&text, "\n", 1);
     if (status >= 0 && text.failed) status = pf_fail(PF_ENOMEM, "out of memory");
     if (status >= 0) status = pf_writer_put(w, text.data, text.size);
-    if (status >= 0) status = pf_json_read(&back, engine->heap, text.data, text.size, "json");
+    if (status >= 0) status = pf_json_read(&back, engine, text.data, text.size, "json");
     pf_config_free(back);
     pf_text_close(&text);
     return status;

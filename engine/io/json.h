@@ -25,6 +25,7 @@ typedef struct pf_json {
     const char *where;      /* begins each message */
     size_t line, values;
     int depth;
+    const pf_engine *engine; /* whose cancel flag and limits hold; NULL: nobody's */
 } pf_json;
 
 int pf_json_open(pf_json *in, char *text, size_t bytes, const char *where);
@@ -40,8 +41,9 @@ char pf_json_peek(pf_json *in);                 /* the first byte of what comes 
 /* PF_EFORMAT with line and column. */
 int pf_json_fail(const pf_json *in, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* The whole text as plain data in `heap` (NULL: plain C memory). */
-int pf_json_read(pf_config **node, pf_heap *heap, char *text, size_t bytes, const char *where);
+/* The whole text as plain data in the engine's heap (NULL: plain C memory). */
+int pf_json_read(pf_config **node, const pf_engine *engine, char *text, size_t bytes,
+                 const char *where);
 
 /* ---- writing ---- */
 /* A growing text; `failed` once memory has run out, and then nothing more is put. */

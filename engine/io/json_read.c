@@ -11,12 +11,15 @@
 #include <string.h>
 
 #include "json.h"
+#include "meter.h"
 #include "number.h"
+
+enum { LOOK = 1 << 12 }; /* values between two looks at the cancel flag */
 
 /* ---- places ------------------------------------------------------------------- */
 
 int pf_json_open(pf_json *in, char *text, size_t bytes, const char *where) {
-    *in = (pf_json){text, text + bytes, text, where, 1, 0, 0};
+    *in = (pf_json){text, text + bytes, text, where, 1, 0, 0, NULL};
     if (bytes <= PF_JSON_BYTES) return PF_OK;
     return pf_fail(PF_EFORMAT, "%s: %zu bytes of JSON, at most %zu are read", where, bytes,
                    PF_JSON_BYTES);
@@ -52,6 +55,7 @@ static int unexpected(pf_json *in, const char *wanted) {
 
 /* Every value is counted, so that a small file can't ask for much. */
 static int count(pf_json *in) {
+    if (in->values % LOOK == 0 && in->engine) PF_TRY(pf_charge(in->engine, LOOK));
     if (++in->values <= PF_JSON_VALUES) return PF_OK;
     return pf_json_fail(in, "more than %zu values", PF_JSON_VALUES);
 }
@@ -61,8 +65,10 @@ static int count(pf_json *in) {
 int pf_json_enter(pf_json *in, char open) {
     if (pf_json_peek(in) != open) return unexpected(in, open == '{' ? "a map" : "a list");
     PF_TRY(count(in));
-    if (++in->depth > PF_JSON_DEPTH)
+    if (in->depth == PF_JSON_DEPTH)
         return pf_json_fail(in, "more than %d levels of nesting", PF_JSON_DEPTH);
+    if (in->engine) PF_TRY(pf_nest(in->engine, 1));
+    in->depth++;
     in->at++;
     return PF_OK;
 }
@@ -72,6 +78,7 @@ int pf_json_more(pf_json *in, char close, int *n) {
     if (c == close) {
         in->at++;
         in->depth--;
+        if (in->engine) pf_nest(in->engine, -1);
         return 0;
     }
     if (*n > 0 && c != ',') return unexpected(in, close == '}' ? "',' or '}'" : "',' or ']'");
@@ -319,14 +326,18 @@ static int read_value(pf_json *in, pf_config *node) {
     return PF_OK;
 }
 
-int pf_json_read(pf_config **node, pf_heap *heap, char *text, size_t bytes, const char *where) {
+int pf_json_read(pf_config **node, const pf_engine *engine, char *text, size_t bytes,
+                 const char *where) {
     pf_json in;
+    pf_heap *heap = engine ? engine->heap : NULL;
     *node = NULL;
     PF_TRY(pf_json_open(&in, text, bytes, where));
+    in.engine = engine;
     char c = pf_json_peek(&in);
     pf_config *root = pf_config_new_in(heap, c == '{' ? PF_MAP : c == '[' ? PF_LIST : PF_NULL);
     if (!root) return PF_ENOMEM;
     int status = read_value(&in, root);
+    if (engine) pf_nest(engine, -in.depth); /* where it broke off */
     if (status >= 0) status = pf_json_end(&in);
     if (status >= 0)
         *node = root;

@@ -157,7 +157,7 @@ int pf_manifest_read(pf_manifest *m, pf_engine *engine, const char *folder) {
     }
     if (status < 0) return status;
     if (!whole(text, bytes)) status = damaged(folder, "checksum differs");
-    if (status >= 0) status = pf_json_read(&doc, engine->heap, text, bytes, PF_MANIFEST_FILE);
+    if (status >= 0) status = pf_json_read(&doc, engine, text, bytes, PF_MANIFEST_FILE);
     if (status >= 0) status = read_entries(m, doc, folder);
     pf_config_free(doc);
     pf_heap_free(engine->heap, text, bytes + 1);

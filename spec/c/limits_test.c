@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "host.h"
+#include "json.h"
 #include "nn_support.h"
 
 static pf_engine *open_with(const pf_limits *limits, int threads, host_memory *memory) {
@@ -306,6 +307,33 @@ static void test_depth(void) {
     close_all(&e, &memory);
 }
 
+/* Trees of configs and JSON count too, and what failed leaves the depth as it was. */
+static void test_depth_of_data(void) {
+    host_memory memory = {0};
+    pf_limits limits = bounds(0, 0, 0, 3);
+    pf_engine *e = open_with(&limits, 1, &memory);
+    const char *three = "{'type': 'chain', 'children': [{'type': 'chain', 'children': "
+                        "[{'type': 'dropout'}]}]}";
+    const char *four = "{'type': 'chain', 'children': [{'type': 'chain', 'children': [{'type': "
+                       "'chain', 'children': [{'type': 'dropout'}]}]}]}";
+    pf_config *fits = options_of(three), *deep = options_of(four), *node = NULL;
+    pf_module *m = NULL;
+    for (int i = 0; i < 2; i++) {
+        char good[] = "[[[1]]]", bad[] = "[[[[1]]]]", broken[] = "[[[1";
+        CHECK_FAILS(PF_ELIMIT, pf_module_build(&m, e, deep));
+        CHECK(strstr(pf_last_error(), "3 levels"));
+        CHECK_OK(pf_module_build(&m, e, fits));
+        pf_module_release(&m);
+        CHECK_FAILS(PF_ELIMIT, pf_json_read(&node, e, bad, strlen(bad), "it"));
+        CHECK_FAILS(PF_EFORMAT, pf_json_read(&node, e, broken, strlen(broken), "it"));
+        CHECK_OK(pf_json_read(&node, e, good, strlen(good), "it"));
+        pf_config_free(node);
+        CHECK_OK(pf_engine_charge(e, 1));
+    }
+    pf_config_free(fits), pf_config_free(deep);
+    close_all(&e, &memory);
+}
+
 int main(void) {
     test_options();
     test_bytes();
@@ -316,5 +344,6 @@ int main(void) {
     test_nested();
     test_time();
     test_depth();
+    test_depth_of_data();
     return CHECK_REPORT();
 }

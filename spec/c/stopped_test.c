@@ -4,6 +4,8 @@
  * PF_ELIMIT; what stood before is as it was; a second try gives what one gives that nobody stopped;
  * and when the engine has closed not a byte is held.
  *
+ * In LIVING_IN_A_HOST.md: [limits.4].
+ *
  * Looks of a scenario that has more than POINTS are spread over it, the same in each run; with
  * PF_LONG in the environment all are struck.
  */
