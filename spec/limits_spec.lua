@@ -37,6 +37,8 @@ describe("limits", function()
   end)
 
   it("are of bytes, and hold no longer than that", function()
+    collectgarbage()
+    collectgarbage()
     local held = pf.memory().live
     pf.limit { bytes = held + 2 ^ 20 }
     assert.error_matches(function() pf.zeros { 1024, 1024 } end, "out of memory")

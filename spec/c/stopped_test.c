@@ -4,7 +4,7 @@
  * PF_ELIMIT; what stood before is as it was; a second try gives what one gives that nobody stopped;
  * and when the engine has closed not a byte is held.
  *
- * In LIVING_IN_A_HOST.md: [limits.4].
+ * In LIVING_IN_A_HOST.md: [limits.4], [limits.6].
  *
  * Looks of a scenario that has more than POINTS are spread over it, the same in each run; with
  * PF_LONG in the environment all are struck.
