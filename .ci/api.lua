@@ -641,7 +641,10 @@ return {
     { "pf.checkpoint.load", "dir: string, into?: table", "table?, string?, string?",
       "{model, optimizer, state, tokenizer}. into: {model, optimizer} to load into what is " ..
       "there, or {optimizer = false}." },
-    { "pf.checkpoint.model", "dir: string", "pf.Module?, string?, string?", "The model alone." },
+    { "pf.checkpoint.model", "dir: string, options: table?", "pf.Module?, string?, string?",
+      "The model alone. Option `mapped`: its parameters stay where they lie in the file, only " ..
+      "read, one copy for all processes that map them; adapters beside them can be trained. The " ..
+      "file must stay as it is as long as the model lives." },
     { "pf.checkpoint.hold", "dir: string", "true?, string?, string?",
       "Makes the run folder and keeps other writers out of it until this process ends: a second " ..
       "hold, or a save from elsewhere, gets nil, message. Saving needs no hold." },

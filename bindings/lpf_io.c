@@ -255,14 +255,15 @@ static int checkpoint_mark(lua_State *L) {
     return 1;
 }
 
-/* model_load(dir): the model alone. */
+/* model_load(dir [, mapped]): the model alone. */
 static int model_load(lua_State *L) {
     const char *dir = lpf_check_text(L, 1, "checkpoint.model", "the folder");
+    const bool mapped = lua_toboolean(L, 2);
     pf_engine *engine = lpf_engine(L);
     pf_module **model = lpf_new_module(L);
     lpf_drop_dead(L);
     lpf_context *before = lpf_ask_layers(lpf_enter(L));
-    const int status = pf_model_load(model, engine, dir);
+    const int status = (mapped ? pf_model_load_mapped : pf_model_load)(model, engine, dir);
     lpf_ask_layers(before);
     const int failed = lpf_loaded(L, status);
     return failed ? failed : 1;

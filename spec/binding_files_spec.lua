@@ -152,6 +152,18 @@ describe("files", function()
     assert.is_not_nil(assert(pf.checkpoint.model(path)):count())
   end)
 
+  it("lend a model its parameters where they lie", function()
+    local model = nn.chain { nn.linear { from = 4, to = 6 }, nn.linear { from = 6, to = 4 } }
+    local path = assert(pf.checkpoint.save(folder .. "/run", { model = model, step = 1 }))
+    local mapped, x = assert(pf.checkpoint.model(path, { mapped = true })), pf.randn(3, 4)
+    assert.bits_equal(model(x), mapped(x))
+    assert.raises("memory that is only read", function() pf.optim.adamw(mapped, { lr = 1 }) end)
+    assert.raises("memory that is only read", function() mapped:tensors()["1.weight"]:fill_(0) end)
+    assert.raises("unknown option 'maped' %(did you mean 'mapped'%?%)", function()
+      pf.checkpoint.model(path, { maped = true })
+    end)
+  end)
+
   it("change neither model nor optimizer where one of them does not fit", function()
     local function both(optimizer, to)
       local model = nn.chain { nn.linear { from = 4, to = 4 }, nn.linear { from = 4, to = to } }

@@ -1552,10 +1552,13 @@ function pf.checkpoint.carried(dir, model) end
 ---@return table?, string?, string?
 function pf.checkpoint.load(dir, into) end
 
----The model alone.
+---The model alone. Option `mapped`: its parameters stay where they lie in the file, only read,
+---one copy for all processes that map them; adapters beside them can be trained. The file must
+---stay as it is as long as the model lives.
 ---@param dir string
+---@param options table?
 ---@return pf.Module?, string?, string?
-function pf.checkpoint.model(dir) end
+function pf.checkpoint.model(dir, options) end
 
 ---Makes the run folder and keeps other writers out of it until this process ends: a second hold,
 ---or a save from elsewhere, gets nil, message. Saving needs no hold.

@@ -174,8 +174,13 @@ pf.checkpoint = util.namespace({
   --- What the rows of a run go on from, as save's `carried` had it, for the model that load gave;
   --- nil where the checkpoint has none; nil, message, code.
   carried = core.checkpoint_carried,
-  --- The model alone.
-  model = core.model_load,
+  --- The model alone. mapped: its parameters stay where they lie in the file, only read: one copy
+  --- for all processes that map them. Such a model runs and streams; what is to be trained of it
+  --- are adapters (model:adapt). nil, message, code.
+  model = function(dir, options)
+    util.check_options(options, { "mapped" }, "checkpoint.model")
+    return core.model_load(dir, options and options.mapped or false)
+  end,
   --- Makes a run folder and keeps other writers out until this process ends; nil, message, code.
   hold = core.checkpoint_hold,
   --- Writes the small file `mark` ("BEST") that names step-N.

@@ -113,18 +113,19 @@ static int read_data(pf_data *data, pf_engine *engine, const pf_config *options)
 
 /* ---- shards ---- */
 
-/* Is the path a folder of shards, and not said to be something else? */
-static bool is_shards(pf_engine *engine, const pf_config *options) {
+/* Is the path a folder of shards, and not said to be something else? 1, 0, or a status. */
+static int is_shards(pf_engine *engine, const pf_config *options) {
     const char *format = pf_data_text(options, "format");
-    return strcmp(format, "shards") == 0 ||
-           pf_shards_at(engine, pf_config_text_at(options, "path", 0));
+    if (strcmp(format, "shards") == 0) return 1;
+    return pf_shards_at(engine, pf_config_text_at(options, "path", 0));
 }
 
 /* What was decided when the shards were made is not decided again. */
 static int check_shards(pf_engine *engine, const pf_config *options) {
     const char *path = pf_config_text_at(options, "path", 0);
-    if (!pf_shards_at(engine, path))
-        return pf_fail(PF_ENOTFOUND, "%s: is no folder of shards", path);
+    int at = pf_shards_at(engine, path);
+    PF_TRY(at);
+    if (!at) return pf_fail(PF_ENOTFOUND, "%s: is no folder of shards", path);
     if (pf_config_texts(options, "path") > 1)
         return pf_fail(PF_EINVAL,
                        "data: '%s' is a folder of shards, which is a data set by itself: "
@@ -177,8 +178,8 @@ PF_API int pf_data_open(pf_data **out, pf_engine *engine, const pf_config *optio
     data->min_tokens = (int64_t)pf_data_number(options, "min_tokens");
     data->order_pass = -1;
     data->first_nul = -1;
-    int status = is_shards(engine, options) ? open_shards(data, engine, options)
-                                            : read_data(data, engine, options);
+    int status = is_shards(engine, options);
+    if (status >= 0) status = (status ? open_shards : read_data)(data, engine, options);
     if (status < 0) pf_data_close(&data);
     *out = data;
     return status < 0 ? status : PF_OK;
@@ -190,8 +191,10 @@ PF_API int pf_data_kind(const char **format, pf_engine *engine, const char *path
     pf_input input = {0};
     bool fasta = false;
     *format = NULL;
-    if (pf_shards_at(engine, path)) return pf_shards_kind(format, engine, path);
-    int status = pf_input_open(&input, engine, path);
+    int status = pf_shards_at(engine, path);
+    PF_TRY(status);
+    if (status) return pf_shards_kind(format, engine, path);
+    status = pf_input_open(&input, engine, path);
     if (status >= 0 && input.source.once)
         status = pf_fail(PF_EIO,
                          "%s: is read once, and looking would take from it: open it as data "

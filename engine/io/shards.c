@@ -22,13 +22,21 @@ static int damaged(const char *folder, const char *what) {
     return pf_fail(PF_EFORMAT, "%s: the shards are damaged (%s): make them again", folder, what);
 }
 
-bool pf_shards_at(pf_engine *engine, const char *path) {
+/* Lack of memory is no answer: the folder would be taken for a file, or for nothing. */
+static int is_there(pf_engine *engine, const char *path, bool as_folder) {
+    bool there, folder;
+    int status = pf_look_for(engine, path, &there, &folder);
+    return status == PF_ENOMEM ? status : as_folder ? folder : there;
+}
+
+int pf_shards_at(pf_engine *engine, const char *path) {
     char *file;
-    if (!pf_is_folder(engine, path) || pf_path(&file, engine, "%s/%s", path, PF_SHARDS_FILE) < 0)
-        return false;
-    bool there = pf_is_there(engine, file);
+    int status = is_there(engine, path, true);
+    if (status <= 0) return status;
+    PF_TRY(pf_path(&file, engine, "%s/%s", path, PF_SHARDS_FILE));
+    status = is_there(engine, file, false);
     pf_path_free(file);
-    return there;
+    return status;
 }
 
 /* ---- shards.json ---- */

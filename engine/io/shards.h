@@ -61,8 +61,8 @@ typedef struct pf_shards {
     } slot[PF_SHARDS_SLOTS];
 } pf_shards;
 
-/* Is this a folder of shards? */
-bool pf_shards_at(pf_engine *engine, const char *path);
+/* Is this a folder of shards? 1, 0, or PF_ENOMEM; what can't be looked at is none. */
+int pf_shards_at(pf_engine *engine, const char *path);
 /* "fasta" or "text", as the folder says. */
 int pf_shards_kind(const char **kind, pf_engine *engine, const char *folder);
 /* Opens a folder as `data`, all but its rows. window: bytes of blocks; 0: as fits the budget. */

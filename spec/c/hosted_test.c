@@ -19,6 +19,11 @@
 #else
 #define SANITIZED 0
 #endif
+#ifdef __SANITIZE_THREAD__
+#define THREADS_WATCHED 1
+#else
+#define THREADS_WATCHED 0
+#endif
 
 /* ---- a host's pool ---- */
 
@@ -171,7 +176,8 @@ static void test_bits(const float *want) {
     }
     int (*const odd[])(void *, int, void (*)(void *), void *) = {run_nothing, run_here,
                                                                  run_too_often, run_on_openmp};
-    for (int i = 0; i < PF_COUNT(odd); i++) {
+    /* The last is not for the thread sanitizer, to whom OpenMP's barriers are unknown. */
+    for (int i = 0; i < PF_COUNT(odd) - THREADS_WATCHED; i++) {
         int calls = 0, before = omp_get_max_threads();
         const pf_workers workers = {.size = sizeof workers, .run = odd[i], .context = &calls};
         CHECK(same_course(want, &workers, 3) && calls > 10);
@@ -282,7 +288,8 @@ static void test_own(const float *want) {
     const pf_workers named = {
         .size = sizeof named, .name = "instrument-of-mine", .stack = 256 << 10};
     at = own_threads(&named);
-    CHECK(strcmp(at.name, "instrument-1") == 0 && at.stack == 256 << 10);
+    CHECK(strcmp(at.name, "instrument-1") == 0);
+    CHECK(SANITIZED || at.stack == 256 << 10);
     const pf_workers least = {.size = sizeof least, .stack = 64 << 10};
     if (!SANITIZED) CHECK(same_course(want, &least, 4));
     pf_options o = PF_OPTIONS_DEFAULT;
