@@ -7,7 +7,7 @@
 static pf_serving *check_serving(lua_State *L, const char *where) {
     pf_serving **box = luaL_testudata(L, 1, LPF_SERVING);
     lpf_enter(L);
-    if (!box) lpf_raise(L, "%s: a serving is needed, got %s", where, lpf_kind(L, 1));
+    if (!box) return lpf_raise(L, "%s: a serving is needed, got %s", where, lpf_kind(L, 1)), NULL;
     if (!*box) lpf_raise(L, "%s: the serving has been closed, or is at work", where);
     return *box;
 }

@@ -168,7 +168,7 @@ static int write_parts(pf_engine *engine, const char *folder, const pf_parts *pa
     if (parts->carried) {
         PF_TRY(put_file(&m, folder, "carried.safetensors", engine, put_carried, parts));
     }
-    strcpy(m.run, name);
+    snprintf(m.run, sizeof m.run, "%s", name);
     PF_TRY(pf_manifest_write(&m, engine, folder));
     return pf_dir_sync(engine, folder);
 }

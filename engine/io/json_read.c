@@ -311,7 +311,7 @@ static int read_map(pf_json *in, pf_config *map) {
 }
 
 static int read_value(pf_json *in, pf_config *node) {
-    char c = pf_json_peek(in), *text;
+    char c = pf_json_peek(in), *text = NULL;
     double number = 0;
     if (c == '{') return read_map(in, node);
     if (c == '[') return read_list(in, node);

@@ -160,11 +160,12 @@ static pf_config *options_of(const pf_module *m, const pf_config *options, int i
     const pf_config *group = pf_config_at(list_of(m), i);
     int64_t n = heads_of(group), heads = pf_option_int(m, "heads");
     int64_t head_dim = pf_option_int(m, "head_dim"), kv_heads = pf_option_int(m, "kv_heads");
+    const int64_t own_kv_heads = kv_heads * n / heads;
     double depth = pf_option_number(m, "layers") * (double)heads / (double)n;
     pf_config *o = with_group(options ? pf_config_copy_in(m->heap, options) : NULL, group);
     if (head_dim == 0) head_dim = pf_option_int(m, "dim") / heads;
     o = pf_options_number(o, "head_dim", (double)head_dim);
-    o = pf_options_number(o, "kv_heads", (double)(kv_heads * n / heads));
+    o = pf_options_number(o, "kv_heads", (double)own_kv_heads);
     o = pf_options_number(o, "layers", floor(fmin(depth, 4096)));
     return pf_options_number(o, "dropout", 0);
 }

@@ -14,8 +14,8 @@ typedef struct pf_pieces pf_pieces; /* NULL stands for plain C memory, piece by 
 int pf_pieces_open(pf_pieces **pieces, pf_heap *heap);
 void pf_pieces_close(pf_pieces *pieces);
 void *pf_piece_take(pf_pieces *pieces, size_t bytes); /* NULL: out of memory, with a message */
-void pf_piece_drop(void *piece);                      /* NULL: nothing */
-pf_pieces *pf_pieces_of(const void *piece);           /* where it was taken from */
+void pf_piece_drop(void *at);                         /* NULL: nothing */
+pf_pieces *pf_pieces_of(const void *at);              /* where it was taken from */
 pf_heap *pf_pieces_heap(const pf_pieces *pieces);
 
 #endif

@@ -139,7 +139,7 @@ const char *pf_message_marked(void) { return message; }
 const char *pf_last_error(void) { return pf_last_error_from(0); }
 
 /* The arguments may point into the message that stands, so it is formatted aside. */
-int pf_fail(int status, const char *format, ...) {
+int(pf_fail)(int status, const char *format, ...) {
     char text[MESSAGE_BYTES];
     va_list args;
     va_start(args, format);
@@ -178,7 +178,7 @@ static size_t said_already(const char *prefix, const char *text) {
 }
 
 /* A message too long for the buffer loses its end, never the prefix. */
-int pf_fail_in(int status, const char *format, ...) {
+int(pf_fail_in)(int status, const char *format, ...) {
     char prefix[MESSAGE_BYTES / 4], text[MESSAGE_BYTES];
     va_list args;
     va_start(args, format);
