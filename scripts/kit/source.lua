@@ -1,6 +1,7 @@
 -- source.lua - models that commands begin from: what a run left, or a folder or file of another
 -- program, whose names a scheme knows (pf.weights); and their options with other attention.
 local attention = require "kit.attention"
+local lists = require "kit.lists"
 local lfs = require "lfs"
 local model_options = require "kit.model_options"
 local pf = require "performer"
@@ -95,6 +96,9 @@ function source.options_with(options, words)
     end
   end
   source.put_attention(all, words)
+  -- Models of before may hold a kernel beside attentions that read none.
+  local named = all.kernel and attention.kind_of { attention = "kernel", kernel = all.kernel }
+  if named == attention.LINEAR and not lists.reads_kernel(all) then all.kernel = nil end
   if all.ngrams and (all.ngrams.longest or 1) == 0 then all.ngrams = nil end
   return all
 end
