@@ -44,7 +44,7 @@ static int json_of(const pf_state_file *f, const char *key, pf_config_kind kind,
     char *own = pf_heap_alloc(heap, bytes);
     if (!own) return PF_ENOMEM;
     memcpy(own, text, bytes);
-    int status = pf_json_read(value, heap, own, bytes - 1, "state");
+    int status = pf_json_read(value, f->engine, own, bytes - 1, "state");
     pf_heap_free(heap, own, bytes);
     if (status < 0) return status;
     if (pf_config_kind_of(*value) == kind) return PF_OK;
