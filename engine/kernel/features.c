@@ -7,6 +7,7 @@
 #include "kernel_attrs.h"
 
 enum { X, KERNEL, INPUTS = KERNEL + PF_KERNEL_INPUTS };
+enum { LOOK = 256 }; /* rows */
 
 static const pf_attr_info feature_attrs[PF_KERNEL_ATTRS] = {
 #include "kernel_attrs.def"
@@ -28,7 +29,16 @@ typedef struct {
     float *y;       /* (B, H, L, r) */
     int64_t H, L;
     double scale;
+    const pf_engine *engine;
+    atomic_int stopped; /* why a task was broken off, or 0 */
 } features_op;
+
+/* A task is a head's rows, however many: it looks itself whether to go on. */
+static bool is_stopped(features_op *f) {
+    int status = pf_stopped(f->engine);
+    if (status < 0) atomic_store(&f->stopped, status);
+    return status < 0;
+}
 
 /* Projects one row in double: u (m), half = |x|^2 / 2. */
 static double project(const features_op *f, const float *row, const float *w, double *u) {
@@ -45,7 +55,7 @@ static double project(const features_op *f, const float *row, const float *w, do
 
 /* Task: one head of one item. */
 static void features_task(void *context, int64_t task, void *scratch) {
-    const features_op *f = context;
+    features_op *f = context;
     const pf_encoding *n = &f->of;
     int64_t head = task % f->H;
     double *u = scratch, *log_phi = u + n->m, *sign = log_phi + n->r;
@@ -56,6 +66,7 @@ static void features_task(void *context, int64_t task, void *scratch) {
         pf_map_tilt(&args, tilt, w, n->d, (float *)(sign + n->r));
     }
     for (int64_t i = task * f->L; i < (task + 1) * f->L; i++) {
+        if (i % LOOK == 0 && is_stopped(f)) return;
         double half = project(f, f->x + i * n->d, w, u);
         n->map->define(&args, u, half, log_phi, sign);
         for (int64_t a = 0; a < n->r; a++) {
@@ -66,7 +77,7 @@ static void features_task(void *context, int64_t task, void *scratch) {
 
 static int features_forward(pf_call *c) {
     const int64_t *shape = c->in[X]->shape;
-    features_op f = {.y = pf_f32(c->out[0]), .H = shape[1], .L = shape[2]};
+    features_op f = {.y = pf_f32(c->out[0]), .H = shape[1], .L = shape[2], .engine = c->engine};
     pf_tensor *x;
     PF_TRY(pf_call_compact(c, c->in[X], &x));
     PF_TRY(pf_call_encoding(&f.of, c, 0, KERNEL, shape[1], shape[3]));
@@ -74,7 +85,8 @@ static int features_forward(pf_call *c) {
     f.scale = pf_map_scale(f.of.map, f.of.numbers.scale, shape[3]);
     /* u, log |phi| and signs in double, then the bias of a tilted map */
     size_t bytes = (size_t)(f.of.m + 2 * f.of.r) * sizeof(double) + (size_t)f.of.m * sizeof(float);
-    return pf_parallel(c->engine, shape[0] * shape[1], bytes, features_task, &f);
+    PF_TRY(pf_parallel(c->engine, shape[0] * shape[1], bytes, features_task, &f));
+    return pf_stopped_fail(c->engine, atomic_load(&f.stopped));
 }
 
 /* In double: four times a product in float. */

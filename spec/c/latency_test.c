@@ -301,6 +301,26 @@ static int apply(const char *name, pf_tensor *const *in, int n) {
 
 static pf_tensor *heads, *square, *flat;
 static int exact(void) { return apply("exact_attention", (pf_tensor *[]){heads, heads, heads}, 3); }
+/* Tasks as long as a row: exact attention's backward, the plain features. */
+static int exact_back(void) {
+    pf_tape *tape = NULL;
+    pf_tensor *in[] = {heads, heads, heads}, *y = NULL;
+    pf_attr attrs[PF_MAX_ATTR];
+    int op = pf_op_find(e, "exact_attention"), status = pf_op_defaults(e, op, attrs);
+    if (status >= 0) status = pf_tape_open(&tape, e);
+    if (status >= 0) status = pf_op_apply(e, op, in, 3, attrs, &y);
+    if (status >= 0) status = pf_tape_backward(tape, y, y);
+    pf_tensor_release(&y);
+    pf_tape_close(&tape);
+    return status;
+}
+static int features(void) {
+    pf_tensor *in[] = {heads, NULL};
+    int status = pf_tensor_rand(&in[1], e, 2, (int64_t[]){64, 64}, true);
+    if (status >= 0) status = apply("features", in, 2);
+    pf_tensor_release(&in[1]);
+    return status;
+}
 static int product(void) { return apply("matmul", (pf_tensor *[]){square, square}, 2); }
 static int total(void) { return apply("sum", &flat, 1); }
 static int biggest(void) { return apply("softmax", &flat, 1); }
@@ -363,6 +383,9 @@ int main(void) {
     measure("encoding", encode);
     measure("plain data", read_json);
     measure("exact attention", exact);
+    CHECK_OK(pf_tensor_require_grad(heads, true));
+    measure("exact attention, back", exact_back);
+    measure("plain features", features);
     measure("a product", product);
     measure("a sum", total);
     measure("a softmax", biggest);

@@ -128,7 +128,7 @@ static int partition_backward(pf_call *c) {
     if (op.need_q) PF_TRY(make_gradient(c, Q, &dq, &op.dq));
     if (op.need_k) PF_TRY(make_gradient(c, K, &dk, &op.dk));
     if (p->sums->back_reads) PF_TRY(run_sums(p, c));
-    PF_TRY(pf_parallel(c->engine, p->B * p->H, p->sums->back_bytes(&op), p->sums->back, &op));
+    PF_TRY(pf_partition_tasks(p, p->sums->back_bytes(&op), p->sums->back, &op));
     if (op.need_q) PF_TRY(pf_grad_give(c, Q, dq));
     return op.need_k ? pf_grad_give(c, K, dk) : PF_OK;
 }

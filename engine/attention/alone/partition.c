@@ -7,8 +7,15 @@
 #include <stdio.h>
 #include <string.h>
 
+int pf_partition_tasks(pf_partition *p, size_t bytes, pf_task_fn task, void *context) {
+    atomic_int stopped = 0;
+    p->stopped = &stopped;
+    PF_TRY(pf_parallel(p->engine, p->B * p->H, bytes, task, context));
+    return pf_stopped_fail(p->engine, atomic_load(&stopped));
+}
+
 int pf_partition_run(pf_partition *p) {
-    return pf_parallel(p->engine, p->B * p->H, p->sums->bytes(p), p->sums->run, p);
+    return pf_partition_tasks(p, p->sums->bytes(p), p->sums->run, p);
 }
 
 int pf_partition_untold(const pf_attention_kind *kind, const char *where) {

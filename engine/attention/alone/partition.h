@@ -33,10 +33,20 @@ typedef struct pf_partition {
     const pf_tensor *mask; /* (B, Lk); NULL */
     const int64_t *at;     /* (n) positions of the queries, ascending; NULL: 0 .. n-1 */
     int64_t n;
-    double *size; /* s (B, H, n); NULL: not wanted */
-    double *sum;  /* R (B, H, n); 0: no key in reach */
-    float *top;   /* M (B, H, n); -inf: no key */
+    double *size;        /* s (B, H, n); NULL: not wanted */
+    double *sum;         /* R (B, H, n); 0: no key in reach */
+    float *top;          /* M (B, H, n); -inf: no key */
+    atomic_int *stopped; /* pf_partition_tasks: why a task was broken off, or 0 */
 } pf_partition;
+
+/* A task is a head's rows, however many: between two blocks it looks whether to go on. */
+static inline bool pf_partition_stopped(const pf_partition *p) {
+    int status = pf_stopped(p->engine);
+    if (status < 0) atomic_store(p->stopped, status);
+    return status < 0;
+}
+/* A task for each head of each item. */
+int pf_partition_tasks(pf_partition *p, size_t bytes, pf_task_fn task, void *context);
 
 /* The way back: rho and gradients of log R (log_partition.c). */
 typedef struct pf_partition_back {

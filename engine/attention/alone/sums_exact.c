@@ -43,6 +43,7 @@ static void exact_block(const pf_partition *p, int64_t task, int64_t first, pf_e
     }
     for (int64_t j0 = 0; j0 < end; j0 += PF_ENCODED_BLOCK) {
         int64_t keys = pf_min(PF_ENCODED_BLOCK, p->Lk - j0);
+        if (pf_partition_stopped(p)) return;
         pf_encoded_load(k, pf_heads_row(&p->k, item, head, 0), p->k.row, NULL, j0, keys);
         scores(q, k, a);
         for (int64_t i = 0; i < n; i++) {
@@ -118,6 +119,7 @@ static void exact_backward_task(void *context, int64_t task, void *scratch) {
         int64_t end = p->causal ? pf_min(p->Lk, i0 + n) : p->Lk;
         for (int64_t j0 = 0; j0 < end; j0 += PF_ENCODED_BLOCK) {
             int64_t keys = pf_min(PF_ENCODED_BLOCK, p->Lk - j0);
+            if (pf_partition_stopped(p)) return;
             pf_encoded_load(&k, pf_heads_row(&p->k, item, head, 0), p->k.row, NULL, j0, keys);
             scores(&q, &k, a);
             weigh(op, task, i0, n, j0, keys, q.rows, a);

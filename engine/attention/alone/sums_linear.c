@@ -62,6 +62,7 @@ static void take(sweep *s, int64_t end) {
     const pf_partition *p = s->p;
     for (; s->keys < end; s->keys++) {
         if (s->keys >= s->until) {
+            if (pf_partition_stopped(p)) return;
             s->from = s->until;
             s->until = pf_min(s->from + PF_ENCODED_BLOCK, p->Lk);
             pf_encoded_fill(&s->k, PF_SIDE_KEY, pf_heads_row(&p->k, s->item, s->head, 0), p->k.row,
@@ -96,6 +97,7 @@ static void run_task(void *context, int64_t task, void *scratch) {
     if (!p->causal) take(&s, p->Lk);
     for (int64_t first = 0; first < p->n; first += PF_ENCODED_BLOCK) {
         int64_t n = pf_min(PF_ENCODED_BLOCK, p->n - first);
+        if (pf_partition_stopped(p)) return;
         pf_encoded_fill(&s.q, PF_SIDE_QUERY, pf_heads_row(&p->q, s.item, s.head, 0), p->q.row,
                         p->at, first, n);
         for (int64_t i = first; i < first + n; i++) {
@@ -196,12 +198,14 @@ static void back_task(void *context, int64_t task, void *scratch) {
     open_backward(&w, op, task, scratch);
     if (!op->p.causal) take(&w.s, op->p.Lk);
     for (int64_t first = 0; first < op->p.n; first += PF_ENCODED_BLOCK) {
+        if (pf_partition_stopped(&op->p)) return;
         query_block(&w, first, pf_min(PF_ENCODED_BLOCK, op->p.n - first));
     }
     if (!op->need_k) return;
     int64_t blocks = pf_ceil_div(op->p.Lk, PF_ENCODED_BLOCK);
     for (int64_t b = blocks - 1; b >= 0; b--) {
         int64_t first = b * PF_ENCODED_BLOCK;
+        if (pf_partition_stopped(&op->p)) return;
         key_block(&w, first, pf_min(PF_ENCODED_BLOCK, op->p.Lk - first));
     }
 }

@@ -24,7 +24,21 @@ enum { BLOCK = PF_TILE };
 typedef struct {
     pf_softmax s;
     int64_t q_blocks;
+    pf_engine *engine;
+    atomic_int stopped; /* why a task was broken off, or 0 */
 } exact_op;
+
+/* A task is as long as its keys or queries are many: it looks itself whether to go on. */
+static bool is_stopped(exact_op *op) {
+    int status = pf_stopped(op->engine);
+    if (status < 0) atomic_store(&op->stopped, status);
+    return status < 0;
+}
+
+static int run(exact_op *op, int64_t tasks, pf_task_fn task) {
+    PF_TRY(pf_parallel(op->engine, tasks, pf_tile_bytes(&op->s), task, op));
+    return pf_stopped_fail(op->engine, atomic_load(&op->stopped));
+}
 
 /* The rows of a block from `first` on, of `length`. */
 static pf_places block_at(int64_t first, int64_t length) {
@@ -43,7 +57,7 @@ static void look(pf_tile *t) {
 
 /* Task: one block of queries against all its keys. */
 static void forward_task(void *context, int64_t task, void *scratch) {
-    const exact_op *op = context;
+    exact_op *op = context;
     pf_tile t;
     int64_t i0 = task % op->q_blocks * BLOCK, pair = task / op->q_blocks;
     pf_tile_open(&t, &op->s, pair / op->s.H, pair % op->s.H, scratch);
@@ -52,6 +66,7 @@ static void forward_task(void *context, int64_t task, void *scratch) {
     pf_tile_load(&t);
     pf_tile_begin(&t);
     for (int64_t j0 = 0; j0 < t.most; j0 += BLOCK) {
+        if (is_stopped(op)) return;
         pf_tile_keys(&t, block_at(j0, t.seg->length));
         look(&t);
         pf_tile_join(&t);
@@ -73,7 +88,7 @@ static void clear_queries(const pf_tile *t) {
 }
 
 /* The loaded keys and all queries of one head that see any of them. */
-static void backward_head(pf_tile *t) {
+static void backward_head(pf_tile *t, exact_op *op) {
     const pf_softmax *s = t->op;
     int64_t j0 = t->keys.first;
     bool plain = s->causal && !s->reach.limit; /* queries before `from` see none of them */
@@ -81,6 +96,7 @@ static void backward_head(pf_tile *t) {
     for (int64_t i0 = from; i0 < t->seg->q_length; i0 += BLOCK) {
         pf_tile_queries(t, block_at(i0, t->seg->q_length));
         if (t->most <= j0) continue;
+        if (is_stopped(op)) return;
         pf_tile_load_back(t);
         look(t);
         pf_tile_weights_back(t);
@@ -91,7 +107,8 @@ static void backward_head(pf_tile *t) {
 /* Task: one key head of one segment; key blocks outside, the group's heads and their query
  * blocks inside. */
 static void backward_task(void *context, int64_t task, void *scratch) {
-    const pf_softmax *s = context;
+    exact_op *op = context;
+    const pf_softmax *s = &op->s;
     pf_tile t;
     pf_tile_open(&t, s, task / s->Hk, task % s->Hk * s->group, scratch);
     if (s->need_q) clear_queries(&t);
@@ -100,7 +117,7 @@ static void backward_task(void *context, int64_t task, void *scratch) {
         pf_tile_begin_keys(&t);
         for (int64_t g = 0; g < s->group; g++) {
             t.head = t.kv * s->group + g;
-            backward_head(&t);
+            backward_head(&t, op);
         }
         pf_tile_put_keys(&t);
     }
@@ -109,19 +126,18 @@ static void backward_task(void *context, int64_t task, void *scratch) {
 /* ---- the row ---- */
 
 static int exact_forward(pf_call *c) {
-    exact_op op;
+    exact_op op = {.engine = c->engine};
     PF_TRY(pf_softmax_open(&op.s, c, c->engine->seed));
     PF_TRY(pf_softmax_outputs(&op.s, c));
     op.q_blocks = pf_max(pf_ceil_div(op.s.Lq, BLOCK), 1);
-    return pf_parallel(c->engine, op.s.reach.n * op.s.H * op.q_blocks, pf_tile_bytes(&op.s),
-                       forward_task, &op);
+    return run(&op, op.s.reach.n * op.s.H * op.q_blocks, forward_task);
 }
 
 static int exact_backward(pf_call *c) {
-    pf_softmax s;
+    exact_op op = {.engine = c->engine};
     pf_tensor *made[3];
-    PF_TRY(pf_softmax_open_back(&s, c, made));
-    PF_TRY(pf_parallel(c->engine, s.reach.n * s.Hk, pf_tile_bytes(&s), backward_task, &s));
+    PF_TRY(pf_softmax_open_back(&op.s, c, made));
+    PF_TRY(run(&op, op.s.reach.n * op.s.Hk, backward_task));
     return pf_softmax_give(c, made);
 }
 

@@ -33,7 +33,16 @@ typedef struct {
     int64_t n_ends;
     float *phi;        /* (B, H, L, r) */
     const float *dphi; /* the same */
+    const pf_engine *engine;
+    atomic_int *stopped; /* why a task was broken off, or 0 */
 } reference_op;
+
+/* A task is a head's rows, however many: it looks itself whether to go on. */
+static bool is_stopped(const reference_op *op) {
+    int status = pf_stopped(op->engine);
+    if (status < 0) atomic_store(op->stopped, status);
+    return status < 0;
+}
 
 /* One head of one item, with its work space. */
 typedef struct {
@@ -131,6 +140,7 @@ static void forward_rows(reference_work *w, int64_t begin, int64_t end) {
     w->top_row = -1, w->top = 0;
     for (int64_t first = begin; first < end; first += BLOCK) {
         int64_t n = pf_min(BLOCK, end - first);
+        if (is_stopped(op)) return;
         encode(w, first, n, phi + first * r);
         find_top(w, first, n);
         for (int64_t i = 0; i < n && !op->key; i++) {
@@ -205,11 +215,13 @@ static void backward_rows(reference_work *w, int64_t begin, int64_t end) {
     w->top_row = -1, w->top = 0;
     for (int64_t first = begin; first < end && op->key; first += BLOCK) {
         int64_t n = pf_min(BLOCK, end - first);
+        if (is_stopped(op)) return;
         encode(w, first, n, w->f);
         find_top(w, first, n);
     }
     for (int64_t first = begin; first < end; first += BLOCK) {
         int64_t n = pf_min(BLOCK, end - first);
+        if (is_stopped(op)) return;
         encode(w, first, n, w->f);
         for (int64_t i = 0; i < n; i++) {
             int64_t top = largest(r, w->f + i * r);
@@ -293,12 +305,19 @@ static int fill(reference_op *op, pf_call *c) {
     return pf_call_heads(c, c->in[X], &op->x);
 }
 
+static int run(reference_op *op, pf_engine *engine, int64_t tasks, pf_task_fn task) {
+    atomic_int stopped = 0;
+    op->engine = engine, op->stopped = &stopped;
+    PF_TRY(pf_parallel(engine, tasks, work_bytes(op), task, op));
+    return pf_stopped_fail(engine, atomic_load(&stopped));
+}
+
 static int reference_forward(pf_call *c) {
     const int64_t *shape = c->in[X]->shape;
     reference_op op;
     PF_TRY(fill(&op, c));
     op.phi = pf_f32(c->out[0]);
-    return pf_parallel(c->engine, shape[0] * shape[1], work_bytes(&op), forward_task, &op);
+    return run(&op, c->engine, shape[0] * shape[1], forward_task);
 }
 
 static int reference_backward(pf_call *c) {
@@ -310,7 +329,7 @@ static int reference_backward(pf_call *c) {
     PF_TRY(pf_call_compact(c, c->dout[0], &dphi));
     op.dphi = pf_f32(dphi);
     PF_TRY(pf_heads_own_gradient(c, X, &dx, &op.dx));
-    PF_TRY(pf_parallel(c->engine, shape[0] * shape[1], work_bytes(&op), backward_task, &op));
+    PF_TRY(run(&op, c->engine, shape[0] * shape[1], backward_task));
     return pf_grad_give(c, X, dx);
 }
 
