@@ -38,10 +38,12 @@ end
 local function samples(kind)
   local list = {}
   for _, sample in ipairs(patterns.samples[kind.name]) do
-    if (sample.least or 0) <= 1 and (sample.options.ahead or 0) <= 0 then
+    if (sample.least or 0) <= 500 and (sample.options.ahead or 0) <= 0 then
       list[#list + 1] = sample.options
     end
   end
+  -- More first tokens than a short stretch has, which the later one then brings.
+  if kind.state_slides then list[#list + 1] = { window = 20, global = 130 } end
   return list
 end
 
