@@ -92,7 +92,7 @@ static void try_point(world *w, const scenario *s, const course *c, long at, boo
     pf_set_error(PF_EHOST, "");
     int status = struck(w, s, at, cancels);
     /* Behind its commit a checkpoint is saved, and older ones may stay. */
-    bool saved = status >= 0 && !strcmp(s->name, "saving a checkpoint") && at > c->n / 2;
+    bool saved = status >= 0 && !strcmp(s->name, "saving a checkpoint") && at > c->n / 4;
     if (!saved && (status != (cancels ? PF_ECANCEL : PF_ELIMIT) || !pf_last_error()[0]))
         fault(s, at, cancels, status, "does not stop");
     if (status < 0 && world_look(w) != c->before)
