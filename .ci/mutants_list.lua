@@ -367,7 +367,8 @@ change("a graph of other nodes", "bindings/performer/graph.lua",
 change("a new document goes on from the one before", "engine/nn/carry.c",
   "!row || row[AHEAD] == row[AHEAD - 1]", "true", "carry_spec")
 change("windows carry more than they may", "engine/nn/carry.c",
-  "s->kind->trim && s->keep > 0", "s->kind->trim && s->keep < 0", "carry_spec")
+  "s->kind->trim && s->keep > 0", "s->kind->trim && s->keep < 0",
+  "pattern_state_spec carry_spec")
 change("keep of what has no window", "engine/nn/carry.c",
   "keep == 0 || trims((*state)->child[0])", "true", "carry_spec")
 change("documents are counted from each row's begin", "engine/nn/carry.c",
@@ -376,7 +377,7 @@ change("a window's part sees keys of other documents", "engine/attention/sparse/
   "ends ? number_at(m->there, b, at) : 0", "number_at(m->there, b, at)",
   "carry_spec pattern_state_spec")
 change("carried rows all stand at one place", "engine/nn/attention_rows.c",
-  "to[i] = from[0] - (int32_t)(n - i)", "to[i] = from[0]", "carry_spec")
+  "to[i] = from[0] - (int32_t)(n - i)", "to[i] = from[0]", "pattern_state_spec carry_spec")
 change("distances of a stream begin anew", "engine/nn/attention_relative.c",
   "pf_min(waves->shape[0], held + L)", "pf_min(waves->shape[0], L)", "relative_spec")
 

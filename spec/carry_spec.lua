@@ -14,6 +14,7 @@ local function whole_of(f) return models.ids_of(B, L, f) end
 
 local x, target = models.ids(B, L, 19, 1), models.ids(B, L, 19, 2)
 local documents = whole_of(function(b, t) return t <= 17 and 5 or (t + b) // 12 end)
+local lasting = whole_of(function(b, t) return t <= 3 + b and 1 or 2 end)
 local there = whole_of(function(b, t) return t == 19 and b == 1 and 0 or 1 end)
 
 --- The stretches that the long row is cut into, as batches.
@@ -44,7 +45,8 @@ local MODELS = {
 describe("rows that go on", function()
   for name, options in pairs(MODELS) do
     for told, pass in pairs { ["one document"] = {}, ["packed ones"] = { documents = documents },
-                              ["packed ones, masked"] = { documents = documents, mask = there } } do
+                              ["packed ones, masked"] = { documents = documents, mask = there },
+                              ["one of several rows"] = { documents = lasting } } do
       it(("have the outputs of the long row: %s, %s"):format(name, told), function()
         local model = models.new(options)
         local carry, list = model:carry { batch = B }, {}
