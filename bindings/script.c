@@ -185,7 +185,7 @@ int pf_script_open(pf_script **script, pf_engine *engine, const pf_script_option
         return lpf_script_refuse(PF_EINVAL, "pf_script_open: libraries are chosen for a sandbox");
     if (own.limits) own.limits = &limits;
     status = new_script(&s, engine, own.limits);
-    if (status < 0) return status;
+    if (!s) return status;
     s->sandbox = own.sandbox;
     s->print = own.print, s->print_context = own.print_context;
     snprintf(s->name, sizeof s->name, "%s", own.name ? own.name : "script");
