@@ -145,7 +145,8 @@ typedef struct {
     /* For strangers' scripts: only what can neither reach out of it nor end it, no files, no
      * bytecode, no finalizers. Without it a script may do what the process may do. */
     bool sandbox;
-    /* Which of its libraries a sandbox has, names with commas: "base, string, table". NULL: all. */
+    /* Which libraries a sandbox has beside the basic functions, names with commas: "string, table".
+     * NULL: all that it may. */
     const char *libraries;
     const pf_limits *limits; /* copied; NULL: none but the engine's */
     /* What it opens goes there, "memory:" too; borrowed while it is open. NULL: to the engine's own
