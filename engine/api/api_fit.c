@@ -115,6 +115,9 @@ int pf_aside_read(pf_aside *a, pf_engine *engine, pf_safetensors *s, bool former
 
 /* Tensors of one shape and dtype: nothing can fail. */
 int pf_aside_put(const pf_aside *a) {
-    for (int j = 0; j < a->n; j++) PF_TRY(pf_tensor_copy(a->to[j], a->fresh[j]));
+    for (int j = 0; j < a->n; j++) {
+        PF_TRY(pf_tensor_copy(a->to[j], a->fresh[j]));
+        pf_tensor_touch(a->to[j], "a load");
+    }
     return PF_OK;
 }
