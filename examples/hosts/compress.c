@@ -18,6 +18,9 @@
 
 enum { BYTES = 256, MAX_LANES = 32, LANE = 16384, FIRST = '\n' };
 enum { TOTAL = 1 << 20 }; /* what frequencies add up to */
+/* A model knows best what it was trained on, rows of some hundreds: a stream that has read so many
+ * bytes begins anew, with the last ones for context. */
+enum { WINDOW = 512, CONTEXT = 256 };
 
 /* ---- bytes -------------------------------------------------------------------- */
 
@@ -145,6 +148,8 @@ static void shares(const float *logits, uint32_t from[BYTES + 1]) {
  * fed whatever is at hand from there on. */
 
 typedef struct {
+    pf_engine *engine;
+    pf_module *model;
     pf_stream *stream;
     buffer text; /* what is coded, or comes back */
     size_t length;
@@ -152,9 +157,24 @@ typedef struct {
     coder lane[MAX_LANES];
 } lanes;
 
+/* Feeds ids, the bytes before place `at` of each lane. */
+static int feed(lanes *all, size_t at, const int32_t *ids) {
+    int32_t context[MAX_LANES * CONTEXT];
+    if (pf_stream_position(all->stream) < WINDOW) return pf_stream_feed(all->stream, ids, 1);
+    for (int l = 0; l < all->n; l++) {
+        for (size_t i = 0; i < CONTEXT; i++) {
+            const size_t place = (size_t)l * all->length + at - CONTEXT + i;
+            context[(size_t)l * CONTEXT + i] = place < all->text.n ? all->text.data[place] : FIRST;
+        }
+    }
+    pf_stream_close(&all->stream);
+    int status = pf_stream_open_batch(&all->stream, all->engine, all->model, all->n);
+    return status < 0 ? status : pf_stream_feed(all->stream, context, CONTEXT);
+}
+
 static int step(lanes *all, bool decoding, size_t at, int32_t *ids) {
     int64_t vocab = 0;
-    int status = pf_stream_feed(all->stream, ids, 1);
+    int status = feed(all, at, ids);
     if (status < 0) return status;
     const float *logits = pf_stream_logits(all->stream, &vocab);
     for (int l = 0; l < all->n; l++) {
@@ -171,10 +191,10 @@ static int step(lanes *all, bool decoding, size_t at, int32_t *ids) {
     return PF_OK;
 }
 
-static int run(lanes *all, pf_engine *engine, pf_module *model, bool decoding) {
+static int run(lanes *all, bool decoding) {
     int32_t ids[MAX_LANES];
     int64_t vocab = 0;
-    int status = pf_stream_open_batch(&all->stream, engine, model, all->n);
+    int status = pf_stream_open_batch(&all->stream, all->engine, all->model, all->n);
     if (status >= 0 && (pf_stream_logits(all->stream, &vocab), vocab < BYTES)) {
         status = pf_set_error(PF_EINVAL, "the model knows no bytes: train it on text");
     }
@@ -215,15 +235,15 @@ static void cut(lanes *all) {
     all->length = (all->text.n + (size_t)all->n - 1) / (size_t)all->n;
 }
 
-static int compress(lanes *all, pf_engine *engine, pf_module *model) {
+static int compress(lanes *all) {
     buffer out = {0};
     if (!read_all(&all->text, stdin)) return pf_set_error(PF_EIO, "can't read the input");
     cut(all);
-    int status = run(all, engine, model, false);
+    int status = run(all, false);
     if (status < 0) return status;
     bool ok = true;
     for (size_t i = 0; i < sizeof magic; i++) ok = ok && put(&out, (uint8_t)magic[i]);
-    ok = ok && put_number(&out, weights_of(model)) &&
+    ok = ok && put_number(&out, weights_of(all->model)) &&
          put_number(&out, checksum(FNV_BEGIN, all->text.data, all->text.n)) &&
          put_number(&out, all->text.n) && put_number(&out, (uint64_t)all->n);
     for (int l = 0; l < all->n; l++) {
@@ -239,13 +259,13 @@ static int compress(lanes *all, pf_engine *engine, pf_module *model) {
 }
 
 /* The head's numbers, and each lane's bytes, with every length held against what is there. */
-static int read_file(lanes *all, const pf_module *model, uint64_t *sum, buffer *in) {
+static int read_file(lanes *all, uint64_t *sum, buffer *in) {
     if (!read_all(in, stdin)) return pf_set_error(PF_EIO, "can't read the input");
     if (in->n < 36 || memcmp(in->data, magic, sizeof magic) != 0) {
         return pf_set_error(PF_EFORMAT, "this is no file of this program");
     }
     in->at = sizeof magic;
-    if (take_number(in) != weights_of((pf_module *)model)) {
+    if (take_number(in) != weights_of(all->model)) {
         return pf_set_error(PF_EFORMAT, "the file was made with other weights than this model's");
     }
     *sum = take_number(in);
@@ -267,11 +287,11 @@ static int read_file(lanes *all, const pf_module *model, uint64_t *sum, buffer *
     return PF_OK;
 }
 
-static int restore(lanes *all, pf_engine *engine, pf_module *model) {
+static int restore(lanes *all) {
     uint64_t sum = 0;
     buffer in = {0};
-    int status = read_file(all, model, &sum, &in);
-    if (status >= 0) status = run(all, engine, model, true);
+    int status = read_file(all, &sum, &in);
+    if (status >= 0) status = run(all, true);
     for (int l = 0; l < MAX_LANES; l++) all->lane[l].bytes = (buffer){0}; /* they lie in `in` */
     free(in.data);
     if (status < 0) return status;
@@ -289,17 +309,14 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: compress [-d] MODEL < IN > OUT\n");
         return 2;
     }
-    pf_engine *engine = NULL;
-    pf_module *model = NULL;
-    lanes *all = calloc(1, sizeof *all);
-    int status = all ? pf_engine_open(&engine, NULL) : PF_ENOMEM;
-    if (status >= 0) status = pf_model_load(&model, engine, argv[1 + decoding]);
-    if (status >= 0) status = (decoding ? restore : compress)(all, engine, model);
+    static lanes all; /* zeros */
+    int status = pf_engine_open(&all.engine, NULL);
+    if (status >= 0) status = pf_model_load(&all.model, all.engine, argv[1 + decoding]);
+    if (status >= 0) status = decoding ? restore(&all) : compress(&all);
     if (status < 0) fprintf(stderr, "compress: %s: %s\n", pf_status_name(status), pf_last_error());
-    for (int l = 0; all && l < MAX_LANES; l++) free(all->lane[l].bytes.data);
-    if (all) free(all->text.data);
-    free(all);
-    pf_module_release(&model);
-    pf_engine_close(&engine);
+    for (int l = 0; l < MAX_LANES; l++) free(all.lane[l].bytes.data);
+    free(all.text.data);
+    pf_module_release(&all.model);
+    pf_engine_close(&all.engine);
     return status < 0;
 }
