@@ -140,8 +140,11 @@ local function test_stopping(address)
   check("it writes", wait(10, function() return #text_of "text" > 100 end))
   click "stop"
   check("it stops", text_of "state" == "stopped")
-  check("who stops leaves the batch", wait(10, function()
-    return output(("curl -s %shealth"):format(address)):find '"running": 0.*"gone": 1' end))
+  local health
+  check("who stops leaves the batch", wait(30, function()
+    health = output(("curl -s %shealth"):format(address))
+    return health:find '"running": 0.*"gone": 1' end))
+  if failed > 0 then io.stderr:write(health) end
   type_into("temperature", "999")
   click "go"
   check("a refusal is told", wait(10, function()

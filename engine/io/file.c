@@ -335,7 +335,7 @@ static bool remove_few(pf_engine *engine, const char *path, const few_names *nam
 bool pf_dir_remove(pf_engine *engine, const char *path) {
     pf_file_info info;
     few_names names;
-    bool good;
+    bool good = true;
     if (pf_disk_look(engine, path, &info) >= 0 && info.kind == PF_ENTRY_LINK)
         return pf_disk_remove(engine, path) >= 0;
     do {

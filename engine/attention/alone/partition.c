@@ -10,7 +10,9 @@
 int pf_partition_tasks(pf_partition *p, size_t bytes, pf_task_fn task, void *context) {
     atomic_int stopped = 0;
     p->stopped = &stopped;
-    PF_TRY(pf_parallel(p->engine, p->B * p->H, bytes, task, context));
+    int status = pf_parallel(p->engine, p->B * p->H, bytes, task, context);
+    p->stopped = NULL;
+    PF_TRY(status);
     return pf_stopped_fail(p->engine, atomic_load(&stopped));
 }
 
