@@ -112,19 +112,25 @@ finish() {
 AWK=awk
 case $(awk -W version 2>/dev/null </dev/null) in mawk*) AWK='mawk -W interactive' ;; esac
 
-# ctest's verbose output to a line for each program, what failed in full, and the sum. A
-# program that crashed, timed out or counted nothing is a failure.
+# Programs that run at once; more cores help little, and memory would have to hold them all.
+lanes=$(nproc 2>/dev/null || echo 1)
+[ "$lanes" -le 4 ] || lanes=4
+
+# ctest's verbose output to a line for each program, what failed in full, and the sum. Several run
+# at once, each line begins with its program's number. A program that crashed, timed out or counted
+# nothing is a failure.
 CTEST_SUM='
-/^[0-9]+: [0-9]+ passed, [0-9]+ failed$/ { p = $2; f = $4; counted = 1 }
-/^[0-9]+: / { sub(/^[0-9]+: /, ""); text = text "    " $0 "\n"; next }
+/^[0-9]+: [0-9]+ passed, [0-9]+ failed$/ { n = $1 + 0; p[n] = $2; f[n] = $4; counted[n] = 1 }
+/^[0-9]+: / { n = $1 + 0; sub(/^[0-9]+: /, ""); text[n] = text[n] "    " $0 "\n"; next }
 /^ *[0-9]+\/[0-9]+ Test +#/ {
-  good = / Passed /
-  if (!good && f == 0) { f = 1; why = " (" $0 ")" }
-  if (good && !counted) { f = 1; why = " (it counted nothing)" }
-  name = $0; sub(/.*#[0-9]+: */, "", name); sub(/ .*/, "", name)
-  printf "  %-28s %d passed, %d failed%s\n", name, p, f, why
-  if (f > 0) printf "%s", text
-  passed += p; failed += f; p = f = counted = 0; text = why = ""
+  good = / Passed /; why = ""
+  name = $0; sub(/.*Test +#/, "", name); n = name + 0
+  if (!good && !f[n]) { f[n] = 1; why = " (" $0 ")" }
+  if (good && !counted[n]) { f[n] = 1; why = " (it counted nothing)" }
+  sub(/^[0-9]+: */, "", name); sub(/ .*/, "", name)
+  printf "  %-28s %d passed, %d failed%s\n", name, p[n], f[n], why
+  if (f[n] > 0) printf "%s", text[n]
+  passed += p[n]; failed += f[n]; text[n] = ""
   fflush()
 }
 END { printf "%d passed, %d failed\n", passed, failed }'
@@ -135,7 +141,7 @@ run_c_tests() {
   tests=$root/build/$1
   shift
   # A time limit for each: a test that hangs must not hang the run.
-  ctest --test-dir "$tests" --verbose --timeout 900 "$@" 2>&1 |
+  ctest --test-dir "$tests" --parallel "$lanes" --verbose --timeout 900 "$@" 2>&1 |
     tee "$tests/ctest.log" | $AWK "$CTEST_SUM" | tee "$tests/ctest.sum" >&2
   count "$(cat "$tests/ctest.sum")"
   grep -q '^No tests were found' "$tests/ctest.log" && failed=$((failed + 1))
@@ -160,25 +166,30 @@ END {
   printf "%d passed, %d failed\n", passed, failed
 }'
 
-# run_specs PRESET: every spec, each file in a process of its own, so that a crash costs
-# one file. Variables in SPEC_ENV (NAME=value ...) are set for them.
+# What xargs runs: PRESET SPEC, its TAP and exit code to files of the build.
+RUN_SPEC='
+lua=$PWD/build/$0/lua name=build/$0/$(basename "$1" .lua)
+env PF_BUILD="build/$0" LUA_PATH="$lua/?.lua;$lua/?/init.lua;;" LUA_CPATH="$lua/?.so;;" $SPEC_ENV \
+  timeout 1800 lua5.4 "$BUSTED" -o TAP "$1" >"$name.tap" 2>&1
+echo $? >"$name.code"'
+
+# run_specs PRESET: every spec, each file in a process of its own, so that a crash costs one file;
+# several at once. Variables in SPEC_ENV (NAME=value ...) are set for them.
 run_specs() {
   say "specs ($1)"
-  lua_folder=$root/build/$1/lua
-  busted=$(command -v busted) || {
+  cd "$root" || return 1
+  BUSTED=$(command -v busted) || {
     say "  busted is missing"
     failed=$((failed + 1))
     return 0
   }
-  for spec in "$root"/spec/*_spec.lua; do
-    [ -e "$spec" ] || break
+  export BUSTED SPEC_ENV
+  rm -f "build/$1"/*_spec.code
+  printf '%s\n' spec/*_spec.lua | xargs -P "$lanes" -n 1 sh -c "$RUN_SPEC" "$1"
+  for spec in spec/*_spec.lua; do
     name=$(basename "$spec" .lua)
-    log=$root/build/$1/$name.tap
-    # shellcheck disable=SC2086 # a list of assignments
-    (cd "$root" && exec env PF_BUILD="build/$1" \
-      LUA_PATH="$lua_folder/?.lua;$lua_folder/?/init.lua;;" LUA_CPATH="$lua_folder/?.so;;" \
-      $SPEC_ENV timeout 1800 lua5.4 "$busted" -o TAP "spec/$name.lua") >"$log" 2>&1
-    text=$(awk -v code=$? "$TAP_SUM" "$log")
+    code=$(cat "build/$1/$name.code" 2>/dev/null) || code=1
+    text=$(awk -v code="$code" "$TAP_SUM" "build/$1/$name.tap")
     printf '  %-28s %s\n' "$name" "$(printf '%s\n' "$text" | tail -n 1)" >&2
     printf '%s\n' "$text" | sed '$d' >&2
     count "$text"
