@@ -10,6 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Sanitizers keep what was freed for a while, and need more room, on stacks too. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SANITIZED = 1 };
+#else
+enum { SANITIZED = 0 };
+#endif
+
 static int check_passed, check_failed;
 
 #define CHECK(condition) check_one((condition) ? 1 : 0, #condition, __FILE__, __LINE__)

@@ -13,12 +13,6 @@
 #include "child.h"
 #include "nn_support.h"
 
-/* A sanitizer's own needs are greater than a small stack. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#else
-#define SANITIZED 0
-#endif
 #ifdef __SANITIZE_THREAD__
 #define THREADS_WATCHED 1
 #else

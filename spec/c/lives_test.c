@@ -3,28 +3,13 @@
  * ten thousand), and the process has no more memory and no more open files at the end than when it
  * had warmed up.
  */
-#include <fcntl.h>
-
+#include "lives.h"
 #include "nn_support.h"
 #include "scratch.h"
 
-enum { LIVES = 1000, LONG = 10 * LIVES, WARM = 200, SPARE = 1 << 20 };
+enum { LIVES = 1000, LONG = 10 * LIVES, WARM = 200 };
 
 static char dir[256], run[300];
-
-static long resident(void) {
-    long pages = 0, all = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    CHECK(f && fscanf(f, "%ld %ld", &all, &pages) == 2);
-    if (f) fclose(f);
-    return pages * sysconf(_SC_PAGESIZE);
-}
-
-static int descriptors(void) {
-    int n = 0;
-    for (int fd = 0; fd < 64; fd++) n += fcntl(fd, F_GETFD) >= 0;
-    return n;
-}
 
 static pf_module *model_of(pf_engine *e) {
     return small_model(e, "'causal': true, 'kernel': {'features': 8}");
@@ -88,14 +73,7 @@ static void live_failure(void) {
 }
 
 static void live(const char *what, void (*one)(void)) {
-    int lives = getenv("PF_LONG") ? LONG : LIVES;
-    for (int i = 0; i < WARM; i++) one();
-    long before = resident();
-    int files = descriptors();
-    for (int i = 0; i < lives; i++) one();
-    long grown = resident() - before;
-    if (grown > SPARE) fprintf(stderr, "  %s: %ld bytes more\n", what, grown);
-    CHECK(grown <= SPARE && descriptors() == files);
+    lives_of(what, one, WARM, getenv("PF_LONG") ? LONG : LIVES);
 }
 
 int main(void) {

@@ -3,29 +3,12 @@
  * ten thousand), also such that fail, and the process has no more memory and no more open files at
  * the end than when it had warmed up. lives_test has engines, models, streams and loads.
  */
-#include <fcntl.h>
-#include <unistd.h>
-
-#include "check.h"
+#include "lives.h"
 #include "performer_lua.h"
 
-enum { LIVES = 200, LONG = 10000, WARM = 50, SPARE = 1 << 20 };
+enum { LIVES = 200, LONG = 10000, WARM = 50 };
 
 static pf_engine *engine;
-
-static long resident(void) {
-    long pages = 0, all = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    CHECK(f && fscanf(f, "%ld %ld", &all, &pages) == 2);
-    if (f) fclose(f);
-    return pages * sysconf(_SC_PAGESIZE);
-}
-
-static int descriptors(void) {
-    int n = 0;
-    for (int fd = 0; fd < 64; fd++) n += fcntl(fd, F_GETFD) >= 0;
-    return n;
-}
 
 /* Loads a text that calls into tensors, and calls a function of it. */
 static void live_with(const pf_script_options *options, const char *text, int expected) {
@@ -52,14 +35,7 @@ static void live_stranger(void) {
 }
 
 static void live(const char *what, void (*one)(void)) {
-    int lives = getenv("PF_LONG") ? LONG : LIVES;
-    for (int i = 0; i < WARM; i++) one();
-    long before = resident();
-    int files = descriptors();
-    for (int i = 0; i < lives; i++) one();
-    long grown = resident() - before;
-    if (grown > SPARE) fprintf(stderr, "  %s: %ld bytes more\n", what, grown);
-    CHECK(grown <= SPARE && descriptors() == files);
+    lives_of(what, one, WARM, getenv("PF_LONG") ? LONG : LIVES);
 }
 
 int main(void) {
