@@ -21,7 +21,7 @@
 #include "host.h"
 #include "lpf.h"
 #include "process.h"
-#include "sandbox_run.h"
+#include "run.h"
 
 enum { MAX_COMMANDS = 128, NAME = 64 };
 

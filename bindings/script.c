@@ -236,6 +236,7 @@ typedef struct {
     int argc;
     const char *const *argv; /* its `...` */
     int failed;              /* LUA_OK, or how compiling ended */
+    bool ran;                /* it has compiled */
 } load_job;
 
 /* Where `require` looks in place of the current folder, the first chunk says. */
@@ -263,6 +264,7 @@ static int load_body(lua_State *L) {
     place(L, job->script, job->path);
     job->failed = compile(L, job);
     if (job->failed != LUA_OK) return lua_error(L);
+    job->ran = true;
     lua_rawgeti(L, LUA_REGISTRYINDEX, job->script->environment);
     lua_setupvalue(L, -2, 1);
     luaL_checkstack(L, job->argc + 8, "too many arguments");
@@ -334,11 +336,13 @@ static int arguments_body(lua_State *L) {
 }
 
 int lpf_script_run_file(pf_script *script, const char *path, const char *program, int argc,
-                        const char *const *argv) {
+                        const char *const *argv, bool *ran) {
     load_job file = {.script = script, .path = path, .argc = argc, .argv = argv};
     arguments_job arguments = {&file, program};
-    const int status = lpf_script_enter(script, __func__, arguments_body, &arguments, NULL);
-    return status < 0 ? status : load_file(&file, __func__);
+    int status = lpf_script_enter(script, __func__, arguments_body, &arguments, NULL);
+    if (status >= 0) status = load_file(&file, __func__);
+    if (ran) *ran = file.ran;
+    return status;
 }
 
 int pf_script_run(pf_engine *engine, const char *path, int argc, const char *const *argv) {
@@ -352,7 +356,7 @@ int pf_script_run(pf_engine *engine, const char *path, int argc, const char *con
         return lpf_script_refuse(PF_ESTATE, "pf_script_run: its engine has closed");
     int status = pf_script_open(&script, engine, NULL);
     if (status < 0) return status;
-    status = lpf_script_run_file(script, path, "performer", argc, argv);
+    status = lpf_script_run_file(script, path, "performer", argc, argv, NULL);
     pf_script_close(&script); /* what is collected now may fail in turn */
     return status < 0 ? lpf_script_refuse(status, "%s", pf_script_error()) : status;
 }

@@ -41,6 +41,9 @@ int lpf_script_refuse(int status, const char *format, ...) __attribute__((format
 /* The same of an error on top of the stack, which it takes off: `lua_status` is what lua_pcall
  * gave. PF_OK where the script ended itself well. */
 int lpf_script_thrown(lua_State *L, int lua_status);
+/* Did the thread's last error end a script by its own wish (pf.exit, os.exit)? The exit code that
+ * it asks for, with its own words in *text, "" for none; -1: no, and *text stays as it is. */
+int lpf_script_exit(const char **text);
 /* A message handler, which keeps where it happened for lpf_script_thrown. */
 int lpf_script_handler(lua_State *L);
 /* What a call comes to that gave `status`: not its own end where a limit had been reached. */
@@ -65,9 +68,10 @@ void lpf_script_drop(pf_script *script);
 
 /* ---- script.c ---- */
 
-/* pf_script_load_file with arguments: its `arg` and `...`. */
+/* pf_script_load_file with arguments: its `arg` and `...`. *ran: it could be read and compiled, and
+ * what failed is its own; NULL: who asks does not mind. */
 int lpf_script_run_file(pf_script *script, const char *path, const char *program, int argc,
-                        const char *const *argv);
+                        const char *const *argv, bool *PF_NULLABLE ran);
 
 /* ---- script_value.c ---- */
 

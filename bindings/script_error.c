@@ -10,12 +10,22 @@
 #include "script.h"
 
 static _Thread_local char script_error[LPF_THROWN];
+static _Thread_local int script_exit = -1; /* the code that a script chose; -1: it chose none ... */
+static _Thread_local bool exit_silent;     /* ... and no words */
 
 static const char trace_key = 't'; /* registry: where the last error was raised, or false */
 
 const char *pf_script_error(void) { return script_error; }
 
-void lpf_script_quiet(void) { script_error[0] = 0; }
+void lpf_script_quiet(void) {
+    script_error[0] = 0;
+    script_exit = -1;
+}
+
+int lpf_script_exit(const char **text) {
+    if (script_exit >= 0) *text = exit_silent ? "" : script_error;
+    return script_exit;
+}
 
 int lpf_script_refuse(int status, const char *format, ...) {
     char text[LPF_THROWN]; /* the arguments may be what stands */
@@ -24,6 +34,7 @@ int lpf_script_refuse(int status, const char *format, ...) {
     if (vsnprintf(text, sizeof text, format, args) < 0) text[0] = 0;
     va_end(args);
     memcpy(script_error, text, sizeof text);
+    script_exit = -1;
     return pf_set_error(status, script_error);
 }
 
@@ -53,6 +64,8 @@ int lpf_script_thrown(lua_State *L, int lua_status) {
     bool chosen = false;
     int status = lua_status == LUA_ERRMEM ? PF_ENOMEM : lpf_status_of(L, -1);
     const int code = lpf_host_thrown(L, script_error, &chosen);
+    script_exit = chosen ? code : -1;
+    exit_silent = !script_error[0];
     if (chosen && code == 0 && !script_error[0]) return PF_OK;
     if (!script_error[0])
         snprintf(script_error, sizeof script_error, "the script ended itself with code %d", code);

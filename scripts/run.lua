@@ -27,14 +27,6 @@ local function split(words)
   return table.move(words, 1, i, 1, {}), table.move(words, i + 1, #words, 1, {})
 end
 
---- The script's text; a first line for the shell is left out, but counted.
-local function read(path)
-  local file, message = io.open(path, "rb")
-  local text = file and file:read "a"
-  if not text then cli.fail(2, cli.advise(message or path .. ": can't be read")) end
-  return (text:gsub("^\xef\xbb\xbf", ""):gsub("^#[^\n]*", ""))
-end
-
 --- Which limit it was, in one sentence.
 local function say_over(path, message, usage)
   return ("%s: %s (after %.2f seconds and %d units of work, with %.1f MB at most)"):format(path,
@@ -51,9 +43,8 @@ local function main()
   local limits = options.sandbox and SANDBOX or {}
   if options.threads then pf.open { threads = options.threads } end
   local ok, message, code, usage = run {
-    text = read(options.file), name = "@" .. options.file, args = arguments,
-    sandbox = options.sandbox, bytes = options.memory or limits.memory,
-    seconds = options.seconds or limits.seconds, work = options.work }
+    path = options.file, args = arguments, sandbox = options.sandbox, work = options.work,
+    bytes = options.memory or limits.memory, seconds = options.seconds or limits.seconds }
   if ok then return end
   if code == "PF_ECANCEL" then cli.fail(130, "interrupted") end
   if type(code) == "number" then cli.fail(code, message) end

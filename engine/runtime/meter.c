@@ -68,7 +68,7 @@ int pf_meter_look(const pf_meter *innermost) {
 
 static int over_fail(const pf_meter *m) {
     if (atomic_load(&m->over) == PF_OVER_TIME)
-        return pf_fail(PF_ELIMIT, "over the limit of %g seconds", m->limits.seconds);
+        return pf_fail(PF_ELIMIT, "over the limit of %g s", m->limits.seconds);
     return pf_fail(PF_ELIMIT, "over the limit of %llu units of work",
                    (unsigned long long)m->limits.work);
 }

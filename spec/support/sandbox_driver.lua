@@ -12,6 +12,7 @@ package.path = folder .. "/?.lua;" .. package.path
 local GRACE = 0.25 -- seconds over the deadline ...
 local NOISE = 2    -- ... and what a busy machine may add
 local SCRATCH = 1 << 20 -- bytes that the engine keeps for its next call, of all scripts together
+local ATTACK = "memory:attack.lua" -- the host's file
 local failures = 0
 
 -- ---- the host's ----
@@ -42,9 +43,9 @@ local WORDS = { PF_ELIMIT = "time", PF_ENOMEM = "memory" }
 --- How it ended, in one of the attacks' words, and what it said.
 local function attempt(text, limits)
   local began, os_began = pf.clock(), os.clock()
-  local ok, message, code, usage = run {
-    text = "local pf = require 'performer'; " .. text, name = "=attack", sandbox = true,
-    bytes = limits.bytes, seconds = limits.seconds, work = limits.work }
+  assert(pf.file.write(ATTACK, "local pf = require 'performer'; " .. text))
+  local ok, message, code, usage = run { path = ATTACK, sandbox = true, bytes = limits.bytes,
+                                         seconds = limits.seconds, work = limits.work }
   if ok then usage, message = message, "" end
   local over = math.min(pf.clock() - began, os.clock() - os_began) - (limits.seconds or math.huge)
   return ok and "fine" or WORDS[code] or type(code) == "number" and "error" or code, message,
@@ -75,13 +76,11 @@ end
 
 --- The same calls with Lua's own functions, here, and with those of a bounded state.
 local function same()
-  local file = assert(io.open(folder .. "/sandbox_same.lua"))
-  local text = file:read "a"
-  file:close()
+  local path = folder .. "/sandbox_same.lua"
   local own, bounded = os.tmpname(), os.tmpname()
   local args = { bounded, count, seed }
-  assert(load(text, "=script"))(own, count, seed)
-  assert(run { text = text, args = args })
+  assert(loadfile(path))(own, count, seed)
+  assert(run { path = path, args = args })
   local i, told = 0, true
   local lines = io.lines(bounded)
   for line in io.lines(own) do
