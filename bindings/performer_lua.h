@@ -156,7 +156,9 @@ typedef struct {
      * case; in a sandbox nowhere. */
     pf_script_print print;
     void *print_context;
-    const char *lua_dir; /* the folder that holds performer/init.lua; NULL: beside the library */
+    /* The folder that holds performer/init.lua (PREFIX/share/performer/lua); NULL: where it lies
+     * beside the library, or beside a program that this is a part of. */
+    const char *lua_dir;
 } pf_script_options;
 
 /* The options' limits count from its end. */

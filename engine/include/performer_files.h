@@ -128,7 +128,8 @@ PF_API int pf_file_list(pf_engine *engine, const char *path, pf_entry_fn each,
                         void *PF_NULLABLE to);
 
 /* A file in memory of the caller's own bytes, which are not copied: they must stay as they are
- * until the file is removed or replaced, or the engine closes. */
+ * until the file is removed or replaced, or the engine closes. The folder that it is in must be
+ * there (pf_file_make_folder); a model is all files of its checkpoint folder. */
 PF_API int pf_memory_lend(pf_engine *engine, const char *path, const void *data, size_t bytes);
 /* Where the bytes of a file in memory lie: borrowed until it is removed or replaced. */
 PF_API int pf_memory_get(pf_engine *engine, const char *path, const void **data, size_t *bytes);
