@@ -57,7 +57,9 @@ static pf_config *string_new(pf_pieces *store, const char *value) {
     return NULL;
 }
 
-pf_config *pf_config_new(pf_config_kind kind) { return node_new(NULL, kind); }
+pf_config *pf_config_new(pf_config_kind kind) {
+    return kind == PF_STRING ? string_new(NULL, "") : node_new(NULL, kind);
+}
 pf_config *pf_config_new_number(double value) { return number_new(NULL, PF_NUMBER, value); }
 pf_config *pf_config_new_bool(bool value) { return number_new(NULL, PF_BOOL, value); }
 pf_config *pf_config_new_string(const char *value) { return string_new(NULL, value); }

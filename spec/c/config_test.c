@@ -201,6 +201,17 @@ static void test_options(void) {
     pf_config_free(map);
 }
 
+/* A text that was given no letters is an empty one, and writes as one. */
+static void test_empty_text(void) {
+    pf_config *node = pf_config_new(PF_STRING);
+    char *text = NULL;
+    CHECK(pf_config_string(node) && !*pf_config_string(node));
+    CHECK_OK(pf_json_write(&text, node, false));
+    CHECK(text && strcmp(text, "\"\"") == 0);
+    pf_text_free(text);
+    pf_config_free(node);
+}
+
 static void test_nearest(void) {
     static const char *const names[] = {"features", "head_dim", "seed", "lr", "dim"};
     CHECK(strcmp(pf_nearest("feautres", names, 5), "features") == 0);
@@ -215,6 +226,7 @@ int main(void) {
     test_heap_trees();
     test_config_misuse();
     test_options();
+    test_empty_text();
     test_nearest();
     return CHECK_REPORT();
 }

@@ -6,17 +6,8 @@
  * The engine's budget is far above what any input holds, so running out of it means that a
  * size in the file was believed before it was proved.
  */
-#include "fuzz_file.h"
-
-#include <stdlib.h>
-#include <string.h>
-
+#include "change_tensors.h"
 #include "seal.h"
-
-size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed);
-
-enum { LARGE = 1 << 16 };
 
 /* ---- a model with every kind of state ---- */
 
@@ -118,7 +109,9 @@ static void step_alone(pf_engine *e, pf_state *s) {
     pf_attention_state_options o = {.size = sizeof o};
     pf_tensor *q = NULL, *v = NULL, *out = NULL;
     if (!good(pf_attention_state_info(s, &o))) __builtin_trap();
-    if (o.batch * o.heads * o.head_dim > LARGE || o.batch * o.heads * o.value_dim > LARGE) return;
+    if (o.batch * o.heads * o.head_dim > CHANGED_MOST ||
+        o.batch * o.heads * o.value_dim > CHANGED_MOST)
+        return;
     int64_t shape[4] = {o.batch, o.heads, 1, o.head_dim};
     int64_t wide[4] = {o.batch, o.heads, 1, o.value_dim};
     if (good(pf_tensor_full(&q, e, PF_F32, 4, shape, 1)) &&
@@ -172,16 +165,18 @@ static void use_stream(pf_stream *stream) {
 }
 
 static void take(pf_engine *e, const char *path) {
-    static char again[96];
+    static const char again[] = "memory:again";
     pf_attention_state_options hosted = {.size = sizeof hosted, .kernel = fuzz_kernel()};
     pf_state *state = NULL;
     pf_stream *stream = NULL;
-    snprintf(again, sizeof again, "%s-again", path);
-    if (good(pf_state_load(&state, e, path, NULL))) use_alone(e, &state, again);
+    if (good(pf_state_load(&state, e, path, NULL))) use_alone(e, &state, again), fuzz_good++;
     if (state) __builtin_trap();
     if (good(pf_state_load(&state, e, path, &hosted))) step_alone(e, state);
     pf_state_close(&state);
-    if (good(pf_module_state_load(&state, e, fuzz_model(), path))) use_model(e, &state, again);
+    if (good(pf_module_state_load(&state, e, fuzz_model(), path))) {
+        use_model(e, &state, again);
+        fuzz_good++;
+    }
     if (state) __builtin_trap();
     if (good(pf_stream_load(&stream, e, fuzz_model(), path))) {
         use_stream(stream);
@@ -192,23 +187,12 @@ static void take(pf_engine *e, const char *path) {
 
 /* ---- targets ---- */
 
-/* No power fails here, and thousands of files a second are written. */
-static int no_sync(void *context, void *file) { return (void)context, (void)file, 0; }
-
-static void write_fast(pf_engine *e) {
-    pf_file_access fast = *pf_file_system();
-    fast.sync = no_sync;
-    if (pf_engine_files(e, &fast) < 0) __builtin_trap();
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     pf_engine *e = fuzz_engine();
     const char *path = fuzz_path(data, size);
     pf_named *tensors = NULL;
     pf_config *meta = NULL;
     int n = 0;
-    if (!path) return 0;
-    write_fast(e);
     take(e, path);
     if (pf_safetensors_load(e, path, &tensors, &n, &meta) < 0 || !meta) return 0;
     const pf_config *kind = pf_config_get(meta, "kind");
@@ -220,98 +204,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     return 0;
 }
 
-/* ---- mutations ---- */
-
-/* Changes one text of the metadata. */
-static void change_text(pf_config *meta, unsigned seed) {
-    char text[512];
-    int n = pf_config_size(meta);
-    if (n == 0) return;
-    const char *key = pf_config_key(meta, (int)(seed % (unsigned)n));
-    const char *old = pf_config_string(pf_config_get(meta, key));
-    size_t length = old ? strlen(old) : 0;
-    if (length > sizeof text / 2) return;
-    memcpy(text, old ? old : "", length);
-    text[LLVMFuzzerMutate((uint8_t *)text, length, sizeof text - 1)] = 0;
-    pf_config_set_string(meta, key, text);
-}
-
-/* One tensor goes, or gets another size in one dimension: its numbers go with it. */
-static int change_tensor(pf_named *list, int n, unsigned seed) {
-    static const int64_t sizes[] = {0, 0, 1, 3, 16, 65536};
-    if (n == 0) return 0;
-    pf_named *t = &list[seed % (unsigned)n];
-    int64_t shape[PF_MAX_RANK], total = 1;
-    int rank = pf_tensor_rank(t->tensor);
-    unsigned pick = seed / 64;
-    if (pick % 8 == 0 || rank == 0) {
-        pf_named last = list[n - 1];
-        list[n - 1] = *t, *t = last;
-        return n - 1;
-    }
-    for (int d = 0; d < rank; d++) shape[d] = pf_tensor_size(t->tensor, d);
-    shape[pick / 8 % (unsigned)rank] = sizes[pick / 64 % 6];
-    for (int d = 0; d < rank; d++) total *= shape[d];
-    pf_dtype dtype = pick / 512 % 8 == 0 ? PF_I32 : pf_tensor_dtype(t->tensor);
-    pf_tensor *other = NULL;
-    if (total > LARGE || pf_tensor_full(&other, fuzz_engine(), dtype, rank, shape, 1) < 0) return n;
-    pf_tensor_release(&t->tensor);
-    t->tensor = other;
-    return n;
-}
-
-/* A whole file again after a change of what it holds; 0: the input is none. */
-static size_t change_content(uint8_t *data, size_t size, size_t max_size, unsigned seed) {
-    pf_engine *e = fuzz_engine();
-    const char *path = fuzz_path(data, size);
-    pf_named *list = NULL;
-    pf_config *meta = NULL;
-    int n = 0;
-    write_fast(e);
-    if (!path || pf_safetensors_load(e, path, &list, &n, &meta) < 0) return 0;
-    int kept = n;
-    if (meta && seed % 2 == 0)
-        change_text(meta, seed / 2);
-    else
-        kept = change_tensor(list, n, seed / 2);
-    int status = meta ? pf_safetensors_save(e, path, list, kept, meta) : PF_EFORMAT;
-    pf_named_free(list, n);
-    pf_config_free(meta);
-    FILE *file = status >= 0 ? fopen(path, "rb") : NULL;
-    if (!file) return 0;
-    size_t got = fread(data, 1, max_size, file);
-    bool whole = fgetc(file) == EOF;
-    fclose(file);
-    return whole ? got : 0;
-}
-
-/* Changes the header or what follows it, and puts the header's length right. */
-static size_t change_bytes(uint8_t *data, size_t size, size_t max_size, unsigned seed) {
-    uint64_t header = 0;
-    if (size >= 8) memcpy(&header, data, 8);
-    if (size < 8 || header > size - 8 || seed % 16 == 0) {
-        return LLVMFuzzerMutate(data, size, max_size);
-    }
-    size_t rest = size - 8 - (size_t)header;
-    if (seed % 3 == 0) {
-        uint8_t *from = data + 8 + header;
-        return 8 + (size_t)header + LLVMFuzzerMutate(from, rest, max_size - 8 - (size_t)header);
-    }
-    uint8_t *kept = malloc(rest + 1);
-    if (!kept || max_size < 16 + rest) return free(kept), size;
-    memcpy(kept, data + 8 + header, rest);
-    header = LLVMFuzzerMutate(data + 8, (size_t)header, max_size - 8 - rest);
-    memcpy(data, &header, 8);
-    memcpy(data + 8 + header, kept, rest);
-    free(kept);
-    return 8 + (size_t)header + rest;
-}
-
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed) {
-    uint8_t *kept = seed % 4 ? malloc(size + 1) : NULL;
-    if (kept) memcpy(kept, data, size);
-    size_t changed = kept ? change_content(data, size, max_size, seed / 4) : 0;
-    if (kept && changed == 0) memcpy(data, kept, size);
-    free(kept);
-    return changed > 0 ? changed : change_bytes(data, size, max_size, seed / 4);
+    return change_tensors(data, size, max_size, seed);
 }
