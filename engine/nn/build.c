@@ -37,21 +37,22 @@ static int unknown_layer(const char *type) {
 /* ---- a new module ---- */
 
 static bool is_default(const pf_config *value, const pf_option_info *o) {
-    if (pf_config_kind_of(value) == PF_NULL) return true;
     if (o->kind == PF_OPT_TREE) return false;
     if (o->kind != PF_OPT_STRING) return pf_config_number(value) == o->number;
     return o->string && strcmp(pf_config_string(value), o->string) == 0;
 }
 
-/* Writes the defaults of what is not given into `options`: a file must not change its
- * meaning when a default changes later. Options that came later stand there only where they
- * are not the default. */
+/* Writes the defaults of what is not given into `options`, null standing for that: a file must not
+ * change its meaning when a default changes later. Options that came later stand there only where
+ * they are not the default. */
 static int fill_defaults(pf_config *options, const pf_layer *type) {
     for (int i = 0; i < type->n_options; i++) {
         const pf_option_info *o = &type->options[i];
         const pf_config *given = pf_config_get(options, o->name);
-        if (given && o->later && is_default(given, o)) pf_config_remove(options, o->name);
-        if (given || o->later) continue;
+        bool null = given && pf_config_kind_of(given) == PF_NULL;
+        bool told = given && !null;
+        if (null || (told && o->later && is_default(given, o))) pf_config_remove(options, o->name);
+        if (told || o->later) continue;
         int status = PF_OK;
         if (o->kind == PF_OPT_BOOL) {
             status = pf_config_set_bool(options, o->name, o->number != 0);

@@ -315,6 +315,29 @@ static void test_later_tensors(pf_engine *e) {
     pf_module_release(&m);
 }
 
+/* An option that is null is one that was not given, whatever its kind. */
+static void test_null_options(pf_engine *e) {
+    pf_module *m = small_model(
+        e, "'positions': null, 'ngrams': null, 'causal': null, 'kv_heads': null, 'head': null");
+    pf_module *same = small_model(e, "");
+    pf_config *a = NULL, *b = NULL;
+    char *one = NULL, *other = NULL;
+    CHECK_OK(pf_module_tree(&a, m));
+    CHECK_OK(pf_module_tree(&b, same));
+    /* Whatever the order: all of one is in the other, and as many. */
+    const pf_config *options = pf_config_get(a, "options"), *plain = pf_config_get(b, "options");
+    CHECK(pf_config_size(options) == pf_config_size(plain));
+    for (int i = 0; i < pf_config_size(plain); i++) {
+        CHECK_OK(pf_json_write(&one, pf_config_at(plain, i), false));
+        CHECK_OK(pf_json_write(&other, pf_config_get(options, pf_config_key(plain, i)), false));
+        CHECK(strcmp(one, other) == 0);
+        pf_text_free(one), pf_text_free(other);
+    }
+    pf_config_free(a), pf_config_free(b);
+    pf_module_release(&m);
+    pf_module_release(&same);
+}
+
 int main(void) {
     pf_engine *e = engine_of(2, 11);
     test_names(e);
@@ -329,6 +352,7 @@ int main(void) {
     test_doubled(e);
     test_later_tensors(e);
     test_report_path(e);
+    test_null_options(e);
     size_t live = live_bytes(e);
     pf_engine_close(&e);
     CHECK(live <= 1 << 16);
