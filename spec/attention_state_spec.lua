@@ -122,6 +122,17 @@ for _, a in ipairs(attentions()) do
   end)
 end
 
+describe("options of a state", function()
+  it("that are no table are refused", function()
+    for _, bad in ipairs { 1, true, "exact" } do
+      local _, message = pcall(pf.attention.state, bad)
+      assert.is_truthy(message:find("attention.state: options must be a table", 1, true), message)
+      _, message = pcall(pf.attention.load_state, "memory:none", bad)
+      assert.is_truthy(message:find("options must be a table", 1, true), message)
+    end
+  end)
+end)
+
 describe("a custom kernel", function()
   it("is the same operator: elu + 1 written in Lua is the map elu", function()
     local q, k, v = tensors(inputs(1, C + 9, 41))

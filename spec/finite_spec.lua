@@ -43,6 +43,8 @@ describe("a check for finite numbers", function()
       end
       local before = run()
       assert.is_true(pf.check.finite(model, batch, { step = 3 }))
+      assert.has_error(function() pf.check.finite(model, batch, 2) end,
+        "check.finite: pass must be a table, got number")
       local watched
       assert.is_true(pf.check.finite(function() watched = run() end))
       assert.is_true(before == watched and before == run())

@@ -127,6 +127,9 @@ function check.finite(what, batch, pass, loss)
   if kind == "function" then
     step = util.check_options(batch, { "step" }, "check.finite").step
   elseif kind == "module" and type(batch) == "table" then
+    if pass ~= nil and type(pass) ~= "table" then
+      util.fail("check.finite: pass must be a table, got %s", core.kind(pass))
+    end
     step = pass and pass.step
   else
     util.fail("check.finite: a function, or a module and a batch, are needed; got %s and %s", kind,

@@ -26,7 +26,7 @@ end
 --- Options of the kind's own that stand beside the others, as { attention = "sliding", window = 64
 --- } has them, go into it: attention = { name = "sliding", window = 64 }.
 local function gather(options, words, where)
-  local name, own, o = options.attention, {}, {}
+  local name, own, o = type(options) == "table" and options.attention, {}, {}
   if type(name) ~= "string" then return options, words end
   words = table.move(words, 1, #words, 1, {})
   for _, kind in ipairs(tables.kinds()) do
