@@ -28,8 +28,8 @@ static inline int lives_descriptors(void) {
     return n;
 }
 
-/* So many lives, after so many to warm up. Pages that the system makes huge, when it finds the time,
- * would count two megabytes at once. */
+/* So many lives, after so many to warm up. Pages that the system makes huge, when it finds the
+ * time, would count two megabytes at once. */
 static inline void lives_of(const char *what, void (*one)(void), int warm, int lives) {
     prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
     for (int i = 0; i < warm; i++) one();
