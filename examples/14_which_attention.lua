@@ -64,6 +64,8 @@ for _, kind in ipairs(pf.kinds()) do
       c.bytes / (1 << 20), growth(name), 100 * r.accuracy, 100 * r.accuracy_far))
     found[#found + 1] = { name = name, seconds = c.seconds, far = r.accuracy_far }
     slowest, best = math.max(slowest, c.seconds), math.max(best, r.accuracy_far)
+  elseif type(c) ~= "string" or pf.interrupted() then
+    error(c, 0)
   else
     print(("%-9s  left out: %s"):format(name, (c:gsub("^[^\n]-%.lua:%d+: ", ""))))
   end

@@ -283,8 +283,13 @@ static void test_limits(void) {
 /* A folder that is no model, and a port that is taken: a sentence and exit code 1, at once. */
 static void test_start(void) {
     char command[700];
+    size_t n = 0;
     snprintf(command, sizeof command, "%s --model %s/nothing 2>%s/said", SERVE, folder, folder);
     CHECK(WEXITSTATUS(system(command)) == 1);
+    char *said = scratch_read(scratch_path("%s/said", folder), &n);
+    if (said) said[n] = 0;
+    CHECK(said && strstr(said, "nothing"));
+    free(said);
     snprintf(command, sizeof command, "%s 2>%s/said", SERVE, folder);
     CHECK(WEXITSTATUS(system(command)) == 2);
 }

@@ -220,11 +220,11 @@ static int load(worker *w) {
                                          "doesn't know: it speaks bytes and proteins");
     }
     pf_config_free(tokenizer);
+    if (status < 0) return status;
     w->stop = pf_tokenizer_special(w->tokenizer, "end");
-    if (w->stop < 0) w->stop = -1;
+    if (w->stop < 0) w->stop = -1; /* bytes have none */
     const pf_serving_options options = {.size = sizeof options, .capacity = w->o.capacity};
-    if (status >= 0) status = pf_serving_open(&w->serving, w->engine, w->model, &options);
-    return status;
+    return pf_serving_open(&w->serving, w->engine, w->model, &options);
 }
 
 bool worker_open(worker **out, const worker_options *options) {
