@@ -64,17 +64,15 @@ for _, kind in ipairs(pf.kinds()) do
       c.bytes / (1 << 20), growth(name), 100 * r.accuracy, 100 * r.accuracy_far))
     found[#found + 1] = { name = name, seconds = c.seconds, far = r.accuracy_far }
     slowest, best = math.max(slowest, c.seconds), math.max(best, r.accuracy_far)
-  elseif type(c) ~= "string" or pf.interrupted() then
-    error(c, 0)
   else
+    if type(c) ~= "string" or pf.interrupted() then error(c, 0) end
     print(("%-9s  left out: %s"):format(name, (c:gsub("^[^\n]-%.lua:%d+: ", ""))))
   end
 end
 
 -- The cheapest of those that recall nearly as much as the best.
 table.sort(found, function(a, b) return a.seconds < b.seconds end)
-local i = 1
-while found[i].far < 0.9 * best do i = i + 1 end
+local i = 1; while found[i].far < 0.9 * best do i = i + 1 end
 print(best < 2 / task.values and "\nadvice: train longer: none recalls more than a guess yet"
   or ("\nadvice: for rows of %d take %s: it recalls %.0f %% of what is far away (the best: %.0f "
     .. "%%) in %.3f of the slowest one's time"):format(length, found[i].name, 100 * found[i].far,

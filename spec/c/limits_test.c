@@ -279,7 +279,7 @@ static void test_time(void) {
     CHECK_OK(product(e, a));
     sleep_ms(30);
     CHECK_FAILS(PF_ELIMIT, product(e, a));
-    CHECK(strstr(pf_last_error(), "0.02 seconds"));
+    CHECK(strstr(pf_last_error(), "0.02 s"));
     CHECK_OK(pf_engine_limit(e, &limits));
     double began = pf_clock();
     int status;
