@@ -129,12 +129,19 @@ static int find_place(pf_memory_files *d, const char *path, place *to) {
     return 0;
 }
 
-/* *n: what stands there, which may be nothing; *at: where that is. */
+/* *n: what stands there, which may be nothing; *at: where that is, also of a folder that the path
+ * ends in by a dot. */
 static int find(pf_memory_files *d, const char *path, place *at, node **n) {
     int result = find_place(d, path, at);
     *n = NULL;
-    if (result >= 0) *n = at->length ? child_of(at->folder, at->name, at->length) : at->folder;
-    return result;
+    if (result < 0) return result;
+    *n = at->length ? child_of(at->folder, at->name, at->length) : at->folder;
+    if (at->length == 0 && at->folder->parent) {
+        at->folder = (*n)->parent;
+        at->name = (*n)->name;
+        at->length = strlen(at->name);
+    }
+    return 0;
 }
 
 /* What must stand there. */
@@ -240,13 +247,23 @@ static int memory_lock(void *context, void *file) { return (void)context, (void)
 
 /* ---- names ---- */
 
+static node *hold(node *n) {
+    if (n) n->handles++;
+    return n;
+}
+
+/* Held, so that whatever `each` removes, the next one is a node still; where that one has gone
+ * elsewhere, the list ends. */
 static int memory_list(void *context, const char *path, pf_entry_fn each, void *to) {
     node *folder;
     int result = find_node(context, path, &folder);
-    if (result >= 0 && !folder->folder) return -ENOTDIR;
-    for (node *n = result >= 0 ? folder->first : NULL, *next; n && result >= 0; n = next) {
-        next = n->next; /* this one may be removed meanwhile */
-        result = each(to, n->name);
+    if (result < 0) return result;
+    if (!folder->folder) return -ENOTDIR;
+    for (node *n = hold(folder->first), *next; n; n = next) {
+        const bool there = result >= 0 && n->parent == folder;
+        next = there ? hold(n->next) : NULL;
+        if (there) result = each(to, n->name);
+        memory_close(context, n);
     }
     return result;
 }

@@ -282,6 +282,46 @@ static void test_memory(void) {
     pf_engine_close(&again);
 }
 
+typedef struct {
+    const pf_file_access *access;
+    int told;
+} remover;
+
+/* Whatever it is told of, it removes all three. */
+static int remove_all(void *to, const char *name) {
+    remover *r = to;
+    CHECK(name[0] >= 'a' && name[0] <= 'c');
+    r->told++;
+    r->access->remove(r->access->context, "memory:full/a");
+    r->access->remove(r->access->context, "memory:full/b");
+    r->access->remove(r->access->context, "memory:full/c");
+    return 0;
+}
+
+/* Paths that end in a dot name the folder, which may be renamed over; and a folder may be emptied
+ * while it is listed. */
+static void test_memory_names(void) {
+    pf_engine *e = open_with(NULL);
+    pf_memory_files *files = NULL;
+    pf_file_info info = {.size = sizeof info};
+    CHECK_OK(pf_memory_files_open(&files, e));
+    const pf_file_access *access = pf_memory_files_access(files);
+    void *disk = access->context;
+    static const char *const folders[] = {"memory:from",   "memory:to",     "memory:full",
+                                          "memory:full/a", "memory:full/b", "memory:full/c"};
+    for (int i = 0; i < 6; i++) CHECK(access->make_dir(disk, folders[i]) == 0);
+    CHECK(access->rename(disk, "memory:from/.", "memory:to/.") == 0);
+    CHECK(access->look(disk, "memory:from", &info) == -ENOENT);
+    CHECK(access->look(disk, "memory:to", &info) == 0 && info.kind == PF_ENTRY_FOLDER);
+    CHECK(access->make_dir(disk, "memory:to/sub") == 0);
+    CHECK(access->rename(disk, "memory:full", "memory:to/sub/..") == -ENOTEMPTY);
+    remover r = {access, 0};
+    CHECK(access->list(disk, "memory:full", remove_all, &r) == 0);
+    CHECK(r.told >= 1 && access->remove(disk, "memory:full") == 0);
+    pf_memory_files_close(&files);
+    pf_engine_close(&e);
+}
+
 /* A disk by itself, that is all there is: nobody else sees it, and it sees nothing else. */
 static void test_memory_alone(void) {
     pf_engine *e = open_with(NULL);
@@ -322,6 +362,7 @@ int main(void) {
     test_engines();
     test_data_go_on();
     test_memory();
+    test_memory_names();
     test_memory_alone();
     return folder_close();
 }
