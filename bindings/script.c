@@ -212,6 +212,7 @@ int pf_script_limit(pf_script *script, const pf_limits *limits) {
     if (status >= 0) status = pf_meter_limit(script->meter, limits ? &own : NULL);
     if (status < 0) return lpf_script_refuse(status, "%s", pf_last_error());
     script->bytes = own.bytes;
+    script->set++;
     bounded_firm(script->bounded, own.bytes > 0);
     return PF_OK;
 }

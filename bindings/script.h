@@ -29,6 +29,7 @@ struct pf_script {
     int held;     /* files that are being run, whose text it pays for */
     bool placed;  /* the first chunk has said where `require` looks */
     size_t bytes; /* the bound of what it holds now; 0: none */
+    unsigned set; /* how often the host has set its limits */
     pf_script_print print;
     void *print_context;
     char name[LPF_SCRIPT_NAME];

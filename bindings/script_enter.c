@@ -43,14 +43,19 @@ typedef struct {
     bool outermost, nested;
     size_t bytes; /* the bound before */
     bool firm;
+    unsigned set; /* in between the host may set another */
 } span;
+
+static void put_back(pf_script *s, const span *call) {
+    s->bytes = call->bytes;
+    bounded_firm(s->bounded, call->firm);
+    pf_meter_bound(s->meter, s->bytes);
+}
 
 static void end_span(pf_script *s, span *call) {
     if (call->own) {
         pf_meter_close(&call->own);
-        s->bytes = call->bytes;
-        bounded_firm(s->bounded, call->firm);
-        pf_meter_bound(s->meter, s->bytes);
+        if (call->set == s->set) put_back(s, call);
     }
     if (call->nested) pf_engine_nest(s->engine, -1);
     if (call->outermost) pf_meter_leave(s->meter);
@@ -75,7 +80,7 @@ static int own_limits(pf_script *s, span *call, const pf_limits *given, const ch
     limits.bytes = 0;
     status = pf_meter_open(&call->own, s->engine, &limits);
     if (status < 0) return status;
-    call->bytes = s->bytes, call->firm = bounded_firm(s->bounded, false);
+    call->bytes = s->bytes, call->set = s->set, call->firm = bounded_firm(s->bounded, false);
     bounded_firm(s->bounded, call->firm);
     status = pf_meter_enter(call->own);
     return status < 0 ? status : bound_bytes(s, bytes);

@@ -161,6 +161,24 @@ static void test_nested(pf_script *s) {
     CHECK(pf_script_call(s, "outer", NULL, 0, &v, 1, &outer) == 1 && in.status == 0);
 }
 
+static int set_bytes(void *context, pf_script *script, const pf_value *args, int n,
+                     pf_value *results) {
+    (void)args, (void)n, (void)results;
+    return pf_script_limit(script, context);
+}
+
+/* Limits that the host sets in the middle of a call stay, whatever limits the call had. */
+static void test_set_inside(pf_script *s) {
+    pf_limits script = within(6 << 20, 0, 0), outer = within(2 << 20, 0, 0);
+    CHECK_OK(load(s, "collectgarbage()"));
+    CHECK_OK(pf_script_set_function(s, "set_bytes", set_bytes, &script));
+    CHECK_OK(call_within(s, "set_bytes", &outer));
+    CHECK_FAILS(PF_ENOMEM, load(s, "local t = pf.ones(4000000)"));
+    CHECK_FAILS(PF_ENOMEM, call(s, "hide"));
+    CHECK_OK(pf_script_limit(s, NULL));
+    CHECK_OK(load(s, "local t = pf.ones(4000000)"));
+}
+
 static int deeper(void *context, pf_script *script, const pf_value *args, int n,
                   pf_value *results) {
     (void)context, (void)args, (void)n, (void)results;
@@ -298,6 +316,7 @@ int main(void) {
     test_call(script);
     test_bytes(engine, script);
     test_nested(script);
+    test_set_inside(script);
     test_depth(script);
     test_layers(engine, script);
     pf_script_close(&script);
