@@ -188,6 +188,16 @@ void bounded_charge(lua_State *L, uint64_t units) {
     }
 }
 
+void bounded_read(lua_State *L) {
+    const int n = lua_gettop(L);
+    uint64_t bytes = 0;
+    for (int i = 1; i <= n; i++)
+        if (lua_type(L, i) == LUA_TSTRING) bytes += lua_rawlen(L, i);
+    bounded_charge(L, (uint64_t)n + bytes / BOUNDED_BYTES);
+    if (bytes > BOUNDED_ARGUMENTS && bounded_is_stranger(bounded_of(L)))
+        luaL_error(L, "more than 32 MB of texts in one call in a sandbox");
+}
+
 bool bounded_note(lua_State *L, int status) {
     bounded *b = bounded_of(L);
     if (!b) return false;

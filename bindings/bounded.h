@@ -40,6 +40,10 @@ enum {
     BOUNDED_LUA = 64 << 20,  /* bytes of Lua's own objects in a stranger's state */
     BOUNDED_TEXT = 16 << 20, /* of one text */
     BOUNDED_CHUNK = 1 << 20, /* of a text that is compiled */
+    BOUNDED_DATE = 4 << 10,  /* of a format of os.date */
+    /* Of all texts that one call of a function in C reads: each may be the same one again, and a
+     * number by its digits. */
+    BOUNDED_ARGUMENTS = 32 << 20,
     BOUNDED_JUMPS = 8 << 10, /* and, or, elseif, goto ... in it: the parser's lists are walked */
 };
 
@@ -68,6 +72,9 @@ bool bounded_is_stranger(const bounded *PF_NULLABLE b);
 /* ---- for what runs in a state; where it is not a bounded one, they do nothing ---- */
 bounded *bounded_of(lua_State *L);                 /* NULL: it is none */
 void bounded_charge(lua_State *L, uint64_t units); /* raises when over */
+/* Pays for the arguments, whose texts the running function reads whole; raises where they are more
+ * than a stranger's call may read. */
+void bounded_read(lua_State *L);
 /* A whole collection, in bounded states where finalizers have room; else false, and nothing. */
 bool bounded_collect(lua_State *L);
 /* An engine's status that is about to be raised: a limit's, a cancel's end the script. true: the

@@ -134,7 +134,8 @@ static int table_unpack(lua_State *L) {
 
 /* The order that was given, or Lua's own. */
 static int compare(lua_State *L) {
-    bounded_charge(L, 1);
+    const bool texts = lua_type(L, 1) == LUA_TSTRING && lua_type(L, 2) == LUA_TSTRING;
+    bounded_charge(L, 1 + (texts ? (lua_rawlen(L, 1) + lua_rawlen(L, 2)) / BOUNDED_BYTES : 0));
     if (lua_isnil(L, lua_upvalueindex(1))) {
         lua_pushboolean(L, lua_compare(L, 1, 2, LUA_OPLT));
         return 1;

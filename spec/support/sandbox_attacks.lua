@@ -574,6 +574,20 @@ local OUT = {
     xpcall(error, error)
     xpcall(error)]] },
   { "collectors that are stopped", "error", [[collectgarbage "stop"]] },
+  { "one text sorted many times", "time", [[
+    local s, t = ("a"):rep(8 << 20), {}
+    for i = 1, 100000 do t[i] = s end
+    table.sort(t)]] },
+  { "one long number, many times in a call", "error", [[
+    local s, t = ("0"):rep(1 << 20) .. "65", {}
+    for i = 1, 50000 do t[i] = s end
+    local all = { string.char, utf8.char, math.max, math.min }
+    for _, f in ipairs(all) do assert(not pcall(f, table.unpack(t))) end
+    assert(not pcall(string.format, ("%d"):rep(50000), table.unpack(t)))
+    assert(not pcall(string.pack, ("b"):rep(50000), table.unpack(t)))
+    assert(select("#", table.unpack(t)) == table.pack(table.unpack(t)).n)
+    error "all of them"]], { seconds = 10, bytes = 48 << 20 } },
+  { "dates as long as texts", "error", [[os.date(("%%"):rep(1 << 20))]] },
   { "odd errors", "fine", [[
     for _, thrown in ipairs { 1, 1.5, true, {}, print, coroutine.create(print) } do
       local _, caught = pcall(error, thrown)
