@@ -8,9 +8,15 @@
 
 /* ---- option tables ------------------------------------------------------------ */
 
-/* Pushes options[key]; LUA_TNIL when there is no table. */
+/* Pushes options[key]; LUA_TNIL when there is no table. What stands in the table itself alone, as
+ * for lpf_check_options: a metatable's functions could close the very object that waits for them.
+ */
 static int get_option(lua_State *L, int index, const char *key) {
-    if (lua_istable(L, index)) return lua_getfield(L, index, key);
+    if (lua_istable(L, index)) {
+        index = lua_absindex(L, index);
+        lua_pushstring(L, key);
+        return lua_rawget(L, index);
+    }
     if (!lua_isnoneornil(L, index))
         lpf_raise(L, "options must be a table, got %s", lpf_kind(L, index));
     lua_pushnil(L);

@@ -224,4 +224,20 @@ describe("a serving", function()
       serving:join { prompt = { 1 }, stop = 1.5 }
     end, "stop is an id")
   end)
+
+  it("asks options themselves, no metatable of theirs, which could close it meanwhile", function()
+    local model, asked = model_of(), 0
+    local function closes(thing)
+      return setmetatable({}, { __index = function() asked = asked + 1; thing:close() end })
+    end
+    local serving = model:serve()
+    local id = serving:join { prompt = { 1, 2 } }
+    serving:step()
+    serving:sampling(id, closes(serving))
+    assert.are.equal(1, serving:count())
+    local stream = model:stream():feed { 1, 2 }
+    assert.are.equal("integer", math.type(stream:sample(closes(stream))))
+    assert.are.equal("integer", math.type(stream:next(1, closes(stream))))
+    assert.are.equal(0, asked)
+  end)
 end)
