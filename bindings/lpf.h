@@ -62,6 +62,9 @@ typedef struct lpf_context {
     bool hosted;       /* a pf_script: nothing but these runs code in it ... */
     pf_meter *meter;   /* ... within this one's limits, */
     const pf_file_access *files; /* and this access to files; NULL: the engine's own */
+    pf_random *random;           /* a stranger's own random numbers, or NULL: the engine's */
+    bool stranger;               /* its layers are for its own models alone */
+    bool watching;               /* numbers that are not finite (check.finite), from here on */
     const pf_pass *pass;         /* of the innermost Lua layer or recompute that runs, or NULL */
     uint64_t streams;            /* opened so far: the default seed of each */
     uint64_t step;               /* training steps so far: keys dropout */
@@ -134,6 +137,8 @@ int lpf_failure(lua_State *L, int status); /* pushes nil, message, code, whateve
 int lpf_loaded(lua_State *L, int status);
 /* Runs a callback's body protected; its error waits for lpf_result. PF_OK or PF_EHOST. */
 int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call);
+/* Ends a watch of numbers (check.finite), unless it stood `before`. */
+void lpf_end_watch(lpf_context *ctx, bool before);
 /* Nothing waits any more. The first call makes the slots: keeping an error must not allocate. */
 void lpf_forget_error(lua_State *L);
 const char *lpf_class_of(lua_State *L, int index); /* "nil", "performer.tensor", ... */

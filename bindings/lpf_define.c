@@ -4,7 +4,8 @@
  *
  * Several Lua states may stand behind one engine, one in front of the other: who is asked and does
  * not know the name asks who stood there before. A model that one of them builds finds the layers
- * of that state and the host's; one that the host builds all there are.
+ * of that state and the host's; one that the host builds all there are but strangers', who could
+ * give another layer than is meant.
  */
 #include "lpf.h"
 
@@ -38,7 +39,7 @@ static int resolve(void *context, pf_engine *engine, const char *name, pf_module
     resolve_call call = {name, children, n, module};
     *module = NULL;
     lpf_context *before = lpf_ask_layers(ctx); /* also of what the builder builds in turn */
-    const bool asked = ctx->main && (!before || before == ctx);
+    const bool asked = ctx->main && (before ? before == ctx : !ctx->stranger);
     const int status = asked ? lpf_protect(ctx, resolve_body, &call) : PF_OK;
     lpf_ask_layers(before);
     if (status < 0 || *module) return status;

@@ -13,9 +13,14 @@
 
 /* ---- the engine --------------------------------------------------------------- */
 
-/* seed(number): random numbers begin anew from it. */
+/* seed(number): random numbers begin anew from it; a stranger's are its own, also where its layer
+ * runs in a model of the host's and draws the host's. */
 static int core_seed(lua_State *L) {
-    pf_seed(lpf_engine(L), (uint64_t)lpf_check_whole(L, 1, "seed", "the seed"));
+    const uint64_t seed = (uint64_t)lpf_check_whole(L, 1, "seed", "the seed");
+    pf_engine *engine = lpf_engine(L);
+    pf_random *before = pf_engine_lend_random(engine, lpf_enter(L)->random);
+    pf_seed(engine, seed);
+    pf_engine_lend_random(engine, before);
     return 0;
 }
 

@@ -160,14 +160,23 @@ static int keep_error(lpf_context *ctx, lua_State *L) {
     return over ? over : PF_EHOST;
 }
 
+/* What a limit has cut short would be watched for ever, and no other could begin. */
+void lpf_end_watch(lpf_context *ctx, bool before) {
+    if (before || !ctx->watching) return;
+    pf_finite_end(ctx->engine, 0, NULL);
+    ctx->watching = false;
+}
+
 /* The body on the thread that called last. */
 static int protect(lpf_context *ctx, lua_CFunction body, void *call) {
     lua_State *L = ctx->L;
+    const bool watching = ctx->watching;
     lua_pushcfunction(L, body);
     lua_pushlightuserdata(L, call);
     ctx->inside++;
     int status = lua_pcall(L, 1, 0, 0);
     ctx->inside--;
+    lpf_end_watch(ctx, watching);
     ctx->L = L; /* the callback may have run others */
     return status == LUA_OK ? PF_OK : keep_error(ctx, L);
 }

@@ -112,6 +112,7 @@ static int schedule_rate(lua_State *L) {
 /* finite_begin(); finite_end([step]): true, or false, message, {step, layer, op, phase}. */
 static int finite_begin(lua_State *L) {
     lpf_result(L, pf_finite_begin(lpf_engine(L)));
+    lpf_enter(L)->watching = true;
     return 0;
 }
 
@@ -121,6 +122,7 @@ static int finite_end(lua_State *L) {
         lua_isnoneornil(L, 1) ? next : (uint64_t)lpf_check_whole(L, 1, "finite", "step");
     pf_config **report = lpf_config_slot(L);
     int status = pf_finite_end(lpf_engine(L), step, report);
+    lpf_enter(L)->watching = false;
     if (status != PF_ENUMERIC) lpf_result(L, status);
     lua_pushboolean(L, status >= 0);
     if (status >= 0) return 1;

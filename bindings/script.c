@@ -134,6 +134,15 @@ static int furnish(pf_script *s, const pf_script_options *options) {
     return lpf_script_ended(s->bounded, status == LUA_OK ? PF_OK : lpf_script_thrown(s->L, status));
 }
 
+/* What a stranger draws, seeds and names is nobody else's. */
+static int set_apart(pf_script *s) {
+    const int status = pf_random_open(&s->random, s->engine);
+    if (status < 0) return lpf_script_refuse(status, "%s", pf_last_error());
+    s->context->random = s->random;
+    s->context->stranger = true;
+    return PF_OK;
+}
+
 static int open_state(pf_script *s, const pf_script_options *options) {
     const bool firm = options->limits && options->limits->bytes > 0;
     const unsigned flags = s->sandbox ? BOUNDED_STRANGER : firm ? BOUNDED_FIRM : 0;
@@ -146,7 +155,8 @@ static int open_state(pf_script *s, const pf_script_options *options) {
     status = furnish(s, options);
     if (status < 0) return status;
     s->context->files = options->files || !s->sandbox ? options->files : sandbox_files();
-    if (!options->limits) return PF_OK;
+    if (s->sandbox) status = set_apart(s);
+    if (status < 0 || !options->limits) return status;
     s->bytes = options->limits->bytes;
     return pf_meter_limit(s->meter, options->limits); /* its work begins here */
 }

@@ -23,7 +23,8 @@ struct pf_script {
     bounded *bounded;
     lua_State *L; /* its main thread */
     lpf_context *context;
-    int environment; /* registry: the globals of its chunks */
+    pf_random *random; /* a stranger's own; NULL: it draws the engine's */
+    int environment;   /* registry: the globals of its chunks */
     bool sandbox;
     bool closing; /* no call begins any more */
     int held;     /* files that are being run, whose text it pays for */

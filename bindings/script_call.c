@@ -156,8 +156,10 @@ static int run_host(lua_State *L, const host_function *f, pf_value *args, int n,
                     pf_value *results) {
     lpf_context *ctx = lpf_enter(L), *asking = lpf_ask_layers(NULL);
     pf_engine *engine = f->script->engine;
-    const pf_file_access *files = pf_engine_lend_files(engine, NULL); /* the host has its own */
+    const pf_file_access *files = pf_engine_lend_files(engine, NULL); /* the host has its own ... */
+    pf_random *random = pf_engine_lend_random(engine, NULL);          /* ... of both */
     const int status = f->function(f->context, f->script, args, n, results);
+    pf_engine_lend_random(engine, random);
     pf_engine_lend_files(engine, files);
     lpf_ask_layers(asking);
     ctx->L = L;

@@ -19,6 +19,7 @@ void lpf_script_drop(pf_script *s) {
     if (s->held > 0 || (s->context && s->context->inside > 0)) return;
     if (s->L) lua_close(s->L); /* what is collected now may call the host */
     bounded_close(&s->bounded);
+    pf_random_close(&s->random);
     pf_engine_release(&s->engine);
     pf_meter *meter = s->meter;
     pf_meter_resize(meter, s, sizeof *s, 0);
@@ -104,11 +105,13 @@ static int begin_span(pf_script *s, span *call, const pf_limits *limits, const c
 /* ---- entering ----------------------------------------------------------------- */
 
 static int run(pf_script *s, lua_State *L, lua_CFunction body, void *job) {
+    const bool watching = s->context->watching;
     if (!lua_checkstack(L, 8)) return lpf_script_refuse(PF_ENOMEM, "script: out of memory");
     lua_pushcfunction(L, lpf_script_handler);
     lua_pushcfunction(L, body);
     lua_pushlightuserdata(L, job);
     const int lua_status = lua_pcall(L, 1, 0, -3);
+    lpf_end_watch(s->context, watching);
     int status = PF_OK;
     if (lua_status != LUA_OK && bounded_over(s->bounded))
         lua_pop(L, 1);
@@ -128,8 +131,10 @@ int lpf_script_enter(pf_script *s, const char *where, lua_CFunction body, void *
     lua_State *L = ctx->inside > 0 ? ctx->L : s->L;
     const lpf_tape *tape = ctx->tape;
     const pf_file_access *files = pf_engine_lend_files(s->engine, ctx->files);
+    pf_random *random = pf_engine_lend_random(s->engine, ctx->random);
     depth++, ctx->inside++;
     status = run(s, L, body, job);
+    pf_engine_lend_random(s->engine, random);
     pf_engine_lend_files(s->engine, files);
     lpf_close_tapes(ctx, tape);
     ctx->L = L; /* no coroutine that is gone by the next call */

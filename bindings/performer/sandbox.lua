@@ -18,8 +18,8 @@ local LIBRARIES = {
   os = { "clock", "date", "difftime", "time" },
 }
 
---- What of performer's own strangers don't get: it is the program's or the machine's.
-local WITHHELD = { "open", "interrupted", "term", "bench_gemm" }
+--- What of performer's own strangers don't get: it is the program's, the machine's or the engine's.
+local WITHHELD = { "open", "limit", "reset_peak", "interrupted", "term", "bench_gemm" }
 
 --- Copies of these names, so that what a script does to its libraries touches nobody else's.
 local function pick(from, names)

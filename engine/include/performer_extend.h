@@ -59,6 +59,19 @@ PF_API int pf_engine_charge(pf_engine *engine, uint64_t work);
  * nothing has changed. */
 PF_API int pf_engine_nest(pf_engine *engine, int levels);
 
+/* ---- random numbers of a part ----------------------------------------------------------
+ * Seed and count of draws of such a part: an engine that is lent them for its time draws what it
+ * would have drawn without it, before and after. */
+
+typedef struct pf_random pf_random;
+/* From the engine's own seed, with nothing drawn. */
+PF_API int pf_random_open(pf_random **random, pf_engine *engine);
+/* In any order with its engine; lent still, the engine draws its own again. */
+PF_API void pf_random_close(pf_random **random);
+/* For a while: draws and pf_seed are those of `random`, which is borrowed. NULL, or another
+ * engine's: the engine's own again. Gives what stood so before, for who puts it back. */
+PF_API pf_random *pf_engine_lend_random(pf_engine *engine, pf_random *PF_NULLABLE random);
+
 /* ---- several inputs and outputs --------------------------------------------------------
  * Layers may read tensors beside x, by name: a decoder its memory, a model of pairs the type of
  * every token. A call gives them in its pass (`inputs`), a stream and a state take them when they

@@ -139,12 +139,6 @@ void pf_log(const pf_engine *engine, pf_log_level level, const char *format, ...
     engine->log(engine->log_context, level, read);
 }
 
-void pf_seed(pf_engine *engine, uint64_t seed) {
-    if (!engine) return;
-    engine->seed = seed;
-    engine->draws = 0;
-}
-
 void pf_engine_reset_peak(pf_engine *engine) {
     if (engine) pf_heap_reset_peak(engine->heap);
 }

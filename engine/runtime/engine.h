@@ -41,11 +41,17 @@ typedef struct pf_loading {
     int64_t tensors, modules; /* what may still be made */
 } pf_loading;
 
+typedef struct {
+    uint64_t seed, draws;
+} pf_draws;
+
 struct pf_engine {
     pf_heap *heap; /* it lies in there, and is good as long as anything of its heap is held */
     bool closed;   /* a husk: whatever is asked of it answers PF_ESTATE */
     uint64_t seed;
-    uint64_t draws; /* counts PF_DRAW_USER streams, so each call draws anew */
+    uint64_t draws;     /* counts PF_DRAW_USER streams, so each call draws anew */
+    pf_random *random;  /* borrowed: whose these two are, for a while; NULL: the engine's own ... */
+    pf_draws own_draws; /* ... which stand here meanwhile */
     int threads;
     pf_pool *pool;      /* threads - 1 workers; NULL for one thread, or where the host has some */
     pf_workers workers; /* run NULL: the pool's */

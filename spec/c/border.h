@@ -53,6 +53,7 @@ static struct {
     pf_stream *stream;
     pf_serving *serving; /* of one sequence, 1 */
     pf_memory_files *memory_files;
+    pf_random *random;
     pf_optimizer *optimizer;
     pf_data *data;
     pf_kernel *kernel;
@@ -174,6 +175,7 @@ static void border_open(void) {
     CHECK_OK(pf_stream_open(&B.stream, B.engine, B.module));
     CHECK_OK(pf_stream_feed(B.stream, &(int32_t){1}, 1));
     CHECK_OK(pf_memory_files_open(&B.memory_files, B.engine));
+    CHECK_OK(pf_random_open(&B.random, B.engine));
     CHECK_OK(pf_serving_open(&B.serving, B.engine, B.module, NULL));
     CHECK_OK(pf_serving_join(B.serving, &(int32_t){1}, 1, NULL, &(int64_t){0}));
     CHECK_OK(pf_optimizer_new(&B.optimizer, B.engine, B.module, NULL));
@@ -202,6 +204,7 @@ static void border_close(void) {
     pf_stream_close(&B.stream);
     pf_serving_close(&B.serving);
     pf_memory_files_close(&B.memory_files);
+    pf_random_close(&B.random);
     pf_state_close(&B.alone);
     pf_state_close(&B.state);
     pf_module_release(&B.module);
