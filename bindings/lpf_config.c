@@ -295,6 +295,7 @@ static int json_list(lua_State *L) {
         lua_newtable(L);
     }
     luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1); /* the metatable goes to the list, not to what came behind it */
     luaL_setmetatable(L, LPF_LIST);
     return 1;
 }

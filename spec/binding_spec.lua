@@ -405,6 +405,13 @@ describe("engine", function()
 end)
 
 describe("json", function()
+  it("marks the list as one, whatever else is given", function()
+    local list = {}
+    assert.are.equal(list, (pf.json.list(list, "text")))
+    assert.are.equal("[]", pf.json.encode(list))
+    assert.are.equal(string, getmetatable("text").__index)
+  end)
+
   it("goes both ways", function()
     local value = { name = "x", list = { 1, 2.5, true }, empty = pf.json.list(),
       map = { a = false } }

@@ -217,6 +217,8 @@ describe("pf.pattern", function()
     assert.same({ { 1, 0, 0 }, { 1, 1, 0 }, { 1, 1, 1 } }, rows(blocks, 3, { causal = true }))
     assert.same({ { 1, 1, 0 }, { 1, 1, 0 }, { 1, 1, 1 } }, rows(blocks, 3))
     assert.same(wanted, pattern.rows(lists):matrix():totable())
+    assert.has_error(function() pattern.matrix { 2, 3 } end,
+      "pattern.matrix: row 1 must be a list of numbers, got number")
     assert.equal(2, (pattern.matrix { { 1, 0, 1 } }:count()))
     local asked = 0
     local once = pattern.rows(function(i) asked = asked + 1 return { i } end)

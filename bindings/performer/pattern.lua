@@ -265,6 +265,11 @@ function pattern.matrix(matrix, options)
   end
   local rows, count = rows_of(matrix, where)
   if not count then util.fail("%s: a matrix is needed, got function", where) end
+  for q = 1, count do
+    if type(rows(q)) ~= "table" then
+      util.fail("%s: row %d must be a list of numbers, got %s", where, q, core.kind(rows(q)))
+    end
+  end
   local keys = count > 0 and #rows(1) or 0
   local function positions(q)
     local row, list = rows(q), {}
