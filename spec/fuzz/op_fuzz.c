@@ -23,10 +23,74 @@ void fuzz_seeds(void (*give)(const uint8_t *data, size_t size)) {
     for (int i = 0; i < n && i < 250; i++) {
         memset(made, 0, sizeof made);
         made[0] = (uint8_t)i;
-        made[1] = (uint8_t)(i % 4 ? 0xff : 0x3f); /* with all inputs, and a tape */
+        made[1] = 0xff; /* with all inputs, and a tape */
         made[2] = (uint8_t)(i % 5);
         give(made, sizeof made);
     }
+}
+
+/* ---- what fits ---- */
+
+/* Inputs that ops take which are not of one shape: f or i for the dtype and the sizes, a digit
+ * each, - for none; and of the first attribute, where one is required, the number or the list. */
+typedef struct {
+    const char *op, *inputs, *attr;
+} fit;
+
+#define ROWS "f2234 f2234 f2234 i23 i23 f2 i23"
+
+static const fit fits[] = {
+    {"concat", "f23 f23 f23", ""},
+    {"matmul", "f23 f34", ""},
+    {"linear", "f23 f43 f4", ""},
+    {"reshape", "f23", "32"},
+    {"permute", "f23", "10"},
+    {"layernorm", "f23 f3 f3", ""},
+    {"rmsnorm", "f23 f3", ""},
+    {"add_rmsnorm", "f23 f23 f3", ""},
+    {"add_layernorm", "f23 f23 f3 f3", ""},
+    {"embedding", "f43 i22", ""},
+    {"ngrams", "i23 i23 - i23", ""},
+    {"cross_entropy", "f34 i3", ""},
+    {"linear_cross_entropy", "f23 f43 i2 f4", ""},
+    {"rotary", "f1234 i13", ""},
+    {"short_conv", "f234 f34 i23 i23", ""},
+    {"split_heads", "f236", "2"},
+    {"favor", ROWS " - - - - - f44", ""},
+    {"linear_attention", ROWS, ""},
+    {"exact_attention", ROWS, ""},
+    {"listed_attention", ROWS, ""},
+    {"identity_attention", ROWS, ""},
+    {"edge_attention", ROWS, ""},
+    {"edges", "i3 i3", "4"},
+    {"features", "f1234 f44", ""},
+    {"log_partition", "f2234 f2234 i23 f44", ""},
+    {"lsh_buckets", "f2234 f2142 i23", ""},
+    {"nearest_cluster", "f2234 f224 i23", ""},
+    {"pattern_matrix", "i8 i23", "3"},
+    {"pattern_count", "i8 i23", "3"},
+};
+
+static const fit *fit_of(const char *op) {
+    for (size_t i = 0; i < sizeof fits / sizeof *fits; i++)
+        if (!strcmp(fits[i].op, op)) return &fits[i];
+    return NULL;
+}
+
+/* Word `place` of the inputs, or NULL. */
+static const char *word_of(const fit *f, int place) {
+    const char *at = f ? f->inputs : NULL;
+    for (; at && place > 0; place--) {
+        at = strchr(at, ' ');
+        if (at) at++;
+    }
+    return at;
+}
+
+static int words_of(const fit *f) {
+    int n = 1;
+    for (const char *at = f->inputs; (at = strchr(at, ' ')); at++) n++;
+    return n;
 }
 
 /* ---- inputs ---- */
@@ -74,17 +138,33 @@ static void turn(pf_engine *e, pf_tensor **t) {
     *t = view;
 }
 
-static pf_tensor *tensor_of(pf_engine *e, reader *r, unsigned family) {
+/* As a word says, or with one size another. */
+static pf_tensor *fitting(pf_engine *e, reader *r, unsigned how, const char *word) {
     int64_t shape[PF_MAX_RANK];
-    int rank = shape_of(r, family, shape);
+    int rank = 0;
+    for (; word[1 + rank] >= '0' && word[1 + rank] <= '9'; rank++)
+        shape[rank] = word[1 + rank] - '0';
+    if (take(r) > 200) shape[how % (unsigned)rank] = take(r) % 9;
+    return fill(e, word[0] == 'f' ? how % 2 : 2 + how / 4 * 4, rank, shape);
+}
+
+static pf_tensor *tensor_of(pf_engine *e, reader *r, unsigned family, const char *word) {
+    int64_t shape[PF_MAX_RANK];
+    bool fits_well = word && *word != '-' && take(r) < 224;
+    int rank = fits_well ? 0 : shape_of(r, family, shape);
     unsigned how = take(r);
-    pf_tensor *t = fill(e, how, rank, shape);
+    pf_tensor *t = fits_well ? fitting(e, r, how, word) : fill(e, how, rank, shape);
     if (t && how > 240) turn(e, &t);
     if (t && how < 128 && pf_tensor_dtype(t) == PF_F32) pf_tensor_require_grad(t, true);
     return t;
 }
 
 /* ---- attributes ---- */
+
+static void required(pf_attr *attr, const char *text) {
+    attr->n = (int)strlen(text);
+    for (int k = 0; k < attr->n; k++) attr->list[k] = attr->i = text[k] - '0';
+}
 
 static void attribute(reader *r, pf_attr *attr) {
     static const int64_t whole[] = {0, 1,         2,         3,         -1,    -2,        4,   7,
@@ -100,11 +180,11 @@ static void attribute(reader *r, pf_attr *attr) {
 
 /* ---- a call ---- */
 
-/* The sum of the squares of what has a gradient, walked back. */
+/* The first result with numbers, walked back. */
 static void walk_back(pf_engine *e, pf_tape *tape, pf_tensor *const *out, int n) {
     pf_tensor *seed = NULL;
     for (int o = 0; o < n; o++) {
-        if (!out[o] || !pf_tensor_requires_grad(out[o])) continue;
+        if (!out[o] || pf_tensor_dtype(out[o]) != PF_F32) continue;
         int64_t shape[PF_MAX_RANK];
         int rank = pf_tensor_rank(out[o]);
         for (int d = 0; d < rank; d++) shape[d] = pf_tensor_size(out[o], d);
@@ -120,13 +200,17 @@ static void call(pf_engine *e, reader *r, const pf_op_info *info, int op) {
     pf_attr attrs[ATTRS];
     pf_tape *tape = NULL;
     unsigned flags = take(r), family = take(r);
+    const fit *f = fit_of(info->name);
     int n = info->min_inputs, most = info->max_inputs < INPUTS ? info->max_inputs : INPUTS;
-    if (flags & 128) n = most;
+    if (flags & 128) n = f ? words_of(f) : most;
     if (flags < 8) n = (int)flags;
     for (int i = 0; i < n; i++) {
-        if (i < info->min_inputs || take(r) % 4) in[i] = tensor_of(e, r, family);
+        const char *word = word_of(f, i);
+        bool there = word && *word != '-' ? take(r) % 4 < 3 : take(r) % 4 == 1;
+        if (i < info->min_inputs || there) in[i] = tensor_of(e, r, family, word);
     }
     if (pf_op_defaults(e, op, attrs) < 0) __builtin_trap();
+    if (f && f->attr[0]) required(&attrs[0], f->attr);
     for (int i = 0; i < info->n_attrs; i++) attribute(r, &attrs[i]);
     if ((flags & 16) && pf_tape_open(&tape, e) < 0) tape = NULL;
     if (pf_op_apply(e, op, in, n, flags & 64 ? attrs : NULL, out) >= 0) {
