@@ -167,6 +167,8 @@ describe("the model's options on the command line", function()
       ["--head-groups 2"] = "%-%-head%-groups: '2' is no list of groups, as 2:exact,6:relu",
       ["--axes 4x4"] = "%-%-axes: '4x4' is no list of sizes, as 64,64,3",
       ["--axes 4,4"] = "%-%-axes does nothing here: it is for positions = axial",
+      ["--attention sliding --global 65 --length 64"] =
+        "%-%-global 65 is more first tokens than a row of %-%-length 64 has",
     } do
       local code, _, err = performer(("train %s %s --out %s"):format(data, words, path "never"))
       assert.are.equal(2, code)

@@ -253,6 +253,11 @@ function model_options.tell_useless(rows, given, model, command)
     end
     if why then cli.say("%s: --%s does nothing here: it %s", command, row[1], why) end
   end
+  local length = given.length or model.length
+  if given.global and length and given.global > length then
+    cli.fail(2, ("%s: --global %d is more first tokens than a row of --length %d has"):format(
+      command, given.global, length))
+  end
   if given.rows == "given" then
     cli.fail(2, ("%s: --rows given: a projection is given in a script (--model FILE.lua), not on "
       .. "the command line"):format(command))
