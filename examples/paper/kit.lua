@@ -32,6 +32,7 @@ local function all_rows(experiment)
   for _, row in ipairs(experiment.data) do
     rows[#rows + 1] = { row[1], "file", nil, row[2], group = "Data" }
   end
+  for _, row in ipairs(experiment.rows or {}) do rows[#rows + 1] = row end
   table.move({
     { "smoke", "flag", nil, "a few seconds: does it run?", group = "Run" },
     { "quick", "flag", nil, "2 to 25 minutes on two cores: which way does it go?",
@@ -44,8 +45,8 @@ local function all_rows(experiment)
 end
 
 --- The options of an experiment { name, about, takes (how long the whole takes), data = {{name,
--- help}, ...}, sizes = { doc, smoke, quick, full } }, parsed, with the numbers of the size that was
--- asked for in them; opens the engine.
+-- help}, ...}, sizes = { doc, smoke, quick, full }, rows = options of its own or nil }, parsed, with
+-- the numbers of the size that was asked for in them; opens the engine.
 function kit.options(experiment)
   local rows = all_rows(experiment)
   local call = "examples/paper/" .. experiment.name .. ".lua"

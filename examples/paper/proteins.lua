@@ -23,7 +23,7 @@ local SIZES = {
             seeds = 2, lr = 3e-3, limit = 2, dropout = 0.0, qk_norm = 0 },
   quick = { dim = 64, layers = 2, heads = 4, features = 64, length = 256, batch = 8, steps = 300,
             seeds = 2, lr = 3e-3, limit = 12, dropout = 0.0, qk_norm = 0 },
-  full = { dim = 128, layers = 4, heads = 4, features = 128, length = 512, batch = 8, steps = 2000,
+  full = { dim = 128, layers = 3, heads = 8, features = 64, length = 512, batch = 4, steps = 2400,
            seeds = 3, lr = 2e-3, limit = 60, dropout = 0.0, qk_norm = 0 },
 }
 
@@ -35,6 +35,7 @@ local PAPER = {
   masked = { exact = { "33.32", "25.07" }, softmax = { "33.00", "23.48" },
              ReLU = { "36.09", "24.10" } },
 }
+local WAYS = { "causal", "masked" }
 local KINDS = { "exact", "softmax", "ReLU" }
 local COLOURS = { exact = "#000000", softmax = "#0072b2", ReLU = "#d55e00" }
 
@@ -157,12 +158,15 @@ kit.main(function()
     about = "Protein language models with exact, softmax and ReLU attention.",
     data = { { "data", "FASTA to train on; - for the standard input" },
              { "valid", "FASTA to validate on (default: a part of --data)" },
-             { "other", "FASTA of another distribution" } } }
+             { "other", "FASTA of another distribution" } },
+    rows = { { "way", WAYS, nil, "only causal or only masked models (default: both)",
+               group = "Run" } } }
+  local ways = o.way and { o.way } or WAYS
   local data, sets = open_sets(o)
   kit.print("%d training sequences, rows of %d, %d steps of %d rows, %d seeds",
             data:info("train").documents, o.length, o.steps, o.batch, o.seeds)
   local all, by = {}, {}
-  for _, way in ipairs { "causal", "masked" } do
+  for _, way in ipairs(ways) do
     by[way] = {}
     for _, kind in ipairs(KINDS) do
       local results = {}
@@ -176,7 +180,7 @@ kit.main(function()
   print_table(all, data, sets)
   draw(all)
   local beats, texts = true, {}
-  for _, way in ipairs { "causal", "masked" } do
+  for _, way in ipairs(ways) do
     local relu, s1 = kit.mean(values(by[way].ReLU, "valid", "accuracy"))
     local exact, s2 = kit.mean(values(by[way].exact, "valid", "accuracy"))
     beats = beats and relu >= exact
