@@ -13,80 +13,10 @@ for _, name in ipairs { "argparse", "lfs" } do
   end
 end
 local lfs = require "lfs"
-local cli = require "kit.cli"
+local commands = require "kit.commands"
 
 local SCRIPTS, OUT = arg[1], arg[2]
 local DAY = os.date("!%B %d, %Y", tonumber(os.getenv "SOURCE_DATE_EPOCH")):gsub(" 0", " ")
-
-local EXITS = {
-  { "0", "It did what was asked." }, { "1", "It failed." }, { "2", "It was asked wrongly." },
-  { "3", "A limit was reached (run)." }, { "130", "It was interrupted." },
-  { "141", "Nobody reads what it writes." },
-}
-
--- ---- what the commands are -------------------------------------------------------------
-
---- Runs a command's script up to where it has its parser.
-local function collect(name)
-  local seen
-  local parse = cli.parse
-  cli.parse = function(parser, rows)
-    seen = { parser = parser, rows = rows }
-    error(seen, 0)
-  end
-  rawset(_G, "arg", {})
-  pcall(assert(loadfile(("%s/%s.lua"):format(SCRIPTS, name))))
-  cli.parse = parse
-  return assert(seen, name .. ": it has no parser")
-end
-
---- What the script's first line says of it.
-local function purpose(name)
-  local file = assert(io.open(("%s/%s.lua"):format(SCRIPTS, name)))
-  local line = file:read "l":gsub("^%-+ performer %S+ %- ", "")
-  file:close()
-  return line:gsub("[,.;].*", "")
-end
-
---- { name, argument, words: what it may be, help, flag, many } of an option.
-local function option_of(option, rows)
-  local known = { name = option._aliases[#option._aliases]:sub(3), help = option._description,
-                  short = #option._aliases > 1 and option._aliases[1] or nil }
-  local row = rows[known.name]
-  known.flag = not row or row[2] == "flag"
-  known.switch = row and row[2] == "switch"
-  known.many = row and row.many
-  known.group = row and row.group
-  if row and type(row[2]) == "table" then known.words = row[2] end
-  if known.switch then known.words = { "on", "off" } end
-  if not known.flag then known.argument = option._argname:sub(2, -2) end
-  return known
-end
-
-local function command_of(name)
-  local found = collect(name)
-  local rows, options, arguments = {}, {}, {}
-  for _, row in ipairs(found.rows) do rows[row[1]] = row end
-  for i, option in ipairs(found.parser._options) do options[i] = option_of(option, rows) end
-  for i, argument in ipairs(found.parser._arguments) do
-    arguments[i] = { name = argument._name, help = argument._description,
-                     optional = argument._minargs == 0, many = argument._maxargs > 1 }
-  end
-  local examples = {}
-  for line in found.parser._epilog:gmatch "\n  ([^\n]+)" do examples[#examples + 1] = line end
-  return { name = name, purpose = purpose(name), summary = found.parser._description,
-           options = options, arguments = arguments, examples = examples }
-end
-
-local function commands()
-  local names, list = {}, {}
-  for file in lfs.dir(SCRIPTS) do
-    names[#names + 1] = file:match "^(%w[%w_-]*)%.lua$"
-  end
-  table.sort(names)
-  for i, name in ipairs(names) do list[i] = command_of(name) end
-  return list
-end
 
 -- ---- man pages ---------------------------------------------------------------------------
 
@@ -166,7 +96,7 @@ end
 
 local function add_exits(page)
   page(".Sh EXIT STATUS\n.Bl -tag -width Ds")
-  for _, exit in ipairs(EXITS) do page((".It %s\n%s"):format(exit[1], exit[2])) end
+  for _, exit in ipairs(commands.exits) do page((".It %s\n%s"):format(exit[1], exit[2])) end
   page(".El")
 end
 
@@ -369,7 +299,7 @@ local function write(path, text)
   assert(file:close())
 end
 
-local list = commands()
+local list = commands.list(SCRIPTS)
 for _, command in ipairs(list) do
   write(("%s/man/man1/performer-%s.1"):format(OUT, command.name), command_page(command))
 end
