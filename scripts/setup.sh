@@ -11,7 +11,8 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit 1
 PACKAGES='build-essential cmake ninja-build pkg-config
   libopenblas-openmp-dev libxxhash-dev zlib1g-dev liblua5.4-dev lua5.4
   lua-argparse lua-filesystem'
-TEST_PACKAGES='lua-busted lua-check libmicrohttpd-dev'
+DOCS_PACKAGES='cmark-gfm'
+TEST_PACKAGES="lua-busted lua-check libmicrohttpd-dev $DOCS_PACKAGES"
 PROTEIN_PACKAGE='mmseqs2-examples'
 
 say() { printf '%s\n' "$*" >&2; }

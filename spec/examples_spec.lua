@@ -278,7 +278,8 @@ describe("README", function()
           local case = command == "bench" and words:match "^ (%l+)"
           if case then assert.truthy(help:find(case, 1, true), "bench has no " .. case) end
           for option in words:gmatch "%-%-[%w-]+" do
-            assert.truthy((help .. " "):find(option .. "[%s%]]"), command .. " has no " .. option)
+            assert.truthy((help .. " "):find(option:gsub("%p", "%%%0") .. "[%s%]]"),
+                          command .. " has no " .. option)
             tried = tried + 1
           end
         end

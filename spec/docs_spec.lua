@@ -1,0 +1,156 @@
+-- docs_spec.lua - the texts for readers are true: what the guides show runs, the ten steps are
+-- there, and the site is made of all of it without a link that leads nowhere, and finds things.
+local lfs = require "lfs"
+local support = require "spec.support"
+
+local GUIDES = "examples/guides/"
+
+local function names(folder, pattern)
+  local list = {}
+  for name in lfs.dir(folder) do
+    if name:find(pattern) then list[#list + 1] = name end
+  end
+  table.sort(list)
+  return list
+end
+
+--- The blocks of a language in a text.
+local function blocks(text, language)
+  local list = {}
+  for block in ("\n" .. text):gmatch("\n```" .. language .. "\n(.-\n)```") do
+    list[#list + 1] = block
+  end
+  return list
+end
+
+describe("guides", function()
+  local folder
+  before_each(function() folder = support.folder() end)
+  after_each(function() support.remove(folder) end)
+
+  for _, name in ipairs(names(GUIDES, "%.md$")) do
+    it(name .. " shows Lua that runs", function()
+      local shown = blocks(support.read(GUIDES .. name), "lua")
+      assert.is_true(#shown > 0)
+      local program = {}
+      for i, block in ipairs(shown) do program[i] = "do\n" .. block .. "end\n" end
+      support.write(folder .. "/guide.lua", table.concat(program))
+      local code, out, err = support.performer(("'%s/guide.lua'"):format(folder))
+      assert.equal(0, code, err)
+      local _, lines = out:gsub("\n", "")
+      assert.is_true(lines >= 1, out)
+      assert.falsy(out:find "nan" or out:find "%-?inf%f[%A]", out)
+    end)
+
+    it(name .. " names commands and options that exist", function()
+      local helps = {}
+      for _, block in ipairs(blocks(support.read(GUIDES .. name), "sh")) do
+        for line in block:gmatch "[^\n]+" do
+          local command, words = line:gsub("#.*", ""):match "performer (%l+)(.*)"
+          if command then
+            local help = helps[command] or select(2, support.performer(command .. " --help"))
+            helps[command] = help
+            for option in words:gmatch "%-%-[%w-]+" do
+              assert.truthy((help .. " "):find(option:gsub("%p", "%%%0") .. "[%s%]]"),
+                            command .. " has no " .. option)
+            end
+          end
+        end
+      end
+    end)
+  end
+
+  it("show C that compiles", function()
+    local count = 0
+    for _, name in ipairs(names(GUIDES, "%.md$")) do
+      for _, block in ipairs(blocks(support.read(GUIDES .. name), "c")) do
+        support.write(folder .. "/block.c", ("#include <performer.h>\n#include <stdio.h>\n"
+          .. "int main(void) {\n%s    return status < 0;\n}\n"):format(block))
+        local code, _, err = support.shell(("cc -std=c99 -Wall -Werror -fsyntax-only "
+          .. "-Iengine/include '%s/block.c'"):format(folder))
+        assert.equal(0, code, err)
+        count = count + 1
+      end
+    end
+    assert.is_true(count > 0)
+  end)
+
+  it("lead to files that exist, as the tutorial's ten steps do", function()
+    local pages = { "examples/README.md", "CONTRIBUTING.md" }
+    for _, name in ipairs(names(GUIDES, "%.md$")) do pages[#pages + 1] = GUIDES .. name end
+    for _, page in ipairs(pages) do
+      local place = page:match "^(.*/)" or ""
+      for target in support.read(page):gmatch "%]%(([^)#]+)%)" do
+        assert.truthy(lfs.attributes(place .. target, "mode"), page .. ": " .. target)
+      end
+    end
+    local steps = 0
+    for number in support.read(pages[1]):gmatch "\n| %[(%d+)%. " do
+      steps = steps + 1
+      assert.equal(steps, tonumber(number))
+    end
+    assert.equal(10, steps)
+  end)
+end)
+
+describe("the site", function()
+  local out
+  setup(function() out = support.folder() end)
+  teardown(function() support.remove(out) end)
+
+  it("is made of what is there, and every link leads somewhere", function()
+    local code, said, err = support.performer((".ci/site/site.lua '%s'"):format(out))
+    assert.equal("", err)
+    assert.equal(0, code)
+    assert.truthy(said:find "index%.html: %d+ pages\n$", said)
+    local pages, texts = names(out, "%.html$"), {}
+    assert.is_true(#pages > 60)
+    for _, page in ipairs(pages) do texts[page] = support.read(out .. "/" .. page) end
+    for _, page in ipairs(pages) do
+      local html = texts[page]
+      for _, kind in ipairs { "href", "src" } do
+        for link in html:gmatch(("%%s%s=\"([^\"]*)\""):format(kind)) do
+          local file, anchor = link:match "^([^#]*)#?(.*)$"
+          if not link:find "^https?:" then
+            local there = file == "" and page or file
+            assert.equal("file", lfs.attributes(out .. "/" .. there, "mode"), page .. ": " .. link)
+            assert.truthy(anchor == "" or texts[there]:find(('id="%s"'):format(anchor), 1, true),
+                          page .. ": " .. link)
+          end
+        end
+      end
+      assert.falsy(html:find('src="http', 1, true), page .. ": something from elsewhere")
+    end
+  end)
+
+  it("has every example, header, command and guide", function()
+    local frame = support.read(out .. "/index.html")
+    local contents = dofile ".ci/site/contents.lua"
+    local of = {}
+    for _, group in ipairs(contents) do
+      for _, entry in ipairs(group) do of[entry[1] or ""] = true end
+    end
+    for _, place in ipairs { { "examples/", "%.lua$" }, { GUIDES, "%.md$" },
+                             { "engine/include/", "%.h$" } } do
+      for _, name in ipairs(names(place[1], place[2])) do
+        assert.truthy(of[place[1] .. name], place[1] .. name)
+      end
+    end
+    for _, name in ipairs(names("scripts", "%.lua$")) do
+      assert.truthy(frame:find("command-" .. name:gsub("lua$", "html"), 1, true), name)
+    end
+  end)
+
+  it("finds functions, options and words", function()
+    local json = require("performer").json
+    local text = support.read(out .. "/sections.js"):match "^const SECTIONS = (.*);\n$"
+    local sections, found = assert(json.decode(text)), {}
+    for _, part in ipairs(sections) do
+      found[part[4]] = ("%s#%s"):format(part[1], part[3])
+      assert.equal(5, #part)
+    end
+    assert.equal("performer-h.html#pf_engine_open", found.pf_engine_open)
+    assert.equal("command-train.html#--sliced", found["--sliced"])
+    assert.equal("lua-tensors.html#pf.zeros", found["pf.zeros"])
+  end)
+end)
