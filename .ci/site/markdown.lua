@@ -62,7 +62,9 @@ end
 
 --- Rows that begin with a name in code can be pointed to by it.
 local function with_rows(html, anchors)
-  return (html:gsub("<tr>(%s*<td>(.-)</td>)", function(rest, cell)
+  return (html:gsub("<tr>(.-</tr>)", function(rest)
+    local cell = rest:match "^%s*<td>(.-)</td>" or ""
+    if cell == "" then cell = rest:match "^%s*<td></td>%s*<td>(.-)</td>" or "" end -- an option
     local id = cell:match "^<code>([%w_.:-]+)" or cell:match "^<strong><code>([%w_.:-]+)"
     if not id or anchors[id] then return nil end
     anchors[id] = true
