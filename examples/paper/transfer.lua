@@ -21,8 +21,8 @@ local SIZES = {
             recover = 4, lr = 4e-3, limit = 1, points = 2 },
   quick = { dim = 64, layers = 2, heads = 4, features = 64, length = 256, batch = 4, steps = 1200,
             recover = 120, lr = 4e-3, limit = 6, points = 8 },
-  full = { dim = 128, layers = 4, heads = 4, features = 128, length = 256, batch = 8, steps = 3000,
-           recover = 300, lr = 3e-3, limit = 20, points = 15 },
+  full = { dim = 128, layers = 4, heads = 4, features = 128, length = 256, batch = 8, steps = 2000,
+           recover = 200, lr = 3e-3, limit = 12, points = 10 },
 }
 
 local MAPS = { "softmax", "softmax_hyp", "softmax_reg", "softmax_plus", "softmax_trig", "relu" }
