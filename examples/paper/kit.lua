@@ -45,8 +45,8 @@ local function all_rows(experiment)
 end
 
 --- The options of an experiment { name, about, takes (how long the whole takes), data = {{name,
--- help}, ...}, sizes = { doc, smoke, quick, full }, rows = options of its own or nil }, parsed, with
--- the numbers of the size that was asked for in them; opens the engine.
+-- help}, ...}, sizes = { doc, smoke, quick, full }, rows = options of its own or nil }, parsed,
+-- with the numbers of the size that was asked for in them; opens the engine.
 function kit.options(experiment)
   local rows = all_rows(experiment)
   local call = "examples/paper/" .. experiment.name .. ".lua"
