@@ -1,25 +1,235 @@
 /*
- * comm.c - the verbs of comm.h over whatever carries them. What must hold: with one rank nothing
- * happens, and the message of a failure names the rank that it happened to.
+ * comm.c - the verbs of comm.h but the sums (tree.c), over rounds of messages. What must hold: with
+ * one rank nothing happens, the message of a failure names the rank that it happened to, and what
+ * can fail on one rank alone fails before the ranks agree.
  */
 #include "comm.h"
 
-int pf_comm_sum(pf_engine *engine, pf_tensor *const *tensors, int n) {
+#include <stdio.h>
+#include <string.h>
+
+#include "exchange.h"
+
+/* ---- rounds over a binomial tree ---- */
+
+/* Rank r's parent is r without its lowest bit; what stands below it are the ranks r + k for the
+ * powers k of two below that bit. Ranks are counted from the root. */
+
+static int from_root(const pf_comm *comm, int rank, int root) {
+    return (rank - root + comm->ranks) % comm->ranks;
+}
+static int to_rank(const pf_comm *comm, int place, int root) {
+    return (place + root) % comm->ranks;
+}
+
+/* Bytes at `data` go from the root to everybody. */
+static int spread(pf_engine *engine, pf_verb verb, int root, void *data, size_t bytes) {
     pf_comm *comm = engine->comm;
-    if (!comm) return PF_OK;
-    for (int i = 0; i < n; i++) {
-        PF_TRY(pf_tensor_check(tensors[i], PF_F32, "sum over ranks", "tensor"));
-        if (!pf_tensor_contiguous(tensors[i]))
-            return pf_fail(PF_EINVAL, "sum over ranks: tensor %s is not contiguous", pf_place(i));
-        PF_TRY(comm->sum(comm, pf_f32(tensors[i]), pf_tensor_numel(tensors[i])));
+    int place = from_root(comm, comm->rank, root), low = 1;
+    while (low < comm->ranks && !(place & low)) low <<= 1;
+    if (place) {
+        pf_message in = {to_rank(comm, place - low, root), data, bytes};
+        PF_TRY(pf_comm_exchange(engine, verb, NULL, 0, &in, 1));
+    }
+    pf_message out[32];
+    int n = 0;
+    for (int k = low >> 1; k > 0; k >>= 1)
+        if (place + k < comm->ranks)
+            out[n++] = (pf_message){to_rank(comm, place + k, root), data, bytes};
+    return n ? pf_comm_exchange(engine, verb, out, n, NULL, 0) : PF_OK;
+}
+
+/* ---- agreeing ---- */
+
+typedef struct {
+    int32_t status, rank; /* of the lowest rank that failed */
+    pf_comm_word word;
+    char text[PF_COMM_TEXT];
+} ballot;
+
+static void count(ballot *all, const ballot *other) {
+    if (other->status < 0 && (all->status >= 0 || other->rank < all->rank)) {
+        all->status = other->status, all->rank = other->rank;
+        memcpy(all->text, other->text, sizeof all->text);
+    }
+    all->word.flags |= other->word.flags;
+    for (int i = 0; i < PF_COUNT(all->word.count); i++) all->word.count[i] += other->word.count[i];
+    if (other->word.most > all->word.most) {
+        all->word.most = other->word.most;
+        all->word.most_of = other->word.most_of;
+    }
+}
+
+/* Ballots go up the tree to rank 0, which then tells all what it has counted. */
+static int vote(pf_engine *engine, ballot *own) {
+    pf_comm *comm = engine->comm;
+    const pf_verb verb = PF_VERB_VOTE;
+    ballot other;
+    for (int k = 1; k < comm->ranks; k <<= 1) {
+        if (comm->rank & k) {
+            pf_message up = {comm->rank - k, own, sizeof *own};
+            PF_TRY(pf_comm_exchange(engine, verb, &up, 1, NULL, 0));
+            break;
+        }
+        if (comm->rank + k >= comm->ranks) continue;
+        pf_message down = {comm->rank + k, &other, sizeof other};
+        PF_TRY(pf_comm_exchange(engine, verb, NULL, 0, &down, 1));
+        count(own, &other);
+    }
+    return spread(engine, verb, 0, own, sizeof *own);
+}
+
+int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
+    pf_comm *comm = engine->comm;
+    if (!comm) return status;
+    if (comm->broken < 0) return pf_fail(comm->broken, "%s", comm->why);
+    comm->number++;
+    ballot own = {.status = status < 0 ? status : 0, .rank = comm->rank};
+    if (word) own.word = *word;
+    own.word.most_of = comm->rank;
+    if (status < 0) {
+        pf_fail_in(status, "%s", pf_comm_name(comm, comm->rank));
+        snprintf(own.text, sizeof own.text, "%s", pf_message_marked());
+    }
+    PF_TRY(vote(engine, &own));
+    if (word) *word = own.word;
+    if (own.status >= 0) return status;
+    return pf_fail(own.status, "%s", own.text);
+}
+
+int pf_comm_agree(pf_engine *engine, int status) { return pf_comm_agree_on(engine, status, NULL); }
+
+/* ---- bytes for all ---- */
+
+int pf_comm_share(pf_engine *engine, int status, int root, void *data, size_t bytes) {
+    if (!engine->comm) return status;
+    PF_TRY(pf_comm_agree(engine, status));
+    return spread(engine, PF_VERB_SHARE, root, data, bytes);
+}
+
+/* Everybody's to everybody, in one round. */
+static int swap_all(pf_engine *engine, const void *own, size_t bytes, char *all, pf_message *list) {
+    pf_comm *comm = engine->comm;
+    int n = 0, others = comm->ranks - 1;
+    for (int r = 0; r < comm->ranks; r++) {
+        if (r == comm->rank) continue;
+        list[n] = (pf_message){r, (void *)(uintptr_t)own, bytes};
+        list[others + n++] = (pf_message){r, all + (size_t)r * bytes, bytes};
+    }
+    memmove(all + (size_t)comm->rank * bytes, own, bytes);
+    return pf_comm_exchange(engine, PF_VERB_COLLECT, list, others, list + others, others);
+}
+
+int pf_comm_collect(pf_engine *engine, int status, const void *own, size_t bytes, void *all) {
+    pf_comm *comm = engine->comm;
+    if (!comm) {
+        if (status >= 0) memmove(all, own, bytes);
+        return status;
+    }
+    size_t room = 2 * (size_t)comm->ranks * sizeof(pf_message);
+    pf_message *list = pf_heap_alloc(engine->heap, room);
+    if (status >= 0 && !list) status = PF_ENOMEM;
+    if (status >= 0) status = pf_comm_room(engine, 2 * comm->ranks);
+    status = pf_comm_agree(engine, status);
+    if (status >= 0) status = swap_all(engine, own, bytes, all, list);
+    if (list) pf_heap_free(engine->heap, list, room);
+    return status;
+}
+
+/* ---- opening ---- */
+
+/* What ranks tell each other first. */
+typedef struct {
+    uint32_t abi;
+    int32_t cpu;
+    char host[PF_COMM_HOST], version[16];
+} hello;
+
+/* Ranks that would not have the same bits, or not understand each other. */
+static int compare(const pf_comm *comm, const hello *all) {
+    const hello *own = &all[comm->rank];
+    for (int r = 0; r < comm->ranks; r++) {
+        if (all[r].abi != own->abi || strcmp(all[r].version, own->version) != 0) {
+            return pf_fail(PF_EINVAL, "%s runs Performer %s and %s %s; install the same everywhere",
+                           pf_comm_name(comm, r), all[r].version, pf_comm_name(comm, comm->rank),
+                           own->version);
+        }
+        if (all[r].cpu != own->cpu) {
+            return pf_fail(PF_EINVAL,
+                           "%s adds by kernels of level %d and %s by %d: other bits; set PF_CPU to "
+                           "the lower one on all",
+                           pf_comm_name(comm, r), (int)all[r].cpu, pf_comm_name(comm, comm->rank),
+                           (int)own->cpu);
+        }
     }
     return PF_OK;
 }
 
-/* Ranks count from 0 for everybody, as whoever starts them numbers them. */
-int pf_comm_agree(pf_engine *engine, int status) {
+static int shake_hands(pf_engine *engine, const char *host) {
     pf_comm *comm = engine->comm;
-    if (!comm) return status;
-    if (status < 0) pf_fail_in(status, "rank %d of %d", comm->rank, comm->ranks);
-    return comm->agree(comm, status);
+    size_t room = (size_t)comm->ranks * sizeof(hello);
+    hello own = {.abi = PF_TRANSPORT_ABI, .cpu = (int32_t)engine->cpu};
+    hello *all = pf_heap_zalloc(engine->heap, room);
+    snprintf(own.host, sizeof own.host, "%s", host ? host : "");
+    snprintf(own.version, sizeof own.version, "%s", pf_version());
+    int status = pf_comm_collect(engine, all ? PF_OK : PF_ENOMEM, &own, sizeof own, all);
+    for (int r = 0; r < comm->ranks && status >= 0; r++)
+        memcpy(comm->host[r], all[r].host, sizeof own.host);
+    if (status >= 0) status = compare(comm, all);
+    if (all) pf_heap_free(engine->heap, all, room);
+    return status;
+}
+
+static int check_transport(const pf_transport *t) {
+    if (t->size < sizeof *t || t->abi != PF_TRANSPORT_ABI) {
+        return pf_fail(PF_EINVAL, "comm: the transport has ABI %u, this library %u: build it anew",
+                       (unsigned)t->abi, (unsigned)PF_TRANSPORT_ABI);
+    }
+    if (t->ranks >= 1 && t->rank >= 0 && t->rank < t->ranks) return PF_OK;
+    return pf_fail(PF_EINVAL, "comm: the transport says rank %d of %d", t->rank, t->ranks);
+}
+
+/* In one block with the names of the hosts. */
+static size_t block_of(int ranks) { return sizeof(pf_comm) + (size_t)ranks * PF_COMM_HOST; }
+
+int pf_comm_open(pf_engine *engine, pf_transport *transport, double timeout, const char *host) {
+    int status = check_transport(transport);
+    if (status >= 0 && engine->comm)
+        status = pf_fail(PF_ESTATE, "comm: the engine has ranks already");
+    pf_comm *comm = status < 0 ? NULL : pf_heap_zalloc(engine->heap, block_of(transport->ranks));
+    if (!comm) {
+        transport->close(transport->self);
+        return status < 0 ? status : PF_ENOMEM;
+    }
+    comm->transport = transport;
+    comm->rank = transport->rank, comm->ranks = transport->ranks;
+    comm->timeout = timeout > 0 ? timeout : 60;
+    comm->host = (char(*)[PF_COMM_HOST])(comm + 1);
+    engine->comm = comm;
+    status = pf_comm_room(engine, 32); /* of a vote */
+    if (status >= 0) status = shake_hands(engine, host);
+    if (status < 0) pf_comm_close(engine);
+    return status;
+}
+
+void pf_comm_close(pf_engine *engine) {
+    pf_comm *comm = engine->comm;
+    if (!comm) return;
+    engine->comm = NULL;
+    comm->transport->close(comm->transport->self);
+    pf_heap_free(engine->heap, comm->leg, (size_t)comm->n_legs * sizeof *comm->leg);
+    pf_heap_free(engine->heap, comm->room, (size_t)comm->n_room * sizeof *comm->room);
+    pf_heap_free(engine->heap, comm, block_of(comm->ranks));
+}
+
+void pf_comm_abort(pf_engine *engine, int code) {
+    pf_comm *comm = engine->comm;
+    if (comm) comm->transport->abort(comm->transport->self, code);
+}
+
+int pf_comm_rank(const pf_engine *engine) { return engine->comm ? engine->comm->rank : 0; }
+int pf_comm_ranks(const pf_engine *engine) { return engine->comm ? engine->comm->ranks : 1; }
+double pf_comm_waited(const pf_engine *engine) { return engine->comm ? engine->comm->waited : 0; }
+void pf_comm_at(pf_engine *engine, uint64_t step) {
+    if (engine->comm) engine->comm->step = step;
 }

@@ -1,65 +1,310 @@
 /*
- * comm_test.c - the seam of the ranks: identity for one, and for two (the other one played here)
- * sums in place, one verdict, and a message that names the rank.
+ * comm_test.c - the verbs between ranks, each a thread with an engine: identity for one; one
+ * verdict, one word and the same bytes for all; sums whose bits no number of ranks changes; and
+ * what the others hear of a rank that fails, is late, is lost, or does something else.
  */
-#include "check.h"
-#include "comm.h"
-#include "tensor_support.h"
-
-/* The other rank holds 10 everywhere, and fails if told to. */
-typedef struct {
-    pf_comm comm;
-    int status, sums;
-} pair;
-
-static int pair_sum(pf_comm *comm, float *x, int64_t n) {
-    ((pair *)comm)->sums++;
-    for (int64_t i = 0; i < n; i++) x[i] += 10;
-    return PF_OK;
-}
-
-static int pair_agree(pf_comm *comm, int status) {
-    const pair *p = (pair *)comm;
-    if (status <= p->status) return status;
-    return pf_fail(p->status, "rank 1 of 2: no room");
-}
+#include "ranks.h"
+#include "tree.h"
 
 static void test_one_rank(void) {
     pf_engine engine = engine_of(1, NULL);
     pf_tensor *t = counted(&engine, 2, 3);
-    CHECK(!engine.comm);
+    int32_t one = 5, all = 0;
+    CHECK(!engine.comm && pf_comm_rank(&engine) == 0 && pf_comm_ranks(&engine) == 1);
     CHECK_OK(pf_comm_sum(&engine, &t, 1));
     CHECK(pf_f32(t)[0] == 0 && pf_f32(t)[5] == 5);
     CHECK(pf_comm_agree(&engine, 7) == 7);
+    CHECK_OK(pf_comm_collect(&engine, PF_OK, &one, sizeof one, &all));
+    CHECK(all == 5);
+    CHECK_OK(pf_comm_share(&engine, PF_OK, 0, &one, sizeof one));
     pf_fail(PF_EIO, "x");
     CHECK(pf_comm_agree(&engine, PF_EIO) == PF_EIO && strcmp(pf_last_error(), "x") == 0);
     pf_tensor_release(&t);
     pf_runtime_close(&engine);
 }
 
-static void test_two_ranks(void) {
-    pf_engine engine = engine_of(1, NULL);
-    pair p = {.comm = {.ranks = 2, .sum = pair_sum, .agree = pair_agree}};
-    pf_tensor *t[2] = {counted(&engine, 2, 3), counted(&engine, 1, 4)}, *turned;
-    engine.comm = &p.comm;
-    CHECK_OK(pf_comm_sum(&engine, t, 2));
-    CHECK(pf_f32(t[0])[5] == 15 && pf_f32(t[1])[0] == 10 && p.sums == 2);
-    turned = transposed(t[0]);
-    CHECK_FAILS(PF_EINVAL, pf_comm_sum(&engine, &turned, 1));
-    CHECK(pf_comm_agree(&engine, PF_OK) == PF_OK);
-    pf_fail(PF_EIO, "the disk is full");
-    CHECK(pf_comm_agree(&engine, PF_EIO) == PF_EIO);
-    CHECK(strcmp(pf_last_error(), "rank 0 of 2: the disk is full") == 0);
-    p.status = PF_ENOMEM;
-    CHECK_FAILS(PF_ENOMEM, pf_comm_agree(&engine, PF_OK));
-    CHECK(strcmp(pf_last_error(), "rank 1 of 2: no room") == 0);
-    engine.comm = NULL;
+/* ---- agreeing ---- */
+
+typedef struct {
+    int failing[2];         /* ranks; -1: none */
+    int status[RANKS_MOST]; /* of the agreement */
+    char text[RANKS_MOST][512];
+    pf_comm_word word[RANKS_MOST];
+    int after[RANKS_MOST]; /* of the one after it */
+} verdicts;
+
+static int agree_once(pf_engine *engine, int rank, void *context) {
+    verdicts *v = context;
+    int status = 3;
+    for (int i = 0; i < 2; i++)
+        if (rank == v->failing[i]) status = pf_fail(PF_EIO - i, "disk %d is full", rank);
+    v->word[rank] = (pf_comm_word){.flags = 1u << rank, .count = {rank, 1}, .most = rank % 3};
+    v->status[rank] = pf_comm_agree_on(engine, status, &v->word[rank]);
+    snprintf(v->text[rank], sizeof v->text[0], "%s", pf_last_error());
+    v->after[rank] = pf_comm_agree(engine, 0);
+    return PF_OK;
+}
+
+static void check_agreed(int ranks, int bad, int worse, double late) {
+    verdicts v = {.failing = {bad, worse}};
+    ranks_world w = {.ranks = ranks, .late = late};
+    char text[128] = "";
+    int first = bad < 0 ? worse : worse < 0 ? bad : bad < worse ? bad : worse, same = 0;
+    int expected = first < 0 ? 3 : first == bad ? PF_EIO : PF_EIO - 1;
+    if (first >= 0)
+        snprintf(text, sizeof text, "rank %d of %d%s: disk %d is full", first, ranks,
+                 ranks > 1 ? " on here" : "", first);
+    ranks_run(&w, agree_once, &v);
+    for (int r = 0; r < ranks; r++) {
+        const pf_comm_word *word = &v.word[r];
+        same += w.status[r] == PF_OK && v.status[r] == expected && v.after[r] == PF_OK &&
+                (first < 0 || strcmp(v.text[r], text) == 0) && word->flags == (1u << ranks) - 1 &&
+                word->count[0] == ranks * (ranks - 1) / 2 && word->count[1] == ranks &&
+                word->most == (ranks > 2 ? 2 : ranks - 1) &&
+                word->most_of == (ranks > 2 ? 2 : ranks - 1);
+    }
+    CHECK(same == ranks);
+}
+
+static void test_agree(void) {
+    for (int ranks = 1; ranks <= 9; ranks++) {
+        check_agreed(ranks, -1, -1, 0);
+        for (int bad = 0; bad < ranks; bad++) check_agreed(ranks, bad, -1, 0);
+    }
+    check_agreed(7, 5, 2, 0.002);
+    check_agreed(8, 0, 7, 0.002);
+}
+
+/* ---- bytes for all ---- */
+
+static int pass_bytes(pf_engine *engine, int rank, void *context) {
+    int *wrong = context;
+    const int ranks = pf_comm_ranks(engine);
+    for (int root = 0; root < ranks; root++) {
+        int32_t data[100], all[RANKS_MOST * 100];
+        for (int i = 0; i < 100; i++) data[i] = rank == root ? 1000 * root + i : -1;
+        PF_TRY(pf_comm_share(engine, PF_OK, root, data, sizeof data));
+        for (int i = 0; i < 100; i++) wrong[rank] += data[i] != 1000 * root + i;
+        for (int i = 0; i < 100; i++) data[i] = rank * 7 + i + root;
+        PF_TRY(pf_comm_collect(engine, PF_OK, data, sizeof data, all));
+        for (int i = 0; i < 100 * ranks; i++) wrong[rank] += all[i] != i / 100 * 7 + i % 100 + root;
+        int status = pf_comm_share(engine, rank == root ? pf_fail(PF_ENOMEM, "no room") : PF_OK,
+                                   (root + 1) % ranks, data, sizeof data);
+        wrong[rank] += status != PF_ENOMEM || data[0] != rank * 7 + root; /* nothing has moved */
+    }
+    return PF_OK;
+}
+
+static void test_bytes(void) {
+    for (int ranks = 1; ranks <= 9; ranks++) {
+        ranks_world w = {.ranks = ranks, .late = ranks == 5 ? 0.001 : 0};
+        int wrong[RANKS_MOST] = {0}, sum = 0;
+        ranks_run(&w, pass_bytes, wrong);
+        for (int r = 0; r < ranks; r++) sum += wrong[r] + (w.status[r] != PF_OK);
+        CHECK(sum == 0);
+    }
+}
+
+/* ---- sums over lanes ---- */
+
+enum { SUMMED = 70001 }; /* two pieces, and a tail */
+
+typedef struct {
+    int lanes;
+    int64_t n;
+    float *sum[RANKS_MOST];
+} lane_sums;
+
+/* What lane l has at position i: of all sizes, so that the order of additions shows. */
+static float lane_number(int lane, int64_t i) {
+    uint32_t x = (uint32_t)(lane * 7919 + i * 104729 + 12345);
+    x ^= x << 13, x ^= x >> 17, x ^= x << 5;
+    return ((float)(x & 0xffff) - 32768) * ldexpf(1, (int)(x >> 16) % 20 - 10);
+}
+
+/* The sum of a node, leaf by leaf: the definition. */
+static float node_sum(int first, int count, int64_t i) {
+    int half = 1;
+    if (count == 1) return lane_number(first, i);
+    while (2 * half < count) half *= 2;
+    return node_sum(first, half, i) + node_sum(first + half, count - half, i);
+}
+
+static int sum_lanes(pf_engine *engine, int rank, void *context) {
+    lane_sums *s = context;
+    pf_lane_node nodes[PF_LANE_NODES];
+    float *own[PF_LANE_NODES];
+    int first, last;
+    pf_lanes_of(s->lanes, pf_comm_ranks(engine), rank, &first, &last);
+    int n = pf_lane_nodes(first, last, nodes);
+    for (int k = 0; k < n; k++) {
+        own[k] = malloc((size_t)s->n * sizeof(float));
+        for (int64_t i = 0; i < s->n; i++) own[k][i] = node_sum(nodes[k].first, nodes[k].count, i);
+    }
+    s->sum[rank] = malloc((size_t)s->n * sizeof(float));
+    int status =
+        pf_comm_reduce(engine, PF_OK, s->lanes, (const float *const *)own, s->n, s->sum[rank]);
+    for (int k = 0; k < n; k++) free(own[k]);
+    return status;
+}
+
+/* Everybody has the definition's bits. */
+static void check_sums(int lanes, int ranks, int64_t n, int threads) {
+    lane_sums s = {.lanes = lanes, .n = n};
+    ranks_world w = {.ranks = ranks, .threads = threads};
+    int64_t wrong = 0;
+    ranks_run(&w, sum_lanes, &s);
+    for (int r = 0; r < ranks; r++) {
+        wrong += w.status[r] != PF_OK;
+        for (int64_t i = 0; i < n; i++) {
+            float expected = node_sum(0, lanes, i);
+            wrong += memcmp(&expected, &s.sum[r][i], sizeof expected) != 0;
+        }
+        free(s.sum[r]);
+    }
+    CHECK(wrong == 0);
+}
+
+static void test_sums(void) {
+    for (int lanes = 1; lanes <= 16; lanes++)
+        for (int ranks = 1; ranks <= lanes && ranks <= 8; ranks++) check_sums(lanes, ranks, 300, 1);
+    check_sums(64, 7, 300, 1);
+    for (int ranks = 1; ranks <= 5; ranks++) check_sums(5, ranks, SUMMED, 1 + ranks % 2);
+    check_sums(8, 3, 1, 1);
+    check_sums(8, 8, 0, 1);
+}
+
+/* Nodes of all ranks follow each other and are whole. */
+static void test_nodes(void) {
+    int wrong = 0;
+    for (int lanes = 1; lanes <= 130; lanes++) {
+        for (int ranks = 1; ranks <= lanes; ranks++) {
+            int next = 0;
+            for (int r = 0; r < ranks; r++) {
+                pf_lane_node nodes[PF_LANE_NODES];
+                int first, last;
+                pf_lanes_of(lanes, ranks, r, &first, &last);
+                int n = pf_lane_nodes(first, last, nodes);
+                wrong += n < 1 || n > PF_LANE_NODES;
+                for (int i = 0; i < n; next += nodes[i++].count)
+                    wrong += nodes[i].first != next || nodes[i].first % nodes[i].count != 0;
+            }
+            wrong += next != lanes;
+        }
+    }
+    CHECK(wrong == 0);
+}
+
+static int sum_tensors(pf_engine *engine, int rank, void *context) {
+    int *wrong = context;
+    pf_tensor *t[2] = {counted(engine, 2, 3), counted(engine, 1, 4)}, *turned = transposed(t[0]);
+    pf_f32(t[0])[5] += (float)rank;
+    int status = pf_comm_sum(engine, t, 2);
+    float ranks = (float)pf_comm_ranks(engine);
+    *wrong +=
+        pf_f32(t[0])[5] != 5 * ranks + ranks * (ranks - 1) / 2 || pf_f32(t[1])[3] != 3 * ranks;
+    pf_tensor *list[] = {rank == 1 ? turned : t[0]};
+    if (status >= 0 && pf_comm_sum(engine, list, 1) != PF_EINVAL) *wrong += 1;
     pf_tensor_release(&t[0]), pf_tensor_release(&t[1]), pf_tensor_release(&turned);
+    return status;
+}
+
+static void test_tensors(void) {
+    ranks_world w = {.ranks = 3};
+    int wrong = 0;
+    ranks_run(&w, sum_tensors, &wrong);
+    CHECK(wrong == 0 && w.status[0] == PF_OK && w.status[2] == PF_OK);
+}
+
+/* ---- ranks that fail ---- */
+
+/* Many verbs, of which one rank leaves some to the others. */
+static int many(pf_engine *engine, int rank, void *context) {
+    (void)context;
+    for (int step = 1; step <= 20; step++) {
+        int32_t data = step, all[RANKS_MOST];
+        pf_comm_at(engine, (uint64_t)step);
+        int status = pf_comm_collect(engine, PF_OK, &data, sizeof data, all);
+        if (status < 0) { /* and so it stays */
+            char text[512];
+            snprintf(text, sizeof text, "%s", pf_last_error());
+            if (pf_comm_agree(engine, PF_OK) != status || strcmp(text, pf_last_error()) != 0)
+                return pf_fail(PF_EHOST, "rank %d went on", rank);
+            pf_comm_abort(engine, 75);
+            return status;
+        }
+    }
+    return PF_OK;
+}
+
+static void test_lost(void) {
+    for (int at = 1; at < 60; at += 7) {
+        ranks_world w = {.ranks = 3, .timeout = 0.05, .dies = 1, .dies_at = at};
+        ranks_run(&w, many, NULL);
+        CHECK(w.aborted == 75 || w.status[0] < 0);
+        for (int r = 0; r < 3; r++) {
+            CHECK(w.status[r] == PF_EIO && strstr(w.text[r], "no answer from rank "));
+            CHECK(strstr(w.text[r], " for 0.05 s, in a "));
+        }
+    }
+    ranks_world w = {.ranks = 4, .timeout = 0.05, .loses = 2, .loses_at = 40};
+    ranks_run(&w, many, NULL);
+    for (int r = 0; r < 4; r++) CHECK(w.status[r] == PF_EIO);
+}
+
+static int out_of_step(pf_engine *engine, int rank, void *context) {
+    (void)context;
+    int32_t data = 0, all[RANKS_MOST];
+    if (rank == 1) PF_TRY(pf_comm_collect(engine, PF_OK, &data, sizeof data, all));
+    return pf_comm_share(engine, PF_OK, 0, &data, sizeof data);
+}
+
+static int other_size(pf_engine *engine, int rank, void *context) {
+    (void)context;
+    char data[8] = {0};
+    return pf_comm_share(engine, PF_OK, 0, data, rank == 1 ? 4 : 8);
+}
+
+static void test_out_of_step(void) {
+    ranks_world w = {.ranks = 2, .timeout = 0.05};
+    ranks_run(&w, out_of_step, NULL);
+    CHECK(w.status[1] == PF_ESTATE);
+    CHECK(strstr(w.text[1], "rank 0 of 2 on here is at share 2, rank 1 of 2 on here at collect 2"));
+    w = (ranks_world){.ranks = 2, .timeout = 0.05};
+    ranks_run(&w, other_size, NULL);
+    CHECK(w.status[1] == PF_ESTATE && strstr(w.text[1], "sends 8 bytes in a share, not 4"));
+}
+
+static int nothing(pf_engine *engine, int rank, void *context) {
+    (void)engine, (void)rank, (void)context;
+    return PF_OK;
+}
+
+static void test_hello(void) {
+    ranks_world w = {
+        .ranks = 3, .own_cpu = true, .cpu = {PF_CPU_BEST, PF_CPU_GENERIC, PF_CPU_BEST}};
+    pf_engine engine = engine_of(1, NULL);
+    ranks_run(&w, nothing, NULL);
+    for (int r = 0; r < 3 && engine.cpu != PF_CPU_GENERIC; r++)
+        CHECK(w.status[r] == PF_EINVAL && strstr(w.text[r], "set PF_CPU to the lower one"));
+    ranks_end end = {.rank = 0};
+    pf_transport t = {.size = sizeof t, .abi = 99, .self = &end, .close = ranks_close, .ranks = 1};
+    CHECK_FAILS(PF_EINVAL, pf_comm_open(&engine, &t, 0, NULL));
+    t.abi = PF_TRANSPORT_ABI, t.rank = 1;
+    CHECK_FAILS(PF_EINVAL, pf_comm_open(&engine, &t, 0, NULL));
+    CHECK(!engine.comm);
     pf_runtime_close(&engine);
 }
 
 int main(void) {
     test_one_rank();
-    test_two_ranks();
+    test_agree();
+    test_bytes();
+    test_nodes();
+    test_sums();
+    test_tensors();
+    test_lost();
+    test_out_of_step();
+    test_hello();
     return CHECK_REPORT();
 }

@@ -1,0 +1,168 @@
+/*
+ * exchange.c - a round of messages, each its head and then its body, with one deadline for all.
+ *
+ * What must hold: a round is whole or the talk is over. Nothing in it can fail on one rank alone: the
+ * room for legs is there before the ranks agree to begin (pf_comm_begin).
+ */
+#include "exchange.h"
+
+#include <stdio.h>
+
+static const double LOOK = 0.01; /* seconds between two looks at the cancel flag */
+
+static const char *const NAMES[PF_VERBS] = {"vote", "share", "collect", "sum"};
+
+const char *pf_comm_name(const pf_comm *comm, int rank) {
+    static _Thread_local char names[2][PF_COMM_HOST + 64];
+    static _Thread_local int next;
+    char *name = names[next++ & 1];
+    const char *host = comm->host[rank];
+    snprintf(name, sizeof names[0], "rank %d of %d%s%s", rank, comm->ranks, host[0] ? " on " : "",
+             host);
+    return name;
+}
+
+int pf_comm_break(pf_comm *comm, int status) {
+    if (comm && comm->broken >= 0) {
+        comm->broken = status;
+        snprintf(comm->why, sizeof comm->why, "%s", pf_message_marked());
+    }
+    return status;
+}
+
+/* ---- legs ---- */
+
+/* How many legs before this one are of the same pair and way: both ends count alike. */
+static int tag_of(const pf_leg *legs, int i) {
+    int tag = 0;
+    for (int j = 0; j < i; j++)
+        tag += legs[j].out == legs[i].out && legs[j].message.rank == legs[i].message.rank;
+    return tag;
+}
+
+static void set_legs(pf_comm *comm, pf_verb verb, const pf_message *out, int n_out,
+                     const pf_message *in, int n_in) {
+    for (int i = 0; i < n_out + n_in; i++) {
+        pf_leg *leg = &comm->leg[i];
+        leg->out = i < n_out;
+        leg->message = leg->out ? out[i] : in[i - n_out];
+        leg->tag = tag_of(comm->leg, i);
+        leg->ticket = -1;
+        leg->at = PF_LEG_HEAD;
+        leg->moved = 0;
+        leg->head = (pf_message_head){comm->number, verb, leg->message.bytes};
+    }
+}
+
+static int post(pf_comm *comm, pf_leg *leg, void *data, size_t bytes) {
+    pf_transport *t = comm->transport;
+    int bad = leg->out
+                  ? t->send(t->self, leg->message.rank, leg->tag, data, bytes, &leg->ticket)
+                  : t->receive(t->self, leg->message.rank, leg->tag, data, bytes, &leg->ticket);
+    if (!bad) return PF_OK;
+    leg->ticket = -1;
+    return pf_fail(PF_EIO, "%s: %s failed with %d", pf_comm_name(comm, leg->message.rank),
+                   leg->out ? "sending to it" : "receiving from it", bad);
+}
+
+/* A head has come: is it of this verb, and as long as it was expected? */
+static int check_head(pf_comm *comm, const pf_leg *leg, pf_verb verb) {
+    const pf_message_head *head = &leg->head;
+    if (head->number != comm->number || head->verb != verb) {
+        const char *theirs = head->verb < PF_VERBS ? NAMES[head->verb] : "nothing known";
+        return pf_fail(PF_ESTATE, "ranks out of step: %s is at %s %u, %s at %s %u, of step %llu",
+                       pf_comm_name(comm, leg->message.rank), theirs, (unsigned)head->number,
+                       pf_comm_name(comm, comm->rank), NAMES[verb], (unsigned)comm->number,
+                       (unsigned long long)comm->step);
+    }
+    if (head->bytes == leg->message.bytes) return PF_OK;
+    return pf_fail(PF_ESTATE, "ranks out of step: %s sends %llu bytes in a %s, not %zu",
+                   pf_comm_name(comm, leg->message.rank), (unsigned long long)head->bytes,
+                   NAMES[verb], leg->message.bytes);
+}
+
+/* The next piece of a body, or its end. */
+static int post_body(pf_comm *comm, pf_leg *leg) {
+    size_t left = leg->message.bytes - leg->moved;
+    size_t bytes = left < PF_TRANSPORT_PIECE ? left : PF_TRANSPORT_PIECE;
+    char *data = (char *)leg->message.data + leg->moved;
+    leg->at = left ? PF_LEG_BODY : PF_LEG_DONE;
+    leg->moved += bytes;
+    return left ? post(comm, leg, data, bytes) : PF_OK;
+}
+
+/* Moves a leg on by one thing at most; 1: it has moved, 0: it still waits. */
+static int move(pf_comm *comm, pf_leg *leg, pf_verb verb) {
+    if (leg->at == PF_LEG_DONE) return 0;
+    if (leg->at == PF_LEG_HEAD && leg->ticket < 0 && leg->moved == 0) {
+        PF_TRY(post(comm, leg, &leg->head, sizeof leg->head));
+        return 1;
+    }
+    int done = 0, bad = comm->transport->test(comm->transport->self, leg->ticket, &done);
+    if (bad) {
+        return pf_fail(PF_EIO, "%s: the transport (%s) failed with %d in a %s of step %llu",
+                       pf_comm_name(comm, leg->message.rank), comm->transport->name, bad,
+                       NAMES[verb], (unsigned long long)comm->step);
+    }
+    if (!done) return 0;
+    leg->ticket = -1;
+    if (leg->at == PF_LEG_HEAD && !leg->out) PF_TRY(check_head(comm, leg, verb));
+    PF_TRY(post_body(comm, leg));
+    return 1;
+}
+
+/* ---- the round ---- */
+
+static int too_late(pf_comm *comm, int n, pf_verb verb) {
+    const pf_leg *late = comm->leg;
+    for (int i = 0; i < n; i++) {
+        late = &comm->leg[i];
+        if (late->at != PF_LEG_DONE && (!late->out || i == n - 1)) break;
+    }
+    return pf_fail(PF_EIO, "no answer from %s for %g s, in a %s of step %llu",
+                   pf_comm_name(comm, late->message.rank), comm->timeout, NAMES[verb],
+                   (unsigned long long)comm->step);
+}
+
+static int move_all(pf_engine *engine, int n, pf_verb verb) {
+    pf_comm *comm = engine->comm;
+    double start = pf_clock(), looked = start;
+    for (int turn = 0;; turn++) {
+        int left = 0, moved = 0;
+        for (int i = 0; i < n; i++) {
+            int status = move(comm, &comm->leg[i], verb);
+            PF_TRY(status);
+            moved |= status;
+            left += comm->leg[i].at != PF_LEG_DONE;
+        }
+        if (left == 0) return PF_OK;
+        double now = pf_clock();
+        if (moved) {
+            comm->waited += now - start;
+            start = now, turn = 0;
+            continue;
+        }
+        if (now - start > comm->timeout) return too_late(comm, n, verb);
+        if (now - looked > LOOK) {
+            PF_TRY(pf_check_cancel(engine));
+            looked = now;
+        }
+        pf_comm_pause(start, turn);
+    }
+}
+
+int pf_comm_room(pf_engine *engine, int n) {
+    pf_comm *comm = engine->comm;
+    void *legs = comm->leg;
+    int status = pf_heap_grow(engine->heap, &legs, &comm->n_legs, n, sizeof *comm->leg);
+    comm->leg = legs;
+    return status;
+}
+
+int pf_comm_exchange(pf_engine *engine, pf_verb verb, const pf_message *out, int n_out,
+                     const pf_message *in, int n_in) {
+    pf_comm *comm = engine->comm;
+    set_legs(comm, verb, out, n_out, in, n_in);
+    int status = move_all(engine, n_out + n_in, verb);
+    return status < 0 ? pf_comm_break(comm, status) : PF_OK;
+}

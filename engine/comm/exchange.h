@@ -1,0 +1,68 @@
+/*
+ * exchange.h - one round of messages between ranks: what all verbs are made of. Each message has a
+ * head that says which verb it belongs to and how its sender fares.
+ */
+#ifndef PF_EXCHANGE_H
+#define PF_EXCHANGE_H
+
+#include "comm.h"
+
+/* A message to or from a rank; several of one pair are told apart by their order. */
+typedef struct {
+    int rank;
+    void *data; /* sent: not written to */
+    size_t bytes;
+} pf_message;
+
+typedef enum { PF_VERB_VOTE, PF_VERB_SHARE, PF_VERB_COLLECT, PF_VERB_SUM, PF_VERBS } pf_verb;
+
+typedef struct {
+    uint32_t number; /* of the verb, since the comm was opened */
+    uint32_t verb;
+    uint64_t bytes; /* of the body that follows */
+} pf_message_head;
+
+/* A message on its way. */
+typedef struct {
+    pf_message message;
+    bool out;
+    int tag, ticket; /* ticket -1: nothing is under way */
+    enum { PF_LEG_HEAD, PF_LEG_BODY, PF_LEG_DONE } at;
+    size_t moved; /* bytes of the body that have been posted */
+    pf_message_head head;
+} pf_leg;
+
+struct pf_comm {
+    pf_transport *transport;
+    int rank, ranks;
+    double timeout, waited;
+    uint32_t number; /* of the last vote, with which every verb begins */
+    uint64_t step;
+    int broken; /* < 0: the status of every verb from now on, with the message `why` */
+    char why[2 * PF_COMM_TEXT];
+    char (*host)[PF_COMM_HOST]; /* of each rank */
+    pf_leg *leg;
+    int64_t n_legs; /* room */
+    float *room;    /* of tree.c */
+    int64_t n_room;
+};
+
+/* Room for so many messages of a round. */
+int pf_comm_room(pf_engine *engine, int n);
+
+/* Sends and receives all of these and returns when they have gone and come; there is room for them,
+ * and all ranks have agreed to come here. A failure breaks the talk. */
+int pf_comm_exchange(pf_engine *engine, pf_verb verb, const pf_message *out, int n_out,
+                     const pf_message *in, int n_in);
+
+/* This talk is over: `status` and the message that stands are what every verb says from now on.
+ * Without ranks there is none. Returns the status. */
+int pf_comm_break(pf_comm *comm, int status);
+/* "rank 2 of 4 on node7", in a thread-local buffer: good for two in a message. */
+const char *pf_comm_name(const pf_comm *comm, int rank);
+
+/* One turn of waiting since `start` (pf_clock), the `turn`-th without progress: spins for a moment,
+ * then sleeps, so that a rank that waits burns no core that another needs. */
+void pf_comm_pause(double start, int turn);
+
+#endif

@@ -1,0 +1,238 @@
+/*
+ * tree.c - the sums of tree.h. The numbers are cut into pieces of SHARE; in a round each rank owns
+ * one of them: it gets the others' nodes of it, adds in the tree's order, and gives the sum to all.
+ * So every number travels twice, (P - 1) / P of them each way, and the room is that of a round.
+ */
+#include "tree.h"
+
+#include <string.h>
+
+#include "exchange.h"
+
+enum { SHARE = 1 << 16, STRIDE = 128, ADD_GRAIN = 64 };
+
+void pf_lanes_of(int lanes, int ranks, int rank, int *first, int *last) {
+    *first = (int)((int64_t)lanes * rank / ranks);
+    *last = (int)((int64_t)lanes * (rank + 1) / ranks);
+}
+
+int pf_lane_nodes(int first, int last, pf_lane_node nodes[PF_LANE_NODES]) {
+    int n = 0;
+    while (first < last) {
+        int count = 1;
+        while (first % (2 * count) == 0 && first + 2 * count <= last) count *= 2;
+        nodes[n++] = (pf_lane_node){first, count};
+        first += count;
+    }
+    return n;
+}
+
+/* ---- adding ---- */
+
+/* A node of any rank, and its numbers of the piece that is added. */
+typedef struct {
+    pf_lane_node lanes;
+    const float *x;
+} part;
+
+typedef struct {
+    const part *part;
+    int n_parts, lanes;
+    int64_t n;
+    float *sum;
+} adding;
+
+static const part *find(const adding *a, int first, int count) {
+    for (int i = 0; i < a->n_parts; i++)
+        if (a->part[i].lanes.first == first && a->part[i].lanes.count == count) return &a->part[i];
+    return NULL;
+}
+
+/* out (n) <- T(first, count), from position `at` on; n is at most STRIDE. */
+static void add_tree(const adding *a, int first, int count, int64_t at, int n, float *out) {
+    const part *p = find(a, first, count);
+    if (p) {
+        memcpy(out, p->x + at, (size_t)n * sizeof *out);
+        return;
+    }
+    float right[STRIDE];
+    int half = 1;
+    while (2 * half < count) half *= 2;
+    add_tree(a, first, half, at, n, out);
+    add_tree(a, first + half, count - half, at, n, right);
+    for (int i = 0; i < n; i++) out[i] += right[i];
+}
+
+static void add_range(void *context, int64_t first, int64_t last) {
+    const adding *a = context;
+    float out[STRIDE];
+    for (int64_t s = first; s < last; s++) {
+        int64_t at = s * STRIDE;
+        int n = (int)pf_min(STRIDE, a->n - at);
+        add_tree(a, 0, a->lanes, at, n, out);
+        memcpy(a->sum + at, out, (size_t)n * sizeof *out);
+    }
+}
+
+/* ---- a round ---- */
+
+typedef struct {
+    pf_engine *engine;
+    int lanes, ranks, rank;
+    const float *const *own; /* an array a node of this rank */
+    int64_t n;
+    float *sum, *room; /* room: a piece for every node of the others */
+    pf_message *list;
+    part *part; /* of all ranks in order */
+    int n_parts, *of;
+} reduction;
+
+static int64_t piece_of(const reduction *r, int64_t base, int rank, int64_t *length) {
+    int64_t first = pf_min(r->n, base + (int64_t)rank * SHARE);
+    *length = pf_min(r->n, first + SHARE) - first;
+    return first;
+}
+
+/* The others' nodes of the own piece come here, and theirs of ours go. */
+static int trade(const reduction *r, int64_t base) {
+    int64_t length, own_length;
+    int64_t own_first = piece_of(r, base, r->rank, &own_length);
+    pf_message *out = r->list, *in = r->list + (size_t)r->ranks * PF_LANE_NODES;
+    int n_out = 0, n_in = 0, mine = 0;
+    for (int i = 0; i < r->n_parts; i++) {
+        part *p = &r->part[i];
+        if (r->of[i] == r->rank) {
+            p->x = r->own[mine++] + own_first;
+            continue;
+        }
+        float *place = r->room + (int64_t)n_in * own_length;
+        in[n_in++] = (pf_message){r->of[i], place, (size_t)own_length * sizeof(float)};
+        p->x = place;
+    }
+    for (int to = 0; to < r->ranks; to++) {
+        int64_t first = piece_of(r, base, to, &length);
+        for (int i = 0; i < mine && to != r->rank; i++)
+            out[n_out++] = (pf_message){to, (void *)(uintptr_t)(r->own[i] + first),
+                                        (size_t)length * sizeof(float)};
+    }
+    return pf_comm_exchange(r->engine, PF_VERB_SUM, out, n_out, in, n_in);
+}
+
+/* Sums go to all. */
+static int spread_sums(const reduction *r, int64_t base) {
+    int64_t length, own_length;
+    float *own = r->sum + piece_of(r, base, r->rank, &own_length);
+    pf_message *out = r->list, *in = r->list + r->ranks;
+    int n = 0;
+    for (int k = 0; k < r->ranks; k++) {
+        if (k == r->rank) continue;
+        float *theirs = r->sum + piece_of(r, base, k, &length);
+        out[n] = (pf_message){k, own, (size_t)own_length * sizeof(float)};
+        in[n++] = (pf_message){k, theirs, (size_t)length * sizeof(float)};
+    }
+    return pf_comm_exchange(r->engine, PF_VERB_SUM, out, n, in, n);
+}
+
+static int round_of(const reduction *r, int64_t base) {
+    int64_t length;
+    int64_t first = piece_of(r, base, r->rank, &length);
+    if (r->ranks > 1)
+        PF_TRY(trade(r, base));
+    else
+        for (int i = 0; i < r->n_parts; i++) r->part[i].x = r->own[i] + first;
+    adding a = {r->part, r->n_parts, r->lanes, length, r->sum + first};
+    r->engine->shield++; /* nobody leaves alone */
+    int status =
+        pf_parallel_range(r->engine, pf_ceil_div(length, STRIDE), ADD_GRAIN, add_range, &a);
+    r->engine->shield--;
+    if (status < 0) return pf_comm_break(r->engine->comm, status);
+    return r->ranks > 1 ? spread_sums(r, base) : PF_OK;
+}
+
+/* ---- the whole ---- */
+
+/* Lists in one block: two messages for each node of each rank, the nodes, and whose they are. */
+static size_t lists_of(int ranks) {
+    return (size_t)ranks * PF_LANE_NODES * (2 * sizeof(pf_message) + sizeof(part) + sizeof(int));
+}
+
+static void set_parts(reduction *r) {
+    size_t most = (size_t)r->ranks * PF_LANE_NODES;
+    r->part = (part *)(r->list + 2 * most);
+    r->of = (int *)(r->part + most);
+    for (int k = 0; k < r->ranks; k++) {
+        pf_lane_node nodes[PF_LANE_NODES];
+        int first, last;
+        pf_lanes_of(r->lanes, r->ranks, k, &first, &last);
+        int n = pf_lane_nodes(first, last, nodes);
+        for (int i = 0; i < n; i++) {
+            r->of[r->n_parts] = k;
+            r->part[r->n_parts++] = (part){.lanes = nodes[i]};
+        }
+    }
+}
+
+static int check_lanes(int lanes, int ranks) {
+    if (lanes >= ranks && lanes < 1 << 16) return PF_OK;
+    return pf_fail(PF_EINVAL,
+                   "sum over lanes: %d of them for %d ranks; there must be at least as "
+                   "many, and fewer than 65536",
+                   lanes, ranks);
+}
+
+/* Room for the nodes of the others, kept for the next time. */
+static int take_room(reduction *r) {
+    pf_comm *comm = r->engine->comm;
+    if (!comm) return PF_OK;
+    void *room = comm->room;
+    int status = pf_heap_grow(r->engine->heap, &room, &comm->n_room,
+                              (int64_t)r->n_parts * pf_min(SHARE, r->n), sizeof(float));
+    comm->room = room, r->room = room;
+    if (status >= 0) status = pf_comm_room(r->engine, 2 * r->ranks * PF_LANE_NODES);
+    return status;
+}
+
+int pf_comm_reduce(pf_engine *engine, int status, int lanes, const float *const *own, int64_t n,
+                   float *sum) {
+    reduction r = {.engine = engine,
+                   .lanes = lanes,
+                   .ranks = pf_comm_ranks(engine),
+                   .rank = pf_comm_rank(engine),
+                   .own = own,
+                   .n = n,
+                   .sum = sum};
+    if (status >= 0) status = check_lanes(lanes, r.ranks);
+    if (status >= 0 && !(r.list = pf_heap_alloc(engine->heap, lists_of(r.ranks))))
+        status = PF_ENOMEM;
+    if (status >= 0) {
+        set_parts(&r);
+        status = take_room(&r);
+    }
+    status = pf_comm_agree(engine, status);
+    for (int64_t base = 0; base < n && status >= 0; base += (int64_t)SHARE * r.ranks)
+        status = round_of(&r, base);
+    if (r.list) pf_heap_free(engine->heap, r.list, lists_of(r.ranks));
+    return status;
+}
+
+/* Each rank is one lane. */
+static int check_all(pf_tensor *const *tensors, int n) {
+    for (int i = 0; i < n; i++) {
+        PF_TRY(pf_tensor_check(tensors[i], PF_F32, "sum over ranks", "tensor"));
+        if (!pf_tensor_contiguous(tensors[i]))
+            return pf_fail(PF_EINVAL, "sum over ranks: tensor %s is not contiguous", pf_place(i));
+    }
+    return PF_OK;
+}
+
+int pf_comm_sum(pf_engine *engine, pf_tensor *const *tensors, int n) {
+    if (!engine->comm) return PF_OK;
+    int status = check_all(tensors, n);
+    for (int i = 0; i < n && (i == 0 || status >= 0); i++) {
+        float *x = status >= 0 ? pf_f32(tensors[i]) : NULL;
+        const float *own[] = {x};
+        int64_t numbers = status >= 0 ? pf_tensor_numel(tensors[i]) : 0;
+        status = pf_comm_reduce(engine, status, engine->comm->ranks, own, numbers, x);
+    }
+    return status;
+}

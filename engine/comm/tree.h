@@ -1,0 +1,34 @@
+/*
+ * tree.h - sums over the lanes of a step, in an order that no number of ranks changes.
+ *
+ * A lane is a fixed part of a step's rows, G of them a step. T(a, 1) is what lane a gives;
+ *
+ *     T(a, n) = T(a, m) + T(a + m, n - m),    m the largest power of two below n
+ *
+ * and a step's sum is T(0, G). Rank r of P makes the lanes [r G / P, (r + 1) G / P). Those of its
+ * lanes that make up whole nodes of the tree it adds itself; the nodes travel, and whoever owns a
+ * part of the numbers adds the rest. So 1 to G ranks have the same bits.
+ */
+#ifndef PF_TREE_H
+#define PF_TREE_H
+
+#include "comm.h"
+
+enum { PF_LANE_NODES = 32 }; /* of a rank at most: lanes are counted in 16 bits */
+
+typedef struct {
+    int first, count;
+} pf_lane_node;
+
+/* The lanes of a rank: first .. last - 1. */
+void pf_lanes_of(int lanes, int ranks, int rank, int *first, int *last);
+/* The whole nodes, of 2^k lanes from a multiple of 2^k on, that they make up, in order; how many
+ * there are. */
+int pf_lane_nodes(int first, int last, pf_lane_node nodes[PF_LANE_NODES]);
+
+/* sum (n) <- T(0, lanes) of what all ranks have: own[i] (n) is the i-th of this rank's nodes. `sum`
+ * may be one of them. status: of this rank so far. One rank adds without the others, too. */
+int pf_comm_reduce(pf_engine *engine, int status, int lanes, const float *const *own, int64_t n,
+                   float *sum);
+
+#endif

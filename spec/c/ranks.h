@@ -1,0 +1,196 @@
+/*
+ * ranks.h - ranks in one process: threads with an engine each, and a transport between them that
+ * does as a script says: messages that are late or lost, and ranks that die.
+ *
+ *   ranks_run(&world, fn, context)     fn(engine, rank, context) on each of world.ranks threads
+ */
+#ifndef PF_TEST_RANKS_H
+#define PF_TEST_RANKS_H
+
+#include <pthread.h>
+
+#include "comm.h"
+#include "tensor_support.h"
+
+enum { RANKS_MOST = 16, RANKS_TICKETS = 1 << 14 };
+
+typedef struct ranks_letter {
+    struct ranks_letter *next;
+    int tag;
+    size_t bytes;
+    double due;
+    char data[];
+} ranks_letter;
+
+typedef struct {
+    bool used, receives;
+    int from, tag;
+    void *data;
+    size_t bytes;
+} ranks_ticket;
+
+typedef struct ranks_world ranks_world;
+typedef struct {
+    ranks_world *world;
+    pf_transport transport;
+    ranks_ticket ticket[RANKS_TICKETS];
+    int rank, next, sent;
+    pthread_t thread;
+} ranks_end;
+
+struct ranks_world {
+    int ranks, threads; /* of each engine */
+    double timeout;
+    /* The script: seconds that messages take at most, by their number; the rank that dies when it
+     * has sent so many (from then on it neither sends nor hears), and one whose letter is lost. */
+    double late;
+    int dies, dies_at, loses, loses_at;
+    pf_cpu cpu[RANKS_MOST]; /* 0: the best */
+    bool own_cpu;
+    /* inside */
+    pthread_mutex_t lock;
+    ranks_letter *post[RANKS_MOST][RANKS_MOST]; /* from, to */
+    ranks_end *end[RANKS_MOST];
+    int aborted;
+    int (*fn)(pf_engine *engine, int rank, void *context);
+    void *context;
+    int status[RANKS_MOST];     /* what comes back: of opening, or of fn */
+    char text[RANKS_MOST][512]; /* and its message */
+};
+
+static bool ranks_dead(const ranks_end *end) {
+    const ranks_world *w = end->world;
+    return w->dies_at > 0 && end->rank == w->dies && end->sent >= w->dies_at;
+}
+
+static int ranks_take_ticket(ranks_end *end, ranks_ticket ticket) {
+    for (int i = 0; i < RANKS_TICKETS; i++) {
+        int at = (end->next + i) % RANKS_TICKETS;
+        if (end->ticket[at].used) continue;
+        end->ticket[at] = ticket;
+        end->next = at + 1;
+        return at;
+    }
+    return -1;
+}
+
+/* Later by a number that the sender and its count give, so that letters overtake each other's pairs
+ * in an order that is the same every time. */
+static double ranks_delay(const ranks_end *end) {
+    uint32_t mixed = (uint32_t)(end->sent * 2654435761u) ^ (uint32_t)(end->rank * 40503u);
+    return end->world->late * ((mixed >> 8) % 1000) / 1000;
+}
+
+static int ranks_send(void *self, int to, int tag, const void *data, size_t bytes, int *ticket) {
+    ranks_end *end = self;
+    ranks_world *w = end->world;
+    *ticket = ranks_take_ticket(end, (ranks_ticket){.used = true});
+    if (*ticket < 0) return 1;
+    bool lost = w->loses_at > 0 && end->rank == w->loses && end->sent == w->loses_at;
+    if (lost || ranks_dead(end)) {
+        end->sent++;
+        return 0;
+    }
+    ranks_letter *letter = malloc(sizeof *letter + bytes);
+    *letter = (ranks_letter){.tag = tag, .bytes = bytes, .due = pf_clock() + ranks_delay(end)};
+    if (bytes) memcpy(letter->data, data, bytes);
+    end->sent++;
+    pthread_mutex_lock(&w->lock);
+    ranks_letter **last = &w->post[end->rank][to];
+    while (*last) last = &(*last)->next;
+    *last = letter;
+    pthread_mutex_unlock(&w->lock);
+    return 0;
+}
+
+static int ranks_receive(void *self, int from, int tag, void *data, size_t bytes, int *ticket) {
+    ranks_end *end = self;
+    *ticket = ranks_take_ticket(end, (ranks_ticket){true, true, from, tag, data, bytes});
+    return *ticket < 0;
+}
+
+/* The first letter of the pair with this tag, once it is due. */
+static int ranks_test(void *self, int ticket, int *done) {
+    ranks_end *end = self;
+    ranks_world *w = end->world;
+    ranks_ticket *t = &end->ticket[ticket];
+    int bad = 0;
+    *done = !t->receives;
+    if (t->receives && !ranks_dead(end)) {
+        pthread_mutex_lock(&w->lock);
+        ranks_letter **at = &w->post[t->from][end->rank];
+        while (*at && (*at)->tag != t->tag) at = &(*at)->next;
+        ranks_letter *letter = *at;
+        if (letter && letter->due <= pf_clock()) {
+            bad = letter->bytes != t->bytes;
+            if (!bad && t->bytes) memcpy(t->data, letter->data, t->bytes);
+            *at = letter->next;
+            free(letter);
+            *done = 1;
+        }
+        pthread_mutex_unlock(&w->lock);
+    }
+    if (*done) t->used = false;
+    return bad;
+}
+
+static void ranks_abort(void *self, int code) { ((ranks_end *)self)->world->aborted = code; }
+static void ranks_close(void *self) { (void)self; }
+
+static void *ranks_thread(void *argument) {
+    ranks_end *end = argument;
+    ranks_world *w = end->world;
+    pf_options options = {.size = sizeof options, .threads = w->threads ? w->threads : 1};
+    if (w->own_cpu) options.cpu = w->cpu[end->rank];
+    pf_engine engine = {0};
+    int status = pf_runtime_open(&engine, &options);
+    if (status >= 0) {
+        status = pf_comm_open(&engine, &end->transport, w->timeout, w->ranks > 1 ? "here" : NULL);
+        if (status >= 0) status = w->fn(&engine, end->rank, w->context);
+    }
+    w->status[end->rank] = status;
+    snprintf(w->text[end->rank], sizeof w->text[0], "%s", status < 0 ? pf_last_error() : "");
+    pf_comm_close(&engine);
+    pf_runtime_close(&engine);
+    return NULL;
+}
+
+static void ranks_sweep(ranks_world *w) {
+    for (int from = 0; from < w->ranks; from++) {
+        free(w->end[from]);
+        for (int to = 0; to < w->ranks; to++) {
+            for (ranks_letter *next, *l = w->post[from][to]; l; l = next) next = l->next, free(l);
+            w->post[from][to] = NULL;
+        }
+    }
+    pthread_mutex_destroy(&w->lock);
+}
+
+static void ranks_run(ranks_world *w, int (*fn)(pf_engine *, int, void *), void *context) {
+    w->fn = fn, w->context = context;
+    if (w->timeout <= 0) w->timeout = 20;
+    pthread_mutex_init(&w->lock, NULL);
+    for (int r = 0; r < w->ranks; r++) {
+        ranks_end *end = w->end[r] = calloc(1, sizeof *end);
+        end->world = w, end->rank = r;
+        end->transport = (pf_transport){.size = sizeof(pf_transport),
+                                        .abi = PF_TRANSPORT_ABI,
+                                        .self = end,
+                                        .name = "threads",
+                                        .rank = r,
+                                        .ranks = w->ranks,
+                                        .local_rank = r,
+                                        .local_ranks = w->ranks,
+                                        .send = ranks_send,
+                                        .receive = ranks_receive,
+                                        .test = ranks_test,
+                                        .abort = ranks_abort,
+                                        .close = ranks_close};
+    }
+    for (int r = 0; r < w->ranks; r++)
+        pthread_create(&w->end[r]->thread, NULL, ranks_thread, w->end[r]);
+    for (int r = 0; r < w->ranks; r++) pthread_join(w->end[r]->thread, NULL);
+    ranks_sweep(w);
+}
+
+#endif
