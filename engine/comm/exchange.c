@@ -1,8 +1,8 @@
 /*
  * exchange.c - a round of messages, each its head and then its body, with one deadline for all.
  *
- * What must hold: a round is whole or the talk is over. Nothing in it can fail on one rank alone: the
- * room for legs is there before the ranks agree to begin (pf_comm_begin).
+ * What must hold: a round is whole or the talk is over. Nothing in it can fail on one rank alone:
+ * the room for legs is there before the ranks agree to begin.
  */
 #include "exchange.h"
 

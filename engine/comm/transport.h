@@ -4,8 +4,8 @@
  *
  * What must hold of one: messages of a pair of ranks with one tag arrive whole and in the order in
  * which they were sent, and as long as they were; memory that was handed in is the transport's
- * until its ticket is done. 0 is success, anything else a failure after which nothing more is asked but
- * abort and close. One thread calls it.
+ * until its ticket is done. 0 is success, anything else a failure after which nothing more is
+ * asked but abort and close. One thread calls it.
  */
 #ifndef PF_TRANSPORT_H
 #define PF_TRANSPORT_H
