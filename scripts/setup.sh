@@ -167,12 +167,16 @@ END {
   printf "%d passed, %d failed\n", passed, failed
 }'
 
-# What xargs runs: PRESET SPEC, its TAP and exit code to files of the build.
+# What xargs runs: PRESET SPEC. TAP and what it comes to go to files of the build; the sum, and under
+# it what failed, is said in one piece as soon as the spec ends.
 RUN_SPEC='
 lua=$PWD/build/$0/lua name=build/$0/$(basename "$1" .lua)
 env PF_BUILD="build/$0" LUA_PATH="$lua/?.lua;$lua/?/init.lua;;" LUA_CPATH="$lua/?.so;;" $SPEC_ENV \
   timeout 1800 lua5.4 "$BUSTED" -o TAP "$1" >"$name.tap" 2>&1
-echo $? >"$name.code"'
+awk -v code=$? "$TAP_SUM" "$name.tap" >"$name.sum"
+told=$(sed "\$d" "$name.sum")
+printf "  %-28s %s\n%s" "${name##*/}" "$(tail -n 1 "$name.sum")" "${told:+$told
+}" >&2'
 
 # run_specs PRESET: every spec, each file in a process of its own, so that a crash costs one file;
 # several at once. Variables in SPEC_ENV (NAME=value ...) are set for them.
@@ -184,15 +188,10 @@ run_specs() {
     failed=$((failed + 1))
     return 0
   }
-  export BUSTED SPEC_ENV
-  rm -f "build/$1"/*_spec.code
+  export BUSTED SPEC_ENV TAP_SUM
+  rm -f "build/$1"/*_spec.sum
   printf '%s\n' spec/*_spec.lua | xargs -P "$lanes" -n 1 sh -c "$RUN_SPEC" "$1"
   for spec in spec/*_spec.lua; do
-    name=$(basename "$spec" .lua)
-    code=$(cat "build/$1/$name.code" 2>/dev/null) || code=1
-    text=$(awk -v code="$code" "$TAP_SUM" "build/$1/$name.tap")
-    printf '  %-28s %s\n' "$name" "$(printf '%s\n' "$text" | tail -n 1)" >&2
-    printf '%s\n' "$text" | sed '$d' >&2
-    count "$text"
+    count "$(cat "build/$1/$(basename "$spec" .lua).sum" 2>/dev/null)"
   done
 }
