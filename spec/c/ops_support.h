@@ -207,6 +207,12 @@ static inline void compare(const char *what, const pf_tensor *t, const dense *wa
     free(got.v);
 }
 
+/* What the judge says of one input's gradient: central differences at every `step`th element. */
+typedef struct slopes {
+    int64_t step;
+    double *v;
+} slopes;
+
 static inline double judged_loss(const pf_call *c, judge_fn judge, const dense *in, dense *out,
                                  const dense *dy) {
     double loss = 0;
@@ -215,40 +221,46 @@ static inline double judged_loss(const pf_call *c, judge_fn judge, const dense *
     return loss;
 }
 
-/* Gradients in s against central differences of the judge, at up to `samples` places. */
-static inline void compare_gradients(pf_call *c, const sink *s, judge_fn judge, dense *in,
-                                     dense *out, double tolerance, int samples) {
+/* Input i's, at up to `samples` places. Layouts change no number: it is asked once for all. */
+static inline slopes judged_slopes(const pf_call *c, judge_fn judge, dense *in, int i, dense *out,
+                                   const dense *dy, int samples) {
     const double h = 1e-5;
-    dense dy = dense_of(c->dout[0]);
+    slopes want = {.step = in[i].n / samples + 1};
+    want.v = malloc(sizeof(double) * (size_t)(samples + 1));
+    for (int64_t k = 0; k < in[i].n; k += want.step) {
+        const double x = in[i].v[k];
+        in[i].v[k] = x + h;
+        const double above = judged_loss(c, judge, in, out, dy);
+        in[i].v[k] = x - h;
+        const double below = judged_loss(c, judge, in, out, dy);
+        in[i].v[k] = x;
+        want.v[k / want.step] = (above - below) / (2 * h);
+    }
+    return want;
+}
+
+/* Gradients in s against the judge's, `want` of each input. */
+static inline void compare_gradients(pf_call *c, const sink *s, const slopes *want,
+                                     double tolerance) {
     for (int i = 0; i < c->n_in; i++) {
         if (!c->need[i]) continue;
         CHECK(s->grad[i] != NULL);
         if (!s->grad[i]) continue;
         absorb(s->grad[i]);
         if (!judging) continue;
-        const int64_t step = in[i].n / samples + 1;
-        for (int64_t k = 0; k < in[i].n; k += step) {
-            const double x = in[i].v[k];
-            in[i].v[k] = x + h;
-            const double above = judged_loss(c, judge, in, out, &dy);
-            in[i].v[k] = x - h;
-            const double below = judged_loss(c, judge, in, out, &dy);
-            in[i].v[k] = x;
-            double got = 0, want = (above - below) / (2 * h) + (s->fresh ? 0 : 1);
+        for (int64_t k = 0; k < pf_tensor_numel(c->in[i]); k += want[i].step) {
+            double got = 0, is = want[i].v[k / want[i].step] + (s->fresh ? 0 : 1);
             pf_tensor_get(s->grad[i], k, &got);
-            if (near(got, want, tolerance)) continue;
+            if (near(got, is, tolerance)) continue;
             fprintf(stderr, "%s: gradient of %s %s, element %lld: %.9g, not %.9g\n", c->op->name,
-                    pf_op_arg_name(c->op, i), pf_shape_of(c->in[i]), (long long)k, got, want);
+                    pf_op_arg_name(c->op, i), pf_shape_of(c->in[i]), (long long)k, got, is);
             CHECK(!"gradient");
             break;
         }
     }
-    free(dy.v);
 }
 
-static inline void backward(pf_call *c, judge_fn judge, dense *in, dense *out, double tolerance,
-                            int samples) {
-    pf_tensor *dy = filled(c->out[0]->rank, c->out[0]->shape);
+static inline void backward(pf_call *c, const pf_tensor *dy, const slopes *want, double tolerance) {
     pf_tensor *kept[PF_MAX_IN], *out_kept = c->out[0];
     memcpy(kept, c->in, sizeof kept);
     for (int way = 0; way < 3; way++) {
@@ -261,7 +273,7 @@ static inline void backward(pf_call *c, judge_fn judge, dense *in, dense *out, d
             if (c->in[i] && !(c->op->uses & PF_USES_IN(i))) pf_tensor_ghost(&c->in[i], kept[i]);
         if (!(c->op->uses & PF_USES_OUT(0))) pf_tensor_ghost(&c->out[0], out_kept);
         CHECK_OK(pf_call_backward(c));
-        compare_gradients(c, &s, judge, in, out, tolerance, samples);
+        compare_gradients(c, &s, want, tolerance);
         for (int i = 0; i < c->n_in; i++) {
             if (c->in[i] != kept[i]) pf_tensor_release(&c->in[i]);
             c->in[i] = kept[i];
@@ -271,40 +283,58 @@ static inline void backward(pf_call *c, judge_fn judge, dense *in, dense *out, d
         c->out[0] = out_kept;
         pf_tensor_release(&c->dout[0]);
     }
-    pf_tensor_release(&dy);
+}
+
+/* What one op is held against: all that the layouts of its inputs share. */
+typedef struct verdict {
+    dense in[PF_MAX_IN], out;
+    pf_tensor *dy; /* NULL: no gradient is asked for */
+    slopes want[PF_MAX_IN];
+} verdict;
+
+/* Of the call, whose forward has run. */
+static inline void ask_judge(verdict *j, const pf_call *c, judge_fn judge, int samples) {
+    j->out = dense_of(c->out[0]);
+    if (samples) j->dy = filled(c->out[0]->rank, c->out[0]->shape);
+    if (!judging) return;
+    dense dy = {0}, scratch = dense_of(c->out[0]);
+    if (samples) dy = dense_of(j->dy);
+    for (int i = 0; samples && i < c->n_in; i++)
+        if (c->in[i]) j->want[i] = judged_slopes(c, judge, j->in, i, &scratch, &dy, samples);
+    judge(c->attr, c->n_in, j->in, &j->out);
+    free(scratch.v);
+    free(dy.v);
 }
 
 /* The op on `inputs` (released here) in all layouts. samples 0: no gradient. */
 static inline void check_op(const char *name, judge_fn judge, pf_tensor **inputs, int n,
                             const pf_attr *attrs, double tolerance, int samples) {
+    verdict j = {.dy = NULL};
+    for (int i = 0; i < n; i++)
+        if (inputs[i]) j.in[i] = dense_of(inputs[i]);
     for (int way = 0; way < 3; way++) {
         pf_tensor *in[PF_MAX_IN] = {NULL};
-        dense in_d[PF_MAX_IN], out_d;
         pf_call c;
-        for (int i = 0; i < n; i++) {
-            in[i] = inputs[i] ? relaid(inputs[i], (way + i) % 3) : NULL;
-            in_d[i] = inputs[i] ? dense_of(inputs[i]) : (dense){0};
-        }
+        for (int i = 0; i < n; i++) in[i] = inputs[i] ? relaid(inputs[i], (way + i) % 3) : NULL;
         set_call(&c, name, in, n, attrs);
         const int status = pf_call_forward(&c);
         CHECK_OK(status);
         if (status >= 0) {
             absorb(c.out[0]);
-            out_d = dense_of(c.out[0]);
-            if (judging) {
-                judge(c.attr, n, in_d, &out_d);
-                compare(name, c.out[0], &out_d, tolerance);
-            }
-            if (samples) backward(&c, judge, in_d, &out_d, fmax(tolerance * 10, 1e-6), samples);
-            free(out_d.v);
+            if (!j.out.v) ask_judge(&j, &c, judge, samples);
+            if (judging) compare(name, c.out[0], &j.out, tolerance);
+            if (samples) backward(&c, j.dy, j.want, fmax(tolerance * 10, 1e-6));
         }
         pf_call_release(&c);
-        for (int i = 0; i < n; i++) {
-            free(in_d[i].v);
-            pf_tensor_release(&in[i]);
-        }
+        for (int i = 0; i < n; i++) pf_tensor_release(&in[i]);
     }
-    for (int i = 0; i < n; i++) pf_tensor_release(&inputs[i]);
+    pf_tensor_release(&j.dy);
+    free(j.out.v);
+    for (int i = 0; i < n; i++) {
+        free(j.in[i].v);
+        free(j.want[i].v);
+        pf_tensor_release(&inputs[i]);
+    }
 }
 
 #define INPUTS(...)                                                                                \
