@@ -200,6 +200,12 @@ local function default_text(attr)
   return ("%g"):format(attr.default)
 end
 
+--- A doc with the default behind it, where there is one to tell.
+local function with_default(doc, default)
+  if not default or default == "" then return doc end
+  return doc .. (default == "required" and " (required)" or " (default " .. default .. ")")
+end
+
 -- ---- annotations --------------------------------------------------------------------
 
 local HEAD = [[
@@ -375,7 +381,7 @@ local function add_op(lines, op)
     end
   end
   for _, attr in ipairs(op.attrs) do
-    add_field(fields, attr.name .. "?", attr_kind(attr), attr.doc)
+    add_field(fields, attr.name .. "?", attr_kind(attr), with_default(attr.doc, default_text(attr)))
   end
   if #fields > 1 then
     lines[#lines + 1] = ""
@@ -394,6 +400,7 @@ local function add_options_class(lines, class, options)
   lines[#lines + 1] = "---@class " .. class
   for _, option in ipairs(options) do
     local kind, doc = lua_kinds[option.kind], option.doc
+    doc = with_default(doc, option.required and "required" or option.default)
     if option.choices then kind = option.choices:gsub("[^|]+", "\"%0\"") end
     if #kind > 80 then kind, doc = "string", doc .. ": " .. option.choices end -- too long
     if option.name == "kernel" then kind = "pf.Kernel|string|table" end

@@ -1592,40 +1592,46 @@ function pf.json.list(t) end
 ---@class pf.KernelOptions
 ---feature map: softmax, softmax_hyp, softmax_reg, softmax_plus, softmax_trig, relu, elu, exp,
 ---gelu, sigmoid, tanh, abs, cos, sin, identity, square, requ, or one of the host's own
----(nn.attention's option attention says which attention)
+---(nn.attention's option attention says which attention) (default softmax)
 ---@field name? string
 ---whose defaults of scale, eps, project, features and stabiliser: authors (JAX: softmax maps eps
 ---1e-6 and 256 features; the others scale 1, eps 1e-3, not projected), pytorch
 ---(performer-pytorch: scale d^(-1/4), projected, d ln d features, eps 1e-4 for softmax maps,
 ---1e-3 for the others). Full attention by softmax and softmax_reg then gives their numbers;
 ---causal and streaming attention, and the other softmax maps, measure eps by position, and
----differ from theirs the more the longer the rows are
+---differ from theirs the more the longer the rows are (default own)
 ---@field preset? "own"|"authors"|"pytorch"
----@field features? integer random projections m; 0: 4 x head_dim where projected
+---@field features? integer random projections m; 0: 4 x head_dim where projected (default 0)
 ---u = W x; false: u = x, of width head_dim. Not given: softmax maps, presets that project, and
----kernels with features
+---kernels with features (default false)
 ---@field project? boolean
----@field head_dim? integer head width d; 0: the layer's
----@field seed? integer of the projection; 0: the engine's seed
----@field layer? integer which layer's projection
----@field redraw? integer training steps between two draws of the projection; 0: never
----@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
+---@field head_dim? integer head width d; 0: the layer's (default 0)
+---@field seed? integer of the projection; 0: the engine's seed (default 0)
+---@field layer? integer which layer's projection (default 0)
+---@field redraw? integer training steps between two draws of the projection; 0: never (default 0)
+---x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others (default 0)
+---@field scale? number
 ---phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it cancels
+---(default 0)
 ---@field ratio? number
 ---added to every feature; in softmax maps times the row's largest feature (trig: times exp(|x|^2
----/ 2)); -1: the map's own (relu and requ 1e-3, others 0)
+---/ 2)); -1: the map's own (relu and requ 1e-3, others 0) (default -1)
 ---@field eps? number
----A of softmax_plus, below 1/4; a layer in training moves its heads' own on from there
+---A of softmax_plus, below 1/4; a layer in training moves its heads' own on from there (default
+---0)
 ---@field tilt? number
 ---how the rows of a block of head_dim lie: orthogonal; iid, independent; hadamard, orthogonal
----from random signs; simplex, as far apart as they can; given, set from outside
+---from random signs; simplex, as far apart as they can; given, set from outside (default
+---orthogonal)
 ---@field rows? "orthogonal"|"iid"|"hadamard"|"simplex"|"given"
----length of a row: chi, as a Gaussian row's; sqrt_d, sqrt(head_dim) (SMREG)
+---length of a row: chi, as a Gaussian row's; sqrt_d, sqrt(head_dim) (SMREG) (default chi)
 ---@field norms? "chi"|"sqrt_d"
----@field per_head? boolean a projection of its own for every head; false: one for all
+---a projection of its own for every head; false: one for all (default true)
+---@field per_head? boolean
 ---softmax, softmax_reg: what eps is added to. position: features divided by the row's own
 ---largest; reference: as published, exp(u - |x|^2 / 2 - max) with the largest u of the query or
 ---of all keys of the head (of its document), in full attention only. Not given: the preset's
+---(default position)
 ---@field stabiliser? "position"|"reference"
 ---@field projection? pf.Tensor (features, head_dim), instead of drawing one
 
@@ -1722,11 +1728,12 @@ function pf.kernel.square(options) end
 function pf.kernel.requ(options) end
 
 ---@class pf.Options.nn.linear
----@field from integer width of the input
----@field to integer width of the output
----@field bias? boolean adds a learned vector
----@field init? number standard deviation of the first weights, in units of 1/sqrt(from)
----@field act? "none"|"gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu" activation of the output
+---@field from integer width of the input (required)
+---@field to integer width of the output (required)
+---@field bias? boolean adds a learned vector (default true)
+---@field init? number standard deviation of the first weights, in units of 1/sqrt(from) (default 1)
+---activation of the output (default none)
+---@field act? "none"|"gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu"
 
 ---y = act(x weight^T + bias), on the last dimension.
 ---@param options? pf.Options.nn.linear
@@ -1734,9 +1741,9 @@ function pf.kernel.requ(options) end
 function pf.nn.linear(options) end
 
 ---@class pf.Options.nn.embedding
----@field vocab integer number of tokens
----@field dim integer model width D
----@field init? number standard deviation of the first rows, in units of 1/sqrt(dim)
+---@field vocab integer number of tokens (required)
+---@field dim integer model width D (required)
+---@field init? number standard deviation of the first rows, in units of 1/sqrt(dim) (default 1)
 
 ---Rows of a table by token id: ids (B, L) -> (B, L, D).
 ---@param options? pf.Options.nn.embedding
@@ -1744,11 +1751,11 @@ function pf.nn.linear(options) end
 function pf.nn.embedding(options) end
 
 ---@class pf.Options.nn.ngrams
----@field dim integer model width D
----@field shortest? integer tokens of the shortest n-gram
----@field longest? integer tokens of the longest n-gram
----@field buckets? integer rows of the table for each n
----@field width? integer numbers a row
+---@field dim integer model width D (required)
+---@field shortest? integer tokens of the shortest n-gram (default 2)
+---@field longest? integer tokens of the longest n-gram (default 4)
+---@field buckets? integer rows of the table for each n (default 65536)
+---@field width? integer numbers a row (default 16)
 
 ---A hashed memory of the last tokens: ids (B, L) -> (B, L, D).
 ---@param options? pf.Options.nn.ngrams
@@ -1758,14 +1765,14 @@ function pf.nn.ngrams(options) end
 ---@class pf.Options.nn.positions
 ---fixed waves, sin in even channels and cos in odd ones, or a trained table; axial: a trained
 ---table for each of the axes, whose rows are summed; axial_sinusoidal: waves in equal shares of
----the channels, each with one axis
+---the channels, each with one axis (default sinusoidal)
 ---@field kind? "sinusoidal"|"learned"|"axial"|"axial_sinusoidal"
----@field dim integer model width D
----@field length? integer longest document of a learned table; sinusoids go on beyond
+---@field dim integer model width D (required)
+---@field length? integer longest document of a learned table; sinusoids go on beyond (default 1024)
 ---sizes of the axes, the last one counting fastest, as {height, width, colours}: a document has
 ---at most their product of positions
 ---@field axes? table
----@field scale? number height of the waves
+---@field scale? number height of the waves (default 1)
 
 ---Adds absolute positions: x (B, L, D) -> (B, L, D).
 ---@param options? pf.Options.nn.positions
@@ -1773,8 +1780,8 @@ function pf.nn.ngrams(options) end
 function pf.nn.positions(options) end
 
 ---@class pf.Options.nn.types
----@field types integer number of types
----@field dim integer model width D
+---@field types integer number of types (required)
+---@field dim integer model width D (required)
 
 ---Adds a row by the type of every token, which the input types says: x (B, L, D) -> the same.
 ---@param options? pf.Options.nn.types
@@ -1782,9 +1789,9 @@ function pf.nn.positions(options) end
 function pf.nn.types(options) end
 
 ---@class pf.Options.nn.layernorm
----@field dim integer model width D
----@field eps? number added to the variance
----@field bias? boolean adds a learned vector
+---@field dim integer model width D (required)
+---@field eps? number added to the variance (default 1e-05)
+---@field bias? boolean adds a learned vector (default true)
 
 ---(x - mean) / sqrt(variance + eps) * weight + bias, on the last dimension.
 ---@param options? pf.Options.nn.layernorm
@@ -1792,8 +1799,8 @@ function pf.nn.types(options) end
 function pf.nn.layernorm(options) end
 
 ---@class pf.Options.nn.rmsnorm
----@field dim integer model width D
----@field eps? number added to the mean square
+---@field dim integer model width D (required)
+---@field eps? number added to the mean square (default 1e-06)
 
 ---x / sqrt(mean(x^2) + eps) * weight, on the last dimension.
 ---@param options? pf.Options.nn.rmsnorm
@@ -1801,8 +1808,8 @@ function pf.nn.layernorm(options) end
 function pf.nn.rmsnorm(options) end
 
 ---@class pf.Options.nn.scalenorm
----@field dim integer model width D
----@field eps? number added to the mean square
+---@field dim integer model width D (required)
+---@field eps? number added to the mean square (default 1e-06)
 
 ---x / |x| * weight, one number, on the last dimension, with |x|^2 = D (mean(x^2) + eps). Nguyen
 ---and Salazar 2019, arXiv 1910.05895.
@@ -1811,16 +1818,19 @@ function pf.nn.rmsnorm(options) end
 function pf.nn.scalenorm(options) end
 
 ---@class pf.Options.nn.mlp
----@field dim integer model width D
+---@field dim integer model width D (required)
 ---inner width of the mlp; 0: 4 x dim, where it has gates 8/3 x dim rounded to a multiple of 8
+---(default 0)
 ---@field hidden? integer
 ---activation of the mlp; those whose names end in glu (or glu_tanh) are gates: f(gate(x)) *
 ---up(x), with f silu for swiglu, gelu for geglu, gelu_tanh for geglu_tanh, relu for reglu and
----sigmoid for glu: gelu|gelu_tanh|relu|silu|square_relu|swiglu|geglu|geglu_tanh|reglu|glu
+---sigmoid for glu (default gelu):
+---gelu|gelu_tanh|relu|silu|square_relu|swiglu|geglu|geglu_tanh|reglu|glu
 ---@field act? string
----@field bias? boolean biases of the linear layers
----@field dropout? number share of the output dropped in training
----@field layers? integer depth of the model: the last weights start smaller by sqrt(2 layers)
+---@field bias? boolean biases of the linear layers (default true)
+---@field dropout? number share of the output dropped in training (default 0)
+---depth of the model: the last weights start smaller by sqrt(2 layers) (default 1)
+---@field layers? integer
 
 ---down(act(up(x))), or down(f(gate(x)) * up(x)) where act is a gate.
 ---@param options? pf.Options.nn.mlp
@@ -1828,7 +1838,7 @@ function pf.nn.scalenorm(options) end
 function pf.nn.mlp(options) end
 
 ---@class pf.Options.nn.dropout
----@field p? number share of the elements dropped in training
+---@field p? number share of the elements dropped in training (default 0.1)
 
 ---Sets a random share p of the elements to 0 in training and scales the others by 1/(1 - p);
 ---passes them through otherwise.
@@ -1837,9 +1847,9 @@ function pf.nn.mlp(options) end
 function pf.nn.dropout(options) end
 
 ---@class pf.Options.nn.conv
----@field dim integer model width D
----@field width? integer positions a channel looks at
----@field causal? boolean looks back only; false: centred
+---@field dim integer model width D (required)
+---@field width? integer positions a channel looks at (default 4)
+---@field causal? boolean looks back only; false: centred (default false)
 
 ---Short depthwise convolution along the sequence: every channel mixes `width` positions of its
 ---document.
@@ -1848,7 +1858,7 @@ function pf.nn.dropout(options) end
 function pf.nn.conv(options) end
 
 ---@class pf.Options.nn.shift
----@field dim integer model width D
+---@field dim integer model width D (required)
 
 ---The first half of the channels come from the position before, in its document; the others stay
 ---(RWKV's token shift): x (B, L, D) -> (B, L, D).
@@ -1857,13 +1867,13 @@ function pf.nn.conv(options) end
 function pf.nn.shift(options) end
 
 ---@class pf.Options.nn.attention
----@field dim integer model width D
----@field heads? integer attention heads H
----heads of keys and values, each for heads / kv_heads heads of queries; 0: heads
+---@field dim integer model width D (required)
+---@field heads? integer attention heads H (default 8)
+---heads of keys and values, each for heads / kv_heads heads of queries; 0: heads (default 0)
 ---@field kv_heads? integer
----@field head_dim? integer head width d; 0: dim / heads
+---@field head_dim? integer head width d; 0: dim / heads (default 0)
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
----kernel: as older files say it, what the kernel's name says, else favor:
+---kernel: as older files say it, what the kernel's name says, else favor (default favor):
 ---favor|exact|identity|graph|sliding|strided|fixed|bigbird|lsh|routing|auto|kernel
 ---@field attention? string
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
@@ -1872,33 +1882,36 @@ function pf.nn.shift(options) end
 ---why auto chose as it did; the model writes it, and `attention` then holds the choice
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
----@field causal? boolean a position sees itself and what is before it
----@field rotary_base? number longest wave of rotary positions
+---@field causal? boolean a position sees itself and what is before it (default false)
+---@field rotary_base? number longest wave of rotary positions (default 10000)
 ---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
----Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
+---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c) (default halves)
 ---@field rotary_pairs? "halves"|"neighbours"
 ---of sliding attention: queries of global tokens, and all keys and values for them, by a matrix
----of their own (Longformer). For whole rows: no streams, no slices
+---of their own (Longformer). For whole rows: no streams, no slices (default false)
 ---@field global_weights? boolean
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
----token, the first one most; 0: none
+---token, the first one most; 0: none (default 0)
 ---@field decay? number
 ---rmsnorm (eps 1e-6) of every query and key, with learned scales, before rotary positions turn
----them: bounds the error of softmax features
+---them: bounds the error of softmax features (default false)
 ---@field qk_norm? boolean
----@field bias? boolean biases of linear layers and norms
----@field dropout? number share dropped, in training, of what a residual adds
+---@field bias? boolean biases of linear layers and norms (default false)
+---@field dropout? number share dropped, in training, of what a residual adds (default 0)
 ---share dropped, in training, inside attention: of exact attention's weights; of kinds that make
----no weights, of keys, for all queries and heads (Zehui et al. 2019)
+---no weights, of keys, for all queries and heads (Zehui et al. 2019) (default 0)
 ---@field attention_dropout? number
----@field rotary? boolean rotary positions on queries and keys, in pairs as rotary_pairs says
+---rotary positions on queries and keys, in pairs as rotary_pairs says (default false)
+---@field rotary? boolean
 ---scores by distance, of a window (attention sliding): (q + u) . k + (q + v) . W s_D with
----learned u, v, W and the sinusoid s_D of distance D (Transformer-XL)
+---learned u, v, W and the sinusoid s_D of distance D (Transformer-XL) (default false)
 ---@field relative? boolean
----@field layer? integer place in the model: every layer draws a projection of its own
+---@field layer? integer place in the model: every layer draws a projection of its own (default 0)
 ---depth of the model: the weights that end a residual branch start smaller by sqrt(2 layers)
+---(default 1)
 ---@field layers? integer
----@field length? integer length of the sequence, or the memory, that attention auto chooses for
+---length of the sequence, or the memory, that attention auto chooses for (default 0)
+---@field length? integer
 
 ---Multi-head attention: x (B, L, D) -> (B, L, D). One matrix makes q, k and v; the option
 ---attention says which attention it is.
@@ -1907,13 +1920,13 @@ function pf.nn.shift(options) end
 function pf.nn.attention(options) end
 
 ---@class pf.Options.nn.cross_attention
----@field dim integer model width D
----@field heads? integer attention heads H
----heads of keys and values, each for heads / kv_heads heads of queries; 0: heads
+---@field dim integer model width D (required)
+---@field heads? integer attention heads H (default 8)
+---heads of keys and values, each for heads / kv_heads heads of queries; 0: heads (default 0)
 ---@field kv_heads? integer
----@field head_dim? integer head width d; 0: dim / heads
+---@field head_dim? integer head width d; 0: dim / heads (default 0)
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
----kernel: as older files say it, what the kernel's name says, else favor:
+---kernel: as older files say it, what the kernel's name says, else favor (default favor):
 ---favor|exact|identity|graph|sliding|strided|fixed|bigbird|lsh|routing|auto|kernel
 ---@field attention? string
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
@@ -1923,18 +1936,20 @@ function pf.nn.attention(options) end
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
 ---rmsnorm (eps 1e-6) of every query and key, with learned scales, before rotary positions turn
----them: bounds the error of softmax features
+---them: bounds the error of softmax features (default false)
 ---@field qk_norm? boolean
----@field bias? boolean biases of linear layers and norms
----@field dropout? number share dropped, in training, of what a residual adds
+---@field bias? boolean biases of linear layers and norms (default false)
+---@field dropout? number share dropped, in training, of what a residual adds (default 0)
 ---share dropped, in training, inside attention: of exact attention's weights; of kinds that make
----no weights, of keys, for all queries and heads (Zehui et al. 2019)
+---no weights, of keys, for all queries and heads (Zehui et al. 2019) (default 0)
 ---@field attention_dropout? number
----@field memory_dim? integer width of the memory; 0: dim
----@field layer? integer place in the model: every layer draws a projection of its own
+---@field memory_dim? integer width of the memory; 0: dim (default 0)
+---@field layer? integer place in the model: every layer draws a projection of its own (default 0)
 ---depth of the model: the weights that end a residual branch start smaller by sqrt(2 layers)
+---(default 1)
 ---@field layers? integer
----@field length? integer length of the sequence, or the memory, that attention auto chooses for
+---length of the sequence, or the memory, that attention auto chooses for (default 0)
+---@field length? integer
 
 ---Multi-head attention to another sequence: queries from x (B, L, D), keys and values from the
 ---input memory (B, Lm, memory_dim) -> (B, L, D). All of x sees all of the memory; streams keep
@@ -1944,23 +1959,27 @@ function pf.nn.attention(options) end
 function pf.nn.cross_attention(options) end
 
 ---@class pf.Options.nn.graph_attention
----@field dim integer width of x
----@field heads? integer attention heads H
----@field head_dim? integer numbers that a head gives; 0: dim / heads
+---@field dim integer width of x (required)
+---@field heads? integer attention heads H (default 8)
+---@field head_dim? integer numbers that a head gives; 0: dim / heads (default 0)
 ---what an edge weighs: gat, LeakyReLU of a sum of one number an end; gatv2, a vector times
----LeakyReLU of a sum of rows
+---LeakyReLU of a sum of rows (default gat)
 ---@field score? "gat"|"gatv2"
----@field slope? number of LeakyReLU below 0
----@field join? "concat"|"mean" heads side by side, heads head_dim numbers, or their mean, head_dim
----off: x is W h already, heads head_dim wide, as when h is sparse and W h a sum of rows
+---@field slope? number of LeakyReLU below 0 (default 0.2)
+---heads side by side, heads head_dim numbers, or their mean, head_dim (default concat)
+---@field join? "concat"|"mean"
+---off: x is W h already, heads head_dim wide, as when h is sparse and W h a sum of rows (default
+---true)
 ---@field project? boolean
----@field share? boolean gatv2: one matrix for both ends, W_1 = W
----@field bias? boolean adds a learned vector
----@field residual? boolean adds x, through a matrix of its own where it has another width
----@field input_dropout? number share of x dropped in training
+---@field share? boolean gatv2: one matrix for both ends, W_1 = W (default false)
+---@field bias? boolean adds a learned vector (default true)
+---adds x, through a matrix of its own where it has another width (default false)
+---@field residual? boolean
+---@field input_dropout? number share of x dropped in training (default 0)
 ---share dropped, in training, of W h where weights meet it, not of what scores are made of
+---(default 0)
 ---@field value_dropout? number
----@field attention_dropout? number share of weights dropped in training
+---@field attention_dropout? number share of weights dropped in training (default 0)
 
 ---Graph attention (GAT, GATv2): each node's row from those that its edges come from, x (B, L, D)
 ----> (B, L, heads head_dim), or head_dim of their mean.
@@ -1970,7 +1989,7 @@ function pf.nn.graph_attention(options) end
 
 ---@class pf.Options.nn.chain
 ---training keeps of the whole chain its input only and runs it a second time for its gradient:
----the same bits, less memory
+---the same bits, less memory (default false)
 ---@field recompute? boolean
 
 ---Its children after each other.
@@ -1979,7 +1998,7 @@ function pf.nn.graph_attention(options) end
 function pf.nn.chain(options) end
 
 ---@class pf.Options.nn.residual
----@field dropout? number share of what is added that is dropped in training
+---@field dropout? number share of what is added that is dropped in training (default 0)
 
 ---x + dropout(children(x)).
 ---@param options? pf.Options.nn.residual
@@ -2004,13 +2023,13 @@ function pf.nn.branches(options) end
 function pf.nn.reversible(options) end
 
 ---@class pf.Options.nn.block
----@field dim integer model width D
----@field heads? integer attention heads H
----heads of keys and values, each for heads / kv_heads heads of queries; 0: heads
+---@field dim integer model width D (required)
+---@field heads? integer attention heads H (default 8)
+---heads of keys and values, each for heads / kv_heads heads of queries; 0: heads (default 0)
 ---@field kv_heads? integer
----@field head_dim? integer head width d; 0: dim / heads
+---@field head_dim? integer head width d; 0: dim / heads (default 0)
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
----kernel: as older files say it, what the kernel's name says, else favor:
+---kernel: as older files say it, what the kernel's name says, else favor (default favor):
 ---favor|exact|identity|graph|sliding|strided|fixed|bigbird|lsh|routing|auto|kernel
 ---@field attention? string
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
@@ -2019,69 +2038,77 @@ function pf.nn.reversible(options) end
 ---why auto chose as it did; the model writes it, and `attention` then holds the choice
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
----@field causal? boolean a position sees itself and what is before it
----@field rotary_base? number longest wave of rotary positions
+---@field causal? boolean a position sees itself and what is before it (default false)
+---@field rotary_base? number longest wave of rotary positions (default 10000)
 ---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
----Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
+---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c) (default halves)
 ---@field rotary_pairs? "halves"|"neighbours"
 ---of sliding attention: queries of global tokens, and all keys and values for them, by a matrix
----of their own (Longformer). For whole rows: no streams, no slices
+---of their own (Longformer). For whole rows: no streams, no slices (default false)
 ---@field global_weights? boolean
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
----token, the first one most; 0: none
+---token, the first one most; 0: none (default 0)
 ---@field decay? number
 ---rmsnorm (eps 1e-6) of every query and key, with learned scales, before rotary positions turn
----them: bounds the error of softmax features
+---them: bounds the error of softmax features (default false)
 ---@field qk_norm? boolean
----@field bias? boolean biases of linear layers and norms
----@field dropout? number share dropped, in training, of what a residual adds
+---@field bias? boolean biases of linear layers and norms (default false)
+---@field dropout? number share dropped, in training, of what a residual adds (default 0)
 ---share dropped, in training, inside attention: of exact attention's weights; of kinds that make
----no weights, of keys, for all queries and heads (Zehui et al. 2019)
+---no weights, of keys, for all queries and heads (Zehui et al. 2019) (default 0)
 ---@field attention_dropout? number
 ---@field attention_bias? boolean biases of attention's linear layers; not given: as bias
 ---inner width of the mlp; 0: 4 x dim, where it has gates 8/3 x dim rounded to a multiple of 8
+---(default 0)
 ---@field hidden? integer
 ---activation of the mlp; those whose names end in glu (or glu_tanh) are gates: f(gate(x)) *
 ---up(x), with f silu for swiglu, gelu for geglu, gelu_tanh for geglu_tanh, relu for reglu and
----sigmoid for glu: gelu|gelu_tanh|relu|silu|square_relu|swiglu|geglu|geglu_tanh|reglu|glu
+---sigmoid for glu (default gelu):
+---gelu|gelu_tanh|relu|silu|square_relu|swiglu|geglu|geglu_tanh|reglu|glu
 ---@field act? string
 ---@field mlp_bias? boolean biases of the mlp's linear layers; not given: as bias
----norm beside attention and mlp; `residual` says where
+---norm beside attention and mlp; `residual` says where (default layernorm)
 ---@field norm? "layernorm"|"rmsnorm"|"scalenorm"
 ---how attention and mlp, f, are added to their input: pre, x + f(norm(x)); post, norm(x + f(x))
 ---(Vaswani et al. 2017, BERT); rezero, x + a f(x) with a learned number a from 0 and no norm
----(Bachlechner et al. 2020)
+---(Bachlechner et al. 2020) (default pre)
 ---@field residual? "pre"|"post"|"rezero"
----eps of the norms; 0: as each has it, layernorm 1e-5, rmsnorm and scalenorm 1e-6
+---eps of the norms; 0: as each has it, layernorm 1e-5, rmsnorm and scalenorm 1e-6 (default 0)
 ---@field norm_eps? number
 ---@field norm_bias? boolean biases of layernorms; not given: as bias
----@field conv? integer width of a short convolution between the norm and attention; 0: none
+---width of a short convolution between the norm and attention; 0: none (default 0)
+---@field conv? integer
 ---heads that are not all alike, as {{heads = 2, attention = "exact"}, {heads = 6, kernel = {name
 ---= "relu"}}}: each group has a layer of its own over the same input, and their outputs are
 ---summed; attention and kernel are the block's where a group has none
 ---@field head_groups? table
 ---so many heads slide over a window (attention sliding), and the others are the block's
----attention: short for head_groups of the two
+---attention: short for head_groups of the two (default 0)
 ---@field local_heads? integer
----keys that a local head sees, the query's own among them; full attention: to each side
+---keys that a local head sees, the query's own among them; full attention: to each side (default
+---128)
 ---@field local_window? integer
----attention and mlp read half of their channels from the position before (layer shift)
+---attention and mlp read half of their channels from the position before (layer shift) (default
+---false)
 ---@field token_shift? boolean
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
----bits, less memory, about a third more time
+---bits, less memory, about a third more time (default false)
 ---@field recompute? boolean
 ---a decoder's block: cross-attention to the input memory, around a residual of its own between
----attention and mlp
+---attention and mlp (default false)
 ---@field cross? boolean
----@field memory_dim? integer width of the memory; 0: dim
----@field rotary? boolean rotary positions on queries and keys, in pairs as rotary_pairs says
+---@field memory_dim? integer width of the memory; 0: dim (default 0)
+---rotary positions on queries and keys, in pairs as rotary_pairs says (default false)
+---@field rotary? boolean
 ---scores by distance, of a window (attention sliding): (q + u) . k + (q + v) . W s_D with
----learned u, v, W and the sinusoid s_D of distance D (Transformer-XL)
+---learned u, v, W and the sinusoid s_D of distance D (Transformer-XL) (default false)
 ---@field relative? boolean
----@field layer? integer place in the model: every layer draws a projection of its own
+---@field layer? integer place in the model: every layer draws a projection of its own (default 0)
 ---depth of the model: the weights that end a residual branch start smaller by sqrt(2 layers)
+---(default 1)
 ---@field layers? integer
----@field length? integer length of the sequence, or the memory, that attention auto chooses for
+---length of the sequence, or the memory, that attention auto chooses for (default 0)
+---@field length? integer
 
 ---Performer block: attention and mlp, each around a residual.
 ---@param options? pf.Options.nn.block
@@ -2089,22 +2116,23 @@ function pf.nn.reversible(options) end
 function pf.nn.block(options) end
 
 ---@class pf.Options.nn.performer
----@field vocab integer number of tokens
----@field layers? integer number of blocks
+---@field vocab integer number of tokens (required)
+---@field layers? integer number of blocks (default 4)
 ---all blocks are one, applied `layers` times (ALBERT, Universal Transformer): its weights and
----its projection stand once, streams remember for each time
+---its projection stand once, streams remember for each time (default false)
 ---@field shared? boolean
 ---width of the embedding and what is added to it, before a linear layer makes it dim wide
----(ALBERT's factors); 0: dim, and no such layer
+---(ALBERT's factors); 0: dim, and no such layer (default 0)
 ---@field embedding_dim? integer
----@field embedding_norm? boolean a norm over the embedding with its positions (BERT)
----@field dim integer model width D
----@field heads? integer attention heads H
----heads of keys and values, each for heads / kv_heads heads of queries; 0: heads
+---a norm over the embedding with its positions (BERT) (default false)
+---@field embedding_norm? boolean
+---@field dim integer model width D (required)
+---@field heads? integer attention heads H (default 8)
+---heads of keys and values, each for heads / kv_heads heads of queries; 0: heads (default 0)
 ---@field kv_heads? integer
----@field head_dim? integer head width d; 0: dim / heads
+---@field head_dim? integer head width d; 0: dim / heads (default 0)
 ---which attention; auto: exact below the `length` from which on linear attention is faster;
----kernel: as older files say it, what the kernel's name says, else favor:
+---kernel: as older files say it, what the kernel's name says, else favor (default favor):
 ---favor|exact|identity|graph|sliding|strided|fixed|bigbird|lsh|routing|auto|kernel
 ---@field attention? string
 ---options of the attention's own, as pf.kinds() lists them; in Lua attention = {name = NAME,
@@ -2113,61 +2141,66 @@ function pf.nn.block(options) end
 ---why auto chose as it did; the model writes it, and `attention` then holds the choice
 ---@field chosen? string
 ---@field kernel? pf.Kernel|string|table kernel options: name, features, seed, redraw ...
----@field causal? boolean a position sees itself and what is before it
----@field rotary_base? number longest wave of rotary positions
+---@field causal? boolean a position sees itself and what is before it (default false)
+---@field rotary_base? number longest wave of rotary positions (default 10000)
 ---which of a head's d channels rotary positions turn together: halves, i with i + d/2 (GPT-NeoX,
----Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c)
+---Hugging Face), or neighbours, 2i with 2i + 1 (RoFormer, llama2.c) (default halves)
 ---@field rotary_pairs? "halves"|"neighbours"
 ---of sliding attention: queries of global tokens, and all keys and values for them, by a matrix
----of their own (Longformer). For whole rows: no streams, no slices
+---of their own (Longformer). For whole rows: no streams, no slices (default false)
 ---@field global_weights? boolean
 ---causal heads forget: head h = 0 .. H-1 (H: kv_heads where given) by exp(-decay 2^(-8 h / H)) a
----token, the first one most; 0: none
+---token, the first one most; 0: none (default 0)
 ---@field decay? number
 ---rmsnorm (eps 1e-6) of every query and key, with learned scales, before rotary positions turn
----them: bounds the error of softmax features
+---them: bounds the error of softmax features (default false)
 ---@field qk_norm? boolean
----@field bias? boolean biases of linear layers and norms
----@field dropout? number share dropped, in training, of what a residual adds
+---@field bias? boolean biases of linear layers and norms (default false)
+---@field dropout? number share dropped, in training, of what a residual adds (default 0)
 ---share dropped, in training, inside attention: of exact attention's weights; of kinds that make
----no weights, of keys, for all queries and heads (Zehui et al. 2019)
+---no weights, of keys, for all queries and heads (Zehui et al. 2019) (default 0)
 ---@field attention_dropout? number
 ---@field attention_bias? boolean biases of attention's linear layers; not given: as bias
 ---inner width of the mlp; 0: 4 x dim, where it has gates 8/3 x dim rounded to a multiple of 8
+---(default 0)
 ---@field hidden? integer
 ---activation of the mlp; those whose names end in glu (or glu_tanh) are gates: f(gate(x)) *
 ---up(x), with f silu for swiglu, gelu for geglu, gelu_tanh for geglu_tanh, relu for reglu and
----sigmoid for glu: gelu|gelu_tanh|relu|silu|square_relu|swiglu|geglu|geglu_tanh|reglu|glu
+---sigmoid for glu (default gelu):
+---gelu|gelu_tanh|relu|silu|square_relu|swiglu|geglu|geglu_tanh|reglu|glu
 ---@field act? string
 ---@field mlp_bias? boolean biases of the mlp's linear layers; not given: as bias
----norm beside attention and mlp; `residual` says where
+---norm beside attention and mlp; `residual` says where (default layernorm)
 ---@field norm? "layernorm"|"rmsnorm"|"scalenorm"
 ---how attention and mlp, f, are added to their input: pre, x + f(norm(x)); post, norm(x + f(x))
 ---(Vaswani et al. 2017, BERT); rezero, x + a f(x) with a learned number a from 0 and no norm
----(Bachlechner et al. 2020)
+---(Bachlechner et al. 2020) (default pre)
 ---@field residual? "pre"|"post"|"rezero"
----eps of the norms; 0: as each has it, layernorm 1e-5, rmsnorm and scalenorm 1e-6
+---eps of the norms; 0: as each has it, layernorm 1e-5, rmsnorm and scalenorm 1e-6 (default 0)
 ---@field norm_eps? number
 ---@field norm_bias? boolean biases of layernorms; not given: as bias
----@field conv? integer width of a short convolution between the norm and attention; 0: none
+---width of a short convolution between the norm and attention; 0: none (default 0)
+---@field conv? integer
 ---heads that are not all alike, as {{heads = 2, attention = "exact"}, {heads = 6, kernel = {name
 ---= "relu"}}}: each group has a layer of its own over the same input, and their outputs are
 ---summed; attention and kernel are the block's where a group has none
 ---@field head_groups? table
 ---so many heads slide over a window (attention sliding), and the others are the block's
----attention: short for head_groups of the two
+---attention: short for head_groups of the two (default 0)
 ---@field local_heads? integer
----keys that a local head sees, the query's own among them; full attention: to each side
+---keys that a local head sees, the query's own among them; full attention: to each side (default
+---128)
 ---@field local_window? integer
----attention and mlp read half of their channels from the position before (layer shift)
+---attention and mlp read half of their channels from the position before (layer shift) (default
+---false)
 ---@field token_shift? boolean
 ---training keeps of a block its input only and runs it a second time for its gradient: the same
----bits, less memory, about a third more time
+---bits, less memory, about a third more time (default false)
 ---@field recompute? boolean
 ---a decoder's block: cross-attention to the input memory, around a residual of its own between
----attention and mlp
+---attention and mlp (default false)
 ---@field cross? boolean
----@field memory_dim? integer width of the memory; 0: dim
+---@field memory_dim? integer width of the memory; 0: dim (default 0)
 ---in Lua attention = {"exact", "favor", ...}: each layer's attention in place of `attention`, a
 ---name or {name = NAME, OPTION = ...}; as many as layers, or a number that divides them, which
 ---then go round
@@ -2178,15 +2211,15 @@ function pf.nn.block(options) end
 ---how a position knows where it is: rotary turns pairs of a head's channels (rotary_pairs),
 ---sinusoidal adds sin to even channels and cos to odd ones, learned adds rows of a table, the
 ---axial ones add them for each of the axes, relative gives the scores of a window a term by
----distance (Transformer-XL)
+---distance (Transformer-XL) (default rotary)
 ---@field positions? "rotary"|"sinusoidal"|"learned"|"axial"|"axial_sinusoidal"|"none"|"relative"
 ---sizes of the axes of axial positions, the last one counting fastest, as {height, width,
 ---colours}
 ---@field axes? table
 ---longest document of learned positions (the others have no limit), and the length that
----attention auto chooses for
+---attention auto chooses for (default 1024)
 ---@field length? integer
----@field tied? boolean the head is the embedding's table; false: a matrix of its own
+---@field tied? boolean the head is the embedding's table; false: a matrix of its own (default true)
 ---a norm between the last block and the head; not given: but with residual post
 ---@field final_norm? boolean
 ---what makes logits: tied, the embedding's table, behind a linear layer where that has a width
@@ -2194,13 +2227,14 @@ function pf.nn.block(options) end
 ---layer with activation and norm before the table (before a matrix with tied = false); not
 ---given: as tied says
 ---@field head? "tied"|"linear"|"transform"
----@field head_act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu" activation of the head transform
+---activation of the head transform (default gelu)
+---@field head_act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu"
 ---a bias a token behind the head's matrix or table; not given: with head transform
 ---@field head_bias? boolean
 ---the blocks as a reversible layer, whose activations do not grow with depth; another
----architecture, with the same parameters; recompute then has no effect
+---architecture, with the same parameters; recompute then has no effect (default false)
 ---@field reversible? boolean
----types of tokens, rows of a table that the input types chooses from (BERT); 0: none
+---types of tokens, rows of a table that the input types chooses from (BERT); 0: none (default 0)
 ---@field types? integer
 ---options of an ngrams layer, whose rows join the embedding's; none: no such layer
 ---@field ngrams? table
@@ -2213,9 +2247,9 @@ function pf.nn.performer(options) end
 
 ---@class pf.Options.nn.pool
 ---which of the positions that are there: all alike, the first, the last, or all by the weights
----of a learned query, which begin alike
+---of a learned query, which begin alike (default mean)
 ---@field of? "mean"|"first"|"last"|"attention"
----@field dim? integer width of the learned query, D; of attention alone
+---@field dim? integer width of the learned query, D; of attention alone (default 0)
 
 ---One vector of a sequence, of the positions that its mask keeps: x (B, L, D) -> (B, D).
 ---@param options? pf.Options.nn.pool
@@ -2223,16 +2257,16 @@ function pf.nn.performer(options) end
 function pf.nn.pool(options) end
 
 ---@class pf.Options.nn.classifier
----@field classes integer number of classes
----@field of? "sequence"|"token" one output a sequence, or one a position
----of a sequence: which of its positions, as the layer pool's option of
+---@field classes integer number of classes (required)
+---@field of? "sequence"|"token" one output a sequence, or one a position (default sequence)
+---of a sequence: which of its positions, as the layer pool's option of (default mean)
 ---@field pool? "mean"|"first"|"last"|"attention"
----width of the trunk's output; 0: as its layers say, which one of the host's can't
+---width of the trunk's output; 0: as its layers say, which one of the host's can't (default 0)
 ---@field dim? integer
----@field hidden? integer width of a layer with an activation before the output; 0: none
----@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu" that activation
----@field dropout? number share dropped, in training, of what the output is made of
----@field bias? boolean biases of linear layers
+---@field hidden? integer width of a layer with an activation before the output; 0: none (default 0)
+---@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu" that activation (default gelu)
+---@field dropout? number share dropped, in training, of what the output is made of (default 0)
+---@field bias? boolean biases of linear layers (default true)
 
 ---Logits of classes, for cross_entropy: of a sequence (B, classes), or of every position (B, L,
 ---classes), from the states of its child, in Lua trunk = it.
@@ -2241,16 +2275,16 @@ function pf.nn.pool(options) end
 function pf.nn.classifier(options) end
 
 ---@class pf.Options.nn.regressor
----@field values? integer how many numbers are estimated
----@field of? "sequence"|"token" one output a sequence, or one a position
----of a sequence: which of its positions, as the layer pool's option of
+---@field values? integer how many numbers are estimated (default 1)
+---@field of? "sequence"|"token" one output a sequence, or one a position (default sequence)
+---of a sequence: which of its positions, as the layer pool's option of (default mean)
 ---@field pool? "mean"|"first"|"last"|"attention"
----width of the trunk's output; 0: as its layers say, which one of the host's can't
+---width of the trunk's output; 0: as its layers say, which one of the host's can't (default 0)
 ---@field dim? integer
----@field hidden? integer width of a layer with an activation before the output; 0: none
----@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu" that activation
----@field dropout? number share dropped, in training, of what the output is made of
----@field bias? boolean biases of linear layers
+---@field hidden? integer width of a layer with an activation before the output; 0: none (default 0)
+---@field act? "gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu" that activation (default gelu)
+---@field dropout? number share dropped, in training, of what the output is made of (default 0)
+---@field bias? boolean biases of linear layers (default true)
 
 ---Estimates of numbers, for mean_square: of a sequence (B, values), or of every position (B, L,
 ---values), from the states of its child, in Lua trunk = it.
@@ -2259,7 +2293,7 @@ function pf.nn.classifier(options) end
 function pf.nn.regressor(options) end
 
 ---@class pf.Options.nn.tasks
----of the tasks, in the order of their heads, which stand behind the trunk
+---of the tasks, in the order of their heads, which stand behind the trunk (required)
 ---@field names string|string[]
 ---@field own? string the name of a task more, the first: what the trunk's own head gives
 
@@ -2280,13 +2314,13 @@ function pf.nn.tasks(options) end
 function pf.nn.encoder_decoder(options) end
 
 ---@class pf.Options.optim.adamw
----@field lr? number learning rate of a step that is not given its own
----@field decay? number weight decay of matrices, times the learning rate
----@field beta1? number memory of the mean gradient
----@field beta2? number memory of the squared gradient
----@field eps? number added to the root of the squared gradient
+---@field lr? number learning rate of a step that is not given its own (default 0.0003)
+---@field decay? number weight decay of matrices, times the learning rate (default 0.1)
+---@field beta1? number memory of the mean gradient (default 0.9)
+---@field beta2? number memory of the squared gradient (default 0.98)
+---@field eps? number added to the root of the squared gradient (default 1e-09)
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
----is at most (1 + t) / (10 + t)
+---is at most (1 + t) / (10 + t) (default 0)
 ---@field ema? number
 ---options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
 ---`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
@@ -2300,13 +2334,13 @@ function pf.nn.encoder_decoder(options) end
 function pf.optim.adamw(model, options) end
 
 ---@class pf.Options.optim.adam
----@field lr? number learning rate of a step that is not given its own
----@field decay? number this times a matrix is added to its gradient
----@field beta1? number memory of the mean gradient
----@field beta2? number memory of the squared gradient
----@field eps? number added to the root of the squared gradient
+---@field lr? number learning rate of a step that is not given its own (default 0.001)
+---@field decay? number this times a matrix is added to its gradient (default 0)
+---@field beta1? number memory of the mean gradient (default 0.9)
+---@field beta2? number memory of the squared gradient (default 0.999)
+---@field eps? number added to the root of the squared gradient (default 1e-08)
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
----is at most (1 + t) / (10 + t)
+---is at most (1 + t) / (10 + t) (default 0)
 ---@field ema? number
 ---options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
 ---`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
@@ -2320,11 +2354,11 @@ function pf.optim.adamw(model, options) end
 function pf.optim.adam(model, options) end
 
 ---@class pf.Options.optim.sgd
----@field lr? number learning rate of a step that is not given its own
----@field momentum? number memory of the gradient
----@field decay? number weight decay of matrices, times the learning rate
+---@field lr? number learning rate of a step that is not given its own (default 0.1)
+---@field momentum? number memory of the gradient (default 0.9)
+---@field decay? number weight decay of matrices, times the learning rate (default 0)
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
----is at most (1 + t) / (10 + t)
+---is at most (1 + t) / (10 + t) (default 0)
 ---@field ema? number
 ---options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
 ---`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
@@ -2338,12 +2372,12 @@ function pf.optim.adam(model, options) end
 function pf.optim.sgd(model, options) end
 
 ---@class pf.Options.optim.lion
----@field lr? number learning rate of a step that is not given its own
----@field decay? number weight decay of matrices, times the learning rate
----@field beta1? number weight of the mean gradient beside this step's, for the sign
----@field beta2? number memory of the mean gradient
+---@field lr? number learning rate of a step that is not given its own (default 0.0001)
+---@field decay? number weight decay of matrices, times the learning rate (default 0.3)
+---@field beta1? number weight of the mean gradient beside this step's, for the sign (default 0.9)
+---@field beta2? number memory of the mean gradient (default 0.99)
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
----is at most (1 + t) / (10 + t)
+---is at most (1 + t) / (10 + t) (default 0)
 ---@field ema? number
 ---options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
 ---`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
@@ -2358,19 +2392,20 @@ function pf.optim.sgd(model, options) end
 function pf.optim.lion(model, options) end
 
 ---@class pf.Options.optim.muon
----@field lr? number learning rate of a step that is not given its own
----@field decay? number weight decay of matrices, times the learning rate
----@field momentum? number memory of the gradient of an orthogonalised matrix
----@field nesterov? boolean this step's gradient counts once more
+---@field lr? number learning rate of a step that is not given its own (default 0.004)
+---@field decay? number weight decay of matrices, times the learning rate (default 0.1)
+---@field momentum? number memory of the gradient of an orthogonalised matrix (default 0.95)
+---@field nesterov? boolean this step's gradient counts once more (default true)
 ---which matrices are orthogonalised: weights of linear layers but that of `head`, all, or none;
----the others go by AdamW
+---the others go by AdamW (default linear)
 ---@field orthogonal? "linear"|"all"|"none"
----@field iterations? integer of Newton and Schulz's method, each three products of matrices
----@field beta1? number memory of the mean gradient
----@field beta2? number memory of the squared gradient
----@field eps? number added to the root of the squared gradient
+---of Newton and Schulz's method, each three products of matrices (default 5)
+---@field iterations? integer
+---@field beta1? number memory of the mean gradient (default 0.9)
+---@field beta2? number memory of the squared gradient (default 0.98)
+---@field eps? number added to the root of the squared gradient (default 1e-09)
 ---memory of an average of the weights that is kept beside them, say 0.999; 0: none. At step t it
----is at most (1 + t) / (10 + t)
+---is at most (1 + t) / (10 + t) (default 0)
 ---@field ema? number
 ---options of some parameters, {match, lr_scale, rows, decay ...} each: the first one whose
 ---`match` fits a parameter's name. A pattern is a run of whole parts of the name ("blocks.1"),
@@ -2386,10 +2421,10 @@ function pf.optim.lion(model, options) end
 function pf.optim.muon(model, options) end
 
 ---@class pf.Options.schedule.cosine
----@field peak number the highest rate, which the warm-up ends at
----@field warmup? integer steps in which the rate rises from 0, evenly
----@field steps integer the step from which on the rate is the floor
----@field floor? number the lowest rate
+---@field peak number the highest rate, which the warm-up ends at (required)
+---@field warmup? integer steps in which the rate rises from 0, evenly (default 0)
+---@field steps integer the step from which on the rate is the floor (required)
+---@field floor? number the lowest rate (default 0)
 
 ---Half a cosine from the peak down to the floor. arXiv 1608.03983.
 ---@param options pf.Options.schedule.cosine
@@ -2397,10 +2432,10 @@ function pf.optim.muon(model, options) end
 function pf.schedule.cosine(options) end
 
 ---@class pf.Options.schedule.linear
----@field peak number the highest rate, which the warm-up ends at
----@field warmup? integer steps in which the rate rises from 0, evenly
----@field steps integer the step from which on the rate is the floor
----@field floor? number the lowest rate
+---@field peak number the highest rate, which the warm-up ends at (required)
+---@field warmup? integer steps in which the rate rises from 0, evenly (default 0)
+---@field steps integer the step from which on the rate is the floor (required)
+---@field floor? number the lowest rate (default 0)
 
 ---Evenly from the peak down to the floor.
 ---@param options pf.Options.schedule.linear
@@ -2408,8 +2443,8 @@ function pf.schedule.cosine(options) end
 function pf.schedule.linear(options) end
 
 ---@class pf.Options.schedule.constant
----@field peak number the highest rate, which the warm-up ends at
----@field warmup? integer steps in which the rate rises from 0, evenly
+---@field peak number the highest rate, which the warm-up ends at (required)
+---@field warmup? integer steps in which the rate rises from 0, evenly (default 0)
 
 ---Always the peak.
 ---@param options pf.Options.schedule.constant
@@ -2417,11 +2452,11 @@ function pf.schedule.linear(options) end
 function pf.schedule.constant(options) end
 
 ---@class pf.Options.schedule.step
----@field peak number the highest rate, which the warm-up ends at
----@field warmup? integer steps in which the rate rises from 0, evenly
----@field floor? number the lowest rate
----@field every integer steps at one rate, the warm-up not counted
----@field factor? number of each rate to the one before
+---@field peak number the highest rate, which the warm-up ends at (required)
+---@field warmup? integer steps in which the rate rises from 0, evenly (default 0)
+---@field floor? number the lowest rate (default 0)
+---@field every integer steps at one rate, the warm-up not counted (required)
+---@field factor? number of each rate to the one before (default 0.1)
 
 ---The peak, times a factor every so many steps.
 ---@param options pf.Options.schedule.step
@@ -2429,12 +2464,13 @@ function pf.schedule.constant(options) end
 function pf.schedule.step(options) end
 
 ---@class pf.Options.schedule.wsd
----@field peak number the highest rate, which the warm-up ends at
----@field warmup? integer steps in which the rate rises from 0, evenly
----@field steps integer the step from which on the rate is the floor
----@field floor? number the lowest rate
----@field cooldown? integer steps of the fall at the end; 0: a fifth of `steps`
----of the fall, done from 0 to 1: by 1 - sqrt(done), by 1 - done, or by half a cosine
+---@field peak number the highest rate, which the warm-up ends at (required)
+---@field warmup? integer steps in which the rate rises from 0, evenly (default 0)
+---@field steps integer the step from which on the rate is the floor (required)
+---@field floor? number the lowest rate (default 0)
+---@field cooldown? integer steps of the fall at the end; 0: a fifth of `steps` (default 0)
+---of the fall, done from 0 to 1: by 1 - sqrt(done), by 1 - done, or by half a cosine (default
+---sqrt)
 ---@field shape? "sqrt"|"linear"|"cosine"
 
 ---Warm-up, stable, decay: the peak up to a fall at the end, so that a run can be lengthened from
@@ -2444,13 +2480,15 @@ function pf.schedule.step(options) end
 function pf.schedule.wsd(options) end
 
 ---@class pf.Options.pattern.sliding
----keys that a query sees, itself included; full attention: to each side of it
+---keys that a query sees, itself included; full attention: to each side of it (default 256)
 ---@field window? integer
----@field ahead? integer full attention: keys to the right of a query; -1: window, as to the left
----@field dilation? integer the window takes one key in so many, and reaches so many times as far
----@field global? integer first tokens that see all, and that all see
+---full attention: keys to the right of a query; -1: window, as to the left (default -1)
+---@field ahead? integer
+---the window takes one key in so many, and reaches so many times as far (default 1)
+---@field dilation? integer
+---@field global? integer first tokens that see all, and that all see (default 0)
 ---local: those of global tokens see nothing; global: the others; two calls so take weights of
----their own (global_weights)
+---their own (global_weights) (default all)
 ---@field queries? "all"|"local"|"global"
 
 ---A window around each query, dilated or not, and first tokens that see and are seen by all
@@ -2461,10 +2499,10 @@ function pf.pattern.sliding(options) end
 
 ---@class pf.Options.pattern.lsh
 ---last keys of its own bucket that a query looks at, itself counted; full attention: to each
----side of it
+---side of it (default 128)
 ---@field window? integer
 ---a pair that several rounds hold counts once, as the paper has it, or count: as often, as Trax
----and Transformers have it
+---and Transformers have it (default once)
 ---@field pairs? "once"|"count"
 
 ---The last keys of a query's own bucket, in each round of hashing; itself only where it sees
@@ -2475,7 +2513,7 @@ function pf.pattern.lsh(options) end
 
 ---@class pf.Options.pattern.routing
 ---last keys of its own cluster that a query looks at, itself counted; full attention: to each
----side of it
+---side of it (default 128)
 ---@field window? integer
 
 ---The last keys of a query's own cluster (Routing Transformer).
@@ -2485,8 +2523,9 @@ function pf.pattern.routing(options) end
 
 ---@class pf.Options.pattern.strided
 ---a query sees itself and so many keys before it, and of those further back every so many-th
+---(default 128)
 ---@field stride? integer
----of the two: near, the window; far, every stride-th key; both, their union
+---of the two: near, the window; far, every stride-th key; both, their union (default both)
 ---@field part? "both"|"near"|"far"
 
 ---A window, and every so many-th key before it (Sparse Transformer).
@@ -2495,10 +2534,11 @@ function pf.pattern.routing(options) end
 function pf.pattern.strided(options) end
 
 ---@class pf.Options.pattern.fixed
----@field stride? integer keys of a block; a query sees its own
+---@field stride? integer keys of a block; a query sees its own (default 128)
 ---of the two: near, the query's own block; far, the last keys of every block; both, their union
+---(default both)
 ---@field part? "both"|"near"|"far"
----@field last? integer so many keys at the end of each block are seen from everywhere
+---@field last? integer so many keys at the end of each block are seen from everywhere (default 32)
 
 ---The query's own block, and the last keys of every block (Sparse Transformer).
 ---@param options? pf.Options.pattern.fixed
@@ -2506,14 +2546,16 @@ function pf.pattern.strided(options) end
 function pf.pattern.fixed(options) end
 
 ---@class pf.Options.pattern.bigbird
----@field block? integer positions of a block
+---@field block? integer positions of a block (default 64)
 ---blocks around a query, its own in the middle (odd); causal attention sees those up to its own
+---(default 3)
 ---@field window_blocks? integer
----first blocks, and in full attention last ones, that see all, and that all see
+---first blocks, and in full attention last ones, that see all, and that all see (default 1)
 ---@field global_blocks? integer
----@field random? integer blocks drawn for each block of queries, from those not seen already
----@field seed? integer of the random blocks
----@field layer? integer which layer's random blocks
+---blocks drawn for each block of queries, from those not seen already (default 3)
+---@field random? integer
+---@field seed? integer of the random blocks (default 0)
+---@field layer? integer which layer's random blocks (default 0)
 
 ---Blocks: a window of them, first and last ones that see and are seen by all, and random ones
 ---(Big Bird).
@@ -2750,8 +2792,8 @@ function pf.sin(x) end
 function Tensor:sin() end
 
 ---@class pf.Options.affine
----@field scale? number factor
----@field shift? number added after
+---@field scale? number factor (default 1)
+---@field shift? number added after (default 0)
 
 ---y = scale x + shift, with two numbers; y is shaped like x.
 ---@param x pf.Tensor
@@ -2766,7 +2808,7 @@ function Tensor:affine(...) end
 
 ---@class pf.Options.sum
 ---@field dim? integer the dimension; not given: over all elements
----@field keep? boolean keep the dimension with size 1
+---@field keep? boolean keep the dimension with size 1 (default false)
 
 ---y = the sum of x along `dim`, or over all elements; the dimension is lost unless `keep`. Over
 ---no elements 0.
@@ -2783,7 +2825,7 @@ function Tensor:sum(...) end
 
 ---@class pf.Options.mean
 ---@field dim? integer the dimension; not given: over all elements
----@field keep? boolean keep the dimension with size 1
+---@field keep? boolean keep the dimension with size 1 (default false)
 
 ---y = the mean of x along `dim`, or over all elements; the dimension is lost unless `keep`. Of
 ---no elements an error.
@@ -2800,7 +2842,7 @@ function Tensor:mean(...) end
 
 ---@class pf.Options.max
 ---@field dim? integer the dimension; not given: over all elements
----@field keep? boolean keep the dimension with size 1
+---@field keep? boolean keep the dimension with size 1 (default false)
 
 ---y = the largest of x along `dim`, or over all elements; the dimension is lost unless `keep`.
 ---NaN wins, and has NaN for a gradient; of equal values the first gets the gradient. Of no
@@ -2819,7 +2861,7 @@ function Tensor:max(...) end
 
 ---@class pf.Options.argmax
 ---@field dim? integer the dimension; not given: over all elements
----@field keep? boolean keep the dimension with size 1
+---@field keep? boolean keep the dimension with size 1 (default false)
 
 ---position (i32) = where x is largest along `dim`, or over all elements; the dimension is lost
 ---unless `keep`. The first of equal values, the first NaN before all. Of no elements an error.
@@ -2836,7 +2878,7 @@ function Tensor:argmax(...) end
 
 ---@class pf.Options.logsumexp
 ---@field dim? integer the dimension; not given: over all elements
----@field keep? boolean keep the dimension with size 1
+---@field keep? boolean keep the dimension with size 1 (default false)
 
 ---y = log(sum(exp(x))) along `dim`, or over all elements; the dimension is lost unless `keep`.
 ---Computed without overflow; -inf over no elements, inf where x has an inf: those share the
@@ -2854,7 +2896,7 @@ function pf.logsumexp(x, ...) end
 function Tensor:logsumexp(...) end
 
 ---@class pf.Options.softmax
----@field dim? integer the dimension to normalise along
+---@field dim? integer the dimension to normalise along (default -1)
 
 ---y = exp(x) / sum(exp(x)) along `dim`, computed without overflow; y is shaped like x. Where all
 ---of x along `dim` is -inf, y is 0.
@@ -2870,7 +2912,7 @@ function pf.softmax(x, ...) end
 function Tensor:softmax(...) end
 
 ---@class pf.Options.log_softmax
----@field dim? integer the dimension to normalise along
+---@field dim? integer the dimension to normalise along (default -1)
 
 ---y = x - logsumexp(x) along `dim`, as exact far from 0 as near it; y is shaped like x. Where
 ---all of x along `dim` is -inf, y is -inf; where one is inf, NaN.
@@ -2902,9 +2944,10 @@ function Tensor:matmul(b) end
 
 ---@class pf.Options.linear
 ---@field bias? pf.Tensor
----a few rows, as in decoding: row by row through the weights instead of in tiles
+---a few rows, as in decoding: row by row through the weights instead of in tiles (default false)
 ---@field step? boolean
----@field act? "none"|"gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu" activation of the sum
+---activation of the sum (default none)
+---@field act? "none"|"gelu"|"gelu_tanh"|"relu"|"silu"|"square_relu"
 
 ---y = act(x weight^T + bias) for x (..., K), weight (N, K), bias (N): y is (..., N). A row of y
 ---has the same bits alone, in a batch, and whatever rows follow it.
@@ -2922,7 +2965,7 @@ function pf.linear(x, weight, ...) end
 function Tensor:linear(weight, ...) end
 
 ---@class pf.Options.reshape
----@field shape? integer[] the new sizes; one may be -1: what is left
+---@field shape? integer[] the new sizes; one may be -1: what is left (required)
 
 ---y holds the elements of x in row-major order under the sizes `shape`. A view of x where its
 ---strides allow, else a copy. Any dtype.
@@ -2938,8 +2981,8 @@ function pf.reshape(x, ...) end
 function Tensor:reshape(...) end
 
 ---@class pf.Options.transpose
----@field a? integer one dimension
----@field b? integer the one it changes places with
+---@field a? integer one dimension (default -2)
+---@field b? integer the one it changes places with (default -1)
 
 ---y is a view of x with the dimensions `a` and `b` swapped; the last two when not given. Any
 ---dtype.
@@ -2955,7 +2998,7 @@ function pf.transpose(x, ...) end
 function Tensor:transpose(...) end
 
 ---@class pf.Options.permute
----@field order? integer[] all dimensions of x, in the order they have in y
+---@field order? integer[] all dimensions of x, in the order they have in y (required)
 
 ---y is a view of x whose dimensions stand in the given order. Any dtype.
 ---@param x pf.Tensor
@@ -2969,7 +3012,7 @@ function pf.permute(x, ...) end
 function Tensor:permute(...) end
 
 ---@class pf.Options.slice
----@field dim? integer the dimension to cut
+---@field dim? integer the dimension to cut (default 1)
 ---@field first? integer first position kept; negative from the end
 ---@field last? integer position after the last one kept; negative from the end; not given: the end
 
@@ -2985,7 +3028,7 @@ function pf.slice(x, ...) end
 function Tensor:slice(...) end
 
 ---@class pf.Options.concat
----@field dim? integer the dimension that adds up
+---@field dim? integer the dimension that adds up (default 1)
 
 ---y is the inputs one after another along `dim`; they agree in dtype and in all other
 ---dimensions. Any dtype.
@@ -3002,7 +3045,7 @@ function Tensor:concat(...) end
 
 ---@class pf.Options.layernorm
 ---@field bias? pf.Tensor
----@field eps? number added to the variance (mean square)
+---@field eps? number added to the variance (mean square) (default 1e-05)
 
 ---y = (x - mean) / sqrt(variance + eps) * weight + bias over the last dimension: x (..., D),
 ---weight and bias (D). The variance divides by D.
@@ -3020,7 +3063,7 @@ function pf.layernorm(x, weight, ...) end
 function Tensor:layernorm(weight, ...) end
 
 ---@class pf.Options.rmsnorm
----@field eps? number added to the variance (mean square)
+---@field eps? number added to the variance (mean square) (default 1e-05)
 
 ---y = x / sqrt(mean(x^2) + eps) * weight over the last dimension: x (..., D), weight (D).
 ---@param x pf.Tensor
@@ -3037,7 +3080,7 @@ function Tensor:rmsnorm(weight, ...) end
 
 ---@class pf.Options.add_layernorm
 ---@field bias? pf.Tensor
----@field eps? number added to the variance (mean square)
+---@field eps? number added to the variance (mean square) (default 1e-05)
 
 ---sum = x + h and y = layernorm(sum) in one pass: x and h (..., D), weight and bias (D). The
 ---bits are those of add followed by layernorm.
@@ -3057,7 +3100,7 @@ function pf.add_layernorm(x, h, weight, ...) end
 function Tensor:add_layernorm(h, weight, ...) end
 
 ---@class pf.Options.add_rmsnorm
----@field eps? number added to the variance (mean square)
+---@field eps? number added to the variance (mean square) (default 1e-05)
 
 ---sum = x + h and y = rmsnorm(sum) in one pass: x and h (..., D), weight (D). The bits are those
 ---of add followed by rmsnorm.
@@ -3093,9 +3136,9 @@ function Tensor:embedding(ids) end
 ---@field documents? pf.Tensor
 ---@field before? pf.Tensor
 ---@field mask? pf.Tensor
----@field shortest? integer tokens of the shortest n-gram
----@field longest? integer tokens of the longest n-gram
----@field buckets? integer numbers of each order
+---@field shortest? integer tokens of the shortest n-gram (default 2)
+---@field longest? integer tokens of the longest n-gram (default 4)
+---@field buckets? integer numbers of each order (default 65536)
 
 ---The last n tokens of every position as a number, for n = shortest .. longest: ids (B, L) i32,
 ---documents (B, L) i32, before (B, longest - 1) i32 the tokens that came earlier (-1: none; not
@@ -3117,7 +3160,7 @@ function pf.ngrams(ids, ...) end
 function Tensor:ngrams(...) end
 
 ---@class pf.Options.cross_entropy
----mean over the counted positions, their sum, or the loss of each position
+---mean over the counted positions, their sum, or the loss of each position (default mean)
 ---@field reduction? "mean"|"sum"|"none"
 
 ----log softmax(logits)[id] in nats, averaged over the counted positions: logits (..., V), ids
@@ -3148,9 +3191,10 @@ function Tensor:mean_square(b) end
 
 ---@class pf.Options.linear_cross_entropy
 ---@field bias? pf.Tensor
----mean over the counted positions, their sum, or the loss of each position
+---mean over the counted positions, their sum, or the loss of each position (default mean)
 ---@field reduction? "mean"|"sum"|"none"
----@field best? boolean gives the likeliest id of each counted position too, -1 where none is
+---gives the likeliest id of each counted position too, -1 where none is (default false)
+---@field best? boolean
 
 ---cross_entropy(linear(x, weight, bias), ids) whose logits are never whole: x (..., K), weight
 ---(V, K), ids (...) i32 in 0 .. V-1 or -1, bias (V). They are made a piece of rows at a time,
@@ -3172,7 +3216,7 @@ function pf.linear_cross_entropy(x, weight, ids, ...) end
 function Tensor:linear_cross_entropy(weight, ids, ...) end
 
 ---@class pf.Options.dropout
----@field p? number share of elements set to 0, 0 <= p < 1
+---@field p? number share of elements set to 0, 0 <= p < 1 (default 0.1)
 
 ---Sets each element to 0 with probability p and scales the others by 1 / (1 - p). The mask is
 ---drawn by counter from (seed, call, element), the same for any number of threads; p = 0 returns
@@ -3191,10 +3235,10 @@ function Tensor:dropout(...) end
 
 ---@class pf.Options.rotary
 ---@field positions? pf.Tensor
----@field base? number of the geometric series of wavelengths
----@field halves? boolean pair number i with i + n/2 instead of its neighbour
----@field offset? integer added to every position
----@field dims? integer rotate only the first so many numbers of each head; 0: all
+---@field base? number of the geometric series of wavelengths (default 10000)
+---@field halves? boolean pair number i with i + n/2 instead of its neighbour (default false)
+---@field offset? integer added to every position (default 0)
+---@field dims? integer rotate only the first so many numbers of each head; 0: all (default 0)
 
 ---Turns pair i of the n = `dims` (or d) first numbers of each head by position * base^(-2i/n): x
 ---(B, H, L, d), positions (B, L) i32, or 0 .. L-1. Scores of turned queries and keys depend on
@@ -3271,7 +3315,8 @@ function Tensor:glu(value) end
 ---@class pf.Options.short_conv
 ---@field documents? pf.Tensor
 ---@field mask? pf.Tensor
----taps look back only; false: they are centred, one more back than ahead for even W
+---taps look back only; false: they are centred, one more back than ahead for even W (default
+---true)
 ---@field causal? boolean
 
 ---Depthwise convolution along the sequence: y[b, t] = sum over j < W of weight[j] * x[b, t - j],
@@ -3292,8 +3337,8 @@ function pf.short_conv(x, weight, ...) end
 function Tensor:short_conv(weight, ...) end
 
 ---@class pf.Options.split_heads
----@field heads? integer attention heads H
----@field kv_heads? integer heads Hkv of keys and values; 0: heads
+---@field heads? integer attention heads H (required)
+---@field kv_heads? integer heads Hkv of keys and values; 0: heads (default 0)
 
 ---Views of x (B, L, (H + 2 Hkv) d) as queries (B, H, L, d), keys and values (B, Hkv, L, d): the
 ---columns of x are q, then k, then v, head after head.
@@ -3321,16 +3366,19 @@ function Tensor:split_heads(...) end
 ---@field projection? pf.Tensor
 ---@field tilts? pf.Tensor
 ---@field factors? pf.Tensor
----@field causal? boolean position i sees keys 1 .. i
----@field state? boolean return the exit state too
----@field map? string feature map
----@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
+---@field causal? boolean position i sees keys 1 .. i (default false)
+---@field state? boolean return the exit state too (default false)
+---@field map? string feature map (default softmax)
+---x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others (default 0)
+---@field scale? number
 ---phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it cancels
+---(default 0)
 ---@field ratio? number
 ---added to every feature; in softmax maps times the row's largest feature (trig: times exp(|x|^2
----/ 2)); -1: the map's own (relu and requ 1e-3, others 0)
+---/ 2)); -1: the map's own (relu and requ 1e-3, others 0) (default -1)
 ---@field eps? number
----A of softmax_plus, below 1/4; a layer in training moves its heads' own on from there
+---A of softmax_plus, below 1/4; a layer in training moves its heads' own on from there (default
+---0)
 ---@field tilt? number
 
 ---Linear attention (FAVOR+): out_i = sum_j phi(q_i).phi(k_j) v_j / sum_j phi(q_i).phi(k_j). q
@@ -3378,8 +3426,8 @@ function Tensor:favor(k, v, ...) end
 ---@field entry_s? pf.Tensor
 ---@field entry_z? pf.Tensor
 ---@field entry_shift? pf.Tensor
----@field causal? boolean position i sees keys 1 .. i
----@field state? boolean return the exit state too
+---@field causal? boolean position i sees keys 1 .. i (default false)
+---@field state? boolean return the exit state too (default false)
 
 ---The same operator with features given: phi_q (B, H, Lq, r), phi_k (B, Hk, Lk, r), v (B, Hk,
 ---Lk, dv).
@@ -3405,10 +3453,10 @@ function Tensor:linear_attention(phi_k, v, ...) end
 ---@field limits? pf.Tensor
 ---@field prefix? pf.Tensor
 ---@field cu_seqlens? pf.Tensor
----@field causal? boolean query i sees keys 1 .. i + Lk - Lq
----@field scale? number of the scores; 0: 1 / sqrt(d)
----@field dropout? number share of weights dropped, 0 <= p < 1
----@field draw? integer which mask of dropout
+---@field causal? boolean query i sees keys 1 .. i + Lk - Lq (default false)
+---@field scale? number of the scores; 0: 1 / sqrt(d) (default 0)
+---@field dropout? number share of weights dropped, 0 <= p < 1 (default 0)
+---@field draw? integer which mask of dropout (default 0)
 
 ---Exact softmax attention, the quadratic judge: softmax(scale q k^T) v, blockwise. q (B, H, Lq,
 ---d), k (B, Hk, Lk, d), v (B, Hk, Lk, dv), mask, documents, cu_seqlens, limits and prefix as in
@@ -3445,12 +3493,12 @@ function Tensor:exact_attention(k, v, ...) end
 ---@field pattern? pf.Tensor
 ---@field buckets? pf.Tensor
 ---@field relative? pf.Tensor
----@field causal? boolean query i sees keys 1 .. i + Lk - Lq
----@field scale? number of the scores; 0: 1 / sqrt(d)
----@field dropout? number share of weights dropped, 0 <= p < 1
----@field draw? integer which mask of dropout
----@field skipped? integer keys that a stream let go of, in the middle
----@field kept? integer keys that it holds before those
+---@field causal? boolean query i sees keys 1 .. i + Lk - Lq (default false)
+---@field scale? number of the scores; 0: 1 / sqrt(d) (default 0)
+---@field dropout? number share of weights dropped, 0 <= p < 1 (default 0)
+---@field draw? integer which mask of dropout (default 0)
+---@field skipped? integer keys that a stream let go of, in the middle (default 0)
+---@field kept? integer keys that it holds before those (default 0)
 
 ---Exact softmax attention over the pairs of a pattern: windows, blocks, lists, buckets. Inputs
 ---as in exact_attention, and pattern, as pf.pattern makes it; who sees whom besides holds too.
@@ -3503,12 +3551,13 @@ function pf.identity_attention(q, k, v, ...) end
 function Tensor:identity_attention(k, v, ...) end
 
 ---@class pf.Options.edges
----@field nodes? integer how many there are; of a graph between two sets, those that edges go to
----@field keys? integer how many there are for edges to come from; 0: nodes
----@field first? integer what the first node is called: 0 or 1
----@field loops? boolean adds an edge from every node to itself that has none
----@field both? boolean adds the reverse of every edge that has none
----@field multi? boolean an edge may be listed twice, and then counts twice
+---how many there are; of a graph between two sets, those that edges go to (required)
+---@field nodes? integer
+---@field keys? integer how many there are for edges to come from; 0: nodes (default 0)
+---@field first? integer what the first node is called: 0 or 1 (default 0)
+---@field loops? boolean adds an edge from every node to itself that has none (default false)
+---@field both? boolean adds the reverse of every edge that has none (default false)
+---@field multi? boolean an edge may be listed twice, and then counts twice (default false)
 
 ---A graph of the ends of its edges, from and to (n) i32, for edge_attention: edges (E, 3) i32 of
 ---each edge's to, from (both from 0) and its number (from 0) in the list, sorted in this order.
@@ -3537,12 +3586,12 @@ function Tensor:edges(to, ...) end
 ---@field edges? pf.Tensor
 ---@field bias? pf.Tensor
 ---@field weight? pf.Tensor
----@field causal? boolean of its edges query i sees those from keys 1 .. i + Lk - Lq
----@field score? "dot"|"gat"|"gatv2" what an edge weighs
----@field scale? number of the score dot; 0: 1 / sqrt(d)
----@field slope? number of LeakyReLU below 0, in gat and gatv2
----@field dropout? number share of weights dropped, 0 <= p < 1
----@field draw? integer which mask of dropout
+---@field causal? boolean of its edges query i sees those from keys 1 .. i + Lk - Lq (default false)
+---@field score? "dot"|"gat"|"gatv2" what an edge weighs (default dot)
+---@field scale? number of the score dot; 0: 1 / sqrt(d) (default 0)
+---@field slope? number of LeakyReLU below 0, in gat and gatv2 (default 0.2)
+---@field dropout? number share of weights dropped, 0 <= p < 1 (default 0)
+---@field draw? integer which mask of dropout (default 0)
 
 ---Softmax attention over the edges of a graph: query i sees the keys that its edges come from.
 ---edges (E, 3) i32 as the op `edges` makes them, the same for all items. Scores: dot, scale q.k;
@@ -3575,14 +3624,17 @@ function Tensor:edge_attention(k, v, ...) end
 ---@field projection? pf.Tensor
 ---@field tilts? pf.Tensor
 ---@field factors? pf.Tensor
----@field map? string feature map
----@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
+---@field map? string feature map (default softmax)
+---x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others (default 0)
+---@field scale? number
 ---phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it cancels
+---(default 0)
 ---@field ratio? number
 ---added to every feature; in softmax maps times the row's largest feature (trig: times exp(|x|^2
----/ 2)); -1: the map's own (relu and requ 1e-3, others 0)
+---/ 2)); -1: the map's own (relu and requ 1e-3, others 0) (default -1)
 ---@field eps? number
----A of softmax_plus, below 1/4; a layer in training moves its heads' own on from there
+---A of softmax_plus, below 1/4; a layer in training moves its heads' own on from there (default
+---0)
 ---@field tilt? number
 
 ---The plain definition of a feature map, in double, without any stabiliser: x (B, H, L, d) ->
@@ -3603,18 +3655,21 @@ function Tensor:features(...) end
 ---@field projection? pf.Tensor
 ---@field tilts? pf.Tensor
 ---@field factors? pf.Tensor
----@field causal? boolean position i sees keys 1 .. i
+---@field causal? boolean position i sees keys 1 .. i (default false)
 ---the kind whose weights are summed: favor, by features; exact, exp(scale^2 q_i.k_j) itself, in
----quadratic time and without a projection
+---quadratic time and without a projection (default favor)
 ---@field attention? string
----@field map? string feature map
----@field scale? number x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others
+---@field map? string feature map (default softmax)
+---x = scale q; 0: d^(-1/4) for softmax maps and exact scores, 1 for the others (default 0)
+---@field scale? number
 ---phi = ratio f(u) + eps; 0: 1, for softmax maps r^(-1/2) (trig m^(-1/2)), where it cancels
+---(default 0)
 ---@field ratio? number
 ---added to every feature; in softmax maps times the row's largest feature (trig: times exp(|x|^2
----/ 2)); -1: the map's own (relu and requ 1e-3, others 0)
+---/ 2)); -1: the map's own (relu and requ 1e-3, others 0) (default -1)
 ---@field eps? number
----A of softmax_plus, below 1/4; a layer in training moves its heads' own on from there
+---A of softmax_plus, below 1/4; a layer in training moves its heads' own on from there (default
+---0)
 ---@field tilt? number
 
 ---The normaliser of attention by itself: log sum_j phi(q_i).phi(k_j), for softmax maps an
@@ -3639,7 +3694,7 @@ function Tensor:log_partition(k, ...) end
 ---@class pf.Options.lsh_buckets
 ---@field mask? pf.Tensor
 ---buckets of the first of two factors, where their number is a product b1 b2 and rotations have
----(b1 + b2) / 2 columns; 0: one factor
+---(b1 + b2) / 2 columns; 0: one factor (default 0)
 ---@field first? integer
 
 ---The bucket of each position, from 0, by locality-sensitive hashing: argmax of [x R, -x R], of
@@ -3688,10 +3743,10 @@ function Tensor:nearest_cluster(centroids, ...) end
 ---@class pf.Options.pattern_matrix
 ---@field limits? pf.Tensor
 ---@field buckets? pf.Tensor
----@field length? integer queries
----@field keys? integer keys; -1: as many as queries
----@field causal? boolean queries see no later key
----@field head? integer whose random blocks, from 0
+---@field length? integer queries (required)
+---@field keys? integer keys; -1: as many as queries (default -1)
+---@field causal? boolean queries see no later key (default false)
+---@field head? integer whose random blocks, from 0 (default 0)
 
 ---Which keys each query sees by a pattern: (length, keys) i32, 1 where it does. limits (length)
 ---i32: it sees so many of the first keys at most; buckets (rounds, keys) i32 of patterns that go
@@ -3711,10 +3766,10 @@ function Tensor:pattern_matrix(...) end
 ---@class pf.Options.pattern_count
 ---@field limits? pf.Tensor
 ---@field buckets? pf.Tensor
----@field length? integer queries
----@field keys? integer keys; -1: as many as queries
----@field causal? boolean queries see no later key
----@field head? integer whose random blocks, from 0
+---@field length? integer queries (required)
+---@field keys? integer keys; -1: as many as queries (default -1)
+---@field causal? boolean queries see no later key (default false)
+---@field head? integer whose random blocks, from 0 (default 0)
 
 ---How many keys each query sees by a pattern, (length) i32, and (1) i32 how many tiles of at
 ---most 128 queries and 128 keys an attention by it multiplies. Inputs as those of
