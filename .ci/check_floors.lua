@@ -30,6 +30,7 @@ local HOMES = {
   ["zlib.h"] = "^engine/io/",
   ["xxhash.h"] = { "^engine/io/", "^engine/autograd/recompute%.c$" },
   ["lua.h"] = "^bindings/", ["lauxlib.h"] = "^bindings/", ["lualib.h"] = "^bindings/",
+  ["histedit.h"] = "^bindings/edit%.c$", -- the program's alone
   ["assert.h"] = "^$", ["setjmp.h"] = "^$",
 }
 

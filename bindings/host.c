@@ -107,8 +107,7 @@ lua_State *lpf_host_open(pf_engine *engine, const lpf_places *places) {
     return NULL;
 }
 
-/* A text gets a traceback; anything else that was thrown stays what it is. */
-static int handler(lua_State *L) {
+int lpf_host_traceback(lua_State *L) {
     const char *message = lua_tostring(L, 1);
     if (message) luaL_traceback(L, L, message, 1);
     return 1;
@@ -185,7 +184,7 @@ int lpf_host_run(lua_State *L, const char *path, const char *program, int argc,
     int status = lua_pcall(L, 1, 1, 0);
     if (status != LUA_OK) return s.load_status != LUA_OK ? s.load_status : status;
     const int base = lua_gettop(L);
-    lua_pushcfunction(L, handler);
+    lua_pushcfunction(L, lpf_host_traceback);
     lua_insert(L, base);
     lua_pushcfunction(L, run_body);
     lua_insert(L, base + 1);

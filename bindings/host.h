@@ -44,6 +44,9 @@ void lpf_host_arguments(lua_State *L, const char *path, const char *program, int
  * the folder that a program happens to be called in is not run. Of "/" nowhere. */
 void lpf_host_folder(lua_State *L, const char *path);
 
+/* A message handler: a text gets a traceback; anything else that was thrown stays what it is. */
+int lpf_host_traceback(lua_State *L);
+
 /* Runs a file; `require` looks in its folder where Lua would in the current one. LUA_OK, or the
  * status with the error on top: a text with traceback, or what else was thrown, as it is. */
 int lpf_host_run(lua_State *L, const char *path, const char *program, int argc,

@@ -1,7 +1,9 @@
 /*
  * main.c - the `performer` program.
  *
- *   performer FILE.lua [arguments]   runs a script with the engine at hand
+ *   performer                        a prompt; of a pipe, the script that comes through it
+ *   performer FILE.lua [arguments]   runs a script with the engine at hand; - is the standard input
+ *   performer -e CODE, -i            Lua of the command line; a prompt behind it
  *   performer COMMAND [options]      runs scripts/COMMAND.lua
  *
  * Exit codes: 0 done, 1 failed, 2 misuse, 3 over a limit (run), 130 interrupted, 141 the reader of
@@ -10,20 +12,17 @@
  */
 #include <ctype.h>
 #include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <lauxlib.h>
-
 #include "host.h"
-#include "lpf.h"
+#include "performer.h"
 #include "process.h"
-#include "run.h"
+#include "start.h"
 
-enum { MAX_COMMANDS = 128, NAME = 64 };
+enum { MAX_COMMANDS = 128, NAME = 64, MAX_CODE = 64 };
 
 typedef struct {
     int n;
@@ -80,7 +79,10 @@ static void print_help(FILE *out, const char *scripts) {
     fprintf(out,
             "Performer %s: Performers (transformers with linear attention) on CPUs\n\n"
             "usage: performer COMMAND [options]       performer COMMAND --help says more\n"
-            "       performer FILE.lua [arguments]    runs a script with the engine\n"
+            "       performer FILE.lua [arguments]    runs a script with the engine; - reads it\n"
+            "       performer                         a prompt; or the script that is piped in\n"
+            "       performer -e CODE [-e CODE ...]   runs Lua, in which pf is at hand\n"
+            "       performer -i [FILE.lua]           a prompt, after the script and every -e\n"
             "       performer --help | --version\n\n",
             pf_version());
     read_commands(scripts, &list);
@@ -107,49 +109,7 @@ static int unknown_command(const char *word, const char *scripts) {
     return MISUSE;
 }
 
-/* ---- running ------------------------------------------------------------------ */
-
-/* Says what was thrown, which is on top, and gives the exit code. */
-static int report(lua_State *L, int status) {
-    char text[LPF_THROWN];
-    const int stopped = lua_istable(L, -1) ? 0 : process_stopped();
-    if (stopped) return stopped;
-    const int code = lpf_host_thrown(L, text, NULL);
-    lpf_plain(text, true);
-    if (text[0]) fprintf(stderr, "performer: %s\n", text);
-    return status == LUA_ERRFILE ? MISUSE : code;
-}
-
-/* PF_CPU is the user's word as an option is: one that no engine opens with is misuse. */
-static bool check_environment(void) {
-    if (!getenv("PF_CPU")) return true;
-    pf_engine *engine = NULL;
-    pf_options options = PF_OPTIONS_DEFAULT;
-    options.threads = 1;
-    const int status = pf_engine_open(&engine, &options);
-    pf_engine_close(&engine);
-    if (status >= 0) return true;
-    fprintf(stderr, "performer: %s\n", pf_last_error());
-    return false;
-}
-
-static int run(const char *path, const lpf_places *places, int argc, char **argv,
-               const char *program) {
-    if (!check_environment()) return MISUSE;
-    lua_State *L = lpf_host_open(NULL, places);
-    if (!L) {
-        fprintf(stderr, "performer: out of memory\n");
-        return FAILED;
-    }
-    luaL_requiref(L, "performer.run", luaopen_performer_run, 0);
-    lua_pop(L, 1);
-    process_watch(L);
-    const int status = lpf_host_run(L, path, program, argc, (const char *const *)argv);
-    const int code = status == LUA_OK ? DONE : report(L, status);
-    process_watch(NULL);
-    lua_close(L);
-    return code;
-}
+/* ---- what is asked for ----------------------------------------------------------- */
 
 static bool own_folder(char out[LPF_PATH]) {
     const ssize_t n = readlink("/proc/self/exe", out, LPF_PATH - 1);
@@ -165,13 +125,56 @@ static bool ends_in_lua(const char *word) {
     return n > 4 && strcmp(word + n - 4, ".lua") == 0;
 }
 
+/* Why there is no such request, for stderr. */
+static int refuse(const char *why, const char *word) {
+    fprintf(stderr, "performer: %s '%s'; performer --help says more\n", why, word);
+    return MISUSE;
+}
+
+/* -e CODE, -i, then FILE.lua or -, and what is the script's own. */
+static int start_options(int argc, char **argv, const lpf_places *places) {
+    const char *code[MAX_CODE];
+    start_request request = {.program = argv[0], .code = code};
+    int i = 1;
+    for (; i < argc && argv[i][0] == '-' && argv[i][1]; i++) {
+        if (strcmp(argv[i], "-i") == 0) {
+            request.prompt = true;
+        } else if (strcmp(argv[i], "-e") == 0) {
+            if (i + 1 == argc) return refuse("Lua is needed behind", "-e");
+            if (request.n_code == MAX_CODE) return refuse("too many of", "-e");
+            code[request.n_code++] = argv[++i];
+        } else {
+            return refuse("no option", argv[i]);
+        }
+    }
+    if (i < argc) request.file = argv[i++];
+    if (request.file && strcmp(request.file, "-") != 0 && !ends_in_lua(request.file))
+        return refuse("a FILE.lua or - is needed behind -e and -i, not", request.file);
+    request.argc = argc - i;
+    request.argv = argv + i;
+    return start_run(&request, places);
+}
+
+/* A terminal gets a prompt; a script that comes through a pipe is run; nothing at all is misuse. */
+static int start_without_words(char **argv, const lpf_places *places) {
+    start_request request = {.program = argv[0], .prompt = isatty(STDIN_FILENO) != 0};
+    if (!request.prompt) {
+        const int first = getchar();
+        if (first == EOF) {
+            print_help(stderr, places->scripts);
+            return MISUSE;
+        }
+        ungetc(first, stdin);
+        request.file = "-";
+    }
+    return start_run(&request, places);
+}
+
 static int act(int argc, char **argv) {
     char folder[LPF_PATH], lua_dir[LPF_PATH] = "", scripts[LPF_PATH] = "", path[LPF_PATH];
     if (own_folder(folder)) lpf_find_files(folder, lua_dir, scripts);
-    if (argc < 2) {
-        print_help(stderr, scripts);
-        return MISUSE;
-    }
+    lpf_places places = {.lua_dir = lua_dir, .scripts = scripts};
+    if (argc < 2) return start_without_words(argv, &places);
     const char *word = argv[1];
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
         print_help(stdout, scripts);
@@ -181,21 +184,14 @@ static int act(int argc, char **argv) {
         printf("performer %s\n", pf_version());
         return DONE;
     }
-    if (word[0] == '-') {
-        fprintf(stderr, "performer: no option '%s'; performer --help says more\n", word);
-        return MISUSE;
-    }
-    lpf_places places = {.lua_dir = lua_dir, .scripts = scripts};
-    if (ends_in_lua(word)) {
-        if (access(word, R_OK) == 0) return run(word, &places, argc - 2, argv + 2, argv[0]);
-        fprintf(stderr, "performer: can't read %s: %s\n", word, strerror(errno));
-        return MISUSE;
-    }
+    if (word[0] == '-' || ends_in_lua(word)) return start_options(argc, argv, &places);
     snprintf(path, sizeof path, "%s/%s.lua", scripts, word);
     if (!scripts[0] || strchr(word, '/') || access(path, R_OK) != 0)
         return unknown_command(word, scripts);
     places.command = true;
-    return run(path, &places, argc - 2, argv + 2, argv[0]);
+    const start_request command = {
+        .program = argv[0], .file = path, .argc = argc - 2, .argv = argv + 2};
+    return start_run(&command, &places);
 }
 
 int main(int argc, char **argv) {

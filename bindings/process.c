@@ -7,6 +7,9 @@
  * not ended GRACE seconds later, or at the third, is ended by the program. Of Ctrl-C alone a script
  * that catches errors may think what it likes: no time runs after the first.
  *
+ * At a prompt Ctrl-C is another wish: that what runs ends, and the session goes on. No count of it
+ * ends the program; Ctrl-\, the system's, does.
+ *
  * What `nohup` ignores stays ignored. A write to a pipe that nobody reads, or beyond a limit on
  * file sizes, is a write that fails, not the end: the handlers do nothing, and unlike SIG_IGN
  * they don't outlive an exec. Only a script that looks at no result of a write (lpf_careful: a
@@ -16,6 +19,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -28,12 +32,16 @@
 
 #include "lpf.h"
 
-enum { GRACE = 2 };      /* seconds */
-enum { TOGETHER = 150 }; /* milliseconds: timeout(1), shells and service managers signal twice */
+enum { GRACE = 2 };         /* seconds */
+enum { TOGETHER = 150 };    /* milliseconds: timeout(1), shells and service managers signal twice */
+enum { CLEANING = 100000 }; /* instructions that __close functions have after a Ctrl-C */
 
 static lua_State *volatile running;      /* for the signal handlers */
 static volatile sig_atomic_t gone;       /* stopped because nobody reads the output */
 static volatile sig_atomic_t ended = -1; /* process_end's code; -1: by os.exit */
+
+/* Of a prompt: there is one; what it was given runs; Ctrl-C came; the window has another size. */
+static volatile sig_atomic_t prompting, evaluating, struck, resized;
 
 /* ---- signals ------------------------------------------------------------------ */
 
@@ -51,6 +59,31 @@ static void stop_script(void) {
                     1);
 }
 
+/* What was typed ends, also where it catches errors: the first of these lets clean-up run, from the
+ * second on there is one at every instruction that is not the prompt's own. */
+static void strike_hook(lua_State *L, lua_Debug *ar) {
+    (void)ar;
+    const bool first = struck == 1;
+    if (!struck) { /* a coroutine that outlived what was stopped */
+        lua_sethook(L, NULL, 0, 0);
+        return;
+    }
+    struck = 2;
+    atomic_store(&lpf_cancel, 0);
+    lua_sethook(L, strike_hook, LUA_MASKCOUNT, first ? CLEANING : 1);
+    luaL_error(L, "interrupted");
+}
+
+static void strike(void) {
+    const int before = atomic_load(&lpf_interrupts);
+    atomic_store(&lpf_interrupts, before + 1);
+    if (evaluating && before == 0 && atomic_load(&lpf_polled)) return; /* it asks */
+    struck = 1;
+    if (!evaluating) return;
+    atomic_store(&lpf_cancel, 1);
+    lua_sethook(running, strike_hook, LUA_MASKCOUNT, 1);
+}
+
 static void end_now(int number) {
     static const char text[] = "performer: interrupted\n";
     (void)number;
@@ -66,6 +99,10 @@ static int64_t milliseconds(void) {
 
 static void on_stop(int number) {
     static int64_t last; /* the handlers don't interrupt each other */
+    if (prompting && number == SIGINT) {
+        strike();
+        return;
+    }
     const int kept = errno, before = atomic_load(&lpf_interrupts);
     const int64_t now = milliseconds();
     if (before == 0 || now - last >= TOGETHER) {
@@ -92,6 +129,11 @@ static void on_pipe(int number) {
 
 static void on_limit(int number) { (void)number; }
 
+static void on_size(int number) {
+    (void)number;
+    resized = 1;
+}
+
 /* The system repeats it every second until the hard limit: only the first one is a wish. */
 static void on_cpu(int number) {
     static volatile sig_atomic_t seen;
@@ -117,11 +159,75 @@ void process_watch(lua_State *L) {
     handle(SIGALRM, end_now, true);
 }
 
+bool process_ending(void) { return atomic_load(&lpf_stopping) != 0; }
+
 int process_stopped(void) {
     if (!atomic_load(&lpf_stopping)) return 0;
     if (gone) return READER_GONE;
     fprintf(stderr, "performer: interrupted\n");
     return INTERRUPTED;
+}
+
+lua_State *process_enter(lua_State *co) {
+    lua_State *const before = running;
+    running = co;
+    /* What ended a coroutine ends who resumed it. */
+    if (atomic_load(&lpf_stopping)) stop_script();
+    if (evaluating && struck == 2) lua_sethook(co, strike_hook, LUA_MASKCOUNT, 1);
+    return before;
+}
+
+/* ---- a prompt ------------------------------------------------------------------ */
+
+void process_prompt(void) {
+    struct sigaction action;
+    prompting = 1;
+    sigaction(SIGINT, NULL, &action);
+    action.sa_flags &= ~SA_RESTART; /* io.read() ends too */
+    sigaction(SIGINT, &action, NULL);
+    handle(SIGWINCH, on_size, true);
+}
+
+int process_call(lua_State *L, int n, int results, int handler) {
+    atomic_store(&lpf_interrupts, 0);
+    atomic_store(&lpf_polled, 0);
+    atomic_store(&lpf_cancel, 0);
+    struck = 0;
+    evaluating = 1;
+    const int status = lua_pcall(L, n, results, handler);
+    evaluating = 0;
+    atomic_store(&lpf_cancel, 0);
+    if (!atomic_load(&lpf_stopping)) lua_sethook(L, NULL, 0, 0);
+    return status;
+}
+
+bool process_struck(void) {
+    const bool was = struck != 0;
+    struck = 0;
+    return was;
+}
+
+/* The signals are let in while it waits and at no other time, so none falls between the look at
+ * what came before and the wait. */
+process_input process_wait(int fd) {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH};
+    sigset_t ours, before;
+    struct pollfd input = {.fd = fd, .events = POLLIN};
+    sigemptyset(&ours);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) sigaddset(&ours, numbers[i]);
+    sigprocmask(SIG_BLOCK, &ours, &before);
+    bool news = struck || resized || atomic_load(&lpf_stopping);
+    while (!news && ppoll(&input, 1, NULL, &before) < 0 && errno == EINTR)
+        news = struck || resized || atomic_load(&lpf_stopping);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    if (atomic_load(&lpf_stopping)) return INPUT_ENDS;
+    if (struck) {
+        struck = 0;
+        return INPUT_STRUCK;
+    }
+    if (!resized) return INPUT_READY;
+    resized = 0;
+    return INPUT_RESIZED;
 }
 
 /* ---- output ------------------------------------------------------------------- */

@@ -23,6 +23,27 @@ void process_watch(lua_State *L);
  * stderr where one reads it. 0: it was not. */
 int process_stopped(void);
 
+/* From here on `co` is what runs, and what a signal stops; gives what ran before. */
+lua_State *process_enter(lua_State *co);
+
+/* There is a prompt: Ctrl-C ends what it was given, or the line that is being written. */
+void process_prompt(void);
+
+/* lua_pcall, which Ctrl-C ends with the error "interrupted"; a script that asks pf.interrupted()
+ * has the first one to itself, as ever. */
+int process_call(lua_State *L, int n, int results, int handler);
+
+/* Has there been a Ctrl-C since this was asked, or a call began? */
+bool process_struck(void);
+
+/* Waits until something can be read, or another thing comes: Ctrl-C, a wish to end, a new size of
+ * the window. */
+typedef enum { INPUT_READY, INPUT_STRUCK, INPUT_ENDS, INPUT_RESIZED } process_input;
+process_input process_wait(int fd);
+
+/* Was the program told to end? */
+bool process_ending(void);
+
 /* What the program ends with: `code`, or another one if its output was lost. */
 int process_end(int code);
 

@@ -340,7 +340,7 @@ describe("program", function()
     code, _, err = run "require 'performer'.exit(7)"
     assert.equal(7, code)
     assert.equal("", err)
-    assert.equal(2, (support.performer ""))
+    assert.equal(2, (support.performer "</dev/null"))
     assert.equal(2, (support.performer "none/such.lua"))
     assert.equal(2, (support.performer "--hlp"))
   end)

@@ -1,0 +1,247 @@
+/*
+ * console.c - see console.h. While a line is read no Lua runs but what completes it, whose errors
+ * end there.
+ */
+#include "console.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+
+#include "edit.h"
+#include "process.h"
+
+typedef struct {
+    lua_State *L;
+    line_edit *edit; /* NULL: lines come as they are */
+    int complete;    /* stack index of the function, while a line is read */
+} console;
+
+static console *console_of(lua_State *L) { return lua_touserdata(L, lua_upvalueindex(1)); }
+
+/* ---- lines ---------------------------------------------------------------------- */
+
+#ifdef LPF_EDIT
+static edit_completion on_tab(void *context, const char *line, size_t bytes, size_t cursor) {
+    console *c = context;
+    lua_State *L = c->L;
+    edit_completion found = {NULL, NULL};
+    lua_settop(L, c->complete);
+    lua_pushvalue(L, c->complete);
+    lua_pushlstring(L, line, bytes);
+    lua_pushinteger(L, (lua_Integer)cursor);
+    if (lua_pcall(L, 2, 2, 0) != LUA_OK) return found;
+    found.insert = lua_tostring(L, -2); /* they stay on the stack */
+    found.show = lua_tostring(L, -1);
+    return found;
+}
+
+/* Not where the output is no terminal, or none that can move its cursor. */
+static bool can_edit(void) {
+    const char *kind = getenv("TERM");
+    return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && kind && *kind &&
+           strcmp(kind, "dumb") != 0;
+}
+#endif
+
+/* A line of the editor's, on top. */
+static bool edited(console *c, const char *prompt, process_input *why) {
+#ifdef LPF_EDIT
+    const char *line = edit_read(c->edit, prompt, why);
+    if (!line) return false;
+    const size_t n = strlen(line); /* one that is called back may have several lines */
+    lua_pushlstring(c->L, line, n > 0 && line[n - 1] == '\n' ? n - 1 : n);
+    return true;
+#else
+    (void)c, (void)prompt, (void)why;
+    return false;
+#endif
+}
+
+/* Byte by byte: what stands behind the line is for whoever reads next, a script's io.read too. */
+static bool plain(console *c, const char *prompt, process_input *why) {
+    luaL_Buffer line;
+    char byte = 0;
+    bool any = false;
+    fputs(prompt, stdout);
+    fflush(stdout);
+    luaL_buffinit(c->L, &line);
+    while (byte != '\n') {
+        *why = process_wait(STDIN_FILENO);
+        if (*why == INPUT_RESIZED) continue;
+        if (*why != INPUT_READY) return false;
+        const ssize_t n = read(STDIN_FILENO, &byte, 1);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) break;
+        any = true;
+        luaL_addchar(&line, byte);
+    }
+    if (byte == '\n') luaL_buffsub(&line, 1);
+    luaL_pushresult(&line);
+    return any;
+}
+
+static int console_read(lua_State *L) {
+    static const char *const words[] = {[INPUT_READY] = "end",
+                                        [INPUT_STRUCK] = "interrupted",
+                                        [INPUT_ENDS] = "ended",
+                                        [INPUT_RESIZED] = "end"};
+    console *c = console_of(L);
+    const char *prompt = luaL_checkstring(L, 1);
+    process_input why = INPUT_READY;
+    lua_settop(L, 2);
+    c->L = L;
+    c->complete = 2;
+    fflush(stdout);
+    process_struck(); /* of what ran before */
+    if (c->edit ? edited(c, prompt, &why) : plain(c, prompt, &why)) return 1;
+    lua_pushnil(L);
+    lua_pushstring(L, words[why]);
+    return 2;
+}
+
+static int console_remember(lua_State *L) {
+    const console *c = console_of(L);
+    const char *text = luaL_checkstring(L, 1);
+#ifdef LPF_EDIT
+    if (c->edit) edit_remember(c->edit, text);
+#else
+    (void)c, (void)text;
+#endif
+    return 0;
+}
+
+static int console_waiting(lua_State *L) {
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    lua_pushboolean(L, poll(&input, 1, 0) > 0 && (input.revents & POLLIN) != 0);
+    return 1;
+}
+
+static int console_call(lua_State *L) {
+    const int n = lua_gettop(L) - 2;
+    const int status = process_call(L, n, LUA_MULTRET, 1);
+    lua_pushboolean(L, process_struck());
+    lua_insert(L, 2);
+    lua_pushboolean(L, status == LUA_OK);
+    lua_insert(L, 2);
+    return lua_gettop(L) - 1;
+}
+
+/* ---- the file of what was typed -------------------------------------------------- */
+
+/* Opens it for this session alone; several write to one file. -1: it can't be. */
+static int open_history(const char *path, int how) {
+    const int fd = open(path, how | O_CREAT | O_CLOEXEC, 0600);
+    if (fd >= 0 && flock(fd, LOCK_EX) == 0) return fd;
+    if (fd >= 0) close(fd);
+    return -1;
+}
+
+/* The folders that lead to it. */
+static void make_folders(char *path) {
+    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        mkdir(path, 0700);
+        *slash = '/';
+    }
+}
+
+static bool write_all(int fd, const char *text, size_t bytes) {
+    while (bytes > 0) {
+        const ssize_t n = write(fd, text, bytes);
+        if (n < 0 && errno != EINTR) return false;
+        if (n > 0) text += n, bytes -= (size_t)n;
+    }
+    return true;
+}
+
+/* The last lines of the file that have room in `most` bytes, on top; "" where it has none. */
+static void push_tail(lua_State *L, int fd, size_t most) {
+    luaL_Buffer buffer;
+    const off_t end = lseek(fd, 0, SEEK_END);
+    const size_t size = end > 0 ? (size_t)end : 0, skip = size > most ? size - most : 0;
+    char *text = luaL_buffinitsize(L, &buffer, size - skip);
+    ssize_t n = pread(fd, text, size - skip, (off_t)skip);
+    if (n < 0) n = 0;
+    luaL_pushresultsize(&buffer, (size_t)n);
+    const char *whole = lua_tostring(L, -1), *first = skip > 0 ? strchr(whole, '\n') : NULL;
+    if (!first) return;
+    lua_pushstring(L, first + 1);
+    lua_remove(L, -2);
+}
+
+static int console_history(lua_State *L) {
+    const char *path = luaL_checkstring(L, 1);
+    const size_t most = (size_t)luaL_checkinteger(L, 2);
+    const int fd = access(path, F_OK) == 0 ? open_history(path, O_RDWR) : -1;
+    if (fd < 0) return 0;
+    push_tail(L, fd, most);
+    size_t bytes;
+    const char *text = lua_tolstring(L, -1, &bytes);
+    const off_t size = lseek(fd, 0, SEEK_END);
+    /* In place: who waits for the lock has this file open. */
+    if (size > (off_t)bytes && lseek(fd, 0, SEEK_SET) == 0 && write_all(fd, text, bytes) &&
+        ftruncate(fd, (off_t)bytes) != 0)
+        lua_pushliteral(L, "");
+    close(fd);
+    return 1;
+}
+
+static int console_append(lua_State *L) {
+    size_t bytes;
+    char *path = lua_newuserdatauv(L, strlen(luaL_checkstring(L, 1)) + 1, 0);
+    const char *text = luaL_checklstring(L, 2, &bytes);
+    strcpy(path, lua_tostring(L, 1));
+    int fd = open_history(path, O_WRONLY | O_APPEND);
+    if (fd < 0 && errno == ENOENT) {
+        make_folders(path);
+        fd = open_history(path, O_WRONLY | O_APPEND);
+    }
+    lua_pushboolean(L, fd >= 0 && write_all(fd, text, bytes));
+    if (fd >= 0) close(fd);
+    return 1;
+}
+
+/* ---- the module ------------------------------------------------------------------ */
+
+#ifdef LPF_EDIT
+static int close_console(lua_State *L) {
+    console *c = lua_touserdata(L, 1);
+    edit_close(c->edit);
+    c->edit = NULL;
+    return 0;
+}
+#endif
+
+int luaopen_performer_console(lua_State *L) {
+    static const luaL_Reg functions[] = {{"read", console_read},
+                                         {"remember", console_remember},
+                                         {"waiting", console_waiting},
+                                         {"call", console_call},
+                                         {"history", console_history},
+                                         {"append", console_append},
+                                         {NULL, NULL}};
+    luaL_newlibtable(L, functions);
+    console *c = lua_newuserdatauv(L, sizeof *c, 0);
+    memset(c, 0, sizeof *c);
+#ifdef LPF_EDIT
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, close_console);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    if (can_edit()) c->edit = edit_open(on_tab, c);
+#endif
+    lua_pushboolean(L, c->edit != NULL);
+    lua_setfield(L, -3, "edits");
+    luaL_setfuncs(L, functions, 1);
+    return 1;
+}

@@ -1,0 +1,156 @@
+/*
+ * start.c - see start.h.
+ */
+#include "start.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+
+#include "console.h"
+#include "coroutines.h"
+#include "lpf.h"
+#include "process.h"
+#include "run.h"
+
+/* ---- what failed ---------------------------------------------------------------- */
+
+/* Says what was thrown, which is on top, and gives the exit code. */
+static int report(lua_State *L, int status) {
+    char text[LPF_THROWN];
+    const int stopped = lua_istable(L, -1) ? 0 : process_stopped();
+    if (stopped) return stopped;
+    const int code = lpf_host_thrown(L, text, NULL);
+    lpf_plain(text, true);
+    if (text[0]) fprintf(stderr, "performer: %s\n", text);
+    return status == LUA_ERRFILE ? MISUSE : code;
+}
+
+/* PF_CPU is the user's word as an option is: one that no engine opens with is misuse. */
+static bool check_environment(void) {
+    if (!getenv("PF_CPU")) return true;
+    pf_engine *engine = NULL;
+    pf_options options = PF_OPTIONS_DEFAULT;
+    options.threads = 1;
+    const int status = pf_engine_open(&engine, &options);
+    pf_engine_close(&engine);
+    if (status >= 0) return true;
+    fprintf(stderr, "performer: %s\n", pf_last_error());
+    return false;
+}
+
+/* ---- pieces ---------------------------------------------------------------------- */
+
+static int prepare(lua_State *L) {
+    const start_request *request = lua_touserdata(L, 1);
+    luaL_requiref(L, "performer.run", luaopen_performer_run, 0);
+    lpf_open_coroutines(L);
+    const char *file = request->file ? request->file : request->program;
+    lpf_host_arguments(L, file, request->program, request->argc,
+                       (const char *const *)request->argv);
+    lua_setglobal(L, "arg");
+    return 0;
+}
+
+/* pf and nn, as a prompt has them: what one writes there should not begin with `require`. */
+static int bind_names(lua_State *L) {
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "performer");
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, "nn");
+    lua_setglobal(L, "nn");
+    lua_setglobal(L, "pf");
+    return 0;
+}
+
+/* Runs a piece that may have arguments, from a body that has them on its stack. */
+static int call(lua_State *L, lua_CFunction body, const void *argument, bool prompt) {
+    const int base = lua_gettop(L) + 1;
+    lua_pushcfunction(L, lpf_host_traceback);
+    lua_pushcfunction(L, body);
+    lua_pushlightuserdata(L, (void *)argument);
+    const int status = prompt ? process_call(L, 1, 0, base) : lua_pcall(L, 1, 0, base);
+    lua_remove(L, base);
+    return status == LUA_OK ? DONE : report(L, status);
+}
+
+static int run_code(lua_State *L) {
+    const char *code = lua_touserdata(L, 1);
+    if (luaL_loadbuffer(L, code, strlen(code), "=(command line)") != LUA_OK) return lua_error(L);
+    lua_call(L, 0, 0);
+    return 0;
+}
+
+static int run_input(lua_State *L) {
+    const start_request *request = lua_touserdata(L, 1);
+    if (luaL_loadfile(L, NULL) != LUA_OK) return lua_error(L);
+    luaL_checkstack(L, request->argc + 8, "too many arguments");
+    for (int i = 0; i < request->argc; i++) lua_pushstring(L, request->argv[i]);
+    lua_call(L, request->argc, 0);
+    return 0;
+}
+
+static int run_file(lua_State *L, const start_request *request) {
+    if (strcmp(request->file, "-") == 0) return call(L, run_input, request, request->prompt);
+    const int status = lpf_host_run(L, request->file, request->program, request->argc,
+                                    (const char *const *)request->argv);
+    return status == LUA_OK ? DONE : report(L, status);
+}
+
+/* performer/repl/ does it; the code that pf.exit gave there, or 0. */
+static int run_prompt(lua_State *L) {
+    int *code = lua_touserdata(L, 1);
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "performer.repl");
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, "run");
+    luaL_requiref(L, "performer.console", luaopen_performer_console, 0);
+    lua_call(L, 1, 1);
+    *code = (int)luaL_optinteger(L, -1, DONE);
+    return 0;
+}
+
+/* ---- all of it -------------------------------------------------------------------- */
+
+static int prompt_after(lua_State *L) {
+    int code = DONE;
+    lua_pushcfunction(L, run_prompt);
+    lua_pushlightuserdata(L, &code);
+    const int status = lua_pcall(L, 1, 0, 0);
+    return status == LUA_OK ? code : report(L, status);
+}
+
+static int run_all(lua_State *L, const start_request *request) {
+    int code = call(L, prepare, request, false);
+    if (code == DONE && (request->n_code > 0 || request->prompt))
+        code = call(L, bind_names, NULL, false);
+    if (code != DONE) return code;
+    if (request->prompt) process_prompt();
+    for (int i = 0; code == DONE && i < request->n_code; i++)
+        code = call(L, run_code, request->code[i], request->prompt);
+    if (code == DONE && request->file) code = run_file(L, request);
+    return request->prompt && !process_ending() ? prompt_after(L) : code;
+}
+
+int start_run(const start_request *request, const lpf_places *places) {
+    const char *file = request->file;
+    if (file && strcmp(file, "-") != 0 && access(file, R_OK) != 0) {
+        fprintf(stderr, "performer: can't read %s: %s\n", file, strerror(errno));
+        return MISUSE;
+    }
+    if (!check_environment()) return MISUSE;
+    lua_State *L = lpf_host_open(NULL, places);
+    if (!L) {
+        fprintf(stderr, "performer: out of memory\n");
+        return FAILED;
+    }
+    process_watch(L);
+    const int code = run_all(L, request);
+    process_watch(NULL);
+    lua_close(L);
+    return code;
+}

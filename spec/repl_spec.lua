@@ -1,0 +1,546 @@
+-- repl_spec.lua - the prompt without a terminal: a session takes lines and gives text
+-- (bindings/performer/repl). What a terminal adds: spec/c/prompt_test.c.
+local pf = require "performer"
+local complete = require "performer.repl.complete"
+local history = require "performer.repl.history"
+local repl = require "performer.repl"
+local support = require "spec.support"
+
+local function session(options)
+  _G.pf, _G.nn = pf, pf.nn
+  return repl.session(options)
+end
+
+--- What the last of some lines gives.
+local function output(lines, options)
+  local s, last = session(options), nil
+  for line in (lines .. "\n"):gmatch "([^\n]*)\n" do last = s:feed(line) end
+  return last
+end
+
+describe("the prompt", function()
+  local globals = {}
+
+  before_each(function()
+    for name, value in pairs(_G) do globals[name] = value end
+  end)
+  after_each(function()
+    for name in pairs(_G) do
+      if globals[name] == nil then _G[name] = nil end
+    end
+  end)
+
+  describe("runs what is typed:", function()
+    it("expressions and statements", function()
+      for text, expected in pairs {
+        ["1 + 1"] = "2", ["= 1 + 1"] = "2", ["return 3"] = "3", ["1, nil, 'x'"] = '1  nil  "x"',
+        ["nil"] = "nil", ["x = 5"] = "", ["(function() end)()"] = "", ["-- nothing"] = "",
+        ["5 -- five"] = "5", [""] = "", ["   "] = "", ["spec_none"] = "nil",
+        ["math.type(3)"] = '"integer"', ["#'\u{e9}'"] = "2",
+      } do assert.equal(expected, output(text), text) end
+    end)
+
+    it("the last value is _", function()
+      assert.equal("9", output "3\n_ * _\n_")
+      assert.equal("3", output "3\nx = 1\n_")
+    end)
+
+    it("names that are local stay, and are nobody else's", function()
+      assert.equal("3", output "local a, b = 1, 2\na + b")
+      assert.equal("nil", output "local spec_a = 1\n_G.spec_a")
+      assert.equal("1", output "spec_a = 1\n_G.spec_a")
+      assert.equal("120", output "local function f(n) return n < 2 and 1 or n * f(n - 1) end\nf(5)")
+      assert.equal("11", output "function spec_f() n = n + 1 return n end\nlocal n = 10\nspec_f()")
+      assert.equal("1  2  nil", output "local a, b <const>, c = 1, 2\na, b, c")
+      assert.equal("nil", output "local a = 1\nlocal a\na")
+      assert.equal("7", output "local print = 7\nprint")
+      assert.equal("nil", output "do local a = 1 end\na")
+      assert.equal("3", output "local a = (function() local a = 3 return a end)() \na")
+      assert.equal('"local x"', output "local a = 'local x'\na")
+      assert.equal("2", output "if true then local a = 1 end local a = 2 -- local b\na")
+    end)
+
+    it("what is local and to be closed is, once it is declared anew, or at the end", function()
+      local s = session()
+      _G.spec_log = {}
+      s:feed "function spec_make(n) return setmetatable({}, { __close = function() "
+      s:feed "spec_log[#spec_log + 1] = n end }) end"
+      s:feed "local a <close> = spec_make(1)"
+      s:feed "local b <close>, c = spec_make(2)"
+      assert.same({}, _G.spec_log)
+      s:feed "local a <close> = spec_make(3)"
+      assert.same({ 1 }, _G.spec_log)
+      s:close()
+      assert.same({ 1, 3, 2 }, _G.spec_log)
+    end)
+
+    it("a tape is open from one line to the next", function()
+      assert.equal("true", output [[
+local w = pf.ones(2)
+local tape <close> = pf.tape()
+local loss = (w * w):sum()
+local tape <close> = pf.tape()
+not loss:alive()]])
+    end)
+  end)
+
+  describe("goes on in the next line", function()
+    it("until a chunk is complete", function()
+      local s = session()
+      for _, line in ipairs { "for i = 1, 3 do", "  spec_n = (spec_n or 0) + i" } do
+        local text, more = s:feed(line)
+        assert.equal("", text)
+        assert.is_true(more)
+      end
+      local text, more, whole = s:feed "end"
+      assert.equal("", text)
+      assert.is_falsy(more)
+      assert.equal("for i = 1, 3 do\n  spec_n = (spec_n or 0) + i\nend", whole)
+      assert.equal("6", (s:feed "spec_n"))
+    end)
+
+    it("after an operator, in a long text, in braces", function()
+      assert.equal("3", output "1 +\n2")
+      assert.equal('"a\\nb"', output "[[a\nb]]")
+      assert.equal("{ 1, 2 }", output "{ 1,\n2 }")
+      assert.equal("4", output "x =\n4\nx")
+      assert.equal("4", output "local x =\n4\nx")
+    end)
+
+    it("an empty one leaves it, unless more is pasted", function()
+      local s = session()
+      s:feed "function spec_f()"
+      assert.matches("'end' expected near <eof>", (s:feed ""))
+      s:feed "function spec_f()"
+      local text, more = s:feed("", true)
+      assert.is_true(more)
+      assert.equal("", text)
+      s:feed "return 5 end"
+      assert.equal("5", (s:feed "spec_f()"))
+      s:feed "if true then"
+      s:leave()
+      assert.equal("1", (s:feed "1"))
+    end)
+  end)
+
+  describe("shows", function()
+    it("tables with what is in them", function()
+      for text, expected in pairs {
+        ["{}"] = "{}", ["{ 1, 'a', true }"] = '{ 1, "a", true }',
+        ["{ b = 1, a = { c = {} }, [10] = 2, ['x y'] = 3, 7 }"] =
+          '{ 7, [10] = 2, a = { c = {} }, b = 1, ["x y"] = 3 }',
+        ["{ pf.ones(2, 3) }"] = "{ tensor [2, 3] f32 }",
+        ["{{{{{{ 1 }}}}}}"] = "{ { { { { { 1 entry } } } } } }",
+      } do assert.equal(expected, output(text), text) end
+    end)
+
+    it("no end of a table that has none, and of a long one the beginning", function()
+      assert.equal("{ self = { this goes round } }", output "t = {} t.self = t\nt")
+      assert.equal("{ { 1 }, { 1 } }", output "t = { 1 }\n{ t, t }")
+      local long = output "t = {} for i = 1, 1000 do t[i] = i end\nt"
+      assert.matches("^{\n  1, 2, 3,.*\n  %.%.%. 960 more\n}$", long)
+      for line in long:gmatch "[^\n]+" do assert.is_true(#line <= 80, line) end
+      local deep = output "function spec_t(n) local t = {} if n == 0 then return 1 end\n"
+        .. "for i = 1, 40 do t[i] = spec_t(n - 1) end return t end\nspec_t(3)"
+      assert.is_true(select(2, deep:gsub("\n", "")) < 100)
+    end)
+
+    it("wide ones a field a line", function()
+      assert.equal('{\n  a = "' .. ("x"):rep(50) .. '",\n  b = "' .. ("y"):rep(50) .. '"\n}',
+        output "{ b = ('y'):rep(50), a = ('x'):rep(50) }")
+    end)
+
+    it("texts that a terminal would obey as what they are", function()
+      assert.equal([["\x1B[31m\n\t\"\\\x00\xFF]] .. "\u{e9}" .. [[\u{9b}"]],
+        output [["\27[31m\n\t\"\\\0\xFF\u{e9}\u{9b}"]])
+      assert.matches('x" %.%.%. 3,000 bytes more$', output "('x'):rep(5000)")
+      assert.equal(('"%s" ... 2 bytes more'):format("x" .. ("\u{e9}"):rep(999)),
+        output "'x' .. ('\u{e9}'):rep(1000)")
+    end)
+
+    it("functions by where they are, or by their name", function()
+      assert.equal("function (a, b, ...): input 1:1",
+        output "function spec_f(a, b, ...) end\nspec_f")
+      assert.equal("function pf.matmul (?pf.matmul says more)", output "pf.matmul")
+      assert.equal("function string.rep (?string.rep says more)", output "string.rep")
+    end)
+
+    it("models as a tree, alike blocks once, and numbers that sum up", function()
+      local text = output "nn.performer { vocab = 256, dim = 64, layers = 3, heads = 4 }"
+      local count = pf.nn.performer { vocab = 256, dim = 64, layers = 3, heads = 4 }:count()
+      local total = tonumber((text:match "%-%- ([%d,]+) parameters":gsub(",", "")))
+      assert.equal(count, total)
+      assert.matches("\n    1 to 3, each +%d", text)
+      assert.matches("\n        qkv.weight +%[192, 64%] +12,288", text)
+      assert.matches("projection +%[4, 64, 16%] +not trained", text)
+      local embedding, blocks, norm = text:match
+        "embedding.weight +%[256, 64%] +([%d,]+).-blocks +([%d,]+).*norm.weight +%[64%] +([%d,]+)$"
+      local sum = 0
+      for _, n in ipairs { embedding, blocks, norm } do sum = sum + n:gsub(",", "") end
+      assert.equal(count, sum)
+    end)
+
+    it("tensors as they print, and pf in short", function()
+      assert.equal(tostring(pf.ones(2, 3)), output "pf.ones(2, 3)")
+      local overview = output "pf"
+      assert.matches("^Performer ", overview)
+      assert.matches("parts: .*pf.nn", overview)
+      assert.matches("matmul", overview)
+      for line in overview:gmatch "[^\n]+" do assert.is_true(#line <= 80, line) end
+    end)
+
+    it("values whose text can't be had", function()
+      assert.matches("can't be shown: .*no", output
+        "setmetatable({}, { __tostring = function() error 'no' end })")
+      assert.matches("^{ a = 1 }$", output
+        "setmetatable({ a = 1 }, { __index = function() error 'no' end })")
+    end)
+
+    it("how long it took, where that was long", function()
+      local now = 0
+      local function clock() now = now + 0.08 return now end
+      assert.equal("1", output("1", { clock = clock }))
+      local function slow() now = now + 0.8 return now end
+      assert.equal("1\n0.80 s", output("1", { clock = slow }))
+      assert.equal("1\n\27[2m0.80 s\27[0m", output("1", { clock = slow, colour = true }))
+    end)
+  end)
+
+  describe("tells what went wrong", function()
+    it("in short, where the line is all that can be meant", function()
+      for text, expected in pairs {
+        ["error 'bad'"] = "error: bad", ["x = = 3"] = "error: unexpected symbol near '='",
+        ["1 + * 2"] = "error: unexpected symbol near '*'",
+        ["foo bar"] = "error: syntax error near 'bar'", ["error { 1 }"] = "error: { 1 }",
+        ["for i = 1 do"] = "error: ',' expected near 'do'", ["error()"] = "error: nil",
+        ["pf.ones(3):reshape(4)"] =
+          "error: reshape: x is [3]; 3 elements don't fill [4], which has 4",
+      } do assert.equal(expected, output(text), text) end
+    end)
+
+    it("with the calls that are the user's", function()
+      local file = support.folder() .. "/f.lua"
+      support.write(file, "function spec_g(n)\n  if n == 0 then error 'deep' end\n"
+        .. "  local x = spec_g(n - 1)\n  return x\nend\n")
+      local text = output(("dofile %q\nx = spec_g(2)"):format(file))
+      assert.equal(("error: %s:2: deep\n  %s:2 in spec_g\n  %s:3 in spec_g\n  %s:3 in spec_g\n"
+        .. "  input 2:1"):format(file, file, file, file), text)
+      text = output(("dofile %q\nx = pf.nn.define"):format(file))
+      assert.is_nil(text:find "traceback")
+      os.remove(file)
+    end)
+
+    it("with the line of a chunk that has several", function()
+      assert.equal("error: input 1:2: bad", output "do\nerror 'bad' end")
+      assert.equal("error: input 1:2: unexpected symbol near ')'", output "do\n) end")
+    end)
+
+    it("and what a name may have been", function()
+      assert.equal("error: attempt to index a nil value (global 'modle') (did you mean 'model'?)",
+        output "model = 1\nmodle.x")
+      assert.equal("error: attempt to call a nil value (global 'prnt') (did you mean 'print'?)",
+        output "prnt(1)")
+    end)
+
+    it("and keeps the session", function()
+      assert.equal("5", output "x = 5\nerror 'bad'\npf.zeros(1000000, 1000000)\nx")
+    end)
+
+    it("but ends where it is asked to", function()
+      for text, code in pairs { ["pf.exit(3)"] = 3, exit = 0, ["quit()"] = 0 } do
+        local s = session()
+        s:feed(text)
+        assert.equal(code, s.exit and s.exit.code, text)
+      end
+      assert.equal("1", output "local quit = 1\nquit")
+    end)
+  end)
+
+  describe("completes", function()
+    local s
+
+    before_each(function()
+      s = session()
+      s:feed "spec_tensor = pf.ones(2) local spec_local = { inner = { deep = 1 }, f = print }"
+      s:feed "spec_model = nn.linear { from = 2, to = 2 }"
+    end)
+
+    local function found(text) return (complete.find(text, s.environment)) end
+
+    it("names, fields and methods", function()
+      assert.same({ "spec_local", "spec_model", "spec_tensor" }, found "spec_")
+      assert.same({ "pf" }, found "x = pf")
+      assert.same({ "function" }, found "funct")
+      assert.same({ "log_partition", "log_softmax" }, found "pf.log_")
+      assert.same({ "f", "inner" }, found "spec_local.")
+      assert.same({ "deep" }, found "(spec_local.inner.de")
+      assert.same({ "sub", "sum" }, found "spec_tensor:su")
+      assert.same({ "children" }, found "spec_model:chi")
+      assert.same({ "rep", "reverse" }, found "('x'):re")
+      assert.same({ "upper" }, found "string.up")
+      assert.same({ "f" }, found "spec_local:")
+      assert.same({ "matmul" }, found "?pf.matm")
+    end)
+
+    it("nothing where there is nothing, without calling anybody", function()
+      s:feed "spec_odd = setmetatable({}, { __index = function() error 'called' end })"
+      for _, text in ipairs { "nope.x", "spec_odd.", "spec_f().a", "'abc", "-- pf.", "1 .. pf.zzz",
+                              "pf.matmul(", "[[ pf.ma" } do
+        assert.not_has_error(function() found(text) end)
+      end
+      assert.same({}, found "spec_odd.x")
+      assert.same({}, found "[[ pf.ma")
+      assert.same({}, found "pf.none.")
+    end)
+
+    it("options of a call, and what they may be", function()
+      assert.same({ "from = " }, found "nn.linear { fr")
+      assert.same({ "from = " }, found "nn.linear({ to = 3, fr")
+      assert.same({ "from = " }, found "x = { nn.linear { act = 'relu', fr")
+      assert.same({ "decay = " }, found "pf.optim.adamw(spec_model, { lr = 1, dec")
+      assert.same({ "threads = " }, found "pf.open { thr")
+      assert.same({ "keep = " }, found "spec_tensor:sum { ke")
+      assert.same({ "square_relu" }, found "nn.linear { act = 'sq")
+      assert.is_truthy(#found "nn.block { " > 20)
+      s:feed "local make = nn.linear"
+      assert.same({ "from = " }, found "make {\n  to = 3,\n  fr")
+      assert.same({}, found "nn.linear { from = zz")
+    end)
+
+    it("files in quotes", function()
+      local folder = support.folder()
+      support.write(folder .. "/one.txt", "")
+      support.write(folder .. "/other.txt", "")
+      assert.same({ folder .. "/one.txt" }, found("pf.load('" .. folder .. "/on"))
+      assert.same({ folder .. "/one.txt", folder .. "/other.txt" },
+        found('x = { "a", "' .. folder .. "/o"))
+      assert.same({}, found("'" .. folder .. "/none/x"))
+      assert.equal('e.txt"', (complete.at('"' .. folder .. "/on", s.environment, 80)))
+      support.remove(folder)
+    end)
+
+    it("at Tab by as much as is clear, else shows", function()
+      assert.equal("mul", (complete.at("pf.mat", s.environment, 80)))
+      assert.equal("_", (complete.at("spec", s.environment, 80)))
+      local insert, shown = complete.at("spec_", s.environment, 80)
+      assert.is_nil(insert)
+      assert.equal("spec_local   spec_model   spec_tensor", shown)
+      assert.equal("  ", (complete.at("", s.environment, 80)))
+      assert.equal("  ", (complete.at("do\n  ", s.environment, 80)))
+      assert.is_nil((complete.at("zzzz", s.environment, 80)))
+      s:feed "nn.linear {"
+      assert.equal("m = ", (s:complete("fro, x", 3)))
+    end)
+  end)
+
+  describe("helps", function()
+    it("with the words of the reference", function()
+      local text = output "?pf.matmul"
+      assert.matches("^pf.matmul%(a, b%)  %->  pf.Tensor\n  y = a b for matrices", text)
+      assert.equal(text, output "pf.matmul?")
+      assert.equal(text, output "? pf.matmul(x, y)")
+      assert.matches("^Tensor:matmul%(b%)", output "t = pf.ones(2)\n?t:matmul")
+      local block = output "?nn.block"
+      assert.matches("^pf.nn.block%(", block)
+      assert.matches("\n  heads +integer%. [^\n]+", block)
+      assert.matches("default 10000%)", (block:gsub("%s+", " ")))
+      assert.matches("\n  lr +number", output "?pf.optim.adamw")
+    end)
+
+    it("knows every function of the reference, and each option of a layer", function()
+      local reference = require "performer.repl.reference"
+      assert.is_true(#reference.get().order > 300)
+      for _, name in ipairs(reference.get().order) do
+        assert.equal(name .. "(", output("?" .. name):sub(1, #name + 1))
+      end
+      for _, layer in ipairs(pf.layers()) do
+        local text = output("?nn." .. layer.type)
+        for _, option in ipairs(layer.options) do
+          assert.is_truthy(text:find("\n  " .. option.name .. " ", 1, true),
+            layer.type .. " " .. option.name)
+        end
+      end
+    end)
+
+    it("lists what a part has, and what a value can", function()
+      local text = output "?nn"
+      for _, layer in ipairs(pf.layers()) do
+        assert.is_truthy(text:find("pf.nn." .. layer.type .. " ", 1, true), layer.type)
+      end
+      for line in text:gmatch "[^\n]+" do assert.is_true(#line <= 80, line) end
+      assert.matches("methods:\n.*Tape:backward", output "t = pf.tape()\nt:close()\n?t")
+      assert.matches("Tensor:sum ", output "?Tensor")
+      assert.equal(output "pf", output "?pf")
+    end)
+
+    it("says what may have been meant", function()
+      assert.matches("did you mean pf.nn.performer%?", output "?nn.performr")
+      assert.matches("did you mean pf.matmul%?\npf.matmul", output "?pf.matmull")
+      assert.equal("there is no pf.cat; it is pf.concat", output "?pf.cat")
+      assert.matches("it is t:reshape", output "t = pf.ones(2)\n?t:view")
+      assert.matches("there are .*pf.softmax", output "?softmax")
+      assert.matches("^nothing is called zzzzzzzz", output "?zzzzzzzz")
+    end)
+
+    it("with the comment above a function of the user's, and of Lua with its manual", function()
+      local file = support.folder() .. "/f.lua"
+      support.write(file, "-- not this\n\n-- Doubles.\n--- And no more.\nfunction spec_d(x)\n"
+        .. "  return 2 * x\nend\n")
+      assert.equal(("function (x): %s:5\n  Doubles.\n  And no more."):format(file),
+        output(("dofile %q\n?spec_d"):format(file)))
+      os.remove(file)
+      assert.matches("manual.html#pdf%-print", output "?print")
+      assert.matches("a word of Lua's", output "?while")
+    end)
+
+    it("alone says what there is, on 80 columns", function()
+      local text = output "?"
+      assert.matches("Ctrl%-D", text)
+      for line in text:gmatch "[^\n]+" do assert.is_true(#line <= 80, line) end
+    end)
+  end)
+
+  describe("has commands:", function()
+    it("time", function()
+      assert.matches("^2\n[%d.e-]+ [mu]?s$", output "%time 1 + 1")
+      assert.matches("\n[%d.]+ [mu]?s, 4%.%d MB of tensors at most$", output
+        "%time pf.zeros(1024, 1024):shape()")
+      assert.equal("error: bad", output "%time error 'bad'")
+      assert.matches("^median [%d.e-]+ [mu]?s, least .* of %d+ runs$", output "%timeit 1 + 1")
+      assert.matches("^error: ", output "%timeit error 'bad'")
+      assert.equal("error: unexpected symbol near '*'", output "%timeit 1 + *")
+    end)
+
+    it("who", function()
+      assert.equal("nothing was made yet", output "%who")
+      assert.equal("spec_a = 1\nspec_b = { 2 }", output "spec_b = { 2 } local spec_a = 1\n%who")
+    end)
+
+    it("and says so where there is none", function()
+      assert.equal("there is no %tme (did you mean %time?); ? says what there is", output "%tme 1")
+    end)
+  end)
+
+  describe("keeps what was typed", function()
+    local function path(set) return history.path(function(name) return set[name] end) end
+
+    it("where the user's state is", function()
+      assert.equal("/s/performer/history", path { XDG_STATE_HOME = "/s", HOME = "/h" })
+      assert.equal("/h/.local/state/performer/history", path { HOME = "/h" })
+      assert.equal("/h/.local/state/performer/history", path { XDG_STATE_HOME = "s", HOME = "/h" })
+      assert.equal("/f", path { PF_HISTORY = "/f", HOME = "/h" })
+      assert.is_nil(path { PF_HISTORY = "off", HOME = "/h" })
+      assert.is_nil(path {})
+    end)
+
+    it("a line each, whatever is in it", function()
+      for _, entry in ipairs { "a", "a\nb", "a\\nb", "\\", "'\\n'\n\\\\", "\u{e9}" } do
+        local line = history.line(entry)
+        assert.is_nil(line:find "\n")
+        assert.equal(entry, history.entry(line))
+      end
+    end)
+
+    it("once, and not what begins with a blank", function()
+      local kept, file = {}, {}
+      local console = { remember = function(text) kept[#kept + 1] = text end,
+                        append = function(_, text) file[#file + 1] = text end }
+      local last
+      for _, entry in ipairs { "a", "a", " secret", "b\nc", "a" } do
+        last = history.keep(console, "/f", entry, last)
+      end
+      assert.same({ "a", "b\nc", "a" }, kept)
+      assert.same({ "a\n", "b\\nc\n", "a\n" }, file)
+    end)
+  end)
+
+  it("colours no text where none is asked for", function()
+    for _, text in ipairs { "1", "error 'bad'", "%time 1", "x = = 3" } do
+      assert.is_nil(output(text):find "\27")
+    end
+    assert.equal("\27[31merror: \27[0mbad", output("error 'bad'", { colour = true }))
+  end)
+end)
+
+describe("the program's way in", function()
+  it("runs Lua of the command line, with pf at hand", function()
+    local code, out = support.performer "-e 'print(pf.ones(2):sum():item())' -e 'print(nn.linear)'"
+    assert.equal(0, code)
+    assert.matches("^2.0\nfunction: ", out)
+    local bad, _, err = support.performer "-e 'error \"bad\"'"
+    assert.equal(1, bad)
+    assert.matches("^performer: %(command line%):1: bad\n", err)
+    assert.equal(1, (support.performer "-e 'x = = 1'"))
+    assert.equal(5, (support.performer "-e 'pf.exit(5)'"))
+  end)
+
+  it("then a script, with its own words", function()
+    local file = support.folder() .. "/s.lua"
+    support.write(file, "print(given, arg[0], ...)")
+    local code, out = support.performer(("-e 'given = 1' %s a -e b"):format(file))
+    assert.equal(0, code)
+    assert.equal("1\t" .. file .. "\ta\t-e\tb\n", out)
+    os.remove(file)
+  end)
+
+  it("runs a script from the standard input", function()
+    for words, expected in pairs { [""] = "in\n", ["-"] = "in\n", ["- a b"] = "in\ta\tb\n" } do
+      local code, out, err = support.shell(("echo \"print('in', ...)\" | %s/bin/performer %s")
+        :format(support.build, words))
+      assert.equal(0, code, err)
+      assert.equal(expected, out)
+    end
+    local code, _, err = support.shell(("echo 'error \"x\"' | %s/bin/performer -")
+      :format(support.build))
+    assert.equal(1, code)
+    assert.matches("^performer: stdin:1: x\n", err)
+    assert.equal(2, (support.performer "</dev/null"))
+  end)
+
+  it("is a prompt behind them with -i, of a pipe too", function()
+    local code, out, err = support.shell(("printf '%%s\\n' 'given + 1' 'for i = 1, 2 do' 'end' "
+      .. "'err()' | PF_HISTORY=off %s/bin/performer -i -e 'given = 41'"):format(support.build))
+    assert.equal(0, code)
+    assert.equal("", err)
+    assert.matches("pf> 42\npf>   > pf> error: attempt to call a nil value [^\n]*\npf> \n$", out)
+    assert.is_nil(out:find "\27")
+  end)
+
+  it("refuses what it has no use for", function()
+    for words, message in pairs {
+      ["-e"] = "Lua is needed behind '%-e'", ["-i train"] = "a FILE.lua or %- is needed",
+      ["-x"] = "no option '%-x'", ["-e '' none.lua"] = "can't read none.lua",
+    } do
+      local code, _, err = support.performer(words)
+      assert.equal(2, code, words)
+      assert.matches(message, err)
+    end
+  end)
+
+  it("keeps a history file of the last megabyte, that two sessions share", function()
+    local folder = support.folder()
+    local file = folder .. "/new/folder/history"
+    local function run(lines)
+      return support.shell(("printf '%%s\\n' %s | PF_HISTORY=%s %s/bin/performer -i"):format(lines,
+        file, support.build))
+    end
+    assert.equal(0, (run "1 ' 2' 'do' 'end'"))
+    assert.equal("1\ndo\\nend\n", support.read(file))
+    local _, mode = support.shell("stat -c %a " .. file)
+    assert.equal("600\n", mode)
+    support.write(file, ("x = 'a line that is long'\n"):rep(60000))
+    assert.equal(0, (run "3"))
+    local text = support.read(file)
+    assert.is_true(#text <= (1 << 20) + 2)
+    assert.equal("x = 'a line that is long'\n", text:sub(1, 26))
+    assert.equal("x = 'a line that is long'\n3\n", text:sub(-28))
+    support.shell(("for i in 1 2 3 4; do printf '%%s\\n' $i$i $i | PF_HISTORY=%s %s/bin/performer "
+      .. "-i >%s/out$i & done; wait"):format(file, support.build, folder))
+    local seen = support.read(file):sub(#text + 1)
+    for i = 1, 4 do
+      assert.is_truthy(seen:find(("%d%d\n"):format(i, i), 1, true))
+    end
+    assert.equal(20, #seen)
+    support.remove(folder)
+  end)
+end)
