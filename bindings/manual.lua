@@ -140,7 +140,9 @@ local function main_page(list)
 .Ar command
 .Op Ar options
 .Nm
-.Ar file.lua
+.Op Fl e Ar code
+.Op Fl i
+.Op Ar file.lua | Cm \-
 .Op Ar arguments
 .Nm
 .Fl \-help | \-version
@@ -148,8 +150,28 @@ local function main_page(list)
 Trains and runs Performers: transformers whose attention costs time and memory
 linear in the length of what they read.
 A
-.Ar file.lua
-is run as a script with the engine at hand.
+.Ar file.lua ,
+or
+.Cm \-
+for what comes through the standard input, is run as a script with the engine
+at hand.
+Without any words
+.Nm
+is a prompt on a terminal, and elsewhere runs the standard input.
+The options are:
+.Bl -tag -width Ds]]
+  for _, start in ipairs(commands.starts) do
+    page((".It Fl %s%s\n%s"):format(start[1], start[2] and " Ar " .. start[2] or "",
+      mdoc(start[3])))
+  end
+  page [[
+.El
+.Pp
+At the prompt the values of expressions are shown, Tab completes names, options
+and files, and
+.Ql \&?
+alone says what else there is.
+.Pp
 The commands are:
 .Bl -tag -width Ds]]
   for _, command in ipairs(list) do
@@ -167,9 +189,21 @@ How many threads where
 says nothing.
 .It Ev NO_COLOR
 No colours.
+.It Ev PF_HISTORY
+The file that keeps what was typed at the prompt, or
+.Ql off
+for none.
+.El
+.Sh FILES
+.Bl -tag -width Ds
+.It Pa ~/.local/state/performer/history
+What was typed at the prompt, in
+.Ev XDG_STATE_HOME
+where that is set.
 .El]]
   add_exits(page)
   page ".Sh EXAMPLES"
+  page '.Dl performer \\-e \\(dqprint(pf.randn(2, 3):softmax())\\(dq'
   for _, command in ipairs(list) do
     page(".Dl " .. words(command.examples[1]:gsub("%s+", " ")))
   end
@@ -205,11 +239,15 @@ local function bash(list)
   page "  local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} options="
   page "  COMPREPLY=()"
   page "  if ((COMP_CWORD == 1)); then"
-  page(("    COMPREPLY=($(compgen -W '%s --help --version' -- \"$word\")"):format(
+  page(("    COMPREPLY=($(compgen -W '%s -e -i --help --version' -- \"$word\")"):format(
     table.concat(names, " ")))
   page "               $(compgen -o plusdirs -f -X '!*.lua' -- \"$word\"))"
   page "    return"
   page "  fi"
+  page "  case $before in"
+  page "    -e) return ;;"
+  page "    -i) COMPREPLY=($(compgen -o plusdirs -f -X '!*.lua' -- \"$word\")); return ;;"
+  page "  esac"
   page "  case ${COMP_WORDS[1]}$before in"
   for _, command in ipairs(list) do
     for _, option in ipairs(command.options) do
@@ -256,8 +294,13 @@ local function zsh(list)
   for _, command in ipairs(list) do
     page(("    '%s:%s'"):format(command.name, brief(command.purpose, ":")))
   end
+  page "  )\n  local -a starts=("
+  for _, start in ipairs(commands.starts) do
+    page(("    '-%s:%s'"):format(start[1], brief(start[3], ":")))
+  end
   page "  )\n  if (( CURRENT == 2 )); then"
-  page "    _describe command commands\n    _files -g '*.lua'\n    return\n  fi"
+  page "    _describe command commands\n    _files -g '*.lua'"
+  page "    _describe -o option starts\n    return\n  fi"
   page "  local command=$words[2]\n  shift words\n  (( CURRENT-- ))\n  case $command in"
   for _, command in ipairs(list) do
     page(("    %s) _arguments \\"):format(command.name))
@@ -271,6 +314,10 @@ end
 local function fish(list)
   local page, lines = writer()
   page "# fish completion of performer, made by bindings/manual.lua"
+  for _, start in ipairs(commands.starts) do
+    page(("complete -c performer -n __fish_use_subcommand -o %s%s -d '%s'"):format(start[1],
+      start[2] and " -r" or "", brief(start[3])))
+  end
   for _, command in ipairs(list) do
     page(("complete -c performer -n __fish_use_subcommand -a %s -d '%s'"):format(command.name,
       brief(command.purpose)))

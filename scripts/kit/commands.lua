@@ -5,6 +5,12 @@ local cli = require "kit.cli"
 
 local commands = {}
 
+--- What the program takes in the place of a command (main.c): { letter, argument, what it does }.
+commands.starts = {
+  { "e", "code", "Runs Lua, in which pf and nn are at hand; may be given several times." },
+  { "i", nil, "A prompt, behind the script and every -e." },
+}
+
 --- What their exit codes say.
 commands.exits = {
   { "0", "It did what was asked." }, { "1", "It failed." }, { "2", "It was asked wrongly." },
