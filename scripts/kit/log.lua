@@ -1,4 +1,10 @@
---- log.lua - the log of a run, a line of JSON a record, and the picture of its losses.
+--- log.lua - the log of a run, a line of JSON a record; the same as a table (log.csv) and, when
+-- asked for, for TensorBoard; and the picture of its losses.
+--
+-- Every file is written as the run goes. When it goes on, each is made anew from the records up to
+-- where it stands, so none has a step twice.
+local events = require "kit.events"
+local log_fields = require "kit.log_fields"
 local pf = require "performer"
 local svg = require "kit.svg"
 
@@ -26,25 +32,56 @@ local function cant_write(path, message)
   return ("can't write the log %s: %s"):format(path, message:match "[^:%s][^:]*$")
 end
 
+Log.EVENTS = "events.out.tfevents.performer" -- TensorBoard looks for `tfevents`
+
+--- How a record stands in each of the files; `began`: when the run's time was 0, since 1970.
+local function writers(tensorboard, began)
+  local list = {
+    { name = "log.jsonl", head = "",
+      line = function(record) return pf.json.encode(record) .. "\n" end },
+    { name = "log.csv", head = log_fields.csv_head(), -- of the last record log.jsonl has more
+      line = function(record) return record.final and "" or log_fields.csv_line(record) end },
+  }
+  list[3] = tensorboard and {
+    name = Log.EVENTS, head = events.head(began),
+    line = function(record)
+      return events.scalars(began + (record.seconds or 0), record.step, log_fields.scalars(record))
+    end } or nil
+  return list
+end
+
+--- Makes a file anew of the records that stand, and leaves it open for more; true, or nil, message.
+local function begin(writer, dir, records)
+  local path, parts = dir .. "/" .. writer.name, { writer.head }
+  for _, record in ipairs(records) do parts[#parts + 1] = writer.line(record) end
+  local ok, message = pf.file.write(path, table.concat(parts)) -- synced: a whole log is at stake
+  if ok then writer.file, message = io.open(path, "a") end
+  if not writer.file then return nil, cant_write(path, message) end
+  return true
+end
+
+--- When the run's time was 0: as its events say, or by the clock.
+local function began_at(dir, records)
+  local last = records[#records]
+  return events.began(dir .. "/" .. Log.EVENTS)
+    or os.time() - (last and tonumber(last.seconds) or 0)
+end
+
 --- Opens a run folder's log. options: dir, json (function that prints a record too), step (go
--- on after this step: what the log says beyond it goes), from (folder whose log to take over).
--- nil, message. log.broken: so many lines were no records, and are left out.
+-- on after this step: what the log says beyond it goes), from (folder whose log to take over),
+-- tensorboard (events for it, too). nil, message. log.broken: so many lines were no records, and
+-- are left out.
 function Log.open(options)
-  local path = options.dir .. "/log.jsonl"
   local log = setmetatable({ dir = options.dir, json = options.json, train = {}, valid = {},
                              broken = 0 }, Log)
-  local records = {}
-  if options.step then
-    records, log.broken = earlier((options.from or options.dir) .. "/log.jsonl", options.step)
+  local from, records = options.from or options.dir, {}
+  if options.step then records, log.broken = earlier(from .. "/log.jsonl", options.step) end
+  for _, record in ipairs(records) do log:remember(record) end
+  log.writers = writers(options.tensorboard, began_at(from, records))
+  for _, writer in ipairs(log.writers) do
+    local ok, message = begin(writer, log.dir, records)
+    if not ok then return nil, message end
   end
-  local lines = {}
-  for _, record in ipairs(records) do
-    lines[#lines + 1] = pf.json.encode(record) .. "\n"
-    log:remember(record)
-  end
-  local ok, message = pf.file.write(path, table.concat(lines)) -- synced: a whole log is at stake
-  if ok then log.file, message = io.open(path, "a") end
-  if not log.file then return nil, cant_write(path, message) end
   return log
 end
 
@@ -62,9 +99,11 @@ end
 --- Appends a record to the log, and prints it when asked to; true, or nil, message.
 function Log:write(record)
   self:remember(record)
-  local ok, message = self.file:write(pf.json.encode(record), "\n")
-  if ok then ok, message = self.file:flush() end
-  if not ok then return nil, ("%s/log.jsonl: %s"):format(self.dir, message) end
+  for _, writer in ipairs(self.writers) do
+    local ok, message = writer.file:write(writer.line(record))
+    if ok then ok, message = writer.file:flush() end
+    if not ok then return nil, ("%s/%s: %s"):format(self.dir, writer.name, message) end
+  end
   if self.json then self.json(record) end
   return true
 end
@@ -116,6 +155,8 @@ function Log:draw(chart)
   return nil, ("%s: %s"):format(path, message)
 end
 
-function Log:close() self.file:close() end
+function Log:close()
+  for _, writer in ipairs(self.writers) do writer.file:close() end
+end
 
 return Log

@@ -55,7 +55,8 @@ function Run.open(options, make)
   start.describe(run)
   run.records = cli.need(Log.open { dir = run.dir,
                                     json = options.json and cli.json_log("train", "log.jsonl"),
-                                    step = options.resume and run.state.step, from = run.from })
+                                    step = options.resume and run.state.step, from = run.from,
+                                    tensorboard = run.settings.tensorboard })
   if run.records.broken > 0 then
     cli.say("train: log.jsonl: lines left out that are no records: %d", run.records.broken)
   end

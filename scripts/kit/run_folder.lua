@@ -1,7 +1,9 @@
 --- run_folder.lua - the folder of a run of `train`: made, found free, and kept from other writers
 -- until the program ends.
 local cli = require "kit.cli"
+local events = require "kit.events"
 local lfs = require "lfs"
+local log_fields = require "kit.log_fields"
 local pf = require "performer"
 
 local run_folder = {}
@@ -73,6 +75,14 @@ local function is_log(path)
   return file and (not line or type(record) == "table" and record.step ~= nil)
 end
 
+--- The same of the table and the events that stand beside it.
+local function is_table(path)
+  local file = lfs.attributes(path, "mode") == "file" and io.open(path, "rb")
+  local line = file and file:read "L"
+  if file then file:close() end
+  return file and (not line or line == log_fields.csv_head())
+end
+
 --- What a run writes under the name, in a folder that holds none yet; nil: nothing, or it is free
 -- to be written over.
 local function written_as(path, name, settings)
@@ -81,6 +91,11 @@ local function written_as(path, name, settings)
     return ("save its step %d"):format(step)
   end
   if name == "log.jsonl" and not is_log(path) then return "write its log" end
+  if name == "log.csv" and not is_table(path) then return "write its log as a table" end
+  if name == "events.out.tfevents.performer" and settings.tensorboard
+    and not events.began(path) then
+    return "write its events"
+  end
   if name == "loss.svg" then return "draw its picture" end
   if name == "BEST" then return "mark its best step" end
 end

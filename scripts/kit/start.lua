@@ -78,7 +78,7 @@ end
 --- What may be changed of a run's settings when it goes on.
 local function change_settings(settings, options, model)
   for _, name in ipairs { "data", "valid", "format", "skip_bad", "keep", "eval_every", "log_every",
-                          "save_minutes" } do
+                          "save_minutes", "tensorboard" } do
     if options.given[name] ~= nil then settings[name] = options.given[name] end
   end
   if options.sliced or options.slice_length then

@@ -30,6 +30,8 @@ local OWN = {
     group = "Run", keep = true },
   { "keep", "positive", 2, "checkpoints to keep, beside the best", group = "Run", keep = true },
   { "json", "flag", nil, "log lines as JSON on stdout", group = "Run" },
+  { "tensorboard", "switch", nil, "an event file for TensorBoard, too, beside log.jsonl and "
+    .. "log.csv", "off", group = "Run", keep = true },
   { "length", "positive", nil, "tokens a row", group = "Training", keep = true },
   { "batch", "positive", nil, "rows a step", group = "Training", keep = true },
   { "optimizer", "name", optimizer_options.DEFAULT, "how weights follow their gradients: "
@@ -102,7 +104,7 @@ end
 --- What may be given with --resume; all else is the run's own.
 local RESUMABLE = { "resume", "out", "data", "valid", "format", "skip_bad", "model", "steps",
                     "patience", "threads", "memory", "keep", "eval_every", "log_every",
-                    "save_minutes", "recompute", "sliced", "slice_length", "json" }
+                    "save_minutes", "tensorboard", "recompute", "sliced", "slice_length", "json" }
 
 --- The optimizer's rows: words that stand for something else are taken.
 local function make_optimizer_rows()
