@@ -11,6 +11,8 @@ local svg = require "kit.svg"
 local Log = {}
 Log.__index = Log
 
+Log.SMOOTH = 20 -- steps of the running mean: each new one counts a 20th
+
 --- The log records up to `step`, and how many lines are no record: a killed run, or a full disk,
 -- may leave half of one, and steps beyond the last checkpoint.
 local function earlier(path, step)
@@ -130,7 +132,8 @@ end
 --- The loss curve as loss.svg; its path, or nil, message. chart: { title, held_out (what its
 -- points are of), baselines = { name = loss in nats } }.
 function Log:draw(chart)
-  local series = { { name = "training, smoothed", points = thin(settled(self.train), 600) } }
+  local series = { { name = ("training, running mean of about %d steps"):format(Log.SMOOTH),
+                     points = thin(settled(self.train), 600) } }
   if #self.valid > 0 then
     series[2] = { name = chart.held_out, points = thin(self.valid, 60), marks = true }
   end

@@ -23,7 +23,7 @@ log_fields.rows = {
     .. "finite)", csv = true, may = true, tag = "train/gradient_norm" },
   { "tokens_per_s", "number", { "step" }, "tokens a second, since the line before", csv = true,
     tag = "speed/tokens_per_s" },
-  { "seconds", "number", { "all" }, "time of training so far, without evaluations", csv = true },
+  { "seconds", "number", { "all" }, "time of the run so far", csv = true },
   { "bytes_peak", "integer", { "all" }, "most bytes that the engine held, so far", csv = true,
     tag = "memory/bytes_peak" },
   { "attention", "table", { "step" }, "at evaluations and the last step: what the features' error "

@@ -1,5 +1,6 @@
 --- progress.lua - the live line of a long run: rewritten in place on a terminal, a plain
--- line every few seconds when piped (no escape, no carriage return). Always on stderr.
+-- line every few seconds when piped (no escape, no carriage return); and lines that stay. Always on
+-- stderr.
 local Progress = {}
 Progress.__index = Progress
 
@@ -12,12 +13,15 @@ end
 
 --- total: steps in all (nil: not known yet); live: stderr is a terminal; clock: a function
 -- giving seconds; first: steps done before; width: a function giving the terminal's columns;
--- name: what is counted ("step"); late: nothing is shown before it has taken a while.
+-- name: what is counted ("step"); late: nothing is shown before it has taken a while; left: a
+-- function(step, ...) giving the seconds to the end (nil: by the steps so far); out: a file to
+-- write to, instead of stderr.
 function Progress.new(options)
   return setmetatable({ total = options.total, live = options.live, clock = options.clock,
                         start = options.clock(), first = options.first or 0,
                         last = options.late and options.clock() or -math.huge,
                         width = options.width, name = options.name or "step",
+                        left = options.left, out = options.out or io.stderr,
                         every = options.live and 0.1 or 10 }, Progress)
 end
 
@@ -28,32 +32,47 @@ local function fitted(line, width)
   return line:sub(1, utf8.offset(line, width + 1) - 1)
 end
 
---- Shows step `step` with `parts`, a list of texts, when it is time (or `now`).
-function Progress:show(step, parts, now)
-  local time = self.clock()
-  if not now and time - self.last < self.every then return end
-  self.last = time
+--- Seconds to the end as the steps so far tell; nil: they don't.
+local function by_steps(self, step, time)
   local done = step - self.first
+  return self.total and done > 0 and (time - self.start) / done * (self.total - step) or nil
+end
+
+--- Shows step `step` with `parts`, a list of texts, when it is time; what follows goes to `left`.
+function Progress:show(step, parts, ...)
+  local time = self.clock()
+  if time - self.last < self.every then return end
+  self.last = time
   local words = { self.total and ("%s %d/%d"):format(self.name, step, self.total)
     or ("%s %d"):format(self.name, step) }
   for _, part in ipairs(parts) do words[#words + 1] = part end
-  if self.total and done > 0 then
-    local left = (time - self.start) / done * (self.total - step)
-    words[#words + 1] = "left " .. duration(left)
-  end
+  local left
+  if self.left then left = self.left(step, ...) else left = by_steps(self, step, time) end
+  if left then words[#words + 1] = "left " .. duration(left) end
   local line = table.concat(words, "  ")
   if self.live then
-    io.stderr:write("\r", fitted(line, (self.width and self.width() or 80) - 1), "\27[K")
+    self.out:write("\r", fitted(line, (self.width and self.width() or 80) - 1), "\27[K")
     self.open = true
   else
-    io.stderr:write(line, "\n")
+    self.out:write(line, "\n")
   end
-  io.stderr:flush()
+  self.out:flush()
+end
+
+--- A line that stays, above the live one.
+function Progress:note(line)
+  if self.live then
+    self.out:write("\r", fitted(line, (self.width and self.width() or 80) - 1), "\27[K\n")
+    self.open = false
+  else
+    self.out:write(line, "\n")
+  end
+  self.out:flush()
 end
 
 --- Ends the live line, so that what follows stands on a line of its own.
 function Progress:finish()
-  if self.open then io.stderr:write("\n") end
+  if self.open then self.out:write("\n") end
   self.open = false
 end
 

@@ -24,6 +24,7 @@ local find_lr = require "kit.find_lr"
 local finish = require "kit.finish"
 local lfs = require "lfs"
 local Log = require "kit.log"
+local Pace = require "kit.pace"
 local pf = require "performer"
 local Progress = require "kit.progress"
 local run_data = require "kit.run_data"
@@ -62,7 +63,9 @@ function Run.open(options, make)
   end
   run.progress = Progress.new { total = run.settings.steps, live = pf.term.colour(2),
                                 clock = pf.clock, first = run.state.step,
+                                left = function(...) return run.pace:left(...) end,
                                 width = function() return pf.term.width(2) end }
+  run.pace = Pace.new(run.settings, evaluate.batches(run.data, "valid", run.settings.batch))
   if not run.settings.bidirectional then run.baselines = evaluate.baselines(run.data) end
   run.saved_at = pf.clock()
   return run
@@ -151,6 +154,8 @@ function Run:steps()
     if self.logged then self.logged, self.tokens, self.mark = false, 0, pf.clock() end
     self:fetch(self.done + 1)
     self.began = pf.clock()
+    if self.done >= first then self.pace:between(self.began - self.last, self.judged) end
+    self.judged = false
     return self.done + 1, self.step_batches[1]
   end
 end
@@ -219,9 +224,10 @@ function Run:measure(record)
   self:check_taken()
   self.done, self.moving, self.before = step, false, nil
   if self:is_logged(step) then self:warn() end
-  local share = math.max(0.05, 1 / step) -- a plain mean at first
+  local share = math.max(1 / Log.SMOOTH, 1 / step) -- a plain mean at first
   state.smooth = (1 - share) * (state.smooth or 0) + share * loss
   state.seconds, self.last = state.seconds + now - self.last, now
+  self.pace:step(now - self.began)
   if not s.steps then self:fix_steps(step, now - self.began) end
   self.tokens = self.tokens + self.step_tokens
   self.rate = self.tokens / (now - self.mark)
@@ -245,7 +251,7 @@ end
 function Run:judge(record, result)
   self:check_judged(record.step, result)
   record.valid_loss, record.valid_tokens = result.loss, result.tokens
-  record.valid_rows = result.rows
+  record.valid_rows, self.judged = result.rows, true
   if self.settings.bidirectional then self.baselines = { frequencies = result.baseline } end
 end
 
@@ -274,7 +280,8 @@ end
 function Run:show_batch(step, batch, batches)
   self:save_in_time(step)
   if batch < batches then
-    self.progress:show(step, { ("evaluating, batch %d of %d"):format(batch, batches) })
+    self.progress:show(step, { ("evaluating, batch %d of %d"):format(batch, batches) },
+                       batches - batch)
   end
 end
 
@@ -375,13 +382,22 @@ function Run:draw()
   return path
 end
 
+--- What an evaluation has come to, in a line that stays: the best so far is marked.
+function Run:course_line(record)
+  local s, state = self.settings, self.state
+  local best = state.best_step == record.step and "* best so far"
+    or ("  best %.4f, step %s"):format(state.best, state.best_step or "?")
+  local steps = s.steps and ("%d/%d"):format(record.step, s.steps) or ("%d"):format(record.step)
+  return ("step %-11s training %.4f  held out %.4f %s"):format(steps, state.smooth,
+    record.valid_loss, best)
+end
+
 --- Saves a checkpoint of a record that was judged, and draws the curve. Without progress for as
 -- long as --patience says the run ends here.
 function Run:keep(record)
   self:save_best(record.step, record.valid_loss)
   self:draw()
-  self.progress:show(record.step, { ("loss %.4f"):format(self.state.smooth),
-                                    ("held out %.4f"):format(record.valid_loss) }, true)
+  self.progress:note(self:course_line(record))
   if not self.state.stopped then return end
   self.progress:finish()
   cli.say("train: no progress in %d evaluations, the best held-out loss is %.4f of step %s: the "
