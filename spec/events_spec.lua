@@ -150,8 +150,8 @@ describe("the log", function()
       rows[#rows + 1] = {}
       for cell in (line .. ","):gmatch "([^,]*)," do table.insert(rows[#rows], cell) end
     end
-    assert.same({ "step", "loss", "smoothed", "valid_loss", "lr", "norm", "tokens_per_s",
-                  "seconds", "bytes_peak" }, rows[1])
+    assert.same({ "step", "loss", "smoothed", "valid_loss", "lr", "norm", "tokens_seen",
+                  "tokens_per_s", "seconds", "bytes_peak" }, rows[1])
     assert.equal(#log, #rows)
     for i = 1, #log - 1 do
       for j, name in ipairs(rows[1]) do

@@ -3,10 +3,12 @@
 --
 -- Every file is written as the run goes. When it goes on, each is made anew from the records up to
 -- where it stands, so none has a step twice.
+local curves = require "kit.curves"
 local events = require "kit.events"
 local log_fields = require "kit.log_fields"
 local pf = require "performer"
 local svg = require "kit.svg"
+local whole_file = require "kit.whole_file"
 
 local Log = {}
 Log.__index = Log
@@ -110,32 +112,13 @@ function Log:write(record)
   return true
 end
 
---- At most `most` of the points, evenly taken, with the last.
-local function thin(points, most)
-  local stride = math.ceil(#points / most)
-  if stride <= 1 then return points end
-  local some = {}
-  for i = 1, #points, stride do some[#some + 1] = points[i] end
-  if some[#some] ~= points[#points] then some[#some + 1] = points[#points] end
-  return some
-end
-
---- The curve without the plunge of its first 3 %, which would flatten all the rest.
-local function settled(points)
-  local last, kept = #points > 0 and points[#points][1] or 0, {}
-  for _, point in ipairs(points) do
-    if point[1] >= 0.03 * last then kept[#kept + 1] = point end
-  end
-  return kept
-end
-
 --- The loss curve as loss.svg; its path, or nil, message. chart: { title, held_out (what its
 -- points are of), baselines = { name = loss in nats } }.
 function Log:draw(chart)
   local series = { { name = ("training, running mean of about %d steps"):format(Log.SMOOTH),
-                     points = thin(settled(self.train), 600) } }
+                     points = curves.thin(curves.settled(self.train), 600) } }
   if #self.valid > 0 then
-    series[2] = { name = chart.held_out, points = thin(self.valid, 60), marks = true }
+    series[2] = { name = chart.held_out, points = curves.thin(self.valid, 60), marks = true }
   end
   local last = 1
   for _, line in ipairs(series) do
@@ -145,17 +128,10 @@ function Log:draw(chart)
     series[#series + 1] = { name = name, points = { { 0, loss }, { last, loss } }, dashed = true }
   end
   local path = self.dir .. "/loss.svg"
-  local file, message = io.open(path .. ".tmp", "w")
-  if not file then return nil, message end
-  local ok
-  ok, message = file:write(svg.chart { title = chart.title, x = "step", y = "nats a token",
-                                       series = series })
-  local closed, why = file:close()
-  if ok and not closed then ok, message = nil, why end
-  if ok then ok, message = os.rename(path .. ".tmp", path) end
-  if ok then return path end
-  os.remove(path .. ".tmp")
-  return nil, ("%s: %s"):format(path, message)
+  local ok, message = whole_file.write(path, svg.chart {
+    title = chart.title, x = "step", y = "nats a token", series = series })
+  if not ok then return nil, message end
+  return path
 end
 
 function Log:close()

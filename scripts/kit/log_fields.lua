@@ -21,6 +21,7 @@ log_fields.rows = {
   { "lr", "number", { "step" }, "learning rate", csv = true, tag = "train/lr" },
   { "norm", "number", { "step" }, "the gradient's norm before clipping (left out where it is not "
     .. "finite)", csv = true, may = true, tag = "train/gradient_norm" },
+  { "tokens_seen", "integer", { "step" }, "training tokens so far", csv = true, may = true },
   { "tokens_per_s", "number", { "step" }, "tokens a second, since the line before", csv = true,
     tag = "speed/tokens_per_s" },
   { "seconds", "number", { "all" }, "time of the run so far", csv = true },
@@ -31,6 +32,9 @@ log_fields.rows = {
   { "data", "table", { "first" }, "paths, `valid` paths, format, checksum, documents, duplicates, "
     .. "`shared` with the held-out files, `clusters` and `identity` (`data:identity()`, with "
     .. "`--split homology` or `--valid`), records left out" },
+  { "command", "string", { "first" }, "as it was typed", may = true },
+  { "machine", "table", { "first" }, "version, lua, cpu, level (of the kernels), threads, blas, "
+    .. "system, kernel, memory" },
   { "init", "table", { "first" }, "with `--init`: {path, loaded, missing, unexpected, misshapen}",
     may = true },
   { "final", "boolean", { "last" }, "true" },

@@ -24,6 +24,7 @@ local find_lr = require "kit.find_lr"
 local finish = require "kit.finish"
 local lfs = require "lfs"
 local Log = require "kit.log"
+local machine = require "kit.machine"
 local Pace = require "kit.pace"
 local pf = require "performer"
 local Progress = require "kit.progress"
@@ -51,7 +52,7 @@ function Run.open(options, make)
   local job = options.resume and start.resumed(options, make) or start.fresh(options, make)
   if options.find_lr then return find_lr.open(job, options) end
   local run = setmetatable(job, Run)
-  run.loss = make.loss
+  run.loss, run.command = make.loss, options.command
   run.done = run.state.step -- the last step that is whole
   start.describe(run)
   run.records = cli.need(Log.open { dir = run.dir,
@@ -234,6 +235,10 @@ function Run:measure(record)
   self.progress:show(step, { ("loss %.4f"):format(state.smooth),
                              ("%.0f tokens/s"):format(self.rate) })
   record.smoothed, record.tokens_per_s = state.smooth, self.rate
+  if step == 1 or state.tokens_seen then -- of a run of an older version nobody knows
+    state.tokens_seen = (state.tokens_seen or 0) + self.step_tokens
+  end
+  record.tokens_seen = state.tokens_seen
   record.norm = record.norm == record.norm and record.norm < math.huge and record.norm or nil
   state.pending = self:is_logged(step) and record or nil
   return record
@@ -266,6 +271,7 @@ function Run:log(record)
   record.bytes_peak = pf.memory().peak
   if not self.data_told then
     record.data, record.init, self.data_told = run_data.record(self), self.init, true
+    record.machine, record.command = machine.describe(), self.command
   end
   self:write(record)
   self.state.pending, self.logged = nil, true

@@ -7,9 +7,10 @@ local COLOURS = { "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f0
 local WIDTH, HEIGHT = 760, 440
 local LEFT, RIGHT, TOP, BOTTOM = 72, 24, 48, 58
 
+--- Text as XML has it, where control characters may not stand.
 local function escape(text)
-  return (tostring(text):gsub("[&<>\"]", { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;",
-                                           ['"'] = "&quot;" }))
+  return (tostring(text):gsub("%c", "?"):gsub("[&<>\"]", {
+    ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;" }))
 end
 
 --- A round step so that `span` takes about `count` of them.

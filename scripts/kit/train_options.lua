@@ -173,7 +173,15 @@ local function name_of(script)
   return (script == nil or script == folder .. "train.lua") and "train" or cli.quote(script)
 end
 
---- The options of the command line, checked; options.given: those that the user typed.
+--- The command as it can be pasted into a shell.
+local function command_of(arguments)
+  local words = { train_options.program }
+  for _, word in ipairs(arguments) do words[#words + 1] = cli.quote(word) end
+  return table.concat(words, " ")
+end
+
+--- The options of the command line, checked; options.given: those that the user typed;
+-- options.command: all of it.
 function train_options.parse(arguments)
   local name = name_of(arguments[0])
   train_options.program = "performer " .. name
@@ -189,7 +197,7 @@ function train_options.parse(arguments)
   local options, given = cli.parse(parser, ROWS, arguments)
   run_data.settle(options)
   run_data.settle(given)
-  options.given = given
+  options.given, options.command = given, command_of(arguments)
   check(options, given)
   return options
 end
