@@ -6,10 +6,17 @@
 local root = arg[0]:match "^(.*)%.ci/[^/]*$" or "./"
 if root == "" then root = "./" end
 local GOLDEN = root .. "spec/golden/abi.txt"
-local HEADERS = { "engine/include/performer.h", "engine/include/performer_ops.h",
-  "engine/include/performer_data.h", "engine/include/performer_train.h",
-  "engine/include/performer_extend.h", "engine/include/performer_attention.h",
-  "bindings/performer_lua.h" }
+
+--- All public headers, performer.h first: it has the number.
+local function headers()
+  local list <close> = assert(io.popen(("cd '%s.' && ls engine/include/*.h"):format(root)))
+  local all = { "engine/include/performer.h", "bindings/performer_lua.h" }
+  for path in list:lines() do
+    if path ~= all[1] then all[#all + 1] = path end
+  end
+  assert(#all > 8, "where are the headers?")
+  return all
+end
 
 local function read(path)
   local file = assert(io.open(path))
@@ -26,7 +33,8 @@ local function plain(path)
   local statuses = text:match "#define PF_STATUS_LIST%b()([^\n]*)\n"
   text = text:gsub("PF_STATUS_LIST%b()%s*P", ((statuses or ""):gsub(
     "X%(([%w_]+), ([-%d]+), [^)]*%)", "%1 = %2,")) .. "P")
-  return (text:gsub("#[^\n]*", " "):gsub("PF_NULLABLE ", ""):gsub("%s+", " "))
+  text = text:gsub("#[^\n]*", " "):gsub("PF_NULLABLE ", ""):gsub("%s+", " ")
+  return (text:gsub("struct (pf_[%w_]+) (%b{});", "typedef struct %2 %1;")) -- declared before
 end
 
 --- A parameter list without names, of which a host's program knows nothing.
@@ -40,7 +48,7 @@ end
 --- The lines in order: "abi 2", "PF_X: 1", "pf_name: type(types)", "pf_struct: field; field; ...".
 local function lines()
   local list, number = {}, nil
-  for _, header in ipairs(HEADERS) do
+  for _, header in ipairs(headers()) do
     number = number or read(root .. header):match "#define PF_ABI_VERSION%s+(%d+)"
     local text = plain(root .. header)
     for result, name, parameters in text:gmatch "PF_API ([%w_ *]-)(pf_[%w_]+)(%b());" do
