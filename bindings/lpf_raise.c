@@ -187,9 +187,11 @@ static int protect_hosted(lpf_context *ctx, lua_CFunction body, void *call) {
     int status = outermost ? pf_meter_enter(ctx->meter) : PF_OK;
     if (status < 0) return status;
     if (outermost) bounded_begin(bounded_of(ctx->L));
+    pf_meter *payer = pf_engine_lend_meter(ctx->engine, ctx->meter);
     const pf_file_access *before = pf_engine_lend_files(ctx->engine, ctx->files);
     status = protect(ctx, body, call);
     pf_engine_lend_files(ctx->engine, before);
+    pf_engine_lend_meter(ctx->engine, payer);
     if (outermost) pf_meter_leave(ctx->meter);
     return status;
 }

@@ -6,9 +6,10 @@
  * on upon the Lua thread that runs now, a coroutine perhaps. The levels of a C stack count over all
  * scripts of a thread.
  *
- * The script's meter is entered by the outermost call, one of a call's own limits inside it. Bytes
- * of a call are a bound on all that the script holds, for its time: that holds for Lua's objects,
- * which outlive the call, as for tensors.
+ * The script's meter is entered by the outermost call, one of a call's own limits inside it; calls
+ * inside that, which may come by way of another script, pay with its bytes again. Bytes of a call
+ * are a bound on all that the script holds, for its time: that holds for Lua's objects, which
+ * outlive the call, as for tensors.
  */
 #include "script.h"
 
@@ -41,7 +42,8 @@ static int may_enter(const pf_script *s, const char *where) {
 /* What a call puts back when it ends. */
 typedef struct {
     pf_meter *own; /* of the call's limits; NULL: none */
-    bool outermost, nested;
+    pf_meter *payer; /* who paid before; where `inner` */
+    bool outermost, inner, nested;
     size_t bytes; /* the bound before */
     bool firm;
     unsigned set; /* in between the host may set another */
@@ -59,6 +61,7 @@ static void end_span(pf_script *s, span *call) {
         if (call->set == s->set) put_back(s, call);
     }
     if (call->nested) pf_engine_nest(s->engine, -1);
+    if (call->inner) pf_engine_lend_meter(s->engine, call->payer);
     if (call->outermost) pf_meter_leave(s->meter);
 }
 
@@ -93,6 +96,9 @@ static int begin_span(pf_script *s, span *call, const pf_limits *limits, const c
         bounded_begin(s->bounded);
         status = pf_meter_enter(s->meter);
         call->outermost = status >= 0;
+    } else {
+        call->payer = pf_engine_lend_meter(s->engine, s->meter);
+        call->inner = true;
     }
     if (status >= 0) status = pf_engine_nest(s->engine, 1);
     call->nested = status >= 0;
@@ -134,6 +140,8 @@ int lpf_script_enter(pf_script *s, const char *where, lua_CFunction body, void *
     pf_random *random = pf_engine_lend_random(s->engine, ctx->random);
     depth++, ctx->inside++;
     status = run(s, L, body, job);
+    if (status < 0 && pf_engine_closed(s->engine)) /* by a function of the host's, under its feet */
+        status = lpf_script_refuse(PF_ESTATE, "%s: its engine has closed", where);
     pf_engine_lend_random(s->engine, random);
     pf_engine_lend_files(s->engine, files);
     lpf_close_tapes(ctx, tape);

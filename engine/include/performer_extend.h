@@ -42,6 +42,10 @@ PF_API int pf_meter_bound(pf_meter *meter, size_t bytes);
 PF_API int pf_meter_enter(pf_meter *meter);
 /* With all that were entered inside it; of one that is not entered nothing. */
 PF_API void pf_meter_leave(pf_meter *meter);
+/* For a while: bytes are those of `meter`, which is borrowed, in place of the innermost's, as where
+ * what it stands for goes on inside another part; nothing else is other. NULL, or another engine's:
+ * the innermost's again. Gives what stood so before, for who puts it back. */
+PF_API pf_meter *pf_engine_lend_meter(pf_engine *engine, pf_meter *PF_NULLABLE meter);
 PF_API int pf_meter_usage(const pf_meter *meter, pf_usage *usage);
 /* Bytes that somebody else holds, such as a Lua state, count as the engine's own, in the budget of
  * the meter (entered or not) and of the engine: `bytes` in place of `old_bytes`, before they are

@@ -93,7 +93,7 @@ void pf_runtime_close(pf_engine *engine) {
     pf_heap_free(engine->heap, engine->limit, sizeof *engine->limit);
     engine->scratch = NULL;
     engine->scratch_bytes = 0;
-    engine->meter = engine->limit = NULL;
+    engine->meter = engine->limit = engine->payer = NULL;
     engine->closed = true;
     pf_heap *heap = engine->heap; /* the engine may go with it */
     pf_heap_trim(heap);

@@ -68,6 +68,8 @@ struct pf_engine {
     const atomic_int *cancel;            /* host's flag: non-zero asks every long call to stop */
     size_t memory;                       /* the budget that the engine was opened with, 0: none */
     struct pf_meter *meter;              /* the innermost that is entered; NULL: nothing counts */
+    struct pf_meter *payer;              /* borrowed: whose bytes those are that are made, in place
+                                            of the innermost's; or NULL */
     struct pf_meter *limit;              /* the engine's own, or NULL */
     struct pf_progress *progress;        /* who is told, or NULL */
     int shield;                          /* > 0: what has begun must end, nothing stops it */

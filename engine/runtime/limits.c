@@ -49,7 +49,10 @@ int pf_engine_nest(pf_engine *engine, int levels) {
 
 /* ---- a part's ---- */
 
-static pf_account *account_of(const pf_engine *e) { return e->meter ? e->meter->account : NULL; }
+static pf_account *account_of(const pf_engine *e) {
+    const pf_meter *m = e->payer ? e->payer : e->meter;
+    return m ? m->account : NULL;
+}
 
 int pf_meter_open(pf_meter **meter, pf_engine *engine, const pf_limits *limits) {
     pf_limits own;
@@ -103,6 +106,21 @@ void pf_meter_leave(pf_meter *meter) {
     pf_heap_pays(meter->engine->heap, account_of(meter->engine));
 }
 
+pf_meter *pf_engine_lend_meter(pf_engine *engine, pf_meter *meter) {
+    if (!engine || engine->closed) return NULL;
+    pf_meter *before = engine->payer;
+    engine->payer = meter && meter->engine == engine ? meter : NULL;
+    pf_heap_pays(engine->heap, account_of(engine));
+    return before;
+}
+
+/* Nobody is to pay by a meter that goes. */
+static void forget_payer(pf_engine *e, const pf_meter *gone) {
+    if (e->payer == gone) pf_engine_lend_meter(e, NULL);
+    for (pf_meter *m = e->meter; m; m = m->outer)
+        if (m->payer == gone) m->payer = NULL;
+}
+
 int pf_meter_bytes(pf_meter *meter, size_t old_bytes, size_t bytes) {
     PF_NEED(meter);
     int status = pf_engine_check(meter->engine, __func__);
@@ -143,6 +161,7 @@ void pf_meter_close(pf_meter **meter) {
     *meter = NULL;
     pf_meter_leave(m);
     pf_engine *e = m->engine;
+    if (!e->closed) forget_payer(e, m);
     if (m->outside > 0) pf_heap_charge(e->heap, m->account, m->outside, 0);
     pf_account_close(&m->account, e->heap);
     pf_heap_free(e->heap, m, sizeof *m);

@@ -32,6 +32,9 @@ void pf_meter_link(pf_meter *meter, pf_engine *engine, bool outermost) {
     meter->outer = *at;
     meter->entered = true;
     *at = meter;
+    if (outermost) return;
+    meter->payer = engine->payer;
+    engine->payer = NULL;
 }
 
 /* Also those that were entered inside it, and whose leave never came. */
@@ -42,7 +45,8 @@ void pf_meter_unlink(pf_meter *meter) {
         pf_meter *m = e->meter;
         last = m == meter;
         e->meter = m->outer;
-        m->outer = NULL;
+        if (m != e->limit) e->payer = m->payer;
+        m->outer = m->payer = NULL;
         m->entered = false;
     }
 }

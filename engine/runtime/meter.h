@@ -28,6 +28,7 @@ typedef enum { PF_NOT_OVER, PF_OVER_WORK, PF_OVER_TIME } pf_over;
 struct pf_meter {
     pf_engine *engine; /* retained, but by its own meter */
     pf_meter *outer;   /* while it is entered */
+    pf_meter *payer;   /* the engine's before that, to be put back; or NULL */
     bool entered;
     pf_account *account; /* who pays for bytes; NULL: the engine's budget */
     size_t outside;      /* bytes of them that are not the heap's (pf_meter_bytes) */

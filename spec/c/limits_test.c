@@ -268,6 +268,43 @@ static void test_nested(void) {
     CHECK(memory.blocks == 0 && memory.wrong == 0);
 }
 
+/* A part that goes on inside another pays for itself there; who goes pays no more. */
+static void test_lent(void) {
+    host_memory memory = {0};
+    pf_engine *e = open_with(NULL, 1, &memory);
+    pf_meter *a = NULL, *b = NULL, *c = NULL;
+    pf_tensor *t = NULL;
+    int64_t n[] = {16000};
+    CHECK_OK(pf_meter_open(&a, e, NULL));
+    CHECK_OK(pf_meter_open(&b, e, NULL));
+    CHECK_OK(pf_meter_enter(a));
+    CHECK_OK(pf_meter_enter(b));
+    CHECK(pf_engine_lend_meter(e, a) == NULL);
+    CHECK_OK(pf_tensor_full(&t, e, PF_F32, 1, n, 1));
+    const size_t held = usage_of(a).bytes;
+    CHECK(held >= 64000 && usage_of(b).bytes == 0);
+    pf_tensor_release(&t);
+    CHECK_OK(pf_meter_open(&c, e, NULL)); /* a part of a's */
+    CHECK_OK(pf_meter_enter(c));
+    CHECK_OK(pf_tensor_full(&t, e, PF_F32, 1, n, 1));
+    CHECK(usage_of(c).bytes == held && usage_of(a).bytes >= held && usage_of(b).bytes == 0);
+    pf_tensor_release(&t);
+    pf_meter_close(&c); /* a pays again */
+    CHECK_OK(pf_tensor_full(&t, e, PF_F32, 1, n, 1));
+    CHECK(usage_of(a).bytes == held && usage_of(b).bytes == 0);
+    CHECK(pf_engine_lend_meter(e, NULL) == a);
+    pf_tensor_release(&t);
+    CHECK_OK(pf_tensor_full(&t, e, PF_F32, 1, n, 1));
+    CHECK(usage_of(a).bytes == 0 && usage_of(b).bytes == held);
+    CHECK_OK(pf_meter_open(&c, e, NULL));
+    pf_engine_lend_meter(e, c);
+    pf_meter_close(&c);
+    CHECK(pf_engine_lend_meter(e, NULL) == NULL);
+    pf_tensor_release(&t);
+    pf_meter_close(&a), pf_meter_close(&b);
+    close_all(&e, &memory);
+}
+
 /* ---- time and depth ---- */
 
 static void test_time(void) {
@@ -342,6 +379,7 @@ int main(void) {
     test_same_work();
     test_work();
     test_nested();
+    test_lent();
     test_time();
     test_depth();
     test_depth_of_data();

@@ -179,6 +179,70 @@ static void test_set_inside(pf_script *s) {
     CHECK_OK(load(s, "local t = pf.ones(4000000)"));
 }
 
+/* ---- by way of another script ---- */
+
+typedef struct {
+    pf_script *script;
+    const char *name;
+    int status;
+} elsewhere;
+
+static int go_elsewhere(void *context, pf_script *script, const pf_value *args, int n,
+                        pf_value *results) {
+    elsewhere *to = context;
+    (void)script, (void)args, (void)n, (void)results;
+    to->status = call(to->script, to->name);
+    return 0;
+}
+
+static size_t bytes_of(pf_script *s) {
+    pf_usage usage = {.size = sizeof usage};
+    CHECK_OK(pf_script_usage(s, &usage));
+    return usage.bytes;
+}
+
+/* What a script makes in a call inside another's is its own, and within its own bounds. */
+static void test_between(pf_engine *engine) {
+    const pf_limits limits = within(4 << 20, 0, 0);
+    const pf_script_options options = {.size = sizeof options, .limits = &limits};
+    pf_script *a = NULL, *b = new_script(engine, WORK);
+    CHECK_OK(pf_script_open(&a, engine, &options));
+    CHECK_OK(load(a, WORK));
+    elsewhere to_b = {b, "back", 0}, to_a = {a, "tensors", 0};
+    CHECK_OK(pf_script_set_function(a, "away", go_elsewhere, &to_b));
+    CHECK_OK(pf_script_set_function(b, "back", go_elsewhere, &to_a));
+    const size_t before = bytes_of(b);
+    CHECK_OK(call(a, "away"));
+    CHECK(to_a.status == PF_ENOMEM && to_b.status == 0);
+    CHECK(bytes_of(b) < before + 10000 && bytes_of(a) <= 4 << 20);
+    CHECK_OK(load(a, "collectgarbage()"));
+    to_a.name = "keep"; /* for good */
+    const size_t held_by_a = bytes_of(a);
+    CHECK_OK(call(a, "away"));
+    CHECK(bytes_of(a) > held_by_a + 400000 && bytes_of(b) < before + 10000);
+    pf_script_close(&a);
+    CHECK(call(b, "idle") == 0);
+    pf_script_close(&b);
+}
+
+static int close_engine(void *context, pf_script *script, const pf_value *args, int n,
+                        pf_value *results) {
+    (void)script, (void)args, (void)n, (void)results;
+    pf_engine_close(context);
+    return 0;
+}
+
+/* An engine that is closed in the middle of a call is what the call fails by. */
+static void test_closed_inside(void) {
+    pf_engine *engine = new_engine();
+    pf_script *s = new_script(engine, WORK);
+    CHECK_OK(pf_script_set_function(s, "close", close_engine, &engine));
+    CHECK_FAILS(PF_ESTATE, load(s, "close() hide()"));
+    CHECK(says("its engine has closed"));
+    CHECK_FAILS(PF_ESTATE, call(s, "idle"));
+    pf_script_close(&s);
+}
+
 static int deeper(void *context, pf_script *script, const pf_value *args, int n,
                   pf_value *results) {
     (void)context, (void)args, (void)n, (void)results;
@@ -323,6 +387,8 @@ int main(void) {
     test_open(engine);
     test_script(engine);
     test_apart(engine);
+    test_between(engine);
+    test_closed_inside();
     test_cancel();
     test_sandbox(engine);
     test_strangers_layer(engine);
