@@ -94,11 +94,25 @@ static int run_input(lua_State *L) {
     return 0;
 }
 
-static int run_file(lua_State *L, const start_request *request) {
-    if (strcmp(request->file, "-") == 0) return call(L, run_input, request, request->prompt);
+typedef struct {
+    const start_request *request;
+    int code;
+} file_job;
+
+static int file_body(lua_State *L) {
+    file_job *job = lua_touserdata(L, 1);
+    const start_request *request = job->request;
     const int status = lpf_host_run(L, request->file, request->program, request->argc,
                                     (const char *const *)request->argv);
-    return status == LUA_OK ? DONE : report(L, status);
+    job->code = status == LUA_OK ? DONE : report(L, status);
+    return 0;
+}
+
+static int run_file(lua_State *L, const start_request *request) {
+    if (strcmp(request->file, "-") == 0) return call(L, run_input, request, request->prompt);
+    file_job job = {request, FAILED};
+    const int code = call(L, file_body, &job, request->prompt);
+    return code == DONE ? job.code : code;
 }
 
 /* performer/repl/ does it; the code that pf.exit gave there, or 0. */

@@ -14,7 +14,7 @@ static char folder[256], history[300];
 #define CTRL_D "\004"
 
 /* `performer` with words of its own, a history file of this test's, and a kind of terminal. */
-static void start(terminal *t, const char *kind, const char *const *words) {
+static void begin(terminal *t, const char *kind, const char *const *words) {
     char *argv[16] = {(char *)(uintptr_t)PROGRAM}, term[64], file[320];
     const char *set[] = {term, file, "OMP_WAIT_POLICY=passive", "LC_ALL=C.UTF-8", NULL};
     int n = 1;
@@ -23,6 +23,11 @@ static void start(terminal *t, const char *kind, const char *const *words) {
     snprintf(term, sizeof term, "TERM=%s", kind);
     snprintf(file, sizeof file, "PF_HISTORY=%s", history);
     terminal_open(t, argv, set);
+}
+
+/* And its first prompt. */
+static void start(terminal *t, const char *kind, const char *const *words) {
+    begin(t, kind, words);
     CHECK(terminal_sees(t, "Ctrl-D ends."));
     CHECK(terminal_sees(t, "pf> "));
 }
@@ -133,6 +138,24 @@ static void test_kind(const char *kind) {
     test_told_to_end(kind);
 }
 
+/* A script before the prompt ends as well. */
+static void test_script(void) {
+    static terminal t;
+    char file[320];
+    snprintf(file, sizeof file, "%s/endless.lua", folder);
+    const char *const words[] = {"-i", file, NULL};
+    FILE *out = fopen(file, "w");
+    CHECK(out && fputs("made = 6 * 7\nprint 'begins'\nwhile true do end\n", out) >= 0);
+    CHECK(out && fclose(out) == 0);
+    begin(&t, "dumb", words);
+    CHECK(terminal_sees(&t, "begins"));
+    terminal_type(&t, CTRL_C);
+    CHECK(terminal_sees(&t, "interrupted"));
+    CHECK(terminal_sees(&t, "pf> "));
+    line(&t, "made", "42");
+    end(&t);
+}
+
 static void test_exits(void) {
     static const char *const inside[] = {"-e", "given = 41", "-i", NULL};
     static terminal t;
@@ -198,6 +221,26 @@ static void test_sessions(void) {
     end(&one);
 }
 
+/* What is pasted is taken as it is: an empty line in it leaves nothing. */
+static void test_paste(terminal *t) {
+    terminal_type(t, "function pasted(x)\r\r  local y = x\r\r  return 2 * y\rend\r");
+    for (int i = 0; i < 5; i++) CHECK(terminal_sees(t, "  > "));
+    CHECK(terminal_sees(t, "pf> "));
+    line(t, "pasted(21)", "42");
+}
+
+static void test_colours(void) {
+    static terminal t;
+    start(&t, "xterm", NULL);
+    line(&t, "error 'bad'", "\033[31merror: \033[0mbad");
+    end(&t);
+    putenv((char *)(uintptr_t) "NO_COLOR=1");
+    start(&t, "xterm", NULL);
+    line(&t, "error 'bad'", "error: bad");
+    end(&t);
+    unsetenv("NO_COLOR");
+}
+
 static void test_size(terminal *t) {
     const struct winsize narrow = {.ws_row = 24, .ws_col = 40};
     CHECK(ioctl(t->fd, TIOCSWINSZ, &narrow) == 0);
@@ -215,8 +258,10 @@ static void test_editing(void) {
     line(&t, "kept = pf.ones(2, 3)", "");
     test_completion(&t);
     test_history(&t);
+    test_paste(&t);
     test_size(&t);
     end(&t);
+    test_colours();
     test_sessions();
 }
 
@@ -226,6 +271,7 @@ int main(void) {
     snprintf(history, sizeof history, "%s/state/history", folder);
     test_kind("dumb");
     test_exits();
+    test_script();
     start(&t, "xterm", NULL);
     const int can = edits(&t);
     end(&t);

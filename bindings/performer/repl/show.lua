@@ -5,8 +5,8 @@ local util = require "performer.util"
 
 local show = {}
 
--- Entries of a table, tables in one another, entries of all; bytes of a text, and of one in a table;
--- rows of a model.
+-- Entries of a table, tables in one another, entries of all of them; bytes of a text, and of one in
+-- a table; rows of a model.
 local MOST = { entries = 40, depth = 5, all = 400, text = 2000, inner = 200, rows = 80 }
 
 --- 1234567 as 1,234,567.
