@@ -9,7 +9,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit 1
 
 # Names are the same in Debian 12 and 13.
 PACKAGES='build-essential cmake ninja-build pkg-config
-  libopenblas-openmp-dev libxxhash-dev zlib1g-dev liblua5.4-dev lua5.4
+  libopenblas-openmp-dev libxxhash-dev zlib1g-dev liblua5.4-dev lua5.4 libedit-dev
   lua-argparse lua-filesystem'
 DOCS_PACKAGES='cmark-gfm'
 TEST_PACKAGES="lua-busted lua-check libmicrohttpd-dev $DOCS_PACKAGES"
