@@ -79,6 +79,19 @@ describe("the program", function()
       end
     end)
 
+    it("by Ctrl-C ends what a coroutine runs, and who resumed it", function()
+      local begin = ("local f = io.open(%q, 'w') f:write 'here' f:close() "):format(path "here")
+      for _, text in ipairs {
+        "coroutine.wrap(function() while true do end end)()",
+        "coroutine.resume(coroutine.create(function() while true do end end)) while true do end",
+      } do
+        os.remove(path "here")
+        local code, _, err = signalled(script(begin .. text), path "here", "kill -INT $!")
+        assert.are.equal(130, code)
+        assert.are.equal("performer: interrupted\n", err)
+      end
+    end)
+
     it("by what nohup ignores, goes on", function()
       os.remove(path "here")
       local code, out = support.shell(([[

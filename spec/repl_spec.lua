@@ -189,6 +189,17 @@ not loss:alive()]])
       for line in overview:gmatch "[^\n]+" do assert.is_true(#line <= 80, line) end
     end)
 
+    it("what the engine gives as a table by its name", function()
+      local file = support.folder() .. "/t.txt"
+      support.write(file, ("some text\n"):rep(500))
+      assert.equal("batch {\n  documents = tensor [2, 32] i32,\n  input = tensor [2, 32] i32,\n"
+        .. "  mask = tensor [2, 32] i32,\n  rows = 2,\n  target = tensor [2, 32] i32,\n"
+        .. "  tokens = 64\n}", output(("for _, batch in assert(pf.data.open { path = %q, "
+        .. "length = 32 }):batches { size = 2, steps = 1 } do spec_b = batch end\nspec_b")
+        :format(file)))
+      os.remove(file)
+    end)
+
     it("values whose text can't be had", function()
       assert.matches("can't be shown: .*no", output
         "setmetatable({}, { __tostring = function() error 'no' end })")

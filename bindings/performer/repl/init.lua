@@ -55,10 +55,10 @@ function Session:run(f, name)
   local problem = packed[3]
   if trace.exit(problem) then self.exit = trace.exit(problem) end
   if self.exit then return nil, self.exit.message, seconds end
-  if packed[2] then return nil, self:paint("interrupted", "error"), seconds end
   local message, frames = trace.text(problem, name, { self.environment, _G }, self.width())
-  return nil, self:paint("error: ", "error") .. message
-    .. (frames and "\n" .. self:paint(frames, "faint") or ""), seconds
+  message = packed[2] and self:paint("interrupted", "error")
+    or self:paint("error: ", "error") .. message
+  return nil, message .. (frames and "\n" .. self:paint(frames, "faint") or ""), seconds
 end
 
 --- Closes what a `local x <close>` of before holds, last first.

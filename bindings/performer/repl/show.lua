@@ -309,6 +309,10 @@ local function overview(pf, width)
     "?pf.matmul says what one does, ?pf.nn what a part has; Tab completes names" }, "\n")
 end
 
+local function new_context(width)
+  return { above = {}, depth = 0, room = MOST.all, width = width }
+end
+
 --- The text of a value, at most `width` columns wide where that can be.
 function show.value(value, width)
   local kind = core.kind(value)
@@ -320,13 +324,13 @@ function show.value(value, width)
   end
   if kind == "table" and value == package.loaded.performer then return overview(value, width) end
   if kind == "table" and not util.has_tostring(value) then
-    return table_text(value, { above = {}, depth = 0, room = MOST.all, width = width })
+    return table_text(value, new_context(width))
   end
   local text = safe_tostring(value)
-  if kind == "table" and not text:find "\n" and #text > width then
-    text = show.wrap(text, width, "  ")
-  end
-  return text
+  if kind ~= "table" or text:find "\n" or #text <= width then return text end
+  local name = debug.getmetatable(value).__name -- util.shown: what the engine gives as a table
+  if type(name) ~= "string" then return show.wrap(text, width, "  ") end
+  return name .. " " .. table_text(value, new_context(width))
 end
 
 --- Several values: on one line where they are short, else one below the other.
