@@ -29,7 +29,7 @@ static void begin(terminal *t, const char *kind, const char *const *words) {
 static void start(terminal *t, const char *kind, const char *const *words) {
     begin(t, kind, words);
     CHECK(terminal_sees(t, "Ctrl-D ends."));
-    CHECK(terminal_sees(t, "pf> "));
+    CHECK(terminal_sees(t, "pf>"));
 }
 
 static int edits(const terminal *t) { return strstr(t->shown, "Tab completes") != NULL; }
@@ -40,7 +40,7 @@ static void line(terminal *t, const char *text, const char *gives) {
     terminal_type(t, "\r");
     CHECK(terminal_sees(t, "\n"));
     CHECK(terminal_sees(t, gives));
-    CHECK(terminal_sees(t, "pf> "));
+    CHECK(terminal_sees(t, "pf>"));
 }
 
 static void end(terminal *t) {
@@ -55,10 +55,10 @@ static void test_lines(terminal *t) {
     line(t, "kept = pf.ones(2, 3)", "");
     line(t, "kept:sum():item(), 'tw\xc3\xb6'", "6.0  \"tw\xc3\xb6\"");
     terminal_type(t, "for i = 1, 3 do\r");
-    CHECK(terminal_sees(t, "  > "));
+    CHECK(terminal_sees(t, "  >"));
     line(t, "io.write(i, ';') end", "1;2;3;");
     terminal_type(t, "function (\r");
-    CHECK(terminal_sees(t, "  > "));
+    CHECK(terminal_sees(t, "  >"));
     line(t, "", "error: ");
 }
 
@@ -86,17 +86,17 @@ static void test_stopping(terminal *t) {
         usleep(100000); /* well inside; whenever it is, it ends */
         terminal_type(t, CTRL_C);
         if (runs[i][0] != 'i') CHECK(terminal_sees(t, runs[i][0] == 'r' ? "asked" : "interrupted"));
-        CHECK(terminal_sees(t, "pf> "));
+        CHECK(terminal_sees(t, "pf>"));
     }
     line(t, "kept:sum():item()", "6.0");
     terminal_type(t, "half a line");
     CHECK(terminal_sees(t, "half a line"));
     terminal_type(t, CTRL_C);
-    CHECK(terminal_sees(t, "pf> "));
+    CHECK(terminal_sees(t, "pf>"));
     terminal_type(t, "if true then\r");
-    CHECK(terminal_sees(t, "  > "));
+    CHECK(terminal_sees(t, "  >"));
     terminal_type(t, CTRL_C);
-    CHECK(terminal_sees(t, "pf> "));
+    CHECK(terminal_sees(t, "pf>"));
     line(t, "'here' .. 1", "here1");
 }
 
@@ -117,7 +117,7 @@ static void test_told_to_end(const char *kind) {
     usleep(100000);
     CHECK(tcgetattr(t.fd, &before) == 0);
     terminal_type(&t, CTRL_C);
-    CHECK(terminal_sees(&t, "pf> "));
+    CHECK(terminal_sees(&t, "pf>"));
     terminal_type(&t, "half");
     CHECK(terminal_sees(&t, "half"));
     kill(t.pid, SIGTERM);
@@ -151,7 +151,7 @@ static void test_script(void) {
     CHECK(terminal_sees(&t, "begins"));
     terminal_type(&t, CTRL_C);
     CHECK(terminal_sees(&t, "interrupted"));
-    CHECK(terminal_sees(&t, "pf> "));
+    CHECK(terminal_sees(&t, "pf>"));
     line(&t, "made", "42");
     end(&t);
 }
@@ -176,7 +176,7 @@ static void test_completion(terminal *t) {
     line(t, " == pf.log_softmax", "true");
     terminal_type(t, "nn.linear { fr\t3, t\t4 }\r");
     CHECK(terminal_sees(t, "linear { from = 3, to = 4 }"));
-    CHECK(terminal_sees(t, "pf> "));
+    CHECK(terminal_sees(t, "pf>"));
     terminal_type(t, "kept:num\t");
     CHECK(terminal_sees(t, "el"));
     line(t, "() * 7", "42");
@@ -184,7 +184,7 @@ static void test_completion(terminal *t) {
     CHECK(terminal_sees(t, "log_partition  log_softmax"));
     CHECK(terminal_sees(t, "pf.log_"));
     terminal_type(t, CTRL_C);
-    CHECK(terminal_sees(t, "pf> "));
+    CHECK(terminal_sees(t, "pf>"));
 }
 
 static void test_history(terminal *t) {
@@ -196,7 +196,7 @@ static void test_history(terminal *t) {
     line(t, " + 1", "");
     line(t, "first", "12");
     terminal_type(t, "function twice(x)\r");
-    CHECK(terminal_sees(t, "  > "));
+    CHECK(terminal_sees(t, "  >"));
     line(t, "return 2 * x end", "");
     line(t, "twice = nil", "");
     terminal_type(t, UP UP); /* both of its lines */
@@ -224,14 +224,18 @@ static void test_sessions(void) {
 /* What is pasted is taken as it is: an empty line in it leaves nothing. */
 static void test_paste(terminal *t) {
     terminal_type(t, "function pasted(x)\r\r  local y = x\r\r  return 2 * y\rend\r");
-    for (int i = 0; i < 5; i++) CHECK(terminal_sees(t, "  > "));
-    CHECK(terminal_sees(t, "pf> "));
+    for (int i = 0; i < 5; i++) CHECK(terminal_sees(t, "  >"));
+    CHECK(terminal_sees(t, "pf>"));
     line(t, "pasted(21)", "42");
 }
 
 static void test_colours(void) {
     static terminal t;
     start(&t, "xterm", NULL);
+    terminal_type(&t, "x");
+    CHECK(terminal_sees(&t, "\033[0m x")); /* what is typed is as ever */
+    terminal_type(&t, CTRL_C);
+    CHECK(terminal_sees(&t, "pf>"));
     line(&t, "error 'bad'", "\033[31merror: \033[0mbad");
     end(&t);
     putenv((char *)(uintptr_t) "NO_COLOR=1");

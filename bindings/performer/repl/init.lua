@@ -234,7 +234,7 @@ end
 
 -- ---- a terminal ------------------------------------------------------------------------
 
-local PROMPT, MORE = "pf> ", "  > "
+local PROMPT, MORE = "pf>", "  >"
 
 local function write(text)
   if text == "" then return end
@@ -249,8 +249,9 @@ local function greet(console)
 end
 
 local function prompts(session, console)
-  if not session.colour or not console.edits then return PROMPT, MORE end
-  return ("\1\27[1m\1%s\1\27[0m\1"):format(PROMPT), ("\1\27[2m\1%s\1\27[0m\1"):format(MORE)
+  if not session.colour or not console.edits then return PROMPT .. " ", MORE .. " " end
+  local form = "\1\27[%dm\1%s\1\27[0m\1 " -- the blank is last: libedit drops an escape that is
+  return form:format(CODES.prompt, PROMPT), form:format(CODES.faint, MORE)
 end
 
 --- Runs a session on the console until it ends; its exit code.
