@@ -205,7 +205,10 @@ function runs.settings(run, all)
   local texts = flat(run.settings or {}, "", {})
   for name in pairs(all and {} or DERIVED) do texts[name] = nil end
   local words = {}
-  for name, text in pairs(texts) do words[(name:gsub("^model%.", ""))] = text end
+  for name, text in pairs(texts) do -- of two `decay`s one is the model's
+    local word = name:gsub("^model%.", "")
+    words[texts[word] and name or word] = text
+  end
   return words
 end
 
