@@ -2,8 +2,7 @@
  * random_test.c - random numbers that an engine is lent for a while (pf_random): its own are what
  * they would be without them, whatever is drawn, seeded or built meanwhile.
  */
-#include "check.h"
-#include "performer.h"
+#include "draw.h"
 
 static pf_engine *open_engine(uint64_t seed) {
     pf_engine *engine = NULL;
@@ -11,16 +10,6 @@ static pf_engine *open_engine(uint64_t seed) {
     options.threads = 1, options.seed = seed;
     CHECK_OK(pf_engine_open(&engine, &options));
     return engine;
-}
-
-/* The next number that the engine draws. */
-static float draw(pf_engine *engine) {
-    const int64_t shape[] = {1};
-    pf_tensor *t = NULL;
-    CHECK_OK(pf_tensor_rand(&t, engine, 1, shape, false));
-    const float value = ((const float *)pf_tensor_data(t))[0];
-    pf_tensor_release(&t);
-    return value;
 }
 
 static uint64_t seed_of(pf_engine *engine) {

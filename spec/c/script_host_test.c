@@ -11,29 +11,6 @@
 
 /* ---- apart from each other ---- */
 
-static int build_named(pf_engine *engine, const char *name) {
-    pf_config *tree = pf_config_new(PF_MAP);
-    pf_module *module = NULL;
-    pf_config_set_string(tree, "type", "lua");
-    pf_config_set_string(tree, "name", name);
-    const int status = pf_module_build(&module, engine, tree);
-    pf_config_free(tree);
-    pf_module_release(&module);
-    return status;
-}
-
-static int host_layer(void *context, pf_engine *engine, const char *name,
-                      pf_module *const *children, int n, pf_module **module) {
-    (void)children, (void)n;
-    ++*(int *)context;
-    if (strcmp(name, "host's") != 0) return PF_ENOTFOUND;
-    pf_config *options = pf_config_new(PF_MAP);
-    pf_config_set_number(options, "dim", 2);
-    const int status = pf_module_new(module, engine, "rmsnorm", options, NULL, 0);
-    pf_config_free(options);
-    return status;
-}
-
 static const char APART[] =
     "local nn = require 'performer'.nn\n"
     "function define(name) nn.define(name, function() return nn.rmsnorm(2) end) end\n"

@@ -5,7 +5,7 @@
  */
 #include <unistd.h>
 
-#include "check.h"
+#include "draw.h"
 #include "performer_lua.h"
 
 static char path[] = "/tmp/script_sandbox_testXXXXXX";
@@ -82,15 +82,6 @@ static const char all[] =
     "  return x + pf.rand(1)\n"
     "end } }\n"
     "function model() return layer end\n";
-
-static float draw(pf_engine *engine) {
-    const int64_t shape[] = {1};
-    pf_tensor *t = NULL;
-    CHECK_OK(pf_tensor_rand(&t, engine, 1, shape, false));
-    const float value = ((const float *)pf_tensor_data(t))[0];
-    pf_tensor_release(&t);
-    return value;
-}
 
 static int host_draw(void *context, pf_script *script, const pf_value *args, int n_args,
                      pf_value *results) {
