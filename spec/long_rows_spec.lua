@@ -7,15 +7,7 @@ local nn = pf.nn
 
 local i32 = { dtype = "i32" }
 
---- (B, L) i32 of f(b, t).
-local function rows(B, L, f)
-  local list = {}
-  for b = 1, B do
-    list[b] = {}
-    for t = 1, L do list[b][t] = f(b, t) end
-  end
-  return pf.tensor(list, i32)
-end
+local rows = models.ids_of
 
 --- Bytes that f() needs beside what lives, and what it gives.
 local function peak_of(f)

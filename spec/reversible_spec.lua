@@ -8,22 +8,12 @@ local nn = pf.nn
 
 local i32 = { dtype = "i32" }
 
-local ids = models.ids
+local ids, take, assert_gradients = models.ids, models.take_gradients, models.assert_gradients
 
 local function model_of(options)
   local o = { reversible = true }
   for key, value in pairs(options or {}) do o[key] = value end
   return models.new(o)
-end
-
-local function take(model)
-  local grads = {}
-  local list, names = model:parameters()
-  for i, p in ipairs(list) do
-    grads[names[i]] = assert(p:grad(), names[i]):detach()
-    p:clear_grad()
-  end
-  return grads
 end
 
 --- Gradients by name, and the loss, by the reversible backward.
@@ -35,13 +25,6 @@ local function reversed(model, batch, step)
   local loss = model(batch.input, pass):cross_entropy(batch.target)
   tape:backward(loss)
   return take(model), loss:item()
-end
-
-local function assert_close(a, b, tolerance)
-  for name, grad in pairs(a) do
-    local distance, why = support.distance(b[name], grad)
-    assert.is_true(distance and distance <= tolerance, ("%s: %s"):format(name, distance or why))
-  end
 end
 
 describe("a reversible model", function()
@@ -69,7 +52,7 @@ describe("a reversible model", function()
         -- One slice is the whole, and slices keep what they make.
         local plain_loss = model:backward_sliced(given, { slices = 1, step = 5 })
         assert.is_true(math.abs(plain_loss - loss) <= 1e-6 * loss)
-        assert_close(take(model), grads, 1e-4)
+        assert_gradients(take(model), grads, 1e-4)
       end)
     end
   end)
@@ -118,7 +101,7 @@ describe("a reversible model", function()
     end
     assert.near_tensor(outs[1], outs[2], 1e-6)
     assert.bits_equal(layer(x), outs[2]) -- without a tape
-    assert_close(grads[1], grads[2], 1e-4)
+    assert_gradients(grads[1], grads[2], 1e-4)
   end)
 
   it("has the gradient of differences", function()
@@ -169,7 +152,7 @@ describe("a reversible model", function()
     local model = model_of { conv = 4 }
     local grads = reversed(model, batch, 0)
     model:backward_sliced(batch, { slices = 2 })
-    assert_close(take(model), grads, 1e-4)
+    assert_gradients(take(model), grads, 1e-4)
   end)
 
   it("lies in checkpoints, and goes round as a tree", function()

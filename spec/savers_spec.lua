@@ -3,7 +3,6 @@
 -- counted by the engine; no time is measured.
 local pf = require "performer"
 local models = require "spec.support.models"
-local support = require "spec.support"
 local nn = pf.nn
 
 local B, L = 2, 150
@@ -44,14 +43,7 @@ local function model_of(options, more)
 end
 
 --- name -> gradient, which is cleared, and the loss.
-local function take(model, loss)
-  local grads, list, names = {}, model:parameters()
-  for i, p in ipairs(list) do
-    grads[names[i]] = assert(p:grad(), names[i]):detach()
-    p:clear_grad()
-  end
-  return grads, loss
-end
+local function take(model, loss) return models.take_gradients(model), loss end
 
 local function sliced(model, case, options)
   options.step = 3
@@ -60,13 +52,6 @@ end
 
 local function assert_bits(want, got)
   for name, grad in pairs(want) do assert.bits_equal(grad, got[name]) end
-end
-
-local function assert_near(want, got, tolerance)
-  for name, grad in pairs(want) do
-    local distance, why = support.distance(got[name], grad)
-    assert.is_true(distance and distance <= tolerance, ("%s: %s"):format(name, distance or why))
-  end
 end
 
 describe("slices of recomputed blocks", function()
@@ -122,7 +107,7 @@ describe("slices of reversible blocks", function()
         local one, other = sliced(model, case, { slices = slices })
         if not drops then
           assert.is_true(math.abs(other - loss) <= 1e-6 * loss)
-          assert_near(whole, one, 1e-4)
+          models.assert_gradients(whole, one, 1e-4)
         end
         assert_bits(one, (sliced(model, case, { slices = slices, levels = 2 })))
       end

@@ -13,14 +13,7 @@ local ids, model_of = models.ids, models.new
 describe("backward_sliced", function()
   local B, L = 2, 150
 
-  local function rows(f)
-    local list = {}
-    for b = 1, B do
-      list[b] = {}
-      for t = 1, L do list[b][t] = f(b, t) end
-    end
-    return pf.tensor(list, i32)
-  end
+  local function rows(f) return models.ids_of(B, L, f) end
 
   local x = rows(function(b, t) return (t * t + 7 * b) % 19 end)
   local target = rows(function(b, t) return t % 11 == 0 and -1 or (3 * t + b * t * t) % 19 end)
@@ -37,13 +30,7 @@ describe("backward_sliced", function()
       tape:backward(total)
       loss = total:item()
     end
-    local grads = {}
-    local list, names = model:parameters()
-    for i, p in ipairs(list) do
-      grads[names[i]] = p:grad():detach()
-      p:clear_grad()
-    end
-    return grads, loss
+    return models.take_gradients(model), loss
   end
 
   describe("gives the gradient of the whole sequence", function()

@@ -4,8 +4,8 @@
 local pf = require "performer"
 local array = require "spec.support.array"
 local assert = require "luassert"
+local models = require "spec.support.models"
 local plain_model = require "spec.support.plain_model"
-local support = require "spec.support"
 local nn = pf.nn
 
 local VOCAB, LENGTH = 13, 7
@@ -47,20 +47,8 @@ end
 
 --- Gradients by name after `f` has gone backward.
 local function gradients(model, f)
-  local grads, list, names = {}, model:parameters()
   f()
-  for i, p in ipairs(list) do
-    grads[names[i]] = assert(p:grad(), names[i]):detach()
-    p:clear_grad()
-  end
-  return grads
-end
-
-local function assert_gradients(want, got, tolerance)
-  for name, grad in pairs(want) do
-    local distance, why = support.distance(got[name], grad)
-    assert.is_true(distance and distance <= tolerance, ("%s: %s"):format(name, distance or why))
-  end
+  return models.take_gradients(model)
 end
 
 --- Holds the gradient of a model on packed documents to differences, and to itself in slices and
@@ -90,7 +78,7 @@ local function assert_trains(options)
   local want = recorded(model)
   if not options.dropout then -- slices draw masks of their own
     pf.check.gradient(function() return loss(model) end, model, { tolerance = 2e-2 })
-    assert_gradients(want, gradients(model, function()
+    models.assert_gradients(want, gradients(model, function()
       model:backward_sliced(rows, { slices = 2, step = 3 })
     end), 1e-4)
   end

@@ -1,7 +1,9 @@
 -- support/models.lua - what the specs of the memory savers share: token ids, and small models that
 -- differ in nothing but the option at hand. `require "spec.support.models"`.
 local array = require "spec.support.array"
+local assert = require "luassert"
 local pf = require "performer"
+local support = require "spec.support"
 
 local models = {}
 
@@ -47,6 +49,24 @@ function models.new(options)
                 { name = "softmax", features = 16, seed = 3 } or nil }
   for key, value in pairs(options) do o[key] = value end
   return pf.nn.performer(o)
+end
+
+--- Every parameter's gradient by name; they are cleared.
+function models.take_gradients(model)
+  local grads, list, names = {}, model:parameters()
+  for i, p in ipairs(list) do
+    grads[names[i]] = assert(p:grad(), names[i]):detach()
+    p:clear_grad()
+  end
+  return grads
+end
+
+--- Holds gradients by name against those that they ought to be.
+function models.assert_gradients(want, got, tolerance)
+  for name, grad in pairs(want) do
+    local distance, why = support.distance(got[name], grad)
+    assert.is_true(distance and distance <= tolerance, ("%s: %s"):format(name, distance or why))
+  end
 end
 
 return models
