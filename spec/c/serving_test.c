@@ -29,18 +29,6 @@ static const char *const models[] = {
     "'relu', 'features': 8}",
 };
 
-/* Rows of an n-gram memory begin at 0. */
-static void fill_memory(pf_module *m) {
-    for (int i = 0; i < pf_module_tensor_count(m); i++) {
-        const char *name;
-        pf_tensor *t;
-        bool trained;
-        CHECK_OK(pf_module_tensor_at(m, i, &name, &t, &trained));
-        for (int64_t k = 0; strstr(name, "ngrams.weight") && k < pf_tensor_numel(t); k++)
-            pf_f32(t)[k] = 0.1f * (float)(k % 7 - 3);
-    }
-}
-
 static void check_model(pf_engine *e, const char *options, int slice, int steps, uint64_t seed) {
     pf_module *m = small_model(e, options);
     clients c;

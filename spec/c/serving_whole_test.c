@@ -6,6 +6,7 @@
  */
 #include <unistd.h>
 
+#include "counting.h"
 #include "host.h"
 #include "serving_support.h"
 
@@ -206,57 +207,25 @@ static void test_whole(void) {
 
 /* A layer of the host that adds how often it was called to a sequence, and at the number `ends`
  * fails. */
-typedef struct {
-    int calls;
-} counted;
-
-static int count_forward(void *context, pf_engine *e, pf_tensor *x, const pf_pass *pass,
-                         pf_tensor **y) {
-    (void)context, (void)pass;
-    return pf_affine(y, e, x, 1, 0);
-}
-
 static int count_step(void *context, pf_engine *e, pf_tensor *x, void **state, pf_tensor **y) {
     const int *ends = context;
-    counted *own = *state;
-    if (!own) *state = own = calloc(1, sizeof *own);
-    own->calls++;
-    if (own->calls == *ends) return pf_set_error(PF_EHOST, "that was the last one");
+    int call = count_call(state);
+    if (call == *ends) return pf_set_error(PF_EHOST, "that was the last one");
     CHECK(pf_tensor_size(x, 0) == 1);
-    return pf_affine(y, e, x, 1, 0.01 * own->calls);
+    return pf_affine(y, e, x, 1, 0.01 * call);
 }
 
-static void count_release(void *context, void *state) {
-    (void)context;
-    free(state);
-}
-
-static int count_fork(void *context, pf_engine *e, void *state, int64_t batch, const int64_t *rows,
-                      int64_t n, void **copy) {
-    (void)context, (void)e, (void)batch, (void)rows, (void)n;
-    *copy = memcpy(malloc(sizeof(counted)), state, sizeof(counted));
-    return PF_OK;
-}
-
-static int exp_map(void *context, pf_engine *e, pf_side side, pf_tensor *x, pf_tensor **phi) {
-    pf_attr attrs[PF_MAX_ATTR];
-    int sigmoid = pf_op_find(e, "sigmoid");
+static int map(void *context, pf_engine *e, pf_side side, pf_tensor *x, pf_tensor **phi) {
     (void)context, (void)side;
-    PF_TRY(pf_op_defaults(e, sigmoid, attrs));
-    return pf_op_apply(e, sigmoid, &x, 1, attrs, phi);
+    return sigmoid_map(e, x, phi);
 }
 
 /* embedding, the host's layer, attention by a map of the host's, a head */
 static pf_module *host_model(pf_engine *e, int *ends, pf_kernel **kernel) {
-    const pf_host_layer layer = {.size = sizeof layer,
-                                 .forward = count_forward,
-                                 .step = count_step,
-                                 .release_state = count_release,
-                                 .fork_state = count_fork,
-                                 .context = ends};
-    const pf_host_map map = {.size = sizeof map, .map = exp_map};
+    const pf_host_layer layer = counting_layer(count_step, ends);
+    const pf_host_map own = {.size = sizeof own, .map = map};
     pf_module *part[4] = {NULL}, *m = NULL;
-    CHECK_OK(pf_kernel_open_host(kernel, e, "mine", &map));
+    CHECK_OK(pf_kernel_open_host(kernel, e, "mine", &own));
     part[0] = layer_of(e, "embedding", "{'vocab': 11, 'dim': 8}");
     CHECK_OK(pf_module_host(&part[1], e, "counter", &layer, NULL, 0));
     part[2] = layer_of(

@@ -5,6 +5,7 @@
  * interrupted, and so does a second try.
  * In LIVING_IN_A_HOST.md: [ends.4].
  */
+#include "counting.h"
 #include "host.h"
 #include "nn_support.h"
 
@@ -81,59 +82,26 @@ static void disarm(void) {
 
 /* ---- models ---- */
 
-/* A layer of the host that adds to x how often it was called, and a map of the host's. */
-typedef struct {
-    int calls;
-    bool fails;
-} counting;
-
-static int count_forward(void *context, pf_engine *e, pf_tensor *x, const pf_pass *pass,
-                         pf_tensor **y) {
-    (void)context, (void)pass;
-    return pf_affine(y, e, x, 1, 0);
-}
-
+/* A layer of the host that adds to x how often it was called, and a map of the host's; each fails
+ * while *context. */
 static int count_step(void *context, pf_engine *e, pf_tensor *x, void **state, pf_tensor **y) {
-    counting *own = *state;
-    const counting *layer = context;
-    if (!own) *state = own = calloc(1, sizeof *own);
-    own->calls++; /* before anything can fail, as a careless host would */
+    const bool *fails = context;
+    int call = count_call(state);
     tick();
-    if (layer && layer->fails) return PF_EHOST;
-    return pf_affine(y, e, x, 1, 0.01 * own->calls);
+    if (fails && *fails) return PF_EHOST;
+    return pf_affine(y, e, x, 1, 0.01 * call);
 }
 
-static void count_release(void *context, void *state) {
-    (void)context;
-    free(state);
-}
-
-static int count_fork(void *context, pf_engine *e, void *state, int64_t batch, const int64_t *rows,
-                      int64_t n, void **copy) {
-    (void)context, (void)e, (void)batch, (void)rows, (void)n;
-    *copy = memcpy(malloc(sizeof(counting)), state, sizeof(counting));
-    return PF_OK;
-}
-
-static const pf_host_layer counter = {.size = sizeof counter,
-                                      .forward = count_forward,
-                                      .step = count_step,
-                                      .release_state = count_release,
-                                      .fork_state = count_fork};
-
-static int exp_map(void *context, pf_engine *e, pf_side side, pf_tensor *x, pf_tensor **phi) {
-    const counting *own = context;
+static int ticking_map(void *context, pf_engine *e, pf_side side, pf_tensor *x, pf_tensor **phi) {
+    const bool *fails = context;
     (void)side;
     tick();
-    if (own && own->fails) return pf_fail(PF_EHOST, "the map says no");
-    pf_attr attrs[PF_MAX_ATTR];
-    int sigmoid = pf_op_find(e, "sigmoid");
-    PF_TRY(pf_op_defaults(e, sigmoid, attrs));
-    return pf_op_apply(e, sigmoid, &x, 1, attrs, phi);
+    if (fails && *fails) return pf_fail(PF_EHOST, "the map says no");
+    return sigmoid_map(e, x, phi);
 }
 
-static pf_kernel *open_map(pf_engine *e, counting *own) {
-    pf_host_map map = {.size = sizeof map, .map = exp_map, .context = own};
+static pf_kernel *open_map(pf_engine *e, bool *fails) {
+    pf_host_map map = {.size = sizeof map, .map = ticking_map, .context = fails};
     pf_kernel *kernel = NULL;
     CHECK_OK(pf_kernel_open_host(&kernel, e, "mine", &map));
     return kernel;
@@ -179,19 +147,6 @@ static const struct {
      "{'features': 8}",
      2},
 };
-
-/* Rows of an n-gram memory begin at 0. */
-static void fill_memory(pf_module *m) {
-    for (int i = 0; i < pf_module_tensor_count(m); i++) {
-        const char *name;
-        pf_tensor *t;
-        bool trained;
-        CHECK_OK(pf_module_tensor_at(m, i, &name, &t, &trained));
-        for (int64_t k = 0; strstr(name, "ngrams.weight") && k < pf_tensor_numel(t); k++) {
-            pf_f32(t)[k] = 0.1f * (float)(k % 7 - 3);
-        }
-    }
-}
 
 /* ---- streams ---- */
 
@@ -288,6 +243,7 @@ static void test_streams(pf_engine *e) {
         pf_module_release(&m);
     }
     pf_kernel *kernel = open_map(e, NULL);
+    const pf_host_layer counter = counting_layer(count_step, NULL);
     pf_module *m = host_chain(e, &counter);
     sweep(e, m, 0, 0, 0), sweep(e, m, 5, 0, 0), sweep(e, m, 5, 3, 1);
     pf_module_release(&m);
@@ -309,10 +265,9 @@ static void test_full(pf_engine *e) {
 
 /* A token that there is none of, a draw that finds nothing, a layer and a map that fail. */
 static void test_refused(pf_engine *e) {
-    counting map = {0}, layer = {0};
-    pf_host_layer host = counter;
-    host.context = &layer;
-    pf_kernel *kernel = open_map(e, &map);
+    bool map_fails = false, layer_fails = false;
+    const pf_host_layer host = counting_layer(count_step, &layer_fails);
+    pf_kernel *kernel = open_map(e, &map_fails);
     pf_module *m = host_chain(e, &host);
     pf_stream *s = NULL, *before = NULL;
     float course[MORE + 1][V];
@@ -326,14 +281,14 @@ static void test_refused(pf_engine *e) {
     CHECK_FAILS(PF_EINVAL, pf_stream_next(s, 1, NULL, &next));
     CHECK(same_place(s, before));
     CHECK_OK(pf_stream_allow(s, NULL, 0));
-    map.fails = true;
+    map_fails = true;
     CHECK_FAILS(PF_EHOST, call(s, 3));
     CHECK(same_place(s, before) && strstr(pf_last_error(), "the map says no"));
-    map.fails = false, layer.fails = true; /* which leaves no message of its own */
+    map_fails = false, layer_fails = true; /* which leaves no message of its own */
     CHECK_FAILS(PF_EHOST, call(s, 0));
     CHECK(strstr(pf_last_error(), "counter") && !strstr(pf_last_error(), "the map says no"));
     CHECK(same_place(s, before));
-    layer.fails = false;
+    layer_fails = false;
     pf_stream *copy = NULL;
     CHECK_OK(pf_stream_fork(&copy, before));
     follow(copy, course);
@@ -345,21 +300,21 @@ static void test_refused(pf_engine *e) {
 
 /* A layer whose state can't be copied can't be undone: every later use says so. */
 static void test_broken(pf_engine *e) {
-    counting layer = {0};
-    pf_host_layer host = counter;
-    host.context = &layer, host.fork_state = NULL;
+    bool layer_fails = false;
+    pf_host_layer host = counting_layer(count_step, &layer_fails);
+    host.fork_state = NULL;
     pf_kernel *kernel = open_map(e, NULL);
     pf_module *m = host_chain(e, &host);
     pf_stream *s = NULL, *copy = NULL;
     int32_t next;
     CHECK_OK(pf_stream_open(&s, e, m));
-    layer.fails = true; /* the first token: nothing was there to be changed */
+    layer_fails = true; /* the first token: nothing was there to be changed */
     CHECK(call(s, 3) == PF_EHOST);
-    layer.fails = false;
+    layer_fails = false;
     CHECK_OK(call(s, 3));
-    layer.fails = true;
+    layer_fails = true;
     CHECK(call(s, 3) == PF_EHOST && pf_stream_position(s) == 3);
-    layer.fails = false;
+    layer_fails = false;
     CHECK_FAILS(PF_ESTATE, call(s, 3));
     CHECK_FAILS(PF_ESTATE, call(s, 0));
     CHECK_FAILS(PF_ESTATE, pf_stream_sample(s, NULL, &next));
@@ -386,6 +341,7 @@ static void test_allow(pf_engine *e) {
     CHECK_OK(pf_stream_next(s, 3, NULL, &next));
     CHECK(next == 1);
     pf_stream_close(&s);
+    const pf_host_layer counter = counting_layer(count_step, NULL);
     pf_module *part[2] = {m, NULL}, *chain = NULL;
     CHECK_OK(pf_module_host(&part[1], e, "counter", &counter, NULL, 0));
     CHECK_OK(pf_module_new(&chain, e, "chain", NULL, part, 2));
