@@ -32,15 +32,6 @@ local function made(config)
   return kernel[config.name](options)
 end
 
-local function check_rows(where, rows)
-  for name, t in util.sorted(rows) do
-    if core.kind(t) ~= "tensor" or t:rank() ~= 4 then
-      util.fail("%s: %s must be a tensor (B, H, L, d), got %s", where, name,
-        core.kind(t) == "tensor" and tostring(t:shape()) or core.kind(t))
-    end
-  end
-end
-
 -- ---- compare ------------------------------------------------------------------------
 
 --- q, k and v as given, or random ones: |x| and |y| about `norm`.
@@ -48,7 +39,7 @@ local function inputs(options)
   local q, k, v = options.q, options.k, options.v
   if q or k or v then
     if not (q and k and v) then util.fail("attention.compare: q, k and v go together") end
-    check_rows("attention.compare", { q = q, k = k, v = v })
+    util.check_rows("attention.compare", { q = q, k = k, v = v })
     return q:detach(), k:detach(), v:detach()
   end
   local B, H = options.batch or 1, options.heads or 1
@@ -378,7 +369,7 @@ function Kernel:advise(q, k, options)
     util.fail("advise: a %s kernel estimates no softmax, so there is no error to advise on",
       self:name())
   end
-  check_rows("advise", { q = q, k = k })
+  util.check_rows("advise", { q = q, k = k })
   if k == nil then util.fail("advise: queries and keys are needed") end
   local task = new_task(self, q, k, options)
   if not (type(task.tolerance) == "number" and task.tolerance > 0) then

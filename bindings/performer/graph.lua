@@ -183,12 +183,7 @@ function attention.graph(q, k, v, options)
   if (g ~= nil) == (options.from ~= nil or options.to ~= nil) then
     util.fail("%s: give a graph, or lists from and to", where)
   end
-  for name, t in util.sorted { q = q, k = k, v = v } do
-    if core.kind(t) ~= "tensor" or t:rank() ~= 4 then
-      util.fail("%s: %s must be a tensor (B, H, L, d), got %s", where, name,
-        core.kind(t) == "tensor" and tostring(t:shape()) or core.kind(t))
-    end
-  end
+  util.check_rows(where, { q = q, k = k, v = v })
   if q == nil or k == nil or v == nil then util.fail("%s: q, k and v are needed", where) end
   if g == nil then
     options.nodes, options.keys = q:size(3), k:size(3)

@@ -58,12 +58,7 @@ function Kernel:fit(q, k)
   if not (map and map.tilted) then
     util.fail("fit: a softmax_plus kernel has a tilt to fit, this is a %s kernel", self:name())
   end
-  for name, t in util.sorted { q = q, k = k } do
-    if core.kind(t) ~= "tensor" or t:rank() ~= 4 then
-      util.fail("fit: %s must be a tensor (B, H, L, d), got %s", name,
-        core.kind(t) == "tensor" and tostring(t:shape()) or core.kind(t))
-    end
-  end
+  util.check_rows("fit", { q = q, k = k })
   if k == nil then util.fail("fit: queries and keys are needed") end
   q, k = q:detach(), k:detach()
   local s = mean_square(q, k, self:settings(q:size(4)).scale)

@@ -298,12 +298,7 @@ end
 local function attention(q, k, v, options)
   local where = "attention.listed"
   options = util.copy(util.check_options(options, allowed, where))
-  for name, t in util.sorted { q = q, k = k, v = v } do
-    if core.kind(t) ~= "tensor" or t:rank() ~= 4 then
-      util.fail("%s: %s must be a tensor (B, H, L, d), got %s", where, name,
-        core.kind(t) == "tensor" and tostring(t:shape()) or core.kind(t))
-    end
-  end
+  util.check_rows(where, { q = q, k = k, v = v })
   if q == nil or k == nil or v == nil then util.fail("%s: q, k and v are needed", where) end
   if not is_pattern(options.pattern) then
     util.fail("%s: pattern must be one that pf.pattern made, got %s", where,

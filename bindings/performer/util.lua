@@ -30,6 +30,16 @@ function util.check_options(options, allowed, where)
   return options
 end
 
+--- Refuses what is no tensor (B, H, L, d); `rows` is a table of them by name.
+function util.check_rows(where, rows)
+  for name, t in util.sorted(rows) do
+    if core.kind(t) ~= "tensor" or t:rank() ~= 4 then
+      util.fail("%s: %s must be a tensor (B, H, L, d), got %s", where, name,
+        core.kind(t) == "tensor" and tostring(t:shape()) or core.kind(t))
+    end
+  end
+end
+
 --- Refuses options of a layer's or optimizer's row that other libraries call so.
 function util.check_words(options, row)
   for _, key in ipairs(util.sorted_keys(options)) do
