@@ -6,6 +6,7 @@
 -- A call gives something, or raises an error that is a text in which the library speaks for itself:
 -- never Lua's own words about a line of the library.
 local core = require "performer.core"
+local dice = require "dice" -- beside this file
 local pf = require "performer"
 
 local count, seed, path = ...
@@ -15,18 +16,7 @@ local BYTES, WORK = 192 << 20, 3000000
 local SKIPPED = { ["pf.exit"] = true, ["pf.open"] = true, ["pf.limit"] = true,
                   ["pf.bench_gemm"] = true, ["pf.attention.use_crossover"] = true }
 
-local state
-
---- 1 .. n, by a counter of SplitMix64.
-local function below(n)
-  state = state + 0x9e3779b97f4a7c15
-  local z = state
-  z = (z ~ (z >> 30)) * 0xbf58476d1ce4e5b9
-  z = (z ~ (z >> 27)) * 0x94d049bb133111eb
-  return math.tointeger(((z ~ (z >> 31)) >> 1) % n) + 1
-end
-
-local function one_of(list) return list[below(#list)] end
+local below, one_of = dice.below, dice.one_of
 
 local PLAIN = { "nil", "true", "false", "0", "1", "-1", "2", "3", "2.5", "0/0", "math.huge",
   "1 << 62", "math.mininteger", "1e8", "''", "'a'", "'memory:a'", "'memory:run'", "('x'):rep(1000)",
@@ -135,7 +125,7 @@ end
 
 local good, bad = 0, 0
 for i = 1, tonumber(count) do
-  state = tonumber(seed) * 1000003 + i
+  dice.seed(tonumber(seed) * 1000003 + i)
   local text = call()
   note(text)
   pf.limit { bytes = BYTES, work = WORK }

@@ -1,22 +1,12 @@
 -- sandbox_grammar.lua: programs that nobody wrote, from a seed: statements of Lua and calls of the
 -- library with values that fit, or don't.
 local core = require "performer.core"
+local dice = require "dice" -- beside this file
 local pf = require "performer"
 
 local MOST = 4 -- levels of blocks, of functions and of expressions
 
-local state
-
---- 1 .. n, by a counter of SplitMix64.
-local function below(n)
-  state = state + 0x9e3779b97f4a7c15
-  local z = state
-  z = (z ~ (z >> 30)) * 0xbf58476d1ce4e5b9
-  z = (z ~ (z >> 27)) * 0x94d049bb133111eb
-  return math.tointeger(((z ~ (z >> 31)) >> 1) % n) + 1
-end
-
-local function one_of(list) return list[below(#list)] end
+local below, one_of = dice.below, dice.one_of
 
 local VALUES = { "nil", "true", "false", "0", "1", "-1", "2.5", "0/0", "math.huge", "1 << 62",
   "math.mininteger", "math.maxinteger", "1e8", "1000", "''", "'a'", "'abc'", "'__gc'", "'__mode'",
@@ -127,7 +117,7 @@ end
 
 --- The program of a seed.
 return function(seed)
-  state = seed
+  dice.seed(seed)
   local lines = { "local meta, v1, v2, v3, v4 = {}", "local model = pf.nn.performer { vocab = 8, "
     .. "dim = 8, layers = 1, heads = 2, causal = true, kernel = { features = 8 } }" }
   for i = 3, 3 + below(6) do lines[i] = statement(MOST) end
