@@ -5,14 +5,11 @@
  * and when the engine has closed not a byte of its allocator's is held ([memory.2]).
  *
  * What the library asks of malloc past the engine's allocator (outside.h) is struck as well, and
- * nothing but the rows of past[] may ask for any ([memory.1]). Points of a scenario that has more
- * than POINTS are spread over it, the same in each run; with PF_LONG in the environment all are.
+ * nothing but the rows of past[] may ask for any ([memory.1]).
  */
 #include "host.h"
 #include "outside.h"
-#include "scenarios.h"
-
-enum { POINTS = 200 };
+#include "sweep.h"
 
 /* ---- what strikes ---- */
 
@@ -57,12 +54,6 @@ static pf_engine *open_engine(void) {
 
 /* ---- a scenario ---- */
 
-/* What one gives that nobody strikes. */
-typedef struct {
-    uint64_t before, after, result;
-    long n, past; /* allocations, and those past the engine's allocator */
-} course;
-
 /* Who asks malloc, and why: it is freed where no engine is known. */
 static const struct {
     const char *scenario, *why;
@@ -94,69 +85,36 @@ static void end(world *w) {
     strike.live = 0;
 }
 
-static int struck(world *w, const scenario *s, long at, bool forever) {
+static int run(world *w, const scenario *s, long at, bool forever) {
     arm(at, forever);
     int status = s->run(w);
     disarm();
     return status;
 }
 
-static course undisturbed(world *w, const scenario *s) {
-    course c;
-    begin(w, s);
-    c.before = world_look(w);
-    CHECK_OK(struck(w, s, 0, false));
-    c.after = world_look(w), c.result = w->result, c.n = strike.n;
-    c.past = outside.n;
-    end(w);
-    return c;
+static long seen(void) { return strike.n; }
+
+/* Or it did without. */
+static bool answers(const scenario *s, const course *c, long at, bool forever, int status) {
+    (void)s, (void)c, (void)at, (void)forever;
+    return status >= 0 || (status == PF_ENOMEM && pf_last_error()[0]);
 }
 
-static void fault(const scenario *s, long at, bool forever, int status, const char *what) {
-    char text[512];
-    snprintf(text, sizeof text, "%s, allocation %ld%s: %s (%s: %s)", s->name, at,
-             forever ? " and all that follow" : "", what, pf_status_name(status), pf_last_error());
-    check_one(0, text, __FILE__, __LINE__);
+static void check_past(const scenario *s) {
+    if (getenv("PF_SHOW")) fprintf(stderr, "  %ld past the allocator\n", outside.n);
+    CHECK(outside.n == 0 || may_pass(s));
 }
 
-/* Only what fails is said: there are thousands. */
-static void try_point(world *w, const scenario *s, const course *c, long at, bool forever) {
-    begin(w, s);
-    pf_set_error(PF_EHOST, "");
-    int status = struck(w, s, at, forever);
-    if (status < 0 && (status != PF_ENOMEM || !pf_last_error()[0]))
-        fault(s, at, forever, status, "is called something else");
-    if (status < 0 && world_look(w) != c->before)
-        fault(s, at, forever, status, "what stood before has changed");
-    if (status < 0 && s->run(w) < 0) fault(s, at, forever, status, "the second try fails");
-    if (w->result != c->result) fault(s, at, forever, status, "another result");
-    if (world_look(w) != c->after) fault(s, at, forever, status, "another end");
-    end(w);
-}
-
-static void sweep(world *w, const scenario *s) {
-    course c = undisturbed(w, s), same = undisturbed(w, s);
-    CHECK(same.before == c.before && same.after == c.after && same.result == c.result);
-    long all = 2 * same.n, points = getenv("PF_LONG") || all < POINTS ? all : POINTS;
-    int failed = check_failed;
-    for (long i = 0; i < points && check_failed < failed + 8; i++) {
-        long point = i * all / points;
-        try_point(w, s, &same, point / 2 + 1, point % 2);
-    }
-    check_one(check_failed == failed, s->name, __FILE__, __LINE__);
-    if (getenv("PF_SHOW"))
-        fprintf(stderr, "%-30s %6ld points, %ld past the allocator\n", s->name, same.n, same.past);
-    CHECK(same.past == 0 || may_pass(s));
-}
+static const striker allocations = {.point = "allocation",
+                                    .ways = {"alone", "and all that follow"},
+                                    .most = 200,
+                                    .begin = begin,
+                                    .run = run,
+                                    .seen = seen,
+                                    .answers = answers,
+                                    .end = end,
+                                    .alone = check_past};
 
 int main(int argc, char **argv) {
-    world w = {0};
-    w.e = open_engine();
-    make_files(&w);
-    pf_engine_close(&w.e);
-    for (int i = 0; i < PF_COUNT(scenarios); i++) {
-        if (argc < 2 || strstr(scenarios[i].name, argv[1])) sweep(&w, &scenarios[i]);
-    }
-    scratch_remove(w.files);
-    return CHECK_REPORT();
+    return sweep_all(&allocations, open_engine(), argc > 1 ? argv[1] : NULL);
 }
