@@ -35,7 +35,8 @@ static int own_fingerprint(pf_tensor **t, pf_engine *e, const pf_kernel *kernel,
     pf_encoding n;
     pf_encoding_of(&n, kernel, e->kern);
     size_t x_bytes = (size_t)n.d * sizeof(float), f_bytes = (size_t)n.r * sizeof(float);
-    size_t bytes = pf_encoder_bytes(&n, 1, PF_ENCODE_ONE) + x_bytes + f_bytes + 3 * PF_ALIGN;
+    size_t bytes =
+        pf_encoder_bytes(&n, 1, PF_ENCODE_ONE) + x_bytes + f_bytes + 3 * (size_t)PF_ALIGN;
     void *scratch = pf_heap_alloc(e->heap, bytes), *rest = scratch;
     if (!scratch) return PF_ENOMEM;
     float *x = pf_carve(&rest, x_bytes), *f = pf_carve(&rest, f_bytes);

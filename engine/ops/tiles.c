@@ -222,7 +222,7 @@ static int tile_scratch(const pf_tiles *job, size_t *bytes) {
         size_t widest = (size_t)pf_min(job->c->cols, job->cols);
         if (!pf_mul_size((size_t)job->a->cols + widest, sizeof(float) * (size_t)job->rows, bytes))
             return pf_fail(PF_ENOMEM, "%lld columns: a tile is too large", (long long)job->a->cols);
-        *bytes += 2 * PF_ALIGN;
+        *bytes += 2 * (size_t)PF_ALIGN;
     }
     if (job->slope) *bytes += sizeof(float) * (size_t)job->cols + PF_ALIGN;
     return PF_OK;

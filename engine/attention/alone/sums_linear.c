@@ -126,7 +126,7 @@ typedef struct {
 static size_t backward_bytes(const pf_partition_back *op) {
     int64_t own = op->p.encoding.r * (int64_t)sizeof(double) +
                   op->p.n * (int64_t)(sizeof(double) + sizeof(float));
-    return sweep_bytes(&op->p, true) + (size_t)own + 3 * PF_ALIGN;
+    return sweep_bytes(&op->p, true) + (size_t)own + 3 * (size_t)PF_ALIGN;
 }
 
 static void open_backward(backward_work *w, const pf_partition_back *op, int64_t task,

@@ -86,7 +86,7 @@ typedef struct {
 static size_t head_bytes(const step_op *o) {
     int64_t r = o->encoding.r;
     return pf_encoder_bytes(&o->encoding, 1, PF_ENCODE_ONE) +
-           (size_t)(o->encoding.d + r * (o->dv + 2)) * sizeof(float) + 4 * PF_ALIGN;
+           (size_t)(o->encoding.d + r * (o->dv + 2)) * sizeof(float) + 4 * (size_t)PF_ALIGN;
 }
 
 static void open_head(step_head *s, const step_op *o, int64_t head, void *scratch) {
