@@ -76,25 +76,25 @@ static void add_range(void *context, int64_t first, int64_t last) {
 
 /* ---- a round ---- */
 
-typedef struct {
+struct pf_reduction {
     pf_engine *engine;
     int lanes, ranks, rank;
-    const float *const *own; /* an array a node of this rank */
+    const float *const *own; /* of the array that is summed: one a node of this rank */
     int64_t n;
     float *sum, *room; /* room: a piece for every node of the others */
     pf_message *list;
     part *part; /* of all ranks in order */
     int n_parts, *of;
-} reduction;
+};
 
-static int64_t piece_of(const reduction *r, int64_t base, int rank, int64_t *length) {
+static int64_t piece_of(const pf_reduction *r, int64_t base, int rank, int64_t *length) {
     int64_t first = pf_min(r->n, base + (int64_t)rank * SHARE);
     *length = pf_min(r->n, first + SHARE) - first;
     return first;
 }
 
 /* The others' nodes of the own piece come here, and theirs of ours go. */
-static int trade(const reduction *r, int64_t base) {
+static int trade(const pf_reduction *r, int64_t base) {
     int64_t length, own_length;
     int64_t own_first = piece_of(r, base, r->rank, &own_length);
     pf_message *out = r->list, *in = r->list + (size_t)r->ranks * PF_LANE_NODES;
@@ -119,7 +119,7 @@ static int trade(const reduction *r, int64_t base) {
 }
 
 /* Sums go to all. */
-static int spread_sums(const reduction *r, int64_t base) {
+static int spread_sums(const pf_reduction *r, int64_t base) {
     int64_t length, own_length;
     float *own = r->sum + piece_of(r, base, r->rank, &own_length);
     pf_message *out = r->list, *in = r->list + r->ranks;
@@ -133,7 +133,7 @@ static int spread_sums(const reduction *r, int64_t base) {
     return pf_comm_exchange(r->engine, PF_VERB_SUM, out, n, in, n);
 }
 
-static int round_of(const reduction *r, int64_t base) {
+static int round_of(const pf_reduction *r, int64_t base) {
     int64_t length;
     int64_t first = piece_of(r, base, r->rank, &length);
     if (r->ranks > 1)
@@ -156,7 +156,7 @@ static size_t lists_of(int ranks) {
     return (size_t)ranks * PF_LANE_NODES * (2 * sizeof(pf_message) + sizeof(part) + sizeof(int));
 }
 
-static void set_parts(reduction *r) {
+static void set_parts(pf_reduction *r) {
     size_t most = (size_t)r->ranks * PF_LANE_NODES;
     r->part = (part *)(r->list + 2 * most);
     r->of = (int *)(r->part + most);
@@ -181,38 +181,55 @@ static int check_lanes(int lanes, int ranks) {
 }
 
 /* Room for the nodes of the others, kept for the next time. */
-static int take_room(reduction *r) {
+static int take_room(pf_reduction *r, int64_t most) {
     pf_comm *comm = r->engine->comm;
     if (!comm) return PF_OK;
     void *room = comm->room;
     int status = pf_heap_grow(r->engine->heap, &room, &comm->n_room,
-                              (int64_t)r->n_parts * pf_min(SHARE, r->n), sizeof(float));
+                              (int64_t)r->n_parts * pf_min(SHARE, most), sizeof(float));
     comm->room = room, r->room = room;
     if (status >= 0) status = pf_comm_room(r->engine, 2 * r->ranks * PF_LANE_NODES);
     return status;
 }
 
-int pf_comm_reduce(pf_engine *engine, int status, int lanes, const float *const *own, int64_t n,
-                   float *sum) {
-    reduction r = {.engine = engine,
-                   .lanes = lanes,
-                   .ranks = pf_comm_ranks(engine),
-                   .rank = pf_comm_rank(engine),
-                   .own = own,
-                   .n = n,
-                   .sum = sum};
-    if (status >= 0) status = check_lanes(lanes, r.ranks);
-    if (status >= 0 && !(r.list = pf_heap_alloc(engine->heap, lists_of(r.ranks))))
+static int fill(pf_reduction *r, int64_t most) {
+    PF_TRY(check_lanes(r->lanes, r->ranks));
+    r->list = pf_heap_alloc(r->engine->heap, lists_of(r->ranks));
+    if (!r->list) return PF_ENOMEM;
+    set_parts(r);
+    return take_room(r, most);
+}
+
+int pf_reduction_open(pf_reduction **reduction, pf_engine *engine, int status, int lanes,
+                      int64_t most) {
+    pf_reduction *r = status >= 0 ? pf_heap_zalloc(engine->heap, sizeof *r) : NULL;
+    *reduction = NULL;
+    if (r) {
+        r->engine = engine, r->lanes = lanes;
+        r->ranks = pf_comm_ranks(engine), r->rank = pf_comm_rank(engine);
+        status = fill(r, most);
+    } else if (status >= 0) {
         status = PF_ENOMEM;
-    if (status >= 0) {
-        set_parts(&r);
-        status = take_room(&r);
     }
     status = pf_comm_agree(engine, status);
-    for (int64_t base = 0; base < n && status >= 0; base += (int64_t)SHARE * r.ranks)
-        status = round_of(&r, base);
-    if (r.list) pf_heap_free(engine->heap, r.list, lists_of(r.ranks));
+    if (status < 0) pf_reduction_close(&r);
+    *reduction = r;
     return status;
+}
+
+int pf_reduction_run(pf_reduction *r, const float *const *own, int64_t n, float *sum) {
+    r->own = own, r->n = n, r->sum = sum;
+    for (int64_t base = 0; base < n; base += (int64_t)SHARE * r->ranks) PF_TRY(round_of(r, base));
+    return PF_OK;
+}
+
+void pf_reduction_close(pf_reduction **reduction) {
+    pf_reduction *r = *reduction;
+    if (!r) return;
+    pf_heap *heap = r->engine->heap;
+    if (r->list) pf_heap_free(heap, r->list, lists_of(r->ranks));
+    pf_heap_free(heap, r, sizeof *r);
+    *reduction = NULL;
 }
 
 /* Each rank is one lane. */
@@ -226,13 +243,14 @@ static int check_all(pf_tensor *const *tensors, int n) {
 }
 
 int pf_comm_sum(pf_engine *engine, pf_tensor *const *tensors, int n) {
+    pf_reduction *r;
     if (!engine->comm) return PF_OK;
     int status = check_all(tensors, n);
-    for (int i = 0; i < n && (i == 0 || status >= 0); i++) {
-        float *x = status >= 0 ? pf_f32(tensors[i]) : NULL;
-        const float *own[] = {x};
-        int64_t numbers = status >= 0 ? pf_tensor_numel(tensors[i]) : 0;
-        status = pf_comm_reduce(engine, status, engine->comm->ranks, own, numbers, x);
+    PF_TRY(pf_reduction_open(&r, engine, status, engine->comm->ranks, SHARE));
+    for (int i = 0; i < n && status >= 0; i++) {
+        const float *own[] = {pf_f32(tensors[i])};
+        status = pf_reduction_run(r, own, pf_tensor_numel(tensors[i]), pf_f32(tensors[i]));
     }
+    pf_reduction_close(&r);
     return status;
 }

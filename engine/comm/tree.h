@@ -26,9 +26,14 @@ void pf_lanes_of(int lanes, int ranks, int rank, int *first, int *last);
  * there are. */
 int pf_lane_nodes(int first, int last, pf_lane_node nodes[PF_LANE_NODES]);
 
+/* Sums of arrays of at most `most` numbers, one after the other. Opening is a verb: the ranks agree
+ * on `status`, and from then on only what ends the talk can fail. One rank adds by itself. */
+typedef struct pf_reduction pf_reduction;
+int pf_reduction_open(pf_reduction **reduction, pf_engine *engine, int status, int lanes,
+                      int64_t most);
 /* sum (n) <- T(0, lanes) of what all ranks have: own[i] (n) is the i-th of this rank's nodes. `sum`
- * may be one of them. status: of this rank so far. One rank adds without the others, too. */
-int pf_comm_reduce(pf_engine *engine, int status, int lanes, const float *const *own, int64_t n,
-                   float *sum);
+ * may be one of them. */
+int pf_reduction_run(pf_reduction *reduction, const float *const *own, int64_t n, float *sum);
+void pf_reduction_close(pf_reduction **reduction);
 
 #endif
