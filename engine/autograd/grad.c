@@ -228,6 +228,21 @@ int pf_walk_fold(pf_walk *walk, pf_call *c, int status) {
     return status;
 }
 
+int pf_leaf_take_rows(pf_engine *e, pf_tensor *leaf, pf_tensor *row, const pf_tensor *value) {
+    bool fresh;
+    if (!(leaf->grad && pf_tensor_own(leaf->grad))) pf_tensor_release(&leaf->grad_rows);
+    PF_TRY(open_place(&leaf->grad, NULL, leaf, true, true, &fresh));
+    PF_TRY(zero(e, leaf->grad, leaf->grad_rows));
+    int64_t n = pf_tensor_numel(row), width = n ? pf_tensor_numel(value) / n : 0;
+    for (int64_t i = 0; i < n; i++)
+        memcpy(pf_f32(leaf->grad) + pf_i32(row)[i] * width, pf_f32(value) + i * width,
+               (size_t)width * sizeof(float));
+    pf_tensor_release(&leaf->grad_rows);
+    leaf->grad_rows = pf_tensor_retain(row);
+    leaf->grad_stale = false;
+    return PF_OK;
+}
+
 /* ---- public: gradients of leaves ---- */
 
 int pf_tensor_require_grad(pf_tensor *t, bool yes) {

@@ -79,4 +79,8 @@ static inline bool pf_finite_looks(const pf_engine *e) { return e->own[PF_OWN_FI
  * safe and frees what they hold. */
 void pf_tape_abandon(pf_engine *engine);
 
+/* The gradient of a leaf, a table, becomes `value` (n, width) in the n rows `row` (ascending) and
+ * zero in all others. */
+int pf_leaf_take_rows(pf_engine *engine, pf_tensor *leaf, pf_tensor *row, const pf_tensor *value);
+
 #endif

@@ -108,22 +108,27 @@ int pf_comm_share(pf_engine *engine, int status, int root, void *data, size_t by
 }
 
 /* Everybody's to everybody, in one round. */
-static int swap_all(pf_engine *engine, const void *own, size_t bytes, char *all, pf_message *list) {
+static int swap_all(pf_engine *engine, const void *own, const size_t *bytes, char *all,
+                    pf_message *list) {
     pf_comm *comm = engine->comm;
     int n = 0, others = comm->ranks - 1;
-    for (int r = 0; r < comm->ranks; r++) {
-        if (r == comm->rank) continue;
-        list[n] = (pf_message){r, (void *)(uintptr_t)own, bytes};
-        list[others + n++] = (pf_message){r, all + (size_t)r * bytes, bytes};
+    size_t at = 0;
+    for (int r = 0; r < comm->ranks; at += bytes[r++]) {
+        if (r == comm->rank) {
+            memmove(all + at, own, bytes[r]);
+            continue;
+        }
+        list[n] = (pf_message){r, (void *)(uintptr_t)own, bytes[comm->rank]};
+        list[others + n++] = (pf_message){r, all + at, bytes[r]};
     }
-    memmove(all + (size_t)comm->rank * bytes, own, bytes);
     return pf_comm_exchange(engine, PF_VERB_COLLECT, list, others, list + others, others);
 }
 
-int pf_comm_collect(pf_engine *engine, int status, const void *own, size_t bytes, void *all) {
+int pf_comm_collect_all(pf_engine *engine, int status, const void *own, const size_t *bytes,
+                        void *all) {
     pf_comm *comm = engine->comm;
     if (!comm) {
-        if (status >= 0) memmove(all, own, bytes);
+        if (status >= 0) memmove(all, own, bytes[0]);
         return status;
     }
     size_t room = 2 * (size_t)comm->ranks * sizeof(pf_message);
@@ -133,6 +138,16 @@ int pf_comm_collect(pf_engine *engine, int status, const void *own, size_t bytes
     status = pf_comm_agree(engine, status);
     if (status >= 0) status = swap_all(engine, own, bytes, all, list);
     if (list) pf_heap_free(engine->heap, list, room);
+    return status;
+}
+
+int pf_comm_collect(pf_engine *engine, int status, const void *own, size_t bytes, void *all) {
+    int ranks = pf_comm_ranks(engine);
+    size_t room = (size_t)ranks * sizeof(size_t), *each = pf_heap_alloc(engine->heap, room);
+    if (status >= 0 && !each) status = PF_ENOMEM;
+    for (int r = 0; r < ranks && each; r++) each[r] = bytes;
+    status = pf_comm_collect_all(engine, status, own, each, all);
+    if (each) pf_heap_free(engine->heap, each, room);
     return status;
 }
 

@@ -54,6 +54,9 @@ int pf_comm_share(pf_engine *engine, int status, int root, void *data, size_t by
 
 /* all[r] <- the `bytes` bytes of rank r's `own`: bytes * ranks in all. */
 int pf_comm_collect(pf_engine *engine, int status, const void *own, size_t bytes, void *all);
+/* The same where rank r has bytes[r], which everybody knows: one behind the other. */
+int pf_comm_collect_all(pf_engine *engine, int status, const void *own, const size_t *bytes,
+                        void *all);
 
 /* Each of the n tensors (contiguous f32) becomes its sum over the ranks: the gradients of a step,
  * after the ranks' own rows and before their norm. */

@@ -12,8 +12,7 @@
 #include <string.h>
 
 #include "clip.h"
-#include "comm.h"
-#include "optimizer.h"
+#include "lanes.h"
 
 enum { GRAIN = 1 << 14 }; /* numbers a task: the same for any number of threads */
 
@@ -136,6 +135,7 @@ void pf_optimizer_close(pf_optimizer **optimizer) {
     pf_heap *heap = o->heap;
     *optimizer = NULL;
     if (o->averaged) pf_average_swap(o);
+    pf_lanes_close(o);
     if (o->entry) {
         for (int i = 0; i < o->n; i++) close_entry(heap, &o->entry[i]);
         pf_heap_free(heap, o->entry, (size_t)o->capacity * sizeof *o->entry);
@@ -252,12 +252,10 @@ static int check_known(const pf_optimizer *o) {
     return n < 0 ? n : PF_OK;
 }
 
-/* Other ranks add rows of their own. */
 static int gather_some(const pf_optimizer *o, pf_engine *e, gradients *g, bool touched) {
     for (int i = 0; i < o->n; i++) {
         pf_tensor *p = o->entry[i].param;
         if (o->entry[i].touched != touched || !p->grad || p->grad_stale) continue;
-        if (e->comm) pf_tensor_release(&p->grad_rows);
         PF_TRY(pf_tensor_compact(&g->list[g->n], e, p->grad));
         g->owner[g->n++] = i;
     }
@@ -326,13 +324,11 @@ static int charge(pf_engine *e, const gradients *g) {
     return pf_charge(e, PF_WORK_OP + pf_work_of(8 * n, 0));
 }
 
-/* The sum over the ranks first, so that all of them see one norm; then the norm, so that nothing
- * moves before all gradients are known to be finite. */
+/* The norm first, so that nothing moves before all gradients are known to be finite. */
 static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gradients *g,
                  double *norm) {
     double total = 0;
     int bad;
-    PF_TRY(pf_comm_sum(e, g->list, g->n));
     PF_TRY(measure(o, e, g, &total, &bad));
     if (norm) *norm = total;
     if (bad >= 0) {
@@ -355,9 +351,10 @@ static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gr
 /* Once weights move a cancel waits for the end: a run that is saved and resumed halfway would not
  * redraw what was due.
  *
- * With several ranks every one comes here with the same lr and clip, and with a loss that reaches
- * the same parameters: then all sum the same list. Which of them can't is known before any sum,
- * and what fails after it, at the end. */
+ * With several ranks every one comes here, with the same lr and clip. Their lanes become one
+ * gradient, the same everywhere; which of them can't is known before a weight moves, and what
+ * fails after that, at the end.
+ */
 int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
                       double *norm) {
     PF_OPEN(engine);
@@ -370,7 +367,8 @@ int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, dou
     if (!isfinite(lr) || !isfinite(clip)) {
         return pf_fail(PF_EINVAL, "optimizer: lr is %g and clip %g; both must be finite", lr, clip);
     }
-    int status = pf_comm_agree(engine, gather(o, engine, &g));
+    int status = pf_lanes_join(o, engine, pf_average_check(o, "step"));
+    status = pf_comm_agree(engine, status < 0 ? status : gather(o, engine, &g));
     bool ready = status >= 0;
     if (ready) status = apply(o, engine, lr, clip, &g, norm);
     let_go(o, engine, &g);

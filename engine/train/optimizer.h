@@ -56,9 +56,10 @@ struct pf_optimizer {
     bool averaged;   /* averages and weights have changed places (average.c) */
     float *room;     /* for whole matrices, or NULL */
     size_t room_bytes;
-    uint64_t steps; /* that are over */
-    bool all_rows;  /* saved when no row knew it had none: tables move whole unless options say */
-    int drawn;      /* projections, in the last step */
+    uint64_t steps;         /* that are over */
+    struct pf_lanes *lanes; /* NULL: a step is one (lanes.c) */
+    bool all_rows; /* saved when no row knew it had none: tables move whole unless options say */
+    int drawn;     /* projections, in the last step */
 };
 
 /* ---- groups.c ---- */

@@ -4,6 +4,7 @@
  * what the others hear of a rank that fails, is late, is lost, or does something else.
  */
 #include "ranks.h"
+#include "tensor_support.h"
 #include "tree.h"
 
 static void test_one_rank(void) {

@@ -1,5 +1,4 @@
 /* optim_test.c - training: bits, clipping, schedules, redraws, what a checkpoint needs. */
-#include "comm.h"
 #include "nn_support.h"
 
 /* A step of training on x -> the next of x; returns the loss. */
@@ -338,53 +337,6 @@ static void test_after_step(void) {
     pf_engine_close(&e);
 }
 
-/* Another rank with the same gradients, which can't step once `ready` is false. */
-typedef struct {
-    pf_comm comm;
-    bool ready;
-    int sums, verdicts;
-} twin;
-
-static int twin_sum(pf_comm *comm, float *x, int64_t n) {
-    ((twin *)comm)->sums++;
-    for (int64_t i = 0; i < n; i++) x[i] += x[i];
-    return PF_OK;
-}
-
-static int twin_agree(pf_comm *comm, int status) {
-    twin *t = (twin *)comm;
-    t->verdicts++;
-    return t->ready || status < 0 ? status : pf_fail(PF_ENOMEM, "rank 1 of 2: no room");
-}
-
-/* Ranks step by the sum of their gradients, and all or none. */
-static void test_ranks(pf_engine *e) {
-    twin t = {.comm = {.ranks = 2, .sum = twin_sum, .agree = twin_agree}, .ready = true};
-    pf_module *m = layer_of(e, "linear", "{'from': 2, 'to': 1}");
-    pf_tensor *b = pf_module_tensor(m, "bias");
-    pf_config *sgd = options_of("{'type': 'sgd', 'momentum': 0}");
-    pf_optimizer *o = NULL;
-    double value, norm;
-    CHECK_OK(pf_optimizer_new(&o, e, m, sgd));
-    CHECK_OK(pf_tensor_make_lasting(&b->grad, e->heap, PF_F32, 1, b->shape));
-    CHECK_OK(pf_tensor_fill(b->grad, 3));
-    e->comm = &t.comm;
-    CHECK_OK(pf_optimizer_step(o, e, 0.5, 0, &norm));
-    CHECK_OK(pf_tensor_get(b, 0, &value));
-    CHECK(norm == 6 && value == -3 && t.sums == 1 && t.verdicts == 2);
-    if (!b->grad) CHECK_OK(pf_tensor_make_lasting(&b->grad, e->heap, PF_F32, 1, b->shape));
-    CHECK_OK(pf_tensor_fill(b->grad, 3));
-    b->grad_stale = false;
-    t.ready = false;
-    CHECK_FAILS(PF_ENOMEM, pf_optimizer_step(o, e, 0.5, 0, NULL));
-    CHECK_OK(pf_tensor_get(b, 0, &value));
-    CHECK(value == -3 && t.sums == 1 && t.verdicts == 3 && pf_optimizer_steps(o) == 1);
-    e->comm = NULL;
-    pf_config_free(sgd);
-    pf_optimizer_close(&o);
-    pf_module_release(&m);
-}
-
 static void test_schedule(void) {
     CHECK(pf_schedule_cosine(1, 10, 100, 1, 0.1) == 0.1);
     CHECK(pf_schedule_cosine(10, 10, 100, 1, 0.1) == 1);
@@ -399,7 +351,6 @@ int main(void) {
     test_schedule();
     test_formulas(e);
     test_not_finite(e);
-    test_ranks(e);
     test_dropout(e);
     test_restore(e);
     test_redraw(e);

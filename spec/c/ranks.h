@@ -9,8 +9,8 @@
 
 #include <pthread.h>
 
+#include "check.h"
 #include "comm.h"
-#include "tensor_support.h"
 
 enum { RANKS_MOST = 16, RANKS_TICKETS = 1 << 14 };
 
@@ -40,6 +40,7 @@ typedef struct {
 
 struct ranks_world {
     int ranks, threads; /* of each engine */
+    bool whole;         /* engines with all floors, not the runtime alone */
     double timeout;
     /* The script: seconds that messages take at most, by their number; the rank that dies when it
      * has sent so many (from then on it neither sends nor hears), and one whose letter is lost. */
@@ -140,18 +141,21 @@ static void ranks_close(void *self) { (void)self; }
 static void *ranks_thread(void *argument) {
     ranks_end *end = argument;
     ranks_world *w = end->world;
-    pf_options options = {.size = sizeof options, .threads = w->threads ? w->threads : 1};
+    pf_options options = {
+        .size = sizeof options, .threads = w->threads ? w->threads : 1, .seed = 21};
+    pf_engine runtime = {0}, *engine = &runtime;
     if (w->own_cpu) options.cpu = w->cpu[end->rank];
-    pf_engine engine = {0};
-    int status = pf_runtime_open(&engine, &options);
-    if (status >= 0) {
-        status = pf_comm_open(&engine, &end->transport, w->timeout, w->ranks > 1 ? "here" : NULL);
-        if (status >= 0) status = w->fn(&engine, end->rank, w->context);
-    }
+    int status = w->whole ? pf_engine_open(&engine, &options) : pf_runtime_open(engine, &options);
+    if (status >= 0)
+        status = pf_comm_open(engine, &end->transport, w->timeout, w->ranks > 1 ? "here" : NULL);
+    if (status >= 0) status = w->fn(engine, end->rank, w->context);
     w->status[end->rank] = status;
     snprintf(w->text[end->rank], sizeof w->text[0], "%s", status < 0 ? pf_last_error() : "");
-    pf_comm_close(&engine);
-    pf_runtime_close(&engine);
+    if (engine) pf_comm_close(engine);
+    if (w->whole)
+        pf_engine_close(&engine);
+    else
+        pf_runtime_close(engine);
     return NULL;
 }
 

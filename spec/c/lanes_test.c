@@ -1,0 +1,225 @@
+/*
+ * lanes_test.c - a step in lanes has the same bits on any number of ranks: weights, moments and
+ * norms after some steps, for every rule, with tables of which a lane touches a few rows, with
+ * parameters that some lanes don't reach, and with threads. One lane is a step without lanes.
+ */
+#include "nn_support.h"
+#include "ranks.h"
+#include "tree.h"
+
+enum { STEPS = 4, ROWS = 2, LENGTH = 20 };
+
+/* ---- a training in lanes ---- */
+
+typedef struct {
+    const char *model, *optimizer; /* options */
+    int lanes;                     /* 0: none are set */
+    bool partly;                   /* odd lanes reach one parameter alone */
+    uint64_t bits[RANKS_MOST];     /* of all weights, moments and norms at the end */
+} training;
+
+static uint64_t hash_bytes(uint64_t bits, const void *data, size_t n) {
+    const unsigned char *bytes = data;
+    for (size_t i = 0; i < n; i++) bits = (bits ^ bytes[i]) * 1099511628211u;
+    return bits;
+}
+
+static uint64_t hash_tensor(uint64_t bits, pf_tensor *t) {
+    return hash_bytes(bits, pf_tensor_data(t), (size_t)pf_tensor_numel(t) * 4);
+}
+
+static int apply(pf_engine *e, const char *op, pf_tensor *a, pf_tensor *b, pf_tensor **out) {
+    int index = pf_op_find(e, op);
+    pf_tensor *in[] = {a, b};
+    return index < 0 ? index : pf_op_apply(e, index, in, b ? 2 : 1, NULL, out);
+}
+
+/* Forward and backward of lane `lane` of `lanes` of a step, whose rows no other has. */
+static int run_lane(pf_engine *e, pf_module *m, const training *t, int step, int lane, int lanes) {
+    pf_tape *tape = NULL;
+    pf_tensor *x = some_ids(e, ROWS, LENGTH, (uint32_t)(100 * step + 2 * lane));
+    pf_tensor *target = some_ids(e, ROWS, LENGTH, (uint32_t)(100 * step + 2 * lane + 1));
+    pf_tensor *y = NULL, *loss = NULL, *seed = NULL, *weight = NULL;
+    pf_pass pass = {.size = sizeof pass, .training = true, .step = (uint64_t)step};
+    int status = pf_tape_open(&tape, e);
+    if (status >= 0 && t->partly && lane % 2 == 1) {
+        status = pf_module_tensor_at(m, 0, NULL, &weight, NULL);
+        if (status >= 0) status = apply(e, "mul", weight, weight, &y);
+        if (status >= 0) status = apply(e, "mean", y, NULL, &loss);
+    } else {
+        if (status >= 0) status = pf_module_forward(&y, e, m, x, &pass);
+        if (status >= 0) status = pf_cross_entropy(&loss, e, y, target);
+    }
+    if (status >= 0) status = pf_tensor_full(&seed, e, PF_F32, 0, NULL, 1.0 / lanes);
+    if (status >= 0) status = pf_tape_backward(tape, loss, seed);
+    pf_tensor_release(&x), pf_tensor_release(&target), pf_tensor_release(&y);
+    pf_tensor_release(&loss), pf_tensor_release(&seed);
+    pf_tape_close(&tape);
+    return status;
+}
+
+static int run_step(pf_engine *e, pf_module *m, pf_optimizer *o, training *t, int rank, int step) {
+    int lanes = t->lanes ? t->lanes : 1, first, last;
+    double norm = 0;
+    pf_lanes_of(lanes, pf_comm_ranks(e), rank, &first, &last);
+    for (int lane = first; lane < last; lane++) {
+        PF_TRY(run_lane(e, m, t, step, lane, lanes));
+        if (lanes > 1) PF_TRY(pf_optimizer_fold(o, e));
+    }
+    PF_TRY(pf_optimizer_step(o, e, 1e-2, 0.5, &norm));
+    t->bits[rank] = hash_bytes(t->bits[rank], &norm, sizeof norm);
+    return PF_OK;
+}
+
+static int train(pf_engine *e, int rank, void *context) {
+    training *t = context;
+    pf_module *m = small_model(e, t->model);
+    pf_config *options = options_of(t->optimizer);
+    pf_optimizer *o = NULL;
+    pf_named *kept = NULL;
+    int n = 0, status = pf_optimizer_new(&o, e, m, options);
+    if (status >= 0 && t->lanes) status = pf_optimizer_set_lanes(o, e, t->lanes);
+    t->bits[rank] = 14695981039346656037u;
+    for (int step = 1; step <= STEPS && status >= 0; step++)
+        status = run_step(e, m, o, t, rank, step);
+    for (int i = 0; i < pf_module_tensor_count(m) && status >= 0; i++) {
+        pf_tensor *w;
+        status = pf_module_tensor_at(m, i, NULL, &w, NULL);
+        if (status >= 0) t->bits[rank] = hash_tensor(t->bits[rank], w);
+    }
+    if (status >= 0) status = pf_optimizer_tensors(o, &kept, &n);
+    for (int i = 0; i < n; i++) t->bits[rank] = hash_tensor(t->bits[rank], kept[i].tensor);
+    if (kept) pf_heap_free(e->heap, kept, (size_t)n * sizeof *kept);
+    pf_config_free(options);
+    pf_optimizer_close(&o);
+    pf_module_release(&m);
+    return status;
+}
+
+/* The bits of a training on so many ranks; all must have the same. */
+static uint64_t bits_of(training t, int ranks, int threads) {
+    ranks_world w = {.ranks = ranks, .threads = threads, .whole = true};
+    int same = 0;
+    ranks_run(&w, train, &t);
+    for (int r = 0; r < ranks; r++) {
+        if (w.status[r] < 0) fprintf(stderr, "  rank %d: %s\n", r, w.text[r]);
+        same += w.status[r] == PF_OK && t.bits[r] == t.bits[0];
+    }
+    CHECK(same == ranks);
+    return t.bits[0];
+}
+
+static const char PLAIN[] = "'causal': true, 'kernel': {'name': 'relu'}";
+static const char TABLE[] = "'causal': true, 'kernel': {'name': 'softmax', 'features': 8}, "
+                            "'ngrams': {'longest': 3, 'buckets': 64}";
+
+static void test_any_ranks(void) {
+    static const int counts[] = {1, 2, 3, 4, 5, 8};
+    const training trainings[] = {
+        {.model = PLAIN, .optimizer = "{'type': 'adamw'}"},
+        {.model = TABLE, .optimizer = "{'type': 'adamw', 'ema': 0.9}"},
+        {.model = TABLE, .optimizer = "{'type': 'muon'}"},
+        {.model = TABLE, .optimizer = "{'type': 'adamw'}", .partly = true},
+        {.model = PLAIN, .optimizer = "{'type': 'lion'}", .partly = true},
+    };
+    for (int i = 0; i < PF_COUNT(trainings); i++) {
+        for (int lanes = 2; lanes <= 8; lanes += lanes == 3 ? 2 : lanes == 5 ? 3 : 1) {
+            training t = trainings[i];
+            t.lanes = lanes;
+            uint64_t one = bits_of(t, 1, 1);
+            for (int k = 1; k < PF_COUNT(counts) && counts[k] <= lanes; k++)
+                CHECK(bits_of(t, counts[k], 1 + k % 2) == one);
+        }
+    }
+}
+
+/* One lane is what there was; and each of two ranks without lanes is one. */
+static void test_one_lane(void) {
+    training none = {.model = TABLE, .optimizer = "{'type': 'adamw'}"}, one = none, two = none;
+    one.lanes = 1, two.lanes = 2;
+    CHECK(bits_of(none, 1, 1) == bits_of(one, 1, 2));
+    CHECK(bits_of(two, 2, 1) != bits_of(one, 1, 1));
+}
+
+/* Two ranks that are given a gradient of 3 each step by 6. */
+static int step_by_hand(pf_engine *e, int rank, void *context) {
+    pf_module *m = layer_of(e, "linear", "{'from': 2, 'to': 1}");
+    pf_tensor *b = pf_module_tensor(m, "bias");
+    pf_config *sgd = options_of("{'type': 'sgd', 'momentum': 0}");
+    pf_optimizer *o = NULL;
+    double value = 0, norm = 0;
+    PF_TRY(pf_optimizer_new(&o, e, m, sgd));
+    PF_TRY(pf_tensor_make_lasting(&b->grad, e->heap, PF_F32, 1, b->shape));
+    PF_TRY(pf_tensor_fill(b->grad, 3));
+    PF_TRY(pf_optimizer_step(o, e, 0.5, 0, &norm));
+    PF_TRY(pf_tensor_get(b, 0, &value));
+    *(int *)context += norm != 6 || value != -3 || pf_optimizer_steps(o) != 1;
+    b->grad_stale = false;
+    PF_TRY(pf_tensor_fill(b->grad, rank == 1 ? NAN : 3)); /* what one can't do, none does */
+    *(int *)context += pf_optimizer_step(o, e, 0.5, 0, &norm) != PF_ENUMERIC;
+    PF_TRY(pf_tensor_get(b, 0, &value));
+    *(int *)context += value != -3 || pf_optimizer_steps(o) != 1;
+    pf_config_free(sgd);
+    pf_optimizer_close(&o);
+    pf_module_release(&m);
+    return PF_OK;
+}
+
+static void test_by_hand(void) {
+    ranks_world w = {.ranks = 2, .whole = true};
+    int wrong = 0;
+    ranks_run(&w, step_by_hand, &wrong);
+    CHECK(wrong == 0 && w.status[0] == PF_OK && w.status[1] == PF_OK);
+}
+
+/* ---- misuse and failure ---- */
+
+static int misuse(pf_engine *e, int rank, void *context) {
+    pf_module *m = small_model(e, PLAIN);
+    pf_optimizer *o = NULL;
+    int *wrong = context;
+    training t = {.lanes = 4};
+    double before = 0, after = 0;
+    pf_tensor *w = NULL;
+    PF_TRY(pf_optimizer_new(&o, e, m, NULL));
+    PF_TRY(pf_module_tensor_at(m, 0, NULL, &w, NULL));
+    PF_TRY(pf_tensor_get(w, 0, &before));
+    *wrong += pf_optimizer_fold(o, e) != PF_ESTATE;
+    *wrong += pf_optimizer_set_lanes(o, e, 1) != PF_EINVAL; /* fewer than ranks */
+    PF_TRY(pf_optimizer_set_lanes(o, e, 4));
+    PF_TRY(run_lane(e, m, &t, 1, 2 * rank, 4));
+    PF_TRY(pf_optimizer_fold(o, e));
+    if (rank == 0) { /* the other one has folded one of its two */
+        PF_TRY(run_lane(e, m, &t, 1, 1, 4));
+        PF_TRY(pf_optimizer_fold(o, e));
+        *wrong += pf_optimizer_fold(o, e) != PF_ESTATE;
+    }
+    *wrong += pf_optimizer_step(o, e, 1e-2, 1, NULL) != PF_ESTATE;
+    *wrong += !strstr(pf_last_error(), "rank 1 of 2 on here: optimizer: lane 3 of 2 to 3 is not");
+    PF_TRY(pf_tensor_get(w, 0, &after));
+    *wrong += before != after || pf_optimizer_steps(o) != 0;
+    for (int lane = 2 * rank; lane < 2 * rank + 2; lane++) { /* and the step begins anew */
+        PF_TRY(run_lane(e, m, &t, 1, lane, 4));
+        PF_TRY(pf_optimizer_fold(o, e));
+    }
+    int status = pf_optimizer_step(o, e, 1e-2, 1, NULL);
+    pf_optimizer_close(&o);
+    pf_module_release(&m);
+    return status;
+}
+
+static void test_misuse(void) {
+    ranks_world w = {.ranks = 2, .whole = true};
+    int wrong = 0;
+    ranks_run(&w, misuse, &wrong);
+    CHECK(wrong == 0 && w.status[0] == PF_OK && w.status[1] == PF_OK);
+    if (w.status[0] < 0 || w.status[1] < 0) fprintf(stderr, "  %s, %s\n", w.text[0], w.text[1]);
+}
+
+int main(void) {
+    test_any_ranks();
+    test_one_lane();
+    test_by_hand();
+    test_misuse();
+    return CHECK_REPORT();
+}
