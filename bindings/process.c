@@ -37,6 +37,7 @@ enum { TOGETHER = 150 };    /* milliseconds: timeout(1), shells and service mana
 enum { CLEANING = 100000 }; /* instructions that __close functions have after a Ctrl-C */
 
 static lua_State *volatile running;      /* for the signal handlers */
+static volatile sig_atomic_t pending;    /* the script was told to stop, and has not heard it */
 static volatile sig_atomic_t gone;       /* stopped because nobody reads the output */
 static volatile sig_atomic_t ended = -1; /* process_end's code; -1: by os.exit */
 
@@ -47,6 +48,7 @@ static volatile sig_atomic_t prompting, evaluating, struck, resized;
 
 static void stop_hook(lua_State *L, lua_Debug *ar) {
     (void)ar;
+    pending = 0;
     lua_sethook(L, NULL, 0, 0);
     luaL_error(L, "interrupted");
 }
@@ -54,6 +56,7 @@ static void stop_hook(lua_State *L, lua_Debug *ar) {
 static void stop_script(void) {
     atomic_store(&lpf_stopping, 1);
     atomic_store(&lpf_cancel, 1);
+    pending = 1;
     if (running)
         lua_sethook(running, stop_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
                     1);
@@ -75,9 +78,8 @@ static void strike_hook(lua_State *L, lua_Debug *ar) {
 }
 
 static void strike(void) {
-    const int before = atomic_load(&lpf_interrupts);
-    atomic_store(&lpf_interrupts, before + 1);
-    if (evaluating && before == 0 && atomic_load(&lpf_polled)) return; /* it asks */
+    const int before = evaluating ? atomic_fetch_add(&lpf_interrupts, 1) : 1;
+    if (before == 0 && atomic_load(&lpf_polled)) return; /* it asks */
     struck = 1;
     if (!evaluating) return;
     atomic_store(&lpf_cancel, 1);
@@ -171,9 +173,9 @@ int process_stopped(void) {
 lua_State *process_enter(lua_State *co) {
     lua_State *const before = running;
     running = co;
-    /* What ended a coroutine ends who resumed it. */
-    if (atomic_load(&lpf_stopping)) stop_script();
-    if (evaluating && struck == 2) lua_sethook(co, strike_hook, LUA_MASKCOUNT, 1);
+    /* What came while neither of them ran; and of a Ctrl-C at a prompt, who resumed it ends, too. */
+    if (pending) stop_script();
+    if (evaluating && struck) lua_sethook(co, strike_hook, LUA_MASKCOUNT, 1);
     return before;
 }
 
@@ -196,8 +198,11 @@ int process_call(lua_State *L, int n, int results, int handler) {
     evaluating = 1;
     const int status = lua_pcall(L, n, results, handler);
     evaluating = 0;
-    atomic_store(&lpf_cancel, 0);
-    if (!atomic_load(&lpf_stopping)) lua_sethook(L, NULL, 0, 0);
+    if (!atomic_load(&lpf_stopping)) {
+        atomic_store(&lpf_interrupts, 0); /* a wish to end begins to count anew */
+        atomic_store(&lpf_cancel, 0);
+        lua_sethook(L, NULL, 0, 0);
+    }
     return status;
 }
 

@@ -517,6 +517,12 @@ describe("the program's way in", function()
     assert.is_nil(out:find "\27")
   end)
 
+  it("alone is what edits lines: the module knows no libedit", function()
+    local code, out = support.shell(("ldd %s/lua/performer.so"):format(support.build))
+    assert.equal(0, code)
+    assert.is_nil(out:find "libedit")
+  end)
+
   it("refuses what it has no use for", function()
     for words, message in pairs {
       ["-e"] = "Lua is needed behind '%-e'", ["-i train"] = "a FILE.lua or %- is needed",
