@@ -315,7 +315,7 @@ local function fish(list)
   local page, lines = writer()
   page "# fish completion of performer, made by bindings/manual.lua"
   for _, start in ipairs(commands.starts) do
-    page(("complete -c performer -n __fish_use_subcommand -o %s%s -d '%s'"):format(start[1],
+    page(("complete -c performer -n __fish_use_subcommand -s %s%s -d '%s'"):format(start[1],
       start[2] and " -r" or "", brief(start[3])))
   end
   for _, command in ipairs(list) do
