@@ -15,7 +15,7 @@ local performer, train = commands.performer, commands.train
 describe("a page", function()
   it("has names and texts as text", function()
     assert.equal("&lt;b&gt;&amp;&quot;&#39;", html.escape "<b>&\"'")
-    assert.equal("a\u{FFFD}[31m\n\tb\u{FFFD}", html.escape "a\27[31m\n\tb\0")
+    assert.equal("a\u{FFFD}[31m\n\tb\u{FFFD}\u{FFFD}", html.escape "a\27[31m\n\tb\0\xff")
     local page = html.page("<x>", "", { { id = 'a"b', title = "</h2>", body = "" } })
     assert.is_nil(page:find("<x>", 1, true))
     assert.equal(1, select(2, page:gsub("</h2>", "")))

@@ -1,5 +1,7 @@
 --- html.lua - one page that opens offline: text that is escaped, tables, pictures inline, a style
 -- that follows the reader's choice of light or dark. No script, and nothing from elsewhere.
+local cli = require "kit.cli"
+
 local html = {}
 
 -- ---- text ----
@@ -7,11 +9,11 @@ local html = {}
 local ENTITIES = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;",
                    ["'"] = "&#39;" }
 
---- A text as a page has it: nothing of it is a tag or a quote, and control characters but line ends
--- and tabs are shown as such.
+--- A text as a page has it: nothing of it is a tag or a quote; U+FFFD for what is no UTF-8, and for
+-- control characters but line ends and tabs.
 function html.escape(text)
-  text = tostring(text):gsub("[&<>\"']", ENTITIES)
-  return (text:gsub("[\1-\8\11-\31\127]", "\u{FFFD}"):gsub("\0", "\u{FFFD}"))
+  text = cli.utf8(tostring(text)):gsub("[&<>\"']", ENTITIES)
+  return (text:gsub("[\1-\8\11-\31\127]", "\u{FFFD}"))
 end
 
 local escape = html.escape
