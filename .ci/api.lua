@@ -459,7 +459,10 @@ return {
       "bits." },
     { "Module:generate", "options: pf.GenerateOptions", "string|pf.Tensor|integer[]",
       "Samples after a prompt and gives the new tokens in the prompt's form. Options " ..
-      "prompt, tokens, temperature, top_k, top_p, seed, tokenizer, stop, allow, each(id). stop: " ..
+      "prompt, tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, tokenizer, " ..
+      "stop, allow, each(id). min_p: least share of the likeliest's probability (arXiv " ..
+      "2407.01082). repetition_penalty: a logit is divided by it, below 0 multiplied, once the " ..
+      "token was read (CTRL, arXiv 1909.05858). stop: " ..
       "what ends the text and is no part of it, an id, a text (with a tokenizer), or a list of " ..
       "them; a token that may be the beginning of a text waits for each." },
     { "Module:longest", "", "number",
@@ -493,8 +496,8 @@ return {
     { "Serving:join", "options: table", "integer",
       "A sequence more; its id. Options prompt (ids, or a text with a tokenizer) or stream " ..
       "(fed; a copy goes on), tokens (it ends after so many), stop (ids, or texts of one " ..
-      "token, that end it), allow, temperature, top_k, top_p, seed, tokenizer, and the model's " ..
-      "inputs by name." },
+      "token, that end it), allow, temperature, top_k, top_p, min_p, repetition_penalty, " ..
+      "seed, tokenizer, and the model's inputs by name." },
     { "Serving:step", "", "pf.Served[], integer",
       "Moves all on by a token, but those whose prompt still waits: what was made, and how many " ..
       "sequences go on. All or nothing; what fails of one sequence alone ends that one, with " ..

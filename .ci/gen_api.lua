@@ -259,6 +259,8 @@ local HEAD = [[
 ---@field temperature? number
 ---@field top_k? integer
 ---@field top_p? number
+---@field min_p? number
+---@field repetition_penalty? number
 ---@field seed? integer
 
 ---@class pf.GenerateOptions: pf.Sampling

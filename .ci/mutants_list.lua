@@ -257,8 +257,12 @@ change("top_p of all, not of the top_k", "engine/api/api_sample.c",
   "        for (int64_t i = 0; i < kept; i++) pop(s, n - i);",
   "sample_test stream_test streaming_spec")
 change("of equal logits the last", "engine/api/api_sample.c",
-  "s->logits[i] > s->logits[at])) at = i;", "s->logits[i] >= s->logits[at])) at = i;",
+  "logit(s, i) > logit(s, at))) at = i;", "logit(s, i) >= logit(s, at))) at = i;",
   "sample_test stream_test streaming_spec")
+change("a penalty on what a failed call fed", "engine/api/api_sample.c",
+  "const uint8_t fed = logits == s->coming ? 3 : 1;", "const uint8_t fed = 3;", "sample_test")
+change("the penalty raises logits below 0", "engine/api/api_sample.c",
+  "x > 0 ? x / s->penalty : x * s->penalty", "x / s->penalty", "sample_test")
 change("a stop in the middle of a protein passes", "engine/io/tokenizer.c",
   "!(c == '*' && *at + 1 == bytes)", "!(c == '*')", "data_test fasta_test")
 

@@ -239,8 +239,9 @@ pf_kernel *lpf_opt_kernel(lua_State *L, int index, const char *where);
 void *lpf_take_out(lua_State *L, int index);
 void lpf_put_back(lua_State *L, int index, void *thing);
 /* lpf_stream.c: a closed stream that keeps alive what the value at `index` is or holds, the model;
- * {temperature, top_k, top_p, seed} there; and i32 ids there as what pf_stream_allow takes of a
- * vocabulary (in a buffer that is pushed), NULL for one that is none of its. */
+ * {temperature, top_k, top_p, min_p, repetition_penalty, seed} there; and i32 ids there as what
+ * pf_stream_allow takes of a vocabulary (in a buffer that is pushed), NULL for one that is none of
+ * its. */
 pf_stream **lpf_new_stream(lua_State *L, int index);
 pf_sampling lpf_read_sampling(lua_State *L, int index);
 uint8_t *lpf_allowed(lua_State *L, int index, const char *where, int64_t vocab, int32_t *wrong);

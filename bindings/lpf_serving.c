@@ -200,7 +200,7 @@ static int serving_allow(lua_State *L) {
     return 0;
 }
 
-/* sampling(id, {temperature, top_k, top_p, seed}) */
+/* sampling(id, {temperature, top_k, top_p, min_p, repetition_penalty, seed}) */
 static int serving_sampling(lua_State *L) {
     pf_serving *s = check_serving(L, "sampling");
     int64_t id = check_id(L, "sampling");

@@ -4,6 +4,7 @@
  */
 #include "lpf.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- streams ------------------------------------------------------------------ */
@@ -87,17 +88,23 @@ static int stream_close(lua_State *L) {
 
 /* No seed: the number of streams opened so far, which is the same in every run of a script. */
 pf_sampling lpf_read_sampling(lua_State *L, int index) {
-    static const char *const allowed[] = {"temperature", "top_k", "top_p", "seed", NULL};
+    static const char *const allowed[] = {"temperature",        "top_k", "top_p", "min_p",
+                                          "repetition_penalty", "seed",  NULL};
     const lpf_context *ctx = lpf_enter(L);
     pf_sampling o = {.size = sizeof o, .top_p = 1};
     lpf_check_options(L, index, allowed, "sampling");
     o.temperature = lpf_opt_number(L, index, "temperature", 0);
     o.top_k = (int)lpf_opt_integer(L, index, "top_k", 0);
     o.top_p = lpf_opt_number(L, index, "top_p", 1);
+    o.min_p = lpf_opt_number(L, index, "min_p", 0);
+    o.repetition_penalty = lpf_opt_number(L, index, "repetition_penalty", 1);
     o.seed = (uint64_t)lpf_opt_integer(L, index, "seed", (int64_t)ctx->streams);
     if (!(o.temperature >= 0)) lpf_raise(L, "sampling: temperature must be at least 0");
     if (o.top_k < 0) lpf_raise(L, "sampling: top_k must be at least 0");
     if (!(o.top_p > 0 && o.top_p <= 1)) lpf_raise(L, "sampling: top_p must be in (0, 1]");
+    if (!(o.min_p >= 0 && o.min_p <= 1)) lpf_raise(L, "sampling: min_p must be in [0, 1]");
+    if (!(o.repetition_penalty > 0 && isfinite(o.repetition_penalty)))
+        lpf_raise(L, "sampling: repetition_penalty must be more than 0");
     return o;
 }
 

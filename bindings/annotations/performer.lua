@@ -48,6 +48,8 @@
 ---@field temperature? number
 ---@field top_k? integer
 ---@field top_p? number
+---@field min_p? number
+---@field repetition_penalty? number
 ---@field seed? integer
 
 ---@class pf.GenerateOptions: pf.Sampling
@@ -1170,9 +1172,11 @@ function Module:stream(options) end
 function Module:load_stream(path) end
 
 ---Samples after a prompt and gives the new tokens in the prompt's form. Options prompt, tokens,
----temperature, top_k, top_p, seed, tokenizer, stop, allow, each(id). stop: what ends the text
----and is no part of it, an id, a text (with a tokenizer), or a list of them; a token that may be
----the beginning of a text waits for each.
+---temperature, top_k, top_p, min_p, repetition_penalty, seed, tokenizer, stop, allow, each(id).
+---min_p: least share of the likeliest's probability (arXiv 2407.01082). repetition_penalty: a
+---logit is divided by it, below 0 multiplied, once the token was read (CTRL, arXiv 1909.05858).
+---stop: what ends the text and is no part of it, an id, a text (with a tokenizer), or a list of
+---them; a token that may be the beginning of a text waits for each.
 ---@param options pf.GenerateOptions
 ---@return string|pf.Tensor|integer[]
 function Module:generate(options) end
@@ -1250,7 +1254,8 @@ function Module:serve(options) end
 
 ---A sequence more; its id. Options prompt (ids, or a text with a tokenizer) or stream (fed; a
 ---copy goes on), tokens (it ends after so many), stop (ids, or texts of one token, that end it),
----allow, temperature, top_k, top_p, seed, tokenizer, and the model's inputs by name.
+---allow, temperature, top_k, top_p, min_p, repetition_penalty, seed, tokenizer, and the model's
+---inputs by name.
 ---@param options table
 ---@return integer
 function Serving:join(options) end

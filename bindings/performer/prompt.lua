@@ -4,7 +4,8 @@ local core = require "performer.core"
 local tokenizers = require("performer.data").tokenizer
 local util = require "performer.util"
 
-local prompts = { sampling_names = { "temperature", "top_k", "top_p", "seed" } }
+local prompts = { sampling_names = { "temperature", "top_k", "top_p", "min_p",
+                                     "repetition_penalty", "seed" } }
 
 --- The part of options that says how to draw.
 function prompts.sampling(options)

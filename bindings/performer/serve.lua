@@ -44,7 +44,8 @@ local join = Serving.join
 
 --- A sequence more; its id. prompt: ids, or a text with a tokenizer; or stream: one that was fed,
 --- of which a copy goes on. tokens: it ends after so many; stop: ids (texts of one token) that end
---- it; allow: the only ids that may be drawn; temperature, top_k, top_p, seed as of a stream.
+--- it; allow: the only ids that may be drawn; temperature, top_k, top_p, min_p,
+--- repetition_penalty, seed as of a stream.
 function Serving:join(options)
   local names = { "prompt", "stream", "tokenizer", "tokens", "stop", "allow",
     table.unpack(prompts.sampling_names) }

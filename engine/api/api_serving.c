@@ -177,13 +177,27 @@ int pf_serving_leave(pf_serving *serving, int64_t id) {
     return PF_OK;
 }
 
+/* A copy in the middle of a prompt knows which tokens it has read, as one that was fed them. */
+static int note_read(pf_stream *copy, const pf_sequence *q) {
+    if (!q->prompt || q->read == 0 || copy->vocab == 0) return PF_OK;
+    PF_TRY(pf_sampler_room(&copy->pick, copy->heap, 1, copy->vocab));
+    for (int64_t i = 0; i < q->read; i++) {
+        int32_t id = q->prompt[i];
+        if (id >= 0 && id < copy->vocab) copy->pick.seen[id] = 1;
+    }
+    return PF_OK;
+}
+
 int pf_serving_fork(pf_stream **stream, const pf_serving *serving, int64_t id) {
     PF_OUT(stream);
     PF_NEED(serving);
     PF_OPEN(serving->engine);
     pf_sequence *q;
     PF_TRY(need(&q, serving, id));
-    return pf_stream_fork(stream, q->stream);
+    PF_TRY(pf_stream_fork(stream, q->stream));
+    int status = note_read(*stream, q);
+    if (status < 0) pf_stream_close(stream);
+    return status;
 }
 
 /* ---- opening ---- */

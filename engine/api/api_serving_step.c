@@ -66,12 +66,22 @@ static void plan(pf_serving *s) {
 
 /* ---- reading ---- */
 
+/* The coming logits of q, behind what it reads in this step: of a prompt all that was read. */
+static int take_logits(pf_sequence *q, pf_tensor *y) {
+    PF_TRY(pf_stream_coming(q->stream, y));
+    if (q->prompt)
+        pf_sampler_note(&q->stream->pick, q->prompt, q->n_prompt, 0);
+    else
+        pf_sampler_note(&q->stream->pick, &q->last, 1, 0);
+    return PF_OK;
+}
+
 /* One run of q's tree: n tokens, and the logits behind them where they are wanted. */
 static int run(pf_sequence *q, const int32_t *ids, int64_t n) {
     pf_tensor *y = NULL;
     PF_TRY(begin(q));
     int status = pf_stream_slice(q->stream, ids, n, (size_t)n, &y);
-    if (status >= 0 && q->step.draws) status = pf_stream_coming(q->stream, y);
+    if (status >= 0 && q->step.draws) status = take_logits(q, y);
     pf_tensor_release(&y);
     return status;
 }
@@ -120,7 +130,7 @@ static int take_row(pf_serving *s, pf_tensor *y, int64_t i) {
     PF_TRY(pf_tensor_view(&row, y));
     row->offset += i * row->stride[0];
     row->shape[0] = 1;
-    int status = pf_stream_coming(s->running[i]->stream, row);
+    int status = take_logits(s->running[i], row);
     pf_tensor_release(&row);
     return settle(s, s->running[i], status);
 }

@@ -229,7 +229,7 @@ static int add_owner(pf_state_file *f, const pf_module *module, const pf_state *
 }
 
 int pf_state_fill(pf_state_file *f, const pf_module *module, const pf_state *state,
-                  pf_tensor *logits) {
+                  const pf_picked *picked) {
     char hash[PF_HASH_TEXT];
     PF_TRY(pf_state_check(state));
     pf_heap *heap = f->engine->heap;
@@ -245,7 +245,8 @@ int pf_state_fill(pf_state_file *f, const pf_module *module, const pf_state *sta
         PF_TRY(pf_config_set_string(f->meta, "form", state->kind->name));
     }
     PF_TRY(collect(f, state, ""));
-    if (logits) PF_TRY(add_tensor(f, "", "logits", logits));
+    if (picked && picked->logits) PF_TRY(add_tensor(f, "", "logits", picked->logits));
+    if (picked && picked->seen) PF_TRY(add_tensor(f, "", "seen", picked->seen));
     PF_TRY(set_json(f, "positions", f->positions));
     PF_TRY(set_json(f, "recent", f->recent));
     PF_TRY(set_json(f, "hosts", f->hosts));
@@ -253,10 +254,10 @@ int pf_state_fill(pf_state_file *f, const pf_module *module, const pf_state *sta
     return pf_config_set_string(f->meta, "checksum", hash);
 }
 
-int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state, pf_tensor *logits,
-                   const char *path) {
+int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state,
+                   const pf_picked *picked, const char *path) {
     pf_state_file f = {.engine = e};
-    int status = pf_state_fill(&f, module, state, logits);
+    int status = pf_state_fill(&f, module, state, picked);
     if (status >= 0) status = pf_safetensors_save(e, path, f.list, f.n, f.meta);
     pf_state_file_free(&f);
     return status;

@@ -326,29 +326,41 @@ static int check_batch(const pf_state_file *f, const pf_module *module, int64_t 
     return held >= wanted ? PF_OK : damaged("it holds less than its sequences need");
 }
 
+/* A tensor (batch, vocab) of what is picked from, copied out of the file. */
+static int read_picked(pf_tensor **to, const pf_state_file *f, pf_tensor *rows, const char *name,
+                       pf_dtype dtype, int64_t batch) {
+    if (rows->dtype == dtype && rows->rank == 2 && rows->shape[0] == batch) {
+        return pf_tensor_detach(to, f->engine, rows);
+    }
+    return pf_fail(PF_EFORMAT, "state: '%s' in the file is %s, must be (%lld, vocab)", name,
+                   pf_shape_of(rows), (long long)batch);
+}
+
 static int read_module(pf_state **state, pf_state_file *f, const pf_module *module,
-                       pf_tensor **logits) {
+                       pf_picked *picked) {
     int64_t batch = 0;
     PF_TRY(size_of(f, "batch", &batch));
     PF_TRY(check_model(f, module));
     PF_TRY(check_batch(f, module, batch));
     PF_TRY(module_state(state, f, module, batch));
     pf_tensor *rows = find_tensor(f, "", "logits");
-    PF_TRY(fill_state(f, *state, rows != NULL));
-    if (!rows || !logits) return PF_OK;
-    if (rows->dtype == PF_F32 && rows->rank == 2 && rows->shape[0] == batch) {
-        return pf_tensor_detach(logits, f->engine, rows);
+    pf_tensor *seen = rows ? find_tensor(f, "", "seen") : NULL;
+    PF_TRY(fill_state(f, *state, (rows != NULL) + (seen != NULL)));
+    if (!rows || !picked) return PF_OK;
+    PF_TRY(read_picked(&picked->logits, f, rows, "logits", PF_F32, batch));
+    if (!seen) return PF_OK;
+    if (seen->rank != 2 || seen->shape[1] != rows->shape[1]) {
+        return damaged("its logits and its tokens are of two vocabularies");
     }
-    return pf_fail(PF_EFORMAT, "state: 'logits' in the file is %s, must be (%lld, vocab)",
-                   pf_shape_of(rows), (long long)batch);
+    return read_picked(&picked->seen, f, seen, "seen", PF_I32, batch);
 }
 
-int pf_module_state_read(pf_state **state, pf_engine *e, const pf_module *module,
-                         pf_tensor **logits, const char *path) {
+int pf_module_state_read(pf_state **state, pf_engine *e, const pf_module *module, pf_picked *picked,
+                         const char *path) {
     pf_state_file f = {.engine = e};
     *state = NULL;
     int status = read_file(&f, path, "model");
-    if (status >= 0) status = read_module(state, &f, module, logits);
+    if (status >= 0) status = read_module(state, &f, module, picked);
     pf_state_file_free(&f);
     if (status >= 0) return status;
     pf_state_close(state);

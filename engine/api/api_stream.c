@@ -86,6 +86,7 @@ static int move_on(pf_stream *s, const int32_t *ids, size_t n, const pf_sampling
     PF_TRY(pf_state_begin(s->state));
     int status = run_slices(s, ids, n, &y);
     if (status >= 0) status = pf_stream_coming(s, y);
+    if (status >= 0) pf_sampler_note(&s->pick, ids, (int64_t)n, n);
     if (status >= 0 && next) {
         status = pf_sampler_draw(&s->pick, s->engine, s->pick.coming, s->state->position, sampling,
                                  next);
@@ -262,34 +263,52 @@ int pf_stream_reorder(pf_stream *stream, const int64_t *rows, int64_t n) {
     return PF_OK;
 }
 
+static void release_picked(pf_picked *picked) {
+    pf_tensor_release(&picked->logits);
+    pf_tensor_release(&picked->seen);
+}
+
+/* What a sampler needs to go on, as tensors. */
+static int pick_tensors(pf_picked *picked, const pf_stream *s) {
+    const int64_t shape[2] = {s->state->batch, s->pick.vocab}, n = shape[0] * shape[1];
+    PF_TRY(pf_tensor_make_lasting(&picked->logits, s->heap, PF_F32, 2, shape));
+    PF_TRY(pf_tensor_make_lasting(&picked->seen, s->heap, PF_I32, 2, shape));
+    memcpy(pf_f32(picked->logits), s->pick.logits, (size_t)n * sizeof *s->pick.logits);
+    for (int64_t i = 0; i < n; i++) pf_i32(picked->seen)[i] = s->pick.seen[i] & 1;
+    return PF_OK;
+}
+
 /* With the logits where they stand: a loaded stream samples without another token. */
 int pf_stream_save(const pf_stream *stream, const char *path) {
     PF_NEED(stream, path);
     PF_OPEN(stream->engine);
-    pf_tensor *logits = NULL;
+    pf_picked picked = {NULL, NULL};
     const pf_stream *s = stream;
-    if (s->ready) {
-        int64_t shape[2] = {s->state->batch, s->pick.vocab};
-        size_t bytes = (size_t)(shape[0] * shape[1]) * sizeof(float);
-        PF_TRY(pf_tensor_make_lasting(&logits, s->heap, PF_F32, 2, shape));
-        memcpy(pf_f32(logits), s->pick.logits, bytes);
-    }
-    int status = pf_state_write(s->engine, s->model, s->state, logits, path);
-    pf_tensor_release(&logits);
+    int status = s->ready ? pick_tensors(&picked, s) : PF_OK;
+    if (status >= 0) status = pf_state_write(s->engine, s->model, s->state, &picked, path);
+    release_picked(&picked);
     return status;
+}
+
+/* Which tokens were fed; a file of an older version doesn't say, and none counts. */
+static void take_seen(pf_stream *s, pf_tensor *seen) {
+    for (int64_t i = 0; i < s->pick.batch * s->pick.vocab; i++) {
+        s->pick.seen[i] = pf_i32(seen)[i] != 0;
+    }
 }
 
 int pf_stream_load(pf_stream **stream, pf_engine *engine, pf_module *model, const char *path) {
     PF_OUT(stream);
     PF_OPEN(engine);
     PF_NEED(model, path);
-    pf_tensor *logits = NULL;
+    pf_picked picked = {NULL, NULL};
     PF_TRY(make_stream(stream, engine, model));
     pf_stream *s = *stream;
-    int status = pf_module_state_read(&s->state, engine, model, &logits, path);
+    int status = pf_module_state_read(&s->state, engine, model, &picked, path);
     if (status >= 0) status = make_token(s);
-    if (status >= 0 && logits) status = pf_stream_coming(s, logits);
-    if (status >= 0 && logits) pf_stream_keep(s);
-    pf_tensor_release(&logits);
+    if (status >= 0 && picked.logits) status = pf_stream_coming(s, picked.logits);
+    if (status >= 0 && picked.logits) pf_stream_keep(s);
+    if (status >= 0 && picked.logits && picked.seen) take_seen(s, picked.seen);
+    release_picked(&picked);
     return finish(stream, status);
 }

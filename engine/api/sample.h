@@ -11,6 +11,8 @@ typedef struct pf_sampler {
     int64_t batch, vocab; /* vocab 0: not known yet */
     float *logits;        /* (batch, vocab) of the next token */
     float *coming;        /* as many: those of the call that is under way */
+    uint8_t *seen;        /* as many: 1 where it was fed, 2 where by the call under way (or by one
+                             that failed, and then the next note of it takes it away) */
     double *weight;       /* (vocab), work of one row, with `order` */
     int32_t *order;
     uint8_t *allow; /* (n_allow); NULL: all */
@@ -27,12 +29,14 @@ int pf_sampler_reorder(pf_sampler *to, pf_heap *heap, const pf_sampler *from, co
                        int64_t n);
 /* Only ids with allow[id] != 0 are drawn from now on, of n that there are; NULL: all. */
 int pf_sampler_allow(pf_sampler *s, pf_heap *heap, const uint8_t *allow, int64_t n);
-/* The coming logits stand from now on. */
+/* With room made: the call under way feeds n ids of each row, `stride` apart. */
+void pf_sampler_note(pf_sampler *s, const int32_t *ids, int64_t n, size_t stride);
+/* The coming logits, and what was noted, stand from now on. */
 void pf_sampler_keep(pf_sampler *s);
 /* A caller's, checked, over the defaults; NULL: greedy. */
 int pf_sampling_take(pf_sampling *own, const pf_sampling *given);
-/* next (batch) at `position` from `logits`, those that stand or that come; sampling NULL:
- * greedy. */
+/* next (batch) at `position` from `logits`, those that stand or that come, with the tokens that
+ * were fed until then; sampling NULL: greedy. */
 int pf_sampler_draw(const pf_sampler *s, const pf_engine *engine, const float *logits,
                     int64_t position, const pf_sampling *sampling, int32_t *next);
 

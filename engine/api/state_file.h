@@ -38,14 +38,21 @@ int pf_module_digest(pf_engine *e, const pf_module *module, char hash[PF_HASH_TE
 /* "2.1.": the place of child i (from 0) of the node at `path`. Fails when too deep. */
 int pf_state_place(char below[PF_STATE_PATH], const char *path, int i);
 
-/* Fills a fresh file; f->engine is set. */
+/* What a stream picks its next token by, both (batch, vocab) or NULL: the logits that stand, and
+ * i32, 1 where a token was fed. */
+typedef struct pf_picked {
+    pf_tensor *logits, *seen;
+} pf_picked;
+
+/* Fills a fresh file; f->engine is set; picked may be NULL. */
 int pf_state_fill(pf_state_file *f, const pf_module *module, const pf_state *state,
-                  pf_tensor *logits);
-/* The state of `module` (NULL: of attention alone), with the logits that stand (or NULL). */
-int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state, pf_tensor *logits,
-                   const char *path);
-/* The same back; *logits NULL where the file has none, or none are wanted (logits NULL). */
-int pf_module_state_read(pf_state **state, pf_engine *e, const pf_module *module,
-                         pf_tensor **logits, const char *path);
+                  const pf_picked *picked);
+/* The state of `module` (NULL: of attention alone), with what a stream picks by (or NULL). */
+int pf_state_write(pf_engine *e, const pf_module *module, const pf_state *state,
+                   const pf_picked *picked, const char *path);
+/* The same back, where the file has it and it is wanted (picked not NULL): *picked begins as
+ * NULLs. */
+int pf_module_state_read(pf_state **state, pf_engine *e, const pf_module *module, pf_picked *picked,
+                         const char *path);
 
 #endif

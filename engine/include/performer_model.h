@@ -140,6 +140,12 @@ typedef struct {
     int top_k;          /* 0: all */
     double top_p;       /* 0 or 1: all */
     uint64_t seed;
+    /* Among those whose probability, at the temperature, is at least so many times the likeliest's;
+     * 0: all (arXiv 2407.01082). */
+    double min_p;
+    /* What a token's logit is divided by, or where it is below 0 multiplied, once the sequence has
+     * fed it, prompt included; 0 or 1: none (CTRL, arXiv 1909.05858, section 4.1). */
+    double repetition_penalty;
 } pf_sampling;
 
 PF_API int pf_stream_open(pf_stream **stream, pf_engine *engine, pf_module *model);

@@ -57,6 +57,89 @@ static void test_top_p_of_top_k(pf_heap *heap) {
     pf_sampler_free(&s, heap);
 }
 
+/* Weights 8, 4, 2, 1 at temperature 1: of a quarter of the likeliest's share or more there are 3;
+ * a colder draw leaves fewer, and top_p is a share of what min_p leaves. */
+static void test_min_p(pf_heap *heap) {
+    const float logits[4] = {logf(2), logf(8), logf(1), logf(4)};
+    pf_sampler s = sampler_of(heap, 1, 4, logits);
+    pf_sampling warm = {.size = sizeof warm, .temperature = 1, .min_p = 0.249, .seed = 1};
+    pf_sampling cold = warm, both = warm;
+    cold.temperature = 0.5; /* weights 64, 16, 4, 1 */
+    both.top_p = 0.6;       /* of 14: 8 is less, 8 + 4 is enough */
+    int seen[3][4] = {{0}};
+    int32_t id;
+    for (int t = 0; t < 300; t++) {
+        CHECK_OK(pf_sampler_draw(&s, engine, s.logits, t, &warm, &id));
+        seen[0][id]++;
+        CHECK_OK(pf_sampler_draw(&s, engine, s.logits, t, &cold, &id));
+        seen[1][id]++;
+        CHECK_OK(pf_sampler_draw(&s, engine, s.logits, t, &both, &id));
+        seen[2][id]++;
+    }
+    CHECK(seen[0][2] == 0 && seen[0][0] > 0 && seen[0][1] > 0 && seen[0][3] > 0);
+    CHECK(seen[1][2] == 0 && seen[1][0] == 0 && seen[1][1] > 0 && seen[1][3] > 0);
+    CHECK(seen[2][2] == 0 && seen[2][0] == 0 && seen[2][1] > 0 && seen[2][3] > 0);
+    double share = seen[0][1] / 300.0; /* 8 of 14, 5 standard deviations */
+    CHECK(fabs(share - 8.0 / 14) < 5 * sqrt(8.0 / 14 * 6 / 14 / 300));
+    warm.min_p = 1;
+    CHECK_OK(pf_sampler_draw(&s, engine, s.logits, 0, &warm, &id));
+    CHECK(id == 1);
+    pf_sampler_free(&s, heap);
+}
+
+/* A logit that was fed is divided by the penalty above 0, multiplied below; what a call feeds
+ * counts for its own draw, and stands once it is kept. */
+static void test_penalty(pf_heap *heap) {
+    const float logits[4] = {2, 3, -1, -1.5f};
+    pf_sampler s = sampler_of(heap, 2, 4, logits);
+    pf_sampling o = {.size = sizeof o, .repetition_penalty = 2};
+    int32_t id[2];
+    const int32_t fed[2] = {1, 0};
+    memcpy(s.coming, s.logits, sizeof(float) * 8);
+    pf_sampler_note(&s, fed, 1, 1); /* row 0 feeds 1, row 1 feeds 0 */
+    CHECK_OK(pf_sampler_draw(&s, engine, s.coming, 0, &o, id));
+    CHECK(id[0] == 0 && id[1] == 1); /* 3 / 2 < 2 */
+    CHECK_OK(pf_sampler_draw(&s, engine, s.logits, 0, &o, id));
+    CHECK(id[0] == 1 && id[1] == 1);   /* not kept yet */
+    const int32_t others[2] = {9, -1}; /* no tokens of the vocabulary; the call before has failed */
+    pf_sampler_note(&s, others, 1, 1);
+    CHECK_OK(pf_sampler_draw(&s, engine, s.coming, 0, &o, id));
+    CHECK(id[0] == 1 && id[1] == 1);
+    pf_sampler_note(&s, fed, 1, 1);
+    pf_sampler_keep(&s);
+    CHECK_OK(pf_sampler_draw(&s, engine, s.logits, 0, &o, id));
+    CHECK(id[0] == 0 && id[1] == 1);
+    const uint8_t low[4] = {0, 0, 1, 1};
+    const int32_t third[2] = {2, 2};
+    CHECK_OK(pf_sampler_allow(&s, heap, low, 4));
+    pf_sampler_note(&s, third, 1, 1);
+    pf_sampler_keep(&s);
+    CHECK_OK(pf_sampler_draw(&s, engine, s.logits, 0, &o, id));
+    CHECK(id[0] == 3 && id[1] == 3); /* -1 * 2 < -1.5 */
+    CHECK_OK(pf_sampler_draw(&s, engine, s.logits, 0, NULL, id));
+    CHECK(id[0] == 2);
+    pf_sampler copy = {0};
+    CHECK_OK(pf_sampler_copy(&copy, heap, &s));
+    CHECK_OK(pf_sampler_draw(&copy, engine, copy.logits, 0, &o, id));
+    CHECK(id[0] == 3 && id[1] == 3);
+    pf_sampler_free(&copy, heap);
+    pf_sampler_free(&s, heap);
+}
+
+static void test_refusals(void) {
+    pf_sampling own;
+    for (int i = 0; i < 5; i++) {
+        pf_sampling bad = {.size = sizeof bad, .temperature = 1};
+        bad.min_p = i == 0 ? -0.1 : i == 1 ? 1.5 : i == 2 ? NAN : 0;
+        bad.repetition_penalty = i == 3 ? -1 : i == 4 ? INFINITY : 0;
+        CHECK(pf_sampling_take(&own, &bad) == PF_EINVAL);
+    }
+    /* A host of before has less of the struct. */
+    const pf_sampling all = {.size = offsetof(pf_sampling, min_p), .min_p = 7};
+    CHECK_OK(pf_sampling_take(&own, &all));
+    CHECK(own.min_p == 0 && own.repetition_penalty == 1);
+}
+
 static void test_first_of_equals(pf_heap *heap) {
     const float logits[5] = {0, 2, 1, 2, 2};
     pf_sampler s = sampler_of(heap, 2, 5, logits);
@@ -72,6 +155,9 @@ int main(void) {
     test_every_place_draws_anew(heap);
     test_top_p_of_top_k(heap);
     test_first_of_equals(heap);
+    test_min_p(heap);
+    test_penalty(heap);
+    test_refusals();
     pf_engine_close(&engine);
     return CHECK_REPORT();
 }

@@ -63,8 +63,9 @@ static inline pf_sequence_options options_for(const client *q) {
 /* Of every kind: greedy and not, with and without an end of their own. */
 static inline client random_client(clients *c) {
     client q = {.n = 1 + pick(c, PROMPT_MOST), .last = -1, .stop = -1};
-    q.sampling = (pf_sampling){sizeof q.sampling, pick(c, 3) * 0.7, pick(c, 2) * 5,
-                               pick(c, 2) ? 0.9 : 1, (uint64_t)pick(c, 1000)};
+    q.sampling = (pf_sampling){sizeof q.sampling,    pick(c, 3) * 0.7,        pick(c, 2) * 5,
+                               pick(c, 2) ? 0.9 : 1, (uint64_t)pick(c, 1000), pick(c, 2) * 0.05,
+                               pick(c, 2) ? 1.3 : 1};
     if (pick(c, 3) == 0) q.n = 1 + pick(c, 3);
     if (pick(c, 4) == 0) q.stop = pick(c, 11);
     if (pick(c, 3) == 0) q.most = 1 + pick(c, 12);

@@ -54,7 +54,7 @@ static bool disarm(void) {
 /* Some that write, some that read their prompt, one that joins behind them. */
 static pf_serving *some_serving(pf_engine *e, pf_module *m, int64_t *id) {
     const pf_serving_options o = {.size = sizeof o, .slice = 16};
-    const pf_sampling warm = {sizeof warm, 0.8, 0, 0, 5};
+    const pf_sampling warm = {.size = sizeof warm, .temperature = 0.8, .seed = 5};
     const pf_sequence_options sampled = {.size = sizeof sampled, .sampling = &warm};
     int32_t ids[48];
     pf_serving *s = NULL;

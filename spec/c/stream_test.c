@@ -88,7 +88,8 @@ static void test_feed(pf_engine *e) {
 }
 
 static int32_t draw(pf_stream *s, double temperature, int top_k, double top_p, uint64_t seed) {
-    pf_sampling o = {sizeof o, temperature, top_k, top_p, seed};
+    pf_sampling o = {
+        .size = sizeof o, .temperature = temperature, .top_k = top_k, .top_p = top_p, .seed = seed};
     int32_t next = -1;
     CHECK_OK(pf_stream_sample(s, &o, &next));
     return next;
@@ -139,7 +140,7 @@ static void test_sampling(pf_engine *e) {
     CHECK_FAILS(PF_EINVAL, pf_stream_sample(s, NULL, &next));
     CHECK_FAILS(PF_ESHAPE, pf_stream_allow(s, allow, V + 1));
     CHECK_OK(pf_stream_allow(s, NULL, 0));
-    pf_sampling bad = {sizeof bad, -1, 0, 1, 0};
+    pf_sampling bad = {.size = sizeof bad, .temperature = -1, .top_p = 1};
     CHECK_FAILS(PF_EINVAL, pf_stream_sample(s, &bad, &next));
     pf_stream_close(&s);
     pf_module_release(&m);
