@@ -4,16 +4,26 @@ local pf = require "performer"
 local cli = require "kit.cli"
 local data_options = require "kit.data_options"
 local saved = require "kit.saved"
+local tokens = require "kit.tokens"
+local writing = require "performer.generate"
 
 local ROWS = {
   { "checkpoint", "folder", nil, "run folder or checkpoint folder" },
   { "prompt", "text", "", "what to go on from" },
+  { "prompts", "file", nil, "prompts instead: one a line, or records of FASTA; - for the standard "
+    .. "input" },
   { "tokens", "positive", 200, "tokens to write at most" },
+  { "stop", "text", nil, "ends a sample before this text; may be given again", many = "times" },
   { "temperature", "number", 1, "0: always the likeliest token" },
   { "top-k", "whole", 0, "sample among the k likeliest (0: all)" },
   { "top-p", "number", 1, "sample among the likeliest that hold this probability" },
-  { "seed", "whole", 1, "of the sampling; the next sample has the next one" },
-  { "count", "positive", 1, "samples" },
+  { "min-p", "number", 0, "sample among those of at least this share of the likeliest's "
+    .. "probability (arXiv 2407.01082)" },
+  { "repetition-penalty", "number", 1, "what a token's logit is divided by, below 0 multiplied, "
+    .. "once it was read or written (CTRL, arXiv 1909.05858)" },
+  { "seed", "whole", nil, "of the sampling; the next sample has the next one",
+    "another each time" },
+  { "count", "positive", 1, "samples of each prompt" },
   { "batch", "positive", 16, "so many of them at a time; the same samples for any number" },
   { "fasta", "flag", nil, "records of FASTA: proteins, each with its prompt" },
   { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
@@ -22,17 +32,33 @@ local ROWS = {
   { "vocabulary", "file", nil, "llama2.c's tokenizer.bin, for a model that was converted from "
     .. "there" },
   { "threads", "positive", nil, "threads (default: all cores)" },
-  { "json", "flag", nil, "one JSON object on stdout" },
+  { "json", "flag", nil, "one JSON object a sample on stdout" },
 }
 
-local function check(options)
+local function check(options, given)
   if not options.checkpoint then cli.fail(2, "generate: needs --checkpoint FOLDER") end
   if options.fasta and options.json then
     cli.fail(2, "generate: give --fasta or --json, not both")
   end
+  if given.prompt and given.prompts then
+    cli.fail(2, "generate: give --prompt or --prompts, not both")
+  end
   if options.top_p > 1 or options.top_p == 0 then
     cli.fail(2, "generate: --top-p must be above 0 and at most 1")
   end
+  if options.min_p > 1 then cli.fail(2, "generate: --min-p must be at most 1") end
+  if options.repetition_penalty == 0 then
+    cli.fail(2, "generate: --repetition-penalty must be more than 0 (1: none)")
+  end
+end
+
+--- A seed that nobody has had.
+local function fresh_seed()
+  local file = io.open("/dev/urandom", "rb")
+  local bytes = file and file:read(4)
+  if file then file:close() end
+  if bytes and #bytes == 4 then return (string.unpack("<I4", bytes)) end
+  return math.floor(os.time() + 1e6 * pf.clock()) & 0xffffffff
 end
 
 --- The tokenizer of --vocabulary, which must have as many tokens as the model knows.
@@ -58,112 +84,150 @@ local function open_model(options)
   return opened.model, pf.tokenizer[name]()
 end
 
---- The prompt's ids, and a beginning where the tokenizer has one.
-local function read_prompt(options, tokenizer)
-  local prompt = cli.need(tokenizer:encode(options.prompt)):totable()
-  local begin = tokenizer:special "begin"
-  if begin then table.insert(prompt, 1, begin) end
-  if #prompt == 0 then prompt[1] = 10 end -- text: begin a line
-  return prompt
+--- The prompts of --prompts: a list of { name, text }. Lines have no name.
+local function read_prompts(path)
+  local list, fasta = {}, nil
+  for line in cli.read(path):gmatch "[^\n]+" do
+    line = line:gsub("\r$", "")
+    if fasta == nil and line:find "%S" then fasta = line:sub(1, 1) == ">" end
+    local name = fasta and line:match "^>%s*(%S*)"
+    if name then
+      list[#list + 1] = { name = name ~= "" and name or ("record %d"):format(#list + 1), text = "" }
+    elseif fasta then
+      list[#list].text = list[#list].text .. line:gsub("%s", "")
+    elseif line:find "%S" then
+      list[#list + 1] = { text = line }
+    end
+  end
+  if #list == 0 then cli.fail(1, ("generate: %s holds no prompt"):format(path)) end
+  return list
 end
 
---- All tokens but those that stand for nothing in a text.
-local function writable(tokenizer)
-  local silent, ids = {}, {}
-  for _, name in ipairs { "begin", "mask", "pad" } do
-    local id = tokenizer:special(name)
-    if id then silent[id] = true end
-  end
-  for id = 0, tokenizer:size() - 1 do
-    if not silent[id] then ids[#ids + 1] = id end
-  end
-  return ids
+--- A prompt's ids.
+local function read_prompt(prompt, tokenizer)
+  local ids, message = tokens.prompt(tokenizer, prompt.text)
+  if not ids and prompt.n then message = ("prompt %d: %s"):format(prompt.n, message) end
+  return cli.need(ids, message)
 end
 
---- How many tokens to write: a table of learned positions may end before.
-local function fit_tokens(options, model, prompt)
+--- How many tokens to write behind a prompt: a table of learned positions may end before.
+local function fit_tokens(options, model, ids)
   local room = model:longest()
-  local most = room - #prompt + 1 -- the last one is not read
+  local most = room - #ids + 1 -- the last one is not read
   if most < 1 then
     cli.fail(1, ("generate: the prompt has %d tokens, and the model's learned positions end at %d; "
-      .. "give a shorter one"):format(#prompt, room))
+      .. "give a shorter one"):format(#ids, room))
   end
-  if options.tokens <= most then return end
+  if options.tokens <= most then return options.tokens end
   cli.say("generate: %d tokens at most: the model's learned positions end at %d", most, room)
-  options.tokens = most
+  return most
 end
 
 local function sampling_of(options, n)
   return { temperature = options.temperature, top_k = options.top_k, top_p = options.top_p,
+           min_p = options.min_p, repetition_penalty = options.repetition_penalty,
            seed = options.seed + n - 1 }
 end
 
 --- The ids that sample n may begin with: a record without a prompt holds something, so where it
 --- would end at once it begins with a letter; else nil.
-local function first_ids(stream, options, n, tokenizer)
+local function first_ids(stream, options, prompt, n, tokenizer)
   local finish = tokenizer:special "end"
-  if not options.fasta or options.prompt ~= "" then return nil end
+  if not options.fasta or prompt.text ~= "" then return nil end
   if stream:sample(sampling_of(options, n)) ~= finish then return nil end
   local letters = {}
-  for _, one in ipairs(writable(tokenizer)) do
+  for _, one in ipairs(tokens.writable(tokenizer)) do
     if one ~= finish then letters[#letters + 1] = one end
   end
   return letters
 end
 
+-- ---- output ----
+
+local SHOWN = 30 -- letters of a prompt in the header of a record
+
 --- A sequence as a record of FASTA, in lines of 60 letters.
-local function record(n, seed, text)
-  local lines = { (">sample_%d seed=%d length=%d"):format(n, seed, #text) }
+local function record(sample, text)
+  local prompt = sample.prompt.name or sample.prompt.text
+  if #prompt > SHOWN then prompt = prompt:sub(1, SHOWN) .. "..." end
+  local head = (">sample_%d seed=%d length=%d"):format(sample.n, sample.seed, #text)
+  if prompt ~= "" then head = head .. " prompt=" .. cli.plain(prompt):gsub("%s", "_") end
+  local lines = { head }
   for first = 1, #text, 60 do lines[#lines + 1] = text:sub(first, first + 59) end
   return table.concat(lines, "\n") .. "\n"
 end
 
---- Sample n, {ids, seconds, bytes} behind the prompt, to the standard output; told: its letters
---- are there already.
-local function write(options, n, sample, tokenizer, told)
-  local text, rate = tokenizer:decode(sample.ids), #sample.ids / math.max(sample.seconds, 1e-9)
-  local whole = options.prompt .. text
+--- A sample, behind its prompt, to the standard output; told: its letters are there already.
+local function write(options, sample, tokenizer, told)
+  local ids, prompt = sample.written.ids, sample.prompt
+  local text, rate = tokenizer:decode(ids), #ids / math.max(sample.seconds, 1e-9)
+  local whole = prompt.text .. text
   if options.json then
-    cli.print_json { text = whole, tokens = #sample.ids, state_bytes = sample.bytes,
-                     tokens_per_s = rate }
+    cli.print_json { text = whole, tokens = #ids, state_bytes = sample.bytes, tokens_per_s = rate,
+                     seed = sample.seed, prompt = prompt.name or prompt.n,
+                     sample = sample.number }
   elseif options.fasta then
-    cli.write(record(n, options.seed + n - 1, whole:upper()))
+    cli.write(record(sample, whole:upper()))
   else
     cli.write(told and "" or whole, "\n")
-    cli.say("%d tokens, %.0f tokens/s, state %d bytes", #sample.ids, rate, sample.bytes)
+    cli.say("%d tokens, %.0f tokens/s, state %d bytes%s", #ids, rate, sample.bytes,
+      options.temperature > 0 and (", seed %d"):format(sample.seed) or "")
   end
 end
 
---- Sample n joins the others, behind `begun`, which has read the prompt.
-local function join(serving, begun, options, n, tokenizer)
-  local o = sampling_of(options, n)
-  o.stream, o.tokens, o.stop = begun, options.tokens, tokenizer:special "end"
-  o.allow = first_ids(begun, options, n, tokenizer)
-  return serving:join(o), { n = n, ids = {}, start = pf.clock(), first = o.allow ~= nil }
+-- ---- sampling ----
+
+--- A stream that has read the prompt.
+local function begin(model, options, prompt, tokenizer)
+  local ids = read_prompt(prompt, tokenizer)
+  prompt.tokens = fit_tokens(options, model, ids)
+  local stream = model:stream { batch = 1 }
+  stream:feed(ids)
+  stream:allow(tokens.writable(tokenizer))
+  return stream
+end
+
+--- The n-th sample of all, the number-th of its prompt, before its first token.
+local function new_sample(options, prompt, n, number, tokenizer)
+  return { n = n, number = number, prompt = prompt, seed = options.seed + n - 1,
+           written = writing.written(options.stops, tokenizer), start = pf.clock() }
+end
+
+--- Sample n joins the others, behind `begun`, which has read its prompt.
+local function join(serving, begun, options, sample, tokenizer)
+  local o = sampling_of(options, sample.n)
+  o.stream, o.tokens, o.stop = begun, sample.prompt.tokens, tokenizer:special "end"
+  o.allow = first_ids(begun, options, sample.prompt, sample.n, tokenizer)
+  sample.first = o.allow ~= nil
+  return serving:join(o)
 end
 
 --- A token of a sample that is under way; true when it was its last.
 local function take(serving, sample, one, tokenizer)
   if one.ended == "failed" then cli.fail(1, "generate: " .. one.message) end
-  if sample.first then serving:allow(one.id, writable(tokenizer)) end
+  if sample.first then serving:allow(one.id, tokens.writable(tokenizer)) end
   sample.first = false
-  if one.ended ~= "stop" then sample.ids[#sample.ids + 1] = one.token end
-  if not one.ended then return false end
+  local met = one.ended ~= "stop" and sample.written:add(one.token)
+  if not one.ended and not met then return false end
   sample.seconds = pf.clock() - sample.start
   sample.bytes = serving:sequence(one.id).bytes
   serving:leave(one.id)
   return true
 end
 
---- All samples, `batch` of them at a time, each what it is alone; they are written in their order.
-local function sample_all(begun, model, options, tokenizer)
+--- All samples, `batch` of them at a time, each what it is alone; they are written in their order:
+--- `count` of the first prompt, of the second one ...
+local function sample_all(model, options, prompts, tokenizer)
   local serving <close> = model:serve()
-  local here, done, joined, written = {}, {}, 0, 0
+  local here, done, joined, written, begun = {}, {}, 0, 0, nil
+  local all = #prompts * options.count
   repeat
-    while joined < options.count and serving:count() < options.batch do
+    while joined < all and serving:count() < options.batch do
+      local prompt, number = prompts[1 + joined // options.count], 1 + joined % options.count
+      if number == 1 then begun = begin(model, options, prompt, tokenizer) end
       joined = joined + 1
-      local id, sample = join(serving, begun, options, joined, tokenizer)
-      here[id] = sample
+      local sample = new_sample(options, prompt, joined, number, tokenizer)
+      here[join(serving, begun, options, sample, tokenizer)] = sample
     end
     for _, one in ipairs(serving:step()) do
       local sample = here[one.id]
@@ -171,29 +235,33 @@ local function sample_all(begun, model, options, tokenizer)
     end
     while done[written + 1] do
       written = written + 1
-      write(options, written, done[written], tokenizer)
+      write(options, done[written], tokenizer)
       done[written] = nil
     end
     if pf.interrupted() then cli.fail(130, "generate: interrupted") end
-  until written == options.count
+  until written == all
 end
 
 --- The only sample, letter by letter where it is read by people.
-local function sample_one(stream, options, tokenizer)
+local function sample_one(model, options, prompt, tokenizer)
   local plain, sampling = not options.json and not options.fasta, sampling_of(options, 1)
-  local sample, finish = { ids = {} }, tokenizer:special "end"
-  local start, first = pf.clock(), first_ids(stream, options, 1, tokenizer)
-  if plain then cli.write(options.prompt) end
+  local stream, finish = begin(model, options, prompt, tokenizer), tokenizer:special "end"
+  local sample = new_sample(options, prompt, 1, 1, tokenizer)
+  local first, n = first_ids(stream, options, prompt, 1, tokenizer), 0
+  local function show(id) cli.write(tokenizer:decode { id }) end
+  if plain then cli.write(prompt.text) end
   if first then stream:allow(first) end
   local id = stream:sample(sampling)
-  stream:allow(writable(tokenizer))
-  while #sample.ids < options.tokens and id ~= finish and not pf.interrupted() do
-    sample.ids[#sample.ids + 1] = id
-    if plain then cli.write(tokenizer:decode { id }) end
-    if #sample.ids < options.tokens then id = stream:next(id, sampling) end
+  stream:allow(tokens.writable(tokenizer))
+  while id ~= finish and not sample.written:add(id) do
+    sample.written:tell(plain and show) -- what may begin a stop is held back
+    n = n + 1
+    if n == prompt.tokens or pf.interrupted() then break end
+    id = stream:next(id, sampling)
   end
-  sample.seconds, sample.bytes = pf.clock() - start, stream:bytes()
-  write(options, 1, sample, tokenizer, plain)
+  sample.written:tell(plain and show, true)
+  sample.seconds, sample.bytes = pf.clock() - sample.start, stream:bytes()
+  write(options, sample, tokenizer, plain)
   if pf.interrupted() then cli.fail(130, "generate: interrupted") end
 end
 
@@ -202,21 +270,23 @@ local function main()
     "performer generate --checkpoint runs/book --prompt 'ROMEO:' --tokens 300",
     "performer generate --checkpoint runs/proteins --temperature 0.8",
     "performer generate --checkpoint runs/proteins --count 100 --fasta > samples.fasta",
+    "performer generate --checkpoint runs/book --prompts prompts.txt --stop '.' --json",
   }), ROWS)
-  local options = cli.parse(parser, ROWS, arg)
-  check(options)
+  local options, given = cli.parse(parser, ROWS, arg)
+  check(options, given)
+  options.seed = options.seed or fresh_seed()
   cli.try(2, pf.open, { threads = options.threads })
   local model, tokenizer = open_model(options)
   if options.fasta and not tokenizer:special "end" then
     cli.fail(1, "generate: --fasta is for proteins, and the model writes bytes; leave it out")
   end
-  local prompt = read_prompt(options, tokenizer)
-  fit_tokens(options, model, prompt)
-  local begun = model:stream { batch = 1 }
-  begun:feed(prompt)
-  begun:allow(writable(tokenizer))
-  if options.count == 1 then return sample_one(begun, options, tokenizer) end
-  sample_all(begun, model, options, tokenizer)
+  options.stops = cli.try(2, writing.stops, options.stop, tokenizer)
+  local prompts = options.prompts and read_prompts(options.prompts) or { { text = options.prompt } }
+  for n, prompt in ipairs(options.prompts and prompts or {}) do prompt.n = n end
+  if #prompts == 1 and options.count == 1 then
+    return sample_one(model, options, prompts[1], tokenizer)
+  end
+  sample_all(model, options, prompts, tokenizer)
 end
 
 cli.main(main)

@@ -271,7 +271,8 @@ describe("commands for proteins", function()
 
   describe("generate", function()
     it("writes FASTA that is read again, a sample a record", function()
-      local out = good(words("generate", "causal", "--count 3 --tokens 70 --prompt mk --fasta"))
+      local out = good(words("generate", "causal",
+        "--count 3 --tokens 70 --prompt mk --fasta --seed 1"))
       support.write(path "samples.fasta", out)
       local data = assert(pf.data.fasta { path = path "samples.fasta", split = "none",
                                           unique = false, min_tokens = 1 })
@@ -279,17 +280,18 @@ describe("commands for proteins", function()
       local _, name = data:document(2, "all")
       assert.equal("sample_2", name)
       for line in out:gmatch "[^\n]+" do
-        assert.truthy(line:find "^>sample_%d seed=%d length=%d+$" or line:find "^%u+$", line)
+        assert.truthy(line:find "^>sample_%d seed=%d length=%d+ prompt=mk$"
+          or line:find "^%u+$", line)
         assert.is_true(#line <= 60)
       end
-      assert.truthy(out:find "length=%d+\nMK")
+      assert.truthy(out:find "length=%d+ prompt=mk\nMK")
       local second = good(words("generate", "causal", "--seed 2 --tokens 70 --prompt mk --fasta"))
-      assert.equal(out:match "sample_2 seed=2 (length=%d+\n[%u\n]+)",
-                   second:match "sample_1 seed=2 (length=%d+\n[%u\n]+)")
+      assert.equal(out:match "sample_2 seed=2 (length=%d+ prompt=mk\n[%u\n]+)",
+                   second:match "sample_1 seed=2 (length=%d+ prompt=mk\n[%u\n]+)")
     end)
 
     it("writes the same samples, however many at a time", function()
-      local given = "--count 5 --tokens 40 --temperature 1.3 "
+      local given = "--count 5 --tokens 40 --temperature 1.3 --seed 1 "
       local out = good(words("generate", "causal", given .. "--fasta"))
       assert.equal(out, good(words("generate", "causal", given .. "--fasta --batch 1")))
       assert.equal(out, good(words("generate", "causal", given .. "--fasta --batch 2")))

@@ -188,3 +188,6 @@ function Module:generate(options)
   written:tell(options.each, true)
   return give(written.ids)
 end
+
+--- For who draws token by token: what `stop` says, and what is written until one is met.
+return { stops = read_stops, written = new_written }
