@@ -229,6 +229,9 @@ static void test_misuse(pf_engine *e, pf_module *model) {
     CHECK(status_of(&s, "GET", "/generate?tokens=ten", "") == 400);
     CHECK(status_of(&s, "GET", "/generate?temperature=nan", "") == 400);
     CHECK(status_of(&s, "GET", "/generate?top_p=1.5", "") == 400);
+    CHECK(status_of(&s, "GET", "/generate?min_p=2", "") == 400);
+    CHECK(status_of(&s, "GET", "/generate?repetition_penalty=0", "") == 400);
+    CHECK(status_of(&s, "GET", "/generate?min_p=0.1&repetition_penalty=1.2&tokens=2", "") == 200);
     CHECK(status_of(&s, "GET", "/generate?prompt=%C3%A9&tokens=2", "") == 200);
     http_client page = http_ask(s.port, "GET", "/", "");
     CHECK(http_status(&page) == 200 && strstr(page.text, "<title>Performer</title>"));

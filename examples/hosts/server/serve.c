@@ -6,6 +6,7 @@
  *   GET  /                a page to try it from
  *   GET  /health          what it is at, as JSON
  *   GET  /generate?prompt=...&tokens=200&temperature=0.8&top_k=0&top_p=0&seed=7
+ *        and min_p, repetition_penalty, as pf_sampling has them
  *   POST /generate?...    the same; the body is the prompt
  *
  * A text comes as server-sent events: data {"text": "..."} as the model writes, at last an event
@@ -99,6 +100,7 @@ static bool number_of(struct MHD_Connection *connection, const char *name, doubl
 
 static bool read_query(struct MHD_Connection *connection, question *q, char why[256]) {
     double tokens = 0, temperature = 0.8, top_k = 0, top_p = 0, seed = -1;
+    double min_p = 0, penalty = 1;
     const struct {
         const char *name;
         double least, most, *value;
@@ -106,6 +108,8 @@ static bool read_query(struct MHD_Connection *connection, question *q, char why[
                    {"temperature", 0, 100, &temperature},
                    {"top_k", 0, 1e6, &top_k},
                    {"top_p", 0, 1, &top_p},
+                   {"min_p", 0, 1, &min_p},
+                   {"repetition_penalty", 0.01, 100, &penalty},
                    {"seed", 0, 9007199254740992.0, &seed}};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         if (number_of(connection, numbers[i].name, numbers[i].least, numbers[i].most,
@@ -118,6 +122,7 @@ static bool read_query(struct MHD_Connection *connection, question *q, char why[
     }
     q->tokens = (int64_t)tokens, q->temperature = temperature;
     q->top_k = (int)top_k, q->top_p = top_p, q->seed = (uint64_t)seed;
+    q->min_p = min_p, q->repetition_penalty = penalty;
     if (seed < 0 && getrandom(&q->seed, sizeof q->seed, 0) < 0) q->seed = 1;
     return true;
 }

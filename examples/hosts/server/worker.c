@@ -104,6 +104,8 @@ static int join(worker *w, request *r) {
                                   .temperature = r->q.temperature,
                                   .top_k = r->q.top_k,
                                   .top_p = r->q.top_p,
+                                  .min_p = r->q.min_p,
+                                  .repetition_penalty = r->q.repetition_penalty,
                                   .seed = r->q.seed};
     const pf_sequence_options options = {.size = sizeof options,
                                          .sampling = &sampling,

@@ -30,7 +30,7 @@ typedef struct {
     const char *prompt;
     size_t bytes;
     int64_t tokens;
-    double temperature, top_p;
+    double temperature, top_p, min_p, repetition_penalty;
     int top_k;
     uint64_t seed;
     char client[CLIENT];
