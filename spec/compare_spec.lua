@@ -76,8 +76,11 @@ describe("compare", function()
     local cut = copy(other, "cut")
     support.write(cut .. "/log.jsonl", support.read(other .. "/log.jsonl"):gsub("\n[^\n]*\n$", "\n")
       .. '{"loss": 3')
-    local _, err = good(("compare %s %s"):format(run, cut))
+    local out, err = good(("compare %s %s"):format(run, cut))
     assert.matches("resumed: went on after step 40\n", err)
+    for _, cell in ipairs(cells(out, "seconds")) do -- of 50 steps and of 40
+      assert.is_nil(cell:find("*", 1, true))
+    end
     assert.matches("cut: is not finished: step 40 of 40, held out of step 40", err)
     assert.matches("cut: log.jsonl has 1 lines that are no records", err)
     local list = records((good(("compare %s %s --json"):format(run, cut))))

@@ -84,6 +84,8 @@ function finish.run(run, result)
             record.best_loss)
   end
   if picture then cli.say("picture     %s", picture) end
+  cli.say("report      performer report %s (curves, samples, where its heads look: one page)",
+          cli.quote(run.dir))
 end
 
 return finish

@@ -115,6 +115,12 @@ local function notes_of(run)
   return notes
 end
 
+--- The last part of a folder's path; of "." the folder's own.
+local function name_of(dir)
+  local whole = dir:match "^%./*$" and lfs.currentdir() or dir
+  return cli.utf8(whole:match "([^/]+)/*$" or dir)
+end
+
 --- A run, of its folder or of a checkpoint in it: { dir, name, records, final (a record),
 -- broken, beginnings, checkpoint, settings, tokenizer, figures, best, notes }; nil, message.
 function runs.read(path)
@@ -126,7 +132,7 @@ function runs.read(path)
     return nil, is_folder and dir .. ": holds no run: there is no log.jsonl in it" or final
   end
   if #records == 0 then return nil, dir .. "/log.jsonl: holds no step" end
-  local run = { dir = dir, name = cli.utf8(dir:match "([^/]+)/*$" or dir), records = records,
+  local run = { dir = dir, name = name_of(dir), records = records,
                 final = final, broken = broken, beginnings = beginnings(records),
                 checkpoint = read_checkpoint(dir) }
   run.settings, run.tokenizer = run.checkpoint.settings, run.checkpoint.tokenizer
@@ -247,7 +253,8 @@ function runs.size(bytes)
 end
 
 --- The figures that are told, in order: { field, what it is called, its value as a text, "least" or
--- "most" where one is the best, of_losses: only where losses are comparable }.
+-- "most" where one is the best, of_losses: only where losses are comparable }; same: a figure that
+-- all must have alike before one is the best.
 runs.FIGURES = {
   { "valid_loss", "held-out loss", function(x) return ("%.4f"):format(x) end, "least", true },
   { "valid_perplexity", "perplexity", function(x) return ("%.3f"):format(x) end, "least", true },
@@ -259,13 +266,16 @@ runs.FIGURES = {
   { "params", "parameters", runs.grouped },
   { "tokens_per_s", "tokens/s", runs.grouped, "most" },
   { "bytes_peak", "bytes, peak", runs.size, "least" },
-  { "seconds", "seconds", function(x) return ("%.1f"):format(x) end, "least" },
+  { "seconds", "seconds", function(x) return ("%.1f"):format(x) end, "least", same = "step" },
 }
 
 --- Which runs have the best of a figure, a set of their places; none where all have the same.
 function runs.best_of(list, figure)
   local field, way, best, worst = figure[1], figure[4], nil, nil
   if not way then return {} end
+  for _, run in ipairs(figure.same and list or {}) do
+    if run.figures[figure.same] ~= list[1].figures[figure.same] then return {} end
+  end
   local sign = way == "most" and -1 or 1
   for _, run in ipairs(list) do
     local value = run.figures[field]
