@@ -43,8 +43,8 @@ PF_API int pf_config_set_string(pf_config *map, const char *key, const char *PF_
 PF_API int pf_json_parse(pf_config **node, const char *text, size_t bytes);
 PF_API int pf_json_write(char **text, const pf_config *PF_NULLABLE node, bool indent);
 PF_API void pf_text_free(char *text);
-/* The one of n names that a mistyped word is nearest to (edit distance at most a third of the
- * longer one, a swap of neighbours counting once, case not at all), or NULL. */
+/* The one of n names that a mistyped word is, or NULL: a letter away (two from eight letters on; a
+ * swap counts once, case not at all), begun alike, and up to four letters of the same letters. */
 PF_API const char *pf_nearest(const char *word, const char *const *names, int n);
 
 /* ---- data ------------------------------------------------------------------------------

@@ -40,26 +40,44 @@ static int distance(const char *a, const char *b) {
     return last[nb];
 }
 
-/* Of three letters, one that is another makes another word: dim is no div, min no sin. */
-static bool is_other_word(const char *a, const char *b) {
-    const size_t n = strlen(a);
-    if (n > 3 || strlen(b) != n) return false;
-    for (size_t i = 0; i < n; i++) {
-        if (!strchr(b, a[i])) return true;
+static bool has_letters_of(const char *a, const char *b) {
+    for (; *b; b++) {
+        if (!strchr(a, tolower((unsigned char)*b)) && !strchr(a, toupper((unsigned char)*b)))
+            return false;
     }
-    return false;
+    return true;
 }
 
-/* A third of the longer word may differ, so a name of two letters is near to itself alone. */
+/* Up to four letters another letter makes another word: min is no sin, tan no tanh, long no log. A
+ * slip has all letters of the name, or lacks one inside, or a last s or digit more or less. */
+static bool is_other_word(const char *word, const char *name, size_t longer) {
+    if (longer > 4 || (has_letters_of(word, name) && has_letters_of(name, word))) return false;
+    const size_t n = strlen(word), m = strlen(name);
+    if (n > 0 && n + 1 == m && word[n - 1] == name[m - 1]) return false;
+    const char *more = n > m ? word : name;
+    if (n == m || strncmp(word, name, n < m ? n : m) != 0) return true;
+    return more[longer - 1] != 's' && !isdigit((unsigned char)more[longer - 1]);
+}
+
+/* A hand that slips seldom slips at the first letter: acos is no cos, shape no reshape. */
+static bool begins_alike(const char *a, const char *b) {
+    const int a0 = tolower((unsigned char)a[0]), b0 = tolower((unsigned char)b[0]);
+    return a0 == b0 || (a0 == tolower((unsigned char)b[1]) && b0 == tolower((unsigned char)a[1]));
+}
+
+/* So many letters may differ in the longer of two words: further words are near by accident. */
+static int may_differ(size_t longer) { return longer < 3 ? 0 : longer < 8 ? 1 : 2; }
+
 const char *pf_nearest(const char *word, const char *const *names, int n) {
     const char *best = NULL;
     int least = WORD_MAX;
     if (!word || !names || strlen(word) >= WORD_MAX) return NULL;
     for (int i = 0; i < n; i++) {
         if (!names[i] || strlen(names[i]) >= WORD_MAX) continue;
-        int far = distance(word, names[i]);
-        int longer = (int)strlen(strlen(word) > strlen(names[i]) ? word : names[i]);
-        if (far > longer / 3 || far >= least || is_other_word(word, names[i])) continue;
+        const int far = distance(word, names[i]);
+        const size_t longer = strlen(strlen(word) > strlen(names[i]) ? word : names[i]);
+        if (far >= least || (far > 0 && far > may_differ(longer))) continue;
+        if (is_other_word(word, names[i], longer) || !begins_alike(word, names[i])) continue;
         least = far;
         best = names[i];
     }

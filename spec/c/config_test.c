@@ -218,6 +218,13 @@ static void test_nearest(void) {
     CHECK(strcmp(pf_nearest("HeadDim", names, 5), "head_dim") == 0);
     CHECK(strcmp(pf_nearest("sed", names, 5), "seed") == 0);
     CHECK(pf_nearest("quantum", names, 5) == NULL);
+    const char *const far[] = {"cos", "tanh", "reshape", "define", "mean", "maximum", "keys"};
+    CHECK(pf_nearest("acos", far, 7) == NULL && pf_nearest("tan", far, 7) == NULL);
+    CHECK(pf_nearest("shape", far, 7) == NULL && pf_nearest("device", far, 7) == NULL);
+    CHECK(pf_nearest("median", far, 7) == NULL && pf_nearest("minimum", far, 7) == NULL);
+    CHECK(strcmp(pf_nearest("key", far, 7), "keys") == 0);
+    CHECK(strcmp(pf_nearest("tnh", far, 7), "tanh") == 0 && pf_nearest("cosh", far, 7) == NULL);
+    CHECK(strcmp(pf_nearest("ershape", far, 7), "reshape") == 0);
     CHECK(pf_nearest("", names, 5) == NULL && pf_nearest("x", names, 0) == NULL);
 }
 
