@@ -225,8 +225,11 @@ describe("errors", function()
 
   it("give the path of the layer and both shapes", function()
     local chain = nn.chain { nn.linear { from = 3, to = 2 }, nn.residual { nn.layernorm(3) } }
-    assert.raises("layer 2: 1: layernorm: x is %[4, 2%], weight is %[3%]",
+    assert.raises("layer 2%.1: layernorm: x is %[4, 2%], weight is %[3%]",
       function() chain(pf.zeros(4, 3)) end)
+    local deep = nn.chain { nn.chain { nn.block { dim = 4, heads = 1 } } }
+    assert.raises("^[^ ]+ layer 1%.1%.norm1: layernorm: x is %[1, 4, 3%]",
+      function() deep(pf.zeros(1, 4, 3)) end)
     assert.raises("^[^ ]+ embedding: id 23 at position 1 ",
       function() nn.embedding { vocab = 23, dim = 2 }(pf.full({ 1, 2 }, 23, i32)) end)
     assert.raises("^[^ ]+ embedding: id 23 at position 1 ",

@@ -60,11 +60,21 @@ int pf_run_scored(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, p
     return status;
 }
 
-/* The failure of child i, with its name; where that is its number, it is "layer 2". */
+/* The failure of child i, with its name. Children within children make one path, as their tensors
+ * are called: "blocks.2.attention.qkv: ", or "layer 3.norm1: " where the first is a number. */
 static int named(const pf_module *m, int i, int status) {
-    const char *name = m->child[i].name;
+    static _Thread_local uint64_t path; /* the failure whose message begins with one */
+    const char *name = m->child[i].name, *text = pf_message_marked();
     if (status == PF_ECANCEL || status == PF_ELIMIT) return status;
-    return pf_fail_in(status, name[strspn(name, "0123456789")] ? "%s" : "layer %s", name);
+    const char *layer = name[strspn(name, "0123456789")] ? "" : "layer ";
+    if (path == pf_failures()) {
+        if (strncmp(text, "layer ", strlen("layer ")) == 0) text += strlen("layer ");
+        (void)pf_fail(status, "%s%s.%s", layer, name, text);
+    } else {
+        (void)pf_fail_in(status, "%s%s", layer, name);
+    }
+    path = pf_failures();
+    return status;
 }
 
 static int run_named(pf_module *m, int i, pf_engine *e, const pf_run *run, pf_tensor *x,
