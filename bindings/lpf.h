@@ -162,6 +162,10 @@ bool lpf_opt_bool(lua_State *L, int index, const char *key, bool def);
 const char *lpf_opt_string(lua_State *L, int index, const char *key, const char *def);
 /* Refuses keys of the options table that are not in `allowed` (NULL-terminated). */
 void lpf_check_options(lua_State *L, int index, const char *const *allowed, const char *where);
+/* What a message says behind the unknown name `word` where there are `names`: what is meant by it,
+ * as words.lua knows other libraries, or the nearest, or "". The text stands on the stack. */
+const char *lpf_hint(lua_State *L, const char *word, const char *const *names, int n);
+#define LPF_HINT "performer.hint" /* in the registry: function(word, names) -> text */
 /* No text of these holds a zero byte, where C would take its beginning for the whole. */
 const char *lpf_check_text(lua_State *L, int index, const char *where, const char *what);
 double lpf_check_number(lua_State *L, int index, const char *where, const char *what);

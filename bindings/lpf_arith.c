@@ -53,6 +53,11 @@ static int tensor_index(lua_State *L) {
 /* Numbers of t[position] := a number, or a tensor of the row's element count. */
 static int tensor_newindex(lua_State *L) {
     pf_tensor *t = living(L, "assignment");
+    if (lua_type(L, 2) == LUA_TSTRING)
+        return lpf_raise(L,
+                         "assignment: '%s' is no field; rows are set by position (t[1] = 0), "
+                         "all else by methods, as t:requires_grad()",
+                         lua_tostring(L, 2));
     int64_t at = lpf_check_whole(L, 2, "assignment", "the position");
     int64_t rows = pf_tensor_rank(t) > 0 ? pf_tensor_size(t, 0) : 0;
     int64_t row = lpf_place(at, rows);

@@ -177,6 +177,9 @@ static int make_tensor(lua_State *L) {
     if (!lua_istable(L, 1) && lua_type(L, 1) != LUA_TNUMBER)
         return lpf_raise(L, "tensor: a number or nested lists of numbers are needed, got %s",
                          lpf_kind(L, 1));
+    if (lua_type(L, 2) == LUA_TNUMBER)
+        return lpf_raise(L, "tensor: takes nested lists of numbers; one of a shape is made by "
+                            "pf.zeros(2, 3), and pf.ones, pf.full, pf.rand, pf.randn");
     pf_dtype dtype = check_dtype(L, 2, "tensor");
     check_end(L, 2, "tensor");
     pf_engine *engine = lpf_engine(L);

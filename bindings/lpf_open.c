@@ -181,6 +181,14 @@ static int core_set_words(lua_State *L) {
     return 0;
 }
 
+/* set_hint(function): what lpf_hint asks. */
+static int core_set_hint(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_settop(L, 1);
+    lua_setfield(L, LUA_REGISTRYINDEX, LPF_HINT);
+    return 0;
+}
+
 /* set_tostring(class, function) */
 static int core_set_tostring(lua_State *L) {
     luaL_getmetatable(L, luaL_checkstring(L, 1));
@@ -263,6 +271,7 @@ static const luaL_Reg functions[] = {{"open", lpf_open_engine},
                                      {"methods", core_methods},
                                      {"set_tostring", core_set_tostring},
                                      {"set_words", core_set_words},
+                                     {"set_hint", core_set_hint},
                                      {NULL, NULL}};
 
 /* Classes come before what adds methods to them: tensors before ops and operators, modules before

@@ -242,10 +242,7 @@ static int find_option(reading *r, const char *key) {
         names[n++] = r->op->arg[i];
         if (strcmp(r->op->arg[i], key) == 0) return -1 - i;
     }
-    const char *near = pf_nearest(key, names, n);
-    if (near)
-        lpf_raise(r->L, "%s: unknown option '%s' (did you mean '%s'?)", info->name, key, near);
-    lpf_raise(r->L, "%s: unknown option '%s'", info->name, key);
+    lpf_raise(r->L, "%s: unknown option '%s'%s", info->name, key, lpf_hint(r->L, key, names, n));
     return 0;
 }
 

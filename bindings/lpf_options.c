@@ -71,6 +71,22 @@ const char *lpf_opt_string(lua_State *L, int index, const char *key, const char 
     return value;
 }
 
+const char *lpf_hint(lua_State *L, const char *word, const char *const *names, int n) {
+    luaL_checkstack(L, 8, "a hint");
+    if (lua_getfield(L, LUA_REGISTRYINDEX, LPF_HINT) != LUA_TFUNCTION) { /* without our Lua files */
+        const char *near = pf_nearest(word, names, n);
+        return near ? lua_pushfstring(L, " (did you mean '%s'?)", near) : "";
+    }
+    lua_pushstring(L, word);
+    lua_createtable(L, n, 0);
+    for (int i = 0; i < n; i++) {
+        lua_pushstring(L, names[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_call(L, 2, 1);
+    return lua_tostring(L, -1);
+}
+
 void lpf_check_options(lua_State *L, int index, const char *const *allowed, const char *where) {
     if (lua_isnoneornil(L, index)) return;
     if (!lua_istable(L, index))
@@ -85,9 +101,8 @@ void lpf_check_options(lua_State *L, int index, const char *const *allowed, cons
         int at = text && strlen(key) == lua_rawlen(L, -1) ? 0 : n;
         while (at < n && strcmp(allowed[at], key) != 0) at++;
         if (at < n) continue;
-        const char *near = text ? pf_nearest(key, allowed, n) : NULL;
-        if (near) lpf_raise(L, "%s: unknown option '%s' (did you mean '%s'?)", where, key, near);
-        lpf_raise(L, "%s: unknown option '%s'", where, key);
+        lpf_raise(L, "%s: unknown option '%s'%s", where, key,
+                  text ? lpf_hint(L, key, allowed, n) : "");
     }
 }
 

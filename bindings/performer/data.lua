@@ -3,6 +3,7 @@ local bpe = require "performer.bpe"
 local core = require "performer.core"
 local file = require "performer.file"
 local util = require "performer.util"
+local words = require "performer.words"
 
 local data, tokenizer = {}, {}
 
@@ -40,8 +41,13 @@ tokenizer.llama2c = bpe.open
 
 -- ---- data sets ----------------------------------------------------------------------
 
+-- What others have other words for; the engine knows all of them.
+local OPTIONS = { name = "data", options = { { name = "path" }, { name = "valid" },
+                                             { name = "valid_fraction" }, { name = "length" } } }
+
 --- core.open_data, with options.bytes in the place of a path.
 local function open(options)
+  if type(options) == "table" then util.check_words(options, OPTIONS) end
   if type(options) ~= "table" or options.bytes == nil then return core.open_data(options) end
   if options.path ~= nil then util.fail("data: path or bytes, one of them") end
   return file.with(options.bytes, function(path)
@@ -122,6 +128,6 @@ Data.info, Data.batch = util.showing(Data.info, "data"), util.showing(Data.batch
 function Data:tokenizer() return new_tokenizer(self:info().tokenizer) end
 
 return {
-  data = util.namespace(data, "pf.data"),
-  tokenizer = util.namespace(tokenizer, "pf.tokenizer"),
+  data = util.namespace(data, "pf.data", words.data),
+  tokenizer = util.namespace(tokenizer, "pf.tokenizer", words.tokenizer),
 }

@@ -185,6 +185,6 @@ pf.checkpoint = util.namespace({
   hold = core.checkpoint_hold,
   --- Writes the small file `mark` ("BEST") that names step-N.
   mark = core.checkpoint_mark,
-}, "pf.checkpoint")
+}, "pf.checkpoint", require("performer.words").checkpoint)
 
 return util.namespace(pf, "performer", require("performer.words").pf)

@@ -5,6 +5,7 @@
 -- Which attention it serves is another matter: pf.attention has a function for every kind.
 local core = require "performer.core"
 local util = require "performer.util"
+local words = require "performer.words"
 local tables = require "performer.tables"
 
 local kernel, attention = {}, {}
@@ -264,6 +265,7 @@ local function check_layer(options, where)
   refuse_map(options.attention, where)
   local k = options.kernel
   if type(k) ~= "table" then return end
+  util.check_words(k, { name = where .. ": kernel", options = known.options })
   if k.rows == "given" then
     util.fail("%s: kernel: rows = \"given\" needs the projection: give a kernel with one, " ..
       "pf.kernel.softmax { projection = W }", where)
@@ -446,8 +448,8 @@ function attention.linear(phi_q, phi_k, v, options)
 end
 
 return {
-  kernel = util.namespace(kernel, "pf.kernel"),
-  attention = util.namespace(attention, "pf.attention"),
+  kernel = util.namespace(kernel, "pf.kernel", words.kernel),
+  attention = util.namespace(attention, "pf.attention", words.attention),
   is_kernel = is_kernel, is_custom = is_custom, called = called, as_kernel = as_kernel,
   resolve = resolve, split_kind = split_kind, check_layer = check_layer,
   check_read = check_read, refuse_other = refuse_other,

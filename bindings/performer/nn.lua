@@ -217,8 +217,11 @@ local function constructor(layer)
   return function(options, more)
     if type(options) == "number" then
       if not bare then
-        util.fail("nn.%s: options are a table, as nn.%s{...}; a bare number says too little",
-          layer.type, layer.type)
+        local names = {}
+        for i, option in ipairs(layer.options) do names[i] = option.name end
+        util.fail("nn.%s: a bare number says too little; options are a table, as "
+          .. "nn.%s { %s = %s%s }", layer.type, layer.type, names[1] or "...", tostring(options),
+          names[2] and type(more) == "number" and (", %s = %s"):format(names[2], more) or "")
       end
       local value = options
       options = util.copy(more == nil and {} or more)

@@ -3,6 +3,7 @@ local core = require "performer.core"
 local layers = require "performer.nn"
 local tables = require "performer.tables"
 local util = require "performer.util"
+local words = require "performer.words"
 
 --- Does an optimizer's row have beta1 and beta2, for which betas = {b1, b2} may stand?
 local function has_betas(row)
@@ -43,6 +44,7 @@ for _, row in ipairs(tables.schedules()) do
       util.fail("schedule.%s: options must be a table, got %s", row.name, core.kind(options))
     end
     options = util.copy(options or {})
+    util.check_words(options, { name = "schedule." .. row.name, options = row.options })
     core.schedule_rate(row.name, options, 0) -- says what is wrong with them, now
     return function(step) return core.schedule_rate(row.name, options, step) end
   end
@@ -62,6 +64,6 @@ function Optimizer:averaged(f, ...)
 end
 
 return {
-  optim = util.namespace(optim, "pf.optim"),
-  schedule = util.namespace(schedule, "pf.schedule"),
+  optim = util.namespace(optim, "pf.optim", words.optim),
+  schedule = util.namespace(schedule, "pf.schedule", words.schedule),
 }

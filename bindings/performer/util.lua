@@ -22,9 +22,7 @@ function util.check_options(options, allowed, where)
   for _, name in ipairs(allowed) do known[name] = true end
   for key in pairs(options) do
     if not known[key] then
-      local near = type(key) == "string" and core.nearest(key, allowed)
-      util.fail("%s: unknown option '%s'%s", where, tostring(key),
-        near and (" (did you mean '%s'?)"):format(near) or "")
+      util.fail("%s: unknown option '%s'%s", where, tostring(key), words.hint(key, allowed))
     end
   end
   return options
@@ -40,17 +38,23 @@ function util.check_rows(where, rows)
   end
 end
 
---- Refuses options of a layer's or optimizer's row that other libraries call so.
+local function option_names(row)
+  local names = {}
+  for i, option in ipairs(row.options) do names[i] = option.name end
+  return names
+end
+
+--- Refuses options of a row (of a layer, an optimizer, a schedule) that other libraries call so;
+--- what else it has not the engine tells.
 function util.check_words(options, row)
+  local names = option_names(row)
+  local has = {}
+  for _, name in ipairs(names) do has[name] = true end
   for _, key in ipairs(util.sorted_keys(options)) do
-    local meant, is_own = words.options[key], false
-    for _, option in ipairs(meant and row.options or {}) do
-      if option.name == key then is_own = true end
-    end
-    for _, option in ipairs(meant and row.options or {}) do
-      if option.name == meant and not is_own then
-        util.fail("%s: unknown option '%s'; it is '%s'", row.type or row.name, key, meant)
-      end
+    local known = type(key) == "string" and not has[key]
+      and (words.meant(key, names) or words.notes[key])
+    if known then
+      util.fail("%s: unknown option '%s'%s", row.type or row.name, key, words.hint(key, names))
     end
   end
 end
@@ -58,11 +62,9 @@ end
 --- The name of an option of `row` (of a kind, a rule) that is meant by `key`: as it is called
 --- elsewhere, or nearly written; nil: none.
 function util.meant(key, row)
-  local names, has = {}, {}
-  for i, option in ipairs(row.options) do names[i], has[option.name] = option.name, true end
-  for _, name in ipairs(words.attention[key] or {}) do
-    if has[name] then return name, true end
-  end
+  local names = option_names(row)
+  local meant = words.meant(key, names)
+  if meant then return meant, true end
   return core.nearest(key, names)
 end
 

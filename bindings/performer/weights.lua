@@ -332,4 +332,4 @@ end
 --- The names of the schemes.
 weights.schemes = schemes.names
 
-return util.namespace(weights, "pf.weights")
+return util.namespace(weights, "pf.weights", require("performer.words").weights)
