@@ -42,6 +42,15 @@ as_root() {
   fi
 }
 
+# What apt says that a list of packages takes: "61.3 MB to load, 262 MB on the disk"; nothing if it
+# does not say.
+size_of_packages() {
+  LC_ALL=C apt-get install --assume-no --no-install-recommends "$@" 2>/dev/null | sed -n \
+    -e 's/^Need to get \([^/]*\) of archives.*/\1 to load/;s/^Need to get \(.*\)\/.* of archives.*/\1 to load/;t say' \
+    -e 's/^After this operation, \(.*\) of additional disk space.*/, \1 on the disk/;t say' \
+    -e d -e :say -e p | tr -d '\n'
+}
+
 # Installs what is missing of the named packages.
 install_packages() {
   if ! command -v dpkg-query >/dev/null; then
@@ -50,11 +59,14 @@ install_packages() {
   fi
   missing=$(missing_packages "$@")
   [ -n "$missing" ] || return 0
-  say "installing: $missing"
   if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
-    die "not root, and there is no sudo; as root run: apt-get install $missing"
+    die "packages are missing, and you are not root, and there is no sudo; as root run:" \
+      "apt-get install --no-install-recommends $missing"
   fi
   as_root apt-get update -q >&2 || say "apt-get update failed: trying with the lists that are there"
+  # shellcheck disable=SC2086 # a list of words
+  size=$(size_of_packages $missing)
+  say "installing${size:+ ($size)}: $missing"
   unknown=
   for package in $missing; do
     apt-cache show "$package" >/dev/null 2>&1 || unknown="$unknown $package"
@@ -63,26 +75,32 @@ install_packages() {
     "/etc/apt/sources.list (Debian 12 and 13 have it), or check the network"
   # shellcheck disable=SC2086 # a list of words
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-    -o DPkg::Lock::Timeout=300 $missing >&2 || die "apt-get could not install: $missing"
+    -o DPkg::Lock::Timeout=300 $missing >&2 || die "apt-get could not install them: it needs" \
+    "the network, or a mirror that is reached; what is missing: $missing"
 }
 
 # ---- building ----
 
-# build PRESET [TARGET]: configures and builds build/PRESET with all cores.
+# build PRESET [TARGET ...]: configures and builds build/PRESET with all cores.
 build() {
-  folder=$root/build/$1
+  preset=$1 folder=$root/build/$1
+  shift
   cache=$folder/CMakeCache.txt
   # A tree that was moved or copied keeps a cache that CMake refuses.
   if [ -f "$cache" ] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$cache"; then
     rm -rf "$folder"
   fi
-  say "building $1"
+  say "building $preset"
   mkdir -p "$folder" || return 1
-  (cd "$root" && cmake --preset "$1") >"$folder/configure.log" 2>&1 || {
+  (cd "$root" && cmake --preset "$preset") >"$folder/configure.log" 2>&1 || {
     cat "$folder/configure.log" >&2
     return 1
   }
-  cmake --build "$folder" ${2:+--target "$2"} >&2
+  if [ $# -gt 0 ]; then
+    cmake --build "$folder" --target "$@" >&2
+  else
+    cmake --build "$folder" >&2
+  fi
 }
 
 # ---- counting ----
