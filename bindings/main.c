@@ -96,8 +96,44 @@ static void print_help(FILE *out, const char *scripts) {
                  "141 nobody reads\n");
 }
 
+/* What commands of other programs are called here. */
+static const char *const other_words[][2] = {{"sample", "generate"},
+                                             {"complete", "generate"},
+                                             {"run-model", "generate"},
+                                             {"predict", "generate"},
+                                             {"evaluate", "eval"},
+                                             {"perplexity", "eval"},
+                                             {"test", "eval"},
+                                             {"fit", "train"},
+                                             {"finetune", "train --init RUN"},
+                                             {"resume", "train --resume RUN"},
+                                             {"info", "inspect"},
+                                             {"show", "inspect"},
+                                             {"encode", "embed"},
+                                             {"embedding", "embed"},
+                                             {"benchmark", "bench"},
+                                             {"quantize", "convert"},
+                                             {"export", "convert"}};
+
+/* A word that is no command, but one elsewhere, or a file. */
+static bool tell_meant(const char *word) {
+    for (size_t i = 0; i < sizeof other_words / sizeof *other_words; i++) {
+        if (strcmp(word, other_words[i][0]) != 0) continue;
+        fprintf(stderr, "performer: no command '%s'; it is performer %s\n", word,
+                other_words[i][1]);
+        return true;
+    }
+    if (access(word, R_OK) != 0) return false;
+    fprintf(stderr,
+            "performer: '%s' is no command; say what to do with it: performer train FILE, "
+            "or performer generate RUN\n",
+            word);
+    return true;
+}
+
 static int unknown_command(const char *word, const char *scripts) {
     command_list list;
+    if (tell_meant(word)) return MISUSE;
     const char *names[MAX_COMMANDS];
     read_commands(scripts, &list);
     for (int i = 0; i < list.n; i++) names[i] = list.name[i];

@@ -32,6 +32,8 @@ for _, row in ipairs(model_options.rows) do
   end
 end
 
+cli.place(ROWS, { "checkpoint", "run" }, { "out", "folder" })
+
 local layers = {}
 for _, layer in ipairs(pf.layers()) do
   for _, option in ipairs(layer.options) do
@@ -129,7 +131,7 @@ end
 
 local function check(options, given)
   if not options.checkpoint or not options.out then
-    cli.fail(2, "convert: needs --checkpoint FOLDER and --out FOLDER")
+    cli.fail(2, "convert: needs --checkpoint FOLDER and --out FOLDER, or short: convert RUN FOLDER")
   end
   if not options.attention and not options.merge and source.is_run(options.checkpoint) then
     cli.fail(2, "convert: say what is to be another: --attention NAME, or --merge")
@@ -179,9 +181,9 @@ end
 
 local function main()
   local parser = cli.add(cli.parser("convert", "Puts other attention under given weights.", {
-    "performer convert --checkpoint runs/book --attention softmax --features 256 --out runs/fast",
-    "performer convert --checkpoint stories260K --attention relu --out runs/stories",
-    "performer convert --checkpoint runs/tuned --merge --out runs/merged",
+    "performer convert runs/book runs/fast --attention softmax --features 256",
+    "performer convert stories260K runs/stories --attention relu",
+    "performer convert runs/tuned runs/merged --merge",
   }), ROWS)
   local options, given = cli.parse(parser, ROWS, arg)
   check(options, given)

@@ -15,6 +15,7 @@ table.move({
     .. "memory; a causal model with linear attention goes through long ones in little memory "
     .. "anyway (default: all of it, or as many as the model has positions)" },
 }, 1, 3, #ROWS + 1, ROWS)
+cli.place(ROWS, { "checkpoint", "run" }, { "data", "file" })
 
 --- Refuses a block that is not there, and models of whose inside nothing is known.
 local function check_layer(layer, model)
@@ -117,8 +118,8 @@ end
 
 cli.main(function()
   local parser = cli.add(cli.parser("embed", "Vectors of sequences, by a trained model.", {
-    "performer embed --checkpoint runs/proteins --data some.fasta --json",
-    "performer embed --checkpoint runs/proteins --data one.fasta --per-token --layer 2",
+    "performer embed runs/proteins some.fasta --json",
+    "performer embed runs/proteins one.fasta --per-token --layer 2",
   }), ROWS)
   local options = cli.parse(parser, ROWS, arg)
   if not options.data then cli.fail(2, "embed: needs --data FILE") end

@@ -31,6 +31,7 @@ for i, row in ipairs(data_options.rows "FASTA or text, or several files") do
   if row[1] == "data" then row.many = "words" end
   table.insert(ROWS, i + 1, row)
 end
+cli.place(ROWS, { "checkpoint", "run" }, { "data", "file" })
 
 -- ---- one sequence ----
 
@@ -138,14 +139,15 @@ end
 
 local function main()
   local parser = cli.add(cli.parser("eval", "Measures a trained model on a file.", {
-    "performer eval --checkpoint runs/proteins --data other.fasta",
-    "performer eval --checkpoint runs/proteins --data other.fasta --per-sequence --json",
-    "performer eval --checkpoint runs/book/BEST --data book.txt --split valid",
+    "performer eval runs/proteins other.fasta",
+    "performer eval runs/proteins other.fasta --per-sequence --json",
+    "performer eval runs/book/BEST book.txt --split valid",
   }), ROWS)
   local options = cli.parse(parser, ROWS, arg)
   run_data.settle(options)
+  saved.check_run("eval", options)
   if not options.checkpoint or not options.data then
-    cli.fail(2, "eval: needs --checkpoint FOLDER and --data FILE")
+    cli.fail(2, "eval: needs --checkpoint FOLDER and --data FILE, or short: eval RUN FILE")
   end
   cli.try(2, pf.open, { threads = options.threads, memory = options.memory })
   local opened = cli.need(saved.open(options.checkpoint, {

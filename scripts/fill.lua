@@ -14,6 +14,7 @@ table.move({
   { "at-once", "flag", nil, "fill all gaps at once (default: one after the other, the surest "
     .. "first, each seeing those before it)" },
 }, 1, 4, #ROWS + 1, ROWS)
+cli.place(ROWS, { "checkpoint", "run" }, { "sequence", "sequence" })
 
 --- The sequences that the options give: a list of { name, text }.
 local function read_sequences(options)
@@ -126,8 +127,8 @@ end
 
 cli.main(function()
   local parser = cli.add(cli.parser("fill", "Lets a masked model fill gaps.", {
-    "performer fill --checkpoint runs/masked --sequence 'MKT?YIAKQR?ISFVK'",
-    "performer fill --checkpoint runs/masked --data gaps.fasta --top 3 --json",
+    "performer fill runs/masked 'MKT?YIAKQR?ISFVK'",
+    "performer fill runs/masked --data gaps.fasta --top 3 --json",
   }), ROWS)
   local options = cli.parse(parser, ROWS, arg)
   if (options.sequence == nil) == (options.data == nil) then

@@ -34,9 +34,13 @@ local ROWS = {
   { "threads", "positive", nil, "threads (default: all cores)" },
   { "json", "flag", nil, "one JSON object a sample on stdout" },
 }
+cli.place(ROWS, { "checkpoint", "run" }, { "prompt", "prompt" })
 
 local function check(options, given)
-  if not options.checkpoint then cli.fail(2, "generate: needs --checkpoint FOLDER") end
+  saved.check_run("generate", options)
+  if not options.checkpoint then
+    cli.fail(2, "generate: needs --checkpoint FOLDER, or short: generate RUN [PROMPT]")
+  end
   if options.fasta and options.json then
     cli.fail(2, "generate: give --fasta or --json, not both")
   end
@@ -267,10 +271,10 @@ end
 
 local function main()
   local parser = cli.add(cli.parser("generate", "Lets a trained model write.", {
-    "performer generate --checkpoint runs/book --prompt 'ROMEO:' --tokens 300",
-    "performer generate --checkpoint runs/proteins --temperature 0.8",
-    "performer generate --checkpoint runs/proteins --count 100 --fasta > samples.fasta",
-    "performer generate --checkpoint runs/book --prompts prompts.txt --stop '.' --json",
+    "performer generate runs/book 'ROMEO:' --tokens 300",
+    "performer generate runs/proteins --temperature 0.8",
+    "performer generate runs/proteins --count 100 --fasta > samples.fasta",
+    "performer generate runs/book --prompts prompts.txt --stop '.' --json",
   }), ROWS)
   local options, given = cli.parse(parser, ROWS, arg)
   check(options, given)

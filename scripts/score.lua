@@ -15,6 +15,7 @@ table.move({
   { "measured", "name", nil, "a column of measurements: its Spearman correlation with the scores" },
   { "offset", "signed", 0, "what is added to the table's positions" },
 }, 1, 5, #ROWS + 1, ROWS)
+cli.place(ROWS, { "checkpoint", "run" }, { "data", "file" })
 
 -- ---- whole sequences ----
 
@@ -122,8 +123,8 @@ end
 
 cli.main(function()
   local parser = cli.add(cli.parser("score", "Log-likelihoods of sequences, and of variants.", {
-    "performer score --checkpoint runs/proteins --data some.fasta --json",
-    "performer score --checkpoint runs/proteins --wild blat.fasta --variants blat.csv "
+    "performer score runs/proteins some.fasta --json",
+    "performer score runs/proteins --wild blat.fasta --variants blat.csv "
       .. "--measured 2500",
   }), ROWS)
   local options, given = cli.parse(parser, ROWS, arg)

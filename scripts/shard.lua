@@ -19,15 +19,17 @@ for i, row in ipairs(data_options.rows "FASTA or text (several files are one dat
   table.insert(ROWS, i, row)
 end
 
+cli.place(ROWS, { "data", "file" })
+
 local parser = cli.add(cli.parser("shard",
   "Makes shards of data that are larger than memory: a folder that train --data takes.",
-  { "performer shard --data uniref50.fasta.gz --out uniref50",
-    "performer train --data uniref50 --minutes 60" }), ROWS)
+  { "performer shard uniref50.fasta.gz --out uniref50",
+    "performer train uniref50 --minutes 60" }), ROWS)
 
 cli.main(function()
   local options = cli.parse(parser, ROWS, arg)
   if not options.data or not options.out then
-    cli.fail(2, "shard: --data FILE and --out DIR are needed")
+    cli.fail(2, "shard: --data FILE and --out DIR are needed, or short: shard FILE --out DIR")
   end
   cli.try(2, pf.open, { memory = options.memory })
   local data = data_options.shard("shard", options)
@@ -42,5 +44,5 @@ cli.main(function()
     and ("%d sequences, "):format(train.documents + valid.documents) or ""
   cli.say("shards %s: %s, %s%d training tokens, %d held out", options.out, train.format, documents,
           train.tokens, valid.tokens)
-  cli.say("train on them with: performer train --data %s", cli.quote(options.out))
+  cli.say("train on them with: performer train %s", cli.quote(options.out))
 end)

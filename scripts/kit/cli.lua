@@ -1,6 +1,7 @@
 --- cli.lua - the manners that every command shares: options from one table, `--json`, exit
 -- codes, one clear sentence for a mistake. Results go to stdout, everything else to stderr.
 local argparse = require "argparse"
+local cli_words = require "kit.cli_words"
 local core = require "performer.core"
 
 local cli = {}
@@ -203,11 +204,6 @@ end
 
 local function same(n) return n end
 
-local function suggestion(word, names)
-  local near = core.nearest(word, names)
-  return near and (" (did you mean '%s'?)"):format(near) or ""
-end
-
 --- A converter for one of `names`; shown: the option or argument as the user knows it.
 local function choice(shown, names)
   return function(word)
@@ -215,7 +211,7 @@ local function choice(shown, names)
       if name == word then return word end
     end
     return nil, ("%s must be one of '%s'; got '%s'%s"):format(shown, table.concat(names, "', '"),
-      word, suggestion(word, names))
+      word, cli_words.value_hint(word, names))
   end
 end
 
@@ -288,6 +284,40 @@ local function add_row(parser, row)
   return option:argname("<" .. (type(kind) == "table" and "name" or VALUES[kind] or kind) .. ">")
 end
 
+--- Options of `rows` that may be given without their names, in this order, each with what the help
+-- calls it there: cli.place(rows, { "checkpoint", "run" }, { "data", "file" }).
+function cli.place(rows, ...)
+  for i, entry in ipairs { ... } do
+    for _, row in ipairs(rows) do
+      if row[1] == entry[1] then row.place = { at = i, name = entry[2] } end
+    end
+  end
+  return rows
+end
+
+--- Those rows, in the order of their places.
+function cli.places(rows)
+  local places = {}
+  for _, row in ipairs(rows) do
+    if row.place then places[row.place.at] = row end
+  end
+  return places
+end
+
+--- Adds the arguments that stand for options; the help begins with them alone.
+local function add_places(parser, rows)
+  local places, shown = cli.places(rows), {}
+  for i, row in ipairs(places) do
+    local name = row.place.name
+    parser:argument(name, ("the same as --%s"):format(row[1])):args(row.many and "*" or "?")
+      :target("place_" .. cli.key(row))
+    shown[i] = ("<%s>%s"):format(name, row.many and " ..." or "")
+  end
+  if #places > 0 then
+    parser:usage(("Usage: %s %s [options]"):format(parser._name, table.concat(shown, " ")))
+  end
+end
+
 --- Adds options from a table of rows { name, kind, default, help, shown } to an argparse parser.
 -- kind: "whole", "positive", "number", "signed" (a number of either sign), "bytes" (256M), "flag",
 -- "switch" (`--name`, `--name on` or `--name off`), a list of choices, or a word for any text.
@@ -309,6 +339,7 @@ function cli.add(parser, rows)
     if group then table.insert(groups[group], option) end
   end
   for _, group in ipairs(order) do parser:group(group, table.unpack(groups[group])) end
+  add_places(parser, rows)
   return parser
 end
 
@@ -321,34 +352,56 @@ function cli.parser(name, summary, examples)
   return parser
 end
 
---- argparse's complaint as one sentence, with the nearest option for a mistyped one.
+--- argparse's complaint as one sentence.
 local function complaint(message, rows)
   message = message:gsub("\n.*", "")
-  local word = message:match "^unknown option '%-*([^']*)'"
-  if not word then return message end
-  local names = { "help" }
-  for _, row in ipairs(rows) do names[#names + 1] = row[1] end
-  local near = core.nearest(word, names)
-  return near and ("%s (did you mean '--%s'?)"):format(message, near) or message
+  if message ~= "too many arguments" then return message end
+  local places = cli.places(rows)
+  for i, row in ipairs(places) do places[i] = row.place.name:upper() end
+  if #places == 0 then return message end
+  return ("too many words: there is a place for %s; what has blanks in it is quoted, 'like this'")
+    :format(table.concat(places, " and "))
 end
 
+--- Refuses a word that looks like an option and is none, with what is meant by it. argparse would
+-- read -ngl as three options of one letter.
+local function check_options(words, known, parser)
+  for _, word in ipairs(words) do
+    if word == "--" then return end
+    local name = word:match "^[^=]*"
+    if name:find "^%-." and not known[name] then
+      local names = { "help" }
+      for option in pairs(known) do names[#names + 1] = option:match "^%-%-(.+)" end
+      table.sort(names)
+      cli.fail(2, ("unknown option '%s'%s; %s --help lists what there is"):format(name,
+        cli_words.hint(name, names), parser._name))
+    end
+  end
+end
+
+local function is_file(path) return path ~= nil and io.open(path) ~= nil end
+
 --- Words in which `--name -1` is `--name=-1`: what follows an option that takes a value is its
--- value, unless it is an option itself. argparse takes every word with a dash for one.
+-- value, unless it is an option itself (argparse takes every word with a dash for one); what
+-- follows a switch is, unless it is a file, which stands for itself. And the set of all "--name".
 local function join_values(words, rows)
-  local takes, known, joined = {}, { ["-h"] = true, ["--help"] = true }, {}
+  local kinds, known, joined = {}, { ["-h"] = true, ["--help"] = true }, {}
   for _, row in ipairs(rows) do
-    known["--" .. row[1]] = true
-    takes["--" .. row[1]] = row[2] ~= "flag" and row[2] ~= "switch"
+    known["--" .. row[1]], kinds["--" .. row[1]] = true, row[2]
   end
   local i = 1
   while i <= #words do
     local word, value = words[i], words[i + 1]
-    if word == "--" then return table.move(words, i, #words, #joined + 1, joined) end
-    local joins = takes[word] and value and value:find "^%-." and not known[value:match "^[^=]*"]
+    if word == "--" then return table.move(words, i, #words, #joined + 1, joined), known end
+    local kind, dashed = kinds[word], value and value:find "^%-." ~= nil
+    local joins = kind and kind ~= "flag" and kind ~= "switch" and dashed
+      and not known[value:match "^[^=]*"]
+    local is_value = value == "on" or value == "off" or dashed
+    if kind == "switch" and not is_value and is_file(value) then word = word .. "=on" end
     joined[#joined + 1] = joins and word .. "=" .. value or word
     i = i + (joins and 2 or 1)
   end
-  return joined
+  return joined, known
 end
 
 --- Says which options are given twice with two values: the last one counts.
@@ -382,16 +435,38 @@ local function flat(values)
   return #list > 0 and list or nil
 end
 
+--- A value that was given; of an option that may be given more than once argparse makes a list.
+local function said(value)
+  if type(value) ~= "table" or #value > 0 then return value end
+end
+
+--- Puts what stands without an option's name in the place of the option that it is for.
+local function take_places(result, rows, parser)
+  for _, row in ipairs(cli.places(rows)) do
+    local key, here = cli.key(row), "place_" .. cli.key(row)
+    local value, other = said(result[here]), said(result[key])
+    if value and other then
+      cli.fail(2, ("%s: '%s' stands where --%s is meant, and that is given, too: say it once")
+        :format(parser._name:match "%S+$", type(value) == "table" and value[1] or value, row[1]))
+    end
+    result[here] = nil
+    if value ~= nil then result[key] = value end
+  end
+end
+
 --- Parses `arg`; a mistake is misuse (code 2) in one sentence. Defaults are filled in from
 -- the rows, so that `given` tells what the user typed himself.
 function cli.parse(parser, rows, words)
-  words = join_values(words, rows)
+  local known
+  words, known = join_values(words, rows)
+  check_options(words, known, parser)
   local ok, result = parser:pparse(words)
   if ok then tell_twice(words, rows) end
   if not ok then
     cli.fail(2, ("%s; %s --help lists what there is"):format(complaint(result, rows),
                                                             parser._name))
   end
+  take_places(result, rows, parser)
   local given = {}
   for _, row in ipairs(rows) do
     local key = cli.key(row)
@@ -412,7 +487,7 @@ function cli.check_name(option, word, names)
     if name == word then return end
   end
   cli.fail(2, ("--%s: there is no '%s'%s; there are %s"):format(option, word,
-    suggestion(word, names), table.concat(names, ", ")))
+    cli_words.value_hint(word, names), table.concat(names, ", ")))
 end
 
 return cli

@@ -258,6 +258,10 @@ function model_options.tell_useless(rows, given, model, command)
     cli.fail(2, ("%s: --global %d is more first tokens than a row of --length %d has"):format(
       command, given.global, length))
   end
+  if given.scale == 0 then
+    cli.fail(2, ("%s: --scale 0 makes all features alike, so that every key weighs the same; leave "
+      .. "it out"):format(command))
+  end
   if given.rows == "given" then
     cli.fail(2, ("%s: --rows given: a projection is given in a script (--model FILE.lua), not on "
       .. "the command line"):format(command))

@@ -1,5 +1,6 @@
 --- saved.lua - opening what a run left: its model, optimizer and settings, from a run folder or a
 -- checkpoint in it, with the script that makes a model of one's own where it needs one.
+local cli = require "kit.cli"
 local lfs = require "lfs"
 local trainable = require "kit.trainable"
 local pf = require "performer"
@@ -30,6 +31,26 @@ function saved.model_from(path, settings)
     return nil, ("%s: its function must return a model, not %s"):format(path, a_kind(model))
   end
   return pf.nn.parameters_of(model)
+end
+
+--- Is there a run, or a checkpoint, at the path?
+function saved.is_run(path)
+  if type(path) ~= "string" then return false end
+  return lfs.attributes(path .. "/LATEST", "mode") == "file"
+    or lfs.attributes(path .. "/manifest.json", "mode") == "file"
+end
+
+--- Refuses a run that --model names, as other programs do, and a file before its run.
+function saved.check_run(command, options)
+  if lfs.attributes(options.checkpoint or "", "mode") == "file" and saved.is_run(options.data) then
+    cli.fail(2, ("%s: %s is a file, and %s a run: the run comes first: performer %s %s %s"):format(
+      command, options.checkpoint, options.data, command, cli.quote(options.data),
+      cli.quote(options.checkpoint)))
+  end
+  if not options.model or lfs.attributes(options.model, "mode") ~= "directory" then return end
+  cli.fail(2, ("%s: %s is a folder, and --model is a Lua file that makes the model; a run is named "
+    .. "by itself: performer %s %s"):format(command, options.model, command,
+    cli.quote(options.model)))
 end
 
 --- The name of the tokenizer that a checkpoint was saved with, or nil.

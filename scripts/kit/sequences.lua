@@ -27,7 +27,10 @@ end
 --- The model of --checkpoint: { model, tokenizer (its object), name (of the tokenizer), masked,
 -- length (of its training rows), settings }.
 function sequences.open_model(command, options)
-  if not options.checkpoint then cli.fail(2, command .. ": needs --checkpoint FOLDER") end
+  saved.check_run(command, options)
+  if not options.checkpoint then
+    cli.fail(2, ("%s: needs --checkpoint FOLDER, or short: %s RUN ..."):format(command, command))
+  end
   cli.try(2, pf.open, { threads = options.threads, memory = options.memory })
   local opened = cli.need(saved.open(options.checkpoint, {
     script = options.model, average = options.average ~= false }))

@@ -22,6 +22,11 @@ local start = {}
 -- settings) }.
 function start.fresh(options, make)
   if options.out then run_folder.check_free(options.out) end
+  if saved.is_run(options.data) then
+    cli.fail(2, ("train: %s is a run, and no data: go on with it (--resume %s), or begin with its "
+      .. "weights (train FILE --init %s)"):format(options.data, cli.quote(options.data),
+      cli.quote(options.data)))
+  end
   local data = run_data.open("train", options)
   local from = init.open(options)
   options.from = from

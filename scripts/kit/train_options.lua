@@ -4,6 +4,7 @@
 local attention = require "kit.attention"
 local carried = require "kit.carried"
 local cli = require "kit.cli"
+local cli_words = require "kit.cli_words"
 local course = require "kit.course"
 local lists = require "kit.lists"
 local model_options = require "kit.model_options"
@@ -133,14 +134,14 @@ local function make_rows()
   return rows
 end
 
-local ROWS = make_rows()
+local ROWS = cli.place(make_rows(), { "data", "file" })
 
 -- ---- the command line ----
 
 --- Complaints that need no file.
 local function check(options, given)
   if not options.data and not options.resume then
-    cli.fail(2, "train: say what to train on with --data FILE (or --resume FOLDER)")
+    cli.fail(2, "train: say what to train on: train FILE, or --data FILE (or --resume FOLDER)")
   end
   course.check(options)
   run_data.check(options)
@@ -186,8 +187,8 @@ function train_options.parse(arguments)
   local name = name_of(arguments[0])
   train_options.program = "performer " .. name
   local examples = {}
-  for i, example in ipairs { "--data proteins.fasta.gz --minutes 3",
-                             "--data book.txt --length 512 --steps 2000 --out runs/book",
+  for i, example in ipairs { "proteins.fasta.gz --minutes 3",
+                             "book.txt --length 512 --steps 2000 --out runs/book",
                              "--resume runs/book",
                              "--resume runs/book --steps 4000        # longer than planned" } do
     examples[i] = ("%s %s"):format(train_options.program, example)
@@ -207,6 +208,7 @@ local function typed(message)
   local group, what = message:match "groups%[(%d+)%]: (.*)$"
   if group then return ("train: --group, number %s: %s"):format(group, what) end
   local words = optimizer_options.typed(model_options.typed(message), OPTIMIZER)
+  words = cli_words.with_value(words)
   if words == message then return message end
   local n -- where it stands in the engine's tree is of no use here
   repeat words, n = words:gsub("%f[%w]%a+: (%-%-)", "%1") until n == 0
