@@ -227,7 +227,7 @@ change("accuracy off by one", "engine/nn/evaluate.c",
 change("the baseline comes from the held-out letters", "scripts/kit/evaluate.lua",
   "data:counts(\"train\").unigram", "data:counts(\"valid\").unigram", "commands_figures_spec")
 change("counting is trained on the held-out tokens", "scripts/kit/evaluate.lua",
-  "local train, valid = data:counts \"train\"", "local train, valid = data:counts \"valid\"",
+  "local train = data:counts(\"train\")", "local train = data:counts(\"valid\")",
   "commands_figures_spec commands_train_spec")
 change("the gradient is not clipped", "scripts/train.lua",
   "optimizer:step { lr = lr, clip = settings.clip }", "optimizer:step { lr = lr }",

@@ -43,13 +43,14 @@ local function learn(model, batch, pass, share)
 end
 
 --- Loss, perplexity and accuracy on the held-out rows: in passing always on the same ones, at the
--- end on all; with the average of the weights where --ema keeps one. Ctrl-C ends it; a run that
--- goes on begins it anew.
+-- end on all (a sample, where all would take too much of --minutes); with the average of the
+-- weights where --ema keeps one. Ctrl-C ends it; a run that goes on begins it anew.
 local function held_out(run, step, whole)
   local settings = run.settings
   return run:averaged(evaluate.run, run.model, run.data, {
     batch = settings.batch, masked = settings.bidirectional, carry = settings.carry,
-    limit = not whole and settings.valid_batches or nil,
+    limit = whole and settings.final_batches or not whole and settings.valid_batches or nil,
+    counting = whole and settings.final_batches and not settings.bidirectional,
     baseline = settings.bidirectional, stop = pf.interrupted,
     each = function(batch, batches) run:show_batch(step, batch, batches) end,
   }) or run:stop(step)

@@ -158,7 +158,7 @@ describe("words of other libraries", function()
     local space = require("performer.util").namespace({ sin = 1, div = 1, keys = 1 }, "t")
     assert.raises("t has no 'sni' %(did you mean 'sin'%?%)", function() return space.sni end)
     assert.raises("t has no 'key' %(did you mean 'keys'%?%)", function() return space.key end)
-    for _, word in ipairs { "dim", "min", "sign", "kes" } do assert.is_nil(space[word]) end
+    for _, word in ipairs { "dim", "min", "sign", "keyx" } do assert.is_nil(space[word]) end
   end)
 
   it("on a module say where tensors and layers are", function()

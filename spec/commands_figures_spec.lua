@@ -1,6 +1,8 @@
 -- commands_figures_spec.lua - the figures of train and eval against computations of their own:
 -- losses, accuracy, baselines, clipping, and which checkpoint is the best.
 local commands = require "spec.support.commands"
+local course = require "kit.course"
+local evaluate = require "kit.evaluate"
 local pf = require "performer"
 local support = require "spec.support"
 
@@ -133,6 +135,32 @@ describe("the figures", function()
       assert.same({ info.tokens, first.rows }, { record.tokens, record.rows })
       near(first.loss, record.loss)
     end
+  end)
+
+  it("at the end of --minutes are a sample's where all would take half of it", function()
+    local data = { info = function() return { rows = 4000 } end }
+    local function settle(room)
+      local s = { batch = 4, accumulate = 1, valid_batches = 3, eval_every = 200, warmup = 10 }
+      course.fix_steps(s, data, 5, room)
+      return s
+    end
+    assert.equal(60, settle(100).final_batches) -- a third of a step each: a fifth of the room
+    assert.equal(3, settle(1).final_batches)
+    assert.is_nil(settle(1000).final_batches)
+    assert.is_true(settle(100).steps >= 5 + 75)
+  end)
+
+  it("of counting are the same on a sample of all as on all", function()
+    local data = assert(pf.data.open { path = path "t.txt", length = 32 })
+    local model = pf.nn.performer { vocab = 256, dim = 4, layers = 1, heads = 1, causal = true }
+    local all = evaluate.run(model, data, { batch = 3, counting = true })
+    local wanted = evaluate.baselines(data)
+    near(wanted.frequencies, all.counted.frequencies)
+    near(wanted.pairs, all.counted.pairs)
+    assert.equal(wanted.uniform, all.counted.uniform)
+    local some = evaluate.run(model, data, { batch = 3, limit = 2, counting = true })
+    assert.is_true(some.tokens < all.tokens and some.counted.pairs ~= all.counted.pairs)
+    assert.is_nil(evaluate.run(model, data, { batch = 3, limit = 1 }).counted)
   end)
 
   it("in passing are of the same rows each time, and BEST is the best of them", function()

@@ -104,12 +104,17 @@ function course.has_patience(settings, state)
 end
 
 --- Fixes the number of steps of --minutes after step `step`: `room`, so many steps fill the time
--- that is left, evaluations among them. The last one may take up to half of it.
+-- that is left, evaluations among them. Where the last one, of all, would take more than half of
+-- it, it is of a sample that takes a fifth (s.final_batches).
 function course.fix_steps(settings, data, step, room)
   local s, forward = settings, forward_of(settings)
   local all = evaluate.batches(data, "valid", s.batch)
-  local last = math.min(forward * (s.valid_batches + (all > s.valid_batches and all or 0)),
-                        room / 2)
+  local rest = all > s.valid_batches and all or 0
+  if forward * rest > room / 2 then
+    rest = math.max(s.valid_batches, math.floor(room / 5 / forward))
+    s.final_batches = rest
+  end
+  local last = math.min(forward * (s.valid_batches + rest), room / 2)
   s.steps = step + math.max(1, math.floor((room - last)
     / (1 + forward * s.valid_batches / s.eval_every)))
   local warmup = s.warmup

@@ -21,6 +21,44 @@ local function letter_costs(data)
   return costs
 end
 
+--- Counting on the training split, ids from 1: cost[id], -log of a token's frequency; pair(before,
+-- id), the same behind another; used, how many kinds there are. Each count has 0.5 (pairs: a share
+-- of the frequencies) added.
+local function counting(data)
+  local train = data:counts("train").bigram
+  local vocab, seen, total, used = #train, {}, 0, 0
+  for id = 1, vocab do
+    seen[id] = 0
+    for before = 1, vocab do seen[id] = seen[id] + train[before][id] end
+    total, used = total + seen[id], used + (seen[id] > 0 and 1 or 0)
+  end
+  local share, cost, behind = {}, {}, {}
+  for id = 1, vocab do
+    share[id] = (seen[id] + 0.5) / (total + 0.5 * vocab)
+    cost[id], behind[id] = -math.log(share[id]), 0
+    for _, n in ipairs(train[id]) do behind[id] = behind[id] + n end
+  end
+  local function pair(before, id)
+    return -math.log((train[before][id] + 5 * share[id]) / (behind[before] + 5))
+  end
+  return { cost = cost, pair = pair, used = used }
+end
+
+--- What counting costs on the targets of a causal batch: by frequencies, by pairs.
+local function count_costs(batch, counted)
+  local frequencies, by_pairs = 0, 0
+  local input = batch.input:totable()
+  for i, row in ipairs(batch.target:totable()) do
+    for j, id in ipairs(row) do
+      if id >= 0 then
+        frequencies = frequencies + counted.cost[id + 1]
+        by_pairs = by_pairs + counted.pair(input[i][j] + 1, id + 1)
+      end
+    end
+  end
+  return frequencies, by_pairs
+end
+
 local function cost_of(target, costs)
   local sum = 0
   for _, row in ipairs(target:totable()) do
@@ -70,14 +108,16 @@ function evaluate.batches(data, split, rows) return math.ceil(data:info(split).r
 -- options: split "valid", batch rows, limit (batches at most, evenly taken: the same ones at every
 -- call), masked, seed, carry (rows go on from so many positions of the rows before; the batches of
 -- a limit are then the first ones), baseline (true: also the perplexity of the training split's
--- frequencies on the same tokens), each(batch, batches), stop() (true: give up, the result is nil).
--- Returns { loss, perplexity, accuracy, tokens, rows, seconds, baseline }.
+-- frequencies on the same tokens), counting (true, causal: as evaluate.baselines has them, but on
+-- these tokens, `counted`), each(batch, batches), stop() (true: give up, the result is nil).
+-- Returns { loss, perplexity, accuracy, tokens, rows, seconds, baseline, counted }.
 function evaluate.run(model, data, options)
   local split, size = options.split or "valid", options.batch or 8
   local all = evaluate.batches(data, split, size)
   local batches = math.min(all, options.limit or all)
   local mask = options.masked and data:tokenizer():special "mask"
   local costs = options.baseline and letter_costs(data)
+  local counted, frequencies, behind = options.counting and counting(data), 0, 0
   local start, total, right, tokens, rows, cost = pf.clock(), 0, 0, 0, 0, 0
   local carry = carried.first(model, options, size)
   for i = 1, batches do
@@ -87,6 +127,10 @@ function evaluate.run(model, data, options)
     local sums = model:evaluate(batch, { carry = carry }) -- long rows in slices, logits in pieces
     total, right, tokens = total + sums.loss, right + sums.right, tokens + sums.tokens
     cost = cost + (costs and cost_of(batch.target, costs) or 0)
+    if counted then
+      local one, two = count_costs(batch, counted)
+      frequencies, behind = frequencies + one, behind + two
+    end
     rows = rows + batch.rows
     if options.stop and options.stop() then return nil end
     collectgarbage() -- the batch's own tensors
@@ -95,45 +139,28 @@ function evaluate.run(model, data, options)
   local some = math.max(tokens, 1)
   return { loss = total / some, perplexity = evaluate.perplexity(total / some), tokens = tokens,
            rows = rows, accuracy = right / some, seconds = pf.clock() - start,
-           baseline = costs and evaluate.perplexity(cost / some) or nil }
+           baseline = costs and evaluate.perplexity(cost / some) or nil,
+           counted = counted and { uniform = counted.used,
+                                   frequencies = math.exp(frequencies / some),
+                                   pairs = math.exp(behind / some) } or nil }
 end
 
 --- Perplexities of counting on the training split, measured on the valid tokens:
--- { uniform, frequencies, pairs }; each count has 0.5 (pairs: a share of the frequencies) added.
+-- { uniform, frequencies, pairs }.
 function evaluate.baselines(data)
-  local train, valid = data:counts "train", data:counts "valid"
-  local vocab = #train.bigram
-  local function column_sums(pairs_table)
-    local sums = {}
-    for id = 1, vocab do sums[id] = 0 end
-    for _, row in ipairs(pairs_table) do
-      for id = 1, vocab do sums[id] = sums[id] + row[id] end
-    end
-    return sums
-  end
-  local seen, asked = column_sums(train.bigram), column_sums(valid.bigram)
-  local total, tokens, used = 0, 0, 0
-  for id = 1, vocab do
-    total, tokens = total + seen[id], tokens + asked[id]
-    if seen[id] > 0 then used = used + 1 end
-  end
-  if tokens == 0 then return nil end
-  local frequency = {}
-  for id = 1, vocab do frequency[id] = (seen[id] + 0.5) / (total + 0.5 * vocab) end
-  local unigram, bigram = 0, 0
-  for before = 1, vocab do
-    local row, sum = train.bigram[before], 0
-    for id = 1, vocab do sum = sum + row[id] end
-    for id = 1, vocab do
-      local n = valid.bigram[before][id]
+  local counted, asked = counting(data), data:counts("valid").bigram
+  local total, unigram, bigram = 0, 0, 0
+  for before, row in ipairs(asked) do
+    for id, n in ipairs(row) do
       if n > 0 then
-        unigram = unigram - n * math.log(frequency[id])
-        bigram = bigram - n * math.log((row[id] + 5 * frequency[id]) / (sum + 5))
+        total, unigram = total + n, unigram + n * counted.cost[id]
+        bigram = bigram + n * counted.pair(before, id)
       end
     end
   end
-  return { uniform = used, frequencies = math.exp(unigram / tokens),
-           pairs = math.exp(bigram / tokens) }
+  if total == 0 then return nil end
+  return { uniform = counted.used, frequencies = math.exp(unigram / total),
+           pairs = math.exp(bigram / total) }
 end
 
 return evaluate

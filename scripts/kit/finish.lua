@@ -18,6 +18,7 @@ local function final_record(run, result)
            steps = s.steps, train_loss = state.smooth,
            valid_loss = result.loss, valid_perplexity = result.perplexity,
            valid_accuracy = result.accuracy, tokens = result.tokens,
+           sample = s.final_batches and true or nil,
            baseline_perplexity = baselines and baselines.frequencies or result.baseline,
            pair_perplexity = baselines and baselines.pairs or nil,
            params = params, params_ngrams = start.memory_of(run.model),
@@ -35,9 +36,12 @@ local function encourage(run, record)
 end
 
 --- The figures of the held-out part, a line each.
-local function say_figures(record, baselines)
+local function say_figures(record, baselines, of)
   cli.say("")
   cli.say("held out, %d tokens          perplexity   accuracy", record.tokens)
+  if record.sample then
+    cli.say("  (a sample of %d: all would take too long; performer eval measures all)", of)
+  end
   cli.say("  this Performer             %10.3f   %6.2f %%", record.valid_perplexity,
           100 * record.valid_accuracy)
   if baselines.pairs then cli.say("  pairs (last token)         %10.3f", baselines.pairs) end
@@ -62,6 +66,7 @@ end
 -- checkpoint, and what came of it, on stderr. Only where evaluations in passing are of all rows,
 -- too, can the last one name the best.
 function finish.run(run, result)
+  if result.counted then run.baselines = result.counted end -- on the same tokens
   local step, baselines = run.done, run.baselines or {}
   run.progress:finish()
   run:check_judged(step, result)
@@ -75,7 +80,7 @@ function finish.run(run, result)
   run:save(step)
   if run.state.best_step == step then pf.checkpoint.mark(run.dir, "BEST", step) end
   local average, picture = save_average(run, step), run:draw()
-  say_figures(record, baselines)
+  say_figures(record, baselines, run.data:info("valid").tokens)
   encourage(run, record)
   cli.say("\nrun folder  %s (checkpoint step-%d, log.jsonl)", run.dir, step)
   if average then cli.say("average     %s (the weights that were judged, alone)", average) end

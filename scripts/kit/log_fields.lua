@@ -46,6 +46,7 @@ log_fields.rows = {
   { "valid_accuracy", "number", { "last" }, "share of held-out tokens whose likeliest guess is "
     .. "right", tag = "final/accuracy" },
   { "tokens", "integer", { "last" }, "held-out tokens" },
+  { "sample", "boolean", { "last" }, "true where these are not all", may = true },
   { "baseline_perplexity", "number", { "last" }, "what counting letters gets on them", may = true },
   { "pair_perplexity", "number", { "last" }, "what counting pairs gets on them", may = true },
   { "params", "integer", { "last" }, "the model's parameters" },

@@ -7,7 +7,7 @@ Pace.__index = Pace
 local FORWARD = 1 / 3
 
 --- settings: a run's (eval_every, valid_batches, accumulate; steps once they are known); batches:
--- of the whole held-out part, which is evaluated at the end.
+-- of the whole held-out part, which is evaluated at the end (or settings.final_batches of them).
 function Pace.new(settings, batches)
   return setmetatable({ settings = settings, batches = batches, steps = 0, stepping = 0,
                         evaluations = 0, evaluating = 0, other = 0 }, Pace)
@@ -45,7 +45,7 @@ end
 function Pace:left(step, batches)
   local s = self.settings
   if not s.steps or self.steps == 0 then return nil end
-  local last = step == s.steps and batches and batches or self.batches
+  local last = step == s.steps and batches and batches or s.final_batches or self.batches
   local judged = batch_seconds(self) * (evaluations_left(self, step) * s.valid_batches + last
     + (step < s.steps and batches or 0))
   return (s.steps - step) * (self.stepping + self.other) / self.steps + judged

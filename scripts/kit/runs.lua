@@ -184,7 +184,8 @@ function runs.incomparable(list)
 end
 
 -- What follows from other settings, or from the machine, and what the picture's title says.
-local DERIVED = { own_warmup = true, valid_batches = true, keep = true, save_minutes = true,
+local DERIVED = { own_warmup = true, valid_batches = true, final_batches = true, keep = true,
+                  save_minutes = true,
                   tensorboard = true, ["model.vocab"] = true, ["model.length"] = true,
                   ["optimizer_options.lr"] = true, ["optimizer_options.decay"] = true,
                   ["model.causal"] = true, log_every = true,

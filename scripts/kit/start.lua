@@ -107,6 +107,7 @@ local function change_steps(job, options)
   local before = {}
   for name, value in pairs(settings) do before[name] = value end
   settings.steps, settings.minutes, settings.tokens, state.finished = options.steps, nil, nil, nil
+  settings.final_batches = nil -- there is time now
   course.check_warmup(settings)
   schedule.try(settings)
   schedule.say_longer(settings, state.step, before)
