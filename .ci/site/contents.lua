@@ -55,6 +55,7 @@ return {
   { title = "Commands", { kind = "commands" } },
   { title = "C",
     { kind = "header", "engine/include/performer.h" },
+    { kind = "header", "engine/include/performer_model.h" },
     { kind = "header", "engine/include/performer_attention.h" },
     { kind = "header", "engine/include/performer_ops.h" },
     { kind = "header", "engine/include/performer_train.h" },
