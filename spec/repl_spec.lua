@@ -278,6 +278,19 @@ not loss:alive()]])
 
     local function found(text) return (complete.find(text, s.environment)) end
 
+    --- What is found, of these options alone.
+    local function with(names)
+      return function(text)
+        local list, kept = found(text), {}
+        for _, name in ipairs(list) do
+          for _, wanted in ipairs(names) do
+            if name == wanted .. " = " then kept[#kept + 1] = name end
+          end
+        end
+        return kept
+      end
+    end
+
     it("names, fields and methods", function()
       assert.same({ "spec_local", "spec_model", "spec_tensor" }, found "spec_")
       assert.same({ "pf" }, found "x = pf")
@@ -313,6 +326,9 @@ not loss:alive()]])
       assert.same({ "keep = " }, found "spec_tensor:sum { ke")
       assert.same({ "square_relu" }, found "nn.linear { act = 'sq")
       assert.is_truthy(#found "nn.block { " > 20)
+      assert.same({ "training = " }, found "spec_model(spec_tensor, { tr")
+      assert.same({ "from = ", "to = " }, with { "from", "to" } "nn.linear { act = f { to = 1 }, ")
+      assert.same({ "from = " }, with { "from", "to" } "nn.linear { to = 1, ")
       s:feed "local make = nn.linear"
       assert.same({ "from = " }, found "make {\n  to = 3,\n  fr")
       assert.same({}, found "nn.linear { from = zz")

@@ -91,6 +91,9 @@ local function open_brace(words)
   end
 end
 
+-- What a model is told beside its input.
+local PASS = { name = "Module:call", parameters = { { name = "pass", kind = "pf.Pass" } } }
+
 --- The entry of the function that the table at `brace` is an argument of.
 local function called(words, brace, environment)
   local i = brace - 1
@@ -115,15 +118,29 @@ local function called(words, brace, environment)
     local kind = core.kind(owner)
     return known[kind:sub(1, 1):upper() .. kind:sub(2) .. ":" .. words[i].text]
   end
+  if core.kind(value) == "module" then return PASS end -- model(x, { ... })
   local name = type(value) == "function" and show.name(value)
   return name and known[name]
 end
 
---- Options of the call whose braces the cursor is in; nil where it is in none.
+--- Names that have a value already, directly behind the brace.
+local function given(words, brace)
+  local has, depth = {}, 0
+  for i = brace + 1, #words do
+    local text = words[i].kind == "sign" and words[i].text
+    if text == "{" or text == "(" or text == "[" then depth = depth + 1 end
+    if text == "}" or text == ")" or text == "]" then depth = depth - 1 end
+    if text == "=" and depth == 0 then has[words[i - 1].text] = true end
+  end
+  return has
+end
+
+--- Options of the call whose braces the cursor is in, and those that are given; nil where it is in
+--- none.
 local function options(words, environment)
   local brace = open_brace(words)
   local entry = brace and called(words, brace, environment)
-  return entry and reference.options(entry)
+  if entry then return reference.options(entry), given(words, brace) end
 end
 
 --- The words that the option before a `=` may be.
@@ -161,9 +178,11 @@ end
 local function keys(words, prefix, environment)
   local before = words[#words] and words[#words].text
   if before ~= "{" and before ~= "," and before ~= ";" then return nil end
-  local list = {}
-  for _, option in ipairs(options(words, environment) or {}) do
-    if option.name:sub(1, #prefix) == prefix then list[#list + 1] = option.name .. " = " end
+  local list, all, has = {}, options(words, environment)
+  for _, option in ipairs(all or {}) do
+    if not has[option.name] and option.name:sub(1, #prefix) == prefix then
+      list[#list + 1] = option.name .. " = "
+    end
   end
   table.sort(list)
   return #list > 0 and list or nil
