@@ -77,7 +77,7 @@ static bool plain(console *c, const char *prompt, process_input *why) {
     luaL_buffinit(c->L, &line);
     while (byte != '\n') {
         *why = process_wait(STDIN_FILENO);
-        if (*why == INPUT_RESIZED) continue;
+        if (*why == INPUT_RESIZED || *why == INPUT_RESUMED) continue;
         if (*why != INPUT_READY) return false;
         const ssize_t n = read(STDIN_FILENO, &byte, 1);
         if (n < 0 && errno == EINTR) continue;
@@ -94,7 +94,8 @@ static int console_read(lua_State *L) {
     static const char *const words[] = {[INPUT_READY] = "end",
                                         [INPUT_STRUCK] = "interrupted",
                                         [INPUT_ENDS] = "ended",
-                                        [INPUT_RESIZED] = "end"};
+                                        [INPUT_RESIZED] = "end",
+                                        [INPUT_RESUMED] = "end"};
     console *c = console_of(L);
     const char *prompt = luaL_checkstring(L, 1);
     process_input why = INPUT_READY;

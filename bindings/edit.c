@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <histedit.h>
 #include <locale.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,10 +59,13 @@ static int read_character(EditLine *el, wchar_t *out) {
     for (;;) {
         char byte;
         edit->why = process_wait(STDIN_FILENO);
-        if (edit->why == INPUT_RESIZED) {
-            el_resize(el);
-            continue;
+        if (edit->why == INPUT_RESIZED) el_resize(el);
+        if (edit->why == INPUT_RESUMED) { /* the shell had the terminal */
+            el_set(el, EL_PREP_TERM, 0);
+            el_set(el, EL_PREP_TERM, 1);
+            el_set(el, EL_REFRESH);
         }
+        if (edit->why == INPUT_RESIZED || edit->why == INPUT_RESUMED) continue;
         if (edit->why != INPUT_READY) return -1;
         const ssize_t n = read(STDIN_FILENO, &byte, 1);
         if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
@@ -91,20 +93,10 @@ static unsigned char complete(EditLine *el, int key) {
     return CC_REFRESH;
 }
 
-/* Ctrl-Z: the terminal is the shell's until it comes back. */
-static unsigned char suspend(EditLine *el, int key) {
-    (void)key;
-    el_set(el, EL_PREP_TERM, 0);
-    raise(SIGTSTP);
-    el_set(el, EL_PREP_TERM, 1);
-    return CC_REDISPLAY;
-}
-
 /* Arrows look for what begins as the line does; the rest are the keys of today's terminals. */
 static void bind_keys(EditLine *el) {
     static const char *const keys[][2] = {
         {"^I", "complete"},
-        {"^Z", "suspend"},
         {"^R", "em-inc-search-prev"},
         {"^W", "ed-delete-prev-word"},
         {"\\e[A", "ed-search-prev-history"},
@@ -144,7 +136,6 @@ static bool begin(line_edit *edit) {
     el_set(edit->el, EL_GETCFN, read_character);
     el_set(edit->el, EL_HIST, history, edit->history);
     el_set(edit->el, EL_ADDFN, "complete", "completes the name", complete);
-    el_set(edit->el, EL_ADDFN, "suspend", "goes to the shell", suspend);
     bind_keys(edit->el);
     el_source(edit->el, NULL);
     return true;

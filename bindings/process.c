@@ -41,8 +41,9 @@ static volatile sig_atomic_t pending;    /* the script was told to stop, and has
 static volatile sig_atomic_t gone;       /* stopped because nobody reads the output */
 static volatile sig_atomic_t ended = -1; /* process_end's code; -1: by os.exit */
 
-/* Of a prompt: there is one; what it was given runs; Ctrl-C came; the window has another size. */
-static volatile sig_atomic_t prompting, evaluating, struck, resized;
+/* Of a prompt: there is one; what it was given runs; Ctrl-C came; the window has another size; the
+ * shell has given the terminal back. */
+static volatile sig_atomic_t prompting, evaluating, struck, resized, resumed;
 
 /* ---- signals ------------------------------------------------------------------ */
 
@@ -136,6 +137,11 @@ static void on_size(int number) {
     resized = 1;
 }
 
+static void on_return(int number) {
+    (void)number;
+    resumed = 1;
+}
+
 /* The system repeats it every second until the hard limit: only the first one is a wish. */
 static void on_cpu(int number) {
     static volatile sig_atomic_t seen;
@@ -173,7 +179,7 @@ int process_stopped(void) {
 lua_State *process_enter(lua_State *co) {
     lua_State *const before = running;
     running = co;
-    /* What came while neither of them ran; and of a Ctrl-C at a prompt, who resumed it ends, too. */
+    /* What came while neither ran; and a Ctrl-C at a prompt ends who resumed it, too. */
     if (pending) stop_script();
     if (evaluating && struck) lua_sethook(co, strike_hook, LUA_MASKCOUNT, 1);
     return before;
@@ -188,6 +194,7 @@ void process_prompt(void) {
     action.sa_flags &= ~SA_RESTART; /* io.read() ends too */
     sigaction(SIGINT, &action, NULL);
     handle(SIGWINCH, on_size, true);
+    handle(SIGCONT, on_return, true);
 }
 
 int process_call(lua_State *L, int n, int results, int handler) {
@@ -212,27 +219,28 @@ bool process_struck(void) {
     return was;
 }
 
+static bool is_news(void) { return struck || resized || resumed || atomic_load(&lpf_stopping); }
+
 /* The signals are let in while it waits and at no other time, so none falls between the look at
  * what came before and the wait. */
 process_input process_wait(int fd) {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGCONT};
     sigset_t ours, before;
     struct pollfd input = {.fd = fd, .events = POLLIN};
     sigemptyset(&ours);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) sigaddset(&ours, numbers[i]);
     sigprocmask(SIG_BLOCK, &ours, &before);
-    bool news = struck || resized || atomic_load(&lpf_stopping);
-    while (!news && ppoll(&input, 1, NULL, &before) < 0 && errno == EINTR)
-        news = struck || resized || atomic_load(&lpf_stopping);
+    while (!is_news() && ppoll(&input, 1, NULL, &before) < 0 && errno == EINTR) continue;
     sigprocmask(SIG_SETMASK, &before, NULL);
     if (atomic_load(&lpf_stopping)) return INPUT_ENDS;
     if (struck) {
         struck = 0;
         return INPUT_STRUCK;
     }
-    if (!resized) return INPUT_READY;
-    resized = 0;
-    return INPUT_RESIZED;
+    const process_input news = resumed ? INPUT_RESUMED : resized ? INPUT_RESIZED : INPUT_READY;
+    if (news == INPUT_RESUMED) resumed = 0;
+    if (news == INPUT_RESIZED) resized = 0;
+    return news;
 }
 
 /* ---- output ------------------------------------------------------------------- */

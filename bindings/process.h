@@ -37,8 +37,8 @@ int process_call(lua_State *L, int n, int results, int handler);
 bool process_struck(void);
 
 /* Waits until something can be read, or another thing comes: Ctrl-C, a wish to end, a new size of
- * the window. */
-typedef enum { INPUT_READY, INPUT_STRUCK, INPUT_ENDS, INPUT_RESIZED } process_input;
+ * the window, the terminal back from the shell. */
+typedef enum { INPUT_READY, INPUT_STRUCK, INPUT_ENDS, INPUT_RESIZED, INPUT_RESUMED } process_input;
 process_input process_wait(int fd);
 
 /* Was the program told to end? */

@@ -231,6 +231,21 @@ static void test_paste(terminal *t) {
     line(t, "pasted(21)", "42");
 }
 
+/* As a shell does that stops it, and lets it go on: the line is still there. */
+static void test_stopped(terminal *t) {
+    struct termios mode;
+    terminal_type(t, "1 +");
+    CHECK(terminal_sees(t, "1 +"));
+    kill(t->pid, SIGSTOP);
+    CHECK(tcgetattr(t->fd, &mode) == 0);
+    mode.c_lflag |= ICANON | ECHO;
+    CHECK(tcsetattr(t->fd, TCSANOW, &mode) == 0);
+    kill(t->pid, SIGCONT);
+    CHECK(terminal_sees(t, "1 +"));
+    CHECK(tcgetattr(t->fd, &mode) == 0 && !(mode.c_lflag & ICANON));
+    line(t, " 41", "42");
+}
+
 static void test_colours(void) {
     static terminal t;
     start(&t, "xterm", NULL);
@@ -266,6 +281,7 @@ static void test_editing(void) {
     test_history(&t);
     test_paste(&t);
     test_size(&t);
+    test_stopped(&t);
     end(&t);
     test_colours();
     test_sessions();
