@@ -18,6 +18,7 @@ local BELOW = {
   ["engine/nn"] = { "engine/attention" },
   ["engine/train"] = { "engine/nn" },
   ["engine/io"] = { "engine/tensor" }, -- knows no op; meets the others in api
+  ["engine/plugins"] = { "engine/include" },
   ["engine/api"] = { "engine/train", "engine/io" },
   ["bindings"] = { "engine/include" },
   ["examples"] = { "engine/include" },
@@ -26,7 +27,7 @@ local BELOW = {
 -- System headers that some places may use (a pattern of paths, or a list of them), or none.
 local HOMES = {
   ["cblas.h"] = "^engine/ops/kern/",
-  ["omp.h"] = "^engine/runtime/",
+  ["omp.h"] = "^engine/runtime/", ["mpi.h"] = "^engine/plugins/",
   ["zlib.h"] = "^engine/io/",
   ["xxhash.h"] = { "^engine/io/", "^engine/autograd/recompute%.c$" },
   ["lua.h"] = "^bindings/", ["lauxlib.h"] = "^bindings/", ["lualib.h"] = "^bindings/",

@@ -33,6 +33,10 @@ install(FILES ${PROJECT_SOURCE_DIR}/engine/LIVING_IN_A_HOST.md
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR}
         PATTERN "CMakeLists.txt" EXCLUDE)
 
+if(TARGET performer_mpi)
+  install(TARGETS performer_mpi LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
+
 # For a stock lua5.4: where LuaRocks or a distribution wants them, and by default where Lua of
 # the same prefix looks.
 set(PERFORMER_LUA_LIBDIR ${CMAKE_INSTALL_LIBDIR}/lua/5.4 CACHE STRING "for performer.so")

@@ -231,7 +231,8 @@ void pf_comm_close(pf_engine *engine) {
     pf_comm *comm = engine->comm;
     if (!comm) return;
     engine->comm = NULL;
-    comm->transport->close(comm->transport->self);
+    /* To end a talk well takes all ranks; of one that is broken the transport stays as it is. */
+    if (comm->broken >= 0) comm->transport->close(comm->transport->self);
     pf_heap_free(engine->heap, comm->leg, (size_t)comm->n_legs * sizeof *comm->leg);
     pf_heap_free(engine->heap, comm->room, (size_t)comm->n_room * sizeof *comm->room);
     pf_heap_free(engine->heap, comm, block_of(comm->ranks));

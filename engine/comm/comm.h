@@ -13,8 +13,8 @@
 #ifndef PF_COMM_H
 #define PF_COMM_H
 
+#include "performer_transport.h"
 #include "tensor.h"
-#include "transport.h"
 
 enum { PF_COMM_HOST = 64, PF_COMM_TEXT = 256 };
 
@@ -61,5 +61,13 @@ int pf_comm_collect_all(pf_engine *engine, int status, const void *own, const si
 /* Each of the n tensors (contiguous f32) becomes its sum over the ranks: the gradients of a step,
  * after the ranks' own rows and before their norm. */
 int pf_comm_sum(pf_engine *engine, pf_tensor *const *tensors, int n);
+
+/* ---- plugin.c ---- */
+/* Opens the transport of a plugin: the file that is named, or $PERFORMER_TRANSPORT, or
+ * libperformer_mpi.so beside this library or wherever the loader looks. PF_ENOTFOUND where there is
+ * none. The plugin stays loaded. */
+int pf_transport_load(pf_transport **transport, const char *file);
+/* How many ranks a launcher (mpirun, Slurm) says that it has started; 0: none has. */
+int pf_ranks_launched(void);
 
 #endif
