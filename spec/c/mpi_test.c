@@ -1,7 +1,8 @@
 /*
- * mpi_test.c - the plugin for MPI, by mpirun on this machine: sums over lanes have the same bits on 1
- * to 4 ranks, verbs agree, and a rank that is killed, or leaves without a word, ends all the others
- * with a message and exit code 75. Where there is no plugin or no mpirun, only that this is told.
+ * mpi_test.c - the plugin for MPI, by mpirun on this machine: sums over lanes have the same bits on
+ * 1 to 4 ranks, verbs agree, and a rank that is killed, or leaves without a word, ends all the
+ * others with a message and exit code 75. Where there is no plugin or no mpirun, only that this is
+ * told.
  *
  *   mpi_test                 runs the others, each under mpirun
  *   mpi_test sum|dies|leaves a rank
