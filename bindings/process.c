@@ -176,13 +176,11 @@ int process_stopped(void) {
     return INTERRUPTED;
 }
 
-lua_State *process_enter(lua_State *co) {
-    lua_State *const before = running;
+void process_enter(lua_State *co) {
     running = co;
     /* What came while neither ran; and a Ctrl-C at a prompt ends who resumed it, too. */
     if (pending) stop_script();
     if (evaluating && struck) lua_sethook(co, strike_hook, LUA_MASKCOUNT, 1);
-    return before;
 }
 
 /* ---- a prompt ------------------------------------------------------------------ */

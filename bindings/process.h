@@ -23,8 +23,8 @@ void process_watch(lua_State *L);
  * stderr where one reads it. 0: it was not. */
 int process_stopped(void);
 
-/* From here on `co` is what runs, and what a signal stops; gives what ran before. */
-lua_State *process_enter(lua_State *co);
+/* From here on `co` is what runs, and what a signal stops. */
+void process_enter(lua_State *co);
 
 /* There is a prompt: Ctrl-C ends what it was given, or the line that is being written. */
 void process_prompt(void);

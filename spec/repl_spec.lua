@@ -533,6 +533,13 @@ describe("the program's way in", function()
     assert.is_nil(out:find "\27")
   end)
 
+  it("leaves the engine to the user, who opens it as he likes", function()
+    local _, out = support.shell(("printf '%%s\\n' 'pf.open { threads = 1, seed = 7 }' "
+      .. "'pf.info().threads, pf.info().seed' | PF_HISTORY=off %s/bin/performer -i")
+      :format(support.build))
+    assert.matches("\npf> pf> 1  7\n", out)
+  end)
+
   it("alone is what edits lines: the module knows no libedit", function()
     local code, out = support.shell(("ldd %s/lua/performer.so"):format(support.build))
     assert.equal(0, code)
