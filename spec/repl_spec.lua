@@ -309,6 +309,18 @@ not loss:alive()]])
       assert.same({ "matmul" }, found "?pf.matm")
     end)
 
+    it("methods of what a call gives, by what the reference says of it", function()
+      assert.same({ "numel" }, found "pf.ones(2, 3):num")
+      assert.same({ "numel" }, found "print(pf.ones({ 2 }):reshape(1, 2):relu():num")
+      assert.same({ "children" }, found "nn.linear { from = 2, to = 2 }:chi")
+      assert.same({ "numel" }, found "spec_model(spec_tensor):num")
+      assert.same({ "backward" }, found "pf.tape():back")
+      assert.same({ "keep = " }, found "pf.ones(2):relu():sum { ke")
+      assert.same({}, found "print(1):num")
+      assert.same({}, found "unknown(1):num")
+      assert.same({}, found "(1):num")
+    end)
+
     it("nothing where there is nothing, without calling anybody", function()
       s:feed "spec_odd = setmetatable({}, { __index = function() error 'called' end })"
       for _, text in ipairs { "nope.x", "spec_odd.", "spec_f().a", "'abc", "-- pf.", "1 .. pf.zzz",

@@ -1,10 +1,10 @@
 -- performer/repl/complete.lua: what can stand at the cursor: names, fields, methods behind `:`,
 -- options of a call in its `{`, the words that an option may be, and files in quotes.
 local chunk = require "performer.repl.chunk"
+local calls = require "performer.repl.calls"
 local core = require "performer.core"
 local path = require "performer.repl.path"
 local reference = require "performer.repl.reference"
-local show = require "performer.repl.show"
 
 local complete = {}
 
@@ -78,59 +78,12 @@ end
 
 -- ---- where the cursor is ---------------------------------------------------------------
 
---- The word index of the `{` that is open at the end of the words, nil for none or another one.
-local function open_brace(words)
-  local depth = 0
-  for i = #words, 1, -1 do
-    local text = words[i].kind == "sign" and words[i].text
-    if text == "}" or text == ")" or text == "]" then depth = depth + 1 end
-    if text == "{" or text == "(" or text == "[" then
-      if depth == 0 then return text == "{" and i or nil end
-      depth = depth - 1
-    end
-  end
-end
-
--- What a model is told beside its input.
-local PASS = { name = "Module:call", parameters = { { name = "pass", kind = "pf.Pass" } } }
-
---- The entry of the function that the table at `brace` is an argument of.
-local function called(words, brace, environment)
-  local i = brace - 1
-  local depth = 0
-  local before = words[i] and words[i].text
-  if before == "(" or before == "," then -- f(a, b, {
-    while i >= 1 do
-      local text = words[i].kind == "sign" and words[i].text
-      if text == ")" or text == "}" or text == "]" then depth = depth + 1 end
-      if text == "{" or text == "(" or text == "[" then
-        if depth == 0 then break end
-        depth = depth - 1
-      end
-      i = i - 1
-    end
-    if not words[i] or words[i].text ~= "(" then return nil end
-    i = i - 1
-  end
-  local value, owner = path.value(words, i, environment)
-  local known = reference.get().functions
-  if owner ~= nil then
-    local kind = core.kind(owner)
-    return known[kind:sub(1, 1):upper() .. kind:sub(2) .. ":" .. words[i].text]
-  end
-  if core.kind(value) == "module" then return PASS end -- model(x, { ... })
-  local name = type(value) == "function" and show.name(value)
-  return name and known[name]
-end
-
 --- Names that have a value already, directly behind the brace.
 local function given(words, brace)
   local has, depth = {}, 0
   for i = brace + 1, #words do
-    local text = words[i].kind == "sign" and words[i].text
-    if text == "{" or text == "(" or text == "[" then depth = depth + 1 end
-    if text == "}" or text == ")" or text == "]" then depth = depth - 1 end
-    if text == "=" and depth == 0 then has[words[i - 1].text] = true end
+    depth = depth + calls.step(words[i])
+    if words[i].text == "=" and depth == 0 then has[words[i - 1].text] = true end
   end
   return has
 end
@@ -138,8 +91,9 @@ end
 --- Options of the call whose braces the cursor is in, and those that are given; nil where it is in
 --- none.
 local function options(words, environment)
-  local brace = open_brace(words)
-  local entry = brace and called(words, brace, environment)
+  local brace = calls.open(words, #words)
+  if not brace or words[brace].text ~= "{" then return nil end
+  local entry = calls.around(words, brace, environment)
   if entry then return reference.options(entry), given(words, brace) end
 end
 
@@ -188,6 +142,15 @@ local function keys(words, prefix, environment)
   return #list > 0 and list or nil
 end
 
+--- Methods of what a call before the sign gives, as the reference has it.
+local function after_call(words, sign, prefix, environment)
+  local class = sign == ":" and calls.class(words, #words - 1, environment)
+  local ok, list = pcall(core.methods, class and "performer." .. class:lower())
+  local found = {}
+  if ok then add_keys(found, list, prefix) end
+  return with_prefix(found, prefix)
+end
+
 --- What the text up to the cursor can go on with: a sorted list of whole words, the part of them
 --- that is typed, and the quote that it stands in.
 function complete.find(text, environment)
@@ -204,7 +167,7 @@ function complete.find(text, environment)
   local sign = last and last.text
   if sign == "." or sign == ":" then
     local value = path.value(words, #words - 1, environment)
-    if value == nil then return {}, prefix end
+    if value == nil then return after_call(words, sign, prefix, environment), prefix end
     local found = (sign == ":" or type(value) ~= "table") and methods(value, prefix)
       or fields(value, prefix)
     return with_prefix(found, prefix), prefix

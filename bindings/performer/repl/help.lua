@@ -1,5 +1,6 @@
 -- performer/repl/help.lua: what `?name` says: of functions and methods the words of the reference,
 -- of a part of the module what it has, of the user's own functions the comment above them.
+local calls = require "performer.repl.calls"
 local chunk = require "performer.repl.chunk"
 local core = require "performer.core"
 local path = require "performer.repl.path"
@@ -26,12 +27,6 @@ is run, and the values of an expression are shown; _ is the last one.
   Ctrl-D              ends the session
 
 What is not complete goes on in the next line; an empty one leaves it.]]
-
---- The name of a method's class in the reference: "Tensor".
-local function class_name(value)
-  local kind = core.kind(value)
-  return kind:sub(1, 1):upper() .. kind:sub(2)
-end
 
 --- The nearest of any number of names: the core looks at not so many at once.
 local function nearest(word, names)
@@ -139,7 +134,7 @@ local function value_text(value, width)
     local doc = space == "pf" and show.value(value, width) or list_text(space .. ".", width)
     if doc then return doc end
   end
-  local methods = list_text(class_name(value) .. ":", width)
+  local methods = list_text(calls.class_name(value) .. ":", width)
   return show.value(value, width) .. (methods and "\nmethods:\n" .. methods or "")
 end
 
@@ -209,12 +204,12 @@ function help.text(query, environment, width)
   local parts = chunk.words(query)
   local value, owner = path.value(parts, #parts, environment)
   if owner ~= nil then
-    local name = class_name(owner) .. ":" .. parts[#parts].text
+    local name = calls.class_name(owner) .. ":" .. parts[#parts].text
     if known[name] then return entry_text(known[name], width) end
     full = name
   elseif query:find ":" and #parts > 2 then
     owner = path.value(parts, #parts - 2, environment)
-    if owner ~= nil then full = class_name(owner) .. ":" .. parts[#parts].text end
+    if owner ~= nil then full = calls.class_name(owner) .. ":" .. parts[#parts].text end
     if known[full] then return entry_text(known[full], width) end
   end
   if value ~= nil then return value_text(value, width) end
