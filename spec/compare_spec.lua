@@ -82,6 +82,7 @@ describe("compare", function()
       assert.is_nil(cell:find("*", 1, true))
     end
     assert.matches("cut: is not finished: step 40 of 40, held out of step 40", err)
+    assert.matches("not comparable: the runs differ in held%-out part\n", err) -- some rows
     assert.matches("cut: log.jsonl has 1 lines that are no records", err)
     local list = records((good(("compare %s %s --json"):format(run, cut))))
     assert.is_true(list[1].resumed)
@@ -104,6 +105,17 @@ describe("compare", function()
       end
       assert.is_truthy(table.concat(cells(out, "tokens/s"), " "):find("*", 1, true))
     end
+  end)
+
+  it("tells a run that was judged on a sample from one that was judged on all", function()
+    local some = copy(book, "some")
+    support.write(some .. "/log.jsonl",
+      (support.read(book .. "/log.jsonl"):gsub('"final":true', '"final":true,"sample":true')))
+    local _, err = good(("compare %s %s"):format(book, some))
+    assert.matches("some: was judged on a sample of the held%-out part, %d+ tokens\n", err)
+    assert.matches("not comparable: the runs differ in held%-out part\n", err)
+    _, err = good(("compare %s %s"):format(some, some))
+    assert.is_nil(err:find("not comparable", 1, true))
   end)
 
   it("draws the curves over steps, tokens or seconds", function()

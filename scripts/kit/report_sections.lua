@@ -90,7 +90,8 @@ function sections.result(run)
                         ("%.3f"):format(math.exp(loss)), ("%.4f"):format(loss), "" }
   end
   return { id = "result", title = "Held out", body = html.table(
-    ("%s tokens that were not trained on"):format(runs.grouped(final.tokens)),
+    ("%s tokens that were not trained on%s"):format(runs.grouped(final.tokens),
+      final.sample and ", a sample of the held-out part" or ""),
     { "", "perplexity", "nats a token", "accuracy" }, rows) }
 end
 

@@ -106,6 +106,10 @@ local function notes_of(run)
     notes[#notes + 1] = ("ended at step %d of %s: %s"):format(run.final.step,
       run.final.steps or "?", stopped)
   end
+  if run.final and run.final.sample then
+    notes[#notes + 1] = ("was judged on a sample of the held-out part, %s tokens"):format(
+      run.final.tokens)
+  end
   if not run.final then
     notes[#notes + 1] = ("is not finished: step %d of %s%s"):format(last.step, last.steps or "?",
       run.figures.judged_step and (", held out of step %d and %s"):format(run.figures.judged_step,
@@ -153,6 +157,16 @@ function runs.name(list)
   end
 end
 
+--- Of how much of the held-out part a run's loss is, where that is not all: ", ..." or "".
+local function share_of(run, data)
+  if run.final then
+    return run.final.sample and (", a sample of %d tokens"):format(run.final.tokens) or ""
+  end
+  local judged
+  for _, record in ipairs(run.records) do judged = record.valid_loss and record or judged end
+  return judged and judged.valid_tokens ~= data.valid_tokens and ", some rows" or ""
+end
+
 --- What a run's held-out losses are of; two that say the same can be held against each other.
 local function measure_of(run)
   local data = run.beginnings[#run.beginnings]
@@ -161,8 +175,8 @@ local function measure_of(run)
   return {
     { "tokens", run.tokenizer or "?" },
     { "data", data.checksum or "?" },
-    { "held-out part", ("%s tokens of %s documents"):format(data.valid_tokens or "?",
-      data.valid_documents or "?") },
+    { "held-out part", ("%s tokens of %s documents%s"):format(data.valid_tokens or "?",
+      data.valid_documents or "?", share_of(run, data)) },
     { "what is asked", settings.bidirectional == nil and "?" or settings.bidirectional
       and "masked letters" or "the next token" },
   }
