@@ -188,7 +188,7 @@ describe("the commands", function()
         :format(path "t.txt"))
       local more, also = good(("eval --checkpoint %s --data %s"):format(run, path "t.txt"))
       for _, text in ipairs { out, err, more, also } do assert.is_nil(text:find "[\27\r]") end
-      assert.is_truthy(err:find "\nstep 50/60  loss %d")
+      assert.is_truthy(err:find "\nstep 50/60 +training %d")
     end)
 
     it("is one line on a terminal, rewritten in place and never wider than it", function()
@@ -218,7 +218,7 @@ describe("the commands", function()
           .. "--eval-every 10 --threads 1"):format(word, support.build, path "t.txt",
           path("dumb" .. i), SMALL)
         local _, out = support.shell(("script -qec '%s' /dev/null"):format(command))
-        assert.is_truthy(out:find "step 50/60  loss %d")
+        assert.is_truthy(out:find "step 50/60 +training %d")
         assert.is_nil(out:gsub("\r\n", "\n"):find "[\27\r]")
       end
     end)
