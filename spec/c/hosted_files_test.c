@@ -322,6 +322,40 @@ static void test_memory_names(void) {
     pf_engine_close(&e);
 }
 
+/* Folders change places with all that they hold, as a step that is saved again does with the one
+ * before; none with what lies in it. */
+static void test_memory_exchange(void) {
+    pf_engine *e = open_with(NULL);
+    pf_memory_files *files = NULL;
+    pf_file_info info = {.size = sizeof info};
+    CHECK_OK(pf_memory_files_open(&files, e));
+    const pf_file_access *access = pf_memory_files_access(files);
+    void *disk = access->context;
+    static const char *const folders[] = {"memory:a", "memory:a/in", "memory:b", "memory:b/x"};
+    for (int i = 0; i < PF_COUNT(folders); i++) CHECK(access->make_dir(disk, folders[i]) == 0);
+    CHECK(access->exchange(disk, "memory:a", "memory:b/x") == 0);
+    CHECK(access->look(disk, "memory:b/x/in", &info) == 0);
+    CHECK(access->look(disk, "memory:a", &info) == 0);
+    CHECK(access->look(disk, "memory:a/in", &info) == -ENOENT);
+    CHECK(access->exchange(disk, "memory:b", "memory:b/x") == -EINVAL);
+    CHECK(access->exchange(disk, "memory:b/x", "memory:b") == -EINVAL);
+    CHECK(access->exchange(disk, "memory:b", "memory:b/.") == 0);
+    CHECK(access->exchange(disk, "memory:b", "memory:no") == -ENOENT);
+    CHECK(access->look(disk, "memory:b/x/in", &info) == 0);
+    CHECK_OK(pf_engine_files(e, access));
+    for (int i = 1; i <= 2; i++) CHECK_OK(save_step(e, "memory:run", 3, i, 2));
+    pf_named *list = NULL;
+    int n = 0;
+    const char *weights = "memory:run/step-3/model.safetensors";
+    CHECK_OK(pf_safetensors_load(e, weights, &list, &n, NULL));
+    CHECK(n == 2 && pf_tensor_numel(list[0].tensor) == 2); /* the second one's */
+    pf_named_free(list, n);
+    CHECK(access->look(disk, "memory:run/.step-3.old", &info) == -ENOENT);
+    CHECK_OK(pf_engine_files(e, NULL));
+    pf_memory_files_close(&files);
+    pf_engine_close(&e);
+}
+
 /* A disk by itself, that is all there is: nobody else sees it, and it sees nothing else. */
 static void test_memory_alone(void) {
     pf_engine *e = open_with(NULL);
@@ -363,6 +397,7 @@ int main(void) {
     test_data_go_on();
     test_memory();
     test_memory_names();
+    test_memory_exchange();
     test_memory_alone();
     return folder_close();
 }
