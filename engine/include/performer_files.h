@@ -23,7 +23,8 @@ extern "C" {
 /* ---- access to files -------------------------------------------------------------------
  * Functions that answer 0 or more, or the negative of a number of errno.h: -ENOENT (not there),
  * -EEXIST, -ENOSPC, -EINTR (was not done: ask again), -ENOSYS (is not offered) and their like. The
- * engine's message says what it was about to do, with which path, and what the number means.
+ * engine's message says what it was about to do, with which path, and what the number means, or in
+ * its place the text that the function left with pf_set_error.
  * They are called by the thread that called the engine. Paths are as the caller of the engine wrote
  * them, with "/" between their parts. */
 
@@ -115,7 +116,8 @@ PF_API const pf_file_access *pf_engine_lend_files(pf_engine *engine,
  * Through the engine's access, or in memory. */
 
 PF_API int pf_file_size(pf_engine *engine, const char *path, int64_t *bytes);
-/* Exactly so many bytes from `offset`; PF_EFORMAT where the file ends before. */
+/* Exactly so many bytes from `offset`; PF_EFORMAT where the file ends before, and the message says
+ * how many it has. */
 PF_API int pf_file_read(pf_engine *engine, const char *path, int64_t offset, void *out,
                         size_t bytes);
 /* All of the file, in one step: written beside, synced, renamed. */

@@ -16,8 +16,10 @@ enum {
 #define RETRY(result, call)                                                                        \
     do {                                                                                           \
         int tries_ = 0;                                                                            \
+        const uint64_t before_ = pf_failures();                                                    \
         do (result) = (call);                                                                      \
         while ((result) == -EINTR && ++tries_ < INTERRUPTS);                                       \
+        pf_disk_said((result), before_);                                                           \
     } while (0)
 
 /* ---- which disk ---- */
@@ -55,14 +57,16 @@ int pf_disk_about(const pf_file *file, pf_file_info *info) {
     int result;
     *info = (pf_file_info){.size = sizeof *info};
     RETRY(result, file->io->about(file->io->context, file->handle, info));
-    return result >= 0 && info->bytes < 0 ? -EIO : result;
+    if (result < 0 || info->bytes >= 0) return result;
+    return (int)pf_disk_lied("in a file", info->bytes);
 }
 
 /* A host that says it did more than it was asked to did something else. */
 int64_t pf_disk_read(const pf_file *file, int64_t offset, void *out, size_t bytes) {
     int64_t result;
     RETRY(result, file->io->read_at(file->io->context, file->handle, offset, out, bytes));
-    return result > (int64_t)bytes ? -EIO : result;
+    return result > (int64_t)bytes ? pf_disk_lied("read, more than it was asked for", result)
+                                   : result;
 }
 
 int64_t pf_disk_write(const pf_file *file, const void *in, size_t bytes) {
@@ -70,7 +74,9 @@ int64_t pf_disk_write(const pf_file *file, const void *in, size_t bytes) {
     if (!file->io->write) return -EROFS;
     RETRY(result, file->io->write(file->io->context, file->handle, in, bytes));
     /* No progress and no reason: not to be tried for ever. */
-    return result == 0 || result > (int64_t)bytes ? -EIO : result;
+    return result == 0 || result > (int64_t)bytes
+               ? pf_disk_lied("written, of others that it was asked for", result)
+               : result;
 }
 
 int pf_disk_sync(const pf_file *file) {
@@ -140,13 +146,19 @@ int64_t pf_disk_read_link(pf_engine *engine, const char *path, char *out, size_t
     int64_t result;
     if (!io || !io->read_link) return -EINVAL;
     RETRY(result, io->read_link(io->context, path, out, bytes));
-    return result > (int64_t)bytes ? -EIO : result;
+    return result > (int64_t)bytes ? pf_disk_lied("of a link, more than it has room for", result)
+                                   : result;
 }
 
 int pf_disk_list(pf_engine *engine, const char *path, pf_entry_fn each, void *to) {
     const pf_file_access *io = pf_disk_access(engine, path);
     if (!io) return no_disk(engine);
-    return io->list ? io->list(io->context, path, each, to) : -ENOSYS;
+    int result;
+    if (!io->list) return -ENOSYS;
+    const uint64_t before = pf_failures();
+    result = io->list(io->context, path, each, to);
+    pf_disk_said(result, before);
+    return result;
 }
 
 /* From disk to disk nothing is renamed. */

@@ -42,8 +42,15 @@ int pf_disk_exchange(pf_engine *engine, const char *a, const char *b);
 int pf_disk_make_dir(pf_engine *engine, const char *path);
 int pf_disk_remove(pf_engine *engine, const char *path);
 
-/* "verb path: what the number says", as PF_ENOTFOUND, PF_ENOMEM or PF_EIO. */
+/* "verb path: what the access or the number says", as PF_ENOTFOUND, PF_ENOMEM or PF_EIO. */
 int pf_file_fail(int error, const char *verb, const char *path);
+/* Behind each call of an access: `result` is its answer, pf_failures was `before`. */
+void pf_disk_said(int64_t result, uint64_t before);
+/* An answer of so many bytes that can't be: -EIO, with words. */
+int64_t pf_disk_lied(const char *what, int64_t answer);
+/* What the last call of an access, if `error` is its answer, left in words (pf_set_error); else
+ * what the number means, in the buffer or not. */
+const char *pf_disk_words(int error, char *buffer, size_t bytes);
 
 /* ---- paths ---- */
 

@@ -13,7 +13,7 @@ int pf_file_fail(int error, const char *verb, const char *path) {
     int status = error == -ENOENT || error == -ENOTDIR ? PF_ENOTFOUND
                  : error == -ENOMEM                    ? PF_ENOMEM
                                                        : PF_EIO;
-    return pf_fail(status, "%s %s: %s", verb, path, strerror_r(-error, buffer, sizeof buffer));
+    return pf_fail(status, "%s %s: %s", verb, path, pf_disk_words(error, buffer, sizeof buffer));
 }
 
 bool pf_path_in_memory(const char *path) {

@@ -18,7 +18,7 @@ static int failed(int error, const pf_source *s, const char *what) {
     int status = error == -ENOENT || error == -ENOTDIR ? PF_ENOTFOUND
                  : error == -ENOMEM                    ? PF_ENOMEM
                                                        : PF_EIO;
-    return pf_fail(status, "%s: %s%s", s->name, what, strerror_r(-error, words, sizeof words));
+    return pf_fail(status, "%s: %s%s", s->name, what, pf_disk_words(error, words, sizeof words));
 }
 
 /* What kind of thing was opened. */

@@ -1,7 +1,7 @@
 /*
  * hosted_files_test.c - an access to files that a host gives: one that can do little, one that
  * lies, one whose bytes come slowly; files in memory; two engines with one each. In
- * LIVING_IN_A_HOST.md: [files.1], [files.2], [files.3].
+ * LIVING_IN_A_HOST.md: [files.1], [files.2], [files.3], [files.7].
  */
 #include <stdatomic.h>
 
@@ -122,12 +122,15 @@ static void test_lies(void) {
     pf_file_access access = disk->access;
     access.read_at = reads_more;
     lies(&access, read_one);
+    CHECK(strstr(pf_last_error(), " bytes read, more than it was asked for"));
     access.write = writes_nothing;
     lies(&access, write_one);
+    CHECK(strstr(pf_last_error(), "the access to files answers 0 bytes written"));
     access.write = writes_more;
     lies(&access, write_one);
     access.about = is_less_than_nothing;
     lies(&access, read_one);
+    CHECK(strstr(pf_last_error(), "look at x: the access to files answers -"));
     access.open = always_interrupted;
     lies(&access, read_one);
     CHECK_OK(pf_engine_files(engine, &disk->access));
@@ -136,6 +139,25 @@ static void test_lies(void) {
     CHECK(got == 'x' && disk->open == 0);
     pf_engine_files(engine, NULL);
     power_close_disk(&disk);
+}
+
+/* An access may say in words why; the next one's number is told as ever. */
+static int has_words(void *c, const char *path, pf_open_how how, unsigned mode, void **file) {
+    (void)c, (void)how, (void)mode, (void)file;
+    if (path[0] == 'y') pf_set_error(PF_EHOST, "no player may read this");
+    return -EACCES;
+}
+
+static void test_words(void) {
+    pf_file_access access = *pf_file_system();
+    char got;
+    access.open = has_words;
+    CHECK_OK(pf_engine_files(engine, &access));
+    CHECK_FAILS(PF_EIO, pf_file_read(engine, "y", 0, &got, 1));
+    CHECK(!strcmp(pf_last_error(), "open y: no player may read this"));
+    CHECK_FAILS(PF_EIO, pf_file_read(engine, "x", 0, &got, 1));
+    CHECK(strstr(pf_last_error(), "open x: Permission denied"));
+    pf_engine_files(engine, NULL);
 }
 
 /* ---- bytes that come slowly ---- */
@@ -392,6 +414,7 @@ int main(void) {
     test_reads_only();
     test_writes_simply();
     test_lies();
+    test_words();
     test_streams();
     test_engines();
     test_data_go_on();
