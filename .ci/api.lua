@@ -648,6 +648,11 @@ return {
       "The model alone. Option `mapped`: its parameters stay where they lie in the file, only " ..
       "read, one copy for all processes that map them; adapters beside them can be trained. The " ..
       "file must stay as it is as long as the model lives." },
+    { "pf.checkpoint.save_model", "dir: string, parts: table", "true?, string?, string?",
+      "A folder to be shipped, dir itself: {model, tokenizer} as config.json, " ..
+      "model.safetensors, tokenizer.json and manifest.json. Commands and hosts load it to run " ..
+      "the model; training can begin from it (train --init), not go on. Where dir is there it " ..
+      "must hold nothing." },
     { "pf.checkpoint.hold", "dir: string", "true?, string?, string?",
       "Makes the run folder and keeps other writers out of it until this process ends: a second " ..
       "hold, or a save from elsewhere, gets nil, message. Saving needs no hold." },

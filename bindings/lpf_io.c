@@ -162,6 +162,23 @@ static int checkpoint_save(lua_State *L) {
     return 1;
 }
 
+/* checkpoint.save_model(dir, {model, tokenizer}): true. */
+static int model_save(lua_State *L) {
+    static const char *const allowed[] = {"model", "tokenizer", NULL};
+    const char *where = "checkpoint.save_model", *dir = lpf_check_text(L, 1, where, "the folder");
+    if (!lua_istable(L, 2))
+        return lpf_raise(L, "%s: {model = ...} is needed, got %s", where, lpf_kind(L, 2));
+    lpf_check_options(L, 2, allowed, where);
+    pf_engine *engine = lpf_engine(L);
+    lua_getfield(L, 2, "model");
+    pf_module *model = lpf_check_module(L, -1, where);
+    const pf_config *tokenizer = config_field(L, "tokenizer", where);
+    int failed = outside_or_barred(L, pf_model_save(engine, dir, model, tokenizer));
+    if (failed) return failed;
+    lua_pushboolean(L, true);
+    return 1;
+}
+
 /* Sets the plain data of a checkpoint in the table on top, where there is any. */
 static void set_loaded(lua_State *L, const pf_config *state, const pf_config *tokenizer) {
     if (state) {
@@ -333,6 +350,7 @@ static const luaL_Reg functions[] = {{"save", file_save},
                                      {"checkpoint_hold", checkpoint_hold},
                                      {"checkpoint_mark", checkpoint_mark},
                                      {"model_load", model_load},
+                                     {"model_save", model_save},
                                      {"tokenizer_size", tokenizer_size},
                                      {"tokenizer_special", tokenizer_special},
                                      {"tokenizer_encode", tokenizer_encode},

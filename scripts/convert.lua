@@ -1,6 +1,7 @@
 --- performer convert - the same weights under another attention, as a checkpoint folder
 -- that eval, generate and train --init take. Projections are drawn anew, and it says which. Also
--- takes models of other programs, and makes adapters a part of the weights.
+-- takes models of other programs, makes adapters a part of the weights, and ships a model: a folder
+-- without what only its training needs.
 local attention = require "kit.attention"
 local cli = require "kit.cli"
 local lfs = require "lfs"
@@ -18,6 +19,8 @@ local ROWS = {
     .. "default: the one it has"):format(table.concat(attention.kind_names(), ", "),
     table.concat(attention.map_names(), ", ")) },
   { "merge", "flag", nil, "make adapters a part of their weights; then nothing is frozen" },
+  { "ship", "flag", nil, "--out is a folder to be shipped: the model and its tokenizer, without "
+    .. "what only training needs" },
   { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
   saved.AVERAGE,
   { "json", "flag", nil, "one JSON object on stdout" },
@@ -133,8 +136,10 @@ local function check(options, given)
   if not options.checkpoint or not options.out then
     cli.fail(2, "convert: needs --checkpoint FOLDER and --out FOLDER, or short: convert RUN FOLDER")
   end
-  if not options.attention and not options.merge and source.is_run(options.checkpoint) then
-    cli.fail(2, "convert: say what is to be another: --attention NAME, or --merge")
+  local same = not options.attention and not options.merge and not options.ship
+  if same and source.is_run(options.checkpoint) then
+    cli.fail(2, "convert: say what is to be another: --attention NAME, or --merge; or --ship for a "
+      .. "folder with the model alone")
   end
   if options.attention then
     local names = attention.kind_names()
@@ -161,18 +166,24 @@ end
 
 --- Saves what came of it; the record of the command.
 local function save(opened, model, options, from, to)
-  local state = state_of(opened, model, from, to, options.merged)
-  local tokenizer = saved.tokenizer_name(opened)
-  cli.need(pf.checkpoint.save(options.out, { model = model, state = state, step = state.step,
-    tokenizer = tokenizer and pf.tokenizer[tokenizer]() or nil }))
+  local name = saved.tokenizer_name(opened)
+  local tokenizer = name and pf.tokenizer[name]() or nil
+  if options.ship then
+    cli.need(pf.checkpoint.save_model(options.out, { model = model, tokenizer = tokenizer }))
+  else
+    local state = state_of(opened, model, from, to, options.merged)
+    cli.need(pf.checkpoint.save(options.out, { model = model, state = state, step = state.step,
+      tokenizer = tokenizer }))
+  end
   return { params = trainable.count(model), from = from, to = to, out = options.out,
-           merged = options.merged, projections = projections_of(model),
-           scheme = opened.scheme }
+           merged = options.merged, projections = options.attention and projections_of(model),
+           scheme = opened.scheme, shipped = options.ship }
 end
 
 local function tell(record)
   local drawn = record.projections
   cli.say("%s -> %s: %d parameters in %s", record.from, record.to, record.params, record.out)
+  if record.shipped then cli.say("to be shipped: the folder is enough for running the model") end
   if record.merged then cli.say("adapters that are part of the weights now: %d", record.merged) end
   if not drawn then return end
   cli.say("projections drawn for %d layers: %s, %d features%s, seed %s", drawn.layers, drawn.map,
@@ -184,6 +195,7 @@ local function main()
     "performer convert runs/book runs/fast --attention softmax --features 256",
     "performer convert stories260K runs/stories --attention relu",
     "performer convert runs/tuned runs/merged --merge",
+    "performer convert runs/book book-model --ship",
   }), ROWS)
   local options, given = cli.parse(parser, ROWS, arg)
   check(options, given)

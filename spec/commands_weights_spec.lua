@@ -2,6 +2,7 @@
 -- train --init, --freeze and --adapters.
 local commands = require "spec.support.commands"
 local foreign = require "spec.support.foreign"
+local lfs = require "lfs"
 local pf = require "performer"
 local support = require "spec.support"
 
@@ -49,6 +50,40 @@ describe("weights from elsewhere", function()
   end
 
   describe("convert", function()
+    it("makes a folder to be shipped, which every command takes for its model", function()
+      local ship, average = path "ship", path "average"
+      local record = records(good(("convert --checkpoint %s --ship --out %s --json"):format(book,
+        ship)))[1]
+      assert.is_true(record.shipped)
+      local files = {}
+      for name in lfs.dir(ship) do files[#files + 1] = name:sub(1, 1) ~= "." and name or nil end
+      table.sort(files)
+      assert.same({ "config.json", "manifest.json", "model.safetensors", "tokenizer.json" }, files)
+      assert.equal(loss_of(book, other), loss_of(ship, other))
+      local function text_of(folder)
+        return records(good(("generate --checkpoint %s --prompt the --tokens 20 --seed 3 "
+          .. "--temperature 1 --json"):format(folder)))[1].text
+      end
+      assert.equal(text_of(book), text_of(ship))
+      support.write(path "one.txt", "under the river\n")
+      for _, command in ipairs { "embed", "score" } do
+        good(("%s --checkpoint %s --data %s --threads 1"):format(command, ship, path "one.txt"))
+      end
+      good("inspect " .. ship)
+      -- Nothing is written over, and training goes on from no such folder, but begins from it.
+      local code, _, err = performer(("convert --checkpoint %s --ship --out %s"):format(book, ship))
+      assert.equal(1, code)
+      assert_sentence(err, "is there already, with something in it")
+      code, _, err = performer(("train --resume %s --out %s"):format(ship, path "goes_on"))
+      assert.equal(2, code)
+      assert_sentence(err, "begin a run with its weights: %-%-init")
+      train("begins", ("--data %s --init %s %s"):format(other, ship, SHORT))
+      -- Of a run with an average of the weights it is that.
+      train("averaged", ("--data %s --ema 0.5 %s"):format(other, SHORT))
+      good(("convert --checkpoint %s --ship --out %s"):format(path "averaged", average))
+      assert.equal(loss_of(path "averaged", other), loss_of(average, other))
+    end)
+
     it("puts one attention under layers, and groups of heads, that had several", function()
       local size = { vocab = 256, dim = 8, layers = 2, heads = 2, causal = true, length = 64 }
       for name, more in pairs {

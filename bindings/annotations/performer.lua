@@ -1565,6 +1565,14 @@ function pf.checkpoint.load(dir, into) end
 ---@return pf.Module?, string?, string?
 function pf.checkpoint.model(dir, options) end
 
+---A folder to be shipped, dir itself: {model, tokenizer} as config.json, model.safetensors,
+---tokenizer.json and manifest.json. Commands and hosts load it to run the model; training can
+---begin from it (train --init), not go on. Where dir is there it must hold nothing.
+---@param dir string
+---@param parts table
+---@return true?, string?, string?
+function pf.checkpoint.save_model(dir, parts) end
+
 ---Makes the run folder and keeps other writers out of it until this process ends: a second hold,
 ---or a save from elsewhere, gets nil, message. Saving needs no hold.
 ---@param dir string

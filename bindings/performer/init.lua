@@ -181,6 +181,10 @@ pf.checkpoint = util.namespace({
     util.check_options(options, { "mapped" }, "checkpoint.model")
     return core.model_load(dir, options and options.mapped or false)
   end,
+  --- A folder to be shipped: config.json, model.safetensors, manifest.json and, where one is given,
+  --- tokenizer.json; no optimizer and no state, so it is run and not trained on. true; nil,
+  --- message, code: as where `dir` holds something already.
+  save_model = core.model_save,
   --- Makes a run folder and keeps other writers out until this process ends; nil, message, code.
   hold = core.checkpoint_hold,
   --- Writes the small file `mark` ("BEST") that names step-N.

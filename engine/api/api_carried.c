@@ -13,7 +13,7 @@ int pf_checkpoint_carried(pf_state **state, pf_engine *engine, const char *dir, 
     PF_NEED(dir, module);
     char *folder, *path = NULL;
     bool there = false;
-    PF_TRY(pf_folder_find(engine, &folder, dir, true));
+    PF_TRY(pf_folder_find(engine, &folder, dir, true, PF_FOR_TRAINING));
     int status = pf_path(&path, engine, "%s/carried.safetensors", folder);
     if (status >= 0) status = pf_look_for(engine, path, &there, NULL);
     if (status >= 0 && there) {

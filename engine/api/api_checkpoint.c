@@ -74,8 +74,7 @@ typedef struct {
 } parts_store;
 
 /* All lists and maps, so that writing meets no error but the disk's. */
-static int collect(parts_store *p, pf_engine *engine, uint64_t step, pf_module *module,
-                   const pf_optimizer *optimizer, const pf_config *state) {
+static int collect_model(parts_store *p, pf_engine *engine, pf_module *module) {
     int64_t trained;
     int n = pf_module_tensor_count(module);
     if (n < 0) return n;
@@ -84,7 +83,12 @@ static int collect(parts_store *p, pf_engine *engine, uint64_t step, pf_module *
     p->n_weights = n;
     PF_TRY(list_tensors(p->weights, n, module, &trained));
     PF_TRY(make_metadata(&p->metadata, engine->heap, trained));
-    PF_TRY(pf_module_tree(&p->config, module));
+    return pf_module_tree(&p->config, module);
+}
+
+static int collect(parts_store *p, pf_engine *engine, uint64_t step, pf_module *module,
+                   const pf_optimizer *optimizer, const pf_config *state) {
+    PF_TRY(collect_model(p, engine, module));
     if (optimizer) PF_TRY(pf_optimizer_tensors(optimizer, &p->moments, &p->n_moments));
     p->state = pf_config_new_in(engine->heap, PF_MAP);
     if (!p->state) return PF_ENOMEM;
@@ -116,6 +120,8 @@ int pf_checkpoint_save_carried(pf_engine *engine, const char *dir, uint64_t step
     PF_NEED(dir, module);
     parts_store p = {.carried.engine = engine};
     if (!*dir) return pf_fail(PF_EINVAL, "checkpoint: the folder's name is empty");
+    if (keep < 0)
+        return pf_fail(PF_EINVAL, "checkpoint: keep is %d: how many are kept, or 0 for all", keep);
     int status = collect(&p, engine, step, module, optimizer, state);
     if (status >= 0 && carried) status = pf_state_fill(&p.carried, module, carried, NULL);
     if (status >= 0) {
@@ -132,6 +138,25 @@ int pf_checkpoint_save_carried(pf_engine *engine, const char *dir, uint64_t step
                           .state = p.state,
                           .tokenizer = tokenizer};
         status = pf_folder_save(engine, dir, step, &parts, keep);
+    }
+    parts_free(&p, engine->heap);
+    return status;
+}
+
+int pf_model_save(pf_engine *engine, const char *dir, pf_module *module,
+                  const pf_config *tokenizer) {
+    PF_OPEN(engine);
+    PF_NEED(dir, module);
+    parts_store p = {.carried.engine = engine};
+    if (!*dir) return pf_fail(PF_EINVAL, "model: the folder's name is empty");
+    int status = collect_model(&p, engine, module);
+    if (status >= 0) {
+        pf_parts parts = {.weights = p.weights,
+                          .n_weights = p.n_weights,
+                          .metadata = p.metadata,
+                          .config = p.config,
+                          .tokenizer = tokenizer};
+        status = pf_folder_save_alone(engine, dir, &parts);
     }
     parts_free(&p, engine->heap);
     return status;
@@ -228,14 +253,14 @@ int pf_model_load(pf_module **module, pf_engine *engine, const char *dir) {
     PF_OUT(module);
     PF_OPEN(engine);
     PF_NEED(dir);
-    return pf_folder_use(engine, dir, use_model, module);
+    return pf_folder_use(engine, dir, PF_FOR_MODEL, use_model, module);
 }
 
 int pf_model_load_mapped(pf_module **module, pf_engine *engine, const char *dir) {
     PF_OUT(module);
     PF_OPEN(engine);
     PF_NEED(dir);
-    return pf_folder_use(engine, dir, use_mapped, module);
+    return pf_folder_use(engine, dir, PF_FOR_MODEL, use_mapped, module);
 }
 
 /* ---- optimizer and state ------------------------------------------------------ */
@@ -413,8 +438,10 @@ static int load_wanted(wanted *w, pf_engine *engine, const char *dir) {
     if (w->optimizer) *w->optimizer = NULL;
     if (w->state) *w->state = NULL;
     if (w->tokenizer) *w->tokenizer = NULL;
-    if (w->module) return pf_folder_use(engine, dir, use_wanted, w);
-    PF_TRY(pf_folder_find(engine, &folder, dir, true));
+    const bool trains = w->optimizer || w->optimizer_into;
+    const pf_purpose purpose = trains ? PF_FOR_TRAINING : PF_FOR_MODEL;
+    if (w->module) return pf_folder_use(engine, dir, purpose, use_wanted, w);
+    PF_TRY(pf_folder_find(engine, &folder, dir, true, purpose));
     int status = use_wanted(w, engine, folder, NULL);
     pf_path_free(folder);
     return status;

@@ -197,6 +197,15 @@ PF_API void pf_named_free(pf_named *tensors, int n);
  * tokenizer. Reads headers and small files only. */
 PF_API int pf_inspect(pf_config **info, pf_engine *engine, const char *path);
 
+/* What a checkpoint folder holds, and what for:
+ *   config.json, model.safetensors, manifest.json   the model: loading it, to write, to judge, for
+ *                                                   vectors, streams and servings, needs no more
+ *   tokenizer.json                                  of a model of texts: what its ids stand for
+ *   state.json, optimizer.safetensors, carried.safetensors
+ *                                                   training goes on from all of them
+ * So the last three may be left out of a folder that is shipped (pf_model_save makes one without
+ * them); of what is there, every byte is held against the manifest. */
+
 /* Makes the run folder, and keeps every other writer out of it (they get PF_ESTATE) until the
  * engine closes or its process ends, however it ends. Saving needs no such hold. */
 PF_API int pf_checkpoint_hold(pf_engine *engine, const char *dir);
@@ -220,7 +229,9 @@ PF_API int pf_checkpoint_carried(pf_state **state, pf_engine *engine, const char
 /* Takes a run folder or a checkpoint folder, verifies the manifest, and falls back to the previous
  * good one with a warning; "DIR/BEST" means the one that mark names, and no other. Results that
  * are not wanted take NULL. Taking the optimizer means going on with the training: the engine's
- * seed and random state become the checkpoint's. `state` comes back with its step. */
+ * seed and random state become the checkpoint's; a folder that training can't go on from, since
+ * files of it have been left out, is refused with PF_EFORMAT. `state` comes back with its step, of
+ * a folder without state.json with step 0 alone. */
 PF_API int pf_checkpoint_load(pf_engine *engine, const char *dir, pf_module **PF_NULLABLE module,
                               pf_optimizer **PF_NULLABLE optimizer, pf_config **PF_NULLABLE state,
                               pf_config **PF_NULLABLE tokenizer);
@@ -230,16 +241,25 @@ PF_API int pf_checkpoint_restore(pf_engine *engine, const char *dir, pf_module *
                                  pf_config **PF_NULLABLE tokenizer);
 /* dir/MARK names step-N from now on: "BEST". */
 PF_API int pf_checkpoint_mark(pf_engine *engine, const char *dir, const char *mark, uint64_t step);
+/* The model alone, of a folder as pf_checkpoint_load takes it. */
 PF_API int pf_model_load(pf_module **module, pf_engine *engine, const char *dir);
 /* The same with the parameters where they lie in the file, mapped and only read: engines and
  * processes that load it so share one copy of them, which the system drops and reads again as it
  * needs memory. They are summed up as ever. What the file has in another form than memory (other
- * dtypes), and what moves on without being trained (projections), is read. As with
+ * dtypes), and what moves on without being trained (projections), is read; so is everything where
+ * the access to files maps nothing, and of a path in memory ("memory:"), where one engine has its
+ * copy anyhow: pf_tensor_read_only tells which a tensor is. As with
  * pf_tensor_wrap_const nothing trains, restores or merges them; what is frozen may stay so beside
  * adapters. The file must stay as it is as long as the model lives: one that is cut short ends the
  * process with SIGBUS, one that is written to in place changes the weights. Checkpoints here are
  * never written in place; a file that anybody may write to is refused. */
 PF_API int pf_model_load_mapped(pf_module **module, pf_engine *engine, const char *dir);
+/* A folder to be shipped: dir/config.json, dir/model.safetensors, dir/manifest.json, and
+ * dir/tokenizer.json where one is given, written beside and renamed in one step. No run: it has no
+ * step-N, and is loaded by its own name. Where `dir` is there already it must hold nothing
+ * (PF_ESTATE). */
+PF_API int pf_model_save(pf_engine *engine, const char *dir, pf_module *module,
+                         const pf_config *PF_NULLABLE tokenizer);
 
 #ifdef __cplusplus
 }

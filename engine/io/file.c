@@ -150,32 +150,50 @@ static void writer_free(pf_writer *w) {
     pf_path_free(w->temp);
     pf_path_free(w->target);
     pf_path_free(w->parent);
+    pf_path_free(w->shown);
     if (w->hash.state) pf_hash_end(&w->hash);
     *w = (pf_writer){0};
 }
 
 static int create(pf_writer *w, unsigned mode) {
     int result = pf_disk_open(&w->file, w->engine, w->temp, PF_OPEN_NEW, mode);
-    if (result == -EEXIST && w->atomic) { /* of a dead process with our number */
+    if (result == -EEXIST && w->target) { /* of a dead process with our number */
         pf_disk_remove(w->engine, w->temp);
         result = pf_disk_open(&w->file, w->engine, w->temp, PF_OPEN_NEW, mode);
     }
-    return result < 0 ? pf_file_fail(result, "create", w->temp) : PF_OK;
+    return result < 0 ? pf_file_fail(result, "create", w->path) : PF_OK;
 }
 
-int pf_writer_open(pf_writer *w, pf_engine *engine, const char *path, bool atomic) {
-    unsigned mode = 0;
-    *w = (pf_writer){.engine = engine, .path = path, .atomic = atomic};
-    if (!*path) return pf_fail(PF_EINVAL, "write: the path is empty");
-    int status = atomic ? find_target(w, &mode) : pf_path(&w->target, engine, "%s", path);
-    if (status >= 0)
-        status =
-            atomic ? temp_name(&w->temp, engine, w->target) : pf_path(&w->temp, engine, "%s", path);
-    if (status >= 0 && atomic) status = pf_path_parent(&w->parent, engine, w->target);
-    if (status >= 0) status = pf_hash_begin(&w->hash, engine->heap);
+/* Paths of what is written beside its target, and renamed. */
+static int name_paths(pf_writer *w, unsigned *mode) {
+    PF_TRY(find_target(w, mode));
+    PF_TRY(temp_name(&w->temp, w->engine, w->target));
+    return pf_path_parent(&w->parent, w->engine, w->target);
+}
+
+static int begin_writing(pf_writer *w, int named, unsigned mode) {
+    int status = named;
+    if (status >= 0) status = pf_hash_begin(&w->hash, w->engine->heap);
     if (status >= 0) status = create(w, mode);
     if (status < 0) writer_free(w);
     return status;
+}
+
+int pf_writer_open(pf_writer *w, pf_engine *engine, const char *path) {
+    unsigned mode = 0;
+    *w = (pf_writer){.engine = engine, .path = path};
+    if (!*path) return pf_fail(PF_EINVAL, "write: the path is empty");
+    int status = name_paths(w, &mode);
+    return begin_writing(w, status, mode);
+}
+
+int pf_writer_open_in(pf_writer *w, pf_engine *engine, const char *temp, const char *folder,
+                      const char *name) {
+    *w = (pf_writer){.engine = engine};
+    int status = pf_path(&w->temp, engine, "%s/%s", temp, name);
+    if (status >= 0) status = pf_path(&w->shown, engine, "%s/%s", folder, name);
+    w->path = w->shown;
+    return begin_writing(w, status, 0);
 }
 
 int pf_writer_put(pf_writer *w, const void *data, size_t bytes) {
@@ -198,7 +216,7 @@ static int writer_finish(pf_writer *w) {
     if (result < 0) return pf_file_fail(result, "sync", w->path);
     result = pf_disk_close(&w->file);
     if (result < 0) return pf_file_fail(result, "close", w->path);
-    if (w->atomic) result = pf_disk_rename(w->engine, w->temp, w->target);
+    if (w->target) result = pf_disk_rename(w->engine, w->temp, w->target);
     return result < 0 ? pf_file_fail(result, "rename to", w->path) : PF_OK;
 }
 
@@ -209,7 +227,7 @@ int pf_writer_commit(pf_writer *w, char *hash) {
         return status;
     }
     if (hash) pf_hash_hex(&w->hash, hash);
-    if (w->atomic) status = pf_dir_sync(w->engine, w->parent);
+    if (w->target) status = pf_dir_sync(w->engine, w->parent);
     writer_free(w);
     return status;
 }

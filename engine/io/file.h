@@ -43,17 +43,20 @@ typedef struct pf_writer {
     pf_engine *engine;
     pf_file file;
     int64_t size;     /* bytes put so far */
-    const char *path; /* borrowed */
-    char *target;     /* the file that `path` names behind its links */
-    char *temp;       /* what is written to; the target when not atomic */
-    char *parent;     /* the target's folder; NULL when not atomic */
-    bool atomic;
+    const char *path; /* for messages: borrowed, or `shown` */
+    char *temp;       /* what is written to */
+    char *target;     /* the file that `path` names behind its links; NULL: temp stays */
+    char *parent;     /* the target's folder */
+    char *shown;
     pf_hash hash; /* of what was put */
 } pf_writer;
 
-/* atomic: to a temporary file beside the target, which takes its name and its mode at commit; else
- * the file itself, which must not exist (inside a folder that is still temporary). */
-int pf_writer_open(pf_writer *w, pf_engine *engine, const char *path, bool atomic);
+/* To a temporary file beside the target, which takes its name and its mode at commit. */
+int pf_writer_open(pf_writer *w, pf_engine *engine, const char *path);
+/* The file `name` itself, which must not exist, in the folder `temp`, which will be `folder`: so
+ * messages call it. */
+int pf_writer_open_in(pf_writer *w, pf_engine *engine, const char *temp, const char *folder,
+                      const char *name);
 int pf_writer_put(pf_writer *w, const void *data, size_t bytes);
 /* Syncs, closes, renames, syncs the folder, and asks for no memory; hash (PF_HASH_TEXT, may be
  * NULL) is that of the content. On failure nothing is left behind. */

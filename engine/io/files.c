@@ -24,7 +24,13 @@ int pf_file_read(pf_engine *engine, const char *path, int64_t offset, void *out,
     pf_reader r;
     if (offset < 0) return pf_fail(PF_EINVAL, "read %s: from byte %lld", path, (long long)offset);
     PF_TRY(pf_reader_open(&r, engine, path));
-    int status = pf_reader_read(&r, offset, out, bytes);
+    const bool beyond = offset > r.size || bytes > (uint64_t)(r.size - offset);
+    int status = beyond
+                     ? pf_fail(PF_EFORMAT,
+                               "read %s: %zu bytes from byte %lld are asked for, and the file has "
+                               "%lld in all",
+                               path, bytes, (long long)offset, (long long)r.size)
+                     : pf_reader_read(&r, offset, out, bytes);
     pf_reader_close(&r);
     return status;
 }
@@ -34,7 +40,7 @@ int pf_file_write(pf_engine *engine, const char *path, const void *data, size_t 
     PF_NEED(path);
     if (bytes > 0) PF_NEED(data);
     pf_writer w;
-    PF_TRY(pf_writer_open(&w, engine, path, true));
+    PF_TRY(pf_writer_open(&w, engine, path));
     int status = pf_writer_put(&w, data, bytes);
     if (status >= 0) return pf_writer_commit(&w, NULL);
     pf_writer_abort(&w);

@@ -16,12 +16,27 @@
 typedef struct {
     pf_engine *engine;
     bool contents;
+    pf_purpose purpose;
     pf_use_fn use; /* NULL: to be found is enough */
     void *context;
     bool settled; /* the checkpoint is whole, so what failed would fail with no other */
 } search;
 
 #define WEIGHTS "model.safetensors"
+
+/* Every file that is listed, but those of training where nobody asks for them. */
+static int verify(search *s, const pf_manifest *m, const char *folder, bool contents,
+                  const char *unread) {
+    static const char *const training[] = {"state.json", "optimizer.safetensors",
+                                           "carried.safetensors", NULL};
+    const char *missing;
+    PF_TRY(pf_manifest_verify(m, s->engine, folder, contents, unread, training, &missing));
+    if (s->purpose == PF_FOR_MODEL || !missing) return PF_OK;
+    return pf_fail(PF_EFORMAT,
+                   "%s in %s is missing: the folder is enough for running its model, not for going "
+                   "on with the training",
+                   missing, folder);
+}
 
 /* `use` reads the weights and sums them up on the way. Where it fails over what is in files, they
  * are summed up by themselves: damage is told from a file that is whole and wrong. */
@@ -30,7 +45,7 @@ static int use_whole(search *s, const pf_manifest *m, const char *folder) {
     int status = s->use(s->context, s->engine, folder, pf_manifest_hash(m, WEIGHTS));
     if (status == PF_EFORMAT) {
         snprintf(why, sizeof why, "%s", pf_last_error());
-        PF_TRY(pf_manifest_verify(m, s->engine, folder, true, NULL));
+        PF_TRY(verify(s, m, folder, true, NULL));
         pf_fail(status, "%s", why);
     }
     s->settled = true;
@@ -40,7 +55,7 @@ static int use_whole(search *s, const pf_manifest *m, const char *folder) {
 static int try_folder(search *s, const char *folder) {
     pf_manifest m;
     PF_TRY(pf_manifest_read(&m, s->engine, folder));
-    PF_TRY(pf_manifest_verify(&m, s->engine, folder, s->contents, s->use ? WEIGHTS : NULL));
+    PF_TRY(verify(s, &m, folder, s->contents, s->use ? WEIGHTS : NULL));
     bool complete = pf_manifest_has(&m, WEIGHTS) && pf_manifest_has(&m, "config.json");
     if (complete) return s->use ? use_whole(s, &m, folder) : PF_OK;
     return pf_fail(PF_EFORMAT,
@@ -173,7 +188,17 @@ static int is_checkpoint(search *s, const char *path, bool *is) {
 static int find(search *s, char **folder, const char *path) {
     bool there, is_folder, checkpoint;
     *folder = NULL;
+    if (!*path)
+        return pf_fail(PF_EINVAL,
+                       "checkpoint: the path is empty; a run folder, a checkpoint folder "
+                       "or a mark in a run (RUN/BEST) is needed");
     PF_TRY(pf_look_for(s->engine, path, &there, &is_folder));
+    const char *name = pf_path_name(path);
+    if (there && !is_folder && strspn(name, PF_MARK_LETTERS) != strlen(name))
+        return pf_fail(PF_EFORMAT,
+                       "checkpoint: %s is a file; what is loaded is a folder, of a run or "
+                       "a checkpoint, or a mark in a run (RUN/BEST)",
+                       path);
     if (!is_folder) return find_marked(s, folder, path);
     PF_TRY(is_checkpoint(s, path, &checkpoint));
     if (!checkpoint) return find_in_run(s, folder, path);
@@ -182,13 +207,16 @@ static int find(search *s, char **folder, const char *path) {
     return s->settled ? status : pf_fail_in(status, "checkpoint");
 }
 
-int pf_folder_find(pf_engine *engine, char **folder, const char *path, bool contents) {
-    search s = {.engine = engine, .contents = contents};
+int pf_folder_find(pf_engine *engine, char **folder, const char *path, bool contents,
+                   pf_purpose purpose) {
+    search s = {.engine = engine, .contents = contents, .purpose = purpose};
     return find(&s, folder, path);
 }
 
-int pf_folder_use(pf_engine *engine, const char *path, pf_use_fn use, void *context) {
-    search s = {.engine = engine, .contents = true, .use = use, .context = context};
+int pf_folder_use(pf_engine *engine, const char *path, pf_purpose purpose, pf_use_fn use,
+                  void *context) {
+    search s = {
+        .engine = engine, .contents = true, .purpose = purpose, .use = use, .context = context};
     char *folder;
     PF_TRY(find(&s, &folder, path));
     pf_path_free(folder);

@@ -42,19 +42,27 @@ typedef struct pf_parts {
 int pf_folder_save(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
                    int keep);
 int pf_folder_mark(pf_engine *engine, const char *run, const char *mark, uint64_t step);
+/* A checkpoint folder that stands alone: `folder` itself, which may be there if it is empty. */
+int pf_folder_save_alone(pf_engine *engine, const char *folder, const pf_parts *parts);
+
+/* What a checkpoint is looked for. Where it is a model alone, the files that training goes on from
+ * may have been left out. */
+typedef enum { PF_FOR_MODEL, PF_FOR_TRAINING } pf_purpose;
 
 /* The verified checkpoint folder that `path` means: a checkpoint folder itself; the one a
  * mark file ("run/BEST") names; or of a run folder the one LATEST names, else, with a
  * warning that says what failed, the next older good one. contents: checksums too, not
- * only sizes. Free *folder with free. */
-int pf_folder_find(pf_engine *engine, char **folder, const char *path, bool contents);
+ * only sizes. Free *folder with pf_path_free. */
+int pf_folder_find(pf_engine *engine, char **folder, const char *path, bool contents,
+                   pf_purpose purpose);
 
 /* The same for whoever reads the checkpoint: `use` is called with its folder, whose files are all
  * verified but the weights, which it is to hold against `hash` when it has read them. PF_EFORMAT of
  * it is held against the weights' checksum: damage leads on to the next older checkpoint, as above,
  * anything else is final. */
 typedef int (*pf_use_fn)(void *context, pf_engine *engine, const char *folder, const char *hash);
-int pf_folder_use(pf_engine *engine, const char *path, pf_use_fn use, void *context);
+int pf_folder_use(pf_engine *engine, const char *path, pf_purpose purpose, pf_use_fn use,
+                  void *context);
 
 /* A file that names a step; leaves a message if not. */
 bool pf_folder_is_mark(pf_engine *engine, const char *path);

@@ -96,23 +96,24 @@ static void prune(pf_engine *engine, const char *run, uint64_t newest, const cha
 
 typedef int (*put_fn)(pf_writer *w, pf_engine *engine, const void *what);
 
-static int put_file(pf_manifest *m, const char *folder, const char *name, pf_engine *engine,
-                    put_fn put, const void *what) {
-    char *path, hash[PF_HASH_TEXT];
+/* A folder that is being written: where it lies, and the name that it will have. */
+typedef struct {
+    pf_engine *engine;
+    const char *temp, *path;
+} place;
+
+static int put_file(pf_manifest *m, const place *at, const char *name, put_fn put,
+                    const void *what) {
+    char hash[PF_HASH_TEXT];
     pf_writer w;
-    PF_TRY(pf_path(&path, engine, "%s/%s", folder, name));
-    int status = pf_writer_open(&w, engine, path, false);
-    if (status >= 0) {
-        status = put(&w, engine, what);
-        int64_t size = w.size;
-        if (status < 0)
-            pf_writer_abort(&w);
-        else
-            status = pf_writer_commit(&w, hash);
-        if (status >= 0) status = pf_manifest_add(m, name, size, hash);
-    }
-    pf_path_free(path);
-    return status;
+    PF_TRY(pf_writer_open_in(&w, at->engine, at->temp, at->path, name));
+    int status = put(&w, at->engine, what);
+    int64_t size = w.size;
+    if (status < 0)
+        pf_writer_abort(&w);
+    else
+        status = pf_writer_commit(&w, hash);
+    return status < 0 ? status : pf_manifest_add(m, name, size, hash);
 }
 
 static int put_weights(pf_writer *w, pf_engine *engine, const void *what) {
@@ -145,8 +146,8 @@ static int put_json(pf_writer *w, pf_engine *engine, const void *what) {
     return status;
 }
 
-static int write_parts(pf_engine *engine, const char *folder, const pf_parts *parts,
-                       const char *name, uint64_t step) {
+/* name: the run's, "" of a folder that stands alone. */
+static int write_parts(const place *at, const pf_parts *parts, const char *name, uint64_t step) {
     pf_manifest m = {.step = step};
     const struct {
         const char *name;
@@ -158,19 +159,19 @@ static int write_parts(pf_engine *engine, const char *folder, const pf_parts *pa
     };
     for (int i = 0; i < PF_COUNT(texts); i++) {
         if (!texts[i].config) continue;
-        int status = put_file(&m, folder, texts[i].name, engine, put_json, texts[i].config);
+        int status = put_file(&m, at, texts[i].name, put_json, texts[i].config);
         if (status < 0) return pf_fail_in(status, "%s", texts[i].name);
     }
-    PF_TRY(put_file(&m, folder, "model.safetensors", engine, put_weights, parts));
+    PF_TRY(put_file(&m, at, "model.safetensors", put_weights, parts));
     if (parts->has_moments) {
-        PF_TRY(put_file(&m, folder, "optimizer.safetensors", engine, put_moments, parts));
+        PF_TRY(put_file(&m, at, "optimizer.safetensors", put_moments, parts));
     }
     if (parts->carried) {
-        PF_TRY(put_file(&m, folder, "carried.safetensors", engine, put_carried, parts));
+        PF_TRY(put_file(&m, at, "carried.safetensors", put_carried, parts));
     }
     snprintf(m.run, sizeof m.run, "%s", name);
-    PF_TRY(pf_manifest_write(&m, engine, folder));
-    return pf_dir_sync(engine, folder);
+    PF_TRY(pf_manifest_write(&m, at->engine, at->temp, at->path));
+    return pf_dir_sync(at->engine, at->temp);
 }
 
 /* Gives the complete folder `temp` its name; a folder of that name is swapped out, and is
@@ -197,7 +198,7 @@ static int install(pf_engine *engine, const char *temp, const char *path, const 
 static int open_mark(pf_writer *w, pf_engine *engine, const char *path, uint64_t step) {
     char text[40];
     int n = snprintf(text, sizeof text, "step-%" PRIu64 "\n", step);
-    PF_TRY(pf_writer_open(w, engine, path, true));
+    PF_TRY(pf_writer_open(w, engine, path));
     int status = pf_writer_put(w, text, (size_t)n);
     if (status < 0) pf_writer_abort(w);
     return status;
@@ -221,18 +222,24 @@ static int make_way(char **aside, pf_engine *engine, const char *run, uint64_t s
     return stays ? pf_step_set_aside(aside, engine, run, step) : PF_OK;
 }
 
+/* The temporary folder. */
+static int make_temp(const place *at) {
+    int result = pf_disk_make_dir(at->engine, at->temp);
+    if (result == -EEXIST) { /* of a dead process with our number */
+        pf_dir_remove(at->engine, at->temp);
+        result = pf_disk_make_dir(at->engine, at->temp);
+    }
+    return result < 0 ? pf_file_fail(result, "make folder", at->path) : PF_OK;
+}
+
 static int save_named(pf_engine *engine, const char *run, uint64_t step, const pf_parts *parts,
                       const char *name, const char *temp, const char *path) {
+    const place at = {engine, temp, path};
     char *old, *aside = NULL;
     PF_TRY(pf_path(&old, engine, "%s/.step-%" PRIu64 ".old", run, step));
-    int status = PF_OK, result = pf_disk_make_dir(engine, temp);
-    if (result == -EEXIST) { /* of a dead process with our number */
-        pf_dir_remove(engine, temp);
-        result = pf_disk_make_dir(engine, temp);
-    }
-    bool made = result >= 0;
-    if (!made) status = pf_file_fail(result, "make folder", temp);
-    if (status >= 0) status = write_parts(engine, temp, parts, name, step);
+    int status = make_temp(&at);
+    bool made = status >= 0;
+    if (status >= 0) status = write_parts(&at, parts, name, step);
     if (status >= 0) status = make_way(&aside, engine, run, step, name);
     if (status >= 0) status = install(engine, temp, path, old);
     /* The new name is on the disk before anything that it replaced goes. */
@@ -296,6 +303,60 @@ int pf_folder_save(pf_engine *engine, const char *run, uint64_t step, const pf_p
     }
     if (status >= 0) return PF_OK;
     return pf_fail_in(status, "checkpoint: step %" PRIu64 " is not saved", step);
+}
+
+/* ---- a folder that stands alone -------------------------------------------------- */
+
+static int is_taken(const char *path) {
+    return pf_fail(PF_ESTATE,
+                   "%s is there already, with something in it: choose another folder, or remove it",
+                   path);
+}
+
+/* Renaming asks again whether it is free; asked before, nothing is written in vain. */
+static int check_free(pf_engine *engine, const char *path) {
+    pf_names names;
+    pf_file_info info;
+    if (pf_disk_look_through(engine, path, &info) < 0) return PF_OK;
+    if (info.kind != PF_ENTRY_FOLDER) return is_taken(path);
+    if (pf_names_read(&names, engine, path) < 0) return PF_OK; /* can't be listed */
+    const bool free = !pf_names_next(&names, NULL);
+    pf_names_free(&names);
+    return free ? PF_OK : is_taken(path);
+}
+
+static int save_at(const place *at, const char *parent, const pf_parts *parts) {
+    PF_TRY(check_free(at->engine, at->path));
+    PF_TRY(pf_dir_make(at->engine, parent));
+    PF_TRY(make_temp(at));
+    int status = write_parts(at, parts, "", 0);
+    if (status >= 0) {
+        int result = pf_disk_rename(at->engine, at->temp, at->path);
+        if (result == -ENOTEMPTY || result == -EEXIST)
+            status = is_taken(at->path);
+        else if (result < 0)
+            status = pf_file_fail(result, "rename to", at->path);
+    }
+    if (status >= 0) return pf_dir_sync(at->engine, parent);
+    pf_dir_remove(at->engine, at->temp);
+    return status;
+}
+
+int pf_folder_save_alone(pf_engine *engine, const char *folder, const pf_parts *parts) {
+    place at = {.engine = engine};
+    char *path, *parent = NULL, *temp = NULL;
+    PF_TRY(pf_path(&path, engine, "%s", folder));
+    for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) path[n - 1] = 0;
+    int status = pf_path_parent(&parent, engine, path);
+    if (status >= 0) {
+        const char *name = pf_path_name(path);
+        status = pf_path(&temp, engine, "%.*s.%s.tmp-%ld", (int)(name - path), path, name,
+                         (long)getpid());
+    }
+    at.path = path, at.temp = temp;
+    if (status >= 0) status = save_at(&at, parent, parts);
+    pf_path_free(temp), pf_path_free(parent), pf_path_free(path);
+    return status < 0 ? pf_fail_in(status, "model: not saved") : PF_OK;
 }
 
 int pf_folder_mark(pf_engine *engine, const char *run, const char *mark, uint64_t step) {

@@ -103,7 +103,7 @@ int pf_inspect(pf_config **info, pf_engine *engine, const char *path) {
     if (!*info) return PF_ENOMEM;
     int status;
     if (pf_is_folder(engine, path) || pf_folder_is_mark(engine, path)) {
-        status = pf_folder_find(engine, &folder, path, false);
+        status = pf_folder_find(engine, &folder, path, false, PF_FOR_MODEL);
         if (status >= 0) status = inspect_folder(*info, engine, folder);
     } else {
         status = inspect_file(*info, engine, path);

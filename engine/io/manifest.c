@@ -56,29 +56,32 @@ int pf_manifest_add(pf_manifest *m, const char *name, int64_t size, const char *
     return PF_OK;
 }
 
-int pf_manifest_write(const pf_manifest *m, pf_engine *engine, const char *folder) {
-    pf_text text = {.heap = engine->heap};
-    char *path, hash[PF_HASH_TEXT];
-    PF_TRY(pf_path(&path, engine, "%s/%s", folder, PF_MANIFEST_FILE));
-    pf_text_print(&text, "{\n  \"format\": %d,\n  \"files\": [", VERSION);
+/* All of it, its own checksum last. */
+static int print_manifest(pf_text *text, const pf_manifest *m) {
+    char hash[PF_HASH_TEXT];
+    pf_text_print(text, "{\n  \"format\": %d,\n  \"files\": [", VERSION);
     for (int i = 0; i < m->n; i++) {
-        pf_text_print(&text, "%s\n    {\"name\": \"%s\", \"size\": %lld, \"xxh3_128\": \"%s\"}",
+        pf_text_print(text, "%s\n    {\"name\": \"%s\", \"size\": %lld, \"xxh3_128\": \"%s\"}",
                       i > 0 ? "," : "", m->file[i].name, (long long)m->file[i].size,
                       m->file[i].hash);
     }
-    pf_text_print(&text, "\n  ]");
+    pf_text_print(text, "\n  ]");
     if (m->run[0]) {
-        pf_text_print(&text, ",\n  \"run\": \"%s\",\n  \"step\": \"%llu\"", m->run,
+        pf_text_print(text, ",\n  \"run\": \"%s\",\n  \"step\": \"%llu\"", m->run,
                       (unsigned long long)m->step);
     }
-    int status = text.failed ? pf_fail(PF_ENOMEM, "manifest: out of memory") : PF_OK;
-    if (status >= 0) {
-        pf_hash_bytes(text.data, text.size, hash);
-        pf_text_print(&text, "%s%s%s", TAIL_HEAD, hash, TAIL_END);
-        if (text.failed) status = pf_fail(PF_ENOMEM, "manifest: out of memory");
-    }
+    if (text->failed) return pf_fail(PF_ENOMEM, "manifest: out of memory");
+    pf_hash_bytes(text->data, text->size, hash);
+    pf_text_print(text, "%s%s%s", TAIL_HEAD, hash, TAIL_END);
+    return text->failed ? pf_fail(PF_ENOMEM, "manifest: out of memory") : PF_OK;
+}
+
+int pf_manifest_write(const pf_manifest *m, pf_engine *engine, const char *folder,
+                      const char *shown) {
+    pf_text text = {.heap = engine->heap};
     pf_writer w;
-    if (status >= 0) status = pf_writer_open(&w, engine, path, false);
+    int status = print_manifest(&text, m);
+    if (status >= 0) status = pf_writer_open_in(&w, engine, folder, shown, PF_MANIFEST_FILE);
     if (status >= 0) {
         status = pf_writer_put(&w, text.data, text.size);
         if (status >= 0)
@@ -87,7 +90,6 @@ int pf_manifest_write(const pf_manifest *m, pf_engine *engine, const char *folde
             pf_writer_abort(&w);
     }
     pf_text_close(&text);
-    pf_path_free(path);
     return status;
 }
 
@@ -196,15 +198,14 @@ static int verify_open(const pf_manifest *m, int i, pf_engine *engine, const pf_
     return pf_fail(PF_EFORMAT, "%s in %s is damaged (checksum differs)", m->file[i].name, folder);
 }
 
+/* PF_ENOTFOUND: it is not there. */
 static int verify_one(const pf_manifest *m, int i, pf_engine *engine, const char *folder,
                       bool contents) {
     pf_reader r;
     char *path;
     PF_TRY(pf_path(&path, engine, "%s/%s", folder, m->file[i].name));
     int status = pf_reader_open(&r, engine, path);
-    if (status == PF_ENOTFOUND) {
-        status = pf_fail(PF_EFORMAT, "%s in %s is missing", m->file[i].name, folder);
-    } else if (status >= 0) {
+    if (status >= 0) {
         status = verify_open(m, i, engine, &r, folder, contents);
         pf_reader_close(&r);
     }
@@ -212,12 +213,24 @@ static int verify_one(const pf_manifest *m, int i, pf_engine *engine, const char
     return status;
 }
 
+/* The name in the list that is the file's. */
+static const char *listed(const char *const *names, const char *file) {
+    while (*names && strcmp(*names, file) != 0) names++;
+    return *names;
+}
+
 int pf_manifest_verify(const pf_manifest *m, pf_engine *engine, const char *folder, bool contents,
-                       const char *unread) {
+                       const char *unread, const char *const *spared, const char **missing) {
+    *missing = NULL;
     for (int i = 0; i < m->n; i++) {
-        bool later = unread && !strcmp(m->file[i].name, unread);
+        const char *name = m->file[i].name, *spare = listed(spared, name);
+        bool later = unread && !strcmp(name, unread);
         PF_TRY(pf_check_cancel(engine));
-        PF_TRY(verify_one(m, i, engine, folder, contents && !later));
+        int status = verify_one(m, i, engine, folder, contents && !later);
+        if (status == PF_ENOTFOUND && !spare)
+            return pf_fail(PF_EFORMAT, "%s in %s is missing", name, folder);
+        if (status == PF_ENOTFOUND && !*missing) *missing = spare;
+        if (status < 0 && status != PF_ENOTFOUND) return status;
     }
     return PF_OK;
 }

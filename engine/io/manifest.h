@@ -27,12 +27,15 @@ typedef struct pf_manifest {
 int pf_manifest_add(pf_manifest *m, const char *name, int64_t size, const char *hash);
 const char *pf_manifest_hash(const pf_manifest *m, const char *name); /* NULL: no such file */
 bool pf_manifest_has(const pf_manifest *m, const char *name);
-int pf_manifest_write(const pf_manifest *m, pf_engine *engine, const char *folder);
+/* Into the folder `folder`, which messages call `shown`. */
+int pf_manifest_write(const pf_manifest *m, pf_engine *engine, const char *folder,
+                      const char *shown);
 /* Reads folder/manifest.json and checks it against its own checksum. PF_ENOTFOUND: none. */
 int pf_manifest_read(pf_manifest *m, pf_engine *engine, const char *folder);
 /* Checks that every file is there with its size and, if `contents`, its checksum; of the file
- * `unread` (may be NULL) the size alone: whoever reads it sums it up. */
+ * `unread` (may be NULL) the size alone: whoever reads it sums it up. The files that `spared`
+ * names, up to a NULL, may be missing: the first one that is comes back as *missing, else NULL. */
 int pf_manifest_verify(const pf_manifest *m, pf_engine *engine, const char *folder, bool contents,
-                       const char *unread);
+                       const char *unread, const char *const *spared, const char **missing);
 
 #endif

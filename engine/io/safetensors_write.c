@@ -106,24 +106,29 @@ static int put_header(pf_text *text, const pf_named *tensors, int n, const pf_co
 }
 
 /* A cancel is seen between two of them. */
-static int put_bytes(const pf_engine *engine, pf_writer *to, const char *data, size_t bytes) {
+static int put_bytes(const pf_engine *engine, pf_writer *to, const char *data, size_t bytes,
+                     int64_t total) {
     for (size_t at = 0; at < bytes; at += STRIDE) {
-        PF_TRY(pf_progress_at(engine, "saving weights", to->size, 0));
+        PF_TRY(pf_progress_at(engine, "saving weights", to->size, total));
         PF_TRY(pf_writer_put(to, data + at, at + STRIDE < bytes ? STRIDE : bytes - at));
     }
     return PF_OK;
 }
 
-/* Row-major, whatever the strides: the one copy that writing may need. */
-static int put_tensor(pf_engine *engine, pf_writer *to, pf_tensor *t) {
-    size_t bytes = (size_t)pf_tensor_numel(t) * pf_dtype_size(t->dtype);
+static size_t bytes_of(const pf_tensor *t) {
+    return (size_t)pf_tensor_numel(t) * pf_dtype_size(t->dtype);
+}
+
+/* Row-major, whatever the strides: the one copy that writing may need. total: of the file. */
+static int put_tensor(pf_engine *engine, pf_writer *to, pf_tensor *t, int64_t total) {
+    size_t bytes = bytes_of(t);
     if (bytes == 0) return PF_OK;
     PF_TRY(pf_check_cancel(engine));
-    if (pf_tensor_contiguous(t)) return put_bytes(engine, to, pf_tensor_data(t), bytes);
+    if (pf_tensor_contiguous(t)) return put_bytes(engine, to, pf_tensor_data(t), bytes, total);
     char *copy = pf_heap_alloc(engine->heap, bytes);
     if (!copy) return PF_ENOMEM;
     int status = pf_tensor_read(t, copy, bytes);
-    if (status >= 0) status = put_bytes(engine, to, copy, bytes);
+    if (status >= 0) status = put_bytes(engine, to, copy, bytes, total);
     pf_heap_free(engine->heap, copy, bytes);
     return status;
 }
@@ -137,7 +142,10 @@ int pf_safetensors_write(pf_engine *engine, pf_writer *to, const pf_named *tenso
     if (status >= 0) status = pf_writer_put(to, &length, sizeof length);
     if (status >= 0) status = pf_writer_put(to, header.data, header.size);
     pf_text_close(&header);
-    for (int i = 0; status >= 0 && i < n; i++) status = put_tensor(engine, to, tensors[i].tensor);
+    int64_t total = to->size;
+    for (int i = 0; i < n; i++) total += (int64_t)bytes_of(tensors[i].tensor);
+    for (int i = 0; status >= 0 && i < n; i++)
+        status = put_tensor(engine, to, tensors[i].tensor, total);
     return status;
 }
 
@@ -147,7 +155,7 @@ int pf_safetensors_save(pf_engine *engine, const char *path, const pf_named *ten
     PF_NEED(path);
     PF_NEED_ARRAY(tensors, n);
     pf_writer w;
-    PF_TRY(pf_writer_open(&w, engine, path, true));
+    PF_TRY(pf_writer_open(&w, engine, path));
     int status = pf_safetensors_write(engine, &w, tensors, n, metadata);
     if (status >= 0) return pf_writer_commit(&w, NULL);
     pf_writer_abort(&w);

@@ -25,11 +25,10 @@
 typedef struct {
     pf_engine *engine;
     pf_heap *heap;
-    char *temp; /* the folder until it is whole */
+    char *place, *temp; /* the folder, and where it lies until it is whole */
     int64_t block;
-    pf_data *part;   /* the block that is being gathered */
-    pf_writer shard; /* the file that it goes to */
-    char *shard_path;
+    pf_data *part;    /* the block that is being gathered */
+    pf_writer shard;  /* the file that it goes to */
     pf_config *sizes; /* of the files before */
     pf_block *blocks;
     int64_t n_blocks, blocks_capacity;
@@ -47,27 +46,23 @@ typedef struct {
 
 /* ---- files of the folder ---- */
 
-static int open_in(pf_writer *w, char **path, const sharder *s, const char *name) {
-    PF_TRY(pf_path(path, s->engine, "%s/%s", s->temp, name));
-    return pf_writer_open(w, s->engine, *path, false);
+static int open_in(pf_writer *w, const sharder *s, const char *name) {
+    return pf_writer_open_in(w, s->engine, s->temp, s->place, name);
 }
 
 static int end_shard(sharder *s) {
-    if (!s->shard_path) return PF_OK;
+    if (!s->shard.temp) return PF_OK; /* none is open */
     int64_t size = s->shard.size;
-    int status = pf_writer_commit(&s->shard, NULL);
-    pf_path_free(s->shard_path);
-    s->shard_path = NULL;
-    if (status < 0) return status;
+    PF_TRY(pf_writer_commit(&s->shard, NULL));
     return pf_config_push(s->sizes, pf_config_number_beside(s->sizes, (double)size));
 }
 
 static int begin_shard(sharder *s) {
     char name[32];
-    if (s->shard_path && s->shard.size < SHARD_BYTES) return PF_OK;
+    if (s->shard.temp && s->shard.size < SHARD_BYTES) return PF_OK;
     PF_TRY(end_shard(s));
     snprintf(name, sizeof name, "shard-%05d.bin", pf_config_size(s->sizes));
-    return open_in(&s->shard, &s->shard_path, s, name);
+    return open_in(&s->shard, s, name);
 }
 
 /* ---- blocks ---- */
@@ -123,7 +118,9 @@ static int begin(pf_reading *r) {
     s->fraction = pf_data_fraction(r, r->options);
     PF_TRY(
         pf_heap_grow(s->heap, (void **)&s->part->tokens, &s->part->tokens_capacity, s->block, 1));
-    return r->fasta ? open_in(&s->records, &s->records_path, s, RECORDS_FILE) : PF_OK;
+    if (!r->fasta) return PF_OK;
+    PF_TRY(pf_path(&s->records_path, s->engine, "%s/%s", s->temp, RECORDS_FILE));
+    return open_in(&s->records, s, RECORDS_FILE);
 }
 
 static int add_sequence(pf_reading *r, const pf_fasta *fasta) {
@@ -228,24 +225,20 @@ static int add_text(pf_reading *r, pf_input *input) {
 static int put_file(pf_manifest *m, const sharder *s, const char *name, const void *bytes,
                     size_t n) {
     pf_writer w;
-    char *path, hash[PF_HASH_TEXT];
-    PF_TRY(pf_path(&path, s->engine, "%s/%s", s->temp, name));
-    int status = pf_writer_open(&w, s->engine, path, false);
-    if (status >= 0) {
-        status = pf_writer_put(&w, bytes, n);
-        if (status < 0)
-            pf_writer_abort(&w);
-        else
-            status = pf_writer_commit(&w, hash);
-    }
-    pf_path_free(path);
+    char hash[PF_HASH_TEXT];
+    PF_TRY(open_in(&w, s, name));
+    int status = pf_writer_put(&w, bytes, n);
+    if (status < 0)
+        pf_writer_abort(&w);
+    else
+        status = pf_writer_commit(&w, hash);
     return status < 0 ? status : pf_manifest_add(m, name, (int64_t)n, hash);
 }
 
 /* sides.bin; of text it is empty. */
 static int put_sides(pf_manifest *m, sharder *s, const pf_reading *r, pf_shard_choice *c) {
     pf_writer w;
-    char *path = NULL, hash[PF_HASH_TEXT];
+    char hash[PF_HASH_TEXT];
     if (!r->fasta) return put_file(m, s, PF_SHARDS_SIDES, "", 0);
     *c = (pf_shard_choice){.engine = s->engine,
                            .path = s->records_path,
@@ -255,7 +248,7 @@ static int put_sides(pf_manifest *m, sharder *s, const pf_reading *r, pf_shard_c
                            .apart = r->apart,
                            .fraction = s->fraction};
     PF_TRY(pf_writer_end(&s->records)); /* read by this process, and removed */
-    int status = open_in(&w, &path, s, PF_SHARDS_SIDES);
+    int status = open_in(&w, s, PF_SHARDS_SIDES);
     if (status >= 0) {
         status = pf_shard_choose(c, &w, s->blocks, s->n_blocks);
         if (status < 0)
@@ -263,7 +256,6 @@ static int put_sides(pf_manifest *m, sharder *s, const pf_reading *r, pf_shard_c
         else
             status = pf_writer_commit(&w, hash);
     }
-    pf_path_free(path);
     pf_disk_remove(s->engine, s->records_path);
     return status < 0 ? status : pf_manifest_add(m, PF_SHARDS_SIDES, s->n, hash);
 }
@@ -338,7 +330,7 @@ static int finish(sharder *s, const pf_reading *r) {
     if (!r->fasta && r->apart) c.shared = shared_texts(s);
     PF_TRY(put_file(&m, s, PF_SHARDS_BLOCKS, s->blocks, (size_t)s->n_blocks * sizeof *s->blocks));
     PF_TRY(put_description(&m, s, r, &c));
-    PF_TRY(pf_manifest_write(&m, s->engine, s->temp));
+    PF_TRY(pf_manifest_write(&m, s->engine, s->temp, s->place));
     return pf_dir_sync(s->engine, s->temp);
 }
 
@@ -352,7 +344,7 @@ static int make_temp(const sharder *s) {
     int status = pf_dir_make(s->engine, parent);
     pf_path_free(parent);
     int result = status >= 0 ? pf_disk_make_dir(s->engine, s->temp) : 0;
-    return result < 0 ? pf_file_fail(result, "make folder", s->temp) : status;
+    return result < 0 ? pf_file_fail(result, "make folder", s->place) : status;
 }
 
 static int work(sharder *s, const pf_config *options) {
@@ -379,16 +371,16 @@ static int open_sharder(sharder *s, pf_engine *engine, const pf_config *options)
 }
 
 static void close_sharder(sharder *s) {
-    if (s->shard_path) pf_writer_abort(&s->shard);
+    if (s->shard.temp) pf_writer_abort(&s->shard);
     if (s->records.file.io) pf_writer_abort(&s->records);
     if (s->blocks) pf_heap_free(s->heap, s->blocks, (size_t)s->blocks_capacity * sizeof *s->blocks);
     if (s->hash) pf_heap_free(s->heap, s->hash, sizeof *s->hash);
     if (s->part) pf_data_free(s->part);
     pf_config_free(s->sizes);
     pf_config_free(s->texts);
-    pf_path_free(s->shard_path);
     pf_path_free(s->records_path);
     pf_path_free(s->temp);
+    pf_path_free(s->place);
 }
 
 static int find_any(void *to, const char *name) { return (void)to, (void)name, -EEXIST; }
@@ -450,15 +442,13 @@ PF_API int pf_data_shard(pf_engine *engine, const pf_config *options, const char
     PF_NEED(options, dir);
     PF_TRY(pf_data_check_options(options, true));
     sharder s;
-    char *place = NULL;
     int status = open_sharder(&s, engine, options);
-    if (status >= 0) status = check_place(&place, engine, dir);
-    if (status >= 0) status = clean(engine, place);
-    if (status >= 0) status = pf_path(&s.temp, engine, "%s.tmp-%ld", place, (long)getpid());
+    if (status >= 0) status = check_place(&s.place, engine, dir);
+    if (status >= 0) status = clean(engine, s.place);
+    if (status >= 0) status = pf_path(&s.temp, engine, "%s.tmp-%ld", s.place, (long)getpid());
     if (status >= 0) status = work(&s, options);
-    if (status >= 0) status = install(engine, s.temp, place);
+    if (status >= 0) status = install(engine, s.temp, s.place);
     if (status < 0 && s.temp) pf_dir_remove(engine, s.temp);
     close_sharder(&s);
-    pf_path_free(place);
     return status < 0 ? status : PF_OK;
 }

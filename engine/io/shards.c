@@ -264,12 +264,13 @@ static int read_blocks(pf_data *data) {
 
 /* The three small files are what the manifest says, and the shards have their sizes. */
 static int verify(const pf_shards *s) {
+    const char *const none[] = {NULL}, *missing;
     pf_manifest m;
     PF_TRY(pf_manifest_read(&m, s->engine, s->folder));
     const char *needed[] = {PF_SHARDS_FILE, PF_SHARDS_BLOCKS, PF_SHARDS_SIDES};
     for (int i = 0; i < PF_COUNT(needed); i++)
         if (!pf_manifest_has(&m, needed[i])) return damaged(s->folder, "no complete manifest");
-    return pf_manifest_verify(&m, s->engine, s->folder, true, NULL);
+    return pf_manifest_verify(&m, s->engine, s->folder, true, NULL, none, &missing);
 }
 
 static int check_sizes(const pf_shards *s) {

@@ -126,8 +126,8 @@ end
 
 --- The run of a folder, where its last checkpoint stands. `make` as for a fresh one.
 function start.resumed(options, make)
-  local run = options.out and saved.run_folder(options.resume)
-    or cli.need(saved.run_folder(options.resume))
+  local run, why = saved.run_folder(options.resume)
+  if not options.out then cli.need(run, why) end
   local dir = options.out or run
   if dir == run then
     run_folder.hold(dir)

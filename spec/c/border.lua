@@ -40,6 +40,7 @@ local by_name = {
   ["pf_meter_resize.block"] = "NULL",
   ["pf_script_read.index"] = "-1",
   ["pf_file_write.path"] = [["memory:file"]],
+  ["pf_model_save.dir"] = [["memory:shipped"]],
   ["pf_file_remove.path"] = [["memory:file"]],
   ["pf_memory_lend.path"] = [["memory:file"]],
   ["pf_memory_get.path"] = [["memory:file"]],

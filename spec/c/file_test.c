@@ -23,7 +23,7 @@ static int save(const char *run, uint64_t step) {
 /* The step of the checkpoint that `run` means, or a negative status. */
 static int found(const char *run) {
     char *folder = NULL;
-    int status = pf_folder_find(engine, &folder, run, true);
+    int status = pf_folder_find(engine, &folder, run, true, PF_FOR_TRAINING);
     if (status >= 0) status = atoi(strrchr(folder, '-') + 1);
     pf_path_free(folder);
     return status;
@@ -132,10 +132,27 @@ static void test_links(void) {
     CHECK(scratch_count(kept, "x") == 1);
 }
 
+/* What a file has is told, wherever the bytes were to begin. */
+static void test_beyond(void) {
+    char got[8];
+    CHECK_OK(pf_file_write(engine, "memory:ten", "0123456789", 10));
+    CHECK_OK(pf_file_read(engine, "memory:ten", 8, got, 2));
+    CHECK(got[0] == '8' && got[1] == '9');
+    CHECK_OK(pf_file_read(engine, "memory:ten", 10, got, 0));
+    const int64_t from[] = {8, 10, 500, INT64_MAX};
+    for (int i = 0; i < 4; i++) {
+        CHECK_FAILS(PF_EFORMAT, pf_file_read(engine, "memory:ten", from[i], got, 3));
+        CHECK(strstr(pf_last_error(), scratch_path("3 bytes from byte %lld are asked for, and the "
+                                                   "file has 10 in all",
+                                                   (long long)from[i])));
+    }
+}
+
 int main(void) {
     folder_open();
     test_syncs();
     test_marks();
     test_links();
+    test_beyond();
     return folder_close();
 }

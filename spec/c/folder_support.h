@@ -66,7 +66,7 @@ static inline int64_t read_file_of(const char *folder, const char *name, double 
 static inline int64_t load_step(const char *path) {
     char *folder = NULL;
     pf_config *state = NULL;
-    int status = pf_folder_find(engine, &folder, path, true);
+    int status = pf_folder_find(engine, &folder, path, true, PF_FOR_TRAINING);
     if (status >= 0) status = pf_folder_config(&state, engine, folder, "state.json");
     if (status < 0) {
         pf_path_free(folder);

@@ -39,7 +39,7 @@ static size_t seal(const char *folder) {
         free(raw);
     }
     unlink(scratch_path("%s/manifest.json", folder));
-    CHECK_OK(pf_manifest_write(&m, engine, folder));
+    CHECK_OK(pf_manifest_write(&m, engine, folder, folder));
     return all;
 }
 

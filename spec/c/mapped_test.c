@@ -198,7 +198,7 @@ static void test_odd(void) {
         free(one);
     }
     CHECK(unlink(scratch_path("%s/step-1/manifest.json", run)) == 0);
-    CHECK_OK(pf_manifest_write(&manifest, e, scratch_path("%s/step-1", run)));
+    CHECK_OK(pf_manifest_write(&manifest, e, scratch_path("%s/step-1", run), run));
     CHECK_OK(pf_model_load(&loaded, e, run));
     size_t whole = live_bytes(e) - before;
     CHECK_OK(pf_model_load_mapped(&m, e, run));

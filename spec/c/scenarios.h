@@ -78,6 +78,7 @@ static const scenario scenarios[] = {
     {"saving a checkpoint", set_run, run_save, "adamw"},
     {"loading a checkpoint", set_nothing, run_load, "run"},
     {"restoring a checkpoint", set_training, run_restore, "adamw"},
+    {"shipping a model", set_model, run_ship, SMALL},
     {"loading a model", set_nothing, run_load_model, "run"},
     {"inspecting a run", set_nothing, run_inspect, "run"},
 };

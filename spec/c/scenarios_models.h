@@ -269,6 +269,17 @@ static inline int run_save(world *w) {
     return save_run(w, scratch_path("%s/run", w->out), 2);
 }
 
+static inline int run_ship(world *w) {
+    const char *folder = scratch_path("%s/shipped", w->out);
+    pf_module *m = NULL;
+    int status = pf_model_save(w->e, folder, w->model, NULL);
+    THEN(status, pf_model_load(&m, w->e, folder));
+    if (status >= 0) w->result = sum_module(1, m);
+    pf_module_release(&m);
+    scratch_remove(folder);
+    return status;
+}
+
 static inline int run_load(world *w) {
     pf_module *m = NULL;
     pf_optimizer *o = NULL;

@@ -125,7 +125,7 @@ static void sign(void) {
         free(bytes);
     }
     unlink(file_in("manifest.json"));
-    MUST(pf_manifest_write(&m, engine, shards) >= 0);
+    MUST(pf_manifest_write(&m, engine, shards, shards) >= 0);
 }
 
 /* Whatever the folder says, it is refused or it is a data set that can be gone through. */

@@ -131,7 +131,7 @@ static void lay(pf_engine *e, const uint8_t *data, size_t size) {
         if (pf_manifest_add(&manifest, p.name, (int64_t)p.size, hash) < 0) continue;
         if (pf_file_write(e, path, data + p.at, p.size) < 0) __builtin_trap();
     }
-    if (pf_manifest_write(&manifest, e, FOLDER) < 0) __builtin_trap();
+    if (pf_manifest_write(&manifest, e, FOLDER, FOLDER) < 0) __builtin_trap();
 }
 
 static void compute(pf_engine *e, pf_module *m) {
