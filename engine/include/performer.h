@@ -124,8 +124,8 @@ typedef enum { PF_CPU_GENERIC, PF_CPU_AVX2, PF_CPU_AVX512, PF_CPU_BEST = 99 } pf
 typedef enum { PF_LOG_DEBUG, PF_LOG_INFO, PF_LOG_WARN, PF_LOG_SILENT } pf_log_level;
 typedef void (*pf_log_fn)(void *context, pf_log_level level, const char *message);
 
-/* block NULL: allocate; bytes 0: free; old_bytes is what the block had. NULL: failure. Called on
- * any thread that holds something of the engine's, workers among them. */
+/* resize, which is needed. block NULL: allocate; bytes 0: free; old_bytes is what the block had.
+ * NULL: failure. Called on any thread that holds something of the engine's, workers among them. */
 typedef struct {
     size_t size;
     void *(*resize)(void *context, void *block, size_t old_bytes, size_t bytes);

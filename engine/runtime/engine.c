@@ -25,9 +25,18 @@ static int read_workers(pf_workers *out, const pf_workers *given) {
                    LEAST_STACK);
 }
 
+/* What is no choice among several, and could be taken for a default, is none. */
 static int read_options(pf_options *out, const pf_options *given) {
     *out = (pf_options)PF_OPTIONS_DEFAULT;
     PF_TRY(pf_options_take(out, sizeof *out, given, "engine"));
+    if (out->log_level > PF_LOG_SILENT)
+        return pf_fail(PF_EINVAL,
+                       "engine: options.log_level is %d, must be PF_LOG_DEBUG (%d) to "
+                       "PF_LOG_SILENT (%d)",
+                       (int)out->log_level, PF_LOG_DEBUG, PF_LOG_SILENT);
+    if (!(out->progress_every >= 0))
+        return pf_fail(PF_EINVAL, "engine: options.progress_every is %g: seconds, or 0 for a tenth",
+                       out->progress_every);
     if (out->threads < 0 || out->threads > MAX_THREADS)
         return pf_fail(PF_EINVAL, "engine: options.threads is %d, must be 0 to %d", out->threads,
                        MAX_THREADS);

@@ -25,6 +25,9 @@ int pf_heap_open(pf_heap **heap, const pf_allocator *allocator, size_t budget) {
     pf_allocator a = {.size = sizeof a};
     *heap = NULL;
     PF_TRY(pf_options_take(&a, sizeof a, allocator, "allocator"));
+    if (allocator && !a.resize)
+        return pf_fail(PF_EINVAL,
+                       "allocator: resize is needed; for the C library's memory give no allocator");
     pf_heap *h = *heap = pf_host_alloc(&a, sizeof *h);
     if (!h) return pf_fail(PF_ENOMEM, "heap: no memory for the heap itself");
     memset(h, 0, sizeof *h);

@@ -263,6 +263,19 @@ static void test_engine(void) {
     options = (pf_options)PF_OPTIONS_DEFAULT;
     options.threads = -1;
     CHECK_FAILS(PF_EINVAL, pf_runtime_open(&engine, &options));
+    options.threads = 1;
+    options.progress_every = -1;
+    CHECK_FAILS(PF_EINVAL, pf_runtime_open(&engine, &options));
+    CHECK(strstr(pf_last_error(), "progress_every is -1"));
+    options.progress_every = 0;
+    options.log_level = (pf_log_level)7;
+    CHECK_FAILS(PF_EINVAL, pf_runtime_open(&engine, &options));
+    CHECK(strstr(pf_last_error(), "log_level is 7"));
+    options.log_level = PF_LOG_WARN;
+    const pf_allocator none = {.size = sizeof none}; /* would be the C library's, unsaid */
+    options.allocator = &none;
+    CHECK_FAILS(PF_EINVAL, pf_runtime_open(&engine, &options));
+    CHECK(strstr(pf_last_error(), "allocator: resize is needed"));
     double start = pf_clock();
     CHECK(start > 0 && pf_clock() >= start);
 }

@@ -75,9 +75,8 @@ static void test_allocator(void) {
     pf_engine *e = NULL;
     options.allocator = &allocator;
     CHECK_FAILS(PF_EINVAL, pf_engine_open(&e, &options));
-    allocator.size = sizeof allocator; /* without functions it is the C library's */
-    CHECK_OK(pf_engine_open(&e, &options));
-    pf_engine_close(&e);
+    allocator.size = sizeof allocator; /* without its function it is none */
+    CHECK_FAILS(PF_EINVAL, pf_engine_open(&e, &options));
     CHECK_FAILS(PF_EINVAL, pf_engine_open_abi(&e, &options, PF_ABI_VERSION + 1));
     CHECK(!e && strstr(pf_last_error(), "ABI"));
 }
