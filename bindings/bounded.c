@@ -24,6 +24,7 @@ struct bounded {
     uint64_t unpaid;    /* units */
     int over;           /* PF_OK, or what ended the script */
     char why[256];
+    const char *home;  /* the folder of the binding's Lua files, borrowed; NULL: not known */
     size_t held;       /* bytes of Lua's objects */
     int large;         /* blocks among them that are LARGE */
     int closing;       /* coroutines, one in the other */
@@ -92,11 +93,32 @@ static void set_pace(bounded *b, lua_State *L) {
     lua_sethook(L, hook, LUA_MASKCOUNT, wanted);
 }
 
+void bounded_home(bounded *b, const char *home) {
+    if (b) b->home = home;
+}
+
+/* "file:line: " of what runs, the nearest function in Lua that is not the binding's; "" where none
+ * is. Asks for no memory, as nothing here may. */
+static void where(const bounded *b, char *out, size_t bytes) {
+    lua_Debug ar;
+    const size_t home = b->home ? strlen(b->home) : 0;
+    out[0] = 0;
+    for (int level = 0; b->running && lua_getstack(b->running, level, &ar); level++) {
+        lua_getinfo(b->running, "Sl", &ar);
+        const bool ours = home > 0 && ar.source[0] == '@' && !strncmp(ar.source + 1, b->home, home);
+        if (ar.currentline <= 0 || ours) continue;
+        snprintf(out, bytes, "%s:%d: ", ar.short_src, ar.currentline);
+        return;
+    }
+}
+
 /* Safe wherever Lua may be: an allocation may come from its depths. */
 static void end_by(bounded *b, int status, const char *why) {
+    char place[LUA_IDSIZE + 24];
     if (b->over) return;
     b->over = status;
-    snprintf(b->why, sizeof b->why, "%s", why);
+    where(b, place, sizeof place);
+    snprintf(b->why, sizeof b->why, "%s%s", place, why);
     if (b->running) set_pace(b, b->running);
 }
 

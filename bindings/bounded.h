@@ -62,8 +62,11 @@ int bounded_libraries(lua_State *L);
 /* At every outermost one, by the thread that runs it: nothing is over any more. */
 void bounded_begin(bounded *b);
 int bounded_over(bounded *b);              /* PF_OK, or the status that ended the script */
-const char *bounded_why(const bounded *b); /* and what was over */
+const char *bounded_why(const bounded *b); /* and what was over, with file and line */
 void bounded_end(bounded *b, int status);  /* over: with pf_last_error as its reason */
+
+/* Where the binding's Lua files lie, borrowed: no place in them is a script's. NULL: nothing. */
+void bounded_home(bounded *PF_NULLABLE b, const char *home);
 
 /* From now on running out of bytes ends it, or not any more; as it was before. */
 bool bounded_firm(bounded *b, bool firm);

@@ -17,16 +17,20 @@ static bool fits(char out[LPF_PATH], const char *from, const char *rest) {
     return n > 0 && n < LPF_PATH;
 }
 
+bool lpf_has_files(const char *lua_dir) {
+    char probe[LPF_PATH];
+    return fits(probe, lua_dir, "performer/init.lua") && access(probe, R_OK) == 0;
+}
+
 bool lpf_find_files(const char *from, char lua_dir[LPF_PATH], char scripts[LPF_PATH]) {
     static const char *const places[][2] = {
         {"../share/performer/lua", "../share/performer/scripts"}, /* installed */
         {"../lua", "../scripts"},                                 /* the build tree */
         {".", "../scripts"},                                      /* performer.so among them */
     };
-    char probe[LPF_PATH];
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         if (!fits(lua_dir, from, places[i][0]) || !fits(scripts, from, places[i][1])) continue;
-        if (fits(probe, lua_dir, "performer/init.lua") && access(probe, R_OK) == 0) return true;
+        if (lpf_has_files(lua_dir)) return true;
     }
     lua_dir[0] = scripts[0] = 0;
     return false;

@@ -19,6 +19,9 @@ enum { LPF_PATH = 4096, LPF_THROWN = 8192 };
  * and the scripts beside it. false: nothing there, both empty. */
 bool lpf_find_files(const char *from, char lua_dir[LPF_PATH], char scripts[LPF_PATH]);
 
+/* Does the folder hold performer/init.lua? */
+bool lpf_has_files(const char *lua_dir);
+
 /* The same for the library, or program, that holds this function. */
 bool lpf_find_own_files(char lua_dir[LPF_PATH], char scripts[LPF_PATH]);
 

@@ -80,12 +80,64 @@ static int file_list(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg functions[] = {{"file_size", file_size},
-                                     {"file_read", file_read},
-                                     {"file_write", file_write},
-                                     {"file_remove", file_remove},
-                                     {"file_make_folder", file_make_folder},
-                                     {"file_list", file_list},
-                                     {NULL, NULL}};
+/* ---- bytes in the place of a file ---- */
 
-void lpf_open_file(lua_State *L) { luaL_setfuncs(L, functions, 0); }
+#define PLACE "memory:bytes"
+
+/* A disk that holds them, while it is lent: scripts whose files are a host's, or none, have it for
+ * what lies in memory anyhow. */
+typedef struct {
+    pf_engine *engine;
+    pf_memory_files *files;
+    const pf_file_access *before;
+} bytes_disk;
+
+static int bytes_close(lua_State *L) {
+    bytes_disk *d = luaL_checkudata(L, 1, "performer.bytes");
+    if (d->files) pf_engine_lend_files(d->engine, d->before);
+    pf_memory_files_close(&d->files);
+    return 0;
+}
+
+/* Without a disk of its own in the engine's memory, out of which they are taken in the end. */
+static int bytes_remove(lua_State *L) {
+    bytes_disk *d = luaL_checkudata(L, 1, "performer.bytes");
+    if (!d->files) pf_file_remove(d->engine, PLACE);
+    return bytes_close(L);
+}
+
+/* file_bytes(bytes): a path at which they are a file, and what is to be closed behind its use. */
+static int file_bytes(lua_State *L) {
+    size_t n;
+    const char *bytes = luaL_checklstring(L, 1, &n);
+    const lpf_context *ctx = lpf_enter(L);
+    pf_engine *engine = lpf_engine(L);
+    lua_pushliteral(L, PLACE);
+    bytes_disk *d = lpf_new(L, "performer.bytes", sizeof *d);
+    d->engine = engine;
+    if (ctx->files) {
+        lpf_result(L, pf_memory_files_open(&d->files, engine));
+        d->before = pf_engine_lend_files(engine, pf_memory_files_access(d->files));
+    }
+    const int status = pf_file_write(engine, PLACE, bytes, n);
+    if (status < 0) {
+        lua_pushcfunction(L, bytes_close);
+        lua_pushvalue(L, -2);
+        lua_call(L, 1, 0);
+        lpf_result(L, status);
+    }
+    return 2;
+}
+
+static const luaL_Reg functions[] = {
+    {"file_bytes", file_bytes},   {"file_size", file_size},
+    {"file_read", file_read},     {"file_write", file_write},
+    {"file_remove", file_remove}, {"file_make_folder", file_make_folder},
+    {"file_list", file_list},     {NULL, NULL}};
+
+void lpf_open_file(lua_State *L) {
+    static const luaL_Reg none[] = {{NULL, NULL}};
+    static const luaL_Reg meta[] = {{"__gc", bytes_close}, {"__close", bytes_remove}, {NULL, NULL}};
+    lpf_class(L, "performer.bytes", none, meta);
+    luaL_setfuncs(L, functions, 0);
+}

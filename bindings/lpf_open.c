@@ -2,6 +2,7 @@
  * lpf_open.c - performer.core: every class and function of the binding in one table, which
  * performer/init.lua assembles into the module that users see.
  */
+#include "bounded.h"
 #include "lpf.h"
 
 #include <poll.h>
@@ -150,9 +151,10 @@ static int core_nearest(lua_State *L) {
 
 /* home(directory): where the binding's own Lua files lie. */
 static int core_home(lua_State *L) {
-    luaL_checkstring(L, 1);
+    const char *home = luaL_checkstring(L, 1);
     lua_settop(L, 1);
-    lua_setfield(L, LUA_REGISTRYINDEX, "performer.home");
+    lua_setfield(L, LUA_REGISTRYINDEX, "performer.home"); /* where it stays */
+    bounded_home(bounded_of(L), home);
     return 0;
 }
 

@@ -149,7 +149,8 @@ typedef struct {
     /* Which libraries a sandbox has beside the basic functions, names with commas: "string, table".
      * NULL: all that it may. */
     const char *libraries;
-    const pf_limits *limits; /* copied; NULL: none but the engine's */
+    /* Copied; NULL: none but the engine's. Opening takes about 650 KB of its bytes. */
+    const pf_limits *limits;
     /* What it opens goes there, "memory:" too; borrowed while it is open. NULL: to the engine's own
      * access, of a sandbox nowhere. */
     const pf_file_access *files;
@@ -158,7 +159,8 @@ typedef struct {
     pf_script_print print;
     void *print_context;
     /* The folder that holds performer/init.lua (PREFIX/share/performer/lua); NULL: where it lies
-     * beside the library, or beside a program that this is a part of. */
+     * beside the library, or beside a program that this is a part of: who links statically into
+     * another folder has to say it. PF_ENOTFOUND: the file is not there. */
     const char *lua_dir;
 } pf_script_options;
 

@@ -24,6 +24,10 @@ int sandbox_compile(lua_State *L, const char *text, size_t n, const char *name);
  * given no files. */
 const pf_file_access *sandbox_files(void);
 
+/* Puts behind the error on top of a stranger's state, where it is of a library or a function that
+ * strangers don't have, what there is in its place. */
+void sandbox_advise(lua_State *L);
+
 /* For performer/sandbox.lua: the functions that strangers have in the places of Lua's, in the table
  * on top (sandbox_metatable.c, sandbox_load.c). */
 void sandbox_add_metatables(lua_State *L);

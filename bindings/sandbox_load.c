@@ -10,6 +10,10 @@
 
 #include "bounded.h"
 
+static const char BYTECODE[] = "it is bytecode, which is not loaded here: give the source text";
+
+static bool is_bytecode(const char *text, size_t n) { return n > 0 && text[0] == LUA_SIGNATURE[0]; }
+
 /* ---- what a text costs the parser --------------------------------------------- */
 
 static bool is_jump(const char *word, size_t n) {
@@ -34,6 +38,7 @@ static int count_jumps(const char *text, size_t n) {
 /* NULL, or why it is not compiled. */
 static const char *too_much(lua_State *L, const char *text, size_t n) {
     bounded_charge(L, n);
+    if (is_bytecode(text, n)) return BYTECODE;
     if (n > BOUNDED_CHUNK) return "a chunk of more than 1 MB in a sandbox";
     if (count_jumps(text, n) > BOUNDED_JUMPS) return "a chunk with more than 8192 jumps";
     return NULL;
@@ -41,8 +46,9 @@ static const char *too_much(lua_State *L, const char *text, size_t n) {
 
 int sandbox_compile(lua_State *L, const char *text, size_t n, const char *name) {
     const char *why = bounded_is_stranger(bounded_of(L)) ? too_much(L, text, n) : NULL;
+    if (!why && is_bytecode(text, n)) why = BYTECODE;
     if (!why) return luaL_loadbufferx(L, text, n, name, "t");
-    lua_pushstring(L, why);
+    lua_pushfstring(L, "%s: %s", name + 1, why); /* behind its "@" or "=" */
     return LUA_ERRSYNTAX;
 }
 

@@ -128,6 +128,7 @@ static int furnish(pf_script *s, const pf_script_options *options) {
         places = (lpf_places){.lua_dir = dir, .scripts = scripts};
     int status = protected(s->L, open_body, s);
     if (status == LUA_OK) status = lpf_host_bind(s->L, s->engine, &places);
+    if (status == LUA_OK && !places.lua_dir) status = protected(s->L, lpf_script_find_files, s);
     if (status == LUA_OK) status = protected(s->L, core_body, s);
     sandbox_job job = {s, options->libraries};
     if (status == LUA_OK && s->sandbox) status = protected(s->L, sandbox_body, &job);
@@ -159,6 +160,19 @@ static int open_state(pf_script *s, const pf_script_options *options) {
     if (status < 0 || !options->limits) return status;
     s->bytes = options->limits->bytes;
     return pf_meter_limit(s->meter, options->limits); /* its work begins here */
+}
+
+/* Lua, its libraries and performer's take so much, and what finds no room is told so. */
+enum { OPENING = 650000 };
+
+static int tell_bytes(int status, const pf_script_options *options) {
+    const size_t bytes = options->limits ? options->limits->bytes : 0;
+    if (status != PF_ENOMEM || bytes == 0 || bytes > 2 * OPENING) return status;
+    return lpf_script_refuse(
+        status,
+        "pf_script_open: limits.bytes is %zu, and opening a script takes about "
+        "%d of them",
+        bytes, OPENING);
 }
 
 /* It lies in memory that its own meter pays for. */
@@ -194,8 +208,10 @@ int pf_script_open(pf_script **script, pf_engine *engine, const pf_script_option
     if (own.libraries && !own.sandbox)
         return lpf_script_refuse(PF_EINVAL, "pf_script_open: libraries are chosen for a sandbox");
     if (own.limits) own.limits = &limits;
+    status = lpf_script_check_dir("pf_script_open", own.lua_dir);
+    if (status < 0) return status;
     status = new_script(&s, engine, own.limits);
-    if (!s) return status;
+    if (!s) return tell_bytes(status, &own);
     s->sandbox = own.sandbox;
     s->print = own.print, s->print_context = own.print_context;
     snprintf(s->name, sizeof s->name, "%s", own.name ? own.name : "script");
@@ -204,7 +220,7 @@ int pf_script_open(pf_script **script, pf_engine *engine, const pf_script_option
         lpf_script_drop(s);
     else
         *script = s;
-    return status;
+    return tell_bytes(status, &own);
 }
 
 void pf_script_close(pf_script **script) {

@@ -70,6 +70,12 @@ void lpf_script_drop(pf_script *script);
 
 /* ---- script.c ---- */
 
+/* A lua_CFunction for states that were given no place of the Lua files: raises where they are on no
+ * path of Lua's either. */
+int lpf_script_find_files(lua_State *L);
+/* Refuses a lua_dir that a host gave and that has no Lua files of the binding's; NULL passes. */
+int lpf_script_check_dir(const char *where, const char *lua_dir);
+
 /* pf_script_load_file with arguments: its `arg` and `...`. *ran: it could be read and compiled, and
  * what failed is its own; NULL: who asks does not mind. */
 int lpf_script_run_file(pf_script *script, const char *path, const char *program, int argc,

@@ -23,6 +23,30 @@ static int require_body(lua_State *L) {
     return 1;
 }
 
+int lpf_script_check_dir(const char *where, const char *lua_dir) {
+    if (!lua_dir || lpf_has_files(lua_dir)) return PF_OK;
+    return lpf_script_refuse(
+        PF_ENOTFOUND,
+        "%s: there is no performer/init.lua in lua_dir '%s': it is "
+        "PREFIX/share/performer/lua of an installed Performer, or build/.../lua",
+        where, lua_dir);
+}
+
+/* package.searchpath("performer", package.path) */
+int lpf_script_find_files(lua_State *L) {
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "searchpath");
+    lua_pushliteral(L, "performer");
+    lua_getfield(L, -3, "path");
+    lua_call(L, 2, 1);
+    if (lua_isstring(L, -1)) return 0;
+    lua_pushliteral(L,
+                    "script: performer's Lua files are neither beside the library or program, nor "
+                    "on Lua's path: give lua_dir, PREFIX/share/performer/lua of an installed "
+                    "Performer");
+    return lpf_raise_as(L, PF_ENOTFOUND);
+}
+
 int pf_script_bind(void *lua_state, pf_engine *engine, const char *lua_dir) {
     lua_State *L = lua_state;
     char dir[LPF_PATH], scripts[LPF_PATH];
@@ -31,12 +55,15 @@ int pf_script_bind(void *lua_state, pf_engine *engine, const char *lua_dir) {
     if (pf_engine_closed(engine))
         return lpf_script_refuse(PF_ESTATE, "pf_script_bind: its engine has closed");
     if (!lua_checkstack(L, 8)) return lpf_script_refuse(PF_ENOMEM, "script: out of memory");
+    const int checked = lpf_script_check_dir("pf_script_bind", lua_dir);
+    if (checked < 0) return checked;
     lpf_places places = {.lua_dir = lua_dir};
     if (!lua_dir && lpf_find_own_files(dir, scripts))
         places = (lpf_places){.lua_dir = dir, .scripts = scripts};
     const int status = lpf_host_bind(L, engine, &places);
     if (status != LUA_OK) return lpf_script_thrown(L, status);
-    return protected(L, require_body, NULL, 1);
+    const int found = places.lua_dir ? PF_OK : protected(L, lpf_script_find_files, NULL, 0);
+    return found < 0 ? found : protected(L, require_body, NULL, 1);
 }
 
 /* ---- values ------------------------------------------------------------------- */

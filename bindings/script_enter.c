@@ -32,8 +32,11 @@ static int may_enter(const pf_script *s, const char *where) {
         return lpf_script_refuse(PF_ESTATE, "%s: its engine has closed", where);
     if (s->closing) return lpf_script_refuse(PF_ESTATE, "%s: the script is closing", where);
     if (depth >= PF_SCRIPT_DEPTH)
-        return lpf_script_refuse(PF_ELIMIT, "%s: %d calls of scripts are inside each other", where,
-                                 depth);
+        return lpf_script_refuse(
+            PF_ELIMIT,
+            "%s: %d calls of scripts are inside each other, as many as may be: functions of the "
+            "host's that call a script, which calls them, have to come to an end",
+            where, depth);
     return PF_OK;
 }
 

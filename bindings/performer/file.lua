@@ -31,17 +31,14 @@ end
 
 -- ---- bytes in the place of a file ---------------------------------------------------
 
--- One at a time: what is read from it is read when the call returns.
-local PLACE = "memory:bytes"
-
---- f(path) with the bytes of a string as the file `path`, which is gone when it returns.
+--- f(path) with the bytes of a string as the file `path`, which is gone when it returns: what is
+--- read from it is read by then. Scripts that have no files have this one.
 function file.with(bytes, f)
   if type(bytes) ~= "string" then
     util.fail("bytes: a string is needed, got %s", core.kind(bytes))
   end
-  assert(core.file_write(PLACE, bytes))
-  local _ <close> = setmetatable({}, { __close = function() core.file_remove(PLACE) end })
-  return f(PLACE)
+  local place, _ <close> = core.file_bytes(bytes)
+  return f(place)
 end
 
 return file

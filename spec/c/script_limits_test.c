@@ -36,7 +36,7 @@ static void test_call(pf_script *s) {
     const pf_limits work = within(0, 2000000, 0), seconds = within(0, 0, 0.05);
     for (int i = 0; i < 6; i++) {
         CHECK_FAILS(PF_ELIMIT, call_within(s, forever[i], &work));
-        CHECK(pf_script_error()[0] && call_within(s, "idle", &work) == 0);
+        CHECK(says("chunk:") && call_within(s, "idle", &work) == 0);
         CHECK_FAILS(PF_ELIMIT, call_within(s, forever[i], &seconds));
         CHECK(call(s, "idle") == 0);
     }
@@ -58,6 +58,36 @@ static void test_bytes(pf_engine *engine, pf_script *s) {
         CHECK(call_within(s, "idle", &bytes) == 0);
     }
     CHECK_OK(load(s, "collectgarbage() local t = pf.ones(2000000)")); /* without limits it may */
+}
+
+/* What was over is told with the script's own line, wherever below it that came about. */
+static void test_place(pf_engine *engine) {
+    static const struct {
+        const char *text, *says;
+    } rows[] = {
+        {"local n = 0\nwhile true do n = n + 1 end", "chunk:2: over the limit of 300000 units"},
+        {"local function f()\n\n  return ('a'):rep(1e5):find(('.-'):rep(30) .. 'b')\nend\nf()",
+         "chunk:3: over the limit"},
+        {"\nlocal nn = require 'performer'.nn\nwhile true do\n  nn.linear { from = 2, to = 2 "
+         "}\nend",
+         "chunk:4: over the limit"},
+        {"coroutine.wrap(function()\n  while true do end\nend)()", "chunk:2: over the limit"},
+    };
+    pf_limits limits = within(0, 300000, 0);
+    for (int i = 0; i < 4; i++) {
+        pf_script *s = new_script(engine, "");
+        CHECK_OK(pf_script_limit(s, &limits));
+        CHECK_FAILS(PF_ELIMIT, load(s, rows[i].text));
+        CHECK(says(rows[i].says));
+        pf_script_close(&s);
+    }
+    pf_script *s = new_script(engine, "");
+    limits = within(4 << 20, 0, 0);
+    CHECK_OK(pf_script_limit(s, &limits));
+    CHECK_FAILS(PF_ENOMEM,
+                load(s, "local t = {}\nfor i = 1, 1e9 do t[i] = ('x'):rep(99) .. i end"));
+    CHECK(says("chunk:2: out of memory"));
+    pf_script_close(&s);
 }
 
 /* Those of the script count over its calls, until they are set again. */
@@ -112,7 +142,11 @@ static void test_open(pf_engine *engine) {
     const size_t before = held(engine);
     pf_script *s = NULL;
     CHECK_FAILS(PF_ENOMEM, pf_script_open(&s, engine, &options));
-    CHECK(!s && held(engine) == before && pf_script_error()[0]);
+    CHECK(!s && held(engine) == before);
+    CHECK(says("limits.bytes is 50000, and opening a script takes about 650000 of them"));
+    limits.bytes = 800000; /* as the header says */
+    CHECK_OK(pf_script_open(&s, engine, &options));
+    pf_script_close(&s);
     limits.size = 0;
     CHECK_FAILS(PF_EINVAL, pf_script_open(&s, engine, &options));
     limits = within(0, 0, -1);
@@ -250,6 +284,13 @@ static int deeper(void *context, pf_script *script, const pf_value *args, int n,
     return status < 0 ? pf_set_error(status, pf_script_error()) : 0;
 }
 
+/* A host that calls and is called without an end is told how deep that went. */
+static void test_calls_inside(pf_script *s) {
+    CHECK_OK(load(s, "level, most = 0, 1e9"));
+    CHECK_FAILS(PF_ELIMIT, call(s, "down"));
+    CHECK(says("32 calls of scripts are inside each other, as many as may be"));
+}
+
 /* Levels of calls inside each other; nothing is left of those that were. */
 static void test_depth(pf_script *s) {
     pf_limits limits = {.size = sizeof limits, .depth = 5};
@@ -361,6 +402,7 @@ static void test_sandbox(pf_engine *engine) {
     CHECK_OK(pf_script_limit(s, &limits));
     CHECK_FAILS(PF_ENOMEM, load(s, "local s = ('x'):rep(1 << 24) return s .. s"));
     CHECK_FAILS(PF_EFORMAT, pf_script_load(s, "binary", "\x1bLua", 4));
+    CHECK(says("binary: it is bytecode, which is not loaded here: give the source text"));
     CHECK_OK(load(s, "x = 1"));
     pf_script_close(&s);
     options.libraries = "string, tabel";
@@ -382,9 +424,11 @@ int main(void) {
     test_nested(script);
     test_set_inside(script);
     test_depth(script);
+    test_calls_inside(script);
     test_layers(engine, script);
     pf_script_close(&script);
     test_open(engine);
+    test_place(engine);
     test_script(engine);
     test_apart(engine);
     test_between(engine);

@@ -3,6 +3,8 @@
  * those that the host hands in, while the host's own functions and calls have theirs; and nothing
  * that an engine has once for all who use it is other for the host afterwards.
  */
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "draw.h"
@@ -62,6 +64,76 @@ static bool layer_sees(pf_script *script, pf_engine *engine, const char *file) {
     pf_tensor_release(&y);
     pf_value_clear(&model);
     return seen.kind == PF_VALUE_BOOL && seen.as.boolean;
+}
+
+/* ---- what is not there ---- */
+
+/* What it says ends so. */
+static void ends(pf_script *script, const char *text, const char *wanted) {
+    CHECK(pf_script_load(script, "chunk", text, strlen(text)) < 0);
+    char first[1024];
+    snprintf(first, sizeof first, "%s", pf_script_error());
+    first[strcspn(first, "\n")] = 0;
+    const size_t n = strlen(first), m = strlen(wanted);
+    const bool good = n >= m && !strcmp(first + n - m, wanted);
+    if (!good) fprintf(stderr, "  not '%s': %s\n", wanted, first);
+    CHECK(good);
+}
+
+/* A stranger is told what it has in the place of what it asks for, at its own line. */
+static void test_told(pf_engine *engine) {
+    const char *no_files = "a sandboxed script has no files, but those that its host gives it";
+    const pf_script_options options = {.size = sizeof options, .sandbox = true};
+    pf_script *s = NULL;
+    CHECK_OK(pf_script_open(&s, engine, &options));
+    CHECK_OK(pf_script_load(s, "chunk", "pf = require 'performer'", 24));
+    ends(s, "assert(pf.load('x'))", no_files);
+    CHECK(strncmp(pf_script_error(), "chunk:1: open x: ", 17) == 0);
+    ends(s, "assert(pf.checkpoint.model('x'))", no_files);
+    ends(s, "assert(pf.data.open { path = 'x' })", no_files);
+    ends(s, "assert(pf.file.write('memory:x', 'y'))", no_files);
+    ends(s, "io.open('x')", "print a line, return a value, or call what the host gives");
+    ends(s, "os.execute('x')", "a sandboxed script has no processes");
+    ends(s, "dofile('x')", "a sandboxed script has no files: load(text) compiles a text");
+    ends(s, "string.dump(print)", "a sandboxed script has no bytecode: hand on the source text");
+    ends(s, "assert(load('\\27Lua'))",
+         "it is bytecode, which is not loaded here: give the source "
+         "text");
+    ends(s, "error('mine', 0)", "mine");
+    CHECK(!strcmp(pf_script_error(), "mine\nstack traceback:\n\t[C]: in function 'error'\n\t"
+                                     "chunk:1: in main chunk") ||
+          strstr(pf_script_error(), "chunk:1: in main chunk"));
+    CHECK(!strstr(pf_script_error(), "[C]: in ?"));
+    pf_script_close(&s);
+}
+
+/* Bytes are no file: a stranger's own are read without any, and nothing of them stays. */
+static void test_bytes(pf_engine *engine) {
+    pf_script *s = open_script(engine, NULL);
+    pf_tensor *t = NULL;
+    const int64_t shape[] = {3};
+    const void *data = NULL;
+    size_t n = 0;
+    CHECK_OK(pf_tensor_full(&t, engine, PF_F32, 1, shape, 7));
+    CHECK_OK(pf_safetensors_save(engine, "memory:made", &(pf_named){"a", t}, 1, NULL));
+    CHECK_OK(pf_memory_get(engine, "memory:made", &data, &n));
+    const pf_value bytes = pf_value_text(data, n);
+    CHECK_OK(pf_script_set(s, "bytes", &bytes));
+    const char *text = "local t = assert(pf.load { bytes = bytes })\n"
+                       "assert(t.a:sum():item() == 21)\n"
+                       "local _, why = pf.load { bytes = 'nonsense' }\n"
+                       "assert(why:find 'memory:bytes', why)\n"
+                       "assert(not pcall(pf.load, { bytes = 1 }))\n"
+                       "local d = assert(pf.data.open { bytes = ('line of text\\n'):rep(99) })\n"
+                       "assert(d:tokenizer():size() == 256)\n"
+                       "assert(pf.load('memory:bytes') == nil and pf.load('memory:made') == nil)";
+    const int status = pf_script_load(s, "chunk", text, strlen(text));
+    if (status < 0) fprintf(stderr, "  %s\n", pf_script_error());
+    CHECK(status == 0);
+    pf_script_close(&s);
+    CHECK_FAILS(PF_ENOTFOUND, pf_memory_get(engine, "memory:bytes", &data, &n));
+    CHECK_OK(pf_file_remove(engine, "memory:made"));
+    pf_tensor_release(&t);
 }
 
 /* ---- what an engine has once ---- */
@@ -224,6 +296,8 @@ int main(void) {
     pf_script *handed = open_script(engine, pf_file_system());
     CHECK(says(handed, "load", path) && layer_sees(handed, engine, path));
     CHECK(says(trusted, "load", path));
+    test_told(engine);
+    test_bytes(engine);
     pf_script_close(&handed);
     pf_script_close(&stranger);
     pf_script_close(&trusted);

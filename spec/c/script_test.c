@@ -91,6 +91,19 @@ static void test_bind(pf_engine *engine) {
     CHECK(pf_script_bind(NULL, engine, NULL) == PF_EINVAL);
 }
 
+/* A folder without the Lua files is refused when it is given, not when something is required. */
+static void test_lua_dir(pf_engine *engine) {
+    const pf_script_options options = {.size = sizeof options, .lua_dir = "/no/such/folder"};
+    pf_script *script = NULL;
+    CHECK(pf_script_open(&script, engine, &options) == PF_ENOTFOUND && !script);
+    CHECK(strstr(pf_script_error(), "no performer/init.lua in lua_dir '/no/such/folder'"));
+    lua_State *L = luaL_newstate();
+    luaL_openlibs(L);
+    CHECK(pf_script_bind(L, engine, "/no/such/folder") == PF_ENOTFOUND && lua_gettop(L) == 0);
+    CHECK(strstr(pf_script_error(), "share/performer/lua"));
+    lua_close(L);
+}
+
 /* Bound to no engine, a Lua state opens its own. */
 static void test_own_engine(void) {
     lua_State *L = luaL_newstate();
@@ -254,6 +267,7 @@ int main(void) {
     test_run(engine);
     test_errors(engine);
     test_bind(engine);
+    test_lua_dir(engine);
     test_own_engine();
     test_engines(engine);
     test_resolvers(engine);
