@@ -30,6 +30,10 @@ local REFUSED = {
   { "--lr 0", "%-%-lr must be more than 0" },
   { "--eps -0.5", "%-%-eps must be" },
   { "--attention-scale 0.5", "performer: train: %-%-attention%-scale is for %-%-attention exact" },
+  { "--local-heads 1 --window 8",
+    "%-%-window is for %-%-attention .*; of %-%-local%-heads it is %-%-local%-window" },
+  { "--attention sliding --window -3", "^performer: %-%-window must be .* from 1 .*, got %-3" },
+  { "--attention exact --carry 8", "^performer: carry: rows of this model can't go on from rows" },
   -- The engine's own complaints, in the words that were typed.
   { "--head-decay -1", "%-%-head%-decay must be a number from 0 to 8, got %-1; .*%-%-help" },
   { "--attention softmax_plus --tilt 9",

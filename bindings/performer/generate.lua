@@ -169,7 +169,7 @@ function Module:generate(options)
   util.check_options(options, names, "generate")
   options = options or {}
   local tokenizer = prompts.tokenizer(options.tokenizer, "generate")
-  local prompt, length, give = prompts.read(options.prompt, tokenizer, "generate")
+  local prompt, length, give = prompts.start(options.prompt, tokenizer, "generate")
   local tokens, sampling = tokens_of(options.tokens), prompts.sampling(options)
   local stops = read_stops(options.stop, tokenizer)
   check_room(self, length, tokens)

@@ -233,6 +233,7 @@ local function constructor(layer)
     end
     local named, children = split(layer.type, options or {})
     util.check_words(named, layer)
+    util.check_attention(named, layer, tables.kinds())
     -- A layer around a map in Lua had a name of its own once; the kernel has it now.
     if kernels.is_custom(named.kernel) then
       named.kernel, named.name = kernels.called(named.kernel, named.name), nil

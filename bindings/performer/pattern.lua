@@ -14,9 +14,10 @@ local ASKED = { "causal", "keys", "limits", "buckets", "head" }
 local function is_pattern(value) return getmetatable(value) == Pattern end
 
 local function check_length(length, where)
-  if math.type(length) == "integer" and length >= 0 then return length end
-  util.fail("%s: the length must be a whole number, got %s", where,
-    type(length) == "number" and tostring(length) or core.kind(length))
+  local whole = math.type(length) and math.tointeger(length)
+  if whole and whole >= 0 and whole <= LARGEST then return whole end
+  util.fail("%s: the length must be a whole number from 0 to %d, got %s", where, LARGEST,
+    type(length) == "number" and ("%.14g"):format(length) or core.kind(length))
 end
 
 -- ---- lists -----------------------------------------------------------------------------

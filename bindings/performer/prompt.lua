@@ -42,6 +42,16 @@ function prompts.read(prompt, tokenizer, where)
   return prompt, #prompt, function(new) return new end
 end
 
+--- The same of what a model goes on from.
+function prompts.start(prompt, tokenizer, where)
+  local ids, n, give = prompts.read(prompt, tokenizer, where)
+  if n == 0 then
+    util.fail("%s: the prompt is empty, and a model goes on from a token at least: begin with what "
+      .. "stood before it in training, as the end of a line, or tokenizer:special \"begin\"", where)
+  end
+  return ids, n, give
+end
+
 --- What a model that reads `list` (model:inputs()) has beside the prompt, as a stream takes it: a
 --- text or a list of ids becomes (1, L) ids.
 function prompts.inputs(list, options, tokenizer, where)

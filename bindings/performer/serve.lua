@@ -56,7 +56,7 @@ function Serving:join(options)
     util.fail("join: a sequence begins with a prompt or with a stream; give one of the two")
   end
   local tokenizer = prompts.tokenizer(options.tokenizer, "join")
-  local start = options.stream or prompts.read(options.prompt, tokenizer, "join")
+  local start = options.stream or prompts.start(options.prompt, tokenizer, "join")
   local stops = options.stop ~= nil and read_stops(options.stop, tokenizer) or nil
   return join(self, start, prompts.sampling(options), options.tokens, stops, options.allow,
     prompts.inputs(inputs, options, tokenizer, "join"))

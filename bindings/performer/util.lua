@@ -38,6 +38,27 @@ function util.check_rows(where, rows)
   end
 end
 
+--- Refuses options of a kind of attention that stand beside its name, where a layer's row takes
+--- them within it.
+function util.check_attention(options, row, kinds)
+  local takes = {}
+  for _, option in ipairs(row.options) do takes[option.name] = true end
+  for _, key in ipairs(takes.attention_options and util.sorted_keys(options) or {}) do
+    local owners = {}
+    for _, kind in ipairs(takes[key] and {} or kinds) do
+      for _, option in ipairs(kind.options) do
+        if option.name == key then
+          table.insert(owners, kind.name == options.attention and 1 or #owners + 1, kind.name)
+        end
+      end
+    end
+    if owners[1] then
+      util.fail("nn.%s: '%s' is an option of attention, and stands with its name: attention = "
+        .. "{ name = \"%s\", %s = %s }", row.type, key, owners[1], key, tostring(options[key]))
+    end
+  end
+end
+
 local function option_names(row)
   local names = {}
   for i, option in ipairs(row.options) do names[i] = option.name end

@@ -128,7 +128,9 @@ int pf_serving_join(pf_serving *serving, const int32_t *prompt, size_t n,
     PF_NEED(serving);
     PF_OPEN(serving->engine);
     PF_NEED_ARRAY(prompt, n);
-    if (n == 0) return pf_fail(PF_EINVAL, "serving: a prompt has at least one token");
+    if (n == 0)
+        return pf_fail(PF_EINVAL, "serving: the prompt is empty; a sequence goes on from at least "
+                                  "one token: a line's end, or what the tokenizer begins with");
     if (n > (size_t)PTRDIFF_MAX / sizeof *prompt) {
         return pf_fail(PF_EINVAL, "serving: %zu ids are more than memory holds", n);
     }

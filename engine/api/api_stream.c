@@ -195,7 +195,9 @@ int pf_stream_sample(pf_stream *stream, const pf_sampling *sampling, int32_t *ne
     PF_NEED(stream, next);
     PF_OPEN(stream->engine);
     PF_TRY(pf_state_check(stream->state));
-    if (!stream->ready) return pf_fail(PF_ESTATE, "stream: feed a prompt or a token first");
+    if (!stream->ready)
+        return pf_fail(PF_ESTATE, "stream: nothing has been fed, so there is nothing to sample "
+                                  "from: feed a prompt of at least one token first");
     return pf_sampler_draw(&stream->pick, stream->engine, stream->pick.logits,
                            stream->state->position, sampling, next);
 }

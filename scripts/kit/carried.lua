@@ -38,6 +38,7 @@ end
 --- Says what --carry M comes to where no layer counts positions.
 function carried.describe(model, settings, command)
   if not settings.carry or keep_of(model, settings) then return end
+  carried.first(model, settings, 1) -- a model that carries nothing is refused, and that is all
   cli.say("%s: --carry %d: no layer has a window, so what is carried is of all that was before, "
     .. "however far", command, settings.carry)
 end

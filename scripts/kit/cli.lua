@@ -228,6 +228,15 @@ local function signed(name)
   end
 end
 
+--- A whole number of either sign: who takes it says from where to where.
+local function integer(name)
+  return function(text)
+    local n = math.tointeger(tonumber(text))
+    if n then return n end
+    return nil, ("--%s: '%s' is not a whole number"):format(name, text)
+  end
+end
+
 --- Bytes: a number of them, or of one of these units.
 local UNITS = { K = 1 << 10, M = 1 << 20, G = 1 << 30, T = 1 << 40 }
 local function bytes(name)
@@ -242,6 +251,7 @@ end
 
 local converters = {
   bytes = bytes,
+  integer = integer,
   whole = converter("whole number", 0, math.tointeger),
   positive = converter("whole number", 1, math.tointeger),
   number = converter("number", 0, same),
@@ -252,7 +262,7 @@ local converters = {
 function cli.key(row) return (row[1]:gsub("-", "_")) end
 
 -- What the help calls a value of a kind.
-local VALUES = { signed = "number", switch = "on|off" }
+local VALUES = { integer = "whole", signed = "number", switch = "on|off" }
 
 --- A switch's value as a boolean: "on", "off", or what argparse makes of `--name` alone; nil stays.
 function cli.switch(value)
@@ -319,11 +329,11 @@ local function add_places(parser, rows)
 end
 
 --- Adds options from a table of rows { name, kind, default, help, shown } to an argparse parser.
--- kind: "whole", "positive", "number", "signed" (a number of either sign), "bytes" (256M), "flag",
--- "switch" (`--name`, `--name on` or `--name off`), a list of choices, or a word for any text.
--- shown: what the help says of a default that the rows don't hold; row.group: the heading there.
--- row.many: may be given more than once, whose value is a list: "times", or "words", which takes
--- several words at a time, too.
+-- kind: "whole", "positive", "number", "integer" and "signed" (of either sign), "bytes" (256M),
+-- "flag", "switch" (`--name`, `--name on` or `--name off`), a list of choices, or a word for any
+-- text. shown: what the help says of a default that the rows don't hold; row.group: the heading
+-- there. row.many: may be given more than once, whose value is a list: "times", or "words", which
+-- takes several words at a time, too.
 function cli.add(parser, rows)
   local groups, order, seen = {}, {}, {}
   for _, row in ipairs(rows) do

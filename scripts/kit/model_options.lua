@@ -42,7 +42,7 @@ local LISTS = {
 }
 
 -- What an option's kind is to cli.lua: ranges are checked by the engine.
-local KINDS = { int = "whole", number = "signed", bool = "switch", string = "name" }
+local KINDS = { int = "integer", number = "signed", bool = "switch", string = "name" }
 
 local layers = {}
 for _, layer in ipairs(pf.layers()) do layers[layer.type] = layer end
@@ -212,6 +212,14 @@ local function useless(row, model)
   end
 end
 
+--- Is there an option of this name?
+function model_options.has(name)
+  for _, row in ipairs(model_options.rows) do
+    if row[1] == name then return true end
+  end
+  return false
+end
+
 --- Refuses an option of attention's own that no kind of the model's has.
 local function check_own(row, model, command)
   if not row.of then return end
@@ -220,8 +228,10 @@ local function check_own(row, model, command)
   end
   local names = table.concat(row.of, ", "):gsub(", ([^,]+)$", " or %1")
   local auto = model.attention == "auto" and not (model.attentions or model.head_groups)
-  cli.fail(2, ("%s: --%s is for --attention %s%s"):format(command, row[1], names,
-    auto and "; auto chooses a kind by itself, without options" or ""))
+  local beside = (model.local_heads or 0) > 0 and model_options.has("local-" .. row[1])
+  cli.fail(2, ("%s: --%s is for --attention %s%s%s"):format(command, row[1], names,
+    auto and "; auto chooses a kind by itself, without options" or "",
+    beside and ("; of --local-heads it is --local-%s"):format(row[1]) or ""))
 end
 
 --- The word of an option of the model's attention that is called as another row's option is, and
