@@ -13,7 +13,7 @@
 
 typedef struct {
     const char *path, *lua_dir;
-    bool sandbox;
+    bool sandbox, aside; /* aside: what it prints goes to stderr */
     pf_limits limits;
     int argc;
     const char **argv;
@@ -27,10 +27,11 @@ typedef struct {
 
 /* As stock Lua's, which strangers don't have: each line is there before what comes after it. */
 static void print_line(void *context, const char *text, size_t bytes) {
-    (void)context;
-    fwrite(text, 1, bytes, stdout);
-    putchar('\n');
-    fflush(stdout);
+    const run_job *job = context;
+    FILE *to = job->aside ? stderr : stdout;
+    fwrite(text, 1, bytes, to);
+    fputc('\n', to);
+    fflush(to);
 }
 
 /* What stands in the script's error, into the job. */
@@ -45,7 +46,8 @@ static void run(run_job *job, pf_engine *engine) {
     const pf_script_options options = {.size = sizeof options,
                                        .sandbox = job->sandbox,
                                        .limits = &job->limits,
-                                       .print = job->sandbox ? print_line : NULL,
+                                       .print = job->sandbox || job->aside ? print_line : NULL,
+                                       .print_context = job,
                                        .lua_dir = job->lua_dir};
     pf_script *script = NULL;
     bool ran = false;
@@ -62,11 +64,12 @@ static void run(run_job *job, pf_engine *engine) {
 
 static void read_job(lua_State *L, run_job *job) {
     static const char *const allowed[] = {"path", "args",    "sandbox", "bytes",
-                                          "work", "seconds", NULL};
+                                          "work", "seconds", "aside",   NULL};
     lpf_check_options(L, 1, allowed, "run");
     job->path = lpf_opt_string(L, 1, "path", NULL);
     if (!job->path) lpf_raise(L, "run: a path is needed");
     job->sandbox = lpf_opt_bool(L, 1, "sandbox", false);
+    job->aside = lpf_opt_bool(L, 1, "aside", false);
     job->limits.size = sizeof job->limits;
     job->limits.bytes = lpf_opt_count(L, 1, "bytes", 0);
     job->limits.work = lpf_opt_count(L, 1, "work", 0);

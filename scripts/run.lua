@@ -14,6 +14,8 @@ local ROWS = {
   { "work", "whole", nil, "instructions of Lua and of the engine, the same count on any machine",
     "no bound" },
   { "threads", "positive", nil, "threads (default: all cores)" },
+  { "json", "flag", nil, "one JSON object on stdout: how it ended and what it used; what the "
+    .. "script prints goes to stderr" },
 }
 
 --- What --sandbox bounds where nothing else was said.
@@ -27,10 +29,19 @@ local function split(words)
   return table.move(words, 1, i, 1, {}), table.move(words, i + 1, #words, 1, {})
 end
 
---- Which limit it was, in one sentence.
+--- Which limit it was, in one sentence. The message begins with the script's line, where one ran.
 local function say_over(path, message, usage)
-  return ("%s: %s (after %.2f seconds and %d units of work, with %.1f MB at most)"):format(path,
+  local place = message:sub(1, #path + 1) == path .. ":" and "" or path .. ": "
+  return ("%s%s (after %.2f seconds and %d units of work, with %.1f MB at most)"):format(place,
     message, usage.seconds, usage.work, usage.peak / 1048576)
+end
+
+--- How it ended, for programs.
+local function record(options, ok, message, code, usage)
+  local over = type(code) == "string"
+  return { file = options.file, ended = ok and "done" or over and "limit" or "failed",
+           status = over and code or nil, code = ok and 0 or over and OVER or code,
+           message = message, seconds = usage.seconds, work = usage.work, bytes_peak = usage.peak }
 end
 
 local function main()
@@ -44,7 +55,10 @@ local function main()
   if options.threads then pf.open { threads = options.threads } end
   local ok, message, code, usage = run {
     path = options.file, args = arguments, sandbox = options.sandbox, work = options.work,
-    bytes = options.memory or limits.memory, seconds = options.seconds or limits.seconds }
+    bytes = options.memory or limits.memory, seconds = options.seconds or limits.seconds,
+    aside = options.json }
+  if ok then message, usage = nil, message end
+  if options.json then cli.print_json(record(options, ok, message, code, usage)) end
   if ok then return end
   if code == "PF_ECANCEL" then cli.fail(130, "interrupted") end
   if type(code) == "number" then cli.fail(code, message) end

@@ -190,6 +190,28 @@ describe("performer run", function()
     assert.is_truthy(err:find "256M", err)
   end)
 
+  it("tells programs how it ended, and keeps what the script prints apart", function()
+    local function record(options, text, code)
+      local got, out, err = run(options .. " --json", text)
+      assert.are.equal(code, got, err)
+      local _, lines = out:gsub("\n", "")
+      assert.are.equal(1, lines, out)
+      return assert(pf.json.decode(out)), err
+    end
+    for _, options in ipairs { "", "--sandbox" } do
+      local done, err = record(options, "print 'a line'", 0)
+      assert.is_truthy(done.ended == "done" and done.code == 0 and done.work > 0, done.ended)
+      assert.is_truthy(err:find("a line", 1, true))
+      local over = record(options .. " --work 100000", "print 'x'\nwhile true do end", 3)
+      assert.are.same({ "limit", "PF_ELIMIT", 3 }, { over.ended, over.status, over.code })
+      assert.is_truthy(over.message:find ":2: over the limit of 100000 units of work",
+        over.message)
+      local failed = record(options, "error 'broken'", 1)
+      assert.are.same({ "failed", 1 }, { failed.ended, failed.code })
+      assert.is_truthy(failed.message:find ":1: broken")
+    end
+  end)
+
   it("bounds a stranger's script where nothing was said", function()
     local code, _, err = run("--sandbox", "require 'performer'.zeros(1 << 27)")
     assert.are.equal(3, code, err)
