@@ -233,6 +233,10 @@ static void test_misuse(pf_engine *e, pf_module *model) {
     CHECK(status_of(&s, "GET", "/generate?repetition_penalty=0", "") == 400);
     CHECK(status_of(&s, "GET", "/generate?min_p=0.1&repetition_penalty=1.2&tokens=2", "") == 200);
     CHECK(status_of(&s, "GET", "/generate?prompt=%C3%A9&tokens=2", "") == 200);
+    http_client unknown = http_ask(s.port, "GET", "/generate?prompt=a&max%0Atokens=2&tokens=2", "");
+    CHECK(http_status(&unknown) == 400);
+    CHECK(strstr(unknown.text, "there is no 'max?tokens' in a query; there are prompt, tokens, "));
+    free(unknown.text);
     http_client page = http_ask(s.port, "GET", "/", "");
     CHECK(http_status(&page) == 200 && strstr(page.text, "<title>Performer</title>"));
     free(page.text);

@@ -127,6 +127,27 @@ static bool read_query(struct MHD_Connection *connection, question *q, char why[
     return true;
 }
 
+/* A word that nobody reads is a mistake of the client's, who would take its default for it. */
+static enum MHD_Result check_word(void *to, enum MHD_ValueKind kind, const char *name,
+                                  const char *value) {
+    static const char *const words[] = {"prompt", "tokens", "temperature",
+                                        "top_k",  "top_p",  "seed"};
+    char *why = to, shown[41];
+    (void)kind, (void)value;
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (strcmp(name, words[i]) == 0) return MHD_YES;
+    }
+    snprintf(shown, sizeof shown, "%s", name);
+    for (char *c = shown; *c; c++) {
+        if (*c < ' ' || *c > '~') *c = '?';
+    }
+    snprintf(why, 256,
+             "there is no '%s' in a query; there are prompt, tokens, temperature, top_k, top_p and "
+             "seed",
+             shown);
+    return MHD_NO;
+}
+
 static void name_client(struct MHD_Connection *connection, char name[CLIENT]) {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
@@ -161,7 +182,9 @@ static enum MHD_Result generate(struct MHD_Connection *connection, worker *w, vi
                   .context = connection};
     q.bytes = v->body ? v->n : strlen(q.prompt);
     if (v->too_long || q.bytes > PROMPT) return refuse(connection, 413, "the prompt is too long");
-    if (!read_query(connection, &q, text)) return refuse(connection, 400, why);
+    text[0] = 0;
+    MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, check_word, text);
+    if (text[0] || !read_query(connection, &q, text)) return refuse(connection, 400, why);
     name_client(connection, q.client);
     const int code = worker_ask(w, &q, &v->request, &why);
     if (code != 200) return refuse(connection, code, why);
