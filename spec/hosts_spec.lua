@@ -113,6 +113,27 @@ describe("hosts", function()
     assert.equal(2, (host "endings run x 99"))
   end)
 
+  it("chooser prints what the script thinks best, and its failures with file and line", function()
+    local _, there = support.shell(("ls '%s/examples'"):format(build))
+    if not there:find "chooser" then return end -- no C++ compiler
+    write("most.lua", "function score(text) return host.count(text, 'e') end\n")
+    write("least.lua", "function score(text) return -host.count(text, 'e') end\n")
+    local function count(script)
+      local code, out, err = host(("chooser run %s 'line 3' 8"):format(script))
+      assert.equal(0, code, err)
+      assert.equal("line 3", out:sub(1, 6))
+      return select(2, out:gsub("e", ""))
+    end
+    assert.is_true(count "most.lua" > count "least.lua")
+    write("raises.lua", "function score(text)\n  return host.count(text)\nend\n")
+    local code, _, err = host "chooser run raises.lua x"
+    assert.equal(1, code)
+    assert.truthy(err:find("raises.lua:2: host.count(text, letter) takes two texts", 1, true), err)
+    write("texts.lua", "function score() return 'good' end\n")
+    assert.truthy(select(3, host "chooser run texts.lua x"):find("is not a number", 1, true))
+    assert.equal(2, (host "chooser run"))
+  end)
+
   it("strangers: whatever a script does, the others and the host go on", function()
     local scripts = {
       good = "local n = 0\nfunction answer(line) n = n + 1 return n .. host.write(line, 5) end",

@@ -29,16 +29,13 @@ std::vector<std::int32_t> ids_of(const std::string &text) {
 /* What follows the state in `file`, by an engine of this thread's own. */
 std::string ending(const performer::Model &model, const std::string &file, int number) {
     performer::Engine engine;
-    pf_stream *raw = nullptr;
-    performer::check(pf_stream_load(&raw, engine.get(), model.get(), file.c_str()));
-    performer::Handle<pf_stream, pf_stream_close> stream(raw);
+    performer::Stream stream = performer::Stream::load(engine, model, file);
     const pf_sampling sampling = performer::sampling(0.8, std::uint64_t(number));
     std::string text;
-    std::int32_t token = 0;
-    performer::check(pf_stream_sample(stream.get(), &sampling, &token));
+    std::int32_t token = stream.sample(sampling);
     for (int i = 0; i < 80 && token != '\n'; i++) {
         if (token < 256) text += char(token);
-        performer::check(pf_stream_next(stream.get(), token, &sampling, &token));
+        token = stream.next(token, sampling);
     }
     return text;
 }
@@ -49,7 +46,7 @@ void run(const std::string &folder, const std::string &prompt, int count) {
     performer::Stream stream(engine, model);
     stream.feed(ids_of(prompt));
     const std::string file = "endings-" + std::to_string(::getpid()) + ".state";
-    performer::check(pf_stream_save(stream.get(), file.c_str()));
+    stream.save(file);
 
     std::vector<std::string> texts(static_cast<std::size_t>(count));
     std::vector<std::exception_ptr> failures(texts.size());
