@@ -9,6 +9,8 @@
 
 #include "disk.h"
 
+enum { MOST_PATH = 4096 }; /* as the system's: a path is walked once a call */
+
 typedef struct node {
     struct node *parent; /* NULL: of the root, and of what was removed */
     struct node *first, *next;
@@ -112,6 +114,7 @@ static bool is_here(const char *part, size_t n) { return n == 1 && part[0] == '.
 static int find_place(pf_memory_files *d, const char *path, place *to) {
     if (!pf_path_in_memory(path))
         return -EACCES; /* of a disk that a host hands on as all there is */
+    if (strnlen(path, MOST_PATH) == MOST_PATH) return -ENAMETOOLONG;
     const char *at = path + sizeof PF_MEMORY_PATH - 1;
     *to = (place){.folder = &d->root, .name = ""};
     for (size_t n; (n = part_of(&at)) > 0; at += n) {
@@ -339,11 +342,16 @@ static int memory_remove(void *context, const char *path) {
 
 /* ---- the disk ---- */
 
+/* However deep a tree is, without a stack: down to a leaf, and on from its parent. */
 static void free_tree(pf_memory_files *d, node *folder) {
-    while (folder->first) {
-        node *n = folder->first;
-        free_tree(d, n);
+    for (node *n = folder; n->first || n != folder;) {
+        if (n->first) {
+            n = n->first;
+            continue;
+        }
+        node *above = n->parent;
         drop(d, n);
+        n = above;
     }
 }
 
@@ -445,6 +453,7 @@ int pf_memory_files_open(pf_memory_files **files, pf_engine *engine) {
     PF_OPEN(engine);
     *files = make_disk(engine->heap);
     if (!*files) return PF_ENOMEM;
+    (*files)->access.lock = NULL; /* an engine would hold it longer than these files are open */
     pf_heap_retain(engine->heap);
     return PF_OK;
 }

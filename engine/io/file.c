@@ -274,11 +274,14 @@ static int make_level(pf_engine *engine, const char *path) {
     return pf_file_fail(result == -EEXIST ? -ENOTDIR : result, "make folder", path);
 }
 
-/* A level above may be readable by nobody, or be there: only the last one counts. */
+/* A level above may be readable by nobody, or be there: only the last one counts, but where no
+ * level below can be made any more. */
 static int make_above(pf_engine *engine, const char *path) {
+    PF_TRY(pf_check_cancel(engine));
     int result = pf_disk_make_dir(engine, path);
     if (result >= 0) return sync_parent(engine, path);
-    return result == -ENOSPC ? pf_file_fail(result, "make folder", path) : PF_OK;
+    const bool ends = result == -ENOSPC || result == -ENAMETOOLONG;
+    return ends ? pf_file_fail(result, "make folder", path) : PF_OK;
 }
 
 int pf_dir_make(pf_engine *engine, const char *path) {

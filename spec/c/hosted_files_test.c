@@ -408,6 +408,65 @@ static void test_memory_alone(void) {
     CHECK(files == NULL);
 }
 
+/* As deep as names lead it: no path says it whole, and nobody walks it by a stack. */
+static void test_memory_deep(void) {
+    pf_engine *e = open_with(NULL);
+    pf_memory_files *files = NULL;
+    pf_file_info info = {.size = sizeof info};
+    CHECK_OK(pf_memory_files_open(&files, e));
+    const pf_file_access *access = pf_memory_files_access(files);
+    void *disk = access->context;
+    bool made = access->make_dir(disk, "memory:t") == 0;
+    for (int i = 0; made && i < 300000; i++)
+        made = access->make_dir(disk, "memory:x") == 0 &&
+               access->rename(disk, "memory:t", "memory:x/t") == 0 &&
+               access->rename(disk, "memory:x", "memory:t") == 0;
+    CHECK(made);
+    char path[6000] = "memory:";
+    memset(path + strlen(path), 'n', sizeof path - 8);
+    CHECK(access->make_dir(disk, path) == -ENAMETOOLONG);
+    for (size_t i = 8; i + 1 < sizeof path; i += 2) path[i] = '/';
+    CHECK(access->look(disk, path, &info) == -ENAMETOOLONG);
+    pf_memory_files_close(&files);
+    CHECK_FAILS(PF_EIO, pf_file_make_folder(e, path));
+    pf_engine_close(&e);
+}
+
+/* ---- files that close before their engine ---- */
+
+static pf_file_access inner;
+static int open_now;
+
+static int counted_open(void *context, const char *path, pf_open_how how, unsigned mode,
+                        void **file) {
+    const int result = inner.open(context, path, how, mode, file);
+    open_now += result >= 0;
+    return result;
+}
+
+static int counted_close(void *context, void *file) {
+    open_now--;
+    return inner.close(context, file);
+}
+
+/* An engine holds nothing of a disk that is handed on: it may be gone before. */
+static void test_memory_held(void) {
+    pf_engine *e = open_with(NULL);
+    pf_memory_files *files = NULL;
+    CHECK_OK(pf_memory_files_open(&files, e));
+    inner = *pf_memory_files_access(files);
+    pf_file_access counted = inner;
+    counted.open = counted_open, counted.close = counted_close;
+    CHECK_OK(pf_engine_files(e, &counted));
+    pf_engine_lend_files(e, &counted);
+    CHECK_OK(pf_checkpoint_hold(e, "memory:run"));
+    pf_engine_lend_files(e, NULL);
+    CHECK(open_now == 0);
+    CHECK_OK(pf_engine_files(e, NULL));
+    pf_memory_files_close(&files);
+    pf_engine_close(&e);
+}
+
 int main(void) {
     folder_open();
     test_options();
@@ -422,5 +481,7 @@ int main(void) {
     test_memory_names();
     test_memory_exchange();
     test_memory_alone();
+    test_memory_deep();
+    test_memory_held();
     return folder_close();
 }
