@@ -175,7 +175,8 @@ static int hash_file(pf_engine *engine, const pf_reader *r, char text[PF_HASH_TE
     int status = pf_hash_begin(&hash, engine->heap);
     for (int64_t at = 0; status >= 0 && at < r->size; at += (int64_t)CHUNK) {
         size_t bytes = (size_t)pf_min(r->size - at, (int64_t)CHUNK);
-        status = pf_progress_at(engine, "verifying", at, r->size);
+        status = pf_charge(engine, pf_work_of((double)bytes / 4, 0));
+        if (status >= 0) status = pf_progress_at(engine, "verifying", at, r->size);
         if (status >= 0) status = pf_reader_read(r, at, buffer, bytes);
         if (status >= 0) pf_hash_put(&hash, buffer, bytes);
     }

@@ -23,7 +23,9 @@ static int read_bytes(pf_safetensors *s, int64_t at, void *to, size_t bytes) {
     return PF_OK;
 }
 
-static int told(const pf_engine *engine, const pf_safetensors *s, int64_t at) {
+/* In front of so many bytes. */
+static int told(const pf_engine *engine, const pf_safetensors *s, int64_t at, int64_t bytes) {
+    PF_TRY(pf_charge(engine, pf_work_of((double)bytes / 4, 0)));
     return pf_progress_at(engine, "loading weights", at, s->file.size - s->data);
 }
 
@@ -35,7 +37,7 @@ static int read_converted(pf_engine *engine, pf_safetensors *s, const pf_st_entr
     int64_t bytes = (int64_t)type->bytes, total = (entry->end - entry->begin) / bytes;
     for (int64_t at = 0; at < total;) {
         int64_t n = pf_min(total - at, CONVERTED);
-        PF_TRY(told(engine, s, entry->begin + at * bytes));
+        PF_TRY(told(engine, s, entry->begin + at * bytes, n * bytes));
         PF_TRY(read_bytes(s, entry->begin + at * bytes, raw, (size_t)(n * bytes)));
         int64_t good = type->convert(raw, n, out + at * (int64_t)own->bytes);
         if (good < n) {
@@ -52,7 +54,7 @@ static int read_converted(pf_engine *engine, pf_safetensors *s, const pf_st_entr
 
 static int read_plain(pf_engine *engine, pf_safetensors *s, const pf_st_entry *entry, char *out) {
     for (int64_t at = entry->begin; at < entry->end; at += READ) {
-        PF_TRY(told(engine, s, at));
+        PF_TRY(told(engine, s, at, pf_min(entry->end - at, READ)));
         size_t bytes = (size_t)pf_min(entry->end - at, READ);
         PF_TRY(read_bytes(s, at, out + (at - entry->begin), bytes));
     }
@@ -97,7 +99,7 @@ static int lend_entry(pf_engine *engine, pf_safetensors *s, const pf_st_entry *e
                       pf_tensor *to) {
     const char *data = pf_mapping_data(s->mapping) + s->data;
     for (int64_t at = entry->begin; s->hash.state && at < entry->end; at += READ) {
-        PF_TRY(told(engine, s, at));
+        PF_TRY(told(engine, s, at, pf_min(entry->end - at, READ)));
         pf_hash_put(&s->hash, data + at, (size_t)pf_min(entry->end - at, READ));
     }
     return pf_tensor_settle_lent(to, data + entry->begin, pf_mapping_lender(s->mapping));

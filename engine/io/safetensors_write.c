@@ -109,8 +109,10 @@ static int put_header(pf_text *text, const pf_named *tensors, int n, const pf_co
 static int put_bytes(const pf_engine *engine, pf_writer *to, const char *data, size_t bytes,
                      int64_t total) {
     for (size_t at = 0; at < bytes; at += STRIDE) {
+        const size_t n = at + STRIDE < bytes ? STRIDE : bytes - at;
+        PF_TRY(pf_charge(engine, pf_work_of((double)n / 4, 0)));
         PF_TRY(pf_progress_at(engine, "saving weights", to->size, total));
-        PF_TRY(pf_writer_put(to, data + at, at + STRIDE < bytes ? STRIDE : bytes - at));
+        PF_TRY(pf_writer_put(to, data + at, n));
     }
     return PF_OK;
 }

@@ -141,6 +141,11 @@ static int64_t muon_room(int64_t rows, int64_t cols) {
     return 2 * rows * cols + 2 * side * side;
 }
 
+static double muon_products(const pf_config *options, int64_t rows, int64_t cols) {
+    const double side = (double)pf_min(rows, cols), n = (double)rows * (double)cols;
+    return pf_rule_option(&pf_optimizer_muon, options, "iterations") * side * (2 * n + side * side);
+}
+
 static space carve(float *room, int64_t rows, int64_t cols) {
     int64_t n = rows * cols, side = pf_min(rows, cols);
     return (space){matrix(room, rows, cols), matrix(room + n, rows, cols),
@@ -194,5 +199,6 @@ const pf_optimizer_rule pf_optimizer_muon = {
     .takes_whole = muon_takes,
     .whole_moments = 1,
     .whole_room = muon_room,
+    .whole_products = muon_products,
     .whole = muon_whole,
 };

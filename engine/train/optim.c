@@ -317,11 +317,24 @@ static int check_squares(const pf_optimizer *o, double norm) {
                    norm, (unsigned long long)o->steps);
 }
 
-/* Weights, moments and gradients, read and written: before anything moves. */
-static int charge(pf_engine *e, const gradients *g) {
-    double n = 0;
-    for (int i = 0; i < g->n; i++) n += (double)pf_tensor_numel(g->list[i]);
-    return pf_charge(e, PF_WORK_OP + pf_work_of(8 * n, 0));
+static double whole_products(const pf_optimizer *o, const pf_entry *p) {
+    const int64_t *shape = p->param->shape;
+    double products = 0;
+    for (int i = 0; p->whole && i < PF_PARTS; i++) {
+        int64_t rows = p->part[0] > 0 ? p->part[i] : i == 0 ? shape[0] : 0;
+        products += o->rule->whole_products(o->group[p->group].options, rows, shape[1]);
+    }
+    return products;
+}
+
+/* Weights, moments and gradients, read and written, and products: before anything moves. */
+static int charge(const pf_optimizer *o, pf_engine *e, const gradients *g) {
+    double n = 0, products = 0;
+    for (int i = 0; i < g->n; i++) {
+        n += (double)pf_tensor_numel(g->list[i]);
+        products += whole_products(o, &o->entry[g->owner[i]]);
+    }
+    return pf_charge(e, PF_WORK_OP + pf_work_of(8 * n, products));
 }
 
 /* The norm first, so that nothing moves before all gradients are known to be finite. */
@@ -339,7 +352,7 @@ static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gr
     }
     double gscale = clip > 0 && total > clip ? clip / total : 1;
     PF_TRY(check_squares(o, gscale * total));
-    PF_TRY(charge(e, g));
+    PF_TRY(charge(o, e, g));
     begin_groups(o, e, lr, gscale);
     e->shield++; /* until the end of the step */
     PF_TRY(update_all(o, e, g));

@@ -43,6 +43,8 @@ typedef struct pf_optimizer_rule {
     bool (*takes_whole)(const pf_config *options, bool linear);
     int whole_moments;
     int64_t (*whole_room)(int64_t rows, int64_t cols);
+    /* Multiplications with an addition, which its work is counted by. */
+    double (*whole_products)(const pf_config *options, int64_t rows, int64_t cols);
     int (*whole)(const pf_update *u, pf_engine *e, int64_t rows, int64_t cols);
 } pf_optimizer_rule;
 

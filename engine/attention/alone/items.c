@@ -281,10 +281,17 @@ static int run_change(change *c, pf_items *s, pf_tensor *keys, pf_tensor *values
     return status;
 }
 
+/* Rows are encoded twice, and each feature is a factor of all values. */
+static int charge(const pf_items *s, const pf_engine *engine, int64_t rows) {
+    const double n = (double)rows, d = (double)s->dim, dv = (double)s->value_dim, r = (double)s->r;
+    return pf_charge(engine, PF_WORK_OP + pf_work_of(n * (d + dv), n * r * (2 * d + 1 + dv)));
+}
+
 /* Adding and taking out are one pass but for its last step. */
 static int change_items(pf_items *s, pf_engine *engine, const pf_tensor *keys,
                         const pf_tensor *values, bool removed) {
     PF_TRY(check_change(s, keys, values, removed ? "remove" : "add"));
+    PF_TRY(charge(s, engine, keys->shape[0]));
     change c = {.items = s, .engine = engine, .n = keys->shape[0]};
     pf_items_encoding(&c.encoding, engine, s);
     pf_tensor *k = NULL, *v = NULL;

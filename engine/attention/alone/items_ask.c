@@ -94,11 +94,18 @@ static void question_task(void *context, int64_t task, void *scratch) {
     expect(q, &block, first, n, out, sums);
 }
 
+static int charge(const question *q, const pf_engine *engine) {
+    const double n = (double)q->n, d = (double)q->items->dim, r = (double)q->items->r;
+    const double outputs = q->expectation ? (double)q->items->value_dim : 0;
+    return pf_charge(engine, PF_WORK_OP + pf_work_of(n * (d + outputs), n * r * (d + 1 + outputs)));
+}
+
 /* One question of contiguous rows: tasks are blocks of queries, each against the whole sum. */
 static int ask(question *q, pf_items *s, pf_engine *engine, const pf_tensor *queries) {
     q->items = s;
     q->queries = pf_f32(queries);
     q->n = queries->shape[0];
+    PF_TRY(charge(q, engine));
     PF_TRY(gather(s));
     pf_items_encoding(&q->encoding, engine, s);
     return pf_parallel(engine, pf_ceil_div(q->n, PF_ENCODED_BLOCK), question_bytes(q),
@@ -147,6 +154,7 @@ int pf_items_expectation(pf_tensor **out, pf_items *items, pf_engine *engine,
  * estimated Z, which has one error less. */
 typedef struct {
     const question *q;
+    const pf_engine *engine;
     const float *keys; /* (k, d) */
     int64_t k;
     bool estimate, log;
@@ -180,7 +188,7 @@ static void chances_task(void *context, int64_t task, void *scratch) {
     pf_encoded_open(&keys, &q->encoding, 0, false, &scratch);
     double *score = pf_carve(&scratch, PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(double));
     pf_encoded_fill(&queries, PF_SIDE_QUERY, q->queries, d, NULL, first, n);
-    for (int64_t j0 = 0; j0 < c->k; j0 += PF_ENCODED_BLOCK) {
+    for (int64_t j0 = 0; j0 < c->k && pf_stopped(c->engine) >= 0; j0 += PF_ENCODED_BLOCK) {
         int64_t count = pf_min(PF_ENCODED_BLOCK, c->k - j0);
         pf_encoded_fill(&keys, PF_SIDE_KEY, c->keys, d, NULL, j0, count);
         score_block(c, &queries, &keys, n, count, score);
@@ -195,6 +203,13 @@ static void chances_task(void *context, int64_t task, void *scratch) {
     }
 }
 
+/* Keys are encoded once for every block of queries. */
+static int charge_pairs(const chances *c, const pf_engine *engine) {
+    const double k = (double)c->k, d = (double)c->q->items->dim, r = (double)c->q->items->r;
+    const double blocks = (double)pf_ceil_div(c->q->n, PF_ENCODED_BLOCK), n = (double)c->q->n;
+    return pf_charge(engine, pf_work_of(n * k, blocks * k * r * d + n * k * (c->estimate ? r : d)));
+}
+
 /* The queries are asked for their sums first, then meet the keys. */
 static int run_chances(chances *c, question *q, pf_items *s, pf_engine *engine,
                        const pf_tensor *queries, const pf_tensor *keys) {
@@ -205,6 +220,7 @@ static int run_chances(chances *c, question *q, pf_items *s, pf_engine *engine,
     c->keys = pf_f32(keys);
     c->k = keys->shape[0];
     int status = ask(q, s, engine, queries);
+    if (status >= 0) status = charge_pairs(c, engine);
     if (status >= 0) {
         size_t scratch = 2 * pf_encoded_bytes(&q->encoding, false) +
                          PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(double);
@@ -223,7 +239,7 @@ int pf_items_probability(pf_tensor **out, pf_items *items, pf_engine *engine,
     PF_TRY(pf_items_check(queries, -1, s->dim, "probability", "queries"));
     PF_TRY(pf_items_check(keys, -1, s->dim, "probability", "keys"));
     question q = {0};
-    chances c = {.q = &q, .log = (flags & PF_ITEMS_LOG) != 0};
+    chances c = {.q = &q, .engine = engine, .log = (flags & PF_ITEMS_LOG) != 0};
     c.estimate = (flags & PF_ITEMS_ESTIMATE) != 0 || !s->kernel->spec.map->softmax;
     int64_t shape[2] = {queries->shape[0], keys->shape[0]};
     pf_tensor *x = NULL, *y = NULL;
