@@ -6,6 +6,7 @@
  * the middle frees it. Keys are written in sorted order, so equal tables give equal files.
  * An object with a `__config` metafield (a kernel) stands for what that function returns.
  */
+#include "bounded.h"
 #include "lpf.h"
 
 #include <math.h>
@@ -15,16 +16,30 @@
 #define LPF_CONFIG "performer.config"
 #define LPF_LIST   "performer.list" /* metatable: an empty table that is a list */
 
-enum { MAX_DEPTH = 60 };
+enum { MAX_DEPTH = 60, MAX_KEYS = 16384 /* of a stranger's map: they are sorted in one go */ };
+
+enum { NODE_BYTES = 128, PAY_AT = 4096 }; /* of a node, about, and paid for at a time */
+
+/* What a tree hangs under; it lies in plain C memory, which a script's meter pays for here. */
+typedef struct {
+    pf_config *node; /* the first: what others have of it */
+    size_t paid;
+} owner;
 
 typedef struct {
     lua_State *L;
     const char *where;
+    owner *of;
+    pf_meter *meter; /* NULL: nobody pays */
+    size_t owed;
 } conversion;
 
 /* ---- owners ------------------------------------------------------------------- */
 
-pf_config **lpf_config_slot(lua_State *L) { return lpf_new(L, LPF_CONFIG, sizeof(pf_config *)); }
+pf_config **lpf_config_slot(lua_State *L) {
+    owner *own = lpf_new(L, LPF_CONFIG, sizeof *own);
+    return &own->node;
+}
 
 pf_config *lpf_take_config(lua_State *L, pf_config *node) {
     *lpf_config_slot(L) = node;
@@ -39,10 +54,21 @@ pf_config *lpf_new_config(lua_State *L, pf_config_kind kind) {
 }
 
 static int config_gc(lua_State *L) {
-    pf_config **slot = luaL_checkudata(L, 1, LPF_CONFIG);
-    pf_config_free(*slot);
-    *slot = NULL;
+    owner *own = luaL_checkudata(L, 1, LPF_CONFIG);
+    pf_config_free(own->node);
+    if (own->paid) pf_meter_bytes(lpf_enter(L)->meter, own->paid, 0);
+    *own = (owner){NULL, 0};
     return 0;
+}
+
+/* Before so many bytes are asked for. */
+static void pay(conversion *c, size_t bytes) {
+    bounded_charge(c->L, 1);
+    c->owed += bytes;
+    if (!c->meter || c->owed < PAY_AT) return;
+    lpf_result(c->L, pf_meter_bytes(c->meter, 0, c->owed));
+    c->of->paid += c->owed;
+    c->owed = 0;
 }
 
 /* ---- Lua to plain data -------------------------------------------------------- */
@@ -79,6 +105,7 @@ static lua_Integer count_keys(conversion *c, lua_Integer n) {
     lua_pushnil(L);
     while (lua_next(L, -2)) {
         lua_pop(L, 1);
+        bounded_charge(L, 1);
         bool text = lua_type(L, -1) == LUA_TSTRING;
         lua_Integer at = lua_isinteger(L, -1) ? lua_tointeger(L, -1) : 0;
         if (!text && (at < 1 || at > n))
@@ -94,6 +121,8 @@ static lua_Integer count_keys(conversion *c, lua_Integer n) {
 static void convert_map(conversion *c, pf_config *map, lua_Integer n, int depth) {
     lua_State *L = c->L;
     int table = lua_gettop(L);
+    if (n > MAX_KEYS && bounded_is_stranger(bounded_of(L)))
+        lpf_raise(L, "%s: a map of more than %d keys in a sandbox", c->where, MAX_KEYS);
     const char **keys = lua_newuserdatauv(L, (size_t)n * sizeof *keys + 1, 0);
     lua_Integer i = 0;
     lua_pushnil(L);
@@ -161,6 +190,7 @@ static void convert_number(conversion *c, const place *at) {
 static void convert(conversion *c, const place *at, int depth) {
     lua_State *L = c->L;
     luaL_checkstack(L, 10, c->where);
+    pay(c, NODE_BYTES + (lua_type(L, -1) == LUA_TSTRING ? lua_rawlen(L, -1) : 0));
     if (depth > MAX_DEPTH)
         lpf_raise(L, "%s: data nest deeper than %d (a cycle?)", c->where, MAX_DEPTH);
     switch (lua_type(L, -1)) {
@@ -198,12 +228,12 @@ static void convert(conversion *c, const place *at, int depth) {
 
 pf_config *lpf_to_config(lua_State *L, int index, const char *where) {
     index = lua_absindex(L, index);
-    conversion c = {L, where};
-    pf_config **slot = lpf_config_slot(L);
+    owner *own = lpf_new(L, LPF_CONFIG, sizeof *own);
+    conversion c = {.L = L, .where = where, .of = own, .meter = lpf_enter(L)->meter};
     lua_pushvalue(L, index);
-    convert(&c, &(place){.root = slot}, 0);
+    convert(&c, &(place){.root = &own->node}, 0);
     lua_pop(L, 1);
-    return *slot;
+    return own->node;
 }
 
 pf_config *lpf_opt_config(lua_State *L, int index, const char *key, const char *where) {
@@ -218,6 +248,7 @@ static void push_children(lua_State *L, const pf_config *node, bool map) {
     int n = pf_config_size(node);
     lua_createtable(L, map ? 0 : n, map ? n : 0);
     for (int i = 0; i < n; i++) {
+        bounded_charge(L, 1);
         lpf_push_config(L, pf_config_at(node, i));
         if (map)
             lua_setfield(L, -2, pf_config_key(node, i));
@@ -266,10 +297,11 @@ static int json_encode(lua_State *L) {
     luaL_checkany(L, 1);
     lpf_check_options(L, 2, allowed, "json.encode");
     bool indent = lpf_opt_bool(L, 2, "indent", false);
-    lpf_enter(L);
+    pf_engine *engine = lpf_enter(L)->engine; /* which a script need not have opened for this */
     const pf_config *node = lpf_to_config(L, 1, "json.encode");
     char **text = lpf_text_slot(L);
-    lpf_result(L, pf_json_write(text, node, indent));
+    lpf_result(L, engine ? pf_json_write_in(text, engine, node, indent)
+                         : pf_json_write(text, node, indent));
     lua_pushstring(L, *text);
     return 1;
 }
@@ -280,9 +312,10 @@ static int json_decode(lua_State *L) {
         return lpf_raise(L, "json.decode: a text is needed, got %s", lpf_kind(L, 1));
     size_t bytes;
     const char *text = lua_tolstring(L, 1, &bytes);
-    lpf_enter(L);
+    pf_engine *engine = lpf_enter(L)->engine;
     pf_config **slot = lpf_config_slot(L);
-    int failed = lpf_loaded(L, pf_json_parse(slot, text, bytes));
+    int failed = lpf_loaded(L, engine ? pf_json_parse_in(slot, engine, text, bytes)
+                                      : pf_json_parse(slot, text, bytes));
     if (failed) return failed;
     lpf_push_config(L, *slot);
     return 1;

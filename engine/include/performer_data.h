@@ -42,6 +42,10 @@ PF_API int pf_config_set_string(pf_config *map, const char *key, const char *PF_
 /* JSON text, both ways. The text is the caller's: free it with pf_text_free. */
 PF_API int pf_json_parse(pf_config **node, const char *text, size_t bytes);
 PF_API int pf_json_write(char **text, const pf_config *PF_NULLABLE node, bool indent);
+/* The same within the limits of an engine, where a tree that is read lies in its memory. */
+PF_API int pf_json_parse_in(pf_config **node, pf_engine *engine, const char *text, size_t bytes);
+PF_API int pf_json_write_in(char **text, pf_engine *engine, const pf_config *PF_NULLABLE node,
+                            bool indent);
 PF_API void pf_text_free(char *text);
 /* The one of n names that a mistyped word is, or NULL: a letter away (two from eight letters on; a
  * swap counts once, case not at all), begun alike, and up to four letters of the same letters. */

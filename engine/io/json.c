@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "meter.h"
+
 static int out_of_memory(void) { return pf_fail(PF_ENOMEM, "json: out of memory"); }
 
 /* ---- writing ------------------------------------------------------------------ */
@@ -41,7 +43,7 @@ void pf_text_close(pf_text *text) {
         pf_heap_free(text->heap, text->data, text->capacity);
     else
         free(text->data);
-    *text = (pf_text){.heap = text->heap};
+    *text = (pf_text){.heap = text->heap, .engine = text->engine};
 }
 
 void pf_text_put(pf_text *text, const char *data, size_t bytes) {
@@ -63,8 +65,21 @@ void pf_text_print(pf_text *text, const char *format, ...) {
         pf_text_put(text, buffer, (size_t)n);
 }
 
+/* Is it one that a string of JSON's has behind a backslash alone? */
+static bool is_escaped(unsigned char c) { return c < 0x20 || c == 0x7F || c == '"' || c == '\\'; }
+
+static void put_escaped(pf_text *text, unsigned char c) {
+    static const char digits[] = "0123456789abcdef";
+    const char code[] = {'\\', 'u', '0', '0', digits[c >> 4], digits[c & 15]};
+    const char letter[] = {'\\', c == '\n' ? 'n' : (char)c};
+    if (c == '"' || c == '\\' || c == '\n')
+        pf_text_put(text, letter, sizeof letter);
+    else
+        pf_text_put(text, code, sizeof code);
+}
+
 int pf_json_put_string(pf_text *text, const char *string) {
-    const unsigned char *s = (const unsigned char *)string;
+    const unsigned char *s = (const unsigned char *)string, *run = s;
     pf_text_put(text, "\"", 1);
     for (size_t n; *s; s += n) {
         n = pf_utf8_length(s);
@@ -72,14 +87,12 @@ int pf_json_put_string(pf_text *text, const char *string) {
             return pf_fail(PF_EINVAL, "json: byte %s of a string is not UTF-8 (0x%02x)",
                            pf_place(s - (const unsigned char *)string), *s);
         }
-        if (*s == '"' || *s == '\\') pf_text_put(text, "\\", 1);
-        if (*s == '\n')
-            pf_text_put(text, "\\n", 2);
-        else if (*s < 0x20 || *s == 0x7F)
-            pf_text_print(text, "\\u%04x", *s);
-        else
-            pf_text_put(text, (const char *)s, n);
+        if (!is_escaped(*s)) continue;
+        pf_text_put(text, (const char *)run, (size_t)(s - run));
+        put_escaped(text, *s);
+        run = s + 1;
     }
+    pf_text_put(text, (const char *)run, (size_t)(s - run));
     pf_text_put(text, "\"", 1);
     return text->failed ? out_of_memory() : PF_OK;
 }
@@ -101,10 +114,13 @@ static int put_number(pf_text *text, double value, const char *key) {
     return PF_OK;
 }
 
+enum { LOOK = 1 << 10 }; /* values between two looks at the limits */
+
 typedef struct {
     pf_text *text;
     bool indent;
     int depth;
+    int values; /* since the last look */
 } json_writer;
 
 static int put_node(json_writer *w, const pf_config *node, const char *key);
@@ -150,6 +166,10 @@ static int put_children(json_writer *w, const pf_config *node, const char *key) 
 
 /* `key` names the value, or the nearest map entry around it, for the message. */
 static int put_node(json_writer *w, const pf_config *node, const char *key) {
+    if (w->text->engine && ++w->values == LOOK) {
+        w->values = 0;
+        PF_TRY(pf_charge(w->text->engine, LOOK));
+    }
     switch (node ? pf_config_kind_of(node) : PF_NULL) {
     case PF_NULL:
         pf_text_put(w->text, "null", 4);
@@ -177,9 +197,8 @@ int pf_json_put(pf_text *text, const pf_config *node, bool indent) {
     return text->failed ? out_of_memory() : PF_OK;
 }
 
-int pf_json_write(char **text, const pf_config *node, bool indent) {
-    PF_OUT(text);
-    pf_text out = {0};
+static int write_text(char **text, const pf_engine *engine, const pf_config *node, bool indent) {
+    pf_text out = {.engine = engine};
     int status = pf_json_put(&out, node, indent);
     if (status < 0) {
         free(out.data);
@@ -187,4 +206,15 @@ int pf_json_write(char **text, const pf_config *node, bool indent) {
     }
     *text = out.data;
     return PF_OK;
+}
+
+int pf_json_write(char **text, const pf_config *node, bool indent) {
+    PF_OUT(text);
+    return write_text(text, NULL, node, indent);
+}
+
+int pf_json_write_in(char **text, pf_engine *engine, const pf_config *node, bool indent) {
+    PF_OUT(text);
+    PF_OPEN(engine);
+    return write_text(text, engine, node, indent);
 }

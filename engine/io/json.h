@@ -48,7 +48,8 @@ int pf_json_read(pf_config **node, const pf_engine *engine, char *text, size_t b
 /* ---- writing ---- */
 /* A growing text; `failed` once memory has run out, and then nothing more is put. */
 typedef struct pf_text {
-    pf_heap *heap; /* NULL: plain C memory */
+    pf_heap *heap;           /* NULL: plain C memory */
+    const pf_engine *engine; /* whose limits hold; NULL: nobody's */
     char *data;
     size_t size, capacity;
     bool failed;

@@ -346,17 +346,35 @@ int pf_json_read(pf_config **node, const pf_engine *engine, char *text, size_t b
     return status;
 }
 
+static int check_bytes(size_t bytes) {
+    if (bytes <= PF_JSON_BYTES) return PF_OK;
+    return pf_fail(PF_EFORMAT, "json: %zu bytes, at most %zu are read", bytes, PF_JSON_BYTES);
+}
+
 int pf_json_parse(pf_config **node, const char *text, size_t bytes) {
     PF_OUT(node);
     PF_NEED_ARRAY(text, bytes);
-    if (bytes > PF_JSON_BYTES) {
-        return pf_fail(PF_EFORMAT, "json: %zu bytes, at most %zu are read", bytes, PF_JSON_BYTES);
-    }
+    PF_TRY(check_bytes(bytes));
     char *own = malloc(bytes + 1);
     if (!own) return pf_fail(PF_ENOMEM, "json: out of memory");
     memcpy(own, text, bytes);
     own[bytes] = '\0';
     int status = pf_json_read(node, NULL, own, bytes, "json");
     free(own);
+    return status;
+}
+
+int pf_json_parse_in(pf_config **node, pf_engine *engine, const char *text, size_t bytes) {
+    PF_OUT(node);
+    PF_OPEN(engine);
+    PF_NEED_ARRAY(text, bytes);
+    PF_TRY(check_bytes(bytes));
+    PF_TRY(pf_charge(engine, pf_work_of((double)bytes, 0)));
+    char *own = pf_heap_alloc(engine->heap, bytes + 1);
+    if (!own) return PF_ENOMEM;
+    memcpy(own, text, bytes);
+    own[bytes] = '\0';
+    int status = pf_json_read(node, engine, own, bytes, "json");
+    pf_heap_free(engine->heap, own, bytes + 1);
     return status;
 }

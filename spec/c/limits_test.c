@@ -8,6 +8,7 @@
 #include "host.h"
 #include "json.h"
 #include "nn_support.h"
+#include "performer_attention.h"
 
 static pf_engine *open_with(const pf_limits *limits, int threads, host_memory *memory) {
     pf_options options = host_options(memory);
@@ -268,6 +269,76 @@ static void test_nested(void) {
     CHECK(memory.blocks == 0 && memory.wrong == 0);
 }
 
+/* Whatever is done with so many numbers counts, also where no op does it. */
+static uint64_t work_of_items(pf_engine *e, pf_meter *m, int64_t n) {
+    const pf_items_options options = {.size = sizeof options, .dim = 16, .value_dim = 16};
+    pf_items *items = NULL;
+    pf_tensor *rows = NULL, *out = NULL;
+    CHECK_OK(pf_items_open(&items, e, &options));
+    CHECK_OK(pf_tensor_full(&rows, e, PF_F32, 2, (int64_t[]){n, 16}, 0.1));
+    const uint64_t before = usage_of(m).work;
+    CHECK_OK(pf_items_add(items, e, rows, rows));
+    const uint64_t added = usage_of(m).work;
+    CHECK_OK(pf_items_expectation(&out, items, e, rows));
+    pf_tensor_release(&out);
+    const uint64_t asked = usage_of(m).work;
+    CHECK_OK(pf_items_probability(&out, items, e, rows, rows, 0));
+    const uint64_t paired = usage_of(m).work;
+    CHECK(added - before > (uint64_t)n && asked - added > (uint64_t)n);
+    CHECK(paired - asked > (uint64_t)(n * n / 16));
+    pf_tensor_release(&out), pf_tensor_release(&rows);
+    pf_items_close(&items);
+    return paired - before;
+}
+
+static uint64_t work_of_muon(pf_engine *e, pf_meter *m) {
+    pf_module *layer = layer_of(e, "linear", "{'from': 64, 'to': 64, 'bias': false}");
+    pf_config *rule = options_of("{'type': 'muon', 'orthogonal': 'all'}");
+    pf_optimizer *optimizer = NULL;
+    pf_tape *tape = NULL;
+    pf_tensor *x = square(e, 64), *y = NULL, *loss = NULL;
+    CHECK_OK(pf_optimizer_new(&optimizer, e, layer, rule));
+    CHECK_OK(pf_tape_open(&tape, e));
+    CHECK_OK(pf_module_forward(&y, e, layer, x, NULL));
+    CHECK_OK(pf_op_apply(e, pf_op_find(e, "sum"), &y, 1, NULL, &loss));
+    CHECK_OK(pf_tape_backward(tape, loss, NULL));
+    pf_tape_close(&tape);
+    const uint64_t before = usage_of(m).work;
+    CHECK_OK(pf_optimizer_step(optimizer, e, 0.1, 0, NULL));
+    const uint64_t work = usage_of(m).work - before;
+    pf_tensor_release(&x), pf_tensor_release(&y), pf_tensor_release(&loss);
+    pf_optimizer_close(&optimizer);
+    pf_module_release(&layer);
+    pf_config_free(rule);
+    return work;
+}
+
+static uint64_t work_of_file(pf_engine *e, pf_meter *m) {
+    pf_named saved = {"numbers", square(e, 512)}, *loaded = NULL;
+    int n = 0;
+    const uint64_t before = usage_of(m).work;
+    CHECK_OK(pf_safetensors_save(e, "memory:numbers", &saved, 1, NULL));
+    const uint64_t written = usage_of(m).work;
+    CHECK_OK(pf_safetensors_load(e, "memory:numbers", &loaded, &n, NULL));
+    CHECK(written - before >= 512 * 512 / 16);
+    pf_named_free(loaded, n);
+    pf_tensor_release(&saved.tensor);
+    return usage_of(m).work - written;
+}
+
+static void test_counted(void) {
+    host_memory memory = {0};
+    pf_engine *e = open_with(NULL, 1, &memory);
+    pf_meter *m = NULL;
+    CHECK_OK(pf_meter_open(&m, e, NULL));
+    CHECK_OK(pf_meter_enter(m));
+    CHECK(work_of_items(e, m, 200) > 0);
+    CHECK(work_of_muon(e, m) > 5 * 3 * 64 * 64 * 64 / 64);
+    CHECK(work_of_file(e, m) >= 512 * 512 / 16);
+    pf_meter_close(&m);
+    close_all(&e, &memory);
+}
+
 /* A part that goes on inside another pays for itself there; who goes pays no more. */
 static void test_lent(void) {
     host_memory memory = {0};
@@ -365,9 +436,40 @@ static void test_depth_of_data(void) {
         CHECK_FAILS(PF_EFORMAT, pf_json_read(&node, e, broken, strlen(broken), "it"));
         CHECK_OK(pf_json_read(&node, e, good, strlen(good), "it"));
         pf_config_free(node);
+        CHECK_FAILS(PF_ELIMIT, pf_json_parse_in(&node, e, "[[[[1]]]]", 9));
         CHECK_OK(pf_engine_charge(e, 1));
     }
     pf_config_free(fits), pf_config_free(deep);
+    close_all(&e, &memory);
+}
+
+/* JSON by itself: its values count, and what is read lies in the engine's bytes. */
+static void test_json(void) {
+    enum { VALUES = 20000 };
+    host_memory memory = {0};
+    pf_engine *e = open_with(NULL, 1, &memory);
+    pf_limits few = bounds(0, 2000, 0, 0);
+    pf_meter *m = NULL;
+    pf_config *node = NULL;
+    char text[2 * VALUES + 1], *back = NULL;
+    for (int i = 0; i < VALUES; i++) text[2 * i] = '1', text[2 * i + 1] = ',';
+    text[0] = '[', text[2 * VALUES - 1] = ']', text[1] = '1', text[2] = ' ';
+    CHECK_OK(pf_meter_open(&m, e, NULL));
+    CHECK_OK(pf_meter_enter(m));
+    CHECK_OK(pf_json_parse_in(&node, e, text, 2 * VALUES));
+    const uint64_t work = usage_of(m).work;
+    CHECK(work >= VALUES - 4096 && usage_of(m).bytes > VALUES * sizeof(double));
+    CHECK_OK(pf_json_write_in(&back, e, node, false));
+    CHECK(usage_of(m).work - work >= VALUES - 4096);
+    pf_text_free(back);
+    CHECK_OK(pf_meter_limit(m, &few));
+    CHECK_FAILS(PF_ELIMIT, pf_json_write_in(&back, e, node, false));
+    CHECK(!back);
+    pf_config_free(node);
+    CHECK_OK(pf_meter_limit(m, &few));
+    CHECK_FAILS(PF_ELIMIT, pf_json_parse_in(&node, e, text, 2 * VALUES));
+    CHECK(!node && usage_of(m).bytes == 0);
+    pf_meter_close(&m);
     close_all(&e, &memory);
 }
 
@@ -379,9 +481,11 @@ int main(void) {
     test_same_work();
     test_work();
     test_nested();
+    test_counted();
     test_lent();
     test_time();
     test_depth();
     test_depth_of_data();
+    test_json();
     return CHECK_REPORT();
 }
