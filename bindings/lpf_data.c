@@ -135,7 +135,7 @@ static int batch_gc(lua_State *L) {
 static int data_batch(lua_State *L) {
     static const char *const allowed[] = {"index", "size",   "split", "masked",
                                           "seed",  "stream", NULL};
-    pf_data *data = check_data(L, "batch");
+    check_data(L, "batch");
     lpf_check_options(L, 2, allowed, "batch");
     int64_t index = lpf_opt_integer(L, 2, "index", 1), size = lpf_opt_integer(L, 2, "size", 1);
     pf_split split = check_split(L, lpf_opt_string(L, 2, "split", "train"), "batch");
@@ -149,6 +149,7 @@ static int data_batch(lua_State *L) {
     bool masked = lpf_opt_bool(L, 2, "masked", false), stream = lpf_opt_bool(L, 2, "stream", false);
     uint64_t seed = (uint64_t)lpf_opt_integer(L, 2, "seed", 0);
     if (masked && stream) return lpf_raise(L, "batch: rows that go on (stream) are not masked");
+    pf_data *data = check_data(L, "batch"); /* what was made may have collected what closes it */
     lpf_result(
         L, stream ? pf_data_stream_batch(batch, engine, data, split, (uint64_t)place, size, seed)
                   : pf_data_batch(batch, engine, data, split, (uint64_t)place, size, masked, seed));
@@ -177,9 +178,10 @@ static int data_document(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     pf_tensor **ids = lpf_new_tensor(L);
     const char *name = NULL;
+    data = check_data(L, "document"); /* as for a batch */
     lpf_result(L, pf_data_document(ids, &name, engine, data, split, place));
+    lua_pushstring(L, name); /* borrowed from the data set */
     lpf_made(L, *ids);
-    lua_pushstring(L, name);
     return 2;
 }
 
@@ -202,7 +204,7 @@ static int data_counts(lua_State *L) {
     int n = lpf_result(L, pf_tokenizer_size(info.tokenizer));
     double *one = lua_newuserdatauv(L, (size_t)n * sizeof *one, 0);
     double *two = lua_newuserdatauv(L, (size_t)n * (size_t)n * sizeof *two, 0);
-    lpf_result(L, pf_data_counts(data, split, one, two));
+    lpf_result(L, pf_data_counts(check_data(L, "counts"), split, one, two));
     lua_createtable(L, 0, 2);
     push_counts(L, one, n);
     lua_setfield(L, -2, "unigram");
@@ -218,11 +220,11 @@ static int data_counts(lua_State *L) {
 /* data:identity{sample = 1000}: {sequences, unrelated, mean, median, histogram}. */
 static int data_identity(lua_State *L) {
     static const char *const allowed[] = {"sample", NULL};
-    const pf_data *data = check_data(L, "identity");
+    check_data(L, "identity");
     lpf_check_options(L, 2, allowed, "identity");
     int64_t sample = lpf_opt_integer(L, 2, "sample", 1000);
     pf_identity_info info = {.size = sizeof info};
-    lpf_result(L, pf_data_identity(data, lpf_engine(L), sample, &info));
+    lpf_result(L, pf_data_identity(check_data(L, "identity"), lpf_engine(L), sample, &info));
     lua_newtable(L);
     set_count(L, "sequences", info.sequences);
     set_count(L, "unrelated", info.unrelated);

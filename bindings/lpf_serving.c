@@ -1,8 +1,12 @@
 /*
  * lpf_serving.c - a running batch that sequences join and leave: model:serve. The serving is out of
- * its box while it works (lpf_take_out), for layers in Lua may be called by it.
+ * its box while it works (lpf_take_out), for layers in Lua may be called by it; and as an
+ * allocation may collect what closes it, a method looks into the box when it has made all that it
+ * needs.
  */
 #include "lpf.h"
+
+#include <string.h>
 
 static pf_serving *check_serving(lua_State *L, const char *where) {
     pf_serving **box = luaL_testudata(L, 1, LPF_SERVING);
@@ -46,11 +50,12 @@ static const pf_named *read_inputs(lua_State *L, int index, int *n) {
 }
 
 /* What joined as `id` is to draw from the ids at `index`; out it goes where they are none. */
-static void allow_first(lua_State *L, pf_serving *s, int64_t id, int index) {
+static void allow_first(lua_State *L, int64_t id, int index) {
     int64_t vocab = 0;
     int32_t wrong = -1;
-    pf_serving_logits(s, id, &vocab);
+    pf_serving_logits(check_serving(L, "join"), id, &vocab);
     const uint8_t *allow = vocab ? lpf_allowed(L, index, "join", vocab, &wrong) : NULL;
+    pf_serving *s = check_serving(L, "join");
     int status = allow ? pf_serving_allow(s, id, allow, vocab) : PF_OK;
     if (allow && status >= 0) return;
     pf_serving_leave(s, id);
@@ -62,7 +67,7 @@ static void allow_first(lua_State *L, pf_serving *s, int64_t id, int index) {
 
 /* join(prompt or stream, sampling, tokens, stops or nil, allow or nil, inputs): the id. */
 static int serving_join(lua_State *L) {
-    pf_serving *s = check_serving(L, "join");
+    check_serving(L, "join");
     pf_stream **stream = luaL_testudata(L, 2, LPF_STREAM);
     lua_settop(L, 7);
     if (stream && !*stream) return lpf_raise(L, "join: the stream has been closed, or is at work");
@@ -76,12 +81,12 @@ static int serving_join(lua_State *L) {
     if (!lua_isnil(L, 5)) o.stops = lpf_ids(L, 5, "join", &n_stops);
     o.n_stops = (int64_t)n_stops;
     if (!lua_isnil(L, 6)) lpf_ids(L, 6, "join", &n_stops); /* raises before anything has joined */
-    lpf_take_out(L, 1);
+    pf_serving *s = lpf_take_out(L, 1);
     int status = stream ? pf_serving_join_stream(s, *stream, &o, &id)
                         : pf_serving_join(s, prompt, n, &o, &id);
     lpf_put_back(L, 1, s);
     lpf_result(L, status);
-    if (!lua_isnil(L, 6)) allow_first(L, s, id, 6);
+    if (!lua_isnil(L, 6)) allow_first(L, id, 6);
     lpf_enter(L)->streams++;
     lua_pushinteger(L, id);
     return 1;
@@ -95,10 +100,10 @@ static int serving_leave(lua_State *L) {
 
 /* fork(id): a stream. */
 static int serving_fork(lua_State *L) {
-    const pf_serving *s = check_serving(L, "fork");
+    check_serving(L, "fork");
     int64_t id = check_id(L, "fork");
     pf_stream **box = lpf_new_stream(L, 1);
-    lpf_result(L, pf_serving_fork(box, s, id));
+    lpf_result(L, pf_serving_fork(box, check_serving(L, "fork"), id));
     lpf_enter(L)->streams++;
     return 1;
 }
@@ -114,33 +119,43 @@ static void set_integer(lua_State *L, const char *key, int64_t value) {
 }
 
 /* ended, and of one that failed message and code, of the table on top. */
-static void set_end(lua_State *L, const pf_serving *s, int64_t id, int end) {
+static void set_end(lua_State *L, const char *where, int64_t id, int end) {
     if (end == PF_ONGOING) return;
     lua_pushstring(L, ends[end]);
     lua_setfield(L, -2, "ended");
     if (end != PF_ENDED_FAILED) return;
-    lpf_failure(L, pf_serving_failure(s, id));
+    lpf_failure(L, pf_serving_failure(check_serving(L, where), id));
     lua_setfield(L, -4, "code");
     lua_setfield(L, -3, "message");
     lua_pop(L, 1);
 }
 
+/* What the last step made, copied to a block of Lua's. */
+static const pf_served *copy_made(lua_State *L, size_t *n) {
+    const pf_served *made = pf_serving_made(check_serving(L, "step"), n);
+    const size_t bytes = *n * sizeof *made;
+    pf_served *copy = lua_newuserdatauv(L, bytes + 1, 0);
+    made = pf_serving_made(check_serving(L, "step"), n);
+    if (bytes > 0) memcpy(copy, made, bytes);
+    return copy;
+}
+
 /* step(): the list of {id, token, ended, message, code}, and how many go on. */
 static int serving_step(lua_State *L) {
-    pf_serving *s = check_serving(L, "step");
-    lpf_take_out(L, 1);
+    check_serving(L, "step");
+    pf_serving *s = lpf_take_out(L, 1);
     int going = pf_serving_step(s);
     lpf_put_back(L, 1, s);
     lpf_result(L, going);
     lpf_forget_error(L); /* what a layer in Lua raised has ended its sequence */
     size_t n;
-    const pf_served *made = pf_serving_made(s, &n);
+    const pf_served *made = copy_made(L, &n);
     lua_createtable(L, (int)n, 0);
     for (size_t i = 0; i < n; i++) {
         lua_createtable(L, 0, 3);
         set_integer(L, "id", made[i].id);
         if (made[i].token >= 0) set_integer(L, "token", made[i].token);
-        set_end(L, s, made[i].id, made[i].end);
+        set_end(L, "step", made[i].id, made[i].end);
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
     lua_pushinteger(L, going);
@@ -160,19 +175,20 @@ static int serving_sequence(lua_State *L) {
     set_integer(L, "tokens", info.tokens);
     set_integer(L, "bytes", info.bytes);
     if (info.last >= 0) set_integer(L, "last", info.last);
-    set_end(L, s, id, info.end);
+    set_end(L, "sequence", id, info.end);
     return 1;
 }
 
 /* A copy: (vocab). */
 static int serving_logits(lua_State *L) {
-    const pf_serving *s = check_serving(L, "logits");
+    check_serving(L, "logits");
     int64_t id = check_id(L, "logits"), n = 0;
+    pf_tensor **t = lpf_new_tensor(L);
+    const pf_serving *s = check_serving(L, "logits");
     pf_sequence_info info = {.size = sizeof info};
     lpf_result(L, pf_serving_sequence(&info, s, id));
     const float *logits = pf_serving_logits(s, id, &n);
     if (!logits) return lpf_raise(L, "logits: the prompt of sequence %d still waits", (int)id);
-    pf_tensor **t = lpf_new_tensor(L);
     lpf_result(L, pf_tensor_empty(t, lpf_engine(L), PF_F32, 1, &n));
     lpf_result(L, pf_tensor_write(*t, logits, (size_t)n * sizeof *logits));
     lpf_made(L, *t);
@@ -196,16 +212,16 @@ static int serving_allow(lua_State *L) {
                             "many tokens there are: allow after the first step");
     const uint8_t *allow = lpf_allowed(L, 3, "allow", vocab, &wrong);
     if (!allow) return lpf_raise(L, "allow: no token %d", (int)wrong);
-    lpf_result(L, pf_serving_allow(s, id, allow, vocab));
+    lpf_result(L, pf_serving_allow(check_serving(L, "allow"), id, allow, vocab));
     return 0;
 }
 
 /* sampling(id, {temperature, top_k, top_p, min_p, repetition_penalty, seed}) */
 static int serving_sampling(lua_State *L) {
-    pf_serving *s = check_serving(L, "sampling");
+    check_serving(L, "sampling");
     int64_t id = check_id(L, "sampling");
     const pf_sampling sampling = lpf_read_sampling(L, 3);
-    lpf_result(L, pf_serving_sampling(s, id, &sampling));
+    lpf_result(L, pf_serving_sampling(check_serving(L, "sampling"), id, &sampling));
     return 0;
 }
 

@@ -16,12 +16,12 @@ static int state_close(lua_State *L) {
 
 /* fork(): a second one that goes on from here by itself. */
 static int state_fork(lua_State *L) {
-    const pf_state *state = lpf_check_stream_state(L, 1, "fork");
+    lpf_check_stream_state(L, 1, "fork");
     pf_engine *engine = lpf_engine(L);
-    pf_state **box = lpf_new_stream_state(L);
-    lua_getiuservalue(L, 1, 1); /* what the first keeps alive */
+    pf_state **box = lpf_new_stream_state(L); /* may collect what closes the first */
+    lua_getiuservalue(L, 1, 1);               /* what the first keeps alive */
     lua_setiuservalue(L, -2, 1);
-    lpf_result(L, pf_state_fork(box, engine, state));
+    lpf_result(L, pf_state_fork(box, engine, lpf_check_stream_state(L, 1, "fork")));
     return 1;
 }
 
@@ -42,9 +42,10 @@ static int state_batch(lua_State *L) {
 
 /* reorder(rows): row b becomes what row rows[b] was; the state itself. */
 static int state_reorder(lua_State *L) {
-    pf_state *state = lpf_check_stream_state(L, 1, "reorder");
+    lpf_check_stream_state(L, 1, "reorder");
     size_t n;
     const int64_t *rows = lpf_place_list(L, 2, "reorder", "rows", &n);
+    pf_state *state = lpf_check_stream_state(L, 1, "reorder");
     lpf_result(L, pf_state_reorder(lpf_engine(L), state, rows, (int64_t)n));
     lua_settop(L, 1);
     return 1;

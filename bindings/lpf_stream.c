@@ -1,6 +1,9 @@
 /*
  * lpf_stream.c - streaming a model's tokens: feed, sample, fork, reorder, save and load. The
  * states themselves: lpf_state.c.
+ *
+ * Whatever allocates may collect, and a finalizer of the script's may close what a method works on:
+ * so a method looks into the box when it has made all that it needs.
  */
 #include "lpf.h"
 
@@ -54,26 +57,26 @@ static int stream_load(lua_State *L) {
 
 /* fork(): a second one that goes on from here by itself. */
 static int stream_fork(lua_State *L) {
-    const pf_stream *stream = check_stream(L, "fork");
+    check_stream(L, "fork");
     pf_stream **box = lpf_new_stream(L, 1);
-    lpf_result(L, pf_stream_fork(box, stream));
+    lpf_result(L, pf_stream_fork(box, check_stream(L, "fork")));
     return 1;
 }
 
 /* reorder(rows): rows count from 1; the stream itself. */
 static int stream_reorder(lua_State *L) {
-    pf_stream *stream = check_stream(L, "reorder");
+    check_stream(L, "reorder");
     size_t n;
     const int64_t *rows = lpf_place_list(L, 2, "reorder", "rows", &n);
-    lpf_result(L, pf_stream_reorder(stream, rows, (int64_t)n));
+    lpf_result(L, pf_stream_reorder(check_stream(L, "reorder"), rows, (int64_t)n));
     lua_settop(L, 1);
     return 1;
 }
 
 static int stream_save(lua_State *L) {
-    const pf_stream *stream = check_stream(L, "save");
+    check_stream(L, "save");
     const char *path = lpf_check_text(L, 2, "save", "the path");
-    int failed = lpf_outside(L, pf_stream_save(stream, path));
+    int failed = lpf_outside(L, pf_stream_save(check_stream(L, "save"), path));
     if (failed) return failed;
     lua_pushboolean(L, true);
     return 1;
@@ -131,10 +134,10 @@ static int stream_feed(lua_State *L) {
 }
 
 /* Draws for all sequences: an id, or of a batch the list of them. */
-static int push_sample(lua_State *L, const pf_stream *stream, const pf_sampling *sampling) {
-    int64_t batch = pf_stream_batch(stream);
+static int push_sample(lua_State *L, const pf_sampling *sampling, const char *where) {
+    int64_t batch = pf_stream_batch(check_stream(L, where));
     int32_t *next = lua_newuserdatauv(L, (size_t)batch * sizeof *next, 0);
-    lpf_result(L, pf_stream_sample((pf_stream *)stream, sampling, next));
+    lpf_result(L, pf_stream_sample(check_stream(L, where), sampling, next));
     if (batch == 1) {
         lua_pushinteger(L, next[0]);
         return 1;
@@ -149,8 +152,7 @@ static int push_sample(lua_State *L, const pf_stream *stream, const pf_sampling 
 
 /* next(token, sampling), or of a batch next(tokens, sampling). */
 static int stream_next(lua_State *L) {
-    pf_stream *stream = check_stream(L, "next");
-    int64_t batch = pf_stream_batch(stream);
+    int64_t batch = pf_stream_batch(check_stream(L, "next"));
     lua_settop(L, 3);
     if (lua_type(L, 2) == LUA_TNUMBER) {
         lua_createtable(L, 1, 0);
@@ -166,14 +168,14 @@ static int stream_next(lua_State *L) {
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0) return lpf_raise(L, "next: no token %d", (int)ids[i]);
     feed(L, ids, 1);
-    return push_sample(L, stream, &sampling);
+    return push_sample(L, &sampling, "next");
 }
 
 /* sample([sampling]): draws from the logits that stand; the stream doesn't move. */
 static int stream_sample(lua_State *L) {
-    pf_stream *stream = check_stream(L, "sample");
+    check_stream(L, "sample");
     const pf_sampling sampling = lpf_read_sampling(L, 2);
-    return push_sample(L, stream, &sampling);
+    return push_sample(L, &sampling, "sample");
 }
 
 uint8_t *lpf_allowed(lua_State *L, int index, const char *where, int64_t vocab, int32_t *wrong) {
@@ -204,18 +206,19 @@ static int stream_allow(lua_State *L) {
                             "output says how many tokens there are");
     const uint8_t *allow = lpf_allowed(L, 2, "allow", vocab, &wrong);
     if (!allow) return lpf_raise(L, "allow: no token %d", (int)wrong);
-    lpf_result(L, pf_stream_allow(stream, allow, vocab));
+    lpf_result(L, pf_stream_allow(check_stream(L, "allow"), allow, vocab));
     return 0;
 }
 
 /* A copy of the logits that stand: (vocab), of a batch (batch, vocab). */
 static int stream_logits(lua_State *L) {
+    check_stream(L, "logits");
+    pf_tensor **t = lpf_new_tensor(L);
     pf_stream *stream = check_stream(L, "logits");
     int64_t shape[2] = {pf_stream_batch(stream), 0};
     const float *logits = pf_stream_logits(stream, &shape[1]);
     if (!logits) return lpf_raise(L, "logits: feed the stream first");
     int rank = shape[0] == 1 ? 1 : 2;
-    pf_tensor **t = lpf_new_tensor(L);
     lpf_result(L, pf_tensor_empty(t, lpf_engine(L), PF_F32, rank, shape + 2 - rank));
     size_t bytes = (size_t)(shape[0] * shape[1]) * sizeof *logits;
     lpf_result(L, pf_tensor_write(*t, logits, bytes));

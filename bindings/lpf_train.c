@@ -40,7 +40,7 @@ static int optimizer_new(lua_State *L) {
  * drawn anew. lr not given: the optimizer's own, made with, loaded or its row's default. */
 static int optimizer_step(lua_State *L) {
     static const char *const allowed[] = {"lr", "clip", NULL};
-    pf_optimizer *optimizer = lpf_check_optimizer(L, 1, "step");
+    lpf_check_optimizer(L, 1, "step");
     lpf_check_options(L, 2, allowed, "step");
     const double lr = lpf_opt_number(L, 2, "lr", -INFINITY);
     const double clip = lpf_opt_number(L, 2, "clip", 0);
@@ -48,7 +48,11 @@ static int optimizer_step(lua_State *L) {
     if (!(clip >= 0)) return lpf_raise(L, "step: clip must be at least 0");
     pf_engine *engine = lpf_engine(L);
     double norm = 0;
-    lpf_result(L, pf_optimizer_step(optimizer, engine, lr, clip, &norm));
+    lpf_check_optimizer(L, 1, "step");
+    pf_optimizer *optimizer = lpf_take_out(L, 1); /* a layer's after_step might close it */
+    int status = pf_optimizer_step(optimizer, engine, lr, clip, &norm);
+    lpf_put_back(L, 1, optimizer);
+    lpf_result(L, status);
     lpf_enter(L)->step = pf_optimizer_steps(optimizer);
     lua_pushnumber(L, norm);
     lua_pushinteger(L, pf_optimizer_drawn(optimizer));
