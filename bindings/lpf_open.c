@@ -36,10 +36,22 @@ static int memory_text(lua_State *L) {
     return 1;
 }
 
+/* What the engine holds; a stranger sees what is its own, Lua's objects too. */
+static void memory_of(lua_State *L, size_t *live, size_t *peak) {
+    pf_engine *engine = lpf_engine(L);
+    const lpf_context *ctx = lpf_enter(L);
+    pf_usage own = {.size = sizeof own};
+    pf_engine_memory(engine, live, peak);
+    if (!ctx->stranger) return;
+    lpf_result(L, pf_meter_usage(ctx->meter, &own));
+    *live = own.bytes;
+    *peak = own.peak;
+}
+
 /* memory(): {live, peak} in bytes. */
 static int core_memory(lua_State *L) {
     size_t live, peak;
-    pf_engine_memory(lpf_engine(L), &live, &peak);
+    memory_of(L, &live, &peak);
     lua_createtable(L, 0, 2);
     lua_pushinteger(L, (lua_Integer)live);
     lua_setfield(L, -2, "live");
@@ -62,11 +74,13 @@ static int core_reset_peak(lua_State *L) {
 /* info(): {live, peak, threads, seed, cpu, cpu_name, blas, version}. */
 static int core_info(lua_State *L) {
     pf_info info = {.size = sizeof info};
+    size_t live, peak;
     pf_engine_info(lpf_engine(L), &info);
+    memory_of(L, &live, &peak);
     lua_newtable(L);
-    lua_pushinteger(L, (lua_Integer)info.live);
+    lua_pushinteger(L, (lua_Integer)live);
     lua_setfield(L, -2, "live");
-    lua_pushinteger(L, (lua_Integer)info.peak);
+    lua_pushinteger(L, (lua_Integer)peak);
     lua_setfield(L, -2, "peak");
     lua_pushinteger(L, info.threads);
     lua_setfield(L, -2, "threads");
