@@ -69,7 +69,9 @@ static int map_body(lua_State *L) {
 static int run_map(void *context, pf_engine *engine, pf_side side, pf_tensor *x, pf_tensor **phi) {
     const lua_map *map = context;
     map_call call = {map, side, x, phi};
-    (void)engine;
+    if (map->ctx->engine && engine != map->ctx->engine) /* its Lua state is for that one's thread */
+        return pf_set_error(PF_ESTATE, "kernel.custom: its map is written in Lua, in a script of "
+                                       "another engine: make the kernel in a script of this one");
     return lpf_protect(map->ctx, map_body, &call);
 }
 

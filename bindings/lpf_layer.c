@@ -117,32 +117,46 @@ static int begin_body(lua_State *L) {
     return 0;
 }
 
+/* The Lua state is for the thread of its own engine: another's may share the weights of a model,
+ * but not what runs in a script. */
+static int call_layer(const lua_layer *layer, const pf_engine *engine, lua_CFunction body,
+                      void *call) {
+    const pf_engine *own = layer->s->engine; /* NULL: the script has closed */
+    if (!own || engine == own) return lpf_protect(layer->s, body, call);
+    return pf_set_error(PF_ESTATE, "layer: it is written in Lua, in a script of another engine: "
+                                   "build the model in a script of this one");
+}
+
+static int call_within_pass(const lua_layer *layer, const pf_engine *engine, lua_CFunction body,
+                            layer_call *call) {
+    lpf_context *s = layer->s;
+    if (engine != s->engine) return call_layer(layer, engine, body, call); /* which says why not */
+    const pf_pass *outer = s->pass;
+    s->pass = call->pass;
+    const int status = call_layer(layer, engine, body, call);
+    s->pass = outer;
+    return status;
+}
+
 static int layer_begin(void *context, pf_engine *engine, const pf_named *inputs, int n,
                        int64_t batch, void **state) {
-    (void)engine;
     lua_layer *layer = context;
     layer_call call = {
         .layer = layer, .state = state, .inputs = inputs, .n_inputs = n, .batch = batch};
-    return lpf_protect(layer->s, begin_body, &call);
+    return call_layer(layer, engine, begin_body, &call);
 }
 
 static int layer_forward(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
                          pf_tensor **y) {
-    (void)engine;
     lua_layer *layer = context;
-    const pf_pass *outer = layer->s->pass;
     layer_call call = {.layer = layer, .x = x, .y = y, .pass = pass};
-    layer->s->pass = pass;
-    const int status = lpf_protect(layer->s, forward_body, &call);
-    layer->s->pass = outer;
-    return status;
+    return call_within_pass(layer, engine, forward_body, &call);
 }
 
 static int layer_step(void *context, pf_engine *engine, pf_tensor *x, void **state, pf_tensor **y) {
-    (void)engine;
     lua_layer *layer = context;
     layer_call call = {.layer = layer, .x = x, .y = y, .state = state};
-    return lpf_protect(layer->s, step_body, &call);
+    return call_layer(layer, engine, step_body, &call);
 }
 
 /* The list at `index` of at most PF_HOST_PARTS tensors, or nil, becomes what goes on. */
@@ -185,9 +199,7 @@ static int part_body(lua_State *L) {
 static int layer_part(void *context, pf_engine *engine, pf_tensor *x, const pf_pass *pass,
                       pf_tensor *const *entry, int n, pf_tensor **exit, int *n_exit,
                       pf_tensor **y) {
-    (void)engine;
     lua_layer *layer = context;
-    const pf_pass *outer = layer->s->pass;
     layer_call call = {.layer = layer,
                        .x = x,
                        .y = y,
@@ -196,10 +208,7 @@ static int layer_part(void *context, pf_engine *engine, pf_tensor *x, const pf_p
                        .n_entry = n,
                        .exit = exit,
                        .n_exit = n_exit};
-    layer->s->pass = pass;
-    const int status = lpf_protect(layer->s, part_body, &call);
-    layer->s->pass = outer;
-    return status;
+    return call_within_pass(layer, engine, part_body, &call);
 }
 
 static int after_step_body(lua_State *L) {
@@ -211,10 +220,9 @@ static int after_step_body(lua_State *L) {
 }
 
 static int layer_after_step(void *context, pf_engine *engine, uint64_t step) {
-    (void)engine;
     lua_layer *layer = context;
     layer_call call = {.layer = layer, .step = step};
-    return lpf_protect(layer->s, after_step_body, &call);
+    return call_layer(layer, engine, after_step_body, &call);
 }
 
 static void layer_release_state(void *context, void *state) {
@@ -322,19 +330,17 @@ static int load_body(lua_State *L) {
 
 static int layer_fork_state(void *context, pf_engine *engine, void *state, int64_t batch,
                             const int64_t *rows, int64_t n, void **copy) {
-    (void)engine;
     const lua_layer *layer = context;
     state_call call = {.state = state, .made = copy, .rows = rows, .n = n, .batch = batch};
-    return lpf_protect(layer->s, copy_body, &call);
+    return call_layer(layer, engine, copy_body, &call);
 }
 
 static int layer_save_state(void *context, pf_engine *engine, void *state, pf_named **tensors,
                             int *n, pf_config **data) {
-    (void)engine;
     const lua_layer *layer = context;
     state_call call = {.state = state, .tensors = tensors, .count = n, .plain = data};
     *tensors = NULL, *n = 0, *data = NULL;
-    const int status = lpf_protect(layer->s, save_body, &call);
+    const int status = call_layer(layer, engine, save_body, &call);
     if (status >= 0) return status;
     pf_named_free(*tensors, *n);
     pf_config_free(*data);
@@ -344,10 +350,9 @@ static int layer_save_state(void *context, pf_engine *engine, void *state, pf_na
 
 static int layer_load_state(void *context, pf_engine *engine, const pf_named *tensors, int n,
                             const pf_config *data, void **state) {
-    (void)engine;
     const lua_layer *layer = context;
     state_call call = {.made = state, .given = tensors, .n_given = n, .data = data};
-    return lpf_protect(layer->s, load_body, &call);
+    return call_layer(layer, engine, load_body, &call);
 }
 
 static void layer_release(void *context) {

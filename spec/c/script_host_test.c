@@ -128,6 +128,29 @@ static void test_lua_layers(void) {
     pf_engine_close(&engine);
 }
 
+/* Weights go on in another engine, whose thread may be another; a script's own layers don't. */
+static void test_lua_layers_elsewhere(void) {
+    pf_engine *engine = new_engine(), *other = new_engine();
+    pf_script *s = new_script(engine, MODEL);
+    pf_module *model = made(s, "lua_model"), *plain = made(s, "make");
+    pf_stream *stream = NULL;
+    int32_t token = 1;
+    CHECK_OK(pf_stream_open(&stream, other, plain));
+    CHECK_OK(pf_stream_next(stream, token, NULL, &token));
+    pf_stream_close(&stream);
+    CHECK_OK(pf_stream_open(&stream, other, model));
+    CHECK_FAILS(PF_ESTATE, pf_stream_next(stream, 1, NULL, &token));
+    CHECK(strstr(pf_last_error(), "another engine") != NULL);
+    pf_stream_close(&stream);
+    CHECK_OK(pf_stream_open(&stream, engine, model));
+    CHECK_OK(pf_stream_next(stream, 1, NULL, &token));
+    pf_stream_close(&stream);
+    pf_module_release(&model), pf_module_release(&plain);
+    pf_script_close(&s);
+    pf_engine_close(&other);
+    pf_engine_close(&engine);
+}
+
 /* ---- closing ---- */
 
 static int called; /* by finalizers */
@@ -240,6 +263,7 @@ int main(void) {
     test_apart();
     test_model();
     test_lua_layers();
+    test_lua_layers_elsewhere();
     test_closing();
     test_scarce();
     test_budget();
