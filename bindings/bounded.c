@@ -9,12 +9,15 @@ enum {
     PAY_AT = 1024,     /* units that are counted before the engine hears of them */
     BYTES_A_UNIT = 64, /* of memory that is asked for */
     LARGE = 1 << 20,   /* bytes of a block that an instruction may walk through */
+    LONG = 16 << 10,   /* of a text whose instructions are counted in smaller numbers */
     STEP = 32 << 10,   /* new bytes that the collector steps for */
     SMALL = 1 << 20,   /* bytes that are not worth a collection */
     /* Bytes of the C stack at which finalizers still have room: Lua's 200 levels take 150 and more
      * each. */
     SHALLOW = 24 << 10
 };
+
+enum { LENGTHS = 10 };
 
 struct bounded {
     pf_engine *engine;
@@ -24,11 +27,15 @@ struct bounded {
     uint64_t unpaid;    /* units */
     int over;           /* PF_OK, or what ended the script */
     char why[256];
-    const char *home;  /* the folder of the binding's Lua files, borrowed; NULL: not known */
-    size_t held;       /* bytes of Lua's objects */
-    int large;         /* blocks among them that are LARGE */
-    int closing;       /* coroutines, one in the other */
-    uintptr_t stack;   /* where the C stack stood when the host called */
+    const char *home;   /* the folder of the binding's Lua files, borrowed; NULL: not known */
+    size_t held;        /* bytes of Lua's objects */
+    int large;          /* blocks among them that are LARGE */
+    const void **texts; /* a stranger's that are longer than LONG */
+    int n_texts, room;
+    int longest[LENGTHS]; /* how many of them by their length: the next has twice that */
+    int closing;          /* coroutines, one in the other */
+    uintptr_t stack;   /* where the C stack stood when the host called, without what is its own */
+    uintptr_t host;    /* where it stood when the host's function was called; 0: in none */
     size_t stepped;    /* bytes when the collector stepped last */
     size_t collect_at; /* bytes that the next collection waits for */
     bool collecting;
@@ -53,15 +60,44 @@ int bounded_open(bounded **out, pf_engine *engine, pf_meter *meter, unsigned fla
 }
 
 void bounded_close(bounded **b) {
+    if (*b) pf_meter_resize((*b)->meter, (*b)->texts, (size_t)(*b)->room * sizeof *(*b)->texts, 0);
     free(*b);
     *b = NULL;
 }
 
-void bounded_begin(bounded *b) {
-    b->stack = (uintptr_t)__builtin_frame_address(0);
+static uintptr_t frame(void) { return (uintptr_t)__builtin_frame_address(0); }
+
+static uintptr_t between(uintptr_t a, uintptr_t b) { return a < b ? b - a : a - b; }
+
+void bounded_forget(bounded *b) {
     b->over = PF_OK;
     b->why[0] = 0;
     b->refused.bytes = 0;
+}
+
+void bounded_begin(bounded *b) {
+    b->stack = frame();
+    b->host = 0;
+    bounded_forget(b);
+}
+
+bounded_stack bounded_to_host(bounded *b) {
+    const bounded_stack before = {b->stack, b->host};
+    b->host = frame();
+    return before;
+}
+
+bounded_stack bounded_from_host(bounded *b) {
+    const bounded_stack before = {b->stack, b->host};
+    const uintptr_t here = frame(), hosts = b->host ? between(here, b->host) : 0;
+    b->stack = here < b->stack ? b->stack - hosts : b->stack + hosts;
+    b->host = 0;
+    return before;
+}
+
+void bounded_back(bounded *b, bounded_stack before) {
+    b->stack = before.began;
+    b->host = before.host;
 }
 
 bool bounded_is_stranger(const bounded *b) {
@@ -80,9 +116,19 @@ const char *bounded_why(const bounded *b) { return b->why; }
 
 static void hook(lua_State *L, lua_Debug *ar);
 
+/* Of a text of zeros a comparison goes byte by byte, some tens of nanoseconds each: as many
+ * instructions as walk through 4 MB in all. */
+static int pace_of_texts(const bounded *b) {
+    int pace = BOUNDED_PACE;
+    for (int i = LENGTHS - 1; i >= 0; i--)
+        if (b->longest[i] > 0) return i < 8 ? pace >> (i + 1) : 1;
+    return pace;
+}
+
 static int pace(const bounded *b) {
     if (b->over) return 1;
-    return b->large > 0 ? BOUNDED_SHORT : BOUNDED_PACE;
+    const int most = b->large > 0 ? BOUNDED_SHORT : BOUNDED_PACE, texts = pace_of_texts(b);
+    return texts < most ? texts : most;
 }
 
 /* Lua's count begins anew then: what it had counted is paid for in full. */
@@ -155,9 +201,7 @@ static void raise_over(lua_State *L) {
 /* ---- the collector ------------------------------------------------------------ */
 
 static bool has_room(const bounded *b, lua_State *L) {
-    const uintptr_t here = (uintptr_t)__builtin_frame_address(0);
-    const uintptr_t deep = here < b->stack ? b->stack - here : here - b->stack;
-    return deep < SHALLOW && lua_checkstack(L, 2 * LUA_MINSTACK);
+    return between(frame(), b->stack) < SHALLOW && lua_checkstack(L, 2 * LUA_MINSTACK);
 }
 
 bool bounded_collect(lua_State *L) {
@@ -210,6 +254,14 @@ void bounded_charge(lua_State *L, uint64_t units) {
     }
 }
 
+void bounded_look(lua_State *L) {
+    bounded *b = bounded_of(L);
+    if (!b) return;
+    look(b);
+    pay(b);
+    if (b->over) raise_over(L);
+}
+
 void bounded_read(lua_State *L) {
     const int n = lua_gettop(L);
     uint64_t bytes = 0;
@@ -218,6 +270,14 @@ void bounded_read(lua_State *L) {
     bounded_charge(L, (uint64_t)n + bytes / BOUNDED_BYTES);
     if (bytes > BOUNDED_ARGUMENTS && bounded_is_stranger(bounded_of(L)))
         luaL_error(L, "more than 32 MB of texts in one call in a sandbox");
+}
+
+void bounded_format(lua_State *L) {
+    size_t n = 0;
+    luaL_checklstring(L, 1, &n);
+    bounded_charge(L, n);
+    if (n > BOUNDED_FORMAT && bounded_is_stranger(bounded_of(L)))
+        luaL_error(L, "a format of more than 65536 bytes in a sandbox");
 }
 
 bool bounded_note(lua_State *L, int status) {
@@ -249,7 +309,7 @@ static void *refuse(bounded *b, const void *block, size_t bytes, const char *why
 static const char *too_large(const bounded *b, size_t old, size_t bytes, bool is_text) {
     if (!bounded_is_stranger(b)) return NULL;
     if (is_text && bytes > BOUNDED_TEXT + 64)
-        return "out of memory: a text of more than 16 MB in a sandbox";
+        return "out of memory: a text of more than 4 MB in a sandbox";
     if (b->held - old + bytes > BOUNDED_LUA)
         return "out of memory: more than 64 MB of Lua's own objects in a sandbox";
     return NULL;
@@ -258,9 +318,43 @@ static const char *too_large(const bounded *b, size_t old, size_t bytes, bool is
 static void count_block(bounded *b, size_t old, size_t bytes) {
     b->held += bytes;
     b->held -= old;
-    const int before = b->large;
     b->large += (bytes >= LARGE) - (old >= LARGE);
-    if ((before == 0) != (b->large == 0) && b->running) set_pace(b, b->running);
+}
+
+/* ---- long texts ---- */
+
+/* 0 of up to 32 KB, 1 of up to 64 ... */
+static int *length_of(bounded *b, size_t bytes) {
+    int at = 0;
+    while (at < LENGTHS - 1 && bytes > (size_t)LONG << (at + 1)) at++;
+    return &b->longest[at];
+}
+
+/* Room to note one text more; a text has its length from the first on, and nothing else is one. */
+static bool room_for_text(bounded *b) {
+    enum { LEAST = 32 };
+    if (b->n_texts < b->room) return true;
+    const size_t held = (size_t)b->room * sizeof *b->texts;
+    const int room = b->room ? 2 * b->room : LEAST;
+    const void **texts = pf_meter_resize(b->meter, b->texts, held, (size_t)room * sizeof *b->texts);
+    if (!texts) return false;
+    b->texts = texts;
+    b->room = room;
+    return true;
+}
+
+static void note_text(bounded *b, const void *block, size_t bytes) {
+    b->texts[b->n_texts++] = block;
+    ++*length_of(b, bytes);
+}
+
+static void forget_text(bounded *b, const void *block, size_t bytes) {
+    for (int i = b->n_texts - 1; i >= 0; i--) {
+        if (b->texts[i] != block) continue;
+        b->texts[i] = b->texts[--b->n_texts];
+        --*length_of(b, bytes);
+        return;
+    }
 }
 
 /* Fewer bytes always fit, as Lua relies on. */
@@ -269,11 +363,17 @@ void *bounded_resize(void *ud, void *block, size_t old, size_t bytes) {
     const void *asked = block;
     const bool is_text = !block && old == LUA_TSTRING;
     if (!block) old = 0; /* then it is a kind of object, no length */
+    const bool is_long = is_text && bytes > LONG && bounded_is_stranger(b);
     const char *why = bytes > old ? too_large(b, old, bytes, is_text) : NULL;
     if (why) return refuse(b, block, bytes, why);
+    if (is_long && !room_for_text(b)) return refuse(b, block, bytes, pf_last_error());
+    if (block && bytes == 0 && old > LONG) forget_text(b, block, old);
     void *moved = pf_meter_resize(b->meter, block, old, bytes);
     if (!moved && bytes > 0) return refuse(b, block, bytes, pf_last_error());
+    const int before = pace(b);
     count_block(b, old, bytes);
+    if (is_long) note_text(b, moved, bytes);
+    if (pace(b) != before && b->running) set_pace(b, b->running);
     if (bytes <= old) return moved;
     if (is_refused(b, asked, bytes)) b->refused.bytes = 0;
     b->unpaid += bytes / BYTES_A_UNIT;

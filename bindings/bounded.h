@@ -37,10 +37,12 @@ enum { BOUNDED_BYTES = 16 }; /* of a text that is read, a unit of work */
 #define BOUNDED_STRANGER 3u
 
 enum {
-    BOUNDED_LUA = 64 << 20,  /* bytes of Lua's own objects in a stranger's state */
-    BOUNDED_TEXT = 16 << 20, /* of one text */
-    BOUNDED_CHUNK = 1 << 20, /* of a text that is compiled */
-    BOUNDED_DATE = 4 << 10,  /* of a format of os.date */
+    BOUNDED_LUA = 64 << 20,    /* bytes of Lua's own objects in a stranger's state */
+    BOUNDED_TEXT = 4 << 20,    /* of one text */
+    BOUNDED_CHUNK = 1 << 20,   /* of a text that is compiled */
+    BOUNDED_DATE = 4 << 10,    /* of a format of os.date */
+    BOUNDED_FORMAT = 64 << 10, /* of one of string.format, pack, packsize, unpack */
+    BOUNDED_QUOTED = 1 << 20,  /* of all texts beside a format that has %q */
     /* Of all texts that one call of a function in C reads: each may be the same one again, and a
      * number by its digits. */
     BOUNDED_ARGUMENTS = 32 << 20,
@@ -61,6 +63,15 @@ int bounded_libraries(lua_State *L);
 /* ---- at a call ---- */
 /* At every outermost one, by the thread that runs it: nothing is over any more. */
 void bounded_begin(bounded *b);
+void bounded_forget(bounded *b); /* the same at the end of one inside: it is over no more */
+/* The C stack that functions of the host's take is not Lua's: around such a function, and around a
+ * call that comes from it. Each gives what bounded_back puts back. */
+typedef struct {
+    uintptr_t began, host;
+} bounded_stack;
+bounded_stack bounded_to_host(bounded *b);
+bounded_stack bounded_from_host(bounded *b);
+void bounded_back(bounded *b, bounded_stack before);
 int bounded_over(bounded *b);              /* PF_OK, or the status that ended the script */
 const char *bounded_why(const bounded *b); /* and what was over, with file and line */
 void bounded_end(bounded *b, int status);  /* over: with pf_last_error as its reason */
@@ -75,9 +86,13 @@ bool bounded_is_stranger(const bounded *PF_NULLABLE b);
 /* ---- for what runs in a state; where it is not a bounded one, they do nothing ---- */
 bounded *bounded_of(lua_State *L);                 /* NULL: it is none */
 void bounded_charge(lua_State *L, uint64_t units); /* raises when over */
+void bounded_look(lua_State *L);                   /* the same of nothing, at once */
 /* Pays for the arguments, whose texts the running function reads whole; raises where they are more
  * than a stranger's call may read. */
 void bounded_read(lua_State *L);
+/* Pays for the format at 1, whose every letter may be a step; raises where it is longer than a
+ * stranger's may be. */
+void bounded_format(lua_State *L);
 /* A whole collection, in bounded states where finalizers have room; else false, and nothing. */
 bool bounded_collect(lua_State *L);
 /* An engine's status that is about to be raised: a limit's, a cancel's end the script. true: the
@@ -87,7 +102,8 @@ bool bounded_note(lua_State *L, int status);
 /* ---- for coroutines ---- */
 enum {
     BOUNDED_PACE = 256, /* instructions between two looks of the hook */
-    BOUNDED_SHORT = 16  /* the same while single instructions may take long: something is large */
+    BOUNDED_SHORT = 16  /* the same while something is large; of a stranger's long texts fewer, in
+                           the longest's measure, down to one */
 };
 void bounded_run(bounded *b, lua_State *L);     /* the one that runs from now on */
 bool bounded_close_begin(bounded *b, int most); /* false: as many are closing already */

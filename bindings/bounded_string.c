@@ -258,6 +258,7 @@ static int string_pack(lua_State *L) {
             bytes += number, number = 0;
     }
     bounded_charge(L, bytes / 2);
+    bounded_format(L);
     bounded_read(L);
     return bounded_stock(L);
 }

@@ -12,6 +12,7 @@
 #ifndef LPF_H
 #define LPF_H
 
+#include <locale.h>
 #include <stdatomic.h>
 
 #include <lauxlib.h>
@@ -64,12 +65,13 @@ typedef struct lpf_context {
     const pf_file_access *files; /* and this access to files; NULL: the engine's own */
     pf_random *random;           /* a stranger's own random numbers, or NULL: the engine's */
     bool stranger;               /* its layers are for its own models alone */
-    bool watching;               /* numbers that are not finite (check.finite), from here on */
-    const pf_pass *pass;         /* of the innermost Lua layer or recompute that runs, or NULL */
-    uint64_t streams;            /* opened so far: the default seed of each */
-    uint64_t step;               /* training steps so far: keys dropout */
-    size_t debt;                 /* bytes of tensors made since the last full collection */
-    size_t trigger;              /* debt that asks for the next one */
+    locale_t plain, hosts; /* "C", which a stranger's code runs in, or 0; the thread's before */
+    bool watching;         /* numbers that are not finite (check.finite), from here on */
+    const pf_pass *pass;   /* of the innermost Lua layer or recompute that runs, or NULL */
+    uint64_t streams;      /* opened so far: the default seed of each */
+    uint64_t step;         /* training steps so far: keys dropout */
+    size_t debt;           /* bytes of tensors made since the last full collection */
+    size_t trigger;        /* debt that asks for the next one */
     lpf_op *ops;
     int n_ops;
     int log_ref;             /* Lua function for messages, or LUA_NOREF: warnings to stderr */
@@ -97,6 +99,11 @@ void lpf_bind_engine(lua_State *L, pf_engine *engine);
 /* From here on layers of a name are asked for by this state: other states' are not found. Gives who
  * asked before, to be put back; NULL: the host. */
 lpf_context *lpf_ask_layers(lpf_context *ctx);
+/* lpf_locale.c: around a stranger's code, else nothing. The leave gets what the enter gave. */
+locale_t lpf_locale_enter(lpf_context *ctx);
+void lpf_locale_leave(lpf_context *ctx, locale_t before);
+/* The same around what is the host's inside that: true in front of it, false behind. */
+void lpf_locale_hosts(lpf_context *ctx, bool hosts);
 int lpf_open_engine(lua_State *L); /* pf.open{...} */
 int lpf_limit(lua_State *L);       /* pf.limit{...} */
 /* Bytes from a number or "512M", "4G"; raises for anything else. */

@@ -28,6 +28,7 @@ struct lpf_closer {
 void lpf_context_release(lpf_context *ctx) {
     if (--ctx->refs > 0) return;
     if (ctx->outer_state) lpf_context_release(ctx->outer_state);
+    if (ctx->plain) freelocale(ctx->plain);
     free(ctx->ops);
     free(ctx);
 }

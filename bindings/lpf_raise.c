@@ -189,7 +189,9 @@ static int protect_hosted(lpf_context *ctx, lua_CFunction body, void *call) {
     if (outermost) bounded_begin(bounded_of(ctx->L));
     pf_meter *payer = pf_engine_lend_meter(ctx->engine, ctx->meter);
     const pf_file_access *before = pf_engine_lend_files(ctx->engine, ctx->files);
+    const locale_t locale = lpf_locale_enter(ctx);
     status = protect(ctx, body, call);
+    lpf_locale_leave(ctx, locale);
     pf_engine_lend_files(ctx->engine, before);
     pf_engine_lend_meter(ctx->engine, payer);
     if (outermost) pf_meter_leave(ctx->meter);

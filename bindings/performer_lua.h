@@ -143,8 +143,9 @@ typedef struct {
     size_t size;
     const char *name; /* in messages; NULL: "script" */
     /* For strangers' scripts: only what can neither reach out of it nor end it, no files, no
-     * bytecode, no finalizers; random numbers of its own, from the engine's seed on, and layers by
-     * name that its own models alone find. Without it a script may do what the process may do. */
+     * bytecode, no finalizers; random numbers of its own, from the engine's seed on, layers by
+     * name that its own models alone find, and the "C" locale but in functions of the host's.
+     * Without it a script may do what the process may do. */
     bool sandbox;
     /* Which libraries a sandbox has beside the basic functions, names with commas: "string, table".
      * NULL: all that it may. */

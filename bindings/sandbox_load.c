@@ -44,10 +44,32 @@ static const char *too_much(lua_State *L, const char *text, size_t n) {
     return NULL;
 }
 
+typedef struct {
+    const char *text;
+    size_t n;
+} rest;
+
+/* A name is looked for among all locals of all functions around it: a look every few of them. */
+static const char *next_piece(lua_State *L, void *ud, size_t *n) {
+    enum { PIECE = 512 };
+    rest *left = ud;
+    const char *piece = left->text;
+    bounded_look(L);
+    *n = left->n < PIECE ? left->n : PIECE;
+    left->text += *n;
+    left->n -= *n;
+    return *n > 0 ? piece : NULL;
+}
+
+static int compile(lua_State *L, const char *text, size_t n, const char *name, const char *mode) {
+    rest left = {text, n};
+    return lua_load(L, next_piece, &left, name, mode);
+}
+
 int sandbox_compile(lua_State *L, const char *text, size_t n, const char *name) {
     const char *why = bounded_is_stranger(bounded_of(L)) ? too_much(L, text, n) : NULL;
     if (!why && is_bytecode(text, n)) why = BYTECODE;
-    if (!why) return luaL_loadbufferx(L, text, n, name, "t");
+    if (!why) return compile(L, text, n, name, "t");
     lua_pushfstring(L, "%s: %s", name + 1, why); /* behind its "@" or "=" */
     return LUA_ERRSYNTAX;
 }
@@ -103,8 +125,7 @@ static int load_text(lua_State *L) {
         lua_pushstring(L, why);
         return failed(L);
     }
-    if (luaL_loadbufferx(L, text, n, name, strchr(mode, 't') ? "t" : "") != LUA_OK)
-        return failed(L);
+    if (compile(L, text, n, name, strchr(mode, 't') ? "t" : "") != LUA_OK) return failed(L);
     lua_pushvalue(L, given ? 4 : lua_upvalueindex(1));
     if (!lua_setupvalue(L, -2, 1)) lua_pop(L, 1);
     return 1;

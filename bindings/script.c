@@ -43,8 +43,10 @@ static int script_print(lua_State *L) {
     luaL_pushresult(&line);
     size_t bytes;
     const char *text = lua_tolstring(L, -1, &bytes);
-    lpf_enter(L);
+    lpf_context *ctx = lpf_enter(L);
+    lpf_locale_hosts(ctx, true);
     s->print(s->print_context, text, bytes);
+    lpf_locale_hosts(ctx, false);
     return 0;
 }
 
@@ -139,6 +141,8 @@ static int furnish(pf_script *s, const pf_script_options *options) {
 static int set_apart(pf_script *s) {
     const int status = pf_random_open(&s->random, s->engine);
     if (status < 0) return lpf_script_refuse(status, "%s", pf_last_error());
+    s->context->plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    if (!s->context->plain) return lpf_script_refuse(PF_ENOMEM, "script: out of memory");
     s->context->random = s->random;
     s->context->stranger = true;
     return PF_OK;

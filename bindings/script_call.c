@@ -158,7 +158,11 @@ static int run_host(lua_State *L, const host_function *f, pf_value *args, int n,
     pf_engine *engine = f->script->engine;
     const pf_file_access *files = pf_engine_lend_files(engine, NULL); /* the host has its own ... */
     pf_random *random = pf_engine_lend_random(engine, NULL);          /* ... of both */
+    const bounded_stack stack = bounded_to_host(f->script->bounded);
+    lpf_locale_hosts(ctx, true);
     const int status = f->function(f->context, f->script, args, n, results);
+    lpf_locale_hosts(ctx, false);
+    bounded_back(f->script->bounded, stack);
     pf_engine_lend_random(engine, random);
     pf_engine_lend_files(engine, files);
     lpf_ask_layers(asking);

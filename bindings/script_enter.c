@@ -44,8 +44,9 @@ static int may_enter(const pf_script *s, const char *where) {
 
 /* What a call puts back when it ends. */
 typedef struct {
-    pf_meter *own; /* of the call's limits; NULL: none */
+    pf_meter *own;   /* of the call's limits; NULL: none */
     pf_meter *payer; /* who paid before; where `inner` */
+    bounded_stack stack;
     bool outermost, inner, nested;
     size_t bytes; /* the bound before */
     bool firm;
@@ -65,6 +66,7 @@ static void end_span(pf_script *s, span *call) {
     }
     if (call->nested) pf_engine_nest(s->engine, -1);
     if (call->inner) pf_engine_lend_meter(s->engine, call->payer);
+    if (call->inner) bounded_back(s->bounded, call->stack);
     if (call->outermost) pf_meter_leave(s->meter);
 }
 
@@ -101,6 +103,7 @@ static int begin_span(pf_script *s, span *call, const pf_limits *limits, const c
         call->outermost = status >= 0;
     } else {
         call->payer = pf_engine_lend_meter(s->engine, s->meter);
+        call->stack = bounded_from_host(s->bounded);
         call->inner = true;
     }
     if (status >= 0) status = pf_engine_nest(s->engine, 1);
@@ -141,10 +144,12 @@ int lpf_script_enter(pf_script *s, const char *where, lua_CFunction body, void *
     const lpf_tape *tape = ctx->tape;
     const pf_file_access *files = pf_engine_lend_files(s->engine, ctx->files);
     pf_random *random = pf_engine_lend_random(s->engine, ctx->random);
+    const locale_t locale = lpf_locale_enter(ctx);
     depth++, ctx->inside++;
     status = run(s, L, body, job);
     if (status < 0 && pf_engine_closed(s->engine)) /* by a function of the host's, under its feet */
         status = lpf_script_refuse(PF_ESTATE, "%s: its engine has closed", where);
+    lpf_locale_leave(ctx, locale);
     pf_engine_lend_random(s->engine, random);
     pf_engine_lend_files(s->engine, files);
     lpf_close_tapes(ctx, tape);

@@ -95,6 +95,6 @@ int lpf_script_thrown(lua_State *L, int lua_status) {
 int lpf_script_ended(bounded *b, int status) {
     const int over = bounded_over(b);
     if (over) status = lpf_script_refuse(over, "%s", bounded_why(b));
-    bounded_begin(b); /* what is still over will be found so again */
+    bounded_forget(b); /* what is still over will be found so again */
     return status;
 }

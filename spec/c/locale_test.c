@@ -141,6 +141,37 @@ static void run_script(pf_engine *e, bool comma) {
     if (pf_script_error()[0]) fprintf(stderr, "  %s\n", pf_script_error());
 }
 
+static int ask_comma(void *context, pf_script *script, const pf_value *args, int n,
+                     pf_value *results) {
+    (void)context, (void)script, (void)args, (void)n;
+    results[0] = pf_value_bool(is_comma());
+    return 1;
+}
+
+static void print_comma(void *context, const char *text, size_t bytes) {
+    (void)text, (void)bytes;
+    *(bool *)context = is_comma();
+}
+
+/* A stranger's code has points in any locale; what it calls of the host's has the host's. */
+static void run_stranger(pf_engine *e, bool comma) {
+    bool printed = !comma;
+    const pf_script_options options = {
+        .size = sizeof options, .sandbox = true, .print = print_comma, .print_context = &printed};
+    pf_script *s = NULL;
+    pf_value seen = pf_value_nil();
+    static const char text[] =
+        "function run() print(tostring(0.5)) assert(tostring(0.5) == '0.5')\n"
+        "  local comma = is_comma() assert(tostring(0.5) == '0.5')\n"
+        "  return comma end";
+    CHECK_OK(pf_script_open(&s, e, &options));
+    CHECK_OK(pf_script_set_function(s, "is_comma", ask_comma, NULL));
+    CHECK_OK(pf_script_load(s, "stranger", text, sizeof text - 1));
+    CHECK(pf_script_call(s, "run", NULL, 0, &seen, 1, NULL) == 1);
+    CHECK(seen.as.boolean == comma && printed == comma);
+    pf_script_close(&s);
+}
+
 static void keep_all(int turn, bool comma) {
     pf_options options = pf_options_default();
     pf_engine *e = NULL;
@@ -150,6 +181,7 @@ static void keep_all(int turn, bool comma) {
     CHECK_OK(pf_engine_open(&e, &options));
     keep_json(), keep_messages(e), keep_checkpoint(e);
     run_script(e, comma);
+    run_stranger(e, comma);
     pf_engine_close(&e);
     CHECK(is_comma() == comma);
 }

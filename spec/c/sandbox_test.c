@@ -122,10 +122,10 @@ static void test_stranger(void) {
     world w;
     begin(&w, NULL);
     CHECK_OK(open_state(&w, BOUNDED_STRANGER));
-    CHECK(run(&w, "kept = ('x'):rep(15 * 1000 * 1000)") == LUA_OK);
-    CHECK(run(&w, "kept = ('x'):rep(17 * 1024 * 1024)") != LUA_OK);
-    CHECK(bounded_over(w.b) == PF_ENOMEM && strstr(bounded_why(w.b), "16 MB"));
-    CHECK(run(&w, "kept = {} for i = 1, 8 do kept[i] = ('x'):rep(9 << 20) .. i end") != LUA_OK);
+    CHECK(run(&w, "kept = ('x'):rep(4 * 1000 * 1000)") == LUA_OK);
+    CHECK(run(&w, "kept = ('x'):rep(5 * 1024 * 1024)") != LUA_OK);
+    CHECK(bounded_over(w.b) == PF_ENOMEM && strstr(bounded_why(w.b), "4 MB"));
+    CHECK(run(&w, "kept = {} for i = 1, 18 do kept[i] = ('x'):rep(4000000) .. i end") != LUA_OK);
     CHECK(bounded_over(w.b) == PF_ENOMEM && strstr(bounded_why(w.b), "64 MB"));
     CHECK(run(&w, "kept = nil") == LUA_OK && bounded_over(w.b) == PF_OK);
     end(&w);

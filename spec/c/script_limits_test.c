@@ -213,6 +213,30 @@ static void test_set_inside(pf_script *s) {
     CHECK_OK(load(s, "local t = pf.ones(4000000)"));
 }
 
+/* A function of the host's whose own frames are large. */
+static int from_deep(void *context, pf_script *script, const pf_value *args, int n,
+                     pf_value *results) {
+    volatile char frames[200000];
+    (void)args, (void)n, (void)results;
+    frames[0] = frames[sizeof frames - 1] = 1;
+    const int status = pf_script_call(script, context, NULL, 0, NULL, 0, NULL);
+    return frames[0] ? status : PF_EHOST;
+}
+
+/* Garbage is collected in a call from deep within the host, and behind it. */
+static void test_deep_host(pf_script *s) {
+    const pf_limits limits = within(4 << 20, 0, 0);
+    static char name[] = "litter";
+    CHECK_OK(pf_script_set_function(s, "deep", from_deep, name));
+    CHECK_OK(load(s, "collectgarbage()\n"
+                     "function litter() for i = 1, 1e6 do local t = {i} end end\n"
+                     "function inside() deep() end\n"
+                     "function behind() deep() litter() end"));
+    CHECK_OK(call_within(s, "litter", &limits));
+    CHECK_OK(call_within(s, "inside", &limits));
+    CHECK_OK(call_within(s, "behind", &limits));
+}
+
 /* ---- by way of another script ---- */
 
 typedef struct {
@@ -423,6 +447,7 @@ int main(void) {
     test_bytes(engine, script);
     test_nested(script);
     test_set_inside(script);
+    test_deep_host(script);
     test_depth(script);
     test_calls_inside(script);
     test_layers(engine, script);

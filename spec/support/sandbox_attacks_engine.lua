@@ -114,6 +114,24 @@ return {
   { "long texts for JSON", "time", [[
     local text = "[" .. ("1,"):rep(5e5) .. "1]"
     while true do pf.json.decode(text) end]], { bytes = 200 << 20 } },
+  { "long lists for JSON", "time", [[
+    local t = {}
+    for i = 1, 3e5 do t[i] = i + 0.1 end
+    while true do pcall(pf.json.encode, t) end]], { bytes = 200 << 20 } },
+  { "a map of many keys", "error", [[
+    local t = {}
+    for i = 1, 20000 do t["k" .. i] = i end
+    pf.json.encode(t)]] },
+  { "plain data past the budget", "memory", [[
+    local t = {}
+    for i = 1, 4e5 do t[i] = 0 end
+    pf.json.encode(t)]], { bytes = 40 << 20 } },
+  { "memory that is not its own", "fine", [[
+    local before = pf.memory().live
+    local t = pf.zeros(100000)
+    local now = pf.memory().live
+    assert(now - before > 400000 and now < 8 << 20, before .. " " .. now)
+    assert(pf.info().live < 8 << 20)]] },
   { "lists for tensors", "time", [[
     local t = {}
     for i = 1, 3e5 do t[i] = i end

@@ -116,7 +116,7 @@ return {
     xpcall(error)]] },
   { "collectors that are stopped", "error", [[collectgarbage "stop"]] },
   { "one text sorted many times", "time", [[
-    local s, t = ("a"):rep(8 << 20), {}
+    local s, t = ("a"):rep(4 << 20), {}
     for i = 1, 100000 do t[i] = s end
     table.sort(t)]] },
   { "one long number, many times in a call", "error", [[

@@ -1,0 +1,154 @@
+/*
+ * script_latency_rows.h - what script_latency_test.c runs in a sandbox: { name, make, text }.
+ * `make` runs once before, `text` over and over. What a sandbox does not let be so large stands
+ * here as large as it may be; a row that meets a limit of its own all the time holds as well.
+ */
+#ifndef PF_SCRIPT_LATENCY_ROWS_H
+#define PF_SCRIPT_LATENCY_ROWS_H
+
+#include <stddef.h>
+
+static const struct {
+    const char *name, *make, *text;
+} rows[] = {
+
+    /* ---- instructions on texts ---- */
+    {"less", "s, t = (\"x\"):rep(4000000), (\"x\"):rep(4000000)",
+     "local _ = s < t or s < t or s < t or s < t or s < t or s < t or s < t"},
+    {"less, of zeros", "s, t = (\"\\0\"):rep(4000000), (\"\\0\"):rep(4000000)",
+     "local _ = s < t or s < t or s < t or s < t or s < t or s < t or s < t"},
+    {"less, of a megabyte of zeros", "s, t = (\"\\0\"):rep(1 << 20), (\"\\0\"):rep(1 << 20)",
+     "local _ = s < t or s < t or s < t or s < t or s < t or s < t or s < t"},
+    {"less, of 60 KB of zeros", "s, t = (\"\\0\"):rep(60000), (\"\\0\"):rep(60000)",
+     "local _ = s < t or s < t or s < t or s < t or s < t or s < t or s < t"},
+    {"less, of 16 KB of zeros", "s, t = (\"\\0\"):rep(16000), (\"\\0\"):rep(16000)",
+     "local _ = s < t or s < t or s < t or s < t or s < t or s < t or s < t"},
+    {"equal", "s, t = (\"x\"):rep(3999999) .. \"y\", (\"x\"):rep(3999999) .. \"z\"",
+     "local _ = s == t or s == t or s == t or s == t"},
+    {"a number of digits", "s = (\"1\"):rep(4000000)", "local _ = s + s + s + s + s + s + s + s"},
+    {"a number of spaces", "s = (\" \"):rep(3999999) .. \"1\"",
+     "local _ = s + s + s + s + s + s + s + s"},
+    {"a number of 60 KB", "s = (\" \"):rep(60000) .. \"1\"",
+     "local _ = s + s + s + s + s + s + s + s"},
+    {"a hexadecimal number", "s = \"0x\" .. (\"f\"):rep(3999000)",
+     "local _ = s + s + s + s + s + s + s + s"},
+    {"a small fraction", "s = \"0.\" .. (\"0\"):rep(3999000) .. \"1\"",
+     "local _ = s + s + s + s + s + s + s + s"},
+    {"a whole number", "s = (\"1\"):rep(4000000)", "pcall(function() local _ = s | 0 end)"},
+    {"concatenation", "s = (\"x\"):rep(900000)", "local _ = s .. s .. s .. s"},
+    {"a key", "s, t = (\"x\"):rep(4000000), (\"x\"):rep(4000000)",
+     "local q = {} q[s] = 1 q[s:sub(1, -2)] = 2"},
+
+    /* ---- tables and stacks ---- */
+    {"next of what was emptied",
+     "t = {} for i = 1, 1900000 do t[i] = 0 end for i = 1, 1900000 do t[i] = nil end",
+     "local _ = next(t)"},
+    {"many arguments", "t = {} for i = 1, 200000 do t[i] = 0 end", "select('#', table.unpack(t))"},
+    {"many values", "t = {} for i = 1, 200000 do t[i] = 0 end", "local _ = { table.unpack(t) }"},
+    {"new keys in a large table", "t = {} for i = 1, 500000 do t[i + 0.5] = 1 end", "t[{}] = 1"},
+    {"tables that fill and go", NULL, "local t = {} for i = 1, 1 << 17 do t[i + 0.5] = 1 end"},
+    {"a collector of many tables", "t = {} for i = 1, 800000 do t[i] = {} end", "local _ = {}"},
+    {"a collector of many texts", "t = {} for i = 1, 300000 do t[i] = 'text' .. i end",
+     "local _ = {}"},
+    {"a collector of a long list", "t = {} for i = 1, 800000 do t = { t } end", "local _ = {}"},
+    {"a collection", "t = {} for i = 1, 800000 do t[i] = {} end", "collectgarbage()"},
+    {"a wide metatable", "m = {} for i = 1, 100000 do m['__k' .. i] = 1 end",
+     "setmetatable(m, {}) setmetatable({}, m) setmetatable(m, nil)"},
+    {"sort", "t = {} for i = 1, 1000000 do t[i] = 0 end", "pcall(table.sort, t)"},
+    {"concat", "s = (\"x\"):rep(2000000)", "pcall(table.concat, { s, s })"},
+
+    /* ---- functions of texts ---- */
+    {"format of what is quoted", "s = (\"\\0\"):rep(1000000)", "pcall(string.format, '%q', s)"},
+    {"format of floats", "t = {} for i = 1, 9000 do t[i] = 1e300 end",
+     "pcall(string.format, ('%99.99f'):rep(9000), table.unpack(t))"},
+    {"format of a long text", "s = (\" \"):rep(4000000)",
+     "pcall(string.format, s) pcall(string.pack, s) pcall(string.packsize, s) "
+     "pcall(string.unpack, s, s)"},
+    {"unpack", "s = (\"b\"):rep(65000)", "pcall(string.unpack, s, s)"},
+    {"codepoints", "s = (\"a\"):rep(900000)",
+     "pcall(utf8.codepoint, s, 1, -1) pcall(string.byte, s, 1, -1)"},
+    {"an offset", "s, t = (\"\\x80\"):rep(4000000), (\"a\"):rep(4000000)",
+     "pcall(utf8.offset, s, -1) pcall(utf8.offset, t, 4000000)"},
+    {"codes", "s = \"a\" .. (\"\\x80\"):rep(3999999)",
+     "pcall(function() for _ in utf8.codes(s, true) do end end)"},
+    {"len", "s = (\"a\"):rep(4000000)", "utf8.len(s)"},
+    {"rep", NULL, "pcall(string.rep, 'x', 4000000)"},
+    {"case and order", "s, t = (\"x\"):rep(4000000), (\"x\"):rep(4000000)",
+     "s:lower() s:upper() s:reverse()"},
+    {"find", "s, t = (\"a\"):rep(4000000), (\"a\"):rep(2000000) .. \"b\"",
+     "s:find(t, 1, true) s:find('b')"},
+    {"gsub", "s, t = (\"x\"):rep(4000000), (\"x\"):rep(4000000)",
+     "pcall(string.gsub, s, '$', 'z') pcall(string.gsub, s, '.*', '%0%0')"},
+    {"captures", "s, t = (\"x\"):rep(4000000), (\"x\"):rep(4000000)",
+     "pcall(string.match, s, '^((((((((.*))))))))$')"},
+    {"tonumber", "s = (\" \"):rep(3999999) .. \"1\"", "tonumber(s) tonumber(s, 36)"},
+    {"math", "s = (\" \"):rep(3999999) .. \"1\"",
+     "pcall(math.abs, s) pcall(math.random, s, s) pcall(math.fmod, s, s)"},
+    {"times",
+     "s = (\" \"):rep(3999999) .. \"1\" t = { year = s, month = s, day = s, hour = "
+     "s, min = s, sec = s }",
+     "pcall(os.time, t) pcall(os.date, '!%c', s)"},
+    {"a date's format", "s = ('%c'):rep(2048)", "pcall(os.date, s, 0)"},
+    {"an error", "s, t = (\"x\"):rep(4000000), (\"x\"):rep(4000000)",
+     "pcall(error, s, 2) pcall(assert, false, s)"},
+
+    /* ---- the parser ---- */
+    {"locals",
+     "local n = {} for i = 1, 199 do n[i] = 'a' .. i end local names = "
+     "table.concat(n, ',') s = 'local ' .. names .. ' ' .. ('B=A '):rep(200000)",
+     "load(s)"},
+    {"locals of many functions",
+     "local n = {} for i = 1, 190 do n[i] = 'a' .. i end local names = "
+     "table.concat(n, ',') s = ('local ' .. names .. ' return function() '):rep(40) "
+     ".. ('B=A '):rep(200000) .. ('end '):rep(40)",
+     "load(s)"},
+    {"many globals",
+     "local n = {} for i = 1, 199 do n[i] = 'a' .. i end local names = "
+     "table.concat(n, ',') local g = {} for i = 1, 80000 do g[i] = 'x' .. i .. '=y "
+     "' end s = 'local ' .. names .. ' ' .. table.concat(g)",
+     "load(s)"},
+    {"constants",
+     "local g = {} for i = 1, 100000 do g[i] = i .. ',' end s = 'return {' .. "
+     "table.concat(g) .. '}'",
+     "load(s)"},
+    {"constants of locals", "s = ('local a <const> = 1 '):rep(190) .. ('b=a '):rep(200000)",
+     "load(s)"},
+    {"jumps", "s = 'return ' .. ('a==b and '):rep(8000) .. 'a'", "load(s)"},
+    {"labels",
+     "local g = {} for i = 1, 8000 do g[i] = '::a' .. i .. '::' end s = "
+     "table.concat(g)",
+     "load(s)"},
+    {"functions", "s = ('f=function() end '):rep(50000)", "load(s)"},
+    {"a name", "s, t = (\"x\"):rep(4000000), (\"x\"):rep(4000000)",
+     "load('x=', s) load('x=', 'a', s)"},
+    {"a reader", NULL,
+     "local n = 0 load(function() n = n + 1 return n < 100000 and 'x' or nil end)"},
+
+    /* ---- performer ---- */
+    {"JSON of numbers", "s = '[' .. ('1.5,'):rep(900000) .. '1]'", "pf.json.decode(s)"},
+    {"JSON of lists", "s = '[' .. ('[],'):rep(500000) .. '1]'", "pf.json.decode(s)"},
+    {"JSON of a text", "s = '\\\"' .. ('\\\\u00e9'):rep(600000) .. '\\\"'", "pf.json.decode(s)"},
+    {"JSON of spaces", "s = (' '):rep(3999999) .. '1'", "pf.json.decode(s)"},
+    {"JSON of keys", "t = {} for i = 1, 16000 do t['k' .. i] = i end",
+     "pf.json.decode(pf.json.encode(t))"},
+    {"JSON from numbers", "t = {} for i = 1, 200000 do t[i] = i + 0.1 end",
+     "pcall(pf.json.encode, t)"},
+    {"JSON from texts", "s, t = (\"x\"):rep(4000000), (\"\\1\"):rep(600000)",
+     "pcall(pf.json.encode, { s, t })"},
+    {"JSON from many keys", "t = {} for i = 1, 300000 do t['k' .. i] = 1 end",
+     "pcall(pf.json.encode, t)"},
+    {"options", "t = {} for i = 1, 300000 do t['k' .. i] = 1 end",
+     "pcall(pf.nn.linear, t) pcall(pf.nn.performer, { kernel = t })"},
+    {"names", "s, t = (\"x\"):rep(4000000), (\"x\"):rep(4000000)",
+     "pcall(function() return pf[s] end) pcall(pf.nn.linear, { [s] = 1 }) "
+     "pcall(pf.nn.build, { type = s })"},
+    {"a path", "s, t = (\"x\"):rep(4000000), (\"x\"):rep(4000000)", "pcall(pf.load, s)"},
+    {"a tensor of a table", "t = {} for i = 1, 1000000 do t[i] = i end", "pf.tensor(t)"},
+    {"a table of a tensor", "t = pf.zeros(1000000)", "t:totable() t:tobytes() tostring(t)"},
+    {"tokens", "s, t = (\"x\"):rep(4000000), (\"x\"):rep(4000000) k = pf.tokenizer.byte()",
+     "pcall(k.encode, k, s)"},
+    {"items", "t = pf.randn(3000, 16) k = pf.attention.items { dim = 16 }",
+     "k:add(t) k:probability(t, t, { estimate = true })"},
+};
+
+#endif
