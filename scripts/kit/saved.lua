@@ -33,11 +33,12 @@ function saved.model_from(path, settings)
   return pf.nn.parameters_of(model)
 end
 
---- Is there a run, or a checkpoint, at the path?
+--- Is there a run, or a checkpoint, at the path? Shards have a manifest, too, but no model.
 function saved.is_run(path)
   if type(path) ~= "string" then return false end
   return lfs.attributes(path .. "/LATEST", "mode") == "file"
-    or lfs.attributes(path .. "/manifest.json", "mode") == "file"
+    or lfs.attributes(path .. "/config.json", "mode") == "file"
+      and lfs.attributes(path .. "/manifest.json", "mode") == "file"
 end
 
 --- Refuses a run that --model names, as other programs do, and a file before its run.
