@@ -67,7 +67,8 @@ cli_words.options = {
   o = { "out" }, ["save-dir"] = { "out" }, ["run-name"] = { "out" }, dataset = { "data" },
   ["data-dir"] = { "data" }, ["data-path"] = { "data" }, input = { "data" },
   ["train-file"] = { "data" },
-  ["train-data"] = { "data" }, f = { "data" }, file = { "data" }, ["val-data"] = { "valid" },
+  ["train-data"] = { "data" }, f = { "data", "prompts" }, file = { "data", "prompts" },
+  ["val-data"] = { "valid" },
   ["validation-file"] = { "valid" }, ["val-file"] = { "valid" }, val = { "valid" },
   ["val-split"] = { "valid-fraction" }, ["validation-split"] = { "valid-fraction" },
   ["init-from"] = { "init", say = "--init RUN, or --resume RUN to go on", "checkpoint" },
@@ -83,6 +84,8 @@ cli_words.options = {
   ["num-predict"] = { "tokens" }, length = { "tokens" }, temp = { "temperature" },
   ["num-samples"] = { "count" }, ["n-samples"] = { "count" },
   ["num-return-sequences"] = { "count" }, ["repeat-penalty"] = { "repetition-penalty" },
+  r = { "stop" }, ["reverse-prompt"] = { "stop" }, ["stop-sequence"] = { "stop" },
+  ["stop-sequences"] = { "stop" }, eos = { "stop" }, ["prompt-file"] = { "prompts" },
 }
 
 -- What has no option here, and why.
@@ -91,7 +94,6 @@ cli_words.notes = {
   ["n-gpu-layers"] = CPU, ["gpu-layers"] = CPU, backend = CPU, dtype = FLOATS, fp16 = FLOATS,
   bf16 = FLOATS, precision = FLOATS, ["mixed-precision"] = FLOATS,
   compile = "nothing is compiled: a run begins at once", ["vocab-size"] = "the tokenizer says it",
-  ["repeat-penalty"] = SAMPLING, ["repetition-penalty"] = SAMPLING, ["min-p"] = SAMPLING,
   mirostat = SAMPLING, ["frequency-penalty"] = SAMPLING, ["wandb-log"] = LOG, wandb = LOG,
   ["report-to"] = LOG, tensorboard = LOG, ["no-mmap"] = MAPPED, mlock = MAPPED, cnv = CHAT,
   conversation = CHAT, chat = CHAT, ["num-workers"] = "batches are made as they are asked for",
