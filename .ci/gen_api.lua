@@ -89,6 +89,7 @@ local function generated_names()
   local names = {}
   for _, op in ipairs(ops) do
     names["pf." .. op.name], names["Tensor:" .. op.name] = true, true
+    if op.in_place then names["Tensor:" .. op.in_place] = true end
   end
   for _, layer in ipairs(layers) do names["pf.nn." .. layer.type] = true end
   for _, map in ipairs(maps) do names["pf.kernel." .. map.name] = true end
@@ -284,6 +285,8 @@ local HEAD = [[
 ---@operator sub(pf.Tensor|number): pf.Tensor
 ---@operator mul(pf.Tensor|number): pf.Tensor
 ---@operator div(pf.Tensor|number): pf.Tensor
+---@operator idiv(pf.Tensor|number): pf.Tensor
+---@operator mod(pf.Tensor|number): pf.Tensor
 ---@operator pow(pf.Tensor|number): pf.Tensor
 ---@operator unm: pf.Tensor
 ---@operator len: integer
@@ -395,6 +398,10 @@ local function add_op(lines, op)
   local result = table.concat(results, ", ")
   add_function(lines, "pf." .. op.name, list, result, op.doc)
   add_function(lines, "Tensor:" .. op.name, { table.unpack(list, 2) }, result, op.doc)
+  if op.in_place then
+    add_function(lines, "Tensor:" .. op.in_place, { table.unpack(list, 2) }, result,
+      "The same in place: new numbers of the tensor itself, which keeps its shape.")
+  end
 end
 
 local function add_options_class(lines, class, options)
@@ -490,8 +497,9 @@ local function ops_table()
       local default = default_text(attr)
       attrs[i] = ("`%s`%s"):format(attr.name, default and " (" .. default .. ")" or "")
     end
+    local doc = op.doc .. (op.in_place and (" In place: `t:%s`."):format(op.in_place) or "")
     rows[#rows + 1] = ("| `%s(%s)`%s | %s | %s |"):format(op.name, cell(op.args),
-      op.differentiable and "" or " no gradient", cell(table.concat(attrs, ", ")), cell(op.doc))
+      op.differentiable and "" or " no gradient", cell(table.concat(attrs, ", ")), cell(doc))
   end
   return rows
 end

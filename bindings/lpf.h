@@ -210,7 +210,8 @@ void lpf_open_make(lua_State *L); /* constructors into the table on top */
 
 /* ---- ops (lpf_ops.c; their table: lpf_op_table.c) ---- */
 const lpf_op *lpf_find_op(lua_State *L, const char *name); /* raises when there is none */
-int lpf_call_op(lua_State *L); /* a Lua function; its upvalue is the lpf_op */
+int lpf_call_op(lua_State *L);
+int lpf_call_in_place(lua_State *L); /* a Lua function; its upvalue is the lpf_op */
 /* Runs an op on the C stack's inputs and attributes, pushes its outputs, returns how many. */
 int lpf_run(lua_State *L, const lpf_op *op, pf_tensor *const *in, int n_in, const pf_attr *attr);
 pf_tensor *lpf_scalar(lua_State *L, int index, pf_dtype dtype, const char *where); /* pushes it */

@@ -177,10 +177,24 @@ static int meta_unm(lua_State *L) {
     return binary(L, "sub");
 }
 
+static int meta_idiv(lua_State *L) { return binary(L, "floor_divide"); }
+static int meta_mod(lua_State *L) { return binary(L, "remainder"); }
+
+/* Lua makes one boolean of whatever < gives, so there is none for tensors. */
+static int meta_compare(lua_State *L) {
+    return lpf_raise(L,
+                     "< and its like give Lua one boolean; of tensors t:lt(u), le, gt, ge compare "
+                     "each element, and the item of one compares as any number");
+}
+
 static const luaL_Reg operators[] = {{"__add", meta_add},
                                      {"__sub", meta_sub},
                                      {"__mul", meta_mul},
                                      {"__div", meta_div},
+                                     {"__idiv", meta_idiv},
+                                     {"__mod", meta_mod},
+                                     {"__lt", meta_compare},
+                                     {"__le", meta_compare},
                                      {"__pow", meta_pow},
                                      {"__unm", meta_unm},
                                      {"__index", tensor_index},

@@ -1,7 +1,7 @@
 /*
- * lpf_op_table.c - the op table in Lua: every row becomes a function pf.<op> and a method t:<op>
- * (whose calls lpf_ops.c reads). Read once for each Lua state; what the engine knows of an op is
- * not written down here a second time.
+ * lpf_op_table.c - the op table in Lua: every row becomes a function pf.<op> and a method t:<op>,
+ * and where it has a name in place a method of that (whose calls lpf_ops.c reads). Read once for
+ * each Lua state; what the engine knows of an op is not written down here a second time.
  */
 #include "lpf.h"
 
@@ -77,6 +77,10 @@ void lpf_open_ops(lua_State *L) {
         }
         lua_pop(L, 1);
         lua_setfield(L, -4, name);
+        if (!ctx->ops[i].info.in_place) continue;
+        lua_pushlightuserdata(L, &ctx->ops[i]);
+        lua_pushcclosure(L, lpf_call_in_place, 1);
+        lua_setfield(L, -2, ctx->ops[i].info.in_place);
     }
     lua_pop(L, 2);
 }

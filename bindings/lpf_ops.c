@@ -4,8 +4,8 @@
  * attributes and optional inputs. The rows come from lpf_op_table.c.
  *
  * Counting is turned round by lpf_place.c: dimensions, the positions of `slice`, which includes
- * its last, and those that `argmax` returns. A number stands for a scalar tensor wherever an
- * input is required.
+ * its last, and those that `argmax` and `argmin` return. A number stands for a scalar tensor
+ * wherever an input is required.
  */
 #include "lpf.h"
 
@@ -62,7 +62,8 @@ int lpf_run(lua_State *L, const lpf_op *op, pf_tensor *const *in, int n_in, cons
             lua_replace(L, -(results - o) - 1);
         }
     }
-    if (strcmp(op->info.name, "argmax") == 0) lpf_tell_places(L, out[0]);
+    if (strcmp(op->info.name, "argmax") == 0 || strcmp(op->info.name, "argmin") == 0)
+        lpf_tell_places(L, out[0]);
     return results;
 }
 
@@ -79,9 +80,11 @@ pf_tensor *lpf_scalar(lua_State *L, int index, pf_dtype dtype, const char *where
     return *t;
 }
 
-/* A number among the inputs is a scalar of the type of the first tensor among the arguments. */
+/* A number among the inputs is a scalar of the type of the first tensor among the arguments; a
+ * condition chooses between them, and says nothing of their type. */
 static pf_dtype dtype_of(const reading *r) {
-    for (int i = r->next; i <= r->top; i++) {
+    int first = r->next + (strcmp(r->op->arg[0], "cond") == 0);
+    for (int i = first; i <= r->top; i++) {
         const pf_tensor *t = lpf_test_tensor(r->L, i);
         if (t) return pf_tensor_dtype(t);
     }
@@ -369,19 +372,40 @@ static void resolve_positions(reading *r) {
 
 /* ---- a call ------------------------------------------------------------------- */
 
+/* The arguments on the stack, read by the row that the function was made for. */
+static void read_call(reading *r) {
+    lua_State *L = r->L;
+    r->op = lua_touserdata(L, lua_upvalueindex(1));
+    const pf_op_info *info = &r->op->info;
+    luaL_checkstack(L, LPF_MAX_IN + 16, "arguments");
+    lpf_result(L, pf_op_defaults(lpf_engine(L), r->op->index, r->attr));
+    read_inputs(r);
+    read_attrs(r);
+    check_dims(r);
+    resolve_positions(r);
+    for (int k = 0; k < info->n_attrs; k++)
+        if (info->attrs[k].required && !r->given[k])
+            lpf_raise(L, "%s: %s is missing", info->name, lpf_attr_name(&info->attrs[k]));
+}
+
 /* pf.<op>(...) and t:<op>(...): both see the tensor as argument 1. */
 int lpf_call_op(lua_State *L) {
     reading r = {.L = L, .next = 1, .top = lua_gettop(L)};
-    r.op = lua_touserdata(L, lua_upvalueindex(1));
-    const pf_op_info *info = &r.op->info;
-    luaL_checkstack(L, LPF_MAX_IN + 16, "arguments");
-    lpf_result(L, pf_op_defaults(lpf_engine(L), r.op->index, r.attr));
-    read_inputs(&r);
-    read_attrs(&r);
-    check_dims(&r);
-    resolve_positions(&r);
-    for (int k = 0; k < info->n_attrs; k++)
-        if (info->attrs[k].required && !r.given[k])
-            return lpf_raise(L, "%s: %s is missing", info->name, lpf_attr_name(&info->attrs[k]));
+    read_call(&r);
     return lpf_run(L, r.op, r.in, r.n_in, r.attr);
+}
+
+/* t:<op>_(...): new numbers in place; t itself. */
+int lpf_call_in_place(lua_State *L) {
+    reading r = {.L = L, .next = 1, .top = lua_gettop(L)};
+    const lpf_op *op = lua_touserdata(L, lua_upvalueindex(1));
+    lpf_enter(L);
+    lpf_check_living(L, 1, op->info.in_place);
+    read_call(&r);
+    int status = pf_op_apply_in_place(lpf_engine(L), op->index, r.in, r.n_in, r.attr);
+    if (lpf_collect_for(L, status))
+        status = pf_op_apply_in_place(lpf_engine(L), op->index, r.in, r.n_in, r.attr);
+    lpf_result(L, status);
+    lua_settop(L, 1);
+    return 1;
 }

@@ -73,6 +73,8 @@
 ---@operator sub(pf.Tensor|number): pf.Tensor
 ---@operator mul(pf.Tensor|number): pf.Tensor
 ---@operator div(pf.Tensor|number): pf.Tensor
+---@operator idiv(pf.Tensor|number): pf.Tensor
+---@operator mod(pf.Tensor|number): pf.Tensor
 ---@operator pow(pf.Tensor|number): pf.Tensor
 ---@operator unm: pf.Tensor
 ---@operator len: integer
@@ -2589,6 +2591,11 @@ function pf.add(a, b) end
 ---@return pf.Tensor
 function Tensor:add(b) end
 
+---The same in place: new numbers of the tensor itself, which keeps its shape.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:add_(b) end
+
 ---y = a - b. a and b broadcast: aligned from the right, a size of 1 stretches. f32, or both i32
 ---(wraps around).
 ---@param a pf.Tensor
@@ -2601,6 +2608,11 @@ function pf.sub(a, b) end
 ---@param b pf.Tensor
 ---@return pf.Tensor
 function Tensor:sub(b) end
+
+---The same in place: new numbers of the tensor itself, which keeps its shape.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:sub_(b) end
 
 ---y = a * b, element by element. a and b broadcast: aligned from the right, a size of 1
 ---stretches. f32, or both i32 (wraps around).
@@ -2615,6 +2627,11 @@ function pf.mul(a, b) end
 ---@return pf.Tensor
 function Tensor:mul(b) end
 
+---The same in place: new numbers of the tensor itself, which keeps its shape.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:mul_(b) end
+
 ---y = a / b, element by element; dividing by 0 gives infinity or NaN. a and b broadcast: aligned
 ---from the right, a size of 1 stretches. f32.
 ---@param a pf.Tensor
@@ -2627,6 +2644,11 @@ function pf.div(a, b) end
 ---@param b pf.Tensor
 ---@return pf.Tensor
 function Tensor:div(b) end
+
+---The same in place: new numbers of the tensor itself, which keeps its shape.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:div_(b) end
 
 ---y = a ^ b, element by element; NaN for a negative a and a broken b. The gradient for b is 0
 ---where a is 0. a and b broadcast: aligned from the right, a size of 1 stretches. f32.
@@ -2824,14 +2846,14 @@ function Tensor:affine(...) end
 ---@field keep? boolean keep the dimension with size 1 (default false)
 
 ---y = the sum of x along `dim`, or over all elements; the dimension is lost unless `keep`. Over
----no elements 0.
+---no elements 0. Of i32 in 64 bits, to i32; a sum that i32 can't hold is refused.
 ---@param x pf.Tensor
 ---@param ... any
 ---@return pf.Tensor
 function pf.sum(x, ...) end
 
 ---y = the sum of x along `dim`, or over all elements; the dimension is lost unless `keep`. Over
----no elements 0.
+---no elements 0. Of i32 in 64 bits, to i32; a sum that i32 can't hold is refused.
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:sum(...) end
@@ -2840,15 +2862,15 @@ function Tensor:sum(...) end
 ---@field dim? integer the dimension; not given: over all elements
 ---@field keep? boolean keep the dimension with size 1 (default false)
 
----y = the mean of x along `dim`, or over all elements; the dimension is lost unless `keep`. Of
----no elements an error.
+---y (f32) = the mean of x along `dim`, or over all elements; the dimension is lost unless
+---`keep`. Of no elements an error. Of i32 the sum is taken in 64 bits.
 ---@param x pf.Tensor
 ---@param ... any
 ---@return pf.Tensor
 function pf.mean(x, ...) end
 
----y = the mean of x along `dim`, or over all elements; the dimension is lost unless `keep`. Of
----no elements an error.
+---y (f32) = the mean of x along `dim`, or over all elements; the dimension is lost unless
+---`keep`. Of no elements an error. Of i32 the sum is taken in 64 bits.
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:mean(...) end
@@ -2859,7 +2881,7 @@ function Tensor:mean(...) end
 
 ---y = the largest of x along `dim`, or over all elements; the dimension is lost unless `keep`.
 ---NaN wins, and has NaN for a gradient; of equal values the first gets the gradient. Of no
----elements an error.
+---elements an error. f32, or i32.
 ---@param x pf.Tensor
 ---@param ... any
 ---@return pf.Tensor
@@ -2867,7 +2889,7 @@ function pf.max(x, ...) end
 
 ---y = the largest of x along `dim`, or over all elements; the dimension is lost unless `keep`.
 ---NaN wins, and has NaN for a gradient; of equal values the first gets the gradient. Of no
----elements an error.
+---elements an error. f32, or i32.
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:max(...) end
@@ -2877,14 +2899,16 @@ function Tensor:max(...) end
 ---@field keep? boolean keep the dimension with size 1 (default false)
 
 ---position (i32) = where x is largest along `dim`, or over all elements; the dimension is lost
----unless `keep`. The first of equal values, the first NaN before all. Of no elements an error.
+---unless `keep`. The first of equal values, the first NaN before all. Of no elements an error. x
+---f32 or i32.
 ---@param x pf.Tensor
 ---@param ... any
 ---@return pf.Tensor
 function pf.argmax(x, ...) end
 
 ---position (i32) = where x is largest along `dim`, or over all elements; the dimension is lost
----unless `keep`. The first of equal values, the first NaN before all. Of no elements an error.
+---unless `keep`. The first of equal values, the first NaN before all. Of no elements an error. x
+---f32 or i32.
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:argmax(...) end
@@ -3365,6 +3389,492 @@ function pf.split_heads(x, ...) end
 ---@param ... any
 ---@return pf.Tensor, pf.Tensor?, pf.Tensor?
 function Tensor:split_heads(...) end
+
+---y = the smaller of a and b, element by element; equal values share the gradient, NaN wins, and
+---both gradients are NaN. a and b broadcast: aligned from the right, a size of 1 stretches. f32,
+---or both i32.
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function pf.minimum(a, b) end
+
+---y = the smaller of a and b, element by element; equal values share the gradient, NaN wins, and
+---both gradients are NaN. a and b broadcast: aligned from the right, a size of 1 stretches. f32,
+---or both i32.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:minimum(b) end
+
+---y = the largest whole number not above a / b, element by element; the gradient is 0. a and b
+---broadcast: aligned from the right, a size of 1 stretches. f32, or both i32: then a 0 in b is
+---refused, and -2147483648 by -1 wraps around.
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function pf.floor_divide(a, b) end
+
+---y = the largest whole number not above a / b, element by element; the gradient is 0. a and b
+---broadcast: aligned from the right, a size of 1 stretches. f32, or both i32: then a 0 in b is
+---refused, and -2147483648 by -1 wraps around.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:floor_divide(b) end
+
+---y = a - floor(a / b) b, element by element, of the sign of b; of f32 by 0 NaN. a and b
+---broadcast: aligned from the right, a size of 1 stretches. f32, or both i32: then a 0 in b is
+---refused.
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function pf.remainder(a, b) end
+
+---y = a - floor(a / b) b, element by element, of the sign of b; of f32 by 0 NaN. a and b
+---broadcast: aligned from the right, a size of 1 stretches. f32, or both i32: then a 0 in b is
+---refused.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:remainder(b) end
+
+---@class pf.Options.min
+---@field dim? integer the dimension; not given: over all elements
+---@field keep? boolean keep the dimension with size 1 (default false)
+
+---y = the smallest of x along `dim`, or over all elements; the dimension is lost unless `keep`.
+---NaN wins, and has NaN for a gradient; of equal values the first gets the gradient. Of no
+---elements an error. f32, or i32.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.min(x, ...) end
+
+---y = the smallest of x along `dim`, or over all elements; the dimension is lost unless `keep`.
+---NaN wins, and has NaN for a gradient; of equal values the first gets the gradient. Of no
+---elements an error. f32, or i32.
+---@param ... any
+---@return pf.Tensor
+function Tensor:min(...) end
+
+---@class pf.Options.argmin
+---@field dim? integer the dimension; not given: over all elements
+---@field keep? boolean keep the dimension with size 1 (default false)
+
+---position (i32) = where x is smallest along `dim`, or over all elements; the dimension is lost
+---unless `keep`. The first of equal values, the first NaN before all. Of no elements an error. x
+---f32 or i32.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.argmin(x, ...) end
+
+---position (i32) = where x is smallest along `dim`, or over all elements; the dimension is lost
+---unless `keep`. The first of equal values, the first NaN before all. Of no elements an error. x
+---f32 or i32.
+---@param ... any
+---@return pf.Tensor
+function Tensor:argmin(...) end
+
+---@class pf.Options.any
+---@field dim? integer the dimension; not given: over all elements
+---@field keep? boolean keep the dimension with size 1 (default false)
+
+---y (i32) = 1 where any element of x (i32) is not 0, else 0, along `dim`, or over all elements;
+---the dimension is lost unless `keep`. Of no elements 0. Not differentiable.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.any(x, ...) end
+
+---y (i32) = 1 where any element of x (i32) is not 0, else 0, along `dim`, or over all elements;
+---the dimension is lost unless `keep`. Of no elements 0. Not differentiable.
+---@param ... any
+---@return pf.Tensor
+function Tensor:any(...) end
+
+---@class pf.Options.all
+---@field dim? integer the dimension; not given: over all elements
+---@field keep? boolean keep the dimension with size 1 (default false)
+
+---y (i32) = 1 where no element of x (i32) is 0, else 0, along `dim`, or over all elements; the
+---dimension is lost unless `keep`. Of no elements 1. Not differentiable.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.all(x, ...) end
+
+---y (i32) = 1 where no element of x (i32) is 0, else 0, along `dim`, or over all elements; the
+---dimension is lost unless `keep`. Of no elements 1. Not differentiable.
+---@param ... any
+---@return pf.Tensor
+function Tensor:all(...) end
+
+---@class pf.Options.var
+---@field dim? integer the dimension; not given: over all elements
+---@field keep? boolean keep the dimension with size 1 (default false)
+---divide by n - 1, which is right for a sample; else by n, for all there is (default true)
+---@field unbiased? boolean
+
+---y = the variance of x, the mean square distance to the mean, along `dim`, or over all
+---elements; the dimension is lost unless `keep`. With `unbiased` the sum is divided by n - 1,
+---and of one element there is none; of no elements an error. Two passes, in double.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.var(x, ...) end
+
+---y = the variance of x, the mean square distance to the mean, along `dim`, or over all
+---elements; the dimension is lost unless `keep`. With `unbiased` the sum is divided by n - 1,
+---and of one element there is none; of no elements an error. Two passes, in double.
+---@param ... any
+---@return pf.Tensor
+function Tensor:var(...) end
+
+---@class pf.Options.std
+---@field dim? integer the dimension; not given: over all elements
+---@field keep? boolean keep the dimension with size 1 (default false)
+---divide by n - 1, which is right for a sample; else by n, for all there is (default true)
+---@field unbiased? boolean
+
+---y = the standard deviation of x, the root of its variance, along `dim`, or over all elements;
+---the dimension is lost unless `keep`. With `unbiased` of the variance over n - 1, and of one
+---element there is none; of no elements an error. Where it is 0 the gradient is 0.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.std(x, ...) end
+
+---y = the standard deviation of x, the root of its variance, along `dim`, or over all elements;
+---the dimension is lost unless `keep`. With `unbiased` of the variance over n - 1, and of one
+---element there is none; of no elements an error. Where it is 0 the gradient is 0.
+---@param ... any
+---@return pf.Tensor
+function Tensor:std(...) end
+
+---@class pf.Options.norm
+---@field p? number 1, 2, any from 1 on, or infinity (default 2)
+---@field dim? integer the dimension; not given: over all elements
+---@field keep? boolean keep the dimension with size 1 (default false)
+
+---y = (sum of |x|^p)^(1/p), with p infinite the largest |x|, along `dim`, or over all elements;
+---the dimension is lost unless `keep`. Computed without overflow on the way; of no elements 0.
+---Where y is 0 the gradient is 0; with p infinite the first of the largest gets it.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.norm(x, ...) end
+
+---y = (sum of |x|^p)^(1/p), with p infinite the largest |x|, along `dim`, or over all elements;
+---the dimension is lost unless `keep`. Computed without overflow on the way; of no elements 0.
+---Where y is 0 the gradient is 0; with p infinite the first of the largest gets it.
+---@param ... any
+---@return pf.Tensor
+function Tensor:norm(...) end
+
+---@class pf.Options.prod
+---@field dim? integer the dimension; not given: over all elements
+---@field keep? boolean keep the dimension with size 1 (default false)
+
+---y = the product of x, taken in double, along `dim`, or over all elements; the dimension is
+---lost unless `keep`. Of no elements 1. Of i32 exact, to i32; a product that i32 can't hold is
+---refused.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.prod(x, ...) end
+
+---y = the product of x, taken in double, along `dim`, or over all elements; the dimension is
+---lost unless `keep`. Of no elements 1. Of i32 exact, to i32; a product that i32 can't hold is
+---refused.
+---@param ... any
+---@return pf.Tensor
+function Tensor:prod(...) end
+
+---@class pf.Options.cumsum
+---@field dim? integer the dimension (default -1)
+
+---y = at each place the sum of x along `dim` up to it and with it, from the first on, in double;
+---y is shaped like x. Of i32 in 64 bits; a sum that i32 can't hold is refused.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.cumsum(x, ...) end
+
+---y = at each place the sum of x along `dim` up to it and with it, from the first on, in double;
+---y is shaped like x. Of i32 in 64 bits; a sum that i32 can't hold is refused.
+---@param ... any
+---@return pf.Tensor
+function Tensor:cumsum(...) end
+
+---y (i32) = 1 where a equals b and 0 elsewhere; a and b of one dtype, f32 or i32, broadcast. NaN
+---equals nothing. Not differentiable.
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function pf.eq(a, b) end
+
+---y (i32) = 1 where a equals b and 0 elsewhere; a and b of one dtype, f32 or i32, broadcast. NaN
+---equals nothing. Not differentiable.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:eq(b) end
+
+---y (i32) = 1 where a does not equal b and 0 elsewhere; a and b of one dtype, f32 or i32,
+---broadcast. NaN equals nothing, so the answer is 1. Not differentiable.
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function pf.ne(a, b) end
+
+---y (i32) = 1 where a does not equal b and 0 elsewhere; a and b of one dtype, f32 or i32,
+---broadcast. NaN equals nothing, so the answer is 1. Not differentiable.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:ne(b) end
+
+---y (i32) = 1 where a < b and 0 elsewhere; a and b of one dtype, f32 or i32, broadcast. 0 where
+---one is NaN. Not differentiable.
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function pf.lt(a, b) end
+
+---y (i32) = 1 where a < b and 0 elsewhere; a and b of one dtype, f32 or i32, broadcast. 0 where
+---one is NaN. Not differentiable.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:lt(b) end
+
+---y (i32) = 1 where a <= b and 0 elsewhere; a and b of one dtype, f32 or i32, broadcast. 0 where
+---one is NaN. Not differentiable.
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function pf.le(a, b) end
+
+---y (i32) = 1 where a <= b and 0 elsewhere; a and b of one dtype, f32 or i32, broadcast. 0 where
+---one is NaN. Not differentiable.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:le(b) end
+
+---y (i32) = 1 where a > b and 0 elsewhere; a and b of one dtype, f32 or i32, broadcast. 0 where
+---one is NaN. Not differentiable.
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function pf.gt(a, b) end
+
+---y (i32) = 1 where a > b and 0 elsewhere; a and b of one dtype, f32 or i32, broadcast. 0 where
+---one is NaN. Not differentiable.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:gt(b) end
+
+---y (i32) = 1 where a >= b and 0 elsewhere; a and b of one dtype, f32 or i32, broadcast. 0 where
+---one is NaN. Not differentiable.
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function pf.ge(a, b) end
+
+---y (i32) = 1 where a >= b and 0 elsewhere; a and b of one dtype, f32 or i32, broadcast. 0 where
+---one is NaN. Not differentiable.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:ge(b) end
+
+---y (i32) = 1 where neither a nor b is 0 and 0 elsewhere; a and b i32, broadcast. Not
+---differentiable.
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function pf.logical_and(a, b) end
+
+---y (i32) = 1 where neither a nor b is 0 and 0 elsewhere; a and b i32, broadcast. Not
+---differentiable.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:logical_and(b) end
+
+---y (i32) = 1 where a or b is not 0 and 0 elsewhere; a and b i32, broadcast. Not differentiable.
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function pf.logical_or(a, b) end
+
+---y (i32) = 1 where a or b is not 0 and 0 elsewhere; a and b i32, broadcast. Not differentiable.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:logical_or(b) end
+
+---y (i32) = 1 where one of a and b is 0 and the other not and 0 elsewhere; a and b i32,
+---broadcast. Not differentiable.
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function pf.logical_xor(a, b) end
+
+---y (i32) = 1 where one of a and b is 0 and the other not and 0 elsewhere; a and b i32,
+---broadcast. Not differentiable.
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:logical_xor(b) end
+
+---y (i32) = 1 where x (i32) is 0, and 0 elsewhere. Not differentiable.
+---@param x pf.Tensor
+---@return pf.Tensor
+function pf.logical_not(x) end
+
+---y (i32) = 1 where x (i32) is 0, and 0 elsewhere. Not differentiable.
+---@return pf.Tensor
+function Tensor:logical_not() end
+
+---y (i32) = 1 where x is NaN, and 0 elsewhere; y is shaped like x. Not differentiable.
+---@param x pf.Tensor
+---@return pf.Tensor
+function pf.isnan(x) end
+
+---y (i32) = 1 where x is NaN, and 0 elsewhere; y is shaped like x. Not differentiable.
+---@return pf.Tensor
+function Tensor:isnan() end
+
+---y (i32) = 1 where x is infinite, of either sign, and 0 elsewhere; y is shaped like x. Not
+---differentiable.
+---@param x pf.Tensor
+---@return pf.Tensor
+function pf.isinf(x) end
+
+---y (i32) = 1 where x is infinite, of either sign, and 0 elsewhere; y is shaped like x. Not
+---differentiable.
+---@return pf.Tensor
+function Tensor:isinf() end
+
+---y (i32) = 1 where x is neither NaN nor infinite, and 0 elsewhere; y is shaped like x. Not
+---differentiable.
+---@param x pf.Tensor
+---@return pf.Tensor
+function pf.isfinite(x) end
+
+---y (i32) = 1 where x is neither NaN nor infinite, and 0 elsewhere; y is shaped like x. Not
+---differentiable.
+---@return pf.Tensor
+function Tensor:isfinite() end
+
+---y = a where cond (i32) is not 0, else b; all three broadcast, a and b are of one dtype. The
+---element that is not taken gets the gradient 0, and its NaN stays where it is.
+---@param cond pf.Tensor
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function pf.where(cond, a, b) end
+
+---y = a where cond (i32) is not 0, else b; all three broadcast, a and b are of one dtype. The
+---element that is not taken gets the gradient 0, and its NaN stays where it is.
+---@param a pf.Tensor
+---@param b pf.Tensor
+---@return pf.Tensor
+function Tensor:where(a, b) end
+
+---@class pf.Options.cast
+---@field dtype? "f32"|"i32" what y is of (required)
+
+---y = a copy of x of another dtype. To i32 fractions are cut toward zero, and NaN, infinities
+---and what 32 bits don't hold are refused; to f32 whole numbers beyond 2^24 are rounded to the
+---nearest. An i32 tensor has no gradient.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.cast(x, ...) end
+
+---y = a copy of x of another dtype. To i32 fractions are cut toward zero, and NaN, infinities
+---and what 32 bits don't hold are refused; to f32 whole numbers beyond 2^24 are rounded to the
+---nearest. An i32 tensor has no gradient.
+---@param ... any
+---@return pf.Tensor
+function Tensor:cast(...) end
+
+---y = 1 for x > 0, -1 for x < 0, and 0 at 0. The gradient is 0 everywhere; y is shaped like x.
+---@param x pf.Tensor
+---@return pf.Tensor
+function pf.sign(x) end
+
+---y = 1 for x > 0, -1 for x < 0, and 0 at 0. The gradient is 0 everywhere; y is shaped like x.
+---@return pf.Tensor
+function Tensor:sign() end
+
+---y = the largest whole number that is not above x. The gradient is 0 everywhere; y is shaped
+---like x.
+---@param x pf.Tensor
+---@return pf.Tensor
+function pf.floor(x) end
+
+---y = the largest whole number that is not above x. The gradient is 0 everywhere; y is shaped
+---like x.
+---@return pf.Tensor
+function Tensor:floor() end
+
+---y = the smallest whole number that is not below x. The gradient is 0 everywhere; y is shaped
+---like x.
+---@param x pf.Tensor
+---@return pf.Tensor
+function pf.ceil(x) end
+
+---y = the smallest whole number that is not below x. The gradient is 0 everywhere; y is shaped
+---like x.
+---@return pf.Tensor
+function Tensor:ceil() end
+
+---y = the whole number nearest to x, of two the even one. The gradient is 0 everywhere; y is
+---shaped like x.
+---@param x pf.Tensor
+---@return pf.Tensor
+function pf.round(x) end
+
+---y = the whole number nearest to x, of two the even one. The gradient is 0 everywhere; y is
+---shaped like x.
+---@return pf.Tensor
+function Tensor:round() end
+
+---y = 1 / x, infinite at 0; y is shaped like x.
+---@param x pf.Tensor
+---@return pf.Tensor
+function pf.reciprocal(x) end
+
+---y = 1 / x, infinite at 0; y is shaped like x.
+---@return pf.Tensor
+function Tensor:reciprocal() end
+
+---y = 1 / sqrt(x), infinite at 0 and NaN below; y is shaped like x.
+---@param x pf.Tensor
+---@return pf.Tensor
+function pf.rsqrt(x) end
+
+---y = 1 / sqrt(x), infinite at 0 and NaN below; y is shaped like x.
+---@return pf.Tensor
+function Tensor:rsqrt() end
+
+---@class pf.Options.clamp
+---@field min? number the least that y can be (default -inf)
+---@field max? number the most that y can be (default inf)
+
+---y = x, but `min` where x is below it and `max` where x is above; each may be left out. f32, or
+---i32 with whole bounds. NaN stays. The gradient is 1 within the bounds and on them, 0 beyond; y
+---is shaped like x.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.clamp(x, ...) end
+
+---y = x, but `min` where x is below it and `max` where x is above; each may be left out. f32, or
+---i32 with whole bounds. NaN stays. The gradient is 1 within the bounds and on them, 0 beyond; y
+---is shaped like x.
+---@param ... any
+---@return pf.Tensor
+function Tensor:clamp(...) end
+
+---The same in place: new numbers of the tensor itself, which keeps its shape.
+---@param ... any
+---@return pf.Tensor
+function Tensor:clamp_(...) end
 
 ---@class pf.Options.favor
 ---@field mask? pf.Tensor

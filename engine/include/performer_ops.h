@@ -52,6 +52,7 @@ typedef struct {
     const pf_attr_info *attrs;
     int n_attrs;
     bool differentiable;
+    const char *in_place; /* its name in place of its first input, "add_"; NULL: it has none */
 } pf_op_info;
 
 PF_API int pf_op_count(const pf_engine *engine);
@@ -64,6 +65,11 @@ PF_API int pf_op_defaults(const pf_engine *engine, int index, pf_attr *attrs);
  * of its graph. */
 PF_API int pf_op_apply(pf_engine *engine, int index, pf_tensor *const *inputs, int n_inputs,
                        const pf_attr *PF_NULLABLE attrs, pf_tensor **outputs);
+/* Runs op `index`, whose row has a name in place, and writes its result over the numbers of
+ * inputs[0], whose shape the result has to have: the others may be broadcast to it, or be views of
+ * it. No tape records that, as with pf_tensor_copy. On failure inputs[0] is what it was. */
+PF_API int pf_op_apply_in_place(pf_engine *engine, int index, pf_tensor *const *inputs,
+                                int n_inputs, const pf_attr *PF_NULLABLE attrs);
 
 /* ---- gradients -------------------------------------------------------------------------
  * Leaves ask for a gradient; a tape records the ops that follow from them, walks back from a loss,

@@ -27,6 +27,7 @@ static int describe_op(pf_config *to, const pf_op_info *op) {
     PF_TRY(pf_config_set_number(to, "max_inputs", op->max_inputs));
     PF_TRY(pf_config_set_number(to, "outputs", op->outputs));
     PF_TRY(pf_config_set_bool(to, "differentiable", op->differentiable));
+    PF_TRY(pf_describe_text(to, "in_place", op->in_place));
     PF_TRY(pf_describe_list(&attrs, to, "attrs"));
     for (int k = 0; k < op->n_attrs; k++) {
         PF_TRY(pf_describe_map(&row, attrs, NULL));

@@ -112,6 +112,9 @@ typedef struct pf_op {
     double (*products)(const pf_call *c);
     int (*forward)(pf_call *c);
     int (*backward)(pf_call *c);
+    /* Its name as a change in place of input 0, whose shape and dtype the result then has to have
+     * ("add_"); NULL: it has none. */
+    const char *in_place;
 } pf_op;
 
 /* Rows of this floor: extern const pf_op pf_op_<name>. */

@@ -60,6 +60,7 @@ int pf_op_at(const pf_engine *engine, int index, pf_op_info *info) {
         .outputs = op->n_out,
         .attrs = op->attrs,
         .n_attrs = op->n_attrs,
+        .in_place = op->in_place,
         .differentiable = op->backward != NULL && !(op->flags & PF_OP_NO_GRAD),
     };
     return pf_result_give(info, &own, sizeof own, "op_at");

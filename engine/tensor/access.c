@@ -360,6 +360,9 @@ int pf_tensor_detach(pf_tensor **out, pf_engine *engine, const pf_tensor *t) {
     return fill_copy(out, engine, t);
 }
 
+/* On this thread, where nothing stops it half way. */
+void pf_tensor_put(pf_tensor *to, const pf_tensor *from) { transfer_tensor(NULL, to, from); }
+
 int pf_tensor_compact(pf_tensor **out, pf_engine *engine, const pf_tensor *t) {
     *out = NULL;
     PF_TRY(check_alive(t, "compact", "tensor"));

@@ -42,10 +42,16 @@ static uint64_t source_of(const pf_tensor *from, uint64_t number) {
     return atomic_load_explicit(&from->storage->source, memory_order_relaxed);
 }
 
+/* A source of several is the first: there is room for one, and each is refused alike. */
+void pf_tensor_touch_from_any(const pf_tensor *t, int n, pf_tensor *const *from, const char *what) {
+    uint64_t number = touch(t, what), source = 0;
+    for (int i = 0; i < n && source == 0 && t->dtype == PF_F32; i++)
+        if (from[i] && from[i]->dtype == PF_F32) source = source_of(from[i], number);
+    set_source(t, source);
+}
+
 void pf_tensor_touch_from(const pf_tensor *t, const pf_tensor *from, const char *what) {
-    bool numbers = t->dtype == PF_F32 && from->dtype == PF_F32;
-    uint64_t number = touch(t, what);
-    set_source(t, numbers ? source_of(from, number) : 0);
+    pf_tensor_touch_from_any(t, 1, (pf_tensor *const[]){(pf_tensor *)from}, what);
 }
 
 void pf_tensor_changed(pf_tensor *t) { pf_tensor_touch(t, "its owner"); }

@@ -100,6 +100,9 @@ int pf_tensor_view(pf_tensor **view, const pf_tensor *t);
 int pf_tensor_ghost(pf_tensor **ghost, const pf_tensor *t);
 /* *out = t retained if contiguous, else a contiguous copy. No graph. */
 int pf_tensor_compact(pf_tensor **out, pf_engine *engine, const pf_tensor *t);
+/* The numbers of `from` over to's, which has its shape and dtype and another storage: the caller
+ * has looked at both, and tells of the change. */
+void pf_tensor_put(pf_tensor *to, const pf_tensor *from);
 /* t's numbers, if they belong to tape `from`, belong to `to` from now on. */
 void pf_tensor_pass_on(pf_tensor *t, struct pf_tape *from, struct pf_tape *to);
 void pf_owner_close(pf_owner *owner); /* every storage of the list dies */
@@ -134,6 +137,8 @@ void pf_tensor_touch(const pf_tensor *t, const char *what);
  * the tape that made it, or of a leaf PF_OF_LEAF with the number of this change; else 0. */
 #define PF_OF_LEAF ((uint64_t)1 << 63)
 void pf_tensor_touch_from(const pf_tensor *t, const pf_tensor *from, const char *what);
+/* The same of numbers that were made of several tensors, some of them NULL. */
+void pf_tensor_touch_from_any(const pf_tensor *t, int n, pf_tensor *const *from, const char *what);
 static inline uint64_t pf_tensor_change(const pf_tensor *t) {
     return t->storage ? atomic_load_explicit(&t->storage->changed, memory_order_relaxed) : 0;
 }

@@ -15,6 +15,7 @@ static pf_tensor *square_sum(pf_engine *e, pf_tensor *x) {
 }
 
 typedef void (*change_fn)(pf_tensor *x);
+static pf_engine *x_engine; /* where ops of a change run */
 
 static void by_write(pf_tensor *x) {
     float numbers[3] = {1, 2, 3};
@@ -33,6 +34,11 @@ static void by_view(pf_tensor *x) {
     pf_tensor_release(&view);
 }
 
+static void in_place(pf_tensor *x) {
+    pf_tensor *in[2] = {x, x};
+    CHECK_OK(pf_op_apply_in_place(x_engine, pf_op_find(x_engine, "mul"), in, 2, NULL));
+}
+
 static void test_refused(void) {
     static const struct {
         change_fn change;
@@ -40,9 +46,11 @@ static void test_refused(void) {
     } ways[] = {{by_write, "write"},
                 {by_set, "an assignment"},
                 {by_pointer, "its owner"},
-                {by_view, "fill_"}};
+                {by_view, "fill_"},
+                {in_place, "mul_"}};
     pf_engine e;
     open_engine(&e, 1, NULL);
+    x_engine = &e;
     for (int i = 0; i < PF_COUNT(ways); i++) {
         pf_tape *tape = NULL;
         pf_tensor *x = vector(&e, 3, 1);

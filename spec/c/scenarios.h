@@ -25,6 +25,8 @@ static const scenario scenarios[] = {
     {"op add", set_rows, run_op, "add 0 0"},
     {"op softmax", set_rows, run_op, "softmax 0"},
     {"op sum", set_rows, run_op, "sum 0"},
+    {"op var", set_rows, run_op, "var 0"},
+    {"op add in place", set_rows, run_in_place, "add 0 2"},
     {"op matmul", set_rows, run_op, "matmul 0 1"},
     {"op concat", set_rows, run_op, "concat 0 0"},
     {"op layernorm", set_rows, run_op, "layernorm 0 2"},

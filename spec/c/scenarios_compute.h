@@ -46,6 +46,18 @@ static inline int run_op(world *w) {
     return status;
 }
 
+/* The same in place of the first. */
+static inline int run_in_place(world *w) {
+    char name[32] = "";
+    int first = 0, second = 0;
+    sscanf(w->what, "%31s %d %d", name, &first, &second);
+    pf_tensor *in[2] = {w->t[first], w->t[second]};
+    int op = pf_op_find(w->e, name), status = op;
+    THEN(status, pf_op_apply_in_place(w->e, op, in, 2, NULL));
+    w->result = sum_tensor(1, in[0]);
+    return status;
+}
+
 static inline int total(pf_tensor **y, pf_engine *e, pf_tensor *x) {
     pf_attr attrs[PF_MAX_ATTR];
     int op = pf_op_find(e, "sum"), status = op;

@@ -55,6 +55,8 @@ static double binary_value(pf_binary f, double a, double b) {
         return pow(a, b);
     case PF_BINARY_MAX:
         return a > b ? a : b;
+    case PF_BINARY_MIN:
+        return a < b ? a : b;
     case PF_BINARY_COUNT:
         break;
     }
@@ -310,8 +312,10 @@ int main(void) {
         k = pf_kern_table((pf_cpu)level);
         CHECK(k && strcmp(k->name, pf_cpu_name((pf_cpu)level)) == 0);
         if (!k) continue;
-        CHECK(isnan((k->binary(PF_BINARY_MAX, 1, &(float){NAN}, 1, &(float){1}, 1, y_), y_[0])));
-        CHECK(isnan((k->binary(PF_BINARY_MAX, 1, &(float){1}, 1, &(float){NAN}, 1, y_), y_[0])));
+        for (int f = PF_BINARY_MAX; f <= PF_BINARY_MIN; f++) {
+            CHECK(isnan((k->binary((pf_binary)f, 1, &(float){NAN}, 1, &(float){1}, 1, y_), y_[0])));
+            CHECK(isnan((k->binary((pf_binary)f, 1, &(float){1}, 1, &(float){NAN}, 1, y_), y_[0])));
+        }
         check_adamw_places();
         for (int n = 0; n < MAX; n = next_length(n)) {
             draw(z_, MAX, 5);

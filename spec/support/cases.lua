@@ -7,6 +7,8 @@
 --   grad = false         no gradient check (not smooth there, not finite)
 --   grad = "slopes"      too large for one element by element: slopes along some directions alone
 --   fixed = {name = true}  inputs without a gradient;  compact = {...}  that take no strides
+-- Where the gradient is 0 everywhere the entry says `flat = true`: no direction has a slope that
+-- pf.check.gradient could judge.
 -- A bad case is { inputs, attributes, text, text ... }: parts of the message beside the op's
 -- name. Every entry has one about shapes or dimensions, or says `shapeless = true`.
 local fill = require "spec.support.fill"
@@ -121,23 +123,24 @@ local function reduced(make, empty)
   return good
 end
 
+local out_of_range = { { x = N(2, 3) }, { dim = 3 }, "dim is 3", "x is [2, 3]", "1 to 2" }
 local function reduce_bad(...)
-  return { { { x = N(2, 3) }, { dim = 3 }, "dim is 3", "x is [2, 3]", "1 to 2" },
-    { { x = I(3, 2) }, {}, "x", "i32", "f32" }, ... }
+  return { out_of_range, { { x = I(3, 2) }, {}, "x", "i32", "f32" }, ... }
 end
 
 local nothing = { { { x = N(0, 3) }, { dim = 1 } }, { { x = N(3, 0) }, { dim = 2 } },
   { { x = N(0) }, {} } }
 local no_elements = { { x = N(2, 0) }, { dim = 2 }, "x is [2, 0]", "no elements" }
 
-cases.sum = { good = reduced(N, nothing), bad = reduce_bad() }
-cases.mean = { good = reduced(N), bad = reduce_bad(no_elements) }
+cases.sum = { good = reduced(N, nothing), bad = { out_of_range,
+  { { x = ROWS({ 2 }, 2147483647, 1) }, {}, "x [2]", "i32", "cast to f32" } } }
+cases.mean = { good = reduced(N), bad = { out_of_range, no_elements } }
 cases.max = { good = reduced(APART, { { { x = F({ 2, 3 }, 1, NAN, 2, -INF, INF, 0) }, { dim = 2 },
-                                        grad = false } }), bad = reduce_bad(no_elements) }
+                                        grad = false } }), bad = { out_of_range, no_elements } }
 cases.argmax = { good = reduced(APART,
     { { { x = F({ 2, 4 }, 1, NAN, 2, NAN, 3, 5, 5, 0) }, { dim = 2 } },
                                          { { x = F({ 3 }, -INF, -INF, -INF) }, {} } }),
-                 bad = reduce_bad(no_elements) }
+                 bad = { out_of_range, no_elements } }
 
 local wide = { { { x = F({ 2, 3 }, 1e4, 1e4, -1e4, -INF, 0, 1) }, { dim = 2 }, grad = false },
                { { x = F({ 2, 2 }, -INF, -INF, -INF, 3) }, { dim = 2 }, grad = false } }
@@ -493,6 +496,17 @@ cases.dropout = {
   shapeless = true,
 }
 
+do
+  local families = { pairs_of = pairs_of, unary = unary, reduced = reduced }
+  for name, entry in pairs(require "spec.support.arithmetic_cases"(families)) do
+    cases[name] = entry
+  end
+  for _, name in ipairs { "sum", "mean", "max", "argmax" } do
+    for _, case in ipairs(families.whole()) do
+      cases[name].good[#cases[name].good + 1] = case
+    end
+  end
+end
 for name, entry in pairs(require "spec.support.attention_cases") do cases[name] = entry end
 for name, entry in pairs(require("spec.support.graphs").cases) do cases[name] = entry end
 for name, entry in pairs(require("spec.support.listed").cases) do cases[name] = entry end

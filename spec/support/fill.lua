@@ -16,6 +16,15 @@ local function remembered(make)
   end
 end
 
+--- What `make` makes, its numbers changed by f: fill.CHANGED(fill.N, function(x) return 2 * x end).
+function fill.CHANGED(make, f)
+  return remembered(function(...)
+    local a = make(...)
+    for i = 1, #a do a[i] = f(a[i]) end
+    return a
+  end)
+end
+
 --- Normal.
 fill.N = remembered(function(...) return random:normals { ... } end)
 

@@ -158,7 +158,7 @@ local function reduction(f, dtype)
       local lost = not dim or d == dim
       if o.keep or not lost then shape[#shape + 1] = lost and 1 or whole.shape[d] end
     end
-    local y = array.new(shape, nil, dtype)
+    local y = array.new(shape, nil, dtype or whole.dtype)
     if not dim then
       y[1] = f(whole)
     else
@@ -193,7 +193,7 @@ local function logsumexp(list)
 end
 
 oracle.sum = reduction(sum_of)
-oracle.mean = reduction(function(list) return sum_of(list) / #list end)
+oracle.mean = reduction(function(list) return sum_of(list) / #list end, "f32")
 oracle.max = reduction(function(list) return list[position_of(list)] end)
 oracle.argmax = reduction(position_of, "i32")
 oracle.logsumexp = reduction(logsumexp)
@@ -462,6 +462,8 @@ end
 
 -- ---- the rest --------------------------------------------------------------------------
 
+local tools = { reduction = reduction, each_line = each_line, dim_of = dim_of }
+for name, op in pairs(require "spec.support.arithmetic_oracle"(tools)) do oracle[name] = op end
 for name, op in pairs(require "spec.support.oracle_parts") do oracle[name] = op end
 for name, op in pairs(require("spec.support.graphs").oracle) do oracle[name] = op end
 for name, op in pairs(require("spec.support.listed").oracle) do oracle[name] = op end

@@ -40,6 +40,7 @@ typedef enum {
     PF_BINARY_DIV,
     PF_BINARY_POW,
     PF_BINARY_MAX,
+    PF_BINARY_MIN,
     PF_BINARY_COUNT
 } pf_binary;
 

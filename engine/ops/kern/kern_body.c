@@ -14,6 +14,7 @@ PF_INLINE vf f_div(vf a, vf b) { return vf_div(a, b); }
 
 /* A NaN on either side stays. */
 PF_INLINE vf f_max(vf a, vf b) { return vf_select(vf_is_nan(a), a, vf_max(a, b)); }
+PF_INLINE vf f_min(vf a, vf b) { return vf_select(vf_is_nan(a), a, vf_min(a, b)); }
 
 /* y[i] = f(a[i * sa], b[i * sb]). A single value is read once, before y is written. */
 PF_INLINE void map_binary(vf (*f)(vf, vf), int64_t n, const float *a, int64_t sa, const float *b,
@@ -68,6 +69,9 @@ static void binary(pf_binary f, int64_t n, const float *a, int64_t sa, const flo
         break;
     case PF_BINARY_MAX:
         map_binary(f_max, n, a, sa, b, sb, y);
+        break;
+    case PF_BINARY_MIN:
+        map_binary(f_min, n, a, sa, b, sb, y);
         break;
     case PF_BINARY_COUNT:
         break;
