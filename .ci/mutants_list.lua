@@ -186,9 +186,9 @@ change("the schedule ends half way down", "engine/train/schedule.c",
 change("a file is renamed before it is on the disk", "engine/io/file.c",
   "int result = pf_disk_sync(&w->file);", "int result = 0;", "power_test folder_test")
 change("the folder of a file is not synced", "engine/io/file.c",
-  "if (w->atomic) status = pf_dir_sync(w->engine, w->parent);", "", "power_test file_test")
+  "if (w->target) status = pf_dir_sync(w->engine, w->parent);", "", "power_test file_test")
 change("a checkpoint's folder is not synced", "engine/io/folder_save.c",
-  "    return pf_dir_sync(engine, folder);", "    return PF_OK;", "power_test folder_test")
+  "    return pf_dir_sync(at->engine, at->temp);", "    return PF_OK;", "power_test folder_test")
 change("the run folder is not synced", "engine/io/folder_save.c",
   "if (installed) status = pf_dir_sync(engine, run);", "", "power_test folder_test")
 change("an interrupted call is an error", "engine/io/disk.c",
