@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <lualib.h>
+#include <lauxlib.h>
 
 #include "lpf.h"
 
@@ -97,26 +97,6 @@ int lpf_host_bind(lua_State *L, pf_engine *engine, const lpf_places *places) {
     return lua_pcall(L, 1, 0, 0);
 }
 
-static int open_body(lua_State *L) {
-    luaL_openlibs(L);
-    return 0;
-}
-
-lua_State *lpf_host_open(pf_engine *engine, const lpf_places *places) {
-    lua_State *L = luaL_newstate();
-    if (!L) return NULL;
-    lua_pushcfunction(L, open_body);
-    if (lua_pcall(L, 0, 0, 0) == LUA_OK && lpf_host_bind(L, engine, places) == LUA_OK) return L;
-    lua_close(L);
-    return NULL;
-}
-
-int lpf_host_traceback(lua_State *L) {
-    const char *message = lua_tostring(L, 1);
-    if (message) luaL_traceback(L, L, message, 1);
-    return 1;
-}
-
 void lpf_host_arguments(lua_State *L, const char *path, const char *program, int argc,
                         const char *const *argv) {
     lua_createtable(L, argc, 2);
@@ -129,13 +109,6 @@ void lpf_host_arguments(lua_State *L, const char *path, const char *program, int
         lua_rawseti(L, -2, i + 1);
     }
 }
-
-typedef struct {
-    const char *path, *program;
-    int argc;
-    const char *const *argv;
-    int load_status;
-} script;
 
 /* In package[field], whose table is on top. */
 static void replace_in(lua_State *L, const char *field, const char *path, const char *slash) {
@@ -160,43 +133,6 @@ void lpf_host_folder(lua_State *L, const char *path) {
         replace_in(L, "cpath", path, slash);
     }
     if (slash) lua_pop(L, 1);
-}
-
-static int load_body(lua_State *L) {
-    script *s = lua_touserdata(L, 1);
-    lpf_host_folder(L, s->path);
-    lpf_host_arguments(L, s->path, s->program, s->argc, s->argv);
-    lua_setglobal(L, "arg");
-    s->load_status = luaL_loadfile(L, s->path);
-    return s->load_status == LUA_OK ? 1 : lua_error(L);
-}
-
-/* The loaded chunk, with the arguments. */
-static int run_body(lua_State *L) {
-    const script *s = lua_touserdata(L, 1);
-    luaL_checkstack(L, s->argc + 8, "too many arguments");
-    for (int i = 0; i < s->argc; i++) lua_pushstring(L, s->argv[i]);
-    lua_call(L, s->argc, 0);
-    return 0;
-}
-
-int lpf_host_run(lua_State *L, const char *path, const char *program, int argc,
-                 const char *const *argv) {
-    script s = {path, program, argc, argv, LUA_OK};
-    lua_pushcfunction(L, load_body); /* without a traceback: nothing has run */
-    lua_pushlightuserdata(L, &s);
-    int status = lua_pcall(L, 1, 1, 0);
-    if (status != LUA_OK) return s.load_status != LUA_OK ? s.load_status : status;
-    const int base = lua_gettop(L);
-    lua_pushcfunction(L, lpf_host_traceback);
-    lua_insert(L, base);
-    lua_pushcfunction(L, run_body);
-    lua_insert(L, base + 1);
-    lua_pushlightuserdata(L, &s);
-    lua_insert(L, base + 2);
-    status = lua_pcall(L, 2, 0, base);
-    lua_remove(L, base);
-    return status;
 }
 
 /* ---- what was thrown ---------------------------------------------------------- */

@@ -33,11 +33,9 @@ typedef struct {
     bool command;
 } lpf_places;
 
-/* A state with the standard libraries; `require "performer"` finds its core built in, and its
- * Lua files and kit/ in these places. engine NULL: opened at first use. NULL: out of memory. */
-lua_State *lpf_host_open(pf_engine *engine, const lpf_places *places);
-
-/* What it does to a state that has its libraries: LUA_OK, or an error's status with it on top. */
+/* In a state that has its libraries `require "performer"` finds its core built in, and its Lua
+ * files and kit/ in these places. engine NULL: opened at first use. LUA_OK, or an error's status
+ * with it on top. */
 int lpf_host_bind(lua_State *L, pf_engine *engine, const lpf_places *places);
 
 /* Pushes what is to be the global `arg`. These two raise. */
@@ -46,14 +44,6 @@ void lpf_host_arguments(lua_State *L, const char *path, const char *program, int
 /* `require` looks in the folder of the file `path` where Lua would in the current one: what lies in
  * the folder that a program happens to be called in is not run. Of "/" nowhere. */
 void lpf_host_folder(lua_State *L, const char *path);
-
-/* A message handler: a text gets a traceback; anything else that was thrown stays what it is. */
-int lpf_host_traceback(lua_State *L);
-
-/* Runs a file; `require` looks in its folder where Lua would in the current one. LUA_OK, or the
- * status with the error on top: a text with traceback, or what else was thrown, as it is. */
-int lpf_host_run(lua_State *L, const char *path, const char *program, int argc,
-                 const char *const *argv);
 
 /* Takes the thrown value off the stack: a text that tells it, and the exit code that it asks for,
  * 1 where it asks for none. {code = n, message = text} (pf.exit) chooses both, and "" says

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <lauxlib.h>
+#include <lualib.h>
 
 #include "console.h"
 #include "coroutines.h"
@@ -43,6 +44,13 @@ static bool check_environment(void) {
     return false;
 }
 
+/* A text gets a traceback; anything else that was thrown stays what it is. */
+static int traceback(lua_State *L) {
+    const char *message = lua_tostring(L, 1);
+    if (message) luaL_traceback(L, L, message, 1);
+    return 1;
+}
+
 /* ---- pieces ---------------------------------------------------------------------- */
 
 static int prepare(lua_State *L) {
@@ -70,7 +78,7 @@ static int bind_names(lua_State *L) {
 /* Runs a piece that may have arguments, from a body that has them on its stack. */
 static int call(lua_State *L, lua_CFunction body, const void *argument, bool prompt) {
     const int base = lua_gettop(L) + 1;
-    lua_pushcfunction(L, lpf_host_traceback);
+    lua_pushcfunction(L, traceback);
     lua_pushcfunction(L, body);
     lua_pushlightuserdata(L, (void *)argument);
     const int status = prompt ? process_call(L, 1, 0, base) : lua_pcall(L, 1, 0, base);
@@ -85,13 +93,58 @@ static int run_code(lua_State *L) {
     return 0;
 }
 
+/* The script's own words, behind the chunk that gets them. */
+static void push_words(lua_State *L, const start_request *request) {
+    luaL_checkstack(L, request->argc + 8, "too many arguments");
+    for (int i = 0; i < request->argc; i++) lua_pushstring(L, request->argv[i]);
+}
+
 static int run_input(lua_State *L) {
     const start_request *request = lua_touserdata(L, 1);
     if (luaL_loadfile(L, NULL) != LUA_OK) return lua_error(L);
-    luaL_checkstack(L, request->argc + 8, "too many arguments");
-    for (int i = 0; i < request->argc; i++) lua_pushstring(L, request->argv[i]);
+    push_words(L, request);
     lua_call(L, request->argc, 0);
     return 0;
+}
+
+typedef struct {
+    const start_request *request;
+    int load_status;
+} script;
+
+static int load_file(lua_State *L) {
+    script *s = lua_touserdata(L, 1);
+    lpf_host_folder(L, s->request->file);
+    s->load_status = luaL_loadfile(L, s->request->file);
+    return s->load_status == LUA_OK ? 1 : lua_error(L);
+}
+
+/* The loaded chunk, with the arguments. */
+static int run_loaded(lua_State *L) {
+    const script *s = lua_touserdata(L, 1);
+    push_words(L, s->request);
+    lua_call(L, s->request->argc, 0);
+    return 0;
+}
+
+/* `require` looks in the file's folder where Lua would in the current one. LUA_OK, or the status
+ * with the error on top: a text with traceback, or what else was thrown, as it is. */
+static int run_script(lua_State *L, const start_request *request) {
+    script s = {request, LUA_OK};
+    lua_pushcfunction(L, load_file); /* without a traceback: nothing has run */
+    lua_pushlightuserdata(L, &s);
+    int status = lua_pcall(L, 1, 1, 0);
+    if (status != LUA_OK) return s.load_status != LUA_OK ? s.load_status : status;
+    const int base = lua_gettop(L);
+    lua_pushcfunction(L, traceback);
+    lua_insert(L, base);
+    lua_pushcfunction(L, run_loaded);
+    lua_insert(L, base + 1);
+    lua_pushlightuserdata(L, &s);
+    lua_insert(L, base + 2);
+    status = lua_pcall(L, 2, 0, base);
+    lua_remove(L, base);
+    return status;
 }
 
 typedef struct {
@@ -101,9 +154,7 @@ typedef struct {
 
 static int file_body(lua_State *L) {
     file_job *job = lua_touserdata(L, 1);
-    const start_request *request = job->request;
-    const int status = lpf_host_run(L, request->file, request->program, request->argc,
-                                    (const char *const *)request->argv);
+    const int status = run_script(L, job->request);
     job->code = status == LUA_OK ? DONE : report(L, status);
     return 0;
 }
@@ -150,6 +201,21 @@ static int run_all(lua_State *L, const start_request *request) {
     return request->prompt && !process_ending() ? prompt_after(L) : code;
 }
 
+static int open_libraries(lua_State *L) {
+    luaL_openlibs(L);
+    return 0;
+}
+
+/* A state with the standard libraries, whose engine is opened at first use; NULL: out of memory. */
+static lua_State *open_state(const lpf_places *places) {
+    lua_State *L = luaL_newstate();
+    if (!L) return NULL;
+    lua_pushcfunction(L, open_libraries);
+    if (lua_pcall(L, 0, 0, 0) == LUA_OK && lpf_host_bind(L, NULL, places) == LUA_OK) return L;
+    lua_close(L);
+    return NULL;
+}
+
 int start_run(const start_request *request, const lpf_places *places) {
     const char *file = request->file;
     if (file && strcmp(file, "-") != 0 && access(file, R_OK) != 0) {
@@ -157,7 +223,7 @@ int start_run(const start_request *request, const lpf_places *places) {
         return MISUSE;
     }
     if (!check_environment()) return MISUSE;
-    lua_State *L = lpf_host_open(NULL, places);
+    lua_State *L = open_state(places);
     if (!L) {
         fprintf(stderr, "performer: out of memory\n");
         return FAILED;
