@@ -105,7 +105,7 @@ static void read_inputs(lua_State *L, const pf_module *m, const int *tables, int
 
 /* A pass's own words, what m reads, and what the layer around the call was given. */
 static void check_words(lua_State *L, const pf_module *m, int index, const pf_pass *around) {
-    const char *allowed[PF_INPUTS * 2u + sizeof fields / sizeof *fields];
+    const char *allowed[2 * (size_t)PF_INPUTS + sizeof fields / sizeof *fields];
     int n = names_of(L, m, allowed);
     for (int i = 0; i < around->n_inputs; i++) allowed[n++] = around->inputs[i].name;
     memcpy(allowed + n, fields, sizeof fields);
