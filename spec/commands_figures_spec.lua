@@ -148,6 +148,8 @@ describe("the figures", function()
     assert.equal(3, settle(1).final_batches)
     assert.is_nil(settle(1000).final_batches)
     assert.is_true(settle(100).steps >= 5 + 75)
+    data.info = function() return { rows = 12 } end -- as every evaluation
+    assert.is_nil(settle(-1).final_batches)
   end)
 
   it("of counting are the same on a sample of all as on all", function()

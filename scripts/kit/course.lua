@@ -110,7 +110,7 @@ function course.fix_steps(settings, data, step, room)
   local s, forward = settings, forward_of(settings)
   local all = evaluate.batches(data, "valid", s.batch)
   local rest = all > s.valid_batches and all or 0
-  if forward * rest > room / 2 then
+  if rest > 0 and forward * rest > room / 2 then
     rest = math.max(s.valid_batches, math.floor(room / 5 / forward))
     s.final_batches = rest
   end
