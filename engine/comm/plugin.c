@@ -63,7 +63,8 @@ int pf_transport_load(pf_transport **transport, const char *file) {
     }
     open.object = dlsym(plugin, "pf_transport_open");
     if (!open.object)
-        return pf_fail(PF_EFORMAT, "ranks: the transport has no function pf_transport_open");
+        return pf_fail(PF_EFORMAT,
+                       "ranks: the file is no transport: it lacks the function that opens one");
     if (open.function(transport, message, sizeof message) != 0 || !*transport) {
         *transport = NULL;
         return pf_fail(PF_EIO, "ranks: the transport does not open: %s", message);
