@@ -151,6 +151,7 @@ local function inputs(op)
 end
 
 local lua_kinds = { int = "integer", number = "number", bool = "boolean", dim = "integer",
+  new_dim = "integer",
   dims = "integer[]", ints = "integer[]", index = "integer", choice = "string",
   string = "string", texts = "string|string[]", tree = "table" }
 
@@ -186,7 +187,7 @@ end
 local function default_text(attr)
   if attr.required then return "required" end
   if attr.kind == "bool" then return attr.default == 0 and "false" or "true" end
-  if attr.kind == "dim" then
+  if attr.kind == "dim" or attr.kind == "new_dim" then
     if attr.default == ALL then return nil end
     return ("%d"):format(attr.default >= 0 and attr.default + 1 or attr.default)
   end
@@ -377,7 +378,8 @@ end
 
 local function add_op(lines, op)
   local fields, list = { "---@class pf.Options." .. op.name }, {}
-  for _, input in ipairs(inputs(op)) do
+  for i, input in ipairs(inputs(op)) do
+    if i == 2 and op.place_inputs ~= 0 then list[i] = { name = "dim", kind = "integer" } end
     if input.optional then
       fields[#fields + 1] = ("---@field %s? pf.Tensor"):format(input.name)
     else
@@ -489,6 +491,12 @@ local function section_table(section)
   return rows
 end
 
+--- The inputs of an op as they are written: before positions stands the dimension they belong to.
+local function written_args(op)
+  if op.place_inputs == 0 then return op.args end
+  return (op.args:gsub(", ", ", dim, ", 1))
+end
+
 local function ops_table()
   local rows = { "| op | options | what it is |", "| --- | --- | --- |" }
   for _, op in ipairs(ops) do
@@ -498,7 +506,7 @@ local function ops_table()
       attrs[i] = ("`%s`%s"):format(attr.name, default and " (" .. default .. ")" or "")
     end
     local doc = op.doc .. (op.in_place and (" In place: `t:%s`."):format(op.in_place) or "")
-    rows[#rows + 1] = ("| `%s(%s)`%s | %s | %s |"):format(op.name, cell(op.args),
+    rows[#rows + 1] = ("| `%s(%s)`%s | %s | %s |"):format(op.name, cell(written_args(op)),
       op.differentiable and "" or " no gradient", cell(table.concat(attrs, ", ")), cell(doc))
   end
   return rows

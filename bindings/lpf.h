@@ -190,6 +190,8 @@ bool lpf_range(int64_t *first, int64_t *last, int64_t n);
 int64_t lpf_told(int64_t place); /* what Lua calls it; negative stays */
 void lpf_push_place(lua_State *L, int64_t place);
 void lpf_tell_places(lua_State *L, pf_tensor *t); /* places in t become positions */
+/* Positions in t, contiguous, become places; those from the end stay. Where there is a 0, or -1. */
+int64_t lpf_take_places(pf_tensor *t);
 
 /* ---- tensors (lpf_tensor.c) ---- */
 pf_tensor **lpf_new_tensor(lua_State *L);            /* pushes a closed one */
@@ -206,7 +208,7 @@ int32_t *lpf_ids(lua_State *L, int index, const char *where, size_t *n);
 int64_t *lpf_place_list(lua_State *L, int index, const char *where, const char *names, size_t *n);
 int lpf_push_ids(lua_State *L, const int32_t *ids, size_t n); /* as an i32 tensor */
 void lpf_open_tensor(lua_State *L);
-void lpf_open_make(lua_State *L); /* constructors into the table on top */
+void lpf_open_make(lua_State *L);   /* constructors into the table on top */
 
 /* ---- ops (lpf_ops.c; their table: lpf_op_table.c) ---- */
 const lpf_op *lpf_find_op(lua_State *L, const char *name); /* raises when there is none */

@@ -4,8 +4,9 @@
  * attributes and optional inputs. The rows come from lpf_op_table.c.
  *
  * Counting is turned round by lpf_place.c: dimensions, the positions of `slice`, which includes
- * its last, and those that `argmax` and `argmin` return. A number stands for a scalar tensor
- * wherever an input is required.
+ * its last, and tensors of positions, which ops like `gather` take and ops like `argmax` return. A
+ * number stands for a scalar tensor wherever an input is required; before positions it is the
+ * dimension that they belong to: t:gather(dim, index).
  */
 #include "lpf.h"
 
@@ -62,76 +63,9 @@ int lpf_run(lua_State *L, const lpf_op *op, pf_tensor *const *in, int n_in, cons
             lua_replace(L, -(results - o) - 1);
         }
     }
-    if (strcmp(op->info.name, "argmax") == 0 || strcmp(op->info.name, "argmin") == 0)
-        lpf_tell_places(L, out[0]);
+    for (int o = 0; o < n; o++)
+        if (op->info.place_outputs >> o & 1) lpf_tell_places(L, out[o]);
     return results;
-}
-
-/* ---- reading inputs ----------------------------------------------------------- */
-
-/* Pushes a scalar tensor for the number at `index`. */
-pf_tensor *lpf_scalar(lua_State *L, int index, pf_dtype dtype, const char *where) {
-    double value = lua_tonumber(L, index);
-    if (dtype == PF_I32 && !(value == floor(value) && fabs(value) < 2147483648.0))
-        lpf_raise(L, "%s: %.14g can't go with an i32 tensor", where, value);
-    pf_engine *engine = lpf_engine(L);
-    pf_tensor **t = lpf_new_tensor(L);
-    lpf_result(L, pf_tensor_full(t, engine, dtype, 0, NULL, value));
-    return *t;
-}
-
-/* A number among the inputs is a scalar of the type of the first tensor among the arguments; a
- * condition chooses between them, and says nothing of their type. */
-static pf_dtype dtype_of(const reading *r) {
-    int first = r->next + (strcmp(r->op->arg[0], "cond") == 0);
-    for (int i = first; i <= r->top; i++) {
-        const pf_tensor *t = lpf_test_tensor(r->L, i);
-        if (t) return pf_tensor_dtype(t);
-    }
-    return PF_F32;
-}
-
-/* concat{a, b, ...}: a list in the place of all inputs, where a row takes more than it names. */
-static void read_list(reading *r) {
-    lua_State *L = r->L;
-    lua_Integer n = (lua_Integer)lua_rawlen(L, r->next);
-    if (n > r->op->info.max_inputs)
-        lpf_raise(L, "%s: takes at most %d tensors, got %d", r->op->info.name,
-                  r->op->info.max_inputs, (int)n);
-    for (lua_Integer i = 1; i <= n; i++) {
-        lua_rawgeti(L, r->next, i); /* stays on the stack while the op runs */
-        r->in[r->n_in++] = lpf_check_tensor(L, -1, r->op->info.name, "each of the list");
-    }
-    r->next++;
-}
-
-/* Inputs by position: the required ones, then optional ones (nil leaves one out) up to the first
- * value that is no tensor, where the attributes begin. */
-static void read_inputs(reading *r) {
-    lua_State *L = r->L;
-    const pf_op_info *info = &r->op->info;
-    pf_dtype dtype = dtype_of(r);
-    if (lua_istable(L, r->next) && lua_rawlen(L, r->next) > 0 && info->max_inputs > r->op->n_args) {
-        read_list(r);
-        return;
-    }
-    while (r->n_in < info->max_inputs && r->next <= r->top) {
-        pf_tensor *t = lpf_test_tensor(L, r->next);
-        bool required = r->n_in < info->min_inputs;
-        const char *name = r->n_in < r->op->n_args ? r->op->arg[r->n_in] : "input";
-        if (!t && required && lua_type(L, r->next) == LUA_TNUMBER) {
-            t = lpf_scalar(L, r->next, dtype, info->name);
-        } else if (!t && required) {
-            lpf_raise(L, "%s: %s must be a tensor, got %s", info->name, name, lpf_kind(L, r->next));
-        } else if (!t && !lua_isnil(L, r->next)) {
-            break;
-        }
-        r->in[r->n_in++] = t;
-        r->next++;
-    }
-    if (r->n_in < info->min_inputs)
-        lpf_raise(L, "%s: %s is missing (it takes %s)", info->name, r->op->arg[r->n_in],
-                  info->args);
 }
 
 /* ---- reading attributes ------------------------------------------------------- */
@@ -220,6 +154,7 @@ static void read_attr(reading *r, int k, int index) {
         attr->i = lua_toboolean(L, index);
         return;
     case PF_ATTR_DIM:
+    case PF_ATTR_NEW_DIM:
         attr->i = check_dim(r, index, name);
         return;
     case PF_ATTR_CHOICE:
@@ -231,6 +166,82 @@ static void read_attr(reading *r, int k, int index) {
         return;
     }
 }
+
+/* ---- reading inputs ----------------------------------------------------------- */
+
+/* Pushes a scalar tensor for the number at `index`. */
+pf_tensor *lpf_scalar(lua_State *L, int index, pf_dtype dtype, const char *where) {
+    double value = lua_tonumber(L, index);
+    if (dtype == PF_I32 && !(value == floor(value) && fabs(value) < 2147483648.0))
+        lpf_raise(L, "%s: %.14g can't go with an i32 tensor", where, value);
+    pf_engine *engine = lpf_engine(L);
+    pf_tensor **t = lpf_new_tensor(L);
+    lpf_result(L, pf_tensor_full(t, engine, dtype, 0, NULL, value));
+    return *t;
+}
+
+/* A number among the inputs is a scalar of the type of the first tensor among the arguments; a
+ * condition chooses between them, and says nothing of their type. */
+static pf_dtype dtype_of(const reading *r) {
+    int first = r->next + (strcmp(r->op->arg[0], "cond") == 0);
+    for (int i = first; i <= r->top; i++) {
+        const pf_tensor *t = lpf_test_tensor(r->L, i);
+        if (t) return pf_tensor_dtype(t);
+    }
+    return PF_F32;
+}
+
+/* Does input i hold positions? */
+static bool is_place(const lpf_op *op, int i) { return op->info.place_inputs >> i & 1; }
+
+/* concat{a, b, ...}: a list in the place of all inputs, where a row takes more than it names. */
+static void read_list(reading *r) {
+    lua_State *L = r->L;
+    lua_Integer n = (lua_Integer)lua_rawlen(L, r->next);
+    if (n > r->op->info.max_inputs)
+        lpf_raise(L, "%s: takes at most %d tensors, got %d", r->op->info.name,
+                  r->op->info.max_inputs, (int)n);
+    for (lua_Integer i = 1; i <= n; i++) {
+        lua_rawgeti(L, r->next, i); /* stays on the stack while the op runs */
+        r->in[r->n_in++] = lpf_check_tensor(L, -1, r->op->info.name, "each of the list");
+    }
+    r->next++;
+}
+
+/* Inputs by position: the required ones, then optional ones (nil leaves one out) up to the first
+ * value that is no tensor, where the attributes begin. */
+static void read_inputs(reading *r) {
+    lua_State *L = r->L;
+    const pf_op_info *info = &r->op->info;
+    pf_dtype dtype = dtype_of(r);
+    if (lua_istable(L, r->next) && lua_rawlen(L, r->next) > 0 && info->max_inputs > r->op->n_args) {
+        read_list(r);
+        return;
+    }
+    while (r->n_in < info->max_inputs && r->next <= r->top) {
+        pf_tensor *t = lpf_test_tensor(L, r->next);
+        bool required = r->n_in < info->min_inputs;
+        const char *name = r->n_in < r->op->n_args ? r->op->arg[r->n_in] : "input";
+        if (!t && is_place(r->op, r->n_in) && lua_type(L, r->next) == LUA_TNUMBER && !r->given[0]) {
+            read_attr(r, 0, r->next++);
+            continue;
+        }
+        if (!t && required && lua_type(L, r->next) == LUA_TNUMBER) {
+            t = lpf_scalar(L, r->next, dtype, info->name);
+        } else if (!t && required) {
+            lpf_raise(L, "%s: %s must be a tensor, got %s", info->name, name, lpf_kind(L, r->next));
+        } else if (!t && !lua_isnil(L, r->next)) {
+            break;
+        }
+        r->in[r->n_in++] = t;
+        r->next++;
+    }
+    if (r->n_in < info->min_inputs)
+        lpf_raise(L, "%s: %s is missing (it takes %s)", info->name, r->op->arg[r->n_in],
+                  info->args);
+}
+
+/* ---- reading options ----------------------------------------------------------- */
 
 /* An option's place: attribute 0 .. or, as -1-i, optional input i; raises for neither. */
 static int find_option(reading *r, const char *key) {
@@ -284,12 +295,31 @@ static bool is_list(lua_State *L, int index) {
     return false;
 }
 
+/* Positions in Lua are places in the engine: a copy of them, on the stack as long as the call. */
+static void turn_places(reading *r) {
+    lua_State *L = r->L;
+    for (int i = 0; i < r->n_in; i++) {
+        const pf_tensor *t = r->in[i];
+        if (!t || !is_place(r->op, i) || pf_tensor_dtype(t) != PF_I32 || !pf_tensor_alive(t))
+            continue;
+        pf_tensor **copy = lpf_new_tensor(L);
+        int status = pf_tensor_detach(copy, lpf_engine(L), t);
+        if (lpf_collect_for(L, status)) status = pf_tensor_detach(copy, lpf_engine(L), t);
+        lpf_result(L, status);
+        int64_t zero = lpf_take_places(*copy);
+        if (zero >= 0)
+            lpf_raise(L, "%s: element %lld of %s is 0; positions count from 1", r->op->info.name,
+                      (long long)lpf_told(zero), r->op->arg[i]);
+        r->in[i] = *copy;
+    }
+}
+
 /* Attributes by position (nil leaves one out), until a table that is not the list of one: it holds
  * the rest by name, and is the last argument. */
 static void read_attrs(reading *r) {
     lua_State *L = r->L;
     const pf_op_info *info = &r->op->info;
-    for (int k = 0; r->next <= r->top; k++) {
+    for (int k = r->given[0] ? 1 : 0; r->next <= r->top; k++) {
         bool list = k < info->n_attrs &&
                     (info->attrs[k].kind == PF_ATTR_DIMS || info->attrs[k].kind == PF_ATTR_INTS);
         if (lua_istable(L, r->next) && !(list && is_list(L, r->next))) {
@@ -381,6 +411,7 @@ static void read_call(reading *r) {
     lpf_result(L, pf_op_defaults(lpf_engine(L), r->op->index, r->attr));
     read_inputs(r);
     read_attrs(r);
+    turn_places(r);
     check_dims(r);
     resolve_positions(r);
     for (int k = 0; k < info->n_attrs; k++)

@@ -27,7 +27,16 @@ bool lpf_range(int64_t *first, int64_t *last, int64_t n) {
 
 void lpf_tell_places(lua_State *L, pf_tensor *t) {
     int32_t *place = pf_tensor_data(t);
-    if (!place) lpf_raise(L, "the positions are not contiguous");
     int64_t n = pf_tensor_numel(t);
+    if (!place && n > 0) lpf_raise(L, "the positions are not contiguous");
     for (int64_t i = 0; i < n; i++) place[i] = (int32_t)lpf_told(place[i]);
+}
+
+int64_t lpf_take_places(pf_tensor *t) {
+    int32_t *place = pf_tensor_data(t);
+    for (int64_t i = 0, n = pf_tensor_numel(t); i < n; i++) {
+        if (place[i] == 0) return i;
+        place[i] = (int32_t)lpf_dim(place[i]);
+    }
+    return -1;
 }

@@ -43,6 +43,7 @@ local function refused(op, case, change, what, only)
   local want = walk(op, case, function() end, only)
   local fine, got = pcall(walk, op, case, change, only)
   if not fine then
+    if tostring(got):find("at several places", 1, true) then return false end -- nobody writes there
     assert.matches("changed in place by fill_ since", tostring(got))
     assert.matches(op.name, tostring(got), 1, true)
     return true

@@ -41,17 +41,19 @@ end
 
 -- ---- gradients -------------------------------------------------------------------------
 
---- Fixed weights that make a number of the outputs.
+--- Fixed weights that make a number of the outputs; whole numbers, positions, have no slope.
 local function weights_for(outputs)
   local random, weights = array.random(99), {}
-  for o, y in ipairs(outputs) do weights[o] = random:normals(y.shape) end
+  for o, y in ipairs(outputs) do
+    weights[o] = y.dtype ~= "i32" and random:normals(y.shape) or nil
+  end
   return weights
 end
 
 local function weighted(outputs, weights)
   local sum = 0
   for o, y in ipairs(outputs) do
-    for i = 1, #y do sum = sum + y[i] * weights[o][i] end
+    for i = 1, weights[o] and #y or 0 do sum = sum + y[i] * weights[o][i] end
   end
   return sum
 end
@@ -82,8 +84,8 @@ local function check_gradients(op, case)
       local tape <close> = pf.tape()
       local loss
       for o, y in ipairs { call(op, tensors, case[2]) } do
-        local part = (y * array.tensor(weights[o])):sum()
-        loss = loss and loss + part or part
+        local part = weights[o] and (y * array.tensor(weights[o])):sum()
+        loss = loss and part and loss + part or loss or part
       end
       tape:backward(loss)
     end
@@ -107,8 +109,9 @@ local function check_by_user(op, entry, case)
   local inputs, judged = {}, 0
   for i, leaf in ipairs(leaves_of(case, tensors)) do inputs[i] = leaf.t end
   if #inputs == 0 or inputs[1]:numel() == 0 then return 0 end
-  local outputs = entry.finish and 1 or select("#", call(op, tensors, case[2]))
-  for o = 1, outputs do
+  local results = { call(op, tensors, case[2]) }
+  local outputs = entry.finish and 1 or #results
+  for o = 1, results[outputs]:dtype() == "i32" and outputs - 1 or outputs do
     local report = pf.check.gradient(function() return (select(o, call(op, tensors, case[2]))) end,
       inputs, { raise = false })
     assert.is_true(report.worst <= 1e-3, ("%s, output %d: off by %g"):format(text_of(op, case), o,

@@ -74,30 +74,44 @@ for name, op in pairs(core.op) do
   if pf[name] == nil then pf[name] = op end
 end
 
-local concat_most -- tensors that the op takes at once; known from the first call on
+local most -- tensors that concat and stack take at once; known from the first call on
 
-local function find_concat_most()
+local function find_most()
   for _, op in ipairs(tables.list_ops()) do
     if op.name == "concat" then return op.max_inputs end
   end
 end
 
+local function check_list(list, where)
+  if type(list) ~= "table" then
+    util.fail("%s: a list of tensors is needed, got %s", where, core.kind(list))
+  end
+  if #list == 0 then util.fail("%s: the list of tensors is empty", where) end
+  most = most or find_most()
+end
+
+--- The list in groups that an op takes, each joined by it.
+local function joined(list, op, ...)
+  local groups = {}
+  for first = 1, #list, most do
+    local last = math.min(first + most - 1, #list)
+    groups[#groups + 1] = op({ table.unpack(list, first, last) }, ...)
+  end
+  return groups
+end
+
 --- Tensors one after another along a dimension; any number of them.
 function pf.concat(list, ...)
-  if type(list) ~= "table" then
-    util.fail("concat: a list of tensors is needed, got %s", core.kind(list))
-  end
-  if #list == 0 then util.fail("concat: the list of tensors is empty") end
-  concat_most = concat_most or find_concat_most()
-  while #list > concat_most do
-    local groups = {}
-    for first = 1, #list, concat_most do
-      local last = math.min(first + concat_most - 1, #list)
-      groups[#groups + 1] = core.op.concat({ table.unpack(list, first, last) }, ...)
-    end
-    list = groups
-  end
+  check_list(list, "concat")
+  while #list > most do list = joined(list, core.op.concat, ...) end
   return core.op.concat(list, ...)
+end
+
+--- Tensors side by side along a new dimension; any number of them.
+function pf.stack(list, ...)
+  check_list(list, "stack")
+  if #list <= most then return core.op.stack(list, ...) end
+  return pf.concat(joined(list, core.op.stack, ...), ...)
 end
 
 --- "tensor", "module", "state" ... or Lua's type.

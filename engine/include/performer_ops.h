@@ -19,11 +19,12 @@ typedef enum {
     PF_ATTR_INT,
     PF_ATTR_FLOAT,
     PF_ATTR_BOOL,
-    PF_ATTR_DIM,   /* a dimension */
-    PF_ATTR_DIMS,  /* a list of dimensions */
-    PF_ATTR_INTS,  /* a list of sizes */
-    PF_ATTR_INDEX, /* a position along a dimension */
-    PF_ATTR_CHOICE /* one of `choices` "a|b|c"; the number is its place, from 0 */
+    PF_ATTR_DIM,    /* a dimension */
+    PF_ATTR_DIMS,   /* a list of dimensions */
+    PF_ATTR_INTS,   /* a list of sizes */
+    PF_ATTR_INDEX,  /* a position along a dimension */
+    PF_ATTR_CHOICE, /* one of `choices` "a|b|c"; the number is its place, from 0 */
+    PF_ATTR_NEW_DIM /* a dimension that the result has and the first input has not */
 } pf_attr_kind;
 
 typedef struct {
@@ -53,6 +54,8 @@ typedef struct {
     int n_attrs;
     bool differentiable;
     const char *in_place; /* its name in place of its first input, "add_"; NULL: it has none */
+    /* Bit i: input, or output, i holds positions (i32), from 0; negative ones are from the end. */
+    uint32_t place_inputs, place_outputs;
 } pf_op_info;
 
 PF_API int pf_op_count(const pf_engine *engine);

@@ -168,6 +168,7 @@ static int check_attr(const pf_op *op, const pf_attr_info *info, const pf_attr *
         return pf_fail(PF_EINVAL, "%s: %s takes at most %d numbers, got %d", op->name, info->name,
                        PF_MAX_RANK, attr->n);
     case PF_ATTR_DIM:
+    case PF_ATTR_NEW_DIM:
         if (attr->i >= INT32_MIN && attr->i <= INT32_MAX) return PF_OK;
         return pf_fail(PF_EINVAL, "%s: %s is no dimension", op->name, info->name);
     case PF_ATTR_INT:

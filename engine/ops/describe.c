@@ -7,8 +7,8 @@
 /* default: what pf_attr_info says, a number for every kind. */
 static int describe_attr(pf_config *row, const pf_attr_info *attr) {
     /* In the order of pf_attr_kind. */
-    static const char *const kinds[] = {"int",  "number", "bool",  "dim",
-                                        "dims", "ints",   "index", "choice"};
+    static const char *const kinds[] = {"int",  "number", "bool",   "dim",    "dims",
+                                        "ints", "index",  "choice", "new_dim"};
     PF_TRY(pf_config_set_string(row, "name", attr->name));
     PF_TRY(pf_config_set_string(row, "kind", kinds[attr->kind]));
     PF_TRY(pf_config_set_number(row, "default", attr->def));
@@ -28,6 +28,8 @@ static int describe_op(pf_config *to, const pf_op_info *op) {
     PF_TRY(pf_config_set_number(to, "outputs", op->outputs));
     PF_TRY(pf_config_set_bool(to, "differentiable", op->differentiable));
     PF_TRY(pf_describe_text(to, "in_place", op->in_place));
+    PF_TRY(pf_config_set_number(to, "place_inputs", op->place_inputs));
+    PF_TRY(pf_config_set_number(to, "place_outputs", op->place_outputs));
     PF_TRY(pf_describe_list(&attrs, to, "attrs"));
     for (int k = 0; k < op->n_attrs; k++) {
         PF_TRY(pf_describe_map(&row, attrs, NULL));

@@ -103,6 +103,8 @@ typedef struct pf_op {
     /* The part of it that the gradient of input i reads; 0: all. What only gradients that nobody
      * wants would read may change before backward. */
     unsigned reads[PF_MAX_READS];
+    /* PF_USES_* of i32 tensors that hold positions, which readers count from where they count. */
+    unsigned places;
     int of; /* which of its family, for functions that several rows share */
     const pf_attr_info *attrs;
     int n_attrs;

@@ -186,8 +186,8 @@ static int logsumexp_backward(pf_call *c) {
                .backward = extreme_backward
 
 #define PLACE                                                                                      \
-    REDUCTION, .results = "position", .flags = PF_OP_NO_GRAD, .shape = place_shape,                \
-               .forward = place_forward
+    REDUCTION, .results = "position", .flags = PF_OP_NO_GRAD, .places = PF_USES_OUT(0),            \
+               .shape = place_shape, .forward = place_forward
 
 const pf_op pf_op_sum = {
     TOTAL,

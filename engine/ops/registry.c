@@ -62,6 +62,8 @@ int pf_op_at(const pf_engine *engine, int index, pf_op_info *info) {
         .n_attrs = op->n_attrs,
         .in_place = op->in_place,
         .differentiable = op->backward != NULL && !(op->flags & PF_OP_NO_GRAD),
+        .place_inputs = op->places & PF_USES_ALL_IN,
+        .place_outputs = op->places >> PF_MAX_IN,
     };
     return pf_result_give(info, &own, sizeof own, "op_at");
 }

@@ -19,7 +19,7 @@ struct pf_comm; /* comm: the ranks that train together */
 struct pf_meter;
 struct pf_progress;
 
-#define PF_MAX_OPS 128
+#define PF_MAX_OPS 256
 
 /* What upper floors keep in an engine, a slot each. Only who puts a thing there knows its
  * type; this floor closes it. */

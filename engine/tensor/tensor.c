@@ -308,7 +308,19 @@ int pf_tensor_check(const pf_tensor *t, pf_dtype dtype, const char *op, const ch
     return PF_OK;
 }
 
+/* Does one number stand at several places, as expand makes them? */
+static bool repeats(const pf_tensor *t) {
+    for (int d = 0; d < t->rank; d++)
+        if (t->stride[d] == 0 && t->shape[d] > 1) return true;
+    return false;
+}
+
 int pf_tensor_check_writable(const pf_tensor *t, const char *op) {
+    if (repeats(t))
+        return pf_fail(PF_ESTATE,
+                       "%s: %s is a view that has one number at several places (expand); detach "
+                       "makes a copy that can be written to",
+                       op, pf_shape_of(t));
     if (!pf_tensor_read_only(t)) return PF_OK;
     return pf_fail(PF_ESTATE,
                    "%s: %s lies in memory that is only read, a host's or a mapped file's; detach "

@@ -507,6 +507,7 @@ do
     end
   end
 end
+for name, entry in pairs(require "spec.support.index_cases") do cases[name] = entry end
 for name, entry in pairs(require "spec.support.attention_cases") do cases[name] = entry end
 for name, entry in pairs(require("spec.support.graphs").cases) do cases[name] = entry end
 for name, entry in pairs(require("spec.support.listed").cases) do cases[name] = entry end

@@ -464,6 +464,7 @@ end
 
 local tools = { reduction = reduction, each_line = each_line, dim_of = dim_of }
 for name, op in pairs(require "spec.support.arithmetic_oracle"(tools)) do oracle[name] = op end
+for name, op in pairs(require "spec.support.index_oracle") do oracle[name] = op end
 for name, op in pairs(require "spec.support.oracle_parts") do oracle[name] = op end
 for name, op in pairs(require("spec.support.graphs").oracle) do oracle[name] = op end
 for name, op in pairs(require("spec.support.listed").oracle) do oracle[name] = op end
