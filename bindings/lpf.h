@@ -209,6 +209,7 @@ int64_t *lpf_place_list(lua_State *L, int index, const char *where, const char *
 int lpf_push_ids(lua_State *L, const int32_t *ids, size_t n); /* as an i32 tensor */
 void lpf_open_tensor(lua_State *L);
 void lpf_open_make(lua_State *L);   /* constructors into the table on top */
+void lpf_open_create(lua_State *L); /* more of them, and t:tobytes */
 
 /* ---- ops (lpf_ops.c; their table: lpf_op_table.c) ---- */
 const lpf_op *lpf_find_op(lua_State *L, const char *name); /* raises when there is none */
@@ -222,6 +223,7 @@ const char *lpf_attr_name(const pf_attr_info *info); /* Lua's name of an attribu
  * with other options. The caller closes it at once. */
 pf_engine *lpf_small_engine(lua_State *L);
 void lpf_open_arith(lua_State *L);
+void lpf_open_index(lua_State *L);
 void lpf_open_ops(lua_State *L); /* functions into the table on top, methods into tensors */
 
 /* ---- plain data (lpf_config.c) ---- */

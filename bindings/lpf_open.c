@@ -303,11 +303,13 @@ int luaopen_performer_core(lua_State *L) {
     lua_setfield(L, -2, "term");
     lpf_open_tensor(L);
     lpf_open_make(L);
+    lpf_open_create(L);
     lua_newtable(L); /* ops have names of their own: max, load ... */
     lpf_open_ops(L);
     lua_setfield(L, -2, "op");
     lpf_open_describe(L);
     lpf_open_arith(L);
+    lpf_open_index(L);
     lpf_open_config(L);
     lpf_open_tape(L);
     lpf_open_recompute(L);

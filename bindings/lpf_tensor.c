@@ -210,17 +210,6 @@ static int tensor_totable(lua_State *L) {
     return 1;
 }
 
-/* The raw elements, row-major: equal strings are equal bits. */
-static int tensor_tobytes(lua_State *L) {
-    const pf_tensor *t = living(L, "tobytes");
-    size_t bytes = (size_t)pf_tensor_numel(t) * 4;
-    luaL_Buffer b;
-    char *data = luaL_buffinitsize(L, &b, bytes);
-    lpf_result(L, pf_tensor_read(t, data, bytes));
-    luaL_pushresultsize(&b, bytes);
-    return 1;
-}
-
 /* t:item(): the number of a tensor of one element. */
 static int tensor_item(lua_State *L) {
     const pf_tensor *t = living(L, "item");
@@ -359,7 +348,6 @@ static const luaL_Reg methods[] = {{"shape", tensor_shape},
                                    {"dtype", tensor_dtype},
                                    {"alive", tensor_alive},
                                    {"totable", tensor_totable},
-                                   {"tobytes", tensor_tobytes},
                                    {"item", tensor_item},
                                    {"copy_", tensor_copy},
                                    {"fill_", tensor_fill},

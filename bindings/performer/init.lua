@@ -66,7 +66,8 @@ end
 
 -- ---- tensors and ops ----------------------------------------------------------------
 
-for _, name in ipairs { "tensor", "zeros", "ones", "full", "rand", "randn", "arange" } do
+for _, name in ipairs { "tensor", "zeros", "ones", "full", "rand", "randn", "arange", "randint",
+  "randperm", "eye", "linspace", "frombytes" } do
   pf[name] = core[name]
 end
 

@@ -258,6 +258,24 @@ PF_API int pf_tensor_full(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int 
 PF_API int pf_tensor_arange(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int64_t n);
 PF_API int pf_tensor_rand(pf_tensor **t, pf_engine *engine, int rank, const int64_t *shape,
                           bool normal); /* uniform (0,1) or N(0,1), a new stream a call */
+/* Whole numbers from low to high, both among them, i32. */
+PF_API int pf_tensor_randint(pf_tensor **t, pf_engine *engine, int rank, const int64_t *shape,
+                             int64_t low, int64_t high);
+PF_API int pf_tensor_randperm(pf_tensor **t, pf_engine *engine, int64_t n); /* 0 .. n-1, i32 */
+/* rows x columns, 1 on the diagonal. */
+PF_API int pf_tensor_eye(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int64_t rows,
+                         int64_t columns);
+/* n numbers at equal steps, f32: the first is a, the last b. */
+PF_API int pf_tensor_linspace(pf_tensor **t, pf_engine *engine, double a, double b, int64_t n);
+/* Elements of another machine's or a file's, row-major: type "u8", "i8", "u16", "i16", "u32",
+ * "i32", "u64", "i64", "f16", "bf16", "f32" or "f64", little endian unless `big`. Whole numbers
+ * become i32, others f32, rounded; PF_EINVAL: one that is too large for it. */
+PF_API int pf_tensor_from_bytes(pf_tensor **t, pf_engine *engine, const char *type, bool big,
+                                const void *bytes, size_t size, int rank, const int64_t *shape);
+/* The other way: rounded to the nearest, ties to even, where the type has fewer digits; PF_EINVAL:
+ * a number that is no whole one, or too large, for the type. */
+PF_API int pf_tensor_to_bytes(const pf_tensor *t, const char *type, bool big, void *bytes,
+                              size_t size);
 /* The host's memory as a tensor, without a copy: `data` holds the elements in row-major order, at
  * an address that is a multiple of pf_dtype_size, and stays where it is until `release` is called
  * (NULL: nobody is told), once, when the last that reads it has gone: the tensor, its views, what a
@@ -297,6 +315,15 @@ PF_API int pf_tensor_copy(pf_tensor *to, const pf_tensor *from); /* same shape; 
 PF_API int pf_tensor_fill(pf_tensor *t, double value);
 /* t[row] of the first dimension, of as many elements as `from`. */
 PF_API int pf_tensor_set_row(pf_tensor *t, int64_t row, const pf_tensor *from);
+/* The box of t from first[d] to before end[d] in its first n dimensions := from, stretched as ops
+ * stretch their inputs. end[d] PF_PART_ONE: the position first[d] alone, and `from` has no such
+ * dimension. PF_EINVAL: a number that t's dtype does not hold. */
+#define PF_PART_ONE ((int64_t)-1)
+PF_API int pf_tensor_set_part(pf_tensor *t, const int64_t *first, const int64_t *end, int n,
+                              const pf_tensor *from);
+/* The same of the rows of t where mask (i32 of 1 and 0, of t's shape or its first sizes) is 1: as
+ * `masked_select` gives them. */
+PF_API int pf_tensor_set_masked(pf_tensor *t, const pf_tensor *mask, const pf_tensor *from);
 /* A contiguous copy outside any tape and outside the graph. */
 PF_API int pf_tensor_detach(pf_tensor **out, pf_engine *engine, const pf_tensor *t);
 /* The tensor's own memory, borrowed: its elements in row-major order, good as long as it lives; of

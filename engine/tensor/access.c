@@ -153,7 +153,7 @@ static int transfer_array(const pf_tensor *t, int side, void *array, const pf_dt
     return run_transfer(NULL, &job);
 }
 
-static int transfer_tensor(pf_engine *engine, pf_tensor *to, const pf_tensor *from) {
+static int transfer_tensor(pf_engine *engine, const pf_tensor *to, const pf_tensor *from) {
     transfer job = {.base = {base_of(to), base_of(from)},
                     .as = {pf_dtype_find(to->dtype), pf_dtype_find(from->dtype)}};
     const pf_tensor *operands[2] = {to, from};
@@ -318,6 +318,11 @@ int pf_tensor_copy(pf_tensor *to, const pf_tensor *from) {
         PF_TRY(transfer_tensor(NULL, to, from));
     pf_tensor_touch_from(to, from, "copy_");
     return PF_OK;
+}
+
+int pf_tensor_put(const pf_tensor *to, const pf_tensor *from) {
+    if (to->dtype != from->dtype) PF_TRY(check_holds(from, pf_dtype_find(to->dtype), false));
+    return to->storage == from->storage ? copy_aside(to, from) : transfer_tensor(NULL, to, from);
 }
 
 int pf_tensor_set_row(pf_tensor *t, int64_t row, const pf_tensor *from) {

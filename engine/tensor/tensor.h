@@ -126,6 +126,11 @@ int pf_tensor_check(const pf_tensor *t, pf_dtype dtype, const char *op, const ch
 /* May its numbers be written over? PF_ESTATE: they lie where nobody writes. */
 int pf_tensor_check_writable(const pf_tensor *t, const char *op);
 
+/* `to`, which may be a header of nobody's, := `from` of its shape, any strides, also where they
+ * overlap. Of another dtype: every number is held as it is, or PF_EINVAL before any is written.
+ * Whoever calls touches. */
+int pf_tensor_put(const pf_tensor *to, const pf_tensor *from);
+
 /* ---- changes in place (change.c) ---- */
 /* Every write in place has a number, higher than all before it in the process. What keeps a
  * tensor to read it later keeps the number of that moment too: a storage with a higher one does
