@@ -79,14 +79,31 @@ return {
       "Uniform in (0, 1); a new stream each call." },
     { "pf.randn", "...: integer|integer[]", "pf.Tensor", "Standard normal." },
     { "pf.arange", "n: integer, options?: pf.DtypeOptions", "pf.Tensor", "0 .. n-1." },
+    { "pf.linspace", "first: number, last: number, n: integer", "pf.Tensor",
+      "n numbers at equal steps, both ends among them." },
+    { "pf.eye", "n: integer, m?: integer|pf.DtypeOptions, options?: pf.DtypeOptions", "pf.Tensor",
+      "(n, m) with 1 on the diagonal; m is n where it is not given." },
+    { "pf.randint", "low: integer, high: integer, ...: integer|integer[]", "pf.Tensor",
+      "Whole numbers (i32) from low to high, both among them as in math.random; a new stream " ..
+      "each call. randint(1, 6, 2, 3) or randint(1, 6, {2, 3})." },
+    { "pf.randperm", "n: integer", "pf.Tensor",
+      "The positions 1 .. n in a random order (i32): t:index_select(1, pf.randperm(#t)) mixes " ..
+      "rows." },
+    { "pf.frombytes", "bytes: string, dtype: string, shape: integer[], options?: table",
+      "pf.Tensor",
+      "The elements of a string, row-major: u8, i8, u16, i16, u32, i32, u64 and i64 become i32, " ..
+      "f16, bf16, f32 and f64 become f32; one that is too large for it is refused. Little " ..
+      "endian; {big_endian = true}." },
     { "Tensor:shape", "", "integer[]", "The sizes; prints as [2, 3]." },
     { "Tensor:size", "dim: integer", "integer", "One of them." },
     { "Tensor:rank", "", "integer", "How many dimensions; 0 for a scalar." },
     { "Tensor:numel", "", "integer", "How many elements." },
     { "Tensor:dtype", "", "string", "\"f32\" or \"i32\"." },
     { "Tensor:totable", "", "number|table", "Nested lists of numbers." },
-    { "Tensor:tobytes", "", "string",
-      "The raw elements, row-major; equal strings are equal bits." },
+    { "Tensor:tobytes", "dtype?: string, options?: table", "string",
+      "The raw elements, row-major; equal strings are equal bits. As another type (see " ..
+      "frombytes) rounded to the nearest, ties to even; a number that the type does not hold, a " ..
+      "fraction among whole ones or one too large, is refused. {big_endian = true}." },
     { "Tensor:item", "", "number", "The number of a tensor with one element." },
     { "Tensor:copy_", "source: pf.Tensor", "pf.Tensor",
       "Takes over another tensor's numbers (same shape)." },
@@ -596,6 +613,14 @@ return {
       "path: string, tensors: table<string, pf.Tensor>|pf.Module, metadata?: table",
       "true?, string?, string?",
       "As safetensors." },
+    { "pf.npy.load", "source: string|table", "pf.Tensor|table|nil, string?, string?",
+      "The array of a .npy file, or of a .npz {name = tensor}; of a path, or {bytes = string}. " ..
+      "Booleans and whole numbers become i32, floating point f32 (see frombytes); any order of " ..
+      "bytes and of rows, entries stored or deflated. nil, message, code." },
+    { "pf.npy.save", "path: string, tensors: pf.Tensor|table, options?: table",
+      "true?, string?, string?",
+      "A tensor as .npy, or {name = tensor} as .npz. Options dtype (as tobytes has it; its own " ..
+      "if not given), of .npz compress (false). true, or nil, message, code." },
     { "pf.load", "source: string|table", "table?, table|string, string?",
       "{name = tensor}, and the metadata, of a path or of bytes: {bytes = string}." },
     { "pf.file.read", "path: string", "string?, string?, string?",

@@ -86,6 +86,53 @@ static int file_load(lua_State *L) {
     return failed ? failed : push_loaded(L, l);
 }
 
+/* npy_save(path, tensor or {name = tensor} [, type [, deflated]]) */
+static int npy_save(lua_State *L) {
+    const char *path = lpf_check_text(L, 1, "npy.save", "the path"), *type = NULL;
+    pf_engine *engine = lpf_engine(L);
+    const pf_tensor *t = lpf_test_tensor(L, 2);
+    lua_settop(L, 4);
+    if (!lua_isnil(L, 3)) type = lpf_check_text(L, 3, "npy.save", "dtype");
+    int status, n;
+    if (t) {
+        status = pf_npy_save(engine, path, t, type);
+    } else {
+        const pf_named *list = named_of(L, 2, "npy.save", &n);
+        status = pf_npz_save(engine, path, list, n, type, lua_toboolean(L, 4));
+    }
+    int failed = lpf_outside(L, status);
+    if (failed) return failed;
+    lua_pushboolean(L, true);
+    return 1;
+}
+
+/* Zip files begin with these, empty ones with those at their end. */
+static bool is_zip(pf_engine *engine, const char *path) {
+    char front[2] = {0};
+    int64_t bytes = 0;
+    return pf_file_size(engine, path, &bytes) >= 0 && bytes >= 2 &&
+           pf_file_read(engine, path, 0, front, sizeof front) >= 0 && memcmp(front, "PK", 2) == 0;
+}
+
+/* npy_load(path): the tensor, or of a zip file of several {name = tensor}. */
+static int npy_load(lua_State *L) {
+    const char *path = lpf_check_text(L, 1, "npy.load", "the path");
+    pf_engine *engine = lpf_engine(L);
+    if (is_zip(engine, path)) {
+        loaded *l = lpf_new(L, "performer.loaded", sizeof *l);
+        int failed = lpf_loaded(L, pf_npz_load(engine, path, &l->list, &l->n));
+        if (failed) return failed;
+        push_loaded(L, l);
+        lua_pop(L, 1);
+        return 1;
+    }
+    pf_tensor **t = lpf_new_tensor(L);
+    int failed = lpf_loaded(L, pf_npy_load(t, engine, path));
+    if (failed) return failed;
+    lpf_made(L, *t);
+    return 1;
+}
+
 /* pack_state(state): {name = tensor}, metadata, as a file of it would hold. */
 static int state_pack(lua_State *L) {
     const pf_state *state = lpf_check_stream_state(L, 1, "save");
@@ -340,6 +387,8 @@ static int tokenizer_decode(lua_State *L) {
 
 static const luaL_Reg functions[] = {{"save", file_save},
                                      {"load", file_load},
+                                     {"npy_save", npy_save},
+                                     {"npy_load", npy_load},
                                      {"inspect", file_inspect},
                                      {"pack_state", state_pack},
                                      {"unpack_state", state_unpack},

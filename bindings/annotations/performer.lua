@@ -333,6 +333,43 @@ function pf.randn(...) end
 ---@return pf.Tensor
 function pf.arange(n, options) end
 
+---n numbers at equal steps, both ends among them.
+---@param first number
+---@param last number
+---@param n integer
+---@return pf.Tensor
+function pf.linspace(first, last, n) end
+
+---(n, m) with 1 on the diagonal; m is n where it is not given.
+---@param n integer
+---@param m? integer|pf.DtypeOptions
+---@param options? pf.DtypeOptions
+---@return pf.Tensor
+function pf.eye(n, m, options) end
+
+---Whole numbers (i32) from low to high, both among them as in math.random; a new stream each
+---call. randint(1, 6, 2, 3) or randint(1, 6, {2, 3}).
+---@param low integer
+---@param high integer
+---@param ... integer|integer[]
+---@return pf.Tensor
+function pf.randint(low, high, ...) end
+
+---The positions 1 .. n in a random order (i32): t:index_select(1, pf.randperm(#t)) mixes rows.
+---@param n integer
+---@return pf.Tensor
+function pf.randperm(n) end
+
+---The elements of a string, row-major: u8, i8, u16, i16, u32, i32, u64 and i64 become i32, f16,
+---bf16, f32 and f64 become f32; one that is too large for it is refused. Little endian;
+---{big_endian = true}.
+---@param bytes string
+---@param dtype string
+---@param shape integer[]
+---@param options? table
+---@return pf.Tensor
+function pf.frombytes(bytes, dtype, shape, options) end
+
 ---The sizes; prints as [2, 3].
 ---@return integer[]
 function Tensor:shape() end
@@ -358,9 +395,13 @@ function Tensor:dtype() end
 ---@return number|table
 function Tensor:totable() end
 
----The raw elements, row-major; equal strings are equal bits.
+---The raw elements, row-major; equal strings are equal bits. As another type (see frombytes)
+---rounded to the nearest, ties to even; a number that the type does not hold, a fraction among
+---whole ones or one too large, is refused. {big_endian = true}.
+---@param dtype? string
+---@param options? table
 ---@return string
-function Tensor:tobytes() end
+function Tensor:tobytes(dtype, options) end
 
 ---The number of a tensor with one element.
 ---@return number
@@ -1467,6 +1508,21 @@ function Tokenizer:special(name) end
 ---@param metadata? table
 ---@return true?, string?, string?
 function pf.save(path, tensors, metadata) end
+
+---The array of a .npy file, or of a .npz {name = tensor}; of a path, or {bytes = string}.
+---Booleans and whole numbers become i32, floating point f32 (see frombytes); any order of bytes
+---and of rows, entries stored or deflated. nil, message, code.
+---@param source string|table
+---@return pf.Tensor|table|nil, string?, string?
+function pf.npy.load(source) end
+
+---A tensor as .npy, or {name = tensor} as .npz. Options dtype (as tobytes has it; its own if not
+---given), of .npz compress (false). true, or nil, message, code.
+---@param path string
+---@param tensors pf.Tensor|table
+---@param options? table
+---@return true?, string?, string?
+function pf.npy.save(path, tensors, options) end
 
 ---{name = tensor}, and the metadata, of a path or of bytes: {bytes = string}.
 ---@param source string|table
@@ -3875,6 +3931,285 @@ function Tensor:clamp(...) end
 ---@param ... any
 ---@return pf.Tensor
 function Tensor:clamp_(...) end
+
+---@class pf.Options.sort
+---@field dim? integer the dimension (default -1)
+---@field descending? boolean the largest first (default false)
+
+---The elements of x in ascending order along `dim`, and (i32) the positions that they had. Equal
+---elements stay in their order; a NaN is larger than all numbers. f32 or i32.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor, pf.Tensor?
+function pf.sort(x, ...) end
+
+---The elements of x in ascending order along `dim`, and (i32) the positions that they had. Equal
+---elements stay in their order; a NaN is larger than all numbers. f32 or i32.
+---@param ... any
+---@return pf.Tensor, pf.Tensor?
+function Tensor:sort(...) end
+
+---@class pf.Options.argsort
+---@field dim? integer the dimension (default -1)
+---@field descending? boolean the largest first (default false)
+
+---The positions (i32) of the elements of x in ascending order along `dim`. Equal elements stay
+---in their order; a NaN is larger than all numbers. f32 or i32.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.argsort(x, ...) end
+
+---The positions (i32) of the elements of x in ascending order along `dim`. Equal elements stay
+---in their order; a NaN is larger than all numbers. f32 or i32.
+---@param ... any
+---@return pf.Tensor
+function Tensor:argsort(...) end
+
+---@class pf.Options.topk
+---@field k? integer how many (required)
+---@field dim? integer the dimension (default -1)
+---@field largest? boolean false: the smallest (default true)
+
+---The k largest elements of x along `dim`, the largest first, and (i32) the positions that they
+---had. Equal elements stay in their order; a NaN is larger than all numbers. f32 or i32.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor, pf.Tensor?
+function pf.topk(x, ...) end
+
+---The k largest elements of x along `dim`, the largest first, and (i32) the positions that they
+---had. Equal elements stay in their order; a NaN is larger than all numbers. f32 or i32.
+---@param ... any
+---@return pf.Tensor, pf.Tensor?
+function Tensor:topk(...) end
+
+---@class pf.Options.gather
+---@field dim? integer the dimension (required)
+
+---For each element of index (i32) the element of x that stands at that position of `dim` and at
+---its own in the others: index has the shape of x but for its size along `dim`. Positions from
+---the end are negative; positions that stand twice add up their gradients. Any dtype.
+---@param x pf.Tensor
+---@param dim integer
+---@param index pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.gather(x, dim, index, ...) end
+
+---For each element of index (i32) the element of x that stands at that position of `dim` and at
+---its own in the others: index has the shape of x but for its size along `dim`. Positions from
+---the end are negative; positions that stand twice add up their gradients. Any dtype.
+---@param dim integer
+---@param index pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function Tensor:gather(dim, index, ...) end
+
+---@class pf.Options.index_select
+---@field dim? integer the dimension (required)
+
+---The slices of x at the positions index (n) i32 along `dim`, in that order: y has n along
+---`dim`. Positions from the end are negative; those that stand twice add up their gradients. Any
+---dtype.
+---@param x pf.Tensor
+---@param dim integer
+---@param index pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.index_select(x, dim, index, ...) end
+
+---The slices of x at the positions index (n) i32 along `dim`, in that order: y has n along
+---`dim`. Positions from the end are negative; those that stand twice add up their gradients. Any
+---dtype.
+---@param dim integer
+---@param index pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function Tensor:index_select(dim, index, ...) end
+
+---@class pf.Options.scatter_add
+---@field dim? integer the dimension (required)
+
+---y = x with each element of source added to the element at the position of `dim` that index
+---(i32) has for it. index is shaped like source, which is shaped like x but for its size n along
+---`dim`; or index is (n), one position for each whole slice. Positions from the end are
+---negative; what meets in one place is added in the order of source. f32, or i32 (wraps around).
+---@param x pf.Tensor
+---@param dim integer
+---@param index pf.Tensor
+---@param source pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.scatter_add(x, dim, index, source, ...) end
+
+---y = x with each element of source added to the element at the position of `dim` that index
+---(i32) has for it. index is shaped like source, which is shaped like x but for its size n along
+---`dim`; or index is (n), one position for each whole slice. Positions from the end are
+---negative; what meets in one place is added in the order of source. f32, or i32 (wraps around).
+---@param dim integer
+---@param index pf.Tensor
+---@param source pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function Tensor:scatter_add(dim, index, source, ...) end
+
+---The elements of x where mask (i32 of 1 and 0) is 1, one after another. The mask has the shape
+---of x, or its first sizes, and then rows are kept as a whole: mask (A, B) and x (A, B, D) give
+---(n, D). The size n is in the numbers of the mask. Any dtype.
+---@param x pf.Tensor
+---@param mask pf.Tensor
+---@return pf.Tensor
+function pf.masked_select(x, mask) end
+
+---The elements of x where mask (i32 of 1 and 0) is 1, one after another. The mask has the shape
+---of x, or its first sizes, and then rows are kept as a whole: mask (A, B) and x (A, B, D) give
+---(n, D). The size n is in the numbers of the mask. Any dtype.
+---@param mask pf.Tensor
+---@return pf.Tensor
+function Tensor:masked_select(mask) end
+
+---@class pf.Options.flip
+---@field dim? integer the dimension (required)
+
+---y is x with the dimension `dim` from its last position to its first. Any dtype.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.flip(x, ...) end
+
+---y is x with the dimension `dim` from its last position to its first. Any dtype.
+---@param ... any
+---@return pf.Tensor
+function Tensor:flip(...) end
+
+---@class pf.Options.unsqueeze
+---@field dim? integer which of the result's dimensions is the new one (required)
+
+---y is a view of x with one more dimension, of size 1, that is its `dim`. Any dtype.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.unsqueeze(x, ...) end
+
+---y is a view of x with one more dimension, of size 1, that is its `dim`. Any dtype.
+---@param ... any
+---@return pf.Tensor
+function Tensor:unsqueeze(...) end
+
+---@class pf.Options.squeeze
+---@field dims? integer[] the dimensions, of size 1; not given: all that have size 1
+
+---y is a view of x without `dims`, each of size 1; not given: without all dimensions of size 1.
+---Any dtype.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.squeeze(x, ...) end
+
+---y is a view of x without `dims`, each of size 1; not given: without all dimensions of size 1.
+---Any dtype.
+---@param ... any
+---@return pf.Tensor
+function Tensor:squeeze(...) end
+
+---@class pf.Options.expand
+---@field shape? integer[] the new sizes, aligned from the right; -1: as it is (required)
+
+---y is a view of x whose dimensions of size 1, and new ones before the first, repeat the same
+---numbers as often as `shape` says. It is only read: a detached copy has numbers of its own. The
+---gradient sums over what was repeated. Any dtype.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.expand(x, ...) end
+
+---y is a view of x whose dimensions of size 1, and new ones before the first, repeat the same
+---numbers as often as `shape` says. It is only read: a detached copy has numbers of its own. The
+---gradient sums over what was repeated. Any dtype.
+---@param ... any
+---@return pf.Tensor
+function Tensor:expand(...) end
+
+---@class pf.Options.stack
+---@field dim? integer which of the result's dimensions is the new one (default 1)
+
+---y has the inputs, all of one shape and dtype, side by side along a new dimension, its `dim`.
+---Any dtype.
+---@param tensors pf.Tensor[]
+---@param ... any
+---@return pf.Tensor
+function pf.stack(tensors, ...) end
+
+---y has the inputs, all of one shape and dtype, side by side along a new dimension, its `dim`.
+---Any dtype.
+---@param ... any
+---@return pf.Tensor
+function Tensor:stack(...) end
+
+---@class pf.Options.tile
+---@field counts? integer[] how often along each dimension, aligned from the right (required)
+
+---y has x as often as `counts` says along each dimension, one copy behind the other: x (2, 3)
+---with {2, 1} is (4, 3). More counts than dimensions put new ones before the first. Any dtype.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.tile(x, ...) end
+
+---y has x as often as `counts` says along each dimension, one copy behind the other: x (2, 3)
+---with {2, 1} is (4, 3). More counts than dimensions put new ones before the first. Any dtype.
+---@param ... any
+---@return pf.Tensor
+function Tensor:tile(...) end
+
+---@class pf.Options.tril
+---@field diagonal? integer 0: the main one; n > 0: the n-th above it; n < 0: below it (default 0)
+
+---x (..., M, N) with 0 above the diagonal: kept is column j of row i where j - i <= `diagonal`.
+---Any dtype.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.tril(x, ...) end
+
+---x (..., M, N) with 0 above the diagonal: kept is column j of row i where j - i <= `diagonal`.
+---Any dtype.
+---@param ... any
+---@return pf.Tensor
+function Tensor:tril(...) end
+
+---@class pf.Options.triu
+---@field diagonal? integer 0: the main one; n > 0: the n-th above it; n < 0: below it (default 0)
+
+---x (..., M, N) with 0 below the diagonal: kept is column j of row i where j - i >= `diagonal`.
+---Any dtype.
+---@param x pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.triu(x, ...) end
+
+---x (..., M, N) with 0 below the diagonal: kept is column j of row i where j - i >= `diagonal`.
+---Any dtype.
+---@param ... any
+---@return pf.Tensor
+function Tensor:triu(...) end
+
+---@class pf.Options.one_hot
+---@field n? integer how many ids there are (required)
+
+---For each of ids (...) i32, from 0 to n-1, a row of n numbers, 1 at the id's place and 0
+---elsewhere: y (..., n) f32.
+---@param ids pf.Tensor
+---@param ... any
+---@return pf.Tensor
+function pf.one_hot(ids, ...) end
+
+---For each of ids (...) i32, from 0 to n-1, a row of n numbers, 1 at the id's place and 0
+---elsewhere: y (..., n) f32.
+---@param ... any
+---@return pf.Tensor
+function Tensor:one_hot(...) end
 
 ---@class pf.Options.favor
 ---@field mask? pf.Tensor

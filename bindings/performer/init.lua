@@ -151,6 +151,22 @@ function pf.load(source)
   return file.with(source.bytes, core.load)
 end
 
+pf.npy = util.namespace({
+  --- The tensor of a .npy file, or of a .npz the table {name = tensor}; of a path, or of the bytes
+  --- of a file: {bytes = string}. nil, message, code.
+  load = function(source)
+    if type(source) ~= "table" then return core.npy_load(source) end
+    util.check_options(source, { "bytes" }, "npy.load")
+    return file.with(source.bytes, core.npy_load)
+  end,
+  --- Saves a tensor as .npy, or {name = tensor} as .npz; options dtype ("u8" ... "f64") and, of
+  --- .npz, compress. true, or nil, message, code.
+  save = function(place, tensors, options)
+    util.check_options(options, { "dtype", "compress" }, "npy.save")
+    return core.npy_save(place, tensors, options and options.dtype, options and options.compress)
+  end,
+}, "pf.npy")
+
 pf.file = util.namespace({
   read = file.read, write = file.write, size = file.size, remove = file.remove,
   make_folder = file.make_folder, list = file.list,

@@ -192,6 +192,16 @@ PF_API int pf_safetensors_save(pf_engine *engine, const char *path, const pf_nam
 PF_API int pf_safetensors_load(pf_engine *engine, const char *path, pf_named **tensors, int *n,
                                pf_config **PF_NULLABLE metadata);
 PF_API void pf_named_free(pf_named *tensors, int n);
+/* numpy's arrays. Of any order of bytes and of rows; booleans, whole numbers and floating point:
+ * those that are no i32 or f32 become one (pf_tensor_from_bytes), PF_EFORMAT where one can't.
+ * type NULL: as the tensor is; else "u8" ... "f64" without bf16, as pf_tensor_to_bytes says. */
+PF_API int pf_npy_load(pf_tensor **t, pf_engine *engine, const char *path);
+PF_API int pf_npy_save(pf_engine *engine, const char *path, const pf_tensor *t,
+                       const char *PF_NULLABLE type);
+/* The same of .npz, several by name; *tensors is the caller's (pf_named_free). */
+PF_API int pf_npz_load(pf_engine *engine, const char *path, pf_named **tensors, int *n);
+PF_API int pf_npz_save(pf_engine *engine, const char *path, const pf_named *tensors, int n,
+                       const char *PF_NULLABLE type, bool deflated);
 /* {tensors: [{name, dtype, shape, bytes}], params, bytes, metadata} of a safetensors file, a
  * checkpoint folder or a run folder; of folders also checkpoint (the path), config, state,
  * tokenizer. Reads headers and small files only. */

@@ -6,7 +6,8 @@
 #include "input.h"
 
 #include <string.h>
-#include <zlib.h>
+
+#include "zlib_heap.h"
 
 enum {
     GZIP_ONLY = 16 + MAX_WBITS,
@@ -45,28 +46,10 @@ static int64_t read_plain(pf_input *in, uint8_t *bytes, size_t room) {
 
 /* ---- gzip ---- */
 
-/* zlib's memory is the engine's too: [bytes][what it sees], aligned for anything. */
-enum { ZLIB_FRONT = 16 };
-
-static void *zlib_take(void *heap, uInt n, uInt size) {
-    size_t bytes = (size_t)n * size + ZLIB_FRONT;
-    char *block = pf_heap_alloc(heap, bytes);
-    if (!block) return NULL;
-    memcpy(block, &bytes, sizeof bytes);
-    return block + ZLIB_FRONT;
-}
-
-static void zlib_give(void *heap, void *seen) {
-    char *block = (char *)seen - ZLIB_FRONT;
-    size_t bytes;
-    memcpy(&bytes, block, sizeof bytes);
-    pf_heap_free(heap, block, bytes);
-}
-
 static int begin_gzip(pf_input *in) {
     z_stream *z = in->gzip = pf_heap_zalloc(in->source.engine->heap, sizeof *z);
     if (!z) return PF_ENOMEM;
-    z->zalloc = zlib_take, z->zfree = zlib_give, z->opaque = in->source.engine->heap;
+    z->zalloc = pf_zlib_take, z->zfree = pf_zlib_give, z->opaque = in->source.engine->heap;
     if (inflateInit2(z, GZIP_ONLY) != Z_OK) {
         pf_heap_free(in->source.engine->heap, z, sizeof *z);
         in->gzip = NULL;

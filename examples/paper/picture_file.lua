@@ -8,17 +8,12 @@ local picture_file = {}
 picture_file.BEGIN = 256 -- stands before the first byte: one token more than there are bytes
 picture_file.VOCAB = 257
 
---- The header of a .npy file: sizes, and where the numbers begin.
-local function npy(path, bytes)
-  local width = bytes:byte(7) == 1 and 2 or 4
-  local size, at = string.unpack(width == 2 and "<I2" or "<I4", bytes, 9)
-  local head = bytes:sub(at, at + size - 1)
-  if not head:find("'|u1'", 1, true) or not head:find("'fortran_order': False", 1, true) then
-    kit.need(nil, path .. ": holds no uint8 array in row-major order; save one with numpy.uint8")
-  end
-  local sizes = {}
-  for n in head:match("'shape': %(([%d, ]*)%)"):gmatch "%d+" do sizes[#sizes + 1] = tonumber(n) end
-  return sizes, at + size
+--- Sizes, and the numbers as bytes, of a .npy file.
+local function npy(path)
+  local array = kit.need(pf.npy.load(path))
+  local fine, bytes = pcall(array.tobytes, array, "u8")
+  if not fine then kit.need(nil, path .. ": holds no uint8 array; save one with numpy.uint8") end
+  return array:shape(), bytes
 end
 
 local function idx(bytes)
@@ -32,7 +27,8 @@ function picture_file.read(path)
   local bytes = kit.read(path)
   local sizes, first
   if bytes:sub(1, 6) == "\x93NUMPY" then
-    sizes, first = npy(path, bytes)
+    sizes, bytes = npy(path)
+    first = 1
   elseif bytes:sub(1, 3) == "\0\0\x08" then
     sizes, first = idx(bytes)
   else
