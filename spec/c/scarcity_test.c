@@ -63,6 +63,7 @@ static const struct {
     {"saving a state", "names for pf_named_free"},
     {"saving tensors", "names for pf_named_free"},
     {"loading a checkpoint", "names for pf_named_free"},
+    {"saving arrays", "names for pf_named_free"},
     {"restoring a checkpoint", "names for pf_named_free"},
 };
 

@@ -253,6 +253,18 @@ static inline int run_save_tensors(world *w) {
     return gone(path, status);
 }
 
+/* As numpy has them. */
+static inline int run_save_arrays(world *w) {
+    const pf_named list[] = {{"a", w->t[0]}, {"b", w->t[1]}};
+    const char *path = scratch_path("%s/two.npz", w->out);
+    pf_named *loaded = NULL;
+    int n = 0, status = pf_npz_save(w->e, path, list, 2, NULL, true);
+    THEN(status, pf_npz_load(w->e, path, &loaded, &n));
+    w->result = sum_named(1, loaded, n);
+    pf_named_free(loaded, n);
+    return gone(path, status);
+}
+
 static inline int save_run(world *w, const char *run, uint64_t step) {
     return pf_checkpoint_save(w->e, run, step, w->model, w->optimizer, w->options, w->options, 2);
 }
