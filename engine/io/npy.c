@@ -115,7 +115,7 @@ static int read_fortran(pf_engine *engine, const pf_npy *npy, source *in, pf_ten
             view.shape[d] = npy->shape[d];
             view.stride[d] = turned->stride[npy->rank - 1 - d];
         }
-        status = pf_tensor_put(to, &view);
+        status = pf_tensor_assign(to, &view);
     }
     pf_tensor_release(&turned);
     return status;
@@ -246,7 +246,7 @@ static int put_array(pf_engine *engine, const target *to, const pf_tensor *t, co
     PF_TRY(put_bytes(to, header, bytes));
     if (pf_tensor_contiguous(t)) return put_elements(engine, to, t, type);
     PF_TRY(pf_tensor_make_lasting(&copy, engine->heap, t->dtype, t->rank, t->shape));
-    int status = pf_tensor_put(copy, t);
+    int status = pf_tensor_assign(copy, t);
     if (status >= 0) status = put_elements(engine, to, copy, type);
     pf_tensor_release(&copy);
     return status;
@@ -263,7 +263,7 @@ int pf_npy_save(pf_engine *engine, const char *path, const pf_tensor *t, const c
     PF_NEED(path, t);
     pf_writer w;
     PF_TRY(pf_tensor_check(t, t->dtype, "npy", "tensor"));
-    PF_TRY(pf_writer_open(&w, engine, path, true));
+    PF_TRY(pf_writer_open(&w, engine, path));
     return finish(&w, put_array(engine, &(target){.file = &w}, t, type), "npy", path);
 }
 
@@ -287,7 +287,7 @@ int pf_npz_save(pf_engine *engine, const char *path, const pf_named *tensors, in
     PF_NEED(path);
     PF_NEED_ARRAY(tensors, n);
     pf_writer w;
-    PF_TRY(pf_writer_open(&w, engine, path, true));
+    PF_TRY(pf_writer_open(&w, engine, path));
     pf_zipper zip = {.to = &w, .heap = engine->heap};
     int status = PF_OK;
     for (int i = 0; i < n && status >= 0; i++)

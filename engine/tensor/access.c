@@ -320,7 +320,7 @@ int pf_tensor_copy(pf_tensor *to, const pf_tensor *from) {
     return PF_OK;
 }
 
-int pf_tensor_put(const pf_tensor *to, const pf_tensor *from) {
+int pf_tensor_assign(const pf_tensor *to, const pf_tensor *from) {
     if (to->dtype != from->dtype) PF_TRY(check_holds(from, pf_dtype_find(to->dtype), false));
     return to->storage == from->storage ? copy_aside(to, from) : transfer_tensor(NULL, to, from);
 }

@@ -37,7 +37,7 @@ static int check(const pf_tensor *t, const pf_tensor *from) {
 static int fill_part(const pf_tensor *to, const pf_tensor *from) {
     pf_tensor whole;
     PF_TRY(stretch(&whole, from, to->rank, to->shape));
-    return pf_tensor_put(to, &whole);
+    return pf_tensor_assign(to, &whole);
 }
 
 /* ---- a box -------------------------------------------------------------------- */

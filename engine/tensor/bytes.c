@@ -238,7 +238,7 @@ int pf_tensor_to_bytes(const pf_tensor *t, const char *type, bool big, void *byt
     if (pf_tensor_contiguous(t)) return encode_all(t, as, big, bytes);
     pf_tensor *copy;
     PF_TRY(pf_tensor_make_lasting(&copy, t->heap, t->dtype, t->rank, t->shape));
-    int status = pf_tensor_put(copy, t);
+    int status = pf_tensor_assign(copy, t);
     if (status >= 0) status = encode_all(copy, as, big, bytes);
     pf_tensor_release(&copy);
     return status;

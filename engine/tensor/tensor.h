@@ -129,7 +129,7 @@ int pf_tensor_check_writable(const pf_tensor *t, const char *op);
 /* `to`, which may be a header of nobody's, := `from` of its shape, any strides, also where they
  * overlap. Of another dtype: every number is held as it is, or PF_EINVAL before any is written.
  * Whoever calls touches. */
-int pf_tensor_put(const pf_tensor *to, const pf_tensor *from);
+int pf_tensor_assign(const pf_tensor *to, const pf_tensor *from);
 
 /* ---- changes in place (change.c) ---- */
 /* Every write in place has a number, higher than all before it in the process. What keeps a
