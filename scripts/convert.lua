@@ -176,7 +176,7 @@ local function save(opened, model, options, from, to)
       tokenizer = tokenizer }))
   end
   return { params = trainable.count(model), from = from, to = to, out = options.out,
-           merged = options.merged, projections = options.attention and projections_of(model),
+           merged = options.merged, projections = not options.ship and projections_of(model) or nil,
            scheme = opened.scheme, shipped = options.ship }
 end
 

@@ -122,7 +122,8 @@ local function open_data(options, settings, model)
     cli.say("eval: --length %d is more than %s holds; a row has all of its %d tokens",
             options.length, run_data.label(options), longest)
   end
-  local length = math.min(options.length or settings.length or 1024, room)
+  local own = model:type() == "performer" and model:options().length -- of a model that was shipped
+  local length = math.min(options.length or settings.length or own or 1024, room)
   data_options.lay(data, math.max(2, math.min(length, longest)))
   local info = data:info(options.split)
   if info.tokens == 0 then

@@ -32,7 +32,7 @@ local REFUSED = {
   { "--attention-scale 0.5", "performer: train: %-%-attention%-scale is for %-%-attention exact" },
   { "--local-heads 1 --window 8",
     "%-%-window is for %-%-attention .*; of %-%-local%-heads it is %-%-local%-window" },
-  { "--attention sliding --window -3", "^performer: %-%-window must be .* from 1 .*, got %-3" },
+  { "--attention sliding --window -3", "%-%-window must be a whole number from 1 to .*, got %-3" },
   { "--attention exact --carry 8", "^performer: carry: rows of this model can't go on from rows" },
   -- The engine's own complaints, in the words that were typed.
   { "--head-decay -1", "%-%-head%-decay must be a number from 0 to 8, got %-1; .*%-%-help" },

@@ -231,8 +231,12 @@ end
 --- A whole number of either sign: who takes it says from where to where.
 local function integer(name)
   return function(text)
-    local n = math.tointeger(tonumber(text))
+    local number = tonumber(text)
+    local n = math.tointeger(number)
     if n then return n end
+    if number and math.abs(number) >= 2 ^ 63 then
+      return nil, ("--%s: %s is too large"):format(name, text)
+    end
     return nil, ("--%s: '%s' is not a whole number"):format(name, text)
   end
 end

@@ -210,7 +210,6 @@ local function typed(message)
   local words = optimizer_options.typed(model_options.typed(message), OPTIMIZER)
   words = cli_words.with_value(words)
   if words == message then return message end
-  words = words:gsub("%f[%w]%l+ (%-%-%S+ must)", "%1") -- "sliding --window must be"
   local n -- where it stands in the engine's tree is of no use here
   repeat words, n = words:gsub("%f[%w]%a+: (%-%-)", "%1") until n == 0
   return ("%s; %s --help lists what there is"):format(words, train_options.program)
