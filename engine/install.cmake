@@ -46,9 +46,11 @@ if(PERFORMER_LUA)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/bindings/performer COMPONENT lua
           DESTINATION ${PERFORMER_LUA_SHAREDIR} FILES_MATCHING PATTERN "*.lua")
 
-  # The program finds its Lua files from its own place, performer.so among them for busted and
-  # for editors what they read.
+  # The program and libperformer_lua find the Lua files from their own place, so each component has
+  # them; performer.so is among them for busted, and for editors what they read.
   set(PF_HOME ${CMAKE_INSTALL_DATADIR}/performer)
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/bindings/performer COMPONENT engine
+          DESTINATION ${PF_HOME}/lua FILES_MATCHING PATTERN "*.lua")
   install(TARGETS performer_program COMPONENT program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   install(TARGETS performer_module COMPONENT program LIBRARY DESTINATION ${PF_HOME}/lua)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/bindings/performer COMPONENT program
