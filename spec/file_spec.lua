@@ -58,7 +58,7 @@ describe("pf.file", function()
     assert.is_true(pf.memory().live - held >= 1 << 20)
     assert.is_true(pf.file.remove "memory:big")
     assert.is_true(pf.memory().live - held < 4096)
-    assert.matches("write memory:x: Cannot allocate memory", child.run([[
+    assert.matches("write memory:x: out of memory: asked for", child.run([[
       local text = ("x"):rep(9 << 20)
       print(select(2, pcall(pf.file.write, "memory:x", text)))]], "{ memory = '8M' }"))
   end)

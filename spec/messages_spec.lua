@@ -59,7 +59,7 @@ describe("messages for who tries things out", function()
 
   it("say what a model can begin from", function()
     local model = nn.performer { vocab = 256, dim = 4, layers = 1, heads = 1, causal = true }
-    raises("generate: the prompt is empty, and a model goes on from a token at least",
+    raises("generate: the prompt is empty, and a model goes on from at least one token",
       model.generate, model, { prompt = "", tokenizer = "byte", tokens = 2 })
     raises("the prompt is empty", model.generate, model, { prompt = {}, tokens = 2 })
     raises("the prompt is empty", model.generate, model,

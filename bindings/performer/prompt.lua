@@ -46,8 +46,9 @@ end
 function prompts.start(prompt, tokenizer, where)
   local ids, n, give = prompts.read(prompt, tokenizer, where)
   if n == 0 then
-    util.fail("%s: the prompt is empty, and a model goes on from a token at least: begin with what "
-      .. "stood before it in training, as the end of a line, or tokenizer:special \"begin\"", where)
+    util.fail("%s: the prompt is empty, and a model goes on from at least one token: begin with "
+      .. "what stood before it in training, as the end of a line, or tokenizer:special \"begin\"",
+      where)
   end
   return ids, n, give
 end
