@@ -39,20 +39,21 @@ function util.check_rows(where, rows)
 end
 
 --- Refuses options of a kind of attention that stand beside its name, where a layer's row takes
---- them within it.
+--- them within it. What is nearly an option of the layer's own is rather meant for that.
 function util.check_attention(options, row, kinds)
-  local takes = {}
-  for _, option in ipairs(row.options) do takes[option.name] = true end
+  local takes, names = {}, {}
+  for i, option in ipairs(row.options) do names[i], takes[option.name] = option.name, true end
   for _, key in ipairs(takes.attention_options and util.sorted_keys(options) or {}) do
-    local owners = {}
+    local owners, own = {}, false
     for _, kind in ipairs(takes[key] and {} or kinds) do
       for _, option in ipairs(kind.options) do
         if option.name == key then
+          own = own or kind.name == options.attention
           table.insert(owners, kind.name == options.attention and 1 or #owners + 1, kind.name)
         end
       end
     end
-    if owners[1] then
+    if owners[1] and (own or not core.nearest(key, names)) then
       util.fail("nn.%s: '%s' is an option of attention, and stands with its name: attention = "
         .. "{ name = \"%s\", %s = %s }", row.type, key, owners[1], key, tostring(options[key]))
     end
