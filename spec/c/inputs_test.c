@@ -67,9 +67,9 @@ static void test_names(void) {
     pf_pass pass = {.size = sizeof pass, .inputs = list, .n_inputs = 2};
     CHECK_FAILS(PF_EINVAL, pf_module_forward(&y, e, m, ids, &pass));
     CHECK(strstr(pf_last_error(), "'source' is given twice"));
-    list[1].name = "sauce";
+    list[1].name = "sorce";
     CHECK_FAILS(PF_EINVAL, pf_module_forward(&y, e, m, ids, &pass));
-    CHECK(strstr(pf_last_error(), "'sauce' (did you mean 'source'?)"));
+    CHECK(strstr(pf_last_error(), "'sorce' (did you mean 'source'?)"));
     list[1] = (pf_named){"source_mask", NULL};
     CHECK_FAILS(PF_EINVAL, pf_module_forward(&y, e, m, ids, &pass));
     list[1] = (pf_named){NULL, ids};

@@ -189,7 +189,7 @@ static void test_messages(pf_engine *e) {
     CHECK(strstr(pf_last_error(), "[2, 3]"));
     pf_state *state = NULL;
     CHECK_FAILS(PF_EINVAL, pf_module_state(&state, e, m, 1));
-    CHECK(strstr(pf_last_error(), "blocks: 1: attention") && strstr(pf_last_error(), "causal"));
+    CHECK(strstr(pf_last_error(), "blocks.1.attention: ") && strstr(pf_last_error(), "causal"));
     pf_tensor_release(&x);
     pf_module_release(&m);
     m = layer_of(e, "positions", "{'kind': 'learned', 'dim': 2, 'length': 4}");

@@ -257,7 +257,7 @@ static void test_tapes(pf_engine *engine, pf_script *s) {
 static void test_loading(pf_script *s) {
     const char bytecode[] = "\x1bLua";
     CHECK_FAILS(PF_EFORMAT, pf_script_load(s, "binary", bytecode, 4));
-    CHECK(says("attempt to load a binary chunk"));
+    CHECK(says("it is bytecode, which is not loaded here: give the source text"));
     CHECK_FAILS(PF_EHOST, pf_script_load(s, "game/ai.lua", "\n\nerror 'here'", 14));
     CHECK(strncmp(pf_script_error(), "game/ai.lua:3: here", 19) == 0);
     CHECK_OK(pf_script_load(s, "part", "x = 1 garbage", 5));

@@ -155,7 +155,8 @@ int pf_items_expectation(pf_tensor **out, pf_items *items, pf_engine *engine,
 typedef struct {
     const question *q;
     const pf_engine *engine;
-    const float *keys; /* (k, d) */
+    atomic_int stopped; /* why a task was broken off, or 0 */
+    const float *keys;  /* (k, d) */
     int64_t k;
     bool estimate, log;
     float *out; /* (n, k) */
@@ -178,9 +179,16 @@ static void score_block(const chances *c, const pf_encoded *q, const pf_encoded 
     }
 }
 
+/* A task's keys are however many: between two blocks it looks whether to go on. */
+static bool goes_on(chances *c) {
+    int status = pf_stopped(c->engine);
+    if (status < 0) atomic_store(&c->stopped, status);
+    return status >= 0;
+}
+
 /* Task: a block of queries against all chosen keys, block by block. */
 static void chances_task(void *context, int64_t task, void *scratch) {
-    const chances *c = context;
+    chances *c = context;
     const question *q = c->q;
     int64_t first = task * PF_ENCODED_BLOCK, n = pf_items_block_rows(q->n, task), d = q->encoding.d;
     pf_encoded queries, keys;
@@ -188,7 +196,7 @@ static void chances_task(void *context, int64_t task, void *scratch) {
     pf_encoded_open(&keys, &q->encoding, 0, false, &scratch);
     double *score = pf_carve(&scratch, PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(double));
     pf_encoded_fill(&queries, PF_SIDE_QUERY, q->queries, d, NULL, first, n);
-    for (int64_t j0 = 0; j0 < c->k && pf_stopped(c->engine) >= 0; j0 += PF_ENCODED_BLOCK) {
+    for (int64_t j0 = 0; j0 < c->k && goes_on(c); j0 += PF_ENCODED_BLOCK) {
         int64_t count = pf_min(PF_ENCODED_BLOCK, c->k - j0);
         pf_encoded_fill(&keys, PF_SIDE_KEY, c->keys, d, NULL, j0, count);
         score_block(c, &queries, &keys, n, count, score);
@@ -225,6 +233,7 @@ static int run_chances(chances *c, question *q, pf_items *s, pf_engine *engine,
         size_t scratch = 2 * pf_encoded_bytes(&q->encoding, false) +
                          PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(double);
         status = pf_parallel(engine, pf_ceil_div(q->n, PF_ENCODED_BLOCK), scratch, chances_task, c);
+        if (status >= 0) status = pf_stopped_fail(engine, atomic_load(&c->stopped));
     }
     pf_heap_free(s->heap, q->sum, bytes);
     return status;

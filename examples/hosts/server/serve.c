@@ -130,8 +130,8 @@ static bool read_query(struct MHD_Connection *connection, question *q, char why[
 /* A word that nobody reads is a mistake of the client's, who would take its default for it. */
 static enum MHD_Result check_word(void *to, enum MHD_ValueKind kind, const char *name,
                                   const char *value) {
-    static const char *const words[] = {"prompt", "tokens", "temperature",
-                                        "top_k",  "top_p",  "seed"};
+    static const char *const words[] = {"prompt", "tokens", "temperature",        "top_k",
+                                        "top_p",  "min_p",  "repetition_penalty", "seed"};
     char *why = to, shown[41];
     (void)kind, (void)value;
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
@@ -142,8 +142,8 @@ static enum MHD_Result check_word(void *to, enum MHD_ValueKind kind, const char 
         if (*c < ' ' || *c > '~') *c = '?';
     }
     snprintf(why, 256,
-             "there is no '%s' in a query; there are prompt, tokens, temperature, top_k, top_p and "
-             "seed",
+             "there is no '%s' in a query; there are prompt, tokens, temperature, top_k, top_p, "
+             "min_p, repetition_penalty and seed",
              shown);
     return MHD_NO;
 }
