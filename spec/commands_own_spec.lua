@@ -225,7 +225,7 @@ describe("the model's options on the command line", function()
       ["--kv-heads 3"] = "kv_heads", ["--rows square"] = "%-%-rows must be one of orthogonal",
       ["--tilt much"] = "%-%-tilt: 'much' is not a number",
       ["--bias maybe"] = "must be one of 'on'",
-      ["--layers -1"] = "'%-1' is not a whole number from 0",
+      ["--layers -1"] = "%-%-layers must be a whole number from 1 to 4096, got %-1",
       ["--dim 0"] = "%-%-dim must be", ["--heads 0"] = "%-%-heads must be",
       ["--optimizer adamm"] = "did you mean 'adamw'",
     } do
