@@ -209,6 +209,8 @@ describe("weights.load", function()
         pf.weights.load(model, {}, { maps = {} })
       end)
       assert.raises("a model is needed, got table", function() pf.weights.load({}, {}) end)
+      assert.raises("{name = tensor} is needed, and 'w' is a number",
+                    function() pf.weights.load(model, { w = 1 }) end)
       assert.raises("a path or {name = tensor} is needed, got number",
         function() pf.weights.load(model, 3) end)
     end)

@@ -25,10 +25,20 @@ local function file_of(path)
   return info.checkpoint and info.checkpoint .. "/model.safetensors" or path
 end
 
+local function check_tensors(source)
+  for name, tensor in util.sorted(source) do
+    if type(name) ~= "string" or core.kind(tensor) ~= "tensor" then
+      util.fail("weights.load: {name = tensor} is needed, and '%s' is a %s", tostring(name),
+        core.kind(tensor))
+    end
+  end
+  return source
+end
+
 --- {name = tensor} and what they are called in messages; nil, message, code.
 local function read(source)
   if core.kind(source) == "module" then return source:tensors(), "the model given" end
-  if type(source) == "table" then return source, "the tensors given" end
+  if type(source) == "table" then return check_tensors(source), "the tensors given" end
   if type(source) ~= "string" then
     util.fail("weights.load: a path or {name = tensor} is needed, got %s", core.kind(source))
   end

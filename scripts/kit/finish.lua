@@ -18,7 +18,7 @@ local function final_record(run, result)
            steps = s.steps, train_loss = state.smooth,
            valid_loss = result.loss, valid_perplexity = result.perplexity,
            valid_accuracy = result.accuracy, tokens = result.tokens,
-           sample = result.tokens < run.data:info("valid").tokens or nil,
+           sample = s.final_batches ~= nil or nil,
            baseline_perplexity = baselines and baselines.frequencies or result.baseline,
            pair_perplexity = baselines and baselines.pairs or nil,
            params = params, params_ngrams = start.memory_of(run.model),
