@@ -154,7 +154,7 @@ end
 
 kit.main(function()
   local o = kit.options { name = "proteins", sizes = SIZES,
-    takes = "two to three hours on two cores",
+    takes = "about an hour on two cores",
     about = "Protein language models with exact, softmax and ReLU attention.",
     data = { { "data", "FASTA to train on; - for the standard input" },
              { "valid", "FASTA to validate on (default: a part of --data)" },
