@@ -27,7 +27,7 @@ PF_EACH_1(move_i32, int32_t, int32_t, a)
 PF_EACH_1(to_f32, float, int32_t, (float)a)
 
 /* Cut toward zero, a is a whole number of 32 bits; NaN is none. */
-static bool fits(float a) { return a >= -0x1p31f && a < 0x1p31f; }
+static bool fits(float a) { return a >= -2147483648.0f && a < 2147483648.0f; }
 
 typedef struct cut_job {
     atomic_bool failed;

@@ -29,7 +29,7 @@ static int tile_shape(pf_call *c) {
 typedef int (*copy_fn)(pf_call *c, pf_tensor *part);
 
 static int each_copy(pf_call *c, const pf_tensor *y, const pf_tensor *x, copy_fn fn) {
-    int64_t size[PF_MAX_RANK], n[PF_MAX_RANK], copies = 1;
+    int64_t size[PF_MAX_RANK] = {0}, n[PF_MAX_RANK] = {0}, copies = 1;
     for (int d = 0; d < y->rank; d++) {
         int own = d - (y->rank - x->rank);
         bool unit = own < 0 || x->shape[own] == 1;
