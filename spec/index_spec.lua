@@ -124,6 +124,9 @@ describe("t[mask]", function()
     turned[mask] = pf.tensor { 1, 2, 3 }
     turned[ids { 0, 1 }] = turned[ids { 0, 1 }] * 2
     assert.same({ { 1, 0, 0 }, { 0, 4, 6 } }, turned:totable())
+    local own = ids { { 1, 0 }, { 1, 0 } } -- a mask that lies where it writes is read before
+    own[own:transpose()] = 7
+    assert.same({ { 7, 7 }, { 1, 0 } }, own:totable())
   end)
 
   it("is of 1 and 0 alone: positions have an op of their own", function()

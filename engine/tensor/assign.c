@@ -117,9 +117,23 @@ static void put_rows(const pf_tensor *t, const pf_tensor *mask, const pf_tensor 
     }
 }
 
+/* By a mask that no write changes. */
+static int fill_masked(pf_tensor *t, const pf_tensor *mask, const pf_tensor *from) {
+    int64_t shape[PF_MAX_RANK];
+    PF_TRY(count_kept(mask, &shape[0]));
+    int rank = t->rank - mask->rank + 1;
+    for (int d = 1; d < rank; d++) shape[d] = t->shape[mask->rank + d - 1];
+    pf_tensor *rows;
+    PF_TRY(pf_tensor_make_lasting(&rows, t->heap, t->dtype, rank, shape));
+    int status = fill_part(rows, from);
+    if (status >= 0) put_rows(t, mask, rows);
+    pf_tensor_release(&rows);
+    return status;
+}
+
 int pf_tensor_set_masked(pf_tensor *t, const pf_tensor *mask, const pf_tensor *from) {
     PF_NEED(t, mask, from);
-    int64_t shape[PF_MAX_RANK];
+    pf_tensor *own;
     PF_TRY(check(t, from));
     PF_TRY(pf_tensor_check(mask, PF_I32, "assignment", "mask"));
     bool leads = mask->rank > 0 && mask->rank <= t->rank;
@@ -129,14 +143,11 @@ int pf_tensor_set_masked(pf_tensor *t, const pf_tensor *mask, const pf_tensor *f
                        "assignment: the mask %s must have the shape of the tensor %s, or its first "
                        "sizes",
                        pf_shape_of(mask), pf_shape_of(t));
-    PF_TRY(count_kept(mask, &shape[0]));
-    int rank = t->rank - mask->rank + 1;
-    for (int d = 1; d < rank; d++) shape[d] = t->shape[mask->rank + d - 1];
-    pf_tensor *rows;
-    PF_TRY(pf_tensor_make_lasting(&rows, t->heap, t->dtype, rank, shape));
-    int status = fill_part(rows, from);
-    if (status >= 0) put_rows(t, mask, rows);
-    pf_tensor_release(&rows);
+    /* It may lie where t does, in another order. */
+    PF_TRY(pf_tensor_make_lasting(&own, t->heap, PF_I32, mask->rank, mask->shape));
+    int status = pf_tensor_copy(own, mask);
+    if (status >= 0) status = fill_masked(t, own, from);
+    pf_tensor_release(&own);
     PF_TRY(status);
     pf_tensor_touch_from(t, from, "an assignment");
     return PF_OK;
