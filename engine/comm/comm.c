@@ -94,10 +94,17 @@ int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
     PF_TRY(vote(engine, &own));
     if (word) *word = own.word;
     if (own.status >= 0) return status;
+    comm->failed = comm->number;
     return pf_fail(own.status, "%s", own.text);
 }
 
 int pf_comm_agree(pf_engine *engine, int status) { return pf_comm_agree_on(engine, status, NULL); }
+
+int pf_comm_settle(pf_engine *engine, int status) {
+    const pf_comm *comm = engine->comm;
+    if (comm && status < 0 && comm->number > 0 && comm->failed == comm->number) return status;
+    return pf_comm_agree(engine, status);
+}
 
 /* ---- bytes for all ---- */
 
@@ -221,7 +228,8 @@ int pf_comm_open(pf_engine *engine, pf_transport *transport, double timeout, con
     comm->timeout = timeout > 0 ? timeout : 60;
     comm->host = (char(*)[PF_COMM_HOST])(comm + 1);
     engine->comm = comm;
-    status = pf_comm_room(engine, 32); /* of a vote */
+    status = pf_comm_room(engine, 32);           /* of a vote */
+    if (status < 0) pf_comm_break(comm, status); /* closing well would wait for the others */
     if (status >= 0) status = shake_hands(engine, host);
     if (status < 0) pf_comm_close(engine);
     return status;

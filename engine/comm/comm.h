@@ -39,6 +39,10 @@ void pf_comm_at(pf_engine *engine, uint64_t step); /* what messages call the tim
  * can't do, none does. Every rank comes here, also one that has failed. */
 int pf_comm_agree(pf_engine *engine, int status);
 
+/* The same at the end of work that has verbs in it: where the last of them has failed, all know
+ * that, and nobody is asked again. */
+int pf_comm_settle(pf_engine *engine, int status);
+
 /* The same, and what the ranks say of themselves becomes what all say together. */
 typedef struct {
     uint64_t flags;   /* or-ed */

@@ -2,13 +2,12 @@
  * exchange.c - a round of messages, each its head and then its body, with one deadline for all.
  *
  * What must hold: a round is whole or the talk is over. Nothing in it can fail on one rank alone:
- * the room for legs is there before the ranks agree to begin.
+ * the room for legs is there before the ranks agree to begin, and no cancel or limit ends a wait,
+ * which the timeout bounds: whoever was stopped says so at the next vote, and then all stop.
  */
 #include "exchange.h"
 
 #include <stdio.h>
-
-static const double LOOK = 0.01; /* seconds between two looks at the cancel flag */
 
 static const char *const NAMES[PF_VERBS] = {"vote", "share", "collect", "sum"};
 
@@ -114,19 +113,19 @@ static int move(pf_comm *comm, pf_leg *leg, pf_verb verb) {
 /* ---- the round ---- */
 
 static int too_late(pf_comm *comm, int n, pf_verb verb) {
-    const pf_leg *late = comm->leg;
+    const pf_leg *late = comm->leg; /* who owes an answer, before who takes none */
     for (int i = 0; i < n; i++) {
-        late = &comm->leg[i];
-        if (late->at != PF_LEG_DONE && (!late->out || i == n - 1)) break;
+        const pf_leg *leg = &comm->leg[i];
+        if (leg->at == PF_LEG_DONE) continue;
+        if (late->at == PF_LEG_DONE || (late->out && !leg->out)) late = leg;
     }
     return pf_fail(PF_EIO, "no answer from %s for %g s, in a %s of step %llu",
                    pf_comm_name(comm, late->message.rank), comm->timeout, NAMES[verb],
                    (unsigned long long)comm->step);
 }
 
-static int move_all(pf_engine *engine, int n, pf_verb verb) {
-    pf_comm *comm = engine->comm;
-    double start = pf_clock(), looked = start;
+static int move_all(pf_comm *comm, int n, pf_verb verb) {
+    double start = pf_clock();
     for (int turn = 0;; turn++) {
         int left = 0, moved = 0;
         for (int i = 0; i < n; i++) {
@@ -135,18 +134,14 @@ static int move_all(pf_engine *engine, int n, pf_verb verb) {
             moved |= status;
             left += comm->leg[i].at != PF_LEG_DONE;
         }
-        if (left == 0) return PF_OK;
         double now = pf_clock();
+        if (moved || left == 0) comm->waited += now - start;
+        if (left == 0) return PF_OK;
         if (moved) {
-            comm->waited += now - start;
             start = now, turn = 0;
             continue;
         }
         if (now - start > comm->timeout) return too_late(comm, n, verb);
-        if (now - looked > LOOK) {
-            PF_TRY(pf_check_cancel(engine));
-            looked = now;
-        }
         pf_comm_pause(start, turn);
     }
 }
@@ -163,6 +158,6 @@ int pf_comm_exchange(pf_engine *engine, pf_verb verb, const pf_message *out, int
                      const pf_message *in, int n_in) {
     pf_comm *comm = engine->comm;
     set_legs(comm, verb, out, n_out, in, n_in);
-    int status = move_all(engine, n_out + n_in, verb);
+    int status = move_all(comm, n_out + n_in, verb);
     return status < 0 ? pf_comm_break(comm, status) : PF_OK;
 }

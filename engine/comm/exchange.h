@@ -37,6 +37,7 @@ struct pf_comm {
     int rank, ranks;
     double timeout, waited;
     uint32_t number; /* of the last vote, with which every verb begins */
+    uint32_t failed; /* of the last one that failed */
     uint64_t step;
     int broken; /* < 0: the status of every verb from now on, with the message `why` */
     char why[2 * PF_COMM_TEXT];

@@ -2,9 +2,10 @@
  * mpi.c - ranks over MPI, as a plugin (performer_transport.h): the only file that knows MPI, and it
  * knows nothing else of Performer. Written for MPI 3: Open MPI from 4, MPICH from 4.
  *
- * What must hold: no call of MPI waits, since who waits decides when it has waited enough; errors
- * come back (MPI_ERRORS_RETURN) instead of ending the program; a program that has initialised MPI
- * itself keeps it, and finalises it itself.
+ * What must hold: between opening and closing no call of MPI waits, since who waits decides when it
+ * has waited enough (to open and to close a talk takes all ranks, and waits for them); errors of
+ * messages come back (MPI_ERRORS_RETURN) instead of ending the program; a program that has
+ * initialised MPI itself keeps it, and finalises it itself.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -112,6 +113,12 @@ static void mind_containers(void) {
     setenv("OMPI_MCA_smsc", "^cma", 0);
 }
 
+/* MPI begins once a process: what was closed by the one that had begun it stays closed. */
+static bool is_over(void) {
+    int over = 0;
+    return MPI_Finalized(&over) == MPI_SUCCESS && over;
+}
+
 static int begin(mpi *m) {
     int there = 0, level;
     MPI_Initialized(&there);
@@ -154,6 +161,10 @@ static int find_places(mpi *m, pf_transport *t) {
 
 __attribute__((visibility("default"))) int pf_transport_open(pf_transport **transport,
                                                              char *message, size_t bytes) {
+    if (is_over()) {
+        snprintf(message, bytes, "MPI has been finalised in this process, and begins once in each");
+        return 1;
+    }
     mpi *m = calloc(1, sizeof *m);
     int code = m ? begin(m) : MPI_ERR_NO_MEM;
     if (code == MPI_SUCCESS) {

@@ -3,6 +3,7 @@
  * verdict, one word and the same bytes for all; sums whose bits no number of ranks changes; and
  * what the others hear of a rank that fails, is late, is lost, or does something else.
  */
+#include "exchange.h"
 #include "ranks.h"
 #include "tensor_support.h"
 #include "tree.h"
@@ -220,6 +221,51 @@ static void test_tensors(void) {
     CHECK(wrong == 0 && w.status[0] == PF_OK && w.status[2] == PF_OK);
 }
 
+/* Rank 1 fails where the others go on to a sum, and all end with one question. */
+static int fail_before_sum(pf_engine *engine, int rank, void *context) {
+    int *wrong = (int *)context + rank;
+    pf_tensor *t = counted(engine, 1, 4);
+    for (int step = 0; step < 3; step++) {
+        int status = pf_comm_agree(engine, PF_OK);
+        if (status >= 0)
+            status = rank == 1 ? pf_fail(PF_ENOMEM, "no room") : pf_comm_sum(engine, &t, 1);
+        status = pf_comm_settle(engine, status);
+        *wrong += status != PF_ENOMEM || !strstr(pf_last_error(), "rank 1 of 3 on here: no room");
+        *wrong += pf_comm_settle(engine, rank == 2 ? 7 : PF_OK) != (rank == 2 ? 7 : PF_OK);
+    }
+    pf_tensor_release(&t);
+    return pf_comm_agree(engine, PF_OK);
+}
+
+static void test_settle(void) {
+    ranks_world w = {.ranks = 3};
+    int wrong[3] = {0};
+    ranks_run(&w, fail_before_sum, wrong);
+    for (int r = 0; r < 3; r++) CHECK(wrong[r] == 0 && w.status[r] == PF_OK);
+}
+
+/* Rank 1 is stopped while it waits for the others, and tells them when it can. */
+static int stop_one(pf_engine *engine, int rank, void *context) {
+    static atomic_int stop = 1;
+    int *wrong = (int *)context + rank;
+    if (rank == 1)
+        engine->cancel = &stop;
+    else
+        nanosleep(&(struct timespec){.tv_nsec = 60000000}, NULL);
+    *wrong += pf_comm_agree(engine, PF_OK) != PF_OK;
+    *wrong += pf_comm_agree(engine, pf_check_cancel(engine)) != PF_ECANCEL;
+    *wrong += !strstr(pf_last_error(), "rank 1 of 3 on here: cancelled");
+    engine->cancel = NULL;
+    return pf_comm_agree(engine, PF_OK);
+}
+
+static void test_stopped(void) {
+    ranks_world w = {.ranks = 3};
+    int wrong[3] = {0};
+    ranks_run(&w, stop_one, wrong);
+    for (int r = 0; r < 3; r++) CHECK(wrong[r] == 0 && w.status[r] == PF_OK);
+}
+
 /* ---- ranks that fail ---- */
 
 /* Many verbs, of which one rank leaves some to the others. */
@@ -254,6 +300,36 @@ static void test_lost(void) {
     ranks_world w = {.ranks = 4, .timeout = 0.05, .loses = 2, .loses_at = 40};
     ranks_run(&w, many, NULL);
     for (int r = 0; r < 4; r++) CHECK(w.status[r] == PF_EIO);
+}
+
+/* The one that takes nothing is named, and not another whose message has gone. */
+static int one_takes_nothing(void *self, int ticket, int *done) {
+    const ranks_end *end = self;
+    const ranks_ticket *t = &end->ticket[ticket];
+    if (end->rank == 0 && !t->receives && t->from == 2) return *done = 0;
+    return ranks_test(self, ticket, done);
+}
+
+static int send_numbered(void *self, int to, int tag, const void *data, size_t bytes, int *ticket) {
+    int bad = ranks_send(self, to, tag, data, bytes, ticket);
+    if (!bad) ((ranks_end *)self)->ticket[*ticket].from = to;
+    return bad;
+}
+
+static int share_to_all(pf_engine *engine, int rank, void *context) {
+    char data[8] = {0};
+    (void)context;
+    if (rank == 0) {
+        engine->comm->transport->send = send_numbered;
+        engine->comm->transport->test = one_takes_nothing;
+    }
+    return pf_comm_share(engine, PF_OK, 0, data, sizeof data);
+}
+
+static void test_takes_nothing(void) {
+    ranks_world w = {.ranks = 4, .timeout = 0.2};
+    ranks_run(&w, share_to_all, NULL);
+    CHECK(w.status[0] == PF_EIO && strstr(w.text[0], "no answer from rank 2 of 4"));
 }
 
 static int out_of_step(pf_engine *engine, int rank, void *context) {
@@ -307,7 +383,10 @@ int main(void) {
     test_nodes();
     test_sums();
     test_tensors();
+    test_settle();
+    test_stopped();
     test_lost();
+    test_takes_nothing();
     test_out_of_step();
     test_hello();
     return CHECK_REPORT();
