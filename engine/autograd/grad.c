@@ -232,6 +232,7 @@ int pf_leaf_take_rows(pf_engine *e, pf_tensor *leaf, pf_tensor *row, const pf_te
     bool fresh;
     if (!(leaf->grad && pf_tensor_own(leaf->grad))) pf_tensor_release(&leaf->grad_rows);
     PF_TRY(open_place(&leaf->grad, NULL, leaf, true, true, &fresh));
+    leaf->grad_stale = true; /* until its numbers are whole */
     PF_TRY(zero(e, leaf->grad, leaf->grad_rows));
     int64_t n = pf_tensor_numel(row), width = n ? pf_tensor_numel(value) / n : 0;
     for (int64_t i = 0; i < n; i++)

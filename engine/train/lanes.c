@@ -48,13 +48,14 @@ int pf_optimizer_set_lanes(pf_optimizer *o, pf_engine *engine, int lanes) {
                        "each, and fewer than 65536",
                        lanes, ranks);
     }
+    struct pf_lanes *l = lanes > 1 ? pf_heap_zalloc(o->heap, sizeof *l) : NULL;
+    if (lanes > 1 && !l) return PF_ENOMEM;
     pf_lanes_close(o);
-    if (lanes == 1) return PF_OK;
-    o->lanes = pf_heap_zalloc(o->heap, sizeof *o->lanes);
-    if (!o->lanes) return PF_ENOMEM;
-    o->lanes->count = lanes;
-    pf_lanes_of(lanes, ranks, pf_comm_rank(engine), &o->lanes->first, &o->lanes->last);
-    o->lanes->next = o->lanes->first;
+    o->lanes = l;
+    if (!l) return PF_OK;
+    l->count = lanes;
+    pf_lanes_of(lanes, ranks, pf_comm_rank(engine), &l->first, &l->last);
+    l->next = l->first;
     return PF_OK;
 }
 
@@ -426,6 +427,31 @@ static int check_folded(pf_optimizer *o, pf_engine *e, bool *made) {
                    l->last - 1);
 }
 
+/* Of a step that fails before anything was added: the one lane that fold took goes back. */
+static void give_back(const pf_optimizer *o) {
+    const struct pf_lanes *l = o->lanes;
+    for (int i = 0; l && l->n == 1 && i < o->n; i++) {
+        pf_tensor *p = o->entry[i].param;
+        pf_lane_part *part = &l->node[0].part[i];
+        if (!part->dense && !part->rows.row) continue;
+        if (part->dense && !p->grad) {
+            p->grad = part->dense;
+            part->dense = NULL;
+        }
+        p->grad_stale = false;
+    }
+}
+
+/* After a failure: without lanes of its own a step that has added nothing can be tried again;
+ * else no rank has a gradient, lest some of them be added twice. */
+static void undo_join(pf_optimizer *o, bool made, bool begun) {
+    if (made && !begun) {
+        give_back(o);
+        return;
+    }
+    for (int i = 0; i < o->n; i++) pf_tensor_clear_grad(o->entry[i].param);
+}
+
 int pf_lanes_join(pf_optimizer *o, pf_engine *e, int status) {
     bool made = false;
     if (!o->lanes && pf_comm_ranks(e) == 1) return status;
@@ -434,8 +460,10 @@ int pf_lanes_join(pf_optimizer *o, pf_engine *e, int status) {
     char *there = pf_heap_zalloc(e->heap, bytes);
     if (status >= 0 && !there) status = PF_ENOMEM;
     status = agree_on_entries(o, e, status, there, there ? there + o->n : NULL);
-    if (status >= 0) status = join_all(o, e, status, there);
+    const bool begun = status >= 0;
+    if (begun) status = join_all(o, e, status, there);
     if (status >= 0) status = join_tables(o, e, status, there);
+    if (status < 0) undo_join(o, made || !o->lanes, begun);
     pf_heap_free(e->heap, there, bytes);
     pf_lanes_drop(o);
     if (made) pf_lanes_close(o);

@@ -337,11 +337,13 @@ static int charge(const pf_optimizer *o, pf_engine *e, const gradients *g) {
     return pf_charge(e, PF_WORK_OP + pf_work_of(8 * n, products));
 }
 
-/* The norm first, so that nothing moves before all gradients are known to be finite. */
-static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gradients *g,
-                 double *norm) {
+/* The norm first, so that nothing moves before all gradients are known to be finite. gscale: what
+ * they are multiplied by. */
+static int weigh(const pf_optimizer *o, pf_engine *e, double clip, gradients *g, double *norm,
+                 double *gscale) {
     double total = 0;
     int bad;
+    PF_TRY(gather(o, e, g));
     PF_TRY(measure(o, e, g, &total, &bad));
     if (norm) *norm = total;
     if (bad >= 0) {
@@ -350,14 +352,21 @@ static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gr
                        "nothing was changed",
                        o->entry[g->owner[bad]].name, (unsigned long long)o->steps);
     }
-    double gscale = clip > 0 && total > clip ? clip / total : 1;
-    PF_TRY(check_squares(o, gscale * total));
-    PF_TRY(charge(o, e, g));
+    *gscale = clip > 0 && total > clip ? clip / total : 1;
+    PF_TRY(check_squares(o, *gscale * total));
+    return charge(o, e, g);
+}
+
+static void clear_all(const pf_optimizer *o) {
+    for (int i = 0; i < o->n; i++) pf_tensor_clear_grad(o->entry[i].param);
+}
+
+static int apply(pf_optimizer *o, pf_engine *e, double lr, double gscale, const gradients *g) {
     begin_groups(o, e, lr, gscale);
     e->shield++; /* until the end of the step */
     PF_TRY(update_all(o, e, g));
     o->steps++;
-    for (int i = 0; i < o->n; i++) pf_tensor_clear_grad(o->entry[i].param);
+    clear_all(o);
     return PF_OK;
 }
 
@@ -366,8 +375,7 @@ static int apply(pf_optimizer *o, pf_engine *e, double lr, double clip, const gr
  *
  * With several ranks every one comes here, with the same lr and clip. Their lanes become one
  * gradient, the same everywhere; which of them can't is known before a weight moves, and what
- * fails after that, at the end.
- */
+ * fails after that, at the end. */
 int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
                       double *norm) {
     PF_OPEN(engine);
@@ -375,19 +383,23 @@ int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, dou
     pf_optimizer *o = optimizer;
     const int shield = engine->shield;
     gradients g = {0};
+    double gscale = 1;
     o->drawn = 0;
     if (lr < 0) lr = pf_rule_option(o->rule, o->options, "lr");
     if (!isfinite(lr) || !isfinite(clip)) {
         return pf_fail(PF_EINVAL, "optimizer: lr is %g and clip %g; both must be finite", lr, clip);
     }
     int status = pf_lanes_join(o, engine, pf_average_check(o, "step"));
-    status = pf_comm_agree(engine, status < 0 ? status : gather(o, engine, &g));
+    const bool joined = status >= 0 && (o->lanes || engine->comm);
+    if (status >= 0) status = weigh(o, engine, clip, &g, norm, &gscale);
+    status = pf_comm_settle(engine, status);
     bool ready = status >= 0;
-    if (ready) status = apply(o, engine, lr, clip, &g, norm);
+    if (ready) status = apply(o, engine, lr, gscale, &g);
+    if (!ready && joined) clear_all(o); /* the sum is no lane's, and would be added again */
     let_go(o, engine, &g);
     if (status >= 0) status = pf_module_after_step(engine, o->module, o->steps, &o->drawn);
     engine->shield = shield;
-    return ready ? pf_comm_agree(engine, status) : status;
+    return ready ? pf_comm_settle(engine, status) : status;
 }
 
 int pf_optimizer_drawn(const pf_optimizer *optimizer) { return optimizer ? optimizer->drawn : 0; }

@@ -172,6 +172,48 @@ static void test_by_hand(void) {
     CHECK(wrong == 0 && w.status[0] == PF_OK && w.status[1] == PF_OK);
 }
 
+/* Rank 1 can't: by its limit once gradients are weighed, then by what stands in its weights' place.
+ * No rank moves, and what was to be added is there for the next time. */
+static int step_without_one(pf_engine *e, int rank, void *context) {
+    int *wrong = context;
+    pf_module *m = layer_of(e, "linear", "{'from': 2, 'to': 1}");
+    pf_tensor *b = pf_module_tensor(m, "bias");
+    pf_config *options = options_of("{'type': 'sgd', 'momentum': 0, 'ema': 0.5}");
+    pf_optimizer *o = NULL;
+    const pf_limits most = {.size = sizeof most, .work = 1};
+    double value = 0, norm = 0;
+    PF_TRY(pf_optimizer_new(&o, e, m, options));
+    PF_TRY(pf_tensor_make_lasting(&b->grad, e->heap, PF_F32, 1, b->shape));
+    PF_TRY(pf_tensor_fill(b->grad, 3));
+    if (rank == 1) PF_TRY(pf_optimizer_use_average(o, true));
+    *wrong += pf_optimizer_step(o, e, 0.5, 0, &norm) != PF_ESTATE;
+    if (rank == 1) PF_TRY(pf_optimizer_use_average(o, false));
+    PF_TRY(pf_tensor_get(b->grad, 0, &value));
+    *wrong += value != 3 || b->grad_stale;
+    if (rank == 1) PF_TRY(pf_engine_limit(e, &most));
+    *wrong += pf_optimizer_step(o, e, 0.5, 0, &norm) != PF_ELIMIT;
+    if (rank == 1) PF_TRY(pf_engine_limit(e, NULL));
+    PF_TRY(pf_tensor_get(b, 0, &value));
+    *wrong += value != 0 || pf_optimizer_steps(o) != 0 || !b->grad_stale;
+    b->grad_stale = false;
+    PF_TRY(pf_tensor_fill(b->grad, 3));
+    PF_TRY(pf_optimizer_step(o, e, 0.5, 0, &norm));
+    PF_TRY(pf_tensor_get(b, 0, &value));
+    *wrong += norm != 6 || value != -3 || pf_optimizer_steps(o) != 1;
+    pf_config_free(options);
+    pf_optimizer_close(&o);
+    pf_module_release(&m);
+    return PF_OK;
+}
+
+static void test_without_one(void) {
+    ranks_world w = {.ranks = 2, .whole = true};
+    int wrong = 0;
+    ranks_run(&w, step_without_one, &wrong);
+    CHECK(wrong == 0 && w.status[0] == PF_OK && w.status[1] == PF_OK);
+    if (w.status[0] < 0 || w.status[1] < 0) fprintf(stderr, "  %s, %s\n", w.text[0], w.text[1]);
+}
+
 /* ---- misuse and failure ---- */
 
 static int misuse(pf_engine *e, int rank, void *context) {
@@ -220,6 +262,7 @@ int main(void) {
     test_any_ranks();
     test_one_lane();
     test_by_hand();
+    test_without_one();
     test_misuse();
     return CHECK_REPORT();
 }
