@@ -44,7 +44,7 @@ static int read_end_64(const pf_zip *zip, int64_t end, ending *e) {
     PF_TRY(pf_reader_read(&zip->file, end - LOCATOR, locator, sizeof locator));
     if (!marked(locator, 0x07064b50)) return PF_OK;
     uint64_t at = number(locator + 8, 8);
-    if (at > (uint64_t)(zip->file.size - END_64))
+    if (zip->file.size < END_64 || at > (uint64_t)(zip->file.size - END_64))
         return pf_fail(PF_EFORMAT, "its end names a place outside the file");
     PF_TRY(pf_reader_read(&zip->file, (int64_t)at, record, sizeof record));
     if (!marked(record, 0x06064b50)) return pf_fail(PF_EFORMAT, "its end is damaged");
