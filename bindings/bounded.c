@@ -132,12 +132,14 @@ static int pace(const bounded *b) {
 }
 
 /* Lua's count begins anew then: what it had counted is paid for in full. */
-static void set_pace(bounded *b, lua_State *L) {
-    const int now = lua_gethookcount(L), wanted = pace(b);
+static void set_hook(bounded *b, lua_State *L, int wanted) {
+    const int now = lua_gethookcount(L);
     if (now == wanted) return;
     b->unpaid += (uint64_t)now;
     lua_sethook(L, hook, LUA_MASKCOUNT, wanted);
 }
+
+static void set_pace(bounded *b, lua_State *L) { set_hook(b, L, pace(b)); }
 
 void bounded_home(bounded *b, const char *home) {
     if (b) b->home = home;
@@ -298,6 +300,9 @@ static bool is_refused(const bounded *b, const void *block, size_t bytes) {
 /* NULL, which makes Lua collect and ask again: for the same a second time it is the end. A buffer
  * of lauxlib's doesn't ask again: then that is found at the next look (look). */
 static void *refuse(bounded *b, const void *block, size_t bytes, const char *why) {
+    /* Whatever runs before it asks again is looked at first: so a block that moves and is refused
+     * twice in a row is none of Lua's stacks, in which nobody can tell where it is meanwhile. */
+    if (block && b->running) set_hook(b, b->running, 1);
     if (is_refused(b, block, bytes) && (b->flags & BOUNDED_FIRM)) end_by(b, PF_ENOMEM, why);
     if (!b->over) snprintf(b->why, sizeof b->why, "%s", why);
     b->refused.block = block;
@@ -377,7 +382,9 @@ void *bounded_resize(void *ud, void *block, size_t old, size_t bytes) {
     if (bytes <= old) return moved;
     if (is_refused(b, asked, bytes)) b->refused.bytes = 0;
     b->unpaid += bytes / BYTES_A_UNIT;
-    if (b->unpaid >= PAY_AT) pay(b);
+    /* Not in the middle of a move: while a stack does, where its functions stand is not known (Lua
+     * 5.4.5), which the end by a limit tells. */
+    if (!asked && b->unpaid >= PAY_AT) pay(b);
     return moved;
 }
 
