@@ -30,7 +30,9 @@ static int count_jumps(const char *text, size_t n) {
         if (text[i] == ':' && i + 1 < n && text[i + 1] == ':') jumps++;
         const size_t from = i;
         while (i < n && (isalnum((unsigned char)text[i]) || text[i] == '_')) i++;
-        if (i > from) jumps += is_jump(text + from, i - from);
+        if (i == from) continue;
+        jumps += is_jump(text + from, i - from);
+        i--; /* what stands right behind the word may begin a label */
     }
     return jumps;
 }

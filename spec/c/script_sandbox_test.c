@@ -99,6 +99,7 @@ static void test_told(pf_engine *engine) {
     ends(s, "assert(load('\\27Lua'))",
          "it is bytecode, which is not loaded here: give the source "
          "text");
+    ends(s, "assert(load(('x = 1::l::'):rep(9000)))", "a chunk with more than 8192 jumps");
     ends(s, "error('mine', 0)", "mine");
     CHECK(!strcmp(pf_script_error(), "mine\nstack traceback:\n\t[C]: in function 'error'\n\t"
                                      "chunk:1: in main chunk") ||
