@@ -130,6 +130,7 @@ static int console_waiting(lua_State *L) {
 static int console_call(lua_State *L) {
     const int n = lua_gettop(L) - 2;
     const int status = process_call(L, n, LUA_MULTRET, 1);
+    luaL_checkstack(L, 2, "too many results"); /* they may have taken all there was */
     lua_pushboolean(L, process_struck());
     lua_insert(L, 2);
     lua_pushboolean(L, status == LUA_OK);
@@ -149,7 +150,8 @@ static int open_history(const char *path, int how) {
 
 /* The folders that lead to it. */
 static void make_folders(char *path) {
-    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+    char *slash = *path ? strchr(path + 1, '/') : NULL;
+    for (; slash; slash = strchr(slash + 1, '/')) {
         *slash = 0;
         mkdir(path, 0700);
         *slash = '/';

@@ -57,7 +57,7 @@ static void describe(const char *scripts, const char *name, char line[256]) {
     snprintf(path, sizeof path, "%s/%s.lua", scripts, name);
     FILE *file = fopen(path, "r");
     if (!file) return;
-    char text[256];
+    char text[256] = "";
     while (fgets(text, sizeof text, file) && strncmp(text, "#!", 2) == 0) continue;
     fclose(file);
     const char *p = text + strspn(text, "- ");
