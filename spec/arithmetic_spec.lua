@@ -156,6 +156,29 @@ describe("whole numbers", function()
     assert.equal(2, most:argmin():item())
   end)
 
+  it("are reduced at once where a view repeats one, be it for ever", function()
+    local function of(x, n) return pf.tensor({ { x } }, i32):expand(1, n) end
+    local most = 1 << 40
+    for _, x in ipairs { -3, 0, 1 } do
+      for name, want in pairs { max = x, min = x, mean = x, argmax = 1, argmin = 1,
+        any = x ~= 0 and 1 or 0, all = x ~= 0 and 1 or 0 } do
+        assert.equal(want, of(x, most)[name](of(x, most), 2):item(), name)
+      end
+    end
+    assert.equal(0, of(0, most):sum(2):item())
+    assert.equal(-2147483648, of(-2, 1 << 30):sum(2):item())
+    assert.raises("it leaves i32", function() return of(1, most):sum(2) end)
+    assert.raises("it leaves i32", function() return of(2147483647, most):sum(2) end)
+    for x, want in pairs { [0] = { 0, 0 }, [1] = { 1, 1 }, [-1] = { 1, -1 } } do
+      assert.equal(want[1], of(x, most):prod(2):item())
+      assert.equal(want[2], of(x, most + 1):prod(2):item())
+    end
+    assert.equal(-2147483648, of(-2, 31):prod(2):item())
+    assert.raises("it leaves i32", function() return of(-2, most + 1):prod(2) end)
+    assert.same({ 0 }, of(5, 0):sum(2):totable())
+    assert.same({ 1 }, of(5, 0):prod(2):totable())
+  end)
+
   it("give positions from argmin, of rows and of all", function()
     assert.same({ 1, 2 }, pf.tensor({ { 1, 3, 2 }, { 9, 0, 1 } }):argmin(2):totable())
     assert.equal(5, pf.tensor({ { 1, 3, 2 }, { 9, 0, 1 } }):argmin():item())

@@ -22,9 +22,10 @@ static int64_t block_sum(int64_t n, const int32_t *x, int64_t step) {
     return sum;
 }
 
-/* A view can repeat a number more often than memory holds one: beyond 64 bits INT64_MAX. */
+/* Beyond 64 bits INT64_MAX. */
 static int64_t sum_of(int64_t n, const int32_t *x, int64_t step) {
     int64_t sum = 0;
+    if (step == 0 && n > 0) return __builtin_mul_overflow(n, *x, &sum) ? INT64_MAX : sum;
     for (int64_t i = 0; i < n; i += BLOCK)
         if (__builtin_add_overflow(sum, block_sum(pf_min(BLOCK, n - i), x + i * step, step), &sum))
             return INT64_MAX;
@@ -87,17 +88,25 @@ static int64_t reduced(pf_whole which, int64_t n, const int32_t *x, int64_t step
     return 0;
 }
 
+/* A view can repeat one number (step 0) more often than memory holds any: so many of it say the
+ * same. The sum counts them at once; of a product 1 and -1 go on for ever, by turns. */
+static int64_t enough(pf_whole which, int64_t n, int64_t step) {
+    if (step != 0 || which == PF_WHOLE_SUM) return n;
+    return which == PF_WHOLE_PROD ? pf_min(n, 64 + n % 2) : pf_min(n, 1);
+}
+
 static void whole_row(const pf_rows *rows, void *context, int64_t row, float *scratch) {
     (void)scratch;
     whole_job *job = context;
     float *at[PF_ROWS_OPS];
     pf_rows_at(rows, row, at);
     const int32_t *x = (const int32_t *)(void *)at[0];
+    const int64_t step = rows->stride[0], n = enough(job->which, rows->n, step);
     if (job->which == PF_WHOLE_MEAN) {
-        ((float *)job->y)[row] = (float)mean_of(rows->n, x, rows->stride[0]);
+        ((float *)job->y)[row] = (float)mean_of(n, x, step);
         return;
     }
-    int64_t y = reduced(job->which, rows->n, x, rows->stride[0]);
+    int64_t y = reduced(job->which, n, x, step);
     if (y >= INT32_MIN && y <= INT32_MAX)
         ((int32_t *)job->y)[row] = (int32_t)y;
     else
