@@ -174,6 +174,12 @@ describe("a .npz file", function()
     refused(bytes:gsub("a%.npy", "a.txt"), "'a.txt' is no array")
     refused(bytes:gsub("b/c%.npy", "\0/c.npy"), "name")
     refused(bytes:sub(1, -2), "cut short")
+    -- A short file whose record of 64 bits would begin before it.
+    for _, at in ipairs { -16, -1, 0, 1 << 62 } do
+      refused(("<c4I4i8I4"):pack("PK\6\7", 0, at, 1) ..
+        ("<c4I2I2I2I2I4I4I2"):pack("PK\5\6", 0, 0, 65535, 65535, 0xffffffff, 0xffffffff, 0),
+        "outside the file")
+    end
     local once = bytes:gsub("empty%.npy", "a.npy.npy")
     assert.is_table((load(once)))
   end)
