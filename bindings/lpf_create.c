@@ -121,10 +121,11 @@ static int make_frombytes(lua_State *L) {
     return made(L, status, t);
 }
 
-/* Bytes of an element of a type, by the digits of its name: "bf16". */
+/* Bytes of an element of a type, by the digits of its name: "bf16"; of what is none, 0 to 8. */
 static size_t bytes_of(const char *type) {
     const char *digits = type + strcspn(type, "0123456789");
-    return (size_t)strtoul(digits, NULL, 10) / 8;
+    unsigned long bits = strtoul(digits, NULL, 10);
+    return bits <= 64 ? bits / 8 : 0;
 }
 
 /* t:tobytes([type] [, {big_endian}]): the elements, row-major; of its own type equal strings are

@@ -34,9 +34,22 @@ static int64_t place_in(lua_State *L, const pf_tensor *t, int d, int64_t positio
     return at;
 }
 
+/* A table on top of the stack has n entries and no names, which would go unheard. */
+static void check_list(lua_State *L, int64_t n, const char *where) {
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+        lua_Integer i = lua_isinteger(L, -2) ? lua_tointeger(L, -2) : 0;
+        if (i < 1 || i > n)
+            lpf_raise(L,
+                      "%s: '%s' is no place in a list: entries follow one another, without names, "
+                      "and {} stands for all",
+                      where, luaL_tolstring(L, -2, NULL));
+    }
+}
+
 /* Entry d, a table on top of the stack: {} or {first, last}. */
 static void read_range(lua_State *L, const pf_tensor *t, int d, box *b, const char *where) {
     int64_t n = pf_tensor_size(t, d), count = (int64_t)lua_rawlen(L, -1);
+    check_list(L, count, where);
     b->whole[d] = count == 0;
     b->first[d] = 0, b->end[d] = n;
     if (b->whole[d]) return;
@@ -58,6 +71,9 @@ static void read_range(lua_State *L, const pf_tensor *t, int d, box *b, const ch
 /* The list at 2. */
 static void read_box(lua_State *L, const pf_tensor *t, box *b, const char *where) {
     int64_t n = (int64_t)lua_rawlen(L, 2);
+    lua_pushvalue(L, 2);
+    check_list(L, n, where);
+    lua_pop(L, 1);
     if (n > pf_tensor_rank(t))
         lpf_raise(L, "%s: %lld entries, but the tensor has %d dimensions", where, (long long)n,
                   pf_tensor_rank(t));

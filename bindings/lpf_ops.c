@@ -172,7 +172,7 @@ static void read_attr(reading *r, int k, int index) {
 /* Pushes a scalar tensor for the number at `index`. */
 pf_tensor *lpf_scalar(lua_State *L, int index, pf_dtype dtype, const char *where) {
     double value = lua_tonumber(L, index);
-    if (dtype == PF_I32 && !(value == floor(value) && fabs(value) < 2147483648.0))
+    if (dtype == PF_I32 && !(value == floor(value) && value >= INT32_MIN && value <= INT32_MAX))
         lpf_raise(L, "%s: %.14g can't go with an i32 tensor", where, value);
     pf_engine *engine = lpf_engine(L);
     pf_tensor **t = lpf_new_tensor(L);

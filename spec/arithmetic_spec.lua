@@ -30,7 +30,11 @@ describe("comparisons", function()
     assert.equal("i32", t:lt(2):dtype())
     local column = pf.tensor { { 1 }, { 2 } }
     assert.same({ { 0, 1 }, { 0, 0 } }, column:lt(pf.tensor { 1, 2 }):totable())
+    local ends = pf.tensor({ -2147483648, 2147483647 }, i32)
+    assert.same({ 1, 0 }, ends:eq(-2147483648):totable())
+    assert.same({ 0, 1 }, ends:eq(2147483647):totable())
     assert.raises("1.5 can't go with an i32 tensor", function() pf.arange(2, i32):lt(1.5) end)
+    assert.raises("2147483648 can't go", function() ends:lt(2147483648) end)
   end)
 
   it("leave == to tensors themselves", function()
