@@ -58,7 +58,9 @@ static int make_randperm(lua_State *L) {
     check_end(L, 2, "randperm");
     pf_engine *engine = lpf_engine(L);
     pf_tensor **t = lpf_new_tensor(L);
-    lpf_result(L, pf_tensor_randperm(t, engine, n));
+    int status = pf_tensor_randperm(t, engine, n);
+    if (lpf_collect_for(L, status)) status = pf_tensor_randperm(t, engine, n);
+    lpf_result(L, status);
     lpf_tell_places(L, *t);
     return made(L, PF_OK, t);
 }
@@ -78,7 +80,10 @@ static int make_eye(lua_State *L) {
     check_end(L, next + 1, "eye");
     pf_engine *engine = lpf_engine(L);
     pf_tensor **t = lpf_new_tensor(L);
-    return made(L, pf_tensor_eye(t, engine, *dtype == 'f' ? PF_F32 : PF_I32, n, m), t);
+    const pf_dtype of = *dtype == 'f' ? PF_F32 : PF_I32;
+    int status = pf_tensor_eye(t, engine, of, n, m);
+    if (lpf_collect_for(L, status)) status = pf_tensor_eye(t, engine, of, n, m);
+    return made(L, status, t);
 }
 
 static int make_linspace(lua_State *L) {
@@ -88,7 +93,9 @@ static int make_linspace(lua_State *L) {
     check_end(L, 4, "linspace");
     pf_engine *engine = lpf_engine(L);
     pf_tensor **t = lpf_new_tensor(L);
-    return made(L, pf_tensor_linspace(t, engine, a, b, n), t);
+    int status = pf_tensor_linspace(t, engine, a, b, n);
+    if (lpf_collect_for(L, status)) status = pf_tensor_linspace(t, engine, a, b, n);
+    return made(L, status, t);
 }
 
 /* ---- bytes -------------------------------------------------------------------- */
@@ -143,7 +150,9 @@ static int tensor_tobytes(lua_State *L) {
     size_t bytes = (size_t)pf_tensor_numel(t) * bytes_of(type);
     luaL_Buffer b;
     char *data = luaL_buffinitsize(L, &b, bytes);
-    lpf_result(L, pf_tensor_to_bytes(t, type, big, data, bytes));
+    int status = pf_tensor_to_bytes(t, type, big, data, bytes);
+    if (lpf_collect_for(L, status)) status = pf_tensor_to_bytes(t, type, big, data, bytes);
+    lpf_result(L, status);
     luaL_pushresultsize(&b, bytes);
     return 1;
 }

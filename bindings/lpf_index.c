@@ -178,6 +178,21 @@ static const pf_tensor *value_for(lua_State *L, const pf_tensor *t) {
     return lpf_scalar(L, 3, pf_tensor_dtype(t), "assignment");
 }
 
+/* The part := the value at 3. */
+static int set_part(lua_State *L, pf_tensor *t, const int64_t *first, const int64_t *end, int n) {
+    const pf_tensor *from = value_for(L, t);
+    int status = pf_tensor_set_part(t, first, end, n, from);
+    if (lpf_collect_for(L, status)) status = pf_tensor_set_part(t, first, end, n, from);
+    return lpf_result(L, status), 0;
+}
+
+static int set_masked(lua_State *L, pf_tensor *t, const pf_tensor *mask) {
+    const pf_tensor *from = value_for(L, t);
+    int status = pf_tensor_set_masked(t, mask, from);
+    if (lpf_collect_for(L, status)) status = pf_tensor_set_masked(t, mask, from);
+    return lpf_result(L, status), 0;
+}
+
 /* A row takes a tensor of any shape that has as many elements. */
 static int set_row(lua_State *L, pf_tensor *t) {
     int64_t at = lpf_check_whole(L, 2, "assignment", "the position");
@@ -189,12 +204,13 @@ static int set_row(lua_State *L, pf_tensor *t) {
             (long long)at, (long long)rows);
     const pf_tensor *from = lpf_test_tensor(L, 3);
     int64_t n = pf_tensor_numel(t) / rows;
-    if (!from) return lpf_result(L, pf_tensor_set_part(t, &row, &end, 1, value_for(L, t))), 0;
+    if (!from) return set_part(L, t, &row, &end, 1);
     if (pf_tensor_numel(from) != n)
         return lpf_raise(L, "assignment: the row has %lld elements, the tensor %lld", (long long)n,
                          (long long)pf_tensor_numel(from));
-    lpf_result(L, pf_tensor_set_row(t, row, from));
-    return 0;
+    int status = pf_tensor_set_row(t, row, from);
+    if (lpf_collect_for(L, status)) status = pf_tensor_set_row(t, row, from);
+    return lpf_result(L, status), 0;
 }
 
 static int set_box(lua_State *L, pf_tensor *t) {
@@ -202,8 +218,7 @@ static int set_box(lua_State *L, pf_tensor *t) {
     read_box(L, t, &b, "assignment");
     for (int d = 0; d < b.n; d++)
         if (b.one[d]) b.end[d] = PF_PART_ONE;
-    lpf_result(L, pf_tensor_set_part(t, b.first, b.end, b.n, value_for(L, t)));
-    return 0;
+    return set_part(L, t, b.first, b.end, b.n);
 }
 
 /* Numbers in place: t[position], t[{...}] or t[mask] := a number, or a tensor. */
@@ -219,9 +234,7 @@ static int tensor_newindex(lua_State *L) {
         return lpf_raise(L,
                          "assignment: a tensor that requires a gradient can't change under a tape");
     if (lua_istable(L, 2)) return set_box(L, t);
-    if (!mask) return set_row(L, t);
-    lpf_result(L, pf_tensor_set_masked(t, mask, value_for(L, t)));
-    return 0;
+    return mask ? set_masked(L, t, mask) : set_row(L, t);
 }
 
 static const luaL_Reg operators[] = {

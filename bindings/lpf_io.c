@@ -120,14 +120,18 @@ static int npy_load(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     if (is_zip(engine, path)) {
         loaded *l = lpf_new(L, "performer.loaded", sizeof *l);
-        int failed = lpf_loaded(L, pf_npz_load(engine, path, &l->list, &l->n));
+        int status = pf_npz_load(engine, path, &l->list, &l->n);
+        if (lpf_collect_for(L, status)) status = pf_npz_load(engine, path, &l->list, &l->n);
+        int failed = lpf_loaded(L, status);
         if (failed) return failed;
         push_loaded(L, l);
         lua_pop(L, 1);
         return 1;
     }
     pf_tensor **t = lpf_new_tensor(L);
-    int failed = lpf_loaded(L, pf_npy_load(t, engine, path));
+    int status = pf_npy_load(t, engine, path);
+    if (lpf_collect_for(L, status)) status = pf_npy_load(t, engine, path);
+    int failed = lpf_loaded(L, status);
     if (failed) return failed;
     lpf_made(L, *t);
     return 1;

@@ -108,7 +108,9 @@ static int make_arange(lua_State *L) {
     pf_dtype dtype = check_dtype(L, 2, "arange");
     pf_engine *engine = lpf_engine(L);
     pf_tensor **t = lpf_new_tensor(L);
-    lpf_result(L, pf_tensor_arange(t, engine, dtype, n));
+    int status = pf_tensor_arange(t, engine, dtype, n);
+    if (lpf_collect_for(L, status)) status = pf_tensor_arange(t, engine, dtype, n);
+    lpf_result(L, status);
     lpf_made(L, *t);
     return 1;
 }

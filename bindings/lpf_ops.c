@@ -176,7 +176,9 @@ pf_tensor *lpf_scalar(lua_State *L, int index, pf_dtype dtype, const char *where
         lpf_raise(L, "%s: %.14g can't go with an i32 tensor", where, value);
     pf_engine *engine = lpf_engine(L);
     pf_tensor **t = lpf_new_tensor(L);
-    lpf_result(L, pf_tensor_full(t, engine, dtype, 0, NULL, value));
+    int status = pf_tensor_full(t, engine, dtype, 0, NULL, value);
+    if (lpf_collect_for(L, status)) status = pf_tensor_full(t, engine, dtype, 0, NULL, value);
+    lpf_result(L, status);
     return *t;
 }
 

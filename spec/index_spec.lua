@@ -3,6 +3,8 @@
 -- support/index_cases.lua promise beside their formulas.
 local pf = require "performer"
 
+local child = require "spec.support.child"
+
 local function ids(list) return pf.tensor(list, { dtype = "i32" }) end
 
 local function fails(f, ...)
@@ -197,6 +199,21 @@ describe("creation", function()
     assert.equal(t:sort(1):tobytes(), mixed:sort(1):tobytes())
     assert.same({ 0 }, pf.randperm(0):shape())
     fails(function() return pf.randperm(-1) end, "-1")
+  end)
+
+  it("makes room among what nobody holds any more", function()
+    assert.equal("made\n", child.run([[
+      local n = 1000000
+      local mask, file = pf.zeros(n):eq(0), "memory:numbers"
+      pf.npy.save(file, mask)
+      for _, make in ipairs {
+        function() pf.randperm(n) end, function() pf.eye(1000) end,
+        function() pf.linspace(0, 1, n) end, function() pf.arange(n) end,
+        function() pf.zeros(n)[mask] = 1 end, function() pf.npy.load(file) end,
+      } do
+        for _ = 1, 20 do make() end
+      end
+      print "made"]], "{ memory = '64M' }"))
   end)
 
   it("eye and linspace", function()
