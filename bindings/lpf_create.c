@@ -147,6 +147,7 @@ static int tensor_tobytes(lua_State *L) {
     if (!lua_istable(L, 2)) next = 3;
     bool big = check_big(L, next, "tobytes");
     check_end(L, next + 1, "tobytes");
+    lpf_charge(L, pf_tensor_numel(t));
     size_t bytes = (size_t)pf_tensor_numel(t) * bytes_of(type);
     luaL_Buffer b;
     char *data = luaL_buffinitsize(L, &b, bytes);

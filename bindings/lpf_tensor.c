@@ -7,6 +7,7 @@
  */
 #include "bounded.h"
 #include "lpf.h"
+#include "performer_extend.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,11 @@ bool lpf_collect_for(lua_State *L, int status) {
     bounded_collect(L);
     bounded_collect(L); /* what finalizers of the first let go */
     return true;
+}
+
+/* As an op's elements count (pf.limit); raises where they are too many. */
+void lpf_charge(lua_State *L, int64_t elements) {
+    lpf_result(L, pf_engine_charge(lpf_engine(L), 64 + (uint64_t)elements / 16));
 }
 
 void lpf_push_tensor(lua_State *L, pf_tensor *t) {
@@ -227,6 +233,7 @@ static int tensor_item(lua_State *L) {
 /* t:copy_(source), t:fill_(number), t:zero_(): new numbers in place; t itself. */
 static int tensor_copy(lua_State *L) {
     pf_tensor *t = living(L, "copy_");
+    lpf_charge(L, 2 * pf_tensor_numel(t));
     lpf_result(L, pf_tensor_copy(t, lpf_check_tensor(L, 2, "copy_", "the source")));
     lua_settop(L, 1);
     return 1;
@@ -236,13 +243,16 @@ static int tensor_fill(lua_State *L) {
     pf_tensor *t = living(L, "fill_");
     if (lua_type(L, 2) != LUA_TNUMBER)
         return lpf_raise(L, "fill_: the value must be a number, got %s", lpf_kind(L, 2));
+    lpf_charge(L, pf_tensor_numel(t));
     lpf_result(L, pf_tensor_fill(t, lua_tonumber(L, 2)));
     lua_settop(L, 1);
     return 1;
 }
 
 static int tensor_zero(lua_State *L) {
-    lpf_result(L, pf_tensor_fill(living(L, "zero_"), 0));
+    pf_tensor *t = living(L, "zero_");
+    lpf_charge(L, pf_tensor_numel(t));
+    lpf_result(L, pf_tensor_fill(t, 0));
     lua_settop(L, 1);
     return 1;
 }

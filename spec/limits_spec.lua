@@ -21,6 +21,21 @@ describe("limits", function()
     assert.same({ 64, 64 }, a:matmul(a):shape())
   end)
 
+  it("count what is written, read as bytes and asked of masks, as ops count", function()
+    local t, u = pf.zeros(1000, 1000), pf.ones(1000, 1000)
+    local none = pf.zeros({ 1000, 1000 }, { dtype = "i32" })
+    for name, f in pairs { fill = function() t:fill_(1) end, zero = function() t:zero_() end,
+      copy = function() t:copy_(u) end, part = function() t[{ {}, { 1, 999 } }] = 1 end,
+      all = function() t[{}] = u end, mask = function() t[none] = 1 end,
+      picked = function() return t[none] end, bytes = function() return t:tobytes "u8" end } do
+      pf.limit { work = 500000 }
+      local n = 0
+      while n < 99 and pcall(f) do n = n + 1 end
+      assert.is_true(n > 0 and n < 9, name)
+      pf.limit()
+    end
+  end)
+
   it("refuse at once what is too much", function()
     local a = pf.randn { 1500, 1500 }
     pf.limit { work = 1e6 }

@@ -244,7 +244,6 @@ const pf_op pf_op_masked_select = {
     .min_in = 2,
     .max_in = 2,
     .n_out = 1,
-    .flags = PF_OP_PICKS,
     .uses = PF_USES_IN(1),
     .shape = mask_shape,
     .forward = mask_forward,
