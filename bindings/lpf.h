@@ -201,7 +201,7 @@ pf_tensor *lpf_test_tensor(lua_State *L, int index); /* NULL: no tensor */
 pf_tensor *lpf_check_tensor(lua_State *L, int index, const char *where, const char *what);
 /* Self at `index`, its tape open: its numbers may be read. */
 pf_tensor *lpf_check_living(lua_State *L, int index, const char *where);
-bool lpf_collect_for(lua_State *L, int status); /* true: out of memory, collected, try again */
+bool lpf_collect_for(lua_State *L, int status);  /* true: out of memory, collected, try again */
 void lpf_charge(lua_State *L, int64_t elements); /* read or written by no op; before it is done */
 /* ids as an i32 tensor or a list of integers: pushes a buffer that holds them. */
 int32_t *lpf_ids(lua_State *L, int index, const char *where, size_t *n);
