@@ -435,8 +435,21 @@ not loss:alive()]])
       assert.matches("a word of Lua's", output "?while")
     end)
 
+    it("in lines that are as wide as the rest, and no wider", function()
+      local widest = { 0, 0 } -- of lines that begin with a name, and of those that go on
+      for line in output "?nn.block":gmatch "[^\n]+" do
+        local kind = line:find "^   " and 2 or 1
+        if not line:find "|" then widest[kind] = math.max(widest[kind], #line) end -- one long word
+      end
+      assert.is_true(widest[1] <= 80 and widest[2] <= 80)
+      assert.is_true(widest[2] > 72)
+    end)
+
     it("alone says what there is, on 80 columns", function()
       local text = output "?"
+      assert.equal(text, output "help")
+      assert.equal(text, output "help()")
+      assert.equal("7", output "help = 7\nhelp")
       assert.matches("Ctrl%-D", text)
       for line in text:gmatch "[^\n]+" do assert.is_true(#line <= 80, line) end
     end)

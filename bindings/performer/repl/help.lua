@@ -50,14 +50,14 @@ local function add_options(lines, entry, width)
     local kind = #option.kind > 60 and option.kind:sub(1, 57) .. "..." or option.kind
     local text = ("%s. %s"):format(kind, option.doc or ""):gsub("%. $", "")
     local name = ("  %-" .. widest .. "s  "):format(option.name)
-    lines[#lines + 1] = name .. show.wrap(text, math.max(30, width - #name),
-      (" "):rep(#name))
+    lines[#lines + 1] = name .. show.wrap(text, math.max(30 + #name, width),
+      (" "):rep(#name), #name)
   end
 end
 
 local function entry_text(entry, width)
   local lines = { reference.call(entry) .. (entry.result and "  ->  " .. entry.result or "") }
-  lines[#lines + 1] = "  " .. show.wrap(entry.doc, width - 2, "  ")
+  lines[#lines + 1] = "  " .. show.wrap(entry.doc, width, "  ", 2)
   for _, parameter in ipairs(entry.parameters) do
     local told = parameter.kind == "pf.Tensor" or parameter.kind == "any"
       or parameter.kind:find "^pf%.Options%."

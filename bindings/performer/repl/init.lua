@@ -197,6 +197,9 @@ function Session:command(line)
     self.exit = { code = 0, message = "" }
     return ""
   end
+  if word == "help" and self.environment.help == nil then
+    return help.text("", self.environment, self.width())
+  end
 end
 
 -- ---- lines ------------------------------------------------------------------------------

@@ -280,11 +280,12 @@ end
 
 -- ---- what is shown --------------------------------------------------------------------
 
---- Words wrapped at the width, further lines two columns in.
-function show.wrap(text, width, indent)
+--- Words wrapped at the width, further lines behind the indent; `taken`: columns that stand before
+--- the first line.
+function show.wrap(text, width, indent, taken)
   local lines, line = {}, nil
   for word in text:gmatch "%S+" do
-    if line and #line + 1 + #word > width then
+    if line and #line + 1 + #word + (#lines == 0 and taken or 0) > width then
       lines[#lines + 1], line = line, nil
     end
     line = line and line .. " " .. word or (#lines > 0 and indent or "") .. word
