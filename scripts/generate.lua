@@ -2,6 +2,7 @@
 -- memory.
 local pf = require "performer"
 local cli = require "kit.cli"
+local core = require "performer.core"
 local data_options = require "kit.data_options"
 local saved = require "kit.saved"
 local tokens = require "kit.tokens"
@@ -108,9 +109,11 @@ local function read_prompts(path)
 end
 
 --- A prompt's ids.
-local function read_prompt(prompt, tokenizer)
+local function read_prompt(options, prompt, tokenizer)
   local ids, message = tokens.prompt(tokenizer, prompt.text)
-  if not ids and prompt.n then message = ("prompt %d: %s"):format(prompt.n, message) end
+  if not ids and prompt.n then
+    message = ("%s: prompt %d: %s"):format(options.prompts, prompt.n, cli.advise(message))
+  end
   return cli.need(ids, message)
 end
 
@@ -150,6 +153,11 @@ end
 
 local SHOWN = 30 -- letters of a prompt in the header of a record
 
+--- Writes what a model wrote, which may be any byte: a terminal obeys none of them.
+local function write_text(text)
+  cli.write(core.term.isatty(1) and cli.tame(text) or text)
+end
+
 --- A sequence as a record of FASTA, in lines of 60 letters.
 local function record(sample, text)
   local prompt = sample.prompt.name or sample.prompt.text
@@ -173,7 +181,8 @@ local function write(options, sample, tokenizer, told)
   elseif options.fasta then
     cli.write(record(sample, whole:upper()))
   else
-    cli.write(told and "" or whole, "\n")
+    if not told then write_text(whole) end
+    cli.write "\n"
     cli.say("%d tokens, %.0f tokens/s, state %d bytes%s", #ids, rate, sample.bytes,
       options.temperature > 0 and (", seed %d"):format(sample.seed) or "")
   end
@@ -183,10 +192,8 @@ end
 
 --- A stream that has read the prompt.
 local function begin(model, options, prompt, tokenizer)
-  local ids = read_prompt(prompt, tokenizer)
-  prompt.tokens = fit_tokens(options, model, ids)
   local stream = model:stream { batch = 1 }
-  stream:feed(ids)
+  stream:feed(read_prompt(options, prompt, tokenizer))
   stream:allow(tokens.writable(tokenizer))
   return stream
 end
@@ -252,8 +259,8 @@ local function sample_one(model, options, prompt, tokenizer)
   local stream, finish = begin(model, options, prompt, tokenizer), tokenizer:special "end"
   local sample = new_sample(options, prompt, 1, 1, tokenizer)
   local first, n = first_ids(stream, options, prompt, 1, tokenizer), 0
-  local function show(id) cli.write(tokenizer:decode { id }) end
-  if plain then cli.write(prompt.text) end
+  local function show(id) write_text(tokenizer:decode { id }) end
+  if plain then write_text(prompt.text) end
   if first then stream:allow(first) end
   local id = stream:sample(sampling)
   stream:allow(tokens.writable(tokenizer))
@@ -286,7 +293,10 @@ local function main()
   end
   options.stops = cli.try(2, writing.stops, options.stop, tokenizer)
   local prompts = options.prompts and read_prompts(options.prompts) or { { text = options.prompt } }
-  for n, prompt in ipairs(options.prompts and prompts or {}) do prompt.n = n end
+  for n, prompt in ipairs(prompts) do -- all of them before the first sample is written
+    prompt.n = options.prompts and n
+    prompt.tokens = fit_tokens(options, model, read_prompt(options, prompt, tokenizer))
+  end
   if #prompts == 1 and options.count == 1 then
     return sample_one(model, options, prompts[1], tokenizer)
   end

@@ -1,5 +1,6 @@
 -- commands_generate_spec.lua - what generate draws and when it is the same: seeds, prompts from
 -- files, samples of each, stops, the least share (--min-p) and what repeats (--repetition-penalty).
+local cli = require "kit.cli"
 local commands = require "spec.support.commands"
 local pf = require "performer"
 local support = require "spec.support"
@@ -73,6 +74,20 @@ describe("generate", function()
     local list = records((write(("--prompts %s --tokens 9 --json"):format(path "starts.fasta"),
       proteins)))
     assert.same({ "one", "two" }, { list[1].prompt, list[2].prompt })
+  end)
+
+  it("reads all prompts before it writes a sample", function()
+    support.write(path "odd.txt", "MKV\nM1\n")
+    local code, out, why = performer(("generate %s --threads 1 --batch 1 --tokens 4 --prompts %s")
+      :format(proteins, path "odd.txt"))
+    assert.equal(1, code)
+    assert.equal("", out)
+    assert_sentence(why, "odd%.txt: prompt 2: tokenizer: '1' at position 2 is no amino%-acid "
+      .. "letter; write amino acids as their letters$")
+  end)
+
+  it("shows a terminal nothing that it would obey", function()
+    assert.equal("a\n\t?[31m??\u{fc}\xff", cli.tame "a\n\t\27[31m\r\127\u{fc}\xff")
   end)
 
   it("ends before a stop, whether letters are shown or samples are served", function()

@@ -128,6 +128,10 @@ end
 --- `text` as one line that a terminal shows and obeys nothing of: for names out of files.
 function cli.plain(text) return core.term.plain(text) end
 
+--- `text`, or a part of it that begins and ends inside of a letter, with "?" for each byte that a
+-- terminal obeys, but for ends of lines and tabs.
+function cli.tame(text) return (text:gsub("[\0-\8\11-\31\127]", "?")) end
+
 --- The text of a small file, of path "-" the standard input, without a byte order mark; or the end.
 function cli.read(path)
   local file = path == "-" and io.stdin or cli.need(io.open(path, "rb"))
