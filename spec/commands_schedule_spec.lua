@@ -97,6 +97,7 @@ describe("a schedule", function()
       ["cosine --cooldown 4"] = "%-%-cooldown is for %-%-schedule wsd; cosine has no such option",
       ["wsd --drop-every 4"] = "%-%-drop%-every is for %-%-schedule step",
       ["constant --lr-floor 0.5"] = "%-%-schedule cosine or linear or step or wsd; constant has",
+      ["cosine --lr 1e30"] = "train: %-%-lr must be a number from 0 to 1000000, got 1e%+30",
       ["linear --lr-floor 2"] = "%-%-lr%-floor 2 is more than %-%-lr itself",
       ["step --drop-factor 2"] = "train: %-%-drop%-factor must be a number from 0 to 1, got 2",
       ["wsd --cooldown-shape sqr"] = "%-%-cooldown%-shape must be one of sqrt, linear, cosine",

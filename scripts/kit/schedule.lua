@@ -81,6 +81,10 @@ function schedule.check(options)
         table.concat(row.schedules, " or "), options.schedule))
     end
   end
+  local ok, why = pcall(pf.schedule.constant, { peak = options.lr or 0 })
+  if not ok then
+    cli.fail(2, "train: " .. why:gsub("^.-schedule%.%a+: ", ""):gsub("'peak'", "--lr"))
+  end
   if (options.lr_floor or 0) > 1 then
     cli.fail(2, ("train: --lr-floor %g is more than --lr itself: it is a share of it, from 0 to 1")
       :format(options.lr_floor))
