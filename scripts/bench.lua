@@ -1,4 +1,4 @@
---- performer bench - speed, each figure beside what it is to be held against in the same run.
+--- performer bench - speed and accuracy, each figure beside what it is held against.
 local attention = require "kit.attention"
 local bench_attention = require "kit.bench_attention"
 local bench_features = require "kit.bench_features"

@@ -1,5 +1,5 @@
---- performer compare - holds runs of `train` against each other: in what their settings differ,
--- what each has come to, the best marked, and their curves in one picture.
+--- performer compare - holds runs of `train` against each other, in what their settings
+-- differ and what each has come to, the best marked, and their curves in one picture.
 local cli = require "kit.cli"
 local curves = require "kit.curves"
 local pf = require "performer"

@@ -1,4 +1,4 @@
---- performer run - a script within limits of memory, time and work.
+--- performer run - a script within limits, of memory, time and work.
 local pf = require "performer"
 local cli = require "kit.cli"
 local run = require "performer.run"
@@ -51,6 +51,9 @@ local function main()
   parser:argument("file", "the script; what follows it are its arguments")
   local own, arguments = split(arg)
   local options = cli.parse(cli.add(parser, ROWS), ROWS, own)
+  if options.file == "-" then
+    cli.fail(2, "run: a script within limits is a file; the standard input is for performer -")
+  end
   local limits = options.sandbox and SANDBOX or {}
   if options.threads then pf.open { threads = options.threads } end
   local ok, message, code, usage = run {

@@ -241,6 +241,7 @@ describe("the program", function()
   it("tells a script that it can't read, and a processor that is none, in one sentence", function()
     for _, case in ipairs {
       { path "none.lua", "", "can't read .*none%.lua: No such file or directory" },
+      { "run -", "", "a script within limits is a file" },
       { "inspect " .. book, "PF_CPU=foo", "PF_CPU=foo is none of generic" },
       { script "print(1)", "PF_CPU=foo", "PF_CPU=foo is none of generic" },
     } do
