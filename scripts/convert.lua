@@ -142,9 +142,7 @@ local function check(options, given)
       .. "folder with the model alone")
   end
   if options.attention then
-    local names = attention.kind_names()
-    table.move(attention.map_names(), 1, #attention.map_names(), #names + 1, names)
-    cli.check_name("attention", options.attention, names)
+    cli.check_name("attention", options.attention, attention.names(true))
   end
   tell_useless(options, given)
   if lfs.attributes(options.out .. "/LATEST", "mode") then

@@ -44,7 +44,8 @@ local function read(opened, text)
   local whole = text:gsub("%" .. GAP, opened.name == "protein" and "A" or " ")
   for _, id in ipairs(cli.need(tokenizer:encode(whole)):totable()) do ids[#ids + 1] = id end
   if #ids - place ~= #text then
-    cli.fail(1, "fill: the sequence has blanks in it; leave them out")
+    cli.fail(1, text:find "%s" and "fill: the sequence has blanks in it; leave them out"
+      or "fill: the sequence holds more than letters; a gap is written ?, one for each letter")
   end
   for at in text:gmatch("()%" .. GAP) do
     gaps[#gaps + 1] = at + place
@@ -139,12 +140,15 @@ cli.main(function()
     cli.fail(1, ("fill: %s holds a causal model, which goes on writing (performer generate); train "
       .. "one with --bidirectional"):format(options.checkpoint))
   end
+  local all = 0
   for _, entry in ipairs(read_sequences(options)) do
     local filled, gaps = answer(opened, options, entry.name, entry.text)
+    all = all + #gaps
     if options.json then
       cli.print_json { name = entry.name, text = filled, gaps = pf.json.list(gaps) }
     else
       print_plain(entry.name, filled, gaps)
     end
   end
+  if all == 0 then cli.say "fill: there is no gap; write ? for each letter to be filled in" end
 end)

@@ -231,7 +231,11 @@ describe("commands for proteins", function()
         "--sequence 'M?'"))
       refused(1, "'1' at position 2 is no amino%-acid letter", words("fill", "masked",
         "--sequence 'M1?'"))
+      refused(1, "more than letters; a gap is written %?", words("fill", "masked",
+        "--sequence 'MK<mask>A'"))
       refused(2, "needs %-%-sequence TEXT or %-%-data FILE", words("fill", "masked", ""))
+      local _, told = good(words("fill", "masked", "--sequence MKT"))
+      assert.matches("there is no gap; write %? for each letter to be filled in", told)
       support.write(path "marked.fasta", "\xef\xbb\xbf>a\r\nMK?\r\n")
       found = records(good(words("fill", "masked", ("--data '%s' --json"):format(
         path "marked.fasta"))))

@@ -50,6 +50,17 @@ describe("weights from elsewhere", function()
   end
 
   describe("convert", function()
+    it("tells each attention that there is once", function()
+      local code, _, err = performer(("convert %s %s --attention none"):format(book, path "none"))
+      assert.equal(2, code)
+      local met = {}
+      for name in err:match "there are ([^\n]+)":gmatch "[%w_]+" do
+        assert.is_nil(met[name], name)
+        met[name] = true
+      end
+      assert.is_true(met.identity and met.lsh and met.relu and not met.auto)
+    end)
+
     it("makes a folder to be shipped, which every command takes for its model", function()
       local ship, average = path "ship", path "average"
       local record = records(good(("convert --checkpoint %s --ship --out %s --json"):format(book,
@@ -77,6 +88,12 @@ describe("weights from elsewhere", function()
       code, _, err = performer(("train --resume %s --out %s"):format(ship, path "goes_on"))
       assert.equal(1, code)
       assert_sentence(err, "begin a run with its weights: %-%-init")
+      code, _, err = performer("report " .. ship)
+      assert.equal(1, code)
+      assert_sentence(err, "stands alone, not in a run folder$") -- nothing goes on there
+      code, _, err = performer("train --resume " .. ship)
+      assert.equal(1, code)
+      assert_sentence(err, "not in a run folder; say with %-%-out FOLDER where to go on")
       train("begins", ("--data %s --init %s %s"):format(other, ship, SHORT))
       -- Of a run with an average of the weights it is that.
       train("averaged", ("--data %s --ema 0.5 %s"):format(other, SHORT))

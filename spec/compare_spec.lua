@@ -156,7 +156,8 @@ describe("compare", function()
   it("says what is no run", function()
     for argument, message in pairs {
       [path "nothing"] = "No such file or directory; check the path",
-      [path ""] = "holds no run: there is no log.jsonl in it", [path "t.txt"] = "holds no run",
+      [path ""] = "holds no run: there is no log.jsonl in it",
+      [path "t.txt"] = path "t.txt" .. ": is a file, and holds no run",
     } do
       local code, _, err = performer("compare " .. argument)
       assert.equal(1, code, argument)

@@ -40,9 +40,10 @@ function attention.map_names()
 end
 
 --- Everything that --attention takes, each name once. A kind goes before a map of its name.
-function attention.names()
+--- chosen: by the user alone, without auto.
+function attention.names(chosen)
   local names = attention.kind_names()
-  names[#names + 1] = "auto"
+  if not chosen then names[#names + 1] = "auto" end
   for _, name in ipairs(attention.map_names()) do
     if not KINDS[name] then names[#names + 1] = name end
   end

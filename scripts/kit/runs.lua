@@ -132,6 +132,9 @@ function runs.read(path)
   if not dir then return nil, message end
   local records, final, broken = read_log(dir .. "/log.jsonl")
   if not records then
+    if lfs.attributes(path, "mode") == "file" then
+      return nil, path .. ": is a file, and holds no run; name a run folder"
+    end
     local is_folder = lfs.attributes(dir, "mode") == "directory"
     return nil, is_folder and dir .. ": holds no run: there is no log.jsonl in it" or final
   end

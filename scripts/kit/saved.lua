@@ -215,8 +215,7 @@ function saved.run_folder(path)
   if not inner then return path end
   local parent, name = path:match "^(.-)/?([^/]+)$"
   if mode == "directory" and not name:match "^step%-%d+$" then
-    return nil, ("%s: stands alone, not in a run folder; say with --out FOLDER where to go on")
-      :format(path)
+    return nil, path .. ": stands alone, not in a run folder"
   end
   return parent == "" and (path:sub(1, 1) == "/" and "/" or ".") or parent
 end

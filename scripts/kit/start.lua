@@ -127,6 +127,9 @@ end
 --- The run of a folder, where its last checkpoint stands. `make` as for a fresh one.
 function start.resumed(options, make)
   local run, why = saved.run_folder(options.resume)
+  if not run and not options.out and why:find "stands alone" then
+    why = why .. "; say with --out FOLDER where to go on"
+  end
   if not options.out then cli.need(run, why) end
   local dir = options.out or run
   if dir == run then
