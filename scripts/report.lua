@@ -62,6 +62,7 @@ end
 local function model_sections(run, options)
   local opened, message = report_model.open(run, options)
   if not opened then
+    cli.say("report: the model can't be loaded, and is left out: %s", message)
     local body = html.paragraph("The model can't be loaded: " .. cli.plain(message) .. ".")
     return { { id = "samples", title = "The model", body = body },
              report_model.errors({}, run.records) }

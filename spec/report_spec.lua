@@ -140,8 +140,9 @@ describe("report", function()
   teardown(commands.stop)
 
   local function page_of(run, more)
-    good(("report %s --threads 1 --tokens 20 --out %s %s"):format(run, path "r.html", more or ""))
-    return support.read(path "r.html")
+    local _, told = good(("report %s --threads 1 --tokens 20 --out %s %s"):format(run,
+      path "r.html", more or ""))
+    return support.read(path "r.html"), told
   end
 
   local VOID = { meta = true, img = true, rect = true, path = true, circle = true, br = true }
@@ -243,9 +244,11 @@ describe("report", function()
     assert.matches("The run is not finished: step 40 of 40", page)
     assert.matches("The run has not ended", page)
     support.shell(("rm -r %s/step-* %s/LATEST %s/BEST"):format(cut, cut, cut))
-    page = page_of(cut)
+    local told
+    page, told = page_of(cut)
     check_page(page)
     assert.matches("The model can&#39;t be loaded: ", page)
+    assert.matches("^report: the model can't be loaded, and is left out: ", told)
     assert.matches("No checkpoint tells its settings", page)
 
     local masked = train("masked", ("--data %s --steps 3 --bidirectional --attention relu "
