@@ -1,8 +1,8 @@
 /*
  * performer_transport.h - all that a plugin for ranks knows of Performer: how bytes get from one
- * rank to another. Five functions, none of which waits. A plugin is a shared library with the
- * function pf_transport_open; libperformer_mpi.so is one, and on a cluster it is made of
- * engine/plugins/mpi.c alone, with the MPI that is there:
+ * rank to another. Five functions, none of which waits but close, for all ranks. A plugin is a
+ * shared library with the function pf_transport_open; libperformer_mpi.so is one, and on a cluster
+ * it is made of engine/plugins/mpi.c alone, with the MPI that is there:
  *
  *     mpicc -shared -fPIC -O2 -I include mpi.c -o libperformer_mpi.so
  *
