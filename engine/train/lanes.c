@@ -422,9 +422,16 @@ static int check_folded(pf_optimizer *o, pf_engine *e, bool *made) {
         PF_TRY(pf_optimizer_fold(o, e));
     }
     const struct pf_lanes *l = o->lanes;
-    if (l->next == l->last) return PF_OK;
-    return pf_fail(PF_ESTATE, "optimizer: lane %d of %d to %d is not folded yet", l->next, l->first,
-                   l->last - 1);
+    if (l->next != l->last)
+        return pf_fail(PF_ESTATE, "optimizer: lane %d of %d to %d is not folded yet", l->next,
+                       l->first, l->last - 1);
+    for (int i = 0; i < o->n; i++)
+        if (has_gradient(&o->entry[i]))
+            return pf_fail(PF_ESTATE,
+                           "optimizer: '%s' has a gradient that is of no lane: it gathered behind "
+                           "the last fold",
+                           o->entry[i].name);
+    return PF_OK;
 }
 
 /* Of a step that fails before anything was added: the one lane that fold took goes back. */

@@ -244,6 +244,17 @@ static int misuse(pf_engine *e, int rank, void *context) {
         PF_TRY(run_lane(e, m, &t, 1, lane, 4));
         PF_TRY(pf_optimizer_fold(o, e));
     }
+    PF_TRY(run_lane(e, m, &t, 1, 2 * rank, 4)); /* a fifth one */
+    *wrong += pf_optimizer_step(o, e, 1e-2, 1, NULL) != PF_ESTATE;
+    *wrong += !strstr(pf_last_error(), "has a gradient that is of no lane");
+    for (int i = 0; i < pf_module_tensor_count(m); i++) {
+        PF_TRY(pf_module_tensor_at(m, i, NULL, &w, NULL));
+        pf_tensor_clear_grad(w);
+    }
+    for (int lane = 2 * rank; lane < 2 * rank + 2; lane++) {
+        PF_TRY(run_lane(e, m, &t, 1, lane, 4));
+        PF_TRY(pf_optimizer_fold(o, e));
+    }
     int status = pf_optimizer_step(o, e, 1e-2, 1, NULL);
     pf_optimizer_close(&o);
     pf_module_release(&m);
