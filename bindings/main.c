@@ -206,17 +206,23 @@ static int start_without_words(char **argv, const lpf_places *places) {
     return start_run(&request, places);
 }
 
+static bool is_one_of(const char *word, const char *a, const char *b, const char *c) {
+    return strcmp(word, a) == 0 || strcmp(word, b) == 0 || strcmp(word, c) == 0;
+}
+
 static int act(int argc, char **argv) {
     char folder[LPF_PATH], lua_dir[LPF_PATH] = "", scripts[LPF_PATH] = "", path[LPF_PATH];
     if (own_folder(folder)) lpf_find_files(folder, lua_dir, scripts);
     lpf_places places = {.lua_dir = lua_dir, .scripts = scripts};
     if (argc < 2) return start_without_words(argv, &places);
     const char *word = argv[1];
-    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
+    if (is_one_of(word, "--help", "-h", "help")) {
+        char *of_command[] = {argv[0], argc > 2 ? argv[2] : NULL, "--help", NULL};
+        if (argc > 2 && argv[2][0] != '-') return act(3, of_command); /* help train */
         print_help(stdout, scripts);
         return DONE;
     }
-    if (strcmp(word, "--version") == 0) {
+    if (is_one_of(word, "--version", "-v", "version")) {
         printf("performer %s\n", pf_version());
         return DONE;
     }

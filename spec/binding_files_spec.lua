@@ -356,6 +356,17 @@ describe("program", function()
     local bad, _, err = support.performer "trian"
     assert.equal(2, bad)
     assert.matches("did you mean 'train'", err)
+    for _, word in ipairs { "-v", "version" } do
+      local _, again = support.performer(word)
+      assert.equal(out, again)
+    end
+    local _, train = support.performer "train --help"
+    for _, words in ipairs { "help train", "--help train" } do
+      local status, said = support.performer(words)
+      assert.equal(0, status)
+      assert.equal(train, said)
+    end
+    assert.equal(2, (support.performer "help trian"))
   end)
 
   it("leaves the first Ctrl-C to a script that asks, and stops one that doesn't", function()

@@ -479,11 +479,15 @@ not loss:alive()]])
   end)
 
   describe("keeps what was typed", function()
-    local function path(set) return history.path(function(name) return set[name] end) end
+    local function path(set, there)
+      return history.path(function(name) return set[name] end,
+                          function() return there ~= false end)
+    end
 
     it("where the user's state is", function()
       assert.equal("/s/performer/history", path { XDG_STATE_HOME = "/s", HOME = "/h" })
       assert.equal("/h/.local/state/performer/history", path { HOME = "/h" })
+      assert.is_nil(path({ HOME = "/h" }, false))
       assert.equal("/h/.local/state/performer/history", path { XDG_STATE_HOME = "s", HOME = "/h" })
       assert.equal("/f", path { PF_HISTORY = "/f", HOME = "/h" })
       assert.is_nil(path { PF_HISTORY = "off", HOME = "/h" })

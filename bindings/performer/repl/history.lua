@@ -7,15 +7,22 @@ local history = {}
 
 local MOST = 1 << 20 -- bytes of the file; a session that begins cuts the oldest beyond it
 
---- Where the file is; nil: there is none.
-function history.path(get)
-  get = get or os.getenv
+local function is_folder(path)
+  local opened = io.open(path .. "/.")
+  if opened then opened:close() end
+  return opened ~= nil
+end
+
+--- Where the file is; nil: there is none. A home that isn't there is not made.
+function history.path(get, has_home)
+  get, has_home = get or os.getenv, has_home or is_folder
   local own = get "PF_HISTORY"
   if own == "off" or own == "" then return nil end
   if own then return own end
   local state, home = get "XDG_STATE_HOME", get "HOME"
   if state and state:sub(1, 1) == "/" then return state .. "/performer/history" end
-  return home and home ~= "" and home .. "/.local/state/performer/history" or nil
+  if not home or home == "" or not has_home(home) then return nil end
+  return home .. "/.local/state/performer/history"
 end
 
 function history.line(entry)
