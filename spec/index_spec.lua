@@ -135,6 +135,21 @@ describe("t[mask]", function()
     assert.same({ { 7, 7 }, { 1, 0 } }, own:totable())
   end)
 
+  it("is read before it is written over", function()
+    local t = ids { 1, 0, 0, 0, 1, 0 }
+    t[{ { 2, 6 } }][t[{ { 1, 5 } }]] = ids { 7, 8 }
+    assert.same({ 1, 7, 0, 0, 1, 8 }, t:totable())
+    local square = ids { { 0, 1, 1 }, { 0, 0, 0 }, { 0, 1, 0 } }
+    square[square:transpose()] = 5
+    assert.same({ { 0, 1, 1 }, { 5, 0, 5 }, { 5, 1, 0 } }, square:totable())
+    square = ids { { 1, 0 }, { 0, 1 } }
+    square[square] = ids { 3, 4 }
+    assert.same({ { 3, 0 }, { 0, 4 } }, square:totable())
+    local t2 = pf.zeros(2, 3)
+    t2[ids { 1 }:expand(2)] = pf.arange(6):reshape(2, 3)
+    assert.same({ { 0, 1, 2 }, { 3, 4, 5 } }, t2:totable())
+  end)
+
   it("is of 1 and 0 alone: positions have an op of their own", function()
     local t = pf.zeros(3)
     fails(function() return t[ids { 3, 1, 1 }] end, "1 and 0", "is 3")
