@@ -3,6 +3,8 @@
 
 #include "op.h"
 
+enum { LOOK = 1 << 16 }; /* ids between two looks at the cancel flag */
+
 static int one_hot_shape(pf_call *c) {
     const pf_tensor *ids = c->in[0];
     int64_t shape[PF_MAX_RANK + 1];
@@ -22,6 +24,7 @@ static int one_hot_forward(pf_call *c) {
     memset(y, 0, (size_t)(count * n) * sizeof *y);
     for (int64_t i = 0; i < count; i++) {
         int32_t id = pf_i32(ids)[i];
+        if (i % LOOK == 0) PF_TRY(pf_check_cancel(c->engine));
         if (id < 0 || id >= n)
             return pf_fail(PF_EINVAL,
                            "%s: id %d at position %s of ids %s is not in 0 .. n-1, n = %lld",

@@ -12,6 +12,8 @@
 #error "elements are stored as little endian machines have them"
 #endif
 
+enum { LOOK = 64 * PF_BYTES_BLOCK }; /* elements between two looks at the cancel flag */
+
 static const pf_byte_type types[] = {
     {"u8", 1, PF_I32, 0, UINT8_MAX, 0, 0},   {"i8", 1, PF_I32, INT8_MIN, INT8_MAX, 0, 0},
     {"u16", 2, PF_I32, 0, UINT16_MAX, 0, 0}, {"i16", 2, PF_I32, INT16_MIN, INT16_MAX, 0, 0},
@@ -188,6 +190,7 @@ static int decode_all(pf_tensor **t, pf_engine *engine, const pf_byte_type *type
     int status = pf_charge(engine, PF_WORK_OP + pf_work_of((double)pf_tensor_numel(*t), 0));
     for (int64_t at = 0, n = pf_tensor_numel(*t); at < n && status >= 0; at += PF_BYTES_BLOCK) {
         int64_t more = pf_min(n - at, PF_BYTES_BLOCK);
+        if (at % LOOK == 0 && (status = pf_check_cancel(engine)) < 0) break;
         int64_t good = pf_bytes_decode(type, big, bytes + (size_t)at * type->bytes, more,
                                        out + (size_t)at * own, &bad);
         if (good < more)

@@ -8,7 +8,7 @@
 
 #include "tensor.h"
 
-enum { GRAIN = 1 << 14 };
+enum { GRAIN = 1 << 14 }; /* also between two looks at the cancel flag */
 
 /* A new tensor whose contents count as work. */
 static int make(pf_tensor **t, pf_engine *engine, pf_dtype dtype, int rank, const int64_t *shape) {
@@ -61,13 +61,18 @@ int pf_tensor_randperm(pf_tensor **t, pf_engine *engine, int64_t n) {
     PF_TRY(make(t, engine, PF_I32, 1, &n));
     pf_rng rng = pf_rng_make(engine->seed, PF_DRAW_USER, engine->draws, 0);
     int32_t *out = pf_i32(*t);
-    for (int64_t i = 0; i < n; i++) {
+    int status = PF_OK;
+    for (int64_t i = 0; i < n && status >= 0; i++) {
+        if (i % GRAIN == 0) status = pf_check_cancel(engine);
         int64_t at = (int64_t)pf_rng_below(&rng, (uint64_t)i, (uint64_t)i + 1);
         out[i] = out[at]; /* where at is i, undefined for a moment */
         out[at] = (int32_t)i;
     }
-    engine->draws++;
-    return PF_OK;
+    if (status < 0)
+        pf_tensor_release(t);
+    else
+        engine->draws++;
+    return status;
 }
 
 /* ---- others ------------------------------------------------------------------- */

@@ -127,6 +127,10 @@ static const struct {
     /* ---- performer ---- */
     {"JSON of numbers", "s = '[' .. ('1.5,'):rep(900000) .. '1]'", "pf.json.decode(s)"},
     {"JSON of lists", "s = '[' .. ('[],'):rep(500000) .. '1]'", "pf.json.decode(s)"},
+    {"elements one by one", "t, s = pf.zeros(3000000, { dtype = 'i32' }), ('\\0'):rep(4000000)",
+     "pf.randperm(3000000) t:one_hot(2) pf.frombytes(s, 'f16', { 2000000 })"},
+    {"a number for ever", "t = pf.zeros(1, { dtype = 'i32' }):expand(1 << 40)",
+     "t:any(1) t:sum(1) t:argmax(1)"},
     {"JSON of a text", "s = '\\\"' .. ('\\\\u00e9'):rep(600000) .. '\\\"'", "pf.json.decode(s)"},
     {"JSON of spaces", "s = (' '):rep(3999999) .. '1'", "pf.json.decode(s)"},
     {"JSON of keys", "t = {} for i = 1, 16000 do t['k' .. i] = i end",
