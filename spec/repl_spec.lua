@@ -257,7 +257,7 @@ not loss:alive()]])
     end)
 
     it("and keeps the session", function()
-      assert.equal("5", output "x = 5\nerror 'bad'\npf.zeros(1000000, 1000000)\nx")
+      assert.equal("5", output "x = 5\nerror 'bad'\npf.zeros(1 << 50, 1 << 50)\nx")
     end)
 
     it("but ends where it is asked to", function()
