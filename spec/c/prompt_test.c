@@ -43,10 +43,7 @@ static void line(terminal *t, const char *text, const char *gives) {
     CHECK(terminal_sees(t, "pf>"));
 }
 
-static void end(terminal *t) {
-    terminal_type(t, CTRL_D);
-    CHECK(terminal_ends(t) == 0);
-}
+static void end(terminal *t) { CHECK(terminal_ends_by(t, CTRL_D) == 0); }
 
 /* ---- any terminal ---------------------------------------------------------------- */
 

@@ -16,7 +16,7 @@
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define MOST 2.0
 #else
-#define MOST 0.1
+#define MOST 0.4 /* of the 0.1 that a usual machine keeps: some are slower */
 #endif
 
 static const double enough = 0.1; /* seconds that a row runs */
@@ -70,6 +70,8 @@ static void measure(pf_engine *engine, size_t i) {
     const int status = run_row(engine, s, rows[i].text);
     if (getenv("PF_SHOW"))
         fprintf(stderr, "%-32s %7.1f ms %7ld looks\n", rows[i].name, 1e3 * seen.gap, seen.looks);
+    if (status != PF_ELIMIT && status != PF_ENOMEM)
+        fprintf(stderr, "  %s: %s\n", pf_status_name(status), pf_script_error());
     check_one(status == PF_ELIMIT || status == PF_ENOMEM, rows[i].name, __FILE__, __LINE__);
     check_one(seen.gap < MOST, rows[i].name, __FILE__, __LINE__);
     pf_script_close(&s);

@@ -70,13 +70,29 @@ static inline int terminal_sees(terminal *t, const char *text) {
     }
 }
 
-/* Its exit code once it has ended; what it shows until then is kept. -1: a signal ended it. */
-static inline int terminal_ends(terminal *t) {
-    int status = 0;
-    while (terminal_take(t)) continue;
-    waitpid(t->pid, &status, 0);
+/* Its exit code once it has ended; what it shows until then is kept. -1: a signal ended it, which is
+ * ours where it does not end. `text` (or NULL) is typed twice a second till then: of what comes
+ * before a line is edited, the terminal may take a Ctrl-D for its own. */
+static inline int terminal_ends_by(terminal *t, const char *text) {
+    int status = 0, ended = 0, shows = 1;
+    for (int tenth = 0; tenth < 10 * TERMINAL_SECONDS && !ended; tenth++) {
+        struct pollfd input = {.fd = t->fd, .events = POLLIN};
+        if (text && tenth % 5 == 0 && write(t->fd, text, strlen(text)) < 0) text = NULL;
+        if (shows && poll(&input, 1, 100) > 0)
+            shows = terminal_take(t);
+        else if (!shows)
+            usleep(100000);
+        ended = waitpid(t->pid, &status, WNOHANG) == t->pid;
+    }
+    if (!ended) {
+        kill(t->pid, SIGKILL);
+        waitpid(t->pid, &status, 0);
+    }
+    while (shows && terminal_take(t)) continue;
     close(t->fd);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
+
+static inline int terminal_ends(terminal *t) { return terminal_ends_by(t, NULL); }
 
 #endif
