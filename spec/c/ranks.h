@@ -8,6 +8,7 @@
 #define PF_TEST_RANKS_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "check.h"
 #include "comm.h"
@@ -52,7 +53,7 @@ struct ranks_world {
     pthread_mutex_t lock;
     ranks_letter *post[RANKS_MOST][RANKS_MOST]; /* from, to */
     ranks_end *end[RANKS_MOST];
-    int aborted;
+    atomic_int aborted;
     int (*fn)(pf_engine *engine, int rank, void *context);
     void *context;
     int status[RANKS_MOST];     /* what comes back: of opening, or of fn */
