@@ -66,8 +66,8 @@ describe("guides", function()
       for _, block in ipairs(blocks(support.read(GUIDES .. name), "c")) do
         support.write(folder .. "/block.c", ("#include <performer.h>\n#include <stdio.h>\n"
           .. "int main(void) {\n%s    return status < 0;\n}\n"):format(block))
-        local code, _, err = support.shell(("env -u LD_PRELOAD cc -std=c99 -Wall -Werror -fsyntax-only "
-          .. "-Iengine/include '%s/block.c'"):format(folder))
+        local code, _, err = support.shell(("env -u LD_PRELOAD cc -std=c99 -Wall -Werror "
+          .. "-fsyntax-only -Iengine/include '%s/block.c'"):format(folder))
         assert.equal(0, code, err)
         count = count + 1
       end

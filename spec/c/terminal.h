@@ -70,8 +70,8 @@ static inline int terminal_sees(terminal *t, const char *text) {
     }
 }
 
-/* Its exit code once it has ended; what it shows until then is kept. -1: a signal ended it, which is
- * ours where it does not end. `text` (or NULL) is typed twice a second till then: of what comes
+/* Its exit code once it has ended; what it shows until then is kept. -1: a signal ended it, which
+ * is ours where it does not end. `text` (or NULL) is typed twice a second till then: of what comes
  * before a line is edited, the terminal may take a Ctrl-D for its own. */
 static inline int terminal_ends_by(terminal *t, const char *text) {
     int status = 0, ended = 0, shows = 1;
