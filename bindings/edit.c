@@ -70,6 +70,7 @@ static int read_character(EditLine *el, wchar_t *out) {
         const ssize_t n = read(STDIN_FILENO, &byte, 1);
         if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
         if (n <= 0) return 0;
+        if (byte == 0) continue; /* a Ctrl-D that was typed before: it would stand in the line */
         const size_t used = mbrtowc(out, &byte, 1, &edit->partial);
         if (used == (size_t)-2) continue;
         if (used != (size_t)-1) return 1;
