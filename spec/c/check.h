@@ -6,6 +6,7 @@
 #define PF_CHECK_H
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,7 @@ enum { SANITIZED = 1 };
 enum { SANITIZED = 0 };
 #endif
 
-static int check_passed, check_failed;
+static atomic_int check_passed, check_failed; /* threads check, too */
 
 #define CHECK(condition) check_one((condition) ? 1 : 0, #condition, __FILE__, __LINE__)
 #define CHECK_OK(call)                                                                             \

@@ -201,7 +201,7 @@ static void test_nodes(void) {
 }
 
 static int sum_tensors(pf_engine *engine, int rank, void *context) {
-    int *wrong = context;
+    atomic_int *wrong = context;
     pf_tensor *t[2] = {counted(engine, 2, 3), counted(engine, 1, 4)}, *turned = transposed(t[0]);
     pf_f32(t[0])[5] += (float)rank;
     int status = pf_comm_sum(engine, t, 2);
@@ -216,7 +216,7 @@ static int sum_tensors(pf_engine *engine, int rank, void *context) {
 
 static void test_tensors(void) {
     ranks_world w = {.ranks = 3};
-    int wrong = 0;
+    atomic_int wrong = 0;
     ranks_run(&w, sum_tensors, &wrong);
     CHECK(wrong == 0 && w.status[0] == PF_OK && w.status[2] == PF_OK);
 }
