@@ -280,12 +280,12 @@ static bool run_with_failure(const scenario *s, fail_mode mode, bool forever, in
     pf_engine_info(engine, &after);
     bool good = inject.open == 0 && before.live == after.live;
     if (!good) report(s, "left open or leaked", mode, forever, at, status);
-    check_passed += good, check_failed += !good;
+    check_one(good, s->name, __FILE__, __LINE__);
     good = s->good(status) && (reached || status >= 0);
     /* What was half done is finished. */
     if (!forever && !inject.also && mode == SHORT) good = good && status >= 0 && status != 1;
     if (!good) report(s, "is wrong", mode, forever, at, status);
-    check_passed += good, check_failed += !good;
+    check_one(good, s->name, __FILE__, __LINE__);
     if (s->after) s->after();
     power_close_disk(&disk);
     return reached;
