@@ -154,7 +154,7 @@ end
 
 kit.main(function()
   local o = kit.options { name = "proteins", sizes = SIZES,
-    takes = "about an hour on two cores",
+    takes = "an hour and a half on two busy cores",
     about = "Protein language models with exact, softmax and ReLU attention.",
     data = { { "data", "FASTA to train on; - for the standard input" },
              { "valid", "FASTA to validate on (default: a part of --data)" },
