@@ -118,12 +118,17 @@ static int kernel_open_host(lua_State *L) {
     pf_host_map host = {.size = sizeof host, .map = run_map, .release = release_map};
     host.parameters = parameters_of(L, 3, &host.n_parameters);
     pf_kernel **box = new_kernel(L);
-    lua_map *map = malloc(sizeof *map);
-    if (!map) return lpf_raise(L, "kernel.custom: out of memory");
-    host.context = map;
+    lpf_context *ctx = lpf_enter(L);
     lua_pushvalue(L, 2);
-    *map = (lua_map){lpf_enter(L), luaL_ref(L, LUA_REGISTRYINDEX)};
-    map->ctx->refs++;
+    const int ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_map *map = malloc(sizeof *map); /* nothing may raise until the kernel owns it */
+    if (!map) {
+        luaL_unref(L, LUA_REGISTRYINDEX, ref);
+        return lpf_raise(L, "kernel.custom: out of memory");
+    }
+    *map = (lua_map){ctx, ref};
+    ctx->refs++;
+    host.context = map;
     int status = pf_kernel_open_host(box, engine, name, &host);
     if (status < 0) release_map(map);
     lpf_result(L, status);

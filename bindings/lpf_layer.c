@@ -420,32 +420,32 @@ static int layer_new(lua_State *L) {
     const bool streams = field_is_true(L, 1, "step");
     const char *const *names = read_names(L, 1, name);
     pf_module **box = lpf_new_module(L);
+    pf_host_layer host = {.size = sizeof host,
+                          .forward = layer_forward,
+                          .step = streams ? layer_step : NULL,
+                          .release = layer_release,
+                          .release_state = layer_release_state,
+                          .fork_state = layer_fork_state,
+                          .save_state = layer_save_state,
+                          .load_state = layer_load_state,
+                          .inputs = names,
+                          .begin = layer_begin,
+                          .by_position = field_is_true(L, 1, "by_position"),
+                          .part = field_is_true(L, 1, "part") ? layer_part : NULL,
+                          .after_step =
+                              field_is_true(L, 1, "after_step") ? layer_after_step : NULL,
+                          .width = lpf_opt_integer(L, 1, "width", 0),
+                          .recompute = field_is_true(L, 1, "recompute")};
     lua_pushvalue(L, 1);
     const int ref = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_layer *layer = malloc(sizeof *layer);
+    lua_layer *layer = malloc(sizeof *layer); /* nothing may raise until the module owns it */
     if (!layer) {
         luaL_unref(L, LUA_REGISTRYINDEX, ref);
         return lpf_raise(L, "%s: out of memory", name);
     }
     *layer = (lua_layer){s, ref};
     s->refs++;
-    const pf_host_layer host = {.size = sizeof host,
-                                .forward = layer_forward,
-                                .step = streams ? layer_step : NULL,
-                                .release = layer_release,
-                                .release_state = layer_release_state,
-                                .context = layer,
-                                .fork_state = layer_fork_state,
-                                .save_state = layer_save_state,
-                                .load_state = layer_load_state,
-                                .inputs = names,
-                                .begin = layer_begin,
-                                .by_position = field_is_true(L, 1, "by_position"),
-                                .part = field_is_true(L, 1, "part") ? layer_part : NULL,
-                                .after_step =
-                                    field_is_true(L, 1, "after_step") ? layer_after_step : NULL,
-                                .width = lpf_opt_integer(L, 1, "width", 0),
-                                .recompute = field_is_true(L, 1, "recompute")};
+    host.context = layer;
     const int status = pf_module_host(box, engine, name, &host, children, n);
     if (status < 0) layer_release(layer); /* the module took nothing over */
     lpf_result(L, status);

@@ -200,6 +200,9 @@ static const char *const SCENARIO =
     "local kernel = pf.kernel.softmax { features = 4, head_dim = 2 }\n"
     "local q = pf.randn(1, 1, 3, 2)\n"
     "pf.attention.favor(q, q, q, { kernel = kernel })\n"
+    "pf.kernel.custom { map = function(x) return x * x end }\n"
+    "do local tape <close> = pf.tape()\n"
+    "  tape:backward(pf.recompute(function(x) return x * x end, w):sum()) end\n"
     "assert(pf.json.decode(text).type == 'chain' and tostring(w) and tostring(model))\n";
 
 static int run_scenario(lua_State *L) {
