@@ -432,8 +432,7 @@ static int layer_new(lua_State *L) {
                           .begin = layer_begin,
                           .by_position = field_is_true(L, 1, "by_position"),
                           .part = field_is_true(L, 1, "part") ? layer_part : NULL,
-                          .after_step =
-                              field_is_true(L, 1, "after_step") ? layer_after_step : NULL,
+                          .after_step = field_is_true(L, 1, "after_step") ? layer_after_step : NULL,
                           .width = lpf_opt_integer(L, 1, "width", 0),
                           .recompute = field_is_true(L, 1, "recompute")};
     lua_pushvalue(L, 1);
