@@ -550,6 +550,48 @@ return {
       "The averages into the model, or the weights back. Between the two the optimizer neither " ..
       "steps nor is saved." },
     { "Optimizer:has_average", "", "boolean", "Was it made with ema?" },
+    { "Optimizer:set_lanes", "lanes: integer", "",
+      "A step's batch in so many parts, whose gradients are added as a fixed tree: the same " ..
+      "bits on 1 to so many ranks (pf.ranks). 1 with one rank: none." },
+    { "Optimizer:fold", "", "",
+      "What has gathered is the gradient of this rank's next lane; a step comes when all are " ..
+      "folded." },
+  },
+  {
+    id = "ranks", title = "Ranks",
+    { "pf.ranks.open", "options?: {timeout: number, file: string}", "pf.Ranks?, string?, string?",
+      "The ranks that mpirun or Slurm has started, or one: {rank (from 0), size, local_rank, " ..
+      "local_size, transport, hosts}. timeout (60): seconds that one is waited for; file: the " ..
+      "plugin, by itself MPI's. Every rank calls the same methods in the same order; what fails " ..
+      "on one raises on all." },
+    { "pf.ranks.launched", "", "integer, integer",
+      "How many ranks a launcher has started (0: none has), and which one this is: before they " ..
+      "are opened." },
+    { "Ranks:first", "", "boolean", "Is this rank 0, which writes and speaks?" },
+    { "Ranks:lanes", "lanes: integer", "fun(): integer?",
+      "for lane in ranks:lanes(n): those of n lanes, from 1, that are this rank's." },
+    { "Ranks:wait", "", "", "Waits until all are here." },
+    { "Ranks:any", "flag: boolean, ...: boolean", "boolean, ...",
+      "true where any rank says true; of several flags, each." },
+    { "Ranks:sum", "number: number, ...: number", "number, ...",
+      "Sums over all ranks, in their order; several numbers give several sums." },
+    { "Ranks:most", "number: number", "integer, number",
+      "The rank that has the largest number, and that." },
+    { "Ranks:collect", "value: any", "any[]", "What each rank has, plain data, in order." },
+    { "Ranks:collect_bytes", "text: string", "string[]", "The texts of all ranks, in order." },
+    { "Ranks:share", "value: any, from?: integer", "any",
+      "What rank `from` (0) has: plain data; of a tensor or a model the numbers, in place." },
+    { "Ranks:share_bytes", "bytes?: string, from?: integer", "string",
+      "The text that rank `from` (0) has, whatever the others give." },
+    { "Ranks:settle", "message: string", "boolean, string?",
+      "Says that this rank has failed, at whatever the others are. Do all know, so that the " ..
+      "ranks can close, and the message that all have." },
+    { "Ranks:abort", "code?: integer", "", "Ends every rank at once with the code (75)." },
+    { "Ranks:waited", "", "number", "Seconds that this rank has waited for others so far." },
+    { "Ranks:lost", "", "boolean", "Has the talk ended, since a rank was lost or out of step?" },
+    { "Ranks:host", "rank?: integer", "string?", "The machine that a rank is on." },
+    { "Ranks:at", "step: integer", "", "What messages call the time." },
+    { "Ranks:close", "", "", "All ranks come here; a program's end does it by itself." },
   },
   {
     id = "data", title = "Data",

@@ -105,7 +105,7 @@ local function check_coverage()
     for _, entry in ipairs(section) do
       known[entry[1]] = true
       local object = entry[1]:find "^Kernel:" or entry[1]:find "^Tokenizer:"
-        or entry[1]:find "^Graph:" or entry[1]:find "^Pattern:"
+        or entry[1]:find "^Graph:" or entry[1]:find "^Pattern:" or entry[1]:find "^Ranks:"
       if not live[entry[1]] and not object then
         problems[#problems + 1] = entry[1] .. " is described in .ci/api.lua, but isn't there"
       end
@@ -336,6 +336,15 @@ local Serving = {}
 
 ---@class pf.Optimizer
 local Optimizer = {}
+
+---@class pf.Ranks
+---@field rank integer
+---@field size integer
+---@field local_rank integer
+---@field local_size integer
+---@field transport? string
+---@field hosts string[]
+local Ranks = {}
 
 ---@class pf.Data
 local Data = {}

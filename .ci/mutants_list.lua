@@ -213,7 +213,7 @@ change("BEST marks the worst", "scripts/kit/run.lua",
 change("the batches of a step count alike", "scripts/kit/steps.lua",
   "batch.tokens / self.step_tokens or", "1 / n or", "commands_accumulate_spec")
 change("every batch of a step has the dropout of the first", "scripts/kit/steps.lua",
-  "pass.micro = (i or 1) - 1", "pass.micro = 0", "commands_accumulate_spec")
+  "self.step_batches[i or 1].forward - 1", "0", "commands_accumulate_spec")
 change("the weights are judged, not their average", "scripts/train.lua",
   "run:averaged(evaluate.run, ", "evaluate.run(", "commands_average_spec")
 change("a save in an evaluation leaves the weights for the average", "scripts/kit/run.lua",

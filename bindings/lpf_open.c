@@ -327,6 +327,7 @@ int luaopen_performer_core(lua_State *L) {
     lpf_open_io(L);
     lpf_open_file(L);
     lpf_open_data(L);
+    lpf_open_comm(L);
     return 1;
 }
 

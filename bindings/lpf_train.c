@@ -59,6 +59,24 @@ static int optimizer_step(lua_State *L) {
     return 2;
 }
 
+/* opt:set_lanes(n): a step's batch in n parts, each folded when its backward is through. */
+static int optimizer_set_lanes(lua_State *L) {
+    pf_optimizer *optimizer = lpf_check_optimizer(L, 1, "set_lanes");
+    const int64_t lanes = lpf_check_whole(L, 2, "set_lanes", "the number of lanes");
+    if (lanes < 1 || lanes >= 1 << 16)
+        return lpf_raise(L, "set_lanes: %lld lanes; from 1 to 65535 are possible",
+                         (long long)lanes);
+    lpf_result(L, pf_optimizer_set_lanes(optimizer, lpf_engine(L), (int)lanes));
+    return 0;
+}
+
+/* opt:fold(): what has gathered is the gradient of the next lane. */
+static int optimizer_fold(lua_State *L) {
+    pf_optimizer *optimizer = lpf_check_optimizer(L, 1, "fold");
+    lpf_result(L, pf_optimizer_fold(optimizer, lpf_engine(L)));
+    return 0;
+}
+
 static int optimizer_steps(lua_State *L) {
     lua_pushinteger(L, (lua_Integer)pf_optimizer_steps(lpf_check_optimizer(L, 1, "steps")));
     return 1;
@@ -136,6 +154,8 @@ static int finite_end(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {{"step", optimizer_step},
+                                   {"set_lanes", optimizer_set_lanes},
+                                   {"fold", optimizer_fold},
                                    {"steps", optimizer_steps},
                                    {"model", optimizer_model},
                                    {"use_average", optimizer_use_average},

@@ -1,11 +1,12 @@
 /*
  * process.c - see process.h.
  *
- * SIGINT, SIGTERM, SIGHUP and SIGXCPU (a limit on processor time) are one wish: end, and keep what
- * there is. A script that asks pf.interrupted() sees the first one and ends by itself; any other
- * script, and the second signal, stop the engine's call and the script where they stand; what has
- * not ended GRACE seconds later, or at the third, is ended by the program. Of Ctrl-C alone a script
- * that catches errors may think what it likes: no time runs after the first.
+ * SIGINT, SIGTERM, SIGHUP, SIGUSR1 (which mpirun hands on to its ranks, and waits for) and SIGXCPU
+ * (a limit on processor time) are one wish: end, and keep what there is. A script that asks
+ * pf.interrupted() sees the first one and ends by itself; any other script, and the second signal,
+ * stop the engine's call and the script where they stand; what has not ended GRACE seconds later,
+ * or at the third, is ended by the program. Of Ctrl-C alone a script that catches errors may think
+ * what it likes: no time runs after the first.
  *
  * At a prompt Ctrl-C is another wish: that what runs ends, and the session goes on. No count of it
  * ends the program; Ctrl-\, the system's, does.
@@ -163,6 +164,7 @@ void process_watch(lua_State *L) {
     handle(SIGINT, on_stop, true);
     handle(SIGTERM, on_stop, false);
     handle(SIGHUP, on_stop, false);
+    handle(SIGUSR1, on_stop, false);
     handle(SIGXCPU, on_cpu, false);
     handle(SIGALRM, end_now, true);
 }

@@ -70,13 +70,13 @@ local function main()
 
   if run.state.pending then conclude(run, run.state.pending) end -- where the run was stopped
   for step in run:steps() do
-    local loss = 0
-    for batch, pass, share in run:batches(step) do -- one, or --accumulate of them
-      loss = loss + learn(model, batch, pass, share)
+    local losses = {}
+    for batch, pass, share in run:batches(step) do -- one, or --accumulate of them, or --lanes
+      losses[#losses + 1] = learn(model, batch, pass, share)
     end
     local lr = run:lr(step)
     local norm = optimizer:step { lr = lr, clip = settings.clip }
-    conclude(run, run:measure { step = step, loss = loss, lr = lr, norm = norm })
+    conclude(run, run:measure { step = step, losses = losses, lr = lr, norm = norm })
   end
 
   run:save(run.done) -- before the long evaluation

@@ -63,6 +63,7 @@ return {
     { kind = "header", "engine/include/performer_files.h" },
     { kind = "header", "engine/include/performer_serving.h" },
     { kind = "header", "engine/include/performer_extend.h" },
+    { kind = "header", "engine/include/performer_comm.h" },
     { kind = "header", "engine/include/performer_transport.h" },
     { kind = "header", "bindings/performer_lua.h" } },
   { title = "Inside",

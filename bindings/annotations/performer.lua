@@ -124,6 +124,15 @@ local Serving = {}
 ---@class pf.Optimizer
 local Optimizer = {}
 
+---@class pf.Ranks
+---@field rank integer
+---@field size integer
+---@field local_rank integer
+---@field local_size integer
+---@field transport? string
+---@field hosts string[]
+local Ranks = {}
+
 ---@class pf.Data
 local Data = {}
 
@@ -1382,6 +1391,108 @@ function Optimizer:use_average(yes) end
 ---Was it made with ema?
 ---@return boolean
 function Optimizer:has_average() end
+
+---A step's batch in so many parts, whose gradients are added as a fixed tree: the same bits on 1
+---to so many ranks (pf.ranks). 1 with one rank: none.
+---@param lanes integer
+function Optimizer:set_lanes(lanes) end
+
+---What has gathered is the gradient of this rank's next lane; a step comes when all are folded.
+function Optimizer:fold() end
+
+---The ranks that mpirun or Slurm has started, or one: {rank (from 0), size, local_rank,
+---local_size, transport, hosts}. timeout (60): seconds that one is waited for; file: the plugin,
+---by itself MPI's. Every rank calls the same methods in the same order; what fails on one raises
+---on all.
+---@param options? {timeout: number, file: string}
+---@return pf.Ranks?, string?, string?
+function pf.ranks.open(options) end
+
+---How many ranks a launcher has started (0: none has), and which one this is: before they are
+---opened.
+---@return integer, integer
+function pf.ranks.launched() end
+
+---Is this rank 0, which writes and speaks?
+---@return boolean
+function Ranks:first() end
+
+---for lane in ranks:lanes(n): those of n lanes, from 1, that are this rank's.
+---@param lanes integer
+---@return fun(): integer?
+function Ranks:lanes(lanes) end
+
+---Waits until all are here.
+function Ranks:wait() end
+
+---true where any rank says true; of several flags, each.
+---@param flag boolean
+---@param ... boolean
+---@return boolean, ...
+function Ranks:any(flag, ...) end
+
+---Sums over all ranks, in their order; several numbers give several sums.
+---@param number number
+---@param ... number
+---@return number, ...
+function Ranks:sum(number, ...) end
+
+---The rank that has the largest number, and that.
+---@param number number
+---@return integer, number
+function Ranks:most(number) end
+
+---What each rank has, plain data, in order.
+---@param value any
+---@return any[]
+function Ranks:collect(value) end
+
+---The texts of all ranks, in order.
+---@param text string
+---@return string[]
+function Ranks:collect_bytes(text) end
+
+---What rank `from` (0) has: plain data; of a tensor or a model the numbers, in place.
+---@param value any
+---@param from? integer
+---@return any
+function Ranks:share(value, from) end
+
+---The text that rank `from` (0) has, whatever the others give.
+---@param bytes? string
+---@param from? integer
+---@return string
+function Ranks:share_bytes(bytes, from) end
+
+---Says that this rank has failed, at whatever the others are. Do all know, so that the ranks can
+---close, and the message that all have.
+---@param message string
+---@return boolean, string?
+function Ranks:settle(message) end
+
+---Ends every rank at once with the code (75).
+---@param code? integer
+function Ranks:abort(code) end
+
+---Seconds that this rank has waited for others so far.
+---@return number
+function Ranks:waited() end
+
+---Has the talk ended, since a rank was lost or out of step?
+---@return boolean
+function Ranks:lost() end
+
+---The machine that a rank is on.
+---@param rank? integer
+---@return string?
+function Ranks:host(rank) end
+
+---What messages call the time.
+---@param step integer
+function Ranks:at(step) end
+
+---All ranks come here; a program's end does it by itself.
+function Ranks:close() end
 
 ---FASTA or text from a file, a pipe or "-", the standard input, or a list of these. Options
 ---path, or bytes (those of one file, as a string), valid, format, length, skip_bad, unique,

@@ -134,6 +134,7 @@ pf.data = data.data
 pf.tokenizer = data.tokenizer
 pf.weights = require "performer.weights"
 pf.check = require "performer.check"
+pf.ranks = util.namespace(require "performer.ranks", "pf.ranks")
 
 -- ---- files --------------------------------------------------------------------------
 

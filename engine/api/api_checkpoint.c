@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm.h"
 #include "fit.h"
 #include "folder.h"
 #include "folder_lock.h"
@@ -137,10 +138,10 @@ int pf_checkpoint_save_carried(pf_engine *engine, const char *dir, uint64_t step
                           .config = p.config,
                           .state = p.state,
                           .tokenizer = tokenizer};
-        status = pf_folder_save(engine, dir, step, &parts, keep);
+        if (pf_comm_rank(engine) == 0) status = pf_folder_save(engine, dir, step, &parts, keep);
     }
     parts_free(&p, engine->heap);
-    return status;
+    return pf_comm_settle(engine, status); /* what one rank could not write none has saved */
 }
 
 int pf_model_save(pf_engine *engine, const char *dir, pf_module *module,

@@ -80,6 +80,7 @@ static int vote(pf_engine *engine, ballot *own) {
 }
 
 int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
+    PF_OPEN(engine);
     pf_comm *comm = engine->comm;
     if (!comm) return status;
     if (comm->broken < 0) return pf_fail(comm->broken, "%s", comm->why);
@@ -101,6 +102,7 @@ int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
 int pf_comm_agree(pf_engine *engine, int status) { return pf_comm_agree_on(engine, status, NULL); }
 
 int pf_comm_settle(pf_engine *engine, int status) {
+    PF_OPEN(engine);
     const pf_comm *comm = engine->comm;
     if (comm && status < 0 && comm->number > 0 && comm->failed == comm->number) return status;
     return pf_comm_agree(engine, status);
@@ -108,7 +110,17 @@ int pf_comm_settle(pf_engine *engine, int status) {
 
 /* ---- bytes for all ---- */
 
+/* What is wrong with a part of a verb is this rank's failure, and told to all. */
+static int check_part(int status, const char *verb, const char *name, const void *part) {
+    return status < 0 ? status : pf_need(verb, name, &part, 1);
+}
+
 int pf_comm_share(pf_engine *engine, int status, int root, void *data, size_t bytes) {
+    PF_OPEN(engine);
+    if (bytes > 0) status = check_part(status, __func__, "data", data);
+    if (status >= 0 && (root < 0 || root >= pf_comm_ranks(engine)))
+        status =
+            pf_fail(PF_EINVAL, "share: there is no rank %d among %d", root, pf_comm_ranks(engine));
     if (!engine->comm) return status;
     PF_TRY(pf_comm_agree(engine, status));
     return spread(engine, PF_VERB_SHARE, root, data, bytes);
@@ -133,7 +145,11 @@ static int swap_all(pf_engine *engine, const void *own, const size_t *bytes, cha
 
 int pf_comm_collect_all(pf_engine *engine, int status, const void *own, const size_t *bytes,
                         void *all) {
+    PF_OPEN(engine);
     pf_comm *comm = engine->comm;
+    status = check_part(status, __func__, "own", own);
+    status = check_part(status, __func__, "bytes", bytes);
+    status = check_part(status, __func__, "all", all);
     if (!comm) {
         if (status >= 0) memmove(all, own, bytes[0]);
         return status;
@@ -149,6 +165,9 @@ int pf_comm_collect_all(pf_engine *engine, int status, const void *own, const si
 }
 
 int pf_comm_collect(pf_engine *engine, int status, const void *own, size_t bytes, void *all) {
+    PF_OPEN(engine);
+    status = check_part(status, __func__, "own", own);
+    status = check_part(status, __func__, "all", all);
     int ranks = pf_comm_ranks(engine);
     size_t room = (size_t)ranks * sizeof(size_t), *each = pf_heap_alloc(engine->heap, room);
     if (status >= 0 && !each) status = PF_ENOMEM;
@@ -215,6 +234,8 @@ static int check_transport(const pf_transport *t) {
 static size_t block_of(int ranks) { return sizeof(pf_comm) + (size_t)ranks * PF_COMM_HOST; }
 
 int pf_comm_open(pf_engine *engine, pf_transport *transport, double timeout, const char *host) {
+    PF_OPEN(engine);
+    PF_NEED(transport);
     int status = check_transport(transport);
     if (status >= 0 && engine->comm)
         status = pf_fail(PF_ESTATE, "comm: the engine has ranks already");
@@ -236,7 +257,7 @@ int pf_comm_open(pf_engine *engine, pf_transport *transport, double timeout, con
 }
 
 void pf_comm_close(pf_engine *engine) {
-    pf_comm *comm = engine->comm;
+    pf_comm *comm = engine ? engine->comm : NULL;
     if (!comm) return;
     engine->comm = NULL;
     /* To end a talk well takes all ranks; of one that is broken the transport stays as it is. */
@@ -247,13 +268,32 @@ void pf_comm_close(pf_engine *engine) {
 }
 
 void pf_comm_abort(pf_engine *engine, int code) {
-    pf_comm *comm = engine->comm;
+    pf_comm *comm = engine ? engine->comm : NULL;
     if (comm) comm->transport->abort(comm->transport->self, code);
 }
 
 int pf_comm_rank(const pf_engine *engine) { return engine->comm ? engine->comm->rank : 0; }
 int pf_comm_ranks(const pf_engine *engine) { return engine->comm ? engine->comm->ranks : 1; }
-double pf_comm_waited(const pf_engine *engine) { return engine->comm ? engine->comm->waited : 0; }
 void pf_comm_at(pf_engine *engine, uint64_t step) {
-    if (engine->comm) engine->comm->step = step;
+    if (engine && engine->comm) engine->comm->step = step;
+}
+
+const char *pf_comm_host(const pf_engine *engine, int rank) {
+    const pf_comm *comm = engine ? engine->comm : NULL;
+    return comm && rank >= 0 && rank < comm->ranks ? comm->host[rank] : NULL;
+}
+
+int pf_comm_about(const pf_engine *engine, pf_comm_info *info) {
+    PF_NEED(engine, info);
+    const pf_comm *comm = engine->comm;
+    pf_comm_info own = {.size = sizeof own, .ranks = 1, .local_ranks = 1};
+    if (comm) {
+        own.rank = comm->rank, own.ranks = comm->ranks;
+        own.local_rank = comm->transport->local_rank;
+        own.local_ranks = comm->transport->local_ranks;
+        own.transport = comm->transport->name;
+        own.waited = comm->waited;
+        own.lost = comm->broken < 0;
+    }
+    return pf_result_give(info, &own, sizeof own, "comm");
 }

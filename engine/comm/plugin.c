@@ -1,7 +1,5 @@
 /*
- * plugin.c - the transport as a plugin, found when ranks are there: the engine links no MPI. What
- * must hold: a run that a launcher has started several times over never trains several times in one
- * folder for want of the plugin, so what a launcher says is asked first.
+ * plugin.c - the transport as a plugin, found when ranks are there: the engine links no MPI.
  */
 #include <dlfcn.h>
 #include <stdio.h>
@@ -13,36 +11,28 @@
 enum { PATH_ROOM = 4096 };
 static const char PLUGIN[] = "libperformer_mpi.so";
 
-int pf_ranks_launched(void) {
-    /* Slurm names its tasks in a batch script, too, which is no step of ranks. */
-    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE"};
-    const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
-    for (int i = 0; i < PF_COUNT(names); i++) {
-        const char *text = getenv(names[i]);
-        if (text && atoi(text) > 0) return atoi(text);
-    }
-    return tasks && atoi(tasks) > 1 ? atoi(tasks) : 0;
-}
-
-/* The plugin's path in the folder of this library; false: it is not known. */
-static bool beside(char path[PATH_ROOM]) {
+/* The plugin in `where`, as seen from the folder of this code: a library, or the program that it is
+ * linked into. NULL: it is not there. */
+static void *load_beside(const char *where) {
+    char path[PATH_ROOM];
     union {
-        int (*function)(void);
+        int (*function)(const pf_engine *engine);
         void *object; /* as dladdr asks for it */
-    } self = {.function = pf_ranks_launched};
+    } self = {.function = pf_comm_ranks};
     Dl_info info;
-    if (!dladdr(self.object, &info) || !info.dli_fname) return false;
+    if (!dladdr(self.object, &info) || !info.dli_fname) return NULL;
     const char *slash = strrchr(info.dli_fname, '/');
-    int folder = slash ? (int)(slash - info.dli_fname) : 0;
-    return slash &&
-           snprintf(path, PATH_ROOM, "%.*s/%s", folder, info.dli_fname, PLUGIN) < PATH_ROOM;
+    const int folder = slash ? (int)(slash - info.dli_fname) : 1;
+    const int n =
+        snprintf(path, PATH_ROOM, "%.*s/%s%s", folder, slash ? info.dli_fname : ".", where, PLUGIN);
+    return n < PATH_ROOM ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
 }
 
 static void *load(const char *file) {
-    char path[PATH_ROOM];
     if (!file) file = getenv("PERFORMER_TRANSPORT");
     if (file) return dlopen(file, RTLD_NOW | RTLD_LOCAL);
-    void *plugin = beside(path) ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+    void *plugin = load_beside("");
+    if (!plugin) plugin = load_beside("../lib/");
     return plugin ? plugin : dlopen(PLUGIN, RTLD_NOW | RTLD_LOCAL);
 }
 
@@ -57,7 +47,7 @@ int pf_transport_load(pf_transport **transport, const char *file) {
     if (!plugin) {
         const char *why = dlerror();
         return pf_fail(PF_ENOTFOUND,
-                       "ranks: no transport: %s; build libperformer_mpi.so with the "
+                       "no transport: %s; build libperformer_mpi.so with the "
                        "MPI of this machine, or name it in PERFORMER_TRANSPORT",
                        why ? why : "it can't be loaded");
     }

@@ -362,6 +362,7 @@ PF_API int pf_describe(pf_config **tree, pf_engine *PF_NULLABLE engine);
 #include "performer_data.h"    /* plain data; tokenizers, data sets, batches */
 #include "performer_files.h"   /* access to files as a host gives it; files in memory */
 #include "performer_train.h"   /* optimizers, averages, schedules */
+#include "performer_comm.h"    /* training on several ranks */
 #include "performer_serving.h" /* a running batch that sequences join and leave */
 #include "performer_extend.h"  /* layers of the host's, recomputation, gradient check, yardstick */
 

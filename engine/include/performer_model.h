@@ -222,7 +222,8 @@ PF_API int pf_checkpoint_hold(pf_engine *engine, const char *dir);
 /* Saves model, optimizer (may be NULL) and `state` (a map, may be NULL) to the folder dir/step-N,
  * then LATEST. Of the checkpoints that this run wrote it keeps the newest `keep` and the one BEST
  * names (keep 0: all); what else lies in the folder stays, and a step-N of others is renamed to
- * step-N.aside. Step 0 over a run that has gone on is refused with PF_ESTATE. */
+ * step-N.aside. Step 0 over a run that has gone on is refused with PF_ESTATE. Of several ranks all
+ * come here, and rank 0 writes. */
 PF_API int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step, pf_module *module,
                               const pf_optimizer *PF_NULLABLE optimizer,
                               const pf_config *PF_NULLABLE state,

@@ -32,6 +32,17 @@ PF_API int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_modu
  * pf_module_backward_sliced does the same); pass.micro keys their dropout. */
 PF_API int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
                              double *PF_NULLABLE norm);
+/* ---- lanes ---------------------------------------------------------------------------------
+ * A step's batch in `lanes` parts, whose gradients are added as a fixed binary tree: the bits are
+ * the same on any number of ranks (performer_comm.h) up to that of lanes, of which rank r of P has
+ * those from r lanes / P on. 1 with one rank: no lanes. */
+
+/* The optimizer's steps have so many lanes from the next one on; what was folded is dropped. */
+PF_API int pf_optimizer_set_lanes(pf_optimizer *optimizer, pf_engine *engine, int lanes);
+/* What has gathered in the parameters is the gradient of the next lane of this rank. A step comes
+ * when all of them are folded (else PF_ESTATE); without lanes each of several ranks is one. */
+PF_API int pf_optimizer_fold(pf_optimizer *optimizer, pf_engine *engine);
+
 PF_API uint64_t pf_optimizer_steps(const pf_optimizer *optimizer);
 PF_API int pf_optimizer_drawn(const pf_optimizer *optimizer); /* projections, in the last step */
 /* Averages that stand in the weights' place change back first. */

@@ -259,6 +259,8 @@ int pf_watch_make(pf_module *m, int64_t heads);
 void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a,
                    const pf_pass *pass, const pf_tensor *q, const pf_tensor *k);
 /* The mean |x + y|^2 of query head `head`, once for each look; false: nothing new. */
+/* What the last lane saw stands on all ranks: after the lanes of a step, before a tilt moves. */
+int pf_watch_share(pf_engine *e, pf_module *m);
 bool pf_watch_take(const pf_module *m, int64_t head, double *sum);
 /* trainable.c: what a tree says of what is trained: `adapters` and `frozen`, with names from m on.
  * Both are there only where there are some. */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm.h"
 #include "kern.h"
 #include "module.h"
 
@@ -125,6 +126,46 @@ bool pf_watch_take(const pf_module *m, int64_t head, double *sum) {
     *sum = 0;
     for (int i = 0; i < (int)row[COUNT]; i++) *sum += (double)row[SUM + i] / (double)row[COUNT];
     return isfinite(*sum);
+}
+
+/* ---- ranks ---- */
+
+/* Did any layer below m look since its tilt moved, and how many floats have those that may? */
+static bool looked(const pf_module *m, int64_t *floats) {
+    const pf_tensor *watch = pf_module_tensor(m, "watch");
+    bool any = watch && pf_f32(watch)[FRESH] != 0;
+    if (watch) *floats += pf_tensor_numel(watch);
+    for (int i = 0; i < m->n_child; i++) any |= looked(m->child[i].module, floats);
+    return any;
+}
+
+/* The rows of all layers below m into `block`, or back from there; where the next one goes. */
+static float *carry(const pf_module *m, float *block, bool back) {
+    pf_tensor *watch = pf_module_tensor(m, "watch");
+    const size_t n = watch ? (size_t)pf_tensor_numel(watch) : 0;
+    if (n > 0 && back) memcpy(pf_f32(watch), block, n * sizeof *block);
+    if (n > 0 && !back) memcpy(block, pf_f32(watch), n * sizeof *block);
+    block += n;
+    for (int i = 0; i < m->n_child; i++) block = carry(m->child[i].module, block, back);
+    return block;
+}
+
+/* Where lanes look one after the other, what the last one saw stands: so it is on all ranks, of
+ * which the last one that looked has it. */
+int pf_watch_share(pf_engine *e, pf_module *m) {
+    int64_t n = 0;
+    if (!e->comm) return PF_OK;
+    pf_comm_word word = {.most = looked(m, &n) ? 1 + pf_comm_rank(e) : 0};
+    if (n == 0) return PF_OK;
+    float *block = pf_heap_alloc(e->heap, (size_t)n * sizeof *block);
+    int status = pf_comm_agree_on(e, block ? PF_OK : PF_ENOMEM, &word);
+    if (status >= 0 && word.most > 0) {
+        carry(m, block, false);
+        status = pf_comm_share(e, PF_OK, word.most_of, block, (size_t)n * sizeof *block);
+        if (status >= 0) carry(m, block, true);
+    }
+    pf_heap_free(e->heap, block, (size_t)n * sizeof *block);
+    return status;
 }
 
 /* ---- telling ---- */

@@ -3,6 +3,7 @@
 local argparse = require "argparse"
 local cli_words = require "kit.cli_words"
 local core = require "performer.core"
+local ranks = require "kit.ranks"
 
 local cli = {}
 
@@ -95,7 +96,14 @@ function cli.main(body)
     return { code = 1, message = debug.traceback(problem, 2) }
   end
   local ok, problem = xpcall(body, handler)
-  if not ok then error(problem, 0) end
+  if ok then return ranks.close() end
+  if ranks.several() and type(problem) == "table" then problem = ranks.fail(problem) end
+  if problem.lost then -- nobody waits for this one any more, and it for nobody
+    io.stderr:write("performer: ", core.term.plain(problem.message, true), "\n")
+    ranks.here():abort(problem.code)
+    problem.message = ""
+  end
+  error(problem, 0)
 end
 
 -- ---- output ----
@@ -180,6 +188,7 @@ end
 
 --- A line on stderr.
 function cli.say(format, ...)
+  if not ranks.first() then return end -- of several ranks one speaks
   io.stderr:write(core.term.plain(format:format(...), true), "\n")
 end
 

@@ -2,6 +2,7 @@
 -- `eval`, and for a training script of one's own.
 local carried = require "kit.carried"
 local pf = require "performer"
+local ranks = require "kit.ranks"
 
 local evaluate = {}
 
@@ -101,6 +102,16 @@ local function batch_of(data, split, index, all, options)
   return batch
 end
 
+--- Sums of the numbers of each batch, one batch after the other: the same for any number of ranks.
+local function sums_of(parts)
+  local sums = { 0, 0, 0, 0, 0, 0, 0 }
+  for _, part in ipairs(parts) do
+    for i, number in ipairs(part) do sums[i] = sums[i] + number end
+  end
+  for i = 2, 4 do sums[i] = math.tointeger(sums[i]) end -- hits, tokens, rows
+  return table.unpack(sums)
+end
+
 --- How many batches of `rows` rows a split has.
 function evaluate.batches(data, split, rows) return math.ceil(data:info(split).rows / rows) end
 
@@ -117,25 +128,28 @@ function evaluate.run(model, data, options)
   local batches = math.min(all, options.limit or all)
   local mask = options.masked and data:tokenizer():special "mask"
   local costs = options.baseline and letter_costs(data)
-  local counted, frequencies, behind = options.counting and counting(data), 0, 0
-  local start, total, right, tokens, rows, cost = pf.clock(), 0, 0, 0, 0, 0
+  local counted, start = options.counting and counting(data), pf.clock()
   local carry = carried.first(model, options, size)
+  local parts, stopped = {}, false
   for i = 1, batches do
-    local index = carry and i or 1 + (i - 1) * all // batches
-    local batch = batch_of(data, split, index, all, options)
-    if mask then hide_all(batch, mask) end
-    local sums = model:evaluate(batch, { carry = carry }) -- long rows in slices, logits in pieces
-    total, right, tokens = total + sums.loss, right + sums.right, tokens + sums.tokens
-    cost = cost + (costs and cost_of(batch.target, costs) or 0)
-    if counted then
-      local one, two = count_costs(batch, counted)
-      frequencies, behind = frequencies + one, behind + two
+    if carry or ranks.has(i) then -- what is carried goes from batch to batch
+      local index = carry and i or 1 + (i - 1) * all // batches
+      local batch = batch_of(data, split, index, all, options)
+      if mask then hide_all(batch, mask) end
+      local sums = model:evaluate(batch, { carry = carry }) -- long rows in slices, logits in pieces
+      local one, two = 0, 0
+      if counted then one, two = count_costs(batch, counted) end
+      parts[i] = { sums.loss, sums.right, sums.tokens, batch.rows,
+                   costs and cost_of(batch.target, costs) or 0, one, two }
+      stopped = options.stop and options.stop() or false
+      if stopped then break end
+      collectgarbage() -- the batch's own tensors
+      if options.each then options.each(i, batches) end
     end
-    rows = rows + batch.rows
-    if options.stop and options.stop() then return nil end
-    collectgarbage() -- the batch's own tensors
-    if options.each then options.each(i, batches) end
   end
+  if ranks.any(stopped) then return nil end
+  local total, right, tokens, rows, cost, frequencies, behind =
+    sums_of(carry and parts or ranks.gather(parts, batches, 7))
   local some = math.max(tokens, 1)
   return { loss = total / some, perplexity = evaluate.perplexity(total / some), tokens = tokens,
            rows = rows, accuracy = right / some, seconds = pf.clock() - start,

@@ -55,7 +55,8 @@ end
 
 --- A loss that is no number, or far above the first, ends the search: the rate is too high by far.
 function Finder:measure(record)
-  local loss, first = record.loss, self.sweep[1] and self.sweep[1].loss or record.loss
+  local loss = self.loss_of(record)
+  local first = self.sweep[1] and self.sweep[1].loss or loss
   if loss ~= loss or loss > 3 * math.max(first, 1) then
     self:report()
     pf.exit(0)

@@ -4,6 +4,7 @@ local cli = require "kit.cli"
 local lfs = require "lfs"
 local trainable = require "kit.trainable"
 local pf = require "performer"
+local ranks = require "kit.ranks"
 local start = require "kit.start"
 
 local finish = {}
@@ -78,8 +79,9 @@ function finish.run(run, result)
     run.baselines = run.baselines or { frequencies = result.baseline }
   end
   run:save(step)
-  if run.state.best_step == step then pf.checkpoint.mark(run.dir, "BEST", step) end
+  if run.state.best_step == step then run:mark_best(step) end
   local average, picture = save_average(run, step), run:draw()
+  if not ranks.first() then return end
   say_figures(record, baselines, run.data:info("valid").tokens)
   encourage(run, record)
   cli.say("\nrun folder  %s (checkpoint step-%d, log.jsonl)", run.dir, step)

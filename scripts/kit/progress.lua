@@ -11,14 +11,15 @@ local function duration(seconds)
   return ("%dh%02dm"):format(seconds // 3600, seconds % 3600 // 60)
 end
 
---- total: steps in all (nil: not known yet); live: stderr is a terminal; clock: a function
--- giving seconds; first: steps done before; width: a function giving the terminal's columns;
--- name: what is counted ("step"); late: nothing is shown before it has taken a while; left: a
--- function(step, ...) giving the seconds to the end (nil: by the steps so far); out: a file to
--- write to, instead of stderr.
+--- silent: nothing is shown; total: steps in all (nil: not known yet); live: stderr is a terminal;
+-- clock: a function giving seconds; first: steps done before; width: a function giving the
+-- terminal's columns; name: what is counted ("step"); late: nothing is shown before it has taken a
+-- while; left: a function(step, ...) giving the seconds to the end (nil: by the steps so far); out:
+-- a file to write to, instead of stderr.
 function Progress.new(options)
-  return setmetatable({ total = options.total, live = options.live, clock = options.clock,
-                        start = options.clock(), first = options.first or 0,
+  return setmetatable({ silent = options.silent, total = options.total,
+                        live = options.live, clock = options.clock, start = options.clock(),
+                        first = options.first or 0,
                         last = options.late and options.clock() or -math.huge,
                         width = options.width, name = options.name or "step",
                         left = options.left, out = options.out or io.stderr,
@@ -41,7 +42,7 @@ end
 --- Shows step `step` with `parts`, a list of texts, when it is time; what follows goes to `left`.
 function Progress:show(step, parts, ...)
   local time = self.clock()
-  if time - self.last < self.every then return end
+  if self.silent or time - self.last < self.every then return end
   self.last = time
   local words = { self.total and ("%s %d/%d"):format(self.name, step, self.total)
     or ("%s %d"):format(self.name, step) }
@@ -61,6 +62,7 @@ end
 
 --- A line that stays, above the live one.
 function Progress:note(line)
+  if self.silent then return end
   if self.live then
     self.out:write("\r", fitted(line, (self.width and self.width() or 80) - 1), "\27[K\n")
     self.open = false

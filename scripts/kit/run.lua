@@ -5,7 +5,7 @@
 --   for step in run:steps() do
 --     for batch, pass, share in run:batches(step) do ... forward, backward ... end
 --     ... optimizer:step { lr = run:lr(step) } ...
---     local record = run:measure { step = step, loss = loss, lr = lr, norm = norm }
+--     local record = run:measure { step = step, losses = losses, lr = lr, norm = norm }
 --     if run:due(step) then run:judge(record, ...) end
 --     run:log(record)
 --     if record.valid_loss then run:keep(record) end
@@ -16,6 +16,9 @@
 -- run.settings, run.data, run.model and run.optimizer are what it trains; run.state is what its
 -- checkpoints hold beside them, and may hold more; state.pending is the record of a step that was
 -- saved before it was judged and logged.
+--
+-- On several ranks (ranks.lua) all of them run this; rank 0 has the folder, the log and the clock,
+-- and what it alone can know is shared before anything depends on it.
 local attention = require "kit.attention"
 local cli = require "kit.cli"
 local course = require "kit.course"
@@ -28,6 +31,7 @@ local machine = require "kit.machine"
 local Pace = require "kit.pace"
 local pf = require "performer"
 local Progress = require "kit.progress"
+local ranks = require "kit.ranks"
 local run_data = require "kit.run_data"
 local schedule = require "kit.schedule"
 local start = require "kit.start"
@@ -48,21 +52,26 @@ local TIMED = 24
 -- target), which a script may leave out, is what it makes small. With --find-lr it is no run, but
 -- what find_lr.lua makes of one.
 function Run.open(options, make)
-  cli.try(2, pf.open, { threads = options.threads, memory = options.memory, seed = options.seed })
+  cli.try(2, pf.open, { threads = options.threads or ranks.threads(), memory = options.memory,
+                        seed = options.seed })
+  local opened, message = ranks.open(options.timeout)
+  if not opened then cli.fail(2, message) end
+  start.choose(options)
   local job = options.resume and start.resumed(options, make) or start.fresh(options, make)
   if options.find_lr then return find_lr.open(job, options) end
   local run = setmetatable(job, Run)
   run.loss, run.command = make.loss, options.command
   run.done = run.state.step -- the last step that is whole
   start.describe(run)
-  run.records = cli.need(Log.open { dir = run.dir,
+  run.records = ranks.first() and cli.need(Log.open { dir = run.dir,
                                     json = options.json and cli.json_log("train", "log.jsonl"),
                                     step = options.resume and run.state.step, from = run.from,
                                     tensorboard = run.settings.tensorboard })
-  if run.records.broken > 0 then
+  if run.records and run.records.broken > 0 then
     cli.say("train: log.jsonl: lines left out that are no records: %d", run.records.broken)
   end
   run.progress = Progress.new { total = run.settings.steps, live = pf.term.colour(2),
+                                silent = not ranks.first(),
                                 clock = pf.clock, first = run.state.step,
                                 left = function(...) return run.pace:left(...) end,
                                 width = function() return pf.term.width(2) end }
@@ -72,19 +81,30 @@ function Run.open(options, make)
   return run
 end
 
-function Run:close() self.records:close() end
+function Run:close()
+  if self.records then self.records:close() end
+end
 
 --- The end of the run's scope. A failure that nobody has told yet (in a script's layer, in the
 -- data, for want of memory) is told with what the user has; it loses no step.
 function Run:__close(problem)
   if type(problem) == "table" and problem.code == 1 and not self.told then
+    self:say_lost(problem)
     self.progress:finish()
     local what = problem.message:match "the gradient of '.-' is not finite"
     if what and self.moving then problem.message = "train: " .. self:diagnose(what) end
     local lines = problem.message:find("\n", 1, true)
-    problem.message = problem.message .. (lines and "\n" or "; ") .. self:rescue()
+    if ranks.first() then
+      problem.message = problem.message .. (lines and "\n" or "; ") .. self:rescue()
+    end
   end
   self:close()
+end
+
+--- The file LOST in the run's folder: a rank was lost, and whoever started them is to start again.
+function Run:say_lost(problem)
+  if not ranks.several() or not ranks.here():lost() then return end
+  pf.file.write(self.dir .. "/LOST", problem.message .. "\n")
 end
 
 --- How to go on with the run, whose layers may need their script.
@@ -105,13 +125,15 @@ end
 function Run:stop(step)
   self.progress:finish()
   self:save(step)
+  self.told = true
+  if not ranks.first() then cli.fail(130, "") end
   self:fail(130, ("stopped at step %d; %s"):format(step, self:how_to_go_on()))
 end
 
 --- After a failure: keeps the weights, if they stand as a whole step left them, and says what the
 -- user has.
 function Run:rescue()
-  local whole = self.done > 0 and not self.moving
+  local whole = self.done > 0 and not self.moving and not ranks.several() -- they save together
   if whole and select(2, pcall(self.try_save, self, self.done)) == true then
     return ("saved at step %d; %s"):format(self.done, self:how_to_go_on())
   end
@@ -130,6 +152,7 @@ function Run:diagnose(otherwise)
       break
     end
   end
+  for _, told in ipairs(ranks.collect(where or false)) do where = where or told or nil end
   return ("%s; %s"):format(where or ("step %d: %s"):format(step, otherwise),
     trainable.advice(self.model, schedule.rate(self.settings, step)))
 end
@@ -149,10 +172,14 @@ function Run:steps()
   self.last, self.mark, self.tokens = pf.clock(), pf.clock(), 0
   pf.interrupted() -- who asks gets the first Ctrl-C: from here on it means save and leave
   return function()
-    if self.done >= first and pf.interrupted() then self:stop(self.done) end
-    if self.done >= first then self:save_in_time(self.done) end
+    if self.done >= first then
+      local stop, save = ranks.any(pf.interrupted(), ranks.first() and self:is_save_due())
+      if stop then self:stop(self.done) end
+      if save then self:save(self.done) end
+    end
     if self.done == s.steps or self.state.stopped then return nil end
     if self.logged then self.logged, self.tokens, self.mark = false, 0, pf.clock() end
+    if ranks.several() then ranks.here():at(self.done + 1) end
     self:fetch(self.done + 1)
     self.began = pf.clock()
     if self.done >= first then self.pace:between(self.began - self.last, self.judged) end
@@ -190,14 +217,20 @@ local function steps_for(seconds, times)
   return seconds / sorted[(#sorted + 1) // 2]
 end
 
+--- So many steps fill what is left of --minutes; nil as long as too few are timed.
+function Run:room(step, seconds)
+  local times, budget = self.times, self.settings.minutes * 60
+  if step > self.first + 2 then times[#times + 1] = seconds end -- the first ones are slower
+  if #times < TIMED and (#times < 3 or self.state.seconds < 0.1 * budget) then return nil end
+  return steps_for(0.97 * (budget - self.state.seconds), times)
+end
+
 --- Fixes the number of steps of --minutes once enough of them are timed.
 function Run:fix_steps(step, seconds)
-  local s, times, budget = self.settings, self.times, self.settings.minutes * 60
-  if step > self.first + 2 then times[#times + 1] = seconds end -- the first ones are slower
-  if #times < TIMED and (#times < 3 or self.state.seconds < 0.1 * budget) then return end
-  local warmup = s.warmup
-  course.fix_steps(s, self.data, step, steps_for(0.97 * (budget - self.state.seconds),
-                                                        times))
+  local s = self.settings
+  local room, warmup = ranks.once(self.room, self, step, seconds), s.warmup
+  if not room then return end
+  course.fix_steps(s, self.data, step, room)
   self.progress.total = s.steps
   self.progress:finish()
   cli.say("steps  %d, as many as %g minutes take%s", s.steps, s.minutes, s.warmup == warmup and ""
@@ -216,8 +249,9 @@ end
 --- Takes what a step has come to, { step, loss, lr, norm }, right after it: its time, and the mean
 -- loss so far. A loss that is no number ends the program. The record, to be logged.
 function Run:measure(record)
-  local s, state, now = self.settings, self.state, pf.clock()
-  local step, loss = record.step, record.loss
+  local s, state = self.settings, self.state
+  local step, loss = record.step, self.loss_of(record)
+  local now = pf.clock()
   if loss ~= loss or math.abs(loss) == math.huge then
     local where = self:diagnose(("the loss is %s"):format(loss))
     self:fail(1, ("%s; %s"):format(where, self:what_stands()))
@@ -264,6 +298,11 @@ end
 function Run:log(record)
   local s, step = self.settings, record.step
   if not self:is_logged(step) then return end
+  self:count_waits(record)
+  if not self.records then
+    self.state.pending, self.logged = nil, true
+    return
+  end
   if record.valid_loss or step == s.steps then
     record.attention = attention.record(self.model)
   end
@@ -277,14 +316,25 @@ function Run:log(record)
   self.state.pending, self.logged = nil, true
 end
 
+--- Over several ranks: how many, how long rank 0 has waited for others since the last line, and for
+-- whom all have waited most.
+function Run:count_waits(record)
+  if not ranks.several() then return end
+  local waited = ranks.here():waited()
+  local since = waited - (self.waited or 0)
+  self.waited, record.ranks, record.wait_s = waited, ranks.size(), since
+  record.slowest = ranks.here():most(-since)
+end
+
 function Run:write(record)
+  if not self.records then return end
   local ok, message = self.records:write(record)
   if not ok then self:give_up("can't write the log: " .. message) end
 end
 
 --- Shows that an evaluation at `step` goes on, which may take long.
 function Run:show_batch(step, batch, batches)
-  self:save_in_time(step)
+  if not ranks.several() and self:is_save_due() then self:save(step) end -- others are elsewhere
   if batch < batches then
     self.progress:show(step, { ("evaluating, batch %d of %d"):format(batch, batches) },
                        batches - batch)
@@ -311,7 +361,9 @@ end
 
 --- What the user has when something failed.
 function Run:what_stands()
-  if not lfs.attributes(self.dir .. "/LATEST", "mode") then return "no checkpoint was saved yet" end
+  if lfs.attributes(self.dir .. "/LATEST", "mode") ~= "file" then
+    return "no checkpoint was saved yet"
+  end
   return "the last good checkpoint stands; " .. self:how_to_go_on()
 end
 
@@ -337,9 +389,9 @@ function Run:save(step)
   if not ok then self:fail(1, ("%s; %s"):format(cli.advise(message), self:what_stands())) end
 end
 
---- Saves when the last checkpoint is --save-minutes old. It changes no bit of the training.
-function Run:save_in_time(step)
-  if pf.clock() - self.saved_at >= 60 * self.settings.save_minutes then self:save(step) end
+--- Is the last checkpoint --save-minutes old? To save one changes no bit of the training.
+function Run:is_save_due()
+  return pf.clock() - self.saved_at >= 60 * self.settings.save_minutes
 end
 
 --- Takes the held-out loss of `step` beside the best: is it better?
@@ -358,7 +410,11 @@ function Run:save_best(step, loss)
   self.state.stopped = not last and not course.has_patience(self.settings, self.state) or nil
   self.saved = nil -- what the state says has changed
   self:save(step)
-  if better then pf.checkpoint.mark(self.dir, "BEST", step) end
+  if better then self:mark_best(step) end
+end
+
+function Run:mark_best(step)
+  if ranks.first() then pf.checkpoint.mark(self.dir, "BEST", step) end
 end
 
 --- What the held-out curve is of: all of the rows, or some.
@@ -372,6 +428,7 @@ end
 
 --- The loss curve, beside what counting gets.
 function Run:draw()
+  if not self.records then return nil end
   local baselines = {}
   for _, name in ipairs { "frequencies", "pairs" } do
     local perplexity = self.baselines and self.baselines[name]

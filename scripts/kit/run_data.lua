@@ -3,6 +3,7 @@
 local cli = require "kit.cli"
 local data_options = require "kit.data_options"
 local lfs = require "lfs"
+local ranks = require "kit.ranks"
 local schedule = require "kit.schedule"
 
 local run_data = {}
@@ -108,6 +109,21 @@ function run_data.fingerprint(data)
   local train, valid = data:info "train", data:info "valid"
   return { documents = train.documents + valid.documents, tokens = train.tokens,
            held_out = valid.tokens, checksum = train.checksum, block = train.block }
+end
+
+--- Every rank reads the data for itself: files that differ are told, and who has them.
+function run_data.check_everywhere(fingerprint)
+  local all = ranks.collect(fingerprint)
+  for rank = 2, #all do
+    for name, value in pairs(all[1]) do
+      if all[rank][name] ~= value then
+        cli.fail(1, ("train: rank %d on %s sees other data: %d training tokens in %d documents, "
+          .. "rank 0 has %d in %d; put the same files on every host"):format(rank - 1,
+          ranks.here():host(rank - 1), all[rank].tokens, all[rank].documents, all[1].tokens,
+          all[1].documents))
+      end
+    end
+  end
 end
 
 -- ---- when a run goes on ----

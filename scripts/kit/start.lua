@@ -2,11 +2,14 @@
 -- what comes of it is a job: { settings, data, model, optimizer, state, dir [, from] }.
 local attention = require "kit.attention"
 local carried = require "kit.carried"
+local checkpoint_share = require "kit.checkpoint_share"
 local cli = require "kit.cli"
 local course = require "kit.course"
 local init = require "kit.init"
+local lanes = require "kit.lanes"
 local trainable = require "kit.trainable"
 local pf = require "performer"
+local ranks = require "kit.ranks"
 local run_data = require "kit.run_data"
 local run_folder = require "kit.run_folder"
 local saved = require "kit.saved"
@@ -16,12 +19,20 @@ local watched = require "kit.watched"
 
 local start = {}
 
+-- ---- which of the two ----
+
+--- With --continue a run goes on where its folder holds one, and begins where it holds none.
+function start.choose(options)
+  if not options.continue or not ranks.once(saved.is_run, options.out) then return end
+  options.resume, options.out = options.out, nil
+end
+
 -- ---- afresh ----
 
 --- A run from the beginning. make: { model = function(settings), optimizer = function(model,
 -- settings) }.
 function start.fresh(options, make)
-  if options.out then run_folder.check_free(options.out) end
+  if options.out and ranks.first() then run_folder.check_free(options.out) end
   if saved.is_run(options.data) then
     cli.fail(2, ("train: %s is a run, and no data: go on with it (--resume %s), or begin with its "
       .. "weights (train FILE --init %s)"):format(options.data, cli.quote(options.data),
@@ -43,12 +54,15 @@ function start.fresh(options, make)
   train_options.check_sliced(settings, model)
   carried.describe(model, settings, "train")
   local optimizer, once = make.optimizer(model, settings), data:info().once
+  local fingerprint = run_data.fingerprint(data)
+  run_data.check_everywhere(fingerprint)
+  lanes.begin(settings, model, optimizer)
   return { settings = settings, data = data, model = model, optimizer = optimizer, init = filled,
            carried = carried.first(model, settings), near = run_data.nearness(data, settings),
-           state = { step = 0, seconds = 0, data = run_data.fingerprint(data), once = once },
+           state = { step = 0, seconds = 0, data = fingerprint, once = once },
            dir = not options.find_lr
-             and run_folder.fresh(options.out, settings,
-                                  once and "pipe" or run_data.title(settings)) }
+             and ranks.once(run_folder.fresh, options.out, settings,
+                            once and "pipe" or run_data.title(settings)) }
 end
 
 -- ---- where an earlier run stopped ----
@@ -124,8 +138,8 @@ local function change_patience(job, options)
   if course.has_patience(settings, state) then state.stopped, state.finished = nil, nil end
 end
 
---- The run of a folder, where its last checkpoint stands. `make` as for a fresh one.
-function start.resumed(options, make)
+--- Where a run goes on, and the folder that it comes from (nil: its checkpoint stands alone).
+local function folders_of(options)
   local run, why = saved.run_folder(options.resume)
   if not run and not options.out and why:find "stands alone" then
     why = why .. "; say with --out FOLDER where to go on"
@@ -137,7 +151,14 @@ function start.resumed(options, make)
   else
     run_folder.check_free(dir)
   end
-  local opened = cli.need(saved.open(options.resume, {
+  return { dir = dir, run = run }
+end
+
+--- The run of a folder, where its last checkpoint stands. `make` as for a fresh one.
+function start.resumed(options, make)
+  local folders = ranks.once(folders_of, options)
+  local dir, run = folders.dir, folders.run
+  local opened = cli.need(checkpoint_share.open(options.resume, run, {
     script = options.model, model = make.model, optimizer = make.optimizer,
     recompute = options.recompute }))
   local state = opened.state
@@ -148,10 +169,13 @@ function start.resumed(options, make)
       .. "a run with its weights: --init %s"):format(options.resume,
       cli.quote(run or options.resume), cli.quote(options.resume)))
   end
+  if options.continue then train_options.check_same(options, settings, dir) end
   change_settings(settings, options, opened.model)
   local job = { settings = settings, model = opened.model, optimizer = opened.optimizer,
                 state = state, data = run_data.reopen(settings, state, options), dir = dir,
                 carried = carried.resumed(opened.model, settings, options.resume), from = run }
+  run_data.check_everywhere(run_data.fingerprint(job.data))
+  lanes.begin(settings, job.model, job.optimizer)
   change_steps(job, options)
   change_patience(job, options)
   if state.finished then already_finished(job, options) end
@@ -159,10 +183,12 @@ function start.resumed(options, make)
     course.fit_evaluation(settings, job.data)
     state.best = nil
   end
+  if not ranks.first() then return job end
   if dir ~= run then run_folder.fresh(dir, settings) end
   if dir == run and state.best_step == state.step then -- a kill may have come before the mark
     pf.checkpoint.mark(dir, "BEST", state.step)
   end
+  pf.file.remove(dir .. "/LOST") -- of a start that lost a rank
   return job
 end
 
@@ -205,6 +231,11 @@ function start.describe(job)
           threads == 1 and "" or "s", pf.info().cpu_name)
   local chosen = not settings.script and job.model:options().chosen
   if chosen then cli.say("       %s", chosen) end
+  if ranks.several() then
+    cli.say("ranks  %s; %d lane%s: the same bits on 1 to %d rank%s", ranks.describe(),
+            settings.lanes, settings.lanes == 1 and "" or "s", settings.lanes,
+            settings.lanes == 1 and "" or "s")
+  end
   if settings.tokens then
     cli.say("steps  %d, as many as %s tokens take", settings.steps, grouped(settings.tokens))
   end

@@ -2,31 +2,50 @@
 -- It is what a run (run.lua) and the search for a learning rate (find_lr.lua) have in common; both
 -- have settings, data and model, and with --carry what the rows go on from (carried).
 local cli = require "kit.cli"
+local ranks = require "kit.ranks"
 local train_options = require "kit.train_options"
 
 local Steps = {}
 Steps.__index = Steps
 
---- The batches of `step`: one, or so many as --accumulate says.
+--- Batch i of `step`, or with --lanes the part of it that is the lane's.
+local function batch_of(self, step, i, lane)
+  local s = self.settings
+  local batch = self.data:batch { index = ((step - 1) * s.accumulate + i - 1) * s.lanes + lane,
+                                  size = s.batch // s.lanes, split = "train",
+                                  masked = s.bidirectional, seed = s.seed,
+                                  stream = s.carry ~= nil }
+  batch.lane, batch.forward = lane, (lane - 1) * s.accumulate + i
+  return batch
+end
+
+--- The batches of `step` that are this rank's: one, or so many as --accumulate says, of each lane.
 function Steps:fetch(step)
   local s, batches, tokens = self.settings, {}, 0
-  for i = 1, s.accumulate do
-    batches[i] = self.data:batch { index = (step - 1) * s.accumulate + i, size = s.batch,
-                                   split = "train", masked = s.bidirectional, seed = s.seed,
-                                   stream = s.carry ~= nil }
-    tokens = tokens + batches[i].tokens
+  for lane in ranks.lanes(s.lanes) do
+    for i = 1, s.accumulate do
+      local batch = batch_of(self, step, i, lane)
+      batches[#batches + 1], tokens = batch, tokens + batch.tokens
+    end
   end
-  self.step_batches, self.step_tokens, self.taken = batches, tokens, 0
+  self.step_batches, self.step_tokens, self.taken = batches, ranks.sum(tokens), 0
   self.before = self.carried and self.carried:fork() -- until the step is whole
+end
+
+--- A lane's gradient is whole when the next lane begins, or the step ends.
+local function fold(self, before, batch)
+  if self.settings.lanes == 1 or not before then return end
+  if not batch or batch.lane ~= before.lane then self.optimizer:fold() end
 end
 
 --- for batch, pass, share in run:batches(step) do: the batches of a step; how the model is to be
 -- run on each; and the share of the step's tokens that each has, by which its mean loss counts.
 function Steps:batches(step)
-  local i, n = 0, self.settings.accumulate
+  local i, n = 0, self.settings.accumulate * self.settings.lanes
   return function()
     i = i + 1
     local batch = self.step_batches[i]
+    fold(self, self.step_batches[i - 1], batch)
     if not batch then return nil end
     self.taken = i
     local share = self.step_tokens > 0 and batch.tokens / self.step_tokens or 1 / n
@@ -46,19 +65,29 @@ end
 function Steps:pass(step, i)
   local s = self.settings
   local pass = { training = true, step = step, watch = self:is_logged(step) }
-  if s.accumulate > 1 then pass.micro = (i or 1) - 1 end
+  local several = s.accumulate * s.lanes > 1
+  if several then pass.micro = self.step_batches[i or 1].forward - 1 end
   pass.carry = self.carried
   pass.slice_length = train_options.slice_length(s)
-  if pass.slice_length and s.accumulate > 1 then pass.counted = self.step_tokens end
+  if pass.slice_length and several then pass.counted = self.step_tokens end
   return pass
+end
+
+--- The loss of a step from its record: what its batches' losses come to, on all ranks; `losses` is
+-- a list of them, `loss` their sum.
+function Steps.loss_of(record)
+  local loss = ranks.total(record.losses or { record.loss })
+  record.losses, record.loss = nil, loss
+  return loss
 end
 
 --- A script that knows nothing of --accumulate would train on a part of each step.
 function Steps:check_taken()
-  local n = self.settings.accumulate
-  if n == 1 or self.taken == n then return end
-  cli.fail(2, ("train: --accumulate %d: this script takes one batch a step; in a loop over "
-    .. "run:batches(step), as scripts/train.lua has it, it takes all"):format(n))
+  local n, s = #self.step_batches, self.settings
+  if self.taken == n or (n == 1 and s.lanes == 1) then return end
+  cli.fail(2, ("train: --%s %d: this script takes one batch a step; in a loop over "
+    .. "run:batches(step), as scripts/train.lua has it, it takes all"):format(
+    s.lanes > 1 and "lanes" or "accumulate", math.max(s.lanes, s.accumulate)))
 end
 
 return Steps

@@ -6,6 +6,7 @@ local carried = require "kit.carried"
 local cli = require "kit.cli"
 local cli_words = require "kit.cli_words"
 local course = require "kit.course"
+local lanes = require "kit.lanes"
 local lists = require "kit.lists"
 local model_options = require "kit.model_options"
 local optimizer_options = require "kit.optimizer_options"
@@ -20,6 +21,12 @@ local train_options = {}
 local OWN = {
   { "out", "folder", nil, "run folder to make (default runs/NAME-DATE)", group = "Run" },
   { "resume", "folder", nil, "go on exactly where this run's last checkpoint stands",
+    group = "Run" },
+  { "continue", "flag", nil, "go on where the run in --out stands, or begin it: one command for "
+    .. "the first start and every other", group = "Run" },
+  { "lanes", "positive", nil, "fixed parts of a step's batch: the same bits on 1 to so many ranks "
+    .. "(mpirun, srun; default: the ranks that begin the run)", group = "Run", keep = true },
+  { "timeout", "number", 60, "seconds that a rank is waited for, before all end with code 75",
     group = "Run" },
   { "seed", "whole", 1, "of everything random", group = "Run", keep = true },
   { "threads", "positive", nil, "threads (default: all cores)", group = "Run" },
@@ -105,7 +112,15 @@ end
 --- What may be given with --resume; all else is the run's own.
 local RESUMABLE = { "resume", "out", "data", "valid", "format", "skip_bad", "model", "steps",
                     "patience", "threads", "memory", "keep", "eval_every", "log_every",
-                    "save_minutes", "tensorboard", "recompute", "sliced", "slice_length", "json" }
+                    "save_minutes", "tensorboard", "recompute", "sliced", "slice_length", "json",
+                    "timeout" }
+
+--- Names of RESUMABLE, by name.
+local function resumable()
+  local names = {}
+  for _, name in ipairs(RESUMABLE) do names[name] = true end
+  return names
+end
 
 --- The optimizer's rows: words that stand for something else are taken.
 local function make_optimizer_rows()
@@ -156,9 +171,9 @@ local function check(options, given)
   end
   cli.check_name("optimizer", options.optimizer, optimizer_options.names())
   optimizer_options.check(OPTIMIZER, given, options.optimizer)
+  lanes.check_options(options)
   if not options.resume then return end
-  local allowed = {}
-  for _, name in ipairs(RESUMABLE) do allowed[name] = true end
+  local allowed = resumable()
   for name in pf.sorted(given) do
     if not allowed[name] then
       cli.fail(2, ("train: --%s can't change with --resume: the run keeps its own; leave it out")
@@ -341,6 +356,7 @@ function train_options.settings(options, kind)
   course.fit_words(words, options)
   local settings = settle(words)
   settings.own_warmup = options.warmup ~= nil
+  lanes.settle(settings)
   if options.from then options.from:settle(settings, options, options.plain and PLAIN) end
   if not settings.script then check_heads(settings.model) end
   if not settings.script then -- a script may make of its words what it likes
@@ -375,10 +391,23 @@ end
 function train_options.saved(settings)
   if type(settings.model) ~= "table" then settings = settle(settings) end
   settings.save_minutes = settings.save_minutes or 10
+  settings.lanes = settings.lanes or 1
   settings.patience, settings.accumulate = settings.patience or 0, settings.accumulate or 1
   settings.schedule = settings.schedule or schedule.DEFAULT
   settings.schedule_options = settings.schedule_options or {}
   return settings
+end
+
+--- --continue finds a run: what its command says must be what the run has, but for what may change.
+function train_options.check_same(options, settings, dir)
+  local words, may = train_options.words(settings), resumable()
+  for name, value in pf.sorted(options.given) do
+    local has = words[name]
+    if not may[name] and has ~= nil and type(has) ~= "table" and has ~= value then
+      cli.fail(2, ("train: the run in %s has --%s %s, and the command says %s; begin another run, "
+        .. "or leave it out"):format(dir, (name:gsub("_", "-")), tostring(has), tostring(value)))
+    end
+  end
 end
 
 --- Settings as the words that a model's script is given: the model's options (dim, heads,

@@ -128,7 +128,7 @@ static void test_ends(const char *self) {
 int main(int argc, char **argv) {
     pf_transport *transport = NULL;
     if (argc > 1) return run_rank(argv[1]);
-    CHECK(pf_ranks_launched() == 0);
+    CHECK(pf_comm_launched() == 0);
     CHECK_FAILS(PF_ENOTFOUND, pf_transport_load(&transport, "/no/such/plugin.so"));
     CHECK(strstr(pf_last_error(), "ranks: no transport: ") != NULL);
 #ifdef PF_MPI_PLUGIN

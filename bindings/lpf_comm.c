@@ -1,0 +1,192 @@
+/*
+ * lpf_comm.c - ranks that train one model together (performer_comm.h): how they open, and verbs over
+ * texts, tensors and whole numbers, of which performer/ranks.lua makes what scripts call.
+ *
+ * What must hold: a verb that fails raises on every rank; the program's end (core.comm_settle) then
+ * asks nobody again.
+ */
+#include "lpf.h"
+
+#include <string.h>
+
+#include "performer_comm.h"
+
+/* ---- opening ------------------------------------------------------------------ */
+
+/* comm_launched(): how many ranks a launcher has started (0: it has not), and which this one is. */
+static int comm_launched(lua_State *L) {
+    lua_pushinteger(L, pf_comm_launched());
+    lua_pushinteger(L, pf_comm_launched_rank());
+    return 2;
+}
+
+/* comm_launch{file =, timeout =}: true; nil, message, code. */
+static int comm_launch(lua_State *L) {
+    static const char *const allowed[] = {"file", "timeout", NULL};
+    lpf_check_options(L, 1, allowed, "ranks.open");
+    pf_comm_options options = PF_COMM_OPTIONS_DEFAULT;
+    options.file = lpf_opt_string(L, 1, "file", NULL);
+    options.timeout = lpf_opt_number(L, 1, "timeout", 0);
+    if (!(options.timeout >= 0 && options.timeout <= 1e9))
+        return lpf_raise(L, "ranks.open: timeout is %f s, must be from 0 to 1e9", options.timeout);
+    const int status = pf_comm_launch(lpf_engine(L), &options);
+    if (status == PF_EINVAL || status == PF_ENOTFOUND || status == PF_EFORMAT) {
+        lua_pushnil(L); /* what stands on this machine, and how it was started */
+        lua_pushstring(L, pf_last_error());
+        lua_pushstring(L, pf_status_name(status));
+        return 3;
+    }
+    const int failed = lpf_outside(L, status);
+    if (failed) return failed;
+    lua_pushboolean(L, true);
+    return 1;
+}
+
+static int comm_close(lua_State *L) {
+    pf_comm_close(lpf_engine(L));
+    return 0;
+}
+
+/* comm_abort(code): ends every rank. */
+static int comm_abort(lua_State *L) {
+    const int64_t code = lpf_check_whole(L, 1, "abort", "the exit code");
+    pf_comm_abort(lpf_engine(L), (int)code);
+    return 0;
+}
+
+/* comm_about(): { rank, size, local_rank, local_size, transport, waited, lost, hosts }. */
+static int comm_about(lua_State *L) {
+    const pf_engine *engine = lpf_engine(L);
+    pf_comm_info info = {.size = sizeof info};
+    lpf_result(L, pf_comm_about(engine, &info));
+    const struct {
+        const char *name;
+        int value;
+    } counts[] = {{"rank", info.rank},
+                  {"size", info.ranks},
+                  {"local_rank", info.local_rank},
+                  {"local_size", info.local_ranks}};
+    lua_createtable(L, 0, 8);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        lua_pushinteger(L, counts[i].value);
+        lua_setfield(L, -2, counts[i].name);
+    }
+    lua_pushstring(L, info.transport);
+    lua_setfield(L, -2, "transport");
+    lua_pushnumber(L, info.waited);
+    lua_setfield(L, -2, "waited");
+    lua_pushboolean(L, info.lost);
+    lua_setfield(L, -2, "lost");
+    lua_createtable(L, info.ranks, 0);
+    for (int r = 0; r < info.ranks; r++) {
+        lua_pushstring(L, pf_comm_host(engine, r));
+        lua_rawseti(L, -2, r + 1);
+    }
+    lua_setfield(L, -2, "hosts");
+    return 1;
+}
+
+/* comm_at(step): what messages call the time. */
+static int comm_at(lua_State *L) {
+    pf_comm_at(lpf_engine(L), (uint64_t)lpf_check_whole(L, 1, "at", "the step"));
+    return 0;
+}
+
+/* ---- verbs -------------------------------------------------------------------- */
+
+/* comm_agree(flags, n1, n2, n3, n4, most): flags or-ed, the numbers added, and the largest `most`
+ * with the rank whose it is. */
+static int comm_agree(lua_State *L) {
+    pf_comm_word word = {.flags = (uint64_t)luaL_optinteger(L, 1, 0),
+                         .most = luaL_optnumber(L, 6, 0)};
+    for (int i = 0; i < 4; i++) word.count[i] = luaL_optinteger(L, 2 + i, 0);
+    lpf_result(L, pf_comm_agree_on(lpf_engine(L), PF_OK, &word));
+    lua_pushinteger(L, (lua_Integer)word.flags);
+    for (int i = 0; i < 4; i++) lua_pushinteger(L, word.count[i]);
+    lua_pushnumber(L, word.most);
+    lua_pushinteger(L, word.most_of);
+    return 7;
+}
+
+/* comm_settle(message): this rank has failed so, and comes to the others' next verb to say it.
+ * Whether all know of one failure now, and its message. */
+static int comm_settle(lua_State *L) {
+    const char *text = lpf_check_text(L, 1, "settle", "the message");
+    pf_engine *engine = lpf_engine(L);
+    pf_comm_info info = {.size = sizeof info};
+    if (pf_comm_about(engine, &info) < 0 || info.ranks == 1 || info.lost) {
+        lua_pushboolean(L, false);
+        return 1;
+    }
+    const int status = pf_comm_settle(engine, pf_set_error(PF_EHOST, text));
+    lua_pushstring(L, pf_last_error());
+    pf_comm_about(engine, &info);
+    lua_pushboolean(L, status < 0 && !info.lost);
+    lua_insert(L, -2);
+    return 2;
+}
+
+/* comm_share(root, text): the text that rank `root` has. */
+static int comm_share(lua_State *L) {
+    pf_engine *engine = lpf_engine(L);
+    const int root = (int)lpf_check_whole(L, 1, "share", "the rank");
+    size_t bytes = 0;
+    const char *text = lua_isnoneornil(L, 2) ? NULL : luaL_checklstring(L, 2, &bytes);
+    uint64_t room = bytes;
+    lpf_result(L, pf_comm_share(engine, PF_OK, root, &room, sizeof room));
+    char *all = lua_newuserdatauv(L, (size_t)room + 1, 0);
+    if (text && bytes == room) memcpy(all, text, bytes);
+    lpf_result(L, pf_comm_share(engine, PF_OK, root, all, (size_t)room));
+    lua_pushlstring(L, all, (size_t)room);
+    return 1;
+}
+
+/* comm_share_tensor(root, tensor): its numbers become those of rank `root`, in place. */
+static int comm_share_tensor(lua_State *L) {
+    pf_engine *engine = lpf_engine(L);
+    const int root = (int)lpf_check_whole(L, 1, "share", "the rank");
+    pf_tensor *t = lpf_check_tensor(L, 2, "share", "what is shared");
+    const size_t width = pf_tensor_dtype(t) == PF_I32 ? sizeof(int32_t) : sizeof(float);
+    int status = pf_tensor_contiguous(t)
+                     ? PF_OK
+                     : pf_set_error(PF_EINVAL, "share: the tensor's numbers don't lie one behind "
+                                               "the other; share a copy of it");
+    lpf_result(L, pf_comm_share(engine, status, root, pf_tensor_data(t),
+                                (size_t)pf_tensor_numel(t) * width));
+    return 0;
+}
+
+/* comm_collect(text): the texts of all ranks, in order. */
+static int comm_collect(lua_State *L) {
+    pf_engine *engine = lpf_engine(L);
+    size_t bytes, total = 0;
+    const char *text = luaL_checklstring(L, 1, &bytes);
+    pf_comm_info info = {.size = sizeof info};
+    lpf_result(L, pf_comm_about(engine, &info));
+    uint64_t own = bytes;
+    uint64_t *each = lua_newuserdatauv(L, (size_t)info.ranks * sizeof *each, 0);
+    size_t *room = lua_newuserdatauv(L, (size_t)info.ranks * sizeof *room, 0);
+    lpf_result(L, pf_comm_collect(engine, PF_OK, &own, sizeof own, each));
+    for (int r = 0; r < info.ranks; r++) {
+        room[r] = (size_t)each[r];
+        total += room[r];
+    }
+    char *all = lua_newuserdatauv(L, total + 1, 0);
+    lpf_result(L, pf_comm_collect_all(engine, PF_OK, text, room, all));
+    lua_createtable(L, info.ranks, 0);
+    for (int r = 0; r < info.ranks; all += room[r++]) {
+        lua_pushlstring(L, all, room[r]);
+        lua_rawseti(L, -2, r + 1);
+    }
+    return 1;
+}
+
+static const luaL_Reg functions[] = {
+    {"comm_launched", comm_launched}, {"comm_launch", comm_launch},
+    {"comm_close", comm_close},       {"comm_abort", comm_abort},
+    {"comm_about", comm_about},       {"comm_at", comm_at},
+    {"comm_agree", comm_agree},       {"comm_settle", comm_settle},
+    {"comm_share", comm_share},       {"comm_share_tensor", comm_share_tensor},
+    {"comm_collect", comm_collect},   {NULL, NULL}};
+
+void lpf_open_comm(lua_State *L) { luaL_setfuncs(L, functions, 0); }

@@ -1,0 +1,183 @@
+-- performer/ranks.lua: ranks that train one model together, one process each, on one machine or
+-- many. mpirun or Slurm starts them; with one rank all of this does nothing and costs nothing, so
+-- that one script is both:
+--
+--   local ranks = pf.ranks.open()
+--   optimizer:set_lanes(8)                 -- parts of a step: the same bits on 1 to 8 ranks
+--   for lane in ranks:lanes(8) do          -- this rank's
+--     local batch = data:batch { index = (step - 1) * 8 + lane, size = rows // 8 }
+--     ... forward, backward with the share that the batch has of the step's tokens ...
+--     optimizer:fold()
+--   end
+--   optimizer:step()
+--
+-- What must hold: every rank calls the same verbs in the same order. A failure of one is raised on
+-- all, at the next verb; a rank that does not answer within the timeout ends all with code 75.
+local core = require "performer.core"
+local util = require "performer.util"
+
+local Ranks = {}
+Ranks.__index = Ranks
+
+-- ---- what they are ------------------------------------------------------------------
+
+--- How many a launcher has started (0: none has), and which of them this one is, from 0: known
+--- before they are opened.
+local function launched() return core.comm_launched() end
+
+--- The ranks that a launcher has started, or one: { rank (from 0), size, local_rank, local_size
+--- (those on this machine), transport, hosts }. Options: timeout (60: seconds that a rank is waited
+--- for), file (the plugin; by itself MPI's). nil, message, code where the plugin is missing or sees
+--- others than the launcher. Once a program.
+local function open(options)
+  options = util.check_options(options, { "timeout", "file" }, "ranks.open")
+  if options.timeout ~= nil and type(options.timeout) ~= "number" then
+    util.fail("ranks.open: timeout must be a number of seconds, got %s", core.kind(options.timeout))
+  end
+  local ok, message, code = core.comm_launch(options)
+  if not ok then return nil, message, code end
+  local ranks = core.comm_about()
+  ranks.waited, ranks.lost = nil, nil -- they change: methods tell
+  return setmetatable(ranks, Ranks)
+end
+
+--- Is this rank 0, which writes and speaks for all?
+function Ranks:first() return self.rank == 0 end
+
+--- Seconds that this rank has waited for others so far.
+function Ranks:waited() return core.comm_about().waited end -- luacheck: ignore 212
+
+--- Has the talk ended for good, since a rank was lost or did another thing than the others?
+function Ranks:lost() return core.comm_about().lost end -- luacheck: ignore 212
+
+--- Which host a rank is on.
+function Ranks:host(rank) return self.hosts[(rank or self.rank) + 1] end
+
+--- What messages call the time: the step that is under way.
+function Ranks:at(step) core.comm_at(step) end -- luacheck: ignore 212
+
+--- for lane in ranks:lanes(n) do: those of n lanes, from 1, that are this rank's: as many on each
+--- as can be.
+function Ranks:lanes(n)
+  if math.type(n) ~= "integer" or n < self.size then
+    util.fail("ranks:lanes: %s lanes for %d rank%s: there must be at least one for each",
+      tostring(n), self.size, self.size == 1 and "" or "s")
+  end
+  local lane, last = self.rank * n // self.size, (self.rank + 1) * n // self.size
+  return function()
+    if lane == last then return nil end
+    lane = lane + 1
+    return lane
+  end
+end
+
+-- ---- verbs --------------------------------------------------------------------------
+
+--- Waits until all ranks are here.
+function Ranks:wait() core.comm_agree() end -- luacheck: ignore 212
+
+--- true where any rank says true; of several flags (63 at most), each.
+function Ranks:any(...) -- luacheck: ignore 212
+  local flags, n = 0, select("#", ...)
+  for i = 1, n do flags = flags | (select(i, ...) and 1 << (i - 1) or 0) end
+  flags = core.comm_agree(flags)
+  local each = {}
+  for i = 1, n do each[i] = flags >> (i - 1) & 1 == 1 end
+  return table.unpack(each, 1, n)
+end
+
+--- Which rank has the largest number (of several the first), and the number.
+function Ranks:most(number) -- luacheck: ignore 212
+  local words = { core.comm_agree(0, 0, 0, 0, 0, number) }
+  return words[7], words[6]
+end
+
+--- A list of the texts (bytes) that the ranks have, in order.
+function Ranks:collect_bytes(text) -- luacheck: ignore 212
+  return core.comm_collect(text)
+end
+
+--- A list of what every rank has, in order: plain data (numbers, texts, booleans, tables of these).
+function Ranks:collect(value)
+  if self.size == 1 then return { value } end
+  local list = {}
+  for i, text in ipairs(self:collect_bytes(core.json.encode { value })) do
+    list[i] = core.json.decode(text)[1]
+  end
+  return list
+end
+
+local function are_whole(numbers)
+  for i = 1, numbers.n do
+    if math.type(numbers[i]) ~= "integer" then return false end
+  end
+  return true
+end
+
+--- A sum over all ranks: whole numbers exactly, others in the order of the ranks. Several numbers
+--- give several sums.
+function Ranks:sum(...)
+  local own = table.pack(...)
+  for i = 1, own.n do
+    if type(own[i]) ~= "number" then
+      util.fail("ranks:sum: numbers are needed, got %s", core.kind(own[i]))
+    end
+  end
+  if self.size == 1 then return ... end
+  if own.n <= 4 and are_whole(own) then
+    return table.unpack({ core.comm_agree(0, table.unpack(own, 1, own.n)) }, 2, own.n + 1)
+  end
+  local format = {}
+  for i = 1, own.n do format[i] = math.type(own[i]) == "integer" and "i8" or "d" end
+  format = "<" .. table.concat(format)
+  local sums
+  for _, text in ipairs(self:collect_bytes(format:pack(table.unpack(own, 1, own.n)))) do
+    local more = { format:unpack(text) }
+    for i = 1, sums and own.n or 0 do sums[i] = sums[i] + more[i] end
+    sums = sums or more
+  end
+  return table.unpack(sums, 1, own.n)
+end
+
+--- What rank `from` (0) has: plain data, which is returned; of a tensor, or of a model's or a
+--- table's tensors, the numbers, in place.
+function Ranks:share(value, from)
+  from = from or 0
+  if math.type(from) ~= "integer" or from < 0 or from >= self.size then
+    util.fail("ranks:share: there is no rank %s among %d", tostring(from), self.size)
+  end
+  local kind = core.kind(value)
+  if kind == "module" then
+    for _, tensor in util.sorted(value:tensors()) do core.comm_share_tensor(from, tensor) end
+    return value
+  end
+  if kind == "tensor" then
+    core.comm_share_tensor(from, value)
+    return value
+  end
+  if self.size == 1 then return value end
+  if kind == "string" then return core.comm_share(from, value) end
+  return core.json.decode(core.comm_share(from, core.json.encode { value }))[1]
+end
+
+--- The bytes that rank `from` (0) has, whatever this one gives.
+function Ranks:share_bytes(bytes, from)
+  if self.size == 1 then return bytes end
+  return core.comm_share(from or 0, self.rank == (from or 0) and bytes or nil)
+end
+
+--- Says that this rank has failed, at whatever verb the others are. Whether all know of a failure
+--- now, so that the ranks can close, and its message.
+function Ranks:settle(message) -- luacheck: ignore 212
+  return core.comm_settle(message)
+end
+
+--- Ends every rank at once with an exit code; for who can't come to the others.
+function Ranks:abort(code) core.comm_abort(code or 75) end -- luacheck: ignore 212
+
+--- All ranks come here; a program's end does it by itself.
+function Ranks:close() core.comm_close() end -- luacheck: ignore 212
+
+Ranks.__close = Ranks.close
+
+return { open = open, launched = launched }

@@ -1,0 +1,46 @@
+--- checkpoint_share.lua - a run's checkpoint for all ranks: rank 0 alone needs to see the folder.
+local cli = require "kit.cli"
+local lfs = require "lfs"
+local pf = require "performer"
+local ranks = require "kit.ranks"
+local saved = require "kit.saved"
+
+local checkpoint_share = {}
+
+-- Where other ranks than the first have the checkpoint until they have opened it.
+local PLACE = "memory:checkpoint"
+
+--- The folder of the checkpoint that was opened of what --resume names.
+local function folder_of(path, run, opened)
+  if lfs.attributes(path .. "/manifest.json", "mode") then return path end
+  return ("%s/step-%d"):format(run, opened.state.step)
+end
+
+--- Its files, one after the other, to those that have none.
+local function share_files(folder)
+  local here = ranks.here()
+  for _, name in ipairs(ranks.once(pf.file.list, folder)) do
+    local bytes = here:first() and cli.need(pf.file.read(folder .. "/" .. name)) or nil
+    bytes = here:share_bytes(bytes)
+    if not here:first() then cli.need(pf.file.write(PLACE .. "/" .. name, bytes)) end
+  end
+end
+
+--- saved.open of what --resume names, on every rank: rank 0 alone needs to see the run's folder.
+function checkpoint_share.open(path, run, options)
+  if not ranks.several() then return saved.open(path, options) end
+  local opened, folder
+  if ranks.first() then
+    opened = cli.need(saved.open(path, options))
+    folder = folder_of(path, run, opened)
+  else
+    cli.need(pf.file.make_folder(PLACE))
+  end
+  share_files(folder)
+  if ranks.first() then return opened end
+  opened = cli.need(saved.open(PLACE, options))
+  pf.file.remove(PLACE)
+  return opened
+end
+
+return checkpoint_share

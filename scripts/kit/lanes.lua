@@ -1,0 +1,67 @@
+--- lanes.lua - the lanes of a run's steps, by which it has the same bits on any number of ranks,
+-- and what else `train` is told of ranks.
+local cli = require "kit.cli"
+local ranks = require "kit.ranks"
+
+local lanes = {}
+
+--- Complaints about parsed options that need no file.
+function lanes.check_options(options)
+  if options.continue and options.resume then
+    cli.fail(2, "train: give --continue with --out FOLDER, or --resume FOLDER, not both")
+  end
+  if options.continue and not options.out then
+    cli.fail(2, "train: --continue goes on with the run in --out FOLDER; give that, too")
+  end
+  if options.timeout <= 0 then cli.fail(2, "train: --timeout must be more than 0 seconds") end
+  if options.find_lr and ranks.several() then
+    cli.fail(2, "train: --find-lr looks with one rank; start it without mpirun")
+  end
+end
+
+--- The largest number up to `most` that divides `rows`.
+local function divisor(rows, most)
+  while rows % most ~= 0 do most = most - 1 end
+  return most
+end
+
+--- A fresh run has a lane for each of its ranks, unless it is told.
+function lanes.settle(settings)
+  settings.lanes = settings.lanes or ranks.size()
+  if settings.batch % settings.lanes ~= 0 then
+    cli.fail(2, ("train: --batch %d is not divided by its %d lanes; try --lanes %d, or --batch %d")
+      :format(settings.batch, settings.lanes, divisor(settings.batch, settings.lanes),
+      math.ceil(settings.batch / settings.lanes) * settings.lanes))
+  end
+end
+
+--- Does a model's tree hold a table that steps move by what they have seen?
+local function moves_table(node)
+  if (node.options or {}).attention == "routing" then return true end
+  for _, child in ipairs(node.children or {}) do
+    if moves_table(child) then return true end
+  end
+  return false
+end
+
+--- Before the first step of a start: the optimizer's lanes, and the same weights on all ranks.
+function lanes.begin(settings, model, optimizer)
+  if settings.lanes < ranks.size() then
+    cli.fail(2, ("train: the run has %d lane%s, so it goes on with at most %d rank%s, not %d")
+      :format(settings.lanes, settings.lanes == 1 and "" or "s", settings.lanes,
+      settings.lanes == 1 and "" or "s", ranks.size()))
+  end
+  if settings.lanes == 1 then return end
+  if settings.carry then
+    cli.fail(2, "train: --carry hands on from step to step what one row's lane has seen; it goes "
+      .. "with one lane")
+  end
+  if moves_table(model:tree()) then
+    cli.fail(2, "train: routing attention moves its centroids by all rows of a step, in their "
+      .. "order; it goes with one lane")
+  end
+  optimizer:set_lanes(settings.lanes)
+  if ranks.several() then ranks.here():share(model) end
+end
+
+return lanes

@@ -1,0 +1,168 @@
+--- ranks.lua - the ranks of a command that mpirun or Slurm has started several times over
+-- (pf.ranks): opened once, and asked by whatever only one of them is to do. Without a launcher all
+-- of this is of one rank, and costs nothing.
+--
+-- What must hold: every rank comes to each verb. What only rank 0 does (the run's folder, its log,
+-- what is said) has no verb in it.
+local pf = require "performer"
+
+local ranks = {}
+
+local launched, place = pf.ranks.launched()
+local here -- what pf.ranks.open gave
+
+--- How many there are: as they have opened, or as a launcher says before.
+function ranks.size() return here and here.size or math.max(launched, 1) end
+
+--- Is this the one that writes and speaks?
+function ranks.first() return (here and here.rank or place) == 0 end
+
+--- Several?
+function ranks.several() return ranks.size() > 1 end
+
+--- The open ones, or nil.
+function ranks.here() return here end
+
+-- ---- threads ------------------------------------------------------------------------
+
+--- How many cpus a list such as "0-3,8" has; nil: none is told there.
+local function cpus_of(path, pattern)
+  local file = io.open(path)
+  local list = file and file:read "a":match(pattern)
+  if file then file:close() end
+  local n = 0
+  for first, last in (list or ""):gmatch "(%d+)%-?(%d*)" do
+    n = n + 1 + (tonumber(last) or first) - first
+  end
+  return n > 0 and math.tointeger(n) or nil
+end
+
+--- How many threads each of the ranks on this machine has by itself: all cpus that it is bound to,
+-- or its share of the machine's; nil: the engine's own choice.
+function ranks.threads()
+  if not ranks.several() then return nil end
+  local beside = tonumber(os.getenv "OMPI_COMM_WORLD_LOCAL_SIZE" or os.getenv "MPI_LOCALNRANKS")
+  local all = cpus_of("/sys/devices/system/cpu/online", "[%d,-]+")
+  local own = cpus_of("/proc/self/status", "Cpus_allowed_list:%s*([%d,-]+)")
+  if not beside or not all or not own or own < all then return nil end
+  return math.max(1, all // math.tointeger(beside))
+end
+
+-- ---- opening ------------------------------------------------------------------------
+
+--- Opens them; nil, message. What they are is for start.lua to say.
+function ranks.open(timeout)
+  local message
+  if not here then here, message = pf.ranks.open { timeout = timeout } end
+  return here, message
+end
+
+--- In words: "4 on 2 hosts, Open MPI 4.1.4".
+function ranks.describe()
+  local hosts, n = {}, 0
+  for _, host in ipairs(here.hosts) do
+    if not hosts[host] then hosts[host], n = true, n + 1 end
+  end
+  return ("%d on %d host%s, %s"):format(here.size, n, n == 1 and "" or "s", here.transport)
+end
+
+-- ---- verbs, of one rank where there is one ------------------------------------------
+
+--- f(...) on rank 0 alone, whose plain result all have. f gives one value, or nil and a message.
+function ranks.once(f, ...)
+  if not ranks.several() then return f(...) end
+  local own
+  if here:first() then own = table.pack(f(...)) end
+  local shared = here:share(own and { value = own[1], message = own[2] } or {})
+  return shared.value, shared.message
+end
+
+--- true where any says true; of several flags, each.
+function ranks.any(...)
+  if not ranks.several() then return ... end
+  return here:any(...)
+end
+
+--- Sums of numbers, in the order of the ranks.
+function ranks.sum(...)
+  if not ranks.several() then return ... end
+  return here:sum(...)
+end
+
+--- The numbers of all lists of the ranks, one list behind the other, added in this order.
+function ranks.total(list)
+  local sum = 0
+  if not ranks.several() then
+    for _, number in ipairs(list) do sum = sum + number end
+    return sum
+  end
+  local own = {}
+  for i, number in ipairs(list) do own[i] = ("<d"):pack(number) end
+  for _, text in ipairs(here:collect_bytes(table.concat(own))) do
+    for at = 1, #text, 8 do sum = sum + ("<d"):unpack(text, at) end
+  end
+  return sum
+end
+
+--- A list of what each has.
+function ranks.collect(value)
+  if not ranks.several() then return { value } end
+  return here:collect(value)
+end
+
+--- for lane in ranks.lanes(n) do: this rank's, from 1.
+function ranks.lanes(n)
+  if here then return here:lanes(n) end
+  local lane = 0
+  return function()
+    lane = lane + 1
+    return lane <= n and lane or nil
+  end
+end
+
+--- Is the i-th of something this rank's?
+function ranks.has(i) return not ranks.several() or (i - 1) % here.size == here.rank end
+
+--- A list of n lists of `width` numbers, of which each rank has made those that are its own.
+function ranks.gather(own, n, width)
+  if not ranks.several() then return own end
+  local format, parts, list = "<" .. ("d"):rep(width), {}, {}
+  for i = 1, n do
+    if ranks.has(i) then parts[#parts + 1] = format:pack(table.unpack(own[i], 1, width)) end
+  end
+  for r, text in ipairs(here:collect_bytes(table.concat(parts))) do
+    local at = 1
+    for i = r, n, here.size do
+      list[i] = { format:unpack(text, at) }
+      at = table.remove(list[i])
+    end
+  end
+  return list
+end
+
+-- ---- the end ------------------------------------------------------------------------
+
+--- All ranks come here when a command is done: only then may one of them end.
+function ranks.close()
+  if here then here:close() end
+  here = nil
+end
+
+--- A command has failed here with `problem` { code, message }: the others hear of it at their next
+-- verb. What is to be said and done: { code, message }, where an empty message is for others to
+-- say; lost: the ranks can't end together.
+function ranks.fail(problem)
+  if not ranks.several() then return problem end
+  if not here then
+    return { code = problem.code, message = place == 0 and problem.message or "" }
+  end
+  local known = here:settle(problem.message or "stopped")
+  if known then -- rank 0's message is its own, or that of the rank that failed
+    here:close()
+    return { code = problem.code, message = here:first() and problem.message or "" }
+  end
+  return { code = here:lost() and 75 or problem.code, message = problem.message,
+           lost = here:lost() }
+end
+
+return ranks
