@@ -129,7 +129,7 @@ change("rotary pairs are always halves", "engine/nn/layer_attention.c",
   "attention_options_spec")
 change("norms have their own eps", "engine/nn/layer_norm.c", "if (eps > 0) o =", "if (false) o =",
   "architecture_spec")
-change("one block in all places is drawn anew for each", "engine/nn/module.c",
+change("one block in all places is drawn anew for each", "engine/nn/after_step.c",
   "if (i > 0 && module->child[i].module == module->child[i - 1].module) continue;", "",
   "architecture_spec")
 change("a channel too many is shifted", "engine/nn/layer_conv.c",

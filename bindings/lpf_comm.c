@@ -1,6 +1,6 @@
 /*
- * lpf_comm.c - ranks that train one model together (performer_comm.h): how they open, and verbs over
- * texts, tensors and whole numbers, of which performer/ranks.lua makes what scripts call.
+ * lpf_comm.c - ranks that train one model together (performer_comm.h): how they open, and verbs
+ * over texts, tensors and whole numbers, of which performer/ranks.lua makes what scripts call.
  *
  * What must hold: a verb that fails raises on every rank; the program's end (core.comm_settle) then
  * asks nobody again.
