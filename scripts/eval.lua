@@ -1,11 +1,13 @@
 --- performer eval - loss per token of a trained model on a file. Every record of the file counts,
 -- copies of others, too; of --split train and valid those that the run was trained and held on.
 local carried = require "kit.carried"
+local checkpoint_share = require "kit.checkpoint_share"
 local cli = require "kit.cli"
 local data_options = require "kit.data_options"
 local evaluate = require "kit.evaluate"
 local pf = require "performer"
 local Progress = require "kit.progress"
+local ranks = require "kit.ranks"
 local run_data = require "kit.run_data"
 local saved = require "kit.saved"
 local sequences = require "kit.sequences"
@@ -24,6 +26,7 @@ local ROWS = {
   data_options.TOKENIZER,
   { "threads", "positive", nil, "threads (default: all cores)" },
   { "memory", "text", nil, "byte budget, such as 4G" },
+  ranks.TIMEOUT,
   { "per-sequence", "flag", nil, "one line for each sequence, in the order of the file" },
   { "json", "flag", nil, "JSON lines on stdout" },
 }
@@ -70,8 +73,8 @@ end
 
 local function whole_file(opened, data, options, masked)
   local progress = Progress.new { live = pf.term.colour(2), clock = pf.clock, late = true,
-                                          name = "batch",
-                                          width = function() return pf.term.width(2) end }
+                                  silent = not ranks.first(), name = "batch",
+                                  width = function() return pf.term.width(2) end }
   local result = evaluate.run(opened.model, data, {
     split = options.split, batch = options.batch, masked = masked, stop = pf.interrupted,
     carry = options.carry,
@@ -150,8 +153,13 @@ local function main()
   if not options.checkpoint or not options.data then
     cli.fail(2, "eval: needs --checkpoint FOLDER and --data FILE, or short: eval RUN FILE")
   end
-  cli.try(2, pf.open, { threads = options.threads, memory = options.memory })
-  local opened = cli.need(saved.open(options.checkpoint, {
+  cli.try(2, pf.open, { threads = options.threads or ranks.threads(), memory = options.memory })
+  ranks.need(options.timeout)
+  if ranks.several() and (options.per_sequence or options.carry) then
+    cli.fail(2, ("eval: --%s goes from one place in the file to the next; start it without mpirun")
+      :format(options.carry and "carry" or "per-sequence"))
+  end
+  local opened = cli.need(checkpoint_share.open(options.checkpoint, {
     script = options.model, average = options.average ~= false }))
   if opened.averaged then cli.say("eval: of the average of the weights (--ema)") end
   local settings = opened.state and opened.state.settings or {}

@@ -10,10 +10,10 @@ local checkpoint_share = {}
 -- Where other ranks than the first have the checkpoint until they have opened it.
 local PLACE = "memory:checkpoint"
 
---- The folder of the checkpoint that was opened of what --resume names.
-local function folder_of(path, run, opened)
+--- The folder of the checkpoint that was opened of a run, or of one that is named itself.
+local function folder_of(path, opened)
   if lfs.attributes(path .. "/manifest.json", "mode") then return path end
-  return ("%s/step-%d"):format(run, opened.state.step)
+  return ("%s/step-%d"):format(path, opened.state.step)
 end
 
 --- Its files, one after the other, to those that have none.
@@ -26,13 +26,13 @@ local function share_files(folder)
   end
 end
 
---- saved.open of what --resume names, on every rank: rank 0 alone needs to see the run's folder.
-function checkpoint_share.open(path, run, options)
+--- saved.open on every rank: rank 0 alone needs to see the folder.
+function checkpoint_share.open(path, options)
   if not ranks.several() then return saved.open(path, options) end
   local opened, folder
   if ranks.first() then
     opened = cli.need(saved.open(path, options))
-    folder = folder_of(path, run, opened)
+    folder = folder_of(path, opened)
   else
     cli.need(pf.file.make_folder(PLACE))
   end

@@ -163,6 +163,7 @@ end
 --- Writes to stdout at once. A full disk ends the command; a pipe that nobody reads any more does,
 -- too, without a word.
 function cli.write(...)
+  if not ranks.first() then return end -- of several ranks one speaks
   local ok, message = write(...)
   if ok then return end
   if core.term.gone(1) then cli.fail(141, "") end
@@ -188,7 +189,7 @@ end
 
 --- A line on stderr.
 function cli.say(format, ...)
-  if not ranks.first() then return end -- of several ranks one speaks
+  if not ranks.first() then return end
   io.stderr:write(core.term.plain(format:format(...), true), "\n")
 end
 

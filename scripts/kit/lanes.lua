@@ -13,7 +13,6 @@ function lanes.check_options(options)
   if options.continue and not options.out then
     cli.fail(2, "train: --continue goes on with the run in --out FOLDER; give that, too")
   end
-  if options.timeout <= 0 then cli.fail(2, "train: --timeout must be more than 0 seconds") end
   if options.find_lr and ranks.several() then
     cli.fail(2, "train: --find-lr looks with one rank; start it without mpirun")
   end

@@ -27,6 +27,11 @@ log_fields.rows = {
   { "seconds", "number", { "all" }, "time of the run so far", csv = true },
   { "bytes_peak", "integer", { "all" }, "most bytes that the engine held, so far", csv = true,
     tag = "memory/bytes_peak" },
+  { "ranks", "integer", { "step" }, "how many trained together, where several did", may = true },
+  { "wait_s", "number", { "step" }, "seconds that rank 0 has waited for the others, since the line "
+    .. "before", may = true },
+  { "slowest", "integer", { "step" }, "the rank that has waited least, for which the others did",
+    may = true },
   { "attention", "table", { "step" }, "at evaluations and the last step: what the features' error "
     .. "is, by `model:attention_report()`", may = true },
   { "data", "table", { "first" }, "paths, `valid` paths, format, checksum, documents, duplicates, "

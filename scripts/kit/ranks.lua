@@ -50,11 +50,18 @@ end
 
 -- ---- opening ------------------------------------------------------------------------
 
---- Opens them; nil, message. What they are is for start.lua to say.
-function ranks.open(timeout)
+--- A command's option.
+ranks.TIMEOUT = { "timeout", "number", nil, "of several ranks (mpirun, srun): seconds that one is "
+  .. "waited for, before all end with code 75", 60 }
+
+--- Opens them, or ends the command.
+function ranks.need(timeout)
+  if timeout and timeout <= 0 then
+    error({ code = 2, message = "--timeout must be more than 0 seconds" }, 0)
+  end
   local message
   if not here then here, message = pf.ranks.open { timeout = timeout } end
-  return here, message
+  if not here then error({ code = 2, message = message }, 0) end
 end
 
 --- In words: "4 on 2 hosts, Open MPI 4.1.4".

@@ -54,8 +54,7 @@ local TIMED = 24
 function Run.open(options, make)
   cli.try(2, pf.open, { threads = options.threads or ranks.threads(), memory = options.memory,
                         seed = options.seed })
-  local opened, message = ranks.open(options.timeout)
-  if not opened then cli.fail(2, message) end
+  ranks.need(options.timeout)
   start.choose(options)
   local job = options.resume and start.resumed(options, make) or start.fresh(options, make)
   if options.find_lr then return find_lr.open(job, options) end

@@ -158,7 +158,7 @@ end
 function start.resumed(options, make)
   local folders = ranks.once(folders_of, options)
   local dir, run = folders.dir, folders.run
-  local opened = cli.need(checkpoint_share.open(options.resume, run, {
+  local opened = cli.need(checkpoint_share.open(options.resume, {
     script = options.model, model = make.model, optimizer = make.optimizer,
     recompute = options.recompute }))
   local state = opened.state

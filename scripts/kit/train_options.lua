@@ -12,6 +12,7 @@ local model_options = require "kit.model_options"
 local optimizer_options = require "kit.optimizer_options"
 local trainable = require "kit.trainable"
 local pf = require "performer"
+local ranks = require "kit.ranks"
 local run_data = require "kit.run_data"
 local schedule = require "kit.schedule"
 
@@ -26,8 +27,7 @@ local OWN = {
     .. "the first start and every other", group = "Run" },
   { "lanes", "positive", nil, "fixed parts of a step's batch: the same bits on 1 to so many ranks "
     .. "(mpirun, srun; default: the ranks that begin the run)", group = "Run", keep = true },
-  { "timeout", "number", 60, "seconds that a rank is waited for, before all end with code 75",
-    group = "Run" },
+  ranks.TIMEOUT,
   { "seed", "whole", 1, "of everything random", group = "Run", keep = true },
   { "threads", "positive", nil, "threads (default: all cores)", group = "Run" },
   { "memory", "text", nil, "byte budget, such as 4G", group = "Run" },

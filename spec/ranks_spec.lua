@@ -1,0 +1,233 @@
+-- ranks_spec.lua - pf.ranks with one rank; and `train` over several: the same bytes on any number
+-- of them, also after going on with another number, and one sentence when one of them fails. Those
+-- of several need mpirun, and the plugin that is built where an MPI is.
+local commands = require "spec.support.commands"
+local pf = require "performer"
+local support = require "spec.support"
+
+local good, path, performer = commands.good, commands.path, commands.performer
+local assert_sentence = commands.assert_sentence
+
+local has_mpi = support.shell(("command -v mpirun && test -e %s/lib/libperformer_mpi.so"):format(
+  support.build)) == 0
+
+local ROOT = "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+
+--- mpirun of `n` ranks, each of which runs `performer arguments`; code, stdout, stderr.
+local function start(n, arguments, before)
+  return support.shell(("%s %s OMP_WAIT_POLICY=passive timeout -k 5 120 mpirun --oversubscribe "
+    .. "--bind-to none -n %d %s/bin/performer %s"):format(ROOT, before or "", n, support.build,
+    arguments))
+end
+
+local function several(name, f)
+  if has_mpi then it(name, f) else pending(name .. " (no mpirun, or no plugin)", f) end
+end
+
+describe("one rank", function()
+  it("is all there is, and costs nothing", function()
+    local ranks = assert(pf.ranks.open())
+    assert.same({ 0, 1, true }, { ranks.rank, ranks.size, ranks:first() })
+    local lanes = {}
+    for lane in ranks:lanes(3) do lanes[#lanes + 1] = lane end
+    assert.same({ 1, 2, 3 }, lanes)
+    assert.same({ 2, 0.5, 7 }, { ranks:sum(2, 0.5, 7) })
+    assert.same({ true, false }, { ranks:any(true, nil) })
+    assert.same({ { a = 1 } }, ranks:collect { a = 1 })
+    assert.equal("bytes", ranks:share_bytes "bytes")
+    local t = pf.tensor { 1, 2 }
+    assert.equal(t, ranks:share(t))
+    assert.same({ "k" }, { ranks:share "k" })
+    assert.same({ 0, 3.5 }, { ranks:most(3.5) })
+    assert.is_false(ranks:lost())
+    assert.equal(0, ranks:waited())
+    ranks:wait()
+    ranks:close()
+  end)
+
+  it("tells what is wrong with a call", function()
+    local ranks = assert(pf.ranks.open())
+    assert.error_matches(function() ranks:lanes(0) end, "0 lanes for 1 rank: there must be")
+    assert.error_matches(function() ranks:sum("x") end, "ranks:sum: numbers are needed, got string")
+    assert.error_matches(function() ranks:share(1, 1) end, "there is no rank 1 among 1")
+    assert.error_matches(function() pf.ranks.open { timeout = "1" } end, "timeout must be a number")
+    assert.error_matches(function() pf.ranks.open { time = 1 } end, "unknown option 'time'")
+  end)
+
+  it("folds lanes, each of which has its part of the sum", function()
+    local model = pf.nn.linear { from = 2, to = 1 }
+    local optimizer = pf.optim.sgd(model, { lr = 1 })
+    assert.error_matches(function() optimizer:fold() end, "no lanes to fold")
+    optimizer:set_lanes(2)
+    local function lane(x)
+      local tape <close> = pf.tape()
+      tape:backward(model(pf.tensor { x }):sum())
+      optimizer:fold()
+    end
+    local before = model:tensors().weight:totable()
+    lane { 1, 0 }
+    assert.error_matches(function() optimizer:step() end, "lane 1 of 0 to 1 is not folded yet")
+    lane { 1, 0 }
+    lane { 0, 3 }
+    optimizer:step()
+    local after = model:tensors().weight:totable()
+    assert.near(1, math.abs(before[1][1] - after[1][1]), 1e-6)
+    assert.near(3, math.abs(before[1][2] - after[1][2]), 1e-6)
+    assert.error_matches(function() optimizer:set_lanes(0) end, "0 lanes; from 1 to 65535")
+  end)
+end)
+
+describe("train in lanes", function()
+  setup(commands.start)
+  teardown(commands.stop)
+
+  local function arguments(out, more)
+    return ("train %s --out %s --length 32 --dim 16 --layers 1 --heads 2 --features 16 --batch 4 "
+      .. "--lanes 4 --dropout 0.1 --eval-every 6 --log-every 1 --threads 1 %s"):format(path "t.txt",
+      path(out), more or "--steps 12")
+  end
+
+  --- What a run has come to: weights and moments, and the losses of its log.
+  local function bytes(out)
+    local folder = ("%s/%s/"):format(path(out), support.read(path(out) .. "/LATEST"):match "%S+")
+    return { support.read(folder .. "model.safetensors"),
+             support.read(folder .. "optimizer.safetensors"), commands.losses(path(out)) }
+  end
+
+  it("is another sum than without, and nearly the same", function()
+    good(arguments("lanes", "--steps 12 --dropout 0"))
+    good(arguments("whole", "--steps 12 --dropout 0 --lanes 1"))
+    local a, b = commands.log_of(path "lanes"), commands.log_of(path "whole")
+    for i = 1, 12 do assert.near(b[i].loss, a[i].loss, 1e-4) end
+    assert.not_equal(bytes("lanes")[1], bytes("whole")[1])
+  end)
+
+  it("goes on with --continue, or begins", function()
+    good(arguments("straight"))
+    good(arguments("begun", "--steps 12 --continue"))
+    assert.same(bytes "straight", bytes "begun")
+    support.remove(path "begun/step-12")
+    support.write(path "begun/LATEST", "step-6\n")
+    good(arguments("begun", "--steps 12 --continue"))
+    assert.same(bytes "straight", bytes "begun")
+    local code, _, err = performer(arguments("begun", "--steps 12 --continue --heads 1"))
+    assert.equal(2, code)
+    assert_sentence(err, "has %-%-heads 2, and the command says 1")
+  end)
+
+  it("refuses what lanes can't be", function()
+    for more, message in pairs {
+      ["--batch 6"] = "%-%-batch 6 is not divided by its 4 lanes; try %-%-lanes 3, or %-%-batch 8",
+      ["--carry 8"] = "%-%-carry .* goes with one lane",
+      ["--attention routing"] = "routing attention .* goes with one lane",
+      ["--timeout 0"] = "%-%-timeout must be more than 0",
+      ["--continue --resume " .. path "straight"] = "not both",
+    } do
+      local code, _, err = performer(arguments("refused", "--steps 2 " .. more))
+      assert.equal(2, code)
+      assert_sentence(err, message)
+    end
+  end)
+
+  it("does not run alone where a launcher has started several", function()
+    local code, _, err = performer(arguments "alone",
+      "OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=0 PERFORMER_TRANSPORT=/no/such/file.so")
+    assert.equal(2, code)
+    assert_sentence(err, "started as 2 ranks, each of which would train alone")
+    assert.is_false(commands.exists(path "alone/log.jsonl"))
+    code, _, err = performer(arguments "alone",
+      "OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=1 PERFORMER_TRANSPORT=/no/such/file.so")
+    assert.same({ 2, "" }, { code, err }) -- rank 0 has said it
+  end)
+
+  several("has the same bytes on 1, 2, 3 and 4 ranks", function()
+    good(arguments "one")
+    for n = 2, 4 do
+      local code, _, err = start(n, arguments("of" .. n))
+      assert.equal(0, code, err)
+      assert.same(bytes "one", bytes("of" .. n))
+      local first = commands.log_of(path("of" .. n))[1]
+      assert.equal(n, first.ranks)
+      assert.is_true(first.wait_s >= 0 and first.slowest >= 0 and first.slowest < n)
+    end
+  end)
+
+  --- The run as it was after its sixth step.
+  local function turn_back(out)
+    support.remove(path(out) .. "/step-12")
+    support.write(path(out) .. "/LATEST", "step-6\n")
+  end
+
+  several("goes on with another number of ranks as if nothing had been", function()
+    good(arguments "undisturbed")
+    local code, _, err = start(4, arguments "moved")
+    assert.equal(0, code, err)
+    for _, n in ipairs { 3, 2 } do
+      turn_back "moved"
+      code, _, err = start(n, ("train --resume %s --threads 1"):format(path "moved"))
+      assert.equal(0, code, err)
+      assert.same(bytes "undisturbed", bytes "moved")
+    end
+    turn_back "moved"
+    good(("train --resume %s --threads 1"):format(path "moved"))
+    assert.same(bytes "undisturbed", bytes "moved")
+    code, _, err = start(2, ("train --resume %s --threads 1"):format(path "moved"))
+    assert.equal(0, code, err)
+    assert.is_truthy(err:find "has finished its 12 steps", err)
+    code, _, err = start(5, ("train --resume %s --steps 20 --threads 1"):format(path "moved"))
+    assert.equal(2, code)
+    assert.is_truthy(err:find "the run has 4 lanes, so it goes on with at most 4 ranks, not 5", err)
+  end)
+
+  several("ends with one sentence when a rank fails", function()
+    support.write(path "fails.lua", [[
+      local pf = require "performer"
+      local _, rank = pf.ranks.launched()
+      return function(o)
+        return pf.nn.chain { pf.nn.embedding { vocab = o.vocab, dim = 8 },
+          { forward = function(_, x, pass)
+              if rank == 1 and pass.step == 3 then error "a rank's own trouble" end
+              return x
+            end },
+          pf.nn.linear { from = 8, to = o.vocab } }
+      end]])
+    local code, _, err = start(2, ("train %s --model %s --out %s --length 32 --batch 4 --steps 12 "
+      .. "--eval-every 2 --lanes 2 --threads 1"):format(path "t.txt", path "fails.lua",
+      path "failed"))
+    assert.equal(1, code)
+    local _, times = err:gsub("a rank's own trouble", "")
+    assert.equal(1, times, err)
+    assert.is_truthy(err:find "performer: rank 1 of 2 on ", err)
+    assert.is_truthy(err:find "the last good checkpoint stands; go on with", err)
+  end)
+
+  several("is judged by all ranks as by one", function()
+    good(arguments "judged")
+    local command = ("eval %s %s --json --batch 3"):format(path "judged", path "t.txt")
+    local alone = commands.records(good(command))[1]
+    local code, out, err = start(3, command)
+    assert.equal(0, code, err)
+    local together = commands.records(out)
+    assert.equal(1, #together)
+    for _, name in ipairs { "loss", "accuracy", "tokens", "rows" } do
+      assert.equal(alone[name], together[1][name])
+    end
+    local refused, _, why = start(2, command .. " --per-sequence")
+    assert.equal(2, refused)
+    assert.is_truthy(why:find "start it without mpirun", why)
+  end)
+
+  several("tells whose data are others", function()
+    support.write(path "own.sh", ("#!/bin/sh\nexec %s/bin/performer train %s$OMPI_COMM_WORLD_RANK "
+      .. "--out %s --length 32 --batch 4 --steps 4 --threads 1\n"):format(support.build,
+      path "data", path "differs"))
+    for rank, cut in pairs { [0] = 0, [1] = 400 } do
+      support.write(path("data" .. rank), support.read(path "t.txt"):sub(1 + cut))
+    end
+    local code, _, err = support.shell(ROOT .. "mpirun --oversubscribe --bind-to none -n 2 sh "
+      .. path "own.sh")
+    assert.equal(1, code)
+    assert.is_truthy(err:find "rank 1 on .* sees other data", err)
+    assert.is_false(commands.exists(path "differs/log.jsonl"))
+  end)
+end)
