@@ -47,6 +47,7 @@ struct bounded {
 
 static const char key = 'b';      /* registry: the bounded of a state */
 static const char over_key = 'o'; /* registry: what the script sees when it is over */
+static const char ear_key = 'e';  /* registry: the listener of a state without limits */
 
 /* ---- ends --------------------------------------------------------------------- */
 
@@ -243,9 +244,19 @@ static void hook(lua_State *L, lua_Debug *ar) {
     if (b->over) raise_over(L);
 }
 
+static void tell(lua_State *L, uint64_t units) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &ear_key);
+    const bounded_listener *listener = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    if (listener) listener->heed(L, units);
+}
+
 void bounded_charge(lua_State *L, uint64_t units) {
     bounded *b = bounded_of(L);
-    if (!b) return;
+    if (!b) {
+        tell(L, units);
+        return;
+    }
     b->unpaid = units < UINT64_MAX - b->unpaid ? b->unpaid + units : UINT64_MAX;
     look(b);
     if (b->unpaid >= PAY_AT) pay(b);
@@ -418,6 +429,11 @@ int bounded_watch(lua_State *L, bounded *b) {
     bounded_begin(b);
     lua_sethook(L, hook, LUA_MASKCOUNT, BOUNDED_PACE);
     return PF_OK;
+}
+
+void bounded_listen(lua_State *L, const bounded_listener *listener) {
+    lua_pushlightuserdata(L, (void *)(uintptr_t)listener);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &ear_key);
 }
 
 /* ---- coroutines --------------------------------------------------------------- */

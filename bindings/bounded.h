@@ -60,6 +60,17 @@ int bounded_watch(lua_State *L, bounded *b);
 /* A lua_CFunction, behind luaL_openlibs: functions that pay for what they do, in Lua's places. */
 int bounded_libraries(lua_State *L);
 
+/* ---- in a state without limits ---- */
+/* Functions in C, where no hook is called, tell how many units they have done as they go; it may
+ * raise. The listener outlives the state. */
+typedef struct {
+    void (*heed)(lua_State *L, uint64_t units);
+} bounded_listener;
+void bounded_listen(lua_State *L, const bounded_listener *listener); /* raises */
+/* Once, behind luaL_openlibs: those of the functions that may run long for short arguments, in
+ * Lua's places. Raises. */
+void bounded_long(lua_State *L);
+
 /* ---- at a call ---- */
 /* At every outermost one, by the thread that runs it: nothing is over any more. */
 void bounded_begin(bounded *b);
@@ -85,7 +96,7 @@ bool bounded_is_stranger(const bounded *PF_NULLABLE b);
 
 /* ---- for what runs in a state; where it is not a bounded one, they do nothing ---- */
 bounded *bounded_of(lua_State *L);                 /* NULL: it is none */
-void bounded_charge(lua_State *L, uint64_t units); /* raises when over */
+void bounded_charge(lua_State *L, uint64_t units); /* raises when over; a listener hears it */
 void bounded_look(lua_State *L);                   /* the same of nothing, at once */
 /* Pays for the arguments, whose texts the running function reads whole; raises where they are more
  * than a stranger's call may read. */

@@ -108,12 +108,22 @@ static void replace(lua_State *L, const char *name, lua_CFunction with) {
 }
 
 static void replace_all(lua_State *L, const char *library, const luaL_Reg *functions) {
-    if (lua_getfield(L, 1, library) == LUA_TTABLE)
+    if (lua_getfield(L, -1, library) == LUA_TTABLE)
         for (const luaL_Reg *f = functions; f->name; f++) replace(L, f->name, f->func);
     lua_pop(L, 1);
 }
 
+void bounded_long(lua_State *L) {
+    const int top = lua_gettop(L);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    replace_all(L, "string", bounded_string);
+    replace_all(L, "utf8", bounded_utf8);
+    replace_all(L, "table", bounded_table);
+    lua_settop(L, top);
+}
+
 int bounded_libraries(lua_State *L) {
+    bounded_long(L);
     lua_settop(L, 0);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
     for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++) {
@@ -125,9 +135,6 @@ int bounded_libraries(lua_State *L) {
     replace_all(L, "table", table);
     replace_all(L, "os", os);
     replace_all(L, "string", string);
-    replace_all(L, "string", bounded_string);
-    replace_all(L, "utf8", bounded_utf8);
-    replace_all(L, "table", bounded_table);
     replace_all(L, "coroutine", bounded_coroutine);
     return 0;
 }

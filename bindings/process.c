@@ -31,11 +31,12 @@
 
 #include <lauxlib.h>
 
+#include "bounded.h"
 #include "lpf.h"
 
 enum { GRACE = 2 };         /* seconds */
 enum { TOGETHER = 150 };    /* milliseconds: timeout(1), shells and service managers signal twice */
-enum { CLEANING = 100000 }; /* instructions that __close functions have after a Ctrl-C */
+enum { CLEANING = 100000 }; /* instructions, and units in C, that __close has after a Ctrl-C */
 
 static lua_State *volatile running;      /* for the signal handlers */
 static volatile sig_atomic_t pending;    /* the script was told to stop, and has not heard it */
@@ -45,6 +46,7 @@ static volatile sig_atomic_t ended = -1; /* process_end's code; -1: by os.exit *
 /* Of a prompt: there is one; what it was given runs; Ctrl-C came; the window has another size; the
  * shell has given the terminal back. */
 static volatile sig_atomic_t prompting, evaluating, struck, resized, resumed;
+static uint64_t cleaning; /* units in C that __close still has */
 
 /* ---- signals ------------------------------------------------------------------ */
 
@@ -74,9 +76,23 @@ static void strike_hook(lua_State *L, lua_Debug *ar) {
         return;
     }
     struck = 2;
+    if (first) cleaning = CLEANING;
     atomic_store(&lpf_cancel, 0);
     lua_sethook(L, strike_hook, LUA_MASKCOUNT, first ? CLEANING : 1);
     luaL_error(L, "interrupted");
+}
+
+/* What Lua's own functions do in C, where no hook is called, counts as instructions do. */
+static void heed(lua_State *L, uint64_t units) {
+    if (!evaluating || !struck) return;
+    if (struck == 1 || units > cleaning) strike_hook(L, NULL);
+    cleaning -= units;
+}
+
+void process_listen(lua_State *L) {
+    static const bounded_listener listener = {heed};
+    bounded_listen(L, &listener);
+    bounded_long(L);
 }
 
 static void strike(void) {

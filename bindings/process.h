@@ -29,6 +29,10 @@ void process_enter(lua_State *co);
 /* There is a prompt: Ctrl-C ends what it was given, or the line that is being written. */
 void process_prompt(void);
 
+/* Behind luaL_openlibs, in a prompt's state: what Lua does in C (a match of a pattern, a sort) is
+ * ended as well. Raises. */
+void process_listen(lua_State *L);
+
 /* lua_pcall, which Ctrl-C ends with the error "interrupted"; a script that asks pf.interrupted()
  * has the first one to itself, as ever. */
 int process_call(lua_State *L, int n, int results, int handler);

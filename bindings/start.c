@@ -57,6 +57,7 @@ static int prepare(lua_State *L) {
     const start_request *request = lua_touserdata(L, 1);
     luaL_requiref(L, "performer.run", luaopen_performer_run, 0);
     lpf_open_coroutines(L);
+    if (request->prompt) process_listen(L);
     const char *file = request->file ? request->file : request->program;
     lpf_host_arguments(L, file, request->program, request->argc,
                        (const char *const *)request->argv);

@@ -70,6 +70,12 @@ static void test_stopping(terminal *t) {
         "pf.rand(6000, 6000):matmul(pf.rand(6000, 6000))",
         "while true do pf.rand(1000, 1000):matmul(pf.rand(1000, 1000)) end",
         "while true do pcall(pf.matmul, pf.rand(500, 500), pf.rand(500, 500)) end",
+        "string.find(('a'):rep(60), ('a*'):rep(40) .. 'b')", /* in C, where no hook is called */
+        "while true do pcall(string.gsub, ('a'):rep(60), ('a*'):rep(40) .. 'b', '') end",
+        "do local c <close> = setmetatable({}, { __close = function() "
+        "for _ in ('a'):rep(60):gmatch(('a*'):rep(40) .. 'b') do end end }) while true do end end",
+        "table.move({}, 1, 1 << 60, 2)",
+        "coroutine.wrap(function() ('a'):rep(60):match(('a*'):rep(40) .. 'b') end)()",
         "io.read()",
         "repeat until pf.interrupted() error 'asked'",
         "setmetatable({}, { __tostring = function() while true do end end })",
