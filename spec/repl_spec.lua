@@ -361,6 +361,19 @@ not loss:alive()]])
       support.remove(folder)
     end)
 
+    it("files without running any of the folder that it was called in", function()
+      local folder = support.folder()
+      support.write(folder .. "/lfs.lua", "print 'ran'")
+      local code, out = support.shell(([[performer=$(realpath %s/bin/performer) && cd %s &&
+        $performer -e '
+          local complete = require "performer.repl.complete"
+          print(complete.find("\"lf", {})[1], package.path:match ";(%%./)")'
+        ]]):format(support.build, folder))
+      assert.equal(0, code)
+      assert.equal("lfs.lua\t./\n", out)
+      support.remove(folder)
+    end)
+
     it("at Tab by as much as is clear, else shows", function()
       assert.equal("mul", (complete.at("pf.mat", s.environment, 80)))
       assert.equal("_", (complete.at("spec", s.environment, 80)))

@@ -57,10 +57,27 @@ local function names(environment, prefix)
   return found
 end
 
+--- What lists folders, or nil. Tab asks for it, not the user: a file of this name in the folder
+--- that the prompt was called in does not run.
+local function file_system()
+  local lua_files, libraries = package.path, package.cpath
+  local function absolute(templates)
+    local kept = {}
+    for template in templates:gmatch "[^;]+" do
+      if template:sub(1, 1) == "/" then kept[#kept + 1] = template end
+    end
+    return table.concat(kept, ";")
+  end
+  package.path, package.cpath = absolute(lua_files), absolute(libraries)
+  local ok, lfs = pcall(require, "lfs")
+  package.path, package.cpath = lua_files, libraries
+  return ok and lfs or nil
+end
+
 --- Files that begin with what is typed; folders end in a slash. Only where a list can be had.
 local function files(typed)
-  local found, ok, lfs = {}, pcall(require, "lfs")
-  if not ok then return found end
+  local found, lfs = {}, file_system()
+  if not lfs then return found end
   local folder, prefix = typed:match "^(.*/)([^/]*)$"
   folder, prefix = folder or "", prefix or typed
   local place = folder:gsub("^~/", (os.getenv "HOME" or "~") .. "/")
