@@ -59,7 +59,7 @@ return {
     { "pf.term.width", "fd?: integer", "integer",
       "Columns; COLUMNS or 80 where there is no terminal." },
     { "pf.term.colour", "fd?: integer", "boolean",
-      "May escapes be written there? (NO_COLOR, TERM=dumb)" },
+      "May escapes be written there? (NO_COLOR; TERM dumb or not set)" },
     { "pf.term.gone", "fd: integer", "boolean",
       "Is it a pipe or socket that nobody reads any more?" },
     { "pf.term.plain", "text: string, lines?: boolean", "string",

@@ -135,6 +135,48 @@ void lpf_host_folder(lua_State *L, const char *path) {
     if (slash) lua_pop(L, 1);
 }
 
+/* ---- where it was thrown ------------------------------------------------------ */
+
+/* Of a function in C that nobody knows the name of, a host's call or the program's, the line says
+ * nothing. */
+static bool tells(lua_State *L, int level, const char *line) {
+    static const char nameless[] = "[C]: in ?";
+    lua_Debug ar;
+    if (strncmp(line, nameless, sizeof nameless - 1) == 0) return false;
+    if (!lua_getstack(L, level, &ar)) return true;
+    lua_getinfo(L, "S", &ar);
+    return !lpf_is_ours(L, &ar);
+}
+
+/* Adds the lines that tell something; each is a level's, but for those that say what was left
+ * out. */
+static void add_lines(lua_State *L, luaL_Buffer *out, const char *line) {
+    bool kept = true;
+    int level = 1, skipped;
+    for (const char *next; line; line = next) {
+        const char *text = line + 2; /* behind "\n\t" */
+        next = strstr(text, "\n\t");
+        if (sscanf(text, "... (skipping %d levels)", &skipped) == 1)
+            level += skipped, kept = true;
+        else if (strncmp(text, "(...tail calls...)", 18) != 0)
+            kept = tells(L, level++, text);
+        if (kept) luaL_addlstring(out, line, next ? (size_t)(next - line) : strlen(line));
+    }
+}
+
+void lpf_host_trace(lua_State *L) {
+    luaL_Buffer out;
+    luaL_traceback(L, L, NULL, 1);
+    const char *text = lua_tostring(L, -1), *first = strstr(text, "\n\t");
+    luaL_buffinit(L, &out);
+    luaL_addlstring(&out, text, first ? (size_t)(first - text) : 0);
+    const size_t head = luaL_bufflen(&out);
+    add_lines(L, &out, first);
+    if (luaL_bufflen(&out) == head) luaL_buffsub(&out, head);
+    luaL_pushresult(&out);
+    lua_remove(L, -2);
+}
+
 /* ---- what was thrown ---------------------------------------------------------- */
 
 typedef struct {

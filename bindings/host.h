@@ -45,6 +45,10 @@ void lpf_host_arguments(lua_State *L, const char *path, const char *program, int
  * the folder that a program happens to be called in is not run. Of "/" nowhere. */
 void lpf_host_folder(lua_State *L, const char *path);
 
+/* In a message handler: pushes the calls that led there, as luaL_traceback tells them, without
+ * those of the binding's own files and of whoever called the script; "" where none is left. */
+void lpf_host_trace(lua_State *L);
+
 /* Takes the thrown value off the stack: a text that tells it, and the exit code that it asks for,
  * 1 where it asks for none. {code = n, message = text} (pf.exit) chooses both, and "" says
  * nothing; anything else comes to some word, whatever its metatable does. Never raises. */

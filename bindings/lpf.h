@@ -135,6 +135,8 @@ int lpf_raise_as(lua_State *L, int status); /* the same, as the engine's failure
  * comes from, raised again by others too: PF_EHOST for what is no failure of the engine's. */
 void lpf_remember(lua_State *L, int status);
 int lpf_status_of(lua_State *L, int index);
+/* Is a function, of which ar has the source, the binding's own (performer/nn.lua and friends)? */
+bool lpf_is_ours(lua_State *L, const lua_Debug *ar);
 int lpf_result(lua_State *L, int status); /* status >= 0, or raises */
 /* 0 for success; pushes nil, message, code (3) when the outside world failed; else raises. */
 int lpf_outside(lua_State *L, int status);

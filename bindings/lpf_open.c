@@ -236,7 +236,7 @@ static int term_width(lua_State *L) {
 /* colour([fd = 2]): may escapes be written there? */
 static int term_colour(lua_State *L) {
     const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
-    bool dumb = term && strcmp(term, "dumb") == 0;
+    const bool dumb = !term || !*term || strcmp(term, "dumb") == 0;
     lua_pushboolean(L, isatty((int)luaL_optinteger(L, 1, 2)) && !(no && *no) && !dumb);
     return 1;
 }

@@ -26,8 +26,7 @@ static const char status_key = 's';  /* registry: the engine's status behind it 
 
 /* ---- raising ------------------------------------------------------------------ */
 
-/* Is a Lua function of the binding itself (performer/nn.lua and friends)? */
-static bool is_ours(lua_State *L, const lua_Debug *ar) {
+bool lpf_is_ours(lua_State *L, const lua_Debug *ar) {
     lua_getfield(L, LUA_REGISTRYINDEX, "performer.home");
     size_t n = 0;
     const char *home = lua_tolstring(L, -1, &n);
@@ -41,7 +40,7 @@ static void push_where(lua_State *L) {
     lua_Debug ar;
     for (int level = 1; lua_getstack(L, level, &ar); level++) {
         lua_getinfo(L, "Sl", &ar);
-        if (ar.currentline > 0 && !is_ours(L, &ar)) {
+        if (ar.currentline > 0 && !lpf_is_ours(L, &ar)) {
             lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
             return;
         }

@@ -14,7 +14,7 @@ static _Thread_local char script_error[LPF_THROWN];
 static _Thread_local int script_exit = -1; /* the code that a script chose; -1: it chose none ... */
 static _Thread_local bool exit_silent;     /* ... and no words */
 
-static const char trace_key = 't'; /* registry: where the last error was raised, or false */
+static const char trace_key = 't'; /* registry: where the last error was raised, "", or false */
 
 const char *pf_script_error(void) { return script_error; }
 
@@ -39,27 +39,11 @@ int lpf_script_refuse(int status, const char *format, ...) {
     return pf_set_error(status, script_error);
 }
 
-/* What the traceback on top says but its first and its last line: the host's call has none of the
- * script's in it. "": it has nothing else. */
-static void trim_trace(lua_State *L) {
-    static const char head[] = "stack traceback:", host[] = "\n\t[C]: in ?";
-    size_t n;
-    const char *text = lua_tolstring(L, -1, &n);
-    const size_t end = sizeof host - 1;
-    if (n >= end && memcmp(text + n - end, host, end) == 0) n -= end;
-    if (n < sizeof head)
-        lua_pushboolean(L, 0);
-    else
-        lua_pushlstring(L, text, n);
-    lua_remove(L, -2);
-}
-
 /* Where a limit was reached there is no time for it: the script's __close functions may raise it a
  * thousand times over. Nothing of the script's is called here, where no hook would stop it. */
 int lpf_script_handler(lua_State *L) {
     if (bounded_over(bounded_of(L))) return 1;
-    luaL_traceback(L, L, NULL, 1);
-    trim_trace(L);
+    lpf_host_trace(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &trace_key);
     lua_settop(L, 1);
     sandbox_advise(L);
@@ -70,7 +54,7 @@ int lpf_script_handler(lua_State *L) {
 static void add_trace(lua_State *L) {
     const size_t used = strlen(script_error);
     const bool there = lua_rawgetp(L, LUA_REGISTRYINDEX, &trace_key) == LUA_TSTRING;
-    if (there)
+    if (there && lua_rawlen(L, -1) > 0)
         snprintf(script_error + used, sizeof script_error - used, "\n%s", lua_tostring(L, -1));
     lua_pop(L, 1);
     if (!there) return;

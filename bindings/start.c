@@ -46,8 +46,11 @@ static bool check_environment(void) {
 
 /* A text gets a traceback; anything else that was thrown stays what it is. */
 static int traceback(lua_State *L) {
-    const char *message = lua_tostring(L, 1);
-    if (message) luaL_traceback(L, L, message, 1);
+    if (!lua_isstring(L, 1)) return 1;
+    lua_settop(L, 1);
+    lpf_host_trace(L);
+    if (lua_rawlen(L, 2) > 0) lua_pushliteral(L, "\n"), lua_insert(L, 2);
+    lua_concat(L, lua_gettop(L));
     return 1;
 }
 

@@ -114,6 +114,7 @@ describe("the commands", function()
       assert.are.equal(1, code)
       assert.is_truthy(err:find "broken%.lua:3: attempt to index")
       assert.is_truthy(err:find("stack traceback", 1, true))
+      assert.is_nil(err:find("[C]: in ", 1, true), err) -- what runs a command is none of it
       support.write(path "syntax.lua", "return = 3\n")
       code, _, err = performer(("train --data %s --model %s --out %s"):format(path "t.txt",
         path "syntax.lua", path "never"))
@@ -213,7 +214,7 @@ describe("the commands", function()
       if support.shell "script -qec true /dev/null" ~= 0 then
         return pending "no script(1), or no terminals for it to make"
       end
-      for i, word in ipairs { "TERM=dumb", "TERM=xterm NO_COLOR=1" } do
+      for i, word in ipairs { "TERM=dumb", "TERM=xterm NO_COLOR=1", "unset TERM;" } do
         local command = ("%s exec %s/bin/performer train --data %s --out %s %s --steps 60 "
           .. "--eval-every 10 --threads 1"):format(word, support.build, path "t.txt",
           path("dumb" .. i), SMALL)

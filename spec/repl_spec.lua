@@ -541,11 +541,45 @@ describe("the program's way in", function()
     local code, out = support.performer "-e 'print(pf.ones(2):sum():item())' -e 'print(nn.linear)'"
     assert.equal(0, code)
     assert.matches("^2.0\nfunction: ", out)
-    local bad, _, err = support.performer "-e 'error \"bad\"'"
-    assert.equal(1, bad)
-    assert.matches("^performer: %(command line%):1: bad\n", err)
-    assert.equal(1, (support.performer "-e 'x = = 1'"))
+    for text, message in pairs { ["error [[bad]]"] = "bad\nstack traceback:\n",
+                                 ["x = = 1"] = "unexpected symbol near '='\n" } do
+      local bad, _, err = support.performer(("-e '%s'"):format(text))
+      assert.equal(1, bad)
+      message = "performer: (command line):1: " .. message
+      assert.equal(message, err:sub(1, #message))
+      assert.is_true(err == message or text:find "error" ~= nil, err)
+    end
     assert.equal(5, (support.performer "-e 'pf.exit(5)'"))
+  end)
+
+  it("tells the calls that are the user's, and no others", function()
+    local file = support.folder() .. "/s.lua"
+    support.write(file, [[
+      local function f(n)
+        if n == 0 then return nil + pf.nn.linear { from = 1 } end
+        local made = f(n - 1)
+        return made
+      end
+      pf = require "performer"
+      f(given)]])
+    local function trace(words)
+      local code, _, err = support.shell(words:format(support.build .. "/bin/performer", file))
+      assert.equal(1, code)
+      local lines = {}
+      for line in err:gmatch "\n\t([^\n]*)" do lines[#lines + 1] = line:gsub(".*/", "") end
+      return lines
+    end
+    local linear, call = "[C]: in function 'performer.core.new_module'", "s.lua:3: in upvalue 'f'"
+    assert.same({ linear, "s.lua:2: in upvalue 'f'", call, "s.lua:3: in local 'f'",
+                  "s.lua:7: in main chunk" }, trace "%s -e 'given = 2' %s")
+    local deep = trace "%s -e 'given = 40' %s"
+    assert.equal(linear, deep[1])
+    assert.matches("^%.%.%.\t%(skipping %d+ levels%)$", deep[10])
+    assert.equal(call, deep[#deep - 2])
+    assert.equal("s.lua:7: in main chunk", deep[#deep])
+    assert.same({ "[C]: in function 'error'", "stdin:1: in main chunk" },
+                trace "echo 'error \"x\"' | %s -")
+    os.remove(file)
   end)
 
   it("then a script, with its own words", function()

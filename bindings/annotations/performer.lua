@@ -286,7 +286,7 @@ function pf.term.isatty(fd) end
 ---@return integer
 function pf.term.width(fd) end
 
----May escapes be written there? (NO_COLOR, TERM=dumb)
+---May escapes be written there? (NO_COLOR; TERM dumb or not set)
 ---@param fd? integer
 ---@return boolean
 function pf.term.colour(fd) end

@@ -93,7 +93,8 @@ function cli.main(body)
     if raiser and raiser.what == "C" and not own_functions[raiser.func] then
       return { code = 1, message = cli.advise(without_place(problem)) }
     end
-    return { code = 1, message = debug.traceback(problem, 2) }
+    local trace = debug.traceback(problem, 2)
+    return { code = 1, message = trace:match "^(.*)\n\t%[C%]: in function 'xpcall'\n" or trace }
   end
   local ok, problem = xpcall(body, handler)
   if ok then return ranks.close() end
