@@ -11,7 +11,7 @@ local ROWS = {
   { "memory", "bytes", nil, "of tensors and Lua together: 256M, 4G, or a number of bytes",
     "no bound" },
   { "seconds", "number", nil, "of the clock", "no bound" },
-  { "work", "whole", nil, "instructions of Lua and of the engine, the same count on any machine",
+  { "work", "positive", nil, "instructions of Lua and of the engine, the same count on any machine",
     "no bound" },
   { "threads", "positive", nil, "threads (default: all cores)" },
   { "json", "flag", nil, "one JSON object on stdout: how it ended and what it used; what the "
@@ -27,6 +27,20 @@ local function split(words)
   for _, row in ipairs(ROWS) do takes["--" .. row[1]] = row[2] ~= "flag" end
   while words[i] and words[i]:find "^%-%-?[^-]" do i = i + (takes[words[i]] and 2 or 1) end
   return table.move(words, 1, i, 1, {}), table.move(words, i + 1, #words, 1, {})
+end
+
+--- Says of the script's words those that look like options of ours: a limit that was meant for run
+--- would be none, in silence.
+local function tell_behind(file, words)
+  local ours, behind = {}, {}
+  for _, row in ipairs(ROWS) do ours["--" .. row[1]] = true end
+  for _, word in ipairs(words) do
+    local name = word:match "^[^=]*"
+    if ours[name] then behind[#behind + 1] = name end
+  end
+  if #behind == 0 then return end
+  cli.say("run: %s behind %s: the script's own; options of run stand before the file",
+    table.concat(behind, ", "), file)
 end
 
 --- Which limit it was, in one sentence. The message begins with the script's line, where one ran.
@@ -48,12 +62,16 @@ local function main()
   local parser = cli.parser("run", "Runs a script within limits; exit code 3 when one was reached.",
     { "performer run --seconds 60 --memory 2G mine.lua",
       "performer run --sandbox --memory 256M --seconds 10 strangers.lua" })
-  parser:argument("file", "the script; what follows it are its arguments")
+  parser:argument("file", "the script; what follows it, options too, are its arguments")
   local own, arguments = split(arg)
   local options = cli.parse(cli.add(parser, ROWS), ROWS, own)
   if options.file == "-" then
     cli.fail(2, "run: a script within limits is a file; the standard input is for performer -")
   end
+  if options.seconds == 0 then
+    cli.fail(2, "run: --seconds 0 bounds nothing: leave it out, or give more")
+  end
+  tell_behind(options.file, arguments)
   local limits = options.sandbox and SANDBOX or {}
   if options.threads then pf.open { threads = options.threads } end
   local ok, message, code, usage = run {

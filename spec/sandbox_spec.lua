@@ -145,6 +145,24 @@ describe("performer run", function()
     assert.are.equal("2\tone\tone\ttrue\ttrue\n", out)
   end)
 
+  it("says which of its own options stand behind the script, and are the script's", function()
+    local code, out, err = run("--sandbox", "print(...)", "--seconds 1 --work=2 -x --own --json")
+    assert.are.equal(0, code)
+    assert.are.equal("--seconds\t1\t--work=2\t-x\t--own\t--json\n", out)
+    assert.is_truthy(err:find "^run: %-%-seconds, %-%-work, %-%-json behind %S+%.lua: [^\n]+\n$",
+      err)
+    assert.are.equal("", select(3, run("--seconds 9", "print(...)", "--own -seconds seconds")))
+  end)
+
+  it("refuses limits that bound nothing", function()
+    for _, option in ipairs { "--seconds 0", "--work 0", "--memory 0", "--seconds -1" } do
+      local code, out, err = run(option, "print 'ran'")
+      assert.are.equal(2, code, option)
+      assert.are.equal("", out)
+      assert.is_truthy(err:find(option:match "%-%-%a+", 1, true), err)
+    end
+  end)
+
   it("ends with 3 and one sentence that names the limit", function()
     for options, sentence in pairs {
       ["--seconds 0.05"] = "over the limit of 0%.05 s ",
