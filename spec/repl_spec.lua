@@ -1,7 +1,7 @@
 -- repl_spec.lua - the prompt without a terminal: a session takes lines and gives text
--- (bindings/performer/repl). What a terminal adds: spec/c/prompt_test.c.
+-- (bindings/performer/repl). Tab: completion_spec.lua. What a terminal adds:
+-- spec/c/prompt_test.c. How the program comes to it: start_spec.lua.
 local pf = require "performer"
-local complete = require "performer.repl.complete"
 local history = require "performer.repl.history"
 local repl = require "performer.repl"
 local support = require "spec.support"
@@ -270,124 +270,6 @@ not loss:alive()]])
     end)
   end)
 
-  describe("completes", function()
-    local s
-
-    before_each(function()
-      s = session()
-      s:feed "spec_tensor = pf.ones(2) local spec_local = { inner = { deep = 1 }, f = print }"
-      s:feed "spec_model = nn.linear { from = 2, to = 2 }"
-    end)
-
-    local function found(text) return (complete.find(text, s.environment)) end
-
-    --- What is found, of these options alone.
-    local function with(names)
-      return function(text)
-        local list, kept = found(text), {}
-        for _, name in ipairs(list) do
-          for _, wanted in ipairs(names) do
-            if name == wanted .. " = " then kept[#kept + 1] = name end
-          end
-        end
-        return kept
-      end
-    end
-
-    it("names, fields and methods", function()
-      assert.same({ "spec_local", "spec_model", "spec_tensor" }, found "spec_")
-      assert.same({ "pf" }, found "x = pf")
-      assert.same({ "function" }, found "funct")
-      assert.same({ "log_partition", "log_softmax" }, found "pf.log_")
-      assert.same({ "f", "inner" }, found "spec_local.")
-      assert.same({ "deep" }, found "(spec_local.inner.de")
-      assert.same({ "sub", "sub_", "sum" }, found "spec_tensor:su")
-      assert.same({ "children" }, found "spec_model:chi")
-      assert.same({ "rep", "reverse" }, found "('x'):re")
-      assert.same({ "upper" }, found "string.up")
-      assert.same({ "f" }, found "spec_local:")
-      assert.same({ "matmul" }, found "?pf.matm")
-    end)
-
-    it("methods of what a call gives, by what the reference says of it", function()
-      assert.same({ "numel" }, found "pf.ones(2, 3):num")
-      assert.same({ "numel" }, found "print(pf.ones({ 2 }):reshape(1, 2):relu():num")
-      assert.same({ "children" }, found "nn.linear { from = 2, to = 2 }:chi")
-      assert.same({ "numel" }, found "spec_model(spec_tensor):num")
-      assert.same({ "backward" }, found "pf.tape():back")
-      assert.same({ "keep = " }, found "pf.ones(2):relu():sum { ke")
-      assert.same({}, found "print(1):num")
-      assert.same({}, found "unknown(1):num")
-      assert.same({}, found "(1):num")
-    end)
-
-    it("nothing where there is nothing, without calling anybody", function()
-      s:feed "spec_odd = setmetatable({}, { __index = function() error 'called' end })"
-      for _, text in ipairs { "nope.x", "spec_odd.", "spec_f().a", "'abc", "-- pf.", "1 .. pf.zzz",
-                              "pf.matmul(", "[[ pf.ma" } do
-        assert.not_has_error(function() found(text) end)
-      end
-      assert.same({}, found "spec_odd.x")
-      assert.same({}, found "[[ pf.ma")
-      assert.same({}, found "pf.none.")
-    end)
-
-    it("options of a call, and what they may be", function()
-      assert.same({ "from = " }, found "nn.linear { fr")
-      assert.same({ "from = " }, found "nn.linear({ to = 3, fr")
-      assert.same({ "from = " }, found "x = { nn.linear { act = 'relu', fr")
-      assert.same({ "decay = " }, found "pf.optim.adamw(spec_model, { lr = 1, dec")
-      assert.same({ "threads = " }, found "pf.open { thr")
-      assert.same({ "keep = " }, found "spec_tensor:sum { ke")
-      assert.same({ "square_relu" }, found "nn.linear { act = 'sq")
-      assert.is_truthy(#found "nn.block { " > 20)
-      assert.same({ "training = " }, found "spec_model(spec_tensor, { tr")
-      assert.same({ "from = ", "to = " }, with { "from", "to" } "nn.linear { act = f { to = 1 }, ")
-      assert.same({ "from = " }, with { "from", "to" } "nn.linear { to = 1, ")
-      s:feed "local make = nn.linear"
-      assert.same({ "from = " }, found "make {\n  to = 3,\n  fr")
-      assert.same({}, found "nn.linear { from = zz")
-    end)
-
-    it("files in quotes", function()
-      local folder = support.folder()
-      support.write(folder .. "/one.txt", "")
-      support.write(folder .. "/other.txt", "")
-      assert.same({ folder .. "/one.txt" }, found("pf.load('" .. folder .. "/on"))
-      assert.same({ folder .. "/one.txt", folder .. "/other.txt" },
-        found('x = { "a", "' .. folder .. "/o"))
-      assert.same({}, found("'" .. folder .. "/none/x"))
-      assert.equal('e.txt"', (complete.at('"' .. folder .. "/on", s.environment, 80)))
-      support.remove(folder)
-    end)
-
-    it("files without running any of the folder that it was called in", function()
-      local folder = support.folder()
-      support.write(folder .. "/lfs.lua", "print 'ran'")
-      local code, out = support.shell(([[performer=$(realpath %s/bin/performer) && cd %s &&
-        $performer -e '
-          local complete = require "performer.repl.complete"
-          print(complete.find("\"lf", {})[1], package.path:match ";(%%./)")'
-        ]]):format(support.build, folder))
-      assert.equal(0, code)
-      assert.equal("lfs.lua\t./\n", out)
-      support.remove(folder)
-    end)
-
-    it("at Tab by as much as is clear, else shows", function()
-      assert.equal("mul", (complete.at("pf.mat", s.environment, 80)))
-      assert.equal("_", (complete.at("spec", s.environment, 80)))
-      local insert, shown = complete.at("spec_", s.environment, 80)
-      assert.is_nil(insert)
-      assert.equal("spec_local   spec_model   spec_tensor", shown)
-      assert.equal("  ", (complete.at("", s.environment, 80)))
-      assert.equal("  ", (complete.at("do\n  ", s.environment, 80)))
-      assert.is_nil((complete.at("zzzz", s.environment, 80)))
-      s:feed "nn.linear {"
-      assert.equal("m = ", (s:complete("fro, x", 3)))
-    end)
-  end)
-
   describe("helps", function()
     it("with the words of the reference", function()
       local text = output "?pf.matmul"
@@ -415,6 +297,26 @@ not loss:alive()]])
             layer.type .. " " .. option.name)
         end
       end
+    end)
+
+    it("says what the engine knows where the reference is missing", function()
+      local folder = support.folder()
+      local _, out = support.shell(([[cp -rL %s/lua %s/lua && mkdir %s/bin &&
+        cp %s/bin/performer %s/bin/ && printf '%%s\n' '?pf.sum' '?pf.ones(2):sum { }' '?nn.linear' \
+        '?pf.optim.adamw' '?pf.ones' '?pf.summ' '?pf.nothing' '?print' \
+        'require("performer.repl.complete").find("nn.linear { fr", _G)[1]' |
+        PF_HISTORY=off %s/bin/performer -i]]):format(support.build, folder, folder, support.build,
+        folder, folder))
+      for _, text in ipairs {
+        "pf> pf.sum(x [, options])  ->  pf.Tensor\n  y = the sum of x",
+        "\n  keep  boolean. keep the dimension with size 1\n",
+        "pf> pf.nn.linear([options])\n", '"none"|"gelu"|',
+        "pf> pf.optim.adamw(model [, options])\n",
+        "pf> pf.ones: the file that says what it does is missing here: /", "did you mean pf.sum?",
+        "pf> nothing is known of pf.nothing: the reference is missing here: /",
+        "pf> print: a function of Lua's", 'pf> "from = "\n',
+      } do assert.is_truthy(out:find(text, 1, true), text .. "\n" .. out) end
+      support.remove(folder)
     end)
 
     it("lists what a part has, and what a value can", function()
@@ -533,135 +435,5 @@ not loss:alive()]])
       assert.is_nil(output(text):find "\27")
     end
     assert.equal("\27[31merror: \27[0mbad", output("error 'bad'", { colour = true }))
-  end)
-end)
-
-describe("the program's way in", function()
-  it("runs Lua of the command line, with pf at hand", function()
-    local code, out = support.performer "-e 'print(pf.ones(2):sum():item())' -e 'print(nn.linear)'"
-    assert.equal(0, code)
-    assert.matches("^2.0\nfunction: ", out)
-    for text, message in pairs { ["error [[bad]]"] = "bad\nstack traceback:\n",
-                                 ["x = = 1"] = "unexpected symbol near '='\n" } do
-      local bad, _, err = support.performer(("-e '%s'"):format(text))
-      assert.equal(1, bad)
-      message = "performer: (command line):1: " .. message
-      assert.equal(message, err:sub(1, #message))
-      assert.is_true(err == message or text:find "error" ~= nil, err)
-    end
-    assert.equal(5, (support.performer "-e 'pf.exit(5)'"))
-  end)
-
-  it("tells the calls that are the user's, and no others", function()
-    local file = support.folder() .. "/s.lua"
-    support.write(file, [[
-      local function f(n)
-        if n == 0 then return nil + pf.nn.linear { from = 1 } end
-        local made = f(n - 1)
-        return made
-      end
-      pf = require "performer"
-      f(given)]])
-    local function trace(words)
-      local code, _, err = support.shell(words:format(support.build .. "/bin/performer", file))
-      assert.equal(1, code)
-      local lines = {}
-      for line in err:gmatch "\n\t([^\n]*)" do lines[#lines + 1] = line:gsub(".*/", "") end
-      return lines
-    end
-    local linear, call = "[C]: in function 'performer.core.new_module'", "s.lua:3: in upvalue 'f'"
-    assert.same({ linear, "s.lua:2: in upvalue 'f'", call, "s.lua:3: in local 'f'",
-                  "s.lua:7: in main chunk" }, trace "%s -e 'given = 2' %s")
-    local deep = trace "%s -e 'given = 40' %s"
-    assert.equal(linear, deep[1])
-    assert.matches("^%.%.%.\t%(skipping %d+ levels%)$", deep[10])
-    assert.equal(call, deep[#deep - 2])
-    assert.equal("s.lua:7: in main chunk", deep[#deep])
-    assert.same({ "[C]: in function 'error'", "stdin:1: in main chunk" },
-                trace "echo 'error \"x\"' | %s -")
-    os.remove(file)
-  end)
-
-  it("then a script, with its own words", function()
-    local file = support.folder() .. "/s.lua"
-    support.write(file, "print(given, arg[0], ...)")
-    local code, out = support.performer(("-e 'given = 1' %s a -e b"):format(file))
-    assert.equal(0, code)
-    assert.equal("1\t" .. file .. "\ta\t-e\tb\n", out)
-    os.remove(file)
-  end)
-
-  it("runs a script from the standard input", function()
-    for words, expected in pairs { [""] = "in\n", ["-"] = "in\n", ["- a b"] = "in\ta\tb\n" } do
-      local code, out, err = support.shell(("echo \"print('in', ...)\" | %s/bin/performer %s")
-        :format(support.build, words))
-      assert.equal(0, code, err)
-      assert.equal(expected, out)
-    end
-    local code, _, err = support.shell(("echo 'error \"x\"' | %s/bin/performer -")
-      :format(support.build))
-    assert.equal(1, code)
-    assert.matches("^performer: stdin:1: x\n", err)
-    assert.equal(2, (support.performer "</dev/null"))
-  end)
-
-  it("is a prompt behind them with -i, of a pipe too", function()
-    local code, out, err = support.shell(("printf '%%s\\n' 'given + 1' 'for i = 1, 2 do' 'end' "
-      .. "'err()' | PF_HISTORY=off %s/bin/performer -i -e 'given = 41'"):format(support.build))
-    assert.equal(0, code)
-    assert.equal("", err)
-    assert.matches("pf> 42\npf>   > pf> error: attempt to call a nil value [^\n]*\npf> \n$", out)
-    assert.is_nil(out:find "\27")
-  end)
-
-  it("leaves the engine to the user, who opens it as he likes", function()
-    local _, out = support.shell(("printf '%%s\\n' 'pf.open { threads = 1, seed = 7 }' "
-      .. "'pf.info().threads, pf.info().seed' | PF_HISTORY=off %s/bin/performer -i")
-      :format(support.build))
-    assert.matches("\npf> pf> 1  7\n", out)
-  end)
-
-  it("alone is what edits lines: the module knows no libedit", function()
-    local code, out = support.shell(("ldd %s/lua/performer.so"):format(support.build))
-    assert.equal(0, code)
-    assert.is_nil(out:find "libedit")
-  end)
-
-  it("refuses what it has no use for", function()
-    for words, message in pairs {
-      ["-e"] = "Lua is needed behind '%-e'", ["-i train"] = "a FILE.lua or %- is needed",
-      ["-x"] = "no option '%-x'", ["-e '' none.lua"] = "can't read none.lua",
-    } do
-      local code, _, err = support.performer(words)
-      assert.equal(2, code, words)
-      assert.matches(message, err)
-    end
-  end)
-
-  it("keeps a history file of the last megabyte, that two sessions share", function()
-    local folder = support.folder()
-    local file = folder .. "/new/folder/history"
-    local function run(lines)
-      return support.shell(("printf '%%s\\n' %s | PF_HISTORY=%s %s/bin/performer -i"):format(lines,
-        file, support.build))
-    end
-    assert.equal(0, (run "1 ' 2' 'do' 'end'"))
-    assert.equal("1\ndo\\nend\n", support.read(file))
-    local _, mode = support.shell("stat -c %a " .. file)
-    assert.equal("600\n", mode)
-    support.write(file, ("x = 'a line that is long'\n"):rep(60000))
-    assert.equal(0, (run "3"))
-    local text = support.read(file)
-    assert.is_true(#text <= (1 << 20) + 2)
-    assert.equal("x = 'a line that is long'\n", text:sub(1, 26))
-    assert.equal("x = 'a line that is long'\n3\n", text:sub(-28))
-    support.shell(("for i in 1 2 3 4; do printf '%%s\\n' $i$i $i | PF_HISTORY=%s %s/bin/performer "
-      .. "-i >%s/out$i & done; wait"):format(file, support.build, folder))
-    local seen = support.read(file):sub(#text + 1)
-    for i = 1, 4 do
-      assert.is_truthy(seen:find(("%d%d\n"):format(i, i), 1, true))
-    end
-    assert.equal(20, #seen)
-    support.remove(folder)
   end)
 end)

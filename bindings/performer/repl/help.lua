@@ -109,8 +109,14 @@ local function function_text(f, width)
   local name = show.name(f)
   local entry = name and reference.get().functions[name]
   if entry then return entry_text(entry, width) end
-  local lines = { name and ("%s: a function of Lua's: https://www.lua.org/manual/5.4/manual.html"
-    .. "#pdf-%s"):format(name, name) or show.value(f, width) }
+  local lines = { show.value(f, width) }
+  if name and name:find "^pf%." then
+    lines[1] = ("%s: the file that says what it does is missing here: %s"):format(name,
+      reference.path)
+  elseif name then
+    lines[1] = ("%s: a function of Lua's: https://www.lua.org/manual/5.4/manual.html#pdf-%s")
+      :format(name, name)
+  end
   if not name then
     local above = comment_above(debug.getinfo(f, "S"))
     table.move(above, 1, #above, 2, lines)
@@ -177,6 +183,10 @@ local function meant(query)
 end
 
 local function nothing(query, width)
+  if reference.get().missing and #near_names(query) == 0 then
+    return ("nothing is known of %s: the reference is missing here: %s"):format(query,
+      reference.path)
+  end
   local other = meant(query)
   if other then return ("there is no %s; %s"):format(query, other) end
   local near = near_names(query)

@@ -1,6 +1,8 @@
 -- performer/repl/reference.lua: what the reference says of each name, read from the annotations
--- that editors read (made by .ci/gen_api.lua): the prompt's `?` and completion of options have no
--- other source.
+-- that editors read (made by .ci/gen_api.lua). Where that file is missing it is what the engine
+-- says of its own ops, layers, optimizers and schedules.
+local core = require "performer.core"
+
 local reference = {}
 
 local function class_of(line)
@@ -55,14 +57,70 @@ function reference.parse(text)
   return made
 end
 
+-- ---- without the file ----------------------------------------------------------------
+
+local KINDS = { int = "integer", bool = "boolean", dim = "integer", index = "integer",
+                tree = "table" }
+
+--- Options as the engine describes them.
+local function described_options(rows)
+  local list = {}
+  for i, row in ipairs(rows or {}) do
+    local words = row.choices and '"' .. row.choices:gsub("|", '"|"') .. '"'
+    list[i] = { name = row.name, kind = words or KINDS[row.kind] or row.kind, doc = row.doc,
+                optional = not row.required }
+  end
+  return list
+end
+
+--- The functions of which the engine has a description, in a reference's form.
+local function described()
+  local pf = require "performer"
+  local made = { functions = {}, order = {}, classes = {} }
+  local function add(name, doc, parameters, options, result)
+    if #options > 0 then parameters[#parameters + 1] = { name = "...", kind = "any" } end
+    made.functions[name] = { name = name, doc = doc, parameters = parameters, result = result,
+                             options = options }
+    made.order[#made.order + 1] = name
+  end
+  for _, op in ipairs(pf.ops()) do
+    local inputs, options = {}, described_options(op.attrs)
+    for name in op.args:gmatch "[%w_]+" do
+      inputs[#inputs + 1] = { name = name, kind = "pf.Tensor" }
+    end
+    local rest = table.move(inputs, 2, #inputs, 1, {})
+    if rawget(pf, op.name) then add("pf." .. op.name, op.doc, inputs, options, "pf.Tensor") end
+    if core.methods "performer.tensor"[op.name] then
+      add("Tensor:" .. op.name, op.doc, rest, options, "pf.Tensor")
+    end
+  end
+  for space, rows in pairs { nn = pf.layers(), optim = pf.optimizers(),
+                             schedule = pf.schedules() } do
+    for _, row in ipairs(rows) do
+      add(("pf.%s.%s"):format(space, row.type or row.name), row.doc or "",
+        { space == "optim" and { name = "model", kind = "any" } or nil },
+        described_options(row.options))
+    end
+  end
+  table.sort(made.order)
+  return made
+end
+
+-- ---- the reference -------------------------------------------------------------------
+
+local here = debug.getinfo(1, "S").source:match "^@(.*)performer/repl/[^/]*$" or "./"
+
+--- Where its file should be.
+reference.path = here .. "../annotations/performer.lua"
+
 local loaded
 
---- The reference of this installation, or an empty one where its file is missing.
+--- The reference of this installation; `missing` where its file is.
 function reference.get()
   if loaded then return loaded end
-  local here = debug.getinfo(1, "S").source:match "^@(.*)performer/repl/[^/]*$" or "./"
-  local file = io.open(here .. "../annotations/performer.lua", "rb")
-  loaded = reference.parse(file and file:read "a" or "")
+  local file = io.open(reference.path, "rb")
+  loaded = file and reference.parse(file:read "a") or described()
+  loaded.missing = not file
   if file then file:close() end
   return loaded
 end
@@ -81,6 +139,7 @@ end
 
 --- The options of a function of the reference: a list of { name, kind, optional, doc }.
 function reference.options(entry)
+  if entry.options then return entry.options end
   local list, seen = {}, {}
   local op = entry.name:match "^pf%.([%w_]+)$" or entry.name:match "^Tensor:([%w_]+)$"
   if op then add_fields(list, "pf.Options." .. op, seen) end
