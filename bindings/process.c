@@ -206,6 +206,8 @@ void process_enter(lua_State *co) {
 void process_prompt(void) {
     struct sigaction action;
     prompting = 1;
+    /* A line that io.read() takes is one; what stands behind it is the prompt's. */
+    if (!isatty(STDIN_FILENO)) setvbuf(stdin, NULL, _IONBF, 0);
     sigaction(SIGINT, NULL, &action);
     action.sa_flags &= ~SA_RESTART; /* io.read() ends too */
     sigaction(SIGINT, &action, NULL);

@@ -47,7 +47,12 @@ describe("words of other libraries", function()
         check_advice(class .. "." .. word, advice)
       end
     end
-    for _, list in ipairs { words.notes } do
+    for library, space in pf.sorted(words.libraries) do
+      assert.is_nil(_G[library])
+      assert.is_table(space == "pf" and pf or pf[space], library)
+    end
+    for word in pf.sorted(words.globals) do assert.is_nil(_G[word]) end
+    for _, list in ipairs { words.notes, words.globals } do
       for word, advice in pf.sorted(list) do check_advice(word, advice) end
     end
   end)

@@ -256,6 +256,42 @@ not loss:alive()]])
         output "prnt(1)")
     end)
 
+    it("and what is meant by another library's name, or another language's grammar", function()
+      for text, hint in pairs {
+        ["torch.randn(2)"] = "(global 'torch'); it is pf.randn",
+        ["x = np.concatenate(1)"] = "(global 'np'); it is pf.concat",
+        ["keras.linear"] = "(global 'keras'); it is pf.nn.linear",
+        ["jnp.foo()"] = "(global 'jnp'); what there is of it is in pf: ?pf lists it",
+        ["len(3)"] = "(global 'len'); it is #t, or t:size(1) of a tensor",
+        ["f(3)"] = "attempt to call a nil value (global 'f')",
+        ["import torch"] = "; pf and nn are there; local m = require 'm' loads a file m.lua",
+        ["print 3 'a != b'"] = "; it is print(x), or x alone",
+        ["def f(x):"] = "; it is function f(x) ... end", ["x += 1"] = "; it is x = x + 1",
+        ["1 != 2"] = "; it is a ~= b", ["x[1:2]"] = "; it is t:slice(dim, first, last), or t[i][j]",
+        ["x = = '+='"] = "near '='",
+      } do
+        local told = output(text)
+        assert.equal(hint, told:sub(-#hint), told)
+      end
+      assert.equal("there is no np.concatenate; it is pf.concat", output "?np.concatenate")
+      assert.matches("^there is no torch.randn; it is pf.randn\npf.randn", output "?torch.randn")
+    end)
+
+    it("and that a method is called with a colon", function()
+      local make = "t = { x = pf.ones(2, 3) } m = nn.linear { from = 2, to = 3 }\n"
+      for text, call in pairs {
+        ["t.x.shape"] = "t.x:shape()", ["m.children"] = "m:children()",
+        ["t.x.sum()"] = "t.x:sum()", ["1 + m.parameters()"] = "m:parameters()",
+        ["print(t.x.matmul(t.x))"] = "t.x:matmul()",
+      } do
+        local told = output(make .. text)
+        assert.equal("colon: " .. call, told:sub(-#call - 7), told)
+      end
+      for _, text in ipairs { "t.x:shape()", "pf.sum", "t.x.shape(t.x)", "pf.sum()" } do
+        assert.is_nil(output(make .. text):find "colon", text)
+      end
+    end)
+
     it("and keeps the session", function()
       assert.equal("5", output "x = 5\nerror 'bad'\npf.zeros(1 << 50, 1 << 50)\nx")
     end)
@@ -380,6 +416,9 @@ not loss:alive()]])
       assert.matches("^median [%d.e-]+ [mu]?s, least .* of %d+ runs$", output("%timeit 1 + 1",
         real))
       assert.matches("^error: ", output "%timeit error 'bad'")
+      for _, name in ipairs { "%time", "%timeit", "%time  " } do
+        assert.matches("takes what it is to run: %%time", output(name))
+      end
       assert.equal("error: unexpected symbol near '*'", output "%timeit 1 + *")
     end)
 

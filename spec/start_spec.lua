@@ -80,6 +80,13 @@ describe("the program's way in", function()
     assert.is_nil(out:find "\27")
   end)
 
+  it("reads its lines where io.read leaves them, and not as what io.read took", function()
+    local code, out = support.shell(("printf '%%s\\n' 'io.read()' 'one two' 'io.read(3)' 'abc 1' "
+      .. "'2 + 2' | PF_HISTORY=off %s/bin/performer -i"):format(support.build))
+    assert.equal(0, code)
+    assert.matches('pf> "one two"\npf> "abc"\npf> 1\npf> 4\npf> \n$', out)
+  end)
+
   it("leaves the engine to the user, who opens it as he likes", function()
     local _, out = support.shell(("printf '%%s\\n' 'pf.open { threads = 1, seed = 7 }' "
       .. "'pf.info().threads, pf.info().seed' | PF_HISTORY=off %s/bin/performer -i")

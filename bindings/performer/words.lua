@@ -250,6 +250,24 @@ words.dataset = {
   vocab_size = "it is data:tokenizer():size()",
 }
 
+-- ---- at a prompt ----
+
+-- Libraries by the names that they go by, and where their like is looked for.
+words.libraries = {
+  torch = "pf", numpy = "pf", np = "pf", jax = "pf", jnp = "pf", tf = "pf", tensorflow = "pf",
+  mx = "pf", F = "pf", keras = "nn", flax = "nn", optax = "optim", optim = "optim",
+}
+
+-- Functions that other languages have.
+words.globals = {
+  len = "it is #t, or t:size(1) of a tensor", range = "it is for i = 1, n do ... end",
+  str = "it is tostring", int = "it is math.tointeger, or x // 1", float = "it is tonumber",
+  abs = "it is math.abs, or t:abs()", max = "it is math.max, or t:max()",
+  min = "it is math.min, or t:min()", sum = "it is t:sum()", dir = "?x lists what x has",
+  list = "it is a table: { 1, 2, 3 }", dict = "it is a table: { a = 1 }", exec = "it is load",
+  isinstance = "it is pf.kind(x)", enumerate = "it is ipairs", input = "it is io.read()",
+}
+
 -- ---- options ----
 
 -- What an option is called elsewhere, and its names here: the first that is there is meant.

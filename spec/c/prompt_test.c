@@ -88,7 +88,7 @@ static void test_stopping(terminal *t) {
         CHECK(terminal_sees(t, "begins"));
         usleep(100000); /* well inside; whenever it is, it ends */
         terminal_type(t, CTRL_C);
-        if (runs[i][0] != 'i') CHECK(terminal_sees(t, runs[i][0] == 'r' ? "asked" : "interrupted"));
+        CHECK(terminal_sees(t, runs[i][0] == 'r' ? "asked" : "interrupted"));
         CHECK(terminal_sees(t, "pf>"));
     }
     line(t, "kept:sum():item()", "6.0");
@@ -172,6 +172,10 @@ static void test_exits(void) {
     start(&t, "dumb", NULL);
     terminal_type(&t, "quit\r");
     CHECK(terminal_ends(&t) == 0);
+    start(&t, "", NULL); /* TERM says nothing */
+    line(&t, "error 'bad'", "error: bad");
+    end(&t);
+    CHECK(!strchr(t.shown, '\033'));
 }
 
 /* ---- a terminal that can move its cursor -------------------------------------------- */

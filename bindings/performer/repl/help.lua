@@ -169,8 +169,22 @@ local function near_names(query)
   return found
 end
 
+--- What stands for `library.name` here, and the name of it that the reference knows; nil: it is no
+--- library that one knows.
+function help.of_library(library, name)
+  local space = rawget(words.libraries, library)
+  if not space then return nil end
+  local full = space == "pf" and "pf" or "pf." .. space
+  local own = name and full .. "." .. name
+  if own and reference.get().functions[own] then return "it is " .. own, own end
+  local known = name and words[space] and words[space][name]
+  return known or ("what there is of it is in %s: ?%s lists it"):format(full, full)
+end
+
 --- What other libraries call so.
 local function meant(query)
+  local library, part = query:match "^(%a+)%.([%w_]+)$"
+  if library and help.of_library(library, part) then return help.of_library(library, part) end
   local space, name = query:match "^pf%.(%w+)%.([%w_]+)$"
   if not space then space, name = "pf", query:match "^pf%.([%w_]+)$" end
   if query:find "^nn%." then space, name = "nn", query:match "^nn%.([%w_]+)$" end
@@ -187,8 +201,11 @@ local function nothing(query, width)
     return ("nothing is known of %s: the reference is missing here: %s"):format(query,
       reference.path)
   end
-  local other = meant(query)
-  if other then return ("there is no %s; %s"):format(query, other) end
+  local other, own = meant(query)
+  if other then
+    return ("there is no %s; %s"):format(query, other)
+      .. (own and "\n" .. entry_text(reference.get().functions[own], width) or "")
+  end
   local near = near_names(query)
   if #near == 0 then return ("nothing is called %s; ? alone says what there is"):format(query) end
   if #near == 1 then

@@ -4,6 +4,7 @@ local core = require "performer.core"
 local chunk = require "performer.repl.chunk"
 local complete = require "performer.repl.complete"
 local help = require "performer.repl.help"
+local hints = require "performer.repl.hints"
 local history = require "performer.repl.history"
 local show = require "performer.repl.show"
 local trace = require "performer.repl.trace"
@@ -44,20 +45,22 @@ end
 
 -- ---- running -------------------------------------------------------------------------
 
---- Results, or nil and the text of what went wrong: table.pack(...), nil, seconds.
-function Session:run(f, name)
+--- Results, or nil and the text of what went wrong: table.pack(...), nil, seconds. text: what is
+--- run, where that was typed.
+function Session:run(f, name, text)
   local begin = self.clock()
   local packed = table.pack(self.call(trace.handler(f), f))
-  local seconds = self.clock() - begin
+  local seconds, interrupted = self.clock() - begin, self:paint("interrupted", "error")
   if packed[1] then
+    if packed[2] then return nil, interrupted, seconds end -- io.read() only gives nil
     return table.move(packed, 3, packed.n, 1, { n = packed.n - 2 }), nil, seconds
   end
   local problem = packed[3]
   if trace.exit(problem) then self.exit = trace.exit(problem) end
   if self.exit then return nil, self.exit.message, seconds end
-  local message, frames = trace.text(problem, name, { self.environment, _G }, self.width())
-  message = packed[2] and self:paint("interrupted", "error")
-    or self:paint("error: ", "error") .. message
+  local message, frames = trace.text(problem, name, self.width())
+  message = packed[2] and interrupted or self:paint("error: ", "error") .. message
+    .. hints.of_error(message, text or "", self.environment)
   return nil, message .. (frames and "\n" .. self:paint(frames, "faint") or ""), seconds
 end
 
@@ -102,17 +105,22 @@ function Session:show(results)
   return shown and shown[1] or problem
 end
 
+--- What is written of a text that is no Lua.
+function Session:refuse(message, name, text)
+  return self:paint("error: ", "error") .. trace.plain(message, name, text)
+    .. hints.of_text(text)
+end
+
 --- Runs a chunk: what is to be written, and its results.
 function Session:evaluate(text, timed)
   local name = ("input %d"):format(self.number)
   local f, found, more = chunk.compile(text, "=" .. name, self.environment)
-  if not f then
-    return self:paint("error: ", "error") .. trace.plain(found, name, text), nil, more
-  end
+  if not f then return self:refuse(found, name, text), nil, more end
   local parts = self:declare(found)
-  local results, problem, seconds = self:run(f, text:find "\n" and "" or name)
+  local results, problem, seconds = self:run(f, text:find "\n" and "" or name, text)
   self:watch_closing(found)
   parts[#parts + 1] = results and self:show(results) or problem
+  parts[#parts + 1] = results and hints.of_results(results, text, self.environment)
   if results and not timed and seconds > TELL then
     parts[#parts + 1] = self:paint(("%.2f s"):format(seconds), "faint")
   end
@@ -129,7 +137,14 @@ end
 
 local commands = {}
 
+--- What a command says that lacks its expression, or nil.
+local function needs(name, text)
+  if text:find "%S" then return nil end
+  return ("%%%s takes what it is to run: %%%s x:softmax()"):format(name, name)
+end
+
 function commands.time(session, text)
+  if needs("time", text) then return needs("time", text) end
   core.reset_peak()
   local before = core.memory().live
   local output, results, _, seconds = session:evaluate(text, true)
@@ -142,12 +157,13 @@ function commands.time(session, text)
 end
 
 function commands.timeit(session, text)
+  if needs("timeit", text) then return needs("timeit", text) end
   local name = ("input %d"):format(session.number)
   local f, message = chunk.compile(text, "=" .. name, session.environment)
-  if not f then return session:paint("error: ", "error") .. trace.plain(message, name, text) end
+  if not f then return session:refuse(message, name, text) end
   local times, total = {}, 0
   repeat
-    local results, problem, seconds = session:run(f, name)
+    local results, problem, seconds = session:run(f, name, text)
     if not results then return problem end
     times[#times + 1], total = seconds, total + seconds
   until #times >= 10000 or total > 1 and #times >= 3

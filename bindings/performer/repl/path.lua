@@ -52,6 +52,8 @@ local function chain_start(words, last)
   end
 end
 
+path.start = chain_start
+
 local function literal(word)
   local make = load("return " .. word.text, "=", "t", {})
   return make and make()

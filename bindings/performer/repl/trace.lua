@@ -1,7 +1,6 @@
--- performer/repl/trace.lua: what went wrong, in a few lines: the message, what the name may have
--- been, and the calls that led there as far as they are the user's.
+-- performer/repl/trace.lua: what went wrong, in a few lines: the message, and the calls that led
+-- there as far as they are the user's.
 local core = require "performer.core"
-local help = require "performer.repl.help"
 local show = require "performer.repl.show"
 
 local trace = {}
@@ -53,13 +52,6 @@ function trace.plain(message, name, text)
   return message
 end
 
---- "; did you mean 'model'?" for a name that has no value.
-local function suggestion(message, environments)
-  local name = message:match "global '([%w_]+)'"
-  local near = name and message:find "nil value" and help.near(name, environments)
-  return near and near ~= name and (" (did you mean '%s'?)"):format(near) or ""
-end
-
 local function frames_text(frames, name)
   local lines = {}
   if #frames == 1 and frames[1].place:match "^(.*):%d+$" == name then return nil end
@@ -75,14 +67,13 @@ end
 
 --- The text of what was thrown, and of the calls that led there or nil. name: of the chunk, where
 --- it is one line.
-function trace.text(thrown, name, environments, width)
+function trace.text(thrown, name, width)
   local problem, frames = thrown, {}
   if type(thrown) == "table" and thrown.frames then
     problem, frames = thrown.problem, thrown.frames
   end
   if type(problem) ~= "string" then return show.value(problem, width) end
-  local message = core.term.plain(trace.plain(problem, name), true)
-  return message .. suggestion(message, environments), frames_text(frames, name)
+  return core.term.plain(trace.plain(problem, name), true), frames_text(frames, name)
 end
 
 return trace
