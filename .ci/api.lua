@@ -69,7 +69,8 @@ return {
   {
     id = "tensors", title = "Tensors",
     { "pf.tensor", "values: number|table, options?: pf.DtypeOptions", "pf.Tensor",
-      "From a number or nested lists." },
+      "From a number or nested lists. A number that the dtype cannot hold (f32: beyond 3.4e38) is "
+      .. "refused, here and wherever one is given or set; math.huge is infinity." },
     { "pf.zeros", "...: integer|integer[]|pf.DtypeOptions", "pf.Tensor",
       "zeros(2, 3), zeros({2, 3}), options last: zeros(2, {dtype = \"i32\"})." },
     { "pf.ones", "...: integer|integer[]|pf.DtypeOptions", "pf.Tensor", "Likewise." },

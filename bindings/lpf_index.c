@@ -8,6 +8,7 @@
  */
 #include "lpf.h"
 
+#include <math.h>
 #include <string.h>
 
 /* The box that a list names, as the engine counts. */
@@ -175,6 +176,9 @@ static const pf_tensor *value_for(lua_State *L, const pf_tensor *t) {
     if (from) return from;
     if (lua_type(L, 3) != LUA_TNUMBER)
         lpf_raise(L, "assignment: a number or a tensor is needed, got %s", lpf_kind(L, 3));
+    const double value = lua_tonumber(L, 3);
+    if (pf_tensor_dtype(t) == PF_F32 && isinf((float)value) && !isinf(value))
+        lpf_raise(L, "assignment: an f32 tensor cannot hold %.14g", value);
     return lpf_scalar(L, 3, pf_tensor_dtype(t), "assignment");
 }
 

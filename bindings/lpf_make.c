@@ -147,6 +147,8 @@ static void nest_element(nest *t) {
     if (t->whole &&
         !(value == floor(value) && fabs(value) <= 2147483648.0 && value != 2147483648.0))
         lpf_raise(L, "tensor: %.14g is no 32-bit whole number", value);
+    if (!t->whole && isinf((float)value) && !isinf(value))
+        lpf_raise(L, "tensor: an f32 tensor cannot hold %.14g", value);
     *t->out++ = value;
 }
 

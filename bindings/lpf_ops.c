@@ -174,6 +174,7 @@ pf_tensor *lpf_scalar(lua_State *L, int index, pf_dtype dtype, const char *where
     double value = lua_tonumber(L, index);
     if (dtype == PF_I32 && !(value == floor(value) && value >= INT32_MIN && value <= INT32_MAX))
         lpf_raise(L, "%s: %.14g can't go with an i32 tensor", where, value);
+    if (dtype == PF_F32) value = (float)value; /* an operand is rounded as results are */
     pf_engine *engine = lpf_engine(L);
     pf_tensor **t = lpf_new_tensor(L);
     int status = pf_tensor_full(t, engine, dtype, 0, NULL, value);

@@ -4,6 +4,7 @@
  */
 #include "lpf.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- option tables ------------------------------------------------------------ */
@@ -123,7 +124,8 @@ double lpf_check_number(lua_State *L, int index, const char *where, const char *
     if (lua_type(L, index) != LUA_TNUMBER)
         lpf_raise(L, "%s: %s must be a number, got %s", where, what,
                   lua_isnoneornil(L, index) ? "nothing" : lpf_kind(L, index));
-    return lua_tonumber(L, index);
+    const double value = lua_tonumber(L, index);
+    return isnan(value) ? (double)NAN : value; /* C writes one with a sign as "-nan" */
 }
 
 int64_t lpf_opt_whole(lua_State *L, int index, const char *where, const char *what, int64_t def) {

@@ -9,6 +9,7 @@
 #include "lpf.h"
 #include "performer_extend.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -188,13 +189,18 @@ static int tensor_eq(lua_State *L) {
 
 /* ---- numbers out and in ------------------------------------------------------- */
 
+/* A NaN's sign says nothing, and Lua's print shows it. */
+static void push_float(lua_State *L, double value) {
+    lua_pushnumber(L, isnan(value) ? (double)NAN : value);
+}
+
 /* The elements as nested tables, from `data` on; returns where it stopped. */
 static const char *push_nested(lua_State *L, const pf_tensor *t, int dim, const char *data) {
     if (dim == pf_tensor_rank(t)) {
         if (pf_tensor_dtype(t) == PF_I32)
             lua_pushinteger(L, *(const int32_t *)(const void *)data);
         else
-            lua_pushnumber(L, (double)*(const float *)(const void *)data);
+            push_float(L, (double)*(const float *)(const void *)data);
         return data + 4;
     }
     luaL_checkstack(L, 4, "totable"); /* a table a dimension stays there on the way down */
@@ -226,7 +232,7 @@ static int tensor_item(lua_State *L) {
     if (pf_tensor_dtype(t) == PF_I32)
         lua_pushinteger(L, (lua_Integer)value);
     else
-        lua_pushnumber(L, value);
+        push_float(L, value);
     return 1;
 }
 

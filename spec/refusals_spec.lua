@@ -182,6 +182,20 @@ local CASES = {
   },
 }
 
+CASES["numbers that f32 can't hold"] = {
+  { "linspace: from 0 to 1e%+300: an f32 tensor cannot hold 1e%+300",
+    function() pf.linspace(0, 1e300, 3) end },
+  { "linspace: .* hold %-1e%+39", function() pf.linspace(-1e39, 0, 2) end },
+  { "linspace: from 0 to nan in 3", function() pf.linspace(0, -(0 / 0), 3) end },
+  { "linspace: from nan", function() pf.linspace(0 / 0, 0, 3) end },
+  { "full: an f32 tensor cannot hold 1e%+39", function() pf.full({ 2 }, 1e39) end },
+  { "fill: an f32 tensor %[2%] cannot hold 1e%+39", function() pf.ones(2):fill_(1e39) end },
+  { "tensor: an f32 tensor cannot hold %-1e%+39", function() pf.tensor { { 1 }, { -1e39 } } end },
+  { "tensor: an f32 tensor cannot hold 1e%+39", function() pf.tensor(1e39) end },
+  { "assignment: an f32 tensor cannot hold 1e%+39", function() pf.ones(2)[1] = 1e39 end },
+  { "assignment: an f32 tensor cannot hold 1e%+39", function() pf.ones(2, 2)[{ 1, 2 }] = 1e39 end },
+}
+
 describe("the engine refuses", function()
   for what, rows in pf.sorted(CASES) do
     it("misuse of " .. what, function()
@@ -192,4 +206,21 @@ describe("the engine refuses", function()
       end
     end)
   end
+
+  it("no infinity that is meant, nor one that arithmetic gives", function()
+    local x, huge = pf.full({ 2 }, -math.huge), math.huge
+    x[1] = huge
+    assert.same({ huge, -huge }, x:totable())
+    assert.same({ huge, 0x1.fffffep+127 }, pf.tensor { huge, 0x1.fffffep+127 }:totable())
+    assert.same({ huge, -huge }, (pf.tensor { 1, -1 } * 1e300):totable())
+    assert.same({ 1, 2 }, pf.tensor { 1, 2 }:clamp(-1e300, 1e300):totable())
+    assert.equal(1, pf.tensor { 5 }:lt(1e300):item())
+  end)
+
+  it("and shows NaN as one, whatever its sign", function()
+    local x = pf.tensor { 0 / 0, -(0 / 0) }
+    for _, value in ipairs { x[1]:item(), x[2]:item(), x:totable()[1], x:totable()[2] } do
+      assert.equal("nan", tostring(value))
+    end
+  end)
 end)

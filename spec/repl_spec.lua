@@ -161,6 +161,11 @@ not loss:alive()]])
         output "'x' .. ('\u{e9}'):rep(1000)")
     end)
 
+    it("what is no number without a sign", function()
+      assert.equal("nan  nan", output "0 / 0, -(0 / 0)")
+      assert.equal("{ nan, { nan } }", output "{ 0 / 0, { -(0 / 0) } }")
+    end)
+
     it("functions by where they are, or by their name", function()
       assert.equal("function (a, b, ...): input 1:1",
         output "function spec_f(a, b, ...) end\nspec_f")

@@ -303,7 +303,8 @@ function pf.term.gone(fd) end
 ---@return string
 function pf.term.plain(text, lines) end
 
----From a number or nested lists.
+---From a number or nested lists. A number that the dtype cannot hold (f32: beyond 3.4e38) is
+---refused, here and wherever one is given or set; math.huge is infinity.
 ---@param values number|table
 ---@param options? pf.DtypeOptions
 ---@return pf.Tensor

@@ -244,7 +244,7 @@ PF_API void pf_engine_reset_peak(pf_engine *engine);
 /* ---- tensors ---------------------------------------------------------------------------
  * Counted arrays of numbers. New ones are contiguous; `empty` has undefined contents. An open
  * tape owns what is made while it is open (pf_tensor_detach keeps one longer); rank 0 is a
- * scalar. */
+ * scalar. A number that is put in must fit: what the dtype cannot hold is PF_EINVAL. */
 
 typedef enum { PF_F32, PF_I32 } pf_dtype;
 

@@ -136,7 +136,7 @@ static int check_bound(const pf_call *c, int k) {
     if (isnan(bound))
         return pf_fail(PF_EINVAL, "clamp: %s is NaN, which bounds nothing", c->op->attrs[k].name);
     const bool none = bound == (k == LOW ? -INFINITY : INFINITY);
-    if (none || pf_dtype_fits(row, bound, false)) return PF_OK;
+    if (none || !row->whole || pf_dtype_fits(row, bound, false)) return PF_OK;
     return pf_fail(PF_EINVAL,
                    "clamp: %s is %g, but x is %s: a bound must be a whole number of 32 bits",
                    c->op->attrs[k].name, bound, row->name);

@@ -226,7 +226,7 @@ int pf_tensor_write(pf_tensor *t, const void *in, size_t bytes) {
     const pf_dtype_row *row;
     PF_TRY(check_target(t, "write", "tensor"));
     PF_TRY(row_of(t, bytes, "write", &row));
-    if (row == &doubles && pf_dtype_find(t->dtype)->whole)
+    if (row == &doubles)
         for (int64_t i = 0, n = pf_tensor_numel(t); i < n; i++)
             PF_TRY(check_fits(t, ((const double *)in)[i], "write"));
     PF_TRY(transfer_array(t, 0, (void *)in, row));

@@ -99,6 +99,10 @@ int pf_tensor_linspace(pf_tensor **t, pf_engine *engine, double a, double b, int
         return pf_fail(PF_EINVAL,
                        "linspace: from %g to %g in %lld; numbers, and at least 0 of them", a, b,
                        (long long)n);
+    const pf_dtype_row *row = pf_dtype_find(PF_F32);
+    if (!pf_dtype_fits(row, a, false) || !pf_dtype_fits(row, b, false))
+        return pf_fail(PF_EINVAL, "linspace: from %g to %g: an f32 tensor cannot hold %g", a, b,
+                       pf_dtype_fits(row, a, false) ? b : a);
     PF_TRY(make(t, engine, PF_F32, 1, &n));
     float *out = pf_f32(*t);
     for (int64_t i = 0; i < n; i++) {

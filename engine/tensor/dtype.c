@@ -4,6 +4,7 @@
  * texts and files. What must hold: a row's number is its pf_dtype; load keeps the value, and so
  * does store where pf_dtype_fits says so.
  */
+#include <float.h>
 #include <math.h>
 
 #include "tensor.h"
@@ -33,6 +34,8 @@ static const pf_dtype_row rows[] = {
                 .file_name = "F32",
                 .element = "float",
                 .bytes = sizeof(float),
+                .low = -FLT_MAX,
+                .high = FLT_MAX,
                 .counts = (int64_t)1 << 24,
                 .load = load_f32,
                 .store = store_f32},
@@ -63,8 +66,9 @@ size_t pf_dtype_size(pf_dtype dtype) {
     return row ? row->bytes : sizeof(float);
 }
 
-/* A NaN is no whole number. The bounds are open, so that what is cut to one of them fits. */
+/* A NaN is no whole number. The bounds are open, so that what is cut to one of them fits. Of floats
+ * a number must stay one: what would round to an infinity is none. */
 bool pf_dtype_fits(const pf_dtype_row *row, double value, bool cut) {
-    if (!row->whole) return true;
+    if (!row->whole) return row->high == 0 || !isinf((float)value) || isinf(value);
     return value > row->low - 1 && value < row->high + 1 && (cut || value == trunc(value));
 }

@@ -1,7 +1,7 @@
 /*
  * fill.c - tensors that come with contents: empty, full, arange, random. What must hold: a
  * random tensor is a function of the engine's seed and the number of the draw, for any number
- * of threads; a value that an i32 tensor cannot hold is refused, not bent.
+ * of threads; a value that the dtype cannot hold is refused, not bent.
  */
 #include <math.h>
 #include <string.h>

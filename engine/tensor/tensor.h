@@ -66,7 +66,7 @@ typedef struct pf_dtype_row {
     const char *file_name; /* "F32", as safetensors writes it */
     const char *element;   /* "float", what a C host has an array of */
     size_t bytes;          /* an element */
-    bool whole;            /* whole numbers from low to high; else any, rounded */
+    bool whole;            /* whole numbers from low to high; else any, rounded (0: unbounded) */
     double low, high;
     int64_t counts; /* 0, 1, ... counts - 1 are all held exactly */
     /* n elements, `step` elements apart, to doubles and from them. */

@@ -2,6 +2,9 @@
  * access_test.c - the ways in and out of a tensor: any strides, large copies and
  * transpositions on several threads, conversions and what they refuse, overlapping views.
  */
+#include <float.h>
+#include <math.h>
+
 #include "tensor_support.h"
 
 /* Any permutation and slice of a tensor reads as element arithmetic says. */
@@ -189,6 +192,18 @@ static void test_read_write(void) {
     for (int k = 0; k < PF_COUNT(bad); k++)
         CHECK_FAILS(PF_EINVAL, pf_tensor_write(i, bad[k], sizeof bad[k]));
     CHECK(pf_i32(i)[0] == 10);
+    /* nor does a number become an infinity; what is one stays one */
+    const float before = pf_f32(f)[0];
+    const double large[] = {1, 2, -1e39, 4, 5, 6}, edge = 3.4028235677973366e38 /* rounds up */;
+    CHECK_FAILS(PF_EINVAL, pf_tensor_write(f, large, sizeof large));
+    CHECK(strstr(pf_last_error(), "f32") && strstr(pf_last_error(), "-1e+39"));
+    CHECK_FAILS(PF_EINVAL, pf_tensor_set(f, 0, edge));
+    CHECK(pf_f32(f)[0] == before);
+    CHECK_OK(pf_tensor_set(f, 0, nextafter(edge, 0)));
+    CHECK(pf_f32(f)[0] == FLT_MAX);
+    CHECK_OK(pf_tensor_set(f, 0, -INFINITY));
+    CHECK(isinf(pf_f32(f)[0]));
+    CHECK_OK(pf_tensor_set(f, 0, before));
     CHECK_FAILS(PF_EINVAL, pf_tensor_read(f, wide_out, 20));
     CHECK_FAILS(PF_EINVAL, pf_tensor_write(f, wide, 0));
     CHECK_FAILS(PF_EINVAL, pf_tensor_read(f, NULL, sizeof single));

@@ -87,6 +87,7 @@ local function function_text(f)
 end
 
 local function safe_tostring(value)
+  if type(value) == "number" and value ~= value then return "nan" end -- C says -nan of most
   local ok, text = pcall(tostring, value)
   return ok and text or ("a %s that can't be shown: %s"):format(type(value), tostring(text))
 end
