@@ -5,6 +5,7 @@ local bench_features = require "kit.bench_features"
 local bench_kinds = require "kit.bench_kinds"
 local bench_report = require "kit.bench_report"
 local cli = require "kit.cli"
+local engine = require "kit.engine"
 local model_options = require "kit.model_options"
 local pf = require "performer"
 local tools = require "kit.bench_tools"
@@ -208,20 +209,20 @@ end
 --- A training step; returns the seconds inside the engine's calls.
 local function timed_step(model, optimizer, batch, step)
   local inside = 0
-  local function engine(f, ...)
+  local function timed(f, ...)
     local start = pf.clock()
     local result = f(...)
     inside = inside + pf.clock() - start
     return result
   end
   do
-    local tape <close> = engine(pf.tape)
-    local logits = engine(model.forward, model, batch.input, { training = true, step = step })
-    local loss = engine(logits.cross_entropy, logits, batch.target)
-    engine(tape.backward, tape, loss)
-    engine(loss.item, loss)
-    engine(optimizer.step, optimizer, { lr = 1e-4, clip = 1 })
-    engine(tape.close, tape)
+    local tape <close> = timed(pf.tape)
+    local logits = timed(model.forward, model, batch.input, { training = true, step = step })
+    local loss = timed(logits.cross_entropy, logits, batch.target)
+    timed(tape.backward, tape, loss)
+    timed(loss.item, loss)
+    timed(optimizer.step, optimizer, { lr = 1e-4, clip = 1 })
+    timed(tape.close, tape)
   end
   return inside
 end
@@ -402,7 +403,7 @@ local function main()
   check_which(options, given)
   options.lengths = options.length and tools.lengths(options.length)
   if not options.threads and not ALL_THREADS[options.case] then options.threads = 1 end
-  cli.try(2, pf.open, { threads = options.threads })
+  engine.open { threads = options.threads }
   options.threads = pf.info().threads
   check_environment()
   CASES[options.case](options, given)

@@ -4,6 +4,7 @@ local carried = require "kit.carried"
 local checkpoint_share = require "kit.checkpoint_share"
 local cli = require "kit.cli"
 local data_options = require "kit.data_options"
+local engine = require "kit.engine"
 local evaluate = require "kit.evaluate"
 local pf = require "performer"
 local Progress = require "kit.progress"
@@ -24,8 +25,8 @@ local ROWS = {
     .. "keys, linear attention by its sums, so that a token is scored with all that it can see; "
     .. "--batch rows in as many streams (default: one)" },
   data_options.TOKENIZER,
-  { "threads", "positive", nil, "threads (default: all cores)" },
-  { "memory", "text", nil, "byte budget, such as 4G" },
+  engine.threads(),
+  engine.memory(),
   ranks.TIMEOUT,
   { "per-sequence", "flag", nil, "one line for each sequence, in the order of the file" },
   { "json", "flag", nil, "JSON lines on stdout" },
@@ -127,7 +128,8 @@ local function open_data(options, settings, model)
   end
   local own = model:type() == "performer" and model:options().length -- of a model that was shipped
   local length = math.min(options.length or settings.length or own or 1024, room)
-  data_options.lay(data, math.max(2, math.min(length, longest)))
+  -- Of a file with too little in it the row is not what is wrong.
+  data_options.lay(data, math.min(length, math.max(2, longest)))
   local info = data:info(options.split)
   if info.tokens == 0 then
     cli.fail(1, ("eval: %s has no token to predict%s"):format(
@@ -153,7 +155,7 @@ local function main()
   if not options.checkpoint or not options.data then
     cli.fail(2, "eval: needs --checkpoint FOLDER and --data FILE, or short: eval RUN FILE")
   end
-  cli.try(2, pf.open, { threads = options.threads or ranks.threads(), memory = options.memory })
+  engine.open(options)
   ranks.need(options.timeout)
   if ranks.several() and (options.per_sequence or options.carry) then
     cli.fail(2, ("eval: --%s goes from one place in the file to the next; start it without mpirun")

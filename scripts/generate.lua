@@ -4,6 +4,7 @@ local pf = require "performer"
 local cli = require "kit.cli"
 local core = require "performer.core"
 local data_options = require "kit.data_options"
+local engine = require "kit.engine"
 local saved = require "kit.saved"
 local tokens = require "kit.tokens"
 local writing = require "performer.generate"
@@ -32,7 +33,7 @@ local ROWS = {
   data_options.TOKENIZER,
   { "vocabulary", "file", nil, "llama2.c's tokenizer.bin, for a model that was converted from "
     .. "there" },
-  { "threads", "positive", nil, "threads (default: all cores)" },
+  engine.threads(),
   { "json", "flag", nil, "one JSON object a sample on stdout" },
 }
 cli.place(ROWS, { "checkpoint", "run" }, { "prompt", "prompt" })
@@ -286,7 +287,7 @@ local function main()
   local options, given = cli.parse(parser, ROWS, arg)
   check(options, given)
   options.seed = options.seed or fresh_seed()
-  cli.try(2, pf.open, { threads = options.threads })
+  engine.open { threads = options.threads }
   local model, tokenizer = open_model(options)
   if options.fasta and not tokenizer:special "end" then
     cli.fail(1, "generate: --fasta is for proteins, and the model writes bytes; leave it out")

@@ -2,6 +2,7 @@
 -- samples, attention, error of the estimate, settings, machine, and how to make it again.
 local cli = require "kit.cli"
 local describe = require "kit.describe"
+local engine = require "kit.engine"
 local html = require "kit.html"
 local pf = require "performer"
 local report_model = require "kit.report_model"
@@ -19,7 +20,7 @@ local ROWS = {
   { "seed", "whole", 1, "of the first one; the next has the next" },
   { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
   saved.AVERAGE,
-  { "threads", "positive", nil, "threads (default: all cores)" },
+  engine.threads(),
   { "json", "flag", nil, "one JSON object on stdout: what was written" },
 }
 
@@ -91,7 +92,7 @@ local function main()
   })
   parser:argument("run", "run folder")
   local options = cli.parse(cli.add(parser, ROWS), ROWS, arg)
-  cli.try(2, pf.open, { threads = options.threads })
+  engine.open { threads = options.threads }
   local run = cli.need(runs.read(options.run))
   options.out = options.out or run.dir .. "/report.html"
   local text, list = page(run, options)

@@ -1,6 +1,6 @@
 --- performer run - a script within limits, of memory, time and work.
-local pf = require "performer"
 local cli = require "kit.cli"
+local engine = require "kit.engine"
 local run = require "performer.run"
 
 local OVER = 3 -- the exit code when a limit was reached
@@ -13,7 +13,7 @@ local ROWS = {
   { "seconds", "number", nil, "of the clock", "no bound" },
   { "work", "positive", nil, "instructions of Lua and of the engine, the same count on any machine",
     "no bound" },
-  { "threads", "positive", nil, "threads (default: all cores)" },
+  engine.threads(),
   { "json", "flag", nil, "one JSON object on stdout: how it ended and what it used; what the "
     .. "script prints goes to stderr" },
 }
@@ -73,7 +73,7 @@ local function main()
   end
   tell_behind(options.file, arguments)
   local limits = options.sandbox and SANDBOX or {}
-  if options.threads then pf.open { threads = options.threads } end
+  if options.threads then engine.open { threads = options.threads } end
   local ok, message, code, usage = run {
     path = options.file, args = arguments, sandbox = options.sandbox, work = options.work,
     bytes = options.memory or limits.memory, seconds = options.seconds or limits.seconds,

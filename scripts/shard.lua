@@ -1,7 +1,7 @@
 --- performer shard - makes of data larger than memory a folder that `train --data` takes
 local cli = require "kit.cli"
 local data_options = require "kit.data_options"
-local pf = require "performer"
+local engine = require "kit.engine"
 
 local ROWS = {
   { "out", "folder", nil, "the folder to make" },
@@ -11,7 +11,7 @@ local ROWS = {
     "share that is held back (default 0.05 of sequences, the last 0.1 of each text)" },
   { "block", "positive", nil, "tokens that are read in one go, and the longest row "
     .. "(default 1048576)" },
-  { "memory", "text", nil, "byte budget, such as 4G" },
+  engine.memory(),
   { "json", "flag", nil, "what was made, as JSON on stdout" },
 }
 for i, row in ipairs(data_options.rows "FASTA or text (several files are one data set)") do
@@ -31,7 +31,7 @@ cli.main(function()
   if not options.data or not options.out then
     cli.fail(2, "shard: --data FILE and --out DIR are needed, or short: shard FILE --out DIR")
   end
-  cli.try(2, pf.open, { memory = options.memory })
+  engine.open(options)
   local data = data_options.shard("shard", options)
   local train, valid = data:info "train", data:info "valid"
   if options.json then

@@ -198,7 +198,7 @@ describe("the data of a command", function()
     code, _, err = performer(("train --data %s --length 1 --out %s"):format(path "t.txt",
       path "never"))
     assert.are.equal(2, code)
-    assert_sentence(err, "a row of 1 positions; from 2 to")
+    assert_sentence(err, "^performer: %-%-length must be a whole number from 2 to %d+, got 1$")
     local file = write("short.fasta", ">a\nMKTAYIAKQR\n>b\nMKVLLAAG\n")
     local evaluate = ("eval --checkpoint %s --data %s --json"):format(run, file)
     local out

@@ -43,7 +43,7 @@ describe("the commands", function()
       { "train --data @/t.txt --act tanhh --steps 5", 2,
         "performer: %-%-act must be one of gelu.*%-%-help" },
       { "train --data @/t.txt --dropout 2 --steps 5", 2, "%-%-dropout must be a number from 0" },
-      { "train --data @/t.txt --memory much", 2, "memory must be a number of bytes or a text" },
+      { "train --data @/t.txt --memory much", 2, "%-%-memory: 'much' is no amount of memory" },
       { "train --data @/t.txt --lr -1", 2, "%-%-lr: '%-1' is not a number from 0" },
       { "train --data @/t.txt --steps -inf", 2, "%-%-steps: '%-inf' is not a whole number from 1" },
       { "train --data @/t.txt --dropout -.5", 2, "%-%-dropout must be a number from 0" },
@@ -127,7 +127,7 @@ describe("the commands", function()
       local code, _, err = performer(("train --data %s --out %s --memory 600K --threads 1 %s "
         .. "--steps 5"):format(path "t.txt", path "budget", SMALL))
       assert.are.equal(1, code)
-      assert_sentence(err, "out of memory.*budget %d+; raise %-%-memory")
+      assert_sentence(err, "out of memory.*budget %d+; raise %-%-memory, or lower")
     end)
 
     it("stops when the gradient or the loss is no longer finite", function()

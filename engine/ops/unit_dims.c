@@ -41,6 +41,7 @@ static int with_units(pf_tensor **out, const pf_tensor *t, int rank, unsigned un
 /* The place of a new dimension before one of `rank`, or behind them all. */
 static int gap(const pf_call *c, int rank, int *dim) {
     int64_t given = c->attr[0].i, at = given < 0 ? given + rank + 1 : given;
+    *dim = 0; /* a compiler can't know that a failure is below 0 */
     if (at < 0 || at > rank)
         return pf_shape_fail(c, "a new dimension can stand at %s to %s, or %d to -1, not at %s",
                              pf_place_dim(0), pf_place_dim(rank), -rank - 1, pf_place_dim(given));

@@ -1,9 +1,11 @@
 --- cli.lua - the manners that every command shares: options from one table, `--json`, exit
 -- codes, one clear sentence for a mistake. Results go to stdout, everything else to stderr.
+local advice = require "kit.advice"
 local argparse = require "argparse"
 local cli_words = require "kit.cli_words"
 local core = require "performer.core"
 local ranks = require "kit.ranks"
+local values = require "kit.values"
 
 local cli = {}
 
@@ -17,38 +19,8 @@ function cli.fail(code, message)
   error({ code = code, message = message }, 0)
 end
 
---- What to do about a message of the outside world that only says what is wrong: the first
--- pattern that fits adds its advice.
-local ADVICE = {
-  { "No such file or directory$", "check the path" },
-  { "Permission denied$", "choose a place that you may read and write" },
-  { "Not a directory$", "a part of the path is a file: choose another one" },
-  { "File exists$", "choose another name" },
-  { "Read%-only file system$", "choose another place" },
-  { "Is a directory$", "name a file in it" },
-  { "No space left on device$", "make room" },
-  { "File too large$", "raise the limit on file sizes (ulimit -f)" },
-  { "Disk quota exceeded$", "make room" },
-  { "the file is empty$", "give a FASTA or text file that holds something" },
-  { "^tokenizer: .* is no amino%-acid letter$", "write amino acids as their letters" },
-  { "no safetensors file", "performer inspect reads checkpoint folders and .safetensors files" },
-  { "%(checksum differs%)$", "copy it again, or name another step-N of the run" },
-  { "gradient of .* is not finite .*changed$", "try a lower --lr" },
-  { ": no room for it after %d+ bytes: ", "set --memory, or give less data" },
-  { "out of memory: asked .* budget %d+$", "raise --memory, or lower --batch or --length; "
-    .. "in training --recompute saves some" },
-  { " %(option min_tokens%)$", "give more text" },
-}
-
 --- `message` with what to do.
-function cli.advise(message)
-  for _, entry in ipairs(ADVICE) do
-    local from = message:find(entry[1])
-    if from and entry[1]:sub(1, 1) == " " then message = message:sub(1, from - 1) end
-    if from then return message .. "; " .. entry[2] end
-  end
-  return message
-end
+cli.advise = advice.advise
 
 --- The value of a call that returns nil, message, code for the outside world, or the end.
 function cli.need(value, message)
@@ -68,12 +40,14 @@ local function without_place(message)
 end
 
 --- f(...), whose complaint ends the command with `code` in one sentence: for calls that check
--- what the user typed. The end of a command that f itself chose passes through.
+-- what the user typed. The end of a command that f itself chose passes through; memory that does
+-- not suffice is no misuse.
 function cli.try(code, f, ...)
   local results = table.pack(pcall(f, ...))
   if results[1] then return table.unpack(results, 2, results.n) end
-  if type(results[2]) ~= "string" then error(results[2], 0) end
-  cli.fail(code, cli.advise(without_place(results[2])))
+  local message = results[2]
+  if type(message) ~= "string" then error(message, 0) end
+  cli.fail(advice.is_scarcity(message) and 1 or code, cli.advise(without_place(message)))
 end
 
 --- Lua's own functions: what they raise is a mistake of the script.
@@ -202,86 +176,16 @@ end
 
 -- ---- options ----
 
---- A converter for a number of a kind: nil and a complaint for a text that is none.
-local function converter(what, least, convert)
-  return function(name)
-    return function(text)
-      local number = tonumber(text)
-      local n = convert(number)
-      if n and n >= least and n < math.huge then return n end
-      if number and number >= 2 ^ 63 then
-        return nil, ("--%s: %s is too large"):format(name, text)
-      end
-      return nil, ("--%s: '%s' is not a %s from %d"):format(name, text, what, least)
-    end
-  end
-end
-
-local function same(n) return n end
-
---- A converter for one of `names`; shown: the option or argument as the user knows it.
-local function choice(shown, names)
-  return function(word)
-    for _, name in ipairs(names) do
-      if name == word then return word end
-    end
-    return nil, ("%s must be one of '%s'; got '%s'%s"):format(shown, table.concat(names, "', '"),
-      word, cli_words.value_hint(word, names))
-  end
-end
-
 --- An argument that is one of `names`.
 function cli.choose(argument, name, names)
-  return argument:convert(choice(name, names))
+  return argument:convert(values.choice(name, names))
 end
-
-local function signed(name)
-  return function(text)
-    local n = tonumber(text)
-    if n and n == n and math.abs(n) < math.huge then return n end
-    return nil, ("--%s: '%s' is not a number"):format(name, text)
-  end
-end
-
---- A whole number of either sign: who takes it says from where to where.
-local function integer(name)
-  return function(text)
-    local number = tonumber(text)
-    local n = math.tointeger(number)
-    if n then return n end
-    if number and math.abs(number) >= 2 ^ 63 then
-      return nil, ("--%s: %s is too large"):format(name, text)
-    end
-    return nil, ("--%s: '%s' is not a whole number"):format(name, text)
-  end
-end
-
---- Bytes: a number of them, or of one of these units.
-local UNITS = { K = 1 << 10, M = 1 << 20, G = 1 << 30, T = 1 << 40 }
-local function bytes(name)
-  return function(text)
-    local number, unit = text:match "^([%d.]+)([KMGTkmgt]?)[Bb]?$"
-    local n = tonumber(number)
-    if n then n = n * (UNITS[unit:upper()] or 1) end
-    if n and n >= 1 and n < 2 ^ 63 then return math.floor(n) end
-    return nil, ("--%s: '%s' is no amount of memory, such as 256M or 4G"):format(name, text)
-  end
-end
-
-local converters = {
-  bytes = bytes,
-  integer = integer,
-  whole = converter("whole number", 0, math.tointeger),
-  positive = converter("whole number", 1, math.tointeger),
-  number = converter("number", 0, same),
-  signed = signed,
-}
 
 --- The key of a row's value among parsed options: "head-dim" -> "head_dim".
 function cli.key(row) return (row[1]:gsub("-", "_")) end
 
 -- What the help calls a value of a kind.
-local VALUES = { integer = "whole", signed = "number", switch = "on|off" }
+local SHOWN = { integer = "whole", signed = "number", switch = "on|off" }
 
 --- A switch's value as a boolean: "on", "off", or what argparse makes of `--name` alone; nil stays.
 function cli.switch(value)
@@ -304,13 +208,13 @@ end
 local function add_row(parser, row)
   local name, kind = row[1], row[2]
   if kind == "flag" then return parser:flag("--" .. name, help_of(row)) end
-  local option = parser:option("--" .. name, help_of(row))
-  if type(kind) == "table" then option:convert(choice("--" .. name, kind)) end
-  if kind == "switch" then option:args("?"):convert(choice("--" .. name, { "on", "off" })) end
-  if converters[kind] then option:convert(converters[kind](name)) end
+  local option, convert = parser:option("--" .. name, help_of(row)),
+                          values.converter(kind, "--" .. name)
+  if kind == "switch" then option:args "?" end
+  if convert then option:convert(convert) end
   if row.many then option:count "*" end
   if row.many == "words" then option:args "+" end
-  return option:argname("<" .. (type(kind) == "table" and "name" or VALUES[kind] or kind) .. ">")
+  return option:argname("<" .. (type(kind) == "table" and "name" or SHOWN[kind] or kind) .. ">")
 end
 
 --- Options of `rows` that may be given without their names, in this order, each with what the help
@@ -338,8 +242,10 @@ local function add_places(parser, rows)
   local places, shown = cli.places(rows), {}
   for i, row in ipairs(places) do
     local name = row.place.name
-    parser:argument(name, ("the same as --%s"):format(row[1])):args(row.many and "*" or "?")
-      :target("place_" .. cli.key(row))
+    local argument = parser:argument(name, ("the same as --%s"):format(row[1]))
+      :args(row.many and "*" or "?"):target("place_" .. cli.key(row))
+    local convert = values.converter(row[2], name:upper())
+    if convert then argument:convert(convert) end
     shown[i] = ("<%s>%s"):format(name, row.many and " ..." or "")
   end
   if #places > 0 then
@@ -452,9 +358,9 @@ local function tell_twice(words, rows)
 end
 
 --- The values of an option that may be given more than once, as one list; nil: none.
-local function flat(values)
+local function flat(said)
   local list = {}
-  for _, value in ipairs(values or {}) do
+  for _, value in ipairs(said or {}) do
     if type(value) == "table" then
       table.move(value, 1, #value, #list + 1, list)
     else
@@ -488,6 +394,7 @@ end
 function cli.parse(parser, rows, words)
   local known
   words, known = join_values(words, rows)
+  advice.command(known)
   check_options(words, known, parser)
   local ok, result = parser:pparse(words)
   if ok then tell_twice(words, rows) end

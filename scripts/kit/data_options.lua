@@ -40,7 +40,7 @@ local function as_typed(message, command, path)
       return ("%s: --%s must be "):format(command:match "^%l+", (name:gsub("_", "-")))
     end)
   local before, commands = message:match "^(.* first) %(('.*')%)$"
-  if not before then return cli.advise(message) end
+  if not before then return message end
   return ("%s: %s"):format(before, pipeline(commands, command, path))
 end
 
@@ -59,7 +59,7 @@ local function open_with(make, command, options, more)
     cli.try(range and 2 or 1, error, as_typed(set, command, path), 0)
   end
   if not called then error(set, 0) end
-  if not set then cli.fail(1, as_typed(message, command, path)) end
+  if not set then cli.fail(1, cli.advise(as_typed(message, command, path))) end
   return set
 end
 
@@ -82,8 +82,25 @@ function data_options.longest_row(data, split)
   return info.tokens + (info.format == "fasta" and info.documents or 0)
 end
 
+-- What the engine calls a size that is an option here.
+local SIZES = { row = "--length", batch = "--batch" }
+
+--- f(...), whose complaint of a size is misuse, in the words of the command line; any other
+-- complaint ends the command with `code`.
+function data_options.try(code, f, ...)
+  local results = table.pack(pcall(f, ...))
+  if results[1] then return table.unpack(results, 2, results.n) end
+  local size, got, least, most = tostring(results[2])
+    :match "data: an? (%l+) of (%d+) %l+; from (%d+) to (%d+) are possible"
+  if size then
+    cli.fail(2, ("%s must be a whole number from %s to %s, got %s"):format(SIZES[size], least, most,
+      got))
+  end
+  cli.try(code, error, results[2], 0)
+end
+
 --- Lays rows of `length`, which the user chose.
-function data_options.lay(data, length) return cli.try(2, data.lay, data, length) end
+function data_options.lay(data, length) return data_options.try(2, data.lay, data, length) end
 
 -- ---- tokens ----
 

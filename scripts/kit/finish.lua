@@ -5,7 +5,6 @@ local lfs = require "lfs"
 local trainable = require "kit.trainable"
 local pf = require "performer"
 local ranks = require "kit.ranks"
-local start = require "kit.start"
 
 local finish = {}
 
@@ -22,7 +21,7 @@ local function final_record(run, result)
            sample = s.final_batches ~= nil or nil,
            baseline_perplexity = baselines and baselines.frequencies or result.baseline,
            pair_perplexity = baselines and baselines.pairs or nil,
-           params = params, params_ngrams = start.memory_of(run.model),
+           params = params, params_ngrams = trainable.memory_of(run.model),
            params_trained = trained < params and trained or nil,
            seconds = state.seconds, bytes_peak = pf.memory().peak }
 end

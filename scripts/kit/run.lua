@@ -22,6 +22,7 @@
 local attention = require "kit.attention"
 local cli = require "kit.cli"
 local course = require "kit.course"
+local engine = require "kit.engine"
 local evaluate = require "kit.evaluate"
 local find_lr = require "kit.find_lr"
 local finish = require "kit.finish"
@@ -52,8 +53,7 @@ local TIMED = 24
 -- target), which a script may leave out, is what it makes small. With --find-lr it is no run, but
 -- what find_lr.lua makes of one.
 function Run.open(options, make)
-  cli.try(2, pf.open, { threads = options.threads or ranks.threads(), memory = options.memory,
-                        seed = options.seed })
+  engine.open(options)
   ranks.need(options.timeout)
   start.choose(options)
   local job = options.resume and start.resumed(options, make) or start.fresh(options, make)

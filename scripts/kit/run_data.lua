@@ -97,11 +97,17 @@ local function check_length(options, data)
   end
 end
 
+--- A step is one that the engine makes, and memory holds: better known before a folder is made.
+local function check_batch(data, settings)
+  data_options.try(1, data.batch, data, { size = settings.batch, masked = settings.bidirectional })
+end
+
 --- Lays the data of a fresh run in the rows of its settings.
 function run_data.lay(data, settings, options)
   check_enough(data, settings)
   check_length(options, data)
   data_options.lay(data, settings.length)
+  check_batch(data, settings)
 end
 
 --- What tells one data set from another, as far as training goes.

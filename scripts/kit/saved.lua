@@ -1,5 +1,6 @@
 --- saved.lua - opening what a run left: its model, optimizer and settings, from a run folder or a
 -- checkpoint in it, with the script that makes a model of one's own where it needs one.
+local advice = require "kit.advice"
 local cli = require "kit.cli"
 local lfs = require "lfs"
 local trainable = require "kit.trainable"
@@ -190,6 +191,7 @@ end
 function saved.open(path, options)
   local opened, message
   if options.average and holds_average(path) then return open_average(path, options) end
+  advice.lower(function() end) -- what was saved has its size
   if options.script then
     opened, message = open_made(path, options)
   else
@@ -203,6 +205,7 @@ function saved.open(path, options)
   end
   local state = opened and opened.state
   if state and state.settings then state.settings = train_options.saved(state.settings) end
+  if opened then advice.lower(nil) end
   return opened, message
 end
 

@@ -2,6 +2,7 @@
 -- model and a file for them, and the loss of a sequence, causal or masked.
 local cli = require "kit.cli"
 local data_options = require "kit.data_options"
+local engine = require "kit.engine"
 local pf = require "performer"
 local saved = require "kit.saved"
 
@@ -16,8 +17,8 @@ function sequences.rows(what)
     { "model", "file", nil, "the Lua file of a model that has layers in Lua" },
     saved.AVERAGE,
     data_options.TOKENIZER,
-    { "threads", "positive", nil, "threads (default: all cores)" },
-    { "memory", "text", nil, "byte budget, such as 4G" },
+    engine.threads(),
+    engine.memory(),
     { "json", "flag", nil, "JSON lines on stdout" },
   }
   for i, row in ipairs(what and data_options.rows(what) or {}) do table.insert(rows, i + 1, row) end
@@ -31,7 +32,7 @@ function sequences.open_model(command, options)
   if not options.checkpoint then
     cli.fail(2, ("%s: needs --checkpoint FOLDER, or short: %s RUN ..."):format(command, command))
   end
-  cli.try(2, pf.open, { threads = options.threads, memory = options.memory })
+  engine.open { threads = options.threads, memory = options.memory }
   local opened = cli.need(saved.open(options.checkpoint, {
     script = options.model, average = options.average ~= false }))
   if opened.averaged then cli.say("%s: of the average of the weights (--ema)", command) end

@@ -7,6 +7,7 @@ local cli = require "kit.cli"
 local course = require "kit.course"
 local init = require "kit.init"
 local lanes = require "kit.lanes"
+local room = require "kit.room"
 local trainable = require "kit.trainable"
 local pf = require "performer"
 local ranks = require "kit.ranks"
@@ -47,6 +48,7 @@ function start.fresh(options, make)
   train_options.fit(settings, data)
   if options.crossover then cli.need(pf.attention.use_crossover(options.crossover)) end
   if from then from:check(settings, data) end
+  local stands = room.watch(settings, from and from.model and "init")
   local model = from and from:own_model() or make.model(settings)
   watched.tell(settings, options.given)
   local filled = from and from:fill(model)
@@ -57,6 +59,7 @@ function start.fresh(options, make)
   local fingerprint = run_data.fingerprint(data)
   run_data.check_everywhere(fingerprint)
   lanes.begin(settings, model, optimizer)
+  stands(model)
   return { settings = settings, data = data, model = model, optimizer = optimizer, init = filled,
            carried = carried.first(model, settings), near = run_data.nearness(data, settings),
            state = { step = 0, seconds = 0, data = fingerprint, once = once },
@@ -158,6 +161,7 @@ end
 function start.resumed(options, make)
   local folders = ranks.once(folders_of, options)
   local dir, run = folders.dir, folders.run
+  local stands = room.watch(nil, "resume")
   local opened = cli.need(checkpoint_share.open(options.resume, {
     script = options.model, model = make.model, optimizer = make.optimizer,
     recompute = options.recompute }))
@@ -171,6 +175,7 @@ function start.resumed(options, make)
   end
   if options.continue then train_options.check_same(options, settings, dir) end
   change_settings(settings, options, opened.model)
+  stands(opened.model, settings)
   local job = { settings = settings, model = opened.model, optimizer = opened.optimizer,
                 state = state, data = run_data.reopen(settings, state, options), dir = dir,
                 carried = carried.resumed(opened.model, settings, options.resume), from = run }
@@ -203,14 +208,6 @@ function start.attention_of(job)
     options.chosen and ", chosen by auto" or "")
 end
 
---- How many of a model's parameters are tables of n-grams: of these a token reads a few rows.
-function start.memory_of(module)
-  if module:type() == "ngrams" then return module:count() end
-  local sum = 0
-  for _, child in ipairs(module:children()) do sum = sum + start.memory_of(child) end
-  return sum
-end
-
 --- 1234567 -> "1,234,567".
 local function grouped(n)
   local text = ("%d"):format(n):reverse():gsub("(%d%d%d)", "%1,"):reverse()
@@ -221,7 +218,7 @@ end
 function start.describe(job)
   local settings = job.settings
   run_data.describe(job)
-  local memory = start.memory_of(job.model)
+  local memory = trainable.memory_of(job.model)
   local share = memory > 0 and (", %s of them the n-gram memory"):format(grouped(memory)) or ""
   local all, trained = trainable.count(job.model)
   if trained < all then share = ("%s, %s of them trained"):format(share, grouped(trained)) end

@@ -6,6 +6,7 @@ local carried = require "kit.carried"
 local cli = require "kit.cli"
 local cli_words = require "kit.cli_words"
 local course = require "kit.course"
+local engine = require "kit.engine"
 local lanes = require "kit.lanes"
 local lists = require "kit.lists"
 local model_options = require "kit.model_options"
@@ -29,8 +30,8 @@ local OWN = {
     .. "(mpirun, srun; default: the ranks that begin the run)", group = "Run", keep = true },
   ranks.TIMEOUT,
   { "seed", "whole", 1, "of everything random", group = "Run", keep = true },
-  { "threads", "positive", nil, "threads (default: all cores)", group = "Run" },
-  { "memory", "text", nil, "byte budget, such as 4G", group = "Run" },
+  engine.threads { group = "Run" },
+  engine.memory { group = "Run" },
   { "eval-every", "positive", nil, "steps between evaluations and checkpoints", group = "Run",
     keep = true },
   { "log-every", "positive", 10, "steps between log lines", group = "Run", keep = true },

@@ -74,4 +74,12 @@ function trainable.count(model)
   return trained + all, trained
 end
 
+--- How many of a model's parameters are tables of n-grams: of these a token reads a few rows.
+function trainable.memory_of(module)
+  if module:type() == "ngrams" then return module:count() end
+  local sum = 0
+  for _, child in ipairs(module:children()) do sum = sum + trainable.memory_of(child) end
+  return sum
+end
+
 return trainable

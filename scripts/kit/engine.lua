@@ -1,0 +1,36 @@
+--- engine.lua - the engine as commands open it: the rows of --threads and --memory, and its
+-- complaints of them in the words of the command line.
+local cli = require "kit.cli"
+local pf = require "performer"
+local ranks = require "kit.ranks"
+
+local engine = {}
+
+local function row_of(row, more)
+  for key, value in pairs(more or {}) do row[key] = value end
+  return row
+end
+
+--- The row of --threads, and that of --memory; `more` is set in it (group).
+function engine.threads(more)
+  return row_of({ "threads", "positive", nil, "threads (default: all cores)" }, more)
+end
+
+function engine.memory(more)
+  return row_of({ "memory", "bytes", nil, "byte budget, such as 4G" }, more)
+end
+
+--- Opens the engine as options (threads, memory, seed) say, or ends the command.
+function engine.open(options)
+  local ok, message = pcall(pf.open, { threads = options.threads or ranks.threads(),
+                                       memory = options.memory, seed = options.seed })
+  if ok then return end
+  local name, most = tostring(message):match "options%.(%l+) is %-?%d+, must be %d+ to (%d+)"
+  if name then
+    cli.fail(2, ("--%s must be a whole number from 1 to %s, got %d"):format(name, most,
+      options[name]))
+  end
+  cli.try(2, error, message, 0)
+end
+
+return engine
