@@ -9,6 +9,7 @@ local engine = require "kit.engine"
 local model_options = require "kit.model_options"
 local pf = require "performer"
 local tools = require "kit.bench_tools"
+local whole_file = require "kit.whole_file"
 
 local ROWS = {
   { "threads", "positive", nil, "threads", "1; kinds, report: all" },
@@ -403,6 +404,9 @@ local function main()
   check_which(options, given)
   options.lengths = options.length and tools.lengths(options.length)
   if not options.threads and not ALL_THREADS[options.case] then options.threads = 1 end
+  if options.out and options.case == "kinds" then
+    whole_file.check_suffix("bench", options.out, "svg")
+  end
   engine.open { threads = options.threads }
   options.threads = pf.info().threads
   check_environment()

@@ -140,6 +140,7 @@ local function main()
   })
   parser:argument("runs", "run folders"):args "+"
   local options = cli.parse(cli.add(parser, ROWS), ROWS, arg)
+  if options.out then whole_file.check_suffix("compare", options.out, "svg") end
   local list = {}
   for i, path in ipairs(options.runs) do list[i] = cli.need(runs.read(path)) end
   runs.name(list)

@@ -92,6 +92,7 @@ local function main()
   })
   parser:argument("run", "run folder")
   local options = cli.parse(cli.add(parser, ROWS), ROWS, arg)
+  if options.out then whole_file.check_suffix("report", options.out, "html") end
   engine.open { threads = options.threads }
   local run = cli.need(runs.read(options.run))
   options.out = options.out or run.dir .. "/report.html"

@@ -77,7 +77,8 @@ describe("a failure in training", function()
         commands.SMALL, more, file))
       assert.equal(1, code)
       commands.assert_sentence(err, ("train: step 10: %s of %%a+ in 3[:.].*; try a lower %%-%%-lr "
-        .. "%%(it is .*%%); the last good checkpoint stands; go on with: "):format(name))
+        .. "%%(it is 0.004, and [%%d.]+ at this step%%); the last good checkpoint stands; go on "
+        .. "with: "):format(name))
       assert.equal("step-6\n", support.read(run .. "/LATEST"))
     end
   end)

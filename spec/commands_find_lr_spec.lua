@@ -46,6 +46,24 @@ describe("the search for a learning rate", function()
     assert.is_true(losses[1] < losses[2])
   end)
 
+  it("takes as many steps as --steps says, and tells what it does not look at", function()
+    local list, err = found "--steps 30"
+    local final = table.remove(list)
+    assert.is_true(final.final and #list > 20 and #list <= 30)
+    for i, point in ipairs(list) do
+      local rate = 0.004 / 400 * (300 * 400) ^ ((i - 1) / 29)
+      assert.near(rate, point.lr, 1e-9 * rate)
+    end
+    assert.is_nil(err:find("nothing, ", 1, true))
+    err = select(2, found "--steps 20 --warmup 4 --eval-every 5")
+    assert.matches("which trains nothing, %-%-warmup and %-%-eval%-every do nothing\n", err)
+    err = select(2, found "--minutes 1")
+    assert.matches("which trains nothing, %-%-minutes does nothing\n", err)
+    local code, _, why = performer(("train %s --find-lr --steps 19"):format(path "t.txt"))
+    assert.equal(2, code)
+    assert_sentence(why, "%-%-find%-lr takes 20 steps at least, got %-%-steps 19")
+  end)
+
   it("keeps nothing but its picture, where a run may begin then", function()
     local out = path "there"
     found("--out " .. out)

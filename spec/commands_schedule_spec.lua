@@ -67,7 +67,8 @@ describe("a schedule", function()
       local _, err = good(("train --resume %s --steps 40 --threads 1"):format(run))
       local line = err:match "train: (the learning rate goes [^\n]+)"
       assert.matches(want[1], line)
-      assert.matches(("to %g at step 21, where a run of 40 steps has it"):format(want[2]), line)
+      assert.matches(("to %g at step 21, where a run of 40 steps with a warm%%-up of %d has it")
+        :format(want[2], WARMUP), line)
       assert.near(want[2], log_of(run)[21].lr, 1e-5)
     end
   end)

@@ -54,6 +54,7 @@ describe("the commands", function()
       { "train more --data @/t.txt", 2, "'more' stands where %-%-data is meant, .* once" },
       { "train", 2, "%-%-data FILE" },
       { "train @/book", 2, "is a run, and no data: go on with it %(%-%-resume .*book%)" },
+      { "train @/t.txt --attention linear", 2, "it is 'favor' .* or the name of a kernel" },
       { "train @/t.txt --act swish", 2, "got 'swish'; it is 'silu'" },
       { "train @/t.txt --scale 0", 2, "%-%-scale 0 makes all features alike" },
       { "train @/t.txt --bidirectional yes", 2, "got 'yes'; it is 'on'" },

@@ -97,10 +97,13 @@ describe("a run that is judged on other files", function()
   end)
 
   it("refuses files of another kind, and two ways to say what is held out", function()
+    support.write(path "one.txt", "x")
     for arguments, told in pairs {
       ["t.txt --valid @/p.fasta"] = "unlike the files before it: a data set is all FASTA or all",
       ["p.fasta --valid @/t.txt"] = "unlike the files before it: a data set is all FASTA or all",
-      ["t.txt --valid @/none.txt"] = "none%.txt: No such file or directory; check the path",
+      ["t.txt --valid @/none.txt"] = "%-%-valid .*none%.txt: No such file or directory; check the",
+      ["t.txt --valid @/empty.fasta"] = "%-%-valid .*empty%.fasta: the file is empty; give",
+      ["t.txt --valid @/one.txt"] = "%-%-valid .*one%.txt has no token to predict: 2 are needed",
       ["t.txt --valid @/b.txt --valid-fraction 0.2"] = "give %-%-valid or %-%-valid%-fraction",
       ["t.txt --valid-fraction 1"] = "%-%-valid%-fraction must be between 0 and 1",
     } do

@@ -166,6 +166,17 @@ describe("compare", function()
     local code, _, err = performer(("compare %s --out /nowhere/c.svg"):format(book))
     assert.equal(1, code)
     commands.assert_sentence(err, "/nowhere/c.svg: No such file or directory; check the path")
+    for _, name in ipairs { "c.png", "c.PDF", "runs.2" } do
+      code, _, err = performer(("compare %s --out %s"):format(book, path(name)))
+      assert.equal(2, code)
+      commands.assert_sentence(err, "compare: %-%-out .*: a picture is written as SVG; say %-%-out "
+        .. path(name:gsub("%.%w+$", ".svg")):gsub("%p", "%%%0") .. " %(rsvg%-convert ")
+      assert.is_false(commands.exists(path(name)))
+    end
+    for _, name in ipairs { "c.SVG", "plain" } do
+      good(("compare %s --out %s"):format(book, path(name)))
+      assert.matches("^<svg ", support.read(path(name)))
+    end
     assert.equal(2, (performer "compare"))
     assert.equal(2, (performer(("compare %s --by hours"):format(book))))
     assert.is_not_nil(pf.version)

@@ -116,6 +116,11 @@ describe("words of other command lines", function()
         assert.is_true(told == "version" or all[told], word .. ": " .. told)
       end
     end
+    for _, meant in pairs(cli_words.values) do -- words for attention, as any
+      assert.is_true(meant.say == nil or meant.say:find(meant[1], 1, true) ~= nil)
+    end
+    assert.matches("^; it is 'favor' ", cli_words.value_hint("Linear-Attention", { "favor" }))
+    assert.equal("", cli_words.value_hint("linear", { "sgd", "adamw" }))
     for _, word in ipairs { "--banana", "--zip", "-q", "--shape", "--unrelated-thing" } do
       assert.equal("", cli_words.hint(word, { "steps", "scale", "heads", "seed" }))
     end

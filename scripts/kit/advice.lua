@@ -51,9 +51,11 @@ end
 
 --- { "--a", "--b", "--c" } as "--a, --b or --c".
 function advice.either(names)
-  local text = table.concat(names, ", ")
-  return (text:gsub(", ([^,]+)$", " or %1"))
+  return (table.concat(names, ", "):gsub(", ([^,]+)$", " or %1"))
 end
+
+--- The same with "and".
+function advice.all(names) return (table.concat(names, ", "):gsub(", ([^,]+)$", " and %1")) end
 
 local function less()
   local has = {}

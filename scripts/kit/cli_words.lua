@@ -107,8 +107,14 @@ cli_words.notes = {
   shuffle = "rows are shuffled, by --seed", version = "performer --version says it",
 }
 
--- What the choices of options are called elsewhere; the first that is a choice is meant.
+local LINEAR = "it is 'favor' (FAVOR+), or the name of a kernel, such as softmax, relu or elu"
+
+-- What the choices of options are called elsewhere; the first that is a choice is meant. `say`: how
+-- it is told, where one name says too little.
 cli_words.values = {
+  linear = { "favor", say = LINEAR }, ["linear_attention"] = { "favor", say = LINEAR },
+  kernel = { "favor", say = LINEAR }, dense = { "exact" }, standard = { "exact" },
+  transformer = { "exact" }, ["dot_product"] = { "exact" }, ["elu+1"] = { "elu" },
   swish = { "silu" }, ["gelu_new"] = { "gelu_tanh" }, ["gelu_fast"] = { "gelu_tanh" },
   relu2 = { "square_relu" }, rope = { "rotary" }, learnable = { "learned" },
   sine = { "sinusoidal" },
@@ -128,8 +134,9 @@ cli_words.values = {
 function cli_words.value_hint(word, names)
   local has = {}
   for _, name in ipairs(names) do has[name] = true end
-  for _, name in ipairs(cli_words.values[word:lower()] or {}) do
-    if has[name] then return ("; it is '%s'"):format(name) end
+  local meant = cli_words.values[word:lower():gsub("%-", "_")] or {}
+  for _, name in ipairs(meant) do
+    if has[name] then return "; " .. (meant.say or ("it is '%s'"):format(name)) end
   end
   local near = core.nearest(word, names)
   return near and (" (did you mean '%s'?)"):format(near) or ""

@@ -21,8 +21,9 @@ course.rows = {
   { "patience", "whole", 0, "evaluations without a better one after which the run ends (0: it goes "
     .. "to its end)", group = "Training", keep = true },
   { "lr", "number", nil, "peak learning rate", group = "Training", keep = true },
-  { "find-lr", "flag", nil, "instead of training, looks for a good --lr: 100 steps with one that "
-    .. "grows, on weights that are not kept; a picture, lr.svg, in --out", group = "Training" },
+  { "find-lr", "flag", nil, "instead of training, looks for a good --lr: --steps (default 100) "
+    .. "with one that grows, on weights that are not kept; a picture, lr.svg, in --out",
+    group = "Training" },
   { "warmup", "whole", nil, "steps of linear warm-up", group = "Training", keep = true },
 }
 table.move(schedule.rows, 1, #schedule.rows, #course.rows + 1, course.rows)

@@ -44,6 +44,15 @@ local function as_typed(message, command, path)
   return ("%s: %s"):format(before, pipeline(commands, command, path))
 end
 
+--- The same of a file that is another option's: the message says whose it is.
+local function of_valid(message, valid)
+  local paths = type(valid) == "table" and valid or { valid }
+  for _, path in ipairs(paths) do
+    if message:sub(1, #path + 1) == path .. ":" then return "--valid " .. message end
+  end
+  return message
+end
+
 -- What options of the command line say of data, beside --data.
 local SAID = { "format", "skip_bad", "valid", "valid_fraction" }
 
@@ -56,10 +65,12 @@ local function open_with(make, command, options, more)
   local called, set, message = pcall(make, all)
   if not called and type(set) == "string" then
     local range = set:find "' must be " -- of an option
-    cli.try(range and 2 or 1, error, as_typed(set, command, path), 0)
+    cli.try(range and 2 or 1, error, of_valid(as_typed(set, command, path), options.valid), 0)
   end
   if not called then error(set, 0) end
-  if not set then cli.fail(1, cli.advise(as_typed(message, command, path))) end
+  if not set then
+    cli.fail(1, cli.advise(of_valid(as_typed(message, command, path), options.valid)))
+  end
   return set
 end
 

@@ -1,6 +1,7 @@
 --- find_lr.lua - `train --find-lr`: the loop of train.lua on weights that are thrown away, with a
 -- learning rate that grows by the same factor every step; the losses beside it, and what they
 -- suggest. To the loop it is a run: it has the calls of run.lua that come before the loop's end.
+local advice = require "kit.advice"
 local cli = require "kit.cli"
 local pf = require "performer"
 local Progress = require "kit.progress"
@@ -12,9 +13,15 @@ local trainable = require "kit.trainable"
 local Finder = setmetatable({}, Steps)
 Finder.__index = Finder
 
--- Steps, and the first and last rate as factors of the run's own --lr: from where little moves to
--- where all comes apart, in seventeen steps a decade.
-local STEPS, LOW, HIGH = 100, 1 / 400, 300
+-- The first and last rate as factors of the run's own --lr: from where little moves to where all
+-- comes apart. A hundred steps, where --steps does not say how many, are seventeen a decade; of
+-- fewer than twenty the means below are of too much.
+local LOW, HIGH = 1 / 400, 300
+local STEPS, LEAST = 100, 20
+
+-- What says how a run goes, and nothing here.
+local OF_RUNS = { "minutes", "tokens", "warmup", "schedule", "patience", "eval_every", "log_every",
+                  "save_minutes", "keep", "tensorboard" }
 
 -- The mean loss around a step is of so many steps on either side.
 local AROUND = 4
@@ -23,12 +30,28 @@ local AROUND = 4
 -- lowest; a run takes a third of the highest such rate, for it has to bear it longer.
 local NEAR, SHARE = 0.02, 1 / 3
 
+--- Complaints about parsed options that need no file; what does nothing here is told.
+function Finder.check(options, given)
+  if options.steps and options.steps < LEAST then
+    cli.fail(2, ("train: --find-lr takes %d steps at least, got --steps %d"):format(LEAST,
+      options.steps))
+  end
+  local idle = {}
+  for _, name in ipairs(OF_RUNS) do
+    idle[#idle + 1] = given[name] ~= nil and "--" .. name:gsub("_", "-") or nil
+  end
+  if #idle == 0 then return end
+  cli.say("train: with --find-lr, which trains nothing, %s %s nothing", advice.all(idle),
+          #idle == 1 and "does" or "do")
+end
+
 --- Makes the search of a job of start.lua's.
 function Finder.open(job, options)
   local finder = setmetatable(job, Finder)
+  finder.last = options.steps or STEPS
   finder.peak, finder.done, finder.sweep = job.settings.lr, 0, {}
   finder.json, finder.dir = options.json and cli.json_log("train", "nothing else"), options.out
-  finder.progress = Progress.new { total = STEPS, live = pf.term.colour(2), clock = pf.clock,
+  finder.progress = Progress.new { total = finder.last, live = pf.term.colour(2), clock = pf.clock,
                                    width = function() return pf.term.width(2) end }
   return finder
 end
@@ -38,7 +61,7 @@ function Finder:steps()
   pf.interrupted()
   return function()
     if pf.interrupted() then cli.fail(130, "train: the search for a learning rate was stopped") end
-    if self.done == STEPS then
+    if self.done == self.last then
       self:report()
       pf.exit(0)
     end
@@ -50,7 +73,7 @@ end
 --- The rate of `step`.
 function Finder:lr(step)
   self.moving = true
-  return self.peak * LOW * (HIGH / LOW) ^ ((step - 1) / (STEPS - 1))
+  return self.peak * LOW * (HIGH / LOW) ^ ((step - 1) / (self.last - 1))
 end
 
 --- A loss that is no number, or far above the first, ends the search: the rate is too high by far.
@@ -87,7 +110,7 @@ end
 --- Why there is nothing to report.
 function Finder:beginning()
   return "the loss is no number before any step is done; "
-    .. trainable.advice(self.model, self.peak * LOW)
+    .. trainable.advice(self.model, self.peak, self.peak * LOW)
 end
 
 -- ---- what it comes to ----
@@ -116,11 +139,14 @@ end
 --- Two digits of a number: more would say more than is known.
 local function rounded(number) return tonumber(("%.2g"):format(number)) end
 
---- The curve of the mean losses, as text: every fifth step, and a bar from the lowest to the first.
+-- So many lines show the curve.
+local LINES = 20
+
+--- The curve of the mean losses, as text, and bars from the lowest to the first.
 local function print_table(sweep, lowest)
   local span = math.max(sweep[1].smoothed - lowest, 1e-9)
   cli.say("\n   learning rate       loss")
-  for i = 1, #sweep, 5 do
+  for i = 1, #sweep, math.max(1, #sweep // LINES) do
     local share = math.min(1, (sweep[i].smoothed - lowest) / span)
     cli.say("   %13.3g   %8.4f   %s", sweep[i].lr, sweep[i].smoothed,
             ("*"):rep(1 + math.floor(30 * share + 0.5)))

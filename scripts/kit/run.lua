@@ -56,6 +56,7 @@ function Run.open(options, make)
   engine.open(options)
   ranks.need(options.timeout)
   start.choose(options)
+  if options.find_lr then find_lr.check(options, options.given) end
   local job = options.resume and start.resumed(options, make) or start.fresh(options, make)
   if options.find_lr then return find_lr.open(job, options) end
   local run = setmetatable(job, Run)
@@ -153,7 +154,7 @@ function Run:diagnose(otherwise)
   end
   for _, told in ipairs(ranks.collect(where or false)) do where = where or told or nil end
   return ("%s; %s"):format(where or ("step %d: %s"):format(step, otherwise),
-    trainable.advice(self.model, schedule.rate(self.settings, step)))
+    trainable.advice(self.model, self.settings.lr, schedule.rate(self.settings, step)))
 end
 
 --- Something else than training has failed: keeps what there is, and ends the program.

@@ -85,6 +85,10 @@ function run_data.label(settings) return label(settings.data) end
 
 --- Sees to it that there is enough to train on.
 local function check_enough(data, settings)
+  if settings.valid and data:info("valid").tokens == 0 then
+    cli.fail(1, ("train: --valid %s has no token to predict: 2 are needed; give more text"):format(
+      label(settings.valid)))
+  end
   cli.try(1, data.batch, data, { size = 1, masked = settings.bidirectional })
 end
 
@@ -161,16 +165,16 @@ local function check_there(settings, state, given)
 end
 
 --- Says that data are others, and has the best checkpoint looked for anew: losses on other rows
--- can't be held against each other.
-local function take_others(settings, state, now)
+-- can't be held against each other. longer: the run gets another end, whose rates are told then.
+local function take_others(settings, state, now, longer)
   local before = state.data
   cli.say("train: %s is not what the run began with (%d training tokens, it had %d%s): the run "
-    .. "goes on, but not as it would have, and with its old schedule: the learning rate is %.3g "
-    .. "after step %d", label(settings.data), now.tokens, before.tokens,
+    .. "goes on, but not as it would have%s", label(settings.data), now.tokens, before.tokens,
     now.tokens ~= before.tokens and "" or now.held_out ~= before.held_out
       and (", %d held out, it had %d"):format(now.held_out, before.held_out)
       or now.checksum == before.checksum and ", in rows of other shards"
-      or ", with other letters", schedule.rate(settings, state.step), state.step)
+      or ", with other letters", longer and "" or (", and with its old schedule: the learning rate "
+      .. "is %.3g at step %d"):format(schedule.rate(settings, state.step + 1), state.step + 1))
   state.best, state.best_step, state.waited, state.data = nil, nil, nil, now
 end
 
@@ -189,7 +193,9 @@ function run_data.reopen(settings, state, options)
   data_options.lay(data, settings.length)
   state.once = data:info().once
   local now = run_data.fingerprint(data)
-  if state.data and not is_same(now, state.data) then take_others(settings, state, now) end
+  if state.data and not is_same(now, state.data) then
+    take_others(settings, state, now, options.steps and options.steps ~= settings.steps)
+  end
   return data
 end
 

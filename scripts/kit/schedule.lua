@@ -164,8 +164,9 @@ local AHEAD = {
 function schedule.say_longer(settings, step, before)
   local ahead = AHEAD[settings.schedule]
   cli.say("train: the learning rate goes from %.3g at step %d to %.3g at step %d, where a run of "
-    .. "%d steps has it%s", schedule.rate(before, step), step, schedule.rate(settings, step + 1),
-    step + 1, settings.steps, ahead and ", " .. ahead(settings, step, before) or "")
+    .. "%d steps with a warm-up of %d has it%s", schedule.rate(before, step), step,
+    schedule.rate(settings, step + 1), step + 1, settings.steps, settings.warmup,
+    ahead and ", " .. ahead(settings, step, before) or "")
 end
 
 return schedule

@@ -58,11 +58,16 @@ function trainable.broken(model)
   end
 end
 
---- What to do where training has met a number that is none: no rate helps weights that hold one
--- before a step has moved them.
-function trainable.advice(model, rate)
+--- What to do where training has met a number that is none, at a step whose rate is `rate` of --lr:
+-- no rate helps weights that hold one before a step has moved them.
+function trainable.advice(model, lr, rate)
   local name = trainable.broken(model)
-  if not name then return ("try a lower --lr (it is %.3g)"):format(rate) end
+  if not name then
+    local now = ("%.3g"):format(rate)
+    local peak = ("%.3g"):format(lr)
+    return ("try a lower --lr (it is %s%s)"):format(peak,
+      now ~= peak and (", and %s at this step"):format(now) or "")
+  end
   return ("'%s' holds NaN or infinity before the step: begin with other weights"):format(name)
 end
 
