@@ -79,8 +79,8 @@ static void print_help(FILE *out, const char *scripts) {
     fprintf(out,
             "Performer %s: Performers (transformers with linear attention) on CPUs\n\n"
             "usage: performer COMMAND [options]       performer COMMAND --help says more\n"
-            "       performer FILE.lua [arguments]    runs a script with the engine; - reads it\n"
-            "       performer                         a prompt; or the script that is piped in\n"
+            "       performer FILE.lua [arguments]    runs a script; -: the standard input\n"
+            "       performer                         a prompt, or a script that is piped in\n"
             "       performer -e CODE [-e CODE ...]   runs Lua, in which pf is at hand\n"
             "       performer -i [FILE.lua]           a prompt, after the script and every -e\n"
             "       performer --help | --version\n\n",
@@ -92,8 +92,8 @@ static void print_help(FILE *out, const char *scripts) {
         fprintf(out, "  %-10s %s\n", list.name[i], line);
     }
     fprintf(out, "\nexample: performer train --data proteins.fasta --out run --minutes 10\n"
-                 "exit codes: 0 done, 1 failed, 2 misuse, 3 over a limit, 130 interrupted, "
-                 "141 nobody reads\n");
+                 "exit codes: 0 done, 1 failed, 2 misuse, 3 over a limit, 130 interrupted,\n"
+                 "            141 nobody reads\n");
 }
 
 /* What commands of other programs are called here. */

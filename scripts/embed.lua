@@ -25,7 +25,7 @@ local function check_layer(layer, model)
   end
   local blocks = model:options().layers
   if layer and layer > blocks then
-    cli.fail(2, ("embed: --layer %d: the model has %d blocks"):format(layer, blocks))
+    cli.fail(2, ("embed: --layer %d: the model has %s"):format(layer, cli.count(blocks, "block")))
   end
 end
 

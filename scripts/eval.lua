@@ -123,8 +123,8 @@ local function open_data(options, settings, model)
   local data = data_options.open(command, options, how)
   local longest = data_options.longest_row(data, options.split)
   if options.length and options.length > longest then
-    cli.say("eval: --length %d is more than %s holds; a row has all of its %d tokens",
-            options.length, run_data.label(options), longest)
+    cli.say("eval: --length %d is more than %s holds; a row has all of its %s",
+            options.length, run_data.label(options), cli.count(longest, "token"))
   end
   local own = model:type() == "performer" and model:options().length -- of a model that was shipped
   local length = math.min(options.length or settings.length or own or 1024, room)
@@ -137,7 +137,7 @@ local function open_data(options, settings, model)
       part and " in this part" or ": 2 are needed"))
   end
   if info.duplicates > 0 then
-    cli.say("eval: %d copies of sequences count once, as in training", info.duplicates)
+    cli.say("eval: copies of sequences count once, as in training: %d", info.duplicates)
   end
   options.batch = math.min(options.batch or (options.carry and 1 or 8), info.rows)
   return data, length

@@ -22,9 +22,10 @@ local function read_sequences(options)
   local list, fasta = {}, false
   for line in cli.read(options.data):gmatch "[^\n]+" do
     line = line:gsub("%s+$", "")
-    local name = line:match "^>%s*(.*)"
+    local name = line:match "^>%s*(%S*)" -- as data have it: what follows only describes
     fasta = fasta or name ~= nil
     if name then
+      if name == "" then name = ("record %d"):format(#list + 1) end
       list[#list + 1] = { name = name, text = "" }
     elseif line ~= "" and fasta then
       list[#list].text = list[#list].text .. line

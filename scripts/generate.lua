@@ -58,6 +58,14 @@ local function check(options, given)
   end
 end
 
+--- Says where all samples of a prompt are one: nothing is drawn by chance.
+local function tell_alike(options)
+  local why = options.temperature == 0 and "--temperature 0" or options.top_k == 1 and "--top-k 1"
+  if not why or options.count == 1 then return end
+  cli.say("generate: with %s, which always takes the likeliest token, the %d samples of a prompt "
+    .. "are the same", why, options.count)
+end
+
 --- A seed that nobody has had.
 local function fresh_seed()
   local file = io.open("/dev/urandom", "rb")
@@ -127,7 +135,8 @@ local function fit_tokens(options, model, ids)
       .. "give a shorter one"):format(#ids, room))
   end
   if options.tokens <= most then return options.tokens end
-  cli.say("generate: %d tokens at most: the model's learned positions end at %d", most, room)
+  cli.say("generate: %s at most: the model's learned positions end at %d",
+    cli.count(most, "token"), room)
   return most
 end
 
@@ -184,7 +193,7 @@ local function write(options, sample, tokenizer, told)
   else
     if not told then write_text(whole) end
     cli.write "\n"
-    cli.say("%d tokens, %.0f tokens/s, state %d bytes%s", #ids, rate, sample.bytes,
+    cli.say("%s, %.0f tokens/s, state %d bytes%s", cli.count(#ids, "token"), rate, sample.bytes,
       options.temperature > 0 and (", seed %d"):format(sample.seed) or "")
   end
 end
@@ -286,6 +295,7 @@ local function main()
   }), ROWS)
   local options, given = cli.parse(parser, ROWS, arg)
   check(options, given)
+  tell_alike(options)
   options.seed = options.seed or fresh_seed()
   engine.open { threads = options.threads }
   local model, tokenizer = open_model(options)

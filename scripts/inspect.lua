@@ -124,7 +124,8 @@ local function show(path, info)
     line("%-44s %-4s %-18s %s", tensor.name, tensor.dtype,
       "[" .. table.concat(tensor.shape, ", ") .. "]", runs.size(tensor.bytes))
   end
-  line("%d tensors, %d parameters, %s", #info.tensors, info.params, runs.size(info.bytes))
+  line("%s, %s, %s", cli.count(#info.tensors, "tensor"), cli.count(info.params, "parameter"),
+    runs.size(info.bytes))
   for key, value in pf.sorted(info.metadata or {}) do line("%s: %s", key, tostring(value)) end
 end
 

@@ -81,7 +81,7 @@ local function read_variants(options, letters)
     end
   end
   if #list == 0 then cli.fail(1, ("score: %s holds no variant"):format(options.variants)) end
-  if empty > 0 then cli.say("score: %d lines without a variant", empty) end
+  if empty > 0 then cli.say("score: %s without a variant", cli.count(empty, "line")) end
   return list
 end
 

@@ -2,6 +2,7 @@
 local cli = require "kit.cli"
 local data_options = require "kit.data_options"
 local engine = require "kit.engine"
+local lfs = require "lfs"
 
 local ROWS = {
   { "out", "folder", nil, "the folder to make" },
@@ -23,13 +24,28 @@ cli.place(ROWS, { "data", "file" })
 
 local parser = cli.add(cli.parser("shard",
   "Makes shards of data that are larger than memory: a folder that train --data takes.",
-  { "performer shard uniref50.fasta.gz --out uniref50",
+  { "performer shard uniref50.fasta.gz uniref50",
+    "performer shard a.txt b.txt --out both",
     "performer train uniref50 --minutes 60" }), ROWS)
+parser:usage "Usage: performer shard <file> ... <folder> [options]"
+
+--- Without --out the last word is the folder, as that of cp is.
+local function take_out(options)
+  local words = options.data
+  if options.out or #(words or {}) < 2 then return end
+  local last = words[#words]
+  if lfs.attributes(last, "mode") == "file" then
+    cli.fail(2, ("shard: %s is a file: the folder to make is the last word, or --out says it")
+      :format(last))
+  end
+  options.out = table.remove(words)
+end
 
 cli.main(function()
   local options = cli.parse(parser, ROWS, arg)
+  take_out(options)
   if not options.data or not options.out then
-    cli.fail(2, "shard: --data FILE and --out DIR are needed, or short: shard FILE --out DIR")
+    cli.fail(2, "shard: --data FILE and --out FOLDER are needed, or short: shard FILE FOLDER")
   end
   engine.open(options)
   local data = data_options.shard("shard", options)
@@ -41,7 +57,7 @@ cli.main(function()
                      duplicates = train.duplicates + valid.duplicates }
   end
   local documents = train.format == "fasta"
-    and ("%d sequences, "):format(train.documents + valid.documents) or ""
+    and cli.count(train.documents + valid.documents, "sequence") .. ", " or ""
   cli.say("shards %s: %s, %s%d training tokens, %d held out", options.out, train.format, documents,
           train.tokens, valid.tokens)
   cli.say("train on them with: performer train %s", cli.quote(options.out))

@@ -366,7 +366,12 @@ describe("program", function()
       assert.equal(0, status)
       assert.equal(train, said)
     end
-    assert.equal(2, (support.performer "help trian"))
+    bad, _, err = support.performer "help trian"
+    assert.equal(2, bad)
+    assert.matches("no command 'trian' %(did you mean 'train'%?%)\n$", err)
+    bad, _, err = support.performer "help sample"
+    assert.equal(2, bad)
+    assert.matches("it is performer generate\n$", err)
   end)
 
   it("leaves the first Ctrl-C to a script that asks, and stops one that doesn't", function()

@@ -184,7 +184,7 @@ describe("the data of a command", function()
       said[i] = select(2, good(("eval --checkpoint %s --data %s --split %s"):format(run, file,
         split)))
     end
-    assert.are.equal("eval: 1 copies of sequences count once, as in training\n",
+    assert.are.equal("eval: copies of sequences count once, as in training: 1\n",
       table.concat(said))
   end)
 
@@ -241,7 +241,7 @@ describe("the data of a command", function()
     code, said, err = performer(("shard --data %s"):format(text))
     assert.are.equal(2, code)
     assert.are.equal("", said)
-    assert_sentence(err, "%-%-data FILE and %-%-out DIR are needed")
+    assert_sentence(err, "%-%-data FILE and %-%-out FOLDER are needed")
     code, said, err = performer(("train --data %s --valid %s --out %s"):format(shards, text,
       path "never"))
     assert.are.equal(1, code)

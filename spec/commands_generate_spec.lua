@@ -156,6 +156,21 @@ describe("generate", function()
     assert.equal(after[1].token, begun)
   end)
 
+  it("says that samples without chance are all the same", function()
+    for more, told in pairs { ["--temperature 0"] = true, ["--top-k 1"] = true,
+                              ["--top-k 2"] = false } do
+      local out, err = good(("generate %s The --tokens 8 --count 2 --seed 1 --json %s"):format(book,
+        more))
+      local list = records(out)
+      if told then assert.equal(list[1].text, list[2].text) end
+      local why = err:match "with (%S+ %d), which always takes .* the 2 samples of a prompt are the"
+      assert.equal(told and more or nil, why)
+    end
+    local _, err = good(("generate %s The --tokens 8 --temperature 0"):format(book))
+    assert.is_nil(err:find("the same", 1, true))
+    assert.matches("^1 token, ", select(2, good(("generate %s The --tokens 1"):format(book))))
+  end)
+
   it("says what can't be", function()
     support.write(path "bad.fasta", ">a\nMK\n>b\nM1\n")
     support.write(path "none.txt", "\n\n")

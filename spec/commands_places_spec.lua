@@ -51,6 +51,21 @@ describe("words without an option's name", function()
     end
   end)
 
+  it("of shard are its data and, without --out, the folder", function()
+    local file = path "t.txt"
+    require("spec.support").write(path "p2.txt", ("and more of it\n"):rep(50))
+    for name, words in pairs { last = "%s %s %s", named = "%s %s --out %s" } do
+      good(("shard " .. words):format(file, path "p2.txt", path(name)))
+      assert.is_true(commands.exists(path(name) .. "/manifest.json"))
+    end
+    local code, _, err = performer(("shard %s %s"):format(file, path "p2.txt"))
+    assert.equal(2, code)
+    assert.matches("p2.txt is a file: the folder to make is the last word, or %-%-out says it", err)
+    assert.equal(2, (performer("shard " .. file)))
+    assert.matches("^Usage: performer shard <file> %.%.%. <folder> %[options%]\n",
+      (good "shard --help"))
+  end)
+
   it("begin with a dash behind --", function()
     local record = says("generate " .. run .. " --tokens 2 --seed 3 --prompt -x")
     assert.equal("-x", record.text:sub(1, 2))

@@ -108,7 +108,7 @@ describe("commands for proteins", function()
     end)
 
     it("refuses a block that is not there, and bytes", function()
-      refused(2, "%-%-layer 2: the model has 1 blocks", words("embed", "causal",
+      refused(2, "%-%-layer 2: the model has 1 block$", words("embed", "causal",
         ("--layer 2 --data '%s'"):format(path "some.fasta")))
       support.write(path "book.txt", "no protein at all")
       refused(1, "reads protein tokens, but .*book%.txt is text; give it a FASTA file",
@@ -157,7 +157,7 @@ describe("commands for proteins", function()
       assert.near(s "C" - s "M", found[3].score, 1e-4)
       local same = (found[1].score > found[3].score) and 1 or -1
       assert.same({ spearman = same, variants = 3, measured = 2 }, found[4])
-      assert.truthy(err:find("1 lines without a variant", 1, true))
+      assert.truthy(err:find("score: 1 line without a variant\n", 1, true))
     end)
 
     it("gives variants likelihood ratios of a causal model, at shifted positions", function()
@@ -221,10 +221,11 @@ describe("commands for proteins", function()
     end)
 
     it("reads FASTA and lines, and refuses causal models and what is no letter", function()
-      support.write(path "gaps.fasta", ">a gap\nMK?A\nYI\n>none\nMKT\n")
+      support.write(path "gaps.fasta", ">a gap\nMK?A\nYI\n>none\nMKT\n> \nM?\n")
       local found = records(good(words("fill", "masked", ("--data '%s' --json"):format(
         path "gaps.fasta"))))
-      assert.equal("a gap", found[1].name)
+      assert.equal("a", found[1].name) -- what follows the name describes it
+      assert.equal("record 3", found[3].name)
       assert.truthy(found[1].text:find "^MK%uAYI$")
       assert.same({ name = "none", text = "MKT", gaps = {} }, found[2])
       refused(1, "causal model, which goes on writing", words("fill", "causal",

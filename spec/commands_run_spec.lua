@@ -209,7 +209,7 @@ describe("a run", function()
     local code, _, err = performer(("train --data %s --steps 10 --warmup 11 --out %s"):format(
       path "t.txt", path "never"))
     assert.equal(2, code)
-    assert_sentence(err, "warm%-up of 11 steps is longer than the 10 steps of the run.*%-%-warmup")
+    assert_sentence(err, "warm%-up of 11 steps is longer than the run of 10 steps.*%-%-warmup")
     assert.is_false(exists(path "never"))
     train("edge", ("--data %s --steps 4 --warmup 4 --log-every 1 --lr 0.004 --threads 1"):format(
       path "t.txt"))

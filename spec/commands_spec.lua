@@ -285,6 +285,16 @@ describe("the commands", function()
       for _, command in ipairs { "train", "eval", "generate", "inspect", "bench" } do
         assert.is_truthy(out:find("\n  " .. command, 1, true))
       end
+      local wide = {}
+      for command in out:match "commands:\n(.-)\n\n":gmatch "%f[^\n%z]  (%w+)" do
+        for line in good(command .. " --help"):gmatch "[^\n]+" do
+          if utf8.len(line) > 80 then wide[#wide + 1] = line end
+        end
+      end
+      for line in out:gmatch "[^\n]+" do
+        if utf8.len(line) > 80 then wide[#wide + 1] = line end
+      end
+      assert.same({}, wide)
     end)
 
     it("has a picture that is well-formed XML, whatever the file is called", function()

@@ -137,7 +137,7 @@ describe("weights from elsewhere", function()
       local _, err = good(("convert --checkpoint %s --attention softmax --features 24 --out %s")
         :format(fast, back))
       assert.truthy(err:find "exact %-> softmax: %d+ parameters in ")
-      assert.truthy(err:find "projections drawn for 1 layers: softmax, 24 features.*, seed %d")
+      assert.truthy(err:find "projections drawn for 1 layer: softmax, 24 features.*, seed %d")
       local before, after = bytes_of(book), bytes_of(back)
       for name, bytes in pairs(before) do
         if not name:find "projection" then assert.is_true(bytes == after[name], name) end
@@ -399,7 +399,7 @@ describe("weights from elsewhere", function()
       -- Merged, they are not adapted again; as a beginning, adapters are a part of the weights.
       local merged, more = path "own3", " --model " .. script
       local _, err = good(("convert --checkpoint %s --merge --out %s"):format(run, merged) .. more)
-      assert.truthy(err:find("for 1 layers: softmax, 8 features", 1, true), err)
+      assert.truthy(err:find("for 1 layer: softmax, 8 features", 1, true), err)
       local function own_loss(checkpoint)
         return records(good(("eval --checkpoint %s --data %s --threads 1 --json"):format(checkpoint,
           other) .. more))[1].loss

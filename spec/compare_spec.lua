@@ -83,7 +83,7 @@ describe("compare", function()
     end
     assert.matches("cut: is not finished: step 40 of 40, held out of step 40", err)
     assert.matches("not comparable: the runs differ in held%-out part\n", err) -- some rows
-    assert.matches("cut: log.jsonl has 1 lines that are no records", err)
+    assert.matches("cut: log.jsonl has lines that are no records: 1\n", err)
     local list = records((good(("compare %s %s --json"):format(run, cut))))
     assert.is_true(list[1].resumed)
     assert.is_false(list[2].finished)

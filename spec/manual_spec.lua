@@ -22,7 +22,7 @@ describe("the manual", function()
   local function options_of(name)
     local _, help = support.performer(name .. " --help")
     local list = {}
-    for option in help:gmatch "\n   [^\n]-%-%-([%w-]+)" do list[#list + 1] = option end
+    for line in help:gmatch "\n   (%-[^\n]*)" do list[#list + 1] = line:match "%-%-([%w-]+)" end
     return list
   end
 

@@ -224,8 +224,8 @@ local function heading(case, record, options)
   end
   if record.causal and case ~= "crossover" then parts[#parts + 1] = "causal" end
   if record.task then
-    parts[#parts + 1] = ("%d steps of models %d wide with %d layers"):format(record.steps, record.D,
-      record.layers)
+    parts[#parts + 1] = ("%s of models %d wide with %s"):format(cli.count(record.steps, "step"),
+      record.D, cli.count(record.layers, "layer"))
   end
   if record.gemm_gflops then
     parts[#parts + 1] = ("GEMM %.1f GFLOP/s a thread"):format(record.gemm_gflops)

@@ -168,6 +168,11 @@ function cli.say(format, ...)
   io.stderr:write(core.term.plain(format:format(...), true), "\n")
 end
 
+--- A number of things: "1 step", "2 steps", "2 copies" of cli.count(2, "copy", "copies").
+function cli.count(n, thing, things)
+  return ("%s %s"):format(n, n == 1 and thing or things or thing .. "s")
+end
+
 --- A word as a shell reads it.
 function cli.quote(word)
   if word:find "^[%w%./_+:@%%-]+$" then return word end
@@ -282,8 +287,8 @@ end
 function cli.parser(name, summary, examples)
   local parser = argparse("performer " .. name, summary)
   parser:epilog("Examples:\n  " .. table.concat(examples, "\n  "))
-  parser:usage_max_width(90)
-  parser:help_max_width(96)
+  parser:usage_max_width(80)
+  parser:help_max_width(80)
   return parser
 end
 

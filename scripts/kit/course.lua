@@ -77,9 +77,9 @@ end
 --- Refuses a warm-up that is longer than the run, which would never come to its --lr.
 function course.check_warmup(settings)
   if not settings.steps or settings.warmup <= settings.steps then return end
-  cli.fail(2, ("train: a warm-up of %d steps is longer than the %d steps of the run, which would "
-    .. "never come to its --lr; give a smaller --warmup or more --steps"):format(settings.warmup,
-    settings.steps))
+  cli.fail(2, ("train: a warm-up of %s is longer than the run of %s, which would never come to "
+    .. "its --lr; give a smaller --warmup or more --steps"):format(
+    cli.count(settings.warmup, "step"), cli.count(settings.steps, "step")))
 end
 
 -- ---- evaluations, and the time they take ----

@@ -1,6 +1,7 @@
 --- describe.lua - what a saved model is, in words and by its parts, from its configuration and the
 -- names of its tensors alone.
 local attention = require "kit.attention"
+local cli = require "kit.cli"
 local runs = require "kit.runs"
 
 local describe = {}
@@ -26,9 +27,9 @@ function describe.model(config, params)
   if config.type ~= "performer" or not o.layers then
     return ("A model of type %s%s"):format(config.type, counted)
   end
-  local words = { ("A %s language model of %d block%s, %d wide, with %d head%s%s"):format(
-    o.causal and "causal" or "masked", o.layers, o.layers == 1 and "" or "s", o.dim, o.heads,
-    o.heads == 1 and "" or "s", counted) }
+  local words = { ("A %s language model of %s, %d wide, with %s%s"):format(
+    o.causal and "causal" or "masked", cli.count(o.layers, "block"), o.dim,
+    cli.count(o.heads, "head"), counted) }
   words[#words + 1] = attention_words(o)
   local ngrams = o.ngrams
   if type(ngrams) == "table" then

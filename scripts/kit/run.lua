@@ -463,8 +463,9 @@ function Run:keep(record)
   self.progress:note(self:course_line(record))
   if not self.state.stopped then return end
   self.progress:finish()
-  cli.say("train: no progress in %d evaluations, the best held-out loss is %.4f of step %s: the "
-    .. "run ends here", self.state.waited, self.state.best, self.state.best_step or "?")
+  cli.say("train: no progress in %s, the best held-out loss is %.4f of step %s: the run ends "
+    .. "here", cli.count(self.state.waited, "evaluation"), self.state.best,
+    self.state.best_step or "?")
 end
 
 -- ---- the end ----

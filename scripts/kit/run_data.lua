@@ -96,8 +96,9 @@ end
 local function check_length(options, data)
   local length, longest = options.given.length, data_options.longest_row(data, "train")
   if length and length > longest then
-    cli.fail(2, ("train: --length %d is more than %s holds: its training part has %d tokens; take "
-      .. "--length %d or less"):format(length, label(options.data), longest, longest))
+    cli.fail(2, ("train: --length %d is more than %s holds: its training part has %s; take "
+      .. "--length %d or less"):format(length, label(options.data), cli.count(longest, "token"),
+      longest))
   end
 end
 
@@ -229,8 +230,8 @@ end
 --- Says on stderr what is trained and judged on.
 function run_data.describe(job)
   local data, settings = run_data.record(job), job.settings
-  local documents = data.format == "fasta" and (", %d sequences, %d duplicates dropped"):format(
-    data.documents, data.duplicates) or ""
+  local documents = data.format == "fasta" and (", %s, %s dropped"):format(
+    cli.count(data.documents, "sequence"), cli.count(data.duplicates, "duplicate")) or ""
   if data.skipped > 0 then documents = ("%s, %d left out"):format(documents, data.skipped) end
   cli.say("data   %s: %s%s", label(settings.data), data.format, documents)
   local of = settings.valid and (": %s"):format(label(settings.valid)) or ""

@@ -92,7 +92,7 @@ end
 local function notes_of(run)
   local notes, last = {}, run.records[#run.records]
   if run.broken > 0 then
-    notes[#notes + 1] = ("log.jsonl has %d lines that are no records"):format(run.broken)
+    notes[#notes + 1] = ("log.jsonl has lines that are no records: %d"):format(run.broken)
   end
   for i = 2, #run.beginnings do
     local from = run.beginnings[i]
@@ -178,8 +178,8 @@ local function measure_of(run)
   return {
     { "tokens", run.tokenizer or "?" },
     { "data", data.checksum or "?" },
-    { "held-out part", ("%s tokens of %s documents%s"):format(data.valid_tokens or "?",
-      data.valid_documents or "?", share_of(run, data)) },
+    { "held-out part", ("%s of %s%s"):format(cli.count(data.valid_tokens or "?", "token"),
+      cli.count(data.valid_documents or "?", "document"), share_of(run, data)) },
     { "what is asked", settings.bidirectional == nil and "?" or settings.bidirectional
       and "masked letters" or "the next token" },
   }

@@ -148,8 +148,8 @@ local AHEAD = {
   constant = function() return "and stays there" end,
   step = function(s)
     local options = options_of(s)
-    return ("and is multiplied by %g every %d steps after the warm-up"):format(
-      options.factor or 0.1, options.every)
+    return ("and is multiplied by %g every %s after the warm-up"):format(
+      options.factor or 0.1, cli.count(options.every, "step"))
   end,
   wsd = function(s, step, before)
     local stays = ("and falls from step %d on"):format(fall_of(s))

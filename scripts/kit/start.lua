@@ -75,12 +75,12 @@ local function say_finished(job)
   local s, state = job.settings, job.state
   local command = ("%s --resume %s"):format(train_options.program, cli.quote(job.dir))
   if state.stopped then
-    cli.say("train: %s has ended at step %d of %d, after %d evaluations without progress; train on "
-      .. "with: %s --patience %d", job.dir, state.step, s.steps, state.waited, command,
-      2 * state.waited)
+    cli.say("train: %s has ended at step %d of %d, after %s without progress; train on with: "
+      .. "%s --patience %d", job.dir, state.step, s.steps, cli.count(state.waited, "evaluation"),
+      command, 2 * state.waited)
   else
-    cli.say("train: %s has finished its %d steps; train longer with: %s --steps %d", job.dir,
-            state.step, command, 2 * state.step)
+    cli.say("train: %s has finished its %s; train longer with: %s --steps %d", job.dir,
+            cli.count(state.step, "step"), command, 2 * state.step)
   end
 end
 
@@ -118,8 +118,8 @@ local function change_steps(job, options)
   local settings, state = job.settings, job.state
   if not options.steps or options.steps == settings.steps then return end
   if options.steps <= state.step then
-    cli.fail(2, ("train: %s has done %d steps already; --steps must be more"):format(
-      options.resume, state.step))
+    cli.fail(2, ("train: %s has done %s already; --steps must be more"):format(
+      options.resume, cli.count(state.step, "step")))
   end
   local before = {}
   for name, value in pairs(settings) do before[name] = value end
@@ -224,8 +224,8 @@ function start.describe(job)
   if trained < all then share = ("%s, %s of them trained"):format(share, grouped(trained)) end
   cli.say("model  %s parameters%s", grouped(all), share)
   local threads = pf.info().threads
-  cli.say("       %s, %d thread%s, kernels %s", start.attention_of(job), threads,
-          threads == 1 and "" or "s", pf.info().cpu_name)
+  cli.say("       %s, %s, kernels %s", start.attention_of(job), cli.count(threads, "thread"),
+          pf.info().cpu_name)
   local chosen = not settings.script and job.model:options().chosen
   if chosen then cli.say("       %s", chosen) end
   if ranks.several() then
