@@ -72,6 +72,7 @@ typedef struct lpf_context {
     uint64_t step;         /* training steps so far: keys dropout */
     size_t debt;           /* bytes of tensors made since the last full collection */
     size_t trigger;        /* debt that asks for the next one */
+    int kept, kept_most; /* values that the engine's objects call; when dead ones are looked for */
     lpf_op *ops;
     int n_ops;
     int log_ref;             /* Lua function for messages, or LUA_NOREF: warnings to stderr */
@@ -240,6 +241,25 @@ char **lpf_text_slot(lua_State *L); /* likewise, for a text of the engine's */
 void lpf_push_config(lua_State *L, const pf_config *node);
 void lpf_open_config(lua_State *L);
 
+/* ---- Lua values that the engine's objects call (lpf_keep.c) ---- */
+
+/* The box of such an object; the first member is what all boxes of its class begin with. */
+typedef struct {
+    void *thing;                  /* NULL: closed */
+    bool (*shared)(const void *); /* whether others than the box hold it */
+    int value;                    /* its place in the registry */
+} lpf_kept;
+
+lpf_kept *lpf_new_kept(lua_State *L, const char *name, bool (*shared)(const void *));
+/* Keeps the value at `index` for the object of the box on top, until lpf_drop_kept; its place. */
+int lpf_keep(lua_State *L, lpf_kept *box, int index);
+void lpf_push_kept(lua_State *L, int value);
+void lpf_drop_kept(const lpf_context *ctx, int value);
+/* A full collection, also of what is kept by itself alone; false: there was no room for one. */
+bool lpf_collect(lua_State *L);
+/* Before a model is built from data, which names kernels: no garbage must have such a name. */
+void lpf_drop_dead(lua_State *L);
+
 /* ---- the rest: each adds its functions to the table on top ---- */
 pf_module *lpf_check_module(lua_State *L, int index, const char *where);
 void lpf_push_module(lua_State *L, pf_module *m); /* retains */
@@ -249,8 +269,6 @@ pf_optimizer *lpf_check_optimizer(lua_State *L, int index, const char *where);
 pf_kernel *lpf_test_kernel(lua_State *L, int index); /* NULL: none */
 /* Closes the tapes that were opened since `tape` was the innermost, NULL: all. */
 void lpf_close_tapes(lpf_context *ctx, const lpf_tape *tape);
-/* Before a model is built from data, which names kernels: no garbage must have such a name. */
-void lpf_drop_dead(lua_State *L);
 /* NULL for nil; anything else that is none raises. */
 pf_kernel *lpf_opt_kernel(lua_State *L, int index, const char *where);
 /* Takes a stream, a state or a set of items out of its box for the time of a call: a map or layer

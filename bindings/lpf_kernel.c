@@ -2,7 +2,6 @@
  * lpf_kernel.c - kernels as userdata: the engine's own objects, made once and used by layers,
  * states, sets and attention alike; and maps written in Lua, which the engine calls back.
  */
-#include "bounded.h"
 #include "lpf.h"
 
 #include <stdlib.h>
@@ -47,7 +46,7 @@ static int kernel_open(lua_State *L) {
 /* A map in Lua; what it learns is the kernel's. */
 typedef struct {
     lpf_context *ctx; /* retained */
-    int function;     /* in the registry */
+    int function;     /* kept (lpf_keep) */
 } lua_map;
 
 typedef struct {
@@ -58,7 +57,7 @@ typedef struct {
 
 static int map_body(lua_State *L) {
     const map_call *c = lua_touserdata(L, 1);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, c->map->function);
+    lpf_push_kept(L, c->map->function);
     lpf_push_tensor(L, c->x);
     lua_pushstring(L, c->side == PF_SIDE_KEY ? "key" : "query");
     lua_call(L, 2, 1);
@@ -77,7 +76,7 @@ static int run_map(void *context, pf_engine *engine, pf_side side, pf_tensor *x,
 
 static void release_map(void *context) {
     lua_map *map = context;
-    if (map->ctx->main) luaL_unref(map->ctx->main, LUA_REGISTRYINDEX, map->function);
+    lpf_drop_kept(map->ctx, map->function);
     lpf_context_release(map->ctx);
     free(map);
 }
@@ -108,6 +107,8 @@ static pf_named *parameters_of(lua_State *L, int index, int *n) {
     return list;
 }
 
+static bool shared(const void *kernel) { return pf_kernel_shared(kernel); }
+
 /* host_kernel(name or nil, map, {name = tensor} or nil) */
 static int kernel_open_host(lua_State *L) {
     const char *name =
@@ -117,19 +118,18 @@ static int kernel_open_host(lua_State *L) {
     pf_engine *engine = lpf_engine(L);
     pf_host_map host = {.size = sizeof host, .map = run_map, .release = release_map};
     host.parameters = parameters_of(L, 3, &host.n_parameters);
-    pf_kernel **box = new_kernel(L);
+    lpf_kept *box = lpf_new_kept(L, LPF_KERNEL, shared);
     lpf_context *ctx = lpf_enter(L);
-    lua_pushvalue(L, 2);
-    const int ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    const int kept = lpf_keep(L, box, 2);
     lua_map *map = malloc(sizeof *map); /* nothing may raise until the kernel owns it */
     if (!map) {
-        luaL_unref(L, LUA_REGISTRYINDEX, ref);
+        lpf_drop_kept(ctx, kept);
         return lpf_raise(L, "kernel.custom: out of memory");
     }
-    *map = (lua_map){ctx, ref};
+    *map = (lua_map){ctx, kept};
     ctx->refs++;
     host.context = map;
-    int status = pf_kernel_open_host(box, engine, name, &host);
+    int status = pf_kernel_open_host((pf_kernel **)&box->thing, engine, name, &host);
     if (status < 0) release_map(map);
     lpf_result(L, status);
     return 1;
@@ -139,12 +139,6 @@ static int kernel_gc(lua_State *L) {
     pf_kernel **box = luaL_checkudata(L, 1, LPF_KERNEL);
     pf_kernel_release(box);
     return 0;
-}
-
-/* A module and the kernel in a table of its map's are dead one after the other. */
-void lpf_drop_dead(lua_State *L) {
-    bounded_collect(L);
-    bounded_collect(L);
 }
 
 /* ---- asking ------------------------------------------------------------------- */

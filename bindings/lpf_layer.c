@@ -2,8 +2,7 @@
  * lpf_layer.c - layers that live in Lua: a table with tensors and a `forward` (and a `step`
  * if it is to stream) behind an engine's host module.
  *
- * The C module holds the table through the registry, so the table must not hold the module
- * (it never needs to: it is the layer). An error of the Lua functions is kept aside while
+ * The C module keeps the table (lpf_keep.c). An error of the Lua functions is kept aside while
  * the engine unwinds, and goes on as it was (lpf_protect, lpf_result).
  */
 #include "lpf.h"
@@ -35,7 +34,7 @@ typedef struct {
 
 /* Pushes the layer's function `name` and the layer. */
 static void push_function(lua_State *L, const lua_layer *layer, const char *name) {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, layer->self);
+    lpf_push_kept(L, layer->self);
     if (lua_getfield(L, -1, name) == LUA_TNIL) lpf_raise(L, "the layer has no '%s'", name);
     lua_insert(L, -2);
 }
@@ -102,7 +101,7 @@ static int begin_body(lua_State *L) {
         lpf_push_tensor(L, c->inputs[i].tensor);
         lua_setfield(L, -2, c->inputs[i].name);
     }
-    lua_rawgeti(L, LUA_REGISTRYINDEX, c->layer->self);
+    lpf_push_kept(L, c->layer->self);
     if (lua_getfield(L, -1, "begin") == LUA_TNIL) {
         lua_pop(L, 2);
     } else {
@@ -357,7 +356,7 @@ static int layer_load_state(void *context, pf_engine *engine, const pf_named *te
 
 static void layer_release(void *context) {
     lua_layer *layer = context;
-    if (layer->s->main) luaL_unref(layer->s->main, LUA_REGISTRYINDEX, layer->self);
+    lpf_drop_kept(layer->s, layer->self);
     lpf_context_release(layer->s);
     free(layer);
 }
@@ -402,6 +401,8 @@ static bool field_is_true(lua_State *L, int table, const char *key) {
     return yes;
 }
 
+static bool shared(const void *module) { return pf_module_shared(module); }
+
 /* new_layer(self, name, children, tensors). */
 static int layer_new(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -419,7 +420,7 @@ static int layer_new(lua_State *L) {
     }
     const bool streams = field_is_true(L, 1, "step");
     const char *const *names = read_names(L, 1, name);
-    pf_module **box = lpf_new_module(L);
+    lpf_kept *box = lpf_new_kept(L, LPF_MODULE, shared);
     pf_host_layer host = {.size = sizeof host,
                           .forward = layer_forward,
                           .step = streams ? layer_step : NULL,
@@ -435,20 +436,20 @@ static int layer_new(lua_State *L) {
                           .after_step = field_is_true(L, 1, "after_step") ? layer_after_step : NULL,
                           .width = lpf_opt_integer(L, 1, "width", 0),
                           .recompute = field_is_true(L, 1, "recompute")};
-    lua_pushvalue(L, 1);
-    const int ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    const int kept = lpf_keep(L, box, 1);
     lua_layer *layer = malloc(sizeof *layer); /* nothing may raise until the module owns it */
     if (!layer) {
-        luaL_unref(L, LUA_REGISTRYINDEX, ref);
+        lpf_drop_kept(s, kept);
         return lpf_raise(L, "%s: out of memory", name);
     }
-    *layer = (lua_layer){s, ref};
+    *layer = (lua_layer){s, kept};
     s->refs++;
     host.context = layer;
-    const int status = pf_module_host(box, engine, name, &host, children, n);
+    pf_module **made = (pf_module **)&box->thing;
+    const int status = pf_module_host(made, engine, name, &host, children, n);
     if (status < 0) layer_release(layer); /* the module took nothing over */
     lpf_result(L, status);
-    add_tensors(L, *box, 4);
+    add_tensors(L, *made, 4);
     return 1;
 }
 

@@ -5,7 +5,6 @@
  * allocated: when the debt passes what is live, a full collection runs. Inside a tape only
  * headers count, because the bytes die with the tape anyway.
  */
-#include "bounded.h"
 #include "lpf.h"
 #include "performer_extend.h"
 
@@ -26,7 +25,7 @@ void lpf_made(lua_State *L, const pf_tensor *t) {
     if (t && !ctx->tape)
         ctx->debt += (size_t)pf_tensor_numel(t) * pf_dtype_size(pf_tensor_dtype(t));
     if (ctx->debt < ctx->trigger) return;
-    if (!bounded_collect(L)) return;
+    if (!lpf_collect(L)) return;
     ctx->debt = 0;
     size_t live, peak;
     pf_engine_memory(lpf_engine(L), &live, &peak);
@@ -36,8 +35,7 @@ void lpf_made(lua_State *L, const pf_tensor *t) {
 /* The budget may be full of tensors that nothing holds any more: the caller tries once again. */
 bool lpf_collect_for(lua_State *L, int status) {
     if (status != PF_ENOMEM) return false;
-    bounded_collect(L);
-    bounded_collect(L); /* what finalizers of the first let go */
+    lpf_drop_dead(L); /* twice: what finalizers of the first let go */
     return true;
 }
 

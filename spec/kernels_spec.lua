@@ -293,6 +293,49 @@ describe("a custom kernel in a model", function()
     end
   end)
 
+  it("goes when nothing else holds it, also if its map knows it", function()
+    local seen = setmetatable({}, { __mode = "v" })
+    local function drop_dead() -- nn.build looks for what is dead, and then for what that held
+      for _ = 1, 2 do nn.build(nn.linear { from = 2, to = 2 }:tree()) end
+    end
+    local function make(name)
+      local kernel, w
+      w = pf.ones(4)
+      kernel = pf.kernel.custom { name = name, map = function(x)
+        assert(kernel ~= nil)
+        return x:elu() + w:sum()
+      end }
+      return kernel, w
+    end
+    do
+      local held = make()
+      seen.unnamed, seen.weight = make()
+      seen.named = make "own"
+      seen.model = nn.attention { dim = 8, heads = 2, kernel = seen.unnamed }
+      seen.model(pf.ones(1, 5, 8))
+      drop_dead()
+      assert.is_not_nil(held:features(pf.ones(1, 2, 3, 4), "key"))
+    end
+    drop_dead()
+    assert.is_nil(next(seen))
+  end)
+
+  it("stays while a model has it, with all that its map knows", function()
+    local model, y
+    do
+      local kernel, w
+      w = pf.full({ 4 }, 0.25)
+      kernel = pf.kernel.custom { map = function(x) return kernel and x:elu() + w:sum() end }
+      model = nn.attention { dim = 8, heads = 2, kernel = kernel }
+      y = model(pf.ones(1, 5, 8))
+    end
+    for _ = 1, 3 do
+      nn.build(nn.linear { from = 2, to = 2 }:tree())
+      collectgarbage()
+    end
+    assert.bits_equal(y, model(pf.ones(1, 5, 8)))
+  end)
+
   it("is none that auto could choose", function()
     assert.raises("'auto' takes exact attention or features that estimate it", function()
       layer { attention = "auto", length = 64 }

@@ -274,6 +274,27 @@ describe("a layer in Lua", function()
     assert.is_true(support.distance(both:prefill(batch.input, state), both(batch)) < 1e-5)
   end)
 
+  it("goes when nothing else holds it, also if it holds itself", function()
+    local seen = setmetatable({}, { __mode = "v" })
+    local function gate()
+      local layer = { name = "gate", scale = pf.ones(D) }
+      layer.forward = function(self, x) return x * self.scale end
+      layer.me = nn.module(layer)
+      return layer
+    end
+    local kept = gate()
+    do
+      local lost = gate()
+      seen.layer, seen.scale = lost, lost.scale
+      local chain = nn.chain { lost.me, nn.linear { from = D, to = D } }
+      chain(pf.ones(1, D))
+      seen.chain = chain
+    end
+    for _ = 1, 2 do nn.build(nn.linear { from = 2, to = 2 }:tree()) end
+    assert.is_nil(next(seen))
+    assert.bits_equal(pf.ones(1, D), kept.me(pf.ones(1, D)))
+  end)
+
   it("gives the same bits for any number of threads", function()
     local script = [[
       local layer = { name = "own", w = pf.full({ 64 }, 0.5),

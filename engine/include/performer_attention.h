@@ -54,6 +54,8 @@ PF_API int pf_kernel_open_host(pf_kernel **kernel, pf_engine *engine, const char
 PF_API int pf_kernel_tilted(pf_kernel **fitted, pf_engine *engine, pf_kernel *kernel, double tilt);
 PF_API pf_kernel *pf_kernel_retain(pf_kernel *kernel);
 PF_API void pf_kernel_release(pf_kernel **kernel);
+/* Whether anything but the caller holds it: another who retained it, a layer, a state. */
+PF_API bool pf_kernel_shared(const pf_kernel *kernel);
 
 PF_API bool pf_kernel_is_host(const pf_kernel *kernel); /* its map is the host's */
 /* Its options, name included; borrowed. */

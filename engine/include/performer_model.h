@@ -31,6 +31,8 @@ PF_API int pf_module_build(pf_module **module, pf_engine *engine, const pf_confi
 PF_API int pf_module_tree(pf_config **tree, const pf_module *module);
 PF_API pf_module *pf_module_retain(pf_module *module);
 PF_API void pf_module_release(pf_module **module);
+/* Whether anything but the caller holds it: another who retained it, a model, a stream. */
+PF_API bool pf_module_shared(const pf_module *module);
 PF_API const char *pf_module_type(const pf_module *module);
 PF_API const pf_config *pf_module_options(const pf_module *module);
 PF_API int pf_module_child_count(const pf_module *module);

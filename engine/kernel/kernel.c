@@ -35,6 +35,8 @@ pf_kernel *pf_kernel_retain(pf_kernel *kernel) {
     return kernel;
 }
 
+bool pf_kernel_shared(const pf_kernel *kernel) { return kernel && atomic_load(&kernel->refs) > 1; }
+
 /* Bound kernels go with the one that was opened, unless somebody still works with them. */
 void pf_kernel_release(pf_kernel **kernel) {
     pf_kernel *k = kernel ? *kernel : NULL;

@@ -249,6 +249,10 @@ pf_module *pf_module_retain(pf_module *module) {
     return module;
 }
 
+bool pf_module_shared(const pf_module *module) {
+    return module && atomic_load_explicit(&module->refs, memory_order_acquire) > 1;
+}
+
 void pf_module_release(pf_module **module) {
     if (!module || !*module) return;
     pf_module *m = *module;
