@@ -86,12 +86,8 @@ return function(pf, libraries, own)
   local performer = own_performer(pf, own)
   env._G, env.performer = env, performer
   env.setmetatable, env.getmetatable, env.rawset = own.setmetatable, own.getmetatable, own.rawset
-  env.load, env.collectgarbage = own.loader(env), own.collectgarbage
-  function env.require(name)
-    if name == "performer" then return performer end
-    error(("module '%s' not found: a sandboxed script has 'performer' alone"):format(
-      tostring(name)), 2)
-  end
+  env.load, env.require = own.loader(env), own.requirer(performer)
+  env.collectgarbage = own.collectgarbage
   strip_globals(own)
   return env
 end

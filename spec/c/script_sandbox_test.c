@@ -95,6 +95,8 @@ static void test_told(pf_engine *engine) {
     ends(s, "io.open('x')", "print a line, return a value, or call what the host gives");
     ends(s, "os.execute('x')", "a sandboxed script has no processes");
     ends(s, "dofile('x')", "a sandboxed script has no files: load(text) compiles a text");
+    ends(s, "\n return require 'os'", "'os' not found: a sandboxed script has 'performer' alone");
+    CHECK(strncmp(pf_script_error(), "chunk:2: ", 9) == 0);
     ends(s, "string.dump(print)", "a sandboxed script has no bytecode: hand on the source text");
     ends(s, "assert(load('\\27Lua'))",
          "it is bytecode, which is not loaded here: give the source "
