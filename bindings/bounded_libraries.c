@@ -91,8 +91,7 @@ static int base_xpcall(lua_State *L) {
 
 static const luaL_Reg base[] = {{"xpcall", base_xpcall}, {"select", passed}, {NULL, NULL}};
 static const luaL_Reg table[] = {{"pack", passed}, {NULL, NULL}};
-static const luaL_Reg string[] = {
-    {"format", string_format}, {"packsize", formatted}, {"unpack", formatted}, {NULL, NULL}};
+static const luaL_Reg string[] = {{"format", string_format}, {"packsize", formatted}, {NULL, NULL}};
 static const luaL_Reg os[] = {{"date", os_date}, {NULL, NULL}};
 
 /* ---- putting them in their places --------------------------------------------- */

@@ -263,17 +263,38 @@ static int string_pack(lua_State *L) {
     return bounded_stock(L);
 }
 
+/* unpack(format, text, from): what it reads is what comes out, or it would cost the whole text to
+ * read a number of it. Only a 'z' whose zero is missing reads on to the end in vain. */
+static int string_unpack(lua_State *L) {
+    size_t n, format_n, bytes = 0;
+    const char *format = luaL_checklstring(L, 1, &format_n), *text = luaL_checklstring(L, 2, &n);
+    const size_t from = first_of(luaL_optinteger(L, 3, 1), n) - 1;
+    bounded_format(L);
+    if (from < n && memchr(format, 'z', format_n)) {
+        const char *zero = memrchr(text + from, 0, n - from);
+        bounded_charge(L, (zero ? (size_t)(text + n - zero) : n - from) / BOUNDED_BYTES);
+    }
+    const int results = bounded_stock(L);
+    for (int i = lua_gettop(L) - results + 1; i <= lua_gettop(L); i++)
+        if (lua_type(L, i) == LUA_TSTRING) bytes += lua_rawlen(L, i);
+    bounded_charge(L, (uint64_t)results + bytes / BOUNDED_BYTES);
+    return results;
+}
+
 /* len(text, from, to): its bytes are looked at one by one. */
 static int utf8_len(lua_State *L) {
     size_t n;
     luaL_checklstring(L, 1, &n);
     const size_t from = first_of(luaL_optinteger(L, 2, 1), n);
-    bounded_charge(L, from <= n ? (n - from) / BOUNDED_BYTES : 0);
+    lua_Integer to = luaL_optinteger(L, 3, -1);
+    if (to < 0) to += (lua_Integer)n + 1;
+    if (to > (lua_Integer)n) to = (lua_Integer)n;
+    bounded_charge(L, to > (lua_Integer)from ? ((size_t)to - from) / BOUNDED_BYTES : 0);
     return bounded_stock(L);
 }
 
-const luaL_Reg bounded_string[] = {
-    {"find", string_find}, {"match", string_match}, {"gmatch", string_gmatch},
-    {"gsub", string_gsub}, {"rep", string_rep},     {"pack", string_pack},
-    {NULL, NULL}};
+const luaL_Reg bounded_string[] = {{"find", string_find},     {"match", string_match},
+                                   {"gmatch", string_gmatch}, {"gsub", string_gsub},
+                                   {"rep", string_rep},       {"pack", string_pack},
+                                   {"unpack", string_unpack}, {NULL, NULL}};
 const luaL_Reg bounded_utf8[] = {{"len", utf8_len}, {NULL, NULL}};

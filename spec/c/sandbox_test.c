@@ -174,6 +174,46 @@ static void test_work(void) {
     }
 }
 
+/* What a text costs to read piece by piece is what it costs to read at once, about. */
+static void test_pieces(void) {
+    static const char *const texts[] = {
+        "local at = 1 while at < #s do _, at = string.unpack('<i4', s, at) end",
+        "local at = 1 while at < #s do _, at = string.unpack('z', s, at) end",
+        "local at = 1 while at < #s do _, _, at = string.unpack('<I1c3', s, at) end",
+        "for at = 1, #s, 4 do utf8.len(s, at, at + 3) end"};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        uint64_t work[2];
+        for (int long_one = 0; long_one < 2; long_one++) {
+            world w;
+            pf_usage usage = {.size = sizeof usage};
+            begin(&w, NULL);
+            CHECK_OK(open_state(&w, 0));
+            CHECK(run(&w, long_one ? "s = ('abc\\0'):rep(40000)" : "s = ('abc\\0'):rep(10000)") ==
+                  LUA_OK);
+            CHECK_OK(pf_meter_limit(w.meter, NULL));
+            CHECK(run(&w, texts[i]) == LUA_OK);
+            CHECK_OK(pf_meter_usage(w.meter, &usage));
+            work[long_one] = usage.work;
+            end(&w);
+        }
+        CHECK(work[1] > 3 * work[0] && work[1] < 5 * work[0]);
+    }
+}
+
+/* A text without the zero that is looked for is read to its end, and paid for. */
+static void test_unfinished(void) {
+    world w;
+    pf_usage usage = {.size = sizeof usage};
+    begin(&w, NULL);
+    CHECK_OK(open_state(&w, 0));
+    CHECK(run(&w, "s = ('x'):rep(1 << 20)") == LUA_OK);
+    CHECK_OK(pf_meter_limit(w.meter, NULL));
+    CHECK(run(&w, "for _ = 1, 10 do assert(not pcall(string.unpack, 'z', s)) end") == LUA_OK);
+    CHECK_OK(pf_meter_usage(w.meter, &usage));
+    CHECK(usage.work > 10 * (1 << 20) / BOUNDED_BYTES);
+    end(&w);
+}
+
 /* ---- every allocation --------------------------------------------------------- */
 
 static const char scenario[] =
@@ -215,6 +255,8 @@ int main(int argc, char **argv) {
     test_stranger();
     test_sticky();
     test_work();
+    test_pieces();
+    test_unfinished();
     test_scarcity((argc > 1 && strcmp(argv[1], "--long") == 0) || getenv("PF_LONG"));
     return CHECK_REPORT();
 }
