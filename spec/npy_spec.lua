@@ -163,6 +163,24 @@ describe("a .npz file", function()
     end
   end)
 
+  it("is not written with names that are none, or lead out of it", function()
+    local before = saved()
+    local t = pf.ones(1)
+    for _, name in ipairs { "", "/a", "a/", "a//b", "../a", "a/../../b", ".", "a/.", "a\\b" } do
+      local done, message = pcall(pf.npy.save, place, { [name] = t })
+      assert.is_false(done, name)
+      assert.is_truthy(tostring(message):find("name", 1, true), message)
+    end
+    local done, message = pcall(pf.npy.save, place, { ["a\0b"] = t })
+    assert.is_false(done)
+    assert.is_truthy(tostring(message):find("a zero byte", 1, true), message)
+    assert.is_true(before == pf.file.read(place)) -- what failed changed nothing
+    for _, name in ipairs { "a/b/c", "..a", "a.", "b..", "\195\164" } do
+      assert.is_true(pf.npy.save(place, { [name] = t }))
+      assert.is_userdata(pf.npy.load(place)[name])
+    end
+  end)
+
   it("says what it can't read", function()
     local bytes = saved()
     local function with(at, text) return bytes:sub(1, at - 1) .. text .. bytes:sub(at + #text) end

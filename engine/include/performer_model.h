@@ -200,7 +200,8 @@ PF_API void pf_named_free(pf_named *tensors, int n);
 PF_API int pf_npy_load(pf_tensor **t, pf_engine *engine, const char *path);
 PF_API int pf_npy_save(pf_engine *engine, const char *path, const pf_tensor *t,
                        const char *PF_NULLABLE type);
-/* The same of .npz, several by name; *tensors is the caller's (pf_named_free). */
+/* The same of .npz, several by name; *tensors is the caller's (pf_named_free). PF_EINVAL to save
+ * names that are empty, twice there, or paths that lead out of the file. */
 PF_API int pf_npz_load(pf_engine *engine, const char *path, pf_named **tensors, int *n);
 PF_API int pf_npz_save(pf_engine *engine, const char *path, const pf_named *tensors, int n,
                        const char *PF_NULLABLE type, bool deflated);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "named.h"
 #include "npy.h"
 #include "sort.h"
 
@@ -267,10 +268,33 @@ int pf_npy_save(pf_engine *engine, const char *path, const pf_tensor *t, const c
     return finish(&w, put_array(engine, &(target){.file = &w}, t, type), "npy", path);
 }
 
+/* A name is a path inside the file, and whoever unpacks that must find it below his folder. */
+static bool is_inside(const char *name) {
+    for (const char *part = name, *end;; part = end + 1) {
+        end = strchrnul(part, '/');
+        size_t n = (size_t)(end - part);
+        if (n == 0 || memchr(part, '\\', n)) return false;
+        if (part[0] == '.' && (n == 1 || (n == 2 && part[1] == '.'))) return false;
+        if (!*end) return true;
+    }
+}
+
+static int check_names_given(pf_engine *engine, const pf_named *tensors, int n) {
+    for (int i = 0; i < n; i++) {
+        const char *name = tensors[i].name;
+        if (!name || !*name) return pf_fail(PF_EINVAL, "tensor %s has no name", pf_place(i));
+        if (!is_inside(name))
+            return pf_fail(PF_EINVAL,
+                           "'%.64s' can't be a name: it is a path in the file, with '/' between "
+                           "parts that are not empty, '.' or '..', and without a '\\'",
+                           name);
+    }
+    return pf_named_differ(tensors, n, engine->heap);
+}
+
 static int put_named(pf_engine *engine, pf_zipper *zip, const pf_named *named, const char *type,
                      bool deflated) {
     char *entry; /* "name.npy" */
-    if (!named->name || !*named->name) return pf_fail(PF_EINVAL, "a tensor has no name");
     PF_TRY(pf_tensor_check(named->tensor, named->tensor ? named->tensor->dtype : PF_F32, "npz",
                            named->name));
     PF_TRY(pf_path(&entry, engine, "%s.npy", named->name));
@@ -289,7 +313,7 @@ int pf_npz_save(pf_engine *engine, const char *path, const pf_named *tensors, in
     pf_writer w;
     PF_TRY(pf_writer_open(&w, engine, path));
     pf_zipper zip = {.to = &w, .heap = engine->heap};
-    int status = PF_OK;
+    int status = check_names_given(engine, tensors, n);
     for (int i = 0; i < n && status >= 0; i++)
         status = put_named(engine, &zip, &tensors[i], type, deflated);
     if (status >= 0) status = pf_zipper_finish(&zip);

@@ -5,25 +5,10 @@
  */
 #include <string.h>
 
+#include "named.h"
 #include "safetensors.h"
 
 #define STRIDE ((size_t)1 << 20) /* bytes that are written in one go */
-
-static int check_names(const pf_named *tensors, int n, pf_heap *heap) {
-    pf_index names = {.heap = heap};
-    int status = PF_OK;
-    for (int i = 0; status >= 0 && i < n; i++) {
-        uint64_t hash = pf_hash_text(tensors[i].name);
-        uint32_t probe = 0;
-        for (int j; status >= 0 && (j = pf_index_next(&names, hash, &probe)) >= 0;) {
-            if (strcmp(tensors[i].name, tensors[j].name) == 0)
-                status = pf_fail(PF_EINVAL, "two tensors are named '%s'", tensors[i].name);
-        }
-        if (status >= 0) status = pf_index_put(&names, hash, i);
-    }
-    pf_index_close(&names);
-    return status;
-}
 
 static int check_tensors(const pf_named *tensors, int n, pf_heap *heap) {
     if (n < 0 || n > PF_ST_TENSORS || (n > 0 && !tensors)) {
@@ -39,7 +24,7 @@ static int check_tensors(const pf_named *tensors, int n, pf_heap *heap) {
             return pf_fail(PF_ESTATE, "tensor '%s' is gone: its tape has closed", name);
         }
     }
-    return check_names(tensors, n, heap);
+    return pf_named_differ(tensors, n, heap);
 }
 
 /* Metadata goes from string to string: other values are written as their JSON text. */

@@ -85,6 +85,8 @@ static void test_save_refused(void) {
     const pf_named none[] = {{"", t}}, gone[] = {{"g", dead}};
     const pf_named reserved[] = {{"__metadata__", t}}, bytes[] = {{"\xff", t}};
     CHECK_FAILS(PF_EINVAL, pf_safetensors_save(engine, path, twice, 3, NULL));
+    CHECK_FAILS(PF_EINVAL, pf_npz_save(engine, path, twice, 3, NULL, false));
+    CHECK(strstr(pf_last_error(), "two tensors are named '"));
     CHECK(strstr(pf_last_error(), "'a'") != NULL);
     CHECK_FAILS(PF_EINVAL, pf_safetensors_save(engine, path, none, 1, NULL));
     CHECK_FAILS(PF_EINVAL, pf_safetensors_save(engine, path, reserved, 1, NULL));
