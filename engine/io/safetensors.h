@@ -7,6 +7,7 @@
 #ifndef PF_SAFETENSORS_H
 #define PF_SAFETENSORS_H
 
+#include "bytes.h"
 #include "file.h"
 #include "json.h"
 #include "mapping.h"
@@ -21,8 +22,7 @@ typedef struct pf_st_dtype {
     size_t bytes;
     bool loads; /* F8 and complex are known, so that `inspect` can show them */
     pf_dtype as;
-    /* Converts `n` elements; returns how many fitted. NULL: the bytes are ours already. */
-    int64_t (*convert)(const void *in, int64_t n, void *out);
+    const pf_byte_type *from; /* that is converted; NULL: the bytes are ours already */
 } pf_st_dtype;
 
 typedef struct pf_st_entry {

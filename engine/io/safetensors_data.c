@@ -29,6 +29,19 @@ static int told(const pf_engine *engine, const pf_safetensors *s, int64_t at, in
     return pf_progress_at(engine, "loading weights", at, s->file.size - s->data);
 }
 
+/* How many of n elements fitted. */
+static int64_t convert(const pf_st_dtype *type, const char *raw, int64_t n, char *out) {
+    size_t bytes = pf_dtype_size(type->as);
+    double bad;
+    for (int64_t at = 0; at < n; at += PF_BYTES_BLOCK) {
+        int64_t more = pf_min(n - at, PF_BYTES_BLOCK);
+        int64_t good = pf_bytes_decode(type->from, false, raw + (size_t)at * type->bytes, more,
+                                       out + (size_t)at * bytes, &bad);
+        if (good < more) return at + good;
+    }
+    return n;
+}
+
 /* A piece at a time through `raw`, so that the extra memory stays small. */
 static int read_converted(pf_engine *engine, pf_safetensors *s, const pf_st_entry *entry, void *raw,
                           char *out) {
@@ -39,7 +52,7 @@ static int read_converted(pf_engine *engine, pf_safetensors *s, const pf_st_entr
         int64_t n = pf_min(total - at, CONVERTED);
         PF_TRY(told(engine, s, entry->begin + at * bytes, n * bytes));
         PF_TRY(read_bytes(s, entry->begin + at * bytes, raw, (size_t)(n * bytes)));
-        int64_t good = type->convert(raw, n, out + at * (int64_t)own->bytes);
+        int64_t good = convert(type, raw, n, out + at * (int64_t)own->bytes);
         if (good < n) {
             return pf_fail(PF_EFORMAT,
                            "safetensors: %s: tensor '%s': the %s at position %s does "
@@ -74,7 +87,7 @@ static int read_entry_into(pf_engine *engine, pf_safetensors *s, const pf_st_ent
     }
     PF_TRY(pf_tensor_check_writable(to, "load"));
     pf_tensor_touch(to, "a load");
-    if (!entry->dtype.convert) return read_plain(engine, s, entry, out);
+    if (!entry->dtype.from) return read_plain(engine, s, entry, out);
     size_t bytes = CONVERTED * 8;
     void *raw = pf_heap_alloc(engine->heap, bytes);
     if (!raw) return PF_ENOMEM;
@@ -91,7 +104,7 @@ int pf_safetensors_map(pf_safetensors *s) {
 
 /* As tensors of ours lie: of a dtype of ours, at a multiple of an element's bytes. */
 bool pf_safetensors_lies(const pf_safetensors *s, const pf_st_entry *entry) {
-    return s->mapping && entry->dtype.loads && !entry->dtype.convert &&
+    return s->mapping && entry->dtype.loads && !entry->dtype.from &&
            (s->data + entry->begin) % (int64_t)entry->dtype.bytes == 0;
 }
 

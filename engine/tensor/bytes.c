@@ -35,18 +35,16 @@ const pf_byte_type *pf_byte_type_find(const char *name) {
 static double widen(uint64_t bits, int exponent, int fraction) {
     uint64_t most = ((uint64_t)1 << exponent) - 1, part = bits & (((uint64_t)1 << fraction) - 1);
     uint64_t power = bits >> fraction & most, sign = bits >> (exponent + fraction) & 1;
-    int bias = (int)(most >> 1);
+    uint64_t bias = most >> 1;
     double value;
-    if (power == most) {
-        uint64_t whole = sign << 63 | (uint64_t)0x7FF << 52 | part << (52 - fraction);
-        memcpy(&value, &whole, sizeof value);
-        return value;
+    if (power == 0 && exponent < 11) { /* too small for a leading 1 of its own */
+        value = ldexp((double)part, 1 - (int)bias - fraction);
+        return sign ? -value : value;
     }
-    if (power == 0)
-        value = ldexp((double)part, 1 - bias - fraction);
-    else
-        value = ldexp((double)(part | (uint64_t)1 << fraction), (int)power - bias - fraction);
-    return sign ? -value : value;
+    uint64_t wide = power == most ? 0x7FF : exponent < 11 ? power + 1023 - bias : power;
+    uint64_t whole = sign << 63 | wide << 52 | part << (52 - fraction);
+    memcpy(&value, &whole, sizeof value);
+    return value;
 }
 
 /* part >> shift, to the nearest, ties to even. */
@@ -78,6 +76,11 @@ static uint64_t narrow(double value, int exponent, int fraction) {
 
 static uint64_t load(const unsigned char *in, size_t bytes, bool big) {
     uint64_t bits = 0;
+    uint16_t two;
+    if (bytes == sizeof two && !big) { /* weights of half the width are many */
+        memcpy(&two, in, sizeof two);
+        return two;
+    }
     for (size_t i = 0; i < bytes; i++) bits |= (uint64_t)in[i] << 8 * (big ? bytes - 1 - i : i);
     return bits;
 }

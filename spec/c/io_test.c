@@ -154,6 +154,27 @@ static void test_dtypes(void) {
     converts(ONE("U8", "[20001]", "20001"), many, sizeof many, 20001, expected);
 }
 
+/* Every number of 16 bits is the same from a file and from bytes, NaN and their bits among them. */
+static void test_all_halves(void) {
+    static const char *const types[2][2] = {{"f16", ONE("F16", "[65536]", "131072")},
+                                            {"bf16", ONE("BF16", "[65536]", "131072")}};
+    static uint16_t every[1 << 16];
+    const int64_t count[] = {1 << 16};
+    for (int i = 0; i < 1 << 16; i++) every[i] = (uint16_t)i;
+    for (int k = 0; k < 2; k++) {
+        pf_named *out = NULL;
+        pf_tensor *t = NULL;
+        int n = 0;
+        const char *path = craft(-1, types[k][1], every, sizeof every);
+        CHECK_OK(pf_safetensors_load(engine, path, &out, &n, NULL));
+        CHECK_OK(
+            pf_tensor_from_bytes(&t, engine, types[k][0], false, every, sizeof every, 1, count));
+        CHECK(n == 1 && memcmp(pf_tensor_data(t), pf_tensor_data(out[0].tensor), 4 << 16) == 0);
+        pf_named_free(out, n);
+        pf_tensor_release(&t);
+    }
+}
+
 static void rejects(int status, const char *path, const char *part) {
     pf_named *out = NULL;
     pf_config *metadata = NULL;
@@ -344,6 +365,7 @@ int main(void) {
     test_round_trip();
     test_save_refused();
     test_dtypes();
+    test_all_halves();
     test_range();
     test_corpus();
     test_many_tensors();
