@@ -160,6 +160,25 @@ describe("whole numbers", function()
     assert.equal(2, most:argmin():item())
   end)
 
+  it("refuse positions that no i32 holds, before they ask for memory", function()
+    local one = pf.ones(1, 1):requires_grad()
+    local long = one:expand(1 << 16, 1 << 15) -- 2^31 elements, together
+    for _, name in ipairs { "argmax", "argmin" } do
+      assert.raises(name .. ": .*no i32 holds the positions of so many elements",
+        function() return long[name](long) end)
+    end
+    local row = one:detach():expand(1, 1 << 31)
+    for _, name in ipairs { "argmax", "argmin", "argsort", "sort" } do
+      assert.raises(name .. ": .*no i32 holds the positions of so many elements",
+        function() return row[name](row, 2) end)
+    end
+    local tape <close> = pf.tape() -- keeps where an extreme was found
+    local y = one:expand(1 << 16, 1 << 15)
+    assert.raises("max: .*no i32 holds the positions", function() return y:max() end)
+    assert.raises("min: .*no i32 holds the positions", function() return y:min() end)
+    tape:close()
+  end)
+
   it("are reduced at once where a view repeats one, be it for ever", function()
     local function of(x, n) return pf.tensor({ { x } }, i32):expand(1, n) end
     local most = 1 << 40

@@ -6,6 +6,7 @@
  * between forward and backward; places that stand several times add up in their order.
  */
 #include "fold.h"
+#include "looks.h"
 #include "pick.h"
 
 /* Any dtype, unless said. */
@@ -176,6 +177,7 @@ const pf_op pf_op_scatter_add = {
 static int count_kept(pf_call *c, const int32_t *keep, int64_t n, int64_t *kept) {
     *kept = 0;
     for (int64_t i = 0; i < n; i++) {
+        if (i % PF_LOOK == 0) PF_TRY(pf_check_cancel(c->engine));
         if (keep[i] != 0 && keep[i] != 1)
             return pf_fail(PF_EINVAL, "%s: a mask is of 1 and 0, element %s of mask %s is %d",
                            c->op->name, pf_place(i), pf_shape_of(c->in[1]), keep[i]);
@@ -205,7 +207,7 @@ static int kept_rows(pf_pick *pick, pf_call *c, int64_t rows) {
     pf_tensor *keep;
     *pick = (pf_pick){.before = 1, .n = n, .m = rows};
     pick->after = pf_shape_numel(x->rank - mask->rank, x->shape + mask->rank);
-    if (n > INT32_MAX) return pf_shape_fail(c, "no i32 holds the positions of so many elements");
+    PF_TRY(pf_want_places(c, n));
     PF_TRY(pf_call_compact(c, mask, &keep));
     PF_TRY(count_kept(c, pf_i32(keep), n, &kept));
     if (kept != rows)

@@ -113,6 +113,12 @@ int pf_shape_fail(const pf_call *c, const char *format, ...) {
     return pf_fail(PF_ESHAPE, "%s: %s; %s", c->op->name, inputs, why);
 }
 
+/* Counted from 1 too, as scripts do. */
+int pf_want_places(const pf_call *c, int64_t n) {
+    if (n <= INT32_MAX) return PF_OK;
+    return pf_shape_fail(c, "no i32 holds the positions of so many elements");
+}
+
 int pf_set_shape(pf_call *c, int o, pf_dtype dtype, int rank, const int64_t *dim) {
     PF_TRY(pf_shape_valid(rank, dim, dtype, c->op->name));
     c->shape[o].dtype = dtype;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kern.h"
+#include "looks.h"
 
 enum { GRAIN = 16384, COLUMNS = 64 };
 
@@ -15,14 +16,14 @@ typedef struct {
     bool whole; /* of i32 */
     const void *from;
     void *to;
+    pf_looks *looks; /* of additions */
 } pick_job;
 
 int pf_pick_split(pf_pick *pick, const pf_call *c, const pf_tensor *t, int dim) {
     *pick = (pf_pick){.n = t->shape[dim]};
     pick->before = pf_shape_numel(dim, t->shape);
     pick->after = pf_shape_numel(t->rank - dim - 1, t->shape + dim + 1);
-    if (pick->n <= INT32_MAX) return PF_OK;
-    return pf_shape_fail(c, "no i32 holds the positions of so many elements");
+    return pf_want_places(c, pick->n);
 }
 
 int pf_pick_read(pf_pick *pick, pf_call *c, int i) {
@@ -33,6 +34,7 @@ int pf_pick_read(pf_pick *pick, pf_call *c, int i) {
     int32_t *place = pf_call_alloc(c, (size_t)count * sizeof *place);
     if (!place) return PF_ENOMEM;
     for (int64_t at = 0; at < count; at++) {
+        if (at % PF_LOOK == 0) PF_TRY(pf_check_cancel(c->engine));
         if (value[at] < -n || value[at] >= n)
             return pf_fail(PF_EINVAL,
                            "%s: there is no position %s in a dimension of %lld: element %s of "
@@ -113,20 +115,23 @@ static void add_strips(void *context, int64_t first, int64_t last) {
     int64_t strips = pf_ceil_div(p->after, COLUMNS);
     for (int64_t strip = first; strip < last; strip++) {
         int64_t b = strip / strips, a = strip % strips * COLUMNS, n = pf_min(COLUMNS, p->after - a);
-        for (int64_t j = 0; j < p->m; j++) {
-            int64_t from = (b * p->m + j) * p->after + a, block = b * p->n * p->after;
-            if (p->each)
-                add_each(job, from, block, a, n);
-            else
-                add_run(job, from, block + p->place[j] * p->after + a, n);
-        }
+        for (int64_t at = 0, end = 0; pf_next_piece(job->looks, p->m, &at, &end);)
+            for (int64_t j = at; j < end; j++) {
+                int64_t from = (b * p->m + j) * p->after + a, block = b * p->n * p->after;
+                if (p->each)
+                    add_each(job, from, block, a, n);
+                else
+                    add_run(job, from, block + p->place[j] * p->after + a, n);
+            }
     }
 }
 
 int pf_pick_add(pf_engine *engine, const pf_pick *pick, pf_dtype dtype, const void *from,
                 void *to) {
-    pick_job job = {pick, engine->kern, dtype == PF_I32, from, to};
+    pf_looks looks = {.engine = engine};
+    pick_job job = {pick, engine->kern, dtype == PF_I32, from, to, &looks};
     int64_t strips = pick->before * pf_ceil_div(pick->after, COLUMNS);
     int64_t cost = pf_max(1, pick->m * pf_min(pick->after, COLUMNS));
-    return pf_parallel_range(engine, strips, pf_max(1, GRAIN / cost), add_strips, &job);
+    int64_t grain = pf_max(1, GRAIN / cost);
+    return pf_looks_end(&looks, pf_parallel_range(engine, strips, grain, add_strips, &job));
 }

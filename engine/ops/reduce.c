@@ -84,7 +84,19 @@ static void extreme_row(const pf_rows *rows, void *context, int64_t row, float *
 }
 
 static int extreme_shape(pf_call *c) { return pf_reduce_shape(c, c->in[0]->dtype, true); }
-static int place_shape(pf_call *c) { return pf_reduce_shape(c, PF_I32, true); }
+
+/* Whether the positions of all that is reduced are numbers of an i32. */
+static int check_places(const pf_call *c) {
+    int dim;
+    PF_TRY(pf_reduced_dim(c, &dim));
+    return pf_want_places(c, pf_reduced_count(c->in[0], dim));
+}
+
+/* Of i32 it is looked at where one was found: a view can repeat a number for ever. */
+static int place_shape(pf_call *c) {
+    if (c->in[0]->dtype == PF_F32) PF_TRY(check_places(c));
+    return pf_reduce_shape(c, PF_I32, true);
+}
 
 /* Positions are kept for backward, so that x need not be. */
 static int extreme_forward(pf_call *c) {
@@ -92,6 +104,7 @@ static int extreme_forward(pf_call *c) {
     if (y->dtype == PF_I32) return pf_reduce_i32(c, (pf_whole)c->op->of);
     extreme_job job = {.least = c->op->of == PF_WHOLE_MIN, .value = pf_f32(y)};
     if (c->record) {
+        PF_TRY(check_places(c));
         PF_TRY(pf_tensor_make(&c->saved[0], c->engine, PF_I32, y->rank, y->shape));
         job.position = pf_i32(c->saved[0]);
     }

@@ -120,6 +120,8 @@ int pf_reduce_i32(pf_call *c, pf_whole which) {
     atomic_init(&job.failed, false);
     PF_TRY(pf_reduce_rows(c, 0, whole_row, &job));
     if (!atomic_load_explicit(&job.failed, memory_order_relaxed)) return PF_OK;
+    if (which == PF_WHOLE_ARGMAX || which == PF_WHOLE_ARGMIN) /* was found beyond an i32 */
+        return pf_want_places(c, INT64_MAX);
     return pf_fail(PF_EINVAL,
                    "%s: of x %s it leaves i32 (-2147483648 to 2147483647); cast to f32 and it "
                    "comes rounded",

@@ -5,6 +5,7 @@
  */
 #include <stdatomic.h>
 
+#include "looks.h"
 #include "rows.h"
 
 static const pf_attr_info cumsum_attrs[] = {
@@ -20,21 +21,23 @@ static int cumsum_shape(pf_call *c) {
 typedef struct scan_job {
     bool back; /* from the last to the first, added to what is there: the gradient */
     atomic_bool failed;
+    pf_looks looks;
 } scan_job;
 
 /* Operands: what is summed up, and the sums. */
 static void scan_f32(const pf_rows *rows, void *context, int64_t row, float *scratch) {
     (void)scratch;
-    const scan_job *job = context;
+    scan_job *job = context;
     float *at[PF_ROWS_OPS];
     double sum = 0;
     pf_rows_at(rows, row, at);
-    for (int64_t k = 0; k < rows->n; k++) {
-        const int64_t i = job->back ? rows->n - 1 - k : k;
-        float *y = &at[1][i * rows->stride[1]];
-        sum += (double)at[0][i * rows->stride[0]];
-        *y = job->back ? *y + (float)sum : (float)sum;
-    }
+    for (int64_t first = 0, end = 0; pf_next_piece(&job->looks, rows->n, &first, &end);)
+        for (int64_t k = first; k < end; k++) {
+            const int64_t i = job->back ? rows->n - 1 - k : k;
+            float *y = &at[1][i * rows->stride[1]];
+            sum += (double)at[0][i * rows->stride[0]];
+            *y = job->back ? *y + (float)sum : (float)sum;
+        }
 }
 
 static void scan_i32(const pf_rows *rows, void *context, int64_t row, float *scratch) {
@@ -46,11 +49,12 @@ static void scan_i32(const pf_rows *rows, void *context, int64_t row, float *scr
     pf_rows_at(rows, row, at);
     const int32_t *x = (const int32_t *)(void *)at[0];
     int32_t *y = (int32_t *)(void *)at[1];
-    for (int64_t i = 0; i < rows->n && fine; i++) {
-        sum += x[i * rows->stride[0]];
-        fine = sum >= INT32_MIN && sum <= INT32_MAX;
-        y[i * rows->stride[1]] = (int32_t)(uint32_t)sum;
-    }
+    for (int64_t first = 0, end = 0; pf_next_piece(&job->looks, rows->n, &first, &end);)
+        for (int64_t i = first; i < end && fine; i++) {
+            sum += x[i * rows->stride[0]];
+            fine = sum >= INT32_MIN && sum <= INT32_MAX;
+            y[i * rows->stride[1]] = (int32_t)(uint32_t)sum;
+        }
     if (!fine) atomic_store_explicit(&job->failed, true, memory_order_relaxed);
 }
 
@@ -60,8 +64,9 @@ static int scan(pf_call *c, const pf_tensor *from, const pf_tensor *to, pf_row_f
     pf_rows rows;
     PF_TRY(pf_dim((int)c->attr[0].i, to->rank, c->op->name, &dim));
     atomic_init(&job->failed, false);
+    job->looks.engine = c->engine;
     pf_rows_make(&rows, c->engine, to->rank, to->shape, dim, 2, (const pf_tensor *[]){from, to});
-    return pf_rows_run(c->engine, &rows, 0, fn, job);
+    return pf_looks_end(&job->looks, pf_rows_run(c->engine, &rows, 0, fn, job));
 }
 
 static int cumsum_forward(pf_call *c) {

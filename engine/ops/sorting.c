@@ -10,6 +10,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "looks.h"
 #include "pick.h"
 
 enum { GRAIN = 16384, FEW = 64, DIGITS = 256, KEY_BYTES = 4 };
@@ -24,6 +25,7 @@ typedef struct {
     const uint32_t *x;
     uint32_t *value; /* (before, m, after), or NULL */
     int32_t *place;
+    pf_looks *looks;
 } sort_job;
 
 /* ---- one line ------------------------------------------------------------------ */
@@ -51,19 +53,28 @@ static void insert_items(uint64_t *item, int64_t n) {
     }
 }
 
+/* start[d]: how many items have a digit below d, of n; start has room for one more. */
+static void count_digits(pf_looks *looks, const uint64_t *item, int64_t n, int byte,
+                         int64_t *start) {
+    for (int64_t at = 0, end = 0; pf_next_piece(looks, n, &at, &end);)
+        for (int64_t i = at; i < end; i++) start[digit_of(item[i], byte) + 1]++;
+}
+
 /* Digit by digit, the least first; items come in the order of their places. Gives the one of the
- * two arrays that has them in the end. */
-static uint64_t *sort_items(uint64_t *item, uint64_t *other, int64_t n) {
+ * two arrays that has them in the end, if nothing stopped it. */
+static uint64_t *sort_items(pf_looks *looks, uint64_t *item, uint64_t *other, int64_t n) {
     if (n <= FEW) {
         insert_items(item, n);
         return item;
     }
     for (int byte = 0; byte < KEY_BYTES; byte++) {
         int64_t start[DIGITS + 1] = {0};
-        for (int64_t i = 0; i < n; i++) start[digit_of(item[i], byte) + 1]++;
+        count_digits(looks, item, n, byte, start);
+        if (pf_has_stopped(looks)) return item;
         if (start[digit_of(item[0], byte) + 1] == n) continue; /* all have this digit */
         for (int d = 0; d < DIGITS; d++) start[d + 1] += start[d];
-        for (int64_t i = 0; i < n; i++) other[start[digit_of(item[i], byte)]++] = item[i];
+        for (int64_t at = 0, end = 0; pf_next_piece(looks, n, &at, &end);)
+            for (int64_t i = at; i < end; i++) other[start[digit_of(item[i], byte)]++] = item[i];
         uint64_t *swap = item;
         item = other;
         other = swap;
@@ -72,14 +83,17 @@ static uint64_t *sort_items(uint64_t *item, uint64_t *other, int64_t n) {
 }
 
 /* The key of the item that is number k (from 0) in order, and how many items of that key belong to
- * the first k + 1: digit by digit, the most significant first. */
-static uint32_t find_key(const uint64_t *item, int64_t n, int64_t k, int64_t *of_key) {
+ * the first k + 1: digit by digit, the most significant first. Any, if it was stopped. */
+static uint32_t find_key(pf_looks *looks, const uint64_t *item, int64_t n, int64_t k,
+                         int64_t *of_key) {
     uint64_t prefix = 0, known = 0;
     for (int byte = KEY_BYTES - 1; byte >= 0; byte--) {
         int64_t count[DIGITS] = {0};
         int digit = 0;
-        for (int64_t i = 0; i < n; i++)
-            if ((item[i] & known) == prefix) count[digit_of(item[i], byte)]++;
+        for (int64_t at = 0, end = 0; pf_next_piece(looks, n, &at, &end);)
+            for (int64_t i = at; i < end; i++)
+                if ((item[i] & known) == prefix) count[digit_of(item[i], byte)]++;
+        if (pf_has_stopped(looks)) break;
         for (; k >= count[digit]; digit++) k -= count[digit];
         prefix |= (uint64_t)digit << (32 + 8 * byte);
         known |= (uint64_t)255 << (32 + 8 * byte);
@@ -89,28 +103,33 @@ static uint32_t find_key(const uint64_t *item, int64_t n, int64_t k, int64_t *of
 }
 
 /* The m first items in order, m >= 1, to the front, in the order of their places. */
-static void keep_first(uint64_t *item, int64_t n, int64_t m) {
-    int64_t left, at = 0;
-    uint32_t last = find_key(item, n, m - 1, &left);
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t key = (uint32_t)(item[i] >> 32);
-        if (key < last || (key == last && left-- > 0)) item[at++] = item[i];
-    }
+static void keep_first(pf_looks *looks, uint64_t *item, int64_t n, int64_t m) {
+    int64_t left, to = 0;
+    uint32_t last = find_key(looks, item, n, m - 1, &left);
+    for (int64_t at = 0, end = 0; pf_next_piece(looks, n, &at, &end);)
+        for (int64_t i = at; i < end; i++) {
+            uint32_t key = (uint32_t)(item[i] >> 32);
+            if (key < last || (key == last && left-- > 0)) item[to++] = item[i];
+        }
 }
 
 static void sort_line(const sort_job *job, int64_t line, uint64_t *item) {
     const pf_pick *p = &job->pick;
     int64_t from = line / p->after * p->n * p->after + line % p->after;
     int64_t to = line / p->after * p->m * p->after + line % p->after;
-    for (int64_t i = 0; i < p->n; i++)
-        item[i] = (uint64_t)key_of(job, job->x[from + i * p->after]) << 32 | (uint64_t)i;
-    if (p->m < p->n) keep_first(item, p->n, p->m);
-    item = sort_items(item, item + p->n, p->m);
-    for (int64_t i = 0; i < p->m; i++) {
-        int64_t place = (int64_t)(item[i] & UINT32_MAX);
-        job->place[to + i * p->after] = (int32_t)place;
-        if (job->value) job->value[to + i * p->after] = job->x[from + place * p->after];
-    }
+    for (int64_t at = 0, end = 0; pf_next_piece(job->looks, p->n, &at, &end);)
+        for (int64_t i = at; i < end; i++)
+            item[i] = (uint64_t)key_of(job, job->x[from + i * p->after]) << 32 | (uint64_t)i;
+    if (pf_has_stopped(job->looks)) return;
+    if (p->m < p->n) keep_first(job->looks, item, p->n, p->m);
+    if (pf_has_stopped(job->looks)) return; /* its items are no line's */
+    item = sort_items(job->looks, item, item + p->n, p->m);
+    for (int64_t at = 0, end = 0; pf_next_piece(job->looks, p->m, &at, &end);)
+        for (int64_t i = at; i < end; i++) {
+            int64_t place = (int64_t)(item[i] & UINT32_MAX);
+            job->place[to + i * p->after] = (int32_t)place;
+            if (job->value) job->value[to + i * p->after] = job->x[from + place * p->after];
+        }
 }
 
 static void sort_lines(void *context, int64_t task, void *scratch) {
@@ -157,7 +176,8 @@ static int keep_places(pf_call *c, const pf_tensor *place) {
 static int sort_forward(pf_call *c) {
     bool values = c->op->of != ARGSORT;
     pf_tensor *x, *place = c->out[values ? 1 : 0];
-    sort_job job = {.whole = c->in[0]->dtype == PF_I32};
+    pf_looks looks = {.engine = c->engine};
+    sort_job job = {.whole = c->in[0]->dtype == PF_I32, .looks = &looks};
     size_t bytes;
     int dim;
     PF_TRY(sort_dim(c, &dim));
@@ -172,7 +192,8 @@ static int sort_forward(pf_call *c) {
     int64_t lines = job.pick.m > 0 ? job.pick.before * job.pick.after : 0;
     if (!pf_mul_size((size_t)job.pick.n, 2 * sizeof(uint64_t), &bytes))
         return pf_shape_fail(c, "lines of %lld elements: too long", (long long)job.pick.n);
-    PF_TRY(pf_parallel(c->engine, pf_ceil_div(lines, job.lines), bytes, sort_lines, &job));
+    int64_t tasks = pf_ceil_div(lines, job.lines);
+    PF_TRY(pf_looks_end(&looks, pf_parallel(c->engine, tasks, bytes, sort_lines, &job)));
     return values ? keep_places(c, place) : PF_OK;
 }
 
