@@ -22,11 +22,14 @@ struct pf_account {
 static inline struct pf_account *pf_account_pay(struct pf_account *account, size_t bytes) {
     for (struct pf_account *a = account; a; a = a->parent)
         if (a->most && (a->used > a->most || bytes > a->most - a->used)) return a;
-    for (struct pf_account *a = account; a; a = a->parent) {
-        a->used += bytes;
-        if (a->used > a->peak) a->peak = a->used;
-    }
+    for (struct pf_account *a = account; a; a = a->parent) a->used += bytes;
     return NULL;
+}
+
+/* What was paid for is there: before that it may still be refused, and is no highest mark. */
+static inline void pf_account_raise(struct pf_account *account) {
+    for (struct pf_account *a = account; a; a = a->parent)
+        if (a->used > a->peak) a->peak = a->used;
 }
 
 static inline void pf_account_refund(struct pf_account *account, size_t bytes) {

@@ -196,6 +196,13 @@ void pf_account_held(const pf_account *account, pf_heap *h, size_t *used, size_t
     pf_heap_unlock(h);
 }
 
+void pf_account_mark(pf_account *account, pf_heap *h) {
+    if (!account) return;
+    pf_heap_lock(h);
+    pf_account_raise(account);
+    pf_heap_unlock(h);
+}
+
 pf_account *pf_heap_pays(pf_heap *h, pf_account *account) {
     pf_heap_lock(h);
     pf_account *before = h->pays;
@@ -245,6 +252,7 @@ void *pf_heap_alloc(pf_heap *h, size_t bytes) {
         refund(h, size + PF_BLOCK_EXTRA, account);
         return refuse(h, bytes);
     }
+    pf_account_mark(account, h);
     pf_header_of(p)->next = mark_of(account);
     ASAN_UNPOISON_MEMORY_REGION(p, size);
     ASAN_POISON_MEMORY_REGION(p + bytes, size - bytes); /* a write past the end is seen */

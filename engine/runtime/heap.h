@@ -50,11 +50,13 @@ int pf_account_open(pf_account **account, pf_heap *heap, pf_account *parent, siz
 void pf_account_close(pf_account **account, pf_heap *heap);
 void pf_account_bound(pf_account *account, pf_heap *heap, size_t most);
 void pf_account_held(const pf_account *account, pf_heap *heap, size_t *used, size_t *peak);
+/* What was charged is there now, and counts in the peaks; what is refused yet would not. */
+void pf_account_mark(pf_account *account, pf_heap *heap);
 /* Who pays for what is allocated from now on (NULL: nobody but the heap); who it was. */
 pf_account *pf_heap_pays(pf_heap *heap, pf_account *account);
 /* Bytes that are held outside, by Lua for one, in budget and account (NULL: the budget alone):
  * `bytes` in place of `old`. PF_ENOMEM where they don't fit, and then nothing has changed; fewer
- * always fit. Nothing is allocated. */
+ * always fit. Nothing is allocated, and no peak is marked. */
 int pf_heap_charge(pf_heap *heap, pf_account *account, size_t old, size_t bytes);
 /* Such bytes from the host, as lua_Alloc has it; charging them is another's. */
 void *pf_heap_outside(pf_heap *heap, void *block, size_t bytes);

@@ -121,9 +121,8 @@ static void forget_payer(pf_engine *e, const pf_meter *gone) {
         if (m->payer == gone) m->payer = NULL;
 }
 
-int pf_meter_bytes(pf_meter *meter, size_t old_bytes, size_t bytes) {
-    PF_NEED(meter);
-    int status = pf_engine_check(meter->engine, __func__);
+static int charge_bytes(pf_meter *meter, size_t old_bytes, size_t bytes) {
+    int status = pf_engine_check(meter->engine, "pf_meter_bytes");
     if (status < 0 && bytes >= old_bytes) return status;
     if (old_bytes > meter->outside)
         return pf_fail(PF_EINVAL, "limits: %zu bytes go, of %zu that came", old_bytes,
@@ -133,12 +132,22 @@ int pf_meter_bytes(pf_meter *meter, size_t old_bytes, size_t bytes) {
     return status; /* of an engine that has closed PF_ESTATE, and its heap has them back */
 }
 
+int pf_meter_bytes(pf_meter *meter, size_t old_bytes, size_t bytes) {
+    PF_NEED(meter);
+    PF_TRY(charge_bytes(meter, old_bytes, bytes));
+    pf_account_mark(meter->account, meter->engine->heap);
+    return PF_OK;
+}
+
 void *pf_meter_resize(pf_meter *meter, void *block, size_t old_bytes, size_t bytes) {
     if (!meter) return NULL;
     size_t held = block ? old_bytes : 0;
-    if (pf_meter_bytes(meter, held, bytes) < 0 && bytes > held) return NULL;
+    if (charge_bytes(meter, held, bytes) < 0 && bytes > held) return NULL;
     void *resized = pf_heap_outside(meter->engine->heap, block, bytes);
-    if (!resized && bytes > 0) pf_meter_bytes(meter, bytes, held);
+    if (resized || bytes == 0)
+        pf_account_mark(meter->account, meter->engine->heap);
+    else
+        charge_bytes(meter, bytes, held);
     return resized;
 }
 

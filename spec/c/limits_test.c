@@ -7,6 +7,7 @@
 
 #include "host.h"
 #include "json.h"
+#include "looks.h"
 #include "nn_support.h"
 #include "performer_attention.h"
 
@@ -45,6 +46,59 @@ static int product(pf_engine *e, pf_tensor *a) {
     int status = pf_op_apply(e, pf_op_find(e, "matmul"), both, 2, NULL, &y);
     pf_tensor_release(&y);
     return status;
+}
+
+/* ---- one long line ---- */
+
+static struct {
+    pf_meter *meter;
+    long looks, last; /* last: the one that finds it over; 0: none */
+} watch;
+
+static void look(void *own) {
+    (void)own;
+    if (++watch.looks == watch.last) atomic_store(&watch.meter->over, PF_OVER_TIME);
+}
+
+static int watched(pf_engine *e, const char *name, pf_tensor *x, long last) {
+    pf_attr attrs[PF_MAX_ATTR];
+    pf_tensor *y[2] = {NULL, NULL};
+    int op = pf_op_find(e, name);
+    CHECK_OK(pf_op_defaults(e, op, attrs));
+    if (!strcmp(name, "topk")) attrs[0].i = pf_tensor_numel(x) - 1;
+    CHECK_OK(pf_meter_limit(watch.meter, NULL));
+    watch.looks = 0, watch.last = last;
+    int status = pf_op_apply(e, op, &x, 1, attrs, y);
+    pf_tensor_release(&y[0]), pf_tensor_release(&y[1]);
+    return status;
+}
+
+/* What is one task looks as often as its line is long, and ends where it finds that it must. */
+static void test_long_lines(void) {
+    static const struct {
+        const char *op;
+        int walks; /* over the line, at least */
+    } rows[] = {{"sort", 10}, {"argsort", 10}, {"topk", 15}, {"cumsum", 1}};
+    enum { PIECES = 3 };
+    host_memory memory = {0};
+    pf_engine *e = open_with(NULL, 1, &memory);
+    pf_tensor *x = NULL;
+    CHECK_OK(pf_tensor_rand(&x, e, 1, (int64_t[]){PIECES * PF_LOOK}, false));
+    CHECK_OK(pf_meter_open(&watch.meter, e, NULL));
+    CHECK_OK(pf_meter_enter(watch.meter));
+    watch.meter->looked = look;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        CHECK_OK(watched(e, rows[i].op, x, 0));
+        const long all = watch.looks;
+        CHECK(all >= rows[i].walks * (PIECES - 1));
+        for (int k = 0; k < 3; k++) {
+            const long last = k == 0 ? 2 : k == 1 ? all / 2 : all - 1;
+            CHECK(watched(e, rows[i].op, x, last) == PF_ELIMIT && watch.looks < last + 8);
+        }
+    }
+    pf_meter_close(&watch.meter);
+    pf_tensor_release(&x);
+    close_all(&e, &memory);
 }
 
 /* ---- options ---- */
@@ -142,6 +196,32 @@ static void test_accounts(void) {
     close_all(&e, &memory);
 }
 
+/* Of what the budget of the engine, or the host, refused nothing shows in the peak. */
+static void test_refused_peak(void) {
+    host_memory memory = {0};
+    pf_engine *e = open_with(NULL, 1, &memory);
+    size_t live;
+    pf_meter *m = NULL;
+    pf_tensor *t = NULL;
+    pf_engine_memory(e, &live, NULL);
+    pf_limits most = bounds(live + 200000, 0, 0, 0);
+    CHECK_OK(pf_engine_limit(e, &most));
+    CHECK_OK(pf_meter_open(&m, e, NULL));
+    CHECK_OK(pf_meter_enter(m));
+    CHECK_FAILS(PF_ENOMEM, pf_tensor_full(&t, e, PF_F32, 1, (int64_t[]){1000000}, 1));
+    CHECK(usage_of(m).peak < 1000); /* a header, perhaps */
+    memory.fail_at = memory.calls + 1, memory.fail_on = 1;
+    CHECK_FAILS(PF_ENOMEM, pf_tensor_full(&t, e, PF_F32, 1, (int64_t[]){30000}, 1));
+    CHECK(usage_of(m).peak < 1000);
+    memory.fail_at = 0;
+    CHECK_OK(pf_tensor_full(&t, e, PF_F32, 1, (int64_t[]){30000}, 1));
+    CHECK(usage_of(m).peak == usage_of(m).bytes && usage_of(m).bytes >= 120000);
+    pf_meter_leave(m);
+    pf_meter_close(&m);
+    pf_tensor_release(&t);
+    close_all(&e, &memory);
+}
+
 /* Blocks for a Lua state, from the host's allocator and within the budget. */
 static void test_resize(void) {
     host_memory memory = {0};
@@ -158,6 +238,7 @@ static void test_resize(void) {
     CHECK(!pf_meter_resize(m, b, 900, 1001) && usage_of(m).bytes == 900);
     memory.fail_at = memory.calls + 1;
     CHECK(!pf_meter_resize(m, b, 900, 1000) && usage_of(m).bytes == 900);
+    CHECK(usage_of(m).peak == 900); /* neither was ever held */
     memory.fail_at = memory.calls + 1;
     CHECK(pf_meter_resize(m, b, 900, 10) == b && usage_of(m).bytes == 10);
     memory.fail_at = 0;
@@ -476,6 +557,7 @@ int main(void) {
     test_options();
     test_bytes();
     test_accounts();
+    test_refused_peak();
     test_resize();
     test_same_work();
     test_work();
@@ -483,6 +565,7 @@ int main(void) {
     test_counted();
     test_lent();
     test_time();
+    test_long_lines();
     test_depth();
     test_depth_of_data();
     test_json();
