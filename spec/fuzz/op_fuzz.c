@@ -4,8 +4,10 @@
  * recorded walks back, and the engine holds nothing afterwards.
  */
 #include <math.h>
+#include <stdlib.h>
 
 #include "fuzz_file.h"
+#include "performer_attention.h"
 
 enum { INPUTS = 24, ATTRS = 16, RESULTS = 4, WORK = 1 << 20 };
 
@@ -16,23 +18,40 @@ typedef struct {
 
 static unsigned take(reader *r) { return r->at < r->end ? *r->at++ : 0; }
 
-/* Each op, with a few shapes that many take. */
+enum { OPS = 256 }; /* the first byte of an input says which */
+
+static struct {
+    long good;     /* calls */
+    char why[200]; /* the last one wasn't */
+} tried[OPS];
+
+/* Each op, with inputs that fit it and the defaults. One that takes not even these is not tried at
+ * all: it has to have a row in fits. */
 void fuzz_seeds(void (*give)(const uint8_t *data, size_t size)) {
     uint8_t made[2 + 2 + 64];
-    int n = pf_op_count(fuzz_engine());
-    for (int i = 0; i < n && i < 250; i++) {
+    int n = pf_op_count(fuzz_engine()), missing = 0;
+    for (int i = 0; i < n; i++) {
+        pf_op_info info = {.size = sizeof info};
         memset(made, 0, sizeof made);
         made[0] = (uint8_t)i;
         made[1] = 0xff; /* with all inputs, and a tape */
         made[2] = (uint8_t)(i % 5);
+        LLVMFuzzerTestOneInput(made, sizeof made);
         give(made, sizeof made);
+        if (i < OPS && tried[i].good > 0) continue;
+        missing++;
+        pf_op_at(fuzz_engine(), i, &info);
+        fprintf(stderr, "op_fuzz: no call of %s is good: %s\n", info.name,
+                i < OPS ? tried[i].why : "there are more ops than a byte tells");
     }
+    if (missing > 0) exit(1);
 }
 
 /* ---- what fits ---- */
 
 /* Inputs that ops take which are not of one shape: f or i for the dtype and the sizes, a digit
- * each, - for none; and of the first attribute, where one is required, the number or the list. */
+ * each, - for none, r for 0, 1, 2 ..., e for as many edges, p for a pattern; and of the first
+ * attribute, where one is required, the number or the list. */
 typedef struct {
     const char *op, *inputs, *attr;
 } fit;
@@ -78,16 +97,16 @@ static const fit fits[] = {
     {"favor", ROWS " - - - - - f44", ""},
     {"linear_attention", ROWS, ""},
     {"exact_attention", ROWS, ""},
-    {"listed_attention", ROWS, ""},
+    {"listed_attention", ROWS " - - p", ""},
     {"identity_attention", ROWS, ""},
-    {"edge_attention", ROWS, ""},
-    {"edges", "i3 i3", "4"},
+    {"edge_attention", ROWS " - - e5 f5", ""},
+    {"edges", "r3 r3", "4"},
     {"features", "f1234 f44", ""},
     {"log_partition", "f2234 f2234 i23 f44", ""},
     {"lsh_buckets", "f2234 f2142 i23", ""},
     {"nearest_cluster", "f2234 f224 i23", ""},
-    {"pattern_matrix", "i8 i23", "3"},
-    {"pattern_count", "i8 i23", "3"},
+    {"pattern_matrix", "p i3", "3"},
+    {"pattern_count", "p i3", "3"},
 };
 
 static const fit *fit_of(const char *op) {
@@ -157,10 +176,43 @@ static void turn(pf_engine *e, pf_tensor **t) {
     *t = view;
 }
 
+/* Numbers that count up; as edges, sorted rows of to, from and number. */
+static pf_tensor *counting(pf_engine *e, const char *word) {
+    const bool edges = word[0] == 'e';
+    const int64_t n = word[1] - '0', shape[] = {n, 3};
+    pf_tensor *t = NULL;
+    if (pf_tensor_full(&t, e, PF_I32, edges ? 2 : 1, shape, 0) < 0) return NULL;
+    int32_t *to = pf_tensor_data(t);
+    for (int32_t i = 0; i < n; i++) {
+        if (edges)
+            to[3 * i] = i / 3, to[3 * i + 1] = i % 3, to[3 * i + 2] = i;
+        else
+            to[i] = i;
+    }
+    return t;
+}
+
+static pf_tensor *pattern(pf_engine *e, unsigned how) {
+    static const char *const rules[] = {"sliding", "strided", "fixed", "bigbird", "lsh", "routing"};
+    pf_tensor *t = NULL;
+    if (pf_pattern_tensor(&t, e, rules[how % 6], NULL, NULL) < 0) return NULL;
+    return t;
+}
+
+/* What words alone make, with one number another now and then. */
+static pf_tensor *made_of(pf_engine *e, reader *r, unsigned how, const char *word) {
+    pf_tensor *t = word[0] == 'p' ? pattern(e, how) : counting(e, word);
+    int32_t *numbers = t ? pf_tensor_data(t) : NULL;
+    int64_t n = t ? pf_tensor_numel(t) : 0;
+    if (take(r) > 200 && n > 0) numbers[take(r) % n] = (int32_t)take(r) - 8;
+    return t;
+}
+
 /* As a word says, or with one size another. */
 static pf_tensor *fitting(pf_engine *e, reader *r, unsigned how, const char *word) {
     int64_t shape[PF_MAX_RANK];
     int rank = 0;
+    if (strchr("rep", word[0])) return made_of(e, r, how, word);
     for (; word[1 + rank] >= '0' && word[1 + rank] <= '9'; rank++)
         shape[rank] = word[1 + rank] - '0';
     if (take(r) > 200) shape[how % (unsigned)rank] = take(r) % 9;
@@ -234,9 +286,12 @@ static void call(pf_engine *e, reader *r, const pf_op_info *info, int op) {
     if ((flags & 16) && pf_tape_open(&tape, e) < 0) tape = NULL;
     if (pf_op_apply(e, op, in, n, flags & 64 ? attrs : NULL, out) >= 0) {
         fuzz_good++;
+        tried[op].good++;
         if (tape) walk_back(e, tape, out, info->outputs);
     } else if (!pf_last_error()[0]) {
         __builtin_trap();
+    } else {
+        snprintf(tried[op].why, sizeof tried[op].why, "%s", pf_last_error());
     }
     for (int o = 0; o < RESULTS; o++) pf_tensor_release(&out[o]);
     pf_tape_close(&tape);
