@@ -27,6 +27,12 @@ PF_API int pf_optimizer_new(pf_optimizer **optimizer, pf_engine *engine, pf_modu
  * not finite fails with PF_ENUMERIC and changes nothing; a parameter that requires a gradient only
  * since the optimizer was made, with PF_ESTATE.
  *
+ * The cancel flag, a deadline and a bound of work are looked at before the first weight moves, with
+ * the work of the whole step counted; from there it goes on to its end whatever they say, for half
+ * a step can't be undone, nor gone on from. So a deadline is passed by at most the update: four
+ * times the weights' bytes read and written, and with muon three products of matrices for each of
+ * its iterations.
+ *
  * Several backward passes before it add up. Where each begins with the seed n / N, of n targets
  * among the N of all passes, the sum is the gradient of the mean over all (pass.counted of
  * pf_module_backward_sliced does the same); pass.micro keys their dropout. */
