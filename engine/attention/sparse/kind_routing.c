@@ -70,7 +70,10 @@ static int make_centroids(pf_tensor **table, pf_engine *e, const pf_attention *a
     PF_TRY(pf_tensor_make_parameter(table, e, PF_F32, 3, shape));
     if (!(*table)->storage) return PF_OK;
     double *row = pf_heap_alloc(e->heap, (size_t)d * sizeof *row);
-    if (!row) return PF_ENOMEM;
+    if (!row) {
+        pf_tensor_release(table);
+        return PF_ENOMEM;
+    }
     for (int64_t n = 0; n < heads * shape[1]; n++) {
         uint64_t head = (uint64_t)(n / shape[1]);
         pf_rng rng = pf_rng_make(e->seed, PF_DRAW_ROOMS, place << 32 | head, 0);

@@ -1,0 +1,216 @@
+/* scenarios_layers.h - scenarios of single parts: ops with their gradients, and layers that are
+ * built, run, run back and streamed. A row's word says which. */
+#ifndef PF_SCENARIOS_LAYERS_H
+#define PF_SCENARIOS_LAYERS_H
+
+#include "scenarios_models.h"
+
+/* ---- ops ---- */
+
+static inline int whole_tensor(pf_tensor **t, world *w, int rank, const int64_t *shape, int mod) {
+    int status = pf_tensor_empty(t, w->e, PF_I32, rank, shape);
+    for (int64_t i = 0; status >= 0 && i < pf_tensor_numel(*t); i++)
+        pf_i32(*t)[i] = (int32_t)((i * 5 + 1) % mod);
+    return status;
+}
+
+/* t: leaves (6, 8), (1, 6, 8), (8), (6, 8); i32: 4 (6, 8) of 0 and 1, 5 (6) below 6. */
+static inline int set_inputs(world *w) {
+    int status = normal_tensor(&w->t[0], w, 2, (int64_t[]){ROWS, COLUMNS});
+    THEN(status, normal_tensor(&w->t[1], w, 3, (int64_t[]){1, ROWS, COLUMNS}));
+    THEN(status, normal_tensor(&w->t[2], w, 1, (int64_t[]){COLUMNS}));
+    THEN(status, normal_tensor(&w->t[3], w, 2, (int64_t[]){ROWS, COLUMNS}));
+    for (int i = 0; i < 4; i++) THEN(status, pf_tensor_require_grad(w->t[i], true));
+    THEN(status, whole_tensor(&w->t[4], w, 2, (int64_t[]){ROWS, COLUMNS}, 2));
+    THEN(status, whole_tensor(&w->t[5], w, 1, (int64_t[]){ROWS}, ROWS));
+    return status;
+}
+
+/* "k=2", "shape=8x6" of a row's word, to its attribute. */
+static inline int take_attribute(const pf_op_info *op, char *word, pf_attr *attrs) {
+    char *value = strchr(word, '=');
+    *value++ = '\0';
+    for (int k = 0; k < op->n_attrs; k++) {
+        if (strcmp(op->attrs[k].name, word) != 0) continue;
+        if (op->attrs[k].kind == PF_ATTR_DIMS || op->attrs[k].kind == PF_ATTR_INTS) {
+            for (char *at = strtok_r(value, "x", &value); at; at = strtok_r(NULL, "x", &value))
+                attrs[k].list[attrs[k].n++] = atoi(at);
+        } else if (op->attrs[k].kind == PF_ATTR_FLOAT) {
+            attrs[k].f = atof(value);
+        } else {
+            attrs[k].i = atoi(value);
+        }
+        return PF_OK;
+    }
+    return pf_fail(PF_ENOTFOUND, "%s has no %s", op->name, word);
+}
+
+typedef struct {
+    int op, n;
+    pf_op_info info;
+    pf_tensor *in[4], *out[8];
+    pf_attr attrs[PF_MAX_ATTR];
+} op_call;
+
+/* what: "name 0 3 k=2": of which tensors, and attributes. */
+static inline int take_call(op_call *c, world *w) {
+    char text[96], *rest = NULL;
+    snprintf(text, sizeof text, "%s", w->what);
+    char *word = strtok_r(text, " ", &rest);
+    int status = c->op = pf_op_find(w->e, word);
+    THEN(status, pf_op_at(w->e, c->op, &c->info));
+    THEN(status, pf_op_defaults(w->e, c->op, c->attrs));
+    while (status >= 0 && (word = strtok_r(NULL, " ", &rest)) != NULL) {
+        if (strchr(word, '='))
+            status = take_attribute(&c->info, word, c->attrs);
+        else
+            c->in[c->n++] = word[0] == '-' ? NULL : w->t[word[0] - '0'];
+    }
+    return status;
+}
+
+static inline int back_from(world *w, pf_tape *tape, pf_tensor *y) {
+    pf_tensor *loss = NULL;
+    int status = total(&loss, w->e, y);
+    THEN(status, pf_tape_backward(tape, loss, NULL));
+    pf_tensor_release(&loss);
+    return status;
+}
+
+static inline int run_op_back(world *w) {
+    op_call c = {.info = {.size = sizeof c.info}};
+    pf_tape *tape = NULL;
+    int status = take_call(&c, w);
+    THEN(status, pf_tape_open(&tape, w->e));
+    THEN(status, pf_op_apply(w->e, c.op, c.in, c.n, c.attrs, c.out));
+    w->result = 1;
+    for (int i = 0; i < c.info.outputs; i++) w->result = sum_tensor(w->result, c.out[i]);
+    if (c.info.differentiable) THEN(status, back_from(w, tape, c.out[0]));
+    for (int i = 0; i < PF_COUNT(c.out); i++) pf_tensor_release(&c.out[i]);
+    pf_tape_close(&tape);
+    if (status >= 0) take_gradients(w);
+    return status;
+}
+
+/* ---- layers ---- */
+
+enum { BATCH = 2, STEPS = 12, DIM = 8 };
+
+static inline int build_of(world *w) {
+    pf_config *tree = options_of(w->what);
+    int status = pf_module_build(&w->model, w->e, tree);
+    pf_config_free(tree);
+    return status;
+}
+
+/* t: 1 ids (2, 12), 2 a mask, 3 memory (2, 5, 8), 4 edges (4, 3). */
+static inline int set_around(world *w) {
+    static const int32_t edges[] = {0, 1, 2, 0, 4, 0, 2, 2, 3, 4, 0, 1};
+    int status = whole_tensor(&w->t[1], w, 2, (int64_t[]){BATCH, STEPS}, 11);
+    THEN(status, whole_tensor(&w->t[2], w, 2, (int64_t[]){BATCH, STEPS}, 2));
+    THEN(status, normal_tensor(&w->t[3], w, 3, (int64_t[]){BATCH, 5, DIM}));
+    THEN(status, pf_tensor_require_grad(w->t[3], true));
+    THEN(status, pf_tensor_empty(&w->t[4], w->e, PF_I32, 2, (int64_t[]){4, 3}));
+    THEN(status, pf_tensor_write(w->t[4], edges, sizeof edges));
+    return status;
+}
+
+/* what: a tree, of a layer whose x is rows of numbers, t 0 (2, 12, 8). */
+static inline int set_layer(world *w) {
+    int status = normal_tensor(&w->t[0], w, 3, (int64_t[]){BATCH, STEPS, DIM});
+    THEN(status, pf_tensor_require_grad(w->t[0], true));
+    THEN(status, set_around(w));
+    THEN(status, build_of(w));
+    return status;
+}
+
+/* The same of ids. */
+static inline int set_reader(world *w) {
+    int status = whole_tensor(&w->t[0], w, 2, (int64_t[]){BATCH, STEPS}, 7);
+    THEN(status, set_around(w));
+    THEN(status, build_of(w));
+    return status;
+}
+
+/* What the layer reads beside x, of what there is. */
+static inline int inputs_for(world *w, pf_named *list) {
+    const pf_named known[] = {
+        {"memory", w->t[3]}, {"edges", w->t[4]}, {"types", w->t[2]}, {"source", w->t[1]}};
+    int n = 0;
+    for (int i = 0; i < pf_module_input_count(w->model); i++) {
+        const char *name = "";
+        CHECK_OK(pf_module_input_at(w->model, i, &name, NULL));
+        bool source = !strcmp(pf_module_type(w->model), "encoder_decoder");
+        for (int k = 0; k < PF_COUNT(known); k++) {
+            bool other = source && !strcmp(name, "memory");
+            if (!strcmp(known[k].name, name) && !other) list[n++] = known[k];
+        }
+    }
+    return n;
+}
+
+static inline void take_all_gradients(world *w) {
+    take_gradients(w);
+    for (int i = 0; i < pf_module_tensor_count(w->model); i++) {
+        pf_tensor *t = NULL;
+        CHECK_OK(pf_module_tensor_at(w->model, i, NULL, &t, NULL));
+        w->result = sum_tensor(w->result, t->grad_stale ? NULL : t->grad);
+        pf_tensor_clear_grad(t);
+    }
+}
+
+/* Forward and backward in a training step with dropout, or a host clears what a failure left. */
+static inline int pass_layer(world *w, pf_tensor *mask) {
+    pf_named list[4];
+    pf_pass pass = {.size = sizeof pass, .training = true, .step = 1, .mask = mask};
+    pf_tape *tape = NULL;
+    pf_tensor *y = NULL;
+    scenario_asleep++;
+    pass.inputs = list, pass.n_inputs = inputs_for(w, list);
+    scenario_asleep--;
+    int status = pf_tape_open(&tape, w->e);
+    THEN(status, pf_module_forward(&y, w->e, w->model, w->t[0], &pass));
+    w->result = sum_tensor(1, y);
+    THEN(status, back_from(w, tape, y));
+    pf_tensor_release(&y);
+    pf_tape_close(&tape);
+    if (status >= 0) take_all_gradients(w);
+    if (status < 0) clear_gradients(w->model);
+    return status;
+}
+static inline int run_layer(world *w) { return pass_layer(w, NULL); }
+static inline int run_masked(world *w) { return pass_layer(w, w->t[2]); }
+
+/* The layer once more from its own tree. */
+static inline int run_again(world *w) {
+    pf_config *tree = NULL;
+    pf_module *m = NULL;
+    int status = pf_module_tree(&tree, w->model);
+    THEN(status, pf_module_build(&m, w->e, tree));
+    if (status >= 0) w->result = sum_module(1, m);
+    pf_module_release(&m);
+    pf_config_free(tree);
+    return status;
+}
+
+/* A state of the layer's moves over rows, and a step on; they are the work's own. */
+static inline int run_state(world *w) {
+    pf_state *state = NULL, *copy = NULL;
+    pf_tensor *y = NULL, *z = NULL, *x = NULL;
+    int status = pf_module_state(&state, w->e, w->model, BATCH);
+    THEN(status, pf_module_prefill(&y, w->e, w->model, w->t[0], state));
+    THEN(status, pf_state_fork(&copy, w->e, state));
+    THEN(status, pf_state_reorder(w->e, copy, (int64_t[]){1, 0}, 2));
+    scenario_asleep++;
+    int64_t shape[2] = {BATCH, DIM};
+    bool reads = w->t[0]->dtype == PF_I32;
+    THEN(status, pf_tensor_full(&x, w->e, w->t[0]->dtype, reads ? 1 : 2, shape, 1));
+    scenario_asleep--;
+    THEN(status, pf_module_step(&z, w->e, w->model, x, copy));
+    w->result = sum_tensor(sum_tensor(1, y), z);
+    pf_tensor_release(&y), pf_tensor_release(&z), pf_tensor_release(&x);
+    pf_state_close(&copy), pf_state_close(&state);
+    return status;
+}
+
+#endif
