@@ -10,13 +10,12 @@
 
 #include <stdbool.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <lauxlib.h>
 #include <lualib.h>
 
 #include "check.h"
+#include "child.h"
 #include "performer_attention.h"
 #include "performer_lua.h"
 
@@ -229,26 +228,70 @@ static inline bool border_frees(const border_row *row) {
 
 /* ---- calls in a child ---- */
 
-static char *border_doing; /* shared with the child: what it is at */
+enum { BORDER_DOING = 4096, BORDER_MOST = 1024 };
+
+/* Shared with the child: what it is at, in words and by the row's number, and which rows failed. */
+typedef struct {
+    char doing[BORDER_DOING];
+    size_t at;
+    bool failed[BORDER_MOST];
+} border_told;
+static border_told *border_shared;
+static char *border_doing;
 
 static void border_fail(const char *what) { fprintf(stderr, "  %s: %s\n", border_doing, what); }
 
+static void border_share(void) {
+    if (border_shared) return;
+    border_shared = mmap(NULL, sizeof *border_shared, PROT_READ | PROT_WRITE,
+                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    border_doing = border_shared->doing;
+}
+
+/* Waits for a child, which ended by itself? */
+static bool border_ended(pid_t child, int *code) {
+    int status = -1;
+    waitpid(child, &status, 0);
+    if (!WIFEXITED(status)) border_fail("crashed");
+    *code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return WIFEXITED(status);
+}
+
 /* Runs `row` through `test` in a child, which gives the number of its failures. */
-static void border_run(const border_row *row, int (*test)(const border_row *row)) {
-    if (!border_doing) {
-        border_doing = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    }
-    snprintf(border_doing, 4096, "%s", row->name);
+static inline void border_run(const border_row *row, int (*test)(const border_row *row)) {
+    border_share();
+    snprintf(border_doing, BORDER_DOING, "%s", row->name);
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
         alarm(60);
         _exit(test(row) > 0);
     }
-    int status = -1;
-    waitpid(child, &status, 0);
-    if (!WIFEXITED(status)) border_fail("crashed");
-    check_one(WIFEXITED(status) && WEXITSTATUS(status) == 0, border_doing, __FILE__, __LINE__);
+    int code = -1;
+    bool good = border_ended(child, &code) && code == 0;
+    check_one(good, border_doing, __FILE__, __LINE__);
+}
+
+/* The same of n rows that leave each other alone: in one child, and behind a crash in another. */
+static inline void border_run_all(const border_row *rows, size_t n,
+                                  int (*test)(const border_row *row)) {
+    border_share();
+    border_shared->at = 0;
+    memset(border_shared->failed, 0, sizeof border_shared->failed);
+    CHECK(n <= BORDER_MOST);
+    while (border_shared->at < n) {
+        fflush(NULL);
+        pid_t child = fork();
+        if (child == 0) {
+            for (alarm(120); border_shared->at < n; border_shared->at++)
+                border_shared->failed[border_shared->at] = test(&rows[border_shared->at]) > 0;
+            CHILD_EXIT(0);
+        }
+        int code = -1;
+        if (!border_ended(child, &code)) border_shared->failed[border_shared->at++] = true;
+    }
+    for (size_t i = 0; i < n; i++)
+        check_one(!border_shared->failed[i], rows[i].name, __FILE__, __LINE__);
 }
 
 #endif

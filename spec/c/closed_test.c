@@ -20,14 +20,22 @@ static bool needs_engine(const border_row *row) {
     return false;
 }
 
-static int call_closed(const border_row *row) {
-    if (border_frees(row)) return 0;
+static bool is_refused(const border_row *row) {
+    return row->kind == BORDER_STATUS && needs_engine(row) && !border_frees(row);
+}
+
+static int call_refused(const border_row *row) {
+    if (!is_refused(row)) return 0;
     border_answer answer = row->call(-1);
-    if (row->kind != BORDER_STATUS || !needs_engine(row)) return 0;
     if (answer.status == PF_ESTATE && strstr(pf_last_error(), "has closed")) return 0;
     border_fail(pf_status_name(answer.status));
     border_fail(pf_last_error());
     return 1;
+}
+
+static int call_closed(const border_row *row) {
+    if (!border_frees(row) && !is_refused(row)) row->call(-1);
+    return 0;
 }
 
 static int call_elsewhere(const border_row *row) {
@@ -70,6 +78,7 @@ int main(void) {
     pf_engine_close(&kept); /* a second time, through another pointer */
     kept = B.engine;
     CHECK(pf_engine_closed(kept));
+    border_run_all(border_rows, sizeof border_rows / sizeof *border_rows, call_refused);
     call_all(call_closed);
     B.engine = border_engine();
     call_all(call_elsewhere);

@@ -190,10 +190,10 @@ static void test_fork_inside(void) {
     forking f = {.caller = pthread_self()};
     fflush(NULL);
     int status = pf_parallel(w.engine, 1000, 0, fork_once, &f);
-    if (f.forked && f.child == 0)
-        _exit(status == PF_ESTATE && strstr(pf_last_error(), "forked") && !use(&w) && !close_it(&w)
-                  ? 0
-                  : 1);
+    if (f.forked && f.child == 0) {
+        bool told = status == PF_ESTATE && strstr(pf_last_error(), "forked");
+        CHILD_EXIT(told && !use(&w) && !close_it(&w) ? 0 : 1);
+    }
     CHECK(status == PF_OK && f.forked);
     CHECK(waitpid(f.child, &status, 0) == f.child && WIFEXITED(status) && !WEXITSTATUS(status));
     CHECK(use(&w) == 0);

@@ -4,8 +4,7 @@
  * them is refused, and adapters beside them train; what can't lie there is read; and with the last
  * of the model the file is let go of.
  */
-#include <sys/wait.h>
-
+#include "child.h"
 #include "folder.h"
 #include "host.h"
 #include "nn_support.h"
@@ -98,7 +97,7 @@ static void test_shared(void) {
     CHECK(memcmp(want, more, L * 1500 * sizeof *want) == 0);
     fflush(NULL);
     pid_t child = fork();
-    if (child == 0) _exit(load_in_child(want));
+    if (child == 0) CHILD_EXIT(load_in_child(want));
     CHECK(child > 0 && waitpid(child, &ended, 0) == child && ended == 0);
     pf_engine_close(&e), pf_engine_close(&other);
     CHECK(pages_of_file().rss > 0);

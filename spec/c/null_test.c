@@ -60,8 +60,8 @@ static int hollow(const border_row *row) {
 
 int main(void) {
     border_open();
+    border_run_all(border_rows, sizeof border_rows / sizeof *border_rows, each_null);
     for (size_t i = 0; i < sizeof border_rows / sizeof *border_rows; i++) {
-        border_run(&border_rows[i], each_null);
         border_run(&border_rows[i], each_nullable);
         border_run(&border_rows[i], hollow);
     }
