@@ -185,7 +185,8 @@ local function tell(record)
   if record.merged then cli.say("adapters that are part of the weights now: %d", record.merged) end
   if not drawn then return end
   cli.say("projections drawn for %s: %s, %s%s, seed %s", cli.count(drawn.layers, "layer"),
-    drawn.map, cli.count(drawn.features, "feature"), drawn.rows and (" (%s)"):format(drawn.rows) or "", tostring(drawn.seed))
+    drawn.map, cli.count(drawn.features, "feature"),
+    drawn.rows and (" (%s)"):format(drawn.rows) or "", tostring(drawn.seed))
 end
 
 local function main()
