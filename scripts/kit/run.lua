@@ -104,6 +104,7 @@ end
 --- The file LOST in the run's folder: a rank was lost, and whoever started them is to start again.
 function Run:say_lost(problem)
   if not ranks.several() or not ranks.here():lost() then return end
+  if lfs.attributes(self.dir .. "/LOST", "mode") then return end -- who was first knows best
   pf.file.write(self.dir .. "/LOST", problem.message .. "\n")
 end
 
