@@ -61,10 +61,10 @@ static void count(ballot *all, const ballot *other) {
 }
 
 /* Ballots go up the tree to rank 0, which then tells all what it has counted. */
-static int vote(pf_engine *engine, ballot *own) {
+static int vote(pf_engine *engine, pf_verb verb, ballot *own) {
     pf_comm *comm = engine->comm;
-    const pf_verb verb = PF_VERB_VOTE;
     ballot other;
+    comm->number++;
     for (int k = 1; k < comm->ranks; k <<= 1) {
         if (comm->rank & k) {
             pf_message up = {comm->rank - k, own, sizeof *own};
@@ -84,7 +84,6 @@ int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
     pf_comm *comm = engine->comm;
     if (!comm) return status;
     if (comm->broken < 0) return pf_fail(comm->broken, "%s", comm->why);
-    comm->number++;
     ballot own = {.status = status < 0 ? status : 0, .rank = comm->rank};
     if (word) own.word = *word;
     own.word.most_of = comm->rank;
@@ -92,11 +91,16 @@ int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
         pf_fail_in(status, "%s", pf_comm_name(comm, comm->rank));
         snprintf(own.text, sizeof own.text, "%s", pf_message_marked());
     }
-    PF_TRY(vote(engine, &own));
+    PF_TRY(vote(engine, PF_VERB_VOTE, &own));
     if (word) *word = own.word;
     if (own.status >= 0) return status;
     comm->failed = comm->number;
     return pf_fail(own.status, "%s", own.text);
+}
+
+int pf_comm_vote_last(pf_engine *engine) {
+    ballot last = {.rank = engine->comm->rank};
+    return vote(engine, PF_VERB_CLOSE, &last);
 }
 
 int pf_comm_agree(pf_engine *engine, int status) { return pf_comm_agree_on(engine, status, NULL); }
@@ -126,9 +130,8 @@ int pf_comm_share(pf_engine *engine, int status, int root, void *data, size_t by
     return spread(engine, PF_VERB_SHARE, root, data, bytes);
 }
 
-/* Everybody's to everybody, in one round. */
-static int swap_all(pf_engine *engine, const void *own, const size_t *bytes, char *all,
-                    pf_message *list) {
+int pf_comm_swap(pf_engine *engine, pf_verb verb, const void *own, const size_t *bytes, char *all,
+                 pf_message *list) {
     pf_comm *comm = engine->comm;
     int n = 0, others = comm->ranks - 1;
     size_t at = 0;
@@ -140,7 +143,7 @@ static int swap_all(pf_engine *engine, const void *own, const size_t *bytes, cha
         list[n] = (pf_message){r, (void *)(uintptr_t)own, bytes[comm->rank]};
         list[others + n++] = (pf_message){r, all + at, bytes[r]};
     }
-    return pf_comm_exchange(engine, PF_VERB_COLLECT, list, others, list + others, others);
+    return pf_comm_exchange(engine, verb, list, others, list + others, others);
 }
 
 int pf_comm_collect_all(pf_engine *engine, int status, const void *own, const size_t *bytes,
@@ -159,7 +162,7 @@ int pf_comm_collect_all(pf_engine *engine, int status, const void *own, const si
     if (status >= 0 && !list) status = PF_ENOMEM;
     if (status >= 0) status = pf_comm_room(engine, 2 * comm->ranks);
     status = pf_comm_agree(engine, status);
-    if (status >= 0) status = swap_all(engine, own, bytes, all, list);
+    if (status >= 0) status = pf_comm_swap(engine, PF_VERB_COLLECT, own, bytes, all, list);
     if (list) pf_heap_free(engine->heap, list, room);
     return status;
 }
@@ -177,95 +180,7 @@ int pf_comm_collect(pf_engine *engine, int status, const void *own, size_t bytes
     return status;
 }
 
-/* ---- opening ---- */
-
-/* What ranks tell each other first. */
-typedef struct {
-    uint32_t abi;
-    int32_t cpu;
-    char host[PF_COMM_HOST], version[16];
-} hello;
-
-/* Ranks that would not have the same bits, or not understand each other. */
-static int compare(const pf_comm *comm, const hello *all) {
-    const hello *own = &all[comm->rank];
-    for (int r = 0; r < comm->ranks; r++) {
-        if (all[r].abi != own->abi || strcmp(all[r].version, own->version) != 0) {
-            return pf_fail(PF_EINVAL, "%s runs Performer %s and %s %s; install the same everywhere",
-                           pf_comm_name(comm, r), all[r].version, pf_comm_name(comm, comm->rank),
-                           own->version);
-        }
-        if (all[r].cpu != own->cpu) {
-            return pf_fail(PF_EINVAL,
-                           "%s adds by kernels of level %d and %s by %d: other bits; set PF_CPU to "
-                           "the lower one on all",
-                           pf_comm_name(comm, r), (int)all[r].cpu, pf_comm_name(comm, comm->rank),
-                           (int)own->cpu);
-        }
-    }
-    return PF_OK;
-}
-
-static int shake_hands(pf_engine *engine, const char *host) {
-    pf_comm *comm = engine->comm;
-    size_t room = (size_t)comm->ranks * sizeof(hello);
-    hello own = {.abi = PF_TRANSPORT_ABI, .cpu = (int32_t)engine->cpu};
-    hello *all = pf_heap_zalloc(engine->heap, room);
-    snprintf(own.host, sizeof own.host, "%s", host ? host : "");
-    snprintf(own.version, sizeof own.version, "%s", pf_version());
-    int status = pf_comm_collect(engine, all ? PF_OK : PF_ENOMEM, &own, sizeof own, all);
-    for (int r = 0; r < comm->ranks && status >= 0; r++)
-        memcpy(comm->host[r], all[r].host, sizeof own.host);
-    if (status >= 0) status = compare(comm, all);
-    if (all) pf_heap_free(engine->heap, all, room);
-    return status;
-}
-
-static int check_transport(const pf_transport *t) {
-    if (t->size < sizeof *t || t->abi != PF_TRANSPORT_ABI) {
-        return pf_fail(PF_EINVAL, "comm: the transport has ABI %u, this library %u: build it anew",
-                       (unsigned)t->abi, (unsigned)PF_TRANSPORT_ABI);
-    }
-    if (t->ranks >= 1 && t->rank >= 0 && t->rank < t->ranks) return PF_OK;
-    return pf_fail(PF_EINVAL, "comm: the transport says rank %d of %d", t->rank, t->ranks);
-}
-
-/* In one block with the names of the hosts. */
-static size_t block_of(int ranks) { return sizeof(pf_comm) + (size_t)ranks * PF_COMM_HOST; }
-
-int pf_comm_open(pf_engine *engine, pf_transport *transport, double timeout, const char *host) {
-    PF_OPEN(engine);
-    PF_NEED(transport);
-    int status = check_transport(transport);
-    if (status >= 0 && engine->comm)
-        status = pf_fail(PF_ESTATE, "comm: the engine has ranks already");
-    pf_comm *comm = status < 0 ? NULL : pf_heap_zalloc(engine->heap, block_of(transport->ranks));
-    if (!comm) {
-        transport->close(transport->self);
-        return status < 0 ? status : PF_ENOMEM;
-    }
-    comm->transport = transport;
-    comm->rank = transport->rank, comm->ranks = transport->ranks;
-    comm->timeout = timeout > 0 ? timeout : 60;
-    comm->host = (char(*)[PF_COMM_HOST])(comm + 1);
-    engine->comm = comm;
-    status = pf_comm_room(engine, 32);           /* of a vote */
-    if (status < 0) pf_comm_break(comm, status); /* closing well would wait for the others */
-    if (status >= 0) status = shake_hands(engine, host);
-    if (status < 0) pf_comm_close(engine);
-    return status;
-}
-
-void pf_comm_close(pf_engine *engine) {
-    pf_comm *comm = engine ? engine->comm : NULL;
-    if (!comm) return;
-    engine->comm = NULL;
-    /* To end a talk well takes all ranks; of one that is broken the transport stays as it is. */
-    if (comm->broken >= 0) comm->transport->close(comm->transport->self);
-    pf_heap_free(engine->heap, comm->leg, (size_t)comm->n_legs * sizeof *comm->leg);
-    pf_heap_free(engine->heap, comm->room, (size_t)comm->n_room * sizeof *comm->room);
-    pf_heap_free(engine->heap, comm, block_of(comm->ranks));
-}
+/* ---- who we are ---- */
 
 void pf_comm_abort(pf_engine *engine, int code) {
     pf_comm *comm = engine ? engine->comm : NULL;
@@ -286,11 +201,14 @@ const char *pf_comm_host(const pf_engine *engine, int rank) {
 int pf_comm_about(const pf_engine *engine, pf_comm_info *info) {
     PF_NEED(engine, info);
     const pf_comm *comm = engine->comm;
-    pf_comm_info own = {.size = sizeof own, .ranks = 1, .local_ranks = 1};
+    pf_comm_info own = {
+        .size = sizeof own, .ranks = 1, .local_ranks = 1, .hosts = 1, .warnings = ""};
     if (comm) {
         own.rank = comm->rank, own.ranks = comm->ranks;
-        own.local_rank = comm->transport->local_rank;
-        own.local_ranks = comm->transport->local_ranks;
+        own.local_rank = comm->place.local_rank, own.local_ranks = comm->place.local_ranks;
+        own.hosts = comm->place.hosts;
+        own.cpus = comm->place.cpus, own.cpus_free = comm->place.cpus_free;
+        own.warnings = comm->warnings;
         own.transport = comm->transport->name;
         own.waited = comm->waited;
         own.lost = comm->broken < 0;

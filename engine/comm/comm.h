@@ -11,7 +11,7 @@
 #include "performer_comm.h"
 #include "tensor.h"
 
-enum { PF_COMM_HOST = 64, PF_COMM_TEXT = 256 };
+enum { PF_COMM_HOST = 64, PF_COMM_TEXT = 256, PF_COMM_TIMEOUT = 60 };
 
 typedef struct pf_comm pf_comm;
 
@@ -25,7 +25,7 @@ int pf_comm_sum(pf_engine *engine, pf_tensor *const *tensors, int n);
 /* ---- plugin.c ---- */
 /* Opens the transport of a plugin: the file that is named, or $PERFORMER_TRANSPORT, or
  * libperformer_mpi.so beside this library or wherever the loader looks. PF_ENOTFOUND where there is
- * none. The plugin stays loaded. */
-int pf_transport_load(pf_transport **transport, const char *file);
+ * none. timeout: seconds that it waits for the other ranks, 0: 60. The plugin stays loaded. */
+int pf_transport_load(pf_transport **transport, const char *file, double timeout);
 
 #endif

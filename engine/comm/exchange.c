@@ -9,7 +9,8 @@
 
 #include <stdio.h>
 
-static const char *const NAMES[PF_VERBS] = {"vote", "share", "collect", "sum"};
+static const char *const NAMES[PF_VERBS] = {"greeting", "vote", "share", "collect", "sum", "close"};
+enum { VERB_AT = 56 }; /* its bits in a head */
 
 const char *pf_comm_name(const pf_comm *comm, int rank) {
     static _Thread_local char names[2][PF_COMM_HOST + 64];
@@ -22,10 +23,10 @@ const char *pf_comm_name(const pf_comm *comm, int rank) {
 }
 
 int pf_comm_break(pf_comm *comm, int status) {
-    if (comm && comm->broken >= 0) {
-        comm->broken = status;
-        snprintf(comm->why, sizeof comm->why, "%s", pf_message_marked());
-    }
+    if (!comm || comm->broken < 0) return status;
+    comm->broken = status;
+    snprintf(comm->why, sizeof comm->why, "%s", pf_message_marked());
+    comm->held = comm->transport->cancel(comm->transport->self);
     return status;
 }
 
@@ -49,7 +50,8 @@ static void set_legs(pf_comm *comm, pf_verb verb, const pf_message *out, int n_o
         leg->ticket = -1;
         leg->at = PF_LEG_HEAD;
         leg->moved = 0;
-        leg->head = (pf_message_head){comm->number, verb, leg->message.bytes};
+        leg->head = (pf_message_head){comm->number, (uint32_t)comm->step,
+                                      (uint64_t)verb << VERB_AT | leg->message.bytes};
     }
 }
 
@@ -67,23 +69,29 @@ static int post(pf_comm *comm, pf_leg *leg, void *data, size_t bytes) {
 /* A head has come: is it of this verb, and as long as it was expected? */
 static int check_head(pf_comm *comm, const pf_leg *leg, pf_verb verb) {
     const pf_message_head *head = &leg->head;
-    if (head->number != comm->number || head->verb != verb) {
-        const char *theirs = head->verb < PF_VERBS ? NAMES[head->verb] : "nothing known";
-        return pf_fail(PF_ESTATE, "ranks out of step: %s is at %s %u, %s at %s %u, of step %llu",
-                       pf_comm_name(comm, leg->message.rank), theirs, (unsigned)head->number,
-                       pf_comm_name(comm, comm->rank), NAMES[verb], (unsigned)comm->number,
-                       (unsigned long long)comm->step);
+    const char *name = pf_comm_name(comm, leg->message.rank);
+    uint64_t theirs = head->body >> VERB_AT, bytes = head->body & (((uint64_t)1 << VERB_AT) - 1);
+    if (head->number != comm->number && __builtin_bswap32(head->number) == comm->number) {
+        return pf_fail(PF_EINVAL, "%s has the other byte order than %s: ranks are of one kind",
+                       name, pf_comm_name(comm, comm->rank));
     }
-    if (head->bytes == leg->message.bytes) return PF_OK;
-    return pf_fail(PF_ESTATE, "ranks out of step: %s sends %llu bytes in a %s, not %zu",
-                   pf_comm_name(comm, leg->message.rank), (unsigned long long)head->bytes,
-                   NAMES[verb], leg->message.bytes);
+    if (head->number != comm->number || theirs != (uint64_t)verb) {
+        return pf_fail(PF_ESTATE,
+                       "ranks out of step: %s is at %s %u of step %u, %s at %s %u of step %u", name,
+                       theirs < PF_VERBS ? NAMES[theirs] : "nothing known", (unsigned)head->number,
+                       (unsigned)head->step, pf_comm_name(comm, comm->rank), NAMES[verb],
+                       (unsigned)comm->number, (unsigned)(uint32_t)comm->step);
+    }
+    if (bytes == leg->message.bytes) return PF_OK;
+    return pf_fail(PF_ESTATE, "ranks out of step: %s sends %llu bytes in %s %u, not %zu", name,
+                   (unsigned long long)bytes, NAMES[verb], (unsigned)comm->number,
+                   leg->message.bytes);
 }
 
 /* The next piece of a body, or its end. */
 static int post_body(pf_comm *comm, pf_leg *leg) {
     size_t left = leg->message.bytes - leg->moved;
-    size_t bytes = left < PF_TRANSPORT_PIECE ? left : PF_TRANSPORT_PIECE;
+    size_t bytes = left < comm->piece ? left : comm->piece;
     char *data = (char *)leg->message.data + leg->moved;
     leg->at = left ? PF_LEG_BODY : PF_LEG_DONE;
     leg->moved += bytes;
@@ -99,9 +107,9 @@ static int move(pf_comm *comm, pf_leg *leg, pf_verb verb) {
     }
     int done = 0, bad = comm->transport->test(comm->transport->self, leg->ticket, &done);
     if (bad) {
-        return pf_fail(PF_EIO, "%s: the transport (%s) failed with %d in a %s of step %llu",
+        return pf_fail(PF_EIO, "%s: the transport (%s) failed with %d in %s %u of step %llu",
                        pf_comm_name(comm, leg->message.rank), comm->transport->name, bad,
-                       NAMES[verb], (unsigned long long)comm->step);
+                       NAMES[verb], (unsigned)comm->number, (unsigned long long)comm->step);
     }
     if (!done) return 0;
     leg->ticket = -1;
@@ -112,20 +120,45 @@ static int move(pf_comm *comm, pf_leg *leg, pf_verb verb) {
 
 /* ---- the round ---- */
 
-static int too_late(pf_comm *comm, int n, pf_verb verb) {
-    const pf_leg *late = comm->leg; /* who owes an answer, before who takes none */
+/* Whom we wait for: who owes an answer, before who takes none. */
+static const char *whom(const pf_comm *comm, int n) {
+    const pf_leg *late = comm->leg;
     for (int i = 0; i < n; i++) {
         const pf_leg *leg = &comm->leg[i];
         if (leg->at == PF_LEG_DONE) continue;
         if (late->at == PF_LEG_DONE || (late->out && !leg->out)) late = leg;
     }
-    return pf_fail(PF_EIO, "no answer from %s for %g s, in a %s of step %llu",
-                   pf_comm_name(comm, late->message.rank), comm->timeout, NAMES[verb],
+    return pf_comm_name(comm, late->message.rank);
+}
+
+/* The first messages of all are where hosts turn out not to reach each other. */
+static int too_late(const pf_comm *comm, int n, pf_verb verb) {
+    if (verb == PF_VERB_GREET) {
+        return pf_fail(PF_EIO,
+                       "no answer from %s for %g s to the greeting: if hosts have networks that "
+                       "the others don't reach (docker0, virbr0), name the one that they do: "
+                       "OMPI_MCA_btl_tcp_if_include=eth0",
+                       whom(comm, n), comm->timeout);
+    }
+    return pf_fail(PF_EIO, "no answer from %s for %g s in %s %u of step %llu", whom(comm, n),
+                   comm->timeout, NAMES[verb], (unsigned)comm->number,
                    (unsigned long long)comm->step);
 }
 
-static int move_all(pf_comm *comm, int n, pf_verb verb) {
+/* Said once a wait, long before it is given up. */
+static bool tell_wait(const pf_engine *engine, int n, pf_verb verb, double waited) {
+    const pf_comm *comm = engine->comm;
+    if (waited < comm->timeout / 6) return false;
+    pf_log(engine, PF_LOG_WARN, "ranks: waiting for %s for %.3g s in %s %u of step %llu",
+           whom(comm, n), waited, NAMES[verb], (unsigned)comm->number,
+           (unsigned long long)comm->step);
+    return true;
+}
+
+static int move_all(pf_engine *engine, int n, pf_verb verb) {
+    pf_comm *comm = engine->comm;
     double start = pf_clock();
+    bool told = false;
     for (int turn = 0;; turn++) {
         int left = 0, moved = 0;
         for (int i = 0; i < n; i++) {
@@ -138,9 +171,10 @@ static int move_all(pf_comm *comm, int n, pf_verb verb) {
         if (moved || left == 0) comm->waited += now - start;
         if (left == 0) return PF_OK;
         if (moved) {
-            start = now, turn = 0;
+            start = now, turn = 0, told = false;
             continue;
         }
+        if (!told) told = tell_wait(engine, n, verb, now - start);
         if (now - start > comm->timeout) return too_late(comm, n, verb);
         pf_comm_pause(start, turn);
     }
@@ -158,6 +192,14 @@ int pf_comm_exchange(pf_engine *engine, pf_verb verb, const pf_message *out, int
                      const pf_message *in, int n_in) {
     pf_comm *comm = engine->comm;
     set_legs(comm, verb, out, n_out, in, n_in);
-    int status = move_all(comm, n_out + n_in, verb);
-    return status < 0 ? pf_comm_break(comm, status) : PF_OK;
+    int status = move_all(engine, n_out + n_in, verb);
+    if (status >= 0) return PF_OK;
+    pf_comm_break(comm, status);
+    if (comm->held > 0) {
+        pf_log(engine, PF_LOG_WARN,
+               "ranks: %d messages are still under way in %s, and what they read or write must "
+               "stay: end this process soon",
+               comm->held, comm->transport->name);
+    }
+    return status;
 }

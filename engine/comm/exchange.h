@@ -14,12 +14,21 @@ typedef struct {
     size_t bytes;
 } pf_message;
 
-typedef enum { PF_VERB_VOTE, PF_VERB_SHARE, PF_VERB_COLLECT, PF_VERB_SUM, PF_VERBS } pf_verb;
+typedef enum {
+    PF_VERB_GREET,
+    PF_VERB_VOTE,
+    PF_VERB_SHARE,
+    PF_VERB_COLLECT,
+    PF_VERB_SUM,
+    PF_VERB_CLOSE,
+    PF_VERBS
+} pf_verb;
 
+/* The same in all versions, so that ranks of two of them understand why they can't talk. */
 typedef struct {
-    uint32_t number; /* of the verb, since the comm was opened */
-    uint32_t verb;
-    uint64_t bytes; /* of the body that follows */
+    uint32_t number; /* of the verb, since the comm was opened; a greeting's is 1 */
+    uint32_t step;   /* its low half */
+    uint64_t body;   /* bytes that follow; the verb in the highest eight bits */
 } pf_message_head;
 
 /* A message on its way. */
@@ -32,15 +41,24 @@ typedef struct {
     pf_message_head head;
 } pf_leg;
 
+/* As pf_comm_info has it. */
+typedef struct {
+    int local_rank, local_ranks, hosts, cpus, cpus_free;
+} pf_comm_place;
+
 struct pf_comm {
     pf_transport *transport;
     int rank, ranks;
     double timeout, waited;
+    size_t piece;    /* bytes of a message at most: PF_TRANSPORT_PIECE */
     uint32_t number; /* of the last vote, with which every verb begins */
     uint32_t failed; /* of the last one that failed */
     uint64_t step;
     int broken; /* < 0: the status of every verb from now on, with the message `why` */
+    int held;   /* messages that the transport could not give up then, and their memory */
     char why[2 * PF_COMM_TEXT];
+    char warnings[4 * PF_COMM_TEXT]; /* what ranks found out of each other, a line each */
+    pf_comm_place place;
     char (*host)[PF_COMM_HOST]; /* of each rank */
     pf_leg *leg;
     int64_t n_legs; /* room */
@@ -56,11 +74,25 @@ int pf_comm_room(pf_engine *engine, int n);
 int pf_comm_exchange(pf_engine *engine, pf_verb verb, const pf_message *out, int n_out,
                      const pf_message *in, int n_in);
 
-/* This talk is over: `status` and the message that stands are what every verb says from now on.
- * Without ranks there is none. Returns the status. */
+/* This talk is over: `status` and the message that stands are what every verb says from now on,
+ * and messages under way are given up. Without ranks there is none. Returns the status. */
 int pf_comm_break(pf_comm *comm, int status);
 /* "rank 2 of 4 on node7", in a thread-local buffer: good for two in a message. */
 const char *pf_comm_name(const pf_comm *comm, int rank);
+
+/* Everybody's to everybody, in one round: bytes[r] of rank r, one behind the other in `all`. In
+ * list and the legs is room for twice the ranks. */
+int pf_comm_swap(pf_engine *engine, pf_verb verb, const void *own, const size_t *bytes, char *all,
+                 pf_message *list);
+
+/* The vote that nothing follows: all have come to close. */
+int pf_comm_vote_last(pf_engine *engine);
+
+/* ---- hello.c ---- */
+/* The first words of a talk: names and versions, and what the ranks must know of each other to have
+ * the same bits; sets host, place and warnings. A failure is the same on all ranks, or the end of
+ * the talk. */
+int pf_comm_greet(pf_engine *engine, const char *host);
 
 /* One turn of waiting since `start` (pf_clock), the `turn`-th without progress: spins for a moment,
  * then sleeps, so that a rank that waits burns no core that another needs. */

@@ -4,7 +4,6 @@
  * it does not see the others (srun without PMIx: each is rank 0 of 1).
  */
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "comm.h"
 
@@ -44,10 +43,9 @@ int pf_comm_launch(pf_engine *engine, const pf_comm_options *options) {
     if (options) PF_TRY(pf_options_take(&own, sizeof own, options, "comm"));
     const int launched = pf_comm_launched();
     pf_transport *transport;
-    char host[PF_COMM_HOST] = "";
     if (launched <= 1 && !own.file) return PF_OK;
     if (engine->comm) return pf_fail(PF_ESTATE, "ranks: the engine has some already");
-    int status = pf_transport_load(&transport, own.file);
+    int status = pf_transport_load(&transport, own.file, own.timeout);
     if (status < 0 && launched > 1) {
         return pf_fail_in(status, "ranks: started as %d ranks, each of which would train alone",
                           launched);
@@ -58,6 +56,5 @@ int pf_comm_launch(pf_engine *engine, const pf_comm_options *options) {
         transport->close(transport->self);
         return status;
     }
-    gethostname(host, sizeof host - 1);
-    return pf_comm_open(engine, transport, own.timeout, host);
+    return pf_comm_open(engine, transport, own.timeout, NULL);
 }

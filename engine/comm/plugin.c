@@ -36,11 +36,11 @@ static void *load(const char *file) {
     return plugin ? plugin : dlopen(PLUGIN, RTLD_NOW | RTLD_LOCAL);
 }
 
-int pf_transport_load(pf_transport **transport, const char *file) {
+int pf_transport_load(pf_transport **transport, const char *file, double timeout) {
     char message[PF_COMM_TEXT] = "";
     union {
         void *object;
-        int (*function)(pf_transport **transport, char *message, size_t bytes);
+        int (*function)(pf_transport **transport, double timeout, char *message, size_t bytes);
     } open;
     *transport = NULL;
     void *plugin = load(file);
@@ -55,7 +55,8 @@ int pf_transport_load(pf_transport **transport, const char *file) {
     if (!open.object)
         return pf_fail(PF_EFORMAT,
                        "ranks: the file is no transport: it lacks the function that opens one");
-    if (open.function(transport, message, sizeof message) != 0 || !*transport) {
+    timeout = timeout > 0 ? timeout : PF_COMM_TIMEOUT;
+    if (open.function(transport, timeout, message, sizeof message) != 0 || !*transport) {
         *transport = NULL;
         return pf_fail(PF_EIO, "ranks: the transport does not open: %s", message);
     }

@@ -45,21 +45,31 @@ PF_API int pf_comm_launched_rank(void);
  * plugin sees another number of ranks than the launcher. All ranks come here. */
 PF_API int pf_comm_launch(pf_engine *engine, const pf_comm_options *PF_NULLABLE options);
 /* Ranks over a transport of the host's, which is the engine's from here on, also after a failure.
- * timeout: seconds, 0: 60. host: the name of this machine in messages. */
+ * timeout: seconds, 0: 60. host: the name of this machine in messages, NULL: its own. Another
+ * version is refused; where processors differ, all engines add by the lowest level of kernels from
+ * here on. */
 PF_API int pf_comm_open(pf_engine *engine, pf_transport *transport, double timeout,
                         const char *PF_NULLABLE host);
-/* All ranks come here. */
+/* All ranks come here; that one has not within the timeout is logged. Closing the engine does it
+ * first of all. */
 PF_API void pf_comm_close(pf_engine *engine);
-/* Ends every rank, with an exit code, where the transport can; for who can't come to the others. */
+/* Ends every rank, with an exit code, where the transport can; for who can't come to the others, of
+ * whom none knows of a talk that is lost. It may return, or never: who owns the process leaves with
+ * the same code, and has seen to it before that it does so within some seconds (a thread that sleeps
+ * and calls _exit). The engine itself never leaves. */
 PF_API void pf_comm_abort(pf_engine *engine, int code);
 
 typedef struct {
     size_t size;
     int rank, ranks;             /* 0 of 1 without any */
-    int local_rank, local_ranks; /* among those on this machine */
+    int local_rank, local_ranks; /* among those whose machine has this one's name */
     const char *transport;       /* "Open MPI 4.1.4"; NULL: none. Good until the ranks close */
     double waited;               /* seconds, for other ranks, since they opened */
     bool lost;                   /* the talk has ended for good: only pf_comm_abort is left */
+    int hosts;                   /* machines, by their names */
+    int cpus, cpus_free; /* that this process may use, and could if it were not bound; 0: unknown */
+    const char *warnings; /* what may cost bits or time, the same on all ranks, for rank 0 to show:
+                             lines that end in \n, or "". Good until the ranks close */
 } pf_comm_info;
 PF_API int pf_comm_about(const pf_engine *engine, pf_comm_info *info);
 /* The name of a rank's machine; NULL without ranks. */

@@ -2,10 +2,10 @@
  * mpi.c - ranks over MPI, as a plugin (performer_transport.h): the only file that knows MPI, and it
  * knows nothing else of Performer. Written for MPI 3: Open MPI from 4, MPICH from 4.
  *
- * What must hold: between opening and closing no call of MPI waits, since who waits decides when it
- * has waited enough (to open and to close a talk takes all ranks, and waits for them); errors of
- * messages come back (MPI_ERRORS_RETURN) instead of ending the program; a program that has
- * initialised MPI itself keeps it, and finalises it itself.
+ * What must hold: no call of MPI waits without an end, since who waits decides when it has waited
+ * enough, but those that begin and end MPI, which takes all ranks; errors come back
+ * (MPI_ERRORS_RETURN) instead of ending the program; what was given up is written to no more; a
+ * program that has initialised MPI itself keeps it, and finalises it itself.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "performer_transport.h"
@@ -30,11 +31,16 @@ typedef struct {
 typedef struct {
     pf_transport transport;
     MPI_Comm comm;
-    bool ours; /* MPI was initialised here */
     slot *slot;
     int n, next;
     char name[64];
 } mpi;
+
+static bool ours; /* MPI was initialised here */
+static int talks; /* that are open */
+
+/* Between two looks at what others do. */
+static void nap(void) { nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL); }
 
 /* ---- messages ---- */
 
@@ -91,6 +97,35 @@ static int mpi_test(void *self, int ticket, int *done) {
     return code != MPI_SUCCESS ? code : got != s->bytes ? MPI_ERR_TRUNCATE : 0;
 }
 
+/* A ticket that ends, well or not, is gone; how many are left. */
+static int look_at_all(mpi *m) {
+    int left = 0;
+    for (int i = 0; i < m->n; i++) {
+        slot *s = &m->slot[i];
+        if (!s->used) continue;
+        int done = 0, code = MPI_Test(&s->request, &done, MPI_STATUS_IGNORE);
+        if (code != MPI_SUCCESS || done)
+            s->used = false;
+        else
+            left++;
+    }
+    return left;
+}
+
+/* A receive that no message has come for is taken back at once. What has begun ends when both ends
+ * look at it, so this one does for as long as the other may need to give up, too. */
+static int mpi_cancel(void *self) {
+    mpi *m = self;
+    const double start = MPI_Wtime();
+    for (int i = 0; i < m->n; i++) {
+        slot *s = &m->slot[i];
+        if (s->used && s->bytes >= 0 && s->request != MPI_REQUEST_NULL) MPI_Cancel(&s->request);
+    }
+    int left = look_at_all(m);
+    for (; left > 0 && MPI_Wtime() - start < 1; left = look_at_all(m)) nap();
+    return left;
+}
+
 /* ---- beginning and end ---- */
 
 static void mpi_abort(void *self, int code) { MPI_Abort(((mpi *)self)->comm, code); }
@@ -98,19 +133,21 @@ static void mpi_abort(void *self, int code) { MPI_Abort(((mpi *)self)->comm, cod
 static void mpi_close(void *self) {
     mpi *m = self;
     MPI_Comm_free(&m->comm);
-    if (m->ours) MPI_Finalize();
+    if (--talks == 0 && ours) MPI_Finalize();
     free(m->slot);
     free(m);
 }
 
-/* Where a container forbids a process to read another's memory, Open MPI's large messages within a
- * host fail ("Read -1"): tried here on the own memory, and said before MPI begins. */
+/* Where a container forbids a process to read another's memory, large messages within a host fail:
+ * Open MPI's ("Read -1"), and those over UCX, as Debian's MPICH has them, which ends the program.
+ * Tried here on the own memory, and said before MPI begins, to 4.x, 5.x and UCX. */
 static void mind_containers(void) {
     char from = 1, to = 0;
     struct iovec local = {&to, 1}, remote = {&from, 1};
     if (process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == 1) return;
     setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
     setenv("OMPI_MCA_smsc", "^cma", 0);
+    setenv("UCX_TLS", "^cma", 0);
 }
 
 /* MPI begins once a process: what was closed by the one that had begun it stays closed. */
@@ -119,21 +156,45 @@ static bool is_over(void) {
     return MPI_Finalized(&over) == MPI_SUCCESS && over;
 }
 
-static int begin(mpi *m) {
-    int there = 0, level;
-    MPI_Initialized(&there);
-    if (!there) {
-        mind_containers();
-        int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level);
-        if (code != MPI_SUCCESS) return code;
-        m->ours = true;
-    }
-    int code = MPI_Comm_dup(MPI_COMM_WORLD, &m->comm);
-    if (code != MPI_SUCCESS) return code;
-    return MPI_Comm_set_errhandler(m->comm, MPI_ERRORS_RETURN);
+static int begin(void) {
+    int there = 0, level, code = MPI_Initialized(&there);
+    if (code != MPI_SUCCESS || there) return code;
+    mind_containers();
+    code = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level);
+    ours = code == MPI_SUCCESS;
+    return code;
 }
 
-/* "Open MPI 4.1.4" of the library's own long text. */
+/* A communicator of our own, which is where ranks first speak to each other; false: some have not
+ * answered in time. */
+static bool join(mpi *m, double timeout, int *code) {
+    MPI_Request request;
+    int done = 0;
+    const double start = MPI_Wtime();
+    *code = MPI_Comm_idup(MPI_COMM_WORLD, &m->comm, &request);
+    while (*code == MPI_SUCCESS && !done) {
+        *code = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+        if (done || *code != MPI_SUCCESS) break;
+        if (MPI_Wtime() - start > timeout) return false;
+        nap();
+    }
+    if (*code == MPI_SUCCESS) *code = MPI_Comm_set_errhandler(m->comm, MPI_ERRORS_RETURN);
+    return true;
+}
+
+/* The same while the world's errors come back, which else end a program. */
+static bool join_quietly(mpi *m, double timeout, int *code) {
+    MPI_Errhandler before;
+    *code = MPI_Comm_get_errhandler(MPI_COMM_WORLD, &before);
+    if (*code != MPI_SUCCESS) return true;
+    *code = MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    bool came = *code != MPI_SUCCESS || join(m, timeout, code);
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, before);
+    MPI_Errhandler_free(&before);
+    return came;
+}
+
+/* "Open MPI 4.1.4", "MPICH 4.0.2" of the library's own long text. */
 static void find_name(mpi *m) {
     char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
     int length = 0;
@@ -143,48 +204,65 @@ static void find_name(mpi *m) {
     snprintf(m->name, sizeof m->name, "%.60s", name ? name : text);
     for (char *c = m->name; *c; c++)
         if (*c == '\t') *c = ' ';
-    char *v = strstr(m->name, "MPI v"); /* "Open MPI v4.1.4" */
-    if (v) memmove(v + 4, v + 5, strlen(v + 5) + 1);
+    static const char *const between[] = {" v", " Version:"}; /* a name and a number */
+    for (int i = 0; i < 2; i++) {
+        char *at = strstr(m->name, between[i]), *number = at ? at + strlen(between[i]) : NULL;
+        if (number) number += strspn(number, " "), memmove(at + 1, number, strlen(number) + 1);
+    }
 }
 
-static int find_places(mpi *m, pf_transport *t) {
-    MPI_Comm host;
+static int find_place(mpi *m) {
+    pf_transport *t = &m->transport;
+    *t = (pf_transport){.size = sizeof *t,
+                        .abi = PF_TRANSPORT_ABI,
+                        .self = m,
+                        .name = m->name,
+                        .send = mpi_send,
+                        .receive = mpi_receive,
+                        .test = mpi_test,
+                        .cancel = mpi_cancel,
+                        .abort = mpi_abort,
+                        .close = mpi_close};
     int code = MPI_Comm_rank(m->comm, &t->rank);
-    if (code == MPI_SUCCESS) code = MPI_Comm_size(m->comm, &t->ranks);
-    if (code == MPI_SUCCESS)
-        code = MPI_Comm_split_type(m->comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
-    if (code != MPI_SUCCESS) return code;
-    MPI_Comm_rank(host, &t->local_rank);
-    MPI_Comm_size(host, &t->local_ranks);
-    return MPI_Comm_free(&host);
+    return code == MPI_SUCCESS ? MPI_Comm_size(m->comm, &t->ranks) : code;
 }
 
-__attribute__((visibility("default"))) int pf_transport_open(pf_transport **transport,
-                                                             char *message, size_t bytes) {
+/* MPI's end would wait for the others, who may be why this has failed: it stays begun, for whoever
+ * tries again, but where this rank is the only one. */
+static int give_up(char *message, size_t bytes, int code) {
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0, ranks = 0, there = 0;
+    MPI_Initialized(&there);
+    if (there) MPI_Error_string(code, text, &length);
+    snprintf(message, bytes, "MPI's error %d%s%s", code, there ? ": " : "", text);
+    if (ours && talks == 0 && MPI_Comm_size(MPI_COMM_WORLD, &ranks) == MPI_SUCCESS && ranks == 1)
+        MPI_Finalize();
+    return 1;
+}
+
+__attribute__((visibility("default"))) int
+pf_transport_open(pf_transport **transport, double timeout, char *message, size_t bytes) {
     if (is_over()) {
         snprintf(message, bytes, "MPI has been finalised in this process, and begins once in each");
         return 1;
     }
     mpi *m = calloc(1, sizeof *m);
-    int code = m ? begin(m) : MPI_ERR_NO_MEM;
-    if (code == MPI_SUCCESS) {
-        m->transport = (pf_transport){.size = sizeof(pf_transport),
-                                      .abi = PF_TRANSPORT_ABI,
-                                      .self = m,
-                                      .name = m->name,
-                                      .send = mpi_send,
-                                      .receive = mpi_receive,
-                                      .test = mpi_test,
-                                      .abort = mpi_abort,
-                                      .close = mpi_close};
-        find_name(m);
-        code = find_places(m, &m->transport);
+    int code = m ? begin() : MPI_ERR_NO_MEM;
+    if (code == MPI_SUCCESS && !join_quietly(m, timeout, &code)) {
+        snprintf(message, bytes,
+                 "no answer from all ranks for %g s: if hosts have networks that the others don't "
+                 "reach (docker0, virbr0), name the one that they do: "
+                 "OMPI_MCA_btl_tcp_if_include=eth0",
+                 timeout);
+        return 1; /* m stays: MPI writes to it should they come */
     }
+    if (code == MPI_SUCCESS) code = find_place(m);
     if (code != MPI_SUCCESS) {
-        snprintf(message, bytes, "MPI's error %d", code);
         free(m);
-        return 1;
+        return give_up(message, bytes, code);
     }
+    find_name(m);
+    talks++;
     *transport = &m->transport;
     return 0;
 }

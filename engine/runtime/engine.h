@@ -24,6 +24,7 @@ struct pf_progress;
 /* What upper floors keep in an engine, a slot each. Only who puts a thing there knows its
  * type; this floor closes it. */
 typedef enum {
+    PF_OWN_RANKS,     /* the comm; the first to go, since all ranks come for it */
     PF_OWN_KERNELS,   /* the list of those that are open */
     PF_OWN_CROSSOVER, /* a table of the user's machine */
     PF_OWN_LAYERS,    /* who finds layers that live in the host */
@@ -59,7 +60,7 @@ struct pf_engine {
     const struct pf_kern *kern;
     pf_tape *tape;        /* innermost open tape, or NULL */
     pf_loading *loading;  /* borrowed, for the time of a build; NULL: numbers are drawn */
-    struct pf_comm *comm; /* borrowed; NULL: this engine is the only rank */
+    struct pf_comm *comm; /* of PF_OWN_RANKS; NULL: this engine is the only rank */
     pf_log_fn log;
     void *log_context;
     pf_log_level log_level;

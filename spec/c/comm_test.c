@@ -1,7 +1,7 @@
 /*
  * comm_test.c - the verbs between ranks, each a thread with an engine: identity for one; one
- * verdict, one word and the same bytes for all; sums whose bits no number of ranks changes; and
- * what the others hear of a rank that fails, is late, is lost, or does something else.
+ * verdict, one word and the same bytes for all; sums whose bits no number of ranks changes. How a
+ * talk begins and ends is talk_test.c's.
  */
 #include "exchange.h"
 #include "ranks.h"
@@ -54,8 +54,7 @@ static void check_agreed(int ranks, int bad, int worse, double late) {
     int first = bad < 0 ? worse : worse < 0 ? bad : bad < worse ? bad : worse, same = 0;
     int expected = first < 0 ? 3 : first == bad ? PF_EIO : PF_EIO - 1;
     if (first >= 0)
-        snprintf(text, sizeof text, "rank %d of %d%s: disk %d is full", first, ranks,
-                 ranks > 1 ? " on here" : "", first);
+        snprintf(text, sizeof text, "rank %d of %d on here: disk %d is full", first, ranks, first);
     ranks_run(&w, agree_once, &v);
     for (int r = 0; r < ranks; r++) {
         const pf_comm_word *word = &v.word[r];
@@ -105,6 +104,26 @@ static void test_bytes(void) {
         for (int r = 0; r < ranks; r++) sum += wrong[r] + (w.status[r] != PF_OK);
         CHECK(sum == 0);
     }
+}
+
+static void test_direct(void) {
+    ranks_world w = {.ranks = 5, .direct = true};
+    int wrong[RANKS_MOST] = {0};
+    ranks_run(&w, pass_bytes, wrong);
+    for (int r = 0; r < 5; r++) CHECK(wrong[r] == 0 && w.status[r] == PF_OK);
+    CHECK(w.given_up == 0 && w.closed == 5); /* by the engine's closing */
+}
+
+static int in_pieces(pf_engine *engine, int rank, void *context) {
+    engine->comm->piece = 7;
+    return pass_bytes(engine, rank, context);
+}
+
+static void test_pieces(void) {
+    ranks_world w = {.ranks = 3, .late = 0.0001};
+    int wrong[RANKS_MOST] = {0};
+    ranks_run(&w, in_pieces, wrong);
+    for (int r = 0; r < 3; r++) CHECK(wrong[r] == 0 && w.status[r] == PF_OK);
 }
 
 /* ---- sums over lanes ---- */
@@ -266,128 +285,16 @@ static void test_stopped(void) {
     for (int r = 0; r < 3; r++) CHECK(wrong[r] == 0 && w.status[r] == PF_OK);
 }
 
-/* ---- ranks that fail ---- */
-
-/* Many verbs, of which one rank leaves some to the others. */
-static int many(pf_engine *engine, int rank, void *context) {
-    (void)context;
-    for (int step = 1; step <= 20; step++) {
-        int32_t data = step, all[RANKS_MOST];
-        pf_comm_at(engine, (uint64_t)step);
-        int status = pf_comm_collect(engine, PF_OK, &data, sizeof data, all);
-        if (status < 0) { /* and so it stays */
-            char text[512];
-            snprintf(text, sizeof text, "%s", pf_last_error());
-            if (pf_comm_agree(engine, PF_OK) != status || strcmp(text, pf_last_error()) != 0)
-                return pf_fail(PF_EHOST, "rank %d went on", rank);
-            pf_comm_abort(engine, 75);
-            return status;
-        }
-    }
-    return PF_OK;
-}
-
-static void test_lost(void) {
-    for (int at = 1; at < 60; at += 7) {
-        ranks_world w = {.ranks = 3, .timeout = 0.05, .dies = 1, .dies_at = at};
-        ranks_run(&w, many, NULL);
-        CHECK(w.aborted == 75 || w.status[0] < 0);
-        for (int r = 0; r < 3; r++) {
-            CHECK(w.status[r] == PF_EIO && strstr(w.text[r], "no answer from rank "));
-            CHECK(strstr(w.text[r], " for 0.05 s, in a "));
-        }
-    }
-    ranks_world w = {.ranks = 4, .timeout = 0.05, .loses = 2, .loses_at = 40};
-    ranks_run(&w, many, NULL);
-    for (int r = 0; r < 4; r++) CHECK(w.status[r] == PF_EIO);
-}
-
-/* The one that takes nothing is named, and not another whose message has gone. */
-static int one_takes_nothing(void *self, int ticket, int *done) {
-    const ranks_end *end = self;
-    const ranks_ticket *t = &end->ticket[ticket];
-    if (end->rank == 0 && !t->receives && t->from == 2) return *done = 0;
-    return ranks_test(self, ticket, done);
-}
-
-static int send_numbered(void *self, int to, int tag, const void *data, size_t bytes, int *ticket) {
-    int bad = ranks_send(self, to, tag, data, bytes, ticket);
-    if (!bad) ((ranks_end *)self)->ticket[*ticket].from = to;
-    return bad;
-}
-
-static int share_to_all(pf_engine *engine, int rank, void *context) {
-    char data[8] = {0};
-    (void)context;
-    if (rank == 0) {
-        engine->comm->transport->send = send_numbered;
-        engine->comm->transport->test = one_takes_nothing;
-    }
-    return pf_comm_share(engine, PF_OK, 0, data, sizeof data);
-}
-
-static void test_takes_nothing(void) {
-    ranks_world w = {.ranks = 4, .timeout = 0.2};
-    ranks_run(&w, share_to_all, NULL);
-    CHECK(w.status[0] == PF_EIO && strstr(w.text[0], "no answer from rank 2 of 4"));
-}
-
-static int out_of_step(pf_engine *engine, int rank, void *context) {
-    (void)context;
-    int32_t data = 0, all[RANKS_MOST];
-    if (rank == 1) PF_TRY(pf_comm_collect(engine, PF_OK, &data, sizeof data, all));
-    return pf_comm_share(engine, PF_OK, 0, &data, sizeof data);
-}
-
-static int other_size(pf_engine *engine, int rank, void *context) {
-    (void)context;
-    char data[8] = {0};
-    return pf_comm_share(engine, PF_OK, 0, data, rank == 1 ? 4 : 8);
-}
-
-static void test_out_of_step(void) {
-    ranks_world w = {.ranks = 2, .timeout = 10};
-    ranks_run(&w, out_of_step, NULL);
-    CHECK(w.status[1] == PF_ESTATE);
-    CHECK(strstr(w.text[1], "rank 0 of 2 on here is at share 2, rank 1 of 2 on here at collect 2"));
-    w = (ranks_world){.ranks = 2, .timeout = 10};
-    ranks_run(&w, other_size, NULL);
-    CHECK(w.status[1] == PF_ESTATE && strstr(w.text[1], "sends 8 bytes in a share, not 4"));
-}
-
-static int nothing(pf_engine *engine, int rank, void *context) {
-    (void)engine, (void)rank, (void)context;
-    return PF_OK;
-}
-
-static void test_hello(void) {
-    ranks_world w = {
-        .ranks = 3, .own_cpu = true, .cpu = {PF_CPU_BEST, PF_CPU_GENERIC, PF_CPU_BEST}};
-    pf_engine engine = engine_of(1, NULL);
-    ranks_run(&w, nothing, NULL);
-    for (int r = 0; r < 3 && engine.cpu != PF_CPU_GENERIC; r++)
-        CHECK(w.status[r] == PF_EINVAL && strstr(w.text[r], "set PF_CPU to the lower one"));
-    ranks_end end = {.rank = 0};
-    pf_transport t = {.size = sizeof t, .abi = 99, .self = &end, .close = ranks_close, .ranks = 1};
-    CHECK_FAILS(PF_EINVAL, pf_comm_open(&engine, &t, 0, NULL));
-    t.abi = PF_TRANSPORT_ABI, t.rank = 1;
-    CHECK_FAILS(PF_EINVAL, pf_comm_open(&engine, &t, 0, NULL));
-    CHECK(!engine.comm);
-    pf_runtime_close(&engine);
-}
-
 int main(void) {
     test_one_rank();
     test_agree();
     test_bytes();
+    test_direct();
+    test_pieces();
     test_nodes();
     test_sums();
     test_tensors();
     test_settle();
     test_stopped();
-    test_lost();
-    test_takes_nothing();
-    test_out_of_step();
-    test_hello();
     return CHECK_REPORT();
 }

@@ -1,13 +1,18 @@
 /*
  * ranks.h - ranks in one process: threads with an engine each, and a transport between them that
- * does as a script says: messages that are late or lost, and ranks that die.
+ * does as a script says: messages that are late or lost, ranks that die, and memory that is written
+ * to as soon as a message comes, as network cards do.
  *
  *   ranks_run(&world, fn, context)     fn(engine, rank, context) on each of world.ranks threads
  */
 #ifndef PF_TEST_RANKS_H
 #define PF_TEST_RANKS_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "check.h"
@@ -24,8 +29,8 @@ typedef struct ranks_letter {
 } ranks_letter;
 
 typedef struct {
-    bool used, receives;
-    int from, tag;
+    bool used, receives, came;
+    int from, tag, bad;
     void *data;
     size_t bytes;
 } ranks_ticket;
@@ -47,13 +52,18 @@ struct ranks_world {
      * has sent so many (from then on it neither sends nor hears), and one whose letter is lost. */
     double late;
     int dies, dies_at, loses, loses_at;
-    pf_cpu cpu[RANKS_MOST]; /* 0: the best */
+    void (*twist)(const ranks_end *from, char *data, size_t bytes); /* falsifies messages */
+    pf_log_fn log;                                                  /* its context: the end */
+    bool direct;                   /* a message goes to where it is awaited, though nobody looks */
+    const char *hosts[RANKS_MOST]; /* NULL: "here" */
+    int bound;                     /* 1 + the rank that may use one processor only */
+    pf_cpu cpu[RANKS_MOST];        /* 0: the best */
     bool own_cpu;
     /* inside */
     pthread_mutex_t lock;
     ranks_letter *post[RANKS_MOST][RANKS_MOST]; /* from, to */
     ranks_end *end[RANKS_MOST];
-    atomic_int aborted;
+    atomic_int aborted, closed, given_up; /* given_up: tickets */
     int (*fn)(pf_engine *engine, int rank, void *context);
     void *context;
     int status[RANKS_MOST];     /* what comes back: of opening, or of fn */
@@ -76,6 +86,21 @@ static int ranks_take_ticket(ranks_end *end, ranks_ticket ticket) {
     return -1;
 }
 
+/* The first letter of the pair with this tag, once it is due, goes to where it is awaited. Under
+ * the lock. */
+static void ranks_deliver(ranks_end *end, ranks_ticket *t) {
+    if (!t->used || !t->receives || t->came) return;
+    ranks_letter **at = &end->world->post[t->from][end->rank];
+    while (*at && (*at)->tag != t->tag) at = &(*at)->next;
+    ranks_letter *letter = *at;
+    if (!letter || letter->due > pf_clock()) return;
+    t->came = true;
+    t->bad = letter->bytes != t->bytes;
+    if (!t->bad && t->bytes) memcpy(t->data, letter->data, t->bytes);
+    *at = letter->next;
+    free(letter);
+}
+
 /* Later by a number that the sender and its count give, so that letters overtake each other's pairs
  * in an order that is the same every time. */
 static double ranks_delay(const ranks_end *end) {
@@ -86,7 +111,9 @@ static double ranks_delay(const ranks_end *end) {
 static int ranks_send(void *self, int to, int tag, const void *data, size_t bytes, int *ticket) {
     ranks_end *end = self;
     ranks_world *w = end->world;
+    pthread_mutex_lock(&w->lock);
     *ticket = ranks_take_ticket(end, (ranks_ticket){.used = true});
+    pthread_mutex_unlock(&w->lock);
     if (*ticket < 0) return 1;
     bool lost = w->loses_at > 0 && end->rank == w->loses && end->sent == w->loses_at;
     if (lost || ranks_dead(end)) {
@@ -96,48 +123,65 @@ static int ranks_send(void *self, int to, int tag, const void *data, size_t byte
     ranks_letter *letter = malloc(sizeof *letter + bytes);
     *letter = (ranks_letter){.tag = tag, .bytes = bytes, .due = pf_clock() + ranks_delay(end)};
     if (bytes) memcpy(letter->data, data, bytes);
+    if (w->twist) w->twist(end, letter->data, bytes);
     end->sent++;
     pthread_mutex_lock(&w->lock);
     ranks_letter **last = &w->post[end->rank][to];
     while (*last) last = &(*last)->next;
     *last = letter;
+    if (w->direct)
+        for (int i = 0; i < RANKS_TICKETS; i++) ranks_deliver(w->end[to], &w->end[to]->ticket[i]);
     pthread_mutex_unlock(&w->lock);
     return 0;
 }
 
 static int ranks_receive(void *self, int from, int tag, void *data, size_t bytes, int *ticket) {
     ranks_end *end = self;
-    *ticket = ranks_take_ticket(end, (ranks_ticket){true, true, from, tag, data, bytes});
+    pthread_mutex_lock(&end->world->lock);
+    *ticket = ranks_take_ticket(end, (ranks_ticket){.used = true,
+                                                    .receives = true,
+                                                    .from = from,
+                                                    .tag = tag,
+                                                    .data = data,
+                                                    .bytes = bytes});
+    pthread_mutex_unlock(&end->world->lock);
     return *ticket < 0;
 }
 
-/* The first letter of the pair with this tag, once it is due. */
 static int ranks_test(void *self, int ticket, int *done) {
     ranks_end *end = self;
-    ranks_world *w = end->world;
     ranks_ticket *t = &end->ticket[ticket];
-    int bad = 0;
-    *done = !t->receives;
-    if (t->receives && !ranks_dead(end)) {
-        pthread_mutex_lock(&w->lock);
-        ranks_letter **at = &w->post[t->from][end->rank];
-        while (*at && (*at)->tag != t->tag) at = &(*at)->next;
-        ranks_letter *letter = *at;
-        if (letter && letter->due <= pf_clock()) {
-            bad = letter->bytes != t->bytes;
-            if (!bad && t->bytes) memcpy(t->data, letter->data, t->bytes);
-            *at = letter->next;
-            free(letter);
-            *done = 1;
-        }
-        pthread_mutex_unlock(&w->lock);
-    }
+    pthread_mutex_lock(&end->world->lock);
+    if (!ranks_dead(end)) ranks_deliver(end, t);
+    *done = !t->receives || t->came;
     if (*done) t->used = false;
-    return bad;
+    pthread_mutex_unlock(&end->world->lock);
+    return *done && t->receives && t->bad;
+}
+
+static int ranks_cancel(void *self) {
+    ranks_end *end = self;
+    pthread_mutex_lock(&end->world->lock);
+    for (int i = 0; i < RANKS_TICKETS; i++) {
+        end->world->given_up += end->ticket[i].used;
+        end->ticket[i].used = false;
+    }
+    pthread_mutex_unlock(&end->world->lock);
+    return 0;
 }
 
 static void ranks_abort(void *self, int code) { ((ranks_end *)self)->world->aborted = code; }
-static void ranks_close(void *self) { (void)self; }
+static void ranks_close(void *self) { ((ranks_end *)self)->world->closed++; }
+
+/* This thread alone. */
+static void ranks_bind(bool bind) {
+    cpu_set_t all, one;
+    if (!bind || sched_getaffinity(0, sizeof all, &all) != 0) return;
+    CPU_ZERO(&one);
+    for (int i = 0; CPU_COUNT(&one) == 0; i++)
+        if (CPU_ISSET(i, &all)) CPU_SET(i, &one);
+    sched_setaffinity(0, sizeof one, &one);
+}
 
 static void *ranks_thread(void *argument) {
     ranks_end *end = argument;
@@ -146,13 +190,14 @@ static void *ranks_thread(void *argument) {
         .size = sizeof options, .threads = w->threads ? w->threads : 1, .seed = 21};
     pf_engine runtime = {0}, *engine = &runtime;
     if (w->own_cpu) options.cpu = w->cpu[end->rank];
+    if (w->log) options.log = w->log, options.log_context = end;
     int status = w->whole ? pf_engine_open(&engine, &options) : pf_runtime_open(engine, &options);
-    if (status >= 0)
-        status = pf_comm_open(engine, &end->transport, w->timeout, w->ranks > 1 ? "here" : NULL);
+    const char *host = w->hosts[end->rank] ? w->hosts[end->rank] : "here";
+    ranks_bind(w->bound == end->rank + 1);
+    if (status >= 0) status = pf_comm_open(engine, &end->transport, w->timeout, host);
     if (status >= 0) status = w->fn(engine, end->rank, w->context);
     w->status[end->rank] = status;
     snprintf(w->text[end->rank], sizeof w->text[0], "%s", status < 0 ? pf_last_error() : "");
-    if (engine) pf_comm_close(engine);
     if (w->whole)
         pf_engine_close(&engine);
     else
@@ -184,11 +229,10 @@ static void ranks_run(ranks_world *w, int (*fn)(pf_engine *, int, void *), void 
                                         .name = "threads",
                                         .rank = r,
                                         .ranks = w->ranks,
-                                        .local_rank = r,
-                                        .local_ranks = w->ranks,
                                         .send = ranks_send,
                                         .receive = ranks_receive,
                                         .test = ranks_test,
+                                        .cancel = ranks_cancel,
                                         .abort = ranks_abort,
                                         .close = ranks_close};
     }
