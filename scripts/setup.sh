@@ -13,6 +13,7 @@ PACKAGES='build-essential cmake ninja-build pkg-config
   lua-argparse lua-filesystem'
 DOCS_PACKAGES='cmark-gfm'
 TEST_PACKAGES="lua-busted lua-check libmicrohttpd-dev $DOCS_PACKAGES"
+LONG_PACKAGES='openmpi-bin libopenmpi-dev mpich libmpich-dev iproute2'
 PROTEIN_PACKAGE='mmseqs2-examples'
 
 say() { printf '%s\n' "$*" >&2; }
