@@ -33,9 +33,12 @@ install(FILES ${PROJECT_SOURCE_DIR}/engine/LIVING_IN_A_HOST.md
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR}
         PATTERN "CMakeLists.txt" EXCLUDE)
 
+# The plugin, and its source for a cluster with an MPI of its own: performer_transport.h has the line.
 if(TARGET performer_mpi)
   install(TARGETS performer_mpi LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endif()
+install(FILES ${CMAKE_CURRENT_LIST_DIR}/plugins/mpi.c
+        DESTINATION ${CMAKE_INSTALL_DATADIR}/performer)
 
 # For a stock lua5.4: where LuaRocks or a distribution wants them, and by default where Lua of
 # the same prefix looks.
