@@ -653,9 +653,10 @@ return {
   {
     id = "files", title = "Files and JSON",
     { "pf.save",
-      "path: string, tensors: table<string, pf.Tensor>|pf.Module, metadata?: table",
+      "path: string, tensors: table<string, pf.Tensor>|pf.Module|pf.Tensor, metadata?: table",
       "true?, string?, string?",
-      "As safetensors." },
+      "As safetensors; where the path ends in .npz as that, and one tensor in .npy, both " ..
+      "without metadata." },
     { "pf.npy.load", "source: string|table", "pf.Tensor|table|nil, string?, string?",
       "The array of a .npy file, or of a .npz {name = tensor}; of a path, or {bytes = string}. " ..
       "Booleans and whole numbers become i32, floating point f32 (see frombytes); any order of " ..
@@ -664,8 +665,9 @@ return {
       "true?, string?, string?",
       "A tensor as .npy, or {name = tensor} as .npz. Options dtype (as tobytes has it; its own " ..
       "if not given), of .npz compress (false). true, or nil, message, code." },
-    { "pf.load", "source: string|table", "table?, table|string, string?",
-      "{name = tensor}, and the metadata, of a path or of bytes: {bytes = string}." },
+    { "pf.load", "source: string|table", "table|pf.Tensor|nil, table|string, string?",
+      "{name = tensor}, and the metadata, of a safetensors or .npz file; of a .npy its tensor. " ..
+      "A path, by its end, or bytes: {bytes = string}." },
     { "pf.file.read", "path: string", "string?, string?, string?",
       "All bytes of a file, by the engine's access to files. Paths that begin with \"memory:\" " ..
       "name files and folders in the engine's memory and budget, in every call that takes a " ..

@@ -140,6 +140,33 @@ describe("what backward does not read", function()
     assert.same(want, gradient(weight, change_leaf))
   end)
 
+  it("are told at the call of an op in place, where backward would read them again", function()
+    local w, x = pf.tensor { 2, 3 }:requires_grad(), pf.tensor { 5, 7 }:requires_grad()
+    local tape <close> = pf.tape()
+    local loss = (w * x + w):sum()
+    for name, change in pairs { add_ = function() w:add_(1) end,
+                                mul_ = function() x:mul_(w) end } do
+      assert.raises(name .. ": x %[2%] requires a gradient, and backward of mul %(op 1 on the open "
+        .. "tape%) would read it again; change it after backward", change)
+    end
+    tape:backward(loss)
+    assert.same({ { 6, 8 }, { 2, 3 } }, { w:grad():totable(), x:grad():totable() })
+    w:add_(1)
+    assert.same({ 3, 4 }, w:totable())
+  end)
+
+  it("may change by an op in place: of what is read no more", function()
+    local w, b, x = pf.tensor { 2, 3 }:requires_grad(), pf.ones(2):requires_grad(), pf.ones(2)
+    local tape <close> = pf.tape()
+    local loss = (w * x + b):sum()
+    b:add_(1)
+    w:mul_(2)
+    tape:backward(loss)
+    w:sub_(0.1 * w:grad())
+    assert.same({ 1, 1 }, w:grad():totable())
+    assert.same({ 2, 2 }, b:totable())
+  end)
+
   it("may change: ids and buffers once backward is through, or the tape has closed", function()
     local table_, ids = pf.randn(5, 3):requires_grad(), pf.arange(4, i32)
     for step = 1, 3 do

@@ -1,6 +1,7 @@
 -- npy_spec.lua - numpy's files: the bytes that numpy writes, in every type, order and version, and
 -- what is wrong with others; .npz stored and deflated.
 local pf = require "performer"
+local support = require "spec.support"
 
 local place = "memory:array"
 
@@ -200,5 +201,66 @@ describe("a .npz file", function()
     end
     local once = bytes:gsub("empty%.npy", "a.npy.npy")
     assert.is_table((load(once)))
+  end)
+end)
+
+describe("pf.save and pf.load", function()
+  local folder
+  before_each(function() folder = support.folder() end)
+  after_each(function() support.remove(folder) end)
+
+  it("go by what a path ends in", function()
+    local a, b = pf.randn(2, 3), pf.arange(4, { dtype = "i32" })
+    for name, front in pairs { ["x.npy"] = "\x93NUMPY", ["X.NPY"] = "\x93NUMPY" } do
+      assert.is_true(pf.save(folder .. "/" .. name, a))
+      local bytes = pf.file.read(folder .. "/" .. name)
+      assert.equal(front, bytes:sub(1, 6))
+      for _, source in ipairs { folder .. "/" .. name, { bytes = bytes } } do
+        local got, metadata = pf.load(source)
+        assert.bits_equal(a, got)
+        assert.same({}, metadata)
+      end
+    end
+    for name, front in pairs { ["x.npz"] = "PK\3\4", ["x.safetensors"] = "%C", ["x.pt"] = "%C",
+                               x = "%C" } do
+      assert.is_true(pf.save(folder .. "/" .. name, { a = a, b = b }))
+      local bytes = pf.file.read(folder .. "/" .. name)
+      assert.matches("^" .. front, (bytes:gsub("%z", "0")))
+      for _, source in ipairs { folder .. "/" .. name, { bytes = bytes } } do
+        local got, metadata = pf.load(source)
+        assert.bits_equal(a, got.a)
+        assert.bits_equal(b, got.b)
+        assert.is_table(metadata)
+      end
+    end
+    local model = pf.nn.linear { from = 2, to = 3 }
+    assert.is_true(pf.save(folder .. "/m.npz", model))
+    assert.bits_equal(model:tensors().weight, pf.load(folder .. "/m.npz").weight)
+  end)
+
+  it("refuse what such a file can't hold", function()
+    local t = pf.ones(2)
+    for name, try in pairs {
+      ["x.npy holds one tensor; .*%.npz or .safetensors"] = function()
+        pf.save("x.npy", { a = t })
+      end,
+      ["x.npz holds {name = tensor}; one tensor goes into .npy"] = function()
+        pf.save("x.npz", t)
+      end,
+      ["x.npy keeps no metadata"] = function() pf.save("x.npy", t, { note = "x" }) end,
+      ["x.npz keeps no metadata"] = function() pf.save("x.npz", { a = t }, { compress = true }) end,
+      ["{name = tensor} is needed, got %S*tensor"] = function() pf.save("x.safetensors", t) end,
+      ["npy.save: compress is of .npz"] = function()
+        pf.npy.save("memory:x.npy", t, { compress = true })
+      end,
+    } do assert.raises(name, try) end
+    assert.is_true(pf.npy.save("memory:x.npy", t, { compress = false }))
+    assert.is_true(pf.file.remove "memory:x.npy")
+    for _, name in ipairs { "/none.npy", "/none.npz" } do
+      local value, message, code = pf.load(folder .. name)
+      assert.is_nil(value)
+      assert.matches("none", message)
+      assert.matches("^PF_E", code)
+    end
   end)
 end)

@@ -1614,9 +1614,10 @@ function Tokenizer:size() end
 ---@return integer?
 function Tokenizer:special(name) end
 
----As safetensors.
+---As safetensors; where the path ends in .npz as that, and one tensor in .npy, both without
+---metadata.
 ---@param path string
----@param tensors table<string, pf.Tensor>|pf.Module
+---@param tensors table<string, pf.Tensor>|pf.Module|pf.Tensor
 ---@param metadata? table
 ---@return true?, string?, string?
 function pf.save(path, tensors, metadata) end
@@ -1636,9 +1637,10 @@ function pf.npy.load(source) end
 ---@return true?, string?, string?
 function pf.npy.save(path, tensors, options) end
 
----{name = tensor}, and the metadata, of a path or of bytes: {bytes = string}.
+---{name = tensor}, and the metadata, of a safetensors or .npz file; of a .npy its tensor. A
+---path, by its end, or bytes: {bytes = string}.
 ---@param source string|table
----@return table?, table|string, string?
+---@return table|pf.Tensor|nil, table|string, string?
 function pf.load(source) end
 
 ---All bytes of a file, by the engine's access to files. Paths that begin with "memory:" name

@@ -138,18 +138,49 @@ pf.ranks = util.namespace(require "performer.ranks", "pf.ranks")
 
 -- ---- files --------------------------------------------------------------------------
 
---- Saves {name = tensor}, or a model's tensors, as safetensors; true, or nil, message, code.
-function pf.save(place, tensors, metadata)
-  if core.kind(tensors) == "module" then tensors = tensors:tensors() end
-  return core.save(place, tensors, metadata)
+--- "npy" or "npz", by what a path ends in; else nil.
+local function numpy_kind(place)
+  return type(place) == "string" and place:lower():match "%.(np[yz])$" or nil
 end
 
---- {name = tensor} and the metadata of a safetensors file, or of one's bytes: {bytes = string};
---- nil, message, code.
+--- Refuses what a file of the kind can't hold.
+local function check_numpy(kind, place, tensors, metadata)
+  local one = core.kind(tensors) == "tensor"
+  if kind == "npy" and not one then
+    util.fail("save: %s holds one tensor; {name = tensor} goes into .npz or .safetensors", place)
+  elseif kind == "npz" and one then
+    util.fail("save: %s holds {name = tensor}; one tensor goes into .npy", place)
+  elseif metadata ~= nil then
+    util.fail("save: %s keeps no metadata; .safetensors does (options are pf.npy.save's)", place)
+  end
+end
+
+--- Saves {name = tensor}, or a model's tensors, as safetensors; by the path's end as .npz, or one
+--- tensor as .npy. true, or nil, message, code.
+function pf.save(place, tensors, metadata)
+  local kind = numpy_kind(place)
+  if core.kind(tensors) == "module" then tensors = tensors:tensors() end
+  if not kind then return core.save(place, tensors, metadata) end
+  check_numpy(kind, place, tensors, metadata)
+  return core.npy_save(place, tensors)
+end
+
+local function load_numpy(place)
+  local loaded, message, code = core.npy_load(place)
+  if loaded == nil then return nil, message, code end
+  return loaded, {}
+end
+
+--- {name = tensor} and the metadata of a safetensors file, or of a .npz, which has none, and the
+--- tensor of a .npy; of a path, or of a file's bytes: {bytes = string}. nil, message, code.
 function pf.load(source)
-  if type(source) ~= "table" then return core.load(source) end
+  if type(source) ~= "table" then
+    return (numpy_kind(source) and load_numpy or core.load)(source)
+  end
   util.check_options(source, { "bytes" }, "load")
-  return file.with(source.bytes, core.load)
+  local front = type(source.bytes) == "string" and source.bytes:sub(1, 6) or ""
+  local numpy = front == "\x93NUMPY" or front:find "^PK[\3\5]"
+  return file.with(source.bytes, numpy and load_numpy or core.load)
 end
 
 pf.npy = util.namespace({
@@ -163,8 +194,11 @@ pf.npy = util.namespace({
   --- Saves a tensor as .npy, or {name = tensor} as .npz; options dtype ("u8" ... "f64") and, of
   --- .npz, compress. true, or nil, message, code.
   save = function(place, tensors, options)
-    util.check_options(options, { "dtype", "compress" }, "npy.save")
-    return core.npy_save(place, tensors, options and options.dtype, options and options.compress)
+    options = util.check_options(options, { "dtype", "compress" }, "npy.save")
+    if options.compress and core.kind(tensors) == "tensor" then
+      util.fail "npy.save: compress is of .npz, {name = tensor}: one tensor is .npy, as it is"
+    end
+    return core.npy_save(place, tensors, options.dtype, options.compress)
   end,
 }, "pf.npy")
 

@@ -117,6 +117,7 @@ int pf_op_apply_in_place(pf_engine *engine, int index, pf_tensor *const *inputs,
     pf_tensor *to = n_inputs > 0 ? inputs[0] : NULL;
     PF_TRY(pf_tensor_check(to, to ? to->dtype : PF_F32, op->in_place, pf_op_arg_name(op, 0)));
     PF_TRY(pf_tensor_check_writable(to, op->in_place));
+    PF_TRY(pf_check_leaf(engine, to, op->in_place));
     int status = forward(&c);
     if (status >= 0) status = check_place(&c, to);
     if (status >= 0) {

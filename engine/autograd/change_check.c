@@ -2,7 +2,8 @@
  * change_check.c - no silent wrong gradient after a change in place. A tape records ops alone;
  * fill_, copy_, a step of the optimizer and their like are none. What holds: whatever backward
  * or a second run would read after such a change, and whatever would lose its gradient by one,
- * is an error that names the op and the change. What nobody reads again may change at will.
+ * is an error that names the op and the change. What nobody reads again may change at will. An op
+ * in place (add_), which can look at the tape, is refused at its call where it changes a leaf.
  *
  * Changes have numbers that only grow (change.c), so a node keeps one number for all it read.
  */
@@ -95,6 +96,35 @@ int pf_check_unchanged(const pf_tape *tape, const pf_node *node) {
         const pf_tensor *t = node->out[o];
         if (t && mask & PF_USES_OUT(o) && pf_tensor_change(t) > node->changes)
             return changed(tape, node, "its result", t);
+    }
+    return PF_OK;
+}
+
+/* ---- a change that is asked for ---- */
+
+/* The node that reads the tensor's numbers again, or NULL. */
+static const pf_node *reader_of(const pf_tape *tape, const pf_tensor *t) {
+    for (int64_t k = 0; k < tape->n; k++) {
+        const pf_node *node = &tape->nodes[k];
+        const unsigned mask = reads_of(node);
+        for (int i = 0; i < node->n_in; i++) {
+            const pf_tensor *in = node->edge[i].in;
+            if (in && mask & PF_USES_IN(i) && in->storage == t->storage) return node;
+        }
+    }
+    return NULL;
+}
+
+int pf_check_leaf(const pf_engine *e, const pf_tensor *t, const char *op) {
+    if (!pf_tensor_requires_grad(t)) return PF_OK;
+    for (const pf_tape *tape = e->tape; tape; tape = tape->outer) {
+        const pf_node *node = tape->walked ? NULL : reader_of(tape, t);
+        if (!node) continue;
+        return pf_fail(
+            PF_ESTATE,
+            "%s: x %s requires a gradient, and backward of %s (op %lld on the open tape) "
+            "would read it again; " ADVICE,
+            op, pf_shape_of(t), node->op->name, (long long)(node - tape->nodes) + 1);
     }
     return PF_OK;
 }

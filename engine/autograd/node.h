@@ -94,6 +94,8 @@ static inline bool pf_made_by(const pf_tape *tape, const pf_tensor *t) {
 int pf_check_inputs(const pf_engine *e, const pf_op *op, pf_tensor *const *in, int n_in);
 /* What backward of the node reads is what the op had read and made. */
 int pf_check_unchanged(const pf_tape *tape, const pf_node *node);
+/* No backward to come reads the tensor, a leaf that `op` is about to change. */
+int pf_check_leaf(const pf_engine *e, const pf_tensor *t, const char *op);
 /* A result of the tape is what its node made. */
 int pf_check_result(const pf_tape *tape, const pf_tensor *y, const char *where, const char *what);
 

@@ -70,7 +70,8 @@ PF_API int pf_op_apply(pf_engine *engine, int index, pf_tensor *const *inputs, i
                        const pf_attr *PF_NULLABLE attrs, pf_tensor **outputs);
 /* Runs op `index`, whose row has a name in place, and writes its result over the numbers of
  * inputs[0], whose shape the result has to have: the others may be broadcast to it, or be views of
- * it. No tape records that, as with pf_tensor_copy. On failure inputs[0] is what it was. */
+ * it. No tape records that, as with pf_tensor_copy; PF_ESTATE: inputs[0] wants a gradient, and a
+ * backward to come would read it again. On failure inputs[0] is what it was. */
 PF_API int pf_op_apply_in_place(pf_engine *engine, int index, pf_tensor *const *inputs,
                                 int n_inputs, const pf_attr *PF_NULLABLE attrs);
 

@@ -34,9 +34,16 @@ static void by_view(pf_tensor *x) {
     pf_tensor_release(&view);
 }
 
-static void in_place(pf_tensor *x) {
+static int multiply(pf_tensor *x) {
     pf_tensor *in[2] = {x, x};
-    CHECK_OK(pf_op_apply_in_place(x_engine, pf_op_find(x_engine, "mul"), in, 2, NULL));
+    return pf_op_apply_in_place(x_engine, pf_op_find(x_engine, "mul"), in, 2, NULL);
+}
+/* By a view, of which nobody says that it wants a gradient. */
+static void in_place(pf_tensor *x) {
+    pf_tensor *view = NULL;
+    CHECK_OK(pf_tensor_view(&view, x));
+    CHECK_OK(multiply(view));
+    pf_tensor_release(&view);
 }
 
 static void test_refused(void) {
@@ -65,6 +72,33 @@ static void test_refused(void) {
         pf_tape_close(&tape);
         pf_tensor_release(&x);
     }
+    pf_runtime_close(&e);
+}
+
+/* An op in place on a leaf that backward would read again is refused at once, on the open tape and
+ * on those around it; the gradient is what it was. */
+static void test_refused_at_the_call(void) {
+    pf_engine e;
+    open_engine(&e, 1, NULL);
+    x_engine = &e;
+    pf_tape *outer = NULL, *inner = NULL;
+    pf_tensor *x = vector(&e, 3, 1);
+    CHECK_OK(pf_tape_open(&outer, &e));
+    pf_tensor *loss = square_sum(&e, x);
+    const float before = pf_f32(x)[2];
+    CHECK_FAILS(PF_ESTATE, multiply(x));
+    CHECK(strstr(pf_last_error(), "mul_: x [3] requires a gradient, and backward of square "));
+    CHECK_OK(pf_tape_open(&inner, &e));
+    CHECK_FAILS(PF_ESTATE, multiply(x));
+    pf_tape_close(&inner);
+    CHECK(pf_f32(x)[2] == before);
+    CHECK_OK(pf_tape_backward(outer, loss, NULL));
+    CHECK(has_grad(&e, x));
+    CHECK_OK(multiply(x)); /* nobody reads it any more */
+    pf_tensor_release(&loss);
+    pf_tape_close(&outer);
+    CHECK_OK(multiply(x));
+    pf_tensor_release(&x);
     pf_runtime_close(&e);
 }
 
@@ -135,6 +169,7 @@ static void test_threads(void) {
 
 int main(void) {
     test_refused();
+    test_refused_at_the_call();
     test_rows();
     test_threads();
     return CHECK_REPORT();
