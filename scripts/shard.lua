@@ -60,5 +60,5 @@ cli.main(function()
     and cli.count(train.documents + valid.documents, "sequence") .. ", " or ""
   cli.say("shards %s: %s, %s%d training tokens, %d held out", options.out, train.format, documents,
           train.tokens, valid.tokens)
-  cli.say("train on them with: performer train %s", cli.quote(options.out))
+  cli.say("train on them with: %s %s", cli.called "performer train", cli.quote(options.out))
 end)

@@ -56,10 +56,10 @@ describe("a failure in training", function()
       assert.is_nil(err:find("traceback", 1, true), err)
       local last = err:match "([^\n]*)\n$"
       assert.is_truthy(last:find(("performer: %s:12: "):format(file), 1, true), last)
-      assert.matches("; saved at step 9; go on with: performer train %-%-resume ", last)
+      assert.matches("; saved at step 9; go on with: %S+performer train %-%-resume ", last)
       assert.equal("step-9\n", support.read(run .. "/LATEST"))
       script(name .. ".lua", "")
-      good(last:match "go on with: performer (.*)" .. " --threads 1")
+      good(last:match "go on with: %S+performer (.*)" .. " --threads 1")
       assert.equal(whole, losses(run))
     end
   end)
@@ -124,8 +124,8 @@ describe("a failure in training", function()
     local code, _, err = performer(("%s --out %s %s %s"):format(file, run, commands.SMALL, more))
     assert.equal(1, code)
     assert.matches("loss%.lua:%d+: attempt to index", err)
-    assert.matches("\nsaved at step 3; go on with: performer [^\n]*loss%.lua %-%-resume [^\n]*\n$",
-                   err)
+    assert.matches("\nsaved at step 3; go on with: %S+performer [^\n]*loss%.lua %-%-resume "
+      .. "[^\n]*\n$", err)
   end)
 
   it("in the first step has nothing to keep", function()

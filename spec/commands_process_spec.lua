@@ -41,7 +41,7 @@ describe("the program", function()
           .. "--eval-every 1000000 --threads 1"):format(path "t.txt", run, SMALL),
           run .. "/log.jsonl", "kill -" .. signal .. " $!")
         assert.are.equal(130, code, err)
-        assert.is_truthy(err:find "stopped at step %d+; go on with: performer train %-%-resume /")
+        assert.matches("stopped at step %d+; go on with: %S+performer train %-%-resume /", err)
         local step = err:match "stopped at step (%d+)"
         assert.are.equal(("step-%s\n"):format(step), support.read(run .. "/LATEST"))
       end

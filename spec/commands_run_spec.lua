@@ -228,6 +228,16 @@ describe("a run", function()
   it("says that counting still does better, and how to go on", function()
     local run, _, err = train("beaten", ("--data %s --steps 1 --threads 1"):format(path "p.fasta"))
     assert.matches("mere counting does better so far, the model needs longer; go on with: "
-      .. "performer train %-%-resume " .. run:gsub("%p", "%%%0") .. " %-%-steps 4", err)
+      .. "%S+performer train %-%-resume " .. run:gsub("%p", "%%%0") .. " %-%-steps 4", err)
+  end)
+
+  it("tells commands by the word that it was called by", function()
+    local words = ("train %s --steps 1 --threads 1 --out %%s %s"):format(path "t.txt", SMALL)
+    for _, word in ipairs { "./performer", "performer" } do
+      local code, _, err = support.shell(("cd %s/bin; PATH=$PWD:$PATH %s %s"):format(support.build,
+        word, words:format(path("called" .. #word))))
+      assert.equal(0, code, err)
+      assert.equal(word, err:match "\nreport +(%S+) report ")
+    end
   end)
 end)

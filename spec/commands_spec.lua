@@ -59,7 +59,7 @@ describe("the commands", function()
       { "train @/t.txt --scale 0", 2, "%-%-scale 0 makes all features alike" },
       { "train @/t.txt --bidirectional yes", 2, "got 'yes'; it is 'on'" },
       { "train @/t.txt -ngl 3", 2, "unknown option '%-ngl'; everything runs on the CPU" },
-      { "eval @/t.txt @/book", 2, "the run comes first: performer eval .*book .*t%.txt" },
+      { "eval @/t.txt @/book", 2, "the run comes first: %S+performer eval .*book .*t%.txt" },
       { "eval @/book @/t.txt --data @/t.txt", 2, "stands where %-%-data is meant" },
       { "generate @/book a b", 2, "a place for RUN and PROMPT; what has blanks in it is quoted" },
       { "generate --model @/book", 2, "%-%-model is a Lua file" },
@@ -166,7 +166,7 @@ describe("the commands", function()
         .. "--resume %s --steps 60 --eval-every 50 --threads 1"):format(support.build, run))
       assert.are.equal(1, code)
       assert_sentence(err, "step 50 is not saved: .*File too large; raise .*; the last good "
-        .. "checkpoint stands; go on with: performer train %-%-resume")
+        .. "checkpoint stands; go on with: %S+performer train %-%-resume")
       assert.is_false(exists(run .. "/step-50/manifest.json"))
       assert.are.equal("step-40\n", support.read(run .. "/LATEST"))
       assert.are.equal(before, support.read(run .. "/step-40/model.safetensors"))

@@ -179,6 +179,13 @@ function cli.quote(word)
   return "'" .. word:gsub("'", "'\\''") .. "'"
 end
 
+--- "performer train" as it can be pasted where the user is: with the word that started the program,
+-- which may not be on the PATH.
+function cli.called(command)
+  local program = (rawget(_G, "arg") or {})[-1] or "performer"
+  return cli.quote(program) .. command:match "^performer(.*)$"
+end
+
 -- ---- options ----
 
 --- An argument that is one of `names`.
@@ -314,7 +321,7 @@ local function check_options(words, known, parser)
       for option in pairs(known) do names[#names + 1] = option:match "^%-%-(.+)" end
       table.sort(names)
       cli.fail(2, ("unknown option '%s'%s; %s --help lists what there is"):format(name,
-        cli_words.hint(name, names), parser._name))
+        cli_words.hint(name, names), cli.called(parser._name)))
     end
   end
 end
@@ -405,7 +412,7 @@ function cli.parse(parser, rows, words)
   if ok then tell_twice(words, rows) end
   if not ok then
     cli.fail(2, ("%s; %s --help lists what there is"):format(complaint(result, rows),
-                                                            parser._name))
+                                                            cli.called(parser._name)))
   end
   take_places(result, rows, parser)
   local given = {}

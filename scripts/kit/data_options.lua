@@ -28,7 +28,7 @@ local function pipeline(commands, command, path)
   local parts = {}
   for one in commands:gmatch "'([^']+)'" do parts[#parts + 1] = one end
   if path ~= "-" and path ~= "/dev/stdin" then parts[1] = parts[1] .. " " .. cli.quote(path) end
-  parts[#parts + 1] = ("performer %s --data -"):format(command)
+  parts[#parts + 1] = cli.called("performer " .. command) .. " --data -"
   return table.concat(parts, " | ")
 end
 

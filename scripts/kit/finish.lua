@@ -40,7 +40,8 @@ local function say_figures(record, baselines, of)
   cli.say("")
   cli.say("held out, %d tokens          perplexity   accuracy", record.tokens)
   if record.sample then
-    cli.say("  (a sample of %d: all would take too long; performer eval measures all)", of)
+    cli.say("  (a sample of %d: all would take too long; %s measures all)", of,
+            cli.called "performer eval")
   end
   cli.say("  this Performer             %10.3f   %6.2f %%", record.valid_perplexity,
           100 * record.valid_accuracy)
@@ -90,8 +91,8 @@ function finish.run(run, result)
             record.best_loss)
   end
   if picture then cli.say("picture     %s", picture) end
-  cli.say("report      performer report %s (curves, samples, where its heads look: one page)",
-          cli.quote(run.dir))
+  cli.say("report      %s %s (curves, samples, where its heads look: one page)",
+          cli.called "performer report", cli.quote(run.dir))
 end
 
 return finish

@@ -111,7 +111,7 @@ end
 --- How to go on with the run, whose layers may need their script.
 function Run:how_to_go_on(more)
   local script = self.settings.script and " --model " .. cli.quote(self.settings.script) or ""
-  return ("go on with: %s --resume %s%s%s"):format(train_options.program, cli.quote(self.dir),
+  return ("go on with: %s --resume %s%s%s"):format(train_options.called, cli.quote(self.dir),
     script, more or "")
 end
 

@@ -45,13 +45,13 @@ end
 --- Refuses a run that --model names, as other programs do, and a file before its run.
 function saved.check_run(command, options)
   if lfs.attributes(options.checkpoint or "", "mode") == "file" and saved.is_run(options.data) then
-    cli.fail(2, ("%s: %s is a file, and %s a run: the run comes first: performer %s %s %s"):format(
-      command, options.checkpoint, options.data, command, cli.quote(options.data),
-      cli.quote(options.checkpoint)))
+    cli.fail(2, ("%s: %s is a file, and %s a run: the run comes first: %s %s %s"):format(
+      command, options.checkpoint, options.data, cli.called("performer " .. command),
+      cli.quote(options.data), cli.quote(options.checkpoint)))
   end
   if not options.model or lfs.attributes(options.model, "mode") ~= "directory" then return end
   cli.fail(2, ("%s: %s is a folder, and --model is a Lua file that makes the model; a run is named "
-    .. "by itself: performer %s %s"):format(command, options.model, command,
+    .. "by itself: %s %s"):format(command, options.model, cli.called("performer " .. command),
     cli.quote(options.model)))
 end
 

@@ -73,7 +73,7 @@ end
 --- How a run that has finished is trained on.
 local function say_finished(job)
   local s, state = job.settings, job.state
-  local command = ("%s --resume %s"):format(train_options.program, cli.quote(job.dir))
+  local command = ("%s --resume %s"):format(train_options.called, cli.quote(job.dir))
   if state.stopped then
     cli.say("train: %s has ended at step %d of %d, after %s without progress; train on with: "
       .. "%s --patience %d", job.dir, state.step, s.steps, cli.count(state.waited, "evaluation"),

@@ -202,6 +202,7 @@ end
 function train_options.parse(arguments)
   local name = name_of(arguments[0])
   train_options.program = "performer " .. name
+  train_options.called = cli.called(train_options.program)
   local examples = {}
   for i, example in ipairs { "proteins.fasta.gz --minutes 3",
                              "book.txt --length 512 --steps 2000 --out runs/book",
@@ -228,7 +229,7 @@ local function typed(message)
   if words == message then return message end
   local n -- where it stands in the engine's tree is of no use here
   repeat words, n = words:gsub("%f[%w]%a+: (%-%-)", "%1") until n == 0
-  return ("%s; %s --help lists what there is"):format(words, train_options.program)
+  return ("%s; %s --help lists what there is"):format(words, train_options.called)
 end
 
 --- f(...), whose complaint is misuse, in the words of the command line.
