@@ -152,6 +152,103 @@ static void test_sizes(pf_engine *e) {
     CHECK(!s && peak < SMALL);
 }
 
+/* ---- what a file says of itself ---- */
+
+typedef struct {
+    const char *key, *value, *message;
+} word;
+
+static const word alone_words[] = {
+    {"format", "other", "holds no state"},
+    {"version", "9", "version 9 of the format"},
+    {"kind", "model", "a state of a model, wanted is one of attention alone"},
+    {"positions", "{}", "'positions' in the file is not what it must be"},
+    {"positions", "[7", "line 1"},
+    {"positions", "[-1]", "a position in it is none"},
+    {"positions", "[0.5]", "a position in it is none"},
+    {"positions", "[1e300]", "a position in it is none"},
+    {"positions", "[]", "fewer layers"},
+    {"positions", "[7, 7]", "holds more than this state"},
+    {"recent", "[]", "fewer layers"},
+    {"recent", "[-1]", "a count of steps in it is none"},
+    {"recent", "[0.5]", "a count of steps in it is none"},
+    {"hosts", "[]", "'hosts' in the file is not what it must be"},
+    {"kernel", "[]", "'kernel' in the file is not what it must be"},
+    {"kernel", "{\"name\": \"none such\"}", "does not hold"},
+    {"host", "mine", "custom kernel 'mine'"},
+    {"batch", "", "'batch' is '', not a size"},
+    {"batch", "1", "it says 1 sequences of 2 heads"},
+    {"heads", "0", "'heads' is '0', not a size"},
+    {"heads", "2x", "'heads' is '2x', not a size"},
+    {"heads", "4", "it says 2 sequences of 4 heads"},
+    {"head_dim", "-3", "'head_dim' is '-3', not a size"},
+    {"value_dim", "1048577", "'value_dim' is '1048577', not a size"},
+    {"value_dim", "5", "values of 5"},
+};
+
+static const word stream_words[] = {
+    {"kind", "attention", "a state of attention alone, wanted is one of a model"},
+    {"model", "0", "of another model"},
+    {"batch", "none", "'batch' is 'none', not a size"},
+    {"keep", "some", "what it keeps is no number"},
+    {"keep", "-1", "what it keeps is no number"},
+    {"keep", "3x", "what it keeps is no number"},
+    {"positions", "[]", "fewer layers"},
+};
+
+/* The file as it is but for one word. */
+static void write_with(pf_engine *e, const held *f, const char *path, const word *w) {
+    CHECK_OK(pf_config_set_string(f->meta, w->key, w->value));
+    CHECK_OK(seal(e, NULL, f->list, f->n, f->meta, path));
+}
+
+static void told(int status, const word *w) {
+    bool good = status == PF_EFORMAT && strstr(pf_last_error(), w->message);
+    if (!good) fprintf(stderr, "  %s = %s: %s\n", w->key, w->value, pf_last_error());
+    check_one(good, w->message, __FILE__, __LINE__);
+}
+
+static void test_words(pf_engine *e) {
+    const char *path = scratch_path("%s/words.safetensors", folder);
+    pf_state *s = NULL;
+    for (int i = 0; i < PF_COUNT(alone_words); i++) {
+        held f = saved(e, "{'name': 'relu'}");
+        write_with(e, &f, path, &alone_words[i]);
+        drop(&f);
+        told(pf_state_load(&s, e, path, NULL), &alone_words[i]);
+        CHECK(!s);
+    }
+}
+
+/* Tensors that the state has, of other shapes or not at all. */
+static void test_tensors(pf_engine *e) {
+    static const struct {
+        const char *kernel, *name;
+        int dim;
+        const char *message;
+    } rows[] = {
+        {"{'name': 'relu'}", "z", 2, "'z' in the file is"},
+        {"{'name': 'relu'}", "z", -1, "lacks the tensor 'z'"},
+        {"{'name': 'relu'}", "s", 0, "'s' in the file is"},
+        {"{'name': 'relu'}", "s", -1, "'s' in the file is not there"},
+        {"exact", "keys", 1, "'keys' in the file is"},
+        {"exact", "values", 2, "'values' in the file is"},
+        {"exact", "values", -1, "lacks the tensor 'values'"},
+    };
+    pf_state *s = NULL;
+    size_t peak;
+    for (int i = 0; i < PF_COUNT(rows); i++) {
+        held f = saved(e, rows[i].kernel);
+        if (rows[i].dim >= 0)
+            resize(e, &f, rows[i].name, rows[i].dim, 9);
+        else
+            take_out(&f, rows[i].name);
+        const word w = {rows[i].name, rows[i].kernel, rows[i].message};
+        told(try_alone(e, &f, &s, &peak), &w);
+        CHECK(!s);
+    }
+}
+
 /* ---- counts ---- */
 
 /* More steps in the recent sums than these ever hold: they are settled at the next step. */
@@ -266,6 +363,48 @@ static void test_batch(pf_engine *e) {
     pf_module_release(&m);
 }
 
+static void test_stream_words(pf_engine *e) {
+    const char *path = scratch_path("%s/stream.safetensors", folder);
+    pf_module *m = deep_model(e, 1);
+    pf_stream *s = fed(e, m, 3), *loaded = NULL;
+    for (int i = 0; i < PF_COUNT(stream_words); i++) {
+        CHECK_OK(pf_stream_save(s, path));
+        held f = read_file(e, path);
+        write_with(e, &f, path, &stream_words[i]);
+        drop(&f);
+        told(pf_stream_load(&loaded, e, m, path), &stream_words[i]);
+        CHECK(!loaded);
+    }
+    pf_stream_close(&s);
+    pf_module_release(&m);
+}
+
+/* The logits that stand, and what was fed, are of the batch and of one vocabulary. */
+static void test_picked(pf_engine *e) {
+    static const struct {
+        const char *name;
+        int dim;
+        const char *message;
+    } rows[] = {{"logits", 0, "'logits' in the file is"},
+                {"seen", 0, "'seen' in the file is"},
+                {"seen", 1, "of two vocabularies"}};
+    const char *path = scratch_path("%s/stream.safetensors", folder);
+    pf_module *m = deep_model(e, 1);
+    pf_stream *s = fed(e, m, 3), *loaded = NULL;
+    for (int i = 0; i < PF_COUNT(rows); i++) {
+        const word w = {rows[i].name, "resized", rows[i].message};
+        CHECK_OK(pf_stream_save(s, path));
+        held f = read_file(e, path);
+        resize(e, &f, rows[i].name, rows[i].dim, 9);
+        CHECK_OK(seal(e, m, f.list, f.n, f.meta, path));
+        drop(&f);
+        told(pf_stream_load(&loaded, e, m, path), &w);
+        CHECK(!loaded);
+    }
+    pf_stream_close(&s);
+    pf_module_release(&m);
+}
+
 /* Whatever the depth: the places of many nodes are a long text. */
 static void test_depth(pf_engine *e) {
     const char *path = scratch_path("%s/deep.safetensors", folder);
@@ -288,9 +427,13 @@ int main(void) {
     scratch_open(folder, sizeof folder);
     CHECK_OK(pf_engine_open(&e, &options));
     test_sizes(e);
+    test_words(e);
+    test_tensors(e);
     test_recent(e);
     test_packed(e);
     test_batch(e);
+    test_stream_words(e);
+    test_picked(e);
     test_depth(e);
     pf_engine_close(&e);
     scratch_remove(folder);
