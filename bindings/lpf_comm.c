@@ -7,7 +7,10 @@
  */
 #include "lpf.h"
 
+#include <pthread.h>
+#include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "performer_comm.h"
 
@@ -47,10 +50,23 @@ static int comm_close(lua_State *L) {
     return 0;
 }
 
-/* comm_abort(code): ends every rank. */
+/* A transport that hangs in its own end must not keep this process. */
+static void *leave_late(void *code) {
+    sleep(5);
+    _exit((int)(intptr_t)code);
+}
+
+/* comm_abort(code): ends every rank, this one by what the script does next, or in 5 s. */
 static int comm_abort(lua_State *L) {
     const int64_t code = lpf_check_whole(L, 1, "abort", "the exit code");
-    pf_comm_abort(lpf_engine(L), (int)code);
+    pf_engine *engine = lpf_engine(L);
+    pf_comm_info info = {.size = sizeof info};
+    pthread_t thread;
+    if (code < 1 || code > 255) return lpf_raise(L, "abort: the code must be from 1 to 255");
+    lpf_result(L, pf_comm_about(engine, &info));
+    if (info.ranks > 1 && pthread_create(&thread, NULL, leave_late, (void *)(intptr_t)code) == 0)
+        pthread_detach(thread);
+    pf_comm_abort(engine, (int)code);
     return 0;
 }
 
