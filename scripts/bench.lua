@@ -3,6 +3,7 @@ local attention = require "kit.attention"
 local bench_attention = require "kit.bench_attention"
 local bench_features = require "kit.bench_features"
 local bench_kinds = require "kit.bench_kinds"
+local bench_ranks = require "kit.bench_ranks"
 local bench_report = require "kit.bench_report"
 local cli = require "kit.cli"
 local engine = require "kit.engine"
@@ -18,23 +19,26 @@ local ROWS = {
   { "heads", "positive", 8, "heads H" },
   { "head-dim", "positive", 64, "head width d; the model is H x d wide" },
   { "features", "positive", 256, "random features m" },
-  { "batch", "positive", 1, "batch B; generate: sequences that are served, beside one alone" },
+  { "batch", "positive", 1, "batch B; generate: sequences that are served, beside one alone; ranks: "
+    .. "rows in segments" },
   { "hidden", "positive", nil, "feed-forward width (default 4 x width)" },
-  { "layers", "positive", 4, "train, generate: blocks" },
-  { "vocab", "positive", 256, "train, generate: tokens in the vocabulary" },
+  { "layers", "positive", 4, "train, generate, ranks: blocks" },
+  { "vocab", "positive", 256, "train, generate, ranks: tokens in the vocabulary" },
   { "kernel", "name", "softmax", "feature map of favor" },
   { "which", "name", nil, "attention, block, kinds: only this one: "
     .. table.concat(attention.kind_names(), ", ") },
-  { "tokens", "positive", 64, "generate: tokens after each prompt" },
+  { "tokens", "positive", nil, "generate: tokens after each prompt; ranks: of a rank in a step",
+    "64; ranks: 4096" },
   { "norm", "number", nil, "features: |x + y| (default 0.5, 1 and 1.5)" },
   { "draws", "positive", 400, "features: projections drawn" },
   { "out", "file", nil,
-    "crossover: file for the table; kinds: file for the picture (SVG); report: folder" },
+    "crossover: file for the table; kinds, ranks: file for the picture (SVG); report: folder" },
   { "repeats", "positive", 5, "timed repetitions; the median counts" },
   { "causal", "flag", nil, "causal attention" },
   { "json", "flag", nil, "JSON lines on stdout" },
 }
 table.move(bench_kinds.rows, 1, #bench_kinds.rows, #ROWS + 1, ROWS)
+table.move(bench_ranks.rows, 1, #bench_ranks.rows, #ROWS + 1, ROWS)
 table.move(model_options.attention_rows, 1, #model_options.attention_rows, #ROWS + 1, ROWS)
 local LONGEST = 8192 -- that every attention is measured at: where work grows longer takes minutes
 local gflops, over = tools.gflops, tools.over
@@ -362,7 +366,7 @@ end
 local CASES = { gemm = bench_gemm, attention = bench_attention_case, block = bench_block,
                 train = bench_train, generate = bench_generate, features = bench_features.features,
                 crossover = bench_features.crossover, report = bench_report.run,
-                kinds = bench_kinds.run }
+                kinds = bench_kinds.run, ranks = bench_ranks.run }
 
 local ALL_THREADS = { kinds = true, report = true } -- where nothing is said
 
@@ -387,6 +391,7 @@ local function main()
     "performer bench kinds --causal --data book.txt --out kinds.svg",
     "performer bench features --features 256",
     "performer bench crossover --threads 2 --out crossover.json",
+    "performer bench ranks --simulate --hosts 2,8,64 --link 1g --layers 12 --tokens 16384",
     "performer bench report --out report",
   })
   local names = {}
@@ -403,6 +408,7 @@ local function main()
   options.causal = options.causal or false
   check_which(options, given)
   options.lengths = options.length and tools.lengths(options.length)
+  options.tokens = options.tokens or (options.case == "ranks" and 4096 or 64)
   if not options.threads and not ALL_THREADS[options.case] then options.threads = 1 end
   if options.out and options.case == "kinds" then
     whole_file.check_suffix("bench", options.out, "svg")

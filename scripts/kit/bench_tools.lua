@@ -191,6 +191,13 @@ local TABLES = {
   served = { { "prompt", "prompt", 7, length }, { "B", "sequences", 9, whole },
     { "tokens_per_s", "tokens/s", 10, significant }, { "state_bytes", "states", 11, bytes },
     { "time_to_lockstep", "x in step", 9, ratio } },
+  ranks = { { "way", "way", -8 }, { "sum", "sum", -8 }, { "ranks", "ranks", 6, whole },
+    { "hosts", "hosts", 6, whole }, { "step_ms", "step ms", 9, significant },
+    { "talk_ms", "talk ms", 9, significant }, { "efficiency", "efficiency", 10, percent },
+    { "tokens_per_s", "tokens/s", 10, significant },
+    { "bytes_per_host", "of a host", 10, bytes }, { "messages", "messages", 9, whole },
+    { "formula_ms", "formula ms", 10, significant },
+    { "from_formula", "off", 6, function(v) return percent(math.abs(v)) end } },
   features = { { "kernel", "kernel", -13 }, { "rows", "rows", -11 }, { "features", "m", 5, whole },
     { "norm", "|x+y|", 6, significant }, { "predicted_rel_mse", "predicted", 10, significant },
     { "measured_rel_mse", "measured", 10, significant }, { "bias_sigma", "bias/sigma", 11, ratio },
@@ -212,8 +219,9 @@ local function line(columns, give)
   return (table.concat(parts, "  "):gsub("%s+$", "")) .. "\n"
 end
 
---- What every figure of a table was measured with, above it.
+--- What every figure of a table was measured with, above it, or the case's own words for that.
 local function heading(case, record, options)
+  if options.heading then return ("bench %s: %s\n"):format(case, options.heading) end
   local info = pf.info()
   local parts = { ("%d thread%s"):format(options.threads, options.threads == 1 and "" or "s"),
                   info.cpu_name .. " kernels", info.blas:match "^%S+ %S+" or info.blas }
