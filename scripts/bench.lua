@@ -19,8 +19,8 @@ local ROWS = {
   { "heads", "positive", 8, "heads H" },
   { "head-dim", "positive", 64, "head width d; the model is H x d wide" },
   { "features", "positive", 256, "random features m" },
-  { "batch", "positive", 1, "batch B; generate: sequences that are served, beside one alone; ranks: "
-    .. "rows in segments" },
+  { "batch", "positive", 1, "batch B; generate: sequences that are served, beside one "
+    .. "alone; ranks: rows in segments" },
   { "hidden", "positive", nil, "feed-forward width (default 4 x width)" },
   { "layers", "positive", 4, "train, generate, ranks: blocks" },
   { "vocab", "positive", 256, "train, generate, ranks: tokens in the vocabulary" },

@@ -279,3 +279,37 @@ describe("performer bench ranks", function()
     assert.matches("left out: 71976000 messages a step", err)
   end)
 end)
+
+describe("ping", function()
+  local ping = support.build .. "/examples/ping"
+
+  --- Is there an mpirun, and the plugin for its MPI?
+  local function has_ranks()
+    return commands.exists(support.build .. "/lib/libperformer_mpi.so")
+      and support.shell "command -v mpirun" == 0
+  end
+
+  it("says what a link does, in the words that the simulator takes", function()
+    if not has_ranks() then return pending "no MPI here" end
+    local code, out, err = support.shell(("timeout -k 5 60 mpirun --allow-run-as-root "
+      .. "--oversubscribe --bind-to none -n 3 '%s' 16"):format(ping))
+    assert.equal(0, code, err)
+    assert.matches("3 ranks, 3 of them on this host\nlink: [%d.]+ us, %d+ MB/s; sum of 16%.0 MB: "
+      .. "[%d.]+ ms\n", out)
+    local words = out:match "performer (bench ranks [^\n]*)\n"
+    local played = commands.good(words .. " --way data --params 4000000 --json")
+    assert.equal(3, commands.records(played)[1].ranks)
+  end)
+
+  it("refuses what it can't", function()
+    local code, _, err = support.shell(("'%s' 1"):format(ping))
+    assert.same({ 2, "ping: '1' is no size: give 16 to 1024 (MB)\n" }, { code, err })
+    code, _, err = support.shell(("'%s' 16 /none.so"):format(ping))
+    assert.equal(1, code)
+    assert.matches("^ping: /none%.so: .*No such file", err)
+    if not has_ranks() then return end
+    code, _, err = support.shell(("'%s'"):format(ping))
+    assert.equal(1, code)
+    assert.matches("one rank: start two or more, with mpirun %-n 2", err)
+  end)
+end)

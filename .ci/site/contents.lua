@@ -33,6 +33,7 @@ return {
     { kind = "markdown", "examples/guides/streaming.md", file = "guide-streaming.html" },
     { kind = "markdown", "examples/guides/embedding.md", file = "guide-embedding.html" },
     { kind = "markdown", "examples/guides/proteins.md", file = "guide-proteins.html" },
+    { kind = "markdown", "examples/guides/ranks.md", file = "guide-ranks.html" },
     { kind = "markdown", "engine/LIVING_IN_A_HOST.md", file = "living-in-a-host.html" },
     { kind = "markdown", "examples/hosts/README.md", file = "hosts.html" } },
   { title = "More examples",

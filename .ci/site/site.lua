@@ -21,7 +21,7 @@ local markdown = require "markdown"
 
 local OUT = arg[1] or root .. "build/docs"
 local SOURCES = { lua = "lua", c = "c", h = "c", hpp = "cpp", cpp = "cpp", html = "html",
-                  txt = "text" }
+                  txt = "text", sh = "sh", yaml = "text" }
 
 local pages, order = {}, {} -- by file; in the order of the contents
 local place = {}            -- path in the repository -> list of pages that are made of it
