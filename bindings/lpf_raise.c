@@ -202,14 +202,54 @@ int lpf_protect(lpf_context *ctx, lua_CFunction body, void *call) {
     return ctx->hosted ? protect_hosted(ctx, body, call) : protect(ctx, body, call);
 }
 
+/* How much the engine put before a text that it was told, which it may have cut: the path of the
+ * layer whose forward raised it. 0: nothing. */
+static size_t path_before(const char *message, const char *text) {
+    enum { ENOUGH = 64 }; /* bytes that are no chance */
+    const size_t n = strlen(message), all = strlen(text);
+    for (size_t k = 1; k < n; k++) {
+        const size_t rest = n - k;
+        if ((rest == all || (rest < all && rest >= ENOUGH)) && !strncmp(message + k, text, rest))
+            return k;
+    }
+    return 0;
+}
+
+/* The length of the "file:line: " that a text begins with. */
+static size_t position_of(const char *text) {
+    const char *end = text + strcspn(text, "\n");
+    for (const char *at = text; (at = memchr(at, ':', (size_t)(end - at))) != NULL; at++) {
+        const size_t digits = strspn(at + 1, "0123456789");
+        if (digits > 0 && strncmp(at + 1 + digits, ": ", 2) == 0)
+            return (size_t)(at - text) + digits + 3;
+    }
+    return 0;
+}
+
+/* The error of a Lua layer on top, a text: with the path of the layer behind its position, where
+ * layers in C have theirs. */
+static void name_layer(lua_State *L) {
+    const char *text = lua_tostring(L, -1), *message = pf_last_error_from(1);
+    const size_t path = path_before(message, text), at = position_of(text);
+    if (path == 0) return;
+    const int status = lpf_status_of(L, -1);
+    lua_pushlstring(L, text, at);
+    lua_pushlstring(L, message, path);
+    lua_pushstring(L, text + at);
+    lua_concat(L, 3);
+    if (status != PF_EHOST) lpf_remember(L, status);
+}
+
 int lpf_result(lua_State *L, int status) {
     if (status >= 0) return status;
     luaL_checkstack(L, 8, "error");
     if (status == PF_EHOST) {
-        /* A Lua callback raised: its own error goes on, as if no C had been between. */
+        /* A Lua callback raised: its own error goes on, as if no C had been between, but that a
+         * text says which layer's it is. */
         bool none = lua_rawgetp(L, LUA_REGISTRYINDEX, &pending_key) == LUA_TBOOLEAN;
         lua_pushboolean(L, 0);
         lua_rawsetp(L, LUA_REGISTRYINDEX, &pending_key);
+        if (lua_type(L, -1) == LUA_TSTRING) name_layer(L);
         if (!none) return lua_error(L);
         lua_pop(L, 1);
     }

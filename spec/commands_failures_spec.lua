@@ -135,7 +135,7 @@ describe("a failure in training", function()
     local code, _, err = performer(("train --out %s %s %s --model %s"):format(run, commands.SMALL,
       more, file))
     assert.equal(1, code)
-    assert.matches("first%.lua:12: no; no checkpoint was saved yet\n$", err)
+    assert.matches("first%.lua:12: layer 3: no; no checkpoint was saved yet\n$", err)
     assert.is_false(exists(run .. "/LATEST"))
   end)
 end)

@@ -315,7 +315,9 @@ describe("a layer in Lua", function()
 end)
 
 describe("what a layer in Lua gets wrong", function()
-  local here = "lua_layers_spec.lua:%d+: "
+  local here = "^spec/lua_layers_spec.lua:%d+: "
+  local inner, only = here .. "layer 1%.1: ", here .. "layer 1: "
+  local sliced = here .. "sliced: 1: "
 
   local function wrong(layer, run)
     layer.name = layer.name or "mine"
@@ -326,13 +328,13 @@ describe("what a layer in Lua gets wrong", function()
     return message
   end
 
-  it("is told with its file and line", function()
+  it("is told with its file and line, and the path of the layer", function()
     local function nothing() end
-    assert.matches(here .. "mine: its forward must return a tensor, got nil",
+    assert.matches(inner .. "mine: its forward must return a tensor, got nil",
       wrong { forward = nothing })
-    assert.matches(here .. "attempt to index a nil value",
+    assert.matches(inner .. "attempt to index a nil value",
       wrong { forward = function(self, x) return x * self.gone.w end })
-    assert.matches(here .. "matmul: a is %[1, 32, 2%]",
+    assert.matches(inner .. "matmul: a is %[1, 32, 2%]",
       wrong { forward = function(_, x) return x:matmul(pf.ones(3, 3)) end })
     local same_x = function(_, x) return x end
     local function at_step(layer)
@@ -342,10 +344,10 @@ describe("what a layer in Lua gets wrong", function()
       end
     end
     local layer = { name = "mine", forward = same_x, step = nothing }
-    assert.matches(here .. "mine: its step must return a tensor, got nil",
+    assert.matches(only .. "mine: its step must return a tensor, got nil",
       wrong(layer, at_step(layer)))
     layer = { name = "mine", forward = same_x, step = function(_, x) return x, 2 end }
-    assert.matches(here .. "mine: its step must return a tensor, and a table or nothing behind " ..
+    assert.matches(only .. "mine: its step must return a tensor, and a table or nothing behind " ..
       "it, got number", wrong(layer, at_step(layer)))
     for _, hook in ipairs { "step", "begin", "part", "after_step" } do
       assert.matches("mine: its " .. hook .. " must be a function, got number",
@@ -354,7 +356,7 @@ describe("what a layer in Lua gets wrong", function()
     for _, exit in ipairs { 1, { 2 }, { pf.ones(1), pf.ones(1), pf.ones(1), pf.ones(1), pf.ones(1),
                                         pf.ones(1) } } do
       layer = { name = "mine", forward = same_x, part = function(_, x) return x, exit end }
-      assert.matches(here .. "mine: its part must return a tensor and a list of at most 5",
+      assert.matches(sliced .. "mine: its part must return a tensor and a list of at most 5",
         wrong(layer, function()
           nn.chain { layer }:backward_sliced({ input = pf.ones(1, 32, 2),
             target = pf.zeros(1, 32, i32) }, { slices = 2 })
@@ -378,5 +380,21 @@ describe("what a layer in Lua gets wrong", function()
     nn.define("mistaken", function() return 5 end)
     assert.matches(here .. "nn.define: the function for 'mistaken' must return a layer, got number",
       wrong({}, function() nn.build { type = "lua", name = "mistaken" } end))
+  end)
+
+  it("keeps what was thrown, whatever it is", function()
+    local thrown = { code = 7 }
+    assert.equal("layer 1.1: bare", wrong { forward = function() error("bare", 0) end })
+    assert.is_true(rawequal(thrown, wrong { forward = function() error(thrown) end }))
+    local long = ("long "):rep(2000)
+    assert.equal("layer 1.1: " .. long, wrong { forward = function() error(long, 0) end })
+    assert.equal("a:12: layer 1.1: b\nc:3: d", wrong { forward = function()
+      error("a:12: b\nc:3: d", 0)
+    end })
+    local alone = nn.module { name = "mine", forward = function() error "alone" end }
+    assert.matches(here .. "alone$", wrong({}, function() alone(pf.ones(1, 2)) end))
+    local two = nn.chain { nn.chain {}, nn.linear { from = 3, to = 3 } }
+    assert.matches(inner .. "layer 2: linear: x is %[1, 32, 2%]", wrong { two = two,
+      forward = function(self, x) return self.two(x) end })
   end)
 end)

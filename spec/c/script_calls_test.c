@@ -190,6 +190,10 @@ static void test_statuses(pf_engine *engine, pf_script *s) {
     CHECK_FAILS(PF_ESHAPE, load(s, "local co = coroutine.wrap(function()\n"
                                    "  pf.matmul(pf.ones(2, 3), pf.ones(2, 3)) end) co()"));
     CHECK_FAILS(PF_EINVAL, load(s, "pf.nn.linear { from = 2, too = 3 }"));
+    CHECK_FAILS(PF_ESHAPE, load(s, "local mine = pf.nn.module { name = 'mine', forward =\n"
+                                   "  function(self, x) return x:matmul(x) end }\n"
+                                   "pf.nn.chain { pf.nn.chain {}, mine }(pf.ones(2, 3))"));
+    CHECK(says("chunk:2: layer 2: matmul: a is [2, 3]"));
     CHECK_FAILS(PF_ENOTFOUND, load(s, "assert(pf.load '/no/such/file.safetensors')"));
     CHECK_FAILS(PF_EHOST, load(s, "error 'mine'"));
     CHECK_FAILS(PF_EHOST, load(s, "error()"));
