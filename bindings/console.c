@@ -24,6 +24,7 @@ typedef struct {
     lua_State *L;
     line_edit *edit; /* NULL: lines come as they are */
     int complete;    /* stack index of the function, while a line is read */
+    bool locked_out; /* the history file is another's, and stays so */
 } console;
 
 static console *console_of(lua_State *L) { return lua_touserdata(L, lua_upvalueindex(1)); }
@@ -31,15 +32,37 @@ static console *console_of(lua_State *L) { return lua_touserdata(L, lua_upvaluei
 /* ---- lines ---------------------------------------------------------------------- */
 
 #ifdef LPF_EDIT
+typedef struct {
+    const char *line;
+    size_t bytes, cursor;
+} tab;
+
+/* complete(line, cursor): two results. */
+static int call_complete(lua_State *L) {
+    const tab *at = lua_touserdata(L, 2);
+    lua_settop(L, 1);
+    lua_pushlstring(L, at->line, at->bytes);
+    lua_pushinteger(L, (lua_Integer)at->cursor);
+    lua_call(L, 2, 2);
+    return 2;
+}
+
+/* Nothing of Lua's that may raise, for want of memory too, is called outside of the lua_pcall: an
+ * error would leave the editor in its middle. */
 static edit_completion on_tab(void *context, const char *line, size_t bytes, size_t cursor) {
     console *c = context;
     lua_State *L = c->L;
+    tab at = {line, bytes, cursor};
     edit_completion found = {NULL, NULL};
-    lua_settop(L, c->complete);
+    lua_settop(L, c->complete); /* no more than what the last Tab gave is above */
+    if (!lua_checkstack(L, 4)) return found;
+    lua_pushcfunction(L, call_complete);
     lua_pushvalue(L, c->complete);
-    lua_pushlstring(L, line, bytes);
-    lua_pushinteger(L, (lua_Integer)cursor);
+    lua_pushlightuserdata(L, &at);
     if (lua_pcall(L, 2, 2, 0) != LUA_OK) return found;
+    /* As they are: of a number lua_tostring would make a text. */
+    if (lua_type(L, -2) != LUA_TSTRING && !lua_isnil(L, -2)) return found;
+    if (lua_type(L, -1) != LUA_TSTRING && !lua_isnil(L, -1)) return found;
     found.insert = lua_tostring(L, -2); /* they stay on the stack */
     found.show = lua_tostring(L, -1);
     return found;
@@ -140,10 +163,26 @@ static int console_call(lua_State *L) {
 
 /* ---- the file of what was typed -------------------------------------------------- */
 
+/* Whoever holds the lock writes a line; one that is stopped there must not stop this session. Then
+ * what is typed is not kept, and the next line waits no more. */
+static bool lock(console *c, int fd) {
+    enum { TRIES = 100, PAUSE = 10 }; /* milliseconds */
+    for (int i = c->locked_out ? TRIES - 1 : 0; i < TRIES; i++) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+            c->locked_out = false;
+            return true;
+        }
+        if (errno != EWOULDBLOCK && errno != EINTR) return false;
+        poll(NULL, 0, PAUSE);
+    }
+    c->locked_out = true;
+    return false;
+}
+
 /* Opens it for this session alone; several write to one file. -1: it can't be. */
-static int open_history(const char *path, int how) {
-    const int fd = open(path, how | O_CREAT | O_CLOEXEC, 0600);
-    if (fd >= 0 && flock(fd, LOCK_EX) == 0) return fd;
+static int open_history(console *c, const char *path, int how) {
+    const int fd = open(path, how | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
+    if (fd >= 0 && lock(c, fd)) return fd;
     if (fd >= 0) close(fd);
     return -1;
 }
@@ -185,7 +224,7 @@ static void push_tail(lua_State *L, int fd, size_t most) {
 static int console_history(lua_State *L) {
     const char *path = luaL_checkstring(L, 1);
     const size_t most = (size_t)luaL_checkinteger(L, 2);
-    const int fd = access(path, F_OK) == 0 ? open_history(path, O_RDWR) : -1;
+    const int fd = access(path, F_OK) == 0 ? open_history(console_of(L), path, O_RDWR) : -1;
     if (fd < 0) return 0;
     push_tail(L, fd, most);
     size_t bytes;
@@ -200,14 +239,15 @@ static int console_history(lua_State *L) {
 }
 
 static int console_append(lua_State *L) {
+    console *c = console_of(L);
     size_t bytes;
     char *path = lua_newuserdatauv(L, strlen(luaL_checkstring(L, 1)) + 1, 0);
     const char *text = luaL_checklstring(L, 2, &bytes);
     strcpy(path, lua_tostring(L, 1));
-    int fd = open_history(path, O_WRONLY | O_APPEND);
+    int fd = open_history(c, path, O_WRONLY | O_APPEND);
     if (fd < 0 && errno == ENOENT) {
         make_folders(path);
-        fd = open_history(path, O_WRONLY | O_APPEND);
+        fd = open_history(c, path, O_WRONLY | O_APPEND);
     }
     lua_pushboolean(L, fd >= 0 && write_all(fd, text, bytes));
     if (fd >= 0) close(fd);

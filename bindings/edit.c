@@ -1,6 +1,8 @@
 /*
  * edit.c - see edit.h. Characters come by process_wait, so that Ctrl-C, an end and a new size of
- * the window reach a line that is being written; the terminal is as it was whenever Lua runs.
+ * the window reach a line that is being written; the terminal is as it was whenever Lua runs, but
+ * at Tab: what is typed ahead would be edited and shown by the terminal meanwhile. What completes
+ * writes nothing itself, and no error of its comes through here (console.c).
  *
  * The locale is the editor's alone, while it works: what a script does with letters is the same
  * whatever the terminal writes.
@@ -21,7 +23,7 @@ enum { REMEMBERED = 2000, PROMPT = 64 };
 struct line_edit {
     EditLine *el;
     History *history;
-    locale_t locale;
+    locale_t locale, outer; /* outer: of whoever reads a line */
     mbstate_t partial;
     char prompt[PROMPT];
     edit_complete complete;
@@ -82,9 +84,11 @@ static unsigned char complete(EditLine *el, int key) {
     line_edit *edit = edit_of(el);
     const LineInfo *line = el_line(el);
     (void)key;
+    uselocale(edit->outer);
     const edit_completion found =
         edit->complete(edit->context, line->buffer, (size_t)(line->lastchar - line->buffer),
                        (size_t)(line->cursor - line->buffer));
+    uselocale(edit->locale);
     if (found.show) {
         printf("\n%s\n", found.show);
         fflush(stdout);
@@ -168,9 +172,9 @@ const char *edit_read(line_edit *edit, const char *prompt, process_input *why) {
     int n = 0;
     snprintf(edit->prompt, sizeof edit->prompt, "%s", prompt);
     edit->why = INPUT_READY;
-    const locale_t before = uselocale(edit->locale);
+    edit->outer = uselocale(edit->locale);
     const char *line = el_gets(edit->el, &n);
-    uselocale(before);
+    uselocale(edit->outer);
     *why = edit->why;
     return n > 0 ? line : NULL;
 }

@@ -12,8 +12,8 @@
 
 typedef struct line_edit line_edit;
 
-/* At Tab: the line, its length and the cursor in bytes. Gives what to insert (or NULL) and what to
- * show below (or NULL); both stay until the next call. */
+/* At Tab, in the caller's locale: the line, its length and the cursor in bytes. Gives what to
+ * insert (or NULL) and what to show below (or NULL); both stay until the next call. */
 typedef struct {
     const char *insert, *show;
 } edit_completion;

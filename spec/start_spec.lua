@@ -111,6 +111,21 @@ describe("the program's way in", function()
     end
   end)
 
+  it("waits for no history file that somebody holds", function()
+    local folder = support.folder()
+    local file = folder .. "/history"
+    support.write(file, "before\n")
+    local code, out = support.shell(([[cd %s
+      flock history sh -c 'touch held; while [ ! -e done ]; do sleep 0.02; done' &
+      while [ ! -e held ]; do sleep 0.02; done; cd "$OLDPWD"
+      printf '%%s\n' '1 + 1' '2 + 2' | PF_HISTORY=%s timeout 60 %s/bin/performer -i
+      code=$?; touch %s/done; wait; exit $code]]):format(folder, file, support.build, folder))
+    assert.equal(0, code)
+    assert.matches("pf> 2\npf> 4\npf> \n$", out)
+    assert.equal("before\n", support.read(file))
+    support.remove(folder)
+  end)
+
   it("keeps a history file of the last megabyte, that two sessions share", function()
     local folder = support.folder()
     local file = folder .. "/new/folder/history"
