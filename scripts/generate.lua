@@ -53,6 +53,9 @@ local function check(options, given)
     cli.fail(2, "generate: --top-p must be above 0 and at most 1")
   end
   if options.min_p > 1 then cli.fail(2, "generate: --min-p must be at most 1") end
+  for _, stop in ipairs(options.stop or {}) do
+    if stop == "" then cli.fail(2, "generate: --stop: '' is empty; leave it out, or say which") end
+  end
   if options.repetition_penalty == 0 then
     cli.fail(2, "generate: --repetition-penalty must be more than 0 (1: none)")
   end
@@ -302,6 +305,7 @@ local function main()
   if options.fasta and not tokenizer:special "end" then
     cli.fail(1, "generate: --fasta is for proteins, and the model writes bytes; leave it out")
   end
+  if options.top_k >= tokenizer:size() then options.top_k = 0 end -- all of them, by any number
   options.stops = cli.try(2, writing.stops, options.stop, tokenizer)
   local prompts = options.prompts and read_prompts(options.prompts) or { { text = options.prompt } }
   for n, prompt in ipairs(prompts) do -- all of them before the first sample is written

@@ -104,7 +104,7 @@ describe("generate", function()
     assert.is_nil(served[2].text:find(stop, 2, true))
     local code, _, why = performer(("generate --checkpoint %s --stop ''"):format(book))
     assert.equal(2, code)
-    assert_sentence(why, "a stop must not be empty")
+    assert_sentence(why, "%-%-stop: '' is empty")
   end)
 
   it("writes the likeliest alone where the least share is all of it", function()

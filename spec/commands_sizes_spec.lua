@@ -30,6 +30,12 @@ describe("a size that can't be", function()
       ["--memory 0"] = "%-%-memory: '0' is no amount of memory",
       ["--memory 5000000T"] = "%-%-memory: '5000000T' is no amount of memory",
       ["--length 1"] = "%-%-length must be a whole number from 2 to %d+, got 1$",
+      ["--seed 1e17"] = "%-%-seed must be a whole number from 0 to %d+, got 1e17",
+      ["--kernel-seed -3"] = "%-%-kernel%-seed must be a whole number from 0 to %d+, got %-3; ",
+      ["--decay 1e9"] = "%-%-decay must be a number from 0 to 1000, got 1000000000; ",
+      ["--head-decay 1e9"] = "%-%-head%-decay must be a number from 0 to 8, got 1000000000; ",
+      ["--adapters 1e8"] = "%-%-adapters must be a whole number from 1 to %d+, got 100000000$",
+      ["--head-groups 9:favor"] = "%-%-head%-groups have 9 heads together, must be 4, as %-%-heads",
       ["--batch 1e9"] = "%-%-batch must be a whole number from 1 to %d+, got 1000000000$",
       ["--valid ''"] = "%-%-valid: '' is empty; leave it out, or say which",
       ["--model ''"] = "%-%-model: '' is empty",
@@ -58,6 +64,12 @@ describe("a size that can't be", function()
       path "never"))
     refused("%-%-out: '' is empty", ("shard %s --out ''"):format(path "t.txt"))
     refused("RUN: '' is empty", "eval ''")
+    refused("RUN: '' is empty", "report ''")
+    refused("RUNS: '' is empty", "compare ''")
+    refused("PATH: '' is empty", "inspect ''")
+    refused("generate: %-%-stop: '' is empty", ("generate %s --stop ''"):format(run))
+    local most = ("generate %s The --tokens 9 --seed 3 --top-k %%s"):format(run)
+    assert.equal((commands.good(most:format "0")), (commands.good(most:format "1e12")))
   end)
 end)
 

@@ -112,7 +112,7 @@ static const char *value_text(const pf_config *node, char *text, size_t bytes) {
     case PF_NUMBER:
         break;
     }
-    pf_print(text, bytes, "%.12g", pf_config_number(node));
+    pf_print(text, bytes, "%.16g", pf_config_number(node));
     return text;
 }
 
@@ -125,7 +125,7 @@ static int check_number(const pf_config *value, const pf_option_info *option, co
     if (good && ranged) good = v >= option->low && v <= option->high;
     if (good) return PF_OK;
     char range[64] = "", got[64];
-    if (ranged) pf_print(range, sizeof range, " from %.12g to %.12g", option->low, option->high);
+    if (ranged) pf_print(range, sizeof range, " from %.16g to %.16g", option->low, option->high);
     const char *what = whole ? "whole number" : ranged ? "number" : "finite number";
     return pf_fail(PF_EINVAL, "%s: '%s' must be a %s%s, got %s", where, option->name, what, range,
                    value_text(value, got, sizeof got));

@@ -197,7 +197,7 @@ end
 function cli.key(row) return (row[1]:gsub("-", "_")) end
 
 -- What the help calls a value of a kind.
-local SHOWN = { integer = "whole", signed = "number", switch = "on|off" }
+local SHOWN = { integer = "whole", seed = "whole", signed = "number", switch = "on|off" }
 
 --- A switch's value as a boolean: "on", "off", or what argparse makes of `--name` alone; nil stays.
 function cli.switch(value)
@@ -266,11 +266,11 @@ local function add_places(parser, rows)
 end
 
 --- Adds options from a table of rows { name, kind, default, help, shown } to an argparse parser.
--- kind: "whole", "positive", "number", "integer" and "signed" (of either sign), "bytes" (256M),
--- "flag", "switch" (`--name`, `--name on` or `--name off`), a list of choices, or a word for any
--- text. shown: what the help says of a default that the rows don't hold; row.group: the heading
--- there. row.many: may be given more than once, whose value is a list: "times", or "words", which
--- takes several words at a time, too.
+-- kind: "whole", "positive", "seed", "number", "integer" and "signed" (of either sign), "bytes"
+-- (256M), "flag", "switch" (`--name`, `--name on` or `--name off`), a list of choices, or a word
+-- for any text; of "file", "folder" and the like one that is not empty. shown: what the help says
+-- of a default that the rows don't hold; row.group: the heading there. row.many: may be given more
+-- than once, whose value is a list: "times", or "words", which takes several words at a time, too.
 function cli.add(parser, rows)
   local groups, order, seen = {}, {}, {}
   for _, row in ipairs(rows) do
@@ -404,6 +404,11 @@ end
 --- Parses `arg`; a mistake is misuse (code 2) in one sentence. Defaults are filled in from
 -- the rows, so that `given` tells what the user typed himself.
 function cli.parse(parser, rows, words)
+  for _, argument in ipairs(parser._arguments) do -- of no option: a path that is needed
+    if not argument._convert and argument._minargs > 0 then
+      argument:convert(values.converter("path", argument._name:upper()))
+    end
+  end
   local known
   words, known = join_values(words, rows)
   advice.command(known)

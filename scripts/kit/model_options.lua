@@ -283,6 +283,8 @@ end
 function model_options.typed(message)
   local tree = message:match "%f[%w](kernel): " or message:match "%f[%w](ngrams): "
     or message:find "%f[%w]%l+ attention: ['%l]" and "attention_options"
+  message = message:gsub("%f[%w_]head_groups have (.*), as heads$",
+    "--head-groups have %1, as --heads")
   for _, row in ipairs(model_options.rows) do
     local of, name = row.path:match "^(.-)%.(.*)$"
     if of == tree then

@@ -97,8 +97,18 @@ function optimizer_options.check(rows, given, name)
   end
 end
 
+--- Is this a complaint of an optimizer's, and not of a model's? Both have options of one name.
+function optimizer_options.is_of(message)
+  local name = message:match "%f[%w](%w+): '"
+  for _, entry in ipairs(TABLE) do
+    if entry.name == name then return true end
+  end
+  return false
+end
+
 --- A message of the engine's with the words of the command line for an option's name.
 function optimizer_options.typed(message, rows)
+  for name in pairs(SHARED) do message = message:gsub("'" .. name .. "'", "--" .. name) end
   for _, row in ipairs(rows) do message = message:gsub("'" .. row.path .. "'", "--" .. row[1]) end
   return message
 end

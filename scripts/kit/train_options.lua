@@ -29,7 +29,7 @@ local OWN = {
   { "lanes", "positive", nil, "fixed parts of a step's batch: the same bits on 1 to so many ranks "
     .. "(mpirun, srun; default: the ranks that begin the run)", group = "Run", keep = true },
   ranks.TIMEOUT,
-  { "seed", "whole", 1, "of everything random", group = "Run", keep = true },
+  { "seed", "seed", 1, "of everything random", group = "Run", keep = true },
   engine.threads { group = "Run" },
   engine.memory { group = "Run" },
   { "eval-every", "positive", nil, "steps between evaluations and checkpoints", group = "Run",
@@ -224,7 +224,8 @@ end
 local function typed(message)
   local group, what = message:match "groups%[(%d+)%]: (.*)$"
   if group then return ("train: --group, number %s: %s"):format(group, what) end
-  local words = optimizer_options.typed(model_options.typed(message), OPTIMIZER)
+  local words = optimizer_options.is_of(message) and optimizer_options.typed(message, OPTIMIZER)
+    or model_options.typed(message)
   words = cli_words.with_value(words)
   if words == message then return message end
   local n -- where it stands in the engine's tree is of no use here

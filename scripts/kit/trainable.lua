@@ -40,8 +40,12 @@ end
 -- pattern that fits nothing is misuse.
 function trainable.apply(model, settings)
   if settings.adapters and not model:tree().adapters then
-    cli.try(2, model.adapt, model, { rank = settings.adapters, match = settings.adapters_on,
-                                     scale = settings.adapters_scale })
+    local ok, why = pcall(model.adapt, model, { rank = settings.adapters,
+      match = settings.adapters_on, scale = settings.adapters_scale })
+    if not ok then -- in the words of the command line
+      cli.try(2, error, tostring(why):gsub("adapt: rank is (%d+), must be (%d+) to (%d+)",
+        "--adapters must be a whole number from %2 to %3, got %1"), 0)
+    end
   end
   if not settings.freeze then return end
   cli.try(2, model.freeze, model, settings.freeze)

@@ -22,6 +22,16 @@ local function from(what, least, convert)
   end
 end
 
+--- A seed that a checkpoint holds: what a number of JSON is exact to.
+local function seed(shown)
+  local whole = from("whole number", 0, math.tointeger)(shown)
+  return function(text)
+    local n, why = whole(text)
+    if not n or n <= 1 << 53 then return n, why end
+    return nil, ("%s must be a whole number from 0 to %d, got %s"):format(shown, 1 << 53, text)
+  end
+end
+
 local function signed(shown)
   return function(text)
     local n = tonumber(text)
@@ -83,6 +93,7 @@ local KINDS = {
   whole = from("whole number", 0, math.tointeger),
   positive = from("whole number", 1, math.tointeger),
   number = from("number", 0, same),
+  seed = seed,
   signed = signed,
   file = named, folder = named, list = named, name = named, path = named, pattern = named,
 }
