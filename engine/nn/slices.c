@@ -101,6 +101,7 @@ static int run_slice(pf_slices *s, int64_t i, const pf_run *given, bool again, p
     pass.calls = &calls;
     pass.again = pass.again || again;
     pass.mask = pass.documents = NULL;
+    if (score) score->target = NULL; /* the slice's own is let go of, not the caller's */
     int status = pf_part_of(&x, s->e, s->x, first, end);
     if (status >= 0) status = pf_part_of(&pass.mask, s->e, s->pass.mask, first, end);
     if (status >= 0) status = pf_part_of(&pass.documents, s->e, s->pass.documents, first, end);

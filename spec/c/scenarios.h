@@ -23,6 +23,8 @@ typedef struct {
 /* Parts are named by their words. */
 #define BACK(what)                                                                                 \
     { what " and back", set_inputs, run_op_back, what }
+#define TURNED(what)                                                                               \
+    { what ", turned, and back", set_turned, run_op_back, what }
 #define LAYER(tree)                                                                                \
     { tree, set_layer, run_layer, tree }
 #define MASKED(tree)                                                                               \
@@ -110,6 +112,34 @@ static const scenario scenarios[] = {
     BACK("triu 0"),
     BACK("one_hot 5 n=9"),
     BACK("ngrams 4 longest=3"),
+    TURNED("sub 0 3"),
+    TURNED("pow 0 3"),
+    TURNED("gelu 0"),
+    TURNED("softmax 0"),
+    TURNED("logsumexp 0 dim=1"),
+    TURNED("std 0"),
+    TURNED("cumsum 0 dim=0"),
+    TURNED("where 4 0 3"),
+    TURNED("linear 0 3"),
+    TURNED("layernorm 0 2 2"),
+    TURNED("add_layernorm 0 3 2 2"),
+    TURNED("embedding 0 5"),
+    TURNED("cross_entropy 0 5"),
+    TURNED("linear_cross_entropy 0 3 5 best=1"),
+    TURNED("swiglu 0 3"),
+    TURNED("sort 0"),
+    TURNED("topk 0 k=2"),
+    TURNED("gather 0 4"),
+    TURNED("index_select 0 5"),
+    TURNED("scatter_add 0 4 3"),
+    TURNED("masked_select 0 4"),
+    TURNED("tile 0 counts=2x1"),
+    TURNED("triu 0"),
+    TURNED("norm 0 p=3 dim=1"),
+    TURNED("prod 0 dim=1"),
+    TURNED("mean_square 0 3"),
+    TURNED("reshape 0 shape=8x6"),
+    TURNED("concat 0 3 dim=1"),
     {"gradient of an mlp", set_leaves, run_mlp, NULL},
     {"recomputation", set_leaves, run_recompute, NULL},
     {"gradient check", set_leaves, run_gradcheck, NULL},
@@ -179,6 +209,22 @@ static const scenario scenarios[] = {
     STATE(BLOCK("'causal': true, 'local_heads': 1, 'local_window': 4, 'attention': 'exact'")),
     STATE(ATTENTION("'causal': true, 'attention': 'lsh', 'attention_options': {'window': 4, "
                     "'rounds': 2, 'buckets': 4}")),
+    {"a translator's stream", set_reader, run_translator,
+     "{'type': 'encoder_decoder', 'children': [" LANGUAGE("'tied': true") ", " LANGUAGE(
+         "'causal': true, 'cross': true") "]}"},
+    {"a translator's stream of exact attention", set_reader, run_translator,
+     "{'type': 'encoder_decoder', 'children': [" LANGUAGE("'tied': true") ", " LANGUAGE(
+         "'causal': true, 'cross': true, 'attention': 'exact'") "]}"},
+    {"rows that go on", set_reader, run_carry, LANGUAGE("'causal': true")},
+    {"rows that go on, in windows", set_reader, run_carry,
+     LANGUAGE("'causal': true, 'attention': 'sliding', 'attention_options': {'window': 4}")},
+    {"a report of attention", set_reader, run_report,
+     LANGUAGE("'causal': true, 'kernel': {'name': 'softmax', 'features': 4}")},
+    {"training in lanes", set_training, run_lanes, "adamw"},
+    {"saving a state with a decay", set_decayed, run_alone, "favor"},
+    {"saving a state of rooms", set_heads, run_alone, "routing {'window': 4, 'clusters': 2}"},
+    {"saving a state of windows", set_heads, run_alone, "sliding {'window': 4}"},
+    {"saving a state of all keys", set_heads, run_alone, "exact"},
     {"training by adamw", set_training, run_step, "adamw"},
     {"training by adam", set_training, run_step, "adam"},
     {"training by sgd", set_training, run_step, "sgd"},

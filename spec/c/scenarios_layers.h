@@ -26,6 +26,26 @@ static inline int set_inputs(world *w) {
     return status;
 }
 
+/* As set_inputs, of which what has two dimensions lies turned: no rows of it are one piece. */
+static inline int set_turned(world *w) {
+    int status = set_inputs(w);
+    for (int i = 0; i < 5; i++) {
+        pf_tensor *turned = NULL, *whole = w->t[i];
+        pf_attr dims[PF_MAX_ATTR];
+        if (status < 0 || whole->rank != 2) continue;
+        int op = pf_op_find(w->e, "transpose");
+        status = pf_tensor_empty(&whole, w->e, whole->dtype, 2, (int64_t[]){COLUMNS, ROWS});
+        THEN(status, pf_op_defaults(w->e, op, dims));
+        THEN(status, pf_op_apply(w->e, op, &whole, 1, dims, &turned));
+        THEN(status, pf_tensor_copy(turned, w->t[i]));
+        if (i < 4) THEN(status, pf_tensor_require_grad(turned, true));
+        pf_tensor_release(&whole);
+        pf_tensor_release(&w->t[i]);
+        w->t[i] = turned;
+    }
+    return status;
+}
+
 /* "k=2", "shape=8x6" of a row's word, to its attribute. */
 static inline int take_attribute(const pf_op_info *op, char *word, pf_attr *attrs) {
     char *value = strchr(word, '=');
@@ -210,6 +230,107 @@ static inline int run_state(world *w) {
     w->result = sum_tensor(sum_tensor(1, y), z);
     pf_tensor_release(&y), pf_tensor_release(&z), pf_tensor_release(&x);
     pf_state_close(&copy), pf_state_close(&state);
+    return status;
+}
+
+/* ---- several calls ---- */
+
+/* A source is read, and a target written. */
+static inline int run_translator(world *w) {
+    const pf_named source = {"source", w->t[1]};
+    pf_stream *s = NULL, *copy = NULL;
+    int32_t next[BATCH] = {0};
+    int status = pf_stream_open_inputs(&s, w->e, w->model, BATCH, &source, 1);
+    THEN(status, pf_stream_feed(s, pf_i32(w->t[0]), STEPS));
+    THEN(status, pf_stream_fork(&copy, s));
+    THEN(status, pf_stream_reorder(copy, (int64_t[]){1, 0}, 2));
+    THEN(status, pf_stream_sample(copy, NULL, next));
+    w->result = sum_number(sum_number(1, next[0]), next[1]);
+    pf_stream_close(&copy), pf_stream_close(&s);
+    return status;
+}
+
+/* Two calls of which the second goes on where the first one ended. */
+static inline int run_carry(world *w) {
+    pf_state *carry = NULL;
+    pf_pass pass = {.size = sizeof pass, .training = true, .step = 1, .mask = w->t[2]};
+    pf_tensor *loss = NULL;
+    int64_t keep = strstr(w->what, "window") ? 4 : 0;
+    int status = pf_module_carry(&carry, w->e, w->model, BATCH, keep);
+    pass.carry = carry, pass.documents = w->t[2];
+    w->result = 1;
+    for (int i = 0; i < 2; i++) {
+        THEN(status, pf_module_loss(&loss, w->e, w->model, w->t[0], w->t[1], &pass));
+        w->result = sum_tensor(w->result, loss);
+        pf_tensor_release(&loss);
+    }
+    pf_state_close(&carry);
+    return status;
+}
+
+/* What attention was seen to do in a step. */
+static inline int run_report(world *w) {
+    const pf_pass pass = {.size = sizeof pass, .training = true, .step = 1, .watch = true};
+    pf_config *lines = NULL;
+    pf_tensor *y = NULL;
+    int status = pf_module_forward(&y, w->e, w->model, w->t[0], &pass);
+    THEN(status, pf_module_attention_report(&lines, w->model));
+    w->result = sum_number(1, pf_config_size(lines));
+    pf_config_free(lines);
+    pf_tensor_release(&y);
+    return status;
+}
+
+/* The work of two ranks on one, folded. */
+static inline int run_lanes(world *w) {
+    const pf_pass pass = next_pass(w);
+    double norm = 0;
+    int status = pf_optimizer_set_lanes(w->optimizer, w->e, 2);
+    for (int i = 0; i < 2; i++) {
+        double loss = 0;
+        THEN(status,
+             pf_module_backward_sliced(&loss, w->e, w->model, w->t[0], w->t[1], &pass, NULL));
+        THEN(status, pf_optimizer_fold(w->optimizer, w->e));
+    }
+    THEN(status, pf_optimizer_step(w->optimizer, w->e, 0.01, 1, &norm));
+    w->result = sum_number(1, norm);
+    scenario_asleep++;
+    CHECK_OK(pf_optimizer_set_lanes(w->optimizer, w->e, 1));
+    if (status < 0) clear_gradients(w->model);
+    scenario_asleep--;
+    return status;
+}
+
+/* what: a kind and its options, of a state with a decay, or with a table. */
+static inline int run_alone(world *w) {
+    char kind[32] = "";
+    const char *path = scratch_path("%s/state", w->out);
+    pf_state *s = NULL, *copy = NULL, *loaded = NULL;
+    pf_tensor *y = NULL;
+    sscanf(w->what, "%31s", kind);
+    pf_attention_state_options o = {.size = sizeof o,
+                                    .attention = kind,
+                                    .options = w->options,
+                                    .batch = 1,
+                                    .heads = HEADS,
+                                    .head_dim = WIDTH,
+                                    .value_dim = WIDTH};
+    if (!strcmp(kind, "favor")) o.decay = w->t[3];
+    int status = pf_attention_state_open(&s, w->e, &o);
+    THEN(status, pf_attention_prefill(&y, w->e, s, w->t[0], w->t[1], w->t[2]));
+    THEN(status, pf_state_fork(&copy, w->e, s));
+    THEN(status, pf_state_save(w->e, copy, path));
+    THEN(status, pf_state_load(&loaded, w->e, path, NULL));
+    THEN(status, pf_attention_state_check(w->e, loaded, &o));
+    w->result = sum_number(sum_tensor(1, y), (double)pf_state_position(loaded));
+    pf_tensor_release(&y);
+    pf_state_close(&s), pf_state_close(&copy), pf_state_close(&loaded);
+    return gone(path, status);
+}
+
+static inline int set_decayed(world *w) {
+    int status = set_heads(w);
+    THEN(status, pf_tensor_full(&w->t[3], w->e, PF_F32, 1, (int64_t[]){HEADS}, 0.1));
     return status;
 }
 
