@@ -180,7 +180,7 @@ static inline int run_kernel(world *w) {
     pf_kernel *kernel = NULL;
     pf_tensor *phi = NULL, *projection = NULL;
     pf_config *heads = NULL;
-    int status = pf_kernel_open(&kernel, w->e, NULL, NULL);
+    int status = pf_kernel_open(&kernel, w->e, w->options, NULL);
     THEN(status, pf_kernel_projection(&projection, NULL, w->e, kernel, WIDTH, HEADS));
     THEN(status, pf_kernel_features(&phi, w->e, kernel, PF_SIDE_KEY, w->t[1]));
     THEN(status, pf_kernel_survey(&heads, w->e, kernel, w->t[0], w->t[1], &o));

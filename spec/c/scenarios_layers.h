@@ -268,6 +268,75 @@ static inline int run_carry(world *w) {
     return status;
 }
 
+static inline int set_long(world *w) {
+    int status = build_of(w);
+    THEN(status, whole_tensor(&w->t[0], w, 2, (int64_t[]){BATCH, 3 * 16}, 7));
+    THEN(status, whole_tensor(&w->t[1], w, 2, (int64_t[]){BATCH, 3 * 16}, 11));
+    return status;
+}
+
+/* A training step in slices, and a judgement, of rows that go on; their state is saved between. */
+static inline int run_carried(world *w) {
+    const pf_slicing slicing = {.size = sizeof slicing, .slices = 3, .levels = 1};
+    const char *run = scratch_path("%s/carried", w->out);
+    pf_state *carry = NULL, *loaded = NULL;
+    pf_pass pass = {.size = sizeof pass, .training = true, .step = 1};
+    pf_evaluation judged = {.size = sizeof judged};
+    double loss = 0;
+    int status = pf_module_carry(&carry, w->e, w->model, BATCH, 0);
+    pass.carry = carry;
+    THEN(status,
+         pf_module_backward_sliced(&loss, w->e, w->model, w->t[0], w->t[1], &pass, &slicing));
+    THEN(status, pf_checkpoint_save_carried(w->e, run, 1, w->model, NULL, carry, NULL, NULL, 1));
+    THEN(status, pf_checkpoint_carried(&loaded, w->e, run, w->model));
+    pass.carry = loaded, pass.training = false;
+    THEN(status, pf_module_evaluate(&judged, w->e, w->model, w->t[0], w->t[1], &pass, 16));
+    w->result = sum_number(sum_number(1, loss), judged.loss);
+    pf_state_close(&carry), pf_state_close(&loaded);
+    scenario_asleep++;
+    clear_gradients(w->model);
+    scratch_remove(scratch_path("%s/carried", w->out));
+    scenario_asleep--;
+    return status;
+}
+
+/* Numbers in a form of another type than memory has. */
+static inline int run_bytes(world *w) {
+    bool whole = w->what[0] == 'i';
+    const pf_named list[] = {{"a", w->t[whole ? 5 : 0]}, {"b", w->t[4]}};
+    const char *one = scratch_path("%s/one.npy", w->out), *two = scratch_path("%s/two.npz", w->out);
+    pf_tensor *t = NULL;
+    pf_named *loaded = NULL;
+    int n = 0, status = pf_npy_save(w->e, one, w->t[whole ? 4 : 3], w->what);
+    THEN(status, pf_npy_load(&t, w->e, one));
+    THEN(status, pf_npz_save(w->e, two, list, 2, w->what, true));
+    THEN(status, pf_npz_load(w->e, two, &loaded, &n));
+    w->result = sum_named(sum_tensor(1, t), loaded, n);
+    pf_named_free(loaded, n);
+    pf_tensor_release(&t);
+    remove(one);
+    remove(two);
+    return status;
+}
+
+/* Adapters are trained in place of what they stand beside, and become a part of it. */
+static inline int set_adapted(world *w) {
+    int status = set_reader(w);
+    THEN(status, pf_module_adapt(w->e, w->model, "*", 2, 0.5));
+    for (int i = 0; status >= 0 && i < pf_module_tensor_count(w->model); i++) {
+        pf_tensor *t = NULL;
+        bool trained = false;
+        CHECK_OK(pf_module_tensor_at(w->model, i, NULL, &t, &trained));
+        if (trained) CHECK_OK(pf_tensor_fill(t, 0.1));
+    }
+    return status;
+}
+static inline int run_merge_adapters(world *w) {
+    int status = pf_module_merge(w->model);
+    if (status >= 0) w->result = sum_module(1, w->model);
+    return status;
+}
+
 /* What attention was seen to do in a step. */
 static inline int run_report(world *w) {
     const pf_pass pass = {.size = sizeof pass, .training = true, .step = 1, .watch = true};
