@@ -27,7 +27,9 @@ static int spread(pf_engine *engine, pf_verb verb, int root, void *data, size_t 
     pf_comm *comm = engine->comm;
     int place = from_root(comm, comm->rank, root), low = 1;
     while (low < comm->ranks && !(place & low)) low <<= 1;
-    if (place) {
+    if (place) { /* the root may wait for the last vote, and then it comes down to here */
+        comm->hops =
+            __builtin_popcount((unsigned)place) + 32 - __builtin_clz((unsigned)comm->ranks);
         pf_message in = {to_rank(comm, place - low, root), data, bytes};
         PF_TRY(pf_comm_exchange(engine, verb, NULL, 0, &in, 1));
     }
@@ -73,6 +75,7 @@ static int vote(pf_engine *engine, pf_verb verb, ballot *own) {
         }
         if (comm->rank + k >= comm->ranks) continue;
         pf_message down = {comm->rank + k, &other, sizeof other};
+        comm->hops = __builtin_ctz((unsigned)k); /* what is below that rank */
         PF_TRY(pf_comm_exchange(engine, verb, NULL, 0, &down, 1));
         count(own, &other);
     }

@@ -131,6 +131,9 @@ static const char *whom(const pf_comm *comm, int n) {
     return pf_comm_name(comm, late->message.rank);
 }
 
+/* Who is nearest to a rank that is lost gives up first, and so it is this rank that is named. */
+static double patience(const pf_comm *comm) { return comm->timeout * (1 + comm->hops / 16.0); }
+
 /* The first messages of all are where hosts turn out not to reach each other. */
 static int too_late(const pf_comm *comm, int n, pf_verb verb) {
     if (verb == PF_VERB_GREET) {
@@ -140,8 +143,8 @@ static int too_late(const pf_comm *comm, int n, pf_verb verb) {
                        "OMPI_MCA_btl_tcp_if_include=eth0",
                        whom(comm, n), comm->timeout);
     }
-    return pf_fail(PF_EIO, "no answer from %s for %g s in %s %u of step %llu", whom(comm, n),
-                   comm->timeout, NAMES[verb], (unsigned)comm->number,
+    return pf_fail(PF_EIO, "no answer from %s for %.3g s in %s %u of step %llu", whom(comm, n),
+                   patience(comm), NAMES[verb], (unsigned)comm->number,
                    (unsigned long long)comm->step);
 }
 
@@ -175,7 +178,7 @@ static int move_all(pf_engine *engine, int n, pf_verb verb) {
             continue;
         }
         if (!told) told = tell_wait(engine, n, verb, now - start);
-        if (now - start > comm->timeout) return too_late(comm, n, verb);
+        if (now - start > patience(comm)) return too_late(comm, n, verb);
         pf_comm_pause(start, turn);
     }
 }
@@ -193,6 +196,7 @@ int pf_comm_exchange(pf_engine *engine, pf_verb verb, const pf_message *out, int
     pf_comm *comm = engine->comm;
     set_legs(comm, verb, out, n_out, in, n_in);
     int status = move_all(engine, n_out + n_in, verb);
+    comm->hops = 0;
     if (status >= 0) return PF_OK;
     pf_comm_break(comm, status);
     if (comm->held > 0) {

@@ -272,7 +272,7 @@ static void check_end(const flavour *f, const char *self, const char *what, int 
 
 static void test_ends(const flavour *f, const char *self) {
     char text[8192];
-    check_end(f, self, "leaves", 75, 75, " s in vote ");
+    check_end(f, self, "leaves", 75, 75, "no answer from rank 1 of 3 on ");
     check_end(f, self, "mute", 75, f->killed, "OMPI_MCA_btl_tcp_if_include");
     check_end(f, self, "given_up", 0, 0, "");
     int code = mpirun(f, self, "dies", 3, text, sizeof text);

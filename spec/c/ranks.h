@@ -72,7 +72,7 @@ struct ranks_world {
 
 static bool ranks_dead(const ranks_end *end) {
     const ranks_world *w = end->world;
-    return w->dies_at > 0 && end->rank == w->dies && end->sent >= w->dies_at;
+    return end->rank == w->dies && w->dies_at > 0 && end->sent >= w->dies_at;
 }
 
 static int ranks_take_ticket(ranks_end *end, ranks_ticket ticket) {
