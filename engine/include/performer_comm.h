@@ -55,8 +55,8 @@ PF_API int pf_comm_open(pf_engine *engine, pf_transport *transport, double timeo
 PF_API void pf_comm_close(pf_engine *engine);
 /* Ends every rank, with an exit code, where the transport can; for who can't come to the others, of
  * whom none knows of a talk that is lost. It may return, or never: who owns the process leaves with
- * the same code, and has seen to it before that it does so within some seconds (a thread that sleeps
- * and calls _exit). The engine itself never leaves. */
+ * the same code, and has seen to it before that it does so within some seconds (a thread that
+ * sleeps and calls _exit). The engine itself never leaves. */
 PF_API void pf_comm_abort(pf_engine *engine, int code);
 
 typedef struct {
