@@ -2,12 +2,11 @@
  * tree.c - the sums of tree.h. The numbers are cut into pieces of SHARE; in a round each rank owns
  * one of them: it gets the others' nodes of it, adds in the tree's order, and gives the sum to all.
  * So every number travels twice, (P - 1) / P of them each way, and the room is that of a round.
+ * What is dealt (deal.h) travels once: the sum stays with its owner.
  */
 #include "tree.h"
 
 #include <string.h>
-
-#include "exchange.h"
 
 enum { SHARE = 1 << 16, STRIDE = 128, ADD_GRAIN = 64 };
 
@@ -84,7 +83,7 @@ struct pf_reduction {
     float *sum, *room; /* room: a piece for every node of the others */
     pf_message *list;
     part *part; /* of all ranks in order */
-    int n_parts, *of;
+    int n_parts, *of, n_own;
 };
 
 static int64_t piece_of(const pf_reduction *r, int64_t base, int rank, int64_t *length) {
@@ -133,6 +132,15 @@ static int spread_sums(const pf_reduction *r, int64_t base) {
     return pf_comm_exchange(r->engine, PF_VERB_SUM, out, n, in, n);
 }
 
+/* sum (n) <- of all parts. */
+static int add_parts(const pf_reduction *r, int64_t n, float *sum) {
+    adding a = {r->part, r->n_parts, r->lanes, n, sum};
+    r->engine->shield++; /* nobody leaves alone */
+    int status = pf_parallel_range(r->engine, pf_ceil_div(n, STRIDE), ADD_GRAIN, add_range, &a);
+    r->engine->shield--;
+    return status < 0 ? pf_comm_break(r->engine->comm, status) : PF_OK;
+}
+
 static int round_of(const pf_reduction *r, int64_t base) {
     int64_t length;
     int64_t first = piece_of(r, base, r->rank, &length);
@@ -140,13 +148,73 @@ static int round_of(const pf_reduction *r, int64_t base) {
         PF_TRY(trade(r, base));
     else
         for (int i = 0; i < r->n_parts; i++) r->part[i].x = r->own[i] + first;
-    adding a = {r->part, r->n_parts, r->lanes, length, r->sum + first};
-    r->engine->shield++; /* nobody leaves alone */
-    int status =
-        pf_parallel_range(r->engine, pf_ceil_div(length, STRIDE), ADD_GRAIN, add_range, &a);
-    r->engine->shield--;
-    if (status < 0) return pf_comm_break(r->engine->comm, status);
+    PF_TRY(add_parts(r, length, r->sum + first));
     return r->ranks > 1 ? spread_sums(r, base) : PF_OK;
+}
+
+/* ---- a round of what is dealt ---- */
+
+/* The own nodes of another's piece, one a message; room: where they are packed. */
+static int send_piece(const pf_reduction *r, const pf_deal *d, int to, const float *const *own,
+                      float **room, pf_message *out) {
+    const pf_deal_piece *p = &d->piece[to];
+    int n = 0;
+    if (p->n == 0) return 0;
+    for (int i = 0; i < r->n_own; i++) {
+        const float *const *node = own + (size_t)i * (size_t)d->arrays;
+        const float *from = *room;
+        if (pf_deal_lies_whole(p)) {
+            from = node[p->first.array] + p->first.first;
+        } else {
+            pf_deal_pack(d, to, node, *room);
+            *room += p->n;
+        }
+        out[n++] = (pf_message){to, (void *)(uintptr_t)from, (size_t)p->n * sizeof(float)};
+    }
+    return n;
+}
+
+/* Others' nodes of the own piece come into the room, one behind the other. */
+static int trade_dealt(const pf_reduction *r, const pf_deal *d, const float *const *own) {
+    int64_t n = d->piece[d->rank].n;
+    pf_message *out = r->list, *in = r->list + (size_t)r->ranks * PF_LANE_NODES;
+    float *room = r->room;
+    int n_out = 0, n_in = 0;
+    for (int i = 0; i < r->n_parts && n > 0; i++) {
+        if (r->of[i] == r->rank) continue;
+        in[n_in++] = (pf_message){r->of[i], room, (size_t)n * sizeof(float)};
+        room += n;
+    }
+    for (int to = 0; to < r->ranks; to++)
+        if (to != r->rank) n_out += send_piece(r, d, to, own, &room, out + n_out);
+    return pf_comm_exchange(r->engine, PF_VERB_SUM, out, n_out, in, n_in);
+}
+
+/* The own piece, stretch by stretch. */
+static int add_dealt(const pf_reduction *r, const pf_deal *d, const float *const *own,
+                     float *const *sum) {
+    const pf_deal_piece *p = &d->piece[d->rank];
+    pf_deal_place place = p->place;
+    for (int64_t done = 0; done < p->n;) {
+        pf_stretch s = pf_deal_next(d, d->rank, &place, p->n - done);
+        int mine = 0, theirs = 0;
+        for (int i = 0; i < r->n_parts; i++)
+            r->part[i].x = r->of[i] == r->rank ? own[mine++ * d->arrays + s.array] + s.first
+                                               : r->room + theirs++ * p->n + done;
+        PF_TRY(add_parts(r, s.n, sum[s.array] + s.first));
+        done += s.n;
+    }
+    return PF_OK;
+}
+
+int pf_reduction_scatter(pf_reduction *r, pf_deal *d, const char *in, const float *const *own,
+                         float *const *sum) {
+    pf_deal_begin(d, in);
+    while (pf_deal_round(d)) {
+        PF_TRY(trade_dealt(r, d, own));
+        PF_TRY(add_dealt(r, d, own, sum));
+    }
+    return PF_OK;
 }
 
 /* ---- the whole ---- */
@@ -169,6 +237,7 @@ static void set_parts(pf_reduction *r) {
             r->of[r->n_parts] = k;
             r->part[r->n_parts++] = (part){.lanes = nodes[i]};
         }
+        if (k == r->rank) r->n_own = n;
     }
 }
 
@@ -180,34 +249,35 @@ static int check_lanes(int lanes, int ranks) {
                    lanes, ranks);
 }
 
-/* Room for the nodes of the others, kept for the next time. */
-static int take_room(pf_reduction *r, int64_t most) {
+/* Room for the nodes of the others, and for own ones that are packed; kept for the next time. */
+static int take_room(pf_reduction *r, int64_t most, const pf_deal *deal) {
     pf_comm *comm = r->engine->comm;
     if (!comm) return PF_OK;
     void *room = comm->room;
-    int status = pf_heap_grow(r->engine->heap, &room, &comm->n_room,
-                              (int64_t)r->n_parts * pf_min(SHARE, most), sizeof(float));
+    int64_t need = (int64_t)r->n_parts * pf_min(SHARE, most);
+    if (deal) need = pf_max(need, (r->n_parts + r->ranks * r->n_own) * pf_deal_most(deal));
+    int status = pf_heap_grow(r->engine->heap, &room, &comm->n_room, need, sizeof(float));
     comm->room = room, r->room = room;
     if (status >= 0) status = pf_comm_room(r->engine, 2 * r->ranks * PF_LANE_NODES);
     return status;
 }
 
-static int fill(pf_reduction *r, int64_t most) {
+static int fill(pf_reduction *r, int64_t most, const pf_deal *deal) {
     PF_TRY(check_lanes(r->lanes, r->ranks));
     r->list = pf_heap_alloc(r->engine->heap, lists_of(r->ranks));
     if (!r->list) return PF_ENOMEM;
     set_parts(r);
-    return take_room(r, most);
+    return take_room(r, most, deal);
 }
 
-int pf_reduction_open(pf_reduction **reduction, pf_engine *engine, int status, int lanes,
-                      int64_t most) {
+int pf_reduction_open_dealt(pf_reduction **reduction, pf_engine *engine, int status, int lanes,
+                            int64_t most, const pf_deal *deal) {
     pf_reduction *r = status >= 0 ? pf_heap_zalloc(engine->heap, sizeof *r) : NULL;
     *reduction = NULL;
     if (r) {
         r->engine = engine, r->lanes = lanes;
         r->ranks = pf_comm_ranks(engine), r->rank = pf_comm_rank(engine);
-        status = fill(r, most);
+        status = fill(r, most, deal);
     } else if (status >= 0) {
         status = PF_ENOMEM;
     }
@@ -215,6 +285,11 @@ int pf_reduction_open(pf_reduction **reduction, pf_engine *engine, int status, i
     if (status < 0) pf_reduction_close(&r);
     *reduction = r;
     return status;
+}
+
+int pf_reduction_open(pf_reduction **reduction, pf_engine *engine, int status, int lanes,
+                      int64_t most) {
+    return pf_reduction_open_dealt(reduction, engine, status, lanes, most, NULL);
 }
 
 int pf_reduction_run(pf_reduction *r, const float *const *own, int64_t n, float *sum) {

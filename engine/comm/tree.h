@@ -12,7 +12,7 @@
 #ifndef PF_TREE_H
 #define PF_TREE_H
 
-#include "comm.h"
+#include "deal.h"
 
 enum { PF_LANE_NODES = 32 }; /* of a rank at most: lanes are counted in 16 bits */
 
@@ -34,6 +34,13 @@ int pf_reduction_open(pf_reduction **reduction, pf_engine *engine, int status, i
 /* sum (n) <- T(0, lanes) of what all ranks have: own[i] (n) is the i-th of this rank's nodes. `sum`
  * may be one of them. */
 int pf_reduction_run(pf_reduction *reduction, const float *const *own, int64_t n, float *sum);
+/* The same where ranks own stretches of several arrays, and each needs the sum of its own alone:
+ * half of the bytes. own[i * arrays + k]: the i-th node's array k; sum[k], which may be one of
+ * them, gets this rank's stretches. With in[k] alone, or NULL: all. Opened for that deal. */
+int pf_reduction_open_dealt(pf_reduction **reduction, pf_engine *engine, int status, int lanes,
+                            int64_t most, const pf_deal *deal);
+int pf_reduction_scatter(pf_reduction *reduction, pf_deal *deal, const char *in,
+                         const float *const *own, float *const *sum);
 void pf_reduction_close(pf_reduction **reduction);
 
 #endif
