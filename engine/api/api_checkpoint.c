@@ -114,21 +114,28 @@ int pf_checkpoint_save(pf_engine *engine, const char *dir, uint64_t step, pf_mod
                                       keep);
 }
 
-int pf_checkpoint_save_carried(pf_engine *engine, const char *dir, uint64_t step, pf_module *module,
-                               const pf_optimizer *optimizer, const pf_state *carried,
-                               const pf_config *state, const pf_config *tokenizer, int keep) {
-    PF_OPEN(engine);
-    PF_NEED(dir, module);
+typedef struct {
+    const char *dir;
+    uint64_t step;
+    pf_module *module;
+    const pf_optimizer *optimizer;
+    const pf_state *carried;
+    const pf_config *state, *tokenizer;
+    int keep;
+} saving;
+
+static int save_parts(pf_engine *engine, const saving *s) {
     parts_store p = {.carried.engine = engine};
-    if (!*dir) return pf_fail(PF_EINVAL, "checkpoint: the folder's name is empty");
-    if (keep < 0)
-        return pf_fail(PF_EINVAL, "checkpoint: keep is %d: how many are kept, or 0 for all", keep);
-    int status = collect(&p, engine, step, module, optimizer, state);
-    if (status >= 0 && carried) status = pf_state_fill(&p.carried, module, carried, NULL);
+    if (!*s->dir) return pf_fail(PF_EINVAL, "checkpoint: the folder's name is empty");
+    if (s->keep < 0)
+        return pf_fail(PF_EINVAL, "checkpoint: keep is %d: how many are kept, or 0 for all",
+                       s->keep);
+    int status = collect(&p, engine, s->step, s->module, s->optimizer, s->state);
+    if (status >= 0 && s->carried) status = pf_state_fill(&p.carried, s->module, s->carried, NULL);
     if (status >= 0) {
         pf_parts parts = {.weights = p.weights,
                           .n_weights = p.n_weights,
-                          .has_moments = optimizer != NULL,
+                          .has_moments = s->optimizer != NULL,
                           .moments = p.moments,
                           .n_moments = p.n_moments,
                           .carried = p.carried.list,
@@ -137,10 +144,23 @@ int pf_checkpoint_save_carried(pf_engine *engine, const char *dir, uint64_t step
                           .metadata = p.metadata,
                           .config = p.config,
                           .state = p.state,
-                          .tokenizer = tokenizer};
-        if (pf_comm_rank(engine) == 0) status = pf_folder_save(engine, dir, step, &parts, keep);
+                          .tokenizer = s->tokenizer};
+        status = pf_folder_save(engine, s->dir, s->step, &parts, s->keep);
     }
     parts_free(&p, engine->heap);
+    return status;
+}
+
+/* An optimizer's parts come to rank 0, which writes what one rank would. */
+int pf_checkpoint_save_carried(pf_engine *engine, const char *dir, uint64_t step, pf_module *module,
+                               const pf_optimizer *optimizer, const pf_state *carried,
+                               const pf_config *state, const pf_config *tokenizer, int keep) {
+    PF_OPEN(engine);
+    PF_NEED(dir, module);
+    const saving s = {dir, step, module, optimizer, carried, state, tokenizer, keep};
+    int status = optimizer ? pf_optimizer_gather(optimizer, engine) : PF_OK;
+    if (status >= 0 && pf_comm_rank(engine) == 0) status = save_parts(engine, &s);
+    if (optimizer) pf_optimizer_let_go(optimizer);
     return pf_comm_settle(engine, status); /* what one rank could not write none has saved */
 }
 

@@ -228,29 +228,49 @@ static int tile_scratch(const pf_tiles *job, size_t *bytes) {
     return PF_OK;
 }
 
-int pf_tiles_run(const pf_tiles *given) {
-    pf_tiles job = *given;
-    tile_run run = {.job = &job};
-    const pf_tensor *operand[3] = {&job.c->batch, &job.a->batch, &job.b->batch};
-    int64_t m = job.c->rows, n = job.c->cols, k = job.a->cols;
-    if (m == 0 || n == 0) return PF_OK;
-    run.n_kept = pf_split_space(job.rank, job.batch, 3, operand, true, &run.kept);
-    run.n_reduced = pf_split_space(job.rank, job.batch, 3, operand, false, &run.reduced);
-    int64_t parts = job.stretch > 0 ? pf_ceil_div(k, job.stretch) : 1;
-    if (own_kernel(&job)) {
-        size_tiles(&job, run.n_kept * parts);
+/* How a job with numbers in C is cut, and its scratch a task. */
+static int cut(pf_tiles *job, tile_run *run, int64_t *parts, size_t *bytes) {
+    const pf_tensor *operand[3] = {&job->c->batch, &job->a->batch, &job->b->batch};
+    run->job = job;
+    run->n_kept = pf_split_space(job->rank, job->batch, 3, operand, true, &run->kept);
+    run->n_reduced = pf_split_space(job->rank, job->batch, 3, operand, false, &run->reduced);
+    *parts = job->stretch > 0 ? pf_ceil_div(job->a->cols, job->stretch) : 1;
+    if (own_kernel(job)) {
+        size_tiles(job, run->n_kept * *parts);
     } else {
         PF_TRY(pf_blas_need());
     }
-    run.row_tiles = pf_ceil_div(m, job.rows);
-    run.col_tiles = pf_ceil_div(n, job.cols);
+    run->row_tiles = pf_ceil_div(job->c->rows, job->rows);
+    run->col_tiles = pf_ceil_div(job->c->cols, job->cols);
+    return tile_scratch(job, bytes);
+}
+
+int pf_tiles_run(const pf_tiles *given) {
+    pf_tiles job = *given;
+    tile_run run = {0};
+    int64_t parts;
     size_t bytes;
-    PF_TRY(tile_scratch(&job, &bytes));
+    if (job.c->rows == 0 || job.c->cols == 0) return PF_OK;
+    PF_TRY(cut(&job, &run, &parts, &bytes));
     if (job.stretch > 0)
         return pf_parallel(job.engine, parts * run.row_tiles * run.col_tiles, bytes, stretch_task,
                            &run);
     return pf_parallel(job.engine, run.n_kept * run.row_tiles * run.col_tiles, bytes, tile_task,
                        &run);
+}
+
+static void no_task(void *context, int64_t task, void *scratch) {
+    (void)context, (void)task, (void)scratch;
+}
+
+int pf_tiles_ready(const pf_tiles *given) {
+    pf_tiles job = *given;
+    tile_run run = {0};
+    int64_t parts;
+    size_t bytes;
+    if (job.c->rows == 0 || job.c->cols == 0) return PF_OK;
+    PF_TRY(cut(&job, &run, &parts, &bytes));
+    return pf_parallel(job.engine, 1, bytes, no_task, NULL);
 }
 
 /* ---- sums over rows ----------------------------------------------------------- */

@@ -43,6 +43,8 @@ typedef struct pf_tiles {
 enum { PF_COL_TILE = 512 };
 
 int pf_tiles_run(const pf_tiles *job);
+/* Takes the scratch that this needs, which the engine then has; the matrices are shapes alone. */
+int pf_tiles_ready(const pf_tiles *job);
 
 /* C (n, k) (+)= left^T right summed over the rows of left (rows, n) and right (rows, k):
  * a weight's gradient. Where all rows are evenly spaced they are one matrix, cut in few

@@ -73,7 +73,9 @@ static int run_job(pf_engine *engine, task_job *job) {
     int status = PF_OK;
     if (!alone && engine->workers.run) {
         int64_t most = pf_min(engine->threads, pf_ceil_div(job->n, job->chunk));
-        return pf_hosted_run(&engine->workers, (int)most, take_tasks, job);
+        status = pf_hosted_run(&engine->workers, (int)most, take_tasks, job);
+        /* All is done then, whatever the host says, and what must end goes on. */
+        return engine->shield > 0 ? PF_OK : status;
     }
 #pragma omp parallel num_threads(1)
     {

@@ -54,7 +54,11 @@ static int64_t join(const pf_lane_rows *left, const pf_lane_rows *right, int64_t
 }
 
 int pf_lane_rows_add(pf_lane_rows *left, pf_lane_rows *right, pf_engine *e, int64_t width) {
-    pf_lane_rows sum;
+    static const int32_t none = 0;
+    pf_lane_rows sum, *lacks = !left->row ? left : !right->row ? right : NULL;
+    const pf_lane_rows *other = lacks == left ? right : left;
+    if (lacks && !other->row) return PF_OK;
+    if (lacks) PF_TRY(pf_lane_rows_take(lacks, e, other->value, &none, 0));
     PF_TRY(make(&sum, e, join(left, right, width, NULL), width));
     join(left, right, width, &sum);
     pf_lane_rows_close(left);

@@ -16,7 +16,7 @@ typedef struct {
 int pf_lane_rows_take(pf_lane_rows *rows, pf_engine *e, const pf_tensor *grad, const int32_t *row,
                       int64_t n);
 /* left + right, in place of left; right is let go of. A row that one of them lacks is zeros
- * there. */
+ * there, and so is a side that has none. */
 int pf_lane_rows_add(pf_lane_rows *left, pf_lane_rows *right, pf_engine *e, int64_t width);
 void pf_lane_rows_close(pf_lane_rows *rows);
 

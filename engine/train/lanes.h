@@ -2,7 +2,8 @@
  * lanes.h - inside the floor train/: the gradients of a step in lanes (comm/tree.h), which is what
  * makes their sum the same bits on any number of ranks. A lane's gradient is taken out of the
  * parameters when its backward is through, and added to those before it as far as they make up a
- * whole node; before the step all nodes of all ranks become the parameters' gradient.
+ * whole node; before the step all nodes of all ranks become the parameters' gradient: of what is
+ * dealt to ranks (shard.h) each number at its owner's, and what lies around it is nobody's.
  */
 #ifndef PF_LANES_H
 #define PF_LANES_H
@@ -36,5 +37,14 @@ void pf_lanes_drop(pf_optimizer *o);
 /* All lanes become the gradients of the entries; a verb, where there are ranks. status: of this
  * rank so far. Without lanes nothing happens with one rank, and with several each is a lane. */
 int pf_lanes_join(pf_optimizer *o, pf_engine *e, int status);
+
+/* ---- lane_tables.c ---- */
+/* The same of tables, for the entries that there[i] names; a verb. */
+int pf_lanes_join_tables(const pf_optimizer *o, pf_engine *e, int status, const char *there);
+
+/* Numbers of a row. */
+static inline int64_t pf_lane_width(const pf_entry *p) {
+    return pf_tensor_numel(p->param) / pf_max(p->param->shape[0], 1);
+}
 
 #endif

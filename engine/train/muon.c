@@ -118,16 +118,22 @@ static pf_matrix matrix(float *data, int64_t rows, int64_t cols) {
 }
 
 /* c = a b, or added to it. */
+static pf_tiles tiles_of(pf_engine *e, const pf_matrix *a, const pf_matrix *b, const pf_matrix *c,
+                         bool overwrite) {
+    return (pf_tiles){.engine = e,
+                      .a = a,
+                      .b = b,
+                      .c = c,
+                      .rows = PF_ROW_TILE,
+                      .cols = PF_COL_TILE,
+                      .pad = true,
+                      .overwrite = overwrite};
+}
+
 static int product(pf_engine *e, const pf_matrix *a, const pf_matrix *b, const pf_matrix *c,
                    bool overwrite) {
-    return pf_tiles_run(&(pf_tiles){.engine = e,
-                                    .a = a,
-                                    .b = b,
-                                    .c = c,
-                                    .rows = PF_ROW_TILE,
-                                    .cols = PF_COL_TILE,
-                                    .pad = true,
-                                    .overwrite = overwrite});
+    const pf_tiles tiles = tiles_of(e, a, b, c, overwrite);
+    return pf_tiles_run(&tiles);
 }
 
 /* The matrices of an iteration, in the work space: x and next (rows, cols), and two squares as wide
@@ -174,6 +180,21 @@ static int iterate(pf_engine *e, space *s, const pf_update *u) {
     return PF_OK;
 }
 
+/* Room for each of an iteration's products. */
+static int muon_ready(pf_engine *e, int64_t rows, int64_t cols) {
+    const int64_t side = pf_min(rows, cols);
+    const pf_matrix x = matrix(NULL, rows, cols), square = matrix(NULL, side, side);
+    const pf_matrix flipped = pf_matrix_flip(&x), *left = rows > cols ? &flipped : &x;
+    const pf_matrix *right = rows > cols ? &x : &flipped;
+    const pf_tiles products[] = {
+        tiles_of(e, left, right, &square, true),
+        tiles_of(e, &square, &square, &square, false),
+        rows > cols ? tiles_of(e, &x, &square, &x, false) : tiles_of(e, &square, &x, &x, false),
+    };
+    for (int i = 0; i < PF_COUNT(products); i++) PF_TRY(pf_tiles_ready(&products[i]));
+    return PF_OK;
+}
+
 static int muon_whole(const pf_update *u, pf_engine *e, int64_t rows, int64_t cols) {
     space s = carve(u->room, rows, cols);
     PF_TRY(over(u, e, gather_range, s.x.data, 0));
@@ -200,5 +221,6 @@ const pf_optimizer_rule pf_optimizer_muon = {
     .whole_moments = 1,
     .whole_room = muon_room,
     .whole_products = muon_products,
+    .whole_ready = muon_ready,
     .whole = muon_whole,
 };

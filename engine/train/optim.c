@@ -2,7 +2,8 @@
  * optim.c - optimizers: their parameters and moments, and a step. Which update it is says the rule
  * alone (rule.h), with which options the parameter's group (groups.c). Weight decay shrinks
  * matrices only, never norms and biases. A step changes either every parameter that has a gradient,
- * or, when the gradient is not finite, nothing; averages, redraws and tilts follow it.
+ * or nothing: whatever can fail, on any rank, is known before a number moves. Averages, redraws and
+ * tilts follow it.
  *
  * What is trained is fixed when an optimizer is made: a parameter that does not require a gradient
  * then has neither moments nor an average.
@@ -11,33 +12,41 @@
 #include <math.h>
 #include <string.h>
 
-#include "clip.h"
 #include "lanes.h"
+#include "shard.h"
 
 enum { GRAIN = 1 << 14 }; /* numbers a task: the same for any number of threads */
 
 /* ---- making ---- */
 
-/* A tensor of zeros like the parameter, which files call "<param>.<word>". */
+/* Zeros like the parameter, or as many as are this rank's; files call them "<param>.<word>". */
 static int keep(pf_optimizer *o, pf_entry *p, const char *word) {
     pf_kept *k = &p->kept[p->n_kept++];
+    const int64_t *shape = p->dealt ? &p->own : p->param->shape;
     k->name = pf_heap_joined(o->heap, p->name, word);
     if (!k->name) return PF_ENOMEM;
-    PF_TRY(pf_tensor_make_lasting(&k->tensor, o->heap, PF_F32, p->param->rank, p->param->shape));
+    PF_TRY(
+        pf_tensor_make_lasting(&k->tensor, o->heap, PF_F32, p->dealt ? 1 : p->param->rank, shape));
     return pf_tensor_fill(k->tensor, 0);
 }
 
-/* What is kept of an entry, by its group's options. */
-static int fill_entry(pf_optimizer *o, pf_entry *p) {
+/* How the rule takes an entry, by its group's options. */
+static void place_entry(const pf_optimizer *o, pf_entry *p) {
     const pf_optimizer_rule *rule = o->rule;
     p->group = pf_group_of(o, p->name);
     p->whole = rule->takes_whole && p->param->rank == 2 &&
                rule->takes_whole(o->group[p->group].options, p->linear);
     p->moments = p->whole ? rule->whole_moments : rule->n_moments;
-    for (int i = 0; i < p->moments; i++) PF_TRY(keep(o, p, rule->moment[i]));
+}
+
+/* What is kept of it. */
+static int fill_entry(pf_optimizer *o, pf_entry *p) {
+    for (int i = 0; i < p->moments; i++) PF_TRY(keep(o, p, o->rule->moment[i]));
     if (o->ema == 0) return PF_OK;
     PF_TRY(keep(o, p, "ema"));
-    return pf_tensor_copy(p->kept[p->moments].tensor, p->param);
+    memcpy(pf_f32(p->kept[p->moments].tensor), pf_f32(p->param) + p->own_first,
+           (size_t)p->own * sizeof(float));
+    return PF_OK;
 }
 
 /* In walk order. */
@@ -77,7 +86,8 @@ static int make_room(pf_optimizer *o) {
     int64_t most = 0;
     for (int i = 0; i < o->n; i++) {
         const int64_t *shape = o->entry[i].param->shape;
-        if (o->entry[i].whole) most = pf_max(most, o->rule->whole_room(shape[0], shape[1]));
+        if (o->entry[i].whole && o->entry[i].own)
+            most = pf_max(most, o->rule->whole_room(shape[0], shape[1]));
     }
     if (most == 0) return PF_OK;
     o->room_bytes = (size_t)most * sizeof *o->room;
@@ -85,15 +95,17 @@ static int make_room(pf_optimizer *o) {
     return o->room ? PF_OK : PF_ENOMEM;
 }
 
-static int fill(pf_optimizer *o, const pf_engine *engine) {
+static int fill(pf_optimizer *o, pf_engine *engine) {
     PF_TRY(list_entries(o));
     PF_TRY(pf_groups_make(o));
     PF_TRY(pf_groups_find_kinds(o));
+    for (int i = 0; i < o->n; i++) place_entry(o, &o->entry[i]);
+    PF_TRY(pf_groups_choose_rows(o));
+    PF_TRY(pf_shard_make(o, engine));
     for (int i = 0; i < o->n; i++) {
         PF_TRY(pf_check_cancel(engine));
         PF_TRY(fill_entry(o, &o->entry[i]));
     }
-    PF_TRY(pf_groups_choose_rows(o));
     return make_room(o);
 }
 
@@ -134,8 +146,9 @@ void pf_optimizer_close(pf_optimizer **optimizer) {
     pf_optimizer *o = *optimizer;
     pf_heap *heap = o->heap;
     *optimizer = NULL;
-    if (o->averaged) pf_average_swap(o);
+    pf_average_leave(o);
     pf_lanes_close(o);
+    pf_shard_close(o);
     if (o->entry) {
         for (int i = 0; i < o->n; i++) close_entry(heap, &o->entry[i]);
         pf_heap_free(heap, o->entry, (size_t)o->capacity * sizeof *o->entry);
@@ -181,12 +194,17 @@ static void begin_groups(pf_optimizer *o, const pf_engine *e, double lr, double 
     }
 }
 
+/* Rows of the i-th matrix of a parameter that is taken whole; 0: there is none. */
+static int64_t part_rows(const pf_entry *p, int i) {
+    return p->part[0] > 0 ? p->part[i] : i == 0 ? p->param->shape[0] : 0;
+}
+
 /* The matrices of a parameter, one after the other. */
 static int update_whole(const pf_optimizer *o, pf_engine *e, const pf_update *all,
                         const pf_entry *p) {
     int64_t first = 0, cols = p->param->shape[1];
     for (int i = 0; i < PF_PARTS; i++) {
-        int64_t rows = p->part[0] > 0 ? p->part[i] : i == 0 ? p->param->shape[0] : 0;
+        int64_t rows = part_rows(p, i);
         pf_update u = *all;
         if (rows == 0) continue;
         u.n = rows * cols;
@@ -211,13 +229,12 @@ static int update_entry(const pf_optimizer *o, pf_engine *e, const pf_entry *p,
     const pf_group *group = &o->group[p->group];
     job j = {o->rule, group->update};
     pf_update *u = &j.whole;
-    u->n = pf_tensor_numel(p->param);
-    u->p = pf_f32(p->param), u->g = pf_f32(grad);
+    if (p->own == 0) return PF_OK;
+    u->n = p->own;
+    u->p = pf_f32(p->param) + p->own_first, u->g = pf_f32(grad) + p->own_first;
     for (int i = 0; i < p->moments; i++) u->moment[i] = pf_f32(p->kept[i].tensor);
     u->decay = p->param->rank >= 2 ? (float)option(o, group, "decay") : 0;
-    int status = run_update(o, e, &j, p, touched);
-    pf_tensor_touch(p->param, "a step of the optimizer");
-    return status;
+    return run_update(o, e, &j, p, touched);
 }
 
 /* The n gradients of a step, contiguous and retained, and the entries that they are of. A
@@ -285,25 +302,34 @@ static void let_go(const pf_optimizer *o, pf_engine *e, gradients *g) {
 
 /* The averages of all parameters: of one without a gradient it goes on towards where it stands. */
 static int update_all(const pf_optimizer *o, pf_engine *e, const gradients *g) {
-    for (int i = 0; i < g->n; i++)
+    for (int i = 0; i < g->n; i++) {
+        pf_tensor_touch(o->entry[g->owner[i]].param, "a step of the optimizer");
         PF_TRY(update_entry(o, e, &o->entry[g->owner[i]], g->list[i], &g->touched[i]));
+    }
     for (int i = 0; i < o->n && o->ema > 0; i++)
         PF_TRY(pf_average_move(o, e, &o->entry[i], o->steps + 1));
     return PF_OK;
 }
 
-/* The norm of all; *bad: the first gradient that is not finite, or -1. */
-static int measure(const pf_optimizer *o, pf_engine *e, const gradients *g, double *norm,
-                   int *bad) {
-    double more = 0;
-    int wrong = -1;
+/* The touched rows, and their squares. */
+static int find_touched(const pf_optimizer *o, pf_engine *e, const gradients *g, double *more,
+                        int *wrong) {
     for (int i = g->n_all; i < g->n; i++) {
         const pf_entry *p = &o->entry[g->owner[i]];
         PF_TRY(pf_touched_find(&g->touched[i], e, p->param, g->list[i]));
-        if (wrong < 0 && !isfinite(g->touched[i].square)) wrong = i;
-        more += g->touched[i].square;
+        if (*wrong < 0 && !isfinite(g->touched[i].square)) *wrong = i;
+        *more += g->touched[i].square;
     }
-    PF_TRY(pf_grad_norm(e, g->list, g->n_all, more, norm, bad));
+    return PF_OK;
+}
+
+/* The norm of all; *bad: the first gradient that is not finite, or -1. A verb. */
+static int measure(const pf_optimizer *o, pf_engine *e, int status, const gradients *g,
+                   double *norm, int *bad) {
+    double more = 0;
+    int wrong = -1;
+    if (status >= 0) status = find_touched(o, e, g, &more, &wrong);
+    PF_TRY(pf_shard_norm(o, e, status, g->list, g->owner, g->n_all, more, norm, bad));
     if (*bad < 0) *bad = wrong;
     return PF_OK;
 }
@@ -318,12 +344,10 @@ static int check_squares(const pf_optimizer *o, double norm) {
 }
 
 static double whole_products(const pf_optimizer *o, const pf_entry *p) {
-    const int64_t *shape = p->param->shape;
     double products = 0;
-    for (int i = 0; p->whole && i < PF_PARTS; i++) {
-        int64_t rows = p->part[0] > 0 ? p->part[i] : i == 0 ? shape[0] : 0;
-        products += o->rule->whole_products(o->group[p->group].options, rows, shape[1]);
-    }
+    for (int i = 0; p->whole && p->own && i < PF_PARTS; i++)
+        products += o->rule->whole_products(o->group[p->group].options, part_rows(p, i),
+                                            p->param->shape[1]);
     return products;
 }
 
@@ -331,10 +355,21 @@ static double whole_products(const pf_optimizer *o, const pf_entry *p) {
 static int charge(const pf_optimizer *o, pf_engine *e, const gradients *g) {
     double n = 0, products = 0;
     for (int i = 0; i < g->n; i++) {
-        n += (double)pf_tensor_numel(g->list[i]);
+        n += (double)o->entry[g->owner[i]].own;
         products += whole_products(o, &o->entry[g->owner[i]]);
     }
     return pf_charge(e, PF_WORK_OP + pf_work_of(8 * n, products));
+}
+
+/* All memory that the update takes, and the way of its results to the others. */
+static int make_ready(const pf_optimizer *o, pf_engine *e, const gradients *g) {
+    for (int k = 0; k < g->n; k++) {
+        const pf_entry *p = &o->entry[g->owner[k]];
+        for (int i = 0; p->whole && p->own && i < PF_PARTS; i++)
+            if (part_rows(p, i))
+                PF_TRY(o->rule->whole_ready(e, part_rows(p, i), p->param->shape[1]));
+    }
+    return pf_shard_ready(o, e);
 }
 
 /* The norm first, so that nothing moves before all gradients are known to be finite. gscale: what
@@ -342,9 +377,8 @@ static int charge(const pf_optimizer *o, pf_engine *e, const gradients *g) {
 static int weigh(const pf_optimizer *o, pf_engine *e, double clip, gradients *g, double *norm,
                  double *gscale) {
     double total = 0;
-    int bad;
-    PF_TRY(gather(o, e, g));
-    PF_TRY(measure(o, e, g, &total, &bad));
+    int bad, status = gather(o, e, g);
+    PF_TRY(measure(o, e, status, g, &total, &bad));
     if (norm) *norm = total;
     if (bad >= 0) {
         return pf_fail(PF_ENUMERIC,
@@ -354,7 +388,8 @@ static int weigh(const pf_optimizer *o, pf_engine *e, double clip, gradients *g,
     }
     *gscale = clip > 0 && total > clip ? clip / total : 1;
     PF_TRY(check_squares(o, *gscale * total));
-    return charge(o, e, g);
+    PF_TRY(charge(o, e, g));
+    return make_ready(o, e, g);
 }
 
 static void clear_all(const pf_optimizer *o) {
@@ -364,7 +399,9 @@ static void clear_all(const pf_optimizer *o) {
 static int apply(pf_optimizer *o, pf_engine *e, double lr, double gscale, const gradients *g) {
     begin_groups(o, e, lr, gscale);
     e->shield++; /* until the end of the step */
-    PF_TRY(update_all(o, e, g));
+    int status = update_all(o, e, g);
+    if (status < 0) return pf_comm_break(e->comm, status); /* a child of a fork: it is no rank */
+    PF_TRY(pf_shard_spread(o, e, g->owner, g->n));
     o->steps++;
     clear_all(o);
     return PF_OK;
@@ -374,8 +411,9 @@ static int apply(pf_optimizer *o, pf_engine *e, double lr, double gscale, const 
  * redraw what was due.
  *
  * With several ranks every one comes here, with the same lr and clip. Their lanes become one
- * gradient, the same everywhere; which of them can't is known before a weight moves, and what
- * fails after that, at the end. */
+ * gradient, each number of it at its owner's (shard.h); which of them can't go on is known before a
+ * weight moves, and from there to the end of the update only what ends the talk can fail. What
+ * fails in what follows the step, all know at the end. */
 int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, double clip,
                       double *norm) {
     PF_OPEN(engine);
@@ -389,7 +427,10 @@ int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, dou
     if (!isfinite(lr) || !isfinite(clip)) {
         return pf_fail(PF_EINVAL, "optimizer: lr is %g and clip %g; both must be finite", lr, clip);
     }
-    int status = pf_lanes_join(o, engine, pf_average_check(o, "step"));
+    pf_shard_forget(o);
+    int status = pf_shard_check(o, engine);
+    if (status >= 0) status = pf_average_check(o, "step");
+    status = pf_lanes_join(o, engine, status);
     const bool joined = status >= 0 && (o->lanes || engine->comm);
     if (status >= 0) status = weigh(o, engine, clip, &g, norm, &gscale);
     status = pf_comm_settle(engine, status);

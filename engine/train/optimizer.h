@@ -12,7 +12,8 @@ enum {
     PF_PARTS = 3                      /* of a linear layer that gives queries, keys and values */
 };
 
-/* A tensor that is kept of a parameter, in files as "<param>.<word>". */
+/* A tensor that is kept of a parameter, in files as "<param>.<word>": like the parameter, or where
+ * that is dealt the numbers that are this rank's, in a row. */
 typedef struct pf_kept {
     char *name;
     pf_tensor *tensor;
@@ -32,6 +33,8 @@ typedef struct pf_entry {
     bool table;             /* a step reads a few rows of it, its layer says */
     bool touched;           /* a step moves the rows alone that have a gradient (touched.c) */
     int64_t part[PF_PARTS]; /* rows of each of these: 0, 0, 0 is one */
+    bool dealt;             /* to ranks: else, with one or of a table, each has all of it */
+    int64_t own_first, own; /* what this rank keeps moments of, and moves: so many numbers */
 } pf_entry;
 
 /* Parameters that are treated alike. */
@@ -58,6 +61,7 @@ struct pf_optimizer {
     size_t room_bytes;
     uint64_t steps;         /* that are over */
     struct pf_lanes *lanes; /* NULL: a step is one (lanes.c) */
+    struct pf_shard *shard; /* NULL: made where there is one rank (shard.h) */
     bool all_rows; /* saved when no row knew it had none: tables move whole unless options say */
     int drawn;     /* projections, in the last step */
 };
@@ -87,10 +91,10 @@ int pf_touched_update(const pf_touched *t, pf_engine *e, const pf_optimizer_rule
                       const pf_update *all, int64_t width);
 
 /* ---- average.c ---- */
-/* Moves the average of a parameter on, after its part of step `step`; there must be one. */
+/* Moves what this rank has of a parameter's average on, after its part of step `step`. */
 int pf_average_move(const pf_optimizer *o, pf_engine *e, const pf_entry *p, uint64_t step);
-/* Averages and weights change places. */
-void pf_average_swap(pf_optimizer *o);
+/* Takes averages out of the weights' place, where they stand. */
+void pf_average_leave(pf_optimizer *o);
 /* PF_ESTATE while the averages stand in the weights' place; `what` can't be done then. */
 int pf_average_check(const pf_optimizer *o, const char *what);
 

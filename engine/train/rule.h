@@ -45,6 +45,8 @@ typedef struct pf_optimizer_rule {
     int64_t (*whole_room)(int64_t rows, int64_t cols);
     /* Multiplications with an addition, which its work is counted by. */
     double (*whole_products)(const pf_config *options, int64_t rows, int64_t cols);
+    /* Room for that, before anything moves: then it can't fail. */
+    int (*whole_ready)(pf_engine *e, int64_t rows, int64_t cols);
     int (*whole)(const pf_update *u, pf_engine *e, int64_t rows, int64_t cols);
 } pf_optimizer_rule;
 

@@ -2,12 +2,65 @@
  * saved.c - what a checkpoint holds of an optimizer, and back from there. It holds the tensors of
  * the same parameters, by name, or it is refused whole: one that was frozen then, or is now, has
  * none. `tables` = "touched" says that it moved its tables in touched rows; one without went over
- * all rows, and goes on so, to the same bits.
+ * all rows, and goes on so, to the same bits. Where parameters are dealt to ranks (shard.h) rank 0
+ * gets all of it before, and each takes its own part of what it reads: a file knows no ranks.
  */
 #include <math.h>
 #include <string.h>
 
-#include "optimizer.h"
+#include "shard.h"
+
+/* ---- to rank 0 ---- */
+
+static int make_whole(const pf_optimizer *o) {
+    for (int i = 0; i < o->n; i++) {
+        const pf_entry *p = &o->entry[i];
+        for (int k = 0; k < p->n_kept && p->dealt; k++)
+            PF_TRY(pf_tensor_make_lasting(&o->shard->whole[i * PF_KEPT_MAX + k], o->heap, PF_F32,
+                                          p->param->rank, p->param->shape));
+    }
+    return PF_OK;
+}
+
+/* own: one a stretch. The k-th kept tensors of all entries that have so many. */
+static int collect(const pf_optimizer *o, pf_engine *e, int k, const float **own) {
+    const struct pf_shard *s = o->shard;
+    pf_deal *d = s->deal;
+    for (int64_t i = d->from[d->rank]; i < d->from[d->rank + 1]; i++) {
+        const pf_entry *p = &o->entry[d->stretch[i].array];
+        own[i - d->from[d->rank]] = k < p->n_kept ? pf_f32(p->kept[k].tensor) : NULL;
+    }
+    for (int i = 0; i < o->n; i++) {
+        const pf_tensor *whole = s->whole[i * PF_KEPT_MAX + k];
+        s->array[i] = whole ? pf_f32(whole) : NULL;
+    }
+    return pf_deal_collect(d, e, own, s->array);
+}
+
+int pf_optimizer_gather(const pf_optimizer *o, pf_engine *e) {
+    struct pf_shard *s = o->shard;
+    int status = pf_shard_check(o, e);
+    if (status >= 0) status = pf_average_check(o, "checkpoint of the optimizer");
+    pf_shard_forget(o);
+    size_t bytes = (size_t)(s ? s->deal->n : 0) * sizeof(float *);
+    const float **own = s ? pf_heap_alloc(e->heap, bytes) : NULL;
+    if (status >= 0 && s && !own) status = PF_ENOMEM;
+    if (status >= 0 && s && s->deal->rank == 0) status = make_whole(o);
+    status = pf_comm_agree(e, status);
+    for (int k = 0; k < PF_KEPT_MAX && status >= 0 && s; k++) status = collect(o, e, k, own);
+    if (own) pf_heap_free(e->heap, own, bytes);
+    if (s) s->gathered = status >= 0 && s->deal->rank == 0;
+    if (status < 0) pf_shard_forget(o);
+    return status;
+}
+
+void pf_optimizer_let_go(const pf_optimizer *o) { pf_shard_forget(o); }
+
+static int check_gathered(const pf_optimizer *o) {
+    if (!o->shard || o->shard->gathered) return PF_OK;
+    return pf_fail(PF_ESTATE, "optimizer: each rank has a part of what is saved; all of them save "
+                              "together, and rank 0 writes");
+}
 
 /* ---- to a file ---- */
 
@@ -21,12 +74,14 @@ static int count_kept(const pf_optimizer *o) {
 int pf_optimizer_tensors(const pf_optimizer *o, pf_named **list, int *n) {
     int count = count_kept(o), at = 0;
     PF_TRY(pf_average_check(o, "checkpoint of the optimizer"));
+    PF_TRY(check_gathered(o));
     pf_named *all = pf_heap_alloc(o->heap, (size_t)count * sizeof *all);
     if (!all) return PF_ENOMEM;
     for (int i = 0; i < o->n; i++) {
         for (int k = 0; k < o->entry[i].n_kept; k++) {
             const pf_kept *kept = &o->entry[i].kept[k];
-            all[at++] = (pf_named){kept->name, kept->tensor};
+            pf_tensor *whole = o->entry[i].dealt ? o->shard->whole[i * PF_KEPT_MAX + k] : NULL;
+            all[at++] = (pf_named){kept->name, whole ? whole : kept->tensor};
         }
     }
     *list = all;
@@ -80,8 +135,9 @@ static int find_named(const void *context, const char *name) {
     return i;
 }
 
-/* The tensor saved for `kept`, or NULL with a message. */
-static const pf_tensor *saved_tensor(const pf_kept *kept, const names *file) {
+/* The tensor saved for the k-th that is kept of `p`, or NULL with a message. */
+static const pf_tensor *saved_tensor(const pf_entry *p, int k, const names *file) {
+    const pf_kept *kept = &p->kept[k];
     int at = find_named(file, kept->name);
     if (at < 0 && file->former) at = pf_find_former(kept->name, find_named, file);
     if (at < 0) {
@@ -92,9 +148,9 @@ static const pf_tensor *saved_tensor(const pf_kept *kept, const names *file) {
         return NULL;
     }
     const pf_tensor *saved = file->list[at].tensor;
-    if (saved->dtype != PF_F32 || !pf_same_shape(saved, kept->tensor)) {
+    if (saved->dtype != PF_F32 || !pf_same_shape(saved, p->param)) {
         pf_fail(PF_EFORMAT, "optimizer: '%s' is %s %s, must be %s f32", kept->name,
-                pf_shape_of(saved), pf_dtype_name(saved->dtype), pf_shape_of(kept->tensor));
+                pf_shape_of(saved), pf_dtype_name(saved->dtype), pf_shape_of(p->param));
         return NULL;
     }
     return saved;
@@ -121,17 +177,24 @@ static int check_no_more(const pf_optimizer *o, const names *file) {
     return PF_OK;
 }
 
+/* A rank takes its own numbers of it. */
+static int take_own(const pf_entry *p, int k, const pf_tensor *saved) {
+    pf_tensor *to = p->kept[k].tensor;
+    if (!p->dealt) return pf_tensor_copy(to, saved);
+    memcpy(pf_f32(to), pf_f32(saved) + p->own_first, (size_t)p->own * sizeof(float));
+    return PF_OK;
+}
+
 /* Looks at everything before it changes anything. */
 static int restore_tensors(pf_optimizer *o, const names *file) {
     for (int i = 0; i < o->n; i++) {
         for (int k = 0; k < o->entry[i].n_kept; k++)
-            if (!saved_tensor(&o->entry[i].kept[k], file)) return PF_EFORMAT;
+            if (!saved_tensor(&o->entry[i], k, file)) return PF_EFORMAT;
     }
     PF_TRY(check_no_more(o, file));
     for (int i = 0; i < o->n; i++) {
         for (int k = 0; k < o->entry[i].n_kept; k++) {
-            const pf_kept *kept = &o->entry[i].kept[k];
-            PF_TRY(pf_tensor_copy(kept->tensor, saved_tensor(kept, file)));
+            PF_TRY(take_own(&o->entry[i], k, saved_tensor(&o->entry[i], k, file)));
         }
     }
     return PF_OK;
@@ -141,6 +204,7 @@ int pf_optimizer_restore(pf_optimizer *o, const pf_named *list, int n, bool form
                          const pf_config *config) {
     const pf_config *type = pf_config_get(config, "type"), *steps = pf_config_get(config, "steps");
     PF_TRY(pf_average_check(o, "load"));
+    pf_shard_forget(o);
     const char *name = type ? pf_config_string(type) : NULL;
     if (!name || strcmp(name, o->rule->name) != 0) {
         return pf_fail(PF_EFORMAT, "optimizer: the file is of '%s', this one is '%s'",

@@ -15,7 +15,9 @@ static inline uint64_t hash_bytes(uint64_t bits, const void *data, size_t n) {
 }
 
 static inline uint64_t hash_tensor(uint64_t bits, pf_tensor *t) {
-    return hash_bytes(bits, pf_tensor_data(t), (size_t)pf_tensor_numel(t) * 4);
+    const uint32_t *words = pf_tensor_data(t);
+    for (int64_t i = 0; i < pf_tensor_numel(t); i++) bits = (bits ^ words[i]) * 1099511628211u;
+    return bits;
 }
 
 static inline int hash_weights(uint64_t *bits, pf_module *m) {
@@ -24,6 +26,21 @@ static inline int hash_weights(uint64_t *bits, pf_module *m) {
         PF_TRY(pf_module_tensor_at(m, i, NULL, &w, NULL));
         *bits = hash_tensor(*bits, w);
     }
+    return PF_OK;
+}
+
+/* Of the whole that rank 0 gathers, in the order of a file; a verb. */
+static inline int hash_kept(uint64_t *bits, pf_engine *e, pf_optimizer *o) {
+    pf_named *kept = NULL;
+    uint64_t sum = *bits;
+    int n = 0, status = pf_optimizer_gather(o, e);
+    PF_TRY(status);
+    if (pf_comm_rank(e) == 0) status = pf_optimizer_tensors(o, &kept, &n);
+    for (int i = 0; i < n; i++) sum = hash_tensor(sum, kept[i].tensor);
+    if (kept) pf_heap_free(e->heap, kept, (size_t)n * sizeof *kept);
+    pf_optimizer_let_go(o);
+    PF_TRY(pf_comm_share(e, status, 0, &sum, sizeof sum));
+    *bits = hash_bytes(*bits, &sum, sizeof sum);
     return PF_OK;
 }
 

@@ -59,6 +59,8 @@ struct ranks_world {
     int bound;                     /* 1 + the rank that may use one processor only */
     pf_cpu cpu[RANKS_MOST];        /* 0: the best */
     bool own_cpu;
+    const pf_workers *workers[RANKS_MOST]; /* NULL: threads of the engine's own */
+    const void *cancel[RANKS_MOST];
     /* inside */
     pthread_mutex_t lock;
     ranks_letter *post[RANKS_MOST][RANKS_MOST]; /* from, to */
@@ -188,6 +190,7 @@ static void *ranks_thread(void *argument) {
     ranks_world *w = end->world;
     pf_options options = {
         .size = sizeof options, .threads = w->threads ? w->threads : 1, .seed = 21};
+    options.workers = w->workers[end->rank], options.cancel = w->cancel[end->rank];
     pf_engine runtime = {0}, *engine = &runtime;
     if (w->own_cpu) options.cpu = w->cpu[end->rank];
     if (w->log) options.log = w->log, options.log_context = end;
