@@ -9,7 +9,8 @@
 
 #include <stdio.h>
 
-static const char *const NAMES[PF_VERBS] = {"greeting", "vote", "share", "collect", "sum", "close"};
+static const char *const NAMES[PF_VERBS] = {"greeting", "vote",  "share", "collect",
+                                            "sum",      "close", "scan",  "pass"};
 enum { VERB_AT = 56 }; /* its bits in a head */
 
 const char *pf_comm_name(const pf_comm *comm, int rank) {

@@ -21,6 +21,8 @@ typedef enum {
     PF_VERB_COLLECT,
     PF_VERB_SUM,
     PF_VERB_CLOSE,
+    PF_VERB_SCAN,
+    PF_VERB_PASS,
     PF_VERBS
 } pf_verb;
 
