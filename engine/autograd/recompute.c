@@ -272,6 +272,20 @@ int pf_record_recomputation(pf_engine *e, const pf_op *op, const pf_recomputatio
     return status;
 }
 
+int pf_record_linked(pf_engine *e, const pf_op *op, void *context, void (*release)(void *),
+                     pf_tensor *const *in, int n_in, pf_tensor **out, int n_out) {
+    const pf_recomputation r = {.f = {.release = release, .context = context},
+                                .changes = pf_changes()};
+    bool records = pf_tape_records(e);
+    int status = records ? pf_record_recomputation(e, op, &r, in, n_in, out, n_out) : PF_OK;
+    if (!records || status < 0) release(context);
+    return status;
+}
+
+void *pf_linked_context(const pf_call *c) {
+    return ((const pf_walk *)c->grad_context)->node->recompute.f.context;
+}
+
 /* *taken: a node holds f from now on. */
 static int recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f, pf_ends_fn ends,
                      pf_tensor *const *inputs, int n, bool *taken) {

@@ -67,6 +67,13 @@ typedef struct pf_branches {
 int pf_reversible(pf_tensor **a, pf_tensor **b, pf_engine *e, const pf_branches *branches,
                   pf_tensor *x1, pf_tensor *x2);
 
+/* A node of `op`, a row of no table that has a backward alone, with what its backward is to know:
+ * made from in, out[i] is on the open tape afterwards, maybe as a header of its own. `context` is
+ * taken over in any case, and released at once where nothing is recorded. */
+int pf_record_linked(pf_engine *e, const pf_op *op, void *context, void (*release)(void *),
+                     pf_tensor *const *in, int n_in, pf_tensor **out, int n_out);
+void *pf_linked_context(const pf_call *c); /* in the backward of such a node */
+
 /* finite.c: looking for numbers that are not finite, which costs nothing while nobody does. A layer
  * enters by its name, and leaves with what that gave. */
 int pf_finite_enter(const pf_engine *e, const char *name);

@@ -24,6 +24,7 @@ int pf_state_shell(pf_state **shell, pf_engine *e, const pf_state *from) {
     s->position = from->position;
     s->recent = from->recent;
     s->keep = from->keep;
+    s->place = from->place;
     for (int k = 0; k < PF_STATE_TENSORS; k++) s->tensor[k] = pf_tensor_retain(from->tensor[k]);
     for (int i = 0; i < from->n_child; i++) {
         int status = from->child[i] ? pf_state_shell(&s->child[i], e, from->child[i]) : PF_OK;

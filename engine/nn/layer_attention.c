@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "attention_layer.h"
+#include "sequence.h"
 
 static const pf_option_info attention_options[] = {
 #include "options_attention.def"
@@ -141,6 +142,7 @@ static int attend_to(const pf_attention *a, pf_engine *e, const pf_run *run, pf_
         [PF_IN_DECAY] = a->decay,
         [PF_IN_PREFIX] = run->slice ? NULL : run->pass->prefix,
     };
+    if (run->slice && run->slice->segmented) return pf_segment_attend(y, e, a, run, in);
     if (!run->state) {
         if (run->pass->prefix && !a->causal) {
             return pf_fail(PF_EINVAL,
@@ -342,6 +344,24 @@ static bool attention_whole(const pf_module *m) {
     const attention_self *self = m->self;
     return !self->attention.causal || pf_attend_no_part(&self->attention) || self->split;
 }
+
+/* Linear attention alone leaves all that its keys are in a state of fixed size. */
+static int attention_segments(const pf_module *m, bool causal) {
+    const attention_self *self = m->self;
+    const pf_attention *a = &self->attention;
+    if (!a->kind->carries || !a->kernel) {
+        return pf_fail(PF_EINVAL,
+                       "%s attention looks at keys of other segments themselves; attention = "
+                       "\"favor\" looks at a state of theirs",
+                       a->kind->name);
+    }
+    if (self->split)
+        return pf_fail(PF_EINVAL, "global tokens are seen from everywhere; leave them out");
+    if (a->causal || !causal) return PF_OK;
+    return pf_fail(PF_EINVAL, "attention that sees the future needs a rank for each segment, and "
+                              "no chain");
+}
+
 const pf_layer pf_layer_attention = {
     .name = "attention",
     .doc = "Multi-head attention: x (B, L, D) -> (B, L, D). One matrix makes q, k and v; the "
@@ -356,6 +376,7 @@ const pf_layer pf_layer_attention = {
     .derive = pf_attention_derive,
     .run = attention_run,
     .whole = attention_whole,
+    .segments = attention_segments,
     .state = attention_state,
     .rows = PF_ROWS_TOGETHER,
     .after_step = pf_attention_after_step,

@@ -4,7 +4,7 @@
  * state is the last width - 1 inputs; zeros stand for what was before the beginning.
  * Shift is such a convolution with taps of 0 and 1 that nobody trains.
  */
-#include "module.h"
+#include "sequence.h"
 
 static const pf_option_info conv_options[] = {
     {.name = "dim",
@@ -95,6 +95,37 @@ static int slice_inputs(pf_engine *e, const pf_run *run, pf_tensor *x, pf_pass *
     return join(e, run->state->tensor[0], x, rows);
 }
 
+/* The inputs around a segment, x (B, L, D) -> with them, and what says of them which taps count. */
+static int segment_inputs(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                          pf_pass *pass, int64_t *before, pf_tensor **rows) {
+    const conv_self *self = m->self;
+    const pf_part *s = run->slice;
+    int64_t most = self->width - 1;
+    PF_TRY(pf_segment_rows(rows, before, e, run, x, most, self->causal ? 0 : most));
+    int64_t first = s->first - *before, end = first + (*rows)->shape[1];
+    PF_TRY(pf_part_of(&pass->documents, e, s->documents, first, end));
+    return pf_part_of(&pass->mask, e, s->mask, first, end);
+}
+
+/* x (B, L, D) of a segment -> (B, L, D) */
+static int segment_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
+                        pf_tensor **y) {
+    pf_pass pass = *run->pass;
+    pf_tensor *rows = NULL, *all = NULL;
+    int64_t before = 0;
+    pass.documents = pass.mask = NULL;
+    int status = segment_inputs(m, e, run, x, &pass, &before, &rows);
+    if (status >= 0) status = convolve(m, e, &pass, rows, &all);
+    int64_t back = ((conv_self *)m->self)->width - 1;
+    if (status >= 0) status = pf_segment_leave_rows(&all, e, run, rows, back);
+    if (status >= 0) status = pf_slice(y, e, all, 1, before, before + x->shape[1]);
+    pf_tensor_release(&all);
+    pf_tensor_release(&rows);
+    pf_tensor_release(&pass.documents);
+    pf_tensor_release(&pass.mask);
+    return status;
+}
+
 /* x (B, L, D) of a slice -> (B, L, D); the state's history becomes the slice's last inputs. Shorter
  * than that is a whole row alone, after which nobody reads it. */
 static int slice_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x, pf_tensor **y) {
@@ -141,6 +172,7 @@ static int conv_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x,
     if (run->mode == PF_RUN_STEP) return step(m, e, run, x, y);
     if (x->rank != 3)
         return pf_fail(PF_ESHAPE, "%s: x is %s, must be (B, L, D)", m->type->name, pf_shape_of(x));
+    if (run->slice && run->slice->segmented) return segment_rows(m, e, run, x, y);
     if (run->slice) return slice_rows(m, e, run, x, y);
     return run->state ? stream_rows(m, e, run, x, y) : convolve(m, e, run->pass, x, y);
 }
@@ -165,6 +197,13 @@ static bool conv_whole(const pf_module *m) {
     return !pf_option_int(m, "causal") && pf_option_int(m, "width") > 1;
 }
 
+static int conv_segments(const pf_module *m, bool causal) {
+    const conv_self *self = m->self;
+    if (self->causal || self->width == 1 || !causal) return PF_OK;
+    return pf_fail(PF_EINVAL, "a convolution that sees the future needs a rank for each segment, "
+                              "and no chain");
+}
+
 const pf_layer pf_layer_conv = {
     .name = "conv",
     .doc = "Short depthwise convolution along the sequence: every channel mixes `width` "
@@ -176,6 +215,7 @@ const pf_layer pf_layer_conv = {
     .build = conv_build,
     .run = conv_run,
     .whole = conv_whole,
+    .segments = conv_segments,
     .state = conv_state,
     .rows = PF_ROWS_JOINED,
 };
@@ -224,6 +264,7 @@ const pf_layer pf_layer_shift = {
     .build = shift_build,
     .derive = shift_derive,
     .run = conv_run,
+    .segments = conv_segments,
     .state = conv_state,
     .rows = PF_ROWS_JOINED,
 };

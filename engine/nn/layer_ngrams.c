@@ -7,7 +7,7 @@
  * capacity that a processor has in plenty. Its streaming state is the last longest - 1 ids. What
  * the mask hides is in nobody's piece (ops/ngrams.c).
  */
-#include "module.h"
+#include "sequence.h"
 
 static const pf_option_info ngrams_options[] = {
     {.name = "dim",
@@ -123,6 +123,21 @@ static int look_up_after(pf_module *m, pf_engine *e, const pf_run *run, pf_tenso
     return status;
 }
 
+/* ids (B, L) of a segment -> (B, L, D); every rank has those before it. */
+static int segment_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *ids,
+                        pf_tensor **y) {
+    int64_t kept = pf_option_int(m, "longest") - 1;
+    pf_tensor *in[2] = {NULL, ids}, *all = NULL;
+    pf_attr dim = {.i = 1};
+    if (kept == 0 || run->slice->first == 0) return look_up(m, e, run, ids, NULL, y);
+    PF_TRY(pf_segment_ids(&in[0], e, run, kept));
+    int status = pf_apply(e, &pf_op_concat, in, 2, &dim, &all);
+    if (status >= 0) status = look_up_after(m, e, run, all, kept, y);
+    pf_tensor_release(&all);
+    pf_tensor_release(&in[0]);
+    return status;
+}
+
 /* ids (B, L) of a slice -> (B, L, D); its last ids become the state's. */
 static int slice_rows(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *ids,
                       pf_tensor **y) {
@@ -163,6 +178,7 @@ static int ngrams_run(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *
                        pf_dtype_name(x->dtype), rank == 1 ? "(B)" : "(B, L)");
     }
     if (rank == 1) return step(m, e, run, x, y);
+    if (run->slice && run->slice->segmented) return segment_rows(m, e, run, x, y);
     if (run->slice) return slice_rows(m, e, run, x, y);
     return run->state ? stream_rows(m, e, run, x, y) : look_up(m, e, run, x, NULL, y);
 }
@@ -181,6 +197,11 @@ static int ngrams_state(const pf_module *m, pf_engine *e, int64_t batch, pf_stat
     return status;
 }
 
+static int ngrams_segments(const pf_module *m, bool causal) {
+    (void)m, (void)causal;
+    return PF_OK;
+}
+
 const pf_layer pf_layer_ngrams = {
     .name = "ngrams",
     .doc = "A hashed memory of the last tokens: ids (B, L) -> (B, L, D).",
@@ -190,6 +211,7 @@ const pf_layer pf_layer_ngrams = {
     .few_rows = true,
     .build = ngrams_build,
     .run = ngrams_run,
+    .segments = ngrams_segments,
     .state = ngrams_state,
     .rows = PF_ROWS_JOINED,
 };

@@ -58,6 +58,9 @@ typedef struct pf_part {
      * stand in front, and its first document has had `before` (B) i32 of them; NULL: none. */
     int64_t ahead;
     pf_tensor *before;
+    /* The slice is a segment (sequence.h): what stands before it comes from there, and no state
+     * holds any tensor. NULL: it does not. */
+    struct pf_segmented *segmented;
 } pf_part;
 enum { PF_SLICE_LEAST = 16 }; /* positions: no layer but attention looks back further */
 
@@ -151,6 +154,11 @@ typedef struct pf_layer {
 
     /* Can it not run slices of a row? NULL: it can, whatever its options. */
     bool (*whole)(const pf_module *m);
+
+    /* Of a layer whose rows look at other rows: fails where it can't run segments of a row
+     * (sequence.h), each of which may be on a rank of its own. causal: only what stands before one
+     * is to be had. NULL: it can where it has no state but its children's and is not `whole`. */
+    int (*segments)(const pf_module *m, bool causal);
 
     /* Of a type with a head: *y = the head of h, what `run` gives when hidden states are wanted. */
     int (*head)(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *h, pf_tensor **y);

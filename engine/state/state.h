@@ -64,6 +64,7 @@ struct pf_state {
     pf_tensor *tensor[PF_STATE_TENSORS];
     struct pf_state **child;
     int n_child;
+    int place;  /* of a row in segments: the node's number in its tree (nn/sequence.c) */
     void *host; /* a host layer's own, with the layer's calls */
     pf_host_layer layer;
     pf_state_own *own; /* of a state that stands alone; retained */
