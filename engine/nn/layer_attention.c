@@ -345,15 +345,25 @@ static bool attention_whole(const pf_module *m) {
     return !self->attention.causal || pf_attend_no_part(&self->attention) || self->split;
 }
 
+/* Kinds whose queries see keys by their place alone, which may lie in any segment. */
+static bool sees_by_limits(const attention_self *self) {
+    const pf_attention_kind *kind = self->attention.kind;
+    bool chosen = kind->rule || kind->edges || kind->rooms || self->drops > 0;
+    return kind->takes & PF_TAKES(LIMITS) && !chosen;
+}
+
 /* Linear attention alone leaves all that its keys are in a state of fixed size. */
 static int attention_segments(const pf_module *m, bool causal) {
     const attention_self *self = m->self;
     const pf_attention *a = &self->attention;
-    if (!a->kind->carries || !a->kernel) {
+    bool states = a->kind->carries && a->kernel;
+    if (!states && (causal || !sees_by_limits(self))) {
         return pf_fail(PF_EINVAL,
-                       "%s attention looks at keys of other segments themselves; attention = "
+                       "%s attention looks at keys of other segments themselves, %s; attention = "
                        "\"favor\" looks at a state of theirs",
-                       a->kind->name);
+                       a->kind->name,
+                       sees_by_limits(self) ? "for which each needs a rank, and no chain"
+                                            : "and can't have them");
     }
     if (self->split)
         return pf_fail(PF_EINVAL, "global tokens are seen from everywhere; leave them out");

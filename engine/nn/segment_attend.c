@@ -135,14 +135,14 @@ static int scan_forth(const pf_link *l, pf_tensor *const own[SUMS], bool all, pf
     return status;
 }
 
-/* The gradient of the entry, on the scale that its M says. */
-static int read_gradient(const pf_call *c, const pf_link *l, bool all, void *block) {
+/* The gradient of the entry, on the scale that its M says; of no key that is nothing, as where a
+ * document begins with the segment. */
+static int read_gradient(const pf_call *c, const pf_link *l, void *block) {
     pf_tensor *const sums[SUMS] = {c->dout[S], c->dout[Z], c->out[SHIFT]};
     PF_TRY(read_sums(l, sums, block));
     pf_part_state a = pf_part_state_at(&l->shape, block);
     for (int64_t i = 0; i < l->shape.batch * l->shape.heads; i++)
         a.shift[i] = a.shift[i] == -INFINITY ? -INFINITY : -a.shift[i];
-    if (!all) forget_begun(l, block);
     return PF_OK;
 }
 
@@ -168,7 +168,7 @@ static int scan_backward_of(pf_call *c, bool all) {
     const pf_link *l = pf_linked_context(c);
     size_t bytes = pf_part_state_bytes(&l->shape);
     char *block = pf_call_alloc(c, 2 * bytes);
-    int status = block ? read_gradient(c, l, all, block) : PF_ENOMEM;
+    int status = block ? read_gradient(c, l, block) : PF_ENOMEM;
     PF_TRY(scan_elements(l, PF_BACK, all, status, block, bytes));
     return give_own(c, l, block + bytes);
 }
@@ -433,6 +433,7 @@ static int attend_chained(pf_tensor **y, pf_engine *e, const pf_attention *a, co
 int pf_segment_attend(pf_tensor **y, pf_engine *e, const pf_attention *a, const pf_run *run,
                       pf_tensor *const *in) {
     *y = NULL;
+    if (!a->kind->carries) return pf_segment_attend_all(y, e, a, run, in);
     return run->slice->segmented->chain ? attend_chained(y, e, a, run, in)
                                         : attend_scanned(y, e, a, run, in);
 }

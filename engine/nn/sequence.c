@@ -148,8 +148,9 @@ static void end_segment(pf_segmented *q, int s) {
     pf_tensor_release(&r->share);
     pf_tape_close(&r->tape);
     pf_state_close(&r->nodes);
-    for (int k = 0; k < q->places * PF_KEPT; k++)
-        pf_tensor_release(&q->kept[(s - q->first) * q->places][k]);
+    for (int i = 0; i < q->places; i++)
+        for (int k = 0; k < PF_KEPT; k++)
+            pf_tensor_release(&q->kept[(s - q->first) * q->places + i][k]);
 }
 
 static int walk_segment(pf_segmented *q, int s) {

@@ -16,7 +16,7 @@
  *           layer of a segment waits for that layer of the one before.
  *
  * Attention that sees the future is a scan with a rank for each segment: the states of all keys are
- * added up.
+ * added up. Exact attention, with a rank for each, collects all keys, which judges the others.
  *
  * A trainer calls pf_module_backward_segments on every rank of the comm for each row of its lane;
  * it adds to the parameters' gradients what this rank's segments give, one after the other, last
@@ -81,6 +81,9 @@ int64_t pf_segment_first(const pf_segmented *q, int s);
 /* side: as pf_attend_rows takes it. */
 int pf_segment_attend(pf_tensor **y, pf_engine *e, const pf_attention *a, const pf_run *run,
                       pf_tensor *const *in);
+/* segment_exact.c: the same of kinds that look at the keys of other segments themselves. */
+int pf_segment_attend_all(pf_tensor **y, pf_engine *e, const pf_attention *a, const pf_run *run,
+                          pf_tensor *const *in);
 /* *rows: x (B, L, D) with at most `back` rows of before and `ahead` of behind around it; how many
  * there are of before. */
 int pf_segment_rows(pf_tensor **rows, int64_t *before, pf_engine *e, const pf_run *run,

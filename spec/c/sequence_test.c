@@ -319,31 +319,39 @@ static void test_chain_is_sliced(void) {
 /* An engine without ranks has the sum of what its segments give. */
 static void test_alone(void) {
     for (int i = 0; i < PF_COUNT(models); i++) {
-        setting s = {models[i], 5, .documents = i % 3};
+        setting s = {models[i], 5, .chain = i == 3, .documents = i % 3};
         pf_engine *e = engine_of(2, 21);
         task t = task_of(e, &s);
-        const pf_segmenting how = {sizeof how, s.segments, false, NULL, NULL};
-        gradients g;
-        double value = whole(&s, &g), loss = 0;
-        CHECK_OK(pf_module_backward_segments(&loss, e, t.m, t.x, t.target, &t.pass, &how));
-        gradients sum = gradients_of(t.m);
-        CHECK(apart(t.m, &sum, &g) < 1e-5 && fabs(loss - value) < 1e-5);
-        free(g.x), free(sum.x);
+        const pf_segmenting how = {sizeof how, s.segments, s.chain, NULL, NULL};
+        size_t live = 0;
+        for (int twice = 0; twice < 2; twice++) { /* the second one leaves nothing behind */
+            gradients g;
+            double value = whole(&s, &g), loss = 0;
+            CHECK_OK(pf_module_backward_segments(&loss, e, t.m, t.x, t.target, &t.pass, &how));
+            gradients sum = gradients_of(t.m);
+            CHECK(apart(t.m, &sum, &g) < 1e-5 && fabs(loss - value) < 1e-5);
+            free(g.x), free(sum.x);
+            CHECK(twice == 0 || live_bytes(e) == live);
+            live = live_bytes(e);
+        }
         task_end(&t);
         pf_engine_close(&e);
     }
 }
 
-/* Attention that sees the future, and a convolution, with a rank for each segment. */
+/* Attention that sees the future, and a convolution, with a rank for each segment; and exact
+ * attention, which collects the keys. */
 static void test_full(void) {
     static const char *const full[] = {
         "'kernel': {'name': 'softmax', 'features': 24}, 'positions': 'learned'",
         "'kernel': {'name': 'relu'}, 'positions': 'learned', 'conv': 4, 'kv_heads': 1",
         "'kernel': {'name': 'relu'}, 'positions': 'learned', 'conv': 3, 'reversible': true",
+        "'attention': 'exact', 'positions': 'learned', 'kv_heads': 1",
+        CAUSAL "'attention': 'exact', 'positions': 'learned', 'conv': 3, 'reversible': true",
     };
     for (int i = 0; i < PF_COUNT(full); i++) {
         for (int n = 1; n <= 4; n++) {
-            setting s = {full[i], n, .mask = i == 1};
+            setting s = {full[i], n, .mask = i == 1 || i == 3};
             gradients g;
             double loss = whole(&s, &g);
             work w = run_ranks(s, n, 0);
@@ -423,8 +431,10 @@ static void test_refused(void) {
     check_refused(
         (refusal){.s = {CAUSAL "'attention': 'sliding'", 2, .mask = false}, .failing = -1}, 2,
         PF_EINVAL, "sliding attention looks at keys of other segments");
-    check_refused((refusal){.s = {CAUSAL "'attention': 'exact'", 2, .mask = false}, .failing = -1},
-                  2, PF_EINVAL, "blocks.1.attention: exact attention looks at");
+    check_refused((refusal){.s = {CAUSAL "'attention': 'exact'", 3, .mask = false}, .failing = -1},
+                  2, PF_EINVAL,
+                  "blocks.1.attention: exact attention looks at keys of other segments themselves, "
+                  "for which each needs a rank");
 }
 
 /* What one rank can't do none has done. */
