@@ -356,7 +356,8 @@ static bool sees_by_limits(const attention_self *self) {
 static int attention_segments(const pf_module *m, bool causal) {
     const attention_self *self = m->self;
     const pf_attention *a = &self->attention;
-    bool states = a->kind->carries && a->kernel;
+    bool states = a->kind->carries && a->kernel, looks = a->kind->state != NULL;
+    if (!looks && a->kind->part) return PF_OK; /* a row is its own business */
     if (!states && (causal || !sees_by_limits(self))) {
         return pf_fail(PF_EINVAL,
                        "%s attention looks at keys of other segments themselves, %s; attention = "

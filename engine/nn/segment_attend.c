@@ -255,7 +255,7 @@ static int ask(pf_tensor **y, pf_engine *e, const pf_attention *a, pf_tensor *co
     int status = PF_OK;
     memcpy(in, given, sizeof in);
     memcpy(in + PF_REACH_INPUTS, entry, SUMS * sizeof *entry);
-    if (!a->causal) {
+    if (!a->causal && entry[S]) {
         status = empty_like(&none[0], e, in[PF_IN_K]);
         if (status >= 0) status = empty_like(&none[1], e, in[PF_IN_V]);
         in[PF_IN_K] = none[0], in[PF_IN_V] = none[1], in[PF_IN_MASK] = NULL;
@@ -433,6 +433,7 @@ static int attend_chained(pf_tensor **y, pf_engine *e, const pf_attention *a, co
 int pf_segment_attend(pf_tensor **y, pf_engine *e, const pf_attention *a, const pf_run *run,
                       pf_tensor *const *in) {
     *y = NULL;
+    if (!a->kind->state) return ask(y, e, a, in, in + PF_REACH_INPUTS);
     if (!a->kind->carries) return pf_segment_attend_all(y, e, a, run, in);
     return run->slice->segmented->chain ? attend_chained(y, e, a, run, in)
                                         : attend_scanned(y, e, a, run, in);

@@ -244,6 +244,7 @@ static const char *const models[] = {
     CAUSAL "'kernel': {'name': 'softmax', 'features': 24}, 'positions': 'sinusoidal', 'recompute': "
            "true, 'conv': 3, "
            "'ngrams': {'longest': 3, 'buckets': 64}, 'tied': false",
+    CAUSAL "'attention': 'identity', 'positions': 'learned', 'conv': 2",
 };
 
 /* ---- the tests ---- */
