@@ -344,6 +344,7 @@ local Optimizer = {}
 ---@field local_size integer
 ---@field transport? string
 ---@field hosts string[]
+---@field warnings string
 local Ranks = {}
 
 ---@class pf.Data

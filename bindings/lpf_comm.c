@@ -70,7 +70,7 @@ static int comm_abort(lua_State *L) {
     return 0;
 }
 
-/* comm_about(): { rank, size, local_rank, local_size, transport, waited, lost, hosts }. */
+/* comm_about(): {rank, size, local_rank, local_size, transport, waited, warnings, lost, hosts}. */
 static int comm_about(lua_State *L) {
     const pf_engine *engine = lpf_engine(L);
     pf_comm_info info = {.size = sizeof info};
@@ -91,6 +91,8 @@ static int comm_about(lua_State *L) {
     lua_setfield(L, -2, "transport");
     lua_pushnumber(L, info.waited);
     lua_setfield(L, -2, "waited");
+    lua_pushstring(L, info.warnings);
+    lua_setfield(L, -2, "warnings");
     lua_pushboolean(L, info.lost);
     lua_setfield(L, -2, "lost");
     lua_createtable(L, info.ranks, 0);

@@ -131,6 +131,7 @@ local Optimizer = {}
 ---@field local_size integer
 ---@field transport? string
 ---@field hosts string[]
+---@field warnings string
 local Ranks = {}
 
 ---@class pf.Data
@@ -1402,9 +1403,9 @@ function Optimizer:set_lanes(lanes) end
 function Optimizer:fold() end
 
 ---The ranks that mpirun or Slurm has started, or one: {rank (from 0), size, local_rank,
----local_size, transport, hosts}. timeout (60): seconds that one is waited for; file: the plugin,
----by itself MPI's. Every rank calls the same methods in the same order; what fails on one raises
----on all.
+---local_size, transport, hosts, warnings (what of them costs time or bits)}. timeout (60):
+---seconds that one is waited for; file: the plugin, by itself MPI's. Every rank calls the same
+---methods in the same order; what fails on one raises on all.
 ---@param options? {timeout: number, file: string}
 ---@return pf.Ranks?, string?, string?
 function pf.ranks.open(options) end

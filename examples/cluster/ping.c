@@ -119,7 +119,7 @@ static void measure(pf_transport *t, char *own, char *all, size_t bytes) {
     }
     double seconds = sum(t, own, all, bytes);
     if (t->rank != 0) return;
-    printf("%s, %d ranks, %d of them on this host\n", t->name, t->ranks, t->local_ranks);
+    printf("%s, %d ranks\n", t->name, t->ranks);
     printf("link: %.1f us, %.0f MB/s; sum of %.1f MB: %.2f ms\n", 1e6 * wait, 1e-6 * rate,
            1e-6 * (double)bytes, 1e3 * seconds);
     printf("performer bench ranks --simulate --hosts %d --link %.1f:%.0f\n", t->ranks, 1e6 * wait,

@@ -229,6 +229,7 @@ function start.describe(job)
   local chosen = not settings.script and job.model:options().chosen
   if chosen then cli.say("       %s", chosen) end
   if ranks.several() then
+    for line in ranks.here().warnings:gmatch "[^\n]+" do cli.say("train: %s", line) end
     cli.say("ranks  %s; %d lane%s: the same bits on 1 to %d rank%s", ranks.describe(),
             settings.lanes, settings.lanes == 1 and "" or "s", settings.lanes,
             settings.lanes == 1 and "" or "s")
