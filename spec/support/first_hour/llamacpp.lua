@@ -3,7 +3,7 @@
 return {
   { "generate RUN 'The ' --tokens 4" },
   { "generate -m RUN -p 'The '", "%-%-checkpoint" },
-  { "generate --model RUN", "%-%-model is a Lua file.*: performer generate " },
+  { "generate --model RUN", "%-%-model is a Lua file.*: %S*performer generate " },
   { "generate RUN -p 'The '", "%-%-prompt" },
   { "generate RUN --prompt 'The ' --tokens 4" },
   { "generate RUN -n 10", "%-%-tokens" },
