@@ -562,9 +562,9 @@ return {
     id = "ranks", title = "Ranks",
     { "pf.ranks.open", "options?: {timeout: number, file: string}", "pf.Ranks?, string?, string?",
       "The ranks that mpirun or Slurm has started, or one: {rank (from 0), size, local_rank, " ..
-      "local_size, transport, hosts, warnings (what of them costs time or bits)}. timeout (60): seconds that one is waited for; file: the " ..
-      "plugin, by itself MPI's. Every rank calls the same methods in the same order; what fails " ..
-      "on one raises on all." },
+      "local_size, transport, hosts, warnings (what of them costs time or bits)}. timeout (60): " ..
+      "seconds that one is waited for; file: the plugin, by itself MPI's. Every rank calls the " ..
+      "same methods in the same order; what fails on one raises on all." },
     { "pf.ranks.launched", "", "integer, integer",
       "How many ranks a launcher has started (0: none has), and which one this is: before they " ..
       "are opened." },
