@@ -144,6 +144,17 @@ change("a list of attentions does not go round", "engine/nn/performer_blocks.c",
   "(int)(layer % n)", "(int)(layer % n * 0)", "attention_options_spec")
 change("sliced training forgets the calls of random ops", "engine/nn/slices.c",
   "if (i + 1 < s->n) s->calls[i + 1] = calls;", "", "savers_test sliced_spec")
+change("rows that stand in another segment get no gradient of it", "engine/nn/segment_rows.c",
+  "add_rows(dx, dx->shape[1] - h->to_next, h->to_next, come);", "", "sequence_test")
+change("a document goes on from another segment's", "engine/nn/segment_attend.c",
+  "if (begins(l, b)) pf_part_state_forget(&l->shape, block, b);", "(void)b;", "sequence_test")
+change("states are joined without their decay", "engine/attention/linear/part_state.c",
+  " - decay * (float)*j->near.length", " - 0 * decay", "sequence_test")
+change("states go past a document's beginning", "engine/attention/linear/part_state.c",
+  "if (j->near.cut[task / p->heads]) return;", "", "sequence_test")
+change("a scan joins the furthest node first", "engine/comm/scan.c",
+  "for (int i = s->n - 1; i >= 0; i--) {\n        if (i == s->n - 1)",
+  "for (int i = 0; i < s->n; i++) {\n        if (i == 0)", "scan_test")
 change("a slice goes on in another document", "engine/nn/slices.c",
   "s->keep[b] = row[at * d->stride[1]] == row[(at - 1) * d->stride[1]];", "s->keep[b] = true;",
   "savers_test sliced_spec")
