@@ -37,6 +37,10 @@ int pf_comm_total(pf_engine *engine, int status, const pf_monoid *monoid, int le
 int pf_comm_pass(pf_engine *engine, int to, const void *const *out, int n_out, int from,
                  void *const *in, int n_in, size_t bytes);
 
+/* For a rank that has failed while its neighbours may wait for what it passes on: they fail with
+ * that message, wherever they are at it, and tell theirs. The talk is over. */
+void pf_comm_pass_failure(pf_engine *engine, int status);
+
 /* ---- leaf after leaf on one rank ---- */
 enum { PF_SCAN_NODES = 32 };
 typedef struct pf_scan {

@@ -159,6 +159,7 @@ static int walk_segment(pf_segmented *q, int s) {
     if (pf_in_graph(q->e, r->score.loss))
         PF_TRY(pf_tape_backward(r->tape, r->score.loss, r->share));
     end_segment(q, s);
+    q->passed = s == q->first;
     return q->how->leaf ? q->how->leaf(q->how->context, q->e, s) : PF_OK;
 }
 
@@ -256,6 +257,7 @@ static int run_sequence(pf_segmented *q, pf_tensor *target, double *loss) {
     status = pf_comm_agree(q->e, status);
     if (status >= 0) {
         status = run_all(q);
+        if (status < 0 && !q->together && !q->passed) pf_comm_pass_failure(q->e, status);
         for (int s = q->first; s < q->last; s++) own[s - q->first] = q->run[s - q->first].loss;
         status = add_losses(q, status, own, loss);
         if (status < 0) forget(q->m);

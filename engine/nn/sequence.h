@@ -71,6 +71,7 @@ typedef struct pf_segmented {
     pf_segment_place *place;     /* (places) */
     pf_tensor *(*kept)[PF_KEPT]; /* (last - first, places): what came from others, lasting */
     struct pf_segment_run *run;  /* (last - first), of sequence.c */
+    bool passed;                 /* all that goes between segments */
     int segment;                 /* that runs */
     const pf_segmenting *how;
 } pf_segmented;

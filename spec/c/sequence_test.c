@@ -384,7 +384,8 @@ static int run_refused(pf_engine *e, int rank, void *context) {
     bool bad = rank == r->failing && r->folds;
     const pf_segmenting how = {sizeof how, r->s.segments, r->s.chain, fold_badly, &bad};
     double loss = 7;
-    if (rank == r->failing && r->strange) pf_i32(t.x)[LENGTH * (rank + 1) / r->s.segments - 1] = 99;
+    int n = r->s.segments, end = (rank + 1) * n / pf_comm_ranks(e); /* of its segments */
+    if (rank == r->failing && r->strange) pf_i32(t.x)[LENGTH * end / n - 1] = 99;
     if (rank == r->failing && !r->strange && !r->folds) {
         pf_tensor_release(&t.target);
         t.target = some_ids(e, BATCH, LENGTH - 1, 2);
@@ -443,6 +444,10 @@ static void test_failures(void) {
     for (int r = 0; r < 3; r++) {
         check_refused((refusal){.s = {models[3], 3, .mask = false}, .failing = r, .strange = true},
                       3, PF_EINVAL, "id 99");
+        for (int n = 3; n < 6; n++) /* as a chain, and with fewer ranks than segments */
+            check_refused(
+                (refusal){.s = {models[3], n, .chain = n == 3}, .failing = r, .strange = true}, 3,
+                PF_EINVAL, "id 99");
         check_refused((refusal){.s = {models[1], 3, .mask = false}, .failing = r, .folds = true}, 3,
                       PF_ENOMEM, "no fold");
     }
