@@ -554,6 +554,11 @@ return {
     { "Optimizer:set_lanes", "lanes: integer", "",
       "A step's batch in so many parts, whose gradients are added as a fixed tree: the same " ..
       "bits on 1 to so many ranks (pf.ranks). 1 with one rank: none." },
+    { "Optimizer:backward_segments", "batch: table, options: table", "number",
+      "The backward of rows that go over the ranks in segments: options segments (as many as " ..
+      "the optimizer has lanes), chain (a segment waits for the one before; else a scan of " ..
+      "states), training (true), step, watch, micro, counted. The batch is of whole rows, the " ..
+      "same on every rank; the mean loss of its targets. It folds the lanes." },
     { "Optimizer:fold", "", "",
       "What has gathered is the gradient of this rank's next lane; a step comes when all are " ..
       "folded." },

@@ -77,6 +77,42 @@ static int optimizer_fold(lua_State *L) {
     return 0;
 }
 
+/* opt:backward_segments(batch, {segments =, chain =, training =, step =, watch =, micro =, counted
+ * =}): the loss of whole rows, of which this rank has its segments. */
+static int optimizer_backward_segments(lua_State *L) {
+    static const char *const allowed[] = {"segments", "chain", "training", "step",
+                                          "watch",    "micro", "counted",  NULL};
+    static const char where[] = "backward_segments";
+    lpf_check_optimizer(L, 1, where);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 3);
+    lpf_check_options(L, 3, allowed, where);
+    lua_getiuservalue(L, 1, 1);
+    pf_pass pass = lpf_read_pass(L, lpf_check_module(L, -1, where), 2, 0);
+    pass.training = lpf_opt_bool(L, 3, "training", true);
+    pass.step = lpf_opt_count(L, 3, "step", pass.step);
+    pass.watch = lpf_opt_bool(L, 3, "watch", pass.watch);
+    pass.micro = lpf_opt_count(L, 3, "micro", 0);
+    pass.counted = lpf_opt_count(L, 3, "counted", 0);
+    const pf_segments segments = {.size = sizeof segments,
+                                  .segments = (int)lpf_opt_integer(L, 3, "segments", 1),
+                                  .chain = lpf_opt_bool(L, 3, "chain", false)};
+    lua_getfield(L, 2, "input");
+    lua_getfield(L, 2, "target");
+    pf_tensor *target = lpf_check_tensor(L, -1, where, "target");
+    pf_tensor *x = lpf_check_tensor(L, -2, where, "input");
+    double loss = 0;
+    pf_engine *engine = lpf_engine(L);
+    lpf_check_optimizer(L, 1, where);
+    pf_optimizer *optimizer = lpf_take_out(L, 1); /* a layer's code might close it */
+    int status =
+        pf_optimizer_backward_segments(&loss, engine, optimizer, x, target, &pass, &segments);
+    lpf_put_back(L, 1, optimizer);
+    lpf_result(L, status);
+    lua_pushnumber(L, loss);
+    return 1;
+}
+
 static int optimizer_steps(lua_State *L) {
     lua_pushinteger(L, (lua_Integer)pf_optimizer_steps(lpf_check_optimizer(L, 1, "steps")));
     return 1;
@@ -156,6 +192,7 @@ static int finite_end(lua_State *L) {
 static const luaL_Reg methods[] = {{"step", optimizer_step},
                                    {"set_lanes", optimizer_set_lanes},
                                    {"fold", optimizer_fold},
+                                   {"backward_segments", optimizer_backward_segments},
                                    {"steps", optimizer_steps},
                                    {"model", optimizer_model},
                                    {"use_average", optimizer_use_average},

@@ -32,8 +32,9 @@ end
 
 --- Forward and backward of a batch, whose mean loss counts by `share` and is returned so; the
 -- gradient is added to the weights'. With --sliced the engine makes logits and cross-entropy, a
--- part of every row at a time.
-local function learn(model, batch, pass, share)
+-- part of every row at a time; so it does with --segments.
+local function learn(model, optimizer, batch, pass, share)
+  if pass.segments then return optimizer:backward_segments(batch, pass) end
   if pass.slice_length then return model:backward_sliced(batch, pass) end
   local tape <close> = pf.tape()
   local logits = model(batch, pass)
@@ -72,7 +73,7 @@ local function main()
   for step in run:steps() do
     local losses = {}
     for batch, pass, share in run:batches(step) do -- one, or --accumulate of them, or --lanes
-      losses[#losses + 1] = learn(model, batch, pass, share)
+      losses[#losses + 1] = learn(model, optimizer, batch, pass, share)
     end
     local lr = run:lr(step)
     local norm = optimizer:step { lr = lr, clip = settings.clip }

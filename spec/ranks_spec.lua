@@ -120,12 +120,52 @@ describe("train in lanes", function()
       ["--batch 6"] = "%-%-batch 6 is not divided by its 4 lanes; try %-%-lanes 3, or %-%-batch 8",
       ["--carry 8"] = "%-%-carry .* goes with one lane",
       ["--attention routing"] = "routing attention .* goes with one lane",
+      ["--segments 2"] = "goes without %-%-lanes",
       ["--timeout 0"] = "%-%-timeout must be more than 0",
       ["--continue --resume " .. path "straight"] = "not both",
     } do
       local code, _, err = performer(arguments("refused", "--steps 2 " .. more))
       assert.equal(2, code)
       assert_sentence(err, message)
+    end
+  end)
+
+  --- The same run with its rows in three segments.
+  local function segments(out, more)
+    return ("train %s --out %s --length 64 --dim 16 --layers 2 --heads 2 --features 16 --batch 2 "
+      .. "--segments 3 --dropout 0.1 --eval-every 6 --threads 1 %s"):format(path "t.txt", path(out),
+      more or "--steps 12 --attention softmax_plus")
+  end
+
+  it("has segments of rows for lanes, with nearly the gradient of whole rows", function()
+    good(segments("parts", "--steps 6 --dropout 0 --log-every 1"))
+    good(segments("chain", "--steps 6 --dropout 0 --log-every 1 --segment-form chain"))
+    good((segments("rows", "--steps 6 --dropout 0 --log-every 1"):gsub("%-%-segments 3", "")))
+    local parts, chain = commands.log_of(path "parts"), commands.log_of(path "chain")
+    for i, record in ipairs(commands.log_of(path "rows")) do
+      if record.loss then
+        assert.near(record.loss, parts[i].loss, 1e-4)
+        assert.near(record.norm, parts[i].norm, 2e-3)
+        assert.near(record.loss, chain[i].loss, 1e-4)
+      end
+    end
+    for more, message in pairs {
+      ["--segments 8"] = "leaves 8 positions .* at least 16; try %-%-segments 4",
+      ["--accumulate 2"] = "goes without %-%-accumulate",
+      ["--attention sliding --window 8"] = "segments",
+    } do
+      local code, _, err = performer(segments("refused", "--steps 2 " .. more))
+      assert.not_equal(0, code)
+      assert_sentence(err, message)
+    end
+  end)
+
+  several("has the same bytes in segments on 1, 2 and 3 ranks", function()
+    good(segments "whole3")
+    for n = 2, 3 do
+      local code, _, err = start(n, segments("part" .. n))
+      assert.equal(0, code, err)
+      assert.same(bytes "whole3", bytes("part" .. n))
     end
   end)
 

@@ -1399,6 +1399,15 @@ function Optimizer:has_average() end
 ---@param lanes integer
 function Optimizer:set_lanes(lanes) end
 
+---The backward of rows that go over the ranks in segments: options segments (as many as the
+---optimizer has lanes), chain (a segment waits for the one before; else a scan of states),
+---training (true), step, watch, micro, counted. The batch is of whole rows, the same on every
+---rank; the mean loss of its targets. It folds the lanes.
+---@param batch table
+---@param options table
+---@return number
+function Optimizer:backward_segments(batch, options) end
+
 ---What has gathered is the gradient of this rank's next lane; a step comes when all are folded.
 function Optimizer:fold() end
 

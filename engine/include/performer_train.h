@@ -49,6 +49,24 @@ PF_API int pf_optimizer_set_lanes(pf_optimizer *optimizer, pf_engine *engine, in
  * when all of them are folded (else PF_ESTATE); without lanes each of several ranks is one. */
 PF_API int pf_optimizer_fold(pf_optimizer *optimizer, pf_engine *engine);
 
+/* How rows are cut for the ranks: `segments` parts, each with its lane; of a chain a part waits for
+ * the one before, else what stands before each is joined by a scan of states. */
+typedef struct {
+    size_t size;
+    int segments; /* as many as the optimizer has lanes */
+    bool chain;
+} pf_segments;
+/* A training step's backward of rows that no rank could hold: x (B, L), target (B, L) i32 and the
+ * pass are of whole rows, the same on every rank, of which each has its segments. *loss: the mean
+ * over all targets, the same on every rank. The lanes are folded by it; what a row's parts say to
+ * each other has the same size whatever its length. For the linear kinds of attention, exact
+ * attention (which gathers all keys), and what looks at its own position or, as conv and ngrams, a
+ * few before. */
+PF_API int pf_optimizer_backward_segments(double *loss, pf_engine *engine, pf_optimizer *optimizer,
+                                          pf_tensor *x, pf_tensor *target,
+                                          const pf_pass *PF_NULLABLE pass,
+                                          const pf_segments *segments);
+
 PF_API uint64_t pf_optimizer_steps(const pf_optimizer *optimizer);
 PF_API int pf_optimizer_drawn(const pf_optimizer *optimizer); /* projections, in the last step */
 /* Averages that stand in the weights' place change back first. */

@@ -8,6 +8,8 @@
  */
 #include "lanes.h"
 
+#include <string.h>
+
 #include "shard.h"
 
 enum { ADD_GRAIN = 1 << 15 };
@@ -29,7 +31,7 @@ void pf_lanes_drop(pf_optimizer *o) {
     struct pf_lanes *l = o->lanes;
     if (!l) return;
     while (l->n > 0) let_go(o, &l->node[--l->n]);
-    l->next = l->first;
+    l->next = l->first, l->end = l->last;
 }
 
 void pf_lanes_close(pf_optimizer *o) {
@@ -55,7 +57,7 @@ int pf_optimizer_set_lanes(pf_optimizer *o, pf_engine *engine, int lanes) {
     if (!l) return PF_OK;
     l->count = lanes;
     pf_lanes_of(lanes, ranks, pf_comm_rank(engine), &l->first, &l->last);
-    l->next = l->first;
+    l->next = l->first, l->end = l->last;
     return PF_OK;
 }
 
@@ -144,39 +146,68 @@ static int add_sums(const pf_optimizer *o, pf_engine *e, pf_lane_sum *left, pf_l
     return PF_OK;
 }
 
-/* The last two nodes are the halves of one. */
-static bool are_halves(const struct pf_lanes *l) {
-    if (l->n < 2) return false;
-    const pf_lane_node *left = &l->node[l->n - 2].lanes, *right = &l->node[l->n - 1].lanes;
-    return left->count == right->count && left->first % (2 * left->count) == 0;
+/* Nodes `at` and at + 1 are the halves of one. */
+static bool are_halves(const struct pf_lanes *l, int at) {
+    if (at < 0 || at + 1 >= l->n) return false;
+    const pf_lane_node *left = &l->node[at].lanes, *right = &l->node[at + 1].lanes;
+    return left->count == right->count && left->first + left->count == right->first &&
+           left->first % (2 * left->count) == 0;
 }
 
-int pf_optimizer_fold(pf_optimizer *o, pf_engine *e) {
-    PF_OPEN(e);
-    PF_NEED(o);
+/* Nodes lie in the order of their lanes, wherever the last one came in. */
+static int place_of(struct pf_lanes *l, const pf_lane_sum *sum) {
+    int at = 0;
+    while (at < l->n && l->node[at].lanes.first < sum->lanes.first) at++;
+    memmove(&l->node[at + 1], &l->node[at], (size_t)(l->n - at) * sizeof *l->node);
+    l->node[at] = *sum;
+    l->n++;
+    return at;
+}
+
+/* Joins what has become whole around node `at`. */
+static int merge(const pf_optimizer *o, pf_engine *e, int at) {
     struct pf_lanes *l = o->lanes;
-    if (!l || l->next >= l->last) {
+    for (;;) {
+        if (are_halves(l, at - 1)) at--;
+        if (!are_halves(l, at)) return PF_OK;
+        PF_TRY(add_sums(o, e, &l->node[at], &l->node[at + 1]));
+        l->n--;
+        memmove(&l->node[at + 1], &l->node[at + 2], (size_t)(l->n - at - 1) * sizeof *l->node);
+    }
+}
+
+static int fold(pf_optimizer *o, pf_engine *e, bool last) {
+    struct pf_lanes *l = o->lanes;
+    if (!l || l->next >= l->end) {
         return pf_fail(PF_ESTATE, "optimizer: %s",
                        l ? "all lanes of the step are folded" : "its steps have no lanes to fold");
     }
-    pf_lane_sum sum = {{l->next, 1}, pf_heap_zalloc(o->heap, parts_of(o))};
+    const int lane = last ? l->end - 1 : l->next;
+    pf_lane_sum sum = {{lane, 1}, pf_heap_zalloc(o->heap, parts_of(o))};
     int status = sum.part ? take(o, e, &sum) : PF_ENOMEM;
     if (status < 0) {
         let_go(o, &sum);
         return status;
     }
     move(o, &sum);
-    l->node[l->n++] = sum;
-    l->next++;
+    if (last)
+        l->end--;
+    else
+        l->next++;
     e->shield++; /* a step that is half folded is none */
-    while (are_halves(l) && status >= 0) {
-        status = add_sums(o, e, &l->node[l->n - 2], &l->node[l->n - 1]);
-        if (status >= 0) l->n--;
-    }
+    status = merge(o, e, place_of(l, &sum));
     e->shield--;
     if (status < 0) pf_lanes_drop(o);
     return status;
 }
+
+int pf_optimizer_fold(pf_optimizer *o, pf_engine *e) {
+    PF_OPEN(e);
+    PF_NEED(o);
+    return fold(o, e, false);
+}
+
+int pf_lanes_fold_last(pf_optimizer *o, pf_engine *e) { return fold(o, e, true); }
 
 /* ---- joining: which entries there are ---- */
 
@@ -281,7 +312,7 @@ static int check_folded(pf_optimizer *o, pf_engine *e, bool *made) {
         PF_TRY(pf_optimizer_fold(o, e));
     }
     const struct pf_lanes *l = o->lanes;
-    if (l->next != l->last)
+    if (l->next != l->end)
         return pf_fail(PF_ESTATE, "optimizer: lane %d of %d to %d is not folded yet", l->next,
                        l->first, l->last - 1);
     for (int i = 0; i < o->n; i++)

@@ -26,11 +26,13 @@ typedef struct {
 
 struct pf_lanes {
     int count, first, last; /* of the step; of this rank: first .. last - 1 */
-    int next;               /* the lane that is folded next */
+    int next, end;          /* not folded yet: next .. end - 1 */
     pf_lane_sum node[PF_LANE_NODES];
     int n;
 };
 
+/* As pf_optimizer_fold, of the rank's last lane that is not folded yet. */
+int pf_lanes_fold_last(pf_optimizer *o, pf_engine *e);
 void pf_lanes_close(pf_optimizer *o);
 /* Forgets what has been folded: the step begins anew. */
 void pf_lanes_drop(pf_optimizer *o);

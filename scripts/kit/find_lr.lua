@@ -78,7 +78,7 @@ end
 
 --- A loss that is no number, or far above the first, ends the search: the rate is too high by far.
 function Finder:measure(record)
-  local loss = self.loss_of(record)
+  local loss = self:loss_of(record)
   local first = self.sweep[1] and self.sweep[1].loss or loss
   if loss ~= loss or loss > 3 * math.max(first, 1) then
     self:report()

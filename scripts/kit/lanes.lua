@@ -24,8 +24,23 @@ local function divisor(rows, most)
   return most
 end
 
+--- Each segment of a row is a lane.
+local function check_segments(settings)
+  local n = settings.segments
+  for name, value in pairs { lanes = settings.lanes, carry = settings.carry,
+                             accumulate = settings.accumulate > 1 or nil,
+                             sliced = settings.sliced > 1 or settings.slice_length or nil } do
+    if value then
+      cli.fail(2, ("train: --segments shares rows among the ranks, and goes without --%s"):format(
+        name))
+    end
+  end
+  settings.lanes = n
+end
+
 --- A fresh run has a lane for each of its ranks, unless it is told.
 function lanes.settle(settings)
+  if settings.segments then return check_segments(settings) end
   settings.lanes = settings.lanes or ranks.size()
   if settings.batch % settings.lanes ~= 0 then
     cli.fail(2, ("train: --batch %d is not divided by its %d lanes; try --lanes %d, or --batch %d")
@@ -41,6 +56,16 @@ local function moves_table(node)
     if moves_table(child) then return true end
   end
   return false
+end
+
+--- Segments of fewer positions are not worth what they say to each other.
+local LEAST = 16
+local function check_length(settings)
+  if settings.length // settings.segments >= LEAST then return end
+  cli.fail(2, ("train: --segments %d leaves %d positions of --length %d to a part, which has at "
+    .. "least %d; try --segments %d"):format(settings.segments,
+    settings.length // settings.segments, settings.length, LEAST,
+    math.max(1, settings.length // LEAST)))
 end
 
 --- Before the first step of a start: the optimizer's lanes, and the same weights on all ranks.
@@ -59,6 +84,7 @@ function lanes.begin(settings, model, optimizer)
     cli.fail(2, "train: routing attention moves its centroids by all rows of a step, in their "
       .. "order; it goes with one lane")
   end
+  if settings.segments then check_length(settings) end
   optimizer:set_lanes(settings.lanes)
   if ranks.several() then ranks.here():share(model) end
 end

@@ -251,7 +251,7 @@ end
 -- loss so far. A loss that is no number ends the program. The record, to be logged.
 function Run:measure(record)
   local s, state = self.settings, self.state
-  local step, loss = record.step, self.loss_of(record)
+  local step, loss = record.step, self:loss_of(record)
   local now = pf.clock()
   if loss ~= loss or math.abs(loss) == math.huge then
     local where = self:diagnose(("the loss is %s"):format(loss))

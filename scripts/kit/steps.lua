@@ -8,6 +8,14 @@ local train_options = require "kit.train_options"
 local Steps = {}
 Steps.__index = Steps
 
+--- With --segments all ranks have whole rows, of which each goes through its parts.
+local function whole_batch(self, step)
+  local s = self.settings
+  local batch = self.data:batch { index = step, size = s.batch, split = "train",
+                                  masked = s.bidirectional, seed = s.seed }
+  self.step_batches, self.step_tokens, self.taken = { batch }, batch.tokens, 0
+end
+
 --- Batch i of `step`, or with --lanes the part of it that is the lane's.
 local function batch_of(self, step, i, lane)
   local s = self.settings
@@ -22,6 +30,7 @@ end
 --- The batches of `step` that are this rank's: one, or so many as --accumulate says, of each lane.
 function Steps:fetch(step)
   local s, batches, tokens = self.settings, {}, 0
+  if s.segments then return whole_batch(self, step) end
   for lane in ranks.lanes(s.lanes) do
     for i = 1, s.accumulate do
       local batch = batch_of(self, step, i, lane)
@@ -34,7 +43,7 @@ end
 
 --- A lane's gradient is whole when the next lane begins, or the step ends.
 local function fold(self, before, batch)
-  if self.settings.lanes == 1 or not before then return end
+  if self.settings.lanes == 1 or self.settings.segments or not before then return end
   if not batch or batch.lane ~= before.lane then self.optimizer:fold() end
 end
 
@@ -65,6 +74,10 @@ end
 function Steps:pass(step, i)
   local s = self.settings
   local pass = { training = true, step = step, watch = self:is_logged(step) }
+  if s.segments then
+    pass.segments, pass.chain = s.segments, s.segment_form == "chain"
+    return pass
+  end
   local several = s.accumulate * s.lanes > 1
   if several then pass.micro = self.step_batches[i or 1].forward - 1 end
   pass.carry = self.carried
@@ -75,8 +88,10 @@ end
 
 --- The loss of a step from its record: what its batches' losses come to, on all ranks; `losses` is
 -- a list of them, `loss` their sum.
-function Steps.loss_of(record)
-  local loss = ranks.total(record.losses or { record.loss })
+function Steps:loss_of(record)
+  local losses = record.losses or { record.loss }
+  if self.settings.segments and not ranks.first() then losses = {} end -- all have the same
+  local loss = ranks.total(losses)
   record.losses, record.loss = nil, loss
   return loss
 end

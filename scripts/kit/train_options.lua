@@ -28,6 +28,12 @@ local OWN = {
     .. "the first start and every other", group = "Run" },
   { "lanes", "positive", nil, "fixed parts of a step's batch: the same bits on 1 to so many ranks "
     .. "(mpirun, srun; default: the ranks that begin the run)", group = "Run", keep = true },
+  { "segments", "positive", nil, "rows in so many parts, which the ranks share, where one row is "
+    .. "more than a rank can hold; instead of --lanes: the same bits on 1 to so many ranks",
+    group = "Run", keep = true },
+  { "segment-form", { "scan", "chain" }, nil, "what stands before a part is joined by a scan of "
+    .. "states, or a part waits for the one before, which is fewer flops with many rows", "scan",
+    group = "Run", keep = true },
   ranks.TIMEOUT,
   { "seed", "seed", 1, "of everything random", group = "Run", keep = true },
   engine.threads { group = "Run" },
