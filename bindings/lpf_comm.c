@@ -7,10 +7,7 @@
  */
 #include "lpf.h"
 
-#include <pthread.h>
-#include <stdint.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "performer_comm.h"
 
@@ -50,23 +47,11 @@ static int comm_close(lua_State *L) {
     return 0;
 }
 
-/* A transport that hangs in its own end must not keep this process. */
-static void *leave_late(void *code) {
-    sleep(5);
-    _exit((int)(intptr_t)code);
-}
-
-/* comm_abort(code): ends every rank, this one by what the script does next, or in 5 s. */
+/* comm_abort(code): ends every rank, this one by what the script does next. */
 static int comm_abort(lua_State *L) {
     const int64_t code = lpf_check_whole(L, 1, "abort", "the exit code");
-    pf_engine *engine = lpf_engine(L);
-    pf_comm_info info = {.size = sizeof info};
-    pthread_t thread;
     if (code < 1 || code > 255) return lpf_raise(L, "abort: the code must be from 1 to 255");
-    lpf_result(L, pf_comm_about(engine, &info));
-    if (info.ranks > 1 && pthread_create(&thread, NULL, leave_late, (void *)(intptr_t)code) == 0)
-        pthread_detach(thread);
-    pf_comm_abort(engine, (int)code);
+    pf_comm_abort(lpf_engine(L), (int)code);
     return 0;
 }
 
@@ -115,7 +100,8 @@ static int comm_at(lua_State *L) {
 /* comm_agree(flags, n1, n2, n3, n4, most): flags or-ed, the numbers added, and the largest `most`
  * with the rank whose it is. */
 static int comm_agree(lua_State *L) {
-    pf_comm_word word = {.flags = (uint64_t)luaL_optinteger(L, 1, 0),
+    pf_comm_word word = {.size = sizeof word,
+                         .flags = (uint64_t)luaL_optinteger(L, 1, 0),
                          .most = luaL_optnumber(L, 6, 0)};
     for (int i = 0; i < 4; i++) word.count[i] = luaL_optinteger(L, 2 + i, 0);
     lpf_result(L, pf_comm_agree_on(lpf_engine(L), PF_OK, &word));

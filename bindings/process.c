@@ -34,12 +34,13 @@
 #include "bounded.h"
 #include "lpf.h"
 
-enum { GRACE = 2 };         /* seconds */
+enum { GRACE = 2, LATE = 5 }; /* seconds */
 enum { TOGETHER = 150 };    /* milliseconds: timeout(1), shells and service managers signal twice */
 enum { CLEANING = 100000 }; /* instructions, and units in C, that __close has after a Ctrl-C */
 
 static lua_State *volatile running;      /* for the signal handlers */
 static volatile sig_atomic_t pending;    /* the script was told to stop, and has not heard it */
+static volatile sig_atomic_t leaving;    /* the code that the program is to end with; 0: none yet */
 static volatile sig_atomic_t gone;       /* stopped because nobody reads the output */
 static volatile sig_atomic_t ended = -1; /* process_end's code; -1: by os.exit */
 
@@ -107,8 +108,21 @@ static void strike(void) {
 static void end_now(int number) {
     static const char text[] = "performer: interrupted\n";
     (void)number;
+    if (leaving) _exit(leaving);
     if (write(2, text, sizeof text - 1) < 0) _exit(INTERRUPTED);
     _exit(INTERRUPTED);
+}
+
+/* leave(code): this process ends in LATE seconds at the latest, whatever hangs. */
+static int leave(lua_State *L) {
+    leaving = (int)luaL_checkinteger(L, 1);
+    alarm(LATE);
+    return 0;
+}
+
+int luaopen_performer_leave(lua_State *L) {
+    lua_pushcfunction(L, leave);
+    return 1;
 }
 
 static int64_t milliseconds(void) {

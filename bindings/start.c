@@ -59,6 +59,7 @@ static int traceback(lua_State *L) {
 static int prepare(lua_State *L) {
     const start_request *request = lua_touserdata(L, 1);
     luaL_requiref(L, "performer.run", luaopen_performer_run, 0);
+    luaL_requiref(L, "performer.leave", luaopen_performer_leave, 0);
     lpf_open_coroutines(L);
     if (request->prompt) process_listen(L);
     const char *file = request->file ? request->file : request->program;

@@ -268,19 +268,19 @@ describe("nn", function()
     assert.is_false(y:tobytes() == x:tobytes())
   end)
 
-  it("lets errors of Lua layers through as they are", function()
+  it("lets errors of Lua layers through, with the layer's path before a text", function()
     local function failing(what)
       return nn.chain { { forward = function() error(what, 0) end } }
     end
     local x = pf.ones(2)
     local ok, message = pcall(failing "my own words", x)
     assert.is_false(ok)
-    assert.equal("my own words", message)
+    assert.equal("layer 1: my own words", message)
     local thrown = { code = 3 }
     ok, message = pcall(failing(thrown), x)
     assert.is_false(ok)
     assert.equal(thrown, message)
-    assert.raises("binding_model_spec.lua:%d+: matmul: a is %[2%]", function()
+    assert.raises("binding_model_spec.lua:%d+: layer 1: matmul: a is %[2%]", function()
       nn.chain { { forward = function(_, t) return t:matmul(pf.zeros(3, 3)) end } }(x)
     end)
     assert.raises("must return a tensor, got string", function()

@@ -82,20 +82,34 @@ static int vote(pf_engine *engine, pf_verb verb, ballot *own) {
     return spread(engine, verb, 0, own, sizeof *own);
 }
 
+/* What a rank that has failed says of itself counts, too. */
+static int read_word(pf_comm_word *own, const pf_comm_word *word, int status) {
+    if (!word) return status;
+    if (status < 0) {
+        if (word->size == sizeof *own) *own = *word;
+        return status;
+    }
+    PF_TRY(pf_options_take(own, sizeof *own, word, "comm"));
+    return status;
+}
+
 int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
     PF_OPEN(engine);
     pf_comm *comm = engine->comm;
+    ballot own = {.status = 0};
+    status = read_word(&own.word, word, status);
     if (!comm) return status;
     if (comm->broken < 0) return pf_fail(comm->broken, "%s", comm->why);
-    ballot own = {.status = status < 0 ? status : 0, .rank = comm->rank};
-    if (word) own.word = *word;
+    own.rank = comm->rank;
+    own.status = status < 0 ? status : 0;
     own.word.most_of = comm->rank;
     if (status < 0) {
         pf_fail_in(status, "%s", pf_comm_name(comm, comm->rank));
         snprintf(own.text, sizeof own.text, "%s", pf_message_marked());
     }
     PF_TRY(vote(engine, PF_VERB_VOTE, &own));
-    if (word) *word = own.word;
+    own.word.size = sizeof own.word;
+    if (word) PF_TRY(pf_result_give(word, &own.word, sizeof own.word, "comm"));
     if (own.status >= 0) return status;
     comm->failed = comm->number;
     return pf_fail(own.status, "%s", own.text);
@@ -202,7 +216,8 @@ const char *pf_comm_host(const pf_engine *engine, int rank) {
 }
 
 int pf_comm_about(const pf_engine *engine, pf_comm_info *info) {
-    PF_NEED(engine, info);
+    PF_OPEN(engine);
+    PF_NEED(info);
     const pf_comm *comm = engine->comm;
     pf_comm_info own = {
         .size = sizeof own, .ranks = 1, .local_ranks = 1, .hosts = 1, .warnings = ""};

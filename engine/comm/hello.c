@@ -169,9 +169,10 @@ static void look_at_names(pf_comm *comm, const char *all, size_t stride, const c
 static int trade_particulars(pf_engine *engine, particulars *all) {
     pf_comm *comm = engine->comm;
     particulars own = {.cpu = (int32_t)engine->cpu};
+    if (!all) return pf_comm_agree(engine, PF_ENOMEM); /* in place of its part */
     find_processors(&own);
     confstr(_CS_GNU_LIBC_VERSION, own.libc, sizeof own.libc); /* another's: "" */
-    PF_TRY(pf_comm_collect(engine, all ? PF_OK : PF_ENOMEM, &own, sizeof own, all));
+    PF_TRY(pf_comm_collect(engine, PF_OK, &own, sizeof own, all));
     take_level(engine, all);
     look_at_names(comm, all->libc, sizeof *all, "exp and log");
     look_at_binding(comm, all);

@@ -88,6 +88,7 @@ PF_API int pf_comm_settle(pf_engine *engine, int status);
 
 /* The same, and what the ranks say of themselves becomes what all say together. */
 typedef struct {
+    size_t size;
     uint64_t flags;   /* or-ed */
     int64_t count[4]; /* added */
     double most;      /* the largest ... */

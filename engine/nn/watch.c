@@ -155,7 +155,7 @@ static float *carry(const pf_module *m, float *block, bool back) {
 int pf_watch_share(pf_engine *e, pf_module *m) {
     int64_t n = 0;
     if (!e->comm) return PF_OK;
-    pf_comm_word word = {.most = looked(m, &n) ? 1 + pf_comm_rank(e) : 0};
+    pf_comm_word word = {.size = sizeof word, .most = looked(m, &n) ? 1 + pf_comm_rank(e) : 0};
     if (n == 0) return PF_OK;
     float *block = pf_heap_alloc(e->heap, (size_t)n * sizeof *block);
     int status = pf_comm_agree_on(e, block ? PF_OK : PF_ENOMEM, &word);

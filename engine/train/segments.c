@@ -22,8 +22,8 @@ static int check_lanes(const pf_optimizer *o, int segments) {
     const int lanes = o->lanes ? o->lanes->count : 1;
     if (segments == lanes) return PF_OK;
     return pf_fail(PF_ESTATE,
-                   "segments: the optimizer has %d lanes, and rows %d segments; "
-                   "pf_optimizer_set_lanes makes them as many",
+                   "segments: the optimizer has %d lanes, and rows %d segments; there "
+                   "must be as many",
                    lanes, segments);
 }
 

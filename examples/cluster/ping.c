@@ -14,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { SHORT = 16, LONG = 4 << 20, SHARE = 1 << 18, TIMES = 20, SUMS = 5 };
+enum { SHORT = 16, LONG = 4 << 20, SHARE = 1 << 18, TIMES = 20, SUMS = 5, TIMEOUT = 60 };
 
 static double now(void) {
     struct timespec t;
@@ -98,14 +98,14 @@ static pf_transport *open_transport(const char *file) {
     char why[256] = "";
     union {
         void *object;
-        int (*function)(pf_transport **transport, char *message, size_t bytes);
+        int (*function)(pf_transport **transport, double timeout, char *message, size_t bytes);
     } open;
     pf_transport *t = NULL;
     void *plugin = dlopen(file, RTLD_NOW | RTLD_LOCAL);
     open.object = plugin ? dlsym(plugin, "pf_transport_open") : NULL;
     if (!open.object)
         fprintf(stderr, "ping: %s: %s\n", file, dlerror());
-    else if (open.function(&t, why, sizeof why) != 0)
+    else if (open.function(&t, TIMEOUT, why, sizeof why) != 0)
         fprintf(stderr, "ping: %s: %s\n", file, why);
     return t;
 }

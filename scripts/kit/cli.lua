@@ -75,6 +75,7 @@ function cli.main(body)
   if ranks.several() and type(problem) == "table" then problem = ranks.fail(problem) end
   if problem.lost then -- nobody waits for this one any more, and it for nobody
     io.stderr:write("performer: ", core.term.plain(problem.message, true), "\n")
+    require "performer.leave"(problem.code) -- also where the transport hangs in its own end
     ranks.here():abort(problem.code)
     problem.message = ""
   end

@@ -161,12 +161,17 @@ end
 function ranks.fail(problem)
   if not ranks.several() then return problem end
   if not here then
-    return { code = problem.code, message = place == 0 and problem.message or "" }
+    if place == 0 then return problem end
+    os.execute "sleep 1" -- mpirun ends all when the first ends, and rank 0 has something to say
+    return { code = problem.code, message = "" }
   end
   local known = here:settle(problem.message or "stopped")
   if known then -- rank 0's message is its own, or that of the rank that failed
-    here:close()
-    return { code = problem.code, message = here:first() and problem.message or "" }
+    if here:first() and (problem.message or "") ~= "" then
+      io.stderr:write("performer: ", pf.term.plain(problem.message, true), "\n")
+    end
+    here:close() -- nobody ends before it is said
+    return { code = problem.code, message = "" }
   end
   return { code = here:lost() and 75 or problem.code, message = problem.message,
            lost = here:lost() }

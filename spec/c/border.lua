@@ -70,7 +70,7 @@ local by_type = {
   ["pf_serving *"] = "B.serving", ["pf_optimizer *"] = "B.optimizer",
   ["pf_data *"] = "B.data", ["pf_kernel *"] = "B.kernel", ["pf_items *"] = "B.items",
   ["pf_meter *"] = "B.meter", ["pf_memory_files *"] = "B.memory_files",
-  ["pf_random *"] = "B.random", ["pf_comm_word *"] = "NULL",
+  ["pf_random *"] = "B.random",
   ["pf_config *"] = "B.map", ["pf_config *list"] = "B.list", ["pf_config *options"] = "B.none",
   ["pf_config *child"] = "NULL", ["pf_config *table"] = "NULL", ["pf_named *"] = "B.named",
   ["pf_attr *"] = "NULL", ["pf_attr *attrs"] = "B.attrs", ["pf_tensor *const *"] = "B.tensors",

@@ -40,7 +40,8 @@ static int agree_once(pf_engine *engine, int rank, void *context) {
     int status = 3;
     for (int i = 0; i < 2; i++)
         if (rank == v->failing[i]) status = pf_fail(PF_EIO - i, "disk %d is full", rank);
-    v->word[rank] = (pf_comm_word){.flags = 1u << rank, .count = {rank, 1}, .most = rank % 3};
+    v->word[rank] = (pf_comm_word){
+        .size = sizeof(pf_comm_word), .flags = 1u << rank, .count = {rank, 1}, .most = rank % 3};
     v->status[rank] = pf_comm_agree_on(engine, status, &v->word[rank]);
     snprintf(v->text[rank], sizeof v->text[0], "%s", pf_last_error());
     v->after[rank] = pf_comm_agree(engine, 0);
