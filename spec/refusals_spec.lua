@@ -102,6 +102,10 @@ local CASES = {
       pf.listed_attention(q, k, v, { pattern = pf.pattern.sliding { window = 2 }:tensor(4, 4),
                                      skipped = -1 })
     end },
+    { "skipped 9223372036854775807, kept 0: a stream has at most", function()
+      pf.listed_attention(q, k, v, { pattern = pf.pattern.sliding { window = 2 }:tensor(4, 4),
+                                     skipped = math.maxinteger })
+    end },
     { "buckets must be %(batch, heads, rounds, keys%)", function()
       pf.listed_attention(q, k, v, { pattern = pf.pattern.sliding { window = 2 }:tensor(4, 4),
                                      buckets = ids(1, 2, 4) })

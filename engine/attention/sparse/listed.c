@@ -15,6 +15,7 @@
 
 #include "attention.h"
 #include "listed.h"
+#include "pattern_maker.h"
 
 /* ---- forward ---- */
 
@@ -142,6 +143,18 @@ static int check_distances(const pf_call *c) {
                    c->op->name);
 }
 
+/* Of a stream, which is no longer than any; so no place of a key overflows. */
+static int check_skipped(const pf_call *c) {
+    const int64_t skipped = c->attr[PF_LISTED_SKIPPED].i, kept = c->attr[PF_LISTED_KEPT].i;
+    if (skipped < 0 || kept < 0) {
+        return pf_fail(PF_EINVAL, "%s: skipped and kept are numbers of keys, not negative",
+                       c->op->name);
+    }
+    if (skipped <= PF_FAR && kept <= PF_FAR) return PF_OK;
+    return pf_fail(PF_EINVAL, "%s: skipped %lld, kept %lld: a stream has at most %lld keys",
+                   c->op->name, (long long)skipped, (long long)kept, (long long)PF_FAR);
+}
+
 static int listed_shape(pf_call *c) {
     const pf_tensor *q = c->in[PF_IN_Q], *buckets = c->in[PF_LISTED_BUCKETS];
     PF_TRY(pf_softmax_shape(c));
@@ -149,10 +162,7 @@ static int listed_shape(pf_call *c) {
         return pf_fail(PF_EINVAL, "%s: give a pattern, which says who sees whom", c->op->name);
     }
     PF_TRY(pf_want(c, PF_LISTED_PATTERN, PF_I32));
-    if (c->attr[PF_LISTED_SKIPPED].i < 0 || c->attr[PF_LISTED_KEPT].i < 0) {
-        return pf_fail(PF_EINVAL, "%s: skipped and kept are numbers of keys, not negative",
-                       c->op->name);
-    }
+    PF_TRY(check_skipped(c));
     PF_TRY(check_distances(c));
     if (!buckets) return PF_OK;
     PF_TRY(pf_want(c, PF_LISTED_BUCKETS, PF_I32));
