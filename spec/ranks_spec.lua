@@ -257,6 +257,26 @@ describe("train in lanes", function()
     assert.is_truthy(why:find "start it without mpirun", why)
   end)
 
+  several("adds and shares what each rank has in a form of its own", function()
+    support.write(path "forms.lua", [[
+      local pf = require "performer"
+      local ranks <close> = assert(pf.ranks.open { timeout = 10 })
+      local r = ranks.rank
+      local function same(a, b) if a ~= b or math.type(a) ~= math.type(b) then error(a, 2) end end
+      same(ranks:sum(r == 1 and 0.5 or 2), 4.5) -- whole on two of three
+      same(ranks:sum(r + 1, 0), 6)
+      local sums = { ranks:sum(r, 1, 2, 3, 4, r + 0.25) }
+      for i, sum in ipairs { 3, 3, 6, 9, 12, 3.75 } do same(sums[i], sum) end
+      same(ranks:share(r == 0 and "a\0text" or nil), "a\0text")
+      same(ranks:share(r == 2 and 7 or "no number", 2), 7)
+      same(ranks:share(r == 1 and { x = "y" } or 0 / 0, 1).x, "y")
+      local _, message = pcall(ranks.sum, ranks, table.unpack({ 1, 2, 0.5 }, 1, r == 2 and 2 or 3))
+      same(message:match "rank 2 has 2 numbers, and rank 0 3", "rank 2 has 2 numbers, and rank 0 3")
+      if ranks:first() then print "done" end]])
+    local code, out, err = start(3, path "forms.lua")
+    assert.same({ 0, "done\n" }, { code, out }, err)
+  end)
+
   several("tells whose data are others", function()
     support.write(path "own.sh", ("#!/bin/sh\nexec %s/bin/performer train %s$OMPI_COMM_WORLD_RANK "
       .. "--out %s --length 32 --batch 4 --steps 4 --threads 1\n"):format(support.build,

@@ -114,8 +114,38 @@ local function are_whole(numbers)
   return true
 end
 
+--- Numbers as bytes: which of them are whole, and all.
+local function pack(numbers)
+  local format = {}
+  for i = 1, numbers.n do format[i] = math.type(numbers[i]) == "integer" and "j" or "d" end
+  format = table.concat(format)
+  return ("<s1"):pack(format) .. ("<" .. format):pack(table.unpack(numbers, 1, numbers.n))
+end
+
+local function unpack_numbers(text)
+  local format, at = ("<s1"):unpack(text)
+  local numbers = { ("<" .. format):unpack(text, at) }
+  numbers[#numbers] = nil -- where it ends
+  return numbers
+end
+
+--- Rank by rank.
+local function sum_collected(self, own)
+  local sums
+  for rank, text in ipairs(self:collect_bytes(pack(own))) do
+    local more = unpack_numbers(text)
+    if #more ~= #(sums or more) then
+      util.fail("ranks:sum: rank %d has %d numbers, and rank 0 %d", rank - 1, #more, #sums)
+    end
+    for i = 1, sums and #sums or 0 do sums[i] = sums[i] + more[i] end
+    sums = sums or more
+  end
+  return table.unpack(sums)
+end
+
 --- A sum over all ranks: whole numbers exactly, others in the order of the ranks. Several numbers
---- give several sums.
+--- (255 at most) give several sums. A number may be whole on one rank alone: how they are added is
+--- agreed upon first.
 function Ranks:sum(...)
   local own = table.pack(...)
   for i = 1, own.n do
@@ -124,23 +154,15 @@ function Ranks:sum(...)
     end
   end
   if self.size == 1 then return ... end
-  if own.n <= 4 and are_whole(own) then
-    return table.unpack({ core.comm_agree(0, table.unpack(own, 1, own.n)) }, 2, own.n + 1)
-  end
-  local format = {}
-  for i = 1, own.n do format[i] = math.type(own[i]) == "integer" and "i8" or "d" end
-  format = "<" .. table.concat(format)
-  local sums
-  for _, text in ipairs(self:collect_bytes(format:pack(table.unpack(own, 1, own.n)))) do
-    local more = { format:unpack(text) }
-    for i = 1, sums and own.n or 0 do sums[i] = sums[i] + more[i] end
-    sums = sums or more
-  end
-  return table.unpack(sums, 1, own.n)
+  local whole = own.n <= 4 and are_whole(own)
+  local words = whole and { core.comm_agree(0, table.unpack(own, 1, own.n)) }
+    or { core.comm_agree(1) }
+  if words[1] == 0 then return table.unpack(words, 2, own.n + 1) end
+  return sum_collected(self, own)
 end
 
---- What rank `from` (0) has: plain data, which is returned; of a tensor, or of a model's or a
---- table's tensors, the numbers, in place.
+--- What rank `from` (0) has: plain data, which is returned, whatever the others give; of a tensor,
+--- or of a model's tensors, that all have, the numbers, in place.
 function Ranks:share(value, from)
   from = from or 0
   if math.type(from) ~= "integer" or from < 0 or from >= self.size then
@@ -156,8 +178,13 @@ function Ranks:share(value, from)
     return value
   end
   if self.size == 1 then return value end
-  if kind == "string" then return core.comm_share(from, value) end
-  return core.json.decode(core.comm_share(from, core.json.encode { value }))[1]
+  local text -- of the others nothing is asked, lest they say it in another way
+  if self.rank == from then
+    text = kind == "string" and "t" .. value or "j" .. core.json.encode { value }
+  end
+  text = core.comm_share(from, text)
+  if text:sub(1, 1) == "t" then return text:sub(2) end
+  return core.json.decode(text:sub(2))[1]
 end
 
 --- The bytes that rank `from` (0) has, whatever this one gives.
