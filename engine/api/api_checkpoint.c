@@ -158,10 +158,10 @@ int pf_checkpoint_save_carried(pf_engine *engine, const char *dir, uint64_t step
     PF_OPEN(engine);
     PF_NEED(dir, module);
     const saving s = {dir, step, module, optimizer, carried, state, tokenizer, keep};
-    int status = optimizer ? pf_optimizer_gather(optimizer, engine) : PF_OK;
-    if (status >= 0 && pf_comm_rank(engine) == 0) status = save_parts(engine, &s);
+    if (optimizer) PF_TRY(pf_optimizer_gather(optimizer, engine));
+    int status = pf_comm_rank(engine) == 0 ? save_parts(engine, &s) : PF_OK;
     if (optimizer) pf_optimizer_let_go(optimizer);
-    return pf_comm_settle(engine, status); /* what one rank could not write none has saved */
+    return pf_comm_agree(engine, status); /* what one rank could not write none has saved */
 }
 
 int pf_model_save(pf_engine *engine, const char *dir, pf_module *module,

@@ -119,6 +119,22 @@ static int train(pf_engine *e, int rank, void *context) {
     return status;
 }
 
+/* Twice in a row, with no verb between: each time all know it. */
+static int save_nowhere(pf_engine *e, int rank, void *context) {
+    pf_module *m = layer_of(e, "performer", MODEL);
+    (void)rank, (void)context;
+    for (int i = 0; i < 2; i++)
+        CHECK(pf_checkpoint_save(e, "/dev/null/no", 1, m, NULL, NULL, NULL, 0) < 0);
+    pf_module_release(&m);
+    return pf_comm_agree(e, PF_OK);
+}
+
+static void test_saved_nowhere(void) {
+    ranks_world w = {.ranks = 3, .whole = true, .timeout = 5};
+    ranks_run(&w, save_nowhere, NULL);
+    for (int r = 0; r < 3; r++) CHECK(w.status[r] == PF_OK);
+}
+
 /* What all ranks have in the end. */
 static uint64_t bits_of(training t, int ranks, int threads) {
     ranks_world w = {.ranks = ranks, .threads = threads, .whole = true};
@@ -444,6 +460,7 @@ int main(void) {
     test_any_ranks();
     test_parts();
     test_saved();
+    test_saved_nowhere();
     test_failing();
     test_deaths();
     test_misuse();
