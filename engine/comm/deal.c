@@ -109,12 +109,8 @@ void pf_deal_pack(const pf_deal *d, int rank, const float *const *array, float *
 /* ---- everything to all ---- */
 
 int pf_deal_ready(const pf_deal *d, pf_engine *e) {
-    pf_comm *comm = e->comm;
-    void *room = comm->room;
-    int status =
-        pf_heap_grow(e->heap, &room, &comm->n_room, d->ranks * pf_deal_most(d), sizeof(float));
-    comm->room = room;
-    return status < 0 ? status : pf_comm_room(e, 2 * d->ranks);
+    PF_TRY(pf_comm_room_for(e, d->ranks * pf_deal_most(d)));
+    return pf_comm_room(e, 2 * d->ranks);
 }
 
 /* Where a piece is sent from or comes to: its place in the arrays, or the next of the room. */

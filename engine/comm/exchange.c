@@ -184,11 +184,26 @@ static int move_all(pf_engine *engine, int n, pf_verb verb) {
     }
 }
 
+/* Where a talk has ended, what its transport still holds stays where it is. */
+static int still_talk(const pf_comm *comm) {
+    return comm->broken < 0 ? pf_fail(comm->broken, "%s", comm->why) : PF_OK;
+}
+
 int pf_comm_room(pf_engine *engine, int n) {
     pf_comm *comm = engine->comm;
     void *legs = comm->leg;
+    PF_TRY(still_talk(comm));
     int status = pf_heap_grow(engine->heap, &legs, &comm->n_legs, n, sizeof *comm->leg);
     comm->leg = legs;
+    return status;
+}
+
+int pf_comm_room_for(pf_engine *engine, int64_t numbers) {
+    pf_comm *comm = engine->comm;
+    void *room = comm->room;
+    PF_TRY(still_talk(comm));
+    int status = pf_heap_grow(engine->heap, &room, &comm->n_room, numbers, sizeof *comm->room);
+    comm->room = room;
     return status;
 }
 

@@ -65,12 +65,14 @@ struct pf_comm {
     char (*host)[PF_COMM_HOST]; /* of each rank */
     pf_leg *leg;
     int64_t n_legs; /* room */
-    float *room;    /* of tree.c */
+    float *room;    /* pf_comm_room_for */
     int64_t n_room;
 };
 
-/* Room for so many messages of a round. */
+/* Room for so many messages of a round, and in comm->room for numbers on their way: before the
+ * ranks agree. Of a talk that is over nothing moves: its transport may still write there. */
 int pf_comm_room(pf_engine *engine, int n);
+int pf_comm_room_for(pf_engine *engine, int64_t numbers);
 
 /* Sends and receives all of these and returns when they have gone and come; there is room for them,
  * and all ranks have agreed to come here. A failure breaks the talk. */

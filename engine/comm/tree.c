@@ -251,15 +251,12 @@ static int check_lanes(int lanes, int ranks) {
 
 /* Room for the nodes of the others, and for own ones that are packed; kept for the next time. */
 static int take_room(pf_reduction *r, int64_t most, const pf_deal *deal) {
-    pf_comm *comm = r->engine->comm;
-    if (!comm) return PF_OK;
-    void *room = comm->room;
+    if (!r->engine->comm) return PF_OK;
     int64_t need = (int64_t)r->n_parts * pf_min(SHARE, most);
     if (deal) need = pf_max(need, (r->n_parts + r->ranks * r->n_own) * pf_deal_most(deal));
-    int status = pf_heap_grow(r->engine->heap, &room, &comm->n_room, need, sizeof(float));
-    comm->room = room, r->room = room;
-    if (status >= 0) status = pf_comm_room(r->engine, 2 * r->ranks * PF_LANE_NODES);
-    return status;
+    PF_TRY(pf_comm_room_for(r->engine, need));
+    r->room = r->engine->comm->room;
+    return pf_comm_room(r->engine, 2 * r->ranks * PF_LANE_NODES);
 }
 
 static int fill(pf_reduction *r, int64_t most, const pf_deal *deal) {

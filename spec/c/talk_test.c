@@ -180,6 +180,37 @@ static void test_given_up(void) {
     CHECK(w.given_up == 2 && w.closed == 0); /* the body, and the last vote */
 }
 
+/* A message that the transport can't give up: its memory stays, whatever is asked for. */
+static int hold_one(void *self) {
+    (void)self;
+    return 1;
+}
+
+static int ask_again(pf_engine *engine, int rank, void *context) {
+    (void)context;
+    pf_comm *comm = engine->comm;
+    if (rank == 1) return PF_OK;
+    comm->transport->cancel = hold_one;
+    CHECK_OK(pf_comm_room_for(engine, 10));
+    const float *room = comm->room;
+    const pf_leg *leg = comm->leg;
+    comm->timeout = 0.05;
+    int status = pf_comm_agree(engine, PF_OK);
+    CHECK(status < 0 && comm->held == 1);
+    CHECK(pf_comm_room_for(engine, 1 << 20) == status && comm->room == room);
+    CHECK(pf_comm_room(engine, 1 << 10) == status && comm->leg == leg);
+    pf_heap_free(engine->heap, comm->leg, (size_t)comm->n_legs * sizeof *leg);
+    pf_heap_free(engine->heap, comm->room, (size_t)comm->n_room * sizeof *room);
+    comm->leg = NULL, comm->room = NULL, comm->held = 0, comm->n_legs = comm->n_room = 0;
+    return PF_OK;
+}
+
+static void test_held(void) {
+    ranks_world w = {.ranks = 2, .timeout = 0.2};
+    ranks_run(&w, ask_again, NULL);
+    CHECK(w.closed == 0);
+}
+
 /* ---- closing ---- */
 
 /* Rank 0 closes where the others want a verdict. */
@@ -350,6 +381,7 @@ int main(void) {
     test_takes_nothing();
     test_out_of_step();
     test_given_up();
+    test_held();
     test_close();
     return CHECK_REPORT();
 }
