@@ -151,12 +151,18 @@ static int comm_share_tensor(lua_State *L) {
     const int root = (int)lpf_check_whole(L, 1, "share", "the rank");
     pf_tensor *t = lpf_check_tensor(L, 2, "share", "what is shared");
     const size_t width = pf_tensor_dtype(t) == PF_I32 ? sizeof(int32_t) : sizeof(float);
-    int status = pf_tensor_contiguous(t)
-                     ? PF_OK
-                     : pf_set_error(PF_EINVAL, "share: the tensor's numbers don't lie one behind "
-                                               "the other; share a copy of it");
-    lpf_result(L, pf_comm_share(engine, status, root, pf_tensor_data(t),
-                                (size_t)pf_tensor_numel(t) * width));
+    pf_comm_info info = {.size = sizeof info};
+    int status = pf_comm_about(engine, &info);
+    if (status >= 0 && !pf_tensor_contiguous(t))
+        status = pf_set_error(PF_EINVAL, "share: the tensor's numbers don't lie one behind the "
+                                         "other; share a copy of it");
+    if (status >= 0 && info.rank != root && pf_tensor_read_only(t))
+        status = pf_set_error(PF_ESTATE, "share: the tensor lies in memory that is only read; "
+                                         "load it without mapping it");
+    status =
+        pf_comm_share(engine, status, root, pf_tensor_data(t), (size_t)pf_tensor_numel(t) * width);
+    if (status >= 0 && info.rank != root) pf_tensor_changed(t);
+    lpf_result(L, status);
     return 0;
 }
 
