@@ -9,8 +9,8 @@
 
 #include <stdio.h>
 
-static const char *const NAMES[PF_VERBS] = {"greeting", "vote",  "share", "collect",
-                                            "sum",      "close", "scan",  "pass"};
+static const char *const NAMES[PF_VERBS] = {"greeting", "vote", "share", "collect", "sum",
+                                            "close",    "scan", "pass",  "failure"};
 enum { VERB_AT = 56 }; /* its bits in a head */
 
 const char *pf_comm_name(const pf_comm *comm, int rank) {
@@ -50,6 +50,7 @@ static void set_legs(pf_comm *comm, pf_verb verb, const pf_message *out, int n_o
         leg->tag = tag_of(comm->leg, i);
         leg->ticket = -1;
         leg->at = PF_LEG_HEAD;
+        leg->fails = false;
         leg->moved = 0;
         leg->head = (pf_message_head){comm->number, (uint32_t)comm->step,
                                       (uint64_t)verb << VERB_AT | leg->message.bytes};
@@ -67,8 +68,22 @@ static int post(pf_comm *comm, pf_leg *leg, void *data, size_t bytes) {
                    leg->out ? "sending to it" : "receiving from it", bad);
 }
 
+/* What comes in place of a message is why it does not. */
+static bool expect_note(pf_comm *comm, pf_leg *leg, uint64_t bytes) {
+    if (comm->note.status < 0 || bytes != sizeof comm->note) return false;
+    comm->note.status = PF_EIO; /* until it is here */
+    leg->message.data = &comm->note, leg->message.bytes = sizeof comm->note;
+    return leg->fails = true;
+}
+
+static int tell_note(pf_comm *comm) {
+    pf_comm_note *note = &comm->note;
+    note->text[sizeof note->text - 1] = 0;
+    return pf_fail(note->status < 0 ? note->status : PF_EIO, "%s", note->text);
+}
+
 /* A head has come: is it of this verb, and as long as it was expected? */
-static int check_head(pf_comm *comm, const pf_leg *leg, pf_verb verb) {
+static int check_head(pf_comm *comm, pf_leg *leg, pf_verb verb) {
     const pf_message_head *head = &leg->head;
     const char *name = pf_comm_name(comm, leg->message.rank);
     uint64_t theirs = head->body >> VERB_AT, bytes = head->body & (((uint64_t)1 << VERB_AT) - 1);
@@ -76,6 +91,7 @@ static int check_head(pf_comm *comm, const pf_leg *leg, pf_verb verb) {
         return pf_fail(PF_EINVAL, "%s has the other byte order than %s: ranks are of one kind",
                        name, pf_comm_name(comm, comm->rank));
     }
+    if (theirs == PF_VERB_FAILURE && expect_note(comm, leg, bytes)) return PF_OK;
     if (head->number != comm->number || theirs != (uint64_t)verb) {
         return pf_fail(PF_ESTATE,
                        "ranks out of step: %s is at %s %u of step %u, %s at %s %u of step %u", name,
@@ -116,7 +132,7 @@ static int move(pf_comm *comm, pf_leg *leg, pf_verb verb) {
     leg->ticket = -1;
     if (leg->at == PF_LEG_HEAD && !leg->out) PF_TRY(check_head(comm, leg, verb));
     PF_TRY(post_body(comm, leg));
-    return 1;
+    return leg->fails && leg->at == PF_LEG_DONE ? tell_note(comm) : 1;
 }
 
 /* ---- the round ---- */

@@ -23,8 +23,15 @@ typedef enum {
     PF_VERB_CLOSE,
     PF_VERB_SCAN,
     PF_VERB_PASS,
+    PF_VERB_FAILURE, /* of a rank that comes to no verb any more; heard at any */
     PF_VERBS
 } pf_verb;
+
+/* What such a rank says. */
+typedef struct {
+    int32_t status;
+    char text[PF_COMM_TEXT];
+} pf_comm_note;
 
 /* The same in all versions, so that ranks of two of them understand why they can't talk. */
 typedef struct {
@@ -36,7 +43,7 @@ typedef struct {
 /* A message on its way. */
 typedef struct {
     pf_message message;
-    bool out;
+    bool out, fails; /* fails: its rank says a failure in place of it */
     int tag, ticket; /* ticket -1: nothing is under way */
     enum { PF_LEG_HEAD, PF_LEG_BODY, PF_LEG_DONE } at;
     size_t moved; /* bytes of the body that have been posted */
@@ -60,6 +67,7 @@ struct pf_comm {
     int broken; /* < 0: the status of every verb from now on, with the message `why` */
     int held;   /* messages that the transport could not give up then, and their memory */
     char why[2 * PF_COMM_TEXT];
+    pf_comm_note note;               /* that comes from a rank that has failed */
     char warnings[4 * PF_COMM_TEXT]; /* what ranks found out of each other, a line each */
     pf_comm_place place;
     char (*host)[PF_COMM_HOST]; /* of each rank */

@@ -213,21 +213,9 @@ int pf_comm_total(pf_engine *e, int status, const pf_monoid *m, int leaves, cons
 
 /* ---- neighbours ---- */
 
-/* Goes before what is passed: a failure that passes on goes without. */
-typedef struct {
-    int32_t status;
-    char text[PF_COMM_TEXT];
-} note;
-
-static int swap_notes(pf_engine *e, int to, note *own, int from, note *theirs) {
-    pf_message out = {to, own, sizeof *own}, in = {from, theirs, sizeof *theirs};
-    return pf_comm_exchange(e, PF_VERB_PASS, &out, to >= 0, &in, from >= 0);
-}
-
 int pf_comm_pass(pf_engine *e, int to, const void *const *out, int n_out, int from, void *const *in,
                  int n_in, size_t bytes) {
     pf_message sent[PF_SCAN_NODES], come[PF_SCAN_NODES];
-    note own = {.status = PF_OK}, theirs = own;
     pf_comm *comm = e->comm;
     if (!comm || comm->broken < 0)
         return pf_fail(comm ? comm->broken : PF_ESTATE, "%s", comm ? comm->why : "pass: one rank");
@@ -238,21 +226,22 @@ int pf_comm_pass(pf_engine *e, int to, const void *const *out, int n_out, int fr
     if (n_out + n_in == 0) return PF_OK;
     int status = pf_comm_room(e, 2 * PF_SCAN_NODES);
     if (status < 0) return pf_comm_break(comm, status);
-    PF_TRY(swap_notes(e, to, &own, from, &theirs));
-    if (theirs.status < 0) return pf_comm_break(comm, pf_fail(theirs.status, "%s", theirs.text));
     return pf_comm_exchange(e, PF_VERB_PASS, sent, n_out, come, n_in);
 }
 
 void pf_comm_pass_failure(pf_engine *e, int status) {
     pf_comm *comm = e->comm;
-    note own = {.status = status};
+    pf_comm_note own = {.status = status};
     if (!comm) return;
     if (comm->broken >= 0) {
         pf_fail_in(status, "%s", pf_comm_name(comm, comm->rank));
         pf_comm_break(comm, status);
     }
     snprintf(own.text, sizeof own.text, "%.*s", (int)sizeof own.text - 1, comm->why);
-    for (int to = comm->rank - 1; to <= comm->rank + 1; to += 2)
-        if (to >= 0 && to < comm->ranks) (void)swap_notes(e, to, &own, -1, NULL);
+    for (int to = comm->rank - 1; to <= comm->rank + 1; to += 2) {
+        pf_message out = {to, &own, sizeof own};
+        if (to >= 0 && to < comm->ranks && comm->held == 0) /* else the legs are the transport's */
+            (void)pf_comm_exchange(e, PF_VERB_FAILURE, &out, 1, NULL, 0);
+    }
     (void)pf_fail(status, "%s", comm->why);
 }

@@ -38,7 +38,7 @@ int pf_comm_pass(pf_engine *engine, int to, const void *const *out, int n_out, i
                  void *const *in, int n_in, size_t bytes);
 
 /* For a rank that has failed while its neighbours may wait for what it passes on: they fail with
- * that message, wherever they are at it, and tell theirs. The talk is over. */
+ * that message, at whatever verb they wait for it, and tell theirs. The talk is over. */
 void pf_comm_pass_failure(pf_engine *engine, int status);
 
 /* ---- leaf after leaf on one rank ---- */

@@ -451,6 +451,12 @@ static void test_failures(void) {
         check_refused((refusal){.s = {models[1], 3, .mask = false}, .failing = r, .folds = true}, 3,
                       PF_ENOMEM, "no fold");
     }
+    for (int r = 0; r < 2;
+         r++) /* on its way back, where the next one is through and waits for all */
+        for (int chain = 0; chain < 2; chain++)
+            check_refused(
+                (refusal){.s = {models[3], 4, .chain = chain}, .failing = r, .folds = true}, 2,
+                PF_ENOMEM, "no fold");
 }
 
 int main(void) {
