@@ -161,7 +161,7 @@ static int comm_share_tensor(lua_State *L) {
                                          "load it without mapping it");
     status =
         pf_comm_share(engine, status, root, pf_tensor_data(t), (size_t)pf_tensor_numel(t) * width);
-    if (status >= 0 && info.rank != root) pf_tensor_changed(t);
+    if (status >= 0 && info.ranks > 1) pf_tensor_changed(t); /* on all alike */
     lpf_result(L, status);
     return 0;
 }

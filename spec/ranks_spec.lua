@@ -258,7 +258,7 @@ describe("train in lanes", function()
   end)
 
   several("adds and shares what each rank has in a form of its own", function()
-    support.write(path "forms.lua", [[
+    support.write(path "forms.lua", ([[
       local pf = require "performer"
       local ranks <close> = assert(pf.ranks.open { timeout = 10 })
       local r = ranks.rank
@@ -272,9 +272,28 @@ describe("train in lanes", function()
       same(ranks:share(r == 1 and { x = "y" } or 0 / 0, 1).x, "y")
       local _, message = pcall(ranks.sum, ranks, table.unpack({ 1, 2, 0.5 }, 1, r == 2 and 2 or 3))
       same(message:match "rank 2 has 2 numbers, and rank 0 3", "rank 2 has 2 numbers, and rank 0 3")
-      if ranks:first() then print "done" end]])
+      local model = pf.nn.linear { from = 2, to = 2 }
+      if ranks:first() then assert(pf.checkpoint.save_model("%s", { model = model })) end
+      ranks:wait()
+      model = assert(pf.checkpoint.model("%s", { mapped = true }))
+      same(select(2, pcall(ranks.share, ranks, model)):match "only read", "only read")
+      local x, tape = pf.tensor({ r, 1 }):requires_grad(), pf.tape()
+      local y = (x * x):sum()
+      pcall(ranks.share, ranks, x)
+      same(pcall(tape.backward, tape, y), false)
+      if ranks:first() then print "done" end]]):format(path "shipped", path "shipped"))
     local code, out, err = start(3, path "forms.lua")
     assert.same({ 0, "done\n" }, { code, out }, err)
+  end)
+
+  several("hear of a failure in a script of one's own what it was", function()
+    support.write(path "own.lua", [[
+      local ranks <close> = assert(require "performer".ranks.open { timeout = 10 })
+      if ranks.rank == 1 then error "a rank's own trouble" end
+      local fine, message = pcall(ranks.wait, ranks)
+      if ranks.rank == 2 then io.stdout:write(tostring(fine), "\t", message):flush() end]])
+    local _, out, err = start(3, path "own.lua")
+    assert.matches("false\t.*rank 1 of 3 on .*a rank's own trouble", out, nil, nil, err)
   end)
 
   several("tells whose data are others", function()

@@ -2,7 +2,7 @@
 -- many. mpirun or Slurm starts them; with one rank all of this does nothing and costs nothing, so
 -- that one script is both:
 --
---   local ranks = pf.ranks.open()
+--   local ranks <close> = assert(pf.ranks.open())
 --   optimizer:set_lanes(8)                 -- parts of a step: the same bits on 1 to 8 ranks
 --   for lane in ranks:lanes(8) do          -- this rank's
 --     local batch = data:batch { index = (step - 1) * 8 + lane, size = rows // 8 }
@@ -11,8 +11,9 @@
 --   end
 --   optimizer:step()
 --
--- What must hold: every rank calls the same verbs in the same order. A failure of one is raised on
--- all, at the next verb; a rank that does not answer within the timeout ends all with code 75.
+-- What must hold: every rank calls the same verbs in the same order. A failure in a verb is raised
+-- on all; one of a rank alone too, at the next verb, where its scope tells it (<close>, or settle).
+-- A rank that does not answer within the timeout ends the talk for good.
 local core = require "performer.core"
 local util = require "performer.util"
 
@@ -205,6 +206,12 @@ function Ranks:abort(code) core.comm_abort(code or 75) end -- luacheck: ignore 2
 --- All ranks come here; a program's end does it by itself.
 function Ranks:close() core.comm_close() end -- luacheck: ignore 212
 
-Ranks.__close = Ranks.close
+--- The end of their scope (local ranks <close>): a failure is told to the others first.
+function Ranks:__close(problem)
+  if problem ~= nil then
+    self:settle(type(problem) == "table" and problem.message or tostring(problem))
+  end
+  self:close()
+end
 
 return { open = open, launched = launched }
