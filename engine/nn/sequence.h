@@ -78,8 +78,8 @@ typedef struct pf_segmented {
 
 int64_t pf_segment_first(const pf_segmented *q, int s);
 
-/* ---- segment_attend.c, segment_rows.c: for layers, in a run whose slice has a sequence ---- */
-/* side: as pf_attend_rows takes it. */
+/* ---- segment_attend.c, segment_rows.c: for layers, in a run whose slice has `segmented` ---- */
+/* in: as pf_attend_rows takes them. */
 int pf_segment_attend(pf_tensor **y, pf_engine *e, const pf_attention *a, const pf_run *run,
                       pf_tensor *const *in);
 /* segment_exact.c: the same of kinds that look at the keys of other segments themselves. */

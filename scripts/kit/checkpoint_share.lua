@@ -19,7 +19,7 @@ end
 --- Its files, one after the other, to those that have none.
 local function share_files(folder)
   local here = ranks.here()
-  for _, name in ipairs(ranks.once(pf.file.list, folder)) do
+  for _, name in ipairs(cli.need(ranks.once(pf.file.list, folder))) do
     local bytes = here:first() and cli.need(pf.file.read(folder .. "/" .. name)) or nil
     bytes = here:share_bytes(bytes)
     if not here:first() then cli.need(pf.file.write(PLACE .. "/" .. name, bytes)) end

@@ -27,10 +27,11 @@ end
 --- Each segment of a row is a lane.
 local function check_segments(settings)
   local n = settings.segments
-  for name, value in pairs { lanes = settings.lanes, carry = settings.carry,
-                             accumulate = settings.accumulate > 1 or nil,
-                             sliced = settings.sliced > 1 or settings.slice_length or nil } do
-    if value then
+  local given = { lanes = settings.lanes, carry = settings.carry,
+                  accumulate = settings.accumulate > 1,
+                  sliced = settings.sliced > 1 or settings.slice_length }
+  for _, name in ipairs { "lanes", "carry", "accumulate", "sliced" } do -- each time the same one
+    if given[name] then
       cli.fail(2, ("train: --segments shares rows among the ranks, and goes without --%s"):format(
         name))
     end
