@@ -79,7 +79,8 @@ PF_API void pf_optimizer_close(pf_optimizer **optimizer);
 PF_API bool pf_optimizer_has_average(const pf_optimizer *optimizer);
 /* Puts the averages into the model in the weights' place, to be run or saved, or (false) the
  * weights back. Between the two the optimizer neither steps nor is saved or loaded (PF_ESTATE).
- * PF_ESTATE without averages. */
+ * PF_ESTATE without averages. With several ranks the former is a verb (performer_comm.h): all put
+ * them in together. */
 PF_API int pf_optimizer_use_average(pf_optimizer *optimizer, bool average);
 
 /* ---- schedules -------------------------------------------------------------------------
