@@ -419,4 +419,4 @@ local function main()
   CASES[options.case](options, given)
 end
 
-cli.main(main)
+cli.alone("bench", main)

@@ -157,4 +157,4 @@ local function main()
   if options.out then draw(list, options, why) end
 end
 
-cli.main(main)
+cli.alone("compare", main)

@@ -226,4 +226,4 @@ local function main()
   tell(record)
 end
 
-cli.main(main)
+cli.alone("convert", main)

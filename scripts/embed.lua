@@ -116,7 +116,7 @@ local function tell(options, opened, ids, name, marks)
   if n > 0 and options.json then cli.print_json { name = name, vector = rows } end
 end
 
-cli.main(function()
+cli.alone("embed", function()
   local parser = cli.add(cli.parser("embed", "Vectors of sequences, by a trained model.", {
     "performer embed runs/proteins some.fasta --json",
     "performer embed runs/proteins one.fasta --per-token --layer 2",

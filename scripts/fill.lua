@@ -127,7 +127,7 @@ local function print_plain(name, filled, gaps)
   end
 end
 
-cli.main(function()
+cli.alone("fill", function()
   local parser = cli.add(cli.parser("fill", "Lets a masked model fill gaps.", {
     "performer fill runs/masked 'MKT?YIAKQR?ISFVK'",
     "performer fill runs/masked --data gaps.fasta --top 3 --json",

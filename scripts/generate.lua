@@ -318,4 +318,4 @@ local function main()
   sample_all(model, options, prompts, tokenizer)
 end
 
-cli.main(main)
+cli.alone("generate", main)

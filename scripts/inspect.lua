@@ -144,4 +144,4 @@ local function main()
   show(options.path, info)
 end
 
-cli.main(main)
+cli.alone("inspect", main)

@@ -107,4 +107,4 @@ local function main()
   cli.say("report  %s (%s)", options.out, runs.size(#text))
 end
 
-cli.main(main)
+cli.alone("report", main)

@@ -121,7 +121,7 @@ local function score_variants(options, opened)
     or "unknown", options.measured, n, #list)
 end
 
-cli.main(function()
+cli.alone("score", function()
   local parser = cli.add(cli.parser("score", "Log-likelihoods of sequences, and of variants.", {
     "performer score runs/proteins some.fasta --json",
     "performer score runs/proteins --wild blat.fasta --variants blat.csv "

@@ -41,7 +41,7 @@ local function take_out(options)
   options.out = table.remove(words)
 end
 
-cli.main(function()
+cli.alone("shard", function()
   local options = cli.parse(parser, ROWS, arg)
   take_out(options)
   if not options.data or not options.out then

@@ -152,6 +152,7 @@ describe("train in lanes", function()
     for more, message in pairs {
       ["--segments 8"] = "leaves 8 positions .* at least 16; try %-%-segments 4",
       ["--accumulate 2"] = "goes without %-%-accumulate",
+      ["--bidirectional"] = "goes without %-%-bidirectional",
       ["--attention sliding --window 8"] = "segments",
     } do
       local code, _, err = performer(segments("refused", "--steps 2 " .. more))
@@ -294,6 +295,68 @@ describe("train in lanes", function()
       if ranks.rank == 2 then io.stdout:write(tostring(fine), "\t", message):flush() end]])
     local _, out, err = start(3, path "own.lua")
     assert.matches("false\t.*rank 1 of 3 on .*a rank's own trouble", out, nil, nil, err)
+  end)
+
+  several("opens a run's mark, and lends its average, on all ranks", function()
+    local code, _, err = start(2, arguments("averaged", "--steps 6 --ema 0.9 --valid "
+      .. path "t.txt"))
+    assert.equal(0, code, err)
+    local _, times = err:gsub("the same text is trained on and held out", "")
+    assert.equal(1, times, err) -- what all know one says
+    local command = ("eval %s %s --json"):format(path "averaged", path "t.txt")
+    local alone = commands.records(good(command))[1]
+    local judged, out, why = start(3, command)
+    assert.equal(0, judged, why)
+    assert.equal(alone.loss, commands.records(out)[1].loss)
+    assert.not_equal(commands.records(good(command .. " --average off"))[1].loss, alone.loss)
+    command = ("train --resume %s/BEST --steps 8 --threads 1 --out "):format(path "averaged")
+    good(command .. path "best1")
+    code, _, err = start(2, command .. path "best2")
+    assert.equal(0, code, err)
+    assert.same(bytes "best1", bytes "best2")
+  end)
+
+  several("hears of a rank that ends without a word", function()
+    for what, message in pairs {
+      ["require 'performer'.exit(0)"] = "rank 1 of 2 on .*: left, with exit code 0; no checkpoint",
+      ["error(nil)"] = "rank 1 of 2 on .*: the script threw a nil that says nothing; no checkpoint",
+    } do
+      support.write(path "silent.lua", ([[
+        local pf = require "performer"
+        local _, rank = pf.ranks.launched()
+        return function(o)
+          return pf.nn.chain { pf.nn.embedding { vocab = o.vocab, dim = 8 },
+            { forward = function(_, x)
+                if rank == 1 then %s end
+                return x
+              end },
+            pf.nn.linear { from = 8, to = o.vocab } }
+        end]]):format(what))
+      local code, _, err = start(2, ("train %s --model %s --out %s --length 32 --batch 4 --steps 2 "
+        .. "--threads 1"):format(path "t.txt", path "silent.lua", path "silent"))
+      assert.equal(1, code, err)
+      assert.is_truthy(err:find(message), err)
+    end
+  end)
+
+  several("refuses what several ranks can't share", function()
+    for n, case in pairs {
+      [2] = { "train - --out " .. path "shared", "rank 0 alone has the standard input" },
+      [3] = { arguments("shared", "--steps 2 --lanes 2"),
+              "%-%-lanes 2 is for at most 2 ranks, and 3 were started; give %-%-lanes 3" },
+    } do
+      local code, _, err = start(n, case[1])
+      assert.equal(2, code, err)
+      assert.is_truthy(err:find(case[2]), err)
+    end
+    assert.is_false(commands.exists(path "shared/log.jsonl"))
+  end)
+
+  several("leaves to one rank what one does", function()
+    local code, out, err = start(3, ("shard %s --out %s"):format(path "t.txt", path "shards"))
+    assert.same({ 0, "" }, { code, out }, err)
+    assert.is_truthy(err:find "shard: 3 ranks were started; rank 0 does it all", err)
+    assert.is_true(commands.exists(path "shards/shards.json"))
   end)
 
   several("tells whose data are others", function()

@@ -10,10 +10,10 @@ local checkpoint_share = {}
 -- Where other ranks than the first have the checkpoint until they have opened it.
 local PLACE = "memory:checkpoint"
 
---- The folder of the checkpoint that was opened of a run, or of one that is named itself.
+--- The folder of the checkpoint that was opened: of a run, of a mark in it (BEST), or itself.
 local function folder_of(path, opened)
   if lfs.attributes(path .. "/manifest.json", "mode") then return path end
-  return ("%s/step-%d"):format(path, opened.state.step)
+  return ("%s/step-%d"):format(cli.need(saved.run_folder(path)), opened.state.step)
 end
 
 --- Its files, one after the other, to those that have none.
@@ -26,9 +26,8 @@ local function share_files(folder)
   end
 end
 
---- saved.open on every rank: rank 0 alone needs to see the folder.
-function checkpoint_share.open(path, options)
-  if not ranks.several() then return saved.open(path, options) end
+--- On every rank what rank 0 opens.
+local function open_everywhere(path, options)
   local opened, folder
   if ranks.first() then
     opened = cli.need(saved.open(path, options))
@@ -41,6 +40,15 @@ function checkpoint_share.open(path, options)
   opened = cli.need(saved.open(PLACE, options))
   pf.file.remove(PLACE)
   return opened
+end
+
+--- saved.open on every rank: rank 0 alone needs to see the folder. To lend the average is a verb of
+-- its own, since each rank may hold a part of it, so it follows when all have the checkpoint.
+function checkpoint_share.open(path, options)
+  if not ranks.several() then return saved.open(path, options) end
+  local average = options.average and ranks.once(saved.holds_average, path)
+  local opened = open_everywhere(path, saved.without_average(options, average))
+  return average and saved.lend_average(opened) or opened
 end
 
 return checkpoint_share

@@ -57,6 +57,15 @@ for _, name in ipairs { "_G", "string", "table", "math", "io", "os", "coroutine"
   for _, value in pairs(package.loaded[name]) do own_functions[value] = true end
 end
 
+--- What a script has thrown, as all ranks end by it: { code, message }, of which the message may be
+-- empty, as that of pf.exit is.
+local function thrown(problem)
+  if type(problem) == "table" and (problem.code or problem.message) then return problem end
+  local meta = getmetatable(problem)
+  return { code = 1, message = meta and meta.__tostring and tostring(problem)
+             or ("the script threw a %s that says nothing"):format(type(problem)) }
+end
+
 --- Runs the command. What the engine refuses (misuse, the byte budget, a cancelled call) is
 -- one sentence; a mistake in a script is a traceback.
 function cli.main(body)
@@ -72,14 +81,24 @@ function cli.main(body)
   end
   local ok, problem = xpcall(body, handler)
   if ok then return ranks.close() end
-  if ranks.several() and type(problem) == "table" then problem = ranks.fail(problem) end
-  if problem.lost then -- nobody waits for this one any more, and it for nobody
+  if ranks.several() then problem = ranks.fail(thrown(problem)) end
+  if type(problem) == "table" and problem.lost then -- nobody waits for it, and it for nobody
     io.stderr:write("performer: ", core.term.plain(problem.message, true), "\n")
     require "performer.leave"(problem.code) -- also where the transport hangs in its own end
     ranks.here():abort(problem.code)
     problem.message = ""
   end
   error(problem, 0)
+end
+
+--- The same of a command that one rank does, where a launcher has started several.
+function cli.alone(name, body)
+  if not ranks.first() then return end
+  if ranks.several() then
+    cli.say("%s: %d ranks were started; rank 0 does it all, and the rest have nothing to do", name,
+            ranks.size())
+  end
+  cli.main(body)
 end
 
 -- ---- output ----

@@ -2,6 +2,7 @@
 -- they name in one go, complaints in the words of the command line, and the length of rows.
 local cli = require "kit.cli"
 local pf = require "performer"
+local ranks = require "kit.ranks"
 
 local data_options = {}
 
@@ -56,12 +57,25 @@ end
 -- What options of the command line say of data, beside --data.
 local SAID = { "format", "skip_bad", "valid", "valid_fraction" }
 
+--- The standard input is rank 0's alone, and every rank that has opened reads the data for itself.
+local function check_input(command, paths)
+  if not ranks.here() or not ranks.several() then return end
+  for _, path in ipairs(type(paths) == "table" and paths or { paths }) do
+    if path == "-" or path == "/dev/stdin" then
+      cli.fail(2, ("%s: rank 0 alone has the standard input, and every rank reads the data; name a "
+        .. "file that all hosts have at the same path"):format(command:match "^%l+"))
+    end
+  end
+end
+
 --- make(options of the engine), or the end of `command`; `more` has further ones.
 local function open_with(make, command, options, more)
   local all = { path = options.data }
   for _, name in ipairs(SAID) do all[name] = options[name] end
   for name, value in pairs(more or {}) do all[name] = value end
   local path = type(options.data) == "table" and options.data[1] or options.data
+  check_input(command, options.data)
+  check_input(command, options.valid)
   local called, set, message = pcall(make, all)
   if not called and type(set) == "string" then
     local range = set:find "' must be " -- of an option

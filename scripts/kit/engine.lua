@@ -20,10 +20,17 @@ function engine.memory(more)
   return row_of({ "memory", "bytes", nil, "byte budget, such as 4G" }, more)
 end
 
+--- What the engine warns of on another rank than the first: of data and folders rank 0 says the
+-- same, of the ranks this one may be the only one to know.
+local function say_of_ranks(_, message)
+  if message:find "^ranks:" then io.stderr:write("performer: ", message, "\n") end
+end
+
 --- Opens the engine as options (threads, memory, seed) say, or ends the command.
 function engine.open(options)
   local ok, message = pcall(pf.open, { threads = options.threads or ranks.threads(),
-                                       memory = options.memory, seed = options.seed })
+                                       memory = options.memory, seed = options.seed,
+                                       log = not ranks.first() and say_of_ranks or nil })
   if ok then return end
   local name, most = tostring(message):match "options%.(%l+) is %-?%d+, must be %d+ to (%d+)"
   if name then

@@ -24,18 +24,27 @@ local function divisor(rows, most)
   return most
 end
 
+--- A fresh run has a part of a step for each rank.
+local function check_ranks(n, option)
+  if n >= ranks.size() then return end
+  cli.fail(2, ("train: %s %d is for at most %s, and %d were started; give %s %d, or more"):format(
+    option, n, cli.count(n, "rank"), ranks.size(), option, ranks.size()))
+end
+
 --- Each segment of a row is a lane.
 local function check_segments(settings)
   local n = settings.segments
   local given = { lanes = settings.lanes, carry = settings.carry,
+                  bidirectional = settings.bidirectional, -- whose rows are packed
                   accumulate = settings.accumulate > 1,
                   sliced = settings.sliced > 1 or settings.slice_length }
-  for _, name in ipairs { "lanes", "carry", "accumulate", "sliced" } do -- each time the same one
+  for _, name in ipairs { "lanes", "carry", "bidirectional", "accumulate", "sliced" } do
     if given[name] then
       cli.fail(2, ("train: --segments shares rows among the ranks, and goes without --%s"):format(
         name))
     end
   end
+  check_ranks(n, "--segments")
   settings.lanes = n
 end
 
@@ -43,6 +52,7 @@ end
 function lanes.settle(settings)
   if settings.segments then return check_segments(settings) end
   settings.lanes = settings.lanes or ranks.size()
+  check_ranks(settings.lanes, "--lanes")
   if settings.batch % settings.lanes ~= 0 then
     cli.fail(2, ("train: --batch %d is not divided by its %d lanes; try --lanes %d, or --batch %d")
       :format(settings.batch, settings.lanes, divisor(settings.batch, settings.lanes),

@@ -155,6 +155,12 @@ function ranks.close()
   here = nil
 end
 
+--- What the other ranks hear of a problem, which may say nothing here, as pf.exit does.
+local function told(problem)
+  local message = tostring(problem.message or "")
+  return message ~= "" and message or ("left, with exit code %s"):format(problem.code or 1)
+end
+
 --- A command has failed here with `problem` { code, message }: the others hear of it at their next
 -- verb. What is to be said and done: { code, message }, where an empty message is for others to
 -- say; lost: the ranks can't end together.
@@ -165,7 +171,7 @@ function ranks.fail(problem)
     os.execute "sleep 1" -- mpirun ends all when the first ends, and rank 0 has something to say
     return { code = problem.code, message = "" }
   end
-  local known = here:settle(problem.message or "stopped")
+  local known = here:settle(told(problem))
   if known then -- rank 0's message is its own, or that of the rank that failed
     if here:first() and (problem.message or "") ~= "" then
       io.stderr:write("performer: ", pf.term.plain(problem.message, true), "\n")

@@ -161,22 +161,29 @@ saved.AVERAGE = { "average", "switch", nil,
 local lenders = setmetatable({}, { __mode = "k" })
 
 --- Does the checkpoint at `path` hold an average of the weights?
-local function holds_average(path)
+function saved.holds_average(path)
   local info = inspected(path)
   local state = info and info.state
   local own = state and state.optimizer and state.optimizer.options or {}
   return (own.ema or 0) > 0
 end
 
---- What saved.open finds, with the average in the weights' place.
-local function open_average(path, options)
+--- The same options of saved.open for the weights themselves; to_lend: with the optimizer, whose
+-- average lend_average then puts in their place.
+function saved.without_average(options, to_lend)
   local more = {}
   for name, value in pairs(options) do more[name] = value end
-  more.average, more.optimizer = false, function(model, settings)
-    return pf.optim[settings.optimizer](model, settings.optimizer_options)
+  more.average = false
+  if to_lend then
+    more.optimizer = function(model, settings)
+      return pf.optim[settings.optimizer](model, settings.optimizer_options)
+    end
   end
-  local opened, message = saved.open(path, more)
-  if not opened then return nil, message end
+  return more
+end
+
+--- What was opened with its optimizer, with the average in the weights' place.
+function saved.lend_average(opened)
   opened.optimizer:use_average(true)
   lenders[opened.model], opened.optimizer, opened.averaged = opened.optimizer, nil, true
   return opened
@@ -190,7 +197,10 @@ end
 -- checkpoint's state says of settings comes in today's form.
 function saved.open(path, options)
   local opened, message
-  if options.average and holds_average(path) then return open_average(path, options) end
+  if options.average and saved.holds_average(path) then
+    opened, message = saved.open(path, saved.without_average(options, true))
+    return opened and saved.lend_average(opened), message
+  end
   advice.lower(function() end) -- what was saved has its size
   if options.script then
     opened, message = open_made(path, options)
