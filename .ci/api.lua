@@ -596,6 +596,8 @@ return {
     { "Ranks:waited", "", "number", "Seconds that this rank has waited for others so far." },
     { "Ranks:lost", "", "boolean", "Has the talk ended, since a rank was lost or out of step?" },
     { "Ranks:host", "rank?: integer", "string?", "The machine that a rank is on." },
+    { "Ranks:patience", "seconds: number", "",
+      "Another rank is about to work alone: a wait lasts so long at least; 0: as opened." },
     { "Ranks:at", "step: integer", "", "What messages call the time." },
     { "Ranks:close", "", "", "All ranks come here; a program's end does it by itself." },
   },

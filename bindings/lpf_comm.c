@@ -89,6 +89,12 @@ static int comm_about(lua_State *L) {
     return 1;
 }
 
+/* comm_patience(seconds): a wait lasts so long at least; 0: as opened. */
+static int comm_patience(lua_State *L) {
+    pf_comm_patience(lpf_engine(L), luaL_checknumber(L, 1));
+    return 0;
+}
+
 /* comm_at(step): what messages call the time. */
 static int comm_at(lua_State *L) {
     pf_comm_at(lpf_engine(L), (uint64_t)lpf_check_whole(L, 1, "at", "the step"));
@@ -191,12 +197,18 @@ static int comm_collect(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg functions[] = {
-    {"comm_launched", comm_launched}, {"comm_launch", comm_launch},
-    {"comm_close", comm_close},       {"comm_abort", comm_abort},
-    {"comm_about", comm_about},       {"comm_at", comm_at},
-    {"comm_agree", comm_agree},       {"comm_settle", comm_settle},
-    {"comm_share", comm_share},       {"comm_share_tensor", comm_share_tensor},
-    {"comm_collect", comm_collect},   {NULL, NULL}};
+static const luaL_Reg functions[] = {{"comm_launched", comm_launched},
+                                     {"comm_launch", comm_launch},
+                                     {"comm_close", comm_close},
+                                     {"comm_abort", comm_abort},
+                                     {"comm_about", comm_about},
+                                     {"comm_at", comm_at},
+                                     {"comm_patience", comm_patience},
+                                     {"comm_agree", comm_agree},
+                                     {"comm_settle", comm_settle},
+                                     {"comm_share", comm_share},
+                                     {"comm_share_tensor", comm_share_tensor},
+                                     {"comm_collect", comm_collect},
+                                     {NULL, NULL}};
 
 void lpf_open_comm(lua_State *L) { luaL_setfuncs(L, functions, 0); }

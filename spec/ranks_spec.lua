@@ -12,6 +12,7 @@ local has_mpi = support.shell(("command -v mpirun && test -e %s/lib/libperformer
   support.build)) == 0
 
 local ROOT = "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+  .. "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 " -- MPI keeps what it has
 
 --- mpirun of `n` ranks, each of which runs `performer arguments`; code, stdout, stderr.
 local function start(n, arguments, before)

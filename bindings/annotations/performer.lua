@@ -1498,6 +1498,10 @@ function Ranks:lost() end
 ---@return string?
 function Ranks:host(rank) end
 
+---Another rank is about to work alone: a wait lasts so long at least; 0: as opened.
+---@param seconds number
+function Ranks:patience(seconds) end
+
 ---What messages call the time.
 ---@param step integer
 function Ranks:at(step) end

@@ -54,6 +54,15 @@ function Ranks:lost() return core.comm_about().lost end -- luacheck: ignore 212
 --- Which host a rank is on.
 function Ranks:host(rank) return self.hosts[(rank or self.rank) + 1] end
 
+--- Another rank is about to work alone, at a large file: from here on a wait lasts so many seconds
+--- at least; 0: as long as timeout said.
+function Ranks:patience(seconds) -- luacheck: ignore 212
+  if type(seconds) ~= "number" or seconds ~= seconds or seconds < 0 then
+    util.fail("ranks:patience: seconds must be a number from 0 on, got %s", core.kind(seconds))
+  end
+  core.comm_patience(seconds)
+end
+
 --- What messages call the time: the step that is under way.
 function Ranks:at(step) core.comm_at(step) end -- luacheck: ignore 212
 

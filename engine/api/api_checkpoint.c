@@ -151,7 +151,10 @@ static int save_parts(pf_engine *engine, const saving *s) {
     return status;
 }
 
-/* An optimizer's parts come to rank 0, which writes what one rank would. */
+/* A gigabyte on a slow disk. */
+enum { PATIENCE = 3600 };
+
+/* An optimizer's parts come to rank 0, which writes what one rank would; the others wait. */
 int pf_checkpoint_save_carried(pf_engine *engine, const char *dir, uint64_t step, pf_module *module,
                                const pf_optimizer *optimizer, const pf_state *carried,
                                const pf_config *state, const pf_config *tokenizer, int keep) {
@@ -159,9 +162,12 @@ int pf_checkpoint_save_carried(pf_engine *engine, const char *dir, uint64_t step
     PF_NEED(dir, module);
     const saving s = {dir, step, module, optimizer, carried, state, tokenizer, keep};
     if (optimizer) PF_TRY(pf_optimizer_gather(optimizer, engine));
+    if (pf_comm_rank(engine) != 0) pf_comm_patience(engine, PATIENCE);
     int status = pf_comm_rank(engine) == 0 ? save_parts(engine, &s) : PF_OK;
     if (optimizer) pf_optimizer_let_go(optimizer);
-    return pf_comm_agree(engine, status); /* what one rank could not write none has saved */
+    status = pf_comm_agree(engine, status); /* what one rank could not write none has saved */
+    pf_comm_patience(engine, 0);
+    return status;
 }
 
 int pf_model_save(pf_engine *engine, const char *dir, pf_module *module,

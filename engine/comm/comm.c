@@ -210,6 +210,10 @@ void pf_comm_at(pf_engine *engine, uint64_t step) {
     if (engine && engine->comm) engine->comm->step = step;
 }
 
+void pf_comm_patience(pf_engine *engine, double seconds) {
+    if (engine && engine->comm) engine->comm->least = seconds;
+}
+
 const char *pf_comm_host(const pf_engine *engine, int rank) {
     const pf_comm *comm = engine ? engine->comm : NULL;
     return comm && rank >= 0 && rank < comm->ranks ? comm->host[rank] : NULL;

@@ -7,6 +7,7 @@
  */
 #include "exchange.h"
 
+#include <math.h>
 #include <stdio.h>
 
 static const char *const NAMES[PF_VERBS] = {"greeting", "vote", "share", "collect", "sum",
@@ -149,7 +150,9 @@ static const char *whom(const pf_comm *comm, int n) {
 }
 
 /* Who is nearest to a rank that is lost gives up first, and so it is this rank that is named. */
-static double patience(const pf_comm *comm) { return comm->timeout * (1 + comm->hops / 16.0); }
+static double patience(const pf_comm *comm) {
+    return fmax(comm->least, comm->timeout) * (1 + comm->hops / 16.0);
+}
 
 /* The first messages of all are where hosts turn out not to reach each other. */
 static int too_late(const pf_comm *comm, int n, pf_verb verb) {

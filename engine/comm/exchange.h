@@ -59,6 +59,7 @@ struct pf_comm {
     pf_transport *transport;
     int rank, ranks;
     double timeout, waited;
+    double least; /* seconds that a wait lasts at least: pf_comm_patience */
     int hops; /* of a message that is awaited: ranks that may have to wait first for its sender's */
     size_t piece;    /* bytes of a message at most: PF_TRANSPORT_PIECE */
     uint32_t number; /* of the last vote, with which every verb begins */

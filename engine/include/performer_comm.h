@@ -74,6 +74,9 @@ typedef struct {
 PF_API int pf_comm_about(const pf_engine *engine, pf_comm_info *info);
 /* The name of a rank's machine; NULL without ranks. */
 PF_API const char *pf_comm_host(const pf_engine *engine, int rank);
+/* One rank is about to work alone, reading or writing a large file: from here on a wait of this
+ * rank lasts so many seconds at least; 0: as long as the ranks were opened with. */
+PF_API void pf_comm_patience(pf_engine *engine, double seconds);
 /* What messages call the time: "... of step 281". */
 PF_API void pf_comm_at(pf_engine *engine, uint64_t step);
 

@@ -46,8 +46,11 @@ end
 -- its own, since each rank may hold a part of it, so it follows when all have the checkpoint.
 function checkpoint_share.open(path, options)
   if not ranks.several() then return saved.open(path, options) end
+  local here = ranks.here()
+  if not here:first() then here:patience(3600) end -- a large file takes rank 0 its time
   local average = options.average and ranks.once(saved.holds_average, path)
   local opened = open_everywhere(path, saved.without_average(options, average))
+  here:patience(0)
   return average and saved.lend_average(opened) or opened
 end
 
