@@ -38,6 +38,7 @@ static bool reaches(const training *t, int lane, int i) {
 static int make_gradient(pf_engine *e, pf_tensor *p, bool table, int step, int lane, int i) {
     int64_t n = pf_tensor_numel(p), width = p->shape[p->rank - 1];
     uint32_t x = (uint32_t)(step * 7919 + lane * 104729 + i * 1299709 + 1);
+    pf_tensor_release(&p->grad); /* a stale one */
     PF_TRY(pf_tensor_make_lasting(&p->grad, e->heap, PF_F32, p->rank, p->shape));
     for (int64_t k = 0; k < n; k++) {
         x ^= x << 13, x ^= x >> 17, x ^= x << 5;
