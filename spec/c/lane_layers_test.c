@@ -84,15 +84,7 @@ static int train(pf_engine *e, int rank, void *context) {
 }
 
 static uint64_t bits_of(training t, int ranks, int threads) {
-    ranks_world w = {.ranks = ranks, .threads = threads, .whole = true};
-    int same = 0;
-    ranks_run(&w, train, &t);
-    for (int r = 0; r < ranks; r++) {
-        if (w.status[r] < 0) fprintf(stderr, "  %s, rank %d: %s\n", t.model, r, w.text[r]);
-        same += w.status[r] == PF_OK && t.bits[r] == t.bits[0];
-    }
-    CHECK(same == ranks);
-    return t.bits[0];
+    return bits_on(ranks, threads, train, &t, t.bits);
 }
 
 static const training trainings[] = {

@@ -44,4 +44,19 @@ static inline int hash_kept(uint64_t *bits, pf_engine *e, pf_optimizer *o) {
     return PF_OK;
 }
 
+/* The bits of a training on so many ranks, which it leaves in bits[rank]: of all the same. */
+static inline uint64_t bits_on(int ranks, int threads,
+                               int (*train)(pf_engine *engine, int rank, void *context),
+                               void *context, const uint64_t *bits) {
+    ranks_world w = {.ranks = ranks, .threads = threads, .whole = true};
+    int same = 0;
+    ranks_run(&w, train, context);
+    for (int r = 0; r < ranks; r++) {
+        if (w.status[r] < 0) fprintf(stderr, "  rank %d: %s\n", r, w.text[r]);
+        same += w.status[r] == PF_OK && bits[r] == bits[0];
+    }
+    CHECK(same == ranks);
+    return bits[0];
+}
+
 #endif

@@ -78,17 +78,8 @@ static int train(pf_engine *e, int rank, void *context) {
     return status;
 }
 
-/* The bits of a training on so many ranks; all must have the same. */
 static uint64_t bits_of(training t, int ranks, int threads) {
-    ranks_world w = {.ranks = ranks, .threads = threads, .whole = true};
-    int same = 0;
-    ranks_run(&w, train, &t);
-    for (int r = 0; r < ranks; r++) {
-        if (w.status[r] < 0) fprintf(stderr, "  rank %d: %s\n", r, w.text[r]);
-        same += w.status[r] == PF_OK && t.bits[r] == t.bits[0];
-    }
-    CHECK(same == ranks);
-    return t.bits[0];
+    return bits_on(ranks, threads, train, &t, t.bits);
 }
 
 static const char PLAIN[] = "'causal': true, 'kernel': {'name': 'relu'}";

@@ -136,17 +136,8 @@ static void test_saved_nowhere(void) {
     for (int r = 0; r < 3; r++) CHECK(w.status[r] == PF_OK);
 }
 
-/* What all ranks have in the end. */
 static uint64_t bits_of(training t, int ranks, int threads) {
-    ranks_world w = {.ranks = ranks, .threads = threads, .whole = true};
-    int same = 0;
-    ranks_run(&w, train, &t);
-    for (int r = 0; r < ranks; r++) {
-        if (w.status[r] < 0) fprintf(stderr, "  rank %d: %s\n", r, w.text[r]);
-        same += w.status[r] == PF_OK && t.bits[r] == t.bits[0];
-    }
-    CHECK(same == ranks);
-    return t.bits[0];
+    return bits_on(ranks, threads, train, &t, t.bits);
 }
 
 static const char GROUPS[] =
