@@ -155,13 +155,18 @@ CTEST_SUM='
 }
 END { printf "%d passed, %d failed\n", passed, failed }'
 
+# Seconds that a C test or a spec may take, so that one that hangs doesn't hang the run: what is
+# given, and with --long half a day.
+at_most() {
+  if [ -n "${PF_LONG-}" ]; then echo 43200; else echo "$1"; fi
+}
+
 # run_c_tests PRESET [OPTION...]: every C test of a build, or those that ctest's options choose.
 run_c_tests() {
   say "C tests ($*)"
   tests=$root/build/$1
   shift
-  # A time limit for each: a test that hangs must not hang the run.
-  ctest --test-dir "$tests" --parallel "$lanes" --verbose --timeout 900 "$@" 2>&1 |
+  ctest --test-dir "$tests" --parallel "$lanes" --verbose --timeout "$(at_most 900)" "$@" 2>&1 |
     tee "$tests/ctest.log" | $AWK "$CTEST_SUM" | tee "$tests/ctest.sum" >&2
   count "$(cat "$tests/ctest.sum")"
   grep -q '^No tests were found' "$tests/ctest.log" && failed=$((failed + 1))
@@ -191,7 +196,7 @@ END {
 RUN_SPEC='
 lua=$PWD/build/$0/lua name=build/$0/$(basename "$1" .lua)
 env PF_BUILD="build/$0" LUA_PATH="$lua/?.lua;$lua/?/init.lua;;" LUA_CPATH="$lua/?.so;;" $SPEC_ENV \
-  timeout 1800 lua5.4 "$BUSTED" -o TAP "$1" >"$name.tap" 2>&1
+  timeout "$SPEC_SECONDS" lua5.4 "$BUSTED" -o TAP "$1" >"$name.tap" 2>&1
 awk -v code=$? "$TAP_SUM" "$name.tap" >"$name.sum"
 told=$(sed "\$d" "$name.sum")
 printf "  %-28s %s\n%s" "${name##*/}" "$(tail -n 1 "$name.sum")" "${told:+$told
@@ -208,7 +213,8 @@ run_specs() {
     failed=$((failed + 1))
     return 0
   }
-  export BUSTED SPEC_ENV TAP_SUM
+  SPEC_SECONDS=$(at_most 1800)
+  export BUSTED SPEC_ENV TAP_SUM SPEC_SECONDS
   rm -f "build/$1"/*_spec.sum
   specs=$(printf '%s\n' spec/*_spec.lua | grep -Ev "^spec/(${2:-none})_spec")
   printf '%s\n' "$specs" | xargs -P "$lanes" -n 1 sh -c "$RUN_SPEC" "$1"

@@ -346,7 +346,10 @@ local function check_options(words, known, parser)
   end
 end
 
-local function is_file(path) return path ~= nil and io.open(path) ~= nil end
+local function is_file(path)
+  local file = path ~= nil and io.open(path)
+  return file and file:close() or false
+end
 
 --- Words in which `--name -1` is `--name=-1`: what follows an option that takes a value is its
 -- value, unless it is an option itself (argparse takes every word with a dash for one); what

@@ -3,7 +3,7 @@
  * every time. It knows nothing of what the code does with them, but goes on from inputs that were
  * taken as good.
  *
- *   NAME_fuzz [INPUTS [SEED]]   that many inputs (20,000; ten times as many where PF_LONG is set)
+ *   NAME_fuzz [INPUTS [SEED]]   that many inputs (20,000; 10 million where PF_LONG is set)
  *   NAME_fuzz FILE...           these alone, to see a crash again
  *   NAME_fuzz --seeds DIR       writes what it begins with, for libFuzzer to begin with
  *
@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { INPUTS = 20000, POOL = 512, SECONDS = 20 };
+enum { INPUTS = 20000, LONG = 10000000, POOL = 512, SECONDS = 20 };
 
 typedef struct {
     uint8_t *data;
@@ -84,10 +84,11 @@ static void begin(const char *name) {
     seeds = filled;
 }
 
-/* The next input, made from one of the pool. */
+/* The next input, made from one of the pool: half of them from a seed, for what is good is most
+ * often what has little left in it. */
 static size_t make(uint8_t *data, uint64_t number, uint64_t seed) {
     fuzz_begin(number * 0x2545f4914f6cdd1d + seed);
-    const input *from = &pool[fuzz_below((uint64_t)filled)];
+    const input *from = &pool[fuzz_below((uint64_t)(fuzz_below(2) ? seeds : filled))];
     const input *beside = &pool[fuzz_below((uint64_t)filled)];
     size_t size = from->size;
     fuzz_other(beside->data, beside->size);
@@ -179,13 +180,12 @@ int main(int argc, char **argv) {
     const char *slash = strrchr(argv[0], '/'), *name = slash ? slash + 1 : argv[0];
     char *end = NULL;
     if (argc == 3 && !strcmp(argv[1], "--seeds")) return write_seeds(name, argv[2]), 0;
-    long inputs = argc > 1 ? strtol(argv[1], &end, 10) : INPUTS;
+    long inputs = argc > 1 ? strtol(argv[1], &end, 10) : getenv("PF_LONG") ? LONG : INPUTS;
     if (end && *end) {
         static uint8_t data[FUZZ_MOST];
         for (int i = 1; i < argc; i++) LLVMFuzzerTestOneInput(data, read_file(argv[i], data));
         return 0;
     }
-    if (getenv("PF_LONG")) inputs *= 10;
     int failed = run_child(name, inputs, argc > 2 ? strtoull(argv[2], NULL, 10) : 1);
     printf("%d passed, %d failed\n", !failed, failed != 0);
     return failed != 0;
