@@ -139,6 +139,13 @@ int lpf_status_of(lua_State *L, int index);
 /* Is a function, of which ar has the source, the binding's own (performer/nn.lua and friends)? */
 bool lpf_is_ours(lua_State *L, const lua_Debug *ar);
 int lpf_result(lua_State *L, int status); /* status >= 0, or raises */
+/* status = a call that takes no engine, which stops when that of L has to. */
+#define LPF_LENT(L, status, call)                                                                  \
+    do {                                                                                           \
+        pf_engine *before_ = pf_engine_lend(lpf_engine(L));                                        \
+        (status) = (call);                                                                         \
+        pf_engine_lend(before_);                                                                   \
+    } while (0)
 /* 0 for success; pushes nil, message, code (3) when the outside world failed; else raises. */
 int lpf_outside(lua_State *L, int status);
 int lpf_failure(lua_State *L, int status); /* pushes nil, message, code, whatever the status */

@@ -151,8 +151,10 @@ static int tensor_tobytes(lua_State *L) {
     size_t bytes = (size_t)pf_tensor_numel(t) * bytes_of(type);
     luaL_Buffer b;
     char *data = luaL_buffinitsize(L, &b, bytes);
-    int status = pf_tensor_to_bytes(t, type, big, data, bytes);
-    if (lpf_collect_for(L, status)) status = pf_tensor_to_bytes(t, type, big, data, bytes);
+    int status;
+    LPF_LENT(L, status, pf_tensor_to_bytes(t, type, big, data, bytes));
+    if (lpf_collect_for(L, status))
+        LPF_LENT(L, status, pf_tensor_to_bytes(t, type, big, data, bytes));
     lpf_result(L, status);
     luaL_pushresultsize(&b, bytes);
     return 1;

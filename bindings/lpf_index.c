@@ -189,16 +189,18 @@ static int set_part(lua_State *L, pf_tensor *t, const int64_t *first, const int6
     for (int d = 0; d < pf_tensor_rank(t); d++)
         elements *= d >= n ? pf_tensor_size(t, d) : end[d] == PF_PART_ONE ? 1 : end[d] - first[d];
     lpf_charge(L, elements);
-    int status = pf_tensor_set_part(t, first, end, n, from);
-    if (lpf_collect_for(L, status)) status = pf_tensor_set_part(t, first, end, n, from);
+    int status;
+    LPF_LENT(L, status, pf_tensor_set_part(t, first, end, n, from));
+    if (lpf_collect_for(L, status)) LPF_LENT(L, status, pf_tensor_set_part(t, first, end, n, from));
     return lpf_result(L, status), 0;
 }
 
 static int set_masked(lua_State *L, pf_tensor *t, const pf_tensor *mask) {
     const pf_tensor *from = value_for(L, t);
     lpf_charge(L, pf_tensor_numel(mask) + pf_tensor_numel(t));
-    int status = pf_tensor_set_masked(t, mask, from);
-    if (lpf_collect_for(L, status)) status = pf_tensor_set_masked(t, mask, from);
+    int status;
+    LPF_LENT(L, status, pf_tensor_set_masked(t, mask, from));
+    if (lpf_collect_for(L, status)) LPF_LENT(L, status, pf_tensor_set_masked(t, mask, from));
     return lpf_result(L, status), 0;
 }
 
@@ -218,8 +220,9 @@ static int set_row(lua_State *L, pf_tensor *t) {
         return lpf_raise(L, "assignment: the row has %lld elements, the tensor %lld", (long long)n,
                          (long long)pf_tensor_numel(from));
     lpf_charge(L, 2 * n);
-    int status = pf_tensor_set_row(t, row, from);
-    if (lpf_collect_for(L, status)) status = pf_tensor_set_row(t, row, from);
+    int status;
+    LPF_LENT(L, status, pf_tensor_set_row(t, row, from));
+    if (lpf_collect_for(L, status)) LPF_LENT(L, status, pf_tensor_set_row(t, row, from));
     return lpf_result(L, status), 0;
 }
 

@@ -369,10 +369,14 @@ static int tokenizer_encode(lua_State *L) {
         return lpf_raise(L, "encode: a text is needed, got %s", lpf_kind(L, 2));
     size_t bytes, n = 0;
     const char *text = lua_tolstring(L, 2, &bytes);
-    int failed = lpf_outside(L, pf_tokenizer_encode(type, text, bytes, NULL, &n));
+    int status;
+    lpf_charge(L, (int64_t)bytes);
+    LPF_LENT(L, status, pf_tokenizer_encode(type, text, bytes, NULL, &n));
+    int failed = lpf_outside(L, status);
     if (failed) return failed;
     int32_t *ids = lua_newuserdatauv(L, (n + 1) * sizeof *ids, 0);
-    failed = lpf_outside(L, pf_tokenizer_encode(type, text, bytes, ids, &n));
+    LPF_LENT(L, status, pf_tokenizer_encode(type, text, bytes, ids, &n));
+    failed = lpf_outside(L, status);
     return failed ? failed : lpf_push_ids(L, ids, n);
 }
 
@@ -381,10 +385,14 @@ static int tokenizer_decode(lua_State *L) {
     const char *type = check_tokenizer(L);
     size_t n, bytes = 0;
     const int32_t *ids = lpf_ids(L, 2, "decode", &n);
-    lpf_result(L, pf_tokenizer_decode(type, ids, n, NULL, &bytes));
+    int status;
+    lpf_charge(L, (int64_t)n);
+    LPF_LENT(L, status, pf_tokenizer_decode(type, ids, n, NULL, &bytes));
+    lpf_result(L, status);
     luaL_Buffer b;
     char *text = luaL_buffinitsize(L, &b, bytes + 1);
-    lpf_result(L, pf_tokenizer_decode(type, ids, n, text, &bytes));
+    LPF_LENT(L, status, pf_tokenizer_decode(type, ids, n, text, &bytes));
+    lpf_result(L, status);
     luaL_pushresultsize(&b, bytes);
     return 1;
 }

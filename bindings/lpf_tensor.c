@@ -215,7 +215,9 @@ static int tensor_totable(lua_State *L) {
     const pf_tensor *t = living(L, "totable");
     int64_t n = pf_tensor_numel(t);
     void *data = block_of(L, n, 4);
-    lpf_result(L, pf_tensor_read(t, data, (size_t)n * 4));
+    int status;
+    LPF_LENT(L, status, pf_tensor_read(t, data, (size_t)n * 4));
+    lpf_result(L, status);
     push_nested(L, t, 0, data);
     return 1;
 }
@@ -238,26 +240,33 @@ static int tensor_item(lua_State *L) {
 static int tensor_copy(lua_State *L) {
     pf_tensor *t = living(L, "copy_");
     lpf_charge(L, 2 * pf_tensor_numel(t));
-    lpf_result(L, pf_tensor_copy(t, lpf_check_tensor(L, 2, "copy_", "the source")));
+    const pf_tensor *from = lpf_check_tensor(L, 2, "copy_", "the source");
+    int status;
+    LPF_LENT(L, status, pf_tensor_copy(t, from));
+    lpf_result(L, status);
     lua_settop(L, 1);
     return 1;
+}
+
+static void fill(lua_State *L, pf_tensor *t, double value) {
+    int status;
+    lpf_charge(L, pf_tensor_numel(t));
+    LPF_LENT(L, status, pf_tensor_fill(t, value));
+    lpf_result(L, status);
+    lua_settop(L, 1);
 }
 
 static int tensor_fill(lua_State *L) {
     pf_tensor *t = living(L, "fill_");
     if (lua_type(L, 2) != LUA_TNUMBER)
         return lpf_raise(L, "fill_: the value must be a number, got %s", lpf_kind(L, 2));
-    lpf_charge(L, pf_tensor_numel(t));
-    lpf_result(L, pf_tensor_fill(t, lua_tonumber(L, 2)));
-    lua_settop(L, 1);
+    fill(L, t, lua_tonumber(L, 2));
     return 1;
 }
 
 static int tensor_zero(lua_State *L) {
     pf_tensor *t = living(L, "zero_");
-    lpf_charge(L, pf_tensor_numel(t));
-    lpf_result(L, pf_tensor_fill(t, 0));
-    lua_settop(L, 1);
+    fill(L, t, 0);
     return 1;
 }
 

@@ -5,9 +5,13 @@
  */
 #include "tokenizer.h"
 
+#include "engine.h"
+
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
+
+enum { LOOK = 1 << 16 }; /* bytes or ids between two looks at whether to stop */
 
 /* 20 residues, then X any, B Asx, Z Glx, U selenocysteine, O pyrrolysine. */
 static const char PROTEIN_LETTERS[] = "ACDEFGHIKLMNPQRSTVWYXBZUO";
@@ -117,9 +121,13 @@ PF_API int pf_tokenizer_encode(const char *type, const char *text, size_t bytes,
     if (!vocab) return PF_ENOTFOUND;
     int16_t map[256];
     pf_vocab_map(vocab, map);
-    size_t count = 0, at = 0;
+    size_t count = 0, at = 0, looked = 0;
     while (at < bytes) {
         int id;
+        if (at >= looked) {
+            PF_TRY(pf_check_lent());
+            looked = at + LOOK;
+        }
         PF_TRY(next_id(vocab, map, text, bytes, &at, &id));
         if (id < 0) continue;
         if (ids && count >= *n)
@@ -156,6 +164,7 @@ PF_API int pf_tokenizer_decode(const char *type, const int32_t *ids, size_t n, c
     size_t length = 0;
     for (size_t i = 0; i < n; i++) {
         char piece[16];
+        if (i % LOOK == 0) PF_TRY(pf_check_lent());
         if (ids[i] < 0 || ids[i] >= vocab->size)
             return pf_fail(PF_EINVAL, "tokenizer: id %d at position %s is outside 0..%d of '%s'",
                            (int)ids[i], pf_place((int64_t)i), vocab->size - 1, type);

@@ -261,7 +261,8 @@ int pf_state_of(const pf_module *m, pf_engine *e, int64_t batch, pf_state **stat
 int pf_state_of_children(const pf_module *m, pf_engine *e, int64_t batch, pf_state **state) {
     PF_TRY(pf_state_new(state, e, batch, m->n_child));
     for (int i = 0; i < m->n_child; i++) {
-        int status = pf_state_of(m->child[i].module, e, batch, &(*state)->child[i]);
+        int status = pf_check_cancel(e); /* that of many rows is megabytes a layer */
+        if (status >= 0) status = pf_state_of(m->child[i].module, e, batch, &(*state)->child[i]);
         if (status >= 0) continue;
         pf_state_close(state);
         return named(m, i, status);

@@ -102,6 +102,10 @@ void pf_engine_own(pf_engine *engine, pf_own_slot slot, void *thing, pf_own_clos
  * time or work is reached, else 0. Every path that can take long asks it, once a megabyte or a few
  * thousand turns; inside tasks it is pf_stopped (meter.h). */
 int pf_check_cancel(const pf_engine *engine);
+/* The engine that this thread's calls without one ask (pf_engine_lend), or NULL; and whether they
+ * may go on. */
+pf_engine *pf_engine_lent(void);
+int pf_check_lent(void);
 
 void pf_log(const pf_engine *engine, pf_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

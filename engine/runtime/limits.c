@@ -114,6 +114,17 @@ pf_meter *pf_engine_lend_meter(pf_engine *engine, pf_meter *meter) {
     return before;
 }
 
+static _Thread_local pf_engine *lent;
+
+pf_engine *pf_engine_lend(pf_engine *engine) {
+    pf_engine *before = lent;
+    lent = engine && !engine->closed ? engine : NULL;
+    return before;
+}
+
+pf_engine *pf_engine_lent(void) { return lent; }
+int pf_check_lent(void) { return lent ? pf_check_cancel(lent) : PF_OK; }
+
 /* Nobody is to pay by a meter that goes. */
 static void forget_payer(pf_engine *e, const pf_meter *gone) {
     if (e->payer == gone) pf_engine_lend_meter(e, NULL);

@@ -27,10 +27,21 @@ static const pf_dtype_row doubles = {
 
 /* ---- one run ---- */
 
+static void fill_run(word *dst, word value, int64_t n) {
+    if (value == 0)
+        memset(dst, 0, (size_t)n * sizeof *dst);
+    else
+        for (int64_t i = 0; i < n; i++) dst[i] = value;
+}
+
 /* n elements of four bytes each from src to dst, strides in elements. */
 static void move_run(word *dst, int64_t ds, const word *src, int64_t ss, int64_t n) {
     if (ds == 1 && ss == 1) {
         memcpy(dst, src, (size_t)n * sizeof *dst);
+        return;
+    }
+    if (ds == 1 && ss == 0) {
+        fill_run(dst, *src, n);
         return;
     }
     for (int64_t i = 0; i < n; i++) dst[i * ds] = src[i * ss];
@@ -150,7 +161,7 @@ static int transfer_array(const pf_tensor *t, int side, void *array, const pf_dt
     job.as[side] = pf_dtype_find(t->dtype), job.as[1 - side] = row;
     const pf_tensor *operands[2] = {side == 0 ? t : &flat, side == 0 ? &flat : t};
     pf_iter_make(&job.it, t->rank, t->shape, 2, operands);
-    return run_transfer(NULL, &job);
+    return run_transfer(pf_engine_lent(), &job);
 }
 
 static int transfer_tensor(pf_engine *engine, const pf_tensor *to, const pf_tensor *from) {
@@ -191,6 +202,7 @@ static int check_holds(const pf_tensor *from, const pf_dtype_row *to, bool cut) 
         pf_iter_at(&it, i / it.inner, offset);
         row->load(value, at(base_of(from), row, offset[0] + i % it.inner * it.inner_stride[0]),
                   it.inner_stride[0], n);
+        if (i % GRAIN < n) PF_TRY(pf_check_lent());
         for (int64_t k = 0; k < n; k++)
             if (!pf_dtype_fits(to, value[k], cut))
                 return pf_fail(PF_EINVAL, "copy: %s %s holds %g, which %s cannot", row->name,
@@ -229,9 +241,9 @@ int pf_tensor_write(pf_tensor *t, const void *in, size_t bytes) {
     if (row == &doubles)
         for (int64_t i = 0, n = pf_tensor_numel(t); i < n; i++)
             PF_TRY(check_fits(t, ((const double *)in)[i], "write"));
-    PF_TRY(transfer_array(t, 0, (void *)in, row));
-    pf_tensor_touch(t, "write");
-    return PF_OK;
+    int status = transfer_array(t, 0, (void *)in, row);
+    pf_tensor_touch(t, "write"); /* stopped, too: a part is written */
+    return status;
 }
 
 /* The element of row-major position `index`, as an offset from the tensor's start. */
@@ -272,24 +284,17 @@ int pf_tensor_set(pf_tensor *t, int64_t index, double value) {
 
 int pf_tensor_fill(pf_tensor *t, double value) {
     PF_NEED(t);
-    pf_iter it;
-    int64_t offset[PF_ITER_MAX];
-    const pf_tensor *operand = t;
+    const pf_tensor one = {.rank = 0}, *operands[2] = {t, &one};
+    const pf_dtype_row *row = pf_dtype_find(t->dtype);
+    word bits = 0;
     PF_TRY(check_target(t, "fill", "tensor"));
     PF_TRY(check_fits(t, value, "fill"));
-    word bits = 0;
-    pf_dtype_find(t->dtype)->store(&bits, 1, &value, 1);
-    pf_iter_make(&it, t->rank, t->shape, 1, &operand);
-    for (int64_t run = 0; run < it.outer; run++) {
-        pf_iter_at(&it, run, offset);
-        word *x = (word *)base_of(t) + offset[0];
-        if (bits == 0 && it.inner_stride[0] == 1)
-            memset(x, 0, (size_t)it.inner * sizeof *x);
-        else
-            for (int64_t i = 0; i < it.inner; i++) x[i * it.inner_stride[0]] = bits;
-    }
+    row->store(&bits, 1, &value, 1);
+    transfer job = {.base = {base_of(t), &bits}, .as = {row, row}};
+    pf_iter_make(&job.it, t->rank, t->shape, 2, operands);
+    int status = run_transfer(pf_engine_lent(), &job);
     pf_tensor_touch(t, "fill_");
-    return PF_OK;
+    return status;
 }
 
 /* By way of a block of their own: two views of one storage may overlap, and the two shapes need
@@ -312,17 +317,19 @@ int pf_tensor_copy(pf_tensor *to, const pf_tensor *from) {
         return pf_fail(PF_ESHAPE, "copy: source %s does not have the target's shape %s",
                        pf_shape_of(from), pf_shape_of(to));
     if (to->dtype != from->dtype) PF_TRY(check_holds(from, pf_dtype_find(to->dtype), true));
+    int status;
     if (to->storage == from->storage)
-        PF_TRY(copy_aside(to, from));
+        status = copy_aside(to, from);
     else
-        PF_TRY(transfer_tensor(NULL, to, from));
+        status = transfer_tensor(pf_engine_lent(), to, from);
     pf_tensor_touch_from(to, from, "copy_");
-    return PF_OK;
+    return status;
 }
 
 int pf_tensor_assign(const pf_tensor *to, const pf_tensor *from) {
     if (to->dtype != from->dtype) PF_TRY(check_holds(from, pf_dtype_find(to->dtype), false));
-    return to->storage == from->storage ? copy_aside(to, from) : transfer_tensor(NULL, to, from);
+    return to->storage == from->storage ? copy_aside(to, from)
+                                        : transfer_tensor(pf_engine_lent(), to, from);
 }
 
 int pf_tensor_set_row(pf_tensor *t, int64_t row, const pf_tensor *from) {
@@ -343,9 +350,9 @@ int pf_tensor_set_row(pf_tensor *t, int64_t row, const pf_tensor *from) {
                        .offset = t->offset + row * t->stride[0]};
     memcpy(place.shape, t->shape + 1, (size_t)place.rank * sizeof *place.shape);
     memcpy(place.stride, t->stride + 1, (size_t)place.rank * sizeof *place.stride);
-    PF_TRY(copy_aside(&place, from));
+    int status = copy_aside(&place, from);
     pf_tensor_touch_from(&place, from, "an assignment");
-    return PF_OK;
+    return status;
 }
 
 /* Contents of `t` into the new tensor *out; on failure *out is released. */

@@ -8,6 +8,8 @@
 
 #include "tensor.h"
 
+enum { LOOK = 1 << 16 }; /* elements between two looks at whether to stop */
+
 typedef uint32_t __attribute__((may_alias)) word;
 
 /* *out = the header of `from` stretched to the shape. */
@@ -67,9 +69,9 @@ int pf_tensor_set_part(pf_tensor *t, const int64_t *first, const int64_t *end, i
         part.shape[part.rank] = after - begin;
         part.stride[part.rank++] = t->stride[d];
     }
-    PF_TRY(fill_part(&part, from));
+    int status = fill_part(&part, from);
     pf_tensor_touch_from(&part, from, "an assignment");
-    return PF_OK;
+    return status;
 }
 
 /* ---- rows of a mask ------------------------------------------------------------ */
@@ -88,6 +90,7 @@ static int64_t offset_of(const pf_tensor *t, int rank, int64_t i) {
 static int count_kept(const pf_tensor *mask, int64_t *kept) {
     *kept = 0;
     for (int64_t i = 0, n = pf_tensor_numel(mask); i < n; i++) {
+        if (i % LOOK == 0) PF_TRY(pf_check_lent());
         int32_t keep = pf_i32(mask)[offset_of(mask, mask->rank, i)];
         if (keep != 0 && keep != 1)
             return pf_fail(PF_EINVAL,
@@ -99,22 +102,27 @@ static int count_kept(const pf_tensor *mask, int64_t *kept) {
 }
 
 /* Rows of `from`, contiguous, go to where the mask is 1; a row is a box of t's last dimensions. */
-static void put_rows(const pf_tensor *t, const pf_tensor *mask, const pf_tensor *from) {
+static int put_rows(const pf_tensor *t, const pf_tensor *mask, const pf_tensor *from) {
     pf_tensor row = pf_tensor_place(t);
     const word *source = (const word *)pf_f32(from);
     row.rank = t->rank - mask->rank;
     memmove(row.shape, row.shape + mask->rank, (size_t)row.rank * sizeof *row.shape);
     memmove(row.stride, row.stride + mask->rank, (size_t)row.rank * sizeof *row.stride);
     int64_t width = pf_tensor_numel(&row), contiguous = pf_tensor_contiguous(&row);
-    for (int64_t i = 0, n = pf_tensor_numel(mask); i < n; i++) {
+    for (int64_t i = 0, put = 0, n = pf_tensor_numel(mask); i < n; i++) {
+        if (i % LOOK == 0 || put > LOOK) {
+            PF_TRY(pf_check_lent());
+            put = 0;
+        }
         if (!pf_i32(mask)[offset_of(mask, mask->rank, i)]) continue;
         word *to = (word *)pf_f32(t) + offset_of(t, mask->rank, i);
         if (contiguous)
             memcpy(to, source, (size_t)width * sizeof *to);
         else
             for (int64_t k = 0; k < width; k++) to[offset_of(&row, row.rank, k)] = source[k];
-        source += width;
+        source += width, put += width;
     }
+    return PF_OK;
 }
 
 /* By a mask that no write changes. */
@@ -126,7 +134,7 @@ static int fill_masked(pf_tensor *t, const pf_tensor *mask, const pf_tensor *fro
     pf_tensor *rows;
     PF_TRY(pf_tensor_make_lasting(&rows, t->heap, t->dtype, rank, shape));
     int status = fill_part(rows, from);
-    if (status >= 0) put_rows(t, mask, rows);
+    if (status >= 0) status = put_rows(t, mask, rows);
     pf_tensor_release(&rows);
     return status;
 }
@@ -148,7 +156,6 @@ int pf_tensor_set_masked(pf_tensor *t, const pf_tensor *mask, const pf_tensor *f
     int status = pf_tensor_copy(own, mask);
     if (status >= 0) status = fill_masked(t, own, from);
     pf_tensor_release(&own);
-    PF_TRY(status);
     pf_tensor_touch_from(t, from, "an assignment");
-    return PF_OK;
+    return status;
 }

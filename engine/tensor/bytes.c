@@ -225,6 +225,7 @@ static int encode_all(const pf_tensor *t, const pf_byte_type *type, bool big, ch
     double bad = 0;
     for (int64_t at = 0, n = pf_tensor_numel(t); at < n; at += PF_BYTES_BLOCK) {
         int64_t more = pf_min(n - at, PF_BYTES_BLOCK);
+        if (at % LOOK == 0) PF_TRY(pf_check_lent());
         int64_t good = pf_bytes_encode(type, big, row, in + (size_t)at * row->bytes, more,
                                        bytes + (size_t)at * type->bytes, &bad);
         if (good < more)
