@@ -47,10 +47,10 @@ PF_API void pf_meter_leave(pf_meter *meter);
  * the innermost's again. Gives what stood so before, for who puts it back. */
 PF_API pf_meter *pf_engine_lend_meter(pf_engine *engine, pf_meter *PF_NULLABLE meter);
 /* Calls of this thread that take no engine (pf_tensor_read, _write, _copy, _fill, _set_row,
- * _set_part, _set_masked, _to_bytes, pf_tokenizer_encode, _decode) stop as calls of `engine` do, and
- * run on its threads, until the next call of this function, which gives what stood before. NULL:
- * none again; it must come before the engine closes. A tensor that was being written keeps what had
- * been written when it stopped. */
+ * _set_part, _set_masked, _to_bytes, pf_tokenizer_encode, _decode) stop as calls of `engine` do,
+ * and run on its threads, until the next call of this function, which gives what stood before.
+ * NULL: none again; it must come before the engine closes. A tensor that was being written keeps
+ * what had been written when it stopped. */
 PF_API pf_engine *pf_engine_lend(pf_engine *PF_NULLABLE engine);
 PF_API int pf_meter_usage(const pf_meter *meter, pf_usage *usage);
 /* Bytes that somebody else holds, such as a Lua state, count as the engine's own, in the budget of
