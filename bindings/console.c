@@ -206,35 +206,32 @@ static bool write_all(int fd, const char *text, size_t bytes) {
     return true;
 }
 
-/* The last lines of the file that have room in `most` bytes, on top; "" where it has none. */
-static void push_tail(lua_State *L, int fd, size_t most) {
-    luaL_Buffer buffer;
+/* The last lines of the file that have room in `most` bytes: where they begin in `text`. */
+static const char *read_tail(int fd, char *text, size_t most, size_t *bytes) {
     const off_t end = lseek(fd, 0, SEEK_END);
     const size_t size = end > 0 ? (size_t)end : 0, skip = size > most ? size - most : 0;
-    char *text = luaL_buffinitsize(L, &buffer, size - skip);
-    ssize_t n = pread(fd, text, size - skip, (off_t)skip);
-    if (n < 0) n = 0;
-    luaL_pushresultsize(&buffer, (size_t)n);
-    const char *whole = lua_tostring(L, -1), *first = skip > 0 ? strchr(whole, '\n') : NULL;
-    if (!first) return;
-    lua_pushstring(L, first + 1);
-    lua_remove(L, -2);
+    const ssize_t n = pread(fd, text, size - skip, (off_t)skip);
+    *bytes = n > 0 ? (size_t)n : 0;
+    const char *end_of_line = skip > 0 ? memchr(text, '\n', *bytes) : NULL;
+    if (!end_of_line) return text;
+    *bytes -= (size_t)(end_of_line + 1 - text);
+    return end_of_line + 1;
 }
 
 static int console_history(lua_State *L) {
     const char *path = luaL_checkstring(L, 1);
     const size_t most = (size_t)luaL_checkinteger(L, 2);
+    char *room = lua_newuserdatauv(L, most, 0); /* while no file is open: it may raise */
     const int fd = access(path, F_OK) == 0 ? open_history(console_of(L), path, O_RDWR) : -1;
     if (fd < 0) return 0;
-    push_tail(L, fd, most);
     size_t bytes;
-    const char *text = lua_tolstring(L, -1, &bytes);
+    const char *text = read_tail(fd, room, most, &bytes);
     const off_t size = lseek(fd, 0, SEEK_END);
     /* In place: who waits for the lock has this file open. */
-    if (size > (off_t)bytes && lseek(fd, 0, SEEK_SET) == 0 && write_all(fd, text, bytes) &&
-        ftruncate(fd, (off_t)bytes) != 0)
-        lua_pushliteral(L, "");
+    const bool lost = size > (off_t)bytes && lseek(fd, 0, SEEK_SET) == 0 &&
+                      write_all(fd, text, bytes) && ftruncate(fd, (off_t)bytes) != 0;
     close(fd);
+    lua_pushlstring(L, text, lost ? 0 : bytes);
     return 1;
 }
 
