@@ -42,11 +42,18 @@ static void one(pf_engine *e, const char *path) {
     fuzz_good++;
 }
 
+/* Names that others give are taken as they are; those that would leave a folder are not written. */
+static bool is_refused(int status) {
+    return status == PF_EINVAL && strstr(pf_last_error(), "can't be a name");
+}
+
 static void several(pf_engine *e, const char *path) {
     pf_named *tensors = NULL, *same = NULL;
     int n = 0, again = 0;
     if (pf_npz_load(e, path, &tensors, &n) < 0) return;
-    if (pf_npz_save(e, AGAIN, tensors, n, NULL, true) < 0) __builtin_trap();
+    int status = pf_npz_save(e, AGAIN, tensors, n, NULL, true);
+    if (status < 0 && !is_refused(status)) __builtin_trap();
+    if (status < 0) return pf_named_free(tensors, n);
     if (pf_npz_load(e, AGAIN, &same, &again) < 0 || again != n) __builtin_trap();
     pf_named_free(same, again);
     pf_named_free(tensors, n);
