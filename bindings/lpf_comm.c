@@ -7,6 +7,7 @@
  */
 #include "lpf.h"
 
+#include <limits.h>
 #include <string.h>
 
 #include "performer_comm.h"
@@ -55,7 +56,7 @@ static int comm_abort(lua_State *L) {
     return 0;
 }
 
-/* comm_about(): {rank, size, local_rank, local_size, transport, waited, warnings, lost, hosts}. */
+/* comm_about(): {rank, size, local_rank, local_size, row, transport, waited, warnings, lost, hosts}. */
 static int comm_about(lua_State *L) {
     const pf_engine *engine = lpf_engine(L);
     pf_comm_info info = {.size = sizeof info};
@@ -66,8 +67,9 @@ static int comm_about(lua_State *L) {
     } counts[] = {{"rank", info.rank},
                   {"size", info.ranks},
                   {"local_rank", info.local_rank},
-                  {"local_size", info.local_ranks}};
-    lua_createtable(L, 0, 8);
+                  {"local_size", info.local_ranks},
+                  {"row", info.row_ranks}};
+    lua_createtable(L, 0, 9);
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         lua_pushinteger(L, counts[i].value);
         lua_setfield(L, -2, counts[i].name);
@@ -92,6 +94,13 @@ static int comm_about(lua_State *L) {
 /* comm_patience(seconds): a wait lasts so long at least; 0: as opened. */
 static int comm_patience(lua_State *L) {
     pf_comm_patience(lpf_engine(L), luaL_checknumber(L, 1));
+    return 0;
+}
+
+/* comm_row_ranks(n): so many ranks share each row in segments. */
+static int comm_row_ranks(lua_State *L) {
+    const int64_t n = lpf_check_whole(L, 1, "row_ranks", "the number of ranks");
+    lpf_result(L, pf_comm_row_ranks(lpf_engine(L), n < 0 || n > INT_MAX ? -1 : (int)n));
     return 0;
 }
 
@@ -197,18 +206,13 @@ static int comm_collect(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg functions[] = {{"comm_launched", comm_launched},
-                                     {"comm_launch", comm_launch},
-                                     {"comm_close", comm_close},
-                                     {"comm_abort", comm_abort},
-                                     {"comm_about", comm_about},
-                                     {"comm_at", comm_at},
-                                     {"comm_patience", comm_patience},
-                                     {"comm_agree", comm_agree},
-                                     {"comm_settle", comm_settle},
-                                     {"comm_share", comm_share},
-                                     {"comm_share_tensor", comm_share_tensor},
-                                     {"comm_collect", comm_collect},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"comm_launched", comm_launched},   {"comm_launch", comm_launch},
+    {"comm_close", comm_close},         {"comm_abort", comm_abort},
+    {"comm_about", comm_about},         {"comm_at", comm_at},
+    {"comm_row_ranks", comm_row_ranks}, {"comm_patience", comm_patience},
+    {"comm_agree", comm_agree},         {"comm_settle", comm_settle},
+    {"comm_share", comm_share},         {"comm_share_tensor", comm_share_tensor},
+    {"comm_collect", comm_collect},     {NULL, NULL}};
 
 void lpf_open_comm(lua_State *L) { luaL_setfuncs(L, functions, 0); }

@@ -121,7 +121,9 @@ describe("train in lanes", function()
       ["--batch 6"] = "%-%-batch 6 is not divided by its 4 lanes; try %-%-lanes 3, or %-%-batch 8",
       ["--carry 8"] = "%-%-carry .* goes with one lane",
       ["--attention routing"] = "routing attention .* goes with one lane",
-      ["--segments 2"] = "goes without %-%-lanes",
+      ["--row-ranks 2"] = "%-%-row%-ranks is for rows in parts",
+      ["--segments 2 --row-ranks 2"] = "%-%-row%-ranks 2 does not divide the 1 rank",
+      ["--segments 16000 --batch 8 --lanes 8"] = "at most 65535",
       ["--timeout 0"] = "%-%-timeout must be more than 0",
       ["--continue --resume " .. path "straight"] = "not both",
     } do
@@ -169,6 +171,24 @@ describe("train in lanes", function()
       assert.equal(0, code, err)
       assert.same(bytes "whole3", bytes("part" .. n))
     end
+  end)
+
+  several("has the same bytes however ranks share its rows, and goes on so", function()
+    local more = "--steps 12 --lanes 2 --attention softmax_plus --ngrams 2 "
+    good(segments("pairs1", more))
+    for n, share in pairs { [2] = "--row-ranks 1", [3] = "", [6] = "--row-ranks 3" } do
+      local code, _, err = start(n, segments("pairs" .. n, more .. share))
+      assert.equal(0, code, err)
+      assert.same(bytes "pairs1", bytes("pairs" .. n))
+    end
+    local code, _, err = start(6, segments("pairs", more:gsub("12", "6", 1)))
+    assert.equal(0, code, err)
+    assert.truthy(err:find("rows in 3 segments, 2 at a time, each shared by 3 ranks", 1, true), err)
+    code, _, err = start(2, ("train --resume %s --steps 12 --threads 1"):format(path "pairs"))
+    assert.equal(0, code, err)
+    code, _, err = start(4, ("train --resume %s --steps 13 --row-ranks 3"):format(path "pairs"))
+    assert.equal(2, code)
+    assert.truthy(err:find("--row-ranks 3 does not divide the 4 ranks", 1, true), err)
   end)
 
   it("does not run alone where a launcher has started several", function()

@@ -39,6 +39,7 @@ local function open(options)
   if not ok then return nil, message, code end
   local ranks = core.comm_about()
   ranks.waited, ranks.lost = nil, nil -- they change: methods tell
+  ranks.row = nil -- until row_ranks says it, lanes are of ranks
   return setmetatable(ranks, Ranks)
 end
 
@@ -66,14 +67,23 @@ end
 --- What messages call the time: the step that is under way.
 function Ranks:at(step) core.comm_at(step) end -- luacheck: ignore 212
 
---- for lane in ranks:lanes(n) do: those of n lanes, from 1, that are this rank's: as many on each
---- as can be.
+--- Rows in segments (optimizer:backward_segments) are shared by n ranks each, side by side, and
+--- lanes are of such a group of ranks: ranks 0 to n - 1 have the first ones together. n divides the
+--- ranks; until this is called all share each row.
+function Ranks:row_ranks(n)
+  core.comm_row_ranks(n)
+  self.row = n
+end
+
+--- for lane in ranks:lanes(n) do: those of n lanes, from 1, that are this rank's, or its group's
+--- where ranks:row_ranks has said how many share a row: as many on each as can be.
 function Ranks:lanes(n)
-  if math.type(n) ~= "integer" or n < self.size then
-    util.fail("ranks:lanes: %s lanes for %d rank%s: there must be at least one for each",
-      tostring(n), self.size, self.size == 1 and "" or "s")
+  local groups, group = self.size // (self.row or 1), self.rank // (self.row or 1)
+  if math.type(n) ~= "integer" or n < groups then
+    util.fail("ranks:lanes: %s lanes for %d %s: there must be at least one for each", tostring(n),
+      groups, self.row and "groups of ranks" or groups == 1 and "rank" or "ranks")
   end
-  local lane, last = self.rank * n // self.size, (self.rank + 1) * n // self.size
+  local lane, last = group * n // groups, (group + 1) * n // groups
   return function()
     if lane == last then return nil end
     lane = lane + 1

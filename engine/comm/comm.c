@@ -93,6 +93,14 @@ static int read_word(pf_comm_word *own, const pf_comm_word *word, int status) {
     return status;
 }
 
+/* Is it what a vote of the group has told, with the name of the rank? Said to all once. */
+static bool is_known(const pf_comm *comm) {
+    pf_comm *row = comm->row;
+    const bool known = row && row->known;
+    if (row) row->known = false;
+    return known;
+}
+
 int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
     PF_OPEN(engine);
     pf_comm *comm = engine->comm;
@@ -104,7 +112,7 @@ int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
     own.status = status < 0 ? status : 0;
     own.word.most_of = comm->rank;
     if (status < 0) {
-        pf_fail_in(status, "%s", pf_comm_name(comm, comm->rank));
+        if (!is_known(comm)) pf_fail_in(status, "%s", pf_comm_name(comm, comm->rank));
         snprintf(own.text, sizeof own.text, "%s", pf_message_marked());
     }
     PF_TRY(vote(engine, PF_VERB_VOTE, &own));
@@ -112,6 +120,7 @@ int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
     if (word) PF_TRY(pf_result_give(word, &own.word, sizeof own.word, "comm"));
     if (own.status >= 0) return status;
     comm->failed = comm->number;
+    comm->known = true;
     return pf_fail(own.status, "%s", own.text);
 }
 
@@ -223,8 +232,12 @@ int pf_comm_about(const pf_engine *engine, pf_comm_info *info) {
     PF_OPEN(engine);
     PF_NEED(info);
     const pf_comm *comm = engine->comm;
-    pf_comm_info own = {
-        .size = sizeof own, .ranks = 1, .local_ranks = 1, .hosts = 1, .warnings = ""};
+    pf_comm_info own = {.size = sizeof own,
+                        .ranks = 1,
+                        .local_ranks = 1,
+                        .hosts = 1,
+                        .warnings = "",
+                        .row_ranks = 1};
     if (comm) {
         own.rank = comm->rank, own.ranks = comm->ranks;
         own.local_rank = comm->place.local_rank, own.local_ranks = comm->place.local_ranks;
@@ -234,6 +247,7 @@ int pf_comm_about(const pf_engine *engine, pf_comm_info *info) {
         own.transport = comm->transport->name;
         own.waited = comm->waited;
         own.lost = comm->broken < 0;
+        own.row_ranks = comm->row_ranks;
     }
     return pf_result_give(info, &own, sizeof own, "comm");
 }

@@ -19,8 +19,8 @@ const char *pf_comm_name(const pf_comm *comm, int rank) {
     static _Thread_local int next;
     char *name = names[next++ & 1];
     const char *host = comm->host[rank];
-    snprintf(name, sizeof names[0], "rank %d of %d%s%s", rank, comm->ranks, host[0] ? " on " : "",
-             host);
+    snprintf(name, sizeof names[0], "rank %d of %d%s%s", comm->first + rank,
+             comm->of ? comm->of : comm->ranks, host[0] ? " on " : "", host);
     return name;
 }
 
@@ -80,6 +80,7 @@ static bool expect_note(pf_comm *comm, pf_leg *leg, uint64_t bytes) {
 static int tell_note(pf_comm *comm) {
     pf_comm_note *note = &comm->note;
     note->text[sizeof note->text - 1] = 0;
+    comm->told = comm->known = true;
     return pf_fail(note->status < 0 ? note->status : PF_EIO, "%s", note->text);
 }
 

@@ -232,15 +232,17 @@ int pf_comm_pass(pf_engine *e, int to, const void *const *out, int n_out, int fr
 void pf_comm_pass_failure(pf_engine *e, int status) {
     pf_comm *comm = e->comm;
     pf_comm_note own = {.status = status};
-    if (!comm) return;
+    if (!comm || comm->passed) return;
     if (comm->broken >= 0) {
         pf_fail_in(status, "%s", pf_comm_name(comm, comm->rank));
+        comm->told = comm->known = true;
         pf_comm_break(comm, status);
     }
+    comm->passed = true;
     snprintf(own.text, sizeof own.text, "%.*s", (int)sizeof own.text - 1, comm->why);
-    for (int to = comm->rank - 1; to <= comm->rank + 1; to += 2) {
+    for (int to = 0; to < comm->ranks; to++) {
         pf_message out = {to, &own, sizeof own};
-        if (to >= 0 && to < comm->ranks && comm->held == 0) /* else the legs are the transport's */
+        if (to != comm->rank && comm->held == 0) /* else the legs are the transport's */
             (void)pf_comm_exchange(e, PF_VERB_FAILURE, &out, 1, NULL, 0);
     }
     (void)pf_fail(status, "%s", comm->why);

@@ -37,8 +37,9 @@ int pf_comm_total(pf_engine *engine, int status, const pf_monoid *monoid, int le
 int pf_comm_pass(pf_engine *engine, int to, const void *const *out, int n_out, int from,
                  void *const *in, int n_in, size_t bytes);
 
-/* For a rank that has failed while its neighbours may wait for what it passes on: they fail with
- * that message, at whatever verb they wait for it, and tell theirs. The talk is over. */
+/* For a rank that has failed, or has heard of it, while others may wait for what it passes on: they
+ * fail with that message, at whatever verb they wait for it, and tell the others, too. This talk is
+ * over; that of all, where this one is a group's, is not. Once only. */
 void pf_comm_pass_failure(pf_engine *engine, int status);
 
 /* ---- leaf after leaf on one rank ---- */

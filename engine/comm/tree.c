@@ -26,6 +26,27 @@ int pf_lane_nodes(int first, int last, pf_lane_node nodes[PF_LANE_NODES]) {
     return n;
 }
 
+void pf_leaves_of(const pf_leaves *l, int ranks, int rank, int lanes[2], int segments[2]) {
+    const int n = l->row_ranks;
+    pf_lanes_of(l->lanes, ranks / n, rank / n, &lanes[0], &lanes[1]);
+    pf_lanes_of(l->segments, n, rank % n, &segments[0], &segments[1]);
+}
+
+int pf_leaf_nodes(const pf_leaves *l, int ranks, int rank, pf_lane_node nodes[PF_LANE_NODES]) {
+    int lane[2], segment[2], n = 0;
+    pf_leaves_of(l, ranks, rank, lane, segment);
+    if (segment[1] - segment[0] == l->segments)
+        return pf_lane_nodes(lane[0] * l->segments, lane[1] * l->segments, nodes);
+    for (int i = lane[0]; i < lane[1]; i++) {
+        pf_lane_node own[PF_LANE_NODES];
+        int more = pf_lane_nodes(i * l->segments + segment[0], i * l->segments + segment[1], own);
+        if (n + more > PF_LANE_NODES) return -1;
+        memcpy(nodes + n, own, (size_t)more * sizeof *own);
+        n += more;
+    }
+    return n;
+}
+
 /* ---- adding ---- */
 
 /* A node of any rank, and its numbers of the piece that is added. */
@@ -77,7 +98,8 @@ static void add_range(void *context, int64_t first, int64_t last) {
 
 struct pf_reduction {
     pf_engine *engine;
-    int lanes, ranks, rank;
+    pf_leaves leaves;
+    int ranks, rank;
     const float *const *own; /* of the array that is summed: one a node of this rank */
     int64_t n;
     float *sum, *room; /* room: a piece for every node of the others */
@@ -134,7 +156,7 @@ static int spread_sums(const pf_reduction *r, int64_t base) {
 
 /* sum (n) <- of all parts. */
 static int add_parts(const pf_reduction *r, int64_t n, float *sum) {
-    adding a = {r->part, r->n_parts, r->lanes, n, sum};
+    adding a = {r->part, r->n_parts, pf_leaf_count(&r->leaves), n, sum};
     r->engine->shield++; /* nobody leaves alone */
     int status = pf_parallel_range(r->engine, pf_ceil_div(n, STRIDE), ADD_GRAIN, add_range, &a);
     r->engine->shield--;
@@ -230,9 +252,7 @@ static void set_parts(pf_reduction *r) {
     r->of = (int *)(r->part + most);
     for (int k = 0; k < r->ranks; k++) {
         pf_lane_node nodes[PF_LANE_NODES];
-        int first, last;
-        pf_lanes_of(r->lanes, r->ranks, k, &first, &last);
-        int n = pf_lane_nodes(first, last, nodes);
+        int n = pf_leaf_nodes(&r->leaves, r->ranks, k, nodes);
         for (int i = 0; i < n; i++) {
             r->of[r->n_parts] = k;
             r->part[r->n_parts++] = (part){.lanes = nodes[i]};
@@ -260,19 +280,19 @@ static int take_room(pf_reduction *r, int64_t most, const pf_deal *deal) {
 }
 
 static int fill(pf_reduction *r, int64_t most, const pf_deal *deal) {
-    PF_TRY(check_lanes(r->lanes, r->ranks));
+    PF_TRY(check_lanes(pf_leaf_count(&r->leaves), r->ranks));
     r->list = pf_heap_alloc(r->engine->heap, lists_of(r->ranks));
     if (!r->list) return PF_ENOMEM;
     set_parts(r);
     return take_room(r, most, deal);
 }
 
-int pf_reduction_open_dealt(pf_reduction **reduction, pf_engine *engine, int status, int lanes,
-                            int64_t most, const pf_deal *deal) {
+int pf_reduction_open_dealt(pf_reduction **reduction, pf_engine *engine, int status,
+                            const pf_leaves *leaves, int64_t most, const pf_deal *deal) {
     pf_reduction *r = status >= 0 ? pf_heap_zalloc(engine->heap, sizeof *r) : NULL;
     *reduction = NULL;
     if (r) {
-        r->engine = engine, r->lanes = lanes;
+        r->engine = engine, r->leaves = *leaves;
         r->ranks = pf_comm_ranks(engine), r->rank = pf_comm_rank(engine);
         status = fill(r, most, deal);
     } else if (status >= 0) {
@@ -286,7 +306,8 @@ int pf_reduction_open_dealt(pf_reduction **reduction, pf_engine *engine, int sta
 
 int pf_reduction_open(pf_reduction **reduction, pf_engine *engine, int status, int lanes,
                       int64_t most) {
-    return pf_reduction_open_dealt(reduction, engine, status, lanes, most, NULL);
+    const pf_leaves leaves = {lanes, 1, 1};
+    return pf_reduction_open_dealt(reduction, engine, status, &leaves, most, NULL);
 }
 
 int pf_reduction_run(pf_reduction *r, const float *const *own, int64_t n, float *sum) {

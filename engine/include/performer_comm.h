@@ -53,6 +53,10 @@ PF_API int pf_comm_open(pf_engine *engine, pf_transport *transport, double timeo
 /* All ranks come here; that one has not within the timeout is logged. Closing the engine does it
  * first of all. */
 PF_API void pf_comm_close(pf_engine *engine);
+/* A verb: rows in segments (pf_optimizer_backward_segments) are shared by so many ranks each, side
+ * by side: ranks 0 .. n - 1 have one row, the next n another one at the same time. n divides the
+ * ranks, and is the same on all; until it is called all ranks share each row. */
+PF_API int pf_comm_row_ranks(pf_engine *engine, int ranks);
 /* Ends every rank, with an exit code, where the transport can; for who can't come to the others, of
  * whom none knows of a talk that is lost. It may return, or never: who owns the process leaves with
  * the same code, and has seen to it before that it does so within some seconds (a thread that
@@ -70,6 +74,7 @@ typedef struct {
     int cpus, cpus_free; /* that this process may use, and could if it were not bound; 0: unknown */
     const char *warnings; /* what may cost bits or time, the same on all ranks, for rank 0 to show:
                              lines that end in \n, or "". Good until the ranks close */
+    int row_ranks;        /* that share a row: pf_comm_row_ranks */
 } pf_comm_info;
 PF_API int pf_comm_about(const pf_engine *engine, pf_comm_info *info);
 /* The name of a rank's machine; NULL without ranks. */

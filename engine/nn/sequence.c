@@ -260,6 +260,7 @@ static int run_sequence(pf_segmented *q, pf_tensor *target, double *loss) {
         if (status < 0 && !q->together && !q->passed) pf_comm_pass_failure(q->e, status);
         for (int s = q->first; s < q->last; s++) own[s - q->first] = q->run[s - q->first].loss;
         status = add_losses(q, status, own, loss);
+        if (status < 0 && pf_comm_is_told(q->e)) pf_comm_pass_failure(q->e, status);
         if (status < 0) forget(q->m);
     }
     close_sequence(q);
@@ -334,12 +335,14 @@ int pf_module_backward_segments(double *loss, pf_engine *engine, pf_module *modu
     pf_segmenting own = {.segments = 1};
     pf_segmented q = {.e = engine, .m = module, .x = x, .how = &own};
     *loss = 0;
+    pf_comm *all = pf_comm_enter_row(engine);
     int status = how ? pf_options_take(&own, sizeof own, how, "segments") : PF_OK;
     q.n = own.segments, q.chain = own.chain;
     if (status >= 0) status = pf_pass_take(&q.pass, pass);
     if (status >= 0) status = check(&q, target);
     status = pf_comm_agree(engine, status);
     if (status >= 0) status = run_sequence(&q, target, loss);
+    pf_comm_leave_row(engine, all);
     if (status < 0) *loss = 0;
     return status < 0 ? pf_fail_in(status, "segments") : PF_OK;
 }

@@ -18,7 +18,8 @@
  * Attention that sees the future is a scan with a rank for each segment: the states of all keys are
  * added up. Exact attention, with a rank for each, collects all keys, which judges the others.
  *
- * A trainer calls pf_module_backward_segments on every rank of the comm for each row of its lane;
+ * A trainer calls pf_module_backward_segments on every rank of the comm, or of a group that shares
+ * rows (pf_comm_row_ranks), for each row of its lane;
  * it adds to the parameters' gradients what this rank's segments give, one after the other, last
  * first, and `leaf` may fold each of them as a leaf of the step's sum (comm/tree.h). So sums over
  * leaves of (lane, segment) have the bits of no number of ranks.

@@ -19,9 +19,7 @@ typedef struct {
 static int list_nodes(const struct pf_lanes *l, int ranks, pf_lane_node *lanes, int *n_of) {
     int n = 0;
     for (int r = 0; r < ranks; r++) {
-        int first, last;
-        pf_lanes_of(l->count, ranks, r, &first, &last);
-        n_of[r] = pf_lane_nodes(first, last, lanes + n);
+        n_of[r] = pf_leaf_nodes(&l->leaves, ranks, r, lanes + n);
         n += n_of[r];
     }
     return n;

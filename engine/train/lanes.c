@@ -31,13 +31,20 @@ void pf_lanes_drop(pf_optimizer *o) {
     struct pf_lanes *l = o->lanes;
     if (!l) return;
     while (l->n > 0) let_go(o, &l->node[--l->n]);
-    l->next = l->first, l->end = l->last;
+    l->next = l->lane[0], l->end = l->segment[1];
 }
 
 void pf_lanes_close(pf_optimizer *o) {
     pf_lanes_drop(o);
     pf_heap_free(o->heap, o->lanes, sizeof *o->lanes);
     o->lanes = NULL;
+}
+
+static void deal(struct pf_lanes *l, const pf_engine *e, pf_leaves leaves) {
+    l->count = pf_leaf_count(&leaves);
+    l->leaves = leaves;
+    pf_leaves_of(&leaves, pf_comm_ranks(e), pf_comm_rank(e), l->lane, l->segment);
+    l->next = l->lane[0], l->end = l->segment[1];
 }
 
 int pf_optimizer_set_lanes(pf_optimizer *o, pf_engine *engine, int lanes) {
@@ -54,10 +61,45 @@ int pf_optimizer_set_lanes(pf_optimizer *o, pf_engine *engine, int lanes) {
     if (lanes > 1 && !l) return PF_ENOMEM;
     pf_lanes_close(o);
     o->lanes = l;
-    if (!l) return PF_OK;
-    l->count = lanes;
-    pf_lanes_of(lanes, ranks, pf_comm_rank(engine), &l->first, &l->last);
-    l->next = l->first, l->end = l->last;
+    if (l) deal(l, engine, (pf_leaves){lanes, 1, 1});
+    return PF_OK;
+}
+
+/* Of rows in segments the lanes are leaves. */
+static int check_leaves(const pf_leaves *l, int count, int ranks) {
+    pf_lane_node nodes[PF_LANE_NODES];
+    const int groups = ranks / l->row_ranks;
+    if (count % l->segments != 0 || l->lanes < groups) {
+        return pf_fail(PF_EINVAL,
+                       "optimizer: %d lanes are not enough for rows in %d segments, on %d rank%s "
+                       "that have %d row%s at a time; there must be as many lanes as segments, for "
+                       "each row, or a multiple of that",
+                       count, l->segments, ranks, ranks == 1 ? "" : "s", groups,
+                       groups == 1 ? "" : "s");
+    }
+    for (int r = 0; r < ranks; r++)
+        if (pf_leaf_nodes(l, ranks, r, nodes) < 0)
+            return pf_fail(
+                PF_EINVAL,
+                "optimizer: rank %d of %d has %d lanes in parts of %d segments, more than "
+                "%d sums at once; give fewer lanes, or fewer ranks a row",
+                r, ranks, l->lanes / groups, l->segments, PF_LANE_NODES);
+    return PF_OK;
+}
+
+int pf_lanes_shape(pf_optimizer *o, pf_engine *e, int segments) {
+    struct pf_lanes *l = o->lanes;
+    const int count = l ? l->count : 1, row = segments > 1 ? pf_comm_row_size(e) : 1;
+    const pf_leaves leaves = {count / segments, segments, row};
+    if (l && l->leaves.segments == segments && l->leaves.row_ranks == row) return PF_OK;
+    if (!l && segments == 1) return PF_OK;
+    if (l && l->n > 0)
+        return pf_fail(PF_ESTATE,
+                       "optimizer: a step has all its rows in as many segments, but it "
+                       "began with rows in %d, and these are in %d",
+                       l->leaves.segments, segments);
+    PF_TRY(check_leaves(&leaves, count, pf_comm_ranks(e)));
+    deal(l, e, leaves);
     return PF_OK;
 }
 
@@ -176,24 +218,21 @@ static int merge(const pf_optimizer *o, pf_engine *e, int at) {
     }
 }
 
-static int fold(pf_optimizer *o, pf_engine *e, bool last) {
+int pf_lanes_fold(pf_optimizer *o, pf_engine *e) {
     struct pf_lanes *l = o->lanes;
-    if (!l || l->next >= l->end) {
+    if (!l || l->next >= l->lane[1]) {
         return pf_fail(PF_ESTATE, "optimizer: %s",
                        l ? "all lanes of the step are folded" : "its steps have no lanes to fold");
     }
-    const int lane = last ? l->end - 1 : l->next;
-    pf_lane_sum sum = {{lane, 1}, pf_heap_zalloc(o->heap, parts_of(o))};
+    const int leaf = l->next * l->leaves.segments + l->end - 1;
+    pf_lane_sum sum = {{leaf, 1}, pf_heap_zalloc(o->heap, parts_of(o))};
     int status = sum.part ? take(o, e, &sum) : PF_ENOMEM;
     if (status < 0) {
         let_go(o, &sum);
         return status;
     }
     move(o, &sum);
-    if (last)
-        l->end--;
-    else
-        l->next++;
+    if (--l->end == l->segment[0]) l->next++, l->end = l->segment[1];
     e->shield++; /* a step that is half folded is none */
     status = merge(o, e, place_of(l, &sum));
     e->shield--;
@@ -204,10 +243,9 @@ static int fold(pf_optimizer *o, pf_engine *e, bool last) {
 int pf_optimizer_fold(pf_optimizer *o, pf_engine *e) {
     PF_OPEN(e);
     PF_NEED(o);
-    return fold(o, e, false);
+    PF_TRY(pf_lanes_shape(o, e, 1));
+    return pf_lanes_fold(o, e);
 }
-
-int pf_lanes_fold_last(pf_optimizer *o, pf_engine *e) { return fold(o, e, true); }
 
 /* ---- joining: which entries there are ---- */
 
@@ -290,7 +328,7 @@ static int join_all(const pf_optimizer *o, pf_engine *e, int status, const char 
     const float **list = o->shard ? pf_heap_zalloc(e->heap, bytes) : NULL;
     if (status >= 0 && o->shard && !list) status = PF_ENOMEM;
     if (status >= 0) status = add_zeros(o, there, &most);
-    status = pf_reduction_open_dealt(&r, e, status, o->lanes->count, most,
+    status = pf_reduction_open_dealt(&r, e, status, &o->lanes->leaves, most,
                                      o->shard ? o->shard->deal : NULL);
     if (status >= 0) {
         status = join_common(o, r, there);
@@ -312,9 +350,9 @@ static int check_folded(pf_optimizer *o, pf_engine *e, bool *made) {
         PF_TRY(pf_optimizer_fold(o, e));
     }
     const struct pf_lanes *l = o->lanes;
-    if (l->next != l->end)
+    if (l->next != l->lane[1])
         return pf_fail(PF_ESTATE, "optimizer: lane %d of %d to %d is not folded yet", l->next,
-                       l->first, l->last - 1);
+                       l->lane[0], l->lane[1] - 1);
     for (int i = 0; i < o->n; i++)
         if (has_gradient(&o->entry[i]))
             return pf_fail(PF_ESTATE,

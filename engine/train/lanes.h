@@ -25,14 +25,20 @@ typedef struct {
 } pf_lane_sum;
 
 struct pf_lanes {
-    int count, first, last; /* of the step; of this rank: first .. last - 1 */
-    int next, end;          /* not folded yet: next .. end - 1 */
+    int count;               /* of the step: leaves, where rows are in segments */
+    pf_leaves leaves;        /* of the step */
+    int lane[2], segment[2]; /* this rank's */
+    int next, end; /* of lane `next` the segments segment[0] .. end - 1 are not folded, the last
+                      first, and nothing of the lanes behind it */
     pf_lane_sum node[PF_LANE_NODES];
     int n;
 };
 
-/* As pf_optimizer_fold, of the rank's last lane that is not folded yet. */
-int pf_lanes_fold_last(pf_optimizer *o, pf_engine *e);
+/* What gathers is the next leaf of rows in `segments` segments. */
+int pf_lanes_fold(pf_optimizer *o, pf_engine *e);
+/* A step of rows in so many segments begins, or goes on: leaves are dealt anew if it is another
+ * number than before. */
+int pf_lanes_shape(pf_optimizer *o, pf_engine *e, int segments);
 void pf_lanes_close(pf_optimizer *o);
 /* Forgets what has been folded: the step begins anew. */
 void pf_lanes_drop(pf_optimizer *o);

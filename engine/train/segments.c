@@ -1,6 +1,7 @@
 /*
  * segments.c - a training step of rows in segments (nn/sequence.h), each of which is a lane of the
- * optimizer's: so weights have the same bits on any number of ranks, as with lanes of rows.
+ * optimizer's, or with several lanes of rows a leaf of one: so weights have the same bits on any
+ * number of ranks, as with lanes of rows, whichever ranks share a row.
  */
 #include "lanes.h"
 #include "sequence.h"
@@ -10,21 +11,23 @@ static int fold_segment(void *context, pf_engine *engine, int segment) {
     pf_optimizer *o = context;
     const struct pf_lanes *l = o->lanes;
     if (l && l->end - 1 != segment) {
-        return pf_fail(PF_ESTATE,
-                       "segments: segment %d comes where lane %d is due: a step has one "
-                       "batch of rows in segments",
-                       segment, l->end - 1);
+        return pf_fail(PF_ESTATE, "segments: segment %d comes where %d of lane %d is due", segment,
+                       l->end - 1, l->next);
     }
-    return l ? pf_lanes_fold_last(o, engine) : PF_OK;
+    return l ? pf_lanes_fold(o, engine) : PF_OK;
 }
 
-static int check_lanes(const pf_optimizer *o, int segments) {
-    const int lanes = o->lanes ? o->lanes->count : 1;
-    if (segments == lanes) return PF_OK;
+/* Before anything is run: are there lanes left, and leaves for these segments? */
+static int check_lanes(pf_optimizer *o, pf_engine *e, int segments) {
+    if (segments < 1 || segments >= 1 << 16)
+        return pf_fail(PF_EINVAL, "segments: %d; from 1 to 65535 are possible", segments);
+    PF_TRY(pf_lanes_shape(o, e, segments));
+    const struct pf_lanes *l = o->lanes;
+    if (!l || l->next < l->lane[1]) return PF_OK;
     return pf_fail(PF_ESTATE,
-                   "segments: the optimizer has %d lanes, and rows %d segments; there "
-                   "must be as many",
-                   lanes, segments);
+                   "segments: all %d lanes of this rank are folded: step, or give each "
+                   "lane one batch of rows",
+                   l->lane[1] - l->lane[0]);
 }
 
 int pf_optimizer_backward_segments(double *loss, pf_engine *engine, pf_optimizer *optimizer,
@@ -35,7 +38,7 @@ int pf_optimizer_backward_segments(double *loss, pf_engine *engine, pf_optimizer
     pf_segments own = {.segments = 0};
     *loss = 0;
     PF_TRY(pf_options_take(&own, sizeof own, segments, "segments"));
-    PF_TRY(check_lanes(optimizer, own.segments));
+    PF_TRY(check_lanes(optimizer, engine, own.segments));
     const pf_segmenting how = {.size = sizeof how,
                                .segments = own.segments,
                                .chain = own.chain,

@@ -31,33 +31,78 @@ local function check_ranks(n, option)
     option, n, cli.count(n, "rank"), ranks.size(), option, ranks.size()))
 end
 
---- Each segment of a row is a lane.
-local function check_segments(settings)
+local function check_batch(settings, n)
+  if settings.batch % n == 0 then return end
+  cli.fail(2, ("train: --batch %d is not divided by its %d lanes; try --lanes %d, or --batch %d")
+    :format(settings.batch, n, divisor(settings.batch, n), math.ceil(settings.batch / n) * n))
+end
+
+--- The parts of a step's batch. With --segments each row of one is in so many again, and
+-- settings.lanes counts all of them: what ranks can have.
+function lanes.of_rows(settings) return settings.lanes // (settings.segments or 1) end
+
+--- How many ranks share a row, each of which has `segments`, when `n` rows at a time are to be had;
+-- nil: it doesn't come out. wish: --row-ranks.
+local function row_ranks(segments, n, wish)
+  for share = math.min(segments, ranks.size()), 1, -1 do
+    local groups = ranks.size() // share
+    if ranks.size() % share == 0 and (not n or groups <= n) and (not wish or share == wish) then
+      return share
+    end
+  end
+end
+
+--- The same, or the end.
+local function need_row_ranks(segments, n, wish)
+  local share = row_ranks(segments, n, wish)
+  if share then return share end
+  local size = ranks.size()
+  if wish and size % wish ~= 0 then
+    cli.fail(2, ("train: --row-ranks %d does not divide the %s"):format(wish,
+      cli.count(size, "rank")))
+  elseif wish and wish > segments then
+    cli.fail(2, ("train: --row-ranks %d, but rows are in %s: at most so many ranks share one")
+      :format(wish, cli.count(segments, "segment")))
+  end
+  n = n or 1
+  cli.fail(2, ("train: %s can't share %s of rows in %s at a time; give --lanes %d, or start %s")
+    :format(cli.count(size, "rank"), cli.count(n, "lane"), cli.count(segments, "segment"),
+    size // (wish or row_ranks(segments) or 1), cli.count((wish or segments) * n, "rank")))
+end
+
+--- Each segment of a row is a lane, or with several lanes of rows a leaf of one.
+local function check_segments(settings, options)
   local n = settings.segments
-  local given = { lanes = settings.lanes, carry = settings.carry,
+  local given = { carry = settings.carry,
                   bidirectional = settings.bidirectional, -- whose rows are packed
                   accumulate = settings.accumulate > 1,
                   sliced = settings.sliced > 1 or settings.slice_length }
-  for _, name in ipairs { "lanes", "carry", "bidirectional", "accumulate", "sliced" } do
+  for _, name in ipairs { "carry", "bidirectional", "accumulate", "sliced" } do
     if given[name] then
       cli.fail(2, ("train: --segments shares rows among the ranks, and goes without --%s"):format(
         name))
     end
   end
-  check_ranks(n, "--segments")
-  settings.lanes = n
+  if not settings.lanes and not options.row_ranks then check_ranks(n, "--segments") end
+  local share = need_row_ranks(n, settings.lanes, options.row_ranks)
+  local rows = settings.lanes or ranks.size() // share
+  check_batch(settings, rows)
+  settings.lanes = n * rows
+  if settings.lanes >= 65536 then
+    cli.fail(2, ("train: --lanes %d times --segments %d is too much: at most 65535"):format(rows,
+      n))
+  end
 end
 
 --- A fresh run has a lane for each of its ranks, unless it is told.
-function lanes.settle(settings)
-  if settings.segments then return check_segments(settings) end
+function lanes.settle(settings, options)
+  if settings.segments then return check_segments(settings, options) end
+  if options.row_ranks then
+    cli.fail(2, "train: --row-ranks is for rows in parts: give --segments, too")
+  end
   settings.lanes = settings.lanes or ranks.size()
   check_ranks(settings.lanes, "--lanes")
-  if settings.batch % settings.lanes ~= 0 then
-    cli.fail(2, ("train: --batch %d is not divided by its %d lanes; try --lanes %d, or --batch %d")
-      :format(settings.batch, settings.lanes, divisor(settings.batch, settings.lanes),
-      math.ceil(settings.batch / settings.lanes) * settings.lanes))
-  end
+  check_batch(settings, settings.lanes)
 end
 
 --- Does a model's tree hold a table that steps move by what they have seen?
@@ -80,7 +125,7 @@ local function check_length(settings)
 end
 
 --- Before the first step of a start: the optimizer's lanes, and the same weights on all ranks.
-function lanes.begin(settings, model, optimizer)
+function lanes.begin(settings, options, model, optimizer)
   if settings.lanes < ranks.size() then
     cli.fail(2, ("train: the run has %d lane%s, so it goes on with at most %d rank%s, not %d")
       :format(settings.lanes, settings.lanes == 1 and "" or "s", settings.lanes,
@@ -95,7 +140,12 @@ function lanes.begin(settings, model, optimizer)
     cli.fail(2, "train: routing attention moves its centroids by all rows of a step, in their "
       .. "order; it goes with one lane")
   end
-  if settings.segments then check_length(settings) end
+  if settings.segments then
+    check_length(settings)
+    ranks.share_rows(need_row_ranks(settings.segments, lanes.of_rows(settings), options.row_ranks))
+  elseif options.row_ranks then
+    cli.fail(2, "train: --row-ranks is for rows in parts, and this run has whole ones")
+  end
   optimizer:set_lanes(settings.lanes)
   if ranks.several() then ranks.here():share(model) end
 end

@@ -127,6 +127,15 @@ function ranks.lanes(n)
   end
 end
 
+--- Rows in segments are shared by n ranks each.
+function ranks.share_rows(n)
+  if ranks.several() then here:row_ranks(n) end
+end
+
+--- How many share a row, and is this the first of those that do?
+function ranks.row() return here and here.row or 1 end
+function ranks.first_of_row() return not here or here.rank % ranks.row() == 0 end
+
 --- Is the i-th of something this rank's?
 function ranks.has(i) return not ranks.several() or (i - 1) % here.size == here.rank end
 

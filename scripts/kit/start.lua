@@ -58,7 +58,7 @@ function start.fresh(options, make)
   local optimizer, once = make.optimizer(model, settings), data:info().once
   local fingerprint = run_data.fingerprint(data)
   run_data.check_everywhere(fingerprint)
-  lanes.begin(settings, model, optimizer)
+  lanes.begin(settings, options, model, optimizer)
   stands(model)
   return { settings = settings, data = data, model = model, optimizer = optimizer, init = filled,
            carried = carried.first(model, settings), near = run_data.nearness(data, settings),
@@ -180,7 +180,7 @@ function start.resumed(options, make)
                 state = state, data = run_data.reopen(settings, state, options), dir = dir,
                 carried = carried.resumed(opened.model, settings, options.resume), from = run }
   run_data.check_everywhere(run_data.fingerprint(job.data))
-  lanes.begin(settings, job.model, job.optimizer)
+  lanes.begin(settings, options, job.model, job.optimizer)
   change_steps(job, options)
   change_patience(job, options)
   if state.finished then already_finished(job, options) end
@@ -233,6 +233,10 @@ function start.describe(job)
     cli.say("ranks  %s; %d lane%s: the same bits on 1 to %d rank%s", ranks.describe(),
             settings.lanes, settings.lanes == 1 and "" or "s", settings.lanes,
             settings.lanes == 1 and "" or "s")
+    if settings.segments then
+      cli.say("       rows in %d segments, %d at a time, each shared by %s", settings.segments,
+              ranks.size() // ranks.row(), cli.count(ranks.row(), "rank"))
+    end
   end
   if settings.tokens then
     cli.say("steps  %d, as many as %s tokens take", settings.steps, grouped(settings.tokens))

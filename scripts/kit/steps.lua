@@ -2,25 +2,20 @@
 -- It is what a run (run.lua) and the search for a learning rate (find_lr.lua) have in common; both
 -- have settings, data and model, and with --carry what the rows go on from (carried).
 local cli = require "kit.cli"
+local lanes = require "kit.lanes"
 local ranks = require "kit.ranks"
 local train_options = require "kit.train_options"
 
 local Steps = {}
 Steps.__index = Steps
 
---- With --segments all ranks have whole rows, of which each goes through its parts.
-local function whole_batch(self, step)
-  local s = self.settings
-  local batch = self.data:batch { index = step, size = s.batch, split = "train",
-                                  masked = s.bidirectional, seed = s.seed }
-  self.step_batches, self.step_tokens, self.taken = { batch }, batch.tokens, 0
-end
-
---- Batch i of `step`, or with --lanes the part of it that is the lane's.
+--- Batch i of `step`, or with --lanes the part of it that is the lane's. With --segments it is of
+-- whole rows, the same on all ranks that share them.
 local function batch_of(self, step, i, lane)
   local s = self.settings
-  local batch = self.data:batch { index = ((step - 1) * s.accumulate + i - 1) * s.lanes + lane,
-                                  size = s.batch // s.lanes, split = "train",
+  local n = lanes.of_rows(s)
+  local batch = self.data:batch { index = ((step - 1) * s.accumulate + i - 1) * n + lane,
+                                  size = s.batch // n, split = "train",
                                   masked = s.bidirectional, seed = s.seed,
                                   stream = s.carry ~= nil }
   batch.lane, batch.forward = lane, (lane - 1) * s.accumulate + i
@@ -30,13 +25,13 @@ end
 --- The batches of `step` that are this rank's: one, or so many as --accumulate says, of each lane.
 function Steps:fetch(step)
   local s, batches, tokens = self.settings, {}, 0
-  if s.segments then return whole_batch(self, step) end
-  for lane in ranks.lanes(s.lanes) do
+  for lane in ranks.lanes(lanes.of_rows(s)) do
     for i = 1, s.accumulate do
       local batch = batch_of(self, step, i, lane)
       batches[#batches + 1], tokens = batch, tokens + batch.tokens
     end
   end
+  if not ranks.first_of_row() then tokens = 0 end -- another has counted them
   self.step_batches, self.step_tokens, self.taken = batches, ranks.sum(tokens), 0
   self.before = self.carried and self.carried:fork() -- until the step is whole
 end
@@ -50,7 +45,7 @@ end
 --- for batch, pass, share in run:batches(step) do: the batches of a step; how the model is to be
 -- run on each; and the share of the step's tokens that each has, by which its mean loss counts.
 function Steps:batches(step)
-  local i, n = 0, self.settings.accumulate * self.settings.lanes
+  local i, n = 0, self.settings.accumulate * lanes.of_rows(self.settings)
   return function()
     i = i + 1
     local batch = self.step_batches[i]
@@ -74,15 +69,12 @@ end
 function Steps:pass(step, i)
   local s = self.settings
   local pass = { training = true, step = step, watch = self:is_logged(step) }
-  if s.segments then
-    pass.segments, pass.chain = s.segments, s.segment_form == "chain"
-    return pass
-  end
-  local several = s.accumulate * s.lanes > 1
+  local several = s.accumulate * lanes.of_rows(s) > 1
   if several then pass.micro = self.step_batches[i or 1].forward - 1 end
   pass.carry = self.carried
   pass.slice_length = train_options.slice_length(s)
-  if pass.slice_length and several then pass.counted = self.step_tokens end
+  if s.segments then pass.segments, pass.chain = s.segments, s.segment_form == "chain" end
+  if (pass.slice_length or s.segments) and several then pass.counted = self.step_tokens end
   return pass
 end
 
@@ -90,7 +82,7 @@ end
 -- a list of them, `loss` their sum.
 function Steps:loss_of(record)
   local losses = record.losses or { record.loss }
-  if self.settings.segments and not ranks.first() then losses = {} end -- all have the same
+  if not ranks.first_of_row() then losses = {} end -- all that share a row have the same
   local loss = ranks.total(losses)
   record.losses, record.loss = nil, loss
   return loss

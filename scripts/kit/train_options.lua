@@ -29,11 +29,13 @@ local OWN = {
   { "lanes", "positive", nil, "fixed parts of a step's batch: the same bits on 1 to so many ranks "
     .. "(mpirun, srun; default: the ranks that begin the run)", group = "Run", keep = true },
   { "segments", "positive", nil, "rows in so many parts, which the ranks share, where one row is "
-    .. "more than a rank can hold; instead of --lanes: the same bits on 1 to so many ranks",
-    group = "Run", keep = true },
+    .. "more than a rank can hold: the same bits on 1 to so many ranks, or with --lanes on so many "
+    .. "times that", group = "Run", keep = true },
   { "segment-form", { "scan", "chain" }, nil, "what stands before a part is joined by a scan of "
     .. "states, or a part waits for the one before, which is fewer flops with many rows", "scan",
     group = "Run", keep = true },
+  { "row-ranks", "positive", nil, "of --segments: ranks that share a row, while others have other "
+    .. "rows (default: as many as can)", group = "Run" },
   ranks.TIMEOUT,
   { "seed", "seed", 1, "of everything random", group = "Run", keep = true },
   engine.threads { group = "Run" },
@@ -120,7 +122,7 @@ end
 local RESUMABLE = { "resume", "out", "data", "valid", "format", "skip_bad", "model", "steps",
                     "patience", "threads", "memory", "keep", "eval_every", "log_every",
                     "save_minutes", "tensorboard", "recompute", "sliced", "slice_length", "json",
-                    "timeout" }
+                    "timeout", "row_ranks" }
 
 --- Names of RESUMABLE, by name.
 local function resumable()
@@ -365,7 +367,7 @@ function train_options.settings(options, kind)
   course.fit_words(words, options)
   local settings = settle(words)
   settings.own_warmup = options.warmup ~= nil
-  lanes.settle(settings)
+  lanes.settle(settings, options)
   if options.from then options.from:settle(settings, options, options.plain and PLAIN) end
   if not settings.script then check_heads(settings.model) end
   if not settings.script then -- a script may make of its words what it likes
@@ -424,6 +426,7 @@ end
 function train_options.words(settings)
   local words = model_options.words(settings.model)
   for name, value in pairs(settings) do words[name] = value end
+  words.lanes = settings.lanes and lanes.of_rows(settings)
   words.model, words.script, words.vocab = settings.script, nil, settings.model.vocab
   words.optimizer_options, words.schedule_options = nil, nil
   words.ngrams = words.ngrams or 0
