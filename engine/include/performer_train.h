@@ -51,7 +51,8 @@ PF_API int pf_optimizer_fold(pf_optimizer *optimizer, pf_engine *engine);
 
 /* How rows are cut for the ranks: `segments` parts, each with its lane; of a chain a part waits for
  * the one before, else what stands before each is joined by a scan of states. Of n times as many
- * lanes a step has n batches of rows, and groups of ranks one each at a time (pf_comm_row_ranks). */
+ * lanes a step has n batches of rows, and groups of ranks have one each at a time
+ * (pf_comm_row_ranks). */
 typedef struct {
     size_t size;
     int segments; /* the optimizer has so many lanes, or a multiple */
@@ -59,10 +60,10 @@ typedef struct {
 } pf_segments;
 /* A training step's backward of rows that no rank could hold: x (B, L), target (B, L) i32 and the
  * pass are of whole rows, the same on every rank that shares them, of which each has its segments.
- * *loss: the mean over all targets, the same on these ranks. The lanes are folded by it; what a row's parts say to
- * each other has the same size whatever its length. For the linear kinds of attention, exact
- * attention (which gathers all keys), and what looks at its own position or, as conv and ngrams, a
- * few before. */
+ * *loss: the mean over all targets, the same on these ranks. The lanes are folded by it; what a
+ * row's parts say to each other has the same size whatever its length. For the linear kinds of
+ * attention, exact attention (which gathers all keys), and what looks at its own position or, as
+ * conv and ngrams, a few before. */
 PF_API int pf_optimizer_backward_segments(double *loss, pf_engine *engine, pf_optimizer *optimizer,
                                           pf_tensor *x, pf_tensor *target,
                                           const pf_pass *PF_NULLABLE pass,

@@ -80,7 +80,7 @@ end
 
 --- The loss of a step from its record: what its batches' losses come to, on all ranks; `losses` is
 -- a list of them, `loss` their sum.
-function Steps:loss_of(record)
+function Steps:loss_of(record) -- luacheck: ignore 212
   local losses = record.losses or { record.loss }
   if not ranks.first_of_row() then losses = {} end -- all that share a row have the same
   local loss = ranks.total(losses)
