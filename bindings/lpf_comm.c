@@ -56,7 +56,8 @@ static int comm_abort(lua_State *L) {
     return 0;
 }
 
-/* comm_about(): {rank, size, local_rank, local_size, row, transport, waited, warnings, lost, hosts}. */
+/* comm_about(): {rank, size, local_rank, local_size, row, transport, waited, warnings, lost,
+ * hosts}. */
 static int comm_about(lua_State *L) {
     const pf_engine *engine = lpf_engine(L);
     pf_comm_info info = {.size = sizeof info};
