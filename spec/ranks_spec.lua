@@ -3,26 +3,16 @@
 -- of several need mpirun, and the plugin that is built where an MPI is.
 local commands = require "spec.support.commands"
 local pf = require "performer"
+local mpirun = require "spec.support.ranks"
 local support = require "spec.support"
 
 local good, path, performer = commands.good, commands.path, commands.performer
 local assert_sentence = commands.assert_sentence
 
-local has_mpi = support.shell(("command -v mpirun && test -e %s/lib/libperformer_mpi.so"):format(
-  support.build)) == 0
-
-local ROOT = "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-  .. "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 " -- MPI keeps what it has
-
---- mpirun of `n` ranks, each of which runs `performer arguments`; code, stdout, stderr.
-local function start(n, arguments, before)
-  return support.shell(("%s %s OMP_WAIT_POLICY=passive timeout -k 5 120 mpirun --oversubscribe "
-    .. "--bind-to none -n %d %s/bin/performer %s"):format(ROOT, before or "", n, support.build,
-    arguments))
-end
+local ROOT, start = mpirun.ROOT, mpirun.start
 
 local function several(name, f)
-  if has_mpi then it(name, f) else pending(name .. " (no mpirun, or no plugin)", f) end
+  if mpirun.has_mpi then it(name, f) else pending(name .. " (no mpirun, or no plugin)", f) end
 end
 
 describe("one rank", function()
@@ -88,12 +78,7 @@ describe("train in lanes", function()
       path(out), more or "--steps 12")
   end
 
-  --- What a run has come to: weights and moments, and the losses of its log.
-  local function bytes(out)
-    local folder = ("%s/%s/"):format(path(out), support.read(path(out) .. "/LATEST"):match "%S+")
-    return { support.read(folder .. "model.safetensors"),
-             support.read(folder .. "optimizer.safetensors"), commands.losses(path(out)) }
-  end
+  local function bytes(out) return mpirun.bytes(path(out)) end
 
   it("is another sum than without, and nearly the same", function()
     good(arguments("lanes", "--steps 12 --dropout 0"))

@@ -1,0 +1,29 @@
+-- ranks.lua - what specs of several ranks share: whether there is an MPI, and its mpirun.
+local commands = require "spec.support.commands"
+local support = require "spec.support"
+
+local ranks = {}
+
+ranks.has_mpi = support.shell(("command -v mpirun && test -e %s/lib/libperformer_mpi.so"):format(
+  support.build)) == 0
+
+--- For mpirun as root, and of what MPI keeps when it ends.
+ranks.ROOT = "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+  .. "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 "
+
+--- mpirun of `n` ranks, each of which runs `performer arguments`; code, stdout, stderr. before:
+-- variables; preload: a library of every rank.
+function ranks.start(n, arguments, before, preload)
+  return support.shell(("%s %s OMP_WAIT_POLICY=passive timeout -k 5 120 mpirun --oversubscribe "
+    .. "--bind-to none -n %d %s %s/bin/performer %s"):format(ranks.ROOT, before or "", n,
+    preload and "env LD_PRELOAD=" .. preload or "", support.build, arguments))
+end
+
+--- What a run has come to: weights and moments, and the losses of its log.
+function ranks.bytes(run)
+  local folder = ("%s/%s/"):format(run, support.read(run .. "/LATEST"):match "%S+")
+  return { support.read(folder .. "model.safetensors"),
+           support.read(folder .. "optimizer.safetensors"), commands.losses(run) }
+end
+
+return ranks
