@@ -62,6 +62,13 @@ describe("steps of several batches", function()
       "--dropout 0.5 --accumulate 2")) > 1e-4)
   end)
 
+  it("are refused where a step would never be whole", function()
+    local code, _, err = performer(("train %s --accumulate 1000000000 --out %s"):format(
+      path "t.txt", path "never"))
+    assert.equal(2, code)
+    assert_sentence(err, "1.02e%+12 tokens a step; at most 268435456")
+  end)
+
   it("are refused by a script whose loop takes one", function()
     local text, n = support.read "scripts/train.lua":gsub(
       "for batch, pass, share in run:batches%(step%) do[^\n]*",

@@ -82,6 +82,20 @@ function course.check_warmup(settings)
     cli.count(settings.warmup, "step"), cli.count(settings.steps, "step")))
 end
 
+-- ---- a step ----
+
+-- Tokens whose batches are held together while a step of several is made: two gigabytes of ids.
+local MOST = 1 << 28
+
+--- Refuses a step that would hold more than that.
+function course.check_step(settings)
+  local s = settings
+  local tokens = 1.0 * s.batch * s.accumulate * s.length
+  if tokens <= MOST then return end
+  cli.fail(2, ("train: --batch %d x --accumulate %d rows of --length %d are %.3g tokens a step; at "
+    .. "most %d are possible"):format(s.batch, s.accumulate, s.length, tokens, MOST))
+end
+
 -- ---- evaluations, and the time they take ----
 
 -- An evaluation's time for a batch, in batches of training: forward alone, not back and forth.

@@ -368,6 +368,7 @@ function train_options.settings(options, kind)
   local settings = settle(words)
   settings.own_warmup = options.warmup ~= nil
   lanes.settle(settings, options)
+  course.check_step(settings)
   if options.from then options.from:settle(settings, options, options.plain and PLAIN) end
   if not settings.script then check_heads(settings.model) end
   if not settings.script then -- a script may make of its words what it likes
