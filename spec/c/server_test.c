@@ -287,6 +287,27 @@ static void test_limits(void) {
     free(runs.text);
 }
 
+/* A folder that was made to be shipped, whose tokenizer is a map: what the commands save. */
+static void test_shipped(pf_engine *e, pf_module *model) {
+    static const char *const types[] = {"byte", "another"};
+    for (int i = 0; i < 2; i++) {
+        pf_config *tokenizer = pf_config_new(PF_MAP);
+        char command[900], path[300];
+        size_t n = 0;
+        CHECK_OK(pf_config_set_string(tokenizer, "type", types[i]));
+        snprintf(path, sizeof path, "%s/shipped-%s", folder, types[i]);
+        CHECK_OK(pf_model_save(e, path, model, tokenizer));
+        pf_config_free(tokenizer);
+        snprintf(command, sizeof command, "timeout -s INT 1 %s --model %s --port 0 >%s/said 2>&1",
+                 SERVE, path, folder);
+        CHECK(system(command) != -1);
+        char *said = scratch_read(scratch_path("%s/said", folder), &n);
+        if (said) said[n] = 0;
+        CHECK(said && strstr(said, i == 0 ? "http://127.0.0.1:" : "a tokenizer of its own"));
+        free(said);
+    }
+}
+
 /* A folder that is no model, and a port that is taken: a sentence and exit code 1, at once. */
 static void test_start(void) {
     char command[700];
@@ -309,6 +330,7 @@ int main(void) {
     CHECK_OK(pf_engine_open(&e, NULL));
     make_run(e, &model);
     test_start();
+    test_shipped(e, model);
     test_many(e, model);
     test_misuse(e, model);
     test_limits();

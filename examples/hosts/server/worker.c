@@ -211,13 +211,22 @@ static void *work(void *context) {
 
 /* ---- open, close --------------------------------------------------------------- */
 
+/* The name of the engine's own tokenizer that a checkpoint was saved with: a text, or the `type` of
+ * a map. "byte" where none was saved; NULL: another's. */
+static const char *tokenizer_name(const pf_config *saved) {
+    if (!saved) return "byte";
+    const char *name = pf_config_string(saved);
+    if (!name) name = pf_config_string(pf_config_get(saved, "type"));
+    return name && pf_tokenizer_size(name) > 0 ? name : NULL;
+}
+
 /* The texts that the model speaks: a tokenizer of the engine's own. */
 static int load(worker *w) {
     pf_config *tokenizer = NULL;
     int status = pf_checkpoint_load(w->engine, w->o.model, &w->model, NULL, NULL, &tokenizer);
-    const char *name = status < 0 ? NULL : pf_config_string(tokenizer);
-    snprintf(w->tokenizer, sizeof w->tokenizer, "%s", name ? name : "byte");
-    if (status >= 0 && tokenizer && !name) {
+    const char *name = tokenizer_name(tokenizer);
+    snprintf(w->tokenizer, sizeof w->tokenizer, "%s", name ? name : "");
+    if (status >= 0 && !name) {
         status = pf_set_error(PF_EINVAL, "the model has a tokenizer of its own, which this host "
                                          "doesn't know: it speaks bytes and proteins");
     }
