@@ -162,7 +162,9 @@ PF_API int pf_module_host(pf_module **module, pf_engine *engine, const char *nam
                           const pf_host_layer *layer, pf_module *const *children, int n_children);
 PF_API int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor,
                                 bool trained);
-/* How pf_module_build finds the layers of type "lua" by name; children are borrowed. A name that
+/* How pf_module_build, and so a load, finds the layers of the host's by name: in a tree they are
+ * {"type": "lua", "name": NAME, "children": [...]}, and what else they need the name has to tell.
+ * Children are borrowed; the tensors of a file go into those that the layer has then. A name that
  * it does not know: PF_ENOTFOUND. One resolver an engine; resolve NULL: none. */
 typedef int (*pf_layer_resolver)(void *context, pf_engine *engine, const char *name,
                                  pf_module *const *children, int n_children, pf_module **module);

@@ -31,7 +31,11 @@ static int unknown_layer(const char *type) {
     if (near) {
         return pf_fail(PF_ENOTFOUND, "there is no layer '%s' (did you mean '%s'?)", type, near);
     }
-    return pf_fail(PF_ENOTFOUND, "there is no layer '%s'", type);
+    char all[640] = "";
+    for (size_t i = 0, n = 0; i < PF_COUNT(layers) && n < sizeof all; i++) {
+        n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", i ? "|" : "", names[i]);
+    }
+    return pf_fail(PF_ENOTFOUND, "there is no layer '%s'; there are %s", type, all);
 }
 
 /* ---- a new module ---- */
@@ -205,7 +209,7 @@ static int build_host(builder *b, const pf_config *node, pf_module *const *child
     }
     return pf_fail(PF_ENOTFOUND,
                    "model: layer '%s' lives in a script; load this model from "
-                   "the script that defines it",
+                   "the script that defines it, in a host with a resolver of its layers",
                    name);
 }
 

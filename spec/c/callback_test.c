@@ -179,6 +179,7 @@ static void test_unknown(pf_engine *e) {
     host.status = PF_ENOTFOUND, host.text = NULL;
     CHECK_FAILS(PF_ENOTFOUND, call_resolver(e, NULL));
     CHECK(strstr(pf_last_error(), "'mine' lives in a script"));
+    CHECK(strstr(pf_last_error(), "a resolver"));
     host.status = PF_OK;
     CHECK_FAILS(PF_EHOST, call_resolver(e, NULL));
     CHECK(strstr(pf_last_error(), "'mine'"));
