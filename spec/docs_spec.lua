@@ -75,6 +75,25 @@ describe("guides", function()
     assert.is_true(count > 0)
   end)
 
+  -- Zeros in place of the defaults are valid, and mean the portable kernels.
+  it("begin a host's options with the defaults, as the hosts do", function()
+    local shown = { "README.md" }
+    for _, name in ipairs(names(GUIDES, "%.md$")) do shown[#shown + 1] = GUIDES .. name end
+    for _, folder_of in ipairs { "examples/hosts/", "examples/hosts/server/" } do
+      for _, name in ipairs(names(folder_of, "%.[ch]p?p?$")) do
+        shown[#shown + 1] = folder_of .. name
+      end
+    end
+    local count = 0
+    for _, name in ipairs(shown) do
+      for value in support.read(name):gmatch "%f[%w_]pf_options%s+[%w_]+%s*=%s*([^;]+);" do
+        count = count + 1
+        assert.truthy(value:find "PF_OPTIONS_DEFAULT" or value:find "pf_options_default", name)
+      end
+    end
+    assert.is_true(count >= 3)
+  end)
+
   it("lead to files that exist, as the tutorial's ten steps do", function()
     local pages = { "examples/README.md", "CONTRIBUTING.md" }
     for _, name in ipairs(names(GUIDES, "%.md$")) do pages[#pages + 1] = GUIDES .. name end

@@ -189,7 +189,8 @@ typedef struct {
     double progress_every;       /* seconds between two of its calls at least; 0: a tenth */
     const pf_file_access *files; /* copied; as pf_engine_files, NULL: the C library's */
 } pf_options;
-/* The defaults, to begin a pf_options with: either way, in C and in C++. */
+/* The defaults, to begin a pf_options with: either way, in C and in C++. One of zeros and a size is
+ * valid, too, and another: PF_CPU_GENERIC, portable kernels, several times slower. */
 #ifndef __cplusplus
 #define PF_OPTIONS_DEFAULT                                                                         \
     { .size = sizeof(pf_options), .cpu = PF_CPU_BEST, .log_level = PF_LOG_INFO }
