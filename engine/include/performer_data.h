@@ -59,6 +59,9 @@ PF_API const char *pf_nearest(const char *word, const char *const *names, int n)
 PF_API int pf_tokenizer_size(const char *type);
 /* name: "begin", "end", "mask", "pad", "unknown". < 0: has none. */
 PF_API int pf_tokenizer_special(const char *type, const char *name);
+/* The ids of a text, and the text of ids, without a 0 behind it. *n, *bytes: how many there is room
+ * for, and on return how many there are; with NULL for the room they are counted alone. PF_EINVAL:
+ * it is too little. PF_EFORMAT: a letter that the tokenizer doesn't know, with its place. */
 PF_API int pf_tokenizer_encode(const char *type, const char *text, size_t bytes,
                                int32_t *PF_NULLABLE ids, size_t *n);
 PF_API int pf_tokenizer_decode(const char *type, const int32_t *ids, size_t n,

@@ -213,7 +213,8 @@ PF_API int pf_inspect(pf_config **info, pf_engine *engine, const char *path);
 /* What a checkpoint folder holds, and what for:
  *   config.json, model.safetensors, manifest.json   the model: loading it, to write, to judge, for
  *                                                   vectors, streams and servings, needs no more
- *   tokenizer.json                                  of a model of texts: what its ids stand for
+ *   tokenizer.json                                  of a model of texts: what its ids stand for, a
+ *                                                   text ("byte") or a map with it as its `type`
  *   state.json, optimizer.safetensors, carried.safetensors
  *                                                   training goes on from all of them
  * So the last three may be left out of a folder that is shipped (pf_model_save makes one without
