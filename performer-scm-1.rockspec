@@ -12,8 +12,8 @@ dependencies = { "lua >= 5.4, < 5.5" }
 build = {
   type = "command",
   build_command = "cmake -S . -B build/rock -DCMAKE_BUILD_TYPE=Release -DPERFORMER_TESTS=OFF"
-    .. " -DPERFORMER_EXAMPLES=OFF -DPERFORMER_LUA_LIBDIR=$(LIBDIR)"
-    .. " -DPERFORMER_LUA_SHAREDIR=$(LUADIR)"
+    .. " -DPERFORMER_EXAMPLES=OFF -DPERFORMER_LUA_LIBDIR='$(LIBDIR)'"
+    .. " -DPERFORMER_LUA_SHAREDIR='$(LUADIR)'"
     .. " && cmake --build build/rock --parallel 4 --target performer_module",
   install_command = "cmake --install build/rock --component lua",
 }
