@@ -62,7 +62,8 @@ if(PERFORMER_LUA)
           DESTINATION ${PF_HOME} FILES_MATCHING PATTERN "*.lua")
   install(FILES ${PROJECT_SOURCE_DIR}/bindings/annotations/performer.lua COMPONENT program
           DESTINATION ${PF_HOME}/annotations)
-  install(FILES ${PROJECT_SOURCE_DIR}/bindings/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR}/lua)
+  install(FILES ${PROJECT_SOURCE_DIR}/bindings/README.md
+          DESTINATION ${CMAKE_INSTALL_DOCDIR}/bindings)
   install(DIRECTORY ${PROJECT_BINARY_DIR}/share/man/ COMPONENT program OPTIONAL
           DESTINATION ${CMAKE_INSTALL_MANDIR})
   foreach(shell bash-completion zsh fish)
