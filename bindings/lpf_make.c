@@ -105,6 +105,9 @@ static int make_randn(lua_State *L) { return make_random(L, "randn", true); }
 static int make_arange(lua_State *L) {
     int64_t n = lpf_check_whole(L, 1, "arange", "n");
     if (n < 0) return lpf_raise(L, "arange: n is negative (%lld)", (long long)n);
+    if (lua_isnumber(L, 2))
+        return lpf_raise(L, "arange: takes n alone, for 0 to n - 1; from a to b it is a + "
+                            "pf.arange(b - a + 1), in steps of s times s, or pf.linspace");
     pf_dtype dtype = check_dtype(L, 2, "arange");
     pf_engine *engine = lpf_engine(L);
     pf_tensor **t = lpf_new_tensor(L);

@@ -127,6 +127,8 @@ static int tensor_shape(lua_State *L) {
 static int tensor_size(lua_State *L) {
     const pf_tensor *t = self(L, "size");
     int rank = pf_tensor_rank(t);
+    if (lua_isnoneornil(L, 2))
+        return lpf_raise(L, "size: say of which dimension, as t:size(1); t:shape() has all");
     int64_t dim = lpf_check_whole(L, 2, "size", "dim"), at = lpf_place(dim, rank);
     if (at < 0)
         return lpf_raise(L, "size: dim is %d, the tensor has %d dimensions (they count from 1)",

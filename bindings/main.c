@@ -96,6 +96,8 @@ static void print_help(FILE *out, const char *scripts) {
                  "            141 nobody reads\n");
 }
 
+#define SERVER "generate; a program that serves many is examples/16_serve.lua"
+
 /* What commands of other programs are called here. */
 static const char *const other_words[][2] = {{"sample", "generate"},
                                              {"complete", "generate"},
@@ -113,7 +115,24 @@ static const char *const other_words[][2] = {{"sample", "generate"},
                                              {"embedding", "embed"},
                                              {"benchmark", "bench"},
                                              {"quantize", "convert"},
-                                             {"export", "convert"}};
+                                             {"export", "convert"},
+                                             {"train.py", "train FILE"},
+                                             {"sample.py", "generate RUN"},
+                                             {"bench.py", "bench"},
+                                             {"python", "train FILE, or performer FILE.lua"},
+                                             {"python3", "train FILE, or performer FILE.lua"},
+                                             {"prepare", "train FILE: it reads text and FASTA"},
+                                             {"torchrun", "train FILE, behind mpirun -n 4"},
+                                             {"chat", "generate RUN PROMPT: models go on writing"},
+                                             {"llama-cli", "generate RUN PROMPT"},
+                                             {"llama-bench", "bench"},
+                                             {"llama-perplexity", "eval RUN FILE"},
+                                             {"llama-quantize", "convert"},
+                                             {"llama-server", SERVER},
+                                             {"server", SERVER},
+                                             {"serve", SERVER},
+                                             {"tokenize", "score, or in Lua a tokenizer:encode"},
+                                             {"plot", "report RUN, or performer compare RUN ..."}};
 
 /* A word that is no command, but one elsewhere, or a file. */
 static bool tell_meant(const char *word) {
@@ -167,6 +186,10 @@ static int refuse(const char *why, const char *word) {
     return MISUSE;
 }
 
+static bool is_one_of(const char *word, const char *a, const char *b, const char *c) {
+    return strcmp(word, a) == 0 || strcmp(word, b) == 0 || strcmp(word, c) == 0;
+}
+
 /* -e CODE, -i, then FILE.lua or -, and what is the script's own. */
 static int start_options(int argc, char **argv, const lpf_places *places) {
     const char *code[MAX_CODE];
@@ -179,6 +202,12 @@ static int start_options(int argc, char **argv, const lpf_places *places) {
             if (i + 1 == argc) return refuse("Lua is needed behind", "-e");
             if (request.n_code == MAX_CODE) return refuse("too many of", "-e");
             code[request.n_code++] = argv[++i];
+        } else if (is_one_of(argv[i], "-m", "-p", "--prompt") || strcmp(argv[i], "--model") == 0) {
+            fprintf(stderr,
+                    "performer: no option '%s'; a model writes by performer generate RUN "
+                    "PROMPT\n",
+                    argv[i]);
+            return MISUSE;
         } else {
             return refuse("no option", argv[i]);
         }
@@ -204,10 +233,6 @@ static int start_without_words(char **argv, const lpf_places *places) {
         request.file = "-";
     }
     return start_run(&request, places);
-}
-
-static bool is_one_of(const char *word, const char *a, const char *b, const char *c) {
-    return strcmp(word, a) == 0 || strcmp(word, b) == 0 || strcmp(word, c) == 0;
 }
 
 static int act(int argc, char **argv) {

@@ -44,10 +44,37 @@ static bool check_environment(void) {
     return false;
 }
 
-/* A text gets a traceback; anything else that was thrown stays what it is. */
+static int find_advice(lua_State *L) {
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "performer.repl.hints");
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, "of_script");
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 2);
+    lua_call(L, 2, 1);
+    return 1;
+}
+
+/* The text on top, of what Lua couldn't run, with what may have been meant; as it is where that is
+ * not known. source: the script, where no file has it, or NULL. */
+static void advise(lua_State *L, const char *source) {
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+    if (!strstr(text, "attempt to ") && !strstr(text, " near ") && !strstr(text, " not found:"))
+        return;
+    lua_pushcfunction(L, find_advice);
+    lua_pushvalue(L, -2);
+    lua_pushstring(L, source);
+    if (lua_pcall(L, 2, 1, 0) == LUA_OK && lua_isstring(L, -1))
+        lua_replace(L, -2);
+    else
+        lua_pop(L, 1);
+}
+
+/* A text gets advice and a traceback; anything else that was thrown stays what it is. */
 static int traceback(lua_State *L) {
     if (!lua_isstring(L, 1)) return 1;
     lua_settop(L, 1);
+    advise(L, lua_tostring(L, lua_upvalueindex(1)));
     lpf_host_trace(L);
     if (lua_rawlen(L, 2) > 0) lua_pushliteral(L, "\n"), lua_insert(L, 2);
     lua_concat(L, lua_gettop(L));
@@ -80,22 +107,23 @@ static int bind_names(lua_State *L) {
     return 0;
 }
 
-/* Runs a piece that may have arguments, from a body that has them on its stack. */
-static int call(lua_State *L, lua_CFunction body, const void *argument, bool prompt) {
-    const int base = lua_gettop(L) + 1;
-    lua_pushcfunction(L, traceback);
-    lua_pushcfunction(L, body);
-    lua_pushlightuserdata(L, (void *)argument);
-    const int status = prompt ? process_call(L, 1, 0, base) : lua_pcall(L, 1, 0, base);
-    lua_remove(L, base);
-    return status == LUA_OK ? DONE : report(L, status);
-}
-
 static int run_code(lua_State *L) {
     const char *code = lua_touserdata(L, 1);
     if (luaL_loadbuffer(L, code, strlen(code), "=(command line)") != LUA_OK) return lua_error(L);
     lua_call(L, 0, 0);
     return 0;
+}
+
+/* Runs a piece that may have arguments, from a body that has them on its stack. */
+static int call(lua_State *L, lua_CFunction body, const void *argument, bool prompt) {
+    const int base = lua_gettop(L) + 1;
+    lua_pushstring(L, body == run_code ? argument : NULL);
+    lua_pushcclosure(L, traceback, 1);
+    lua_pushcfunction(L, body);
+    lua_pushlightuserdata(L, (void *)argument);
+    const int status = prompt ? process_call(L, 1, 0, base) : lua_pcall(L, 1, 0, base);
+    lua_remove(L, base);
+    return status == LUA_OK ? DONE : report(L, status);
 }
 
 /* The script's own words, behind the chunk that gets them. */
@@ -139,9 +167,11 @@ static int run_script(lua_State *L, const start_request *request) {
     lua_pushcfunction(L, load_file); /* without a traceback: nothing has run */
     lua_pushlightuserdata(L, &s);
     int status = lua_pcall(L, 1, 1, 0);
+    if (s.load_status == LUA_ERRSYNTAX) advise(L, NULL);
     if (status != LUA_OK) return s.load_status != LUA_OK ? s.load_status : status;
     const int base = lua_gettop(L);
-    lua_pushcfunction(L, traceback);
+    lua_pushnil(L);
+    lua_pushcclosure(L, traceback, 1);
     lua_insert(L, base);
     lua_pushcfunction(L, run_loaded);
     lua_insert(L, base + 1);

@@ -372,6 +372,16 @@ describe("program", function()
     bad, _, err = support.performer "help sample"
     assert.equal(2, bad)
     assert.matches("it is performer generate\n$", err)
+    for words, told in pf.sorted { -- of nanoGPT and llama.cpp
+      ["python train.py x.py"] = "it is performer train FILE, or performer FILE.lua\n$",
+      ["llama-cli -m x"] = "it is performer generate RUN PROMPT\n$",
+      ["serve runs/x"] = "a program that serves many is examples/16_serve.lua\n$",
+      ["-m x -p y"] = "no option '%-m'; a model writes by performer generate RUN PROMPT\n$",
+    } do
+      code, _, err = support.performer(words)
+      assert.equal(2, code)
+      assert.matches(told, err)
+    end
   end)
 
   it("leaves the first Ctrl-C to a script that asks, and stops one that doesn't", function()

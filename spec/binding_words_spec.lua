@@ -182,6 +182,17 @@ describe("words of other libraries", function()
   end)
 end)
 
+describe("what others give without a word", function()
+  it("is told what to say", function()
+    local x = pf.ones(2, 3)
+    assert.raises("size: say of which dimension, as t:size%(1%); t:shape%(%) has all",
+      function() return x:size() end)
+    assert.raises("arange: takes n alone, .* pf.linspace",
+      function() return pf.arange(0, 10, 2) end)
+    assert.raises("no method ':, 0'; it is t%[{ {1, 2}, 1 }%]", function() return x[":, 0"] end)
+  end)
+end)
+
 describe("a text with a zero byte", function()
   it("is refused wherever C would take its beginning for the whole", function()
     local folder, x = support.folder(), pf.ones(1)

@@ -192,6 +192,16 @@ describe("an optimizer", function()
     end)
   end)
 
+  it("says what it takes to who gives something else", function()
+    local w = pf.ones(2)
+    assert.raises("init.lua:%d+: sgd: takes a model, not a function: a step is tape:back",
+      function() return pf.optim.sgd(function() end, w, { learningRate = 0.1 }) end)
+    for _, options in ipairs { 0.1, "lr", w, pf.nn.linear { from = 1, to = 1 } } do
+      assert.raises("init.lua:%d+: adamw: options must be a table, as { lr = 0.001 }, got "
+        .. pf.kind(options), function() return pf.optim.adamw({ w }, options) end)
+    end
+  end)
+
   it("takes betas for beta1 and beta2 where it has them", function()
     local a, b = { w = pf.tensor { 1, 2 } }, { w = pf.tensor { 1, 2 } }
     local pair = pf.optim.adamw(a, { lr = 0.1, betas = { 0.5, 0.6 } })

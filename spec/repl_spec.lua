@@ -272,7 +272,20 @@ not loss:alive()]])
         ["import torch"] = "; pf and nn are there; local m = require 'm' loads a file m.lua",
         ["print 3 'a != b'"] = "; it is print(x), or x alone",
         ["def f(x):"] = "; it is function f(x) ... end", ["x += 1"] = "; it is x = x + 1",
-        ["1 != 2"] = "; it is a ~= b", ["x[1:2]"] = "; it is t:slice(dim, first, last), or t[i][j]",
+        ["1 != 2"] = "; it is a ~= b",
+        ["x[1:2]"] = "t[{ {1, 2}, 1 }], where {} is all of a dimension; positions count from 1",
+        ["a @ b"] = "; it is a:matmul(b)", ["a ** 2"] = "; it is x ^ y",
+        ["a ? 1 : 2"] = "; it is a and b or c", ["x is None"] = "; it is x == nil, or x ~= nil",
+        ["x = lambda y: y + 1"] = "; it is function(x) return x end", ["x++"] = "; it is x = x + 1",
+        ["# a comment"] = "; a comment begins with --", ["x = [1, 2]"] = "; a list is { 1, 2, 3 }",
+        ["with pf.no_grad():"] = "local tape <close> = pf.tape() alone",
+        ["x = 1 if y else 2"] = "; it is a and b or c",
+        ["help(3)"] = "(global 'help'); a prompt says it: ?pf.matmul",
+        ["'%d' % 3"] = '; it is ("%d"):format(x)', ["'loss ' + {}"] = "; texts are joined by ..",
+        ["pf.ones(2):repeat(2)"] = "; it is t:tile(2, 1)",
+        ["'a' .. pf.ones(2)"] = "; it is tostring(t), or t:item() of one number",
+        ["for v in pf.ones(2) do end"] = "; it is for i = 1, #t do local row = t[i] ... end",
+        ["f'{x}'"] = '(global \'f\'); it is ("%d"):format(x)',
         ["x = = '+='"] = "near '='",
       } do
         local told = output(text)
@@ -294,6 +307,16 @@ not loss:alive()]])
       end
       for _, text in ipairs { "t.x:shape()", "pf.sum", "t.x.shape(t.x)", "pf.sum()" } do
         assert.is_nil(output(make .. text):find "colon", text)
+      end
+    end)
+
+    it("and that another language's values are names here", function()
+      local told = "True is a name here, without a value; it is true"
+      assert.equal(told, output "x = True")
+      assert.equal("nil\nNone is a name here, without a value; it is nil", output "None")
+      for _, text in ipairs { "None = 1\nNone", "x = { True = 1 }", "x = { 1 }\nx.True",
+                              "'True'" } do
+        assert.is_nil(output(text):find "a name here", text)
       end
     end)
 

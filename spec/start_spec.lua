@@ -1,5 +1,6 @@
 -- start_spec.lua - what the program's command line asks for beside commands (bindings/start.c):
 -- pieces of Lua, scripts, the standard input, a prompt behind them, and its history file.
+local pf = require "performer"
 local support = require "spec.support"
 
 describe("the program's way in", function()
@@ -45,6 +46,33 @@ describe("the program's way in", function()
     assert.equal("s.lua:7: in main chunk", deep[#deep])
     assert.same({ "[C]: in function 'error'", "stdin:1: in main chunk" },
                 trace "echo 'error \"x\"' | %s -")
+    os.remove(file)
+  end)
+
+  it("tells what was meant by a script in another language, or for another library", function()
+    local file = support.folder() .. "/s.lua"
+    for text, told in pf.sorted {
+      ["local x = 1\nx += 1"] = ": syntax error near '+'; it is x = x + 1",
+      ["import torch"] = ":1: syntax error near 'torch'; it is local pf = require \"performer\"",
+      ["local x = pf.ones(1)"] = "(global 'pf'); it is local pf = require \"performer\"",
+      ["local x = torch.randn(2)"] = "(global 'torch'); it is pf.randn",
+      ["local x\nprint(len(x))"] = "(global 'len'); it is #t, or t:size(1) of a tensor",
+      ["require 'torch'"] = "module 'torch' not found; it is local pf = require \"performer\":",
+      ["require 'torches'"] = "module 'torches' not found:",
+      ["x = = 1"] = "unexpected symbol near '='", ["error 'near nothing'"] = ":1: near nothing",
+    } do
+      support.write(file, text)
+      local code, _, err = support.performer(file)
+      assert.equal(1, code)
+      local first = err:match "[^\n]*"
+      assert.equal(told, first:sub(-#told), first)
+      code, _, err = support.performer(("-e %q"):format(text:gsub("\n", " ")))
+      first = err:gsub("\n\t.*", ""):gsub("\nstack.*", ""):gsub("\n$", "")
+      if not text:find "^local x = pf" then
+        assert.equal(1, code)
+        assert.equal(told, first:sub(-#told), first)
+      end
+    end
     os.remove(file)
   end)
 

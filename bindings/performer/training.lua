@@ -16,6 +16,14 @@ end
 local function constructor(row)
   local pairable = has_betas(row)
   return function(model, options)
+    if type(model) == "function" then
+      util.fail("%s: takes a model, not a function: a step is tape:backward(loss), then opt:step()",
+        row.name)
+    end
+    if options ~= nil and type(options) ~= "table" then
+      util.fail("%s: options must be a table, as { lr = 0.001 }, got %s", row.name,
+        core.kind(options))
+    end
     options = util.copy(options or {})
     util.check_words(options, row)
     if pairable and options.betas ~= nil then

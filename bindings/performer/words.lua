@@ -18,6 +18,14 @@ local LIKE = "sizes are a list: pf.zeros(t:shape())"
 local LISTS = "pf.tensor takes nested lists; pf.load reads files of tensors"
 local BACKWARD = "it is tape:backward(loss)"
 local NO_BATCHNORM = "there is none; sequences take nn.layernorm or nn.rmsnorm"
+local NO_LINALG = "there is none: pf.matmul multiplies, and models are trained"
+local NO_DRAW = "a model draws by m:generate; else positions are pf.randint, ids of logits t:argmax"
+local DIAGONAL = "it is (t * pf.eye(#t)):sum(2)"
+local SPREAD = "it is pf.unsqueeze and pf.expand"
+local OF_THEM = "it is said by a layer of one's own: nn.module { forward = f }"
+local RANGE = "it is t[{ {1, 2}, 1 }], where {} is all of a dimension; positions count from 1"
+local CLOCK = "it is pf.clock()"
+local BOTH_DTYPES = "there are two: \"f32\" and \"i32\""
 local NO_RECURRENCE = "there is none; what goes on token by token is nn.performer with its m:stream"
 local NO_PICTURES = "there is none of two dimensions; over a sequence it is nn.conv"
 local CROSS_ENTROPY = "it is t:cross_entropy(ids), of logits"
@@ -72,6 +80,29 @@ words.pf = {
   Sequential = "it is pf.nn.chain", Module = "it is pf.nn.module",
   quit = "it is pf.exit", train = LOOP, fit = LOOP, generate = "it is m:generate",
   conv1d = "it is pf.nn.conv, a layer", conv2d = NO_PICTURES, bpe = "it is pf.tokenizer.llama2c",
+  is_tensor = "it is pf.kind(x) == \"tensor\"", typename = "it is pf.kind",
+  type = "it is pf.kind", allclose = "it is pf.max(pf.abs(a - b)):item() < 1e-6",
+  isclose = "it is pf.abs(a - b):lt(1e-6)", get_default_dtype = "numbers are float32, ids int32",
+  is_grad_enabled = TAPE, set_grad_enabled = TAPE, meshgrid = SPREAD,
+  broadcast_to = "it is pf.expand",
+  logspace = "it is 10 ^ pf.linspace(first, last, n)", diag = DIAGONAL, trace = DIAGONAL,
+  multinomial = NO_DRAW, bernoulli = "it is pf.rand(n):lt(p)",
+  cumprod = "it is pf.cumsum(t:log()):exp()",
+  lerp = "it is a + w * (b - a)", cmul = "it is pf.mul", cdiv = "it is pf.div",
+  cmax = "it is pf.maximum", cmin = "it is pf.minimum", svd = NO_LINALG, linalg = NO_LINALG,
+  inverse = NO_LINALG, fft = NO_LINALG, median = "it is pf.sort, and its middle",
+  mode = "it is pf.one_hot(ids, n):sum(1):argmax() - 1", unique = "it is pf.sort, and a loop",
+  bincount = "it is pf.one_hot(ids, n):sum(1)", histc = "it is pf.one_hot(ids, n):sum(1)",
+  nonzero = "it is pf.arange(#mask, { dtype = \"i32\" })[mask] + 1",
+  roll = "it is pf.slice and pf.concat",
+  repeat_interleave = "it is pf.unsqueeze, pf.tile and pf.reshape",
+  pad = "it is pf.concat with zeros",
+  normalize = "it is t / t:norm(2, -1, true)", serialize = "it is pf.save", Timer = CLOCK,
+  tic = CLOCK,
+  toc = CLOCK, class = "it is pf.nn.module, or pf.nn.define",
+  CmdLine = "its words are arg, Lua's list",
+  float16 = BOTH_DTYPES, bfloat16 = BOTH_DTYPES, float64 = BOTH_DTYPES, int64 = BOTH_DTYPES,
+  bool = "comparisons give 1 and 0 of \"i32\"",
 }
 
 -- ---- tensors: t:NAME ----
@@ -108,6 +139,25 @@ words.tensor = {
   equal = "t:eq(u):all() tells", apply = "ops work on all of it; t:totable gives lists",
   map = "ops work on all of it; t:totable gives lists",
   cpu = CPU, cuda = CPU, device = CPU, is_cuda = CPU, mse_loss = "it is t:mean_square",
+  multinomial = NO_DRAW, bernoulli = "it is pf.rand(t:shape()):lt(t)",
+  bernoulli_ = "it is t:copy_(pf.rand(t:shape()):lt(p):cast(\"f32\"))", diag = DIAGONAL,
+  trace = DIAGONAL,
+  outer = "it is t:unsqueeze(-1) * u", cumprod = "it is t:log():cumsum(dim):exp()",
+  lerp = "it is t + w * (u - t)", scatter_ = "it is t:scatter_add, or t[i] = value",
+  scatter = "it is t:scatter_add, or t[i] = value", cmul = "it is t * u, or t:mul",
+  cdiv = "it is t / u, or t:div", csub = "it is t - u, or t:sub", cmax = "it is t:maximum",
+  cmin = "it is t:minimum", addcmul = "it is t + value * u * v",
+  addcdiv = "it is t + value * u / v", index = "it is t:index_select(dim, positions)",
+  index_fill = "it is t[{ ... }] = value, or pf.where", index_copy = "it is t[{ ... }] = value",
+  kthvalue = "it is t:sort(dim), and t:slice", median = "it is t:sort(dim), and its middle",
+  mode = "it is t:one_hot(n):sum(1):argmax() - 1",
+  nonzero = "it is pf.arange(#t, { dtype = \"i32\" })[t] + 1",
+  expand_as = "it is t:expand(u:shape())", type_as = "it is t:cast(u:dtype())",
+  resize_as = "it is t:reshape(u:shape())", is_same_size_as = "compare t:shape()",
+  repeat_tensor = "it is t:tile(2, 1)", unfold = "it is t:slice, a part at a time",
+  byte = "it is t:cast(\"i32\")", bool = "it is t:ne(0)", new = "it is pf.zeros(2, 3)",
+  svd = NO_LINALG, inverse = NO_LINALG, roll = "it is t:slice and pf.concat",
+  masked_fill_ = "it is t[mask] = value", is_leaf = "t:wants_grad tells whether it is marked",
   nll_loss = CROSS_ENTROPY,
 }
 
@@ -137,6 +187,16 @@ words.module = {
   requires_grad_ = "it is m:freeze, or m:unfreeze", apply = "it is m:tensors, and t:copy_",
   to = CPU, cpu = CPU, cuda = CPU, half = "numbers are float32", float = "numbers are float32",
   double = "numbers are float32", compile = "not needed; an optimizer is pf.optim.adamw(m)",
+  numel = "it is m:count", num_params = "it is m:count",
+  clear_state = "not needed: outputs are freed with their tape",
+  clone = "pf.nn.build(m:tree()) is one alike; m:tensors, and t:copy_, fill it",
+  share = "give both one layer, or one tensor",
+  find_modules = "it is m:children, or m:tree",
+  reset = "make another: pf.nn.build(m:tree()) is one alike",
+  insert = "children are said when it is made: nn.chain { a, b }",
+  remove = "children are said when it is made: nn.chain { a, b }",
+  output = "it is what m:forward returned",
+  grad_input = "it is t:grad(), of an input that is marked",
   fit = LOOP, predict = "it is m:forward, or m(x)", summary = "print(m) says it, m:tree as a table",
 }
 
@@ -161,6 +221,8 @@ words.optim = {
   rmsprop = "there is none; pf.optim.adam divides by the same root",
   adagrad = "there is none; pf.optim.adam divides by a like root",
   lr_scheduler = "it is pf.schedule", nadam = "it is pf.optim.adamw",
+  lbfgs = "there is none; pf.optim.adamw and pf.optim.muon need no line search",
+  Logger = "performer train keeps log.csv; in a script it is print, or io.open",
 }
 
 local ANY_FUNCTION = "a schedule is a function of the step: any of yours is one"
@@ -200,6 +262,13 @@ words.nn = {
   FeedForward = "it is nn.mlp", ffn = "it is nn.mlp", identity = "it is nn.chain {}",
   StochasticGradient = "it is pf.optim.sgd, and a loop", MeanPool = "it is nn.pool",
   utils = "clipping is an option: opt:step { clip = 1 }",
+  Concat = "it is pf.concat, in a layer of one's own",
+  JoinTable = "it is pf.concat, in a layer of one's own",
+  CAddTable = "it is nn.residual, or nn.branches", ParallelTable = "it is nn.branches",
+  gModule = OF_THEM,
+  Transpose = "it is t:transpose", Squeeze = "it is t:squeeze", Select = "it is t:slice",
+  leaky_relu = ACTIVATION, softplus = ACTIVATION, mish = ACTIVATION,
+  init = "layers begin with weights of their own; of a tensor it is t:copy_(pf.randn(t:shape()))",
   parallel = "threads share the work of one model: pf.open { threads = 2 }",
 }
 
@@ -266,6 +335,15 @@ words.globals = {
   min = "it is math.min, or t:min()", sum = "it is t:sum()", dir = "?x lists what x has",
   list = "it is a table: { 1, 2, 3 }", dict = "it is a table: { a = 1 }", exec = "it is load",
   isinstance = "it is pf.kind(x)", enumerate = "it is ipairs", input = "it is io.read()",
+  help = "a prompt says it: ?pf.matmul", sorted = "it is pf.sorted(t), or table.sort",
+  zip = "it is for i = 1, #t do ... end", map = "it is for i = 1, #t do ... end",
+  open = "it is io.open",
+  tqdm = "it is for i = 1, n do ... end", random = "it is math.random, or pf.rand",
+  time = "it is pf.clock(), or os.time()", sys = "pf.exit ends a script, and arg has its words",
+  json = "it is pf.json", plt = "performer report draws a run", xlua = "it is print, or io.write",
+  paths = "it is io and os, Lua's own", image = "it is pf.npy.load, of arrays",
+  class = "it is pf.nn.module, or a table with a metatable", lapp = "its words are arg, Lua's list",
+  import = "it is require", cmd = "its words are arg, Lua's list", bool = "it is x ~= nil",
 }
 
 -- ---- options ----
@@ -344,6 +422,7 @@ words.options = {
 words.notes = {
   device = CPU, requires_grad = "mark the tensor: t:requires_grad()",
   amsgrad = "there is none of it here",
+  learning_rate_decay = "rates are said to opt:step { lr = ... }, by a pf.schedule",
   shuffle = "data:batches shuffles by its seed",
   num_workers = "batches are made as they are asked for",
   drop_last = "the last batch may be smaller",
@@ -369,7 +448,9 @@ local function spelled(list)
   local by_plain = {}
   for word, meant in pairs(list) do by_plain[plain(word)] = meant end
   return setmetatable(list, { __index = function(_, word)
-    return type(word) == "string" and by_plain[plain(word)] or nil
+    if type(word) ~= "string" then return nil end
+    if list == words.tensor and word:find "[:,]" then return RANGE end
+    return by_plain[plain(word)]
   end })
 end
 

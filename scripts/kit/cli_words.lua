@@ -10,8 +10,13 @@ local cli_words = {}
 local CPU = "everything runs on the CPU"
 local FLOATS = "numbers are float32"
 local SAMPLING = "there is none; --temperature, --top-k and --top-p shape the sampling"
-local LOG = "every run writes its log (log.jsonl, one JSON object a line) and its picture"
+local LOG = "every run writes its log (log.jsonl, and log.csv as a table) and its picture; "
+  .. "train --tensorboard writes events too"
 local MAPPED = "weights are read as they are needed"
+local CACHE = "what is read of a prompt is kept by nobody: --prompts FILE reads many in one run"
+local QUIET = "the text alone goes to stdout, all else to stderr"
+local NO_GRAMMAR = "there is none: --stop TEXT ends a text, a script can choose ids by itself"
+local SHELL = "it is the shell's: $'a line\\n' has a line's end"
 local CHAT = "models go on writing: there is no chat"
 
 -- Words without dashes in front, with dashes inside; of several options the one that the command
@@ -84,6 +89,17 @@ cli_words.options = {
   ["num-predict"] = { "tokens" }, length = { "tokens" }, temp = { "temperature" },
   ["num-samples"] = { "count" }, ["n-samples"] = { "count" },
   ["num-return-sequences"] = { "count" }, ["repeat-penalty"] = { "repetition-penalty" },
+  predict = { "tokens" }, ["repeat-last-n"] = { "repetition-penalty" },
+  ["presence-penalty"] = { "repetition-penalty" }, ["penalize-nl"] = { "repetition-penalty" },
+  greedy = { "temperature", say = "--temperature 0" },
+  ["do-sample"] = { "temperature", say = "--temperature 0 is greedy" },
+  ["no-sample"] = { "temperature", say = "--temperature 0" }, outfile = { "out" },
+  ["eval-only"] = { "resume", say = "performer eval RUN FILE" },
+  ["samples-per-prompt"] = { "count" },
+  ["decay-lr"] = { "schedule", say = "--schedule constant, where the rate is to stay" },
+  ["lr-decay"] = { "schedule" },
+  lora = { "adapters", say = "performer train --init RUN --adapters RANK" },
+  ["lora-r"] = { "adapters" }, ["lora-rank"] = { "adapters" }, hf = { "checkpoint" },
   r = { "stop" }, ["reverse-prompt"] = { "stop" }, ["stop-sequence"] = { "stop" },
   ["stop-sequences"] = { "stop" }, eos = { "stop" }, ["prompt-file"] = { "prompts" },
 }
@@ -98,6 +114,26 @@ cli_words.notes = {
   ["report-to"] = LOG, tensorboard = LOG, ["no-mmap"] = MAPPED, mlock = MAPPED, cnv = CHAT,
   conversation = CHAT, chat = CHAT, ["num-workers"] = "batches are made as they are asked for",
   causal = "models are causal where --bidirectional is not said",
+  tokenizer = "text is read byte by byte, proteins letter by letter; --init takes another's",
+  ["meta-vocab-size"] = "the tokenizer says it",
+  ["no-compile"] = "nothing is compiled: a run begins at once",
+  ["wandb-project"] = LOG, ["wandb-run-name"] = LOG, ["log-disable"] = QUIET, v = QUIET,
+  verbose = QUIET,
+  ["verbose-prompt"] = QUIET, ["no-display-prompt"] = QUIET, color = QUIET,
+  typical = SAMPLING, tfs = SAMPLING, ["dynatemp-range"] = SAMPLING, samplers = SAMPLING,
+  ["logit-bias"] = SAMPLING, ["mirostat-lr"] = SAMPLING, ["mirostat-ent"] = SAMPLING,
+  xtc = SAMPLING,
+  ["ignore-eos"] = "a text ends after --tokens, or at --stop TEXT alone", grammar = NO_GRAMMAR,
+  ["json-schema"] = NO_GRAMMAR, ["grammar-file"] = NO_GRAMMAR, i = CHAT, interactive = CHAT,
+  ["interactive-first"] = CHAT, sys = CHAT, ["system-prompt"] = CHAT, ["chat-template"] = CHAT,
+  ["in-prefix"] = CHAT, ["flash-attn"] = "attention is the model's own",
+  fa = "attention is the model's own",
+  ["rope-freq-base"] = "positions are the model's own",
+  ["rope-scaling"] = "positions are the model's own",
+  numa = CPU, ["split-mode"] = CPU, ["tensor-split"] = CPU, ["main-gpu"] = CPU,
+  embedding = "it is performer embed",
+  ["prompt-cache"] = CACHE, keep = "what a stream remembers has one size, whatever it has read",
+  e = SHELL, escape = SHELL, lora = "a run has its adapters: performer train --init RUN --adapters 8",
   overwrite = "a run is not written over: choose another --out",
   force = "a run is not written over: choose another --out",
   config = "settings are options; an architecture of one's own is --model FILE.lua",
