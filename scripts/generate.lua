@@ -38,6 +38,20 @@ local ROWS = {
 }
 cli.place(ROWS, { "checkpoint", "run" }, { "prompt", "prompt" })
 
+--- A prompt is a text: what elsewhere names a file is told so.
+local function check_prompt(prompt)
+  if prompt == "-" then
+    cli.fail(2, "generate: '-' would be a prompt of one letter; --prompts - reads prompts from the "
+      .. "standard input, one a line")
+  end
+  local file = prompt:find "^[%w_./-]+%.%w+$" and io.open(prompt)
+  if file then
+    file:close()
+    cli.say("generate: '%s' is taken for the text itself; --prompts %s reads the prompts in that "
+      .. "file, one a line", prompt, prompt)
+  end
+end
+
 local function check(options, given)
   saved.check_run("generate", options)
   if not options.checkpoint then
@@ -49,6 +63,7 @@ local function check(options, given)
   if given.prompt and given.prompts then
     cli.fail(2, "generate: give --prompt or --prompts, not both")
   end
+  check_prompt(options.prompt)
   if options.top_p > 1 or options.top_p == 0 then
     cli.fail(2, "generate: --top-p must be above 0 and at most 1")
   end

@@ -37,6 +37,19 @@ describe("generate", function()
     assert.is_nil(greedy:find("seed", 1, true))
   end)
 
+  it("takes a prompt for the text itself, and says so of a file's name", function()
+    local code, _, err = performer(("generate %s - --tokens 4 --threads 1"):format(book))
+    assert.equal(2, code)
+    assert.matches("%-%-prompts %- reads prompts from the standard input", err)
+    local file = path "t.txt"
+    local out, told = good(("generate %s %s --tokens 4 --threads 1"):format(book, file))
+    assert.equal(file, out:sub(1, #file))
+    assert.is_truthy(told:find("--prompts " .. file .. " reads the prompts in that file", 1, true))
+    out, told = good(("generate %s 'no.file' --tokens 4 --threads 1"):format(book))
+    assert.equal("no.file", out:sub(1, 7))
+    assert.is_nil(told:find "reads the prompts")
+  end)
+
   it("goes on from each line of a file, or of the standard input", function()
     support.write(path "prompts.txt", "the river\r\n\n  stone\nold")
     local list = records((write(("--prompts %s --count 2 --tokens 12 --seed 30 --json"):format(
