@@ -101,7 +101,7 @@ end
 
 --- The curves of a run over an axis, both in one colour: held out drawn out, training dashed.
 local function series_of(run, x, colour, with_training)
-  local valid = curves.points(run.records, x, "valid_loss")
+  local valid = curves.held_out(run, x)
   local list = { { name = run.name .. ", held out", points = curves.thin(valid, 200), marks = true,
                    colour = colour } }
   local train = with_training and curves.points(run.records, x, "smoothed") or {}

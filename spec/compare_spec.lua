@@ -132,6 +132,22 @@ describe("compare", function()
     end
   end)
 
+  it("draws the loss that a run ended with, where none was taken in passing", function()
+    local ended = copy(book, "ended")
+    local log = support.read(book .. "/log.jsonl"):gsub("[^\n]+", function(line)
+      return line:find '"final"' and line or line:gsub('"valid_loss":[^,]*,', "")
+    end)
+    support.write(ended .. "/log.jsonl", log)
+    for _, by in ipairs { "steps", "tokens", "seconds" } do
+      good(("compare %s --out %s --by %s"):format(ended, path "c.svg", by))
+      local picture = support.read(path "c.svg")
+      assert.is_truthy(picture:find(">ended, held out</text>", 1, true))
+      assert.equal(1 + 1, select(2, picture:gsub("<circle", "")))
+    end
+    good(("report %s --out %s"):format(ended, path "r.html"))
+    assert.matches("Held out: from [%d.]+ at step 40", support.read(path "r.html"))
+  end)
+
   it("tells folders of one name apart, and shows many beside each other", function()
     support.shell(("mkdir -p %s %s"):format(path "a", path "b"))
     local first, second = copy(book, "a/run"), copy(book, "b/run")

@@ -31,4 +31,16 @@ function curves.points(records, x, y)
   return points
 end
 
+--- The held-out losses of a run over field x: those in passing, and the one that it ended with where
+--- its last step has none.
+function curves.held_out(run, x)
+  local points = curves.points(run.records, x, "valid_loss")
+  local last, final = run.records[#run.records], run.final
+  if last and final and last.step == final.step and not last.valid_loss then
+    local record = setmetatable({ valid_loss = final.valid_loss }, { __index = last })
+    table.move(curves.points({ record }, x, "valid_loss"), 1, 1, #points + 1, points)
+  end
+  return points
+end
+
 return curves

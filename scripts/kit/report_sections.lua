@@ -42,7 +42,7 @@ end
 
 function sections.curves(run)
   local train = curves.points(run.records, "step", "smoothed")
-  local valid = curves.points(run.records, "step", "valid_loss")
+  local valid = curves.held_out(run, "step")
   local last = run.records[#run.records].step
   local series = { { name = "training, running mean of about 20 steps",
                      points = curves.thin(curves.settled(train), 600) } }
