@@ -171,5 +171,26 @@ describe("the site", function()
     assert.equal("performer-h.html#pf_engine_open", found.pf_engine_open)
     assert.equal("command-train.html#--sliced", found["--sliced"])
     assert.equal("lua-tensors.html#pf.zeros", found["pf.zeros"])
+    local told = support.read(out .. "/words.html")
+    for word, meant in pairs { clone = "t:detach", ["--n-predict"] = "--tokens", len = "#t" } do
+      assert.is_truthy(told:find(("<code>%s</code></td>"):format(word), 1, true), word)
+      assert.is_truthy(told:find(meant, 1, true))
+    end
+  end)
+
+  it("marks what was looked for, and no part of an escaped letter", function()
+    if support.shell "command -v node" ~= 0 then return pending "node is not here" end
+    support.write(out .. "/mark.js", [[
+      const node = () => new Proxy(function () {}, { apply: () => "", set: () => true,
+        get: (t, name) => name === "value" ? "lt <b" : node() });
+      global.document = { getElementById: node, querySelector: node, addEventListener() {} };
+      global.location = { search: "" };
+      global.SECTIONS = [];
+      const text = require("fs").readFileSync(process.argv[2], "utf8");
+      const show = "console.log(excerpt('a lt <b> & amp', ['lt', '<b', '&']))";
+      new Function(text + "\n" + show)();]])
+    local code, told, err = support.shell(("node %s/mark.js .ci/site/search.js"):format(out))
+    assert.equal(0, code, err)
+    assert.equal("a <mark>lt</mark> <mark>&lt;b</mark>&gt; <mark>&amp;</mark> amp\n", told)
   end)
 end)

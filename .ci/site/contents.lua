@@ -1,6 +1,7 @@
 -- contents.lua - what the site has, group by group, and of what each page is made. Kinds: markdown
 -- (a file), parts (a file cut at its headings; the first `keep` stay together), program (an
--- example: its comments are the text), header (a C header), commands (a page for each).
+-- example: its comments are the text), header (a C header), commands (a page for each), words (of
+-- other libraries and programs).
 return {
   { title = "Start",
     { kind = "parts", "README.md", file = "index", title = "Performer", keep = 3 },
@@ -52,7 +53,9 @@ return {
     { kind = "program", "examples/15_duplication.lua", file = "duplication.html",
       title = "Found by hashes" },
     { kind = "markdown", "examples/paper/README.md", file = "paper.html" } },
-  { title = "Lua", { kind = "parts", "bindings/README.md", file = "lua", keep = 1 } },
+  { title = "Lua",
+    { kind = "parts", "bindings/README.md", file = "lua", keep = 1 },
+    { kind = "words", "bindings/performer/words.lua", file = "words.html" } },
   { title = "Commands", { kind = "commands" } },
   { title = "C",
     { kind = "header", "engine/include/performer.h" },

@@ -38,8 +38,9 @@ function excerpt(text, words) {
   const at = Math.max(0, text.toLowerCase().indexOf(words[0]));
   const from = Math.max(0, at - 60);
   const piece = (from > 0 ? "… " : "") + text.slice(from, from + 220);
-  const marks = words.map((w) => escaped(w).replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|");
-  return escaped(piece).replace(new RegExp(marks, "gi"), "<mark>$&</mark>");
+  const marks = words.map((w) => w.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|");
+  return piece.split(new RegExp(`(${marks})`, "gi")).map((part, i) => // every second one is a word
+    i % 2 ? `<mark>${escaped(part)}</mark>` : escaped(part)).join("");
 }
 
 function show() {

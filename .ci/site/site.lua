@@ -18,6 +18,7 @@ local highlight = require "highlight"
 local json = require("performer.core").json
 local literate = require "literate"
 local markdown = require "markdown"
+local words_page = require "words_page"
 
 local OUT = arg[1] or root .. "build/docs"
 local SOURCES = { lua = "lua", c = "c", h = "c", hpp = "cpp", cpp = "cpp", html = "html",
@@ -126,6 +127,10 @@ function make.commands(_, group)
     add(("command-%s.html"):format(command.name), command_page(command),
         ("scripts/%s.lua"):format(command.name), group)
   end
+end
+
+function make.words(entry, group)
+  add(entry.file, words_page(), entry[1], group)
 end
 
 --- A file of the repository that a page points to, to be read as it is.

@@ -31,8 +31,8 @@ function curves.points(records, x, y)
   return points
 end
 
---- The held-out losses of a run over field x: those in passing, and the one that it ended with where
---- its last step has none.
+--- The held-out losses of a run over field x: those in passing, and the one that it ended with
+--- where its last step has none.
 function curves.held_out(run, x)
   local points = curves.points(run.records, x, "valid_loss")
   local last, final = run.records[#run.records], run.final
