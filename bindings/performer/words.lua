@@ -24,6 +24,7 @@ local DIAGONAL = "it is (t * pf.eye(#t)):sum(2)"
 local SPREAD = "it is pf.unsqueeze and pf.expand"
 local OF_THEM = "it is said by a layer of one's own: nn.module { forward = f }"
 local RANGE = "it is t[{ {1, 2}, 1 }], where {} is all of a dimension; positions count from 1"
+local BUSTED = "a spec is run by busted: lua5.4 $(command -v busted) FILE"
 local CLOCK = "it is pf.clock()"
 local BOTH_DTYPES = "there are two: \"f32\" and \"i32\""
 local NO_RECURRENCE = "there is none; what goes on token by token is nn.performer with its m:stream"
@@ -343,7 +344,7 @@ words.globals = {
   json = "it is pf.json", plt = "performer report draws a run", xlua = "it is print, or io.write",
   paths = "it is io and os, Lua's own", image = "it is pf.npy.load, of arrays",
   class = "it is pf.nn.module, or a table with a metatable", lapp = "its words are arg, Lua's list",
-  import = "it is require", cmd = "its words are arg, Lua's list", bool = "it is x ~= nil",
+  describe = BUSTED, it = BUSTED, import = "it is require", cmd = "its words are arg, Lua's list", bool = "it is x ~= nil",
 }
 
 -- ---- options ----
