@@ -40,6 +40,8 @@ describe("the prompt", function()
         ["nil"] = "nil", ["x = 5"] = "", ["(function() end)()"] = "", ["-- nothing"] = "",
         ["5 -- five"] = "5", [""] = "", ["   "] = "", ["spec_none"] = "nil",
         ["math.type(3)"] = '"integer"', ["#'\u{e9}'"] = "2",
+        ["x = 5; x"] = "5", ["local x = 6; x + 1, ';'"] = '7  ";"', ["x = 5; y = 6; y, x"] = "6  5",
+        ["x = 5;"] = "",
       } do assert.equal(expected, output(text), text) end
     end)
 
@@ -108,6 +110,7 @@ not loss:alive()]])
       assert.equal("{ 1, 2 }", output "{ 1,\n2 }")
       assert.equal("4", output "x =\n4\nx")
       assert.equal("4", output "local x =\n4\nx")
+      assert.equal("9", output "do x = 1; y\n= 9 end\ny")
     end)
 
     it("an empty one leaves it, unless more is pasted", function()

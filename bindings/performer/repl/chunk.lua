@@ -147,6 +147,16 @@ local function clearer(text, of_expression, of_statement)
   return is_none and not is_other and of_expression or of_statement
 end
 
+--- "x = 1; x" as a statement that gives the value of what stands behind its last semicolon.
+local function value_behind(text)
+  local words = chunk.words(text)
+  for i = #words - 1, 1, -1 do
+    local at = words[i].text == ";" and words[i].from
+    local rest = at and text:sub(at + 1)
+    if at then return not rest:find "\n" and text:sub(1, at) .. " return " .. rest or nil end
+  end
+end
+
 --- The function that a text is, in the environment, and { names, closing }; or nil, what is wrong,
 --- and whether more of it would help.
 function chunk.compile(text, name, environment)
@@ -154,6 +164,10 @@ function chunk.compile(text, name, environment)
   local expression, of_expression = load("return " .. text, name, "t", environment)
   if expression then return expression, { names = {}, closing = {} } end
   local statement, of_statement = load(text, name, "t", environment)
+  local valued = not statement and value_behind(text)
+  if valued and load(valued, name, "t", environment) then
+    text, statement = valued, true
+  end
   if statement then
     local opened, found = chunk.open_locals(text)
     statement = load(opened, name, "t", environment)
