@@ -73,6 +73,8 @@ describe("the program's way in", function()
         assert.equal(told, first:sub(-#told), first)
       end
     end
+    support.write(file, "a @ b \5 =") -- no text of anybody's
+    assert.matches("near '@'\n$", select(3, support.performer(file)))
     os.remove(file)
   end)
 

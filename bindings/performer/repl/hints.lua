@@ -116,14 +116,14 @@ local GRAMMAR = {
   { "^auto%s", "it is local x = 1" }, { "^const%s", "it is local x = 1" },
   { "%f[%w_]lambda[%s:]", "it is function(x) return x end" },
   { "[%w_%]]%s*[+*/-]=", "it is x = x + 1" },
-  { "%+%+", "it is x = x + 1" },
+  { "[%w_%]]%+%+", "it is x = x + 1" },
   { "!=", "it is a ~= b" },
   { "&&", "it is a and b" },
   { "||", "it is a or b" },
   { "%sis%s", "it is x == nil, or x ~= nil" },
-  { "@", "it is a:matmul(b)" },
-  { "%*%*", "it is x ^ y" },
-  { "%?", "it is a and b or c" },
+  { "[%w_%)%]]%s?@%s?[%w_(]", "it is a:matmul(b)" },
+  { "[%w_%)%]]%s?%*%*%s?[%w_(-]", "it is x ^ y" },
+  { "[%w_%)%]]%s?%?%s?[%w_(].*:", "it is a and b or c" },
   { "%sif%s.*%selse%s", "it is a and b or c" },
   { "^#", "a comment begins with --" }, { "^//", "a comment begins with --" },
   { "^!", "it is os.execute(command)" },
@@ -179,6 +179,7 @@ function hints.of_script(message, text)
       or "; it is local nn = require(\"performer\").nn")
   end
   local line = line_of(text, file, tonumber(n))
+  if line:find "[%z\1-\8\14-\31\127]" then return message end -- no text of anybody's
   if told:find " near " then return message .. hints.of_text(line, true) end
   return message .. (of_global(told, line, _G) or of_values(told) or "")
 end
