@@ -48,8 +48,8 @@ local PARTS = {
 return function()
   local parts = { "# Words from elsewhere",
                   "What PyTorch, JAX, Torch7, Keras, nanoGPT and llama.cpp call things, and what "
-                    .. "is meant by it here. Who types such a word is told the same; it is found in "
-                    .. "any spelling, as `zero_grad` and `zeroGrad`." }
+                    .. "is meant by it here. Who types such a word is told the same; it is found "
+                    .. "in any spelling, as `zero_grad` and `zeroGrad`." }
   for _, part in ipairs(PARTS) do
     parts[#parts + 1] = ("## %s\n\n%s"):format(part[1], rows_of(part[2]))
   end

@@ -344,7 +344,8 @@ words.globals = {
   json = "it is pf.json", plt = "performer report draws a run", xlua = "it is print, or io.write",
   paths = "it is io and os, Lua's own", image = "it is pf.npy.load, of arrays",
   class = "it is pf.nn.module, or a table with a metatable", lapp = "its words are arg, Lua's list",
-  describe = BUSTED, it = BUSTED, import = "it is require", cmd = "its words are arg, Lua's list", bool = "it is x ~= nil",
+  describe = BUSTED, it = BUSTED,
+  import = "it is require", cmd = "its words are arg, Lua's list", bool = "it is x ~= nil",
 }
 
 -- ---- options ----
