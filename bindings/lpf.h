@@ -182,7 +182,8 @@ void lpf_check_options(lua_State *L, int index, const char *const *allowed, cons
 /* What a message says behind the unknown name `word` where there are `names`: what is meant by it,
  * as words.lua knows other libraries, or the nearest, or "". The text stands on the stack. */
 const char *lpf_hint(lua_State *L, const char *word, const char *const *names, int n);
-#define LPF_HINT "performer.hint" /* in the registry: function(word, names) -> text */
+#define LPF_HINT_CHOICE "performer.hint_choice" /* in the registry: function(message) -> message */
+#define LPF_HINT        "performer.hint"        /* in the registry: function(word, names) -> text */
 /* No text of these holds a zero byte, where C would take its beginning for the whole. */
 const char *lpf_check_text(lua_State *L, int index, const char *where, const char *what);
 double lpf_check_number(lua_State *L, int index, const char *where, const char *what);

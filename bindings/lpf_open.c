@@ -197,10 +197,12 @@ static int core_set_words(lua_State *L) {
     return 0;
 }
 
-/* set_hint(function): what lpf_hint asks. */
+/* set_hint(function, function): what lpf_hint asks, and lpf_result of a wrong choice. */
 static int core_set_hint(lua_State *L) {
     luaL_checktype(L, 1, LUA_TFUNCTION);
-    lua_settop(L, 1);
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_settop(L, 2);
+    lua_setfield(L, LUA_REGISTRYINDEX, LPF_HINT_CHOICE);
     lua_setfield(L, LUA_REGISTRYINDEX, LPF_HINT);
     return 0;
 }

@@ -240,6 +240,20 @@ static void name_layer(lua_State *L) {
     if (status != PF_EHOST) lpf_remember(L, status);
 }
 
+/* The message on top, of a choice that there is none of, with what is meant by it elsewhere. */
+static void hint_choice(lua_State *L) {
+    if (!strstr(lua_tostring(L, -1), " must be one of ")) return;
+    if (lua_getfield(L, LUA_REGISTRYINDEX, LPF_HINT_CHOICE) != LUA_TFUNCTION) {
+        lua_pop(L, 1);
+        return;
+    }
+    lua_pushvalue(L, -2);
+    if (lua_pcall(L, 1, 1, 0) == LUA_OK && lua_isstring(L, -1))
+        lua_replace(L, -2);
+    else
+        lua_pop(L, 1);
+}
+
 int lpf_result(lua_State *L, int status) {
     if (status >= 0) return status;
     luaL_checkstack(L, 8, "error");
@@ -259,6 +273,7 @@ int lpf_result(lua_State *L, int status) {
     if (status == PF_ECANCEL && !bound) atomic_store(&lpf_cancel, 0); /* a script can clean up */
     const char *message = pf_last_error_from(1);
     lua_pushstring(L, message[0] ? message : pf_status_text(status));
+    hint_choice(L);
     return lpf_raise_as(L, status);
 }
 

@@ -59,7 +59,8 @@ static int find_advice(lua_State *L) {
  * not known. source: the script, where no file has it, or NULL. */
 static void advise(lua_State *L, const char *source) {
     const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
-    if (!strstr(text, "attempt to ") && !strstr(text, " near ") && !strstr(text, " not found:"))
+    if (!strstr(text, "attempt to ") && !strstr(text, " near ") && !strstr(text, " not found:") &&
+        !strstr(text, "number expected, got "))
         return;
     lua_pushcfunction(L, find_advice);
     lua_pushvalue(L, -2);

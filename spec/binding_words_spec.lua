@@ -187,6 +187,17 @@ describe("what others give without a word", function()
     local x = pf.ones(2, 3)
     assert.raises("size: say of which dimension, as t:size%(1%); t:shape%(%) has all",
       function() return x:size() end)
+    local options = { vocab = 4, dim = 4, heads = 1 }
+    for option, told in pf.sorted { -- as on the command line
+      attention = { "flash", "it is 'exact'" }, positions = { "rope", "it is 'rotary'" },
+      act = { "swish", "it is 'silu'" },
+      norm = { "layernrom", "%(did you mean 'layernorm'%?%)" },
+    } do
+      options[option] = told[1]
+      assert.raises(("%s' must be one of .* got '%s';? ?%s$"):format(option, told[1], told[2]),
+        function() return nn.performer(options) end)
+      options[option] = nil
+    end
     assert.raises("arange: takes n alone, .* pf.linspace",
       function() return pf.arange(0, 10, 2) end)
     assert.raises("no method ':, 0'; it is t%[{ {1, 2}, 1 }%]", function() return x[":, 0"] end)

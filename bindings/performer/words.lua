@@ -4,6 +4,7 @@
 --
 -- What must hold (spec/binding_words_spec.lua): a word is no name of ours, and what it points to
 -- is one.
+local choices = require "performer.choices"
 local core = require "performer.core"
 
 local words = {}
@@ -189,6 +190,9 @@ words.module = {
   to = CPU, cpu = CPU, cuda = CPU, half = "numbers are float32", float = "numbers are float32",
   double = "numbers are float32", compile = "not needed; an optimizer is pf.optim.adamw(m)",
   numel = "it is m:count", num_params = "it is m:count",
+  load = "it is pf.weights.load(m, path)", config = "it is m:tree", size = "it is m:count",
+  grads = "it is t:grad(), of each of m:parameters()",
+  is_training = "training is said at the call: m(x, { training = true })", device = CPU,
   clear_state = "not needed: outputs are freed with their tape",
   clone = "pf.nn.build(m:tree()) is one alike; m:tensors, and t:copy_, fill it",
   share = "give both one layer, or one tensor",
@@ -208,6 +212,7 @@ words.optimizer = {
   lr = "it is said to opt:step { lr = ... }", learning_rate = "it is said to opt:step { lr = ... }",
   apply_gradients = "it is opt:step", minimize = "it is tape:backward(loss), then opt:step",
   update = "it is opt:step", init = "not needed: pf.optim.adamw(model) has made it",
+  set_lr = "it is said to opt:step { lr = ... }",
   state_dict = "it is pf.checkpoint.save(dir, { model = m, optimizer = opt })",
   load_state_dict = "it is pf.checkpoint.load(dir, { model = m, optimizer = opt })",
 }
@@ -285,6 +290,7 @@ words.tokenizer = {
   bytes = "it is pf.tokenizer.byte", bpe = "it is pf.tokenizer.llama2c",
   sentencepiece = "it is pf.tokenizer.llama2c", fasta = "it is pf.tokenizer.protein",
   amino = "it is pf.tokenizer.protein",
+  from_pretrained = "it is pf.tokenizer.llama2c", tiktoken = "it is pf.tokenizer.byte",
 }
 words.kernel = {
   favor = "it is pf.kernel.softmax", performer = "it is pf.kernel.softmax",
@@ -318,6 +324,9 @@ words.dataset = {
   shuffle = "data:batches shuffles by its seed", loader = "it is data:batches",
   size = "it is data:info().rows", vocab = "it is data:tokenizer():size()",
   vocab_size = "it is data:tokenizer():size()",
+  next = "it is data:batch { size = 2 }, or data:batches", get = "it is data:batch { size = 2 }",
+  encode = "it is data:tokenizer():encode(text)", decode = "it is data:tokenizer():decode(ids)",
+  split = "it is said to data:batches, by its option split",
 }
 
 -- ---- at a prompt ----
@@ -344,7 +353,8 @@ words.globals = {
   json = "it is pf.json", plt = "performer report draws a run", xlua = "it is print, or io.write",
   paths = "it is io and os, Lua's own", image = "it is pf.npy.load, of arrays",
   class = "it is pf.nn.module, or a table with a metatable", lapp = "its words are arg, Lua's list",
-  describe = BUSTED, it = BUSTED,
+  describe = BUSTED, it = BUSTED, unpack = "it is table.unpack", loadstring = "it is load",
+  bit = "it is x & y, x | y, x ~ y, x << n", jit = "this is Lua 5.4", ffi = "this is Lua 5.4",
   import = "it is require", cmd = "its words are arg, Lua's list", bool = "it is x ~= nil",
 }
 
@@ -478,7 +488,7 @@ function words.hint(word, names)
   return near and (" (did you mean '%s'?)"):format(near) or ""
 end
 
-core.set_hint(words.hint)
+core.set_hint(words.hint, choices.told)
 for class, list in pairs { tensor = words.tensor, module = words.module, tape = words.tape,
                            optimizer = words.optimizer, stream = words.stream,
                            data = words.dataset } do

@@ -76,6 +76,10 @@ local function of_values(message)
   if message:find "attempt to add a 'string'" or message:find "attempt to add a .* 'string'" then
     return "; texts are joined by .."
   end
+  if message:find "number expected, got performer.tensor" then
+    return "; t:item() is the number of a tensor with one"
+  end
+  if message:find "nil value %(field 'getn'%)" then return "; it is #t" end
   if message:find "attempt to concatenate a performer.tensor" then
     return "; it is tostring(t), or t:item() of one number"
   end
