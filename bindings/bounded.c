@@ -1,9 +1,12 @@
 /* bounded.c - see bounded.h: the allocator, the hook, and what ends a script. */
 #include "bounded.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "bounded_stack.h"
 
 enum {
     PAY_AT = 1024,     /* units that are counted before the engine hears of them */
@@ -33,6 +36,7 @@ struct bounded {
     const void **texts; /* a stranger's that are longer than LONG */
     int n_texts, room;
     int longest[LENGTHS]; /* how many of them by their length: the next has twice that */
+    wide_blocks wide;     /* a stranger's */
     int closing;          /* coroutines, one in the other */
     uintptr_t stack;   /* where the C stack stood when the host called, without what is its own */
     uintptr_t host;    /* where it stood when the host's function was called; 0: in none */
@@ -293,6 +297,10 @@ void bounded_format(lua_State *L) {
         luaL_error(L, "a format of more than 65536 bytes in a sandbox");
 }
 
+int bounded_values(lua_State *L) {
+    return bounded_is_stranger(bounded_of(L)) ? BOUNDED_VALUES : INT_MAX - 1;
+}
+
 bool bounded_note(lua_State *L, int status) {
     bounded *b = bounded_of(L);
     if (!b) return false;
@@ -322,10 +330,14 @@ static void *refuse(bounded *b, const void *block, size_t bytes, const char *why
 }
 
 /* NULL where a stranger's state may hold `bytes` in place of `old`. */
-static const char *too_large(const bounded *b, size_t old, size_t bytes, bool is_text) {
+static const char *too_large(const bounded *b, const void *block, size_t old, size_t bytes,
+                             bool is_text) {
     if (!bounded_is_stranger(b)) return NULL;
     if (is_text && bytes > BOUNDED_TEXT + 64)
         return "out of memory: a text of more than 4 MB in a sandbox";
+    if (!is_text && wide_stack(&b->wide, block, old, bytes))
+        return "out of memory: a stack of more than 20480 values in a sandbox (does a function "
+               "call itself for ever?)";
     if (b->held - old + bytes > BOUNDED_LUA)
         return "out of memory: more than 64 MB of Lua's own objects in a sandbox";
     return NULL;
@@ -380,7 +392,7 @@ void *bounded_resize(void *ud, void *block, size_t old, size_t bytes) {
     const bool is_text = !block && old == LUA_TSTRING;
     if (!block) old = 0; /* then it is a kind of object, no length */
     const bool is_long = is_text && bytes > LONG && bounded_is_stranger(b);
-    const char *why = bytes > old ? too_large(b, old, bytes, is_text) : NULL;
+    const char *why = bytes > old ? too_large(b, block, old, bytes, is_text) : NULL;
     if (why) return refuse(b, block, bytes, why);
     if (is_long && !room_for_text(b)) return refuse(b, block, bytes, pf_last_error());
     if (block && bytes == 0 && old > LONG) forget_text(b, block, old);
@@ -389,6 +401,7 @@ void *bounded_resize(void *ud, void *block, size_t old, size_t bytes) {
     const int before = pace(b);
     count_block(b, old, bytes);
     if (is_long) note_text(b, moved, bytes);
+    if (!is_text && bounded_is_stranger(b)) wide_note(&b->wide, asked, old, moved, bytes);
     if (pace(b) != before && b->running) set_pace(b, b->running);
     if (bytes <= old) return moved;
     if (is_refused(b, asked, bytes)) b->refused.bytes = 0;

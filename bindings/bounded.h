@@ -46,6 +46,10 @@ enum {
     /* Of all texts that one call of a function in C reads: each may be the same one again, and a
      * number by its digits. */
     BOUNDED_ARGUMENTS = 32 << 20,
+    /* Values on the stack of one coroutine: a table that is called in place of a table, by __call,
+     * moves all that stand there on by one, without a hook, until the stack is full. */
+    BOUNDED_STACK = 20 << 10,
+    BOUNDED_VALUES = 5000,   /* that one call puts there: few enough to be handed on */
     BOUNDED_JUMPS = 8 << 10, /* and, or, elseif, goto ... in it: the parser's lists are walked */
 };
 
@@ -104,6 +108,8 @@ void bounded_read(lua_State *L);
 /* Pays for the format at 1, whose every letter may be a step; raises where it is longer than a
  * stranger's may be. */
 void bounded_format(lua_State *L);
+/* How many values a call may give that gives as many as it is asked for. */
+int bounded_values(lua_State *L);
 /* A whole collection, in bounded states where finalizers have room; else false, and nothing. */
 bool bounded_collect(lua_State *L);
 /* An engine's status that is about to be raised: a limit's, a cancel's end the script. true: the

@@ -281,6 +281,21 @@ static int string_unpack(lua_State *L) {
     return results;
 }
 
+/* byte(text, from, to), codepoint(text, from, to): a value for each of its bytes, at most. */
+static int values_of(lua_State *L) {
+    size_t n;
+    luaL_checklstring(L, 1, &n);
+    const lua_Integer at = luaL_optinteger(L, 2, 1);
+    lua_Integer to = luaL_optinteger(L, 3, at);
+    const size_t from = first_of(at, n);
+    if (to < 0) to += (lua_Integer)n + 1;
+    if (to > (lua_Integer)n) to = (lua_Integer)n;
+    const uint64_t values = to >= (lua_Integer)from ? (size_t)to - from + 1 : 0;
+    bounded_charge(L, values);
+    if (values > (uint64_t)bounded_values(L)) return luaL_error(L, "string slice too long");
+    return bounded_stock(L);
+}
+
 /* len(text, from, to): its bytes are looked at one by one. */
 static int utf8_len(lua_State *L) {
     size_t n;
@@ -293,8 +308,8 @@ static int utf8_len(lua_State *L) {
     return bounded_stock(L);
 }
 
-const luaL_Reg bounded_string[] = {{"find", string_find},     {"match", string_match},
-                                   {"gmatch", string_gmatch}, {"gsub", string_gsub},
-                                   {"rep", string_rep},       {"pack", string_pack},
-                                   {"unpack", string_unpack}, {NULL, NULL}};
-const luaL_Reg bounded_utf8[] = {{"len", utf8_len}, {NULL, NULL}};
+const luaL_Reg bounded_string[] = {
+    {"find", string_find},     {"match", string_match}, {"gmatch", string_gmatch},
+    {"gsub", string_gsub},     {"rep", string_rep},     {"pack", string_pack},
+    {"unpack", string_unpack}, {"byte", values_of},     {NULL, NULL}};
+const luaL_Reg bounded_utf8[] = {{"len", utf8_len}, {"codepoint", values_of}, {NULL, NULL}};

@@ -123,7 +123,7 @@ static int table_unpack(lua_State *L) {
     const lua_Integer last = luaL_opt(L, luaL_checkinteger, 3, luaL_len(L, 1));
     if (first > last) return 0;
     const lua_Unsigned n = (lua_Unsigned)last - (lua_Unsigned)first;
-    if (n >= (unsigned)INT_MAX || !lua_checkstack(L, (int)n + 1))
+    if (n >= (unsigned)bounded_values(L) || !lua_checkstack(L, (int)n + 1))
         return luaL_error(L, "too many results to unpack");
     for (lua_Integer i = first;; i++) {
         bounded_charge(L, 1);

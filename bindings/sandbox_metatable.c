@@ -61,8 +61,16 @@ static int push_own(lua_State *L, const char *event) {
     return lua_rawget(L, lua_upvalueindex(1));
 }
 
+/* Each of these may look the key at 2 up in some thousand tables, a long text by its bytes, and
+ * come to the next of these: no instruction of the script's runs between them. */
+static void pay(lua_State *L) {
+    const bool text = lua_type(L, 2) == LUA_TSTRING;
+    bounded_charge(L, text ? 1 + lua_rawlen(L, 2) / BOUNDED_BYTES : 1);
+}
+
 static int hidden_newindex(lua_State *L) {
     lua_settop(L, 3);
+    pay(L);
     check_key(L, 2);
     const int kind = push_own(L, "__newindex");
     if (kind == LUA_TNIL) {
@@ -82,6 +90,7 @@ static int hidden_newindex(lua_State *L) {
 
 static int hidden_index(lua_State *L) {
     lua_settop(L, 2);
+    pay(L);
     const int kind = push_own(L, "__index");
     if (kind == LUA_TNIL) return 1;
     if (kind == LUA_TFUNCTION) {
@@ -101,6 +110,7 @@ static int called(lua_State *L, int status, lua_KContext unused) {
 }
 
 static int hidden_call(lua_State *L) {
+    bounded_charge(L, 1);
     if (push_own(L, "__call") == LUA_TNIL) return luaL_error(L, "attempt to call a table value");
     lua_insert(L, 1);
     lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, called);

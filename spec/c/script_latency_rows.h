@@ -47,10 +47,18 @@ static const struct {
     {"next of what was emptied",
      "t = {} for i = 1, 1900000 do t[i] = 0 end for i = 1, 1900000 do t[i] = nil end",
      "local _ = next(t)", 0},
-    {"many arguments", "t = {} for i = 1, 200000 do t[i] = 0 end", "select('#', table.unpack(t))",
-     70},
-    {"many values", "t = {} for i = 1, 200000 do t[i] = 0 end", "local _ = { table.unpack(t) }",
-     70},
+    {"many arguments", "t = {} for i = 1, 5000 do t[i] = 0 end", "select('#', table.unpack(t))", 3},
+    {"many values", "t = {} for i = 1, 5000 do t[i] = 0 end", "local _ = { table.unpack(t) }", 3},
+    {"calls of tables", "m = {} t = setmetatable({}, m) m.__call = t", "pcall(t)", 0},
+    {"calls of tables on a wide stack",
+     "m = {} t = setmetatable({}, m) m.__call = t b = {} for i = 1, 5000 do b[i] = i end "
+     "function g(...) return ... end",
+     "pcall(g, table.unpack(b)) pcall(t)", 0},
+    {"fields of fields",
+     "s = (\"x\"):rep(4000) local m = setmetatable({}, {}) setmetatable({}, m) t = m "
+     "for i = 1, 1900 do t = setmetatable({ [s .. 'a'] = 1 }, { __index = t }) end "
+     "setmetatable(m, { __index = t }) s = s .. 'b'",
+     "local _ = t[s]", 30},
     {"new keys in a large table", "t = {} for i = 1, 500000 do t[i + 0.5] = 1 end", "t[{}] = 1", 0},
     {"tables that fill and go", NULL, "local t = {} for i = 1, 1 << 17 do t[i + 0.5] = 1 end", 70},
     {"a collector of many tables", "t = {} for i = 1, 800000 do t[i] = {} end", "local _ = {}", 0},
@@ -65,15 +73,15 @@ static const struct {
 
     /* ---- functions of texts ---- */
     {"format of what is quoted", "s = (\"\\0\"):rep(1000000)", "pcall(string.format, '%q', s)", 4},
-    {"format of floats", "t = {} for i = 1, 9000 do t[i] = 1e300 end",
-     "pcall(string.format, ('%99.99f'):rep(9000), table.unpack(t))", 17},
+    {"format of floats", "t = {} for i = 1, 4900 do t[i] = 1e300 end",
+     "pcall(string.format, ('%99.99f'):rep(4900), table.unpack(t))", 9},
     {"format of a long text", "s = (\" \"):rep(4000000)",
      "pcall(string.format, s) pcall(string.pack, s) pcall(string.packsize, s) "
      "pcall(string.unpack, s, s)",
      23},
-    {"unpack", "s = (\"b\"):rep(65000)", "pcall(string.unpack, s, s)", 2},
-    {"codepoints", "s = (\"a\"):rep(900000)",
-     "pcall(utf8.codepoint, s, 1, -1) pcall(string.byte, s, 1, -1)", 5},
+    {"unpack", "s = (\"b\"):rep(5000)", "pcall(string.unpack, s, s)", 2},
+    {"codepoints", "s = (\"a\"):rep(5000)",
+     "pcall(utf8.codepoint, s, 1, -1) pcall(string.byte, s, 1, -1)", 1},
     {"an offset", "s, t = (\"\\x80\"):rep(4000000), (\"a\"):rep(4000000)",
      "pcall(utf8.offset, s, -1) pcall(utf8.offset, t, 4000000)", 14},
     {"codes", "s = \"a\" .. (\"\\x80\"):rep(3999999)",
@@ -120,9 +128,9 @@ static const struct {
      "load(s)", 70},
     {"constants of locals", "s = ('local a <const> = 1 '):rep(190) .. ('b=a '):rep(200000)",
      "load(s)", 70},
-    {"jumps", "s = 'return ' .. ('a==b and '):rep(8000) .. 'a'", "load(s)", 70},
+    {"jumps", "s = 'return ' .. ('a==b and '):rep(5000) .. 'a'", "load(s)", 70},
     {"labels",
-     "local g = {} for i = 1, 8000 do g[i] = '::a' .. i .. '::' end s = "
+     "local g = {} for i = 1, 5000 do g[i] = '::a' .. i .. '::' end s = "
      "table.concat(g)",
      "load(s)", 0},
     {"functions", "s = ('f=function() end '):rep(50000)", "load(s)", 70},

@@ -456,6 +456,35 @@ static void test_sandbox(pf_engine *engine) {
     pf_tensor_release(&t);
 }
 
+/* A table that is called in place of itself fills the stack, moving all of it at each step: minutes
+ * within one instruction, if it could be as wide as Lua's. */
+static void test_stack(pf_engine *engine) {
+    const pf_script_options options = {.size = sizeof options, .sandbox = true};
+    const char *const fill[] = {
+        "pcall(t)", "coroutine.wrap(function() pcall(t) end)()",
+        "local function g(...) return ... end g(table.unpack(b)) pcall(t)",
+        "local function f(n) return n > 0 and 1 + f(n - 1) or 0 end f(3000) pcall(t)",
+        "local function f() return 1 + f() end pcall(f)"};
+    for (size_t i = 0; i < sizeof fill / sizeof fill[0]; i++) {
+        pf_script *s = NULL;
+        CHECK_OK(pf_script_open(&s, engine, &options));
+        CHECK_OK(load(s, "b = {} for i = 1, 5000 do b[i] = 97 end b = { table.unpack(b) } "
+                         "assert(#b == 5000) text = string.char(table.unpack(b)) "
+                         "assert(select('#', text:byte(1, -1)) == 5000)"));
+        CHECK_OK(load(s, "assert(select('#', utf8.codepoint(text, 1, -1)) == 5000) b[5001] = 1 "
+                         "assert(not pcall(table.unpack, b) and select('#', ('x'):byte(9, 1)) == 0 "
+                         "and not pcall(string.byte, text .. 'a', 1, -1) "
+                         "and not pcall(utf8.codepoint, text .. 'a', 1, -1)) b[5001] = nil"));
+        CHECK_OK(load(s, "local function f(n) return n > 0 and 1 + f(n - 1) or 0 end f(3000)"));
+        CHECK_OK(load(s, "m = {} t = setmetatable({}, m) m.__call = function() return 1 end "
+                         "assert(t() == 1) m.__call = t"));
+        CHECK_FAILS(PF_ENOMEM, load(s, fill[i]));
+        CHECK(says("a stack of more than 20480 values in a sandbox"));
+        CHECK_OK(load(s, "assert(#b == 5000)"));
+        pf_script_close(&s);
+    }
+}
+
 int main(void) {
     pf_engine *engine = new_engine();
     pf_script *script = new_script(engine, WORK);
@@ -477,6 +506,7 @@ int main(void) {
     test_cancel();
     test_sandbox(engine);
     test_strangers_layer(engine);
+    test_stack(engine);
     pf_engine_close(&engine);
     return CHECK_REPORT();
 }

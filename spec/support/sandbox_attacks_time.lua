@@ -183,7 +183,7 @@ local LONG = {
     while true do select("#", table.unpack(t)) end]] },
   { "arguments without number", "time", [[
     local t = {}
-    for i = 1, 2e5 do t[i] = i end
+    for i = 1, 5e3 do t[i] = i end
     local function f(...) while true do local _ = select(5, ...) end end
     f(table.unpack(t))]] },
   { "sort by an order that is none", "time error", [[
@@ -204,6 +204,26 @@ local LONG = {
   { "names of globals when an error is told", "time", [[
     for i = 1, 1e5 do _G["k" .. i] = function() end end
     while true do pcall(string.rep) end]], { bytes = 64 << 20 } },
+  { "a table that is called in its own place", "memory", [[
+    local mt = {}
+    local t = setmetatable({}, mt)
+    mt.__call = t
+    pcall(t)]] },
+  { "a table that is called in its own place, on a wide stack", "memory", [[
+    local mt, t = {}, {}
+    for i = 1, 5e3 do t[i] = i end
+    local function f(...) return ... end
+    f(table.unpack(t))
+    local c = setmetatable({}, mt)
+    mt.__call = c
+    while true do pcall(c) end]] },
+  { "__index of metatables without an end", "time error", [[
+    local a, b, m = ("x"):rep(4000) .. "a", ("x"):rep(4000) .. "b", {}
+    setmetatable({}, m)
+    local t = m
+    for i = 1, 1900 do t = setmetatable({ [a] = 1 }, { __index = t }) end
+    setmetatable(m, { __index = t })
+    while true do pcall(function() return t[b] end) end]] },
   { "dates", "time error", [[
     local text = ("%c"):rep(1e5)
     while true do os.date(text) end]] },
