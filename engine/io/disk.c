@@ -5,6 +5,7 @@
 #include "disk.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
 enum {
@@ -19,7 +20,7 @@ enum {
         const uint64_t before_ = pf_failures();                                                    \
         do (result) = (call);                                                                      \
         while ((result) == -EINTR && ++tries_ < INTERRUPTS);                                       \
-        pf_disk_said((result), before_);                                                           \
+        (result) = (__typeof__(result))pf_disk_said((result), before_);                            \
     } while (0)
 
 /* ---- which disk ---- */
@@ -100,6 +101,7 @@ int pf_disk_close(pf_file *file) {
     if (!io) return PF_OK;
     int result = io->close(io->context, file->handle);
     *file = (pf_file){0};
+    if (result < -INT_MAX) return -EIO; /* what was said before this stays */
     return result == -EINTR ? PF_OK : result;
 }
 
@@ -157,8 +159,7 @@ int pf_disk_list(pf_engine *engine, const char *path, pf_entry_fn each, void *to
     if (!io->list) return -ENOSYS;
     const uint64_t before = pf_failures();
     result = io->list(io->context, path, each, to);
-    pf_disk_said(result, before);
-    return result;
+    return (int)pf_disk_said(result, before);
 }
 
 /* From disk to disk nothing is renamed. */

@@ -44,8 +44,9 @@ int pf_disk_remove(pf_engine *engine, const char *path);
 
 /* "verb path: what the access or the number says", as PF_ENOTFOUND, PF_ENOMEM or PF_EIO. */
 int pf_file_fail(int error, const char *verb, const char *path);
-/* Behind each call of an access: `result` is its answer, pf_failures was `before`. */
-void pf_disk_said(int64_t result, uint64_t before);
+/* Behind each call of an access: `result` is its answer, pf_failures was `before`. Gives the answer
+ * that counts, -EIO in the place of one that can't be. */
+int64_t pf_disk_said(int64_t result, uint64_t before);
 /* An answer of so many bytes that can't be: -EIO, with words. */
 int64_t pf_disk_lied(const char *what, int64_t answer);
 /* What the last call of an access, if `error` is its answer, left in words (pf_set_error); else

@@ -3,6 +3,7 @@
  * said of an answer that can't be: the words stand in the message in the place of the number's.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,10 +15,18 @@ static _Thread_local struct {
     char text[256];
 } words;
 
-void pf_disk_said(int64_t result, uint64_t before) {
+int64_t pf_disk_said(int64_t result, uint64_t before) {
+    if (result < -INT_MAX) {
+        words.error = -EIO;
+        snprintf(words.text, sizeof words.text,
+                 "the access to files answers %lld, which is no number of errno.h",
+                 (long long)result);
+        return -EIO;
+    }
     const bool said = result < 0 && pf_failures() != before;
     words.error = said ? result : 0;
     if (said) snprintf(words.text, sizeof words.text, "%s", pf_last_error());
+    return result;
 }
 
 int64_t pf_disk_lied(const char *what, int64_t answer) {

@@ -3,6 +3,7 @@
  * lies, one whose bytes come slowly; files in memory; two engines with one each. In
  * LIVING_IN_A_HOST.md: [files.1], [files.2], [files.3], [files.7].
  */
+#include <limits.h>
 #include <stdatomic.h>
 
 #include "folder_support.h"
@@ -108,6 +109,15 @@ static int always_interrupted(void *c, const char *path, pf_open_how how, unsign
     return (void)c, (void)path, (void)how, (void)mode, (void)file, -EINTR;
 }
 
+/* Numbers that are of no errno.h: the first is none as an int. */
+static int64_t reads_no_number(void *c, void *file, int64_t at, void *out, size_t n) {
+    return (void)c, (void)file, (void)at, (void)out, (void)n, -((int64_t)1 << 32);
+}
+static int opens_no_number(void *c, const char *path, pf_open_how how, unsigned mode, void **file) {
+    return (void)c, (void)path, (void)how, (void)mode, (void)file, INT_MIN;
+}
+static int closes_no_number(void *c, void *file) { return power_close(c, file), INT_MIN; }
+
 static void lies(const pf_file_access *access, int (*work)(void)) {
     CHECK_OK(pf_engine_files(engine, access));
     CHECK_FAILS(PF_EIO, work());
@@ -123,6 +133,12 @@ static void test_lies(void) {
     access.read_at = reads_more;
     lies(&access, read_one);
     CHECK(strstr(pf_last_error(), " bytes read, more than it was asked for"));
+    access.read_at = reads_no_number;
+    lies(&access, read_one);
+    CHECK(strstr(pf_last_error(), "the access to files answers -4294967296, which is no number"));
+    access.close = closes_no_number;
+    lies(&access, write_one);
+    access.close = disk->access.close;
     access.write = writes_nothing;
     lies(&access, write_one);
     CHECK(strstr(pf_last_error(), "the access to files answers 0 bytes written"));
@@ -131,6 +147,9 @@ static void test_lies(void) {
     access.about = is_less_than_nothing;
     lies(&access, read_one);
     CHECK(strstr(pf_last_error(), "look at x: the access to files answers -"));
+    access.open = opens_no_number;
+    lies(&access, read_one);
+    CHECK(strstr(pf_last_error(), "the access to files answers -2147483648, which is no number"));
     access.open = always_interrupted;
     lies(&access, read_one);
     CHECK_OK(pf_engine_files(engine, &disk->access));
