@@ -151,7 +151,7 @@ typedef struct {
      * NULL: all that it may. */
     const char *libraries;
     /* Copied; NULL: none but the engine's. Lua with performer, which a sandbox loads as it opens,
-     * takes about 800 KB of its bytes. */
+     * takes about 900 KB of its bytes. */
     const pf_limits *limits;
     /* What it opens goes there, "memory:" too; borrowed while it is open. NULL: to the engine's own
      * access, of a sandbox nowhere. */

@@ -167,7 +167,7 @@ static int open_state(pf_script *s, const pf_script_options *options) {
 }
 
 /* Lua, its libraries and performer's take so much, and what finds no room is told so. */
-enum { OPENING = 800000 };
+enum { OPENING = 900000 };
 
 static int tell_bytes(int status, const pf_script_options *options) {
     const size_t bytes = options->limits ? options->limits->bytes : 0;

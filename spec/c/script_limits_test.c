@@ -143,7 +143,7 @@ static void test_room(pf_engine *engine) {
     for (limits.bytes = 600000; !s && limits.bytes < 2000000; limits.bytes += 10000) {
         const int status = pf_script_open(&s, engine, &options);
         if (status >= 0) break;
-        CHECK(status == PF_ENOMEM && limits.bytes < 800000);
+        CHECK(status == PF_ENOMEM && limits.bytes < 900000);
     }
     CHECK(s != NULL);
     pf_script_close(&s);
@@ -157,7 +157,7 @@ static void test_open(pf_engine *engine) {
     pf_script *s = NULL;
     CHECK_FAILS(PF_ENOMEM, pf_script_open(&s, engine, &options));
     CHECK(!s && held(engine) == before);
-    CHECK(says("limits.bytes is 50000, and opening a script takes about 800000 of them"));
+    CHECK(says("limits.bytes is 50000, and opening a script takes about 900000 of them"));
     limits.bytes = 850000; /* as the header says */
     CHECK_OK(pf_script_open(&s, engine, &options));
     pf_script_close(&s);
