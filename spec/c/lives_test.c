@@ -1,13 +1,13 @@
 /*
  * lives_test.c - engines, models, streams and loads come and go, a thousand of each (with PF_LONG
- * ten thousand), and the process has no more memory and no more open files at the end than when it
- * had warmed up.
+ * ten thousand), a stream writes a hundred thousand tokens (a million), and the
+ * process has no more memory and no more open files at the end than when it had warmed up.
  */
 #include "lives.h"
 #include "nn_support.h"
 #include "scratch.h"
 
-enum { LIVES = 1000, LONG = 10 * LIVES, WARM = 200 };
+enum { LIVES = 1000, LONG = 10 * LIVES, WARM = 200, TOKENS = 100 };
 
 static char dir[256], run[300];
 
@@ -41,6 +41,17 @@ static void live_stream(void) {
     CHECK_OK(pf_stream_feed(s, (int32_t[]){1, 2, 3, 4}, 4));
     CHECK_OK(pf_stream_fork(&copy, s));
     pf_stream_close(&s), pf_stream_close(&copy);
+}
+
+static pf_stream *speaker; /* of one text without an end */
+
+static void live_tokens(void) {
+    const pf_sampling sampling = {.size = sizeof sampling, .temperature = 1};
+    int32_t next = 1;
+    for (int i = 0; i < TOKENS; i++) {
+        CHECK_OK(pf_stream_feed(speaker, &next, 1));
+        CHECK_OK(pf_stream_sample(speaker, &sampling, &next));
+    }
 }
 
 static void live_load(void) {
@@ -85,6 +96,9 @@ int main(void) {
     live("engines", live_engine);
     live("models", live_model);
     live("streams", live_stream);
+    CHECK_OK(pf_stream_open(&speaker, engine, model));
+    live("tokens", live_tokens);
+    pf_stream_close(&speaker);
     live("training steps", live_step);
     live("loads", live_load);
     live("mapped loads", live_mapped);
