@@ -64,7 +64,7 @@ describe("hosts", function()
     local noise = {}
     math.randomseed(1)
     for i = 1, 20000 do noise[i] = string.char(math.random(0, 255)) end
-    assert.is_true(round_trip(table.concat(noise)) < 40000)
+    assert.equal(20036, round_trip(table.concat(noise))) -- what no model knows stays as it is
     local text = read("book.txt"):sub(-20000)
     assert.is_true(round_trip(text) < #text / 3)
   end)

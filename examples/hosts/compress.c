@@ -212,7 +212,8 @@ static int run(lanes *all, bool decoding) {
 
 /* ---- the file -----------------------------------------------------------------
  * "PFZ1" and, as numbers of 8 bytes, the weights' checksum, the text's, its length, how many
- * lanes, and the length of each; then the lanes. */
+ * lanes, and the length of each; then the lanes. Without lanes the text follows as it is, where
+ * coding would make it longer. */
 
 static const char magic[4] = {'P', 'F', 'Z', '1'};
 
@@ -235,6 +236,13 @@ static void cut(lanes *all) {
     all->length = (all->text.n + (size_t)all->n - 1) / (size_t)all->n;
 }
 
+/* What no model knows anything of is not coded. */
+static bool is_longer(const lanes *all) {
+    size_t coded = 0;
+    for (int l = 0; l < all->n; l++) coded += 8 + all->lane[l].bytes.n;
+    return coded > all->text.n;
+}
+
 static int compress(lanes *all) {
     buffer out = {0};
     if (!read_all(&all->text, stdin)) return pf_set_error(PF_EIO, "can't read the input");
@@ -242,15 +250,16 @@ static int compress(lanes *all) {
     int status = run(all, false);
     if (status < 0) return status;
     bool ok = true;
+    for (int l = 0; l < all->n; l++) ok = ok && encode_end(&all->lane[l]);
+    const int kept = is_longer(all) ? 0 : all->n;
     for (size_t i = 0; i < sizeof magic; i++) ok = ok && put(&out, (uint8_t)magic[i]);
     ok = ok && put_number(&out, weights_of(all->model)) &&
          put_number(&out, checksum(FNV_BEGIN, all->text.data, all->text.n)) &&
-         put_number(&out, all->text.n) && put_number(&out, (uint64_t)all->n);
-    for (int l = 0; l < all->n; l++) {
-        ok = ok && encode_end(&all->lane[l]) && put_number(&out, all->lane[l].bytes.n);
-    }
+         put_number(&out, all->text.n) && put_number(&out, (uint64_t)kept);
+    for (int l = 0; l < kept; l++) ok = ok && put_number(&out, all->lane[l].bytes.n);
     ok = ok && fwrite(out.data, 1, out.n, stdout) == out.n;
-    for (int l = 0; l < all->n; l++) {
+    if (kept == 0) ok = ok && fwrite(all->text.data, 1, all->text.n, stdout) == all->text.n;
+    for (int l = 0; l < kept; l++) {
         const buffer *bytes = &all->lane[l].bytes;
         ok = ok && fwrite(bytes->data, 1, bytes->n, stdout) == bytes->n;
     }
@@ -275,6 +284,11 @@ static int read_file(lanes *all, uint64_t *sum, buffer *in) {
     all->text.data = calloc(n ? n : 1, 1);
     if (!all->text.data) return pf_set_error(PF_ENOMEM, "no room for the result");
     all->text.n = n;
+    if (wanted == 0) {
+        if (n != in->n - in->at) return pf_set_error(PF_EFORMAT, "the file is cut short");
+        memcpy(all->text.data, in->data + in->at, n);
+        return PF_OK;
+    }
     cut(all);
     if (wanted != (uint64_t)all->n) return pf_set_error(PF_EFORMAT, "the file is damaged");
     uint64_t length[MAX_LANES];
@@ -291,7 +305,7 @@ static int restore(lanes *all) {
     uint64_t sum = 0;
     buffer in = {0};
     int status = read_file(all, &sum, &in);
-    if (status >= 0) status = run(all, true);
+    if (status >= 0 && all->n > 0) status = run(all, true);
     for (int l = 0; l < MAX_LANES; l++) all->lane[l].bytes = (buffer){0}; /* they lie in `in` */
     free(in.data);
     if (status < 0) return status;
