@@ -14,12 +14,7 @@ local sanitized = support.build:find "san" -- whose library is to be the first
 describe("a rank that is killed", function()
   local preload, whole
 
-  setup(function()
-    commands.start()
-    preload = path "kill_at.so"
-    local compile = "cc -shared -fPIC -o %s spec/c/kill_at.c -ldl"
-    assert.equal(0, (support.shell(compile:format(preload))))
-  end)
+  setup(commands.start)
   teardown(commands.stop)
 
   local function arguments(run)
@@ -69,6 +64,9 @@ describe("a rank that is killed", function()
   end
 
   local function test()
+    preload = path "kill_at.so"
+    local compile = "cc -shared -fPIC -o %s spec/c/kill_at.c -ldl"
+    assert.equal(0, (support.shell(compile:format(preload))))
     good(arguments "whole")
     whole = ranks.bytes(path "whole")
     local stood, n = 0, counts "MPI_Isend"

@@ -140,14 +140,18 @@ static void mpi_close(void *self) {
 
 /* Where a container forbids a process to read another's memory, large messages within a host fail:
  * Open MPI's ("Read -1"), and those over UCX, as Debian's MPICH has them, which ends the program.
- * Tried here on the own memory, and said before MPI begins, to 4.x, 5.x and UCX. */
+ * Tried here on the own memory, and said before MPI begins, to 4.x, 5.x and UCX. What goes over
+ * memory then would go over TCP in part, where MPICH's end now and then waits without one for a
+ * rank that has left: so not on one host. */
 static void mind_containers(void) {
+    const char *here = getenv("MPI_LOCALNRANKS"), *all = getenv("PMI_SIZE");
+    const int one_host = here && all && strcmp(here, all) == 0;
     char from = 1, to = 0;
     struct iovec local = {&to, 1}, remote = {&from, 1};
     if (process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == 1) return;
     setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
     setenv("OMPI_MCA_smsc", "^cma", 0);
-    setenv("UCX_TLS", "^cma", 0);
+    setenv("UCX_TLS", one_host ? "^cma,tcp" : "^cma", 0);
 }
 
 /* MPI begins once a process: what was closed by the one that had begun it stays closed. */

@@ -91,9 +91,9 @@ int pf_lanes_shape(pf_optimizer *o, pf_engine *e, int segments) {
     struct pf_lanes *l = o->lanes;
     const int count = l ? l->count : 1, row = segments > 1 ? pf_comm_row_size(e) : 1;
     const pf_leaves leaves = {count / segments, segments, row};
-    if (l && l->leaves.segments == segments && l->leaves.row_ranks == row) return PF_OK;
-    if (!l && segments == 1) return PF_OK;
-    if (l && l->n > 0)
+    if (!l) return segments == 1 ? PF_OK : check_leaves(&leaves, count, pf_comm_ranks(e));
+    if (l->leaves.segments == segments && l->leaves.row_ranks == row) return PF_OK;
+    if (l->n > 0)
         return pf_fail(PF_ESTATE,
                        "optimizer: a step has all its rows in as many segments, but it "
                        "began with rows in %d, and these are in %d",

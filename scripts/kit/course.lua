@@ -91,7 +91,7 @@ local MOST = 1 << 28
 function course.check_step(settings)
   local s = settings
   local tokens = 1.0 * s.batch * s.accumulate * s.length
-  if tokens <= MOST then return end
+  if s.accumulate == 1 or tokens <= MOST then return end
   cli.fail(2, ("train: --batch %d x --accumulate %d rows of --length %d are %.3g tokens a step; at "
     .. "most %d are possible"):format(s.batch, s.accumulate, s.length, tokens, MOST))
 end

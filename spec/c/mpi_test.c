@@ -263,7 +263,9 @@ static void test_sums(const flavour *f, const char *self) {
         if (ranks == 1 && bits) snprintf(first, sizeof first, "%.21s", bits);
         CHECK(bits && strncmp(bits, first, 21) == 0);
     }
-    CHECK(mpirun(f, self, "caged", 2, text, sizeof text) == 0 && strstr(text, first));
+    const int code = mpirun(f, self, "caged", 2, text, sizeof text);
+    if (code != 0 || !strstr(text, first)) fprintf(stderr, "caged: %d %s\n", code, text);
+    CHECK(code == 0 && strstr(text, first));
 }
 
 /* What ends with one of two codes and says why. */
