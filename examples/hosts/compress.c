@@ -258,7 +258,8 @@ static int compress(lanes *all) {
          put_number(&out, all->text.n) && put_number(&out, (uint64_t)kept);
     for (int l = 0; l < kept; l++) ok = ok && put_number(&out, all->lane[l].bytes.n);
     ok = ok && fwrite(out.data, 1, out.n, stdout) == out.n;
-    if (kept == 0) ok = ok && fwrite(all->text.data, 1, all->text.n, stdout) == all->text.n;
+    if (kept == 0 && all->text.n > 0)
+        ok = ok && fwrite(all->text.data, 1, all->text.n, stdout) == all->text.n;
     for (int l = 0; l < kept; l++) {
         const buffer *bytes = &all->lane[l].bytes;
         ok = ok && fwrite(bytes->data, 1, bytes->n, stdout) == bytes->n;
