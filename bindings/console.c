@@ -238,9 +238,10 @@ static int console_history(lua_State *L) {
 static int console_append(lua_State *L) {
     console *c = console_of(L);
     size_t bytes;
-    char *path = lua_newuserdatauv(L, strlen(luaL_checkstring(L, 1)) + 1, 0);
+    const size_t length = strlen(luaL_checkstring(L, 1));
+    char *path = lua_newuserdatauv(L, length + 1, 0);
     const char *text = luaL_checklstring(L, 2, &bytes);
-    strcpy(path, lua_tostring(L, 1));
+    memcpy(path, lua_tostring(L, 1), length + 1);
     int fd = open_history(c, path, O_WRONLY | O_APPEND);
     if (fd < 0 && errno == ENOENT) {
         make_folders(path);

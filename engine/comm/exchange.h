@@ -78,6 +78,7 @@ struct pf_comm {
     int64_t n_room;
     int row_ranks;       /* ranks that share a row: all, or those of a group */
     struct pf_comm *row; /* their talk (group.c); NULL: one rank has its row alone */
+    int talks;           /* of such there were so many, modulo TALKS; in their tags */
     int first, of; /* in names, of such a talk: its first rank of so many; of 0: they are all */
     bool told;     /* it has ended by a failure that its ranks tell each other of */
     bool passed;   /* this one has told all others */

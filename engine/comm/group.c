@@ -11,7 +11,7 @@
 #include "exchange.h"
 
 /* Above those that a round of all has, and below what MPI has at least; for each talk some. */
-enum { ROW_TAGS = 1 << 14, TALK_TAGS = 1 << 10, LAST_TAG = 1 << 15 };
+enum { ROW_TAGS = 1 << 14, TALK_TAGS = 1 << 10, TALKS = 16 };
 
 /* ---- the transport of a group ---- */
 
@@ -53,12 +53,14 @@ static void leave_open(void *self) { (void)self; }
 /* In one block with its transport. */
 static size_t block_of(void) { return sizeof(pf_comm) + sizeof(group_transport); }
 
+static int tags_of(const pf_comm *all) { return ROW_TAGS + all->talks * TALK_TAGS; }
+
 static pf_comm *make_row(const pf_engine *engine, int n) {
     pf_comm *all = engine->comm, *row = pf_heap_zalloc(engine->heap, block_of());
     if (!row) return NULL;
     group_transport *g = (group_transport *)(row + 1);
     g->under = all->transport;
-    g->tags = ROW_TAGS;
+    g->tags = tags_of(all);
     g->first = all->rank - all->rank % n;
     g->face = (pf_transport){.size = sizeof g->face,
                              .abi = PF_TRANSPORT_ABI,
@@ -112,12 +114,14 @@ void pf_comm_close_row(pf_engine *engine, pf_comm *all) {
     all->row = NULL;
 }
 
-/* All ranks have said the same number. */
+/* All ranks have said the same number; and have the next talk, though groups had fewer or more. */
 static int agree_on_size(pf_engine *engine, int status, int n) {
-    const int ranks = engine->comm->ranks;
-    pf_comm_word word = {.size = sizeof word, .count = {n}, .most = n};
+    pf_comm *all = engine->comm;
+    pf_comm_word word = {
+        .size = sizeof word, .flags = (uint64_t)1 << all->talks, .count = {n}, .most = n};
     PF_TRY(pf_comm_agree_on(engine, status, &word));
-    if (word.count[0] == (int64_t)n * ranks && word.most == n) return PF_OK;
+    all->talks = (64 - __builtin_clzll(word.flags)) % TALKS;
+    if (word.count[0] == (int64_t)n * all->ranks && word.most == n) return PF_OK;
     return pf_fail(PF_EINVAL, "ranks a row: %d here, and up to %.0f elsewhere; say the same on all",
                    n, word.most);
 }
@@ -137,8 +141,7 @@ int pf_comm_row_ranks(pf_engine *engine, int ranks) {
         free_row(engine, row);
         return status;
     }
-    if (row && all->row) /* what a group of before has sent is nothing to this one */
-        ((group_transport *)(row + 1))->tags = ((group_transport *)(all->row + 1))->tags;
+    if (row) ((group_transport *)(row + 1))->tags = tags_of(all);
     pf_comm_close_row(engine, all);
     all->row = row, all->row_ranks = ranks;
     return PF_OK;
@@ -158,9 +161,10 @@ static void end_with(pf_comm *talk, const pf_comm *ended) {
 
 /* All of a group have heard why their talk has ended: they have a new one, whose messages are not
  * taken for those that the old one may have under way. */
-static void begin_again(pf_comm *row) {
-    group_transport *g = (group_transport *)(row + 1);
-    g->tags = g->tags + TALK_TAGS < LAST_TAG ? g->tags + TALK_TAGS : ROW_TAGS;
+static void begin_again(pf_comm *all) {
+    pf_comm *row = all->row;
+    all->talks = (all->talks + 1) % TALKS;
+    ((group_transport *)(row + 1))->tags = tags_of(all);
     row->number = row->failed = 0;
     row->broken = 0;
     row->told = row->passed = false;
@@ -185,7 +189,7 @@ void pf_comm_leave_row(pf_engine *engine, pf_comm *all) {
     all->waited += row->waited;
     row->waited = 0;
     if (row->broken < 0 && row->told && row->held == 0)
-        begin_again(row);
+        begin_again(all);
     else
         end_with(all, row);
 }

@@ -65,6 +65,13 @@ int pf_optimizer_set_lanes(pf_optimizer *o, pf_engine *engine, int lanes) {
     return PF_OK;
 }
 
+/* Nodes of a lane that is folded in part, beyond those of the whole one: of suffixes of so many. */
+static int room_for(int64_t segments) {
+    int room = 0;
+    for (int64_t n = 1; n < segments; n *= 2) room += 2;
+    return room;
+}
+
 /* Of rows in segments the lanes are leaves. */
 static int check_leaves(const pf_leaves *l, int count, int ranks) {
     pf_lane_node nodes[PF_LANE_NODES];
@@ -77,13 +84,15 @@ static int check_leaves(const pf_leaves *l, int count, int ranks) {
                        count, l->segments, ranks, ranks == 1 ? "" : "s", groups,
                        groups == 1 ? "" : "s");
     }
-    for (int r = 0; r < ranks; r++)
-        if (pf_leaf_nodes(l, ranks, r, nodes) < 0)
+    for (int r = 0; r < ranks; r++) {
+        const int n = pf_leaf_nodes(l, ranks, r, nodes);
+        if (n < 0 || n + room_for(pf_ceil_div(l->segments, l->row_ranks)) > PF_LANE_NODES)
             return pf_fail(
                 PF_EINVAL,
                 "optimizer: rank %d of %d has %d lanes in parts of %d segments, more than "
                 "%d sums at once; give fewer lanes, or fewer ranks a row",
                 r, ranks, l->lanes / groups, l->segments, PF_LANE_NODES);
+    }
     return PF_OK;
 }
 
@@ -224,6 +233,8 @@ int pf_lanes_fold(pf_optimizer *o, pf_engine *e) {
         return pf_fail(PF_ESTATE, "optimizer: %s",
                        l ? "all lanes of the step are folded" : "its steps have no lanes to fold");
     }
+    if (l->n == PF_LANE_NODES)
+        return pf_fail(PF_EINVAL, "optimizer: more than %d sums of lanes at once", PF_LANE_NODES);
     const int leaf = l->next * l->leaves.segments + l->end - 1;
     pf_lane_sum sum = {{leaf, 1}, pf_heap_zalloc(o->heap, parts_of(o))};
     int status = sum.part ? take(o, e, &sum) : PF_ENOMEM;

@@ -53,12 +53,12 @@ typedef struct pf_optimizer_rule {
 /* The options that every rule has, with a default of its own. */
 #define PF_RULE_LR(value)                                                                          \
     {                                                                                              \
-        .name = "lr", .kind = PF_OPT_NUMBER, .number = value, .low = 0, .high = 1e6,               \
+        .name = "lr", .kind = PF_OPT_NUMBER, .number = (value), .low = 0, .high = 1e6,             \
         .doc = "learning rate of a step that is not given its own"                                 \
     }
 #define PF_RULE_DECAY(value)                                                                       \
     {                                                                                              \
-        .name = "decay", .kind = PF_OPT_NUMBER, .number = value, .low = 0, .high = 1e3,            \
+        .name = "decay", .kind = PF_OPT_NUMBER, .number = (value), .low = 0, .high = 1e3,          \
         .doc = "weight decay of matrices, times the learning rate"                                 \
     }
 
