@@ -150,6 +150,35 @@ static int given_up(pf_engine *e, pf_transport *t) {
     return pf_comm_agree(e, status);
 }
 
+/* ---- what goes in parts ---- */
+
+static unsigned char byte_of(size_t i, int message) {
+    return (unsigned char)(i * 7 + i / 251 + (size_t)message);
+}
+
+/* Rank 0's messages to rank 1, of lengths around those at which the plugin cuts, all at once. */
+static int in_parts(pf_engine *e, pf_transport *t) {
+    static const size_t sizes[] = {0, 1, 59999, 60000, 60001, 120000, 1200000, 1200001, 300000};
+    enum { N = PF_COUNT(sizes) };
+    unsigned char *data[N];
+    int ticket[N], bad = 0, wrong = 0;
+    for (int k = 0; k < N; k++) {
+        data[k] = malloc(sizes[k] + 1);
+        for (size_t i = 0; i < sizes[k]; i++) data[k][i] = t->rank == 0 ? byte_of(i, k) : 0;
+        data[k][sizes[k]] = 77;
+        if (t->rank == 0) bad |= t->send(t->self, 1, 5, data[k], sizes[k], &ticket[k]);
+        if (t->rank == 1) bad |= t->receive(t->self, 0, 5, data[k], sizes[k], &ticket[k]);
+    }
+    for (int k = 0; k < N && t->rank < 2; k++) bad |= wait_for(t, bad, ticket[k]);
+    for (int k = 0; k < N; k++) {
+        for (size_t i = 0; i < sizes[k] && t->rank == 1; i++) wrong += data[k][i] != byte_of(i, k);
+        wrong += data[k][sizes[k]] != 77;
+        free(data[k]);
+    }
+    if (wrong) bad = pf_fail(PF_EHOST, "%d bytes are others", wrong);
+    return pf_comm_agree(e, bad);
+}
+
 /* ---- before the ranks open ---- */
 
 /* As in a container without the right: no reading of another process's memory. */
@@ -164,17 +193,22 @@ static void cage(void) {
     prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
 }
 
-/* One rank begins MPI and says nothing. */
-static void mute(void) {
-    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
-    if (!rank) rank = getenv("PMI_RANK");
-    if (!rank || strcmp(rank, "1") != 0) return;
+/* The host begins MPI, for one thread. */
+static void begin_mpi(void) {
     void *plugin = dlopen(getenv("PERFORMER_TRANSPORT"), RTLD_NOW);
     union {
         void *object;
         int (*function)(int *, char ***);
     } init = {.object = plugin ? dlsym(plugin, "MPI_Init") : NULL};
     if (init.object) init.function(NULL, NULL);
+}
+
+/* One rank begins MPI and says nothing. */
+static void mute(void) {
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+    if (!rank) rank = getenv("PMI_RANK");
+    if (!rank || strcmp(rank, "1") != 0) return;
+    begin_mpi();
     pause();
 }
 
@@ -183,10 +217,15 @@ static const struct {
     double timeout; /* short where it passes: a busy machine needs the long one */
     void (*before)(void);
     int (*run)(pf_engine *e, pf_transport *t);
-} kinds[] = {{"sum", 30, NULL, sum},      {"dies", 30, NULL, dies},
-             {"leaves", 5, NULL, leaves}, {"given_up", 30, NULL, given_up},
-             {"caged", 30, cage, sum},    {"mute", 5, mute, sum},
-             {"cut", 5, NULL, sum}};
+} kinds[] = {{"sum", 30, NULL, sum},
+             {"dies", 30, NULL, dies},
+             {"leaves", 5, NULL, leaves},
+             {"given_up", 30, NULL, given_up},
+             {"caged", 30, cage, sum},
+             {"mute", 5, mute, sum},
+             {"cut", 5, NULL, sum},
+             {"in_parts", 30, NULL, in_parts},
+             {"one_thread", 30, begin_mpi, sum}};
 
 /* MPI_Abort may not return. */
 static void *leave(void *argument) {
@@ -283,6 +322,8 @@ static void test_ends(const flavour *f, const char *self) {
     check_end(f, self, "leaves", 75, f->killed, "no answer from rank 1 of 3 on ");
     check_end(f, self, "mute", 75, f->killed, "OMPI_MCA_btl_tcp_if_include");
     check_end(f, self, "given_up", 0, 0, "");
+    check_end(f, self, "in_parts", 0, 0, "");
+    check_end(f, self, "one_thread", 75, f->killed, "MPI_Init_thread and MPI_THREAD_FUNNELED");
     int code = mpirun(f, self, "dies", 3, text, sizeof text);
     CHECK(code != 0 && code != 124);
 }
