@@ -15,20 +15,23 @@ local bench_ranks = {}
 bench_ranks.rows = {
   { "simulate", "flag", nil, "ranks: play a step on hosts that need not be there" },
   { "way", ranks_model.WAYS, nil, "ranks: only this way to share the work" },
-  { "hosts", "list", nil, "ranks: how many, or several", "2,4,8,16,64,512,4096" },
+  { "hosts", "list", nil, "ranks: how many, or several", "2,4,8,16,64,512" },
   { "ranks-per-host", "positive", 1, "ranks: of a host, which share its link and its rate" },
   { "link", "link", "10g",
     "ranks: of a host: 1g, 10g, 100g, or microseconds:MB/s as measured: 50:117" },
   { "rate", "number", 1200, "ranks: GFLOP/s of a host" },
   { "params", "positive", nil, "ranks: parameters", "those of --layers, --heads, --vocab ..." },
-  { "lanes", "positive", nil, "ranks: lanes of a step", "one a rank" },
-  { "buckets", "positive", 6, "ranks: parts in which the gradient travels" },
-  { "sum", { "halving", "direct" }, nil, "ranks: how gradients are summed",
-    "direct to 64 ranks, then halving where it can be" },
+  { "lanes", "positive", nil, "ranks: lanes of a step", "one a rank, or a group of them" },
+  { "row-ranks", "positive", nil, "ranks: that share each row in segments, while groups of so many "
+    .. "have other rows; then with the gradient's sum", "all" },
+  { "buckets", "positive", nil, "ranks: parts in which the gradient travels",
+    "as the engine's: 65,536 numbers a rank at most; overlap: 6 or more" },
+  { "sum", { "direct", "halving" }, "direct", "ranks: how gradients are summed: to the owners of "
+    .. "their parts and back, as the engine does, or by halves" },
 }
 for _, row in ipairs(bench_ranks.rows) do row.group = "Ranks" end
 
-local HOSTS = "2,4,8,16,64,512,4096"
+local HOSTS = "2,4,8,16,64,512"
 local MOST_RANKS, MOST_MESSAGES = 4096, 8e6 -- that are played: some seconds, and half a minute
 
 -- ---- what was asked for ----
@@ -76,7 +79,7 @@ local function shape_of(options)
   local params = options.params or options.layers * weights + options.vocab * width
   return {
     tokens = options.tokens, rows = options.batch, layers = options.layers, lanes = options.lanes,
-    buckets = options.buckets, sum = options.sum, params = params,
+    buckets = options.buckets, sum = options.sum, params = params, row_ranks = options.row_ranks,
     rate = 1e9 * options.rate / options.ranks_per_host,
     flops = options.params and 6 * params * block / (6 * weights)
       or 6 * params + options.layers * own,
@@ -88,14 +91,25 @@ end
 --- Words of the options that can't be together.
 local function check(options, shape, hosts)
   if options.rate <= 0 then cli.fail(2, "bench: --rate 0: a host that computes nothing") end
-  if shape.buckets > shape.params then
+  if shape.buckets and shape.buckets > shape.params then
     cli.fail(2, ("bench: --buckets %d for %d parameters"):format(shape.buckets, shape.params))
+  end
+  local row = options.row_ranks
+  if row and ranks_model.has_whole_rows(options.way) then
+    cli.fail(2, ("bench: --row-ranks is for rows in segments, and --way %s has whole ones")
+      :format(options.way))
   end
   for _, n in ipairs(hosts) do
     local ranks = n * options.ranks_per_host
-    if options.lanes and options.lanes < ranks then
-      cli.fail(2, ("bench: --lanes %d for %d ranks: there must be a lane for each"):format(
-        options.lanes, ranks))
+    if row and ranks % row ~= 0 then
+      cli.fail(2, ("bench: --row-ranks %d does not divide the %d ranks"):format(row, ranks))
+    end
+    if options.lanes and options.lanes < ranks // (row or 1) then
+      cli.fail(2, ("bench: --lanes %d for %d %s: there must be a lane for each"):format(
+        options.lanes, ranks // (row or 1), row and "groups of ranks" or "ranks"))
+    end
+    if row and options.sum == "halving" then
+      cli.fail(2, "bench: --sum halving: groups that share rows sum directly")
     end
     if options.sum == "halving" and not ranks_model.can_halve(options.lanes or ranks, ranks) then
       cli.fail(2, ("bench: --sum halving: %d lanes on %d ranks; it takes 2, 4, 8 ... ranks with as "
@@ -121,11 +135,11 @@ local function record_of(way, shape, world, options)
            hosts = world.hosts, alpha_us = 1e6 * world.link.alpha,
            mb_s = 1e-6 / world.link.beta, rate_gflops = options.rate, params = shape.params,
            tokens = shape.tokens, layers = shape.layers, B = shape.rows, state_bytes = shape.state,
-           lanes = played.sum and (shape.lanes or shape.ranks), step_ms = 1e3 * played.seconds,
+           lanes = played.sum and played.lanes, row_ranks = shape.row_ranks,
+           step_ms = 1e3 * played.seconds,
            talk_ms = 1e3 * played.talk,
            efficiency = played.efficiency,
-           tokens_per_s = shape.ranks * shape.tokens * (played.sum and 1 or shape.rows)
-             / played.seconds,
+           tokens_per_s = shape.ranks * played.each / played.seconds,
            messages = played.messages, bytes = played.bytes, bytes_per_host = played.host_bytes,
            formula_ms = judged.seconds and 1e3 * judged.seconds,
            from_formula = judged.seconds and played.seconds / judged.seconds - 1 }
@@ -170,7 +184,8 @@ function bench_ranks.run(options)
     local world = { hosts = n, per_host = options.ranks_per_host, link = link,
                     near = ranks_model.near }
     for _, way in ipairs(ranks_model.WAYS) do
-      if not options.way or options.way == way then
+      local fits = not (options.row_ranks and ranks_model.has_whole_rows(way))
+      if fits and (not options.way or options.way == way) then
         local record = record_of(way, shape, world, options)
         records[#records + 1] = record
         if record then tools.print_record(record, options) end

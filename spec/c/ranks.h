@@ -18,7 +18,7 @@
 #include "check.h"
 #include "comm.h"
 
-enum { RANKS_MOST = 16, RANKS_TICKETS = 1 << 14 };
+enum { RANKS_MOST = 128, RANKS_TICKETS = 1 << 14 };
 
 typedef struct ranks_letter {
     struct ranks_letter *next;
