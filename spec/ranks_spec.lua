@@ -105,7 +105,6 @@ describe("train in lanes", function()
     for more, message in pairs {
       ["--batch 6"] = "%-%-batch 6 is not divided by its 4 lanes; try %-%-lanes 3, or %-%-batch 8",
       ["--carry 8"] = "%-%-carry .* goes with one lane",
-      ["--attention routing"] = "routing attention .* goes with one lane",
       ["--row-ranks 2"] = "%-%-row%-ranks is for rows in parts",
       ["--segments 2 --row-ranks 2"] = "%-%-row%-ranks 2 does not divide the 1 rank",
       ["--segments 16000 --batch 8 --lanes 8"] = "at most 65535",
@@ -196,6 +195,16 @@ describe("train in lanes", function()
       local first = commands.log_of(path("of" .. n))[1]
       assert.equal(n, first.ranks)
       assert.is_true(first.wait_s >= 0 and first.slowest >= 0 and first.slowest < n)
+    end
+  end)
+
+  several("moves centroids by the rows of all ranks", function()
+    local more = "--steps 12 --attention routing --clusters 4"
+    good(arguments("routes1", more))
+    for n = 2, 4 do
+      local code, _, err = start(n, arguments("routes" .. n, more))
+      assert.equal(0, code, err)
+      assert.same(bytes "routes1", bytes("routes" .. n))
     end
   end)
 

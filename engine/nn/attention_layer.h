@@ -31,12 +31,14 @@ int pf_attention_decay(pf_module *m, pf_engine *e, attention_self *self); /* of 
 int pf_attention_tilts(pf_module *m, pf_engine *e, attention_self *self);
 /* attention_rooms.c: of kinds that put positions into rooms. What a build makes of it, and what
  * follows from options; keys (B, H, L, d) of queries; the numbers of rows q, k and v (side), which
- * a training run notes; and what a step that is over does to the table. Without rooms nothing. */
+ * a training run notes, and where; and what a step that is over does to the table by the notes of
+ * all rows. Without rooms nothing. */
 int pf_attention_rooms(pf_module *m, pf_engine *e, attention_self *self, uint64_t place);
 int pf_attention_rooms_derive(pf_module *m);
 int pf_attention_share(const pf_module *m, pf_engine *e, pf_tensor *q, pf_tensor **k);
 int pf_attention_number(const pf_module *m, pf_engine *e, const pf_run *run, pf_tensor **side,
                         pf_tensor **numbers);
+pf_tensor *pf_attention_notes(const pf_module *m);
 int pf_attention_move(pf_module *m, pf_engine *e);
 /* attention_dropout.c: can a kind drop a share p inside attention? */
 int pf_attention_drops(const pf_attention_kind *kind, double p);

@@ -9,7 +9,6 @@
 #include <math.h>
 
 #include "attention_layer.h"
-#include "comm.h"
 
 static const pf_rooms *rooms_of(const pf_module *m) {
     return ((const attention_self *)m->self)->attention.kind->rooms;
@@ -91,11 +90,13 @@ int pf_attention_number(const pf_module *m, pf_engine *e, const pf_run *run, pf_
     return status;
 }
 
-/* Ranks that train together move their tables by the rows of all. */
+pf_tensor *pf_attention_notes(const pf_module *m) {
+    return rooms_of(m) && rooms_of(m)->move ? pf_module_tensor(m, "sums") : NULL;
+}
+
 int pf_attention_move(pf_module *m, pf_engine *e) {
     const attention_self *self = m->self;
-    pf_tensor *sums = pf_module_tensor(m, "sums");
-    if (!rooms_of(m) || !rooms_of(m)->move || !sums) return PF_OK;
-    PF_TRY(pf_comm_sum(e, &sums, 1));
+    pf_tensor *sums = pf_attention_notes(m);
+    if (!sums) return PF_OK;
     return rooms_of(m)->move(&self->attention, sums, e);
 }

@@ -391,5 +391,6 @@ const pf_layer pf_layer_attention = {
     .state = attention_state,
     .rows = PF_ROWS_TOGETHER,
     .after_step = pf_attention_after_step,
+    .notes = pf_attention_notes,
     .drop = pf_attention_drop,
 };

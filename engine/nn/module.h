@@ -186,6 +186,10 @@ typedef struct pf_layer {
      * counted in *drawn, tilts move. pf_module_after_step calls it on the whole tree, never while
      * a run is under way: backward reads the projection that forward had. */
     int (*after_step)(pf_module *m, pf_engine *e, uint64_t step, int *drawn);
+
+    /* What training runs gather (f32, contiguous) for `after_step` to go by, which clears it: a sum
+     * over the step's rows, so that lanes and ranks add theirs up. NULL: nothing. */
+    pf_tensor *(*notes)(const pf_module *m);
 } pf_layer;
 
 struct pf_module {
@@ -267,6 +271,14 @@ int pf_watch_make(pf_module *m, int64_t heads);
 void pf_watch_look(const pf_module *m, const pf_engine *e, const pf_attention *a,
                    const pf_pass *pass, const pf_tensor *q, const pf_tensor *k);
 /* The mean |x + y|^2 of query head `head`, once for each look; false: nothing new. */
+/* after_step.c: the notes of all layers below m, whose order is that of the tree. How many numbers
+ * they are; into `block`, and none are left; back from there, to none or more. */
+int64_t pf_notes_count(const pf_module *m);
+void pf_notes_take(const pf_module *m, float *block);
+void pf_notes_put(const pf_module *m, const float *block);
+void pf_notes_clear(const pf_module *m);
+/* pf_module_after_step where the notes of all rows of the step are on every rank. */
+int pf_module_follow(pf_engine *e, pf_module *m, uint64_t step, int *drawn);
 /* What the last lane saw stands on all ranks: after the lanes of a step, before a tilt moves. */
 int pf_watch_share(pf_engine *e, pf_module *m);
 bool pf_watch_take(const pf_module *m, int64_t head, double *sum);

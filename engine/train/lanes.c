@@ -24,6 +24,7 @@ static void let_go(const pf_optimizer *o, pf_lane_sum *sum) {
         pf_lane_rows_close(&sum->part[i].rows);
     }
     pf_heap_free(o->heap, sum->part, parts_of(o));
+    pf_tensor_release(&sum->notes);
     sum->part = NULL;
 }
 
@@ -134,6 +135,7 @@ static int take_dense(pf_lane_part *part, const pf_optimizer *o, const pf_tensor
     return pf_tensor_copy(part->dense, param->grad);
 }
 
+/* Notes last: they are moved at once. */
 static int take(const pf_optimizer *o, pf_engine *e, pf_lane_sum *sum) {
     for (int i = 0; i < o->n; i++) {
         const pf_entry *p = &o->entry[i];
@@ -141,7 +143,7 @@ static int take(const pf_optimizer *o, pf_engine *e, pf_lane_sum *sum) {
         PF_TRY(p->touched ? take_rows(&sum->part[i], e, p->param)
                           : take_dense(&sum->part[i], o, p->param));
     }
-    return PF_OK;
+    return pf_lane_notes_take(sum, o);
 }
 
 static void move(const pf_optimizer *o, pf_lane_sum *sum) {
@@ -173,14 +175,19 @@ static void add_range(void *context, int64_t first, int64_t last) {
     for (int64_t i = first; i < last; i++) j->x[i] += 0.0f;
 }
 
+int pf_lane_add(pf_engine *e, float *left, const float *right, int64_t n) {
+    add_job j = {e->kern, left, right};
+    return pf_parallel_range(e, n, ADD_GRAIN, add_range, &j);
+}
+
 static int add_dense(pf_lane_part *left, pf_lane_part *right, pf_engine *e) {
     if (!left->dense) {
         left->dense = right->dense;
         right->dense = NULL;
     }
     if (!left->dense) return PF_OK;
-    add_job j = {e->kern, pf_f32(left->dense), right->dense ? pf_f32(right->dense) : NULL};
-    PF_TRY(pf_parallel_range(e, pf_tensor_numel(left->dense), ADD_GRAIN, add_range, &j));
+    PF_TRY(pf_lane_add(e, pf_f32(left->dense), right->dense ? pf_f32(right->dense) : NULL,
+                       pf_tensor_numel(left->dense)));
     pf_tensor_release(&right->dense);
     return PF_OK;
 }
@@ -192,6 +199,7 @@ static int add_sums(const pf_optimizer *o, pf_engine *e, pf_lane_sum *left, pf_l
                    ? pf_lane_rows_add(&a->rows, &b->rows, e, pf_lane_width(&o->entry[i]))
                    : add_dense(a, b, e));
     }
+    PF_TRY(pf_lane_notes_add(left, right, e));
     left->lanes.count += right->lanes.count;
     let_go(o, right);
     return PF_OK;
@@ -236,7 +244,7 @@ int pf_lanes_fold(pf_optimizer *o, pf_engine *e) {
     if (l->n == PF_LANE_NODES)
         return pf_fail(PF_EINVAL, "optimizer: more than %d sums of lanes at once", PF_LANE_NODES);
     const int leaf = l->next * l->leaves.segments + l->end - 1;
-    pf_lane_sum sum = {{leaf, 1}, pf_heap_zalloc(o->heap, parts_of(o))};
+    pf_lane_sum sum = {{leaf, 1}, pf_heap_zalloc(o->heap, parts_of(o)), NULL};
     int status = sum.part ? take(o, e, &sum) : PF_ENOMEM;
     if (status < 0) {
         let_go(o, &sum);
@@ -386,6 +394,7 @@ static void give_back(const pf_optimizer *o) {
         }
         p->grad_stale = false;
     }
+    if (l && l->n == 1) pf_lane_notes_give_back(o, &o->lanes->node[0]);
 }
 
 /* After a failure: without lanes of its own a step that has added nothing can be tried again;
@@ -396,6 +405,7 @@ static void undo_join(pf_optimizer *o, bool made, bool begun) {
         return;
     }
     for (int i = 0; i < o->n; i++) pf_tensor_clear_grad(o->entry[i].param);
+    pf_notes_clear(o->module);
 }
 
 int pf_lanes_join(pf_optimizer *o, pf_engine *e, int status) {
@@ -409,6 +419,7 @@ int pf_lanes_join(pf_optimizer *o, pf_engine *e, int status) {
     const bool begun = status >= 0;
     if (begun) status = join_all(o, e, status, there);
     if (status >= 0) status = pf_lanes_join_tables(o, e, status, there);
+    if (status >= 0) status = pf_lanes_join_notes(o, e);
     if (status < 0) undo_join(o, made || !o->lanes, begun);
     pf_heap_free(e->heap, there, bytes);
     pf_lanes_drop(o);

@@ -22,6 +22,7 @@ typedef struct {
 typedef struct {
     pf_lane_node lanes;
     pf_lane_part *part; /* one an entry */
+    pf_tensor *notes;   /* (n) what layers have noted (pf_notes_count); NULL: they note nothing */
 } pf_lane_sum;
 
 struct pf_lanes {
@@ -49,6 +50,18 @@ int pf_lanes_join(pf_optimizer *o, pf_engine *e, int status);
 /* ---- lane_tables.c ---- */
 /* The same of tables, for the entries that there[i] names; a verb. */
 int pf_lanes_join_tables(const pf_optimizer *o, pf_engine *e, int status, const char *there);
+
+/* ---- lane_notes.c ---- */
+/* What the model's layers have noted in the lane's runs; right joins left; and after the gradients
+ * those of all lanes of all ranks are each layer's: a verb, of models that note something. */
+int pf_lane_notes_take(pf_lane_sum *sum, const pf_optimizer *o);
+int pf_lane_notes_add(pf_lane_sum *left, pf_lane_sum *right, pf_engine *e);
+int pf_lanes_join_notes(const pf_optimizer *o, pf_engine *e);
+/* Of a step that is tried again: what take took goes back. */
+void pf_lane_notes_give_back(const pf_optimizer *o, pf_lane_sum *sum);
+
+/* left <- left + right (n), in any number of threads; NULL: zeros. */
+int pf_lane_add(pf_engine *e, float *left, const float *right, int64_t n);
 
 /* Numbers of a row. */
 static inline int64_t pf_lane_width(const pf_entry *p) {

@@ -396,6 +396,12 @@ static void clear_all(const pf_optimizer *o) {
     for (int i = 0; i < o->n; i++) pf_tensor_clear_grad(o->entry[i].param);
 }
 
+/* A sum over lanes is no lane's, and would be added again. */
+static void forget_sum(const pf_optimizer *o) {
+    clear_all(o);
+    pf_notes_clear(o->module);
+}
+
 static int apply(pf_optimizer *o, pf_engine *e, double lr, double gscale, const gradients *g) {
     begin_groups(o, e, lr, gscale);
     e->shield++; /* until the end of the step */
@@ -436,9 +442,9 @@ int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, dou
     status = pf_comm_settle(engine, status);
     bool ready = status >= 0;
     if (ready) status = apply(o, engine, lr, gscale, &g);
-    if (!ready && joined) clear_all(o); /* the sum is no lane's, and would be added again */
+    if (!ready && joined) forget_sum(o);
     let_go(o, engine, &g);
-    if (status >= 0) status = pf_module_after_step(engine, o->module, o->steps, &o->drawn);
+    if (status >= 0) status = pf_module_follow(engine, o->module, o->steps, &o->drawn);
     engine->shield = shield;
     return ready ? pf_comm_settle(engine, status) : status;
 }

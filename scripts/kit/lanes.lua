@@ -105,15 +105,6 @@ function lanes.settle(settings, options)
   check_batch(settings, settings.lanes)
 end
 
---- Does a model's tree hold a table that steps move by what they have seen?
-local function moves_table(node)
-  if (node.options or {}).attention == "routing" then return true end
-  for _, child in ipairs(node.children or {}) do
-    if moves_table(child) then return true end
-  end
-  return false
-end
-
 --- Segments of fewer positions are not worth what they say to each other.
 local LEAST = 16
 local function check_length(settings)
@@ -135,10 +126,6 @@ function lanes.begin(settings, options, model, optimizer)
   if settings.carry then
     cli.fail(2, "train: --carry hands on from step to step what one row's lane has seen; it goes "
       .. "with one lane")
-  end
-  if moves_table(model:tree()) then
-    cli.fail(2, "train: routing attention moves its centroids by all rows of a step, in their "
-      .. "order; it goes with one lane")
   end
   if settings.segments then
     check_length(settings)
