@@ -130,7 +130,7 @@ change("rotary pairs are always halves", "engine/nn/layer_attention.c",
 change("norms have their own eps", "engine/nn/layer_norm.c", "if (eps > 0) o =", "if (false) o =",
   "architecture_spec")
 change("one block in all places is drawn anew for each", "engine/nn/after_step.c",
-  "if (i > 0 && module->child[i].module == module->child[i - 1].module) continue;", "",
+  "if (is_again(module, i)) continue;", "",
   "architecture_spec")
 change("a channel too many is shifted", "engine/nn/layer_conv.c",
   "tap[i] = i < dim / 2 ? 0.0f : 1.0f;", "tap[i] = i < dim / 2 + 1 ? 0.0f : 1.0f;",

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "kern.h"
+
 void pf_lane_rows_close(pf_lane_rows *rows) {
     pf_tensor_release(&rows->row);
     pf_tensor_release(&rows->value);
@@ -65,4 +67,28 @@ int pf_lane_rows_add(pf_lane_rows *left, pf_lane_rows *right, pf_engine *e, int6
     pf_lane_rows_close(right);
     *left = sum;
     return PF_OK;
+}
+
+/* ---- whole gradients ---- */
+
+enum { ADD_GRAIN = 1 << 15 };
+
+typedef struct {
+    const pf_kern *kern;
+    float *x;
+    const float *y; /* NULL: zeros */
+} add_job;
+
+static void add_range(void *context, int64_t first, int64_t last) {
+    const add_job *j = context;
+    if (j->y) {
+        j->kern->axpy(last - first, 1, j->y + first, j->x + first);
+        return;
+    }
+    for (int64_t i = first; i < last; i++) j->x[i] += 0.0f;
+}
+
+int pf_lane_add(pf_engine *e, float *left, const float *right, int64_t n) {
+    add_job j = {e->kern, left, right};
+    return pf_parallel_range(e, n, ADD_GRAIN, add_range, &j);
 }

@@ -20,4 +20,7 @@ int pf_lane_rows_take(pf_lane_rows *rows, pf_engine *e, const pf_tensor *grad, c
 int pf_lane_rows_add(pf_lane_rows *left, pf_lane_rows *right, pf_engine *e, int64_t width);
 void pf_lane_rows_close(pf_lane_rows *rows);
 
+/* The same of all numbers: left <- left + right (n), in any number of threads; NULL: zeros. */
+int pf_lane_add(pf_engine *e, float *left, const float *right, int64_t n);
+
 #endif

@@ -12,8 +12,6 @@
 
 #include "shard.h"
 
-enum { ADD_GRAIN = 1 << 15 };
-
 /* ---- what a node holds ---- */
 
 static size_t parts_of(const pf_optimizer *o) { return (size_t)o->n * sizeof(pf_lane_part); }
@@ -158,26 +156,6 @@ static void move(const pf_optimizer *o, pf_lane_sum *sum) {
             pf_tensor_release(&p->param->grad_rows);
         }
     }
-}
-
-typedef struct {
-    const pf_kern *kern;
-    float *x;
-    const float *y; /* NULL: zeros */
-} add_job;
-
-static void add_range(void *context, int64_t first, int64_t last) {
-    const add_job *j = context;
-    if (j->y) {
-        j->kern->axpy(last - first, 1, j->y + first, j->x + first);
-        return;
-    }
-    for (int64_t i = first; i < last; i++) j->x[i] += 0.0f;
-}
-
-int pf_lane_add(pf_engine *e, float *left, const float *right, int64_t n) {
-    add_job j = {e->kern, left, right};
-    return pf_parallel_range(e, n, ADD_GRAIN, add_range, &j);
 }
 
 static int add_dense(pf_lane_part *left, pf_lane_part *right, pf_engine *e) {

@@ -60,9 +60,6 @@ int pf_lanes_join_notes(const pf_optimizer *o, pf_engine *e);
 /* Of a step that is tried again: what take took goes back. */
 void pf_lane_notes_give_back(const pf_optimizer *o, pf_lane_sum *sum);
 
-/* left <- left + right (n), in any number of threads; NULL: zeros. */
-int pf_lane_add(pf_engine *e, float *left, const float *right, int64_t n);
-
 /* Numbers of a row. */
 static inline int64_t pf_lane_width(const pf_entry *p) {
     return pf_tensor_numel(p->param) / pf_max(p->param->shape[0], 1);
