@@ -355,6 +355,9 @@ return {
     { "State:reorder", "rows: integer[]|pf.Tensor", "pf.State",
       "Row b becomes what row rows[b] was, in place; repeats allowed, and as many rows from " ..
       "now on as there are numbers. Returns the state." },
+    { "State:append", "more: pf.State", "pf.State",
+      "The sequences of another state behind its own, in place: of one model, having seen as " ..
+      "many positions. Returns the state." },
     { "State:merge", "later: pf.State", "pf.State",
       "The state of one segment takes in that of the next one (seen from an empty start), in " ..
       "place. States of attention alone, with the same kernel. Returns the state." },
@@ -633,9 +636,10 @@ return {
     { "Data:batches", "options?: table", "fun(): integer, pf.Batch",
       "for step, batch in ...: options size, steps, seed, first, split, masked, stream (row b " ..
       "of a batch goes on where row b of the batch before ended: each is an equal share of the " ..
-      "split, and a document has one number in all batches of a pass)." },
+      "split, and a document has one number in all batches of a pass), rows ({first, last} of " ..
+      "such a batch alone: those of a lane)." },
     { "Data:batch", "options?: table", "pf.Batch",
-      "One of them: index (from 1), size, split, masked, seed, stream." },
+      "One of them: index (from 1), size, split, masked, seed, stream, rows." },
     { "Data:document", "position: integer, split?: string", "pf.Tensor, string",
       "The ids of one document with begin and end, and its name." },
     { "Data:identity", "options?: {sample: integer}", "table",

@@ -131,10 +131,24 @@ static int batch_gc(lua_State *L) {
     return 0;
 }
 
-/* data:batch{index =, size =, split =, masked =, seed =, stream =}: index counts from 1. */
+/* Option rows = {first, last} of a batch of `size` rows, from 1, as a place and how many; false:
+ * not given. */
+static bool opt_rows(lua_State *L, int64_t size, int64_t *first, int64_t *n) {
+    size_t count = 0;
+    *first = 0, *n = size;
+    if (lua_getfield(L, 2, "rows") == LUA_TNIL) return lua_pop(L, 1), false;
+    const int64_t *row = lpf_place_list(L, lua_gettop(L), "batch", "rows", &count);
+    if (count != 2 || row[1] < row[0] || row[1] >= size)
+        lpf_raise(L, "batch: rows = {first, last} are of the %lld of the batch", (long long)size);
+    *first = row[0], *n = row[1] - row[0] + 1;
+    return true;
+}
+
+/* data:batch{index =, size =, split =, masked =, seed =, stream =, rows =}: index from 1. */
 static int data_batch(lua_State *L) {
     static const char *const allowed[] = {"index", "size",   "split", "masked",
-                                          "seed",  "stream", NULL};
+                                          "seed",  "stream", "rows",  NULL};
+    int64_t first, n;
     check_data(L, "batch");
     lpf_check_options(L, 2, allowed, "batch");
     int64_t index = lpf_opt_integer(L, 2, "index", 1), size = lpf_opt_integer(L, 2, "size", 1);
@@ -149,9 +163,12 @@ static int data_batch(lua_State *L) {
     bool masked = lpf_opt_bool(L, 2, "masked", false), stream = lpf_opt_bool(L, 2, "stream", false);
     uint64_t seed = (uint64_t)lpf_opt_integer(L, 2, "seed", 0);
     if (masked && stream) return lpf_raise(L, "batch: rows that go on (stream) are not masked");
+    if (opt_rows(L, size, &first, &n) && !stream)
+        return lpf_raise(L, "batch: rows are of a batch of rows that go on (stream = true)");
     pf_data *data = check_data(L, "batch"); /* what was made may have collected what closes it */
     lpf_result(
-        L, stream ? pf_data_stream_batch(batch, engine, data, split, (uint64_t)place, size, seed)
+        L, stream ? pf_data_stream_rows(batch, engine, data, split, (uint64_t)place, size, first, n,
+                                        seed)
                   : pf_data_batch(batch, engine, data, split, (uint64_t)place, size, masked, seed));
     lua_createtable(L, 0, 6);
     set_tensor(L, "input", batch->input);

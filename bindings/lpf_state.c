@@ -51,6 +51,15 @@ static int state_reorder(lua_State *L) {
     return 1;
 }
 
+/* append(more): the sequences of another state behind its own; the state itself. */
+static int state_append(lua_State *L) {
+    pf_state *state = lpf_check_stream_state(L, 1, "append");
+    const pf_state *more = lpf_check_stream_state(L, 2, "append");
+    lpf_result(L, pf_state_append(lpf_engine(L), state, more));
+    lua_settop(L, 1);
+    return 1;
+}
+
 /* merge(later): the state of both segments; the state itself. */
 static int state_merge(lua_State *L) {
     pf_state *state = lpf_check_stream_state(L, 1, "merge");
@@ -237,17 +246,11 @@ static int state_kernel(lua_State *L) {
     return 2;
 }
 
-static const luaL_Reg methods[] = {{"prefill", state_prefill},
-                                   {"step", state_step},
-                                   {"fork", state_fork},
-                                   {"reorder", state_reorder},
-                                   {"merge", state_merge},
-                                   {"save", state_save},
-                                   {"bytes", state_bytes},
-                                   {"position", state_position},
-                                   {"batch", state_batch},
-                                   {"close", state_close},
-                                   {NULL, NULL}};
+static const luaL_Reg methods[] = {
+    {"prefill", state_prefill}, {"step", state_step},     {"fork", state_fork},
+    {"reorder", state_reorder}, {"append", state_append}, {"merge", state_merge},
+    {"save", state_save},       {"bytes", state_bytes},   {"position", state_position},
+    {"batch", state_batch},     {"close", state_close},   {NULL, NULL}};
 
 static const luaL_Reg meta[] = {
     {"__gc", state_close}, {"__close", state_close}, {"__tostring", state_tostring}, {NULL, NULL}};

@@ -42,7 +42,12 @@ local MODELS = {
                                           { heads = 1, kernel = { name = "relu" } } } },
 }
 
+local WINDOW = { name = "sliding", window = 20 }
+
 describe("rows that go on", function()
+  setup(commands.start)
+  teardown(commands.stop)
+
   for name, options in pairs(MODELS) do
     for told, pass in pairs { ["one document"] = {}, ["packed ones"] = { documents = documents },
                               ["packed ones, masked"] = { documents = documents, mask = there },
@@ -144,6 +149,67 @@ describe("rows that go on", function()
     support.remove(folder)
   end)
 
+  it("are taken apart by rows and joined again, to the bit", function()
+    local folder = support.folder()
+    local function bytes(state)
+      local path = folder .. "/rows.safetensors"
+      assert(state:save(path))
+      return support.read(path)
+    end
+    for _, case in ipairs { { {}, {} }, { { conv = 4, head_groups = MODELS["groups of heads"]
+                                            .head_groups }, {} },
+                            { { attention = WINDOW }, { keep = 9 } },
+                            { { attention = WINDOW }, { form = "rows" } } } do
+      local options, how = case[1], case[2]
+      how.batch = B
+      local model = models.new(options)
+      local both, list = model:carry(how), rows { documents = documents, mask = there }
+      for i = 1, 2 do model(list[i], { carry = both }) end
+      local first, second = both:fork():reorder { 1 }, both:fork():reorder { 2 }
+      assert.equal(1, second:batch())
+      local joined = first:fork():append(second)
+      assert.equal(bytes(both), bytes(joined))
+      assert.equal(0, largest(model(list[3], { carry = both }),
+                              model(list[3], { carry = joined })))
+      assert.has_error(function() both:append(second) end,
+        "append: the two states differ in their positions; they must be of one model, and have "
+        .. "seen as many positions")
+      assert.equal(B, both:batch())
+      assert.raises("the two states differ in", function()
+        model:carry(how):append(models.new { kernel = { name = "relu" } }:carry { batch = 1 })
+      end)
+    end
+    support.remove(folder)
+  end)
+
+  it("are taken apart and joined where a layer is in Lua", function()
+    local layer = { part = function(_, y, entry)
+      local all = y:sum(2):reshape(B, 1, y:size(3))
+      local h = entry and entry[1] or all * 0
+      return y + h, { h + all }
+    end }
+    function layer.forward(_, y) return y end
+    local model = pf.nn.chain { pf.nn.embedding { vocab = 19, dim = 8 }, layer,
+                                pf.nn.linear { from = 8, to = 19 } }
+    local list = rows { documents = whole_of(function(b, t) return t > 17 and b or 1 end) }
+    local carry = model:carry { batch = B }
+    model(list[1], { carry = carry })
+    local path = commands.path "lua.safetensors"
+    assert(carry:save(path))
+    local other = { carry:fork():reorder { 1 }:append(carry:fork():reorder { 2 }),
+                    assert(model:load_state(path)) }
+    local fresh = model(list[2], { carry = model:carry { batch = B } })
+    assert.is_false(pcall(model.loss, model, { input = list[2].input, target = list[2].target + 99,
+                                               documents = list[2].documents }, { carry = carry }))
+    local y = model(list[2], { carry = carry })
+    for _, carried in ipairs(other) do
+      assert.equal(0, largest(y, model(list[2], { carry = carried })))
+    end
+    -- Row 1 goes on in a document that row 2 begins anew.
+    assert.is_true(largest(y:slice(1, 1, 1), fresh:slice(1, 1, 1)) > 0)
+    assert.equal(0, largest(y:slice(1, 2, 2), fresh:slice(1, 2, 2)))
+  end)
+
   it("stay as they were where a call fails", function()
     local model, list = models.new {}, rows()
     local carry = model:carry { batch = B }
@@ -211,6 +277,44 @@ describe("streams of a data set", function()
     end
   end)
 
+  it("are laid for a lane as it has them in the whole batch", function()
+    support.write(commands.path "some.fasta", table.concat((function()
+      local list = {}
+      for i = 1, 20 do -- one a row, of 64
+        list[i] = (">s%d\n%s\n"):format(i, ("ACDEFGHIKLMNPQRSTVWY"):rep(5):sub(i,
+          i + 33 + 13 * (i % 3)))
+      end
+      return list
+    end)()))
+    local alone = 0 -- rows that by themselves would be shorter
+    for _, file in ipairs { "t.txt", "some.fasta" } do
+      local data = pf.data.open { path = commands.path(file), length = 64, min_tokens = 1 }
+      for step, batch in data:batches { size = size, split = "all", stream = true } do
+        local tokens, how = 0, { index = step, size = size, split = "all", stream = true }
+        for _, cut in ipairs { { 1, 1 }, { 2, 3 } } do
+          how.rows = cut
+          local part = data:batch(how)
+          tokens = tokens + part.tokens
+          if part.input:size(2) == 64 and part.mask[1][48]:item() == 0 then alone = alone + 1 end
+          assert.equal(cut[2] - cut[1] + 1, part.rows)
+          for _, name in ipairs { "input", "target", "documents", "mask" } do
+            assert.same(batch[name]:slice(1, cut[1], cut[2]):totable(), part[name]:totable())
+          end
+        end
+        assert.equal(batch.tokens, tokens)
+      end
+      for text, some in pairs { ["are of the 3 of the batch"] = { 2, 4 },
+                                ["rows count from 1"] = { 0, 1 },
+                                ["rows = {first, last}"] = { 3, 2 } } do
+        assert.raises(text, function()
+          data:batch { index = 1, size = size, stream = true, rows = some }
+        end)
+      end
+      assert.raises("rows that go on", function() data:batch { size = size, rows = { 1, 2 } } end)
+    end
+    assert.is_true(alone > 0)
+  end)
+
   it("keep the pieces of a sequence together only where they follow each other", function()
     local long = {}
     for i = 1, 4 do
@@ -268,6 +372,13 @@ describe("train --carry", function()
     assert.near(logs.keys[1].loss, logs.rows[1].loss, 1e-6) -- nothing is carried yet
     assert.near(logs.keys[8].loss, logs.rows[8].loss, 0.05)
     assert.not_equal(logs.keys[8].loss, logs.rows[8].loss)
+  end)
+
+  it("has in lanes nearly the steps of whole batches", function()
+    local whole = commands.log_of(commands.train("lanes1", arguments "--dropout 0"))
+    local lanes = commands.log_of(commands.train("lanes3", arguments "--dropout 0 --lanes 3"))
+    for i = 1, 8 do assert.near(whole[i].loss, lanes[i].loss, 1e-4) end
+    assert.near(whole[#whole].valid_loss, lanes[#lanes].valid_loss, 1e-4)
   end)
 
   it("is evaluated as it was trained", function()

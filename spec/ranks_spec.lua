@@ -104,7 +104,6 @@ describe("train in lanes", function()
   it("refuses what lanes can't be", function()
     for more, message in pairs {
       ["--batch 6"] = "%-%-batch 6 is not divided by its 4 lanes; try %-%-lanes 3, or %-%-batch 8",
-      ["--carry 8"] = "%-%-carry .* goes with one lane",
       ["--row-ranks 2"] = "%-%-row%-ranks is for rows in parts",
       ["--segments 2 --row-ranks 2"] = "%-%-row%-ranks 2 does not divide the 1 rank",
       ["--segments 16000 --batch 8 --lanes 8"] = "at most 65535",
@@ -195,6 +194,37 @@ describe("train in lanes", function()
       local first = commands.log_of(path("of" .. n))[1]
       assert.equal(n, first.ranks)
       assert.is_true(first.wait_s >= 0 and first.slowest >= 0 and first.slowest < n)
+    end
+  end)
+
+  --- The checkpoint's bytes, with what rows go on from.
+  local function carried_bytes(out)
+    local list = bytes(out)
+    list[#list + 1] = support.read(("%s/%s/carried.safetensors"):format(path(out),
+      support.read(path(out) .. "/LATEST"):match "%S+"))
+    return list
+  end
+
+  several("carries what rows have seen with their lanes, and goes on with any number", function()
+    for name, more in pairs { sums = "--steps 12 --carry 64 --accumulate 2 --conv 4",
+                              keys = "--steps 12 --carry 48 --attention sliding --window 24",
+                              rows = "--steps 12 --carry 48 --attention sliding --window 24 "
+                                .. "--carry-form rows --sliced 2" } do
+      good(arguments(name .. 1, more))
+      local want = carried_bytes(name .. 1)
+      assert.equal(4, #want)
+      for n = 2, 4 do
+        local code, _, err = start(n, arguments(name .. n, more))
+        assert.equal(0, code, err)
+        assert.same(want, carried_bytes(name .. n))
+      end
+      for _, n in ipairs { 3, 2, 1 } do
+        support.remove(path(name .. 4) .. "/step-12")
+        support.write(path(name .. 4) .. "/LATEST", "step-6\n")
+        local code, _, err = start(n, ("train --resume %s --threads 1"):format(path(name .. 4)))
+        assert.equal(0, code, err)
+        assert.same(want, carried_bytes(name .. 4))
+      end
     end
   end)
 

@@ -978,6 +978,12 @@ function State:fork() end
 ---@return pf.State
 function State:reorder(rows) end
 
+---The sequences of another state behind its own, in place: of one model, having seen as many
+---positions. Returns the state.
+---@param more pf.State
+---@return pf.State
+function State:append(more) end
+
 ---The state of one segment takes in that of the next one (seen from an empty start), in place.
 ---States of attention alone, with the same kernel. Returns the state.
 ---@param later pf.State
@@ -1561,12 +1567,13 @@ function Data:lay(length) end
 
 ---for step, batch in ...: options size, steps, seed, first, split, masked, stream (row b of a
 ---batch goes on where row b of the batch before ended: each is an equal share of the split, and
----a document has one number in all batches of a pass).
+---a document has one number in all batches of a pass), rows ({first, last} of such a batch
+---alone: those of a lane).
 ---@param options? table
 ---@return fun(): integer, pf.Batch
 function Data:batches(options) end
 
----One of them: index (from 1), size, split, masked, seed, stream.
+---One of them: index (from 1), size, split, masked, seed, stream, rows.
 ---@param options? table
 ---@return pf.Batch
 function Data:batch(options) end

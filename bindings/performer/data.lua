@@ -96,12 +96,14 @@ end
 
 local Data = core.methods("performer.data")
 
---- for step, batch in data:batches{size, steps, seed, first, split, masked, stream} do ... end
+--- for step, batch in data:batches{size, steps, seed, first, split, masked, stream, rows} do
 --- step counts from `first` (1); steps not given: once through the split. stream: row b of a batch
---- goes on where row b of the batch before ended, for model:carry.
+--- goes on where row b of the batch before ended, for model:carry; rows = {first, last}: those of a
+--- lane alone.
 function Data:batches(options)
   util.check_options(options,
-                     { "size", "steps", "seed", "first", "split", "masked", "stream" }, "batches")
+                     { "size", "steps", "seed", "first", "split", "masked", "stream", "rows" },
+                     "batches")
   options = options or {}
   local size, first = options.size or 8, options.first or 1
   local steps = options.steps
@@ -117,7 +119,7 @@ function Data:batches(options)
     if step > steps then return nil end
     return step, self:batch {
       index = step, size = size, split = options.split, masked = options.masked,
-      seed = options.seed, stream = options.stream,
+      seed = options.seed, stream = options.stream, rows = options.rows,
     }
   end
 end

@@ -137,13 +137,17 @@ static int fill_tensor(pf_state_file *f, pf_state *s, int i, const char *path) {
     return pf_tensor_copy(s->tensor[i], from);
 }
 
+/* Rows of a layer have positions; of a layer of the host's only the host knows what they are. */
+static int least_rank(const pf_state *s) { return strcmp(s->kind->name, "host") == 0 ? 1 : 3; }
+
 /* What only a part of a row leaves has no place yet in a state that saw none: as the file has it,
  * of as many sequences. */
 static int make_place(const pf_state_file *f, pf_state *s, int i, const char *path) {
     if (!(s->kind->parts_only >> i & 1)) return PF_OK;
     const pf_tensor *from = find_tensor(f, path, s->kind->tensor[i]);
     if (!from) return PF_OK;
-    if (from->rank < 3 || from->shape[0] != s->batch) return damaged("a row in it has no batch");
+    if (from->rank < least_rank(s) || from->shape[0] != s->batch)
+        return damaged("a row in it has no batch");
     return pf_tensor_make_lasting(&s->tensor[i], s->heap, from->dtype, from->rank, from->shape);
 }
 

@@ -146,6 +146,9 @@ PF_API int pf_state_fork(pf_state **copy, pf_engine *engine, const pf_state *sta
 /* Row b becomes what row rows[b] was (from 0, repeats allowed; n rows from now on): the
  * survivors of a beam search, or one prompt for many. When it fails, nothing has changed. */
 PF_API int pf_state_reorder(pf_engine *engine, pf_state *state, const int64_t *rows, int64_t n);
+/* The sequences of `more` behind its own; `more` stays. Both are of one model, and have seen as
+ * many positions. When it fails, nothing has changed. */
+PF_API int pf_state_append(pf_engine *engine, pf_state *state, const pf_state *more);
 /* Files of states: safetensors with all that the state is made of, a checksum, and whose it
  * is; what is loaded goes on with the same bits. A model's state belongs to this model with
  * these weights alone. A file that can't be taken fails with PF_EFORMAT. */

@@ -131,6 +131,11 @@ PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_s
  * that what is carried knows where one ends. */
 PF_API int pf_data_stream_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
                                 uint64_t index, int64_t rows, uint64_t seed);
+/* Of such a batch of `rows` the rows `first` to first + n - 1 alone, a lane's, as long as the
+ * longest of all. */
+PF_API int pf_data_stream_rows(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
+                               uint64_t index, int64_t rows, int64_t first, int64_t n,
+                               uint64_t seed);
 PF_API void pf_batch_release(pf_batch *batch);
 /* One document of a split: name (borrowed, of shards until the next call) and ids with begin and
  * end. */

@@ -227,7 +227,7 @@ static int make_batch(pf_batch *batch, const pf_data *data, int64_t rows) {
  * of few shapes. */
 static int64_t longest_row(const pf_batch *batch, int64_t length) {
     int64_t longest = 1, step = pf_round_up(pf_ceil_div(length, 16), 16);
-    for (int64_t i = 0; i < batch->rows; i++) {
+    for (int64_t i = 0; i < batch->input->shape[0]; i++) {
         const int32_t *mask = pf_i32(batch->mask) + i * length;
         int64_t used = length;
         while (used > longest && !mask[used - 1]) used--;
@@ -236,8 +236,9 @@ static int64_t longest_row(const pf_batch *batch, int64_t length) {
     return pf_min(pf_round_up(longest, step), length);
 }
 
-/* Takes away what no row fills: rows behind the end, and positions behind the longest one. */
-static int trim_batch(pf_batch *batch, const pf_data *data) {
+/* Of the rows from `first` on those that the batch has, without the positions behind the longest
+ * row of all. */
+static int cut_batch(pf_batch *batch, const pf_data *data, int64_t first) {
     int64_t length = data->length;
     int64_t shape[2] = {pf_max(batch->rows, 1), longest_row(batch, length)};
     if (shape[1] == length && shape[0] == batch->input->shape[0]) return PF_OK;
@@ -247,7 +248,7 @@ static int trim_batch(pf_batch *batch, const pf_data *data) {
         pf_tensor *cut = NULL;
         PF_TRY(pf_tensor_make_lasting(&cut, data->heap, PF_I32, 2, shape));
         for (int64_t r = 0; r < shape[0]; r++)
-            memcpy(pf_i32(cut) + r * shape[1], pf_i32(*tensor[i]) + r * length,
+            memcpy(pf_i32(cut) + r * shape[1], pf_i32(*tensor[i]) + (first + r) * length,
                    (size_t)shape[1] * sizeof(int32_t));
         pf_tensor_release(tensor[i]);
         *tensor[i] = cut;
@@ -306,7 +307,7 @@ PF_API int pf_data_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_s
     int status = make_batch(&own, data, rows);
     for (int64_t i = 0; i < rows && status >= 0; i++)
         status = batch_fill(&own, data, engine, split, first + i, i, masked, seed);
-    if (status >= 0) status = trim_batch(&own, data);
+    if (status >= 0) status = cut_batch(&own, data, 0); /* rows behind the end go, too */
     if (status < 0) pf_batch_release(&own);
     return status < 0 ? status : give_batch(batch, &own);
 }
@@ -319,9 +320,9 @@ static int64_t stream_rows(const pf_data *data, pf_split split, int64_t streams)
     return pf_max(1, split == PF_TRAIN ? rows / streams : pf_ceil_div(rows, streams));
 }
 
-/* Row `place` of stream b; behind a stream's end: nothing there. */
-static int fill_stream(pf_batch *batch, pf_data *data, const pf_engine *engine, pf_split split,
-                       uint64_t seed, int64_t pass, int64_t place, int64_t b) {
+/* Row `place` of stream b; behind a stream's end: nothing there. How many targets it has. */
+static int64_t fill_stream(pf_batch *batch, pf_data *data, const pf_engine *engine, pf_split split,
+                           uint64_t seed, int64_t pass, int64_t place, int64_t b) {
     const pf_plan *plan = &data->plans[split];
     int64_t offset = b * data->length;
     pf_rng rng = pf_rng_make(seed, PF_DRAW_DATA, (uint64_t)pass, 1);
@@ -336,34 +337,49 @@ static int fill_stream(pf_batch *batch, pf_data *data, const pf_engine *engine, 
     if (split == PF_TRAIN) row.shift = (int64_t)pf_rng_below(&rng, 0, (uint64_t)plan->slack + 1);
     if (row.row >= plan->n_rows) {
         fill_pad(data, &row, 0, -1);
-        return PF_OK;
+        return 0;
     }
-    int64_t targets = fill_row(data, split, &row);
-    if (targets < 0) return (int)targets;
-    batch->tokens += targets;
-    return PF_OK;
+    return fill_row(data, split, &row);
 }
 
-PF_API int pf_data_stream_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
-                                uint64_t index, int64_t rows, uint64_t seed) {
-    PF_OPEN(engine);
-    PF_NEED(batch, data);
-    pf_batch own = {.size = sizeof own, .rows = rows};
-    PF_TRY(give_batch(batch, &own));
+static int check_stream(const pf_data *data, pf_split split, uint64_t index, int64_t rows,
+                        int64_t first, int64_t n) {
     PF_TRY(check_batch(data, split, index, rows, false));
+    if (first < 0 || n < 1 || first > rows - n)
+        return pf_fail(PF_EINVAL, "data: rows %s to %lld of a batch of %lld", pf_place(first),
+                       (long long)(first + n), (long long)rows);
     if (data->shards && data->fasta)
         return pf_fail(PF_EINVAL, "data: sequences in shards are packed within blocks, which no "
                                   "stream goes through; open the file itself, or a text");
     int64_t each = stream_rows(data, split, rows), at = (int64_t)index;
-    if (split != PF_TRAIN && at >= each)
-        return pf_fail(PF_EINVAL, "data: row %s of %lld streams is behind the end: they have %lld",
-                       pf_place(at), (long long)rows, (long long)each);
-    int status = make_batch(&own, data, rows);
-    for (int64_t b = 0; b < rows && status >= 0; b++)
+    if (split == PF_TRAIN || at < each) return PF_OK;
+    return pf_fail(PF_EINVAL, "data: row %s of %lld streams is behind the end: they have %lld",
+                   pf_place(at), (long long)rows, (long long)each);
+}
+
+/* All rows are laid: the longest says how many positions there are, whoever has it. */
+PF_API int pf_data_stream_rows(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
+                               uint64_t index, int64_t rows, int64_t first, int64_t n,
+                               uint64_t seed) {
+    PF_OPEN(engine);
+    PF_NEED(batch, data);
+    pf_batch own = {.size = sizeof own, .rows = n};
+    PF_TRY(give_batch(batch, &own));
+    PF_TRY(check_stream(data, split, index, rows, first, n));
+    int64_t each = stream_rows(data, split, rows), at = (int64_t)index;
+    int64_t status = make_batch(&own, data, rows);
+    for (int64_t b = 0; b < rows && status >= 0; b++) {
         status = fill_stream(&own, data, engine, split, seed, at / each, at % each, b);
-    if (status >= 0) status = trim_batch(&own, data);
+        if (status > 0 && b >= first && b < first + n) own.tokens += status;
+    }
+    if (status >= 0) status = cut_batch(&own, data, first);
     if (status < 0) pf_batch_release(&own);
-    return status < 0 ? status : give_batch(batch, &own);
+    return status < 0 ? (int)status : give_batch(batch, &own);
+}
+
+PF_API int pf_data_stream_batch(pf_batch *batch, pf_engine *engine, pf_data *data, pf_split split,
+                                uint64_t index, int64_t rows, uint64_t seed) {
+    return pf_data_stream_rows(batch, engine, data, split, index, rows, 0, rows, seed);
 }
 
 PF_API void pf_batch_release(pf_batch *batch) {

@@ -30,6 +30,7 @@ static int check_made(const pf_module *m, const char *what, int status, uint64_t
 static const pf_state_kind host_parts = {
     .name = "host",
     .tensor = {"1", "2", "3", "4", "5"},
+    .parts_only = (1u << PF_STATE_TENSORS) - 1,
     .anew = (1u << PF_STATE_TENSORS) - 1,
 };
 
@@ -149,7 +150,6 @@ static int call_part(pf_module *m, pf_engine *e, const pf_run *run, pf_tensor *x
     if (status < 0) pf_tensor_release(y);
     for (int i = 0; i < PF_HOST_PARTS && status < 0; i++) pf_tensor_release(&exit[i]);
     for (int i = 0; i < PF_HOST_PARTS && status >= 0; i++) pf_replace(&s->tensor[i], exit[i]);
-    s->kind = &host_parts;
     return status;
 }
 
@@ -208,6 +208,7 @@ static int host_state(const pf_module *m, pf_engine *e, int64_t batch, pf_state 
     }
     PF_TRY(pf_state_new(state, e, batch, 0));
     (*state)->layer = m->host;
+    if (m->host.part) (*state)->kind = &host_parts;
     return PF_OK;
 }
 

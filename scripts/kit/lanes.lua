@@ -123,10 +123,6 @@ function lanes.begin(settings, options, model, optimizer)
       settings.lanes == 1 and "" or "s", ranks.size()))
   end
   if settings.lanes == 1 then return end
-  if settings.carry then
-    cli.fail(2, "train: --carry hands on from step to step what one row's lane has seen; it goes "
-      .. "with one lane")
-  end
   if settings.segments then
     check_length(settings)
     ranks.share_rows(need_row_ranks(settings.segments, lanes.of_rows(settings), options.row_ranks))

@@ -20,6 +20,7 @@
 -- On several ranks (ranks.lua) all of them run this; rank 0 has the folder, the log and the clock,
 -- and what it alone can know is shared before anything depends on it.
 local attention = require "kit.attention"
+local carried = require "kit.carried"
 local cli = require "kit.cli"
 local course = require "kit.course"
 local engine = require "kit.engine"
@@ -376,7 +377,7 @@ function Run:try_save(step)
   if lent then self:lend(false) end
   local ok, message = pf.checkpoint.save(self.dir, {
     model = self.model, optimizer = self.optimizer, state = self.state, step = step,
-    carried = self.before or self.carried,
+    carried = carried.whole(self.before or self.carried, self.model, self.settings),
     tokenizer = self.data:info().tokenizer, keep = self.settings.keep })
   if lent then self:lend(true) end
   if not ok then return nil, message end

@@ -61,7 +61,7 @@ function start.fresh(options, make)
   lanes.begin(settings, options, model, optimizer)
   stands(model)
   return { settings = settings, data = data, model = model, optimizer = optimizer, init = filled,
-           carried = carried.first(model, settings), near = run_data.nearness(data, settings),
+           carried = carried.begin(model, settings), near = run_data.nearness(data, settings),
            state = { step = 0, seconds = 0, data = fingerprint, once = once },
            dir = not options.find_lr
              and ranks.once(run_folder.fresh, options.out, settings,

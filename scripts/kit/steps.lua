@@ -1,6 +1,7 @@
 --- steps.lua - the steps of training: the batches of each, and how the model is to be run on them.
 -- It is what a run (run.lua) and the search for a learning rate (find_lr.lua) have in common; both
--- have settings, data and model, and with --carry what the rows go on from (carried).
+-- have settings, data and model, and with --carry what the rows go on from (carried, by lane).
+local carried = require "kit.carried"
 local cli = require "kit.cli"
 local lanes = require "kit.lanes"
 local ranks = require "kit.ranks"
@@ -13,11 +14,16 @@ Steps.__index = Steps
 -- whole rows, the same on all ranks that share them.
 local function batch_of(self, step, i, lane)
   local s = self.settings
-  local n = lanes.of_rows(s)
-  local batch = self.data:batch { index = ((step - 1) * s.accumulate + i - 1) * n + lane,
-                                  size = s.batch // n, split = "train",
-                                  masked = s.bidirectional, seed = s.seed,
-                                  stream = s.carry ~= nil }
+  local n, index = lanes.of_rows(s), (step - 1) * s.accumulate + i
+  local size = s.batch // n
+  local batch
+  if s.carry then -- a lane's rows go on where they themselves ended
+    batch = self.data:batch { index = index, size = s.batch, split = "train", seed = s.seed,
+                              stream = true, rows = { (lane - 1) * size + 1, lane * size } }
+  else
+    batch = self.data:batch { index = (index - 1) * n + lane, size = size, split = "train",
+                              masked = s.bidirectional, seed = s.seed }
+  end
   batch.lane, batch.forward = lane, (lane - 1) * s.accumulate + i
   return batch
 end
@@ -33,7 +39,7 @@ function Steps:fetch(step)
   end
   if not ranks.first_of_row() then tokens = 0 end -- another has counted them
   self.step_batches, self.step_tokens, self.taken = batches, ranks.sum(tokens), 0
-  self.before = self.carried and self.carried:fork() -- until the step is whole
+  self.before = carried.fork(self.carried) -- until the step is whole
 end
 
 --- A lane's gradient is whole when the next lane begins, or the step ends.
@@ -71,7 +77,7 @@ function Steps:pass(step, i)
   local pass = { training = true, step = step, watch = self:is_logged(step) }
   local several = s.accumulate * lanes.of_rows(s) > 1
   if several then pass.micro = self.step_batches[i or 1].forward - 1 end
-  pass.carry = self.carried
+  pass.carry = self.carried and self.carried[self.step_batches[i or 1].lane]
   pass.slice_length = train_options.slice_length(s)
   if s.segments then pass.segments, pass.chain = s.segments, s.segment_form == "chain" end
   if (pass.slice_length or s.segments) and several then pass.counted = self.step_tokens end
