@@ -28,10 +28,17 @@ install(DIRECTORY ${PROJECT_SOURCE_DIR}/engine/include/ DESTINATION ${CMAKE_INST
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/README.md
               ${PROJECT_SOURCE_DIR}/CHANGELOG.md ${PROJECT_SOURCE_DIR}/SECURITY.md
         DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(FILES ${PROJECT_SOURCE_DIR}/engine/LIVING_IN_A_HOST.md
-        DESTINATION ${CMAKE_INSTALL_DOCDIR}/engine)
+file(GLOB_RECURSE PF_PAGES RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/engine/*.md
+     ${PROJECT_SOURCE_DIR}/bindings/*.md)
+foreach(page ${PF_PAGES})
+  get_filename_component(folder ${page} DIRECTORY)
+  install(FILES ${PROJECT_SOURCE_DIR}/${page} DESTINATION ${CMAKE_INSTALL_DOCDIR}/${folder})
+endforeach()
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR}
         PATTERN "CMakeLists.txt" EXCLUDE)
+install(CODE "set(PF_DOC \"${CMAKE_INSTALL_DOCDIR}\")
+              set(PF_INCLUDE \"${CMAKE_INSTALL_INCLUDEDIR}\")")
+install(SCRIPT ${CMAKE_CURRENT_LIST_DIR}/install_links.cmake)
 
 # The plugin, and its source for a cluster with an MPI of its own: performer_transport.h has the line.
 if(TARGET performer_mpi)
@@ -62,8 +69,6 @@ if(PERFORMER_LUA)
           DESTINATION ${PF_HOME} FILES_MATCHING PATTERN "*.lua")
   install(FILES ${PROJECT_SOURCE_DIR}/bindings/annotations/performer.lua COMPONENT program
           DESTINATION ${PF_HOME}/annotations)
-  install(FILES ${PROJECT_SOURCE_DIR}/bindings/README.md
-          DESTINATION ${CMAKE_INSTALL_DOCDIR}/bindings)
   install(DIRECTORY ${PROJECT_BINARY_DIR}/share/man/ COMPONENT program OPTIONAL
           DESTINATION ${CMAKE_INSTALL_MANDIR})
   foreach(shell bash-completion zsh fish)
