@@ -185,21 +185,28 @@ static int is_checkpoint(search *s, const char *path, bool *is) {
     return status;
 }
 
+#define WHAT_LOADS                                                                                 \
+    "what is loaded is a folder, of a run or a checkpoint, or a mark in a run (RUN/BEST)"
+
+/* Nothing was seen at `path`, and what looked for a mark there has said why. */
+static int nothing_there(int status) {
+    char why[1024];
+    snprintf(why, sizeof why, "%s", pf_last_error());
+    return pf_fail(status, "checkpoint: %s; check the path: " WHAT_LOADS, why);
+}
+
 static int find(search *s, char **folder, const char *path) {
     bool there, is_folder, checkpoint;
     *folder = NULL;
-    if (!*path)
-        return pf_fail(PF_EINVAL,
-                       "checkpoint: the path is empty; a run folder, a checkpoint folder "
-                       "or a mark in a run (RUN/BEST) is needed");
+    if (!*path) return pf_fail(PF_EINVAL, "checkpoint: the path is empty; " WHAT_LOADS);
     PF_TRY(pf_look_for(s->engine, path, &there, &is_folder));
     const char *name = pf_path_name(path);
     if (there && !is_folder && strspn(name, PF_MARK_LETTERS) != strlen(name))
-        return pf_fail(PF_EFORMAT,
-                       "checkpoint: %s is a file; what is loaded is a folder, of a run or "
-                       "a checkpoint, or a mark in a run (RUN/BEST)",
-                       path);
-    if (!is_folder) return find_marked(s, folder, path);
+        return pf_fail(PF_EFORMAT, "checkpoint: %s is a file; " WHAT_LOADS, path);
+    if (!is_folder) {
+        int status = find_marked(s, folder, path);
+        return status == PF_ENOTFOUND && !there ? nothing_there(status) : status;
+    }
     PF_TRY(is_checkpoint(s, path, &checkpoint));
     if (!checkpoint) return find_in_run(s, folder, path);
     int status = try_folder(s, path);

@@ -170,7 +170,14 @@ static void test_paths(pf_module *module) {
     pf_module *loaded = NULL;
     CHECK_OK(pf_model_save(engine, folder, module, NULL));
     CHECK_FAILS(PF_EINVAL, pf_model_load(&loaded, engine, ""));
-    CHECK(strstr(pf_last_error(), "the path is empty; a run folder"));
+    CHECK(strstr(pf_last_error(), "the path is empty; what is loaded is a folder"));
+    static const char *const none[] = {"%s/nowhere", "%s/nowhere/BEST", "%s/BEST"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        const char *path = scratch_path(none[i], folder), *text = pf_last_error();
+        CHECK_FAILS(PF_ENOTFOUND, pf_model_load(&loaded, engine, path));
+        CHECK(strncmp(text, "checkpoint: ", 12) == 0 && strstr(text, path));
+        CHECK(strstr(text, "; check the path: what is loaded is a folder"));
+    }
     CHECK_FAILS(PF_EFORMAT,
                 pf_model_load(&loaded, engine, scratch_path("%s/model.safetensors", folder)));
     CHECK(strstr(pf_last_error(), "is a file; what is loaded is a folder"));
