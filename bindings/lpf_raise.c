@@ -86,7 +86,7 @@ int lpf_raise_as(lua_State *L, int status) {
 int lpf_raise_message(lua_State *L) { return lpf_raise_as(L, PF_EINVAL); }
 
 int lpf_raise(lua_State *L, const char *format, ...) {
-    char message[1024];
+    char message[2048];
     va_list args;
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);

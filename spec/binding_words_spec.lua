@@ -76,7 +76,7 @@ describe("words of other libraries", function()
       ["adamw: unknown option 'weight_decay'; it is 'decay'"] = function()
         return pf.optim.adamw(model, { weight_decay = 1 })
       end,
-      ["linear: unknown option 'weight_decay'$"] = function()
+      ["linear: unknown option 'weight_decay'; there are from, to"] = function()
         return nn.linear { weight_decay = 1 }
       end,
       ["schedule.cosine: unknown option 'max_lr'; it is 'peak'"] = function()

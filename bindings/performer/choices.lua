@@ -27,6 +27,20 @@ choices.values = {
   ["no"] = { "off" }, ["0"] = { "off" }, bytes = { "byte" }, char = { "byte" },
 }
 
+--- All names, as far as a message has room.
+local function listed(names)
+  if #names == 0 then return "; there are none" end
+  local all, room = table.concat(names, ", "), 900
+  if #all > room then all = all:sub(1, room):gsub("[^,]*$", " ...") end
+  return (#names == 1 and "; there is " or "; there are ") .. all
+end
+
+--- What is said behind a word that is none of the names: the nearest, or all.
+function choices.near(word, names)
+  local near = type(word) == "string" and core.nearest(word, names)
+  return near and (" (did you mean '%s'?)"):format(near) or listed(names)
+end
+
 --- What is said behind a wrong value where there are `names`: what is meant, the nearest, or "".
 function choices.hint(word, names)
   local has = {}

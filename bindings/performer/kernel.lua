@@ -3,6 +3,7 @@
 -- A kernel is the engine's object (bindings/lpf_kernel.c), made once: a feature map with its
 -- options and, where it has random features, a projection that is drawn once from its seed.
 -- Which attention it serves is another matter: pf.attention has a function for every kind.
+local choices = require "performer.choices"
 local core = require "performer.core"
 local util = require "performer.util"
 local words = require "performer.words"
@@ -198,9 +199,8 @@ local function as_kernel(value, where)
   local name = options.name or "softmax"
   options.name = nil
   if not maps[name] then
-    local near = type(name) == "string" and core.nearest(name, map_names)
     util.fail("%s: there is no kernel '%s'%s", where, tostring(name),
-      near and (" (did you mean '%s'?)"):format(near) or "")
+      choices.near(name, map_names))
   end
   local made = new_kernel(name, options)
   if type(value) == "string" then named[value] = made end
@@ -245,10 +245,8 @@ local function resolve(options, where)
   kind = kind or tables.kinds()[1].name
   refuse_map(kind, where)
   if not kinds[kind] then
-    local names = util.sorted_keys(kinds)
-    local near = type(kind) == "string" and core.nearest(kind, names)
     util.fail("%s: there is no attention '%s'%s", where, tostring(kind),
-      near and (" (did you mean '%s'?)"):format(near) or "")
+      choices.near(kind, util.sorted_keys(kinds)))
   end
   if kinds[kind].takes_kernel then
     return { attention = kind, options = own, kernel = as_kernel(value or "softmax", where) }

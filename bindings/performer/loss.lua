@@ -3,6 +3,7 @@
 -- What kind of loss it is the target says: ids (i32) are classes, numbers (f32) are estimated. A
 -- class that does not count is -1; an estimate that does not is one of a position that the batch's
 -- mask hides.
+local choices = require "performer.choices"
 local core = require "performer.core"
 local util = require "performer.util"
 
@@ -112,9 +113,8 @@ local function losses_of(model, batch, pass, delta)
   local outputs, losses = model:outputs(batch, pass), {}
   for _, name in ipairs(util.sorted_keys(batch.targets)) do
     if not outputs[name] then
-      local near = core.nearest(name, util.sorted_keys(outputs))
       util.fail("loss: the model has no task '%s'%s", name,
-        near and (" (did you mean '%s'?)"):format(near) or "")
+        choices.near(name, util.sorted_keys(outputs)))
     end
     losses[name] = loss_of(name, outputs[name], batch.targets[name], delta, mask_of(batch, pass))
   end

@@ -1,7 +1,7 @@
 -- performer/sandbox.lua: what a stranger's script may name. Everything is allowed by name: what is
 -- not in these lists is not there, so that a new function is none of the sandbox's until somebody
 -- has thought about it.
-local core = require "performer.core"
+local choices = require "performer.choices"
 local util = require "performer.util"
 
 local LIBRARIES = {
@@ -35,9 +35,8 @@ local function chosen(text)
   local found = { "base" }
   for word in text:gmatch "[^%s,]+" do
     if not LIBRARIES[word] then
-      local near = core.nearest(word, names)
       util.fail("script: there is no library '%s' for a sandbox%s", word,
-        near and (" (did you mean '%s'?)"):format(near) or "")
+        choices.near(word, names))
     end
     found[#found + 1] = word
   end

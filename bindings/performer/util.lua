@@ -2,6 +2,7 @@
 local core = require "performer.core"
 
 local words = require "performer.words"
+local choices = require "performer.choices"
 
 local util = {}
 
@@ -103,10 +104,10 @@ function util.check_row(options, row, rows, where)
           if option.name == key then owners[#owners + 1] = other.name end
         end
       end
+      local of = #owners > 0 and ("; it is of %s"):format(table.concat(owners, ", ")) or ""
+      if near or of == "" then of = of .. choices.near(key, option_names(row)) end
       util.fail("%s: unknown option '%s'%s", where, tostring(key),
-        exact and ("; it is '%s'"):format(near)
-        or (#owners > 0 and ("; it is of %s"):format(table.concat(owners, ", ")) or "")
-          .. (near and (" (did you mean '%s'?)"):format(near) or ""))
+        exact and ("; it is '%s'"):format(near) or of)
     end
   end
 end

@@ -478,14 +478,13 @@ function words.meant(word, names)
 end
 
 --- What is said behind "unknown option 'word'" where there are `names`: what is meant by it, why
---- there is none, the nearest, or "".
+--- there is none, the nearest, or all names.
 function words.hint(word, names)
   if type(word) ~= "string" then return "" end
   local meant, note = words.meant(word, names), words.notes[word]
   if meant then return ("; it is '%s'"):format(meant) end
   if note then return "; " .. note end
-  local near = core.nearest(word, names)
-  return near and (" (did you mean '%s'?)"):format(near) or ""
+  return choices.near(word, names)
 end
 
 core.set_hint(words.hint, choices.told)

@@ -45,13 +45,9 @@ int pf_kind_find(const pf_attention_kind **kind, const char *name, const char *w
     if (*kind) return PF_OK;
     const char *names[PF_COUNT(kinds)];
     for (int i = 0; i < PF_COUNT(kinds); i++) names[i] = kinds[i]->name;
-    const char *near = pf_nearest(name, names, PF_COUNT(kinds));
-    if (near) {
-        return pf_fail(PF_EINVAL, "%s: there is no attention '%s' (did you mean '%s'?)", where,
-                       name, near);
-    }
-    return pf_fail(PF_EINVAL, "%s: there is no attention '%s'; there are %s", where, name,
-                   pf_kind_names + 1);
+    char told[PF_NAMES_TOLD];
+    return pf_fail(PF_EINVAL, "%s: there is no attention '%s'%s", where, name,
+                   pf_names_told(told, sizeof told, name, names, PF_COUNT(kinds)));
 }
 
 /* `identity` is a feature map too, and as a kernel's name it always was that one. */

@@ -256,9 +256,9 @@ int pf_kernel_check_names(const pf_config *options, const char *where) {
         int found = strcmp(key, "handle") == 0;
         for (int j = 0; j < PF_COUNT(names); j++) found |= strcmp(key, names[j]) == 0;
         if (found) continue;
-        const char *near = pf_nearest(key, names, PF_COUNT(names));
-        return pf_fail(PF_EINVAL, "%s: kernel has no option '%s'%s%s%s", where, key,
-                       near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+        char told[PF_NAMES_TOLD];
+        return pf_fail(PF_EINVAL, "%s: kernel has no option '%s'%s", where, key,
+                       pf_names_told(told, sizeof told, key, names, PF_COUNT(names)));
     }
     return PF_OK;
 }

@@ -27,15 +27,9 @@ const pf_layer *pf_layer_find(const char *name) {
 static int unknown_layer(const char *type) {
     const char *names[PF_COUNT(layers)];
     for (int i = 0; i < PF_COUNT(layers); i++) names[i] = layers[i]->name;
-    const char *near = pf_nearest(type, names, PF_COUNT(layers));
-    if (near) {
-        return pf_fail(PF_ENOTFOUND, "there is no layer '%s' (did you mean '%s'?)", type, near);
-    }
-    char all[640] = "";
-    for (size_t i = 0, n = 0; i < PF_COUNT(layers) && n < sizeof all; i++) {
-        n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", i ? "|" : "", names[i]);
-    }
-    return pf_fail(PF_ENOTFOUND, "there is no layer '%s'; there are %s", type, all);
+    char told[PF_NAMES_TOLD];
+    return pf_fail(PF_ENOTFOUND, "there is no layer '%s'%s", type,
+                   pf_names_told(told, sizeof told, type, names, PF_COUNT(layers)));
 }
 
 /* ---- a new module ---- */

@@ -40,15 +40,11 @@ static int gather(reading *r, const pf_module *m) {
 static int unknown(const reading *r, const pf_module *m, const char *name) {
     const char *names[PF_INPUTS];
     for (int i = 0; i < r->n; i++) names[i] = r->list[i].name;
-    const char *near = pf_nearest(name, names, r->n);
-    if (near) {
-        return pf_fail(PF_EINVAL, "%s: no layer of it reads an input '%s' (did you mean '%s'?)",
-                       m->type->name, name, near);
-    }
+    char told[PF_NAMES_TOLD];
     return pf_fail(PF_EINVAL,
-                   "%s: no layer of it reads an input '%s'; a layer of the host's says in its "
+                   "%s: no layer of it reads an input '%s'%s; a layer of the host's says in its "
                    "`inputs` what it reads",
-                   m->type->name, name);
+                   m->type->name, name, pf_names_told(told, sizeof told, name, names, r->n));
 }
 
 int pf_inputs_check(const pf_module *m, const pf_pass *pass) {

@@ -37,8 +37,14 @@ typedef struct {
     const char *doc;
 } pf_option_info;
 
+enum { PF_NAMES_TOLD = 1024 };
+/* What a message says behind a `word` (NULL: none was given) that is none of the `names`, in `text`:
+ * " (did you mean 'x'?)", or where none is near all of them, as far as they fit. */
+const char *pf_names_told(char *text, size_t bytes, const char *word, const char *const *names,
+                          int n);
+
 /* Fails with PF_EINVAL when `options` (a map, or NULL) holds a key that is not in the
- * table (names the nearest), a value of the wrong kind or out of range, or lacks a
+ * table (names the nearest, or all), a value of the wrong kind or out of range, or lacks a
  * required one. `where` begins the message ("linear"). */
 int pf_config_check(const pf_config *options, const pf_option_info *table, int n,
                     const char *where);

@@ -86,6 +86,24 @@ const char *pf_nearest(const char *word, const char *const *names, int n) {
 
 /* ---- options against their table ---- */
 
+const char *pf_names_told(char *text, size_t bytes, const char *word, const char *const *names,
+                          int n) {
+    const char *near = word ? pf_nearest(word, names, n) : NULL;
+    if (near) {
+        snprintf(text, bytes, " (did you mean '%s'?)", near);
+        return text;
+    }
+    snprintf(text, bytes, n == 0 ? "; there are none" : n == 1 ? "; there is " : "; there are ");
+    for (int i = 0; i < n; i++) {
+        size_t used = strlen(text);
+        /* Room for ", ..." behind it is kept, so that what is cut off says so. */
+        bool fits = used + strlen(names[i]) + sizeof ", , ..." <= bytes;
+        snprintf(text + used, bytes - used, "%s%s", i ? ", " : "", fits ? names[i] : "...");
+        if (!fits) break;
+    }
+    return text;
+}
+
 /* " (did you mean 'x'?)", or nothing. */
 static const char *hint(char *text, size_t bytes, const char *word, const char *const *names,
                         int n) {
@@ -204,11 +222,11 @@ static const pf_option_info *find_option(const pf_option_info *table, int n, con
 
 static int unknown_option(const char *key, const pf_option_info *table, int n, const char *where) {
     const char *names[128];
-    char near[96];
+    char told[PF_NAMES_TOLD];
     int count = n < PF_COUNT(names) ? n : PF_COUNT(names);
     for (int i = 0; i < count; i++) names[i] = table[i].name;
     return pf_fail(PF_EINVAL, "%s: unknown option '%.64s'%s", where, key,
-                   hint(near, sizeof near, key, names, count));
+                   pf_names_told(told, sizeof told, key, names, count));
 }
 
 /* A null stands for an option that is not given. */

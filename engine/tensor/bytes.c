@@ -168,12 +168,9 @@ static int find_type(const char *name, const char *where, const pf_byte_type **t
     for (int i = 0; i < PF_COUNT(types); i++) names[i] = types[i].name;
     *type = pf_byte_type_find(name);
     if (*type) return PF_OK;
-    const char *near = pf_nearest(name, names, PF_COUNT(types));
-    if (near) return pf_fail(PF_EINVAL, "%s: no type '%s'; did you mean '%s'?", where, name, near);
-    return pf_fail(PF_EINVAL,
-                   "%s: no type '%s'; there are u8, i8, u16, i16, u32, i32, u64, i64, f16, bf16, "
-                   "f32 and f64",
-                   where, name);
+    char told[PF_NAMES_TOLD];
+    return pf_fail(PF_EINVAL, "%s: no type '%s'%s", where, name,
+                   pf_names_told(told, sizeof told, name, names, PF_COUNT(types)));
 }
 
 static int check_size(const pf_byte_type *type, const char *where, int rank, const int64_t *shape,

@@ -156,9 +156,9 @@ static double wsd_rate(const pf_config *o, uint64_t step) {
 static int unknown(const char *type) {
     const char *names[PF_COUNT(rows)];
     for (int i = 0; i < PF_COUNT(rows); i++) names[i] = rows[i].name;
-    const char *near = type ? pf_nearest(type, names, PF_COUNT(rows)) : NULL;
-    return pf_fail(PF_EINVAL, "schedule: there is no '%s'%s%s%s", type ? type : "?",
-                   near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+    char told[PF_NAMES_TOLD];
+    return pf_fail(PF_EINVAL, "schedule: there is no '%s'%s", type ? type : "?",
+                   pf_names_told(told, sizeof told, type, names, PF_COUNT(rows)));
 }
 
 /* Falling to what is more would rise. */

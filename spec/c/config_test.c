@@ -160,10 +160,28 @@ static void check_option(const char *key, pf_config *value, const char *expected
     pf_config_free(map);
 }
 
+/* The nearest name, all of them, or as many as there is room for and a sign that there are more. */
+static void test_names_told(void) {
+    const char *const names[] = {"window", "ahead", "dilation", "global"};
+    char text[64];
+    CHECK(!strcmp(pf_names_told(text, 64, "windwo", names, 4), " (did you mean 'window'?)"));
+    CHECK(!strcmp(pf_names_told(text, 64, "zzz", names, 4),
+                  "; there are window, ahead, dilation, global"));
+    CHECK(!strcmp(pf_names_told(text, 64, NULL, names, 1), "; there is window"));
+    CHECK(!strcmp(pf_names_told(text, 64, "zzz", names, 0), "; there are none"));
+    for (size_t bytes = 30; bytes < 64; bytes++) { /* at every length */
+        pf_names_told(text, bytes, "zzz", names, 4);
+        size_t n = strlen(text);
+        CHECK(n < bytes && (strstr(text, "global") || !strcmp(text + n - 5, ", ...")));
+    }
+}
+
 static void test_options(void) {
     check_option("feature", pf_config_new_number(1),
                  "linear: unknown option 'feature' (did you mean 'features'?)");
-    check_option("zzz", pf_config_new_number(1), "linear: unknown option 'zzz'");
+    check_option("zzz", pf_config_new_number(1),
+                 "linear: unknown option 'zzz'; there are dim, features, eps, rate, causal, "
+                 "map, name, kernel");
     check_option("dim", pf_config_new_number(0.5),
                  "linear: 'dim' must be a whole number from 1 to 1048576, got 0.5");
     check_option("dim", pf_config_new_string("x"),
@@ -232,6 +250,7 @@ int main(void) {
     test_config_tree();
     test_heap_trees();
     test_config_misuse();
+    test_names_told();
     test_options();
     test_empty_text();
     test_nearest();

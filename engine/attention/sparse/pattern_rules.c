@@ -33,9 +33,9 @@ int pf_pattern_rule_find(const pf_pattern_rule **rule, const char *name, const c
         *rule = rules[i];
         if (strcmp(names[i], name) == 0) return PF_OK;
     }
-    const char *near = pf_nearest(name, names, PF_COUNT(rules));
-    return pf_fail(PF_EINVAL, "%s: there is no pattern '%s' (did you mean '%s'?)", where, name,
-                   near ? near : names[0]);
+    char told[PF_NAMES_TOLD];
+    return pf_fail(PF_EINVAL, "%s: there is no pattern '%s'%s", where, name,
+                   pf_names_told(told, sizeof told, name, names, PF_COUNT(rules)));
 }
 
 static int describe_rule(pf_config *row, const pf_pattern_rule *rule) {
