@@ -219,8 +219,8 @@ static int status_of(const server *s, const char *method, const char *path, cons
 }
 
 static void test_misuse(pf_engine *e, pf_module *model) {
-    static const char *const none[] = {NULL};
-    server s = start(none);
+    static const char *const options[] = {"--tokens", "20", NULL};
+    server s = start(options);
     char want[16], got[16];
     CHECK(status_of(&s, "GET", "/nothing", "") == 404);
     CHECK(status_of(&s, "DELETE", "/generate", "") == 405);
@@ -244,6 +244,13 @@ static void test_misuse(pf_engine *e, pf_module *model) {
     expected(e, model, "the fox", 9, 5, want);
     CHECK(texts_of(http_body(&posted), got, sizeof got) == 9 && memcmp(want, got, 9) == 0);
     free(posted.text);
+    /* Of more than the server allows, and of no number, the reply says that the server ended it. */
+    static const char *const most[] = {"/generate?tokens=20", "/generate?tokens=21", "/generate"};
+    for (int i = 0; i < 3; i++) {
+        http_client c = http_ask(s.port, "GET", most[i], "");
+        CHECK(ended(http_body(&c), 20, i == 0 ? "tokens" : "limit"));
+        free(c.text);
+    }
     CHECK(stop(&s, SIGINT) == 0);
 }
 

@@ -10,9 +10,9 @@
  *   POST /generate?...    the same; the body is the prompt
  *
  * A text comes as server-sent events: data {"text": "..."} as the model writes, at last an event
- * "end" with {"tokens": n, "reason": "tokens"}, or "stop", "failed", "shutdown". Whoever closes the
- * connection leaves the batch at the next step. SIGTERM and SIGINT end it: no new requests, a few
- * seconds for those that run.
+ * "end" with {"tokens": n, "reason": "tokens"}, or "stop", "failed", "shutdown", or "limit" where
+ * more were wanted than --tokens allows a text. Whoever closes the connection leaves the batch at
+ * the next step. SIGTERM and SIGINT end it: no new requests, a few seconds for those that run.
  *
  * HTTP has a thread of its own, the model another (worker.c): a connection without news is
  * suspended until there are some, so that hundreds of them cost nothing.

@@ -24,6 +24,7 @@ struct request {
     size_t n_ids;
     int64_t id;     /* in the serving; 0: waits to join */
     int64_t tokens; /* made so far */
+    bool limited;   /* by the server, to fewer than were wanted */
     bool gone;      /* the asker has dropped it */
     bool asleep;    /* its sleep was called, and no wake since */
     bool ended;     /* its events are all there */
@@ -153,8 +154,9 @@ static void hand_out_one(worker *w, const pf_served *made) {
     }
     w->health.failed += made->end == PF_ENDED_FAILED;
     if (made->end != PF_ONGOING) {
+        const char *tokens = r->limited ? "limit" : "tokens";
         finish(r, made->end == PF_ENDED_STOP     ? "stop"
-                  : made->end == PF_ENDED_TOKENS ? "tokens"
+                  : made->end == PF_ENDED_TOKENS ? tokens
                                                  : "failed");
     }
 }
@@ -340,7 +342,8 @@ int worker_ask(worker *w, const question *q, request **out, const char **why) {
     r->owner = w;
     r->references = 1;
     r->q = *q;
-    if (r->q.tokens < 1 || r->q.tokens > w->o.tokens) r->q.tokens = w->o.tokens;
+    r->limited = r->q.tokens < 1 || r->q.tokens > w->o.tokens;
+    if (r->limited) r->q.tokens = w->o.tokens;
     int code = 400;
     if (read_prompt(w, r)) {
         pthread_mutex_lock(&w->lock);
