@@ -24,9 +24,9 @@ local ROWS = {
   { "hidden", "positive", nil, "feed-forward width (default 4 x width)" },
   { "layers", "positive", 4, "train, generate, ranks: blocks" },
   { "vocab", "positive", 256, "train, generate, ranks: tokens in the vocabulary" },
-  { "kernel", "name", "softmax", "feature map of favor" },
+  { "kernel", "name", "softmax", "feature map of favor", names = attention.map_names() },
   { "which", "name", nil, "attention, block, kinds: only this one: "
-    .. table.concat(attention.kind_names(), ", ") },
+    .. table.concat(attention.kind_names(), ", "), names = attention.kind_names() },
   { "tokens", "positive", nil, "generate: tokens after each prompt; ranks: of a rank in a step",
     "64; ranks: 4096" },
   { "norm", "number", nil, "features: |x + y| (default 0.5, 1 and 1.5)" },

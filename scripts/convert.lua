@@ -17,7 +17,7 @@ local ROWS = {
   { "out", "folder", nil, "folder to make" },
   { "attention", "name", nil, ("a kind of attention (%s) or the feature map of a kernel (%s); "
     .. "default: the one it has"):format(table.concat(attention.kind_names(), ", "),
-    table.concat(attention.map_names(), ", ")) },
+    table.concat(attention.map_names(), ", ")), names = attention.names(true) },
   { "merge", "flag", nil, "make adapters a part of their weights; then nothing is frozen" },
   { "ship", "flag", nil, "--out is a folder to be shipped: the model and its tokenizer, without "
     .. "what only training needs" },

@@ -51,7 +51,15 @@ describe("the manual", function()
         assert.is_truthy(fish:find(("from %s' -l %s "):format(name, option), 1, true), option)
       end
     end
-    assert.matches("train%-%-format%) options='auto fasta text'", bash)
+    for words, text in pairs { ["train%-%-format%)"] = "auto fasta text", -- a list of cli.add's
+                               ["train%-%-norm%)"] = "layernorm rmsnorm", -- the engine's choices
+                               ["train%-%-attention%)"] = "favor exact", -- names of the command's
+                               ["convert%-%-attention%)"] = "favor exact",
+                               ["bench%-%-kernel%)"] = "softmax softmax_hyp" } do
+      assert.matches(words .. " options='" .. text, bash)
+    end
+    assert.matches("%-%-attention=%[[^%]]*%]:name:%(favor exact ", zsh)
+    assert.matches("from train' %-l attention %-x %-a 'favor exact ", fish)
   end)
 
   it("is clean to mandoc and to the shells", function()

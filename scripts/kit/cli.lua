@@ -213,6 +213,13 @@ function cli.choose(argument, name, names)
   return argument:convert(values.choice(name, names))
 end
 
+--- Choices "a|b" as a list of names; nil: any word.
+function cli.split(choices)
+  local names = {}
+  for name in (choices or ""):gmatch "[^|]+" do names[#names + 1] = name end
+  return #names > 0 and names or nil
+end
+
 --- The key of a row's value among parsed options: "head-dim" -> "head_dim".
 function cli.key(row) return (row[1]:gsub("-", "_")) end
 
@@ -291,6 +298,7 @@ end
 -- for any text; of "file", "folder" and the like one that is not empty. shown: what the help says
 -- of a default that the rows don't hold; row.group: the heading there. row.many: may be given more
 -- than once, whose value is a list: "times", or "words", which takes several words at a time, too.
+-- row.names: what a shell completes a word to that the command checks itself.
 function cli.add(parser, rows)
   local groups, order, seen = {}, {}, {}
   for _, row in ipairs(rows) do

@@ -49,7 +49,7 @@ local function option_of(option, rows)
   known.switch = row and row[2] == "switch"
   known.many = row and row.many
   known.group = row and row.group
-  if row and type(row[2]) == "table" then known.words = row[2] end
+  if row then known.words = type(row[2]) == "table" and row[2] or row.names end
   if known.switch then known.words = { "on", "off" } end
   if not known.flag then known.argument = option._argname:sub(2, -2) end
   return known

@@ -50,7 +50,7 @@ for _, layer in ipairs(pf.layers()) do layers[layer.type] = layer end
 --- An option's doc, with the choices that it doesn't name; a switch is on or off.
 local function help_of(option)
   local told, doc = true, option.doc
-  for choice in (option.choices or ""):gmatch "[^|]+" do
+  for _, choice in ipairs(cli.split(option.choices) or {}) do
     told = told and doc:find(choice, 1, true) ~= nil
   end
   if option.kind == "bool" then
@@ -65,7 +65,7 @@ local function row_of(path, option, group, word)
   if option.kind == "bool" and shown ~= "" then shown = shown == "true" and "on" or "off" end
   if shown == "" or option.doc:find("Not given", 1, true) then shown = nil end
   return { word, KINDS[option.kind], nil, help, shown, group = group, path = path,
-           needs = option.needs }
+           needs = option.needs, names = cli.split(option.choices) }
 end
 
 --- Rows for a list of options. `prefix` of the path: "", "kernel." or "ngrams."; `lead`: what

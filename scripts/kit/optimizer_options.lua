@@ -37,7 +37,7 @@ local function all_options()
       local known, default = found[option.name], shown_default(option)
       if not known then
         known = { name = option.name, kind = KINDS[option.kind], doc = option.doc, defaults = {},
-                  default = default }
+                  default = default, choices = option.choices }
         found[option.name], list[#list + 1] = known, known
       end
       if known.default ~= default then known.default = nil end
@@ -60,7 +60,8 @@ function optimizer_options.rows(taken)
       if taken[word] then word = "optimizer-" .. word end
       rows[#rows + 1] = { word, option.kind, nil, option.doc,
                           option.default or table.concat(option.defaults, ", "),
-                          group = "Training", path = option.name }
+                          group = "Training", path = option.name,
+                          names = cli.split(option.choices) }
     end
   end
   return rows

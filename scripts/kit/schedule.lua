@@ -49,7 +49,7 @@ local function row_of(option, owners)
   if DOCS[option.name] then doc, default = table.unpack(DOCS[option.name]) end
   return { WORDS[option.name] or option.name, KINDS[option.kind], nil,
            ("%s: %s"):format(table.concat(owners, ", "), doc), default, group = "Training",
-           path = option.name, schedules = owners }
+           path = option.name, schedules = owners, names = cli.split(option.choices) }
 end
 
 --- --schedule and a row for every option of a schedule's own; `path` is its name there.
@@ -69,7 +69,7 @@ schedule.options = make_rows()
 
 --- All rows, for cli.add.
 schedule.rows = { { "schedule", "name", schedule.DEFAULT, "the learning rate after the warm-up: "
-  .. table.concat(names(), ", "), group = "Training", keep = true },
+  .. table.concat(names(), ", "), group = "Training", keep = true, names = names() },
   table.unpack(schedule.options) }
 
 --- Ends the command over a schedule that is none, or an option that it does not have.

@@ -12,7 +12,8 @@ local source = {}
 --- The rows of --scheme and --config.
 source.rows = {
   { "scheme", "name", nil, "how another program's file names its tensors: "
-    .. table.concat(pf.weights.schemes(), ", ") .. " (default: by the names)" },
+    .. table.concat(pf.weights.schemes(), ", ") .. " (default: by the names)",
+    names = pf.weights.schemes() },
   { "config", "file", nil, "its config.json (default: beside the file)" },
 }
 

@@ -52,7 +52,8 @@ local OWN = {
   { "length", "positive", nil, "tokens a row", group = "Training", keep = true },
   { "batch", "positive", nil, "rows a step", group = "Training", keep = true },
   { "optimizer", "name", optimizer_options.DEFAULT, "how weights follow their gradients: "
-    .. table.concat(optimizer_options.names(), ", "), group = "Training", keep = true },
+    .. table.concat(optimizer_options.names(), ", "), group = "Training", keep = true,
+    names = optimizer_options.names() },
   { "decay", "number", nil, "weight decay", group = "Training", keep = true },
   { "group", "text", nil, "PATTERN:option=value,...: options of the optimizer's, lr_scale and rows "
     .. "(touched or all: what a step moves), for the parameters whose names fit, as "
@@ -77,7 +78,7 @@ local OWN = {
     .. "feature map of a kernel: %s"):format(
     table.concat(attention.kind_names(), ", ") .. ", auto",
     table.concat(attention.names(), ", ", #attention.kind_names() + 2)), group = "Model",
-    keep = true },
+    keep = true, names = attention.names() },
   { "plain", "flag", nil, "without what the defaults have beside attention, and what hides the "
     .. "kernel in a comparison: --ngrams 0 --conv 0 --head-decay 0, but for those that are given",
     group = "Model" },
