@@ -216,8 +216,10 @@ int pf_heap_charge(pf_heap *h, pf_account *account, size_t old, size_t bytes) {
     size_t more = bytes > old ? bytes - old : 0, less = old > bytes ? old - bytes : 0, room = 0;
     pf_heap_lock(h);
     size_t held = h->live + h->charged;
-    bool fits = !more || !h->budget || (held <= h->budget && more <= h->budget - held);
-    if (fits) fits = !pf_account_pay(account, more);
+    size_t most = h->budget;
+    bool fits = !more || !most || (held <= most && more <= most - held);
+    const pf_account *full = fits ? pf_account_pay(account, more) : NULL;
+    if (full) fits = false, held = full->used, most = full->most;
     if (fits) {
         pf_account_refund(account, less);
         h->charged += more;
@@ -226,11 +228,12 @@ int pf_heap_charge(pf_heap *h, pf_account *account, size_t old, size_t bytes) {
     }
     pf_heap_unlock(h);
     if (fits && more) pf_cache_shrink(h, room);
-    return fits ? PF_OK
-                : pf_fail(PF_ENOMEM,
-                          "out of memory: asked for %zu bytes more outside the engine "
-                          "than its limit has room for",
-                          more);
+    if (fits) return PF_OK;
+    return pf_fail(
+        PF_ENOMEM,
+        "out of memory: asked for %zu bytes for objects of a script or of the host, with "
+        "%zu held, %s %zu",
+        more, held, full ? "limit" : "budget", most);
 }
 
 void *pf_heap_outside(pf_heap *h, void *block, size_t bytes) {

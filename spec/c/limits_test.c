@@ -236,6 +236,9 @@ static void test_resize(void) {
     b = pf_meter_resize(m, b, 100, 900);
     CHECK(b && b[99] == 'x' && usage_of(m).bytes == 900 && memory.blocks == blocks + 1);
     CHECK(!pf_meter_resize(m, b, 900, 1001) && usage_of(m).bytes == 900);
+    CHECK(strcmp(pf_last_error(),
+                 "out of memory: asked for 101 bytes for objects of a script or of "
+                 "the host, with 900 held, limit 1000") == 0);
     memory.fail_at = memory.calls + 1;
     CHECK(!pf_meter_resize(m, b, 900, 1000) && usage_of(m).bytes == 900);
     CHECK(usage_of(m).peak == 900); /* neither was ever held */
