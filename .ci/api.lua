@@ -724,7 +724,8 @@ return {
       "where the checkpoint has none." },
     { "pf.checkpoint.load", "dir: string, into?: table", "table?, string?, string?",
       "{model, optimizer, state, tokenizer}. into: {model, optimizer} to load into what is " ..
-      "there, or {optimizer = false}." },
+      "there, or {optimizer = false}. A tokenizer that was saved by name comes back as its " ..
+      "name, as train has it, and else as a tokenizer; pf.tokenizer[name]() is one." },
     { "pf.checkpoint.model", "dir: string, options: table?", "pf.Module?, string?, string?",
       "The model alone. Option `mapped`: its parameters stay where they lie in the file, only " ..
       "read, one copy for all processes that map them; adapters beside them can be trained. The " ..

@@ -1744,7 +1744,8 @@ function pf.checkpoint.save(dir, parts) end
 function pf.checkpoint.carried(dir, model) end
 
 ---{model, optimizer, state, tokenizer}. into: {model, optimizer} to load into what is there, or
----{optimizer = false}.
+---{optimizer = false}. A tokenizer that was saved by name comes back as its name, as train has
+---it, and else as a tokenizer; pf.tokenizer[name]() is one.
 ---@param dir string
 ---@param into? table
 ---@return table?, string?, string?

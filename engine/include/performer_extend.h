@@ -163,7 +163,8 @@ PF_API int pf_module_host(pf_module **module, pf_engine *engine, const char *nam
 PF_API int pf_module_add_tensor(pf_module *module, const char *name, pf_tensor *tensor,
                                 bool trained);
 /* How pf_module_build, and so a load, finds the layers of the host's by name: in a tree they are
- * {"type": "lua", "name": NAME, "children": [...]}, and what else they need the name has to tell.
+ * {"type": "lua", "name": NAME, "children": [...]}, and what else they need the name has to tell:
+ * options they have none.
  * Children are borrowed; the tensors of a file go into those that the layer has then. A name that
  * it does not know: PF_ENOTFOUND. One resolver an engine; resolve NULL: none. */
 typedef int (*pf_layer_resolver)(void *context, pf_engine *engine, const char *name,

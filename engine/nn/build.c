@@ -186,6 +186,12 @@ static int build_host(builder *b, const pf_config *node, pf_module *const *child
     const pf_config *text = pf_config_get(node, "name");
     const char *name = text ? pf_config_string(text) : NULL;
     if (!name) return pf_fail(PF_EFORMAT, "model: a layer of type 'lua' has no name");
+    if (pf_config_size(pf_config_get(node, "options")) > 0) {
+        return pf_fail(PF_EFORMAT,
+                       "model: layer '%s' lives in a script or a host and can't be given "
+                       "`options`; what it needs its name has to tell",
+                       name);
+    }
     const layer_resolver *host = b->e->own[PF_OWN_LAYERS].thing;
     uint64_t before = pf_failures();
     int status = PF_ENOTFOUND;

@@ -249,6 +249,25 @@ static int resolve(void *context, pf_engine *e, const char *name, pf_module *con
     return pf_module_host(module, e, name, &layer, children, n);
 }
 
+static int built(pf_engine *e, const char *tree) {
+    pf_module *m = NULL;
+    pf_config *node = options_of(tree);
+    int status = pf_module_build(&m, e, node);
+    pf_config_free(node);
+    pf_module_release(&m);
+    return status;
+}
+
+/* A host's layer has a name and no options: alone, in a tree, and with some that nobody would read. */
+static void test_host_options(pf_engine *e) {
+    CHECK_OK(built(e, "{'type': 'lua', 'name': 'x'}"));
+    CHECK_OK(built(e, "{'type': 'lua', 'name': 'x', 'options': {}}"));
+    CHECK_OK(built(e, "{'type': 'chain', 'children': [{'type': 'lua', 'name': 'x'}]}"));
+    CHECK_FAILS(PF_EFORMAT, built(e, "{'type': 'chain', 'children': [{'type': 'lua', "
+                                     "'name': 'x', 'options': {'width': 3}}]}"));
+    CHECK(strstr(pf_last_error(), "layer 'x' lives in a script or a host and can't be given"));
+}
+
 static void test_host(pf_engine *e) {
     host_context context = {0, 0};
     pf_host_layer layer = {.size = sizeof layer,
@@ -284,6 +303,7 @@ static void test_host(pf_engine *e) {
     CHECK_OK(pf_engine_resolve_layers(e, resolve, &context));
     CHECK_OK(pf_module_build(&again, e, tree));
     CHECK(again && pf_module_child_count(again) == 1);
+    test_host_options(e);
     CHECK_OK(pf_engine_resolve_layers(e, NULL, NULL));
     pf_config_free(tree);
     pf_tensor_release(&t), pf_tensor_release(&x), pf_tensor_release(&y);
