@@ -183,7 +183,7 @@ int pf_json_text(pf_json *in, char **text) {
             PF_TRY(unescape(in, &to));
             continue;
         }
-        memmove(to, in->at, n);
+        if (to != in->at) memmove(to, in->at, n); /* behind an escape */
         to += n;
         in->at += n;
     }

@@ -52,6 +52,12 @@ static int read_end_64(const pf_zip *zip, int64_t end, ending *e) {
     return PF_OK;
 }
 
+/* Does the record begin at `at`, with a comment up to the end behind it? */
+static bool is_end(const uint8_t *text, int64_t at, int64_t tail) {
+    return text[at] == 'P' && marked(text + at, 0x06054b50) &&
+           at + END + (int64_t)number(text + at + 20, 2) == tail;
+}
+
 /* The record stands last, before a comment of any length: the last that fits. */
 static int find_end(const pf_zip *zip, ending *e) {
     int64_t size = zip->file.size, tail = pf_min(size, END + COMMENT);
@@ -60,10 +66,7 @@ static int find_end(const pf_zip *zip, ending *e) {
     if (!text) return PF_ENOMEM;
     int status = pf_reader_read(&zip->file, size - tail, text, (size_t)tail);
     int64_t at = tail - END;
-    while (
-        status >= 0 && at >= 0 &&
-        !(marked(text + at, 0x06054b50) && at + END + (int64_t)number(text + at + 20, 2) == tail))
-        at--;
+    while (status >= 0 && at >= 0 && !is_end(text, at, tail)) at--;
     if (status >= 0 && at < 0)
         status = pf_fail(PF_EFORMAT, "no zip file, or cut short: the list at its end is missing");
     if (status >= 0)

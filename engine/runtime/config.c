@@ -147,17 +147,18 @@ pf_config *pf_config_at(const pf_config *node, int index) {
     return node && index >= 0 && index < node->n ? node->child[index] : NULL;
 }
 
+static bool is_same(const char *a, const char *b) { return *a == *b && strcmp(a, b) == 0; }
+
 static int find_key(const pf_config *map, const char *key) {
     int i = 0;
     uint32_t probe = 0;
     if (!map || map->kind != PF_MAP || !key) return -1;
     if (map->index) {
         uint64_t hash = pf_hash_text(key);
-        while ((i = pf_index_next(map->index, hash, &probe)) >= 0 &&
-               strcmp(map->key[i], key) != 0) {}
+        while ((i = pf_index_next(map->index, hash, &probe)) >= 0 && !is_same(map->key[i], key)) {}
         return i;
     }
-    while (i < map->n && strcmp(map->key[i], key) != 0) i++;
+    while (i < map->n && !is_same(map->key[i], key)) i++;
     return i < map->n ? i : -1;
 }
 
