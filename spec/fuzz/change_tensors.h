@@ -25,8 +25,9 @@ static inline void change_text(pf_config *meta, unsigned seed) {
     pf_config_set_string(meta, key, text);
 }
 
-/* One tensor goes, or gets another size in one dimension: its numbers go with it. */
-static inline int change_tensor(pf_named *list, int n, unsigned seed) {
+/* One tensor goes, or gets another size in one dimension: its numbers go with it. How many there
+ * are then; -1: those of it would be more than `most` bytes. */
+static inline int change_tensor(pf_named *list, int n, size_t most, unsigned seed) {
     static const int64_t sizes[] = {0, 0, 1, 3, 16, 65536};
     if (n == 0) return 0;
     pf_named *t = &list[seed % (unsigned)n];
@@ -43,8 +44,9 @@ static inline int change_tensor(pf_named *list, int n, unsigned seed) {
     for (int d = 0; d < rank; d++) total *= shape[d];
     pf_dtype dtype = pick / 512 % 8 == 0 ? PF_I32 : pf_tensor_dtype(t->tensor);
     pf_tensor *other = NULL;
-    if (total > CHANGED_MOST || pf_tensor_full(&other, fuzz_engine(), dtype, rank, shape, 1) < 0)
-        return n;
+    if (total > CHANGED_MOST || (size_t)total * pf_dtype_size(dtype) > most ||
+        pf_tensor_full(&other, fuzz_engine(), dtype, rank, shape, 1) < 0)
+        return -1;
     pf_tensor_release(&t->tensor);
     t->tensor = other;
     return n;
@@ -62,8 +64,8 @@ static inline size_t change_content(uint8_t *data, size_t size, size_t max_size,
     if (meta && seed % 2 == 0)
         change_text(meta, seed / 2);
     else
-        kept = change_tensor(list, n, seed / 2);
-    int status = meta ? pf_safetensors_save(e, CHANGED, list, kept, meta) : PF_EFORMAT;
+        kept = change_tensor(list, n, max_size, seed / 2);
+    int status = meta && kept >= 0 ? pf_safetensors_save(e, CHANGED, list, kept, meta) : PF_EFORMAT;
     pf_named_free(list, n);
     pf_config_free(meta);
     return status >= 0 ? fuzz_bytes(CHANGED, data, max_size) : 0;

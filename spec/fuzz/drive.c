@@ -7,25 +7,26 @@
  *   NAME_fuzz FILE...           these alone, to see a crash again
  *   NAME_fuzz --seeds DIR       writes what it begins with, for libFuzzer to begin with
  *
- * The target runs in a child, and each input is in a file before it is tried: so whatever ends
- * the child, a signal, a sanitizer or too much time, the input is there.
+ * The target runs in a child, and each input is in memory that both see before it is tried: so
+ * whatever ends the child, a signal, a sanitizer or too much time, the parent has the input, and
+ * writes it into a file. An input costs no call of the system: those took a fifth of the time.
  */
 #include "drive.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { INPUTS = 20000, LONG = 10000000, POOL = 512, SECONDS = 20 };
+enum { INPUTS = 20000, LONG = 10000000, TOLD = 1000000, POOL = 512, SECONDS = 20 };
 
 typedef struct {
     uint8_t *data;
@@ -35,6 +36,13 @@ typedef struct {
 /* What is changed: the seeds, and behind them good inputs, the newest in the place of any. */
 static input pool[POOL];
 static int seeds, filled;
+
+/* What is tried, where the parent sees it. */
+static struct {
+    long number;
+    size_t size;
+    uint8_t data[FUZZ_MOST];
+} * now;
 
 static void fail(const char *what) {
     perror(what);
@@ -101,37 +109,54 @@ static size_t make(uint8_t *data, uint64_t number, uint64_t seed) {
     return size;
 }
 
-/* Too many seconds of CPU are a fault as well: SIGPROF ends the child. */
-static void watch(int seconds) {
-    struct itimerval timer = {.it_value = {.tv_sec = seconds}};
-    setitimer(ITIMER_PROF, &timer, NULL);
+/* Of every SECONDS of CPU; the same input as the last time is a fault as well. */
+static void look(int signal_number) {
+    static long seen = -1;
+    if (seen == now->number) {
+        signal(signal_number, SIG_DFL);
+        raise(signal_number);
+    }
+    seen = now->number;
 }
 
-static void try(int file, const uint8_t *data, size_t size) {
+static void watch(void) {
+    struct sigaction action = {.sa_handler = look, .sa_flags = SA_RESTART};
+    struct itimerval timer = {.it_value = {.tv_sec = SECONDS}, .it_interval = {.tv_sec = SECONDS}};
+    if (sigaction(SIGPROF, &action, NULL) < 0 || setitimer(ITIMER_PROF, &timer, NULL) < 0)
+        fail("the timer");
+}
+
+static void try(const uint8_t *data, size_t size) {
     uint8_t *exact = malloc(size ? size : 1); /* a step over its end is seen */
-    if (!exact || pwrite(file, data, size, 0) != (ssize_t)size || ftruncate(file, (off_t)size) < 0)
-        fail("the input's file");
-    if (size) memcpy(exact, data, size);
-    watch(SECONDS);
+    if (!exact) fail("malloc");
+    if (size) memcpy(exact, data, size), memcpy(now->data, data, size);
+    now->size = size;
+    now->number++;
     LLVMFuzzerTestOneInput(exact, size);
-    watch(0);
     free(exact);
 }
 
-static void run(const char *name, int file, long inputs, uint64_t seed) {
+static void tell(const char *name, long inputs) {
+    printf("%s: %ld inputs from %d seeds, %ld good, %.1f s\n", name, inputs, seeds, fuzz_good,
+           (double)clock() / CLOCKS_PER_SEC);
+    fflush(stdout);
+}
+
+static void run(const char *name, long inputs, uint64_t seed) {
     static uint8_t data[FUZZ_MOST];
     begin(name);
-    for (int i = 0; i < seeds; i++) try(file, pool[i].data, pool[i].size);
+    watch();
+    for (int i = 0; i < seeds; i++) try(pool[i].data, pool[i].size);
     for (long i = 0; i < inputs; i++) {
         long good = fuzz_good;
         size_t size = make(data, (uint64_t)i, seed);
-        try(file, data, size);
+        try(data, size);
+        if ((i + 1) % TOLD == 0 && i + 1 < inputs) tell(name, i + 1);
         if (fuzz_good == good) continue;
         keep(filled < POOL ? filled : seeds + (int)fuzz_below((uint64_t)(POOL - seeds)), data,
              size);
     }
-    printf("%s: %ld inputs from %d seeds, %ld good, %.1f s\n", name, inputs, seeds, fuzz_good,
-           (double)clock() / CLOCKS_PER_SEC);
+    tell(name, inputs);
     for (int i = 0; i < filled; i++) free(pool[i].data);
     if (fuzz_good == 0) {
         fprintf(stderr, "%s: not one input was good: nothing was tried\n", name);
@@ -139,29 +164,38 @@ static void run(const char *name, int file, long inputs, uint64_t seed) {
     }
 }
 
-/* In a child; 0: it came to its end. */
-static int run_child(const char *name, long inputs, uint64_t seed) {
+static void write_file(const char *path, const uint8_t *data, size_t size) {
+    FILE *file = fopen(path, "wb");
+    if (!file || fwrite(data, 1, size, file) != size || fclose(file) != 0) fail(path);
+}
+
+/* The child has ended badly: why, and the input. */
+static void blame(const char *name, int status) {
     const char *base = getenv("TMPDIR");
     char path[PATH_MAX];
-    int status = 0;
     snprintf(path, sizeof path, "%s/performer-%s-%ld", base && *base ? base : "/tmp", name,
              (long)getpid());
-    int file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    if (file < 0) fail(path);
+    write_file(path, now->data, now->size);
+    fprintf(stderr, "%s: %s %d; the last input, number %ld, is in %s\n", name,
+            WIFSIGNALED(status) ? "signal" : "exit code",
+            WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), now->number, path);
+}
+
+/* In a child; 0: it came to its end. */
+static int run_child(const char *name, long inputs, uint64_t seed) {
+    int status = 0;
+    now = mmap(NULL, sizeof *now, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (now == MAP_FAILED) fail("mmap");
     pid_t child = fork();
     if (child < 0) fail("fork");
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        run(name, file, inputs, seed);
+        run(name, inputs, seed);
         exit(0);
     }
     if (waitpid(child, &status, 0) < 0) fail("waitpid");
-    close(file);
-    if (status == 0) return unlink(path);
-    fprintf(stderr, "%s: %s %d; the last input is in %s\n", name,
-            WIFSIGNALED(status) ? "signal" : "exit code",
-            WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), path);
-    return 1;
+    if (status != 0) blame(name, status);
+    return status != 0;
 }
 
 static void write_seeds(const char *name, const char *folder) {
@@ -169,9 +203,7 @@ static void write_seeds(const char *name, const char *folder) {
     begin(name);
     for (int i = 0; i < seeds; i++) {
         snprintf(path, sizeof path, "%s/%03d", folder, i);
-        FILE *file = fopen(path, "wb");
-        if (!file || fwrite(pool[i].data, 1, pool[i].size, file) != pool[i].size) fail(path);
-        fclose(file);
+        write_file(path, pool[i].data, pool[i].size);
     }
     printf("%d files in %s\n", seeds, folder);
 }

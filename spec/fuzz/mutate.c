@@ -23,11 +23,16 @@ uint64_t fuzz_below(uint64_t n) {
 
 void fuzz_other(const uint8_t *data, size_t size) { other = data, other_size = size; }
 
-/* Puts n bytes of `from` in the place of `old` ones at `at`; `from` lies elsewhere. */
+/* Puts n bytes of `from` in the place of `old` ones at `at`; `from` lies elsewhere. What follows is
+ * copied twice: sanitizers move bytes one by one. */
 static void put(bytes *b, size_t at, size_t old, const void *from, size_t n) {
+    static uint8_t follows[FUZZ_MOST];
     size_t rest = b->size - at - old;
-    if (b->size - old + n > b->most) return;
-    memmove(b->data + at + n, b->data + at + old, rest);
+    if (b->size - old + n > b->most || rest > sizeof follows) return;
+    if (rest && n != old) {
+        memcpy(follows, b->data + at + old, rest);
+        memcpy(b->data + at + n, follows, rest);
+    }
     if (n) memcpy(b->data + at, from, n);
     b->size = b->size - old + n;
 }

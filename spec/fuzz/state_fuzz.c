@@ -1,13 +1,15 @@
 /*
  * state_fuzz.c - any bytes as a file of a streaming state: an error, or a state that can be
  * moved on, copied and saved again. A checksum stands over such a file, and what is changed
- * would get no further: each input is read as it is, and once more with its checksum right.
+ * would get no further: each input is read with its checksum right, and one of eight as it is.
  *
  * The engine's budget is far above what any input holds, so running out of it means that a
  * size in the file was believed before it was proved.
  */
 #include "change_tensors.h"
 #include "seal.h"
+
+#define AGAIN "memory:again"
 
 /* ---- a model with every kind of state ---- */
 
@@ -164,17 +166,20 @@ static void use_stream(pf_stream *stream) {
     free(next);
 }
 
-static void take(pf_engine *e, const char *path) {
-    static const char again[] = "memory:again";
+static void take_alone(pf_engine *e, const char *path) {
     pf_attention_state_options hosted = {.size = sizeof hosted, .kernel = fuzz_kernel()};
     pf_state *state = NULL;
-    pf_stream *stream = NULL;
-    if (good(pf_state_load(&state, e, path, NULL))) use_alone(e, &state, again), fuzz_good++;
+    if (good(pf_state_load(&state, e, path, NULL))) use_alone(e, &state, AGAIN), fuzz_good++;
     if (state) __builtin_trap();
     if (good(pf_state_load(&state, e, path, &hosted))) step_alone(e, state);
     pf_state_close(&state);
+}
+
+static void take_model(pf_engine *e, const char *path) {
+    pf_state *state = NULL;
+    pf_stream *stream = NULL;
     if (good(pf_module_state_load(&state, e, fuzz_model(), path))) {
-        use_model(e, &state, again);
+        use_model(e, &state, AGAIN);
         fuzz_good++;
     }
     if (state) __builtin_trap();
@@ -187,19 +192,33 @@ static void take(pf_engine *e, const char *path) {
 
 /* ---- targets ---- */
 
+/* One of eight inputs goes where it is most likely refused at once: as it is, whatever its
+ * checksum, and to the readers of the other kind. */
+static bool is_chosen(const uint8_t *data, size_t size) {
+    unsigned sum = 0;
+    for (size_t i = 0; i < size; i++) sum += data[i];
+    return sum % 8 == 0;
+}
+
+static bool is_model(const pf_config *meta) {
+    const char *kind = pf_config_string(pf_config_get(meta, "kind"));
+    return kind && strcmp(kind, "model") == 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     pf_engine *e = fuzz_engine();
     const char *path = fuzz_path(data, size);
+    bool chosen = is_chosen(data, size);
     pf_named *tensors = NULL;
     pf_config *meta = NULL;
-    int n = 0;
-    take(e, path);
-    if (pf_safetensors_load(e, path, &tensors, &n, &meta) < 0 || !meta) return 0;
-    const pf_config *kind = pf_config_get(meta, "kind");
-    const char *text = kind ? pf_config_string(kind) : NULL;
-    bool model = text && strcmp(text, "model") == 0;
-    if (seal(e, model ? fuzz_model() : NULL, tensors, n, meta, path) >= 0) take(e, path);
-    pf_named_free(tensors, n);
+    int n = 0, status = pf_safetensors_load(e, path, &tensors, &n, &meta);
+    if (status < 0 || !meta || chosen) take_alone(e, path), take_model(e, path);
+    bool model = is_model(meta);
+    if (meta && seal(e, model ? fuzz_model() : NULL, tensors, n, meta, path) >= 0) {
+        if (!model || chosen) take_alone(e, path);
+        if (model || chosen) take_model(e, path);
+    }
+    if (status >= 0) pf_named_free(tensors, n);
     pf_config_free(meta);
     return 0;
 }

@@ -119,11 +119,16 @@ _ENV.pf, _ENV.model = pf, pf.nn.performer { vocab = 16, dim = 8, layers = 1, hea
 
 local function note(text)
   trail:seek("set", 0)
-  trail:write(text, (" "):rep(2000 - #text), "\n")
+  trail:write(text, "\n") -- what stands behind the line is of longer ones before
   trail:flush()
 end
 
 local good, bad = 0, 0
+local function tell(calls)
+  print(("%d calls, %d good, %d bad"):format(calls, good, bad))
+  io.stdout:flush()
+end
+
 for i = 1, tonumber(count) do
   dice.seed(tonumber(seed) * 1000003 + i)
   local text = call()
@@ -137,7 +142,8 @@ for i = 1, tonumber(count) do
     bad = bad + 1
     print(("%s\n  %s"):format(text, tostring(message):match "[^\n]*"))
   end
-  if i % 50 == 0 then collectgarbage() end
+  if i % 250 == 0 then collectgarbage() end
+  if i % 100000 == 0 then tell(i) end
 end
 trail:close()
-print(("%d calls, %d good, %d bad"):format(count, good, bad))
+tell(count)

@@ -43,7 +43,7 @@ end
 local trail = assert(io.open(path, "w"))
 local function note(text)
   trail:seek("set", 0)
-  trail:write(text, (" "):rep(2000 - #text), "\n")
+  trail:write(text, "\n") -- what stands behind the line is of longer ones before
   trail:flush()
 end
 
@@ -59,6 +59,14 @@ end
 
 local WORK <const> = 3000000
 local bad, ends = 0, {}
+
+local function tell(many)
+  local sums = {}
+  for code, n in pf.sorted(ends) do sums[#sums + 1] = ("%d: %d"):format(code, n) end
+  print(("%d lines, exit codes %s, %d bad"):format(many, table.concat(sums, ", "), bad))
+  io.stdout:flush()
+end
+
 for i = 1, count do
   dice.seed(seed * 1000003 + i)
   local words = lines.make(pages)
@@ -74,9 +82,8 @@ for i = 1, count do
   end
   if io.open "run" then os.execute "rm -rf run" end
   if i % 50 == 0 then collectgarbage() end
+  if i % 10000 == 0 then tell(i) end
 end
 pf.limit()
 trail:close()
-local sums = {}
-for code, n in pf.sorted(ends) do sums[#sums + 1] = ("%d: %d"):format(code, n) end
-print(("%d lines, exit codes %s, %d bad"):format(count, table.concat(sums, ", "), bad))
+tell(count)

@@ -3,6 +3,8 @@
 -- "ok NAME" or "not ok NAME: why" for each; so that the last line names the one that crashed, it
 -- says "run NAME" before. arg: the folder of this file; "table", or "grammar" or "same" (the
 -- library's functions held against Lua's own), how many, and a seed.
+local core = require "performer.core"
+local lfs = require "lfs"
 local pf = require "performer"
 local run = require "performer.run"
 
@@ -75,6 +77,30 @@ end
 
 -- ---- all of them ----
 
+--- The binding's files of this folder as bytecode in another: a sandbox opens a third sooner.
+local function compile(from, to)
+  assert(lfs.mkdir(to))
+  for name in lfs.dir(from) do
+    if name:find "%.lua$" then
+      local file <close> = assert(io.open(from .. name))
+      local text = assert(load(file:read "a", ("@%s/%s"):format(to, name)))
+      local made <close> = assert(io.open(("%s/%s"):format(to, name), "wb"))
+      made:write(string.dump(text))
+    end
+  end
+end
+
+--- Thousands of sandboxes open from bytecode: what is read as text is the same in each of them.
+local function open_sooner()
+  local home = package.searchpath("performer", package.path):match "^(.*/)init%.lua$"
+  local place = os.tmpname()
+  os.remove(place)
+  assert(lfs.mkdir(place))
+  compile(home, place .. "/performer")
+  core.home(place .. "/performer/")
+  return function() os.execute("rm -rf " .. place) end
+end
+
 --- The same calls with Lua's own functions, here, and with those of a bounded state.
 local function same()
   local path = folder .. "/sandbox_same.lua"
@@ -102,11 +128,13 @@ if which == "same" then
   same()
 elseif which == "grammar" then
   local grammar = require "sandbox_grammar"
+  local done = open_sooner()
   for i = 1, tonumber(count) do
     local text = grammar(math.tointeger(seed) + i)
     check("program " .. i, "fine error time memory", text, { seconds = 0.05, bytes = 24 << 20,
                                                              work = 200000 })
   end
+  done()
 else
   local attacks = require "sandbox_attacks"
   for _, row in ipairs(attacks) do
