@@ -565,6 +565,10 @@ return {
     { "Optimizer:fold", "", "",
       "What has gathered is the gradient of this rank's next lane; a step comes when all are " ..
       "folded." },
+    { "Optimizer:overlap", "", "",
+      "Said before the last backward of this rank's last lane: what that completes travels to " ..
+      "the other ranks meanwhile, instead of at the step. The bits are the same; with one rank " ..
+      "it is nothing. From there to the step gradients are not to be looked at or changed." },
   },
   {
     id = "ranks", title = "Ranks",

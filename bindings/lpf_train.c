@@ -77,6 +77,13 @@ static int optimizer_fold(lua_State *L) {
     return 0;
 }
 
+/* opt:overlap(): the next backward is this rank's last of the step. */
+static int optimizer_overlap(lua_State *L) {
+    pf_optimizer *optimizer = lpf_check_optimizer(L, 1, "overlap");
+    lpf_result(L, pf_optimizer_overlap(optimizer, lpf_engine(L)));
+    return 0;
+}
+
 /* opt:backward_segments(batch, {segments =, chain =, training =, step =, watch =, micro =, counted
  * =}): the loss of whole rows, of which this rank has its segments. */
 static int optimizer_backward_segments(lua_State *L) {
@@ -192,6 +199,7 @@ static int finite_end(lua_State *L) {
 static const luaL_Reg methods[] = {{"step", optimizer_step},
                                    {"set_lanes", optimizer_set_lanes},
                                    {"fold", optimizer_fold},
+                                   {"overlap", optimizer_overlap},
                                    {"backward_segments", optimizer_backward_segments},
                                    {"steps", optimizer_steps},
                                    {"model", optimizer_model},

@@ -39,6 +39,7 @@ local function learn(model, optimizer, batch, pass, share)
   local tape <close> = pf.tape()
   local logits = model(batch, pass)
   local mean = loss_of(logits, batch.target)
+  if batch.last then optimizer:overlap() end -- with several ranks: what is whole travels meanwhile
   tape:backward(mean, share)
   return share * mean:item()
 end

@@ -342,6 +342,50 @@ describe("train in lanes", function()
     assert.matches("false\t.*rank 1 of 3 on .*a rank's own trouble", out, nil, nil, err)
   end)
 
+  several("sends while backward runs, and a step that fails in it is none", function()
+    support.write(path "overlap.lua", [[
+      local pf = require "performer"
+      local ranks <close> = assert(pf.ranks.open { timeout = 20 })
+      pf.seed(1)
+      local layers = {} -- each leaves by itself
+      for i = 1, 4 do layers[i] = pf.nn.linear { from = 1024, to = 1024 } end
+      local model = pf.nn.chain(layers)
+      local optimizer = pf.optim.sgd(model, { lr = 0.1 })
+      optimizer:set_lanes(3)
+      local function learn(step, lane)
+        local tape <close> = pf.tape()
+        local y = model(pf.full({ 1, 1024 }, (step * 3 + lane) % 7 / 7))
+        local loss, runs = (y * y):mean(), 0
+        if step == 2 and lane == 2 then
+          loss = loss + pf.recompute(function(w)
+            runs = runs + 1
+            return runs == 1 and w * w or error "halfway"
+          end, model:parameters()[1]):mean()
+        end
+        if lane == ranks.last then optimizer:overlap() end
+        tape:backward(loss, 1 / 3)
+        optimizer:fold()
+      end
+      for lane in ranks:lanes(3) do ranks.last = lane end
+      for step = 1, 4 do
+        local fine, message = pcall(function()
+          for lane in ranks:lanes(3) do learn(step, lane) end
+        end)
+        assert(fine or step == 2 and message:find "halfway", message)
+        fine, message = pcall(optimizer.step, optimizer)
+        assert(fine == (step ~= 2), message)
+      end
+      local sum = 0
+      for _, w in ipairs(model:parameters()) do sum = sum + (w * w):sum():item() end
+      if ranks:first() then print(("%.17g"):format(sum)) end]])
+    local _, alone = start(1, path "overlap.lua")
+    assert.matches("^%d", alone)
+    for n = 2, 3 do
+      local code, out, err = start(n, path "overlap.lua")
+      assert.same({ 0, alone }, { code, out }, err)
+    end
+  end)
+
   several("opens a run's mark, and lends its average, on all ranks", function()
     local code, _, err = start(2, arguments("averaged", "--steps 6 --ema 0.9 --valid "
       .. path "t.txt"))

@@ -1417,6 +1417,11 @@ function Optimizer:backward_segments(batch, options) end
 ---What has gathered is the gradient of this rank's next lane; a step comes when all are folded.
 function Optimizer:fold() end
 
+---Said before the last backward of this rank's last lane: what that completes travels to the
+---other ranks meanwhile, instead of at the step. The bits are the same; with one rank it is
+---nothing. From there to the step gradients are not to be looked at or changed.
+function Optimizer:overlap() end
+
 ---The ranks that mpirun or Slurm has started, or one: {rank (from 0), size, local_rank,
 ---local_size, transport, hosts, warnings (what of them costs time or bits)}. timeout (60):
 ---seconds that one is waited for; file: the plugin, by itself MPI's. Every rank calls the same

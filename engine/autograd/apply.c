@@ -15,9 +15,10 @@
 static void note_op(const pf_tape *tape, const pf_op *op, pf_tensor *const *in, int n_in) {
     pf_note *note = tape->note;
     for (int i = 0; i < n_in; i++) {
-        const pf_tensor *t = in[i];
+        pf_tensor *t = in[i];
         if (!t || t->dtype != PF_F32) continue;
-        note->wanted |= t->requires_grad;
+        if (t->requires_grad && note->status >= 0)
+            note->status = pf_leaf_list_add(&note->read, tape->heap, t);
         if (t->tape == note->outer && t->tape_id == note->outer_id) note->captured = op->name;
     }
 }

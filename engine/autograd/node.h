@@ -23,6 +23,12 @@ typedef struct pf_edge {
     pf_target to;
 } pf_edge;
 
+/* Leaves that want a gradient, each once; retained. */
+typedef struct pf_leaf_list {
+    pf_tensor **leaf;
+    int64_t n, capacity;
+} pf_leaf_list;
+
 /* What backward runs a second time (recompute.c, reversible.c): held from recording to the
  * drop, when f.release is called. */
 typedef struct pf_recomputation {
@@ -33,6 +39,7 @@ typedef struct pf_recomputation {
     uint64_t seed, draws; /* of the engine, before the first run */
     uint64_t changes;     /* pf_changes then */
     uint64_t sum;         /* of the first run's result, bit by bit */
+    pf_leaf_list read;    /* by the first run */
 } pf_recomputation;
 
 typedef struct pf_node {
@@ -70,16 +77,18 @@ struct pf_tape {
     /* A tape inside a node's backward: the outermost one that is being walked, whose list
      * names every leaf that such tapes gave a gradient to, in case the walk breaks off. */
     pf_tape *host;
-    pf_tensor **given; /* retained */
-    int64_t n_given, cap_given;
+    pf_leaf_list given;
+    const pf_leaf_watch *watch; /* of the outermost one that is walked; NULL: nobody (leaves.c) */
+    int64_t unknown; /* nodes left, of which nobody knows what leaves they give to; while watched */
 };
 
 /* Ops under a paused tape, as the tape `outer` around it would have seen them. */
 typedef struct pf_note {
     const pf_tape *outer; /* never looked into: it may have closed */
     uint64_t outer_id;
-    bool wanted;          /* an op read a leaf that wants a gradient */
+    pf_leaf_list read;    /* leaves that want a gradient */
     const char *captured; /* the op that read what was made on `outer`; NULL: none did */
+    int status;           /* < 0: no memory for the list */
 } pf_note;
 
 static inline bool pf_is_recording(const pf_tape *tape) { return !tape->paused && !tape->walked; }
@@ -107,6 +116,16 @@ int pf_finite_backward(const pf_tape *tape, const pf_node *node);
 int pf_finite_note(pf_tape *tape, pf_node *node);
 int pf_finite_return(const pf_engine *e, const pf_node *node);
 
+/* ---- leaves.c ---- */
+int pf_leaf_list_add(pf_leaf_list *list, pf_heap *heap, pf_tensor *leaf);
+void pf_leaf_list_drop(pf_leaf_list *list, pf_heap *heap);
+/* A walk begins; node n has been walked, or has no part in it; one is about to be; the walk ends.
+ * Nothing where nobody watches. */
+void pf_leaves_begin(pf_tape *tape);
+int pf_leaves_after(pf_tape *tape, int64_t n);
+int pf_leaves_look(const pf_tape *tape);
+void pf_leaves_end(pf_tape *tape, int status);
+
 /* Appends the call as a node: takes its saved tensors, links its outputs. On failure the
  * tape is as before and the call still owns everything. */
 int pf_tape_record(pf_tape *tape, pf_call *c);
@@ -131,12 +150,12 @@ int pf_walk_fold(pf_walk *walk, pf_call *c, int status);
 int pf_record_recomputation(pf_engine *e, const pf_op *op, const pf_recomputation *r,
                             pf_tensor *const *in, int n_in, pf_tensor **out, int n_out);
 /* Between begin and end nothing is recorded, and all that is made, but for the results, is gone
- * at the end. note.wanted then tells whether a leaf was read. */
+ * at the end. note.read then has the leaves that were read. */
 typedef struct pf_hidden {
     pf_tape *scratch;
     pf_tape *outer;
     pf_note note;
-} pf_hidden;
+} pf_hidden; /* whoever begins it drops note.read, or hands it to a node */
 int pf_hidden_begin(pf_hidden *h, pf_engine *e);
 /* What part i of a first run left is not gone at the end. */
 int pf_hidden_keep(pf_hidden *h, pf_ends_fn ends, void *context, int64_t i);

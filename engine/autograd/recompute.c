@@ -82,9 +82,7 @@ static int list_leaves(const pf_tape *tape, pf_tensor *const *own, int n_own) {
         for (int i = 0; i < tape->nodes[n].n_in; i++) {
             pf_tensor *leaf = tape->nodes[n].edge[i].to.leaf;
             if (!leaf || is_one_of(own, n_own, leaf)) continue;
-            PF_TRY(pf_heap_grow(host->heap, (void **)&host->given, &host->cap_given,
-                                host->n_given + 1, sizeof *host->given));
-            host->given[host->n_given++] = pf_tensor_retain(leaf);
+            PF_TRY(pf_leaf_list_add(&host->given, host->heap, leaf));
         }
     }
     return PF_OK;
@@ -236,6 +234,7 @@ int pf_hidden_end(pf_hidden *h, pf_engine *e, int status, pf_tensor **results, i
         status = pf_fail(PF_ESTATE, "recompute: a tape that was opened inside is still open");
     else if (status >= 0 && h->scratch->outer != h->outer)
         status = pf_fail(PF_ESTATE, "recompute: the tape around it was closed inside");
+    if (status >= 0) status = h->note.status;
     if (status >= 0) status = check_captured(&h->note, results, n);
     for (int i = 0; i < n && status >= 0; i++) pf_tensor_pass_on(results[i], h->scratch, h->outer);
     pf_tape_close(&h->scratch);
@@ -244,8 +243,8 @@ int pf_hidden_end(pf_hidden *h, pf_engine *e, int status, pf_tensor **results, i
 }
 
 /* Runs f where nothing is recorded and all but *y dies at the end. */
-static int run_hidden(pf_engine *e, const pf_recomputation *r, pf_tensor *const *in, int n,
-                      bool *wanted, pf_tensor **y) {
+static int run_hidden(pf_engine *e, pf_recomputation *r, pf_tensor *const *in, int n,
+                      pf_tensor **y) {
     pf_hidden hidden;
     views own;
     PF_TRY(make_views(&own, in, n));
@@ -254,8 +253,8 @@ static int run_hidden(pf_engine *e, const pf_recomputation *r, pf_tensor *const 
         status = run(e, &r->f, own.t, n, y);
         if (status >= 0) status = pf_hidden_keep(&hidden, r->ends, r->f.context, 0);
         status = pf_hidden_end(&hidden, e, status, y, 1);
+        r->read = hidden.note.read;
     }
-    *wanted = hidden.note.wanted;
     drop_views(&own);
     return status;
 }
@@ -287,26 +286,22 @@ void *pf_linked_context(const pf_call *c) {
 }
 
 /* *taken: a node holds f from now on. */
-static int recompute(pf_tensor **y, pf_engine *engine, const pf_recomputed *f, pf_ends_fn ends,
+static int recompute(pf_tensor **y, pf_engine *engine, pf_recomputation *r,
                      pf_tensor *const *inputs, int n, bool *taken) {
     PF_OUT(y);
     PF_OPEN(engine);
     PF_NEED_ARRAY(inputs, n);
-    if (!f->run) return pf_fail(PF_EINVAL, "recompute: no function");
+    if (!r->f.run) return pf_fail(PF_EINVAL, "recompute: no function");
     if (n < 0 || n > PF_MAX_IN)
         return pf_fail(PF_EINVAL, "recompute: %d inputs, at most %d are possible", n, PF_MAX_IN);
-    if (!pf_tape_records(engine)) return run(engine, f, inputs, n, y);
-    pf_recomputation r = {.f = *f,
-                          .ends = ends,
-                          .seed = engine->seed,
-                          .draws = engine->draws,
-                          .changes = pf_changes()};
-    bool wanted = false;
-    PF_TRY(run_hidden(engine, &r, inputs, n, &wanted, y));
+    if (!pf_tape_records(engine)) return run(engine, &r->f, inputs, n, y);
+    r->seed = engine->seed, r->draws = engine->draws, r->changes = pf_changes();
+    PF_TRY(run_hidden(engine, r, inputs, n, y));
+    bool wanted = r->read.n > 0;
     for (int i = 0; i < n; i++) wanted |= pf_in_graph(engine, inputs[i]);
     if (!wanted) return PF_OK;
-    int status = checksum(engine, *y, &r.sum);
-    if (status >= 0) status = pf_record_recomputation(engine, &recompute_op, &r, inputs, n, y, 1);
+    int status = checksum(engine, *y, &r->sum);
+    if (status >= 0) status = pf_record_recomputation(engine, &recompute_op, r, inputs, n, y, 1);
     *taken = status >= 0;
     if (status < 0) pf_tensor_release(y);
     return status;
@@ -318,8 +313,10 @@ int pf_recompute_ends(pf_tensor **y, pf_engine *engine, const pf_recomputed *f, 
     if (y) *y = NULL;
     PF_NEED(f);
     PF_TRY(pf_options_take(&own, sizeof own, f, "recompute"));
+    pf_recomputation r = {.f = own, .ends = ends};
     bool taken = false;
-    int status = recompute(y, engine, &own, ends, inputs, n, &taken);
+    int status = recompute(y, engine, &r, inputs, n, &taken);
+    if (!taken) pf_leaf_list_drop(&r.read, engine->heap);
     if (!taken && own.release) own.release(own.context);
     return status < 0 ? status : PF_OK;
 }

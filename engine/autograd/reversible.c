@@ -176,7 +176,7 @@ static int run_all(pf_engine *e, const pf_branches *b, pf_tensor *const *beside,
 }
 
 /* The same where nothing but the ends lasts. */
-static int run_hidden(pf_engine *e, const pf_branches *b, pf_tensor **half, bool *wanted) {
+static int run_hidden(pf_engine *e, const pf_branches *b, pf_tensor **half, pf_leaf_list *read) {
     pf_hidden hidden;
     pf_tensor *beside[PF_BESIDE] = {NULL};
     int status = PF_OK;
@@ -193,29 +193,23 @@ static int run_hidden(pf_engine *e, const pf_branches *b, pf_tensor **half, bool
     if (status >= 0) {
         status = run_all(e, b, beside, &hidden, half);
         status = pf_hidden_end(&hidden, e, status, half, 2);
-        *wanted = hidden.note.wanted;
+        *read = hidden.note.read;
     }
     for (int k = 0; k < b->n_beside; k++) pf_tensor_release(&beside[k]);
     return status;
 }
 
-static int reversible(pf_engine *e, const pf_branches *b, pf_tensor *x1, pf_tensor *x2,
-                      pf_tensor **half, bool *taken) {
-    const pf_recomputation r = {.f = {.release = b->release, .context = b->context},
-                                .branch = b->run,
-                                .ends = b->ends,
-                                .n_branches = b->n,
-                                .seed = e->seed,
-                                .changes = pf_changes()};
-    bool wanted = false;
+static int reversible(pf_engine *e, const pf_branches *b, pf_recomputation *r, pf_tensor *x1,
+                      pf_tensor *x2, pf_tensor **half, bool *taken) {
     if (b->n_beside > PF_BESIDE) return pf_fail(PF_EINVAL, "reversible: too many inputs");
     if (!pf_tape_records(e)) return run_all(e, b, b->beside, NULL, half);
-    PF_TRY(run_hidden(e, b, half, &wanted));
+    PF_TRY(run_hidden(e, b, half, &r->read));
+    bool wanted = r->read.n > 0;
     pf_tensor *in[HALVES + PF_BESIDE] = {x1, x2};
     for (int k = 0; k < b->n_beside; k++) in[HALVES + k] = b->beside[k];
     for (int k = 0; k < HALVES + b->n_beside; k++) wanted |= pf_in_graph(e, in[k]);
     if (!wanted) return PF_OK;
-    PF_TRY(pf_record_recomputation(e, &reversible_op, &r, in, HALVES + b->n_beside, half, 2));
+    PF_TRY(pf_record_recomputation(e, &reversible_op, r, in, HALVES + b->n_beside, half, 2));
     *taken = true;
     return PF_OK;
 }
@@ -224,8 +218,17 @@ static int reversible(pf_engine *e, const pf_branches *b, pf_tensor *x1, pf_tens
 int pf_reversible(pf_tensor **a, pf_tensor **b, pf_engine *e, const pf_branches *branches,
                   pf_tensor *x1, pf_tensor *x2) {
     pf_tensor *half[2] = {pf_tensor_retain(x1), pf_tensor_retain(x2)};
+    pf_recomputation r = {
+        .f = {.release = branches->release, .context = branches->context},
+        .branch = branches->run,
+        .ends = branches->ends,
+        .n_branches = branches->n,
+        .seed = e->seed,
+        .changes = pf_changes(),
+    };
     bool taken = false;
-    int status = reversible(e, branches, x1, x2, half, &taken);
+    int status = reversible(e, branches, &r, x1, x2, half, &taken);
+    if (!taken) pf_leaf_list_drop(&r.read, e->heap);
     if (!taken && branches->release) branches->release(branches->context);
     for (int k = 0; k < 2 && status < 0; k++) pf_tensor_release(&half[k]);
     *a = half[0], *b = half[1];

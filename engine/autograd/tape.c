@@ -36,7 +36,7 @@ static void drop_node(pf_tape *tape, pf_node *node) {
     pf_heap_free(tape->heap, node->place, PF_PLACE_BYTES);
     node->place = NULL;
     if (node->recompute.f.release) node->recompute.f.release(node->recompute.f.context);
-    node->recompute = (pf_recomputation){0};
+    node->recompute.f = (pf_recomputed){0};
 }
 
 /* The leaves last until the walk has ended: one that breaks off takes their gradients back. */
@@ -45,6 +45,7 @@ static void drop_edges(pf_tape *tape, pf_node *node) {
     for (int i = 0; i < node->n_in; i++) pf_tensor_release(&node->edge[i].to.leaf);
     pf_heap_free(tape->heap, node->edge, block_bytes(node));
     node->edge = NULL;
+    pf_leaf_list_drop(&node->recompute.read, tape->heap);
 }
 
 /* ---- opening and closing ---- */
@@ -84,8 +85,7 @@ static void free_tape(pf_tape *tape) {
     }
     pf_owner_close(&tape->owner);
     pf_heap *heap = tape->heap;
-    for (int64_t i = 0; i < tape->n_given; i++) pf_tensor_release(&tape->given[i]);
-    pf_heap_free(heap, tape->given, (size_t)tape->cap_given * sizeof *tape->given);
+    pf_leaf_list_drop(&tape->given, heap);
     pf_heap_free(heap, tape->nodes, (size_t)tape->capacity * sizeof *tape->nodes);
     pf_heap_free(heap, tape, sizeof *tape);
     pf_heap_release(heap);
@@ -263,6 +263,7 @@ static void restore_call(pf_call *c, pf_tape *tape, pf_node *node) {
 
 static int walk_node(pf_tape *tape, pf_node *node) {
     PF_TRY(pf_progress_at(tape->engine, "going back", tape->n - (node - tape->nodes), tape->n));
+    PF_TRY(pf_leaves_look(tape));
     PF_TRY(check_alive(node));
     PF_TRY(pf_check_unchanged(tape, node));
     pf_call c;
@@ -323,7 +324,7 @@ static void forget_leaves(pf_tape *tape) {
     for (int64_t n = 0; n < tape->n; n++)
         for (int i = 0; i < tape->nodes[n].n_in; i++)
             pf_tensor_clear_grad(tape->nodes[n].edge[i].to.leaf);
-    for (int64_t i = 0; i < tape->n_given; i++) pf_tensor_clear_grad(tape->given[i]);
+    for (int64_t i = 0; i < tape->given.n; i++) pf_tensor_clear_grad(tape->given.leaf[i]);
 }
 
 static int check_walk(const pf_tape *tape) {
@@ -341,6 +342,7 @@ int pf_tape_backward_all(pf_tape *tape, pf_tensor *const *outs, const pf_tensor 
     PF_TRY(check_walk(tape));
     for (int64_t i = 0; i < n_outs; i++) PF_TRY(check_loss(tape, outs[i], seeds[i]));
     tape->walked = tape->walking = true;
+    pf_leaves_begin(tape);
     /* From the last node to the first: when one is met, all that reads its outputs has been
      * walked, so its gradient is whole. One without a gradient has no part in the loss. */
     int status = PF_OK;
@@ -348,9 +350,11 @@ int pf_tape_backward_all(pf_tape *tape, pf_tensor *const *outs, const pf_tensor 
     for (int64_t n = tape->n - 1; n >= 0; n--) {
         pf_node *node = &tape->nodes[n];
         if (status >= 0 && has_grad(node)) status = walk_node(tape, node);
+        if (status >= 0) status = pf_leaves_after(tape, n);
         drop_node(tape, node);
     }
     if (status < 0) forget_leaves(tape);
+    pf_leaves_end(tape, status);
     for (int64_t n = 0; n < tape->n; n++) drop_edges(tape, &tape->nodes[n]);
     tape->walking = false;
     if (tape->doomed) pf_tape_close(&tape);

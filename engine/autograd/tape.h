@@ -82,6 +82,16 @@ void pf_finite_leave(const pf_engine *e, int before);
 int pf_finite_given(const pf_engine *e, const pf_tensor *y);
 static inline bool pf_finite_looks(const pf_engine *e) { return e->own[PF_OWN_FINITE].thing; }
 
+/* leaves.c: who hears of it when a leaf's gradient is whole, in the next backward of a tape that
+ * stands in no other's. What fails there fails the backward; what watches stays until `end`. */
+typedef struct pf_leaf_watch {
+    int (*whole)(void *context, pf_tensor *leaf); /* nothing more is added to its gradient */
+    int (*between)(void *context);                /* between nodes, of tapes inside it, too */
+    void (*end)(void *context, int status);       /* the backward is through */
+    void *context;
+} pf_leaf_watch;
+void pf_leaves_watch(pf_engine *engine, const pf_leaf_watch *watch); /* borrowed; NULL: nobody */
+
 /* For pf_engine_close: tapes that are still open lose their engine; closing them later is
  * safe and frees what they hold. */
 void pf_tape_abandon(pf_engine *engine);

@@ -45,6 +45,7 @@ static int spread(pf_engine *engine, pf_verb verb, int root, void *data, size_t 
 
 typedef struct {
     int32_t status, rank; /* of the lowest rank that failed */
+    int32_t beside;       /* somewhere rounds go on beside this vote */
     pf_comm_word word;
     char text[PF_COMM_TEXT];
 } ballot;
@@ -54,6 +55,7 @@ static void count(ballot *all, const ballot *other) {
         all->status = other->status, all->rank = other->rank;
         memcpy(all->text, other->text, sizeof all->text);
     }
+    all->beside |= other->beside;
     all->word.flags |= other->word.flags;
     for (int i = 0; i < PF_COUNT(all->word.count); i++) all->word.count[i] += other->word.count[i];
     if (other->word.most > all->word.most) {
@@ -111,6 +113,7 @@ int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
     own.rank = comm->rank;
     own.status = status < 0 ? status : 0;
     own.word.most_of = comm->rank;
+    own.beside = comm->beside.turn != NULL;
     if (status < 0) {
         if (!is_known(comm)) pf_fail_in(status, "%s", pf_comm_name(comm, comm->rank));
         snprintf(own.text, sizeof own.text, "%s", pf_message_marked());
@@ -119,8 +122,10 @@ int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
     own.word.size = sizeof own.word;
     if (word) PF_TRY(pf_result_give(word, &own.word, sizeof own.word, "comm"));
     if (own.status >= 0) return status;
+    const uint32_t before = comm->failed;
     comm->failed = comm->number;
     comm->known = true;
+    if (own.beside) pf_beside_drain(engine, before);
     return pf_fail(own.status, "%s", own.text);
 }
 

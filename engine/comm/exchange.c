@@ -42,29 +42,25 @@ static int tag_of(const pf_leg *legs, int i) {
     return tag;
 }
 
-static void set_legs(pf_comm *comm, pf_verb verb, const pf_message *out, int n_out,
-                     const pf_message *in, int n_in) {
-    for (int i = 0; i < n_out + n_in; i++) {
-        pf_leg *leg = &comm->leg[i];
-        leg->out = i < n_out;
+void pf_round_begin(pf_comm *comm, pf_round *round, const pf_message *out, int n_out,
+                    const pf_message *in, int n_in) {
+    round->n = n_out + n_in;
+    for (int i = 0; i < round->n; i++) {
+        pf_leg *leg = &round->leg[i];
+        *leg = (pf_leg){.out = i < n_out, .ticket = -1, .body = -1, .at = PF_LEG_HEAD};
         leg->message = leg->out ? out[i] : in[i - n_out];
-        leg->tag = tag_of(comm->leg, i);
-        leg->ticket = -1;
-        leg->at = PF_LEG_HEAD;
-        leg->fails = false;
-        leg->moved = 0;
-        leg->head = (pf_message_head){comm->number, (uint32_t)comm->step,
-                                      (uint64_t)verb << VERB_AT | leg->message.bytes};
+        leg->tag = round->tags + tag_of(round->leg, i);
+        leg->head = (pf_message_head){round->number, (uint32_t)comm->step,
+                                      (uint64_t)round->verb << VERB_AT | leg->message.bytes};
     }
 }
 
-static int post(pf_comm *comm, pf_leg *leg, void *data, size_t bytes) {
+static int post(pf_comm *comm, pf_leg *leg, void *data, size_t bytes, int *ticket) {
     pf_transport *t = comm->transport;
-    int bad = leg->out
-                  ? t->send(t->self, leg->message.rank, leg->tag, data, bytes, &leg->ticket)
-                  : t->receive(t->self, leg->message.rank, leg->tag, data, bytes, &leg->ticket);
+    int bad = leg->out ? t->send(t->self, leg->message.rank, leg->tag, data, bytes, ticket)
+                       : t->receive(t->self, leg->message.rank, leg->tag, data, bytes, ticket);
     if (!bad) return PF_OK;
-    leg->ticket = -1;
+    *ticket = -1;
     return pf_fail(PF_EIO, "%s: %s failed with %d", pf_comm_name(comm, leg->message.rank),
                    leg->out ? "sending to it" : "receiving from it", bad);
 }
@@ -85,65 +81,96 @@ static int tell_note(pf_comm *comm) {
 }
 
 /* A head has come: is it of this verb, and as long as it was expected? */
-static int check_head(pf_comm *comm, pf_leg *leg, pf_verb verb) {
+static int check_head(pf_comm *comm, const pf_round *round, pf_leg *leg) {
+    const pf_verb verb = round->verb;
     const pf_message_head *head = &leg->head;
     const char *name = pf_comm_name(comm, leg->message.rank);
     uint64_t theirs = head->body >> VERB_AT, bytes = head->body & (((uint64_t)1 << VERB_AT) - 1);
-    if (head->number != comm->number && __builtin_bswap32(head->number) == comm->number) {
+    if (head->number != round->number && __builtin_bswap32(head->number) == round->number) {
         return pf_fail(PF_EINVAL, "%s has the other byte order than %s: ranks are of one kind",
                        name, pf_comm_name(comm, comm->rank));
     }
+    if (round->discards && bytes <= leg->message.bytes) {
+        leg->message.bytes = bytes;
+        return PF_OK;
+    }
     if (theirs == PF_VERB_FAILURE && expect_note(comm, leg, bytes)) return PF_OK;
-    if (head->number != comm->number || theirs != (uint64_t)verb) {
+    if (head->number != round->number || theirs != (uint64_t)verb) {
         return pf_fail(PF_ESTATE,
                        "ranks out of step: %s is at %s %u of step %u, %s at %s %u of step %u", name,
                        theirs < PF_VERBS ? NAMES[theirs] : "nothing known", (unsigned)head->number,
                        (unsigned)head->step, pf_comm_name(comm, comm->rank), NAMES[verb],
-                       (unsigned)comm->number, (unsigned)(uint32_t)comm->step);
+                       (unsigned)round->number, (unsigned)(uint32_t)comm->step);
     }
     if (bytes == leg->message.bytes) return PF_OK;
     return pf_fail(PF_ESTATE, "ranks out of step: %s sends %llu bytes in %s %u, not %zu", name,
-                   (unsigned long long)bytes, NAMES[verb], (unsigned)comm->number,
+                   (unsigned long long)bytes, NAMES[verb], (unsigned)round->number,
                    leg->message.bytes);
 }
 
 /* The next piece of a body, or its end. */
-static int post_body(pf_comm *comm, pf_leg *leg) {
+static int post_body(pf_comm *comm, pf_leg *leg, int *ticket) {
     size_t left = leg->message.bytes - leg->moved;
     size_t bytes = left < comm->piece ? left : comm->piece;
     char *data = (char *)leg->message.data + leg->moved;
-    leg->at = left ? PF_LEG_BODY : PF_LEG_DONE;
     leg->moved += bytes;
-    return left ? post(comm, leg, data, bytes) : PF_OK;
+    return left ? post(comm, leg, data, bytes, ticket) : PF_OK;
+}
+
+/* A round that nobody waits at has its bodies under way with the heads: a turn less for each. */
+static int post_head(pf_comm *comm, const pf_round *round, pf_leg *leg) {
+    leg->posted = true;
+    PF_TRY(post(comm, leg, &leg->head, sizeof leg->head, &leg->ticket));
+    return round->at_once ? post_body(comm, leg, &leg->body) : PF_OK;
+}
+
+/* What is behind a head or a piece that has gone or come. */
+static int go_on(pf_comm *comm, pf_leg *leg) {
+    leg->ticket = leg->body;
+    leg->body = -1;
+    if (leg->ticket < 0) PF_TRY(post_body(comm, leg, &leg->ticket));
+    leg->at = leg->ticket < 0 ? PF_LEG_DONE : PF_LEG_BODY;
+    return PF_OK;
 }
 
 /* Moves a leg on by one thing at most; 1: it has moved, 0: it still waits. */
-static int move(pf_comm *comm, pf_leg *leg, pf_verb verb) {
+static int move(pf_comm *comm, const pf_round *round, pf_leg *leg) {
     if (leg->at == PF_LEG_DONE) return 0;
-    if (leg->at == PF_LEG_HEAD && leg->ticket < 0 && leg->moved == 0) {
-        PF_TRY(post(comm, leg, &leg->head, sizeof leg->head));
+    if (!leg->posted) {
+        PF_TRY(post_head(comm, round, leg));
         return 1;
     }
     int done = 0, bad = comm->transport->test(comm->transport->self, leg->ticket, &done);
     if (bad) {
         return pf_fail(PF_EIO, "%s: the transport (%s) failed with %d in %s %u of step %llu",
                        pf_comm_name(comm, leg->message.rank), comm->transport->name, bad,
-                       NAMES[verb], (unsigned)comm->number, (unsigned long long)comm->step);
+                       NAMES[round->verb], (unsigned)round->number, (unsigned long long)comm->step);
     }
     if (!done) return 0;
-    leg->ticket = -1;
-    if (leg->at == PF_LEG_HEAD && !leg->out) PF_TRY(check_head(comm, leg, verb));
-    PF_TRY(post_body(comm, leg));
+    if (leg->at == PF_LEG_HEAD && !leg->out) PF_TRY(check_head(comm, round, leg));
+    PF_TRY(go_on(comm, leg));
     return leg->fails && leg->at == PF_LEG_DONE ? tell_note(comm) : 1;
 }
 
-/* ---- the round ---- */
+int pf_round_move(pf_comm *comm, pf_round *round, bool *whole) {
+    int moved = 0;
+    *whole = true;
+    for (int i = 0; i < round->n; i++) {
+        int status = move(comm, round, &round->leg[i]);
+        PF_TRY(status);
+        moved |= status;
+        *whole &= round->leg[i].at == PF_LEG_DONE;
+    }
+    return moved;
+}
+
+/* ---- waiting for a round ---- */
 
 /* Whom we wait for: who owes an answer, before who takes none. */
-static const char *whom(const pf_comm *comm, int n) {
-    const pf_leg *late = comm->leg;
-    for (int i = 0; i < n; i++) {
-        const pf_leg *leg = &comm->leg[i];
+static const char *whom(const pf_comm *comm, const pf_round *round) {
+    const pf_leg *late = round->leg;
+    for (int i = 0; i < round->n; i++) {
+        const pf_leg *leg = &round->leg[i];
         if (leg->at == PF_LEG_DONE) continue;
         if (late->at == PF_LEG_DONE || (late->out && !leg->out)) late = leg;
     }
@@ -156,51 +183,47 @@ static double patience(const pf_comm *comm) {
 }
 
 /* The first messages of all are where hosts turn out not to reach each other. */
-static int too_late(const pf_comm *comm, int n, pf_verb verb) {
-    if (verb == PF_VERB_GREET) {
+static int too_late(const pf_comm *comm, const pf_round *round) {
+    if (round->verb == PF_VERB_GREET) {
         return pf_fail(PF_EIO,
                        "no answer from %s for %g s to the greeting: if hosts have networks that "
                        "the others don't reach (docker0, virbr0), name the one that they do: "
                        "OMPI_MCA_btl_tcp_if_include=eth0",
-                       whom(comm, n), comm->timeout);
+                       whom(comm, round), comm->timeout);
     }
-    return pf_fail(PF_EIO, "no answer from %s for %.3g s in %s %u of step %llu", whom(comm, n),
-                   patience(comm), NAMES[verb], (unsigned)comm->number,
+    return pf_fail(PF_EIO, "no answer from %s for %.3g s in %s %u of step %llu", whom(comm, round),
+                   patience(comm), NAMES[round->verb], (unsigned)round->number,
                    (unsigned long long)comm->step);
 }
 
 /* Said once a wait, long before it is given up. */
-static bool tell_wait(const pf_engine *engine, int n, pf_verb verb, double waited) {
+static bool tell_wait(const pf_engine *engine, const pf_round *round, double waited) {
     const pf_comm *comm = engine->comm;
     if (waited < comm->timeout / 6) return false;
     pf_log(engine, PF_LOG_WARN, "ranks: waiting for %s for %.3g s in %s %u of step %llu",
-           whom(comm, n), waited, NAMES[verb], (unsigned)comm->number,
+           whom(comm, round), waited, NAMES[round->verb], (unsigned)round->number,
            (unsigned long long)comm->step);
     return true;
 }
 
-static int move_all(pf_engine *engine, int n, pf_verb verb) {
+int pf_round_wait(pf_engine *engine, pf_turn_fn turn, void *context) {
     pf_comm *comm = engine->comm;
     double start = pf_clock();
     bool told = false;
-    for (int turn = 0;; turn++) {
-        int left = 0, moved = 0;
-        for (int i = 0; i < n; i++) {
-            int status = move(comm, &comm->leg[i], verb);
-            PF_TRY(status);
-            moved |= status;
-            left += comm->leg[i].at != PF_LEG_DONE;
-        }
+    for (int n = 0;; n++) {
+        const pf_round *left = NULL;
+        int moved = turn(context, &left);
+        PF_TRY(moved);
         double now = pf_clock();
-        if (moved || left == 0) comm->waited += now - start;
-        if (left == 0) return PF_OK;
+        if (moved || !left) comm->waited += now - start;
+        if (!left) return PF_OK;
         if (moved) {
-            start = now, turn = 0, told = false;
+            start = now, n = 0, told = false;
             continue;
         }
-        if (!told) told = tell_wait(engine, n, verb, now - start);
-        if (now - start > patience(comm)) return too_late(comm, n, verb);
-        pf_comm_pause(start, turn);
+        if (!told) told = tell_wait(engine, left, now - start);
+        if (now - start > patience(comm)) return too_late(comm, left);
+        pf_comm_pause(start, n);
     }
 }
 
@@ -227,13 +250,35 @@ int pf_comm_room_for(pf_engine *engine, int64_t numbers) {
     return status;
 }
 
+typedef struct {
+    pf_comm *comm;
+    pf_round round;
+} exchange;
+
+/* What goes on beside is no progress of this round, whose deadline is its own. */
+static int turn(void *context, const pf_round **left) {
+    exchange *x = context;
+    const pf_round *beside = NULL;
+    bool whole;
+    int moved = pf_round_move(x->comm, &x->round, &whole);
+    PF_TRY(moved);
+    if (!whole) *left = &x->round;
+    if (x->comm->beside.turn) PF_TRY(x->comm->beside.turn(x->comm->beside.context, &beside));
+    return moved;
+}
+
 int pf_comm_exchange(pf_engine *engine, pf_verb verb, const pf_message *out, int n_out,
                      const pf_message *in, int n_in) {
     pf_comm *comm = engine->comm;
-    set_legs(comm, verb, out, n_out, in, n_in);
-    int status = move_all(engine, n_out + n_in, verb);
+    exchange x = {comm, {.leg = comm->leg, .verb = verb, .number = comm->number}};
+    pf_round_begin(comm, &x.round, out, n_out, in, n_in);
+    int status = pf_round_wait(engine, turn, &x);
     comm->hops = 0;
-    if (status >= 0) return PF_OK;
+    return status < 0 ? pf_round_fail(engine, status) : PF_OK;
+}
+
+int pf_round_fail(pf_engine *engine, int status) {
+    pf_comm *comm = engine->comm;
     pf_comm_break(comm, status);
     if (comm->held > 0) {
         pf_log(engine, PF_LOG_WARN,

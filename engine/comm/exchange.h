@@ -44,11 +44,57 @@ typedef struct {
 typedef struct {
     pf_message message;
     bool out, fails; /* fails: its rank says a failure in place of it */
+    bool posted;     /* its head */
     int tag, ticket; /* ticket -1: nothing is under way */
+    int body;        /* of a body that went with its head; -1: none */
     enum { PF_LEG_HEAD, PF_LEG_BODY, PF_LEG_DONE } at;
-    size_t moved; /* bytes of the body that have been posted */
+    size_t moved;   /* bytes of the body that have been posted */
+    uint32_t place; /* of a round beside: the how manieth of its tag */
     pf_message_head head;
 } pf_leg;
+
+/* Messages that belong together, both ways. Rounds that are under way at the same time have other
+ * tags; their heads another number than any that may be taken for them. */
+typedef struct pf_round {
+    pf_leg *leg;
+    int n, tags; /* tags: their first; each pair of ranks has as many as it has messages one way */
+    pf_verb verb;
+    uint32_t number;
+    bool at_once;  /* bodies go with their heads; then no failure can come in place of them */
+    bool discards; /* whatever comes is as good, up to the length of the message */
+} pf_round;
+
+/* ---- rounds that go on beside others (scatter.c, drain.c) ---- */
+
+enum {
+    PF_SIDE_ROUNDS = 8,      /* at a time */
+    PF_SIDE_PIECE = 1 << 16, /* numbers of a message at most */
+    PF_SIDE_PAIR = 32,       /* messages of a round from one rank to another */
+    PF_SIDE_TAGS = PF_SIDE_ROUNDS * PF_SIDE_PAIR,
+    PF_SIDE_FIRST = 1 << 13, /* tag: above those of other rounds, below those of groups */
+    PF_SIDE_TALKS = 16       /* so many failed votes have tags of their own */
+};
+
+/* Of one other rank, for each tag: messages to it that were begun, those from it that are awaited
+ * or have come, and at a drain what it has sent. */
+typedef struct {
+    uint32_t sent[PF_SIDE_TAGS], awaited[PF_SIDE_TAGS], theirs[PF_SIDE_TAGS];
+} pf_beside_count;
+
+typedef struct {
+    int (*turn)(void *context, const struct pf_round **left); /* NULL: nothing goes on */
+    void *context;
+    struct pf_round *round[PF_SIDE_ROUNDS]; /* that are under way, or NULL */
+    uint32_t rounds;        /* so many were begun since the vote that failed last, which is */
+    uint32_t since;         /* this one */
+    bool spoiled;           /* some of them were given up, and others don't know it */
+    pf_beside_count *count; /* of each rank */
+    float *waste;           /* PF_SIDE_PIECE numbers that nobody needs */
+} pf_beside;
+
+/* Moves messages on, as pf_round_move does. *left: one of the rounds that are not whole yet; it
+ * stays as it is where there is none. */
+typedef int (*pf_turn_fn)(void *context, const pf_round **left);
 
 /* As pf_comm_info has it. */
 typedef struct {
@@ -76,6 +122,7 @@ struct pf_comm {
     int64_t n_legs; /* room */
     float *room;    /* pf_comm_room_for */
     int64_t n_room;
+    pf_beside beside;
     int row_ranks;       /* ranks that share a row: all, or those of a group */
     struct pf_comm *row; /* their talk (group.c); NULL: one rank has its row alone */
     int talks;           /* of such there were so many, modulo TALKS; in their tags */
@@ -94,6 +141,27 @@ int pf_comm_room_for(pf_engine *engine, int64_t numbers);
  * and all ranks have agreed to come here. A failure breaks the talk. */
 int pf_comm_exchange(pf_engine *engine, pf_verb verb, const pf_message *out, int n_out,
                      const pf_message *in, int n_in);
+
+/* The parts of an exchange, for rounds that others do something beside. Of a round whose legs,
+ * verb, number and tags are set: begins it; moves it on, and tells whether it is whole, 1:
+ * something has moved, 0: nothing, < 0: a failure. And waits, turn by turn, as long as one names a
+ * round that is not whole, with the deadline of every wait. */
+void pf_round_begin(pf_comm *comm, pf_round *round, const pf_message *out, int n_out,
+                    const pf_message *in, int n_in);
+int pf_round_move(pf_comm *comm, pf_round *round, bool *whole);
+int pf_round_wait(pf_engine *engine, pf_turn_fn turn, void *context);
+/* What a failed round means: the talk is over. Returns the status. */
+int pf_round_fail(pf_engine *engine, int status);
+
+/* ---- drain.c ---- */
+int pf_beside_open(pf_engine *engine);
+void pf_beside_close(pf_engine *engine, pf_comm *comm);
+/* Rounds are counted since that vote, which failed. */
+void pf_beside_count_since(pf_comm *comm, uint32_t vote);
+/* Behind a vote that failed, where rounds went on beside it on some rank: takes in what others have
+ * sent since `vote`, the one that failed before, so that nothing is under way any more. A verb; the
+ * talk is over where it fails. */
+void pf_beside_drain(pf_engine *engine, uint32_t vote);
 
 /* This talk is over: `status` and the message that stands are what every verb says from now on,
  * and messages under way are given up. Without ranks there is none. Returns the status. */

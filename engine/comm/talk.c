@@ -26,11 +26,15 @@ static size_t block_of(int ranks) { return sizeof(pf_comm) + (size_t)ranks * PF_
  * it is, and what it still holds stays, too. */
 static void close_with(pf_engine *engine, void *thing) {
     pf_comm *comm = thing;
+    if (comm->beside.turn && comm->broken >= 0)
+        comm->held = comm->transport->cancel(comm->transport->self);
+    comm->beside.turn = NULL;
     if (comm->broken >= 0 && pf_comm_vote_last(engine) < 0)
         pf_log(engine, PF_LOG_WARN, "ranks: %s", comm->why);
     engine->comm = NULL;
     pf_comm_close_row(engine, comm);
     if (comm->broken >= 0) comm->transport->close(comm->transport->self);
+    pf_beside_close(engine, comm);
     if (comm->held > 0) return;
     pf_heap_free(engine->heap, comm->leg, (size_t)comm->n_legs * sizeof *comm->leg);
     pf_heap_free(engine->heap, comm->room, (size_t)comm->n_room * sizeof *comm->room);
@@ -61,6 +65,7 @@ int pf_comm_open(pf_engine *engine, pf_transport *transport, double timeout, con
     engine->comm = comm;
     pf_engine_own(engine, PF_OWN_RANKS, comm, close_with);
     status = pf_comm_room(engine, 32 + 2 * comm->ranks); /* of a vote, and of a greeting */
+    if (status >= 0) status = pf_beside_open(engine);
     if (status >= 0) status = pf_comm_open_row(engine);
     if (status < 0) pf_comm_break(comm, status); /* closing well would wait for the others */
     if (status >= 0) status = pf_comm_greet(engine, host);

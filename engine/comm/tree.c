@@ -2,7 +2,7 @@
  * tree.c - the sums of tree.h. The numbers are cut into pieces of SHARE; in a round each rank owns
  * one of them: it gets the others' nodes of it, adds in the tree's order, and gives the sum to all.
  * So every number travels twice, (P - 1) / P of them each way, and the room is that of a round.
- * What is dealt (deal.h) travels once: the sum stays with its owner.
+ * What is dealt travels once (scatter.c).
  */
 #include "tree.h"
 
@@ -49,20 +49,14 @@ int pf_leaf_nodes(const pf_leaves *l, int ranks, int rank, pf_lane_node nodes[PF
 
 /* ---- adding ---- */
 
-/* A node of any rank, and its numbers of the piece that is added. */
 typedef struct {
-    pf_lane_node lanes;
-    const float *x;
-} part;
-
-typedef struct {
-    const part *part;
+    const pf_summand *part;
     int n_parts, lanes;
     int64_t n;
     float *sum;
 } adding;
 
-static const part *find(const adding *a, int first, int count) {
+static const pf_summand *find(const adding *a, int first, int count) {
     for (int i = 0; i < a->n_parts; i++)
         if (a->part[i].lanes.first == first && a->part[i].lanes.count == count) return &a->part[i];
     return NULL;
@@ -70,7 +64,7 @@ static const part *find(const adding *a, int first, int count) {
 
 /* out (n) <- T(first, count), from position `at` on; n is at most STRIDE. */
 static void add_tree(const adding *a, int first, int count, int64_t at, int n, float *out) {
-    const part *p = find(a, first, count);
+    const pf_summand *p = find(a, first, count);
     if (p) {
         memcpy(out, p->x + at, (size_t)n * sizeof *out);
         return;
@@ -94,18 +88,59 @@ static void add_range(void *context, int64_t first, int64_t last) {
     }
 }
 
+int pf_summands_add(const pf_summands *p, int64_t n, float *sum) {
+    adding a = {p->part, p->n, pf_leaf_count(&p->leaves), n, sum};
+    pf_engine *e = p->engine;
+    e->shield++; /* nobody leaves alone */
+    int status = pf_parallel_range(e, pf_ceil_div(n, STRIDE), ADD_GRAIN, add_range, &a);
+    e->shield--;
+    return status < 0 ? pf_comm_break(e->comm, status) : PF_OK;
+}
+
+/* ---- whose nodes there are ---- */
+
+static int check_lanes(int lanes, int ranks) {
+    if (lanes >= ranks && lanes < 1 << 16) return PF_OK;
+    return pf_fail(PF_EINVAL,
+                   "sum over lanes: %d of them for %d ranks; there must be at least as "
+                   "many, and fewer than 65536",
+                   lanes, ranks);
+}
+
+static size_t summands_bytes(int ranks) {
+    return (size_t)ranks * PF_LANE_NODES * sizeof(pf_summand);
+}
+
+int pf_summands_open(pf_summands *p, pf_engine *engine, const pf_leaves *leaves) {
+    *p = (pf_summands){.engine = engine,
+                       .leaves = *leaves,
+                       .ranks = pf_comm_ranks(engine),
+                       .rank = pf_comm_rank(engine)};
+    PF_TRY(check_lanes(pf_leaf_count(leaves), p->ranks));
+    p->part = pf_heap_alloc(engine->heap, summands_bytes(p->ranks));
+    if (!p->part) return PF_ENOMEM;
+    for (int k = 0; k < p->ranks; k++) {
+        pf_lane_node nodes[PF_LANE_NODES];
+        int n = pf_leaf_nodes(leaves, p->ranks, k, nodes);
+        for (int i = 0; i < n; i++) p->part[p->n++] = (pf_summand){nodes[i], k, NULL};
+        if (k == p->rank) p->n_own = n;
+    }
+    return PF_OK;
+}
+
+void pf_summands_close(pf_summands *p) {
+    if (p->part) pf_heap_free(p->engine->heap, p->part, summands_bytes(p->ranks));
+    p->part = NULL;
+}
+
 /* ---- a round ---- */
 
 struct pf_reduction {
-    pf_engine *engine;
-    pf_leaves leaves;
-    int ranks, rank;
+    pf_summands parts;
     const float *const *own; /* of the array that is summed: one a node of this rank */
     int64_t n;
     float *sum, *room; /* room: a piece for every node of the others */
-    pf_message *list;
-    part *part; /* of all ranks in order */
-    int n_parts, *of, n_own;
+    pf_message *list;  /* two for each node of each rank */
 };
 
 static int64_t piece_of(const pf_reduction *r, int64_t base, int rank, int64_t *length) {
@@ -116,185 +151,88 @@ static int64_t piece_of(const pf_reduction *r, int64_t base, int rank, int64_t *
 
 /* The others' nodes of the own piece come here, and theirs of ours go. */
 static int trade(const pf_reduction *r, int64_t base) {
+    const pf_summands *p = &r->parts;
     int64_t length, own_length;
-    int64_t own_first = piece_of(r, base, r->rank, &own_length);
-    pf_message *out = r->list, *in = r->list + (size_t)r->ranks * PF_LANE_NODES;
+    int64_t own_first = piece_of(r, base, p->rank, &own_length);
+    pf_message *out = r->list, *in = r->list + (size_t)p->ranks * PF_LANE_NODES;
     int n_out = 0, n_in = 0, mine = 0;
-    for (int i = 0; i < r->n_parts; i++) {
-        part *p = &r->part[i];
-        if (r->of[i] == r->rank) {
-            p->x = r->own[mine++] + own_first;
+    for (int i = 0; i < p->n; i++) {
+        pf_summand *part = &p->part[i];
+        if (part->rank == p->rank) {
+            part->x = r->own[mine++] + own_first;
             continue;
         }
         float *place = r->room + (int64_t)n_in * own_length;
-        in[n_in++] = (pf_message){r->of[i], place, (size_t)own_length * sizeof(float)};
-        p->x = place;
+        in[n_in++] = (pf_message){part->rank, place, (size_t)own_length * sizeof(float)};
+        part->x = place;
     }
-    for (int to = 0; to < r->ranks; to++) {
+    for (int to = 0; to < p->ranks; to++) {
         int64_t first = piece_of(r, base, to, &length);
-        for (int i = 0; i < mine && to != r->rank; i++)
+        for (int i = 0; i < mine && to != p->rank; i++)
             out[n_out++] = (pf_message){to, (void *)(uintptr_t)(r->own[i] + first),
                                         (size_t)length * sizeof(float)};
     }
-    return pf_comm_exchange(r->engine, PF_VERB_SUM, out, n_out, in, n_in);
+    return pf_comm_exchange(p->engine, PF_VERB_SUM, out, n_out, in, n_in);
 }
 
 /* Sums go to all. */
 static int spread_sums(const pf_reduction *r, int64_t base) {
+    const pf_summands *p = &r->parts;
     int64_t length, own_length;
-    float *own = r->sum + piece_of(r, base, r->rank, &own_length);
-    pf_message *out = r->list, *in = r->list + r->ranks;
+    float *own = r->sum + piece_of(r, base, p->rank, &own_length);
+    pf_message *out = r->list, *in = r->list + p->ranks;
     int n = 0;
-    for (int k = 0; k < r->ranks; k++) {
-        if (k == r->rank) continue;
+    for (int k = 0; k < p->ranks; k++) {
+        if (k == p->rank) continue;
         float *theirs = r->sum + piece_of(r, base, k, &length);
         out[n] = (pf_message){k, own, (size_t)own_length * sizeof(float)};
         in[n++] = (pf_message){k, theirs, (size_t)length * sizeof(float)};
     }
-    return pf_comm_exchange(r->engine, PF_VERB_SUM, out, n, in, n);
-}
-
-/* sum (n) <- of all parts. */
-static int add_parts(const pf_reduction *r, int64_t n, float *sum) {
-    adding a = {r->part, r->n_parts, pf_leaf_count(&r->leaves), n, sum};
-    r->engine->shield++; /* nobody leaves alone */
-    int status = pf_parallel_range(r->engine, pf_ceil_div(n, STRIDE), ADD_GRAIN, add_range, &a);
-    r->engine->shield--;
-    return status < 0 ? pf_comm_break(r->engine->comm, status) : PF_OK;
+    return pf_comm_exchange(p->engine, PF_VERB_SUM, out, n, in, n);
 }
 
 static int round_of(const pf_reduction *r, int64_t base) {
+    const pf_summands *p = &r->parts;
     int64_t length;
-    int64_t first = piece_of(r, base, r->rank, &length);
-    if (r->ranks > 1)
+    int64_t first = piece_of(r, base, p->rank, &length);
+    if (p->ranks > 1)
         PF_TRY(trade(r, base));
     else
-        for (int i = 0; i < r->n_parts; i++) r->part[i].x = r->own[i] + first;
-    PF_TRY(add_parts(r, length, r->sum + first));
-    return r->ranks > 1 ? spread_sums(r, base) : PF_OK;
-}
-
-/* ---- a round of what is dealt ---- */
-
-/* The own nodes of another's piece, one a message; room: where they are packed. */
-static int send_piece(const pf_reduction *r, const pf_deal *d, int to, const float *const *own,
-                      float **room, pf_message *out) {
-    const pf_deal_piece *p = &d->piece[to];
-    int n = 0;
-    if (p->n == 0) return 0;
-    for (int i = 0; i < r->n_own; i++) {
-        const float *const *node = own + (size_t)i * (size_t)d->arrays;
-        const float *from = *room;
-        if (pf_deal_lies_whole(p)) {
-            from = node[p->first.array] + p->first.first;
-        } else {
-            pf_deal_pack(d, to, node, *room);
-            *room += p->n;
-        }
-        out[n++] = (pf_message){to, (void *)(uintptr_t)from, (size_t)p->n * sizeof(float)};
-    }
-    return n;
-}
-
-/* Others' nodes of the own piece come into the room, one behind the other. */
-static int trade_dealt(const pf_reduction *r, const pf_deal *d, const float *const *own) {
-    int64_t n = d->piece[d->rank].n;
-    pf_message *out = r->list, *in = r->list + (size_t)r->ranks * PF_LANE_NODES;
-    float *room = r->room;
-    int n_out = 0, n_in = 0;
-    for (int i = 0; i < r->n_parts && n > 0; i++) {
-        if (r->of[i] == r->rank) continue;
-        in[n_in++] = (pf_message){r->of[i], room, (size_t)n * sizeof(float)};
-        room += n;
-    }
-    for (int to = 0; to < r->ranks; to++)
-        if (to != r->rank) n_out += send_piece(r, d, to, own, &room, out + n_out);
-    return pf_comm_exchange(r->engine, PF_VERB_SUM, out, n_out, in, n_in);
-}
-
-/* The own piece, stretch by stretch. */
-static int add_dealt(const pf_reduction *r, const pf_deal *d, const float *const *own,
-                     float *const *sum) {
-    const pf_deal_piece *p = &d->piece[d->rank];
-    pf_deal_place place = p->place;
-    for (int64_t done = 0; done < p->n;) {
-        pf_stretch s = pf_deal_next(d, d->rank, &place, p->n - done);
-        int mine = 0, theirs = 0;
-        for (int i = 0; i < r->n_parts; i++)
-            r->part[i].x = r->of[i] == r->rank ? own[mine++ * d->arrays + s.array] + s.first
-                                               : r->room + theirs++ * p->n + done;
-        PF_TRY(add_parts(r, s.n, sum[s.array] + s.first));
-        done += s.n;
-    }
-    return PF_OK;
-}
-
-int pf_reduction_scatter(pf_reduction *r, pf_deal *d, const char *in, const float *const *own,
-                         float *const *sum) {
-    pf_deal_begin(d, in);
-    while (pf_deal_round(d)) {
-        PF_TRY(trade_dealt(r, d, own));
-        PF_TRY(add_dealt(r, d, own, sum));
-    }
-    return PF_OK;
+        for (int i = 0; i < p->n; i++) p->part[i].x = r->own[i] + first;
+    PF_TRY(pf_summands_add(p, length, r->sum + first));
+    return p->ranks > 1 ? spread_sums(r, base) : PF_OK;
 }
 
 /* ---- the whole ---- */
 
-/* Lists in one block: two messages for each node of each rank, the nodes, and whose they are. */
-static size_t lists_of(int ranks) {
-    return (size_t)ranks * PF_LANE_NODES * (2 * sizeof(pf_message) + sizeof(part) + sizeof(int));
+static size_t list_bytes(int ranks) {
+    return 2 * (size_t)ranks * PF_LANE_NODES * sizeof(pf_message);
 }
 
-static void set_parts(pf_reduction *r) {
-    size_t most = (size_t)r->ranks * PF_LANE_NODES;
-    r->part = (part *)(r->list + 2 * most);
-    r->of = (int *)(r->part + most);
-    for (int k = 0; k < r->ranks; k++) {
-        pf_lane_node nodes[PF_LANE_NODES];
-        int n = pf_leaf_nodes(&r->leaves, r->ranks, k, nodes);
-        for (int i = 0; i < n; i++) {
-            r->of[r->n_parts] = k;
-            r->part[r->n_parts++] = (part){.lanes = nodes[i]};
-        }
-        if (k == r->rank) r->n_own = n;
-    }
-}
-
-static int check_lanes(int lanes, int ranks) {
-    if (lanes >= ranks && lanes < 1 << 16) return PF_OK;
-    return pf_fail(PF_EINVAL,
-                   "sum over lanes: %d of them for %d ranks; there must be at least as "
-                   "many, and fewer than 65536",
-                   lanes, ranks);
-}
-
-/* Room for the nodes of the others, and for own ones that are packed; kept for the next time. */
-static int take_room(pf_reduction *r, int64_t most, const pf_deal *deal) {
-    if (!r->engine->comm) return PF_OK;
-    int64_t need = (int64_t)r->n_parts * pf_min(SHARE, most);
-    if (deal) need = pf_max(need, (r->n_parts + r->ranks * r->n_own) * pf_deal_most(deal));
-    PF_TRY(pf_comm_room_for(r->engine, need));
-    r->room = r->engine->comm->room;
-    return pf_comm_room(r->engine, 2 * r->ranks * PF_LANE_NODES);
-}
-
-static int fill(pf_reduction *r, int64_t most, const pf_deal *deal) {
-    PF_TRY(check_lanes(pf_leaf_count(&r->leaves), r->ranks));
-    r->list = pf_heap_alloc(r->engine->heap, lists_of(r->ranks));
+/* Room for the nodes of the others; kept for the next time. */
+static int take_room(pf_reduction *r, int64_t most) {
+    pf_engine *e = r->parts.engine;
+    if (!e->comm) return PF_OK;
+    r->list = pf_heap_alloc(e->heap, list_bytes(r->parts.ranks));
     if (!r->list) return PF_ENOMEM;
-    set_parts(r);
-    return take_room(r, most, deal);
+    PF_TRY(pf_comm_room_for(e, r->parts.n * pf_min(SHARE, most)));
+    r->room = e->comm->room;
+    return pf_comm_room(e, 2 * r->parts.ranks * PF_LANE_NODES);
 }
 
-int pf_reduction_open_dealt(pf_reduction **reduction, pf_engine *engine, int status,
-                            const pf_leaves *leaves, int64_t most, const pf_deal *deal) {
+static int fill(pf_reduction *r, pf_engine *e, int lanes, int64_t most) {
+    const pf_leaves leaves = {lanes, 1, 1};
+    PF_TRY(pf_summands_open(&r->parts, e, &leaves));
+    return take_room(r, most);
+}
+
+int pf_reduction_open(pf_reduction **reduction, pf_engine *engine, int status, int lanes,
+                      int64_t most) {
     pf_reduction *r = status >= 0 ? pf_heap_zalloc(engine->heap, sizeof *r) : NULL;
     *reduction = NULL;
     if (r) {
-        r->engine = engine, r->leaves = *leaves;
-        r->ranks = pf_comm_ranks(engine), r->rank = pf_comm_rank(engine);
-        status = fill(r, most, deal);
+        r->parts.engine = engine;
+        status = fill(r, engine, lanes, most);
     } else if (status >= 0) {
         status = PF_ENOMEM;
     }
@@ -304,27 +242,23 @@ int pf_reduction_open_dealt(pf_reduction **reduction, pf_engine *engine, int sta
     return status;
 }
 
-int pf_reduction_open(pf_reduction **reduction, pf_engine *engine, int status, int lanes,
-                      int64_t most) {
-    const pf_leaves leaves = {lanes, 1, 1};
-    return pf_reduction_open_dealt(reduction, engine, status, &leaves, most, NULL);
-}
-
 int pf_reduction_run(pf_reduction *r, const float *const *own, int64_t n, float *sum) {
     r->own = own, r->n = n, r->sum = sum;
-    if (r->n_parts == 1) { /* one rank that has the whole node */
+    if (r->parts.n == 1) { /* one rank that has the whole node */
         if (n && sum != own[0]) memcpy(sum, own[0], (size_t)n * sizeof *sum);
         return PF_OK;
     }
-    for (int64_t base = 0; base < n; base += (int64_t)SHARE * r->ranks) PF_TRY(round_of(r, base));
+    for (int64_t base = 0; base < n; base += (int64_t)SHARE * r->parts.ranks)
+        PF_TRY(round_of(r, base));
     return PF_OK;
 }
 
 void pf_reduction_close(pf_reduction **reduction) {
     pf_reduction *r = *reduction;
     if (!r) return;
-    pf_heap *heap = r->engine->heap;
-    if (r->list) pf_heap_free(heap, r->list, lists_of(r->ranks));
+    pf_heap *heap = r->parts.engine->heap;
+    if (r->list) pf_heap_free(heap, r->list, list_bytes(r->parts.ranks));
+    pf_summands_close(&r->parts);
     pf_heap_free(heap, r, sizeof *r);
     *reduction = NULL;
 }

@@ -16,7 +16,7 @@
 #ifndef PF_TREE_H
 #define PF_TREE_H
 
-#include "deal.h"
+#include "exchange.h"
 
 enum { PF_LANE_NODES = 32 }; /* of a rank at most: lanes are counted in 16 bits */
 
@@ -40,21 +40,33 @@ void pf_leaves_of(const pf_leaves *l, int ranks, int rank, int lanes[2], int seg
 /* The whole nodes of the leaves of a rank; < 0: more than PF_LANE_NODES. */
 int pf_leaf_nodes(const pf_leaves *l, int ranks, int rank, pf_lane_node nodes[PF_LANE_NODES]);
 
-/* Sums of arrays of at most `most` numbers, one after the other. Opening is a verb: the ranks agree
- * on `status`, and from then on only what ends the talk can fail. One rank adds by itself. */
+/* The nodes of all ranks in order: whose each is, and its numbers while they are added. */
+typedef struct {
+    pf_lane_node lanes;
+    int rank;
+    const float *x;
+} pf_summand;
+typedef struct {
+    pf_engine *engine;
+    pf_leaves leaves;
+    int ranks, rank;
+    pf_summand *part;
+    int n, n_own;
+} pf_summands;
+int pf_summands_open(pf_summands *parts, pf_engine *engine, const pf_leaves *leaves);
+/* sum (n) <- T(0, lanes) of part[i].x (n); `sum` may be one of them. A failure ends the talk. */
+int pf_summands_add(const pf_summands *parts, int64_t n, float *sum);
+void pf_summands_close(pf_summands *parts);
+
+/* Sums of arrays of at most `most` numbers, one after the other, for all ranks. Opening is a verb:
+ * the ranks agree on `status`, and from then on only what ends the talk can fail. One rank adds by
+ * itself. */
 typedef struct pf_reduction pf_reduction;
 int pf_reduction_open(pf_reduction **reduction, pf_engine *engine, int status, int lanes,
                       int64_t most);
 /* sum (n) <- T(0, lanes) of what all ranks have: own[i] (n) is the i-th of this rank's nodes. `sum`
  * may be one of them. */
 int pf_reduction_run(pf_reduction *reduction, const float *const *own, int64_t n, float *sum);
-/* The same where ranks own stretches of several arrays, and each needs the sum of its own alone:
- * half of the bytes. own[i * arrays + k]: the i-th node's array k; sum[k], which may be one of
- * them, gets this rank's stretches. With in[k] alone, or NULL: all. Opened for that deal. */
-int pf_reduction_open_dealt(pf_reduction **reduction, pf_engine *engine, int status,
-                            const pf_leaves *leaves, int64_t most, const pf_deal *deal);
-int pf_reduction_scatter(pf_reduction *reduction, pf_deal *deal, const char *in,
-                         const float *const *own, float *const *sum);
 void pf_reduction_close(pf_reduction **reduction);
 
 #endif

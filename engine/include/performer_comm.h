@@ -14,7 +14,8 @@
  * the talk for good: from then on all verbs give that status.
  *
  * A step of training over ranks: pf_optimizer_set_lanes once; then for each lane of this rank its
- * forward and backward and pf_optimizer_fold; then pf_optimizer_step. The bits are the same for any
+ * forward and backward and pf_optimizer_fold, before the last backward pf_optimizer_overlap, if
+ * what it completes is to travel meanwhile; then pf_optimizer_step. The bits are the same for any
  * number of ranks from 1 to that of lanes.
  */
 #ifndef PERFORMER_COMM_H

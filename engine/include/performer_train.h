@@ -48,6 +48,12 @@ PF_API int pf_optimizer_set_lanes(pf_optimizer *optimizer, pf_engine *engine, in
 /* What has gathered in the parameters is the gradient of the next lane of this rank. A step comes
  * when all of them are folded (else PF_ESTATE); without lanes each of several ranks is one. */
 PF_API int pf_optimizer_fold(pf_optimizer *optimizer, pf_engine *engine);
+/* Said before the last backward of this rank's last lane: what that completes travels to the other
+ * ranks while it goes on, instead of at the step. The bits are the same; nothing happens with one
+ * rank. Gradients are not to be looked at or changed between that backward and the step. If the
+ * backward fails the step begins anew. PF_ESTATE: it is not the last lane's turn, or rows are in
+ * segments. */
+PF_API int pf_optimizer_overlap(pf_optimizer *optimizer, pf_engine *engine);
 
 /* How rows are cut for the ranks: `segments` parts, each with its lane; of a chain a part waits for
  * the one before, else what stands before each is joined by a scan of states. Of n times as many

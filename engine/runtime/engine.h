@@ -29,6 +29,7 @@ typedef enum {
     PF_OWN_CROSSOVER, /* a table of the user's machine */
     PF_OWN_LAYERS,    /* who finds layers that live in the host */
     PF_OWN_RUNS,      /* run folders that no other may write to */
+    PF_OWN_LEAVES,    /* who hears of leaves in the next backward; mostly nobody */
     PF_OWN_FINITE,    /* who looks for numbers that are not finite; mostly nobody */
     PF_OWN_FILES,     /* files in memory; the last to go, since others have some of them open */
     PF_OWN_SLOTS

@@ -52,6 +52,7 @@ struct pf_tensor {
     /* autograd */
     bool requires_grad;   /* a leaf that wants a gradient */
     bool grad_stale;      /* grad holds old numbers: overwrite, don't add */
+    int awaited;          /* of a leaf: contributions to grad, while somebody waits (leaves.c) */
     pf_tensor *grad;      /* owned */
     pf_tensor *grad_rows; /* owned, i32, ascending: grad is 0 in all other rows of the first
                            * dimension, also where it is stale; NULL: that is not known */

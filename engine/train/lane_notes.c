@@ -31,7 +31,7 @@ int pf_lanes_join_notes(const pf_optimizer *o, pf_engine *e) {
     if (l->n == 0 || !l->node[0].notes) return PF_OK;
     const int64_t n = pf_tensor_numel(l->node[0].notes);
     for (int k = 0; k < l->n; k++) own[k] = pf_f32(l->node[k].notes);
-    int status = pf_reduction_open_dealt(&r, e, PF_OK, &l->leaves, n, NULL);
+    int status = pf_reduction_open(&r, e, PF_OK, l->count, n);
     if (status >= 0) status = pf_reduction_run(r, own, n, pf_f32(l->node[0].notes));
     if (status >= 0) {
         pf_notes_clear(o->module); /* of runs behind the last fold: no lane's */

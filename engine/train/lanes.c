@@ -10,37 +10,53 @@
 
 #include <string.h>
 
+#include "overlap.h"
 #include "shard.h"
 
-/* ---- what a node holds ---- */
+/* ---- beginning anew ---- */
 
-static size_t parts_of(const pf_optimizer *o) { return (size_t)o->n * sizeof(pf_lane_part); }
-
-static void let_go(const pf_optimizer *o, pf_lane_sum *sum) {
-    for (int i = 0; i < o->n && sum->part; i++) {
-        pf_tensor_release(&sum->part[i].dense);
-        pf_lane_rows_close(&sum->part[i].rows);
-    }
-    pf_heap_free(o->heap, sum->part, parts_of(o));
-    pf_tensor_release(&sum->notes);
-    sum->part = NULL;
+static void forget(pf_optimizer *o, int status) {
+    struct pf_lanes *l = o->lanes;
+    pf_overlap_drop(o, status);
+    const bool held = pf_overlap_holds(o);
+    while (l->n > 0) pf_lanes_let_go(o, &l->node[--l->n], held);
+    l->next = l->lane[0], l->end = l->segment[1];
+    l->leaf = -1;
+    l->failed = false;
 }
 
-void pf_lanes_drop(pf_optimizer *o) {
+/* What is on its way to other ranks stays until they know that the step has failed. */
+void pf_lanes_drop(pf_optimizer *o, int status) {
+    if (!o->lanes) return;
+    o->lanes->failed = pf_overlap_waits(o);
+    if (!o->lanes->failed) forget(o, status);
+}
+
+int pf_lanes_check(pf_optimizer *o) {
     struct pf_lanes *l = o->lanes;
-    if (!l) return;
-    while (l->n > 0) let_go(o, &l->node[--l->n]);
-    l->next = l->lane[0], l->end = l->segment[1];
+    if (!l || !l->failed) return PF_OK;
+    if (pf_overlap_waits(o))
+        return pf_fail(PF_ESTATE,
+                       "optimizer: the step has failed on this rank, and a part of it is "
+                       "on its way to the others: say so to them first (a vote does)");
+    forget(o, PF_ESTATE);
+    return PF_OK;
 }
 
 void pf_lanes_close(pf_optimizer *o) {
-    pf_lanes_drop(o);
+    if (!o->lanes) return;
+    const bool waits = pf_overlap_waits(o);
+    forget(o, waits ? pf_fail(PF_ESTATE, "optimizer: a step was given up halfway") : PF_OK);
+    pf_overlap_close(o);
     pf_heap_free(o->heap, o->lanes, sizeof *o->lanes);
     o->lanes = NULL;
 }
 
-static void deal(struct pf_lanes *l, const pf_engine *e, pf_leaves leaves) {
+static void deal(pf_optimizer *o, const pf_engine *e, pf_leaves leaves) {
+    struct pf_lanes *l = o->lanes;
+    pf_overlap_close(o); /* its nodes are others */
     l->count = pf_leaf_count(&leaves);
+    l->leaf = -1;
     l->leaves = leaves;
     pf_leaves_of(&leaves, pf_comm_ranks(e), pf_comm_rank(e), l->lane, l->segment);
     l->next = l->lane[0], l->end = l->segment[1];
@@ -60,7 +76,7 @@ int pf_optimizer_set_lanes(pf_optimizer *o, pf_engine *engine, int lanes) {
     if (lanes > 1 && !l) return PF_ENOMEM;
     pf_lanes_close(o);
     o->lanes = l;
-    if (l) deal(l, engine, (pf_leaves){lanes, 1, 1});
+    if (l) deal(o, engine, (pf_leaves){lanes, 1, 1});
     return PF_OK;
 }
 
@@ -107,133 +123,23 @@ int pf_lanes_shape(pf_optimizer *o, pf_engine *e, int segments) {
                        "began with rows in %d, and these are in %d",
                        l->leaves.segments, segments);
     PF_TRY(check_leaves(&leaves, count, pf_comm_ranks(e)));
-    deal(l, e, leaves);
+    deal(o, e, leaves);
     return PF_OK;
 }
 
 /* ---- folding ---- */
 
-static bool has_gradient(const pf_entry *p) { return p->param->grad && !p->param->grad_stale; }
-
-static int take_rows(pf_lane_part *part, pf_engine *e, const pf_tensor *param) {
-    pf_tensor *grad;
-    pf_touched t = {0};
-    PF_TRY(pf_tensor_compact(&grad, e, param->grad));
-    int status = pf_touched_find(&t, e, param, grad);
-    if (status >= 0) status = pf_lane_rows_take(&part->rows, e, grad, pf_i32(t.rows), t.n);
-    pf_tensor_release(&t.rows);
-    pf_tensor_release(&grad);
-    return status;
-}
-
-/* A gradient that somebody else sees, too, is copied; the others are moved, once nothing fails. */
-static int take_dense(pf_lane_part *part, const pf_optimizer *o, const pf_tensor *param) {
-    if (pf_tensor_own(param->grad)) return PF_OK;
-    PF_TRY(pf_tensor_make_lasting(&part->dense, o->heap, PF_F32, param->rank, param->shape));
-    return pf_tensor_copy(part->dense, param->grad);
-}
-
-/* Notes last: they are moved at once. */
-static int take(const pf_optimizer *o, pf_engine *e, pf_lane_sum *sum) {
-    for (int i = 0; i < o->n; i++) {
-        const pf_entry *p = &o->entry[i];
-        if (!has_gradient(p)) continue;
-        PF_TRY(p->touched ? take_rows(&sum->part[i], e, p->param)
-                          : take_dense(&sum->part[i], o, p->param));
-    }
-    return pf_lane_notes_take(sum, o);
-}
-
-static void move(const pf_optimizer *o, pf_lane_sum *sum) {
-    for (int i = 0; i < o->n; i++) {
-        const pf_entry *p = &o->entry[i];
-        if (!has_gradient(p)) continue;
-        if (p->touched || sum->part[i].dense) {
-            pf_tensor_clear_grad(p->param);
-        } else {
-            sum->part[i].dense = p->param->grad;
-            p->param->grad = NULL;
-            pf_tensor_release(&p->param->grad_rows);
-        }
-    }
-}
-
-static int add_dense(pf_lane_part *left, pf_lane_part *right, pf_engine *e) {
-    if (!left->dense) {
-        left->dense = right->dense;
-        right->dense = NULL;
-    }
-    if (!left->dense) return PF_OK;
-    PF_TRY(pf_lane_add(e, pf_f32(left->dense), right->dense ? pf_f32(right->dense) : NULL,
-                       pf_tensor_numel(left->dense)));
-    pf_tensor_release(&right->dense);
-    return PF_OK;
-}
-
-static int add_sums(const pf_optimizer *o, pf_engine *e, pf_lane_sum *left, pf_lane_sum *right) {
-    for (int i = 0; i < o->n; i++) {
-        pf_lane_part *a = &left->part[i], *b = &right->part[i];
-        PF_TRY(o->entry[i].touched
-                   ? pf_lane_rows_add(&a->rows, &b->rows, e, pf_lane_width(&o->entry[i]))
-                   : add_dense(a, b, e));
-    }
-    PF_TRY(pf_lane_notes_add(left, right, e));
-    left->lanes.count += right->lanes.count;
-    let_go(o, right);
-    return PF_OK;
-}
-
-/* Nodes `at` and at + 1 are the halves of one. */
-static bool are_halves(const struct pf_lanes *l, int at) {
-    if (at < 0 || at + 1 >= l->n) return false;
-    const pf_lane_node *left = &l->node[at].lanes, *right = &l->node[at + 1].lanes;
-    return left->count == right->count && left->first + left->count == right->first &&
-           left->first % (2 * left->count) == 0;
-}
-
-/* Nodes lie in the order of their lanes, wherever the last one came in. */
-static int place_of(struct pf_lanes *l, const pf_lane_sum *sum) {
-    int at = 0;
-    while (at < l->n && l->node[at].lanes.first < sum->lanes.first) at++;
-    memmove(&l->node[at + 1], &l->node[at], (size_t)(l->n - at) * sizeof *l->node);
-    l->node[at] = *sum;
-    l->n++;
-    return at;
-}
-
-/* Joins what has become whole around node `at`. */
-static int merge(const pf_optimizer *o, pf_engine *e, int at) {
-    struct pf_lanes *l = o->lanes;
-    for (;;) {
-        if (are_halves(l, at - 1)) at--;
-        if (!are_halves(l, at)) return PF_OK;
-        PF_TRY(add_sums(o, e, &l->node[at], &l->node[at + 1]));
-        l->n--;
-        memmove(&l->node[at + 1], &l->node[at + 2], (size_t)(l->n - at - 1) * sizeof *l->node);
-    }
-}
-
 int pf_lanes_fold(pf_optimizer *o, pf_engine *e) {
-    struct pf_lanes *l = o->lanes;
-    if (!l || l->next >= l->lane[1]) {
-        return pf_fail(PF_ESTATE, "optimizer: %s",
-                       l ? "all lanes of the step are folded" : "its steps have no lanes to fold");
-    }
-    if (l->n == PF_LANE_NODES)
-        return pf_fail(PF_EINVAL, "optimizer: more than %d sums of lanes at once", PF_LANE_NODES);
-    const int leaf = l->next * l->leaves.segments + l->end - 1;
-    pf_lane_sum sum = {{leaf, 1}, pf_heap_zalloc(o->heap, parts_of(o)), NULL};
-    int status = sum.part ? take(o, e, &sum) : PF_ENOMEM;
-    if (status < 0) {
-        let_go(o, &sum);
+    PF_TRY(pf_lanes_check(o));
+    const bool begun = o->lanes && o->lanes->leaf >= 0;
+    if (!begun) PF_TRY(pf_lanes_open_leaf(o));
+    int status = pf_lanes_take(o, e);
+    if (status < 0 && !begun) {
+        pf_lanes_cut_leaf(o);
         return status;
     }
-    move(o, &sum);
-    if (--l->end == l->segment[0]) l->next++, l->end = l->segment[1];
-    e->shield++; /* a step that is half folded is none */
-    status = merge(o, e, place_of(l, &sum));
-    e->shield--;
-    if (status < 0) pf_lanes_drop(o);
+    if (status >= 0) status = pf_lanes_add(o, e);
+    if (status < 0) pf_lanes_drop(o, status);
     return status;
 }
 
@@ -242,6 +148,30 @@ int pf_optimizer_fold(pf_optimizer *o, pf_engine *e) {
     PF_NEED(o);
     PF_TRY(pf_lanes_shape(o, e, 1));
     return pf_lanes_fold(o, e);
+}
+
+static int check_last(const pf_optimizer *o) {
+    const struct pf_lanes *l = o->lanes;
+    if (!l) return pf_fail(PF_ESTATE, "overlap: the optimizer's steps have no lanes");
+    if (l->leaves.segments > 1)
+        return pf_fail(PF_ESTATE, "overlap: rows in segments are folded by their backward");
+    if (l->next == l->lane[1] - 1) return PF_OK;
+    return pf_fail(PF_ESTATE,
+                   "overlap: lane %d is next, and what leaves is a rank's last one, here lane %d",
+                   l->next, l->lane[1] - 1);
+}
+
+int pf_optimizer_overlap(pf_optimizer *o, pf_engine *e) {
+    PF_OPEN(e);
+    PF_NEED(o);
+    PF_TRY(pf_shard_check(o, e));
+    if (!o->shard) return PF_OK;
+    PF_TRY(pf_lanes_check(o));
+    PF_TRY(check_last(o));
+    PF_TRY(pf_overlap_ready(o, e));
+    if (o->lanes->leaf < 0) PF_TRY(pf_lanes_open_leaf(o));
+    pf_overlap_watch(o);
+    return PF_OK;
 }
 
 /* ---- joining: which entries there are ---- */
@@ -263,17 +193,10 @@ static int agree_on_entries(const pf_optimizer *o, pf_engine *e, int status, cha
 /* ---- joining: whole gradients ---- */
 
 static int add_zeros(const pf_optimizer *o, const char *there, int64_t *most) {
-    const struct pf_lanes *l = o->lanes;
     for (int i = 0; i < o->n; i++) {
-        const pf_tensor *p = o->entry[i].param;
         if (!there[i] || o->entry[i].touched) continue;
-        if (!o->entry[i].dealt) *most = pf_max(*most, pf_tensor_numel(p));
-        for (int k = 0; k < l->n; k++) {
-            pf_tensor **dense = &l->node[k].part[i].dense;
-            if (*dense) continue;
-            PF_TRY(pf_tensor_make_lasting(dense, o->heap, PF_F32, p->rank, p->shape));
-            PF_TRY(pf_tensor_fill(*dense, 0));
-        }
+        if (!o->entry[i].dealt) *most = pf_max(*most, pf_tensor_numel(o->entry[i].param));
+        PF_TRY(pf_lanes_fill(o, i));
     }
     return PF_OK;
 }
@@ -291,20 +214,6 @@ static int join_common(const pf_optimizer *o, pf_reduction *r, const char *there
     return PF_OK;
 }
 
-/* What is dealt to ranks, each number at its owner's. list: a pointer for each node's part of each
- * entry. */
-static int join_dealt(const pf_optimizer *o, pf_reduction *r, const char *there,
-                      const float **list) {
-    const struct pf_lanes *l = o->lanes;
-    if (!o->shard) return PF_OK;
-    for (int i = 0; i < o->n; i++) {
-        for (int k = 0; k < l->n && there[i] && o->entry[i].dealt; k++)
-            list[k * o->n + i] = pf_f32(l->node[k].part[i].dense);
-        o->shard->array[i] = (float *)(uintptr_t)list[i];
-    }
-    return pf_reduction_scatter(r, o->shard->deal, there, list, o->shard->array);
-}
-
 /* The sum, or this rank's part of it, is the gradient from here on. */
 static void hand_over(const pf_optimizer *o, const char *there) {
     for (int i = 0; i < o->n; i++) {
@@ -318,22 +227,16 @@ static void hand_over(const pf_optimizer *o, const char *there) {
     }
 }
 
-static int join_all(const pf_optimizer *o, pf_engine *e, int status, const char *there) {
+static int join_all(pf_optimizer *o, pf_engine *e, int status, const char *there) {
     pf_reduction *r;
     int64_t most = 1;
-    size_t bytes = (size_t)o->n * PF_LANE_NODES * sizeof(float *);
-    const float **list = o->shard ? pf_heap_zalloc(e->heap, bytes) : NULL;
-    if (status >= 0 && o->shard && !list) status = PF_ENOMEM;
     if (status >= 0) status = add_zeros(o, there, &most);
-    status = pf_reduction_open_dealt(&r, e, status, &o->lanes->leaves, most,
-                                     o->shard ? o->shard->deal : NULL);
-    if (status >= 0) {
-        status = join_common(o, r, there);
-        if (status >= 0) status = join_dealt(o, r, there, list);
-        if (status >= 0) hand_over(o, there);
-        pf_reduction_close(&r);
-    }
-    if (list) pf_heap_free(e->heap, list, bytes);
+    if (status >= 0) status = pf_overlap_ready(o, e);
+    PF_TRY(pf_reduction_open(&r, e, status, o->lanes->count, most));
+    status = join_common(o, r, there);
+    if (status >= 0) status = pf_overlap_end(o, there);
+    if (status >= 0) hand_over(o, there);
+    pf_reduction_close(&r);
     return status;
 }
 
@@ -346,12 +249,13 @@ static int check_folded(pf_optimizer *o, pf_engine *e, bool *made) {
         PF_TRY(pf_optimizer_set_lanes(o, e, pf_comm_ranks(e)));
         PF_TRY(pf_optimizer_fold(o, e));
     }
+    PF_TRY(pf_lanes_check(o));
     const struct pf_lanes *l = o->lanes;
     if (l->next != l->lane[1])
         return pf_fail(PF_ESTATE, "optimizer: lane %d of %d to %d is not folded yet", l->next,
                        l->lane[0], l->lane[1] - 1);
     for (int i = 0; i < o->n; i++)
-        if (has_gradient(&o->entry[i]))
+        if (pf_has_gradient(&o->entry[i]))
             return pf_fail(PF_ESTATE,
                            "optimizer: '%s' has a gradient that is of no lane: it gathered behind "
                            "the last fold",
@@ -400,7 +304,7 @@ int pf_lanes_join(pf_optimizer *o, pf_engine *e, int status) {
     if (status >= 0) status = pf_lanes_join_notes(o, e);
     if (status < 0) undo_join(o, made || !o->lanes, begun);
     pf_heap_free(e->heap, there, bytes);
-    pf_lanes_drop(o);
+    pf_lanes_drop(o, status);
     if (made) pf_lanes_close(o);
     return status;
 }

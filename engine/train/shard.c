@@ -27,41 +27,60 @@ static void deal_whole(const pf_optimizer *o, int ranks, int *owner, int64_t *lo
     }
 }
 
-/* Where rank r's share begins in n numbers that follow `before` of `total` ones: at the first block
- * that begins in its part. */
-static int64_t edge_of(int64_t before, int64_t n, int64_t total, int ranks, int rank) {
-    int64_t part = pf_ceil_div(total * rank, ranks) - before;
-    return pf_min(n, part <= 0 ? 0 : pf_round_up(part, PF_NORM_BLOCK));
+/* edge (ranks + 1) <- where the shares of n numbers begin: each rank has as many blocks of every
+ * parameter, so that all have a part of whatever is summed or moved at a time; and what is left
+ * goes to who has least yet, one block each. */
+static void deal_blocks(int64_t n, int ranks, int64_t *load, int64_t *edge) {
+    const int64_t blocks = pf_ceil_div(n, PF_NORM_BLOCK);
+    for (int r = 0; r < ranks; r++) edge[r + 1] = blocks / ranks;
+    for (int64_t i = blocks % ranks; i > 0; i--) {
+        int least = -1;
+        for (int r = 0; r < ranks; r++)
+            if (edge[r + 1] == blocks / ranks && (least < 0 || load[r] < load[least])) least = r;
+        edge[least + 1]++;
+    }
+    edge[0] = 0;
+    for (int r = 0; r < ranks; r++) {
+        edge[r + 1] = pf_min(n, edge[r] + edge[r + 1] * PF_NORM_BLOCK);
+        load[r] += edge[r + 1] - edge[r];
+    }
+}
+
+/* edge (entries, ranks + 1). */
+static void deal_edges(const pf_optimizer *o, int ranks, int *owner, int64_t *load, int64_t *edge) {
+    deal_whole(o, ranks, owner, load);
+    for (int i = 0; i < o->n; i++) {
+        const pf_entry *p = &o->entry[i];
+        int64_t *own = edge + (int64_t)i * (ranks + 1);
+        if (!p->dealt) continue;
+        if (p->whole)
+            for (int r = 0; r <= ranks; r++) own[r] = r > owner[i] ? pf_tensor_numel(p->param) : 0;
+        else
+            deal_blocks(pf_tensor_numel(p->param), ranks, load, own);
+    }
 }
 
 /* Rank r's stretches, in walk order. */
-static int deal_rank(const pf_optimizer *o, pf_deal *deal, const int *owner, int64_t total, int r) {
-    int64_t before = 0;
-    for (int i = 0; i < o->n; i++) {
+static int deal_rank(const pf_optimizer *o, pf_deal *deal, const int64_t *edge, int r) {
+    for (int i = 0; i < o->n; i++, edge += deal->ranks + 1) {
         pf_entry *p = &o->entry[i];
-        int64_t n = pf_tensor_numel(p->param), first = 0, last = owner[i] == r ? n : 0;
         if (!p->dealt) continue;
-        if (!p->whole) {
-            first = edge_of(before, n, total, deal->ranks, r);
-            last = edge_of(before, n, total, deal->ranks, r + 1);
-            before += n;
-        }
-        if (r == deal->rank) p->own_first = first, p->own = last - first;
-        if (last > first) PF_TRY(pf_deal_add(deal, r, (pf_stretch){i, first, last - first}));
+        const int64_t first = edge[r], n = edge[r + 1] - edge[r];
+        if (r == deal->rank) p->own_first = first, p->own = n;
+        if (n > 0) PF_TRY(pf_deal_add(deal, r, (pf_stretch){i, first, n}));
     }
     return PF_OK;
 }
 
 static int deal_all(const pf_optimizer *o, pf_deal *deal) {
-    size_t bytes = (size_t)o->n * sizeof(int) + (size_t)deal->ranks * sizeof(int64_t);
-    int64_t total = 0, *load = pf_heap_zalloc(o->heap, bytes);
+    const size_t ranks = (size_t)deal->ranks, n = (size_t)o->n;
+    const size_t bytes = (ranks + n * (ranks + 1)) * sizeof(int64_t) + n * sizeof(int);
+    int64_t *load = pf_heap_zalloc(o->heap, bytes);
     if (!load) return PF_ENOMEM;
-    int *owner = (int *)(load + deal->ranks), status = PF_OK;
-    for (int i = 0; i < o->n; i++)
-        if (o->entry[i].dealt && !o->entry[i].whole) total += pf_tensor_numel(o->entry[i].param);
-    deal_whole(o, deal->ranks, owner, load);
-    for (int r = 0; r < deal->ranks && status >= 0; r++)
-        status = deal_rank(o, deal, owner, total, r);
+    int64_t *edge = load + ranks;
+    int status = PF_OK;
+    deal_edges(o, deal->ranks, (int *)(edge + n * (ranks + 1)), load, edge);
+    for (int r = 0; r < deal->ranks && status >= 0; r++) status = deal_rank(o, deal, edge, r);
     pf_heap_free(o->heap, load, bytes);
     return status;
 }

@@ -1,8 +1,8 @@
 /*
  * shard.h - inside the floor train/: what each of several ranks has of an optimizer (ZeRO-1, after
- * Rajbhandari et al. 2020). Parameters are dealt to ranks, in blocks of PF_NORM_BLOCK numbers: a
- * rank's own, its shard, follow each other in walk order, and shards are equally large, up to a
- * block. A matrix that the rule takes whole is one rank's; a table of which steps move rows is
+ * Rajbhandari et al. 2020). Each parameter is dealt to all ranks, in blocks of PF_NORM_BLOCK
+ * numbers; a rank's own are its shard, and shards are equally large, up to a block. A matrix that
+ * the rule takes whole is one rank's; a table of which steps move rows is
  * dealt to nobody: each rank has all that is kept of it.
  *
  * A step sums only a rank's own numbers there, moves them by moments that no other rank has, and

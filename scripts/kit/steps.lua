@@ -37,6 +37,7 @@ function Steps:fetch(step)
       batches[#batches + 1], tokens = batch, tokens + batch.tokens
     end
   end
+  batches[#batches].last = s.lanes > 1 and not s.segments -- its gradient may travel at once
   if not ranks.first_of_row() then tokens = 0 end -- another has counted them
   self.step_batches, self.step_tokens, self.taken = batches, ranks.sum(tokens), 0
   self.before = carried.fork(self.carried) -- until the step is whole

@@ -6,7 +6,7 @@
 #include "deal.h"
 #include "exchange.h"
 #include "ranks.h"
-#include "tree.h"
+#include "scatter.h"
 
 enum { LEAST = 96 * 350 }; /* numbers: what a lane's are costs more than to add them */
 
@@ -49,15 +49,18 @@ static int messages_so_far(const pf_engine *e) {
 static int sum_and_spread(pf_engine *e, summing *s, pf_deal *d, float **own) {
     const int rank = pf_comm_rank(e);
     const pf_leaves leaves = {s->lanes, 1, 1};
-    pf_reduction *r = NULL;
-    int status = pf_reduction_open_dealt(&r, e, pf_deal_ready(d, e), &leaves, 1, d);
-    PF_TRY(status);
-    PF_TRY(pf_comm_agree(e, PF_OK));
+    const char in = 1;
+    pf_scatter *sum = NULL;
+    int status = pf_scatter_open(&sum, e, &leaves, d, 1);
+    if (status >= 0) status = pf_deal_ready(d, e);
+    status = pf_comm_agree(e, status);
     s->sent[rank] = -messages_so_far(e);
-    status = pf_reduction_scatter(r, d, NULL, (const float *const *)own, own);
+    if (status >= 0) status = pf_scatter_begin(sum, (const float *const *)own, own);
+    if (status >= 0) status = pf_scatter_give(sum, &in);
+    if (status >= 0) status = pf_scatter_end(sum);
     if (status >= 0) status = pf_deal_spread(d, e, NULL, own);
     s->sent[rank] += messages_so_far(e);
-    pf_reduction_close(&r);
+    pf_scatter_close(&sum);
     return status;
 }
 
@@ -71,8 +74,7 @@ static int sum_once(pf_engine *e, int rank, void *context) {
     const int n = pf_lane_nodes(first, last, nodes);
     for (int k = 0; k < n; k++) {
         own[k] = malloc((size_t)s->n * sizeof(float));
-        for (int64_t i = 0; i < s->n; i++)
-            own[k][i] = node_sum(nodes[k].first, nodes[k].count, i);
+        for (int64_t i = 0; i < s->n; i++) own[k][i] = node_sum(nodes[k].first, nodes[k].count, i);
     }
     int status = deal_out(&d, e, s);
     if (status >= 0) status = sum_and_spread(e, s, d, own);
