@@ -159,6 +159,25 @@ change("a slice goes on in another document", "engine/nn/slices.c",
   "s->keep[b] = row[at * d->stride[1]] == row[(at - 1) * d->stride[1]];", "s->keep[b] = true;",
   "savers_test sliced_spec")
 
+-- ---- ranks ----
+
+change("what a second run reads is whole before it", "engine/autograd/leaves.c",
+  "return node->n_in + node->recompute.read.n;", "return node->n_in;", "overlap_test")
+change("a leaf is whole at its first node", "engine/autograd/leaves.c",
+  "if (leaf && leaf->awaited == 0)", "if (leaf)", "overlap_test")
+change("rounds behind a failed vote have the old tags and numbers", "engine/comm/drain.c",
+  "b->rounds = 0, b->since = vote,", "b->rounds = 0, b->since = 0 * vote,", "overlap_test")
+change("nothing is drained", "engine/comm/comm.c",
+  "if (own.beside) pf_beside_drain", "if (false) pf_beside_drain", "overlap_test ranks_spec")
+change("messages that nobody waits for stay", "engine/comm/drain.c",
+  "c->awaited[i] < c->theirs[i]", "false", "overlap_test ranks_spec")
+change("a step is given up without a word", "engine/comm/scatter.c",
+  "comm->beside.spoiled = true;", "comm->beside.spoiled = false;", "overlap_test")
+change("an entry is folded twice", "engine/train/lane_nodes.c",
+  "if (!pf_lanes_has(o, i)) status = add(o, e, i);", "status = add(o, e, i);", "overlap_test")
+change("all blocks that are left go to one rank", "engine/train/shard.c",
+  "load[r] < load[least])) least = r;", "false)) least = r;", "shard_test")
+
 -- ---- train ----
 
 change("AdamW without the first correction", "engine/train/adamw.c",

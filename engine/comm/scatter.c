@@ -55,15 +55,15 @@ static int take_memory(pf_scatter *s) {
     const int64_t numbers = legs * pf_deal_most(s->deal);
     s->window = (int)pf_max(1, pf_min(PF_SIDE_ROUNDS, PARTS_AT_ONCE / s->parts.n));
     s->room_bytes = (size_t)s->window * (size_t)numbers * sizeof *s->room;
-    s->leg_bytes = PF_SIDE_ROUNDS * (size_t)legs * sizeof *s->leg;
+    s->leg_bytes = (size_t)s->window * (size_t)legs * sizeof *s->leg;
     s->list_bytes = (size_t)legs * sizeof *s->list;
     s->room = pf_heap_alloc(heap, s->room_bytes);
     s->leg = pf_heap_alloc(heap, s->leg_bytes);
     s->list = pf_heap_alloc(heap, s->list_bytes);
     s->in = pf_heap_alloc(heap, in_bytes(s));
     if (!s->room || !s->leg || !s->list || !s->in) return PF_ENOMEM;
-    for (int i = 0; i < PF_SIDE_ROUNDS; i++) {
-        s->flight[i].room = s->room + i % s->window * numbers;
+    for (int i = 0; i < s->window; i++) {
+        s->flight[i].room = s->room + i * numbers;
         s->flight[i].round.leg = s->leg + i * legs;
     }
     return PF_OK;
@@ -224,8 +224,7 @@ static int turn(void *context, const pf_round **left) {
     return moved;
 }
 
-/* It goes on, and no vote has ended it. */
-static bool goes_on(const pf_scatter *s) {
+bool pf_scatter_goes_on(const pf_scatter *s) {
     const pf_comm *comm = s->engine->comm;
     return s->begun && comm && comm->broken >= 0 && comm->beside.context == s;
 }
@@ -264,20 +263,20 @@ int pf_scatter_give(pf_scatter *s, const char *in) {
 
 int pf_scatter_poll(pf_scatter *s) {
     const pf_round *left = NULL;
-    if (!goes_on(s)) return pf_fail(PF_ESTATE, "sum over ranks: a vote has ended it");
+    if (!pf_scatter_goes_on(s)) return pf_fail(PF_ESTATE, "sum over ranks: a vote has ended it");
     int status = turn(s, &left);
     return status < 0 ? pf_round_fail(s->engine, status) : PF_OK;
 }
 
 int pf_scatter_end(pf_scatter *s) {
-    if (!goes_on(s)) return pf_fail(PF_ESTATE, "sum over ranks: a vote has ended it");
+    if (!pf_scatter_goes_on(s)) return pf_fail(PF_ESTATE, "sum over ranks: a vote has ended it");
     int status = pf_round_wait(s->engine, turn, s);
     leave(s);
     return status < 0 ? pf_round_fail(s->engine, status) : PF_OK;
 }
 
 bool pf_scatter_waits(const pf_scatter *s) {
-    return goes_on(s) && (s->n_flying > 0 || s->n_gone > 0 || s->going);
+    return pf_scatter_goes_on(s) && (s->n_flying > 0 || s->n_gone > 0 || s->going);
 }
 
 void pf_scatter_drop(pf_scatter *s, int status) {

@@ -27,6 +27,8 @@ int pf_scatter_give(pf_scatter *scatter, const char *in);
 int pf_scatter_poll(pf_scatter *scatter);
 /* Waits until all that was given is summed; the ranks have agreed to come here. */
 int pf_scatter_end(pf_scatter *scatter);
+/* Has it begun, and has no vote ended it? */
+bool pf_scatter_goes_on(const pf_scatter *scatter);
 /* Is something of it on its way? Then it is to end by pf_scatter_end, or at a vote that fails,
  * which comes to all ranks: behind that nothing is. */
 bool pf_scatter_waits(const pf_scatter *scatter);

@@ -95,7 +95,12 @@ static int begin(const pf_optimizer *o, struct pf_overlap *v) {
 int pf_overlap_ready(pf_optimizer *o, pf_engine *e) {
     if (!o->shard) return PF_OK;
     if (!o->lanes->overlap) PF_TRY(make(o, e));
-    return o->lanes->overlap->begun ? PF_OK : begin(o, o->lanes->overlap);
+    struct pf_overlap *v = o->lanes->overlap;
+    if (!v->begun) return begin(o, v);
+    if (pf_scatter_goes_on(v->scatter)) return PF_OK;
+    return pf_fail(PF_ESTATE,
+                   "optimizer: ranks have agreed on a failure since a part of the step's "
+                   "sum has left; the step begins anew");
 }
 
 /* Where the nodes that this rank ends up with have entry i: of the leaf that is open those that it

@@ -307,6 +307,28 @@ static int give_up(pf_engine *e, int rank, void *context) {
     return status;
 }
 
+/* What ranks agree on in the midst of a step ends it, whoever has sent how much. */
+static int vote_between(pf_engine *e, int rank, void *context) {
+    training t = {.model = PLAIN, .lanes = 2, .overlaps = 1, .group = 300};
+    pf_module *m = small_model(e, PLAIN);
+    pf_optimizer *o = NULL;
+    int *wrong = context;
+    PF_TRY(pf_optimizer_new(&o, e, m, NULL));
+    PF_TRY(pf_optimizer_set_lanes(o, e, 2));
+    PF_TRY(run_lane(e, m, o, &t, 1, rank, true));
+    PF_TRY(pf_optimizer_fold(o, e));
+    *wrong += pf_comm_agree(e, rank == 1 ? pf_fail(PF_EHOST, "no more") : PF_OK) != PF_EHOST;
+    int status = pf_optimizer_step(o, e, 1e-2, 1, NULL);
+    *wrong +=
+        status != PF_ESTATE || !strstr(pf_last_error(), "rank 0 of 2 on here: optimizer: ranks");
+    PF_TRY(run_lane(e, m, o, &t, 2, rank, true));
+    PF_TRY(pf_optimizer_fold(o, e));
+    status = pf_optimizer_step(o, e, 1e-2, 1, NULL);
+    pf_optimizer_close(&o);
+    pf_module_release(&m);
+    return status;
+}
+
 static void run_two(int (*fn)(pf_engine *, int, void *)) {
     ranks_world w = {.ranks = 2, .whole = true};
     int wrong = 0;
@@ -323,6 +345,17 @@ static void test_transport(void) {
     ranks_world late = {.ranks = 3, .threads = 1, .whole = true, .late = 0.002, .direct = true};
     ranks_run(&late, train, &t);
     for (int r = 0; r < 3; r++) CHECK(late.status[r] == PF_OK && t.bits[r] == one);
+    t.steps = 4;
+    t.fails = 1;
+    const uint64_t none = bits_on(2, 1, train, &t, t.bits);
+    for (t.fails = 1; t.fails <= 3; t.fails++) { /* what is drained comes late, too */
+        ranks_run(&late, train, &t);
+        for (int r = 0; r < 3; r++) {
+            CHECK(late.status[r] == PF_OK && t.bits[r] == none);
+            if (late.status[r] < 0) fprintf(stderr, "  rank %d: %s\n", r, late.text[r]);
+        }
+    }
+    t.fails = 0, t.steps = 2;
     for (int at = 20; at < 160; at += 9) {
         ranks_world dies = {
             .ranks = 3, .threads = 1, .whole = true, .timeout = 0.3, .dies = 1, .dies_at = at};
@@ -340,6 +373,7 @@ int main(void) {
     test_failure();
     run_two(add_later);
     run_two(give_up);
+    run_two(vote_between);
     test_transport();
     return CHECK_REPORT();
 }
