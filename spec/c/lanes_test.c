@@ -187,6 +187,82 @@ static void test_without_one(void) {
     if (w.status[0] < 0 || w.status[1] < 0) fprintf(stderr, "  %s, %s\n", w.text[0], w.text[1]);
 }
 
+/* ---- what follows a step ---- */
+
+/* A layer that gives x back, and after a step leaves rank 1 no memory for what comes behind it. */
+static int same_x(void *context, pf_engine *e, pf_tensor *x, const pf_pass *pass, pf_tensor **y) {
+    (void)context, (void)pass;
+    return pf_tensor_view(y, x) < 0 || !e ? PF_ENOMEM : PF_OK;
+}
+
+static int take_memory(void *context, pf_engine *e, uint64_t step) {
+    if (*(const int *)context == 1 && step == 2) pf_heap_set_budget(e->heap, pf_heap_live(e->heap));
+    return PF_OK;
+}
+
+/* { that layer, attention whose centroids move after every step, which takes memory } */
+static int make_moved(pf_module **m, pf_engine *e, int *rank) {
+    const pf_host_layer greedy = {
+        .size = sizeof greedy, .context = rank, .forward = same_x, .after_step = take_memory};
+    pf_module *child[2] = {NULL, layer_of(e, "attention",
+                                          "{'dim': 8, 'heads': 1, 'causal': true, "
+                                          "'attention': 'routing'}")};
+    int status = pf_module_host(&child[0], e, "greedy", &greedy, NULL, 0);
+    if (status >= 0) status = pf_module_new(m, e, "chain", NULL, child, 2);
+    pf_module_release(&child[0]), pf_module_release(&child[1]);
+    return status;
+}
+
+static int give_gradient(pf_engine *e, pf_tensor *w) {
+    pf_tensor_clear_grad(w);
+    if (!w->grad) PF_TRY(pf_tensor_make_lasting(&w->grad, e->heap, PF_F32, w->rank, w->shape));
+    w->grad_stale = false;
+    return pf_tensor_fill(w->grad, 3);
+}
+
+typedef struct {
+    int wrong;
+    uint64_t bits[2], steps[2];
+} moving;
+
+/* The first weights that are trained move in every step; what follows the second one fails on rank
+ * 1: both are told, and the weights of both have moved. */
+static int step_and_move(pf_engine *e, int rank, void *context) {
+    moving *d = context;
+    pf_module *m = NULL;
+    pf_config *options = options_of("{'type': 'sgd', 'momentum': 0}");
+    pf_optimizer *o = NULL;
+    pf_tensor *w = NULL;
+    bool trained = false;
+    PF_TRY(make_moved(&m, e, &rank));
+    PF_TRY(pf_optimizer_new(&o, e, m, options));
+    for (int i = 0; !trained; i++) PF_TRY(pf_module_tensor_at(m, i, NULL, &w, &trained));
+    for (int step = 1; step <= 2; step++) {
+        PF_TRY(give_gradient(e, w));
+        const int status = pf_optimizer_step(o, e, 0.5, 0, NULL);
+        pf_heap_set_budget(e->heap, 0);
+        d->wrong += status != (step == 2 ? PF_ENOMEM : PF_OK);
+    }
+    d->wrong += !strstr(pf_last_error(), rank == 0 ? "rank 1 of 2 on here: " : "memory");
+    d->steps[rank] = pf_optimizer_steps(o);
+    d->bits[rank] = hash_tensor(HASH_START, w);
+    d->wrong += pf_comm_agree(e, PF_OK) != PF_OK; /* they are in step, and can end together */
+    pf_config_free(options);
+    pf_optimizer_close(&o);
+    pf_module_release(&m);
+    return PF_OK;
+}
+
+static void test_what_follows_fails(void) {
+    ranks_world w = {.ranks = 2, .whole = true};
+    moving d = {0};
+    ranks_run(&w, step_and_move, &d);
+    CHECK(w.status[0] == PF_OK && w.status[1] == PF_OK);
+    CHECK(d.wrong == 0 && d.steps[0] == 2 && d.steps[1] == 2 && d.bits[0] == d.bits[1]);
+    for (int r = 0; r < 2; r++)
+        if (w.status[r] < 0) fprintf(stderr, "  rank %d: %s\n", r, w.text[r]);
+}
+
 /* ---- misuse and failure ---- */
 
 static int misuse(pf_engine *e, int rank, void *context) {
@@ -247,6 +323,7 @@ int main(void) {
     test_one_lane();
     test_by_hand();
     test_without_one();
+    test_what_follows_fails();
     test_misuse();
     return CHECK_REPORT();
 }
