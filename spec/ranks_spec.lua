@@ -174,6 +174,39 @@ describe("train in lanes", function()
     assert.truthy(err:find("--row-ranks 3 does not divide the 4 ranks", 1, true), err)
   end)
 
+  --- How a run ends whose steps are far too large, from the step on.
+  local function not_finite(run, more, ranks)
+    local words = segments(run, "--steps 20 --dropout 0 --lr 1e6 --warmup 0 --optimizer sgd "
+      .. "--clip 1e9 " .. more)
+    local code, err, _
+    if ranks then
+      code, _, err = start(ranks, words)
+    else
+      code, _, err = performer(words)
+    end
+    assert.equal(1, code, err)
+    return assert(err:match "performer: train: (step %d+: [^\n]-); try a lower", err)
+  end
+
+  it("tells in which layer and segment a number arose that is none", function()
+    for _, more in ipairs { "", "--segment-form chain ", "--lanes 2 " } do
+      assert.matches("^step %d+: %l+ward of [%w_]+ in blocks%.%d[%w.]*, segment %d: .* holds ",
+                     not_finite("none", more))
+      support.remove(path "none")
+    end
+  end)
+
+  several("tells it with the same words on 1, 2 and 3 ranks", function()
+    for _, more in ipairs { "", "--segment-form chain ", "--lanes 2 " } do
+      local told = not_finite("none", more)
+      support.remove(path "none")
+      for n = 2, 3 do
+        assert.equal(told, not_finite("none", more, n))
+        support.remove(path "none")
+      end
+    end
+  end)
+
   it("does not run alone where a launcher has started several", function()
     local code, _, err = performer(arguments "alone",
       "OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=0 PERFORMER_TRANSPORT=/no/such/file.so")

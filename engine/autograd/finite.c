@@ -7,6 +7,11 @@
  * the run goes on, and the first one is told at the end: +inf before the NaN that came of it, -inf
  * beside a NaN alone. An input is looked at before results are, so that what came in from outside
  * the ops (a weight, data, what a layer of the host made) is told as that.
+ *
+ * Rows in segments (nn/sequence.h) run on to their end, since all ranks have to, and what is first
+ * can't go by the clock: it is what comes after the fewest ops of its segment, and of several
+ * segments what no other can have brought there. So it is the same on any number of ranks, once
+ * they have held theirs against each other.
  */
 #include <math.h>
 #include <stdio.h>
@@ -19,6 +24,8 @@ typedef enum { FINE, MINUS, PLUS, NOT, KINDS } number_kind; /* the worse the hig
 
 typedef struct {
     bool found, backward;
+    uint64_t order; /* ops looked at before it, in its segment */
+    int segment;
     char place[PF_PLACE_BYTES], op[64], what[WORDS];
 } finding;
 
@@ -27,6 +34,9 @@ typedef struct {
     char place[PF_PLACE_BYTES]; /* the path of the layer that runs; cut */
     int length;                 /* of the whole path */
     finding first[KINDS];       /* of each kind */
+    bool segments;              /* rows are in some: nothing ends the run */
+    uint64_t order;             /* of the op that is looked at, and its segment */
+    int segment;
 } watch;
 
 static watch *watch_of(const pf_engine *e) { return e->own[PF_OWN_FINITE].thing; }
@@ -120,11 +130,20 @@ static void tell(char *out, size_t bytes, const sight *s) {
              words[s->kind], *place ? " at [" : "", place, *place ? "]" : "");
 }
 
+/* Of segments: a state goes forward to those behind, and its gradient to those before. */
+static bool is_before(const finding *a, const finding *b) {
+    if (a->backward != b->backward) return b->backward;
+    if (a->order != b->order) return a->order < b->order;
+    return a->backward ? a->segment > b->segment : a->segment < b->segment;
+}
+
 /* The first of its kind is kept: `bad`, beside `other`, which may be NULL. PF_ENUMERIC of a NaN. */
 static int keep(watch *w, const pf_op *op, bool backward, const sight *bad, const sight *other) {
     finding *f = &w->first[bad->kind];
-    if (!f->found) {
-        *f = (finding){.found = true, .backward = backward};
+    const finding own = {
+        .found = true, .backward = backward, .order = w->order, .segment = w->segment};
+    if (!f->found || (w->segments && is_before(&own, f))) {
+        *f = own;
         memcpy(f->place, w->place, sizeof f->place);
         snprintf(f->op, sizeof f->op, "%s", op ? op->name : "");
         tell(f->what, WORDS / 2, bad);
@@ -137,7 +156,7 @@ static int keep(watch *w, const pf_op *op, bool backward, const sight *bad, cons
                      backward ? "gradients of its results" : "inputs");
         }
     }
-    if (bad->kind < NOT) return PF_OK;
+    if (bad->kind < NOT || w->segments) return PF_OK;
     return pf_fail(PF_ENUMERIC, "%s%s%s", op ? op->name : "", op ? ": " : "", f->what);
 }
 
@@ -163,6 +182,7 @@ int pf_finite_forward(const pf_call *c) {
     watch *w = watch_of(c->engine);
     char name[48];
     sight in = {0}, out = {0};
+    w->order++;
     for (int i = 0; i < c->n_in; i++) see(&in, "its input ", pf_op_arg_name(c->op, i), c->in[i]);
     if (in.kind == NOT) return keep(w, c->op, false, &in, NULL);
     for (int o = 0; o < c->op->n_out; o++)
@@ -175,6 +195,7 @@ int pf_finite_backward(const pf_tape *tape, const pf_node *node) {
     watch *w = watch_of(tape->engine);
     char name[48];
     sight in = {0}, out = {0};
+    w->order++;
     for (int i = 0; i < node->n_in; i++) {
         const pf_target *to = &node->edge[i].to;
         const pf_tensor *grad = to->leaf        ? to->leaf->grad
@@ -192,9 +213,17 @@ int pf_finite_backward(const pf_tape *tape, const pf_node *node) {
 int pf_finite_given(const pf_engine *e, const pf_tensor *y) {
     watch *w = watch_of(e);
     sight given = {0};
-    if (!w || w->first[NOT].found) return PF_OK;
+    if (!w || (w->first[NOT].found && !w->segments)) return PF_OK;
     see(&given, "what it gives, ", "y", y);
     return given.kind > FINE ? keep(w, NULL, false, &given, NULL) : PF_OK;
+}
+
+void pf_finite_segment(const pf_engine *e, int segment) {
+    watch *w = watch_of(e);
+    if (!w) return;
+    w->segments = true;
+    w->segment = segment;
+    w->order = 0;
 }
 
 /* ---- public ---- */
@@ -210,13 +239,19 @@ int pf_finite_begin(pf_engine *engine) {
     return PF_OK;
 }
 
-/* "backward of exp in blocks.1.mlp: <what>" */
-static void tell_finding(char *out, size_t bytes, const finding *f) {
-    snprintf(out, bytes, "%s%s%s%s%s: %s", f->backward ? "backward" : "forward",
-             *f->op ? " of " : "", f->op, *f->place ? " in " : "", f->place, f->what);
+/* "backward of exp in blocks.1.mlp: <what>", or with ", segment 2" before what is of that part */
+static void tell_finding(char *out, size_t bytes, const watch *w, const finding *f) {
+    char segment[32] = "";
+    if (w->segments) snprintf(segment, sizeof segment, ", segment %s", pf_place(f->segment));
+    snprintf(out, bytes, "%s%s%s%s%s%s: %s", f->backward ? "backward" : "forward",
+             *f->op ? " of " : "", f->op, *f->place ? " in " : "", f->place, segment, f->what);
 }
 
-static int fill_report(pf_config *report, const finding *f, uint64_t step) {
+static int fill_report(pf_config *report, const watch *w, const finding *f, uint64_t step) {
+    if (w->segments) {
+        PF_TRY(pf_config_set_number(report, "order", (double)f->order));
+        PF_TRY(pf_config_set_number(report, "segment", (double)f->segment + 1));
+    }
     PF_TRY(pf_config_set_number(report, "step", (double)step));
     PF_TRY(pf_config_set_string(report, "layer", f->place));
     PF_TRY(pf_config_set_string(report, "op", f->op));
@@ -228,9 +263,10 @@ static int fill_report(pf_config *report, const finding *f, uint64_t step) {
 static const finding *verdict(const watch *w, const finding **beside, const char **relation) {
     const finding *nan = &w->first[NOT], *inf = &w->first[PLUS], *minus = &w->first[MINUS];
     if (!nan->found && !inf->found) return NULL;
-    const finding *first = inf->found ? inf : nan;
-    *relation = inf->found ? "; the first nan behind it: " : "; the first infinity before it: ";
-    *beside = inf->found ? nan : minus;
+    const bool from_inf = inf->found && !(w->segments && nan->found && is_before(nan, inf));
+    const finding *first = from_inf ? inf : nan;
+    *relation = from_inf ? "; the first nan behind it: " : "; the first infinity before it: ";
+    *beside = from_inf ? nan : minus;
     return first;
 }
 
@@ -240,13 +276,13 @@ static int conclude(const watch *w, uint64_t step, pf_config **report) {
     const char *relation;
     const finding *f = verdict(w, &beside, &relation);
     if (!f) return PF_OK;
-    tell_finding(message, sizeof message, f);
-    if (beside->found) tell_finding(other, sizeof other, beside);
+    tell_finding(message, sizeof message, w, f);
+    if (beside->found) tell_finding(other, sizeof other, w, beside);
     int status = pf_fail(PF_ENUMERIC, "step %llu: %s%s%s", (unsigned long long)step, message,
                          *other ? relation : "", other);
     if (!report) return status;
     *report = pf_config_new_in(w->heap, PF_MAP);
-    int filled = *report ? fill_report(*report, f, step) : PF_ENOMEM;
+    int filled = *report ? fill_report(*report, w, f, step) : PF_ENOMEM;
     if (filled >= 0) return status;
     pf_config_free(*report);
     *report = NULL;

@@ -78,6 +78,8 @@ void *pf_linked_context(const pf_call *c); /* in the backward of such a node */
  * enters by its name, and leaves with what that gave. */
 int pf_finite_enter(const pf_engine *e, const char *name);
 void pf_finite_leave(const pf_engine *e, int before);
+/* The forward or the backward of a segment of rows begins. */
+void pf_finite_segment(const pf_engine *e, int segment);
 /* PF_ENUMERIC of a NaN in what a layer gives, that no op gave it. */
 int pf_finite_given(const pf_engine *e, const pf_tensor *y);
 static inline bool pf_finite_looks(const pf_engine *e) { return e->own[PF_OWN_FINITE].thing; }

@@ -244,8 +244,9 @@ PF_API int pf_gradcheck(pf_engine *engine,
 PF_API int pf_finite_begin(pf_engine *engine);
 /* PF_OK where there was no NaN and no +inf; else PF_ENUMERIC, with a message that names step,
  * layer, op, tensor and place of the first, and in *report (may be NULL; the caller's) a map of
- * step, layer ("" outside all), op and phase ("forward" or "backward"). `step` is the caller's
- * number. PF_ESTATE without a begin. */
+ * step, layer ("" outside all), op and phase ("forward" or "backward"); of rows in segments, which
+ * run to their end, also segment and order, by which ranks that share rows find the first of all.
+ * `step` is the caller's number. PF_ESTATE without a begin. */
 PF_API int pf_finite_end(pf_engine *engine, uint64_t step, pf_config **PF_NULLABLE report);
 
 /* ---- the manners of a border -----------------------------------------------------------

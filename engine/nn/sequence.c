@@ -134,6 +134,7 @@ static int run_segment(pf_segmented *q, int s) {
     pf_segment_run *r = &q->run[s - q->first];
     int places = 0;
     q->segment = s;
+    pf_finite_segment(q->e, s);
     PF_TRY(make_nodes(&r->nodes, q->e, q->m, q->batch, pf_segment_first(q, s), &places));
     PF_TRY(pf_tape_open(&r->tape, q->e));
     return run_scored(q, s, r);
@@ -156,6 +157,7 @@ static void end_segment(pf_segmented *q, int s) {
 static int walk_segment(pf_segmented *q, int s) {
     pf_segment_run *r = &q->run[s - q->first];
     q->segment = s; /* of second runs */
+    pf_finite_segment(q->e, s);
     if (pf_in_graph(q->e, r->score.loss))
         PF_TRY(pf_tape_backward(r->tape, r->score.loss, r->share));
     end_segment(q, s);

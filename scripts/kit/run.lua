@@ -23,6 +23,7 @@ local attention = require "kit.attention"
 local carried = require "kit.carried"
 local cli = require "kit.cli"
 local course = require "kit.course"
+local diagnosis = require "kit.diagnosis"
 local engine = require "kit.engine"
 local evaluate = require "kit.evaluate"
 local find_lr = require "kit.find_lr"
@@ -145,18 +146,10 @@ end
 --- What has made the loss or a gradient of the step that is under way no number: the layer and the
 -- op in which one first arose, found by running the step once more; or `otherwise`.
 function Run:diagnose(otherwise)
-  local step, where = self.done + 1, nil
-  for i, batch in ipairs(self.step_batches) do
-    local called, fine, message = pcall(pf.check.finite, self.model, batch, self:pass(step, i),
-                                        self.loss)
-    if called and not fine then
-      where = message
-      break
-    end
-  end
-  for _, told in ipairs(ranks.collect(where or false)) do where = where or told or nil end
-  return ("%s; %s"):format(where or ("step %d: %s"):format(step, otherwise),
-    trainable.advice(self.model, self.settings.lr, schedule.rate(self.settings, step)))
+  local step = self.done + 1
+  local where = diagnosis.first(self, step) or ("step %d: %s"):format(step, otherwise)
+  return ("%s; %s"):format(where, trainable.advice(self.model, self.settings.lr,
+    schedule.rate(self.settings, step)))
 end
 
 --- Something else than training has failed: keeps what there is, and ends the program.
