@@ -96,6 +96,12 @@ describe("train in lanes", function()
     support.write(path "begun/LATEST", "step-6\n")
     good(arguments("begun", "--steps 12 --continue"))
     assert.same(bytes "straight", bytes "begun")
+    support.remove(path "begun/step-12")
+    for _, name in ipairs { "LATEST", "BEST", "loss.svg" } do
+      support.remove(path("begun/" .. name))
+    end
+    good(arguments("begun", "--steps 12 --continue")) -- killed before LATEST named the first
+    assert.same(bytes "straight", bytes "begun")
     local code, _, err = performer(arguments("begun", "--steps 12 --continue --heads 1"))
     assert.equal(2, code)
     assert_sentence(err, "has %-%-heads 2, and the command says 1")

@@ -42,6 +42,18 @@ function saved.is_run(path)
       and lfs.attributes(path .. "/manifest.json", "mode") == "file"
 end
 
+--- The same, or a folder whose run was ended before LATEST named its first checkpoint.
+function saved.holds_run(path)
+  if saved.is_run(path) then return true end
+  if lfs.attributes(path, "mode") ~= "directory" then return false end
+  for name in lfs.dir(path) do
+    if name:match "^step%-%d+$" and lfs.attributes(path .. "/" .. name .. "/manifest.json") then
+      return true
+    end
+  end
+  return false
+end
+
 --- Refuses a run that --model names, as other programs do, and a file before its run.
 function saved.check_run(command, options)
   if lfs.attributes(options.checkpoint or "", "mode") == "file" and saved.is_run(options.data) then

@@ -24,7 +24,7 @@ local start = {}
 
 --- With --continue a run goes on where its folder holds one, and begins where it holds none.
 function start.choose(options)
-  if not options.continue or not ranks.once(saved.is_run, options.out) then return end
+  if not options.continue or not ranks.once(saved.holds_run, options.out) then return end
   options.resume, options.out = options.out, nil
 end
 
