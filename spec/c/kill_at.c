@@ -1,10 +1,12 @@
 /*
  * kill_at.c - preloaded by ranks_kill_spec.lua: kills its process with SIGKILL at the n-th call of
  * a function, on one rank: KILL_CALL (MPI_Isend, fsync, rename), KILL_AT, KILL_RANK. Without
- * KILL_AT the calls are counted: each rank's number goes to the file KILL_COUNTS.RANK.
+ * KILL_AT the calls are counted: each rank's number goes to the file KILL_COUNTS.RANK. KILL_HOW is
+ * "stop" (SIGSTOP), or "full": from that call on an fsync finds the disk full.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,6 +15,7 @@
 #include <unistd.h>
 
 static long calls;
+static int full;
 
 static const char *rank(void) {
     const char *open_mpi = getenv("OMPI_COMM_WORLD_RANK"), *mpich = getenv("PMI_RANK");
@@ -23,8 +26,13 @@ static const char *rank(void) {
 static void count(const char *call) {
     const char *which = getenv("KILL_CALL"), *whose = getenv("KILL_RANK"), *at = getenv("KILL_AT");
     if (!which || strcmp(which, call) != 0 || *rank() == 0) return;
+    const char *how = getenv("KILL_HOW");
     calls++;
-    if (at && whose && strcmp(whose, rank()) == 0 && calls == atol(at)) kill(getpid(), SIGKILL);
+    if (!at || !whose || strcmp(whose, rank()) != 0 || calls != atol(at)) return;
+    if (how && strcmp(how, "full") == 0)
+        full = 1;
+    else
+        kill(getpid(), how && strcmp(how, "stop") == 0 ? SIGSTOP : SIGKILL);
 }
 
 __attribute__((destructor)) static void tell(void) {
@@ -49,6 +57,7 @@ int MPI_Isend(long data, long n, long type, long to, long tag, long comm, long r
 
 int fsync(int fd) {
     count("fsync");
+    if (full) return errno = ENOSPC, -1;
     return NEXT(int (*)(int), "fsync")(fd);
 }
 
