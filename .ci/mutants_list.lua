@@ -209,6 +209,10 @@ change("the norm forgets a block of a large gradient", "engine/train/clip.c",
   "optim_test optim_spec shard_test")
 change("a step before the norm is known to be finite", "engine/train/clip.c",
   "*bad = i;", "(void)i;", "optim_test optim_spec")
+change("a step that failed leaves its notes", "engine/train/optim.c",
+  "    pf_notes_clear(o->module);\n", "", "lane_layers_test")
+change("a lane's rows are as long as its own longest", "engine/io/batch.c",
+  "i < batch->input->shape[0]", "i < batch->rows", "carry_spec")
 change("blocks of the norm are added in the ranks' order", "engine/train/shard.c",
   "m.norm.sums[m.block[i]] = m.sum[i];", "m.norm.sums[i] = m.sum[i];", "shard_test")
 change("a piece is packed a stretch too late", "engine/comm/deal.c",
