@@ -43,12 +43,35 @@ static int spread(pf_engine *engine, pf_verb verb, int root, void *data, size_t 
 
 /* ---- agreeing ---- */
 
+enum { COUNTS = 4 }; /* of pf_comm_word */
+
 typedef struct {
     int32_t status, rank; /* of the lowest rank that failed */
     int32_t beside;       /* somewhere rounds go on beside this vote */
     pf_comm_word word;
+    /* word.count's halves, whose sums over any number of ranks fit: a sum that is too large is so
+     * for all, whatever the order of the additions. */
+    int64_t high[COUNTS], low[COUNTS];
     char text[PF_COMM_TEXT];
 } ballot;
+
+static void split_counts(ballot *b) {
+    for (int i = 0; i < COUNTS; i++) {
+        b->low[i] = b->word.count[i] & 0xffffffff;
+        b->high[i] = (b->word.count[i] - b->low[i]) / ((int64_t)1 << 32);
+    }
+}
+
+static int join_counts(ballot *b) {
+    for (int i = 0; i < COUNTS; i++) {
+        const int64_t high = b->high[i] + (b->low[i] >> 32);
+        if (high < INT32_MIN || high > INT32_MAX)
+            return pf_fail(PF_EINVAL, "ranks: the sum of their %s numbers is beyond 64 bits",
+                           (const char *[COUNTS]){"first", "second", "third", "fourth"}[i]);
+        b->word.count[i] = high * ((int64_t)1 << 32) + (b->low[i] & 0xffffffff);
+    }
+    return PF_OK;
+}
 
 static void count(ballot *all, const ballot *other) {
     if (other->status < 0 && (all->status >= 0 || other->rank < all->rank)) {
@@ -57,7 +80,7 @@ static void count(ballot *all, const ballot *other) {
     }
     all->beside |= other->beside;
     all->word.flags |= other->word.flags;
-    for (int i = 0; i < PF_COUNT(all->word.count); i++) all->word.count[i] += other->word.count[i];
+    for (int i = 0; i < COUNTS; i++) all->high[i] += other->high[i], all->low[i] += other->low[i];
     if (other->word.most > all->word.most) {
         all->word.most = other->word.most;
         all->word.most_of = other->word.most_of;
@@ -114,11 +137,17 @@ int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
     own.status = status < 0 ? status : 0;
     own.word.most_of = comm->rank;
     own.beside = comm->beside.turn != NULL;
+    split_counts(&own);
     if (status < 0) {
         if (!is_known(comm)) pf_fail_in(status, "%s", pf_comm_name(comm, comm->rank));
         snprintf(own.text, sizeof own.text, "%s", pf_message_marked());
     }
     PF_TRY(vote(engine, PF_VERB_VOTE, &own));
+    const int fits = join_counts(&own);
+    if (own.status >= 0 && fits < 0) {
+        own.status = fits;
+        snprintf(own.text, sizeof own.text, "%s", pf_message_marked());
+    }
     own.word.size = sizeof own.word;
     if (word) PF_TRY(pf_result_give(word, &own.word, sizeof own.word, "comm"));
     if (own.status >= 0) return status;
@@ -126,7 +155,9 @@ int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
     comm->failed = comm->number;
     comm->known = true;
     if (own.beside) pf_beside_drain(engine, before);
-    return pf_fail(own.status, "%s", own.text);
+    status = pf_fail(own.status, "%s", own.text);
+    snprintf(comm->said, sizeof comm->said, "%s", pf_last_error());
+    return status;
 }
 
 int pf_comm_vote_last(pf_engine *engine) {
@@ -136,10 +167,17 @@ int pf_comm_vote_last(pf_engine *engine) {
 
 int pf_comm_agree(pf_engine *engine, int status) { return pf_comm_agree_on(engine, status, NULL); }
 
+/* Is the message that stands, whatever was said around it, the one that the last vote told all?
+ * Another one is a failure of this rank's, which came after that vote: who has gone on from it
+ * waits to hear. */
+static bool is_told(const pf_comm *comm) {
+    return comm->number > 0 && comm->failed == comm->number && strstr(pf_last_error(), comm->said);
+}
+
 int pf_comm_settle(pf_engine *engine, int status) {
     PF_OPEN(engine);
     const pf_comm *comm = engine->comm;
-    if (comm && status < 0 && comm->number > 0 && comm->failed == comm->number) return status;
+    if (comm && status < 0 && is_told(comm)) return status;
     return pf_comm_agree(engine, status);
 }
 

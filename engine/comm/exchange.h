@@ -107,9 +107,10 @@ struct pf_comm {
     double timeout, waited;
     double least; /* seconds that a wait lasts at least: pf_comm_patience */
     int hops; /* of a message that is awaited: ranks that may have to wait first for its sender's */
-    size_t piece;    /* bytes of a message at most: PF_TRANSPORT_PIECE */
-    uint32_t number; /* of the last vote, with which every verb begins */
-    uint32_t failed; /* of the last one that failed */
+    size_t piece;            /* bytes of a message at most: PF_TRANSPORT_PIECE */
+    uint32_t number;         /* of the last vote, with which every verb begins */
+    uint32_t failed;         /* of the last one that failed ... */
+    char said[PF_COMM_TEXT]; /* ... and what all heard then */
     uint64_t step;
     int broken; /* < 0: the status of every verb from now on, with the message `why` */
     int held;   /* messages that the transport could not give up then, and their memory */

@@ -103,13 +103,14 @@ int pf_comm_open_row(pf_engine *engine) {
 }
 
 static void free_row(const pf_engine *engine, pf_comm *row) {
-    if (!row || row->held > 0) return;
+    if (!row || row->held > 0) return; /* the transport's still */
     pf_heap_free(engine->heap, row->leg, (size_t)row->n_legs * sizeof *row->leg);
     pf_heap_free(engine->heap, row->room, (size_t)row->n_room * sizeof *row->room);
     pf_heap_free(engine->heap, row, block_of());
 }
 
 void pf_comm_close_row(pf_engine *engine, pf_comm *all) {
+    if (all->row) all->row->held = all->held;
     free_row(engine, all->row);
     all->row = NULL;
 }

@@ -201,14 +201,16 @@ int pf_comm_total(pf_engine *e, int status, const pf_monoid *m, int leaves, cons
     char *entry = pf_heap_alloc(e->heap, bytes);
     if (status >= 0 && !entry) status = PF_ENOMEM;
     status = pf_comm_scan(e, status, m, leaves, own, entry, false);
-    if (status >= 0 && last == leaves) {
+    const bool scanned = status >= 0; /* else all know */
+    if (scanned && last == leaves) {
         const void *before = leaf_at(m, entry, last - first - 1);
         memcpy(total, leaf_at(m, own, last - first - 1), m->bytes);
-        stay(e);
-        status = stayed(e, leaves > 1 ? m->join(m->context, e, total, before) : PF_OK);
+        stay(e); /* the others come to the share */
+        status = leaves > 1 ? m->join(m->context, e, total, before) : PF_OK;
+        e->shield--;
     }
     if (entry) pf_heap_free(e->heap, entry, bytes);
-    return status < 0 ? status : pf_comm_share(e, PF_OK, ranks - 1, total, m->bytes);
+    return scanned ? pf_comm_share(e, status, ranks - 1, total, m->bytes) : status;
 }
 
 /* ---- neighbours ---- */

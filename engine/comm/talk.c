@@ -23,7 +23,8 @@ static size_t block_of(int ranks) { return sizeof(pf_comm) + (size_t)ranks * PF_
 
 /* To end a talk well takes all ranks: the last vote is that they have come, and what waits for them
  * without an end (MPI's own) begins when they have. Of a talk that is broken the transport stays as
- * it is, and what it still holds stays, too. */
+ * it is; it is asked once more to give up what it held when the talk broke, since the others have
+ * had time for their part, and only what it holds then stays, too. */
 static void close_with(pf_engine *engine, void *thing) {
     pf_comm *comm = thing;
     if (comm->beside.turn && comm->broken >= 0)
@@ -32,6 +33,7 @@ static void close_with(pf_engine *engine, void *thing) {
     if (comm->broken >= 0 && pf_comm_vote_last(engine) < 0)
         pf_log(engine, PF_LOG_WARN, "ranks: %s", comm->why);
     engine->comm = NULL;
+    if (comm->held > 0) comm->held = comm->transport->cancel(comm->transport->self);
     pf_comm_close_row(engine, comm);
     if (comm->broken >= 0) comm->transport->close(comm->transport->self);
     pf_beside_close(engine, comm);

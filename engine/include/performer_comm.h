@@ -99,7 +99,7 @@ PF_API int pf_comm_settle(pf_engine *engine, int status);
 typedef struct {
     size_t size;
     uint64_t flags;   /* or-ed */
-    int64_t count[4]; /* added */
+    int64_t count[4]; /* added; a sum beyond 64 bits fails on all */
     double most;      /* the largest ... */
     int most_of;      /* ... and whose it is, of the lowest rank; set by the call */
 } pf_comm_word;

@@ -338,7 +338,8 @@ int pf_module_backward_segments(double *loss, pf_engine *engine, pf_module *modu
     pf_segmented q = {.e = engine, .m = module, .x = x, .how = &own};
     *loss = 0;
     pf_comm *all = pf_comm_enter_row(engine);
-    int status = how ? pf_options_take(&own, sizeof own, how, "segments") : PF_OK;
+    int status = how ? how->status : PF_OK;
+    if (how && status >= 0) status = pf_options_take(&own, sizeof own, how, "segments");
     q.n = own.segments, q.chain = own.chain;
     if (status >= 0) status = pf_pass_take(&q.pass, pass);
     if (status >= 0) status = check(&q, target);
@@ -346,5 +347,5 @@ int pf_module_backward_segments(double *loss, pf_engine *engine, pf_module *modu
     if (status >= 0) status = run_sequence(&q, target, loss);
     pf_comm_leave_row(engine, all);
     if (status < 0) *loss = 0;
-    return status < 0 ? pf_fail_in(status, "segments") : PF_OK;
+    return status < 0 && !(how && how->status < 0) ? pf_fail_in(status, "segments") : status;
 }

@@ -38,6 +38,7 @@ typedef struct pf_segmenting {
      * be done there. A failure ends the step. */
     int (*leaf)(void *context, pf_engine *engine, int segment);
     void *context;
+    int status; /* < 0: this rank has failed before, which the others of its row hear here */
 } pf_segmenting;
 
 /* A verb (comm.h) of a training step: with x (B, L, ...), target (B, L) and pass of whole rows, the

@@ -430,11 +430,12 @@ int pf_optimizer_step(pf_optimizer *optimizer, pf_engine *engine, double lr, dou
     double gscale = 1;
     o->drawn = 0;
     if (lr < 0) lr = pf_rule_option(o->rule, o->options, "lr");
-    if (!isfinite(lr) || !isfinite(clip)) {
-        return pf_fail(PF_EINVAL, "optimizer: lr is %g and clip %g; both must be finite", lr, clip);
-    }
     pf_shard_forget(o);
     int status = pf_shard_check(o, engine);
+    if (status >= 0 && (!isfinite(lr) || !isfinite(clip))) {
+        status =
+            pf_fail(PF_EINVAL, "optimizer: lr is %g and clip %g; both must be finite", lr, clip);
+    }
     if (status >= 0) status = pf_average_check(o, "step");
     status = pf_lanes_join(o, engine, status);
     const bool joined = status >= 0 && (o->lanes || engine->comm);

@@ -37,12 +37,13 @@ int pf_optimizer_backward_segments(double *loss, pf_engine *engine, pf_optimizer
     PF_NEED(loss, optimizer, x, target, segments);
     pf_segments own = {.segments = 0};
     *loss = 0;
-    PF_TRY(pf_options_take(&own, sizeof own, segments, "segments"));
-    PF_TRY(check_lanes(optimizer, engine, own.segments));
+    int status = pf_options_take(&own, sizeof own, segments, "segments");
+    if (status >= 0) status = check_lanes(optimizer, engine, own.segments);
     const pf_segmenting how = {.size = sizeof how,
                                .segments = own.segments,
                                .chain = own.chain,
                                .leaf = fold_segment,
-                               .context = optimizer};
+                               .context = optimizer,
+                               .status = status};
     return pf_module_backward_segments(loss, engine, optimizer->module, x, target, pass, &how);
 }

@@ -264,6 +264,52 @@ static void test_settle(void) {
     for (int r = 0; r < 3; r++) CHECK(wrong[r] == 0 && w.status[r] == PF_OK);
 }
 
+/* All have caught a failure that they were told, and then rank 1 has one of its own: it says so to
+ * those that have gone on. */
+static int fail_again(pf_engine *engine, int rank, void *context) {
+    int *wrong = (int *)context + rank;
+    *wrong += pf_comm_agree(engine, rank == 0 ? pf_fail(PF_ENOMEM, "no room") : PF_OK) != PF_ENOMEM;
+    int status = rank == 1 ? pf_comm_settle(engine, pf_fail(PF_EFORMAT, "a file of its own"))
+                           : pf_comm_agree(engine, PF_OK);
+    *wrong += status != PF_EFORMAT;
+    *wrong += !strstr(pf_last_error(), "rank 1 of 3 on here: a file of its own");
+    *wrong += pf_comm_settle(engine, pf_fail_in(status, "around it")) != PF_EFORMAT; /* is known */
+    return pf_comm_agree(engine, PF_OK);
+}
+
+static void test_fail_again(void) {
+    ranks_world w = {.ranks = 3, .timeout = 2};
+    int wrong[3] = {0};
+    ranks_run(&w, fail_again, wrong);
+    for (int r = 0; r < 3; r++) CHECK(wrong[r] == 0 && w.status[r] == PF_OK);
+}
+
+/* Sums are exact as long as they have 64 bits, whatever is in between; what is larger fails on
+ * all. */
+static int count_high(pf_engine *engine, int rank, void *context) {
+    static const int64_t own[3][4] = {{INT64_MAX, INT64_MIN, -1, 7},
+                                      {INT64_MAX, INT64_MIN, -5000000000, 0},
+                                      {-INT64_MAX, INT64_MAX, 6, -8}};
+    int *wrong = (int *)context + rank;
+    pf_comm_word word = {.size = sizeof word};
+    memcpy(word.count, own[rank], sizeof word.count);
+    word.count[1] = rank == 0 ? INT64_MIN : 0;
+    *wrong += pf_comm_agree_on(engine, PF_OK, &word) != PF_OK;
+    *wrong += word.count[0] != INT64_MAX || word.count[1] != INT64_MIN;
+    *wrong += word.count[2] != -4999999995 || word.count[3] != -1;
+    memcpy(word.count, own[rank], sizeof word.count);
+    *wrong += pf_comm_agree_on(engine, PF_OK, &word) != PF_EINVAL;
+    *wrong += !strstr(pf_last_error(), "the sum of their second numbers is beyond 64 bits");
+    return pf_comm_agree(engine, PF_OK);
+}
+
+static void test_counts(void) {
+    ranks_world w = {.ranks = 3};
+    int wrong[3] = {0};
+    ranks_run(&w, count_high, wrong);
+    for (int r = 0; r < 3; r++) CHECK(wrong[r] == 0 && w.status[r] == PF_OK);
+}
+
 /* Rank 1 is stopped while it waits for the others, and tells them when it can. */
 static int stop_one(pf_engine *engine, int rank, void *context) {
     static atomic_int stop = 1;
@@ -296,6 +342,8 @@ int main(void) {
     test_sums();
     test_tensors();
     test_settle();
+    test_fail_again();
+    test_counts();
     test_stopped();
     return CHECK_REPORT();
 }

@@ -215,6 +215,39 @@ static void test_failure(void) {
 }
 
 /* A rank that is lost ends the talk of its group, and so of all. */
+/* What one rank of a row finds before it begins, the others of the row hear; and then all go on. */
+static int begin_badly(pf_engine *e, int rank, void *context) {
+    int *wrong = (int *)context + rank;
+    pf_module *m = model_of(e, "'causal': true, 'kernel': {'name': 'relu'}");
+    pf_optimizer *o = NULL;
+    double loss;
+    pf_tensor *x = some_ids(e, ROWS, LENGTH, 1), *target = some_ids(e, ROWS, LENGTH, 2);
+    pf_config *options = options_of("{'type': 'sgd'}");
+    int status = pf_optimizer_new(&o, e, m, options);
+    if (status >= 0) status = pf_optimizer_set_lanes(o, e, LANES * SEGMENTS);
+    const pf_segments segments = {.size = sizeof segments, .segments = rank == 2 ? 0 : SEGMENTS};
+    if (status >= 0)
+        *wrong += pf_optimizer_backward_segments(&loss, e, o, x, target, NULL, &segments) == PF_OK;
+    *wrong += !strstr(pf_last_error(), "segments: 0; from 1 to 65535 are possible");
+    *wrong += rank != 2 && !strstr(pf_last_error(), "rank 2 of 3 on here: ");
+    *wrong += pf_comm_agree(e, status) != PF_OK;
+    pf_tensor_release(&x), pf_tensor_release(&target);
+    pf_config_free(options);
+    pf_optimizer_close(&o);
+    pf_module_release(&m);
+    return status;
+}
+
+static void test_begun_badly(void) {
+    ranks_world w = {.ranks = 3, .whole = true, .timeout = 5};
+    int wrong[3] = {0};
+    ranks_run(&w, begin_badly, wrong);
+    for (int r = 0; r < 3; r++) {
+        if (w.status[r] < 0) fprintf(stderr, "  rank %d: %s\n", r, w.text[r]);
+        CHECK(w.status[r] == PF_OK && wrong[r] == 0);
+    }
+}
+
 static void test_lost(void) {
     training t = {
         .model = "'causal': true, 'kernel': {'name': 'relu'}", .row_ranks = 2, .steps = 9};
@@ -230,6 +263,7 @@ int main(void) {
     test_dealt_again();
     test_room();
     test_failure();
+    test_begun_badly();
     test_lost();
     return CHECK_REPORT();
 }

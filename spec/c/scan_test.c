@@ -203,7 +203,27 @@ static void test_failures(void) {
     CHECK(told == 12);
 }
 
+/* The last rank alone can't make the total of 3: all hear why, and the talk goes on. */
+static int fail_total(pf_engine *e, int rank, void *context) {
+    failure *f = context;
+    const pf_monoid m = {sizeof(run_of), failing_join, f};
+    run_of own = leaf_of(rank), total;
+    if (pf_comm_total(e, PF_OK, &m, 3, &own, &total) != PF_ENUMERIC)
+        return pf_fail(PF_EHOST, "another status");
+    if (!strstr(pf_last_error(), "rank 2 of 3 on here: overflow"))
+        return pf_fail(PF_EHOST, "another message: %s", pf_last_error());
+    return pf_comm_total(e, PF_OK, &m, 3, &own, &total);
+}
+
+static void test_total(void) {
+    failure f = {.failing = 2, .joins = 1}; /* the scan's own goes well */
+    ranks_world w = {.ranks = 3};
+    ranks_run(&w, fail_total, &f);
+    for (int r = 0; r < 3; r++) CHECK(w.status[r] == PF_OK);
+}
+
 int main(void) {
+    test_total();
     test_ranks();
     test_alone();
     test_neighbours();

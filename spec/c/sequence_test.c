@@ -171,7 +171,7 @@ static int run_rank(pf_engine *e, int rank, void *context) {
     work *w = context;
     task t = task_of(e, &w->s);
     folding f = {w, t.m};
-    const pf_segmenting how = {sizeof how, w->s.segments, w->s.chain, fold, &f};
+    const pf_segmenting how = {sizeof how, w->s.segments, w->s.chain, fold, &f, PF_OK};
     int status = pf_module_backward_segments(&w->loss[rank], e, t.m, t.x, t.target, &t.pass, &how);
     task_end(&t);
     return status;
@@ -301,7 +301,7 @@ static void test_chain_is_sliced(void) {
         pf_engine *e = engine_of(1, 21);
         task t = task_of(e, &s);
         const pf_slicing slicing = {sizeof slicing, s.segments, 0, 0};
-        const pf_segmenting how = {sizeof how, s.segments, true, NULL, NULL};
+        const pf_segmenting how = {sizeof how, s.segments, true, NULL, NULL, PF_OK};
         double loss[2];
         CHECK_OK(pf_module_backward_sliced(&loss[0], e, t.m, t.x, t.target, &t.pass, &slicing));
         gradients a = gradients_of(t.m);
@@ -323,7 +323,7 @@ static void test_alone(void) {
         setting s = {models[i], 5, .chain = i == 3, .documents = i % 3};
         pf_engine *e = engine_of(2, 21);
         task t = task_of(e, &s);
-        const pf_segmenting how = {sizeof how, s.segments, s.chain, NULL, NULL};
+        const pf_segmenting how = {sizeof how, s.segments, s.chain, NULL, NULL, PF_OK};
         size_t live = 0;
         for (int twice = 0; twice < 2; twice++) { /* the second one leaves nothing behind */
             gradients g;
@@ -382,7 +382,7 @@ static int run_refused(pf_engine *e, int rank, void *context) {
     refusal *r = context;
     task t = task_of(e, &r->s);
     bool bad = rank == r->failing && r->folds;
-    const pf_segmenting how = {sizeof how, r->s.segments, r->s.chain, fold_badly, &bad};
+    const pf_segmenting how = {sizeof how, r->s.segments, r->s.chain, fold_badly, &bad, PF_OK};
     double loss = 7;
     int n = r->s.segments, end = (rank + 1) * n / pf_comm_ranks(e); /* of its segments */
     if (rank == r->failing && r->strange) pf_i32(t.x)[LENGTH * end / n - 1] = 99;

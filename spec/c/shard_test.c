@@ -428,6 +428,8 @@ static int misuse(pf_engine *e, int rank, void *context) {
     list = NULL, n = 0;
     PF_TRY(pf_optimizer_step(o, e, 1e-2, 0, NULL)); /* what was gathered is of the past */
     wrong[rank] += pf_optimizer_tensors(o, &list, &n) != PF_ESTATE;
+    wrong[rank] += pf_optimizer_step(o, e, rank == 1 ? NAN : 1e-2, 0, NULL) != PF_EINVAL;
+    wrong[rank] += !strstr(pf_last_error(), "rank 1 of 2 on here: optimizer: lr is nan");
     PF_TRY(pf_optimizer_use_average(o, true)); /* closing puts the weights back */
     wrong[rank] += pf_optimizer_step(o, e, 1e-2, 0, NULL) != PF_ESTATE;
     wrong[rank] += pf_optimizer_gather(o, e) != PF_ESTATE;

@@ -211,6 +211,38 @@ static void test_held(void) {
     CHECK(w.closed == 0);
 }
 
+/* What is given up late, when the ranks close, has its memory back then. */
+static _Thread_local int holds;
+static int hold_at_first(void *self) {
+    const int held = holds-- > 0;
+    return held ? held : ranks_cancel(self);
+}
+
+typedef struct {
+    int times;   /* that something is held */
+    size_t left; /* in rank 0's heap, when its ranks have closed */
+} closing;
+
+static int close_later(pf_engine *engine, int rank, void *context) {
+    closing *c = context;
+    if (rank == 1) return PF_OK;
+    holds = c->times;
+    engine->comm->transport->cancel = hold_at_first;
+    CHECK_OK(pf_comm_room_for(engine, 1 << 16));
+    engine->comm->timeout = 0.05;
+    CHECK(pf_comm_agree(engine, PF_OK) < 0);
+    pf_comm_close(engine);
+    c->left = pf_heap_live(engine->heap);
+    return PF_OK;
+}
+
+static void test_held_at_first(void) {
+    closing c[2] = {{0, 0}, {1, 0}};
+    ranks_world w = {.ranks = 2, .timeout = 0.2};
+    for (int i = 0; i < 2; i++) ranks_run(&w, close_later, &c[i]);
+    CHECK(c[1].left == c[0].left);
+}
+
 /* ---- closing ---- */
 
 /* Rank 0 closes where the others want a verdict. */
@@ -382,6 +414,7 @@ int main(void) {
     test_out_of_step();
     test_given_up();
     test_held();
+    test_held_at_first();
     test_close();
     return CHECK_REPORT();
 }
