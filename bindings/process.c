@@ -33,6 +33,7 @@
 
 #include "bounded.h"
 #include "lpf.h"
+#include "performer_comm.h"
 
 enum { GRACE = 2, LATE = 5 }; /* seconds */
 enum { TOGETHER = 150 };    /* milliseconds: timeout(1), shells and service managers signal twice */
@@ -105,10 +106,14 @@ static void strike(void) {
     lua_sethook(running, strike_hook, LUA_MASKCOUNT, 1);
 }
 
+/* A launcher that ends all ranks has interrupted them all: rank 0 says it, or what it was about. */
+static bool silent;
+
 static void end_now(int number) {
     static const char text[] = "performer: interrupted\n";
     (void)number;
     if (leaving) _exit(leaving);
+    if (silent) _exit(INTERRUPTED);
     if (write(2, text, sizeof text - 1) < 0) _exit(INTERRUPTED);
     _exit(INTERRUPTED);
 }
@@ -191,6 +196,7 @@ static void handle(int number, void (*handler)(int), bool heed) {
 void process_watch(lua_State *L) {
     running = L;
     if (!L) return;
+    silent = pf_comm_launched_rank() > 0;
     handle(SIGINT, on_stop, true);
     handle(SIGTERM, on_stop, false);
     handle(SIGHUP, on_stop, false);
@@ -204,7 +210,7 @@ bool process_ending(void) { return atomic_load(&lpf_stopping) != 0; }
 int process_stopped(void) {
     if (!atomic_load(&lpf_stopping)) return 0;
     if (gone) return READER_GONE;
-    fprintf(stderr, "performer: interrupted\n");
+    if (!silent) fprintf(stderr, "performer: interrupted\n");
     return INTERRUPTED;
 }
 

@@ -68,6 +68,32 @@ describe("one rank", function()
   end)
 end)
 
+describe("plain data as bytes", function()
+  local plain = require "performer.plain"
+
+  it("come back as they were", function()
+    local same = { 1, 1.0, -0.5, math.mininteger, 1 / 0, true, false, "", "a\0\xff", pf.json.null,
+                   { 1, 2, { x = { false }, [3.5] = "y" } }, {} }
+    for _, value in ipairs(same) do
+      local back, at = plain.unpack(plain.pack(value) .. "more")
+      assert.same(value, back)
+      assert.equal(math.type(value), math.type(back))
+      assert.equal(#plain.pack(value) + 1, at)
+    end
+    assert.is_nil((plain.unpack(plain.pack(nil))))
+    local nan = plain.unpack(plain.pack(0 / 0))
+    assert.is_true(nan ~= nan)
+  end)
+
+  it("are refused where they are not plain", function()
+    local round = {}
+    round.round = round
+    assert.error_matches(function() plain.pack(round) end, "or one that is in itself")
+    assert.error_matches(function() plain.pack { print } end, "a function is no plain data")
+    assert.error_matches(function() plain.pack(pf.zeros(2)) end, "a tensor is no plain data")
+  end)
+end)
+
 describe("train in lanes", function()
   setup(commands.start)
   teardown(commands.stop)
@@ -210,6 +236,29 @@ describe("train in lanes", function()
         assert.equal(told, not_finite("none", more, n))
         support.remove(path "none")
       end
+    end
+  end)
+
+  it("is silent where a launcher ends a rank that is not the first", function()
+    support.write(path "ended.lua", "os.execute 'kill -TERM $PPID' while true do end")
+    for rank, said in pairs { [0] = "performer: interrupted\n", [1] = "" } do
+      local code, _, err = performer(path "ended.lua", ("OMPI_COMM_WORLD_SIZE=2 "
+        .. "OMPI_COMM_WORLD_RANK=%d"):format(rank))
+      assert.same({ 130, said }, { code, err })
+    end
+  end)
+
+  it("warns of a single rank that a launcher has bound to one core", function()
+    local code, _, err = support.shell(("OMPI_COMM_WORLD_SIZE=1 OMPI_COMM_WORLD_RANK=0 taskset "
+      .. "-c 0 %s/bin/performer %s"):format(support.build, arguments("bound", "--steps 1")))
+    assert.equal(0, code, err)
+    assert.is_truthy(err:find("the one rank is bound to 1 of %d+ cores: add %-%-bind%-to none"),
+                     err)
+    for _, before in ipairs { "", "OMPI_COMM_WORLD_SIZE=1" } do -- free, or by no launcher
+      code, _, err = support.shell(("%s %s %s/bin/performer %s"):format(before, before == ""
+        and "taskset -c 0" or "", support.build, arguments("free" .. #before, "--steps 1")))
+      assert.equal(0, code, err)
+      assert.is_nil(err:find "%-%-bind%-to none", err)
     end
   end)
 
@@ -357,6 +406,11 @@ describe("train in lanes", function()
       same(ranks:share(r == 0 and "a\0text" or nil), "a\0text")
       same(ranks:share(r == 2 and 7 or "no number", 2), 7)
       same(ranks:share(r == 1 and { x = "y" } or 0 / 0, 1).x, "y")
+      same(ranks:share(r == 1 and { x = "caf\xe9\0" } or nil, 1).x, "caf\xe9\0") -- no UTF-8
+      for i, value in ipairs(ranks:collect { "\xff" .. r, [r + 2] = 1 / 0 }) do
+        same(value[1], "\xff" .. i - 1)
+        same(value[i + 1], 1 / 0)
+      end
       local _, message = pcall(ranks.sum, ranks, table.unpack({ 1, 2, 0.5 }, 1, r == 2 and 2 or 3))
       same(message:match "rank 2 has 2 numbers, and rank 0 3", "rank 2 has 2 numbers, and rank 0 3")
       local model = pf.nn.linear { from = 2, to = 2 }
@@ -466,6 +520,16 @@ describe("train in lanes", function()
         .. "--threads 1"):format(path "t.txt", path "silent.lua", path "silent"))
       assert.equal(1, code, err)
       assert.is_truthy(err:find(message), err)
+    end
+  end)
+
+  several("says once what is wrong with its words, and nothing of ranks that are ended", function()
+    for _ = 1, 2 do
+      local code, _, err = start(4, arguments("worded", "--bogus"))
+      assert.equal(2, code, err)
+      local _, times = err:gsub("performer: ", "")
+      assert.equal(1, times, err)
+      assert.is_truthy(err:find("performer: unknown option '--bogus'", 1, true), err)
     end
   end)
 

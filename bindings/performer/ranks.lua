@@ -15,6 +15,7 @@
 -- on all; one of a rank alone too, at the next verb, where its scope tells it (<close>, or settle).
 -- A rank that does not answer within the timeout ends the talk for good.
 local core = require "performer.core"
+local plain = require "performer.plain"
 local util = require "performer.util"
 
 local Ranks = {}
@@ -121,9 +122,7 @@ end
 function Ranks:collect(value)
   if self.size == 1 then return { value } end
   local list = {}
-  for i, text in ipairs(self:collect_bytes(core.json.encode { value })) do
-    list[i] = core.json.decode(text)[1]
-  end
+  for i, text in ipairs(self:collect_bytes(plain.pack(value))) do list[i] = plain.unpack(text) end
   return list
 end
 
@@ -199,12 +198,8 @@ function Ranks:share(value, from)
   end
   if self.size == 1 then return value end
   local text -- of the others nothing is asked, lest they say it in another way
-  if self.rank == from then
-    text = kind == "string" and "t" .. value or "j" .. core.json.encode { value }
-  end
-  text = core.comm_share(from, text)
-  if text:sub(1, 1) == "t" then return text:sub(2) end
-  return core.json.decode(text:sub(2))[1]
+  if self.rank == from then text = plain.pack(value) end
+  return (plain.unpack(core.comm_share(from, text)))
 end
 
 --- The bytes that rank `from` (0) has, whatever this one gives.

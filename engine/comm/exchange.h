@@ -183,6 +183,9 @@ int pf_comm_vote_last(pf_engine *engine);
  * the same bits; sets host, place and warnings. A failure is the same on all ranks, or the end of
  * the talk. */
 int pf_comm_greet(pf_engine *engine, const char *host);
+/* Of a rank that a launcher has started alone, and so has no others to ask: is it bound to a core
+ * that all its threads share? Logged. */
+void pf_comm_mind_binding(const pf_engine *engine);
 
 /* One turn of waiting since `start` (pf_clock), the `turn`-th without progress: spins for a moment,
  * then sleeps, so that a rank that waits burns no core that another needs. */

@@ -138,6 +138,14 @@ static void look_at_binding(pf_comm *comm, const particulars *all) {
     }
 }
 
+void pf_comm_mind_binding(const pf_engine *engine) {
+    particulars own = {.cpu = 0};
+    find_processors(&own);
+    if (count_bits(own.bound) != 1 || own.free <= 1) return;
+    pf_log(engine, PF_LOG_WARN, "ranks: the one rank is bound to 1 of %d cores: add --bind-to none",
+           (int)own.free);
+}
+
 /* The lowest level of all. */
 static void take_level(pf_engine *engine, const particulars *all) {
     pf_comm *comm = engine->comm;

@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "comm.h"
+#include "exchange.h"
 
 /* A launcher's own number, of the first that there is. Slurm's are those of a step: it names its
  * tasks in a batch script, too, which is none. */
@@ -43,6 +43,7 @@ int pf_comm_launch(pf_engine *engine, const pf_comm_options *options) {
     if (options) PF_TRY(pf_options_take(&own, sizeof own, options, "comm"));
     const int launched = pf_comm_launched();
     pf_transport *transport;
+    if (launched == 1) pf_comm_mind_binding(engine);
     if (launched <= 1 && !own.file) return PF_OK;
     if (engine->comm) return pf_fail(PF_ESTATE, "ranks: the engine has some already");
     int status = pf_transport_load(&transport, own.file, own.timeout);
