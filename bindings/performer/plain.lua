@@ -52,9 +52,10 @@ function plain.unpack(text, at)
   local kind = text:sub(at, at)
   if FORMATS[kind] then return FORMATS[kind]:unpack(text, at + 1) end
   if kind ~= "{" then return WORDS[kind], at + 1 end
-  local t, n, key, value = {}, ("<j"):unpack(text, at + 1)
+  local t, n = {}, ("<j"):unpack(text, at + 1)
   at = at + 9
   for _ = 1, n do
+    local key, value
     key, at = plain.unpack(text, at)
     value, at = plain.unpack(text, at)
     t[key] = value
