@@ -596,6 +596,9 @@ return {
       "What rank `from` (0) has: plain data; of a tensor or a model the numbers, in place." },
     { "Ranks:share_bytes", "bytes?: string, from?: integer", "string",
       "The text that rank `from` (0) has, whatever the others give." },
+    { "Ranks:share_file", "path?: string, to?: string, from?: integer", "",
+      "The file `path` of rank `from` (0) becomes the file `to` of all others, which may be in " ..
+      "memory: of gigabytes only pieces are copied." },
     { "Ranks:settle", "message: string", "boolean, string?",
       "Says that this rank has failed, at whatever the others are. Do all know, so that the " ..
       "ranks can close, and the message that all have." },

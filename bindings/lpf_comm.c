@@ -8,9 +8,12 @@
 #include "lpf.h"
 
 #include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "performer_comm.h"
+#include "performer_files.h"
 
 /* ---- opening ------------------------------------------------------------------ */
 
@@ -207,13 +210,80 @@ static int comm_collect(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg functions[] = {
-    {"comm_launched", comm_launched},   {"comm_launch", comm_launch},
-    {"comm_close", comm_close},         {"comm_abort", comm_abort},
-    {"comm_about", comm_about},         {"comm_at", comm_at},
-    {"comm_row_ranks", comm_row_ranks}, {"comm_patience", comm_patience},
-    {"comm_agree", comm_agree},         {"comm_settle", comm_settle},
-    {"comm_share", comm_share},         {"comm_share_tensor", comm_share_tensor},
-    {"comm_collect", comm_collect},     {NULL, NULL}};
+/* ---- files -------------------------------------------------------------------- */
+
+enum { FILE_PIECE = 1 << 24 };
+
+/* A file on its way from a rank that reads it piece by piece to the others, which write it. */
+typedef struct {
+    pf_engine *engine;
+    const char *from, *to;
+    int root;
+    bool first; /* this rank is the root */
+    int64_t bytes;
+    char *data; /* a piece; of the others all of it */
+} shared_file;
+
+static int no_memory(int64_t bytes) {
+    char text[64];
+    snprintf(text, sizeof text, "share_file: no %lld bytes", (long long)bytes);
+    return pf_set_error(PF_ENOMEM, text);
+}
+
+static int share_size(shared_file *f) {
+    int status = f->first ? pf_file_size(f->engine, f->from, &f->bytes) : PF_OK;
+    return pf_comm_share(f->engine, status, f->root, &f->bytes, sizeof f->bytes);
+}
+
+static int share_pieces(shared_file *f) {
+    const int64_t room = f->first && f->bytes > FILE_PIECE ? FILE_PIECE : f->bytes;
+    f->data = malloc((size_t)room + 1);
+    int status = f->data ? PF_OK : no_memory(room);
+    for (int64_t at = 0; at == 0 || at < f->bytes; at += FILE_PIECE) {
+        const size_t n = (size_t)(f->bytes - at < FILE_PIECE ? f->bytes - at : FILE_PIECE);
+        char *piece = f->first || !f->data ? f->data : f->data + at;
+        if (status >= 0 && f->first) status = pf_file_read(f->engine, f->from, at, piece, n);
+        status = pf_comm_share(f->engine, status, f->root, piece, n);
+        if (status < 0) break; /* on all */
+    }
+    if (status >= 0 && !f->first)
+        status = pf_file_write(f->engine, f->to, f->data, (size_t)f->bytes);
+    free(f->data);
+    return status;
+}
+
+/* comm_share_file(root, from, to): rank `root`'s file `from` is the others' file `to`. */
+static int comm_share_file(lua_State *L) {
+    shared_file f = {.engine = lpf_engine(L),
+                     .root = (int)lpf_check_whole(L, 1, "share_file", "the rank"),
+                     .from = lua_tostring(L, 2),
+                     .to = lua_tostring(L, 3)};
+    pf_comm_info info = {.size = sizeof info};
+    int status = pf_comm_about(f.engine, &info);
+    f.first = info.rank == f.root;
+    if (status >= 0 && !(f.first ? f.from : f.to))
+        status = pf_set_error(PF_EINVAL, "share_file: the path is missing");
+    if (status < 0) status = pf_comm_agree(f.engine, status);
+    if (status >= 0) status = share_size(&f);
+    if (status >= 0) status = share_pieces(&f);
+    lpf_result(L, status);
+    return 0;
+}
+
+static const luaL_Reg functions[] = {{"comm_launched", comm_launched},
+                                     {"comm_launch", comm_launch},
+                                     {"comm_close", comm_close},
+                                     {"comm_abort", comm_abort},
+                                     {"comm_about", comm_about},
+                                     {"comm_at", comm_at},
+                                     {"comm_row_ranks", comm_row_ranks},
+                                     {"comm_patience", comm_patience},
+                                     {"comm_agree", comm_agree},
+                                     {"comm_settle", comm_settle},
+                                     {"comm_share", comm_share},
+                                     {"comm_share_tensor", comm_share_tensor},
+                                     {"comm_collect", comm_collect},
+                                     {"comm_share_file", comm_share_file},
+                                     {NULL, NULL}};
 
 void lpf_open_comm(lua_State *L) { luaL_setfuncs(L, functions, 0); }

@@ -52,7 +52,8 @@ describe("examples/cluster", function()
     local function slurm(job)
       local variables = "SLURM_NNODES=2 SLURM_CPUS_PER_TASK=3 SLURM_JOB_ID=77"
       return shell(("export HOME=%s PERFORMER=%s PATH=%s:$PATH %s; "
-        .. "job=%s/examples/cluster/slurm.sh; %s"):format(folder, HOME, path "bin", variables, HOME, job or "bash $job"))
+        .. "job=%s/examples/cluster/slurm.sh; %s"):format(folder, HOME, path "bin", variables, HOME,
+        job or "bash $job"))
     end
 
     it("starts a rank a host by scripts/again, with all its cores", function()

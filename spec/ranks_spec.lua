@@ -334,6 +334,29 @@ describe("train in lanes", function()
     support.write(path(out) .. "/LATEST", "step-6\n")
   end
 
+  several("share files that only one of them has", function()
+    support.write(path "large", ("a\0\xff3"):rep(5 << 20)) -- 20 MiB: more than a piece
+    support.write(path "empty", "")
+    support.write(path "files.lua", ([[
+      local pf = require "performer"
+      local ranks <close> = assert(pf.ranks.open { timeout = 20 })
+      for _, name in ipairs { "large", "empty" } do
+        ranks:share_file(ranks.rank == 1 and "%s/" .. name or nil, "memory:" .. name, 1)
+        if ranks.rank ~= 1 then
+          local text = assert(pf.file.read("memory:" .. name))
+          assert(text == (name == "large" and ("a\0\xff3"):rep(5 << 20) or ""), "other bytes")
+        end
+      end
+      local _, message = pcall(ranks.share_file, ranks, "%s/none", "memory:none")
+      assert(message:match "rank 0 of 3 on .*none", message)
+      _, message = pcall(ranks.share_file, ranks, "%s/large", ranks.rank ~= 2 and "memory:x" or nil)
+      assert(message:match "rank 2 of 3 on .*the path is missing", message)
+      ranks:share_file("%s/empty", "memory:y") -- and goes on
+      if ranks:first() then print "done" end]]):gsub("%%s", ((path "x"):gsub("/x$", ""))))
+    local code, out, err = start(3, path "files.lua")
+    assert.same({ 0, "done\n" }, { code, out }, err)
+  end)
+
   several("goes on with another number of ranks as if nothing had been", function()
     good(arguments "undisturbed")
     local code, _, err = start(4, arguments "moved")

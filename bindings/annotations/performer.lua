@@ -1486,6 +1486,13 @@ function Ranks:share(value, from) end
 ---@return string
 function Ranks:share_bytes(bytes, from) end
 
+---The file `path` of rank `from` (0) becomes the file `to` of all others, which may be in
+---memory: of gigabytes only pieces are copied.
+---@param path? string
+---@param to? string
+---@param from? integer
+function Ranks:share_file(path, to, from) end
+
 ---Says that this rank has failed, at whatever the others are. Do all know, so that the ranks can
 ---close, and the message that all have.
 ---@param message string

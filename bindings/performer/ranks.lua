@@ -208,6 +208,12 @@ function Ranks:share_bytes(bytes, from)
   return core.comm_share(from or 0, self.rank == (from or 0) and bytes or nil)
 end
 
+--- The file `path` of rank `from` (0) becomes the file `to` of all others, piece by piece; `to` is
+--- written whole, and may be one in memory.
+function Ranks:share_file(path, to, from)
+  if self.size > 1 then core.comm_share_file(from or 0, path, to) end
+end
+
 --- Says that this rank has failed, at whatever verb the others are. Whether all know of a failure
 --- now, so that the ranks can close, and its message.
 function Ranks:settle(message) -- luacheck: ignore 212

@@ -20,9 +20,7 @@ end
 local function share_files(folder)
   local here = ranks.here()
   for _, name in ipairs(cli.need(ranks.once(pf.file.list, folder))) do
-    local bytes = here:first() and cli.need(pf.file.read(folder .. "/" .. name)) or nil
-    bytes = here:share_bytes(bytes)
-    if not here:first() then cli.need(pf.file.write(PLACE .. "/" .. name, bytes)) end
+    here:share_file(folder and folder .. "/" .. name, PLACE .. "/" .. name)
   end
 end
 
