@@ -129,9 +129,9 @@ static int spread_round(const pf_deal *d, pf_engine *e, float *const *array) {
     int n_out = 0, n_in = 0;
     float *mine = own->n ? spot_of(d, d->rank, array, &room) : NULL;
     if (own->n && !pf_deal_lies_whole(own)) copy_piece(d, d->rank, array, mine, true);
-    for (int r = 0; r < d->ranks; r++) {
+    for (int far = 1; far < d->ranks; far++) {
+        const int r = pf_comm_next(e->comm, far);
         const pf_deal_piece *p = &d->piece[r];
-        if (r == d->rank) continue;
         if (own->n) out[n_out++] = (pf_message){r, mine, (size_t)own->n * sizeof(float)};
         if (p->n)
             in[n_in++] = (pf_message){r, spot_of(d, r, array, &room), (size_t)p->n * sizeof(float)};

@@ -67,7 +67,7 @@ static int tell_counts(pf_engine *engine) {
     pf_comm *comm = engine->comm;
     pf_message out, in;
     for (int away = 1; away < comm->ranks; away++) { /* to the next ones, from those before */
-        const int to = (comm->rank + away) % comm->ranks;
+        const int to = pf_comm_next(comm, away);
         const int from = (comm->rank + comm->ranks - away) % comm->ranks;
         out = (pf_message){to, comm->beside.count[to].sent, sizeof comm->beside.count[0].sent};
         in = (pf_message){from, comm->beside.count[from].theirs, out.bytes};

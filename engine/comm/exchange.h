@@ -138,6 +138,12 @@ struct pf_comm {
 int pf_comm_room(pf_engine *engine, int n);
 int pf_comm_room_for(pf_engine *engine, int64_t numbers);
 
+/* The order in which a round that has messages to all goes from rank to rank, far from 1 on: each
+ * begins with the next one, so that no two begin with the same. */
+static inline int pf_comm_next(const pf_comm *comm, int far) {
+    return (comm->rank + far) % comm->ranks;
+}
+
 /* Sends and receives all of these and returns when they have gone and come; there is room for them,
  * and all ranks have agreed to come here. A failure breaks the talk. */
 int pf_comm_exchange(pf_engine *engine, pf_verb verb, const pf_message *out, int n_out,

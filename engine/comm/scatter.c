@@ -25,6 +25,7 @@ typedef struct {
 
 struct pf_scatter {
     pf_engine *engine; /* retained */
+    bool held;         /* the transport still has some of it, until the process ends */
     pf_summands parts;
     pf_deal *deal;
     const float *const *own;
@@ -81,10 +82,7 @@ int pf_scatter_open(pf_scatter **scatter, pf_engine *engine, const pf_leaves *le
     return status;
 }
 
-bool pf_scatter_holds(const pf_scatter *s) {
-    const pf_comm *comm = s ? s->engine->comm : NULL;
-    return comm && comm->held > 0;
-}
+bool pf_scatter_holds(const pf_scatter *s) { return s && s->held; }
 
 void pf_scatter_close(pf_scatter **scatter) {
     pf_scatter *s = *scatter;
@@ -151,8 +149,8 @@ static void take_off(pf_scatter *s, flight *f) {
         room += f->own.n;
     }
     pf_message *out = in + n_in;
-    for (int to = 0; to < parts->ranks; to++)
-        if (to != parts->rank) n_out += send_piece(s, to, &room, out + n_out);
+    for (int far = 1; far < parts->ranks; far++)
+        n_out += send_piece(s, pf_comm_next(comm, far), &room, out + n_out);
     pf_beside *beside = &comm->beside;
     f->round.verb = PF_VERB_SUM;
     f->round.at_once = true;
@@ -282,11 +280,13 @@ bool pf_scatter_waits(const pf_scatter *s) {
 void pf_scatter_drop(pf_scatter *s, int status) {
     pf_comm *comm = s->engine->comm;
     if (!s->begun) return;
+    s->held |= comm && comm->held > 0;
     if (pf_scatter_waits(s)) {
         comm->beside.spoiled = true;
         memset(comm->beside.round, 0, sizeof comm->beside.round);
         int held = s->n_flying > 0 ? comm->transport->cancel(comm->transport->self) : 0;
         if (held > 0) (void)pf_round_fail(s->engine, status);
+        s->held |= held > 0;
     }
     leave(s);
 }

@@ -166,9 +166,10 @@ static int trade(const pf_reduction *r, int64_t base) {
         in[n_in++] = (pf_message){part->rank, place, (size_t)own_length * sizeof(float)};
         part->x = place;
     }
-    for (int to = 0; to < p->ranks; to++) {
+    for (int far = 1; far < p->ranks; far++) {
+        const int to = pf_comm_next(p->engine->comm, far);
         int64_t first = piece_of(r, base, to, &length);
-        for (int i = 0; i < mine && to != p->rank; i++)
+        for (int i = 0; i < mine; i++)
             out[n_out++] = (pf_message){to, (void *)(uintptr_t)(r->own[i] + first),
                                         (size_t)length * sizeof(float)};
     }
@@ -182,8 +183,8 @@ static int spread_sums(const pf_reduction *r, int64_t base) {
     float *own = r->sum + piece_of(r, base, p->rank, &own_length);
     pf_message *out = r->list, *in = r->list + p->ranks;
     int n = 0;
-    for (int k = 0; k < p->ranks; k++) {
-        if (k == p->rank) continue;
+    for (int far = 1; far < p->ranks; far++) {
+        const int k = pf_comm_next(p->engine->comm, far);
         float *theirs = r->sum + piece_of(r, base, k, &length);
         out[n] = (pf_message){k, own, (size_t)own_length * sizeof(float)};
         in[n++] = (pf_message){k, theirs, (size_t)length * sizeof(float)};

@@ -40,6 +40,14 @@ static int deal_out(pf_deal **d, pf_engine *e, const summing *s) {
     return PF_OK;
 }
 
+/* To whom each rank has sent its first message of a sum. */
+static int first_to[RANKS_MOST];
+static int note_first(void *self, int to, int tag, const void *data, size_t bytes, int *ticket) {
+    int *first = &first_to[((ranks_end *)self)->rank];
+    if (*first < 0) *first = to;
+    return ranks_send(self, to, tag, data, bytes, ticket);
+}
+
 static int messages_so_far(const pf_engine *e) {
     const ranks_end *end = e->comm->transport->self;
     return end->sent;
@@ -55,6 +63,8 @@ static int sum_and_spread(pf_engine *e, summing *s, pf_deal *d, float **own) {
     if (status >= 0) status = pf_deal_ready(d, e);
     status = pf_comm_agree(e, status);
     s->sent[rank] = -messages_so_far(e);
+    first_to[rank] = -1;
+    e->comm->transport->send = note_first;
     if (status >= 0) status = pf_scatter_begin(sum, (const float *const *)own, own);
     if (status >= 0) status = pf_scatter_give(sum, &in);
     if (status >= 0) status = pf_scatter_end(sum);
@@ -103,6 +113,7 @@ static void check_sum(int lanes, int ranks, int owners) {
         if (w.status[r] < 0) fprintf(stderr, "  rank %d: %s\n", r, w.text[r]);
         CHECK(w.status[r] == PF_OK && s.wrong[r] == 0);
         CHECK(s.sent[r] == expected_messages(&s, ranks, r));
+        CHECK(first_to[r] == (r + 1 < owners ? r + 1 : 0)); /* not all to the same */
     }
     free(s.expected);
 }
