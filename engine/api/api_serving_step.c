@@ -13,10 +13,12 @@
 
 /* ---- what fails ---- */
 
-/* < 0: the engine can't go on, and not a sequence alone. Limits and the cancel flag stay. */
+/* < 0: the engine can't go on, and not a sequence alone. Limits and the cancel flag stay; threads
+ * that fail, with whatever code, do so whose work it was. */
 static int of_engine(const pf_serving *s, int status) {
     bool known = status == PF_ENOMEM || status == PF_ECANCEL || status == PF_ELIMIT;
-    return known ? status : pf_check_cancel(s->engine);
+    if (known || s->engine->refused != s->refused) return status;
+    return pf_check_cancel(s->engine);
 }
 
 /* The tree moves on: within a call of its own. */
@@ -256,6 +258,7 @@ int pf_serving_step(pf_serving *serving) {
     PF_OPEN(serving->engine);
     pf_serving *s = serving;
     s->n_made = 0;
+    s->refused = s->engine->refused;
     PF_TRY(pf_check_cancel(s->engine));
     PF_TRY(pf_heap_grow(s->heap, (void **)&s->made, &s->cap_made, s->n, sizeof *s->made));
     PF_TRY(pf_heap_grow(s->heap, (void **)&s->running, &s->cap_running, s->n, sizeof *s->running));

@@ -53,6 +53,7 @@ struct pf_serving {
     int64_t n_gathered, cap_gathered;
     pf_state *rows;
     pf_tensor *token; /* (n_gathered) i32 */
+    uint64_t refused; /* of the engine, when the step began */
     int64_t again;    /* passes that failed together and were made again one by one, so far */
 };
 

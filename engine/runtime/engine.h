@@ -75,6 +75,7 @@ struct pf_engine {
     struct pf_meter *limit;              /* the engine's own, or NULL */
     struct pf_progress *progress;        /* who is told, or NULL */
     int shield;                          /* > 0: what has begun must end, nothing stops it */
+    uint64_t refused;                    /* jobs that its threads, or the host's, have failed */
     const struct pf_op *ops[PF_MAX_OPS]; /* the op table: each floor adds its rows at open */
     int n_ops;
     /* Per-thread scratch, grown before a parallel region, kept until close. */

@@ -75,7 +75,9 @@ static int run_job(pf_engine *engine, task_job *job) {
         int64_t most = pf_min(engine->threads, pf_ceil_div(job->n, job->chunk));
         status = pf_hosted_run(&engine->workers, (int)most, take_tasks, job);
         /* All is done then, whatever the host says, and what must end goes on. */
-        return engine->shield > 0 ? PF_OK : status;
+        if (engine->shield > 0) return PF_OK;
+        engine->refused += status < 0;
+        return status;
     }
 #pragma omp parallel num_threads(1)
     {
@@ -85,6 +87,7 @@ static int run_job(pf_engine *engine, task_job *job) {
         else
             status = pf_pool_run(engine->pool, take_tasks, job);
     }
+    engine->refused += status < 0;
     return status;
 }
 

@@ -1,7 +1,7 @@
 /*
  * hosted_test.c - the engine's work on threads of the host's: the same bits as on its own, for any
  * number of threads and whatever the host does with the job (none of it, all on one thread, more
- * than was asked for, a parallel region of OpenMP's); its threads are left as they were; a failure
+ * than was asked for, late on threads that come and go, a parallel region of OpenMP's); its threads are left as they were; a failure
  * of its own comes out of the call. And the engine's own threads: their names, their stack.
  * In LIVING_IN_A_HOST.md: [threads.9], [threads.10].
  */
@@ -114,6 +114,34 @@ static int run_on_openmp(void *context, int n, void (*work)(void *), void *argum
     return PF_OK;
 }
 
+/* Threads that come for a call and go: late, in no order, every third of them does not start. */
+typedef struct {
+    void (*work)(void *);
+    void *argument;
+    unsigned late; /* microseconds */
+} late_call;
+
+static void *late_thread(void *context) {
+    const late_call *c = context;
+    usleep(c->late);
+    c->work(c->argument);
+    return NULL;
+}
+
+static int run_late(void *context, int n, void (*work)(void *), void *argument) {
+    int *calls = context, begun = 0;
+    pthread_t thread[MOST];
+    late_call call[MOST];
+    for (int i = 0; i < n && i < MOST; i++) {
+        call[begun] = (late_call){work, argument, (unsigned)(++*calls * 7919 % 200)};
+        if (*calls % 3 == 0) continue;
+        if (pthread_create(&thread[begun], NULL, late_thread, &call[begun]) == 0) begun++;
+    }
+    if (*calls % 2) work(argument);
+    while (begun > 0) pthread_join(thread[--begun], NULL);
+    return PF_OK;
+}
+
 static int run_badly(void *context, int n, void (*work)(void *), void *argument) {
     (void)context, (void)n;
     work(argument);
@@ -168,8 +196,8 @@ static void test_bits(const float *want) {
         host_pool_close(&p);
         CHECK(p.jobs > 10 && p.strange == 0);
     }
-    int (*const odd[])(void *, int, void (*)(void *), void *) = {run_nothing, run_here,
-                                                                 run_too_often, run_on_openmp};
+    int (*const odd[])(void *, int, void (*)(void *),
+                       void *) = {run_nothing, run_here, run_too_often, run_late, run_on_openmp};
     /* The last is not for the thread sanitizer, to whom OpenMP's barriers are unknown. */
     for (int i = 0; i < PF_COUNT(odd) - THREADS_WATCHED; i++) {
         int calls = 0, before = omp_get_max_threads();
