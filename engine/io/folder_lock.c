@@ -1,35 +1,32 @@
 /*
  * folder_lock.c - see folder_lock.h. A lock belongs to the handle that took it, so that
  * an engine's own saves would meet the lock that it holds: what is held stands in a list of the
- * process, by the numbers of the folder, since a folder has many paths.
+ * engine's, by the numbers of the folder, since a folder has many paths.
  */
 #include "folder_lock.h"
 
 #include <errno.h>
-#include <pthread.h>
 
 #include "file.h"
 
 typedef struct held_run {
     struct held_run *next;
-    const pf_heap *heap; /* of the engine that holds it: the same until the engine has closed */
     uint64_t volume, number;
     pf_file_access io; /* that opened it: the engine may have another by now */
     pf_file file;
 } held_run;
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static held_run *all;
+/* What the engine keeps in its slot. */
+typedef struct {
+    held_run *first;
+} held_runs;
 
 /* Does this engine hold the folder that `info` is of? */
 static bool is_held(const pf_engine *engine, const pf_file_info *info) {
-    bool found = false;
-    pthread_mutex_lock(&mutex);
-    for (const held_run *h = all; h && !found; h = h->next) {
-        found = h->heap == engine->heap && h->volume == info->volume && h->number == info->number;
-    }
-    pthread_mutex_unlock(&mutex);
-    return found;
+    const held_runs *held = engine->own[PF_OWN_RUNS].thing;
+    for (const held_run *h = held ? held->first : NULL; h; h = h->next)
+        if (h->volume == info->volume && h->number == info->number) return true;
+    return false;
 }
 
 static int open_run(pf_file *file, pf_engine *engine, pf_file_info *info, const char *run) {
@@ -64,35 +61,34 @@ void pf_folder_lock_drop(pf_folder_lock *l) { pf_disk_close(&l->file); }
 
 /* ---- for long ---- */
 
-static void let_go(pf_engine *engine, void *marker) {
-    (void)marker;
-    pthread_mutex_lock(&mutex);
-    for (held_run **at = &all; *at;) {
-        held_run *h = *at;
-        if (h->heap != engine->heap) {
-            at = &h->next;
-            continue;
-        }
-        *at = h->next;
+static void let_go(pf_engine *engine, void *runs) {
+    held_runs *held = runs;
+    for (held_run *h; (h = held->first) != NULL;) {
+        held->first = h->next;
         pf_disk_close(&h->file);
         pf_heap_free(engine->heap, h, sizeof *h);
     }
-    pthread_mutex_unlock(&mutex);
+    pf_heap_free(engine->heap, held, sizeof *held);
+}
+
+static held_runs *runs_of(pf_engine *engine) {
+    if (!engine->own[PF_OWN_RUNS].thing) {
+        held_runs *held = pf_heap_zalloc(engine->heap, sizeof *held);
+        if (held) pf_engine_own(engine, PF_OWN_RUNS, held, let_go);
+    }
+    return engine->own[PF_OWN_RUNS].thing;
 }
 
 static int remember(pf_engine *engine, const pf_file *file, const pf_file_info *info) {
-    held_run *h = pf_heap_alloc(engine->heap, sizeof *h);
+    held_runs *held = runs_of(engine);
+    held_run *h = held ? pf_heap_alloc(engine->heap, sizeof *h) : NULL;
     if (!h) return PF_ENOMEM;
-    *h = (held_run){.heap = engine->heap,
+    *h = (held_run){.next = held->first,
                     .volume = info->volume,
                     .number = info->number,
                     .io = *file->io,
                     .file = {&h->io, file->handle}};
-    pthread_mutex_lock(&mutex);
-    h->next = all;
-    all = h;
-    pthread_mutex_unlock(&mutex);
-    if (!engine->own[PF_OWN_RUNS].thing) pf_engine_own(engine, PF_OWN_RUNS, &all, let_go);
+    held->first = h;
     return PF_OK;
 }
 
