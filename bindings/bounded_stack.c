@@ -3,10 +3,12 @@
 
 enum { SPARE = 5, WIDE = (BOUNDED_STACK / 2 + SPARE) * WIDE_VALUE };
 
-static bool is_doubled(size_t old, size_t bytes) { return bytes + SPARE * WIDE_VALUE == 2 * old; }
+static bool is_doubled(size_t old, size_t bytes) {
+    return bytes + (size_t)SPARE * WIDE_VALUE == 2 * old;
+}
 
 bool wide_stack(const wide_blocks *wide, const void *block, size_t old, size_t bytes) {
-    if (bytes <= (BOUNDED_STACK + SPARE) * WIDE_VALUE) return false;
+    if (bytes <= (size_t)(BOUNDED_STACK + SPARE) * WIDE_VALUE) return false;
     if (block) return is_doubled(old, bytes);
     for (int i = 0; i < wide->n; i++)
         if (is_doubled(wide->at[i].bytes, bytes)) return true;

@@ -21,7 +21,7 @@ typedef edit_completion (*edit_complete)(void *context, const char *line, size_t
                                          size_t cursor);
 
 /* NULL: this terminal can't, or no memory. */
-line_edit *edit_open(edit_complete complete, void *context);
+line_edit *edit_open(edit_complete on_tab, void *context);
 void edit_close(line_edit *edit);
 
 /* A line without its end, which stays until the next call. NULL: `why` is what came instead, and

@@ -132,7 +132,8 @@ static void set_end(lua_State *L, const char *where, int64_t id, int end) {
 
 /* What the last step made, copied to a block of Lua's. */
 static const pf_served *copy_made(lua_State *L, size_t *n) {
-    const pf_served *made = pf_serving_made(check_serving(L, "step"), n);
+    pf_serving_made(check_serving(L, "step"), n);
+    const pf_served *made;
     const size_t bytes = *n * sizeof *made;
     pf_served *copy = lua_newuserdatauv(L, bytes + 1, 0);
     made = pf_serving_made(check_serving(L, "step"), n);

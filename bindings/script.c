@@ -171,7 +171,7 @@ enum { OPENING = 900000 };
 
 static int tell_bytes(int status, const pf_script_options *options) {
     const size_t bytes = options->limits ? options->limits->bytes : 0;
-    if (status != PF_ENOMEM || bytes == 0 || bytes > 2 * OPENING) return status;
+    if (status != PF_ENOMEM || bytes == 0 || bytes > (size_t)2 * OPENING) return status;
     return lpf_script_refuse(
         status,
         "pf_script_open: limits.bytes is %zu, and opening a script takes about "

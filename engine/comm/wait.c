@@ -4,7 +4,7 @@
  * from then on sleeps between two looks, 50 microseconds at first and a millisecond after a tenth
  * of a second.
  */
-#define _POSIX_C_SOURCE 200809L
+#define _POSIX_C_SOURCE 200809L /* NOLINT(bugprone-reserved-identifier): the C library asks it */
 #include <sched.h>
 #include <time.h>
 

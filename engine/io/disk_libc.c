@@ -169,8 +169,9 @@ static int64_t libc_read_link(void *context, const char *path, char *out, size_t
 
 static int libc_list(void *context, const char *path, pf_entry_fn each, void *to) {
     DIR *dir = opendir(path);
-    int result = dir ? 0 : failed();
+    int result = 0;
     (void)context;
+    if (!dir) return failed();
     while (result >= 0) {
         errno = 0;
         const struct dirent *entry = readdir(dir);
@@ -181,7 +182,7 @@ static int libc_list(void *context, const char *path, pf_entry_fn each, void *to
         bool dots = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
         if (!dots) result = each(to, entry->d_name);
     }
-    if (dir) closedir(dir);
+    closedir(dir);
     return result;
 }
 

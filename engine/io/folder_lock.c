@@ -47,7 +47,7 @@ static int lock(const pf_file *file, const char *run) {
 }
 
 int pf_folder_lock_take(pf_folder_lock *l, pf_engine *engine, const char *run) {
-    pf_file_info info;
+    pf_file_info info = {0};
     *l = (pf_folder_lock){0};
     PF_TRY(open_run(&l->file, engine, &info, run));
     bool held = is_held(engine, &info);
@@ -93,7 +93,7 @@ static int remember(pf_engine *engine, const pf_file *file, const pf_file_info *
 }
 
 int pf_folder_hold(pf_engine *engine, const char *run) {
-    pf_file_info info;
+    pf_file_info info = {0};
     pf_file file;
     PF_TRY(pf_dir_make(engine, run));
     PF_TRY(open_run(&file, engine, &info, run));

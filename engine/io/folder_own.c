@@ -44,7 +44,7 @@ int pf_run_name(char name[PF_HASH_TEXT], pf_engine *engine, const char *run) {
         PF_TRY(pf_step_path(&folder, engine, run, latest));
         bool told = pf_manifest_read(&m, engine, folder) >= 0 && m.run[0];
         pf_path_free(folder);
-        if (told) return strcpy(name, m.run), PF_OK;
+        if (told) return memcpy(name, m.run, sizeof m.run), PF_OK;
     }
     new_name(name, run);
     return PF_OK;

@@ -64,7 +64,7 @@ static const other_kind COUNTED[] = {
 };
 
 static bool is_kind(const other_kind *kind, const uint8_t *bytes, size_t n) {
-    return n >= (size_t)(kind->at + kind->n) &&
+    return n >= (size_t)kind->at + (size_t)kind->n &&
            memcmp(bytes + kind->at, kind->bytes, (size_t)kind->n) == 0;
 }
 

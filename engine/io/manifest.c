@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,8 +50,8 @@ int pf_manifest_add(pf_manifest *m, const char *name, int64_t size, const char *
         return pf_fail(PF_EFORMAT, "%s: not an entry of a checkpoint's manifest: '%.64s'",
                        PF_MANIFEST_FILE, name ? name : "");
     }
-    strcpy(m->file[m->n].name, name); /* both fit: checked above */
-    strcpy(m->file[m->n].hash, hash);
+    snprintf(m->file[m->n].name, sizeof m->file->name, "%s", name); /* both fit: checked above */
+    snprintf(m->file[m->n].hash, sizeof m->file->hash, "%s", hash);
     m->file[m->n].size = size;
     m->n++;
     return PF_OK;
@@ -118,7 +119,7 @@ static int read_origin(pf_manifest *m, const pf_config *doc, const char *folder)
     errno = 0;
     if (step && *step >= '0' && *step <= '9') m->step = strtoull(step, &end, 10);
     if (!good_hash(run) || !end || *end || errno) return damaged(folder, "no run and step");
-    strcpy(m->run, run); /* it fits: checked above */
+    snprintf(m->run, sizeof m->run, "%s", run); /* it fits: checked above */
     return PF_OK;
 }
 

@@ -18,7 +18,7 @@ typedef struct pf_npy {
 } pf_npy;
 
 /* The dictionary of a header, n bytes with a 0 behind them. */
-int pf_npy_read_header(pf_npy *npy, const char *text, size_t n);
+int pf_npy_read_header(pf_npy *npy, const char *header, size_t n);
 /* A whole header, magic and all, of a tensor as it lies: *bytes of `out`, which has room for 512.
  */
 int pf_npy_write_header(const pf_byte_type *type, int rank, const int64_t *shape, char *out,

@@ -88,7 +88,7 @@ static int read_entry_into(pf_engine *engine, pf_safetensors *s, const pf_st_ent
     PF_TRY(pf_tensor_check_writable(to, "load"));
     pf_tensor_touch(to, "a load");
     if (!entry->dtype.from) return read_plain(engine, s, entry, out);
-    size_t bytes = CONVERTED * 8;
+    size_t bytes = (size_t)CONVERTED * 8;
     void *raw = pf_heap_alloc(engine->heap, bytes);
     if (!raw) return PF_ENOMEM;
     int status = read_converted(engine, s, entry, raw, out);

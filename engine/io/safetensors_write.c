@@ -57,9 +57,9 @@ static int put_entry(pf_text *text, const pf_named *named, int64_t *offset) {
     for (int i = 0; i < t->rank; i++) {
         pf_text_print(text, "%s%lld", i ? "," : "", (long long)t->shape[i]);
     }
-    pf_text_print(text, "],\"data_offsets\":[%lld,%lld]}", (long long)*offset,
-                  (long long)(*offset + bytes));
+    pf_text_print(text, "],\"data_offsets\":[%lld,", (long long)*offset);
     *offset += bytes;
+    pf_text_print(text, "%lld]}", (long long)*offset);
     return PF_OK;
 }
 

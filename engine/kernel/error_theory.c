@@ -106,10 +106,10 @@ static double block_excess(const pf_kernel_spec *k, double mean, double s, int64
 
 /* The same over all blocks. */
 static double coupled_excess(const pf_kernel_spec *k, double mean, double s) {
-    int64_t d = k->head_dim;
+    const int64_t d = k->head_dim;
     if (k->rows == PF_ROWS_IID || k->rows == PF_ROWS_GIVEN) return 0;
-    return (double)(k->features / d) * block_excess(k, mean, s, d) +
-           block_excess(k, mean, s, k->features % d);
+    const int64_t whole = k->features / d;
+    return (double)whole * block_excess(k, mean, s, d) + block_excess(k, mean, s, k->features % d);
 }
 
 /* Where e^s is this large, what the coupling takes off (less than d / m) is nothing beside it,

@@ -178,7 +178,7 @@ static void sum_task(void *context, int64_t slice, void *scratch) {
             phi[a] = c->weight[j] * (double)f[a];
             z[a] += phi[a];
         }
-        for (int64_t i = 0; i < dv; i++) {
+        for (int64_t i = 0; v && i < dv; i++) {
             double value = (double)v[i], *s = z + (1 + i) * r;
             for (int64_t a = 0; a < until - from; a++) s[a] += phi[a] * value;
         }

@@ -194,7 +194,8 @@ static void chances_task(void *context, int64_t task, void *scratch) {
     pf_encoded queries, keys;
     pf_encoded_open(&queries, &q->encoding, 0, false, &scratch);
     pf_encoded_open(&keys, &q->encoding, 0, false, &scratch);
-    double *score = pf_carve(&scratch, PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(double));
+    double *score =
+        pf_carve(&scratch, (size_t)PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(double));
     pf_encoded_fill(&queries, PF_SIDE_QUERY, q->queries, d, NULL, first, n);
     for (int64_t j0 = 0; j0 < c->k && goes_on(c); j0 += PF_ENCODED_BLOCK) {
         int64_t count = pf_min(PF_ENCODED_BLOCK, c->k - j0);
@@ -231,7 +232,7 @@ static int run_chances(chances *c, question *q, pf_items *s, pf_engine *engine,
     if (status >= 0) status = charge_pairs(c, engine);
     if (status >= 0) {
         size_t scratch = 2 * pf_encoded_bytes(&q->encoding, false) +
-                         PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(double);
+                         (size_t)PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(double);
         status = pf_parallel(engine, pf_ceil_div(q->n, PF_ENCODED_BLOCK), scratch, chances_task, c);
         if (status >= 0) status = pf_stopped_fail(engine, atomic_load(&c->stopped));
     }

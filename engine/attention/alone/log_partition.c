@@ -121,7 +121,7 @@ static int make_gradient(pf_call *c, int input, pf_tensor **t, float **data) {
 static int partition_backward(pf_call *c) {
     pf_partition_back op = {.need_q = c->need[Q], .need_k = c->need[K]};
     pf_partition *p = &op.p;
-    pf_tensor *g, *dq, *dk;
+    pf_tensor *g, *dq = NULL, *dk = NULL;
     PF_TRY(fill(p, c));
     PF_TRY(pf_call_compact(c, c->dout[0], &g));
     op.g = pf_f32(g);

@@ -55,7 +55,7 @@ static void exact_block(const pf_partition *p, int64_t task, int64_t first, pf_e
 
 static size_t exact_bytes(const pf_partition *p) {
     return 2 * pf_encoded_bytes(&p->encoding, false) +
-           PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(float);
+           (size_t)PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(float);
 }
 
 /* Task: one head of one item, its chosen queries block by block. */
@@ -64,7 +64,7 @@ static void exact_task(void *context, int64_t task, void *scratch) {
     pf_encoded q, k;
     pf_encoded_open(&q, &p->encoding, task % p->H, false, &scratch);
     pf_encoded_open(&k, &p->encoding, task % p->H, false, &scratch);
-    float *a = pf_carve(&scratch, PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(float));
+    float *a = pf_carve(&scratch, (size_t)PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(float));
     for (int64_t first = 0; first < p->n; first += PF_ENCODED_BLOCK) {
         exact_block(p, task, first, &q, &k, a);
     }
@@ -112,7 +112,7 @@ static void exact_backward_task(void *context, int64_t task, void *scratch) {
     pf_encoded q, k;
     pf_encoded_open(&q, e, head, true, &scratch);
     pf_encoded_open(&k, e, head, true, &scratch);
-    float *a = pf_carve(&scratch, PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(float));
+    float *a = pf_carve(&scratch, (size_t)PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(float));
     for (int64_t i0 = 0; i0 < p->n; i0 += PF_ENCODED_BLOCK) {
         int64_t n = pf_min(PF_ENCODED_BLOCK, p->n - i0);
         pf_encoded_load(&q, pf_heads_row(&p->q, item, head, 0), p->q.row, NULL, i0, n);
@@ -130,7 +130,7 @@ static void exact_backward_task(void *context, int64_t task, void *scratch) {
 
 static size_t exact_back_bytes(const pf_partition_back *op) {
     return 2 * pf_encoded_bytes(&op->p.encoding, true) +
-           PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(float);
+           (size_t)PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(float);
 }
 
 /* ---- the row ---- */

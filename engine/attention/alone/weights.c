@@ -47,7 +47,7 @@ static void open_work(weights_work *w, const weights_op *op, int64_t head, void 
     *w = (weights_work){.op = op, .item = head / op->p.H, .head = head % op->p.H, .at = head};
     pf_encoded_open(&w->q, &op->p.encoding, w->head, false, &scratch);
     pf_encoded_open(&w->k, &op->p.encoding, w->head, false, &scratch);
-    w->a = pf_carve(&scratch, PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(float));
+    w->a = pf_carve(&scratch, (size_t)PF_ENCODED_BLOCK * PF_ENCODED_BLOCK * sizeof(float));
     w->entropy = pf_carve(&scratch, PF_ENCODED_BLOCK * sizeof(double));
 }
 

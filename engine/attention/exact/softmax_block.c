@@ -19,8 +19,8 @@ static void carve_all(pf_tile *t, const pf_softmax *op, void **scratch) {
     t->q = carve(scratch, PF_TILE * op->d);
     t->k = carve(scratch, PF_TILE * op->d);
     t->v = carve(scratch, PF_TILE * op->dv);
-    t->p = carve(scratch, PF_TILE * PF_TILE);
-    t->dp = carve(scratch, PF_TILE * PF_TILE);
+    t->p = carve(scratch, (int64_t)PF_TILE * PF_TILE);
+    t->dp = carve(scratch, (int64_t)PF_TILE * PF_TILE);
     t->o = carve(scratch, PF_TILE * op->dv);
     t->part = carve(scratch, PF_TILE * op->dv);
     t->dk = carve(scratch, PF_TILE * op->d);
@@ -308,7 +308,7 @@ void pf_tile_join_sum(pf_tile *t, const float *o, const float *lse) {
  * seen adds 0: it is left out, and the bits are those of the whole row. */
 static void weigh(pf_tile *t, int64_t i) {
     float *p = t->p + i * PF_TILE;
-    int64_t n = t->keys.n, from = t->from[i] / STRIPE * STRIPE;
+    int64_t n = t->keys.n, from = (int64_t)(t->from[i] / STRIPE) * STRIPE;
     int64_t to = pf_max(from, pf_round_up(t->to[i], STRIPE));
     for (int64_t j = n; j < to; j++) p[j] = -INFINITY;
     t->tile_lse[i] = t->kern->softmax(to - from, p + from, p + from);

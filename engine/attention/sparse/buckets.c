@@ -101,7 +101,7 @@ static void choose(const buckets_op *op, work *w, const float *table, int64_t fr
 
 static size_t work_bytes(const buckets_op *op) {
     size_t panel = op->kern->block_gemm ? (size_t)pf_panel_floats(BLOCK, op->d) : 0;
-    return sizeof(work) + PF_ALIGN + (BLOCK * BLOCK + panel) * sizeof(float);
+    return sizeof(work) + PF_ALIGN + ((size_t)BLOCK * BLOCK + panel) * sizeof(float);
 }
 
 /* Task: a block of one head's positions, in all rounds. */
@@ -111,7 +111,7 @@ static void buckets_task(void *context, int64_t task, void *scratch) {
     int64_t item = pair / op->H, head = pair % op->H, size = op->d * op->columns;
     work *w = pf_carve(&scratch, sizeof *w);
     w->u = scratch;
-    w->panel = w->u + BLOCK * BLOCK;
+    w->panel = w->u + (size_t)BLOCK * BLOCK;
     w->rows = pf_heads_row(&op->x, item, head, at);
     w->n = pf_min(BLOCK, op->L - at), w->ld = op->x.row;
     for (int64_t t = 0; t < op->rounds; t++) {

@@ -49,19 +49,19 @@ void pf_pattern_kind_flops(const pf_attention *a, const pf_attention_shape *shap
 #define PATTERN_KIND(kind, text, kept, prefill_of, merge_of, part_of, why, why_of)                 \
     const pf_attention_kind pf_kind_##kind = {                                                     \
         .name = #kind,                                                                             \
-        .doc = text,                                                                               \
+        .doc = (text),                                                                             \
         .takes = PF_TAKES_ALL,                                                                     \
         .drops = true,                                                                             \
         .rule = &pf_pattern_rule_##kind,                                                           \
         .call = pf_pattern_kind_call,                                                              \
-        .state = &kept,                                                                            \
+        .state = &(kept),                                                                          \
         .open = pf_pattern_open,                                                                   \
         .widths = pf_pattern_widths,                                                               \
-        .prefill = prefill_of,                                                                     \
-        .merge = merge_of,                                                                         \
-        .part = part_of,                                                                           \
-        .no_part = why,                                                                            \
-        .no_part_of = why_of,                                                                      \
+        .prefill = (prefill_of),                                                                   \
+        .merge = (merge_of),                                                                       \
+        .part = (part_of),                                                                         \
+        .no_part = (why),                                                                          \
+        .no_part_of = (why_of),                                                                    \
         .flops = pf_pattern_kind_flops,                                                            \
     }
 /* Of rules that list keys anywhere before a query. */
