@@ -141,7 +141,7 @@ int pf_npy_write_header(const pf_byte_type *type, int rank, const int64_t *shape
     for (int d = 0; d < rank; d++)
         n += (size_t)snprintf(sizes + n, sizeof sizes - n, "%s%lld", d ? ", " : "",
                               (long long)shape[d]);
-    memcpy(out, "\x93NUMPY\1\0", 8);
+    memcpy(out, "\x93NUMPY\1\0", 8); /* NOLINT(bugprone-not-null-terminated-result): no text */
     n = 10 + (size_t)snprintf(out + 10, 480,
                               "{'descr': '%c%c%zu', 'fortran_order': False, 'shape': (%s%s), }",
                               type->bytes == 1 ? '|' : '<', type->name[0], type->bytes, sizes,

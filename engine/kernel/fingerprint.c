@@ -47,7 +47,7 @@ static int own_fingerprint(pf_tensor **t, pf_engine *e, const pf_kernel *kernel,
         pf_encoder encoder;
         pf_encoder_open(&encoder, &n, h, 1, PF_ENCODE_ONE, NULL, &own);
         probe_head(&encoder, x, f, to);
-        to[4 * PROBES] = decay ? pf_f32(decay)[h] : 0;
+        to[shape[1] - 1] = decay ? pf_f32(decay)[h] : 0;
     }
     pf_heap_free(e->heap, scratch, bytes);
     return status;
@@ -77,7 +77,7 @@ static int host_features(pf_tensor **phi, pf_engine *e, const pf_kernel *kernel,
 
 /* (heads, 2 HOST_PROBES): the sums of the queries' features, then of the keys'. */
 static int host_fingerprint(pf_tensor **t, pf_engine *e, const pf_kernel *kernel, int64_t heads) {
-    int64_t shape[2] = {heads, 2 * HOST_PROBES};
+    int64_t shape[2] = {heads, (int64_t)2 * HOST_PROBES};
     PF_TRY(pf_tensor_make_lasting(t, e->heap, PF_F32, 2, shape));
     for (int side = 0; side < 2; side++) {
         pf_tensor *phi = NULL;
@@ -91,7 +91,7 @@ static int host_fingerprint(pf_tensor **t, pf_engine *e, const pf_kernel *kernel
             const float *row = pf_f32(phi) + i * r;
             double sum = 0;
             for (int64_t a = 0; a < r; a++) sum += cos((double)(a + 1)) * (double)row[a];
-            int64_t at = i / HOST_PROBES * shape[1] + side * HOST_PROBES + i % HOST_PROBES;
+            int64_t at = i / HOST_PROBES * shape[1] + (int64_t)side * HOST_PROBES + i % HOST_PROBES;
             pf_f32(*t)[at] = (float)sum;
         }
         pf_tensor_release(&phi);

@@ -73,10 +73,10 @@ const pf_option_info pf_kernel_option_table[] = {
 #define PF_NUMBER(title, value, least, most, text)                                                 \
     {.name = #title,                                                                               \
      .kind = PF_OPT_NUMBER,                                                                        \
-     .number = value,                                                                              \
-     .low = least,                                                                                 \
-     .high = most,                                                                                 \
-     .doc = text},
+     .number = (value),                                                                            \
+     .low = (least),                                                                               \
+     .high = (most),                                                                               \
+     .doc = (text)},
 #include "numbers.def"
 #undef PF_NUMBER
     {.name = "rows",

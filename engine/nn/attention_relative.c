@@ -64,7 +64,7 @@ int pf_relative_derive(pf_module *m) {
     shape[0] = pf_window_distances(&self->attention);
     PF_TRY(pf_tensor_make_lasting(&waves, m->heap, PF_F32, 2, shape));
     for (int64_t c = 0; c < shape[1]; c++) {
-        double frequency = pow(10000, -(double)(c / 2 * 2) / (double)shape[1]);
+        double frequency = pow(10000, -(double)(c - c % 2) / (double)shape[1]);
         for (int64_t D = 0; D < shape[0]; D++) {
             double angle = (double)D * frequency;
             pf_f32(waves)[D * shape[1] + c] = (float)(c % 2 ? cos(angle) : sin(angle));

@@ -24,7 +24,7 @@ static const pf_option_info regressor_options[] = {
      .low = 1,
      .high = 1 << 24,
      .doc = "how many numbers are estimated"},
-#include "options_head.def"
+#include "options_head.def" /* NOLINT(readability-duplicate-include): the same rows again */
 };
 
 enum { TRUNK }; /* child */
@@ -61,7 +61,7 @@ static int make_pool(pf_module *m, pf_engine *e, head_self *self) {
 
 static int head_build(pf_module *m, pf_engine *e) {
     head_self *self = m->self;
-    int64_t hidden = pf_option_int(m, "hidden"), last = hidden > 0 ? hidden : 0;
+    const int64_t hidden = pf_option_int(m, "hidden");
     bool bias = pf_option_int(m, "bias") != 0;
     self->dropout = pf_option_number(m, "dropout");
     self->pool = self->hidden = -1;
@@ -74,7 +74,7 @@ static int head_build(pf_module *m, pf_engine *e) {
         PF_TRY(pf_module_inner(m, e, "hidden", "linear", o));
     }
     self->output = m->n_child;
-    last = hidden > 0 ? hidden : self->dim;
+    const int64_t last = hidden > 0 ? hidden : self->dim;
     pf_config *o = pf_linear_options(m, last, pf_option_int(m, m->type->width), bias, 1);
     return pf_module_inner(m, e, "output", "linear", o);
 }

@@ -71,7 +71,7 @@ static int64_t coordinate(const positions_self *self, int a, int64_t at) {
 static void wave_share(const positions_self *self, int a, int64_t c, int64_t width, int64_t first,
                        int64_t n, float *rows) {
     for (int64_t i = 0; i < width; i++) {
-        double frequency = pow(10000, -(double)(i / 2 * 2) / (double)width);
+        double frequency = pow(10000, -(double)(i - i % 2) / (double)width);
         for (int64_t t = 0; t < n; t++) {
             double angle = (double)coordinate(self, a, first + t) * frequency;
             rows[t * self->dim + c + i] = (float)(self->scale * (i % 2 ? cos(angle) : sin(angle)));

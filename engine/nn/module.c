@@ -285,7 +285,8 @@ char *pf_heap_joined(pf_heap *heap, const char *prefix, const char *name) {
     if (!text) return NULL;
     memcpy(text, prefix, a);
     if (dot) text[a] = '.';
-    memcpy(text + a + dot, name, b + 1);
+    memcpy(text + a + dot, name, b);
+    text[a + dot + b] = 0;
     return text;
 }
 
