@@ -27,9 +27,10 @@ typedef struct {
 } owner;
 
 int pf_path(char **path, const pf_engine *engine, const char *format, ...) {
+    char first[256]; /* longer ones are printed twice */
     va_list args;
     va_start(args, format);
-    int length = pf_vprint(NULL, 0, format, args);
+    int length = pf_vprint(first, sizeof first, format, args);
     va_end(args);
     size_t bytes = sizeof(owner) + (size_t)pf_max(length, 0) + 1;
     owner *o = pf_heap_alloc(engine->heap, bytes);
@@ -37,6 +38,7 @@ int pf_path(char **path, const pf_engine *engine, const char *format, ...) {
     if (!o) return pf_fail(PF_ENOMEM, "path: out of memory");
     *o = (owner){engine->heap, bytes};
     *path = (char *)(o + 1);
+    if (length >= 0 && length < (int)sizeof first) return memcpy(*path, first, length + 1), PF_OK;
     va_start(args, format);
     pf_vprint(*path, bytes - sizeof *o, format, args);
     va_end(args);

@@ -148,9 +148,25 @@ static void test_beyond(void) {
     }
 }
 
+/* Whole, however long. */
+static void test_paths(void) {
+    char text[600], wanted[608];
+    memset(text, 'a', sizeof text);
+    for (int n = 240; n < (int)sizeof text; n += n < 270 ? 1 : 57) {
+        char *path = NULL;
+        text[n] = 0;
+        snprintf(wanted, sizeof wanted, "%s/b-%d", text, n);
+        CHECK_OK(pf_path(&path, engine, "%s/b-%d", text, n));
+        CHECK(path && !strcmp(path, wanted));
+        pf_path_free(path);
+        text[n] = 'a';
+    }
+}
+
 int main(void) {
     folder_open();
     test_syncs();
+    test_paths();
     test_marks();
     test_links();
     test_beyond();
