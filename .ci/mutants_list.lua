@@ -173,10 +173,8 @@ change("messages that nobody waits for stay", "engine/comm/drain.c",
   "c->awaited[i] < c->theirs[i]", "false", "overlap_test ranks_spec")
 change("a step is given up without a word", "engine/comm/scatter.c",
   "comm->beside.spoiled = true;", "comm->beside.spoiled = false;", "overlap_test")
-change("an entry is folded twice", "engine/train/lane_nodes.c",
-  "if (!pf_lanes_has(o, i)) status = add(o, e, i);", "status = add(o, e, i);", "overlap_test")
 change("all blocks that are left go to one rank", "engine/train/shard.c",
-  "load[r] < load[least])) least = r;", "false)) least = r;", "shard_test")
+  "load[r] < load[least])) least = r;", "false)) least = r;", "rank_memory_test")
 
 -- ---- train ----
 

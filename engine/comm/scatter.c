@@ -270,7 +270,9 @@ int pf_scatter_end(pf_scatter *s) {
     if (!pf_scatter_goes_on(s)) return pf_fail(PF_ESTATE, "sum over ranks: a vote has ended it");
     int status = pf_round_wait(s->engine, turn, s);
     leave(s);
-    return status < 0 ? pf_round_fail(s->engine, status) : PF_OK;
+    if (status < 0) (void)pf_round_fail(s->engine, status);
+    s->held = s->engine->comm->held > 0;
+    return status < 0 ? status : PF_OK;
 }
 
 bool pf_scatter_waits(const pf_scatter *s) {

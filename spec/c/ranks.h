@@ -31,6 +31,7 @@ typedef struct ranks_letter {
 typedef struct {
     bool used, receives, came;
     int from, tag, bad;
+    long order; /* in which they were posted */
     void *data;
     size_t bytes;
 } ranks_ticket;
@@ -41,6 +42,7 @@ typedef struct {
     pf_transport transport;
     ranks_ticket ticket[RANKS_TICKETS];
     int rank, next, sent;
+    long posted;
     pthread_t thread;
 } ranks_end;
 
@@ -82,10 +84,22 @@ static int ranks_take_ticket(ranks_end *end, ranks_ticket ticket) {
         int at = (end->next + i) % RANKS_TICKETS;
         if (end->ticket[at].used) continue;
         end->ticket[at] = ticket;
+        end->ticket[at].order = end->posted++;
         end->next = at + 1;
         return at;
     }
     return -1;
+}
+
+/* Is another awaited by the same pair and tag, and has been for longer? */
+static bool ranks_is_behind(const ranks_end *end, const ranks_ticket *t) {
+    for (int i = 0; i < RANKS_TICKETS; i++) {
+        const ranks_ticket *o = &end->ticket[i];
+        if (o->used && o->receives && !o->came && o->from == t->from && o->tag == t->tag &&
+            o->order < t->order)
+            return true;
+    }
+    return false;
 }
 
 /* The first letter of the pair with this tag, once it is due, goes to where it is awaited. Under
@@ -95,7 +109,7 @@ static void ranks_deliver(ranks_end *end, ranks_ticket *t) {
     ranks_letter **at = &end->world->post[t->from][end->rank];
     while (*at && (*at)->tag != t->tag) at = &(*at)->next;
     ranks_letter *letter = *at;
-    if (!letter || letter->due > pf_clock()) return;
+    if (!letter || letter->due > pf_clock() || ranks_is_behind(end, t)) return;
     t->came = true;
     t->bad = letter->bytes != t->bytes;
     if (!t->bad && t->bytes) memcpy(t->data, letter->data, t->bytes);
