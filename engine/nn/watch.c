@@ -242,7 +242,7 @@ static int report_heads(pf_config *lines, const pf_module *m, const char *path) 
     const pf_tensor *watch = pf_module_tensor(m, "watch");
     if (!watch) return PF_OK;
     for (int h = 0; h < watch->shape[0]; h++) {
-        const float *row = pf_f32(watch) + h * ROW;
+        const float *row = pf_f32(watch) + (int64_t)h * ROW;
         if (row[COUNT] < 1) continue;
         pf_config *line = pf_config_new_beside(lines, PF_MAP);
         int status = line ? fill_line(line, m, path, h, row) : PF_ENOMEM;

@@ -26,6 +26,8 @@ int pf_want_alike(const pf_call *c, int i, int j);
 /* ... and output 0 has the broadcast shape of inputs first .. first + n - 1. */
 int pf_broadcast_shape(pf_call *c, pf_dtype dtype, int first, int n);
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): types stand without */
+
 /* void name(context, run): y[i] = expression of a and b, elements of type X, over runs. Neighbours
  * have a loop of their own, of which the compiler makes vectors. */
 #define PF_EACH_2(name, Y, X, expression)                                                          \
@@ -66,5 +68,7 @@ int pf_broadcast_shape(pf_call *c, pf_dtype dtype, int first, int n);
             y[i * sy] = (expression);                                                              \
         }                                                                                          \
     }
+
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #endif

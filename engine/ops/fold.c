@@ -339,7 +339,7 @@ int pf_fold(const pf_fold_job *job) {
     if (w.n_reduced == 1)
         return pf_parallel_range(job->engine, w.n_kept, PF_FOLD_GRAIN, map_range, &w);
     if (w.n_reduced == 0 || !last_is_kept(job)) return fold_rows(&w);
-    int64_t least = w.n_kept >= 8 * MANY_COLUMNS ? MANY_COLUMNS : FEW_COLUMNS;
+    int64_t least = w.n_kept >= (int64_t)8 * MANY_COLUMNS ? MANY_COLUMNS : FEW_COLUMNS;
     w.grain = pf_round_up(pf_max(1, PF_FOLD_GRAIN / w.n_reduced), least);
     return pf_parallel_range(job->engine, w.n_kept, w.grain, column_range, &w);
 }
