@@ -218,12 +218,16 @@ change("a piece is packed a stretch too late", "engine/comm/deal.c",
 change("a rank moves before all have room", "engine/train/optim.c",
   "return make_ready(o, e, g);", "return PF_OK;", "shard_test")
 change("a host whose threads fail leaves a step half done", "engine/runtime/parallel.c",
-  "return engine->shield > 0 ? PF_OK : status;", "return status;", "shard_test")
+  "if (engine->shield > 0) return PF_OK;", "", "shard_test refused_test")
 change("the schedule ends half way down", "engine/train/schedule.c",
   "0.5 * (1 + cos(pi * done))", "0.5 * (1 + cos(0.5 * pi * done))", "optim_test optim_spec")
 
 -- ---- io ----
 
+change("what is not there is not told as a checkpoint", "engine/io/folder.c",
+  "status == PF_ENOTFOUND && !there ? nothing_there(status) : status", "status", "ship_test")
+change("options of a host's layer are not seen", "engine/nn/build.c",
+  "if (pf_config_size(pf_config_get(node, \"options\")) > 0) {", "if (false) {", "nn_test")
 change("a file is renamed before it is on the disk", "engine/io/file.c",
   "int result = pf_disk_sync(&w->file);", "int result = 0;", "power_test folder_test")
 change("the folder of a file is not synced", "engine/io/file.c",
@@ -447,6 +451,9 @@ change("a step reads all prompts", "engine/api/api_serving_step.c",
   "if (slice > room) {", "if (false) {", "serving_whole_test")
 change("short prompts overtake", "engine/api/api_serving_step.c",
   "            room = 0;\n", "", "serving_whole_test")
+change("threads that fail end a sequence", "engine/api/api_serving_step.c",
+  "if (known || s->engine->refused != s->refused) return status;", "if (known) return status;",
+  "refused_test")
 change("lack of memory ends a sequence", "engine/api/api_serving_step.c",
   "bool known = status == PF_ENOMEM || status", "bool known = status", "serving_whole_test")
 change("one sequence's failure is all sequences'", "engine/api/api_serving_step.c",

@@ -101,9 +101,9 @@ PF_API int pf_serving_fork(pf_stream **stream, const pf_serving *serving, int64_
 
 /* All sequences move on by a token, but for those whose prompt still waits; returns how many have
  * not ended, and pf_serving_made what was made. All or nothing: a step that fails (memory, cancel,
- * a limit, the host's threads) leaves every sequence as it was, and can be made again. What fails of one sequence alone
- * (no position left in a learned table, a token that there is none of, nothing allowed to draw, a
- * layer of the host's) ends that one. */
+ * a limit, the host's threads) leaves every sequence as it was, and can be made again. What fails
+ * of one sequence alone (no position left in a learned table, a token that there is none of,
+ * nothing allowed to draw, a layer of the host's) ends that one. */
 PF_API int pf_serving_step(pf_serving *serving);
 /* What the last step has made, in the order of joining: *n of them, borrowed until the next
  * step. */

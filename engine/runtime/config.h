@@ -38,8 +38,8 @@ typedef struct {
 } pf_option_info;
 
 enum { PF_NAMES_TOLD = 1024 };
-/* What a message says behind a `word` (NULL: none was given) that is none of the `names`, in `text`:
- * " (did you mean 'x'?)", or where none is near all of them, as far as they fit. */
+/* What a message says behind a `word` (NULL: none was given) that is none of the `names`, in
+ * `text`: " (did you mean 'x'?)", or where none is near all of them, as far as they fit. */
 const char *pf_names_told(char *text, size_t bytes, const char *word, const char *const *names,
                           int n);
 

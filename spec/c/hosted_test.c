@@ -1,8 +1,9 @@
 /*
  * hosted_test.c - the engine's work on threads of the host's: the same bits as on its own, for any
  * number of threads and whatever the host does with the job (none of it, all on one thread, more
- * than was asked for, late on threads that come and go, a parallel region of OpenMP's); its threads are left as they were; a failure
- * of its own comes out of the call. And the engine's own threads: their names, their stack.
+ * than was asked for, late on threads that come and go, a parallel region of OpenMP's); its threads
+ * are left as they were; a failure of its own comes out of the call. And the engine's own threads:
+ * their names, their stack.
  * In LIVING_IN_A_HOST.md: [threads.9], [threads.10].
  */
 #include <fenv.h>

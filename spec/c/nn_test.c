@@ -258,7 +258,7 @@ static int built(pf_engine *e, const char *tree) {
     return status;
 }
 
-/* A host's layer has a name and no options: alone, in a tree, and with some that nobody would read. */
+/* A host's layer has a name and no options: alone, in a tree, and with some that nobody reads. */
 static void test_host_options(pf_engine *e) {
     CHECK_OK(built(e, "{'type': 'lua', 'name': 'x'}"));
     CHECK_OK(built(e, "{'type': 'lua', 'name': 'x', 'options': {}}"));

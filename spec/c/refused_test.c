@@ -1,9 +1,9 @@
 /*
- * refused_test.c - the host's threads fail: in each scenario (scenarios.h) at the n-th time that they
- * are asked to work, before they have done any of it, with a text, or behind all of it with a code
- * of the host's own and no text. The call answers that code; what stood before is as it was; a
- * second try gives what one gives where they did not fail; and when the engine has closed no byte is
- * held. What can't be undone (an optimizer's step) goes on to its end.
+ * refused_test.c - the host's threads fail: in each scenario (scenarios.h) at the n-th time that
+ * they are asked to work, before they have done any of it, with a text, or behind all of it with a
+ * code of the host's own and no text. The call answers that code; what stood before is as it was; a
+ * second try gives what one gives where they did not fail; and when the engine has closed no byte
+ * is held. What can't be undone (an optimizer's step) goes on to its end.
  * In LIVING_IN_A_HOST.md: [threads.9], [callbacks.1], [limits.6], [ends.4].
  */
 #include "host.h"

@@ -4,7 +4,7 @@
  * on), a cancel comes, work, time or bytes run out. What fails has changed nothing and can be made
  * again; who goes on has the bits of a stream that had the model alone, on an engine where nothing
  * fails; in the end no byte is held. Two batches at a time, on engines and threads of their own,
- * share one model's weights. PF_LONG: forty times as long. A number on the command line is the seed.
+ * share one model's weights. PF_LONG: forty times as long. A number given to it is the seed.
  * In LIVING_IN_A_HOST.md: [ends.4], [ends.5], [limits.2], [serving.1], [threads.11].
  */
 #include <pthread.h>
