@@ -316,6 +316,9 @@ describe("train in lanes", function()
         assert.same(want, carried_bytes(name .. 4))
       end
     end
+    local code, _, err = start(5, ("train --resume %s --steps 20"):format(path "keys1"))
+    assert.equal(2, code)
+    assert.truthy(err:find("the run has 4 lanes, so it goes on with at most 4 ranks", 1, true), err)
   end)
 
   several("moves centroids by the rows of all ranks", function()

@@ -150,6 +150,11 @@ function carried.whole(states, model, settings)
   return whole
 end
 
+--- Lets go of what `whole` gave, which may be large.
+function carried.drop(whole, states)
+  if whole and whole ~= states[1] then whole:close() end
+end
+
 --- How many of the `size` rows of batch `index` there are, of `rows` in streams of `each`.
 function carried.rows(index, size, each, rows)
   local n = 0

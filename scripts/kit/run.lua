@@ -368,10 +368,12 @@ function Run:try_save(step)
   self.state.step, self.state.settings = step, self.settings
   local lent = self.lent
   if lent then self:lend(false) end
+  local states = self.before or self.carried
+  local whole = carried.whole(states, self.model, self.settings)
   local ok, message = pf.checkpoint.save(self.dir, {
     model = self.model, optimizer = self.optimizer, state = self.state, step = step,
-    carried = carried.whole(self.before or self.carried, self.model, self.settings),
-    tokenizer = self.data:info().tokenizer, keep = self.settings.keep })
+    carried = whole, tokenizer = self.data:info().tokenizer, keep = self.settings.keep })
+  carried.drop(whole, states)
   if lent then self:lend(true) end
   if not ok then return nil, message end
   self.saved, self.saved_at = step, pf.clock()

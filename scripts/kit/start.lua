@@ -178,9 +178,10 @@ function start.resumed(options, make)
   stands(opened.model, settings)
   local job = { settings = settings, model = opened.model, optimizer = opened.optimizer,
                 state = state, data = run_data.reopen(settings, state, options), dir = dir,
-                carried = carried.resumed(opened.model, settings, options.resume), from = run }
+                from = run }
   run_data.check_everywhere(run_data.fingerprint(job.data))
   lanes.begin(settings, options, job.model, job.optimizer)
+  job.carried = carried.resumed(job.model, settings, options.resume)
   change_steps(job, options)
   change_patience(job, options)
   if state.finished then already_finished(job, options) end
