@@ -316,7 +316,7 @@ int pf_recompute_ends(pf_tensor **y, pf_engine *engine, const pf_recomputed *f, 
     pf_recomputation r = {.f = own, .ends = ends};
     bool taken = false;
     int status = recompute(y, engine, &r, inputs, n, &taken);
-    if (!taken) pf_leaf_list_drop(&r.read, engine->heap);
+    if (!taken && r.read.leaf) pf_leaf_list_drop(&r.read, engine->heap);
     if (!taken && own.release) own.release(own.context);
     return status < 0 ? status : PF_OK;
 }
