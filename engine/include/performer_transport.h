@@ -8,9 +8,10 @@
  *         $(pkg-config --variable=mpi performer)
  *
  * What must hold: messages of a pair of ranks with one tag arrive whole, in the order in which they
- * were sent and go to what awaits them in the order in which it was posted, as long as they were; memory that was handed in is the transport's until its
- * ticket is done or given up. 0 is success, anything else a failure after which nothing more is
- * asked but cancel and abort. One thread calls it.
+ * were sent and go to what awaits them in the order in which it was posted, as long as they were;
+ * memory that was handed in is the transport's until its ticket is done or given up. 0 is success,
+ * anything else a failure after which nothing more is asked but cancel and abort. One thread calls
+ * it.
  */
 #ifndef PERFORMER_TRANSPORT_H
 #define PERFORMER_TRANSPORT_H

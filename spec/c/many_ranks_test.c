@@ -95,7 +95,7 @@ static int sum_once(pf_engine *e, int rank, void *context) {
     return status;
 }
 
-/* Messages that a rank sends: its nodes to each owner, and its own part to all; each with a head. */
+/* What a rank sends: its nodes to each owner, and its own part to all; each with a head. */
 static int expected_messages(const summing *s, int ranks, int rank) {
     pf_lane_node nodes[PF_LANE_NODES];
     int first, last, owns = rank < s->owners;
