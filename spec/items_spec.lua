@@ -213,6 +213,8 @@ describe("a set of items", function()
     assert.raises("without values", function() plain:add(k, v) end)
     assert.raises("exact", function() pf.attention.items { kernel = "exact", keys = k } end)
     assert.raises("dim for an empty set", function() pf.attention.items { kernel = kernel } end)
+    assert.raises("dim must be a whole number",
+      function() pf.attention.items { kernel = kernel, dim = 0 / 0 } end)
     assert.raises("did you mean 'keys'", function() pf.attention.items { kyes = k } end)
     items:close()
     assert.raises("closed", function() items:count() end)

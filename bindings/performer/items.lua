@@ -63,7 +63,7 @@ function attention.items(options)
   end
   local dim = keys and keys:size(2) or options.dim
   if not dim then util.fail("%s: give keys (count, dim), or dim for an empty set", where) end
-  if options.dim and options.dim ~= dim then
+  if keys and options.dim and options.dim ~= dim then
     util.fail("%s: dim is %s, but keys are %s", where, tostring(options.dim),
       tostring(keys:shape()))
   end
