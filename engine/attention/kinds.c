@@ -41,7 +41,9 @@ static const pf_attention_kind *find(const char *name) {
 }
 
 int pf_kind_find(const pf_attention_kind **kind, const char *name, const char *where) {
-    *kind = name ? find(name) : kinds[0];
+    *kind = kinds[0];
+    if (!name) return PF_OK;
+    *kind = find(name);
     if (*kind) return PF_OK;
     const char *names[PF_COUNT(kinds)];
     for (int i = 0; i < PF_COUNT(kinds); i++) names[i] = kinds[i]->name;

@@ -204,6 +204,7 @@ int pf_comm_swap(pf_engine *engine, pf_verb verb, const void *own, const size_t 
     pf_comm *comm = engine->comm;
     int n = 0, others = comm->ranks - 1;
     size_t at = 0;
+    PF_HOLDS(bytes && list);
     for (int r = 0; r < comm->ranks; at += bytes[r++]) {
         if (r == comm->rank) {
             memmove(all + at, own, bytes[r]);

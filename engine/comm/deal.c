@@ -169,6 +169,7 @@ int pf_deal_collect(pf_deal *d, pf_engine *e, const float *const *own, float *co
             float *to = d->rank == 0 ? whole[s->array] : NULL;
             if (!mine && !to) continue; /* left out */
             if (to) to += s->first;
+            PF_HOLDS(r != 0 || (mine && to));
             if (r == 0)
                 memcpy(to, mine, (size_t)s->n * sizeof *to);
             else

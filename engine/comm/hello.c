@@ -165,6 +165,7 @@ static void take_level(pf_engine *engine, const particulars *all) {
 
 /* The first rank that says something else than rank 0 in the field at `offset`. */
 static void look_at_names(pf_comm *comm, const char *all, size_t stride, const char *what) {
+    PF_HOLDS(all);
     for (int r = 1; r < comm->ranks; r++) {
         const char *other = all + (size_t)r * stride;
         if (strcmp(other, all) == 0) continue;

@@ -103,6 +103,7 @@ static int trade(cube *c, int partner) {
 /* The partner's node has come. before: it is the half that lies before ours. */
 static int take_half(cube *c, bool before) {
     void *context = c->m->context;
+    PF_HOLDS(c->entry);
     if (!before) {
         PF_TRY(c->m->join(context, c->e, c->theirs, c->total));
         char *held = c->total;
@@ -142,6 +143,7 @@ static int scan_cube(pf_engine *e, int status, const pf_monoid *m, const void *o
     if (status >= 0 && !room) status = PF_ENOMEM;
     status = pf_comm_agree(e, status);
     if (status >= 0) {
+        PF_HOLDS(room);
         cube c = {.e = e, .m = m, .total = room, .theirs = room + m->bytes, .entry = entry};
         memcpy(room, own, m->bytes);
         stay(e);

@@ -65,7 +65,7 @@ static int take_memory(pf_scatter *s) {
     if (!s->room || !s->leg || !s->list || !s->in) return PF_ENOMEM;
     for (int i = 0; i < s->window; i++) {
         s->flight[i].room = s->room + i * numbers;
-        s->flight[i].round.leg = s->leg + i * legs;
+        s->flight[i].round.leg = s->leg + (ptrdiff_t)i * legs;
     }
     return PF_OK;
 }

@@ -280,7 +280,7 @@ int pf_comm_sum(pf_engine *engine, pf_tensor *const *tensors, int n) {
     int status = check_all(tensors, n);
     PF_TRY(pf_reduction_open(&r, engine, status, engine->comm->ranks, SHARE));
     for (int i = 0; i < n && status >= 0; i++) {
-        const float *own[] = {pf_f32(tensors[i])};
+        const float *own[PF_LANE_NODES] = {pf_f32(tensors[i])}; /* the only one */
         status = pf_reduction_run(r, own, pf_tensor_numel(tensors[i]), pf_f32(tensors[i]));
     }
     pf_reduction_close(&r);

@@ -31,7 +31,7 @@ PF_API int pf_data_info_of(const pf_data *data, pf_split split, pf_data_info *in
                         .shared = data->shared,
                         .shards = data->shards != NULL,
                         .clusters = data->clusters,
-                        .block = pf_data_own_order(data) ? data->shards->block : 0};
+                        .block = data->shards && pf_data_own_order(data) ? data->shards->block : 0};
     if (data->shards) own.duplicates = data->shards->copies[split];
     for (int64_t i = 0; i < plan->n_documents && !data->shards; i++)
         own.duplicates += data->documents[plan->documents[i]].copies;

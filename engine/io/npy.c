@@ -238,6 +238,7 @@ static int put_elements(pf_engine *engine, const target *to, const pf_tensor *t,
 
 /* name NULL: the tensor's own type. */
 static int put_array(pf_engine *engine, const target *to, const pf_tensor *t, const char *name) {
+    PF_HOLDS(t);
     const pf_byte_type *type = pf_byte_type_find(name ? name : pf_dtype_name(t->dtype));
     char header[512];
     size_t bytes;

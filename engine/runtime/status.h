@@ -24,6 +24,7 @@ int pf_need(const char *where, const char *names, const void *const *pointers, i
 #define PF_OUT(place)                                                                              \
     do {                                                                                           \
         PF_NEED(place);                                                                            \
+        PF_HOLDS(place);                                                                           \
         *(place) = 0;                                                                              \
     } while (0)
 /* An array of n elements: NULL will do for none. */
@@ -72,10 +73,17 @@ void pf_places_from(int first, const char *text, char *out, size_t bytes);
         if (pf_try_status_ < 0) return pf_try_status_;                                             \
     } while (0)
 
-/* What clang-tidy can't see from other files: they return their status. */
+/* What clang-tidy can't see from other files: that a condition holds by what stands there, which is
+ * said to whoever reads one file alone; and that these return their status. */
 #ifdef __clang_analyzer__
+#define PF_HOLDS(condition)                                                                        \
+    do {                                                                                           \
+        if (!(condition)) __builtin_unreachable();                                                 \
+    } while (0)
 #define pf_fail(status, ...)    ((void)pf_fail(0, __VA_ARGS__), (status))
 #define pf_fail_in(status, ...) ((void)pf_fail_in(0, __VA_ARGS__), (status))
+#else
+#define PF_HOLDS(condition) ((void)0)
 #endif
 
 #endif

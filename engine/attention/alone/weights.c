@@ -319,6 +319,7 @@ static int make_outputs(weights_op *op, pf_tensor **weights, pf_tensor **positio
     PF_TRY(pf_tensor_make(weights, p->engine, PF_F32, op->paired ? 3 : 4, shape));
     op->weights = pf_f32(*weights);
     if (op->top > 0) {
+        PF_HOLDS(positions);
         PF_TRY(pf_tensor_make(positions, p->engine, PF_I32, 4, shape));
         op->positions = pf_i32(*positions);
     }

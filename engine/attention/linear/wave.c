@@ -216,6 +216,7 @@ static void full_back_query_unit(wave *v, pf_work *w, int64_t u, int64_t n) {
     int64_t first, task = task_of(v, w), rows = begin_queries(v, w, n, &first);
     link *in = n == 0 ? free_link(v, u) : link_of(v, u);
     bool last = is_last(v, u, task);
+    PF_HOLDS(in);
     if (n == 0) {
         point_t(w, in->s);
         pf_work_load_cotangent(w);

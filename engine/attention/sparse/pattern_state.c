@@ -280,6 +280,7 @@ static int mark_row(marks *m, const pf_state *s, pf_tensor *const *in, int64_t b
     const pf_tensor *documents = in[PF_IN_DOCUMENTS], *before = s->tensor[THERE];
     int32_t *there = pf_i32(m->there) + b * (n + L);
     int32_t *document = m->documents ? pf_i32(m->documents) + b * (n + L) : NULL;
+    PF_HOLDS(documents || !document);
     for (int64_t i = 0; i < n + L; i++) {
         bool is = i < n ? !before || pf_i32(before)[b * n + i] != 0
                         : pf_mask_keeps(in[PF_IN_MASK], b, i - n);

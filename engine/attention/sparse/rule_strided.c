@@ -22,13 +22,13 @@ enum { BOTH, NEAR, FAR };
                 .number = 128,                                                                     \
                 .low = 1,                                                                          \
                 .high = INT32_MAX,                                                                 \
-                .doc = text}
+                .doc = (text)}
 #define PART_OPTION(text)                                                                          \
     [PART] = {.name = "part",                                                                      \
               .kind = PF_OPT_STRING,                                                               \
               .string = "both",                                                                    \
               .choices = "both|near|far",                                                          \
-              .doc = text}
+              .doc = (text)}
 
 static bool has(const pf_ask *a, int part) {
     return a->option[PART] == BOTH || a->option[PART] == part;
