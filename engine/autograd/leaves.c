@@ -34,6 +34,18 @@ void pf_leaves_watch(pf_engine *engine, const pf_leaf_watch *watch) {
     pf_engine_own(engine, PF_OWN_LEAVES, (void *)(uintptr_t)watch, NULL);
 }
 
+bool pf_leaves_walks(const pf_engine *engine, const pf_leaf_watch *watch) {
+    for (const pf_tape *t = engine->tape; t; t = t->outer)
+        if (t->watch == watch) return true;
+    return false;
+}
+
+void pf_leaves_unwatch(pf_engine *engine, const pf_leaf_watch *watch) {
+    if (engine->own[PF_OWN_LEAVES].thing == watch) pf_leaves_watch(engine, NULL);
+    for (pf_tape *t = engine->tape; t; t = t->outer)
+        if (t->watch == watch) t->watch = NULL;
+}
+
 static bool is_linked(const pf_node *node) {
     const pf_recomputation *r = &node->recompute;
     return r->f.release && !r->f.run && !r->branch;

@@ -93,6 +93,10 @@ typedef struct pf_leaf_watch {
     void *context;
 } pf_leaf_watch;
 void pf_leaves_watch(pf_engine *engine, const pf_leaf_watch *watch); /* borrowed; NULL: nobody */
+/* Does a backward run that it watches? It does from within what the backward calls. */
+bool pf_leaves_walks(const pf_engine *engine, const pf_leaf_watch *watch);
+/* It hears of nothing any more, not of the end either. */
+void pf_leaves_unwatch(pf_engine *engine, const pf_leaf_watch *watch);
 
 /* For pf_engine_close: tapes that are still open lose their engine; closing them later is
  * safe and frees what they hold. */

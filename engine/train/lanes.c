@@ -28,12 +28,17 @@ static void forget(pf_optimizer *o, int status) {
 /* What is on its way to other ranks stays until they know that the step has failed. */
 void pf_lanes_drop(pf_optimizer *o, int status) {
     if (!o->lanes) return;
+    pf_overlap_rest(o);
     o->lanes->failed = pf_overlap_waits(o);
     if (!o->lanes->failed) forget(o, status);
 }
 
+/* A layer's backward may call whatever a script can. */
 int pf_lanes_check(pf_optimizer *o) {
     struct pf_lanes *l = o->lanes;
+    if (pf_overlap_walks(o))
+        return pf_fail(PF_ESTATE, "optimizer: the step's last backward still runs, and its sum "
+                                  "leaves meanwhile: wait for its end");
     if (!l || !l->failed) return PF_OK;
     if (pf_overlap_waits(o))
         return pf_fail(PF_ESTATE,
@@ -72,6 +77,7 @@ int pf_optimizer_set_lanes(pf_optimizer *o, pf_engine *engine, int lanes) {
                        "each, and fewer than 65536",
                        lanes, ranks);
     }
+    if (pf_overlap_walks(o)) return pf_lanes_check(o);
     struct pf_lanes *l = lanes > 1 ? pf_heap_zalloc(o->heap, sizeof *l) : NULL;
     if (lanes > 1 && !l) return PF_ENOMEM;
     pf_lanes_close(o);
@@ -140,6 +146,7 @@ int pf_lanes_fold(pf_optimizer *o, pf_engine *e) {
     }
     if (status >= 0) status = pf_lanes_add(o, e);
     if (status < 0) pf_lanes_drop(o, status);
+    pf_overlap_rest(o);
     return status;
 }
 

@@ -47,7 +47,7 @@ void pf_overlap_close(pf_optimizer *o) {
     struct pf_overlap *v = o->lanes ? o->lanes->overlap : NULL;
     if (!v) return;
     pf_engine *e = v->engine;
-    if (v->watching) pf_leaves_watch(e, NULL);
+    pf_leaves_unwatch(e, &v->watch);
     pf_scatter_close(&v->scatter);
     if (v->in) pf_heap_free(e->heap, v->in, (size_t)v->n_groups * (size_t)o->n);
     if (v->own) pf_heap_free(e->heap, v->own, lists_of(o));
@@ -136,9 +136,9 @@ int pf_overlap_end(const pf_optimizer *o, const char *there) {
 void pf_overlap_drop(const pf_optimizer *o, int status) {
     struct pf_overlap *v = o->lanes->overlap;
     if (!v) return;
-    if (v->watching) pf_leaves_watch(v->engine, NULL);
+    pf_overlap_rest(o);
     if (v->begun) pf_scatter_drop(v->scatter, status);
-    v->begun = v->watching = false;
+    v->begun = false;
 }
 
 /* ---- while backward runs ---- */
@@ -154,6 +154,8 @@ static int take_whole(void *context, pf_tensor *leaf) {
     const pf_optimizer *o = context;
     struct pf_overlap *v = o->lanes->overlap;
     const int i = entry_of(o, leaf);
+    if (o->lanes->leaf < 0)
+        return pf_fail(PF_ESTATE, "optimizer: the step was given up while its last backward ran");
     if (i < 0 || v->group[i] < 0 || pf_lanes_has(o, i) || !leaf->grad || leaf->grad_stale)
         return PF_OK;
     PF_TRY(pf_lanes_fold_entry(o, v->engine, i));
@@ -170,13 +172,21 @@ static int look(void *context) {
 
 static void walked(void *context, int status) {
     const pf_optimizer *o = context;
-    o->lanes->overlap->watching = false;
     if (status < 0) o->lanes->failed = true;
+}
+
+bool pf_overlap_walks(const pf_optimizer *o) {
+    const struct pf_overlap *v = o->lanes ? o->lanes->overlap : NULL;
+    return v && pf_leaves_walks(v->engine, &v->watch);
 }
 
 void pf_overlap_watch(pf_optimizer *o) {
     struct pf_overlap *v = o->lanes->overlap;
     v->watch = (pf_leaf_watch){.whole = take_whole, .between = look, .end = walked, .context = o};
     pf_leaves_watch(v->engine, &v->watch);
-    v->watching = true;
+}
+
+void pf_overlap_rest(const pf_optimizer *o) {
+    const struct pf_overlap *v = o->lanes->overlap;
+    if (v && !pf_overlap_walks(o)) pf_leaves_unwatch(v->engine, &v->watch);
 }

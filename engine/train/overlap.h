@@ -22,7 +22,7 @@ struct pf_overlap {
     const float **own;   /* as pf_scatter_begin wants them */
     float **sum;
     pf_leaf_watch watch;
-    bool begun, watching;
+    bool begun;
 };
 
 /* Makes it, for the lanes as they are dealt, where ranks share the optimizer. */
@@ -30,6 +30,8 @@ int pf_overlap_ready(pf_optimizer *o, pf_engine *e);
 void pf_overlap_close(pf_optimizer *o);
 /* The next backward is the last of the step's: its parameters leave while it runs. */
 void pf_overlap_watch(pf_optimizer *o);
+bool pf_overlap_walks(const pf_optimizer *o); /* does it run? Then it is what calls */
+void pf_overlap_rest(const pf_optimizer *o);  /* one that has not begun is not it */
 /* What has not left yet, of those entries that some rank has; waits for all. A verb. */
 int pf_overlap_end(const pf_optimizer *o, const char *there);
 void pf_overlap_drop(const pf_optimizer *o, int status);

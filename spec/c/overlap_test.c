@@ -329,6 +329,101 @@ static int vote_between(pf_engine *e, int rank, void *context) {
     return status;
 }
 
+/* What a layer's backward calls while the sum leaves. */
+typedef struct {
+    pf_optimizer **o;
+    enum { FOLD, DEAL, OVERLAP, STEP, CLOSE, CALLS } what;
+    int runs, status;
+} caller;
+
+static int call(void *context, pf_engine *e, pf_tensor *const *in, int n, pf_tensor **y) {
+    (void)n;
+    caller *c = context;
+    pf_tensor *two[] = {in[0], in[0]};
+    if (++c->runs == 2) {
+        if (c->what == FOLD) c->status = pf_optimizer_fold(*c->o, e);
+        if (c->what == DEAL) c->status = pf_optimizer_set_lanes(*c->o, e, 2);
+        if (c->what == OVERLAP) c->status = pf_optimizer_overlap(*c->o, e);
+        if (c->what == STEP) c->status = pf_optimizer_step(*c->o, e, 1e-2, 1, NULL);
+        if (c->what == CLOSE) pf_optimizer_close(c->o);
+    }
+    return pf_op_apply(e, pf_op_find(e, "mul"), two, 2, NULL, y);
+}
+
+/* Of the last parameter's square: it is called before any other is whole. */
+static int backward_that_calls(pf_engine *e, pf_module *m, caller *c) {
+    const pf_recomputed f = {.size = sizeof f, .run = call, .context = c};
+    const training t = {.model = PLAIN, .lanes = 2};
+    pf_tensor *w, *y = NULL, *mean = NULL, *both = NULL, *loss = NULL;
+    pf_tape *tape = NULL;
+    PF_TRY(pf_tape_open(&tape, e));
+    PF_TRY(loss_of(e, m, &t, 1, pf_comm_rank(e), &loss));
+    PF_TRY(pf_module_tensor_at(m, pf_module_tensor_count(m) - 1, NULL, &w, NULL));
+    PF_TRY(pf_recompute(&y, e, &f, &w, 1));
+    PF_TRY(pf_op_apply(e, pf_op_find(e, "mean"), &y, 1, NULL, &mean));
+    PF_TRY(pf_op_apply(e, pf_op_find(e, "add"), (pf_tensor *[]){loss, mean}, 2, NULL, &both));
+    PF_TRY(pf_optimizer_overlap(*c->o, e));
+    int status = pf_tape_backward(tape, both, NULL);
+    pf_tensor_release(&y), pf_tensor_release(&mean), pf_tensor_release(&both);
+    pf_tensor_release(&loss);
+    pf_tape_close(&tape);
+    return status;
+}
+
+/* Nothing else may begin or end a step meanwhile; the optimizer may go. */
+static int call_within(pf_engine *e, int rank, void *context) {
+    pf_module *m = small_model(e, PLAIN);
+    int *wrong = context, status = PF_OK;
+    (void)rank;
+    for (caller c = {.what = FOLD}; c.what < CALLS; c.what++) {
+        pf_optimizer *o = NULL;
+        c.o = &o, c.runs = c.status = 0;
+        PF_TRY(pf_optimizer_new(&o, e, m, NULL));
+        PF_TRY(pf_optimizer_set_lanes(o, e, 2));
+        o->lanes->group = 1 << 20; /* nothing is on its way where the optimizer is closed */
+        status = backward_that_calls(e, m, &c);
+        *wrong += (status < 0) != (c.what == STEP); /* the step is none, on all ranks */
+        *wrong += (c.status == PF_ESTATE) != (c.what != CLOSE);
+        if (o && c.what != STEP) {
+            PF_TRY(pf_optimizer_fold(o, e));
+            PF_TRY(pf_optimizer_step(o, e, 1e-2, 1, NULL));
+        }
+        for (int i = 0; o && i < o->n; i++) *wrong += pf_has_gradient(&o->entry[i]);
+        pf_optimizer_close(&o);
+        for (int i = 0; i < pf_module_tensor_count(m); i++) {
+            pf_tensor *w;
+            PF_TRY(pf_module_tensor_at(m, i, NULL, &w, NULL));
+            pf_tensor_clear_grad(w);
+        }
+    }
+    pf_module_release(&m);
+    return PF_OK;
+}
+
+/* A lane that is folded before a backward is the step's: what a later one gives is of no lane. */
+static int walk_later(pf_engine *e, int rank, void *context) {
+    const training t = {.model = PLAIN, .lanes = 2};
+    pf_module *m = small_model(e, PLAIN);
+    pf_optimizer *o = NULL;
+    pf_tensor *loss = NULL;
+    pf_tape *tape = NULL;
+    int *wrong = context;
+    PF_TRY(pf_optimizer_new(&o, e, m, NULL));
+    PF_TRY(pf_optimizer_set_lanes(o, e, 2));
+    PF_TRY(pf_tape_open(&tape, e));
+    PF_TRY(loss_of(e, m, &t, 1, rank, &loss));
+    PF_TRY(pf_optimizer_overlap(o, e));
+    PF_TRY(pf_optimizer_fold(o, e));
+    PF_TRY(pf_tape_backward(tape, loss, NULL));
+    *wrong += pf_optimizer_step(o, e, 1e-2, 1, NULL) != PF_ESTATE ||
+              !strstr(pf_last_error(), "a gradient that is of no lane");
+    pf_tensor_release(&loss);
+    pf_tape_close(&tape);
+    pf_optimizer_close(&o);
+    pf_module_release(&m);
+    return PF_OK;
+}
+
 static void run_two(int (*fn)(pf_engine *, int, void *)) {
     ranks_world w = {.ranks = 2, .whole = true};
     int wrong = 0;
@@ -374,6 +469,8 @@ int main(void) {
     run_two(add_later);
     run_two(give_up);
     run_two(vote_between);
+    run_two(call_within);
+    run_two(walk_later);
     test_transport();
     return CHECK_REPORT();
 }
