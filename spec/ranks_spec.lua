@@ -583,13 +583,20 @@ describe("train in lanes", function()
     support.write(path "own.sh", ("#!/bin/sh\nexec %s/bin/performer train %s$OMPI_COMM_WORLD_RANK "
       .. "--out %s --length 32 --batch 4 --steps 4 --threads 1\n"):format(support.build,
       path "data", path "differs"))
-    for rank, cut in pairs { [0] = 0, [1] = 400 } do
-      support.write(path("data" .. rank), support.read(path "t.txt"):sub(1 + cut))
+    local text = support.read(path "t.txt")
+    local same, byte = "as many tokens as rank 0, and not the same ones", ("%c"):format(
+      text:byte(50) ~ 1)
+    for other, said in pairs {
+      [text:sub(401)] = "%d+ training tokens in %d+ documents, and %d+ held out; rank 0 has",
+      [text:sub(1, 49) .. byte .. text:sub(51)] = same,
+    } do
+      support.write(path "data0", text)
+      support.write(path "data1", other)
+      local code, _, err = support.shell(ROOT .. "mpirun --oversubscribe --bind-to none -n 2 sh "
+        .. path "own.sh")
+      assert.equal(1, code)
+      assert.is_truthy(err:find("rank 1 on .* sees other data: " .. said), err)
     end
-    local code, _, err = support.shell(ROOT .. "mpirun --oversubscribe --bind-to none -n 2 sh "
-      .. path "own.sh")
-    assert.equal(1, code)
-    assert.is_truthy(err:find "rank 1 on .* sees other data", err)
     assert.is_false(commands.exists(path "differs/log.jsonl"))
   end)
 end)

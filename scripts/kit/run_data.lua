@@ -122,16 +122,22 @@ function run_data.fingerprint(data)
            held_out = valid.tokens, checksum = train.checksum, block = train.block }
 end
 
+local function described(data)
+  return ("%d training tokens in %d documents, and %d held out"):format(data.tokens,
+    data.documents, data.held_out)
+end
+
 --- Every rank reads the data for itself: files that differ are told, and who has them.
 function run_data.check_everywhere(fingerprint)
   local all = ranks.collect(fingerprint)
   for rank = 2, #all do
     for name, value in pairs(all[1]) do
       if all[rank][name] ~= value then
-        cli.fail(1, ("train: rank %d on %s sees other data: %d training tokens in %d documents, "
-          .. "rank 0 has %d in %d; put the same files on every host"):format(rank - 1,
-          ranks.here():host(rank - 1), all[rank].tokens, all[rank].documents, all[1].tokens,
-          all[1].documents))
+        local theirs, ours = described(all[rank]), described(all[1])
+        cli.fail(1, ("train: rank %d on %s sees other data: %s; put the same files on every host")
+          :format(rank - 1, ranks.here():host(rank - 1), theirs == ours
+          and "as many tokens as rank 0, and not the same ones"
+          or ("%s; rank 0 has %s"):format(theirs, ours)))
       end
     end
   end
