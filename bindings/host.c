@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include <lauxlib.h>
@@ -36,19 +37,28 @@ bool lpf_find_files(const char *from, char lua_dir[LPF_PATH], char scripts[LPF_P
     return false;
 }
 
-/* The folder of the library that holds this function. */
+/* The folder of the library that holds this function, or of the program that it is linked into,
+ * which dladdr knows by the word that it was called with alone. Never the one it is called in. */
 static bool library_folder(char out[LPF_PATH]) {
-    Dl_info info;
+    Dl_info info, program;
     /* A function pointer as an object pointer: what dladdr asks for. */
     union {
         bool (*function)(char *);
         void *object;
     } self = {.function = library_folder};
     if (!dladdr(self.object, &info) || !info.dli_fname) return false;
-    const char *slash = strrchr(info.dli_fname, '/');
-    const int n = snprintf(out, LPF_PATH, "%.*s", slash ? (int)(slash - info.dli_fname) : 1,
-                           slash ? info.dli_fname : ".");
-    return n > 0 && n < LPF_PATH;
+    const void *headers = (const void *)getauxval(AT_PHDR);
+    ssize_t n;
+    if (dladdr(headers, &program) && program.dli_fbase == info.dli_fbase) {
+        n = readlink("/proc/self/exe", out, LPF_PATH - 1);
+        if (n > 0) out[n] = 0;
+    } else {
+        n = snprintf(out, LPF_PATH, "%s", info.dli_fname);
+    }
+    if (n <= 0 || n >= LPF_PATH) return false;
+    char *slash = strrchr(out, '/');
+    if (slash) *slash = 0;
+    return slash != NULL;
 }
 
 bool lpf_find_own_files(char lua_dir[LPF_PATH], char scripts[LPF_PATH]) {

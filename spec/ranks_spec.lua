@@ -463,6 +463,26 @@ describe("train in lanes", function()
     assert.matches("false\t.*rank 1 of 3 on .*a rank's own trouble", out, nil, nil, err)
   end)
 
+  several("find the plugin by the program's bare name, and none in the folder they start in",
+          function()
+    support.write(path "trap.c", [[
+      #include <stdio.h>
+      #include <stdlib.h>
+      __attribute__((constructor)) static void caught(void) { puts("caught"); exit(9); }]])
+    for _, name in ipairs { "libperformer_mpi.so", "libperformer_lua.so" } do
+      local code, _, err = support.shell(("cc -shared -fPIC -o %s %s"):format(path(name),
+                                                                            path "trap.c"))
+      assert.equal(0, code, err)
+    end
+    support.write(path "bare.lua", [[
+      local ranks <close> = assert(require "performer".ranks.open { timeout = 20 })
+      if ranks:first() then print(ranks.size) end]])
+    local code, out, err = support.shell(("cd %s && PATH=%s/bin:$PATH %s timeout -k 5 120 mpirun "
+      .. "--oversubscribe --bind-to none -n 2 performer bare.lua"):format(path ".", support.build,
+      ROOT))
+    assert.same({ 0, "2\n" }, { code, out }, err)
+  end)
+
   several("sends while backward runs, and a step that fails in it is none", function()
     support.write(path "overlap.lua", [[
       local pf = require "performer"

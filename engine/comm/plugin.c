@@ -5,27 +5,42 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <unistd.h>
 
 #include "comm.h"
 
 enum { PATH_ROOM = 4096 };
 static const char PLUGIN[] = "libperformer_mpi.so";
 
-/* The plugin in `where`, as seen from the folder of this code: a library, or the program that it is
- * linked into. NULL: it is not there. */
-static void *load_beside(const char *where) {
-    char path[PATH_ROOM];
+/* The file of this code: a library, or the program that it is linked into, which dladdr knows by the
+ * word that it was called with alone. */
+static bool find_own_file(char out[PATH_ROOM]) {
     union {
         int (*function)(const pf_engine *engine);
         void *object; /* as dladdr asks for it */
     } self = {.function = pf_comm_ranks};
-    Dl_info info;
-    if (!dladdr(self.object, &info) || !info.dli_fname) return NULL;
-    const char *slash = strrchr(info.dli_fname, '/');
-    const int folder = slash ? (int)(slash - info.dli_fname) : 1;
-    const int n =
-        snprintf(path, PATH_ROOM, "%.*s/%s%s", folder, slash ? info.dli_fname : ".", where, PLUGIN);
-    return n < PATH_ROOM ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+    Dl_info info, program;
+    if (!dladdr(self.object, &info) || !info.dli_fname) return false;
+    const void *headers = (const void *)getauxval(AT_PHDR);
+    ssize_t n;
+    if (dladdr(headers, &program) && program.dli_fbase == info.dli_fbase) {
+        n = readlink("/proc/self/exe", out, PATH_ROOM - 1);
+        if (n > 0) out[n] = 0;
+    } else {
+        n = snprintf(out, PATH_ROOM, "%s", info.dli_fname);
+    }
+    return n > 0 && n < PATH_ROOM && strchr(out, '/');
+}
+
+/* The plugin in `where`, as seen from the folder of this code, never from the one that a program is
+ * called in. NULL: it is not there. */
+static void *load_beside(const char *where) {
+    char own[PATH_ROOM], path[2 * PATH_ROOM];
+    if (!find_own_file(own)) return NULL;
+    *strrchr(own, '/') = 0;
+    snprintf(path, sizeof path, "%s/%s%s", own, where, PLUGIN);
+    return dlopen(path, RTLD_NOW | RTLD_LOCAL);
 }
 
 static void *load(const char *file) {

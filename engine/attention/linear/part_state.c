@@ -18,8 +18,11 @@ static size_t cut_bytes(const pf_part_shape *p) {
 
 static int64_t head_floats(const pf_part_shape *p) { return 1 + p->r + p->r * p->dv; }
 
+/* Of whole lengths, so that one behind another is aligned. */
 size_t pf_part_state_bytes(const pf_part_shape *p) {
-    return cut_bytes(p) + (size_t)(p->batch * p->heads * head_floats(p)) * sizeof(float);
+    const int64_t numbers = p->batch * p->heads * head_floats(p);
+    return cut_bytes(p) +
+           (size_t)pf_round_up(numbers * (int64_t)sizeof(float), (int64_t)sizeof(int64_t));
 }
 
 pf_part_state pf_part_state_at(const pf_part_shape *p, void *block) {
@@ -42,6 +45,7 @@ void pf_part_state_forget(const pf_part_shape *p, void *block, int64_t b) {
 
 void pf_part_state_nothing(const pf_part_shape *p, void *block) {
     memset(block, 0, cut_bytes(p));
+    memset((char *)block + pf_part_state_bytes(p) - sizeof(int64_t), 0, sizeof(int64_t));
     for (int64_t b = 0; b < p->batch; b++) pf_part_state_forget(p, block, b);
 }
 
