@@ -136,7 +136,7 @@ int pf_comm_agree_on(pf_engine *engine, int status, pf_comm_word *word) {
     own.rank = comm->rank;
     own.status = status < 0 ? status : 0;
     own.word.most_of = comm->rank;
-    own.beside = comm->beside.turn != NULL;
+    own.beside = comm->beside.turn || comm->beside.spoiled;
     split_counts(&own);
     if (status < 0) {
         if (!is_known(comm)) pf_fail_in(status, "%s", pf_comm_name(comm, comm->rank));

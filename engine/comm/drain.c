@@ -20,12 +20,21 @@ int pf_beside_open(pf_engine *engine) {
     return comm->beside.count && comm->beside.waste ? PF_OK : PF_ENOMEM;
 }
 
+/* Of rounds that were given up nothing is under way, unless the transport still has some of it. */
+static void let_go_left(pf_comm *comm) {
+    pf_beside *b = &comm->beside;
+    void *left = b->left;
+    b->left = NULL;
+    if (left && comm->held == 0) b->let_go(left);
+}
+
 /* The transport may still write to what is waste. */
 void pf_beside_close(pf_engine *engine, pf_comm *comm) {
     pf_beside *b = &comm->beside;
     if (b->count) pf_heap_free(engine->heap, b->count, count_bytes(comm));
     if (b->waste && comm->held == 0) pf_heap_free(engine->heap, b->waste, WASTE);
     b->count = NULL, b->waste = NULL;
+    let_go_left(comm);
 }
 
 /* ---- what goes on here ---- */
@@ -119,4 +128,5 @@ void pf_beside_drain(pf_engine *engine, uint32_t vote) {
         status = pf_fail(PF_EIO, "sum over ranks: %d messages can't be taken back", comm->held);
     if (status < 0) pf_round_fail(engine, status);
     memset(b->round, 0, sizeof b->round);
+    let_go_left(comm);
 }

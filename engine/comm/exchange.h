@@ -85,11 +85,13 @@ typedef struct {
     int (*turn)(void *context, const struct pf_round **left); /* NULL: nothing goes on */
     void *context;
     struct pf_round *round[PF_SIDE_ROUNDS]; /* that are under way, or NULL */
-    uint32_t rounds;        /* so many were begun since the vote that failed last, which is */
-    uint32_t since;         /* this one */
-    bool spoiled;           /* some of them were given up, and others don't know it */
-    pf_beside_count *count; /* of each rank */
-    float *waste;           /* PF_SIDE_PIECE numbers that nobody needs */
+    uint32_t rounds;            /* so many were begun since the vote that failed last, which is */
+    uint32_t since;             /* this one */
+    bool spoiled;               /* some of them were given up, and others don't know it */
+    pf_beside_count *count;     /* of each rank */
+    float *waste;               /* PF_SIDE_PIECE numbers that nobody needs */
+    void *left;                 /* whose memory those that were given up still use, or NULL; */
+    void (*let_go)(void *left); /* called when nothing of them is under way any more */
 } pf_beside;
 
 /* Moves messages on, as pf_round_move does. *left: one of the rounds that are not whole yet; it

@@ -292,3 +292,12 @@ void pf_scatter_drop(pf_scatter *s, int status) {
     }
     leave(s);
 }
+
+/* No round begins any more; those that have are moved on by the drain. */
+void pf_scatter_leave(pf_scatter *s, void (*let_go)(void *left), void *left) {
+    pf_beside *beside = &s->engine->comm->beside;
+    beside->spoiled = true;
+    beside->turn = NULL, beside->context = NULL;
+    beside->left = left, beside->let_go = let_go;
+    s->begun = false;
+}

@@ -36,6 +36,10 @@ bool pf_scatter_waits(const pf_scatter *scatter);
  * it is given up, and no other can begin until a vote has failed. */
 void pf_scatter_drop(pf_scatter *scatter, int status);
 
+/* The same while something is on its way, without giving it up: it stays there until that vote, and
+ * so does all memory of it, which let_go(left) then frees, and the scatter with it. */
+void pf_scatter_leave(pf_scatter *scatter, void (*let_go)(void *left), void *left);
+
 /* Does the transport still hold what was given, until the process ends? */
 bool pf_scatter_holds(const pf_scatter *scatter);
 

@@ -27,7 +27,7 @@ static size_t block_of(int ranks) { return sizeof(pf_comm) + (size_t)ranks * PF_
  * had time for their part, and only what it holds then stays, too. */
 static void close_with(pf_engine *engine, void *thing) {
     pf_comm *comm = thing;
-    if (comm->beside.turn && comm->broken >= 0)
+    if ((comm->beside.turn || comm->beside.left) && comm->broken >= 0)
         comm->held = comm->transport->cancel(comm->transport->self);
     comm->beside.turn = NULL;
     if (comm->broken >= 0 && pf_comm_vote_last(engine) < 0)

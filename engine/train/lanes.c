@@ -48,8 +48,29 @@ int pf_lanes_check(pf_optimizer *o) {
     return PF_OK;
 }
 
+/* Lanes that were left, of an optimizer that has nothing else. */
+static void let_go(void *left) {
+    pf_optimizer *o = left;
+    pf_heap *heap = o->heap;
+    pf_lanes_close(o);
+    pf_heap_free(heap, o, sizeof *o);
+    pf_heap_release(heap);
+}
+
+/* Other ranks may be taking in what this one gives up, and send what it has begun to wait for: so
+ * all of it stays until they know. false: there is no memory for that. */
+static bool leave(pf_optimizer *o) {
+    pf_optimizer *left = pf_heap_zalloc(o->heap, sizeof *left);
+    if (!left) return false;
+    left->heap = pf_heap_retain(o->heap);
+    left->n = o->n, left->lanes = o->lanes;
+    pf_overlap_leave(o, let_go, left);
+    o->lanes = NULL;
+    return true;
+}
+
 void pf_lanes_close(pf_optimizer *o) {
-    if (!o->lanes) return;
+    if (!o->lanes || (pf_overlap_waits(o) && leave(o))) return;
     const bool waits = pf_overlap_waits(o);
     forget(o, waits ? pf_fail(PF_ESTATE, "optimizer: a step was given up halfway") : PF_OK);
     pf_overlap_close(o);

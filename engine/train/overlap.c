@@ -141,6 +141,13 @@ void pf_overlap_drop(const pf_optimizer *o, int status) {
     v->begun = false;
 }
 
+void pf_overlap_leave(const pf_optimizer *o, void (*let_go)(void *left), void *left) {
+    struct pf_overlap *v = o->lanes->overlap;
+    pf_leaves_unwatch(v->engine, &v->watch);
+    pf_scatter_leave(v->scatter, let_go, left);
+    v->begun = false;
+}
+
 /* ---- while backward runs ---- */
 
 static int entry_of(const pf_optimizer *o, const pf_tensor *leaf) {

@@ -35,6 +35,8 @@ void pf_overlap_rest(const pf_optimizer *o);  /* one that has not begun is not i
 /* What has not left yet, of those entries that some rank has; waits for all. A verb. */
 int pf_overlap_end(const pf_optimizer *o, const char *there);
 void pf_overlap_drop(const pf_optimizer *o, int status);
+/* What is on its way stays; let_go(left) closes it when it has come. */
+void pf_overlap_leave(const pf_optimizer *o, void (*let_go)(void *left), void *left);
 /* Is a part of the step on its way? */
 bool pf_overlap_waits(const pf_optimizer *o);
 bool pf_overlap_holds(const pf_optimizer *o);

@@ -22,6 +22,7 @@ enum { RANKS_MOST = 128, RANKS_TICKETS = 1 << 14 };
 
 typedef struct ranks_letter {
     struct ranks_letter *next;
+    bool *taken; /* of the sender that waits for that; or NULL */
     int tag;
     size_t bytes;
     double due;
@@ -56,6 +57,7 @@ struct ranks_world {
     int dies, dies_at, loses, loses_at;
     void (*twist)(const ranks_end *from, char *data, size_t bytes); /* falsifies messages */
     pf_log_fn log;                                                  /* its context: the end */
+    bool meets;                    /* a message has gone when it is taken in, as long ones are */
     bool direct;                   /* a message goes to where it is awaited, though nobody looks */
     const char *hosts[RANKS_MOST]; /* NULL: "here" */
     int bound;                     /* 1 + the rank that may use one processor only */
@@ -114,6 +116,7 @@ static void ranks_deliver(ranks_end *end, ranks_ticket *t) {
     t->bad = letter->bytes != t->bytes;
     if (!t->bad && t->bytes) memcpy(t->data, letter->data, t->bytes);
     *at = letter->next;
+    if (letter->taken) *letter->taken = true;
     free(letter);
 }
 
@@ -145,6 +148,7 @@ static int ranks_send(void *self, int to, int tag, const void *data, size_t byte
     ranks_letter **last = &w->post[end->rank][to];
     while (*last) last = &(*last)->next;
     *last = letter;
+    if (w->meets) letter->taken = &end->ticket[*ticket].came;
     if (w->direct)
         for (int i = 0; i < RANKS_TICKETS; i++) ranks_deliver(w->end[to], &w->end[to]->ticket[i]);
     pthread_mutex_unlock(&w->lock);
@@ -169,7 +173,7 @@ static int ranks_test(void *self, int ticket, int *done) {
     ranks_ticket *t = &end->ticket[ticket];
     pthread_mutex_lock(&end->world->lock);
     if (!ranks_dead(end)) ranks_deliver(end, t);
-    *done = !t->receives || t->came;
+    *done = t->came || !(t->receives || end->world->meets);
     if (*done) t->used = false;
     pthread_mutex_unlock(&end->world->lock);
     return *done && t->receives && t->bad;
@@ -178,6 +182,8 @@ static int ranks_test(void *self, int ticket, int *done) {
 static int ranks_cancel(void *self) {
     ranks_end *end = self;
     pthread_mutex_lock(&end->world->lock);
+    for (int to = 0; to < end->world->ranks; to++)
+        for (ranks_letter *l = end->world->post[end->rank][to]; l; l = l->next) l->taken = NULL;
     for (int i = 0; i < RANKS_TICKETS; i++) {
         end->world->given_up += end->ticket[i].used;
         end->ticket[i].used = false;
