@@ -13,8 +13,8 @@
 enum { PATH_ROOM = 4096 };
 static const char PLUGIN[] = "libperformer_mpi.so";
 
-/* The file of this code: a library, or the program that it is linked into, which dladdr knows by the
- * word that it was called with alone. */
+/* The file of this code: a library, or the program that it is linked into, which dladdr knows by
+ * the word that it was called with alone. */
 static bool find_own_file(char out[PATH_ROOM]) {
     union {
         int (*function)(const pf_engine *engine);
