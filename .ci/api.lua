@@ -581,8 +581,9 @@ return {
       "How many ranks a launcher has started (0: none has), and which one this is: before they " ..
       "are opened." },
     { "Ranks:first", "", "boolean", "Is this rank 0, which writes and speaks?" },
-    { "Ranks:lanes", "lanes: integer", "fun(): integer?",
-      "for lane in ranks:lanes(n): those of n lanes, from 1, that are this rank's." },
+    { "Ranks:lanes", "lanes: integer", "fun(): integer?, boolean?",
+      "for lane, last in ranks:lanes(n): those of n lanes, from 1, that are this rank's, and " ..
+      "whether it is the last of them." },
     { "Ranks:wait", "", "", "Waits until all are here." },
     { "Ranks:any", "flag: boolean, ...: boolean", "boolean, ...",
       "true where any rank says true; of several flags, each." },

@@ -1439,9 +1439,10 @@ function pf.ranks.launched() end
 ---@return boolean
 function Ranks:first() end
 
----for lane in ranks:lanes(n): those of n lanes, from 1, that are this rank's.
+---for lane, last in ranks:lanes(n): those of n lanes, from 1, that are this rank's, and whether
+---it is the last of them.
 ---@param lanes integer
----@return fun(): integer?
+---@return fun(): integer?, boolean?
 function Ranks:lanes(lanes) end
 
 ---Waits until all are here.

@@ -76,8 +76,9 @@ function Ranks:row_ranks(n)
   self.row = n
 end
 
---- for lane in ranks:lanes(n) do: those of n lanes, from 1, that are this rank's, or its group's
---- where ranks:row_ranks has said how many share a row: as many on each as can be.
+--- for lane, last in ranks:lanes(n) do: those of n lanes, from 1, that are this rank's, or its
+--- group's where ranks:row_ranks has said how many share a row, as many on each as can be; and
+--- whether it is the last one.
 function Ranks:lanes(n)
   local groups, group = self.size // (self.row or 1), self.rank // (self.row or 1)
   if math.type(n) ~= "integer" or n < groups then
@@ -88,7 +89,7 @@ function Ranks:lanes(n)
   return function()
     if lane == last then return nil end
     lane = lane + 1
-    return lane
+    return lane, lane == last
   end
 end
 

@@ -193,9 +193,9 @@ int pf_optimizer_overlap(pf_optimizer *o, pf_engine *e) {
     PF_OPEN(e);
     PF_NEED(o);
     PF_TRY(pf_shard_check(o, e));
-    if (!o->shard) return PF_OK;
     PF_TRY(pf_lanes_check(o));
-    PF_TRY(check_last(o));
+    if (o->lanes || o->shard) PF_TRY(check_last(o)); /* of one rank, too: a script is for any */
+    if (!o->shard) return PF_OK;
     PF_TRY(pf_overlap_ready(o, e));
     if (o->lanes->leaf < 0) PF_TRY(pf_lanes_open_leaf(o));
     pf_overlap_watch(o);

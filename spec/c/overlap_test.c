@@ -75,7 +75,7 @@ static int run_lane(pf_engine *e, pf_module *m, pf_optimizer *o, training *t, in
     pf_tape *tape = NULL;
     pf_tensor *loss = NULL, *seed = NULL;
     PF_TRY(pf_tape_open(&tape, e));
-    if (pf_comm_ranks(e) > 1 && !last) /* it is for the last one alone */
+    if (!last) /* it is for the last one alone */
         CHECK(pf_optimizer_overlap(o, e) == PF_ESTATE);
     int status = loss_of(e, m, t, step, lane, &loss);
     if (status >= 0 && last && step == 2 && t->fails == rank + 1)
