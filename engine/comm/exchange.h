@@ -61,6 +61,7 @@ typedef struct pf_round {
     pf_verb verb;
     uint32_t number;
     bool at_once;  /* bodies go with their heads; then no failure can come in place of them */
+    bool held;     /* the talk has closed, and the transport may still have some of it */
     bool discards; /* whatever comes is as good, up to the length of the message */
 } pf_round;
 

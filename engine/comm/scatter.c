@@ -283,6 +283,7 @@ void pf_scatter_drop(pf_scatter *s, int status) {
     pf_comm *comm = s->engine->comm;
     if (!s->begun) return;
     s->held |= comm && comm->held > 0;
+    for (int i = 0; i < PF_SIDE_ROUNDS; i++) s->held |= s->flight[i].round.held;
     if (pf_scatter_waits(s)) {
         comm->beside.spoiled = true;
         memset(comm->beside.round, 0, sizeof comm->beside.round);

@@ -30,6 +30,8 @@ static void close_with(pf_engine *engine, void *thing) {
     if ((comm->beside.turn || comm->beside.left) && comm->broken >= 0)
         comm->held = comm->transport->cancel(comm->transport->self);
     comm->beside.turn = NULL;
+    for (int i = 0; i < PF_SIDE_ROUNDS; i++)
+        if (comm->beside.round[i]) comm->beside.round[i]->held = comm->held > 0;
     if (comm->broken >= 0 && pf_comm_vote_last(engine) < 0)
         pf_log(engine, PF_LOG_WARN, "ranks: %s", comm->why);
     engine->comm = NULL;

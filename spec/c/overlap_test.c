@@ -250,14 +250,26 @@ static void test_failure(void) {
     }
 }
 
+/* A model whose steps have a lane for each of two ranks; and its last step. */
+static int begin_two(pf_engine *e, pf_module **m, pf_optimizer **o) {
+    *m = small_model(e, PLAIN);
+    PF_TRY(pf_optimizer_new(o, e, *m, NULL));
+    return pf_optimizer_set_lanes(*o, e, 2);
+}
+static int end_two(pf_engine *e, pf_module **m, pf_optimizer **o) {
+    int status = pf_optimizer_step(*o, e, 1e-2, 1, NULL);
+    pf_optimizer_close(o);
+    pf_module_release(m);
+    return status;
+}
+
 /* Another backward behind the one that was to be the last; then steps go on. */
 static int add_later(pf_engine *e, int rank, void *context) {
     training t = {.model = PLAIN, .lanes = 2, .overlaps = ALL, .group = 300};
-    pf_module *m = small_model(e, PLAIN);
+    pf_module *m = NULL;
     pf_optimizer *o = NULL;
     int *wrong = context, status = PF_OK;
-    PF_TRY(pf_optimizer_new(&o, e, m, NULL));
-    PF_TRY(pf_optimizer_set_lanes(o, e, 2));
+    PF_TRY(begin_two(e, &m, &o));
     PF_TRY(run_lane(e, m, o, &t, 1, rank, true));
     if (rank == 1) {
         t.overlaps = 0;
@@ -274,21 +286,17 @@ static int add_later(pf_engine *e, int rank, void *context) {
     t.overlaps = ALL;
     PF_TRY(run_lane(e, m, o, &t, 1, rank, true));
     PF_TRY(pf_optimizer_fold(o, e));
-    status = pf_optimizer_step(o, e, 1e-2, 1, NULL);
-    pf_optimizer_close(&o);
-    pf_module_release(&m);
-    return status;
+    return end_two(e, &m, &o);
 }
 
 /* A step that one rank gives up without a word is found out, and no other's numbers are taken for
  * those of the next. */
 static int give_up(pf_engine *e, int rank, void *context) {
     training t = {.model = PLAIN, .lanes = 2, .overlaps = 1, .group = 300};
-    pf_module *m = small_model(e, PLAIN);
+    pf_module *m = NULL;
     pf_optimizer *o = NULL;
     int *wrong = context;
-    PF_TRY(pf_optimizer_new(&o, e, m, NULL));
-    PF_TRY(pf_optimizer_set_lanes(o, e, 2));
+    PF_TRY(begin_two(e, &m, &o));
     PF_TRY(run_lane(e, m, o, &t, 1, rank, true));
     PF_TRY(pf_optimizer_set_lanes(o, e, 2)); /* on both ranks; of one the half has left */
     if (rank == 1) {
@@ -301,20 +309,16 @@ static int give_up(pf_engine *e, int rank, void *context) {
     *wrong += status != PF_ESTATE || !strstr(pf_last_error(), "was given up on");
     PF_TRY(run_lane(e, m, o, &t, 2, rank, true)); /* all have heard of it */
     PF_TRY(pf_optimizer_fold(o, e));
-    status = pf_optimizer_step(o, e, 1e-2, 1, NULL);
-    pf_optimizer_close(&o);
-    pf_module_release(&m);
-    return status;
+    return end_two(e, &m, &o);
 }
 
 /* One rank gives up what it has sent and awaits, while the other goes on. */
 static int give_up_alone(pf_engine *e, int rank, void *context) {
     training t = {.model = PLAIN, .lanes = 2, .overlaps = ALL};
-    pf_module *m = small_model(e, PLAIN);
+    pf_module *m = NULL;
     pf_optimizer *o = NULL;
     int *wrong = context, status = PF_OK;
-    PF_TRY(pf_optimizer_new(&o, e, m, NULL));
-    PF_TRY(pf_optimizer_set_lanes(o, e, 2));
+    PF_TRY(begin_two(e, &m, &o));
     for (int round = 0; round < 3 && status >= 0; round++) {
         PF_TRY(run_lane(e, m, o, &t, 1, rank, true));
         t.overlaps = 1;
@@ -336,11 +340,10 @@ static int give_up_alone(pf_engine *e, int rank, void *context) {
 /* What ranks agree on in the midst of a step ends it, whoever has sent how much. */
 static int vote_between(pf_engine *e, int rank, void *context) {
     training t = {.model = PLAIN, .lanes = 2, .overlaps = 1, .group = 300};
-    pf_module *m = small_model(e, PLAIN);
+    pf_module *m = NULL;
     pf_optimizer *o = NULL;
     int *wrong = context;
-    PF_TRY(pf_optimizer_new(&o, e, m, NULL));
-    PF_TRY(pf_optimizer_set_lanes(o, e, 2));
+    PF_TRY(begin_two(e, &m, &o));
     PF_TRY(run_lane(e, m, o, &t, 1, rank, true));
     PF_TRY(pf_optimizer_fold(o, e));
     *wrong += pf_comm_agree(e, rank == 1 ? pf_fail(PF_EHOST, "no more") : PF_OK) != PF_EHOST;
@@ -349,10 +352,7 @@ static int vote_between(pf_engine *e, int rank, void *context) {
         status != PF_ESTATE || !strstr(pf_last_error(), "rank 0 of 2 on here: optimizer: ranks");
     PF_TRY(run_lane(e, m, o, &t, 2, rank, true));
     PF_TRY(pf_optimizer_fold(o, e));
-    status = pf_optimizer_step(o, e, 1e-2, 1, NULL);
-    pf_optimizer_close(&o);
-    pf_module_release(&m);
-    return status;
+    return end_two(e, &m, &o);
 }
 
 /* What a layer's backward calls while the sum leaves. */
@@ -423,13 +423,12 @@ static int call_within(pf_engine *e, int rank, void *context) {
 /* A lane that is folded before a backward is the step's: what a later one gives is of no lane. */
 static int walk_later(pf_engine *e, int rank, void *context) {
     const training t = {.model = PLAIN, .lanes = 2};
-    pf_module *m = small_model(e, PLAIN);
+    pf_module *m = NULL;
     pf_optimizer *o = NULL;
     pf_tensor *loss = NULL;
     pf_tape *tape = NULL;
     int *wrong = context;
-    PF_TRY(pf_optimizer_new(&o, e, m, NULL));
-    PF_TRY(pf_optimizer_set_lanes(o, e, 2));
+    PF_TRY(begin_two(e, &m, &o));
     PF_TRY(pf_tape_open(&tape, e));
     PF_TRY(loss_of(e, m, &t, 1, rank, &loss));
     PF_TRY(pf_optimizer_overlap(o, e));
