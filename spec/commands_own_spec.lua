@@ -10,11 +10,7 @@ local assert_sentence, good, log_of = commands.assert_sentence, commands.good, c
 local losses, path, performer, train = commands.losses, commands.path, commands.performer,
   commands.train
 
---- The program from any folder.
-local function program()
-  local build = support.build
-  return (build:sub(1, 1) == "/" and build or lfs.currentdir() .. "/" .. build) .. "/bin/performer"
-end
+local PROGRAM = support.build .. "/bin/performer"
 
 --- A copy of scripts/train.lua in the spec's folder, with the one place of `pattern` replaced.
 local function changed_copy(name, pattern, text)
@@ -26,7 +22,7 @@ end
 --- Runs a script of the spec's folder, from that folder; raises with what it said when it fails.
 local function run_own(script, arguments)
   local code, out, err = support.shell(("cd %s && OMP_WAIT_POLICY=passive %s %s %s"):format(
-    path ".", program(), script, arguments))
+    path ".", PROGRAM, script, arguments))
   assert.are.equal(0, code, err)
   return out, err
 end

@@ -11,11 +11,7 @@ local log_of, losses, path, performer = commands.log_of, commands.losses, comman
 local SMALL, train = commands.SMALL, commands.train
 local TINY = SMALL:gsub("%-%-dim 16", "--dim 8") -- its checkpoint is smaller than a log can get
 
---- The program, wherever a shell stands.
-local function program()
-  local build = support.build
-  return (build:sub(1, 1) == "/" and build or lfs.currentdir() .. "/" .. build) .. "/bin/performer"
-end
+local PROGRAM = support.build .. "/bin/performer"
 
 describe("a run's folder", function()
   setup(commands.start)
@@ -67,7 +63,7 @@ describe("a run's folder", function()
 
   it("is its own, also for runs that begin in one second", function()
     support.shell(("mkdir -p %s"):format(path "many"))
-    local command = ("%s train --data ../t.txt %s --steps 2 --threads 1"):format(program(), SMALL)
+    local command = ("%s train --data ../t.txt %s --steps 2 --threads 1"):format(PROGRAM, SMALL)
     local code, _, err = support.shell(("cd %s; for i in 1 2 3; do %s & pids=\"$pids $!\"; done; "
       .. "for p in $pids; do wait $p || exit 1; done"):format(path "many", command))
     assert.equal(0, code, err)
@@ -93,8 +89,8 @@ describe("a run's folder", function()
       code=$?
       [ "$before" = "$(ls -i %s/log.jsonl)" ] || code=99
       kill -KILL $!
-      exit $code]]):format(program(), run, SMALL, options:gsub("%-%-steps 40 ", ""), run, run,
-      program(), run, run))
+      exit $code]]):format(PROGRAM, run, SMALL, options:gsub("%-%-steps 40 ", ""), run, run,
+      PROGRAM, run, run))
     assert.equal(1, code, err)
     assert_sentence(err, "a run trains in .*busy right now")
     -- Killed, it has left no lock behind. A host of its own lets go of what is held when it closes.
@@ -151,7 +147,7 @@ describe("a run", function()
     local more = ("--data %s --steps 300 --eval-every 1000 --log-every 1 --threads 1"):format(
       path "t.txt")
     local code, _, err = support.shell(("trap '' XFSZ; ulimit -f 64; exec %s train --out %s %s %s")
-      :format(program(), run, TINY, more))
+      :format(PROGRAM, run, TINY, more))
     assert.equal(1, code, err)
     assert_sentence(err, "can't write the log: .*File too large.*; saved at step %d+; go on with: ")
     local step = math.tointeger(err:match "saved at step (%d+)")

@@ -6,8 +6,7 @@ local support = require "spec.support"
 
 -- Small programs beside other tests: one thread, and no spinning.
 local QUIET = "OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive "
-local root = lfs.currentdir()
-local build = support.build:sub(1, 1) == "/" and support.build or root .. "/" .. support.build
+local build = support.build
 
 --- Runs an example and returns what it printed.
 local function run(words)
@@ -102,7 +101,7 @@ describe("examples", function()
   end)
 
   it("15_duplication: finds more with every round of hashing", function()
-    local steps = build:find "asan" and " 10" or "" -- too slow to learn
+    local steps = support.sanitized and " 10" or "" -- too slow to learn
     local right = numbers(run("15_duplication.lua --smoke" .. steps), "rounds? +([%d.]+) %% right")
     assert.equal(4, #right)
     if steps ~= "" then return end

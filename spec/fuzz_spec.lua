@@ -5,12 +5,12 @@
 local lfs = require "lfs"
 local support = require "spec.support"
 
-local LONG, SANITIZED = os.getenv "PF_LONG" ~= nil, support.build:find "asan" ~= nil
+local LONG, SANITIZED = os.getenv "PF_LONG" ~= nil, support.sanitized
 local MANY = LONG and 10000000 or SANITIZED and 4000 or 20000 -- of what one process does
 local TYPED = LONG and 20000 or 60
 
 local root = assert(lfs.currentdir())
-local build = support.build:find "^/" and support.build or root .. "/" .. support.build
+local build = support.build
 local performer, folder = build .. "/bin/performer", nil
 
 package.path = package.path .. ";" .. root .. "/spec/support/?.lua"

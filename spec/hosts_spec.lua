@@ -1,11 +1,9 @@
 -- hosts_spec.lua - the programs of examples/hosts/ do what they say, with what a user gives them:
 -- nothing, damaged files, a signal in the middle.
-local lfs = require "lfs"
 local support = require "spec.support"
 
 local QUIET = "OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive "
-local root = lfs.currentdir()
-local build = support.build:sub(1, 1) == "/" and support.build or root .. "/" .. support.build
+local build = support.build
 
 describe("hosts", function()
   local folder, model

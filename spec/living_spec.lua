@@ -132,11 +132,9 @@ __attribute__((constructor)) static void sprung(void) { open("sprung", O_CREAT |
 ]]
 
 describe("a host", function()
-  local folder, build
-  setup(function()
-    folder, build = support.folder(), support.build
-    if not build:find "^/" then build = lfs.currentdir() .. "/" .. build end
-  end)
+  local build = support.build
+  local folder
+  setup(function() folder = support.folder() end)
   teardown(function() support.remove(folder) end)
 
   local function good(command)
@@ -158,7 +156,8 @@ describe("a host", function()
     support.write(folder .. "/trap.c", TRAP)
     support.write(folder .. "/performer.lua", "io.open('sprung', 'w'):close()")
     support.write(script, "local pf = require 'performer' pf.randn(99, 99):matmul(pf.ones(99, 99))")
-    good(("cd %s && env -u LD_PRELOAD cc -shared -fPIC -o trap.so trap.c && for name in "
+    support.library(folder .. "/trap.so", folder .. "/trap.c")
+    good(("cd %s && for name in "
       .. "libopenblas.so.0 libz.so.1 libxxhash.so.0 libperformer.so liblua5.4.so.0; do "
       .. "cp trap.so $name; done && mkdir -p performer && cp trap.so performer.so && cp trap.so "
       .. "performer/core.so"):format(folder))

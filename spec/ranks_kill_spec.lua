@@ -12,7 +12,6 @@ local support = require "spec.support"
 local good, path = commands.good, commands.path
 
 local LONG = os.getenv "PF_LONG" ~= nil
-local sanitized = support.build:find "san" -- whose library is to be the first
 
 -- A model that kills its rank within a forward: KILL_CALL is "forward".
 local MODEL = [[
@@ -43,8 +42,7 @@ describe("a run that can be gone on with is left by a rank", function()
   setup(function()
     commands.start()
     preload = path "kill_at.so"
-    local compile = "cc -shared -fPIC -o %s spec/c/kill_at.c -ldl"
-    assert.equal(0, (support.shell(compile:format(preload))))
+    support.library(preload, "spec/c/kill_at.c", "-ldl")
     support.write(path "own.lua", MODEL)
   end)
   teardown(commands.stop)
@@ -172,7 +170,7 @@ describe("a run that can be gone on with is left by a rank", function()
   end
 
   local function leaves_a_run(name, test)
-    if ranks.has_mpi and not sanitized then
+    if ranks.has_mpi and not support.sanitized then
       it(name, test)
     else
       pending(name .. " (no mpirun or plugin, or a sanitizer's build)", test)

@@ -470,9 +470,7 @@ describe("train in lanes", function()
       #include <stdlib.h>
       __attribute__((constructor)) static void caught(void) { puts("caught"); exit(9); }]])
     for _, name in ipairs { "libperformer_mpi.so", "libperformer_lua.so" } do
-      local code, _, err = support.shell(("cc -shared -fPIC -o %s %s"):format(path(name),
-                                                                            path "trap.c"))
-      assert.equal(0, code, err)
+      support.library(path(name), path "trap.c")
     end
     support.write(path "bare.lua", [[
       local ranks <close> = assert(require "performer".ranks.open { timeout = 20 })

@@ -106,9 +106,9 @@ describe("files in the sandbox", function()
         words[#words + 1] = class .. "." .. name
       end
     end
-    local code, out, err = support.shell(("here=$PWD; build=$(cd %s && pwd); cd %s && "
-      .. "$build/bin/performer run --seconds 60 --memory 512M %s "
-      .. "$here/spec/support/sandbox_walk.lua %s %s"):format(support.build, folder, options, folder,
+    local code, out, err = support.shell(("here=$PWD; cd %s && "
+      .. "%s/bin/performer run --seconds 60 --memory 512M %s "
+      .. "$here/spec/support/sandbox_walk.lua %s %s"):format(folder, support.build, options, folder,
       table.concat(words, " ")))
     assert.are.equal(0, code, err)
     return out

@@ -3,8 +3,7 @@
 local lfs = require "lfs"
 local support = require "spec.support"
 
-local here = lfs.currentdir()
-local build = support.build:sub(1, 1) == "/" and support.build or here .. "/" .. support.build
+local build = support.build
 local folder
 
 local function path(name) return folder .. "/" .. name end

@@ -1,13 +1,18 @@
 -- support/init.lua - what the specs share: assertions on tensors, temporary files, and the
 -- program under test. `require "spec.support"`.
 local assert = require "luassert"
+local lfs = require "lfs"
 local say = require "say"
 local pf = require "performer"
 
 local support = {}
 
---- The build under test, as in .busted.
+--- The folder of the build under test, as in .busted; whole, for commands that go elsewhere.
 support.build = os.getenv "PF_BUILD" or "build/release"
+if not support.build:find "^/" then support.build = lfs.currentdir() .. "/" .. support.build end
+
+--- Whether it runs under a sanitizer, whose library has to be a process's first.
+support.sanitized = support.build:match "[^/]*$":find "san" ~= nil
 
 -- ---- assertions ---------------------------------------------------------------------
 
@@ -120,6 +125,13 @@ function support.shell(command)
   os.remove(out)
   os.remove(err)
   return code, stdout, stderr
+end
+
+--- Compiles a C file to a shared library: without what the specs themselves are loaded with.
+function support.library(library, source, more)
+  local code, _, err = support.shell(("env -u LD_PRELOAD cc -shared -fPIC -o %s %s %s"):format(
+    library, source, more or ""))
+  assert.equal(0, code, err)
 end
 
 --- Runs the program under test with arguments (shell words).
