@@ -29,7 +29,7 @@ local ROWS = {
   engine.memory(),
   ranks.TIMEOUT,
   { "per-sequence", "flag", nil, "one line for each sequence, in the order of the file" },
-  { "json", "flag", nil, "JSON lines on stdout" },
+  { "json", "flag", nil, "JSON lines on stdout", own = true },
 }
 for i, row in ipairs(data_options.rows "FASTA or text, or several files") do
   if row[1] == "data" then row.many = "words" end
@@ -149,14 +149,14 @@ local function main()
     "performer eval runs/proteins other.fasta --per-sequence --json",
     "performer eval runs/book/BEST book.txt --split valid",
   }), ROWS)
-  local options = cli.parse(parser, ROWS, arg)
+  local options, given = cli.parse(parser, ROWS, arg)
   run_data.settle(options)
   saved.check_run("eval", options)
   if not options.checkpoint or not options.data then
     cli.fail(2, "eval: needs --checkpoint FOLDER and --data FILE, or short: eval RUN FILE")
   end
   engine.open(options)
-  ranks.need(options.timeout)
+  ranks.need("eval", ROWS, options, given)
   if ranks.several() and (options.per_sequence or options.carry) then
     cli.fail(2, ("eval: --%s goes from one place in the file to the next; start it without mpirun")
       :format(options.carry and "carry" or "per-sequence"))
@@ -167,6 +167,7 @@ local function main()
   local settings = opened.state and opened.state.settings or {}
   local data, length = open_data(options, settings, opened.model)
   check_tokenizer(opened, data, options)
+  run_data.check_everywhere("eval", run_data.fingerprint(data, options.split))
   local masked = saved.is_masked(opened)
   if options.carry and (masked or options.per_sequence) then
     cli.fail(2, masked and "eval: --carry is for causal models, and this one is masked"

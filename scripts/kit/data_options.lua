@@ -9,7 +9,7 @@ local data_options = {}
 --- The rows of --data, --format and --skip-bad; `more` is set in each (group, keep).
 function data_options.rows(help, more)
   local rows = {
-    { "data", "file", nil, help .. ", plain or gzip, or - for the standard input" },
+    { "data", "file", nil, help .. ", plain or gzip, or - for the standard input", own = true },
     { "format", { "auto", "fasta", "text" }, "auto",
       "what the data are; auto: FASTA if the first record line begins with '>', else text" },
     { "skip-bad", "flag", nil,

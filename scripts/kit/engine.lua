@@ -13,11 +13,11 @@ end
 
 --- The row of --threads, and that of --memory; `more` is set in it (group).
 function engine.threads(more)
-  return row_of({ "threads", "positive", nil, "threads (default: all cores)" }, more)
+  return row_of({ "threads", "positive", nil, "threads (default: all cores)", own = true }, more)
 end
 
 function engine.memory(more)
-  return row_of({ "memory", "bytes", nil, "byte budget, such as 4G" }, more)
+  return row_of({ "memory", "bytes", nil, "byte budget, such as 4G", own = true }, more)
 end
 
 --- What the engine warns of on another rank than the first: of data and folders rank 0 says the

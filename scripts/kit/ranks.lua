@@ -50,18 +50,72 @@ end
 
 -- ---- opening ------------------------------------------------------------------------
 
---- A command's option.
+--- A command's option. Of a command's rows those with `own` may be told each rank in its own way.
 ranks.TIMEOUT = { "timeout", "number", nil, "of several ranks (mpirun, srun): seconds that one is "
   .. "waited for, before all end with code 75", 60 }
 
---- Opens them, or ends the command.
-function ranks.need(timeout)
-  if timeout and timeout <= 0 then
-    error({ code = 2, message = "--timeout must be more than 0 seconds" }, 0)
+local function refuse(message) error({ code = 2, message = message }, 0) end
+
+-- Larger files that an option names are not compared.
+local LARGEST <const> = 1 << 20
+
+--- The text of a small file, such as a model's script, or "".
+local function text_of(path)
+  local file = io.open(path, "rb")
+  local text = file and file:seek "end" <= LARGEST and file:seek "set" and file:read "a"
+  if file then file:close() end
+  return text or ""
+end
+
+--- What each option was given as, by its name, and the texts of files that are named.
+local function said_of(rows, given)
+  local said = { options = {}, files = {} }
+  for _, row in ipairs(rows) do
+    local value = given[(row[1]:gsub("-", "_"))]
+    if value ~= nil and not row.own then
+      said.options[row[1]] = type(value) == "table" and table.concat(value, " ") or tostring(value)
+      if row[2] == "file" then said.files[row[1]] = text_of(value) end
+    end
+  end
+  return said
+end
+
+--- "--lr 0.1", or that there is none.
+local function option(name, value)
+  if value == nil then return "no --" .. name end
+  if value == "true" then return "--" .. name end
+  return ("--%s %s"):format(name, value == "false" and "off" or value)
+end
+
+--- Ranks that are told different things would make different models of one run, and say nothing.
+local function check_same(command, rows, given)
+  local all = here:collect(said_of(rows, given))
+  local first = all[1]
+  for rank = 1, #all - 1 do
+    local who = ("%s: rank %d on %s"):format(command, rank, here:host(rank))
+    for _, row in ipairs(rows) do
+      local name = row[1]
+      local ours, theirs = first.options[name], all[rank + 1].options[name]
+      if ours ~= theirs then
+        refuse(("%s was given %s, and rank 0 %s: all ranks run the same command"):format(who,
+          option(name, theirs), option(name, ours)))
+      elseif first.files[name] ~= all[rank + 1].files[name] then
+        refuse(("%s has another file %s (--%s) than rank 0: put the same one on every host")
+          :format(who, ours, name))
+      end
+    end
+  end
+end
+
+--- Opens them, or ends the command, whose rows these are, and what was given of them.
+function ranks.need(command, rows, options, given)
+  if options.timeout and options.timeout <= 0 then
+    refuse "--timeout must be more than 0 seconds"
   end
   local message
-  if not here then here, message = pf.ranks.open { timeout = timeout } end
-  if not here then error({ code = 2, message = message }, 0) end
+  if not here then here, message = pf.ranks.open { timeout = options.timeout } end
+  if not here then refuse(message) end
+  if ranks.several() then check_same(command, rows, given) end
 end
 
 --- In words: "4 on 2 hosts, Open MPI 4.1.4".

@@ -56,7 +56,7 @@ local TIMED = 24
 -- what find_lr.lua makes of one.
 function Run.open(options, make)
   engine.open(options)
-  ranks.need(options.timeout)
+  ranks.need("train", train_options.rows, options, options.given)
   start.choose(options)
   if options.find_lr then find_lr.check(options, options.given) end
   local job = options.resume and start.resumed(options, make) or start.fresh(options, make)

@@ -17,7 +17,7 @@ function run_data.rows()
     if row[1] == "data" then row.many = "words" end
   end
   rows[#rows + 1] = { "valid", "file", nil, "files that the run is judged on, whole; all of --data "
-    .. "is trained on then", group = "Run", keep = true, many = "words" }
+    .. "is trained on then", group = "Run", keep = true, many = "words", own = true }
   rows[#rows + 1] = { "valid-fraction", "number", nil, "share of --data that is held out (default "
     .. "0.05 of the sequences, the last 0.1 of each text)", group = "Run", keep = true }
   rows[#rows + 1] = { "split", { "auto", "homology" }, "auto", "how sequences are held out: by a "
@@ -81,6 +81,9 @@ function run_data.title(settings) return paths_of(settings.data)[1]:match "([^/]
 --- The data in a few words.
 function run_data.label(settings) return label(settings.data) end
 
+-- What is held out of a part.
+local NOTHING <const> = { documents = 0, tokens = 0 }
+
 -- ---- opening ----
 
 --- Sees to it that there is enough to train on.
@@ -115,27 +118,27 @@ function run_data.lay(data, settings, options)
   check_batch(data, settings)
 end
 
---- What tells one data set from another, as far as training goes.
-function run_data.fingerprint(data)
-  local train, valid = data:info "train", data:info "valid"
+--- What tells one data set from another, as far as training goes; part: as far as that does.
+function run_data.fingerprint(data, part)
+  local train, valid = data:info(part or "train"), part and NOTHING or data:info "valid"
   return { documents = train.documents + valid.documents, tokens = train.tokens,
            held_out = valid.tokens, checksum = train.checksum, block = train.block }
 end
 
 local function described(data)
-  return ("%d training tokens in %d documents, and %d held out"):format(data.tokens,
-    data.documents, data.held_out)
+  local held_out = data.held_out > 0 and (", and %d held out"):format(data.held_out) or ""
+  return ("%d tokens in %d documents%s"):format(data.tokens, data.documents, held_out)
 end
 
 --- Every rank reads the data for itself: files that differ are told, and who has them.
-function run_data.check_everywhere(fingerprint)
+function run_data.check_everywhere(command, fingerprint)
   local all = ranks.collect(fingerprint)
   for rank = 2, #all do
     for name, value in pairs(all[1]) do
       if all[rank][name] ~= value then
         local theirs, ours = described(all[rank]), described(all[1])
-        cli.fail(1, ("train: rank %d on %s sees other data: %s; put the same files on every host")
-          :format(rank - 1, ranks.here():host(rank - 1), theirs == ours
+        cli.fail(1, ("%s: rank %d on %s sees other data: %s; put the same files on every host")
+          :format(command, rank - 1, ranks.here():host(rank - 1), theirs == ours
           and "as many tokens as rank 0, and not the same ones"
           or ("%s; rank 0 has %s"):format(theirs, ours)))
       end

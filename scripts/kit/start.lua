@@ -57,7 +57,7 @@ function start.fresh(options, make)
   carried.describe(model, settings, "train")
   local optimizer, once = make.optimizer(model, settings), data:info().once
   local fingerprint = run_data.fingerprint(data)
-  run_data.check_everywhere(fingerprint)
+  run_data.check_everywhere("train", fingerprint)
   lanes.begin(settings, options, model, optimizer)
   stands(model)
   return { settings = settings, data = data, model = model, optimizer = optimizer, init = filled,
@@ -179,7 +179,7 @@ function start.resumed(options, make)
   local job = { settings = settings, model = opened.model, optimizer = opened.optimizer,
                 state = state, data = run_data.reopen(settings, state, options), dir = dir,
                 from = run }
-  run_data.check_everywhere(run_data.fingerprint(job.data))
+  run_data.check_everywhere("train", run_data.fingerprint(job.data))
   lanes.begin(settings, options, job.model, job.optimizer)
   job.carried = carried.resumed(job.model, settings, options.resume)
   change_steps(job, options)

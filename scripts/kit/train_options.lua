@@ -46,7 +46,7 @@ local OWN = {
   { "save-minutes", "number", 10, "minutes after which a checkpoint is saved in between",
     group = "Run", keep = true },
   { "keep", "positive", 2, "checkpoints to keep, beside the best", group = "Run", keep = true },
-  { "json", "flag", nil, "log lines as JSON on stdout", group = "Run" },
+  { "json", "flag", nil, "log lines as JSON on stdout", group = "Run", own = true },
   { "tensorboard", "switch", nil, "an event file for TensorBoard, too, beside log.jsonl and "
     .. "log.csv", "off", group = "Run", keep = true },
   { "length", "positive", nil, "tokens a row", group = "Training", keep = true },
@@ -160,6 +160,7 @@ local function make_rows()
 end
 
 local ROWS = cli.place(make_rows(), { "data", "file" })
+train_options.rows = ROWS
 
 -- ---- the command line ----
 

@@ -1,0 +1,222 @@
+-- ranks_own_spec.lua - pf.ranks in scripts of one's own: with one rank, and started by mpirun where
+-- there is one, and the plugin that is built with an MPI.
+local commands = require "spec.support.commands"
+local pf = require "performer"
+local mpirun = require "spec.support.ranks"
+local support = require "spec.support"
+
+local path = commands.path
+local ROOT, start = mpirun.ROOT, mpirun.start
+local several = mpirun.several(it, pending)
+
+describe("one rank", function()
+  it("is all there is, and costs nothing", function()
+    local ranks = assert(pf.ranks.open())
+    assert.same({ 0, 1, true }, { ranks.rank, ranks.size, ranks:first() })
+    local lanes = {}
+    for lane in ranks:lanes(3) do lanes[#lanes + 1] = lane end
+    assert.same({ 1, 2, 3 }, lanes)
+    assert.same({ 2, 0.5, 7 }, { ranks:sum(2, 0.5, 7) })
+    assert.same({ true, false }, { ranks:any(true, nil) })
+    assert.same({ { a = 1 } }, ranks:collect { a = 1 })
+    assert.equal("bytes", ranks:share_bytes "bytes")
+    local t = pf.tensor { 1, 2 }
+    assert.equal(t, ranks:share(t))
+    assert.same({ "k" }, { ranks:share "k" })
+    assert.same({ 0, 3.5 }, { ranks:most(3.5) })
+    assert.is_false(ranks:lost())
+    assert.equal(0, ranks:waited())
+    ranks:wait()
+    ranks:close()
+  end)
+
+  it("tells what is wrong with a call", function()
+    local ranks = assert(pf.ranks.open())
+    assert.error_matches(function() ranks:lanes(0) end, "0 lanes for 1 rank: there must be")
+    assert.error_matches(function() ranks:sum("x") end, "ranks:sum: numbers are needed, got string")
+    assert.error_matches(function() ranks:share(1, 1) end, "there is no rank 1 among 1")
+    assert.error_matches(function() pf.ranks.open { timeout = "1" } end, "timeout must be a number")
+    assert.error_matches(function() pf.ranks.open { time = 1 } end, "unknown option 'time'")
+  end)
+
+  it("folds lanes, each of which has its part of the sum", function()
+    local model = pf.nn.linear { from = 2, to = 1 }
+    local optimizer = pf.optim.sgd(model, { lr = 1 })
+    assert.error_matches(function() optimizer:fold() end, "no lanes to fold")
+    optimizer:set_lanes(2)
+    local function lane(x)
+      local tape <close> = pf.tape()
+      tape:backward(model(pf.tensor { x }):sum())
+      optimizer:fold()
+    end
+    local before = model:tensors().weight:totable()
+    lane { 1, 0 }
+    assert.error_matches(function() optimizer:step() end, "lane 1 of 0 to 1 is not folded yet")
+    lane { 1, 0 }
+    lane { 0, 3 }
+    optimizer:step()
+    local after = model:tensors().weight:totable()
+    assert.near(1, math.abs(before[1][1] - after[1][1]), 1e-6)
+    assert.near(3, math.abs(before[1][2] - after[1][2]), 1e-6)
+    assert.error_matches(function() optimizer:set_lanes(0) end, "0 lanes; from 1 to 65535")
+  end)
+end)
+
+describe("plain data as bytes", function()
+  local plain = require "performer.plain"
+
+  it("come back as they were", function()
+    local same = { 1, 1.0, -0.5, math.mininteger, 1 / 0, true, false, "", "a\0\xff", pf.json.null,
+                   { 1, 2, { x = { false }, [3.5] = "y" } }, {} }
+    for _, value in ipairs(same) do
+      local back, at = plain.unpack(plain.pack(value) .. "more")
+      assert.same(value, back)
+      assert.equal(math.type(value), math.type(back))
+      assert.equal(#plain.pack(value) + 1, at)
+    end
+    assert.is_nil((plain.unpack(plain.pack(nil))))
+    local nan = plain.unpack(plain.pack(0 / 0))
+    assert.is_true(nan ~= nan)
+  end)
+
+  it("are refused where they are not plain", function()
+    local round = {}
+    round.round = round
+    assert.error_matches(function() plain.pack(round) end, "or one that is in itself")
+    assert.error_matches(function() plain.pack { print } end, "a function is no plain data")
+    assert.error_matches(function() plain.pack(pf.zeros(2)) end, "a tensor is no plain data")
+  end)
+end)
+
+describe("a script of one's own on several ranks", function()
+  setup(commands.start)
+  teardown(commands.stop)
+
+  several("share files that only one of them has", function()
+    support.write(path "large", ("a\0\xff3"):rep(5 << 20)) -- 20 MiB: more than a piece
+    support.write(path "empty", "")
+    support.write(path "files.lua", ([[
+      local pf = require "performer"
+      local ranks <close> = assert(pf.ranks.open { timeout = 20 })
+      for _, name in ipairs { "large", "empty" } do
+        ranks:share_file(ranks.rank == 1 and "%s/" .. name or nil, "memory:" .. name, 1)
+        if ranks.rank ~= 1 then
+          local text = assert(pf.file.read("memory:" .. name))
+          assert(text == (name == "large" and ("a\0\xff3"):rep(5 << 20) or ""), "other bytes")
+        end
+      end
+      local _, message = pcall(ranks.share_file, ranks, "%s/none", "memory:none")
+      assert(message:match "rank 0 of 3 on .*none", message)
+      _, message = pcall(ranks.share_file, ranks, "%s/large", ranks.rank ~= 2 and "memory:x" or nil)
+      assert(message:match "rank 2 of 3 on .*the path is missing", message)
+      ranks:share_file("%s/empty", "memory:y") -- and goes on
+      if ranks:first() then print "done" end]]):gsub("%%s", ((path "x"):gsub("/x$", ""))))
+    local code, out, err = start(3, path "files.lua")
+    assert.same({ 0, "done\n" }, { code, out }, err)
+  end)
+
+  several("adds and shares what each rank has in a form of its own", function()
+    support.write(path "forms.lua", ([[
+      local pf = require "performer"
+      local ranks <close> = assert(pf.ranks.open { timeout = 10 })
+      local r = ranks.rank
+      local function same(a, b) if a ~= b or math.type(a) ~= math.type(b) then error(a, 2) end end
+      same(ranks:sum(r == 1 and 0.5 or 2), 4.5) -- whole on two of three
+      same(ranks:sum(r + 1, 0), 6)
+      local sums = { ranks:sum(r, 1, 2, 3, 4, r + 0.25) }
+      for i, sum in ipairs { 3, 3, 6, 9, 12, 3.75 } do same(sums[i], sum) end
+      same(ranks:share(r == 0 and "a\0text" or nil), "a\0text")
+      same(ranks:share(r == 2 and 7 or "no number", 2), 7)
+      same(ranks:share(r == 1 and { x = "y" } or 0 / 0, 1).x, "y")
+      same(ranks:share(r == 1 and { x = "caf\xe9\0" } or nil, 1).x, "caf\xe9\0") -- no UTF-8
+      for i, value in ipairs(ranks:collect { "\xff" .. r, [r + 2] = 1 / 0 }) do
+        same(value[1], "\xff" .. i - 1)
+        same(value[i + 1], 1 / 0)
+      end
+      local _, message = pcall(ranks.sum, ranks, table.unpack({ 1, 2, 0.5 }, 1, r == 2 and 2 or 3))
+      same(message:match "rank 2 has 2 numbers, and rank 0 3", "rank 2 has 2 numbers, and rank 0 3")
+      local model = pf.nn.linear { from = 2, to = 2 }
+      if ranks:first() then assert(pf.checkpoint.save_model("%s", { model = model })) end
+      ranks:wait()
+      model = assert(pf.checkpoint.model("%s", { mapped = true }))
+      same(select(2, pcall(ranks.share, ranks, model)):match "only read", "only read")
+      local x, tape = pf.tensor({ r, 1 }):requires_grad(), pf.tape()
+      local y = (x * x):sum()
+      pcall(ranks.share, ranks, x)
+      same(pcall(tape.backward, tape, y), false)
+      if ranks:first() then print "done" end]]):format(path "shipped", path "shipped"))
+    local code, out, err = start(3, path "forms.lua")
+    assert.same({ 0, "done\n" }, { code, out }, err)
+  end)
+
+  several("hear of a failure in a script of one's own what it was", function()
+    support.write(path "own.lua", [[
+      local ranks <close> = assert(require "performer".ranks.open { timeout = 10 })
+      if ranks.rank == 1 then error "a rank's own trouble" end
+      local fine, message = pcall(ranks.wait, ranks)
+      if ranks.rank == 2 then io.stdout:write(tostring(fine), "\t", message):flush() end]])
+    local _, out, err = start(3, path "own.lua")
+    assert.matches("false\t.*rank 1 of 3 on .*a rank's own trouble", out, nil, nil, err)
+  end)
+
+  several("find the plugin by the program's bare name, and none in the folder they start in",
+          function()
+    support.write(path "trap.c", [[
+      #include <stdio.h>
+      #include <stdlib.h>
+      __attribute__((constructor)) static void caught(void) { puts("caught"); exit(9); }]])
+    for _, name in ipairs { "libperformer_mpi.so", "libperformer_lua.so" } do
+      support.library(path(name), path "trap.c")
+    end
+    support.write(path "bare.lua", [[
+      local ranks <close> = assert(require "performer".ranks.open { timeout = 20 })
+      if ranks:first() then print(ranks.size) end]])
+    local code, out, err = support.shell(("cd %s && PATH=%s/bin:$PATH %s timeout -k 5 120 mpirun "
+      .. "--oversubscribe --bind-to none -n 2 performer bare.lua"):format(path ".", support.build,
+      ROOT))
+    assert.same({ 0, "2\n" }, { code, out }, err)
+  end)
+
+  several("sends while backward runs, and a step that fails in it is none", function()
+    support.write(path "overlap.lua", [[
+      local pf = require "performer"
+      local ranks <close> = assert(pf.ranks.open { timeout = 20 })
+      pf.seed(1)
+      local layers = {} -- each leaves by itself
+      for i = 1, 4 do layers[i] = pf.nn.linear { from = 1024, to = 1024 } end
+      local model = pf.nn.chain(layers)
+      local optimizer = pf.optim.sgd(model, { lr = 0.1 })
+      optimizer:set_lanes(3)
+      local function learn(step, lane, last)
+        local tape <close> = pf.tape()
+        local y = model(pf.full({ 1, 1024 }, (step * 3 + lane) % 7 / 7))
+        local loss, runs = (y * y):mean(), 0
+        if step == 2 and lane == 2 then
+          loss = loss + pf.recompute(function(w)
+            runs = runs + 1
+            return runs == 1 and w * w or error "halfway"
+          end, model:parameters()[1]):mean()
+        end
+        if last then optimizer:overlap() end
+        tape:backward(loss, 1 / 3)
+        optimizer:fold()
+      end
+      for step = 1, 4 do
+        local fine, message = pcall(function()
+          for lane, last in ranks:lanes(3) do learn(step, lane, last) end
+        end)
+        assert(fine or step == 2 and message:find "halfway", message)
+        fine, message = pcall(optimizer.step, optimizer)
+        assert(fine == (step ~= 2), message)
+      end
+      local sum = 0
+      for _, w in ipairs(model:parameters()) do sum = sum + (w * w):sum():item() end
+      if ranks:first() then print(("%.17g"):format(sum)) end]])
+    local _, alone = start(1, path "overlap.lua")
+    assert.matches("^%d", alone)
+    for n = 2, 3 do
+      local code, out, err = start(n, path "overlap.lua")
+      assert.same({ 0, alone }, { code, out }, err)
+    end
+  end)
+end)
